@@ -1,0 +1,425 @@
+import { z } from 'zod';
+import { PROVIDER_IDS } from './providers/index.ts';
+
+/** `local` without DEPLOY_ENV: one machine, loopback only. Anything else is `deployed`. */
+export type Mode = 'local' | 'deployed';
+
+const flag = z.stringbool({ truthy: ['true', '1'], falsy: ['false', '0', ''] });
+const port = z.coerce.number().int().min(0).max(65_535);
+const milliseconds = z.coerce.number().int().positive();
+const webAddress = z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, ''));
+const list = z.string().transform((text) =>
+  text
+    .split(',')
+    .map((item) => item.trim())
+    .filter(Boolean),
+);
+/** A Fernet key: 32 bytes as URL-safe base64 with its padding. */
+const FERNET_KEY = /^[A-Za-z0-9_-]{43}=$/;
+const fernetKeys = list.refine(
+  (keys) => keys.length > 0 && keys.every((key) => FERNET_KEY.test(key)),
+  'must be Fernet keys (32 bytes, URL-safe base64), separated by commas',
+);
+
+interface Setting {
+  schema: z.ZodType;
+  /** For people: .env.example and the README are made from it. */
+  about: string;
+  /** As it would stand in the environment. */
+  fallback?: string;
+  secret?: true;
+  required?: true;
+  /** How the quick start fills it in; shown as the default. */
+  quickStart?: string;
+}
+
+/** Every setting of the product, in the order in which people read them. */
+export const SETTINGS = {
+  DEPLOY_ENV: { schema: z.string(), about: 'Unset: local mode. Any value: deployed mode.' },
+  DEBUG: {
+    schema: flag,
+    fallback: 'false',
+    about: 'Local mode only; together with DEPLOY_ENV a start error.',
+  },
+  PORT: {
+    schema: port,
+    fallback: '3000',
+    about: 'Where the app listens; 0 picks a free port (quick start).',
+  },
+  HOST: { schema: z.string(), fallback: '127.0.0.1', about: 'The address that the app listens on.' },
+  PUBLIC_URL: {
+    schema: webAddress,
+    about: 'What the browser sees. Required when deployed; `http://localhost:PORT` in local mode.',
+  },
+  INTERNAL_URL: {
+    schema: webAddress,
+    about: 'Where Keycloak reaches the app for back-channel logout. Default: PUBLIC_URL.',
+  },
+  ALLOW_LOCAL_MODE_EXPOSED: {
+    schema: flag,
+    fallback: 'false',
+    about: 'Lets local mode listen beyond loopback.',
+  },
+  TRUST_PROXY: {
+    schema: z.coerce.number().int().min(0),
+    fallback: '0',
+    about: 'How many reverse proxies stand in front.',
+  },
+  METRICS_PORT: {
+    schema: port,
+    fallback: '9464',
+    about: 'Metrics and health details, on loopback unless HOST says otherwise; 0 picks a free port.',
+  },
+  LOG_LEVEL: {
+    schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
+    fallback: 'info',
+    about: 'How much is logged.',
+  },
+  DATA_DIR: {
+    schema: z.string(),
+    fallback: '.data',
+    about: 'What the quick start keeps: database, Keycloak, their passwords.',
+  },
+  DATABASE_URL: {
+    schema: z.url({ protocol: /^postgres(ql)?$/ }),
+    required: true,
+    secret: true,
+    quickStart: 'started',
+    about: "Postgres, as the app's role (a member of ops_center_app).",
+  },
+  MIGRATION_DATABASE_URL: {
+    schema: z.url({ protocol: /^postgres(ql)?$/ }),
+    secret: true,
+    quickStart: 'started',
+    about: 'Postgres, as the role that owns the schema. Unset: pending migrations refuse the start.',
+  },
+  POSTGRES_PORT: {
+    schema: port,
+    fallback: '5433',
+    about: 'Port of the database that the quick start starts; 0 picks a free one.',
+  },
+  ENCRYPTION_KEY: {
+    schema: fernetKeys,
+    required: true,
+    secret: true,
+    quickStart: 'made once into .env',
+    about: 'Fernet keys, comma-separated: the first encrypts, all decrypt. Losing it loses every stored key.',
+  },
+  SESSION_SECRET: {
+    schema: z.string().min(32, 'must have 32 characters or more'),
+    required: true,
+    secret: true,
+    quickStart: 'made once into .env',
+    about: 'Signs cookies.',
+  },
+  SESSION_COOKIE_NAME: {
+    schema: z.string().regex(/^[A-Za-z0-9_-]+$/),
+    fallback: 'session',
+    about: 'Name of the session cookie.',
+  },
+  KEYCLOAK_URL: {
+    schema: webAddress,
+    required: true,
+    quickStart: 'started',
+    about: 'Keycloak as the browser reaches it, without /realms.',
+  },
+  KEYCLOAK_INTERNAL_URL: {
+    schema: webAddress,
+    about: 'Keycloak as the app reaches it. Default: KEYCLOAK_URL.',
+  },
+  KEYCLOAK_REALM: { schema: z.string(), fallback: 'ops-center', about: 'The realm of the people.' },
+  KEYCLOAK_VAULT_REALM: {
+    schema: z.string(),
+    about:
+      'The realm of the vault records. Default in local mode: ops-center-vault; must be set when deployed.',
+  },
+  KEYCLOAK_WEB_CLIENT_ID: {
+    schema: z.string(),
+    fallback: 'ops-center-web',
+    about: 'The client that people sign in through.',
+  },
+  KEYCLOAK_WEB_CLIENT_SECRET: {
+    schema: z.string().min(1),
+    required: true,
+    secret: true,
+    quickStart: 'random',
+    about: 'Its secret.',
+  },
+  KEYCLOAK_SERVICE_CLIENT_ID: {
+    schema: z.string(),
+    fallback: 'ops-center-service',
+    about: 'The client that reads users and events.',
+  },
+  KEYCLOAK_SERVICE_CLIENT_SECRET: {
+    schema: z.string().min(1),
+    required: true,
+    secret: true,
+    quickStart: 'random',
+    about: 'Its secret.',
+  },
+  KEYCLOAK_VAULT_CLIENT_ID: {
+    schema: z.string(),
+    fallback: 'ops-center-vault',
+    about: 'The client that writes vault records.',
+  },
+  KEYCLOAK_VAULT_CLIENT_SECRET: {
+    schema: z.string().min(1),
+    required: true,
+    secret: true,
+    quickStart: 'random',
+    about: 'Its secret.',
+  },
+  KEYCLOAK_PORT: {
+    schema: port,
+    fallback: '8080',
+    about: 'Port of the Keycloak that the quick start starts; 0 picks a free one.',
+  },
+  API_CLIENT_IDS: {
+    schema: list,
+    fallback: '',
+    about: 'Keycloak clients whose access tokens may call the API. Empty: bearer tokens are off.',
+  },
+  DEFAULT_LLM_PROVIDER: {
+    schema: z.enum(PROVIDER_IDS),
+    fallback: 'openrouter',
+    quickStart: 'the demo upstream',
+    about: 'The system default provider.',
+  },
+  DEFAULT_LLM_API_KEY: {
+    schema: z.string().min(1),
+    secret: true,
+    quickStart: 'the demo upstream',
+    about: "The system default's key. Unset when deployed: no system default.",
+  },
+  DEFAULT_LLM_BASE_URL: {
+    schema: webAddress,
+    about: "What precedes /chat/completions for the system default. Default: the provider's own.",
+  },
+  DEFAULT_LLM_MODEL: {
+    schema: z.string(),
+    quickStart: 'demo',
+    about: 'Serves requests that name no model, or `default`.',
+  },
+  DEFAULT_LLM_MODELS: {
+    schema: list,
+    about:
+      'Models that the system default pays for; `*` = any. Default: DEFAULT_LLM_MODEL alone (`*` in local mode).',
+  },
+  DEFAULT_LLM_EXTRA_FIELDS: {
+    schema: list,
+    fallback: '',
+    about: 'Request fields allowed on the system default beyond the built-in list.',
+  },
+  EGRESS_ALLOW: {
+    schema: list,
+    about:
+      'Private addresses that users may reach, as `CIDR-or-host[:port[-port]]`, comma-separated. Default in local mode: loopback and LAN; deployed: none.',
+  },
+  EGRESS_DENY: {
+    schema: list,
+    fallback: '',
+    about: 'Addresses that users may never reach; wins over EGRESS_ALLOW.',
+  },
+  UPSTREAM_CONNECT_TIMEOUT_MS: { schema: milliseconds, fallback: '5000', about: 'Connecting to a provider.' },
+  UPSTREAM_FIRST_BYTE_TIMEOUT_MS: {
+    schema: milliseconds,
+    fallback: '120000',
+    about: "A provider's first byte.",
+  },
+  UPSTREAM_IDLE_TIMEOUT_MS: { schema: milliseconds, fallback: '120000', about: 'Silence within an answer.' },
+  SHUTDOWN_GRACE_MS: {
+    schema: milliseconds,
+    fallback: '30000',
+    about: 'How long streams may finish on a stop.',
+  },
+} satisfies Record<string, Setting>;
+
+type SettingName = keyof typeof SETTINGS;
+type Values = { [Name in SettingName]: z.output<(typeof SETTINGS)[Name]['schema']> | undefined };
+
+/** The environment as handed in by the two files that may read it. */
+export type Environment = Record<string, string | undefined>;
+
+export interface Config extends ReturnType<typeof assemble> {}
+
+/** All faults of a configuration at once, each with the setting's name. Values are never repeated. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+  readonly faults: readonly string[];
+  constructor(faults: readonly string[]) {
+    super(
+      `The configuration has ${faults.length} fault(s):\n${faults.map((fault) => `  - ${fault}`).join('\n')}`,
+    );
+    this.faults = faults;
+  }
+}
+
+/**
+ * Reads the configuration. A secret may also come as the path of a file in `NAME_FILE`.
+ * @param readFile reads a text file; injected so that this module does no input.
+ * @throws ConfigError listing every fault.
+ */
+export function readConfig(environment: Environment, readFile: (path: string) => string): Config {
+  const faults: string[] = [];
+  const values: Record<string, unknown> = {};
+  for (const [name, setting] of Object.entries<Setting>(SETTINGS)) {
+    const text = settingText(name, setting, environment, readFile, faults);
+    if (text === undefined) {
+      if (setting.required) faults.push(`${name} is not set: ${setting.about}`);
+      continue;
+    }
+    const result = setting.schema.safeParse(text);
+    if (result.success) values[name] = result.data;
+    else faults.push(`${name} ${result.error.issues.map((issue) => lowerFirst(issue.message)).join('; ')}`);
+  }
+  const upstreams = readUpstreams(environment, faults);
+  const config = assemble(values as Values, upstreams);
+  faults.push(...crossFaults(config, values as Values));
+  if (faults.length > 0) throw new ConfigError(faults);
+  return config;
+}
+
+function settingText(
+  name: string,
+  setting: Setting,
+  environment: Environment,
+  readFile: (path: string) => string,
+  faults: string[],
+): string | undefined {
+  const direct = environment[name];
+  const path = setting.secret ? environment[`${name}_FILE`] : undefined;
+  if (path && direct) faults.push(`${name} and ${name}_FILE are both set; keep one`);
+  if (path) {
+    try {
+      return readFile(path).trim();
+    } catch {
+      faults.push(`${name}_FILE names a file that cannot be read`);
+      return setting.fallback;
+    }
+  }
+  // An empty value is how Compose and many shells write "unset".
+  return direct === undefined || direct === '' ? setting.fallback : direct;
+}
+
+function readUpstreams(environment: Environment, faults: string[]): Record<string, string> {
+  const upstreams: Record<string, string> = {};
+  for (const [name, value] of Object.entries(environment)) {
+    const id = /^UPSTREAM_([A-Z0-9]+)_URL$/.exec(name)?.[1]?.toLowerCase();
+    if (id === undefined || !value) continue;
+    const address = webAddress.safeParse(value);
+    if (!PROVIDER_IDS.some((known) => known === id))
+      faults.push(`${name} names no provider (${PROVIDER_IDS.join(', ')})`);
+    else if (!address.success) faults.push(`${name} must be an http or https address`);
+    else upstreams[id] = address.data;
+  }
+  return upstreams;
+}
+
+function assemble(v: Values, upstreams: Record<string, string>) {
+  const mode: Mode = v.DEPLOY_ENV === undefined ? 'local' : 'deployed';
+  const publicUrl = v.PUBLIC_URL ?? `http://localhost:${v.PORT}`;
+  const keycloakUrl = v.KEYCLOAK_URL ?? '';
+  const defaultModel = v.DEFAULT_LLM_MODEL ?? null;
+  return {
+    mode,
+    port: v.PORT ?? 0,
+    host: v.HOST ?? '',
+    publicUrl,
+    internalUrl: v.INTERNAL_URL ?? publicUrl,
+    allowLocalModeExposed: v.ALLOW_LOCAL_MODE_EXPOSED ?? false,
+    trustProxy: v.TRUST_PROXY ?? 0,
+    metricsPort: v.METRICS_PORT ?? 0,
+    logLevel: v.LOG_LEVEL ?? 'info',
+    dataDir: v.DATA_DIR ?? '',
+    databaseUrl: v.DATABASE_URL ?? '',
+    migrationDatabaseUrl: v.MIGRATION_DATABASE_URL,
+    encryptionKeys: v.ENCRYPTION_KEY ?? [],
+    sessionSecret: v.SESSION_SECRET ?? '',
+    sessionCookieName: v.SESSION_COOKIE_NAME ?? '',
+    keycloak: {
+      url: keycloakUrl,
+      internalUrl: v.KEYCLOAK_INTERNAL_URL ?? keycloakUrl,
+      realm: v.KEYCLOAK_REALM ?? '',
+      vaultRealm: v.KEYCLOAK_VAULT_REALM ?? 'ops-center-vault',
+      web: { id: v.KEYCLOAK_WEB_CLIENT_ID ?? '', secret: v.KEYCLOAK_WEB_CLIENT_SECRET ?? '' },
+      service: { id: v.KEYCLOAK_SERVICE_CLIENT_ID ?? '', secret: v.KEYCLOAK_SERVICE_CLIENT_SECRET ?? '' },
+      vault: { id: v.KEYCLOAK_VAULT_CLIENT_ID ?? '', secret: v.KEYCLOAK_VAULT_CLIENT_SECRET ?? '' },
+    },
+    apiClientIds: v.API_CLIENT_IDS ?? [],
+    systemDefault: {
+      provider: v.DEFAULT_LLM_PROVIDER ?? 'openrouter',
+      apiKey: v.DEFAULT_LLM_API_KEY,
+      baseUrl: v.DEFAULT_LLM_BASE_URL,
+      model: defaultModel,
+      models:
+        v.DEFAULT_LLM_MODELS ?? (mode === 'local' ? ['*'] : defaultModel === null ? [] : [defaultModel]),
+      extraFields: v.DEFAULT_LLM_EXTRA_FIELDS ?? [],
+    },
+    /** Provider id -> the address that the operator set for it. */
+    upstreams,
+    egress: { allow: v.EGRESS_ALLOW, deny: v.EGRESS_DENY ?? [] },
+    timeouts: {
+      connectMs: v.UPSTREAM_CONNECT_TIMEOUT_MS ?? 0,
+      firstByteMs: v.UPSTREAM_FIRST_BYTE_TIMEOUT_MS ?? 0,
+      idleMs: v.UPSTREAM_IDLE_TIMEOUT_MS ?? 0,
+      shutdownGraceMs: v.SHUTDOWN_GRACE_MS ?? 0,
+    },
+  };
+}
+
+/** Faults that lie between settings. */
+function crossFaults(config: Config, v: Values): string[] {
+  const faults = config.mode === 'local' ? localFaults(config) : deployedFaults(config, v);
+  if (config.mode === 'deployed' && v.DEBUG) faults.push('DEBUG=true and DEPLOY_ENV cannot both be set');
+  if (config.systemDefault.provider === 'custom' && !config.systemDefault.baseUrl) {
+    faults.push('DEFAULT_LLM_PROVIDER=custom needs DEFAULT_LLM_BASE_URL');
+  }
+  return faults;
+}
+
+const LOOPBACK_HOST = /^(localhost|127(\.\d{1,3}){3}|\[?::1\]?)$/;
+
+/** True for a host name or address that only this machine can reach. */
+export function isLoopbackHost(host: string): boolean {
+  return LOOPBACK_HOST.test(host);
+}
+
+function localFaults(config: Config): string[] {
+  const faults: string[] = [];
+  const hint = 'local mode is for one machine: set DEPLOY_ENV for a deployment';
+  if (!isLoopbackHost(config.host) && !config.allowLocalModeExposed) {
+    faults.push(`HOST is not loopback; ${hint}, or ALLOW_LOCAL_MODE_EXPOSED=true`);
+  }
+  if (!isLoopbackHost(hostOf(config.publicUrl))) faults.push(`PUBLIC_URL is not loopback; ${hint}`);
+  return faults;
+}
+
+function deployedFaults(config: Config, v: Values): string[] {
+  const faults: string[] = [];
+  if (v.PUBLIC_URL === undefined) faults.push('PUBLIC_URL is not set: it is required when DEPLOY_ENV is set');
+  else if (!config.publicUrl.startsWith('https:'))
+    faults.push('PUBLIC_URL must be https when DEPLOY_ENV is set');
+  if (config.keycloak.url !== '' && !config.keycloak.url.startsWith('https:')) {
+    faults.push('KEYCLOAK_URL must be https when DEPLOY_ENV is set');
+  }
+  if (v.KEYCLOAK_VAULT_REALM === undefined)
+    faults.push('KEYCLOAK_VAULT_REALM is not set: it is required when DEPLOY_ENV is set');
+  for (const [name, client] of [
+    ['WEB', config.keycloak.web],
+    ['SERVICE', config.keycloak.service],
+    ['VAULT', config.keycloak.vault],
+  ] as const) {
+    if (client.secret.length > 0 && client.secret.length < 32) {
+      faults.push(`KEYCLOAK_${name}_CLIENT_SECRET must have 32 characters or more when DEPLOY_ENV is set`);
+    }
+  }
+  return faults;
+}
+
+function hostOf(url: string): string {
+  return new URL(url).hostname;
+}
+
+function lowerFirst(text: string): string {
+  return text.charAt(0).toLowerCase() + text.slice(1);
+}

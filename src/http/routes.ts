@@ -1,0 +1,198 @@
+import express, { type Express, type Request, type Response } from 'express';
+import { z, type ZodType } from 'zod';
+import { AppError, type FieldError } from '../lib/errors.ts';
+import type { Log } from '../lib/log.ts';
+import { reachesTier, type Tier } from '../tiers.ts';
+import type { Authenticate, Principal, Scope } from './principal.ts';
+
+/**
+ * Who may call a route. There is no default: a route that does not say cannot be built.
+ * `session` admits the session cookie alone; `{ scope }` also admits any credential that has the scope.
+ */
+export type Access = 'public' | 'session' | { scope: Scope };
+
+interface Declaration {
+  method: 'get' | 'post' | 'patch' | 'put' | 'delete';
+  path: string;
+  access: Access;
+  /** The lowest tier that may call; read live from Keycloak. */
+  tier?: Tier;
+}
+
+export interface Call {
+  /** Null on public routes only; use {@link RouteCall} where access is declared. */
+  principal: Principal | null;
+  requestId: string;
+  log: Log;
+}
+
+export interface RouteCall<Params, Query, Body> extends Omit<Call, 'principal'> {
+  principal: Principal;
+  params: Params;
+  query: Query;
+  body: Body;
+}
+
+/** A route of the REST API: everything that comes in and goes out passes a schema. */
+export interface JsonRoute<Params, Query, Body, Result> extends Declaration {
+  access: Exclude<Access, 'public'>;
+  params?: ZodType<Params>;
+  query?: ZodType<Query>;
+  body?: ZodType<Body>;
+  /** Parses the answer and drops what is not declared: the best guard against leaking a secret. */
+  response: ZodType<Result>;
+  /** 200 unless said otherwise. */
+  status?: number;
+  handle(call: RouteCall<Params, Query, Body>): Promise<Result> | Result;
+}
+
+/** A route that writes its own answer: redirects, pages, streams. It reads its own body, after the checks. */
+export interface RawRoute extends Declaration {
+  handle(call: Call, request: Request, response: Response): Promise<void> | void;
+}
+
+export interface Route extends Declaration {
+  run(call: Call, request: Request, response: Response): Promise<void>;
+}
+
+const JSON_BODY_LIMIT = '1mb';
+const readJson = express.json({ limit: JSON_BODY_LIMIT, strict: true, type: 'application/json' });
+
+/** Declares a REST route. Errors: 400 `validation_failed`, 413, 415, and what `handle` throws. */
+export function jsonRoute<Params = object, Query = object, Body = undefined, Result = unknown>(
+  own: JsonRoute<Params, Query, Body, Result>,
+): Route {
+  return {
+    ...pick(own),
+    async run(call, request, response) {
+      if (call.principal === null) throw new Error(`${own.path} needs a principal`);
+      const params = parse(own.params, request.params, 'path') as Params;
+      const query = parse(own.query, request.query, 'query') as Query;
+      if (own.body) await readJsonBody(request, response);
+      const body = parse(own.body, request.body, 'body') as Body;
+      const result = await own.handle({ ...call, principal: call.principal, params, query, body });
+      response.status(own.status ?? 200).json(own.response.parse(result));
+    },
+  };
+}
+
+/** Declares a route that writes its own answer. */
+export function rawRoute(own: RawRoute): Route {
+  return { ...pick(own), run: async (call, request, response) => own.handle(call, request, response) };
+}
+
+export interface Gate {
+  authenticate: Authenticate;
+  /** Throws `csrf` (403) on a cross-site write. */
+  refuseCrossSite(request: Request): void;
+}
+
+/**
+ * Mounts the declared routes. Every request passes, in this order: authenticate, cross-site check,
+ * scope, tier; only then is its body read. A path known under another method answers 405.
+ * @throws Error at start when a route lacks its declaration or stands twice.
+ */
+export function mountRoutes(app: Express, routes: readonly Route[], gate: Gate): void {
+  const seen = new Set<string>();
+  for (const route of routes) {
+    const name = `${route.method} ${route.path}`;
+    // The type demands `access`; this holds where a cast has gone around the type.
+    if ((route.access as unknown) === undefined) throw new Error(`${name} declares no access`);
+    if (seen.has(name)) throw new Error(`${name} is declared twice`);
+    seen.add(name);
+    app[route.method](route.path, async (request, response) => {
+      const principal = await admit(route, gate, request, response);
+      await route.run({ principal, ...callFacts(response) }, request, response);
+    });
+  }
+  for (const path of new Set(routes.map((route) => route.path))) {
+    const allow = routes.filter((route) => route.path === path).map((route) => route.method.toUpperCase());
+    app.all(path, () => {
+      throw new AppError('method_not_allowed', `This address answers ${allow.join(', ')} only.`, {
+        headers: { allow: allow.join(', ') },
+      });
+    });
+  }
+}
+
+/** The request's id and log, put there by `requestContext`. */
+export function callFacts(response: Response): { requestId: string; log: Log } {
+  return response.locals as { requestId: string; log: Log };
+}
+
+async function admit(
+  route: Route,
+  gate: Gate,
+  request: Request,
+  response: Response,
+): Promise<Principal | null> {
+  if (route.access === 'public') return null;
+  const principal = await gate.authenticate(request, response);
+  if (principal.credential === 'session') gate.refuseCrossSite(request);
+  authorize(route, principal);
+  return principal;
+}
+
+/** Throws `scope_required` or `tier_required` (403) unless the principal may call the route. */
+export function authorize(route: Pick<Route, 'access' | 'tier'>, principal: Principal): void {
+  if (principal.credential !== 'session') {
+    const allowed = typeof route.access === 'object' && principal.scopes.has(route.access.scope);
+    if (!allowed) {
+      throw new AppError('scope_required', 'This credential may not do that. Sign in and use the session.');
+    }
+  }
+  if (route.tier !== undefined) requireTier(principal, route.tier);
+}
+
+/** Throws `tier_required` (403) with both tiers when the user's tier is below `required`. */
+export function requireTier(principal: Principal, required: Tier): void {
+  const current = principal.user.tier;
+  if (reachesTier(current, required)) return;
+  throw new AppError('tier_required', `This needs the ${required} tier or higher; yours is ${current}.`, {
+    extra: { required_tier: required, current_tier: current },
+  });
+}
+
+async function readJsonBody(request: Request, response: Response): Promise<void> {
+  const hasBody =
+    request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
+  if (hasBody && !request.is('application/json')) {
+    throw new AppError('unsupported_media_type', 'Send the body as application/json.');
+  }
+  await new Promise<void>((resolve, reject) => {
+    readJson(request, response, (error?: unknown) => {
+      if (error === undefined) resolve();
+      else reject(bodyError(error));
+    });
+  });
+}
+
+/** body-parser's errors carry a `type` and, for bad JSON, the body itself, which must not travel further. */
+export function bodyError(error: unknown): AppError {
+  const type = (error as { type?: unknown }).type;
+  if (type === 'entity.too.large')
+    return new AppError('body_too_large', 'The body is larger than is accepted here.');
+  if (type === 'encoding.unsupported' || type === 'charset.unsupported') {
+    return new AppError('unsupported_media_type', 'Send the body as UTF-8, without content encoding.');
+  }
+  return new AppError('validation_failed', 'The body could not be read as JSON.');
+}
+
+function parse(schema: ZodType | undefined, value: unknown, place: string): unknown {
+  if (schema === undefined) return undefined;
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new AppError('validation_failed', 'The request is not valid; see errors.', {
+    errors: fieldErrors(result.error, place),
+  });
+}
+
+/** Zod's issues as the wire has them. Messages name fields and rules, never the value. */
+export function fieldErrors(error: z.ZodError, place: string): FieldError[] {
+  return error.issues.map((issue) => ({ path: issue.path.join('.') || place, message: issue.message }));
+}
+
+function pick(own: Declaration): Declaration {
+  const { method, path, access, tier } = own;
+  return tier === undefined ? { method, path, access } : { method, path, access, tier };
+}

@@ -1,0 +1,91 @@
+/**
+ * Every error code that a caller can see, with its HTTP status. The codes are the wire contract
+ * (docs/api.md, "Errors"); a code that is not listed here cannot be sent.
+ */
+const STATUS_BY_CODE = {
+  validation_failed: 400,
+  invalid_key_format: 400,
+  wrong_provider_key: 400,
+  key_too_long: 400,
+  endpoint_forbidden: 400,
+  field_not_allowed: 400,
+  ambiguous_field: 400,
+  unauthenticated: 401,
+  tier_required: 403,
+  csrf: 403,
+  scope_required: 403,
+  not_found: 404,
+  unknown_provider: 404,
+  key_not_found: 404,
+  model_not_found: 404,
+  method_not_allowed: 405,
+  body_too_large: 413,
+  unsupported_media_type: 415,
+  wrong_host: 421,
+  key_undecryptable: 424,
+  no_usable_key: 424,
+  rate_limited: 429,
+  internal_error: 500,
+  upstream_unreachable: 502,
+  upstream_malformed: 502,
+  keycloak_unavailable: 503,
+  database_unavailable: 503,
+  busy: 503,
+  draining: 503,
+  no_default_provider: 503,
+  upstream_timeout: 504,
+  loop_detected: 508,
+} as const;
+
+export type ErrorCode = keyof typeof STATUS_BY_CODE;
+
+export interface FieldError {
+  /** Where the fault is, e.g. `label` or `messages.0.content`. */
+  path: string;
+  message: string;
+}
+
+export interface AppErrorOptions {
+  /** Extra members of the answer, in wire spelling (e.g. `required_tier`). Never a secret. */
+  extra?: Record<string, unknown>;
+  errors?: FieldError[];
+  /** Response headers, e.g. `retry-after` in seconds. */
+  headers?: Record<string, string>;
+  cause?: unknown;
+}
+
+/** An error that a caller may see: `detail` is written for people and never holds a secret. */
+export class AppError extends Error {
+  override readonly name = 'AppError';
+  readonly code: ErrorCode;
+  readonly status: number;
+  readonly detail: string;
+  readonly extra: Record<string, unknown>;
+  readonly errors: FieldError[] | undefined;
+  readonly headers: Record<string, string>;
+
+  constructor(code: ErrorCode, detail: string, options: AppErrorOptions = {}) {
+    super(`${code}: ${detail}`, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.status = STATUS_BY_CODE[code];
+    this.detail = detail;
+    this.extra = options.extra ?? {};
+    this.errors = options.errors;
+    this.headers = options.headers ?? {};
+  }
+}
+
+/** True for an {@link AppError}, optionally of one code. */
+export function isAppError(error: unknown, code?: ErrorCode): error is AppError {
+  return error instanceof AppError && (code === undefined || error.code === code);
+}
+
+/** 401 with the one wording that tells a stranger nothing about why. */
+export function unauthenticated(cause?: unknown): AppError {
+  return new AppError('unauthenticated', 'Sign in first: there is no valid session or token.', { cause });
+}
+
+/** 404 for a thing that is not there, or is another owner's (the two are not told apart). */
+export function notFound(what: string): AppError {
+  return new AppError('not_found', `${what} was not found.`);
+}

@@ -1,0 +1,13 @@
+import { openAiCompatible } from './provider.ts';
+
+/** The upstream built into local mode, so that the product can be tried without any provider. */
+export const demo = openAiCompatible({
+  id: 'demo',
+  name: 'Demo',
+  baseUrl: null,
+  docsUrl: null,
+  key: { hint: 'demo-...', pattern: /^demo-[A-Za-z0-9_-]{11,}$/, prefix: 'demo-' },
+  modelPatterns: [/^demo[-.\w]*$/],
+  models: ['demo', 'demo-tools'],
+  localOnly: true,
+});
