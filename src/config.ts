@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { parseEgressRule } from './lib/addresses.ts';
 import { PROVIDER_IDS } from './providers/index.ts';
 
 /** `local` without DEPLOY_ENV: one machine, loopback only. Anything else is `deployed`. */
@@ -14,6 +15,15 @@ const list = z.string().transform((text) =>
     .map((item) => item.trim())
     .filter(Boolean),
 );
+const egressRules = list.check((context) => {
+  for (const rule of context.value) {
+    try {
+      parseEgressRule(rule);
+    } catch (error) {
+      context.issues.push({ code: 'custom', input: rule, message: (error as Error).message });
+    }
+  }
+});
 /** A Fernet key: 32 bytes as URL-safe base64 with its padding. */
 const FERNET_KEY = /^[A-Za-z0-9_-]{43}=$/;
 const fernetKeys = list.refine(
@@ -211,12 +221,12 @@ export const SETTINGS = {
     about: 'Request fields allowed on the system default beyond the built-in list.',
   },
   EGRESS_ALLOW: {
-    schema: list,
+    schema: egressRules,
     about:
       'Private addresses that users may reach, as `CIDR-or-host[:port[-port]]`, comma-separated. Default in local mode: loopback and LAN; deployed: none.',
   },
   EGRESS_DENY: {
-    schema: list,
+    schema: egressRules,
     fallback: '',
     about: 'Addresses that users may never reach; wins over EGRESS_ALLOW.',
   },
@@ -317,7 +327,7 @@ function readUpstreams(environment: Environment, faults: string[]): Record<strin
 
 function assemble(v: Values, upstreams: Record<string, string>) {
   const mode: Mode = v.DEPLOY_ENV === undefined ? 'local' : 'deployed';
-  const publicUrl = v.PUBLIC_URL ?? `http://localhost:${v.PORT}`;
+  const publicUrl = v.PUBLIC_URL ?? `http://localhost:${v.PORT ?? 0}`;
   const keycloakUrl = v.KEYCLOAK_URL ?? '';
   const defaultModel = v.DEFAULT_LLM_MODEL ?? null;
   return {

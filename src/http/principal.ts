@@ -24,6 +24,8 @@ export interface Principal {
   sessionId: string | null;
   /** Keycloak's session id (`sid`), by which a back-channel logout names it. */
   keycloakSessionId: string | null;
+  /** When the user signed in or the token was issued, by Keycloak's clock (epoch ms, whole seconds). */
+  signedInAtMs?: number;
 }
 
 /** Answers who is asking, or throws `unauthenticated` (401); one credential decides alone. */

@@ -19,6 +19,7 @@ const STATUS_BY_CODE = {
   key_not_found: 404,
   model_not_found: 404,
   method_not_allowed: 405,
+  pool_full: 409,
   body_too_large: 413,
   unsupported_media_type: 415,
   wrong_host: 421,

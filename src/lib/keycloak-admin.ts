@@ -22,6 +22,8 @@ export interface KeycloakAdmin {
    *   Other HTTP errors pass as the client's `NetworkError`, for the caller to judge.
    */
   call<T>(work: (client: KcAdminClient) => Promise<T>): Promise<T>;
+  /** Resolves when the realm answers; needs no credential. Throws `keycloak_unavailable` otherwise. */
+  ping(): Promise<void>;
 }
 
 const TokenAnswer = z.object({ access_token: z.string(), expires_in: z.number() });
@@ -91,6 +93,16 @@ export function createKeycloakAdmin(options: KeycloakAdminOptions): KeycloakAdmi
         if (isOutage(error)) throw unavailable(error);
         throw error;
       }
+    },
+    async ping() {
+      const answer = await request(`${options.baseUrl}/realms/${encodeURIComponent(options.realm)}`, {
+        headersTimeout: timeoutMs,
+        bodyTimeout: timeoutMs,
+      }).catch((error: unknown) => {
+        throw unavailable(error);
+      });
+      await answer.body.dump();
+      if (answer.statusCode !== 200) throw unavailable(new Error(`the realm answered ${answer.statusCode}`));
     },
   };
 }

@@ -7,7 +7,7 @@ export const demo = openAiCompatible({
   baseUrl: null,
   docsUrl: null,
   key: { hint: 'demo-...', pattern: /^demo-[A-Za-z0-9_-]{11,}$/, prefix: 'demo-' },
-  modelPatterns: [/^demo[-.\w]*$/],
+  modelPatterns: [/^demo(-[-.\w]+)?$/],
   models: ['demo', 'demo-tools'],
   localOnly: true,
 });

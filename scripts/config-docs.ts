@@ -1,0 +1,67 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { SETTINGS } from '../src/config.ts';
+
+const ROOT = path.join(import.meta.dirname, '..');
+const BEGIN = '<!-- configuration: made by `npm run docs` -->';
+const END = '<!-- end of configuration -->';
+
+interface Described {
+  about: string;
+  fallback?: string;
+  secret?: true;
+  required?: true;
+  quickStart?: string;
+}
+
+const settings = Object.entries<Described>(SETTINGS);
+
+/** `.env.example`: every setting with its meaning, commented out with its default. */
+export function envExample(): string {
+  const head =
+    '# Every setting of Ops Center. Made from src/config.ts by `npm run docs`.\n# A secret can also come as the path of a file in NAME_FILE.\n';
+  const entries = settings.map(
+    ([name, setting]) => `\n# ${setting.about}${note(setting)}\n# ${name}=${setting.fallback ?? ''}\n`,
+  );
+  return `${head}${entries.join('')}\n# What precedes /chat/completions for a provider, instead of its own address.\n# UPSTREAM_OPENAI_URL=\n`;
+}
+
+/** The README's table of settings. */
+export function configTable(): string {
+  const rows = settings.map(
+    ([name, setting]) =>
+      `| \`${name}\`${setting.secret ? ' *' : ''} | ${shownDefault(setting)} | ${setting.about.replaceAll('|', '\\|')} |`,
+  );
+  rows.push(
+    "| `UPSTREAM_<PROVIDER>_URL` | the provider's own | What precedes `/chat/completions`, e.g. `UPSTREAM_OPENAI_URL`. |",
+  );
+  return ['| name | default | meaning |', '|---|---|---|', ...rows].join('\n');
+}
+
+/** A README with its table made anew. */
+export function withConfigTable(readme: string): string {
+  const [before, rest] = readme.split(BEGIN);
+  const after = rest?.split(END)[1];
+  if (before === undefined || after === undefined) throw new Error(`README.md lacks ${BEGIN} or ${END}`);
+  return `${before}${BEGIN}\n\n${configTable()}\n\n${END}${after}`;
+}
+
+function shownDefault(setting: Described): string {
+  if (setting.quickStart !== undefined)
+    return setting.required
+      ? `quick start: ${setting.quickStart}`
+      : `${setting.fallback ? `\`${setting.fallback}\`; ` : ''}quick start: ${setting.quickStart}`;
+  if (setting.fallback === undefined) return '';
+  return setting.fallback === '' ? 'empty' : `\`${setting.fallback}\``;
+}
+
+function note(setting: Described): string {
+  if (setting.quickStart !== undefined) return ` Quick start: ${setting.quickStart}.`;
+  return setting.required ? ' Required.' : '';
+}
+
+if (import.meta.main) {
+  const readme = path.join(ROOT, 'README.md');
+  writeFileSync(readme, withConfigTable(readFileSync(readme, 'utf8')));
+  writeFileSync(path.join(ROOT, '.env.example'), envExample());
+}

@@ -1,0 +1,44 @@
+import express, { type Express } from 'express';
+import type { Context } from './context.ts';
+import { draining } from './gateway/exchange.ts';
+import { openAiError } from './gateway/openai-errors.ts';
+import { errorHandler, type ErrorShape } from './http/error-handler.ts';
+import { requestContext } from './http/request-context.ts';
+import { mountRoutes } from './http/routes.ts';
+import { securityHeaders } from './http/security-headers.ts';
+import { notFound } from './lib/errors.ts';
+
+/** Errors under `/v1` speak the protocol that the SDKs read, and say whose they are. */
+const OPENAI_ERRORS: ErrorShape = {
+  prefix: '/v1',
+  contentType: 'application/json',
+  headers: { 'x-ops-error-source': 'ops-center' },
+  body: openAiError,
+};
+
+/** Paths that still answer while the process drains. */
+const PROBES = new Set(['/livez', '/readyz']);
+
+/**
+ * Builds the HTTP application. The order is the policy: id and log, headers, host, then each route's own
+ * checks (see `mountRoutes`), errors last.
+ */
+export function createApp(context: Context): Express {
+  const app = express();
+  app.disable('x-powered-by').disable('etag');
+  app.set('trust proxy', context.config.trustProxy);
+  app.set('query parser', 'simple');
+  app.use(requestContext(context.log, context.metrics.observe));
+  app.use(securityHeaders);
+  app.use(context.hostCheck);
+  app.use((request, _response, next) => {
+    if (context.isDraining() && !PROBES.has(request.path)) throw draining();
+    next();
+  });
+  mountRoutes(app, context.routes, context.gate);
+  app.use(() => {
+    throw notFound('This address');
+  });
+  app.use(errorHandler([OPENAI_ERRORS]));
+  return app;
+}

@@ -1,0 +1,180 @@
+import { copyFile, mkdir, readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fetch } from 'undici';
+import { runToEnd, startChild, tailOf, type Child } from './child.ts';
+import { installKeycloak, KEYCLOAK_FOLDER } from './keycloak-archive.ts';
+import { choosePort } from './ports.ts';
+import { endProcess, isAlive, listProcesses } from './processes.ts';
+import type { Secrets } from './secrets.ts';
+import { StartError } from './start-error.ts';
+
+export interface KeycloakOptions {
+  dataDir: string;
+  /** 0 picks a free one. */
+  port: number;
+  secrets: Secrets;
+  /** What the realm files' `PUBLIC_URL` and `INTERNAL_URL` stand for on the first import. */
+  publicUrl: string;
+  internalUrl: string;
+  /** Our own environment: PATH, HOME, JAVA_HOME and MAVEN_OPTS are handed on. */
+  environment: Record<string, string | undefined>;
+  note: (text: string) => void;
+}
+
+export interface RunningKeycloak {
+  /** The address that browsers use, and that tokens name as their issuer's. */
+  readonly url: string;
+  readonly port: number;
+  /** Health lies there, on loopback; it must not be reachable by users. */
+  readonly managementPort: number;
+  readonly pid: number;
+  readonly ended: Promise<string>;
+  stop(): Promise<void>;
+}
+
+export const BOOTSTRAP_ADMIN = 'admin';
+const REALM_FILES = ['ops-center-realm.json', 'ops-center-vault-realm.json'];
+/** kc.sh sets G1; one thread's collector and the first compiler alone save 180 MB and half the start. */
+const JAVA_OPTIONS = '-XX:-UseG1GC -XX:+UseSerialGC -XX:TieredStopAtLevel=1';
+const READY_WITHIN_MS = 10 * 60_000;
+
+/**
+ * Installs Keycloak if need be, starts it on loopback, and waits until it says that it is ready. The realms
+ * are imported on the first start and left alone on later ones.
+ * @throws StartError without Java or Maven, when the port is busy, or when it does not come up.
+ */
+export async function startKeycloak(options: KeycloakOptions): Promise<RunningKeycloak> {
+  const env = inheritedEnvironment(options.environment);
+  await requireJava(env, options.dataDir);
+  const home = await installKeycloak({ dataDir: options.dataDir, env, note: options.note });
+  await endLeftoverKeycloak(home);
+  const port = await choosePort(options.port, 'KEYCLOAK_PORT');
+  const managementPort = await choosePort(0, 'KEYCLOAK_PORT');
+  const realmValues = realmVariables(options);
+  await prepareImport(home, realmValues);
+  const logFile = path.join(options.dataDir, 'keycloak.log');
+  const url = `http://localhost:${port}`;
+  options.note('starting (the first start builds it and takes a minute or two)');
+  const child = await startChild({
+    command: path.join(home, 'bin', 'kc.sh'),
+    args: serverArguments(url, port, managementPort),
+    env: {
+      ...env,
+      ...realmValues,
+      JAVA_OPTS_APPEND: JAVA_OPTIONS,
+      KC_BOOTSTRAP_ADMIN_USERNAME: BOOTSTRAP_ADMIN,
+      KC_BOOTSTRAP_ADMIN_PASSWORD: options.secrets.get('keycloak-admin'),
+    },
+    cwd: home,
+    logFile,
+  });
+  const server = { url, port, managementPort, pid: child.pid, ended: child.ended, stop: () => endKeycloak(home) };
+  try {
+    await untilReady(managementPort, child, logFile);
+    return server;
+  } catch (error) {
+    await server.stop();
+    throw error;
+  }
+}
+
+/** The names in capitals that a realm file takes from the environment, without those that have a default. */
+export function placeholdersOf(realmFile: string): string[] {
+  return [...new Set([...realmFile.matchAll(/\$\{([A-Z][A-Z0-9_]*)\}/g)].map((match) => match[1] ?? ''))];
+}
+
+/** Ends every process of the Keycloak in `home`, whoever started it. */
+export async function endLeftoverKeycloak(home: string): Promise<void> {
+  await endKeycloak(home);
+}
+
+/** The JVM names its home on the command line; the script around it ends with it. */
+async function endKeycloak(home: string): Promise<void> {
+  const script = path.join(home, 'bin', 'kc.sh');
+  // kc.sh spells its home that way.
+  const homeOption = `-Dkc.home.dir=${home}/bin/..`;
+  const own = listProcesses().filter(
+    ({ argv }) => argv.includes(homeOption) || argv.slice(0, 3).includes(script),
+  );
+  const ended = await Promise.all(
+    own.map(({ pid }) =>
+      endProcess(pid, [
+        { signal: 'SIGTERM', waitMs: 20_000 },
+        { signal: 'SIGKILL', waitMs: 5_000 },
+      ]),
+    ),
+  );
+  if (ended.includes(false)) throw new StartError(`Keycloak in ${home} does not end.`);
+}
+
+function inheritedEnvironment(environment: Record<string, string | undefined>): Record<string, string> {
+  const names = ['PATH', 'HOME', 'JAVA_HOME', 'MAVEN_OPTS', 'TMPDIR'];
+  return Object.fromEntries(
+    names.flatMap((name) => (environment[name] ? [[name, environment[name]] as const] : [])),
+  );
+}
+
+async function requireJava(env: Record<string, string>, cwd: string): Promise<void> {
+  const javaHome = env['JAVA_HOME'];
+  const command = javaHome === undefined ? 'java' : path.join(javaHome, 'bin', 'java');
+  const printed = await runToEnd({ command, args: ['-version'], env, cwd }).catch(() => '');
+  const major = Number(/version "(\d+)/.exec(printed)?.[1] ?? 0);
+  if (major >= 17) return;
+  const found = major === 0 ? 'There is no Java' : `Java ${major} is too old`;
+  throw new StartError(
+    `${found}: Keycloak needs Java 17, 21 or 25. Install it (Debian: \`apt install openjdk-17-jre-headless\`, macOS: \`brew install openjdk@21\`) or point JAVA_HOME to it, or set KEYCLOAK_URL to a Keycloak of your own.`,
+  );
+}
+
+function realmVariables(options: KeycloakOptions): Record<string, string> {
+  return {
+    PUBLIC_URL: options.publicUrl,
+    INTERNAL_URL: options.internalUrl,
+    KEYCLOAK_WEB_CLIENT_SECRET: options.secrets.get('keycloak-web-client'),
+    KEYCLOAK_SERVICE_CLIENT_SECRET: options.secrets.get('keycloak-service-client'),
+    KEYCLOAK_VAULT_CLIENT_SECRET: options.secrets.get('keycloak-vault-client'),
+  };
+}
+
+/**
+ * Lays the realm files where Keycloak imports from.
+ * @throws StartError when a placeholder has no value: Keycloak would take its literal text, which everyone
+ *   can read here, for the secret.
+ */
+export async function prepareImport(home: string, values: Record<string, string>): Promise<void> {
+  const folder = path.join(home, 'data', 'import');
+  await mkdir(folder, { recursive: true });
+  for (const file of REALM_FILES) {
+    const source = path.join(KEYCLOAK_FOLDER, file);
+    const missing = placeholdersOf(await readFile(source, 'utf8')).filter((name) => !values[name]);
+    if (missing.length > 0) throw new StartError(`${file} cannot be imported without ${missing.join(', ')}.`);
+    await copyFile(source, path.join(folder, file));
+  }
+}
+
+function serverArguments(url: string, port: number, managementPort: number): string[] {
+  return [
+    ...['start-dev', '--import-realm', '--http-host=127.0.0.1', `--http-port=${port}`],
+    ...['--health-enabled=true', `--http-management-port=${managementPort}`, `--hostname=${url}`],
+  ];
+}
+
+async function untilReady(managementPort: number, child: Child, logFile: string): Promise<void> {
+  const untilMs = Date.now() + READY_WITHIN_MS;
+  let ended: string | undefined;
+  void child.ended.then((how) => {
+    ended = how;
+  });
+  for (;;) {
+    if (ended !== undefined || !isAlive(child.pid)) {
+      throw new StartError(`Keycloak ${ended ?? 'ended'}. The end of ${logFile}:\n${await tailOf(logFile)}`);
+    }
+    if (Date.now() > untilMs) throw new StartError(`Keycloak did not become ready in 10 minutes; see ${logFile}`);
+    // "Listening" is logged before the schema and the import are done; this alone says ready.
+    const answer = await fetch(`http://127.0.0.1:${managementPort}/health/ready`).catch(() => undefined);
+    await answer?.body?.cancel();
+    if (answer?.status === 200) return;
+    await delay(500);
+  }
+}

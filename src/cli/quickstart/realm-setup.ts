@@ -1,0 +1,112 @@
+import KcAdminClient, { NetworkError } from '@keycloak/keycloak-admin-client';
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { z } from 'zod';
+import { BOOTSTRAP_ADMIN } from './keycloak.ts';
+import { KEYCLOAK_FOLDER } from './keycloak-archive.ts';
+import { StartError } from './start-error.ts';
+
+const Demo = z.object({
+  users: z.array(
+    z.looseObject({
+      username: z.string(),
+      email: z.string(),
+      attributes: z.object({ subscription_tier: z.tuple([z.string()]) }),
+    }),
+  ),
+  organizations: z.array(
+    z.looseObject({
+      name: z.string(),
+      alias: z.string(),
+      members: z.array(z.object({ username: z.string() })),
+    }),
+  ),
+});
+export type Demo = z.infer<typeof Demo>;
+
+/** The demo users and their organization, which only local mode ever sees. */
+export async function readDemo(): Promise<Demo> {
+  return Demo.parse(JSON.parse(await readFile(path.join(KEYCLOAK_FOLDER, 'demo.json'), 'utf8')));
+}
+
+/**
+ * Signs in as the admin that the first start of Keycloak made.
+ * @throws StartError when the password in DATA_DIR is not that admin's (any more).
+ */
+export async function signInAsBootstrapAdmin(baseUrl: string, password: string): Promise<KcAdminClient> {
+  const admin = new KcAdminClient({ baseUrl, realmName: 'master', timeout: 30_000 });
+  try {
+    await admin.auth({ grantType: 'password', clientId: 'admin-cli', username: BOOTSTRAP_ADMIN, password });
+  } catch (error) {
+    if (statusOf(error) !== 401) throw error;
+    throw new StartError(
+      `Keycloak refuses the password in DATA_DIR/secrets/keycloak-admin for its user "${BOOTSTRAP_ADMIN}". If you changed it in the console, write the new one into that file.`,
+    );
+  }
+  return admin;
+}
+
+/** Points the web client at the address in use: a start may have chosen another port. */
+export async function setWebClientAddresses(
+  admin: KcAdminClient,
+  realm: string,
+  addresses: { clientId: string; publicUrl: string; internalUrl: string },
+): Promise<void> {
+  const [client] = await admin.clients.find({ realm, clientId: addresses.clientId });
+  if (client?.id === undefined) throw new StartError(`The realm ${realm} has no client ${addresses.clientId}.`);
+  await admin.clients.update(
+    { realm, id: client.id },
+    { ...client, ...webClientAddresses(client.attributes, addresses.publicUrl, addresses.internalUrl) },
+  );
+}
+
+/** The members of a web client that follow from the app's address. */
+export function webClientAddresses(
+  attributes: Record<string, unknown> | undefined,
+  publicUrl: string,
+  internalUrl: string,
+) {
+  return {
+    rootUrl: publicUrl,
+    redirectUris: [`${publicUrl}/auth/callback`],
+    attributes: {
+      ...attributes,
+      'post.logout.redirect.uris': `${publicUrl}/`,
+      'backchannel.logout.url': `${internalUrl}/auth/backchannel-logout`,
+    },
+  };
+}
+
+/** Adds the demo users and their organization; what is there already stays as it is. */
+export async function addDemo(admin: KcAdminClient, realm: string, demo: Demo): Promise<void> {
+  await admin.realms.partialImport({
+    realm,
+    rep: { ifResourceExists: 'SKIP', users: demo.users as never },
+  });
+  for (const { members, ...organization } of demo.organizations) {
+    const id = await ensureOrganization(admin, realm, organization);
+    for (const { username } of members) {
+      const [user] = await admin.users.find({ realm, username, exact: true, briefRepresentation: true });
+      if (user?.id === undefined) continue;
+      await admin.organizations.addMember({ realm, orgId: id, userId: user.id }).catch((error: unknown) => {
+        if (statusOf(error) !== 409) throw error;
+      });
+    }
+  }
+}
+
+async function ensureOrganization(
+  admin: KcAdminClient,
+  realm: string,
+  organization: { name: string; alias: string },
+): Promise<string> {
+  const found = await admin.organizations.find({ realm, search: organization.name, exact: true } as never);
+  const existing = found.find((candidate) => candidate.alias === organization.alias)?.id;
+  if (existing !== undefined) return existing;
+  const made = await admin.organizations.create({ realm, ...organization });
+  return made.id;
+}
+
+function statusOf(error: unknown): number | undefined {
+  return error instanceof NetworkError ? error.response.status : undefined;
+}

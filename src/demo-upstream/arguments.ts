@@ -1,0 +1,43 @@
+import { z } from 'zod';
+
+/** The little of JSON Schema that the demo reads; anything else is ignored. */
+const Schema = z.looseObject({
+  type: z
+    .union([z.string(), z.array(z.string())])
+    .optional()
+    .catch(undefined),
+  enum: z.array(z.unknown()).optional().catch(undefined),
+  const: z.unknown().optional(),
+  default: z.unknown().optional(),
+  minimum: z.number().optional().catch(undefined),
+  properties: z.record(z.string(), z.unknown()).optional().catch(undefined),
+});
+
+/** Schemas come from callers and may nest without end. */
+const DEEPEST = 4;
+
+/** Made-up arguments that fit a tool's `parameters` (a JSON Schema of an object). */
+export function argumentsFor(parameters: unknown): Record<string, unknown> {
+  return objectFor(parameters, 0);
+}
+
+function objectFor(schema: unknown, depth: number): Record<string, unknown> {
+  const properties = Schema.safeParse(schema).data?.properties ?? {};
+  // Built from entries: a property named __proto__ stays a plain property.
+  return Object.fromEntries(
+    Object.entries(properties).map(([name, property]) => [name, valueFor(property, depth + 1)]),
+  );
+}
+
+function valueFor(input: unknown, depth: number): unknown {
+  const schema = Schema.safeParse(input).data ?? {};
+  const given = [schema.const, schema.default, schema.enum?.[0]].find((value) => value !== undefined);
+  if (given !== undefined) return given;
+  const type = Array.isArray(schema.type) ? schema.type[0] : schema.type;
+  if (type === 'number' || type === 'integer') return Math.ceil(schema.minimum ?? 1);
+  if (type === 'boolean') return true;
+  if (type === 'null') return null;
+  if (type === 'array') return [];
+  if (type === 'object') return depth < DEEPEST ? objectFor(input, depth) : {};
+  return 'demo';
+}

@@ -1,0 +1,83 @@
+import { randomBytes } from 'node:crypto';
+import type { Answer, Choice } from './answer.ts';
+
+/** What stands in the answer and in each of its chunks. */
+export interface Envelope {
+  id: string;
+  /** Seconds since 1970. */
+  created: number;
+  model: string;
+  system_fingerprint: string;
+}
+
+export function envelopeFor(model: string): Envelope {
+  return {
+    id: `chatcmpl-demo${randomBytes(12).toString('hex')}`,
+    created: Math.floor(Date.now() / 1000),
+    model,
+    system_fingerprint: 'fp_demo',
+  };
+}
+
+/** The body of an answer that is not streamed. */
+export function completion(envelope: Envelope, answer: Answer): object {
+  return {
+    ...envelope,
+    object: 'chat.completion',
+    choices: answer.choices.map((choice, index) => ({
+      index,
+      message: {
+        role: 'assistant',
+        content: choice.text,
+        refusal: null,
+        ...(choice.toolCalls.length > 0 ? { tool_calls: choice.toolCalls.map(wireCall) } : {}),
+      },
+      logprobs: null,
+      finish_reason: choice.finishReason,
+    })),
+    usage: answer.usage,
+  };
+}
+
+function wireCall(call: Choice['toolCalls'][number]): object {
+  return { id: call.id, type: 'function', function: { name: call.name, arguments: call.arguments } };
+}
+
+/** One chunk of a stream, and whether it carries a word (before which the demo rests a moment). */
+export interface Chunk {
+  data: object;
+  isWord: boolean;
+}
+
+/**
+ * The chunks of a streamed answer, in order. With `includeUsage` each chunk has `usage: null` and one more
+ * follows with the numbers and no choices (OpenAI's API reference, `stream_options.include_usage`).
+ */
+export function* chunks(envelope: Envelope, answer: Answer, includeUsage: boolean): Generator<Chunk> {
+  const base = {
+    ...envelope,
+    object: 'chat.completion.chunk',
+    ...(includeUsage ? { usage: null } : {}),
+  };
+  for (const [index, choice] of answer.choices.entries()) {
+    for (const { delta, isWord } of deltas(choice)) {
+      yield { data: { ...base, choices: [{ index, delta, logprobs: null, finish_reason: null }] }, isWord };
+    }
+    const end = { index, delta: {}, logprobs: null, finish_reason: choice.finishReason };
+    yield { data: { ...base, choices: [end] }, isWord: false };
+  }
+  if (includeUsage) yield { data: { ...base, choices: [], usage: answer.usage }, isWord: false };
+}
+
+function* deltas(choice: Choice): Generator<{ delta: object; isWord: boolean }> {
+  const content = choice.text === null ? null : '';
+  yield { delta: { role: 'assistant', content, refusal: null }, isWord: false };
+  for (const word of choice.text?.match(/\s*\S+/g) ?? []) yield { delta: { content: word }, isWord: true };
+  for (const [index, call] of choice.toolCalls.entries()) {
+    const opening = { index, id: call.id, type: 'function', function: { name: call.name, arguments: '' } };
+    yield { delta: { tool_calls: [opening] }, isWord: false };
+    for (const piece of call.arguments.match(/[\s\S]{1,6}/gu) ?? []) {
+      yield { delta: { tool_calls: [{ index, function: { arguments: piece } }] }, isWord: true };
+    }
+  }
+}

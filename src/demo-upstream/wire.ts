@@ -1,0 +1,134 @@
+import { z } from 'zod';
+
+/**
+ * The part of OpenAI's chat completions protocol that the demo understands. Objects are loose: fields that
+ * it does not know are accepted and ignored, as OpenAI's own newer fields would be by an older server.
+ */
+const TextPart = z.looseObject({ type: z.string(), text: z.string().optional() });
+
+const Message = z.looseObject({
+  role: z.enum(['system', 'developer', 'user', 'assistant', 'tool', 'function']),
+  content: z.union([z.string(), z.array(TextPart)]).nullish(),
+});
+export type Message = z.output<typeof Message>;
+
+const Tool = z.looseObject({
+  type: z.literal('function'),
+  function: z.looseObject({
+    name: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/),
+    parameters: z.record(z.string(), z.unknown()).nullish(),
+  }),
+});
+export type Tool = z.output<typeof Tool>;
+
+const ToolChoice = z.union([
+  z.enum(['none', 'auto', 'required']),
+  z.looseObject({ type: z.literal('function'), function: z.looseObject({ name: z.string() }) }),
+]);
+
+/** `n` is far below OpenAI's 128: the demo writes word by word. */
+const MOST_CHOICES = 8;
+const tokenLimit = z.int().min(1).nullish();
+
+export const ChatRequest = z.looseObject({
+  model: z.string().min(1),
+  messages: z.array(Message).min(1),
+  stream: z.boolean().nullish(),
+  stream_options: z.looseObject({ include_usage: z.boolean().nullish() }).nullish(),
+  max_tokens: tokenLimit,
+  max_completion_tokens: tokenLimit,
+  n: z.int().min(1).max(MOST_CHOICES).nullish(),
+  stop: z.union([z.string(), z.array(z.string()).max(4)]).nullish(),
+  tools: z.array(Tool).max(128).nullish(),
+  tool_choice: ToolChoice.nullish(),
+  parallel_tool_calls: z.boolean().nullish(),
+  temperature: z.number().min(0).max(2).nullish(),
+});
+export type ChatRequest = z.output<typeof ChatRequest>;
+
+/** An answer of the demo that is an error, in OpenAI's shape. */
+export class WireError extends Error {
+  override readonly name = 'WireError';
+  readonly status: number;
+  readonly body: {
+    error: { message: string; type: string; param: string | null; code: string | null };
+  };
+  readonly headers: Record<string, string>;
+
+  constructor(
+    status: number,
+    message: string,
+    more: { param?: string; code?: string; headers?: Record<string, string> } = {},
+  ) {
+    super(message);
+    this.status = status;
+    this.body = {
+      error: {
+        message,
+        type: status >= 500 ? 'server_error' : 'invalid_request_error',
+        param: more.param ?? null,
+        code: more.code ?? null,
+      },
+    };
+    this.headers = more.headers ?? {};
+  }
+}
+
+/**
+ * Reads a chat completion request.
+ * @throws WireError 400 that names the first field at fault, in OpenAI's words where it has them.
+ */
+export function readChatRequest(body: Buffer): ChatRequest {
+  const result = ChatRequest.safeParse(parseJson(body));
+  if (!result.success) throw fieldError(result.error);
+  checkToolChoice(result.data);
+  return result.data;
+}
+
+function parseJson(body: Buffer): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body));
+  } catch {
+    throw new WireError(
+      400,
+      'We could not parse the JSON body of your request. The demo expects a JSON payload in UTF-8.',
+    );
+  }
+}
+
+function fieldError(error: z.ZodError): WireError {
+  const [issue] = error.issues;
+  const param = issue?.path.join('.') ?? '';
+  if (issue === undefined || param === '') return new WireError(400, 'The body is not a JSON object.');
+  // Zod tells a missing field from a wrong one only in its words.
+  if (issue.code === 'invalid_type' && issue.message.endsWith('received undefined')) {
+    return new WireError(400, `Missing required parameter: '${param}'.`, {
+      param,
+      code: 'missing_required_parameter',
+    });
+  }
+  const code = issue.code === 'invalid_type' ? 'invalid_type' : 'invalid_value';
+  return new WireError(400, `Invalid '${param}': ${issue.message}.`, { param, code });
+}
+
+function checkToolChoice(request: ChatRequest): void {
+  const choice = request.tool_choice;
+  if (choice === null || choice === undefined || choice === 'none') return;
+  const tools = request.tools ?? [];
+  if (tools.length === 0) {
+    throw new WireError(400, "Invalid value for 'tool_choice': 'tool_choice' needs 'tools'.", {
+      param: 'tool_choice',
+    });
+  }
+  if (typeof choice === 'object' && !tools.some((tool) => tool.function.name === choice.function.name)) {
+    throw new WireError(400, `Tool choice '${choice.function.name}' not found in 'tools' parameter.`, {
+      param: 'tool_choice',
+    });
+  }
+}
+
+/** The text of a message: its string, or its text parts joined. */
+export function messageText(message: Message): string {
+  if (typeof message.content === 'string') return message.content;
+  return (message.content ?? []).map((part) => part.text ?? '').join('');
+}

@@ -1,0 +1,25 @@
+import express, { type Request, type Response } from 'express';
+import { bodyError } from '../http/routes.ts';
+import { AppError } from '../lib/errors.ts';
+
+const readRaw = express.raw({ limit: '32mb', type: () => true, inflate: false });
+
+/**
+ * Reads the bytes of a request to `/v1`, at most 32 MB. Encoded bodies are refused: inflating them would let
+ * a small request grow without a limit.
+ * @throws AppError `unsupported_media_type` (415), `body_too_large` (413), `validation_failed` (400, no body).
+ */
+export async function readChatBody(request: Request, response: Response): Promise<Buffer> {
+  if (request.is('application/json') === false) {
+    throw new AppError('unsupported_media_type', 'Send the body as application/json.');
+  }
+  await new Promise<void>((resolve, reject) => {
+    readRaw(request, response, (error?: unknown) => {
+      if (error === undefined) resolve();
+      else reject(bodyError(error));
+    });
+  });
+  const body: unknown = request.body;
+  if (!Buffer.isBuffer(body)) throw new AppError('validation_failed', 'The request has no body.');
+  return body;
+}

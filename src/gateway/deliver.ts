@@ -1,0 +1,30 @@
+import { STATUS_CODES } from 'node:http';
+import type { Response } from 'express';
+import type { JudgedAnswer } from './answer.ts';
+import { returnHeaders } from './headers.ts';
+import { relayStream, type RelayEnd, type RelayOptions } from './relay.ts';
+
+/**
+ * Passes an upstream's answer to the client: success byte for byte, errors with their status and body,
+ * secrets scrubbed. Only the headers of the allow-list go along.
+ */
+export async function deliver(
+  answer: JudgedAnswer,
+  response: Response,
+  options: RelayOptions,
+): Promise<RelayEnd | 'whole'> {
+  returnHeaders(response, answer.headers, options.scrub);
+  if (answer.kind === 'stream') return relayStream(answer, response, options);
+  response.status(answer.status).setHeader('content-type', 'application/json');
+  if (answer.kind === 'error') response.setHeader('x-ops-error-source', 'upstream');
+  response.end(answer.kind === 'error' ? errorBody(answer, options) : answer.body);
+  return 'whole';
+}
+
+function errorBody(answer: Extract<JudgedAnswer, { kind: 'error' }>, options: RelayOptions): string {
+  if (answer.body.length > 0) return options.scrub(answer.body.toString('utf8'));
+  const message =
+    `The provider answered ${answer.status} ${STATUS_CODES[answer.status] ?? ''}`.trim() +
+    ' without an explanation.';
+  return JSON.stringify({ error: { message, type: 'upstream_error', param: null, code: null } });
+}

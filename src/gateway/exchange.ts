@@ -1,0 +1,41 @@
+import type { Response } from 'express';
+import type { Principal } from '../http/principal.ts';
+import type { LiveWork } from '../identity/service.ts';
+import { AppError, unauthenticated } from '../lib/errors.ts';
+
+/** The reason of the abort when the client has closed the connection; nobody is left to answer. */
+export const CLIENT_GONE = Symbol('client gone');
+
+export interface Exchange {
+  /**
+   * Aborts everything done for one request. Its reason is {@link CLIENT_GONE}, or an AppError to tell the
+   * client: `unauthenticated` after a sign-out, `draining` on a stop.
+   */
+  signal: AbortSignal;
+  close(): void;
+}
+
+/** Ties a request's work to its client's connection and to its user's right to have it done. */
+export function openExchange(response: Response, principal: Principal, liveWork: LiveWork): Exchange {
+  const controller = new AbortController();
+  const onClose = () => {
+    if (!response.writableFinished) controller.abort(CLIENT_GONE);
+  };
+  response.once('close', onClose);
+  if (response.destroyed) onClose();
+  const unregister = liveWork.register(principal, (reason) => {
+    controller.abort(reason === 'signed_out' ? unauthenticated() : draining());
+  });
+  return {
+    signal: controller.signal,
+    close() {
+      unregister();
+      response.off('close', onClose);
+    },
+  };
+}
+
+/** The refusal of a process that is about to stop. */
+export function draining(): AppError {
+  return new AppError('draining', 'This server is stopping. Try again.', { headers: { 'retry-after': '1' } });
+}

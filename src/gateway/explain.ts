@@ -1,0 +1,17 @@
+import type { GatewayDecision } from './routing.ts';
+
+/** A decision in one sentence, for people. */
+export function explain(decision: GatewayDecision): string {
+  if (decision.kind === 'pool') {
+    const label = decision.keys[0]?.label;
+    return `Your ${decision.provider} key${label ? ` “${label}”` : ''} would answer the next chat request.`;
+  }
+  if (decision.kind === 'system') {
+    const why =
+      decision.reason === 'tier_required'
+        ? 'your tier does not include keys of your own'
+        : 'you have no key for it yet';
+    return `The system default (${decision.provider}) would answer the next chat request: ${why}.`;
+  }
+  return 'Nothing would answer a chat request now: add a key.';
+}

@@ -1,0 +1,51 @@
+import type { KeyService, Owner } from '../keys/service.ts';
+import type { GatewayDecision } from './routing.ts';
+import type { Work } from './upstream-calls.ts';
+
+/** Notes what became of keys. Facts are worth less than the answer: a database that is away does not spoil it. */
+export interface KeyNotes {
+  /** In the background. */
+  used(work: Work, provider: string, keyId: string): void;
+  /** Before the answer, so that the next request already passes the key over. */
+  refused(work: Work, provider: string, keyId: string): Promise<void>;
+  /** Logs `key_undecryptable` and notes it for every damaged key of a decision, in the background. */
+  damaged(work: Work, decision: GatewayDecision): void;
+  /** Resolves when all notes under way are written. */
+  settled(): Promise<void>;
+}
+
+export function createKeyNotes(
+  keys: Pick<KeyService, 'recordUse' | 'recordRefusal' | 'recordUndecryptable'>,
+): KeyNotes {
+  const underWay = new Set<Promise<void>>();
+  function note(work: Work, writing: Promise<void>): Promise<void> {
+    const written = writing
+      .catch((error: unknown) => {
+        work.log.warn({ err: error }, 'a fact about a key could not be stored');
+      })
+      .finally(() => underWay.delete(written));
+    underWay.add(written);
+    return written;
+  }
+  return {
+    used: (work, provider, keyId) => void note(work, keys.recordUse(ownerOf(work), provider, keyId)),
+    refused: (work, provider, keyId) => note(work, keys.recordRefusal(ownerOf(work), provider, keyId)),
+    damaged(work, decision) {
+      if (!('skipped' in decision)) return;
+      const { provider, skipped } = decision;
+      for (const { keyId, reason } of skipped) {
+        if (reason !== 'undecryptable') continue;
+        const facts = { event: 'key_undecryptable', user: work.principal.user.id, provider, key_id: keyId };
+        work.log.warn(facts, 'a stored key does not decrypt');
+        void note(work, keys.recordUndecryptable(ownerOf(work), provider, keyId));
+      }
+    },
+    settled: async () => {
+      await Promise.all(underWay);
+    },
+  };
+}
+
+function ownerOf(work: Work): Owner {
+  return `user:${work.principal.user.id}`;
+}

@@ -1,0 +1,55 @@
+import type { Principal } from '../http/principal.ts';
+import { jsonRoute, rawRoute, type Call, type Route } from '../http/routes.ts';
+import type { Chat } from './chat.ts';
+import { CLIENT_GONE } from './exchange.ts';
+import type { Models } from './models.ts';
+import { routeAnswer } from './route-answer.ts';
+import type { Routing } from './routing.ts';
+import { RouteAnswer, RouteQuery } from './schema.ts';
+
+export interface GatewayRouteDeps {
+  chat: Chat;
+  models: Models;
+  routing: Routing;
+}
+
+/** `/v1` in the providers' own shapes, and the explanation of its choices. */
+export function gatewayRoutes({ chat, models, routing }: GatewayRouteDeps): Route[] {
+  return [
+    rawRoute({
+      method: 'post',
+      path: '/v1/chat/completions',
+      access: { scope: 'chat' },
+      handle: (call, request, response) => chat.complete(signedIn(call), request, response),
+    }),
+    rawRoute({
+      method: 'get',
+      path: '/v1/models',
+      access: { scope: 'chat' },
+      async handle(call, _request, response) {
+        const gone = new AbortController();
+        response.once('close', () => {
+          if (!response.writableFinished) gone.abort(CLIENT_GONE);
+        });
+        try {
+          response.json(await models.list(signedIn(call).principal.user, gone.signal));
+        } catch (error) {
+          if (gone.signal.reason !== CLIENT_GONE) throw error;
+        }
+      },
+    }),
+    jsonRoute({
+      method: 'get',
+      path: '/api/v1/byok/route',
+      access: { scope: 'keys:read' },
+      query: RouteQuery,
+      response: RouteAnswer,
+      handle: async ({ principal, query }) => routeAnswer(await routing.decide(principal.user, query.model)),
+    }),
+  ];
+}
+
+function signedIn(call: Call): Call & { principal: Principal } {
+  if (call.principal === null) throw new Error('this route needs a principal');
+  return { ...call, principal: call.principal };
+}

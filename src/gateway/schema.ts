@@ -1,0 +1,48 @@
+import { z } from 'zod';
+
+const Scope = z.enum(['personal', 'organization', 'system']);
+
+/** `GET /api/v1/byok/route?model=` */
+export const RouteQuery = z.strictObject({ model: z.string().max(256).optional() });
+
+/** Who would answer, and why; the members are null when nobody would. */
+export const RouteAnswer = z.object({
+  provider: z.string().nullable(),
+  model: z.string().nullable(),
+  key_scope: Scope.nullable(),
+  key_id: z.string().nullable(),
+  label: z.string().nullable(),
+  reason: z.string().nullable(),
+  skipped: z.array(z.object({ key_id: z.string(), reason: z.string() })),
+});
+export type RouteAnswer = z.infer<typeof RouteAnswer>;
+
+/** `GET /v1/models`, in OpenAI's shape. */
+export const ModelList = z.object({
+  object: z.literal('list'),
+  data: z.array(
+    z.object({
+      /** `provider/model`, as a request may name it. */
+      id: z.string(),
+      object: z.literal('model'),
+      /** Epoch seconds; 0 when the provider does not tell. */
+      created: z.number(),
+      owned_by: z.string(),
+      x_ops_scope: Scope,
+    }),
+  ),
+});
+export type ModelList = z.infer<typeof ModelList>;
+
+/** What we read of a provider's own list; other members are dropped. */
+export const UpstreamModelList = z.object({
+  data: z
+    .array(
+      z.object({
+        id: z.string().min(1).max(256),
+        created: z.number().optional(),
+        owned_by: z.string().max(128).optional(),
+      }),
+    )
+    .max(10_000),
+});

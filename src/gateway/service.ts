@@ -1,0 +1,65 @@
+import type { User } from '../http/principal.ts';
+import type { Route } from '../http/routes.ts';
+import type { Directory } from '../identity/service.ts';
+import type { LiveWork } from '../identity/service.ts';
+import type { KeyService } from '../keys/service.ts';
+import type { Dialer } from '../lib/dialer.ts';
+import type { Provider } from '../providers/provider.ts';
+import { createChat } from './chat.ts';
+import { explain } from './explain.ts';
+import { createHops } from './hop.ts';
+import { createKeyNotes } from './key-notes.ts';
+import { createModels } from './models.ts';
+import type { SystemDefault } from './resolve.ts';
+import { createRotation } from './rotation.ts';
+import { gatewayRoutes } from './routes.ts';
+import { createRouting } from './routing.ts';
+import { createSystemLimits } from './system-limits.ts';
+import type { OperatorUpstreams } from './upstream-address.ts';
+import { createUpstreamCalls } from './upstream-calls.ts';
+
+export interface GatewayDeps {
+  keys: KeyService;
+  directory: Directory;
+  liveWork: LiveWork;
+  dialer: Dialer;
+  providers: readonly Provider[];
+  upstreams: OperatorUpstreams;
+  /** What pays where the user has no key; null when the operator has set none up. */
+  system:
+    (SystemDefault & { apiKey: string; baseUrl: string | undefined; extraFields: readonly string[] }) | null;
+  timeouts: { firstByteMs: number; idleMs: number };
+  /** Signs the marks by which a request that comes back is noticed; the same in all instances. */
+  hopSecret: string;
+}
+
+export interface Gateway {
+  routes: Route[];
+  /** In one sentence, which key would answer a request of the user that names no model. */
+  explainRoute(user: User): Promise<string>;
+  /** Resolves when everything noted about keys is written. */
+  settled(): Promise<void>;
+}
+
+/** Builds the gateway from its parts. */
+export function createGateway(deps: GatewayDeps): Gateway {
+  const { keys, dialer, providers, system, upstreams } = deps;
+  const hops = createHops(deps.hopSecret);
+  const notes = createKeyNotes(keys);
+  const routing = createRouting({ keys, providers, system, rotation: createRotation() });
+  const calls = createUpstreamCalls({ dialer, hops, timeouts: deps.timeouts });
+  const chat = createChat({ ...deps, routing, notes, calls, hops, limits: createSystemLimits() });
+  const models = createModels({
+    keys,
+    dialer,
+    providers,
+    upstreams,
+    systemDefault: system,
+    systemKey: system,
+  });
+  return {
+    routes: gatewayRoutes({ chat, models, routing }),
+    explainRoute: async (user) => explain(await routing.decide(user, undefined)),
+    settled: () => notes.settled(),
+  };
+}

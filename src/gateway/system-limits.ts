@@ -1,0 +1,61 @@
+import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
+import type { Response } from 'express';
+import { AppError } from '../lib/errors.ts';
+
+export interface SystemLimits {
+  /**
+   * Takes a place for one request that the system pays for, and says so in the `RateLimit` headers.
+   * @returns gives the place back.
+   * @throws AppError `rate_limited` (429) with `Retry-After` in seconds.
+   */
+  enter(userId: string, response: Response): Promise<() => void>;
+}
+
+const AT_ONCE = 4;
+const PER_MINUTE = 30;
+const WINDOW_S = 60;
+
+/** Limits per user and process: 4 requests at once, 30 a minute. */
+export function createSystemLimits(): SystemLimits {
+  const perMinute = new RateLimiterMemory({ points: PER_MINUTE, duration: WINDOW_S });
+  const running = new Map<string, number>();
+  return {
+    async enter(userId, response) {
+      const now = running.get(userId) ?? 0;
+      if (now >= AT_ONCE) throw limited(`At most ${AT_ONCE} requests at once are paid by the system.`, 1);
+      running.set(userId, now + 1);
+      let given = false;
+      const leave = () => {
+        if (given) return;
+        given = true;
+        const left = (running.get(userId) ?? 1) - 1;
+        if (left === 0) running.delete(userId);
+        else running.set(userId, left);
+      };
+      try {
+        writeLimit(response, await perMinute.consume(userId));
+        return leave;
+      } catch (error) {
+        leave();
+        if (!(error instanceof RateLimiterRes)) throw error;
+        writeLimit(response, error);
+        const seconds = Math.ceil(error.msBeforeNext / 1000);
+        throw limited(
+          `At most ${PER_MINUTE} requests a minute are paid by the system. Add a key of your own.`,
+          seconds,
+        );
+      }
+    },
+  };
+}
+
+/** draft-ietf-httpapi-ratelimit-headers: `q` quota, `w` window in seconds, `r` remaining, `t` seconds to the reset. */
+function writeLimit(response: Response, state: RateLimiterRes): void {
+  response.setHeader('ratelimit-policy', `"system";q=${PER_MINUTE};w=${WINDOW_S}`);
+  const seconds = Math.ceil(state.msBeforeNext / 1000);
+  response.setHeader('ratelimit', `"system";r=${Math.max(state.remainingPoints, 0)};t=${seconds}`);
+}
+
+function limited(detail: string, retryAfterS: number): AppError {
+  return new AppError('rate_limited', detail, { headers: { 'retry-after': String(retryAfterS) } });
+}

@@ -1,0 +1,43 @@
+import type { Provider } from '../providers/provider.ts';
+
+/** Addresses and credentials that the operator has set. */
+export interface OperatorUpstreams {
+  /** Provider id -> address, from `UPSTREAM_<PROVIDER>_URL`. */
+  overrides: Readonly<Record<string, string>>;
+}
+
+export interface UpstreamAddress {
+  /** What precedes `/chat/completions`, without a slash at the end. */
+  baseUrl: string;
+  /** True when a user brought it: such an address is dialled under the rules for users. */
+  isUsers: boolean;
+  /** True when the operator set it, rather than the provider's file. */
+  isOperators: boolean;
+}
+
+/**
+ * Where a key goes: to the endpoint sealed in it, or to its provider's address, and nowhere else.
+ * @param endpoint the endpoint from inside the key's token; null when it has none.
+ */
+export function keyAddress(
+  provider: Provider,
+  endpoint: string | null,
+  upstreams: OperatorUpstreams,
+): UpstreamAddress | undefined {
+  if (endpoint !== null) return { baseUrl: endpoint, isUsers: true, isOperators: false };
+  const override = upstreams.overrides[provider.id];
+  if (override !== undefined) return { baseUrl: override, isUsers: false, isOperators: true };
+  return provider.baseUrl === null
+    ? undefined
+    : { baseUrl: provider.baseUrl, isUsers: false, isOperators: false };
+}
+
+/** Where the system's key goes: its own base URL, else the operator's override, else the provider's address. */
+export function systemAddress(
+  provider: Provider,
+  baseUrl: string | undefined,
+  upstreams: OperatorUpstreams,
+): UpstreamAddress | undefined {
+  if (baseUrl !== undefined) return { baseUrl, isUsers: false, isOperators: true };
+  return keyAddress(provider, null, upstreams);
+}

@@ -1,0 +1,48 @@
+import { createServer, type Server } from 'node:http';
+import { collectDefaultMetrics, Histogram, Registry } from 'prom-client';
+import type { ObserveRequest } from '../http/request-context.ts';
+import type { Readiness } from './readiness.ts';
+
+export interface Metrics {
+  /** Labels are closed sets: method, declared path, status; never a user or a key. */
+  observe: ObserveRequest;
+  /** The listener for operators: `/metrics` in Prometheus' text form, `/livez`, `/readyz` with details. */
+  createServer(readiness: () => Promise<Readiness>): Server;
+}
+
+export function createMetrics(): Metrics {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const requests = new Histogram({
+    name: 'ops_center_http_request_duration_seconds',
+    help: 'Time from a request to the end of its answer.',
+    labelNames: ['method', 'route', 'status'],
+    buckets: [0.005, 0.02, 0.1, 0.5, 2, 10, 60],
+    registers: [registry],
+  });
+  return {
+    observe: ({ method, route, status, durationMs }) => {
+      requests.observe({ method, route, status: String(status) }, durationMs / 1000);
+    },
+    createServer: (readiness) =>
+      createServer((request, response) => {
+        const answer = async (): Promise<[status: number, type: string, body: string]> => {
+          if (request.method !== 'GET') return [405, 'text/plain', ''];
+          if (request.url === '/livez') return [200, 'application/json', '{"status":"alive"}'];
+          if (request.url === '/metrics') return [200, registry.contentType, await registry.metrics()];
+          if (request.url !== '/readyz') return [404, 'text/plain', ''];
+          const { ready, details } = await readiness();
+          return [
+            ready ? 200 : 503,
+            'application/json',
+            JSON.stringify({ status: ready ? 'ready' : 'not_ready', ...details }),
+          ];
+        };
+        void answer().then(
+          ([status, type, body]) =>
+            response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' }).end(body),
+          () => response.writeHead(500).end(),
+        );
+      }),
+  };
+}

@@ -1,0 +1,49 @@
+import type { NextFunction, Request, Response } from 'express';
+import { AppError, isAppError } from '../lib/errors.ts';
+import { problem } from './problem.ts';
+import { callFacts } from './routes.ts';
+
+/** Writes an error's body for one family of paths. */
+export interface ErrorShape {
+  /** The paths that speak this shape, e.g. `/v1`. */
+  prefix: string;
+  contentType: string;
+  /** Headers that stand on each of its errors. */
+  headers: Record<string, string>;
+  body(error: AppError, requestId: string): unknown;
+}
+
+/**
+ * The one place where errors become answers. An unknown error is a 500 without detail, logged once; a
+ * request that has begun to be answered can only be cut off.
+ * @param shapes protocols with error shapes of their own; everything else is `application/problem+json`.
+ */
+export function errorHandler(shapes: readonly ErrorShape[]) {
+  return (thrown: unknown, request: Request, response: Response, _next: NextFunction): void => {
+    const { requestId, log } = callFacts(response);
+    const error = asAppError(thrown);
+    if (error.status >= 500)
+      log.error({ err: error.code === 'internal_error' ? thrown : error }, 'request failed');
+    else log.debug({ code: error.code }, error.detail);
+    if (response.headersSent) {
+      response.destroy();
+      return;
+    }
+    const shape = shapes.find(
+      ({ prefix }) => request.path === prefix || request.path.startsWith(`${prefix}/`),
+    );
+    for (const [name, value] of Object.entries({ ...shape?.headers, ...error.headers }))
+      response.setHeader(name, value);
+    response.status(error.status).setHeader('content-type', shape?.contentType ?? 'application/problem+json');
+    response.end(JSON.stringify(shape?.body(error, requestId) ?? problem(error, requestId)));
+  };
+}
+
+function asAppError(thrown: unknown): AppError {
+  if (isAppError(thrown)) return thrown;
+  // Express itself refuses a path that is not valid percent-encoding.
+  if (thrown instanceof URIError) return new AppError('validation_failed', 'The address is not valid.');
+  return new AppError('internal_error', 'Something went wrong here. The request id helps us to find it.', {
+    cause: thrown,
+  });
+}

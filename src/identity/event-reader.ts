@@ -1,0 +1,89 @@
+import { z } from 'zod';
+import type { Database } from '../lib/database.ts';
+
+/** An event of Keycloak, as far as the reader must know it. */
+export interface TimedEvent {
+  id: string;
+  /** Keycloak's clock, epoch ms. */
+  time: number;
+}
+
+export interface EventReaderDeps<Event extends TimedEvent> {
+  database: Database;
+  /** Under which name the cursor is kept: one per stream of events. */
+  cursorName: string;
+  /** One page, newest first, of events from `dateFromMs` on (inclusive). */
+  fetchPage(page: { dateFromMs: number; first: number; max: number }): Promise<Event[]>;
+  /** Obeys events; may see one again after a restart or a failure. Order within a page is newest first. */
+  handle(events: Event[]): Promise<void>;
+  pageSize?: number;
+}
+
+/**
+ * Events bear the time at which their request began and appear when it is committed, so that an older one can
+ * appear after a newer one: each poll reads this far back again.
+ */
+const OVERLAP_MS = 15_000;
+
+const Cursor = z.object({ read_to_ms: z.coerce.number() });
+
+/**
+ * Builds a reader that polls a stream of events from a cursor in Keycloak's own time. The cursor in the
+ * database serves a restart; while running, each process has its own, since each must obey every event.
+ * @returns a function that reads on to the newest event.
+ */
+export function createEventReader<Event extends TimedEvent>(
+  deps: EventReaderDeps<Event>,
+): () => Promise<void> {
+  const pageSize = deps.pageSize ?? 100;
+  let cursorMs: number | undefined;
+  /** Events obeyed within the overlap, with their times. */
+  const seen = new Map<string, number>();
+
+  async function startingPoint(): Promise<number> {
+    const [stored] = await deps.database.rows(
+      Cursor,
+      'SELECT read_to_ms FROM event_cursors WHERE realm = $1',
+      [deps.cursorName],
+    );
+    if (stored !== undefined) return stored.read_to_ms;
+    // The first start ever: there are no sessions that an older event could concern.
+    const [newest] = await deps.fetchPage({ dateFromMs: 0, first: 0, max: 1 });
+    return newest?.time ?? 0;
+  }
+
+  async function save(readToMs: number): Promise<void> {
+    await deps.database.run(
+      `INSERT INTO event_cursors (realm, read_to_ms) VALUES ($1, $2)
+       ON CONFLICT (realm) DO UPDATE SET read_to_ms = greatest(event_cursors.read_to_ms, excluded.read_to_ms)`,
+      [deps.cursorName, readToMs],
+    );
+  }
+
+  return async () => {
+    const isFirst = cursorMs === undefined;
+    const fromMs = cursorMs ?? (await startingPoint());
+    let newestMs = fromMs;
+    const obeyed = new Map<string, number>();
+    // A new event moves the others to later places: pages can repeat an event, never leave one out.
+    for (let first = 0; ; first += pageSize) {
+      const page = await deps.fetchPage({
+        dateFromMs: Math.max(0, fromMs - OVERLAP_MS),
+        first,
+        max: pageSize,
+      });
+      const fresh = page.filter((event) => !seen.has(event.id));
+      if (fresh.length > 0) await deps.handle(fresh);
+      for (const event of page) {
+        obeyed.set(event.id, event.time);
+        newestMs = Math.max(newestMs, event.time);
+      }
+      if (page.length < pageSize) break;
+    }
+    if (isFirst || newestMs > fromMs) await save(newestMs);
+    // Only now: what failed half-way is read and obeyed again.
+    cursorMs = newestMs;
+    for (const [id, time] of obeyed) seen.set(id, time);
+    for (const [id, time] of seen) if (time < newestMs - OVERLAP_MS) seen.delete(id);
+  };
+}

@@ -1,0 +1,65 @@
+import type { LiveWork } from './live-work.ts';
+import type { StoredSession } from './schema.ts';
+import type { SessionStore } from './session-store.ts';
+
+/**
+ * Every way in which sessions end. The order is always: marker, rows, live work. The marker is committed before
+ * the rows are deleted, and a sign-in saves its row before it looks for markers: so whichever of the two is
+ * later sees the other, and a logout that arrives while a sign-in is under way wins. (In one transaction the
+ * delete could miss a row that is saved while the marker is not visible yet.)
+ */
+export interface Logout {
+  /** The user is missing or disabled: all their sessions end. Without a marker, since no time is known. */
+  endUser(userId: string): Promise<void>;
+  /** An administrator signed the user out: ends what was signed in up to then (Keycloak's clock, epoch ms). */
+  endUserUntil(userId: string, notAfterMs: number): Promise<void>;
+  /** An administrator signed the whole realm out. */
+  endEveryoneUntil(notAfterMs: number): Promise<void>;
+  /** Keycloak ended these sessions of its own; their ids never come back, so no time is compared. */
+  endKeycloakSessions(keycloakSessionIds: string[]): Promise<void>;
+  /** The user signs out here; Keycloak's session may live on, so only what was signed in until now ends. */
+  endOwn(session: StoredSession): Promise<void>;
+}
+
+export interface LogoutDeps {
+  store: SessionStore;
+  liveWork: LiveWork;
+}
+
+export function createLogout({ store, liveWork }: LogoutDeps): Logout {
+  function endWorkOf(sessionIds: string[]): void {
+    for (const id of sessionIds) liveWork.endSession(id);
+  }
+
+  return {
+    async endUser(userId) {
+      liveWork.endUser(userId);
+      endWorkOf(await store.deleteOfUser(userId, Infinity));
+    },
+    async endUserUntil(userId, notAfterMs) {
+      await store.markUser(userId, notAfterMs);
+      endWorkOf(await store.deleteOfUser(userId, notAfterMs));
+      liveWork.endUser(userId, notAfterMs);
+    },
+    async endEveryoneUntil(notAfterMs) {
+      await store.markEveryone(notAfterMs);
+      endWorkOf(await store.deleteOfEveryone(notAfterMs));
+      liveWork.endEveryone(notAfterMs);
+    },
+    async endKeycloakSessions(ids) {
+      if (ids.length === 0) return;
+      await store.markKeycloakSessions(ids, Infinity);
+      endWorkOf(await store.deleteOfKeycloakSessions(ids, Infinity));
+      for (const id of ids) liveWork.endKeycloakSession(id);
+    },
+    async endOwn(session) {
+      // Our clock may be behind Keycloak's; the session itself must be covered in any case.
+      const notAfterMs = Math.max(Date.now(), session.signedInAtMs);
+      const ids = [session.keycloakSessionId];
+      await store.markKeycloakSessions(ids, notAfterMs);
+      endWorkOf(await store.deleteOfKeycloakSessions(ids, notAfterMs));
+      endWorkOf(await store.deleteSession(session.id));
+      liveWork.endSession(session.id);
+    },
+  };
+}

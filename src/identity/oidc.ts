@@ -1,0 +1,209 @@
+import * as client from 'openid-client';
+import type { KeycloakFetch } from '../lib/keycloak-fetch.ts';
+import { AppError, isAppError } from '../lib/errors.ts';
+import type { Log } from '../lib/log.ts';
+
+/** What a completed sign-in or refresh tells. */
+export interface SignedIn {
+  userId: string;
+  keycloakSessionId: string;
+  /** Keycloak's clock, epoch ms. */
+  signedInAtMs: number;
+  idToken: string;
+  refreshToken: string;
+  /** Our clock, epoch ms: when the access token ends and it is time to ask again. */
+  refreshAtMs: number;
+}
+
+export interface SignInStart {
+  /** Where the browser goes. */
+  url: URL;
+  state: string;
+  nonce: string;
+  pkceVerifier: string;
+}
+
+/** Keycloak as the place where people sign in (OpenID Connect, authorization code with PKCE). */
+export interface Oidc {
+  /** @throws AppError `keycloak_unavailable`. */
+  start(): Promise<SignInStart>;
+  /**
+   * Redeems the code. @param query the callback's query, with its `?`.
+   * @throws AppError `keycloak_unavailable`, or `unauthenticated` when Keycloak or a check says no.
+   */
+  finish(query: string, expected: { state: string; nonce: string; pkceVerifier: string }): Promise<SignedIn>;
+  /** New tokens; undefined when Keycloak says that the sign-in is over. @throws AppError `keycloak_unavailable`. */
+  refresh(refreshToken: string): Promise<SignedIn | undefined>;
+  /** Where the browser goes to sign out of Keycloak too. @throws AppError `keycloak_unavailable`. */
+  endSessionUrl(idToken: string | undefined): Promise<URL>;
+}
+
+export interface OidcDeps {
+  /** Keycloak as the browser sees it; its tokens' issuer begins with it. */
+  url: string;
+  /** Keycloak as this process reaches it. */
+  internalUrl: string;
+  realm: string;
+  web: { id: string; secret: string };
+  publicUrl: string;
+  fetch: KeycloakFetch;
+  log: Log;
+}
+
+/** Asking more often than this gains nothing, whatever a realm's token lifetime says. */
+const MIN_REFRESH_INTERVAL_MS = 60_000;
+
+/** Builds the client. Discovery happens on first use and is kept once it succeeded. */
+export function createOidc(deps: OidcDeps): Oidc {
+  const redirectUri = `${deps.publicUrl}/auth/callback`;
+  let discovered: Promise<client.Configuration> | undefined;
+
+  function configuration(): Promise<client.Configuration> {
+    discovered ??= discover(deps).catch((error: unknown) => {
+      discovered = undefined;
+      throw asUnavailable(error);
+    });
+    return discovered;
+  }
+
+  return {
+    async start() {
+      const config = await configuration();
+      const pkceVerifier = client.randomPKCECodeVerifier();
+      const [state, nonce] = [client.randomState(), client.randomNonce()];
+      const url = client.buildAuthorizationUrl(config, {
+        redirect_uri: redirectUri,
+        scope: 'openid',
+        code_challenge: await client.calculatePKCECodeChallenge(pkceVerifier),
+        code_challenge_method: 'S256',
+        state,
+        nonce,
+      });
+      return { url, state, nonce, pkceVerifier };
+    },
+
+    async finish(query, expected) {
+      const config = await configuration();
+      try {
+        // Built from the configured address: the Host header has no say in what is redeemed.
+        const tokens = await client.authorizationCodeGrant(config, new URL(redirectUri + query), {
+          pkceCodeVerifier: expected.pkceVerifier,
+          expectedState: expected.state,
+          expectedNonce: expected.nonce,
+          idTokenExpected: true,
+        });
+        return toSignedIn(tokens);
+      } catch (error) {
+        if (isOutage(error)) throw asUnavailable(error);
+        throw new AppError('unauthenticated', 'Signing in did not work. Please sign in again.', {
+          cause: error,
+        });
+      }
+    },
+
+    async refresh(refreshToken) {
+      const config = await configuration();
+      try {
+        return toSignedIn(await client.refreshTokenGrant(config, refreshToken));
+      } catch (error) {
+        if (error instanceof client.ResponseBodyError && error.error === 'invalid_grant') return undefined;
+        throw asUnavailable(error);
+      }
+    },
+
+    async endSessionUrl(idToken) {
+      const config = await configuration();
+      return client.buildEndSessionUrl(config, {
+        post_logout_redirect_uri: `${deps.publicUrl}/`,
+        ...(idToken === undefined ? {} : { id_token_hint: idToken }),
+      });
+    },
+  };
+}
+
+/**
+ * Reads Keycloak's metadata over the internal address. What the app itself calls is moved to that address: a
+ * Keycloak without KC_HOSTNAME_BACKCHANNEL_DYNAMIC names the public one, which a container may not reach.
+ */
+async function discover(deps: OidcDeps): Promise<client.Configuration> {
+  const realm = `/realms/${encodeURIComponent(deps.realm)}`;
+  const issuer = deps.url + realm;
+  const isHttp = issuer.startsWith('http:');
+  const auth = client.ClientSecretPost(deps.web.secret);
+  const first = await client.discovery(
+    new URL(`${deps.internalUrl}${realm}/.well-known/openid-configuration`),
+    deps.web.id,
+    undefined,
+    auth,
+    {
+      [client.customFetch]: deps.fetch,
+      ...(isHttp ? { execute: [allowPlainHttp] } : {}),
+    },
+  );
+  const metadata = first.serverMetadata();
+  if (metadata.issuer !== issuer) {
+    deps.log.error({ expected: issuer, found: metadata.issuer }, 'Keycloak names another issuer');
+    throw new Error('Keycloak names another issuer than KEYCLOAK_URL says');
+  }
+  const moved = Object.fromEntries(
+    (['token_endpoint', 'jwks_uri'] as const).flatMap((name) => {
+      const address = metadata[name];
+      if (address?.startsWith(`${deps.url}/`) !== true) return [];
+      return [[name, deps.internalUrl + address.slice(deps.url.length)]];
+    }),
+  );
+  const config = new client.Configuration({ ...metadata, ...moved }, deps.web.id, undefined, auth);
+  config[client.customFetch] = deps.fetch;
+  if (isHttp) allowPlainHttp(config);
+  // ID tokens straight from the token endpoint may go unchecked over TLS; ours can come over plain http.
+  client.enableNonRepudiationChecks(config);
+  return config;
+}
+
+/** Deprecated by the library only to stand out; an http issuer exists in local mode alone. */
+function allowPlainHttp(config: client.Configuration): void {
+  // eslint-disable-next-line @typescript-eslint/no-deprecated
+  client.allowInsecureRequests(config);
+}
+
+function toSignedIn(tokens: Awaited<ReturnType<typeof client.refreshTokenGrant>>): SignedIn {
+  const claims = tokens.claims();
+  const sid = claims?.['sid'];
+  if (claims === undefined || typeof sid !== 'string' || !tokens.id_token || !tokens.refresh_token) {
+    throw new Error('Keycloak sent no ID token with a session id, or no refresh token');
+  }
+  const expiresInMs = (tokens.expires_in ?? 0) * 1000;
+  return {
+    userId: claims.sub,
+    keycloakSessionId: sid,
+    signedInAtMs: claims.iat * 1000,
+    idToken: tokens.id_token,
+    refreshToken: tokens.refresh_token,
+    refreshAtMs: Date.now() + Math.max(expiresInMs, MIN_REFRESH_INTERVAL_MS),
+  };
+}
+
+/** The library wraps what fetch threw; an outage is somewhere among the causes. */
+function outageOf(error: unknown): AppError | undefined {
+  for (let current = error; current instanceof Error; current = current.cause) {
+    if (isAppError(current, 'keycloak_unavailable')) return current;
+  }
+  return undefined;
+}
+
+function isOutage(error: unknown): boolean {
+  return outageOf(error) !== undefined;
+}
+
+function asUnavailable(error: unknown): AppError {
+  const known = outageOf(error);
+  if (known !== undefined) return known;
+  return new AppError(
+    'keycloak_unavailable',
+    'Keycloak gave an answer that cannot be used. Try again shortly.',
+    {
+      cause: error,
+      headers: { 'retry-after': '2' },
+    },
+  );
+}

@@ -1,0 +1,138 @@
+import express, { type Request, type Response } from 'express';
+import { z } from 'zod';
+import { bodyError, jsonRoute, rawRoute, type Route } from '../http/routes.ts';
+import { AppError, isAppError } from '../lib/errors.ts';
+import type { Log } from '../lib/log.ts';
+import { hasOneCookie } from './authenticator.ts';
+import type { Logout } from './logout.ts';
+import { Me, toMe } from './schema.ts';
+import type { SessionStore } from './session-store.ts';
+import type { SignIn } from './sign-in.ts';
+import type { TokenVerifier } from './tokens.ts';
+
+export interface IdentityRoutesDeps {
+  cookieName: string;
+  signIn: SignIn;
+  tokens: TokenVerifier;
+  store: SessionStore;
+  logout: Logout;
+  /** Throws `csrf` on a cross-site write. */
+  refuseCrossSite(request: Request): void;
+}
+
+/** `/auth/*` and `GET /api/v1/me`. */
+export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
+  return [
+    rawRoute({
+      method: 'get',
+      path: '/auth/login',
+      access: 'public',
+      handle: ({ log }, request, response) =>
+        goTo(request, response, log, () => deps.signIn.begin(request, response)),
+    }),
+    rawRoute({
+      method: 'get',
+      path: '/auth/callback',
+      access: 'public',
+      handle: ({ log }, request, response) =>
+        goTo(request, response, log, () => {
+          hasOneCookie(request, deps.cookieName);
+          return deps.signIn.complete(request, response);
+        }),
+    }),
+    rawRoute({
+      method: 'post',
+      path: '/auth/logout',
+      // Not `session`: signing out must work while Keycloak is away, when nobody can be authenticated.
+      access: 'public',
+      async handle(_call, request, response) {
+        if (hasOneCookie(request, deps.cookieName)) deps.refuseCrossSite(request);
+        response.setHeader('cache-control', 'no-store');
+        response.redirect(303, await deps.signIn.signOut(request, response));
+      },
+    }),
+    rawRoute({
+      method: 'post',
+      path: '/auth/backchannel-logout',
+      access: 'public',
+      handle: (_call, request, response) => backchannelLogout(deps, request, response),
+    }),
+    jsonRoute({
+      method: 'get',
+      path: '/api/v1/me',
+      access: { scope: 'keys:read' },
+      response: Me,
+      handle: ({ principal }) => toMe(principal.user),
+    }),
+  ];
+}
+
+/** Redirects; for a person in a browser a failure is a page with a way on, for programs the usual error. */
+async function goTo(
+  request: Request,
+  response: Response,
+  log: Log,
+  next: () => Promise<string>,
+): Promise<void> {
+  response.setHeader('cache-control', 'no-store');
+  try {
+    response.redirect(303, await next());
+  } catch (error) {
+    if (!isAppError(error) || request.accepts(['json', 'html']) !== 'html') throw error;
+    log.warn({ err: error }, 'signing in failed');
+    response
+      .status(error.status)
+      .set(error.headers)
+      .set(
+        'content-security-policy',
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+      )
+      .type('html')
+      .send(failurePage(error));
+  }
+}
+
+/** The detail is one of our own fixed sentences; nothing of the request is shown. */
+function failurePage(error: AppError): string {
+  return `<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Signing in did not work</title></head>
+<body>
+<main>
+<h1>Signing in did not work</h1>
+<p>${error.detail}</p>
+<p><a href="/auth/login">Sign in again</a></p>
+</main>
+</body>
+</html>
+`;
+}
+
+const LogoutForm = z.object({ logout_token: z.string() });
+const readForm = express.urlencoded({ extended: false, limit: '64kb' });
+
+/**
+ * Keycloak says that a session is over (OpenID Connect Back-Channel Logout 1.0, section 2.5 to 2.8). It does
+ * not ask again after a failure; the polled events make up for that.
+ */
+async function backchannelLogout(
+  deps: IdentityRoutesDeps,
+  request: Request,
+  response: Response,
+): Promise<void> {
+  response.setHeader('cache-control', 'no-store');
+  await new Promise<void>((resolve, reject) => {
+    readForm(request, response, (error?: unknown) => {
+      if (error === undefined) resolve();
+      else reject(bodyError(error));
+    });
+  });
+  const form = LogoutForm.safeParse(request.body);
+  const facts = form.success ? await deps.tokens.verifyLogoutToken(form.data.logout_token) : undefined;
+  if (facts === undefined || !(await deps.store.noteLogoutToken(facts.jti, facts.expiresAtMs))) {
+    throw new AppError('validation_failed', 'The logout token is not valid.');
+  }
+  if (facts.keycloakSessionId !== undefined) await deps.logout.endKeycloakSessions([facts.keycloakSessionId]);
+  else if (facts.userId !== undefined) await deps.logout.endUserUntil(facts.userId, facts.issuedAtMs);
+  response.status(200).end();
+}

@@ -1,0 +1,124 @@
+import { createCrossSiteCheck } from '../http/cross-site.ts';
+import type { Gate, Route } from '../http/routes.ts';
+import type { Database } from '../lib/database.ts';
+import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
+import { createKeycloakFetch } from '../lib/keycloak-fetch.ts';
+import type { Keyring } from '../lib/keyring.ts';
+import type { Log } from '../lib/log.ts';
+import { createAuthenticator } from './authenticator.ts';
+import { createDirectory, type Directory } from './directory.ts';
+import { createKeycloakEvents } from './keycloak-events.ts';
+import { createLiveWork, type LiveWork } from './live-work.ts';
+import { createLoginStates } from './login-state.ts';
+import { createLogout } from './logout.ts';
+import { createLoop } from './loop.ts';
+import { createOidc } from './oidc.ts';
+import { identityRoutes } from './routes.ts';
+import { createSessionRefresh } from './session-refresh.ts';
+import { createSessionStore } from './session-store.ts';
+import { createSessions } from './sessions.ts';
+import { createSignIn } from './sign-in.ts';
+import { createSweep } from './sweep.ts';
+import { createTokenVerifier } from './tokens.ts';
+
+export type { Directory } from './directory.ts';
+export type { EndReason, LiveWork } from './live-work.ts';
+
+/** The part of the configuration that identity needs. */
+export interface IdentityConfig {
+  mode: 'local' | 'deployed';
+  publicUrl: string;
+  sessionSecret: string;
+  sessionCookieName: string;
+  apiClientIds: readonly string[];
+  keycloak: { url: string; internalUrl: string; realm: string; web: { id: string; secret: string } };
+}
+
+export interface IdentityDeps {
+  config: IdentityConfig;
+  database: Database;
+  keyring: Keyring;
+  /** The main realm, as the service client. */
+  keycloakAdmin: KeycloakAdmin;
+  log: Log;
+  intervals?: { eventsMs: number; sweepMs: number };
+}
+
+/** Who people are: sign-in, sessions, and what is known of users right now. */
+export interface Identity {
+  directory: Directory;
+  liveWork: LiveWork;
+  /** For `mountRoutes`. */
+  gate: Gate;
+  routes: Route[];
+  /** Begins to watch Keycloak's events and the running work. Resolves after the first look, good or bad. */
+  start(): Promise<void>;
+  /** Ends the watching; running work is the caller's to drain. */
+  stop(): Promise<void>;
+}
+
+const KEYCLOAK_TIMEOUT_MS = 5_000;
+const PRUNE_EVERY_MS = 10 * 60_000;
+
+/** Builds identity. Nothing is asked of Keycloak or the database before `start` or a request. */
+export function createIdentity(deps: IdentityDeps): Identity {
+  const { config, database, keyring, keycloakAdmin, log } = deps;
+  const intervals = deps.intervals ?? { eventsMs: 2_000, sweepMs: 5_000 };
+  const secure = config.mode !== 'local';
+  const { publicUrl, sessionCookieName: cookieName, sessionSecret } = config;
+  const { url, internalUrl, realm, web } = config.keycloak;
+  const fetch = createKeycloakFetch(KEYCLOAK_TIMEOUT_MS);
+
+  const directory = createDirectory({ keycloakAdmin });
+  const liveWork = createLiveWork();
+  const store = createSessionStore(database);
+  const logout = createLogout({ store, liveWork });
+  const sessions = createSessions({ database, secret: sessionSecret, cookieName, secure, log });
+  const loginStates = createLoginStates({ sessionSecret, cookieName, secure });
+  const oidc = createOidc({ url, internalUrl, realm, web, publicUrl, fetch, log });
+  const { apiClientIds } = config;
+  const tokens = createTokenVerifier({ url, internalUrl, realm, webClientId: web.id, apiClientIds, fetch });
+  const refreshIfDue = createSessionRefresh({ oidc, keyring, store, logout });
+  const authenticate = createAuthenticator({
+    sessions,
+    cookieName,
+    directory,
+    refreshIfDue,
+    tokens,
+    store,
+    logout,
+  });
+  const refuseCrossSite = createCrossSiteCheck(publicUrl);
+  const signIn = createSignIn({
+    publicUrl,
+    oidc,
+    loginStates,
+    sessions,
+    store,
+    keyring,
+    directory,
+    liveWork,
+    logout,
+  });
+  const readEvents = createKeycloakEvents({ keycloakAdmin, database, directory, liveWork, store, logout });
+  const sweep = createSweep({ liveWork, store, directory, logout });
+  const loops = [
+    createLoop('reading the events of Keycloak', intervals.eventsMs, readEvents, log),
+    createLoop('checking running work', intervals.sweepMs, sweep, log),
+    createLoop('pruning logout markers', PRUNE_EVERY_MS, () => store.prune(), log),
+  ];
+
+  return {
+    directory,
+    liveWork,
+    gate: { authenticate, refuseCrossSite },
+    routes: identityRoutes({ cookieName, signIn, tokens, store, logout, refuseCrossSite }),
+    async start() {
+      await Promise.all(loops.map((loop) => loop.start()));
+    },
+    async stop() {
+      await Promise.all(loops.map((loop) => loop.stop()));
+      sessions.close();
+    },
+  };
+}

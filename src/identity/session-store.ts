@@ -1,0 +1,134 @@
+import { z } from 'zod';
+import type { Database } from '../lib/database.ts';
+import { SessionContent } from './schema.ts';
+
+/** Who signed in when: what a logout is compared with. */
+export interface SignIn {
+  userId: string;
+  keycloakSessionId: string | null;
+  /** Keycloak's clock, epoch ms. */
+  signedInAtMs: number;
+}
+
+const Sid = z.object({ sid: z.string() });
+
+/** SQL on the session rows, logout markers and seen logout tokens. Ids of rows are secrets: never log them. */
+export type SessionStore = ReturnType<typeof createSessionStore>;
+
+/** How long a marker is kept: longer than a callback can be under way and than an access token lives. */
+const MARKER_LIFETIME = '1 hour';
+
+export function createSessionStore(database: Database) {
+  async function deleteWhere(condition: string, values: unknown[]): Promise<string[]> {
+    const rows = await database.rows(Sid, `DELETE FROM sessions WHERE ${condition} RETURNING sid`, values);
+    return rows.map((row) => row.sid);
+  }
+
+  /** Marks sign-ins up to a time as ended; `Infinity`: all. Several marks: the latest time holds. */
+  async function mark(
+    kind: 'user' | 'keycloak_session',
+    values: string[],
+    notAfterMs: number,
+  ): Promise<void> {
+    await database.run(
+      `INSERT INTO logout_markers (kind, value, logged_out_at, expires_at)
+       SELECT $1, value, to_timestamp($3::double precision / 1000), now() + interval '${MARKER_LIFETIME}'
+       FROM unnest($2::text[]) AS value
+       ON CONFLICT (kind, value) DO UPDATE SET expires_at = excluded.expires_at,
+         logged_out_at = greatest(logout_markers.logged_out_at, excluded.logged_out_at)`,
+      [kind, [...new Set(values)].sort(), notAfterMs],
+    );
+  }
+
+  return {
+    markUser: (userId: string, notAfterMs: number) => mark('user', [userId], notAfterMs),
+    /** Kept as a user of that name, which no id of Keycloak's is. */
+    markEveryone: (notAfterMs: number) => mark('user', ['*'], notAfterMs),
+    markKeycloakSessions: (ids: string[], notAfterMs: number) => mark('keycloak_session', ids, notAfterMs),
+
+    /** True when a logout covers the sign-in. */
+    async isLoggedOut(signIn: SignIn): Promise<boolean> {
+      const found = await database.rows(
+        z.object({}),
+        `SELECT FROM logout_markers
+         WHERE expires_at > now() AND logged_out_at >= to_timestamp($3::double precision / 1000)
+           AND ((kind = 'keycloak_session' AND value = $2) OR (kind = 'user' AND value IN ($1, '*')))
+         LIMIT 1`,
+        [signIn.userId, signIn.keycloakSessionId, signIn.signedInAtMs],
+      );
+      return found.length > 0;
+    },
+
+    deleteSession: (sessionId: string) => deleteWhere('sid = $1', [sessionId]),
+    deleteOfUser: (userId: string, notAfterMs: number) =>
+      deleteWhere(`sess ->> 'userId' = $1 AND (sess ->> 'signedInAtMs')::double precision <= $2`, [
+        userId,
+        notAfterMs,
+      ]),
+    deleteOfEveryone: (notAfterMs: number) =>
+      deleteWhere(`(sess ->> 'signedInAtMs')::double precision <= $1`, [notAfterMs]),
+    deleteOfKeycloakSessions: (ids: string[], notAfterMs: number) =>
+      deleteWhere(
+        `sess ->> 'keycloakSessionId' = ANY($1) AND (sess ->> 'signedInAtMs')::double precision <= $2`,
+        [ids, notAfterMs],
+      ),
+
+    /** The session as its row has it now. */
+    async findSession(sessionId: string): Promise<SessionContent | undefined> {
+      const rows = await database.rows(
+        z.object({ sess: SessionContent }),
+        'SELECT sess FROM sessions WHERE sid = $1 AND expire > now()',
+        [sessionId],
+      );
+      return rows[0]?.sess;
+    },
+
+    /** Writes new tokens into a row that is still there; false when it is gone. It never makes a row. */
+    async replaceTokens(
+      sessionId: string,
+      change: { tokens: string; refreshAtMs: number },
+    ): Promise<boolean> {
+      const changed = await database.run('UPDATE sessions SET sess = sess || $2::jsonb WHERE sid = $1', [
+        sessionId,
+        JSON.stringify(change),
+      ]);
+      return changed > 0;
+    },
+
+    /** Of these sessions, those whose rows still stand. */
+    async standingOf(sessionIds: string[]): Promise<Set<string>> {
+      const rows = await database.rows(
+        Sid,
+        'SELECT sid FROM sessions WHERE sid = ANY($1) AND expire > now()',
+        [sessionIds],
+      );
+      return new Set(rows.map((row) => row.sid));
+    },
+
+    /** Of these users, those who have a session. */
+    async withSession(userIds: string[]): Promise<string[]> {
+      const rows = await database.rows(
+        z.object({ id: z.string() }),
+        `SELECT DISTINCT sess ->> 'userId' AS id FROM sessions WHERE sess ->> 'userId' = ANY($1)`,
+        [userIds],
+      );
+      return rows.map((row) => row.id);
+    },
+
+    /** Notes a logout token's id; false when it was seen before. */
+    async noteLogoutToken(jti: string, expiresAtMs: number): Promise<boolean> {
+      const added = await database.run(
+        `INSERT INTO logout_token_ids (jti, expires_at) VALUES ($1, to_timestamp($2::double precision / 1000))
+         ON CONFLICT (jti) DO NOTHING`,
+        [jti, expiresAtMs],
+      );
+      return added > 0;
+    },
+
+    /** Removes markers and token ids that can no longer matter. */
+    async prune(): Promise<void> {
+      await database.run('DELETE FROM logout_markers WHERE expires_at < now()');
+      await database.run('DELETE FROM logout_token_ids WHERE expires_at < now()');
+    },
+  };
+}

@@ -1,0 +1,136 @@
+import {
+  createRemoteJWKSet,
+  customFetch,
+  jwtVerify,
+  type FetchImplementation,
+  type JWTVerifyOptions,
+} from 'jose';
+import { z } from 'zod';
+import { isAppError, unauthenticated } from '../lib/errors.ts';
+import type { KeycloakFetch } from '../lib/keycloak-fetch.ts';
+
+/** Whose access token it is. */
+export interface BearerFacts {
+  userId: string;
+  /** Null for a token of a client's own, without a session. */
+  keycloakSessionId: string | null;
+  /** Keycloak's clock, epoch ms. */
+  issuedAtMs: number;
+}
+
+/** What a back-channel logout token says. One of the two names is there. */
+export interface LogoutFacts {
+  userId: string | undefined;
+  keycloakSessionId: string | undefined;
+  issuedAtMs: number;
+  expiresAtMs: number;
+  jti: string;
+}
+
+/** Checks tokens that Keycloak signed. */
+export interface TokenVerifier {
+  /** @throws AppError `unauthenticated` for anything but a good access token, or `keycloak_unavailable`. */
+  verifyBearer(token: string): Promise<BearerFacts>;
+  /** Undefined for anything but a good logout token. @throws AppError `keycloak_unavailable`. */
+  verifyLogoutToken(token: string): Promise<LogoutFacts | undefined>;
+}
+
+export interface TokenVerifierDeps {
+  /** Keycloak as the browser sees it. */
+  url: string;
+  internalUrl: string;
+  realm: string;
+  webClientId: string;
+  /** Clients whose access tokens count; none: bearer tokens are off. */
+  apiClientIds: readonly string[];
+  fetch: KeycloakFetch;
+}
+
+/** The audience that the realm's mapper writes into access tokens meant for us. */
+const API_AUDIENCE = 'ops-center-api';
+/** Never a shared-secret algorithm: with one, our public key would be a signing key. */
+const ASYMMETRIC = [
+  'RS256',
+  'RS384',
+  'RS512',
+  'PS256',
+  'PS384',
+  'PS512',
+  'ES256',
+  'ES384',
+  'ES512',
+  'EdDSA',
+  'Ed25519',
+];
+const CLOCK_TOLERANCE_S = 5;
+const LOGOUT_EVENT = 'http://schemas.openid.net/event/backchannel-logout';
+/** Keycloak's logout tokens live 2 minutes; nobody may stretch that. */
+const MAX_LOGOUT_TOKEN_AGE_S = 300;
+
+const BearerClaims = z.object({
+  typ: z.literal('Bearer'),
+  azp: z.string(),
+  sub: z.string().min(1),
+  sid: z.string().optional(),
+  iat: z.number(),
+});
+
+/** OpenID Connect Back-Channel Logout 1.0, section 2.4 and 2.6. */
+const LogoutClaims = z
+  .object({
+    sub: z.string().min(1).optional(),
+    sid: z.string().min(1).optional(),
+    jti: z.string().min(1).max(200),
+    iat: z.number(),
+    exp: z.number(),
+    events: z.object({ [LOGOUT_EVENT]: z.looseObject({}) }),
+    nonce: z.undefined().optional(),
+  })
+  .refine((claims) => claims.sub !== undefined || claims.sid !== undefined);
+
+/** Builds the verifier. The realm's public keys are fetched on first use and cached. */
+export function createTokenVerifier(deps: TokenVerifierDeps): TokenVerifier {
+  const realm = `/realms/${encodeURIComponent(deps.realm)}`;
+  const keys = createRemoteJWKSet(new URL(`${deps.internalUrl}${realm}/protocol/openid-connect/certs`), {
+    [customFetch]: deps.fetch as unknown as FetchImplementation,
+  });
+  const common: JWTVerifyOptions = {
+    issuer: deps.url + realm,
+    algorithms: ASYMMETRIC,
+    clockTolerance: CLOCK_TOLERANCE_S,
+    requiredClaims: ['exp', 'iat'],
+  };
+
+  /** The claims of a token that passes, else undefined. An outage is not the token's fault and is thrown. */
+  async function claimsOf(token: string, options: JWTVerifyOptions): Promise<unknown> {
+    try {
+      return (await jwtVerify(token, keys, { ...common, ...options })).payload;
+    } catch (error) {
+      if (isAppError(error)) throw error;
+      return undefined;
+    }
+  }
+
+  return {
+    async verifyBearer(token) {
+      if (deps.apiClientIds.length === 0) throw unauthenticated();
+      const claims = BearerClaims.safeParse(await claimsOf(token, { audience: API_AUDIENCE }));
+      if (!claims.success || !deps.apiClientIds.includes(claims.data.azp)) throw unauthenticated();
+      const { sub, sid, iat } = claims.data;
+      return { userId: sub, keycloakSessionId: sid ?? null, issuedAtMs: iat * 1000 };
+    },
+
+    async verifyLogoutToken(token) {
+      const claims = LogoutClaims.safeParse(
+        await claimsOf(token, {
+          audience: deps.webClientId,
+          typ: 'logout+jwt',
+          maxTokenAge: MAX_LOGOUT_TOKEN_AGE_S,
+        }),
+      );
+      if (!claims.success) return undefined;
+      const { sub, sid, iat, exp, jti } = claims.data;
+      return { userId: sub, keycloakSessionId: sid, issuedAtMs: iat * 1000, expiresAtMs: exp * 1000, jti };
+    },
+  };
+}

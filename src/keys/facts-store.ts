@@ -1,0 +1,123 @@
+import { z } from 'zod';
+import type { Sql } from '../lib/database.ts';
+import type { Owner } from './record.ts';
+import { TEST_STATUSES, type TestStatus } from './schema.ts';
+
+/** What changes about a key with every use. The key itself lies in the vault. */
+export interface KeyFacts {
+  lastUsedAt: Date | null;
+  lastTestedAt: Date | null;
+  testStatus: TestStatus;
+  testMessage: string | null;
+  /** Not to be used before this time. */
+  setAsideUntil: Date | null;
+}
+
+/** Which key: `[owner, provider, key id]`, in the order of the primary key. */
+type KeyName = readonly [owner: Owner, provider: string, keyId: string];
+
+export const NO_FACTS: KeyFacts = {
+  lastUsedAt: null,
+  lastTestedAt: null,
+  testStatus: 'untested',
+  testMessage: null,
+  setAsideUntil: null,
+};
+
+const FactsRow = z.object({
+  provider: z.string(),
+  key_id: z.string(),
+  last_used_at: z.date().nullable(),
+  last_tested_at: z.date().nullable(),
+  test_status: z.enum(TEST_STATUSES),
+  test_message: z.string().nullable(),
+  set_aside_until: z.date().nullable(),
+});
+
+/** The facts of all of an owner's keys, by {@link factsName}. Keys without facts have no entry. */
+export async function listFacts(sql: Sql, owner: Owner): Promise<ReadonlyMap<string, KeyFacts>> {
+  const rows = await sql.rows(
+    FactsRow,
+    `SELECT provider, key_id, last_used_at, last_tested_at, test_status, test_message, set_aside_until
+     FROM provider_key_facts WHERE owner = $1`,
+    [owner],
+  );
+  return new Map(
+    rows.map((row) => [
+      factsName(row.provider, row.key_id),
+      {
+        lastUsedAt: row.last_used_at,
+        lastTestedAt: row.last_tested_at,
+        testStatus: row.test_status,
+        testMessage: row.test_message,
+        setAsideUntil: row.set_aside_until,
+      },
+    ]),
+  );
+}
+
+/** The name of a key among one owner's. */
+export function factsName(provider: string, keyId: string): string {
+  return `${provider}/${keyId}`;
+}
+
+/**
+ * Sets a key aside: 1, 5, 30 minutes, then hourly. Refusals of requests that were under way while the key
+ * was set aside already say nothing new and do not lengthen it.
+ */
+export async function setAside(sql: Sql, key: KeyName, status: TestStatus, message: string): Promise<void> {
+  await sql.run(
+    `INSERT INTO provider_key_facts AS facts
+       (owner, provider, key_id, test_status, test_message, refusals, set_aside_until)
+     VALUES ($1, $2, $3, $4, $5, 1, now() + interval '1 minute')
+     ON CONFLICT (owner, provider, key_id) DO UPDATE SET
+       test_status = excluded.test_status,
+       test_message = excluded.test_message,
+       refusals = facts.refusals + 1,
+       set_aside_until =
+         now() + (ARRAY[1, 5, 30, 60])[least(facts.refusals + 1, 4)] * interval '1 minute'
+     WHERE facts.set_aside_until IS NULL OR facts.set_aside_until <= now()`,
+    [...key, status, message],
+  );
+}
+
+/** Marks a key without setting it aside: it is looked at again on each use, which costs nothing. */
+export async function markKey(sql: Sql, key: KeyName, status: TestStatus, message: string): Promise<void> {
+  await sql.run(
+    `INSERT INTO provider_key_facts (owner, provider, key_id, test_status, test_message)
+     VALUES ($1, $2, $3, $4, $5)
+     ON CONFLICT (owner, provider, key_id) DO UPDATE SET
+       test_status = excluded.test_status, test_message = excluded.test_message`,
+    [...key, status, message],
+  );
+}
+
+/** A key that has served is not set aside. What a refusal said of it is taken back: it works. */
+export async function markUsed(sql: Sql, key: KeyName): Promise<void> {
+  await sql.run(
+    `INSERT INTO provider_key_facts AS facts (owner, provider, key_id, last_used_at)
+     VALUES ($1, $2, $3, now())
+     ON CONFLICT (owner, provider, key_id) DO UPDATE SET
+       last_used_at = excluded.last_used_at,
+       refusals = 0,
+       set_aside_until = NULL,
+       test_status =
+         CASE WHEN facts.test_status IN ('invalid', 'undecryptable') THEN 'valid' ELSE facts.test_status END,
+       test_message =
+         CASE WHEN facts.test_status IN ('invalid', 'undecryptable') THEN NULL ELSE facts.test_message END`,
+    [...key],
+  );
+}
+
+/** Forgets keys that are gone. */
+export async function deleteFacts(
+  sql: Sql,
+  owner: Owner,
+  provider: string,
+  keyIds: readonly string[],
+): Promise<void> {
+  await sql.run(
+    'DELETE FROM provider_key_facts WHERE owner = $1 AND provider = $2 AND key_id = ANY($3::text[])',
+    [owner, provider, keyIds],
+  );
+}

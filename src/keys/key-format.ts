@@ -1,0 +1,66 @@
+import { AppError } from '../lib/errors.ts';
+import type { Provider } from '../providers/provider.ts';
+
+const MAX_KEY_LENGTH = 1024;
+/** Below this, four shown characters would be too much of the key. */
+const MIN_LENGTH_TO_SHOW = 16;
+const SHOWN_AT_END = 4;
+
+/**
+ * Refuses what cannot be a key of this provider. No error repeats the key or any part of it.
+ * @param providers every provider on offer, to name the one whose key it is.
+ * @throws AppError `invalid_key_format`, `wrong_provider_key`, `key_too_long` (400).
+ */
+export function checkKey(provider: Provider, key: string, providers: readonly Provider[]): void {
+  if (key === '') {
+    if (!provider.requiresKey) return;
+    throw invalid('A key is required.');
+  }
+  if (isMask(key)) throw invalid('This is the mask that stands for a stored key, not a key.');
+  checkCharacters(key);
+  if (key.length > MAX_KEY_LENGTH) throw tooLong(`A key has at most ${MAX_KEY_LENGTH} characters.`);
+  if (provider.key.pattern.test(key)) return;
+  const other = providers.find((candidate) => candidate.key.prefix !== '' && candidate.key.pattern.test(key));
+  if (other !== undefined) {
+    throw new AppError(
+      'wrong_provider_key',
+      `This looks like a key of ${other.name}, not of ${provider.name}.`,
+    );
+  }
+  const hint = provider.key.hint === null ? '' : ` (it looks like ${provider.key.hint})`;
+  throw invalid(`This is not a key of ${provider.name}${hint}.`);
+}
+
+/** 400 `key_too_long`. */
+export function tooLong(detail: string): AppError {
+  return new AppError('key_too_long', detail);
+}
+
+/** What may be shown of a key: the provider's public prefix and the last four characters. */
+export function previewOf(provider: Provider, key: string): string {
+  if (key.length < MIN_LENGTH_TO_SHOW) return '…';
+  const prefix = key.startsWith(provider.key.prefix) ? provider.key.prefix : '';
+  return `${prefix}…${key.slice(-SHOWN_AT_END)}`;
+}
+
+/** What pages and answers show in place of a key: `***stored***`, `***masked***`, `sk-…abcd`, `••••`. */
+function isMask(key: string): boolean {
+  return /…|^\*{3}.*\*{3}$|^[*•]+$/u.test(key.trim());
+}
+
+function checkCharacters(key: string): void {
+  for (const [index, character] of Array.from(key).entries()) {
+    const fault = faultOf(character);
+    if (fault !== undefined) throw invalid(`Character ${index + 1} of the key is ${fault}.`);
+  }
+}
+
+function faultOf(character: string): string | undefined {
+  if (character === '\n' || character === '\r') return 'a line break';
+  if (/^\s$/u.test(character)) return 'a blank';
+  return /^[\x21-\x7e]$/.test(character) ? undefined : 'not printable ASCII';
+}
+
+function invalid(detail: string): AppError {
+  return new AppError('invalid_key_format', detail);
+}

@@ -1,0 +1,162 @@
+import type { Connection, Database } from '../lib/database.ts';
+import { AppError } from '../lib/errors.ts';
+
+export interface OwnerLockOptions {
+  /** A pool of its own, so that writers who wait cannot take the connections that requests need. */
+  database: Database;
+  /** How many owners this process writes for at once: the size of that pool. */
+  slots: number;
+  /** Waiting and working in all. */
+  totalMs: number;
+}
+
+/** What the holder of the lock works with. */
+export interface Hold {
+  /** The connection that holds the lock: the holder's SQL goes here, and fails if the lock was lost. */
+  connection: Connection;
+  /** True while there is time to begin another attempt. */
+  hasTime(): boolean;
+}
+
+/** One writer per owner, in all processes that share the database. */
+export interface OwnerLock {
+  /** @throws AppError `busy` (503) when the turn does not come in time; `database_unavailable`. */
+  hold<T>(owner: string, work: (hold: Hold) => Promise<T>): Promise<T>;
+}
+
+/** A statement's own time limit in the pool is 15 s, so one wait for the lock stays below it. */
+const LONGEST_WAIT_MS = 10_000;
+
+/** Keycloak has neither conditional nor partial updates: two writers at once lose one another's changes. */
+export function createOwnerLock(options: OwnerLockOptions): OwnerLock {
+  const slots = createTurnstile(options.slots);
+  const queues = new Map<string, { turnstile: Turnstile; users: number }>();
+
+  async function inOwnersTurn<T>(owner: string, deadlineMs: number, work: () => Promise<T>): Promise<T> {
+    const queue = queues.get(owner) ?? { turnstile: createTurnstile(1), users: 0 };
+    queues.set(owner, queue);
+    queue.users += 1;
+    try {
+      return await queue.turnstile.pass(deadlineMs, work);
+    } finally {
+      queue.users -= 1;
+      if (queue.users === 0) queues.delete(owner);
+    }
+  }
+
+  return {
+    hold(owner, work) {
+      const deadlineMs = Date.now() + options.totalMs;
+      const hasTime = () => Date.now() < deadlineMs;
+      return inOwnersTurn(owner, deadlineMs, () =>
+        slots.pass(deadlineMs, () =>
+          withLock(options.database, owner, deadlineMs, (connection) => work({ connection, hasTime })),
+        ),
+      );
+    },
+  };
+}
+
+async function withLock<T>(
+  database: Database,
+  owner: string,
+  deadlineMs: number,
+  work: (connection: Connection) => Promise<T>,
+): Promise<T> {
+  const outcome: { value?: { result: T } } = {};
+  try {
+    await database.connection(async (connection) => {
+      await lock(connection, owner, deadlineMs);
+      try {
+        outcome.value = { result: await work(connection) };
+      } finally {
+        await connection.run('SELECT pg_advisory_unlock(hashtextextended($1, 0))', [lockName(owner)]);
+      }
+    });
+  } catch (error) {
+    // Work that is done stays done when only the unlocking failed: the connection is then thrown away,
+    // and Postgres frees the lock with it.
+    if (outcome.value === undefined) throw error;
+  }
+  if (outcome.value === undefined) throw new Error('the work under the lock did not run');
+  return outcome.value.result;
+}
+
+/** A session's lock outlives the transaction that asks for it, while the time limit set here does not. */
+async function lock(connection: Connection, owner: string, deadlineMs: number): Promise<void> {
+  for (;;) {
+    const waitMs = Math.min(deadlineMs - Date.now(), LONGEST_WAIT_MS);
+    if (waitMs <= 0) throw busy();
+    try {
+      await connection.transaction(async (sql) => {
+        await sql.run("SELECT set_config('lock_timeout', $1, true)", [`${Math.ceil(waitMs)}ms`]);
+        await sql.run('SELECT pg_advisory_lock(hashtextextended($1, 0))', [lockName(owner)]);
+      });
+      return;
+    } catch (error) {
+      if (!isLockTimeout(error)) throw error;
+    }
+  }
+}
+
+function lockName(owner: string): string {
+  return `keys ${owner}`;
+}
+
+/** SQLSTATE 55P03, lock_not_available (PostgreSQL documentation, appendix A). */
+function isLockTimeout(error: unknown): boolean {
+  return error instanceof Error && (error as { code?: unknown }).code === '55P03';
+}
+
+interface Turnstile {
+  pass<T>(deadlineMs: number, work: () => Promise<T>): Promise<T>;
+}
+
+/** Lets `places` through at once, the others in the order in which they came, until their deadline. */
+function createTurnstile(places: number): Turnstile {
+  let free = places;
+  const waiting: (() => void)[] = [];
+
+  function enter(deadlineMs: number): Promise<void> {
+    if (free > 0) {
+      free -= 1;
+      return Promise.resolve();
+    }
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        waiting.splice(waiting.indexOf(admit), 1);
+        reject(busy());
+      }, deadlineMs - Date.now());
+      const admit = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      waiting.push(admit);
+    });
+  }
+
+  function leave(): void {
+    const next = waiting.shift();
+    if (next === undefined) free += 1;
+    else next();
+  }
+
+  return {
+    async pass(deadlineMs, work) {
+      await enter(deadlineMs);
+      try {
+        return await work();
+      } finally {
+        leave();
+      }
+    },
+  };
+}
+
+/** 503 for a write whose turn did not come, or whose change did not settle. */
+export function busy(cause?: unknown): AppError {
+  return new AppError('busy', 'Other changes to these keys are still being written. Try again shortly.', {
+    headers: { 'retry-after': '5' },
+    cause,
+  });
+}

@@ -1,0 +1,137 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { recordAudit, type AuditAction } from '../audit/service.ts';
+import type { Sql } from '../lib/database.ts';
+import type { Log } from '../lib/log.ts';
+import { deleteFacts } from './facts-store.ts';
+import { busy, type Hold, type OwnerLock } from './owner-lock.ts';
+import { findVaultId, raiseGeneration, rememberVaultId } from './owners-store.ts';
+import { readPool, type Owner, type StoredPool } from './record.ts';
+import type { Vault, VaultRecord } from './vault.ts';
+
+export interface PoolWriterDeps {
+  vault: Vault;
+  lock: OwnerLock;
+  log: Log;
+}
+
+/** One change to the keys of one owner and provider. */
+export interface PoolChange {
+  owner: Owner;
+  ownerName: string;
+  provider: string;
+  /** Who asks, for the audit trail. */
+  actor: string;
+  requestId: string;
+  action: 'key.added' | 'key.deleted';
+  /**
+   * What is to be stored, from what is there. Asked anew on every attempt; throws to refuse the change,
+   * and nothing has then been written.
+   */
+  plan(pool: StoredPool): { values: readonly string[]; keyIds: readonly string[] };
+}
+
+export interface PoolWriter {
+  /**
+   * Carries the change out under the owner's lock and reads it back.
+   * @returns the ids of the keys that were added or deleted.
+   * @throws AppError `busy`, `keycloak_unavailable`, `database_unavailable` (503), or what `plan` throws.
+   */
+  write(change: PoolChange): Promise<readonly string[]>;
+}
+
+const MAX_ATTEMPTS = 5;
+const PAUSE_MS = 50;
+/** What the trail says when a change that it announced could not be read back: it may have happened. */
+const UNCONFIRMED = {
+  'key.added': 'key.add_unconfirmed',
+  'key.deleted': 'key.delete_unconfirmed',
+} satisfies Record<PoolChange['action'], AuditAction>;
+
+export function createPoolWriter({ vault, lock, log }: PoolWriterDeps): PoolWriter {
+  async function findRecord(hold: Hold, owner: Owner): Promise<VaultRecord | undefined> {
+    const knownId = await hold.connection.withOwner(owner, (sql) => findVaultId(sql, owner));
+    return vault.findRecord(owner, knownId);
+  }
+
+  /** Raises the generation before and after the write, whatever becomes of it. */
+  async function attempt(hold: Hold, change: PoolChange, told: Set<string>): Promise<Attempt> {
+    const { owner, provider } = change;
+    const found = await findRecord(hold, owner);
+    const { values, keyIds } = change.plan(readPool(found?.values.get(provider) ?? []));
+    await hold.connection.withOwner(owner, async (sql) => {
+      await raiseGeneration(sql, owner);
+      await announce(sql, change, keyIds, told);
+    });
+    let isKept = false;
+    try {
+      const record = found ?? (await vault.createRecord(owner, change.ownerName));
+      await hold.connection.withOwner(owner, (sql) => rememberVaultId(sql, owner, record.id));
+      isKept = await vault.writeValues(owner, record, { provider, values, ownerName: change.ownerName });
+    } finally {
+      await hold.connection.withOwner(owner, async (sql) => {
+        await raiseGeneration(sql, owner);
+        if (isKept && change.action === 'key.deleted') await deleteFacts(sql, owner, provider, keyIds);
+      });
+    }
+    return { isKept, keyIds };
+  }
+
+  async function insist(hold: Hold, change: PoolChange, told: Set<string>): Promise<readonly string[]> {
+    for (let count = 1; count <= MAX_ATTEMPTS && hold.hasTime(); count += 1) {
+      const { isKept, keyIds } = await attempt(hold, change, told);
+      if (isKept) return keyIds;
+      log.warn(
+        { owner: change.owner, provider: change.provider, attempt: count },
+        'a key write did not hold',
+      );
+      await pause(PAUSE_MS * count);
+    }
+    throw busy();
+  }
+
+  return {
+    write: (change) =>
+      lock.hold(change.owner, async (hold) => {
+        const told = new Set<string>();
+        try {
+          return await insist(hold, change, told);
+        } catch (error) {
+          await tellUnconfirmed(hold, change, told).catch((failure: unknown) => {
+            log.error({ err: failure, owner: change.owner }, 'an audit row could not be written');
+          });
+          throw error;
+        }
+      }),
+  };
+}
+
+interface Attempt {
+  isKept: boolean;
+  keyIds: readonly string[];
+}
+
+/** Writes the audit rows before the change, once per key. */
+async function announce(
+  sql: Sql,
+  change: PoolChange,
+  keyIds: readonly string[],
+  told: Set<string>,
+): Promise<void> {
+  for (const keyId of keyIds) {
+    if (told.has(keyId)) continue;
+    await recordAudit(sql, eventOf(change, keyId, change.action));
+    told.add(keyId);
+  }
+}
+
+async function tellUnconfirmed(hold: Hold, change: PoolChange, told: ReadonlySet<string>): Promise<void> {
+  if (told.size === 0) return;
+  await hold.connection.withOwner(change.owner, async (sql) => {
+    for (const keyId of told) await recordAudit(sql, eventOf(change, keyId, UNCONFIRMED[change.action]));
+  });
+}
+
+function eventOf(change: PoolChange, keyId: string, action: AuditAction) {
+  const { owner, actor, requestId, provider } = change;
+  return { owner, actor, action, object: `key:${provider}/${keyId}`, requestId };
+}

@@ -1,0 +1,178 @@
+import { z } from 'zod';
+import { fernetTime } from '../lib/fernet.ts';
+import type { Keyring } from '../lib/keyring.ts';
+
+/** Who keys belong to. Organizations come later as `org:<id>`. */
+export type Owner = `user:${string}`;
+
+/** Keycloak refuses longer attribute values under the policy ADMIN_EDIT (UTF-16 units). */
+export const MAX_VALUE_LENGTH = 2048;
+
+const VERSION = 1;
+const KIND = 'provider_key';
+
+/** One value of a vault attribute. What stands outside the token is for display; the token decides. */
+const Value = z.object({
+  v: z.literal(VERSION),
+  id: z.string().regex(/^[0-9A-Za-z]{1,32}$/),
+  label: z.string().nullable(),
+  mask: z.string(),
+  created_at: z.iso.datetime(),
+  expires_at: z.iso.datetime().nullable(),
+  enabled: z.boolean(),
+  endpoint: z.string().nullable(),
+  token: z.string().min(1),
+});
+
+/** What is sealed: the key with everything that says whose it is and where it may go. */
+const Sealed = z.strictObject({
+  v: z.literal(VERSION),
+  kind: z.literal(KIND),
+  owner: z.string(),
+  provider: z.string(),
+  id: z.string(),
+  key: z.string(),
+  endpoint: z.string().nullable(),
+  expires_at: z.string().nullable(),
+});
+
+/** A stored key as it lies in the vault, still sealed. */
+export interface StoredKey {
+  id: string;
+  label: string | null;
+  mask: string;
+  createdAt: string;
+  expiresAt: string | null;
+  enabled: boolean;
+  endpoint: string | null;
+  token: string;
+  /** The token's own time, to the second. */
+  updatedAt: string;
+  /** The value byte for byte as it was read, so that a write to a neighbour cannot change it. */
+  value: string;
+}
+
+/** Every value of one provider's attribute. */
+export interface StoredPool {
+  /** By creation, then id: Keycloak does not keep the order of values. */
+  keys: readonly StoredKey[];
+  /** Values that are no keys of ours, e.g. typed in by hand. Writes carry them along untouched. */
+  foreign: readonly string[];
+  /** Older values of an id that stands twice (two writers merged by Keycloak). The next write drops them. */
+  superseded: readonly string[];
+}
+
+/** Reads an attribute's values: unique ids, the newest token wins; nothing that is unreadable is lost. */
+export function readPool(values: readonly string[]): StoredPool {
+  const newest = new Map<string, StoredKey>();
+  const foreign: string[] = [];
+  const superseded: string[] = [];
+  for (const value of values) {
+    const key = readValue(value);
+    if (key === undefined) {
+      foreign.push(value);
+      continue;
+    }
+    const other = newest.get(key.id);
+    if (other === undefined || isNewer(key, other)) newest.set(key.id, key);
+    if (other !== undefined) superseded.push(isNewer(key, other) ? other.value : value);
+  }
+  return { keys: [...newest.values()].sort(byCreation), foreign, superseded };
+}
+
+/** Ties are broken by text, so that every reader picks the same one. */
+function isNewer(a: StoredKey, b: StoredKey): boolean {
+  return a.updatedAt === b.updatedAt ? a.value > b.value : a.updatedAt > b.updatedAt;
+}
+
+function byCreation(a: StoredKey, b: StoredKey): number {
+  const [left, right] = a.createdAt === b.createdAt ? [a.id, b.id] : [a.createdAt, b.createdAt];
+  return left < right ? -1 : left > right ? 1 : 0;
+}
+
+function readValue(value: string): StoredKey | undefined {
+  const parsed = Value.safeParse(parseJson(value));
+  if (!parsed.success) return undefined;
+  const { id, label, mask, created_at, expires_at, enabled, endpoint, token } = parsed.data;
+  return {
+    id,
+    label,
+    mask,
+    createdAt: created_at,
+    expiresAt: expires_at,
+    enabled,
+    endpoint,
+    token,
+    // A token that was edited by hand may have no time; the key is then still listed.
+    updatedAt: fernetTime(token)?.toISOString() ?? created_at,
+    value,
+  };
+}
+
+export interface NewKey {
+  owner: Owner;
+  provider: string;
+  id: string;
+  key: string;
+  label: string | null;
+  mask: string;
+  endpoint: string | null;
+  createdAt: Date;
+}
+
+/** Seals a key together with its owner and destination, and makes the value that is stored. */
+export function sealKey(keyring: Keyring, own: NewKey): string {
+  const sealed: z.output<typeof Sealed> = {
+    v: VERSION,
+    kind: KIND,
+    owner: own.owner,
+    provider: own.provider,
+    id: own.id,
+    key: own.key,
+    endpoint: own.endpoint,
+    expires_at: null,
+  };
+  const value: z.output<typeof Value> = {
+    v: VERSION,
+    id: own.id,
+    label: own.label,
+    mask: own.mask,
+    created_at: own.createdAt.toISOString(),
+    expires_at: null,
+    enabled: true,
+    endpoint: own.endpoint,
+    token: keyring.seal(JSON.stringify(sealed)),
+  };
+  return JSON.stringify(value);
+}
+
+/**
+ * Opens a stored key and compares what was sealed with where it lies now. Fernet has no associated data:
+ * without the comparison, whoever can edit users in Keycloak could hand one person's key to another, or
+ * send it to an endpoint of their own.
+ * @returns undefined when it does not decrypt or anything differs; the two are not told apart.
+ */
+export function openKey(
+  keyring: Keyring,
+  place: { owner: Owner; provider: string },
+  stored: Pick<StoredKey, 'id' | 'token' | 'endpoint' | 'expiresAt'>,
+): { secret: string; endpoint: string | null } | undefined {
+  const plaintext = keyring.open(stored.token);
+  const sealed = plaintext === undefined ? undefined : Sealed.safeParse(parseJson(plaintext)).data;
+  if (sealed === undefined) return undefined;
+  const isInPlace =
+    sealed.owner === place.owner &&
+    sealed.provider === place.provider &&
+    sealed.id === stored.id &&
+    sealed.endpoint === stored.endpoint &&
+    sealed.expires_at === stored.expiresAt;
+  return isInPlace ? { secret: sealed.key, endpoint: sealed.endpoint } : undefined;
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,194 @@
+import { createHash } from 'node:crypto';
+import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/userRepresentation.js';
+import { z } from 'zod';
+import { AppError } from '../lib/errors.ts';
+import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak-admin.ts';
+import type { Owner } from './record.ts';
+
+export interface VaultOptions {
+  /** The vault client, in the realm of the records. */
+  keycloak: KeycloakAdmin;
+  /**
+   * True where the records lie in the realm of the people: a person's record is then the person's own
+   * user, which is never created here. Otherwise it is a disabled user made for the purpose.
+   */
+  recordIsUser: boolean;
+}
+
+/** An owner's record as it was read. */
+export interface VaultRecord {
+  /** Keycloak's id of the record. */
+  readonly id: string;
+  /** Provider id -> values, unparsed and in no order. */
+  readonly values: ReadonlyMap<string, readonly string[]>;
+  /** The whole user: an update that lacks a part of it would wipe that part. */
+  readonly representation: UserRepresentation;
+}
+
+/** Where keys are kept: attributes of users in Keycloak. Never deletes a record, whatever it is answered. */
+export interface Vault {
+  /**
+   * Reads an owner's record: by `knownId`, else by its name.
+   * @returns undefined when there is none. Says nothing about why: a mistyped realm looks the same.
+   * @throws AppError `keycloak_unavailable`; Error when the record says that it is another owner's.
+   */
+  findRecord(owner: Owner, knownId: string | null): Promise<VaultRecord | undefined>;
+  /** Makes an empty record. @param ownerName by which an administrator finds it in the console. */
+  createRecord(owner: Owner, ownerName: string): Promise<VaultRecord>;
+  /**
+   * Replaces one provider's values and reads them back. Call it with the owner's lock held.
+   * @returns false when the record does not hold what was written: read again and repeat.
+   */
+  writeValues(owner: Owner, record: VaultRecord, change: ValueChange): Promise<boolean>;
+}
+
+export interface ValueChange {
+  provider: string;
+  values: readonly string[];
+  /** Kept up to date with each write. */
+  ownerName: string;
+}
+
+const KEY_ATTRIBUTE = /^byok_([a-z]+)$/;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+const Attributes = z.record(z.string(), z.array(z.string())).default({});
+/** Keycloak answers 409, or 500, when two updates collide, and 404 when the record has just gone. */
+const COLLISION_STATUSES = [404, 409, 500];
+
+export function createVault({ keycloak, recordIsUser }: VaultOptions): Vault {
+  async function getUser(id: string): Promise<UserRepresentation | undefined> {
+    const user = await ask(keycloak, (client) => client.users.findOne({ id }));
+    // The client answers null where its type says undefined.
+    return user ?? undefined;
+  }
+
+  async function findByName(owner: Owner): Promise<UserRepresentation | undefined> {
+    const username = recordName(owner);
+    const found = await ask(keycloak, (client) => client.users.find({ username, exact: true }));
+    const id = found.find((user) => user.username === username)?.id;
+    return id === undefined ? undefined : getUser(id);
+  }
+
+  /** The one place that knows where an owner's record lies. */
+  async function locate(owner: Owner, knownId: string | null): Promise<UserRepresentation | undefined> {
+    if (recordIsUser) return getUser(subjectOf(owner));
+    const known = knownId === null ? undefined : await getUser(knownId);
+    return known ?? findByName(owner);
+  }
+
+  async function findRecord(owner: Owner, knownId: string | null): Promise<VaultRecord | undefined> {
+    const user = await locate(owner, knownId);
+    if (user === undefined) return undefined;
+    const record = recordOf(user);
+    if (!recordIsUser && attributesOf(user)['owner']?.[0] !== owner) {
+      throw new Error(`vault record ${record.id} does not belong to ${owner}; see its attribute "owner"`);
+    }
+    return record;
+  }
+
+  return {
+    findRecord,
+
+    async createRecord(owner, ownerName) {
+      if (recordIsUser) throw refused(new Error(`Keycloak has no user for ${owner}`));
+      const created = await ask(keycloak, (client) =>
+        client.users.create({
+          username: recordName(owner),
+          enabled: false,
+          attributes: { owner: [owner], owner_name: [ownerName] },
+        }),
+      );
+      const record = await findRecord(owner, created.id);
+      if (record === undefined) throw refused(new Error(`the new vault record of ${owner} is not there`));
+      return record;
+    },
+
+    async writeValues(owner, record, change) {
+      const desired = withValues(record.representation, change, recordIsUser);
+      try {
+        await keycloak.call((client) => client.users.update({ id: record.id }, desired));
+      } catch (error) {
+        if (COLLISION_STATUSES.includes(statusOf(error) ?? 0)) return false;
+        throw asRefusal(error);
+      }
+      const read = await findRecord(owner, record.id);
+      return read?.id === record.id && isSame(ours(read.representation), ours(desired));
+    },
+  };
+}
+
+/** `user.<sub>`, or a digest where the subject is not a UUID and might not be a valid user name. */
+function recordName(owner: Owner): string {
+  const subject = subjectOf(owner);
+  const name = UUID.test(subject) ? subject : createHash('sha256').update(subject).digest('hex');
+  return `user.${name}`;
+}
+
+function subjectOf(owner: Owner): string {
+  return owner.slice(owner.indexOf(':') + 1);
+}
+
+function attributesOf(user: UserRepresentation): Record<string, string[]> {
+  return Attributes.parse(user.attributes);
+}
+
+function recordOf(user: UserRepresentation): VaultRecord {
+  const values = new Map<string, string[]>();
+  for (const [name, list] of Object.entries(attributesOf(user))) {
+    const provider = KEY_ATTRIBUTE.exec(name)?.[1];
+    if (provider !== undefined) values.set(provider, list);
+  }
+  return { id: z.string().parse(user.id), values, representation: user };
+}
+
+/** The full representation with one attribute changed; what only answers carry is left out. */
+function withValues(
+  user: UserRepresentation,
+  change: ValueChange,
+  recordIsUser: boolean,
+): UserRepresentation {
+  const attributes = { ...attributesOf(user), [`byok_${change.provider}`]: [...change.values] };
+  // Whose record it is, for administrators; a person's own user needs no such note.
+  if (!recordIsUser) attributes['owner_name'] = [change.ownerName];
+  const desired: UserRepresentation = { ...user, attributes };
+  delete desired.access;
+  delete desired.userProfileMetadata;
+  return desired;
+}
+
+/** The attributes that are ours to vouch for. Keycloak keeps values byte for byte, but not their order. */
+function ours(user: UserRepresentation): string[] {
+  return Object.entries(attributesOf(user))
+    .filter(([name]) => KEY_ATTRIBUTE.test(name))
+    .flatMap(([name, values]) => values.map((value) => `${name}=${value}`))
+    .sort();
+}
+
+function isSame(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((value, index) => value === b[index]);
+}
+
+/** A call whose every failure means that the vault cannot be used now (wrong realm or rights included). */
+async function ask<T>(keycloak: KeycloakAdmin, work: Parameters<typeof keycloak.call<T>>[0]): Promise<T> {
+  try {
+    return await keycloak.call(work);
+  } catch (error) {
+    throw asRefusal(error);
+  }
+}
+
+function asRefusal(error: unknown): unknown {
+  return keycloakStatus(error) === undefined ? error : refused(error);
+}
+
+/** The status that Keycloak answered with, also where it has become an AppError already. */
+function statusOf(error: unknown): number | undefined {
+  return keycloakStatus(error instanceof AppError ? error.cause : error);
+}
+
+function refused(cause: unknown): AppError {
+  return new AppError('keycloak_unavailable', 'Keycloak did not give access to the stored keys.', {
+    cause,
+    headers: { 'retry-after': '2' },
+  });
+}

@@ -1,0 +1,70 @@
+import type { Provider } from '../providers/provider.ts';
+import type { Tier } from '../tiers.ts';
+import type { KeyFacts } from './facts-store.ts';
+import type { StoredKey } from './record.ts';
+import type { KeyStats, KeyView, ProviderView } from './schema.ts';
+
+/** A stored key with what is known of it. */
+export interface KnownKey {
+  provider: Provider;
+  stored: StoredKey;
+  facts: KeyFacts;
+}
+
+export function keyView({ provider, stored, facts }: KnownKey): KeyView {
+  return {
+    id: stored.id,
+    scope: 'personal',
+    provider: provider.id,
+    provider_name: provider.name,
+    key_preview: stored.mask,
+    label: stored.label,
+    endpoint: stored.endpoint,
+    enabled: stored.enabled,
+    added_date: stored.createdAt,
+    updated_date: stored.updatedAt,
+    expires_at: stored.expiresAt,
+    last_used: facts.lastUsedAt?.toISOString() ?? null,
+    last_tested: facts.lastTestedAt?.toISOString() ?? null,
+    test_status: facts.testStatus,
+    test_message: facts.testMessage,
+  };
+}
+
+export function providerView(provider: Provider, keyCount: number): ProviderView {
+  return {
+    id: provider.id,
+    name: provider.name,
+    kind: provider.kind,
+    key_format: provider.key.hint,
+    requires_key: provider.requiresKey,
+    requires_endpoint: provider.requiresEndpoint,
+    configured: keyCount > 0,
+    key_count: keyCount,
+    docs_url: provider.docsUrl,
+    models: [...provider.models],
+  };
+}
+
+export function keyStats(tier: Tier, providers: readonly Provider[], keys: readonly KnownKey[]): KeyStats {
+  const statuses = new Map(
+    providers.map(({ id }) => [
+      id,
+      keys.filter((key) => key.provider.id === id).map((key) => key.facts.testStatus),
+    ]),
+  );
+  const count = (test: (own: readonly string[]) => boolean) => [...statuses.values()].filter(test).length;
+  return {
+    total_providers: providers.length,
+    configured_providers: count((own) => own.length > 0),
+    tested_providers: count((own) => own.some((status) => status !== 'untested')),
+    valid_providers: count((own) => own.includes('valid')),
+    user_tier: tier,
+    providers: Object.fromEntries(
+      [...statuses].map(([id, own]) => [
+        id,
+        { key_count: own.length, valid_count: own.filter((status) => status === 'valid').length },
+      ]),
+    ),
+  };
+}

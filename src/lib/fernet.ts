@@ -1,0 +1,102 @@
+import { createCipheriv, createDecipheriv, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+
+/**
+ * Fernet, after the specification at github.com/fernet/spec (Spec.md):
+ * base64url( 0x80 | 64-bit time in seconds | 128-bit IV | AES-128-CBC, PKCS #7 | HMAC-SHA256 of all before ).
+ * Note that it is AES-128: of the key's 32 bytes one half signs and the other encrypts.
+ */
+export interface FernetKey {
+  readonly signing: Buffer;
+  readonly encryption: Buffer;
+}
+
+const VERSION = 0x80;
+const TIME_AT = 1;
+const IV_AT = 9;
+const CIPHERTEXT_AT = 25;
+const BLOCK_BYTES = 16;
+const MAC_BYTES = 32;
+/** What Python's `cryptography` and the specification's test vectors allow clocks to differ by. */
+const MAX_CLOCK_SKEW_S = 60;
+
+/** Reads a key: 32 bytes as URL-safe base64 with padding. The error never repeats the text. */
+export function parseFernetKey(text: string): FernetKey {
+  const bytes = decodeBase64Url(text);
+  if (bytes?.length !== 32) throw new Error('A Fernet key is 32 bytes as URL-safe base64 with its padding.');
+  return { signing: bytes.subarray(0, 16), encryption: bytes.subarray(16) };
+}
+
+/**
+ * Encrypts and signs.
+ * @param given time and IV, for the specification's vectors only: an IV must never be used twice.
+ */
+export function sealFernet(
+  key: FernetKey,
+  plaintext: Buffer,
+  given: { timeMs: number; iv: Buffer } = { timeMs: Date.now(), iv: randomBytes(BLOCK_BYTES) },
+): string {
+  const head = Buffer.alloc(IV_AT);
+  head.writeUInt8(VERSION, 0);
+  head.writeBigUInt64BE(BigInt(Math.floor(given.timeMs / 1000)), TIME_AT);
+  const cipher = createCipheriv('aes-128-cbc', key.encryption, given.iv);
+  const signed = Buffer.concat([head, given.iv, cipher.update(plaintext), cipher.final()]);
+  return encodeBase64Url(Buffer.concat([signed, macOf(key, signed)]));
+}
+
+/**
+ * Opens a token. Whatever is wrong with it (spelling, length, signature, version, age, padding), the
+ * answer is the same `undefined`, and nothing of it is looked at before the signature has been checked.
+ * @param limit refuses tokens older than `ttlS` seconds or from a clock far ahead; without it age is no matter.
+ */
+export function openFernet(
+  key: FernetKey,
+  token: string,
+  limit?: { ttlS: number; nowMs: number },
+): Buffer | undefined {
+  const bytes = decodeBase64Url(token);
+  if (bytes === undefined || bytes.length < CIPHERTEXT_AT + MAC_BYTES) return undefined;
+  const signed = bytes.subarray(0, -MAC_BYTES);
+  if (!timingSafeEqual(bytes.subarray(-MAC_BYTES), macOf(key, signed))) return undefined;
+  if (signed[0] !== VERSION) return undefined;
+  if (limit !== undefined && !isTimely(signed, limit)) return undefined;
+  return decrypt(key, signed.subarray(IV_AT, CIPHERTEXT_AT), signed.subarray(CIPHERTEXT_AT));
+}
+
+/** When a token says that it was made. It stands in clear, so this proves nothing: for display only. */
+export function fernetTime(token: string): Date | undefined {
+  const bytes = decodeBase64Url(token);
+  if (bytes === undefined || bytes.length < IV_AT || bytes[0] !== VERSION) return undefined;
+  const time = new Date(Number(bytes.readBigUInt64BE(TIME_AT)) * 1000);
+  return Number.isNaN(time.getTime()) ? undefined : time;
+}
+
+function macOf(key: FernetKey, signed: Buffer): Buffer {
+  return createHmac('sha256', key.signing).update(signed).digest();
+}
+
+function isTimely(signed: Buffer, limit: { ttlS: number; nowMs: number }): boolean {
+  const madeS = Number(signed.readBigUInt64BE(TIME_AT));
+  const nowS = limit.nowMs / 1000;
+  return madeS + limit.ttlS >= nowS && madeS <= nowS + MAX_CLOCK_SKEW_S;
+}
+
+function decrypt(key: FernetKey, iv: Buffer, ciphertext: Buffer): Buffer | undefined {
+  const decipher = createDecipheriv('aes-128-cbc', key.encryption, iv);
+  try {
+    return Buffer.concat([decipher.update(ciphertext), decipher.final()]);
+  } catch {
+    // Wrong length or padding under a good signature: made by a faulty writer.
+    return undefined;
+  }
+}
+
+function encodeBase64Url(bytes: Buffer): string {
+  return bytes.toString('base64').replaceAll('+', '-').replaceAll('/', '_');
+}
+
+/** Strict, where Node's decoder skips what it does not know: one value has one spelling. */
+function decodeBase64Url(text: string): Buffer | undefined {
+  if (!/^[A-Za-z0-9_-]*={0,2}$/.test(text)) return undefined;
+  const bytes = Buffer.from(text, 'base64url');
+  return encodeBase64Url(bytes) === text ? bytes : undefined;
+}

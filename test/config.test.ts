@@ -1,0 +1,136 @@
+import { describe, expect, it } from '@jest/globals';
+import { ConfigError, readConfig, type Environment } from '../src/config.ts';
+
+const SECRET = 'x'.repeat(32);
+const FERNET = `${'A'.repeat(43)}=`;
+const noFile = () => {
+  throw new Error('no file');
+};
+
+const local: Environment = {
+  DATABASE_URL: 'postgres://app@127.0.0.1:5433/ops_center',
+  ENCRYPTION_KEY: FERNET,
+  SESSION_SECRET: SECRET,
+  KEYCLOAK_URL: 'http://localhost:8080',
+  KEYCLOAK_WEB_CLIENT_SECRET: SECRET,
+  KEYCLOAK_SERVICE_CLIENT_SECRET: SECRET,
+  KEYCLOAK_VAULT_CLIENT_SECRET: SECRET,
+};
+const deployed: Environment = {
+  ...local,
+  DEPLOY_ENV: 'production',
+  HOST: '0.0.0.0',
+  PUBLIC_URL: 'https://ops.example.com',
+  KEYCLOAK_URL: 'https://login.example.com',
+  KEYCLOAK_VAULT_REALM: 'ops-center-vault',
+};
+
+function faultsOf(environment: Environment, readFile: (path: string) => string = noFile): readonly string[] {
+  try {
+    readConfig(environment, readFile);
+    return [];
+  } catch (error) {
+    if (error instanceof ConfigError) return error.faults;
+    throw error;
+  }
+}
+
+describe('readConfig', () => {
+  it('derives the mode from DEPLOY_ENV alone', () => {
+    expect(readConfig(local, noFile)).toMatchObject({ mode: 'local', publicUrl: 'http://localhost:3000' });
+    expect(readConfig({ ...local, DEPLOY_ENV: '' }, noFile).mode).toBe('local');
+    expect(readConfig(deployed, noFile)).toMatchObject({
+      mode: 'deployed',
+      publicUrl: 'https://ops.example.com',
+    });
+  });
+
+  it('names every fault at once and repeats no value', () => {
+    const faults = faultsOf({
+      PORT: 'many',
+      LOG_LEVEL: 'loud',
+      ENCRYPTION_KEY: 'geheim',
+      SESSION_SECRET: 'short',
+    });
+    for (const name of [
+      'PORT',
+      'LOG_LEVEL',
+      'ENCRYPTION_KEY',
+      'SESSION_SECRET',
+      'DATABASE_URL',
+      'KEYCLOAK_URL',
+      'KEYCLOAK_VAULT_CLIENT_SECRET',
+    ]) {
+      expect(faults).toContainEqual(expect.stringMatching(new RegExp(`^${name} `)));
+    }
+    expect(faults.join()).not.toMatch(/geheim|short|many|loud/);
+  });
+
+  it('takes a secret from the file in NAME_FILE, without its line end', () => {
+    const { SESSION_SECRET: _direct, ...rest } = local;
+    const config = readConfig({ ...rest, SESSION_SECRET_FILE: '/run/secrets/session' }, (path) =>
+      path === '/run/secrets/session' ? `${'y'.repeat(40)}\n` : '',
+    );
+    expect(config.sessionSecret).toBe('y'.repeat(40));
+    expect(faultsOf({ ...rest, SESSION_SECRET_FILE: '/nowhere' })).toContainEqual(
+      expect.stringContaining('SESSION_SECRET_FILE'),
+    );
+    expect(faultsOf({ ...local, SESSION_SECRET_FILE: '/x' }, () => SECRET)).toContainEqual(
+      expect.stringContaining('both set'),
+    );
+  });
+
+  it.each(['0.0.0.0', '::', '192.168.1.10', 'ops.example.com'])(
+    'refuses to listen on %s in local mode',
+    (HOST) => {
+      expect(faultsOf({ ...local, HOST })).toEqual([expect.stringContaining('HOST is not loopback')]);
+      expect(faultsOf({ ...local, HOST, ALLOW_LOCAL_MODE_EXPOSED: 'true' })).toEqual([]);
+    },
+  );
+
+  it('refuses a public address beyond loopback in local mode, whatever is allowed for listeners', () => {
+    const environment = {
+      ...local,
+      PUBLIC_URL: 'http://192.168.1.10:3000',
+      ALLOW_LOCAL_MODE_EXPOSED: 'true',
+    };
+    expect(faultsOf(environment)).toEqual([expect.stringContaining('PUBLIC_URL is not loopback')]);
+  });
+
+  it.each<[string, Environment]>([
+    ['PUBLIC_URL is not set', { PUBLIC_URL: '' }],
+    ['PUBLIC_URL must be https', { PUBLIC_URL: 'http://ops.example.com' }],
+    ['KEYCLOAK_URL must be https', { KEYCLOAK_URL: 'http://login.example.com' }],
+    ['KEYCLOAK_VAULT_REALM is not set', { KEYCLOAK_VAULT_REALM: '' }],
+    ['KEYCLOAK_WEB_CLIENT_SECRET must have 32', { KEYCLOAK_WEB_CLIENT_SECRET: 'short' }],
+    ['DEBUG=true and DEPLOY_ENV', { DEBUG: 'true' }],
+  ])('refuses a deployment where %s', (fault, change) => {
+    expect(faultsOf({ ...deployed, ...change })).toEqual([expect.stringContaining(fault)]);
+  });
+
+  it('pays for DEFAULT_LLM_MODEL alone when deployed, for anything in local mode', () => {
+    const model = { DEFAULT_LLM_MODEL: 'openai/gpt-4o-mini' };
+    expect(readConfig({ ...deployed, ...model }, noFile).systemDefault.models).toEqual([
+      'openai/gpt-4o-mini',
+    ]);
+    expect(readConfig({ ...local, ...model }, noFile).systemDefault.models).toEqual(['*']);
+    expect(
+      readConfig({ ...deployed, ...model, DEFAULT_LLM_MODELS: 'a, b' }, noFile).systemDefault.models,
+    ).toEqual(['a', 'b']);
+  });
+
+  it('reads upstream addresses by provider and refuses unknown names', () => {
+    expect(readConfig({ ...local, UPSTREAM_OPENAI_URL: 'http://127.0.0.1:9/v1/' }, noFile).upstreams).toEqual(
+      { openai: 'http://127.0.0.1:9/v1' },
+    );
+    expect(faultsOf({ ...local, UPSTREAM_OPENAY_URL: 'http://x' })).toEqual([
+      expect.stringContaining('names no provider'),
+    ]);
+  });
+
+  it('refuses an egress rule that cannot be read', () => {
+    expect(faultsOf({ ...local, EGRESS_ALLOW: '10.0.0.0/33' })).toEqual([
+      expect.stringContaining('EGRESS_ALLOW'),
+    ]);
+  });
+});

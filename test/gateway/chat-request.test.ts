@@ -1,0 +1,103 @@
+import { describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { readChatRequest } from '../../src/gateway/chat-request.ts';
+import { topLevelMembers } from '../../src/gateway/json-members.ts';
+import { isAppError } from '../../src/lib/errors.ts';
+
+function codeOf(body: string | Buffer): string | undefined {
+  try {
+    readChatRequest(Buffer.from(body));
+    return undefined;
+  } catch (error) {
+    return isAppError(error) ? error.code : 'another error';
+  }
+}
+
+describe('topLevelMembers', () => {
+  it('finds the members that JSON.parse finds, with values that are cut out exactly', () => {
+    fc.assert(
+      fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.constantFrom(0, 1, 2), (object, indent) => {
+        const text = JSON.stringify(object, null, indent);
+        const { members } = topLevelMembers(text);
+        const rebuilt = members.map(({ name, valueStart, valueEnd }) => [
+          name,
+          JSON.parse(text.slice(valueStart, valueEnd)) as unknown,
+        ]);
+        expect(rebuilt).toEqual(Object.entries(JSON.parse(text) as object));
+      }),
+    );
+  });
+
+  it('finds both of two members with one name, which JSON.parse hides', () => {
+    const names = topLevelMembers('{ "a" : 1 , "\\u0061":{"x":[",}",{}]}, "b":"\\\\\\"" }').members.map(
+      (m) => m.name,
+    );
+    expect(names).toEqual(['a', 'a', 'b']);
+  });
+});
+
+describe('readChatRequest', () => {
+  it('replaces the model in place and leaves every other byte as it came', () => {
+    const body =
+      '{ "messages":[{"role":"user","content":"\\u00e9 é \u{1F600}"}],\n\t"model" : "demo/x" , "temperature":0.0,"big":12345678901234567890 }';
+    expect(readChatRequest(Buffer.from(body)).withModel('y"z').toString()).toBe(
+      body.replace('"demo/x"', '"y\\"z"'),
+    );
+  });
+
+  it('does not touch the word model inside of values', () => {
+    const body = '{"messages":[{"model":"inner"}],"x":"\\"model\\":1","model":"outer"}';
+    expect(readChatRequest(Buffer.from(body)).withModel('new').toString()).toBe(
+      body.replace('"outer"', '"new"'),
+    );
+  });
+
+  it.each([
+    ['{}', '{"model":"m"}'],
+    [' { "a":1}', ' {"model":"m", "a":1}'],
+  ])('puts a missing model in front of %s', (body, expected) => {
+    expect(readChatRequest(Buffer.from(body)).withModel('m').toString()).toBe(expected);
+  });
+
+  it('replaces a null model in place instead of adding a second one', () => {
+    expect(readChatRequest(Buffer.from('{"model":null}')).withModel('m').toString()).toBe('{"model":"m"}');
+  });
+
+  it.each([
+    '{"model":"a","model":"b"}',
+    '{"model":"a","mod\\u0065l":"b"}',
+    '{"model":"a","Model":"b"}',
+    '{"MODEL":"b"}',
+    '{"stream":false,"Stream":true}',
+    '{"tools":[],"tools":[]}',
+    '{"max_tokens":1,"MAX_TOKENS":2}',
+    '{"store":false,"store":true}',
+    '{"n":1,"N":9}',
+    '{"stream_options":{},"stream_options":{}}',
+  ])('refuses a governed field that could be read in two ways: %s', (body) => {
+    expect(codeOf(body)).toBe('ambiguous_field');
+  });
+
+  it.each([
+    '',
+    '[]',
+    '"x"',
+    'null',
+    '{',
+    '{"a":1}}',
+    '\ufeff{}',
+    '{"model":1}',
+    '{"stream":"yes"}',
+    '{"model":["a"]}',
+  ])('refuses what is no chat request: %j', (body) => {
+    expect(codeOf(body)).toBe('validation_failed');
+  });
+
+  it('refuses bytes that are not UTF-8', () => {
+    expect(codeOf(Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d]))).toBe('validation_failed');
+  });
+
+  it('passes a field that stands twice when we do not govern it', () => {
+    expect(codeOf('{"x_vendor":1,"x_vendor":2}')).toBeUndefined();
+  });
+});

@@ -1,0 +1,49 @@
+import { Readable } from 'node:stream';
+import { describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { sseData, sseFrames } from '../../src/gateway/sse-frames.ts';
+
+async function framesOf(chunks: Buffer[], maxFrameBytes = 1_000): Promise<string[]> {
+  const frames: string[] = [];
+  for await (const frame of sseFrames(Readable.from(chunks), maxFrameBytes)) frames.push(frame.toString());
+  return frames;
+}
+
+describe('sseFrames', () => {
+  it('cuts anywhere, passes every byte, and lets only whole frames go before the end', async () => {
+    const frame = fc.constantFrom(
+      'data: {"a":"é\u{1F600}"}\n\n',
+      ': comment\n\n',
+      'event: x\r\ndata: 1\r\n\r\n',
+      'data: 2\r\r',
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(frame), fc.array(fc.nat(200)), async (whole, cuts) => {
+        const bytes = Buffer.from(whole.join(''));
+        const at = [...new Set([0, ...cuts.map((cut) => Math.min(cut, bytes.length)), bytes.length])].sort(
+          (a, b) => a - b,
+        );
+        const chunks = at.slice(1).map((end, index) => bytes.subarray(at[index], end));
+        const frames = await framesOf(chunks);
+        expect(frames.join('')).toBe(bytes.toString());
+        for (const run of frames) expect(run).toMatch(/(\n\n|\r\n\r\n|\r\r)$/);
+      }),
+    );
+  });
+
+  it('hands out what stands without a blank line when the stream ends cleanly', async () => {
+    expect(await framesOf([Buffer.from('data: 1\n\ndata: 2')])).toEqual(['data: 1\n\n', 'data: 2']);
+  });
+
+  it('gives up on a frame that does not end', async () => {
+    const endless = Array.from({ length: 20 }, () => Buffer.alloc(100, 'x'));
+    await expect(framesOf(endless)).rejects.toMatchObject({ code: 'upstream_malformed' });
+  });
+});
+
+describe('sseData', () => {
+  it('reads data lines of each event and leaves comments out', () => {
+    const frames = ': hi\n\ndata: {"a":1}\n\nevent: e\ndata: x\ndata: y\n\ndata:[DONE]\r\n\r\n';
+    expect(sseData(Buffer.from(frames))).toEqual(['{"a":1}', 'x\ny', '[DONE]']);
+  });
+});

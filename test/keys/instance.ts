@@ -1,0 +1,106 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import { Writable } from 'node:stream';
+import type { Principal } from '../../src/http/principal.ts';
+import { createOwnerLock } from '../../src/keys/owner-lock.ts';
+import { createKeyService, type KeyService } from '../../src/keys/service.ts';
+import { createVault } from '../../src/keys/vault.ts';
+import { createDatabase, type Database } from '../../src/lib/database.ts';
+import { AppError } from '../../src/lib/errors.ts';
+import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
+import { createKeyring } from '../../src/lib/keyring.ts';
+import { createLog } from '../../src/lib/log.ts';
+import { PROVIDERS } from '../../src/providers/index.ts';
+import type { Tier } from '../../src/tiers.ts';
+
+/** What one process of the app is built from; plain data, so that it can be handed to another process. */
+export interface InstanceOptions {
+  databaseUrl: string;
+  keycloakUrl: string;
+  realm: string;
+  client: { id: string; secret: string };
+  encryptionKeys: string[];
+  recordIsUser?: boolean;
+  /** How long a write may wait and work. */
+  lockMs?: number;
+}
+
+/** One process's worth of the key service, with connections of its own. */
+export interface Instance {
+  keys: KeyService;
+  database: Database;
+  /** Every line that it has logged. */
+  logged(): string;
+  close(): Promise<void>;
+}
+
+/** The one address that the dialer's double forbids. */
+export const FORBIDDEN_ENDPOINT = 'http://169.254.169.254/v1';
+
+export function createInstance(options: InstanceOptions): Instance {
+  const lines: string[] = [];
+  const log = createLog(
+    'trace',
+    new Writable({
+      write(chunk: Buffer, _encoding, done) {
+        lines.push(chunk.toString());
+        done();
+      },
+    }),
+  );
+  const open = (max: number) =>
+    createDatabase({ url: options.databaseUrl, max, applicationName: 'keys-test', log });
+  const [database, lockDatabase] = [open(6), open(4)];
+  const keycloak = createKeycloakAdmin({
+    baseUrl: options.keycloakUrl,
+    realm: options.realm,
+    clientId: options.client.id,
+    clientSecret: options.client.secret,
+  });
+  const keys = createKeyService({
+    database,
+    lock: createOwnerLock({ database: lockDatabase, slots: 4, totalMs: options.lockMs ?? 20_000 }),
+    vault: createVault({ keycloak, recordIsUser: options.recordIsUser ?? false }),
+    keyring: createKeyring(options.encryptionKeys),
+    providers: PROVIDERS,
+    dialer: { checkEndpoint },
+    log,
+  });
+  return {
+    keys,
+    database,
+    logged: () => lines.join(''),
+    close: async () => {
+      await Promise.all([database.close(), lockDatabase.close()]);
+    },
+  };
+}
+
+function checkEndpoint(text: string): Promise<URL> {
+  if (text === FORBIDDEN_ENDPOINT)
+    return Promise.reject(new AppError('endpoint_forbidden', 'This address is not allowed.'));
+  return Promise.resolve(new URL(text));
+}
+
+/** A signed-in person; the key service asks nothing else of one. */
+export function principalOf(
+  id: string = randomUUID(),
+  tier: Tier = 'starter',
+  username = `user-${id}`,
+): Principal {
+  return {
+    user: { id, username, email: `${username}@example.test`, name: null, tier },
+    credential: 'session',
+    scopes: new Set(),
+    sessionId: 'session',
+    keycloakSessionId: null,
+  };
+}
+
+export function randomEncryptionKey(): string {
+  return randomBytes(32).toString('base64').replaceAll('+', '-').replaceAll('/', '_');
+}
+
+/** A key in OpenAI's form that nobody else has. */
+export function randomKey(prefix = 'sk-'): string {
+  return prefix + randomBytes(18).toString('hex');
+}

@@ -1,0 +1,570 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { z } from 'zod';
+import { isAppError, type ErrorCode } from '../../src/lib/errors.ts';
+import { createDatabase as openDatabase } from '../../src/lib/database.ts';
+import { createLog } from '../../src/lib/log.ts';
+import { adminClient, createDatabase, stack } from '../support/stack.ts';
+import {
+  createInstance,
+  FORBIDDEN_ENDPOINT,
+  principalOf,
+  randomEncryptionKey,
+  randomKey,
+  type Instance,
+  type InstanceOptions,
+} from './instance.ts';
+
+let options: InstanceOptions;
+let instance: Instance;
+const opened: Instance[] = [];
+/** Every key that this file has submitted. */
+const submitted: string[] = [];
+
+beforeAll(async () => {
+  const { appUrl } = await createDatabase();
+  options = {
+    databaseUrl: appUrl,
+    keycloakUrl: stack.keycloak.url,
+    realm: stack.keycloak.vaultRealm,
+    client: stack.keycloak.vaultClient,
+    encryptionKeys: [randomEncryptionKey()],
+  };
+  instance = another({});
+});
+
+afterAll(async () => {
+  await Promise.all(opened.map((each) => each.close()));
+});
+
+function another(change: Partial<InstanceOptions>): Instance {
+  const made = createInstance({ ...options, ...change });
+  opened.push(made);
+  return made;
+}
+
+function submit(prefix = 'sk-'): string {
+  const key = randomKey(prefix);
+  submitted.push(key);
+  return key;
+}
+
+const body = (own: { provider?: string; key?: string; label?: string; endpoint?: string }) => ({
+  provider: own.provider ?? 'openai',
+  key: own.key ?? submit(),
+  label: own.label ?? null,
+  endpoint: own.endpoint ?? null,
+});
+
+/** The vault record of a person, as an administrator sees it. */
+async function recordOf(userId: string) {
+  const admin = await adminClient(stack.keycloak.vaultRealm);
+  const [found] = await admin.users.find({ username: `user.${userId}`, exact: true });
+  const record = found?.id === undefined ? undefined : await admin.users.findOne({ id: found.id });
+  return record ?? undefined;
+}
+
+/** Edits a person's record as an administrator would. */
+async function editRecord(
+  userId: string,
+  edit: (attributes: Record<string, string[]>) => Record<string, string[]>,
+) {
+  const admin = await adminClient(stack.keycloak.vaultRealm);
+  const record = await recordOf(userId);
+  const attributes = edit((record?.attributes ?? {}) as Record<string, string[]>);
+  await admin.users.update({ id: String(record?.id) }, { ...record, attributes });
+}
+
+async function codeOf(work: Promise<unknown>): Promise<ErrorCode> {
+  const error: unknown = await work.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (isAppError(error)) return error.code;
+  throw new Error('expected an AppError', { cause: error });
+}
+
+async function auditOf(userId: string) {
+  const row = z.object({ actor: z.string(), action: z.string(), object: z.string(), request_id: z.string() });
+  return instance.database.withOwner(`user:${userId}`, (sql) =>
+    sql.rows(row, 'SELECT actor, action, object, request_id FROM audit_events ORDER BY id'),
+  );
+}
+
+async function generationOf(userId: string): Promise<number> {
+  const rows = await instance.database.withOwner(`user:${userId}`, (sql) =>
+    sql.rows(z.object({ generation: z.coerce.number() }), 'SELECT generation FROM owners'),
+  );
+  return rows[0]?.generation ?? 0;
+}
+
+describe('adding a key', () => {
+  it('answers with the key as it may be seen, and lists it', async () => {
+    const principal = principalOf();
+    const key = submit();
+    const answer = await instance.keys.add(principal, body({ key, label: 'Mine' }), 'r1');
+    expect(answer).toMatchObject({
+      message: 'OpenAI key added.',
+      provider: 'openai',
+      provider_name: 'OpenAI',
+    });
+    expect(answer.key).toEqual({
+      id: expect.stringMatching(/^[0-9A-Za-z]{12}$/),
+      scope: 'personal',
+      provider: 'openai',
+      provider_name: 'OpenAI',
+      key_preview: `sk-…${key.slice(-4)}`,
+      label: 'Mine',
+      endpoint: null,
+      enabled: true,
+      added_date: expect.stringMatching(/Z$/),
+      updated_date: expect.stringMatching(/Z$/),
+      expires_at: null,
+      last_used: null,
+      last_tested: null,
+      test_status: 'untested',
+      test_message: null,
+    });
+    expect(await instance.keys.listKeys(principal.user)).toEqual([answer.key]);
+  });
+
+  it('stores it in a disabled user of the vault realm that has no e-mail and no credentials', async () => {
+    const principal = principalOf();
+    const { key } = await instance.keys.add(principal, body({}), 'r1');
+    const record = await recordOf(principal.user.id);
+    expect(record).toMatchObject({ username: `user.${principal.user.id}`, enabled: false });
+    expect(record?.email).toBeUndefined();
+    const admin = await adminClient(stack.keycloak.vaultRealm);
+    expect(await admin.users.getCredentials({ id: String(record?.id) })).toEqual([]);
+    const attributes = record?.attributes as Record<string, string[]>;
+    expect(attributes).toMatchObject({
+      owner: [`user:${principal.user.id}`],
+      owner_name: [principal.user.username],
+    });
+    const value = JSON.parse(attributes['byok_openai']?.[0] ?? '') as Record<string, unknown>;
+    expect(value).toMatchObject({ v: 1, id: key.id, token: expect.stringMatching(/^gAAAAA/) });
+  });
+
+  it('lets the gateway open it', async () => {
+    const principal = principalOf();
+    const key = submit();
+    await instance.keys.add(principal, body({ key }), 'r1');
+    const pools = await instance.keys.readPools(`user:${principal.user.id}`);
+    expect([...pools.keys()]).toEqual(['openai']);
+    expect(pools.get('openai')?.map((each) => each.open())).toEqual([{ secret: key, endpoint: null }]);
+  });
+
+  it('names a record by a digest where the subject is no UUID', async () => {
+    const id = `f:${randomUUID()}:someone`;
+    const principal = principalOf(id, 'starter', 'federated');
+    await instance.keys.add(principal, body({}), 'r1');
+    expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
+    const admin = await adminClient(stack.keycloak.vaultRealm);
+    const [found] = await admin.users.find({ q: `owner:"user:${id}"` });
+    expect(found?.username).toMatch(/^user\.[0-9a-f]{64}$/);
+  });
+
+  it('keeps an endpoint with the key where the provider has none of its own', async () => {
+    const principal = principalOf();
+    const key = submit();
+    const own = body({ provider: 'custom', key, endpoint: 'https://LLM.example:8443/v1/' });
+    const answer = await instance.keys.add(principal, own, 'r1');
+    expect(answer.key.endpoint).toBe('https://llm.example:8443/v1');
+    const pools = await instance.keys.readPools(`user:${principal.user.id}`);
+    expect(pools.get('custom')?.[0]?.open()).toEqual({
+      secret: key,
+      endpoint: 'https://llm.example:8443/v1',
+    });
+  });
+
+  it.each<[ErrorCode, Parameters<typeof body>[0]]>([
+    ['unknown_provider', { provider: 'nobody' }],
+    ['unknown_provider', { provider: '__proto__' }],
+    ['invalid_key_format', { key: '***stored***' }],
+    ['invalid_key_format', { key: '' }],
+    ['wrong_provider_key', { key: `sk-or-v1-${'0'.repeat(32)}` }],
+    ['key_too_long', { key: `sk-${'a'.repeat(1022)}` }],
+    ['validation_failed', { provider: 'custom' }],
+    ['validation_failed', { endpoint: 'https://elsewhere.example/v1' }],
+    ['endpoint_forbidden', { provider: 'custom', endpoint: FORBIDDEN_ENDPOINT }],
+    // Each quote takes two characters in JSON: the assembled value is what counts.
+    ['key_too_long', { provider: 'custom', key: '"'.repeat(1000), endpoint: 'https://llm.example/v1' }],
+  ])('is refused as %s without a trace (%#)', async (code, own) => {
+    const principal = principalOf();
+    expect(await codeOf(instance.keys.add(principal, body(own), 'r1'))).toBe(code);
+    expect(await recordOf(principal.user.id)).toBeUndefined();
+    expect(await auditOf(principal.user.id)).toEqual([]);
+  });
+
+  it('stores the longest key with the longest label', async () => {
+    const principal = principalOf();
+    const key = submit() + 'k'.repeat(1024 - 39);
+    const { key: view } = await instance.keys.add(principal, body({ key, label: 'ß'.repeat(120) }), 'r1');
+    const pools = await instance.keys.readPools(`user:${principal.user.id}`);
+    expect(pools.get('openai')?.[0]?.open()?.secret).toBe(key);
+    expect(view.label).toHaveLength(120);
+  });
+
+  it('raises the generation before and after the write', async () => {
+    const principal = principalOf();
+    await instance.keys.add(principal, body({}), 'r1');
+    expect(await generationOf(principal.user.id)).toBe(2);
+    await instance.keys.add(principal, body({ provider: 'demo', key: submit('demo-') }), 'r2');
+    expect(await generationOf(principal.user.id)).toBe(4);
+  });
+});
+
+describe('deleting keys', () => {
+  it('removes one by its id and all without', async () => {
+    const principal = principalOf();
+    const first = await instance.keys.add(principal, body({}), 'r1');
+    const second = await instance.keys.add(principal, body({}), 'r2');
+    const other = await instance.keys.add(principal, body({ provider: 'demo', key: submit('demo-') }), 'r3');
+    await instance.keys.add(principal, body({}), 'r4');
+    expect(await instance.keys.remove(principal, 'openai', first.key.id, 'r5')).toEqual({
+      message: '1 OpenAI key deleted.',
+      deleted: 1,
+    });
+    const left = await instance.keys.listKeys(principal.user);
+    expect(left.map((key) => key.id)).toContain(second.key.id);
+    expect(left).toHaveLength(3);
+    expect(await instance.keys.remove(principal, 'openai', undefined, 'r6')).toMatchObject({ deleted: 2 });
+    expect(await instance.keys.listKeys(principal.user)).toEqual([other.key]);
+    expect((await recordOf(principal.user.id))?.attributes).not.toHaveProperty('byok_openai');
+  });
+
+  it('answers key_not_found when there is nothing, also for a key of another person', async () => {
+    const [mine, yours] = [principalOf(), principalOf()];
+    const { key } = await instance.keys.add(yours, body({}), 'r1');
+    expect(await codeOf(instance.keys.remove(mine, 'openai', key.id, 'r2'))).toBe('key_not_found');
+    expect(await codeOf(instance.keys.remove(mine, 'openai', undefined, 'r2'))).toBe('key_not_found');
+    expect(await codeOf(instance.keys.remove(yours, 'openai', 'abcDEF123456', 'r2'))).toBe('key_not_found');
+    expect(await codeOf(instance.keys.remove(yours, 'demo', key.id, 'r2'))).toBe('key_not_found');
+    expect(await codeOf(instance.keys.remove(yours, 'nobody', key.id, 'r2'))).toBe('unknown_provider');
+    expect(await instance.keys.listKeys(yours.user)).toHaveLength(1);
+    expect(await recordOf(mine.user.id)).toBeUndefined();
+  });
+
+  it('is open to every tier', async () => {
+    const principal = principalOf();
+    await instance.keys.add(principal, body({}), 'r1');
+    const downgraded = principalOf(principal.user.id, 'free');
+    expect(await instance.keys.remove(downgraded, 'openai', undefined, 'r2')).toMatchObject({ deleted: 1 });
+  });
+
+  it('forgets what was known of the key', async () => {
+    const principal = principalOf();
+    const owner = `user:${principal.user.id}` as const;
+    const { key } = await instance.keys.add(principal, body({}), 'r1');
+    await instance.keys.recordRefusal(owner, 'openai', key.id);
+    await instance.keys.remove(principal, 'openai', key.id, 'r2');
+    const rows = await instance.database.withOwner(owner, (sql) =>
+      sql.rows(z.object({ key_id: z.string() }), 'SELECT key_id FROM provider_key_facts'),
+    );
+    expect(rows).toEqual([]);
+  });
+});
+
+describe('the audit trail', () => {
+  it('tells of each key added and deleted, with who, what and the request', async () => {
+    const principal = principalOf();
+    const { key: a } = await instance.keys.add(principal, body({}), 'r1');
+    const { key: b } = await instance.keys.add(principal, body({}), 'r2');
+    await instance.keys.remove(principal, 'openai', undefined, 'r3');
+    const actor = `user:${principal.user.id}`;
+    const told = await auditOf(principal.user.id);
+    expect(told.slice(0, 2)).toEqual([
+      { actor, action: 'key.added', object: `key:openai/${a.id}`, request_id: 'r1' },
+      { actor, action: 'key.added', object: `key:openai/${b.id}`, request_id: 'r2' },
+    ]);
+    expect(told.slice(2)).toHaveLength(2);
+    for (const id of [a.id, b.id])
+      expect(told).toContainEqual({
+        actor,
+        action: 'key.deleted',
+        object: `key:openai/${id}`,
+        request_id: 'r3',
+      });
+  });
+});
+
+describe('providers and statistics', () => {
+  it('say what is configured', async () => {
+    const principal = principalOf();
+    const { key } = await instance.keys.add(principal, body({}), 'r1');
+    await instance.keys.add(principal, body({ provider: 'demo', key: submit('demo-') }), 'r2');
+    const providers = await instance.keys.listProviders(principal.user);
+    expect(providers.map(({ id, configured, key_count }) => [id, configured, key_count])).toEqual([
+      ['openai', true, 1],
+      ['openrouter', false, 0],
+      ['custom', false, 0],
+      ['demo', true, 1],
+    ]);
+    expect(providers[0]).toEqual({
+      id: 'openai',
+      name: 'OpenAI',
+      kind: 'llm',
+      key_format: 'sk-...',
+      requires_key: true,
+      requires_endpoint: false,
+      configured: true,
+      key_count: 1,
+      docs_url: 'https://platform.openai.com/api-keys',
+      models: expect.arrayContaining(['gpt-4o']),
+    });
+    const owner = `user:${principal.user.id}` as const;
+    await instance.keys.recordRefusal(owner, 'openai', key.id);
+    expect(await instance.keys.stats(principal.user)).toEqual({
+      total_providers: 4,
+      configured_providers: 2,
+      tested_providers: 1,
+      valid_providers: 0,
+      user_tier: 'starter',
+      providers: {
+        openai: { key_count: 1, valid_count: 0 },
+        openrouter: { key_count: 0, valid_count: 0 },
+        custom: { key_count: 0, valid_count: 0 },
+        demo: { key_count: 1, valid_count: 0 },
+      },
+    });
+    await instance.keys.recordUse(owner, 'openai', key.id);
+    expect(await instance.keys.stats(principal.user)).toMatchObject({
+      valid_providers: 1,
+      providers: { openai: { key_count: 1, valid_count: 1 } },
+    });
+  });
+
+  it('are empty for someone who never added a key, and leave nothing behind', async () => {
+    const principal = principalOf();
+    expect(await instance.keys.listKeys(principal.user)).toEqual([]);
+    expect((await instance.keys.stats(principal.user)).configured_providers).toBe(0);
+    expect(await recordOf(principal.user.id)).toBeUndefined();
+  });
+});
+
+describe('a record that was edited behind our back', () => {
+  async function withKey() {
+    const principal = principalOf();
+    const key = submit();
+    const { key: view } = await instance.keys.add(principal, body({ key }), 'r1');
+    const owner = `user:${principal.user.id}` as const;
+    const opened = async (where = instance) =>
+      (await where.keys.readPools(owner)).get('openai')?.map((each) => each.open());
+    return { principal, key, view, owner, opened };
+  }
+
+  it('is not opened when its ciphertext was edited, and is whole again when that is undone', async () => {
+    const { principal, key, opened } = await withKey();
+    const edit = (from: RegExp, to: string) =>
+      editRecord(principal.user.id, (attributes) => ({
+        ...attributes,
+        byok_openai: (attributes['byok_openai'] ?? []).map((value) => value.replace(from, to)),
+      }));
+    await edit(/"token":"gA/, '"token":"gB');
+    expect(await opened()).toEqual([undefined]);
+    expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
+    await edit(/"token":"gB/, '"token":"gA');
+    expect(await opened()).toEqual([{ secret: key, endpoint: null }]);
+  });
+
+  it("is not opened in another person's record", async () => {
+    const { principal: victim } = await withKey();
+    const { principal: thief, opened } = await withKey();
+    const stolen =
+      ((await recordOf(victim.user.id))?.attributes as Record<string, string[]>)['byok_openai'] ?? [];
+    await editRecord(thief.user.id, (attributes) => ({ ...attributes, byok_openai: stolen }));
+    expect(await opened()).toEqual([undefined]);
+    expect(await instance.keys.listKeys(victim.user)).toHaveLength(1);
+  });
+
+  it('is not opened when it was pointed to another endpoint', async () => {
+    const principal = principalOf();
+    const own = body({ provider: 'custom', endpoint: 'https://llm.example/v1' });
+    await instance.keys.add(principal, own, 'r1');
+    await editRecord(principal.user.id, (attributes) => ({
+      ...attributes,
+      byok_custom: (attributes['byok_custom'] ?? []).map((value) =>
+        value.replace('llm.example', 'thief.example'),
+      ),
+    }));
+    const pools = await instance.keys.readPools(`user:${principal.user.id}`);
+    expect(pools.get('custom')?.map((each) => [each.endpoint, each.open()])).toEqual([
+      ['https://thief.example/v1', undefined],
+    ]);
+  });
+
+  it('is not opened under an unknown encryption key, and is not lost by that', async () => {
+    const { principal, key, opened } = await withKey();
+    const stranger = another({ encryptionKeys: [randomEncryptionKey()] });
+    expect(await opened(stranger)).toEqual([undefined]);
+    const { key: added } = await stranger.keys.add(principal, body({}), 'r2');
+    await stranger.keys.remove(principal, 'openai', added.id, 'r3');
+    expect(await opened()).toEqual([{ secret: key, endpoint: null }]);
+  });
+
+  it('is read over values that are no keys, and they survive our writes', async () => {
+    const { principal, view } = await withKey();
+    const noise = ['typed by hand, "with" quotes ', '{"v":2,"later":true}'];
+    await editRecord(principal.user.id, (attributes) => ({
+      ...attributes,
+      byok_openai: [...(attributes['byok_openai'] ?? []), ...noise],
+    }));
+    expect((await instance.keys.listKeys(principal.user)).map((key) => key.id)).toEqual([view.id]);
+    const { key: added } = await instance.keys.add(principal, body({}), 'r2');
+    await instance.keys.remove(principal, 'openai', undefined, 'r3');
+    const attributes = (await recordOf(principal.user.id))?.attributes as Record<string, string[]>;
+    expect(attributes['byok_openai']?.toSorted()).toEqual(noise.toSorted());
+    expect(await instance.keys.listKeys(principal.user)).toEqual([]);
+    expect(added.id).not.toBe(view.id);
+  });
+
+  it('shows a duplicate id once, and the next write removes the older value', async () => {
+    const { principal, view } = await withKey();
+    await editRecord(principal.user.id, (attributes) => {
+      const [value = ''] = attributes['byok_openai'] ?? [];
+      return { ...attributes, byok_openai: [value, value.replace('"label":null', '"label":"copy"')] };
+    });
+    const [shown, ...more] = await instance.keys.listKeys(principal.user);
+    expect([shown?.id, more]).toEqual([view.id, []]);
+    await instance.keys.add(principal, body({}), 'r2');
+    const attributes = (await recordOf(principal.user.id))?.attributes as Record<string, string[]>;
+    expect(attributes['byok_openai']).toHaveLength(2);
+  });
+
+  it('is not used at all when it names another owner', async () => {
+    const { principal } = await withKey();
+    await editRecord(principal.user.id, (attributes) => ({ ...attributes, owner: ['user:someone-else'] }));
+    await expect(instance.keys.listKeys(principal.user)).rejects.toThrow('does not belong to');
+    await expect(instance.keys.add(principal, body({}), 'r2')).rejects.toThrow('does not belong to');
+    const attributes = (await recordOf(principal.user.id))?.attributes as Record<string, string[]>;
+    expect(attributes['byok_openai']).toHaveLength(1);
+  });
+
+  it('never takes an eleventh key', async () => {
+    const { principal } = await withKey();
+    await editRecord(principal.user.id, (attributes) => {
+      const [value = ''] = attributes['byok_openai'] ?? [];
+      const copies = Array.from({ length: 9 }, (_, at) => value.replace(/"id":"./, `"id":"${at}`));
+      return { ...attributes, byok_openai: [...new Set([value, ...copies])] };
+    });
+    while ((await instance.keys.listKeys(principal.user)).length < 10)
+      await instance.keys.add(principal, body({}), 'r2');
+    expect(await codeOf(instance.keys.add(principal, body({}), 'r3'))).toBe('pool_full');
+    expect(await instance.keys.listKeys(principal.user)).toHaveLength(10);
+  });
+});
+
+describe('trouble', () => {
+  it('deletes nothing when the record answers 404, as it does in a wrong realm', async () => {
+    const principal = principalOf();
+    const owner = `user:${principal.user.id}` as const;
+    const { key } = await instance.keys.add(principal, body({}), 'r1');
+    await instance.keys.recordUse(owner, 'openai', key.id);
+    // The service account of the people's realm can see that realm's users, where no record lies.
+    const astray = another({ realm: stack.keycloak.realm, client: stack.keycloak.serviceClient });
+    expect(await astray.keys.listKeys(principal.user)).toEqual([]);
+    expect(await codeOf(astray.keys.remove(principal, 'openai', undefined, 'r2'))).toBe('key_not_found');
+    expect(await codeOf(astray.keys.add(principal, body({}), 'r3'))).toBe('keycloak_unavailable');
+    const [back] = await instance.keys.listKeys(principal.user);
+    expect(back).toMatchObject({ id: key.id, last_used: expect.stringMatching(/Z$/) });
+  });
+
+  it('finds the record again when the database has forgotten it', async () => {
+    const principal = principalOf();
+    await instance.keys.add(principal, body({}), 'r1');
+    const { appUrl } = await createDatabase();
+    const restored = another({ databaseUrl: appUrl });
+    expect(await restored.keys.listKeys(principal.user)).toHaveLength(1);
+    await restored.keys.add(principal, body({}), 'r2');
+    expect(await instance.keys.listKeys(principal.user)).toHaveLength(2);
+  });
+
+  it('makes a new record when an administrator has deleted the old one', async () => {
+    const principal = principalOf();
+    await instance.keys.add(principal, body({}), 'r1');
+    const admin = await adminClient(stack.keycloak.vaultRealm);
+    await admin.users.del({ id: String((await recordOf(principal.user.id))?.id) });
+    expect(await instance.keys.listKeys(principal.user)).toEqual([]);
+    const { key } = await instance.keys.add(principal, body({}), 'r2');
+    expect((await instance.keys.listKeys(principal.user)).map((each) => each.id)).toEqual([key.id]);
+  });
+
+  it('says keycloak_unavailable while Keycloak is away, for reads and writes', async () => {
+    const away = another({ keycloakUrl: 'http://127.0.0.1:9' });
+    const principal = principalOf();
+    expect(await codeOf(away.keys.listKeys(principal.user))).toBe('keycloak_unavailable');
+    expect(await codeOf(away.keys.add(principal, body({}), 'r1'))).toBe('keycloak_unavailable');
+    expect(await codeOf(away.keys.remove(principal, 'openai', undefined, 'r1'))).toBe('keycloak_unavailable');
+  });
+
+  it('says keycloak_unavailable when the vault client is not the one', async () => {
+    const wrong = another({ client: { ...options.client, secret: 'not-the-secret' } });
+    expect(await codeOf(wrong.keys.listKeys(principalOf().user))).toBe('keycloak_unavailable');
+  });
+
+  it('says database_unavailable while Postgres is away, and writes nothing', async () => {
+    const away = another({ databaseUrl: 'postgres://nobody@127.0.0.1:9/none' });
+    const principal = principalOf();
+    expect(await codeOf(away.keys.listKeys(principal.user))).toBe('database_unavailable');
+    expect(await codeOf(away.keys.add(principal, body({}), 'r1'))).toBe('database_unavailable');
+    expect(await codeOf(away.keys.recordUse('user:x', 'openai', 'k'))).toBe('database_unavailable');
+    expect(await recordOf(principal.user.id)).toBeUndefined();
+  });
+});
+
+describe('rows have owners', () => {
+  it('and a query that names none sees none', async () => {
+    const principal = principalOf();
+    const { key } = await instance.keys.add(principal, body({}), 'r1');
+    await instance.keys.recordUse(`user:${principal.user.id}`, 'openai', key.id);
+    const plain = openDatabase({
+      url: options.databaseUrl,
+      max: 1,
+      applicationName: 'keys-test',
+      log: createLog('silent'),
+    });
+    try {
+      const anything = z.object({});
+      for (const table of ['owners', 'audit_events', 'provider_key_facts']) {
+        expect(await plain.rows(anything, `SELECT 1 FROM ${table}`)).toEqual([]);
+        const other = plain.withOwner('user:someone-else', (sql) =>
+          sql.rows(anything, `SELECT 1 FROM ${table}`),
+        );
+        expect(await other).toEqual([]);
+        const own = plain.withOwner(`user:${principal.user.id}`, (sql) =>
+          sql.rows(anything, `SELECT 1 FROM ${table}`),
+        );
+        expect(await own).not.toEqual([]);
+      }
+    } finally {
+      await plain.close();
+    }
+  });
+});
+
+describe('a submitted key', () => {
+  it('is in no answer, no error, no log line and no table', async () => {
+    const principal = principalOf();
+    const shown: unknown[] = [];
+    shown.push(await instance.keys.add(principal, body({}), 'r1'));
+    shown.push(
+      await instance.keys.listKeys(principal.user),
+      await instance.keys.listProviders(principal.user),
+    );
+    shown.push(await instance.keys.stats(principal.user));
+    const pools = await instance.keys.readPools(`user:${principal.user.id}`);
+    shown.push([...pools.values()]);
+    const refused = instance.keys.add(principal, body({ provider: 'openrouter' }), 'r2');
+    shown.push(await refused.catch((error: unknown) => [String(error), (error as Error).stack]));
+    shown.push(await recordOf(principal.user.id));
+    for (const table of ['owners', 'audit_events', 'provider_key_facts'])
+      shown.push(
+        await instance.database.withOwner(`user:${principal.user.id}`, (sql) =>
+          sql.rows(z.record(z.string(), z.unknown()), `SELECT * FROM ${table}`),
+        ),
+      );
+    const text = JSON.stringify(shown) + opened.map((each) => each.logged()).join('');
+    expect(submitted.length).toBeGreaterThan(20);
+    for (const key of submitted) expect(text.includes(key)).toBe(false);
+  });
+});

@@ -1,0 +1,28 @@
+import { enterServers, leaveServers } from './test-servers.ts';
+
+/**
+ * Runs once before all tests, outside jest's sandbox. What test files need goes to them through the
+ * environment, which worker processes inherit.
+ */
+export default async function globalSetup(): Promise<void> {
+  const startedMs = Date.now();
+  const say = (text: string) => {
+    const seconds = Math.round((Date.now() - startedMs) / 1000);
+    process.stderr.write(`[test set-up ${seconds} s] ${text}\n`);
+  };
+  const waiting = setInterval(() => {
+    say('still waiting for the servers');
+  }, 15_000);
+  const interrupted = () => {
+    void leaveServers().finally(() => process.exit(130));
+  };
+  process.once('SIGINT', interrupted);
+  process.once('SIGTERM', interrupted);
+  try {
+    say('starting Postgres and Keycloak');
+    process.env['OPS_TEST_SERVERS'] = JSON.stringify(await enterServers(say));
+    say('ready');
+  } finally {
+    clearInterval(waiting);
+  }
+}

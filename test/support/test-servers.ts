@@ -1,0 +1,195 @@
+import { createHash } from 'node:crypto';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import pg from 'pg';
+import { endLeftoverKeycloak, startKeycloak } from '../../src/cli/quickstart/keycloak.ts';
+import { KEYCLOAK_FOLDER, readArchivePin } from '../../src/cli/quickstart/keycloak-archive.ts';
+import { takeLock } from '../../src/cli/quickstart/lock.ts';
+import { endLeftoverPostgres, startPostgres, type RunningPostgres } from '../../src/cli/quickstart/postgres.ts';
+import { commandLine, isAlive } from '../../src/cli/quickstart/processes.ts';
+import { addDemo, readDemo, signInAsBootstrapAdmin } from '../../src/cli/quickstart/realm-setup.ts';
+import { createSecrets, writePrivateFile } from '../../src/cli/quickstart/secrets.ts';
+import { MIGRATIONS_FOLDER, runMigrations } from '../../src/lib/migrations.ts';
+
+/** What a test file needs to know of the servers; handed to the workers through the environment. */
+export interface ServersInUse {
+  keycloakUrl: string;
+  keycloakPid: number;
+  adminPassword: string;
+  webSecret: string;
+  serviceSecret: string;
+  vaultSecret: string;
+  postgresPid: number;
+  superuserUrl: string;
+  ownerUrl: string;
+  appUrl: string;
+}
+
+export const TEST_DATA_DIR = path.resolve(import.meta.dirname, '..', '..', '.data', 'test');
+export const TEMPLATE_DATABASE = 'ops_center_template';
+const RUNS = path.join(TEST_DATA_DIR, 'runs');
+const SERVERS_FILE = path.join(TEST_DATA_DIR, 'servers.json');
+const KEYCLOAK_HOME = path.join(TEST_DATA_DIR, readArchivePin().home);
+
+/**
+ * Starts Postgres and Keycloak for this run, or joins those of a run that is under way: two runs in one
+ * checkout share them, and the last one out stops them.
+ */
+export async function enterServers(say: (text: string) => void): Promise<ServersInUse> {
+  mkdirSync(RUNS, { recursive: true });
+  const release = await lockServers();
+  try {
+    const running = readRunning();
+    const servers = running !== undefined && otherRuns().length > 0 ? running : await startServers(say);
+    writeFileSync(path.join(RUNS, String(process.pid)), '');
+    return servers;
+  } catch (error) {
+    if (otherRuns().length === 0) await stopServers();
+    throw error;
+  } finally {
+    release();
+  }
+}
+
+/** Ends this run's use; the last run stops the servers. */
+export async function leaveServers(): Promise<void> {
+  const release = await lockServers();
+  try {
+    rmSync(path.join(RUNS, String(process.pid)), { force: true });
+    if (otherRuns().length === 0) await stopServers();
+  } finally {
+    release();
+  }
+}
+
+function lockServers(): Promise<() => void> {
+  return takeLock({
+    file: path.join(TEST_DATA_DIR, 'lock'),
+    waitMs: 12 * 60_000,
+    busyMessage: (pid) => `Process ${pid} has held the test servers' lock for 12 minutes.`,
+  });
+}
+
+/** Runs that are under way; what a killed run left behind is cleared. */
+function otherRuns(): number[] {
+  const pids = readdirSync(RUNS).map(Number);
+  for (const pid of pids) {
+    if (!isAlive(pid) || !(commandLine(pid) ?? []).some((part) => part.includes('jest')))
+      rmSync(path.join(RUNS, String(pid)), { force: true });
+  }
+  return readdirSync(RUNS)
+    .map(Number)
+    .filter((pid) => pid !== process.pid);
+}
+
+function readRunning(): ServersInUse | undefined {
+  if (!existsSync(SERVERS_FILE)) return undefined;
+  const servers = JSON.parse(readFileSync(SERVERS_FILE, 'utf8')) as ServersInUse;
+  return isAlive(servers.keycloakPid) && isAlive(servers.postgresPid) ? servers : undefined;
+}
+
+async function startServers(say: (text: string) => void): Promise<ServersInUse> {
+  await stopServers();
+  rmSync(path.join(TEST_DATA_DIR, 'postgres'), { recursive: true, force: true });
+  const secrets = createSecrets(TEST_DATA_DIR);
+  const started = await Promise.allSettled([startTestPostgres(say), startTestKeycloak(say)]);
+  const failed = started.find((result) => result.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+  const [postgres, keycloak] = started.map((result) => (result as PromiseFulfilledResult<unknown>).value) as [
+    RunningPostgres,
+    { url: string; pid: number },
+  ];
+  const servers: ServersInUse = {
+    keycloakUrl: keycloak.url,
+    keycloakPid: keycloak.pid,
+    adminPassword: secrets.get('keycloak-admin'),
+    webSecret: secrets.get('keycloak-web-client'),
+    serviceSecret: secrets.get('keycloak-service-client'),
+    vaultSecret: secrets.get('keycloak-vault-client'),
+    postgresPid: postgres.pid,
+    superuserUrl: postgres.urlFor('superuser', 'postgres'),
+    ownerUrl: postgres.urlFor('owner'),
+    appUrl: postgres.urlFor('app'),
+  };
+  writePrivateFile(SERVERS_FILE, JSON.stringify(servers));
+  return servers;
+}
+
+async function stopServers(): Promise<void> {
+  rmSync(SERVERS_FILE, { force: true });
+  await Promise.all([
+    endLeftoverKeycloak(KEYCLOAK_HOME),
+    endLeftoverPostgres(path.join(TEST_DATA_DIR, 'postgres', 'data')),
+  ]);
+}
+
+async function startTestPostgres(say: (text: string) => void): Promise<RunningPostgres> {
+  const postgres = await startPostgres({
+    dataDir: TEST_DATA_DIR,
+    port: 0,
+    secrets: createSecrets(TEST_DATA_DIR),
+    durable: false,
+    note: (text) => {
+      say(`Postgres: ${text}`);
+    },
+  });
+  await makeTemplate(postgres);
+  return postgres;
+}
+
+/** The database that every test file clones: migrated once per run. */
+async function makeTemplate(postgres: RunningPostgres): Promise<void> {
+  const admin = new pg.Client({ connectionString: postgres.urlFor('superuser', 'postgres') });
+  await admin.connect();
+  try {
+    await admin.query(`CREATE DATABASE ${TEMPLATE_DATABASE} OWNER ops_center_owner`);
+  } finally {
+    await admin.end();
+  }
+  if (readdirSync(MIGRATIONS_FOLDER).length > 0)
+    await runMigrations({ ownerUrl: postgres.urlFor('owner', TEMPLATE_DATABASE), appRole: 'ops_center' });
+}
+
+/**
+ * Each run begins with the realms as imported: what an earlier run left in them is replaced by a copy
+ * that was made right after the import, and that is made anew when a realm file changes.
+ */
+async function startTestKeycloak(say: (text: string) => void) {
+  const state = path.join(KEYCLOAK_HOME, 'data', 'h2');
+  const fresh = path.join(TEST_DATA_DIR, `realms-${hashOfRealmFiles()}`);
+  rmSync(state, { recursive: true, force: true });
+  if (existsSync(fresh)) cpSync(fresh, state, { recursive: true });
+  const keycloak = await startBareKeycloak(say);
+  if (existsSync(fresh)) return keycloak;
+  const admin = await signInAsBootstrapAdmin(keycloak.url, createSecrets(TEST_DATA_DIR).get('keycloak-admin'));
+  await addDemo(admin, 'ops-center', await readDemo());
+  say('Keycloak: keeping a copy of the fresh realms for later runs');
+  await keycloak.stop();
+  for (const old of readdirSync(TEST_DATA_DIR).filter((name) => name.startsWith('realms-')))
+    rmSync(path.join(TEST_DATA_DIR, old), { recursive: true });
+  cpSync(state, fresh, { recursive: true });
+  return startBareKeycloak(say);
+}
+
+function startBareKeycloak(say: (text: string) => void) {
+  return startKeycloak({
+    dataDir: TEST_DATA_DIR,
+    port: 0,
+    secrets: createSecrets(TEST_DATA_DIR),
+    // Every test app has a web client of its own; nothing listens at the imported one's address.
+    publicUrl: 'http://localhost:1',
+    internalUrl: 'http://localhost:1',
+    environment: process.env,
+    note: (text) => {
+      say(`Keycloak: ${text}`);
+    },
+  });
+}
+
+function hashOfRealmFiles(): string {
+  const hash = createHash('sha256');
+  const secrets = path.join(TEST_DATA_DIR, 'secrets', 'keycloak-admin');
+  hash.update(existsSync(secrets) ? readFileSync(secrets) : createSecrets(TEST_DATA_DIR).get('keycloak-admin'));
+  for (const file of readdirSync(KEYCLOAK_FOLDER).sort()) hash.update(readFileSync(path.join(KEYCLOAK_FOLDER, file)));
+  return hash.digest('hex').slice(0, 16);
+}
