@@ -52,9 +52,9 @@ export async function startDemoUpstream(options: DemoUpstreamOptions = {}): Prom
   return {
     url: `http://${host.includes(':') ? `[${host}]` : host}:${String(port)}/v1`,
     async stop() {
-      
+      stopping.abort();
       server.close();
-      
+      server.closeAllConnections();
       await closed;
     },
   };

@@ -37,6 +37,7 @@ export function createEventReader<Event extends TimedEvent>(
 ): () => Promise<void> {
   const pageSize = deps.pageSize ?? 100;
   let cursorMs: number | undefined;
+  let savedMs: number | undefined;
   /** Events obeyed within the overlap, with their times. */
   const seen = new Map<string, number>();
 
@@ -61,8 +62,8 @@ export function createEventReader<Event extends TimedEvent>(
   }
 
   return async () => {
-    const isFirst = cursorMs === undefined;
-    const fromMs = cursorMs ?? (await startingPoint());
+    // Kept at once: a first poll that fails half-way must not begin later next time.
+    const fromMs = (cursorMs ??= await startingPoint());
     let newestMs = fromMs;
     const obeyed = new Map<string, number>();
     // A new event moves the others to later places: pages can repeat an event, never leave one out.
@@ -80,7 +81,8 @@ export function createEventReader<Event extends TimedEvent>(
       }
       if (page.length < pageSize) break;
     }
-    if (isFirst || newestMs > fromMs) await save(newestMs);
+    if (newestMs !== savedMs) await save(newestMs);
+    savedMs = newestMs;
     // Only now: what failed half-way is read and obeyed again.
     cursorMs = newestMs;
     for (const [id, time] of obeyed) seen.set(id, time);

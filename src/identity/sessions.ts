@@ -7,7 +7,6 @@ import type { Log } from '../lib/log.ts';
 import { SessionContent, type StoredSession } from './schema.ts';
 
 declare module 'express-session' {
-  // eslint-disable-next-line @typescript-eslint/no-empty-object-type -- only an interface can add to theirs
   interface SessionData extends Partial<SessionContent> {}
 }
 

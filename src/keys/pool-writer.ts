@@ -15,7 +15,7 @@ export interface PoolWriterDeps {
 }
 
 /** One change to the keys of one owner and provider. */
-export interface PoolChange {
+interface PoolChange {
   owner: Owner;
   ownerName: string;
   provider: string;

@@ -16,7 +16,6 @@ import type { Vault } from './vault.ts';
 import { keyStats, keyView, providerView, type KnownKey } from './views.ts';
 
 export type { Owner } from './record.ts';
-export type { TestStatus } from './schema.ts';
 
 export interface KeyServiceDeps {
   database: Database;

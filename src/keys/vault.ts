@@ -42,7 +42,7 @@ export interface Vault {
   writeValues(owner: Owner, record: VaultRecord, change: ValueChange): Promise<boolean>;
 }
 
-export interface ValueChange {
+interface ValueChange {
   provider: string;
   values: readonly string[];
   /** Kept up to date with each write. */

@@ -3,7 +3,7 @@ import { createServer, request, type IncomingMessage, type ServerResponse } from
 import type { AddressInfo } from 'node:net';
 
 /** What becomes of a call: passed on, answered here without being passed on, or held unanswered. */
-export type Verdict = 'pass' | { answer: number } | 'hold';
+type Verdict = 'pass' | { answer: number } | 'hold';
 
 export interface Relay {
   /** Keycloak's address by way of the relay. */

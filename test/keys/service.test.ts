@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
+import { AUDIT_ACTIONS } from '../../src/audit/service.ts';
 import { isAppError, type ErrorCode } from '../../src/lib/errors.ts';
 import { createDatabase as openDatabase } from '../../src/lib/database.ts';
 import { createLog } from '../../src/lib/log.ts';
@@ -85,7 +86,12 @@ async function codeOf(work: Promise<unknown>): Promise<ErrorCode> {
 }
 
 async function auditOf(userId: string) {
-  const row = z.object({ actor: z.string(), action: z.string(), object: z.string(), request_id: z.string() });
+  const row = z.object({
+    actor: z.string(),
+    action: z.enum(AUDIT_ACTIONS),
+    object: z.string(),
+    request_id: z.string(),
+  });
   return instance.database.withOwner(`user:${userId}`, (sql) =>
     sql.rows(row, 'SELECT actor, action, object, request_id FROM audit_events ORDER BY id'),
   );

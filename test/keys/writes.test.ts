@@ -109,31 +109,31 @@ describe('writers of one owner', () => {
   it('wait for one another, and give up as busy with a time to come back', async () => {
     const principal = principalOf();
     await direct.keys.add(principal, openaiKey(), 'r1');
-    let release: () => void = () => undefined;
-    const held = new Promise<void>((resolve) => {
-      release = resolve;
-    });
+    const [taken, release] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()];
     const holder = direct.database.connection(async (connection) => {
       const name = `keys user:${principal.user.id}`;
       await connection.run('SELECT pg_advisory_lock(hashtextextended($1, 0))', [name]);
-      await held;
+      taken.resolve(undefined);
+      await release.promise;
       await connection.run('SELECT pg_advisory_unlock(hashtextextended($1, 0))', [name]);
     });
-    const impatient = another({ lockMs: 300 });
-    const waiting = impatient.keys.add(principal, openaiKey(), 'r2');
-    const queued = impatient.keys.add(principal, openaiKey(), 'r3');
-    await expect(waiting).rejects.toMatchObject({
-      code: 'busy',
-      status: 503,
-      headers: { 'retry-after': '5' },
-    });
-    await expect(queued).rejects.toMatchObject({ code: 'busy' });
-    // Another owner's writes do not wait for this one's.
-    expect(await codeOf(impatient.keys.add(principalOf(), openaiKey(), 'r4'))).toBe('none');
-    const patient = direct.keys.add(principal, openaiKey(), 'r5');
-    release();
-    await holder;
-    expect(await codeOf(patient)).toBe('none');
+    try {
+      await taken.promise;
+      const impatient = another({ lockMs: 2_000 });
+      const refused = ['r2', 'r3'].map((id) =>
+        impatient.keys.add(principal, openaiKey(), id).catch((error: unknown) => error),
+      );
+      // Another owner's writes do not wait for this one's.
+      expect(await codeOf(impatient.keys.add(principalOf(), openaiKey(), 'r4'))).toBe('none');
+      for (const error of await Promise.all(refused))
+        expect(error).toMatchObject({ code: 'busy', status: 503, headers: { 'retry-after': '5' } });
+      const patient = codeOf(direct.keys.add(principal, openaiKey(), 'r5'));
+      release.resolve(undefined);
+      expect(await patient).toBe('none');
+    } finally {
+      release.resolve(undefined);
+      await holder;
+    }
     expect(await idsOf(principal)).toHaveLength(2);
   });
 });
@@ -271,7 +271,7 @@ describe('losing Postgres in the middle of a write', () => {
            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
         );
       }
-      return 'pass';
+      return 'pass' as const;
     });
     expect(await codeOf(lost.keys.add(principal, openaiKey(), 'r2'))).toBe('database_unavailable');
     expect(isCut).toBe(true);

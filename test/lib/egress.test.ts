@@ -422,18 +422,18 @@ describe('our own listeners, database and Keycloak', () => {
   it('are resolved anew on every look-up', async () => {
     let address = '9.9.9.9';
     const lookup = (host: string) => Promise.resolve([host === 'keycloak.example' ? address : PUBLIC]);
-    const { admit } = policy({ lookup, forbidden: () => [{ host: 'keycloak.example', port: 443 }] });
-    expect(await admit('host.example', 443)).toHaveLength(1);
+    const changing = policy({ lookup, forbidden: () => [{ host: 'keycloak.example', port: 443 }] });
+    expect(await changing.admit('host.example', 443)).toHaveLength(1);
     address = PUBLIC;
-    await expect(admit('host.example', 443)).rejects.toThrow('endpoint_forbidden');
+    await expect(changing.admit('host.example', 443)).rejects.toThrow('endpoint_forbidden');
   });
 
   it('are asked for anew on every look-up, since ports are chosen while we start', async () => {
     const spots: { host: string; port: number }[] = [];
-    const { admit } = policy({ forbidden: () => spots });
-    expect(await admit('host.example', 443)).toHaveLength(1);
+    const changing = policy({ forbidden: () => spots });
+    expect(await changing.admit('host.example', 443)).toHaveLength(1);
     spots.push({ host: PUBLIC, port: 443 });
-    await expect(admit('host.example', 443)).rejects.toThrow('endpoint_forbidden');
+    await expect(changing.admit('host.example', 443)).rejects.toThrow('endpoint_forbidden');
   });
 
   it('fail closed at their port while their name cannot be resolved', async () => {

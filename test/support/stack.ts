@@ -1,9 +1,9 @@
 import KcAdminClient from '@keycloak/keycloak-admin-client';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { signInAsBootstrapAdmin, webClientAddresses } from '../../src/cli/quickstart/realm-setup.ts';
 import type { Tier } from '../../src/tiers.ts';
-import { TEMPLATE_DATABASE, type ServersInUse } from './test-servers.ts';
+import { withDatabase, type ServersInUse } from './test-servers.ts';
 
 export interface ClientCredentials {
   id: string;
@@ -46,7 +46,7 @@ export async function adminClient(realm: string = stack.keycloak.realm): Promise
 export async function createDatabase(): Promise<{ appUrl: string; ownerUrl: string }> {
   const name = `test_${randomBytes(8).toString('hex')}`;
   await asSuperuser(
-    `CREATE DATABASE ${name} OWNER ops_center_owner TEMPLATE ${TEMPLATE_DATABASE} STRATEGY wal_log`,
+    `CREATE DATABASE ${name} OWNER ops_center_owner TEMPLATE ${servers.template} STRATEGY wal_log`,
   );
   return { appUrl: withDatabase(servers.appUrl, name), ownerUrl: withDatabase(servers.ownerUrl, name) };
 }
@@ -92,11 +92,12 @@ export async function createWebClient(publicUrl: string): Promise<ClientCredenti
     id: `web-${randomBytes(6).toString('hex')}`,
     secret: randomBytes(24).toString('base64url'),
   };
-  const { id: _id, protocolMappers = [], ...rest } = original;
+  const { protocolMappers = [], ...rest } = original;
+  delete rest.id;
   await admin.clients.create({
     ...rest,
     ...webClientAddresses(original.attributes, publicUrl, publicUrl),
-    protocolMappers: protocolMappers.map(({ id: _mapperId, ...mapper }) => mapper),
+    protocolMappers: protocolMappers.map((mapper) => ({ ...mapper, id: randomUUID() })),
     clientId: credentials.id,
     secret: credentials.secret,
   });
@@ -111,12 +112,6 @@ async function asSuperuser(text: string): Promise<void> {
   } finally {
     await client.end();
   }
-}
-
-function withDatabase(url: string, name: string): string {
-  const changed = new URL(url);
-  changed.pathname = `/${name}`;
-  return changed.href;
 }
 
 function readServers(): ServersInUse {

@@ -2,13 +2,18 @@ import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import pg from 'pg';
-import { endLeftoverKeycloak, startKeycloak } from '../../src/cli/quickstart/keycloak.ts';
-import { KEYCLOAK_FOLDER, readArchivePin } from '../../src/cli/quickstart/keycloak-archive.ts';
+import { endKeycloak, startKeycloak } from '../../src/cli/quickstart/keycloak.ts';
+import { KEYCLOAK_FOLDER, keycloakHome } from '../../src/cli/quickstart/keycloak-archive.ts';
 import { takeLock } from '../../src/cli/quickstart/lock.ts';
-import { endLeftoverPostgres, startPostgres, type RunningPostgres } from '../../src/cli/quickstart/postgres.ts';
+import {
+  endLeftoverPostgres,
+  startPostgres,
+  type RunningPostgres,
+} from '../../src/cli/quickstart/postgres.ts';
 import { commandLine, isAlive } from '../../src/cli/quickstart/processes.ts';
-import { addDemo, readDemo, signInAsBootstrapAdmin } from '../../src/cli/quickstart/realm-setup.ts';
+import { addDemo, signInAsBootstrapAdmin } from '../../src/cli/quickstart/realm-setup.ts';
 import { createSecrets, writePrivateFile } from '../../src/cli/quickstart/secrets.ts';
+import { readDemo } from '../../src/doctor/demo-users.ts';
 import { MIGRATIONS_FOLDER, runMigrations } from '../../src/lib/migrations.ts';
 
 /** What a test file needs to know of the servers; handed to the workers through the environment. */
@@ -23,13 +28,16 @@ export interface ServersInUse {
   superuserUrl: string;
   ownerUrl: string;
   appUrl: string;
+  /** A migrated database to clone. */
+  template: string;
 }
 
+type Servers = Omit<ServersInUse, 'template'>;
+
 export const TEST_DATA_DIR = path.resolve(import.meta.dirname, '..', '..', '.data', 'test');
-export const TEMPLATE_DATABASE = 'ops_center_template';
 const RUNS = path.join(TEST_DATA_DIR, 'runs');
 const SERVERS_FILE = path.join(TEST_DATA_DIR, 'servers.json');
-const KEYCLOAK_HOME = path.join(TEST_DATA_DIR, readArchivePin().home);
+const KEYCLOAK_HOME = keycloakHome(TEST_DATA_DIR);
 
 /**
  * Starts Postgres and Keycloak for this run, or joins those of a run that is under way: two runs in one
@@ -42,7 +50,7 @@ export async function enterServers(say: (text: string) => void): Promise<Servers
     const running = readRunning();
     const servers = running !== undefined && otherRuns().length > 0 ? running : await startServers(say);
     writeFileSync(path.join(RUNS, String(process.pid)), '');
-    return servers;
+    return { ...servers, template: await ensureTemplate(servers) };
   } catch (error) {
     if (otherRuns().length === 0) await stopServers();
     throw error;
@@ -82,13 +90,13 @@ function otherRuns(): number[] {
     .filter((pid) => pid !== process.pid);
 }
 
-function readRunning(): ServersInUse | undefined {
+function readRunning(): Servers | undefined {
   if (!existsSync(SERVERS_FILE)) return undefined;
-  const servers = JSON.parse(readFileSync(SERVERS_FILE, 'utf8')) as ServersInUse;
+  const servers = JSON.parse(readFileSync(SERVERS_FILE, 'utf8')) as Servers;
   return isAlive(servers.keycloakPid) && isAlive(servers.postgresPid) ? servers : undefined;
 }
 
-async function startServers(say: (text: string) => void): Promise<ServersInUse> {
+async function startServers(say: (text: string) => void): Promise<Servers> {
   await stopServers();
   rmSync(path.join(TEST_DATA_DIR, 'postgres'), { recursive: true, force: true });
   const secrets = createSecrets(TEST_DATA_DIR);
@@ -99,7 +107,7 @@ async function startServers(say: (text: string) => void): Promise<ServersInUse> 
     RunningPostgres,
     { url: string; pid: number },
   ];
-  const servers: ServersInUse = {
+  const servers: Servers = {
     keycloakUrl: keycloak.url,
     keycloakPid: keycloak.pid,
     adminPassword: secrets.get('keycloak-admin'),
@@ -118,13 +126,13 @@ async function startServers(say: (text: string) => void): Promise<ServersInUse> 
 async function stopServers(): Promise<void> {
   rmSync(SERVERS_FILE, { force: true });
   await Promise.all([
-    endLeftoverKeycloak(KEYCLOAK_HOME),
+    endKeycloak(KEYCLOAK_HOME),
     endLeftoverPostgres(path.join(TEST_DATA_DIR, 'postgres', 'data')),
   ]);
 }
 
-async function startTestPostgres(say: (text: string) => void): Promise<RunningPostgres> {
-  const postgres = await startPostgres({
+function startTestPostgres(say: (text: string) => void): Promise<RunningPostgres> {
+  return startPostgres({
     dataDir: TEST_DATA_DIR,
     port: 0,
     secrets: createSecrets(TEST_DATA_DIR),
@@ -133,21 +141,31 @@ async function startTestPostgres(say: (text: string) => void): Promise<RunningPo
       say(`Postgres: ${text}`);
     },
   });
-  await makeTemplate(postgres);
-  return postgres;
 }
 
-/** The database that every test file clones: migrated once per run. */
-async function makeTemplate(postgres: RunningPostgres): Promise<void> {
-  const admin = new pg.Client({ connectionString: postgres.urlFor('superuser', 'postgres') });
+/** The database that test files clone: made once for each state of the migrations. */
+async function ensureTemplate(servers: Servers): Promise<string> {
+  const template = `template_${hashOfFiles(MIGRATIONS_FOLDER)}`;
+  const admin = new pg.Client({ connectionString: servers.superuserUrl });
   await admin.connect();
   try {
-    await admin.query(`CREATE DATABASE ${TEMPLATE_DATABASE} OWNER ops_center_owner`);
+    const { rowCount } = await admin.query('SELECT FROM pg_database WHERE datname = $1', [template]);
+    if (rowCount === 1) return template;
+    const draft = `draft_${process.pid}_${Date.now()}`;
+    await admin.query(`CREATE DATABASE ${draft} OWNER ops_center_owner`);
+    await runMigrations({ ownerUrl: withDatabase(servers.ownerUrl, draft), appRole: 'ops_center' });
+    await admin.query(`ALTER DATABASE ${draft} RENAME TO ${template}`);
+    return template;
   } finally {
     await admin.end();
   }
-  if (readdirSync(MIGRATIONS_FOLDER).length > 0)
-    await runMigrations({ ownerUrl: postgres.urlFor('owner', TEMPLATE_DATABASE), appRole: 'ops_center' });
+}
+
+/** The same server and login, another database. */
+export function withDatabase(url: string, name: string): string {
+  const changed = new URL(url);
+  changed.pathname = `/${name}`;
+  return changed.href;
 }
 
 /**
@@ -156,12 +174,15 @@ async function makeTemplate(postgres: RunningPostgres): Promise<void> {
  */
 async function startTestKeycloak(say: (text: string) => void) {
   const state = path.join(KEYCLOAK_HOME, 'data', 'h2');
-  const fresh = path.join(TEST_DATA_DIR, `realms-${hashOfRealmFiles()}`);
+  const fresh = path.join(TEST_DATA_DIR, `realms-${hashOfRealms()}`);
   rmSync(state, { recursive: true, force: true });
   if (existsSync(fresh)) cpSync(fresh, state, { recursive: true });
   const keycloak = await startBareKeycloak(say);
   if (existsSync(fresh)) return keycloak;
-  const admin = await signInAsBootstrapAdmin(keycloak.url, createSecrets(TEST_DATA_DIR).get('keycloak-admin'));
+  const admin = await signInAsBootstrapAdmin(
+    keycloak.url,
+    createSecrets(TEST_DATA_DIR).get('keycloak-admin'),
+  );
   await addDemo(admin, 'ops-center', await readDemo());
   say('Keycloak: keeping a copy of the fresh realms for later runs');
   await keycloak.stop();
@@ -186,10 +207,14 @@ function startBareKeycloak(say: (text: string) => void) {
   });
 }
 
-function hashOfRealmFiles(): string {
-  const hash = createHash('sha256');
-  const secrets = path.join(TEST_DATA_DIR, 'secrets', 'keycloak-admin');
-  hash.update(existsSync(secrets) ? readFileSync(secrets) : createSecrets(TEST_DATA_DIR).get('keycloak-admin'));
-  for (const file of readdirSync(KEYCLOAK_FOLDER).sort()) hash.update(readFileSync(path.join(KEYCLOAK_FOLDER, file)));
+/** The realms hold the secrets that they were imported with. */
+function hashOfRealms(): string {
+  const secrets = createSecrets(TEST_DATA_DIR);
+  return hashOfFiles(KEYCLOAK_FOLDER, secrets.get('keycloak-admin'));
+}
+
+function hashOfFiles(folder: string, more = ''): string {
+  const hash = createHash('sha256').update(more);
+  for (const file of readdirSync(folder).sort()) hash.update(readFileSync(path.join(folder, file)));
   return hash.digest('hex').slice(0, 16);
 }

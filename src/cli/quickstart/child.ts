@@ -18,6 +18,8 @@ export interface ChildOptions {
   /** What it prints is appended here. */
   logFile: string;
   runAs?: RunAs | undefined;
+  /** Ends a command that runs to its end. */
+  signal?: AbortSignal | undefined;
 }
 
 export interface Child {
@@ -66,7 +68,10 @@ export async function runToEnd(options: Omit<ChildOptions, 'logFile'>): Promise<
     cwd: options.cwd,
     env: options.env,
     stdio: ['ignore', 'pipe', 'pipe'],
+    // A Ctrl-C in the terminal is for us to act on.
+    detached: true,
     ...(options.runAs ?? {}),
+    ...(options.signal ? { signal: options.signal } : {}),
   });
   let printed = '';
   for (const stream of [child.stdout, child.stderr]) {

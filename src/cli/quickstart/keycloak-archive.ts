@@ -19,48 +19,64 @@ export interface ArchivePin {
 
 /** Reads the one place where the archive is pinned; a line as `sha256sum` writes it. */
 export function readArchivePin(file = path.join(KEYCLOAK_FOLDER, 'archive.sha256')): ArchivePin {
-  const match = /^([0-9a-f]{64}) {2}(keycloak-quarkus-dist-(\S+)\.zip)$/.exec(readFileSync(file, 'utf8').trim());
+  const match = /^([0-9a-f]{64}) {2}(keycloak-quarkus-dist-(\S+)\.zip)$/.exec(
+    readFileSync(file, 'utf8').trim(),
+  );
   if (match === null) throw new StartError(`${file} is not a line of sha256sum.`);
   const [, sha256 = '', name = '', version = ''] = match;
   return { sha256, file: name, home: `keycloak-${version}` };
 }
 
+/** Where the pinned Keycloak is unpacked, and where it keeps its data. */
+export function keycloakHome(dataDir: string): string {
+  return path.join(dataDir, readArchivePin().home);
+}
+
 export interface InstallOptions {
   dataDir: string;
+  /** Keycloak's home folder. */
+  home: string;
   /** The environment of ours that Maven is given: PATH, HOME, JAVA_HOME, MAVEN_OPTS. */
   env: Record<string, string>;
   note: (text: string) => void;
+  signal?: AbortSignal | undefined;
 }
 
 /**
- * Makes sure that the pinned Keycloak is unpacked in DATA_DIR. Fetches it with Maven on the first run.
- * @returns Keycloak's home folder.
+ * Makes sure that the pinned Keycloak is unpacked. Fetches it with Maven on the first run.
  * @throws StartError without Maven, or when the archive is not the pinned one.
  */
-export async function installKeycloak(options: InstallOptions): Promise<string> {
+export async function installKeycloak(options: InstallOptions): Promise<void> {
+  if (existsSync(path.join(options.home, 'bin', 'kc.sh'))) return;
   const pin = readArchivePin();
-  const home = path.join(options.dataDir, pin.home);
-  if (existsSync(path.join(home, 'bin', 'kc.sh'))) return home;
   const folder = path.join(options.dataDir, 'download');
   await mkdir(folder, { recursive: true });
   const archive = path.join(folder, pin.file);
   options.note('fetching the archive (177 MB) with Maven');
-  await fetchWithMaven(folder, options.env);
+  await fetchWithMaven(folder, options);
   options.note('checking the archive');
   await verifyArchive(archive, pin.sha256);
+  options.signal?.throwIfAborted();
   options.note('unpacking');
-  await unpackArchive(archive, pin.home, home);
+  await unpackArchive(archive, pin.home, options.home);
   await rm(folder, { recursive: true, force: true });
-  return home;
 }
 
-async function fetchWithMaven(folder: string, env: Record<string, string>): Promise<void> {
+async function fetchWithMaven(folder: string, options: InstallOptions): Promise<void> {
   try {
     await runToEnd({
       command: 'mvn',
-      args: ['-B', '-ntp', '-f', path.join(KEYCLOAK_FOLDER, 'pom.xml'), 'dependency:copy', `-Darchive.folder=${folder}`],
-      env,
+      args: [
+        '-B',
+        '-ntp',
+        '-f',
+        path.join(KEYCLOAK_FOLDER, 'pom.xml'),
+        'dependency:copy',
+        `-Darchive.folder=${folder}`,
+      ],
+      env: options.env,
       cwd: folder,
+      signal: options.signal,
     });
   } catch (error) {
     if (!(error instanceof StartError) || !error.message.includes('ENOENT')) throw error;
@@ -99,7 +115,8 @@ export async function unpackArchive(archive: string, inside: string, target: str
     for await (const entry of zip.eachEntry()) {
       // yauzl refuses `..`, absolute names and backslashes itself; this is the second line.
       const file = path.resolve(draft, entry.fileName);
-      if (!file.startsWith(draft + path.sep)) throw new StartError(`${archive} holds a path that leads outside.`);
+      if (!file.startsWith(draft + path.sep))
+        throw new StartError(`${archive} holds a path that leads outside.`);
       if (entry.fileName.endsWith('/')) {
         await mkdir(file, { recursive: true });
         continue;

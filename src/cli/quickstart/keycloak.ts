@@ -3,7 +3,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fetch } from 'undici';
 import { runToEnd, startChild, tailOf, type Child } from './child.ts';
-import { installKeycloak, KEYCLOAK_FOLDER } from './keycloak-archive.ts';
+import { installKeycloak, KEYCLOAK_FOLDER, keycloakHome } from './keycloak-archive.ts';
 import { choosePort } from './ports.ts';
 import { endProcess, isAlive, listProcesses } from './processes.ts';
 import type { Secrets } from './secrets.ts';
@@ -20,6 +20,8 @@ export interface KeycloakOptions {
   /** Our own environment: PATH, HOME, JAVA_HOME and MAVEN_OPTS are handed on. */
   environment: Record<string, string | undefined>;
   note: (text: string) => void;
+  /** Gives the start up; nothing is left running then. */
+  signal?: AbortSignal | undefined;
 }
 
 export interface RunningKeycloak {
@@ -47,10 +49,11 @@ const READY_WITHIN_MS = 10 * 60_000;
 export async function startKeycloak(options: KeycloakOptions): Promise<RunningKeycloak> {
   const env = inheritedEnvironment(options.environment);
   await requireJava(env, options.dataDir);
-  const home = await installKeycloak({ dataDir: options.dataDir, env, note: options.note });
-  await endLeftoverKeycloak(home);
+  const home = keycloakHome(options.dataDir);
+  await endKeycloak(home);
   const port = await choosePort(options.port, 'KEYCLOAK_PORT');
   const managementPort = await choosePort(0, 'KEYCLOAK_PORT');
+  await installKeycloak({ ...options, home, env });
   const realmValues = realmVariables(options);
   await prepareImport(home, realmValues);
   const logFile = path.join(options.dataDir, 'keycloak.log');
@@ -69,9 +72,16 @@ export async function startKeycloak(options: KeycloakOptions): Promise<RunningKe
     cwd: home,
     logFile,
   });
-  const server = { url, port, managementPort, pid: child.pid, ended: child.ended, stop: () => endKeycloak(home) };
+  const server = {
+    url,
+    port,
+    managementPort,
+    pid: child.pid,
+    ended: child.ended,
+    stop: () => endKeycloak(home),
+  };
   try {
-    await untilReady(managementPort, child, logFile);
+    await untilReady(managementPort, child, logFile, options.signal);
     return server;
   } catch (error) {
     await server.stop();
@@ -84,13 +94,11 @@ export function placeholdersOf(realmFile: string): string[] {
   return [...new Set([...realmFile.matchAll(/\$\{([A-Z][A-Z0-9_]*)\}/g)].map((match) => match[1] ?? ''))];
 }
 
-/** Ends every process of the Keycloak in `home`, whoever started it. */
-export async function endLeftoverKeycloak(home: string): Promise<void> {
-  await endKeycloak(home);
-}
-
-/** The JVM names its home on the command line; the script around it ends with it. */
-async function endKeycloak(home: string): Promise<void> {
+/**
+ * Ends every process of the Keycloak in `home`, whoever started it. The JVM names its home on the command
+ * line; the script around it ends with it.
+ */
+export async function endKeycloak(home: string): Promise<void> {
   const script = path.join(home, 'bin', 'kc.sh');
   // kc.sh spells its home that way.
   const homeOption = `-Dkc.home.dir=${home}/bin/..`;
@@ -160,17 +168,24 @@ function serverArguments(url: string, port: number, managementPort: number): str
   ];
 }
 
-async function untilReady(managementPort: number, child: Child, logFile: string): Promise<void> {
+async function untilReady(
+  managementPort: number,
+  child: Child,
+  logFile: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const untilMs = Date.now() + READY_WITHIN_MS;
   let ended: string | undefined;
   void child.ended.then((how) => {
     ended = how;
   });
   for (;;) {
+    signal?.throwIfAborted();
     if (ended !== undefined || !isAlive(child.pid)) {
       throw new StartError(`Keycloak ${ended ?? 'ended'}. The end of ${logFile}:\n${await tailOf(logFile)}`);
     }
-    if (Date.now() > untilMs) throw new StartError(`Keycloak did not become ready in 10 minutes; see ${logFile}`);
+    if (Date.now() > untilMs)
+      throw new StartError(`Keycloak did not become ready in 10 minutes; see ${logFile}`);
     // "Listening" is logged before the schema and the import are done; this alone says ready.
     const answer = await fetch(`http://127.0.0.1:${managementPort}/health/ready`).catch(() => undefined);
     await answer?.body?.cancel();

@@ -21,7 +21,8 @@ async function tryToListen(port: number, host: string): Promise<number | undefin
   const listened = await new Promise<boolean>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'EADDRINUSE') resolve(false);
-      else if (error.code === 'EACCES') reject(new StartError(`Port ${port} needs rights that you do not have.`));
+      else if (error.code === 'EACCES')
+        reject(new StartError(`Port ${port} needs rights that you do not have.`));
       else reject(error);
     });
     server.listen(port, host, () => {

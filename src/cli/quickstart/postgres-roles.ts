@@ -29,7 +29,9 @@ export async function prepareRoles(
       await ensureRole(client, login.name, `LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD ${password}`);
     }
     await client.query(`GRANT ${APP_GROUP} TO ${logins.app.name}`);
-    await client.query(`GRANT ${APP_GROUP} TO ${logins.owner.name} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE`);
+    await client.query(
+      `GRANT ${APP_GROUP} TO ${logins.owner.name} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE`,
+    );
     await ensureDatabase(client, database, logins);
   } finally {
     await client.end();

@@ -46,7 +46,8 @@ export function commandLine(pid: number): string[] | undefined {
 export function startMark(pid: number): string | undefined {
   if (!isAlive(pid)) return undefined;
   try {
-    if (!hasProc) return execFileSync('ps', ['-o', 'lstart=', '-p', String(pid)], { encoding: 'utf8' }).trim();
+    if (!hasProc)
+      return execFileSync('ps', ['-o', 'lstart=', '-p', String(pid)], { encoding: 'utf8' }).trim();
     // Field 22 of /proc/PID/stat (proc(5)); the name in field 2 may hold blanks and brackets.
     return statFields(pid)[19];
   } catch {

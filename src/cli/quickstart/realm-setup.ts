@@ -1,33 +1,7 @@
 import KcAdminClient, { NetworkError } from '@keycloak/keycloak-admin-client';
-import { readFile } from 'node:fs/promises';
-import path from 'node:path';
-import { z } from 'zod';
+import type { Demo } from '../../doctor/demo-users.ts';
 import { BOOTSTRAP_ADMIN } from './keycloak.ts';
-import { KEYCLOAK_FOLDER } from './keycloak-archive.ts';
 import { StartError } from './start-error.ts';
-
-const Demo = z.object({
-  users: z.array(
-    z.looseObject({
-      username: z.string(),
-      email: z.string(),
-      attributes: z.object({ subscription_tier: z.tuple([z.string()]) }),
-    }),
-  ),
-  organizations: z.array(
-    z.looseObject({
-      name: z.string(),
-      alias: z.string(),
-      members: z.array(z.object({ username: z.string() })),
-    }),
-  ),
-});
-export type Demo = z.infer<typeof Demo>;
-
-/** The demo users and their organization, which only local mode ever sees. */
-export async function readDemo(): Promise<Demo> {
-  return Demo.parse(JSON.parse(await readFile(path.join(KEYCLOAK_FOLDER, 'demo.json'), 'utf8')));
-}
 
 /**
  * Signs in as the admin that the first start of Keycloak made.
@@ -53,7 +27,8 @@ export async function setWebClientAddresses(
   addresses: { clientId: string; publicUrl: string; internalUrl: string },
 ): Promise<void> {
   const [client] = await admin.clients.find({ realm, clientId: addresses.clientId });
-  if (client?.id === undefined) throw new StartError(`The realm ${realm} has no client ${addresses.clientId}.`);
+  if (client?.id === undefined)
+    throw new StartError(`The realm ${realm} has no client ${addresses.clientId}.`);
   await admin.clients.update(
     { realm, id: client.id },
     { ...client, ...webClientAddresses(client.attributes, addresses.publicUrl, addresses.internalUrl) },
@@ -81,7 +56,7 @@ export function webClientAddresses(
 export async function addDemo(admin: KcAdminClient, realm: string, demo: Demo): Promise<void> {
   await admin.realms.partialImport({
     realm,
-    rep: { ifResourceExists: 'SKIP', users: demo.users as never },
+    rep: { ifResourceExists: 'SKIP', users: demo.users },
   });
   for (const { members, ...organization } of demo.organizations) {
     const id = await ensureOrganization(admin, realm, organization);
@@ -100,7 +75,7 @@ async function ensureOrganization(
   realm: string,
   organization: { name: string; alias: string },
 ): Promise<string> {
-  const found = await admin.organizations.find({ realm, search: organization.name, exact: true } as never);
+  const found = await admin.organizations.find({ realm, search: organization.name, exact: true });
   const existing = found.find((candidate) => candidate.alias === organization.alias)?.id;
   if (existing !== undefined) return existing;
   const made = await admin.organizations.create({ realm, ...organization });

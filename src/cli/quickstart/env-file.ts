@@ -1,0 +1,40 @@
+import { randomBytes } from 'node:crypto';
+import { appendFileSync, chmodSync, existsSync, readFileSync } from 'node:fs';
+import { parseEnv } from 'node:util';
+import type { Environment } from '../../config.ts';
+import { writePrivateFile } from './secrets.ts';
+
+/** The settings in a `.env` file; an empty record when there is none. */
+export function readEnvFile(file: string): Environment {
+  return existsSync(file) ? parseEnv(readFileSync(file, 'utf8')) : {};
+}
+
+/**
+ * Sees to it that ENCRYPTION_KEY and SESSION_SECRET are set: those that are set nowhere are made and
+ * added to the file. What stands in the file is never changed; values are never printed.
+ * @param environment the settings in force, the file's included.
+ * @returns the names that were added.
+ */
+export function ensureGeneratedSettings(file: string, environment: Environment): string[] {
+  const makers = {
+    ENCRYPTION_KEY: () => `${randomBytes(32).toString('base64url')}=`,
+    SESSION_SECRET: () => randomBytes(32).toString('base64url'),
+  };
+  const missing = Object.entries(makers).filter(
+    ([name]) => !environment[name] && !environment[`${name}_FILE`],
+  );
+  if (missing.length === 0) return [];
+  const lines = missing.map(([name, make]) => `${name}=${make()}\n`).join('');
+  if (existsSync(file)) {
+    const before = readFileSync(file, 'utf8');
+    appendFileSync(file, `${before === '' || before.endsWith('\n') ? '' : '\n'}${lines}`);
+    chmodSync(file, 0o600);
+  } else {
+    writePrivateFile(file, HEADER + lines);
+  }
+  return missing.map(([name]) => name);
+}
+
+const HEADER = `# Settings of this installation; .env.example lists them all. Keep this file: without ENCRYPTION_KEY
+# no stored key can be read again.
+`;

@@ -1,0 +1,127 @@
+import { readFileSync } from 'node:fs';
+import { ConfigError, readConfig, SETTINGS, type Config, type Environment } from '../../config.ts';
+import type { RunningKeycloak } from './keycloak.ts';
+import type { RunningPostgres } from './postgres.ts';
+import type { Secrets } from './secrets.ts';
+import { StartError } from './start-error.ts';
+
+/** What the quick start has to start, since it is configured nowhere. */
+export interface Plan {
+  /** Valid but for what is yet to be started. */
+  config: Config;
+  postgres: boolean;
+  keycloak: boolean;
+  /** The demo upstream, for the provider `demo`. */
+  demoUpstream: boolean;
+  /** The demo upstream is the system default too. */
+  demoIsDefault: boolean;
+  postgresPort: number;
+  keycloakPort: number;
+}
+
+/** Stands in for what is started later, so that all other faults are told before anything is started. */
+const TO_BE_STARTED = {
+  database: { DATABASE_URL: 'postgres://127.0.0.1/later' },
+  keycloak: {
+    KEYCLOAK_URL: 'http://localhost:1',
+    KEYCLOAK_WEB_CLIENT_SECRET: 'later',
+    KEYCLOAK_SERVICE_CLIENT_SECRET: 'later',
+    KEYCLOAK_VAULT_CLIENT_SECRET: 'later',
+  },
+};
+
+/**
+ * Decides what to start.
+ * @throws ConfigError listing every fault of what is configured.
+ */
+export function planStart(environment: Environment): Plan {
+  const isSet = (name: string) => Boolean(environment[name] ?? environment[`${name}_FILE`]);
+  const plan = {
+    postgres: !isSet('DATABASE_URL'),
+    keycloak: !isSet('KEYCLOAK_URL'),
+    demoUpstream: !isSet('UPSTREAM_DEMO_URL'),
+    demoIsDefault: !isSet('DEFAULT_LLM_API_KEY') && !isSet('DEFAULT_LLM_BASE_URL'),
+  };
+  const config = readSettings({
+    ...withoutEmpty(environment),
+    ...(plan.postgres ? TO_BE_STARTED.database : {}),
+    ...(plan.keycloak ? TO_BE_STARTED.keycloak : {}),
+  });
+  if (plan.keycloak) refuseOtherRealms(config);
+  return {
+    ...plan,
+    config,
+    postgresPort: portOf(environment, 'POSTGRES_PORT'),
+    keycloakPort: portOf(environment, 'KEYCLOAK_PORT'),
+  };
+}
+
+/** @throws StartError when the configuration is a deployment's. @param command as people type it. */
+export function refuseDeployment(environment: Environment, command: string): void {
+  if (!environment['DEPLOY_ENV']) return;
+  throw new StartError(
+    `\`${command}\` is for local mode, and DEPLOY_ENV is set. A deployment runs \`node dist/cli/main.js serve\`.`,
+  );
+}
+
+/** Reads the configuration with secrets from files where so configured. */
+export function readSettings(environment: Environment): Config {
+  return readConfig(environment, (file) => readFileSync(file, 'utf8'));
+}
+
+/** The settings of what was started, to be laid over the environment. */
+export function startedSettings(
+  started: { postgres?: RunningPostgres; keycloak?: RunningKeycloak },
+  secrets: Secrets,
+): Environment {
+  const { postgres, keycloak } = started;
+  return {
+    ...(postgres && {
+      DATABASE_URL: postgres.urlFor('app'),
+      MIGRATION_DATABASE_URL: postgres.urlFor('owner'),
+    }),
+    ...(keycloak && {
+      KEYCLOAK_URL: keycloak.url,
+      KEYCLOAK_WEB_CLIENT_SECRET: secrets.get('keycloak-web-client'),
+      KEYCLOAK_SERVICE_CLIENT_SECRET: secrets.get('keycloak-service-client'),
+      KEYCLOAK_VAULT_CLIENT_SECRET: secrets.get('keycloak-vault-client'),
+    }),
+  };
+}
+
+/** The settings that make the demo upstream the provider `demo` and, where `isDefault`, the system default. */
+export function demoSettings(url: string, key: string, isDefault: boolean): Environment {
+  if (!isDefault) return { UPSTREAM_DEMO_URL: url };
+  return {
+    UPSTREAM_DEMO_URL: url,
+    DEFAULT_LLM_PROVIDER: 'demo',
+    DEFAULT_LLM_BASE_URL: url,
+    DEFAULT_LLM_API_KEY: key,
+    DEFAULT_LLM_MODEL: 'demo',
+  };
+}
+
+/** The realm files name the realms and clients; other names cannot be had with a Keycloak of ours. */
+function refuseOtherRealms(config: Config): void {
+  const { realm, vaultRealm, web, service, vault } = config.keycloak;
+  const wanted: [string, string, string][] = [
+    ['KEYCLOAK_REALM', realm, 'ops-center'],
+    ['KEYCLOAK_VAULT_REALM', vaultRealm, 'ops-center-vault'],
+    ['KEYCLOAK_WEB_CLIENT_ID', web.id, 'ops-center-web'],
+    ['KEYCLOAK_SERVICE_CLIENT_ID', service.id, 'ops-center-service'],
+    ['KEYCLOAK_VAULT_CLIENT_ID', vault.id, 'ops-center-vault'],
+  ];
+  const faults = wanted
+    .filter(([, value, only]) => value !== only)
+    .map(([name, , only]) => `${name} must be ${only}, or KEYCLOAK_URL must name a Keycloak of yours`);
+  if (faults.length > 0) throw new ConfigError(faults);
+}
+
+function portOf(environment: Environment, name: 'POSTGRES_PORT' | 'KEYCLOAK_PORT'): number {
+  const { schema, fallback } = SETTINGS[name];
+  return schema.parse(withoutEmpty(environment)[name] ?? fallback);
+}
+
+function withoutEmpty(environment: Environment): Environment {
+  return Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''));
+}

@@ -1,0 +1,44 @@
+import path from 'node:path';
+import type { Demo } from '../../doctor/demo-users.ts';
+
+export interface Summary {
+  appUrl: string;
+  cookieName: string;
+  /** Null where Keycloak is somebody else's: its users and its console are theirs too. */
+  ownKeycloak: { url: string; adminUser: string; adminPasswordFile: string; demo: Demo } | null;
+  logFile: string;
+  /** Paths are shown relative to it. */
+  cwd: string;
+}
+
+/** What a person needs to know when everything runs. No secret is in it. */
+export function summaryText(summary: Summary): string {
+  return ['', 'Ops Center is running.', '', ...facts(summary), '', ...nextSteps(summary), ''].join('\n');
+}
+
+function facts({ appUrl, ownKeycloak, logFile, cwd }: Summary): string[] {
+  const shown = (file: string) => path.relative(cwd, file);
+  const lines = [`  Address           ${appUrl}`];
+  if (ownKeycloak !== null) {
+    const { demo, url, adminUser, adminPasswordFile } = ownKeycloak;
+    lines.push('  Demo users        password "demo"; user (tier):');
+    for (const user of demo.users) lines.push(`                    ${user.username} (${user.attributes.subscription_tier[0]})`);
+    lines.push(`  Keycloak console  ${url}/admin/, user "${adminUser}"; password: cat ${shown(adminPasswordFile)}`);
+  }
+  lines.push(`  Log               ${shown(logFile)}`);
+  return lines;
+}
+
+function nextSteps({ appUrl, cookieName }: Summary): string[] {
+  return [
+    'Add a key as the user "starter" (in another terminal), or run `npm run demo`:',
+    '',
+    `  SESSION=$(npm run -s ops -- session starter)`,
+    `  curl -X POST ${appUrl}/api/v1/byok/keys/add \\`,
+    '    -H "Content-Type: application/json" \\',
+    `    -H "Cookie: ${cookieName}=$SESSION" \\`,
+    `    -d '{"provider": "demo", "key": "demo-my-first-key", "label": "My first key"}'`,
+    '',
+    'Ctrl-C stops everything that was started.',
+  ];
+}

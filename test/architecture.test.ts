@@ -1,0 +1,93 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { cruise, type ICruiseOptions, type ICruiseResult, type IFlattenedRuleSet } from 'dependency-cruiser';
+
+interface RuleFile extends IFlattenedRuleSet {
+  forbidden: NonNullable<IFlattenedRuleSet['forbidden']>;
+  options: ICruiseOptions;
+}
+const rules = createRequire(import.meta.url)('../.dependency-cruiser.cjs') as RuleFile;
+
+/** For each rule of direction, files that break it: path -> text. */
+const BREACHES: Record<string, Record<string, string>> = {
+  'no-circular': { 'src/lib/a.ts': "import './b.ts';", 'src/lib/b.ts': "import './a.ts';" },
+  'no-unresolvable': { 'src/lib/a.ts': "import './nowhere.ts';" },
+  'lib-is-leaf': { 'src/lib/a.ts': "import '../tiers.ts';", 'src/tiers.ts': '' },
+  'provider-knows-its-contract': { 'src/providers/a.ts': "import './b.ts';", 'src/providers/b.ts': '' },
+  'provider-has-no-framework': { 'src/providers/a.ts': "import 'express';" },
+  'http-imports-no-feature': { 'src/http/a.ts': "import '../keys/service.ts';", 'src/keys/service.ts': '' },
+  'features-meet-in-services': { 'src/gateway/a.ts': "import '../keys/vault.ts';", 'src/keys/vault.ts': '' },
+  'features-look-down': { 'src/keys/a.ts': "import '../context.ts';", 'src/context.ts': '' },
+  'store-belongs-to-its-feature': {
+    'src/context.ts': "import './keys/a-store.ts';",
+    'src/keys/a-store.ts': '',
+  },
+  'demo-upstream-stands-alone': { 'src/demo-upstream/a.ts': "import '../tiers.ts';", 'src/tiers.ts': '' },
+  'server-is-not-imported-by-the-app': { 'src/app.ts': "import './server.ts';", 'src/server.ts': '' },
+  'production-needs-no-dev-dependency': { 'src/lib/a.ts': "import 'listr2';" },
+  'quick-start-is-loaded-on-use': { 'src/cli/main.ts': "import './dev.ts';", 'src/cli/dev.ts': '' },
+};
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(path.join(tmpdir(), 'ops-center-architecture-'));
+});
+afterAll(() => {
+  rmSync(folder, { recursive: true });
+});
+
+async function brokenRules(files: Record<string, string>, name: string): Promise<string[]> {
+  const baseDir = path.join(folder, name);
+  const packages = { dependencies: { express: '*' }, devDependencies: { listr2: '*' } };
+  const all = {
+    'package.json': JSON.stringify({ type: 'module', ...packages }),
+    'node_modules/express/package.json': '{"name":"express","main":"index.js"}',
+    'node_modules/express/index.js': '',
+    'node_modules/listr2/package.json': '{"name":"listr2","main":"index.js"}',
+    'node_modules/listr2/index.js': '',
+    ...files,
+  };
+  for (const [file, text] of Object.entries(all)) {
+    mkdirSync(path.dirname(path.join(baseDir, file)), { recursive: true });
+    writeFileSync(path.join(baseDir, file), text);
+  }
+  const { tsConfig: _tsConfig, ...options } = rules.options;
+  const result = await cruise(['src'], {
+    ...options,
+    baseDir,
+    ruleSet: { forbidden: rules.forbidden },
+    validate: true,
+  });
+  const { violations } = (result.output as ICruiseResult).summary;
+  return violations.map((violation) => violation.rule.name);
+}
+
+describe('the rules of direction', () => {
+  it('has a breach for every rule', () => {
+    expect(Object.keys(BREACHES).sort()).toEqual(rules.forbidden.map((rule) => rule.name).sort());
+  });
+
+  it.each(Object.entries(BREACHES))('%s is seen when it is broken', async (name, files) => {
+    expect(await brokenRules(files, name)).toContain(name);
+  });
+
+  it('finds nothing where nothing is broken', async () => {
+    const files = {
+      'src/server.ts': "import './context.ts';",
+      'src/context.ts': "import './keys/service.ts'; import './gateway/service.ts';",
+      'src/gateway/service.ts': "import '../keys/service.ts';",
+      'src/keys/service.ts': "import './facts-store.ts'; import '../providers/index.ts';",
+      'src/keys/facts-store.ts': "import '../lib/log.ts';",
+      'src/providers/index.ts': "import './a.ts';",
+      'src/providers/a.ts': "import './provider.ts';",
+      'src/providers/provider.ts': '',
+      'src/lib/log.ts': "import 'express';",
+      'src/cli/main.ts': "await import('./dev.ts');",
+      'src/cli/dev.ts': "import 'listr2';",
+    };
+    expect(await brokenRules(files, 'clean')).toEqual([]);
+  });
+});

@@ -1,0 +1,480 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { startApp, type TestApp } from '../support/app.ts';
+import { addKey, openAiKey } from '../support/key.ts';
+import { adminClient, createUser, type TestUser } from '../support/stack.ts';
+import { until } from '../support/until.ts';
+import {
+  ALLOWED_HEADERS,
+  answer,
+  fault,
+  HOSTILE_HEADERS,
+  startUpstream,
+  type Upstream,
+} from '../support/upstream.ts';
+
+const SYSTEM_KEY = 'sk-or-the-system-default-key';
+const CHAT = '/v1/chat/completions';
+const hello = (model: string | undefined, more: object = {}) => ({
+  ...(model === undefined ? {} : { model }),
+  messages: [{ role: 'user', content: 'Hello' }],
+  ...more,
+});
+
+let openai: Upstream;
+let system: Upstream;
+let app: TestApp;
+
+beforeAll(async () => {
+  openai = await startUpstream();
+  system = await startUpstream();
+  app = await startApp({
+    env: {
+      UPSTREAM_OPENAI_URL: openai.url,
+      DEFAULT_LLM_PROVIDER: 'openrouter',
+      DEFAULT_LLM_API_KEY: SYSTEM_KEY,
+      DEFAULT_LLM_BASE_URL: system.url,
+      DEFAULT_LLM_MODEL: 'vendor/default-model',
+      DEFAULT_LLM_MODELS: 'gpt-4o,vendor/default-model',
+    },
+  });
+});
+afterAll(async () => {
+  await app.stop();
+  await openai.stop();
+  await system.stop();
+});
+afterEach(() => {
+  openai.reset();
+  system.reset();
+});
+
+async function signedIn(tier: 'free' | 'starter' = 'starter'): Promise<{ session: string; user: TestUser }> {
+  const user = await createUser({ tier });
+  return { user, session: await app.signIn(user) };
+}
+
+const chat = (session: string, json: object, headers: Record<string, string> = {}) =>
+  app.call(CHAT, { method: 'POST', session, json, headers });
+
+describe('who answers and who pays', () => {
+  it('sends a request to the key’s provider with exactly that key, and says so', async () => {
+    const { session, user } = await signedIn();
+    const key = openAiKey();
+    const id = await addKey(app, session, { provider: 'openai', key });
+    const response = await chat(session, hello('openai/gpt-4o', { temperature: 0, x_unknown: { a: [1] } }));
+    expect(response.status).toBe(200);
+    const request = await openai.received(1);
+    expect(request.key).toBe(key);
+    expect(request.body.toString()).toBe(
+      JSON.stringify(hello('gpt-4o', { temperature: 0, x_unknown: { a: [1] } })),
+    );
+    expect(Object.fromEntries(response.headers)).toMatchObject({
+      'x-ops-provider': 'openai',
+      'x-ops-model': 'gpt-4o',
+      'x-ops-key-scope': 'personal',
+      'x-ops-key-id': id,
+      'x-ops-attempts': '1',
+    });
+    expect(response.headers.has('x-ops-reason')).toBe(false);
+    expect(system.requests).toHaveLength(0);
+    expect(app.events('request_routing').at(-1)).toMatchObject({
+      user: user.id,
+      provider: 'openai',
+      model: 'gpt-4o',
+      byok: true,
+      key_scope: 'personal',
+    });
+  });
+
+  it('lets the system pay where there is no key, with the reason', async () => {
+    const { session } = await signedIn();
+    const response = await chat(session, hello(undefined));
+    expect(response.status).toBe(200);
+    expect((await system.received(1)).key).toBe(SYSTEM_KEY);
+    expect((await system.received(1)).json()['model']).toBe('vendor/default-model');
+    expect(Object.fromEntries(response.headers)).toMatchObject({
+      'x-ops-provider': 'openrouter',
+      'x-ops-key-scope': 'system',
+      'x-ops-reason': 'no_key',
+    });
+    expect(response.headers.has('x-ops-key-id')).toBe(false);
+    expect(app.events('system_fallback').at(-1)).toMatchObject({ reason: 'no_key' });
+  });
+
+  it('passes the pool over below Starter, says why, and uses it again when the tier is back', async () => {
+    const { session, user } = await signedIn();
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    await setTier(session, user, 'trial');
+    const below = await chat(session, hello('gpt-4o'));
+    expect(below.headers.get('x-ops-key-scope')).toBe('system');
+    expect(below.headers.get('x-ops-reason')).toBe('tier_required');
+    await setTier(session, user, 'starter');
+    expect((await chat(session, hello('gpt-4o'))).headers.get('x-ops-key-scope')).toBe('personal');
+  });
+
+  it('rotates over the keys of a pool', async () => {
+    const { session } = await signedIn();
+    const keys = [openAiKey(), openAiKey(), openAiKey()];
+    for (const key of keys) await addKey(app, session, { provider: 'openai', key });
+    for (let turn = 0; turn < 6; turn += 1) await chat(session, hello('gpt-4o'));
+    const used = openai.requests.map((request) => request.key);
+    expect(used.slice(0, 3).sort()).toEqual([...keys].sort());
+    expect(used.slice(3)).toEqual(used.slice(0, 3));
+  });
+
+  it('explains its choice beforehand, taking no turn and calling nobody', async () => {
+    const { session } = await signedIn();
+    for (const label of ['a', 'b'])
+      await addKey(app, session, { provider: 'openai', key: openAiKey(), label });
+    const explain = async () =>
+      (await app.call('/api/v1/byok/route?model=openai/gpt-4o', { session })).json();
+    const first = (await explain()) as { key_id: string };
+    expect(await explain()).toEqual(first);
+    expect(first).toMatchObject({
+      provider: 'openai',
+      model: 'gpt-4o',
+      key_scope: 'personal',
+      reason: null,
+      skipped: [],
+    });
+    expect(openai.requests).toHaveLength(0);
+    expect((await chat(session, hello('gpt-4o'))).headers.get('x-ops-key-id')).toBe(first.key_id);
+  });
+
+  it('does not offer models that the system does not pay for', async () => {
+    const { session } = await signedIn('free');
+    const response = await chat(session, hello('vendor/expensive'));
+    expect(response.status).toBe(404);
+    expect(await response.json()).toMatchObject({ error: { code: 'model_not_found' } });
+    expect(response.headers.get('x-ops-error-source')).toBe('ops-center');
+    expect(system.requests).toHaveLength(0);
+  });
+
+  it('sends a custom key to the endpoint that was sealed with it', async () => {
+    const own = await startUpstream();
+    try {
+      const { session } = await signedIn();
+      await addKey(app, session, { provider: 'custom', key: 'my-own-key', endpoint: own.url });
+      const response = await chat(
+        session,
+        hello('custom/some/model', { api_key: 'passes to my own endpoint' }),
+      );
+      expect(response.status).toBe(200);
+      const request = await own.received(1);
+      expect(request.key).toBe('my-own-key');
+      expect(request.json()['model']).toBe('some/model');
+      expect(request.headers['x-ops-hop']).toEqual(expect.any(String));
+    } finally {
+      await own.stop();
+    }
+  });
+
+  it('sends no authorization to an endpoint that wants no key', async () => {
+    const own = await startUpstream();
+    try {
+      const { session } = await signedIn();
+      await addKey(app, session, { provider: 'custom', key: '', endpoint: own.url });
+      expect((await chat(session, hello('custom/m'))).status).toBe(200);
+      expect((await own.received(1)).headers.authorization).toBeUndefined();
+    } finally {
+      await own.stop();
+    }
+  });
+
+  it('refuses a request that comes back to it', async () => {
+    const { session } = await signedIn();
+    const own = await startUpstream();
+    await addKey(app, session, { provider: 'custom', key: 'some-key', endpoint: own.url });
+    await chat(session, hello('custom/m'));
+    const hop = String((await own.received(1)).headers['x-ops-hop']);
+    await own.stop();
+    const response = await chat(session, hello('custom/m'), { 'x-ops-hop': hop });
+    expect(response.status).toBe(508);
+    expect(await response.json()).toMatchObject({ error: { code: 'loop_detected' } });
+  });
+});
+
+describe('a key that the provider refuses', () => {
+  it('is set aside, the next one serves, and the receipt counts both calls', async () => {
+    const { session } = await signedIn();
+    const bad = openAiKey();
+    const good = openAiKey();
+    const badId = await addKey(app, session, { provider: 'openai', key: bad });
+    const goodId = await addKey(app, session, { provider: 'openai', key: good });
+    openai.answerKey(bad, answer.error(401));
+    const answers = [await chat(session, hello('gpt-4o')), await chat(session, hello('gpt-4o'))];
+    for (const response of answers) {
+      expect(response.status).toBe(200);
+      expect(response.headers.get('x-ops-key-id')).toBe(goodId);
+    }
+    const tried = openai.requests.filter((request) => request.key === bad);
+    expect(tried).toHaveLength(1);
+    expect(answers.map((response) => response.headers.get('x-ops-attempts')).sort()).toEqual(['1', '2']);
+    const keys = (await (await app.call('/api/v1/byok/keys', { session })).json()) as {
+      id: string;
+      test_status: string;
+      last_used: string | null;
+    }[];
+    expect(keys.find(({ id }) => id === badId)).toMatchObject({ test_status: 'invalid', last_used: null });
+    const route = await (await app.call('/api/v1/byok/route?model=gpt-4o', { session })).json();
+    expect(route).toMatchObject({ key_id: goodId, skipped: [{ key_id: badId, reason: 'set_aside' }] });
+  });
+
+  it('answers with the first 401 when all say so, then with no_usable_key, and never lets the system pay', async () => {
+    const { session } = await signedIn();
+    const keys = [openAiKey(), openAiKey()];
+    for (const key of keys) await addKey(app, session, { provider: 'openai', key });
+    for (const [index, key] of keys.entries())
+      openai.answerKey(
+        key,
+        answer.reply({ status: 401, body: { error: { message: `no ${index}`, code: 'invalid_api_key' } } }),
+      );
+    const first = await chat(session, hello('gpt-4o'));
+    expect(first.status).toBe(401);
+    expect(first.headers.get('x-ops-error-source')).toBe('upstream');
+    expect(first.headers.get('x-ops-attempts')).toBe('2');
+    expect(first.headers.get('x-should-retry')).toBe('false');
+    const firstTried = keys.indexOf(String(openai.requests[0]?.key));
+    expect(await first.json()).toEqual({ error: { message: `no ${firstTried}`, code: 'invalid_api_key' } });
+    const second = await chat(session, hello('gpt-4o'));
+    expect(second.status).toBe(424);
+    expect(await second.json()).toMatchObject({
+      error: { code: 'no_usable_key', skipped: [{ reason: 'set_aside' }, { reason: 'set_aside' }] },
+    });
+    expect(openai.requests).toHaveLength(2);
+    expect(system.requests).toHaveLength(0);
+  });
+
+  it.each([400, 402, 403, 404, 429, 500, 503, 529])(
+    'passes a %s on as it is and asks no other key',
+    async (status) => {
+      const { session } = await signedIn();
+      for (const key of [openAiKey(), openAiKey()]) await addKey(app, session, { provider: 'openai', key });
+      const body = {
+        error: { message: `the provider's own ${status}`, type: 'x', param: null, code: 'own', extra: [1] },
+      };
+      openai.answerAll(answer.reply({ status, body, headers: { 'retry-after': '7' } }));
+      const response = await chat(session, hello('gpt-4o'));
+      expect(response.status).toBe(status);
+      expect(await response.text()).toBe(JSON.stringify(body));
+      expect(response.headers.get('retry-after')).toBe('7');
+      expect(response.headers.get('x-ops-error-source')).toBe('upstream');
+      expect(openai.requests).toHaveLength(1);
+    },
+  );
+});
+
+describe('headers and bodies', () => {
+  it('builds the upstream’s headers: nothing of the client’s goes out but the list', async () => {
+    const { session } = await signedIn();
+    const key = openAiKey();
+    await addKey(app, session, { provider: 'openai', key });
+    await chat(session, hello('gpt-4o'), {
+      'openai-organization': 'org-mine',
+      'openai-project': 'proj-mine',
+      'anthropic-beta': 'b',
+      'idempotency-key': 'i-1',
+      'x-forwarded-for': '10.1.1.1',
+      'x-stainless-os': 'Linux',
+      'x-user-id': 'someone',
+      'x-ops-hop': 'abc',
+      referer: 'http://localhost/',
+      'accept-language': 'de',
+      'accept-encoding': 'gzip',
+    });
+    const request = await openai.received(1);
+    const names = request.rawHeaders.map(([name]) => name.toLowerCase()).sort();
+    expect(names).toEqual([
+      'accept',
+      'accept-encoding',
+      'anthropic-beta',
+      'authorization',
+      'connection',
+      'content-length',
+      'content-type',
+      'host',
+      'idempotency-key',
+      'openai-organization',
+      'openai-project',
+      'user-agent',
+    ]);
+    expect(request.headers).toMatchObject({
+      authorization: `Bearer ${key}`,
+      'accept-encoding': 'identity',
+      'openai-organization': 'org-mine',
+    });
+    expect(request.path).toBe('/v1/chat/completions');
+  });
+
+  it('names no account of the user’s on the system’s key', async () => {
+    const { session } = await signedIn();
+    await chat(session, hello(undefined), { 'openai-organization': 'org-mine', 'openai-project': 'p' });
+    const { headers } = await system.received(1);
+    expect(headers['openai-organization']).toBeUndefined();
+    expect(headers['openai-project']).toBeUndefined();
+  });
+
+  it.each([[false], [true]])(
+    'lets exactly the allowed ones of 60 hostile response headers through (streamed: %s)',
+    async (stream) => {
+      const { session } = await signedIn();
+      await addKey(app, session, { provider: 'openai', key: openAiKey() });
+      const plain = await chat(session, hello('gpt-4o', { stream }));
+      const usual = new Set(plain.headers.keys());
+      await plain.text();
+      openai.reply(answer.hostileHeaders({ stream }));
+      const response = await chat(session, hello('gpt-4o', { stream }));
+      expect(HOSTILE_HEADERS.length).toBeGreaterThanOrEqual(60);
+      const added = [...response.headers.keys()].filter((name) => !usual.has(name)).sort();
+      expect(added).toEqual(ALLOWED_HEADERS.map(([name]) => name).sort());
+      for (const [name, value] of ALLOWED_HEADERS) expect(response.headers.get(name)).toBe(value);
+      expect([...response.headers.values()].join()).not.toContain('hostile');
+      expect(Object.fromEntries(response.headers)).toMatchObject({
+        'x-content-type-options': 'nosniff',
+        'cache-control': 'no-store',
+        'content-security-policy': "default-src 'none'; sandbox",
+      });
+    },
+  );
+
+  it('refuses on the system’s bill what could cost or reach more than this answer, naming the field', async () => {
+    const { session } = await signedIn();
+    const response = await chat(session, hello(undefined, { previous_response_id: 'resp_1' }));
+    expect(response.status).toBe(400);
+    expect(await response.json()).toMatchObject({
+      error: { code: 'field_not_allowed', param: 'previous_response_id' },
+    });
+    expect(system.requests).toHaveLength(0);
+  });
+
+  it('refuses fields that steer a proxy where the operator set the address', async () => {
+    const { session } = await signedIn();
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    const response = await chat(session, hello('gpt-4o', { api_base: 'http://elsewhere' }));
+    expect(await response.json()).toMatchObject({ error: { code: 'field_not_allowed', param: 'api_base' } });
+    expect(openai.requests).toHaveLength(0);
+  });
+
+  it.each<[number, string, { body?: string; headers?: Record<string, string> }]>([
+    [400, 'ambiguous_field', { body: '{"model":"gpt-4o","Model":"x"}' }],
+    [400, 'validation_failed', { body: '{' }],
+    [400, 'validation_failed', {}],
+    [
+      415,
+      'unsupported_media_type',
+      { body: 'a=1', headers: { 'content-type': 'application/x-www-form-urlencoded' } },
+    ],
+    [415, 'unsupported_media_type', { body: '{}', headers: { 'content-encoding': 'gzip' } }],
+    [413, 'body_too_large', { body: `{"a":"${'x'.repeat(33 * 1024 * 1024)}"}` }],
+  ])('answers %s %s to a body that cannot be used', async (status, code, own) => {
+    const { session } = await signedIn();
+    const response = await app.call(CHAT, {
+      method: 'POST',
+      session,
+      ...own,
+      headers: { 'content-type': 'application/json', ...own.headers },
+    });
+    expect(response.status).toBe(status);
+    expect(await response.json()).toMatchObject({ error: { code } });
+  });
+
+  it('passes a large body whole', async () => {
+    const { session } = await signedIn();
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    const body = JSON.stringify(hello('openai/gpt-4o', { pad: 'é'.repeat(10 * 1024 * 1024) }));
+    const response = await app.call(CHAT, {
+      method: 'POST',
+      session,
+      body,
+      headers: { 'content-type': 'application/json' },
+    });
+    expect(response.status).toBe(200);
+    expect((await openai.received(1)).body.equals(Buffer.from(body.replace('openai/gpt-4o', 'gpt-4o')))).toBe(
+      true,
+    );
+  });
+
+  it('scrubs the key from an upstream’s error, in whatever form it comes back', async () => {
+    const { session } = await signedIn();
+    const key = openAiKey();
+    await addKey(app, session, { provider: 'openai', key });
+    const forms = [key, Buffer.from(key).toString('base64'), encodeURIComponent(key)];
+    openai.reply(
+      answer.reply({
+        status: 400,
+        body: { error: { message: forms.join(' ') } },
+        headers: { 'x-ratelimit-echo': key },
+      }),
+    );
+    const response = await chat(session, hello('gpt-4o'));
+    const seen = (await response.text()) + [...response.headers.values()].join();
+    for (const form of forms) expect(seen).not.toContain(form);
+    expect(seen).toContain('***');
+  });
+});
+
+describe('limits of what the system pays for', () => {
+  it('is 4 at once and 30 a minute for each user', async () => {
+    const { session } = await signedIn('free');
+    const gate = Promise.withResolvers<void>();
+    system.answerAll(answer.held(1, gate.promise));
+    const running = Array.from({ length: 4 }, () => chat(session, hello(undefined, { stream: true })));
+    await system.received(4);
+    const fifth = await chat(session, hello(undefined));
+    expect(fifth.status).toBe(429);
+    expect(fifth.headers.get('retry-after')).toBe('1');
+    gate.resolve();
+    for (const response of await Promise.all(running)) await response.text();
+    system.answerAll(answer.completion());
+    const statuses: number[] = [];
+    let last: Awaited<ReturnType<typeof chat>> | undefined;
+    for (let count = 4; count < 31; count += 1) {
+      last = await chat(session, hello(undefined));
+      statuses.push(last.status);
+      if (count === 4) expect(last.headers.get('ratelimit')).toMatch(/^"system";r=25;t=\d+$/);
+    }
+    expect(statuses.slice(0, 26)).toEqual(Array.from({ length: 26 }, () => 200));
+    expect(statuses[26]).toBe(429);
+    expect(last?.headers.get('ratelimit-policy')).toBe('"system";q=30;w=60');
+    expect(Number(last?.headers.get('retry-after'))).toBeGreaterThan(0);
+    expect(await last?.json()).toMatchObject({ error: { code: 'rate_limited', type: 'rate_limit_error' } });
+  });
+});
+
+describe('GET /v1/models', () => {
+  it('lists what own keys and the system reach, live where the provider answers', async () => {
+    const { session } = await signedIn();
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    openai.answerAll(answer.models(['gpt-live']));
+    const list = (await (await app.call('/v1/models', { session })).json()) as {
+      data: { id: string; x_ops_scope: string }[];
+    };
+    expect(list.data.map(({ id, x_ops_scope }) => [id, x_ops_scope])).toEqual([
+      ['openai/gpt-live', 'personal'],
+      ['openrouter/vendor/default-model', 'system'],
+      ['openrouter/gpt-4o', 'system'],
+    ]);
+  });
+
+  it('falls back to the catalogue when the provider does not answer in time', async () => {
+    const { session } = await signedIn();
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    openai.answerAll(fault.silent());
+    const list = (await (await app.call('/v1/models', { session })).json()) as { data: { id: string }[] };
+    expect(list.data.map(({ id }) => id)).toContain('openai/gpt-4o');
+  });
+});
+
+/** Changes the tier as an administrator would, and waits until the app has heard of it. */
+async function setTier(session: string, user: TestUser, tier: string): Promise<void> {
+  const admin = await adminClient();
+  const { userProfileMetadata: _metadata, ...stored } = (await admin.users.findOne({ id: user.id })) ?? {};
+  await admin.users.update(
+    { id: user.id },
+    { ...stored, attributes: { ...stored.attributes, subscription_tier: [tier] } },
+  );
+  await until(
+    async () => (await app.call('/api/v1/me', { session })).json() as Promise<{ tier: string }>,
+    (me) => me.tier === tier,
+  );
+}

@@ -1,0 +1,215 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { randomBytes } from 'node:crypto';
+import { request } from 'undici';
+import { z } from 'zod';
+import { createBrowser, signIn, walkToCallback, type Browser } from '../support/browser.ts';
+import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
+import { adminClient, createUser, stack, type TestUser } from '../support/stack.ts';
+
+let app: IdentityApp;
+let user: TestUser;
+let browser: Browser;
+let cookie: string;
+let apiClient: string;
+let otherClient: string;
+
+const Tokens = z.object({ access_token: z.string(), id_token: z.string(), refresh_token: z.string() });
+
+/** A public client that hands out tokens for a password, so that tests need no pages for them. */
+async function createApiClient(): Promise<string> {
+  const clientId = `api-${randomBytes(6).toString('hex')}`;
+  const admin = await adminClient();
+  await admin.clients.create({
+    clientId,
+    publicClient: true,
+    standardFlowEnabled: false,
+    directAccessGrantsEnabled: true,
+    fullScopeAllowed: false,
+    protocolMappers: [
+      {
+        name: 'audience',
+        protocol: 'openid-connect',
+        protocolMapper: 'oidc-audience-mapper',
+        config: { 'included.custom.audience': 'ops-center-api', 'access.token.claim': 'true' },
+      },
+    ],
+  });
+  return clientId;
+}
+
+async function tokensOf(clientId: string, who: TestUser): Promise<z.output<typeof Tokens>> {
+  const { body } = await request(
+    `${stack.keycloak.url}/realms/${stack.keycloak.realm}/protocol/openid-connect/token`,
+    {
+      method: 'POST',
+      headers: { 'content-type': 'application/x-www-form-urlencoded' },
+      body: new URLSearchParams({
+        grant_type: 'password',
+        scope: 'openid',
+        client_id: clientId,
+        username: who.username,
+        password: who.password,
+      }).toString(),
+    },
+  );
+  return Tokens.parse(await body.json());
+}
+
+async function ask(
+  path: string,
+  headers: Record<string, string | string[]>,
+  method: 'GET' | 'POST' = 'GET',
+): Promise<{ status: number; code: unknown; body: Record<string, unknown> }> {
+  const { statusCode, body } = await request(app.publicUrl + path, { method, headers });
+  const answer = (await body.json()) as Record<string, unknown>;
+  return { status: statusCode, code: answer['code'], body: answer };
+}
+
+beforeAll(async () => {
+  [apiClient, otherClient] = [await createApiClient(), await createApiClient()];
+  app = await startIdentityApp({ apiClientIds: [apiClient] });
+  user = await createUser({ tier: 'starter' });
+  browser = createBrowser();
+  await signIn(browser, app.publicUrl, user);
+  cookie = browser.cookieHeader(app.publicUrl);
+});
+afterAll(async () => {
+  await app.close();
+});
+
+describe('the session cookie', () => {
+  it('alone signs a request in', async () => {
+    expect((await ask('/api/v1/me', { cookie })).body['id']).toBe(user.id);
+  });
+
+  it('sent twice is a 400, whichever of the two is good', async () => {
+    for (const header of [
+      `${cookie}; session=s%3Aother.sig`,
+      `session=s%3Aother.sig; ${cookie}`,
+      `${cookie}; ${cookie}`,
+    ])
+      expect(await ask('/api/v1/me', { cookie: header })).toMatchObject({
+        status: 400,
+        code: 'validation_failed',
+      });
+  });
+
+  it('sent twice is a 400 for sign-in and sign-out too', async () => {
+    const twice = createBrowser();
+    const callback = await walkToCallback(twice, `${app.publicUrl}/auth/login`, user);
+    twice.setCookie(app.publicUrl, 'session', 'a');
+    twice.setCookie(app.publicUrl, 'session', 'b');
+    expect((await twice.get(callback)).status).toBe(400);
+    expect((await twice.post(`${app.publicUrl}/auth/logout`, {})).status).toBe(400);
+  });
+
+  it.each([
+    ['unsigned', (value: string) => decodeURIComponent(value).slice(2).split('.')[0] ?? ''],
+    ['with another signature', (value: string) => `${value.slice(0, -4)}AAAA`],
+    ['of a session that never was', () => 's%3Aabcdefghijklmnopqrstuvwxyz012345.c2lnbmF0dXJl'],
+    ['empty', () => ''],
+  ])('%s is nobody', async (_name, change) => {
+    const value = change(browser.cookie('session') ?? '');
+    expect(await ask('/api/v1/me', { cookie: `session=${value}` })).toMatchObject({
+      status: 401,
+      code: 'unauthenticated',
+    });
+  });
+
+  it('is refused for a write that another site asks for', async () => {
+    expect((await ask('/api/v1/write', { cookie }, 'POST')).status).toBe(200);
+    expect((await ask('/api/v1/write', { cookie, origin: app.publicUrl }, 'POST')).status).toBe(200);
+    for (const headers of [
+      { 'sec-fetch-site': 'cross-site' },
+      { 'sec-fetch-site': 'same-site' },
+      { origin: 'https://evil.example' },
+    ])
+      expect(await ask('/api/v1/write', { cookie, ...headers }, 'POST')).toMatchObject({
+        status: 403,
+        code: 'csrf',
+      });
+  });
+});
+
+describe('forged and foreign identities', () => {
+  it.each([
+    ['x-user-id', { 'x-user-id': 'admin' }],
+    [
+      'x-forwarded-user',
+      { 'x-forwarded-user': 'admin', 'x-remote-user': 'admin', 'x-auth-request-user': 'admin' },
+    ],
+    ['an Anthropic key as bearer', { authorization: 'Bearer sk-ant-api03-abcdefghijklmnopqrstuvwxyz' }],
+    ['an OpenAI key as bearer', { authorization: 'Bearer sk-abcdefghijklmnopqrstuvwxyz' }],
+    ['an x-api-key', { 'x-api-key': 'oc_abcdefghijklmnopqrstuvwxyz' }],
+    ['a name and password', { authorization: 'Basic YWRtaW46YWRtaW4=' }],
+    ['nothing', {}],
+  ])('%s: 401', async (_name, headers) => {
+    expect(await ask('/api/v1/me', headers)).toMatchObject({ status: 401, code: 'unauthenticated' });
+  });
+
+  it.each([
+    ['an Anthropic key as bearer', { authorization: 'Bearer sk-ant-api03-abcdefghijklmnopqrstuvwxyz' }],
+    ['an empty Authorization', { authorization: '' }],
+    ['an x-api-key', { 'x-api-key': 'x' }],
+    ['an empty x-api-key', { 'x-api-key': '' }],
+    ['two Authorizations', { authorization: ['Bearer a', 'Bearer b'] }],
+  ])('%s decides alone: a good cookie beside it does not help', async (_name, headers) => {
+    expect(await ask('/api/v1/me', { ...headers, cookie })).toMatchObject({
+      status: 401,
+      code: 'unauthenticated',
+    });
+  });
+
+  it('x-user-id beside a good cookie changes nothing', async () => {
+    expect((await ask('/api/v1/me', { cookie, 'x-user-id': 'admin' })).body['id']).toBe(user.id);
+  });
+});
+
+describe('a bearer token of Keycloak', () => {
+  it('of a listed client may chat and read keys, and nothing else', async () => {
+    const { access_token } = await tokensOf(apiClient, user);
+    const headers = { authorization: `Bearer ${access_token}` };
+    expect((await ask('/api/v1/me', headers)).body['id']).toBe(user.id);
+    expect((await ask('/v1/chat', headers, 'POST')).status).toBe(200);
+    expect(await ask('/api/v1/write', headers, 'POST')).toMatchObject({
+      status: 403,
+      code: 'scope_required',
+    });
+  });
+
+  it('of another client of the realm is refused, though it names us as audience', async () => {
+    const { access_token } = await tokensOf(otherClient, user);
+    expect((await ask('/api/v1/me', { authorization: `Bearer ${access_token}` })).status).toBe(401);
+  });
+
+  it('that is an ID or refresh token is refused', async () => {
+    const tokens = await tokensOf(apiClient, user);
+    for (const token of [tokens.id_token, tokens.refresh_token])
+      expect((await ask('/api/v1/me', { authorization: `Bearer ${token}` })).status).toBe(401);
+  });
+
+  it('ends with its session: an administrator signs the user out, and it is refused before it runs out', async () => {
+    const other = await createUser();
+    const headers = { authorization: `Bearer ${(await tokensOf(apiClient, other)).access_token}` };
+    expect((await ask('/api/v1/me', headers)).status).toBe(200);
+    await (await adminClient()).users.logout({ id: other.id });
+    await eventually(async () => (await ask('/api/v1/me', headers)).status === 401);
+  });
+
+  it('is refused once its user is disabled', async () => {
+    const other = await createUser();
+    const headers = { authorization: `Bearer ${(await tokensOf(apiClient, other)).access_token}` };
+    expect((await ask('/api/v1/me', headers)).status).toBe(200);
+    await (await adminClient()).users.update({ id: other.id }, { enabled: false });
+    await eventually(async () => (await ask('/api/v1/me', headers)).status === 401);
+  });
+});
+
+/** Waits for a state that a poll brings about; the promise is 10 s. */
+async function eventually(holds: () => Promise<boolean>): Promise<void> {
+  const endMs = Date.now() + 10_000;
+  while (!(await holds())) {
+    if (Date.now() > endMs) throw new Error('not within 10 s');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}

@@ -1,0 +1,193 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { z } from 'zod';
+import { createBrowser, signIn, walkToCallback } from '../support/browser.ts';
+import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
+import { adminClient, createUser, type TestUser } from '../support/stack.ts';
+
+let app: IdentityApp;
+let user: TestUser;
+
+beforeAll(async () => {
+  app = await startIdentityApp();
+  user = await createUser({ tier: 'starter' });
+});
+afterAll(async () => {
+  await app.close();
+});
+
+describe('signing in through the real pages of Keycloak', () => {
+  it('makes a session for which /api/v1/me tells who it is, and goes where the user wanted to be', async () => {
+    const browser = createBrowser();
+    const callback = await walkToCallback(
+      browser,
+      `${app.publicUrl}/auth/login?return_to=/keys%3Fa%3D1%23b`,
+      user,
+    );
+    const answer = await browser.get(callback);
+    expect(answer.status).toBe(303);
+    expect(answer.location).toBe(`${app.publicUrl}/keys?a=1#b`);
+    const me = await browser.get(`${app.publicUrl}/api/v1/me`);
+    expect(me.status).toBe(200);
+    expect(me.json()).toEqual({
+      id: user.id,
+      username: user.username,
+      email: user.email,
+      name: 'Test User',
+      tier: 'starter',
+      features: { byok: true, execution_servers: false, local_execution: false },
+      organizations: [],
+    });
+  });
+
+  it('sets a session cookie that is HttpOnly, SameSite=Lax, for the whole site, for 12 hours', async () => {
+    const browser = createBrowser();
+    const answer = await signIn(browser, app.publicUrl, user);
+    const lines = [answer.headers['set-cookie'] ?? []].flat();
+    const session = lines.find((line) => line.startsWith('session='));
+    expect(session).toMatch(/; Path=\//);
+    expect(session).toMatch(/; HttpOnly/);
+    expect(session).toMatch(/; SameSite=Lax/);
+    const expires = Date.parse(/Expires=([^;]+)/.exec(session ?? '')?.[1] ?? '');
+    expect(Math.abs(expires - Date.now() - 12 * 3_600_000)).toBeLessThan(60_000);
+    expect(lines.find((line) => line.startsWith('session-login-'))).toMatch(/Expires=Thu, 01 Jan 1970/);
+  });
+
+  it('gives a new session id at each sign-in and ends the old one', async () => {
+    const browser = createBrowser();
+    await signIn(browser, app.publicUrl, user);
+    const before = browser.clone();
+    // Keycloak knows the browser by now: no form, straight back.
+    const start = await browser.get(`${app.publicUrl}/auth/login`);
+    const back = await browser.get(start.location ?? '');
+    expect((await browser.get(back.location ?? '')).status).toBe(303);
+    expect(browser.cookie('session')).not.toBe(before.cookie('session'));
+    expect((await before.get(`${app.publicUrl}/api/v1/me`)).status).toBe(401);
+    expect((await browser.get(`${app.publicUrl}/api/v1/me`)).status).toBe(200);
+  });
+
+  it('lets two tabs of one browser sign in at the same time', async () => {
+    const browser = createBrowser();
+    const first = await browser.get(`${app.publicUrl}/auth/login?return_to=/one`);
+    const second = await walkToCallback(browser, `${app.publicUrl}/auth/login?return_to=/two`, user);
+    expect((await browser.get(second)).location).toBe(`${app.publicUrl}/two`);
+    const back = await browser.get(first.location ?? '');
+    expect((await browser.get(back.location ?? '')).location).toBe(`${app.publicUrl}/one`);
+  });
+
+  it('keeps no token in clear in the sessions table', async () => {
+    const browser = createBrowser();
+    await signIn(browser, app.publicUrl, user);
+    const rows = await app.database.rows(z.object({ sess: z.string() }), 'SELECT sess::text FROM sessions');
+    expect(rows.length).toBeGreaterThan(0);
+    for (const { sess } of rows) {
+      expect(sess).toMatch(/"tokens": "gAAAA/);
+      // Every token of Keycloak is a JWT, and every JWT begins so.
+      expect(sess).not.toMatch(/eyJ/);
+    }
+  });
+
+  it('goes to the start page whatever foreign address is asked for', async () => {
+    const hostile = [
+      '//evil.example/x',
+      '/\\evil.example',
+      '/\t/evil.example',
+      '/%09/evil.example',
+      'https://evil.example/',
+      'javascript:alert(1)',
+      '/.//evil.example',
+      'http://localhost:1@evil.example/',
+    ];
+    const browser = createBrowser();
+    await signIn(browser, app.publicUrl, user);
+    for (const wanted of hostile) {
+      const start = await browser.get(`${app.publicUrl}/auth/login?return_to=${encodeURIComponent(wanted)}`);
+      const back = await browser.get(start.location ?? '');
+      const end = await browser.get(back.location ?? '');
+      expect({ wanted, location: end.location }).toEqual({ wanted, location: `${app.publicUrl}/` });
+    }
+  });
+
+  it('sends Keycloak the configured callback whatever the Host header says', async () => {
+    const browser = createBrowser();
+    const port = new URL(app.publicUrl).port;
+    const start = await browser.get(`${app.publicUrl}/auth/login`, { host: `127.0.0.1:${port}` });
+    const query = new URL(start.location ?? '').searchParams;
+    expect(query.get('redirect_uri')).toBe(`${app.publicUrl}/auth/callback`);
+    expect(query.get('code_challenge_method')).toBe('S256');
+  });
+});
+
+describe('a callback that cannot be trusted', () => {
+  it('is refused without the browser that began the sign-in', async () => {
+    const callback = await walkToCallback(createBrowser(), `${app.publicUrl}/auth/login`, user);
+    const stranger = createBrowser();
+    const answer = await stranger.get(callback, { accept: 'application/json' });
+    expect(answer.status).toBe(400);
+    expect(answer.json()).toMatchObject({ code: 'validation_failed' });
+    expect(stranger.cookie('session')).toBeUndefined();
+  });
+
+  it('is refused the second time', async () => {
+    const browser = createBrowser();
+    const callback = await walkToCallback(browser, `${app.publicUrl}/auth/login`, user);
+    const replay = browser.clone();
+    await browser.get(callback);
+    const again = await browser.get(callback);
+    expect(again.status).toBe(400);
+    expect(again.text).toContain('href="/auth/login"');
+    // Even with the cookie of the sign-in kept: the code is used up.
+    expect((await replay.get(callback)).status).toBe(401);
+    expect(replay.cookie('session')).toBeUndefined();
+  });
+
+  it('is refused with another code, and says so to programs as problem+json', async () => {
+    const browser = createBrowser();
+    const callback = new URL(await walkToCallback(browser, `${app.publicUrl}/auth/login`, user));
+    callback.searchParams.set('code', 'a.b.c');
+    const answer = await browser.get(callback.href, { accept: 'application/json' });
+    expect(answer.status).toBe(401);
+    expect(answer.headers['content-type']).toContain('application/problem+json');
+    expect(answer.json()).toMatchObject({ code: 'unauthenticated' });
+  });
+
+  it('is refused for a user who was disabled while signing in', async () => {
+    const other = await createUser();
+    const browser = createBrowser();
+    const callback = await walkToCallback(browser, `${app.publicUrl}/auth/login`, other);
+    const admin = await adminClient();
+    await admin.users.update({ id: other.id }, { enabled: false });
+    expect((await browser.get(callback)).status).toBe(401);
+    expect(browser.cookie('session')).toBeUndefined();
+  });
+});
+
+describe('signing out', () => {
+  it('ends the session here and in Keycloak, and comes back to the start page', async () => {
+    const browser = createBrowser();
+    await signIn(browser, app.publicUrl, user);
+    const kept = browser.clone();
+    const answer = await browser.post(`${app.publicUrl}/auth/logout`, {});
+    expect(answer.status).toBe(303);
+    expect(browser.cookie('session')).toBeUndefined();
+    expect((await kept.get(`${app.publicUrl}/api/v1/me`)).status).toBe(401);
+    const end = await browser.get(answer.location ?? '');
+    expect(end.location).toBe(`${app.publicUrl}/`);
+    const again = await browser.get((await browser.get(`${app.publicUrl}/auth/login`)).location ?? '');
+    expect(again.location).toBeUndefined();
+    expect(again.text).toContain('kc-form-login');
+  });
+
+  it('without a session goes to the start page', async () => {
+    const answer = await createBrowser().post(`${app.publicUrl}/auth/logout`, {});
+    expect(answer.status).toBe(303);
+    expect(answer.location).toBe(`${app.publicUrl}/`);
+  });
+
+  it('is refused when another site asks for it', async () => {
+    const browser = createBrowser();
+    await signIn(browser, app.publicUrl, user);
+    const answer = await browser.post(`${app.publicUrl}/auth/logout`, {}, { origin: 'https://evil.example' });
+    expect(answer.status).toBe(403);
+    expect((await browser.get(`${app.publicUrl}/api/v1/me`)).status).toBe(200);
+  });
+});

@@ -1,0 +1,159 @@
+import express, { type Express } from 'express';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import supertest from 'supertest';
+import { errorHandler } from '../../src/http/error-handler.ts';
+import type { Principal, Scope } from '../../src/http/principal.ts';
+import { requestContext } from '../../src/http/request-context.ts';
+import { mountRoutes } from '../../src/http/routes.ts';
+import { keyRoutes } from '../../src/keys/routes.ts';
+import { createLog } from '../../src/lib/log.ts';
+import type { Tier } from '../../src/tiers.ts';
+import { createDatabase, stack } from '../support/stack.ts';
+import { createInstance, principalOf, randomEncryptionKey, randomKey, type Instance } from './instance.ts';
+
+let instance: Instance;
+
+beforeAll(async () => {
+  const { appUrl } = await createDatabase();
+  instance = createInstance({
+    databaseUrl: appUrl,
+    keycloakUrl: stack.keycloak.url,
+    realm: stack.keycloak.vaultRealm,
+    client: stack.keycloak.vaultClient,
+    encryptionKeys: [randomEncryptionKey()],
+  });
+});
+
+afterAll(() => instance.close());
+
+/** The key routes behind the real guard, for one person who is signed in already. */
+function appFor(principal: Principal): Express {
+  const app = express().set('query parser', 'simple');
+  app.use(requestContext(createLog('silent'), () => undefined));
+  mountRoutes(app, keyRoutes({ keys: instance.keys }), {
+    authenticate: () => Promise.resolve(principal),
+    refuseCrossSite: () => undefined,
+  });
+  app.use(errorHandler([]));
+  return app;
+}
+
+const signedIn = (tier: Tier = 'starter') => supertest(appFor(principalOf(undefined, tier)));
+const bearer = (...scopes: Scope[]) =>
+  supertest(appFor({ ...principalOf(), credential: 'bearer', scopes: new Set(scopes) }));
+
+const BASE = '/api/v1/byok';
+
+describe('the key routes', () => {
+  it('add with 201, list, count and delete', async () => {
+    const http = signedIn();
+    const key = randomKey();
+    const added = await http.post(`${BASE}/keys/add`).send({ provider: 'openai', key, label: '  Mine  ' });
+    expect(added.status).toBe(201);
+    const answer = added.body as { key: { id: string; label: string } };
+    expect(Object.keys(answer)).toEqual(['message', 'provider', 'provider_name', 'key']);
+    expect(answer.key.label).toBe('Mine');
+    expect(added.text).not.toContain(key);
+
+    const listed = await http.get(`${BASE}/keys`);
+    expect(listed.body).toEqual([answer.key]);
+    const providers = await http.get(`${BASE}/providers`);
+    expect((providers.body as { id: string; key_count: number }[])[0]).toMatchObject({
+      id: 'openai',
+      key_count: 1,
+    });
+    const stats = await http.get(`${BASE}/stats`);
+    expect(stats.body).toMatchObject({ configured_providers: 1, user_tier: 'starter' });
+
+    const deleted = await http.delete(`${BASE}/keys/openai?key_id=${answer.key.id}`);
+    expect([deleted.status, deleted.body]).toEqual([200, { message: '1 OpenAI key deleted.', deleted: 1 }]);
+    expect((await http.delete(`${BASE}/keys/openai`)).body).toMatchObject({
+      status: 404,
+      code: 'key_not_found',
+    });
+    expect((await http.get(`${BASE}/keys`)).body).toEqual([]);
+  });
+
+  it('take an empty label as none, and null for what is absent', async () => {
+    const http = signedIn();
+    const own = { provider: 'openai', key: randomKey(), label: ' ', endpoint: null };
+    const added = await http.post(`${BASE}/keys/add`).send(own);
+    expect(added.status).toBe(201);
+    expect(added.body).toMatchObject({ key: { label: null, endpoint: null } });
+  });
+
+  it.each<[string, unknown, string]>([
+    ['replacing in place, which comes later', { key_id: 'abcDEF123456' }, 'key_id'],
+    ['an expiry, which comes later', { expires_at: '2030-01-01T00:00:00Z' }, 'expires_at'],
+    ['testing first, which comes later', { validate: true }, 'validate'],
+    ['an unknown member', { api_base: 'http://x' }, 'api_base'],
+    ['a label of 121 characters', { label: 'x'.repeat(121) }, 'label'],
+    ['a label with a line break inside', { label: 'a\nb' }, 'label'],
+    ['an endpoint of 257 characters', { endpoint: `https://${'x'.repeat(249)}` }, 'endpoint'],
+    ['a key that is no text', { key: ['sk-x'] }, 'key'],
+    ['no provider', { provider: undefined }, 'provider'],
+  ])('refuse %s as validation_failed, naming it', async (_name, change, named) => {
+    const http = signedIn();
+    const key = randomKey();
+    const refused = await http
+      .post(`${BASE}/keys/add`)
+      .send({ provider: 'openai', key, ...(change as object) });
+    expect(refused.body).toMatchObject({ status: 400, code: 'validation_failed' });
+    expect(JSON.stringify((refused.body as { errors: unknown }).errors)).toContain(named);
+    expect(refused.text).not.toContain(key);
+    expect((await http.get(`${BASE}/keys`)).body).toEqual([]);
+  });
+
+  it.each(['key_id=', 'key_id=a&key_id=b', 'keyid=abcDEF123456', 'key_id[]=abcDEF123456', 'all'])(
+    'never take a mistyped query for "delete all": ?%s',
+    async (query) => {
+      const http = signedIn();
+      await http.post(`${BASE}/keys/add`).send({ provider: 'openai', key: randomKey() });
+      const refused = await http.delete(`${BASE}/keys/openai?${query}`);
+      expect(refused.body).toMatchObject({ status: 400, code: 'validation_failed' });
+      expect((await http.get(`${BASE}/keys`)).body).toHaveLength(1);
+    },
+  );
+
+  it.each<[string, unknown, number, string]>([
+    ['a provider that is none', { provider: 'nobody', key: 'x' }, 404, 'unknown_provider'],
+    ['a key with a blank', { provider: 'openai', key: 'sk-1 2' }, 400, 'invalid_key_format'],
+    [
+      "another provider's key",
+      { provider: 'openai', key: `sk-or-v1-${'0'.repeat(32)}` },
+      400,
+      'wrong_provider_key',
+    ],
+    ['a key that is too long', { provider: 'openai', key: `sk-${'a'.repeat(2000)}` }, 400, 'key_too_long'],
+  ])('say what is wrong with %s', async (_name, body, status, code) => {
+    const refused = await signedIn()
+      .post(`${BASE}/keys/add`)
+      .send(body as object);
+    expect(refused.body).toMatchObject({ status, code });
+  });
+
+  it.each<Tier>(['free', 'trial'])('let tier %s read and delete, and not add', async (tier) => {
+    const http = signedIn(tier);
+    const refused = await http.post(`${BASE}/keys/add`).send({ provider: 'openai', key: randomKey() });
+    expect(refused.body).toMatchObject({
+      status: 403,
+      code: 'tier_required',
+      required_tier: 'starter',
+      current_tier: tier,
+    });
+    for (const path of ['providers', 'keys', 'stats'])
+      expect((await http.get(`${BASE}/${path}`)).status).toBe(200);
+    expect((await http.delete(`${BASE}/keys/openai`)).body).toMatchObject({ code: 'key_not_found' });
+  });
+
+  it('let a bearer with keys:read read, and no bearer write', async () => {
+    const reader = bearer('keys:read', 'chat');
+    for (const path of ['providers', 'keys', 'stats']) {
+      expect((await reader.get(`${BASE}/${path}`)).status).toBe(200);
+      expect((await bearer('chat').get(`${BASE}/${path}`)).body).toMatchObject({ code: 'scope_required' });
+    }
+    const add = await reader.post(`${BASE}/keys/add`).send({ provider: 'openai', key: randomKey() });
+    expect(add.body).toMatchObject({ status: 403, code: 'scope_required' });
+    expect((await reader.delete(`${BASE}/keys/openai`)).body).toMatchObject({ code: 'scope_required' });
+  });
+});

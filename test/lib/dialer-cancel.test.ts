@@ -1,0 +1,256 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import type { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import { describe, expect, it } from '@jest/globals';
+import {
+  LOOPBACK,
+  afterThisTest,
+  call,
+  closed,
+  dialer,
+  http,
+  tcp,
+  until,
+  type Upstream,
+} from '../support/local-upstreams.ts';
+
+/** The promise: a client that leaves has its upstream closed within this time. */
+const CANCEL_LIMIT_MS = 50;
+const RUNS = 100;
+
+interface Phase {
+  start(signal: AbortSignal): Promise<unknown>;
+  /** Resolves when the request is in the phase meant. */
+  reached(): Promise<unknown>;
+  /** Resolves when the end of its connection has been seen. */
+  gone(): Promise<unknown>;
+}
+
+/**
+ * Cancels `RUNS` requests in a phase and answers the longest time until the end was seen. A round above
+ * the limit is measured again, twice at most: the machine may have been busy with something else.
+ */
+async function worstCancelMs(phase: Phase): Promise<number> {
+  let best = Infinity;
+  for (let round = 0; round < 3 && best > CANCEL_LIMIT_MS; round++) {
+    let worst = 0;
+    for (let run = 0; run < RUNS; run++) worst = Math.max(worst, await cancelMs(phase));
+    best = Math.min(best, worst);
+  }
+  return best;
+}
+
+async function cancelMs(phase: Phase): Promise<number> {
+  const controller = new AbortController();
+  const reason = new Error('the client left');
+  const failed = expect(phase.start(controller.signal)).rejects.toBe(reason);
+  await phase.reached();
+  const startedAt = performance.now();
+  controller.abort(reason);
+  await phase.gone();
+  const elapsedMs = performance.now() - startedAt;
+  await failed;
+  return elapsedMs;
+}
+
+describe('cancelling closes the upstream within 50 ms, worst of 100, and fails with the reason of the signal', () => {
+  /** For phases that the upstream can see: it tells when they are reached, and when the connection closed. */
+  function seenBy(
+    upstream: Upstream,
+    start: (signal: AbortSignal) => Promise<unknown>,
+    reached: (socket: Socket) => Promise<unknown>,
+  ): Promise<number> {
+    let current: Socket | undefined;
+    return worstCancelMs({
+      start(signal) {
+        current = undefined;
+        upstream.sockets.length = 0;
+        return start(signal);
+      },
+      async reached() {
+        await until(() => upstream.sockets.length > 0);
+        current = upstream.sockets[0];
+        if (current !== undefined) await reached(current);
+      },
+      gone: () => closed(current),
+    });
+  }
+
+  it('while the name is being resolved: nothing is dialled when the answer comes after all', async () => {
+    const upstream = await http();
+    let isAsked = false;
+    const release: (() => void)[] = [];
+    const lookup = () =>
+      new Promise<string[]>((resolve) => {
+        isAsked = true;
+        release.push(() => resolve([LOOPBACK]));
+      });
+    const waiting = dialer({ lookup });
+    let over: Promise<unknown> = Promise.resolve();
+    const start = (signal: AbortSignal) => {
+      isAsked = false;
+      const request = waiting.request(call(`http://host.example:${upstream.port}`, { signal }));
+      over = request.catch(() => undefined);
+      return request;
+    };
+    const worst = await worstCancelMs({ start, reached: () => until(() => isAsked), gone: () => over });
+    expect(worst).toBeLessThanOrEqual(CANCEL_LIMIT_MS);
+    for (const answer of release) answer();
+    // By the time that a later request is through, an earlier connection would have arrived.
+    expect(await text((await dialer().request(call(upstream.origin))).body)).toBe('ok');
+    expect(upstream.sockets).toHaveLength(1);
+  });
+
+  // Only Linux shows a socket in the making to its owner.
+  (process.platform === 'linux' ? it : it.skip)('while TCP is connecting', async () => {
+    const port = await fullBacklog();
+    const from = dialer();
+    const worst = await worstCancelMs({
+      start: (signal) => from.request(call(`http://${LOOPBACK}:${port}`, { signal })),
+      reached: () => until(() => countConnecting(port) > 0),
+      gone: () => until(() => countConnecting(port) === 0),
+    });
+    expect(worst).toBeLessThanOrEqual(CANCEL_LIMIT_MS);
+  });
+
+  it('during the TLS handshake', async () => {
+    const upstream = await tcp((socket) => socket.pause());
+    const from = dialer();
+    const worst = await seenBy(
+      upstream,
+      (signal) => from.request(call(`https://${LOOPBACK}:${upstream.port}`, { signal })),
+      // The client has said hello and gets no answer.
+      async (socket) => {
+        socket.resume();
+        await once(socket, 'data');
+      },
+    );
+    expect(worst).toBeLessThanOrEqual(CANCEL_LIMIT_MS);
+  });
+
+  it('while the request is being sent', async () => {
+    const upstream = await tcp((socket) => socket.pause());
+    const from = dialer();
+    const body = Buffer.alloc(8 * 1024 * 1024);
+    const worst = await seenBy(
+      upstream,
+      (signal) => from.request(call(upstream.origin, { method: 'POST', body, signal })),
+      async (socket) => {
+        socket.resume();
+        await once(socket, 'data');
+      },
+    );
+    expect(worst).toBeLessThanOrEqual(CANCEL_LIMIT_MS);
+  });
+
+  it.each(['POST', 'GET'] as const)('while waiting for the first byte (%s)', async (method) => {
+    const upstream = await http(() => undefined);
+    const from = dialer();
+    const worst = await seenBy(
+      upstream,
+      (signal) => from.request(call(upstream.origin, { method, signal })),
+      (socket) => until(() => upstream.requests.at(-1)?.socket === socket),
+    );
+    expect(worst).toBeLessThanOrEqual(CANCEL_LIMIT_MS);
+  });
+
+  it('while the answer streams', async () => {
+    const upstream = await http((_request, response) => response.write('part'));
+    const from = dialer();
+    let pieces = 0;
+    const worst = await seenBy(
+      upstream,
+      async (signal) => {
+        pieces = 0;
+        const { body } = await from.request(call(upstream.origin, { signal }));
+        for await (const piece of body) pieces += String(piece).length;
+      },
+      () => until(() => pieces > 0),
+    );
+    expect(worst).toBeLessThanOrEqual(CANCEL_LIMIT_MS);
+  });
+
+  it('while a slow reader holds the answer back', async () => {
+    const piece = Buffer.alloc(4 * 1024 * 1024);
+    const upstream = await http((_request, response) => {
+      response.write(piece);
+      response.write(piece);
+    });
+    const from = dialer();
+    let body: Readable | undefined;
+    const worst = await seenBy(
+      upstream,
+      async (signal) => {
+        body = undefined;
+        body = (await from.request(call(upstream.origin, { signal }))).body;
+        await new Promise((_resolve, reject) => body?.once('error', reject));
+      },
+      () => until(() => (body?.readableLength ?? 0) >= 16 * 1024),
+    );
+    expect(worst).toBeLessThanOrEqual(CANCEL_LIMIT_MS);
+  });
+
+  it('before anything has begun', async () => {
+    const upstream = await http();
+    const reason = new Error('the client left');
+    await expect(dialer().request(call(upstream.origin, { signal: AbortSignal.abort(reason) }))).rejects.toBe(
+      reason,
+    );
+    expect(upstream.sockets).toHaveLength(0);
+  });
+
+  it('on an idle connection about to be used again', async () => {
+    const upstream = await http();
+    const reusing = dialer();
+    await text((await reusing.request(call(upstream.origin))).body);
+    const controller = new AbortController();
+    const request = reusing.request(call(upstream.origin, { signal: controller.signal }));
+    const reason = new Error('the client left');
+    controller.abort(reason);
+    await expect(request).rejects.toBe(reason);
+    expect(await text((await reusing.request(call(upstream.origin))).body)).toBe('ok');
+    expect(upstream.requests).toHaveLength(2);
+  });
+
+  it('and leaves a finished exchange and its connection alone', async () => {
+    const upstream = await http();
+    const reusing = dialer();
+    const controller = new AbortController();
+    await text((await reusing.request(call(upstream.origin, { signal: controller.signal }))).body);
+    controller.abort();
+    await text((await reusing.request(call(upstream.origin))).body);
+    expect(upstream.sockets).toHaveLength(1);
+  });
+});
+
+/** A port that neither accepts nor refuses: its process sleeps for ever and its queue is full. */
+async function fullBacklog(): Promise<number> {
+  const script = `const server = require('node:net').createServer();
+    server.listen({ port: 0, host: '${LOOPBACK}', backlog: 1 }, () => {
+      require('node:fs').writeSync(1, server.address().port + '\\n');
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+    });`;
+  const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'ignore'] });
+  afterThisTest(async () => {
+    child.kill('SIGKILL');
+    await once(child, 'close');
+  });
+  const [line] = (await once(child.stdout, 'data')) as [Buffer];
+  const port = Number(line.toString());
+  // Linux lets one more in than the backlog says, and then answers no further greeting.
+  for (let count = 0; count < 2; count++) {
+    const filler = connect(port, LOOPBACK);
+    afterThisTest(() => Promise.resolve(filler.destroy()));
+    await once(filler, 'connect');
+  }
+  return port;
+}
+
+/** Sockets on this machine that have greeted `port` of 127.0.0.1 and wait (SYN_SENT is 02, proc(5)). */
+function countConnecting(port: number): number {
+  const remote = `0100007F:${port.toString(16).toUpperCase().padStart(4, '0')} 02 `;
+  return readFileSync('/proc/net/tcp', 'utf8').split(remote).length - 1;
+}

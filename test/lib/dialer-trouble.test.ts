@@ -1,0 +1,191 @@
+import { once } from 'node:events';
+import type { ServerResponse } from 'node:http';
+import { createServer, type AddressInfo } from 'node:net';
+import { buffer, text } from 'node:stream/consumers';
+import { describe, expect, it } from '@jest/globals';
+import { LOOPBACK, answers, call, closed, dialer, failing, http, tcp } from '../support/local-upstreams.ts';
+
+describe('an upstream in trouble', () => {
+  const GARBAGE = {
+    'no HTTP': 'SSH-2.0-OpenSSH_9.9 secret-banner\r\n',
+    'headers beyond 16 KiB': `HTTP/1.1 200 OK\r\nx-long: ${'a'.repeat(17 * 1024)}\r\n\r\n`,
+    'a broken header': 'HTTP/1.1 200 OK\r\nbad header: \u0000\r\n\r\n',
+    'two different lengths': 'HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab',
+    'an upgrade': 'HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n',
+  };
+  it.each(Object.entries(GARBAGE))(
+    'is unreachable when it answers %s, and is not quoted',
+    async (_name, bytes) => {
+      const upstream = await tcp((socket) => socket.once('data', () => socket.write(bytes)));
+      await expect(dialer().request(call(upstream.origin))).rejects.toEqual(
+        expect.objectContaining({
+          code: 'upstream_unreachable',
+          detail: expect.not.stringContaining('banner'),
+        }),
+      );
+    },
+  );
+
+  it('is unreachable when it refuses the connection', async () => {
+    const port = await freePort();
+    await expect(dialer().request(call(`http://${LOOPBACK}:${port}`))).rejects.toEqual(
+      expect.objectContaining({
+        code: 'upstream_unreachable',
+        detail: expect.not.stringContaining(LOOPBACK),
+      }),
+    );
+  });
+
+  it.each([true, false])('is unreachable when its name cannot be resolved (guarded: %s)', async (guarded) => {
+    for (const lookup of [() => Promise.reject(new Error('down')), () => Promise.resolve([])]) {
+      const request = call('http://host.example', { guarded });
+      await expect(dialer({ lookup }).request(request)).rejects.toEqual(failing('upstream_unreachable'));
+    }
+  });
+
+  it('is dialled at its next address when one does not answer', async () => {
+    const upstream = await http();
+    // Nothing listens at 127.0.0.2 on that port.
+    const { lookup } = answers(['127.0.0.2', LOOPBACK]);
+    const answer = await dialer({ lookup }).request(call(`http://host.example:${upstream.port}`));
+    expect(await text(answer.body)).toBe('ok');
+  });
+
+  it.each(['at once', 'after the request'])(
+    'is unreachable, after one call, when it hangs up %s',
+    async (when) => {
+      const upstream = await tcp((socket) => {
+        if (when === 'at once') socket.destroy();
+        else socket.once('data', () => socket.resetAndDestroy());
+      });
+      await expect(dialer().request(call(upstream.origin, { method: 'POST', body: 'x' }))).rejects.toEqual(
+        failing('upstream_unreachable'),
+      );
+      expect(upstream.sockets).toHaveLength(1);
+    },
+  );
+
+  it('times out when its name does not resolve in time', async () => {
+    const slow = dialer({ connectTimeoutMs: 30, lookup: () => new Promise(() => undefined) });
+    await expect(slow.request(call('http://host.example'))).rejects.toEqual(failing('upstream_timeout'));
+  });
+
+  it('times out when the TLS handshake goes nowhere, and the socket is closed', async () => {
+    const upstream = await tcp((socket) => socket.resume());
+    const failed = expect(
+      dialer({ connectTimeoutMs: 30 }).request(call(`https://${LOOPBACK}:${upstream.port}`)),
+    ).rejects.toEqual(failing('upstream_timeout'));
+    await failed;
+    await closed(upstream.sockets[0]);
+  });
+
+  it('times out when it is silent, interim answers or not, and the socket is closed', async () => {
+    for (const interim of [false, true]) {
+      const upstream = await http((_request, response) => {
+        if (interim) response.writeProcessing();
+      });
+      const request = call(upstream.origin, { firstByteTimeoutMs: 30 });
+      await expect(dialer().request(request)).rejects.toEqual(failing('upstream_timeout'));
+      await closed(upstream.sockets[0]);
+    }
+  });
+
+  it('times out when it falls silent within its answer, as an error of the body', async () => {
+    const upstream = await http((_request, response) => response.write('part'));
+    const answer = await dialer().request(call(upstream.origin, { idleTimeoutMs: 30 }));
+    await expect(text(answer.body)).rejects.toEqual(failing('upstream_timeout'));
+    await closed(upstream.sockets[0]);
+  });
+
+  it('does not time out while its pieces keep coming', async () => {
+    const upstream = await http((_request, response) => {
+      let count = 0;
+      const timer = setInterval(() => {
+        response.write('.');
+        if (++count < 10) return;
+        clearInterval(timer);
+        response.end();
+      }, 20);
+    });
+    const answer = await dialer().request(call(upstream.origin, { idleTimeoutMs: 120 }));
+    expect(await text(answer.body)).toBe('..........');
+  });
+
+  const BROKEN = {
+    'a reset': (response: ServerResponse) => response.socket?.resetAndDestroy(),
+    'an early end of a chunked body': (response: ServerResponse) => response.socket?.destroy(),
+  };
+  it.each(Object.entries(BROKEN))(
+    'gives the reader what came and then an error, on %s',
+    async (_name, hangUp) => {
+      const upstream = await http((request, response) => {
+        response.write('part');
+        request.socket.once('drained' as never, () => hangUp(response));
+      });
+      const { body } = await dialer().request(call(upstream.origin));
+      const pieces: string[] = [];
+      await expect(
+        (async () => {
+          for await (const piece of body) {
+            pieces.push(String(piece));
+            upstream.sockets[0]?.emit('drained');
+          }
+        })(),
+      ).rejects.toEqual(failing('upstream_unreachable'));
+      expect(pieces).toEqual(['part']);
+    },
+  );
+
+  it('fails the body when it sends less than its content-length', async () => {
+    const upstream = await http((_request, response) => {
+      response.writeHead(200, { 'content-length': '10' });
+      response.write('half', () => response.socket?.end());
+    });
+    const { body } = await dialer().request(call(upstream.origin));
+    await expect(text(body)).rejects.toEqual(failing('upstream_unreachable'));
+  });
+
+  it('cannot end the process by failing a body that nobody reads', async () => {
+    const upstream = await http((_request, response) => response.write('part'));
+    const { body } = await dialer().request(call(upstream.origin, { idleTimeoutMs: 10 }));
+    await new Promise((resolve) => body.once('close', resolve));
+    expect(body.errored).toEqual(failing('upstream_timeout'));
+  });
+});
+
+describe('a slow reader', () => {
+  it('holds the upstream back, longer than the idle timeout, and loses nothing', async () => {
+    const piece = Buffer.alloc(64 * 1024, 'x');
+    const total = 512 * piece.length;
+    let written = 0;
+    const upstream = await http((request, response) => {
+      if (request.url === '/silent') return;
+      const write = () => {
+        while (written < total) {
+          written += piece.length;
+          if (!response.write(piece)) return response.once('drain', write);
+        }
+        return response.end();
+      };
+      write();
+    });
+    const slow = dialer();
+    const { body } = await slow.request(call(upstream.origin, { idleTimeoutMs: 50 }));
+    // Time passes while nothing is read: until another request has timed out.
+    const silent = call(`${upstream.origin}/silent`, { firstByteTimeoutMs: 200 });
+    await expect(slow.request(silent)).rejects.toEqual(failing('upstream_timeout'));
+    expect(written).toBeLessThan(total);
+    expect(body.readableLength).toBeLessThan(512 * 1024);
+    expect((await buffer(body)).length).toBe(total);
+  });
+});
+
+/** A port at which nothing listens. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, LOOPBACK);
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}

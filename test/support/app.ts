@@ -1,0 +1,129 @@
+import { randomBytes } from 'node:crypto';
+import { Writable } from 'node:stream';
+import { fetch, type RequestInit, type Response } from 'undici';
+import { choosePort } from '../../src/cli/quickstart/ports.ts';
+import { readConfig, type Config, type Environment } from '../../src/config.ts';
+import { createLog } from '../../src/lib/log.ts';
+import { startServer } from '../../src/server.ts';
+import { signIn } from './sign-in.ts';
+import { createDatabase, createWebClient, stack, type TestUser } from './stack.ts';
+
+/** The whole product, listening, on the real Keycloak and a database of its own. */
+export interface TestApp {
+  url: string;
+  config: Config;
+  databaseUrl: string;
+  ownerDatabaseUrl: string;
+  /** Everything that the app has logged, as text. */
+  logs(): string;
+  /** The log's events of one name, parsed. */
+  events(name: string): Record<string, unknown>[];
+  /** Signs a user in through Keycloak's pages; answers the session cookie's value. */
+  signIn(user: TestUser): Promise<string>;
+  /** Calls the app; `session` becomes the cookie, a JSON `body` is written out. */
+  call(path: string, options?: CallOptions): Promise<Response>;
+  stop(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+export interface CallOptions extends Omit<RequestInit, 'body' | 'headers'> {
+  session?: string;
+  json?: unknown;
+  body?: string | Buffer;
+  headers?: Record<string, string>;
+}
+
+export interface TestAppOptions {
+  /** Settings beyond the ones that every test app has. */
+  env?: Environment;
+  /** For a second process on one database: take these from the first. */
+  shared?: Pick<TestApp, 'config'> & { databaseUrl: string; ownerDatabaseUrl: string };
+}
+
+/** Starts the app in this process, in local mode, without a system default unless `env` sets one up. */
+export async function startApp(options: TestAppOptions = {}): Promise<TestApp> {
+  const port = await choosePort(0, 'PORT');
+  const publicUrl = `http://localhost:${port}`;
+  const database = options.shared
+    ? { appUrl: options.shared.databaseUrl, ownerUrl: options.shared.ownerDatabaseUrl }
+    : await createDatabase();
+  const webClient = await createWebClient(publicUrl);
+  const lines: string[] = [];
+  const config = readConfig(
+    { ...(await environment(port, database.appUrl, webClient, options)), ...options.env },
+    () => {
+      throw new Error('tests use no secret files');
+    },
+  );
+  const log = createLog(
+    'trace',
+    new Writable({
+      write: (chunk: Buffer, _encoding, done) => {
+        lines.push(chunk.toString());
+        done();
+      },
+    }),
+  );
+  const server = await startServer(config, { log });
+  const app: TestApp = {
+    url: publicUrl,
+    config,
+    databaseUrl: database.appUrl,
+    ownerDatabaseUrl: database.ownerUrl,
+    logs: () => lines.join(''),
+    events: (name) =>
+      lines
+        .map((line) => JSON.parse(line) as Record<string, unknown>)
+        .filter((line) => line['event'] === name),
+    signIn: (user) => signIn(publicUrl, user),
+    call: (path, own = {}) => call(publicUrl, path, own),
+    stop: () => server.stop(),
+    [Symbol.asyncDispose]: () => server.stop(),
+  };
+  return app;
+}
+
+async function environment(
+  port: number,
+  databaseUrl: string,
+  webClient: { id: string; secret: string },
+  options: TestAppOptions,
+): Promise<Environment> {
+  const { keycloak } = stack;
+  return {
+    PORT: String(port),
+    METRICS_PORT: String(await choosePort(0, 'METRICS_PORT')),
+    PUBLIC_URL: `http://localhost:${port}`,
+    DATABASE_URL: databaseUrl,
+    ENCRYPTION_KEY: options.shared?.config.encryptionKeys.join(',') ?? fernetKey(),
+    SESSION_SECRET: options.shared?.config.sessionSecret ?? randomBytes(32).toString('base64url'),
+    KEYCLOAK_URL: keycloak.url,
+    KEYCLOAK_WEB_CLIENT_ID: webClient.id,
+    KEYCLOAK_WEB_CLIENT_SECRET: webClient.secret,
+    KEYCLOAK_SERVICE_CLIENT_SECRET: keycloak.serviceClient.secret,
+    KEYCLOAK_VAULT_CLIENT_SECRET: keycloak.vaultClient.secret,
+    SHUTDOWN_GRACE_MS: '1000',
+  };
+}
+
+/** A random Fernet key, in the spelling of ENCRYPTION_KEY. */
+export function fernetKey(): string {
+  return `${randomBytes(32).toString('base64url')}=`;
+}
+
+function call(
+  base: string,
+  path: string,
+  { session, json, headers = {}, ...init }: CallOptions,
+): Promise<Response> {
+  return fetch(`${base}${path}`, {
+    redirect: 'manual',
+    ...init,
+    ...(json === undefined ? {} : { body: JSON.stringify(json) }),
+    headers: {
+      ...(json === undefined ? {} : { 'content-type': 'application/json' }),
+      ...(session === undefined ? {} : { cookie: `session=${session}` }),
+      ...headers,
+    },
+  });
+}

@@ -1,0 +1,141 @@
+import { request } from 'undici';
+
+export interface Answer {
+  status: number;
+  headers: Record<string, string | string[] | undefined>;
+  /** The address that a redirect names, absolute. */
+  location: string | undefined;
+  text: string;
+  json(): unknown;
+}
+
+/** As much of a browser as signing in needs: cookies, forms, and redirects one at a time. */
+export interface Browser {
+  get(url: string, headers?: Record<string, string>): Promise<Answer>;
+  post(url: string, form: Record<string, string>, headers?: Record<string, string>): Promise<Answer>;
+  /** The Cookie header for an address. */
+  cookieHeader(url: string): string;
+  cookie(name: string): string | undefined;
+  setCookie(url: string, name: string, value: string): void;
+  /** A second browser with the same cookies. */
+  clone(): Browser;
+}
+
+interface Cookie {
+  host: string;
+  path: string;
+  name: string;
+  value: string;
+}
+
+export function createBrowser(initial: readonly Cookie[] = []): Browser {
+  let jar: Cookie[] = [...initial];
+
+  function keep(url: URL, line: string): void {
+    const [pair = '', ...attributes] = line.split(';').map((part) => part.trim());
+    const at = pair.indexOf('=');
+    const attribute = (name: string) =>
+      attributes.find((text) => text.toLowerCase().startsWith(`${name}=`))?.slice(name.length + 1);
+    const name = pair.slice(0, at);
+    const path = attribute('path') ?? '/';
+    jar = jar.filter(
+      (cookie) => cookie.host !== url.hostname || cookie.path !== path || cookie.name !== name,
+    );
+    const expires = attribute('expires');
+    const isGone =
+      attribute('max-age') === '0' || (expires !== undefined && Date.parse(expires) <= Date.now());
+    if (!isGone) jar.push({ host: url.hostname, path, name, value: pair.slice(at + 1) });
+  }
+
+  // Ports do not separate cookies, as in real browsers.
+  const cookieHeader = (text: string) => {
+    const url = new URL(text);
+    return jar
+      .filter((cookie) => cookie.host === url.hostname && url.pathname.startsWith(cookie.path))
+      .map((cookie) => `${cookie.name}=${cookie.value}`)
+      .join('; ');
+  };
+
+  async function send(
+    method: 'GET' | 'POST',
+    address: string,
+    own: Record<string, string>,
+    body?: string,
+  ): Promise<Answer> {
+    const cookies = cookieHeader(address);
+    const {
+      statusCode,
+      headers,
+      body: stream,
+    } = await request(address, {
+      method,
+      headers: { accept: 'text/html', ...(cookies === '' ? {} : { cookie: cookies }), ...own },
+      ...(body === undefined ? {} : { body }),
+    });
+    const text = await stream.text();
+    for (const line of [headers['set-cookie'] ?? []].flat()) keep(new URL(address), line);
+    const location = headers['location'];
+    return {
+      status: statusCode,
+      headers,
+      location: typeof location === 'string' ? new URL(location, address).href : undefined,
+      text,
+      json: () => JSON.parse(text) as unknown,
+    };
+  }
+
+  return {
+    get: (url, headers = {}) => send('GET', url, headers),
+    post: (url, form, headers = {}) =>
+      send(
+        'POST',
+        url,
+        { 'content-type': 'application/x-www-form-urlencoded', ...headers },
+        new URLSearchParams(form).toString(),
+      ),
+    cookieHeader,
+    cookie: (name) => jar.find((cookie) => cookie.name === name)?.value,
+    setCookie(url, name, value) {
+      jar.push({ host: new URL(url).hostname, path: '/', name, value });
+    },
+    clone: () => createBrowser(jar),
+  };
+}
+
+/** The address of Keycloak's login form on a page. */
+function formAction(page: Answer): string {
+  const action = /<form[^>]*id="kc-form-login"[^>]*action="([^"]+)"/s.exec(page.text)?.[1];
+  if (action === undefined) throw new Error(`no login form on the page (status ${String(page.status)})`);
+  return action.replaceAll('&amp;', '&');
+}
+
+/**
+ * Walks through Keycloak's real pages from `/auth/login` on, and stops before the callback.
+ * @returns the callback's address with its code.
+ */
+export async function walkToCallback(
+  browser: Browser,
+  loginUrl: string,
+  user: { username: string; password: string },
+): Promise<string> {
+  const start = await browser.get(loginUrl);
+  if (start.location === undefined) throw new Error(`no redirect to Keycloak: ${start.text}`);
+  let page = await browser.get(start.location);
+  // With an organization in the realm the name comes first and the password on a second page.
+  for (let pages = 0; page.location === undefined && pages < 2; pages += 1) {
+    page = await browser.post(formAction(page), { username: user.username, password: user.password });
+  }
+  if (page.location?.includes('/auth/callback') !== true) {
+    throw new Error(`Keycloak did not send the browser back: ${String(page.status)} ${page.location ?? ''}`);
+  }
+  return page.location;
+}
+
+/** Signs in; the browser has the session cookie afterwards. Answers the callback's answer. */
+export async function signIn(
+  browser: Browser,
+  publicUrl: string,
+  user: { username: string; password: string },
+): Promise<Answer> {
+  return browser.get(await walkToCallback(browser, `${publicUrl}/auth/login`, user));
+}

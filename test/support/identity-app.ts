@@ -1,0 +1,143 @@
+import express from 'express';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { pino } from 'pino';
+import { z } from 'zod';
+import { errorHandler } from '../../src/http/error-handler.ts';
+import { createHostCheck } from '../../src/http/host-check.ts';
+import { requestContext } from '../../src/http/request-context.ts';
+import { jsonRoute, mountRoutes, rawRoute } from '../../src/http/routes.ts';
+import { createIdentity, type EndReason, type Identity } from '../../src/identity/service.ts';
+import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
+import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
+import { createKeyring } from '../../src/lib/keyring.ts';
+import { createDatabase, createWebClient, stack, type ClientCredentials } from './stack.ts';
+
+export interface IdentityAppOptions {
+  apiClientIds?: string[];
+  /** Keycloak as the app reaches it, e.g. through a proxy that can be cut. */
+  keycloakInternalUrl?: string;
+  /** A second instance on the first one's database and web client. */
+  beside?: IdentityApp;
+  /** Whether events are polled and running work is swept. */
+  watch?: boolean;
+}
+
+/** Identity with a few routes around it, listening on a free port of loopback. */
+export interface IdentityApp {
+  publicUrl: string;
+  identity: Identity;
+  database: Database;
+  databaseUrl: { appUrl: string; ownerUrl: string };
+  webClient: ClientCredentials;
+  secrets: { session: string; encryption: string };
+  logLines: string[];
+  /** How the work that `GET /api/v1/work` started was ended, in order. */
+  ended: EndReason[];
+  close(): Promise<void>;
+}
+
+/** Starts an app with a database and a web client of its own. */
+export async function startIdentityApp(options: IdentityAppOptions = {}): Promise<IdentityApp> {
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const publicUrl = `http://localhost:${String((server.address() as AddressInfo).port)}`;
+  const { beside } = options;
+  const databaseUrl = beside?.databaseUrl ?? (await createDatabase());
+  const webClient = await createWebClient(publicUrl);
+  const secrets = beside?.secrets ?? {
+    session: randomBytes(32).toString('hex'),
+    encryption: `${randomBytes(32).toString('base64url')}=`,
+  };
+  const logLines: string[] = [];
+  const log = pino({ level: 'debug' }, { write: (line: string) => void logLines.push(line) });
+  const database = openDatabase({ url: databaseUrl.appUrl, max: 8, applicationName: 'identity-test', log });
+  const internalUrl = options.keycloakInternalUrl ?? stack.keycloak.url;
+  const { serviceClient, realm, url } = stack.keycloak;
+  const identity = createIdentity({
+    config: {
+      mode: 'local',
+      publicUrl,
+      sessionSecret: secrets.session,
+      sessionCookieName: 'session',
+      apiClientIds: options.apiClientIds ?? [],
+      keycloak: { url, internalUrl, realm, web: webClient },
+    },
+    database,
+    keyring: createKeyring([secrets.encryption]),
+    keycloakAdmin: createKeycloakAdmin({
+      baseUrl: internalUrl,
+      realm,
+      clientId: serviceClient.id,
+      clientSecret: serviceClient.secret,
+    }),
+    log,
+  });
+  const ended: EndReason[] = [];
+  server.on('request', createApp(identity, publicUrl, log, ended));
+  if (options.watch ?? true) await identity.start();
+  return {
+    publicUrl,
+    identity,
+    database,
+    databaseUrl,
+    webClient,
+    secrets,
+    logLines,
+    ended,
+    async close() {
+      await identity.stop();
+      await closeServer(server);
+      await database.close();
+    },
+  };
+}
+
+function createApp(identity: Identity, publicUrl: string, log: pino.Logger, ended: EndReason[]) {
+  const app = express();
+  app.set('query parser', 'simple');
+  app.use(requestContext(log, () => undefined));
+  app.use(createHostCheck({ mode: 'local', publicUrl, internalUrl: publicUrl }));
+  const write = jsonRoute({
+    method: 'post',
+    path: '/api/v1/write',
+    access: 'session',
+    response: z.object({ done: z.boolean() }),
+    handle: () => ({ done: true }),
+  });
+  const chat = jsonRoute({
+    method: 'post',
+    path: '/v1/chat',
+    access: { scope: 'chat' },
+    response: z.object({ user: z.string() }),
+    handle: ({ principal }) => ({ user: principal.user.id }),
+  });
+  const work = rawRoute({
+    method: 'get',
+    path: '/api/v1/work',
+    access: { scope: 'chat' },
+    handle({ principal }, _request, response) {
+      if (principal === null) throw new Error('the route has no principal');
+      const unregister = identity.liveWork.register(principal, (reason) => {
+        ended.push(reason);
+        response.end(`event: end\ndata: ${reason}\n\n`);
+      });
+      response.once('close', unregister);
+      response.setHeader('content-type', 'text/event-stream');
+      response.write(': begun\n\n');
+    },
+  });
+  mountRoutes(app, [...identity.routes, write, chat, work], identity.gate);
+  app.use(errorHandler([]));
+  return app;
+}
+
+async function closeServer(server: Server): Promise<void> {
+  const closed = once(server, 'close');
+  server.close();
+  server.closeAllConnections();
+  await closed;
+}

@@ -1,0 +1,21 @@
+import { randomBytes } from 'node:crypto';
+import { z } from 'zod';
+import type { TestApp } from './app.ts';
+
+/** A key that looks like one of OpenAI's, different each time. */
+export function openAiKey(): string {
+  return `sk-${randomBytes(24).toString('hex')}`;
+}
+
+const Added = z.object({ key: z.object({ id: z.string() }) });
+
+/** Adds a key over the API; answers its id. */
+export async function addKey(
+  app: TestApp,
+  session: string,
+  key: { provider: string; key: string; label?: string; endpoint?: string },
+): Promise<string> {
+  const response = await app.call('/api/v1/byok/keys/add', { method: 'POST', session, json: key });
+  if (response.status !== 201) throw new Error(`adding a key: ${response.status} ${await response.text()}`);
+  return Added.parse(await response.json()).key.id;
+}

@@ -1,0 +1,120 @@
+import { once } from 'node:events';
+import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer as createHttpsServer } from 'node:https';
+import { createServer as createTcpServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { afterEach, expect } from '@jest/globals';
+import { createDialer, type Dialer, type DialerOptions, type UpstreamRequest } from '../../src/lib/dialer.ts';
+import { certificate } from './certificate.ts';
+
+export const PUBLIC = '93.184.216.34';
+export const LOOPBACK = '127.0.0.1';
+
+const cleanups: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+/** Runs after the test that asks for it, last one first. */
+export function afterThisTest(cleanup: () => Promise<unknown>): void {
+  cleanups.push(cleanup);
+}
+
+/** A dialer in local mode; closed after the test. */
+export function dialer(options: Partial<DialerOptions> = {}): Dialer {
+  const created = createDialer({
+    mode: 'local',
+    allow: undefined,
+    deny: [],
+    forbidden: () => [],
+    connectTimeoutMs: 5_000,
+    ...options,
+  });
+  cleanups.push(() => created.close());
+  return created;
+}
+
+export interface Upstream {
+  port: number;
+  origin: string;
+  /** Connections accepted, in order. */
+  sockets: Socket[];
+  requests: IncomingMessage[];
+}
+
+type Answer = (request: IncomingMessage, response: ServerResponse) => void;
+
+async function listening(server: Server, scheme: string): Promise<Upstream> {
+  const upstream: Upstream = { port: 0, origin: '', sockets: [], requests: [] };
+  const all = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    upstream.sockets.push(socket);
+    all.add(socket);
+    socket.once('close', () => all.delete(socket));
+    socket.on('error', () => undefined);
+  });
+  server.on('request', (request: IncomingMessage) => upstream.requests.push(request));
+  server.listen(0, LOOPBACK);
+  await once(server, 'listening');
+  upstream.port = (server.address() as AddressInfo).port;
+  upstream.origin = `${scheme}://${LOOPBACK}:${upstream.port}`;
+  cleanups.push(async () => {
+    for (const socket of all) socket.destroy();
+    server.close();
+    await once(server, 'close');
+  });
+  return upstream;
+}
+
+const ok: Answer = (_request, response) => response.end('ok');
+
+/** @param keepAliveMs how long it says that it keeps idle connections. */
+export function http(answer: Answer = ok, keepAliveMs = 60_000): Promise<Upstream> {
+  return listening(createHttpServer({ keepAliveTimeout: keepAliveMs }, answer), 'http');
+}
+
+/** With the certificate of `upstream.test` and 127.0.0.1. */
+export function https(answer: Answer = ok): Promise<Upstream> {
+  return listening(createHttpsServer(certificate, answer), 'https');
+}
+
+/** Speaks whatever `speak` says. */
+export function tcp(speak: (socket: Socket) => void): Promise<Upstream> {
+  return listening(createTcpServer(speak), 'http');
+}
+
+/** A guarded GET with patient time-outs. */
+export function call(url: string, options: Partial<UpstreamRequest> = {}): UpstreamRequest {
+  return {
+    url: new URL(url),
+    method: 'GET',
+    headers: {},
+    guarded: true,
+    signal: new AbortController().signal,
+    firstByteTimeoutMs: 5_000,
+    idleTimeoutMs: 5_000,
+    ...options,
+  };
+}
+
+/** Matches an error with this code. */
+export const failing = (code: string): unknown => expect.objectContaining({ code });
+
+/** A resolver that gives one answer after the other, the last one for ever, and counts. */
+export function answers(...list: string[][]) {
+  const asked: string[] = [];
+  const lookup = (host: string) => {
+    asked.push(host);
+    return Promise.resolve(list[Math.min(asked.length, list.length) - 1] ?? []);
+  };
+  return { asked, lookup };
+}
+
+export async function closed(socket: Socket | undefined): Promise<void> {
+  if (socket === undefined) throw new Error('there was no connection');
+  if (!socket.closed) await new Promise((resolve) => socket.once('close', resolve));
+}
+
+/** Waits, turn by turn of the event loop, for something that has no event. */
+export async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
+}

@@ -1,0 +1,108 @@
+import type { RecordedRequest } from './record.ts';
+
+export interface CompletionOptions {
+  /** What the model says; `Hello from the upstream.` by default. */
+  text?: string;
+  /** The model that the answer names; the request's by default. */
+  model?: string;
+  toolCalls?: readonly { name: string; arguments: string }[];
+  usage?: { prompt_tokens: number; completion_tokens: number; total_tokens: number };
+  finishReason?: string;
+}
+
+export const DONE = 'data: [DONE]\n\n';
+const USAGE = { prompt_tokens: 11, completion_tokens: 7, total_tokens: 18 };
+const CREATED = 1_750_000_000;
+
+/** One server-sent event. */
+export function frame(data: unknown): string {
+  return `data: ${JSON.stringify(data)}\n\n`;
+}
+
+export function completionBody(request: RecordedRequest, options: CompletionOptions = {}): object {
+  const calls = options.toolCalls?.map((call, index) => toolCall(call, index));
+  return {
+    id: `chatcmpl-${request.index}`,
+    object: 'chat.completion',
+    created: CREATED,
+    model: modelOf(request, options),
+    choices: [
+      {
+        index: 0,
+        message: {
+          role: 'assistant',
+          content: calls ? null : textOf(options),
+          refusal: null,
+          ...(calls ? { tool_calls: calls } : {}),
+        },
+        logprobs: null,
+        finish_reason: reasonOf(options),
+      },
+    ],
+    usage: options.usage ?? USAGE,
+  };
+}
+
+/** The frames of a streamed answer without the closing `[DONE]`: role, one per word, reason, usage if asked for. */
+export function completionFrames(request: RecordedRequest, options: CompletionOptions = {}): string[] {
+  const base = {
+    id: `chatcmpl-${request.index}`,
+    object: 'chat.completion.chunk',
+    created: CREATED,
+    model: modelOf(request, options),
+  };
+  const chunk = (delta: object, reason: string | null = null): string =>
+    frame({ ...base, choices: [{ index: 0, delta, logprobs: null, finish_reason: reason }] });
+  const content = options.toolCalls
+    ? options.toolCalls.flatMap((call, index) => toolDeltas(call, index))
+    : (textOf(options).match(/\s*\S+/g) ?? []).map((word) => ({ content: word }));
+  const wantsUsage = (streamOptions(request)?.['include_usage'] ?? false) === true;
+  return [
+    chunk({ role: 'assistant', content: options.toolCalls ? null : '', refusal: null }),
+    ...content.map((delta) => chunk(delta)),
+    chunk({}, reasonOf(options)),
+    ...(wantsUsage ? [frame({ ...base, choices: [], usage: options.usage ?? USAGE })] : []),
+  ];
+}
+
+/** True when the request asks for a stream; a body that is not JSON does not. */
+export function wantsStream(request: RecordedRequest): boolean {
+  return fieldOf(request, 'stream') === true;
+}
+
+function toolCall(call: { name: string; arguments: string }, index: number): object {
+  return { id: `call_${index}`, type: 'function', function: call };
+}
+
+function toolDeltas(call: { name: string; arguments: string }, index: number): object[] {
+  const opening = { index, ...toolCall({ name: call.name, arguments: '' }, index) };
+  const pieces = call.arguments.match(/[\s\S]{1,5}/gu) ?? [];
+  return [opening, ...pieces.map((piece) => ({ index, function: { arguments: piece } }))].map((one) => ({
+    tool_calls: [one],
+  }));
+}
+
+function textOf(options: CompletionOptions): string {
+  return options.text ?? 'Hello from the upstream.';
+}
+
+function reasonOf(options: CompletionOptions): string {
+  return options.finishReason ?? (options.toolCalls ? 'tool_calls' : 'stop');
+}
+
+function modelOf(request: RecordedRequest, options: CompletionOptions): string {
+  const asked = fieldOf(request, 'model');
+  return options.model ?? (typeof asked === 'string' ? asked : 'upstream-model');
+}
+
+function streamOptions(request: RecordedRequest): Record<string, unknown> | undefined {
+  return fieldOf(request, 'stream_options') as Record<string, unknown> | undefined;
+}
+
+function fieldOf(request: RecordedRequest, name: string): unknown {
+  try {
+    return request.json()[name];
+  } catch {
+    return undefined;
+  }
+}

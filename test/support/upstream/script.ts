@@ -1,0 +1,49 @@
+import { answer } from './answers.ts';
+import type { Answer } from './exchange.ts';
+import type { RecordedRequest } from './record.ts';
+
+/** What the upstream will answer. A key's own answers win over the queue, the queue over the default. */
+export interface Script {
+  queue(answers: readonly Answer[]): void;
+  setDefault(one: Answer): void;
+  setKey(key: string, answers: readonly Answer[]): void;
+  /** Takes the answer for a request; a key's last answer and the default stay. */
+  take(request: RecordedRequest): Answer;
+  clear(): void;
+}
+
+/** @param keys the keys that are good; undefined = any. */
+export function createScript(keys: readonly string[] | undefined): Script {
+  const queued: Answer[] = [];
+  const byKey = new Map<string, Answer[]>();
+  let ownDefault: Answer | undefined;
+
+  function forKey(key: string | undefined): Answer | undefined {
+    const answers = key === undefined ? undefined : byKey.get(key);
+    return answers !== undefined && answers.length > 1 ? answers.shift() : answers?.[0];
+  }
+
+  return {
+    queue: (answers) => queued.push(...answers),
+    setDefault(one) {
+      ownDefault = one;
+    },
+    setKey: (key, answers) => byKey.set(key, [...answers]),
+    take(request) {
+      return forKey(request.key) ?? queued.shift() ?? ownDefault ?? usual(request, keys);
+    },
+    clear() {
+      queued.length = 0;
+      byKey.clear();
+      ownDefault = undefined;
+    },
+  };
+}
+
+function usual(request: RecordedRequest, keys: readonly string[] | undefined): Answer {
+  if (keys !== undefined && !keys.includes(request.key ?? '')) return answer.error(401);
+  const path = request.path.split('?', 1)[0] ?? '';
+  if (request.method === 'GET' && path.endsWith('/models')) return answer.models();
+  if (request.method === 'POST' && path.endsWith('/chat/completions')) return answer.completion();
+  return answer.error(404, { message: `Invalid URL (${request.method} ${path})`, code: null });
+}

@@ -1,0 +1,54 @@
+/** Waits that end by themselves: what does not come within `timeoutMs` fails with a sentence. */
+export interface Waits {
+  /** Resolves with the first value of `look` that is not undefined; looked at now and at every `changed()`. */
+  for<T>(look: () => T | undefined, describe: () => string): Promise<T>;
+  changed(): void;
+  /** Fails all that still wait. */
+  end(reason: string): void;
+}
+
+interface Waiter {
+  check(): void;
+  fail(reason: string): void;
+}
+
+export function createWaits(timeoutMs: number): Waits {
+  const waiters = new Set<Waiter>();
+  return {
+    async for(look, describe) {
+      return new Promise((resolve, reject) => {
+        const settle = (finish: () => void): void => {
+          clearTimeout(timer);
+          waiters.delete(waiter);
+          finish();
+        };
+        const waiter: Waiter = {
+          check() {
+            const value = look();
+            if (value !== undefined) {
+              settle(() => {
+                resolve(value);
+              });
+            }
+          },
+          fail(reason) {
+            settle(() => {
+              reject(new Error(`${describe()}: ${reason}`));
+            });
+          },
+        };
+        const timer = setTimeout(() => {
+          waiter.fail(`did not happen within ${timeoutMs} ms`);
+        }, timeoutMs);
+        waiters.add(waiter);
+        waiter.check();
+      });
+    },
+    changed() {
+      for (const waiter of [...waiters]) waiter.check();
+    },
+    end(reason) {
+      for (const waiter of [...waiters]) waiter.fail(reason);
+    },
+  };
+}
