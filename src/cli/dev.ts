@@ -1,86 +1,112 @@
-import { randomBytes } from 'node:crypto';
-import { createWriteStream } from 'node:fs';
 import path from 'node:path';
-import { finished } from 'node:stream/promises';
 import type { Environment } from '../config.ts';
-import { startDemoUpstream } from '../demo-upstream/server.ts';
-import { readDemo } from '../doctor/demo-users.ts';
-import { createLog } from '../lib/log.ts';
-import { startServer } from '../server.ts';
-import { makeDataDir, dataDirOf } from './quickstart/data-dir.ts';
-import { ensureGeneratedSettings } from './quickstart/env-file.ts';
-import { BOOTSTRAP_ADMIN, startKeycloak, type RunningKeycloak } from './quickstart/keycloak.ts';
+import { dataDirOf, makeDataDir } from './quickstart/data-dir.ts';
+import { ensureGeneratedSettings, readEnvFile } from './env-file.ts';
+import { BOOTSTRAP_ADMIN } from './quickstart/keycloak.ts';
 import { takeLock } from './quickstart/lock.ts';
-import { createParts, type Parts } from './quickstart/parts.ts';
-import { choosePort } from './quickstart/ports.ts';
-import { startPostgres, type RunningPostgres } from './quickstart/postgres.ts';
-import type { RunSteps, Step } from './quickstart/progress.ts';
-import { addDemo, setWebClientAddresses, signInAsBootstrapAdmin } from './quickstart/realm-setup.ts';
-import { createSecrets, type Secrets } from './quickstart/secrets.ts';
-import {
-  demoSettings,
-  planStart,
-  readSettings,
-  refuseDeployment,
-  startedSettings,
-  type Plan,
-} from './quickstart/settings.ts';
+import type { RunSteps } from './quickstart/progress.ts';
+import { createSecrets } from './quickstart/secrets.ts';
+import { planStart } from './quickstart/plan.ts';
 import { removeStackFile, writeStackFile } from './quickstart/stack-file.ts';
+import { startEverything, stopEverything, type Running } from './quickstart/start.ts';
 import { summaryText } from './quickstart/summary.ts';
+import { refuseDeployment } from './settings.ts';
+import { aborted, type StopSignals } from './signals.ts';
 
-export interface DevOptions {
-  /** Our environment over the settings of `.env`. */
+export interface DevOptions extends StopSignals {
+  /** The process's environment laid over the settings of `.env`. */
   environment: Environment;
+  /** Where `.env` is, and what paths are shown relative to. */
   cwd: string;
   print: (text: string) => void;
   runSteps: RunSteps;
-  /** Aborted by the first Ctrl-C: stop everything in order. */
-  stop: AbortSignal;
-  /** Aborted by the second: do not wait for streams to finish. */
-  hurry: AbortSignal;
-}
-
-interface Start extends DevOptions {
-  plan: Plan;
-  dataDir: string;
-  secrets: Secrets;
-  parts: Parts;
-  /** Aborted when the start is given up. */
-  givenUp: AbortSignal;
-  giveUp: (reason: unknown) => void;
-}
-
-interface Servers {
-  postgres?: RunningPostgres;
-  keycloak?: RunningKeycloak;
 }
 
 /**
  * `npm start`: starts what is configured nowhere, then the app, and keeps all of it until it is told to stop
  * or one part ends by itself.
  * @returns false when a part ended by itself.
- * @throws StartError or ConfigError in words for people; nothing is left running then.
+ * @throws StartError, ConfigError or AppError in words for people; nothing is left running then.
  */
 export async function runDev(options: DevOptions): Promise<boolean> {
   refuseDeployment(options.environment, 'npm start');
-  const envFile = path.join(options.cwd, '.env');
-  const added = ensureGeneratedSettings(envFile, options.environment);
-  if (added.length > 0) options.print(`${added.join(' and ')} made and written to .env; keep that file.`);
-  const { readEnvFile } = await import('./quickstart/env-file.ts');
-  const environment = withDefaults(options.environment, readEnvFile(envFile));
+  const environment = generateSettings(options);
   const plan = planStart(environment);
   const dataDir = makeDataDir(dataDirOf(environment, options.cwd));
   const release = await takeLock({
     file: path.join(dataDir, 'lock'),
     waitMs: 0,
-    busyMessage: (pid) => `Process ${pid} already runs from ${dataDir}. Stop it, or set DATA_DIR to another folder.`,
+    busyMessage: (pid) =>
+      `Process ${pid} already runs from ${dataDir}. Stop it, or set DATA_DIR to another folder.`,
   });
-  const parts = createParts(options.hurry);
+  const running: Running = {};
   try {
-    return await startAndWait({ ...options, environment, plan, dataDir, parts });
+    await startEverything(
+      { ...options, environment, plan, dataDir, secrets: createSecrets(dataDir) },
+      running,
+    );
+    announce(options, dataDir, plan.config.sessionCookieName, running);
+    return await untilStopped(options, running);
+  } catch (error) {
+    if (!options.stop.aborted) throw error;
+    return true;
   } finally {
-    await parts.stopAll(options.print);
+    await stopEverything(running, options);
     removeStackFile(dataDir);
     release();
   }
+}
+
+/** ENCRYPTION_KEY and SESSION_SECRET are made once; the environment then has them too. */
+function generateSettings({ environment, cwd, print }: DevOptions): Environment {
+  const file = path.join(cwd, '.env');
+  const added = ensureGeneratedSettings(file, environment);
+  if (added.length === 0) return environment;
+  print(
+    `Made ${added.join(' and ')} and wrote them to .env. Keep that file: without it stored keys cannot be read.`,
+  );
+  const made = readEnvFile(file);
+  return { ...environment, ...Object.fromEntries(added.map((name) => [name, made[name]])) };
+}
+
+function announce(options: DevOptions, dataDir: string, cookieName: string, running: Running): void {
+  const { server, keycloak, postgres, settings, demo } = running;
+  if (server === undefined || settings === undefined) throw new Error('nothing was started');
+  const adminPasswordFile = createSecrets(dataDir).fileOf('keycloak-admin');
+  writeStackFile(dataDir, {
+    app_url: server.url,
+    keycloak_url: settings['KEYCLOAK_URL'] ?? '',
+    admin_user: keycloak === undefined ? null : BOOTSTRAP_ADMIN,
+    admin_password_file: keycloak === undefined ? null : adminPasswordFile,
+    database_url: settings['DATABASE_URL'] ?? '',
+    pids: { app: process.pid, keycloak: keycloak?.pid ?? null, postgres: postgres?.pid ?? null },
+  });
+  options.print(
+    summaryText({
+      appUrl: server.url,
+      cookieName,
+      ownKeycloak:
+        keycloak === undefined || demo === undefined
+          ? null
+          : { url: keycloak.url, adminUser: BOOTSTRAP_ADMIN, adminPasswordFile, demo },
+      logFile: path.join(dataDir, 'app.log'),
+      cwd: options.cwd,
+    }),
+  );
+}
+
+/** Waits for Ctrl-C, or for a part that ends by itself: without it the rest is of no use. */
+async function untilStopped(options: DevOptions, { keycloak, postgres }: Running): Promise<boolean> {
+  const endings = [
+    ...(keycloak === undefined
+      ? []
+      : [keycloak.ended.then((how) => `Keycloak ${how} by itself; see keycloak.log`)]),
+    ...(postgres === undefined
+      ? []
+      : [postgres.ended.then((how) => `Postgres ${how} by itself; see postgres.log`)]),
+  ];
+  const ending = await Promise.race([aborted(options.stop), ...endings]);
+  if (ending === undefined) return true;
+  options.print(`${ending} in DATA_DIR. Stopping.`);
+  return false;
 }

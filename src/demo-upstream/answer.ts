@@ -17,7 +17,7 @@ export interface Choice {
   finishReason: 'stop' | 'length' | 'tool_calls';
 }
 
-export interface Usage {
+interface Usage {
   prompt_tokens: number;
   completion_tokens: number;
   total_tokens: number;

@@ -134,7 +134,7 @@ async function admit(
 }
 
 /** Throws `scope_required` or `tier_required` (403) unless the principal may call the route. */
-export function authorize(route: Pick<Route, 'access' | 'tier'>, principal: Principal): void {
+function authorize(route: Pick<Route, 'access' | 'tier'>, principal: Principal): void {
   if (principal.credential !== 'session') {
     const allowed = typeof route.access === 'object' && principal.scopes.has(route.access.scope);
     if (!allowed) {
@@ -188,7 +188,7 @@ function parse(schema: ZodType | undefined, value: unknown, place: string): unkn
 }
 
 /** Zod's issues as the wire has them. Messages name fields and rules, never the value. */
-export function fieldErrors(error: z.ZodError, place: string): FieldError[] {
+function fieldErrors(error: z.ZodError, place: string): FieldError[] {
   return error.issues.map((issue) => ({ path: issue.path.join('.') || place, message: issue.message }));
 }
 

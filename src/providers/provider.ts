@@ -1,5 +1,5 @@
 /** A dialect of the wire between us and an upstream. */
-export type Protocol = 'openai';
+type Protocol = 'openai';
 
 /**
  * What the product knows of a provider. A provider is one file in this folder and one line in
@@ -28,7 +28,7 @@ export interface Provider {
   localOnly: boolean;
 }
 
-export interface KeyFormat {
+interface KeyFormat {
   /** For people, e.g. `sk-...`; null when there is no common form. */
   hint: string | null;
   /** What a key of this provider looks like in full; anything else is `invalid_key_format`. */

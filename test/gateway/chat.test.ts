@@ -322,7 +322,7 @@ describe('headers and bodies', () => {
       const plain = await chat(session, hello('gpt-4o', { stream }));
       const usual = new Set(plain.headers.keys());
       await plain.text();
-      openai.reply(answer.hostileHeaders({ stream }));
+      openai.reply(answer.hostileHeaders());
       const response = await chat(session, hello('gpt-4o', { stream }));
       expect(HOSTILE_HEADERS.length).toBeGreaterThanOrEqual(60);
       const added = [...response.headers.keys()].filter((name) => !usual.has(name)).sort();
@@ -416,14 +416,14 @@ describe('headers and bodies', () => {
 describe('limits of what the system pays for', () => {
   it('is 4 at once and 30 a minute for each user', async () => {
     const { session } = await signedIn('free');
-    const gate = Promise.withResolvers<void>();
+    const gate = Promise.withResolvers<null>();
     system.answerAll(answer.held(1, gate.promise));
     const running = Array.from({ length: 4 }, () => chat(session, hello(undefined, { stream: true })));
     await system.received(4);
     const fifth = await chat(session, hello(undefined));
     expect(fifth.status).toBe(429);
     expect(fifth.headers.get('retry-after')).toBe('1');
-    gate.resolve();
+    gate.resolve(null);
     for (const response of await Promise.all(running)) await response.text();
     system.answerAll(answer.completion());
     const statuses: number[] = [];

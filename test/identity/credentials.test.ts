@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { request } from 'undici';
 import { z } from 'zod';
 import { createBrowser, signIn, walkToCallback, type Browser } from '../support/browser.ts';
+import { eventually } from '../support/eventually.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
 import { adminClient, createUser, stack, type TestUser } from '../support/stack.ts';
 
@@ -204,12 +205,3 @@ describe('a bearer token of Keycloak', () => {
     await eventually(async () => (await ask('/api/v1/me', headers)).status === 401);
   });
 });
-
-/** Waits for a state that a poll brings about; the promise is 10 s. */
-async function eventually(holds: () => Promise<boolean>): Promise<void> {
-  const endMs = Date.now() + 10_000;
-  while (!(await holds())) {
-    if (Date.now() > endMs) throw new Error('not within 10 s');
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-}

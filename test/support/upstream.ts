@@ -46,8 +46,7 @@ import { createWaits } from './upstream/waits.ts';
 export { answer } from './upstream/answers.ts';
 export { fault } from './upstream/faults.ts';
 export { ALLOWED_HEADERS, HOSTILE_HEADERS } from './upstream/hostile-headers.ts';
-export type { Answer, Exchange } from './upstream/exchange.ts';
-export type { Connection, RecordedRequest } from './upstream/record.ts';
+export type { Answer } from './upstream/exchange.ts';
 
 export interface UpstreamOptions {
   /** A loopback address; 127.0.0.1 by default. */

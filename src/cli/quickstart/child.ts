@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { StartError } from './start-error.ts';
+import { StartError } from '../start-error.ts';
 
 /** The user that a child runs as; undefined: the same as we. */
 export interface RunAs {

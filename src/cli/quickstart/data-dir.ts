@@ -1,12 +1,11 @@
 import { chmodSync, existsSync, mkdirSync, realpathSync } from 'node:fs';
 import path from 'node:path';
 import type { Environment } from '../../config.ts';
-import { SETTINGS } from '../../config.ts';
+import { SETTINGS } from '../../settings.ts';
 
 /** DATA_DIR as an absolute path. */
 export function dataDirOf(environment: Environment, cwd: string): string {
-  const named = environment['DATA_DIR'];
-  return path.resolve(cwd, named === undefined || named === '' ? SETTINGS.DATA_DIR.fallback : named);
+  return path.resolve(cwd, settingOf(environment, 'DATA_DIR') ?? SETTINGS.DATA_DIR.fallback);
 }
 
 /**

@@ -4,7 +4,7 @@ import { mkdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { runToEnd } from './child.ts';
-import { StartError } from './start-error.ts';
+import { StartError } from '../start-error.ts';
 
 /** Where the realm files, the pom and the pin lie, for the source and for the built server alike. */
 export const KEYCLOAK_FOLDER = path.join(import.meta.dirname, '..', '..', '..', 'keycloak');

@@ -7,7 +7,7 @@ import { installKeycloak, KEYCLOAK_FOLDER, keycloakHome } from './keycloak-archi
 import { choosePort } from './ports.ts';
 import { endProcess, isAlive, listProcesses } from './processes.ts';
 import type { Secrets } from './secrets.ts';
-import { StartError } from './start-error.ts';
+import { StartError } from '../start-error.ts';
 
 export interface KeycloakOptions {
   dataDir: string;

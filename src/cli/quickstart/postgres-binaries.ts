@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { z } from 'zod';
 import type { RunAs } from './child.ts';
-import { StartError } from './start-error.ts';
+import { StartError } from '../start-error.ts';
 import { canEnter } from './unprivileged.ts';
 
 const Symlinks = z.array(z.object({ source: z.string(), target: z.string() }));

@@ -10,7 +10,7 @@ import { prepareRoles } from './postgres-roles.ts';
 import { choosePort } from './ports.ts';
 import { commandLine, endProcess, isAlive } from './processes.ts';
 import type { Secrets } from './secrets.ts';
-import { StartError } from './start-error.ts';
+import { StartError } from '../start-error.ts';
 
 export interface PostgresOptions {
   dataDir: string;

@@ -1,7 +1,7 @@
 import KcAdminClient, { NetworkError } from '@keycloak/keycloak-admin-client';
 import type { Demo } from '../../doctor/demo-users.ts';
 import { BOOTSTRAP_ADMIN } from './keycloak.ts';
-import { StartError } from './start-error.ts';
+import { StartError } from '../start-error.ts';
 
 /**
  * Signs in as the admin that the first start of Keycloak made.

@@ -2,7 +2,7 @@ import { existsSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { z } from 'zod';
 import { writePrivateFile } from './secrets.ts';
-import { StartError } from './start-error.ts';
+import { StartError } from '../start-error.ts';
 
 const StackFile = z.object({
   app_url: z.string(),
@@ -28,13 +28,17 @@ export function writeStackFile(dataDir: string, stack: StackFile): void {
   writePrivateFile(pathIn(dataDir), `${JSON.stringify(stack, null, 2)}\n`);
 }
 
+export function hasStackFile(dataDir: string): boolean {
+  return existsSync(pathIn(dataDir));
+}
+
 export function removeStackFile(dataDir: string): void {
   rmSync(pathIn(dataDir), { force: true });
 }
 
 /** @throws StartError when nothing was started in that data directory. */
 export function getStackFile(dataDir: string): StackFile {
-  if (!existsSync(pathIn(dataDir)))
+  if (!hasStackFile(dataDir))
     throw new StartError(`Nothing runs from ${dataDir}: start it with \`npm start\` first.`);
   return StackFile.parse(JSON.parse(readFileSync(pathIn(dataDir), 'utf8')));
 }

@@ -22,8 +22,11 @@ function facts({ appUrl, ownKeycloak, logFile, cwd }: Summary): string[] {
   if (ownKeycloak !== null) {
     const { demo, url, adminUser, adminPasswordFile } = ownKeycloak;
     lines.push('  Demo users        password "demo"; user (tier):');
-    for (const user of demo.users) lines.push(`                    ${user.username} (${user.attributes.subscription_tier[0]})`);
-    lines.push(`  Keycloak console  ${url}/admin/, user "${adminUser}"; password: cat ${shown(adminPasswordFile)}`);
+    for (const user of demo.users)
+      lines.push(`                    ${user.username} (${user.attributes.subscription_tier[0]})`);
+    lines.push(
+      `  Keycloak console  ${url}/admin/, user "${adminUser}"; password: cat ${shown(adminPasswordFile)}`,
+    );
   }
   lines.push(`  Log               ${shown(logFile)}`);
   return lines;

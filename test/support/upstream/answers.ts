@@ -6,7 +6,7 @@ import { ALLOWED_HEADERS, HOSTILE_HEADERS } from './hostile-headers.ts';
 export const EVENT_STREAM = 'text/event-stream; charset=utf-8';
 
 /** One step of a streamed body: bytes to send, a rest, or an event to wait for. */
-export type Step = string | Uint8Array | { pauseMs: number } | { until: Promise<unknown> };
+type Step = string | Uint8Array | { pauseMs: number } | { until: Promise<unknown> };
 
 export interface ReplyOptions {
   /** 200 by default. */
@@ -97,7 +97,7 @@ function endlessStream({ frameBytes = 1024, everyMs = 0 } = {}): Answer {
   };
 }
 
-export interface ErrorOptions {
+interface ErrorOptions {
   message?: string;
   type?: string;
   code?: string | null;

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { Connection } from './record.ts';
 
-export interface Link {
+interface Link {
   connection: Connection;
   /** Aborted when the connection is over. */
   signal: AbortSignal;

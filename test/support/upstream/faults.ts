@@ -112,9 +112,9 @@ function resetInBody(): Answer {
 }
 
 /** Where a stream breaks: after a whole frame, in a frame, or in a code point of several bytes. */
-export type Cut = 'between-frames' | 'in-frame' | 'in-code-point';
+type Cut = 'between-frames' | 'in-frame' | 'in-code-point';
 
-export interface CutOptions extends CompletionOptions {
+interface CutOptions extends CompletionOptions {
   /** Whole frames before the cut; the role's frame counts. 2 by default. */
   afterFrames?: number;
   /** `between-frames` by default. */

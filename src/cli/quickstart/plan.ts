@@ -1,9 +1,9 @@
-import { readFileSync } from 'node:fs';
-import { ConfigError, readConfig, SETTINGS, type Config, type Environment } from '../../config.ts';
+import { ConfigError, type Config, type Environment } from '../../config.ts';
+import { SETTINGS } from '../../settings.ts';
 import type { RunningKeycloak } from './keycloak.ts';
 import type { RunningPostgres } from './postgres.ts';
 import type { Secrets } from './secrets.ts';
-import { StartError } from './start-error.ts';
+import { readSettings, withoutEmpty } from '../settings.ts';
 
 /** What the quick start has to start, since it is configured nowhere. */
 export interface Plan {
@@ -54,19 +54,6 @@ export function planStart(environment: Environment): Plan {
     postgresPort: portOf(environment, 'POSTGRES_PORT'),
     keycloakPort: portOf(environment, 'KEYCLOAK_PORT'),
   };
-}
-
-/** @throws StartError when the configuration is a deployment's. @param command as people type it. */
-export function refuseDeployment(environment: Environment, command: string): void {
-  if (!environment['DEPLOY_ENV']) return;
-  throw new StartError(
-    `\`${command}\` is for local mode, and DEPLOY_ENV is set. A deployment runs \`node dist/cli/main.js serve\`.`,
-  );
-}
-
-/** Reads the configuration with secrets from files where so configured. */
-export function readSettings(environment: Environment): Config {
-  return readConfig(environment, (file) => readFileSync(file, 'utf8'));
 }
 
 /** The settings of what was started, to be laid over the environment. */
@@ -120,8 +107,4 @@ function refuseOtherRealms(config: Config): void {
 function portOf(environment: Environment, name: 'POSTGRES_PORT' | 'KEYCLOAK_PORT'): number {
   const { schema, fallback } = SETTINGS[name];
   return schema.parse(withoutEmpty(environment)[name] ?? fallback);
-}
-
-function withoutEmpty(environment: Environment): Environment {
-  return Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''));
 }

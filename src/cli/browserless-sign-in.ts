@@ -1,0 +1,117 @@
+import { fetch, type Response } from 'undici';
+import { StartError } from './start-error.ts';
+
+export interface SignInOptions {
+  appUrl: string;
+  /** Where Keycloak's pages are: the password is sent nowhere else. */
+  keycloakUrl: string;
+  username: string;
+  password: string;
+  cookieName: string;
+}
+
+/** Identity-first sign-in takes two pages; more means that Keycloak asks for something else. */
+const MOST_PAGES = 3;
+const MOST_REDIRECTS = 10;
+
+/**
+ * Signs a user in as a browser without scripts would: through the app's `/auth/login`, Keycloak's own pages
+ * and `/auth/callback`.
+ * @returns the value of the session cookie.
+ * @throws StartError when Keycloak refuses the user, or shows a page that is not a sign-in.
+ */
+export async function signInWithForms(options: SignInOptions): Promise<string> {
+  const browser = createBrowser();
+  let page = await browser.open(`${options.appUrl}/auth/login?return_to=/`);
+  for (let count = 0; count < MOST_PAGES; count += 1) {
+    const form = readForm(page);
+    if (new URL(form.action).origin !== new URL(options.keycloakUrl).origin) {
+      throw new StartError(`The sign-in page is not Keycloak's (${options.keycloakUrl}).`);
+    }
+    const answers = { username: options.username, password: options.password };
+    page = await browser.submit(
+      form.action,
+      Object.fromEntries(Object.entries(answers).filter(([name]) => form.fields.has(name))),
+    );
+    const session = browser.cookie(options.appUrl, options.cookieName);
+    if (session !== undefined) return session;
+  }
+  throw new StartError(`Keycloak did not finish the sign-in: ${titleOf(page.html)}`);
+}
+
+interface Page {
+  url: string;
+  html: string;
+}
+
+/**
+ * The form of a sign-in page.
+ * @throws StartError with Keycloak's own words when it shows an error or another page.
+ */
+function readForm(page: Page): { action: string; fields: Set<string> } {
+  const refused = /id="input-error[^"]*"[^>]*>\s*([^<]+?)\s*</.exec(page.html)?.[1];
+  if (refused !== undefined) throw new StartError(`Keycloak refused the sign-in: ${unescape(refused)}`);
+  const action = /<form\b[^>]*\baction="([^"]+)"/.exec(page.html)?.[1];
+  const fields = new Set(
+    [...page.html.matchAll(/<input\b[^>]*\bname="([^"]+)"/g)].map((match) => match[1] ?? ''),
+  );
+  if (action === undefined || !(fields.has('username') || fields.has('password'))) {
+    throw new StartError(`This is not a sign-in page: ${titleOf(page.html)} (${new URL(page.url).pathname})`);
+  }
+  return { action: new URL(unescape(action), page.url).href, fields };
+}
+
+function titleOf(html: string): string {
+  return unescape(/<title>([^<]*)<\/title>/.exec(html)?.[1]?.trim() ?? html.slice(0, 200));
+}
+
+function unescape(html: string): string {
+  return html.replaceAll('&#39;', "'").replaceAll('&quot;', '"').replaceAll('&amp;', '&');
+}
+
+/** Cookies and redirects. Cookies are kept apart by origin: the app's never go to Keycloak. */
+function createBrowser() {
+  const jars = new Map<string, Map<string, string>>();
+  const jarOf = (url: string) => {
+    const { origin } = new URL(url);
+    const jar = jars.get(origin) ?? new Map<string, string>();
+    jars.set(origin, jar);
+    return jar;
+  };
+
+  async function follow(start: string, form?: Record<string, string>): Promise<Page> {
+    let url = start;
+    let body = form && new URLSearchParams(form);
+    for (let count = 0; count < MOST_REDIRECTS; count += 1) {
+      const jar = jarOf(url);
+      const response = await fetch(url, {
+        redirect: 'manual',
+        headers: { accept: 'text/html', cookie: [...jar].map((pair) => pair.join('=')).join('; ') },
+        ...(body === undefined ? {} : { method: 'POST', body }),
+      });
+      store(response, jar);
+      const location = response.headers.get('location');
+      if (location === null) return { url, html: await response.text() };
+      await response.body?.cancel();
+      url = new URL(location, url).href;
+      body = undefined;
+    }
+    throw new StartError('The sign-in redirects without end.');
+  }
+
+  return {
+    open: (url: string) => follow(url),
+    submit: (url: string, form: Record<string, string>) => follow(url, form),
+    cookie: (url: string, name: string) => jarOf(url).get(name),
+  };
+}
+
+function store(response: Response, jar: Map<string, string>): void {
+  for (const line of response.headers.getSetCookie()) {
+    const [pair = ''] = line.split(';');
+    const at = pair.indexOf('=');
+    const [name, value] = [pair.slice(0, at), pair.slice(at + 1)];
+    if (value === '' || /max-age=0/i.test(line)) jar.delete(name);
+    else jar.set(name, value);
+  }
+}

@@ -1,0 +1,25 @@
+import { ConfigError } from '../config.ts';
+import { isAppError } from '../lib/errors.ts';
+import { StartError } from './start-error.ts';
+
+/** @throws StartError when this is not the Node that the project is written for. */
+export function refuseOldNode(version: string): void {
+  if (version.startsWith('24.')) return;
+  throw new StartError(
+    `Ops Center needs Node 24; this is Node ${version}. On Linux \`npm ci\` brings it along for npm scripts; elsewhere install it from https://nodejs.org/.`,
+  );
+}
+
+/** An error as the person at the terminal should read it; only one that nobody foresaw shows its stack. */
+export function wordsFor(error: unknown): string {
+  if (error instanceof StartError || error instanceof ConfigError) return error.message;
+  if (isAppError(error)) return error.detail;
+  if (!(error instanceof Error)) return String(error);
+  return busyPort(error) ?? error.stack ?? error.message;
+}
+
+/** A listener of ours that found its port taken after all. */
+function busyPort(error: Error & { code?: unknown; port?: unknown }): string | undefined {
+  if (error.code !== 'EADDRINUSE') return undefined;
+  return `Port ${String(error.port)} is in use by another program. Set PORT or METRICS_PORT to another one (0 picks a free one).`;
+}

@@ -1,0 +1,27 @@
+import { readFileSync } from 'node:fs';
+import { readConfig, type Config, type Environment } from '../config.ts';
+import { StartError } from './start-error.ts';
+
+/** Reads the configuration, with secrets from files where so configured. @throws ConfigError listing every fault. */
+export function readSettings(environment: Environment): Config {
+  return readConfig(environment, (file) => readFileSync(file, 'utf8'));
+}
+
+/** One setting by itself, for commands that need no more; undefined when it is not set. */
+export function settingOf(environment: Environment, name: string): string | undefined {
+  const file = environment[`${name}_FILE`];
+  return file ? readFileSync(file, 'utf8').trim() : withoutEmpty(environment)[name];
+}
+
+/** An empty value is how Compose and many shells write "unset". */
+export function withoutEmpty(environment: Environment): Environment {
+  return Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''));
+}
+
+/** @throws StartError when the configuration is a deployment's. @param command as people type it. */
+export function refuseDeployment(environment: Environment, command: string): void {
+  if (!environment['DEPLOY_ENV']) return;
+  throw new StartError(
+    `\`${command}\` is for local mode, and DEPLOY_ENV is set. A deployment runs \`node dist/cli/main.js serve\`.`,
+  );
+}

@@ -1,0 +1,26 @@
+import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
+import { readDemo } from './demo-users.ts';
+import { error, ok, type Finding } from './finding.ts';
+
+/** Demo users have a password that everyone knows. */
+export async function checkDemoUsers(people: KeycloakAdmin): Promise<Finding[]> {
+  const check = `demo users in realm ${people.realm}`;
+  const { users } = await readDemo();
+  const present = await Promise.all(
+    users.map(async ({ username, email }) => {
+      const found = await people.call((client) =>
+        client.users.find({ realm: people.realm, username, email, exact: true, briefRepresentation: true }),
+      );
+      return found.length > 0 ? [username] : [];
+    }),
+  );
+  const names = present.flat();
+  if (names.length === 0) return [ok(check, 'none')];
+  return [
+    error(
+      check,
+      `${names.join(', ')} can sign in with a public password`,
+      `Users: delete ${names.join(', ')}`,
+    ),
+  ];
+}

@@ -1,0 +1,28 @@
+import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
+import { error, ok, warning, type Finding } from './finding.ts';
+
+/** Admin events tell the app that a user was changed or a key was revoked in the console. */
+export async function checkEvents(admin: KeycloakAdmin, use: { holdsKeys: boolean }): Promise<Finding[]> {
+  const events = await admin.call((client) => client.realms.getConfigEvents({ realm: admin.realm }));
+  const check = `admin events of realm ${admin.realm}`;
+  const where = 'Realm settings > Events > Admin events settings';
+  const saved =
+    events.adminEventsEnabled === true
+      ? ok(check, 'are saved')
+      : error(
+          check,
+          'are not saved: the app would not see that a user was disabled or a key revoked',
+          `${where}: turn "Save events" on`,
+        );
+  const holdsCiphertext = use.holdsKeys && events.adminEventsDetailsEnabled === true;
+  return holdsCiphertext
+    ? [
+        saved,
+        warning(
+          check,
+          'include representations: sealed keys are copied into the event table',
+          `${where}: turn "Include representation" off`,
+        ),
+      ]
+    : [saved];
+}

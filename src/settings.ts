@@ -1,0 +1,244 @@
+import { z } from 'zod';
+import { parseEgressRule } from './lib/addresses.ts';
+import { PROVIDER_IDS } from './providers/index.ts';
+
+const flag = z.stringbool({ truthy: ['true', '1'], falsy: ['false', '0', ''] });
+const port = z.coerce.number().int().min(0).max(65_535);
+const milliseconds = z.coerce.number().int().positive();
+/** An http or https address, without slashes at its end. */
+export const webAddress = z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, ''));
+const list = z.string().transform((text) =>
+  text
+    .split(',')
+    .map((item) => item.trim())
+    .filter(Boolean),
+);
+const egressRules = list.check((context) => {
+  for (const rule of context.value) {
+    try {
+      parseEgressRule(rule);
+    } catch (error) {
+      context.issues.push({ code: 'custom', input: rule, message: (error as Error).message });
+    }
+  }
+});
+/** A Fernet key: 32 bytes as URL-safe base64 with its padding. */
+const FERNET_KEY = /^[A-Za-z0-9_-]{43}=$/;
+const fernetKeys = list.refine(
+  (keys) => keys.length > 0 && keys.every((key) => FERNET_KEY.test(key)),
+  'must be Fernet keys (32 bytes, URL-safe base64), separated by commas',
+);
+
+/** One setting: how it is read, and what people are told of it. */
+export interface Setting {
+  schema: z.ZodType;
+  /** For people: .env.example and the README are made from it. */
+  about: string;
+  /** As it would stand in the environment. */
+  fallback?: string;
+  secret?: true;
+  required?: true;
+  /** How the quick start fills it in; shown as the default. */
+  quickStart?: string;
+}
+
+/** Every setting of the product, in the order in which people read them. */
+export const SETTINGS = {
+  DEPLOY_ENV: { schema: z.string(), about: 'Unset: local mode. Any value: deployed mode.' },
+  DEBUG: {
+    schema: flag,
+    fallback: 'false',
+    about: 'Local mode only; together with DEPLOY_ENV a start error.',
+  },
+  PORT: {
+    schema: port,
+    fallback: '3000',
+    about: 'Where the app listens; 0 picks a free port (quick start).',
+  },
+  HOST: { schema: z.string(), fallback: '127.0.0.1', about: 'The address that the app listens on.' },
+  PUBLIC_URL: {
+    schema: webAddress,
+    about: 'What the browser sees. Required when deployed; `http://localhost:PORT` in local mode.',
+  },
+  INTERNAL_URL: {
+    schema: webAddress,
+    about: 'Where Keycloak reaches the app for back-channel logout. Default: PUBLIC_URL.',
+  },
+  ALLOW_LOCAL_MODE_EXPOSED: {
+    schema: flag,
+    fallback: 'false',
+    about: 'Lets local mode listen beyond loopback.',
+  },
+  TRUST_PROXY: {
+    schema: z.coerce.number().int().min(0),
+    fallback: '0',
+    about: 'How many reverse proxies stand in front.',
+  },
+  METRICS_PORT: {
+    schema: port,
+    fallback: '9464',
+    about: 'Metrics and health details, on loopback unless HOST says otherwise; 0 picks a free port.',
+  },
+  LOG_LEVEL: {
+    schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
+    fallback: 'info',
+    about: 'How much is logged.',
+  },
+  DATA_DIR: {
+    schema: z.string(),
+    fallback: '.data',
+    about: 'What the quick start keeps: database, Keycloak, their passwords.',
+  },
+  DATABASE_URL: {
+    schema: z.url({ protocol: /^postgres(ql)?$/ }),
+    required: true,
+    secret: true,
+    quickStart: 'started',
+    about: "Postgres, as the app's role (a member of ops_center_app).",
+  },
+  MIGRATION_DATABASE_URL: {
+    schema: z.url({ protocol: /^postgres(ql)?$/ }),
+    secret: true,
+    quickStart: 'started',
+    about: 'Postgres, as the role that owns the schema. Unset: pending migrations refuse the start.',
+  },
+  POSTGRES_PORT: {
+    schema: port,
+    fallback: '5433',
+    about: 'Port of the database that the quick start starts; 0 picks a free one.',
+  },
+  ENCRYPTION_KEY: {
+    schema: fernetKeys,
+    required: true,
+    secret: true,
+    quickStart: 'made once into .env',
+    about: 'Fernet keys, comma-separated: the first encrypts, all decrypt. Losing it loses every stored key.',
+  },
+  SESSION_SECRET: {
+    schema: z.string().min(32, 'must have 32 characters or more'),
+    required: true,
+    secret: true,
+    quickStart: 'made once into .env',
+    about: 'Signs cookies.',
+  },
+  SESSION_COOKIE_NAME: {
+    schema: z.string().regex(/^[A-Za-z0-9_-]+$/),
+    fallback: 'session',
+    about: 'Name of the session cookie.',
+  },
+  KEYCLOAK_URL: {
+    schema: webAddress,
+    required: true,
+    quickStart: 'started',
+    about: 'Keycloak as the browser reaches it, without /realms.',
+  },
+  KEYCLOAK_INTERNAL_URL: {
+    schema: webAddress,
+    about: 'Keycloak as the app reaches it. Default: KEYCLOAK_URL.',
+  },
+  KEYCLOAK_REALM: { schema: z.string(), fallback: 'ops-center', about: 'The realm of the people.' },
+  KEYCLOAK_VAULT_REALM: {
+    schema: z.string(),
+    about:
+      'The realm of the vault records. Default in local mode: ops-center-vault; must be set when deployed.',
+  },
+  KEYCLOAK_WEB_CLIENT_ID: {
+    schema: z.string(),
+    fallback: 'ops-center-web',
+    about: 'The client that people sign in through.',
+  },
+  KEYCLOAK_WEB_CLIENT_SECRET: {
+    schema: z.string().min(1),
+    required: true,
+    secret: true,
+    quickStart: 'random',
+    about: 'Its secret.',
+  },
+  KEYCLOAK_SERVICE_CLIENT_ID: {
+    schema: z.string(),
+    fallback: 'ops-center-service',
+    about: 'The client that reads users and events.',
+  },
+  KEYCLOAK_SERVICE_CLIENT_SECRET: {
+    schema: z.string().min(1),
+    required: true,
+    secret: true,
+    quickStart: 'random',
+    about: 'Its secret.',
+  },
+  KEYCLOAK_VAULT_CLIENT_ID: {
+    schema: z.string(),
+    fallback: 'ops-center-vault',
+    about: 'The client that writes vault records.',
+  },
+  KEYCLOAK_VAULT_CLIENT_SECRET: {
+    schema: z.string().min(1),
+    required: true,
+    secret: true,
+    quickStart: 'random',
+    about: 'Its secret.',
+  },
+  KEYCLOAK_PORT: {
+    schema: port,
+    fallback: '8080',
+    about: 'Port of the Keycloak that the quick start starts; 0 picks a free one.',
+  },
+  API_CLIENT_IDS: {
+    schema: list,
+    fallback: '',
+    about: 'Keycloak clients whose access tokens may call the API. Empty: bearer tokens are off.',
+  },
+  DEFAULT_LLM_PROVIDER: {
+    schema: z.enum(PROVIDER_IDS),
+    fallback: 'openrouter',
+    quickStart: 'the demo upstream',
+    about: 'The system default provider.',
+  },
+  DEFAULT_LLM_API_KEY: {
+    schema: z.string().min(1),
+    secret: true,
+    quickStart: 'the demo upstream',
+    about: "The system default's key. Unset when deployed: no system default.",
+  },
+  DEFAULT_LLM_BASE_URL: {
+    schema: webAddress,
+    about: "What precedes /chat/completions for the system default. Default: the provider's own.",
+  },
+  DEFAULT_LLM_MODEL: {
+    schema: z.string(),
+    quickStart: 'demo',
+    about: 'Serves requests that name no model, or `default`.',
+  },
+  DEFAULT_LLM_MODELS: {
+    schema: list,
+    about:
+      'Models that the system default pays for; `*` = any. Default: DEFAULT_LLM_MODEL alone (`*` in local mode).',
+  },
+  DEFAULT_LLM_EXTRA_FIELDS: {
+    schema: list,
+    fallback: '',
+    about: 'Request fields allowed on the system default beyond the built-in list.',
+  },
+  EGRESS_ALLOW: {
+    schema: egressRules,
+    about:
+      'Private addresses that users may reach, as `CIDR-or-host[:port[-port]]`, comma-separated. Default in local mode: loopback and LAN; deployed: none.',
+  },
+  EGRESS_DENY: {
+    schema: egressRules,
+    fallback: '',
+    about: 'Addresses that users may never reach; wins over EGRESS_ALLOW.',
+  },
+  UPSTREAM_CONNECT_TIMEOUT_MS: { schema: milliseconds, fallback: '5000', about: 'Connecting to a provider.' },
+  UPSTREAM_FIRST_BYTE_TIMEOUT_MS: {
+    schema: milliseconds,
+    fallback: '120000',
+    about: "A provider's first byte.",
+  },
+  UPSTREAM_IDLE_TIMEOUT_MS: { schema: milliseconds, fallback: '120000', about: 'Silence within an answer.' },
+  SHUTDOWN_GRACE_MS: {
+    schema: milliseconds,
+    fallback: '30000',
+    about: 'How long streams may finish on a stop.',
+  },
+} satisfies Record<string, Setting>;

@@ -1,0 +1,254 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { connect } from 'node:net';
+import { startApp, type TestApp } from '../support/app.ts';
+import { addKey, openAiKey } from '../support/key.ts';
+import { createUser } from '../support/stack.ts';
+import { answer, fault, startUpstream, type Answer, type Upstream } from '../support/upstream.ts';
+
+const CHAT = '/v1/chat/completions';
+const hello = { model: 'gpt-4o', messages: [{ role: 'user', content: 'Hello' }] };
+const streamed = { ...hello, stream: true };
+
+let openai: Upstream;
+let app: TestApp;
+let session: string;
+let key: string;
+
+beforeAll(async () => {
+  openai = await startUpstream();
+  app = await startApp({
+    env: {
+      UPSTREAM_OPENAI_URL: openai.url,
+      UPSTREAM_CONNECT_TIMEOUT_MS: '500',
+      UPSTREAM_FIRST_BYTE_TIMEOUT_MS: '700',
+      UPSTREAM_IDLE_TIMEOUT_MS: '700',
+    },
+  });
+  session = await app.signIn(await createUser({ tier: 'starter' }));
+  key = openAiKey();
+  await addKey(app, session, { provider: 'openai', key });
+});
+afterAll(async () => {
+  await app.stop();
+  await openai.stop();
+});
+afterEach(() => {
+  openai.reset();
+});
+
+const chat = (json: object, signal?: AbortSignal) =>
+  app.call(CHAT, { method: 'POST', session, json, ...(signal ? { signal } : {}) });
+
+/** The data of each event in a stream, `[DONE]` included. */
+function events(text: string): string[] {
+  return text.split('\n\n').flatMap((frame) => (frame.startsWith('data: ') ? [frame.slice(6)] : []));
+}
+
+const lastEvent = (text: string) =>
+  JSON.parse(events(text).at(-1) ?? '') as { error: { code: string; message: string } };
+
+describe('an upstream that does not answer as it should', () => {
+  it.each<[string, Answer, number, string]>([
+    ['HTML with 200', answer.html(200), 502, 'upstream_malformed'],
+    ['HTML with 500', answer.html(500), 502, 'upstream_malformed'],
+    ['a compressed answer', answer.gzipped(), 502, 'upstream_malformed'],
+    ['a redirect', answer.redirect(307, 'http://127.0.0.1:1/v1/chat/completions'), 502, 'upstream_malformed'],
+    ['an endless answer', fault.endlessJson(), 502, 'upstream_malformed'],
+    ['an endless error', fault.endlessJson(500), 502, 'upstream_malformed'],
+    [
+      'JSON that is cut short',
+      answer.reply({ status: 200, body: '{"choices":[', headers: { 'content-type': 'application/json' } }),
+      502,
+      'upstream_malformed',
+    ],
+    ['headers of a megabyte', fault.hugeHeaders(), 502, 'upstream_unreachable'],
+    ['silence', fault.silent(), 504, 'upstream_timeout'],
+    ['headers without an end', fault.slowHeaders(), 504, 'upstream_timeout'],
+    ['headers, then silence', fault.silentAfterHeaders('application/json'), 504, 'upstream_timeout'],
+    ['a reset before the headers', fault.resetBeforeHeaders(), 502, 'upstream_unreachable'],
+    ['a reset in the headers', fault.resetInHeaders(), 502, 'upstream_unreachable'],
+    ['a reset after the headers', fault.resetAfterHeaders('application/json'), 502, 'upstream_unreachable'],
+    ['a reset in the body', fault.resetInBody(), 502, 'upstream_unreachable'],
+    ['a body shorter than it says', fault.shortBody(), 502, 'upstream_unreachable'],
+    ['two ways of framing', fault.doubleFraming(), 502, 'upstream_unreachable'],
+    ['no HTTP at all', fault.raw('SSH-2.0-OpenSSH_9.2\r\n'), 502, 'upstream_unreachable'],
+  ])('%s becomes an error in the protocol’s shape', async (_name, trouble, status, code) => {
+    openai.reply(trouble);
+    const response = await chat(hello);
+    expect([response.status, await response.json()]).toMatchObject([
+      status,
+      { error: { code, type: 'server_error' } },
+    ]);
+    expect(response.headers.get('x-ops-error-source')).toBe('ops-center');
+    expect(response.headers.get('x-ops-provider')).toBe('openai');
+    await openai.closed(0);
+  });
+
+  it('that cannot be connected to is a 502', async () => {
+    const gone = await startUpstream();
+    await gone.stop();
+    await addKey(app, session, { provider: 'custom', key: 'some-key', endpoint: gone.url });
+    const response = await chat({ ...hello, model: 'custom/m' });
+    expect([response.status, await response.json()]).toMatchObject([
+      502,
+      { error: { code: 'upstream_unreachable' } },
+    ]);
+    await app.call('/api/v1/byok/keys/custom', { method: 'DELETE', session });
+  });
+
+  it('that answers from a private address without speaking the protocol is not shown', async () => {
+    const inside = await startUpstream();
+    try {
+      await addKey(app, session, { provider: 'custom', key: 'some-key', endpoint: inside.url });
+      const bodies: [number, unknown][] = [
+        [200, { secret: 'inside' }],
+        [200, ['inside']],
+        [500, { message: 'inside' }],
+        [404, 'inside'],
+      ];
+      for (const [status, body] of bodies) {
+        inside.reply(answer.reply({ status, body }));
+        const response = await chat({ ...hello, model: 'custom/m' });
+        expect(response.status).toBeGreaterThanOrEqual(400);
+        expect(await response.text()).not.toContain('inside');
+      }
+      inside.reply(answer.steps(['data: {"secret":"inside"}\n\n']));
+      expect(await (await chat({ ...streamed, model: 'custom/m' })).text()).not.toContain('inside');
+      inside.reply(answer.completion());
+      expect((await chat({ ...streamed, model: 'custom/m' })).status).toBe(200);
+    } finally {
+      await app.call('/api/v1/byok/keys/custom', { method: 'DELETE', session });
+      await inside.stop();
+    }
+  });
+});
+
+describe('a stream', () => {
+  it('passes byte for byte, however the upstream cuts it, and ends with [DONE]', async () => {
+    openai.reply(answer.completion({ text: 'Grüße \u{1F600} an alle' }));
+    const whole = await (await chat(streamed)).text();
+    openai.reply(answer.chopped(1, { text: 'Grüße \u{1F600} an alle' }));
+    const chopped = await (await chat(streamed)).text();
+    const content = (text: string) =>
+      events(text)
+        .slice(0, -1)
+        .map(
+          (data) =>
+            (JSON.parse(data) as { choices: { delta?: { content?: string } }[] }).choices[0]?.delta
+              ?.content ?? '',
+        )
+        .join('');
+    expect(content(chopped)).toBe('Grüße \u{1F600} an alle');
+    expect(content(whole)).toBe(content(chopped));
+    expect(events(chopped).at(-1)).toBe('[DONE]');
+  });
+
+  it('ends at [DONE] although the upstream keeps the connection open', async () => {
+    openai.reply(fault.openAfterDone());
+    expect(events(await (await chat(streamed)).text()).at(-1)).toBe('[DONE]');
+    await openai.closed(0);
+  });
+
+  it.each(['between-frames', 'in-frame', 'in-code-point'] as const)(
+    'that is reset %s gets an error event behind whole frames, never a clean end',
+    async (cut) => {
+      openai.reply(fault.resetInStream({ afterFrames: 3, cut }));
+      const text = await (await chat(streamed)).text();
+      expect(lastEvent(text)).toMatchObject({ error: { code: 'upstream_unreachable' } });
+      for (const data of events(text)) expect(() => JSON.parse(data) as unknown).not.toThrow();
+      expect(text).not.toContain('[DONE]');
+    },
+  );
+
+  it('that falls silent gets an error event', async () => {
+    openai.reply(fault.silentAfterHeaders());
+    const response = await chat(streamed);
+    expect(response.status).toBe(200);
+    expect(lastEvent(await response.text())).toMatchObject({ error: { code: 'upstream_timeout' } });
+  });
+
+  it('that sends a line without an end gets an error event', async () => {
+    openai.reply(fault.endlessLine());
+    expect(lastEvent(await (await chat(streamed)).text())).toMatchObject({
+      error: { code: 'upstream_malformed' },
+    });
+    await openai.closed(0);
+  });
+
+  it('that ends early passes as it is, and is recorded as incomplete', async () => {
+    openai.reply(fault.endsEarly({ afterFrames: 2 }));
+    const text = await (await chat(streamed)).text();
+    expect(text).not.toContain('[DONE]');
+    expect(text).not.toContain('"error"');
+    expect(app.events('answer_passed').at(-1)).toMatchObject({ end: 'incomplete' });
+  });
+
+  it('passes the upstream’s own error event on, secrets scrubbed', async () => {
+    openai.reply(fault.errorEvent({ error: { message: `your key ${key} is odd`, code: 'own' } }));
+    const text = await (await chat(streamed)).text();
+    expect(text).toContain('"code":"own"');
+    expect(text).not.toContain(key);
+  });
+
+  it('is answered as JSON when the upstream does not stream', async () => {
+    openai.reply(answer.reply({ status: 200, body: { choices: [], object: 'chat.completion' } }));
+    const response = await chat(streamed);
+    expect(response.headers.get('content-type')).toBe('application/json');
+    expect(await response.json()).toEqual({ choices: [], object: 'chat.completion' });
+  });
+
+  it('holds the upstream back while the client does not read', async () => {
+    openai.reply(answer.endlessStream({ frameBytes: 65_536 }));
+    const { hostname, port } = new URL(app.url);
+    const client = connect(Number(port), hostname);
+    const body = JSON.stringify(streamed);
+    client.write(
+      `POST ${CHAT} HTTP/1.1\r\nHost: localhost:${port}\r\nCookie: session=${session}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    );
+    client.pause();
+    await openai.received(1);
+    const before = process.memoryUsage().rss;
+    const stalledAt = await openai.stalled(0);
+    expect(stalledAt).toBeLessThan(24 * 1024 * 1024);
+    expect(process.memoryUsage().rss - before).toBeLessThan(96 * 1024 * 1024);
+    client.destroy();
+    await openai.closed(0);
+  });
+});
+
+describe('a client that leaves', () => {
+  const phases: [string, Answer, object, boolean][] = [
+    ['while the upstream is silent', fault.silent(), hello, false],
+    ['in the middle of a stream', answer.endlessStream({ everyMs: 5 }), streamed, true],
+    ['in a stream that has fallen silent', fault.silentAfterHeaders(), streamed, true],
+    ['in the middle of an answer that is not streamed', fault.slowBody(), hello, false],
+  ];
+
+  it.each(phases)('%s ends the upstream’s request within 50 ms', async (_name, trouble, body, answers) => {
+    const times: number[] = [];
+    for (let round = 0; round < 10; round += 1) {
+      openai.reset();
+      openai.reply(trouble);
+      const leaving = new AbortController();
+      const response = chat(body, leaving.signal);
+      response.catch(() => undefined);
+      await openai.received(1);
+      if (answers) await (await response).body?.getReader().read();
+      const leftAtMs = performance.now();
+      leaving.abort();
+      times.push((await openai.closed(0)) - leftAtMs);
+    }
+    expect(Math.max(...times)).toBeLessThan(50);
+  });
+
+  it('leaves no work behind', async () => {
+    openai.reply(fault.silent());
+    const leaving = new AbortController();
+    const response = chat(hello, leaving.signal);
+    await openai.received(1);
+    leaving.abort();
+    await expect(response).rejects.toThrow();
+    await openai.closed(0);
+    expect(app.events('client_gone').length).toBeGreaterThan(0);
+  });
+});

@@ -1,0 +1,232 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import pg from 'pg';
+import { request } from 'undici';
+import { z } from 'zod';
+import { createLiveWork } from '../../src/identity/live-work.ts';
+import { createLogout } from '../../src/identity/logout.ts';
+import { createSessionStore } from '../../src/identity/session-store.ts';
+import { createBrowser, signIn, walkToCallback } from '../support/browser.ts';
+import { eventually } from '../support/eventually.ts';
+import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
+import { adminClient, createUser, stack } from '../support/stack.ts';
+
+let app: IdentityApp;
+beforeAll(async () => {
+  // Nothing but the back-channel tells this one of a logout.
+  app = await startIdentityApp({ watch: false });
+});
+afterAll(async () => {
+  await app.close();
+});
+
+const sessionOfCallback = (callback: string) => new URL(callback).searchParams.get('session_state') ?? '';
+
+async function countSessions(userId: string): Promise<number> {
+  const [row] = await app.database.rows(
+    z.object({ count: z.coerce.number() }),
+    `SELECT count(*) FROM sessions WHERE sess ->> 'userId' = $1`,
+    [userId],
+  );
+  return row?.count ?? -1;
+}
+
+describe('a logout while a sign-in is under way', () => {
+  it('wins when it comes between the redeeming of the code and the saving of the session', async () => {
+    const user = await createUser();
+    const browser = createBrowser();
+    const callback = await walkToCallback(browser, `${app.publicUrl}/auth/login`, user);
+    const gate = await holdInserts(app.databaseUrl.ownerUrl);
+    const answer = browser.get(callback);
+    await gate.somebodyWaits();
+    // Keycloak waits for our answer to its back-channel call: then markers and deletes are done.
+    await (await adminClient()).users.logout({ id: user.id });
+    await gate.release();
+    expect((await answer).status).toBe(401);
+    expect((await answer).text).toContain('signed out in the meantime');
+    expect(browser.cookie('session')).toBeUndefined();
+    expect(await countSessions(user.id)).toBe(0);
+  });
+
+  it('wins at whatever moment it comes', async () => {
+    const admin = await adminClient();
+    const user = await createUser();
+    for (let round = 0; round < 20; round += 1) {
+      const browser = createBrowser();
+      const callback = await walkToCallback(browser, `${app.publicUrl}/auth/login`, user);
+      const session = sessionOfCallback(callback);
+      const signingIn = browser.get(callback);
+      await new Promise((resolve) => setTimeout(resolve, round * 3));
+      await admin.realms.deleteSession({ realm: stack.keycloak.realm, session, isOffline: false });
+      await signingIn;
+      const me = await browser.get(`${app.publicUrl}/api/v1/me`);
+      expect({ round, status: me.status, rows: await countSessions(user.id) }).toEqual({
+        round,
+        status: 401,
+        rows: 0,
+      });
+    }
+  });
+});
+
+interface Gate {
+  somebodyWaits(): Promise<void>;
+  release(): Promise<void>;
+}
+
+/** Makes every insert into `sessions` wait, and nothing else. */
+async function holdInserts(ownerUrl: string): Promise<Gate> {
+  const client = new pg.Client({ connectionString: ownerUrl });
+  await client.connect();
+  await client.query(`
+    CREATE FUNCTION wait_for_test() RETURNS trigger LANGUAGE plpgsql AS
+      $$ BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN NEW; END $$;
+    CREATE TRIGGER wait_for_test BEFORE INSERT ON sessions FOR EACH ROW EXECUTE FUNCTION wait_for_test();
+    SELECT pg_advisory_lock(4711)`);
+  const waiters = async () =>
+    (await client.query(`SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted`))
+      .rowCount;
+  return {
+    somebodyWaits: () => eventually(async () => (await waiters()) === 1),
+    async release() {
+      await client.query('SELECT pg_advisory_unlock(4711)');
+      await client.query('DROP TRIGGER wait_for_test ON sessions; DROP FUNCTION wait_for_test');
+      await client.end();
+    },
+  };
+}
+
+describe('back-channel logout', () => {
+  /** Stands where the app's back-channel address points to, and keeps what Keycloak sends. */
+  let recorder: Server;
+  const received: string[] = [];
+
+  beforeAll(async () => {
+    recorder = createServer((incoming, response) => {
+      let text = '';
+      incoming.on('data', (chunk: Buffer) => (text += chunk.toString()));
+      incoming.on('end', () => {
+        received.push(text);
+        response.end();
+      });
+    }).listen(0, '127.0.0.1');
+    await once(recorder, 'listening');
+  });
+  afterAll(async () => {
+    const closed = once(recorder, 'close');
+    recorder.close();
+    recorder.closeAllConnections();
+    await closed;
+  });
+
+  async function setBackchannel(url: string): Promise<void> {
+    const admin = await adminClient();
+    const [client] = await admin.clients.find({ clientId: app.webClient.id });
+    if (client?.id === undefined) throw new Error('no web client');
+    const attributes = { ...client.attributes, 'backchannel.logout.url': url };
+    await admin.clients.update({ id: client.id }, { ...client, attributes });
+  }
+
+  async function send(body: string, contentType = 'application/x-www-form-urlencoded') {
+    const answer = await request(`${app.publicUrl}/auth/backchannel-logout`, {
+      method: 'POST',
+      headers: { 'content-type': contentType },
+      body,
+    });
+    return { status: answer.statusCode, headers: answer.headers, text: await answer.body.text() };
+  }
+
+  it("obeys Keycloak's own token once, and refuses it altered or again", async () => {
+    await setBackchannel(`http://127.0.0.1:${String((recorder.address() as AddressInfo).port)}/`);
+    const user = await createUser();
+    const browser = createBrowser();
+    await signIn(browser, app.publicUrl, user);
+    await (await adminClient()).users.logout({ id: user.id });
+    await setBackchannel(`${app.publicUrl}/auth/backchannel-logout`);
+    const [body = ''] = received;
+    expect(body).toMatch(/logout_token=eyJ/);
+
+    const altered = await send(`${body.slice(0, -6)}AAAAAA`);
+    expect(altered.status).toBe(400);
+    expect(altered.headers['cache-control']).toBe('no-store');
+    expect((await browser.get(`${app.publicUrl}/api/v1/me`)).status).toBe(200);
+
+    const obeyed = await send(body);
+    expect(obeyed).toMatchObject({ status: 200, text: '' });
+    expect(obeyed.headers['cache-control']).toBe('no-store');
+    expect((await browser.get(`${app.publicUrl}/api/v1/me`)).status).toBe(401);
+
+    expect((await send(body)).status).toBe(400);
+  });
+
+  it.each([
+    ['no token', '', undefined],
+    ['two tokens', 'logout_token=a&logout_token=b', undefined],
+    ['no form', '{"logout_token":"a"}', 'application/json'],
+    ['an overlong form', `logout_token=${'a'.repeat(100_000)}`, undefined],
+  ])('refuses %s', async (_name, body, contentType) => {
+    expect([400, 413]).toContain((await send(body, contentType)).status);
+  });
+});
+
+describe('ending sessions by time', () => {
+  const liveWork = createLiveWork();
+
+  async function insert(sid: string, content: Record<string, unknown>): Promise<void> {
+    await app.database.run(
+      `INSERT INTO sessions (sid, sess, expire) VALUES ($1, $2, now() + interval '1 hour')`,
+      [sid, JSON.stringify({ tokens: 'x', refreshAtMs: 0, ...content })],
+    );
+  }
+
+  it('ends what was signed in up to the time of the logout, for one user or for all, and leaves the rest', async () => {
+    const store = createSessionStore(app.database);
+    const logout = createLogout({ store, liveWork });
+    await insert('a1', { userId: 'a', keycloakSessionId: 'ka1', signedInAtMs: 1_000 });
+    await insert('a2', { userId: 'a', keycloakSessionId: 'ka2', signedInAtMs: 2_000 });
+    await insert('a3', { userId: 'a', keycloakSessionId: 'ka3', signedInAtMs: 3_000 });
+    await insert('b1', { userId: 'b', keycloakSessionId: 'kb1', signedInAtMs: 1_000 });
+    const standing = async () => [...(await store.standingOf(['a1', 'a2', 'a3', 'b1']))].sort();
+    await logout.endUserUntil('a', 2_000);
+    expect(await standing()).toEqual(['a3', 'b1']);
+    await logout.endEveryoneUntil(2_999);
+    expect(await standing()).toEqual(['a3']);
+    await logout.endKeycloakSessions(['ka3']);
+    expect(await standing()).toEqual([]);
+  });
+
+  it('remembers logouts for sign-ins under way: the latest time of a user, a session for good', async () => {
+    const store = createSessionStore(app.database);
+    const logout = createLogout({ store, liveWork });
+    await logout.endUserUntil('m', 5_000_000);
+    await logout.endUserUntil('m', 4_000_000);
+    await logout.endKeycloakSessions(['km']);
+    const signIn = (userId: string, keycloakSessionId: string, signedInAtMs: number) =>
+      store.isLoggedOut({ userId, keycloakSessionId, signedInAtMs });
+    expect(await signIn('m', 'other', 5_000_000)).toBe(true);
+    expect(await signIn('m', 'other', 5_001_000)).toBe(false);
+    expect(await signIn('n', 'km', Date.now() + 1_000_000)).toBe(true);
+    await logout.endEveryoneUntil(9_000_000);
+    expect(await signIn('n', 'other', 9_000_000)).toBe(true);
+    expect(await signIn('n', 'other', 9_001_000)).toBe(false);
+  });
+
+  it('forgets markers and token ids when they can no longer matter, and no sooner', async () => {
+    const store = createSessionStore(app.database);
+    await store.markKeycloakSessions(['old', 'new'], Infinity);
+    await app.database.run(
+      `UPDATE logout_markers SET expires_at = now() - interval '1 s' WHERE value = 'old'`,
+    );
+    await store.noteLogoutToken('old', Date.now() - 1_000);
+    expect(await store.noteLogoutToken('new', Date.now() + 60_000)).toBe(true);
+    const isOut = (id: string) =>
+      store.isLoggedOut({ userId: 'z', keycloakSessionId: id, signedInAtMs: Date.now() });
+    expect(await isOut('old')).toBe(false);
+    await store.prune();
+    expect(await isOut('new')).toBe(true);
+    expect(await store.noteLogoutToken('new', Date.now() + 60_000)).toBe(false);
+    expect(await store.noteLogoutToken('old', Date.now())).toBe(true);
+  });
+});

@@ -1,0 +1,100 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { createBrowser, signIn, walkToCallback, type Browser } from '../support/browser.ts';
+import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
+import { eventually } from '../support/eventually.ts';
+import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
+import { adminClient, blockDatabase, createUser, stack, type TestUser } from '../support/stack.ts';
+
+let proxy: CutProxy;
+let app: IdentityApp;
+let user: TestUser;
+let browser: Browser;
+
+beforeAll(async () => {
+  proxy = await startCutProxy(stack.keycloak.url);
+  app = await startIdentityApp({ keycloakInternalUrl: proxy.url });
+  user = await createUser({ tier: 'starter' });
+  browser = createBrowser();
+  await signIn(browser, app.publicUrl, user);
+});
+afterAll(async () => {
+  await app.close();
+  await proxy.close();
+});
+
+const ask = (path: string) => browser.get(app.publicUrl + path, { accept: 'application/json' });
+
+describe('with different addresses of Keycloak for the browser and for the app', () => {
+  it('the browser is sent to the one and the app calls the other', async () => {
+    const start = await ask('/auth/login');
+    expect(start.location?.startsWith(stack.keycloak.url)).toBe(true);
+    expect((await ask('/api/v1/me')).status).toBe(200);
+  });
+});
+
+describe('while Keycloak is away', () => {
+  it('nobody is let in on an old answer: 503, and again in when it is back', async () => {
+    proxy.cut();
+    // As an event would, or the 10 s: nothing younger is to be had.
+    app.identity.directory.forget(user.id);
+    const answer = await ask('/api/v1/me');
+    expect(answer.status).toBe(503);
+    expect(answer.json()).toMatchObject({ code: 'keycloak_unavailable' });
+    expect(answer.headers['retry-after']).toBeDefined();
+    proxy.restore();
+    expect((await ask('/api/v1/me')).status).toBe(200);
+  });
+
+  it('an answer that is known is used no longer than 10 s', async () => {
+    expect((await ask('/api/v1/me')).status).toBe(200);
+    proxy.cut();
+    await eventually(async () => (await ask('/api/v1/me')).status === 503, 10_000);
+    proxy.restore();
+  });
+
+  it('a sign-in under way fails with a page that offers another try, and makes no session', async () => {
+    const other = createBrowser();
+    const callback = await walkToCallback(other, `${app.publicUrl}/auth/login`, user);
+    proxy.cut();
+    const answer = await other.get(callback);
+    expect(answer.status).toBe(503);
+    expect(answer.text).toContain('href="/auth/login"');
+    expect(other.cookie('session')).toBeUndefined();
+    proxy.restore();
+  });
+
+  it('signing out still works here', async () => {
+    const other = createBrowser();
+    await signIn(other, app.publicUrl, user);
+    const kept = other.clone();
+    proxy.cut();
+    const answer = await other.post(`${app.publicUrl}/auth/logout`, {});
+    expect(answer.status).toBe(303);
+    proxy.restore();
+    expect((await kept.get(`${app.publicUrl}/api/v1/me`)).status).toBe(401);
+  });
+
+  it('nothing is lost: what an administrator did meanwhile is obeyed within 10 s of its return', async () => {
+    const other = await createUser();
+    const theirs = createBrowser();
+    await signIn(theirs, app.publicUrl, other);
+    proxy.cut();
+    await (await adminClient()).users.update({ id: other.id }, { enabled: false });
+    proxy.restore();
+    await eventually(
+      async () =>
+        (await app.database.run(`SELECT FROM sessions WHERE sess ->> 'userId' = $1`, [other.id])) === 0,
+    );
+  });
+});
+
+describe('while the database is away', () => {
+  it('a session cannot be read: 503 database_unavailable, and it is there again afterwards', async () => {
+    const restore = await blockDatabase(app.databaseUrl.appUrl);
+    const answer = await ask('/api/v1/me');
+    await restore();
+    expect(answer.status).toBe(503);
+    expect(answer.json()).toMatchObject({ code: 'database_unavailable' });
+    expect((await ask('/api/v1/me')).status).toBe(200);
+  });
+});

@@ -1,0 +1,227 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { randomBytes } from 'node:crypto';
+import { request } from 'undici';
+import { z } from 'zod';
+import { createBrowser, signIn, type Browser } from '../support/browser.ts';
+import { eventually } from '../support/eventually.ts';
+import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
+import { adminClient, createUser, stack, type TestUser } from '../support/stack.ts';
+
+/** The promise: sessions and running work end within this time. */
+const LIMIT_MS = 10_000;
+
+/** Hears of logouts by back-channel and by events. */
+let app: IdentityApp;
+/** Keycloak cannot reach it: it must get by on events. */
+let unreachable: IdentityApp;
+
+beforeAll(async () => {
+  app = await startIdentityApp();
+  unreachable = await startIdentityApp();
+  await breakBackchannel(unreachable);
+});
+afterAll(async () => {
+  await Promise.all([app.close(), unreachable.close()]);
+});
+
+async function breakBackchannel(target: IdentityApp): Promise<void> {
+  const admin = await adminClient();
+  const [client] = await admin.clients.find({ clientId: target.webClient.id });
+  if (client?.id === undefined) throw new Error('no web client');
+  const attributes = { ...client.attributes, 'backchannel.logout.url': 'http://127.0.0.1:1/' };
+  await admin.clients.update({ id: client.id }, { ...client, attributes });
+}
+
+/** A running stream. Wrapped, since a promise would be awaited when it is handed on. */
+interface Work {
+  /** The whole text of the stream, once it is over. */
+  text: Promise<string>;
+}
+
+async function beginWork(target: IdentityApp, browser: Browser): Promise<Work> {
+  const { statusCode, body } = await request(`${target.publicUrl}/api/v1/work`, {
+    headers: { cookie: browser.cookieHeader(target.publicUrl) },
+  });
+  expect(statusCode).toBe(200);
+  return { text: body.text() };
+}
+
+async function signInAndWork(target: IdentityApp): Promise<{ user: TestUser; browser: Browser; work: Work }> {
+  const user = await createUser({ tier: 'starter' });
+  const browser = createBrowser();
+  await signIn(browser, target.publicUrl, user);
+  return { user, browser, work: await beginWork(target, browser) };
+}
+
+async function expectEndOf(target: IdentityApp, user: TestUser, work: Work): Promise<void> {
+  const startMs = performance.now();
+  expect(await work.text).toContain('data: signed_out');
+  await eventually(async () => (await sessionsOf(target, user)).length === 0, LIMIT_MS);
+  expect(performance.now() - startMs).toBeLessThan(LIMIT_MS);
+}
+
+const SessionRow = z.object({ sid: z.string(), keycloak_sid: z.string() });
+
+function sessionsOf(target: IdentityApp, user: TestUser) {
+  return target.database.rows(
+    SessionRow,
+    `SELECT sid, sess ->> 'keycloakSessionId' AS keycloak_sid FROM sessions WHERE sess ->> 'userId' = $1`,
+    [user.id],
+  );
+}
+
+const me = async (target: IdentityApp, browser: Browser) =>
+  (await browser.get(`${target.publicUrl}/api/v1/me`, { accept: 'application/json' })).status;
+
+describe('sessions and running work end within 10 s', () => {
+  it('when the user is disabled', async () => {
+    const { user, browser, work } = await signInAndWork(app);
+    await (await adminClient()).users.update({ id: user.id }, { enabled: false });
+    await expectEndOf(app, user, work);
+    // Enabled again, they must sign in again.
+    await (await adminClient()).users.update({ id: user.id }, { enabled: true });
+    expect(await me(app, browser)).toBe(401);
+  });
+
+  it('when the user is deleted', async () => {
+    const { user, browser, work } = await signInAndWork(app);
+    await (await adminClient()).users.del({ id: user.id });
+    await expectEndOf(app, user, work);
+    expect(await me(app, browser)).toBe(401);
+  });
+
+  it('when an administrator signs the user out, told by the back-channel before the administrator has an answer', async () => {
+    const { user, browser, work } = await signInAndWork(app);
+    await (await adminClient()).users.logout({ id: user.id });
+    expect(await me(app, browser)).toBe(401);
+    await expectEndOf(app, user, work);
+  });
+
+  it('when an administrator signs the user out and the back-channel is dead', async () => {
+    const { user, browser, work } = await signInAndWork(unreachable);
+    await (await adminClient()).users.logout({ id: user.id });
+    await expectEndOf(unreachable, user, work);
+    expect(await me(unreachable, browser)).toBe(401);
+  });
+
+  it('when an administrator ends that one session and the back-channel is dead', async () => {
+    const { user, work } = await signInAndWork(unreachable);
+    const [row] = await sessionsOf(unreachable, user);
+    const admin = await adminClient();
+    await admin.realms.deleteSession({
+      realm: stack.keycloak.realm,
+      session: row?.keycloak_sid ?? '',
+      isOffline: false,
+    });
+    await expectEndOf(unreachable, user, work);
+  });
+
+  it('when the user ends the session in the account pages and the back-channel is dead', async () => {
+    const { user, work } = await signInAndWork(unreachable);
+    const [row] = await sessionsOf(unreachable, user);
+    await endInAccountPages(user, row?.keycloak_sid ?? '');
+    await expectEndOf(unreachable, user, work);
+  });
+
+  it('when another instance ended the session', async () => {
+    const { user, browser, work } = await signInAndWork(app);
+    const other = await startIdentityApp({ beside: app, watch: false });
+    const answer = await browser.post(`${other.publicUrl}/auth/logout`, {});
+    expect(answer.status).toBe(303);
+    await expectEndOf(app, user, work);
+    await other.close();
+  });
+
+  it('while those of other users go on', async () => {
+    const stays = await signInAndWork(unreachable);
+    const goes = await signInAndWork(unreachable);
+    await (await adminClient()).users.logout({ id: goes.user.id });
+    await expectEndOf(unreachable, goes.user, goes.work);
+    expect(await me(unreachable, stays.browser)).toBe(200);
+    expect(unreachable.identity.liveWork.userIds()).toContain(stays.user.id);
+    await stays.browser.post(`${unreachable.publicUrl}/auth/logout`, {});
+    expect(await stays.work.text).toContain('data: signed_out');
+  });
+});
+
+describe('after an administrator signed a user out', () => {
+  it('the next sign-in stands, however often the event is read again', async () => {
+    const { user, browser, work } = await signInAndWork(unreachable);
+    await (await adminClient()).users.logout({ id: user.id });
+    await expectEndOf(unreachable, user, work);
+    // Tokens tell whole seconds: a sign-in within the second of the logout counts as before it.
+    await eventually(async () => (await signIn(browser, unreachable.publicUrl, user)).status === 303);
+    // Another instance begins by reading the last events once more.
+    const another = await startIdentityApp({ beside: unreachable });
+    expect(await me(another, browser)).toBe(200);
+    await another.close();
+    expect(await me(unreachable, browser)).toBe(200);
+  });
+});
+
+describe('events that happened while the app was down', () => {
+  it('are obeyed when it is back', async () => {
+    const first = await startIdentityApp();
+    await breakBackchannel(first);
+    const [gone, stays] = [await signInAndWork(first), await signInAndWork(first)];
+    await first.identity.stop();
+    await (await adminClient()).users.logout({ id: gone.user.id });
+    const second = await startIdentityApp({ beside: first });
+    expect(await sessionsOf(second, gone.user)).toHaveLength(0);
+    expect(await sessionsOf(second, stays.user)).toHaveLength(1);
+    await second.close();
+    await first.close();
+    await Promise.allSettled([gone.work.text, stays.work.text]);
+  });
+});
+
+describe('a change of the tier', () => {
+  it('shows at the next poll of events, well before the cache of 10 s is old', async () => {
+    const user = await createUser({ tier: 'free' });
+    const browser = createBrowser();
+    await signIn(browser, app.publicUrl, user);
+    const tier = async () => {
+      const answer = await browser.get(`${app.publicUrl}/api/v1/me`);
+      return z.object({ tier: z.string() }).parse(answer.json()).tier;
+    };
+    expect(await tier()).toBe('free');
+    const admin = await adminClient();
+    const now = await admin.users.findOne({ id: user.id });
+    await admin.users.update(
+      { id: user.id },
+      { ...now, attributes: { ...now?.attributes, subscription_tier: ['professional'] } },
+    );
+    await eventually(async () => (await tier()) === 'professional', 6_000);
+  });
+});
+
+/** What the account pages do when a user signs a device out. */
+async function endInAccountPages(user: TestUser, keycloakSessionId: string): Promise<void> {
+  const clientId = `pages-${randomBytes(6).toString('hex')}`;
+  const admin = await adminClient();
+  await admin.clients.create({
+    clientId,
+    publicClient: true,
+    directAccessGrantsEnabled: true,
+    fullScopeAllowed: true,
+  });
+  const realm = `${stack.keycloak.url}/realms/${stack.keycloak.realm}`;
+  const { body } = await request(`${realm}/protocol/openid-connect/token`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/x-www-form-urlencoded' },
+    body: new URLSearchParams({
+      grant_type: 'password',
+      scope: 'openid',
+      client_id: clientId,
+      username: user.username,
+      password: user.password,
+    }).toString(),
+  });
+  const { access_token } = z.object({ access_token: z.string() }).parse(await body.json());
+  const answer = await request(`${realm}/account/sessions/${keycloakSessionId}`, {
+    method: 'DELETE',
+    headers: { authorization: `Bearer ${access_token}`, accept: 'application/json' },
+  });
+  await answer.body.dump();
+  expect(answer.statusCode).toBe(204);
+}
