@@ -1,12 +1,12 @@
 import { once } from 'node:events';
-import { createServer, type Server } from 'node:http';
+import { createServer, type Server, type ServerResponse } from 'node:http';
 import { createApp } from './app.ts';
 import type { Config } from './config.ts';
 import { createContext, type Context, type ContextOverrides } from './context.ts';
 
 /** After the grace period: time for the last answers to be written out. */
 const LAST_ANSWERS_MS = 5_000;
-const CLOSE_IDLE_EVERY_MS = 50;
+const LOOK_FOR_ANSWERS_EVERY_MS = 50;
 
 /** A server that listens. */
 export interface RunningServer {
@@ -27,24 +27,41 @@ export async function startServer(config: Config, overrides: ContextOverrides = 
   const context = createContext(config, overrides);
   const app = createServer({ headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: 0 }, createApp(context));
   const metrics = context.metrics.createServer(() => context.readiness());
+  const listeners = [app, metrics].map((server) => ({ server, answers: answersUnderWay(server) }));
   try {
     await context.start();
     await listen(app, config.port, config.host);
     await listen(metrics, config.metricsPort, config.host);
   } catch (error) {
-    await close(app, metrics, context);
+    await close(listeners, context, 0);
     throw error;
   }
   context.log.info({ event: 'listening', url: config.publicUrl, mode: config.mode }, 'ready');
   let stopping: Promise<void> | undefined;
-  return { url: config.publicUrl, stop: () => (stopping ??= stop(app, metrics, context)) };
+  return { url: config.publicUrl, stop: () => (stopping ??= stop(listeners, context)) };
 }
 
-async function stop(app: Server, metrics: Server, context: Context): Promise<void> {
+interface Listener {
+  server: Server;
+  /** Answers that are not written out yet. */
+  answers: ReadonlySet<ServerResponse>;
+}
+
+async function stop(listeners: readonly Listener[], context: Context): Promise<void> {
   context.log.info({ event: 'stopping' }, 'new requests are refused; streams may finish');
+  const endMs = performance.now() + context.config.timeouts.shutdownGraceMs + LAST_ANSWERS_MS;
   await context.drain();
-  await close(app, metrics, context);
+  await close(listeners, context, endMs - performance.now());
   context.log.info({ event: 'stopped' }, 'stopped');
+}
+
+function answersUnderWay(server: Server): ReadonlySet<ServerResponse> {
+  const answers = new Set<ServerResponse>();
+  server.on('request', (_request, response: ServerResponse) => {
+    answers.add(response);
+    response.once('close', () => answers.delete(response));
+  });
+  return answers;
 }
 
 async function listen(server: Server, port: number, host: string): Promise<void> {
@@ -52,23 +69,24 @@ async function listen(server: Server, port: number, host: string): Promise<void>
   await once(server, 'listening');
 }
 
-async function close(app: Server, metrics: Server, context: Context): Promise<void> {
-  await Promise.all([app, metrics].map(closeServer));
+async function close(listeners: readonly Listener[], context: Context, patienceMs: number): Promise<void> {
+  await Promise.all(listeners.map((listener) => closeServer(listener, patienceMs)));
   await context.close();
 }
 
-/** Answers that are on their way are written out; connections that wait for a next request are closed. */
-async function closeServer(server: Server): Promise<void> {
+/**
+ * Answers that are under way are written out, for `patienceMs` at most. Then every connection is closed: not
+ * only the idle ones, since one that a browser opened in advance, and that never asked anything, is not idle to Node.
+ */
+async function closeServer({ server, answers }: Listener, patienceMs: number): Promise<void> {
   if (!server.listening) return;
   const closed = once(server, 'close');
+  const endMs = performance.now() + patienceMs;
   server.close();
-  const closeIdle = setInterval(() => {
-    server.closeIdleConnections();
-  }, CLOSE_IDLE_EVERY_MS);
-  const giveUp = setTimeout(() => {
-    server.closeAllConnections();
-  }, LAST_ANSWERS_MS);
+  const look = setInterval(() => {
+    if (answers.size === 0 || performance.now() > endMs) server.closeAllConnections();
+    else server.closeIdleConnections();
+  }, LOOK_FOR_ANSWERS_EVERY_MS);
   await closed;
-  clearInterval(closeIdle);
-  clearTimeout(giveUp);
+  clearInterval(look);
 }

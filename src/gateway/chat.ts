@@ -53,7 +53,7 @@ export function createChat(deps: ChatDeps): Chat {
     const exchange = openExchange(response, call.principal, deps.liveWork);
     try {
       deps.hops.refuseLoop(request.get(HOP_HEADER));
-      const chat = readChatRequest(await readChatBody(request, response));
+      const chat = readChatRequest(await readChatBody(request, response, exchange.signal));
       const { principal, requestId, log } = call;
       await answer({ principal, requestId, log, request, response, chat, signal: exchange.signal });
     } catch (error) {

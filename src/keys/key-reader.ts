@@ -21,6 +21,8 @@ export interface KeyReader {
    * that, so that they are back when the record is.
    */
   readKeys(owner: Owner): Promise<KnownKey[]>;
+  /** Also the ids of providers under which something lies that is no key of ours, e.g. edited by hand. */
+  readPools(owner: Owner): Promise<{ keys: KnownKey[]; damaged: ReadonlySet<string> }>;
 }
 
 export function createKeyReader({ database, vault, providers, log }: KeyReaderDeps): KeyReader {
@@ -34,24 +36,27 @@ export function createKeyReader({ database, vault, providers, log }: KeyReaderDe
     return record;
   }
 
-  return {
-    async readKeys(owner) {
-      const { vaultId, facts } = await database.withOwner(owner, async (sql) => ({
-        vaultId: await findVaultId(sql, owner),
-        facts: await listFacts(sql, owner),
+  async function readPools(owner: Owner): Promise<{ keys: KnownKey[]; damaged: ReadonlySet<string> }> {
+    const { vaultId, facts } = await database.withOwner(owner, async (sql) => ({
+      vaultId: await findVaultId(sql, owner),
+      facts: await listFacts(sql, owner),
+    }));
+    const record = await findRecord(owner, vaultId);
+    const damaged = new Set<string>();
+    const keys = providers.flatMap((provider) => {
+      const pool = readPool(record?.values.get(provider.id) ?? []);
+      if (pool.foreign.length > 0) {
+        damaged.add(provider.id);
+        log.warn({ owner, provider: provider.id, values: pool.foreign.length }, 'values that are no keys');
+      }
+      return pool.keys.map((stored) => ({
+        provider,
+        stored,
+        facts: facts.get(factsName(provider.id, stored.id)) ?? NO_FACTS,
       }));
-      const record = await findRecord(owner, vaultId);
-      return providers.flatMap((provider) => {
-        const pool = readPool(record?.values.get(provider.id) ?? []);
-        if (pool.foreign.length > 0) {
-          log.warn({ owner, provider: provider.id, values: pool.foreign.length }, 'values that are no keys');
-        }
-        return pool.keys.map((stored) => ({
-          provider,
-          stored,
-          facts: facts.get(factsName(provider.id, stored.id)) ?? NO_FACTS,
-        }));
-      });
-    },
-  };
+    });
+    return { keys, damaged };
+  }
+
+  return { readPools, readKeys: async (owner) => (await readPools(owner)).keys };
 }

@@ -75,6 +75,8 @@ export interface KeyService {
   recordUse(owner: Owner, provider: string, keyId: string): Promise<void>;
 }
 
+/** In the place of an id, for values that are no keys; shown among skipped keys. */
+const UNREADABLE = 'unreadable';
 /** Keys per provider and owner; what readers of a vault attribute are built to hold. */
 const MAX_POOL = 10;
 
@@ -105,8 +107,14 @@ function createReads(deps: KeyServiceDeps): Reads {
     },
 
     async readPools(owner) {
-      const pools = Map.groupBy(await reader.readKeys(owner), (key) => key.provider.id);
-      return new Map([...pools].map(([id, keys]) => [id, keys.map((key) => poolKey(keyring, owner, key))]));
+      const { keys, damaged } = await reader.readPools(owner);
+      const pools = Map.groupBy(
+        keys.map((key) => poolKey(keyring, owner, key)),
+        (key) => key.provider,
+      );
+      for (const provider of damaged)
+        pools.set(provider, [...(pools.get(provider) ?? []), unreadableKey(provider)]);
+      return pools;
     },
   };
 }
@@ -147,8 +155,10 @@ function createWrites(deps: KeyServiceDeps): Pick<KeyService, 'add' | 'remove'> 
         action: 'key.deleted',
         plan(pool) {
           for (const { id } of pool.keys) if (keyId === undefined || id === keyId) removed.add(id);
+          // "All" is all: the owner could not get rid of a value that was damaged in any other way.
+          if (keyId === undefined && pool.foreign.length > 0) removed.add(UNREADABLE);
           if (removed.size === 0) throw keyNotFound(provider);
-          return { values: valuesWithout(pool, removed), keyIds: [...removed] };
+          return { values: keyId === undefined ? [] : valuesWithout(pool, removed), keyIds: [...removed] };
         },
       });
       const what = removed.size === 1 ? 'key' : 'keys';
@@ -165,10 +175,12 @@ function createRecords({ database }: KeyServiceDeps): Records {
       database.withOwner(owner, (sql) =>
         setAside(sql, [owner, provider, keyId], 'invalid', 'The provider refused it (401).'),
       ),
-    recordUndecryptable: (owner, provider, keyId) =>
-      database.withOwner(owner, (sql) =>
+    recordUndecryptable: async (owner, provider, keyId) => {
+      if (keyId === UNREADABLE) return;
+      await database.withOwner(owner, (sql) =>
         markKey(sql, [owner, provider, keyId], 'undecryptable', 'It cannot be decrypted. Add it again.'),
-      ),
+      );
+    },
     recordUse: (owner, provider, keyId) =>
       database.withOwner(owner, (sql) => markUsed(sql, [owner, provider, keyId])),
   };
@@ -222,7 +234,7 @@ function withKey(pool: StoredPool, id: string, value: string): string[] {
   throw new AppError('pool_full', `There are ${MAX_POOL} keys of this provider already. Delete one first.`);
 }
 
-/** Values that are no keys of ours are someone's work: they stay. Superseded ones are dropped. */
+/** Values that are no keys of ours stay, in case they can be mended by hand. Superseded ones are dropped. */
 function valuesWithout(pool: StoredPool, ids: ReadonlySet<string>): string[] {
   return [...pool.keys.filter((key) => !ids.has(key.id)).map((key) => key.value), ...pool.foreign];
 }
@@ -240,6 +252,25 @@ function poolKey(keyring: Keyring, owner: Owner, { provider, stored, facts }: Kn
     testStatus: facts.testStatus,
     setAsideUntil: facts.setAsideUntil,
     open: () => openKey(keyring, { owner, provider: provider.id }, stored),
+  };
+}
+
+/**
+ * Stands for what lies where keys lie and is none, most likely a key that was edited by hand. An owner who had
+ * only that has a key that fails, not no key: the system must not pay for it silently.
+ */
+function unreadableKey(provider: string): PoolKey {
+  return {
+    id: UNREADABLE,
+    provider,
+    label: null,
+    endpoint: null,
+    createdAt: new Date(0).toISOString(),
+    enabled: true,
+    expiresAt: null,
+    testStatus: 'undecryptable',
+    setAsideUntil: null,
+    open: () => undefined,
   };
 }
 

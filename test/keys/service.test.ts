@@ -417,11 +417,20 @@ describe('a record that was edited behind our back', () => {
     }));
     expect((await instance.keys.listKeys(principal.user)).map((key) => key.id)).toEqual([view.id]);
     const { key: added } = await instance.keys.add(principal, body({}), 'r2');
-    await instance.keys.remove(principal, 'openai', undefined, 'r3');
+    for (const id of [view.id, added.id]) await instance.keys.remove(principal, 'openai', id, 'r3');
     const attributes = (await recordOf(principal.user.id))?.attributes as Record<string, string[]>;
     expect(attributes['byok_openai']?.toSorted()).toEqual(noise.toSorted());
     expect(await instance.keys.listKeys(principal.user)).toEqual([]);
-    expect(added.id).not.toBe(view.id);
+  });
+
+  it('counts a value that was damaged by hand as a key that fails, until its owner deletes all', async () => {
+    const { principal } = await withKey();
+    await editRecord(principal.user.id, (attributes) => ({ ...attributes, byok_openai: ['{"v":1,"id":'] }));
+    const owner = `user:${principal.user.id}` as const;
+    const pool = (await instance.keys.readPools(owner)).get('openai') ?? [];
+    expect(pool.map((key) => [key.enabled, key.open()])).toEqual([[true, undefined]]);
+    await instance.keys.remove(principal, 'openai', undefined, 'r2');
+    expect((await instance.keys.readPools(owner)).has('openai')).toBe(false);
   });
 
   it('shows a duplicate id once, and the next write removes the older value', async () => {

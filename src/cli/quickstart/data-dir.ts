@@ -2,6 +2,7 @@ import { chmodSync, existsSync, mkdirSync, realpathSync } from 'node:fs';
 import path from 'node:path';
 import type { Environment } from '../../config.ts';
 import { SETTINGS } from '../../settings.ts';
+import { settingOf } from '../settings.ts';
 
 /** DATA_DIR as an absolute path. */
 export function dataDirOf(environment: Environment, cwd: string): string {
