@@ -19,6 +19,7 @@ export async function readChatBody(
   if (request.is('application/json') === false) {
     throw new AppError('unsupported_media_type', 'Send the body as application/json.');
   }
+  signal.throwIfAborted();
   await new Promise<void>((resolve, reject) => {
     signal.addEventListener('abort', () => {
       reject(signal.reason as Error);

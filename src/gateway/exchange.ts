@@ -35,7 +35,9 @@ export function openExchange(response: Response, principal: Principal, liveWork:
   };
 }
 
-/** The refusal of a process that is about to stop. */
+/** The refusal of a process that is about to stop. Its client is to try another connection, which may lead elsewhere. */
 export function draining(): AppError {
-  return new AppError('draining', 'This server is stopping. Try again.', { headers: { 'retry-after': '1' } });
+  return new AppError('draining', 'This server is stopping. Try again.', {
+    headers: { 'retry-after': '1', connection: 'close' },
+  });
 }

@@ -3,7 +3,8 @@ import helmet from 'helmet';
 import type { Authenticate, User } from '../http/principal.ts';
 import { rawRoute, type Route } from '../http/routes.ts';
 import { isAppError } from '../lib/errors.ts';
-import { HOME_CSS, homePage } from './page.ts';
+import type { Log } from '../lib/log.ts';
+import { HOME_CSS, homePage, type HomeState } from './page.ts';
 
 export interface HomeDeps {
   authenticate: Authenticate;
@@ -32,12 +33,15 @@ export function homeRoutes(deps: HomeDeps): Route[] {
     strictTransportSecurity: !deps.isLocal,
   });
 
-  async function findUser(request: Request, response: Response): Promise<User | null> {
+  async function stateOf(request: Request, response: Response, log: Log): Promise<HomeState> {
     try {
-      return (await deps.authenticate(request, response)).user;
+      const { user } = await deps.authenticate(request, response);
+      return { kind: 'signed_in', user, answeredBy: await deps.explainRoute(user) };
     } catch (error) {
-      if (isAppError(error, 'unauthenticated')) return null;
-      throw error;
+      if (isAppError(error, 'unauthenticated')) return { kind: 'signed_out' };
+      if (!isAppError(error)) throw error;
+      log.warn({ err: error }, 'the page cannot say who is signed in');
+      return { kind: 'failed', error };
     }
   }
 
@@ -46,13 +50,13 @@ export function homeRoutes(deps: HomeDeps): Route[] {
       method: 'get',
       path: '/',
       access: 'public',
-      async handle(_call, request, response) {
-        const user = await findUser(request, response);
-        const answeredBy = user === null ? null : await deps.explainRoute(user);
+      async handle({ log }, request, response) {
+        const state = await stateOf(request, response, log);
+        if (state.kind === 'failed') response.status(state.error.status).set(state.error.headers);
         const { publicUrl, cookieName, isLocal } = deps;
         headers(request, response, () => undefined);
         response.setHeader('cache-control', 'no-store');
-        response.type('html').send(homePage({ publicUrl, cookieName, user, answeredBy, isLocal }));
+        response.type('html').send(homePage({ publicUrl, cookieName, isLocal, state }));
       },
     }),
     rawRoute({

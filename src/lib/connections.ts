@@ -118,8 +118,8 @@ export function createConnections(options: ConnectionsOptions): Connections {
         });
       },
       discard() {
-        void client.destroy(new Error('discarded'));
-        socket.destroy();
+        // With an error, or undici takes the end of the socket for the end of a body without length.
+        socket.destroy(new Error('discarded'));
       },
     };
     open.add(client);
@@ -152,11 +152,8 @@ export function createConnections(options: ConnectionsOptions): Connections {
         [signal, closing.signal],
         (phase) => dial(url, guarded, phase),
       );
-      // Between the socket's last event and here, nobody was listening.
-      for (const end of [signal, closing.signal]) {
-        if (end.aborted) socket.destroy();
-        end.throwIfAborted();
-      }
+      // Closed between the socket's last event and here, when nobody was listening.
+      if (closing.signal.aborted) socket.destroy();
       return keep(key, url, socket, isPublic);
     },
     async close() {

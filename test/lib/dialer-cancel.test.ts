@@ -1,16 +1,16 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { getEventListeners, once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { describe, expect, it } from '@jest/globals';
 import {
   LOOPBACK,
-  afterThisTest,
   call,
   closed,
   dialer,
+  fullBacklog,
+  failing,
   http,
   tcp,
   until,
@@ -106,7 +106,7 @@ describe('cancelling closes the upstream within 50 ms, worst of 100, and fails w
 
   // Only Linux shows a socket in the making to its owner.
   (process.platform === 'linux' ? it : it.skip)('while TCP is connecting', async () => {
-    const port = await fullBacklog();
+    const port = await fullBacklog(LOOPBACK);
     const from = dialer();
     const worst = await worstCancelMs({
       start: (signal) => from.request(call(`http://${LOOPBACK}:${port}`, { signal })),
@@ -215,6 +215,21 @@ describe('cancelling closes the upstream within 50 ms, worst of 100, and fails w
     expect(upstream.requests).toHaveLength(2);
   });
 
+  it('leaves no listener on the signal behind', async () => {
+    const upstream = await http();
+    const from = dialer();
+    const { signal } = new AbortController();
+    await text((await from.request(call(upstream.origin, { signal }))).body);
+    await text((await from.request(call(upstream.origin, { signal }))).body);
+    const failed = from.request(call('http://169.254.169.254', { signal }));
+    await expect(failed).rejects.toEqual(failing('endpoint_forbidden'));
+    const silent = await http(() => undefined);
+    await expect(from.request(call(silent.origin, { signal, firstByteTimeoutMs: 10 }))).rejects.toEqual(
+      failing('upstream_timeout'),
+    );
+    expect(getEventListeners(signal, 'abort')).toHaveLength(0);
+  });
+
   it('and leaves a finished exchange and its connection alone', async () => {
     const upstream = await http();
     const reusing = dialer();
@@ -225,29 +240,6 @@ describe('cancelling closes the upstream within 50 ms, worst of 100, and fails w
     expect(upstream.sockets).toHaveLength(1);
   });
 });
-
-/** A port that neither accepts nor refuses: its process sleeps for ever and its queue is full. */
-async function fullBacklog(): Promise<number> {
-  const script = `const server = require('node:net').createServer();
-    server.listen({ port: 0, host: '${LOOPBACK}', backlog: 1 }, () => {
-      require('node:fs').writeSync(1, server.address().port + '\\n');
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
-    });`;
-  const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'ignore'] });
-  afterThisTest(async () => {
-    child.kill('SIGKILL');
-    await once(child, 'close');
-  });
-  const [line] = (await once(child.stdout, 'data')) as [Buffer];
-  const port = Number(line.toString());
-  // Linux lets one more in than the backlog says, and then answers no further greeting.
-  for (let count = 0; count < 2; count++) {
-    const filler = connect(port, LOOPBACK);
-    afterThisTest(() => Promise.resolve(filler.destroy()));
-    await once(filler, 'connect');
-  }
-  return port;
-}
 
 /** Sockets on this machine that have greeted `port` of 127.0.0.1 and wait (SYN_SENT is 02, proc(5)). */
 function countConnecting(port: number): number {

@@ -5,6 +5,9 @@ import { buffer, text } from 'node:stream/consumers';
 import { describe, expect, it } from '@jest/globals';
 import { LOOPBACK, answers, call, closed, dialer, failing, http, tcp } from '../support/local-upstreams.ts';
 
+// A full queue of connections stays silent on Linux only.
+const onLinux = process.platform === 'linux' ? it : it.skip;
+
 describe('an upstream in trouble', () => {
   const GARBAGE = {
     'no HTTP': 'SSH-2.0-OpenSSH_9.9 secret-banner\r\n',
@@ -49,6 +52,27 @@ describe('an upstream in trouble', () => {
     const { lookup } = answers(['127.0.0.2', LOOPBACK]);
     const answer = await dialer({ lookup }).request(call(`http://host.example:${upstream.port}`));
     expect(await text(answer.body)).toBe('ok');
+  });
+
+  onLinux(
+    'is dialled at its next address when one is silent, and each gets its share of the time',
+    async () => {
+      const port = await fullBacklog('127.0.0.2');
+      const upstream = await http(undefined, { port });
+      const { lookup } = answers(['127.0.0.2', LOOPBACK]);
+      const patient = dialer({ lookup, connectTimeoutMs: 400 });
+      const answer = await patient.request(call(`http://host.example:${port}`));
+      expect(await text(answer.body)).toBe('ok');
+      expect(upstream.requests).toHaveLength(1);
+    },
+  );
+
+  onLinux('times out when TCP gets no answer', async () => {
+    const port = await fullBacklog(LOOPBACK);
+    const request = call(`http://${LOOPBACK}:${port}`);
+    await expect(dialer({ connectTimeoutMs: 30 }).request(request)).rejects.toEqual(
+      failing('upstream_timeout'),
+    );
   });
 
   it.each(['at once', 'after the request'])(

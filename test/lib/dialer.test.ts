@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { buffer, text } from 'node:stream/consumers';
 import { getCACertificates, setDefaultCACertificates, type TLSSocket } from 'node:tls';
 import { gzipSync } from 'node:zlib';
@@ -17,6 +18,20 @@ import {
   tcp,
   until,
 } from '../support/local-upstreams.ts';
+
+/** Asks each address of its arguments once; prints statuses and codes. */
+const REQUEST_SCRIPT = `
+  const { createDialer } = await import(${JSON.stringify(import.meta.resolve('../../src/lib/dialer.ts'))});
+  const dialer = createDialer({ mode: 'local', deny: [], forbidden: () => [], connectTimeoutMs: 5000 });
+  const results = [];
+  for (const address of process.argv.slice(1)) {
+    const request = { url: new URL(address), method: 'GET', headers: {}, guarded: true,
+      signal: new AbortController().signal, firstByteTimeoutMs: 5000, idleTimeoutMs: 5000 };
+    results.push(await dialer.request(request).then((answer) => answer.status, (error) => error.code));
+  }
+  console.log(JSON.stringify(results));
+  await dialer.close();
+`;
 
 describe('a request', () => {
   it('sends what it is given, and no more, and hands back what came', async () => {
@@ -64,20 +79,22 @@ describe('a request', () => {
     expect(await text(answer.body)).toBe('real');
   });
 
-  it('ignores the proxies of the environment', async () => {
-    const proxy = await http();
-    const upstream = await http();
-    const names = ['http_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'NODE_USE_ENV_PROXY'];
-    const before = names.map((name) => [name, process.env[name]] as const);
-    for (const name of names) process.env[name] = name === 'NODE_USE_ENV_PROXY' ? '1' : proxy.origin;
-    try {
-      expect(await text((await dialer().request(call(upstream.origin))).body)).toBe('ok');
-    } finally {
-      for (const [name, value] of before) {
-        if (value === undefined) Reflect.deleteProperty(process.env, name);
-        else process.env[name] = value;
-      }
-    }
+  it('obeys no environment: neither its proxies nor its switch that turns TLS checks off', async () => {
+    const [proxy, upstream, secure] = [await http(), await http(), await https()];
+    const proxies = ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY', 'ALL_PROXY'].map((name) => [
+      name,
+      proxy.origin,
+    ]);
+    // In a process of its own: the environment that the tests see is a copy, which Node does not read.
+    const child = spawn(
+      process.execPath,
+      ['--input-type=module', '-e', REQUEST_SCRIPT, upstream.origin, secure.origin],
+      {
+        env: { ...Object.fromEntries(proxies), NODE_USE_ENV_PROXY: '1', NODE_TLS_REJECT_UNAUTHORIZED: '0' },
+        stdio: ['ignore', 'pipe', 'ignore'],
+      },
+    );
+    expect(JSON.parse(await text(child.stdout))).toEqual([200, 'upstream_unreachable']);
     expect(proxy.sockets).toHaveLength(0);
   });
 
@@ -254,20 +271,15 @@ describe('TLS', () => {
     expect(await text((await dialer().request(call(upstream.origin))).body)).toBe('false');
   });
 
-  it('refuses a certificate of another name, without quoting it, whatever the environment says', async () => {
+  it('refuses a certificate of another name, without quoting it', async () => {
     const upstream = await https();
     const { lookup } = answers([LOOPBACK]);
-    process.env['NODE_TLS_REJECT_UNAUTHORIZED'] = '0';
-    try {
-      await expect(dialer({ lookup }).request(call(`https://other.test:${upstream.port}`))).rejects.toEqual(
-        expect.objectContaining({
-          code: 'upstream_unreachable',
-          detail: expect.not.stringContaining('upstream.test'),
-        }),
-      );
-    } finally {
-      delete process.env['NODE_TLS_REJECT_UNAUTHORIZED'];
-    }
+    await expect(dialer({ lookup }).request(call(`https://other.test:${upstream.port}`))).rejects.toEqual(
+      expect.objectContaining({
+        code: 'upstream_unreachable',
+        detail: expect.not.stringContaining('upstream.test'),
+      }),
+    );
     expect(upstream.requests).toHaveLength(0);
   });
 
@@ -307,7 +319,7 @@ describe('connections', () => {
 
   it('are given up before the time that the upstream names for idle ones', async () => {
     // It would close after 1 s; ours stays 2 s below that, so at once.
-    const upstream = await http(undefined, 1_000);
+    const upstream = await http(undefined, { keepAliveMs: 1_000 });
     const reusing = dialer();
     await readAll(reusing, upstream.origin);
     await readAll(reusing, upstream.origin);
@@ -348,6 +360,12 @@ describe('connections', () => {
     await closing.close();
     await ended;
     await Promise.all([...upstream.sockets, ...silent.sockets].map(closed));
+    const timers = countTimers();
     await expect(closing.request(call(upstream.origin))).rejects.toEqual(failing('upstream_unreachable'));
+    expect(countTimers()).toBe(timers);
   });
 });
+
+function countTimers(): number {
+  return process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length;
+}

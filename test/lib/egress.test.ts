@@ -288,6 +288,11 @@ describe('addresses that users bring', () => {
       'endpoint_forbidden',
     );
     expect(await verdict('https://host.example', { ownAddresses, allow: [`${PUBLIC}:443`] })).toBe(PUBLIC);
+    const tunnel = { ownAddresses: () => ['2002:101:101::1'] };
+    expect(await verdict('https://[2002:101:101::1]', tunnel)).toBe('endpoint_forbidden');
+    expect(await verdict('https://[2002:101:101::1]', { ...tunnel, allow: ['2002::/16'] })).toBe(
+      '2002:101:101::1',
+    );
   });
 });
 
@@ -353,6 +358,14 @@ describe('EGRESS_ALLOW and EGRESS_DENY', () => {
     expect(await verdict('https://9.9.9.9', options)).toBe('endpoint_forbidden');
     expect(await verdict('https://host.example', options)).toBe(PUBLIC);
     expect(await verdict('http://9.9.9.9', options)).toBe('9.9.9.9');
+  });
+
+  it('deny a name under itself even when its answer changes between two look-ups', async () => {
+    let count = 0;
+    const lookup = () => Promise.resolve([`9.9.9.${count++}`]);
+    expect(await verdict('https://denied.example', { deny: ['denied.example'], lookup })).toBe(
+      'endpoint_forbidden',
+    );
   });
 
   it('ban nothing by a denied name that does not exist, and everything while it cannot be told', async () => {

@@ -1,7 +1,14 @@
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
-import { createServer as createTcpServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import {
+  connect,
+  createServer as createTcpServer,
+  type AddressInfo,
+  type Server,
+  type Socket,
+} from 'node:net';
 import { afterEach, expect } from '@jest/globals';
 import { createDialer, type Dialer, type DialerOptions, type UpstreamRequest } from '../../src/lib/dialer.ts';
 import { certificate } from './certificate.ts';
@@ -43,7 +50,7 @@ export interface Upstream {
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void;
 
-async function listening(server: Server, scheme: string): Promise<Upstream> {
+async function listening(server: Server, scheme: string, port = 0): Promise<Upstream> {
   const upstream: Upstream = { port: 0, origin: '', sockets: [], requests: [] };
   const all = new Set<Socket>();
   server.on('connection', (socket: Socket) => {
@@ -53,7 +60,7 @@ async function listening(server: Server, scheme: string): Promise<Upstream> {
     socket.on('error', () => undefined);
   });
   server.on('request', (request: IncomingMessage) => upstream.requests.push(request));
-  server.listen(0, LOOPBACK);
+  server.listen(port, LOOPBACK);
   await once(server, 'listening');
   upstream.port = (server.address() as AddressInfo).port;
   upstream.origin = `${scheme}://${LOOPBACK}:${upstream.port}`;
@@ -67,9 +74,10 @@ async function listening(server: Server, scheme: string): Promise<Upstream> {
 
 const ok: Answer = (_request, response) => response.end('ok');
 
-/** @param keepAliveMs how long it says that it keeps idle connections. */
-export function http(answer: Answer = ok, keepAliveMs = 60_000): Promise<Upstream> {
-  return listening(createHttpServer({ keepAliveTimeout: keepAliveMs }, answer), 'http');
+/** Its `keepAliveMs` is how long it says that it keeps idle connections. */
+export function http(answer: Answer = ok, options: { keepAliveMs?: number; port?: number } = {}) {
+  const server = createHttpServer({ keepAliveTimeout: options.keepAliveMs ?? 60_000 }, answer);
+  return listening(server, 'http', options.port);
 }
 
 /** With the certificate of `upstream.test` and 127.0.0.1. */
@@ -117,4 +125,31 @@ export async function closed(socket: Socket | undefined): Promise<void> {
 /** Waits, turn by turn of the event loop, for something that has no event. */
 export async function until(isSo: () => boolean): Promise<void> {
   while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
+}
+
+/**
+ * A port at `host` that neither accepts nor refuses: its process sleeps for ever and its queue is full.
+ * Linux only: others answer the greeting all the same.
+ */
+export async function fullBacklog(host: string): Promise<number> {
+  const script = `const server = require('node:net').createServer();
+    server.listen({ port: 0, host: '${host}', backlog: 1 }, () => {
+      require('node:fs').writeSync(1, server.address().port + '\\n');
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+    });`;
+  const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'ignore'] });
+  afterThisTest(async () => {
+    child.kill('SIGKILL');
+    await once(child, 'close');
+  });
+  const [line] = (await once(child.stdout, 'data')) as [Buffer];
+  const port = Number(line.toString());
+  // Linux lets one more in than the backlog says, and then answers no further greeting.
+  for (let count = 0; count < 2; count++) {
+    const filler = connect(port, host);
+    filler.on('error', () => undefined);
+    afterThisTest(() => Promise.resolve(filler.destroy()));
+    await once(filler, 'connect');
+  }
+  return port;
 }
