@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Config } from './config.ts';
+import { assertRealmFit } from './doctor/realm-check.ts';
 import { createGateway, type Gateway } from './gateway/service.ts';
 import { createMetrics, type Metrics } from './health/metrics.ts';
 import { createReadiness, type Readiness } from './health/readiness.ts';
@@ -109,6 +110,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       if (config.migrationDatabaseUrl !== undefined)
         await migrate(config.migrationDatabaseUrl, config.databaseUrl, log);
       await refusePending(database);
+      await assertRealmFit({ config, people, vault: connections.vault });
       await identity.start();
     },
     async drain() {

@@ -6,7 +6,6 @@ import { createContext, type Context, type ContextOverrides } from './context.ts
 
 /** After the grace period: time for the last answers to be written out. */
 const LAST_ANSWERS_MS = 5_000;
-const LOOK_FOR_ANSWERS_EVERY_MS = 50;
 
 /** A server that listens. */
 export interface RunningServer {
@@ -74,19 +73,24 @@ async function close(listeners: readonly Listener[], context: Context, patienceM
   await context.close();
 }
 
-/**
- * Answers that are under way are written out, for `patienceMs` at most. Then every connection is closed: not
- * only the idle ones, since one that a browser opened in advance, and that never asked anything, is not idle to Node.
- */
 async function closeServer({ server, answers }: Listener, patienceMs: number): Promise<void> {
   if (!server.listening) return;
+  // Not before: Node's close() cuts answers that are ended but not written out yet.
+  await writtenOut(answers, patienceMs);
   const closed = once(server, 'close');
-  const endMs = performance.now() + patienceMs;
   server.close();
-  const look = setInterval(() => {
-    if (answers.size === 0 || performance.now() > endMs) server.closeAllConnections();
-    else server.closeIdleConnections();
-  }, LOOK_FOR_ANSWERS_EVERY_MS);
+  // A connection that a browser opened in advance, and that never asked anything, is not idle to Node.
+  server.closeAllConnections();
   await closed;
-  clearInterval(look);
+}
+
+/** Resolves when the answers of this moment are written out or given up, or after `patienceMs`. */
+async function writtenOut(answers: ReadonlySet<ServerResponse>, patienceMs: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const patience = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, patienceMs);
+  });
+  const all = [...answers].map((answer) => new Promise((resolve) => answer.once('close', resolve)));
+  await Promise.race([Promise.all(all), patience]);
+  clearTimeout(timer);
 }

@@ -13,6 +13,8 @@ export interface SignInOptions {
 /** Identity-first sign-in takes two pages; more means that Keycloak asks for something else. */
 const MOST_PAGES = 3;
 const MOST_REDIRECTS = 10;
+/** Where Keycloak's pages say what is wrong: beside a field, or above the form. */
+const REFUSAL = /(?:id="input-error-[^"]*"|class="[^"]*kc-feedback-text[^"]*")[^>]*>\s*([^<\s][^<]*)/;
 
 /**
  * Signs a user in as a browser without scripts would: through the app's `/auth/login`, Keycloak's own pages
@@ -49,7 +51,7 @@ interface Page {
  * @throws StartError with Keycloak's own words when it shows an error or another page.
  */
 function readForm(page: Page): { action: string; fields: Set<string> } {
-  const refused = /id="input-error[^"]*"[^>]*>\s*([^<]+?)\s*</.exec(page.html)?.[1];
+  const refused = REFUSAL.exec(page.html)?.[1]?.trim();
   if (refused !== undefined) throw new StartError(`Keycloak refused the sign-in: ${unescape(refused)}`);
   const action = /<form\b[^>]*\baction="([^"]+)"/.exec(page.html)?.[1];
   const fields = new Set(

@@ -10,6 +10,8 @@ export interface DemoOptions {
   print: (text: string) => void;
 }
 
+/** Of a stream, so many events are printed. */
+const SHOWN_EVENTS = 4;
 const RECEIPT = ['x-ops-provider', 'x-ops-model', 'x-ops-key-scope', 'x-ops-key-id', 'x-ops-reason'];
 const Added = z.object({ key: z.object({ id: z.string() }) });
 const QUESTION = { role: 'user', content: 'Who pays for this answer?' };
@@ -63,8 +65,16 @@ function caller({ appUrl, cookieName, session, print }: DemoOptions) {
       const value = response.headers.get(name);
       if (value !== null) print(`${name}: ${value}`);
     }
-    print(`${text.trim()}\n`);
+    print(`${shortened(text)}\n`);
     if (!response.ok) throw new Error(`${method} ${path} answered ${response.status}`);
     return text;
   };
+}
+
+/** An answer for the terminal: of a stream's many events the first, the last ones and their number. */
+function shortened(text: string): string {
+  const events = text.trim().split('\n\n');
+  if (!text.startsWith('data:') || events.length <= SHOWN_EVENTS) return text.trim();
+  const left = events.length - SHOWN_EVENTS;
+  return [...events.slice(0, 2), `... ${left} more events ...`, ...events.slice(-2)].join('\n\n');
 }

@@ -1,4 +1,3 @@
-import type { Config } from '../config.ts';
 import { createKeycloakAdmin, keycloakStatus, type KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import { PROVIDERS } from '../providers/index.ts';
 import { checkDemoUsers } from './demo-check.ts';
@@ -8,8 +7,19 @@ import { checkProfile, type ProfileUse } from './profile-check.ts';
 import { checkRights } from './rights-check.ts';
 import { checkVaultUsers } from './vault-check.ts';
 
+interface Client {
+  id: string;
+  secret: string;
+}
+
+/** The part of the configuration that says which realms and clients are used. */
+export interface RealmSettings {
+  mode: 'local' | 'deployed';
+  keycloak: { internalUrl: string; realm: string; vaultRealm: string; service: Client; vault: Client };
+}
+
 export interface RealmClients {
-  config: Pick<Config, 'mode' | 'keycloak'>;
+  config: RealmSettings;
   /** The service client, in the realm of the people. */
   people: KeycloakAdmin;
   /** The vault client, in the realm of the records; the same realm in the guide's layout. */
@@ -28,9 +38,9 @@ export async function assertRealmFit(clients: RealmClients): Promise<void> {
 }
 
 /** Everything that is checked at a start, and what takes longer: the vault's users one by one. */
-export async function examineRealms(config: Pick<Config, 'mode' | 'keycloak'>): Promise<Finding[]> {
+export async function examineRealms(config: RealmSettings): Promise<Finding[]> {
   const { internalUrl: baseUrl, realm, vaultRealm, service, vault } = config.keycloak;
-  const client = (name: string, { id, secret }: { id: string; secret: string }) =>
+  const client = (name: string, { id, secret }: Client) =>
     createKeycloakAdmin({ baseUrl, realm: name, clientId: id, clientSecret: secret, timeoutMs: 30_000 });
   const clients = { config, people: client(realm, service), vault: client(vaultRealm, vault) };
   const findings = await checkRealms(clients);

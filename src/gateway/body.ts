@@ -16,7 +16,8 @@ export async function readChatBody(
   response: Response,
   signal: AbortSignal,
 ): Promise<Buffer> {
-  if (request.is('application/json') === false) {
+  // A client may announce a body of no bytes: that is no body, whatever its type.
+  if (request.get('content-length') !== '0' && request.is('application/json') === false) {
     throw new AppError('unsupported_media_type', 'Send the body as application/json.');
   }
   signal.throwIfAborted();
@@ -30,6 +31,7 @@ export async function readChatBody(
     });
   });
   const body: unknown = request.body;
-  if (!Buffer.isBuffer(body)) throw new AppError('validation_failed', 'The request has no body.');
+  if (!Buffer.isBuffer(body) || body.length === 0)
+    throw new AppError('validation_failed', 'The request has no body.');
   return body;
 }

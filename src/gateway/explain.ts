@@ -13,6 +13,7 @@ export function explain(decision: GatewayDecision): string {
         : 'you have no key for it yet';
     return `The system default (${decision.provider}) would answer the next chat request: ${why}.`;
   }
-  if (decision.code === 'model_missing') return 'This server has no default model: a chat request must name one.';
+  if (decision.code === 'model_missing')
+    return 'This server has no default model: a chat request must name one.';
   return 'Nothing would answer a chat request now: add a key.';
 }

@@ -1,12 +1,20 @@
-/** What the page shows of the person who is signed in. */
+/** Who looks at the page, as far as it can be told. */
+export type HomeState =
+  | { kind: 'signed_out' }
+  | {
+      kind: 'signed_in';
+      user: { username: string; tier: string };
+      /** In words, which key would answer a chat request now. */
+      answeredBy: string;
+    }
+  | { kind: 'failed'; error: { detail: string } };
+
 export interface HomeView {
   publicUrl: string;
   cookieName: string;
-  user: { username: string; tier: string } | null;
-  /** In words, which key would answer a chat request now. */
-  answeredBy: string | null;
-  /** True where the demo provider is offered, so that the example works as it stands. */
+  /** True where the demo provider and users are offered, so that the example works as it stands. */
   isLocal: boolean;
+  state: HomeState;
 }
 
 /** The one page until the real one comes: sign in, who am I, which key would answer, the next line to try. */
@@ -23,37 +31,67 @@ export function homePage(view: HomeView): string {
 <main>
 <h1>Ops Center</h1>
 <p>Bring your own LLM keys. They are kept encrypted in Keycloak, and every answer says which key paid.</p>
-${view.user === null ? signedOut() : signedIn(view.user, view)}
+${content(view)}
 </main>
 </body>
 </html>
 `;
 }
 
-function signedOut(): string {
-  return '<p><a class="button" href="/auth/login?return_to=/">Sign in</a></p>';
+function content({ state, ...view }: HomeView): string {
+  switch (state.kind) {
+    case 'signed_out':
+      return '<p><a class="button" href="/auth/login?return_to=/">Sign in</a></p>';
+    case 'failed':
+      return `<p role="alert">${escape(state.error.detail)}</p>\n<p><a class="button" href="/">Try again</a></p>`;
+    case 'signed_in':
+      return `<dl>
+<dt>Signed in as</dt><dd>${escape(state.user.username)}</dd>
+<dt>Tier</dt><dd>${escape(state.user.tier)}</dd>
+</dl>
+<p>${escape(state.answeredBy)}</p>
+<h2 id="add">Add a key</h2>
+<p>${escape(whereFrom(view))}</p>
+<pre tabindex="0" role="region" aria-labelledby="add"><code>${escape(example(view, state.user.username))}</code></pre>
+<form method="post" action="/auth/logout"><button class="button" type="submit">Sign out</button></form>`;
+  }
 }
 
-function signedIn(user: { username: string; tier: string }, view: HomeView): string {
-  const provider = view.isLocal ? 'demo' : 'openai';
-  const key = view.isLocal ? 'demo-my-first-key' : 'sk-...';
-  const curl = `curl ${view.publicUrl}/api/v1/byok/keys/add \\
-  -H "Content-Type: application/json" \\
-  -H "Cookie: ${view.cookieName}=$SESSION" \\
-  -d '{"provider": "${provider}", "key": "${key}", "label": "My first key"}'`;
-  return `<p>Signed in as <strong>${escape(user.username)}</strong>, tier <strong>${escape(user.tier)}</strong>.</p>
-<p>${escape(view.answeredBy ?? '')}</p>
-<h2>Add a key</h2>
-<pre><code>${escape(curl)}</code></pre>
-<form method="post" action="/auth/logout"><button class="button" type="submit">Sign out</button></form>`;
+type Surroundings = Omit<HomeView, 'state'>;
+
+function whereFrom({ isLocal, cookieName }: Surroundings): string {
+  return isLocal
+    ? 'In a terminal, where this server was started:'
+    : `In a terminal; SESSION is the value of your cookie ${cookieName}:`;
+}
+
+/** What a shell takes as it stands. */
+const PLAIN_WORD = /^[A-Za-z0-9][A-Za-z0-9._@-]*$/;
+
+function example({ publicUrl, cookieName, isLocal }: Surroundings, username: string): string {
+  const demoUser = PLAIN_WORD.test(username) ? username : 'starter';
+  const body = isLocal
+    ? { provider: 'demo', key: 'demo-my-first-key', label: 'My first key' }
+    : { provider: 'openai', key: 'sk-...', label: 'My first key' };
+  return [
+    ...(isLocal ? [`SESSION=$(npm run -s ops -- session ${demoUser})`] : []),
+    `curl -X POST ${publicUrl}/api/v1/byok/keys/add \\`,
+    '  -H "Content-Type: application/json" \\',
+    `  -H "Cookie: ${cookieName}=$SESSION" \\`,
+    `  -d '{"provider": "${body.provider}", "key": "${body.key}", "label": "${body.label}"}'`,
+  ].join('\n');
 }
 
 /** Kept apart from the page so that its policy needs no inline styles. */
 export const HOME_CSS = `:root { color-scheme: light dark; font-family: system-ui, sans-serif; line-height: 1.5; }
-main { max-width: 44rem; margin: 0 auto; padding: 2rem 1rem; }
-pre { overflow-x: auto; padding: 1rem; border: 1px solid color-mix(in srgb, currentColor 30%, transparent); border-radius: 0.5rem; }
+body { margin: 0; background: Canvas; color: CanvasText; }
+main { max-width: 44rem; margin: 0 auto; padding: 2rem 1rem; overflow-wrap: anywhere; }
+h1 { margin-top: 0; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1rem; margin: 1.5rem 0; }
+dd { margin: 0; font-weight: 600; }
+pre { overflow-x: auto; margin: 0 0 1.5rem; padding: 1rem; border: 1px solid color-mix(in srgb, currentColor 30%, transparent); border-radius: 0.5rem; }
 .button { display: inline-block; padding: 0.5rem 1rem; border: 1px solid currentColor; border-radius: 0.5rem; background: none; color: inherit; font: inherit; text-decoration: none; cursor: pointer; }
-.button:focus-visible { outline: 3px solid #4c8dff; outline-offset: 2px; }
+:focus-visible { outline: 3px solid #4c8dff; outline-offset: 2px; }
 `;
 
 function escape(text: string): string {

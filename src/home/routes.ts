@@ -30,6 +30,8 @@ export function homeRoutes(deps: HomeDeps): Route[] {
         frameAncestors: ["'none'"],
       },
     },
+    // With `no-referrer` the browser would send the sign-out form with `Origin: null`, as from another site.
+    referrerPolicy: { policy: 'same-origin' },
     strictTransportSecurity: !deps.isLocal,
   });
 
@@ -41,6 +43,7 @@ export function homeRoutes(deps: HomeDeps): Route[] {
       if (isAppError(error, 'unauthenticated')) return { kind: 'signed_out' };
       if (!isAppError(error)) throw error;
       log.warn({ err: error }, 'the page cannot say who is signed in');
+      response.status(error.status).set(error.headers);
       return { kind: 'failed', error };
     }
   }
@@ -52,7 +55,6 @@ export function homeRoutes(deps: HomeDeps): Route[] {
       access: 'public',
       async handle({ log }, request, response) {
         const state = await stateOf(request, response, log);
-        if (state.kind === 'failed') response.status(state.error.status).set(state.error.headers);
         const { publicUrl, cookieName, isLocal } = deps;
         headers(request, response, () => undefined);
         response.setHeader('cache-control', 'no-store');

@@ -56,7 +56,12 @@ export interface Route extends Declaration {
 }
 
 const JSON_BODY_LIMIT = '1mb';
-const readJson = express.json({ limit: JSON_BODY_LIMIT, strict: true, type: 'application/json' });
+const readJson = express.json({
+  limit: JSON_BODY_LIMIT,
+  strict: true,
+  type: 'application/json',
+  inflate: false,
+});
 
 /** Declares a REST route. Errors: 400 `validation_failed`, 413, 415, and what `handle` throws. */
 export function jsonRoute<Params = object, Query = object, Body = undefined, Result = unknown>(

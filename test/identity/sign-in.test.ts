@@ -86,6 +86,17 @@ describe('signing in through the real pages of Keycloak', () => {
     }
   });
 
+  it('ends 12 hours after the sign-in: using the session does not prolong it', async () => {
+    const browser = createBrowser();
+    await signIn(browser, app.publicUrl, user);
+    await app.database.run(`UPDATE sessions SET expire = '2100-01-01' WHERE sess ->> 'userId' = $1`, [
+      user.id,
+    ]);
+    expect((await browser.get(`${app.publicUrl}/api/v1/me`)).headers['set-cookie']).toBeUndefined();
+    const changed = `SELECT FROM sessions WHERE sess ->> 'userId' = $1 AND expire <> '2100-01-01'`;
+    expect(await app.database.run(changed, [user.id])).toBe(0);
+  });
+
   it('goes to the start page whatever foreign address is asked for', async () => {
     const hostile = [
       '//evil.example/x',

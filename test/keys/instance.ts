@@ -11,6 +11,7 @@ import { createKeyring } from '../../src/lib/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
 import type { Tier } from '../../src/tiers.ts';
+import { evidence } from '../support/evidence.ts';
 
 /** What one process of the app is built from; plain data, so that it can be handed to another process. */
 export interface InstanceOptions {
@@ -43,10 +44,12 @@ export function createInstance(options: InstanceOptions): Instance {
     new Writable({
       write(chunk: Buffer, _encoding, done) {
         lines.push(chunk.toString());
+        evidence.recordLog(chunk.toString());
         done();
       },
     }),
   );
+  for (const key of options.encryptionKeys) evidence.registerSecret('encryption key', key);
   const open = (max: number) =>
     createDatabase({ url: options.databaseUrl, max, applicationName: 'keys-test', log });
   const [database, lockDatabase] = [open(6), open(4)];
@@ -105,5 +108,7 @@ export function randomEncryptionKey(): string {
 
 /** A key in OpenAI's form that nobody else has. */
 export function randomKey(prefix = 'sk-'): string {
-  return prefix + randomBytes(18).toString('hex');
+  const key = prefix + randomBytes(18).toString('hex');
+  evidence.registerSecret('provider key', key);
+  return key;
 }

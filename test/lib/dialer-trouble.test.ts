@@ -3,7 +3,17 @@ import type { ServerResponse } from 'node:http';
 import { createServer, type AddressInfo } from 'node:net';
 import { buffer, text } from 'node:stream/consumers';
 import { describe, expect, it } from '@jest/globals';
-import { LOOPBACK, answers, call, closed, dialer, failing, http, tcp } from '../support/local-upstreams.ts';
+import {
+  LOOPBACK,
+  answers,
+  call,
+  closed,
+  dialer,
+  failing,
+  fullBacklog,
+  http,
+  tcp,
+} from '../support/local-upstreams.ts';
 
 // A full queue of connections stays silent on Linux only.
 const onLinux = process.platform === 'linux' ? it : it.skip;
@@ -201,6 +211,19 @@ describe('a slow reader', () => {
     expect(written).toBeLessThan(total);
     expect(body.readableLength).toBeLessThan(512 * 1024);
     expect((await buffer(body)).length).toBe(total);
+  });
+
+  it('that has taken everything waits for more no longer than the idle timeout', async () => {
+    const upstream = await http((request, response) => {
+      // The last of it fills the buffer, so the answer is held back with nothing more to come.
+      if (request.url !== '/silent') response.write(Buffer.alloc(64 * 1024));
+    });
+    const slow = dialer();
+    const { body } = await slow.request(call(upstream.origin, { idleTimeoutMs: 30 }));
+    const silent = call(`${upstream.origin}/silent`, { firstByteTimeoutMs: 100 });
+    await expect(slow.request(silent)).rejects.toEqual(failing('upstream_timeout'));
+    expect(body.readableLength).toBe(64 * 1024);
+    await expect(buffer(body)).rejects.toEqual(failing('upstream_timeout'));
   });
 });
 

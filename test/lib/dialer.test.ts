@@ -81,16 +81,14 @@ describe('a request', () => {
 
   it('obeys no environment: neither its proxies nor its switch that turns TLS checks off', async () => {
     const [proxy, upstream, secure] = [await http(), await http(), await https()];
-    const proxies = ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY', 'ALL_PROXY'].map((name) => [
-      name,
-      proxy.origin,
-    ]);
+    const names = ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY', 'ALL_PROXY'];
+    const proxies = Object.fromEntries(names.map((name) => [name, proxy.origin] as const));
     // In a process of its own: the environment that the tests see is a copy, which Node does not read.
     const child = spawn(
       process.execPath,
       ['--input-type=module', '-e', REQUEST_SCRIPT, upstream.origin, secure.origin],
       {
-        env: { ...Object.fromEntries(proxies), NODE_USE_ENV_PROXY: '1', NODE_TLS_REJECT_UNAUTHORIZED: '0' },
+        env: { ...proxies, NODE_USE_ENV_PROXY: '1', NODE_TLS_REJECT_UNAUTHORIZED: '0' },
         stdio: ['ignore', 'pipe', 'ignore'],
       },
     );

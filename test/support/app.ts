@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { Writable } from 'node:stream';
 import { fetch, type RequestInit, type Response } from 'undici';
+import { signInWithForms } from '../../src/cli/browserless-sign-in.ts';
 import { choosePort } from '../../src/cli/quickstart/ports.ts';
 import { readConfig, type Config, type Environment } from '../../src/config.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { startServer } from '../../src/server.ts';
-import { signIn } from './sign-in.ts';
+import { evidence } from './evidence.ts';
 import { createDatabase, createWebClient, stack, type TestUser } from './stack.ts';
 
 /** The whole product, listening, on the real Keycloak and a database of its own. */
@@ -55,11 +56,13 @@ export async function startApp(options: TestAppOptions = {}): Promise<TestApp> {
       throw new Error('tests use no secret files');
     },
   );
+  registerSecrets(config);
   const log = createLog(
     'trace',
     new Writable({
       write: (chunk: Buffer, _encoding, done) => {
         lines.push(chunk.toString());
+        evidence.recordLog(chunk.toString());
         done();
       },
     }),
@@ -75,7 +78,14 @@ export async function startApp(options: TestAppOptions = {}): Promise<TestApp> {
       lines
         .map((line) => JSON.parse(line) as Record<string, unknown>)
         .filter((line) => line['event'] === name),
-    signIn: (user) => signIn(publicUrl, user),
+    signIn: ({ username, password }) =>
+      signInWithForms({
+        appUrl: publicUrl,
+        keycloakUrl: config.keycloak.url,
+        username,
+        password,
+        cookieName: config.sessionCookieName,
+      }),
     call: (path, own = {}) => call(publicUrl, path, own),
     stop: () => server.stop(),
     [Symbol.asyncDispose]: () => server.stop(),
@@ -104,6 +114,14 @@ async function environment(
     KEYCLOAK_VAULT_CLIENT_SECRET: keycloak.vaultClient.secret,
     SHUTDOWN_GRACE_MS: '1000',
   };
+}
+
+function registerSecrets({ encryptionKeys, sessionSecret, systemDefault, keycloak }: Config): void {
+  for (const key of encryptionKeys) evidence.registerSecret('encryption key', key);
+  evidence.registerSecret('session secret', sessionSecret);
+  evidence.registerSecret('system default key', systemDefault.apiKey ?? '');
+  for (const { secret } of [keycloak.web, keycloak.service, keycloak.vault])
+    evidence.registerSecret('client secret', secret);
 }
 
 /** A random Fernet key, in the spelling of ENCRYPTION_KEY. */

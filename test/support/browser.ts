@@ -120,14 +120,25 @@ export async function walkToCallback(
 ): Promise<string> {
   const start = await browser.get(loginUrl);
   if (start.location === undefined) throw new Error(`no redirect to Keycloak: ${start.text}`);
-  let page = await browser.get(start.location);
+  const location = await passLoginPages(browser, start.location, user);
+  if (!location.includes('/auth/callback'))
+    throw new Error(`Keycloak sent the browser elsewhere: ${location}`);
+  return location;
+}
+
+/** Fills in Keycloak's login pages, beginning with the address of an authorization request; answers where they lead. */
+export async function passLoginPages(
+  browser: Browser,
+  authorizationUrl: string,
+  user: { username: string; password: string },
+): Promise<string> {
+  let page = await browser.get(authorizationUrl);
   // With an organization in the realm the name comes first and the password on a second page.
   for (let pages = 0; page.location === undefined && pages < 2; pages += 1) {
     page = await browser.post(formAction(page), { username: user.username, password: user.password });
   }
-  if (page.location?.includes('/auth/callback') !== true) {
-    throw new Error(`Keycloak did not send the browser back: ${String(page.status)} ${page.location ?? ''}`);
-  }
+  if (page.location === undefined)
+    throw new Error(`Keycloak did not send the browser back: ${String(page.status)}`);
   return page.location;
 }
 

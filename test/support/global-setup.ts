@@ -1,3 +1,4 @@
+import { makeEvidenceFolder } from './evidence/search-run.ts';
 import { enterServers, leaveServers } from './test-servers.ts';
 
 /**
@@ -21,7 +22,12 @@ export default async function globalSetup(): Promise<void> {
   try {
     say('starting Postgres and Keycloak');
     process.env['OPS_TEST_SERVERS'] = JSON.stringify(await enterServers(say));
+    process.env['OPS_TEST_EVIDENCE'] = makeEvidenceFolder();
     say('ready');
+  } catch (error) {
+    // jest runs no teardown after a set-up that failed.
+    await leaveServers();
+    throw error;
   } finally {
     clearInterval(waiting);
   }

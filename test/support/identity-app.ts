@@ -13,6 +13,7 @@ import { createIdentity, type EndReason, type Identity } from '../../src/identit
 import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
+import { evidence } from './evidence.ts';
 import { createDatabase, createWebClient, stack, type ClientCredentials } from './stack.ts';
 
 export interface IdentityAppOptions {
@@ -37,6 +38,7 @@ export interface IdentityApp {
   /** How the work that `GET /api/v1/work` started was ended, in order. */
   ended: EndReason[];
   close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /** Starts an app with a database and a web client of its own. */
@@ -53,7 +55,14 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
     encryption: `${randomBytes(32).toString('base64url')}=`,
   };
   const logLines: string[] = [];
-  const log = pino({ level: 'debug' }, { write: (line: string) => void logLines.push(line) });
+  evidence.registerSecret('session secret', secrets.session);
+  evidence.registerSecret('encryption key', secrets.encryption);
+  evidence.registerSecret('client secret', webClient.secret);
+  const write = (line: string) => {
+    logLines.push(line);
+    evidence.recordLog(line);
+  };
+  const log = pino({ level: 'debug' }, { write });
   const database = openDatabase({ url: databaseUrl.appUrl, max: 8, applicationName: 'identity-test', log });
   const internalUrl = options.keycloakInternalUrl ?? stack.keycloak.url;
   const { serviceClient, realm, url } = stack.keycloak;
@@ -79,6 +88,11 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
   const ended: EndReason[] = [];
   server.on('request', createApp(identity, publicUrl, log, ended));
   if (options.watch ?? true) await identity.start();
+  const close = async () => {
+    await identity.stop();
+    await closeServer(server);
+    await database.close();
+  };
   return {
     publicUrl,
     identity,
@@ -88,11 +102,8 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
     secrets,
     logLines,
     ended,
-    async close() {
-      await identity.stop();
-      await closeServer(server);
-      await database.close();
-    },
+    close,
+    [Symbol.asyncDispose]: close,
   };
 }
 

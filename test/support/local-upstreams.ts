@@ -128,14 +128,16 @@ export async function until(isSo: () => boolean): Promise<void> {
 }
 
 /**
- * A port at `host` that neither accepts nor refuses: its process sleeps for ever and its queue is full.
+ * A port at `host` that neither accepts nor refuses: its process sleeps and its queue is full.
+ * (For a minute, lest it outlive a test run that was killed.)
  * Linux only: others answer the greeting all the same.
  */
 export async function fullBacklog(host: string): Promise<number> {
   const script = `const server = require('node:net').createServer();
     server.listen({ port: 0, host: '${host}', backlog: 1 }, () => {
       require('node:fs').writeSync(1, server.address().port + '\\n');
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 60_000);
+      process.exit();
     });`;
   const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'ignore'] });
   afterThisTest(async () => {

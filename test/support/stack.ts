@@ -3,6 +3,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { signInAsBootstrapAdmin, webClientAddresses } from '../../src/cli/quickstart/realm-setup.ts';
 import type { Tier } from '../../src/tiers.ts';
+import { evidence } from './evidence.ts';
 import { withDatabase, type ServersInUse } from './test-servers.ts';
 
 export interface ClientCredentials {
@@ -45,6 +46,7 @@ export async function adminClient(realm: string = stack.keycloak.realm): Promise
 /** A migrated, empty database of the caller's own (50 ms). It goes away with the run. */
 export async function createDatabase(): Promise<{ appUrl: string; ownerUrl: string }> {
   const name = `test_${randomBytes(8).toString('hex')}`;
+  evidence.recordDatabase(name);
   await asSuperuser(
     `CREATE DATABASE ${name} OWNER ops_center_owner TEMPLATE ${servers.template} STRATEGY wal_log`,
   );
@@ -72,6 +74,7 @@ export async function createUser(
 ): Promise<TestUser> {
   const username = options.username ?? `user-${randomBytes(6).toString('hex')}`;
   const password = randomBytes(9).toString('base64url');
+  evidence.registerSecret('password', password);
   const email = `${username}@test.example`;
   const admin = await adminClient();
   const { id } = await admin.users.create({
@@ -117,5 +120,9 @@ async function asSuperuser(text: string): Promise<void> {
 function readServers(): ServersInUse {
   const text = process.env['OPS_TEST_SERVERS'];
   if (text === undefined) throw new Error('the test servers are started by jest: run `npm test -- <path>`');
-  return JSON.parse(text) as ServersInUse;
+  const found = JSON.parse(text) as ServersInUse;
+  evidence.registerSecret('password', found.adminPassword);
+  for (const url of [found.superuserUrl, found.ownerUrl, found.appUrl])
+    evidence.registerSecret('password', decodeURIComponent(new URL(url).password));
+  return found;
 }

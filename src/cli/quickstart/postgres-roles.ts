@@ -6,7 +6,7 @@ interface Login {
 }
 
 /** The role through which the app's login gets its rights; migrations grant to it. */
-export const APP_GROUP = 'ops_center_app';
+const APP_GROUP = 'ops_center_app';
 
 /**
  * Makes the two logins and the database, and sets what an earlier start may have left undone:

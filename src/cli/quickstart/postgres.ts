@@ -38,7 +38,7 @@ export interface RunningPostgres {
 }
 
 const ROLE_NAMES = { superuser: 'postgres', owner: 'ops_center_owner', app: 'ops_center' } as const;
-export const DATABASE_NAME = 'ops_center';
+const DATABASE_NAME = 'ops_center';
 
 /**
  * Starts Postgres on loopback, making the cluster, its two roles and its database on the first run. A

@@ -75,7 +75,7 @@ export async function endProcess(
 }
 
 /** Waits for a process that may not be our child; false when the time is over first. */
-export async function waitForEnd(pid: number, waitMs: number): Promise<boolean> {
+async function waitForEnd(pid: number, waitMs: number): Promise<boolean> {
   const untilMs = Date.now() + waitMs;
   while (isAlive(pid)) {
     if (Date.now() >= untilMs) return false;

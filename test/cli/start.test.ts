@@ -1,0 +1,223 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { choosePort } from '../../src/cli/quickstart/ports.ts';
+import { isAlive } from '../../src/cli/quickstart/processes.ts';
+import { createUser, createWebClient, stack } from '../support/stack.ts';
+
+const MAIN = path.resolve(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts');
+let cwd: string;
+let settings: Record<string, string>;
+
+interface Running {
+  child: ChildProcess;
+  printed: () => string;
+  /** Resolves with the exit code. */
+  ended: Promise<number | null>;
+}
+
+/** Runs a command in the directory, with the test Keycloak configured and all else left to the quick start. */
+function run(args: string[], more: Record<string, string> = {}): Running {
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    cwd,
+    env: { PATH: process.env['PATH'] ?? '', ...settings, ...more },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let text = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (part: string) => {
+      text += part;
+    });
+  }
+  const ended = once(child, 'close').then(([code]) => code as number | null);
+  return { child, printed: () => text, ended };
+}
+
+async function start(more: Record<string, string> = {}): Promise<Running> {
+  const running = run(['dev'], more);
+  const ready = new Promise<void>((resolve) => {
+    running.child.stdout?.on('data', () => {
+      if (running.printed().includes('Ctrl-C stops')) resolve();
+    });
+  });
+  await Promise.race([ready, running.ended]);
+  if (!running.printed().includes('Ctrl-C stops')) throw new Error(running.printed());
+  return running;
+}
+
+async function output(args: string[], more?: Record<string, string>): Promise<string> {
+  const running = run(args, more);
+  const code = await running.ended;
+  if (code !== 0) throw new Error(`${code}: ${running.printed()}`);
+  return running.printed();
+}
+
+interface Stack {
+  app_url: string;
+  database_url: string;
+  pids: { app: number; postgres: number };
+}
+const stackFile = () => path.join(cwd, '.data', 'stack.json');
+const readStack = () => JSON.parse(readFileSync(stackFile(), 'utf8')) as Stack;
+
+beforeAll(async () => {
+  cwd = mkdtempSync(path.join(tmpdir(), 'ops-start-'));
+  chmodSync(cwd, 0o755);
+  const port = await choosePort(0, 'PORT');
+  const web = await createWebClient(`http://localhost:${port}`);
+  settings = {
+    PORT: String(port),
+    METRICS_PORT: '0',
+    POSTGRES_PORT: '0',
+    KEYCLOAK_URL: stack.keycloak.url,
+    KEYCLOAK_WEB_CLIENT_ID: web.id,
+    KEYCLOAK_WEB_CLIENT_SECRET: web.secret,
+    KEYCLOAK_SERVICE_CLIENT_SECRET: stack.keycloak.serviceClient.secret,
+    KEYCLOAK_VAULT_CLIENT_SECRET: stack.keycloak.vaultClient.secret,
+  };
+});
+afterAll(() => {
+  rmSync(cwd, { recursive: true });
+});
+
+describe('npm start', () => {
+  let running: Running;
+  beforeAll(async () => {
+    running = await start();
+  });
+  afterAll(async () => {
+    running.child.kill('SIGINT');
+    await running.ended;
+  });
+
+  it('prints the address and the next call, and none of the secrets that it made', () => {
+    const printed = running.printed();
+    expect(printed).toContain(`http://localhost:${settings['PORT']}`);
+    expect(printed).toContain('npm run -s ops -- session starter');
+    const secrets = [
+      ...readFileSync(path.join(cwd, '.env'), 'utf8').matchAll(/^\w+=(.+)$/gm),
+      ...readStack().database_url.matchAll(/:([^:@]+)@/g),
+    ].map((match) => match[1] ?? '');
+    expect(secrets).toHaveLength(3);
+    for (const secret of secrets) expect(printed).not.toContain(secret);
+  });
+
+  it('keeps what it made to its owner', () => {
+    expect(statSync(path.join(cwd, '.env')).mode & 0o777).toBe(0o600);
+    expect(statSync(stackFile()).mode & 0o777).toBe(0o600);
+    expect(statSync(path.join(cwd, '.data', 'secrets')).mode & 0o777).toBe(0o700);
+  });
+
+  it('is refused a second time in one data directory, and the first runs on', async () => {
+    const second = run(['dev'], { PORT: '0' });
+    expect(await second.ended).toBe(1);
+    expect(second.printed()).toContain(`Process ${running.child.pid} already runs from`);
+    expect(existsSync(stackFile())).toBe(true);
+    expect(isAlive(readStack().pids.postgres)).toBe(true);
+  });
+
+  it('is refused with the setting named when its port is busy', async () => {
+    const second = run(['dev'], { DATA_DIR: '.data-2' });
+    expect(await second.ended).toBe(1);
+    expect(second.printed()).toContain(`Port ${settings['PORT']} is in use by another program.`);
+    expect(second.printed()).toContain('set PORT to another');
+  });
+
+  it('is refused beyond loopback', async () => {
+    const second = run(['dev'], { DATA_DIR: '.data-2', HOST: '0.0.0.0' });
+    expect(await second.ended).toBe(1);
+    expect(second.printed()).toContain('HOST is not loopback');
+  });
+
+  it('lets `session` sign a demo user in through Keycloak and prints the cookie alone', async () => {
+    const session = (await output(['session', 'starter'])).trim();
+    const answer = await fetch(`${readStack().app_url}/api/v1/me`, {
+      headers: { cookie: `session=${session}` },
+    });
+    expect(await answer.json()).toMatchObject({ username: 'starter', tier: 'starter' });
+  });
+
+  it('gives `session` no back door: a user with another password is refused by Keycloak', async () => {
+    const user = await createUser();
+    const refused = run(['session', user.username]);
+    expect(await refused.ended).toBe(1);
+    expect(refused.printed()).toContain('Keycloak refused the sign-in: Invalid');
+  });
+
+  it('refuses `session` in a deployment', async () => {
+    const refused = run(['session', 'starter'], { DEPLOY_ENV: 'production' });
+    expect(await refused.ended).toBe(1);
+    expect(refused.printed()).toContain('DEPLOY_ENV is set');
+  });
+
+  it('lets `demo` walk the main job, from the system default to a key of one’s own', async () => {
+    const printed = await output(['demo']);
+    const scopes = [...printed.matchAll(/^x-ops-key-scope: (\w+)$/gm)].map((match) => match[1]);
+    expect(scopes).toEqual(['system', 'personal', 'personal']);
+    expect(printed).toContain('data: [DONE]');
+  });
+
+  it('lets `doctor` check the realms of what runs', async () => {
+    const printed = await output(['doctor']);
+    expect(printed).toMatch(/^0 error\(s\)/m);
+  });
+});
+
+describe('stopping', () => {
+  it('ends everything on Ctrl-C, and says so when it is asked for what ran', async () => {
+    const running = await start();
+    const { pids } = readStack();
+    running.child.kill('SIGINT');
+    expect(await running.ended).toBe(0);
+    expect(isAlive(pids.postgres)).toBe(false);
+    expect(existsSync(stackFile())).toBe(false);
+    const refused = run(['session', 'starter']);
+    expect(await refused.ended).toBe(1);
+    expect(refused.printed()).toContain('`npm start` first');
+  });
+
+  it('recovers from a kill: the next start replaces what was left, and keys and settings are kept', async () => {
+    const killed = await start();
+    const before = { ...readStack(), env: readFileSync(path.join(cwd, '.env'), 'utf8') };
+    killed.child.kill('SIGKILL');
+    await killed.ended;
+    expect(isAlive(before.pids.postgres)).toBe(true);
+    const running = await start();
+    expect(isAlive(before.pids.postgres)).toBe(false);
+    expect(readFileSync(path.join(cwd, '.env'), 'utf8')).toBe(before.env);
+    running.child.kill('SIGINT');
+    await running.ended;
+  });
+
+  it('follows a part that ends by itself, and tells which', async () => {
+    const running = await start();
+    process.kill(readStack().pids.postgres, 'SIGKILL');
+    expect(await running.ended).toBe(1);
+    expect(running.printed()).toContain('Postgres was ended by SIGKILL by itself');
+  });
+});
+
+describe('node main.js serve', () => {
+  it('starts nothing and lists every fault of the configuration at once', async () => {
+    const empty = mkdtempSync(path.join(tmpdir(), 'ops-serve-'));
+    const child = spawn(process.execPath, [MAIN, 'serve'], {
+      cwd: empty,
+      env: { DEPLOY_ENV: 'production', DEBUG: 'true' },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let printed = '';
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      printed += text;
+    });
+    const [code] = (await once(child, 'close')) as [number];
+    expect(code).toBe(1);
+    for (const name of ['DATABASE_URL', 'ENCRYPTION_KEY', 'KEYCLOAK_URL', 'PUBLIC_URL', 'DEBUG']) {
+      expect(printed).toContain(name);
+    }
+    expect(existsSync(path.join(empty, '.env'))).toBe(false);
+    rmSync(empty, { recursive: true });
+  });
+});

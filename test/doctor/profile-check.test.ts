@@ -1,0 +1,131 @@
+import { describe, expect, it } from '@jest/globals';
+import type { UserProfileConfig } from '@keycloak/keycloak-admin-client/lib/defs/userProfileMetadata.js';
+import { readFileSync } from 'node:fs';
+import { checkProfile, type ProfileUse } from '../../src/doctor/profile-check.ts';
+
+type Change = (profile: UserProfileConfig) => void;
+
+function profileOf(file: string): UserProfileConfig {
+  const realm = JSON.parse(readFileSync(`keycloak/${file}`, 'utf8')) as {
+    components: Record<string, [{ config: Record<string, [string]> }]>;
+  };
+  const [provider] = realm.components['org.keycloak.userprofile.UserProfileProvider'] ?? [];
+  return JSON.parse(provider?.config['kc.user.profile.config']?.[0] ?? '{}') as UserProfileConfig;
+}
+
+const people: ProfileUse = {
+  realm: 'r',
+  holdsPeople: true,
+  holdsKeys: false,
+  providers: ['openai', 'custom'],
+};
+const records: ProfileUse = { ...people, holdsPeople: false, holdsKeys: true };
+const both: ProfileUse = { ...people, holdsKeys: true };
+
+function levels(file: string, use: ProfileUse, change: Change): string[] {
+  const profile = profileOf(file);
+  change(profile);
+  return checkProfile(profile, use)
+    .filter(({ level }) => level !== 'ok')
+    .map(({ level, fix }) => (fix === '' ? 'without a fix' : level));
+}
+
+const MAIN = 'ops-center-realm.json';
+const VAULT = 'ops-center-vault-realm.json';
+const nothing: Change = () => undefined;
+const policy =
+  (value: string): Change =>
+  (profile) => {
+    profile.unmanagedAttributePolicy = value as never;
+  };
+const drop =
+  (name: string, next: Change = nothing): Change =>
+  (profile) => {
+    profile.attributes = (profile.attributes ?? []).filter((attribute) => attribute.name !== name);
+    next(profile);
+  };
+const permit =
+  (name: string, view: string[], edit: string[]): Change =>
+  (profile) => {
+    const attribute = profile.attributes?.find((candidate) => candidate.name === name);
+    if (attribute) attribute.permissions = { view, edit };
+    else (profile.attributes ??= []).push({ name, multivalued: true, permissions: { view, edit } });
+  };
+const declareKeys =
+  (max: number): Change =>
+  (profile) => {
+    for (const name of ['byok_openai', 'byok_custom']) {
+      profile.attributes?.push({
+        name,
+        multivalued: true,
+        permissions: { view: ['admin'], edit: ['admin'] },
+        validations: { length: { max } },
+      });
+    }
+  };
+
+describe('the profile check', () => {
+  it.each<[string, string, ProfileUse, Change, string[]]>([
+    ['takes the shipped main realm', MAIN, people, nothing, []],
+    ['takes the shipped vault realm', VAULT, records, nothing, []],
+    [
+      'refuses a tier that users can edit',
+      MAIN,
+      people,
+      permit('subscription_tier', ['admin', 'user'], ['admin', 'user']),
+      ['error'],
+    ],
+    [
+      'warns of a tier that no one can edit',
+      MAIN,
+      people,
+      permit('subscription_tier', ['admin'], []),
+      ['warning'],
+    ],
+    [
+      'refuses an undeclared tier where users may write undeclared attributes',
+      MAIN,
+      people,
+      drop('subscription_tier', policy('ENABLED')),
+      ['error'],
+    ],
+    ['warns of an undeclared tier where they may not', MAIN, people, drop('subscription_tier'), ['warning']],
+    [
+      'refuses organization_admin that users can edit',
+      MAIN,
+      people,
+      permit('organization_admin', ['admin'], ['user']),
+      ['error'],
+    ],
+    [
+      'refuses an undeclared organization_admin under ENABLED',
+      MAIN,
+      people,
+      drop('organization_admin', policy('ENABLED')),
+      ['error'],
+    ],
+    [
+      'refuses key attributes that users can see',
+      MAIN,
+      people,
+      permit('byok_openai', ['admin', 'user'], ['admin']),
+      ['error'],
+    ],
+    [
+      'refuses key attributes that users can edit',
+      VAULT,
+      records,
+      permit('byok_openai', ['admin'], ['user']),
+      ['error'],
+    ],
+    ['refuses ENABLED where keys are', VAULT, records, policy('ENABLED'), ['error']],
+    ['refuses ADMIN_VIEW where keys are', VAULT, records, policy('ADMIN_VIEW'), ['error']],
+    ['refuses a vault that drops keys', VAULT, records, policy('DISABLED'), ['error']],
+    ['takes ADMIN_EDIT in the one-realm layout', MAIN, both, policy('ADMIN_EDIT'), []],
+    ['refuses the one-realm layout without a place for keys', MAIN, both, nothing, ['error']],
+    ['takes declared key attributes that are long enough', MAIN, both, declareKeys(2048), []],
+    ['refuses declared key attributes that are too short', MAIN, both, declareKeys(2047), ['error']],
+  ])('%s', (_name, file, use, change, expected) => {
+    expect(levels(file, use, change)).toEqual(expected);
+  });
+});

@@ -1,0 +1,251 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import type KcAdminClient from '@keycloak/keycloak-admin-client';
+import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { Config } from '../../src/config.ts';
+import type { Finding } from '../../src/doctor/finding.ts';
+import { assertRealmFit, examineRealms } from '../../src/doctor/realm-check.ts';
+import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
+import { adminClient, stack } from '../support/stack.ts';
+
+const suffix = randomBytes(4).toString('hex');
+const MAIN = `doctor-${suffix}`;
+const VAULT = `doctor-vault-${suffix}`;
+const secret = randomBytes(24).toString('base64url');
+
+type Keycloak = Config['keycloak'];
+const client = (id: string) => ({ id, secret });
+const scratch: Keycloak = {
+  url: stack.keycloak.url,
+  internalUrl: stack.keycloak.url,
+  realm: MAIN,
+  vaultRealm: VAULT,
+  web: client('ops-center-web'),
+  service: client('ops-center-service'),
+  vault: client('ops-center-vault'),
+};
+const shipped: Keycloak = {
+  ...scratch,
+  realm: stack.keycloak.realm,
+  vaultRealm: stack.keycloak.vaultRealm,
+  service: stack.keycloak.serviceClient,
+  vault: stack.keycloak.vaultClient,
+};
+
+const examine = (keycloak: Keycloak, mode: Config['mode'] = 'local') => examineRealms({ mode, keycloak });
+const problems = (findings: Finding[]) =>
+  findings
+    .filter(({ level }) => level !== 'ok')
+    .map(({ level, check, detail }) => `${level}: ${check}: ${detail}`);
+
+function assertFit(keycloak: Keycloak): Promise<void> {
+  const of = (realm: string, { id, secret: clientSecret }: { id: string; secret: string }) =>
+    createKeycloakAdmin({ baseUrl: keycloak.internalUrl, realm, clientId: id, clientSecret });
+  return assertRealmFit({
+    config: { mode: 'local', keycloak },
+    people: of(keycloak.realm, keycloak.service),
+    vault: of(keycloak.vaultRealm, keycloak.vault),
+  });
+}
+
+/** A copy of a shipped realm under another name, as an administrator of an installation would make it. */
+async function makeRealm(admin: KcAdminClient, file: string, realm: string): Promise<void> {
+  const text = readFileSync(`keycloak/${file}`, 'utf8')
+    .replaceAll(/\$\{KEYCLOAK_\w+_SECRET\}/g, secret)
+    .replaceAll(/\$\{(PUBLIC|INTERNAL)_URL\}/g, 'http://localhost:1');
+  await admin.realms.create({ ...(JSON.parse(text) as object), realm });
+}
+
+let admin: KcAdminClient;
+beforeAll(async () => {
+  admin = await adminClient();
+  await makeRealm(admin, 'ops-center-realm.json', MAIN);
+  await makeRealm(admin, 'ops-center-vault-realm.json', VAULT);
+}, 60_000);
+afterAll(async () => {
+  const again = await adminClient();
+  await again.realms.del({ realm: MAIN });
+  await again.realms.del({ realm: VAULT });
+});
+
+// The bootstrap admin's tokens end after a minute.
+beforeEach(async () => {
+  admin = await adminClient();
+});
+
+/** Changes the scratch realms for the length of a look at them. */
+async function whileChanged<T>(
+  change: () => Promise<() => Promise<unknown>>,
+  look: () => Promise<T>,
+): Promise<T> {
+  const undo = await change();
+  try {
+    return await look();
+  } finally {
+    await undo();
+  }
+}
+
+async function changeProfile(realm: string, edit: (text: string) => string) {
+  const before = await admin.users.getProfile({ realm });
+  const changed = JSON.parse(edit(JSON.stringify(before))) as typeof before;
+  await admin.users.updateProfile({ realm, ...changed });
+  return () => admin.users.updateProfile({ realm, ...before });
+}
+
+async function changeRealm(realm: string, rep: Record<string, boolean>) {
+  await admin.realms.update({ realm }, rep);
+  const back = Object.fromEntries(Object.entries(rep).map(([name, value]) => [name, !value]));
+  return () => admin.realms.update({ realm }, back);
+}
+
+async function changeRole(realm: string, clientId: string, role: string, action: 'add' | 'remove') {
+  const [account] = await admin.users.find({ realm, username: `service-account-${clientId}`, exact: true });
+  const serviceUser = account ?? (await serviceAccount(realm, clientId));
+  const [management] = await admin.clients.find({ realm, clientId: 'realm-management' });
+  const id = management?.id ?? '';
+  const found = await admin.clients.findRole({ realm, id, roleName: role });
+  const roles = [{ id: found?.id ?? '', name: role }];
+  const mapping = { realm, id: serviceUser.id ?? '', clientUniqueId: id, roles };
+  const add = () => admin.users.addClientRoleMappings(mapping);
+  const remove = () => admin.users.delClientRoleMappings(mapping);
+  await (action === 'add' ? add() : remove());
+  return action === 'add' ? remove : add;
+}
+
+async function serviceAccount(realm: string, clientId: string) {
+  const [found] = await admin.clients.find({ realm, clientId });
+  return admin.clients.getServiceAccountUser({ realm, id: found?.id ?? '' });
+}
+
+describe('the shipped realms', () => {
+  it('are fit, with nothing to warn of', async () => {
+    expect(problems(await examine(shipped))).toEqual([]);
+    await assertFit(shipped);
+  });
+
+  it('are refused in a deployment while they hold demo users', async () => {
+    expect(problems(await examine(shipped, 'deployed'))).toEqual([
+      expect.stringMatching(/^error: demo users .*free, trial, starter.*public password/),
+    ]);
+  });
+});
+
+describe('a realm that an administrator has changed', () => {
+  const editableTier = () =>
+    changeProfile(MAIN, (text) =>
+      text.replace(
+        /("name":"subscription_tier".*?"permissions":\{[^}]*"edit":\[)[^\]]*\]/,
+        '$1"admin","user"]',
+      ),
+    );
+
+  it('refuses the start, saying what to change, when users can edit their tier', async () => {
+    await whileChanged(editableTier, async () => {
+      await expect(assertFit(scratch)).rejects.toThrow(
+        /users can change their own tier\n.*Realm settings > User profile: declare subscription_tier/,
+      );
+    });
+    await assertFit(scratch);
+  });
+
+  it('refuses the start when users could see or write keys in the vault realm', async () => {
+    const enabled = () => changeProfile(VAULT, (text) => text.replace('ADMIN_EDIT', 'ENABLED'));
+    await whileChanged(enabled, async () => {
+      await expect(assertFit(scratch)).rejects.toThrow(/policy for unmanaged attributes is ENABLED/);
+    });
+  });
+
+  it('refuses the start when admin events are not saved', async () => {
+    await whileChanged(
+      () => changeRealm(MAIN, { adminEventsEnabled: false }),
+      async () => {
+        expect(problems(await examine(scratch))).toEqual([
+          expect.stringMatching(/^error: admin events of realm doctor-/),
+        ]);
+      },
+    );
+  });
+
+  it('warns when sealed keys are copied into the event table', async () => {
+    await whileChanged(
+      () => changeRealm(VAULT, { adminEventsDetailsEnabled: true }),
+      async () => {
+        expect(problems(await examine(scratch))).toEqual([expect.stringMatching(/^warning: .*event table/)]);
+      },
+    );
+  });
+
+  it.each([
+    ['service', 'view-events', MAIN, 'ops-center-service'],
+    ['vault', 'manage-users', VAULT, 'ops-center-vault'],
+  ] as const)('refuses the start when the %s client lacks %s', async (kind, role, realm, clientId) => {
+    await whileChanged(
+      () => changeRole(realm, clientId, role, 'remove'),
+      async () => {
+        expect(problems(await examine(scratch))).toContain(
+          `error: rights of the ${kind} client in realm ${realm}: ${role} missing`,
+        );
+      },
+    );
+  });
+
+  it('warns when the service client could take over accounts', async () => {
+    await whileChanged(
+      () => changeRole(MAIN, 'ops-center-service', 'manage-users', 'add'),
+      async () => {
+        expect(problems(await examine(scratch))).toEqual([
+          `warning: rights of the service client in realm ${MAIN}: more than needed: manage-users`,
+        ]);
+      },
+    );
+  });
+
+  it('complains of a vault user who is enabled or has a password', async () => {
+    const addUser = async () => {
+      const { id } = await admin.users.create({
+        realm: VAULT,
+        username: 'somebody',
+        enabled: true,
+        credentials: [{ type: 'password', value: secret }],
+      });
+      return () => admin.users.del({ realm: VAULT, id });
+    };
+    await whileChanged(addUser, async () => {
+      expect(problems(await examine(scratch))).toEqual([
+        `error: users of the vault realm ${VAULT}: enabled: somebody`,
+        `error: users of the vault realm ${VAULT}: have credentials: somebody`,
+      ]);
+    });
+  });
+});
+
+describe('a configuration that does not fit Keycloak', () => {
+  it('is told from a Keycloak that is away: a wrong secret names its setting', async () => {
+    const wrong = { ...scratch, vault: { id: 'ops-center-vault', secret: 'wrong' } };
+    const findings = await examine(wrong);
+    expect(problems(findings)).toHaveLength(1);
+    expect(findings[0]?.fix).toContain('KEYCLOAK_VAULT_CLIENT_ID and _SECRET');
+    const away = { ...scratch, internalUrl: 'http://127.0.0.1:1' };
+    await expect(assertFit(away)).rejects.toMatchObject({ code: 'keycloak_unavailable' });
+  });
+
+  it('is refused in the one-realm layout until the profile can hold keys', async () => {
+    const oneRealm = { ...scratch, vaultRealm: MAIN, vault: scratch.service };
+    expect(problems(await examine(oneRealm))).toEqual(
+      expect.arrayContaining([
+        expect.stringMatching(/^error: keys can be stored in realm doctor-.*byok_openai/),
+      ]),
+    );
+    const allow = () =>
+      changeProfile(MAIN, (text) => {
+        const profile = JSON.parse(text) as Record<string, unknown>;
+        return JSON.stringify({ ...profile, unmanagedAttributePolicy: 'ADMIN_EDIT' });
+      });
+    await whileChanged(allow, async () => {
+      expect(problems(await examine(oneRealm))).toEqual([
+        `error: rights of the vault client in realm ${MAIN}: manage-users missing`,
+      ]);
+    });
+  });
+});

@@ -1,0 +1,168 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { fetch } from 'undici';
+import { startApp, type TestApp } from '../support/app.ts';
+import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
+import { addKey, openAiKey } from '../support/key.ts';
+import { blockDatabase, createUser, stack } from '../support/stack.ts';
+import { errorOf, readStream } from '../support/stream.ts';
+import { until } from '../support/until.ts';
+import { answer, startUpstream, type Upstream } from '../support/upstream.ts';
+
+const CHAT = '/v1/chat/completions';
+const hello = { model: 'gpt-4o', messages: [{ role: 'user', content: 'Hello' }] };
+
+let openai: Upstream;
+let keycloak: CutProxy;
+let app: TestApp;
+let session: string;
+/** Somebody for whom nothing is under way, of whom the app hears nothing by itself. */
+let idleSession: string;
+let key: string;
+
+beforeAll(async () => {
+  openai = await startUpstream();
+  keycloak = await startCutProxy(stack.keycloak.url);
+  app = await startApp({ env: { UPSTREAM_OPENAI_URL: openai.url, KEYCLOAK_INTERNAL_URL: keycloak.url } });
+  session = await app.signIn(await createUser({ tier: 'starter' }));
+  idleSession = await app.signIn(await createUser({ tier: 'starter' }));
+  key = openAiKey();
+  await addKey(app, session, { provider: 'openai', key });
+});
+afterAll(async () => {
+  await app.stop();
+  await keycloak.close();
+  await openai.stop();
+});
+afterEach(() => {
+  openai.reset();
+});
+
+const chat = (more: object = {}) => app.call(CHAT, { method: 'POST', session, json: { ...hello, ...more } });
+
+type Answered = [status: number, body: unknown];
+
+async function ask(path: string): Promise<Answered> {
+  const response = await app.call(path, { session });
+  return [response.status, await response.json()];
+}
+
+async function details(): Promise<Answered> {
+  const response = await fetch(`http://127.0.0.1:${app.config.metricsPort}/readyz`);
+  return [response.status, await response.json()];
+}
+
+/** Until the probe, which remembers its last look for a second, has seen the change. */
+async function expectReadiness(expected: Record<string, 'ok' | 'failed'>): Promise<void> {
+  const isReady = Object.values(expected).every((state) => state === 'ok');
+  const status = isReady ? 200 : 503;
+  const word = isReady ? 'ready' : 'not_ready';
+  expect(await until(details, ([now]) => now === status)).toEqual([status, { status: word, ...expected }]);
+  expect(await ask('/readyz')).toEqual([status, { status: word }]);
+  expect(await ask('/livez')).toEqual([200, { status: 'alive' }]);
+}
+
+async function expectRefused(code: string): Promise<void> {
+  const me = await until(
+    () => app.call('/api/v1/me', { session: idleSession }),
+    // What is known of a user may be used for 10 s.
+    ({ status }) => status !== 200,
+  );
+  expect([me.status, me.headers.get('content-type'), me.headers.get('retry-after')]).toEqual([
+    503,
+    'application/problem+json',
+    '2',
+  ]);
+  expect(await me.json()).toMatchObject({ code, status: 503, title: 'Service Unavailable' });
+  const refused = await chat();
+  expect([refused.status, refused.headers.get('x-ops-error-source')]).toEqual([503, 'ops-center']);
+  expect(await refused.json()).toMatchObject({ error: { code, type: 'server_error', param: null } });
+  expect(openai.requests).toHaveLength(0);
+}
+
+async function expectWorksAgain(): Promise<void> {
+  await until(
+    () => app.call('/api/v1/me', { session }),
+    ({ status }) => status === 200,
+  );
+  const response = await chat();
+  expect(response.status).toBe(200);
+  expect(openai.requests.at(-1)?.key).toBe(key);
+}
+
+async function expectStreamGoesOn(during: () => Promise<void>): Promise<void> {
+  const goOn = Promise.withResolvers<undefined>();
+  openai.reply(answer.held(2, goOn.promise));
+  const stream = readStream(await chat({ stream: true }));
+  await stream.first;
+  openai.reset();
+  await during();
+  goOn.resolve(undefined);
+  const events = await stream.events;
+  expect(errorOf(events)).toBeUndefined();
+  expect(events.at(-1)).toBe('[DONE]');
+}
+
+describe('while Postgres is away', () => {
+  it('requests are 503 in both shapes, the probes say so, a stream goes on, and all is well without a restart', async () => {
+    await expectReadiness({ database: 'ok', migrations: 'ok', keycloak: 'ok' });
+    await expectStreamGoesOn(async () => {
+      const restore = await blockDatabase(app.databaseUrl);
+      try {
+        await expectRefused('database_unavailable');
+        await expectReadiness({ database: 'failed', migrations: 'failed', keycloak: 'ok' });
+      } finally {
+        await restore();
+      }
+    });
+    await expectWorksAgain();
+    await expectReadiness({ database: 'ok', migrations: 'ok', keycloak: 'ok' });
+  });
+
+  it('the page says so to people', async () => {
+    const restore = await blockDatabase(app.databaseUrl);
+    const response = await app.call('/', { session }).finally(restore);
+    expect([response.status, response.headers.get('content-type')]).toEqual([
+      503,
+      'text/html; charset=utf-8',
+    ]);
+    expect(await response.text()).toContain('The database cannot be reached right now.');
+    await expectWorksAgain();
+  });
+});
+
+describe('while Keycloak is away', () => {
+  it('nobody is let in on old knowledge: requests are 503 in both shapes, a stream goes on, and all is well without a restart', async () => {
+    await expectStreamGoesOn(async () => {
+      keycloak.cut();
+      try {
+        await expectRefused('keycloak_unavailable');
+        await expectReadiness({ database: 'ok', migrations: 'ok', keycloak: 'failed' });
+      } finally {
+        keycloak.restore();
+      }
+    });
+    await expectWorksAgain();
+    await expectReadiness({ database: 'ok', migrations: 'ok', keycloak: 'ok' });
+  });
+
+  it('signing in fails with a page for people, and works when Keycloak is back', async () => {
+    await using other = await startApp({ env: { KEYCLOAK_INTERNAL_URL: keycloak.url } });
+    keycloak.cut();
+    const failed = await other.call('/auth/login', { headers: { accept: 'text/html' } }).finally(() => {
+      keycloak.restore();
+    });
+    expect(failed.status).toBe(503);
+    expect(await failed.text()).toContain('Keycloak cannot be reached right now.');
+    expect(await other.signIn(await createUser())).not.toBe('');
+  });
+
+  it('signing out works', async () => {
+    const own = await app.signIn(await createUser());
+    keycloak.cut();
+    const out = await app.call('/auth/logout', { method: 'POST', session: own }).finally(() => {
+      keycloak.restore();
+    });
+    expect(out.status).toBe(303);
+    expect((await app.call('/api/v1/me', { session: own })).status).toBe(401);
+  });
+});

@@ -1,0 +1,57 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { startApp, type TestApp } from '../support/app.ts';
+import { addKey, openAiKey } from '../support/key.ts';
+import { adminClient, createUser, type TestUser } from '../support/stack.ts';
+import { errorOf, readStream } from '../support/stream.ts';
+import { answer, startUpstream, type Upstream } from '../support/upstream.ts';
+
+/** The promise: what runs for somebody who may not any more ends within this time. */
+const LIMIT_MS = 10_000;
+
+let openai: Upstream;
+let app: TestApp;
+
+beforeAll(async () => {
+  openai = await startUpstream();
+  app = await startApp({ env: { UPSTREAM_OPENAI_URL: openai.url } });
+});
+afterAll(async () => {
+  await app.stop();
+  await openai.stop();
+});
+afterEach(() => {
+  openai.reset();
+});
+
+describe('a chat stream gets the protocol’s error event and ends, here and at the provider, within 10 s', () => {
+  it.each<[string, (user: TestUser, session: string) => Promise<unknown>]>([
+    [
+      'when its user is disabled in Keycloak',
+      async ({ id }) => (await adminClient()).users.update({ id }, { enabled: false }),
+    ],
+    ['when its user is deleted in Keycloak', async ({ id }) => (await adminClient()).users.del({ id })],
+    [
+      'when its user signs out in the app',
+      (_user, session) => app.call('/auth/logout', { method: 'POST', session }),
+    ],
+    [
+      'when an administrator signs its user out in Keycloak',
+      async ({ id }) => (await adminClient()).users.logout({ id }),
+    ],
+  ])('%s', async (_name, end) => {
+    const user = await createUser({ tier: 'starter' });
+    const session = await app.signIn(user);
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    openai.answerAll(answer.endlessStream({ everyMs: 20 }));
+    const json = { model: 'gpt-4o', stream: true, messages: [{ role: 'user', content: 'Hello' }] };
+    const stream = readStream(await app.call('/v1/chat/completions', { method: 'POST', session, json }));
+    await stream.first;
+
+    const endedAtMs = performance.now();
+    await end(user, session);
+    expect(errorOf(await stream.events)).toMatchObject({ code: 'unauthenticated' });
+    expect((await openai.closed(0)) - endedAtMs).toBeLessThan(LIMIT_MS);
+    expect(performance.now() - endedAtMs).toBeLessThan(LIMIT_MS);
+    expect((await app.call('/api/v1/me', { session })).status).toBe(401);
+  });
+});

@@ -1,0 +1,162 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { randomBytes } from 'node:crypto';
+import type { Browser, Page } from 'playwright-core';
+import { startApp, type TestApp } from '../support/app.ts';
+import { complaintsOf, describeInBrowser, launchChromium } from '../support/chromium.ts';
+import { createUser, stack } from '../support/stack.ts';
+
+let app: TestApp;
+beforeAll(async () => {
+  app = await startApp();
+});
+afterAll(() => app.stop());
+
+describe('GET /', () => {
+  it('offers to sign in, and HEAD answers it too', async () => {
+    const page = await app.call('/');
+    expect([page.status, page.headers.get('content-type')]).toEqual([200, 'text/html; charset=utf-8']);
+    expect(await page.text()).toContain('href="/auth/login?return_to=/"');
+    const head = await app.call('/', { method: 'HEAD' });
+    expect([head.status, await head.text()]).toEqual([200, '']);
+  });
+
+  it('takes a session that has ended for none', async () => {
+    const page = await app.call('/', { session: 's%3Aabcdef.ghi' });
+    expect(page.status).toBe(200);
+    expect(await page.text()).toContain('Sign in');
+  });
+
+  it('shows on a page what keeps it from telling who is there', async () => {
+    const page = await app.call('/', { headers: { cookie: 'session=a; session=b' } });
+    expect([page.status, page.headers.get('content-type')]).toEqual([400, 'text/html; charset=utf-8']);
+    expect(await page.text()).toContain('The cookie session was sent more than once.');
+  });
+
+  it('says who is there, is kept by no cache, and runs no script', async () => {
+    const user = await createUser({ tier: 'trial' });
+    const page = await app.call('/', { session: await app.signIn(user) });
+    const text = await page.text();
+    expect(text).toContain(user.username);
+    expect(text).toContain('trial');
+    expect(text).not.toContain('<script');
+    expect(Object.fromEntries(page.headers)).toMatchObject({
+      'cache-control': 'no-store',
+      'content-security-policy': `default-src 'none';style-src 'self';form-action 'self' ${new URL(stack.keycloak.url).origin};base-uri 'none';frame-ancestors 'none'`,
+      'referrer-policy': 'same-origin',
+      'x-content-type-options': 'nosniff',
+    });
+  });
+});
+
+describeInBrowser('the page in a browser', () => {
+  let browser: Browser;
+  let session: string;
+  beforeAll(async () => {
+    browser = await launchChromium();
+    session = await app.signIn(
+      await createUser({ tier: 'starter', username: `user-${randomBytes(27).toString('hex')}` }),
+    );
+  });
+  afterAll(async () => {
+    await browser.close();
+  });
+
+  async function open(options: {
+    signedIn: boolean;
+    width: number;
+    colorScheme: 'light' | 'dark';
+  }): Promise<{ page: Page; complaints: string[] }> {
+    const { width, colorScheme } = options;
+    const context = await browser.newContext({ viewport: { width, height: 800 }, colorScheme });
+    if (options.signedIn)
+      await context.addCookies([{ name: 'session', value: session, domain: 'localhost', path: '/' }]);
+    const page = await context.newPage();
+    const complaints = complaintsOf(page);
+    await page.goto(app.url);
+    return { page, complaints };
+  }
+
+  const looks = [false, true].flatMap((signedIn) =>
+    [320, 1280].flatMap((width) =>
+      (['light', 'dark'] as const).map((colorScheme) => ({ signedIn, width, colorScheme })),
+    ),
+  );
+
+  it.each(looks)(
+    'fits, can be read, and the browser has nothing to complain of (signed in: $signedIn, $width px, $colorScheme)',
+    async (look) => {
+      const { page, complaints } = await open(look);
+      const facts = await page.evaluate(factsOfPage);
+      expect(facts).toMatchObject({ lang: 'en', title: 'Ops Center', headings: 1, overflowPx: 0 });
+      expect(facts.contrast).toBeGreaterThan(4.5);
+      expect(complaints).toEqual([]);
+      await page.context().close();
+    },
+  );
+
+  it('shows where the keyboard is, and reaches everything with it', async () => {
+    const { page } = await open({ signedIn: true, width: 320, colorScheme: 'light' });
+    const reached: string[] = [];
+    for (let step = 0; step < 2; step += 1) {
+      await page.keyboard.press('Tab');
+      const { name, outline } = await page.evaluate(focusOfPage);
+      reached.push(name);
+      expect(outline).toBe('solid 3px');
+    }
+    expect(reached).toEqual(['PRE', 'BUTTON']);
+    expect(await page.getByRole('region', { name: 'Add a key' }).count()).toBe(1);
+    await page.context().close();
+  });
+});
+
+/* The functions below run in the page, which knows nothing of this file. */
+
+interface PageElement {
+  tagName: string;
+  scrollWidth: number;
+  clientWidth: number;
+}
+interface PageGlobals {
+  document: {
+    title: string;
+    documentElement: PageElement & { lang: string };
+    body: PageElement;
+    activeElement: PageElement;
+    querySelectorAll(selector: string): { length: number };
+  };
+  getComputedStyle: (element: PageElement) => {
+    color: string;
+    backgroundColor: string;
+    outlineStyle: string;
+    outlineWidth: string;
+  };
+}
+
+function factsOfPage() {
+  const { document, getComputedStyle } = globalThis as unknown as PageGlobals;
+  const root = document.documentElement;
+  const { color, backgroundColor } = getComputedStyle(document.body);
+  const [text, ground] = [luminance(color), luminance(backgroundColor)];
+  return {
+    lang: root.lang,
+    title: document.title,
+    headings: document.querySelectorAll('h1').length,
+    overflowPx: root.scrollWidth - root.clientWidth,
+    contrast: (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05),
+  };
+
+  /** WCAG 2.2, "relative luminance". */
+  function luminance(color: string): number {
+    const [red = 0, green = 0, blue = 0] = (color.match(/\d+/g) ?? []).map((number) => {
+      const part = Number(number) / 255;
+      return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  }
+}
+
+function focusOfPage() {
+  const { document, getComputedStyle } = globalThis as unknown as PageGlobals;
+  const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
+  return { name: document.activeElement.tagName, outline: `${outlineStyle} ${outlineWidth}` };
+}

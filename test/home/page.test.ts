@@ -1,0 +1,50 @@
+import { describe, expect, it } from '@jest/globals';
+import { homePage, type HomeState } from '../../src/home/page.ts';
+
+const place = { publicUrl: 'http://localhost:3000', cookieName: 'session', isLocal: true };
+const signedIn = (username: string): HomeState => ({
+  kind: 'signed_in',
+  user: { username, tier: 'starter' },
+  answeredBy: 'The system default (demo) would answer.',
+});
+
+describe('the page', () => {
+  it('shows names and sentences as text, whatever stands in them', () => {
+    const hostile = `<img src=x onerror="alert(1)">&'`;
+    const states: HomeState[] = [
+      { kind: 'signed_in', user: { username: hostile, tier: hostile }, answeredBy: hostile },
+      { kind: 'failed', error: { detail: hostile } },
+    ];
+    for (const state of states) {
+      const page = homePage({ ...place, publicUrl: hostile, cookieName: hostile, state });
+      expect(page).not.toContain('<img');
+      expect(page).toContain('&lt;img src=x onerror=&quot;alert(1)&quot;&gt;&amp;&#39;');
+    }
+  });
+
+  it('gives a line that works as it stands with the demo users and provider', () => {
+    const page = homePage({ ...place, state: signedIn('starter') });
+    expect(page).toContain('SESSION=$(npm run -s ops -- session starter)');
+    expect(page).toContain('curl -X POST http://localhost:3000/api/v1/byok/keys/add');
+    expect(page).toContain('&quot;provider&quot;: &quot;demo&quot;');
+  });
+
+  it('puts no name into the line that a shell would take for more than a word', () => {
+    for (const name of ['a; rm -rf x', '$(id)', '`id`', '-x', 'a b']) {
+      const page = homePage({ ...place, state: signedIn(name) });
+      expect(page).toContain('SESSION=$(npm run -s ops -- session starter)');
+    }
+  });
+
+  it('offers neither demo users nor the demo provider in a deployment', () => {
+    const page = homePage({
+      publicUrl: 'https://ops.example',
+      cookieName: '__Host-session',
+      isLocal: false,
+      state: signedIn('starter'),
+    });
+    expect(page).not.toMatch(/demo-|npm run/);
+    expect(page).toContain('the value of your cookie __Host-session');
+    expect(page).toContain('-H &quot;Cookie: __Host-session=$SESSION&quot;');
+  });
+});

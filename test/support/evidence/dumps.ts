@@ -1,0 +1,96 @@
+import type KcAdminClient from '@keycloak/keycloak-admin-client';
+import pg from 'pg';
+import { createKeyring, type Keyring } from '../../../src/lib/keyring.ts';
+import { withDatabase } from '../test-servers.ts';
+import type { Secret } from './kinds.ts';
+
+/** Takes one piece of a dump. @param place what a hit is named by */
+export type Take = (place: string, text: string) => void;
+
+const AT_ONCE = 4;
+
+/** Every row of every table of these databases, as JSON. */
+export async function dumpDatabases(
+  superuserUrl: string,
+  names: readonly string[],
+  take: Take,
+): Promise<void> {
+  await withClient(superuserUrl, async (client) => {
+    // A test may have closed its database and failed before it opened it again.
+    const { rows } = await client.query<{ name: string }>(
+      'SELECT datname AS name FROM pg_database WHERE NOT datallowconn AND datname = ANY($1)',
+      [names],
+    );
+    for (const { name } of rows) await client.query(`ALTER DATABASE ${name} WITH ALLOW_CONNECTIONS true`);
+  });
+  const waiting = [...names];
+  const work = async () => {
+    for (let name = waiting.pop(); name !== undefined; name = waiting.pop())
+      await dumpDatabase(withDatabase(superuserUrl, name), name, take);
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+}
+
+async function dumpDatabase(url: string, name: string, take: Take): Promise<void> {
+  await withClient(url, async (client) => {
+    const tables = await client.query<{ table: string }>(
+      `SELECT format('%I.%I', schemaname, tablename) AS table FROM pg_tables
+       WHERE schemaname NOT IN ('pg_catalog', 'information_schema')`,
+    );
+    for (const { table } of tables.rows) {
+      const { rows } = await client.query<{ row: string }>(
+        `SELECT row_to_json(t)::text AS row FROM ${table} t`,
+      );
+      take(`database ${name}, table ${table}`, rows.map(({ row }) => row).join('\n'));
+    }
+  });
+}
+
+/** The tokens that lie sealed in session rows: they are secrets of the run as well. */
+export function openSessionTokens(dump: string, encryptionKeys: readonly string[]): Secret[] {
+  const keyrings = encryptionKeys.map((key) => createKeyring([key]));
+  return [...dump.matchAll(/gAAAAA[\w-]+=*/g)].flatMap(([token]) => tokensIn(token, keyrings));
+}
+
+function tokensIn(token: string, keyrings: readonly Keyring[]): Secret[] {
+  for (const keyring of keyrings) {
+    const text = keyring.open(token);
+    if (text === undefined) continue;
+    const { idToken, refreshToken } = JSON.parse(text) as { idToken?: string; refreshToken?: string };
+    return [
+      ...(idToken === undefined ? [] : [{ kind: 'ID token', value: idToken } as const]),
+      ...(refreshToken === undefined ? [] : [{ kind: 'refresh token', value: refreshToken } as const]),
+    ];
+  }
+  return [];
+}
+
+const PAGE = 500;
+
+/** What a realm holds of users (all attributes), clients (without their secrets) and events, as JSON. */
+export async function dumpRealm(admin: KcAdminClient, realm: string, take: Take): Promise<void> {
+  const lists: Record<string, (page: { first: number; max: number }) => Promise<unknown[]>> = {
+    users: (page) => admin.users.find({ realm, ...page, briefRepresentation: false }),
+    clients: async (page) =>
+      (await admin.clients.find({ realm, ...page })).map(({ secret: _secret, ...client }) => client),
+    events: (page) => admin.realms.findEvents({ realm, ...page }),
+    'admin events': (page) => admin.realms.findAdminEvents({ realm, ...page }),
+  };
+  for (const [name, list] of Object.entries(lists)) {
+    for (let first = 0; ; first += PAGE) {
+      const page = await list({ first, max: PAGE });
+      take(`Keycloak realm ${realm}, ${name}`, JSON.stringify(page));
+      if (page.length < PAGE) break;
+    }
+  }
+}
+
+async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+}

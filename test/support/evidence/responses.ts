@@ -1,0 +1,100 @@
+import { channel, subscribe, unsubscribe } from 'node:diagnostics_channel';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Evidence } from '../evidence.ts';
+
+/** An answer is the product's when it carries an id as the product makes them. */
+const OUR_REQUEST_ID = /^req_[0-9A-Za-z]{20}$/;
+/** More of one answer than this is not kept; answers that end are far smaller. */
+const MAX_BYTES = 8_388_608;
+const REQUEST_START = 'http.server.request.start';
+/** One process runs many test files, one after the other: the last one's recorder is the only one. */
+const takeOver = channel('ops-center.test-evidence');
+
+/**
+ * Records every answer of the product that any HTTP server of this process sends, and the credentials of
+ * the requests as secrets. Two things are left out, which are secrets by design: `Set-Cookie`, and the
+ * `id_token_hint` in the redirect to Keycloak's own sign-out.
+ */
+export function recordResponses(evidence: Evidence): void {
+  const onRequest = (message: unknown) => {
+    const { request, response } = message as { request: IncomingMessage; response: ServerResponse };
+    watch(evidence, request, response);
+  };
+  const letGo = () => {
+    unsubscribe(REQUEST_START, onRequest);
+    takeOver.unsubscribe(letGo);
+  };
+  takeOver.publish({});
+  takeOver.subscribe(letGo);
+  subscribe(REQUEST_START, onRequest);
+}
+
+function watch(evidence: Evidence, request: IncomingMessage, response: ServerResponse): void {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for (const name of ['write', 'end'] as const) {
+    const original = response[name].bind(response) as (...all: unknown[]) => unknown;
+    response[name] = ((...all: unknown[]) => {
+      const bytes = bytesOf(all[0], all[1]);
+      if (bytes !== undefined && size < MAX_BYTES) chunks.push(bytes);
+      size += bytes?.length ?? 0;
+      return original(...all);
+    }) as never;
+  }
+  response.once('close', () => {
+    if (!isOurs(request, response)) return;
+    registerCredentials(evidence, request);
+    evidence.recordResponse(
+      Buffer.concat([Buffer.from(headOf(request, response)), ...chunks, Buffer.from('\n\n')]),
+    );
+  });
+}
+
+function isOurs(request: IncomingMessage, response: ServerResponse): boolean {
+  // The metrics listener gives no ids; no double answers this address.
+  return OUR_REQUEST_ID.test(String(response.getHeader('x-request-id'))) || request.url === '/metrics';
+}
+
+/** The chunk may be reused by its writer, so that it is copied. */
+function bytesOf(chunk: unknown, encoding: unknown): Buffer | undefined {
+  if (typeof chunk === 'string')
+    return Buffer.from(chunk, typeof encoding === 'string' ? (encoding as BufferEncoding) : 'utf8');
+  return ArrayBuffer.isView(chunk)
+    ? Buffer.from(Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength))
+    : undefined;
+}
+
+function headOf(request: IncomingMessage, response: ServerResponse): string {
+  const path = (request.url ?? '').split('?')[0] ?? '';
+  const headers = Object.entries(response.getHeaders())
+    .filter(([name]) => name !== 'set-cookie')
+    .map(([name, value]) => `${name}: ${name === 'location' ? withoutHint(String(value)) : String(value)}`);
+  const lines = [
+    `${request.method ?? ''} ${path}`,
+    `${response.statusCode} ${response.statusMessage}`,
+    ...headers,
+  ];
+  return `${lines.join('\n')}\n\n`;
+}
+
+function withoutHint(location: string): string {
+  return location.replace(/([?&]id_token_hint=)[^&]*/, '$1(left out)');
+}
+
+function registerCredentials(evidence: Evidence, { url = '', headers }: IncomingMessage): void {
+  for (const [, value = ''] of (headers.cookie ?? '').matchAll(/(?:^|;\s*)session=([^;]*)/g))
+    evidence.registerSecret('session cookie', decoded(value));
+  const bearer = headers.authorization?.replace(/^\w+ +/, '');
+  for (const value of [bearer, headers['x-api-key']].flat())
+    if (value !== undefined) evidence.registerSecret('credential of a request', value);
+  const code = /^\/auth\/callback\?(?:.*&)?code=([^&]*)/.exec(url)?.[1];
+  if (code !== undefined) evidence.registerSecret('authorization code', decoded(code));
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}

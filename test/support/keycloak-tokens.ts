@@ -1,0 +1,125 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { fetch } from 'undici';
+import { z } from 'zod';
+import { createBrowser, passLoginPages } from './browser.ts';
+import { evidence } from './evidence.ts';
+import { adminClient, stack, type ClientCredentials, type TestUser } from './stack.ts';
+
+const Tokens = z.object({
+  access_token: z.string(),
+  id_token: z.string().optional(),
+  refresh_token: z.string().optional(),
+});
+export type Tokens = z.output<typeof Tokens>;
+
+/** Asks a realm's token endpoint; answers what came, good or bad. */
+export async function askForTokens(
+  form: Record<string, string>,
+  realm: string = stack.keycloak.realm,
+): Promise<{ status: number; body: unknown }> {
+  const response = await fetch(`${stack.keycloak.url}/realms/${realm}/protocol/openid-connect/token`, {
+    method: 'POST',
+    body: new URLSearchParams(form),
+  });
+  return { status: response.status, body: await response.json() };
+}
+
+/** @throws Error when Keycloak refuses */
+export async function getTokens(form: Record<string, string>, realm?: string): Promise<Tokens> {
+  const { status, body } = await askForTokens(form, realm);
+  if (status !== 200) throw new Error(`the token endpoint answered ${status}: ${JSON.stringify(body)}`);
+  const tokens = Tokens.parse(body);
+  evidence.registerSecret('access token', tokens.access_token);
+  evidence.registerSecret('ID token', tokens.id_token ?? '');
+  evidence.registerSecret('refresh token', tokens.refresh_token ?? '');
+  return tokens;
+}
+
+/** The access token of a client's own service account. */
+export async function serviceToken(client: ClientCredentials, realm: string): Promise<string> {
+  const form = { grant_type: 'client_credentials', client_id: client.id, client_secret: client.secret };
+  return (await getTokens(form, realm)).access_token;
+}
+
+/** The token that the user's own account pages work with, got as those pages get it. */
+export async function accountConsoleToken(user: TestUser): Promise<string> {
+  const base = `${stack.keycloak.url}/realms/${stack.keycloak.realm}`;
+  const verifier = randomBytes(32).toString('base64url');
+  const own = { client_id: 'account-console', redirect_uri: `${base}/account/` };
+  const query = new URLSearchParams({
+    ...own,
+    response_type: 'code',
+    scope: 'openid',
+    state: 'state',
+    code_challenge_method: 'S256',
+    code_challenge: createHash('sha256').update(verifier).digest('base64url'),
+  });
+  const back = await passLoginPages(
+    createBrowser(),
+    `${base}/protocol/openid-connect/auth?${query.toString()}`,
+    user,
+  );
+  const code = new URL(back).searchParams.get('code') ?? '';
+  const tokens = await getTokens({
+    ...own,
+    grant_type: 'authorization_code',
+    code,
+    code_verifier: verifier,
+  });
+  return tokens.access_token;
+}
+
+/**
+ * A public client, as an operator names them in `API_CLIENT_IDS`, that hands out tokens for a password, so
+ * that tests need no pages for them. @returns its id
+ */
+export async function createApiClient(): Promise<string> {
+  const clientId = `api-${randomBytes(6).toString('hex')}`;
+  const admin = await adminClient();
+  await admin.clients.create({
+    clientId,
+    publicClient: true,
+    standardFlowEnabled: false,
+    directAccessGrantsEnabled: true,
+    fullScopeAllowed: false,
+    protocolMappers: [
+      {
+        name: 'audience',
+        protocol: 'openid-connect',
+        protocolMapper: 'oidc-audience-mapper',
+        config: { 'included.custom.audience': 'ops-center-api', 'access.token.claim': 'true' },
+      },
+    ],
+  });
+  return clientId;
+}
+
+/** A user's tokens of a client of {@link createApiClient}. */
+export function apiTokens(clientId: string, user: TestUser): Promise<Tokens> {
+  const { username, password } = user;
+  return getTokens({ grant_type: 'password', scope: 'openid', client_id: clientId, username, password });
+}
+
+/** Asks Keycloak with an access token; answers the status and the text. */
+export async function askKeycloak(
+  accessToken: string,
+  method: string,
+  url: string,
+  json?: unknown,
+): Promise<{ status: number; text: string }> {
+  const response = await fetch(url, {
+    method,
+    ...(json === undefined ? {} : { body: JSON.stringify(json) }),
+    headers: {
+      authorization: `Bearer ${accessToken}`,
+      accept: 'application/json',
+      ...(json === undefined ? {} : { 'content-type': 'application/json' }),
+    },
+  });
+  return { status: response.status, text: await response.text() };
+}
+
+/** An address of a realm's admin interface. */
+export function adminUrl(realm: string, path: string): string {
+  return `${stack.keycloak.url}/admin/realms/${realm}${path}`;
+}
