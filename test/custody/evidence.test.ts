@@ -168,6 +168,7 @@ describe('what is recorded of an answer', () => {
     );
     expect(responses.slice(0, -1)).toEqual([
       'session cookie: s:one.two/',
+      'session id: one',
       'credential of a request: three',
       'credential of a request: four',
       'authorization code: five',

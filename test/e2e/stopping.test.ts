@@ -139,6 +139,8 @@ describe('a server that is told to stop', () => {
     ].join('\r\n');
     socket.write(`${head}\r\nExpect: 100-continue\r\n\r\n{"model":`);
     await once(socket, 'data');
+    // It was admitted before this one, and so waits for its body by now.
+    await (await place.chat()).text();
     const ended = once(socket, 'close');
     await app.stop();
     await ended;

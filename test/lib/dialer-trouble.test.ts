@@ -70,7 +70,7 @@ describe('an upstream in trouble', () => {
       const port = await fullBacklog('127.0.0.2');
       const upstream = await http(undefined, { port });
       const { lookup } = answers(['127.0.0.2', LOOPBACK]);
-      const patient = dialer({ lookup, connectTimeoutMs: 400 });
+      const patient = dialer({ lookup, connectTimeoutMs: 1_000 });
       const answer = await patient.request(call(`http://host.example:${port}`));
       expect(await text(answer.body)).toBe('ok');
       expect(upstream.requests).toHaveLength(1);
@@ -136,13 +136,13 @@ describe('an upstream in trouble', () => {
       let count = 0;
       const timer = setInterval(() => {
         response.write('.');
-        if (++count < 10) return;
+        if (++count < 25) return;
         clearInterval(timer);
         response.end();
       }, 20);
     });
-    const answer = await dialer().request(call(upstream.origin, { idleTimeoutMs: 120 }));
-    expect(await text(answer.body)).toBe('..........');
+    const answer = await dialer().request(call(upstream.origin, { idleTimeoutMs: 400 }));
+    expect(await text(answer.body)).toBe('.'.repeat(25));
   });
 
   const BROKEN = {
@@ -204,9 +204,9 @@ describe('a slow reader', () => {
       write();
     });
     const slow = dialer();
-    const { body } = await slow.request(call(upstream.origin, { idleTimeoutMs: 50 }));
+    const { body } = await slow.request(call(upstream.origin, { idleTimeoutMs: 300 }));
     // Time passes while nothing is read: until another request has timed out.
-    const silent = call(`${upstream.origin}/silent`, { firstByteTimeoutMs: 200 });
+    const silent = call(`${upstream.origin}/silent`, { firstByteTimeoutMs: 700 });
     await expect(slow.request(silent)).rejects.toEqual(failing('upstream_timeout'));
     expect(written).toBeLessThan(total);
     expect(body.readableLength).toBeLessThan(512 * 1024);

@@ -7,6 +7,7 @@ const SECRET_KINDS = [
   'encryption key',
   'session secret',
   'session cookie',
+  'session id',
   'client secret',
   'access token',
   'refresh token',

@@ -82,8 +82,12 @@ function withoutHint(location: string): string {
 }
 
 function registerCredentials(evidence: Evidence, { url = '', headers }: IncomingMessage): void {
-  for (const [, value = ''] of (headers.cookie ?? '').matchAll(/(?:^|;\s*)session=([^;]*)/g))
-    evidence.registerSecret('session cookie', decoded(value));
+  for (const [, value = ''] of (headers.cookie ?? '').matchAll(/(?:^|;\s*)session=([^;]*)/g)) {
+    const cookie = decoded(value);
+    evidence.registerSecret('session cookie', cookie);
+    // `s:<id>.<signature>`
+    evidence.registerSecret('session id', /^s:([^.]*)\./.exec(cookie)?.[1] ?? '');
+  }
   const bearer = headers.authorization?.replace(/^\w+ +/, '');
   for (const value of [bearer, headers['x-api-key']].flat())
     if (value !== undefined) evidence.registerSecret('credential of a request', value);
