@@ -15,6 +15,8 @@ export async function deliver(
 ): Promise<RelayEnd | 'whole'> {
   returnHeaders(response, answer.headers, options.scrub);
   if (answer.kind === 'stream') return relayStream(answer, response, options);
+  // A client that takes nothing of an answer must not keep it in memory for ever.
+  response.setTimeout(options.idleTimeoutMs, () => response.destroy());
   response.status(answer.status).setHeader('content-type', 'application/json');
   if (answer.kind === 'error') response.setHeader('x-ops-error-source', 'upstream');
   response.end(answer.kind === 'error' ? errorBody(answer, options) : answer.body);

@@ -35,7 +35,10 @@ export function createKeycloakFetch(timeoutMs: number): KeycloakFetch {
       throw unavailable(error);
     });
     const { status, headers: received } = response;
-    return new Response(body.byteLength === 0 ? null : body, { status, headers: Object.fromEntries(received) });
+    return new Response(body.byteLength === 0 ? null : body, {
+      status,
+      headers: Object.fromEntries(received),
+    });
   };
 }
 
