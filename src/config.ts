@@ -172,6 +172,8 @@ function deployedFaults(config: Config, v: Values): string[] {
     faults.push('PUBLIC_URL must be https when DEPLOY_ENV is set');
   if (config.keycloak.url !== '' && !config.keycloak.url.startsWith('https:')) {
     faults.push('KEYCLOAK_URL must be https when DEPLOY_ENV is set');
+  } else if (config.keycloak.url !== '' && !config.keycloak.internalUrl.startsWith('https:')) {
+    faults.push('KEYCLOAK_INTERNAL_URL must be https when KEYCLOAK_URL is');
   }
   if (v.KEYCLOAK_VAULT_REALM === undefined)
     faults.push('KEYCLOAK_VAULT_REALM is not set: it is required when DEPLOY_ENV is set');

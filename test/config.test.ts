@@ -101,6 +101,7 @@ describe('readConfig', () => {
     ['PUBLIC_URL is not set', { PUBLIC_URL: '' }],
     ['PUBLIC_URL must be https', { PUBLIC_URL: 'http://ops.example.com' }],
     ['KEYCLOAK_URL must be https', { KEYCLOAK_URL: 'http://login.example.com' }],
+    ['KEYCLOAK_INTERNAL_URL must be https', { KEYCLOAK_INTERNAL_URL: 'http://keycloak:8080' }],
     ['KEYCLOAK_VAULT_REALM is not set', { KEYCLOAK_VAULT_REALM: '' }],
     ['KEYCLOAK_WEB_CLIENT_SECRET must have 32', { KEYCLOAK_WEB_CLIENT_SECRET: 'short' }],
     ['DEBUG=true and DEPLOY_ENV', { DEBUG: 'true' }],

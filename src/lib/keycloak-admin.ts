@@ -86,10 +86,13 @@ export function createKeycloakAdmin(options: KeycloakAdminOptions): KeycloakAdmi
     realm: options.realm,
     async call(work) {
       try {
-        return await work(client);
+        return await work(client).catch((error: unknown) => {
+          // Tokens die early: with a restart of Keycloak, and when an administrator signs the realm out.
+          if (keycloakStatus(error) !== 401) throw error;
+          cached = undefined;
+          return work(client);
+        });
       } catch (error) {
-        // A restarted Keycloak refuses tokens that it signed before with other keys.
-        if (error instanceof NetworkError && error.response.status === 401) cached = undefined;
         if (isOutage(error)) throw unavailable(error);
         throw error;
       }

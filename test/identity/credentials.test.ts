@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { request } from 'undici';
 import { z } from 'zod';
 import { createBrowser, signIn, walkToCallback, type Browser } from '../support/browser.ts';
-import { eventually } from '../support/eventually.ts';
+import { until } from '../support/until.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
 import { adminClient, createUser, stack, type TestUser } from '../support/stack.ts';
 
@@ -207,7 +207,7 @@ describe('a bearer token of Keycloak', () => {
     const headers = { authorization: `Bearer ${(await tokensOf(apiClient, other)).access_token}` };
     expect((await ask('/api/v1/me', headers)).status).toBe(200);
     await (await adminClient()).users.logout({ id: other.id });
-    await eventually(async () => (await ask('/api/v1/me', headers)).status === 401);
+    await until(async () => (await ask('/api/v1/me', headers)).status === 401);
   });
 
   it('is refused once its user is disabled', async () => {
@@ -215,6 +215,6 @@ describe('a bearer token of Keycloak', () => {
     const headers = { authorization: `Bearer ${(await tokensOf(apiClient, other)).access_token}` };
     expect((await ask('/api/v1/me', headers)).status).toBe(200);
     await (await adminClient()).users.update({ id: other.id }, { enabled: false });
-    await eventually(async () => (await ask('/api/v1/me', headers)).status === 401);
+    await until(async () => (await ask('/api/v1/me', headers)).status === 401);
   });
 });

@@ -9,7 +9,7 @@ import { createLiveWork } from '../../src/identity/live-work.ts';
 import { createLogout } from '../../src/identity/logout.ts';
 import { createSessionStore } from '../../src/identity/session-store.ts';
 import { createBrowser, signIn, walkToCallback } from '../support/browser.ts';
-import { eventually } from '../support/eventually.ts';
+import { until } from '../support/until.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
 import { adminClient, createUser, stack } from '../support/stack.ts';
 
@@ -89,7 +89,7 @@ async function holdInserts(ownerUrl: string): Promise<Gate> {
     (await client.query(`SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted`))
       .rowCount;
   return {
-    somebodyWaits: () => eventually(async () => (await waiters()) === 1),
+    somebodyWaits: async () => void (await until(async () => (await waiters()) === 1)),
     async release() {
       await client.query('SELECT pg_advisory_unlock(4711)');
       await client.query('DROP TRIGGER wait_for_test ON sessions; DROP FUNCTION wait_for_test');

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { createBrowser, signIn, walkToCallback, type Browser } from '../support/browser.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
-import { eventually } from '../support/eventually.ts';
+import { until } from '../support/until.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
 import { adminClient, blockDatabase, createUser, stack, type TestUser } from '../support/stack.ts';
 
@@ -48,7 +48,7 @@ describe('while Keycloak is away', () => {
   it('an answer that is known is used no longer than 10 s', async () => {
     expect((await ask('/api/v1/me')).status).toBe(200);
     proxy.cut();
-    await eventually(async () => (await ask('/api/v1/me')).status === 503, 10_000);
+    await until(async () => (await ask('/api/v1/me')).status === 503, Boolean, 10_000);
     proxy.restore();
   });
 
@@ -81,7 +81,7 @@ describe('while Keycloak is away', () => {
     proxy.cut();
     await (await adminClient()).users.update({ id: other.id }, { enabled: false });
     proxy.restore();
-    await eventually(
+    await until(
       async () =>
         (await app.database.run(`SELECT FROM sessions WHERE sess ->> 'userId' = $1`, [other.id])) === 0,
     );

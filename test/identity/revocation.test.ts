@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { request } from 'undici';
 import { z } from 'zod';
 import { createBrowser, signIn, type Browser } from '../support/browser.ts';
-import { eventually } from '../support/eventually.ts';
+import { until } from '../support/until.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
 import { adminClient, createUser, stack, type TestUser } from '../support/stack.ts';
 
@@ -59,7 +59,7 @@ async function signInAndWork(target: IdentityApp): Promise<{ user: TestUser; bro
 async function expectEndOf(target: IdentityApp, user: TestUser, work: Work): Promise<void> {
   const startMs = performance.now();
   expect(await work.text).toContain('data: signed_out');
-  await eventually(async () => (await sessionsOf(target, user)).length === 0, LIMIT_MS);
+  await until(async () => (await sessionsOf(target, user)).length === 0, Boolean, LIMIT_MS);
   expect(performance.now() - startMs).toBeLessThan(LIMIT_MS);
 }
 
@@ -90,7 +90,7 @@ describe('sessions and running work end within 10 s', () => {
     const user = await createUser();
     await signIn(createBrowser(), app.publicUrl, user);
     await (await adminClient()).users.update({ id: user.id }, { enabled: false });
-    await eventually(async () => (await sessionsOf(app, user)).length === 0, LIMIT_MS);
+    await until(async () => (await sessionsOf(app, user)).length === 0, Boolean, LIMIT_MS);
   });
 
   it('when the user is deleted', async () => {
@@ -159,7 +159,7 @@ describe('after an administrator signed a user out', () => {
     await (await adminClient()).users.logout({ id: user.id });
     await expectEndOf(unreachable, user, work);
     // Tokens tell whole seconds: a sign-in within the second of the logout counts as before it.
-    await eventually(async () => (await signIn(browser, unreachable.publicUrl, user)).status === 303);
+    await until(async () => (await signIn(browser, unreachable.publicUrl, user)).status === 303);
     // Another instance begins by reading the last events once more.
     await using another = await startIdentityApp({ beside: unreachable });
     expect(await me(another, browser)).toBe(200);
@@ -196,7 +196,7 @@ describe('a change of the tier', () => {
       { id: user.id },
       { ...now, attributes: { ...now?.attributes, subscription_tier: ['professional'] } },
     );
-    await eventually(async () => (await tier()) === 'professional', 6_000);
+    await until(async () => (await tier()) === 'professional', Boolean, 6_000);
   });
 });
 
