@@ -22,7 +22,7 @@ afterEach(async () => {
 });
 
 /** Runs after the test that asks for it, last one first. */
-export function afterThisTest(cleanup: () => Promise<unknown>): void {
+function afterThisTest(cleanup: () => Promise<unknown>): void {
   cleanups.push(cleanup);
 }
 
