@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { afterAll, beforeAll, it } from '@jest/globals';
 import { startApp, type TestApp } from '../test/support/app.ts';
 import { addKey, openAiKey } from '../test/support/key.ts';
@@ -23,22 +25,69 @@ afterAll(async () => {
   await openai.stop();
 });
 
+const send = (json: object, signal: AbortSignal) =>
+  app.call('/v1/chat/completions', { method: 'POST', session, json, signal });
+
 /** From the client's leaving to the end of the upstream's connection. */
 async function cancelMs(trouble: Answer, stream: boolean, untilAnswered: boolean): Promise<number> {
   openai.reset();
   openai.reply(trouble);
   const leaving = new AbortController();
-  const response = app.call('/v1/chat/completions', {
-    method: 'POST',
-    session,
-    json: { ...hello, stream },
-    signal: leaving.signal,
-  });
+  const response = send({ ...hello, stream }, leaving.signal);
   response.catch(() => undefined);
   await openai.received(1);
   if (untilAnswered) await (await response).body?.getReader().read();
   const leftAtMs = performance.now();
   leaving.abort();
+  return (await openai.closed(0)) - leftAtMs;
+}
+
+/**
+ * The same where the upstream is no HTTP server yet: it accepts the connection and says nothing (so a TLS
+ * handshake hangs), or reads nothing more once the request's body has begun.
+ */
+async function cancelRawMs(model: string, pad: number, raw: RawUpstream): Promise<number> {
+  const leaving = new AbortController();
+  const accepted = once(raw.server, 'connection') as Promise<[Socket]>;
+  send({ ...hello, model, pad: 'x'.repeat(pad) }, leaving.signal).catch(() => undefined);
+  const [socket] = await accepted;
+  socket.on('error', () => undefined);
+  await once(socket, 'data');
+  socket.pause();
+  const closed = once(socket, 'close');
+  const leftAtMs = performance.now();
+  leaving.abort();
+  socket.resume();
+  await closed;
+  return performance.now() - leftAtMs;
+}
+
+interface RawUpstream {
+  server: Server;
+  port: number;
+}
+
+async function listenRaw(): Promise<RawUpstream> {
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return { server, port: (server.address() as AddressInfo).port };
+}
+
+/** A client that reads nothing, and then leaves. */
+async function cancelSlowReaderMs(): Promise<number> {
+  openai.reset();
+  openai.reply(answer.endlessStream({ frameBytes: 65_536 }));
+  const { hostname, port } = new URL(app.url);
+  const client = connect(Number(port), hostname);
+  const body = JSON.stringify({ ...hello, stream: true });
+  const head = `POST /v1/chat/completions HTTP/1.1\r\nHost: localhost:${port}\r\nCookie: session=${session}\r\n`;
+  client.write(`${head}Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+  client.pause();
+  await openai.received(1);
+  await openai.stalled(0, 100);
+  const leftAtMs = performance.now();
+  client.destroy();
   return (await openai.closed(0)) - leftAtMs;
 }
 
@@ -49,6 +98,22 @@ async function repeat(measure: () => Promise<number>): Promise<number[]> {
 }
 
 it('measures how soon an upstream is left when the client has gone', async () => {
+  const silent = await listenRaw();
+  const deaf = await listenRaw();
+  for (const [label, endpoint] of [
+    ['silent', `https://127.0.0.1:${silent.port}`],
+    ['deaf', `http://127.0.0.1:${deaf.port}`],
+  ] as const) {
+    await app.call('/api/v1/byok/keys/custom', { method: 'DELETE', session });
+    await addKey(app, session, { provider: 'custom', key: 'some-key', endpoint, label });
+    const raw = label === 'silent' ? silent : deaf;
+    const pad = label === 'silent' ? 0 : 16 * 1024 * 1024;
+    const name = label === 'silent' ? 'while connecting (TLS handshake)' : 'while the request is being sent';
+    printTimes('client gone -> upstream closed', {
+      [name]: await repeat(() => cancelRawMs('custom/m', pad, raw)),
+    });
+    raw.server.close();
+  }
   printTimes('client gone -> upstream closed', {
     'waiting for the first byte': await repeat(() => cancelMs(fault.silent(), true, false)),
     'in the middle of a stream': await repeat(() =>
@@ -57,6 +122,7 @@ it('measures how soon an upstream is left when the client has gone', async () =>
     'in a stream that has fallen silent': await repeat(() =>
       cancelMs(answer.held(1, new Promise(() => undefined)), true, true),
     ),
+    'in a stream that the client does not read': await repeat(() => cancelSlowReaderMs()),
     'in the middle of an answer that is not streamed': await repeat(() =>
       cancelMs(fault.slowBody(), false, false),
     ),

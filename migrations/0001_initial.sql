@@ -27,6 +27,23 @@ CREATE POLICY own_row ON owners TO ops_center_app
   USING (owner = current_owner()) WITH CHECK (owner = current_owner());
 GRANT SELECT, INSERT, UPDATE ON owners TO ops_center_app;
 
+-- Where the vault records lie: one row, written at the first start and compared at every later one.
+CREATE TABLE vault_place (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  realm text NOT NULL,
+  -- True where a person's record is the person's own user.
+  record_is_user boolean NOT NULL,
+  since timestamptz NOT NULL DEFAULT now()
+);
+GRANT SELECT, INSERT, UPDATE ON vault_place TO ops_center_app;
+
+-- Whether anybody has a vault record, and nothing else: row-level security hides the owners from the app.
+CREATE FUNCTION has_vault_records() RETURNS boolean LANGUAGE sql STABLE
+  SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS $$ SELECT EXISTS (SELECT FROM public.owners WHERE vault_id IS NOT NULL) $$;
+REVOKE ALL ON FUNCTION has_vault_records() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION has_vault_records() TO ops_center_app;
+
 -- What happened to an owner's things. Rows are added and read, never changed.
 CREATE TABLE audit_events (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -1,7 +1,7 @@
 import express, { type Express } from 'express';
 import type { Context } from './context.ts';
-import { draining } from './gateway/exchange.ts';
 import { openAiError } from './gateway/openai-errors.ts';
+import { draining } from './http/draining.ts';
 import { errorHandler, type ErrorShape } from './http/error-handler.ts';
 import { requestContext } from './http/request-context.ts';
 import { mountRoutes } from './http/routes.ts';
@@ -26,6 +26,8 @@ const PROBES = new Set(['/livez', '/readyz']);
 export function createApp(context: Context): Express {
   const app = express();
   app.disable('x-powered-by').disable('etag');
+  // Our own checks compare paths as they are written; `/V1` must not be served past them.
+  app.enable('case sensitive routing');
   app.set('trust proxy', context.config.trustProxy);
   app.set('query parser', 'simple');
   app.use(requestContext(context.log, context.metrics.observe));

@@ -1,5 +1,6 @@
 import type { z } from 'zod';
-import { PROVIDER_IDS } from './providers/index.ts';
+import { isLoopbackHost } from './lib/addresses.ts';
+import { PROVIDER_IDS, PROVIDERS } from './providers/index.ts';
 import { SETTINGS, webAddress, type Setting } from './settings.ts';
 
 /** `local` without DEPLOY_ENV: one machine, loopback only. Anything else is `deployed`. */
@@ -10,6 +11,11 @@ type Values = { [Name in SettingName]: z.output<(typeof SETTINGS)[Name]['schema'
 
 /** The environment as handed in by the two files that may read it. */
 export type Environment = Record<string, string | undefined>;
+
+export interface ReadOptions {
+  /** For a process that listens as configured: a port of 0 is refused. Not so where a port is chosen first. */
+  listens?: boolean;
+}
 
 export interface Config extends ReturnType<typeof assemble> {}
 
@@ -30,9 +36,14 @@ export class ConfigError extends Error {
  * @param readFile reads a text file; injected so that this module does no input.
  * @throws ConfigError listing every fault.
  */
-export function readConfig(environment: Environment, readFile: (path: string) => string): Config {
+export function readConfig(
+  environment: Environment,
+  readFile: (path: string) => string,
+  options: ReadOptions = {},
+): Config {
   const faults: string[] = [];
   const values: Record<string, unknown> = {};
+  const unread = new Set<string>();
   for (const [name, setting] of Object.entries<Setting>(SETTINGS)) {
     const text = settingText(name, setting, environment, readFile, faults);
     if (text === undefined) {
@@ -40,12 +51,16 @@ export function readConfig(environment: Environment, readFile: (path: string) =>
       continue;
     }
     const result = setting.schema.safeParse(text);
-    if (result.success) values[name] = result.data;
-    else faults.push(`${name} ${result.error.issues.map((issue) => lowerFirst(issue.message)).join('; ')}`);
+    if (result.success) {
+      values[name] = result.data;
+      continue;
+    }
+    unread.add(name);
+    faults.push(`${name} ${wordsOf(result.error)}`);
   }
   const upstreams = readUpstreams(environment, faults);
   const config = assemble(values as Values, upstreams);
-  faults.push(...crossFaults(config, values as Values));
+  faults.push(...crossFaults(config, values as Values, { ...options, unread }));
   if (faults.length > 0) throw new ConfigError(faults);
   return config;
 }
@@ -80,7 +95,7 @@ function readUpstreams(environment: Environment, faults: string[]): Record<strin
     const address = webAddress.safeParse(value);
     if (!PROVIDER_IDS.some((known) => known === id))
       faults.push(`${name} names no provider (${PROVIDER_IDS.join(', ')})`);
-    else if (!address.success) faults.push(`${name} must be an http or https address`);
+    else if (!address.success) faults.push(`${name} ${wordsOf(address.error)}`);
     else upstreams[id] = address.data;
   }
   return upstreams;
@@ -138,21 +153,33 @@ function assemble(v: Values, upstreams: Record<string, string>) {
   };
 }
 
+interface Judged extends ReadOptions {
+  /** Settings that are set but could not be read: their own fault says enough. */
+  unread: ReadonlySet<string>;
+}
+
 /** Faults that lie between settings. */
-function crossFaults(config: Config, v: Values): string[] {
-  const faults = config.mode === 'local' ? localFaults(config) : deployedFaults(config, v);
-  if (config.mode === 'deployed' && v.DEBUG) faults.push('DEBUG=true and DEPLOY_ENV cannot both be set');
+function crossFaults(config: Config, v: Values, judged: Judged): string[] {
+  const faults = config.mode === 'local' ? localFaults(config) : deployedFaults(config, v, judged);
+  faults.push(...portFaults(config, v, judged));
   if (config.systemDefault.provider === 'custom' && !config.systemDefault.baseUrl) {
     faults.push('DEFAULT_LLM_PROVIDER=custom needs DEFAULT_LLM_BASE_URL');
   }
   return faults;
 }
 
-const LOOPBACK_HOST = /^(localhost|127(\.\d{1,3}){3}|\[?::1\]?)$/;
-
-/** True for a host name or address that only this machine can reach. */
-function isLoopbackHost(host: string): boolean {
-  return LOOPBACK_HOST.test(host);
+function portFaults(config: Config, v: Values, { listens = false }: Judged): string[] {
+  const faults: string[] = [];
+  if (config.port !== 0 && config.port === config.metricsPort) {
+    faults.push('METRICS_PORT must differ from PORT: each is a listener of its own');
+  }
+  const zeros = listens ? (['PORT', 'METRICS_PORT'] as const).filter((name) => v[name] === 0) : [];
+  for (const name of zeros) {
+    faults.push(
+      `${name} must not be 0: which port that is would be known to nobody; only the quick start picks a free one`,
+    );
+  }
+  return faults;
 }
 
 function localFaults(config: Config): string[] {
@@ -165,18 +192,20 @@ function localFaults(config: Config): string[] {
   return faults;
 }
 
-function deployedFaults(config: Config, v: Values): string[] {
+function deployedFaults(config: Config, v: Values, { unread }: Judged): string[] {
   const faults: string[] = [];
-  if (v.PUBLIC_URL === undefined) faults.push('PUBLIC_URL is not set: it is required when DEPLOY_ENV is set');
-  else if (!config.publicUrl.startsWith('https:'))
+  if (v.DEBUG) faults.push('DEBUG=true and DEPLOY_ENV cannot both be set');
+  if (v.PUBLIC_URL !== undefined && !config.publicUrl.startsWith('https:'))
     faults.push('PUBLIC_URL must be https when DEPLOY_ENV is set');
   if (config.keycloak.url !== '' && !config.keycloak.url.startsWith('https:')) {
     faults.push('KEYCLOAK_URL must be https when DEPLOY_ENV is set');
   } else if (config.keycloak.url !== '' && !config.keycloak.internalUrl.startsWith('https:')) {
     faults.push('KEYCLOAK_INTERNAL_URL must be https when KEYCLOAK_URL is');
   }
-  if (v.KEYCLOAK_VAULT_REALM === undefined)
-    faults.push('KEYCLOAK_VAULT_REALM is not set: it is required when DEPLOY_ENV is set');
+  for (const name of ['PUBLIC_URL', 'KEYCLOAK_VAULT_REALM'] as const) {
+    if (v[name] === undefined && !unread.has(name))
+      faults.push(`${name} is not set: it is required when DEPLOY_ENV is set`);
+  }
   for (const [name, client] of [
     ['WEB', config.keycloak.web],
     ['SERVICE', config.keycloak.service],
@@ -186,6 +215,24 @@ function deployedFaults(config: Config, v: Values): string[] {
       faults.push(`KEYCLOAK_${name}_CLIENT_SECRET must have 32 characters or more when DEPLOY_ENV is set`);
     }
   }
+  return [...faults, ...deployedProviderFaults(config)];
+}
+
+function deployedProviderFaults({ systemDefault, upstreams }: Config): string[] {
+  const faults: string[] = [];
+  for (const { id } of PROVIDERS.filter(({ localOnly }) => localOnly)) {
+    if (systemDefault.provider === id)
+      faults.push(`DEFAULT_LLM_PROVIDER cannot be ${id} when DEPLOY_ENV is set: it is for local mode`);
+    if (upstreams[id] !== undefined)
+      faults.push(
+        `UPSTREAM_${id.toUpperCase()}_URL cannot be set when DEPLOY_ENV is: ${id} is for local mode`,
+      );
+  }
+  if (systemDefault.apiKey !== undefined && systemDefault.models.length === 0) {
+    faults.push(
+      'DEFAULT_LLM_API_KEY is set but pays for no model: set DEFAULT_LLM_MODEL or DEFAULT_LLM_MODELS, or unset it',
+    );
+  }
   return faults;
 }
 
@@ -193,6 +240,8 @@ function hostOf(url: string): string {
   return new URL(url).hostname;
 }
 
-function lowerFirst(text: string): string {
-  return text.charAt(0).toLowerCase() + text.slice(1);
+/** Each complaint once, to stand behind the setting's name. */
+function wordsOf(error: z.ZodError): string {
+  const words = error.issues.map(({ message }) => message.charAt(0).toLowerCase() + message.slice(1));
+  return [...new Set(words)].join('; ');
 }

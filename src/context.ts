@@ -12,6 +12,7 @@ import { createIdentity, type Identity } from './identity/service.ts';
 import { createOwnerLock } from './keys/owner-lock.ts';
 import { keyRoutes } from './keys/routes.ts';
 import { createKeyService, type KeyService } from './keys/service.ts';
+import { checkVaultPlace, type VaultPlace } from './keys/vault-place.ts';
 import { createVault } from './keys/vault.ts';
 import { createDatabase, type Database } from './lib/database.ts';
 import { createDialer, type Dialer } from './lib/dialer.ts';
@@ -111,6 +112,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
         await migrate(config.migrationDatabaseUrl, config.databaseUrl, log);
       await refusePending(database);
       await assertRealmFit({ config, people, vault: connections.vault });
+      await checkVaultPlace(database, vaultPlace(config));
       await identity.start();
     },
     async drain() {
@@ -184,13 +186,19 @@ function createKeys(config: Config, connections: Connections, log: Log): KeyServ
     lock: createOwnerLock({ database: lockDatabase, slots: LOCK_CONNECTIONS, totalMs: LONGEST_WRITE_MS }),
     vault: createVault({
       keycloak: vault,
-      recordIsUser: config.keycloak.vaultRealm === config.keycloak.realm,
+      recordIsUser: vaultPlace(config).recordIsUser,
+      log,
     }),
     keyring,
     providers: providersOf(config),
     dialer,
     log,
   });
+}
+
+/** With one realm for both, a person's keys lie with the person. */
+function vaultPlace({ keycloak }: Config): VaultPlace {
+  return { realm: keycloak.vaultRealm, recordIsUser: keycloak.vaultRealm === keycloak.realm };
 }
 
 function createGatewayFrom(

@@ -2,11 +2,28 @@ import { z } from 'zod';
 import { parseEgressRule } from './lib/addresses.ts';
 import { PROVIDER_IDS } from './providers/index.ts';
 
-const flag = z.stringbool({ truthy: ['true', '1'], falsy: ['false', '0', ''] });
-const port = z.coerce.number().int().min(0).max(65_535);
-const milliseconds = z.coerce.number().int().positive();
-/** An http or https address, without slashes at its end. */
-export const webAddress = z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, ''));
+const flag = z.stringbool({
+  truthy: ['true', '1'],
+  falsy: ['false', '0', ''],
+  error: 'must be true or false',
+});
+const port = wholeNumber(0, 65_535, 'must be a port number from 0 to 65535');
+const milliseconds = wholeNumber(1, 2 ** 31 - 1, 'must be a whole number of milliseconds from 1 on');
+/**
+ * An http or https address, without slashes at its end. What is put behind it would land in a query or a
+ * fragment, and a user name in it would be sent to wherever it names.
+ */
+export const webAddress = z
+  .url({ protocol: /^https?$/, error: 'must be an http or https address' })
+  .refine((url) => !/[?#\\]/.test(url), 'must have no query and no fragment')
+  .refine((url) => !/^https?:\/\/[^/]*@/i.test(url), 'must have no user name and no password')
+  .transform((url) => url.replace(/\/+$/, ''));
+/** A web address whose paths are all ours. */
+const webOrigin = webAddress.refine(
+  (url) => !/^https?:\/\/[^/]+\//i.test(url),
+  'must have no path: the app answers at its root',
+);
+const postgresAddress = z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// address' });
 const list = z.string().transform((text) =>
   text
     .split(',')
@@ -29,10 +46,14 @@ const fernetKeys = list.refine(
   'must be Fernet keys (32 bytes, URL-safe base64), separated by commas',
 );
 
+function wholeNumber(least: number, most: number, error: string) {
+  return z.coerce.number({ error }).refine((n) => Number.isInteger(n) && n >= least && n <= most, { error });
+}
+
 /** One setting: how it is read, and what people are told of it. */
 export interface Setting {
   schema: z.ZodType;
-  /** For people: .env.example and the README are made from it. */
+  /** For people: .env.example, the README and the fault of a required one are made from it. It stands alone. */
   about: string;
   /** As it would stand in the environment. */
   fallback?: string;
@@ -53,16 +74,17 @@ export const SETTINGS = {
   PORT: {
     schema: port,
     fallback: '3000',
-    about: 'Where the app listens; 0 picks a free port (quick start).',
+    about: 'Where the app listens; in the quick start 0 picks a free port.',
   },
   HOST: { schema: z.string(), fallback: '127.0.0.1', about: 'The address that the app listens on.' },
   PUBLIC_URL: {
-    schema: webAddress,
-    about: 'What the browser sees. Required when deployed; `http://localhost:PORT` in local mode.',
+    schema: webOrigin,
+    about:
+      'The app as the browser reaches it, without a path. Required when deployed; `http://localhost:PORT` in local mode.',
   },
   INTERNAL_URL: {
     schema: webAddress,
-    about: 'Where Keycloak reaches the app for back-channel logout. Default: PUBLIC_URL.',
+    about: 'The app as Keycloak reaches it, for back-channel logout. Default: PUBLIC_URL.',
   },
   ALLOW_LOCAL_MODE_EXPOSED: {
     schema: flag,
@@ -70,14 +92,14 @@ export const SETTINGS = {
     about: 'Lets local mode listen beyond loopback.',
   },
   TRUST_PROXY: {
-    schema: z.coerce.number().int().min(0),
+    schema: wholeNumber(0, 100, 'must be the number of reverse proxies'),
     fallback: '0',
     about: 'How many reverse proxies stand in front.',
   },
   METRICS_PORT: {
     schema: port,
     fallback: '9464',
-    about: 'Metrics and health details, on loopback unless HOST says otherwise; 0 picks a free port.',
+    about: 'Metrics and health details, on loopback unless HOST says otherwise; in the quick start 0 picks a free port.',
   },
   LOG_LEVEL: {
     schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
@@ -90,17 +112,17 @@ export const SETTINGS = {
     about: 'What the quick start keeps: database, Keycloak, their passwords.',
   },
   DATABASE_URL: {
-    schema: z.url({ protocol: /^postgres(ql)?$/ }),
+    schema: postgresAddress,
     required: true,
     secret: true,
     quickStart: 'started',
-    about: "Postgres, as the app's role (a member of ops_center_app).",
+    about: "Address of Postgres, as the app's role (a member of ops_center_app).",
   },
   MIGRATION_DATABASE_URL: {
-    schema: z.url({ protocol: /^postgres(ql)?$/ }),
+    schema: postgresAddress,
     secret: true,
     quickStart: 'started',
-    about: 'Postgres, as the role that owns the schema. Unset: pending migrations refuse the start.',
+    about: 'Address of Postgres, as the role that owns the schema. Unset: pending migrations refuse the start.',
   },
   POSTGRES_PORT: {
     schema: port,
@@ -119,7 +141,7 @@ export const SETTINGS = {
     required: true,
     secret: true,
     quickStart: 'made once into .env',
-    about: 'Signs cookies.',
+    about: 'Signs the cookies: 32 random characters or more.',
   },
   SESSION_COOKIE_NAME: {
     schema: z.string().regex(/^[A-Za-z0-9_-]+$/),
@@ -130,11 +152,11 @@ export const SETTINGS = {
     schema: webAddress,
     required: true,
     quickStart: 'started',
-    about: 'Keycloak as the browser reaches it, without /realms.',
+    about: 'Address of Keycloak as the browser reaches it, without /realms.',
   },
   KEYCLOAK_INTERNAL_URL: {
     schema: webAddress,
-    about: 'Keycloak as the app reaches it. Default: KEYCLOAK_URL.',
+    about: 'Address of Keycloak as the app reaches it. Default: KEYCLOAK_URL.',
   },
   KEYCLOAK_REALM: { schema: z.string(), fallback: 'ops-center', about: 'The realm of the people.' },
   KEYCLOAK_VAULT_REALM: {
@@ -152,7 +174,7 @@ export const SETTINGS = {
     required: true,
     secret: true,
     quickStart: 'random',
-    about: 'Its secret.',
+    about: 'Secret of KEYCLOAK_WEB_CLIENT_ID, the client that people sign in through.',
   },
   KEYCLOAK_SERVICE_CLIENT_ID: {
     schema: z.string(),
@@ -164,7 +186,7 @@ export const SETTINGS = {
     required: true,
     secret: true,
     quickStart: 'random',
-    about: 'Its secret.',
+    about: 'Secret of KEYCLOAK_SERVICE_CLIENT_ID, the client that reads users and events.',
   },
   KEYCLOAK_VAULT_CLIENT_ID: {
     schema: z.string(),
@@ -176,7 +198,7 @@ export const SETTINGS = {
     required: true,
     secret: true,
     quickStart: 'random',
-    about: 'Its secret.',
+    about: 'Secret of KEYCLOAK_VAULT_CLIENT_ID, the client that writes vault records.',
   },
   KEYCLOAK_PORT: {
     schema: port,
@@ -198,7 +220,7 @@ export const SETTINGS = {
     schema: z.string().min(1),
     secret: true,
     quickStart: 'the demo upstream',
-    about: "The system default's key. Unset when deployed: no system default.",
+    about: "The system default's key. Unset when deployed: no system default. Set, it needs a model to pay for.",
   },
   DEFAULT_LLM_BASE_URL: {
     schema: webAddress,

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { ConfigError, readConfig, type Environment } from '../src/config.ts';
+import { ConfigError, readConfig, type Environment, type ReadOptions } from '../src/config.ts';
 
 const SECRET = 'x'.repeat(32);
 const FERNET = `${'A'.repeat(43)}=`;
@@ -25,9 +25,13 @@ const deployed: Environment = {
   KEYCLOAK_VAULT_REALM: 'ops-center-vault',
 };
 
-function faultsOf(environment: Environment, readFile: (path: string) => string = noFile): readonly string[] {
+function faultsOf(
+  environment: Environment,
+  readFile: (path: string) => string = noFile,
+  options: ReadOptions = {},
+): readonly string[] {
   try {
-    readConfig(environment, readFile);
+    readConfig(environment, readFile, options);
     return [];
   } catch (error) {
     if (error instanceof ConfigError) return error.faults;
@@ -105,8 +109,73 @@ describe('readConfig', () => {
     ['KEYCLOAK_VAULT_REALM is not set', { KEYCLOAK_VAULT_REALM: '' }],
     ['KEYCLOAK_WEB_CLIENT_SECRET must have 32', { KEYCLOAK_WEB_CLIENT_SECRET: 'short' }],
     ['DEBUG=true and DEPLOY_ENV', { DEBUG: 'true' }],
+    ['PUBLIC_URL must be an http or https address', { PUBLIC_URL: 'ops.example.com' }],
+    ['DEFAULT_LLM_PROVIDER cannot be demo', { DEFAULT_LLM_PROVIDER: 'demo' }],
+    ['UPSTREAM_DEMO_URL cannot be set', { UPSTREAM_DEMO_URL: 'https://demo.example.com/v1' }],
+    ['DEFAULT_LLM_API_KEY is set but pays for no model', { DEFAULT_LLM_API_KEY: 'sk-or-system' }],
+    ['METRICS_PORT must differ from PORT', { PORT: '4000', METRICS_PORT: '4000' }],
   ])('refuses a deployment where %s', (fault, change) => {
     expect(faultsOf({ ...deployed, ...change })).toEqual([expect.stringContaining(fault)]);
+  });
+
+  it('takes a system default that has a model to pay for, or none at all', () => {
+    const key = { DEFAULT_LLM_API_KEY: 'sk-or-system' };
+    expect(faultsOf({ ...deployed, ...key, DEFAULT_LLM_MODEL: 'a/b' })).toEqual([]);
+    expect(faultsOf({ ...deployed, ...key, DEFAULT_LLM_MODELS: 'a/b' })).toEqual([]);
+    expect(faultsOf(deployed)).toEqual([]);
+    expect(faultsOf({ ...local, ...key })).toEqual([]);
+  });
+
+  it.each([
+    ['local', local],
+    ['deployed', deployed],
+  ])('refuses a port of 0 only for a process that listens as configured (%s)', (_mode, environment) => {
+    const zeros = { ...environment, PORT: '0', METRICS_PORT: '0' };
+    expect(faultsOf(zeros)).toEqual([]);
+    expect(faultsOf(zeros, noFile, { listens: true })).toEqual([
+      expect.stringMatching(/^PORT must not be 0/),
+      expect.stringMatching(/^METRICS_PORT must not be 0/),
+    ]);
+    expect(faultsOf(environment, noFile, { listens: true })).toEqual([]);
+  });
+
+  it.each([
+    'PUBLIC_URL',
+    'INTERNAL_URL',
+    'KEYCLOAK_URL',
+    'KEYCLOAK_INTERNAL_URL',
+    'DEFAULT_LLM_BASE_URL',
+    'UPSTREAM_OPENAI_URL',
+  ])('refuses a query, a fragment, a user and another scheme in %s, and repeats no value', (name) => {
+    const one = (value: string) => faultsOf({ ...local, [name]: value });
+    for (const value of ['http://localhost:1?geheim', 'http://localhost:1/?', 'http://localhost:1#geheim'])
+      expect(one(value)).toEqual([`${name} must have no query and no fragment`]);
+    for (const value of ['http://me:geheim@localhost:1', 'http://@localhost:1'])
+      expect(one(value)).toEqual([`${name} must have no user name and no password`]);
+    for (const value of ['ftp://localhost:1', 'localhost:1', 'geheim'])
+      expect(one(value)).toEqual([`${name} must be an http or https address`]);
+    expect(one('http://localhost:1/')).toEqual([]);
+  });
+
+  it('refuses a path in PUBLIC_URL, where Keycloak and upstreams may have one', () => {
+    expect(faultsOf({ ...deployed, PUBLIC_URL: 'https://example.com/ops' })).toEqual([
+      expect.stringContaining('PUBLIC_URL must have no path'),
+    ]);
+    expect(faultsOf({ ...deployed, KEYCLOAK_URL: 'https://example.com/auth' })).toEqual([]);
+    expect(faultsOf({ ...deployed, UPSTREAM_OPENAI_URL: 'https://example.com/@a/v1' })).toEqual([]);
+  });
+
+  it('tells of a missing setting in a sentence that stands alone', () => {
+    const faults = faultsOf({});
+    expect(faults).toContain(
+      'KEYCLOAK_WEB_CLIENT_SECRET is not set: Secret of KEYCLOAK_WEB_CLIENT_ID, the client that people sign in through.',
+    );
+    for (const fault of faults) expect(fault).not.toMatch(/: (Its|It|The same)\b/);
+  });
+
+  it('says once what a number must be', () => {
+    for (const PORT of ['many', '1.5', '-1', '65536'])
+      expect(faultsOf({ ...local, PORT })).toEqual(['PORT must be a port number from 0 to 65535']);
   });
 
   it('pays for DEFAULT_LLM_MODEL alone when deployed, for anything in local mode', () => {

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as rest } from 'node:timers/promises';
+import { isLoopbackHost } from '../lib/addresses.ts';
 import { answerTo, TOOL_MODEL } from './answer.ts';
 import { chunks, completion, envelopeFor } from './completion.ts';
 import { readChatRequest, WireError } from './wire.ts';
@@ -23,7 +24,6 @@ export interface DemoUpstream {
   stop(): Promise<void>;
 }
 
-const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1)$/;
 /** What `/v1` of the gateway accepts, so that nothing that passed there is refused here for its size. */
 const MOST_BODY_BYTES = 32 * 1024 * 1024;
 const METHOD_BY_PATH = new Map([
@@ -39,7 +39,7 @@ const BEARER = /^[Bb]earer +(demo-\S{11,})$/;
  */
 export async function startDemoUpstream(options: DemoUpstreamOptions = {}): Promise<DemoUpstream> {
   const host = options.host ?? '127.0.0.1';
-  if (!LOOPBACK.test(host)) throw new Error(`The demo upstream listens on loopback only, not on ${host}.`);
+  if (!isLoopbackHost(host)) throw new Error(`The demo upstream listens on loopback only, not on ${host}.`);
   const stopping = new AbortController();
   const delayMs = options.delayMs ?? 15;
   const server = createServer((request, response) => {
@@ -102,7 +102,7 @@ async function route(exchange: Exchange): Promise<void> {
 /** A page on the internet must not reach this by a name of its own that points at 127.0.0.1. */
 function checkHost(request: IncomingMessage): void {
   const name = /^\[?(.*?)\]?(:\d+)?$/.exec(request.headers.host ?? '')?.[1] ?? '';
-  if (!LOOPBACK.test(name)) throw new WireError(421, 'The demo upstream answers under loopback names only.');
+  if (!isLoopbackHost(name)) throw new WireError(421, 'The demo upstream answers under loopback names only.');
 }
 
 /** The key that the caller sent. The error never repeats it. */

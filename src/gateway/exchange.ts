@@ -1,7 +1,8 @@
 import type { Response } from 'express';
 import type { Principal } from '../http/principal.ts';
 import type { LiveWork } from '../identity/service.ts';
-import { AppError, unauthenticated } from '../lib/errors.ts';
+import { draining } from '../http/draining.ts';
+import { unauthenticated } from '../lib/errors.ts';
 
 /** The reason of the abort when the client has closed the connection; nobody is left to answer. */
 export const CLIENT_GONE = Symbol('client gone');
@@ -33,11 +34,4 @@ export function openExchange(response: Response, principal: Principal, liveWork:
       response.off('close', onClose);
     },
   };
-}
-
-/** The refusal of a process that is about to stop. Its client is to try another connection, which may lead elsewhere. */
-export function draining(): AppError {
-  return new AppError('draining', 'This server is stopping. Try again.', {
-    headers: { 'retry-after': '1', connection: 'close' },
-  });
 }

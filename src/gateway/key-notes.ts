@@ -1,4 +1,4 @@
-import type { KeyService, Owner } from '../keys/service.ts';
+import { ownerOf, type KeyService } from '../keys/service.ts';
 import type { GatewayDecision } from './routing.ts';
 import type { Work } from './upstream-calls.ts';
 
@@ -28,8 +28,10 @@ export function createKeyNotes(
     return written;
   }
   return {
-    used: (work, provider, keyId) => void note(work, keys.recordUse(ownerOf(work), provider, keyId)),
-    refused: (work, provider, keyId) => note(work, keys.recordRefusal(ownerOf(work), provider, keyId)),
+    used: (work, provider, keyId) =>
+      void note(work, keys.recordUse(ownerOf(work.principal.user.id), provider, keyId)),
+    refused: (work, provider, keyId) =>
+      note(work, keys.recordRefusal(ownerOf(work.principal.user.id), provider, keyId)),
     damaged(work, decision) {
       if (!('skipped' in decision)) return;
       const { provider, skipped } = decision;
@@ -37,15 +39,11 @@ export function createKeyNotes(
         if (reason !== 'undecryptable') continue;
         const facts = { event: 'key_undecryptable', user: work.principal.user.id, provider, key_id: keyId };
         work.log.warn(facts, 'a stored key does not decrypt');
-        void note(work, keys.recordUndecryptable(ownerOf(work), provider, keyId));
+        void note(work, keys.recordUndecryptable(ownerOf(work.principal.user.id), provider, keyId));
       }
     },
     settled: async () => {
       await Promise.all(underWay);
     },
   };
-}
-
-function ownerOf(work: Work): Owner {
-  return `user:${work.principal.user.id}`;
 }

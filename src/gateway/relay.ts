@@ -2,9 +2,11 @@ import { once } from 'node:events';
 import type { Response } from 'express';
 import { AppError, isAppError } from '../lib/errors.ts';
 import type { Scrub } from '../lib/scrub.ts';
-import { isChatShaped, notTheProtocol, type JudgedAnswer } from './answer.ts';
+import { notTheProtocol, type JudgedAnswer } from './answer.ts';
 import { openAiErrorEvent } from './openai-errors.ts';
-import { sseData, sseFrames } from './sse-frames.ts';
+import { findProtocolError, isChatAnswer, parseJson } from './protocol-shape.ts';
+import { sseData, sseEvent, sseFrames } from './sse-frames.ts';
+import { discard, malformed } from './upstream-body.ts';
 
 const MAX_FRAME_BYTES = 8 * 1024 * 1024;
 const MAX_STREAM_BYTES = 1024 * 1024 * 1024;
@@ -48,7 +50,7 @@ export async function relayStream(
     return 'failed';
   } finally {
     clearInterval(keepAlive);
-    answer.body.on('error', () => undefined).destroy();
+    discard(answer.body);
   }
 }
 
@@ -63,13 +65,12 @@ async function relayFrames(
     options.signal.throwIfAborted();
     onFrame();
     total += frames.length;
-    if (total > MAX_STREAM_BYTES)
-      throw new AppError('upstream_malformed', 'The provider sent more than is accepted in one answer.');
-    const data = needsReading(frames, answer.isPublic) ? sseData(frames) : [];
-    if (!answer.isPublic && !data.every(isProtocolData)) throw notTheProtocol();
-    const isError = data.some(isErrorData);
-    await write(response, isError ? Buffer.from(options.scrub(frames.toString('utf8'))) : frames, options);
-    if (data.includes('[DONE]')) {
+    if (total > MAX_STREAM_BYTES) throw malformed('The provider sent more than is accepted in one answer.');
+    const passed = answer.isPublic
+      ? publicFrames(frames, options.scrub)
+      : privateFrames(frames, options.scrub);
+    await write(response, passed.bytes, options);
+    if (passed.isDone) {
       response.end();
       return 'done';
     }
@@ -78,26 +79,36 @@ async function relayFrames(
   return 'incomplete';
 }
 
-/** Most frames are plain deltas from a known provider and pass unread. */
-function needsReading(frames: Buffer, isPublic: boolean): boolean {
-  return !isPublic || frames.includes('[DONE]') || frames.includes('"error"');
+interface Passed {
+  bytes: Buffer;
+  /** The stream has said that it is over. */
+  isDone: boolean;
 }
 
-function isProtocolData(data: string): boolean {
-  return data === '[DONE]' || isChatShaped(parse(data));
+/** From a provider: byte for byte, but for secrets in its error events. Most frames are deltas and pass unread. */
+function publicFrames(frames: Buffer, scrub: Scrub): Passed {
+  const needsReading = frames.includes('[DONE]') || frames.includes('"error"');
+  const data = needsReading ? sseData(frames) : [];
+  const bytes = data.some(isErrorData) ? Buffer.from(scrub(frames.toString('utf8'))) : frames;
+  return { bytes, isDone: data.includes('[DONE]') };
+}
+
+/** From an address that is not public: events of the protocol and nothing beside them, not even comments. */
+function privateFrames(frames: Buffer, scrub: Scrub): Passed {
+  const data = sseData(frames);
+  const events = data.map((text) => {
+    const value = parseJson(text);
+    if (text === '[DONE]' || isChatAnswer(value)) return sseEvent(text);
+    const error = findProtocolError(value);
+    if (error === undefined) throw notTheProtocol();
+    return sseEvent(scrub(JSON.stringify(error)));
+  });
+  return { bytes: Buffer.from(events.join('')), isDone: data.includes('[DONE]') };
 }
 
 function isErrorData(data: string): boolean {
-  const value = parse(data);
+  const value = parseJson(data);
   return typeof value === 'object' && value !== null && 'error' in value;
-}
-
-function parse(data: string): unknown {
-  try {
-    return JSON.parse(data) as unknown;
-  } catch {
-    return undefined;
-  }
 }
 
 async function write(response: Response, bytes: Buffer, options: RelayOptions): Promise<void> {

@@ -2,19 +2,20 @@ import type { Principal } from '../http/principal.ts';
 import { jsonRoute, rawRoute, type Call, type Route } from '../http/routes.ts';
 import type { Chat } from './chat.ts';
 import { CLIENT_GONE } from './exchange.ts';
-import type { Models } from './models.ts';
+import { HOP_HEADER } from './hop.ts';
+import type { ListModels } from './models.ts';
 import { routeAnswer } from './route-answer.ts';
 import type { Routing } from './routing.ts';
 import { RouteAnswer, RouteQuery } from './schema.ts';
 
 export interface GatewayRouteDeps {
   chat: Chat;
-  models: Models;
+  listModels: ListModels;
   routing: Routing;
 }
 
 /** `/v1` in the providers' own shapes, and the explanation of its choices. */
-export function gatewayRoutes({ chat, models, routing }: GatewayRouteDeps): Route[] {
+export function gatewayRoutes({ chat, listModels, routing }: GatewayRouteDeps): Route[] {
   return [
     rawRoute({
       method: 'post',
@@ -26,13 +27,15 @@ export function gatewayRoutes({ chat, models, routing }: GatewayRouteDeps): Rout
       method: 'get',
       path: '/v1/models',
       access: { scope: 'chat' },
-      async handle(call, _request, response) {
+      async handle(call, request, response) {
         const gone = new AbortController();
         response.once('close', () => {
           if (!response.writableFinished) gone.abort(CLIENT_GONE);
         });
+        const { user } = signedIn(call).principal;
         try {
-          response.json(await models.list(signedIn(call).principal.user, gone.signal));
+          const receivedHop = request.get(HOP_HEADER);
+          response.json(await listModels({ user, receivedHop, signal: gone.signal }));
         } catch (error) {
           if (gone.signal.reason !== CLIENT_GONE) throw error;
         }

@@ -1,5 +1,5 @@
 import type { User } from '../http/principal.ts';
-import type { KeyService, PoolKey } from '../keys/service.ts';
+import { ownerOf, type KeyService, type PoolKey } from '../keys/service.ts';
 import type { Provider } from '../providers/provider.ts';
 import { resolve, type Decision, type KeyState, type SystemDefault } from './resolve.ts';
 import type { Rotation } from './rotation.ts';
@@ -33,7 +33,7 @@ export interface Routing {
 export function createRouting(deps: RoutingDeps): Routing {
   return {
     async decide(user, model) {
-      const stored = await deps.keys.readPools(`user:${user.id}`);
+      const stored = await deps.keys.readPools(ownerOf(user.id));
       return resolve<GatewayKey>({
         model,
         tier: user.tier,

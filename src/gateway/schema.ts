@@ -34,15 +34,18 @@ export const ModelList = z.object({
 });
 export type ModelList = z.infer<typeof ModelList>;
 
+const UpstreamModel = z.object({
+  id: z.string().min(1).max(256),
+  created: z.number().optional(),
+  owned_by: z.string().max(128).optional(),
+});
+const MOST_MODELS = 10_000;
+
 /** What we read of a provider's own list; other members are dropped. */
-export const UpstreamModelList = z.object({
-  data: z
-    .array(
-      z.object({
-        id: z.string().min(1).max(256),
-        created: z.number().optional(),
-        owned_by: z.string().max(128).optional(),
-      }),
-    )
-    .max(10_000),
+export const UpstreamModelList = z.object({ data: z.array(UpstreamModel).max(MOST_MODELS) });
+
+/** The same from an address that is not public: it must say what it is. */
+export const StrictModelList = z.object({
+  object: z.literal('list'),
+  data: z.array(UpstreamModel.extend({ object: z.literal('model') })).max(MOST_MODELS),
 });

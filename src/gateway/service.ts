@@ -1,7 +1,6 @@
 import type { User } from '../http/principal.ts';
 import type { Route } from '../http/routes.ts';
-import type { Directory } from '../identity/service.ts';
-import type { LiveWork } from '../identity/service.ts';
+import type { Directory, LiveWork } from '../identity/service.ts';
 import type { KeyService } from '../keys/service.ts';
 import type { Dialer } from '../lib/dialer.ts';
 import type { Provider } from '../providers/provider.ts';
@@ -9,11 +8,14 @@ import { createChat } from './chat.ts';
 import { explain } from './explain.ts';
 import { createHops } from './hop.ts';
 import { createKeyNotes } from './key-notes.ts';
+import { createLiveModels } from './live-models.ts';
 import { createModels } from './models.ts';
+import { createPoolAnswer } from './pool-answer.ts';
 import type { SystemDefault } from './resolve.ts';
 import { createRotation } from './rotation.ts';
 import { gatewayRoutes } from './routes.ts';
 import { createRouting } from './routing.ts';
+import { createSystemAnswer, type SystemKey } from './system-answer.ts';
 import { createSystemLimits } from './system-limits.ts';
 import type { OperatorUpstreams } from './upstream-address.ts';
 import { createUpstreamCalls } from './upstream-calls.ts';
@@ -26,8 +28,7 @@ export interface GatewayDeps {
   providers: readonly Provider[];
   upstreams: OperatorUpstreams;
   /** What pays where the user has no key; null when the operator has set none up. */
-  system:
-    (SystemDefault & { apiKey: string; baseUrl: string | undefined; extraFields: readonly string[] }) | null;
+  system: (SystemDefault & SystemKey) | null;
   timeouts: { firstByteMs: number; idleMs: number };
   /** Signs the marks by which a request that comes back is noticed; the same in all instances. */
   hopSecret: string;
@@ -43,23 +44,30 @@ export interface Gateway {
 
 /** Builds the gateway from its parts. */
 export function createGateway(deps: GatewayDeps): Gateway {
-  const { keys, dialer, providers, system, upstreams } = deps;
+  const { keys, dialer, providers, system, upstreams, directory, liveWork } = deps;
   const hops = createHops(deps.hopSecret);
   const notes = createKeyNotes(keys);
   const routing = createRouting({ keys, providers, system, rotation: createRotation() });
   const calls = createUpstreamCalls({ dialer, hops, timeouts: deps.timeouts });
-  const chat = createChat({ ...deps, routing, notes, calls, hops, limits: createSystemLimits() });
-  const models = createModels({
-    keys,
-    dialer,
-    providers,
-    upstreams,
-    systemDefault: system,
-    systemKey: system,
+  const getProvider = (id: string) => providers.find((provider) => provider.id === id) ?? unknownProvider(id);
+  const limits = createSystemLimits();
+  const chat = createChat({
+    routing,
+    notes,
+    liveWork,
+    hops,
+    answerFromPool: createPoolAnswer({ routing, notes, directory, calls, getProvider, upstreams }),
+    answerFromSystem: createSystemAnswer({ system, limits, calls, getProvider, upstreams }),
   });
+  const findLiveModels = createLiveModels(dialer);
+  const listModels = createModels({ keys, findLiveModels, hops, providers, upstreams, system });
   return {
-    routes: gatewayRoutes({ chat, models, routing }),
+    routes: gatewayRoutes({ chat, listModels, routing }),
     explainRoute: async (user) => explain(await routing.decide(user, undefined)),
     settled: () => notes.settled(),
   };
+}
+
+function unknownProvider(id: string): never {
+  throw new Error(`no provider ${id}`);
 }

@@ -1,37 +1,44 @@
 import type { Readable } from 'node:stream';
-import { AppError } from '../lib/errors.ts';
+import { malformed } from './upstream-body.ts';
 
 const LF = 0x0a;
 const CR = 0x0d;
+/** A blank line is at most CR LF CR LF: this many bytes before a chunk can belong to one that it ends. */
+const SEAM = 3;
 
 /**
  * Cuts a stream of server-sent events into whole frames, bytes unchanged, blank line included. A frame that
  * is not complete is held back, so that an error event can follow it without being glued to half a frame.
- * The rest without a blank line comes last, when the stream ends cleanly.
+ * The rest without a blank line comes last, when the stream ends cleanly. Each byte is looked at once.
  * @param maxFrameBytes a longer frame throws `upstream_malformed`.
  * Source of the grammar: WHATWG HTML, "Parsing an event stream" (LF, CRLF or CR end a line).
  */
 export async function* sseFrames(body: Readable, maxFrameBytes: number): AsyncGenerator<Buffer> {
-  let held: Buffer = Buffer.alloc(0);
+  let held: Buffer[] = [];
+  let heldBytes = 0;
+  let seam: Buffer = Buffer.alloc(0);
   for await (const chunk of body as AsyncIterable<Buffer>) {
-    // Looking again at the last 3 held bytes finds a blank line that the chunks have split.
-    const from = Math.max(held.length - 3, 0);
-    held = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
-    const end = lastFrameEnd(held, from);
+    const end = lastFrameEnd(Buffer.concat([seam, chunk])) - seam.length;
     if (end > 0) {
-      yield held.subarray(0, end);
-      held = held.subarray(end);
+      yield Buffer.concat([...held, chunk.subarray(0, end)]);
+      held = [];
+      heldBytes = 0;
+      seam = Buffer.alloc(0);
     }
-    if (held.length > maxFrameBytes) {
-      throw new AppError('upstream_malformed', 'The provider sent an event that is longer than is accepted.');
-    }
+    const rest = chunk.subarray(Math.max(end, 0));
+    if (rest.length === 0) continue;
+    held.push(rest);
+    heldBytes += rest.length;
+    seam = Buffer.concat([seam, rest.subarray(-SEAM)]).subarray(-SEAM);
+    if (heldBytes > maxFrameBytes)
+      throw malformed('The provider sent an event that is longer than is accepted.');
   }
-  if (held.length > 0) yield held;
+  if (heldBytes > 0) yield Buffer.concat(held);
 }
 
-/** The offset behind the last blank line at or after `from`; 0 when there is none. */
-function lastFrameEnd(bytes: Buffer, from: number): number {
-  for (let at = bytes.length; at > from; at -= 1) {
+/** The offset behind the last blank line; 0 when there is none. */
+function lastFrameEnd(bytes: Buffer): number {
+  for (let at = bytes.length; at > 1; at -= 1) {
     const last = bytes[at - 1];
     if (last !== LF && last !== CR) continue;
     const before = bytes[at - 2];
@@ -54,4 +61,12 @@ export function sseData(frames: Buffer): string[] {
         .join('\n'),
     )
     .filter((data) => data !== '');
+}
+
+/** An event with this data. */
+export function sseEvent(data: string): string {
+  return `${data
+    .split('\n')
+    .map((line) => `data: ${line}`)
+    .join('\n')}\n\n`;
 }

@@ -1,7 +1,11 @@
 import type { NextFunction, Request, Response } from 'express';
 import { AppError, isAppError } from '../lib/errors.ts';
+import type { Log } from '../lib/log.ts';
 import { problem } from './problem.ts';
 import { callFacts } from './routes.ts';
+
+/** Against causes that go round in a circle. */
+const MOST_CAUSES = 10;
 
 /** Writes an error's body for one family of paths. */
 export interface ErrorShape {
@@ -22,9 +26,7 @@ export function errorHandler(shapes: readonly ErrorShape[]) {
   return (thrown: unknown, request: Request, response: Response, _next: NextFunction): void => {
     const { requestId, log } = callFacts(response);
     const error = asAppError(thrown);
-    if (error.status >= 500)
-      log.error({ err: error.code === 'internal_error' ? thrown : error }, 'request failed');
-    else log.debug({ code: error.code }, error.detail);
+    logFailure(log, error, thrown);
     if (response.headersSent) {
       response.destroy();
       return;
@@ -37,6 +39,31 @@ export function errorHandler(shapes: readonly ErrorShape[]) {
     response.status(error.status).setHeader('content-type', shape?.contentType ?? 'application/problem+json');
     response.end(JSON.stringify(shape?.body(error, requestId) ?? problem(error, requestId)));
   };
+}
+
+/** An outage elsewhere is expected and comes in crowds: a line each says enough. A fault of ours needs its stack. */
+function logFailure(log: Log, error: AppError, thrown: unknown): void {
+  if (error.code === 'internal_error') log.error({ err: thrown }, 'request failed');
+  else if (error.status >= 500)
+    log.warn({ code: error.code, detail: error.detail, causes: causesOf(error) }, 'request failed');
+  else log.debug({ code: error.code }, error.detail);
+}
+
+/** The messages of an error's causes, the nearest first. */
+function causesOf(error: Error): string[] {
+  const causes: string[] = [];
+  for (let cause = error.cause; cause !== undefined && causes.length < MOST_CAUSES;) {
+    causes.push(messageOf(cause));
+    cause = cause instanceof Error ? cause.cause : undefined;
+  }
+  return causes;
+}
+
+/** Failing to connect to several addresses leaves an error without a message, but with a code. */
+function messageOf(cause: unknown): string {
+  if (!(cause instanceof Error)) return String(cause);
+  const { code } = cause as { code?: unknown };
+  return cause.message || (typeof code === 'string' ? code : cause.name);
 }
 
 function asAppError(thrown: unknown): AppError {

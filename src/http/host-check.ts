@@ -1,4 +1,5 @@
 import type { NextFunction, Request, Response } from 'express';
+import { isLoopbackHost } from '../lib/addresses.ts';
 import { AppError } from '../lib/errors.ts';
 
 export interface HostCheckOptions {
@@ -10,7 +11,6 @@ export interface HostCheckOptions {
 
 const PROBES = new Set(['/livez', '/readyz']);
 const BACKCHANNEL_LOGOUT = '/auth/backchannel-logout';
-const LOOPBACK_NAME = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/;
 
 interface Address {
   name: string;
@@ -34,7 +34,7 @@ export function createHostCheck(options: HostCheckOptions) {
     const host = addressOfHost(text, defaultPort);
     if (host === undefined) return false;
     if (same(host, publicAddress)) return true;
-    if (options.mode === 'local' && LOOPBACK_NAME.test(host.name) && host.port === publicAddress.port) {
+    if (options.mode === 'local' && isLoopbackHost(host.name) && host.port === publicAddress.port) {
       return true;
     }
     if (PROBES.has(request.path)) return same(addressOfHost(text, '80'), addressOfSocket(request));

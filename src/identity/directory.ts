@@ -1,6 +1,6 @@
 import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/userRepresentation.js';
 import type { User } from '../http/principal.ts';
-import { AppError } from '../lib/errors.ts';
+import { isAppError, keycloakUnavailable } from '../lib/errors.ts';
 import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import { parseTier } from '../tiers.ts';
 
@@ -70,12 +70,9 @@ async function fetchUser(keycloakAdmin: KeycloakAdmin, id: string): Promise<User
     const found = await keycloakAdmin.call((client) => client.users.findOne({ id }));
     return toUser(id, found);
   } catch (error) {
-    if (error instanceof AppError) throw error;
+    if (isAppError(error)) throw error;
     // For example 403: the service client lost its rights. Nobody is let in on that.
-    throw new AppError('keycloak_unavailable', 'Keycloak did not say who you are. Try again shortly.', {
-      cause: error,
-      headers: { 'retry-after': '2' },
-    });
+    throw keycloakUnavailable(error, 'Keycloak did not say who you are. Try again shortly.');
   }
 }
 

@@ -42,12 +42,6 @@ export function createLiveWork(): LiveWork {
   let waiting: (() => void)[] = [];
   let draining = false;
 
-  function end(entry: Entry, reason: EndReason): void {
-    if (entry.ended) return;
-    entry.ended = true;
-    entry.end(reason);
-  }
-
   function endWhere(matches: (principal: Principal) => boolean): void {
     for (const entry of [...entries]) if (matches(entry.principal)) end(entry, 'signed_out');
   }
@@ -78,6 +72,29 @@ export function createLiveWork(): LiveWork {
         remove(entry);
       };
     },
+    ...endings(endWhere),
+    principals: () => [...new Set([...entries].map((entry) => entry.principal))],
+    userIds: () => [...new Set([...entries].map((entry) => entry.principal.user.id))],
+    get size() {
+      return entries.size;
+    },
+    idle,
+    drain() {
+      draining = true;
+      for (const entry of [...entries]) end(entry, 'draining');
+      return idle();
+    },
+  };
+}
+
+type Endings = Pick<
+  LiveWork,
+  'endUser' | 'endEveryone' | 'endPrincipal' | 'endSession' | 'endKeycloakSession'
+>;
+
+/** Whose work ends: every way of naming it. */
+function endings(endWhere: (matches: (principal: Principal) => boolean) => void): Endings {
+  return {
     endUser: (userId, notAfterMs = Infinity) => {
       endWhere((principal) => principal.user.id === userId && signedInAt(principal) <= notAfterMs);
     },
@@ -93,18 +110,13 @@ export function createLiveWork(): LiveWork {
     endKeycloakSession: (id) => {
       endWhere((principal) => principal.keycloakSessionId === id);
     },
-    principals: () => [...new Set([...entries].map((entry) => entry.principal))],
-    userIds: () => [...new Set([...entries].map((entry) => entry.principal.user.id))],
-    get size() {
-      return entries.size;
-    },
-    idle,
-    drain() {
-      draining = true;
-      for (const entry of [...entries]) end(entry, 'draining');
-      return idle();
-    },
   };
+}
+
+function end(entry: Entry, reason: EndReason): void {
+  if (entry.ended) return;
+  entry.ended = true;
+  entry.end(reason);
 }
 
 /** A sign-in of unknown time counts as the oldest: in doubt its work is ended. */

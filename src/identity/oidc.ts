@@ -1,6 +1,6 @@
 import * as client from 'openid-client';
 import type { KeycloakFetch } from '../lib/keycloak-fetch.ts';
-import { AppError, isAppError } from '../lib/errors.ts';
+import { AppError, isAppError, keycloakUnavailable } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 
 /** What a completed sign-in or refresh tells. */
@@ -196,14 +196,8 @@ function isOutage(error: unknown): boolean {
 }
 
 function asUnavailable(error: unknown): AppError {
-  const known = outageOf(error);
-  if (known !== undefined) return known;
-  return new AppError(
-    'keycloak_unavailable',
-    'Keycloak gave an answer that cannot be used. Try again shortly.',
-    {
-      cause: error,
-      headers: { 'retry-after': '2' },
-    },
+  return (
+    outageOf(error) ??
+    keycloakUnavailable(error, 'Keycloak gave an answer that cannot be used. Try again shortly.')
   );
 }

@@ -41,7 +41,6 @@ export interface IdentityDeps {
   /** The main realm, as the service client. */
   keycloakAdmin: KeycloakAdmin;
   log: Log;
-  intervals?: { eventsMs: number; sweepMs: number };
 }
 
 /** Who people are: sign-in, sessions, and what is known of users right now. */
@@ -58,12 +57,13 @@ export interface Identity {
 }
 
 const KEYCLOAK_TIMEOUT_MS = 5_000;
+const READ_EVENTS_EVERY_MS = 2_000;
+const SWEEP_EVERY_MS = 5_000;
 const PRUNE_EVERY_MS = 10 * 60_000;
 
 /** Builds identity. Nothing is asked of Keycloak or the database before `start` or a request. */
 export function createIdentity(deps: IdentityDeps): Identity {
   const { config, database, keyring, keycloakAdmin, log } = deps;
-  const intervals = deps.intervals ?? { eventsMs: 2_000, sweepMs: 5_000 };
   const secure = config.mode !== 'local';
   const { publicUrl, sessionCookieName: cookieName, sessionSecret } = config;
   const { url, internalUrl, realm, web } = config.keycloak;
@@ -103,8 +103,8 @@ export function createIdentity(deps: IdentityDeps): Identity {
   const readEvents = createKeycloakEvents({ keycloakAdmin, database, directory, liveWork, store, logout });
   const sweep = createSweep({ liveWork, store, directory, logout });
   const loops = [
-    createLoop('reading the events of Keycloak', intervals.eventsMs, readEvents, log),
-    createLoop('checking running work', intervals.sweepMs, sweep, log),
+    createLoop('reading the events of Keycloak', READ_EVENTS_EVERY_MS, readEvents, log),
+    createLoop('checking running work', SWEEP_EVERY_MS, sweep, log),
     createLoop('pruning logout markers', PRUNE_EVERY_MS, () => store.prune(), log),
   ];
 

@@ -19,46 +19,26 @@ export type SessionStore = ReturnType<typeof createSessionStore>;
 const MARKER_LIFETIME = '1 hour';
 
 export function createSessionStore(database: Database) {
+  return {
+    ...createSessionRows(database),
+    ...createLogoutMarkers(database),
+    ...createSeenLogoutTokens(database),
+
+    /** Removes markers and token ids that can no longer matter. */
+    async prune(): Promise<void> {
+      await database.run('DELETE FROM logout_markers WHERE expires_at < now()');
+      await database.run('DELETE FROM logout_token_ids WHERE expires_at < now()');
+    },
+  };
+}
+
+function createSessionRows(database: Database) {
   async function deleteWhere(condition: string, values: unknown[]): Promise<string[]> {
     const rows = await database.rows(Sid, `DELETE FROM sessions WHERE ${condition} RETURNING sid`, values);
     return rows.map((row) => row.sid);
   }
 
-  /** Marks sign-ins up to a time as ended; `Infinity`: all. Several marks: the latest time holds. */
-  async function mark(
-    kind: 'user' | 'keycloak_session',
-    values: string[],
-    notAfterMs: number,
-  ): Promise<void> {
-    await database.run(
-      `INSERT INTO logout_markers (kind, value, logged_out_at, expires_at)
-       SELECT $1, value, to_timestamp($3::double precision / 1000), now() + interval '${MARKER_LIFETIME}'
-       FROM unnest($2::text[]) AS value
-       ON CONFLICT (kind, value) DO UPDATE SET expires_at = excluded.expires_at,
-         logged_out_at = greatest(logout_markers.logged_out_at, excluded.logged_out_at)`,
-      [kind, [...new Set(values)].sort(), notAfterMs],
-    );
-  }
-
   return {
-    markUser: (userId: string, notAfterMs: number) => mark('user', [userId], notAfterMs),
-    /** Kept as a user of that name, which no id of Keycloak's is. */
-    markEveryone: (notAfterMs: number) => mark('user', ['*'], notAfterMs),
-    markKeycloakSessions: (ids: string[], notAfterMs: number) => mark('keycloak_session', ids, notAfterMs),
-
-    /** True when a logout covers the sign-in. */
-    async isLoggedOut(signIn: SignIn): Promise<boolean> {
-      const found = await database.rows(
-        z.object({}),
-        `SELECT FROM logout_markers
-         WHERE expires_at > now() AND logged_out_at >= to_timestamp($3::double precision / 1000)
-           AND ((kind = 'keycloak_session' AND value = $2) OR (kind = 'user' AND value IN ($1, '*')))
-         LIMIT 1`,
-        [signIn.userId, signIn.keycloakSessionId, signIn.signedInAtMs],
-      );
-      return found.length > 0;
-    },
-
     deleteSession: (sessionId: string) => deleteWhere('sid = $1', [sessionId]),
     deleteOfUser: (userId: string, notAfterMs: number) =>
       deleteWhere(`sess ->> 'userId' = $1 AND (sess ->> 'signedInAtMs')::double precision <= $2`, [
@@ -114,7 +94,49 @@ export function createSessionStore(database: Database) {
       );
       return rows.map((row) => row.id);
     },
+  };
+}
 
+function createLogoutMarkers(database: Database) {
+  /** Marks sign-ins up to a time as ended; `Infinity`: all. Several marks: the latest time holds. */
+  async function mark(
+    kind: 'user' | 'keycloak_session',
+    values: string[],
+    notAfterMs: number,
+  ): Promise<void> {
+    await database.run(
+      `INSERT INTO logout_markers (kind, value, logged_out_at, expires_at)
+       SELECT $1, value, to_timestamp($3::double precision / 1000), now() + interval '${MARKER_LIFETIME}'
+       FROM unnest($2::text[]) AS value
+       ON CONFLICT (kind, value) DO UPDATE SET expires_at = excluded.expires_at,
+         logged_out_at = greatest(logout_markers.logged_out_at, excluded.logged_out_at)`,
+      [kind, [...new Set(values)].sort(), notAfterMs],
+    );
+  }
+
+  return {
+    markUser: (userId: string, notAfterMs: number) => mark('user', [userId], notAfterMs),
+    /** Kept as a user of that name, which no id of Keycloak's is. */
+    markEveryone: (notAfterMs: number) => mark('user', ['*'], notAfterMs),
+    markKeycloakSessions: (ids: string[], notAfterMs: number) => mark('keycloak_session', ids, notAfterMs),
+
+    /** True when a logout covers the sign-in. */
+    async isLoggedOut(signIn: SignIn): Promise<boolean> {
+      const found = await database.rows(
+        z.object({}),
+        `SELECT FROM logout_markers
+         WHERE expires_at > now() AND logged_out_at >= to_timestamp($3::double precision / 1000)
+           AND ((kind = 'keycloak_session' AND value = $2) OR (kind = 'user' AND value IN ($1, '*')))
+         LIMIT 1`,
+        [signIn.userId, signIn.keycloakSessionId, signIn.signedInAtMs],
+      );
+      return found.length > 0;
+    },
+  };
+}
+
+function createSeenLogoutTokens(database: Database) {
+  return {
     /** Notes a logout token's id; false when it was seen before. */
     async noteLogoutToken(jti: string, expiresAtMs: number): Promise<boolean> {
       const added = await database.run(
@@ -123,12 +145,6 @@ export function createSessionStore(database: Database) {
         [jti, expiresAtMs],
       );
       return added > 0;
-    },
-
-    /** Removes markers and token ids that can no longer matter. */
-    async prune(): Promise<void> {
-      await database.run('DELETE FROM logout_markers WHERE expires_at < now()');
-      await database.run('DELETE FROM logout_token_ids WHERE expires_at < now()');
     },
   };
 }

@@ -2,7 +2,7 @@ import connectPgSimple from 'connect-pg-simple';
 import type { Request, Response } from 'express';
 import expressSession from 'express-session';
 import type { Database } from '../lib/database.ts';
-import { AppError } from '../lib/errors.ts';
+import { databaseUnavailable } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { SessionContent, type StoredSession } from './schema.ts';
 
@@ -108,15 +108,4 @@ function settle(start: (done: (error?: unknown) => void) => void): Promise<void>
       else reject(databaseUnavailable(error));
     });
   });
-}
-
-function databaseUnavailable(cause: unknown): AppError {
-  return new AppError(
-    'database_unavailable',
-    'The database cannot be reached right now. Try again shortly.',
-    {
-      cause,
-      headers: { 'retry-after': '2' },
-    },
-  );
 }

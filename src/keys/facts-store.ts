@@ -81,11 +81,16 @@ export async function setAside(sql: Sql, key: KeyName, status: TestStatus, messa
   );
 }
 
-/** Marks a key without setting it aside: it is looked at again on each use, which costs nothing. */
+/**
+ * Marks a key without setting it aside: it is looked at again on each use, which costs nothing. Writes only
+ * when the status changes; asking in the conflict clause alone would still lock, and so write, the row.
+ */
 export async function markKey(sql: Sql, key: KeyName, status: TestStatus, message: string): Promise<void> {
   await sql.run(
     `INSERT INTO provider_key_facts (owner, provider, key_id, test_status, test_message)
-     VALUES ($1, $2, $3, $4, $5)
+     SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (
+       SELECT FROM provider_key_facts
+       WHERE owner = $1 AND provider = $2 AND key_id = $3 AND test_status = $4)
      ON CONFLICT (owner, provider, key_id) DO UPDATE SET
        test_status = excluded.test_status, test_message = excluded.test_message`,
     [...key, status, message],

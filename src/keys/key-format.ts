@@ -16,9 +16,9 @@ export function checkKey(provider: Provider, key: string, providers: readonly Pr
     if (!provider.requiresKey) return;
     throw invalid('A key is required.');
   }
+  if (key.length > MAX_KEY_LENGTH) throw tooLong(`A key has at most ${MAX_KEY_LENGTH} characters.`);
   if (isMask(key)) throw invalid('This is the mask that stands for a stored key, not a key.');
   checkCharacters(key);
-  if (key.length > MAX_KEY_LENGTH) throw tooLong(`A key has at most ${MAX_KEY_LENGTH} characters.`);
   if (provider.key.pattern.test(key)) return;
   const other = providers.find((candidate) => candidate.key.prefix !== '' && candidate.key.pattern.test(key));
   if (other !== undefined) {

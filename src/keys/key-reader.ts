@@ -30,7 +30,8 @@ export function createKeyReader({ database, vault, providers, log }: KeyReaderDe
     const record = await vault.findRecord(owner, vaultId);
     if (record === undefined) {
       if (vaultId !== null) log.warn({ owner, vault_id: vaultId }, 'a known vault record was not found');
-    } else if (record.id !== vaultId) {
+    } else if (record.id !== vaultId && record.values.size > 0) {
+      // Only where there is something to find again: a person who is their own record has one without keys.
       await database.withOwner(owner, (sql) => rememberVaultId(sql, owner, record.id));
     }
     return record;

@@ -14,8 +14,8 @@ export interface OwnerLockOptions {
 export interface Hold {
   /** The connection that holds the lock: the holder's SQL goes here, and fails if the lock was lost. */
   connection: Connection;
-  /** True while there is time to begin another attempt. */
-  hasTime(): boolean;
+  /** Epoch ms: the work must be over by then, and the caller answered. */
+  deadlineMs: number;
 }
 
 /** One writer per owner, in all processes that share the database. */
@@ -47,10 +47,9 @@ export function createOwnerLock(options: OwnerLockOptions): OwnerLock {
   return {
     hold(owner, work) {
       const deadlineMs = Date.now() + options.totalMs;
-      const hasTime = () => Date.now() < deadlineMs;
       return inOwnersTurn(owner, deadlineMs, () =>
         slots.pass(deadlineMs, () =>
-          withLock(options.database, owner, deadlineMs, (connection) => work({ connection, hasTime })),
+          withLock(options.database, owner, deadlineMs, (connection) => work({ connection, deadlineMs })),
         ),
       );
     },

@@ -50,7 +50,7 @@ const UNCONFIRMED = {
 export function createPoolWriter({ vault, lock, log }: PoolWriterDeps): PoolWriter {
   async function findRecord(hold: Hold, owner: Owner): Promise<VaultRecord | undefined> {
     const knownId = await hold.connection.withOwner(owner, (sql) => findVaultId(sql, owner));
-    return vault.findRecord(owner, knownId);
+    return vault.until(hold.deadlineMs).findRecord(owner, knownId);
   }
 
   /** Raises the generation before and after the write, whatever becomes of it. */
@@ -64,9 +64,10 @@ export function createPoolWriter({ vault, lock, log }: PoolWriterDeps): PoolWrit
     });
     let isKept = false;
     try {
-      const record = found ?? (await vault.createRecord(owner, change.ownerName));
+      const writable = vault.until(hold.deadlineMs);
+      const record = found ?? (await writable.createRecord(owner, change.ownerName));
       await hold.connection.withOwner(owner, (sql) => rememberVaultId(sql, owner, record.id));
-      isKept = await vault.writeValues(owner, record, { provider, values, ownerName: change.ownerName });
+      isKept = await writable.writeValues(owner, record, { provider, values, ownerName: change.ownerName });
     } finally {
       await hold.connection.withOwner(owner, async (sql) => {
         await raiseGeneration(sql, owner);
@@ -77,7 +78,7 @@ export function createPoolWriter({ vault, lock, log }: PoolWriterDeps): PoolWrit
   }
 
   async function insist(hold: Hold, change: PoolChange, told: Set<string>): Promise<readonly string[]> {
-    for (let count = 1; count <= MAX_ATTEMPTS && hold.hasTime(); count += 1) {
+    for (let count = 1; count <= MAX_ATTEMPTS && Date.now() < hold.deadlineMs; count += 1) {
       const { isKept, keyIds } = await attempt(hold, change, told);
       if (isKept) return keyIds;
       log.warn(

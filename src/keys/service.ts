@@ -11,11 +11,16 @@ import { createKeyReader } from './key-reader.ts';
 import type { OwnerLock } from './owner-lock.ts';
 import { createPoolWriter } from './pool-writer.ts';
 import { MAX_VALUE_LENGTH, openKey, readPool, sealKey, type Owner, type StoredPool } from './record.ts';
-import type { AddKey, KeyAdded, KeysDeleted, KeyStats, KeyView, ProviderView, TestStatus } from './schema.ts';
+import type { AddKey, KeyAdded, KeysDeleted, KeyStats, KeyView, ProviderView } from './schema.ts';
 import type { Vault } from './vault.ts';
 import { keyStats, keyView, providerView, type KnownKey } from './views.ts';
 
 export type { Owner } from './record.ts';
+
+/** The owner that a person is. @param userId Keycloak's id of the user. */
+export function ownerOf(userId: string): Owner {
+  return `user:${userId}`;
+}
 
 export interface KeyServiceDeps {
   database: Database;
@@ -34,10 +39,8 @@ export interface PoolKey {
   provider: string;
   label: string | null;
   endpoint: string | null;
-  createdAt: string;
   enabled: boolean;
   expiresAt: string | null;
-  testStatus: TestStatus;
   setAsideUntil: Date | null;
   /** Decrypts; undefined when no key fits, the token was altered, or it lies where it was not put. */
   open(): { secret: string; endpoint: string | null } | undefined;
@@ -91,19 +94,19 @@ function createReads(deps: KeyServiceDeps): Reads {
   const reader = createKeyReader(deps);
   return {
     async listProviders(user) {
-      const keys = await reader.readKeys(ownerOf(user));
+      const keys = await reader.readKeys(ownerOf(user.id));
       return providers.map((provider) =>
         providerView(provider, keys.filter((key) => key.provider === provider).length),
       );
     },
 
     async listKeys(user) {
-      const keys = await reader.readKeys(ownerOf(user));
+      const keys = await reader.readKeys(ownerOf(user.id));
       return keys.map(keyView).sort(byCreation);
     },
 
     async stats(user) {
-      return keyStats(user.tier, providers, await reader.readKeys(ownerOf(user)));
+      return keyStats(user.tier, providers, await reader.readKeys(ownerOf(user.id)));
     },
 
     async readPools(owner) {
@@ -128,7 +131,7 @@ function createWrites(deps: KeyServiceDeps): Pick<KeyService, 'add' | 'remove'> 
       const endpoint = await checkEndpoint(deps.dialer, provider, body.endpoint);
       const id = randomId();
       const value = sealKey(deps.keyring, {
-        owner: ownerOf(principal.user),
+        owner: ownerOf(principal.user.id),
         provider: provider.id,
         id,
         key: body.key,
@@ -150,19 +153,23 @@ function createWrites(deps: KeyServiceDeps): Pick<KeyService, 'add' | 'remove'> 
       const provider = getProvider(deps.providers, providerId);
       // Kept over attempts: what an earlier one took away is no longer there for the next to find.
       const removed = new Set<string>();
+      let damagedCount = 0;
       await writer.write({
         ...changeOf(principal, provider, requestId),
         action: 'key.deleted',
         plan(pool) {
           for (const { id } of pool.keys) if (keyId === undefined || id === keyId) removed.add(id);
           // "All" is all: the owner could not get rid of a value that was damaged in any other way.
-          if (keyId === undefined && pool.foreign.length > 0) removed.add(UNREADABLE);
-          if (removed.size === 0) throw keyNotFound(provider);
-          return { values: keyId === undefined ? [] : valuesWithout(pool, removed), keyIds: [...removed] };
+          if (keyId === undefined) damagedCount = Math.max(damagedCount, pool.foreign.length);
+          if (removed.size + damagedCount === 0) throw keyNotFound(provider);
+          return {
+            values: keyId === undefined ? [] : valuesWithout(pool, removed),
+            keyIds: [...removed, ...(damagedCount > 0 ? [UNREADABLE] : [])],
+          };
         },
       });
-      const what = removed.size === 1 ? 'key' : 'keys';
-      return { message: `${removed.size} ${provider.name} ${what} deleted.`, deleted: removed.size };
+      const deleted = removed.size + damagedCount;
+      return { message: `${deleted} ${provider.name} ${deleted === 1 ? 'key' : 'keys'} deleted.`, deleted };
     },
   };
 }
@@ -219,12 +226,8 @@ function added(provider: Provider, value: string): KeyAdded {
   };
 }
 
-function ownerOf(user: User): Owner {
-  return `user:${user.id}`;
-}
-
 function changeOf({ user }: Principal, provider: Provider, requestId: string) {
-  const owner = ownerOf(user);
+  const owner = ownerOf(user.id);
   return { owner, ownerName: user.username, provider: provider.id, actor: owner, requestId };
 }
 
@@ -240,16 +243,14 @@ function valuesWithout(pool: StoredPool, ids: ReadonlySet<string>): string[] {
 }
 
 function poolKey(keyring: Keyring, owner: Owner, { provider, stored, facts }: KnownKey): PoolKey {
-  const { id, label, endpoint, createdAt, enabled, expiresAt } = stored;
+  const { id, label, endpoint, enabled, expiresAt } = stored;
   return {
     id,
     provider: provider.id,
     label,
     endpoint,
-    createdAt,
     enabled,
     expiresAt,
-    testStatus: facts.testStatus,
     setAsideUntil: facts.setAsideUntil,
     open: () => openKey(keyring, { owner, provider: provider.id }, stored),
   };
@@ -265,10 +266,8 @@ function unreadableKey(provider: string): PoolKey {
     provider,
     label: null,
     endpoint: null,
-    createdAt: new Date(0).toISOString(),
     enabled: true,
     expiresAt: null,
-    testStatus: 'undecryptable',
     setAsideUntil: null,
     open: () => undefined,
   };

@@ -1,8 +1,10 @@
 import { createHash } from 'node:crypto';
 import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/userRepresentation.js';
 import { z } from 'zod';
-import { AppError } from '../lib/errors.ts';
+import { AppError, isAppError, keycloakUnavailable } from '../lib/errors.ts';
 import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak-admin.ts';
+import type { Log } from '../lib/log.ts';
+import { busy } from './owner-lock.ts';
 import type { Owner } from './record.ts';
 
 export interface VaultOptions {
@@ -13,6 +15,7 @@ export interface VaultOptions {
    * user, which is never created here. Otherwise it is a disabled user made for the purpose.
    */
   recordIsUser: boolean;
+  log: Log;
 }
 
 /** An owner's record as it was read. */
@@ -30,13 +33,22 @@ export interface Vault {
   /**
    * Reads an owner's record: by `knownId`, else by its name.
    * @returns undefined when there is none. Says nothing about why: a mistyped realm looks the same.
-   * @throws AppError `keycloak_unavailable`; Error when the record says that it is another owner's.
+   * @throws AppError `keycloak_unavailable`; `key_undecryptable` when the record names another owner.
    */
   findRecord(owner: Owner, knownId: string | null): Promise<VaultRecord | undefined>;
+  /**
+   * The vault for a writer who must be done by `deadlineMs` (epoch ms). A call then has only the time that
+   * is left, and one for which there is none fails as `busy` without being sent.
+   */
+  until(deadlineMs: number): WritableVault;
+}
+
+/** Call it with the owner's lock held. */
+export interface WritableVault extends Pick<Vault, 'findRecord'> {
   /** Makes an empty record. @param ownerName by which an administrator finds it in the console. */
   createRecord(owner: Owner, ownerName: string): Promise<VaultRecord>;
   /**
-   * Replaces one provider's values and reads them back. Call it with the owner's lock held.
+   * Replaces one provider's values and reads them back.
    * @returns false when the record does not hold what was written: read again and repeat.
    */
   writeValues(owner: Owner, record: VaultRecord, change: ValueChange): Promise<boolean>;
@@ -55,7 +67,38 @@ const Attributes = z.record(z.string(), z.array(z.string())).default({});
 /** Keycloak answers 409, or 500, when two updates collide, and 404 when the record has just gone. */
 const COLLISION_STATUSES = [404, 409, 500];
 
-export function createVault({ keycloak, recordIsUser }: VaultOptions): Vault {
+/**
+ * No update is begun with less than this left: Keycloak may carry out one that was cut off, and by then the
+ * next writer would be at work.
+ */
+const LEAST_FOR_UPDATE_MS = 1_000;
+
+type Caller = Pick<KeycloakAdmin, 'call'>;
+
+export function createVault({ keycloak, recordIsUser, log }: VaultOptions): Vault {
+  return {
+    findRecord: createLocator(keycloak, recordIsUser, log),
+    until: (deadlineMs) =>
+      createWriter(
+        callsUntil(keycloak, deadlineMs, 0),
+        callsUntil(keycloak, deadlineMs, LEAST_FOR_UPDATE_MS),
+        { recordIsUser, log },
+      ),
+  };
+}
+
+/** @param leastMs what must be left for a call to be sent. */
+function callsUntil(keycloak: Caller, deadlineMs: number, leastMs: number): Caller {
+  return {
+    async call(work) {
+      const leftMs = deadlineMs - Date.now();
+      if (leftMs <= leastMs) throw busy();
+      return keycloak.call(work, leftMs);
+    },
+  };
+}
+
+function createLocator(keycloak: Caller, recordIsUser: boolean, log: Log): Vault['findRecord'] {
   async function getUser(id: string): Promise<UserRepresentation | undefined> {
     const user = await ask(keycloak, (client) => client.users.findOne({ id }));
     // The client answers null where its type says undefined.
@@ -76,22 +119,35 @@ export function createVault({ keycloak, recordIsUser }: VaultOptions): Vault {
     return known ?? findByName(owner);
   }
 
-  async function findRecord(owner: Owner, knownId: string | null): Promise<VaultRecord | undefined> {
+  return async (owner, knownId) => {
     const user = await locate(owner, knownId);
     if (user === undefined) return undefined;
     const record = recordOf(user);
-    if (!recordIsUser && attributesOf(user)['owner']?.[0] !== owner) {
-      throw new Error(`vault record ${record.id} does not belong to ${owner}; see its attribute "owner"`);
-    }
-    return record;
-  }
+    if (recordIsUser || attributesOf(user)['owner']?.[0] === owner) return record;
+    // Not "no keys": the system must not pay for somebody whose record was tampered with.
+    const facts = { event: 'key_undecryptable', user: subjectOf(owner), provider: null, key_id: null };
+    log.warn({ ...facts, vault_id: record.id }, 'a vault record does not name its owner');
+    throw new AppError('key_undecryptable', 'Your stored keys cannot be used: an administrator must look.', {
+      extra: { skipped: [] },
+      headers: { 'x-should-retry': 'false' },
+      cause: new Error(`vault record ${record.id} does not belong to ${owner}; see its attribute "owner"`),
+    });
+  };
+}
 
+/** @param updates the way for what changes something. */
+function createWriter(
+  reads: Caller,
+  updates: Caller,
+  { recordIsUser, log }: Omit<VaultOptions, 'keycloak'>,
+): WritableVault {
+  const findRecord = createLocator(reads, recordIsUser, log);
   return {
     findRecord,
 
     async createRecord(owner, ownerName) {
       if (recordIsUser) throw refused(new Error(`Keycloak has no user for ${owner}`));
-      const created = await ask(keycloak, (client) =>
+      const created = await ask(updates, (client) =>
         client.users.create({
           username: recordName(owner),
           enabled: false,
@@ -106,7 +162,7 @@ export function createVault({ keycloak, recordIsUser }: VaultOptions): Vault {
     async writeValues(owner, record, change) {
       const desired = withValues(record.representation, change, recordIsUser);
       try {
-        await keycloak.call((client) => client.users.update({ id: record.id }, desired));
+        await updates.call((client) => client.users.update({ id: record.id }, desired));
       } catch (error) {
         if (COLLISION_STATUSES.includes(statusOf(error) ?? 0)) return false;
         throw asRefusal(error);
@@ -169,7 +225,7 @@ function isSame(a: readonly string[], b: readonly string[]): boolean {
 }
 
 /** A call whose every failure means that the vault cannot be used now (wrong realm or rights included). */
-async function ask<T>(keycloak: KeycloakAdmin, work: Parameters<typeof keycloak.call<T>>[0]): Promise<T> {
+async function ask<T>(keycloak: Caller, work: Parameters<typeof keycloak.call<T>>[0]): Promise<T> {
   try {
     return await keycloak.call(work);
   } catch (error) {
@@ -183,12 +239,9 @@ function asRefusal(error: unknown): unknown {
 
 /** The status that Keycloak answered with, also where it has become an AppError already. */
 function statusOf(error: unknown): number | undefined {
-  return keycloakStatus(error instanceof AppError ? error.cause : error);
+  return keycloakStatus(isAppError(error) ? error.cause : error);
 }
 
 function refused(cause: unknown): AppError {
-  return new AppError('keycloak_unavailable', 'Keycloak did not give access to the stored keys.', {
-    cause,
-    headers: { 'retry-after': '2' },
-  });
+  return keycloakUnavailable(cause, 'Keycloak did not give access to the stored keys.');
 }

@@ -81,6 +81,12 @@ export function isThisHost(face: Address, ownAddresses: ReadonlySet<string>): bo
   return range === 'loopback' || range === 'unspecified' || ownAddresses.has(face.toString());
 }
 
+/** True for `localhost` and for loopback addresses, an IPv6 one with or without its brackets. */
+export function isLoopbackHost(host: string): boolean {
+  const range: string | undefined = parseAddress(/^\[(.*:.*)\]$/.exec(host)?.[1] ?? host)?.range();
+  return host === 'localhost' || range === 'loopback';
+}
+
 /** One entry of EGRESS_ALLOW or EGRESS_DENY. Ports are inclusive. */
 export type EgressRule = { fromPort: number; toPort: number } & (
   { kind: 'network'; address: Address; prefix: number } | { kind: 'name'; name: string }

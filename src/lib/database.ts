@@ -1,6 +1,6 @@
 import pg from 'pg';
 import type { ZodType } from 'zod';
-import { AppError } from './errors.ts';
+import { AppError, databaseUnavailable } from './errors.ts';
 import type { Log } from './log.ts';
 
 /** Runs SQL with bound parameters. */
@@ -131,12 +131,5 @@ function isHarmless(error: unknown): boolean {
 function asDatabaseError(error: unknown): unknown {
   const isOurs = error instanceof pg.DatabaseError && !/^(08|53|57P)/.test(error.code ?? '');
   if (isOurs) return error;
-  return new AppError(
-    'database_unavailable',
-    'The database cannot be reached right now. Try again shortly.',
-    {
-      cause: error,
-      headers: { 'retry-after': '2' },
-    },
-  );
+  return databaseUnavailable(error);
 }

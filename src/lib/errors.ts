@@ -76,6 +76,9 @@ export class AppError extends Error {
   }
 }
 
+/** In seconds. */
+const RETRY_SOON = { 'retry-after': '2' };
+
 /** True for an {@link AppError}, optionally of one code. */
 export function isAppError(error: unknown, code?: ErrorCode): error is AppError {
   return error instanceof AppError && (code === undefined || error.code === code);
@@ -89,4 +92,18 @@ export function unauthenticated(cause?: unknown): AppError {
 /** 404 for a thing that is not there, or is another owner's (the two are not told apart). */
 export function notFound(what: string): AppError {
   return new AppError('not_found', `${what} was not found.`);
+}
+
+/** 503 for a Keycloak that is away, slow, or refuses what it must not. @param detail what could not be done, for people. */
+export function keycloakUnavailable(
+  cause: unknown,
+  detail = 'Keycloak cannot be reached right now. Try again shortly.',
+): AppError {
+  return new AppError('keycloak_unavailable', detail, { cause, headers: RETRY_SOON });
+}
+
+/** 503 for a database that cannot be reached or is shutting down. */
+export function databaseUnavailable(cause: unknown): AppError {
+  const detail = 'The database cannot be reached right now. Try again shortly.';
+  return new AppError('database_unavailable', detail, { cause, headers: RETRY_SOON });
 }

@@ -1,5 +1,5 @@
 import { fetch as undiciFetch } from 'undici';
-import { AppError } from './errors.ts';
+import { keycloakUnavailable } from './errors.ts';
 
 interface FetchInit {
   method?: string;
@@ -24,15 +24,15 @@ export function createKeycloakFetch(timeoutMs: number): KeycloakFetch {
     const headers = Object.fromEntries(new Headers(init.headers));
     const request = { ...init, headers, signal } as Parameters<typeof undiciFetch>[1];
     const response = await undiciFetch(url, request).catch((error: unknown) => {
-      throw unavailable(error);
+      throw keycloakUnavailable(error);
     });
     if (response.status >= 500) {
       await response.body?.cancel();
-      throw unavailable(new Error(`Keycloak answered ${String(response.status)}`));
+      throw keycloakUnavailable(new Error(`Keycloak answered ${String(response.status)}`));
     }
     // The libraries take the global class, which is not the one of this package.
     const body = await response.arrayBuffer().catch((error: unknown) => {
-      throw unavailable(error);
+      throw keycloakUnavailable(error);
     });
     const { status, headers: received } = response;
     return new Response(body.byteLength === 0 ? null : body, {
@@ -40,11 +40,4 @@ export function createKeycloakFetch(timeoutMs: number): KeycloakFetch {
       headers: Object.fromEntries(received),
     });
   };
-}
-
-function unavailable(cause: unknown): AppError {
-  return new AppError('keycloak_unavailable', 'Keycloak cannot be reached right now. Try again shortly.', {
-    cause,
-    headers: { 'retry-after': '2' },
-  });
 }

@@ -79,12 +79,15 @@ describe('a Keycloak that a killed start left behind', () => {
     return child;
   }
 
-  it('is ended, and one of another folder is not', async () => {
-    const own = await processOf(path.join(folder, 'own'));
-    const other = await processOf(path.join(folder, 'other'));
-    const ended = once(own, 'exit');
+  it('is ended whatever its version, and one of another data directory is not', async () => {
+    const own = [
+      await processOf(path.join(folder, 'own', 'keycloak-26.7.4')),
+      await processOf(path.join(folder, 'own', 'keycloak-26.6.0')),
+    ];
+    const other = await processOf(path.join(folder, 'other', 'keycloak-26.7.4'));
+    const ended = own.map((child) => once(child, 'exit'));
     await endKeycloak(path.join(folder, 'own'));
-    await ended;
+    await Promise.all(ended);
     expect(isAlive(other.pid ?? 0)).toBe(true);
   });
 });

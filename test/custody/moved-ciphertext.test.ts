@@ -166,6 +166,30 @@ describe('a ciphertext that an administrator', () => {
   });
 });
 
+describe('a vault record that names another owner', () => {
+  it('is refused for list, route and chat, the system does not pay, and all is back when that is undone', async () => {
+    const person = await personWithKey();
+    const { attributes } = await readVaultRecord(person.user);
+    await editVaultRecord(person.user, { owner: ['user:somebody-else'] });
+    for (const path of ['/api/v1/byok/keys', '/api/v1/byok/route?model=gpt-4o']) {
+      const response = await app.call(path, { session: person.session });
+      expect([response.status, await response.json()]).toMatchObject([424, { code: 'key_undecryptable' }]);
+    }
+    for (const model of ['openai/gpt-4o', 'any/model']) {
+      const response = await chat(person.session, model);
+      expect([response.status, await response.json()]).toMatchObject([
+        424,
+        { error: { code: 'key_undecryptable', skipped: [] } },
+      ]);
+      expect(response.headers.get('x-should-retry')).toBe('false');
+    }
+    expect(upstream.requests).toHaveLength(0);
+    expect(app.events('key_undecryptable').at(-1)).toMatchObject({ user: person.user.id, key_id: null });
+    await editVaultRecord(person.user, { owner: attributes['owner'] ?? [] });
+    await expectServing(person);
+  });
+});
+
 describe('a key under an encryption key that the app does not have', () => {
   it('is refused there, listed, untouched, and served where the encryption key is known', async () => {
     const person = await personWithKey();

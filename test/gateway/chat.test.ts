@@ -190,6 +190,8 @@ describe('who answers and who pays', () => {
     await own.stop();
     const response = await chat(session, hello('custom/m'), { 'x-ops-hop': hop });
     expect(response.status).toBe(508);
+    const list = await app.call('/v1/models', { session, headers: { 'x-ops-hop': hop } });
+    expect(list.status).toBe(508);
     expect(await response.json()).toMatchObject({ error: { code: 'loop_detected' } });
   });
 });
@@ -438,6 +440,15 @@ describe('limits of what the system pays for', () => {
     expect(last?.headers.get('ratelimit-policy')).toBe('"system";q=30;w=60');
     expect(Number(last?.headers.get('retry-after'))).toBeGreaterThan(0);
     expect(await last?.json()).toMatchObject({ error: { code: 'rate_limited', type: 'rate_limit_error' } });
+  });
+});
+
+describe('paths', () => {
+  it('are taken as they are written', async () => {
+    const { session } = await signedIn();
+    expect(
+      (await app.call('/V1/chat/completions', { method: 'POST', session, json: hello('gpt-4o') })).status,
+    ).toBe(404);
   });
 });
 

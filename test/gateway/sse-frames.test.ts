@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream';
-import { describe, expect, it } from '@jest/globals';
+import { describe, expect, it, jest } from '@jest/globals';
 import fc from 'fast-check';
 import { sseData, sseFrames } from '../../src/gateway/sse-frames.ts';
 
@@ -33,6 +33,18 @@ describe('sseFrames', () => {
 
   it('hands out what stands without a blank line when the stream ends cleanly', async () => {
     expect(await framesOf([Buffer.from('data: 1\n\ndata: 2')])).toEqual(['data: 1\n\n', 'data: 2']);
+  });
+
+  it('copies each byte a fixed number of times, however small the pieces of a long frame are', async () => {
+    const copied = async (pieces: number) => {
+      const concat = jest.spyOn(Buffer, 'concat');
+      const chunks = Array.from({ length: pieces }, () => Buffer.alloc(100, 'x'));
+      await framesOf(chunks, Infinity);
+      const bytes = concat.mock.calls.flatMap(([list]) => list).reduce((sum, part) => sum + part.length, 0);
+      concat.mockRestore();
+      return bytes;
+    };
+    expect(await copied(2_000)).toBeLessThan(2.1 * (await copied(1_000)));
   });
 
   it('gives up on a frame that does not end', async () => {

@@ -3,6 +3,7 @@ import { connect } from 'node:net';
 import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { createUser } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 import { answer, fault, startUpstream, type Answer, type Upstream } from '../support/upstream.ts';
 
 const CHAT = '/v1/chat/completions';
@@ -103,7 +104,13 @@ describe('an upstream that does not answer as it should', () => {
       const bodies: [number, unknown][] = [
         [200, { secret: 'inside' }],
         [200, ['inside']],
+        [200, { error: 0, data: 'inside' }],
+        [200, { choices: ['inside'] }],
+        [200, { choices: [], data: 'inside' }],
         [500, { message: 'inside' }],
+        [404, { error: null, internal: 'inside' }],
+        [404, { error: 'inside' }],
+        [404, { error: { message: 'a protocol error', data: 'inside' }, more: 'inside' }],
         [404, 'inside'],
       ];
       for (const [status, body] of bodies) {
@@ -112,10 +119,22 @@ describe('an upstream that does not answer as it should', () => {
         expect(response.status).toBeGreaterThanOrEqual(400);
         expect(await response.text()).not.toContain('inside');
       }
-      inside.reply(answer.steps(['data: {"secret":"inside"}\n\n']));
-      expect(await (await chat({ ...streamed, model: 'custom/m' })).text()).not.toContain('inside');
-      inside.reply(answer.completion());
-      expect((await chat({ ...streamed, model: 'custom/m' })).status).toBe(200);
+      for (const frame of [
+        'data: {"secret":"inside"}',
+        ': inside',
+        'data: {"error":"inside"}',
+        'id: inside\ndata: [DONE]',
+      ]) {
+        inside.reply(answer.steps([`${frame}\n\n`]));
+        expect(await (await chat({ ...streamed, model: 'custom/m' })).text()).not.toContain('inside');
+      }
+      inside.answerAll(answer.reply({ status: 200, body: { data: [{ id: 'inside' }] } }));
+      expect(await (await app.call('/v1/models', { session })).text()).not.toContain('inside');
+      inside.reset();
+      inside.reply(answer.completion({ text: 'all well' }));
+      const well = await (await chat({ ...streamed, model: 'custom/m' })).text();
+      expect(well).toContain('well');
+      expect(events(well).at(-1)).toBe('[DONE]');
     } finally {
       await app.call('/api/v1/byok/keys/custom', { method: 'DELETE', session });
       await inside.stop();
@@ -124,22 +143,30 @@ describe('an upstream that does not answer as it should', () => {
 });
 
 describe('a stream', () => {
-  it('passes byte for byte, however the upstream cuts it, and ends with [DONE]', async () => {
-    openai.reply(answer.completion({ text: 'Grüße \u{1F600} an alle' }));
-    const whole = await (await chat(streamed)).text();
+  it('passes byte for byte, comments, odd spacing, unknown fields and all', async () => {
+    const frames = [
+      ': a comment\n\n',
+      'event: x\r\nid: 7\r\ndata:  {"choices" : [{"index":0,"delta":{"content":"\\u00e9 é \u{1F600}"}}] , "big":1.0e0}\r\n\r\n',
+      'data: {"choices":[],"usage":{"x":1}}\n\n',
+      'data: [DONE]\n\n',
+    ];
+    openai.reply(answer.steps(frames));
+    const response = await chat(streamed);
+    expect(Buffer.from(await response.arrayBuffer()).equals(Buffer.from(frames.join('')))).toBe(true);
+  });
+
+  it('passes every byte, however the upstream cuts it, and ends with [DONE]', async () => {
     openai.reply(answer.chopped(1, { text: 'Grüße \u{1F600} an alle' }));
     const chopped = await (await chat(streamed)).text();
-    const content = (text: string) =>
-      events(text)
-        .slice(0, -1)
-        .map(
-          (data) =>
-            (JSON.parse(data) as { choices: { delta?: { content?: string } }[] }).choices[0]?.delta
-              ?.content ?? '',
-        )
-        .join('');
-    expect(content(chopped)).toBe('Grüße \u{1F600} an alle');
-    expect(content(whole)).toBe(content(chopped));
+    const content = events(chopped)
+      .slice(0, -1)
+      .map(
+        (data) =>
+          (JSON.parse(data) as { choices: { delta?: { content?: string } }[] }).choices[0]?.delta?.content ??
+          '',
+      )
+      .join('');
+    expect(content).toBe('Grüße \u{1F600} an alle');
     expect(events(chopped).at(-1)).toBe('[DONE]');
   });
 
@@ -207,10 +234,8 @@ describe('a stream', () => {
     );
     client.pause();
     await openai.received(1);
-    const before = process.memoryUsage().rss;
     const stalledAt = await openai.stalled(0);
     expect(stalledAt).toBeLessThan(24 * 1024 * 1024);
-    expect(process.memoryUsage().rss - before).toBeLessThan(96 * 1024 * 1024);
     client.destroy();
     await openai.closed(0);
   });
@@ -242,7 +267,8 @@ describe('a client that leaves', () => {
     expect(times.sort((a, b) => a - b)[5]).toBeLessThan(50);
   });
 
-  it('leaves no work behind', async () => {
+  it('leaves a line in the log and no work behind', async () => {
+    const before = app.events('client_gone').length;
     openai.reply(fault.silent());
     const leaving = new AbortController();
     const response = chat(hello, leaving.signal);
@@ -250,6 +276,11 @@ describe('a client that leaves', () => {
     leaving.abort();
     await expect(response).rejects.toThrow();
     await openai.closed(0);
-    expect(app.events('client_gone').length).toBeGreaterThan(0);
+    await until(
+      () => app.events('client_gone').length,
+      (count) => count === before + 1,
+    );
+    // A stop waits for all work under way: with none it is immediate.
+    expect(openai.openConnections).toBe(0);
   });
 });

@@ -1,11 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { randomBytes } from 'node:crypto';
 import { request } from 'undici';
-import { z } from 'zod';
 import { createBrowser, signIn, walkToCallback, type Browser } from '../support/browser.ts';
 import { until } from '../support/until.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
-import { adminClient, createUser, stack, type TestUser } from '../support/stack.ts';
+import { apiTokens, createApiClient } from '../support/keycloak-tokens.ts';
+import { adminClient, createUser, type TestUser } from '../support/stack.ts';
 
 let app: IdentityApp;
 let user: TestUser;
@@ -13,48 +12,6 @@ let browser: Browser;
 let cookie: string;
 let apiClient: string;
 let otherClient: string;
-
-const Tokens = z.object({ access_token: z.string(), id_token: z.string(), refresh_token: z.string() });
-
-/** A public client that hands out tokens for a password, so that tests need no pages for them. */
-async function createApiClient(): Promise<string> {
-  const clientId = `api-${randomBytes(6).toString('hex')}`;
-  const admin = await adminClient();
-  await admin.clients.create({
-    clientId,
-    publicClient: true,
-    standardFlowEnabled: false,
-    directAccessGrantsEnabled: true,
-    fullScopeAllowed: false,
-    protocolMappers: [
-      {
-        name: 'audience',
-        protocol: 'openid-connect',
-        protocolMapper: 'oidc-audience-mapper',
-        config: { 'included.custom.audience': 'ops-center-api', 'access.token.claim': 'true' },
-      },
-    ],
-  });
-  return clientId;
-}
-
-async function tokensOf(clientId: string, who: TestUser): Promise<z.output<typeof Tokens>> {
-  const { body } = await request(
-    `${stack.keycloak.url}/realms/${stack.keycloak.realm}/protocol/openid-connect/token`,
-    {
-      method: 'POST',
-      headers: { 'content-type': 'application/x-www-form-urlencoded' },
-      body: new URLSearchParams({
-        grant_type: 'password',
-        scope: 'openid',
-        client_id: clientId,
-        username: who.username,
-        password: who.password,
-      }).toString(),
-    },
-  );
-  return Tokens.parse(await body.json());
-}
 
 async function ask(
   path: string,
@@ -181,7 +138,7 @@ describe('forged and foreign identities', () => {
 
 describe('a bearer token of Keycloak', () => {
   it('of a listed client may chat and read keys, and nothing else', async () => {
-    const { access_token } = await tokensOf(apiClient, user);
+    const { access_token } = await apiTokens(apiClient, user);
     const headers = { authorization: `Bearer ${access_token}` };
     expect((await ask('/api/v1/me', headers)).body['id']).toBe(user.id);
     expect((await ask('/v1/chat', headers, 'POST')).status).toBe(200);
@@ -192,19 +149,21 @@ describe('a bearer token of Keycloak', () => {
   });
 
   it('of another client of the realm is refused, though it names us as audience', async () => {
-    const { access_token } = await tokensOf(otherClient, user);
+    const { access_token } = await apiTokens(otherClient, user);
     expect((await ask('/api/v1/me', { authorization: `Bearer ${access_token}` })).status).toBe(401);
   });
 
   it('that is an ID or refresh token is refused', async () => {
-    const tokens = await tokensOf(apiClient, user);
-    for (const token of [tokens.id_token, tokens.refresh_token])
+    const tokens = await apiTokens(apiClient, user);
+    for (const token of [tokens.id_token, tokens.refresh_token]) {
+      expect(token).toBeDefined();
       expect((await ask('/api/v1/me', { authorization: `Bearer ${token}` })).status).toBe(401);
+    }
   });
 
   it('ends with its session: an administrator signs the user out, and it is refused before it runs out', async () => {
     const other = await createUser();
-    const headers = { authorization: `Bearer ${(await tokensOf(apiClient, other)).access_token}` };
+    const headers = { authorization: `Bearer ${(await apiTokens(apiClient, other)).access_token}` };
     expect((await ask('/api/v1/me', headers)).status).toBe(200);
     await (await adminClient()).users.logout({ id: other.id });
     await until(async () => (await ask('/api/v1/me', headers)).status === 401);
@@ -212,7 +171,7 @@ describe('a bearer token of Keycloak', () => {
 
   it('is refused once its user is disabled', async () => {
     const other = await createUser();
-    const headers = { authorization: `Bearer ${(await tokensOf(apiClient, other)).access_token}` };
+    const headers = { authorization: `Bearer ${(await apiTokens(apiClient, other)).access_token}` };
     expect((await ask('/api/v1/me', headers)).status).toBe(200);
     await (await adminClient()).users.update({ id: other.id }, { enabled: false });
     await until(async () => (await ask('/api/v1/me', headers)).status === 401);

@@ -45,6 +45,14 @@ async function withKey() {
       const until = pool?.[0]?.setAsideUntil?.getTime();
       return until === undefined ? undefined : until - Date.now();
     },
+    /** Which version of the row this is, and whether anything has locked it since. */
+    version: async () =>
+      (
+        await owner.query(
+          'SELECT xmin::text, xmax::text, ctid::text FROM provider_key_facts WHERE key_id = $1',
+          [key.id],
+        )
+      ).rows as unknown[],
     view: async () => (await instance.keys.listKeys(principal.user))[0],
   };
 }
@@ -110,5 +118,22 @@ describe('a key that does not decrypt', () => {
     expect(await key.asideForMs()).toBeUndefined();
     await key.use();
     expect(await key.view()).toMatchObject({ test_status: 'valid', test_message: null });
+  });
+
+  it('is noted once: what says nothing new touches no row', async () => {
+    const key = await withKey();
+    await key.refuse();
+    await key.undecryptable();
+    const noted = await key.version();
+    expect(noted).toHaveLength(1);
+    await key.undecryptable();
+    expect(await key.version()).toEqual(noted);
+  });
+
+  it('is noted once also by requests at the same time', async () => {
+    const key = await withKey();
+    await Promise.all(Array.from({ length: 6 }, () => key.undecryptable()));
+    expect(await key.version()).toHaveLength(1);
+    expect(await key.view()).toMatchObject({ test_status: 'undecryptable' });
   });
 });

@@ -71,7 +71,7 @@ export function createInstance(options: InstanceOptions): Instance {
   const keys = createKeyService({
     database,
     lock: createOwnerLock({ database: lockDatabase, slots: 4, totalMs: options.lockMs ?? 20_000 }),
-    vault: createVault({ keycloak, recordIsUser: options.recordIsUser ?? false }),
+    vault: createVault({ keycloak, recordIsUser: options.recordIsUser ?? false, log }),
     keyring: createKeyring(options.encryptionKeys),
     providers: PROVIDERS,
     dialer,

@@ -90,6 +90,10 @@ describe('the form of a key', () => {
     expect(refusal(openai, `${longest}a`)).toMatchObject({ code: 'key_too_long', status: 400 });
   });
 
+  it('that is far too long is refused for its length, before its characters are looked at', () => {
+    expect(refusal(openai, `${'a'.repeat(1024 * 1024)} \n…`)).toMatchObject({ code: 'key_too_long' });
+  });
+
   it('never comes back in a refusal', () => {
     const keys = [`${good} x`, `${good}\n`, `wrong-${good}`, `sk-or-v1-${good}`, good.repeat(60), `${good}…`];
     for (const key of keys) expect(JSON.stringify(refusal(openai, key))).not.toContain('a1B2');

@@ -429,8 +429,20 @@ describe('a record that was edited behind our back', () => {
     const owner = `user:${principal.user.id}` as const;
     const pool = (await instance.keys.readPools(owner)).get('openai') ?? [];
     expect(pool.map((key) => [key.enabled, key.open()])).toEqual([[true, undefined]]);
-    await instance.keys.remove(principal, 'openai', undefined, 'r2');
+    expect(await instance.keys.remove(principal, 'openai', undefined, 'r2')).toMatchObject({ deleted: 1 });
     expect((await instance.keys.readPools(owner)).has('openai')).toBe(false);
+  });
+
+  it('counts every value that a deletion of all takes away, damaged ones too', async () => {
+    const { principal } = await withKey();
+    await editRecord(principal.user.id, (attributes) => ({
+      ...attributes,
+      byok_openai: [...(attributes['byok_openai'] ?? []), '{"v":1,"id":', 'typed by hand'],
+    }));
+    expect(await instance.keys.remove(principal, 'openai', undefined, 'r2')).toEqual({
+      message: '3 OpenAI keys deleted.',
+      deleted: 3,
+    });
   });
 
   it('shows a duplicate id once, and the next write removes the older value', async () => {
@@ -446,13 +458,27 @@ describe('a record that was edited behind our back', () => {
     expect(attributes['byok_openai']).toHaveLength(2);
   });
 
-  it('is not used at all when it names another owner', async () => {
-    const { principal } = await withKey();
+  it('is not used at all when it names another owner: nothing is read or written, and the log tells', async () => {
+    const { principal, owner, view } = await withKey();
     await editRecord(principal.user.id, (attributes) => ({ ...attributes, owner: ['user:someone-else'] }));
-    await expect(instance.keys.listKeys(principal.user)).rejects.toThrow('does not belong to');
-    await expect(instance.keys.add(principal, body({}), 'r2')).rejects.toThrow('does not belong to');
-    const attributes = (await recordOf(principal.user.id))?.attributes as Record<string, string[]>;
-    expect(attributes['byok_openai']).toHaveLength(1);
+    const told = await auditOf(principal.user.id);
+    for (const work of [
+      instance.keys.listKeys(principal.user),
+      instance.keys.readPools(owner),
+      instance.keys.add(principal, body({}), 'r2'),
+      instance.keys.remove(principal, 'openai', view.id, 'r3'),
+    ])
+      expect(await codeOf(work)).toBe('key_undecryptable');
+    const record = await recordOf(principal.user.id);
+    expect((record?.attributes as Record<string, string[]>)['byok_openai']).toHaveLength(1);
+    expect(await auditOf(principal.user.id)).toEqual(told);
+    const lines = instance.logged().split('\n');
+    const events = lines.filter(
+      (line) => line.includes('key_undecryptable') && line.includes(record?.id ?? ''),
+    );
+    expect(events.map((line) => JSON.parse(line) as unknown)).toContainEqual(
+      expect.objectContaining({ level: 40, user: principal.user.id, vault_id: record?.id }),
+    );
   });
 
   it('never takes an eleventh key', async () => {

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import {
   coversAddress,
   coversName,
+  isLoopbackHost,
   parseAddress,
   parseEgressRule,
   reachOf,
@@ -210,5 +211,18 @@ describe('egress rules', () => {
     ...['http://host', 'user@host', 'host/path', 'ho st', '[]', '[lan]:80x'],
   ])('refuse "%s" by naming it', (text) => {
     expect(() => parseEgressRule(text)).toThrow(`"${text}"`);
+  });
+});
+
+describe('a loopback host', () => {
+  it.each(['localhost', '127.0.0.1', '127.255.0.9', '::1', '[::1]', '[0:0:0:0:0:0:0:1]'])('is %s', (host) => {
+    expect(isLoopbackHost(host)).toBe(true);
+  });
+
+  it.each([
+    ...['', '0.0.0.0', '10.0.0.1', '128.0.0.1', '::', '[::2]', '[127.0.0.1]', '[::1', '::1%lo'],
+    ...['localhost.example', 'mylocalhost', '127.0.0.1.example', '127.1', '127.0.0.999', '2130706433'],
+  ])('is not %j', (host) => {
+    expect(isLoopbackHost(host)).toBe(false);
   });
 });

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import pg from 'pg';
-import { endKeycloak, startKeycloak } from '../../src/cli/quickstart/keycloak.ts';
-import { KEYCLOAK_FOLDER, keycloakHome } from '../../src/cli/quickstart/keycloak-archive.ts';
+import { endKeycloak, keycloakDataFolder, startKeycloak } from '../../src/cli/quickstart/keycloak.ts';
+import { KEYCLOAK_FOLDER } from '../../src/cli/quickstart/keycloak-archive.ts';
 import { takeLock } from '../../src/cli/quickstart/lock.ts';
 import {
   endLeftoverPostgres,
@@ -37,7 +37,6 @@ type Servers = Omit<ServersInUse, 'template'>;
 export const TEST_DATA_DIR = path.resolve(import.meta.dirname, '..', '..', '.data', 'test');
 const RUNS = path.join(TEST_DATA_DIR, 'runs');
 const SERVERS_FILE = path.join(TEST_DATA_DIR, 'servers.json');
-const KEYCLOAK_HOME = keycloakHome(TEST_DATA_DIR);
 
 /**
  * Starts Postgres and Keycloak for this run, or joins those of a run that is under way: two runs in one
@@ -126,7 +125,7 @@ async function startServers(say: (text: string) => void): Promise<Servers> {
 async function stopServers(): Promise<void> {
   rmSync(SERVERS_FILE, { force: true });
   await Promise.all([
-    endKeycloak(KEYCLOAK_HOME),
+    endKeycloak(TEST_DATA_DIR),
     endLeftoverPostgres(path.join(TEST_DATA_DIR, 'postgres', 'data')),
   ]);
 }
@@ -173,7 +172,7 @@ export function withDatabase(url: string, name: string): string {
  * that was made right after the import, and that is made anew when a realm file changes.
  */
 async function startTestKeycloak(say: (text: string) => void) {
-  const state = path.join(KEYCLOAK_HOME, 'data', 'h2');
+  const state = keycloakDataFolder(TEST_DATA_DIR);
   const fresh = path.join(TEST_DATA_DIR, `realms-${hashOfRealms()}`);
   rmSync(state, { recursive: true, force: true });
   if (existsSync(fresh)) cpSync(fresh, state, { recursive: true });

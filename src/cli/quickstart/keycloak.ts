@@ -6,7 +6,7 @@ import { fetch } from 'undici';
 import { runToEnd, startChild, tailOf, type Child } from './child.ts';
 import { installKeycloak, KEYCLOAK_FOLDER, keycloakHome } from './keycloak-archive.ts';
 import { choosePort } from './ports.ts';
-import { endProcess, isAlive, listProcesses } from './processes.ts';
+import { endProcess, isAlive, listProcesses, type ProcessInfo } from './processes.ts';
 import type { Secrets } from './secrets.ts';
 import { StartError } from '../start-error.ts';
 
@@ -31,6 +31,7 @@ export interface RunningKeycloak {
   readonly port: number;
   /** Health lies there, on loopback; it must not be reachable by users. */
   readonly managementPort: number;
+  /** Of the JVM: kc.sh may stand between us and it. */
   readonly pid: number;
   readonly ended: Promise<string>;
   stop(): Promise<void>;
@@ -51,7 +52,7 @@ export async function startKeycloak(options: KeycloakOptions): Promise<RunningKe
   const env = inheritedEnvironment(options.environment);
   await requireJava(env, options.dataDir);
   const home = keycloakHome(options.dataDir);
-  await endKeycloak(home);
+  await endKeycloak(options.dataDir);
   const port = await choosePort(options.port, 'KEYCLOAK_PORT');
   const managementPort = await choosePort(0, 'KEYCLOAK_PORT');
   await installKeycloak({ ...options, home, env });
@@ -59,7 +60,7 @@ export async function startKeycloak(options: KeycloakOptions): Promise<RunningKe
   await prepareImport(home, realmValues);
   const logFile = path.join(options.dataDir, 'keycloak.log');
   const url = `http://localhost:${port}`;
-  const isFirst = !existsSync(path.join(home, 'data', 'h2'));
+  const isFirst = !existsSync(keycloakDataFolder(options.dataDir));
   options.note(isFirst ? 'starting for the first time: it builds itself and imports the realms' : 'starting');
   const child = await startChild({
     command: path.join(home, 'bin', 'kc.sh'),
@@ -68,27 +69,37 @@ export async function startKeycloak(options: KeycloakOptions): Promise<RunningKe
       ...env,
       ...realmValues,
       JAVA_OPTS_APPEND: JAVA_OPTIONS,
+      KC_DB_URL: databaseUrl(options.dataDir),
       KC_BOOTSTRAP_ADMIN_USERNAME: BOOTSTRAP_ADMIN,
       KC_BOOTSTRAP_ADMIN_PASSWORD: options.secrets.get('keycloak-admin'),
     },
     cwd: home,
     logFile,
   });
-  const server = {
-    url,
-    port,
-    managementPort,
-    pid: child.pid,
-    ended: child.ended,
-    stop: () => endKeycloak(home),
-  };
+  const stop = () => endKeycloak(options.dataDir);
   try {
     await untilReady(managementPort, child, logFile, options.signal);
-    return server;
+    const pid = jvmOf(home)?.pid ?? child.pid;
+    return { url, port, managementPort, pid, ended: child.ended, stop };
   } catch (error) {
-    await server.stop();
+    await stop();
     throw error;
   }
+}
+
+/** Where Keycloak keeps its realms, whichever version of it runs. */
+export function keycloakDataFolder(dataDir: string): string {
+  return path.join(dataDir, 'keycloak-data');
+}
+
+/**
+ * Keycloak's own default lies inside the folder of its version, and lets other processes join in
+ * (AUTO_SERVER): for that the JVM listens on one more port, which nobody needs. The other settings are the ones
+ * that Keycloak adds to its own (its schema has columns named VALUE; it closes the database itself).
+ */
+function databaseUrl(dataDir: string): string {
+  const settings = ['AUTO_SERVER=FALSE', 'NON_KEYWORDS=VALUE', 'DB_CLOSE_ON_EXIT=FALSE', 'DB_CLOSE_DELAY=0'];
+  return [`jdbc:h2:file:${path.join(keycloakDataFolder(dataDir), 'keycloakdb')}`, ...settings].join(';');
 }
 
 /** The names in capitals that a realm file takes from the environment, without those that have a default. */
@@ -97,16 +108,11 @@ export function placeholdersOf(realmFile: string): string[] {
 }
 
 /**
- * Ends every process of the Keycloak in `home`, whoever started it. The JVM names its home on the command
- * line; the script around it ends with it.
+ * Ends every process of a Keycloak in the data directory, whichever its version and whoever started it. The
+ * JVM names its home on the command line; the script around it ends with it.
  */
-export async function endKeycloak(home: string): Promise<void> {
-  const script = path.join(home, 'bin', 'kc.sh');
-  // kc.sh spells its home that way.
-  const homeOption = `-Dkc.home.dir=${home}/bin/..`;
-  const own = listProcesses().filter(
-    ({ argv }) => argv.includes(homeOption) || argv.slice(0, 3).includes(script),
-  );
+export async function endKeycloak(dataDir: string): Promise<void> {
+  const own = listProcesses().filter(({ argv }) => isKeycloakOf(dataDir, argv));
   const ended = await Promise.all(
     own.map(({ pid }) =>
       endProcess(pid, [
@@ -115,7 +121,21 @@ export async function endKeycloak(home: string): Promise<void> {
       ]),
     ),
   );
-  if (ended.includes(false)) throw new StartError(`Keycloak in ${home} does not end.`);
+  if (ended.includes(false)) throw new StartError(`Keycloak in ${dataDir} does not end.`);
+}
+
+const HOME_OPTION = '-Dkc.home.dir=';
+
+function isKeycloakOf(dataDir: string, argv: readonly string[]): boolean {
+  const [shell = '', script = ''] = argv;
+  const homes = path.join(dataDir, 'keycloak-');
+  const isScript = path.basename(shell) === 'sh' && script.startsWith(homes) && script.endsWith('/bin/kc.sh');
+  return isScript || argv.some((part) => part.startsWith(`${HOME_OPTION}${homes}`));
+}
+
+/** The JVM of the Keycloak in `home`; kc.sh spells its home that way. */
+function jvmOf(home: string): ProcessInfo | undefined {
+  return listProcesses().find(({ argv }) => argv.includes(`${HOME_OPTION}${home}/bin/..`));
 }
 
 function inheritedEnvironment(environment: Record<string, string | undefined>): Record<string, string> {

@@ -1,0 +1,42 @@
+import { z } from 'zod';
+
+/*
+ * What an answer must look like to be shown when it comes from an address that is not public. A user can point
+ * a key at anything there, so only what no other service would say by chance may pass.
+ */
+
+const Choice = z.looseObject({ message: z.looseObject({}) }).or(z.looseObject({ delta: z.looseObject({}) }));
+
+/** A chat completion. A chunk without choices carries the usage at the end of a stream, and says what it is. */
+const ChatAnswer = z
+  .looseObject({ choices: z.array(Choice).min(1) })
+  .or(z.looseObject({ choices: z.array(z.never()), object: z.literal('chat.completion.chunk') }));
+
+/** An error, reduced to the members that the protocol has: anything else that lies beside them is dropped. */
+const ProtocolError = z.object({
+  error: z.object({
+    message: z.string(),
+    type: z.string().nullish(),
+    param: z.string().nullish(),
+    code: z.union([z.string(), z.number()]).nullish(),
+  }),
+});
+
+/** True for a chat completion or a chunk of one. */
+export function isChatAnswer(value: unknown): boolean {
+  return ChatAnswer.safeParse(value).success;
+}
+
+/** An error of the protocol with nothing beside it; undefined when it is not shaped like one. */
+export function findProtocolError(value: unknown): z.output<typeof ProtocolError> | undefined {
+  return ProtocolError.safeParse(value).data;
+}
+
+/** The value of a JSON text; undefined when it is none (which no JSON text means). */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return undefined;
+  }
+}

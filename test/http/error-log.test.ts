@@ -1,0 +1,71 @@
+import { once } from 'node:events';
+import { Writable } from 'node:stream';
+import { describe, expect, it } from '@jest/globals';
+import express from 'express';
+import supertest from 'supertest';
+import { errorHandler } from '../../src/http/error-handler.ts';
+import { requestContext } from '../../src/http/request-context.ts';
+import { AppError, databaseUnavailable, keycloakUnavailable } from '../../src/lib/errors.ts';
+import { createLog } from '../../src/lib/log.ts';
+
+/** What the log says of a request that failed with `thrown`, beside the line that each request gets. */
+async function loggedFor(thrown: unknown): Promise<Record<string, unknown>[]> {
+  const lines: Record<string, unknown>[] = [];
+  const sink = new Writable({
+    write(chunk: Buffer, _encoding, done) {
+      const line = JSON.parse(chunk.toString()) as Record<string, unknown>;
+      if (line['event'] === 'request') sink.emit('over');
+      else lines.push(line);
+      done();
+    },
+  });
+  const over = once(sink, 'over');
+  const app = express();
+  app.use(requestContext(createLog('info', sink), () => undefined));
+  app.use(() => {
+    throw thrown;
+  });
+  app.use(errorHandler([]));
+  await supertest(app).get('/');
+  await over;
+  return lines;
+}
+
+const WARN = 40;
+const ERROR = 50;
+
+describe('the log of a failed request', () => {
+  it.each([
+    [keycloakUnavailable(undefined), 'keycloak_unavailable'],
+    [databaseUnavailable(undefined), 'database_unavailable'],
+    [new AppError('busy', 'Later.'), 'busy'],
+    [new AppError('upstream_unreachable', 'Away.'), 'upstream_unreachable'],
+    [new AppError('upstream_timeout', 'Slow.'), 'upstream_timeout'],
+  ])('has one warning for what is expected to happen (%#)', async (error, code) => {
+    const lines = await loggedFor(error);
+    expect(lines).toMatchObject([
+      { level: WARN, code, detail: error.detail, causes: [], msg: 'request failed' },
+    ]);
+  });
+
+  it('names the causes in their order, without a stack', async () => {
+    const root = Object.assign(new AggregateError([], ''), { code: 'ECONNREFUSED' });
+    const failed = new TypeError('fetch failed', { cause: root });
+    const [line] = await loggedFor(keycloakUnavailable(failed));
+    expect(line).toMatchObject({ level: WARN, causes: ['fetch failed', 'ECONNREFUSED'] });
+    expect(JSON.stringify(line)).not.toMatch(/stack|error-log\.test|\n/);
+  });
+
+  it('survives causes that go round in a circle, and causes that are no errors', async () => {
+    const circle = new Error('again');
+    circle.cause = circle;
+    expect((await loggedFor(databaseUnavailable(circle)))[0]?.['causes']).toHaveLength(10);
+    expect((await loggedFor(databaseUnavailable('a text')))[0]?.['causes']).toEqual(['a text']);
+  });
+
+  it('keeps a fault of our own as an error with its stack', async () => {
+    const [line] = await loggedFor(new TypeError('a fault'));
+    expect(line).toMatchObject({ level: ERROR, err: { message: 'a fault' } });
+    expect((line?.['err'] as { stack: string }).stack).toContain('error-log.test');
+  });
+});

@@ -1,0 +1,127 @@
+import { once } from 'node:events';
+import type { IncomingMessage } from 'node:http';
+import { setTimeout as rest } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { z } from 'zod';
+import { isAppError } from '../../src/lib/errors.ts';
+import { createDatabase, stack } from '../support/stack.ts';
+import { createInstance, principalOf, randomEncryptionKey, randomKey, type Instance } from './instance.ts';
+import { createRelay, type Relay } from './keycloak-relay.ts';
+
+const LIMIT_MS = 3_000;
+/** For the last statements of a write that has run out of time, on a busy machine. */
+const TO_FINISH_MS = 1_500;
+
+let direct: Instance;
+let relay: Relay;
+let relayedOptions: Parameters<typeof createInstance>[0];
+const opened: Instance[] = [];
+
+beforeAll(async () => {
+  const { appUrl } = await createDatabase();
+  relay = await createRelay(stack.keycloak.url);
+  const options = {
+    databaseUrl: appUrl,
+    keycloakUrl: stack.keycloak.url,
+    realm: stack.keycloak.vaultRealm,
+    client: stack.keycloak.vaultClient,
+    encryptionKeys: [randomEncryptionKey()],
+  };
+  direct = createInstance(options);
+  opened.push(direct);
+  relayedOptions = { ...options, keycloakUrl: relay.url, lockMs: LIMIT_MS };
+});
+
+afterEach(() => {
+  relay.before(() => 'pass');
+  relay.after(() => 'pass');
+});
+
+afterAll(async () => {
+  await Promise.all(opened.map((each) => each.close()));
+  await relay.close();
+});
+
+/** An instance that reaches Keycloak by way of the relay and has no token yet. */
+function relayed(): Instance {
+  const made = createInstance(relayedOptions);
+  opened.push(made);
+  return made;
+}
+
+const openaiKey = () => ({ provider: 'openai', key: randomKey(), label: null, endpoint: null });
+const isToken = (call: IncomingMessage) => call.url?.endsWith('/token') === true;
+const isChange = (call: IncomingMessage) => call.url?.includes('/users') === true && call.method !== 'GET';
+
+async function refusedWithin(work: Promise<unknown>, limitMs: number): Promise<string> {
+  const startedMs = performance.now();
+  const error: unknown = await work.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  expect(performance.now() - startedMs).toBeLessThan(limitMs);
+  if (!isAppError(error)) throw new Error('expected an AppError', { cause: error });
+  return error.code;
+}
+
+async function actionsOf(userId: string): Promise<string[]> {
+  const rows = await direct.database.withOwner(`user:${userId}`, (sql) =>
+    sql.rows(z.object({ action: z.string() }), 'SELECT action FROM audit_events ORDER BY id'),
+  );
+  return rows.map((row) => row.action);
+}
+
+describe('a write whose time runs out', () => {
+  it('while each call to Keycloak is slow, is answered in time and begins no change', async () => {
+    const principal = principalOf();
+    const changes: string[] = [];
+    relay.before((call) => {
+      if (isChange(call)) changes.push(String(call.method));
+      return 'pass';
+    });
+    relay.after(() => rest(1_200, 'pass' as const));
+    const add = relayed().keys.add(principal, openaiKey(), 'r1');
+    expect(await refusedWithin(add, LIMIT_MS + TO_FINISH_MS)).toBe('busy');
+    expect(changes).toEqual([]);
+  });
+
+  it('in the middle of a change cuts it off, tells the trail, and leaves the lock free', async () => {
+    const principal = principalOf();
+    const { key: first } = await direct.keys.add(principal, openaiKey(), 'r1');
+    const cutOff: Promise<unknown>[] = [];
+    relay.before((call) => {
+      if (!isChange(call)) return 'pass';
+      cutOff.push(once(call.socket, 'close'));
+      return 'hold';
+    });
+    const add = relayed().keys.add(principal, openaiKey(), 'r2');
+    expect(await refusedWithin(add, LIMIT_MS + TO_FINISH_MS)).toBe('keycloak_unavailable');
+    expect(cutOff).toHaveLength(1);
+    await Promise.all(cutOff);
+    expect(await actionsOf(principal.user.id)).toEqual(['key.added', 'key.added', 'key.add_unconfirmed']);
+    const { key: next } = await direct.keys.add(principal, openaiKey(), 'r3');
+    const listed = await direct.keys.listKeys(principal.user);
+    expect(listed.map((key) => key.id)).toEqual([first.id, next.id]);
+    expect(cutOff).toHaveLength(1);
+  });
+
+  it('while it waits for a token, sends nothing when the token comes after all', async () => {
+    const late = Promise.withResolvers<undefined>();
+    const calls: string[] = [];
+    relay.before((call) => {
+      calls.push(isToken(call) ? 'token' : String(call.url));
+      return 'pass';
+    });
+    relay.after(async (call) => {
+      if (isToken(call)) await late.promise;
+      return 'pass' as const;
+    });
+    const instance = relayed();
+    const add = instance.keys.add(principalOf(), openaiKey(), 'r1');
+    expect(await refusedWithin(add, LIMIT_MS + TO_FINISH_MS)).toBe('keycloak_unavailable');
+    late.resolve(undefined);
+    const other = principalOf();
+    expect(await instance.keys.listKeys(other.user)).toEqual([]);
+    expect(calls).toEqual(['token', expect.stringContaining(other.user.id)]);
+  });
+});
