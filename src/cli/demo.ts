@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { fetch } from 'undici';
+import { fetch, type Headers } from 'undici';
 import { z } from 'zod';
 
 export interface DemoOptions {
@@ -7,6 +7,7 @@ export interface DemoOptions {
   cookieName: string;
   /** The session of a user of tier Starter or higher. */
   session: string;
+  username: string;
   print: (text: string) => void;
 }
 
@@ -17,38 +18,57 @@ const Added = z.object({ key: z.object({ id: z.string() }) });
 const QUESTION = { role: 'user', content: 'Who pays for this answer?' };
 
 /**
- * Walks the main job against a running stack, printing each call with its answer: chat on the system
- * default, add a key, chat on that key (whole and streamed), take the key away again.
- * @throws Error when a call fails.
+ * Walks the main job against a running stack, printing each call with its answer and who paid: chat, add a
+ * key, chat on it (whole and streamed), take the key away again.
+ * @throws Error when a call fails, or when somebody else pays than should.
  */
 export async function walkDemo(options: DemoOptions): Promise<void> {
+  const { print } = options;
   const call = caller(options);
-  options.print('Signed in as "starter" through Keycloak.\n');
+  const chat = async (title: string, stream: boolean): Promise<Payer> => {
+    const body = { model: 'demo', stream, messages: [QUESTION] };
+    const { headers } = await call(title, 'POST', '/v1/chat/completions', body);
+    const payer = { scope: headers.get('x-ops-key-scope'), keyId: headers.get('x-ops-key-id') };
+    print(
+      `=> ${payer.scope === 'personal' ? `My own key ${String(payer.keyId)} paid.` : 'The system paid.'}\n`,
+    );
+    return payer;
+  };
+  print(`Signed in as "${options.username}" through Keycloak.\n`);
   await call('Who am I?', 'GET', '/api/v1/me');
   await call('Which key would answer?', 'GET', '/api/v1/byok/route?model=demo');
-  await call('Chat without a key of my own: the system pays.', 'POST', '/v1/chat/completions', {
-    model: 'demo',
-    messages: [QUESTION],
-  });
+  const before = await chat('Chat. Who pays?', false);
   const added = await call('Add a key.', 'POST', '/api/v1/byok/keys/add', {
     provider: 'demo',
     key: `demo-${randomBytes(12).toString('hex')}`,
     label: 'Made by npm run demo',
   });
-  const { key } = Added.parse(JSON.parse(added));
+  const { key } = Added.parse(JSON.parse(added.text));
   try {
     await call('Which key would answer now?', 'GET', '/api/v1/byok/route?model=demo');
     for (const stream of [false, true]) {
-      const title = stream ? 'The same, streamed.' : 'Chat on my own key: I pay.';
-      await call(title, 'POST', '/v1/chat/completions', { model: 'demo', stream, messages: [QUESTION] });
+      const payer = await chat(stream ? 'The same, streamed.' : 'Chat again. Who pays now?', stream);
+      // With keys of their own from before, a user's keys take turns; without, it must be the new one.
+      const isRight = payer.scope === 'personal' && (before.scope === 'personal' || payer.keyId === key.id);
+      if (!isRight) throw new Error('The new key did not pay, although it should have.');
     }
   } finally {
     await call('Take the key away again.', 'DELETE', `/api/v1/byok/keys/demo?key_id=${key.id}`);
   }
 }
 
+interface Payer {
+  scope: string | null;
+  keyId: string | null;
+}
+
 function caller({ appUrl, cookieName, session, print }: DemoOptions) {
-  return async (title: string, method: string, path: string, body?: unknown): Promise<string> => {
+  return async (
+    title: string,
+    method: string,
+    path: string,
+    body?: unknown,
+  ): Promise<{ text: string; headers: Headers }> => {
     print(`# ${title}`);
     print(`${method} ${appUrl}${path}${body === undefined ? '' : `\n${JSON.stringify(body)}`}`);
     const response = await fetch(`${appUrl}${path}`, {
@@ -67,7 +87,7 @@ function caller({ appUrl, cookieName, session, print }: DemoOptions) {
     }
     print(`${shortened(text)}\n`);
     if (!response.ok) throw new Error(`${method} ${path} answered ${response.status}`);
-    return text;
+    return { text, headers: response.headers };
   };
 }
 

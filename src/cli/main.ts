@@ -10,6 +10,8 @@ import { listenForStop } from './signals.ts';
  */
 
 const cwd = process.cwd();
+/** A user whom the README gives no key, so that the walk begins with the system paying. */
+const DEMO_WALKER = 'professional';
 
 /** The process's environment over `.env`. Read once a command runs. */
 function environment(): Environment {
@@ -77,7 +79,7 @@ program
   .action(async () => {
     const { demoSession } = await import('./session.ts');
     const { walkDemo } = await import('./demo.ts');
-    await walkDemo({ ...(await demoSession(environment(), cwd, 'starter')), print });
+    await walkDemo({ ...(await demoSession(environment(), cwd, DEMO_WALKER)), username: DEMO_WALKER, print });
   });
 
 try {

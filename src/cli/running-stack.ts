@@ -2,7 +2,7 @@ import type { Environment } from '../config.ts';
 import { dataDirOf } from './quickstart/data-dir.ts';
 import { createSecrets } from './quickstart/secrets.ts';
 import { getStackFile, hasStackFile } from './quickstart/stack-file.ts';
-import { settingOf } from './settings.ts';
+import { layOver, settingOf } from './settings.ts';
 
 /**
  * The settings of this installation, for commands beside it: what is configured, and what `npm start` started.
@@ -14,8 +14,7 @@ export function settingsOfRunning(environment: Environment, cwd: string): Enviro
   const stack = getStackFile(dataDir);
   const secrets = createSecrets(dataDir);
   const isOwnKeycloak = stack.admin_user !== null;
-  return {
-    ...environment,
+  return layOver(environment, {
     DATABASE_URL: stack.database_url,
     ...(isOwnKeycloak && {
       KEYCLOAK_URL: stack.keycloak_url,
@@ -23,5 +22,5 @@ export function settingsOfRunning(environment: Environment, cwd: string): Enviro
       KEYCLOAK_SERVICE_CLIENT_SECRET: secrets.get('keycloak-service-client'),
       KEYCLOAK_VAULT_CLIENT_SECRET: secrets.get('keycloak-vault-client'),
     }),
-  };
+  });
 }

@@ -18,6 +18,14 @@ export function withoutEmpty(environment: Environment): Environment {
   return Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== ''));
 }
 
+/** Lays settings over an environment; each takes the place of its NAME_FILE too, since only one of the two may be set. */
+export function layOver(environment: Environment, own: Environment): Environment {
+  const kept = Object.entries(environment).filter(
+    ([name]) => !(name.endsWith('_FILE') && name.slice(0, -5) in own),
+  );
+  return { ...Object.fromEntries(kept), ...own };
+}
+
 /** @throws StartError when the configuration is a deployment's. @param command as people type it. */
 export function refuseDeployment(environment: Environment, command: string): void {
   if (!environment['DEPLOY_ENV']) return;

@@ -1,7 +1,7 @@
 import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import { error, ok, warning, type Finding } from './finding.ts';
 
-/** Admin events tell the app that a user was changed or a key was revoked in the console. */
+/** Admin events tell the app that a user was changed or signed out in the console. */
 export async function checkEvents(admin: KeycloakAdmin, use: { holdsKeys: boolean }): Promise<Finding[]> {
   const events = await admin.call((client) => client.realms.getConfigEvents({ realm: admin.realm }));
   const check = `admin events of realm ${admin.realm}`;
@@ -11,7 +11,7 @@ export async function checkEvents(admin: KeycloakAdmin, use: { holdsKeys: boolea
       ? ok(check, 'are saved')
       : error(
           check,
-          'are not saved: the app would not see that a user was disabled or a key revoked',
+          'are not saved: the app would not see at once what an administrator changes',
           `${where}: turn "Save events" on`,
         );
   const holdsCiphertext = use.holdsKeys && events.adminEventsDetailsEnabled === true;

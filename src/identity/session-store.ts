@@ -21,6 +21,7 @@ const MARKER_LIFETIME = '1 hour';
 export function createSessionStore(database: Database) {
   return {
     ...createSessionRows(database),
+    ...createSessionDeletions(database),
     ...createLogoutMarkers(database),
     ...createSeenLogoutTokens(database),
 
@@ -33,26 +34,7 @@ export function createSessionStore(database: Database) {
 }
 
 function createSessionRows(database: Database) {
-  async function deleteWhere(condition: string, values: unknown[]): Promise<string[]> {
-    const rows = await database.rows(Sid, `DELETE FROM sessions WHERE ${condition} RETURNING sid`, values);
-    return rows.map((row) => row.sid);
-  }
-
   return {
-    deleteSession: (sessionId: string) => deleteWhere('sid = $1', [sessionId]),
-    deleteOfUser: (userId: string, notAfterMs: number) =>
-      deleteWhere(`sess ->> 'userId' = $1 AND (sess ->> 'signedInAtMs')::double precision <= $2`, [
-        userId,
-        notAfterMs,
-      ]),
-    deleteOfEveryone: (notAfterMs: number) =>
-      deleteWhere(`(sess ->> 'signedInAtMs')::double precision <= $1`, [notAfterMs]),
-    deleteOfKeycloakSessions: (ids: string[], notAfterMs: number) =>
-      deleteWhere(
-        `sess ->> 'keycloakSessionId' = ANY($1) AND (sess ->> 'signedInAtMs')::double precision <= $2`,
-        [ids, notAfterMs],
-      ),
-
     /** The session as its row has it now. */
     async findSession(sessionId: string): Promise<SessionContent | undefined> {
       const rows = await database.rows(
@@ -94,6 +76,30 @@ function createSessionRows(database: Database) {
       );
       return rows.map((row) => row.id);
     },
+  };
+}
+
+/** Each answers the ids of the rows that went. */
+function createSessionDeletions(database: Database) {
+  async function deleteWhere(condition: string, values: unknown[]): Promise<string[]> {
+    const rows = await database.rows(Sid, `DELETE FROM sessions WHERE ${condition} RETURNING sid`, values);
+    return rows.map((row) => row.sid);
+  }
+
+  return {
+    deleteSession: (sessionId: string) => deleteWhere('sid = $1', [sessionId]),
+    deleteOfUser: (userId: string, notAfterMs: number) =>
+      deleteWhere(`sess ->> 'userId' = $1 AND (sess ->> 'signedInAtMs')::double precision <= $2`, [
+        userId,
+        notAfterMs,
+      ]),
+    deleteOfEveryone: (notAfterMs: number) =>
+      deleteWhere(`(sess ->> 'signedInAtMs')::double precision <= $1`, [notAfterMs]),
+    deleteOfKeycloakSessions: (ids: string[], notAfterMs: number) =>
+      deleteWhere(
+        `sess ->> 'keycloakSessionId' = ANY($1) AND (sess ->> 'signedInAtMs')::double precision <= $2`,
+        [ids, notAfterMs],
+      ),
   };
 }
 

@@ -87,6 +87,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
       await settle((done) => {
         request.session.save(done);
       });
+      keepFromSavingAgain(request.session);
       return { ...content, id: request.sessionID };
     },
     discard: (request) =>
@@ -98,6 +99,18 @@ export function createSessions(deps: SessionsDeps): Sessions {
       store.close();
     },
   };
+}
+
+/**
+ * The library does not notice that a regenerated session was saved, and saves it once more when the answer
+ * ends: by then a logout may have deleted the row, and the session would be back.
+ */
+function keepFromSavingAgain(session: Request['session']): void {
+  const save = (done?: (error?: unknown) => void) => {
+    done?.();
+    return session;
+  };
+  Object.defineProperty(session, 'save', { value: save });
 }
 
 /** Turns a callback of the session library into a promise; what its store reports is the database. */

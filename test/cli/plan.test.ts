@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { planStart, startedSettings, demoSettings } from '../../src/cli/quickstart/plan.ts';
-import { readSettings, refuseDeployment, withoutEmpty } from '../../src/cli/settings.ts';
+import { layOver, readSettings, refuseDeployment, withoutEmpty } from '../../src/cli/settings.ts';
 
 const generated = { ENCRYPTION_KEY: `${'A'.repeat(43)}=`, SESSION_SECRET: 's'.repeat(32) };
 const ownKeycloak = {
@@ -93,5 +93,20 @@ describe('the settings of what was started', () => {
   it('leave alone what was not started', () => {
     const secrets = { get: () => 'secret', has: () => false, fileOf: () => '' };
     expect(withoutEmpty(startedSettings({}, secrets))).toEqual({});
+  });
+});
+
+describe('settings laid over an environment', () => {
+  it('take the place of their NAME_FILE too', () => {
+    const environment = {
+      DATABASE_URL_FILE: '/run/secrets/database',
+      SESSION_SECRET_FILE: '/run/secrets/session',
+      PORT: '1',
+    };
+    expect(layOver(environment, { DATABASE_URL: 'postgres://x', PORT: '2' })).toEqual({
+      SESSION_SECRET_FILE: '/run/secrets/session',
+      DATABASE_URL: 'postgres://x',
+      PORT: '2',
+    });
   });
 });

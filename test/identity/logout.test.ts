@@ -50,6 +50,32 @@ describe('a logout while a sign-in is under way', () => {
     expect(await countSessions(user.id)).toBe(0);
   });
 
+  it('finds the session written once: nothing saves it again after the look for logouts', async () => {
+    const user = await createUser();
+    const owner = new pg.Client({ connectionString: app.databaseUrl.ownerUrl });
+    await owner.connect();
+    try {
+      await owner.query(`
+        CREATE TABLE session_writes (sid text);
+        CREATE FUNCTION note_write() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+          $$ BEGIN INSERT INTO public.session_writes VALUES (NEW.sid); RETURN NEW; END $$;
+        CREATE TRIGGER note_write BEFORE INSERT OR UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION note_write()`);
+      const browser = createBrowser();
+      for (const time of ['first', 'second']) {
+        const callback = await walkToCallback(browser, `${app.publicUrl}/auth/login`, user);
+        await browser.get(callback);
+        expect((await browser.get(`${app.publicUrl}/api/v1/me`)).status).toBe(200);
+        const { rowCount } = await owner.query('DELETE FROM session_writes');
+        expect([time, rowCount]).toEqual([time, 1]);
+      }
+    } finally {
+      await owner.query(
+        'DROP TRIGGER note_write ON sessions; DROP FUNCTION note_write; DROP TABLE session_writes',
+      );
+      await owner.end();
+    }
+  });
+
   it('wins at whatever moment it comes', async () => {
     const admin = await adminClient();
     const user = await createUser();

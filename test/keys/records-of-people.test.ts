@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { z } from 'zod';
 import { adminClient, createDatabase, stack } from '../support/stack.ts';
 import { createInstance, principalOf, randomEncryptionKey, randomKey, type Instance } from './instance.ts';
 
@@ -77,6 +78,17 @@ describe('one realm for people and keys', () => {
 
     await instance.keys.remove(principal, 'openai', undefined, 'r2');
     expect(await admin.users.findOne({ id })).toEqual(before);
+  });
+
+  it('counts nobody as an owner of a record who never added a key', async () => {
+    const admin = await adminClient(realm);
+    const { id } = await admin.users.create({ username: 'keyless', enabled: true });
+    expect(await instance.keys.listKeys(principalOf(id).user)).toEqual([]);
+    const owner = `user:${id}`;
+    const rows = await instance.database.withOwner(owner, (sql) =>
+      sql.rows(z.object({}), 'SELECT FROM owners'),
+    );
+    expect(rows).toEqual([]);
   });
 
   it('makes no user for a person who is not there', async () => {

@@ -14,7 +14,7 @@ import { startPostgres, type RunningPostgres } from './postgres.ts';
 import type { RunSteps, Step } from './progress.ts';
 import { addDemo, setWebClientAddresses, signInAsBootstrapAdmin } from './realm-setup.ts';
 import type { Secrets } from './secrets.ts';
-import { readSettings, withoutEmpty } from '../settings.ts';
+import { readSettings, withoutEmpty, layOver } from '../settings.ts';
 import { demoSettings, startedSettings, type Plan } from './plan.ts';
 
 export interface Start {
@@ -48,14 +48,13 @@ export async function startEverything(start: Start, running: Running): Promise<v
   const addresses = config.port === 0 ? addressesOn(port, start.environment) : config;
   await startServers(start, running, { publicUrl: addresses.publicUrl, internalUrl: addresses.internalUrl });
   start.stop.throwIfAborted();
-  const settings: Environment = {
-    ...start.environment,
+  const settings = layOver(start.environment, {
     ...startedSettings(running, start.secrets),
     PORT: port,
     METRICS_PORT: metricsPort,
     PUBLIC_URL: addresses.publicUrl,
     INTERNAL_URL: addresses.internalUrl,
-  };
+  });
   running.settings = settings;
   await start.runSteps([{ title: 'Ops Center', run: (note) => bringUpApp(start, running, settings, note) }]);
 }
@@ -161,6 +160,12 @@ async function bringUpApp(
   running.log = createWriteStream(path.join(start.dataDir, 'app.log'), { flags: 'a', mode: 0o600 });
   running.server = await startServer(config, {
     log: createLog(config.logLevel, running.log),
-    ownAddresses: running.keycloak ? [{ host: '127.0.0.1', port: running.keycloak.managementPort }] : [],
+    ownAddresses: ownListeners(running),
   });
+}
+
+/** Listeners of ours that no setting names; users' endpoints must not lead there. */
+function ownListeners({ keycloak, demoUpstream }: Running): { host: string; port: number }[] {
+  const ports = [keycloak?.managementPort, demoUpstream && Number(new URL(demoUpstream.url).port)];
+  return ports.flatMap((port) => (port === undefined ? [] : [{ host: '127.0.0.1', port }]));
 }
