@@ -21,6 +21,7 @@ import { createKeyring, type Keyring } from './lib/keyring.ts';
 import { createLog, type Log } from './lib/log.ts';
 import { pendingMigrations, runMigrations } from './lib/migrations.ts';
 import { PROVIDERS } from './providers/index.ts';
+import { UnfitError } from './lib/errors.ts';
 
 /** What a test or the quick start may put in the place of what the configuration would build. */
 export interface ContextOverrides {
@@ -267,7 +268,7 @@ const NameRow = z.object({ name: z.string() });
 async function refusePending(database: Database): Promise<void> {
   const pending = await pendingMigrations((text) => database.rows(NameRow, text));
   if (pending.length === 0) return;
-  throw new Error(
+  throw new UnfitError(
     `The database lacks ${pending.join(', ')}. Set MIGRATION_DATABASE_URL, or run "npm run ops -- migrate".`,
   );
 }

@@ -99,7 +99,8 @@ export const SETTINGS = {
   METRICS_PORT: {
     schema: port,
     fallback: '9464',
-    about: 'Metrics and health details, on loopback unless HOST says otherwise; in the quick start 0 picks a free port.',
+    about:
+      'Metrics and health details, on loopback unless HOST says otherwise; in the quick start 0 picks a free port.',
   },
   LOG_LEVEL: {
     schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
@@ -122,7 +123,8 @@ export const SETTINGS = {
     schema: postgresAddress,
     secret: true,
     quickStart: 'started',
-    about: 'Address of Postgres, as the role that owns the schema. Unset: pending migrations refuse the start.',
+    about:
+      'Address of Postgres, as the role that owns the schema. Unset: pending migrations refuse the start.',
   },
   POSTGRES_PORT: {
     schema: port,
@@ -220,7 +222,8 @@ export const SETTINGS = {
     schema: z.string().min(1),
     secret: true,
     quickStart: 'the demo upstream',
-    about: "The system default's key. Unset when deployed: no system default. Set, it needs a model to pay for.",
+    about:
+      "The system default's key. Unset when deployed: no system default. Set, it needs a model to pay for.",
   },
   DEFAULT_LLM_BASE_URL: {
     schema: webAddress,

@@ -1,5 +1,5 @@
 import { ConfigError } from '../config.ts';
-import { isAppError } from '../lib/errors.ts';
+import { isAppError, UnfitError } from '../lib/errors.ts';
 import { StartError } from './start-error.ts';
 
 /** @throws StartError when this is not the Node that the project is written for. */
@@ -12,7 +12,8 @@ export function refuseOldNode(version: string): void {
 
 /** An error as the person at the terminal should read it; only one that nobody foresaw shows its stack. */
 export function wordsFor(error: unknown): string {
-  if (error instanceof StartError || error instanceof ConfigError) return error.message;
+  if (error instanceof StartError || error instanceof ConfigError || error instanceof UnfitError)
+    return error.message;
   if (isAppError(error)) return error.detail;
   if (!(error instanceof Error)) return String(error);
   return busyPort(error) ?? error.stack ?? error.message;

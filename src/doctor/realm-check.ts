@@ -6,6 +6,7 @@ import { error, type Finding } from './finding.ts';
 import { checkProfile, type ProfileUse } from './profile-check.ts';
 import { checkRights } from './rights-check.ts';
 import { checkVaultUsers } from './vault-check.ts';
+import { UnfitError } from '../lib/errors.ts';
 
 interface Client {
   id: string;
@@ -34,7 +35,7 @@ export async function assertRealmFit(clients: RealmClients): Promise<void> {
   const errors = (await checkRealms(clients)).filter(({ level }) => level === 'error');
   if (errors.length === 0) return;
   const lines = errors.map(({ check, detail, fix }) => `  - ${check}: ${detail}\n    ${fix}`);
-  throw new Error(`Keycloak is not fit for this app. Change there:\n${lines.join('\n')}`);
+  throw new UnfitError(`Keycloak is not fit for this app. Change there:\n${lines.join('\n')}`);
 }
 
 /** Everything that is checked at a start, and what takes longer: the vault's users one by one. */

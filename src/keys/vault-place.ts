@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Database } from '../lib/database.ts';
+import { UnfitError } from '../lib/errors.ts';
 
 /** Where the owners' vault records lie. */
 export interface VaultPlace {
@@ -30,7 +31,7 @@ export async function checkVaultPlace(database: Database, configured: VaultPlace
     const stored = { realm: row.realm, recordIsUser: row.record_is_user };
     if (stored.realm === configured.realm && stored.recordIsUser === configured.recordIsUser) return;
     const [answer] = await sql.rows(Answer, 'SELECT has_vault_records() AS has_records');
-    if (answer?.has_records !== false) throw new Error(refusal(stored, configured));
+    if (answer?.has_records !== false) throw new UnfitError(refusal(stored, configured));
     await sql.run('UPDATE vault_place SET realm = $1, record_is_user = $2, since = now()', values);
   });
 }

@@ -79,6 +79,11 @@ export class AppError extends Error {
 /** In seconds. */
 const RETRY_SOON = { 'retry-after': '2' };
 
+/** The installation is not fit to start on. The message tells the operator what to change, and holds no secret. */
+export class UnfitError extends Error {
+  override readonly name = 'UnfitError';
+}
+
 /** True for an {@link AppError}, optionally of one code. */
 export function isAppError(error: unknown, code?: ErrorCode): error is AppError {
   return error instanceof AppError && (code === undefined || error.code === code);

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { describe, expect, it } from '@jest/globals';
 import { refuseOldNode, wordsFor } from '../../src/cli/failure.ts';
 import { StartError } from '../../src/cli/start-error.ts';
-import { AppError } from '../../src/lib/errors.ts';
+import { AppError, UnfitError } from '../../src/lib/errors.ts';
 
 describe('the Node version', () => {
   it('is 24 in npm scripts, whatever the machine has', () => {
@@ -22,6 +22,7 @@ describe('a failure at the terminal', () => {
   it('is told in its own words, without a stack, where it was foreseen', () => {
     expect(wordsFor(new StartError('Install Java.'))).toBe('Install Java.');
     expect(wordsFor(new AppError('keycloak_unavailable', 'Keycloak is away.'))).toBe('Keycloak is away.');
+    expect(wordsFor(new UnfitError('The realm is not fit.'))).toBe('The realm is not fit.');
   });
 
   it('names the settings for a port that was taken meanwhile', () => {
