@@ -6,7 +6,7 @@ import { StartError } from './start-error.ts';
 export function refuseOldNode(version: string): void {
   if (version.startsWith('24.')) return;
   throw new StartError(
-    `Ops Center needs Node 24; this is Node ${version}. On Linux \`npm ci\` brings it along for npm scripts; elsewhere install it from https://nodejs.org/.`,
+    `Ops Center needs Node 24; this is Node ${version}. On Linux npm scripts bring it along; for everything else install it.`,
   );
 }
 

@@ -72,9 +72,13 @@ export function checkOwnKeyBody(request: ChatRequest, addressIsOperators: boolea
  * The rule for a shared payer (organization or system): known fields only, no reference to objects stored
  * on the shared account, no hosted tools.
  * @param extraFields what the operator allows beyond the list; steering fields stay refused.
- * @throws AppError `field_not_allowed` naming the field.
+ * @throws AppError `field_not_allowed` naming the field; `ambiguous_field`.
  */
 export function checkSharedPayerBody(request: ChatRequest, extraFields: readonly string[]): void {
+  // What is inspected here must be what the upstream reads, in every object of the body.
+  if (request.repeatsMembers) {
+    throw new AppError('ambiguous_field', 'An object in the body has two members of one name.');
+  }
   for (const name of request.fieldNames) {
     if (STEERING_FIELDS.has(name.toLowerCase())) throw notAllowed(name);
     if (!SHARED_PAYER_FIELDS.has(name) && !extraFields.includes(name)) throw notAllowed(name);

@@ -1,4 +1,5 @@
 import { AppError } from '../lib/errors.ts';
+import { countMembers, exceedsJsonBounds, measureJson } from '../lib/json-bounds.ts';
 import { topLevelMembers } from './json-members.ts';
 
 /**
@@ -25,6 +26,8 @@ export interface ChatRequest {
   fieldNames: readonly string[];
   /** The parsed body, for the rules of a shared payer. */
   value: Readonly<Record<string, unknown>>;
+  /** Whether an object anywhere in it has two members of one name: readers may then differ on what it says. */
+  repeatsMembers: boolean;
   /** The body with `model` replaced in place (put in front when it was missing); every other byte as it came. */
   withModel(model: string): Buffer;
 }
@@ -35,7 +38,7 @@ export interface ChatRequest {
  *   `ambiguous_field` (a governed field twice or in another spelling).
  */
 export function readChatRequest(body: Buffer): ChatRequest {
-  const { text, value } = parseObject(body);
+  const { text, value, repeatsMembers } = parseObject(body);
   const { members, afterBrace } = topLevelMembers(text);
   const fieldNames = members.map((member) => member.name);
   refuseAmbiguity(fieldNames);
@@ -49,6 +52,7 @@ export function readChatRequest(body: Buffer): ChatRequest {
     stream,
     fieldNames,
     value,
+    repeatsMembers,
     withModel(name) {
       const literal = JSON.stringify(name);
       if (modelMember !== undefined) {
@@ -64,20 +68,40 @@ export function readChatRequest(body: Buffer): ChatRequest {
   };
 }
 
-function parseObject(body: Buffer): { text: string; value: Record<string, unknown> } {
+function parseObject(body: Buffer): {
+  text: string;
+  value: Record<string, unknown>;
+  repeatsMembers: boolean;
+} {
+  const text = decode(body);
+  const bounds = measureJson(text);
+  if (exceedsJsonBounds(bounds)) {
+    throw new AppError('validation_failed', 'The body is nested too deeply, or has too many parts.');
+  }
   let value: unknown;
-  let text: string;
   try {
-    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body);
     value = JSON.parse(text);
   } catch {
     // The parser's message quotes the body, so it is not passed on.
-    throw new AppError('validation_failed', 'The body is not valid JSON in UTF-8.');
+    throw notJson();
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new AppError('validation_failed', 'The body must be a JSON object.');
   }
-  return { text, value: value as Record<string, unknown> };
+  const repeatsMembers = countMembers(value) !== bounds.members;
+  return { text, value: value as Record<string, unknown>, repeatsMembers };
+}
+
+function decode(body: Buffer): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body);
+  } catch {
+    throw notJson();
+  }
+}
+
+function notJson(): AppError {
+  return new AppError('validation_failed', 'The body is not valid JSON in UTF-8.');
 }
 
 function refuseAmbiguity(names: readonly string[]): void {

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { exceedsJsonBounds, measureJson } from '../lib/json-bounds.ts';
 
 /*
  * What an answer must look like to be shown when it comes from an address that is not public. A user can point
@@ -32,8 +33,9 @@ export function findProtocolError(value: unknown): z.output<typeof ProtocolError
   return ProtocolError.safeParse(value).data;
 }
 
-/** The value of a JSON text; undefined when it is none (which no JSON text means). */
+/** The value of a JSON text; undefined when it is none (which no JSON text means), or too much to parse. */
 export function parseJson(text: string): unknown {
+  if (exceedsJsonBounds(measureJson(text))) return undefined;
   try {
     return JSON.parse(text) as unknown;
   } catch {

@@ -111,4 +111,17 @@ describe('the body of a request that somebody else pays for', () => {
       }),
     ).toBe('api_key');
   });
+
+  it('refuses a member that stands twice, wherever it is: the upstream might read the other one', () => {
+    for (const body of [
+      '{"messages":[{"content":[{"file_id":"x"}]}],"messages":[]}',
+      '{"tools":[{"type":"web_search","type":"function"}]}',
+    ]) {
+      const request = readChatRequest(Buffer.from(body));
+      expect(() => checkSharedPayerBody(request, [])).toThrow(
+        expect.objectContaining({ code: 'ambiguous_field' }),
+      );
+      expect(() => checkOwnKeyBody(request, true)).not.toThrow();
+    }
+  });
 });

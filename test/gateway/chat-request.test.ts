@@ -100,4 +100,26 @@ describe('readChatRequest', () => {
   it('passes a field that stands twice when we do not govern it', () => {
     expect(codeOf('{"x_vendor":1,"x_vendor":2}')).toBeUndefined();
   });
+
+  it.each([
+    ['nested deeply', `{"a":${'['.repeat(101)}${']'.repeat(101)}}`],
+    ['of very many parts', `{"a":[${'[],'.repeat(500_001)}[]]}`],
+    ['of brackets without an end', '['.repeat(1_000_000)],
+    ['with a string without an end', '{"a":"\\'],
+  ])('refuses a body %s before it is parsed', (_name, body) => {
+    expect(codeOf(body)).toBe('validation_failed');
+  });
+
+  it('takes long strings and ordinary nesting', () => {
+    expect(codeOf(JSON.stringify({ a: '[{"'.repeat(1_000_000), b: [[[[{ c: [1, 2] }]]]] }))).toBeUndefined();
+  });
+
+  it.each([
+    ['{"a":1,"a":2}', true],
+    ['{"a":{"b":[{"c":1,"\\u0063":2}]}}', true],
+    ['{"a":{"b":1},"c":{"b":":{"}}', false],
+    ['{"__proto__":1,"a":{"__proto__":2}}', false],
+  ])('tells whether a member stands twice anywhere: %s', (body, expected) => {
+    expect(readChatRequest(Buffer.from(body)).repeatsMembers).toBe(expected);
+  });
 });

@@ -1,0 +1,63 @@
+/** How much structure a JSON text has; strings and numbers are not counted, however long they are. */
+export interface JsonBounds {
+  /** Objects and arrays within one another. */
+  depth: number;
+  /** Values, roughly: brackets and commas. */
+  parts: number;
+  /** Members of objects, counting one that stands twice as two, which a parser hides. */
+  members: number;
+}
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const COLON = 0x3a;
+const COMMA = 0x2c;
+const OPENING = new Set([0x7b, 0x5b]);
+const CLOSING = new Set([0x7d, 0x5d]);
+
+/**
+ * What may be parsed: 16 million brackets are 32 MB of text, but 3 seconds of parsing and a gigabyte of arrays.
+ * No chat request and no provider's answer comes near these numbers.
+ */
+const MAX_DEPTH = 100;
+const MAX_PARTS = 1_000_000;
+
+/** Measures a text in one pass, without parsing it; for a text that is no JSON the numbers mean nothing. */
+export function measureJson(text: string): JsonBounds {
+  let level = 0;
+  const bounds: JsonBounds = { depth: 0, parts: 0, members: 0 };
+  for (let at = 0; at < text.length; at += 1) {
+    const unit = text.charCodeAt(at);
+    if (unit === QUOTE) at = closingQuote(text, at);
+    else if (unit === COMMA) bounds.parts += 1;
+    else if (unit === COLON) bounds.members += 1;
+    else if (OPENING.has(unit)) {
+      level += 1;
+      bounds.parts += 1;
+      bounds.depth = Math.max(bounds.depth, level);
+    } else if (CLOSING.has(unit)) level -= 1;
+  }
+  return bounds;
+}
+
+/** True when parsing the text would cost more than it may. */
+export function exceedsJsonBounds({ depth, parts }: JsonBounds): boolean {
+  return depth > MAX_DEPTH || parts > MAX_PARTS;
+}
+
+/** Members of a parsed value and of all values in it. */
+export function countMembers(value: unknown): number {
+  if (typeof value !== 'object' || value === null) return 0;
+  const own = Array.isArray(value) ? 0 : Object.keys(value).length;
+  return Object.values(value).reduce((sum: number, each) => sum + countMembers(each), own);
+}
+
+/** Crosses a string by search, not step by step: images are long. The end of the text when it is not closed. */
+function closingQuote(text: string, opening: number): number {
+  for (let quote = text.indexOf('"', opening + 1); quote >= 0; quote = text.indexOf('"', quote + 1)) {
+    let first = quote;
+    while (text.charCodeAt(first - 1) === BACKSLASH) first -= 1;
+    if ((quote - first) % 2 === 0) return quote;
+  }
+  return text.length;
+}
