@@ -1,7 +1,8 @@
 import type { Readable } from 'node:stream';
 import type { UpstreamAnswer } from '../lib/dialer.ts';
-import { findProtocolError, isChatAnswer, parseJson } from './protocol-shape.ts';
-import { discard, malformed, readWhole } from './upstream-body.ts';
+import { parseJson } from '../lib/json-bounds.ts';
+import { findProtocolError, isChatAnswer } from './protocol-shape.ts';
+import { discard, malformed, readWhole } from '../lib/upstream-body.ts';
 
 /** Bytes at most of an answer that is not streamed. */
 const MAX_JSON_BYTES = 32 * 1024 * 1024;

@@ -6,7 +6,7 @@ import { readChatBody } from './body.ts';
 import { readChatRequest } from './chat-request.ts';
 import { logRouting } from './events.ts';
 import { CLIENT_GONE, openExchange } from './exchange.ts';
-import { HOP_HEADER, type Hops } from './hop.ts';
+import { HOP_HEADER, type Hops } from '../lib/hop.ts';
 import type { KeyNotes } from './key-notes.ts';
 import type { AnswerFromPool } from './pool-answer.ts';
 import { refusal } from './refusal.ts';

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Response } from 'express';
 import type { Scrub } from '../lib/scrub.ts';
-import { HOP_HEADER } from './hop.ts';
+import { HOP_HEADER } from '../lib/hop.ts';
 
 /** Request headers of the client that an upstream may see, whoever pays. */
 const FORWARDED = ['anthropic-version', 'anthropic-beta', 'idempotency-key'];

@@ -1,9 +1,9 @@
 import type { Dialer, UpstreamAnswer } from '../lib/dialer.ts';
 import { upstreamHeaders } from './headers.ts';
-import { parseJson } from './protocol-shape.ts';
+import { parseJson } from '../lib/json-bounds.ts';
 import { StrictModelList, UpstreamModelList } from './schema.ts';
-import { discard, malformed, readWhole } from './upstream-body.ts';
-import type { UpstreamAddress } from './upstream-address.ts';
+import { discard, malformed, readWhole } from '../lib/upstream-body.ts';
+import type { UpstreamAddress } from '../providers/address.ts';
 
 /** A model as an upstream lists it. */
 export interface UpstreamModel {

@@ -2,12 +2,12 @@ import type { User } from '../http/principal.ts';
 import { ownerOf, type KeyService, type PoolKey } from '../keys/service.ts';
 import type { Provider } from '../providers/provider.ts';
 import { BYOK_TIER, reachesTier } from '../tiers.ts';
-import type { Hops } from './hop.ts';
+import type { Hops } from '../lib/hop.ts';
 import type { FindLiveModels, UpstreamModel } from './live-models.ts';
 import type { SystemDefault } from './resolve.ts';
 import type { ModelList } from './schema.ts';
 import type { SystemKey } from './system-answer.ts';
-import { keyAddress, systemAddress, type OperatorUpstreams } from './upstream-address.ts';
+import { keyAddress, systemAddress, type OperatorUpstreams } from '../providers/address.ts';
 
 export interface ModelsDeps {
   keys: KeyService;

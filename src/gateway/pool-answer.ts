@@ -9,7 +9,7 @@ import { checkOwnKeyBody } from './body-rules.ts';
 import type { Receipt } from './headers.ts';
 import type { KeyNotes } from './key-notes.ts';
 import type { GatewayDecision, GatewayKey, Routing } from './routing.ts';
-import { keyAddress, type OperatorUpstreams } from './upstream-address.ts';
+import { keyAddress, type OperatorUpstreams } from '../providers/address.ts';
 import type { Target, UpstreamCalls, Work } from './upstream-calls.ts';
 
 type PoolDecision = Extract<GatewayDecision, { kind: 'pool' }>;

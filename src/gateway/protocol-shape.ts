@@ -1,5 +1,4 @@
 import { z } from 'zod';
-import { exceedsJsonBounds, measureJson } from '../lib/json-bounds.ts';
 
 /*
  * What an answer must look like to be shown when it comes from an address that is not public. A user can point
@@ -31,14 +30,4 @@ export function isChatAnswer(value: unknown): boolean {
 /** An error of the protocol with nothing beside it; undefined when it is not shaped like one. */
 export function findProtocolError(value: unknown): z.output<typeof ProtocolError> | undefined {
   return ProtocolError.safeParse(value).data;
-}
-
-/** The value of a JSON text; undefined when it is none (which no JSON text means), or too much to parse. */
-export function parseJson(text: string): unknown {
-  if (exceedsJsonBounds(measureJson(text))) return undefined;
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return undefined;
-  }
 }

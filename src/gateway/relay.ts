@@ -4,9 +4,10 @@ import { AppError, isAppError } from '../lib/errors.ts';
 import type { Scrub } from '../lib/scrub.ts';
 import { notTheProtocol, type JudgedAnswer } from './answer.ts';
 import { openAiErrorEvent } from './openai-errors.ts';
-import { findProtocolError, isChatAnswer, parseJson } from './protocol-shape.ts';
+import { parseJson } from '../lib/json-bounds.ts';
+import { findProtocolError, isChatAnswer } from './protocol-shape.ts';
 import { sseData, sseEvent, sseFrames } from './sse-frames.ts';
-import { discard, malformed } from './upstream-body.ts';
+import { discard, malformed } from '../lib/upstream-body.ts';
 
 const MAX_FRAME_BYTES = 8 * 1024 * 1024;
 const MAX_STREAM_BYTES = 1024 * 1024 * 1024;

@@ -2,7 +2,7 @@ import type { Principal } from '../http/principal.ts';
 import { jsonRoute, rawRoute, type Call, type Route } from '../http/routes.ts';
 import type { Chat } from './chat.ts';
 import { CLIENT_GONE } from './exchange.ts';
-import { HOP_HEADER } from './hop.ts';
+import { HOP_HEADER } from '../lib/hop.ts';
 import type { ListModels } from './models.ts';
 import { routeAnswer } from './route-answer.ts';
 import type { Routing } from './routing.ts';

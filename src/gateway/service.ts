@@ -6,7 +6,7 @@ import type { Dialer } from '../lib/dialer.ts';
 import type { Provider } from '../providers/provider.ts';
 import { createChat } from './chat.ts';
 import { explain } from './explain.ts';
-import { createHops } from './hop.ts';
+import { createHops } from '../lib/hop.ts';
 import { createKeyNotes } from './key-notes.ts';
 import { createLiveModels } from './live-models.ts';
 import { createModels } from './models.ts';
@@ -17,7 +17,7 @@ import { gatewayRoutes } from './routes.ts';
 import { createRouting } from './routing.ts';
 import { createSystemAnswer, type SystemKey } from './system-answer.ts';
 import { createSystemLimits } from './system-limits.ts';
-import type { OperatorUpstreams } from './upstream-address.ts';
+import type { OperatorUpstreams } from '../providers/address.ts';
 import { createUpstreamCalls } from './upstream-calls.ts';
 
 export interface GatewayDeps {

@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import { malformed } from './upstream-body.ts';
+import { malformed } from '../lib/upstream-body.ts';
 
 const LF = 0x0a;
 const CR = 0x0d;

@@ -4,7 +4,7 @@ import { checkSharedPayerBody } from './body-rules.ts';
 import { writeReceipt, type Receipt } from './headers.ts';
 import type { GatewayDecision } from './routing.ts';
 import type { SystemLimits } from './system-limits.ts';
-import { systemAddress, type OperatorUpstreams } from './upstream-address.ts';
+import { systemAddress, type OperatorUpstreams } from '../providers/address.ts';
 import type { Target, UpstreamCalls, Work } from './upstream-calls.ts';
 
 /** The system default's credential and address. */

@@ -8,8 +8,8 @@ import { judgeAnswer, type JudgedAnswer } from './answer.ts';
 import type { ChatRequest } from './chat-request.ts';
 import { deliver } from './deliver.ts';
 import { upstreamHeaders, writeReceipt, type Receipt } from './headers.ts';
-import { HOP_HEADER, type Hops } from './hop.ts';
-import type { UpstreamAddress } from './upstream-address.ts';
+import { HOP_HEADER, type Hops } from '../lib/hop.ts';
+import type { UpstreamAddress } from '../providers/address.ts';
 
 /** One request on its way: who asks, what, and the connection to answer on. */
 export interface Work {

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Database } from '../lib/database.ts';
 import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import type { Directory } from './directory.ts';
-import { createEventReader } from './event-reader.ts';
+import { createEventReader } from '../lib/event-reader.ts';
 import type { LiveWork } from './live-work.ts';
 import type { Logout } from './logout.ts';
 import type { SessionStore } from './session-store.ts';

@@ -11,7 +11,7 @@ import { createKeycloakEvents } from './keycloak-events.ts';
 import { createLiveWork, type LiveWork } from './live-work.ts';
 import { createLoginStates } from './login-state.ts';
 import { createLogout } from './logout.ts';
-import { createLoop } from './loop.ts';
+import { createLoop } from '../lib/loop.ts';
 import { createOidc } from './oidc.ts';
 import { identityRoutes } from './routes.ts';
 import { createSessionRefresh } from './session-refresh.ts';

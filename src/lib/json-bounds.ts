@@ -61,3 +61,13 @@ function closingQuote(text: string, opening: number): number {
   }
   return text.length;
 }
+
+/** The value of a JSON text; undefined when it is none (which no JSON text means), or too much to parse. */
+export function parseJson(text: string): unknown {
+  if (exceedsJsonBounds(measureJson(text))) return undefined;
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return undefined;
+  }
+}

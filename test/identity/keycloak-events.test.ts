@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { createEventReader, type TimedEvent } from '../../src/identity/event-reader.ts';
+import { createEventReader, type TimedEvent } from '../../src/lib/event-reader.ts';
 import { ordersOfAdminEvents, sessionsOfLogoutEvents } from '../../src/identity/keycloak-events.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
 import { createLog } from '../../src/lib/log.ts';

@@ -4,7 +4,7 @@ import { PROVIDER_IDS, PROVIDERS } from '../../src/providers/index.ts';
 import type { Provider } from '../../src/providers/provider.ts';
 
 /** Files of the folder that are no provider. */
-const NOT_PROVIDERS = ['index.ts', 'provider.ts'];
+const NOT_PROVIDERS = ['address.ts', 'index.ts', 'provider.ts'];
 const folder = new URL('../../src/providers/', import.meta.url);
 const cases = PROVIDERS.map((provider) => [provider.id, provider] as const);
 

@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import { AppError } from '../lib/errors.ts';
+import { AppError } from './errors.ts';
 
 /**
  * Reads a body whole.

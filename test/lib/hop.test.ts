@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { createHops } from '../../src/gateway/hop.ts';
+import { createHops } from '../../src/lib/hop.ts';
 
 describe('hops', () => {
   const ours = createHops('a secret');

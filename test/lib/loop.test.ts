@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { pino } from 'pino';
-import { createLoop } from '../../src/identity/loop.ts';
+import { createLoop } from '../../src/lib/loop.ts';
 
 function setUp(rounds: (() => Promise<void>)[]) {
   const lines: string[] = [];

@@ -1,5 +1,5 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
-import { AppError } from '../lib/errors.ts';
+import { AppError } from './errors.ts';
 
 /** Marks requests that we send to addresses that users brought, so that one which comes back is noticed. */
 export interface Hops {

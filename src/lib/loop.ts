@@ -1,4 +1,4 @@
-import type { Log } from '../lib/log.ts';
+import type { Log } from './log.ts';
 
 /** A piece of work that repeats until it is stopped. */
 export interface Loop {

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Database } from '../lib/database.ts';
+import type { Database } from './database.ts';
 
 /** An event of Keycloak, as far as the reader must know it. */
 export interface TimedEvent {
