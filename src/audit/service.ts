@@ -7,8 +7,19 @@ import type { Sql } from '../lib/database.ts';
 export const AUDIT_ACTIONS = [
   'key.added',
   'key.add_unconfirmed',
+  'key.replaced',
+  'key.replace_unconfirmed',
+  'key.updated',
+  'key.update_unconfirmed',
   'key.deleted',
   'key.delete_unconfirmed',
+  'key.resealed',
+  'key.reseal_unconfirmed',
+  'key.imported',
+  'key.import_unconfirmed',
+  'key.tested',
+  'session.started',
+  'tier.refused',
 ] as const;
 export type AuditAction = (typeof AUDIT_ACTIONS)[number];
 

@@ -2,7 +2,7 @@ import type { Database } from '../lib/database.ts';
 import type { Log } from '../lib/log.ts';
 import type { Provider } from '../providers/provider.ts';
 import { factsName, listFacts, NO_FACTS } from './facts-store.ts';
-import { findVaultId, rememberVaultId } from './owners-store.ts';
+import { readOwner, rememberVaultId } from './owners-store.ts';
 import { readPool, type Owner } from './record.ts';
 import type { Vault, VaultRecord } from './vault.ts';
 import type { KnownKey } from './views.ts';
@@ -39,7 +39,7 @@ export function createKeyReader({ database, vault, providers, log }: KeyReaderDe
 
   async function readPools(owner: Owner): Promise<{ keys: KnownKey[]; damaged: ReadonlySet<string> }> {
     const { vaultId, facts } = await database.withOwner(owner, async (sql) => ({
-      vaultId: await findVaultId(sql, owner),
+      vaultId: (await readOwner(sql, owner)).vaultId,
       facts: await listFacts(sql, owner),
     }));
     const record = await findRecord(owner, vaultId);

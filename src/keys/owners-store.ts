@@ -2,12 +2,36 @@ import { z } from 'zod';
 import type { Sql } from '../lib/database.ts';
 import type { Owner } from './record.ts';
 
-const OwnerRow = z.object({ vault_id: z.string().nullable() });
+/** Where every process hears of owners whose keys have changed; the payload is the owner. */
+export const OWNERS_CHANNEL = 'ops_center_owners';
 
-/** The id of the owner's vault record, where it has been seen before. */
-export async function findVaultId(sql: Sql, owner: Owner): Promise<string | null> {
-  const [row] = await sql.rows(OwnerRow, 'SELECT vault_id FROM owners WHERE owner = $1', [owner]);
-  return row?.vault_id ?? null;
+const OwnerRow = z.object({
+  vault_id: z.string().nullable(),
+  generation: z.coerce.number(),
+  is_being_written: z.boolean(),
+});
+
+export interface OwnerState {
+  /** The id of the owner's vault record, where it has been seen before. */
+  vaultId: string | null;
+  /** Raised by every change; what was read under another one is old. */
+  generation: number;
+  /** A write is under way: what is read now may be of before it, and must not be kept. */
+  isBeingWritten: boolean;
+}
+
+const UNKNOWN: OwnerState = { vaultId: null, generation: 0, isBeingWritten: false };
+
+/** What is known of the owner's vault record. */
+export async function readOwner(sql: Sql, owner: Owner): Promise<OwnerState> {
+  const [row] = await sql.rows(
+    OwnerRow,
+    `SELECT vault_id, generation, coalesce(writing_until > now(), false) AS is_being_written
+     FROM owners WHERE owner = $1`,
+    [owner],
+  );
+  if (row === undefined) return UNKNOWN;
+  return { vaultId: row.vault_id, generation: row.generation, isBeingWritten: row.is_being_written };
 }
 
 /** Remembers where the owner's record lies, so that it need not be searched for. */
@@ -19,11 +43,30 @@ export async function rememberVaultId(sql: Sql, owner: Owner, vaultId: string): 
   );
 }
 
-/** Makes everything that was read from the vault before count as old. */
-export async function raiseGeneration(sql: Sql, owner: Owner): Promise<void> {
+/**
+ * Says that a write to the owner's record begins: what was read before counts as old, and until
+ * {@link endWrite} nothing that is read is kept. A writer that dies is over after a minute, three times as
+ * long as a write may take.
+ */
+export async function beginWrite(sql: Sql, owner: Owner): Promise<void> {
   await sql.run(
-    `INSERT INTO owners (owner, generation) VALUES ($1, 1)
-     ON CONFLICT (owner) DO UPDATE SET generation = owners.generation + 1`,
+    `INSERT INTO owners (owner, generation, writing_until) VALUES ($1, 1, now() + interval '1 minute')
+     ON CONFLICT (owner) DO UPDATE SET
+       generation = owners.generation + 1, writing_until = excluded.writing_until`,
     [owner],
   );
+  await announceChange(sql, owner);
+}
+
+/** Says that the write is over, whatever became of it. */
+export async function endWrite(sql: Sql, owner: Owner): Promise<void> {
+  await sql.run('UPDATE owners SET generation = generation + 1, writing_until = NULL WHERE owner = $1', [
+    owner,
+  ]);
+  await announceChange(sql, owner);
+}
+
+/** Tells all processes, when the transaction commits, that what they remember of the owner is old. */
+export async function announceChange(sql: Sql, owner: Owner): Promise<void> {
+  await sql.run('SELECT pg_notify($1, $2)', [OWNERS_CHANNEL, owner]);
 }

@@ -2,9 +2,8 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { recordAudit, type AuditAction } from '../audit/service.ts';
 import type { Sql } from '../lib/database.ts';
 import type { Log } from '../lib/log.ts';
-import { deleteFacts } from './facts-store.ts';
 import { busy, type Hold, type OwnerLock } from './owner-lock.ts';
-import { findVaultId, raiseGeneration, rememberVaultId } from './owners-store.ts';
+import { beginWrite, endWrite, readOwner, rememberVaultId } from './owners-store.ts';
 import { readPool, type Owner, type StoredPool } from './record.ts';
 import type { Vault, VaultRecord } from './vault.ts';
 
@@ -22,18 +21,30 @@ interface PoolChange {
   /** Who asks, for the audit trail. */
   actor: string;
   requestId: string;
-  action: 'key.added' | 'key.deleted';
+  action: KeyChange;
   /**
    * What is to be stored, from what is there. Asked anew on every attempt; throws to refuse the change,
    * and nothing has then been written.
    */
-  plan(pool: StoredPool): { values: readonly string[]; keyIds: readonly string[] };
+  plan(pool: StoredPool): PoolPlan;
+  /** Facts that go with the change, in the transaction that ends it; not asked when the change did not hold. */
+  settle?(sql: Sql, keyIds: readonly string[]): Promise<void>;
 }
+
+export interface PoolPlan {
+  /** All values of the provider, in any order. */
+  values: readonly string[];
+  /** The keys that the change is about, for the audit trail. */
+  keyIds: readonly string[];
+}
+
+/** What can happen to a stored key. */
+type KeyChange = keyof typeof UNCONFIRMED;
 
 export interface PoolWriter {
   /**
    * Carries the change out under the owner's lock and reads it back.
-   * @returns the ids of the keys that were added or deleted.
+   * @returns the ids of the keys that were changed.
    * @throws AppError `busy`, `keycloak_unavailable`, `database_unavailable` (503), or what `plan` throws.
    */
   write(change: PoolChange): Promise<readonly string[]>;
@@ -44,22 +55,26 @@ const PAUSE_MS = 50;
 /** What the trail says when a change that it announced could not be read back: it may have happened. */
 const UNCONFIRMED = {
   'key.added': 'key.add_unconfirmed',
+  'key.replaced': 'key.replace_unconfirmed',
+  'key.updated': 'key.update_unconfirmed',
   'key.deleted': 'key.delete_unconfirmed',
-} satisfies Record<PoolChange['action'], AuditAction>;
+  'key.resealed': 'key.reseal_unconfirmed',
+  'key.imported': 'key.import_unconfirmed',
+} satisfies Partial<Record<AuditAction, AuditAction>>;
 
 export function createPoolWriter({ vault, lock, log }: PoolWriterDeps): PoolWriter {
   async function findRecord(hold: Hold, owner: Owner): Promise<VaultRecord | undefined> {
-    const knownId = await hold.connection.withOwner(owner, (sql) => findVaultId(sql, owner));
-    return vault.until(hold.deadlineMs).findRecord(owner, knownId);
+    const { vaultId } = await hold.connection.withOwner(owner, (sql) => readOwner(sql, owner));
+    return vault.until(hold.deadlineMs).findRecord(owner, vaultId);
   }
 
-  /** Raises the generation before and after the write, whatever becomes of it. */
+  /** Says before and after the write that what others remember is old, whatever becomes of it. */
   async function attempt(hold: Hold, change: PoolChange, told: Set<string>): Promise<Attempt> {
     const { owner, provider } = change;
     const found = await findRecord(hold, owner);
     const { values, keyIds } = change.plan(readPool(found?.values.get(provider) ?? []));
     await hold.connection.withOwner(owner, async (sql) => {
-      await raiseGeneration(sql, owner);
+      await beginWrite(sql, owner);
       await announce(sql, change, keyIds, told);
     });
     let isKept = false;
@@ -70,8 +85,8 @@ export function createPoolWriter({ vault, lock, log }: PoolWriterDeps): PoolWrit
       isKept = await writable.writeValues(owner, record, { provider, values, ownerName: change.ownerName });
     } finally {
       await hold.connection.withOwner(owner, async (sql) => {
-        await raiseGeneration(sql, owner);
-        if (isKept && change.action === 'key.deleted') await deleteFacts(sql, owner, provider, keyIds);
+        if (isKept) await change.settle?.(sql, keyIds);
+        await endWrite(sql, owner);
       });
     }
     return { isKept, keyIds };

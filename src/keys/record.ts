@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { AppError } from '../lib/errors.ts';
 import { fernetTime } from '../lib/fernet.ts';
 import type { Keyring } from '../lib/keyring.ts';
 
@@ -109,41 +110,67 @@ function readValue(value: string): StoredKey | undefined {
   };
 }
 
-export interface NewKey {
+/** Whose a key is and where it may go: what is sealed together with it. */
+interface KeyPlace {
   owner: Owner;
   provider: string;
   id: string;
-  key: string;
-  label: string | null;
-  mask: string;
+  /** Null where it goes to the provider's own address. */
   endpoint: string | null;
-  createdAt: Date;
+  /** ISO 8601; null = never. */
+  expiresAt: string | null;
 }
 
-/** Seals a key together with its owner and destination, and makes the value that is stored. */
-export function sealKey(keyring: Keyring, own: NewKey): string {
+/** Seals a key together with its owner, destination and expiry. */
+function sealToken(keyring: Keyring, place: KeyPlace, key: string): string {
+  const { owner, provider, id, endpoint } = place;
   const sealed: z.output<typeof Sealed> = {
     v: VERSION,
     kind: KIND,
-    owner: own.owner,
-    provider: own.provider,
-    id: own.id,
-    key: own.key,
-    endpoint: own.endpoint,
-    expires_at: null,
+    owner,
+    provider,
+    id,
+    key,
+    endpoint,
+    expires_at: place.expiresAt,
   };
+  return keyring.seal(JSON.stringify(sealed));
+}
+
+/**
+ * The value that is stored for a key.
+ * @throws AppError `key_too_long` (400) when Keycloak would refuse it.
+ */
+export function valueOf(key: Omit<StoredKey, 'updatedAt' | 'value'>): string {
   const value: z.output<typeof Value> = {
     v: VERSION,
-    id: own.id,
-    label: own.label,
-    mask: own.mask,
-    created_at: own.createdAt.toISOString(),
-    expires_at: null,
-    enabled: true,
-    endpoint: own.endpoint,
-    token: keyring.seal(JSON.stringify(sealed)),
+    id: key.id,
+    label: key.label,
+    mask: key.mask,
+    created_at: key.createdAt,
+    expires_at: key.expiresAt,
+    enabled: key.enabled,
+    endpoint: key.endpoint,
+    token: key.token,
   };
-  return JSON.stringify(value);
+  const text = JSON.stringify(value);
+  if (text.length > MAX_VALUE_LENGTH) {
+    throw new AppError('key_too_long', 'Key, label and endpoint together are too long.');
+  }
+  return text;
+}
+
+export interface NewKey extends KeyPlace {
+  key: string;
+  label: string | null;
+  mask: string;
+  createdAt: string;
+  enabled: boolean;
+}
+
+/** Seals a key and makes the value that is stored. @throws AppError `key_too_long` (400). */
+export function sealKey(keyring: Keyring, { key, ...own }: NewKey): string {
+  return valueOf({ ...own, token: sealToken(keyring, own, key) });
 }
 
 /**

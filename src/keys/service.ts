@@ -5,12 +5,12 @@ import { randomId } from '../lib/ids.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import type { Log } from '../lib/log.ts';
 import type { Provider } from '../providers/provider.ts';
-import { markKey, markUsed, NO_FACTS, setAside } from './facts-store.ts';
-import { checkKey, previewOf, tooLong } from './key-format.ts';
+import { deleteFacts, markKey, markUsed, NO_FACTS, setAside } from './facts-store.ts';
+import { checkKey, previewOf } from './key-format.ts';
 import { createKeyReader } from './key-reader.ts';
 import type { OwnerLock } from './owner-lock.ts';
 import { createPoolWriter } from './pool-writer.ts';
-import { MAX_VALUE_LENGTH, openKey, readPool, sealKey, type Owner, type StoredPool } from './record.ts';
+import { openKey, readPool, sealKey, type Owner, type StoredPool } from './record.ts';
 import type { AddKey, KeyAdded, KeysDeleted, KeyStats, KeyView, ProviderView } from './schema.ts';
 import type { Vault } from './vault.ts';
 import { keyStats, keyView, providerView, type KnownKey } from './views.ts';
@@ -138,9 +138,10 @@ function createWrites(deps: KeyServiceDeps): Pick<KeyService, 'add' | 'remove'> 
         label: body.label,
         mask: previewOf(provider, body.key),
         endpoint,
-        createdAt: new Date(),
+        createdAt: new Date().toISOString(),
+        expiresAt: null,
+        enabled: true,
       });
-      if (value.length > MAX_VALUE_LENGTH) throw tooLong('Key, label and endpoint together are too long.');
       await writer.write({
         ...changeOf(principal, provider, requestId),
         action: 'key.added',
@@ -167,6 +168,7 @@ function createWrites(deps: KeyServiceDeps): Pick<KeyService, 'add' | 'remove'> 
             keyIds: [...removed, ...(damagedCount > 0 ? [UNREADABLE] : [])],
           };
         },
+        settle: (sql, keyIds) => deleteFacts(sql, ownerOf(principal.user.id), provider.id, keyIds),
       });
       const deleted = removed.size + damagedCount;
       return { message: `${deleted} ${provider.name} ${deleted === 1 ? 'key' : 'keys'} deleted.`, deleted };

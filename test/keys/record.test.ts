@@ -16,7 +16,9 @@ const own = {
   label: 'Mine',
   mask: 'sk-…6789',
   endpoint: 'https://llm.example/v1',
-  createdAt: new Date('2026-02-03T04:05:06.789Z'),
+  createdAt: '2026-02-03T04:05:06.789Z',
+  expiresAt: null,
+  enabled: true,
 };
 
 function stored(value: string): StoredKey {
