@@ -169,6 +169,6 @@ describe('reading the values of an attribute', () => {
 
   it('lists a key whose token was spoilt, so that its owner can see and delete it', () => {
     const value = JSON.stringify({ ...JSON.parse(sealKey(keyring, own)), token: 'spoilt' });
-    expect(stored(value)).toMatchObject({ id: own.id, updatedAt: own.createdAt.toISOString() });
+    expect(stored(value)).toMatchObject({ id: own.id, updatedAt: own.createdAt });
   });
 });
