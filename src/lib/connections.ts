@@ -1,16 +1,8 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { connect as connectTcp, isIP, type Socket } from 'node:net';
-import { connect as connectTls } from 'node:tls';
+import type { Socket } from 'node:net';
 import { Client } from 'undici';
-import {
-  forbidden,
-  portOf,
-  resolveHost,
-  type AdmittedAddress,
-  type EgressPolicy,
-  type Lookup,
-} from './egress.ts';
-import { AppError } from './errors.ts';
+import { unreachable, withDeadline } from './deadline.ts';
+import { createDial, type DialOptions } from './sockets.ts';
 
 /** One HTTP/1.1 connection, used by one request at a time. */
 export interface Connection {
@@ -29,19 +21,13 @@ export interface Connection {
 export interface Connections {
   /**
    * An idle connection to the origin of `url`, or a new one. Guarded and unguarded ones are kept apart.
+   * Look-up, TCP and TLS of a new one take `connectTimeoutMs` together at most.
    * @throws AppError `upstream_unreachable`, `upstream_timeout`, `endpoint_forbidden`; or the reason of
    *   `signal`, upon which a connecting socket is closed at once.
    */
   acquire(url: URL, guarded: boolean, signal: AbortSignal): Promise<Connection>;
   /** Closes everything, idle or not. */
   close(): Promise<void>;
-}
-
-export interface ConnectionsOptions {
-  policy: EgressPolicy;
-  lookup?: Lookup;
-  /** Look-up, TCP and TLS together. */
-  connectTimeoutMs: number;
 }
 
 /**
@@ -68,84 +54,28 @@ const CLIENT_OPTIONS = {
  * Keeps the connections to upstreams. It connects by itself and hands undici the finished socket: undici
  * leaves a connecting socket alone when its request is aborted, and by then it has left the policy behind.
  */
-export function createConnections(options: ConnectionsOptions): Connections {
-  const idle = new Map<string, Connection[]>();
+export function createConnections(options: DialOptions): Connections {
+  const dial = createDial(options);
+  const idle = createIdleConnections();
   const open = new Set<Client>();
   const closing = new AbortController();
 
-  async function dial(url: URL, guarded: boolean, signal: AbortSignal): Promise<[Socket, boolean]> {
-    const { targets, port } = await findTargets(url, guarded, signal);
-    const attemptMs = options.connectTimeoutMs / targets.length;
-    let failure: unknown = forbidden();
-    // In the order of the resolver, which sorts by what is reachable (RFC 6724).
-    for (const { address, isPublic } of targets) {
-      try {
-        return [await openSocket(url, address, port, attemptMs, signal), isPublic];
-      } catch (error) {
-        signal.throwIfAborted();
-        failure = error;
-      }
-    }
-    throw failure;
-  }
-
-  async function findTargets(url: URL, guarded: boolean, signal: AbortSignal) {
-    const port = portOf(url);
-    const targets = guarded ? options.policy.admit(url.hostname, port) : operatorTargets(url.hostname);
-    return { port, targets: await untilAborted(targets, signal) };
-  }
-
-  async function operatorTargets(host: string): Promise<AdmittedAddress[]> {
-    const addresses = await resolveHost(host, options.lookup);
-    return addresses.map((address) => ({ address, isPublic: true }));
-  }
-
   function keep(key: string, url: URL, socket: Socket, isPublic: boolean): Connection {
-    const client = new Client(url.origin, { ...CLIENT_OPTIONS, connect: handOver(socket) });
-    const connection = {
-      client,
-      isPublic,
-      isReused: false,
-      isOpen: () => !socket.destroyed,
-      release() {
-        connection.isReused = true;
-        // undici decides right after its last callback whether the connection lives on.
-        queueMicrotask(() => {
-          if (socket.destroyed) return;
-          const others = idle.get(key);
-          if (others === undefined) idle.set(key, [connection]);
-          else others.push(connection);
-        });
-      },
-      discard() {
-        // With an error, or undici takes the end of the socket for the end of a body without length.
-        socket.destroy(new Error('discarded'));
-      },
-    };
-    open.add(client);
+    const connection = createConnection(url, socket, isPublic, (released) => {
+      idle.add(key, released);
+    });
+    open.add(connection.client);
     socket.once('close', () => {
-      open.delete(client);
-      const others = idle.get(key)?.filter((other) => other !== connection) ?? [];
-      if (others.length > 0) idle.set(key, others);
-      else idle.delete(key);
+      open.delete(connection.client);
+      idle.drop(key, connection);
     });
     return connection;
-  }
-
-  async function takeIdle(key: string): Promise<Connection | undefined> {
-    for (let known = idle.get(key)?.pop(); known !== undefined; known = idle.get(key)?.pop()) {
-      // undici lets one turn of the event loop pass before it uses a connection again, which may be the
-      // rest of this one. With ours, what has arrived by now is read first: a close costs no request.
-      await nextTurn();
-      if (known.isOpen()) return known;
-    }
-    return undefined;
   }
 
   return {
     async acquire(url, guarded, signal) {
       const key = `${guarded ? 'guarded' : 'operator'} ${url.origin}`;
-      const known = await takeIdle(key);
+      const known = await idle.take(key);
       if (known !== undefined) return known;
       const [socket, isPublic] = await withDeadline(
         options.connectTimeoutMs,
@@ -163,64 +93,56 @@ export function createConnections(options: ConnectionsOptions): Connections {
   };
 }
 
-/** 502 for whatever keeps an upstream from answering; the cause is for the log alone. */
-export function unreachable(cause: unknown): AppError {
-  return new AppError('upstream_unreachable', 'The upstream could not be reached, or broke off.', { cause });
+/** Connections that wait for their next request; the one used last goes first. */
+function createIdleConnections() {
+  const byKey = new Map<string, Connection[]>();
+  return {
+    add(key: string, connection: Connection): void {
+      const others = byKey.get(key);
+      if (others === undefined) byKey.set(key, [connection]);
+      else others.push(connection);
+    },
+    drop(key: string, connection: Connection): void {
+      const others = byKey.get(key)?.filter((other) => other !== connection) ?? [];
+      if (others.length > 0) byKey.set(key, others);
+      else byKey.delete(key);
+    },
+    async take(key: string): Promise<Connection | undefined> {
+      for (let known = byKey.get(key)?.pop(); known !== undefined; known = byKey.get(key)?.pop()) {
+        // undici lets one turn of the event loop pass before it uses a connection again, which may be the
+        // rest of this one. With ours, what has arrived by now is read first: a close costs no request.
+        await nextTurn();
+        if (known.isOpen()) return known;
+      }
+      return undefined;
+    },
+  };
 }
 
-/** 504 for an upstream that is too slow in `phase`. */
-export function tooSlow(phase: string): AppError {
-  return new AppError('upstream_timeout', `The upstream took too long to ${phase}.`);
-}
-
-/** Dials exactly `address`; the name in `url` goes into SNI and is what the certificate must show. */
-function openSocket(
+function createConnection(
   url: URL,
-  address: string,
-  port: number,
-  timeoutMs: number,
-  signal: AbortSignal,
-): Promise<Socket> {
-  const { promise, resolve, reject } = Promise.withResolvers<Socket>();
-  const target = { host: address, port, keepAlive: true, keepAliveInitialDelay: 60_000 };
-  const isTls = url.protocol === 'https:';
-  // SNI holds names only (RFC 6066); for a literal, the address itself is compared with the certificate.
-  const servername = isIP(url.hostname.replace(/^\[|\]$/g, '')) === 0 ? { servername: url.hostname } : {};
-  const socket = isTls
-    ? connectTls({
-        ...target,
-        ...servername,
-        ALPNProtocols: ['http/1.1'],
-        rejectUnauthorized: true, // Said aloud, so that no environment variable turns it off.
-      })
-    : connectTcp(target);
-  const fail = (error: unknown) => {
-    socket.destroy();
-    reject(error);
+  socket: Socket,
+  isPublic: boolean,
+  onReleased: (connection: Connection) => void,
+): Connection {
+  const connection = {
+    client: new Client(url.origin, { ...CLIENT_OPTIONS, connect: handOver(socket) }),
+    isPublic,
+    isReused: false,
+    isOpen: () => !socket.destroyed,
+    release() {
+      connection.isReused = true;
+      // undici decides right after its last callback whether the connection lives on.
+      queueMicrotask(() => {
+        if (!socket.destroyed) onReleased(connection);
+      });
+    },
+    discard() {
+      // With an error, or undici takes the end of the socket for the end of a body without length.
+      socket.destroy(new Error('discarded'));
+    },
   };
-  const onAbort = () => {
-    fail(signal.reason);
-  };
-  const timer = setTimeout(() => {
-    fail(tooSlow('accept a connection'));
-  }, timeoutMs);
-  signal.addEventListener('abort', onAbort);
-  if (signal.aborted) onAbort();
-  // Stays for good: an error on an idle socket must not end the process.
-  socket.on('error', (error) => {
-    reject(unreachable(error));
-  });
-  socket.once('close', () => {
-    reject(unreachable(new Error('closed while connecting')));
-  });
-  socket.once(isTls ? 'secureConnect' : 'connect', () => {
-    socket.setNoDelay(true);
-    resolve(socket);
-  });
-  return promise.finally(() => {
-    clearTimeout(timer);
-    signal.removeEventListener('abort', onAbort);
-  });
+  return connection;
 }
 
 /** undici's connector for a socket that is connected already; it serves once. */
@@ -235,40 +157,4 @@ function handOver(socket: Socket) {
       else callback(notSent, null);
     });
   };
-}
-
-/** Runs `work` with a signal that also ends after `timeoutMs`; all its errors come out as AppError. */
-async function withDeadline<T>(
-  timeoutMs: number,
-  signals: readonly AbortSignal[],
-  work: (phase: AbortSignal) => Promise<T>,
-): Promise<T> {
-  for (const signal of signals) signal.throwIfAborted();
-  const phase = new AbortController();
-  const timer = setTimeout(() => {
-    phase.abort(tooSlow('accept a connection'));
-  }, timeoutMs);
-  const follow = (event: Event) => {
-    phase.abort((event.target as AbortSignal).reason);
-  };
-  for (const signal of signals) signal.addEventListener('abort', follow);
-  try {
-    return await work(phase.signal);
-  } catch (error) {
-    phase.signal.throwIfAborted();
-    throw error instanceof AppError ? error : unreachable(error);
-  } finally {
-    clearTimeout(timer);
-    for (const signal of signals) signal.removeEventListener('abort', follow);
-  }
-}
-
-/** A look-up cannot be cancelled; this stops waiting for it. */
-function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    signal.addEventListener('abort', () => {
-      reject(signal.reason as Error);
-    });
-    work.then(resolve, reject);
-  });
 }

@@ -1,5 +1,3 @@
-import { lookup as dnsLookup } from 'node:dns/promises';
-import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import {
   canonicalAddress,
@@ -15,9 +13,7 @@ import {
   type Address,
 } from './addresses.ts';
 import { AppError } from './errors.ts';
-
-/** Answers every address of a host name; rejects when there is none. */
-export type Lookup = (host: string) => Promise<string[]>;
+import { createOperatorLookup, createUserLookup, resolveHost, type Lookup } from './names.ts';
 
 export interface Spot {
   /** A name or an address; `0.0.0.0` and `::` stand for every address of this host. */
@@ -31,10 +27,12 @@ export interface EgressOptions {
   allow: string[] | undefined;
   /** EGRESS_DENY; wins over `allow`. */
   deny: string[];
-  /** Our own listeners, database and Keycloak; asked anew on every look-up. */
+  /** Our own listeners, database and Keycloak (names allowed); asked anew on every look-up. */
   forbidden: () => readonly Spot[];
-  /** For tests. */
+  /** For tests: looks up all names. */
   lookup?: Lookup;
+  /** For tests: asked for names that users bring, as `address:port`. */
+  nameServers?: readonly string[];
   /** For tests: addresses of this host's interfaces. */
   ownAddresses?: () => string[];
 }
@@ -47,12 +45,15 @@ export interface AdmittedAddress {
 export interface EgressPolicy {
   /**
    * Resolves a host that a user named and checks every address of the answer: one bad address refuses
-   * all. Only the addresses returned may be dialled, and only for this one connection.
+   * all. Only the addresses returned may be dialled, and only for this one connection. Names that users
+   * bring are looked up without a thread; names of the operator (`allow`, `deny`, `forbidden`) as the
+   * system does it.
    * @param host name or address, IPv6 with or without brackets.
+   * @param signal gives up the look-up.
    * @throws AppError `endpoint_forbidden`, or `upstream_unreachable` when a name cannot be resolved: the
    *   host's own, or one that has to be known to check it.
    */
-  admit(host: string, port: number): Promise<AdmittedAddress[]>;
+  admit(host: string, port: number, signal?: AbortSignal): Promise<AdmittedAddress[]>;
 }
 
 const LOCAL_ALLOW = ['127.0.0.0/8', '::1', '10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7'];
@@ -85,20 +86,6 @@ export function portOf(url: URL): number {
   return url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port);
 }
 
-/** All addresses of a host; an address is its own answer. Rejects when there is none. */
-export async function resolveHost(host: string, lookup: Lookup = systemLookup): Promise<string[]> {
-  const bare = host.replace(/^\[(.*)\]$/, '$1');
-  // Literals never pass a look-up hook of net or undici: they are answered here so that they get checked.
-  if (isIP(bare) !== 0) return [bare];
-  const answer = await lookup(bare);
-  if (answer.length === 0) throw new Error('the name has no address');
-  return answer;
-}
-
-async function systemLookup(host: string): Promise<string[]> {
-  return (await dnsLookup(host, { all: true })).map((entry) => entry.address);
-}
-
 /**
  * Builds the policy for addresses that users bring.
  * @throws Error naming the entry when `allow` or `deny` holds one that is not a rule.
@@ -107,21 +94,26 @@ export function createEgressPolicy(options: EgressOptions): EgressPolicy {
   const allow = (options.allow ?? (options.mode === 'local' ? LOCAL_ALLOW : [])).map(parseEgressRule);
   const deny = options.deny.map(parseEgressRule);
   const ownAddresses = options.ownAddresses ?? interfaceAddresses;
+  const operatorLookup = options.lookup ?? createOperatorLookup();
+  const userLookup = options.lookup ?? createUserLookup(options);
 
   /** What may not be dialled at this port, resolved now, since names move. */
   async function readBans(port: number) {
     const spots = options.forbidden().filter((spot) => spot.port === port);
     const names = deny.flatMap((rule) => (rule.kind === 'name' && coversPort(rule, port) ? [rule.name] : []));
     const [forbidden, denied] = await Promise.all([
-      Promise.all(spots.map((spot) => resolveHost(spot.host, options.lookup))),
-      Promise.all(names.map((name) => resolveHost(name, options.lookup).catch(emptyWhenAbsent))),
+      Promise.all(spots.map((spot) => resolveHost(spot.host, operatorLookup))),
+      Promise.all(names.map((name) => resolveHost(name, operatorLookup).catch(emptyWhenAbsent))),
     ]);
     return { forbidden: forbidden.flat().flatMap(readFaces), denied: denied.flat().flatMap(readFaces) };
   }
 
-  async function admit(host: string, port: number): Promise<AdmittedAddress[]> {
+  async function admit(host: string, port: number, signal?: AbortSignal): Promise<AdmittedAddress[]> {
     const own = new Set(ownAddresses().map(canonicalAddress));
-    const [answer, bans] = await Promise.all([resolveHost(host, options.lookup), readBans(port)]).catch(
+    const isAllowedName = allow.some((rule) => coversName(rule, host, port));
+    // A name that the operator allows is the operator's: it may lie where only the system finds it.
+    const lookup = isAllowedName ? operatorLookup : userLookup;
+    const [answer, bans] = await Promise.all([resolveHost(host, lookup, signal), readBans(port)]).catch(
       (cause: unknown) => {
         throw new AppError('upstream_unreachable', "The endpoint's host could not be resolved.", { cause });
       },
@@ -130,7 +122,6 @@ export function createEgressPolicy(options: EgressOptions): EgressPolicy {
     // A listener of ours may be bound to all addresses of this host: its port is closed on each of them.
     const isOurPort = bans.forbidden.some((face) => isThisHost(face, own));
     const isDeniedName = deny.some((rule) => coversName(rule, host, port));
-    const isAllowedName = allow.some((rule) => coversName(rule, host, port));
 
     function isRefused(address: Address): boolean {
       const faces = facesOf(address);
