@@ -15,8 +15,10 @@ export interface RunningServer {
   stop(): Promise<void>;
 }
 
-/** How long a client may take to send a request's head; bodies are bounded by their size. */
+/** How long a client may take to send a request's head. */
 const HEADERS_TIMEOUT_MS = 30_000;
+/** How long it may take to send all of it: a request that is never finished must not hold a connection for ever. */
+const REQUEST_TIMEOUT_MS = 60_000;
 
 /**
  * Starts the application and its metrics listener.
@@ -24,8 +26,9 @@ const HEADERS_TIMEOUT_MS = 30_000;
  */
 export async function startServer(config: Config, overrides: ContextOverrides = {}): Promise<RunningServer> {
   const context = createContext(config, overrides);
-  const app = createServer({ headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: 0 }, createApp(context));
-  const metrics = context.metrics.createServer(() => context.readiness());
+  const limits = { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS };
+  const app = createServer(limits, createApp(context));
+  const metrics = context.metrics.createServer(() => context.readiness(), config);
   const listeners = [app, metrics].map((server) => ({ server, answers: answersUnderWay(server) }));
   try {
     await context.start();
@@ -40,10 +43,12 @@ export async function startServer(config: Config, overrides: ContextOverrides = 
   return { url: config.publicUrl, stop: () => (stopping ??= stop(listeners, context)) };
 }
 
+/** Answers that are not written out yet. */
+type Answers = ReadonlySet<ServerResponse>;
+
 interface Listener {
   server: Server;
-  /** Answers that are not written out yet. */
-  answers: ReadonlySet<ServerResponse>;
+  answers: Answers;
 }
 
 async function stop(listeners: readonly Listener[], context: Context): Promise<void> {
@@ -54,7 +59,7 @@ async function stop(listeners: readonly Listener[], context: Context): Promise<v
   context.log.info({ event: 'stopped' }, 'stopped');
 }
 
-function answersUnderWay(server: Server): ReadonlySet<ServerResponse> {
+function answersUnderWay(server: Server): Answers {
   const answers = new Set<ServerResponse>();
   server.on('request', (_request, response: ServerResponse) => {
     answers.add(response);
@@ -84,13 +89,17 @@ async function closeServer({ server, answers }: Listener, patienceMs: number): P
   await closed;
 }
 
-/** Resolves when the answers of this moment are written out or given up, or after `patienceMs`. */
-async function writtenOut(answers: ReadonlySet<ServerResponse>, patienceMs: number): Promise<void> {
+/**
+ * Resolves when the answers of this moment are written out or given up, or after `patienceMs`. A request that
+ * has not arrived in full is not waited for: whoever sends it decides when, and may be nobody we know.
+ */
+async function writtenOut(answers: Answers, patienceMs: number): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const patience = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, patienceMs);
   });
-  const all = [...answers].map((answer) => new Promise((resolve) => answer.once('close', resolve)));
+  const awaited = [...answers].filter((answer) => answer.req.complete || answer.writableEnded);
+  const all = awaited.map((answer) => new Promise((resolve) => answer.once('close', resolve)));
   await Promise.race([Promise.all(all), patience]);
   clearTimeout(timer);
 }

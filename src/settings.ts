@@ -23,7 +23,16 @@ const webOrigin = webAddress.refine(
   (url) => !/^https?:\/\/[^/]+\//i.test(url),
   'must have no path: the app answers at its root',
 );
-const postgresAddress = z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// address' });
+/**
+ * An address of Postgres. Its driver lets the query say where to connect to, past the address that users'
+ * endpoints are kept away from.
+ */
+const postgresAddress = z
+  .url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// address' })
+  .refine(
+    (url) => !['host', 'hostaddr', 'port'].some((name) => URL.parse(url)?.searchParams.has(name)),
+    'must name host and port before the path: host, hostaddr and port are not accepted in its query',
+  );
 const list = z.string().transform((text) =>
   text
     .split(',')

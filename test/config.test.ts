@@ -157,6 +157,19 @@ describe('readConfig', () => {
     expect(one('http://localhost:1/')).toEqual([]);
   });
 
+  it.each(['DATABASE_URL', 'MIGRATION_DATABASE_URL'])(
+    'refuses a query in %s that leads to another host or port than the address says, and repeats no value',
+    (name) => {
+      const one = (query: string) =>
+        faultsOf({ ...local, [name]: `postgres://app@127.0.0.1:5433/ops${query}` });
+      for (const query of ['?host=geheim', '?sslmode=require&port=1', '?hostaddr=10.0.0.1', '?%68ost=geheim'])
+        expect(one(query)).toEqual([
+          `${name} must name host and port before the path: host, hostaddr and port are not accepted in its query`,
+        ]);
+      expect(one('?sslmode=require')).toEqual([]);
+    },
+  );
+
   it('refuses a path in PUBLIC_URL, where Keycloak and upstreams may have one', () => {
     expect(faultsOf({ ...deployed, PUBLIC_URL: 'https://example.com/ops' })).toEqual([
       expect.stringContaining('PUBLIC_URL must have no path'),

@@ -1,4 +1,4 @@
-import { fetch, type Response } from 'undici';
+import { fetch, type Dispatcher, type Response } from 'undici';
 import { StartError } from './start-error.ts';
 
 export interface SignInOptions {
@@ -8,6 +8,8 @@ export interface SignInOptions {
   username: string;
   password: string;
   cookieName: string;
+  /** Where the connections go; default: wherever the names in the addresses lead. */
+  dispatcher?: Dispatcher;
 }
 
 /** Identity-first sign-in takes two pages; more means that Keycloak asks for something else. */
@@ -23,7 +25,7 @@ const REFUSAL = /(?:id="input-error-[^"]*"|class="[^"]*kc-feedback-text[^"]*")[^
  * @throws StartError when Keycloak refuses the user, or shows a page that is not a sign-in.
  */
 export async function signInWithForms(options: SignInOptions): Promise<string> {
-  const browser = createBrowser();
+  const browser = createBrowser(options.dispatcher);
   let page = await browser.open(`${options.appUrl}/auth/login?return_to=/`);
   for (let count = 0; count < MOST_PAGES; count += 1) {
     const form = readForm(page);
@@ -72,7 +74,7 @@ function unescape(html: string): string {
 }
 
 /** Cookies and redirects. Cookies are kept apart by origin: the app's never go to Keycloak. */
-function createBrowser() {
+function createBrowser(dispatcher: Dispatcher | undefined) {
   const jars = new Map<string, Map<string, string>>();
   const jarOf = (url: string) => {
     const { origin } = new URL(url);
@@ -88,6 +90,7 @@ function createBrowser() {
       const jar = jarOf(url);
       const response = await fetch(url, {
         redirect: 'manual',
+        ...(dispatcher && { dispatcher }),
         headers: { accept: 'text/html', cookie: [...jar].map((pair) => pair.join('=')).join('; ') },
         ...(body === undefined ? {} : { method: 'POST', body }),
       });

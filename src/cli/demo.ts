@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { fetch, type Headers } from 'undici';
+import { fetch, type Dispatcher, type Headers } from 'undici';
 import { z } from 'zod';
 
 export interface DemoOptions {
@@ -8,6 +8,8 @@ export interface DemoOptions {
   /** The session of a user of tier Starter or higher. */
   session: string;
   username: string;
+  /** Leads to the app itself, see `createPinnedAgent`. */
+  dispatcher: Dispatcher;
   print: (text: string) => void;
 }
 
@@ -62,7 +64,7 @@ interface Payer {
   keyId: string | null;
 }
 
-function caller({ appUrl, cookieName, session, print }: DemoOptions) {
+function caller({ appUrl, cookieName, session, dispatcher, print }: DemoOptions) {
   return async (
     title: string,
     method: string,
@@ -73,6 +75,7 @@ function caller({ appUrl, cookieName, session, print }: DemoOptions) {
     print(`${method} ${appUrl}${path}${body === undefined ? '' : `\n${JSON.stringify(body)}`}`);
     const response = await fetch(`${appUrl}${path}`, {
       method,
+      dispatcher,
       headers: {
         cookie: `${cookieName}=${session}`,
         ...(body === undefined ? {} : { 'content-type': 'application/json' }),

@@ -27,8 +27,9 @@ export function ensureGeneratedSettings(file: string, environment: Environment):
   const lines = missing.map(([name, make]) => `${name}=${make()}\n`).join('');
   if (existsSync(file)) {
     const before = readFileSync(file, 'utf8');
-    appendFileSync(file, `${before === '' || before.endsWith('\n') ? '' : '\n'}${lines}`);
+    // First closed, then written: the secrets must not be readable for a moment either.
     chmodSync(file, 0o600);
+    appendFileSync(file, `${before === '' || before.endsWith('\n') ? '' : '\n'}${lines}`);
   } else {
     writePrivateFile(file, HEADER + lines);
   }

@@ -1,5 +1,6 @@
 import type { Environment } from '../config.ts';
 import { dataDirOf } from './quickstart/data-dir.ts';
+import { onLoopback } from './quickstart/ports.ts';
 import { createSecrets } from './quickstart/secrets.ts';
 import { getStackFile, hasStackFile } from './quickstart/stack-file.ts';
 import { layOver, settingOf } from './settings.ts';
@@ -18,6 +19,7 @@ export function settingsOfRunning(environment: Environment, cwd: string): Enviro
     DATABASE_URL: stack.database_url,
     ...(isOwnKeycloak && {
       KEYCLOAK_URL: stack.keycloak_url,
+      KEYCLOAK_INTERNAL_URL: onLoopback(stack.keycloak_url),
       KEYCLOAK_WEB_CLIENT_SECRET: secrets.get('keycloak-web-client'),
       KEYCLOAK_SERVICE_CLIENT_SECRET: secrets.get('keycloak-service-client'),
       KEYCLOAK_VAULT_CLIENT_SECRET: secrets.get('keycloak-vault-client'),

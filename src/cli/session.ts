@@ -1,15 +1,21 @@
+import { isIP } from 'node:net';
+import type { Dispatcher } from 'undici';
 import type { Environment } from '../config.ts';
 import { SETTINGS } from '../settings.ts';
 import { signInWithForms } from './browserless-sign-in.ts';
+import { createPinnedAgent } from './pinned-agent.ts';
 import { dataDirOf } from './quickstart/data-dir.ts';
 import { refuseDeployment, settingOf } from './settings.ts';
-import { getStackFile } from './quickstart/stack-file.ts';
+import { onLoopback } from './quickstart/ports.ts';
+import { getStackFile, type StackFile } from './quickstart/stack-file.ts';
 import { StartError } from './start-error.ts';
 
 export interface DemoSession {
   appUrl: string;
   cookieName: string;
   session: string;
+  /** For calls with that session. */
+  dispatcher: Dispatcher;
 }
 
 /** Every demo user's password; `keycloak/demo.json` says so. */
@@ -28,6 +34,7 @@ export async function demoSession(
   refuseDeployment(environment, 'session');
   const stack = getStackFile(dataDirOf(environment, cwd));
   const cookieName = settingOf(environment, 'SESSION_COOKIE_NAME') ?? SETTINGS.SESSION_COOKIE_NAME.fallback;
+  const dispatcher = createPinnedAgent(ownAddresses(stack, environment));
   try {
     const session = await signInWithForms({
       appUrl: stack.app_url,
@@ -35,10 +42,21 @@ export async function demoSession(
       username,
       password: DEMO_PASSWORD,
       cookieName,
+      dispatcher,
     });
-    return { appUrl: stack.app_url, cookieName, session };
+    return { appUrl: stack.app_url, cookieName, session, dispatcher };
   } catch (error) {
     if (error instanceof StartError) throw error;
     throw new StartError(`${stack.app_url} does not answer. Is it still running? (\`npm start\`)`);
   }
+}
+
+/** What we listen on ourselves, for the origins that name it `localhost`. */
+function ownAddresses(stack: StackFile, environment: Environment): Map<string, string> {
+  const pins = new Map<string, string>();
+  if (stack.admin_user !== null)
+    pins.set(new URL(stack.keycloak_url).origin, new URL(onLoopback(stack.keycloak_url)).hostname);
+  const host = settingOf(environment, 'HOST') ?? SETTINGS.HOST.fallback;
+  if (isIP(host) !== 0) pins.set(new URL(stack.app_url).origin, host);
+  return pins;
 }

@@ -1,13 +1,17 @@
 import { createServer, type Server } from 'node:http';
 import { collectDefaultMetrics, Histogram, Registry } from 'prom-client';
+import { isHostOfListener, type ListenerNames } from '../http/host-check.ts';
 import type { ObserveRequest } from '../http/request-context.ts';
 import type { Readiness } from './readiness.ts';
 
 export interface Metrics {
   /** Labels are closed sets: method, declared path, status; never a user or a key. */
   observe: ObserveRequest;
-  /** The listener for operators: `/metrics` in Prometheus' text form, `/livez`, `/readyz` with details. */
-  createServer(readiness: () => Promise<Readiness>): Server;
+  /**
+   * The listener for operators: `/metrics` in Prometheus' text form, `/livez`, `/readyz` with details. A Host
+   * header that is not its own gets a 421.
+   */
+  createServer(readiness: () => Promise<Readiness>, names: ListenerNames): Server;
 }
 
 export function createMetrics(): Metrics {
@@ -24,9 +28,10 @@ export function createMetrics(): Metrics {
     observe: ({ method, route, status, durationMs }) => {
       requests.observe({ method, route, status: String(status) }, durationMs / 1000);
     },
-    createServer: (readiness) =>
+    createServer: (readiness, names) =>
       createServer((request, response) => {
         const answer = async (): Promise<[status: number, type: string, body: string]> => {
+          if (!isHostOfListener(request, names)) return [421, 'text/plain', ''];
           if (request.method !== 'GET') return [405, 'text/plain', ''];
           if (request.url === '/livez') return [200, 'application/json', '{"status":"alive"}'];
           if (request.url === '/metrics') return [200, registry.contentType, await registry.metrics()];

@@ -1,5 +1,6 @@
 import type { Request, Response } from 'express';
 import helmet from 'helmet';
+import { outlineOf } from '../http/error-handler.ts';
 import type { Authenticate, User } from '../http/principal.ts';
 import { rawRoute, type Route } from '../http/routes.ts';
 import { isAppError } from '../lib/errors.ts';
@@ -42,7 +43,7 @@ export function homeRoutes(deps: HomeDeps): Route[] {
     } catch (error) {
       if (isAppError(error, 'unauthenticated')) return { kind: 'signed_out' };
       if (!isAppError(error)) throw error;
-      log.warn({ err: error }, 'the page cannot say who is signed in');
+      log.warn(outlineOf(error), 'the page cannot say who is signed in');
       response.status(error.status).set(error.headers);
       return { kind: 'failed', error };
     }

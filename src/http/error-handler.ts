@@ -44,9 +44,13 @@ export function errorHandler(shapes: readonly ErrorShape[]) {
 /** An outage elsewhere is expected and comes in crowds: a line each says enough. A fault of ours needs its stack. */
 function logFailure(log: Log, error: AppError, thrown: unknown): void {
   if (error.code === 'internal_error') log.error({ err: thrown }, 'request failed');
-  else if (error.status >= 500)
-    log.warn({ code: error.code, detail: error.detail, causes: causesOf(error) }, 'request failed');
+  else if (error.status >= 500) log.warn(outlineOf(error), 'request failed');
   else log.debug({ code: error.code }, error.detail);
+}
+
+/** What the log says of a failure that is expected to happen: what and why, without stacks. */
+export function outlineOf(error: AppError): { code: string; detail: string; causes: string[] } {
+  return { code: error.code, detail: error.detail, causes: causesOf(error) };
 }
 
 /** The messages of an error's causes, the nearest first. */

@@ -1,4 +1,5 @@
 import type { NextFunction, Request, Response } from 'express';
+import type { IncomingMessage } from 'node:http';
 import { isLoopbackHost } from '../lib/addresses.ts';
 import { AppError } from '../lib/errors.ts';
 
@@ -44,13 +45,39 @@ export function createHostCheck(options: HostCheckOptions) {
   }
 
   return (request: Request, _response: Response, next: NextFunction): void => {
-    const hosts = request.headersDistinct['host'] ?? [];
-    const [host] = hosts;
-    if (hosts.length !== 1 || host === undefined || !isOurs(request, host)) {
+    const host = onlyHostOf(request);
+    if (host === undefined || !isOurs(request, host)) {
       throw new AppError('wrong_host', 'This server does not answer under that host name.');
     }
     next();
   };
+}
+
+export interface ListenerNames {
+  mode: 'local' | 'deployed';
+  /** HOST: a name that the operator lets us listen on is ours. */
+  host: string;
+}
+
+/**
+ * True when the Host header is the address that the connection came in on or the configured HOST, with the
+ * listener's port; in local mode also any loopback name with it.
+ */
+export function isHostOfListener(request: IncomingMessage, { mode, host }: ListenerNames): boolean {
+  const asked = addressOfHost(onlyHostOf(request) ?? '', '80');
+  const own = addressOfSocket(request);
+  if (asked === undefined || own?.port !== asked.port) return false;
+  return (
+    asked.name === own.name ||
+    asked.name === host.toLowerCase() ||
+    (mode === 'local' && isLoopbackHost(asked.name))
+  );
+}
+
+/** Undefined when there is none, or more than one. */
+function onlyHostOf(request: IncomingMessage): string | undefined {
+  const hosts = request.headersDistinct['host'] ?? [];
+  return hosts.length === 1 ? hosts[0] : undefined;
 }
 
 function same(a: Address | undefined, b: Address | undefined): boolean {
@@ -69,7 +96,7 @@ function addressOfHost(text: string, defaultPort: string): Address | undefined {
   return { name: parts[1].toLowerCase(), port: parts[2] ?? defaultPort };
 }
 
-function addressOfSocket(request: Request): Address | undefined {
+function addressOfSocket(request: IncomingMessage): Address | undefined {
   const { localAddress, localPort } = request.socket;
   if (localAddress === undefined || localPort === undefined) return undefined;
   const plain = localAddress.replace(/^::ffff:/, '');

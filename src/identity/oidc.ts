@@ -23,6 +23,9 @@ export interface SignInStart {
   pkceVerifier: string;
 }
 
+/** What the callback of a sign-in must match. */
+type Expected = Omit<SignInStart, 'url'>;
+
 /** Keycloak as the place where people sign in (OpenID Connect, authorization code with PKCE). */
 export interface Oidc {
   /** @throws AppError `keycloak_unavailable`. */
@@ -31,7 +34,7 @@ export interface Oidc {
    * Redeems the code. @param query the callback's query, with its `?`.
    * @throws AppError `keycloak_unavailable`, or `unauthenticated` when Keycloak or a check says no.
    */
-  finish(query: string, expected: { state: string; nonce: string; pkceVerifier: string }): Promise<SignedIn>;
+  finish(query: string, expected: Expected): Promise<SignedIn>;
   /** New tokens; undefined when Keycloak says that the sign-in is over. @throws AppError `keycloak_unavailable`. */
   refresh(refreshToken: string): Promise<SignedIn | undefined>;
   /** Where the browser goes to sign out of Keycloak too. @throws AppError `keycloak_unavailable`. */
@@ -67,58 +70,55 @@ export function createOidc(deps: OidcDeps): Oidc {
   }
 
   return {
-    async start() {
-      const config = await configuration();
-      const pkceVerifier = client.randomPKCECodeVerifier();
-      const [state, nonce] = [client.randomState(), client.randomNonce()];
-      const url = client.buildAuthorizationUrl(config, {
-        redirect_uri: redirectUri,
-        scope: 'openid',
-        code_challenge: await client.calculatePKCECodeChallenge(pkceVerifier),
-        code_challenge_method: 'S256',
-        state,
-        nonce,
-      });
-      return { url, state, nonce, pkceVerifier };
-    },
-
-    async finish(query, expected) {
-      const config = await configuration();
-      try {
-        // Built from the configured address: the Host header has no say in what is redeemed.
-        const tokens = await client.authorizationCodeGrant(config, new URL(redirectUri + query), {
-          pkceCodeVerifier: expected.pkceVerifier,
-          expectedState: expected.state,
-          expectedNonce: expected.nonce,
-          idTokenExpected: true,
-        });
-        return toSignedIn(tokens);
-      } catch (error) {
-        if (isOutage(error)) throw asUnavailable(error);
-        throw new AppError('unauthenticated', 'Signing in did not work. Please sign in again.', {
-          cause: error,
-        });
-      }
-    },
-
-    async refresh(refreshToken) {
-      const config = await configuration();
-      try {
-        return toSignedIn(await client.refreshTokenGrant(config, refreshToken));
-      } catch (error) {
-        if (error instanceof client.ResponseBodyError && error.error === 'invalid_grant') return undefined;
-        throw asUnavailable(error);
-      }
-    },
-
+    start: async () => startSignIn(await configuration(), redirectUri),
+    // Built from the configured address: the Host header has no say in what is redeemed.
+    finish: async (query, expected) => redeem(await configuration(), new URL(redirectUri + query), expected),
+    refresh: async (refreshToken) => renew(await configuration(), refreshToken),
     async endSessionUrl(idToken) {
-      const config = await configuration();
-      return client.buildEndSessionUrl(config, {
+      return client.buildEndSessionUrl(await configuration(), {
         post_logout_redirect_uri: `${deps.publicUrl}/`,
         ...(idToken === undefined ? {} : { id_token_hint: idToken }),
       });
     },
   };
+}
+
+async function startSignIn(config: client.Configuration, redirectUri: string): Promise<SignInStart> {
+  const pkceVerifier = client.randomPKCECodeVerifier();
+  const [state, nonce] = [client.randomState(), client.randomNonce()];
+  const url = client.buildAuthorizationUrl(config, {
+    redirect_uri: redirectUri,
+    scope: 'openid',
+    code_challenge: await client.calculatePKCECodeChallenge(pkceVerifier),
+    code_challenge_method: 'S256',
+    state,
+    nonce,
+  });
+  return { url, state, nonce, pkceVerifier };
+}
+
+async function redeem(config: client.Configuration, callback: URL, expected: Expected): Promise<SignedIn> {
+  try {
+    const tokens = await client.authorizationCodeGrant(config, callback, {
+      pkceCodeVerifier: expected.pkceVerifier,
+      expectedState: expected.state,
+      expectedNonce: expected.nonce,
+      idTokenExpected: true,
+    });
+    return toSignedIn(tokens);
+  } catch (error) {
+    if (isOutage(error)) throw asUnavailable(error);
+    throw new AppError('unauthenticated', 'Signing in did not work. Please sign in again.', { cause: error });
+  }
+}
+
+async function renew(config: client.Configuration, refreshToken: string): Promise<SignedIn | undefined> {
+  try {
+    return toSignedIn(await client.refreshTokenGrant(config, refreshToken));
+  } catch (error) {
+    if (error instanceof client.ResponseBodyError && error.error === 'invalid_grant') return undefined;
+    throw asUnavailable(error);
+  }
 }
 
 /**
@@ -147,19 +147,21 @@ async function discover(deps: OidcDeps): Promise<client.Configuration> {
     deps.log.error({ expected: issuer, found: metadata.issuer }, 'Keycloak names another issuer');
     throw new Error('Keycloak names another issuer than KEYCLOAK_URL says');
   }
-  const moved = Object.fromEntries(
-    (['token_endpoint', 'jwks_uri'] as const).flatMap((name) => {
-      const address = metadata[name];
-      if (address?.startsWith(`${deps.url}/`) !== true) return [];
-      return [[name, deps.internalUrl + address.slice(deps.url.length)]];
-    }),
-  );
-  const config = new client.Configuration({ ...metadata, ...moved }, deps.web.id, undefined, auth);
+  const config = new client.Configuration(movedInside(metadata, deps), deps.web.id, undefined, auth);
   config[client.customFetch] = deps.fetch;
   if (isHttp) allowPlainHttp(config);
   // ID tokens straight from the token endpoint may go unchecked over TLS; ours can come over plain http.
   client.enableNonRepudiationChecks(config);
   return config;
+}
+
+/** What the app itself calls, at the internal address. */
+function movedInside(metadata: client.ServerMetadata, { url, internalUrl }: OidcDeps): client.ServerMetadata {
+  const moved = (['token_endpoint', 'jwks_uri'] as const).flatMap((name) => {
+    const address = metadata[name];
+    return address?.startsWith(`${url}/`) === true ? [[name, internalUrl + address.slice(url.length)]] : [];
+  });
+  return { ...metadata, ...(Object.fromEntries(moved) as Partial<client.ServerMetadata>) };
 }
 
 /** Deprecated by the library only to stand out; an http issuer exists in local mode alone. */

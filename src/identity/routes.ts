@@ -1,5 +1,6 @@
 import express, { type Request, type Response } from 'express';
 import { z } from 'zod';
+import { outlineOf } from '../http/error-handler.ts';
 import { bodyError, jsonRoute, rawRoute, type Route } from '../http/routes.ts';
 import { AppError, isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
@@ -79,7 +80,7 @@ async function goTo(
     response.redirect(303, await next());
   } catch (error) {
     if (!isAppError(error) || request.accepts(['json', 'html']) !== 'html') throw error;
-    log.warn({ err: error }, 'signing in failed');
+    log.warn(outlineOf(error), 'signing in failed');
     response
       .status(error.status)
       .set(error.headers)
@@ -109,7 +110,9 @@ function failurePage(error: AppError): string {
 }
 
 const LogoutForm = z.object({ logout_token: z.string() });
-const readForm = express.urlencoded({ extended: false, limit: '64kb' });
+const parseForm = express.urlencoded({ extended: false, limit: '64kb' });
+/** Keycloak sends its few lines at once; anyone else may hold this open no longer. */
+const FORM_WITHIN_MS = 5_000;
 
 /**
  * Keycloak says that a session is over (OpenID Connect Back-Channel Logout 1.0, section 2.5 to 2.8). It does
@@ -121,12 +124,7 @@ async function backchannelLogout(
   response: Response,
 ): Promise<void> {
   response.setHeader('cache-control', 'no-store');
-  await new Promise<void>((resolve, reject) => {
-    readForm(request, response, (error?: unknown) => {
-      if (error === undefined) resolve();
-      else reject(bodyError(error));
-    });
-  });
+  await readForm(request, response);
   const form = LogoutForm.safeParse(request.body);
   const facts = form.success ? await deps.tokens.verifyLogoutToken(form.data.logout_token) : undefined;
   if (facts === undefined || !(await deps.store.noteLogoutToken(facts.jti, facts.expiresAtMs))) {
@@ -135,4 +133,23 @@ async function backchannelLogout(
   if (facts.keycloakSessionId !== undefined) await deps.logout.endKeycloakSessions([facts.keycloakSessionId]);
   else if (facts.userId !== undefined) await deps.logout.endUserUntil(facts.userId, facts.issuedAtMs);
   response.status(200).end();
+}
+
+/** @throws AppError `validation_failed` for a form that cannot be read, or that is not all here in time. */
+async function readForm(request: Request, response: Response): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    await new Promise<void>((resolve, reject) => {
+      timer = setTimeout(() => {
+        const headers = { connection: 'close' };
+        reject(new AppError('validation_failed', 'The form did not arrive in time.', { headers }));
+      }, FORM_WITHIN_MS);
+      parseForm(request, response, (error?: unknown) => {
+        if (error === undefined) resolve();
+        else reject(bodyError(error));
+      });
+    });
+  } finally {
+    clearTimeout(timer);
+  }
 }

@@ -63,6 +63,8 @@ const ASYMMETRIC = [
   'Ed25519',
 ];
 const CLOCK_TOLERANCE_S = 5;
+/** What ended a bearer's principal is remembered for an hour: no token may be older, whatever its realm says. */
+const MAX_BEARER_AGE = '1h';
 const LOGOUT_EVENT = 'http://schemas.openid.net/event/backchannel-logout';
 /** Keycloak's logout tokens live 2 minutes; nobody may stretch that. */
 const MAX_LOGOUT_TOKEN_AGE_S = 300;
@@ -114,7 +116,9 @@ export function createTokenVerifier(deps: TokenVerifierDeps): TokenVerifier {
   return {
     async verifyBearer(token) {
       if (deps.apiClientIds.length === 0) throw unauthenticated();
-      const claims = BearerClaims.safeParse(await claimsOf(token, { audience: API_AUDIENCE }));
+      const claims = BearerClaims.safeParse(
+        await claimsOf(token, { audience: API_AUDIENCE, maxTokenAge: MAX_BEARER_AGE }),
+      );
       if (!claims.success || !deps.apiClientIds.includes(claims.data.azp)) throw unauthenticated();
       const { sub, sid, iat } = claims.data;
       return { userId: sub, keycloakSessionId: sid ?? null, issuedAtMs: iat * 1000 };

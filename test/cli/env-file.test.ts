@@ -42,6 +42,17 @@ describe('the generated settings', () => {
     expect(statSync(file).mode & 0o777).toBe(0o600);
   });
 
+  const onLinux = process.platform === 'linux' ? it : it.skip;
+  onLinux('are not written into a file that cannot be closed to others first', () => {
+    // The name of this process: a file that takes text, and whose mode nobody can change.
+    const open = '/proc/self/comm';
+    const before = readFileSync(open, 'utf8');
+    expect(() => ensureGeneratedSettings(open, {})).toThrow('EPERM');
+    const after = readFileSync(open, 'utf8');
+    writeFileSync(open, before);
+    expect(after).toBe(before);
+  });
+
   it('are not made when they are set elsewhere, be it as the name of a file', () => {
     const environment = { ENCRYPTION_KEY_FILE: '/run/secrets/key', SESSION_SECRET: 'x'.repeat(32) };
     expect(ensureGeneratedSettings(file, environment)).toEqual([]);

@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import type { RunningKeycloak } from '../../src/cli/quickstart/keycloak.ts';
 import { planStart, startedSettings, demoSettings } from '../../src/cli/quickstart/plan.ts';
 import { layOver, readSettings, refuseDeployment, withoutEmpty } from '../../src/cli/settings.ts';
 
@@ -90,8 +91,22 @@ describe('the settings of what was started', () => {
     expect(beside.upstreams).toEqual({ demo: url });
   });
 
+  const secrets = { get: () => 'secret', has: () => false, fileOf: () => '' };
+
+  it('name Keycloak for browsers and, without a name that leads elsewhere, for the app', () => {
+    const keycloak = {
+      url: 'http://localhost:8080',
+      internalUrl: 'http://127.0.0.1:8080',
+    } as RunningKeycloak;
+    const settings = startedSettings({ keycloak }, secrets);
+    const config = readSettings({ ...generated, ...settings, DATABASE_URL: 'postgres://a@127.0.0.1/b' });
+    expect(config.keycloak).toMatchObject({
+      url: 'http://localhost:8080',
+      internalUrl: 'http://127.0.0.1:8080',
+    });
+  });
+
   it('leave alone what was not started', () => {
-    const secrets = { get: () => 'secret', has: () => false, fileOf: () => '' };
     expect(withoutEmpty(startedSettings({}, secrets))).toEqual({});
   });
 });

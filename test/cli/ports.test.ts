@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
-import { choosePort } from '../../src/cli/quickstart/ports.ts';
+import { choosePort, onLoopback } from '../../src/cli/quickstart/ports.ts';
 
 describe('choosing a port', () => {
   it('names the setting that changes a busy port', async () => {
@@ -19,6 +19,21 @@ describe('choosing a port', () => {
     await expect(choosePort(port, 'KEYCLOAK_PORT')).resolves.toBe(port);
   });
 
+  it('takes a port for busy on which another program waits at the other address of localhost', async () => {
+    for (const [taken, own] of [
+      ['::1', '127.0.0.1'],
+      ['127.0.0.1', '::1'],
+    ] as const) {
+      const squatter = createServer().listen(0, taken);
+      await once(squatter, 'listening');
+      const { port } = squatter.address() as AddressInfo;
+      await expect(choosePort(port, 'KEYCLOAK_PORT', own)).rejects.toThrow(`Port ${port} is in use`);
+      squatter.close();
+      await once(squatter, 'close');
+      await expect(choosePort(port, 'KEYCLOAK_PORT', own)).resolves.toBe(port);
+    }
+  });
+
   it('picks a free one for 0', async () => {
     const port = await choosePort(0, 'PORT');
     expect(port).toBeGreaterThan(0);
@@ -26,5 +41,11 @@ describe('choosing a port', () => {
     await once(server, 'listening');
     server.close();
     await once(server, 'close');
+  });
+});
+
+describe('an address for calls of our own', () => {
+  it('leaves nothing to the name localhost', () => {
+    expect(onLoopback('http://localhost:8080')).toBe('http://127.0.0.1:8080');
   });
 });

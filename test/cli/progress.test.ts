@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, jest } from '@jest/globals';
-import { plainProgress } from '../../src/cli/quickstart/progress.ts';
+import { plainProgress, terminalProgress } from '../../src/cli/quickstart/progress.ts';
 
 beforeEach(() => {
   jest.useFakeTimers();
@@ -12,7 +12,10 @@ describe('progress in plain lines', () => {
   it('shows a long step every 15 s with the time it has taken', async () => {
     const lines: string[] = [];
     let finish = (): void => undefined;
-    const done = plainProgress((line) => lines.push(line))([
+    const done = plainProgress(
+      (line) => lines.push(line),
+      new AbortController().signal,
+    )([
       {
         title: 'Keycloak',
         run: (note) => {
@@ -40,11 +43,51 @@ describe('progress in plain lines', () => {
 
   it('runs steps side by side and passes the failure of one on', async () => {
     const lines: string[] = [];
-    const fails = plainProgress((line) => lines.push(line))([
+    const fails = plainProgress(
+      (line) => lines.push(line),
+      new AbortController().signal,
+    )([
       { title: 'A', run: () => Promise.reject(new Error('no')) },
       { title: 'B', run: () => Promise.resolve() },
     ]);
     await expect(fails).rejects.toThrow('no');
     expect(lines).toEqual(expect.arrayContaining(['A: failed (0 s)', 'B: done (0 s)']));
+  });
+
+  it('calls what a Ctrl-C ended stopped, and what another step’s failure ended too', async () => {
+    const lines: string[] = [];
+    const print = (line: string) => lines.push(line);
+    const stop = new AbortController();
+    const run = () => {
+      stop.abort();
+      return Promise.reject(new Error('its child was killed'));
+    };
+    await expect(plainProgress(print, stop.signal)([{ title: 'Keycloak', run }])).rejects.toThrow('killed');
+    const givenUp = { title: 'Postgres', run: () => Promise.reject(AbortSignal.abort().reason as Error) };
+    await expect(plainProgress(print, new AbortController().signal)([givenUp])).rejects.toThrow();
+    expect(lines).toEqual(['Keycloak: stopped (0 s)', 'Postgres: stopped (0 s)']);
+  });
+});
+
+describe('progress on a terminal', () => {
+  it('shows a step that a Ctrl-C ended as stopped, not as failed, and passes its end on', async () => {
+    jest.useRealTimers();
+    let shown = '';
+    const write = jest.spyOn(process.stdout, 'write').mockImplementation((text) => {
+      shown += String(text);
+      return true;
+    });
+    const stop = new AbortController();
+    const run = () => {
+      stop.abort();
+      return Promise.reject(new Error('its child was killed'));
+    };
+    try {
+      await expect(terminalProgress(stop.signal)([{ title: 'Keycloak', run }])).rejects.toThrow('killed');
+    } finally {
+      write.mockRestore();
+    }
+    expect(shown).toContain('Keycloak: stopped');
+    expect(shown).not.toMatch(/FAILED|its child was killed/);
   });
 });

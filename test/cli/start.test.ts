@@ -164,6 +164,13 @@ describe('npm start', () => {
     const printed = await output(['doctor']);
     expect(printed).toMatch(/^0 error\(s\)/m);
   });
+
+  it('lets commands about stored keys work beside the app, on its database and encryption key', async () => {
+    const check = run(['keys', 'check', '--json']);
+    // The realm of the test servers holds other installations' keys, which count as undecryptable.
+    await check.ended;
+    expect(JSON.parse(check.printed())).toMatchObject({ canary_ring_key: 1 });
+  });
 });
 
 describe('stopping', () => {

@@ -1,5 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
+import type { Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
@@ -147,6 +149,24 @@ describe('a server that is told to stop', () => {
     expect(text()).toMatch(/HTTP\/1\.1 503 [\s\S]*"code":"draining"/);
   });
 
+  it('does not wait for a stranger’s request that is only half there', async () => {
+    await using place = await startPlace(LONG_GRACE);
+    const { socket, text } = await openConnection(place.app);
+    socket.write(
+      `POST /auth/backchannel-logout HTTP/1.1\r\nHost: ${new URL(place.app.url).host}\r\n` +
+        'Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n' +
+        'Expect: 100-continue\r\n\r\nlogout_token=',
+    );
+    await once(socket, 'data');
+    const ended = once(socket, 'close');
+    const startedMs = performance.now();
+    await place.app.stop();
+    await ended;
+    // Sooner than the form's own limit.
+    expect(performance.now() - startedMs).toBeLessThan(4_000);
+    expect(text()).toBe('HTTP/1.1 100 Continue\r\n\r\n');
+  });
+
   it('writes out an answer to a client that is slow to take it', async () => {
     await using place = await startPlace(LONG_GRACE);
     const { app, session } = place;
@@ -178,5 +198,32 @@ describe('a server that is told to stop', () => {
     await place.app.stop();
     await ended;
     await expectNothingListens(place.app);
+  });
+});
+
+describe('a stranger who sends a request in part', () => {
+  it('is cut off after 60 s, and after 30 s without a whole head', async () => {
+    await using place = await startPlace(SHORT_GRACE);
+    const servers: Server[] = [];
+    // Where Node tells of requests; nobody wants to wait for a minute here.
+    const note = (message: unknown) => servers.push((message as { server: Server }).server);
+    subscribe('http.server.request.start', note);
+    await place.app.call('/livez');
+    unsubscribe('http.server.request.start', note);
+    expect(servers.at(-1)).toMatchObject({ requestTimeout: 60_000, headersTimeout: 30_000 });
+  });
+
+  it('is given up after 5 s where Keycloak posts its logout tokens', async () => {
+    await using place = await startPlace(SHORT_GRACE);
+    const { socket, text } = await openConnection(place.app);
+    const ended = once(socket, 'close');
+    const startedMs = performance.now();
+    socket.write(
+      `POST /auth/backchannel-logout HTTP/1.1\r\nHost: ${new URL(place.app.url).host}\r\n` +
+        'Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\nlogout_token=',
+    );
+    await ended;
+    expect(performance.now() - startedMs).toBeLessThan(10_000);
+    expect(text()).toMatch(/^HTTP\/1\.1 400 [\s\S]*connection: close[\s\S]*"code":"validation_failed"/i);
   });
 });

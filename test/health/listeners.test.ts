@@ -1,8 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { networkInterfaces } from 'node:os';
-import { connect } from 'node:net';
+import { connect, type AddressInfo } from 'node:net';
 import { once } from 'node:events';
+import { request } from 'node:http';
 import { fetch } from 'undici';
+import { createMetrics } from '../../src/health/metrics.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { createUser } from '../support/stack.ts';
 import { until } from '../support/until.ts';
@@ -59,6 +61,53 @@ describe('the metrics', () => {
     expect((await app.call('/metrics')).status).toBe(404);
     expect((await metrics('/api/v1/me')).status).toBe(404);
     expect((await metrics('/metrics', 'POST')).status).toBe(405);
+  });
+});
+
+describe('the Host header on the metrics port', () => {
+  /** The status of a request with exactly these. */
+  async function ask(path: string, ...hosts: string[]): Promise<number> {
+    const headers = hosts.flatMap((host) => ['Host', host]);
+    const port = app.config.metricsPort;
+    const sent = request({ host: '127.0.0.1', port, path, setHost: false, headers, agent: false });
+    sent.end();
+    const [answer] = (await once(sent, 'response')) as [{ statusCode: number; resume(): void }];
+    answer.resume();
+    return answer.statusCode;
+  }
+
+  it('must be its own address or, in local mode, a loopback name with its port', async () => {
+    const { metricsPort, port } = app.config;
+    for (const name of ['127.0.0.1', 'localhost', 'LOCALHOST', '[::1]'])
+      expect(await ask('/metrics', `${name}:${metricsPort}`)).toBe(200);
+    for (const path of ['/metrics', '/livez', '/readyz']) {
+      for (const host of [`evil.example:${metricsPort}`, `127.0.0.1:${port}`, 'localhost', '192.168.1.5'])
+        expect(await ask(path, host)).toBe(421);
+    }
+    expect([400, 421]).toContain(await ask('/metrics', `localhost:${metricsPort}`, 'evil.example'));
+  });
+
+  it('of a deployment may be its own address and the configured one only', async () => {
+    const server = createMetrics().createServer(() => Promise.resolve({ ready: true, details: {} }), {
+      mode: 'deployed',
+      host: 'Metrics.internal',
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const statusOf = async (host: string) => {
+      const sent = request({ host: '127.0.0.1', port, path: '/livez', headers: { host }, agent: false });
+      sent.end();
+      const [answer] = (await once(sent, 'response')) as [{ statusCode: number; resume(): void }];
+      answer.resume();
+      return answer.statusCode;
+    };
+    expect(await statusOf(`127.0.0.1:${port}`)).toBe(200);
+    expect(await statusOf(`metrics.internal:${port}`)).toBe(200);
+    expect(await statusOf(`localhost:${port}`)).toBe(421);
+    server.close();
+    server.closeAllConnections();
+    await once(server, 'close');
   });
 });
 

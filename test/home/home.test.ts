@@ -30,6 +30,12 @@ describe('GET /', () => {
     const page = await app.call('/', { headers: { cookie: 'session=a; session=b' } });
     expect([page.status, page.headers.get('content-type')]).toEqual([400, 'text/html; charset=utf-8']);
     expect(await page.text()).toContain('The cookie session was sent more than once.');
+    const line = app
+      .logs()
+      .split('\n')
+      .find((text) => text.includes('the page cannot say who is signed in'));
+    expect(JSON.parse(line ?? '{}')).toMatchObject({ code: 'validation_failed', level: 40 });
+    expect(line).not.toContain('stack');
   });
 
   it('says who is there, is kept by no cache, and runs no script', async () => {

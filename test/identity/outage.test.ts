@@ -59,6 +59,12 @@ describe('while Keycloak is away', () => {
     const answer = await other.get(callback);
     expect(answer.status).toBe(503);
     expect(answer.text).toContain('href="/auth/login"');
+    const line = app.logLines.find((text) => text.includes('signing in failed'));
+    expect(JSON.parse(line ?? '{}')).toMatchObject({
+      ...{ level: 40, code: 'keycloak_unavailable' },
+      detail: expect.stringContaining('Keycloak cannot be reached'),
+    });
+    expect(line).not.toContain('stack');
     expect(other.cookie('session')).toBeUndefined();
     proxy.restore();
   });

@@ -102,9 +102,15 @@ describe('a bearer token', () => {
     ['that has ended', { exp: 1_000 }],
     ['that never ends', { exp: undefined } as unknown as JWTPayload],
     ['that is not valid yet', { nbf: 9_999_999_999 }],
+    ['of more than an hour ago that lives on', { iat: nowS() - 3_660, exp: nowS() + 3_600 }],
   ])('%s is refused', async (_name, change) => {
     const token = await sign({ ...good(), ...change });
     await expect(verifier.verifyBearer(token)).rejects.toMatchObject({ code: 'unauthenticated' });
+  });
+
+  it('is accepted for an hour where its realm lets it live that long', async () => {
+    const token = await sign({ ...good(), iat: nowS() - 3_500 });
+    await expect(verifier.verifyBearer(token)).resolves.toMatchObject({ userId: 'u1' });
   });
 
   it('without a signature, or signed with a shared secret, is refused: the public key is no secret', async () => {

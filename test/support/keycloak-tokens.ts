@@ -42,8 +42,11 @@ export async function serviceToken(client: ClientCredentials, realm: string): Pr
 }
 
 /** The token that the user's own account pages work with, got as those pages get it. */
-export async function accountConsoleToken(user: TestUser): Promise<string> {
-  const base = `${stack.keycloak.url}/realms/${stack.keycloak.realm}`;
+export async function accountConsoleToken(
+  user: TestUser,
+  realm: string = stack.keycloak.realm,
+): Promise<string> {
+  const base = `${stack.keycloak.url}/realms/${realm}`;
   const verifier = randomBytes(32).toString('base64url');
   const own = { client_id: 'account-console', redirect_uri: `${base}/account/` };
   const query = new URLSearchParams({
@@ -60,12 +63,8 @@ export async function accountConsoleToken(user: TestUser): Promise<string> {
     user,
   );
   const code = new URL(back).searchParams.get('code') ?? '';
-  const tokens = await getTokens({
-    ...own,
-    grant_type: 'authorization_code',
-    code,
-    code_verifier: verifier,
-  });
+  const form = { ...own, grant_type: 'authorization_code', code, code_verifier: verifier };
+  const tokens = await getTokens(form, realm);
   return tokens.access_token;
 }
 

@@ -11,7 +11,8 @@ export function dataDirOf(environment: Environment, cwd: string): string {
 
 /**
  * Makes the data directory, closed to others; started by root it stays enterable (not readable) for the
- * user that Postgres runs as. One that is there already keeps its mode.
+ * user that Postgres runs as. One that is there already keeps its mode, so what holds secrets below it is
+ * closed by itself, at every start.
  * @returns its path without symbolic links, as the programs started from it show it.
  */
 export function makeDataDir(dataDir: string): string {
@@ -19,5 +20,17 @@ export function makeDataDir(dataDir: string): string {
     mkdirSync(dataDir, { recursive: true });
     chmodSync(dataDir, process.getuid?.() === 0 ? 0o711 : 0o700);
   }
+  makePrivateFolder(secretsFolder(dataDir));
   return realpathSync(dataDir);
+}
+
+/** Where the secrets that the quick start makes are kept. */
+export function secretsFolder(dataDir: string): string {
+  return path.join(dataDir, 'secrets');
+}
+
+/** Makes a folder that nobody but its owner can enter. One that is there already is closed too. */
+export function makePrivateFolder(folder: string): void {
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  chmodSync(folder, 0o700);
 }

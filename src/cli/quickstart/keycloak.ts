@@ -4,8 +4,10 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fetch } from 'undici';
 import { runToEnd, startChild, tailOf, type Child } from './child.ts';
+import { makePrivateFolder } from './data-dir.ts';
 import { installKeycloak, KEYCLOAK_FOLDER, keycloakHome } from './keycloak-archive.ts';
-import { choosePort } from './ports.ts';
+import { listenersOf, type Listener } from './listeners.ts';
+import { choosePort, onLoopback } from './ports.ts';
 import { endProcess, isAlive, listProcesses, type ProcessInfo } from './processes.ts';
 import type { Secrets } from './secrets.ts';
 import { StartError } from '../start-error.ts';
@@ -28,9 +30,13 @@ export interface KeycloakOptions {
 export interface RunningKeycloak {
   /** The address that browsers use, and that tokens name as their issuer's. */
   readonly url: string;
+  /** The address for calls of our own, which must not be led elsewhere: no name, see `onLoopback`. */
+  readonly internalUrl: string;
   readonly port: number;
   /** Health lies there, on loopback; it must not be reachable by users. */
   readonly managementPort: number;
+  /** All that the JVM listens on, as far as the system tells. */
+  readonly listeners: readonly Listener[];
   /** Of the JVM: kc.sh may stand between us and it. */
   readonly pid: number;
   readonly ended: Promise<string>;
@@ -56,11 +62,12 @@ export async function startKeycloak(options: KeycloakOptions): Promise<RunningKe
   const port = await choosePort(options.port, 'KEYCLOAK_PORT');
   const managementPort = await choosePort(0, 'KEYCLOAK_PORT');
   await installKeycloak({ ...options, home, env });
+  const isFirst = !existsSync(keycloakDataFolder(options.dataDir));
+  closeFolders(options.dataDir, home);
   const realmValues = realmVariables(options);
   await prepareImport(home, realmValues);
   const logFile = path.join(options.dataDir, 'keycloak.log');
   const url = `http://localhost:${port}`;
-  const isFirst = !existsSync(keycloakDataFolder(options.dataDir));
   options.note(isFirst ? 'starting for the first time: it builds itself and imports the realms' : 'starting');
   const child = await startChild({
     command: path.join(home, 'bin', 'kc.sh'),
@@ -80,7 +87,11 @@ export async function startKeycloak(options: KeycloakOptions): Promise<RunningKe
   try {
     await untilReady(managementPort, child, logFile, options.signal);
     const pid = jvmOf(home)?.pid ?? child.pid;
-    return { url, port, managementPort, pid, ended: child.ended, stop };
+    const listeners = listenersOf(pid);
+    return {
+      ...{ url, internalUrl: onLoopback(url), port, managementPort, listeners, pid },
+      ...{ ended: child.ended, stop },
+    };
   } catch (error) {
     await stop();
     throw error;
@@ -93,8 +104,17 @@ export function keycloakDataFolder(dataDir: string): string {
 }
 
 /**
+ * Keycloak writes its files readable for everybody, realm keys and client secrets in them: what keeps other
+ * users of the machine out is the folders around them.
+ */
+function closeFolders(dataDir: string, home: string): void {
+  makePrivateFolder(keycloakDataFolder(dataDir));
+  makePrivateFolder(home);
+}
+
+/**
  * Keycloak's own default lies inside the folder of its version, and lets other processes join in
- * (AUTO_SERVER): for that the JVM listens on one more port, which nobody needs. The other settings are the ones
+ * (AUTO_SERVER): for that the JVM would listen on one more port, which nobody needs. The other settings are the ones
  * that Keycloak adds to its own (its schema has columns named VALUE; it closes the database itself).
  */
 function databaseUrl(dataDir: string): string {

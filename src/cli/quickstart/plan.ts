@@ -69,6 +69,7 @@ export function startedSettings(
     }),
     ...(keycloak && {
       KEYCLOAK_URL: keycloak.url,
+      KEYCLOAK_INTERNAL_URL: keycloak.internalUrl,
       KEYCLOAK_WEB_CLIENT_SECRET: secrets.get('keycloak-web-client'),
       KEYCLOAK_SERVICE_CLIENT_SECRET: secrets.get('keycloak-service-client'),
       KEYCLOAK_VAULT_CLIENT_SECRET: secrets.get('keycloak-vault-client'),

@@ -1,19 +1,48 @@
 import { createServer } from 'node:net';
+import { isLoopbackHost } from '../../lib/addresses.ts';
 import { StartError } from '../start-error.ts';
 
 const LOOPBACK = '127.0.0.1';
+/** What `localhost` may lead to. */
+const LOOPBACKS = [LOOPBACK, '::1'];
+/** How often a free port is picked anew that turns out to be taken on the other loopback address. */
+const MOST_PICKS = 20;
+/** This machine has no such address. */
+const NO_SUCH_ADDRESS = ['EADDRNOTAVAIL', 'EAFNOSUPPORT'];
 
 /**
- * The port to use: `wanted`, or a free one for 0.
+ * The port to use: `wanted`, or a free one for 0. On loopback it must be free on both addresses that
+ * `localhost` may lead to: on the other one, another program could wait for passwords that are meant for us.
  * @param variable the setting that changes the port, named when it is busy.
  * @throws StartError when the port is taken.
  */
 export async function choosePort(wanted: number, variable: string, host = LOOPBACK): Promise<number> {
-  const port = await tryToListen(wanted, host);
-  if (port !== undefined) return port;
+  const others = isLoopbackHost(host) ? LOOPBACKS.filter((address) => address !== host) : [];
+  for (let picks = 0; picks < (wanted === 0 ? MOST_PICKS : 1); picks += 1) {
+    const port = await tryToListen(wanted, host);
+    if (port === undefined) break;
+    if (await isFreeOn(others, port)) return port;
+  }
   throw new StartError(
     `Port ${wanted} is in use by another program. Stop that program, or set ${variable} to another port (0 picks a free one).`,
   );
+}
+
+/** The same address without the name `localhost`, which may lead to a listener of somebody else on `[::1]`. */
+export function onLoopback(url: string): string {
+  const { protocol, port } = new URL(url);
+  return `${protocol}//${LOOPBACK}:${port}`;
+}
+
+async function isFreeOn(hosts: readonly string[], port: number): Promise<boolean> {
+  for (const host of hosts) {
+    try {
+      if ((await tryToListen(port, host)) === undefined) return false;
+    } catch (error) {
+      if (!NO_SUCH_ADDRESS.includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+    }
+  }
+  return true;
 }
 
 async function tryToListen(port: number, host: string): Promise<number | undefined> {

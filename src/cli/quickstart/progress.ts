@@ -11,8 +11,11 @@ export type RunSteps = (steps: readonly Step[]) => Promise<void>;
 const REMIND_EVERY_MS = 15_000;
 const REDRAW_EVERY_MS = 1_000;
 
-/** Plain lines, for logs and pipes: one when a step begins or changes, one every 15 s, one at its end. */
-export function plainProgress(print: (line: string) => void): RunSteps {
+/**
+ * Plain lines, for logs and pipes: one when a step begins or changes, one every 15 s, one at its end.
+ * @param stop aborted when the person wants it all to end: what fails then has not failed by itself.
+ */
+export function plainProgress(print: (line: string) => void, stop: AbortSignal): RunSteps {
   async function runStep({ title, run }: Step): Promise<void> {
     const elapsed = stopwatch();
     let doing = 'starting';
@@ -29,7 +32,7 @@ export function plainProgress(print: (line: string) => void): RunSteps {
       });
       say('done');
     } catch (error) {
-      say('failed');
+      say(isStopped(error, stop) ? 'stopped' : 'failed');
       throw error;
     } finally {
       clearInterval(reminder);
@@ -40,14 +43,20 @@ export function plainProgress(print: (line: string) => void): RunSteps {
   };
 }
 
-/** Lines that change in place, for a terminal. */
-export function terminalProgress(): RunSteps {
+/** Given up because the person, or the failure of another step, wanted it. */
+function isStopped(error: unknown, stop: AbortSignal): boolean {
+  return stop.aborted || (error as { name?: unknown } | null)?.name === 'AbortError';
+}
+
+/** Lines that change in place, for a terminal. @param stop see {@link plainProgress} */
+export function terminalProgress(stop: AbortSignal): RunSteps {
   return async (steps) => {
     const { Listr } = await import('listr2');
+    const stopped: unknown[] = [];
     const list = new Listr(
       steps.map((step) => ({
         title: step.title,
-        task: async (_context: unknown, task: { title?: string; output?: string }) => {
+        task: async (_context: unknown, task: TaskLine) => {
           const elapsed = stopwatch();
           let doing = '';
           const redraw = () => {
@@ -59,6 +68,11 @@ export function terminalProgress(): RunSteps {
               doing = text;
               redraw();
             });
+          } catch (error) {
+            if (!isStopped(error, stop)) throw error;
+            // Thrown inside, it would be shown as a failure.
+            stopped.push(error);
+            task.skip(`${step.title}: stopped`);
           } finally {
             clearInterval(clock);
             doing = '';
@@ -70,7 +84,14 @@ export function terminalProgress(): RunSteps {
       { concurrent: true, registerSignalListeners: false },
     );
     await list.run();
+    if (stopped.length > 0) throw stopped[0];
   };
+}
+
+/** What is used of the library's task. */
+interface TaskLine {
+  title?: string;
+  skip(message: string): void;
 }
 
 /** Time since it was made, as people write it. */

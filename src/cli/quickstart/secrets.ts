@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { makePrivateFolder, secretsFolder } from './data-dir.ts';
 
 /** Every secret that the quick start makes, one file each in DATA_DIR/secrets. */
 export type SecretName =
@@ -23,14 +24,14 @@ export interface Secrets {
 
 /** Random secrets that live as long as the data directory. Only its owner can read them. */
 export function createSecrets(dataDir: string): Secrets {
-  const folder = path.join(dataDir, 'secrets');
+  const folder = secretsFolder(dataDir);
   const fileOf = (name: SecretName) => path.join(folder, name);
   return {
     fileOf,
     has: (name) => existsSync(fileOf(name)),
     get(name) {
       if (existsSync(fileOf(name))) return readFileSync(fileOf(name), 'utf8').trim();
-      mkdirSync(folder, { recursive: true, mode: 0o700 });
+      makePrivateFolder(folder);
       const secret = randomBytes(32).toString('base64url');
       writePrivateFile(fileOf(name), `${secret}\n`);
       return secret;

@@ -1,13 +1,12 @@
 import { randomBytes } from 'node:crypto';
-import { createWriteStream, type WriteStream } from 'node:fs';
 import path from 'node:path';
-import { finished } from 'node:stream/promises';
 import type { Environment } from '../../config.ts';
 import { aborted } from '../signals.ts';
 import { startDemoUpstream, type DemoUpstream } from '../../demo-upstream/server.ts';
 import { readDemo, type Demo } from '../../doctor/demo-users.ts';
 import { createLog } from '../../lib/log.ts';
 import { startServer, type RunningServer } from '../../server.ts';
+import { openAppLog, type AppLog } from './app-log.ts';
 import { startKeycloak, type RunningKeycloak } from './keycloak.ts';
 import { choosePort } from './ports.ts';
 import { startPostgres, type RunningPostgres } from './postgres.ts';
@@ -23,6 +22,7 @@ export interface Start {
   dataDir: string;
   secrets: Secrets;
   runSteps: RunSteps;
+  print: (text: string) => void;
   /** Aborted when the start is to be given up. */
   stop: AbortSignal;
 }
@@ -33,7 +33,7 @@ export interface Running {
   keycloak?: RunningKeycloak;
   demoUpstream?: DemoUpstream;
   server?: RunningServer;
-  log?: WriteStream;
+  log?: AppLog;
   demo?: Demo;
   /** The settings that the app was given. */
   settings?: Environment;
@@ -82,8 +82,7 @@ export async function stopEverything(
       options.print(`${name} did not stop: ${error instanceof Error ? error.message : String(error)}`);
     });
   }
-  running.log?.end();
-  if (running.log) await finished(running.log);
+  await running.log?.close();
 }
 
 type Addresses = Record<'publicUrl' | 'internalUrl', string>;
@@ -137,7 +136,7 @@ async function bringUpKeycloak(
   const port = plan.keycloakPort;
   running.keycloak = await startKeycloak({ dataDir, secrets, port, environment, signal, note, ...addresses });
   note('adding the demo users');
-  const admin = await signInAsBootstrapAdmin(running.keycloak.url, secrets.get('keycloak-admin'));
+  const admin = await signInAsBootstrapAdmin(running.keycloak.internalUrl, secrets.get('keycloak-admin'));
   running.demo = await readDemo();
   const { realm, web } = plan.config.keycloak;
   await addDemo(admin, realm, running.demo);
@@ -157,9 +156,9 @@ async function bringUpApp(
   }
   note('migrating the database and listening');
   const config = readSettings(settings);
-  running.log = createWriteStream(path.join(start.dataDir, 'app.log'), { flags: 'a', mode: 0o600 });
+  running.log = await openAppLog(path.join(start.dataDir, 'app.log'), start.print);
   running.server = await startServer(config, {
-    log: createLog(config.logLevel, running.log),
+    log: createLog(config.logLevel, running.log.stream),
     ownAddresses: ownListeners(running),
   });
 }
@@ -167,5 +166,6 @@ async function bringUpApp(
 /** Listeners of ours that no setting names; users' endpoints must not lead there. */
 function ownListeners({ keycloak, demoUpstream }: Running): { host: string; port: number }[] {
   const ports = [keycloak?.managementPort, demoUpstream && Number(new URL(demoUpstream.url).port)];
-  return ports.flatMap((port) => (port === undefined ? [] : [{ host: '127.0.0.1', port }]));
+  const known = ports.flatMap((port) => (port === undefined ? [] : [{ host: '127.0.0.1', port }]));
+  return [...known, ...(keycloak?.listeners ?? [])];
 }
