@@ -1,4 +1,6 @@
+import { z } from 'zod';
 import type { Sql } from '../lib/database.ts';
+import type { AuditPage, AuditQuery } from './schema.ts';
 
 /**
  * Everything that the audit trail tells of. A row is written before the change that it names, so that no
@@ -18,6 +20,8 @@ export const AUDIT_ACTIONS = [
   'key.imported',
   'key.import_unconfirmed',
   'key.tested',
+  'vault.purged',
+  'vault.purge_unconfirmed',
   'session.started',
   'tier.refused',
 ] as const;
@@ -40,4 +44,30 @@ export async function recordAudit(sql: Sql, event: AuditEvent): Promise<void> {
     'INSERT INTO audit_events (owner, actor, action, object, request_id) VALUES ($1, $2, $3, $4, $5)',
     [event.owner, event.actor, event.action, event.object, event.requestId],
   );
+}
+
+const Row = z.object({
+  id: z.string(),
+  time: z.date(),
+  actor: z.string(),
+  action: z.string(),
+  object: z.string(),
+  request_id: z.string(),
+});
+
+/** A page of the owner's events, newest first. `sql` is a transaction of `withOwner`, which alone says whose. */
+export async function listAudit(sql: Sql, { cursor, limit }: AuditQuery): Promise<AuditPage> {
+  const rows = await sql.rows(
+    Row,
+    `SELECT id, time, actor, action, object, request_id FROM audit_events
+     WHERE owner = current_owner() AND ($1::bigint IS NULL OR id < $1::bigint)
+     ORDER BY id DESC LIMIT $2`,
+    // One more than is shown tells whether there is a next page.
+    [cursor ?? null, limit + 1],
+  );
+  const shown = rows.slice(0, limit);
+  return {
+    data: shown.map(({ id: _id, time, ...event }) => ({ time: time.toISOString(), ...event })),
+    next_cursor: rows.length > limit ? (shown.at(-1)?.id ?? null) : null,
+  };
 }

@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import type { UpstreamAnswer } from '../lib/dialer.ts';
 import { parseJson } from '../lib/json-bounds.ts';
-import { findProtocolError, isChatAnswer } from './protocol-shape.ts';
+import { carriesError, findProtocolError, isChatAnswer } from './protocol-shape.ts';
 import { discard, malformed, readWhole } from '../lib/upstream-body.ts';
 
 /** Bytes at most of an answer that is not streamed. */
@@ -19,7 +19,8 @@ interface Head {
 /** An upstream's answer, judged by its head. */
 export type JudgedAnswer =
   | (Head & { kind: 'stream'; body: Readable; isPublic: boolean })
-  | (Head & { kind: 'json'; body: Buffer })
+  /** `carriesError`: some report a failure with status 200; it is shown as any other error is. */
+  | (Head & { kind: 'json'; body: Buffer; carriesError: boolean })
   /** An empty body: there was none, or it may not be shown. */
   | (Head & { kind: 'error'; body: Buffer });
 
@@ -56,7 +57,7 @@ async function judge(answer: UpstreamAnswer): Promise<JudgedAnswer> {
   const value = parseJson(body.toString('utf8'));
   if (value === undefined) throw malformed('The provider answered with JSON that cannot be read.');
   if (!answer.fromPublicAddress && !isChatAnswer(value)) throw notTheProtocol();
-  return { kind: 'json', status, headers, body };
+  return { kind: 'json', status, headers, body, carriesError: carriesError(value) };
 }
 
 async function judgeError(answer: UpstreamAnswer, type: string): Promise<JudgedAnswer> {

@@ -1,25 +1,6 @@
 import { AppError } from '../lib/errors.ts';
-import type { ChatRequest } from './chat-request.ts';
-
-/**
- * Fields by which a body steers a proxy (LiteLLM and its like) to another address, key or configuration.
- * Credentials come from the vault or the operator, never from a request.
- */
-const STEERING_FIELDS = new Set([
-  'api_key',
-  'api_base',
-  'api_type',
-  'api_version',
-  'base_url',
-  'custom_llm_provider',
-  'extra_body',
-  'extra_headers',
-  'extra_query',
-  'fallbacks',
-  'headers',
-  'model_list',
-  'user_config',
-]);
+import { wrongType, type ChatRequest } from './chat-request.ts';
+import { foldName, isSteering } from './field-names.ts';
 
 /** What a request paid by someone else may carry: what shapes this one answer, and nothing stored or hosted. */
 const SHARED_PAYER_FIELDS = new Set([
@@ -54,7 +35,7 @@ const SHARED_PAYER_FIELDS = new Set([
 ]);
 
 /** Tools that the client itself runs; every other type runs on the payer's account. */
-const CLIENT_SIDE_TOOLS = new Set(['function', 'custom']);
+const CLIENT_SIDE_TOOLS = new Set<unknown>(['function', 'custom']);
 
 /**
  * The rule for a user's own key: everything passes, except steering fields where the operator set the
@@ -64,7 +45,7 @@ const CLIENT_SIDE_TOOLS = new Set(['function', 'custom']);
 export function checkOwnKeyBody(request: ChatRequest, addressIsOperators: boolean): void {
   if (!addressIsOperators) return;
   for (const name of request.fieldNames) {
-    if (STEERING_FIELDS.has(name.toLowerCase())) throw notAllowed(name);
+    if (isSteering(name)) throw notAllowed(name);
   }
 }
 
@@ -72,7 +53,7 @@ export function checkOwnKeyBody(request: ChatRequest, addressIsOperators: boolea
  * The rule for a shared payer (organization or system): known fields only, no reference to objects stored
  * on the shared account, no hosted tools.
  * @param extraFields what the operator allows beyond the list; steering fields stay refused.
- * @throws AppError `field_not_allowed` naming the field; `ambiguous_field`.
+ * @throws AppError `field_not_allowed` naming the field; `ambiguous_field`; `validation_failed`.
  */
 export function checkSharedPayerBody(request: ChatRequest, extraFields: readonly string[]): void {
   // What is inspected here must be what the upstream reads, in every object of the body.
@@ -80,33 +61,59 @@ export function checkSharedPayerBody(request: ChatRequest, extraFields: readonly
     throw new AppError('ambiguous_field', 'An object in the body has two members of one name.');
   }
   for (const name of request.fieldNames) {
-    if (STEERING_FIELDS.has(name.toLowerCase())) throw notAllowed(name);
+    if (isSteering(name)) throw notAllowed(name);
     if (!SHARED_PAYER_FIELDS.has(name) && !extraFields.includes(name)) throw notAllowed(name);
   }
-  if (request.value['store'] === true) throw notAllowed('store');
-  for (const tool of asArray(request.value['tools'])) {
-    const type = member(tool, 'type');
-    if (typeof type !== 'string' || !CLIENT_SIDE_TOOLS.has(type)) throw notAllowed('tools');
-  }
-  for (const message of asArray(request.value['messages'])) refuseStoredObjects(message);
+  const { store, tools, messages } = request.parse();
+  if (store !== undefined && store !== null && store !== false) throw notAllowed('store');
+  for (const tool of arrayOrAbsent(tools, 'tools')) refuseHostedTool(tool);
+  for (const message of arrayOrAbsent(messages, 'messages')) refuseStoredObjects(message);
+}
+
+function refuseHostedTool(tool: unknown): void {
+  // Only a client-side type under exactly this name: a lax reader takes `Type` for it, too.
+  const types = members(tool).filter(([name]) => foldName(name) === 'type');
+  const [name, type] = types[0] ?? [];
+  if (types.length !== 1 || name !== 'type' || !CLIENT_SIDE_TOOLS.has(type)) throw notAllowed('tools');
 }
 
 /** Uploaded files and earlier audio answers are named by id and belong to the account, not to the user. */
 function refuseStoredObjects(message: unknown): void {
-  if (member(member(message, 'audio'), 'id') !== undefined) throw notAllowed('messages.audio.id');
-  for (const part of asArray(member(message, 'content'))) {
-    if (member(member(part, 'file'), 'file_id') !== undefined)
-      throw notAllowed('messages.content.file.file_id');
-    if (member(part, 'file_id') !== undefined) throw notAllowed('messages.content.file_id');
+  if (typeof message !== 'object' || message === null || Array.isArray(message))
+    throw wrongType('messages', 'an array of objects');
+  for (const [name, value] of members(message)) {
+    if (foldName(name) === 'content' && !isContent(value))
+      throw wrongType('messages.content', 'a string, null or an array');
+  }
+  refuseIds(message, 'messages', false);
+}
+
+/** Looks at every depth: where a reference may stand differs from upstream to upstream. */
+function refuseIds(value: unknown, path: string, isInAudio: boolean): void {
+  if (Array.isArray(value)) for (const each of value) refuseIds(each, path, isInAudio);
+  else {
+    for (const [name, each] of members(value)) {
+      const folded = foldName(name);
+      const own = `${path}.${name}`;
+      if (folded === 'file_id' || (isInAudio && folded === 'id')) throw notAllowed(own);
+      refuseIds(each, own, isInAudio || folded === 'audio');
+    }
   }
 }
 
-function asArray(value: unknown): unknown[] {
-  return Array.isArray(value) ? value : [];
+function isContent(value: unknown): boolean {
+  return value === null || typeof value === 'string' || Array.isArray(value);
 }
 
-function member(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[name] : undefined;
+function arrayOrAbsent(value: unknown, field: string): unknown[] {
+  if (value === undefined) return [];
+  if (!Array.isArray(value)) throw wrongType(field, 'an array');
+  return value;
+}
+
+/** The members of an object; of any other value none. */
+function members(value: unknown): [string, unknown][] {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.entries(value) : [];
 }
 
 function notAllowed(field: string): AppError {

@@ -1,25 +1,33 @@
 import express, { type Request, type Response } from 'express';
 import { bodyError } from '../http/routes.ts';
 import { AppError } from '../lib/errors.ts';
+import type { BodyShare } from './body-budget.ts';
 
-const readRaw = express.raw({ limit: '32mb', type: () => true, inflate: false });
+const MAX_BODY_BYTES = 32 * 1024 * 1024;
+const readRaw = express.raw({ limit: MAX_BODY_BYTES, type: () => true, inflate: false });
 
 /**
  * Reads the bytes of a request to `/v1`, at most 32 MB. Encoded bodies are refused: inflating them would let
  * a small request grow without a limit.
+ * @param share counts the announced length beforehand, or else the bytes as they come.
  * @param signal ends the wait for a client that sends its body slowly or never.
  * @throws AppError `unsupported_media_type` (415), `body_too_large` (413), `validation_failed` (400, no body);
- *   the signal's reason.
+ *   what `share` refuses with; the signal's reason.
  */
 export async function readChatBody(
   request: Request,
   response: Response,
+  share: BodyShare,
   signal: AbortSignal,
 ): Promise<Buffer> {
   // A client may announce a body of no bytes: that is no body, whatever its type.
   if (request.get('content-length') !== '0' && request.is('application/json') === false) {
     throw new AppError('unsupported_media_type', 'Send the body as application/json.');
   }
+  const announced = Number(request.get('content-length') ?? 0);
+  // The reader would first wait for all of it, to throw it away.
+  if (announced > MAX_BODY_BYTES) throw bodyError({ type: 'entity.too.large' });
+  share.add(announced);
   signal.throwIfAborted();
   await new Promise<void>((resolve, reject) => {
     signal.addEventListener('abort', () => {
@@ -29,9 +37,25 @@ export async function readChatBody(
       if (error === undefined) resolve();
       else reject(bodyError(error));
     });
+    if (announced === 0) countAsTheyCome(request, share, reject);
   });
   const body: unknown = request.body;
+  // The request lives as long as its answer, and must not hold the body for so long.
+  request.body = undefined;
   if (!Buffer.isBuffer(body) || body.length === 0)
     throw new AppError('validation_failed', 'The request has no body.');
   return body;
+}
+
+/** Once there is no room nothing more is read: what is left is dropped unread when the error has gone out. */
+function countAsTheyCome(request: Request, share: BodyShare, refuse: (error: Error) => void): void {
+  const count = (piece: Buffer) => {
+    try {
+      share.add(piece.length);
+    } catch (error) {
+      request.off('data', count).pause();
+      refuse(error as Error);
+    }
+  };
+  request.on('data', count);
 }

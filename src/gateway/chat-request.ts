@@ -1,10 +1,11 @@
 import { AppError } from '../lib/errors.ts';
 import { countMembers, exceedsJsonBounds, measureJson } from '../lib/json-bounds.ts';
+import { foldName } from './field-names.ts';
 import { topLevelMembers } from './json-members.ts';
 
 /**
- * Fields that we act on. If one stood twice, we and the upstream could read different ones, and Go and
- * .NET upstreams also take another letter case for the same name; so each may stand once, as written here.
+ * Fields that we act on. If one stood twice, we and the upstream could read different ones, and lax readers
+ * also take another spelling for the same name; so each may stand once, as written here.
  */
 const GOVERNED_FIELDS = [
   'model',
@@ -17,55 +18,105 @@ const GOVERNED_FIELDS = [
   'store',
 ];
 
-/** A chat completion request: read once, its bytes kept. */
+const LONGEST_MODEL = 256;
+/** In a model's name they would only serve to dress up what is logged and shown. */
+const CONTROL_CHARACTER = /\p{Cc}/u;
+
+/**
+ * A chat completion request: read once, its bytes kept, and nothing else of its size. A parsed body takes many
+ * times its bytes, and a request waits long: for the key's look-up, for the upstream, for the client.
+ */
 export interface ChatRequest {
   /** As the client wrote it; undefined when it is missing. */
   model: string | undefined;
   stream: boolean;
   /** Names of all top-level fields. */
   fieldNames: readonly string[];
-  /** The parsed body, for the rules of a shared payer. */
-  value: Readonly<Record<string, unknown>>;
   /** Whether an object anywhere in it has two members of one name: readers may then differ on what it says. */
   repeatsMembers: boolean;
-  /** The body with `model` replaced in place (put in front when it was missing); every other byte as it came. */
+  /** Parses the body as it came, for the rules of a shared payer. Keep the value over no waiting. */
+  parse(): Readonly<Record<string, unknown>>;
+  /**
+   * The body with `model` replaced in place (put in front when it was missing); every other byte as it came.
+   * The body as it came is forgotten by this, so that there is one copy.
+   */
   withModel(model: string): Buffer;
+  /** Forgets the body: it has been sent for the last time. */
+  forget(): void;
 }
 
 /**
  * Reads a request body.
- * @throws AppError `validation_failed` (not a JSON object in UTF-8, or a field of the wrong type),
- *   `ambiguous_field` (a governed field twice or in another spelling).
+ * @throws AppError `validation_failed` (not a JSON object in UTF-8, a field of the wrong type, a model's name
+ *   that is too long or has control characters), `ambiguous_field` (a governed field twice or in another
+ *   spelling).
  */
 export function readChatRequest(body: Buffer): ChatRequest {
   const { text, value, repeatsMembers } = parseObject(body);
   const { members, afterBrace } = topLevelMembers(text);
   const fieldNames = members.map((member) => member.name);
   refuseAmbiguity(fieldNames);
-  const model = value['model'] ?? undefined;
   const stream = value['stream'] ?? false;
-  if (model !== undefined && typeof model !== 'string') throw wrongType('model', 'a string');
   if (typeof stream !== 'boolean') throw wrongType('stream', 'true or false');
   const modelMember = members.find((member) => member.name === 'model');
+  const place = modelMember ?? { valueStart: afterBrace, valueEnd: afterBrace };
   return {
-    model,
+    model: readModel(value['model']),
     stream,
     fieldNames,
-    value,
     repeatsMembers,
-    withModel(name) {
-      const literal = JSON.stringify(name);
-      if (modelMember !== undefined) {
-        return Buffer.from(
-          text.slice(0, modelMember.valueStart) + literal + text.slice(modelMember.valueEnd),
-        );
+    ...createBytes(body, {
+      start: Buffer.byteLength(text.slice(0, place.valueStart)),
+      end: Buffer.byteLength(text.slice(0, place.valueEnd)),
+      prefix: modelMember === undefined ? '"model":' : '',
+      suffix: modelMember === undefined && members.length > 0 ? ',' : '',
+    }),
+  };
+}
+
+/** Where the model stands in the body's bytes, and what must stand around it when it was missing. */
+interface ModelPlace {
+  start: number;
+  end: number;
+  prefix: string;
+  suffix: string;
+}
+
+/** Keeps a body's bytes: those of the request as it came, then those with the model that was asked for last. */
+function createBytes(
+  body: Buffer,
+  { start, end, prefix, suffix }: ModelPlace,
+): Pick<ChatRequest, 'parse' | 'withModel' | 'forget'> {
+  let kept: { bytes: Buffer; end: number } | undefined = { bytes: body, end };
+  function bytes(): { bytes: Buffer; end: number } {
+    if (kept === undefined) throw new Error('the body was needed after it was forgotten');
+    return kept;
+  }
+  return {
+    parse: () => JSON.parse(bytes().bytes.toString('utf8')) as Record<string, unknown>,
+    withModel(model) {
+      const now = bytes();
+      const member = Buffer.from(prefix + JSON.stringify(model) + suffix);
+      // Mostly it is the model that stands there, and with 32 MB a copy counts.
+      if (!now.bytes.subarray(start, now.end).equals(member)) {
+        const whole = [now.bytes.subarray(0, start), member, now.bytes.subarray(now.end)];
+        kept = { bytes: Buffer.concat(whole), end: start + member.length };
       }
-      const separator = members.length > 0 ? ',' : '';
-      return Buffer.from(
-        `${text.slice(0, afterBrace)}"model":${literal}${separator}${text.slice(afterBrace)}`,
-      );
+      return bytes().bytes;
+    },
+    forget() {
+      kept = undefined;
     },
   };
+}
+
+function readModel(value: unknown): string | undefined {
+  const model = value ?? undefined;
+  if (model === undefined) return undefined;
+  if (typeof model !== 'string') throw wrongType('model', 'a string');
+  if (model.length > LONGEST_MODEL || CONTROL_CHARACTER.test(model))
+    throw wrongType('model', `at most ${LONGEST_MODEL} characters, none of them a control character`);
+  return model;
 }
 
 function parseObject(body: Buffer): {
@@ -107,7 +158,7 @@ function notJson(): AppError {
 function refuseAmbiguity(names: readonly string[]): void {
   const seen = new Set<string>();
   for (const name of names) {
-    const governed = GOVERNED_FIELDS.find((field) => field === name.toLowerCase());
+    const governed = GOVERNED_FIELDS.find((field) => field === foldName(name));
     if (governed === undefined) continue;
     if (governed !== name || seen.has(governed)) {
       throw new AppError(
@@ -122,7 +173,8 @@ function refuseAmbiguity(names: readonly string[]): void {
   }
 }
 
-function wrongType(field: string, expected: string): AppError {
+/** 400 for a field of the wrong type. @param expected what it must be, for people. */
+export function wrongType(field: string, expected: string): AppError {
   return new AppError('validation_failed', `The field "${field}" must be ${expected}.`, {
     errors: [{ path: field, message: `must be ${expected}` }],
   });

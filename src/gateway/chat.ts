@@ -3,11 +3,13 @@ import type { Principal } from '../http/principal.ts';
 import type { Call } from '../http/routes.ts';
 import type { LiveWork } from '../identity/service.ts';
 import { readChatBody } from './body.ts';
+import type { BodyBudget } from './body-budget.ts';
 import { readChatRequest } from './chat-request.ts';
 import { logRouting } from './events.ts';
 import { CLIENT_GONE, openExchange } from './exchange.ts';
 import { HOP_HEADER, type Hops } from '../lib/hop.ts';
 import type { KeyNotes } from './key-notes.ts';
+import type { OpenRequests } from './open-requests.ts';
 import type { AnswerFromPool } from './pool-answer.ts';
 import { refusal } from './refusal.ts';
 import type { Routing } from './routing.ts';
@@ -19,6 +21,8 @@ export interface ChatDeps {
   notes: KeyNotes;
   liveWork: LiveWork;
   hops: Hops;
+  openRequests: OpenRequests;
+  bodyBudget: BodyBudget;
   answerFromPool: AnswerFromPool;
   answerFromSystem: AnswerFromSystem;
 }
@@ -35,17 +39,22 @@ export function createChat(deps: ChatDeps): Chat {
     request: Request,
     response: Response,
   ): Promise<void> {
+    const userId = call.principal.user.id;
+    deps.openRequests.enter(userId, response);
+    const share = deps.bodyBudget.open(userId, response);
     const exchange = openExchange(response, call.principal, deps.liveWork);
+    const { signal } = exchange;
     try {
       deps.hops.refuseLoop(request.get(HOP_HEADER));
-      const chat = readChatRequest(await readChatBody(request, response, exchange.signal));
-      const { principal, requestId, log } = call;
-      await answer({ principal, requestId, log, request, response, chat, signal: exchange.signal });
+      const chat = readChatRequest(await readChatBody(request, response, share, signal));
+      const principal = await call.reauthorize();
+      const { requestId, log } = call;
+      await answer({ principal, requestId, log, request, response, chat, share, signal });
     } catch (error) {
-      if (!exchange.signal.aborted) throw error;
-      if (exchange.signal.reason === CLIENT_GONE)
+      if (!signal.aborted) throw error;
+      if (signal.reason === CLIENT_GONE)
         call.log.info({ event: 'client_gone' }, 'the client left before its answer was complete');
-      else throw exchange.signal.reason;
+      else throw signal.reason;
     } finally {
       exchange.close();
     }

@@ -19,8 +19,17 @@ export async function deliver(
   response.setTimeout(options.idleTimeoutMs, () => response.destroy());
   response.status(answer.status).setHeader('content-type', 'application/json');
   if (answer.kind === 'error') response.setHeader('x-ops-error-source', 'upstream');
-  response.end(answer.kind === 'error' ? errorBody(answer, options) : answer.body);
+  response.end(bodyToShow(answer, options));
   return 'whole';
+}
+
+/** A success goes out as it came: masks in it would tell a caller which of the strings they guess is the secret. */
+function bodyToShow(
+  answer: Exclude<JudgedAnswer, { kind: 'stream' }>,
+  options: RelayOptions,
+): string | Buffer {
+  if (answer.kind === 'error') return errorBody(answer, options);
+  return answer.carriesError ? options.scrub(answer.body.toString('utf8')) : answer.body;
 }
 
 function errorBody(answer: Extract<JudgedAnswer, { kind: 'error' }>, options: RelayOptions): string {

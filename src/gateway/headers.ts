@@ -3,8 +3,9 @@ import type { Response } from 'express';
 import type { Scrub } from '../lib/scrub.ts';
 import { HOP_HEADER } from '../lib/hop.ts';
 
+const IDEMPOTENCY_KEY = 'idempotency-key';
 /** Request headers of the client that an upstream may see, whoever pays. */
-const FORWARDED = ['anthropic-version', 'anthropic-beta', 'idempotency-key'];
+const FORWARDED = ['anthropic-version', 'anthropic-beta', IDEMPOTENCY_KEY];
 /** Those that name the payer's own account, and so go with a personal key only. */
 const FORWARDED_WITH_PERSONAL_KEY = ['openai-organization', 'openai-project'];
 
@@ -23,6 +24,8 @@ export interface UpstreamHeaderInput {
   scope: 'personal' | 'organization' | 'system';
   /** For addresses that users brought. */
   hop: string | null;
+  /** What an `idempotency-key` becomes on a key that several users share; without it, none is sent there. */
+  maskIdempotencyKey?: (value: string) => string;
 }
 
 /** Builds the headers of a request to an upstream. Built, never copied: nothing else of the client's goes out. */
@@ -38,7 +41,10 @@ export function upstreamHeaders(input: UpstreamHeaderInput): Record<string, stri
   const forwarded = input.scope === 'personal' ? [...FORWARDED, ...FORWARDED_WITH_PERSONAL_KEY] : FORWARDED;
   for (const name of forwarded) {
     const value = input.client[name];
-    if (typeof value === 'string' && HEADER_VALUE.test(value)) headers[name] = value;
+    if (typeof value !== 'string' || !HEADER_VALUE.test(value)) continue;
+    const isShared = name === IDEMPOTENCY_KEY && input.scope !== 'personal';
+    const sent = isShared ? input.maskIdempotencyKey?.(value) : value;
+    if (sent !== undefined) headers[name] = sent;
   }
   if (input.hop !== null) headers[HOP_HEADER] = input.hop;
   return headers;

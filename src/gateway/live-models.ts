@@ -14,8 +14,10 @@ export interface UpstreamModel {
 }
 
 export interface LiveModelsQuestion {
-  /** Under which name the list is remembered: never the key itself. */
-  cacheName: string;
+  /** The pool: each has one list, of the key that was asked with last. */
+  pool: string;
+  /** Another key's list is not shown: keys of one provider may reach different models. */
+  keyId: string;
   address: UpstreamAddress;
   /** Null when the endpoint wants no key. */
   secret: string | null;
@@ -25,7 +27,8 @@ export interface LiveModelsQuestion {
 }
 
 /**
- * Asks a provider for its models; remembered for 5 minutes.
+ * Asks a provider for its models; remembered for 5 minutes. Of a list from an address that a user brought, the
+ * first 500 models and 128 KB are taken.
  * @returns undefined when it does not answer within 2 s, or not with a model list.
  * @throws the signal's reason.
  */
@@ -35,24 +38,59 @@ const FRESH_MS = 5 * 60_000;
 const DEADLINE_MS = 2_000;
 const REMEMBERED_LISTS = 1_000;
 const MAX_LIST_BYTES = 8 * 1024 * 1024;
+const USERS_MODELS = 500;
+const USERS_BYTES = 128 * 1024;
 
-export function createLiveModels(dialer: Dialer): FindLiveModels {
-  const cache = new Map<string, { models: readonly UpstreamModel[]; untilMs: number }>();
+export function createLiveModels(dialer: Dialer, now: () => number = Date.now): FindLiveModels {
+  const cache = createListCache(now);
   return async (question) => {
-    const cached = cache.get(question.cacheName);
-    if (cached !== undefined && cached.untilMs > Date.now()) return cached.models;
+    const cached = cache.find(question);
+    if (cached !== undefined) return cached;
     try {
       const models = await fetchModels(dialer, question);
-      cache.delete(question.cacheName);
-      cache.set(question.cacheName, { models, untilMs: Date.now() + FRESH_MS });
-      const oldest = cache.keys().next();
-      if (cache.size > REMEMBERED_LISTS && !oldest.done) cache.delete(oldest.value);
-      return models;
+      const kept = question.address.isUsers ? firstOf(models) : models;
+      cache.keep(question, kept);
+      return kept;
     } catch {
       question.signal.throwIfAborted();
       return undefined;
     }
   };
+}
+
+type Place = Pick<LiveModelsQuestion, 'pool' | 'keyId'>;
+
+/** Lists by pool, the oldest first: all live equally long, so the expired ones stand in front. */
+function createListCache(now: () => number) {
+  const lists = new Map<string, { keyId: string; models: readonly UpstreamModel[]; untilMs: number }>();
+  function dropExpired(): void {
+    for (const [pool, { untilMs }] of lists) {
+      if (untilMs > now() && lists.size <= REMEMBERED_LISTS) return;
+      lists.delete(pool);
+    }
+  }
+  return {
+    find({ pool, keyId }: Place): readonly UpstreamModel[] | undefined {
+      dropExpired();
+      const list = lists.get(pool);
+      return list?.keyId === keyId ? list.models : undefined;
+    },
+    keep({ pool, keyId }: Place, models: readonly UpstreamModel[]): void {
+      lists.delete(pool);
+      lists.set(pool, { keyId, models, untilMs: now() + FRESH_MS });
+      dropExpired();
+    },
+  };
+}
+
+/** The models in front that are not more than may be kept of a list that anybody can have written. */
+function firstOf(models: readonly UpstreamModel[]): readonly UpstreamModel[] {
+  let bytes = 0;
+  const tooMany = models.findIndex((model, index) => {
+    bytes += Buffer.byteLength(JSON.stringify(model));
+    return index >= USERS_MODELS || bytes > USERS_BYTES;
+  });
+  return tooMany < 0 ? models : models.slice(0, tooMany);
 }
 
 async function fetchModels(dialer: Dialer, question: LiveModelsQuestion): Promise<readonly UpstreamModel[]> {

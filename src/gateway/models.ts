@@ -58,7 +58,8 @@ async function ownModels(
     const address = opened && keyAddress(provider, opened.endpoint, deps.upstreams);
     if (opened === undefined || address === undefined) continue;
     const models = await deps.findLiveModels({
-      cacheName: `${user.id}:${key.id}`,
+      pool: `${user.id}:${provider.id}`,
+      keyId: key.id,
       address,
       secret: opened.secret === '' ? null : opened.secret,
       hop: address.isUsers ? deps.hops.extend(receivedHop) : null,
@@ -79,7 +80,7 @@ async function systemModels(deps: ModelsDeps, { signal }: ModelsQuestion): Promi
   ];
   if (!system.models.includes('*')) return entries(provider, catalogue(named), 'system');
   const address = systemAddress(provider, system.baseUrl, deps.upstreams);
-  const question = { cacheName: 'system', secret: system.apiKey, hop: null, signal };
+  const question = { pool: 'system', keyId: 'system', secret: system.apiKey, hop: null, signal };
   const models = address && (await deps.findLiveModels({ ...question, address }));
   return entries(provider, models ?? catalogue([...named, ...provider.models]), 'system');
 }

@@ -36,12 +36,13 @@ export function createPoolAnswer(deps: PoolAnswerDeps): AnswerFromPool {
     deps.routing.takeTurn(work.principal.user, decision);
     let firstRefusal: { answer: JudgedAnswer; target: Target } | undefined;
     let attempts = 0;
-    for (const key of decision.keys) {
-      if (attempts > 0) await authorizeAgain(deps.directory, work.principal);
+    for (const chosen of decision.keys) {
+      const key = attempts === 0 ? chosen : await admitAgain(deps, work.principal, chosen);
+      if (key === undefined) continue;
       attempts += 1;
       const target = keyTarget(provider, key, decision, attempts, deps.upstreams);
       checkOwnKeyBody(work.chat, target.address.isOperators);
-      const answer = await deps.calls.ask(work, target);
+      const answer = await deps.calls.ask(work, target, chosen === decision.keys.at(-1));
       if (answer.kind !== 'error' || answer.status !== 401) {
         if (answer.kind !== 'error') deps.notes.used(work, provider.id, key.id);
         return deps.calls.pass(work, target, answer);
@@ -73,9 +74,18 @@ function keyTarget(
   return { provider, address, secret: opened.secret === '' ? null : opened.secret, receipt };
 }
 
-/** Every attempt is authorized anew: the user may have been disabled or downgraded since the first. */
-async function authorizeAgain(directory: Directory, principal: Principal): Promise<void> {
+/**
+ * Every attempt is authorized anew: since the first, the user may have been disabled or downgraded, and the
+ * key deleted, replaced or set aside.
+ * @returns the key as it is now; undefined when it is to be passed over.
+ */
+async function admitAgain(
+  { directory, routing }: PoolAnswerDeps,
+  principal: Principal,
+  key: GatewayKey,
+): Promise<GatewayKey | undefined> {
   const user = await directory.findUser(principal.user.id);
   if (user === undefined) throw unauthenticated();
   requireTier({ ...principal, user }, BYOK_TIER);
+  return routing.findUsable(user, key);
 }

@@ -31,3 +31,11 @@ export function isChatAnswer(value: unknown): boolean {
 export function findProtocolError(value: unknown): z.output<typeof ProtocolError> | undefined {
   return ProtocolError.safeParse(value).data;
 }
+
+/**
+ * True for a body or an event that reports a failure, whatever its status: its top-level `error` says
+ * something. Chunks of some providers carry `"error": null` beside what the model says.
+ */
+export function carriesError(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && 'error' in value && Boolean(value.error);
+}

@@ -5,7 +5,7 @@ import type { Scrub } from '../lib/scrub.ts';
 import { notTheProtocol, type JudgedAnswer } from './answer.ts';
 import { openAiErrorEvent } from './openai-errors.ts';
 import { parseJson } from '../lib/json-bounds.ts';
-import { findProtocolError, isChatAnswer } from './protocol-shape.ts';
+import { carriesError, findProtocolError, isChatAnswer } from './protocol-shape.ts';
 import { sseData, sseEvent, sseFrames } from './sse-frames.ts';
 import { discard, malformed } from '../lib/upstream-body.ts';
 
@@ -90,7 +90,9 @@ interface Passed {
 function publicFrames(frames: Buffer, scrub: Scrub): Passed {
   const needsReading = frames.includes('[DONE]') || frames.includes('"error"');
   const data = needsReading ? sseData(frames) : [];
-  const bytes = data.some(isErrorData) ? Buffer.from(scrub(frames.toString('utf8'))) : frames;
+  const bytes = data.some((text) => carriesError(parseJson(text)))
+    ? Buffer.from(scrub(frames.toString('utf8')))
+    : frames;
   return { bytes, isDone: data.includes('[DONE]') };
 }
 
@@ -105,11 +107,6 @@ function privateFrames(frames: Buffer, scrub: Scrub): Passed {
     return sseEvent(scrub(JSON.stringify(error)));
   });
   return { bytes: Buffer.from(events.join('')), isDone: data.includes('[DONE]') };
-}
-
-function isErrorData(data: string): boolean {
-  const value = parseJson(data);
-  return typeof value === 'object' && value !== null && 'error' in value;
 }
 
 async function write(response: Response, bytes: Buffer, options: RelayOptions): Promise<void> {

@@ -164,7 +164,8 @@ function poolDecision<Key extends KeyState>(
   };
 }
 
-function whyUnusable(key: KeyState, now: Date): SkipReason | undefined {
+/** Why a key is passed over; undefined when it can be used. */
+export function whyUnusable(key: KeyState, now: Date): SkipReason | undefined {
   if (!key.enabled) return 'disabled';
   if (key.expiresAt !== null && new Date(key.expiresAt) <= now) return 'expired';
   if (key.setAsideUntil !== null && key.setAsideUntil > now) return 'set_aside';

@@ -4,6 +4,7 @@ import type { Chat } from './chat.ts';
 import { CLIENT_GONE } from './exchange.ts';
 import { HOP_HEADER } from '../lib/hop.ts';
 import type { ListModels } from './models.ts';
+import type { OpenRequests } from './open-requests.ts';
 import { routeAnswer } from './route-answer.ts';
 import type { Routing } from './routing.ts';
 import { RouteAnswer, RouteQuery } from './schema.ts';
@@ -12,10 +13,11 @@ export interface GatewayRouteDeps {
   chat: Chat;
   listModels: ListModels;
   routing: Routing;
+  openRequests: OpenRequests;
 }
 
 /** `/v1` in the providers' own shapes, and the explanation of its choices. */
-export function gatewayRoutes({ chat, listModels, routing }: GatewayRouteDeps): Route[] {
+export function gatewayRoutes({ chat, listModels, routing, openRequests }: GatewayRouteDeps): Route[] {
   return [
     rawRoute({
       method: 'post',
@@ -28,11 +30,12 @@ export function gatewayRoutes({ chat, listModels, routing }: GatewayRouteDeps): 
       path: '/v1/models',
       access: { scope: 'chat' },
       async handle(call, request, response) {
+        const { user } = signedIn(call).principal;
+        openRequests.enter(user.id, response);
         const gone = new AbortController();
         response.once('close', () => {
           if (!response.writableFinished) gone.abort(CLIENT_GONE);
         });
-        const { user } = signedIn(call).principal;
         try {
           const receivedHop = request.get(HOP_HEADER);
           response.json(await listModels({ user, receivedHop, signal: gone.signal }));

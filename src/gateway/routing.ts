@@ -1,7 +1,7 @@
 import type { User } from '../http/principal.ts';
 import { ownerOf, type KeyService, type PoolKey } from '../keys/service.ts';
 import type { Provider } from '../providers/provider.ts';
-import { resolve, type Decision, type KeyState, type SystemDefault } from './resolve.ts';
+import { resolve, whyUnusable, type Decision, type KeyState, type SystemDefault } from './resolve.ts';
 import type { Rotation } from './rotation.ts';
 
 export type OpenedKey = NonNullable<ReturnType<PoolKey['open']>>;
@@ -25,6 +25,8 @@ export interface RoutingDeps {
 export interface Routing {
   /** Decides for one request. Reads the vault and the facts; calls no upstream and takes no turn. */
   decide(user: User, model: string | undefined): Promise<GatewayDecision>;
+  /** A key of a decision as it is now; undefined when it has gone or cannot be used any more. */
+  findUsable(user: User, key: GatewayKey): Promise<GatewayKey | undefined>;
   /** Ends the turn that a decision was made in. */
   takeTurn(user: User, decision: Extract<GatewayDecision, { kind: 'pool' }>): void;
 }
@@ -46,6 +48,12 @@ export function createRouting(deps: RoutingDeps): Routing {
         now: new Date(),
         turn: (scope, provider) => deps.rotation.peek(poolName(user, scope, provider)),
       });
+    },
+    async findUsable(user, { provider, id }) {
+      const stored = await deps.keys.readPools(ownerOf(user.id));
+      const now = stored.get(provider)?.find((key) => key.id === id);
+      const key = now && gatewayKey(now);
+      return key && whyUnusable(key, new Date()) === undefined ? key : undefined;
     },
     takeTurn(user, decision) {
       deps.rotation.advance(poolName(user, decision.scope, decision.provider));

@@ -4,12 +4,15 @@ import type { Directory, LiveWork } from '../identity/service.ts';
 import type { KeyService } from '../keys/service.ts';
 import type { Dialer } from '../lib/dialer.ts';
 import type { Provider } from '../providers/provider.ts';
+import { createBodyBudget } from './body-budget.ts';
 import { createChat } from './chat.ts';
 import { explain } from './explain.ts';
 import { createHops } from '../lib/hop.ts';
+import { createIdempotencyMask } from './idempotency.ts';
 import { createKeyNotes } from './key-notes.ts';
 import { createLiveModels } from './live-models.ts';
 import { createModels } from './models.ts';
+import { createOpenRequests } from './open-requests.ts';
 import { createPoolAnswer } from './pool-answer.ts';
 import type { SystemDefault } from './resolve.ts';
 import { createRotation } from './rotation.ts';
@@ -30,7 +33,7 @@ export interface GatewayDeps {
   /** What pays where the user has no key; null when the operator has set none up. */
   system: (SystemDefault & SystemKey) | null;
   timeouts: { firstByteMs: number; idleMs: number };
-  /** Signs the marks by which a request that comes back is noticed; the same in all instances. */
+  /** Signs the marks by which a request that comes back is noticed, and what else must be the same in all instances. */
   hopSecret: string;
 }
 
@@ -48,21 +51,29 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const hops = createHops(deps.hopSecret);
   const notes = createKeyNotes(keys);
   const routing = createRouting({ keys, providers, system, rotation: createRotation() });
-  const calls = createUpstreamCalls({ dialer, hops, timeouts: deps.timeouts });
+  const calls = createUpstreamCalls({
+    dialer,
+    hops,
+    maskIdempotencyKey: createIdempotencyMask(deps.hopSecret),
+    timeouts: deps.timeouts,
+  });
   const getProvider = (id: string) => providers.find((provider) => provider.id === id) ?? unknownProvider(id);
   const limits = createSystemLimits();
+  const openRequests = createOpenRequests();
   const chat = createChat({
     routing,
     notes,
     liveWork,
     hops,
+    openRequests,
+    bodyBudget: createBodyBudget(),
     answerFromPool: createPoolAnswer({ routing, notes, directory, calls, getProvider, upstreams }),
     answerFromSystem: createSystemAnswer({ system, limits, calls, getProvider, upstreams }),
   });
   const findLiveModels = createLiveModels(dialer);
   const listModels = createModels({ keys, findLiveModels, hops, providers, upstreams, system });
   return {
-    routes: gatewayRoutes({ chat, listModels, routing }),
+    routes: gatewayRoutes({ chat, listModels, routing, openRequests }),
     explainRoute: async (user) => explain(await routing.decide(user, undefined)),
     settled: () => notes.settled(),
   };

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import { malformed } from '../lib/upstream-body.ts';
+import { createHeldBytes } from './held-bytes.ts';
 
 const LF = 0x0a;
 const CR = 0x0d;
@@ -9,31 +10,22 @@ const SEAM = 3;
 /**
  * Cuts a stream of server-sent events into whole frames, bytes unchanged, blank line included. A frame that
  * is not complete is held back, so that an error event can follow it without being glued to half a frame.
- * The rest without a blank line comes last, when the stream ends cleanly. Each byte is looked at once.
+ * The rest without a blank line comes last, when the stream ends cleanly. Each byte is looked at once, and
+ * time and memory are linear in the bytes, however small the pieces are.
  * @param maxFrameBytes a longer frame throws `upstream_malformed`.
  * Source of the grammar: WHATWG HTML, "Parsing an event stream" (LF, CRLF or CR end a line).
  */
 export async function* sseFrames(body: Readable, maxFrameBytes: number): AsyncGenerator<Buffer> {
-  let held: Buffer[] = [];
-  let heldBytes = 0;
-  let seam: Buffer = Buffer.alloc(0);
+  const held = createHeldBytes();
   for await (const chunk of body as AsyncIterable<Buffer>) {
-    const end = lastFrameEnd(Buffer.concat([seam, chunk])) - seam.length;
-    if (end > 0) {
-      yield Buffer.concat([...held, chunk.subarray(0, end)]);
-      held = [];
-      heldBytes = 0;
-      seam = Buffer.alloc(0);
-    }
-    const rest = chunk.subarray(Math.max(end, 0));
-    if (rest.length === 0) continue;
-    held.push(rest);
-    heldBytes += rest.length;
-    seam = Buffer.concat([seam, rest.subarray(-SEAM)]).subarray(-SEAM);
-    if (heldBytes > maxFrameBytes)
+    const seam = held.tail(SEAM);
+    const end = lastFrameEnd(seam.length === 0 ? chunk : Buffer.concat([seam, chunk])) - seam.length;
+    if (end > 0) yield held.takeWith(chunk.subarray(0, end));
+    held.add(chunk.subarray(Math.max(end, 0)));
+    if (held.length > maxFrameBytes)
       throw malformed('The provider sent an event that is longer than is accepted.');
   }
-  if (heldBytes > 0) yield Buffer.concat(held);
+  if (held.length > 0) yield held.takeWith(Buffer.alloc(0));
 }
 
 /** The offset behind the last blank line; 0 when there is none. */

@@ -58,7 +58,7 @@ export function createSystemAnswer(deps: SystemAnswerDeps): AnswerFromSystem {
         secret: deps.system.apiKey,
         receipt: { ...receipt, attempts: 1 },
       };
-      await deps.calls.pass(work, target, await deps.calls.ask(work, target));
+      await deps.calls.pass(work, target, await deps.calls.ask(work, target, true));
     } finally {
       leave();
     }

@@ -1,6 +1,6 @@
 import express, { type Express, type Request, type Response } from 'express';
 import { z, type ZodType } from 'zod';
-import { AppError, type FieldError } from '../lib/errors.ts';
+import { AppError, isAppError, type FieldError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { reachesTier, type Tier } from '../tiers.ts';
 import type { Authenticate, Principal, Scope } from './principal.ts';
@@ -24,6 +24,11 @@ export interface Call {
   principal: Principal | null;
   requestId: string;
   log: Log;
+  /**
+   * Asks anew who is calling and whether they may: after the body was read, for example, since a client can
+   * take its time over it. Throws what the first asking would (401, 403). Not for public routes.
+   */
+  reauthorize(): Promise<Principal>;
 }
 
 export interface RouteCall<Params, Query, Body> extends Omit<Call, 'principal'> {
@@ -41,8 +46,8 @@ export interface JsonRoute<Params, Query, Body, Result> extends Declaration {
   body?: ZodType<Body>;
   /** Parses the answer and drops what is not declared: the best guard against leaking a secret. */
   response: ZodType<Result>;
-  /** 200 unless said otherwise. */
-  status?: number;
+  /** 200 unless said otherwise; may depend on what was asked for. */
+  status?: number | ((body: Body) => number);
   handle(call: RouteCall<Params, Query, Body>): Promise<Result> | Result;
 }
 
@@ -73,10 +78,11 @@ export function jsonRoute<Params = object, Query = object, Body = undefined, Res
       if (call.principal === null) throw new Error(`${own.path} needs a principal`);
       const params = parse(own.params, request.params, 'path') as Params;
       const query = parse(own.query, request.query, 'query') as Query;
-      if (own.body) await readJsonBody(request, response);
+      const principal = own.body ? await readJsonBody(call, request, response) : call.principal;
       const body = parse(own.body, request.body, 'body') as Body;
-      const result = await own.handle({ ...call, principal: call.principal, params, query, body });
-      response.status(own.status ?? 200).json(own.response.parse(result));
+      const result = await own.handle({ ...call, principal, params, query, body });
+      const status = typeof own.status === 'function' ? own.status(body) : (own.status ?? 200);
+      response.status(status).json(own.response.parse(result));
     },
   };
 }
@@ -90,11 +96,17 @@ export interface Gate {
   authenticate: Authenticate;
   /** Throws `csrf` (403) on a cross-site write. */
   refuseCrossSite(request: Request): void;
+  /** Puts a refusal by tier on the caller's audit trail, before it is answered. */
+  recordTierRefusal(principal: Principal, route: Declared, requestId: string): Promise<void>;
 }
+
+/** Which route, for the audit trail. */
+export type Declared = Pick<Declaration, 'method' | 'path'>;
 
 /**
  * Mounts the declared routes. Every request passes, in this order: authenticate, cross-site check,
- * scope, tier; only then is its body read. A path known under another method answers 405.
+ * scope, tier; only then is its body read, and after that they pass again. A path known under another method
+ * answers 405.
  * @throws Error at start when a route lacks its declaration or stands twice.
  */
 export function mountRoutes(app: Express, routes: readonly Route[], gate: Gate): void {
@@ -106,8 +118,22 @@ export function mountRoutes(app: Express, routes: readonly Route[], gate: Gate):
     if (seen.has(name)) throw new Error(`${name} is declared twice`);
     seen.add(name);
     app[route.method](route.path, async (request, response) => {
-      const principal = await admit(route, gate, request, response);
-      await route.run({ principal, ...callFacts(response) }, request, response);
+      const asking: { principal?: Principal } = {};
+      const facts = callFacts(response);
+      const reauthorize = async () => {
+        const principal = await authenticate(route, gate, request, response);
+        asking.principal = principal;
+        authorize(route, principal);
+        return principal;
+      };
+      try {
+        const principal = route.access === 'public' ? null : await reauthorize();
+        await route.run({ principal, reauthorize, ...facts }, request, response);
+      } catch (error) {
+        if (asking.principal !== undefined && isAppError(error, 'tier_required'))
+          await gate.recordTierRefusal(asking.principal, route, facts.requestId);
+        throw error;
+      }
     });
   }
   for (const path of new Set(routes.map((route) => route.path))) {
@@ -125,16 +151,15 @@ export function callFacts(response: Response): { requestId: string; log: Log } {
   return response.locals as { requestId: string; log: Log };
 }
 
-async function admit(
+async function authenticate(
   route: Route,
   gate: Gate,
   request: Request,
   response: Response,
-): Promise<Principal | null> {
-  if (route.access === 'public') return null;
+): Promise<Principal> {
+  if (route.access === 'public') throw new Error(`${route.path} is public: nobody is asked for`);
   const principal = await gate.authenticate(request, response);
   if (principal.credential === 'session') gate.refuseCrossSite(request);
-  authorize(route, principal);
   return principal;
 }
 
@@ -158,7 +183,8 @@ export function requireTier(principal: Principal, required: Tier): void {
   });
 }
 
-async function readJsonBody(request: Request, response: Response): Promise<void> {
+/** Leaves the body in `request.body`; answers who is calling by then, and still may. */
+async function readJsonBody(call: Call, request: Request, response: Response): Promise<Principal> {
   const hasBody =
     request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
   if (hasBody && !request.is('application/json')) {
@@ -170,6 +196,7 @@ async function readJsonBody(request: Request, response: Response): Promise<void>
       else reject(bodyError(error));
     });
   });
+  return call.reauthorize();
 }
 
 /** body-parser's errors carry a `type` and, for bad JSON, the body itself, which must not travel further. */

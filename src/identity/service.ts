@@ -1,3 +1,4 @@
+import { recordAudit, type AuditEvent } from '../audit/service.ts';
 import { createCrossSiteCheck } from '../http/cross-site.ts';
 import type { Gate, Route } from '../http/routes.ts';
 import type { Database } from '../lib/database.ts';
@@ -7,7 +8,7 @@ import type { Keyring } from '../lib/keyring.ts';
 import type { Log } from '../lib/log.ts';
 import { createAuthenticator } from './authenticator.ts';
 import { createDirectory, type Directory } from './directory.ts';
-import { createKeycloakEvents } from './keycloak-events.ts';
+import { createDeletedUsers, createKeycloakEvents } from './keycloak-events.ts';
 import { createLiveWork, type LiveWork } from './live-work.ts';
 import { createLoginStates } from './login-state.ts';
 import { createLogout } from './logout.ts';
@@ -41,6 +42,11 @@ export interface IdentityDeps {
   /** The main realm, as the service client. */
   keycloakAdmin: KeycloakAdmin;
   log: Log;
+  /**
+   * Called when an administrator has deleted a user, and Keycloak confirms it; more than once, and again when
+   * it throws.
+   */
+  onUserDeleted?: (userId: string) => Promise<void>;
 }
 
 /** Who people are: sign-in, sessions, and what is known of users right now. */
@@ -99,6 +105,8 @@ export function createIdentity(deps: IdentityDeps): Identity {
     directory,
     liveWork,
     logout,
+    recordSignIn: (userId, requestId) =>
+      record(database, userId, { action: 'session.started', object: 'session', requestId }),
   });
   const readEvents = createKeycloakEvents({ keycloakAdmin, database, directory, liveWork, store, logout });
   const sweep = createSweep({ liveWork, store, directory, logout });
@@ -107,11 +115,22 @@ export function createIdentity(deps: IdentityDeps): Identity {
     createLoop('checking running work', SWEEP_EVERY_MS, sweep, log),
     createLoop('pruning logout markers', PRUNE_EVERY_MS, () => store.prune(), log),
   ];
+  if (deps.onUserDeleted !== undefined) {
+    const readDeleted = createDeletedUsers({ keycloakAdmin, database, onUserDeleted: deps.onUserDeleted });
+    loops.push(createLoop('looking for deleted users', READ_EVENTS_EVERY_MS, readDeleted, log));
+  }
 
   return {
     directory,
     liveWork,
-    gate: { authenticate, refuseCrossSite },
+    gate: {
+      authenticate,
+      refuseCrossSite,
+      recordTierRefusal: ({ user }, route, requestId) => {
+        const object = `route:${route.method.toUpperCase()} ${route.path}`;
+        return record(database, user.id, { action: 'tier.refused', object, requestId });
+      },
+    },
     routes: identityRoutes({ cookieName, signIn, tokens, store, logout, refuseCrossSite }),
     async start() {
       await Promise.all(loops.map((loop) => loop.start()));
@@ -121,4 +140,14 @@ export function createIdentity(deps: IdentityDeps): Identity {
       sessions.close();
     },
   };
+}
+
+/** Puts what a person did, or was refused, on their audit trail. */
+async function record(
+  database: Database,
+  userId: string,
+  event: Pick<AuditEvent, 'action' | 'object' | 'requestId'>,
+): Promise<void> {
+  const owner = `user:${userId}`;
+  await database.withOwner(owner, (sql) => recordAudit(sql, { owner, actor: owner, ...event }));
 }

@@ -1,4 +1,5 @@
 import type { Request, Response } from 'express';
+import { callFacts } from '../http/routes.ts';
 import { unauthenticated, AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import type { Directory } from './directory.ts';
@@ -22,6 +23,8 @@ export interface SignInDeps {
   directory: Directory;
   liveWork: LiveWork;
   logout: Logout;
+  /** Puts a sign-in on the person's audit trail. */
+  recordSignIn(userId: string, requestId: string): Promise<void>;
 }
 
 /** Signing in and out in the browser. Each answers the address to go to next. */
@@ -80,6 +83,8 @@ export function createSignIn(deps: SignInDeps): SignIn {
       // Read anew: a sign-in is where a change of an account is expected to show.
       deps.directory.forget(signedIn.userId);
       if ((await deps.directory.findUser(signedIn.userId)) === undefined) throw unauthenticated();
+      // Before the session: no sign-in goes untold.
+      await deps.recordSignIn(signedIn.userId, callFacts(response).requestId);
       await makeSession(request, response, signedIn);
       return login.returnTo;
     },

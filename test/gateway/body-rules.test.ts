@@ -15,7 +15,23 @@ function refusedField(check: () => void): string | undefined {
   }
 }
 
-const STEERING = ['api_key', 'api_base', 'base_url', 'user_config', 'extra_headers', 'API_KEY'];
+const STEERING = [
+  ...['api_key', 'api_base', 'base_url', 'user_config', 'extra_headers', 'model_info'],
+  ...['router_settings_override', 'litellm_params', 'litellm_metadata', 'litellm_credential_name'],
+  ...['vertex_credentials', 'aws_bedrock_runtime_endpoint', 'azure_ad_token'],
+  // As a lax reader compares names: another case, U+017F for s, the Kelvin sign for k, U+0131 for i.
+  ...['API_KEY', 'ba\u017fe_url', 'api_\u212aey', 'ap\u0131_base', 'AW\u017f_region'],
+];
+
+/** Runs a check and answers the code of its refusal. */
+function codeOf(check: () => void): string | undefined {
+  try {
+    check();
+    return undefined;
+  } catch (error) {
+    return isAppError(error) ? error.code : 'another error';
+  }
+}
 
 describe('the body of a request on an own key', () => {
   it.each(STEERING)('passes %s to an address that the provider itself or the user set', (field) => {
@@ -91,12 +107,60 @@ describe('the body of a request that somebody else pays for', () => {
     ],
     ['messages.content.file_id', { messages: [{ content: [{ type: 'input_file', file_id: 'file-1' }] }] }],
     ['messages.audio.id', { messages: [{ role: 'assistant', audio: { id: 'audio_1' } }] }],
+    ['store', { store: 'true' }],
+    ['store', { store: 1 }],
+    ['tools', { tools: [{ type: ['function'] }] }],
+    ['tools', { tools: [{ type: 'function', Type: 'web_search' }] }],
+    ['tools', { tools: [{ Type: 'function' }] }],
+    ['tools', { tools: ['web_search'] }],
+    [
+      'messages.content.image.source.File_ID',
+      { messages: [{ content: [{ image: { source: { File_ID: 1 } } }] }] },
+    ],
+    ['messages.attachments.\ufb01le_id', { messages: [{ attachments: [{ '\ufb01le_id': 'x' }] }] }],
+    ['messages.file_id', { messages: [{ content: 'x', file_id: null }] }],
+    ['messages.Audio.ID', { messages: [{ Audio: { ID: 'audio_1' } }] }],
+    ['messages.audio.reference.id', { messages: [{ audio: [{ reference: { id: 'audio_1' } }] }] }],
   ])('refuses hosted tools and stored objects: %s', (field, body) => {
     expect(
       refusedField(() => {
         checkSharedPayerBody(chat(body), []);
       }),
     ).toBe(field);
+  });
+
+  it.each([
+    { tools: { 0: { type: 'web_search' } } },
+    { tools: 'web_search' },
+    { tools: null },
+    { messages: { 0: { content: [{ file_id: 'x' }] } } },
+    { messages: 'x' },
+    { messages: null },
+    { messages: ['x'] },
+    { messages: [[{ content: 'x' }]] },
+    { messages: [{ content: { 0: 'x' } }] },
+    { messages: [{ content: 1 }] },
+    { messages: [{ Content: { type: 'x' } }] },
+  ])('refuses another shape, which an upstream might read in its own way: %j', (body) => {
+    expect(
+      codeOf(() => {
+        checkSharedPayerBody(chat(body), []);
+      }),
+    ).toBe('validation_failed');
+  });
+
+  it.each([
+    { store: null },
+    { messages: [{ role: 'assistant', content: null, tool_calls: [{ id: 'call_1', type: 'function' }] }] },
+    { messages: [{ content: [{ type: 'input_audio', input_audio: { data: '', format: 'wav' } }] }] },
+    { messages: [{ content: 'the words file_id and audio' }] },
+    { messages: [] },
+  ])('passes what stores and names nothing: %j', (body) => {
+    expect(
+      codeOf(() => {
+        checkSharedPayerBody(chat(body), []);
+      }),
+    ).toBeUndefined();
   });
 
   it('lets the operator extend the list, but not by a steering field', () => {

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { readChatRequest } from '../../src/gateway/chat-request.ts';
 import { topLevelMembers } from '../../src/gateway/json-members.ts';
 import { isAppError } from '../../src/lib/errors.ts';
+import { retainedBytes } from '../support/retained-bytes.ts';
 
 function codeOf(body: string | Buffer): string | undefined {
   try {
@@ -59,6 +60,31 @@ describe('readChatRequest', () => {
     expect(readChatRequest(Buffer.from(body)).withModel('m').toString()).toBe(expected);
   });
 
+  it('replaces it again by another, and copies nothing where the same model stands there already', () => {
+    const body = Buffer.from('{"a":"\u{1F600}","model":"one","b":2}');
+    const request = readChatRequest(body);
+    expect(request.withModel('one').buffer).toBe(body.buffer);
+    expect(request.withModel('two-é').toString()).toBe('{"a":"\u{1F600}","model":"two-é","b":2}');
+    expect(request.withModel('three').toString()).toBe('{"a":"\u{1F600}","model":"three","b":2}');
+    const bare = readChatRequest(Buffer.from('{"a":1}'));
+    expect(bare.withModel('m').toString()).toBe('{"model":"m","a":1}');
+    expect(bare.withModel('n').toString()).toBe('{"model":"n","a":1}');
+  });
+
+  it('keeps of a body its bytes alone, and none once it is forgotten', async () => {
+    const sizeBytes = 8 * 1024 * 1024;
+    const before = await retainedBytes();
+    const request = readChatRequest(
+      Buffer.from(`{"model":"p/m","messages":["${'é'.repeat(sizeBytes / 2)}"]}`),
+    );
+    expect((await retainedBytes()) - before).toBeLessThan(1.3 * sizeBytes);
+    request.withModel('m');
+    expect((await retainedBytes()) - before).toBeLessThan(1.3 * sizeBytes);
+    request.forget();
+    expect((await retainedBytes()) - before).toBeLessThan(0.3 * sizeBytes);
+    expect(() => request.withModel('m')).toThrow('forgotten');
+  });
+
   it('replaces a null model in place instead of adding a second one', () => {
     expect(readChatRequest(Buffer.from('{"model":null}')).withModel('m').toString()).toBe('{"model":"m"}');
   });
@@ -74,6 +100,9 @@ describe('readChatRequest', () => {
     '{"store":false,"store":true}',
     '{"n":1,"N":9}',
     '{"stream_options":{},"stream_options":{}}',
+    '{"\u017ftore":true}',
+    '{"tool\u017f":[]}',
+    '{"store":false,"\\u017ftore":true}',
   ])('refuses a governed field that could be read in two ways: %s', (body) => {
     expect(codeOf(body)).toBe('ambiguous_field');
   });
@@ -89,8 +118,16 @@ describe('readChatRequest', () => {
     '{"model":1}',
     '{"stream":"yes"}',
     '{"model":["a"]}',
+    `{"model":"${'m'.repeat(257)}"}`,
+    '{"model":"a\\nb"}',
+    '{"model":"a\\u001b[2Jb"}',
+    '{"model":"a\\u0085b"}',
   ])('refuses what is no chat request: %j', (body) => {
     expect(codeOf(body)).toBe('validation_failed');
+  });
+
+  it('takes a model’s name of 256 characters', () => {
+    expect(readChatRequest(Buffer.from(JSON.stringify({ model: 'é'.repeat(256) }))).model).toHaveLength(256);
   });
 
   it('refuses bytes that are not UTF-8', () => {

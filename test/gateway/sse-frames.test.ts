@@ -35,16 +35,34 @@ describe('sseFrames', () => {
     expect(await framesOf([Buffer.from('data: 1\n\ndata: 2')])).toEqual(['data: 1\n\n', 'data: 2']);
   });
 
-  it('copies each byte a fixed number of times, however small the pieces of a long frame are', async () => {
-    const copied = async (pieces: number) => {
-      const concat = jest.spyOn(Buffer, 'concat');
-      const chunks = Array.from({ length: pieces }, () => Buffer.alloc(100, 'x'));
+  it('copies and allocates a fixed number of bytes for each, however small the pieces of a long event are', async () => {
+    const work = async (pieces: number) => {
+      const spies = [jest.spyOn(Buffer, 'concat'), jest.spyOn(Buffer, 'allocUnsafe')] as const;
+      const chunks = Array.from({ length: pieces }, () => Buffer.alloc(10, 'x'));
       await framesOf(chunks, Infinity);
-      const bytes = concat.mock.calls.flatMap(([list]) => list).reduce((sum, part) => sum + part.length, 0);
-      concat.mockRestore();
-      return bytes;
+      const [concat, allocate] = spies;
+      const copied = concat.mock.calls.flatMap(([list]) => list).reduce((sum, part) => sum + part.length, 0);
+      const allocated = allocate.mock.calls.reduce((sum, [size]) => sum + size, 0);
+      for (const spy of spies) spy.mockRestore();
+      return copied + allocated;
     };
-    expect(await copied(2_000)).toBeLessThan(2.1 * (await copied(1_000)));
+    expect(await work(4_000)).toBeLessThan(10 * 10 * 4_000);
+    expect(await work(40_000)).toBeLessThan(10 * 10 * 40_000);
+  });
+
+  it('holds on to no piece of an event that is not complete: its memory may serve again', async () => {
+    const network = Buffer.alloc(8);
+    async function* pieces() {
+      for (const piece of ['data: a', 'bc', '\n', '\ndata: ', '2\n\n']) {
+        network.fill(0);
+        yield network.subarray(0, network.write(piece));
+        await Promise.resolve();
+      }
+    }
+    const frames: string[] = [];
+    for await (const frame of sseFrames(pieces() as unknown as Readable, 1_000))
+      frames.push(frame.toString());
+    expect(frames).toEqual(['data: abc\n\n', 'data: 2\n\n']);
   });
 
   it('gives up on a frame that does not end', async () => {

@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
 import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
@@ -96,6 +97,37 @@ describe('an upstream that does not answer as it should', () => {
     ]);
     await app.call('/api/v1/byok/keys/custom', { method: 'DELETE', session });
   });
+
+  it.each([
+    ['an error object', (text: string) => ({ error: { message: text, type: 'x' } })],
+    ['an error text', (text: string) => ({ error: text })],
+    ['an error beside what it said so far', (text: string) => ({ choices: [], error: { message: text } })],
+  ])('that reports %s with status 200 tells no secret by it', async (_name, body) => {
+    openai.reply(answer.reply({ status: 200, body: body(`the key ${key} is odd`) }));
+    const response = await chat(hello);
+    expect([response.status, await response.text()]).toEqual([
+      200,
+      JSON.stringify(body('the key *** is odd')),
+    ]);
+  });
+
+  it.each([[false], [true]])(
+    'that answers well passes byte for byte, or masks would tell who guesses it which text is the key (streamed: %s)',
+    async (stream) => {
+      // A key of its own that is not among the secrets that no answer of the run may hold.
+      const guessed = `sk-${randomBytes(24).toString('hex')}`;
+      const own = await app.signIn(await createUser({ tier: 'starter' }));
+      const json = { provider: 'openai', key: guessed };
+      await app.call('/api/v1/byok/keys/add', { method: 'POST', session: own, json });
+      const said = { delta: { content: guessed }, message: { content: guessed } };
+      const chunk = { choices: [{ index: 0, ...said }], error: null };
+      const events = `data: ${JSON.stringify(chunk)}\n\ndata: [DONE]\n\n`;
+      openai.reply(stream ? answer.steps([events]) : answer.reply({ status: 200, body: chunk }));
+      const response = await app.call(CHAT, { method: 'POST', session: own, json: { ...hello, stream } });
+      expect((await openai.received(1)).key).toBe(guessed);
+      expect(await response.text()).toBe(stream ? events : JSON.stringify(chunk));
+    },
+  );
 
   it('that answers from a private address without speaking the protocol is not shown', async () => {
     const inside = await startUpstream();

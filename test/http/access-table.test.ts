@@ -36,7 +36,10 @@ const TABLE: readonly Row[] = [
   ['get', '/api/v1/byok/stats', KEYS_READ],
   ['get', '/api/v1/byok/route', KEYS_READ],
   ['post', '/api/v1/byok/keys/add', 'session', 'starter'],
+  ['patch', '/api/v1/byok/keys/:provider/:key_id', 'session', 'starter'],
+  ['post', '/api/v1/byok/keys/test/:provider', 'session', 'starter'],
   ['delete', '/api/v1/byok/keys/:provider', 'session'],
+  ['get', '/api/v1/audit', 'session'],
   ['post', '/v1/chat/completions', CHAT],
   ['get', '/v1/models', CHAT],
 ];
@@ -63,7 +66,10 @@ afterAll(async () => {
 
 /** Calls a route with nothing in it: whoever passes the checks gets as far as the route's own 4xx. */
 function call([method, path]: Row, headers: Record<string, string> = {}): Promise<Response> {
-  return app.call(path.replace(':provider', 'openai'), { method: method.toUpperCase(), headers });
+  return app.call(path.replace(':provider', 'openai').replace(':key_id', 'abcDEF123456'), {
+    method: method.toUpperCase(),
+    headers,
+  });
 }
 
 async function refusalOf(response: Response): Promise<{ status: number; code: unknown }> {
@@ -93,7 +99,14 @@ describe('the table of routes', () => {
 
   it('is what the running app answers by: nothing else is there', async () => {
     const { session } = credentials;
-    for (const path of ['/api/v1', '/api/v1/byok', '/api/v1/byok/keys/openai/x', '/v1', '/auth', '/metrics'])
+    for (const path of [
+      '/api/v1',
+      '/api/v1/byok',
+      '/api/v1/byok/keys/openai/x/y',
+      '/v1',
+      '/auth',
+      '/metrics',
+    ])
       expect((await app.call(path, { headers: session })).status).toBe(404);
   });
 });
@@ -163,7 +176,11 @@ async function outcomeOf([method, path, access, tier]: Row, principal: Principal
   server.use(requestContext(createLog('silent'), () => undefined));
   const handle: RawRoute['handle'] = (_call, _request, response) => void response.json({ code: 'admitted' });
   const route = rawRoute({ method, path, access, handle, ...(tier === undefined ? {} : { tier }) });
-  const gate = { authenticate: () => Promise.resolve(principal), refuseCrossSite: () => undefined };
+  const gate = {
+    authenticate: () => Promise.resolve(principal),
+    refuseCrossSite: () => undefined,
+    recordTierRefusal: () => Promise.resolve(),
+  };
   mountRoutes(server, [route], gate);
   server.use(errorHandler([]));
   const response = await supertest(server)[method](path);
@@ -185,6 +202,7 @@ describe('a route that does not say who may call it', () => {
   const gate = {
     authenticate: () => Promise.reject(new Error('nobody')),
     refuseCrossSite: () => undefined,
+    recordTierRefusal: () => Promise.resolve(),
   };
 
   it('keeps the app from starting', () => {

@@ -1,0 +1,21 @@
+import { jsonRoute, type Route } from '../http/routes.ts';
+import type { Database } from '../lib/database.ts';
+import { AuditPage, AuditQuery } from './schema.ts';
+import { listAudit } from './service.ts';
+
+/** What happened to the things of the person who asks; it needs a session, as what it tells of does. */
+export function auditRoutes({ database }: { database: Database }): Route[] {
+  return [
+    jsonRoute({
+      method: 'get',
+      path: '/api/v1/audit',
+      access: 'session',
+      query: AuditQuery,
+      response: AuditPage,
+      handle: ({ principal, query }) => {
+        const owner = `user:${principal.user.id}`;
+        return database.withOwner(owner, (sql) => listAudit(sql, query));
+      },
+    }),
+  ];
+}

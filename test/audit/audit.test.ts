@@ -1,0 +1,120 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { z } from 'zod';
+import { startApp, type TestApp } from '../support/app.ts';
+import { addKey, openAiKey } from '../support/key.ts';
+import { createUser } from '../support/stack.ts';
+
+let app: TestApp;
+
+beforeAll(async () => {
+  app = await startApp();
+});
+
+afterAll(() => app.stop());
+
+const Page = z.strictObject({
+  data: z.array(
+    z.strictObject({
+      time: z.iso.datetime(),
+      actor: z.string(),
+      action: z.string(),
+      object: z.string(),
+      request_id: z.string(),
+    }),
+  ),
+  next_cursor: z.string().nullable(),
+});
+
+async function trail(session: string, query = '') {
+  const answer = await app.call(`/api/v1/audit${query}`, { session });
+  expect(answer.status).toBe(200);
+  return Page.parse(await answer.json());
+}
+
+async function person(tier: 'free' | 'starter' = 'starter') {
+  const user = await createUser({ tier });
+  return { id: user.id, session: await app.signIn(user) };
+}
+
+const add = (session: string) => addKey(app, session, { provider: 'openai', key: openAiKey() });
+
+describe('the audit trail', () => {
+  it('begins with the sign-in', async () => {
+    const { id, session } = await person();
+    const { data } = await trail(session);
+    expect(data).toEqual([
+      {
+        time: expect.any(String),
+        actor: `user:${id}`,
+        action: 'session.started',
+        object: 'session',
+        request_id: expect.stringMatching(/./),
+      },
+    ]);
+  });
+
+  it('tells of every change of a key, newest first, with the id of the request that made it', async () => {
+    const { session } = await person();
+    const keyId = await add(session);
+    const path = `/api/v1/byok/keys/openai/${keyId}`;
+    const changed = await app.call(path, { method: 'PATCH', session, json: { enabled: false } });
+    await app.call(`/api/v1/byok/keys/openai?key_id=${keyId}`, { method: 'DELETE', session });
+    const { data } = await trail(session);
+    expect(data.map(({ action, object }) => [action, object])).toEqual([
+      ['key.deleted', `key:openai/${keyId}`],
+      ['key.updated', `key:openai/${keyId}`],
+      ['key.added', `key:openai/${keyId}`],
+      ['session.started', 'session'],
+    ]);
+    expect(data[1]?.request_id).toBe(changed.headers.get('x-request-id'));
+  });
+
+  it('tells of a refusal by tier, naming what was refused', async () => {
+    const { id, session } = await person('free');
+    const json = { provider: 'openai', key: openAiKey() };
+    const refused = await app.call('/api/v1/byok/keys/add', { method: 'POST', session, json });
+    expect(refused.status).toBe(403);
+    const [newest] = (await trail(session)).data;
+    expect(newest).toMatchObject({
+      actor: `user:${id}`,
+      action: 'tier.refused',
+      object: 'route:POST /api/v1/byok/keys/add',
+      request_id: refused.headers.get('x-request-id'),
+    });
+  });
+
+  it('comes in pages that leave nothing out and repeat nothing', async () => {
+    const { session } = await person();
+    for (let count = 0; count < 4; count += 1) await add(session);
+    const whole = await trail(session);
+    expect(whole).toMatchObject({ data: { length: 5 }, next_cursor: null });
+    const paged = [];
+    let query = '?limit=2';
+    for (let pages = 1; ; pages += 1) {
+      const { data, next_cursor } = await trail(session, query);
+      paged.push(...data);
+      if (next_cursor === null) {
+        expect(pages).toBe(3);
+        break;
+      }
+      query = `?limit=2&cursor=${next_cursor}`;
+    }
+    expect(paged).toEqual(whole.data);
+  });
+
+  it('shows nobody the events of another, whatever the cursor says', async () => {
+    const [one, other] = [await person(), await person()];
+    await add(one.session);
+    const { data } = await trail(other.session, '?cursor=999999999999');
+    expect(data.map(({ actor }) => actor)).toEqual([`user:${other.id}`]);
+  });
+
+  it.each(['?cursor=x', '?cursor=-1', '?limit=0', '?limit=201', '?owner=user:x'])(
+    'refuses %s',
+    async (query) => {
+      const { session } = await person();
+      const answer = await app.call(`/api/v1/audit${query}`, { session });
+      expect(answer.status).toBe(400);
+    },
+  );
+});

@@ -1,0 +1,189 @@
+import { once } from 'node:events';
+import { request as open, type IncomingMessage } from 'node:http';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { startApp, type TestApp } from '../support/app.ts';
+import { addKey, openAiKey } from '../support/key.ts';
+import { adminClient, createUser, type TestUser } from '../support/stack.ts';
+import { until } from '../support/until.ts';
+import { answer, startUpstream, type Upstream } from '../support/upstream.ts';
+
+const CHAT = '/v1/chat/completions';
+const ADD = '/api/v1/byok/keys/add';
+const hello = { model: 'gpt-4o', messages: [{ role: 'user', content: 'Hello' }] };
+
+let openai: Upstream;
+let system: Upstream;
+let app: TestApp;
+let user: TestUser;
+let session: string;
+
+beforeAll(async () => {
+  openai = await startUpstream();
+  system = await startUpstream();
+  app = await startApp({
+    env: {
+      UPSTREAM_OPENAI_URL: openai.url,
+      DEFAULT_LLM_PROVIDER: 'openrouter',
+      DEFAULT_LLM_API_KEY: 'sk-or-the-system-default-key',
+      DEFAULT_LLM_BASE_URL: system.url,
+      DEFAULT_LLM_MODELS: '*',
+    },
+  });
+});
+afterAll(async () => {
+  await app.stop();
+  await openai.stop();
+  await system.stop();
+});
+afterEach(() => {
+  openai.reset();
+  system.reset();
+});
+
+async function signedIn(): Promise<void> {
+  user = await createUser({ tier: 'starter' });
+  session = await app.signIn(user);
+}
+
+/** A request whose body is sent in two halves; the app has let it in when this resolves. */
+async function beginSlowly(path: string, json: object): Promise<() => Promise<[number, string]>> {
+  const text = JSON.stringify(json);
+  const sent = open(`${app.url}${path}`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', cookie: `session=${session}`, expect: '100-continue' },
+  });
+  const answered = once(sent, 'response') as Promise<[IncomingMessage]>;
+  sent.flushHeaders();
+  await once(sent, 'continue');
+  sent.write(text.slice(0, 10));
+  // The same checks for a request that came later are over: so they are for this one.
+  expect(await whoAmI()).toBe(200);
+  return async () => {
+    sent.end(text.slice(10));
+    const [response] = await answered;
+    return [response.statusCode ?? 0, (await response.setEncoding('utf8').toArray()).join('')];
+  };
+}
+
+const whoAmI = async () => (await app.call('/api/v1/me', { session })).status;
+
+/** Changes the user as an administrator would, and waits until the app has heard of it. */
+async function change(own: { enabled?: boolean; tier?: string }): Promise<void> {
+  const admin = await adminClient();
+  const { userProfileMetadata: _metadata, ...stored } = (await admin.users.findOne({ id: user.id })) ?? {};
+  const attributes = { ...stored.attributes, ...(own.tier ? { subscription_tier: [own.tier] } : {}) };
+  await admin.users.update({ id: user.id }, { ...stored, enabled: own.enabled ?? true, attributes });
+  await until(async () => {
+    if (own.enabled === false) return (await whoAmI()) === 401;
+    const me = (await (await app.call('/api/v1/me', { session })).json()) as { tier: string };
+    return me.tier === own.tier;
+  });
+}
+
+async function storedKeys(): Promise<number> {
+  const found = await (await adminClient('ops-center-vault')).users.find({ q: `owner:user:${user.id}` });
+  return found.length;
+}
+
+describe('who was let in, and then took time to send the body, is asked for again:', () => {
+  it('a user who was disabled meanwhile adds no key', async () => {
+    await signedIn();
+    const finish = await beginSlowly(ADD, { provider: 'openai', key: openAiKey() });
+    await change({ enabled: false });
+    const [status, text] = await finish();
+    expect([status, text]).toEqual([401, expect.stringContaining('"unauthenticated"')]);
+    expect(await storedKeys()).toBe(0);
+  });
+
+  it('a user who signed out meanwhile adds no key', async () => {
+    await signedIn();
+    const finish = await beginSlowly(ADD, { provider: 'openai', key: openAiKey() });
+    expect((await app.call('/auth/logout', { method: 'POST', session })).status).toBe(303);
+    expect((await finish())[0]).toBe(401);
+    expect(await storedKeys()).toBe(0);
+  });
+
+  it('a user whose tier fell below the route’s meanwhile adds no key', async () => {
+    await signedIn();
+    const finish = await beginSlowly(ADD, { provider: 'openai', key: openAiKey() });
+    await change({ tier: 'trial' });
+    const [status, text] = await finish();
+    expect([status, text]).toEqual([403, expect.stringContaining('"tier_required"')]);
+    expect(await storedKeys()).toBe(0);
+  });
+
+  it('a user who was disabled meanwhile is answered by no provider', async () => {
+    await signedIn();
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    const finish = await beginSlowly(CHAT, hello);
+    await change({ enabled: false });
+    const [status, text] = await finish();
+    expect([status, text]).toEqual([401, expect.stringContaining('"unauthenticated"')]);
+    expect(openai.requests).toHaveLength(0);
+    expect(system.requests).toHaveLength(0);
+  });
+
+  it('a chat request is routed by the tier that its user has when the body is complete', async () => {
+    await signedIn();
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    const finish = await beginSlowly(CHAT, hello);
+    await change({ tier: 'trial' });
+    expect((await finish())[0]).toBe(200);
+    expect(openai.requests).toHaveLength(0);
+    expect(system.requests).toHaveLength(1);
+  });
+
+  it('one for whom nothing changed is served', async () => {
+    await signedIn();
+    expect((await (await beginSlowly(ADD, { provider: 'openai', key: openAiKey() }))())[0]).toBe(201);
+    expect((await (await beginSlowly(CHAT, hello))())[0]).toBe(200);
+    expect(await whoAmI()).toBe(200);
+  });
+});
+
+describe('before the next key of a pool is tried', () => {
+  it('the pool is read again: a key that was deleted meanwhile is passed over, the one behind it serves', async () => {
+    await signedIn();
+    const ids = new Map<string, string>();
+    for (const key of [openAiKey(), openAiKey(), openAiKey()])
+      ids.set(key, await addKey(app, session, { provider: 'openai', key }));
+    const gate = Promise.withResolvers<null>();
+    openai.reply(async (exchange) => {
+      await gate.promise;
+      await answer.error(401)(exchange);
+    });
+    const chat = app.call(CHAT, { method: 'POST', session, json: hello });
+    const first = String((await openai.received(1)).key);
+    const order = [...ids.keys()];
+    const [next, last] = [1, 2].map((step) => order[(order.indexOf(first) + step) % 3]);
+    await remove(ids.get(String(next)));
+    gate.resolve(null);
+    const response = await chat;
+    expect([response.status, response.headers.get('x-ops-attempts')]).toEqual([200, '2']);
+    expect(openai.requests.map(({ key }) => key)).toEqual([first, last]);
+  });
+
+  it('and when every other key is gone, the refusal that came is the answer', async () => {
+    await signedIn();
+    const ids = new Map<string, string>();
+    for (const key of [openAiKey(), openAiKey()])
+      ids.set(key, await addKey(app, session, { provider: 'openai', key }));
+    const gate = Promise.withResolvers<null>();
+    openai.reply(async (exchange) => {
+      await gate.promise;
+      await answer.error(401)(exchange);
+    });
+    const chat = app.call(CHAT, { method: 'POST', session, json: hello });
+    const first = String((await openai.received(1)).key);
+    for (const [key, id] of ids) if (key !== first) await remove(id);
+    gate.resolve(null);
+    const response = await chat;
+    expect([response.status, response.headers.get('x-ops-attempts')]).toEqual([401, '1']);
+    expect(openai.requests).toHaveLength(1);
+  });
+});
+
+async function remove(id: string | undefined): Promise<void> {
+  const gone = await app.call(`/api/v1/byok/keys/openai?key_id=${id}`, { method: 'DELETE', session });
+  expect(gone.status).toBe(200);
+}
