@@ -32,7 +32,14 @@ const postgresAddress = z
   .refine(
     (url) => !['host', 'hostaddr', 'port'].some((name) => URL.parse(url)?.searchParams.has(name)),
     'must name host and port before the path: host, hostaddr and port are not accepted in its query',
-  );
+  )
+  .refine((url) => URL.parse(url)?.hostname !== '', 'must name a host')
+  // The driver would otherwise take a missing port from the environment, and users' endpoints another.
+  .transform((url) => {
+    const address = new URL(url);
+    if (address.port === '') address.port = '5432';
+    return address.href;
+  });
 const list = z.string().transform((text) =>
   text
     .split(',')
@@ -256,7 +263,7 @@ export const SETTINGS = {
   EGRESS_ALLOW: {
     schema: egressRules,
     about:
-      'Private addresses that users may reach, as `CIDR-or-host[:port[-port]]`, comma-separated. Default in local mode: loopback and LAN; deployed: none.',
+      'Private addresses that users may reach, as `CIDR-or-host[:port[-port]]`, comma-separated. Default in local mode: loopback and LAN; deployed: none. A name listed here is looked up as the system does it (mDNS, search domains); other names that users bring by the hosts file and DNS alone.',
   },
   EGRESS_DENY: {
     schema: egressRules,

@@ -170,6 +170,15 @@ describe('readConfig', () => {
     },
   );
 
+  it('takes neither host nor port of the database from anywhere else', () => {
+    const address = (value: string) => readConfig({ ...local, DATABASE_URL: value }, noFile).databaseUrl;
+    expect(address('postgres://app@db.internal/ops')).toBe('postgres://app@db.internal:5432/ops');
+    expect(address('postgres://app@db.internal:6543/ops')).toBe('postgres://app@db.internal:6543/ops');
+    expect(faultsOf({ ...local, DATABASE_URL: 'postgres:///ops' })).toEqual([
+      'DATABASE_URL must name a host',
+    ]);
+  });
+
   it('refuses a path in PUBLIC_URL, where Keycloak and upstreams may have one', () => {
     expect(faultsOf({ ...deployed, PUBLIC_URL: 'https://example.com/ops' })).toEqual([
       expect.stringContaining('PUBLIC_URL must have no path'),
