@@ -16,12 +16,14 @@ export function checkKey(provider: Provider, key: string, providers: readonly Pr
     if (!provider.requiresKey) return;
     throw invalid('A key is required.');
   }
-  if (key.length > MAX_KEY_LENGTH) throw tooLong(`A key has at most ${MAX_KEY_LENGTH} characters.`);
+  if (key.length > MAX_KEY_LENGTH) {
+    throw new AppError('key_too_long', `A key has at most ${MAX_KEY_LENGTH} characters.`);
+  }
   if (isMask(key)) throw invalid('This is the mask that stands for a stored key, not a key.');
   checkCharacters(key);
   if (provider.key.pattern.test(key)) return;
-  const other = providers.find((candidate) => candidate.key.prefix !== '' && candidate.key.pattern.test(key));
-  if (other !== undefined) {
+  const other = ownerByPrefix(key, providers);
+  if (other !== undefined && other !== provider) {
     throw new AppError(
       'wrong_provider_key',
       `This looks like a key of ${other.name}, not of ${provider.name}.`,
@@ -31,9 +33,14 @@ export function checkKey(provider: Provider, key: string, providers: readonly Pr
   throw invalid(`This is not a key of ${provider.name}${hint}.`);
 }
 
-/** 400 `key_too_long`. */
-export function tooLong(detail: string): AppError {
-  return new AppError('key_too_long', detail);
+/** Whose prefix a key has: the longest counts, since `sk-ant-` begins with `sk-`. Not every provider has one. */
+function ownerByPrefix(key: string, providers: readonly Provider[]): Provider | undefined {
+  const matching = providers.filter(({ key: { prefix } }) => prefix !== '' && key.startsWith(prefix));
+  return matching.reduce<Provider | undefined>(
+    (longest, one) =>
+      longest === undefined || one.key.prefix.length > longest.key.prefix.length ? one : longest,
+    undefined,
+  );
 }
 
 /** What may be shown of a key: the provider's public prefix and the last four characters. */

@@ -1,4 +1,4 @@
-import { openAiCompatible } from './provider.ts';
+import { isObject, LIST_MODELS, openAiCompatible, type TestAnswer } from './provider.ts';
 
 export const openai = openAiCompatible({
   id: 'openai',
@@ -12,6 +12,17 @@ export const openai = openAiCompatible({
     pattern: /^sk-(?!ant-|or-)[A-Za-z0-9_-]{16,}$/,
     prefix: 'sk-',
   },
+  keyTest: {
+    ...LIST_MODELS,
+    read: (answer) =>
+      lacksPermission(answer)
+        ? {
+            status: 'forbidden',
+            message:
+              'OpenAI knows this key, but it may not list models, so it cannot be tested. Give it the permission to read models, or use it untested.',
+          }
+        : undefined,
+  },
   modelPatterns: [
     // `gpt-oss-*` are open weights that others host and OpenAI's API does not.
     /^(ft:)?(gpt-(?!oss)|chatgpt-|codex-|computer-use-|text-embedding-)[-.:\w]+$/,
@@ -19,3 +30,10 @@ export const openai = openAiCompatible({
   ],
   models: ['gpt-6-sol', 'gpt-6-luna', 'gpt-5.4-mini', 'gpt-5.1', 'gpt-4.1', 'gpt-4o', 'gpt-4o-mini'],
 });
+
+/** A key with restricted permissions is refused like a wrong one, with 401; only the text tells them apart. */
+function lacksPermission({ status, body }: TestAnswer): boolean {
+  const error = isObject(body) ? body['error'] : undefined;
+  const message = isObject(error) ? error['message'] : undefined;
+  return status === 401 && typeof message === 'string' && message.includes('insufficient permissions');
+}

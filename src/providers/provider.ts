@@ -16,6 +16,8 @@ export interface Provider {
   /** Where people get a key. */
   docsUrl: string | null;
   key: KeyFormat;
+  /** How a key is tested. */
+  keyTest: KeyTest;
   /** True when a key must name the endpoint that it is for. */
   requiresEndpoint: boolean;
   /** True when there is nothing to do without a key. */
@@ -37,6 +39,58 @@ interface KeyFormat {
   prefix: string;
 }
 
+/** One call that succeeds with a good key only. It goes to the address that chats go to. */
+export interface KeyTest {
+  method: 'GET' | 'POST';
+  /** Behind the base URL, e.g. `/models`. */
+  path: string;
+  /** Sent as JSON. */
+  body?: Readonly<Record<string, unknown>>;
+  /** The headers that carry the key, and what must stand beside it; names in lower case. */
+  authorize: (secret: string) => Record<string, string>;
+  /** True when the owner pays the provider for a test that succeeds. */
+  billed: boolean;
+  /** True when a body that came with 2xx is what the call asks for; anything else is no proof. */
+  isExpected: (body: unknown) => boolean;
+  /** Answers of this provider that mean something else than `readAnswer` takes them for; undefined for all others. */
+  read?: (answer: TestAnswer) => TestReading | undefined;
+}
+
+/** What a provider answered to a test. */
+export interface TestAnswer {
+  status: number;
+  /** Parsed JSON; undefined when there is none, or it cannot be read. */
+  body: unknown;
+}
+
+/** What an answer says of the key. */
+export interface TestReading {
+  status: 'valid' | 'invalid' | 'forbidden' | 'no_credit' | 'rate_limited' | 'error';
+  /** For people, in our words: never the provider's text, which may hold anything. */
+  message: string;
+}
+
+/** Lists the models: free, and refused without a good key by most providers that list per account. */
+export const LIST_MODELS: KeyTest = {
+  method: 'GET',
+  path: '/models',
+  authorize: bearer,
+  billed: false,
+  isExpected: isModelList,
+};
+
+/** Asks for one token: for providers whose list of models is public, or not documented to need a key. */
+export function completeOneToken(model: string): KeyTest {
+  return {
+    method: 'POST',
+    path: '/chat/completions',
+    body: { model, messages: [{ role: 'user', content: '1' }], max_tokens: 1 },
+    authorize: bearer,
+    billed: true,
+    isExpected: (body) => isObject(body) && Array.isArray(body['choices']) && body['choices'].length > 0,
+  };
+}
+
 /** Builds a provider that speaks OpenAI's protocol; the defaults are those of a hosted service. */
 export function openAiCompatible(
   own: Pick<Provider, 'id' | 'name' | 'baseUrl' | 'docsUrl' | 'key'> & Partial<Provider>,
@@ -44,6 +98,7 @@ export function openAiCompatible(
   return {
     kind: 'llm',
     protocol: 'openai',
+    keyTest: LIST_MODELS,
     requiresEndpoint: false,
     requiresKey: true,
     modelPatterns: [],
@@ -51,4 +106,25 @@ export function openAiCompatible(
     localOnly: false,
     ...own,
   };
+}
+
+function bearer(secret: string): Record<string, string> {
+  return { authorization: `Bearer ${secret}` };
+}
+
+/** True for a list of models in OpenAI's shape; Ollama writes `null` for a list without any. */
+function isModelList(body: unknown): boolean {
+  if (!isObject(body)) return false;
+  const { data } = body;
+  return Array.isArray(data) ? isListOfModels(data) : data === null && body['object'] === 'list';
+}
+
+/** True for an array in which each entry has the id of a model. */
+export function isListOfModels(list: unknown): boolean {
+  return Array.isArray(list) && list.every((entry) => isObject(entry) && typeof entry['id'] === 'string');
+}
+
+/** True for a JSON object. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -1,12 +1,16 @@
 import { describe, expect, it } from '@jest/globals';
 import { AppError } from '../../src/lib/errors.ts';
 import { checkKey, previewOf } from '../../src/keys/key-format.ts';
+import { anthropic } from '../../src/providers/anthropic.ts';
+import { cohere } from '../../src/providers/cohere.ts';
 import { custom } from '../../src/providers/custom.ts';
 import { demo } from '../../src/providers/demo.ts';
+import { groq } from '../../src/providers/groq.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
 import { openai } from '../../src/providers/openai.ts';
 import { openrouter } from '../../src/providers/openrouter.ts';
 import type { Provider } from '../../src/providers/provider.ts';
+import { together } from '../../src/providers/together.ts';
 
 const good = `sk-proj-${'a1B2'.repeat(6)}`;
 
@@ -72,6 +76,30 @@ describe('the form of a key', () => {
     expect(refusal(openai, key)).toMatchObject({
       code: 'wrong_provider_key',
       detail: 'This looks like a key of OpenRouter, not of OpenAI.',
+    });
+  });
+
+  it.each<[string, Provider, string, string]>([
+    ["Anthropic's, though it begins like OpenAI's", openai, `sk-ant-api03-${'a1'.repeat(20)}`, 'Anthropic'],
+    ["OpenRouter's, though it begins like OpenAI's", anthropic, `sk-or-v1-${'0'.repeat(64)}`, 'OpenRouter'],
+    ["OpenAI's at one that begins like it", anthropic, `sk-proj-${'a1B2'.repeat(6)}`, 'OpenAI'],
+    ["Groq's", together, `gsk_${'a1B2'.repeat(13)}`, 'Groq'],
+    ["Hugging Face's", cohere, `hf_${'aB'.repeat(17)}`, 'Hugging Face'],
+    ["Perplexity's", groq, `pplx-${'a1B2'.repeat(12)}`, 'Perplexity'],
+    ["Together's", openai, `tgp_v1_${'a1B2'.repeat(11)}`, 'Together AI'],
+    ['one that was cut off', openai, 'gsk_a1B2', 'Groq'],
+  ])('names whose it is by its longest known prefix: %s', (_name, provider, key, owner) => {
+    expect(refusal(provider, key)).toMatchObject({
+      code: 'wrong_provider_key',
+      detail: `This looks like a key of ${owner}, not of ${provider.name}.`,
+    });
+  });
+
+  it("is nobody's where the prefix is that of the provider itself, or where there is none", () => {
+    expect(refusal(groq, 'gsk_a1B2')).toMatchObject({ code: 'invalid_key_format' });
+    expect(refusal(cohere, 'a1B2'.repeat(16))).toMatchObject({
+      code: 'invalid_key_format',
+      detail: 'This is not a key of Cohere.',
     });
   });
 

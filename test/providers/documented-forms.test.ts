@@ -1,12 +1,19 @@
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { describe, expect, it } from '@jest/globals';
+import { anthropic } from '../../src/providers/anthropic.ts';
+import { cohere } from '../../src/providers/cohere.ts';
 import { custom } from '../../src/providers/custom.ts';
 import { demo } from '../../src/providers/demo.ts';
+import { groq } from '../../src/providers/groq.ts';
+import { huggingface } from '../../src/providers/huggingface.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
+import { ollama } from '../../src/providers/ollama.ts';
 import { openai } from '../../src/providers/openai.ts';
 import { openrouter } from '../../src/providers/openrouter.ts';
+import { perplexity } from '../../src/providers/perplexity.ts';
 import type { Provider } from '../../src/providers/provider.ts';
+import { together } from '../../src/providers/together.ts';
 
 // Put together here, so that no scanner takes a made-up key for a real one.
 const LETTERS = 'Zq7Xw2Lm9Kd4Rt6Yb1Nc';
@@ -18,6 +25,18 @@ const PROJECT = ['sk-', 'proj-', LETTERS, '_', LETTERS, '-', LETTERS, 'T3Blbk', 
 const SERVICE_ACCOUNT = ['sk-', 'svcacct-', LETTERS, '-', LETTERS, 'T3Blbk', 'FJ', LETTERS].join('');
 const OPENROUTER = ['sk-', 'or-', 'v1-', HEX, HEX, HEX, HEX].join('');
 const ANTHROPIC = ['sk-', 'ant-', 'api03-', LETTERS, LETTERS, LETTERS, LETTERS, 'AA'].join('');
+const ANTHROPIC_ADMIN = ANTHROPIC.replace('api03', 'admin01');
+const ANTHROPIC_OAUTH = ANTHROPIC.replace('api03', 'oat01');
+// Lengths by the rules of gitleaks and trufflehog, which look for them in the open.
+const HUGGINGFACE = ['hf_', LETTERS, LETTERS.slice(0, 14)].join('');
+const HUGGINGFACE_OAUTH = ['hf_', 'oauth_', 'eyJ', LETTERS, '.', LETTERS, '.', LETTERS, '-_', LETTERS].join(
+  '',
+);
+const COHERE = [LETTERS, LETTERS].join('');
+const TOGETHER = ['tgp_', 'v1_', LETTERS, '-_', LETTERS, 'a'].join('');
+const TOGETHER_OLD = [HEX, HEX, HEX, HEX].join('');
+const PERPLEXITY = ['pplx-', LETTERS, LETTERS, 'Abcd1234'].join('');
+const GROQ = ['gsk_', LETTERS, LETTERS, 'Abcd12345678'].join('');
 
 function claims(model: string): string[] {
   return PROVIDERS.filter(({ modelPatterns }) => modelPatterns.some((pattern) => pattern.test(model))).map(
@@ -31,6 +50,16 @@ describe('key forms', () => {
     ["OpenAI's project keys", openai, PROJECT],
     ["OpenAI's service account keys", openai, SERVICE_ACCOUNT],
     ["OpenRouter's keys", openrouter, OPENROUTER],
+    ["Anthropic's API keys", anthropic, ANTHROPIC],
+    ["Hugging Face's tokens", huggingface, HUGGINGFACE],
+    ["Hugging Face's OAuth tokens", huggingface, HUGGINGFACE_OAUTH],
+    ["Cohere's keys", cohere, COHERE],
+    ["Together's keys", together, TOGETHER],
+    ["Together's older keys", together, TOGETHER_OLD],
+    ["Perplexity's keys", perplexity, PERPLEXITY],
+    ["Groq's keys", groq, GROQ],
+    ["Groq's older keys", groq, GROQ.slice(0, 52)],
+    ['no key for Ollama', ollama, ''],
     ["the demo's shortest keys", demo, 'demo-0123456789a'],
     ['any printable key of a custom endpoint', custom, 'p@ss/w0rd+with=signs:{}"'],
     ['no key for a custom endpoint', custom, ''],
@@ -42,6 +71,11 @@ describe('key forms', () => {
     ["Anthropic's keys by OpenAI", openai, ANTHROPIC],
     ["OpenRouter's keys by OpenAI", openai, OPENROUTER],
     ["OpenAI's keys by OpenRouter", openrouter, PROJECT],
+    ["Anthropic's keys for administration", anthropic, ANTHROPIC_ADMIN],
+    ["Anthropic's tokens of subscriptions", anthropic, ANTHROPIC_OAUTH],
+    ["Together's older keys by Cohere", cohere, TOGETHER_OLD],
+    ["Together's older keys in capitals", together, TOGETHER_OLD.toUpperCase()],
+    ["Cohere's keys by Together", together, COHERE],
     ['demo keys under 16 characters', demo, 'demo-0123456789'],
     ['a masked key', openai, 'sk-…abcd'],
     ['the hint itself', openai, 'sk-...'],
@@ -70,7 +104,17 @@ describe('model names', () => {
     ['demographics', []],
     ['o1x', []],
     ['olmo-2', []],
-    ['claude-sonnet-4-5', []],
+    ['claude-sonnet-4-5', ['anthropic']],
+    ['claude-3-5-haiku@20241022', []],
+    ['anthropic/claude-sonnet-4-5', []],
+    ['sonar', ['perplexity']],
+    ['sonar-reasoning-pro', ['perplexity']],
+    ['sonarqube', []],
+    ['command-a-03-2025', ['cohere']],
+    ['command', []],
+    ['llama-3.3-70b-versatile', ['groq']],
+    ['llama-3.3-70b-instruct', []],
+    ['llama3.2:latest', []],
     ['openai/gpt-4o', []],
     ['gpt-4o\n', []],
     ['GPT-4o', []],

@@ -1,0 +1,30 @@
+import { completeOneToken, openAiCompatible } from './provider.ts';
+
+/** A router to models that others host; its model ids are those of the Hub (`openai/gpt-oss-120b`). */
+export const huggingface = openAiCompatible({
+  id: 'huggingface',
+  name: 'Hugging Face',
+  baseUrl: 'https://router.huggingface.co/v1',
+  docsUrl: 'https://huggingface.co/settings/tokens',
+  // Tokens of users are letters and digits; those of OAuth (`hf_oauth_...`) hold a JWT.
+  key: { hint: 'hf_...', pattern: /^hf_[A-Za-z0-9._-]{16,}$/, prefix: 'hf_' },
+  keyTest: {
+    // The list of models is public, and a token that may not call providers is found out by a call alone.
+    ...completeOneToken('openai/gpt-oss-120b'),
+    read: ({ status }) =>
+      status === 403
+        ? {
+            status: 'forbidden',
+            message:
+              'Hugging Face knows this token, but it may not call models. Give it the permission "Make calls to Inference Providers", then test again.',
+          }
+        : undefined,
+  },
+  models: [
+    'openai/gpt-oss-120b',
+    'openai/gpt-oss-20b',
+    'Qwen/Qwen3-Coder-480B-A35B-Instruct',
+    'deepseek-ai/DeepSeek-R1-0528',
+    'zai-org/GLM-4.6',
+  ],
+});

@@ -1,0 +1,30 @@
+import { describe, expect, it } from '@jest/globals';
+import { createProbeKey } from '../../src/keys/probe-key.ts';
+
+describe('a random key', () => {
+  it.each([
+    ['sk-or-v1-0123456789abcdef0123456789abcdef', /^sk-or-v1-[0-9a-f]{32}$/],
+    ['0123456789abcdef0123456789abcdef', /^[0-9a-f]{32}$/],
+    ['sk-proj-Abc9Abc9Abc9_Abc9', /^sk-proj-([A-Z][a-z]{2}\d){3}_[A-Z][a-z]{2}\d$/],
+    ['p@ss/w0rd+with=signs', /^[a-z]@[a-z]{2}\/[a-z]\d[a-z]{2}\+[a-z]{4}=[a-z]{5}$/],
+    ['---', /^[A-Za-z0-9]{3}$/],
+    ['7', /^\d$/],
+  ])('has the form and length of %s, and is another', (key, form) => {
+    for (let count = 0; count < 50; count += 1) {
+      const probe = createProbeKey(key);
+      expect(probe).toMatch(form);
+      expect(probe).not.toBe(key);
+    }
+  });
+
+  it('keeps nothing of a short key, which leading parts could be all of', () => {
+    expect(createProbeKey('team-x1')).toMatch(/^[a-z]{4}-[a-z]\d$/);
+    const probes = Array.from({ length: 20 }, () => createProbeKey('team-x1'));
+    expect(probes.filter((probe) => probe.startsWith('team'))).toEqual([]);
+  });
+
+  it('is another each time', () => {
+    const probes = Array.from({ length: 20 }, () => createProbeKey('sk-0123456789abcdef'));
+    expect(new Set(probes).size).toBe(20);
+  });
+});

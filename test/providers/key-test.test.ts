@@ -1,0 +1,211 @@
+import { randomBytes } from 'node:crypto';
+import { gzipSync } from 'node:zlib';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { createKeyTester, type KeyTestResult } from '../../src/keys/key-tester.ts';
+import { createHops } from '../../src/lib/hop.ts';
+import { PROVIDERS } from '../../src/providers/index.ts';
+import type { Provider } from '../../src/providers/provider.ts';
+import { evidence } from '../support/evidence.ts';
+import { dialer } from '../support/local-upstreams.ts';
+import { answer, fault, startUpstream, type Answer, type Upstream } from '../support/upstream.ts';
+import { OUTCOMES, readRecordings, type Recordings } from './recordings.ts';
+
+let upstream: Upstream;
+
+beforeAll(async () => {
+  upstream = await startUpstream();
+});
+afterEach(() => {
+  upstream.reset();
+});
+afterAll(() => upstream.stop());
+
+function randomKey(prefix: string): string {
+  const key = prefix + randomBytes(20).toString('hex');
+  evidence.registerSecret('provider key', key);
+  return key;
+}
+
+/** Tests a key of the provider, all of whose addresses are `url`. */
+function test(provider: Provider, secret: string, { url = upstream.url, timeoutMs = 10_000 } = {}) {
+  const tester = createKeyTester({
+    dialer: dialer(),
+    hops: createHops('a secret'),
+    upstreams: { overrides: { [provider.id]: url } },
+    timeoutMs,
+  });
+  const { signal } = new AbortController();
+  return tester.test({ userId: 'u1', provider, secret, endpoint: null, signal });
+}
+
+/** Answers this key alone; any other gets a 401, as the random one of a provider that may ignore keys. */
+function answerKey(key: string, one: Answer): void {
+  upstream.answerAll(answer.error(401));
+  upstream.answerKey(key, one);
+}
+
+function replyOf({ status, body, contentType }: Recordings['answers'][number]): Answer {
+  return answer.reply({ status, body, ...(contentType && { headers: { 'content-type': contentType } }) });
+}
+
+const providers = PROVIDERS.map((provider) => [provider.id, provider, readRecordings(provider.id)] as const);
+
+describe.each(providers)('a test of a key of %s', (_id, provider, recordings) => {
+  it.each(recordings.answers.map((one) => [one.outcome, one.status, one.source, one] as const))(
+    'reads the recorded answer as %s (%i, %s)',
+    async (outcome, status, _source, recording) => {
+      const key = randomKey(recordings.keyPrefix);
+      answerKey(key, replyOf(recording));
+      const result = await test(provider, key);
+      expect(result).toMatchObject({ status: outcome, details: { httpStatus: status } });
+      expect(result.details.latencyMs).toBeGreaterThanOrEqual(0);
+      expect(result.details.billed).toBe(provider.keyTest.billed && status === 200);
+      // Our words: the recorded text may hold anything.
+      expect(result.message).not.toContain(key);
+      expect(result.message).toMatch(/^[\x20-\x7e]{20,255}$/);
+      for (const text of textsOf(recording.body)) expect(result.message).not.toContain(text);
+    },
+  );
+
+  it('has a recorded answer for every outcome', () => {
+    expect(OUTCOMES.filter((outcome) => !recordings.answers.some((one) => one.outcome === outcome))).toEqual(
+      [],
+    );
+  });
+
+  it('takes keys of the form that the recorded test uses', () => {
+    expect(randomKey(recordings.keyPrefix)).toMatch(provider.key.pattern);
+  });
+
+  it('sends exactly the documented request, with the key where the provider looks for it, and nothing else', async () => {
+    const key = randomKey(recordings.keyPrefix);
+    answerKey(key, answer.models());
+    await test(provider, key);
+    const request = upstream.requests.at(-1);
+    if (request === undefined) throw new Error('no request came');
+    const { method, path, headers, body } = recordings.request;
+    expect(`${request.method} ${request.path}`).toBe(`${method} /v1${path}`);
+    const own = Object.entries(headers).map(([name, value]) => [name, value.replace('{key}', key)]);
+    const { host: _host, connection: _connection, 'content-length': length, ...sent } = request.headers;
+    expect(sent).toEqual({
+      accept: 'application/json',
+      'accept-encoding': 'identity',
+      ...(Object.fromEntries(own) as Record<string, string>),
+    });
+    expect(request.body.toString()).toBe(body === undefined ? '' : JSON.stringify(body));
+    expect(length).toBe(body === undefined ? undefined : String(request.body.length));
+  });
+
+  it('has a wording of its own for every outcome', async () => {
+    const seen = new Map<string, string>();
+    for (const outcome of OUTCOMES) {
+      const recording = recordings.answers.find((one) => one.outcome === outcome);
+      if (recording === undefined) throw new Error(`nothing is recorded for ${outcome}`);
+      const key = randomKey(recordings.keyPrefix);
+      answerKey(key, replyOf(recording));
+      seen.set((await test(provider, key)).message, outcome);
+    }
+    expect([...seen.values()]).toEqual([...OUTCOMES]);
+  });
+
+  it.each<[string, Answer]>([
+    ['404', answer.error(404)],
+    ['405 without a body', answer.reply({ status: 405, body: '' })],
+    ['422', answer.error(422)],
+    ['500', answer.error(500)],
+    ['502 with a web page', answer.html(502)],
+    ['529', answer.error(529)],
+    ['200 with a web page', answer.html()],
+    ['200 with other JSON', answer.reply({ body: { hello: 'world' } })],
+    ['200 with an error', answer.reply({ body: { error: { message: 'no', code: 'no' } } })],
+    ['200 without a body', answer.reply({ body: '' })],
+    ['204', answer.reply({ status: 204, body: '' })],
+    ['a redirect', answer.redirect(302, 'http://127.0.0.1:1/')],
+  ])('takes %s for an error, never for a good key', async (_name, one) => {
+    const key = randomKey(recordings.keyPrefix);
+    answerKey(key, one);
+    const result = await test(provider, key);
+    expect(result.status).toBe('error');
+    expect(result.details.httpStatus).not.toBeNull();
+    expect(upstream.requests.filter((request) => request.key === key)).toHaveLength(1);
+  });
+
+  it.each([404, 500, 300])('takes a good answer with status %i for an error', async (status) => {
+    const key = randomKey(recordings.keyPrefix);
+    const good = recordings.answers.find((one) => one.outcome === 'valid');
+    answerKey(key, answer.reply({ status, body: good?.body }));
+    expect(await test(provider, key)).toMatchObject({ status: 'error', details: { httpStatus: status } });
+  });
+
+  it.each<[string, Answer]>([
+    ['a reset within the body', fault.resetInBody()],
+    ['a body that is shorter than it says', fault.shortBody()],
+    ['a body without an end', fault.endlessJson()],
+  ])('takes %s for an error', async (_name, one) => {
+    const key = randomKey(recordings.keyPrefix);
+    answerKey(key, one);
+    expect(await test(provider, key)).toMatchObject({
+      status: 'error',
+      details: { httpStatus: null, latencyMs: null },
+    });
+  });
+
+  it('takes a good answer that is compressed, though nobody asked, for an error', async () => {
+    const key = randomKey(recordings.keyPrefix);
+    const good = recordings.answers.find((one) => one.outcome === 'valid');
+    answerKey(
+      key,
+      answer.reply({
+        headers: { 'content-type': 'application/json', 'content-encoding': 'gzip' },
+        body: gzipSync(JSON.stringify(good?.body)),
+      }),
+    );
+    expect(await test(provider, key)).toMatchObject({ status: 'error', details: { httpStatus: 200 } });
+  });
+
+  it.each<[string, Answer]>([
+    ['sends nothing', fault.silent()],
+    ['falls silent within its answer', fault.silentAfterHeaders('application/json')],
+    ['sends its body byte by byte', fault.slowBody()],
+  ])('is over in time when the provider %s', async (_name, one) => {
+    const key = randomKey(recordings.keyPrefix);
+    answerKey(key, one);
+    expect(await test(provider, key, { timeoutMs: 120 })).toMatchObject({
+      status: 'timeout',
+      details: { httpStatus: null, latencyMs: null, billed: provider.keyTest.billed },
+    });
+  });
+
+  it('tells a provider that is not there from one that is slow', async () => {
+    const gone = await startUpstream();
+    await gone.stop();
+    expect(await test(provider, randomKey(recordings.keyPrefix), { url: gone.url })).toMatchObject({
+      status: 'unreachable',
+      details: { httpStatus: null, latencyMs: null, billed: false },
+    } satisfies Partial<KeyTestResult>);
+  });
+});
+
+describe('the words of a test say what to do where a provider means something of its own', () => {
+  it.each([
+    ['huggingface', 'forbidden', 'Make calls to Inference Providers'],
+    ['openai', 'forbidden', 'permission to read models'],
+    ['anthropic', 'no_credit', 'Claude Console'],
+    ['perplexity', 'invalid', 'also does when its account has no credit'],
+    ['openrouter', 'forbidden', 'manages other keys'],
+    ['openrouter', 'no_credit', 'Raise the limit of the key'],
+  ])('%s, %s: %s', async (id, outcome, words) => {
+    const [, provider, recordings] = providers.find(([known]) => known === id) ?? [];
+    const recording = recordings?.answers.find((one) => one.outcome === outcome);
+    if (provider === undefined || recording === undefined) throw new Error('nothing is recorded');
+    const key = randomKey(recordings?.keyPrefix ?? '');
+    answerKey(key, replyOf(recording));
+    expect((await test(provider, key)).message).toContain(words);
+  });
+});
+
+/** Texts of a body that could only come from it. */
+function textsOf(body: unknown): string[] {
+  if (typeof body === 'string') return body.length > 15 ? [body] : [];
+  return typeof body === 'object' && body !== null ? Object.values(body).flatMap(textsOf) : [];
+}
