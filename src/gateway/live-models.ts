@@ -1,5 +1,5 @@
 import type { Dialer, UpstreamAnswer } from '../lib/dialer.ts';
-import { upstreamHeaders } from './headers.ts';
+import { HOP_HEADER } from '../lib/hop.ts';
 import { parseJson } from '../lib/json-bounds.ts';
 import { StrictModelList, UpstreamModelList } from './schema.ts';
 import { discard, malformed, readWhole } from '../lib/upstream-body.ts';
@@ -19,8 +19,8 @@ export interface LiveModelsQuestion {
   /** Another key's list is not shown: keys of one provider may reach different models. */
   keyId: string;
   address: UpstreamAddress;
-  /** Null when the endpoint wants no key. */
-  secret: string | null;
+  /** What carries the key, as this provider wants it; none where the endpoint wants no key. */
+  authorization: Readonly<Record<string, string>>;
   /** For an address that a user brought. */
   hop: string | null;
   signal: AbortSignal;
@@ -94,11 +94,16 @@ function firstOf(models: readonly UpstreamModel[]): readonly UpstreamModel[] {
 }
 
 async function fetchModels(dialer: Dialer, question: LiveModelsQuestion): Promise<readonly UpstreamModel[]> {
-  const { address, secret, hop, signal } = question;
+  const { address, authorization, hop, signal } = question;
   const answer = await dialer.request({
     url: new URL(`${address.baseUrl}/models`),
     method: 'GET',
-    headers: upstreamHeaders({ client: {}, secret, stream: false, scope: 'personal', hop }),
+    headers: {
+      accept: 'application/json',
+      'accept-encoding': 'identity',
+      ...authorization,
+      ...(hop === null ? {} : { [HOP_HEADER]: hop }),
+    },
     guarded: address.isUsers,
     signal: AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS)]),
     firstByteTimeoutMs: DEADLINE_MS,

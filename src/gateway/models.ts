@@ -61,7 +61,7 @@ async function ownModels(
       pool: `${user.id}:${provider.id}`,
       keyId: key.id,
       address,
-      secret: opened.secret === '' ? null : opened.secret,
+      authorization: opened.secret === '' ? {} : provider.keyTest.authorize(opened.secret),
       hop: address.isUsers ? deps.hops.extend(receivedHop) : null,
       signal,
     });
@@ -80,7 +80,8 @@ async function systemModels(deps: ModelsDeps, { signal }: ModelsQuestion): Promi
   ];
   if (!system.models.includes('*')) return entries(provider, catalogue(named), 'system');
   const address = systemAddress(provider, system.baseUrl, deps.upstreams);
-  const question = { pool: 'system', keyId: 'system', secret: system.apiKey, hop: null, signal };
+  const authorization = provider.keyTest.authorize(system.apiKey);
+  const question = { pool: 'system', keyId: 'system', authorization, hop: null, signal };
   const models = address && (await deps.findLiveModels({ ...question, address }));
   return entries(provider, models ?? catalogue([...named, ...provider.models]), 'system');
 }

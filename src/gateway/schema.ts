@@ -42,7 +42,15 @@ const UpstreamModel = z.object({
 const MOST_MODELS = 10_000;
 
 /** What we read of a provider's own list; other members are dropped. */
-export const UpstreamModelList = z.object({ data: z.array(UpstreamModel).max(MOST_MODELS) });
+export const UpstreamModelList = z
+  .object({ data: z.array(UpstreamModel).max(MOST_MODELS) })
+  // Together's list has nothing around it (https://docs.together.ai/reference/models).
+  .or(
+    z
+      .array(UpstreamModel)
+      .max(MOST_MODELS)
+      .transform((data) => ({ data })),
+  );
 
 /** The same from an address that is not public: it must say what it is. */
 export const StrictModelList = z.object({

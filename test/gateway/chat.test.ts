@@ -30,6 +30,8 @@ beforeAll(async () => {
   app = await startApp({
     env: {
       UPSTREAM_OPENAI_URL: openai.url,
+      UPSTREAM_ANTHROPIC_URL: openai.url,
+      UPSTREAM_TOGETHER_URL: openai.url,
       DEFAULT_LLM_PROVIDER: 'openrouter',
       DEFAULT_LLM_API_KEY: SYSTEM_KEY,
       DEFAULT_LLM_BASE_URL: system.url,
@@ -465,6 +467,22 @@ describe('GET /v1/models', () => {
       ['openrouter/vendor/default-model', 'system'],
       ['openrouter/gpt-4o', 'system'],
     ]);
+  });
+
+  it('asks each provider as it wants to be asked, and reads a list with nothing around it', async () => {
+    const { session } = await signedIn();
+    const key = `sk-ant-api03-${openAiKey().slice(3)}`;
+    await addKey(app, session, { provider: 'anthropic', key });
+    await addKey(app, session, { provider: 'together', key: `tgp_v1_${openAiKey().slice(3)}` });
+    openai.answerAll({ status: 200, body: [{ id: 'listed', object: 'model' }] });
+    const list = (await (await app.call('/v1/models', { session })).json()) as { data: { id: string }[] };
+    expect(list.data.map(({ id }) => id)).toEqual(
+      expect.arrayContaining(['anthropic/listed', 'together/listed']),
+    );
+    const asked = openai.requests.map(({ rawHeaders }) => rawHeaders.flat());
+    const ofAnthropic = asked.find((headers) => headers.includes('x-api-key'));
+    expect(ofAnthropic).toEqual(expect.arrayContaining([key, 'anthropic-version']));
+    expect(ofAnthropic).not.toContain('authorization');
   });
 
   it('falls back to the catalogue when the provider does not answer in time', async () => {

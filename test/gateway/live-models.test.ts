@@ -25,7 +25,7 @@ function start(list: (asked: number) => object[]) {
     const address = { baseUrl, isUsers, isOperators: !isUsers };
     const signal = new AbortController().signal;
     const models = await find({
-      ...{ pool: 'user:openai', keyId: 'a', address, secret: null, hop: null, signal },
+      ...{ pool: 'user:openai', keyId: 'a', address, authorization: {}, hop: null, signal },
       ...question,
     });
     return models?.map(({ id }) => id);
