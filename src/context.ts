@@ -1,5 +1,6 @@
-import { z } from 'zod';
+import { auditRoutes } from './audit/routes.ts';
 import type { Config } from './config.ts';
+import { createConnections, refusePending, type Address, type Connections } from './connections.ts';
 import { assertRealmFit } from './doctor/realm-check.ts';
 import { createGateway, type Gateway } from './gateway/service.ts';
 import { createMetrics, type Metrics } from './health/metrics.ts';
@@ -9,30 +10,26 @@ import { homeRoutes } from './home/routes.ts';
 import { createHostCheck } from './http/host-check.ts';
 import type { Gate, Route } from './http/routes.ts';
 import { createIdentity, type Identity } from './identity/service.ts';
-import { createOwnerLock } from './keys/owner-lock.ts';
+import { checkCanary } from './keys/custody/canary.ts';
+import { createOwnerRemoval, type OwnerRemoval } from './keys/custody/removal.ts';
+import { createKeyReader, OWNERS_CHANNEL } from './keys/key-reader.ts';
+import { createKeyTester } from './keys/key-tester.ts';
 import { keyRoutes } from './keys/routes.ts';
-import { createKeyService, type KeyService } from './keys/service.ts';
-import { checkVaultPlace, type VaultPlace } from './keys/vault-place.ts';
-import { createVault } from './keys/vault.ts';
-import { createDatabase, type Database } from './lib/database.ts';
-import { createDialer, type Dialer } from './lib/dialer.ts';
-import { createKeycloakAdmin, type KeycloakAdmin } from './lib/keycloak-admin.ts';
-import { createKeyring, type Keyring } from './lib/keyring.ts';
+import { createKeyService, ownerOf, type KeyService } from './keys/service.ts';
+import { createVaultEvents } from './keys/vault-events.ts';
+import { checkVaultPlace } from './keys/vault-place.ts';
+import { createHops } from './lib/hop.ts';
+import { randomId } from './lib/ids.ts';
 import { createLog, type Log } from './lib/log.ts';
-import { pendingMigrations, runMigrations } from './lib/migrations.ts';
-import { PROVIDERS } from './providers/index.ts';
-import { UnfitError } from './lib/errors.ts';
+import { createLoop, type Loop } from './lib/loop.ts';
+import { runMigrations } from './lib/migrations.ts';
+import { createNotifications, type Notifications } from './lib/notifications.ts';
 
 /** What a test or the quick start may put in the place of what the configuration would build. */
 export interface ContextOverrides {
   log?: Log;
   /** Addresses of this installation beyond those in the configuration, e.g. Keycloak's management port. */
   ownAddresses?: readonly Address[];
-}
-
-interface Address {
-  host: string;
-  port: number;
 }
 
 /** Everything that the application is made of, built once. */
@@ -56,24 +53,30 @@ export interface Context {
   close(): Promise<void>;
 }
 
-/** Writers who wait for an owner's lock must not take the connections that requests need. */
-const LOCK_CONNECTIONS = 4;
 const REQUEST_CONNECTIONS = 16;
-const LONGEST_WRITE_MS = 20_000;
+const READ_EVENTS_EVERY_MS = 2_000;
 
 /** The only place that builds things. Nothing is connected and nothing listens before `start`. */
 export function createContext(config: Config, overrides: ContextOverrides = {}): Context {
   const log = overrides.log ?? createLog(config.logLevel);
-  const connections = createConnections(config, overrides, log);
+  const connections = createConnections(config, {
+    applicationName: 'ops-center',
+    maxConnections: REQUEST_CONNECTIONS,
+    ownAddresses: overrides.ownAddresses ?? [],
+    log,
+  });
   const { database, people } = connections;
+  const { keys, notices, vaultEvents, removal } = createKeys(config, connections, log);
   const identity = createIdentity({
     config,
     database,
     keyring: connections.keyring,
     keycloakAdmin: people,
+    onUserDeleted: async (userId) => {
+      await removal.removeOwner(ownerOf(userId), `deletion-${randomId()}`, 'system:keycloak');
+    },
     log,
   });
-  const keys = createKeys(config, connections, log);
   const gateway = createGatewayFrom(config, connections, identity, keys);
   const metrics = createMetrics();
   let draining = false;
@@ -104,6 +107,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       ...home,
       ...identity.routes,
       ...keyRoutes({ keys }),
+      ...auditRoutes({ database }),
       ...gateway.routes,
     ],
     readiness,
@@ -112,9 +116,10 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       if (config.migrationDatabaseUrl !== undefined)
         await migrate(config.migrationDatabaseUrl, config.databaseUrl, log);
       await refusePending(database);
-      await assertRealmFit({ config, people, vault: connections.vault });
-      await checkVaultPlace(database, vaultPlace(config));
-      await identity.start();
+      await assertRealmFit({ config, people, vault: connections.records });
+      await checkVaultPlace(database, connections.place);
+      await checkCanary(database, connections.keyring);
+      await Promise.all([notices.start(), vaultEvents.start(), identity.start()]);
     },
     async drain() {
       draining = true;
@@ -122,84 +127,38 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await gateway.settled();
     },
     async close() {
-      await identity.stop();
+      await Promise.all([notices.stop(), vaultEvents.stop(), identity.stop()]);
       await connections.close();
     },
   };
 }
 
-interface Connections {
-  database: Database;
-  lockDatabase: Database;
-  people: KeycloakAdmin;
-  vault: KeycloakAdmin;
-  dialer: Dialer;
-  keyring: Keyring;
-  close(): Promise<void>;
+interface Keys {
+  keys: KeyService;
+  /** What other processes tell of owners' keys. */
+  notices: Notifications;
+  /** What administrators do to vault records. */
+  vaultEvents: Loop;
+  removal: OwnerRemoval;
 }
 
-function createConnections(config: Config, overrides: ContextOverrides, log: Log): Connections {
-  const { keycloak } = config;
-  const database = createDatabase({
-    url: config.databaseUrl,
-    max: REQUEST_CONNECTIONS,
-    applicationName: 'ops-center',
-    log,
-  });
-  const lockDatabase = createDatabase({
-    url: config.databaseUrl,
-    max: LOCK_CONNECTIONS,
-    applicationName: 'ops-center-lock',
-    log,
-  });
-  const admin = (realm: string, client: { id: string; secret: string }) =>
-    createKeycloakAdmin({
-      baseUrl: keycloak.internalUrl,
-      realm,
-      clientId: client.id,
-      clientSecret: client.secret,
-    });
-  const forbidden = [...ownAddresses(config), ...(overrides.ownAddresses ?? [])];
-  const dialer = createDialer({
-    mode: config.mode,
-    allow: config.egress.allow,
-    deny: config.egress.deny,
-    forbidden: () => forbidden,
-    connectTimeoutMs: config.timeouts.connectMs,
-  });
+function createKeys(config: Config, connections: Connections, log: Log): Keys {
+  const { database, lock, vault, place, records, keyring, dialer, providers } = connections;
+  const upstreams = { overrides: config.upstreams };
+  const notices = createNotifications({ url: config.databaseUrl, channel: OWNERS_CHANNEL, log });
+  const reader = createKeyReader({ database, vault, providers, notices, log });
+  const tester = createKeyTester({ dialer, hops: createHops(config.sessionSecret), upstreams });
+  const readVaultEvents = createVaultEvents({ keycloak: records, database, reader, log });
+  const name = 'reading the events of the vault';
   return {
-    database,
-    lockDatabase,
-    people: admin(keycloak.realm, keycloak.service),
-    vault: admin(keycloak.vaultRealm, keycloak.vault),
-    dialer,
-    keyring: createKeyring(config.encryptionKeys),
-    async close() {
-      await Promise.all([dialer.close(), database.close(), lockDatabase.close()]);
-    },
-  };
-}
-
-function createKeys(config: Config, connections: Connections, log: Log): KeyService {
-  const { database, lockDatabase, vault, keyring, dialer } = connections;
-  return createKeyService({
-    database,
-    lock: createOwnerLock({ database: lockDatabase, slots: LOCK_CONNECTIONS, totalMs: LONGEST_WRITE_MS }),
-    vault: createVault({
-      keycloak: vault,
-      recordIsUser: vaultPlace(config).recordIsUser,
-      log,
+    keys: createKeyService({
+      ...{ database, reader, lock, vault, keyring, providers },
+      ...{ upstreams, dialer, tester, log },
     }),
-    keyring,
-    providers: providersOf(config),
-    dialer,
-    log,
-  });
-}
-
-/** With one realm for both, a person's keys lie with the person. */
-function vaultPlace({ keycloak }: Config): VaultPlace {
-  return { realm: keycloak.vaultRealm, recordIsUser: keycloak.vaultRealm === keycloak.realm };
+    notices,
+    vaultEvents: createLoop(name, READ_EVENTS_EVERY_MS, readVaultEvents, log),
+    removal: createOwnerRemoval({ lock, vault, recordIsUser: place.recordIsUser }),
+  };
 }
 
 function createGatewayFrom(
@@ -214,42 +173,12 @@ function createGatewayFrom(
     directory: identity.directory,
     liveWork: identity.liveWork,
     dialer: connections.dialer,
-    providers: providersOf(config),
+    providers: connections.providers,
     upstreams: { overrides: config.upstreams },
     system: apiKey === undefined ? null : { ...system, apiKey },
     timeouts: config.timeouts,
     hopSecret: config.sessionSecret,
   });
-}
-
-/** The demo provider exists in local mode only. */
-function providersOf(config: Config) {
-  return PROVIDERS.filter((provider) => config.mode === 'local' || !provider.localOnly);
-}
-
-/** What users' endpoints must never reach: our own listeners, the database, Keycloak. */
-function ownAddresses(config: Config): Address[] {
-  const listeners = [config.port, config.metricsPort].map((port) => ({ host: config.host, port }));
-  const urls = [config.publicUrl, config.internalUrl, config.keycloak.url, config.keycloak.internalUrl];
-  const services = [...urls, config.databaseUrl, config.migrationDatabaseUrl].filter(
-    (url) => url !== undefined,
-  );
-  return [...listeners, ...services.map(addressOf)];
-}
-
-const DEFAULT_PORTS: Record<string, number> = {
-  'http:': 80,
-  'https:': 443,
-  'postgres:': 5432,
-  'postgresql:': 5432,
-};
-
-function addressOf(text: string): Address {
-  const url = new URL(text);
-  return {
-    host: url.hostname,
-    port: url.port === '' ? (DEFAULT_PORTS[url.protocol] ?? 0) : Number(url.port),
-  };
 }
 
 async function finishWithin(identity: Identity, graceMs: number): Promise<void> {
@@ -261,16 +190,6 @@ async function finishWithin(identity: Identity, graceMs: number): Promise<void> 
   await Promise.race([liveWork.idle(), grace]);
   clearTimeout(timer);
   await liveWork.drain();
-}
-
-const NameRow = z.object({ name: z.string() });
-
-async function refusePending(database: Database): Promise<void> {
-  const pending = await pendingMigrations((text) => database.rows(NameRow, text));
-  if (pending.length === 0) return;
-  throw new UnfitError(
-    `The database lacks ${pending.join(', ')}. Set MIGRATION_DATABASE_URL, or run "npm run ops -- migrate".`,
-  );
 }
 
 async function migrate(ownerUrl: string, appUrl: string, log: Log): Promise<void> {

@@ -3,6 +3,7 @@ import type { Environment } from '../config.ts';
 import { refuseOldNode, wordsFor } from './failure.ts';
 import { readEnvFile } from './env-file.ts';
 import { listenForStop } from './signals.ts';
+import type { VaultMoveOptions } from './vault.ts';
 
 /*
  * The one entry of all commands. Each command's code is loaded when it is called: a production server loads
@@ -33,8 +34,11 @@ program
   .action(async () => {
     const { runDev } = await import('./dev.ts');
     const { plainProgress, terminalProgress } = await import('./quickstart/progress.ts');
-    const runSteps = process.stdout.isTTY ? terminalProgress() : plainProgress(print);
-    const endedWell = await runDev({ environment: environment(), cwd, print, runSteps, ...listenForStop() });
+    const signals = listenForStop();
+    const runSteps = process.stdout.isTTY
+      ? terminalProgress(signals.stop)
+      : plainProgress(print, signals.stop);
+    const endedWell = await runDev({ environment: environment(), cwd, print, runSteps, ...signals });
     process.exitCode = endedWell ? 0 : 1;
   });
 
@@ -80,6 +84,67 @@ program
     const { demoSession } = await import('./session.ts');
     const { walkDemo } = await import('./demo.ts');
     await walkDemo({ ...(await demoSession(environment(), cwd, DEMO_WALKER)), username: DEMO_WALKER, print });
+  });
+
+/** Where commands about stored keys take their settings from and write to. */
+const around = () => ({
+  environment: environment(),
+  cwd,
+  print,
+  say: (text: string) => void process.stderr.write(`${text}\n`),
+});
+
+const keys = program.command('keys').description('the encryption of stored keys');
+
+keys
+  .command('check')
+  .description('count which stored keys decrypt under which key of ENCRYPTION_KEY; changes nothing')
+  .option('--json', 'as JSON', false)
+  .action(async (options: { json: boolean }) => {
+    const { keysCheck } = await import('./keys.ts');
+    process.exitCode = (await keysCheck(around(), options)) ? 0 : 1;
+  });
+
+keys
+  .command('rotate')
+  .description('seal every stored key under the first key of ENCRYPTION_KEY, while the app serves')
+  .option('--accept-loss', 'give up what the keys of ENCRYPTION_KEY do not open, and misplaced keys', false)
+  .action(async (options: { acceptLoss: boolean }) => {
+    const { keysRotate } = await import('./keys.ts');
+    process.exitCode = (await keysRotate(around(), options)) ? 0 : 1;
+  });
+
+keys
+  .command('import-legacy')
+  .description('copy keys in the attributes byok_<provider>_key of people into the vault')
+  .option('--dry-run', 'judge every key and write nothing', false)
+  .action(async (options: { dryRun: boolean }) => {
+    const { keysImportLegacy } = await import('./keys.ts');
+    process.exitCode = (await keysImportLegacy(around(), options)) ? 0 : 1;
+  });
+
+const vault = program.command('vault').description('the vault records in Keycloak');
+
+vault
+  .command('purge')
+  .description('list the records of people whom Keycloak does not know any more')
+  .option('--yes', 'delete them', false)
+  .option('--even-most', 'also when more than half of all owners are missing', false)
+  .action(async (options: { yes: boolean; evenMost: boolean }) => {
+    const { vaultPurge } = await import('./vault.ts');
+    process.exitCode = (await vaultPurge(around(), options)) ? 0 : 1;
+  });
+
+vault
+  .command('move')
+  .description('move all records from where they are stored to KEYCLOAK_VAULT_REALM, with the app stopped')
+  .option('--from-client-id <id>', 'the vault client of the old place', 'ops-center-vault')
+  .requiredOption('--from-secret-file <path>', "a file with that client's secret")
+  .option('--clean-up <realm>', 'only remove what an interrupted move left in that realm')
+  .option('--dry-run', 'say what would be done and write nothing', false)
+  .action(async (options: VaultMoveOptions) => {
+    const { vaultMove } = await import('./vault.ts');
+    process.exitCode = (await vaultMove(around(), options)) ? 0 : 1;
   });
 
 try {

@@ -14,8 +14,8 @@ export type ObserveRequest = (facts: {
 }) => void;
 
 /**
- * Gives each request an id of ours and a log that carries it, and logs one line when it is over. The path is
- * logged without its query.
+ * Gives each request an id of ours and a log that carries it, and logs one line when it is over, with the route
+ * as declared: people paste keys into addresses too.
  */
 export function requestContext(log: Log, observe: ObserveRequest) {
   return (request: Request, response: Response, next: NextFunction): void => {
@@ -31,12 +31,12 @@ export function requestContext(log: Log, observe: ObserveRequest) {
     const startedAt = performance.now();
     response.once('close', () => {
       const durationMs = Math.round(performance.now() - startedAt);
-      const { method, path } = request;
+      const { method } = request;
       const status = response.statusCode;
       const route = (request.route as { path: string } | undefined)?.path ?? 'unmatched';
       observe({ method, route, status, durationMs });
       const complete = response.writableFinished;
-      own.info({ event: 'request', method, path, status, complete, duration_ms: durationMs }, 'request');
+      own.info({ event: 'request', method, route, status, complete, duration_ms: durationMs }, 'request');
     });
     next();
   };

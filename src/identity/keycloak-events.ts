@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { adminEventPages, deletedUserId, touchedUserId, type AdminEvent } from '../lib/admin-events.ts';
 import type { Database } from '../lib/database.ts';
 import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import type { Directory } from './directory.ts';
@@ -28,10 +29,6 @@ export interface Orders {
   everyoneAtMs: number | undefined;
 }
 
-/** An admin event, as far as it is read; the client's type lacks the id. */
-const AdminEvent = z.object({ id: z.string(), time: z.number(), resourcePath: z.string().optional() });
-export type AdminEvent = z.output<typeof AdminEvent>;
-
 /** A user's own event, of type LOGOUT. */
 const LogoutEvent = z.object({ id: z.string(), time: z.number(), sessionId: z.string().nullish() });
 export type LogoutEvent = z.output<typeof LogoutEvent>;
@@ -50,9 +47,10 @@ export function ordersOfAdminEvents(events: readonly AdminEvent[]): Orders {
   for (const event of events) {
     const [kind, id, action] = (event.resourcePath ?? '').split('/');
     const atMs = event.time;
-    if (kind === 'users' && id) {
-      orders.touchedUserIds.push(id);
-      if (action === 'logout') orders.loggedOutUsers.push({ userId: id, atMs });
+    const userId = touchedUserId(event);
+    if (userId !== undefined) {
+      orders.touchedUserIds.push(userId);
+      if (action === 'logout') orders.loggedOutUsers.push({ userId, atMs });
     } else if (kind === 'sessions' && id) {
       orders.endedSessionIds.push(id);
     } else if (kind === 'logout-all') {
@@ -76,14 +74,7 @@ export function createKeycloakEvents(deps: KeycloakEventsDeps): () => Promise<vo
   const readAdminEvents = createEventReader({
     database: deps.database,
     cursorName: realm,
-    fetchPage: async ({ dateFromMs, first, max }) => {
-      // The typed Date is answered with a 400: epoch milliseconds are what the server reads.
-      const dateFrom = dateFromMs as unknown as Date;
-      const resourceTypes = RESOURCE_TYPES as unknown as string;
-      const query = { realm, first, max, dateFrom, resourceTypes };
-      const events = await keycloakAdmin.call((client) => client.realms.findAdminEvents(query));
-      return z.array(AdminEvent).parse(events);
-    },
+    fetchPage: adminEventPages(keycloakAdmin, RESOURCE_TYPES),
     handle: (events) => obey(deps, ordersOfAdminEvents(events)),
   });
 
@@ -101,6 +92,37 @@ export function createKeycloakEvents(deps: KeycloakEventsDeps): () => Promise<vo
   return async () => {
     await Promise.all([readAdminEvents(), readLogouts()]);
   };
+}
+
+export interface DeletedUsersDeps extends Pick<KeycloakEventsDeps, 'keycloakAdmin' | 'database'> {
+  /** May be told of the same user again, by each process and after a failure. */
+  onUserDeleted: (userId: string) => Promise<void>;
+}
+
+/**
+ * Builds the poll for users whom an administrator has deleted. By its own cursor: what follows from it may
+ * take long or fail, and signing others out must not wait for that. A user who is merely not found is never
+ * taken for deleted: a mistyped realm, or LDAP being away, answers 404 for everybody.
+ */
+export function createDeletedUsers(deps: DeletedUsersDeps): () => Promise<void> {
+  const { keycloakAdmin } = deps;
+
+  async function isGone(id: string): Promise<boolean> {
+    // The client answers null on 404, where its type says undefined.
+    const user: unknown = await keycloakAdmin.call((client) => client.users.findOne({ id }));
+    return user === null || user === undefined;
+  }
+
+  return createEventReader<AdminEvent>({
+    database: deps.database,
+    cursorName: `${keycloakAdmin.realm} deleted users`,
+    fetchPage: adminEventPages(keycloakAdmin, ['USER']),
+    async handle(events) {
+      const ids = events.map(deletedUserId).filter((id) => id !== undefined);
+      // One that is there again was imported under the same id.
+      for (const id of new Set(ids)) if (await isGone(id)) await deps.onUserDeleted(id);
+    },
+  });
 }
 
 async function obey(deps: KeycloakEventsDeps, orders: Orders): Promise<void> {

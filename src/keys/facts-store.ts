@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Sql } from '../lib/database.ts';
+import { announceChange } from './owners-store.ts';
 import type { Owner } from './record.ts';
 import { TEST_STATUSES, type TestStatus } from './schema.ts';
 
@@ -66,7 +67,7 @@ export function factsName(provider: string, keyId: string): string {
  * was set aside already say nothing new and do not lengthen it.
  */
 export async function setAside(sql: Sql, key: KeyName, status: TestStatus, message: string): Promise<void> {
-  await sql.run(
+  const changed = await sql.run(
     `INSERT INTO provider_key_facts AS facts
        (owner, provider, key_id, test_status, test_message, refusals, set_aside_until)
      VALUES ($1, $2, $3, $4, $5, 1, now() + interval '1 minute')
@@ -79,6 +80,7 @@ export async function setAside(sql: Sql, key: KeyName, status: TestStatus, messa
      WHERE facts.set_aside_until IS NULL OR facts.set_aside_until <= now()`,
     [...key, status, message],
   );
+  if (changed > 0) await announceChange(sql, key[0]);
 }
 
 /**
@@ -86,7 +88,7 @@ export async function setAside(sql: Sql, key: KeyName, status: TestStatus, messa
  * when the status changes; asking in the conflict clause alone would still lock, and so write, the row.
  */
 export async function markKey(sql: Sql, key: KeyName, status: TestStatus, message: string): Promise<void> {
-  await sql.run(
+  const changed = await sql.run(
     `INSERT INTO provider_key_facts (owner, provider, key_id, test_status, test_message)
      SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (
        SELECT FROM provider_key_facts
@@ -95,21 +97,62 @@ export async function markKey(sql: Sql, key: KeyName, status: TestStatus, messag
        test_status = excluded.test_status, test_message = excluded.test_message`,
     [...key, status, message],
   );
+  if (changed > 0) await announceChange(sql, key[0]);
 }
 
-/** A key that has served is not set aside. What a refusal said of it is taken back: it works. */
-export async function markUsed(sql: Sql, key: KeyName): Promise<void> {
+/**
+ * A key that has served is not set aside. What a refusal said of it is taken back: it works.
+ * @returns whether more than the time of its last use has changed; all processes are then told.
+ */
+export async function markUsed(sql: Sql, key: KeyName): Promise<boolean> {
   await sql.run(
-    `INSERT INTO provider_key_facts AS facts (owner, provider, key_id, last_used_at)
-     VALUES ($1, $2, $3, now())
-     ON CONFLICT (owner, provider, key_id) DO UPDATE SET
-       last_used_at = excluded.last_used_at,
+    `INSERT INTO provider_key_facts (owner, provider, key_id, last_used_at) VALUES ($1, $2, $3, now())
+     ON CONFLICT (owner, provider, key_id) DO UPDATE SET last_used_at = excluded.last_used_at`,
+    [...key],
+  );
+  const changed = await sql.run(
+    `UPDATE provider_key_facts SET
        refusals = 0,
        set_aside_until = NULL,
-       test_status =
-         CASE WHEN facts.test_status IN ('invalid', 'undecryptable') THEN 'valid' ELSE facts.test_status END,
+       test_status = CASE WHEN test_status IN ('invalid', 'undecryptable') THEN 'valid' ELSE test_status END,
        test_message =
-         CASE WHEN facts.test_status IN ('invalid', 'undecryptable') THEN NULL ELSE facts.test_message END`,
+         CASE WHEN test_status IN ('invalid', 'undecryptable') THEN NULL ELSE test_message END
+     WHERE owner = $1 AND provider = $2 AND key_id = $3
+       AND (refusals > 0 OR set_aside_until IS NOT NULL OR test_status IN ('invalid', 'undecryptable'))`,
+    [...key],
+  );
+  if (changed > 0) await announceChange(sql, key[0]);
+  return changed > 0;
+}
+
+/** Stores what a test found. A key that works is no longer set aside; one that was refused is. */
+export async function recordTest(
+  sql: Sql,
+  key: KeyName,
+  { status, message }: { status: TestStatus; message: string },
+): Promise<void> {
+  const works = status === 'valid' || status === 'unverified';
+  await sql.run(
+    `INSERT INTO provider_key_facts AS facts
+       (owner, provider, key_id, test_status, test_message, last_tested_at)
+     VALUES ($1, $2, $3, $4, $5, now())
+     ON CONFLICT (owner, provider, key_id) DO UPDATE SET
+       test_status = excluded.test_status,
+       test_message = excluded.test_message,
+       last_tested_at = excluded.last_tested_at,
+       refusals = CASE WHEN $6 THEN 0 ELSE facts.refusals END,
+       set_aside_until = CASE WHEN $6 THEN NULL ELSE facts.set_aside_until END`,
+    [...key, status, message, works],
+  );
+  await announceChange(sql, key[0]);
+  if (status === 'invalid') await setAside(sql, key, status, message);
+}
+
+/** An edited key is tried again at once. */
+export async function endSetAside(sql: Sql, key: KeyName): Promise<void> {
+  await sql.run(
+    `UPDATE provider_key_facts SET refusals = 0, set_aside_until = NULL
+     WHERE owner = $1 AND provider = $2 AND key_id = $3`,
     [...key],
   );
 }

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Sql } from '../lib/database.ts';
+import type { Database, Sql } from '../lib/database.ts';
 import type { Owner } from './record.ts';
 
 /** Where every process hears of owners whose keys have changed; the payload is the owner. */
@@ -69,4 +69,19 @@ export async function endWrite(sql: Sql, owner: Owner): Promise<void> {
 /** Tells all processes, when the transaction commits, that what they remember of the owner is old. */
 export async function announceChange(sql: Sql, owner: Owner): Promise<void> {
   await sql.run('SELECT pg_notify($1, $2)', [OWNERS_CHANNEL, owner]);
+}
+
+const ForgottenRow = z.object({ owner: z.custom<Owner>((value) => typeof value === 'string').nullable() });
+
+/**
+ * An administrator has deleted a vault record in Keycloak: its owner has no keys any more.
+ * @returns whose it was, if anybody's.
+ */
+export async function forgetVaultRecord(database: Database, recordId: string): Promise<Owner | undefined> {
+  return database.transaction(async (sql) => {
+    const [row] = await sql.rows(ForgottenRow, 'SELECT forget_vault_record($1) AS owner', [recordId]);
+    const owner = row?.owner ?? undefined;
+    if (owner !== undefined) await announceChange(sql, owner);
+    return owner;
+  });
 }

@@ -6,6 +6,14 @@ import type { Keyring } from '../lib/keyring.ts';
 /** Who keys belong to. Organizations come later as `org:<id>`. */
 export type Owner = `user:${string}`;
 
+/** The owner that a person is. @param userId Keycloak's id of the user. */
+export function ownerOf(userId: string): Owner {
+  return `user:${userId}`;
+}
+
+/** In the place of an id, for values that are no keys; shown among skipped keys. */
+export const UNREADABLE = 'unreadable';
+
 /** Keycloak refuses longer attribute values under the policy ADMIN_EDIT (UTF-16 units). */
 export const MAX_VALUE_LENGTH = 2048;
 

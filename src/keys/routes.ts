@@ -3,17 +3,22 @@ import { jsonRoute, type Route } from '../http/routes.ts';
 import { BYOK_TIER } from '../tiers.ts';
 import {
   AddKey,
-  DeleteKeyParams,
-  DeleteKeyQuery,
   KeyAdded,
+  KeyParams,
+  KeyQuery,
   KeysDeleted,
   KeyStats,
+  KeysTested,
   KeyView,
+  ProviderParams,
   ProviderView,
+  UpdateKey,
 } from './schema.ts';
 import type { KeyService } from './service.ts';
 
 const READ = { scope: 'keys:read' } as const;
+/** Adding, changing and testing; a token cannot do it. */
+const CHANGE = { access: 'session', tier: BYOK_TIER } as const;
 
 /** The keys of the person who asks. Reading and deleting are open to every tier. */
 export function keyRoutes({ keys }: { keys: KeyService }): Route[] {
@@ -42,19 +47,38 @@ export function keyRoutes({ keys }: { keys: KeyService }): Route[] {
     jsonRoute({
       method: 'post',
       path: '/api/v1/byok/keys/add',
-      access: 'session',
-      tier: BYOK_TIER,
+      ...CHANGE,
       body: AddKey,
       response: KeyAdded,
-      status: 201,
+      status: ({ key_id }) => (key_id === undefined ? 201 : 200),
       handle: ({ principal, body, requestId }) => keys.add(principal, body, requestId),
+    }),
+    jsonRoute({
+      method: 'patch',
+      path: '/api/v1/byok/keys/:provider/:key_id',
+      ...CHANGE,
+      params: KeyParams,
+      body: UpdateKey,
+      response: KeyView,
+      handle: ({ principal, params, body, requestId }) =>
+        keys.update(principal, { provider: params.provider, keyId: params.key_id }, body, requestId),
+    }),
+    jsonRoute({
+      method: 'post',
+      path: '/api/v1/byok/keys/test/:provider',
+      ...CHANGE,
+      params: ProviderParams,
+      query: KeyQuery,
+      response: KeysTested,
+      handle: ({ principal, params, query, requestId }) =>
+        keys.test(principal, params.provider, query.key_id, requestId),
     }),
     jsonRoute({
       method: 'delete',
       path: '/api/v1/byok/keys/:provider',
       access: 'session',
-      params: DeleteKeyParams,
-      query: DeleteKeyQuery,
+      params: ProviderParams,
+      query: KeyQuery,
       response: KeysDeleted,
       handle: ({ principal, params, query, requestId }) =>
         keys.remove(principal, params.provider, query.key_id, requestId),

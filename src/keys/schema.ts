@@ -53,26 +53,56 @@ export const KeyView = z.object({
 });
 export type KeyView = z.output<typeof KeyView>;
 
+/** Null clears it, and so does a blank one. */
 const label = z
   .string()
   .trim()
   .max(120, 'must have 120 characters or fewer')
   .regex(/^\P{Cc}*$/u, 'must not contain control characters')
-  .transform((text) => (text === '' ? null : text));
+  .transform((text) => (text === '' ? null : text))
+  .nullable();
 
-/** What the key must look like is the provider's business, with error codes of its own. */
+/** Stored in UTC, whatever offset it came with. */
+const expiry = z.iso
+  .datetime({ offset: true, error: 'must be a date and time with its offset, e.g. 2030-01-31T00:00:00Z' })
+  .transform((text) => new Date(text).toISOString())
+  .refine((text) => Date.parse(text) > Date.now(), 'must lie in the future')
+  .nullable();
+
+/**
+ * What the key must look like is the provider's business, with error codes of its own. With `key_id` it
+ * replaces that key in place, and what is missing stays as it was.
+ */
 export const AddKey = z.strictObject({
   provider: z.string(),
   key: z.string(),
-  label: label.nullish().transform((text) => text ?? null),
+  label: label.optional(),
   endpoint: z
     .string()
     .trim()
     .max(256, 'must have 256 characters or fewer')
-    .nullish()
-    .transform((text) => (text === undefined || text === '' ? null : text)),
+    .transform((text) => (text === '' ? null : text))
+    .nullish(),
+  key_id: z.string().min(1, 'must not be empty').optional(),
+  expires_at: expiry.optional(),
+  validate: z.boolean().optional(),
 });
 export type AddKey = z.output<typeof AddKey>;
+
+export const KeyParams = z.object({ provider: z.string(), key_id: z.string() });
+
+/** At least one member; what is missing stays. */
+export const UpdateKey = z
+  .strictObject({
+    label: label.optional(),
+    enabled: z.boolean().optional(),
+    expires_at: expiry.optional(),
+    endpoint: z
+      .undefined('needs the key again: replace it with POST /api/v1/byok/keys/add and its key_id')
+      .optional(),
+  })
+  .refine((change) => Object.keys(change).length > 0, 'must change something: label, enabled or expires_at');
+export type UpdateKey = z.output<typeof UpdateKey>;
 
 export const KeyAdded = z.object({
   message: z.string(),
@@ -82,12 +112,31 @@ export const KeyAdded = z.object({
 });
 export type KeyAdded = z.output<typeof KeyAdded>;
 
-export const DeleteKeyParams = z.object({ provider: z.string() });
-/** Strict, and never empty: a mistyped or blank `key_id` must not become "delete all". */
-export const DeleteKeyQuery = z.strictObject({ key_id: z.string().min(1, 'must not be empty').optional() });
+export const ProviderParams = z.object({ provider: z.string() });
+/** Strict, and never empty: a mistyped or blank `key_id` must not become "all". */
+export const KeyQuery = z.strictObject({ key_id: z.string().min(1, 'must not be empty').optional() });
 
 export const KeysDeleted = z.object({ message: z.string(), deleted: z.number().int() });
 export type KeysDeleted = z.output<typeof KeysDeleted>;
+
+/** What a test of one key found. */
+export const KeyTested = z.object({
+  provider: z.string(),
+  key_id: z.string(),
+  status: z.enum(TEST_STATUSES),
+  message: z.string(),
+  details: z.object({
+    latency_ms: z.number().int().nullable(),
+    http_status: z.number().int().nullable(),
+    /** True when the owner pays the provider for this test. */
+    billed: z.boolean(),
+  }),
+});
+export type KeyTested = z.output<typeof KeyTested>;
+
+/** On top the key that was asked for, or the one with the worst result of all. */
+export const KeysTested = KeyTested.extend({ results: z.array(KeyTested) });
+export type KeysTested = z.output<typeof KeysTested>;
 
 export const KeyStats = z.object({
   total_providers: z.number().int(),

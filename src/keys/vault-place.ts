@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Database } from '../lib/database.ts';
+import type { Database, Sql } from '../lib/database.ts';
 import { UnfitError } from '../lib/errors.ts';
 
 /** Where the owners' vault records lie. */
@@ -16,7 +16,8 @@ const Answer = z.object({ has_records: z.boolean() });
  * Compares where the configuration says that the vault is with where it was when keys were stored. Looked for
  * in another place, everybody's keys would read as none, and the system would pay for all. The place is
  * written down at the first start, and again when it changes while nobody has a record.
- * @throws Error in words for the operator, naming both places and what to do.
+ * @throws UnfitError in words for the operator, naming both places and what to do; also while `vault move`
+ *   is at work.
  */
 export async function checkVaultPlace(database: Database, configured: VaultPlace): Promise<void> {
   const values = [configured.realm, configured.recordIsUser];
@@ -26,14 +27,44 @@ export async function checkVaultPlace(database: Database, configured: VaultPlace
       'INSERT INTO vault_place (realm, record_is_user) VALUES ($1, $2) ON CONFLICT (only_row) DO NOTHING',
       values,
     );
-    const [row] = await sql.rows(PlaceRow, 'SELECT realm, record_is_user FROM vault_place FOR UPDATE');
-    if (row === undefined) throw new Error('the place of the vault was not stored');
-    const stored = { realm: row.realm, recordIsUser: row.record_is_user };
-    if (stored.realm === configured.realm && stored.recordIsUser === configured.recordIsUser) return;
+    const stored = await lockVaultPlace(sql);
+    if (stored === undefined) throw new Error('the place of the vault was not stored');
+    if (isSamePlace(stored, configured)) return;
     const [answer] = await sql.rows(Answer, 'SELECT has_vault_records() AS has_records');
     if (answer?.has_records !== false) throw new UnfitError(refusal(stored, configured));
-    await sql.run('UPDATE vault_place SET realm = $1, record_is_user = $2, since = now()', values);
+    await storeVaultPlace(sql, configured);
   });
+}
+
+/**
+ * Reads the stored place and keeps it from changing, and processes from starting, until the transaction ends.
+ * @returns undefined where no app has started yet.
+ * @throws UnfitError when another process keeps it: a start takes moments, a move takes long.
+ */
+export async function lockVaultPlace(sql: Sql): Promise<VaultPlace | undefined> {
+  await sql.run("SELECT set_config('lock_timeout', '5s', true)");
+  try {
+    const [row] = await sql.rows(PlaceRow, 'SELECT realm, record_is_user FROM vault_place FOR UPDATE');
+    return row === undefined ? undefined : { realm: row.realm, recordIsUser: row.record_is_user };
+  } catch (error) {
+    if (!isLockTimeout(error)) throw error;
+    throw new UnfitError('The stored keys are being moved ("vault move"). Start again when that is over.');
+  }
+}
+
+/** Where the records lie from now on. */
+export async function storeVaultPlace(sql: Sql, place: VaultPlace): Promise<void> {
+  const values = [place.realm, place.recordIsUser];
+  await sql.run('UPDATE vault_place SET realm = $1, record_is_user = $2, since = now()', values);
+}
+
+export function isSamePlace(a: VaultPlace, b: VaultPlace): boolean {
+  return a.realm === b.realm && a.recordIsUser === b.recordIsUser;
+}
+
+/** SQLSTATE 55P03, lock_not_available (PostgreSQL documentation, appendix A). */
+function isLockTimeout(error: unknown): boolean {
+  return error instanceof Error && (error as { code?: unknown }).code === '55P03';
 }
 
 function refusal(stored: VaultPlace, configured: VaultPlace): string {
@@ -43,11 +74,12 @@ function refusal(stored: VaultPlace, configured: VaultPlace): string {
       : `Set KEYCLOAK_VAULT_REALM back to "${stored.realm}"` +
         (stored.recordIsUser ? ', which is KEYCLOAK_REALM too' : '');
   return (
-    `The stored keys lie in ${describe(stored)}, but the configuration says ${describe(configured)}. ` +
-    `${todo}. Moving the records comes with "vault move".`
+    `The stored keys lie in ${describePlace(stored)}, but the configuration says ${describePlace(configured)}. ` +
+    `${todo}, or move the records there: npm run ops -- vault move (docs/operations.md).`
   );
 }
 
-function describe({ realm, recordIsUser }: VaultPlace): string {
+/** A place in words. */
+export function describePlace({ realm, recordIsUser }: VaultPlace): string {
   return `the realm "${realm}" ${recordIsUser ? 'with the people themselves' : 'in records of their own'}`;
 }

@@ -1,8 +1,9 @@
 import type { Provider } from '../providers/provider.ts';
 import type { Tier } from '../tiers.ts';
 import type { KeyFacts } from './facts-store.ts';
+import type { KeyTestResult } from './key-tester.ts';
 import type { StoredKey } from './record.ts';
-import type { KeyStats, KeyView, ProviderView } from './schema.ts';
+import type { KeyStats, KeyTested, KeyView, ProviderView } from './schema.ts';
 
 /** A stored key with what is known of it. */
 export interface KnownKey {
@@ -31,14 +32,26 @@ export function keyView({ provider, stored, facts }: KnownKey): KeyView {
   };
 }
 
-export function providerView(provider: Provider, keyCount: number): ProviderView {
+export function testView(provider: string, keyId: string, result: KeyTestResult): KeyTested {
+  const { latencyMs, httpStatus, billed } = result.details;
+  return {
+    provider,
+    key_id: keyId,
+    status: result.status,
+    message: result.message,
+    details: { latency_ms: latencyMs, http_status: httpStatus, billed },
+  };
+}
+
+/** @param requiresEndpoint whether a key must name its address: the operator may have set one for all. */
+export function providerView(provider: Provider, keyCount: number, requiresEndpoint: boolean): ProviderView {
   return {
     id: provider.id,
     name: provider.name,
     kind: provider.kind,
     key_format: provider.key.hint,
     requires_key: provider.requiresKey,
-    requires_endpoint: provider.requiresEndpoint,
+    requires_endpoint: requiresEndpoint,
     configured: keyCount > 0,
     key_count: keyCount,
     docs_url: provider.docsUrl,

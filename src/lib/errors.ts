@@ -20,9 +20,11 @@ const STATUS_BY_CODE = {
   model_not_found: 404,
   method_not_allowed: 405,
   pool_full: 409,
+  duplicate_key: 409,
   body_too_large: 413,
   unsupported_media_type: 415,
   wrong_host: 421,
+  key_test_failed: 422,
   key_undecryptable: 424,
   no_usable_key: 424,
   rate_limited: 429,
@@ -97,6 +99,11 @@ export function unauthenticated(cause?: unknown): AppError {
 /** 404 for a thing that is not there, or is another owner's (the two are not told apart). */
 export function notFound(what: string): AppError {
   return new AppError('not_found', `${what} was not found.`);
+}
+
+/** 429 for too much of something. @param retryAfterS seconds until it is worth trying again. */
+export function rateLimited(detail: string, retryAfterS: number): AppError {
+  return new AppError('rate_limited', detail, { headers: { 'retry-after': String(retryAfterS) } });
 }
 
 /** 503 for a Keycloak that is away, slow, or refuses what it must not. @param detail what could not be done, for people. */

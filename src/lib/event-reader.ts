@@ -17,6 +17,8 @@ export interface EventReaderDeps<Event extends TimedEvent> {
   /** Obeys events; may see one again after a restart or a failure. Order within a page is newest first. */
   handle(events: Event[]): Promise<void>;
   pageSize?: number;
+  /** This machine's clock, epoch ms. */
+  now?: () => number;
 }
 
 /**
@@ -35,10 +37,10 @@ const Cursor = z.object({ read_to_ms: z.coerce.number() });
 export function createEventReader<Event extends TimedEvent>(
   deps: EventReaderDeps<Event>,
 ): () => Promise<void> {
-  const pageSize = deps.pageSize ?? 100;
+  const { pageSize = 100, now = Date.now } = deps;
   let cursorMs: number | undefined;
   let savedMs: number | undefined;
-  /** Events obeyed within the overlap, with their times. */
+  /** Events obeyed that can come again, with their times. */
   const seen = new Map<string, number>();
 
   async function startingPoint(): Promise<number> {
@@ -48,7 +50,7 @@ export function createEventReader<Event extends TimedEvent>(
       [deps.cursorName],
     );
     if (stored !== undefined) return stored.read_to_ms;
-    // The first start ever: there are no sessions that an older event could concern.
+    // The first start ever: nothing is kept here that an older event could concern.
     const [newest] = await deps.fetchPage({ dateFromMs: 0, first: 0, max: 1 });
     return newest?.time ?? 0;
   }
@@ -63,16 +65,15 @@ export function createEventReader<Event extends TimedEvent>(
 
   return async () => {
     // Kept at once: a first poll that fails half-way must not begin later next time.
-    const fromMs = (cursorMs ??= await startingPoint());
-    let newestMs = fromMs;
+    const readToMs = (cursorMs ??= await startingPoint());
+    // Keycloak's clock may run ahead and be set back: then the newest event that was read lies in the future,
+    // and what happens now seems to be long before it.
+    const fromMs = Math.max(0, Math.min(readToMs, now()) - OVERLAP_MS);
+    let newestMs = readToMs;
     const obeyed = new Map<string, number>();
     // A new event moves the others to later places: pages can repeat an event, never leave one out.
     for (let first = 0; ; first += pageSize) {
-      const page = await deps.fetchPage({
-        dateFromMs: Math.max(0, fromMs - OVERLAP_MS),
-        first,
-        max: pageSize,
-      });
+      const page = await deps.fetchPage({ dateFromMs: fromMs, first, max: pageSize });
       const fresh = page.filter((event) => !seen.has(event.id));
       if (fresh.length > 0) await deps.handle(fresh);
       for (const event of page) {
@@ -86,6 +87,7 @@ export function createEventReader<Event extends TimedEvent>(
     // Only now: what failed half-way is read and obeyed again.
     cursorMs = newestMs;
     for (const [id, time] of obeyed) seen.set(id, time);
-    for (const [id, time] of seen) if (time < newestMs - OVERLAP_MS) seen.delete(id);
+    // Later polls begin no earlier than this one did.
+    for (const [id, time] of seen) if (time < fromMs) seen.delete(id);
   };
 }

@@ -28,18 +28,20 @@ export function parseFernetKey(text: string): FernetKey {
 
 /**
  * Encrypts and signs.
- * @param given time and IV, for the specification's vectors only: an IV must never be used twice.
+ * @param given `timeMs` for a token that takes the place of an older one; `iv` for the specification's
+ *   vectors only: an IV must never be used twice.
  */
 export function sealFernet(
   key: FernetKey,
   plaintext: Buffer,
-  given: { timeMs: number; iv: Buffer } = { timeMs: Date.now(), iv: randomBytes(BLOCK_BYTES) },
+  given: { timeMs?: number; iv?: Buffer } = {},
 ): string {
+  const { timeMs = Date.now(), iv = randomBytes(BLOCK_BYTES) } = given;
   const head = Buffer.alloc(IV_AT);
   head.writeUInt8(VERSION, 0);
-  head.writeBigUInt64BE(BigInt(Math.floor(given.timeMs / 1000)), TIME_AT);
-  const cipher = createCipheriv('aes-128-cbc', key.encryption, given.iv);
-  const signed = Buffer.concat([head, given.iv, cipher.update(plaintext), cipher.final()]);
+  head.writeBigUInt64BE(BigInt(Math.floor(timeMs / 1000)), TIME_AT);
+  const cipher = createCipheriv('aes-128-cbc', key.encryption, iv);
+  const signed = Buffer.concat([head, iv, cipher.update(plaintext), cipher.final()]);
   return encodeBase64Url(Buffer.concat([signed, macOf(key, signed)]));
 }
 

@@ -1,11 +1,20 @@
-import { openFernet, parseFernetKey, sealFernet } from './fernet.ts';
+import { fernetTime, openFernet, parseFernetKey, sealFernet } from './fernet.ts';
 
 /** The operator's encryption keys (`ENCRYPTION_KEY`). */
 export interface Keyring {
+  /** How many keys there are. */
+  readonly size: number;
   /** Encrypts text under the first key. */
   seal(plaintext: string): string;
   /** Decrypts under whichever key fits; undefined when none does or the token was altered. */
   open(token: string): string | undefined;
+  /** Which key opens a token, counted from 0; undefined when none does. */
+  ringIndex(token: string): number | undefined;
+  /**
+   * The same plaintext with the same time under the first key: what changes is the key alone.
+   * @returns undefined when no key opens the token.
+   */
+  reseal(token: string): string | undefined;
 }
 
 /**
@@ -17,14 +26,28 @@ export function createKeyring(keys: readonly string[]): Keyring {
   const parsed = keys.map(parseFernetKey);
   const [first] = parsed;
   if (first === undefined) throw new Error('A keyring needs at least one Fernet key.');
+
+  function find(token: string): { index: number; plaintext: Buffer } | undefined {
+    for (const [index, key] of parsed.entries()) {
+      const plaintext = openFernet(key, token);
+      if (plaintext !== undefined) return { index, plaintext };
+    }
+    return undefined;
+  }
+
   return {
+    size: parsed.length,
     seal: (plaintext) => sealFernet(first, Buffer.from(plaintext, 'utf8')),
     open(token) {
-      for (const key of parsed) {
-        const plaintext = openFernet(key, token);
-        if (plaintext !== undefined) return decodeUtf8(plaintext);
-      }
-      return undefined;
+      const found = find(token);
+      return found === undefined ? undefined : decodeUtf8(found.plaintext);
+    },
+    ringIndex: (token) => find(token)?.index,
+    reseal(token) {
+      const found = find(token);
+      const time = fernetTime(token);
+      if (found === undefined) return undefined;
+      return sealFernet(first, found.plaintext, time === undefined ? {} : { timeMs: time.getTime() });
     },
   };
 }

@@ -29,13 +29,14 @@ function source() {
   };
 }
 
-function reader(cursorName: string, fetchPage: ReturnType<typeof source>['fetchPage']) {
+function reader(cursorName: string, fetchPage: ReturnType<typeof source>['fetchPage'], now = () => T) {
   const obeyed: string[] = [];
   const failure: { next: Error | undefined } = { next: undefined };
   const read = createEventReader<TimedEvent>({
     database,
     cursorName,
     pageSize: 3,
+    now,
     fetchPage,
     handle(events) {
       if (failure.next !== undefined) {
@@ -123,6 +124,38 @@ describe('reading events from a cursor', () => {
     await one.read();
     await two.read();
     expect(two.obeyed).toEqual(['start', 'next', 'event']);
+  });
+});
+
+describe('a clock of Keycloak that is not ours', () => {
+  const MINUTE_MS = 60_000;
+
+  it.each([-5, 5])('changes nothing when it is %i minutes off', async (minutes) => {
+    const { add, fetchPage } = source();
+    const { read, obeyed } = reader(`off by ${String(minutes)}`, fetchPage);
+    const there = T + minutes * MINUTE_MS;
+    add('long before', there - 60 * MINUTE_MS);
+    await read();
+    for (let number = 0; number < 7; number += 1) {
+      add(`e${String(number)}`, there + number * 2_000);
+      await read();
+    }
+    expect(obeyed).toEqual(['long before', 'e0', 'e1', 'e2', 'e3', 'e4', 'e5', 'e6']);
+  });
+
+  it('hides nothing when it ran 5 minutes ahead and is set right, also over a restart', async () => {
+    const { add, fetchPage } = source();
+    const { read, obeyed } = reader('set back', fetchPage);
+    add('ahead', T + 5 * MINUTE_MS);
+    await read();
+    add('set right', T + 1_000);
+    await read();
+    await read();
+    expect(obeyed).toEqual(['ahead', 'set right']);
+    const next = reader('set back', fetchPage, () => T + 60_000);
+    add('after the restart', T + 61_000);
+    await next.read();
+    expect(next.obeyed).toContain('after the restart');
   });
 });
 

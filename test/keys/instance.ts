@@ -1,14 +1,18 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { Writable } from 'node:stream';
 import type { Principal } from '../../src/http/principal.ts';
+import { createKeyTester } from '../../src/keys/key-tester.ts';
+import { createKeyReader, OWNERS_CHANNEL, type KeyReader } from '../../src/keys/key-reader.ts';
 import { createOwnerLock } from '../../src/keys/owner-lock.ts';
 import { createKeyService, type KeyService } from '../../src/keys/service.ts';
 import { createVault } from '../../src/keys/vault.ts';
 import { createDatabase, type Database } from '../../src/lib/database.ts';
 import { createDialer } from '../../src/lib/dialer.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
+import { createHops } from '../../src/lib/hop.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
+import { createNotifications, type Notifications } from '../../src/lib/notifications.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
 import type { Tier } from '../../src/tiers.ts';
 import { evidence } from '../support/evidence.ts';
@@ -21,13 +25,22 @@ export interface InstanceOptions {
   client: { id: string; secret: string };
   encryptionKeys: string[];
   recordIsUser?: boolean;
+  /** Provider id -> address of its double. */
+  upstreams?: Record<string, string>;
   /** How long a write may wait and work. */
   lockMs?: number;
+  /** The database as the notices come from it, e.g. through a proxy; otherwise as all else. */
+  noticesUrl?: string;
+  /** Another channel than the one on which processes tell each other of owners: nothing is heard then. */
+  noticesChannel?: string;
 }
 
 /** One process's worth of the key service, with connections of its own. */
 export interface Instance {
   keys: KeyService;
+  reader: KeyReader;
+  /** Nothing is remembered before it is started. */
+  notices: Notifications;
   database: Database;
   /** Every line that it has logged. */
   logged(): string;
@@ -68,20 +81,32 @@ export function createInstance(options: InstanceOptions): Instance {
     lookup: () => Promise.resolve(['93.184.215.14']),
     connectTimeoutMs: 1_000,
   });
+  const upstreams = { overrides: options.upstreams ?? {} };
+  const vault = createVault({ keycloak, recordIsUser: options.recordIsUser ?? false, log });
+  const noticesUrl = options.noticesUrl ?? options.databaseUrl;
+  const noticesChannel = options.noticesChannel ?? OWNERS_CHANNEL;
+  const notices = createNotifications({ url: noticesUrl, channel: noticesChannel, log });
+  const reader = createKeyReader({ database, vault, providers: PROVIDERS, notices, log });
   const keys = createKeyService({
     database,
+    reader,
     lock: createOwnerLock({ database: lockDatabase, slots: 4, totalMs: options.lockMs ?? 20_000 }),
-    vault: createVault({ keycloak, recordIsUser: options.recordIsUser ?? false, log }),
+    vault,
     keyring: createKeyring(options.encryptionKeys),
     providers: PROVIDERS,
+    upstreams,
     dialer,
+    tester: createKeyTester({ dialer, hops: createHops('hops of the tests'), upstreams }),
     log,
   });
   return {
     keys,
+    reader,
+    notices,
     database,
     logged: () => lines.join(''),
     close: async () => {
+      await notices.stop();
       await Promise.all([database.close(), lockDatabase.close(), dialer.close()]);
     },
   };

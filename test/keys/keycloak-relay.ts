@@ -8,8 +8,8 @@ type Verdict = 'pass' | { answer: number } | 'hold';
 export interface Relay {
   /** Keycloak's address by way of the relay. */
   url: string;
-  /** Decides on each call, before it is passed on. */
-  before(decide: (call: IncomingMessage) => Verdict): void;
+  /** Decides on each call, before it is passed on; a call waits for its verdict. */
+  before(decide: (call: IncomingMessage) => Verdict | Promise<Verdict>): void;
   /** Decides on each answer, after Keycloak has done the work. */
   after(decide: (call: IncomingMessage) => Verdict | Promise<Verdict>): void;
   close(): Promise<void>;
@@ -17,16 +17,17 @@ export interface Relay {
 
 /** Stands between the app and the real Keycloak, so that a test can fail one call at the moment it means. */
 export async function createRelay(keycloakUrl: string): Promise<Relay> {
-  let decideBefore: (call: IncomingMessage) => Verdict = () => 'pass';
+  let decideBefore: (call: IncomingMessage) => Verdict | Promise<Verdict> = () => 'pass';
   let decideAfter: (call: IncomingMessage) => Verdict | Promise<Verdict> = () => 'pass';
   const server = createServer((call, reply) => {
-    const verdict = decideBefore(call);
-    if (verdict === 'hold') return;
-    if (verdict === 'pass') passOn(keycloakUrl, call, reply, (seen) => decideAfter(seen));
-    else {
-      call.resume();
-      reply.writeHead(verdict.answer).end();
-    }
+    void Promise.resolve(decideBefore(call)).then((verdict) => {
+      if (verdict === 'hold') return;
+      if (verdict === 'pass') passOn(keycloakUrl, call, reply, (seen) => decideAfter(seen));
+      else {
+        call.resume();
+        reply.writeHead(verdict.answer).end();
+      }
+    });
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');

@@ -33,6 +33,7 @@ function appFor(principal: Principal): Express {
   mountRoutes(app, keyRoutes({ keys: instance.keys }), {
     authenticate: () => Promise.resolve(principal),
     refuseCrossSite: () => undefined,
+    recordTierRefusal: () => Promise.resolve(),
   });
   app.use(errorHandler([]));
   return app;
@@ -83,9 +84,10 @@ describe('the key routes', () => {
   });
 
   it.each<[string, unknown, string]>([
-    ['replacing in place, which comes later', { key_id: 'abcDEF123456' }, 'key_id'],
-    ['an expiry, which comes later', { expires_at: '2030-01-01T00:00:00Z' }, 'expires_at'],
-    ['testing first, which comes later', { validate: true }, 'validate'],
+    ['an empty key id', { key_id: '' }, 'key_id'],
+    ['an expiry that has passed', { expires_at: '2020-01-01T00:00:00Z' }, 'expires_at'],
+    ['an expiry without an offset', { expires_at: '2090-01-01T00:00:00' }, 'expires_at'],
+    ['a wish for a test that is no yes or no', { validate: 'yes' }, 'validate'],
     ['an unknown member', { api_base: 'http://x' }, 'api_base'],
     ['a label of 121 characters', { label: 'x'.repeat(121) }, 'label'],
     ['a label with a line break inside', { label: 'a\nb' }, 'label'],

@@ -496,14 +496,16 @@ describe('a record that was edited behind our back', () => {
 });
 
 describe('trouble', () => {
-  it('deletes nothing when the record answers 404, as it does in a wrong realm', async () => {
+  it('deletes nothing and calls nobody keyless when the record answers 404, as it does in a wrong realm', async () => {
     const principal = principalOf();
     const owner = `user:${principal.user.id}` as const;
     const { key } = await instance.keys.add(principal, body({}), 'r1');
     await instance.keys.recordUse(owner, 'openai', key.id);
     // The service account of the people's realm can see that realm's users, where no record lies.
     const astray = another({ realm: stack.keycloak.realm, client: stack.keycloak.serviceClient });
-    expect(await astray.keys.listKeys(principal.user)).toEqual([]);
+    // Not "no keys": the system would silently pay.
+    expect(await codeOf(astray.keys.listKeys(principal.user))).toBe('key_undecryptable');
+    expect(await codeOf(astray.keys.readPools(owner))).toBe('key_undecryptable');
     expect(await codeOf(astray.keys.remove(principal, 'openai', undefined, 'r2'))).toBe('key_not_found');
     expect(await codeOf(astray.keys.add(principal, body({}), 'r3'))).toBe('keycloak_unavailable');
     const [back] = await instance.keys.listKeys(principal.user);
@@ -525,7 +527,6 @@ describe('trouble', () => {
     await instance.keys.add(principal, body({}), 'r1');
     const admin = await adminClient(stack.keycloak.vaultRealm);
     await admin.users.del({ id: String((await recordOf(principal.user.id))?.id) });
-    expect(await instance.keys.listKeys(principal.user)).toEqual([]);
     const { key } = await instance.keys.add(principal, body({}), 'r2');
     expect((await instance.keys.listKeys(principal.user)).map((each) => each.id)).toEqual([key.id]);
   });

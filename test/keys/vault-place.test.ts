@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import pg from 'pg';
 import { z } from 'zod';
 import { rememberVaultId } from '../../src/keys/owners-store.ts';
-import { checkVaultPlace } from '../../src/keys/vault-place.ts';
+import { checkVaultPlace, lockVaultPlace } from '../../src/keys/vault-place.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { startApp } from '../support/app.ts';
@@ -57,8 +57,8 @@ describe('the place of the vault', () => {
     await storeRecord();
     await expect(checkVaultPlace(database, ELSEWHERE)).rejects.toThrow(
       'The stored keys lie in the realm "vault" in records of their own, but the configuration says the realm ' +
-        '"valut" in records of their own. Set KEYCLOAK_VAULT_REALM back to "vault". ' +
-        'Moving the records comes with "vault move".',
+        '"valut" in records of their own. Set KEYCLOAK_VAULT_REALM back to "vault", or move the records there: ' +
+        'npm run ops -- vault move (docs/operations.md).',
     );
     // The refusal itself changes nothing.
     await checkVaultPlace(database, OWN);
@@ -68,10 +68,10 @@ describe('the place of the vault', () => {
     await checkVaultPlace(database, SHARED);
     await storeRecord();
     await expect(checkVaultPlace(database, { realm: 'people', recordIsUser: false })).rejects.toThrow(
-      'Set KEYCLOAK_REALM back to "people".',
+      'Set KEYCLOAK_REALM back to "people", or',
     );
     await expect(checkVaultPlace(database, OWN)).rejects.toThrow(
-      'Set KEYCLOAK_VAULT_REALM back to "people", which is KEYCLOAK_REALM too.',
+      'Set KEYCLOAK_VAULT_REALM back to "people", which is KEYCLOAK_REALM too, or',
     );
     await checkVaultPlace(database, SHARED);
   });
@@ -82,6 +82,23 @@ describe('the place of the vault', () => {
     await storeRecord();
     await checkVaultPlace(database, OWN);
     await expect(checkVaultPlace(database, ELSEWHERE)).rejects.toThrow('"vault"');
+  });
+});
+
+describe('a start while the vault is being moved', () => {
+  it('is refused in words once it has waited some seconds, and works when the move is over', async () => {
+    await checkVaultPlace(database, OWN);
+    const [held, release] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()];
+    const move = database.transaction(async (sql) => {
+      await lockVaultPlace(sql);
+      held.resolve(undefined);
+      await release.promise;
+    });
+    await held.promise;
+    await expect(checkVaultPlace(database, OWN)).rejects.toThrow('The stored keys are being moved');
+    release.resolve(undefined);
+    await move;
+    await checkVaultPlace(database, OWN);
   });
 });
 

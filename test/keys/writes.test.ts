@@ -189,6 +189,32 @@ describe('a write to Keycloak', () => {
     expect(await idsOf(principal)).toEqual([key.id]);
   });
 
+  it.each([429, 503, 403])('that Keycloak does not take (%i) is not insisted on', async (status) => {
+    const principal = principalOf();
+    let refused = 0;
+    relay.before((call) => (isUpdate(call) && (refused += 1) > 0 ? { answer: status } : 'pass'));
+    expect(await codeOf(relayed.keys.add(principal, openaiKey(), 'r1'))).toBe('keycloak_unavailable');
+    expect(refused).toBe(1);
+    expect(await idsOf(principal)).toEqual([]);
+    expect(await actionsOf(principal.user.id)).toEqual(['key.added', 'key.add_unconfirmed']);
+  });
+
+  it('that cannot be read back, since Keycloak died meanwhile, is told as unconfirmed and not lost', async () => {
+    const principal = principalOf();
+    const secret = openaiKey();
+    let isDead = false;
+    relay.after((call) => {
+      if (isUpdate(call)) isDead = true;
+      return 'pass';
+    });
+    relay.before(() => (isDead ? { answer: 502 } : 'pass'));
+    expect(await codeOf(relayed.keys.add(principal, secret, 'r1'))).toBe('keycloak_unavailable');
+    expect(await actionsOf(principal.user.id)).toEqual(['key.added', 'key.add_unconfirmed']);
+    // Whoever tries again after that is told that it is there already.
+    expect(await codeOf(direct.keys.add(principal, secret, 'r2'))).toBe('duplicate_key');
+    expect(await idsOf(principal)).toHaveLength(1);
+  });
+
   it('leaves everything else in the record as an administrator made it', async () => {
     const principal = principalOf();
     await direct.keys.add(principal, openaiKey(), 'r1');

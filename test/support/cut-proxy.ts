@@ -1,10 +1,16 @@
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { Transform } from 'node:stream';
 
 /** A TCP proxy on loopback that can be cut, to take a server away from the app alone. */
 export interface CutProxy {
   url: string;
+  /** A longer address of the server, such as one with a path and credentials, by way of the proxy. */
+  through(target: string): string;
   cut(): void;
+  /** Keeps all connections open, and those that come, and passes nothing on: as a network that drops packets. */
+  silence(): void;
+  /** Passes new connections on. Those that were silenced stay so: parts of what they carried are lost. */
   restore(): void;
   close(): Promise<void>;
 }
@@ -13,6 +19,7 @@ export async function startCutProxy(target: string): Promise<CutProxy> {
   const { hostname, port } = new URL(target);
   const sockets = new Set<Socket>();
   let isCut = false;
+  let isSilent = false;
   const server = createServer((inbound) => {
     if (isCut) {
       inbound.destroy();
@@ -28,21 +35,41 @@ export async function startCutProxy(target: string): Promise<CutProxy> {
         outbound.destroy();
       });
     }
-    inbound.pipe(outbound).pipe(inbound);
+    let hasLost = false;
+    const passage = () =>
+      new Transform({
+        transform(chunk: Buffer, _encoding, done) {
+          hasLost ||= isSilent;
+          if (hasLost) done();
+          else done(null, chunk);
+        },
+      });
+    inbound.pipe(passage()).pipe(outbound).pipe(passage()).pipe(inbound);
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const cutAll = () => {
     for (const socket of sockets) socket.destroy();
   };
+  const ownPort = String((server.address() as AddressInfo).port);
   return {
-    url: `http://127.0.0.1:${String((server.address() as AddressInfo).port)}`,
+    url: `http://127.0.0.1:${ownPort}`,
+    through(address) {
+      const url = new URL(address);
+      url.hostname = '127.0.0.1';
+      url.port = ownPort;
+      return url.href;
+    },
     cut() {
       isCut = true;
       cutAll();
     },
+    silence() {
+      isSilent = true;
+    },
     restore() {
       isCut = false;
+      isSilent = false;
     },
     async close() {
       cutAll();

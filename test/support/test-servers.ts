@@ -10,6 +10,7 @@ import {
   startPostgres,
   type RunningPostgres,
 } from '../../src/cli/quickstart/postgres.ts';
+import { postgresPlace } from '../../src/cli/quickstart/postgres-place.ts';
 import { commandLine, isAlive } from '../../src/cli/quickstart/processes.ts';
 import { addDemo, signInAsBootstrapAdmin } from '../../src/cli/quickstart/realm-setup.ts';
 import { createSecrets, writePrivateFile } from '../../src/cli/quickstart/secrets.ts';
@@ -97,7 +98,7 @@ function readRunning(): Servers | undefined {
 
 async function startServers(say: (text: string) => void): Promise<Servers> {
   await stopServers();
-  rmSync(path.join(TEST_DATA_DIR, 'postgres'), { recursive: true, force: true });
+  rmSync(postgresPlace(TEST_DATA_DIR).folder, { recursive: true, force: true });
   const secrets = createSecrets(TEST_DATA_DIR);
   const started = await Promise.allSettled([startTestPostgres(say), startTestKeycloak(say)]);
   const failed = started.find((result) => result.status === 'rejected');
@@ -126,7 +127,7 @@ async function stopServers(): Promise<void> {
   rmSync(SERVERS_FILE, { force: true });
   await Promise.all([
     endKeycloak(TEST_DATA_DIR),
-    endLeftoverPostgres(path.join(TEST_DATA_DIR, 'postgres', 'data')),
+    endLeftoverPostgres(path.join(postgresPlace(TEST_DATA_DIR).folder, 'data')),
   ]);
 }
 

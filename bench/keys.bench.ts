@@ -1,0 +1,78 @@
+import { afterAll, beforeAll, it } from '@jest/globals';
+import { startApp, type TestApp } from '../test/support/app.ts';
+import { openAiKey } from '../test/support/key.ts';
+import { createUser } from '../test/support/stack.ts';
+import { printTimes } from './table.ts';
+
+const ROUNDS = 100;
+const POOL = 10;
+const BUSY_ADDS = 50;
+
+let app: TestApp;
+
+beforeAll(async () => {
+  app = await startApp();
+});
+afterAll(() => app.stop());
+
+async function timed(path: string, options: Parameters<TestApp['call']>[1]): Promise<number> {
+  const startedAtMs = performance.now();
+  const answer = await app.call(path, options);
+  await answer.text();
+  return performance.now() - startedAtMs;
+}
+
+const signIn = async () => app.signIn(await createUser({ tier: 'starter' }));
+const list = (session: string) => timed('/api/v1/byok/keys', { session });
+const add = (session: string) =>
+  timed('/api/v1/byok/keys/add', {
+    method: 'POST',
+    session,
+    json: { provider: 'openai', key: openAiKey() },
+  });
+const deleteAll = (session: string) => timed('/api/v1/byok/keys/openai', { method: 'DELETE', session });
+
+/** Lists over and over until `work` is over. */
+async function listDuring(session: string, work: Promise<unknown>): Promise<number[]> {
+  const times: number[] = [];
+  const over = new AbortController();
+  void work.finally(() => {
+    over.abort();
+  });
+  while (!over.signal.aborted) times.push(await list(session));
+  return times;
+}
+
+it('measures adding and listing keys', async () => {
+  const session = await signIn();
+  const [adding, listing]: [number[], number[]] = [[], []];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    if (round % POOL === 0) await deleteAll(session);
+    adding.push(await add(session));
+    listing.push(await list(session));
+  }
+  const remembered: number[] = [];
+  for (let round = 0; round < ROUNDS; round += 1) remembered.push(await list(session));
+  printTimes('keys of one person, pools of up to 10', {
+    'adding a key': adding,
+    'listing right after a change': listing,
+    'listing again': remembered,
+  });
+});
+
+it('measures what 50 adds at once by one person do to the listing of another', async () => {
+  const [writer, reader] = [await signIn(), await signIn()];
+  await add(reader);
+  const quiet: number[] = [];
+  for (let round = 0; round < ROUNDS; round += 1) quiet.push(await list(reader));
+  const busy: number[] = [];
+  while (busy.length < ROUNDS) {
+    await deleteAll(writer);
+    const adds = Promise.all(Array.from({ length: BUSY_ADDS }, () => add(writer)));
+    busy.push(...(await listDuring(reader, adds)));
+  }
+  printTimes("listing one's keys", {
+    'while nothing else happens': quiet,
+    'while another adds 50 at once': busy,
+  });
+});

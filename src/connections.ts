@@ -1,0 +1,136 @@
+import { z } from 'zod';
+import type { Config } from './config.ts';
+import { createOwnerLock, type OwnerLock } from './keys/owner-lock.ts';
+import type { VaultPlace } from './keys/vault-place.ts';
+import { createVault, type Vault } from './keys/vault.ts';
+import { createDatabase, type Database } from './lib/database.ts';
+import { createDialer, type Dialer } from './lib/dialer.ts';
+import { UnfitError } from './lib/errors.ts';
+import { createKeycloakAdmin, type KeycloakAdmin } from './lib/keycloak-admin.ts';
+import { createKeyring, type Keyring } from './lib/keyring.ts';
+import type { Log } from './lib/log.ts';
+import { pendingMigrations } from './lib/migrations.ts';
+import { PROVIDERS } from './providers/index.ts';
+import type { Provider } from './providers/provider.ts';
+
+export interface Address {
+  host: string;
+  port: number;
+}
+
+/** What the app and the commands both stand on. */
+export interface Connections {
+  database: Database;
+  /** One writer per owner; on connections of its own. */
+  lock: OwnerLock;
+  /** The service client, in the realm of the people. */
+  people: KeycloakAdmin;
+  /** The vault client, in the realm of the records. */
+  records: KeycloakAdmin;
+  vault: Vault;
+  place: VaultPlace;
+  dialer: Dialer;
+  keyring: Keyring;
+  /** The providers on offer in this mode. */
+  providers: readonly Provider[];
+  /** Keycloak's admin interface as another client, in another realm. */
+  openRealm(realm: string, client: { id: string; secret: string }): KeycloakAdmin;
+  close(): Promise<void>;
+}
+
+export interface ConnectionsOptions {
+  /** How the database shows these connections. */
+  applicationName: string;
+  /** Database connections at most, those of writers apart. */
+  maxConnections: number;
+  /** The longest that a call to Keycloak may take; its own default unless given. */
+  keycloakTimeoutMs?: number;
+  /** Addresses of this installation beyond those in the configuration. */
+  ownAddresses?: readonly Address[];
+  log: Log;
+}
+
+/** Writers who wait for an owner's lock must not take the connections that requests need. */
+const LOCK_CONNECTIONS = 4;
+const LONGEST_WRITE_MS = 20_000;
+
+/** Builds them; nothing is connected before it is used. */
+export function createConnections(config: Config, options: ConnectionsOptions): Connections {
+  const { keycloak } = config;
+  const { applicationName, maxConnections, keycloakTimeoutMs, log } = options;
+  const open = (name: string, max: number) =>
+    createDatabase({ url: config.databaseUrl, max, applicationName: name, log });
+  const database = open(applicationName, maxConnections);
+  const lockDatabase = open(`${applicationName}-lock`, LOCK_CONNECTIONS);
+  const openRealm: Connections['openRealm'] = (realm, client) =>
+    createKeycloakAdmin({
+      baseUrl: keycloak.internalUrl,
+      realm,
+      clientId: client.id,
+      clientSecret: client.secret,
+      ...(keycloakTimeoutMs === undefined ? {} : { timeoutMs: keycloakTimeoutMs }),
+    });
+  const forbidden = [...ownAddresses(config), ...(options.ownAddresses ?? [])];
+  const dialer = createDialer({
+    mode: config.mode,
+    allow: config.egress.allow,
+    deny: config.egress.deny,
+    forbidden: () => forbidden,
+    connectTimeoutMs: config.timeouts.connectMs,
+  });
+  const records = openRealm(keycloak.vaultRealm, keycloak.vault);
+  const place = vaultPlace(config);
+  return {
+    database,
+    lock: createOwnerLock({ database: lockDatabase, slots: LOCK_CONNECTIONS, totalMs: LONGEST_WRITE_MS }),
+    people: openRealm(keycloak.realm, keycloak.service),
+    records,
+    vault: createVault({ keycloak: records, recordIsUser: place.recordIsUser, log }),
+    place,
+    dialer,
+    keyring: createKeyring(config.encryptionKeys),
+    // The demo provider exists in local mode only.
+    providers: PROVIDERS.filter((provider) => config.mode === 'local' || !provider.localOnly),
+    openRealm,
+    async close() {
+      await Promise.all([dialer.close(), database.close(), lockDatabase.close()]);
+    },
+  };
+}
+
+const NameRow = z.object({ name: z.string() });
+
+/** @throws UnfitError naming the migrations that are pending. */
+export async function refusePending(database: Database): Promise<void> {
+  const pending = await pendingMigrations((text) => database.rows(NameRow, text));
+  if (pending.length === 0) return;
+  throw new UnfitError(
+    `The database lacks ${pending.join(', ')}. Set MIGRATION_DATABASE_URL, or run "npm run ops -- migrate".`,
+  );
+}
+
+/** With one realm for both, a person's keys lie with the person. */
+function vaultPlace({ keycloak }: Config): VaultPlace {
+  return { realm: keycloak.vaultRealm, recordIsUser: keycloak.vaultRealm === keycloak.realm };
+}
+
+/** What users' endpoints must never reach: our own listeners, the database, Keycloak. */
+function ownAddresses(config: Config): Address[] {
+  const listeners = [config.port, config.metricsPort].map((port) => ({ host: config.host, port }));
+  const urls = [config.publicUrl, config.internalUrl, config.keycloak.url, config.keycloak.internalUrl];
+  const services = [...urls, config.databaseUrl, config.migrationDatabaseUrl].filter(
+    (url) => url !== undefined,
+  );
+  return [...listeners, ...services.map(addressOf)];
+}
+
+const DEFAULT_PORTS: Record<string, number> = { 'http:': 80, 'https:': 443 };
+
+/** The settings give a database's address its port. */
+function addressOf(text: string): Address {
+  const url = new URL(text);
+  return {
+    host: url.hostname,
+    port: url.port === '' ? (DEFAULT_PORTS[url.protocol] ?? 0) : Number(url.port),
+  };
+}

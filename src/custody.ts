@@ -1,0 +1,43 @@
+import type { Config } from './config.ts';
+import { createConnections, refusePending } from './connections.ts';
+import { assertRealmFit } from './doctor/realm-check.ts';
+import type { MoveDeps } from './keys/custody/move.ts';
+import { createEndpointCheck } from './keys/provider-choice.ts';
+import { checkVaultPlace } from './keys/vault-place.ts';
+import type { Log } from './lib/log.ts';
+
+/** What the commands about stored keys are built of, beside whatever app is running. */
+export interface Custody extends MoveDeps {
+  /**
+   * @param isMoving leaves out the comparison of places, since they are to differ.
+   * @throws UnfitError when the database or the realms are not fit, or the vault is in another place.
+   */
+  start(isMoving?: boolean): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** A list of users takes longer than a single call of a request may. */
+const LISTING_TIMEOUT_MS = 30_000;
+
+/** Builds what the commands need, as `createContext` does for the app; nothing is connected before `start`. */
+export function createCustody(config: Config, log: Log): Custody {
+  const connections = createConnections(config, {
+    // Not the app's, whose connections show that it runs.
+    applicationName: 'ops-command',
+    maxConnections: 4,
+    keycloakTimeoutMs: LISTING_TIMEOUT_MS,
+    log,
+  });
+  const { database, people, records, place, dialer } = connections;
+  return {
+    ...connections,
+    checkEndpoint: createEndpointCheck({ dialer, upstreams: { overrides: config.upstreams } }),
+    reader: { forget: () => undefined },
+    log,
+    async start(isMoving = false) {
+      await refusePending(database);
+      await assertRealmFit({ config, people, vault: records });
+      if (!isMoving) await checkVaultPlace(database, place);
+    },
+  };
+}

@@ -1,0 +1,31 @@
+import type { Database } from '../../lib/database.ts';
+import type { KeycloakAdmin } from '../../lib/keycloak-admin.ts';
+import type { Keyring } from '../../lib/keyring.ts';
+import type { Log } from '../../lib/log.ts';
+import type { Provider } from '../../providers/provider.ts';
+import type { KeyReader } from '../key-reader.ts';
+import type { OwnerLock } from '../owner-lock.ts';
+import type { CheckEndpoint } from '../provider-choice.ts';
+import type { VaultPlace } from '../vault-place.ts';
+import type { Vault } from '../vault.ts';
+
+/** What the commands about stored keys work with. */
+export interface CustodyDeps {
+  database: Database;
+  lock: OwnerLock;
+  /** The service client, in the realm of the people. */
+  people: KeycloakAdmin;
+  /** The vault client, in the realm of the records. */
+  records: KeycloakAdmin;
+  /** The same, as the app uses it. */
+  vault: Vault;
+  /** Where the configuration says that the records lie. */
+  place: VaultPlace;
+  keyring: Keyring;
+  /** The providers on offer in this mode. */
+  providers: readonly Provider[];
+  checkEndpoint: CheckEndpoint;
+  /** What this process remembers of owners: commands remember nothing. */
+  reader: Pick<KeyReader, 'forget'>;
+  log: Log;
+}

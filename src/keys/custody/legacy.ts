@@ -1,0 +1,46 @@
+import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/userRepresentation.js';
+import { attributesOf } from '../vault.ts';
+
+/**
+ * A key in the layout of the system that came before: one key per provider in attributes of the person,
+ * `byok_<provider>_key|label|added_date|endpoint|last_tested|test_status`, the key a Fernet token of its bare
+ * text. What its tests found is not read: they could not fail.
+ */
+export interface LegacyKey {
+  provider: string;
+  token: string;
+  label: string | null;
+  endpoint: string | null;
+  /** Undefined where the stored date is none, or lies ahead. */
+  addedAt: Date | undefined;
+}
+
+const TOKEN_ATTRIBUTE = /^byok_(\w+)_key$/;
+/** What people may enter today; longer ones of old are cut. */
+const MAX_LABEL_LENGTH = 120;
+/** A date and time without a zone, as Python's `utcnow().isoformat()` writes it: it means UTC. */
+const WITHOUT_ZONE = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$/;
+
+/** A person's keys of the old layout, by provider. */
+export function legacyKeysOf(user: UserRepresentation): LegacyKey[] {
+  const attributes = attributesOf(user);
+  return Object.entries(attributes).flatMap(([name, [token = '']]) => {
+    const provider = TOKEN_ATTRIBUTE.exec(name)?.[1];
+    if (provider === undefined) return [];
+    const text = (field: string) => attributes[`byok_${provider}_${field}`]?.[0]?.trim() ?? '';
+    return [
+      {
+        provider,
+        token: token.trim(),
+        label: Array.from(text('label')).slice(0, MAX_LABEL_LENGTH).join('').trim() || null,
+        endpoint: text('endpoint') || null,
+        addedAt: dateOf(text('added_date')),
+      },
+    ];
+  });
+}
+
+function dateOf(text: string): Date | undefined {
+  const date = new Date(WITHOUT_ZONE.test(text) ? `${text.replace(' ', 'T')}Z` : text);
+  return Number.isNaN(date.getTime()) || date.getTime() > Date.now() ? undefined : date;
+}

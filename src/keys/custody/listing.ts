@@ -1,0 +1,77 @@
+import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/userRepresentation.js';
+import { keycloakUnavailable } from '../../lib/errors.ts';
+import { keycloakStatus, type KeycloakAdmin } from '../../lib/keycloak-admin.ts';
+import type { Owner } from '../record.ts';
+import { attributesOf, recordOf, type VaultRecord } from '../vault.ts';
+
+const PAGE = 100;
+
+/**
+ * Every user of a realm with all attributes, each once. Pages overlap by one: where a page does not hold the
+ * user that ended the last one, users before it were deleted meanwhile, and the walk goes back so that nobody
+ * is passed over. Users who come while it runs may be missed.
+ * @throws AppError `keycloak_unavailable`, also when the client may not list users.
+ */
+export async function* listUsers(keycloak: KeycloakAdmin): AsyncGenerator<UserRepresentation> {
+  const seen = new Set<string>();
+  let first = 0;
+  for (;;) {
+    const page = await readPage(keycloak, first);
+    const isJoined = first === 0 || page.some(({ id }) => seen.has(id ?? ''));
+    if (!isJoined) {
+      first = Math.max(0, first - PAGE);
+      continue;
+    }
+    for (const user of page) {
+      if (user.id === undefined || seen.has(user.id)) continue;
+      seen.add(user.id);
+      yield user;
+    }
+    if (page.length < PAGE) return;
+    first += PAGE - 1;
+  }
+}
+
+async function readPage(keycloak: KeycloakAdmin, first: number): Promise<UserRepresentation[]> {
+  try {
+    return await keycloak.call((client) =>
+      client.users.find({ first, max: PAGE, briefRepresentation: false }),
+    );
+  } catch (error) {
+    const status = keycloakStatus(error);
+    if (status === undefined) throw error;
+    const detail = `Keycloak answered ${status} when asked for the users of realm "${keycloak.realm}".`;
+    throw keycloakUnavailable(error, detail);
+  }
+}
+
+/** A vault record as a walk over all of them finds it. */
+export interface ListedRecord extends Pick<VaultRecord, 'id' | 'values'> {
+  /** Undefined when it names none: the app refuses such a record. */
+  owner: Owner | undefined;
+  /** By which an administrator knows the owner; may be empty. */
+  ownerName: string;
+}
+
+/** Every vault record; where people are their own records, every person who has stored values. */
+export async function* listRecords(
+  keycloak: KeycloakAdmin,
+  recordIsUser: boolean,
+): AsyncGenerator<ListedRecord> {
+  for await (const user of listUsers(keycloak)) {
+    const { id, values } = recordOf(user);
+    const username = user.username ?? '';
+    if (recordIsUser) {
+      if (values.size > 0) yield { id, values, owner: `user:${id}`, ownerName: username };
+      continue;
+    }
+    const attributes = attributesOf(user);
+    const owner = asOwner(attributes['owner']?.[0]);
+    const isRecord = owner !== undefined || values.size > 0 || username.startsWith('user.');
+    if (isRecord) yield { id, values, owner, ownerName: attributes['owner_name']?.[0] ?? '' };
+  }
+}
+
+function asOwner(text: string | undefined): Owner | undefined {
+  return text !== undefined && /^user:\S+$/.test(text) ? (text as Owner) : undefined;
+}

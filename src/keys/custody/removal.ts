@@ -1,0 +1,70 @@
+import { recordAudit, type AuditAction } from '../../audit/service.ts';
+import type { Sql } from '../../lib/database.ts';
+import type { OwnerLock } from '../owner-lock.ts';
+import { beginWrite, endWrite, readOwner } from '../owners-store.ts';
+import type { Owner } from '../record.ts';
+import type { Vault } from '../vault.ts';
+import { forgetOwner } from './custody-store.ts';
+
+export interface OwnerRemovalDeps {
+  lock: OwnerLock;
+  vault: Vault;
+  /** True where a person's record is the person's own user: there is then no record of ours to delete. */
+  recordIsUser: boolean;
+}
+
+/** `removed`: the vault record is deleted. `absent`: there was none. `kept`: the owner may not be removed. */
+export type Removal = 'removed' | 'absent' | 'kept';
+
+/** Ends an owner's custody: for a person who was deleted. */
+export interface OwnerRemoval {
+  /**
+   * Deletes the owner's vault record and all that is known of the keys, under the owner's lock. The audit trail
+   * stays, and gets a row.
+   * @param actor who ordered it, for the trail.
+   * @param mayRemove asked under the lock, right before anything is written.
+   * @throws AppError `busy`, `keycloak_unavailable`, `database_unavailable` (503); `key_undecryptable` when the
+   *   record names another owner.
+   */
+  removeOwner(
+    owner: Owner,
+    requestId: string,
+    actor: string,
+    mayRemove?: () => Promise<boolean>,
+  ): Promise<Removal>;
+}
+
+export function createOwnerRemoval({ lock, vault, recordIsUser }: OwnerRemovalDeps): OwnerRemoval {
+  return {
+    removeOwner: (owner, requestId, actor, mayRemove) =>
+      lock.hold(owner, async ({ connection, deadlineMs }) => {
+        if (mayRemove !== undefined && !(await mayRemove())) return 'kept';
+        const { vaultId } = await connection.withOwner(owner, (sql) => readOwner(sql, owner));
+        const writable = vault.until(deadlineMs);
+        const record = await writable.findRecord(owner, vaultId);
+        // The person is there after all, and a person is never deleted here.
+        if (recordIsUser && record !== undefined) return 'kept';
+        // Nobody of whom anything is kept.
+        if (record === undefined && vaultId === null) return 'absent';
+        const object = `vault:${record?.id ?? vaultId ?? 'none'}`;
+        const tell = (sql: Sql, action: AuditAction) =>
+          recordAudit(sql, { owner, actor, action, object, requestId });
+        await connection.withOwner(owner, async (sql) => {
+          await beginWrite(sql, owner);
+          if (record !== undefined) await tell(sql, 'vault.purged');
+        });
+        let isGone = record === undefined;
+        try {
+          if (record !== undefined) await writable.deleteRecord(owner, record);
+          isGone = true;
+        } finally {
+          await connection.withOwner(owner, async (sql) => {
+            if (isGone) await forgetOwner(sql, owner);
+            else await tell(sql, 'vault.purge_unconfirmed');
+            await endWrite(sql, owner);
+          });
+        }
+        return record === undefined ? 'absent' : 'removed';
+      }),
+  };
+}

@@ -1,0 +1,108 @@
+import type { User } from '../http/principal.ts';
+import type { Keyring } from '../lib/keyring.ts';
+import type { OperatorUpstreams } from '../providers/address.ts';
+import type { Provider } from '../providers/provider.ts';
+import type { KeyReader } from './key-reader.ts';
+import { needsEndpoint } from './provider-choice.ts';
+import { openKey, ownerOf, UNREADABLE, type Owner } from './record.ts';
+import type { KeyStats, KeyView, ProviderView } from './schema.ts';
+import { keyStats, keyView, providerView, type KnownKey } from './views.ts';
+
+/** A stored key as the gateway uses it: still sealed. */
+export interface PoolKey {
+  id: string;
+  provider: string;
+  label: string | null;
+  endpoint: string | null;
+  enabled: boolean;
+  expiresAt: string | null;
+  setAsideUntil: Date | null;
+  /** Decrypts; undefined when no key fits, the token was altered, or it lies where it was not put. */
+  open(): { secret: string; endpoint: string | null } | undefined;
+}
+
+export interface KeyReadsDeps {
+  reader: KeyReader;
+  keyring: Keyring;
+  /** The providers on offer in this mode, in the order in which people see them. */
+  providers: readonly Provider[];
+  upstreams: OperatorUpstreams;
+}
+
+/** What owners and the gateway read of stored keys. */
+export interface KeyReads {
+  listProviders(user: User): Promise<ProviderView[]>;
+  /** By creation, then id. Decrypts nothing. */
+  listKeys(user: User): Promise<KeyView[]>;
+  stats(user: User): Promise<KeyStats>;
+  /** Every stored key of the owner by provider id, each pool by creation, then id. Decrypts nothing. */
+  readPools(owner: Owner): Promise<ReadonlyMap<string, readonly PoolKey[]>>;
+}
+
+export function createKeyReads({ reader, keyring, providers, upstreams }: KeyReadsDeps): KeyReads {
+  return {
+    async listProviders(user) {
+      const keys = await reader.readKeys(ownerOf(user.id));
+      return providers.map((provider) => {
+        const own = keys.filter((key) => key.provider === provider);
+        return providerView(provider, own.length, needsEndpoint(provider, upstreams));
+      });
+    },
+
+    async listKeys(user) {
+      const keys = await reader.readKeys(ownerOf(user.id));
+      return keys.map(keyView).sort(byCreation);
+    },
+
+    async stats(user) {
+      return keyStats(user.tier, providers, await reader.readKeys(ownerOf(user.id)));
+    },
+
+    async readPools(owner) {
+      const { keys, damaged } = await reader.readPools(owner);
+      const pools = Map.groupBy(
+        keys.map((key) => poolKey(keyring, owner, key)),
+        (key) => key.provider,
+      );
+      for (const provider of damaged)
+        pools.set(provider, [...(pools.get(provider) ?? []), unreadableKey(provider)]);
+      return pools;
+    },
+  };
+}
+
+function poolKey(keyring: Keyring, owner: Owner, { provider, stored, facts }: KnownKey): PoolKey {
+  const { id, label, endpoint, enabled, expiresAt } = stored;
+  return {
+    id,
+    provider: provider.id,
+    label,
+    endpoint,
+    enabled,
+    expiresAt,
+    setAsideUntil: facts.setAsideUntil,
+    open: () => openKey(keyring, { owner, provider: provider.id }, stored),
+  };
+}
+
+/**
+ * Stands for what lies where keys lie and is none, most likely a key that was edited by hand. An owner who had
+ * only that has a key that fails, not no key: the system must not pay for it silently.
+ */
+function unreadableKey(provider: string): PoolKey {
+  return {
+    id: UNREADABLE,
+    provider,
+    label: null,
+    endpoint: null,
+    enabled: true,
+    expiresAt: null,
+    setAsideUntil: null,
+    open: () => undefined,
+  };
+}
+
+function byCreation(a: KeyView, b: KeyView): number {
+  const [left, right] = a.added_date === b.added_date ? [a.id, b.id] : [a.added_date, b.added_date];
+  return left < right ? -1 : 1;
+}

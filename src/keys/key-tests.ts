@@ -1,0 +1,114 @@
+import { recordAudit } from '../audit/service.ts';
+import type { Principal } from '../http/principal.ts';
+import type { Database } from '../lib/database.ts';
+import { AppError } from '../lib/errors.ts';
+import type { Keyring } from '../lib/keyring.ts';
+import type { Log } from '../lib/log.ts';
+import type { Provider } from '../providers/provider.ts';
+import { recordTest } from './facts-store.ts';
+import type { KeyReader } from './key-reader.ts';
+import type { KeyTester, KeyTestResult } from './key-tester.ts';
+import { getProvider } from './provider-choice.ts';
+import { openKey, ownerOf } from './record.ts';
+import type { KeysTested, KeyTested, TestStatus } from './schema.ts';
+import { testView, type KnownKey } from './views.ts';
+
+export interface KeyTestsDeps {
+  reader: KeyReader;
+  database: Database;
+  keyring: Keyring;
+  /** The providers on offer in this mode. */
+  providers: readonly Provider[];
+  tester: KeyTester;
+  log: Log;
+}
+
+/** Tests of stored keys. */
+export interface KeyTests {
+  /**
+   * Tests one key, or without `keyId` all of the provider's, and stores what was found.
+   * @throws AppError `unknown_provider`, `key_not_found` (404), `rate_limited` (429),
+   *   `keycloak_unavailable`, `database_unavailable` (503).
+   */
+  test(
+    principal: Principal,
+    provider: string,
+    keyId: string | undefined,
+    requestId: string,
+  ): Promise<KeysTested>;
+}
+
+/** The longest that all tests of one request may take; the tester's own limit for one is shorter. */
+const WITHIN_MS = 60_000;
+
+/** From the one that needs its owner most to the one that needs nothing. */
+const FROM_WORST: readonly TestStatus[] = [
+  'undecryptable',
+  'invalid',
+  'no_credit',
+  'forbidden',
+  'error',
+  'unreachable',
+  'timeout',
+  'rate_limited',
+  'untested',
+  'unverified',
+  'valid',
+];
+
+const UNDECRYPTABLE: KeyTestResult = {
+  status: 'undecryptable',
+  message: 'It cannot be decrypted. Replace it with the key itself.',
+  details: { latencyMs: null, httpStatus: null, billed: false },
+};
+
+export function createKeyTests(deps: KeyTestsDeps): KeyTests {
+  const { reader, database, keyring, tester, log } = deps;
+
+  async function testOne(principal: Principal, { provider, stored }: KnownKey): Promise<KeyTested> {
+    const userId = principal.user.id;
+    const owner = ownerOf(userId);
+    const opened = openKey(keyring, { owner, provider: provider.id }, stored);
+    const signal = AbortSignal.timeout(WITHIN_MS);
+    const result =
+      opened === undefined ? UNDECRYPTABLE : await tester.test({ userId, provider, ...opened, signal });
+    const facts = { user: userId, provider: provider.id, key_id: stored.id, status: result.status };
+    log.info({ event: 'key_tested', ...facts }, 'a stored key was tested');
+    // A key that was replaced meanwhile is another key: the result says nothing of it.
+    const now = await reader.readKeys(owner);
+    if (now.some((key) => key.stored.id === stored.id && key.stored.token === stored.token)) {
+      await database.withOwner(owner, (sql) => recordTest(sql, [owner, provider.id, stored.id], result));
+      // A key that was set aside and works is chosen again at once.
+      reader.forget(owner);
+    }
+    return testView(provider.id, stored.id, result);
+  }
+
+  return {
+    async test(principal, providerId, keyId, requestId) {
+      const provider = getProvider(deps.providers, providerId);
+      const owner = ownerOf(principal.user.id);
+      const keys = (await reader.readKeys(owner)).filter(
+        (key) => key.provider === provider && (keyId === undefined || key.stored.id === keyId),
+      );
+      if (keys.length === 0) {
+        throw new AppError('key_not_found', `There is no such key of ${provider.name}.`);
+      }
+      await database.withOwner(owner, async (sql) => {
+        for (const { stored } of keys) {
+          const object = `key:${provider.id}/${stored.id}`;
+          await recordAudit(sql, { owner, actor: owner, action: 'key.tested', object, requestId });
+        }
+      });
+      // All are seen to their end, so that what was found of the others is stored when one fails.
+      const settled = await Promise.allSettled(keys.map((key) => testOne(principal, key)));
+      const results = settled.map((one) => {
+        if (one.status === 'rejected') throw one.reason;
+        return one.value;
+      });
+      const worst = FROM_WORST.flatMap((status) => results.filter((one) => one.status === status))[0];
+      if (worst === undefined) throw new Error('no test has a status');
+      return { ...worst, results };
+    },
+  };
+}

@@ -1,0 +1,51 @@
+import type { Database } from '../lib/database.ts';
+import { markKey, markUsed, setAside } from './facts-store.ts';
+import type { KeyReader } from './key-reader.ts';
+import { UNREADABLE, type Owner } from './record.ts';
+
+export interface KeyUseDeps {
+  database: Database;
+  reader: Pick<KeyReader, 'forget' | 'isNews'>;
+}
+
+/** What the gateway found out about keys by using them. */
+export interface KeyUse {
+  /** Upstream answered 401: sets the key aside for 1, 5, 30 minutes, then hourly. */
+  recordRefusal(owner: Owner, provider: string, keyId: string): Promise<void>;
+  /** `open()` answered undefined. */
+  recordUndecryptable(owner: Owner, provider: string, keyId: string): Promise<void>;
+  /** The key just served. */
+  recordUse(owner: Owner, provider: string, keyId: string): Promise<void>;
+}
+
+/** So often at most is it written down that the same key is used, or is damaged, time and again. */
+const NOTE_EVERY_MS = 1_000;
+
+/**
+ * Builds it. Other processes hear of what changes the choice of a key; this one must not choose by what it
+ * remembers of before either, as soon as the note is made.
+ */
+export function createKeyUse({ database, reader }: KeyUseDeps): KeyUse {
+  return {
+    async recordRefusal(owner, provider, keyId) {
+      await database.withOwner(owner, (sql) =>
+        setAside(sql, [owner, provider, keyId], 'invalid', 'The provider refused it (401).'),
+      );
+      reader.forget(owner);
+    },
+
+    async recordUndecryptable(owner, provider, keyId) {
+      const note = `undecryptable ${provider}/${keyId}`;
+      if (keyId === UNREADABLE || !reader.isNews(owner, note, NOTE_EVERY_MS)) return;
+      await database.withOwner(owner, (sql) =>
+        markKey(sql, [owner, provider, keyId], 'undecryptable', 'It cannot be decrypted. Add it again.'),
+      );
+    },
+
+    async recordUse(owner, provider, keyId) {
+      if (!reader.isNews(owner, `used ${provider}/${keyId}`, NOTE_EVERY_MS)) return;
+      const isCleared = await database.withOwner(owner, (sql) => markUsed(sql, [owner, provider, keyId]));
+      if (isCleared) reader.forget(owner);
+    },
+  };
+}

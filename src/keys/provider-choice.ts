@@ -1,0 +1,58 @@
+import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
+import { AppError, rateLimited } from '../lib/errors.ts';
+import type { OperatorUpstreams } from '../providers/address.ts';
+import type { Provider } from '../providers/provider.ts';
+
+/** @throws AppError `unknown_provider` (404). */
+export function getProvider(providers: readonly Provider[], id: string): Provider {
+  const provider = providers.find((known) => known.id === id);
+  if (provider !== undefined) return provider;
+  const known = providers.map((each) => each.id).join(', ');
+  throw new AppError('unknown_provider', `There is no such provider. Known are: ${known}.`);
+}
+
+/** True when a key of this provider must say where it goes: neither the provider nor the operator does. */
+export function needsEndpoint(provider: Provider, upstreams: OperatorUpstreams): boolean {
+  return provider.requiresEndpoint && upstreams.overrides[provider.id] === undefined;
+}
+
+/** Every check may look a name up, at a server that its owner chose. */
+const CHECKS_A_MINUTE = 30;
+
+export interface EndpointCheckDeps {
+  dialer: { checkEndpoint(text: string): Promise<URL> };
+  upstreams: OperatorUpstreams;
+}
+
+/**
+ * Answers where a key may be sent, as it will be dialled; null for the provider's or operator's own address.
+ * @throws AppError `validation_failed`, `endpoint_forbidden` (400), `rate_limited` (429).
+ */
+export type CheckEndpoint = (
+  userId: string,
+  provider: Provider,
+  endpoint: string | null,
+) => Promise<string | null>;
+
+export function createEndpointCheck({ dialer, upstreams }: EndpointCheckDeps): CheckEndpoint {
+  const limiter = new RateLimiterMemory({ points: CHECKS_A_MINUTE, duration: 60 });
+  return async (userId, provider, endpoint) => {
+    if (endpoint === null) {
+      if (needsEndpoint(provider, upstreams)) throw invalidEndpoint(`${provider.name} needs an endpoint.`);
+      return null;
+    }
+    if (!provider.requiresEndpoint)
+      throw invalidEndpoint(`${provider.name} has an address of its own; leave endpoint out.`);
+    await limiter.consume(userId).catch((reason: unknown) => {
+      if (!(reason instanceof RateLimiterRes)) throw reason;
+      const seconds = Math.ceil(reason.msBeforeNext / 1000);
+      throw rateLimited(`At most ${CHECKS_A_MINUTE} endpoints a minute are looked up.`, seconds);
+    });
+    const url = await dialer.checkEndpoint(endpoint);
+    return url.href.replace(/\/+$/, '');
+  };
+}
+
+function invalidEndpoint(message: string): AppError {
+  return new AppError('validation_failed', message, { errors: [{ path: 'endpoint', message }] });
+}

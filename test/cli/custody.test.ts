@@ -1,0 +1,238 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { printable } from '../../src/cli/custody.ts';
+import type { Custody } from '../../src/custody.ts';
+import type { Owner } from '../../src/keys/record.ts';
+import { checkVaultPlace } from '../../src/keys/vault-place.ts';
+import { checkCanary } from '../../src/keys/custody/canary.ts';
+import { createKeyring } from '../../src/lib/keyring.ts';
+import { createDatabase as openDatabase } from '../../src/lib/database.ts';
+import { createLog } from '../../src/lib/log.ts';
+import {
+  createPerson,
+  createRealms,
+  editRecord,
+  emptyRealm,
+  environmentOf,
+  newOwner,
+  openCustody,
+  poolOf,
+  storeKey,
+  type Realms,
+  type Setting,
+} from '../keys/custody/rig.ts';
+import { randomKey } from '../keys/instance.ts';
+import { fernetKey } from '../support/app.ts';
+import { adminClient, createDatabase } from '../support/stack.ts';
+
+const MAIN = path.resolve(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts');
+
+let realms: Realms;
+let cwd: string;
+let setting: Setting;
+let custody: Custody;
+/** Keys in the clear and tokens, of which no command may print any. */
+const secrets: string[] = [];
+
+beforeAll(async () => {
+  realms = await createRealms(2);
+}, 120_000);
+afterAll(() => realms.drop(), 60_000);
+
+beforeEach(async () => {
+  await Promise.all([realms.people, ...realms.vaults].map(emptyRealm));
+  const [databaseUrl, vaultRealm = ''] = [(await createDatabase()).appUrl, realms.vaults[0]];
+  setting = { databaseUrl, realms, vaultRealm, encryptionKeys: [fernetKey()] };
+  custody = openCustody(setting);
+  await checkVaultPlace(custody.database, custody.place);
+  await checkCanary(custody.database, custody.keyring);
+  cwd = mkdtempSync(path.join(tmpdir(), 'ops-custody-'));
+  secrets.splice(0);
+}, 60_000);
+afterEach(async () => {
+  await custody.close();
+  rmSync(cwd, { recursive: true });
+});
+
+async function store(owner: Owner, ownerName?: string): Promise<void> {
+  const { key } = await storeKey(custody, owner, ownerName === undefined ? {} : { ownerName });
+  secrets.push(key, ...(await poolOf(custody, owner)).keys.map(({ token }) => token));
+}
+
+/** Runs a command to its end, as an operator does. */
+async function ops(args: string[], change: Partial<Setting> = {}) {
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    cwd,
+    env: environmentOf({ ...setting, ...change }),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const text = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr'] as const)
+    child[name].setEncoding('utf8').on('data', (part: string) => {
+      text[name] += part;
+    });
+  const [code] = (await once(child, 'close')) as [number | null];
+  for (const secret of [...secrets, ...setting.encryptionKeys, realms.secret])
+    expect(text.stdout + text.stderr).not.toContain(secret);
+  return { code, ...text };
+}
+
+describe('ops keys check', () => {
+  it('counts, in words and as JSON, and says with its exit code that all is well', async () => {
+    await store(newOwner());
+    const words = await ops(['keys', 'check']);
+    expect(words).toMatchObject({ code: 0, stderr: '' });
+    expect(words.stdout).toContain('1 vault record, 1 key\n');
+    expect(words.stdout).toContain('key 1 of ENCRYPTION_KEY, which seals: 1\n');
+    const json = await ops(['keys', 'check', '--json']);
+    expect(JSON.parse(json.stdout)).toEqual({
+      ...{ records: 1, records_without_owner: 0, keys: 1, by_ring_key: [1], undecryptable: 0, misplaced: 0 },
+      ...{ not_keys: 0, duplicated_ids: 0, canary_ring_key: 1 },
+    });
+  });
+
+  it('ends with 1 when a key is undecryptable, or misplaced', async () => {
+    const [one, two] = [newOwner(), newOwner()];
+    await store(one);
+    await store(two);
+    const other = await ops(['keys', 'check', '--json'], { encryptionKeys: [fernetKey()] });
+    expect(other.code).toBe(1);
+    expect(JSON.parse(other.stdout)).toMatchObject({ undecryptable: 2, canary_ring_key: null });
+    const moved = (await poolOf(custody, one)).keys.map(({ value }) => value);
+    await editRecord(custody, two, { byok_openai: moved });
+    const misplaced = await ops(['keys', 'check', '--json']);
+    expect(misplaced.code).toBe(1);
+    expect(JSON.parse(misplaced.stdout)).toMatchObject({ keys: 2, misplaced: 1, undecryptable: 0 });
+  });
+});
+
+describe('ops keys rotate', () => {
+  it('says what it has done, and after it the new key suffices', async () => {
+    await store(newOwner());
+    const newKey = fernetKey();
+    const refused = await ops(['keys', 'rotate'], { encryptionKeys: [newKey] });
+    expect(refused.code).toBe(1);
+    expect(refused.stderr).toContain('ENCRYPTION_KEY does not fit the stored keys');
+    expect(refused.stderr).not.toContain('    at ');
+    const done = await ops(['keys', 'rotate'], { encryptionKeys: [newKey, ...setting.encryptionKeys] });
+    expect(done.code).toBe(0);
+    expect(done.stdout).toContain('1 key sealed anew under the first key');
+    expect(done.stdout).toContain('The older keys can be taken out of ENCRYPTION_KEY.');
+    expect((await ops(['keys', 'check'], { encryptionKeys: [newKey] })).code).toBe(0);
+  });
+
+  it('ends with 1, names the key and says what to do, when an older key is still needed', async () => {
+    const [one, two] = [newOwner(), newOwner()];
+    await store(one);
+    await store(two);
+    const [stolen] = (await poolOf(custody, one)).keys;
+    await editRecord(custody, two, { byok_openai: [stolen?.value ?? ''] });
+    const encryptionKeys = [fernetKey(), ...setting.encryptionKeys];
+    const left = await ops(['keys', 'rotate'], { encryptionKeys });
+    expect(left.code).toBe(1);
+    expect(left.stdout).toContain(`left as it is: ${two}, openai/${stolen?.id} (misplaced)`);
+    expect(left.stdout).toContain('--accept-loss');
+    expect((await ops(['keys', 'rotate', '--accept-loss'], { encryptionKeys })).code).toBe(0);
+  });
+});
+
+describe('ops keys import-legacy', () => {
+  it('imports, names what it could not by person and provider, and ends with 1 then', async () => {
+    const legacy = createKeyring(setting.encryptionKeys);
+    const key = randomKey();
+    secrets.push(key);
+    const { id, owner } = await createPerson(realms, {
+      byok_openai_key: [legacy.seal(key)],
+      byok_openrouter_key: [legacy.seal(key)],
+    });
+    const rehearsal = await ops(['keys', 'import-legacy', '--dry-run']);
+    expect(rehearsal.stdout).toContain('1 key would be imported');
+    const done = await ops(['keys', 'import-legacy']);
+    expect(done.code).toBe(1);
+    expect(done.stdout).toContain('1 key imported');
+    expect(done.stdout).toContain(`${id}, openrouter: it is no key of this provider`);
+    expect((await poolOf(custody, owner)).keys).toHaveLength(1);
+  });
+
+  it('says where to look when it finds nothing at all', async () => {
+    const done = await ops(['keys', 'import-legacy']);
+    expect(done).toMatchObject({ code: 0 });
+    expect(done.stdout).toContain('Unmanaged Attributes');
+  });
+});
+
+describe('ops vault purge', () => {
+  it('lists first, and deletes with --yes', async () => {
+    const [gone, ...others] = [
+      await createPerson(realms),
+      await createPerson(realms),
+      await createPerson(realms),
+    ];
+    for (const person of [gone, ...others]) await store(person.owner, person.username);
+    await (await adminClient(realms.people)).users.del({ id: gone.id });
+    const list = await ops(['vault', 'purge']);
+    expect(list.code).toBe(0);
+    expect(list.stdout).toContain(`${gone.owner}  ${gone.username}  1 key\n`);
+    expect(list.stdout).toContain('Nothing was deleted. To delete these records: --yes');
+    expect((await ops(['vault', 'purge', '--yes'])).stdout).toContain('1 record deleted.');
+    expect((await ops(['vault', 'purge'])).stdout).toContain('0 of 2 records belong');
+  });
+
+  it('ends with 1 when it refuses, since most owners are missing', async () => {
+    await store(newOwner());
+    const refused = await ops(['vault', 'purge', '--yes']);
+    expect(refused.code).toBe(1);
+    expect(refused.stdout).toContain('--even-most');
+  });
+});
+
+describe('ops vault move', () => {
+  it('moves to the configured realm with the old client’s secret from a file', async () => {
+    const owner = newOwner();
+    await store(owner);
+    const secretFile = path.join(cwd, 'secret');
+    writeFileSync(secretFile, `${realms.secret}\n`);
+    const change = { vaultRealm: realms.vaults[1] ?? '' };
+    const args = ['vault', 'move', '--from-secret-file', secretFile];
+    const rehearsal = await ops([...args, '--dry-run'], change);
+    expect(rehearsal).toMatchObject({ code: 0 });
+    expect(rehearsal.stdout).toContain('1 record would be copied');
+    const unmoved = await ops(['keys', 'check'], change);
+    expect(unmoved.code).toBe(1);
+    expect(unmoved.stderr).toContain('or move the records there: npm run ops -- vault move');
+    const done = await ops(args, change);
+    expect(done).toMatchObject({ code: 0 });
+    expect(done.stdout).toContain('1 record copied, 0 without keys left behind');
+    expect(done.stdout).toContain('The new place counts from now on.\n1 old record removed');
+    expect((await ops(['keys', 'check'], change)).stdout).toContain('1 vault record, 1 key');
+  }, 60_000);
+
+  it('ends with 1 and in words when the app runs, or the file is not there', async () => {
+    await store(newOwner());
+    const app = openDatabase({
+      ...{ url: setting.databaseUrl, max: 1, applicationName: 'ops-center', log: createLog('silent') },
+    });
+    await app.run('SELECT 1');
+    const secretFile = path.join(cwd, 'secret');
+    const change = { vaultRealm: realms.vaults[1] ?? '' };
+    const args = ['vault', 'move', '--from-secret-file', secretFile];
+    expect(await ops(args, change)).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('cannot be read'),
+    });
+    writeFileSync(secretFile, realms.secret);
+    expect(await ops(args, change)).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('The app is running'),
+    });
+    await app.close();
+  });
+});
+
+it('text from elsewhere cannot steer the terminal', () => {
+  expect(printable('ann\u001b[2J\u202Eb\nc é 名')).toBe('ann�[2J�b�c é 名');
+});

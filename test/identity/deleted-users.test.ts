@@ -1,0 +1,103 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { randomBytes } from 'node:crypto';
+import { createDeletedUsers } from '../../src/identity/keycloak-events.ts';
+import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
+import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
+import { createLog } from '../../src/lib/log.ts';
+import { adminClient, createDatabase, createUser, stack } from '../support/stack.ts';
+
+let database: Database;
+/** In the order in which they were told. Other tests delete users in this realm too. */
+const told: string[] = [];
+/** Of whom the next telling fails. */
+let failingId: string | undefined;
+let poll: () => Promise<void>;
+
+beforeAll(async () => {
+  const { appUrl } = await createDatabase();
+  database = openDatabase({ url: appUrl, max: 2, applicationName: 'test', log: createLog('silent') });
+  const { url, realm, serviceClient } = stack.keycloak;
+  const { id: clientId, secret: clientSecret } = serviceClient;
+  poll = createDeletedUsers({
+    keycloakAdmin: createKeycloakAdmin({ baseUrl: url, realm, clientId, clientSecret }),
+    database,
+    onUserDeleted(userId) {
+      told.push(userId);
+      if (userId !== failingId) return Promise.resolve();
+      failingId = undefined;
+      return Promise.reject(new Error('the vault is away'));
+    },
+  });
+  await poll();
+});
+afterAll(async () => {
+  await database.close();
+});
+
+const timesTold = (id: string) => told.filter((each) => each === id).length;
+
+describe('a user whom an administrator has deleted', () => {
+  it('is told once', async () => {
+    const user = await createUser();
+    await (await adminClient()).users.del({ id: user.id });
+    await poll();
+    await poll();
+    expect(timesTold(user.id)).toBe(1);
+  });
+
+  it('is told again when obeying failed', async () => {
+    const user = await createUser();
+    await (await adminClient()).users.del({ id: user.id });
+    failingId = user.id;
+    await expect(poll()).rejects.toThrow('the vault is away');
+    await poll();
+    await poll();
+    expect(timesTold(user.id)).toBe(2);
+  });
+});
+
+describe('a user who is not told', () => {
+  it('was disabled', async () => {
+    const user = await createUser();
+    await (await adminClient()).users.update({ id: user.id }, { enabled: false });
+    await poll();
+    expect(timesTold(user.id)).toBe(0);
+  });
+
+  it('lost something that was deleted', async () => {
+    const user = await createUser();
+    const admin = await adminClient();
+    const group = await admin.groups.create({ name: `group-${randomBytes(6).toString('hex')}` });
+    await admin.users.addToGroup({ id: user.id, groupId: group.id });
+    await admin.users.delFromGroup({ id: user.id, groupId: group.id });
+    await admin.groups.del({ id: group.id });
+    await poll();
+    expect(timesTold(user.id)).toBe(0);
+  });
+
+  it('was deleted and imported again under the same id', async () => {
+    const user = await createUser();
+    const admin = await adminClient();
+    await admin.users.del({ id: user.id });
+    await admin.realms.partialImport({
+      realm: stack.keycloak.realm,
+      rep: {
+        ifResourceExists: 'FAIL',
+        users: [
+          {
+            id: user.id,
+            username: user.username,
+            email: user.email,
+            firstName: 'Test',
+            lastName: 'User',
+            enabled: true,
+            attributes: { subscription_tier: ['free'] },
+          },
+        ],
+      } as never,
+    });
+    expect((await admin.users.findOne({ id: user.id }))?.id).toBe(user.id);
+    await poll();
+    expect(timesTold(user.id)).toBe(0);
+  });
+});

@@ -1,0 +1,492 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { z } from 'zod';
+import type { Principal } from '../../src/http/principal.ts';
+import { isAppError, type AppError } from '../../src/lib/errors.ts';
+import { ownerOf, type PoolKey } from '../../src/keys/service.ts';
+import { startUpstream, answer, type Upstream } from '../support/upstream.ts';
+import { adminClient, createDatabase, stack } from '../support/stack.ts';
+import { createInstance, principalOf, randomEncryptionKey, randomKey, type Instance } from './instance.ts';
+
+let instance: Instance;
+let upstream: Upstream;
+/** Another process with another encryption key: what the first one stored does not open here. */
+let stranger: Instance;
+
+beforeAll(async () => {
+  upstream = await startUpstream();
+  const { appUrl } = await createDatabase();
+  const options = {
+    databaseUrl: appUrl,
+    keycloakUrl: stack.keycloak.url,
+    realm: stack.keycloak.vaultRealm,
+    client: stack.keycloak.vaultClient,
+    upstreams: { openai: upstream.url },
+  };
+  instance = createInstance({ ...options, encryptionKeys: [randomEncryptionKey()] });
+  stranger = createInstance({ ...options, encryptionKeys: [randomEncryptionKey()] });
+});
+
+afterAll(async () => {
+  await Promise.all([instance.close(), stranger.close(), upstream.stop()]);
+});
+
+const FUTURE = '2090-01-31T00:00:00.000Z';
+const ENDPOINT = 'https://llm.example.test/v1';
+const OTHER_ENDPOINT = 'https://other.example.test/v1';
+
+async function errorOf(work: Promise<unknown>): Promise<AppError> {
+  const error: unknown = await work.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (isAppError(error)) return error;
+  throw new Error('expected an AppError', { cause: error });
+}
+
+async function addKey(
+  principal: Principal,
+  body: Partial<Parameters<Instance['keys']['add']>[1]> = {},
+  of = instance,
+) {
+  const { key } = await of.keys.add(principal, { provider: 'openai', key: randomKey(), ...body }, 'r');
+  return key;
+}
+
+async function poolOf(principal: Principal, provider = 'openai'): Promise<readonly PoolKey[]> {
+  return (await instance.keys.readPools(ownerOf(principal.user.id))).get(provider) ?? [];
+}
+
+async function secretOf(principal: Principal, id: string, provider = 'openai') {
+  return (await poolOf(principal, provider)).find((key) => key.id === id)?.open();
+}
+
+async function actionsOf({ user }: Principal): Promise<string[]> {
+  const rows = await instance.database.withOwner(ownerOf(user.id), (sql) =>
+    sql.rows(z.object({ action: z.string() }), 'SELECT action FROM audit_events ORDER BY id'),
+  );
+  return rows.map(({ action }) => action);
+}
+
+/** Edits each stored value as an administrator could in the console. */
+async function editValue(userId: string, provider: string, edit: (value: Record<string, unknown>) => void) {
+  await editValues(userId, provider, (values) =>
+    values.map((text) => {
+      const value = JSON.parse(text) as Record<string, unknown>;
+      edit(value);
+      return JSON.stringify(value);
+    }),
+  );
+}
+
+async function editValues(userId: string, provider: string, edit: (values: string[]) => string[]) {
+  const admin = await adminClient(stack.keycloak.vaultRealm);
+  const [found] = await admin.users.find({ username: `user.${userId}`, exact: true });
+  const record = await admin.users.findOne({ id: String(found?.id) });
+  const attributes = record?.attributes as Record<string, string[]>;
+  const values = edit(attributes[`byok_${provider}`] ?? []);
+  await admin.users.update(
+    { id: String(found?.id) },
+    { ...record, attributes: { ...attributes, [`byok_${provider}`]: values } },
+  );
+}
+
+describe('replacing a key in place', () => {
+  it('keeps id, position, creation date, label, switch and expiry, and stores the new key', async () => {
+    const principal = principalOf();
+    const first = await addKey(principal, { label: 'Work', expires_at: FUTURE });
+    const second = await addKey(principal);
+    await instance.keys.update(principal, { provider: 'openai', keyId: first.id }, { enabled: false }, 'r');
+    const secret = randomKey();
+    const replaced = await addKey(principal, { key: secret, key_id: first.id });
+    expect(replaced).toMatchObject({
+      id: first.id,
+      added_date: first.added_date,
+      label: 'Work',
+      expires_at: FUTURE,
+      enabled: false,
+      key_preview: `sk-…${secret.slice(-4)}`,
+    });
+    expect((await instance.keys.listKeys(principal.user)).map(({ id }) => id)).toEqual([first.id, second.id]);
+    expect(await secretOf(principal, first.id)).toEqual({ secret, endpoint: null });
+    expect(await actionsOf(principal)).toEqual(['key.added', 'key.added', 'key.updated', 'key.replaced']);
+  });
+
+  it('clears a label that is empty and an expiry that is null', async () => {
+    const principal = principalOf();
+    const { id } = await addKey(principal, { label: 'Work', expires_at: FUTURE });
+    const replaced = await addKey(principal, { key_id: id, label: null, expires_at: null });
+    expect(replaced).toMatchObject({ label: null, expires_at: null });
+  });
+
+  it('forgets what was known of the old key', async () => {
+    const principal = principalOf();
+    const { id } = await addKey(principal);
+    await instance.keys.recordRefusal(ownerOf(principal.user.id), 'openai', id);
+    expect((await poolOf(principal))[0]?.setAsideUntil).not.toBeNull();
+    const replaced = await addKey(principal, { key_id: id });
+    expect(replaced.test_status).toBe('untested');
+    expect((await poolOf(principal))[0]?.setAsideUntil).toBeNull();
+  });
+
+  it('is possible in a full pool', async () => {
+    const principal = principalOf();
+    const keys = [];
+    for (let count = 0; count < 10; count += 1) keys.push(await addKey(principal));
+    expect((await errorOf(addKey(principal))).code).toBe('pool_full');
+    const replaced = await addKey(principal, { key_id: String(keys[3]?.id) });
+    expect(replaced.id).toBe(keys[3]?.id);
+    expect(await instance.keys.listKeys(principal.user)).toHaveLength(10);
+  });
+
+  it('is possible in a pool that was overfilled by hand', async () => {
+    const principal = principalOf();
+    const keys = [];
+    for (let count = 0; count < 10; count += 1) keys.push(await addKey(principal));
+    await editValues(principal.user.id, 'openai', (values) => [
+      ...values,
+      JSON.stringify({ ...(JSON.parse(String(values[0])) as object), id: 'byHand123456' }),
+    ]);
+    expect(await instance.keys.listKeys(principal.user)).toHaveLength(11);
+    const secret = randomKey();
+    await addKey(principal, { key: secret, key_id: String(keys[0]?.id) });
+    expect((await secretOf(principal, String(keys[0]?.id)))?.secret).toBe(secret);
+    expect((await errorOf(addKey(principal))).code).toBe('pool_full');
+  });
+
+  it('is a 404 for an id of another provider, of another person or of nobody', async () => {
+    const principal = principalOf();
+    const custom = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
+    const foreign = await addKey(principalOf());
+    for (const key_id of [custom.id, foreign.id, 'abcDEF123456']) {
+      expect((await errorOf(addKey(principal, { key_id }))).code).toBe('key_not_found');
+    }
+    expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
+  });
+
+  it('works for a key that does not decrypt any more', async () => {
+    const principal = principalOf();
+    const { id } = await addKey(principal, {}, stranger);
+    expect(await secretOf(principal, id)).toBeUndefined();
+    const secret = randomKey();
+    await addKey(principal, { key: secret, key_id: id });
+    expect(await secretOf(principal, id)).toEqual({ secret, endpoint: null });
+  });
+});
+
+describe('the endpoint of a stored key', () => {
+  it('stays when a new key comes without one', async () => {
+    const principal = principalOf();
+    const { id } = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
+    await addKey(principal, { provider: 'custom', key: 'new-secret-0123456789', key_id: id });
+    expect(await secretOf(principal, id, 'custom')).toEqual({
+      secret: 'new-secret-0123456789',
+      endpoint: ENDPOINT,
+    });
+  });
+
+  it('is not taken from what stands outside the token, where administrators can edit it', async () => {
+    const principal = principalOf();
+    const { id } = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
+    await editValue(
+      principal.user.id,
+      'custom',
+      (value) => (value['endpoint'] = 'https://thief.example.test/v1'),
+    );
+    const refused = await errorOf(addKey(principal, { provider: 'custom', key_id: id }));
+    expect(refused.code).toBe('key_undecryptable');
+    await addKey(principal, {
+      provider: 'custom',
+      key: 'new-secret-0123456789',
+      endpoint: ENDPOINT,
+      key_id: id,
+    });
+    expect(await secretOf(principal, id, 'custom')).toEqual({
+      secret: 'new-secret-0123456789',
+      endpoint: ENDPOINT,
+    });
+  });
+
+  it('cannot be changed without the key', async () => {
+    const principal = principalOf();
+    const { id } = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
+    const refused = await errorOf(
+      addKey(principal, { provider: 'custom', key: '', endpoint: OTHER_ENDPOINT, key_id: id }),
+    );
+    expect(refused).toMatchObject({ code: 'validation_failed', errors: [{ path: 'key' }] });
+    expect((await secretOf(principal, id, 'custom'))?.endpoint).toBe(ENDPOINT);
+  });
+
+  it('can be changed where there is no key that could go astray', async () => {
+    const principal = principalOf();
+    const { id } = await addKey(principal, { provider: 'custom', key: '', endpoint: ENDPOINT });
+    await addKey(principal, { provider: 'custom', key: '', endpoint: OTHER_ENDPOINT, key_id: id });
+    expect(await secretOf(principal, id, 'custom')).toEqual({ secret: '', endpoint: OTHER_ENDPOINT });
+  });
+
+  it('is no reason to lose the key: an empty key in a replacement keeps the stored one', async () => {
+    const principal = principalOf();
+    const key = randomKey();
+    const { id } = await addKey(principal, { provider: 'custom', key, endpoint: ENDPOINT });
+    const kept = await addKey(principal, { provider: 'custom', key: '', key_id: id, label: 'Named' });
+    expect(kept.label).toBe('Named');
+    expect(await secretOf(principal, id, 'custom')).toEqual({ secret: key, endpoint: ENDPOINT });
+  });
+});
+
+describe('a key that is stored already', () => {
+  it('is refused and names the label under which it lies', async () => {
+    const principal = principalOf();
+    const key = randomKey();
+    await addKey(principal, { key, label: 'Work' });
+    const refused = await errorOf(addKey(principal, { key, label: 'Again' }));
+    expect(refused).toMatchObject({ code: 'duplicate_key', status: 409, extra: { existing_label: 'Work' } });
+    expect(JSON.stringify(refused)).not.toContain(key);
+    expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
+  });
+
+  it('is refused in the place of another key, and accepted in its own', async () => {
+    const principal = principalOf();
+    const [one, two] = [randomKey(), randomKey()];
+    const first = await addKey(principal, { key: one });
+    const second = await addKey(principal, { key: two });
+    expect(await errorOf(addKey(principal, { key: one, key_id: second.id }))).toMatchObject({
+      code: 'duplicate_key',
+      extra: { existing_label: null },
+    });
+    expect((await addKey(principal, { key: one, key_id: first.id, label: 'Same' })).label).toBe('Same');
+  });
+
+  it('is another key at another endpoint, and may be had by another person', async () => {
+    const principal = principalOf();
+    const key = randomKey();
+    await addKey(principal, { provider: 'custom', key, endpoint: ENDPOINT });
+    await addKey(principal, { provider: 'custom', key, endpoint: OTHER_ENDPOINT });
+    await addKey(principalOf(), { provider: 'custom', key, endpoint: ENDPOINT });
+    expect(await instance.keys.listKeys(principal.user)).toHaveLength(2);
+  });
+
+  it('is noticed by whoever comes second of two that race', async () => {
+    const principal = principalOf();
+    const key = randomKey();
+    const outcomes = await Promise.allSettled([addKey(principal, { key }), addKey(principal, { key })]);
+    expect(outcomes.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+    expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
+  });
+});
+
+describe('changing a key', () => {
+  const target = (keyId: string) => ({ provider: 'openai', keyId });
+
+  it('names, pauses and resumes it without touching the key or its date', async () => {
+    const principal = principalOf();
+    const key = randomKey();
+    const { id, updated_date } = await addKey(principal, { key });
+    const paused = await instance.keys.update(principal, target(id), { label: 'Work', enabled: false }, 'r');
+    expect(paused).toMatchObject({ id, label: 'Work', enabled: false, updated_date });
+    expect((await poolOf(principal))[0]).toMatchObject({ enabled: false });
+    const resumed = await instance.keys.update(principal, target(id), { enabled: true }, 'r');
+    expect(resumed).toMatchObject({ label: 'Work', enabled: true });
+    expect(await secretOf(principal, id)).toEqual({ secret: key, endpoint: null });
+  });
+
+  it('sets an expiry that is sealed with the key, and lifts it', async () => {
+    const principal = principalOf();
+    const key = randomKey();
+    const { id } = await addKey(principal, { key });
+    const limited = await instance.keys.update(principal, target(id), { expires_at: FUTURE }, 'r');
+    expect(limited.expires_at).toBe(FUTURE);
+    expect(await secretOf(principal, id)).toEqual({ secret: key, endpoint: null });
+    await editValue(principal.user.id, 'openai', (value) => (value['expires_at'] = '2099-01-01T00:00:00Z'));
+    expect(await secretOf(principal, id)).toBeUndefined();
+    await editValue(principal.user.id, 'openai', (value) => (value['expires_at'] = FUTURE));
+    const lifted = await instance.keys.update(principal, target(id), { expires_at: null }, 'r');
+    expect(lifted.expires_at).toBeNull();
+    expect(await secretOf(principal, id)).toEqual({ secret: key, endpoint: null });
+  });
+
+  it('has it tried again at once when it had been set aside', async () => {
+    const principal = principalOf();
+    const { id } = await addKey(principal);
+    await instance.keys.recordRefusal(ownerOf(principal.user.id), 'openai', id);
+    await instance.keys.update(principal, target(id), { label: 'Mended' }, 'r');
+    expect((await poolOf(principal))[0]?.setAsideUntil).toBeNull();
+  });
+
+  it('is a 404 for a key that is not there, another provider’s or another person’s', async () => {
+    const principal = principalOf();
+    const custom = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
+    const foreign = await addKey(principalOf());
+    for (const id of [custom.id, foreign.id, 'abcDEF123456']) {
+      const refused = await errorOf(instance.keys.update(principal, target(id), { enabled: false }, 'r'));
+      expect(refused.code).toBe('key_not_found');
+    }
+  });
+
+  it('refuses a new expiry for a key that does not decrypt, but lets it be paused', async () => {
+    const principal = principalOf();
+    const { id } = await addKey(principal, {}, stranger);
+    const refused = await errorOf(instance.keys.update(principal, target(id), { expires_at: FUTURE }, 'r'));
+    expect(refused.code).toBe('key_undecryptable');
+    expect(await instance.keys.update(principal, target(id), { enabled: false }, 'r')).toMatchObject({
+      enabled: false,
+    });
+  });
+});
+
+describe('adding a key that is to be tested first', () => {
+  it('stores it with the result when it works', async () => {
+    const principal = principalOf();
+    const key = randomKey();
+    upstream.answerKey(key, answer.models(['gpt-4o']));
+    const stored = await addKey(principal, { key, validate: true });
+    expect(stored.test_status).toBe('valid');
+    expect(stored.last_tested).not.toBeNull();
+  });
+
+  it('stores nothing when it does not, and says what the test found', async () => {
+    const principal = principalOf();
+    const key = randomKey();
+    upstream.answerKey(key, answer.error(401));
+    const refused = await errorOf(addKey(principal, { key, validate: true }));
+    expect(refused).toMatchObject({
+      code: 'key_test_failed',
+      status: 422,
+      extra: {
+        test: { provider: 'openai', status: 'invalid', details: { http_status: 401, billed: false } },
+      },
+    });
+    expect(JSON.stringify(refused)).not.toContain(key);
+    expect(await instance.keys.listKeys(principal.user)).toEqual([]);
+    expect(await actionsOf(principal)).toEqual([]);
+  });
+
+  it('keeps the old key when the one that is to replace it does not work', async () => {
+    const principal = principalOf();
+    const [good, bad] = [randomKey(), randomKey()];
+    const { id } = await addKey(principal, { key: good });
+    upstream.answerKey(bad, answer.error(401));
+    await errorOf(addKey(principal, { key: bad, key_id: id, validate: true }));
+    expect((await secretOf(principal, id))?.secret).toBe(good);
+  });
+
+  it('calls nobody when the key could not be stored anyway', async () => {
+    const principal = principalOf();
+    const key = randomKey();
+    await addKey(principal, { key });
+    const before = upstream.requests.length;
+    expect((await errorOf(addKey(principal, { key, validate: true }))).code).toBe('duplicate_key');
+    expect((await errorOf(addKey(principal, { key_id: 'abcDEF123456', validate: true }))).code).toBe(
+      'key_not_found',
+    );
+    expect(upstream.requests).toHaveLength(before);
+  });
+});
+
+describe('testing stored keys', () => {
+  it('tests one, stores what was found, and audits it before', async () => {
+    const principal = principalOf();
+    const key = randomKey();
+    const { id } = await addKey(principal, { key });
+    upstream.answerKey(key, answer.models(['gpt-4o']));
+    const tested = await instance.keys.test(principal, 'openai', id, 'r');
+    expect(tested).toMatchObject({
+      provider: 'openai',
+      key_id: id,
+      status: 'valid',
+      results: [{ key_id: id }],
+    });
+    const [listed] = await instance.keys.listKeys(principal.user);
+    expect(listed).toMatchObject({ test_status: 'valid' });
+    expect(listed?.last_tested).not.toBeNull();
+    expect(await actionsOf(principal)).toEqual(['key.added', 'key.tested']);
+    expect(instance.logged()).toContain('"event":"key_tested"');
+  });
+
+  it('tests all of a provider and answers the worst on top', async () => {
+    const principal = principalOf();
+    const [good, bad] = [randomKey(), randomKey()];
+    const first = await addKey(principal, { key: good });
+    const second = await addKey(principal, { key: bad });
+    upstream.answerKey(good, answer.models(['gpt-4o']));
+    upstream.answerKey(bad, answer.error(401));
+    const tested = await instance.keys.test(principal, 'openai', undefined, 'r');
+    expect(tested).toMatchObject({ key_id: second.id, status: 'invalid' });
+    expect(tested.results.map(({ key_id, status }) => [key_id, status])).toEqual([
+      [first.id, 'valid'],
+      [second.id, 'invalid'],
+    ]);
+  });
+
+  it('sets a refused key aside and takes a good one back', async () => {
+    const principal = principalOf();
+    const key = randomKey();
+    const { id } = await addKey(principal, { key });
+    upstream.answerKey(key, answer.error(401), answer.models(['gpt-4o']));
+    await instance.keys.test(principal, 'openai', id, 'r');
+    expect((await poolOf(principal))[0]?.setAsideUntil).not.toBeNull();
+    await instance.keys.test(principal, 'openai', id, 'r');
+    expect((await poolOf(principal))[0]?.setAsideUntil).toBeNull();
+  });
+
+  it('says nothing of a key that was replaced while it was tested', async () => {
+    const principal = principalOf();
+    const key = randomKey();
+    const { id } = await addKey(principal, { key });
+    const gate = Promise.withResolvers<undefined>();
+    upstream.answerKey(key, async (exchange) => {
+      await gate.promise;
+      await answer.error(401)(exchange);
+    });
+    const asked = upstream.requests.length + 1;
+    const testing = instance.keys.test(principal, 'openai', id, 'r');
+    await upstream.received(asked);
+    await addKey(principal, { key_id: id });
+    gate.resolve(undefined);
+    expect((await testing).status).toBe('invalid');
+    const [listed] = await instance.keys.listKeys(principal.user);
+    expect(listed).toMatchObject({ test_status: 'untested', last_tested: null });
+  });
+
+  it('finds a key that does not decrypt without calling anybody', async () => {
+    const principal = principalOf();
+    const { id } = await addKey(principal, {}, stranger);
+    const before = upstream.requests.length;
+    expect(await instance.keys.test(principal, 'openai', id, 'r')).toMatchObject({
+      status: 'undecryptable',
+      details: { latency_ms: null, http_status: null },
+    });
+    expect(upstream.requests).toHaveLength(before);
+  });
+
+  it('is a 404 without keys and for ids of others', async () => {
+    const principal = principalOf();
+    const foreign = await addKey(principalOf());
+    expect((await errorOf(instance.keys.test(principal, 'openai', undefined, 'r'))).code).toBe(
+      'key_not_found',
+    );
+    expect((await errorOf(instance.keys.test(principal, 'openai', foreign.id, 'r'))).code).toBe(
+      'key_not_found',
+    );
+    expect((await errorOf(instance.keys.test(principal, 'nobody', undefined, 'r'))).code).toBe(
+      'unknown_provider',
+    );
+  });
+});
+
+describe('endpoints', () => {
+  it('are looked up at most 30 times a minute for one person', async () => {
+    const principal = principalOf();
+    for (let count = 0; count < 30; count += 1) {
+      await errorOf(addKey(principal, { provider: 'custom', key: 'not fit', endpoint: ENDPOINT }));
+    }
+    await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
+    const lookups = Array.from({ length: 30 }, (_, count) =>
+      errorOf(
+        addKey(principal, { provider: 'custom', key_id: 'abcDEF123456', endpoint: `${ENDPOINT}/${count}` }),
+      ),
+    );
+    const codes = (await Promise.all(lookups)).map(({ code }) => code);
+    expect(codes.filter((code) => code === 'key_not_found')).toHaveLength(29);
+    expect(codes.filter((code) => code === 'rate_limited')).toHaveLength(1);
+  });
+});

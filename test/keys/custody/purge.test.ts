@@ -1,0 +1,241 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { z } from 'zod';
+import type { Custody } from '../../../src/custody.ts';
+import { purgeVault, type PurgeOptions } from '../../../src/keys/custody/purge.ts';
+import { createOwnerRemoval } from '../../../src/keys/custody/removal.ts';
+import { markKey } from '../../../src/keys/facts-store.ts';
+import { readOwner } from '../../../src/keys/owners-store.ts';
+import type { Owner } from '../../../src/keys/record.ts';
+import { fernetKey } from '../../support/app.ts';
+import { adminClient, createDatabase, stack } from '../../support/stack.ts';
+import { createRelay } from '../keycloak-relay.ts';
+import {
+  auditOf,
+  createPerson,
+  createRealms,
+  editRecord,
+  emptyRealm,
+  newOwner,
+  openCustody,
+  poolOf,
+  storeKey,
+  type Realms,
+  type Setting,
+} from './rig.ts';
+
+let realms: Realms;
+let setting: Setting;
+let custody: Custody;
+
+beforeAll(async () => {
+  realms = await createRealms(1);
+}, 120_000);
+afterAll(() => realms.drop(), 60_000);
+
+beforeEach(async () => {
+  const vaultRealm = realms.vaults[0] ?? '';
+  await Promise.all([realms.people, vaultRealm].map(emptyRealm));
+  setting = {
+    databaseUrl: (await createDatabase()).appUrl,
+    realms,
+    vaultRealm,
+    encryptionKeys: [fernetKey()],
+  };
+  custody = openCustody(setting);
+}, 60_000);
+afterEach(() => custody.close());
+
+const purge = (options: Partial<PurgeOptions> = {}, on = custody) =>
+  purgeVault(on, { yes: false, evenMost: false, ...options });
+
+/** Three people with keys, of whom the first is then deleted. */
+async function oneOfThreeGone(): Promise<{ gone: Owner; goneName: string; others: Owner[] }> {
+  const people = [await createPerson(realms), await createPerson(realms), await createPerson(realms)];
+  for (const { owner, username } of people) await storeKey(custody, owner, { ownerName: username });
+  const [first] = people;
+  if (first === undefined) throw new Error('nobody was created');
+  await storeKey(custody, first.owner, { provider: 'openrouter', ownerName: first.username });
+  await (await adminClient(realms.people)).users.del({ id: first.id });
+  return { gone: first.owner, goneName: first.username, others: people.slice(1).map(({ owner }) => owner) };
+}
+
+const stateOf = (owner: Owner) =>
+  custody.database.withOwner(owner, async (sql) => ({
+    ...(await readOwner(sql, owner)),
+    facts: (await sql.rows(z.object({}), 'SELECT FROM provider_key_facts')).length,
+  }));
+
+describe('purging the vault', () => {
+  it('lists the records of people who are no more, and deletes none of them unasked', async () => {
+    const { gone, goneName, others } = await oneOfThreeGone();
+    expect(await purge()).toEqual({
+      ...{ owners: 3, orphans: [{ owner: gone, ownerName: goneName, keys: 2 }], isRefused: false },
+      ...{ removed: [], kept: [], failed: [] },
+    });
+    for (const owner of [gone, ...others]) expect((await poolOf(custody, owner)).keys).toHaveLength(1);
+  });
+
+  it('deletes, when told to, their records and all that is known of their keys, and tells it in the trail', async () => {
+    const { gone, others } = await oneOfThreeGone();
+    const keyId = (await poolOf(custody, gone)).keys[0]?.id ?? '';
+    await custody.database.withOwner(gone, (sql) =>
+      markKey(sql, [gone, 'openai', keyId], 'valid', 'It works.'),
+    );
+    const before = await stateOf(gone);
+    expect(before).toMatchObject({ facts: 1, vaultId: expect.any(String) });
+    expect(await purge({ yes: true })).toMatchObject({ removed: [gone], kept: [], failed: [] });
+    expect(await custody.vault.findRecord(gone, before.vaultId)).toBeUndefined();
+    const after = await stateOf(gone);
+    expect(after).toMatchObject({ facts: 0, vaultId: null, isBeingWritten: false });
+    // Before and after: what others read meanwhile is old.
+    expect(after.generation).toBe(before.generation + 2);
+    expect((await auditOf(custody, gone)).at(-1)).toEqual({
+      actor: 'system:vault-purge',
+      action: 'vault.purged',
+    });
+    for (const owner of others) expect((await poolOf(custody, owner)).keys).toHaveLength(1);
+    expect(await purge()).toMatchObject({ owners: 2, orphans: [] });
+  });
+
+  it('leaves the records of people who are disabled', async () => {
+    const { id, owner } = await createPerson(realms);
+    await storeKey(custody, owner);
+    await (await adminClient(realms.people)).users.update({ id }, { enabled: false });
+    expect(await purge({ yes: true, evenMost: true })).toMatchObject({ owners: 1, orphans: [] });
+  });
+
+  it('refuses when most owners are missing, as in a realm that was mistyped, unless told even so', async () => {
+    const owners = [newOwner(), newOwner(), (await createPerson(realms)).owner];
+    for (const owner of owners) await storeKey(custody, owner);
+    expect(await purge({ yes: true })).toMatchObject({ owners: 3, isRefused: true, removed: [] });
+    for (const owner of owners) expect((await poolOf(custody, owner)).keys).toHaveLength(1);
+    const report = await purge({ yes: true, evenMost: true });
+    expect(report.removed.toSorted()).toEqual(owners.slice(0, 2).toSorted());
+    expect((await poolOf(custody, owners[2] ?? newOwner())).keys).toHaveLength(1);
+  });
+
+  it('asks again right before it deletes, and keeps who is there by then', async () => {
+    const { gone, goneName } = await oneOfThreeGone();
+    const relay = await createRelay(stack.keycloak.url);
+    let asked = 0;
+    relay.before(({ url }) => {
+      if (url?.includes(`/users/${gone.slice(5)}`) === true) asked += 1;
+      return 'pass';
+    });
+    const relayed = openCustody({ ...setting, keycloakUrl: relay.url });
+    relay.after(async (call) => {
+      if (asked === 1 && call.url?.includes(`/users/${gone.slice(5)}`) === true) {
+        const admin = await adminClient();
+        await admin.realms.partialImport({
+          realm: realms.people,
+          rep: {
+            ifResourceExists: 'FAIL',
+            users: [{ id: gone.slice(5), username: goneName, enabled: true }],
+          },
+        });
+      }
+      return 'pass' as const;
+    });
+    const report = await purge({ yes: true }, relayed);
+    await relayed.close();
+    await relay.close();
+    expect(report).toMatchObject({ orphans: [{ owner: gone }], removed: [], kept: [gone] });
+    expect(asked).toBe(2);
+    expect((await poolOf(custody, gone)).keys).toHaveLength(1);
+  });
+
+  it('stops when Keycloak does not say who is there, and deletes nothing', async () => {
+    const { gone } = await oneOfThreeGone();
+    const relay = await createRelay(stack.keycloak.url);
+    relay.before(({ url }) =>
+      url?.includes(`/${realms.people}/users/`) === true ? { answer: 403 } : 'pass',
+    );
+    const relayed = openCustody({ ...setting, keycloakUrl: relay.url });
+    await expect(purge({ yes: true, evenMost: true }, relayed)).rejects.toMatchObject({
+      code: 'keycloak_unavailable',
+    });
+    await relayed.close();
+    await relay.close();
+    expect((await poolOf(custody, gone)).keys).toHaveLength(1);
+  });
+
+  it('names what it could not delete, and the trail says that it is unconfirmed', async () => {
+    const { gone } = await oneOfThreeGone();
+    const relay = await createRelay(stack.keycloak.url);
+    relay.before(({ method }) => (method === 'DELETE' ? { answer: 403 } : 'pass'));
+    const relayed = openCustody({ ...setting, keycloakUrl: relay.url });
+    const report = await purge({ yes: true }, relayed);
+    await relayed.close();
+    await relay.close();
+    expect(report).toMatchObject({ removed: [], failed: [{ owner: gone, why: 'keycloak_unavailable' }] });
+    expect((await auditOf(custody, gone)).slice(-2).map(({ action }) => action)).toEqual([
+      'vault.purged',
+      'vault.purge_unconfirmed',
+    ]);
+    expect(await stateOf(gone)).toMatchObject({ vaultId: expect.any(String), isBeingWritten: false });
+    expect((await poolOf(custody, gone)).keys).toHaveLength(1);
+  });
+});
+
+describe('removing an owner', () => {
+  it('never deletes a record that names another owner', async () => {
+    const owner = newOwner();
+    await storeKey(custody, owner);
+    await editRecord(custody, owner, { owner: [newOwner()] });
+    const removal = createOwnerRemoval({ ...custody, recordIsUser: false });
+    await expect(removal.removeOwner(owner, 'r1', 'admin')).rejects.toMatchObject({
+      code: 'key_undecryptable',
+    });
+    const admin = await adminClient(setting.vaultRealm);
+    expect(await admin.users.find({ username: `user.${owner.slice(5)}`, exact: true })).toHaveLength(1);
+  });
+
+  it('forgets an owner who has no record, and says so', async () => {
+    const owner = newOwner();
+    await storeKey(custody, owner);
+    const { vaultId } = await stateOf(owner);
+    await (await adminClient(setting.vaultRealm)).users.del({ id: vaultId ?? '' });
+    const removal = createOwnerRemoval({ ...custody, recordIsUser: false });
+    expect(await removal.removeOwner(owner, 'r1', 'admin')).toBe('absent');
+    expect(await stateOf(owner)).toMatchObject({ vaultId: null, isBeingWritten: false });
+  });
+
+  it('waits for whoever is writing the same owner’s keys', async () => {
+    const owner = newOwner();
+    await storeKey(custody, owner);
+    const other = openCustody(setting);
+    const order: string[] = [];
+    const [held, release] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()];
+    const writing = other.lock.hold(owner, async () => {
+      held.resolve(undefined);
+      await release.promise;
+      order.push('writer');
+    });
+    await held.promise;
+    const removal = createOwnerRemoval({ ...custody, recordIsUser: false });
+    const removing = removal.removeOwner(owner, 'r1', 'admin', () => {
+      order.push('removal');
+      return Promise.resolve(true);
+    });
+    release.resolve(undefined);
+    expect(await removing).toBe('removed');
+    await writing;
+    await other.close();
+    expect(order).toEqual(['writer', 'removal']);
+  });
+
+  it('never deletes a person where people are their own records', async () => {
+    const own = openCustody({ ...setting, vaultRealm: realms.people });
+    const { id, owner } = await createPerson(realms);
+    await storeKey(own, owner);
+    const removal = createOwnerRemoval({ ...own, recordIsUser: true });
+    expect(await removal.removeOwner(owner, 'r1', 'admin')).toBe('kept');
+    expect((await poolOf(own, owner)).keys).toHaveLength(1);
+    const admin = await adminClient(realms.people);
+    await admin.users.del({ id });
+    expect(await removal.removeOwner(owner, 'r2', 'admin')).toBe('absent');
+    expect(await purge({ yes: true, evenMost: true }, own)).toMatchObject({ owners: 0, orphans: [] });
+    await own.close();
+    expect(await stateOf(owner)).toMatchObject({ vaultId: null });
+  });
+});

@@ -1,0 +1,256 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import type { KeyView } from '../../src/keys/schema.ts';
+import { PROVIDERS } from '../../src/providers/index.ts';
+import type { Provider } from '../../src/providers/provider.ts';
+import { startApp, type TestApp } from '../support/app.ts';
+import { openAiKey } from '../support/key.ts';
+import { createDatabase, createUser, stack } from '../support/stack.ts';
+import {
+  createInstance,
+  principalOf,
+  randomEncryptionKey,
+  randomKey,
+  type Instance,
+  type InstanceOptions,
+} from './instance.ts';
+import type { RaceAnswer, RaceCommand } from './race-process.ts';
+
+/** `RACE_RUNS=100 npm test -- test/keys/races` runs each race a hundred times. */
+const RUNS = Number(process.env['RACE_RUNS'] ?? 1);
+const RUN_LIMIT_MS = 120_000;
+
+describe('50 adds at once, to two processes, by one person', () => {
+  let apps: [TestApp, TestApp];
+
+  beforeAll(async () => {
+    const first = await startApp();
+    apps = [first, await startApp({ shared: first })];
+  });
+  afterAll(async () => {
+    await Promise.all(apps.map((app) => app.stop()));
+  });
+
+  it(
+    'keep ten keys and answer 409 to the other forty',
+    async () => {
+      for (let run = 1; run <= RUNS; run += 1) {
+        const user = await createUser({ tier: 'starter' });
+        // One after the other: Keycloak takes quick sign-ins of one person for an attack.
+        const sessions: string[] = [];
+        for (const app of apps) sessions.push(await app.signIn(user));
+        const adds = Array.from({ length: 50 }, async (_, at) => {
+          const [app, session] = [apps[at % 2], sessions[at % 2]];
+          const json = { provider: 'openai', key: openAiKey(), label: `key ${at}` };
+          const answer = await app?.call('/api/v1/byok/keys/add', {
+            method: 'POST',
+            session,
+            json,
+          } as object);
+          return { status: answer?.status, body: (await answer?.json()) as { code?: string; key?: KeyView } };
+        });
+        const answers = await Promise.all(adds);
+        const statuses = answers.map(({ status }) => status).sort();
+        expect([run, statuses]).toEqual([
+          run,
+          [...Array<number>(10).fill(201), ...Array<number>(40).fill(409)],
+        ]);
+        const added = answers.flatMap(({ body }) => (body.key === undefined ? [] : [body.key.id]));
+        for (const [at, app] of apps.entries()) {
+          const listed = await app.call('/api/v1/byok/keys', { session: sessions[at] } as object);
+          const ids = ((await listed.json()) as KeyView[]).map(({ id }) => id);
+          expect(ids.sort()).toEqual(added.toSorted());
+        }
+      }
+    },
+    RUNS * RUN_LIMIT_MS,
+  );
+});
+
+describe('200 writes at once by two processes, one of which is killed', () => {
+  let options: InstanceOptions;
+  let judge: Instance;
+
+  beforeAll(async () => {
+    const { appUrl } = await createDatabase();
+    options = {
+      databaseUrl: appUrl,
+      keycloakUrl: stack.keycloak.url,
+      realm: stack.keycloak.vaultRealm,
+      client: stack.keycloak.vaultClient,
+      encryptionKeys: [randomEncryptionKey()],
+      // All 200 stand in one queue: none is to fail for its length.
+      lockMs: RUN_LIMIT_MS,
+    };
+    judge = createInstance(options);
+  });
+  afterAll(() => judge.close());
+
+  it(
+    'leave exactly what was answered: nothing confirmed is lost, nothing refused is done',
+    async () => {
+      const told = { done: 0, refused: 0, unanswered: 0 };
+      for (let run = 1; run <= RUNS; run += 1) {
+        const race = await prepareRace(judge);
+        const [one, two] = [startProcess(options), startProcess(options)];
+        const killAfter = 5 + ((run * 17) % 80);
+        for (const [at, command] of race.commands.entries()) (at % 2 === 0 ? one : two).send(command);
+        await two.answered(killAfter);
+        await two.kill();
+        await one.finish();
+        const answers = new Map([...one.answers, ...two.answers].map((answer) => [answer.name, answer]));
+        const keys = await judge.keys.listKeys(principalOf(race.userId).user);
+        expect([run, faultsOf(race, answers, keys)]).toEqual([run, []]);
+        for (const { name } of race.commands) {
+          const answer = answers.get(name);
+          told[answer === undefined ? 'unanswered' : answer.code === null ? 'done' : 'refused'] += 1;
+        }
+      }
+      // A race in which nobody was cut off, or nothing was done, would show nothing.
+      if (RUNS > 1) process.stdout.write(`200 writes, ${RUNS} runs: ${JSON.stringify(told)}\n`);
+      expect(told.done).toBeGreaterThan(RUNS * 50);
+      expect(told.unanswered).toBeGreaterThan(0);
+    },
+    RUNS * RUN_LIMIT_MS,
+  );
+});
+
+interface Race {
+  userId: string;
+  before: ReadonlyMap<string, KeyView>;
+  commands: readonly RaceCommand[];
+}
+
+const ENDPOINT = 'https://llm.example.test/v1';
+
+/** Every provider that a deployment offers. */
+const offered = PROVIDERS.filter((provider) => !provider.localOnly);
+
+function newKey({ key, requiresEndpoint }: Provider): { key: string; endpoint?: string } {
+  // Cohere's keys have 40 characters and no prefix; the others take any longer one behind theirs.
+  const made = key.prefix === '' ? randomKey('0000') : randomKey(key.prefix);
+  return requiresEndpoint ? { key: made, endpoint: ENDPOINT } : { key: made };
+}
+
+/**
+ * Five keys in each of ten pools; each is the target of one command only, so that the answers alone say how it
+ * must end. 150 adds crowd in between, more than there is room for.
+ */
+async function prepareRace(instance: Instance): Promise<Race> {
+  const userId = randomUUID();
+  const principal = principalOf(userId);
+  const before = new Map<string, KeyView>();
+  const commands: RaceCommand[] = [];
+  for (const provider of offered) {
+    for (let at = 0; at < 5; at += 1) {
+      const wish = { provider: provider.id, ...newKey(provider), label: 'old' };
+      const { key } = await instance.keys.add(principal, wish, 'r');
+      before.set(key.id, key);
+      const own = { name: `change of ${key.id}`, userId, provider: provider.id, keyId: key.id };
+      if (at < 2) commands.push({ ...own, kind: 'delete' });
+      else if (at < 4) commands.push({ ...own, kind: 'update', label: 'new' });
+      else commands.push({ ...own, kind: 'replace', key: newKey(provider).key });
+    }
+  }
+  for (let at = 0; commands.length < 200; at += 1) {
+    const provider = offered[at % offered.length];
+    if (provider === undefined) throw new Error('no provider is offered');
+    const add = { name: `add ${at}`, userId, provider: provider.id, label: `add ${at}`, ...newKey(provider) };
+    // In between, so that adds, changes and deletes of one pool stand side by side.
+    commands.splice((at * 7919) % commands.length, 0, { ...add, kind: 'add' });
+  }
+  return { userId, before, commands };
+}
+
+/** What the final list shows that the answers do not allow. Commands without an answer may have happened. */
+function faultsOf(race: Race, answers: ReadonlyMap<string, RaceAnswer>, keys: readonly KeyView[]): string[] {
+  const faults: string[] = [];
+  const byId = new Map(keys.map((key) => [key.id, key]));
+  for (const { id } of offered) {
+    const count = keys.filter((key) => key.provider === id).length;
+    if (count > 10) faults.push(`${id} holds ${count} keys`);
+  }
+  for (const command of race.commands) {
+    const answer = answers.get(command.name);
+    const isAdd = command.kind === 'add';
+    const key = isAdd
+      ? keys.find(({ label, provider }) => label === command.label && provider === command.provider)
+      : byId.get(command.keyId);
+    const happened = isAdd ? key !== undefined : hasHappened(command, key, race);
+    if (answer?.code === null && !happened) faults.push(`${command.name} was confirmed and is not there`);
+    if (answer !== undefined && answer.code !== null) {
+      if (happened) faults.push(`${command.name} was refused (${answer.code}) and is there`);
+      // Only a full pool may refuse here.
+      if (answer.code !== 'pool_full') faults.push(`${command.name} was refused with ${answer.code}`);
+    }
+    if (isAdd && answer?.keyId && key?.id !== answer.keyId) faults.push(`${command.name} has another id`);
+  }
+  const labels = new Set(race.commands.flatMap((command) => (command.kind === 'add' ? [command.label] : [])));
+  for (const { id, label } of keys) {
+    if (!race.before.has(id) && !labels.has(label ?? '')) faults.push(`${id} was asked for by nobody`);
+  }
+  return faults;
+}
+
+function hasHappened(
+  command: Exclude<RaceCommand, { kind: 'add' }>,
+  key: KeyView | undefined,
+  race: Race,
+): boolean {
+  if (command.kind === 'delete') return key === undefined;
+  if (command.kind === 'update') return key?.label === command.label;
+  return key !== undefined && key.key_preview !== race.before.get(command.keyId)?.key_preview;
+}
+
+interface RaceProcess {
+  send(command: RaceCommand): void;
+  readonly answers: readonly RaceAnswer[];
+  /** Resolves when `count` answers have come. */
+  answered(count: number): Promise<void>;
+  /** Ends it as a power cut would. */
+  kill(): Promise<void>;
+  /** Resolves when everything is answered. @throws Error when it failed. */
+  finish(): Promise<void>;
+}
+
+function startProcess(options: InstanceOptions): RaceProcess {
+  const file = fileURLToPath(new URL('race-process.ts', import.meta.url));
+  const child: ChildProcess = spawn(process.execPath, [file], {
+    env: { ...process.env, RACE_OPTIONS: JSON.stringify(options) },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  const { stdin, stdout } = child;
+  if (stdin === null || stdout === null) throw new Error('the process has no pipes');
+  stdin.on('error', () => undefined);
+  const exit = once(child, 'exit') as Promise<[number | null, string | null]>;
+  const answers: RaceAnswer[] = [];
+  let heard = Promise.withResolvers<undefined>();
+  const reading = createInterface({ input: stdout });
+  reading.on('line', (line) => {
+    answers.push(JSON.parse(line) as RaceAnswer);
+    heard.resolve(undefined);
+    heard = Promise.withResolvers<undefined>();
+  });
+  return {
+    send: (command) => void stdin.write(`${JSON.stringify(command)}\n`),
+    answers,
+    async answered(count) {
+      while (answers.length < count) await heard.promise;
+    },
+    async kill() {
+      const closed = once(reading, 'close');
+      child.kill('SIGKILL');
+      await Promise.all([exit, closed]);
+    },
+    async finish() {
+      const closed = once(reading, 'close');
+      stdin.end();
+      const [[code]] = await Promise.all([exit, closed]);
+      if (code !== 0) throw new Error(`a racing process ended with ${String(code)}`);
+    },
+  };
+}
