@@ -328,7 +328,7 @@ describe('a request’s id', () => {
     const response = await app.call('/api/v1/me', { session, headers });
     const id = response.headers.get('x-request-id');
     expect(id).toMatch(/^req_[A-Za-z0-9_-]{20}$/);
-    expect(await requestLogged(id)).toMatchObject({ client_request_id: 'Client-1.2_3', path: '/api/v1/me' });
+    expect(await requestLogged(id)).toMatchObject({ client_request_id: 'Client-1.2_3', route: '/api/v1/me' });
   });
 
   it.each(['', 'x'.repeat(65), 'a b', 'a"b', 'ä'])('is not logged when it is %j', async (name) => {
@@ -337,10 +337,16 @@ describe('a request’s id', () => {
     expect(logged).not.toHaveProperty('client_request_id');
   });
 
-  it('stands on every answer, and the log’s path has no query', async () => {
+  it('stands on every answer, and the log names the route, not what stood in the address', async () => {
     const response = await app.call('/auth/login?return_to=/secret-place');
     expect(response.status).toBe(303);
-    expect(await requestLogged(response.headers.get('x-request-id'))).toMatchObject({ path: '/auth/login' });
+    expect(await requestLogged(response.headers.get('x-request-id'))).toMatchObject({ route: '/auth/login' });
+    const key = openAiKey();
+    const pasted = await app.call(`/api/v1/byok/keys/${key}`, { method: 'DELETE', session });
+    expect(pasted.status).toBe(404);
+    await requestLogged(pasted.headers.get('x-request-id'));
+    await app.call(`/no/such/place/${key}`);
     expect(app.logs()).not.toContain('secret-place');
+    expect(app.logs()).not.toContain(key);
   });
 });

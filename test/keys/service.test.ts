@@ -5,6 +5,7 @@ import { AUDIT_ACTIONS } from '../../src/audit/service.ts';
 import { isAppError, type ErrorCode } from '../../src/lib/errors.ts';
 import { createDatabase as openDatabase } from '../../src/lib/database.ts';
 import { createLog } from '../../src/lib/log.ts';
+import { PROVIDERS } from '../../src/providers/index.ts';
 import { adminClient, createDatabase, stack } from '../support/stack.ts';
 import {
   createInstance,
@@ -301,10 +302,10 @@ describe('providers and statistics', () => {
     await instance.keys.add(principal, body({ provider: 'demo', key: submit('demo-') }), 'r2');
     const providers = await instance.keys.listProviders(principal.user);
     expect(providers.map(({ id, configured, key_count }) => [id, configured, key_count])).toEqual([
-      ['openai', true, 1],
-      ['openrouter', false, 0],
-      ['custom', false, 0],
-      ['demo', true, 1],
+      ...PROVIDERS.map(({ id }) => {
+        const isStored = id === 'openai' || id === 'demo';
+        return [id, isStored, isStored ? 1 : 0];
+      }),
     ]);
     expect(providers[0]).toEqual({
       id: 'openai',
@@ -321,17 +322,17 @@ describe('providers and statistics', () => {
     const owner = `user:${principal.user.id}` as const;
     await instance.keys.recordRefusal(owner, 'openai', key.id);
     expect(await instance.keys.stats(principal.user)).toEqual({
-      total_providers: 4,
+      total_providers: PROVIDERS.length,
       configured_providers: 2,
       tested_providers: 1,
       valid_providers: 0,
       user_tier: 'starter',
-      providers: {
-        openai: { key_count: 1, valid_count: 0 },
-        openrouter: { key_count: 0, valid_count: 0 },
-        custom: { key_count: 0, valid_count: 0 },
-        demo: { key_count: 1, valid_count: 0 },
-      },
+      providers: Object.fromEntries(
+        PROVIDERS.map(({ id }) => [
+          id,
+          { key_count: id === 'openai' || id === 'demo' ? 1 : 0, valid_count: 0 },
+        ]),
+      ),
     });
     await instance.keys.recordUse(owner, 'openai', key.id);
     expect(await instance.keys.stats(principal.user)).toMatchObject({

@@ -204,9 +204,9 @@ describe('a slow reader', () => {
       write();
     });
     const slow = dialer();
-    const { body } = await slow.request(call(upstream.origin, { idleTimeoutMs: 300 }));
+    const { body } = await slow.request(call(upstream.origin, { idleTimeoutMs: 1_000 }));
     // Time passes while nothing is read: until another request has timed out.
-    const silent = call(`${upstream.origin}/silent`, { firstByteTimeoutMs: 700 });
+    const silent = call(`${upstream.origin}/silent`, { firstByteTimeoutMs: 1_500 });
     await expect(slow.request(silent)).rejects.toEqual(failing('upstream_timeout'));
     expect(written).toBeLessThan(total);
     expect(body.readableLength).toBeLessThan(512 * 1024);
