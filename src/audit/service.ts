@@ -4,7 +4,8 @@ import type { AuditPage, AuditQuery } from './schema.ts';
 
 /**
  * Everything that the audit trail tells of. A row is written before the change that it names, so that no
- * change goes untold; one that could not be confirmed gets a second row, `..._unconfirmed`.
+ * change goes untold; one that could not be confirmed gets a second row, `..._unconfirmed`. A write that may
+ * have overwritten what an administrator saved at the same moment gets one too, `key.write_collided`.
  */
 export const AUDIT_ACTIONS = [
   'key.added',
@@ -20,6 +21,7 @@ export const AUDIT_ACTIONS = [
   'key.imported',
   'key.import_unconfirmed',
   'key.tested',
+  'key.write_collided',
   'vault.purged',
   'vault.purge_unconfirmed',
   'session.started',

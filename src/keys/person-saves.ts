@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { decodeJwt } from 'jose';
 import { z } from 'zod';
 import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak-admin.ts';
@@ -37,10 +38,9 @@ const LOOK_BACK_MS = 15 * 60_000;
 const MAX_EVENTS = 100;
 /**
  * Keycloak's cache of users learns of a save a moment after the database holds it, together with its event, on
- * other nodes of a cluster later still: what is read in between is older than the event says. So a save this
- * short before our own counts, though its event was there before.
+ * other nodes of a cluster later still: read in between, a person is older than the events say.
  */
-const CACHE_DELAY_MS = 1_000;
+const SETTLED_AFTER_MS = 250;
 
 /**
  * Begins to watch who saves a person; to be awaited before the representation is read that an update is built
@@ -55,10 +55,21 @@ export async function watchSaves(keycloak: Events, person: Person, log: Log): Pr
     if (keycloakStatus(error) === undefined) throw error;
     return undefined;
   });
+  const self = await ownUserId(keycloak);
+  // Our own saves were read back when they were made.
+  await pause(unsettledMs(before?.filter((save) => saverOf(save) !== self) ?? []));
   const known = new Set(before?.map((save) => save.id));
   const facts = { owner: person.owner, vault_id: person.vaultId };
+
+  /** Others' saves of the same moment; undefined when not even our own is there: then nothing can be known. */
+  async function findOthers(): Promise<Save[] | undefined> {
+    const fresh = (await readSaves(keycloak, person.vaultId)).filter((save) => !known.has(save.id));
+    const others = fresh.filter((save) => saverOf(save) !== self);
+    return others.length < fresh.length ? others : undefined;
+  }
+
   return async () => {
-    const others = before && (await findOthers(keycloak, person, known).catch(() => undefined));
+    const others = before && (await findOthers().catch(() => undefined));
     if (others === undefined)
       log.warn(
         { event: 'vault_write_unwatched', ...facts },
@@ -74,19 +85,10 @@ export async function watchSaves(keycloak: Events, person: Person, log: Log): Pr
   };
 }
 
-/** Others' saves of the same moment; undefined when not even our own is there, so that nothing can be known. */
-async function findOthers(
-  keycloak: Events,
-  person: Person,
-  known: ReadonlySet<string>,
-): Promise<Save[] | undefined> {
-  const self = await ownUserId(keycloak);
-  const saves = await readSaves(keycloak, person.vaultId);
-  const isOurs = (save: Save) => save.authDetails?.userId === self;
-  const ours = saves.filter((save) => isOurs(save) && !known.has(save.id));
-  if (ours.length === 0) return undefined;
-  const freshSinceMs = Math.min(...ours.map((save) => save.time)) - CACHE_DELAY_MS;
-  return saves.filter((save) => !isOurs(save) && (!known.has(save.id) || save.time >= freshSinceMs));
+/** How long the newest save still needs to be seen by all; by this machine's clock, so never for long. */
+function unsettledMs(saves: readonly Save[]): number {
+  const newestMs = Math.max(0, ...saves.map((save) => save.time));
+  return Math.min(Math.max(newestMs + SETTLED_AFTER_MS - Date.now(), 0), SETTLED_AFTER_MS);
 }
 
 function saverOf(save: Save): string {
@@ -118,9 +120,10 @@ async function readSaves(keycloak: Events, personId: string): Promise<Save[]> {
   return z.array(Save).parse([...byOthers, ...byThePerson]);
 }
 
-const Claims = z.object({ sub: z.string() });
+const Claims = z.object({ sub: z.string().optional() });
 
-async function ownUserId(keycloak: Events): Promise<string> {
+/** The vault client's service account; unknown where the client lacks the scope `basic`. */
+async function ownUserId(keycloak: Events): Promise<string | undefined> {
   const token = await keycloak.call((client) => client.getAccessToken());
   return Claims.parse(decodeJwt(token ?? '')).sub;
 }

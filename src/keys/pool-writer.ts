@@ -2,6 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { recordAudit, type AuditAction } from '../audit/service.ts';
 import type { Sql } from '../lib/database.ts';
 import type { Log } from '../lib/log.ts';
+import type { KeyReader } from './key-reader.ts';
 import { busy, type Hold, type OwnerLock } from './owner-lock.ts';
 import { beginWrite, endWrite, readOwner, rememberVaultId } from './owners-store.ts';
 import { readPool, type Owner, type StoredPool } from './record.ts';
@@ -10,6 +11,8 @@ import type { Vault, VaultRecord } from './vault.ts';
 export interface PoolWriterDeps {
   vault: Vault;
   lock: OwnerLock;
+  /** What this process remembers; one that only writes remembers nothing. */
+  reader?: Pick<KeyReader, 'forget'>;
   log: Log;
 }
 
@@ -43,6 +46,11 @@ type KeyChange = keyof typeof UNCONFIRMED;
 
 export interface PoolWriter {
   /**
+   * What is stored of a provider right now, past everything that is remembered.
+   * @throws AppError `busy`, `keycloak_unavailable`, `database_unavailable` (503).
+   */
+  readPool(owner: Owner, provider: string): Promise<StoredPool>;
+  /**
    * Carries the change out under the owner's lock and reads it back.
    * @returns the ids of the keys that were changed.
    * @throws AppError `busy`, `keycloak_unavailable`, `database_unavailable` (503), or what `plan` throws.
@@ -62,7 +70,7 @@ const UNCONFIRMED = {
   'key.imported': 'key.import_unconfirmed',
 } satisfies Partial<Record<AuditAction, AuditAction>>;
 
-export function createPoolWriter({ vault, lock, log }: PoolWriterDeps): PoolWriter {
+export function createPoolWriter({ vault, lock, reader, log }: PoolWriterDeps): PoolWriter {
   async function findRecord(hold: Hold, owner: Owner): Promise<VaultRecord | undefined> {
     const { vaultId } = await hold.connection.withOwner(owner, (sql) => readOwner(sql, owner));
     return vault.until(hold.deadlineMs).findRecord(owner, vaultId);
@@ -78,16 +86,27 @@ export function createPoolWriter({ vault, lock, log }: PoolWriterDeps): PoolWrit
       await announce(sql, change, keyIds, told);
     });
     let isKept = false;
+    let hasCollided = false;
+    const whenCollided = () => {
+      hasCollided = true;
+    };
     try {
       const writable = vault.until(hold.deadlineMs);
       const record = found ?? (await writable.createRecord(owner, change.ownerName));
       await hold.connection.withOwner(owner, (sql) => rememberVaultId(sql, owner, record.id));
-      isKept = await writable.writeValues(owner, record, { provider, values, ownerName: change.ownerName });
+      const { ownerName } = change;
+      isKept = await writable.writeValues(owner, record, { provider, values, ownerName, whenCollided });
     } finally {
-      await hold.connection.withOwner(owner, async (sql) => {
-        if (isKept) await change.settle?.(sql, keyIds);
-        await endWrite(sql, owner);
-      });
+      await hold.connection
+        .withOwner(owner, async (sql) => {
+          if (isKept) await change.settle?.(sql, keyIds);
+          if (hasCollided) await tellAll(sql, change, keyIds, 'key.write_collided');
+          await endWrite(sql, owner);
+        })
+        .finally(() => {
+          // Who was answered reads what was written, here at once.
+          reader?.forget(owner);
+        });
     }
     return { isKept, keyIds };
   }
@@ -106,6 +125,12 @@ export function createPoolWriter({ vault, lock, log }: PoolWriterDeps): PoolWrit
   }
 
   return {
+    readPool: (owner, provider) =>
+      lock.hold(owner, async (hold) => {
+        const record = await findRecord(hold, owner);
+        return readPool(record?.values.get(provider) ?? []);
+      }),
+
     write: (change) =>
       lock.hold(change.owner, async (hold) => {
         const told = new Set<string>();
@@ -142,9 +167,18 @@ async function announce(
 
 async function tellUnconfirmed(hold: Hold, change: PoolChange, told: ReadonlySet<string>): Promise<void> {
   if (told.size === 0) return;
-  await hold.connection.withOwner(change.owner, async (sql) => {
-    for (const keyId of told) await recordAudit(sql, eventOf(change, keyId, UNCONFIRMED[change.action]));
-  });
+  await hold.connection.withOwner(change.owner, (sql) =>
+    tellAll(sql, change, told, UNCONFIRMED[change.action]),
+  );
+}
+
+async function tellAll(
+  sql: Sql,
+  change: PoolChange,
+  keyIds: Iterable<string>,
+  action: AuditAction,
+): Promise<void> {
+  for (const keyId of keyIds) await recordAudit(sql, eventOf(change, keyId, action));
 }
 
 function eventOf(change: PoolChange, keyId: string, action: AuditAction) {

@@ -5,6 +5,7 @@ import { AppError, isAppError, keycloakUnavailable } from '../lib/errors.ts';
 import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
 import { busy } from './owner-lock.ts';
+import { watchSaves } from './person-saves.ts';
 import type { Owner } from './record.ts';
 
 export interface VaultOptions {
@@ -24,11 +25,14 @@ export interface VaultRecord {
   readonly id: string;
   /** Provider id -> values, unparsed and in no order. */
   readonly values: ReadonlyMap<string, readonly string[]>;
-  /** The whole user: an update that lacks a part of it would wipe that part. */
+  /** The whole user, as it was read. */
   readonly representation: UserRepresentation;
 }
 
-/** Where keys are kept: attributes of users in Keycloak. Never deletes a record, whatever it is answered. */
+/**
+ * Where keys are kept: attributes of users in Keycloak. Nothing is deleted because of what is read here, or
+ * not found: that takes an order of its own.
+ */
 export interface Vault {
   /**
    * Reads an owner's record: by `knownId`, else by its name.
@@ -48,10 +52,17 @@ export interface WritableVault extends Pick<Vault, 'findRecord'> {
   /** Makes an empty record. @param ownerName by which an administrator finds it in the console. */
   createRecord(owner: Owner, ownerName: string): Promise<VaultRecord>;
   /**
-   * Replaces one provider's values and reads them back.
-   * @returns false when the record does not hold what was written: read again and repeat.
+   * Replaces one provider's values and reads them back. Where the record is a person's own user, all else of
+   * it is written as it was read a moment before: what others save in that moment may be lost, and is told.
+   * @returns false when the record does not hold what was written, or holds other keys than those that the
+   *   change was made from: read again and repeat.
    */
   writeValues(owner: Owner, record: VaultRecord, change: ValueChange): Promise<boolean>;
+  /**
+   * Deletes a record made for the purpose, and sees that it is gone. Never a person's own user.
+   * @throws AppError `keycloak_unavailable` when it is still there.
+   */
+  deleteRecord(owner: Owner, record: VaultRecord): Promise<void>;
 }
 
 interface ValueChange {
@@ -59,6 +70,8 @@ interface ValueChange {
   values: readonly string[];
   /** Kept up to date with each write. */
   ownerName: string;
+  /** Called when somebody else saved the person meanwhile, whose change this write may have overwritten. */
+  whenCollided?: () => void;
 }
 
 const KEY_ATTRIBUTE = /^byok_([a-z]+)$/;
@@ -73,7 +86,7 @@ const COLLISION_STATUSES = [404, 409, 500];
  */
 const LEAST_FOR_UPDATE_MS = 1_000;
 
-type Caller = Pick<KeycloakAdmin, 'call'>;
+type Caller = Pick<KeycloakAdmin, 'call' | 'realm'>;
 
 export function createVault({ keycloak, recordIsUser, log }: VaultOptions): Vault {
   return {
@@ -90,6 +103,7 @@ export function createVault({ keycloak, recordIsUser, log }: VaultOptions): Vaul
 /** @param leastMs what must be left for a call to be sent. */
 function callsUntil(keycloak: Caller, deadlineMs: number, leastMs: number): Caller {
   return {
+    realm: keycloak.realm,
     async call(work) {
       const leftMs = deadlineMs - Date.now();
       if (leftMs <= leastMs) throw busy();
@@ -142,6 +156,31 @@ function createWriter(
   { recordIsUser, log }: Omit<VaultOptions, 'keycloak'>,
 ): WritableVault {
   const findRecord = createLocator(reads, recordIsUser, log);
+
+  async function update(owner: Owner, record: VaultRecord, change: ValueChange): Promise<boolean> {
+    const desired = withValues(record.representation, change, recordIsUser);
+    try {
+      await updates.call((client) => client.users.update({ id: record.id }, desired));
+    } catch (error) {
+      if (COLLISION_STATUSES.includes(statusOf(error) ?? 0)) return false;
+      throw asRefusal(error);
+    }
+    const read = await findRecord(owner, record.id);
+    return read?.id === record.id && isSame(ours(read.representation), ours(desired));
+  }
+
+  /** Keycloak has no update of one attribute alone: the time in which another's save can be lost is kept short. */
+  async function updatePerson(owner: Owner, record: VaultRecord, change: ValueChange): Promise<boolean> {
+    const hasCollided = await watchSaves(reads, { owner, vaultId: record.id }, log);
+    const fresh = await findRecord(owner, record.id);
+    if (fresh === undefined || !isSame(ours(fresh.representation), ours(record.representation))) return false;
+    try {
+      return await update(owner, fresh, change);
+    } finally {
+      if (await hasCollided()) change.whenCollided?.();
+    }
+  }
+
   return {
     findRecord,
 
@@ -159,16 +198,17 @@ function createWriter(
       return record;
     },
 
-    async writeValues(owner, record, change) {
-      const desired = withValues(record.representation, change, recordIsUser);
+    writeValues: recordIsUser ? updatePerson : update,
+
+    async deleteRecord(owner, record) {
+      if (recordIsUser) throw new Error('a person is never deleted here');
       try {
-        await updates.call((client) => client.users.update({ id: record.id }, desired));
+        await updates.call((client) => client.users.del({ id: record.id }));
       } catch (error) {
-        if (COLLISION_STATUSES.includes(statusOf(error) ?? 0)) return false;
-        throw asRefusal(error);
+        if (statusOf(error) !== 404) throw asRefusal(error);
       }
-      const read = await findRecord(owner, record.id);
-      return read?.id === record.id && isSame(ours(read.representation), ours(desired));
+      const left = await findRecord(owner, record.id);
+      if (left !== undefined) throw refused(new Error(`the vault record of ${owner} is still there`));
     },
   };
 }
@@ -184,11 +224,13 @@ function subjectOf(owner: Owner): string {
   return owner.slice(owner.indexOf(':') + 1);
 }
 
-function attributesOf(user: UserRepresentation): Record<string, string[]> {
+/** A user's attributes; Keycloak leaves the member out where there are none. */
+export function attributesOf(user: UserRepresentation): Record<string, string[]> {
   return Attributes.parse(user.attributes);
 }
 
-function recordOf(user: UserRepresentation): VaultRecord {
+/** A user as a vault record, whosever it is. */
+export function recordOf(user: UserRepresentation): VaultRecord {
   const values = new Map<string, string[]>();
   for (const [name, list] of Object.entries(attributesOf(user))) {
     const provider = KEY_ATTRIBUTE.exec(name)?.[1];
@@ -197,7 +239,14 @@ function recordOf(user: UserRepresentation): VaultRecord {
   return { id: z.string().parse(user.id), values, representation: user };
 }
 
-/** The full representation with one attribute changed; what only answers carry is left out. */
+/** What an update wipes where it is missing: these, and every attribute. */
+const WIPED_IF_MISSING = ['username', 'email', 'firstName', 'lastName'] as const;
+
+/**
+ * An update that changes one attribute. What Keycloak keeps by itself is left out, and so cannot be set back:
+ * whether the user is enabled, verified, must do something at the next login. "Enabled" would also lift the
+ * lock that follows wrong passwords.
+ */
 function withValues(
   user: UserRepresentation,
   change: ValueChange,
@@ -206,9 +255,8 @@ function withValues(
   const attributes = { ...attributesOf(user), [`byok_${change.provider}`]: [...change.values] };
   // Whose record it is, for administrators; a person's own user needs no such note.
   if (!recordIsUser) attributes['owner_name'] = [change.ownerName];
-  const desired: UserRepresentation = { ...user, attributes };
-  delete desired.access;
-  delete desired.userProfileMetadata;
+  const desired: UserRepresentation = { attributes };
+  for (const name of WIPED_IF_MISSING) if (user[name] !== undefined) desired[name] = user[name];
   return desired;
 }
 
