@@ -5,7 +5,13 @@ import { AppError } from '../lib/errors.ts';
 /** What one request's body takes of the budget; given back when the answer is over. */
 export interface BodyShare {
   /**
-   * Counts bytes of a body that is about to be read.
+   * Refuses a body for which there is no room now. Takes none: who announces much and sends nothing must not
+   * keep others out.
+   * @throws what `add` throws.
+   */
+  expect(bytes: number): void;
+  /**
+   * Counts bytes of a body as they come.
    * @throws AppError `busy` (503) when the process has no room, `rate_limited` (429) when this user holds as
    *   much as one user may; both with `Retry-After` in seconds.
    */
@@ -20,8 +26,8 @@ export interface BodyBudget {
 
 /** Bytes that all bodies together may take in this process. */
 const TOTAL_BYTES = 512 * 1024 * 1024;
-/** So that nobody can keep all others out. */
-const ONE_USERS_BYTES = TOTAL_BYTES / 2;
+/** So that nobody can keep all others out; the largest body has room while it is read. */
+const ONE_USERS_BYTES = TOTAL_BYTES / 3;
 /**
  * What a byte of a body takes until it has been read and parsed: its pieces, the whole, the text, the parsed
  * value, and what of all that is not collected yet. Measured with bodies of 32 MB, 6 to 12 at once, as resident
@@ -67,6 +73,9 @@ export function createBodyBudget(): BodyBudget {
         set(0);
       });
       return {
+        expect: (bytes) => {
+          refuseWithoutRoom(userId, bytes * WHILE_READ);
+        },
         add(bytes) {
           if (isOver) return;
           refuseWithoutRoom(userId, bytes * WHILE_READ);

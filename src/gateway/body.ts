@@ -9,7 +9,7 @@ const readRaw = express.raw({ limit: MAX_BODY_BYTES, type: () => true, inflate: 
 /**
  * Reads the bytes of a request to `/v1`, at most 32 MB. Encoded bodies are refused: inflating them would let
  * a small request grow without a limit.
- * @param share counts the announced length beforehand, or else the bytes as they come.
+ * @param share counts the bytes as they come.
  * @param signal ends the wait for a client that sends its body slowly or never.
  * @throws AppError `unsupported_media_type` (415), `body_too_large` (413), `validation_failed` (400, no body);
  *   what `share` refuses with; the signal's reason.
@@ -27,7 +27,7 @@ export async function readChatBody(
   const announced = Number(request.get('content-length') ?? 0);
   // The reader would first wait for all of it, to throw it away.
   if (announced > MAX_BODY_BYTES) throw bodyError({ type: 'entity.too.large' });
-  share.add(announced);
+  share.expect(announced);
   signal.throwIfAborted();
   await new Promise<void>((resolve, reject) => {
     signal.addEventListener('abort', () => {
@@ -37,7 +37,7 @@ export async function readChatBody(
       if (error === undefined) resolve();
       else reject(bodyError(error));
     });
-    if (announced === 0) countAsTheyCome(request, share, reject);
+    countAsTheyCome(request, share, reject);
   });
   const body: unknown = request.body;
   // The request lives as long as its answer, and must not hold the body for so long.

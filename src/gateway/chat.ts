@@ -9,7 +9,7 @@ import { logRouting } from './events.ts';
 import { CLIENT_GONE, openExchange } from './exchange.ts';
 import { HOP_HEADER, type Hops } from '../lib/hop.ts';
 import type { KeyNotes } from './key-notes.ts';
-import type { OpenRequests } from './open-requests.ts';
+import type { OpenRequests } from '../http/open-requests.ts';
 import type { AnswerFromPool } from './pool-answer.ts';
 import { refusal } from './refusal.ts';
 import type { Routing } from './routing.ts';

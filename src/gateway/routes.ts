@@ -4,7 +4,7 @@ import type { Chat } from './chat.ts';
 import { CLIENT_GONE } from './exchange.ts';
 import { HOP_HEADER } from '../lib/hop.ts';
 import type { ListModels } from './models.ts';
-import type { OpenRequests } from './open-requests.ts';
+import type { OpenRequests } from '../http/open-requests.ts';
 import { routeAnswer } from './route-answer.ts';
 import type { Routing } from './routing.ts';
 import { RouteAnswer, RouteQuery } from './schema.ts';

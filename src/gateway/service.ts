@@ -12,7 +12,7 @@ import { createIdempotencyMask } from './idempotency.ts';
 import { createKeyNotes } from './key-notes.ts';
 import { createLiveModels } from './live-models.ts';
 import { createModels } from './models.ts';
-import { createOpenRequests } from './open-requests.ts';
+import { createOpenRequests } from '../http/open-requests.ts';
 import { createPoolAnswer } from './pool-answer.ts';
 import type { SystemDefault } from './resolve.ts';
 import { createRotation } from './rotation.ts';
@@ -45,6 +45,9 @@ export interface Gateway {
   settled(): Promise<void>;
 }
 
+/** Requests to `/v1` that one user may have open at once, whoever pays: an answer may stream for long. */
+const MOST_OPEN = 16;
+
 /** Builds the gateway from its parts. */
 export function createGateway(deps: GatewayDeps): Gateway {
   const { keys, dialer, providers, system, upstreams, directory, liveWork } = deps;
@@ -59,7 +62,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
   });
   const getProvider = (id: string) => providers.find((provider) => provider.id === id) ?? unknownProvider(id);
   const limits = createSystemLimits();
-  const openRequests = createOpenRequests();
+  const openRequests = createOpenRequests(MOST_OPEN);
   const chat = createChat({
     routing,
     notes,

@@ -1,6 +1,6 @@
 import type { Response } from 'express';
-import { whenClosed } from '../http/when-closed.ts';
-import { AppError } from '../lib/errors.ts';
+import { rateLimited } from '../lib/errors.ts';
+import { whenClosed } from './when-closed.ts';
 
 export interface OpenRequests {
   /**
@@ -10,11 +10,11 @@ export interface OpenRequests {
   enter(userId: string, response: Response): void;
 }
 
-/** Nobody's own work needs more at once, and each open request holds its body and a connection. */
-const MOST_OPEN = 16;
-
-/** Limits the open requests to `/v1` per user and process, whoever pays. */
-export function createOpenRequests(): OpenRequests {
+/**
+ * Limits how many requests of one user are open at once in this process: each holds its body and a connection.
+ * @param most what nobody's own work needs more of.
+ */
+export function createOpenRequests(most: number): OpenRequests {
   const open = new Map<string, number>();
 
   function leave(userId: string): void {
@@ -26,11 +26,7 @@ export function createOpenRequests(): OpenRequests {
   return {
     enter(userId, response) {
       const now = open.get(userId) ?? 0;
-      if (now >= MOST_OPEN) {
-        throw new AppError('rate_limited', `At most ${MOST_OPEN} of your requests may be open at once.`, {
-          headers: { 'retry-after': '1' },
-        });
-      }
+      if (now >= most) throw rateLimited(`At most ${most} of your requests may be open at once.`, 1);
       open.set(userId, now + 1);
       whenClosed(response, () => {
         leave(userId);

@@ -3,6 +3,7 @@ import { z, type ZodType } from 'zod';
 import { AppError, isAppError, type FieldError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { reachesTier, type Tier } from '../tiers.ts';
+import { createOpenRequests } from './open-requests.ts';
 import type { Authenticate, Principal, Scope } from './principal.ts';
 
 /**
@@ -103,6 +104,9 @@ export interface Gate {
 /** Which route, for the audit trail. */
 export type Declared = Pick<Declaration, 'method' | 'path'>;
 
+/** Requests that one user may have open at once, whatever they ask. */
+const MOST_OPEN = 64;
+
 /**
  * Mounts the declared routes. Every request passes, in this order: authenticate, cross-site check,
  * scope, tier; only then is its body read, and after that they pass again. A path known under another method
@@ -111,6 +115,7 @@ export type Declared = Pick<Declaration, 'method' | 'path'>;
  */
 export function mountRoutes(app: Express, routes: readonly Route[], gate: Gate): void {
   const seen = new Set<string>();
+  const openRequests = createOpenRequests(MOST_OPEN);
   for (const route of routes) {
     const name = `${route.method} ${route.path}`;
     // The type demands `access`; this holds where a cast has gone around the type.
@@ -128,6 +133,7 @@ export function mountRoutes(app: Express, routes: readonly Route[], gate: Gate):
       };
       try {
         const principal = route.access === 'public' ? null : await reauthorize();
+        if (principal !== null) openRequests.enter(principal.user.id, response);
         await route.run({ principal, reauthorize, ...facts }, request, response);
       } catch (error) {
         if (asking.principal !== undefined && isAppError(error, 'tier_required'))

@@ -1,3 +1,4 @@
+import { recordAudit } from '../audit/service.ts';
 import type { Principal } from '../http/principal.ts';
 import type { Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
@@ -78,9 +79,14 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
     principal: Principal,
     provider: Provider,
     propose: (pool: StoredPool) => Proposal,
+    requestId: string,
   ): Promise<{ proposal: Proposal; result: KeyTestResult }> {
     const owner = ownerOf(principal.user.id);
     const proposal = propose(await writer.readPool(owner, provider.id));
+    const object = `key:${provider.id}/${proposal.id}`;
+    await deps.database.withOwner(owner, (sql) =>
+      recordAudit(sql, { owner, actor: owner, action: 'key.tested', object, requestId }),
+    );
     const { secret, endpoint } = proposal.content;
     const signal = AbortSignal.timeout(VALIDATE_WITHIN_MS);
     const result = await deps.tester.test({ userId: principal.user.id, provider, secret, endpoint, signal });
@@ -108,7 +114,7 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
         createdAt: new Date(),
       };
       const propose = (pool: StoredPool) => proposeKey(deps.keyring, wish, pool);
-      const tested = body.validate ? await validate(principal, provider, propose) : undefined;
+      const tested = body.validate ? await validate(principal, provider, propose, requestId) : undefined;
       let value = '';
       await writer.write({
         ...changeOf(principal, provider, requestId),

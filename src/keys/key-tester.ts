@@ -139,7 +139,7 @@ export function createKeyTester(deps: KeyTesterDeps): KeyTester {
     if (address.isUsers || !provider.requiresKey) {
       const probe = await ask(createProbeKey(secret));
       if (probe.status === 'valid') return { ...probe, status: 'unverified', message: anyKey(provider.name) };
-      if (!isRefusal(probe)) return probe;
+      if (!isRefusal(probe)) return readProbe(provider.name, probe);
     }
     return ask(secret);
   }
@@ -149,7 +149,13 @@ export function createKeyTester(deps: KeyTesterDeps): KeyTester {
       const { status, message, ...found } = await run(question, AbortSignal.timeout(timeoutMs));
       const httpStatus = found.isStatusTold ? found.httpStatus : null;
       const billed = question.provider.keyTest.billed && mayBePaid(status, found.httpStatus);
-      return { status, message, details: { latencyMs: found.latencyMs, httpStatus, billed } };
+      // Where the status is not told, the time would tell a whole answer from a cut one.
+      const isCoarse = status === 'error' && !found.isStatusTold;
+      return {
+        status,
+        message,
+        details: { latencyMs: isCoarse ? null : found.latencyMs, httpStatus, billed },
+      };
     },
   };
 }
@@ -207,7 +213,14 @@ function readFailure(name: string, error: unknown, deadline: AbortSignal): Findi
 
 /** Answers of the kind that a wrong key gets; with 400, too, from those who read its form first. */
 function isRefusal({ status, httpStatus }: Finding): boolean {
-  return status === 'invalid' || status === 'forbidden' || httpStatus === 400;
+  return status === 'invalid' || status === 'forbidden' || status === 'no_credit' || httpStatus === 400;
+}
+
+/** An answer to the random key that neither takes nor refuses it: it says nothing of the real one. */
+function readProbe(name: string, found: Finding): Finding {
+  if (found.status !== 'rate_limited') return found;
+  const message = `${name} has had too many requests just now, so your key was not sent. Wait a minute, then test again.`;
+  return { ...found, message };
 }
 
 /** What an endpoint says that is asked without a key. */

@@ -1,12 +1,19 @@
 import { randomInt } from 'node:crypto';
+import { PROVIDERS } from '../providers/index.ts';
 
 const DIGITS = '0123456789';
 const LOWER = 'abcdefghijklmnopqrstuvwxyz';
 const ALPHABETS = [DIGITS, LOWER, LOWER.toUpperCase()];
 const ANY = ALPHABETS.join('');
-/** Parts that name a kind of key and stay, e.g. `sk-or-v1-`: a server may look at them first. */
-const LEADING_PARTS = /^(?:[A-Za-z0-9]{1,8}[-_]){1,3}/;
-/** Without so many characters behind them, what looks like leading parts is the key itself. */
+/**
+ * Public prefixes that name a kind of key and stay: a server may look at them first. Nothing else does: of a key
+ * in a form of its own, any part may be what is secret.
+ */
+const PREFIXES = PROVIDERS.map(({ key }) => key.prefix)
+  .filter((prefix) => prefix !== '')
+  .sort((a, b) => b.length - a.length);
+const VERSION = /^v\d[-_]/;
+/** Without so many characters behind it, what looks like a prefix is the key itself. */
 const MIN_REST = 12;
 
 /**
@@ -15,8 +22,10 @@ const MIN_REST = 12;
  * @param key not empty.
  */
 export function createProbeKey(key: string): string {
-  const parts = LEADING_PARTS.exec(key)?.[0] ?? '';
-  const start = key.length - parts.length >= MIN_REST ? parts : '';
+  const prefix = PREFIXES.find((known) => key.startsWith(known)) ?? '';
+  const version = prefix === '' ? '' : (VERSION.exec(key.slice(prefix.length))?.[0] ?? '');
+  const named = prefix + version;
+  const start = key.length - named.length >= MIN_REST ? named : '';
   const rest = key.slice(start.length);
   const isHex = /^[0-9a-f]{16,}$/.test(rest);
   // Of punctuation alone nothing would change.

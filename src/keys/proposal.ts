@@ -52,7 +52,8 @@ export function proposeKey(keyring: Keyring, wish: KeyWish, pool: StoredPool): P
   const others = pool.keys.filter((key) => key.id !== id);
   refuseDuplicate(keyring, wish, content, others);
   // A replacement adds nothing, also where a pool was overfilled by hand.
-  if (old === undefined && others.length >= MAX_POOL) {
+  if (old === undefined && others.length + pool.foreign.length >= MAX_POOL) {
+    // Values that are no keys count too: an attribute must not grow without end.
     const detail = `There are ${MAX_POOL} keys of this provider already. Delete one first.`;
     throw new AppError('pool_full', detail);
   }

@@ -89,9 +89,10 @@ export function readPool(values: readonly string[]): StoredPool {
   return { keys: [...newest.values()].sort(byCreation), foreign, superseded };
 }
 
-/** Ties are broken by text, so that every reader picks the same one. */
+/** On a tie the one that is switched off wins; then the text, so that every reader picks the same one. */
 function isNewer(a: StoredKey, b: StoredKey): boolean {
-  return a.updatedAt === b.updatedAt ? a.value > b.value : a.updatedAt > b.updatedAt;
+  if (a.updatedAt !== b.updatedAt) return a.updatedAt > b.updatedAt;
+  return a.enabled === b.enabled ? a.value > b.value : b.enabled;
 }
 
 function byCreation(a: StoredKey, b: StoredKey): number {
@@ -147,7 +148,7 @@ function sealToken(keyring: Keyring, place: KeyPlace, key: string): string {
 
 /**
  * The value that is stored for a key.
- * @throws AppError `key_too_long` (400) when Keycloak would refuse it.
+ * @throws AppError `key_too_long` (400) when Keycloak would refuse it; ZodError when it could not be read back.
  */
 export function valueOf(key: Omit<StoredKey, 'updatedAt' | 'value'>): string {
   const value: z.output<typeof Value> = {
@@ -161,7 +162,7 @@ export function valueOf(key: Omit<StoredKey, 'updatedAt' | 'value'>): string {
     endpoint: key.endpoint,
     token: key.token,
   };
-  const text = JSON.stringify(value);
+  const text = JSON.stringify(Value.parse(value));
   if (text.length > MAX_VALUE_LENGTH) {
     throw new AppError('key_too_long', 'Key, label and endpoint together are too long.');
   }

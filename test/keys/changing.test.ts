@@ -173,6 +173,19 @@ describe('replacing a key in place', () => {
   });
 });
 
+describe('values that are no keys', () => {
+  it('take room in a pool, so that an attribute cannot grow without end', async () => {
+    const principal = principalOf();
+    const { id } = await addKey(principal);
+    await editValues(principal.user.id, 'openai', (values) => [
+      ...values,
+      ...Array.from({ length: 9 }, (_, at) => `damaged ${at}`),
+    ]);
+    expect((await errorOf(addKey(principal))).code).toBe('pool_full');
+    expect((await addKey(principal, { key_id: id })).id).toBe(id);
+  });
+});
+
 describe('the endpoint of a stored key', () => {
   it('stays when a new key comes without one', async () => {
     const principal = principalOf();
@@ -357,7 +370,7 @@ describe('adding a key that is to be tested first', () => {
     });
     expect(JSON.stringify(refused)).not.toContain(key);
     expect(await instance.keys.listKeys(principal.user)).toEqual([]);
-    expect(await actionsOf(principal)).toEqual([]);
+    expect(await actionsOf(principal)).toEqual(['key.tested']);
   });
 
   it('keeps the old key when the one that is to replace it does not work', async () => {

@@ -5,7 +5,7 @@ describe('a random key', () => {
   it.each([
     ['sk-or-v1-0123456789abcdef0123456789abcdef', /^sk-or-v1-[0-9a-f]{32}$/],
     ['0123456789abcdef0123456789abcdef', /^[0-9a-f]{32}$/],
-    ['sk-proj-Abc9Abc9Abc9_Abc9', /^sk-proj-([A-Z][a-z]{2}\d){3}_[A-Z][a-z]{2}\d$/],
+    ['sk-proj-Abc9Abc9Abc9_Abc9', /^sk-[a-z]{4}-([A-Z][a-z]{2}\d){3}_[A-Z][a-z]{2}\d$/],
     ['p@ss/w0rd+with=signs', /^[a-z]@[a-z]{2}\/[a-z]\d[a-z]{2}\+[a-z]{4}=[a-z]{5}$/],
     ['---', /^[A-Za-z0-9]{3}$/],
     ['7', /^\d$/],
@@ -21,6 +21,13 @@ describe('a random key', () => {
     expect(createProbeKey('team-x1')).toMatch(/^[a-z]{4}-[a-z]\d$/);
     const probes = Array.from({ length: 20 }, () => createProbeKey('team-x1'));
     expect(probes.filter((probe) => probe.startsWith('team'))).toEqual([]);
+  });
+
+  it('keeps no part of a key in a form of its own, however much it looks like a name', () => {
+    for (const key of ['550e8400-e29b-41d4-a716-446655440000', 'abcd1234_efgh5678_ijkl9012_mnop3456']) {
+      const probes = Array.from({ length: 20 }, () => createProbeKey(key));
+      expect(probes.filter((probe) => probe.startsWith(key.slice(0, 8)))).toEqual([]);
+    }
   });
 
   it('is another each time', () => {

@@ -86,6 +86,7 @@ describe('the key routes', () => {
   it.each<[string, unknown, string]>([
     ['an empty key id', { key_id: '' }, 'key_id'],
     ['an expiry that has passed', { expires_at: '2020-01-01T00:00:00Z' }, 'expires_at'],
+    ['an expiry beyond the year 9999', { expires_at: '9999-12-31T23:59:59-23:59' }, 'expires_at'],
     ['an expiry without an offset', { expires_at: '2090-01-01T00:00:00' }, 'expires_at'],
     ['a wish for a test that is no yes or no', { validate: 'yes' }, 'validate'],
     ['an unknown member', { api_base: 'http://x' }, 'api_base'],
