@@ -1,22 +1,32 @@
 import { ownerOf, type KeyService } from '../keys/service.ts';
-import type { GatewayDecision } from './routing.ts';
+import type { GatewayDecision, GatewayKey } from './routing.ts';
 import type { Work } from './upstream-calls.ts';
 
 /** Notes what became of keys. Facts are worth less than the answer: a database that is away does not spoil it. */
 export interface KeyNotes {
   /** In the background. */
-  used(work: Work, provider: string, keyId: string): void;
-  /** Before the answer, so that the next request already passes the key over. */
-  refused(work: Work, provider: string, keyId: string): Promise<void>;
+  used(work: Work, key: UsedKey): void;
+  /**
+   * Before the answer, so that the next request already passes the key over. A key that was replaced while the
+   * upstream thought about the old one is not blamed for it.
+   */
+  refused(work: Work, key: UsedKey): Promise<void>;
   /** Logs `key_undecryptable` and notes it for every damaged key of a decision, in the background. */
   damaged(work: Work, decision: GatewayDecision): void;
   /** Resolves when all notes under way are written. */
   settled(): Promise<void>;
 }
 
+type UsedKey = Pick<GatewayKey, 'provider' | 'id' | 'token'>;
+
 export function createKeyNotes(
-  keys: Pick<KeyService, 'recordUse' | 'recordRefusal' | 'recordUndecryptable'>,
+  keys: Pick<KeyService, 'isStored' | 'recordUse' | 'recordRefusal' | 'recordUndecryptable'>,
 ): KeyNotes {
+  async function recordRefusal(work: Work, key: UsedKey): Promise<void> {
+    const owner = ownerOf(work.principal.user.id);
+    if (await keys.isStored(owner, key)) await keys.recordRefusal(owner, key.provider, key.id);
+  }
+
   const underWay = new Set<Promise<void>>();
   function note(work: Work, writing: Promise<void>): Promise<void> {
     const written = writing
@@ -28,10 +38,9 @@ export function createKeyNotes(
     return written;
   }
   return {
-    used: (work, provider, keyId) =>
-      void note(work, keys.recordUse(ownerOf(work.principal.user.id), provider, keyId)),
-    refused: (work, provider, keyId) =>
-      note(work, keys.recordRefusal(ownerOf(work.principal.user.id), provider, keyId)),
+    used: (work, { provider, id }) =>
+      void note(work, keys.recordUse(ownerOf(work.principal.user.id), provider, id)),
+    refused: (work, key) => note(work, recordRefusal(work, key)),
     damaged(work, decision) {
       if (!('skipped' in decision)) return;
       const { provider, skipped } = decision;

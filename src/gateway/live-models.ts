@@ -16,8 +16,11 @@ export interface UpstreamModel {
 export interface LiveModelsQuestion {
   /** The pool: each has one list, of the key that was asked with last. */
   pool: string;
-  /** Another key's list is not shown: keys of one provider may reach different models. */
-  keyId: string;
+  /**
+   * What tells the keys of a pool apart, one that was replaced from the one before too; never a key itself.
+   * Another key's list is not shown: it may reach other models.
+   */
+  key: string;
   address: UpstreamAddress;
   /** What carries the key, as this provider wants it; none where the endpoint wants no key. */
   authorization: Readonly<Record<string, string>>;
@@ -58,11 +61,11 @@ export function createLiveModels(dialer: Dialer, now: () => number = Date.now): 
   };
 }
 
-type Place = Pick<LiveModelsQuestion, 'pool' | 'keyId'>;
+type Place = Pick<LiveModelsQuestion, 'pool' | 'key'>;
 
 /** Lists by pool, the oldest first: all live equally long, so the expired ones stand in front. */
 function createListCache(now: () => number) {
-  const lists = new Map<string, { keyId: string; models: readonly UpstreamModel[]; untilMs: number }>();
+  const lists = new Map<string, { key: string; models: readonly UpstreamModel[]; untilMs: number }>();
   function dropExpired(): void {
     for (const [pool, { untilMs }] of lists) {
       if (untilMs > now() && lists.size <= REMEMBERED_LISTS) return;
@@ -70,14 +73,14 @@ function createListCache(now: () => number) {
     }
   }
   return {
-    find({ pool, keyId }: Place): readonly UpstreamModel[] | undefined {
+    find({ pool, key }: Place): readonly UpstreamModel[] | undefined {
       dropExpired();
       const list = lists.get(pool);
-      return list?.keyId === keyId ? list.models : undefined;
+      return list?.key === key ? list.models : undefined;
     },
-    keep({ pool, keyId }: Place, models: readonly UpstreamModel[]): void {
+    keep({ pool, key }: Place, models: readonly UpstreamModel[]): void {
       lists.delete(pool);
-      lists.set(pool, { keyId, models, untilMs: now() + FRESH_MS });
+      lists.set(pool, { key, models, untilMs: now() + FRESH_MS });
       dropExpired();
     },
   };

@@ -59,7 +59,7 @@ async function ownModels(
     if (opened === undefined || address === undefined) continue;
     const models = await deps.findLiveModels({
       pool: `${user.id}:${provider.id}`,
-      keyId: key.id,
+      key: key.token,
       address,
       authorization: opened.secret === '' ? {} : provider.keyTest.authorize(opened.secret),
       hop: address.isUsers ? deps.hops.extend(receivedHop) : null,
@@ -81,7 +81,7 @@ async function systemModels(deps: ModelsDeps, { signal }: ModelsQuestion): Promi
   if (!system.models.includes('*')) return entries(provider, catalogue(named), 'system');
   const address = systemAddress(provider, system.baseUrl, deps.upstreams);
   const authorization = provider.keyTest.authorize(system.apiKey);
-  const question = { pool: 'system', keyId: 'system', authorization, hop: null, signal };
+  const question = { pool: 'system', key: 'system', authorization, hop: null, signal };
   const models = address && (await deps.findLiveModels({ ...question, address }));
   return entries(provider, models ?? catalogue([...named, ...provider.models]), 'system');
 }

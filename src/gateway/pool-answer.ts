@@ -44,10 +44,10 @@ export function createPoolAnswer(deps: PoolAnswerDeps): AnswerFromPool {
       checkOwnKeyBody(work.chat, target.address.isOperators);
       const answer = await deps.calls.ask(work, target, chosen === decision.keys.at(-1));
       if (answer.kind !== 'error' || answer.status !== 401) {
-        if (answer.kind !== 'error') deps.notes.used(work, provider.id, key.id);
+        if (answer.kind !== 'error') deps.notes.used(work, key);
         return deps.calls.pass(work, target, answer);
       }
-      await deps.notes.refused(work, provider.id, key.id);
+      await deps.notes.refused(work, key);
       firstRefusal ??= { answer, target };
     }
     if (firstRefusal === undefined) throw new Error('a pool decision without keys');

@@ -9,6 +9,8 @@ export type OpenedKey = NonNullable<ReturnType<PoolKey['open']>>;
 /** A key of a pool as the gateway uses it: decrypted at most once a request, and only when it is looked at. */
 export interface GatewayKey extends KeyState {
   provider: string;
+  /** As it lies in the vault. */
+  token: string;
   /** Undefined when it does not decrypt or was altered. */
   open(): OpenedKey | undefined;
 }
@@ -64,7 +66,7 @@ export function createRouting(deps: RoutingDeps): Routing {
 function gatewayKey(key: PoolKey): GatewayKey {
   let opened: { key: OpenedKey | undefined } | undefined;
   const open = () => (opened ??= { key: key.open() }).key;
-  const { id, provider, label, enabled, expiresAt, setAsideUntil } = key;
+  const { id, provider, label, enabled, expiresAt, setAsideUntil, token } = key;
   return {
     id,
     provider,
@@ -72,6 +74,7 @@ function gatewayKey(key: PoolKey): GatewayKey {
     enabled,
     expiresAt,
     setAsideUntil,
+    token,
     open,
     isReadable: () => open() !== undefined,
   };

@@ -17,6 +17,8 @@ export interface PoolKey {
   enabled: boolean;
   expiresAt: string | null;
   setAsideUntil: Date | null;
+  /** As it lies in the vault: by it a key that was replaced is told from the one before. */
+  token: string;
   /** Decrypts; undefined when no key fits, the token was altered, or it lies where it was not put. */
   open(): { secret: string; endpoint: string | null } | undefined;
 }
@@ -37,6 +39,8 @@ export interface KeyReads {
   stats(user: User): Promise<KeyStats>;
   /** Every stored key of the owner by provider id, each pool by creation, then id. Decrypts nothing. */
   readPools(owner: Owner): Promise<ReadonlyMap<string, readonly PoolKey[]>>;
+  /** Whether this very key is stored now, past everything that is remembered: not deleted, not replaced. */
+  isStored(owner: Owner, key: Pick<PoolKey, 'provider' | 'id' | 'token'>): Promise<boolean>;
 }
 
 export function createKeyReads({ reader, keyring, providers, upstreams }: KeyReadsDeps): KeyReads {
@@ -68,11 +72,18 @@ export function createKeyReads({ reader, keyring, providers, upstreams }: KeyRea
         pools.set(provider, [...(pools.get(provider) ?? []), unreadableKey(provider)]);
       return pools;
     },
+
+    async isStored(owner, { provider, id, token }) {
+      const keys = await reader.readKeys(owner);
+      return keys.some(
+        (key) => key.provider.id === provider && key.stored.id === id && key.stored.token === token,
+      );
+    },
   };
 }
 
 function poolKey(keyring: Keyring, owner: Owner, { provider, stored, facts }: KnownKey): PoolKey {
-  const { id, label, endpoint, enabled, expiresAt } = stored;
+  const { id, label, endpoint, enabled, expiresAt, token } = stored;
   return {
     id,
     provider: provider.id,
@@ -81,6 +92,7 @@ function poolKey(keyring: Keyring, owner: Owner, { provider, stored, facts }: Kn
     enabled,
     expiresAt,
     setAsideUntil: facts.setAsideUntil,
+    token,
     open: () => openKey(keyring, { owner, provider: provider.id }, stored),
   };
 }
@@ -98,6 +110,7 @@ function unreadableKey(provider: string): PoolKey {
     enabled: true,
     expiresAt: null,
     setAsideUntil: null,
+    token: '',
     open: () => undefined,
   };
 }

@@ -31,7 +31,8 @@ interface Question {
   secret: string;
   /** The endpoint sealed in the key; null for the provider's or operator's address. */
   endpoint: string | null;
-  signal: AbortSignal;
+  /** Ends the test early. */
+  signal?: AbortSignal;
 }
 
 export interface KeyTester {
@@ -124,14 +125,14 @@ export function createKeyTester(deps: KeyTesterDeps): KeyTester {
     const { userId, provider, secret, endpoint } = question;
     const address = keyAddress(provider, endpoint, upstreams);
     if (address === undefined) return finding('error', noAddress(provider.name));
-    const signal = AbortSignal.any([question.signal, deadline]);
+    const signal = question.signal === undefined ? deadline : AbortSignal.any([question.signal, deadline]);
     const ask = async (sent: string): Promise<Finding> => {
-      question.signal.throwIfAborted();
+      question.signal?.throwIfAborted();
       await take(userId);
       try {
         return await call({ provider, address, secret: sent, signal });
       } catch (error) {
-        question.signal.throwIfAborted();
+        question.signal?.throwIfAborted();
         return readFailure(provider.name, error, deadline);
       }
     };

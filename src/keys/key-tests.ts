@@ -38,9 +38,6 @@ export interface KeyTests {
   ): Promise<KeysTested>;
 }
 
-/** The longest that all tests of one request may take; the tester's own limit for one is shorter. */
-const WITHIN_MS = 60_000;
-
 /** From the one that needs its owner most to the one that needs nothing. */
 const FROM_WORST: readonly TestStatus[] = [
   'undecryptable',
@@ -69,9 +66,7 @@ export function createKeyTests(deps: KeyTestsDeps): KeyTests {
     const userId = principal.user.id;
     const owner = ownerOf(userId);
     const opened = openKey(keyring, { owner, provider: provider.id }, stored);
-    const signal = AbortSignal.timeout(WITHIN_MS);
-    const result =
-      opened === undefined ? UNDECRYPTABLE : await tester.test({ userId, provider, ...opened, signal });
+    const result = opened === undefined ? UNDECRYPTABLE : await tester.test({ userId, provider, ...opened });
     const facts = { user: userId, provider: provider.id, key_id: stored.id, status: result.status };
     log.info({ event: 'key_tested', ...facts }, 'a stored key was tested');
     // A key that was replaced meanwhile is another key: the result says nothing of it.

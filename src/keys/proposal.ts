@@ -161,6 +161,7 @@ function getSecret(
   throw new AppError(
     'key_undecryptable',
     'The stored key cannot be decrypted. Replace it: send key and endpoint.',
+    { extra: { skipped: [{ key_id: stored.id, reason: 'undecryptable' }] } },
   );
 }
 

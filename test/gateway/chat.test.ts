@@ -454,6 +454,28 @@ describe('paths', () => {
   });
 });
 
+describe('a key that is replaced while the old one is in use', () => {
+  it('is not blamed for the refusal of the old one that comes late', async () => {
+    const { session } = await signedIn();
+    const [old, fresh] = [openAiKey(), openAiKey()];
+    const id = await addKey(app, session, { provider: 'openai', key: old });
+    const gate = Promise.withResolvers<undefined>();
+    openai.answerKey(old, async (exchange) => {
+      await gate.promise;
+      await answer.error(401)(exchange);
+    });
+    openai.answerKey(fresh, answer.completion());
+    const late = chat(session, hello('gpt-4o'));
+    await openai.received(1);
+    const json = { provider: 'openai', key: fresh, key_id: id };
+    const replaced = await app.call('/api/v1/byok/keys/add', { method: 'POST', session, json });
+    expect(replaced.status).toBe(200);
+    gate.resolve(undefined);
+    expect((await late).status).toBe(401);
+    expect((await chat(session, hello('gpt-4o'))).status).toBe(200);
+  });
+});
+
 describe('GET /v1/models', () => {
   it('lists what own keys and the system reach, live where the provider answers', async () => {
     const { session } = await signedIn();

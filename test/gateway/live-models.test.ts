@@ -25,7 +25,7 @@ function start(list: (asked: number) => object[]) {
     const address = { baseUrl, isUsers, isOperators: !isUsers };
     const signal = new AbortController().signal;
     const models = await find({
-      ...{ pool: 'user:openai', keyId: 'a', address, authorization: {}, hop: null, signal },
+      ...{ pool: 'user:openai', key: 'a', address, authorization: {}, hop: null, signal },
       ...question,
     });
     return models?.map(({ id }) => id);
@@ -45,11 +45,11 @@ describe('the models that a provider lists', () => {
 
   it('are not shown for another key of the pool, whose list then takes the place', async () => {
     const { ids } = start((asked) => [{ id: `list-${asked}` }]);
-    expect(await ids({ keyId: 'a' })).toEqual(['list-1']);
-    expect(await ids({ keyId: 'b' })).toEqual(['list-2']);
-    expect(await ids({ keyId: 'b' })).toEqual(['list-2']);
-    expect(await ids({ keyId: 'a' })).toEqual(['list-3']);
-    expect(await ids({ pool: 'other:openai', keyId: 'a' })).toEqual(['list-4']);
+    expect(await ids({ key: 'a' })).toEqual(['list-1']);
+    expect(await ids({ key: 'b' })).toEqual(['list-2']);
+    expect(await ids({ key: 'b' })).toEqual(['list-2']);
+    expect(await ids({ key: 'a' })).toEqual(['list-3']);
+    expect(await ids({ pool: 'other:openai', key: 'a' })).toEqual(['list-4']);
   });
 
   it('are of a user’s own address at most 500', async () => {

@@ -11,7 +11,8 @@ import { readVaultRecord } from '../support/vault-record.ts';
 let app: TestApp;
 
 beforeAll(async () => {
-  app = await startApp();
+  // Nobody listens there: a test of a key ends at once, and is written down.
+  app = await startApp({ env: { UPSTREAM_OPENAI_URL: 'http://127.0.0.1:1/v1' } });
 });
 afterAll(() => app.stop());
 
@@ -40,5 +41,28 @@ describe('a person whom an administrator deletes', () => {
     await database.close();
     expect(trail).toEqual([{ actor: 'system:keycloak', action: 'vault.purged', object: `vault:${id}` }]);
     expect((await readVaultRecord(other)).attributes['byok_openai']).toHaveLength(1);
+  });
+
+  it('leaves nothing that was known of the keys, also where the record went before', async () => {
+    const user = await createUser({ tier: 'starter' });
+    const session = await app.signIn(user);
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    await app.call('/api/v1/byok/keys/test/openai', { method: 'POST', session });
+    const vault = await adminClient(stack.keycloak.vaultRealm);
+    await vault.users.del({ id: (await readVaultRecord(user)).id });
+    await until(() => app.events('vault_record_deleted').length > 0);
+    const database = openDatabase({
+      ...{ url: app.databaseUrl, max: 1, applicationName: 'test', log: createLog('silent') },
+    });
+    const countFacts = async () => {
+      const rows = await database.withOwner(`user:${user.id}`, (sql) =>
+        sql.rows(z.object({}), 'SELECT FROM provider_key_facts'),
+      );
+      return rows.length;
+    };
+    expect(await countFacts()).toBe(1);
+    await (await adminClient(stack.keycloak.realm)).users.del({ id: user.id });
+    await until(countFacts, (count) => count === 0);
+    await database.close();
   });
 });

@@ -107,6 +107,59 @@ describe('the key routes', () => {
     expect((await http.get(`${BASE}/keys`)).body).toEqual([]);
   });
 
+  it('replace with 200, change, and name what is there already', async () => {
+    const http = signedIn();
+    const [key, other] = [randomKey(), randomKey()];
+    const added = await http.post(`${BASE}/keys/add`).send({ provider: 'openai', key, label: 'Work' });
+    const { id } = (added.body as { key: { id: string } }).key;
+    const replaced = await http.post(`${BASE}/keys/add`).send({ provider: 'openai', key: other, key_id: id });
+    expect([replaced.status, replaced.body]).toMatchObject([
+      200,
+      { message: 'OpenAI key replaced.', key: { id, label: 'Work', key_preview: `sk-…${other.slice(-4)}` } },
+    ]);
+    const again = await http.post(`${BASE}/keys/add`).send({ provider: 'openai', key: other });
+    expect([again.status, again.body]).toMatchObject([
+      409,
+      { code: 'duplicate_key', existing_label: 'Work' },
+    ]);
+    const changed = await http.patch(`${BASE}/keys/openai/${id}`).send({ label: '', enabled: false });
+    expect([changed.status, changed.body]).toMatchObject([200, { id, label: null, enabled: false }]);
+    for (const wrong of [
+      {},
+      { key: other },
+      { endpoint: 'https://x.example' },
+      { expires_at: '2020-01-01T00:00:00Z' },
+    ])
+      expect((await http.patch(`${BASE}/keys/openai/${id}`).send(wrong)).status).toBe(400);
+    expect([added.text, replaced.text, again.text, changed.text].join()).not.toContain(other);
+  });
+
+  it('test a key, and store none that fails where it is to be tested first', async () => {
+    const http = signedIn();
+    const wish = { provider: 'custom', key: randomKey(), endpoint: 'https://llm.example.test/v1' };
+    // The names of the tests lead nowhere.
+    const refused = await http.post(`${BASE}/keys/add`).send({ ...wish, validate: true });
+    expect([refused.status, refused.body]).toMatchObject([
+      422,
+      {
+        code: 'key_test_failed',
+        test: { provider: 'custom', details: { http_status: null, billed: false } },
+      },
+    ]);
+    expect((await http.get(`${BASE}/keys`)).body).toEqual([]);
+    const { body } = (await http.post(`${BASE}/keys/add`).send(wish)) as { body: { key: { id: string } } };
+    const tested = await http.post(`${BASE}/keys/test/custom?key_id=${body.key.id}`);
+    expect([tested.status, tested.body]).toMatchObject([
+      200,
+      { provider: 'custom', key_id: body.key.id, results: [{ key_id: body.key.id }] },
+    ]);
+    expect(Object.keys(tested.body as object).sort()).toEqual(
+      ['details', 'key_id', 'message', 'provider', 'results', 'status'].sort(),
+    );
+    const none = await http.post(`${BASE}/keys/test/openai`);
+    expect([none.status, (none.body as { code: string }).code]).toEqual([404, 'key_not_found']);
+  });
+
   it.each(['key_id=', 'key_id=a&key_id=b', 'keyid=abcDEF123456', 'key_id[]=abcDEF123456', 'all'])(
     'never take a mistyped query for "delete all": ?%s',
     async (query) => {

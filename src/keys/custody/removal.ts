@@ -44,8 +44,11 @@ export function createOwnerRemoval({ lock, vault, recordIsUser }: OwnerRemovalDe
         const record = await writable.findRecord(owner, vaultId);
         // The person is there after all, and a person is never deleted here.
         if (recordIsUser && record !== undefined) return 'kept';
-        // Nobody of whom anything is kept.
-        if (record === undefined && vaultId === null) return 'absent';
+        if (record === undefined && vaultId === null) {
+          // The record went before the person: what was known of the keys may still be there.
+          await connection.withOwner(owner, (sql) => forgetOwner(sql, owner));
+          return 'absent';
+        }
         const object = `vault:${record?.id ?? vaultId ?? 'none'}`;
         const tell = (sql: Sql, action: AuditAction) =>
           recordAudit(sql, { owner, actor, action, object, requestId });
