@@ -118,7 +118,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await refusePending(database);
       await assertRealmFit({ config, people, vault: connections.records });
       await checkVaultPlace(database, connections.place);
-      await checkCanary(database, connections.keyring);
+      await checkCanary(connections);
       await Promise.all([notices.start(), vaultEvents.start(), identity.start()]);
     },
     async drain() {

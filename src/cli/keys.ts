@@ -76,6 +76,9 @@ function rotationText({ resealed, failed, left, tally, isFinished }: RotationRep
     const older = tally.byRingKey.length > 1 ? ' The older keys can be taken out of ENCRYPTION_KEY.' : '';
     return [...lines, `Done: nothing needs an older key.${older}`].join('\n');
   }
+  const nothing = 'Not done: ENCRYPTION_KEY opens none of the stored keys.';
+  if (tally.keys > 0 && tally.undecryptable === tally.keys)
+    return [...lines, `${nothing} Look for the right one, or give them up with --accept-loss.`].join('\n');
   const how =
     failed.length > 0
       ? 'Run it again.'

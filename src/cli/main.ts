@@ -129,7 +129,7 @@ vault
   .command('purge')
   .description('list the records of people whom Keycloak does not know any more')
   .option('--yes', 'delete them', false)
-  .option('--even-most', 'also when more than half of all owners are missing', false)
+  .option('--even-most', 'also when more than a tenth of all owners (and more than three) are missing', false)
   .action(async (options: { yes: boolean; evenMost: boolean }) => {
     const { vaultPurge } = await import('./vault.ts');
     process.exitCode = (await vaultPurge(around(), options)) ? 0 : 1;
@@ -140,7 +140,10 @@ vault
   .description('move all records from where they are stored to KEYCLOAK_VAULT_REALM, with the app stopped')
   .option('--from-client-id <id>', 'the vault client of the old place', 'ops-center-vault')
   .requiredOption('--from-secret-file <path>', "a file with that client's secret")
-  .option('--clean-up <realm>', 'only remove what an interrupted move left in that realm')
+  .option(
+    '--clean-up <realm>',
+    'only remove what an interrupted move left in that realm, but for keys that the new place lacks',
+  )
   .option('--dry-run', 'say what would be done and write nothing', false)
   .action(async (options: VaultMoveOptions) => {
     const { vaultMove } = await import('./vault.ts');

@@ -35,8 +35,8 @@ function purgeText(report: PurgeReport, yes: boolean): string {
   if (orphans.length === 0) return `${head}.`;
   if (isRefused) {
     lines.push(
-      'Nothing was deleted: more than half of all owners are missing, which is also what a wrong KEYCLOAK_REALM ' +
-        'looks like. If it is right, add --even-most.',
+      'Nothing was deleted: more than a tenth of all owners are missing, which is also what a wrong ' +
+        'KEYCLOAK_REALM looks like. If it is right, add --even-most.',
     );
   } else if (!yes) lines.push('Nothing was deleted. To delete these records: --yes');
   else {

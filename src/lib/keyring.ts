@@ -1,9 +1,12 @@
-import { fernetTime, openFernet, parseFernetKey, sealFernet } from './fernet.ts';
+import { createHmac } from 'node:crypto';
+import { fernetTime, openFernet, parseFernetKey, sealFernet, type FernetKey } from './fernet.ts';
 
 /** The operator's encryption keys (`ENCRYPTION_KEY`). */
 export interface Keyring {
   /** How many keys there are. */
   readonly size: number;
+  /** One text per key, in their order, that tells keys apart and says nothing of them: hex. */
+  readonly fingerprints: readonly string[];
   /** Encrypts text under the first key. */
   seal(plaintext: string): string;
   /** Decrypts under whichever key fits; undefined when none does or the token was altered. */
@@ -37,6 +40,7 @@ export function createKeyring(keys: readonly string[]): Keyring {
 
   return {
     size: parsed.length,
+    fingerprints: parsed.map(fingerprintOf),
     seal: (plaintext) => sealFernet(first, Buffer.from(plaintext, 'utf8')),
     open(token) {
       const found = find(token);
@@ -50,6 +54,13 @@ export function createKeyring(keys: readonly string[]): Keyring {
       return sealFernet(first, found.plaintext, time === undefined ? {} : { timeMs: time.getTime() });
     },
   };
+}
+
+/** HMAC-SHA256 of a constant: the keys are random, so that nobody can try them out against it. */
+function fingerprintOf({ signing, encryption }: FernetKey): string {
+  return createHmac('sha256', Buffer.concat([signing, encryption]))
+    .update('ops-center encryption key fingerprint')
+    .digest('hex');
 }
 
 function decodeUtf8(bytes: Buffer): string | undefined {

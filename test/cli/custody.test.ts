@@ -1,10 +1,11 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { printable } from '../../src/cli/custody.ts';
+import { settingsOfRunning } from '../../src/cli/running-stack.ts';
 import type { Custody } from '../../src/custody.ts';
 import type { Owner } from '../../src/keys/record.ts';
 import { checkVaultPlace } from '../../src/keys/vault-place.ts';
@@ -49,7 +50,7 @@ beforeEach(async () => {
   setting = { databaseUrl, realms, vaultRealm, encryptionKeys: [fernetKey()] };
   custody = openCustody(setting);
   await checkVaultPlace(custody.database, custody.place);
-  await checkCanary(custody.database, custody.keyring);
+  await checkCanary(custody);
   cwd = mkdtempSync(path.join(tmpdir(), 'ops-custody-'));
   secrets.splice(0);
 }, 60_000);
@@ -230,6 +231,57 @@ describe('ops vault move', () => {
       stderr: expect.stringContaining('The app is running'),
     });
     await app.close();
+  });
+});
+
+describe('settings of a command', () => {
+  /** What a start that was killed leaves behind, or one that runs still. */
+  function writeStack(pid: number, change: Record<string, unknown> = {}): void {
+    mkdirSync(path.join(cwd, '.data', 'secrets'), { recursive: true });
+    const stack = {
+      ...{
+        app_url: 'http://localhost:1',
+        keycloak_url: 'http://localhost:1',
+        database_url: 'postgres://nobody@127.0.0.1:1/no',
+      },
+      ...{ admin_user: 'admin', admin_password_file: null, pids: { app: pid, keycloak: pid, postgres: pid } },
+      ...change,
+    };
+    writeFileSync(path.join(cwd, '.data', 'stack.json'), JSON.stringify(stack));
+  }
+
+  async function deadPid(): Promise<number> {
+    const child = spawn(process.execPath, ['--version'], { stdio: 'ignore' });
+    await once(child, 'exit');
+    return child.pid ?? 0;
+  }
+
+  it('are those that are configured, whatever runs or ran from DATA_DIR', async () => {
+    await store(newOwner());
+    for (const pid of [await deadPid(), process.pid]) {
+      writeStack(pid);
+      expect(await ops(['keys', 'check'])).toMatchObject({ code: 0, stderr: '' });
+    }
+  });
+
+  it('are not taken from what ran once, nor half from one installation and half from another', async () => {
+    const configured = environmentOf(setting);
+    const { DATABASE_URL: _url, ...withoutDatabase } = configured;
+    const { KEYCLOAK_URL: _keycloak, ...withoutKeycloak } = configured;
+    const read = (environment: Record<string, string>) => () => settingsOfRunning(environment, cwd);
+    writeStack(await deadPid());
+    for (const environment of [withoutDatabase, withoutKeycloak])
+      expect(read(environment)).toThrow('does not run any more');
+    writeStack(process.pid);
+    expect(read(withoutDatabase)).toThrow('KEYCLOAK_URL is configured, and what runs');
+    expect(read(withoutKeycloak)).toThrow('DATABASE_URL is configured, and what runs');
+    expect(read(configured)()).toEqual(configured);
+    // One that it was started with.
+    writeStack(process.pid, { keycloak_url: configured['KEYCLOAK_URL'], admin_user: null });
+    expect(read(withoutDatabase)()).toEqual({
+      ...withoutDatabase,
+      DATABASE_URL: 'postgres://nobody@127.0.0.1:1/no',
+    });
   });
 });
 

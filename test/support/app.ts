@@ -4,6 +4,9 @@ import { fetch, type RequestInit, type Response } from 'undici';
 import { signInWithForms } from '../../src/cli/browserless-sign-in.ts';
 import { choosePort } from '../../src/cli/quickstart/ports.ts';
 import { readConfig, type Config, type Environment } from '../../src/config.ts';
+import { resealCanary } from '../../src/keys/custody/canary.ts';
+import { createDatabase as openDatabase } from '../../src/lib/database.ts';
+import { createKeyring } from '../../src/lib/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { startServer } from '../../src/server.ts';
 import { evidence } from './evidence.ts';
@@ -57,6 +60,7 @@ export async function startApp(options: TestAppOptions = {}): Promise<TestApp> {
     },
   );
   registerSecrets(config);
+  if (options.shared === undefined) await markAsUsed(config);
   const log = createLog(
     'trace',
     new Writable({
@@ -114,6 +118,17 @@ async function environment(
     KEYCLOAK_VAULT_CLIENT_SECRET: keycloak.vaultClient.secret,
     SHUTDOWN_GRACE_MS: '1000',
   };
+}
+
+/**
+ * Every app's database is new and its encryption key its own, while the vault is one for all tests: an app looks
+ * like one that has started before, since a first start is refused beside keys that it cannot open.
+ */
+async function markAsUsed({ databaseUrl, encryptionKeys }: Config): Promise<void> {
+  const options = { url: databaseUrl, max: 1, applicationName: 'test support', log: createLog('silent') };
+  const database = openDatabase(options);
+  await resealCanary(database, createKeyring(encryptionKeys.slice(0, 1)));
+  await database.close();
 }
 
 function registerSecrets({ encryptionKeys, sessionSecret, systemDefault, keycloak }: Config): void {

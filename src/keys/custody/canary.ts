@@ -1,7 +1,10 @@
 import { z } from 'zod';
-import type { Database } from '../../lib/database.ts';
+import type { Database, Sql } from '../../lib/database.ts';
 import { UnfitError } from '../../lib/errors.ts';
 import type { Keyring } from '../../lib/keyring.ts';
+import { readPool } from '../record.ts';
+import type { CustodyDeps } from './deps.ts';
+import { listRecords } from './listing.ts';
 
 /**
  * One sealed text in the database. A process whose ENCRYPTION_KEY does not open it would find every stored key
@@ -9,45 +12,136 @@ import type { Keyring } from '../../lib/keyring.ts';
  */
 const CANARY = JSON.stringify({ v: 1, kind: 'encryption_canary' });
 
-const CanaryRow = z.object({ token: z.string() });
+const CanaryRow = z.object({
+  token: z.string(),
+  /** The fingerprint of the key that seals; null in rows of before it was kept. */
+  sealing_key: z.string().nullable(),
+  /** Fingerprints of keys that a rotation has taken the place of. */
+  replaced_keys: z.array(z.string()),
+});
 const Answer = z.object({ has_records: z.boolean() });
+
+const READ = 'SELECT token, sealing_key, replaced_keys FROM encryption_canary';
 
 const MISFIT =
   'ENCRYPTION_KEY does not fit the stored keys: they were sealed under another key. Put that key behind the ' +
   'new one, separated by a comma (ENCRYPTION_KEY=new,old), then run "npm run ops -- keys rotate". Where it is ' +
   'lost for good, see "Losing an encryption key" in docs/operations.md.';
 
+const REPLACED =
+  'The first key of ENCRYPTION_KEY seals no more: "keys rotate" has put another one in its place, and what this ' +
+  'process stored would be lost with the old one. Put the new key first (ENCRYPTION_KEY=new,old). If this key ' +
+  'is to seal after all, run "npm run ops -- keys rotate" with this list before.';
+
+/** How many users of the vault are looked at to tell whether its keys are ours. */
+const MOST_USERS = 1_000;
+
+type CanaryDeps = Pick<CustodyDeps, 'database' | 'keyring' | 'records' | 'place'>;
+
 /**
- * Lets a process start, or a command seal, only with a key ring that fits what is stored. The canary is made at
- * the first start, and made anew where it does not fit while nobody has a vault record.
- * @throws UnfitError in words for the operator.
+ * Lets a process start, or a command seal, only with a key ring that fits what is stored:
+ *
+ * - The ring opens the canary. It is made at the first start, and made anew where it does not fit while nobody has
+ *   a vault record; in both cases only when the vault holds no keys that the ring does not open, since it is the
+ *   database that may be new.
+ * - The first key has not been replaced. When `keys rotate` begins, its first key becomes the sealing key; the one
+ *   before it, and the others of its ring, are replaced from then on. A process with one of these in front
+ *   (`old,new`, or `old` alone) would store keys that are lost when the old key is taken away. Before a rotation
+ *   nothing is replaced, so that processes can go from `old` over `old,new` to `new,old` one by one, in any order.
+ *   Which of two keys is the newer cannot be told from a ring; only the order to rotate says so. It is also what
+ *   lets a replaced key seal again.
+ * @throws UnfitError in words for the operator; AppError `keycloak_unavailable`.
  */
-export async function checkCanary(database: Database, keyring: Keyring): Promise<void> {
+export async function checkCanary(deps: CanaryDeps): Promise<void> {
+  await checkFit(deps);
+  const [row] = await deps.database.rows(CanaryRow, READ);
+  if (row !== undefined && isReplaced(row, deps.keyring)) throw new UnfitError(REPLACED);
+}
+
+async function checkFit(deps: CanaryDeps): Promise<void> {
+  const { database, keyring } = deps;
+  const [found] = await database.rows(CanaryRow, READ);
+  // Keycloak is asked before the row is locked: other processes wait for that lock.
+  if (found === undefined || keyring.open(found.token) !== CANARY) await refuseForeignKeys(deps);
+  const own = [keyring.seal(CANARY), keyring.fingerprints[0]];
   await database.transaction(async (sql) => {
     // Of processes that start at once, all but one wait here and then read what that one wrote.
-    await sql.run('INSERT INTO encryption_canary (token) VALUES ($1) ON CONFLICT (only_row) DO NOTHING', [
-      keyring.seal(CANARY),
-    ]);
-    const [row] = await sql.rows(CanaryRow, 'SELECT token FROM encryption_canary FOR UPDATE');
+    await sql.run(
+      'INSERT INTO encryption_canary (token, sealing_key) VALUES ($1, $2) ON CONFLICT (only_row) DO NOTHING',
+      own,
+    );
+    const [row] = await sql.rows(CanaryRow, `${READ} FOR UPDATE`);
     if (row === undefined) throw new Error('the canary was not stored');
-    if (keyring.open(row.token) === CANARY) return;
+    if (keyring.open(row.token) === CANARY) {
+      if (row.sealing_key === null) await noteWhoseCanary(sql, keyring, row.token);
+      return;
+    }
     const [answer] = await sql.rows(Answer, 'SELECT has_vault_records() AS has_records');
     if (answer?.has_records !== false) throw new UnfitError(MISFIT);
-    await sql.run('UPDATE encryption_canary SET token = $1, since = now()', [keyring.seal(CANARY)]);
+    await sql.run(
+      "UPDATE encryption_canary SET token = $1, sealing_key = $2, replaced_keys = '{}', since = now()",
+      own,
+    );
   });
 }
 
-/** Which key of the ring opens the canary, from 0; undefined when none does or there is none yet. */
+/** The database may be new or lost while the vault is not. One key that opens shows that the vault is ours. */
+async function refuseForeignKeys({ records, place, keyring }: CanaryDeps): Promise<void> {
+  let foreign = 0;
+  for await (const { values } of listRecords(records, place.recordIsUser, MOST_USERS)) {
+    const keys = [...values.values()].flatMap((list) => readPool(list).keys);
+    if (keys.some(({ token }) => keyring.ringIndex(token) !== undefined)) return;
+    foreign += keys.length;
+  }
+  if (foreign > 0) throw new UnfitError(MISFIT);
+}
+
+/** Only a key that seals has ever sealed the canary. */
+async function noteWhoseCanary(sql: Sql, keyring: Keyring, token: string): Promise<void> {
+  const fingerprint = keyring.fingerprints[keyring.ringIndex(token) ?? 0];
+  await sql.run('UPDATE encryption_canary SET sealing_key = $1', [fingerprint]);
+}
+
+function isReplaced(row: z.output<typeof CanaryRow>, { fingerprints: [first = ''] }: Keyring): boolean {
+  return row.replaced_keys.includes(first);
+}
+
+/**
+ * From now on the first key of the ring seals, and no process may start with an older one in front.
+ * @param acceptLoss goes on where the ring does not fit.
+ * @throws UnfitError where it does not fit otherwise.
+ */
+export async function beginRotation(deps: CanaryDeps, acceptLoss: boolean): Promise<void> {
+  if (!acceptLoss) await checkFit(deps);
+  await replaceOthers(deps.database, deps.keyring);
+}
+
+async function replaceOthers(sql: Pick<Sql, 'run'>, { fingerprints }: Keyring): Promise<void> {
+  await sql.run(
+    `UPDATE encryption_canary SET sealing_key = $1, replaced_keys = ARRAY(
+       SELECT DISTINCT key FROM unnest(array_append(replaced_keys, sealing_key) || $2::text[]) AS key
+       WHERE key <> $1)`,
+    [fingerprints[0], fingerprints.slice(1)],
+  );
+}
+
+/**
+ * Which key of the ring opens the canary, from 0; undefined when a start would be refused: none does, there is
+ * none yet, or the first key has been replaced.
+ */
 export async function canaryIndex(database: Database, keyring: Keyring): Promise<number | undefined> {
-  const [row] = await database.rows(CanaryRow, 'SELECT token FROM encryption_canary');
-  return row === undefined ? undefined : keyring.ringIndex(row.token);
+  const [row] = await database.rows(CanaryRow, READ);
+  return row === undefined || isReplaced(row, keyring) ? undefined : keyring.ringIndex(row.token);
 }
 
 /** Seals the canary under the first key: from now on a start needs that one, and no older key. */
 export async function resealCanary(database: Database, keyring: Keyring): Promise<void> {
-  await database.run(
-    `INSERT INTO encryption_canary (token) VALUES ($1)
-     ON CONFLICT (only_row) DO UPDATE SET token = excluded.token, since = now()`,
-    [keyring.seal(CANARY)],
-  );
+  await database.transaction(async (sql) => {
+    await sql.run(
+      `INSERT INTO encryption_canary (token) VALUES ($1)
+       ON CONFLICT (only_row) DO UPDATE SET token = excluded.token, since = now()`,
+      [keyring.seal(CANARY)],
+    );
+    await replaceOthers(sql, keyring);
+  });
 }

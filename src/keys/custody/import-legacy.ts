@@ -6,6 +6,7 @@ import { proposeKey, type KeyWish } from '../proposal.ts';
 import { ownerOf } from '../record.ts';
 import { checkCanary } from './canary.ts';
 import type { CustodyDeps } from './deps.ts';
+import { asOnlyCommand } from './only-command.ts';
 import { legacyKeysOf, type LegacyKey } from './legacy.ts';
 import { listUsers } from './listing.ts';
 
@@ -44,10 +45,16 @@ const ACTOR = 'system:keys-import-legacy';
 /**
  * Copies the keys of the old layout into the vault. The old attributes are read and never written. It can be
  * run again: what is stored already, with the same endpoint, is passed over.
- * @throws UnfitError when ENCRYPTION_KEY does not fit the stored keys; AppError when Keycloak is away.
+ * @throws UnfitError when ENCRYPTION_KEY does not fit the stored keys, or another command is writing; AppError
+ *   when Keycloak is away.
  */
 export async function importLegacyKeys(deps: CustodyDeps, options: ImportOptions): Promise<ImportReport> {
-  await checkCanary(deps.database, deps.keyring);
+  const run = () => importAll(deps, options);
+  return options.dryRun ? run() : asOnlyCommand(deps.database, run);
+}
+
+async function importAll(deps: CustodyDeps, options: ImportOptions): Promise<ImportReport> {
+  await checkCanary(deps);
   const importKey = createKeyImport(deps, options.dryRun);
   const problems: ImportReport['problems'][number][] = [];
   const counts = noOutcomes();
@@ -90,6 +97,7 @@ function createKeyImport(deps: CustodyDeps, dryRun: boolean) {
     if (provider === undefined) return 'unknown_provider';
     const key = deps.keyring.open(legacy.token);
     if (key === undefined) return 'undecryptable';
+    if (isSealedByUs(key)) return 'malformed';
     try {
       checkKey(provider, key, deps.providers);
       const wish: KeyWish = {
@@ -131,6 +139,20 @@ function createKeyImport(deps: CustodyDeps, dryRun: boolean) {
       action: 'key.imported',
       plan: (pool) => ({ values: proposeKey(deps.keyring, wish, pool).values, keyIds: [wish.id] }),
     };
+  }
+}
+
+/**
+ * The old system sealed bare keys; whatever else is under our keys is a JSON object: a stored key with its owner,
+ * a session's tokens. People can write their own attributes of old: without this, whoever has seen another's
+ * sealed key would put it into them and have it sealed anew as one of their own.
+ */
+function isSealedByUs(plaintext: string): boolean {
+  try {
+    const parsed: unknown = JSON.parse(plaintext);
+    return typeof parsed === 'object' && parsed !== null;
+  } catch {
+    return false;
   }
 }
 

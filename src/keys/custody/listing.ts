@@ -10,9 +10,13 @@ const PAGE = 100;
  * Every user of a realm with all attributes, each once. Pages overlap by one: where a page does not hold the
  * user that ended the last one, users before it were deleted meanwhile, and the walk goes back so that nobody
  * is passed over. Users who come while it runs may be missed.
+ * @param most ends the walk with the page that holds so many.
  * @throws AppError `keycloak_unavailable`, also when the client may not list users.
  */
-export async function* listUsers(keycloak: KeycloakAdmin): AsyncGenerator<UserRepresentation> {
+export async function* listUsers(
+  keycloak: KeycloakAdmin,
+  most = Number.POSITIVE_INFINITY,
+): AsyncGenerator<UserRepresentation> {
   const seen = new Set<string>();
   let first = 0;
   for (;;) {
@@ -27,7 +31,7 @@ export async function* listUsers(keycloak: KeycloakAdmin): AsyncGenerator<UserRe
       seen.add(user.id);
       yield user;
     }
-    if (page.length < PAGE) return;
+    if (page.length < PAGE || seen.size >= most) return;
     first += PAGE - 1;
   }
 }
@@ -53,12 +57,16 @@ export interface ListedRecord extends Pick<VaultRecord, 'id' | 'values'> {
   ownerName: string;
 }
 
-/** Every vault record; where people are their own records, every person who has stored values. */
+/**
+ * Every vault record; where people are their own records, every person who has stored values.
+ * @param mostUsers ends the walk with the page that holds so many.
+ */
 export async function* listRecords(
   keycloak: KeycloakAdmin,
   recordIsUser: boolean,
+  mostUsers?: number,
 ): AsyncGenerator<ListedRecord> {
-  for await (const user of listUsers(keycloak)) {
+  for await (const user of listUsers(keycloak, mostUsers)) {
     const { id, values } = recordOf(user);
     const username = user.username ?? '';
     if (recordIsUser) {

@@ -14,7 +14,9 @@ import { createVault, type Vault } from '../vault.ts';
 import { setValues } from './copy-values.ts';
 import { countAppConnections, placeOwner } from './custody-store.ts';
 import type { CustodyDeps } from './deps.ts';
+import { isHeldBy } from './held-values.ts';
 import { listRecords, type ListedRecord } from './listing.ts';
+import { asOnlyCommand } from './only-command.ts';
 
 export interface MoveDeps extends CustodyDeps {
   /** Keycloak's admin interface as another client, in another realm. */
@@ -65,9 +67,15 @@ interface Route {
  * owner's lock and reads it back, then lets the new place count for all at once, then removes the old values.
  * While it copies, no app can start. Cut off before the switch it can simply be run again; cut off after it, the
  * old values are removed with `cleanUp`.
- * @throws UnfitError in words for the operator when it cannot be done; AppError when Keycloak is away.
+ * @throws UnfitError in words for the operator when it cannot be done, or another command is writing; AppError
+ *   when Keycloak is away.
  */
-export async function moveVault(deps: MoveDeps, options: MoveOptions): Promise<MoveReport> {
+export function moveVault(deps: MoveDeps, options: MoveOptions): Promise<MoveReport> {
+  const run = () => moveAll(deps, options);
+  return options.dryRun ? run() : asOnlyCommand(deps.database, run);
+}
+
+async function moveAll(deps: MoveDeps, options: MoveOptions): Promise<MoveReport> {
   if (options.cleanUp !== undefined) return cleanUp(deps, options, options.cleanUp);
   if (options.dryRun) {
     const route = routeFrom(deps, options, await deps.database.transaction(lockVaultPlace));
@@ -236,8 +244,11 @@ async function removeOne(deps: MoveDeps, route: Route, listed: ListedRecord): Pr
   return deps.lock.hold(owner, async (hold) => {
     const old = await route.oldVault.until(hold.deadlineMs).findRecord(owner, listed.id);
     if (old?.id !== listed.id) return 'it has changed meanwhile';
-    if (old.values.size > 0 && (await findNow(deps, hold, owner)) === undefined)
-      return 'the owner has no record in the place that counts';
+    if (old.values.size > 0) {
+      const now = await findNow(deps, hold, owner);
+      if (now === undefined) return 'the owner has no record in the place that counts';
+      if (!isHeldBy(deps.keyring, old.values, now.values)) return 'it holds keys that the new place lacks';
+    }
     if (route.from.recordIsUser)
       await setValues(route.oldVault, hold, { owner, ownerName, recordId: old.id }, new Map());
     else await route.oldVault.until(hold.deadlineMs).deleteRecord(owner, old);

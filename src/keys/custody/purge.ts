@@ -4,12 +4,13 @@ import type { KeycloakAdmin } from '../../lib/keycloak-admin.ts';
 import type { Owner } from '../record.ts';
 import type { CustodyDeps } from './deps.ts';
 import { listRecords } from './listing.ts';
+import { asOnlyCommand } from './only-command.ts';
 import { createOwnerRemoval } from './removal.ts';
 
 export interface PurgeOptions {
   /** Deletes; otherwise only lists. */
   yes: boolean;
-  /** Deletes also where more than half of all owners are missing: a mistyped realm would look like that. */
+  /** Deletes also where more are missing than leave: a mistyped realm would look like that. */
   evenMost: boolean;
 }
 
@@ -24,7 +25,7 @@ export interface PurgeReport {
   /** Records that name an owner. */
   owners: number;
   orphans: readonly Orphan[];
-  /** True when nothing was deleted because most owners are missing. */
+  /** True when nothing was deleted because too many owners are missing. */
   isRefused: boolean;
   removed: readonly Owner[];
   /** Owners who were there again when it came to deleting. */
@@ -37,14 +38,25 @@ const ACTOR = 'system:vault-purge';
 /**
  * Finds the vault records of people whom Keycloak does not know, and deletes them when told to. Where people are
  * their own records there is nothing to do: keys go with the person.
- * @throws AppError `keycloak_unavailable` when it cannot be told who is there.
+ * @throws AppError `keycloak_unavailable` when it cannot be told who is there; UnfitError when another command
+ *   is writing.
  */
 export async function purgeVault(deps: CustodyDeps, options: PurgeOptions): Promise<PurgeReport> {
+  const run = () => purge(deps, options);
+  return options.yes ? asOnlyCommand(deps.database, run) : run();
+}
+
+async function purge(deps: CustodyDeps, options: PurgeOptions): Promise<PurgeReport> {
   const { owners, orphans } = await findOrphans(deps);
-  const isRefused = options.yes && !options.evenMost && orphans.length > owners / 2;
+  const isRefused = options.yes && !options.evenMost && areTooMany(orphans.length, owners);
   const report = { owners, orphans, isRefused };
   if (!options.yes || isRefused) return { ...report, removed: [], kept: [], failed: [] };
   return { ...report, ...(await removeAll(deps, orphans)) };
+}
+
+/** In a small installation one who leaves is a tenth at once; there only most of all are too many. */
+function areTooMany(orphans: number, owners: number): boolean {
+  return orphans > owners / 2 || (orphans > 3 && orphans > owners / 10);
 }
 
 async function findOrphans(deps: CustodyDeps): Promise<Pick<PurgeReport, 'owners' | 'orphans'>> {

@@ -3,15 +3,16 @@ import { randomId } from '../../lib/ids.ts';
 import type { Keyring } from '../../lib/keyring.ts';
 import { createPoolWriter, type PoolPlan, type PoolWriter } from '../pool-writer.ts';
 import { readPool, type Owner, type StoredKey, type StoredPool } from '../record.ts';
-import { canaryIndex, checkCanary, resealCanary } from './canary.ts';
+import { beginRotation, canaryIndex, resealCanary } from './canary.ts';
 import { readEach, standingOf, tallyKeys, type KeyTally } from './check.ts';
 import type { CustodyDeps } from './deps.ts';
 import { listRecords, type ListedRecord } from './listing.ts';
+import { asOnlyCommand } from './only-command.ts';
 
 export interface RotateOptions {
   /**
    * Goes on where the canary does not open, and lets it be sealed anew although keys are left that an older
-   * key would open: what the first key does not open is given up.
+   * key would open, or none that any key does: what the first key does not open is given up.
    */
   acceptLoss: boolean;
   onProgress(done: { records: number; resealed: number }): void;
@@ -40,16 +41,22 @@ const NOTHING_TO_DO = new Error('nothing to seal anew');
  * Seals every key that lies under an older key of the ring under the first one, owner by owner under the
  * owner's lock, while apps serve and write. It keeps no account of its own: a run that was cut off goes on where
  * it stood, because what is done is seen in the tokens.
- * @throws UnfitError when the ring does not fit the stored keys; AppError when Keycloak or the database is away.
+ * @throws UnfitError when the ring does not fit the stored keys, or another command is writing; AppError when Keycloak or the database is away.
  */
-export async function rotateKeys(deps: CustodyDeps, options: RotateOptions): Promise<RotationReport> {
-  if (!options.acceptLoss) await checkCanary(deps.database, deps.keyring);
+export function rotateKeys(deps: CustodyDeps, options: RotateOptions): Promise<RotationReport> {
+  return asOnlyCommand(deps.database, () => rotateAll(deps, options));
+}
+
+async function rotateAll(deps: CustodyDeps, options: RotateOptions): Promise<RotationReport> {
+  await beginRotation(deps, options.acceptLoss);
   const { resealed, failed, left } = await resealAll(deps, options);
   // Counted anew: what was written meanwhile by a process that has the old key alone must not be missed.
   const tally = await tallyKeys(deps);
   const underOlder = tally.byRingKey.slice(1).reduce((sum, each) => sum + each, 0);
   const needed = underOlder - (options.acceptLoss ? tally.misplacedUnderOlder : 0);
-  const isFinished = failed.length === 0 && needed === 0;
+  // A ring that opens nothing at all is rather the wrong one than one that is needed no more.
+  const opensNothing = tally.keys > 0 && tally.undecryptable === tally.keys && !options.acceptLoss;
+  const isFinished = failed.length === 0 && needed === 0 && !opensNothing;
   if (isFinished && (await canaryIndex(deps.database, deps.keyring)) !== 0) {
     await resealCanary(deps.database, deps.keyring);
   }

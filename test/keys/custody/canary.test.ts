@@ -1,24 +1,50 @@
-import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
+import type { Custody } from '../../../src/custody.ts';
 import { canaryIndex, checkCanary, resealCanary } from '../../../src/keys/custody/canary.ts';
+import { rotateKeys } from '../../../src/keys/custody/rotate.ts';
 import { rememberVaultId } from '../../../src/keys/owners-store.ts';
 import { createDatabase as openDatabase, type Database } from '../../../src/lib/database.ts';
 import { UnfitError } from '../../../src/lib/errors.ts';
-import { createKeyring } from '../../../src/lib/keyring.ts';
+import { createKeyring, type Keyring } from '../../../src/lib/keyring.ts';
 import { createLog } from '../../../src/lib/log.ts';
 import { fernetKey, startApp } from '../../support/app.ts';
 import { addKey, openAiKey } from '../../support/key.ts';
 import { createDatabase, createUser } from '../../support/stack.ts';
 import { startUpstream } from '../../support/upstream.ts';
-import { newOwner } from './rig.ts';
+import {
+  createPerson,
+  createRealms,
+  emptyRealm,
+  newOwner,
+  openCustody,
+  poolOf,
+  storeKey,
+  type Realms,
+  type Setting,
+} from './rig.ts';
 
+let realms: Realms;
+let setting: Setting;
+let custody: Custody;
 let database: Database;
 
+beforeAll(async () => {
+  realms = await createRealms(1);
+}, 120_000);
+afterAll(() => realms.drop(), 60_000);
+
 beforeEach(async () => {
-  const { appUrl } = await createDatabase();
-  database = openDatabase({ url: appUrl, max: 8, applicationName: 'canary-test', log: createLog('silent') });
-});
-afterEach(() => database.close());
+  const [{ appUrl }, vaultRealm = ''] = [await createDatabase(), realms.vaults[0]];
+  await Promise.all([realms.people, vaultRealm].map(emptyRealm));
+  setting = { databaseUrl: appUrl, realms, vaultRealm, encryptionKeys: [fernetKey()] };
+  custody = openCustody(setting);
+  ({ database } = custody);
+}, 60_000);
+afterEach(() => custody.close());
+
+/** What a start of the app does with its ENCRYPTION_KEY. */
+const start = (keyring: Keyring, on = custody) => checkCanary({ ...on, keyring });
 
 /** What a first write of a key leaves behind. */
 async function storeRecord(): Promise<void> {
@@ -29,7 +55,7 @@ async function storeRecord(): Promise<void> {
 describe('the canary', () => {
   it('is made at the first start, one row also when several start at once', async () => {
     const rings = Array.from({ length: 6 }, () => createKeyring([fernetKey()]));
-    await Promise.all(rings.map((ring) => checkCanary(database, ring)));
+    await Promise.all(rings.map((ring) => start(ring)));
     const rows = await database.rows(z.object({ token: z.string() }), 'SELECT token FROM encryption_canary');
     expect(rows).toHaveLength(1);
   });
@@ -37,43 +63,163 @@ describe('the canary', () => {
   it('lets only one of several rings start that meet on it when there are records', async () => {
     await storeRecord();
     const rings = Array.from({ length: 6 }, () => createKeyring([fernetKey()]));
-    const outcomes = await Promise.allSettled(rings.map((ring) => checkCanary(database, ring)));
+    const outcomes = await Promise.allSettled(rings.map((ring) => start(ring)));
     expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
   });
 
   it('refuses, in words, a ring that does not open it while anybody has a record, and is not changed', async () => {
     const [oldKey, newKey] = [fernetKey(), fernetKey()];
-    await checkCanary(database, createKeyring([oldKey]));
+    await start(createKeyring([oldKey]));
     await storeRecord();
-    const refused = checkCanary(database, createKeyring([newKey]));
+    const refused = start(createKeyring([newKey]));
     await expect(refused).rejects.toBeInstanceOf(UnfitError);
     await expect(refused).rejects.toThrow('ENCRYPTION_KEY does not fit the stored keys');
     await expect(refused).rejects.toThrow('ENCRYPTION_KEY=new,old');
     await expect(refused).rejects.not.toThrow(newKey);
-    await checkCanary(database, createKeyring([newKey, oldKey]));
-    await checkCanary(database, createKeyring([oldKey]));
+    await start(createKeyring([newKey, oldKey]));
+    await start(createKeyring([oldKey]));
   });
 
   it('is made anew for another key while nobody has a record', async () => {
     const [oldRing, newRing] = [createKeyring([fernetKey()]), createKeyring([fernetKey()])];
-    await checkCanary(database, oldRing);
-    await checkCanary(database, newRing);
+    await start(oldRing);
+    await start(newRing);
     await storeRecord();
-    await checkCanary(database, newRing);
-    await expect(checkCanary(database, oldRing)).rejects.toThrow('does not fit');
+    await start(newRing);
+    await expect(start(oldRing)).rejects.toThrow('does not fit');
   });
 
   it('needs the first key alone once it was sealed anew', async () => {
     const [oldKey, newKey] = [fernetKey(), fernetKey()];
-    await checkCanary(database, createKeyring([oldKey]));
+    await start(createKeyring([oldKey]));
     await storeRecord();
     const ring = createKeyring([newKey, oldKey]);
     expect(await canaryIndex(database, ring)).toBe(1);
     await resealCanary(database, ring);
     expect(await canaryIndex(database, ring)).toBe(0);
-    await checkCanary(database, createKeyring([newKey]));
-    await expect(checkCanary(database, createKeyring([oldKey]))).rejects.toThrow('does not fit');
+    await start(createKeyring([newKey]));
+    await expect(start(createKeyring([oldKey]))).rejects.toThrow('does not fit');
   });
+  describe('beside keys of the vault', () => {
+    it.each(['in records of their own', 'with the people themselves'])(
+      'that it does not open, %s, is not made on a new database, nor made anew, until the loss is accepted',
+      async (layout) => {
+        const isOneRealm = layout === 'with the people themselves';
+        const change = isOneRealm ? { vaultRealm: realms.people } : {};
+        const lost = openCustody({ ...setting, ...change });
+        const owner = isOneRealm ? (await createPerson(realms)).owner : newOwner();
+        await storeKey(lost, owner);
+        await lost.close();
+        const databaseUrl = (await createDatabase()).appUrl;
+        const wrongKey = fernetKey();
+        const wrong = openCustody({ ...setting, ...change, databaseUrl, encryptionKeys: [wrongKey] });
+        const rotate = (acceptLoss: boolean) =>
+          rotateKeys(wrong, { acceptLoss, onProgress: () => undefined });
+        await expect(checkCanary(wrong)).rejects.toThrow('ENCRYPTION_KEY does not fit the stored keys');
+        await expect(rotate(false)).rejects.toThrow('does not fit');
+        expect(await canaryIndex(wrong.database, wrong.keyring)).toBeUndefined();
+        // A canary of before that nobody's records back is not replaced either.
+        const foreign = createKeyring([fernetKey()]);
+        await resealCanary(wrong.database, foreign);
+        await expect(checkCanary(wrong)).rejects.toThrow('does not fit');
+        expect(await canaryIndex(wrong.database, foreign)).toBe(0);
+        expect(await rotate(true)).toMatchObject({ isFinished: true });
+        await checkCanary(wrong);
+        await wrong.close();
+      },
+    );
+
+    it('of which it opens one is made on a new database', async () => {
+      const owner = newOwner();
+      await storeKey(custody, owner);
+      const other = openCustody({ ...setting, encryptionKeys: [fernetKey()] });
+      await storeKey(other, owner);
+      await other.close();
+      const anew = openCustody({ ...setting, databaseUrl: (await createDatabase()).appUrl });
+      await checkCanary(anew);
+      expect((await poolOf(anew, owner)).keys).toHaveLength(2);
+      await anew.close();
+    });
+  });
+});
+
+describe('the key that seals', () => {
+  const [a, b, c] = [fernetKey(), fernetKey(), fernetKey()];
+  const startWith = (...keys: string[]) => start(createKeyring(keys));
+  const rotate = (...keys: string[]) =>
+    rotateKeys(
+      { ...custody, keyring: createKeyring(keys) },
+      { acceptLoss: false, onProgress: () => undefined },
+    );
+
+  it('can be changed process by process before a rotation, there and back', async () => {
+    await startWith(a);
+    await storeRecord();
+    for (const ring of [[a, b], [b, a], [a, b], [a], [b, a]]) await startWith(...ring);
+  });
+
+  it('is the first of the rotation from its begin: an older one in front is refused, in words', async () => {
+    await startWith(a);
+    await storeKey(openedWith(a), newOwner());
+    await startWith(b, a);
+    // Cut off as early as can be.
+    const cutOff = rotateKeys(
+      { ...custody, keyring: createKeyring([b, a]) },
+      {
+        acceptLoss: false,
+        onProgress: () => {
+          throw new Error('the power went out');
+        },
+      },
+    );
+    await expect(cutOff).rejects.toThrow('the power went out');
+    await expect(startWith(a, b)).rejects.toBeInstanceOf(UnfitError);
+    await expect(startWith(a, b)).rejects.toThrow('Put the new key first (ENCRYPTION_KEY=new,old)');
+    await expect(startWith(a)).rejects.toThrow('seals no more');
+    await startWith(b, a);
+    expect(await rotate(b, a)).toMatchObject({ isFinished: true });
+    await expect(startWith(a, b)).rejects.toThrow('seals no more');
+    expect(await canaryIndex(database, createKeyring([a, b]))).toBeUndefined();
+    await startWith(b, a);
+    await startWith(b);
+    // The next rotation begins as the first one did.
+    await startWith(c, b);
+    await startWith(b, c);
+    await rotate(c, b);
+    for (const ring of [
+      [b, c],
+      [a, c],
+    ])
+      await expect(startWith(...ring)).rejects.toThrow('seals no more');
+  });
+
+  it('can be an older one again after a rotation that says so', async () => {
+    await startWith(a);
+    await storeKey(openedWith(a), newOwner());
+    await rotate(b, a);
+    expect(await rotate(a, b)).toMatchObject({ resealed: 1, isFinished: true });
+    await startWith(a, b);
+    await expect(startWith(b, a)).rejects.toThrow('seals no more');
+  });
+
+  it('is told from the canary where it was not noted yet', async () => {
+    await startWith(b);
+    await storeRecord();
+    await database.run('UPDATE encryption_canary SET sealing_key = NULL');
+    await startWith(c, b);
+    await rotateKeys(openedWith(c), { acceptLoss: true, onProgress: () => undefined });
+    await expect(startWith(b, c)).rejects.toThrow('seals no more');
+  });
+
+  const opened: Custody[] = [];
+  afterEach(async () => {
+    await Promise.all(opened.splice(0).map((each) => each.close()));
+  });
+  function openedWith(...encryptionKeys: string[]): Custody {
+    const own = openCustody({ ...setting, encryptionKeys });
+    opened.push(own);
+    return own;
+  }
 });
 
 describe('the app', () => {

@@ -146,6 +146,24 @@ describe.each(['in records of their own', 'with the people themselves'])('import
     expect((await poolOf(custody, owner, 'openrouter')).keys).toHaveLength(1);
   });
 
+  it('never hands one person’s key to another who puts what is sealed into the old attributes', async () => {
+    const victim = await createPerson(realms);
+    await storeKey(custody, victim.owner);
+    const token = (await poolOf(custody, victim.owner)).keys[0]?.token ?? '';
+    const array = legacyRing.seal(JSON.stringify([randomKey()]));
+    for (const stolen of [token, legacyRing.seal(createKeyring(keys).open(token) ?? ''), array]) {
+      const { id, owner } = await createPerson(realms, {
+        byok_custom_key: [stolen],
+        byok_custom_endpoint: ['https://93.184.215.14/v1'],
+      });
+      for (const dryRun of [true, false])
+        expect((await importAll({ dryRun })).problems).toContainEqual({
+          ...{ userId: id, provider: 'custom', why: 'malformed' },
+        });
+      expect((await poolOf(custody, owner, 'custom')).keys).toEqual([]);
+    }
+  });
+
   it('writes nothing in a dry run and says what it would do', async () => {
     const { owner } = await createPerson(realms, { byok_openai_key: [legacyRing.seal(randomKey())] });
     expect((await importAll({ dryRun: true })).counts).toMatchObject({ imported: 1 });
@@ -157,7 +175,7 @@ describe.each(['in records of their own', 'with the people themselves'])('import
 
   it('is refused on an ENCRYPTION_KEY that does not fit the stored keys', async () => {
     const { owner } = await createPerson(realms, { byok_openai_key: [legacyRing.seal(randomKey())] });
-    await checkCanary(custody.database, createKeyring([fernetKey()]));
+    await checkCanary({ ...custody, keyring: createKeyring([fernetKey()]) });
     const somebody = newOwner();
     await custody.database.withOwner(somebody, (sql) => rememberVaultId(sql, somebody, 'a-record'));
     await expect(importAll()).rejects.toThrow('ENCRYPTION_KEY does not fit');

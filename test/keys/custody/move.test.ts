@@ -1,6 +1,8 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import type { Custody } from '../../../src/custody.ts';
 import { moveVault, type MoveOptions } from '../../../src/keys/custody/move.ts';
+import { checkCanary } from '../../../src/keys/custody/canary.ts';
+import { rotateKeys } from '../../../src/keys/custody/rotate.ts';
 import { readOwner } from '../../../src/keys/owners-store.ts';
 import { openKey, type Owner } from '../../../src/keys/record.ts';
 import { checkVaultPlace } from '../../../src/keys/vault-place.ts';
@@ -231,6 +233,43 @@ describe('moving the vault', () => {
     expect((await vault.users.find({ max: 10 })).map(({ username }) => username)).toEqual(['user.stranger']);
     for (const owner of [one, two]) expect(await ids(target, owner)).toHaveLength(1);
   });
+
+  it('keeps, and names, an old record that holds what the new one lacks', async () => {
+    const old = await begin('own');
+    const owners = [newOwner(), newOwner(), newOwner(), newOwner()];
+    for (const owner of owners) await storeKey(old, owner);
+    const target = at('other');
+    const cutOff = move(target, {
+      onProgress: ({ step }) => {
+        if (step === 'removing') throw new Error('the power went out');
+      },
+    });
+    await expect(cutOff).rejects.toThrow('the power went out');
+    const left: Owner[] = [];
+    for (const owner of owners) if ((await ids(old, owner)).length > 0) left.push(owner);
+    const [added, foreign, rotated = newOwner()] = left;
+    if (added === undefined || foreign === undefined) throw new Error('too many were removed');
+    const values = (await poolOf(old, added)).keys.map(({ value }) => value);
+    const another = { ...(JSON.parse(values[0] ?? '') as object), id: 'later' };
+    await editRecord(old, added, { byok_openai: [...values, JSON.stringify(another)] });
+    await editRecord(old, foreign, { byok_custom: ['a value'] });
+    // Sealed anew in the new place, and renamed: that is the same key.
+    const ring = at('other', { encryptionKeys: [fernetKey(), ...setting.encryptionKeys] });
+    await checkCanary(at('other'));
+    await rotateKeys(ring, { acceptLoss: false, onProgress: () => undefined });
+    const why = 'it holds keys that the new place lacks';
+    const report = await move(ring, { cleanUp: realmOf('own') });
+    expect(report.removed).toBe(1);
+    expect(
+      report.notRemoved.toSorted((a, b) => left.indexOf(a.record as Owner) - left.indexOf(b.record as Owner)),
+    ).toEqual([
+      { record: added, why },
+      { record: foreign, why },
+    ]);
+    expect(await ids(old, added)).toHaveLength(2);
+    expect(await ids(old, rotated)).toEqual([]);
+    expect(await ids(target, rotated)).toHaveLength(1);
+  }, 60_000);
 
   it('does not move at all when a record cannot be copied, and names it', async () => {
     const old = await begin('own');

@@ -114,6 +114,20 @@ describe('purging the vault', () => {
     expect((await poolOf(custody, owners[2] ?? newOwner())).keys).toHaveLength(1);
   });
 
+  it('refuses when more than a tenth and more than three are missing, unless told even so', async () => {
+    const people = [];
+    for (let at = 0; at < 9; at += 1) people.push(await createPerson(realms));
+    const gone = [newOwner(), newOwner(), newOwner()];
+    for (const owner of [...people.map((each) => each.owner), ...gone]) await storeKey(custody, owner);
+    // Three are few, though they are a quarter.
+    expect(await purge({ yes: true })).toMatchObject({ owners: 12, isRefused: false, failed: [] });
+    const more = [newOwner(), newOwner(), newOwner(), newOwner()];
+    for (const owner of more) await storeKey(custody, owner);
+    expect(await purge({ yes: true })).toMatchObject({ owners: 13, isRefused: true, removed: [] });
+    expect((await poolOf(custody, more[0] ?? newOwner())).keys).toHaveLength(1);
+    expect((await purge({ yes: true, evenMost: true })).removed).toHaveLength(4);
+  }, 60_000);
+
   it('asks again right before it deletes, and keeps who is there by then', async () => {
     const { gone, goneName } = await oneOfThreeGone();
     const relay = await createRelay(stack.keycloak.url);
