@@ -23,7 +23,10 @@ export interface Notifications {
 }
 
 export interface NotificationsOptions {
-  /** Straight to Postgres: a pooler in transaction mode does not pass notices on, and nothing is then heard. */
+  /**
+   * Straight to Postgres, or by way of a pooler in session mode. One in transaction mode gives the connection
+   * that listens to others, who get its notices: that is found out, and counts as being deaf.
+   */
   url: string;
   channel: string;
   log: Log;
@@ -38,9 +41,10 @@ const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 2_000;
 
 /**
- * Listens on a connection of its own and sends itself heartbeats on it. Notices arrive in the order in which
- * their transactions were committed, so that whoever has heard a heartbeat has heard everything that was told
- * before it was sent.
+ * Listens on one connection and sends heartbeats through another, as notices come: one that is sent where it
+ * is listened for comes back with its own query, also when notices do not come through. Notices arrive in the
+ * order in which their transactions were committed, so that whoever has heard a heartbeat has heard everything
+ * that was told before it was sent. Neither connection waits for what else the app asks of the database.
  */
 export function createNotifications(options: NotificationsOptions): Notifications {
   const { log, heartbeatMs = 250, deafAfterMs = 800 } = options;
@@ -119,69 +123,37 @@ interface Listener {
   open(): Promise<void>;
   /** Sends a heartbeat and waits until it is heard. @returns when it was sent. */
   beat(): Promise<Moment>;
-  /** Lets time pass, less when the connection ends. */
+  /** Lets time pass, less when a connection ends. */
   rest(ms: number): Promise<void>;
   /** Makes what is waited for, and all that comes, fail. */
   fail(error: Error): void;
-  /** Gives the connection up, also when nobody answers. */
+  /** Gives both connections up, also when nobody answers. */
   close(): Promise<void>;
 }
 
-/** One connection. Every wait ends when the connection does, and after `deadAfterMs` at the latest. */
+/** Two connections. Every wait ends when either of them does, and after `deadAfterMs` at the latest. */
 function createListener(
   { url, channel, deadAfterMs = 2_000 }: NotificationsOptions,
   handlers: readonly ((payload: string) => void)[],
 ): Listener {
-  // One's own, to be able to drop it: the client would wait for a server that is silent.
-  const socket = new Socket();
-  const client = new pg.Client({
-    connectionString: url,
-    application_name: 'ops-center-listen',
-    stream: () => socket,
-  });
+  const { inTime, fail } = createWait(deadAfterMs);
+  const ear = createLine(url, 'ops-center-listen', fail);
+  const mouth = createLine(url, 'ops-center-beat', fail);
   const ownChannel = `${channel}_${randomUUID()}`;
+  /** The server's process that listens. A pooler may tell another when connecting. */
+  let ownPid: number | undefined;
   let awaited: { nonce: string; heard: () => void } | undefined;
-  let failure: Error | undefined;
-  let failWait: (error: Error) => void = () => undefined;
 
-  function fail(error: Error): void {
-    failure ??= error;
-    failWait(failure);
-  }
-
-  client.on('error', fail);
-  client.on('end', () => {
-    fail(new Error('the connection ended'));
+  ear.client.on('notification', ({ channel: told, payload = '', processId }) => {
+    if (told === channel) for (const handle of handlers) handle(payload);
+    // One that the listening process has sent shows nothing: those of others go another way.
+    else if (processId !== ownPid && payload === awaited?.nonce) awaited.heard();
   });
-  client.on('notification', (notice) => {
-    const payload = notice.payload ?? '';
-    if (notice.channel === channel) for (const handle of handlers) handle(payload);
-    else if (payload === awaited?.nonce) awaited.heard();
-  });
-
-  /** One wait at a time. */
-  async function inTime<T>(work: Promise<T>): Promise<T> {
-    const failed = Promise.withResolvers<never>();
-    failWait = failed.reject;
-    const timer = setTimeout(() => {
-      fail(new Error(`no answer within ${String(deadAfterMs)} ms`));
-    }, deadAfterMs);
-    if (failure !== undefined) fail(failure);
-    try {
-      return await Promise.race([work, failed.promise]);
-    } finally {
-      clearTimeout(timer);
-      // It may fail later, when nobody waits for it any more.
-      work.catch(() => undefined);
-    }
-  }
 
   return {
     async open() {
-      await inTime(client.connect());
-      // A heartbeat is a transaction: it need not wait for the disk.
-      const listens = [channel, ownChannel].map((name) => `LISTEN ${client.escapeIdentifier(name)}`);
-      await inTime(client.query(['SET synchronous_commit = off', ...listens].join('; ')));
+      await inTime(Promise.all([ear.client.connect(), mouth.client.connect()]));
+      ownPid = await inTime(listen(ear.client, [channel, ownChannel]));
     },
     async beat() {
       const heard = Promise.withResolvers<undefined>();
@@ -193,13 +165,46 @@ function createListener(
           heard.resolve(undefined);
         },
       };
-      await inTime(
-        Promise.all([client.query('SELECT pg_notify($1, $2)', [ownChannel, nonce]), heard.promise]),
-      );
+      await inTime(Promise.all([mouth.client.query(BEAT, [ownChannel, nonce]), heard.promise]));
       return sentAt;
     },
     rest: (ms) => inTime(pause(ms, undefined, { ref: false })),
     fail,
+    async close() {
+      await Promise.all([ear.close(), mouth.close()]);
+    },
+  };
+}
+
+/** A heartbeat is a transaction: it need not wait for the disk. */
+const BEAT = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
+
+/** In one transaction, so that a pooler cannot spread it. @returns the process that listens. */
+async function listen(client: pg.Client, channels: readonly string[]): Promise<number> {
+  const listens = channels.map((name) => `LISTEN ${client.escapeIdentifier(name)}`);
+  const text = [...listens, 'SELECT pg_backend_pid() AS pid'].join('; ');
+  // Several statements have several results, which the types do not tell.
+  const results = (await client.query(text)) as unknown as pg.QueryResult<{ pid: number }>[];
+  const pid = results.at(-1)?.rows[0]?.pid;
+  if (pid === undefined) throw new Error('the server did not name its process');
+  return pid;
+}
+
+interface Line {
+  client: pg.Client;
+  close(): Promise<void>;
+}
+
+function createLine(url: string, name: string, onEnd: (error: Error) => void): Line {
+  // One's own, to be able to drop it: the client would wait for a server that is silent.
+  const socket = new Socket();
+  const client = new pg.Client({ connectionString: url, application_name: name, stream: () => socket });
+  client.on('error', onEnd);
+  client.on('end', () => {
+    onEnd(new Error('the connection ended'));
+  });
+  return {
+    client,
     async close() {
       // Said and not waited for: a server that hears it logs no broken connection, a silent one never would.
       client.end().catch(() => undefined);
@@ -207,6 +212,41 @@ function createListener(
       if (!socket.closed) await once(socket, 'close');
     },
   };
+}
+
+interface Wait {
+  /** One wait at a time. */
+  inTime: <T>(work: Promise<T>) => Promise<T>;
+  fail: (error: Error) => void;
+}
+
+/** Waits of `limitMs` at most; after the first failure all of them fail. */
+function createWait(limitMs: number): Wait {
+  let failure: Error | undefined;
+  let failWait: (error: Error) => void = () => undefined;
+
+  function fail(error: Error): void {
+    failure ??= error;
+    failWait(failure);
+  }
+
+  async function inTime<T>(work: Promise<T>): Promise<T> {
+    const failed = Promise.withResolvers<never>();
+    failWait = failed.reject;
+    const timer = setTimeout(() => {
+      fail(new Error(`no answer within ${String(limitMs)} ms`));
+    }, limitMs);
+    if (failure !== undefined) fail(failure);
+    try {
+      return await Promise.race([work, failed.promise]);
+    } finally {
+      clearTimeout(timer);
+      // It may fail later, when nobody waits for it any more.
+      work.catch(() => undefined);
+    }
+  }
+
+  return { inTime, fail };
 }
 
 /** By two clocks: one does not count while the machine is suspended, the other can be set back. */

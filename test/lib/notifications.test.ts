@@ -4,6 +4,7 @@ import { pino } from 'pino';
 import { createNotifications, type Notifications } from '../../src/lib/notifications.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
 import { createDatabase } from '../support/stack.ts';
+import { startTransactionPooler } from '../support/transaction-pooler.ts';
 import { until } from '../support/until.ts';
 
 const CHANNEL = 'things';
@@ -55,7 +56,7 @@ const tell = (payload: string) => sql('SELECT pg_notify($1, $2)', [CHANNEL, payl
 
 async function listeners(): Promise<number> {
   const rows = await sql(
-    "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'ops-center-listen'",
+    "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name IN ('ops-center-listen', 'ops-center-beat')",
   );
   return rows.length;
 }
@@ -168,6 +169,28 @@ describe('a connection that passes nothing on any more', () => {
     await until(() => notifications.isHeard());
     await tell('heard');
     await until(() => heard.length === 1);
+  });
+});
+
+describe('a pooler that lends the connection which listens to others', () => {
+  it.each([
+    ['and its notices with it', false],
+    ['and passes what the listening process itself has sent to all', true],
+  ])('%s counts as deaf', async (_, toAll) => {
+    const pooler = await startTransactionPooler(databaseUrl, toAll);
+    opened.push(() => pooler.close());
+    const { notifications, heard, gaps } = ear(pooler.url);
+    const started = notifications.start();
+    const other = new pg.Client({ connectionString: pooler.url });
+    await other.connect();
+    for (let round = 0; gaps() === 0; round += 1) {
+      await other.query('SELECT 1');
+      await tell(`notice ${String(round)}`);
+      expect(notifications.isHeard()).toBe(false);
+    }
+    await started;
+    await other.end();
+    expect(heard.length > 0).toBe(toAll);
   });
 });
 
