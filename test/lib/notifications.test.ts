@@ -86,7 +86,7 @@ describe('notices of other processes', () => {
   it('leave no connection behind when listening stops, and are not heard any more', async () => {
     const { notifications, connections } = ear(databaseUrl);
     await notifications.start();
-    expect(await connections()).toBe(1);
+    expect(await connections()).toBe(2);
     await notifications.stop();
     expect(notifications.isHeard()).toBe(false);
     await until(async () => (await connections()) === 0);
