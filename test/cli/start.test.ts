@@ -7,10 +7,12 @@ import path from 'node:path';
 import { choosePort } from '../../src/cli/quickstart/ports.ts';
 import { isAlive } from '../../src/cli/quickstart/processes.ts';
 import { createUser, createWebClient, stack } from '../support/stack.ts';
+import { createVaultRealm, type VaultRealm } from '../support/vault-realm.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts');
 let cwd: string;
 let settings: Record<string, string>;
+let vault: VaultRealm;
 
 interface Running {
   child: ChildProcess;
@@ -68,6 +70,7 @@ beforeAll(async () => {
   chmodSync(cwd, 0o755);
   const port = await choosePort(0, 'PORT');
   const web = await createWebClient(`http://localhost:${port}`);
+  vault = await createVaultRealm();
   settings = {
     PORT: String(port),
     METRICS_PORT: '0',
@@ -76,11 +79,13 @@ beforeAll(async () => {
     KEYCLOAK_WEB_CLIENT_ID: web.id,
     KEYCLOAK_WEB_CLIENT_SECRET: web.secret,
     KEYCLOAK_SERVICE_CLIENT_SECRET: stack.keycloak.serviceClient.secret,
+    KEYCLOAK_VAULT_REALM: vault.realm,
     KEYCLOAK_VAULT_CLIENT_SECRET: stack.keycloak.vaultClient.secret,
   };
 });
-afterAll(() => {
+afterAll(async () => {
   rmSync(cwd, { recursive: true });
+  await vault.drop();
 });
 
 describe('npm start', () => {

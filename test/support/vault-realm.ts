@@ -1,0 +1,27 @@
+import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { adminClient, stack } from './stack.ts';
+
+export interface VaultRealm {
+  realm: string;
+  drop(): Promise<void>;
+}
+
+/**
+ * A copy of the shipped vault realm, with the test stack's vault client and nobody's records: an installation
+ * whose database is new refuses to start where keys lie that it cannot open.
+ */
+export async function createVaultRealm(): Promise<VaultRealm> {
+  const realm = `vault-${randomBytes(4).toString('hex')}`;
+  const { secret } = stack.keycloak.vaultClient;
+  const text = await readFile('keycloak/ops-center-vault-realm.json', 'utf8');
+  const shipped = JSON.parse(text.replace('${KEYCLOAK_VAULT_CLIENT_SECRET}', secret)) as object;
+  const admin = await adminClient();
+  await admin.realms.create({ ...shipped, realm });
+  return {
+    realm,
+    async drop() {
+      await (await adminClient()).realms.del({ realm });
+    },
+  };
+}
