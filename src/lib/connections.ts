@@ -26,6 +26,12 @@ export interface Connections {
    *   `signal`, upon which a connecting socket is closed at once.
    */
   acquire(url: URL, guarded: boolean, signal: AbortSignal): Promise<Connection>;
+  /**
+   * A bare TCP connection to the host and port of `url`, which users brought; for protocols that are not HTTP, or
+   * libraries that speak it themselves. The caller closes it.
+   * @throws what {@link acquire} throws.
+   */
+  connect(url: URL, signal: AbortSignal): Promise<Socket>;
   /** Closes everything, idle or not. */
   close(): Promise<void>;
 }
@@ -58,6 +64,7 @@ export function createConnections(options: DialOptions): Connections {
   const dial = createDial(options);
   const idle = createIdleConnections();
   const open = new Set<Client>();
+  const bare = new Set<Socket>();
   const closing = new AbortController();
 
   function keep(key: string, url: URL, socket: Socket, isPublic: boolean): Connection {
@@ -86,8 +93,18 @@ export function createConnections(options: DialOptions): Connections {
       if (closing.signal.aborted) socket.destroy();
       return keep(key, url, socket, isPublic);
     },
+    async connect(url, signal) {
+      const [socket] = await withDeadline(options.connectTimeoutMs, [signal, closing.signal], (phase) =>
+        dial(url, true, phase),
+      );
+      if (closing.signal.aborted) socket.destroy();
+      bare.add(socket);
+      socket.once('close', () => bare.delete(socket));
+      return socket;
+    },
     async close() {
       closing.abort(unreachable(new Error('closed')));
+      for (const socket of bare) socket.destroy();
       await Promise.all([...open].map((client) => client.destroy()));
     },
   };

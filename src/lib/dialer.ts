@@ -1,3 +1,4 @@
+import { isIPv6, type Socket } from 'node:net';
 import { createConnections } from './connections.ts';
 import { untilAborted, withDeadline } from './deadline.ts';
 import { createEgressPolicy, forbidden, parseEndpoint, portOf, type EgressOptions } from './egress.ts';
@@ -22,6 +23,13 @@ export interface Dialer {
    * @throws AppError `endpoint_forbidden` with a coarse reason, also when its name is not found in that time.
    */
   checkEndpoint(text: string): Promise<URL>;
+  /**
+   * Connects to a host and port that a user brought, by the same policy. The socket has `TCP_NODELAY` set and no
+   * TLS; whoever adds TLS says the name again. The caller closes it.
+   * @param host name or address, IPv6 with or without brackets.
+   * @throws AppError `upstream_unreachable`, `upstream_timeout`, `endpoint_forbidden`; or the signal's reason.
+   */
+  connect(host: string, port: number, signal: AbortSignal): Promise<Socket>;
   /** Closes every connection; requests under way fail with `upstream_unreachable`. */
   close(): Promise<void>;
 }
@@ -53,6 +61,10 @@ export function createDialer(options: DialerOptions): Dialer {
         // An idle connection that had ended unnoticed: take the next one, in the end a new one.
         if (answer !== undefined) return answer;
       }
+    },
+    async connect(host, port, signal) {
+      const name = isIPv6(host) ? `[${host}]` : host;
+      return await connections.connect(parseEndpoint(`http://${name}:${port}`), signal);
     },
     async checkEndpoint(text) {
       const url = parseEndpoint(text);
