@@ -18,6 +18,9 @@ const BREACHES: Record<string, Record<string, string>> = {
   'lib-is-leaf': { 'src/lib/a.ts': "import '../tiers.ts';", 'src/tiers.ts': '' },
   'provider-knows-its-contract': { 'src/providers/a.ts': "import './b.ts';", 'src/providers/b.ts': '' },
   'provider-has-no-framework': { 'src/providers/a.ts': "import 'express';" },
+  'runner-knows-its-contract': { 'src/runners/ssh.ts': "import './docker.ts';", 'src/runners/docker.ts': '' },
+  'heavy-clients-are-loaded-on-use': { 'src/runners/kubernetes.ts': "import '@kubernetes/client-node';" },
+  'server-clients-stay-in-their-place': { 'src/servers/a.ts': "import 'ssh2';" },
   'http-imports-no-feature': { 'src/http/a.ts': "import '../keys/service.ts';", 'src/keys/service.ts': '' },
   'features-meet-in-services': { 'src/gateway/a.ts': "import '../keys/vault.ts';", 'src/keys/vault.ts': '' },
   'features-look-down': { 'src/keys/a.ts': "import '../context.ts';", 'src/context.ts': '' },
@@ -41,11 +44,19 @@ afterAll(() => {
 
 async function brokenRules(files: Record<string, string>, name: string): Promise<string[]> {
   const baseDir = path.join(folder, name);
-  const packages = { dependencies: { express: '*' }, devDependencies: { listr2: '*' } };
+  const packages = {
+    dependencies: { express: '*', ssh2: '*', '@kubernetes/client-node': '*' },
+    devDependencies: { listr2: '*' },
+  };
   const all = {
     'package.json': JSON.stringify({ type: 'module', ...packages }),
     'node_modules/express/package.json': '{"name":"express","main":"index.js"}',
     'node_modules/express/index.js': '',
+    'node_modules/ssh2/package.json': '{"name":"ssh2","main":"index.js"}',
+    'node_modules/ssh2/index.js': '',
+    'node_modules/@kubernetes/client-node/package.json':
+      '{"name":"@kubernetes/client-node","main":"index.js"}',
+    'node_modules/@kubernetes/client-node/index.js': '',
     'node_modules/listr2/package.json': '{"name":"listr2","main":"index.js"}',
     'node_modules/listr2/index.js': '',
     ...files,
@@ -84,6 +95,12 @@ describe('the rules of direction', () => {
       'src/providers/index.ts': "import './a.ts';",
       'src/providers/a.ts': "import './provider.ts';",
       'src/providers/provider.ts': '',
+      'src/runners/index.ts': "import './ssh.ts'; import './kubernetes.ts';",
+      'src/runners/ssh.ts': "import './runner.ts'; import './ssh/job.ts'; import '../lib/ssh/connect.ts';",
+      'src/runners/ssh/job.ts': "import '../runner.ts';",
+      'src/runners/kubernetes.ts': "await import('@kubernetes/client-node');",
+      'src/runners/runner.ts': '',
+      'src/lib/ssh/connect.ts': "import 'ssh2';",
       'src/lib/log.ts': "import 'express';",
       'src/cli/main.ts': "await import('./dev.ts');",
       'src/cli/dev.ts': "import 'listr2';",
