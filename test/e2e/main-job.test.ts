@@ -1,43 +1,35 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import OpenAI, { APIError, AuthenticationError, BadRequestError, RateLimitError } from 'openai';
 import type { Browser, Page } from 'playwright-core';
-import { startApp, type TestApp } from '../support/app.ts';
 import { complaintsOf, describeInBrowser, fillInLogin, launchChromium } from '../support/chromium.ts';
+import type { TestApp } from '../support/app.ts';
+import { startGateway, type Gateway } from '../support/gateway.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { adminClient, createUser } from '../support/stack.ts';
-import { answer, fault, startUpstream, type Upstream } from '../support/upstream.ts';
+import { answer, fault, type Upstream } from '../support/upstream.ts';
 import type { RecordedRequest } from '../support/upstream/record.ts';
 
 const SYSTEM_KEY = 'sk-the-key-of-the-system-default';
 const MODEL = 'gpt-4o';
 const messages = [{ role: 'user' as const, content: 'Hello' }];
 
+let gateway: Gateway;
+let app: TestApp;
 let openai: Upstream;
 let system: Upstream;
-let app: TestApp;
 
 beforeAll(async () => {
-  openai = await startUpstream();
-  system = await startUpstream();
-  app = await startApp({
-    env: {
-      UPSTREAM_OPENAI_URL: openai.url,
-      DEFAULT_LLM_PROVIDER: 'openai',
-      DEFAULT_LLM_API_KEY: SYSTEM_KEY,
-      DEFAULT_LLM_BASE_URL: system.url,
-      DEFAULT_LLM_MODEL: MODEL,
-      DEFAULT_LLM_MODELS: MODEL,
-    },
-  });
+  gateway = await startGateway(() => ({
+    DEFAULT_LLM_PROVIDER: 'openai',
+    DEFAULT_LLM_API_KEY: SYSTEM_KEY,
+    DEFAULT_LLM_MODEL: MODEL,
+    DEFAULT_LLM_MODELS: MODEL,
+  }));
+  ({ app, openai, system } = gateway);
 });
-afterAll(async () => {
-  await app.stop();
-  await openai.stop();
-  await system.stop();
-});
+afterAll(() => gateway.stop());
 afterEach(() => {
-  openai.reset();
-  system.reset();
+  gateway.reset();
 });
 
 /** The official SDK, as the README sets it up. */

@@ -159,11 +159,9 @@ describe('a server that is told to stop', () => {
     );
     await once(socket, 'data');
     const ended = once(socket, 'close');
-    const startedMs = performance.now();
     await place.app.stop();
     await ended;
-    // Sooner than the form's own limit.
-    expect(performance.now() - startedMs).toBeLessThan(4_000);
+    // Cut off, that is: the form's own limit would have answered.
     expect(text()).toBe('HTTP/1.1 100 Continue\r\n\r\n');
   });
 
@@ -217,13 +215,12 @@ describe('a stranger who sends a request in part', () => {
     await using place = await startPlace(SHORT_GRACE);
     const { socket, text } = await openConnection(place.app);
     const ended = once(socket, 'close');
-    const startedMs = performance.now();
     socket.write(
       `POST /auth/backchannel-logout HTTP/1.1\r\nHost: ${new URL(place.app.url).host}\r\n` +
         'Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\nlogout_token=',
     );
     await ended;
-    expect(performance.now() - startedMs).toBeLessThan(10_000);
+    // By the form's own limit: that of the server (60 s) answers 408.
     expect(text()).toMatch(/^HTTP\/1\.1 400 [\s\S]*connection: close[\s\S]*"code":"validation_failed"/i);
   });
 });

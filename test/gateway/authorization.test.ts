@@ -1,43 +1,35 @@
 import { once } from 'node:events';
 import { request as open, type IncomingMessage } from 'node:http';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { startApp, type TestApp } from '../support/app.ts';
+import type { TestApp } from '../support/app.ts';
+import { startGateway, type Gateway } from '../support/gateway.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { adminClient, createUser, type TestUser } from '../support/stack.ts';
 import { until } from '../support/until.ts';
-import { answer, startUpstream, type Upstream } from '../support/upstream.ts';
+import { answer, type Upstream } from '../support/upstream.ts';
 
 const CHAT = '/v1/chat/completions';
 const ADD = '/api/v1/byok/keys/add';
 const hello = { model: 'gpt-4o', messages: [{ role: 'user', content: 'Hello' }] };
 
+let gateway: Gateway;
+let app: TestApp;
 let openai: Upstream;
 let system: Upstream;
-let app: TestApp;
 let user: TestUser;
 let session: string;
 
 beforeAll(async () => {
-  openai = await startUpstream();
-  system = await startUpstream();
-  app = await startApp({
-    env: {
-      UPSTREAM_OPENAI_URL: openai.url,
-      DEFAULT_LLM_PROVIDER: 'openrouter',
-      DEFAULT_LLM_API_KEY: 'sk-or-the-system-default-key',
-      DEFAULT_LLM_BASE_URL: system.url,
-      DEFAULT_LLM_MODELS: '*',
-    },
-  });
+  gateway = await startGateway(() => ({
+    DEFAULT_LLM_PROVIDER: 'openrouter',
+    DEFAULT_LLM_API_KEY: 'sk-or-the-system-default-key',
+    DEFAULT_LLM_MODELS: '*',
+  }));
+  ({ app, openai, system } = gateway);
 });
-afterAll(async () => {
-  await app.stop();
-  await openai.stop();
-  await system.stop();
-});
+afterAll(() => gateway.stop());
 afterEach(() => {
-  openai.reset();
-  system.reset();
+  gateway.reset();
 });
 
 async function signedIn(): Promise<void> {

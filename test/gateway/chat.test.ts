@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { startApp, type TestApp } from '../support/app.ts';
+import type { TestApp } from '../support/app.ts';
+import { startGateway, type Gateway } from '../support/gateway.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { adminClient, createUser, type TestUser } from '../support/stack.ts';
 import { until } from '../support/until.ts';
@@ -20,34 +21,25 @@ const hello = (model: string | undefined, more: object = {}) => ({
   ...more,
 });
 
+let gateway: Gateway;
+let app: TestApp;
 let openai: Upstream;
 let system: Upstream;
-let app: TestApp;
 
 beforeAll(async () => {
-  openai = await startUpstream();
-  system = await startUpstream();
-  app = await startApp({
-    env: {
-      UPSTREAM_OPENAI_URL: openai.url,
-      UPSTREAM_ANTHROPIC_URL: openai.url,
-      UPSTREAM_TOGETHER_URL: openai.url,
-      DEFAULT_LLM_PROVIDER: 'openrouter',
-      DEFAULT_LLM_API_KEY: SYSTEM_KEY,
-      DEFAULT_LLM_BASE_URL: system.url,
-      DEFAULT_LLM_MODEL: 'vendor/default-model',
-      DEFAULT_LLM_MODELS: 'gpt-4o,vendor/default-model',
-    },
-  });
+  gateway = await startGateway((doubles) => ({
+    UPSTREAM_ANTHROPIC_URL: doubles.openai.url,
+    UPSTREAM_TOGETHER_URL: doubles.openai.url,
+    DEFAULT_LLM_PROVIDER: 'openrouter',
+    DEFAULT_LLM_API_KEY: SYSTEM_KEY,
+    DEFAULT_LLM_MODEL: 'vendor/default-model',
+    DEFAULT_LLM_MODELS: 'gpt-4o,vendor/default-model',
+  }));
+  ({ app, openai, system } = gateway);
 });
-afterAll(async () => {
-  await app.stop();
-  await openai.stop();
-  await system.stop();
-});
+afterAll(() => gateway.stop());
 afterEach(() => {
-  openai.reset();
-  system.reset();
+  gateway.reset();
 });
 
 async function signedIn(tier: 'free' | 'starter' = 'starter'): Promise<{ session: string; user: TestUser }> {

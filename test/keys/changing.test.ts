@@ -6,6 +6,7 @@ import { ownerOf, type PoolKey } from '../../src/keys/service.ts';
 import { startUpstream, answer, type Upstream } from '../support/upstream.ts';
 import { adminClient, createDatabase, stack } from '../support/stack.ts';
 import { createInstance, principalOf, randomEncryptionKey, randomKey, type Instance } from './instance.ts';
+import { optionsFor } from './instance-options.ts';
 
 let instance: Instance;
 let upstream: Upstream;
@@ -15,14 +16,8 @@ let stranger: Instance;
 beforeAll(async () => {
   upstream = await startUpstream();
   const { appUrl } = await createDatabase();
-  const options = {
-    databaseUrl: appUrl,
-    keycloakUrl: stack.keycloak.url,
-    realm: stack.keycloak.vaultRealm,
-    client: stack.keycloak.vaultClient,
-    upstreams: { openai: upstream.url },
-  };
-  instance = createInstance({ ...options, encryptionKeys: [randomEncryptionKey()] });
+  const options = { ...optionsFor(appUrl), upstreams: { openai: upstream.url } };
+  instance = createInstance(options);
   stranger = createInstance({ ...options, encryptionKeys: [randomEncryptionKey()] });
 });
 

@@ -1,16 +1,17 @@
 import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
-import { setTimeout as rest } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
 import { isAppError } from '../../src/lib/errors.ts';
+import { setClocksAhead } from '../support/clocks.ts';
 import { createDatabase, stack } from '../support/stack.ts';
-import { createInstance, principalOf, randomEncryptionKey, randomKey, type Instance } from './instance.ts';
+import { createInstance, principalOf, randomKey, type Instance } from './instance.ts';
+import { optionsFor } from './instance-options.ts';
 import { createRelay, type Relay } from './keycloak-relay.ts';
 
 const LIMIT_MS = 3_000;
-/** For the last statements of a write that has run out of time, on a busy machine. */
-const TO_FINISH_MS = 1_500;
+/** Longer than a test may take: what ends a write that hangs is the end of its own time. */
+const NEVER_MS = 60_000;
 
 let direct: Instance;
 let relay: Relay;
@@ -20,21 +21,14 @@ const opened: Instance[] = [];
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
   relay = await createRelay(stack.keycloak.url);
-  const options = {
-    databaseUrl: appUrl,
-    keycloakUrl: stack.keycloak.url,
-    realm: stack.keycloak.vaultRealm,
-    client: stack.keycloak.vaultClient,
-    encryptionKeys: [randomEncryptionKey()],
-  };
+  const options = optionsFor(appUrl);
   direct = createInstance(options);
   opened.push(direct);
-  relayedOptions = { ...options, keycloakUrl: relay.url, lockMs: LIMIT_MS };
+  relayedOptions = { ...options, keycloakUrl: relay.url, keycloakTimeoutMs: NEVER_MS, lockMs: LIMIT_MS };
 });
 
 afterEach(() => {
-  relay.before(() => 'pass');
-  relay.after(() => 'pass');
+  relay.passAll();
 });
 
 afterAll(async () => {
@@ -53,13 +47,11 @@ const openaiKey = () => ({ provider: 'openai', key: randomKey(), label: null, en
 const isToken = (call: IncomingMessage) => call.url?.endsWith('/token') === true;
 const isChange = (call: IncomingMessage) => call.url?.includes('/users') === true && call.method !== 'GET';
 
-async function refusedWithin(work: Promise<unknown>, limitMs: number): Promise<string> {
-  const startedMs = performance.now();
+async function refusalOf(work: Promise<unknown>): Promise<string> {
   const error: unknown = await work.then(
     () => undefined,
     (reason: unknown) => reason,
   );
-  expect(performance.now() - startedMs).toBeLessThan(limitMs);
   if (!isAppError(error)) throw new Error('expected an AppError', { cause: error });
   return error.code;
 }
@@ -72,7 +64,7 @@ async function actionsOf(userId: string): Promise<string[]> {
 }
 
 describe('a write whose time runs out', () => {
-  it('while each call to Keycloak is slow, is answered in time and begins no change', async () => {
+  it('while Keycloak is slow to answer, begins no change', async () => {
     const principal = principalOf();
     const changes: string[] = [];
     relay.before((call) => {
@@ -81,9 +73,13 @@ describe('a write whose time runs out', () => {
     });
     const instance = relayed();
     await instance.keys.listKeys(principal.user);
-    relay.after(() => rest(2_200, 'pass' as const));
-    const add = instance.keys.add(principal, openaiKey(), 'r1');
-    expect(await refusedWithin(add, LIMIT_MS + TO_FINISH_MS)).toBe('busy');
+    using late = new DisposableStack();
+    relay.after(() => {
+      // Nearly all of its time is gone when the first answer comes.
+      late.use(setClocksAhead(LIMIT_MS - 500));
+      return 'pass';
+    });
+    expect(await refusalOf(instance.keys.add(principal, openaiKey(), 'r1'))).toBe('busy');
     expect(changes).toEqual([]);
   });
 
@@ -97,7 +93,7 @@ describe('a write whose time runs out', () => {
       return 'hold';
     });
     const add = relayed().keys.add(principal, openaiKey(), 'r2');
-    expect(await refusedWithin(add, LIMIT_MS + TO_FINISH_MS)).toBe('keycloak_unavailable');
+    expect(await refusalOf(add)).toBe('keycloak_unavailable');
     expect(cutOff).toHaveLength(1);
     await Promise.all(cutOff);
     expect(await actionsOf(principal.user.id)).toEqual(['key.added', 'key.added', 'key.add_unconfirmed']);
@@ -120,7 +116,7 @@ describe('a write whose time runs out', () => {
     });
     const instance = relayed();
     const add = instance.keys.add(principalOf(), openaiKey(), 'r1');
-    expect(await refusedWithin(add, LIMIT_MS + TO_FINISH_MS)).toBe('keycloak_unavailable');
+    expect(await refusalOf(add)).toBe('keycloak_unavailable');
     late.resolve(undefined);
     const other = principalOf();
     expect(await instance.keys.listKeys(other.user)).toEqual([]);

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import pg from 'pg';
-import { createDatabase, stack } from '../support/stack.ts';
-import { createInstance, principalOf, randomEncryptionKey, randomKey, type Instance } from './instance.ts';
+import { createDatabase } from '../support/stack.ts';
+import { createInstance, principalOf, randomKey, type Instance } from './instance.ts';
+import { optionsFor } from './instance-options.ts';
 
 const MINUTE_MS = 60_000;
 let instance: Instance;
@@ -9,13 +10,7 @@ let owner: pg.Client;
 
 beforeAll(async () => {
   const { appUrl, ownerUrl } = await createDatabase();
-  instance = createInstance({
-    databaseUrl: appUrl,
-    keycloakUrl: stack.keycloak.url,
-    realm: stack.keycloak.vaultRealm,
-    client: stack.keycloak.vaultClient,
-    encryptionKeys: [randomEncryptionKey()],
-  });
+  instance = createInstance(optionsFor(appUrl));
   owner = new pg.Client({ connectionString: ownerUrl });
   await owner.connect();
 });

@@ -27,6 +27,8 @@ export interface InstanceOptions {
   recordIsUser?: boolean;
   /** Provider id -> address of its double. */
   upstreams?: Record<string, string>;
+  /** The longest that a call to Keycloak may take. */
+  keycloakTimeoutMs?: number;
   /** How long a write may wait and work. */
   lockMs?: number;
   /** The database as the notices come from it, e.g. through a proxy; otherwise as all else. */
@@ -71,6 +73,7 @@ export function createInstance(options: InstanceOptions): Instance {
     realm: options.realm,
     clientId: options.client.id,
     clientSecret: options.client.secret,
+    ...(options.keycloakTimeoutMs === undefined ? {} : { timeoutMs: options.keycloakTimeoutMs }),
   });
   const dialer = createDialer({
     mode: 'deployed',

@@ -9,15 +9,9 @@ import { PROVIDERS } from '../../src/providers/index.ts';
 import type { Provider } from '../../src/providers/provider.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { openAiKey } from '../support/key.ts';
-import { createDatabase, createUser, stack } from '../support/stack.ts';
-import {
-  createInstance,
-  principalOf,
-  randomEncryptionKey,
-  randomKey,
-  type Instance,
-  type InstanceOptions,
-} from './instance.ts';
+import { createDatabase, createUser } from '../support/stack.ts';
+import { createInstance, principalOf, randomKey, type Instance, type InstanceOptions } from './instance.ts';
+import { optionsFor } from './instance-options.ts';
 import type { RaceAnswer, RaceCommand } from './race-process.ts';
 
 /** `RACE_RUNS=100 npm test -- test/keys/races` runs each race a hundred times. */
@@ -78,11 +72,7 @@ describe('200 writes at once by two processes, one of which is killed', () => {
   beforeAll(async () => {
     const { appUrl } = await createDatabase();
     options = {
-      databaseUrl: appUrl,
-      keycloakUrl: stack.keycloak.url,
-      realm: stack.keycloak.vaultRealm,
-      client: stack.keycloak.vaultClient,
-      encryptionKeys: [randomEncryptionKey()],
+      ...optionsFor(appUrl),
       // All 200 stand in one queue: none is to fail for its length.
       lockMs: RUN_LIMIT_MS,
     };

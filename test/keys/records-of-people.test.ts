@@ -21,8 +21,7 @@ beforeAll(async () => {
 }, 60_000);
 
 afterEach(() => {
-  relay.before(() => 'pass');
-  relay.after(() => 'pass');
+  relay.passAll();
 });
 
 afterAll(async () => {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import pg from 'pg';
+import { OWNERS_CHANNEL } from '../../src/keys/key-reader.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { createUser, type TestUser } from '../support/stack.ts';
@@ -7,10 +8,8 @@ import { startUpstream, type Upstream } from '../support/upstream.ts';
 import { until } from '../support/until.ts';
 import { editVaultRecord, readVaultRecord } from '../support/vault-record.ts';
 
-/** What is revoked over the API is refused everywhere within this time, */
-const API_LIMIT_MS = 1_000;
-/** and what an administrator changes in Keycloak's console within this. */
-const CONSOLE_LIMIT_MS = 10_000;
+/** What is remembered grows old by itself in twice this time: what is obeyed within it was heard of. */
+const LIMIT_MS = 5_000;
 const ROUNDS = Number(process.env['OPS_TEST_ROUNDS'] ?? 20);
 
 let upstream: Upstream;
@@ -48,14 +47,13 @@ async function remove(keyId: string): Promise<void> {
   expect((await one.call(path, { method: 'DELETE', session })).status).toBe(200);
 }
 
-/** Deletes the key in one process; answers until when the other still sent it upstream, in ms after the answer. */
-async function lagOfDelete(keyId: string): Promise<number> {
-  await remove(keyId);
-  const deletedAtMs = performance.now();
-  for (let lagMs = 0; ; lagMs = performance.now() - deletedAtMs) {
-    if ((await chat(two)) !== 200 || lagMs > 5 * API_LIMIT_MS) return lagMs;
-  }
-}
+/** The other process has heard of what was done. */
+const untilRefused = (app: TestApp) =>
+  until(
+    () => chat(app),
+    (status) => status !== 200,
+    LIMIT_MS,
+  );
 
 async function cutListeners(): Promise<void> {
   const client = new pg.Client({ connectionString: one.databaseUrl });
@@ -67,17 +65,17 @@ async function cutListeners(): Promise<void> {
   await client.end();
 }
 
+// How soon is measured by the benchmark (npm run bench).
 describe('two processes on one database', () => {
   it(
-    `agree within ${API_LIMIT_MS} ms that a key is deleted`,
+    'agree that a key is deleted, before anything remembered grows old',
     async () => {
-      const lags: number[] = [];
       for (let round = 0; round < ROUNDS; round += 1) {
         const keyId = await addOne();
         await until(async () => (await chat(two)) === 200);
-        lags.push(await lagOfDelete(keyId));
+        await remove(keyId);
+        await untilRefused(two);
       }
-      expect(Math.max(...lags)).toBeLessThan(API_LIMIT_MS);
     },
     10_000 + ROUNDS * 3_000,
   );
@@ -86,13 +84,19 @@ describe('two processes on one database', () => {
     const keyId = await addOne();
     await until(async () => (await chat(two)) === 200);
     await cutListeners();
-    expect(await lagOfDelete(keyId)).toBeLessThan(API_LIMIT_MS);
-    await until(() => two.logs().includes('are heard again'));
-    expect(two.logs().match(/notices of other processes are not heard/g)).toHaveLength(1);
+    await remove(keyId);
+    await untilRefused(two);
+    const said = (words: string) =>
+      two
+        .logs()
+        .split('\n')
+        .filter((line) => line.includes(`"${OWNERS_CHANNEL}"`) && line.includes(words));
+    await until(() => said('notices of other processes are heard again').length > 0);
+    expect(said('notices of other processes are not heard')).toHaveLength(1);
   });
 });
 
-describe(`an administrator is obeyed by both within ${CONSOLE_LIMIT_MS} ms`, () => {
+describe('an administrator is obeyed by both, before anything remembered grows old', () => {
   /** Both send the key upstream, then somebody edits what is stored. */
   async function afterEdit(edit: (value: string) => string[]): Promise<void> {
     const keyId = await addOne();
@@ -101,15 +105,7 @@ describe(`an administrator is obeyed by both within ${CONSOLE_LIMIT_MS} ms`, () 
     const values = (await readVaultRecord(user)).attributes['byok_openai'] ?? [];
     const value = values.find((each) => each.includes(keyId)) ?? '';
     await editVaultRecord(user, { byok_openai: edit(value) });
-    await Promise.all(
-      apps.map((app) =>
-        until(
-          () => chat(app),
-          (status) => status !== 200,
-          CONSOLE_LIMIT_MS,
-        ),
-      ),
-    );
+    await Promise.all(apps.map(untilRefused));
   }
 
   it('who disables a key', async () => {

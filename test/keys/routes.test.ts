@@ -8,20 +8,15 @@ import { mountRoutes } from '../../src/http/routes.ts';
 import { keyRoutes } from '../../src/keys/routes.ts';
 import { createLog } from '../../src/lib/log.ts';
 import type { Tier } from '../../src/tiers.ts';
-import { createDatabase, stack } from '../support/stack.ts';
-import { createInstance, principalOf, randomEncryptionKey, randomKey, type Instance } from './instance.ts';
+import { createDatabase } from '../support/stack.ts';
+import { createInstance, principalOf, randomKey, type Instance } from './instance.ts';
+import { optionsFor } from './instance-options.ts';
 
 let instance: Instance;
 
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
-  instance = createInstance({
-    databaseUrl: appUrl,
-    keycloakUrl: stack.keycloak.url,
-    realm: stack.keycloak.vaultRealm,
-    client: stack.keycloak.vaultClient,
-    encryptionKeys: [randomEncryptionKey()],
-  });
+  instance = createInstance(optionsFor(appUrl));
 });
 
 afterAll(() => instance.close());

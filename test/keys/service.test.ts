@@ -16,6 +16,7 @@ import {
   type Instance,
   type InstanceOptions,
 } from './instance.ts';
+import { optionsFor } from './instance-options.ts';
 
 let options: InstanceOptions;
 let instance: Instance;
@@ -25,13 +26,7 @@ const submitted: string[] = [];
 
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
-  options = {
-    databaseUrl: appUrl,
-    keycloakUrl: stack.keycloak.url,
-    realm: stack.keycloak.vaultRealm,
-    client: stack.keycloak.vaultClient,
-    encryptionKeys: [randomEncryptionKey()],
-  };
+  options = optionsFor(appUrl);
   instance = another({});
 });
 

@@ -6,14 +6,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { z } from 'zod';
 import { isAppError } from '../../src/lib/errors.ts';
 import { adminClient, createDatabase, stack } from '../support/stack.ts';
-import {
-  createInstance,
-  principalOf,
-  randomEncryptionKey,
-  randomKey,
-  type Instance,
-  type InstanceOptions,
-} from './instance.ts';
+import { createInstance, principalOf, randomKey, type Instance, type InstanceOptions } from './instance.ts';
+import { optionsFor } from './instance-options.ts';
 import { createRelay, type Relay } from './keycloak-relay.ts';
 
 let options: InstanceOptions;
@@ -26,20 +20,13 @@ const opened: Instance[] = [];
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
   relay = await createRelay(stack.keycloak.url);
-  options = {
-    databaseUrl: appUrl,
-    keycloakUrl: stack.keycloak.url,
-    realm: stack.keycloak.vaultRealm,
-    client: stack.keycloak.vaultClient,
-    encryptionKeys: [randomEncryptionKey()],
-  };
+  options = optionsFor(appUrl);
   direct = another({});
   relayed = another({ keycloakUrl: relay.url });
 });
 
 afterEach(() => {
-  relay.before(() => 'pass');
-  relay.after(() => 'pass');
+  relay.passAll();
 });
 
 afterAll(async () => {

@@ -122,9 +122,15 @@ export async function closed(socket: Socket | undefined): Promise<void> {
   if (!socket.closed) await new Promise((resolve) => socket.once('close', resolve));
 }
 
+const GIVE_UP_MS = 15_000;
+
 /** Waits, turn by turn of the event loop, for something that has no event. */
 export async function until(isSo: () => boolean): Promise<void> {
-  while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
+  const deadlineMs = performance.now() + GIVE_UP_MS;
+  while (!isSo()) {
+    if (performance.now() > deadlineMs) throw new Error(`not within ${GIVE_UP_MS} ms: ${String(isSo)}`);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
 }
 
 /**

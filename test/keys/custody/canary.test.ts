@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { beforeEach, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
 import type { Custody } from '../../../src/custody.ts';
 import { canaryIndex, checkCanary, resealCanary } from '../../../src/keys/custody/canary.ts';
@@ -12,36 +12,16 @@ import { fernetKey, startApp } from '../../support/app.ts';
 import { addKey, openAiKey } from '../../support/key.ts';
 import { createDatabase, createUser } from '../../support/stack.ts';
 import { startUpstream } from '../../support/upstream.ts';
-import {
-  createPerson,
-  createRealms,
-  emptyRealm,
-  newOwner,
-  openCustody,
-  poolOf,
-  storeKey,
-  type Realms,
-  type Setting,
-} from './rig.ts';
+import { createPerson, makeHome, newOwner, poolOf, storeKey } from './rig.ts';
 
-let realms: Realms;
-let setting: Setting;
+const home = makeHome();
 let custody: Custody;
 let database: Database;
 
-beforeAll(async () => {
-  realms = await createRealms(1);
-}, 120_000);
-afterAll(() => realms.drop(), 60_000);
-
-beforeEach(async () => {
-  const [{ appUrl }, vaultRealm = ''] = [await createDatabase(), realms.vaults[0]];
-  await Promise.all([realms.people, vaultRealm].map(emptyRealm));
-  setting = { databaseUrl: appUrl, realms, vaultRealm, encryptionKeys: [fernetKey()] };
-  custody = openCustody(setting);
+beforeEach(() => {
+  custody = home.open();
   ({ database } = custody);
-}, 60_000);
-afterEach(() => custody.close());
+});
 
 /** What a start of the app does with its ENCRYPTION_KEY. */
 const start = (keyring: Keyring, on = custody) => checkCanary({ ...on, keyring });
@@ -105,14 +85,13 @@ describe('the canary', () => {
       'that it does not open, %s, is not made on a new database, nor made anew, until the loss is accepted',
       async (layout) => {
         const isOneRealm = layout === 'with the people themselves';
-        const change = isOneRealm ? { vaultRealm: realms.people } : {};
-        const lost = openCustody({ ...setting, ...change });
-        const owner = isOneRealm ? (await createPerson(realms)).owner : newOwner();
+        const change = isOneRealm ? { vaultRealm: home.realms.people } : {};
+        const lost = home.open(change);
+        const owner = isOneRealm ? (await createPerson(home.realms)).owner : newOwner();
         await storeKey(lost, owner);
-        await lost.close();
         const databaseUrl = (await createDatabase()).appUrl;
         const wrongKey = fernetKey();
-        const wrong = openCustody({ ...setting, ...change, databaseUrl, encryptionKeys: [wrongKey] });
+        const wrong = home.open({ ...change, databaseUrl, encryptionKeys: [wrongKey] });
         const rotate = (acceptLoss: boolean) =>
           rotateKeys(wrong, { acceptLoss, onProgress: () => undefined });
         await expect(checkCanary(wrong)).rejects.toThrow('ENCRYPTION_KEY does not fit the stored keys');
@@ -125,20 +104,17 @@ describe('the canary', () => {
         expect(await canaryIndex(wrong.database, foreign)).toBe(0);
         expect(await rotate(true)).toMatchObject({ isFinished: true });
         await checkCanary(wrong);
-        await wrong.close();
       },
     );
 
     it('of which it opens one is made on a new database', async () => {
       const owner = newOwner();
       await storeKey(custody, owner);
-      const other = openCustody({ ...setting, encryptionKeys: [fernetKey()] });
+      const other = home.open({ encryptionKeys: [fernetKey()] });
       await storeKey(other, owner);
-      await other.close();
-      const anew = openCustody({ ...setting, databaseUrl: (await createDatabase()).appUrl });
+      const anew = home.open({ databaseUrl: (await createDatabase()).appUrl });
       await checkCanary(anew);
       expect((await poolOf(anew, owner)).keys).toHaveLength(2);
-      await anew.close();
     });
   });
 });
@@ -211,15 +187,7 @@ describe('the key that seals', () => {
     await expect(startWith(b, c)).rejects.toThrow('seals no more');
   });
 
-  const opened: Custody[] = [];
-  afterEach(async () => {
-    await Promise.all(opened.splice(0).map((each) => each.close()));
-  });
-  function openedWith(...encryptionKeys: string[]): Custody {
-    const own = openCustody({ ...setting, encryptionKeys });
-    opened.push(own);
-    return own;
-  }
+  const openedWith = (...encryptionKeys: string[]) => home.open({ encryptionKeys });
 });
 
 describe('the app', () => {

@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { beforeEach, describe, expect, it } from '@jest/globals';
 import type { Custody } from '../../../src/custody.ts';
 import { checkCanary } from '../../../src/keys/custody/canary.ts';
 import { importLegacyKeys, type ImportReport } from '../../../src/keys/custody/import-legacy.ts';
@@ -7,31 +7,15 @@ import { rememberVaultId } from '../../../src/keys/owners-store.ts';
 import { openKey } from '../../../src/keys/record.ts';
 import { createKeyring } from '../../../src/lib/keyring.ts';
 import { fernetKey } from '../../support/app.ts';
-import { adminClient, createDatabase } from '../../support/stack.ts';
+import { adminClient } from '../../support/stack.ts';
 import { randomKey } from '../instance.ts';
-import {
-  auditOf,
-  createPerson,
-  createRealms,
-  emptyRealm,
-  newOwner,
-  openCustody,
-  poolOf,
-  storeKey,
-  type Realms,
-} from './rig.ts';
+import { auditOf, createPerson, makeHome, newOwner, poolOf, storeKey } from './rig.ts';
 
-let realms: Realms;
+const home = makeHome();
 let custody: Custody;
 /** The key of the system that came before, which the operator appends. */
 let legacyRing: ReturnType<typeof createKeyring>;
 let keys: string[];
-let databaseUrl: string;
-
-beforeAll(async () => {
-  realms = await createRealms(1);
-}, 120_000);
-afterAll(() => realms.drop(), 60_000);
 
 const importAll = (options = { dryRun: false }): Promise<ImportReport> =>
   importLegacyKeys(custody, { ...options, onProgress: () => undefined });
@@ -39,15 +23,12 @@ const importAll = (options = { dryRun: false }): Promise<ImportReport> =>
 describe.each(['in records of their own', 'with the people themselves'])('importing keys %s', (layout) => {
   const isOneRealm = layout === 'with the people themselves';
 
-  beforeEach(async () => {
-    const vaultRealm = isOneRealm ? realms.people : (realms.vaults[0] ?? '');
-    await Promise.all([...new Set([realms.people, vaultRealm])].map(emptyRealm));
-    databaseUrl = (await createDatabase()).appUrl;
+  beforeEach(() => {
     keys = [fernetKey(), fernetKey()];
-    custody = openCustody({ databaseUrl, realms, vaultRealm, encryptionKeys: keys });
+    const vaultRealm = isOneRealm ? home.realms.people : home.setting.vaultRealm;
+    custody = home.open({ vaultRealm, encryptionKeys: keys });
     legacyRing = createKeyring(keys.slice(1));
-  }, 60_000);
-  afterEach(() => custody.close());
+  });
 
   it('takes key, label, date and endpoint over, seals them anew and leaves the old attributes alone', async () => {
     const [openaiKey, customKey] = [randomKey(), randomKey('any-')];
@@ -61,8 +42,8 @@ describe.each(['in records of their own', 'with the people themselves'])('import
       byok_custom_added_date: ['yesterday'],
       byok_custom_endpoint: ['https://93.184.215.14/v1/'],
     };
-    const { owner, id, username } = await createPerson(realms, legacy);
-    await createPerson(realms);
+    const { owner, id, username } = await createPerson(home.realms, legacy);
+    await createPerson(home.realms);
     const report = await importAll();
     expect(report).toMatchObject({ users: 1, problems: [] });
     expect(report.counts).toMatchObject({ imported: 2, present: 0 });
@@ -86,7 +67,7 @@ describe.each(['in records of their own', 'with the people themselves'])('import
     const record = await custody.vault.findRecord(owner, null);
     if (!isOneRealm)
       expect(record?.representation.attributes).toMatchObject({ owner: [owner], owner_name: [username] });
-    const user = await (await adminClient(realms.people)).users.findOne({ id });
+    const user = await (await adminClient(home.realms.people)).users.findOne({ id });
     expect(user?.attributes).toMatchObject({ ...legacy, subscription_tier: ['starter'] });
     expect(await auditOf(custody, owner)).toEqual([
       { actor: 'system:keys-import-legacy', action: 'key.imported' },
@@ -96,7 +77,7 @@ describe.each(['in records of their own', 'with the people themselves'])('import
 
   it('can be run again: the same key for the same endpoint is stored once', async () => {
     const key = randomKey();
-    const { owner } = await createPerson(realms, { byok_openai_key: [legacyRing.seal(key)] });
+    const { owner } = await createPerson(home.realms, { byok_openai_key: [legacyRing.seal(key)] });
     expect((await importAll()).counts).toMatchObject({ imported: 1, present: 0 });
     const before = await poolOf(custody, owner);
     const again = await importAll();
@@ -106,7 +87,9 @@ describe.each(['in records of their own', 'with the people themselves'])('import
   });
 
   it('never makes a pool of more than ten', async () => {
-    const { owner, id } = await createPerson(realms, { byok_openai_key: [legacyRing.seal(randomKey())] });
+    const { owner, id } = await createPerson(home.realms, {
+      byok_openai_key: [legacyRing.seal(randomKey())],
+    });
     for (let at = 0; at < 10; at += 1) await storeKey(custody, owner);
     const report = await importAll();
     expect(report.problems).toEqual([{ userId: id, provider: 'openai', why: 'pool_full' }]);
@@ -115,14 +98,14 @@ describe.each(['in records of their own', 'with the people themselves'])('import
 
   it('counts what cannot be imported, names person and provider only, and imports the rest', async () => {
     const good = randomKey('sk-or-v1-');
-    const { owner, id } = await createPerson(realms, {
+    const { owner, id } = await createPerson(home.realms, {
       byok_nosuch_key: [legacyRing.seal('something')],
       byok_openai_key: [createKeyring([fernetKey()]).seal(randomKey())],
       byok_openrouter_key: [legacyRing.seal(good)],
       byok_custom_key: [legacyRing.seal(randomKey())],
       byok_custom_endpoint: ['http://169.254.169.254/latest'],
     });
-    const other = await createPerson(realms, {
+    const other = await createPerson(home.realms, {
       byok_openai_key: [legacyRing.seal('not a key\n')],
       byok_custom_key: [legacyRing.seal(randomKey())],
       byok_openrouter_key: [legacyRing.seal(randomKey('sk-or-v1-'))],
@@ -147,12 +130,12 @@ describe.each(['in records of their own', 'with the people themselves'])('import
   });
 
   it('never hands one person’s key to another who puts what is sealed into the old attributes', async () => {
-    const victim = await createPerson(realms);
+    const victim = await createPerson(home.realms);
     await storeKey(custody, victim.owner);
     const token = (await poolOf(custody, victim.owner)).keys[0]?.token ?? '';
     const array = legacyRing.seal(JSON.stringify([randomKey()]));
     for (const stolen of [token, legacyRing.seal(createKeyring(keys).open(token) ?? ''), array]) {
-      const { id, owner } = await createPerson(realms, {
+      const { id, owner } = await createPerson(home.realms, {
         byok_custom_key: [stolen],
         byok_custom_endpoint: ['https://93.184.215.14/v1'],
       });
@@ -165,7 +148,7 @@ describe.each(['in records of their own', 'with the people themselves'])('import
   });
 
   it('writes nothing in a dry run and says what it would do', async () => {
-    const { owner } = await createPerson(realms, { byok_openai_key: [legacyRing.seal(randomKey())] });
+    const { owner } = await createPerson(home.realms, { byok_openai_key: [legacyRing.seal(randomKey())] });
     expect((await importAll({ dryRun: true })).counts).toMatchObject({ imported: 1 });
     expect((await poolOf(custody, owner)).keys).toEqual([]);
     expect(await auditOf(custody, owner)).toEqual([]);
@@ -174,7 +157,7 @@ describe.each(['in records of their own', 'with the people themselves'])('import
   });
 
   it('is refused on an ENCRYPTION_KEY that does not fit the stored keys', async () => {
-    const { owner } = await createPerson(realms, { byok_openai_key: [legacyRing.seal(randomKey())] });
+    const { owner } = await createPerson(home.realms, { byok_openai_key: [legacyRing.seal(randomKey())] });
     await checkCanary({ ...custody, keyring: createKeyring([fernetKey()]) });
     const somebody = newOwner();
     await custody.database.withOwner(somebody, (sql) => rememberVaultId(sql, somebody, 'a-record'));

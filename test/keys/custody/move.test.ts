@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { describe, expect, it } from '@jest/globals';
 import type { Custody } from '../../../src/custody.ts';
 import { moveVault, type MoveOptions } from '../../../src/keys/custody/move.ts';
 import { checkCanary } from '../../../src/keys/custody/canary.ts';
@@ -11,54 +11,20 @@ import { createLog } from '../../../src/lib/log.ts';
 import { fernetKey } from '../../support/app.ts';
 import { adminClient, createDatabase, stack } from '../../support/stack.ts';
 import { createRelay } from '../keycloak-relay.ts';
-import {
-  createPerson,
-  createRealms,
-  editRecord,
-  emptyRealm,
-  newOwner,
-  openCustody,
-  poolOf,
-  storeKey,
-  type Realms,
-  type Setting,
-} from './rig.ts';
+import { createPerson, makeHome, editRecord, newOwner, poolOf, storeKey, type Setting } from './rig.ts';
 
-let realms: Realms;
-let setting: Setting;
-const opened: Custody[] = [];
-
-beforeAll(async () => {
-  realms = await createRealms(2);
-}, 120_000);
-afterAll(() => realms.drop(), 60_000);
-
-beforeEach(async () => {
-  await Promise.all([realms.people, ...realms.vaults].map(emptyRealm));
-  setting = {
-    databaseUrl: (await createDatabase()).appUrl,
-    realms,
-    vaultRealm: '',
-    encryptionKeys: [fernetKey()],
-  };
-}, 60_000);
-afterEach(async () => {
-  await Promise.all(opened.splice(0).map((each) => each.close()));
-});
+const home = makeHome(2);
 
 type Place = 'own' | 'other' | 'people';
 const realmOf = (place: Place) =>
-  ({ own: realms.vaults[0], other: realms.vaults[1], people: realms.people })[place] ?? '';
+  ({ own: home.realms.vaults[0], other: home.realms.vaults[1], people: home.realms.people })[place] ?? '';
 
-function at(place: Place, change: Partial<Setting> = {}): Custody {
-  const custody = openCustody({ ...setting, vaultRealm: realmOf(place), ...change });
-  opened.push(custody);
-  return custody;
-}
+const at = (place: Place, change: Partial<Setting> = {}) =>
+  home.open({ vaultRealm: realmOf(place), ...change });
 
 const move = (to: Custody, options: Partial<MoveOptions> = {}) =>
   moveVault(to, {
-    from: { id: 'ops-center-vault', secret: realms.secret },
+    from: { id: 'ops-center-vault', secret: home.realms.secret },
     cleanUp: undefined,
     dryRun: false,
     onProgress: () => undefined,
@@ -83,9 +49,9 @@ describe.each<[Place, Place]>([
   it('takes all keys along as they are, lets the new place count, and removes the old values alone', async () => {
     const old = await begin(from);
     const [one, two, empty] = [
-      await createPerson(realms, { favourite: ['blue'], byok_openai_key: ['of the old layout'] }),
-      await createPerson(realms),
-      await createPerson(realms),
+      await createPerson(home.realms, { favourite: ['blue'], byok_openai_key: ['of the old layout'] }),
+      await createPerson(home.realms),
+      await createPerson(home.realms),
     ];
     const stored = [
       await storeKey(old, one.owner, { ownerName: one.username }),
@@ -97,7 +63,7 @@ describe.each<[Place, Place]>([
     await storeKey(old, empty.owner);
     await editRecord(old, empty.owner, { byok_openai: [] });
     const before = await poolOf(old, one.owner);
-    const admin = await adminClient(realms.people);
+    const admin = await adminClient(home.realms.people);
     const person = await admin.users.findOne({ id: one.id });
 
     const target = at(to);
@@ -143,7 +109,7 @@ describe.each<[Place, Place]>([
 
   it('changes nothing in a dry run and says what it would do', async () => {
     const old = await begin(from);
-    const { owner } = await createPerson(realms);
+    const { owner } = await createPerson(home.realms);
     await storeKey(old, owner);
     const target = at(to);
     expect(await move(target, { dryRun: true })).toMatchObject({ copied: 1, isMoved: false, removed: 0 });
@@ -159,7 +125,7 @@ describe('moving the vault', () => {
     const owner = newOwner();
     await storeKey(old, owner);
     const app = openDatabase({
-      ...{ url: setting.databaseUrl, max: 1, applicationName: 'ops-center', log: createLog('silent') },
+      ...{ url: home.setting.databaseUrl, max: 1, applicationName: 'ops-center', log: createLog('silent') },
     });
     await app.run('SELECT 1');
     await expect(move(at('other'))).rejects.toThrow('The app is running');
@@ -254,7 +220,7 @@ describe('moving the vault', () => {
     await editRecord(old, added, { byok_openai: [...values, JSON.stringify(another)] });
     await editRecord(old, foreign, { byok_custom: ['a value'] });
     // Sealed anew in the new place, and renamed: that is the same key.
-    const ring = at('other', { encryptionKeys: [fernetKey(), ...setting.encryptionKeys] });
+    const ring = at('other', { encryptionKeys: [fernetKey(), ...home.setting.encryptionKeys] });
     await checkCanary(at('other'));
     await rotateKeys(ring, { acceptLoss: false, onProgress: () => undefined });
     const why = 'it holds keys that the new place lacks';
@@ -273,7 +239,11 @@ describe('moving the vault', () => {
 
   it('does not move at all when a record cannot be copied, and names it', async () => {
     const old = await begin('own');
-    const [stuck, fine, gone] = [await createPerson(realms), await createPerson(realms), newOwner()];
+    const [stuck, fine, gone] = [
+      await createPerson(home.realms),
+      await createPerson(home.realms),
+      newOwner(),
+    ];
     for (const owner of [stuck.owner, fine.owner, gone]) await storeKey(old, owner);
     const relay = await createRelay(stack.keycloak.url);
     relay.before(({ method, url }) =>
@@ -327,8 +297,7 @@ describe('moving the vault', () => {
     await begin('own');
     await expect(move(at('own'))).rejects.toThrow('there is nothing to move');
     const [people, database] = [at('people'), await createDatabase()];
-    const elsewhere = openCustody({ ...setting, databaseUrl: database.appUrl, vaultRealm: realms.people });
-    opened.push(elsewhere);
+    const elsewhere = home.open({ databaseUrl: database.appUrl, vaultRealm: home.realms.people });
     await checkVaultPlace(elsewhere.database, { realm: people.place.realm, recordIsUser: false });
     await expect(move(elsewhere)).rejects.toThrow('Set KEYCLOAK_REALM back');
   });

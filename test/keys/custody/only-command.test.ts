@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { beforeEach, describe, expect, it } from '@jest/globals';
 import type { Custody } from '../../../src/custody.ts';
 import { checkCanary } from '../../../src/keys/custody/canary.ts';
 import { checkKeys } from '../../../src/keys/custody/check.ts';
@@ -9,37 +9,24 @@ import { purgeVault } from '../../../src/keys/custody/purge.ts';
 import { rotateKeys } from '../../../src/keys/custody/rotate.ts';
 import { checkVaultPlace } from '../../../src/keys/vault-place.ts';
 import { UnfitError } from '../../../src/lib/errors.ts';
-import { fernetKey } from '../../support/app.ts';
-import { createDatabase } from '../../support/stack.ts';
-import { createRealms, emptyRealm, newOwner, openCustody, poolOf, storeKey, type Realms } from './rig.ts';
+import { makeHome, newOwner, poolOf, storeKey } from './rig.ts';
 
-let realms: Realms;
+const home = makeHome(2);
 let custody: Custody;
 /** The same installation with another vault realm, as `vault move` needs it. */
 let target: Custody;
 
-beforeAll(async () => {
-  realms = await createRealms(2);
-}, 120_000);
-afterAll(() => realms.drop(), 60_000);
-
 beforeEach(async () => {
-  await Promise.all([realms.people, ...realms.vaults].map(emptyRealm));
-  const setting = { databaseUrl: (await createDatabase()).appUrl, realms, encryptionKeys: [fernetKey()] };
-  const [vaultRealm = '', other = ''] = realms.vaults;
-  custody = openCustody({ ...setting, vaultRealm });
-  target = openCustody({ ...setting, vaultRealm: other });
+  custody = home.open();
+  target = home.open({ vaultRealm: home.realms.vaults[1] ?? '' });
   await checkVaultPlace(custody.database, custody.place);
   await checkCanary(custody);
-}, 60_000);
-afterEach(async () => {
-  await Promise.all([custody.close(), target.close()]);
 });
 
 const onProgress = () => undefined;
 const move = (options: { dryRun: boolean; cleanUp?: string }) =>
   moveVault(target, {
-    from: { id: 'ops-center-vault', secret: realms.secret },
+    from: { id: 'ops-center-vault', secret: home.realms.secret },
     ...{ cleanUp: undefined, onProgress, ...options },
   });
 
@@ -49,7 +36,7 @@ describe('while a command writes stored keys', () => {
     ['keys import-legacy', () => importLegacyKeys(custody, { dryRun: false, onProgress })],
     ['vault purge --yes', () => purgeVault(custody, { yes: true, evenMost: true })],
     ['vault move', () => move({ dryRun: false })],
-    ['vault move --clean-up', () => move({ dryRun: false, cleanUp: realms.vaults[0] ?? '' })],
+    ['vault move --clean-up', () => move({ dryRun: false, cleanUp: home.realms.vaults[0] ?? '' })],
   ])('%s is refused in words and writes nothing', async (_name, run) => {
     const owner = newOwner();
     await storeKey(custody, owner);

@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { beforeEach, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
 import type { Custody } from '../../../src/custody.ts';
 import { purgeVault, type PurgeOptions } from '../../../src/keys/custody/purge.ts';
@@ -6,58 +6,45 @@ import { createOwnerRemoval } from '../../../src/keys/custody/removal.ts';
 import { markKey } from '../../../src/keys/facts-store.ts';
 import { readOwner } from '../../../src/keys/owners-store.ts';
 import type { Owner } from '../../../src/keys/record.ts';
-import { fernetKey } from '../../support/app.ts';
-import { adminClient, createDatabase, stack } from '../../support/stack.ts';
+import { adminClient, stack } from '../../support/stack.ts';
 import { createRelay } from '../keycloak-relay.ts';
-import {
-  auditOf,
-  createPerson,
-  createRealms,
-  editRecord,
-  emptyRealm,
-  newOwner,
-  openCustody,
-  poolOf,
-  storeKey,
-  type Realms,
-  type Setting,
-} from './rig.ts';
+import { auditOf, createPerson, makeHome, editRecord, newOwner, poolOf, storeKey } from './rig.ts';
 
-let realms: Realms;
-let setting: Setting;
+const home = makeHome();
 let custody: Custody;
 
-beforeAll(async () => {
-  realms = await createRealms(1);
-}, 120_000);
-afterAll(() => realms.drop(), 60_000);
-
-beforeEach(async () => {
-  const vaultRealm = realms.vaults[0] ?? '';
-  await Promise.all([realms.people, vaultRealm].map(emptyRealm));
-  setting = {
-    databaseUrl: (await createDatabase()).appUrl,
-    realms,
-    vaultRealm,
-    encryptionKeys: [fernetKey()],
-  };
-  custody = openCustody(setting);
-}, 60_000);
-afterEach(() => custody.close());
+beforeEach(() => {
+  custody = home.open();
+});
 
 const purge = (options: Partial<PurgeOptions> = {}, on = custody) =>
   purgeVault(on, { yes: false, evenMost: false, ...options });
 
 /** Three people with keys, of whom the first is then deleted. */
 async function oneOfThreeGone(): Promise<{ gone: Owner; goneName: string; others: Owner[] }> {
-  const people = [await createPerson(realms), await createPerson(realms), await createPerson(realms)];
+  const people = [
+    await createPerson(home.realms),
+    await createPerson(home.realms),
+    await createPerson(home.realms),
+  ];
   for (const { owner, username } of people) await storeKey(custody, owner, { ownerName: username });
   const [first] = people;
   if (first === undefined) throw new Error('nobody was created');
   await storeKey(custody, first.owner, { provider: 'openrouter', ownerName: first.username });
-  await (await adminClient(realms.people)).users.del({ id: first.id });
+  await (await adminClient(home.realms.people)).users.del({ id: first.id });
   return { gone: first.owner, goneName: first.username, others: people.slice(1).map(({ owner }) => owner) };
 }
+
+const addServer = (owner: Owner) =>
+  custody.database.withOwner(owner, (sql) =>
+    sql.run(
+      `INSERT INTO user_execution_servers (id, user_id, name, server_type, connection_config)
+       VALUES (gen_random_uuid(), $1, 'x', 'local', '{}')`,
+      [owner.slice('user:'.length)],
+    ),
+  );
+const countServers = (owner: Owner) =>
+  custody.database.withOwner(owner, (sql) => sql.run('SELECT FROM user_execution_servers'));
 
 const stateOf = (owner: Owner) =>
   custody.database.withOwner(owner, async (sql) => ({
@@ -97,15 +84,38 @@ describe('purging the vault', () => {
     expect(await purge()).toMatchObject({ owners: 2, orphans: [] });
   });
 
+  it('finds and deletes the servers of people who are no more, with a vault record or without', async () => {
+    const { gone, others } = await oneOfThreeGone();
+    const keyless = newOwner();
+    for (const owner of [gone, keyless, ...others]) await addServer(owner);
+    expect(await purge()).toMatchObject({
+      owners: 4,
+      orphans: [
+        { owner: gone, keys: 2 },
+        { owner: keyless, ownerName: '', keys: 0 },
+      ],
+    });
+    expect(await purge({ yes: true })).toMatchObject({ removed: [gone, keyless], failed: [] });
+    for (const owner of [gone, keyless]) {
+      expect(await countServers(owner)).toBe(0);
+      expect(await auditOf(custody, owner)).toContainEqual({
+        actor: 'system:vault-purge',
+        action: 'server.deleted',
+      });
+    }
+    for (const owner of others) expect(await countServers(owner)).toBe(1);
+    expect(await purge()).toMatchObject({ owners: 2, orphans: [] });
+  });
+
   it('leaves the records of people who are disabled', async () => {
-    const { id, owner } = await createPerson(realms);
+    const { id, owner } = await createPerson(home.realms);
     await storeKey(custody, owner);
-    await (await adminClient(realms.people)).users.update({ id }, { enabled: false });
+    await (await adminClient(home.realms.people)).users.update({ id }, { enabled: false });
     expect(await purge({ yes: true, evenMost: true })).toMatchObject({ owners: 1, orphans: [] });
   });
 
   it('refuses when most owners are missing, as in a realm that was mistyped, unless told even so', async () => {
-    const owners = [newOwner(), newOwner(), (await createPerson(realms)).owner];
+    const owners = [newOwner(), newOwner(), (await createPerson(home.realms)).owner];
     for (const owner of owners) await storeKey(custody, owner);
     expect(await purge({ yes: true })).toMatchObject({ owners: 3, isRefused: true, removed: [] });
     for (const owner of owners) expect((await poolOf(custody, owner)).keys).toHaveLength(1);
@@ -116,7 +126,7 @@ describe('purging the vault', () => {
 
   it('refuses when more than a tenth and more than three are missing, unless told even so', async () => {
     const people = [];
-    for (let at = 0; at < 9; at += 1) people.push(await createPerson(realms));
+    for (let at = 0; at < 9; at += 1) people.push(await createPerson(home.realms));
     const gone = [newOwner(), newOwner(), newOwner()];
     for (const owner of [...people.map((each) => each.owner), ...gone]) await storeKey(custody, owner);
     // Three are few, though they are a quarter.
@@ -136,12 +146,12 @@ describe('purging the vault', () => {
       if (url?.includes(`/users/${gone.slice(5)}`) === true) asked += 1;
       return 'pass';
     });
-    const relayed = openCustody({ ...setting, keycloakUrl: relay.url });
+    const relayed = home.open({ keycloakUrl: relay.url });
     relay.after(async (call) => {
       if (asked === 1 && call.url?.includes(`/users/${gone.slice(5)}`) === true) {
         const admin = await adminClient();
         await admin.realms.partialImport({
-          realm: realms.people,
+          realm: home.realms.people,
           rep: {
             ifResourceExists: 'FAIL',
             users: [{ id: gone.slice(5), username: goneName, enabled: true }],
@@ -151,7 +161,6 @@ describe('purging the vault', () => {
       return 'pass' as const;
     });
     const report = await purge({ yes: true }, relayed);
-    await relayed.close();
     await relay.close();
     expect(report).toMatchObject({ orphans: [{ owner: gone }], removed: [], kept: [gone] });
     expect(asked).toBe(2);
@@ -162,13 +171,12 @@ describe('purging the vault', () => {
     const { gone } = await oneOfThreeGone();
     const relay = await createRelay(stack.keycloak.url);
     relay.before(({ url }) =>
-      url?.includes(`/${realms.people}/users/`) === true ? { answer: 403 } : 'pass',
+      url?.includes(`/${home.realms.people}/users/`) === true ? { answer: 403 } : 'pass',
     );
-    const relayed = openCustody({ ...setting, keycloakUrl: relay.url });
+    const relayed = home.open({ keycloakUrl: relay.url });
     await expect(purge({ yes: true, evenMost: true }, relayed)).rejects.toMatchObject({
       code: 'keycloak_unavailable',
     });
-    await relayed.close();
     await relay.close();
     expect((await poolOf(custody, gone)).keys).toHaveLength(1);
   });
@@ -177,9 +185,8 @@ describe('purging the vault', () => {
     const { gone } = await oneOfThreeGone();
     const relay = await createRelay(stack.keycloak.url);
     relay.before(({ method }) => (method === 'DELETE' ? { answer: 403 } : 'pass'));
-    const relayed = openCustody({ ...setting, keycloakUrl: relay.url });
+    const relayed = home.open({ keycloakUrl: relay.url });
     const report = await purge({ yes: true }, relayed);
-    await relayed.close();
     await relay.close();
     expect(report).toMatchObject({ removed: [], failed: [{ owner: gone, why: 'keycloak_unavailable' }] });
     expect((await auditOf(custody, gone)).slice(-2).map(({ action }) => action)).toEqual([
@@ -200,7 +207,7 @@ describe('removing an owner', () => {
     await expect(removal.removeOwner(owner, 'r1', 'admin')).rejects.toMatchObject({
       code: 'key_undecryptable',
     });
-    const admin = await adminClient(setting.vaultRealm);
+    const admin = await adminClient(home.setting.vaultRealm);
     expect(await admin.users.find({ username: `user.${owner.slice(5)}`, exact: true })).toHaveLength(1);
   });
 
@@ -208,7 +215,7 @@ describe('removing an owner', () => {
     const owner = newOwner();
     await storeKey(custody, owner);
     const { vaultId } = await stateOf(owner);
-    await (await adminClient(setting.vaultRealm)).users.del({ id: vaultId ?? '' });
+    await (await adminClient(home.setting.vaultRealm)).users.del({ id: vaultId ?? '' });
     const removal = createOwnerRemoval({ ...custody, recordIsUser: false });
     expect(await removal.removeOwner(owner, 'r1', 'admin')).toBe('absent');
     expect(await stateOf(owner)).toMatchObject({ vaultId: null, isBeingWritten: false });
@@ -217,7 +224,7 @@ describe('removing an owner', () => {
   it('waits for whoever is writing the same owner’s keys', async () => {
     const owner = newOwner();
     await storeKey(custody, owner);
-    const other = openCustody(setting);
+    const other = home.open();
     const order: string[] = [];
     const [held, release] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()];
     const writing = other.lock.hold(owner, async () => {
@@ -234,22 +241,20 @@ describe('removing an owner', () => {
     release.resolve(undefined);
     expect(await removing).toBe('removed');
     await writing;
-    await other.close();
     expect(order).toEqual(['writer', 'removal']);
   });
 
   it('never deletes a person where people are their own records', async () => {
-    const own = openCustody({ ...setting, vaultRealm: realms.people });
-    const { id, owner } = await createPerson(realms);
+    const own = home.open({ vaultRealm: home.realms.people });
+    const { id, owner } = await createPerson(home.realms);
     await storeKey(own, owner);
     const removal = createOwnerRemoval({ ...own, recordIsUser: true });
     expect(await removal.removeOwner(owner, 'r1', 'admin')).toBe('kept');
     expect((await poolOf(own, owner)).keys).toHaveLength(1);
-    const admin = await adminClient(realms.people);
+    const admin = await adminClient(home.realms.people);
     await admin.users.del({ id });
     expect(await removal.removeOwner(owner, 'r2', 'admin')).toBe('absent');
     expect(await purge({ yes: true, evenMost: true }, own)).toMatchObject({ owners: 0, orphans: [] });
-    await own.close();
     expect(await stateOf(owner)).toMatchObject({ vaultId: null });
   });
 });

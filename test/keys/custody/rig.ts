@@ -1,6 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Writable } from 'node:stream';
+import { afterAll, afterEach, beforeAll, beforeEach } from '@jest/globals';
 import { z } from 'zod';
 import { readConfig, type Environment } from '../../../src/config.ts';
 import { createCustody, type Custody } from '../../../src/custody.ts';
@@ -10,8 +11,9 @@ import { readPool, sealKey, type Owner, type StoredPool } from '../../../src/key
 import { randomId } from '../../../src/lib/ids.ts';
 import { createLog } from '../../../src/lib/log.ts';
 import { openai } from '../../../src/providers/openai.ts';
+import { fernetKey } from '../../support/app.ts';
 import { evidence } from '../../support/evidence.ts';
-import { adminClient, stack } from '../../support/stack.ts';
+import { adminClient, createDatabase, stack } from '../../support/stack.ts';
 import { randomKey } from '../instance.ts';
 
 /** Realms that nobody else's records lie in, so that a walk over all of them can be counted. */
@@ -82,6 +84,47 @@ export interface Setting {
   keycloakUrl?: string;
 }
 
+/** Realms and a database of a test file's own, both empty when a test begins. */
+export interface Home {
+  readonly realms: Realms;
+  /** With the first of the vault realms, and one key. */
+  readonly setting: Setting;
+  /** What the commands work with there; closed after the test. */
+  open(change?: Partial<Setting>): Custody;
+}
+
+/** Call it at the top of a test file, before other hooks: they build on it. */
+export function makeHome(vaultCount = 1): Home {
+  let realms: Realms;
+  let setting: Setting;
+  const opened: Custody[] = [];
+  beforeAll(async () => {
+    realms = await createRealms(vaultCount);
+  }, 120_000);
+  afterAll(() => realms.drop(), 60_000);
+  beforeEach(async () => {
+    await Promise.all([realms.people, ...realms.vaults].map(emptyRealm));
+    const [{ appUrl }, vaultRealm = ''] = [await createDatabase(), realms.vaults[0]];
+    setting = { databaseUrl: appUrl, realms, vaultRealm, encryptionKeys: [fernetKey()] };
+  }, 60_000);
+  afterEach(async () => {
+    await Promise.all(opened.splice(0).map((each) => each.close()));
+  });
+  return {
+    get realms() {
+      return realms;
+    },
+    get setting() {
+      return setting;
+    },
+    open(change = {}) {
+      const custody = openCustody({ ...setting, ...change });
+      opened.push(custody);
+      return custody;
+    },
+  };
+}
+
 /** The settings of a command, as an operator would write them. */
 export function environmentOf(setting: Setting): Record<string, string> {
   for (const key of setting.encryptionKeys) evidence.registerSecret('encryption key', key);
@@ -101,7 +144,7 @@ export function environmentOf(setting: Setting): Record<string, string> {
 }
 
 /** What the commands work with, on real servers. */
-export function openCustody(setting: Setting): Custody {
+function openCustody(setting: Setting): Custody {
   const config = readConfig(environmentOf(setting) satisfies Environment, () => {
     throw new Error('tests use no secret files');
   });

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { beforeEach, describe, expect, it } from '@jest/globals';
 import type { Custody } from '../../../src/custody.ts';
 import { checkCanary } from '../../../src/keys/custody/canary.ts';
 import { checkKeys } from '../../../src/keys/custody/check.ts';
@@ -11,42 +11,29 @@ import { openKey, type Owner } from '../../../src/keys/record.ts';
 import { fernetTime, parseFernetKey, sealFernet } from '../../../src/lib/fernet.ts';
 import { createKeyring } from '../../../src/lib/keyring.ts';
 import { fernetKey } from '../../support/app.ts';
-import { adminClient, createDatabase, stack } from '../../support/stack.ts';
+import { adminClient, stack } from '../../support/stack.ts';
 import { until } from '../../support/until.ts';
 import { createRelay } from '../keycloak-relay.ts';
 import {
   auditOf,
   createPerson,
-  createRealms,
+  makeHome,
   editRecord,
-  emptyRealm,
   environmentOf,
   newOwner,
-  openCustody,
   poolOf,
   storeKey,
-  type Realms,
   type Setting,
 } from './rig.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', '..', 'src', 'cli', 'main.ts');
 
-let realms: Realms;
-let setting: Setting;
-const opened: Custody[] = [];
+const home = makeHome();
+/** The realm that holds the records. */
+let vaultRealm = '';
 
-beforeAll(async () => {
-  realms = await createRealms(1);
-}, 120_000);
-afterAll(async () => {
-  await realms.drop();
-}, 60_000);
-
-function open(encryptionKeys: readonly string[], change: Partial<Setting> = {}): Custody {
-  const custody = openCustody({ ...setting, encryptionKeys, ...change });
-  opened.push(custody);
-  return custody;
-}
+const open = (encryptionKeys: readonly string[], change: Partial<Setting> = {}) =>
+  home.open({ vaultRealm, encryptionKeys, ...change });
 
 const rotate = (custody: Custody, options: Partial<RotateOptions> = {}) =>
   rotateKeys(custody, { acceptLoss: false, onProgress: () => undefined, ...options });
@@ -65,19 +52,13 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
   /** The old key and the new one. */
   let [a, b] = ['', ''];
 
-  beforeEach(async () => {
-    const { appUrl } = await createDatabase();
-    const vaultRealm = isOneRealm ? realms.people : (realms.vaults[0] ?? '');
-    await emptyRealm(vaultRealm);
-    setting = { databaseUrl: appUrl, realms, vaultRealm, encryptionKeys: [] };
+  beforeEach(() => {
+    vaultRealm = isOneRealm ? home.realms.people : home.setting.vaultRealm;
     [a, b] = [fernetKey(), fernetKey()];
-  }, 60_000);
-  afterEach(async () => {
-    await Promise.all(opened.splice(0).map((each) => each.close()));
   });
 
   const newPerson = async (): Promise<Owner> =>
-    isOneRealm ? (await createPerson(realms)).owner : newOwner();
+    isOneRealm ? (await createPerson(home.realms)).owner : newOwner();
 
   it('are all sealed under the first key, with the same text and the same time, and nothing else changes', async () => {
     const before = open([a]);
@@ -94,7 +75,7 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
     });
     const value = { ...(JSON.parse(key?.value ?? '') as object), token: aged, later: { x: 1 } };
     await editRecord(ring, one, { byok_openai: [JSON.stringify(value)], note: ['of an administrator'] });
-    const admin = await adminClient(setting.vaultRealm);
+    const admin = await adminClient(vaultRealm);
     const record = await ring.vault.findRecord(one, null);
     const old = await admin.users.findOne({ id: record?.id ?? '' });
     const untouched = await poolOf(ring, two);
@@ -288,7 +269,7 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
     try {
       const child = spawn(process.execPath, [MAIN, 'keys', 'rotate'], {
         cwd: import.meta.dirname,
-        env: environmentOf({ ...setting, encryptionKeys: [b, a], keycloakUrl: relay.url }),
+        env: environmentOf({ ...home.setting, vaultRealm, encryptionKeys: [b, a], keycloakUrl: relay.url }),
         stdio: 'ignore',
       });
       let updates = 0;

@@ -1,0 +1,72 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
+import { startApp, type TestApp } from '../support/app.ts';
+import { addKey, openAiKey } from '../support/key.ts';
+import { createUser } from '../support/stack.ts';
+import { until } from '../support/until.ts';
+import { answer, fault, startUpstream, type Answer, type Upstream } from '../support/upstream.ts';
+
+const ROUNDS = 5;
+const hello = { model: 'gpt-4o', messages: [{ role: 'user', content: 'Hello' }] };
+const streamed = { ...hello, stream: true };
+
+let openai: Upstream;
+/** Its time-outs are minutes: only the client's leaving ends a request here. */
+let app: TestApp;
+let session: string;
+
+beforeAll(async () => {
+  openai = await startUpstream();
+  app = await startApp({ env: { UPSTREAM_OPENAI_URL: openai.url } });
+  session = await app.signIn(await createUser({ tier: 'starter' }));
+  await addKey(app, session, { provider: 'openai', key: openAiKey() });
+});
+afterAll(async () => {
+  await app.stop();
+  await openai.stop();
+});
+afterEach(() => {
+  openai.reset();
+});
+
+const chat = (json: object, signal: AbortSignal) =>
+  app.call('/v1/chat/completions', { method: 'POST', session, json, signal });
+
+describe('a client that leaves', () => {
+  // How soon is measured by the benchmark (npm run bench).
+  it.each<[string, Answer, object, boolean]>([
+    ['while the upstream is silent', fault.silent(), hello, false],
+    ['in the middle of a stream', answer.endlessStream({ everyMs: 5 }), streamed, true],
+    ['in a stream that has fallen silent', answer.held(1, new Promise(() => undefined)), streamed, true],
+    ['in the middle of an answer that is not streamed', fault.slowBody(), hello, false],
+  ])('%s ends the upstream’s request', async (_name, trouble, body, answers) => {
+    for (let round = 0; round < ROUNDS; round += 1) {
+      openai.reset();
+      openai.reply(trouble);
+      const leaving = new AbortController();
+      const response = chat(body, leaving.signal);
+      response.catch(() => undefined);
+      await openai.received(1);
+      if (answers) await (await response).body?.getReader().read();
+      expect(openai.openConnections).toBe(1);
+      leaving.abort();
+      await openai.closed(0);
+    }
+  });
+
+  it('leaves a line in the log and no work behind', async () => {
+    const before = app.events('client_gone').length;
+    openai.reply(fault.silent());
+    const leaving = new AbortController();
+    const response = chat(hello, leaving.signal);
+    await openai.received(1);
+    leaving.abort();
+    await expect(response).rejects.toThrow();
+    await openai.closed(0);
+    await until(
+      () => app.events('client_gone').length,
+      (count) => count === before + 1,
+    );
+    // A stop waits for all work under way: with none it is immediate.
+    expect(openai.openConnections).toBe(0);
+  });
+});

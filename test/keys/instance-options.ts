@@ -1,0 +1,13 @@
+import { stack } from '../support/stack.ts';
+import { randomEncryptionKey, type InstanceOptions } from './instance.ts';
+
+/** For instances on this database, with a key ring of their own, whose records lie in the vault realm of the tests. */
+export function optionsFor(databaseUrl: string): InstanceOptions {
+  return {
+    databaseUrl,
+    keycloakUrl: stack.keycloak.url,
+    realm: stack.keycloak.vaultRealm,
+    client: stack.keycloak.vaultClient,
+    encryptionKeys: [randomEncryptionKey()],
+  };
+}
