@@ -1,17 +1,17 @@
 import { z } from 'zod';
 import type { Config } from './config.ts';
-import { createOwnerLock, type OwnerLock } from './keys/owner-lock.ts';
+import type { KeyStores } from './keys/custody/deps.ts';
+import { createOwnerLock } from './keys/owner-lock.ts';
 import type { VaultPlace } from './keys/vault-place.ts';
-import { createVault, type Vault } from './keys/vault.ts';
+import { createVault } from './keys/vault.ts';
 import { createDatabase, type Database } from './lib/database.ts';
 import { createDialer, type Dialer } from './lib/dialer.ts';
 import { UnfitError } from './lib/errors.ts';
 import { createKeycloakAdmin, type KeycloakAdmin } from './lib/keycloak-admin.ts';
-import { createKeyring, type Keyring } from './lib/keyring.ts';
+import { createKeyring } from './lib/keyring.ts';
 import type { Log } from './lib/log.ts';
 import { pendingMigrations } from './lib/migrations.ts';
 import { PROVIDERS } from './providers/index.ts';
-import type { Provider } from './providers/provider.ts';
 
 export interface Address {
   host: string;
@@ -19,20 +19,8 @@ export interface Address {
 }
 
 /** What the app and the commands both stand on. */
-export interface Connections {
-  database: Database;
-  /** One writer per owner; on connections of its own. */
-  lock: OwnerLock;
-  /** The service client, in the realm of the people. */
-  people: KeycloakAdmin;
-  /** The vault client, in the realm of the records. */
-  records: KeycloakAdmin;
-  vault: Vault;
-  place: VaultPlace;
+export interface Connections extends KeyStores {
   dialer: Dialer;
-  keyring: Keyring;
-  /** The providers on offer in this mode. */
-  providers: readonly Provider[];
   /** Keycloak's admin interface as another client, in another realm. */
   openRealm(realm: string, client: { id: string; secret: string }): KeycloakAdmin;
   close(): Promise<void>;

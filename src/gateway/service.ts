@@ -7,7 +7,7 @@ import type { Provider } from '../providers/provider.ts';
 import { createBodyBudget } from './body-budget.ts';
 import { createChat } from './chat.ts';
 import { explain } from './explain.ts';
-import { createHops } from '../lib/hop.ts';
+import type { Hops } from '../lib/hop.ts';
 import { createIdempotencyMask } from './idempotency.ts';
 import { createKeyNotes } from './key-notes.ts';
 import { createLiveModels } from './live-models.ts';
@@ -33,8 +33,9 @@ export interface GatewayDeps {
   /** What pays where the user has no key; null when the operator has set none up. */
   system: (SystemDefault & SystemKey) | null;
   timeouts: { firstByteMs: number; idleMs: number };
-  /** Signs the marks by which a request that comes back is noticed, and what else must be the same in all instances. */
-  hopSecret: string;
+  hops: Hops;
+  /** What all instances share, so that each masks an idempotency key in the same way. */
+  maskSecret: string;
 }
 
 export interface Gateway {
@@ -50,14 +51,13 @@ const MOST_OPEN = 16;
 
 /** Builds the gateway from its parts. */
 export function createGateway(deps: GatewayDeps): Gateway {
-  const { keys, dialer, providers, system, upstreams, directory, liveWork } = deps;
-  const hops = createHops(deps.hopSecret);
+  const { keys, dialer, hops, providers, system, upstreams, directory, liveWork } = deps;
   const notes = createKeyNotes(keys);
   const routing = createRouting({ keys, providers, system, rotation: createRotation() });
   const calls = createUpstreamCalls({
     dialer,
     hops,
-    maskIdempotencyKey: createIdempotencyMask(deps.hopSecret),
+    maskIdempotencyKey: createIdempotencyMask(deps.maskSecret),
     timeouts: deps.timeouts,
   });
   const getProvider = (id: string) => providers.find((provider) => provider.id === id) ?? unknownProvider(id);

@@ -1,6 +1,6 @@
-import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
 import type { Response } from 'express';
-import { AppError } from '../lib/errors.ts';
+import { rateLimited } from '../lib/errors.ts';
+import { createRateLimit, type RateState } from '../lib/rate-limit.ts';
 
 export interface SystemLimits {
   /**
@@ -17,12 +17,16 @@ const WINDOW_S = 60;
 
 /** Limits per user and process: 4 requests at once, 30 a minute. */
 export function createSystemLimits(): SystemLimits {
-  const perMinute = new RateLimiterMemory({ points: PER_MINUTE, duration: WINDOW_S });
+  const perMinute = createRateLimit({
+    points: PER_MINUTE,
+    windowS: WINDOW_S,
+    refusal: `At most ${PER_MINUTE} requests a minute are paid by the system. Add a key of your own.`,
+  });
   const running = new Map<string, number>();
   return {
     async enter(userId, response) {
       const now = running.get(userId) ?? 0;
-      if (now >= AT_ONCE) throw limited(`At most ${AT_ONCE} requests at once are paid by the system.`, 1);
+      if (now >= AT_ONCE) throw rateLimited(`At most ${AT_ONCE} requests at once are paid by the system.`, 1);
       running.set(userId, now + 1);
       let given = false;
       const leave = () => {
@@ -33,29 +37,21 @@ export function createSystemLimits(): SystemLimits {
         else running.set(userId, left);
       };
       try {
-        writeLimit(response, await perMinute.consume(userId));
+        const tell = (state: RateState) => {
+          writeLimit(response, state);
+        };
+        tell(await perMinute.take(userId, tell));
         return leave;
       } catch (error) {
         leave();
-        if (!(error instanceof RateLimiterRes)) throw error;
-        writeLimit(response, error);
-        const seconds = Math.ceil(error.msBeforeNext / 1000);
-        throw limited(
-          `At most ${PER_MINUTE} requests a minute are paid by the system. Add a key of your own.`,
-          seconds,
-        );
+        throw error;
       }
     },
   };
 }
 
 /** draft-ietf-httpapi-ratelimit-headers: `q` quota, `w` window in seconds, `r` remaining, `t` seconds to the reset. */
-function writeLimit(response: Response, state: RateLimiterRes): void {
+function writeLimit(response: Response, { left, resetS }: RateState): void {
   response.setHeader('ratelimit-policy', `"system";q=${PER_MINUTE};w=${WINDOW_S}`);
-  const seconds = Math.ceil(state.msBeforeNext / 1000);
-  response.setHeader('ratelimit', `"system";r=${Math.max(state.remainingPoints, 0)};t=${seconds}`);
-}
-
-function limited(detail: string, retryAfterS: number): AppError {
-  return new AppError('rate_limited', detail, { headers: { 'retry-after': String(retryAfterS) } });
+  response.setHeader('ratelimit', `"system";r=${left};t=${resetS}`);
 }

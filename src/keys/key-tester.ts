@@ -1,8 +1,8 @@
-import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
 import type { Dialer, UpstreamAnswer } from '../lib/dialer.ts';
-import { isAppError, rateLimited } from '../lib/errors.ts';
+import { isAppError } from '../lib/errors.ts';
 import { HOP_HEADER, type Hops } from '../lib/hop.ts';
 import { parseJson } from '../lib/json-bounds.ts';
+import { createRateLimit } from '../lib/rate-limit.ts';
 import { discard, readWhole } from '../lib/upstream-body.ts';
 import { keyAddress, type OperatorUpstreams, type UpstreamAddress } from '../providers/address.ts';
 import { readAnswer, unlikeTheApi } from '../providers/key-test.ts';
@@ -87,15 +87,10 @@ interface Call {
 /** Builds the tester. The limit of calls is counted by this process alone. */
 export function createKeyTester(deps: KeyTesterDeps): KeyTester {
   const { dialer, hops, upstreams, timeoutMs = TIMEOUT_MS } = deps;
-  const limiter = new RateLimiterMemory({ points: CALLS_A_MINUTE, duration: 60 });
-
-  async function take(userId: string): Promise<void> {
-    await limiter.consume(userId).catch((reason: unknown) => {
-      if (!(reason instanceof RateLimiterRes)) throw reason;
-      const seconds = Math.ceil(reason.msBeforeNext / 1000);
-      throw rateLimited(`At most ${CALLS_A_MINUTE} tests of keys a minute. Wait, then test again.`, seconds);
-    });
-  }
+  const limit = createRateLimit({
+    points: CALLS_A_MINUTE,
+    refusal: `At most ${CALLS_A_MINUTE} tests of keys a minute. Wait, then test again.`,
+  });
 
   async function call({ provider, address, secret, signal }: Call): Promise<Finding> {
     const { keyTest } = provider;
@@ -128,7 +123,7 @@ export function createKeyTester(deps: KeyTesterDeps): KeyTester {
     const signal = question.signal === undefined ? deadline : AbortSignal.any([question.signal, deadline]);
     const ask = async (sent: string): Promise<Finding> => {
       question.signal?.throwIfAborted();
-      await take(userId);
+      await limit.take(userId);
       try {
         return await call({ provider, address, secret: sent, signal });
       } catch (error) {

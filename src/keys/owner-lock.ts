@@ -1,4 +1,4 @@
-import type { Connection, Database } from '../lib/database.ts';
+import { isLockTimeout, type Connection, type Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
 
 export interface OwnerLockOptions {
@@ -100,11 +100,6 @@ async function lock(connection: Connection, owner: string, deadlineMs: number): 
 
 function lockName(owner: string): string {
   return `keys ${owner}`;
-}
-
-/** SQLSTATE 55P03, lock_not_available (PostgreSQL documentation, appendix A). */
-function isLockTimeout(error: unknown): boolean {
-  return error instanceof Error && (error as { code?: unknown }).code === '55P03';
 }
 
 interface Turnstile {

@@ -1,5 +1,5 @@
-import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
-import { AppError, rateLimited } from '../lib/errors.ts';
+import { AppError } from '../lib/errors.ts';
+import { createRateLimit } from '../lib/rate-limit.ts';
 import type { OperatorUpstreams } from '../providers/address.ts';
 import type { Provider } from '../providers/provider.ts';
 
@@ -35,7 +35,10 @@ export type CheckEndpoint = (
 ) => Promise<string | null>;
 
 export function createEndpointCheck({ dialer, upstreams }: EndpointCheckDeps): CheckEndpoint {
-  const limiter = new RateLimiterMemory({ points: CHECKS_A_MINUTE, duration: 60 });
+  const limit = createRateLimit({
+    points: CHECKS_A_MINUTE,
+    refusal: `At most ${CHECKS_A_MINUTE} endpoints a minute are looked up.`,
+  });
   return async (userId, provider, endpoint) => {
     if (endpoint === null) {
       if (needsEndpoint(provider, upstreams)) throw invalidEndpoint(`${provider.name} needs an endpoint.`);
@@ -43,11 +46,7 @@ export function createEndpointCheck({ dialer, upstreams }: EndpointCheckDeps): C
     }
     if (!provider.requiresEndpoint)
       throw invalidEndpoint(`${provider.name} has an address of its own; leave endpoint out.`);
-    await limiter.consume(userId).catch((reason: unknown) => {
-      if (!(reason instanceof RateLimiterRes)) throw reason;
-      const seconds = Math.ceil(reason.msBeforeNext / 1000);
-      throw rateLimited(`At most ${CHECKS_A_MINUTE} endpoints a minute are looked up.`, seconds);
-    });
+    await limit.take(userId);
     const url = await dialer.checkEndpoint(endpoint);
     return url.href.replace(/\/+$/, '');
   };

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Database, Sql } from '../lib/database.ts';
+import { isLockTimeout, type Database, type Sql } from '../lib/database.ts';
 import { UnfitError } from '../lib/errors.ts';
 
 /** Where the owners' vault records lie. */
@@ -60,11 +60,6 @@ export async function storeVaultPlace(sql: Sql, place: VaultPlace): Promise<void
 
 export function isSamePlace(a: VaultPlace, b: VaultPlace): boolean {
   return a.realm === b.realm && a.recordIsUser === b.recordIsUser;
-}
-
-/** SQLSTATE 55P03, lock_not_available (PostgreSQL documentation, appendix A). */
-function isLockTimeout(error: unknown): boolean {
-  return error instanceof Error && (error as { code?: unknown }).code === '55P03';
 }
 
 function refusal(stored: VaultPlace, configured: VaultPlace): string {

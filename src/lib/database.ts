@@ -133,3 +133,8 @@ function asDatabaseError(error: unknown): unknown {
   if (isOurs) return error;
   return databaseUnavailable(error);
 }
+
+/** SQLSTATE 55P03, lock_not_available (PostgreSQL documentation, appendix A). */
+export function isLockTimeout(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '55P03';
+}
