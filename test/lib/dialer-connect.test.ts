@@ -55,7 +55,7 @@ describe('a bare connection', () => {
   });
 
   it('is unreachable where nobody listens', async () => {
-    const upstream = await tcp();
+    const upstream = await tcp((socket) => socket.resume());
     const { port } = upstream;
     const free = await dialer().connect(LOOPBACK, port, forever);
     free.destroy();

@@ -15,7 +15,7 @@ export default async function globalSetup(): Promise<void> {
     say('still waiting for the servers');
   }, 15_000);
   const interrupted = () => {
-    void leaveServers().finally(() => process.exit(130));
+    void leaveServers(false).finally(() => process.exit(130));
   };
   process.once('SIGINT', interrupted);
   process.once('SIGTERM', interrupted);
@@ -26,7 +26,7 @@ export default async function globalSetup(): Promise<void> {
     say('ready');
   } catch (error) {
     // jest runs no teardown after a set-up that failed.
-    await leaveServers();
+    await leaveServers(false);
     throw error;
   } finally {
     clearInterval(waiting);

@@ -16,6 +16,8 @@ import { addDemo, signInAsBootstrapAdmin } from '../../src/cli/quickstart/realm-
 import { createSecrets, writePrivateFile } from '../../src/cli/quickstart/secrets.ts';
 import { readDemo } from '../../src/doctor/demo-users.ts';
 import { MIGRATIONS_FOLDER, runMigrations } from '../../src/lib/migrations.ts';
+import { stopHosts } from './host-processes.ts';
+import { remainsOnHosts } from './host-remains.ts';
 
 /** What a test file needs to know of the servers; handed to the workers through the environment. */
 export interface ServersInUse {
@@ -59,12 +61,19 @@ export async function enterServers(say: (text: string) => void): Promise<Servers
   }
 }
 
-/** Ends this run's use; the last run stops the servers. */
-export async function leaveServers(): Promise<void> {
+/**
+ * Ends this run's use; the last run stops the servers.
+ * @param look whether the last run looks at what tests have left on the hosts: not after a run that was broken off
+ * @throws Error that names what was left, when all is stopped
+ */
+export async function leaveServers(look: boolean): Promise<void> {
   const release = await lockServers();
   try {
     rmSync(path.join(RUNS, String(process.pid)), { force: true });
-    if (otherRuns().length === 0) await stopServers();
+    if (otherRuns().length > 0) return;
+    const remains = look ? await remainsOnHosts() : [];
+    await stopServers();
+    if (remains.length > 0) throw new Error(`Tests have left on the hosts:\n  ${remains.join('\n  ')}`);
   } finally {
     release();
   }
@@ -125,10 +134,14 @@ async function startServers(say: (text: string) => void): Promise<Servers> {
 
 async function stopServers(): Promise<void> {
   rmSync(SERVERS_FILE, { force: true });
-  await Promise.all([
-    endKeycloak(TEST_DATA_DIR),
-    endLeftoverPostgres(path.join(postgresPlace(TEST_DATA_DIR).folder, 'data')),
-  ]);
+  try {
+    stopHosts();
+  } finally {
+    await Promise.all([
+      endKeycloak(TEST_DATA_DIR),
+      endLeftoverPostgres(path.join(postgresPlace(TEST_DATA_DIR).folder, 'data')),
+    ]);
+  }
 }
 
 function startTestPostgres(say: (text: string) => void): Promise<RunningPostgres> {

@@ -15,6 +15,7 @@ const SECRET_KINDS = [
   'authorization code',
   'credential of a request',
   'password',
+  'private key',
   'canary',
 ] as const;
 export type SecretKind = (typeof SECRET_KINDS)[number];

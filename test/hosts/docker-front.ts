@@ -1,0 +1,87 @@
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import net, { type AddressInfo } from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import { pipeline, type Duplex } from 'node:stream';
+import tls from 'node:tls';
+
+/** Where the process stands, and what is behind it. */
+export interface FrontDescription {
+  pid: number;
+  /** Behind TLS, on loopback; 0 where the engine has TLS itself. */
+  port: number;
+  /** Without TLS. */
+  socketPath: string;
+  version: string;
+}
+
+const [address = '', folder = '', engineCertificates = ''] = process.argv.slice(2);
+const own = (name: string) => readFileSync(path.join(folder, 'certs', `${name}.pem`));
+
+/** An engine behind a local socket: TLS before it, for those who show the client's certificate. */
+async function frontTls(socketPath: string): Promise<FrontDescription> {
+  const server = tls.createServer({
+    ...{ ca: own('ca'), cert: own('server'), key: own('server-key') },
+    ...{ requestCert: true, rejectUnauthorized: true, allowHalfOpen: true },
+  });
+  server.on('secureConnection', (client) => {
+    join(client, net.connect({ path: socketPath, allowHalfOpen: true }));
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  return { pid: process.pid, port, socketPath, version: await versionAt(socketPath) };
+}
+
+/** An engine behind TLS: a local socket before it, in a folder that only this account enters. */
+async function frontSocket({ hostname, port }: URL): Promise<FrontDescription> {
+  const given = (name: string) => readFileSync(path.join(engineCertificates, `${name}.pem`));
+  const certificates = { ca: given('ca'), cert: given('cert'), key: given('key') };
+  const place = mkdtempSync(path.join(os.tmpdir(), 'engine-'));
+  process.once('SIGTERM', () => {
+    rmSync(place, { recursive: true, force: true });
+    process.exit(0);
+  });
+  const socketPath = path.join(place, 'docker.sock');
+  const server = net.createServer({ allowHalfOpen: true }, (client) => {
+    join(client, tls.connect({ host: hostname, port: Number(port), ...certificates }));
+  });
+  server.listen(socketPath);
+  await once(server, 'listening');
+  return { pid: process.pid, port: 0, socketPath, version: await versionAt(socketPath) };
+}
+
+function join(one: Duplex, other: Duplex): void {
+  const ended = () => undefined;
+  pipeline(one, other, ended);
+  pipeline(other, one, ended);
+}
+
+async function versionAt(socketPath: string): Promise<string> {
+  const request = http.get({ socketPath, path: '/version' });
+  const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+  let text = '';
+  for await (const piece of response.setEncoding('utf8')) text += piece as string;
+  return (JSON.parse(text) as { Version: string }).Version;
+}
+
+async function front(): Promise<FrontDescription> {
+  const url = new URL(address);
+  return url.protocol === 'unix:' ? frontTls(url.pathname) : frontSocket(url);
+}
+
+/** The file appears whole, and says what became of the start. */
+function tell(outcome: FrontDescription | { problem: string }): void {
+  const file = path.join(folder, 'front.json');
+  writeFileSync(`${file}.new`, JSON.stringify(outcome));
+  renameSync(`${file}.new`, file);
+}
+
+try {
+  tell(await front());
+} catch (error) {
+  tell({ problem: String(error) });
+  process.exit(1);
+}

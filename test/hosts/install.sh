@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Installs what the test hosts are made of on Debian 12, where it is missing. Starts no service, neither now
+# nor when the machine starts again: a machine that served nobody must not begin to because tests ran on it.
+# Usage: install.sh [ssh] [docker] [local]   (without names: all)
+set -euo pipefail
+[ "$#" -gt 0 ] || set -- ssh docker local
+
+missing=()
+need() { # need PACKAGE COMMAND
+  PATH=$PATH:/usr/sbin:/sbin command -v "$2" >/dev/null || missing+=("$1")
+}
+for kind in "$@"; do
+  case $kind in
+    ssh)
+      need openssh-server sshd
+      need openssh-client ssh-keygen
+      need iproute2 ip
+      need procps pgrep
+      ;;
+    docker)
+      need docker.io dockerd
+      # dockerd looks for the program even where it is told to leave the firewall alone.
+      need iptables iptables
+      need iproute2 ip
+      need openssl openssl
+      need mmdebstrap mmdebstrap
+      [ -x /bin/busybox ] && /bin/busybox --list | grep -qx ash || missing+=(busybox-static)
+      ;;
+    local) need bubblewrap bwrap ;;
+    *)
+      echo "unknown kind of host: $kind" >&2
+      exit 2
+      ;;
+  esac
+done
+[ "${#missing[@]}" -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "Missing for the test hosts: ${missing[*]}. Install them, or run this as root on Debian." >&2
+  exit 1
+fi
+echo "Installing for the test hosts: ${missing[*]}" >&2
+
+# Debian's way of telling packages not to start their services (policy-rc.d, invoke-rc.d(8)).
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
+apt-get update -qq >&2
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+
+for package in "${missing[@]}"; do
+  case $package in
+    openssh-server) services=(ssh.service) ;;
+    docker.io) services=(docker.service docker.socket containerd.service) ;;
+    *) continue ;;
+  esac
+  systemctl disable --quiet "${services[@]}" 2>/dev/null || true
+done

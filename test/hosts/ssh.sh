@@ -1,0 +1,180 @@
+#!/usr/bin/env bash
+# OpenSSH servers for the tests, apart from the machine's own (nothing below /etc/ssh is read or written):
+#   plain  on this machine's loopback
+#   jump   in a network namespace that this machine reaches by one wire
+#   inner  on that namespace's loopback, so that only the jump host reaches it
+# Usage: ssh.sh up | down
+# `up` may be repeated; it leaves what runs alone and describes the servers in .data/test-hosts/ssh/hosts.json.
+# `down` ends them and removes the account with all it has; keys are kept, since making them takes seconds.
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+keys=$state/ssh
+wire=ops-s-$suffix
+servers=(plain jump inner)
+block_file=$keys/block
+port_file=$keys/port
+
+make_key() { # make_key FILE ARGUMENTS...
+  local file=$keys/$1
+  shift
+  [ -f "$file" ] || ssh-keygen -q -C "$(basename "$file")" -f "$file" "$@"
+}
+
+# One key of each kind that people bring. `other` is authorized nowhere.
+make_keys() {
+  mkdir -p "$keys"
+  [ -f "$keys/passphrase" ] || openssl rand -base64 18 | tr -d '\n' >"$keys/passphrase"
+  local passphrase
+  passphrase=$(cat "$keys/passphrase")
+  make_key ed25519 -t ed25519 -N ''
+  make_key rsa -t rsa -b 3072 -N ''
+  make_key ecdsa -t ecdsa -b 256 -N ''
+  make_key ed25519Pass -t ed25519 -N "$passphrase"
+  make_key rsaPass -t rsa -b 3072 -N "$passphrase"
+  make_key rsaPem -t rsa -b 3072 -m PEM -N ''
+  make_key rsaPemPass -t rsa -b 3072 -m PEM -N "$passphrase"
+  make_key other -t ed25519 -N ''
+  # A host key each, so that a server taken for another is noticed.
+  local server
+  for server in "${servers[@]}"; do make_key "host_$server" -t ed25519 -N ''; done
+}
+
+make_account() {
+  ensure_group
+  id "$name" >/dev/null 2>&1 && return
+  useradd --home-dir "$home" --create-home --gid "$name" --shell /bin/bash "$name"
+  chmod 750 "$home"
+  # A new one for each account: nothing that an earlier run left somewhere opens this one.
+  openssl rand -base64 18 | tr -d '\n' >"$keys/password"
+  printf '%s:%s\n' "$name" "$(cat "$keys/password")" | chpasswd
+  install -d -m 700 -o "$name" -g "$name" "$home/.ssh"
+  local key
+  for key in ed25519 rsa ecdsa ed25519Pass rsaPass rsaPem rsaPemPass; do cat "$keys/$key.pub"; done \
+    >"$home/.ssh/authorized_keys"
+  chmod 600 "$home/.ssh/authorized_keys"
+  chown "$name:" "$home/.ssh/authorized_keys"
+}
+
+make_namespace() {
+  [ ! -e "/run/netns/$name" ] || return 0
+  local block=$1
+  ip netns add "$name"
+  ip link add "$wire" type veth peer name eth0 netns "$name"
+  ip addr add "$block.1/30" dev "$wire"
+  ip link set "$wire" up
+  ip -netns "$name" link set lo up
+  ip -netns "$name" addr add "$block.2/30" dev eth0
+  ip -netns "$name" link set eth0 up
+}
+
+# Of a keyword that stands twice the first counts (sshd_config(5)): what is special to a server comes first.
+configure() { # configure SERVER ADDRESS LINES...
+  local server=$1 address=$2
+  shift 2
+  {
+    printf '%s\n' "$@"
+    cat <<CONFIG
+ListenAddress $address
+HostKey $keys/host_$server
+PidFile $run/sshd-$server.pid
+AllowUsers $name
+AuthorizedKeysFile .ssh/authorized_keys
+PasswordAuthentication yes
+KbdInteractiveAuthentication no
+PermitRootLogin no
+UsePAM no
+UseDNS no
+PrintMotd no
+PrintLastLog no
+AllowAgentForwarding no
+AllowTcpForwarding no
+X11Forwarding no
+# Many tests at once come from one address.
+MaxStartups 100
+# The usual limit of channels on a connection: tests meet it.
+MaxSessions 10
+# The engine of docker.sh, for those who go to Docker through SSH.
+SetEnv DOCKER_HOST=unix://$run/docker.sock
+Subsystem sftp internal-sftp
+LogLevel VERBOSE
+CONFIG
+  } >"$keys/sshd-$server.conf"
+}
+
+start() { # start SERVER [WRAPPER...]
+  local server=$1
+  shift
+  local pid_file=$run/sshd-$server.pid config=$keys/sshd-$server.conf
+  ! is_running "$pid_file" "$config" || return 0
+  rm -f "$pid_file"
+  "$@" /usr/sbin/sshd -f "$config" -E "$keys/sshd-$server.log" 8>&- 9>&-
+  for _ in $(seq 200); do
+    ! is_running "$pid_file" "$config" || return 0
+    sleep 0.05
+  done
+  echo "sshd ($server) did not start:" >&2
+  tail -5 "$keys/sshd-$server.log" >&2
+  return 1
+}
+
+describe() { # describe SERVER ADDRESS PORT
+  printf '  "%s": { "host": "%s", "port": %s, "hostKey": { "type": "ssh-ed25519", "fingerprint": "%s" }, "pid": %s }' \
+    "$1" "$2" "$3" "$(ssh-keygen -lf "$keys/host_$1.pub" | cut -d' ' -f2)" "$(cat "$run/sshd-$1.pid")"
+}
+
+up() {
+  "$hosts/install.sh" ssh
+  mkdir -p /run/sshd
+  make_keys
+  make_account
+  lock_machine
+  if [ ! -e "/run/netns/$name" ]; then free_block 201 >"$block_file"; fi
+  local block port
+  block=$(cat "$block_file")
+  make_namespace "$block"
+  if ! is_running "$run/sshd-plain.pid" "$keys/sshd-plain.conf"; then free_port >"$port_file"; fi
+  port=$(cat "$port_file")
+  configure plain "127.0.0.1:$port"
+  configure jump "$block.2:22" 'AllowTcpForwarding local'
+  configure inner 127.0.0.1:22
+  start plain
+  start jump nsenter --net="/run/netns/$name"
+  start inner nsenter --net="/run/netns/$name"
+  unlock_machine
+  {
+    printf '{\n  "user": "%s",\n  "version": "%s",\n' "$name" "$(ssh -V 2>&1 | cut -d' ' -f1 | cut -d, -f1 | tr _ ' ')"
+    describe plain 127.0.0.1 "$port" && printf ',\n'
+    describe jump "$block.2" 22 && printf ',\n'
+    describe inner 127.0.0.1 22 && printf '\n}\n'
+  } >"$keys/hosts.json.new"
+  mv "$keys/hosts.json.new" "$keys/hosts.json"
+}
+
+down() {
+  rm -f "$keys/hosts.json"
+  local server
+  for server in "${servers[@]}"; do stop "$run/sshd-$server.pid" "$keys/sshd-$server.conf" 5; done
+  if id "$name" >/dev/null 2>&1; then
+    # By its id: what still belongs to the account belongs to no one else.
+    pkill -KILL -u "$(id -u "$name")" 2>/dev/null || true
+    for _ in $(seq 100); do
+      pgrep -u "$(id -u "$name")" >/dev/null || break
+      sleep 0.05
+    done
+    userdel --force "$name" 2>/dev/null || true
+    groupdel "$name" 2>/dev/null || true
+    rm -rf "$home"
+  fi
+  [ ! -e "/run/netns/$name" ] || ip netns del "$name"
+  ip link del "$wire" 2>/dev/null || true
+  rmdir "$run" 2>/dev/null || true
+}
+
+case ${1:-} in
+  up) up ;;
+  down) down ;;
+  *)
+    echo "usage: ssh.sh up | down" >&2
+    exit 2
+    ;;
+esac

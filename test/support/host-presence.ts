@@ -1,0 +1,47 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import type { ServerType } from '../../src/runners/runner.ts';
+
+/** What decides whether a kind of host is to be had. */
+export interface Surroundings {
+  environment: NodeJS.ProcessEnv;
+  /** Root on Linux: the scripts of `test/hosts` can start servers. */
+  canStart: boolean;
+}
+
+export const SURROUNDINGS: Surroundings = {
+  environment: process.env,
+  canStart: process.platform === 'linux' && process.getuid?.() === 0,
+};
+
+/**
+ * Why tests on a kind of host are skipped; undefined where they run. Starts nothing.
+ * @throws Error in CI, where only Kubernetes may be missing: it takes too long to build there
+ */
+export function reasonToSkip(type: ServerType, surroundings: Surroundings): string | undefined {
+  const reason = absence(type, surroundings);
+  const mayBeMissing = surroundings.environment['CI'] === undefined || type === 'kubernetes';
+  if (reason !== undefined && !mayBeMissing) throw new Error(`${reason} CI may not skip it.`);
+  return reason;
+}
+
+function absence(type: ServerType, { environment, canStart }: Surroundings): string | undefined {
+  const isNamed = (name: string) => environment[name] !== undefined;
+  switch (type) {
+    case 'ssh':
+      if (canStart || isNamed('TEST_SSH_HOSTS')) return undefined;
+      return 'The SSH servers need root on Linux, or TEST_SSH_HOSTS.';
+    case 'docker':
+      if (canStart || isNamed('TEST_DOCKER_HOST')) return undefined;
+      return 'The Docker Engine needs root on Linux, or TEST_DOCKER_HOST.';
+    case 'kubernetes':
+      return isNamed('TEST_KUBECONFIG') ? undefined : 'TEST_KUBECONFIG names no cluster.';
+    case 'local':
+      if (canStart && isOnPath('bwrap', environment['PATH'])) return undefined;
+      return 'Running locally needs bubblewrap, and root on Linux.';
+  }
+}
+
+function isOnPath(program: string, folders = ''): boolean {
+  return folders.split(':').some((folder) => existsSync(path.join(folder, program)));
+}

@@ -1,0 +1,91 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { isAlive } from '../../src/cli/quickstart/processes.ts';
+import type { HostKey } from '../../src/runners/runner.ts';
+import { FRONT_FOLDER, stopFront } from './own-engine.ts';
+
+export const HOST_SCRIPTS = path.resolve(import.meta.dirname, '..', 'hosts');
+const STATE = path.resolve(import.meta.dirname, '..', '..', '.data', 'test-hosts');
+export const SSH_STATE = path.join(STATE, 'ssh');
+const DOCKER_STATE = path.join(STATE, 'docker');
+const SSH_FILE = path.join(SSH_STATE, 'hosts.json');
+const DOCKER_FILE = path.join(DOCKER_STATE, 'host.json');
+export const CERTIFICATES = path.join(DOCKER_STATE, 'certs');
+
+export interface SshAddress {
+  host: string;
+  port: number;
+  hostKey: HostKey;
+  pid: number;
+}
+
+interface SshDescription {
+  user: string;
+  version: string;
+  plain: SshAddress;
+  jump: SshAddress;
+  inner: SshAddress;
+}
+
+interface DockerDescription {
+  port: number;
+  pid: number;
+  version: string;
+  socketPath: string;
+}
+
+/** Where the SSH servers are, which are started if they do not run. */
+export function sshDescription(): SshDescription {
+  return described(SSH_FILE, 'ssh.sh', ({ plain, jump, inner }: SshDescription) =>
+    [plain, jump, inner].map(({ pid }) => pid),
+  );
+}
+
+/** Where the Docker Engine is, which is started if it does not run. */
+export function dockerDescription(): DockerDescription {
+  return described(DOCKER_FILE, 'docker.sh', ({ pid }: DockerDescription) => [pid]);
+}
+
+/** The hosts that were started here and run; nothing is started. */
+export function runningHosts(): { ssh: SshDescription | undefined; docker: DockerDescription | undefined } {
+  const read = (file: string): unknown =>
+    existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : undefined;
+  return {
+    ssh: read(SSH_FILE) as SshDescription | undefined,
+    docker: read(DOCKER_FILE) as DockerDescription | undefined,
+  };
+}
+
+/** Ends what was started here, and what a run that was killed left. @throws AggregateError when all was tried. */
+export function stopHosts(): void {
+  stopFront(FRONT_FOLDER);
+  const scripts = [
+    ...(existsSync(DOCKER_STATE) ? ['docker.sh'] : []),
+    ...(existsSync(SSH_STATE) ? ['ssh.sh'] : []),
+  ];
+  const problems: unknown[] = [];
+  for (const script of scripts) {
+    try {
+      runScript(script, 'down');
+    } catch (error) {
+      problems.push(error);
+    }
+  }
+  if (problems.length > 0)
+    throw new AggregateError(problems, `Not ended in good order: ${problems.join(', ')}`);
+}
+
+function described<T>(file: string, script: string, pidsOf: (description: T) => number[]): T {
+  const read = () => JSON.parse(readFileSync(file, 'utf8')) as T;
+  if (!existsSync(file) || !pidsOf(read()).every(isAlive)) {
+    process.stderr.write(`[test hosts] starting what ${script} brings\n`);
+    runScript(script, 'up');
+  }
+  return read();
+}
+
+/** Waits for it: nothing else can go on in a test file that needs the server. */
+function runScript(script: string, action: 'up' | 'down'): void {
+  execFileSync(path.join(HOST_SCRIPTS, script), [action], { stdio: ['ignore', 'ignore', 'inherit'] });
+}
