@@ -1,0 +1,216 @@
+import type { Duplex } from 'node:stream';
+import ssh2, { type AnyAuthMethod, type Client, type ConnectConfig } from 'ssh2';
+import type { Hop, SshConfig } from './config.ts';
+import { findHostKey, hostKeyAlgorithms, isSameHostKey, type HostKey } from './host-key.ts';
+import { KeyError, openPrivateKey } from './private-key.ts';
+import { SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
+
+/** From the first byte to a session; a server that takes longer is taken for unreachable. */
+const READY_TIMEOUT_MS = 15_000;
+const KEEPALIVE_INTERVAL_MS = 15_000;
+
+/**
+ * No SHA-1, no CBC, no compression (a few bytes could become gigabytes), and no group exchange: there the server
+ * chooses how long this process calculates.
+ */
+const ALGORITHMS = {
+  kex: [
+    'curve25519-sha256',
+    'curve25519-sha256@libssh.org',
+    'ecdh-sha2-nistp256',
+    'ecdh-sha2-nistp384',
+    'ecdh-sha2-nistp521',
+    'diffie-hellman-group14-sha256',
+    'diffie-hellman-group16-sha512',
+  ],
+  cipher: [
+    'aes128-gcm@openssh.com',
+    'aes256-gcm@openssh.com',
+    'chacha20-poly1305@openssh.com',
+    'aes128-ctr',
+    'aes192-ctr',
+    'aes256-ctr',
+  ],
+  hmac: ['hmac-sha2-256-etm@openssh.com', 'hmac-sha2-512-etm@openssh.com', 'hmac-sha2-256', 'hmac-sha2-512'],
+  compress: ['none'],
+} satisfies ConnectConfig['algorithms'];
+
+/** Told when a hop has passed a stage. */
+export type StageListener = (stage: SshStage, hop: Hop) => void;
+
+/**
+ * Makes an SSH session over an open transport: the host key is compared before anything is authenticated, no
+ * agent is asked, and nothing that the server would open is accepted.
+ * @throws SshError, or the signal's reason; the transport is closed then.
+ */
+export async function shakeHands(
+  hop: Hop,
+  transport: Duplex,
+  signal: AbortSignal,
+  onStage: StageListener = () => undefined,
+): Promise<Client> {
+  try {
+    const methods = await readMethods(hop, signal);
+    signal.throwIfAborted();
+    return await startSession(hop, transport, methods, signal, onStage);
+  } catch (error) {
+    transport.destroy();
+    throw error;
+  }
+}
+
+/** The ways to authenticate, in the order in which they are tried. */
+async function readMethods(hop: Hop, signal: AbortSignal): Promise<AnyAuthMethod[]> {
+  // Without a confirmed host key it never comes to authentication: no secret is touched.
+  if (hop.hostKey === null) return [];
+  const { username, auth_method, password, private_key, passphrase } = hop.config;
+  if (auth_method === 'password') return passwordMethods(username, password ?? '');
+  const key = await openPrivateKey(private_key ?? '', passphrase).catch((error: unknown) => {
+    signal.throwIfAborted();
+    const message = error instanceof KeyError ? error.message : 'The private key could not be read.';
+    throw failed(hop, { failure: 'auth_failed', stage: 'authentication', message });
+  });
+  return [{ type: 'publickey', username, key }];
+}
+
+function passwordMethods(username: string, password: string): AnyAuthMethod[] {
+  let isAsked = false;
+  return [
+    { type: 'password', username, password },
+    {
+      type: 'keyboard-interactive',
+      username,
+      // Many servers ask for the password this way alone. Only the one hidden question gets it, and only once.
+      prompt: (_name, _instructions, _language, prompts, finish) => {
+        const isPassword = !isAsked && prompts.length === 1 && prompts[0]?.echo !== true;
+        isAsked ||= prompts.length > 0;
+        finish(isPassword ? [password] : prompts.map(() => ''));
+      },
+    },
+  ];
+}
+
+function startSession(
+  hop: Hop,
+  transport: Duplex,
+  methods: readonly AnyAuthMethod[],
+  signal: AbortSignal,
+  onStage: StageListener,
+): Promise<Client> {
+  const client = new ssh2.Client();
+  const check = createHostKeyCheck(hop);
+  let stage: SshStage = 'host_key';
+  const wait = new Promise<Client>((resolve, reject) => {
+    const fail = (error: unknown) => {
+      reject(check.failure() ?? describe(hop, stage, error));
+    };
+    client.once('ready', () => {
+      onStage('authentication', hop);
+      resolve(client);
+    });
+    client.once('handshake', () => {
+      onStage('host_key', hop);
+      stage = 'authentication';
+    });
+    client.once('change password', () => {
+      reject(failed(hop, { failure: 'auth_failed', stage, message: EXPIRED }));
+    });
+    // Listened to for ever: an error that nobody hears would end the process.
+    client.on('error', fail);
+    client.once('close', () => fail(undefined));
+    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+  });
+  client.connect({
+    sock: transport,
+    username: hop.config.username,
+    hostVerifier: check.verify,
+    authHandler: createAuthHandler(methods),
+    algorithms: {
+      ...ALGORITHMS,
+      serverHostKey: hostKeyAlgorithms(hop.hostKey),
+    } as ConnectConfig['algorithms'],
+    readyTimeout: READY_TIMEOUT_MS,
+    keepaliveInterval: KEEPALIVE_INTERVAL_MS,
+    keepaliveCountMax: 3,
+  } as ConnectConfig);
+  return wait;
+}
+
+const EXPIRED = 'The password has expired: set a new one on the server, then enter it here.';
+
+function createHostKeyCheck(hop: Hop) {
+  let failure: SshError | undefined;
+  return {
+    failure: () => failure,
+    verify: (blob: Buffer): boolean => {
+      const shown = findHostKey(blob);
+      if (shown === undefined || hop.hostKey === null || !isSameHostKey(shown, hop.hostKey))
+        failure = refused(hop, shown);
+      return failure === undefined;
+    },
+  };
+}
+
+function refused(hop: Hop, shown: HostKey | undefined): SshError {
+  const stage = 'host_key';
+  if (shown === undefined) return failed(hop, { failure: 'error', stage, message: NO_COMMON_GROUND });
+  if (hop.hostKey === null) {
+    const message =
+      `The server shows the host key ${shown.type} ${shown.fingerprint}, which has not been confirmed. Compare it ` +
+      'with "ssh-keygen -lf" of the server\'s public host key, then confirm it.';
+    return failed(hop, { failure: 'host_key_unknown', stage, message, hostKey: shown });
+  }
+  const message =
+    `The server shows another host key than the confirmed one: ${shown.type} ${shown.fingerprint} in place of ` +
+    `${hop.hostKey.type} ${hop.hostKey.fingerprint}. Somebody may stand between; if the server was set up anew, ` +
+    'confirm the new key.';
+  return failed(hop, { failure: 'host_key_changed', stage, message, hostKey: shown });
+}
+
+/** ssh2 asks for a method at first, and again after each refusal; `false` ends it. */
+function createAuthHandler(methods: readonly AnyAuthMethod[]) {
+  let next = 0;
+  return (left: string[] | null, isPartial: boolean | null): AnyAuthMethod | false => {
+    // Partly accepted: a second factor is wanted, which nobody is here to give.
+    while (next < methods.length && isPartial !== true) {
+      const method = methods[next++];
+      if (method !== undefined && (left === null || left.includes(method.type))) return method;
+    }
+    return false;
+  };
+}
+
+const NO_COMMON_GROUND =
+  'The server does not speak SSH here, or none of the algorithms that are safe today. Check the port; OpenSSH 6.5 ' +
+  'and later will do.';
+
+/** What an error of ssh2 means; its text may be the server's and is not passed on. */
+function describe(hop: Hop, stage: SshStage, cause: unknown): SshError {
+  const level = (cause as { level?: unknown } | undefined)?.level;
+  if (level === 'client-timeout') {
+    const message = `The server did not finish the SSH handshake within ${READY_TIMEOUT_MS / 1000} s.`;
+    return failed(hop, { failure: 'offline', stage, message, cause });
+  }
+  if (stage === 'authentication') {
+    if (level === 'client-authentication' || level === undefined)
+      return failed(hop, { failure: 'auth_failed', stage, message: refusal(hop.config), cause });
+    const message = 'The server broke the connection off during authentication.';
+    return failed(hop, { failure: 'offline', stage, message, cause });
+  }
+  if (level === 'handshake')
+    return failed(hop, { failure: 'error', stage, message: NO_COMMON_GROUND, cause });
+  const message = 'The server closed the connection before the SSH handshake was over. Check the port.';
+  return failed(hop, { failure: 'offline', stage, message, cause });
+}
+
+function refusal(config: SshConfig): string {
+  return config.auth_method === 'password'
+    ? 'The server refused the user name and password, allows no passwords, or wants a second factor.'
+    : "The server refused the key for this user: add its public key to the account's ~/.ssh/authorized_keys.";
+}
+
+/** An error of one hop; a jump server is named, since its owner looks at the server behind it. */
+export function failed(hop: Hop, options: Omit<SshErrorOptions, 'hop'>): SshError {
+  const place = hop.id === null ? '' : `Jump server ${hop.config.host}:${hop.config.port}: `;
+  return new SshError({ ...options, hop: hop.id, message: `${place}${options.message}` });
+}

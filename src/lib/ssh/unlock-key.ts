@@ -1,0 +1,22 @@
+/**
+ * The body of a worker thread: takes the passphrase off a private key, which may keep a processor busy for
+ * seconds, and answers with the key as PEM, or with null when the passphrase is wrong.
+ */
+import { createPrivateKey } from 'node:crypto';
+import { parentPort, workerData } from 'node:worker_threads';
+import ssh2 from 'ssh2';
+
+const { key, passphrase } = workerData as { key: string; passphrase: string };
+
+function unlock(): string | null {
+  try {
+    if (key.includes('-----BEGIN ENCRYPTED PRIVATE KEY-----'))
+      return createPrivateKey({ key, passphrase }).export({ type: 'pkcs8', format: 'pem' }).toString();
+    const parsed = ssh2.utils.parseKey(key, passphrase);
+    return parsed instanceof Error ? null : parsed.getPrivatePEM();
+  } catch {
+    return null;
+  }
+}
+
+parentPort?.postMessage(unlock());

@@ -1,0 +1,82 @@
+import { once } from 'node:events';
+import { createServer, type AddressInfo, type Server as TcpServer, type Socket } from 'node:net';
+import ssh2, { type AuthContext, type Connection, type ServerChannel } from 'ssh2';
+import { findHostKey, type HostKey } from '../../../src/lib/ssh/host-key.ts';
+import { generateSshKeyPair } from '../../../src/lib/ssh/private-key.ts';
+import { registerPrivateKey } from '../../support/hosts.ts';
+import { afterThisTest } from './servers.ts';
+
+/** An SSH server of ours, for what no honest server does, and for looking at what reaches a server. */
+export interface OddServer {
+  host: string;
+  port: number;
+  hostKey: HostKey;
+  /** The methods by which clients tried to authenticate, in their order. */
+  attempts: string[];
+}
+
+export interface OddBehaviour {
+  /** Accepts everything unless it is given. */
+  authenticate?: (context: AuthContext) => void;
+  /** On a command. */
+  exec?: (channel: ServerChannel, command: string, client: Connection) => void;
+  onConnection?: (client: Connection) => void;
+  /** At once on one connection. */
+  maxSessions?: number;
+}
+
+/** Started on loopback, and ended after the test. */
+export async function startOddServer(behaviour: OddBehaviour = {}): Promise<OddServer> {
+  const { privateKey, publicKey } = generateSshKeyPair();
+  registerPrivateKey(privateKey);
+  const hostKey = findHostKey(Buffer.from(publicKey.split(' ')[1] ?? '', 'base64'));
+  if (hostKey === undefined) throw new Error('the key that was made is one');
+  const attempts: string[] = [];
+  const server = new ssh2.Server({ hostKeys: [privateKey] }, (client) => {
+    client.on('error', () => undefined);
+    behaviour.onConnection?.(client);
+    client.on('authentication', (context) => {
+      attempts.push(context.method);
+      if (behaviour.authenticate === undefined) context.accept();
+      else behaviour.authenticate(context);
+    });
+    let sessions = 0;
+    client.on('session', (accept, reject) => {
+      if (sessions === (behaviour.maxSessions ?? Infinity)) {
+        reject();
+        return;
+      }
+      sessions += 1;
+      const session = accept();
+      session.on('end', () => (sessions -= 1));
+      session.on('exec', (acceptExec, _reject, { command }) => {
+        const channel = acceptExec();
+        channel.on('error', () => undefined);
+        behaviour.exec?.(channel, command, client);
+      });
+    });
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  afterThisTest(() => void server.close());
+  return { host: '127.0.0.1', port: (server.address() as AddressInfo).port, hostKey, attempts };
+}
+
+/** A TCP server that speaks no SSH, or breaks it; ended with its connections after the test. */
+export async function startRawServer(
+  onSocket: (socket: Socket) => void,
+): Promise<{ host: string; port: number }> {
+  const sockets = new Set<Socket>();
+  const server: TcpServer = createServer((socket) => {
+    sockets.add(socket);
+    socket.on('error', () => undefined);
+    onSocket(socket);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  afterThisTest(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  return { host: '127.0.0.1', port: (server.address() as AddressInfo).port };
+}

@@ -1,0 +1,60 @@
+import { afterEach } from '@jest/globals';
+import { randomId } from '../../../src/lib/ids.ts';
+import { createDialer, type Dialer } from '../../../src/lib/dialer.ts';
+import { sshConfig, type SshConfig, type SshServer } from '../../../src/lib/ssh/config.ts';
+import { createSshConnections, type SshConnections } from '../../../src/lib/ssh/connections.ts';
+import { sshHosts, type SshServer as SshAddress } from '../../support/hosts.ts';
+
+const cleanups: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+/** Runs after the test that asks for it, last one first. */
+export function afterThisTest(cleanup: () => unknown): void {
+  cleanups.push(cleanup);
+}
+
+/** A dialer in local mode, for hosts on loopback and in private networks. */
+export function localDialer(connectTimeoutMs = 5_000): Dialer {
+  return createDialer({ mode: 'local', allow: undefined, deny: [], forbidden: () => [], connectTimeoutMs });
+}
+
+/** Connections that are closed after the test; counts how often TCP was dialled. */
+export function openConnections(): { connections: SshConnections; dials: () => number } {
+  const dialer = localDialer();
+  let count = 0;
+  const connections = createSshConnections({
+    dialer: {
+      connect: (host, port, signal) => {
+        count += 1;
+        return dialer.connect(host, port, signal);
+      },
+    },
+  });
+  afterThisTest(async () => {
+    connections.close();
+    await dialer.close();
+  });
+  return { connections, dials: () => count };
+}
+
+/** The test account's own server, by password; `given` is what is different. */
+export function serverAt(
+  address: SshAddress,
+  given: Partial<Record<keyof SshConfig, unknown>> = {},
+  own: Partial<SshServer> = {},
+): SshServer {
+  const { user, password } = sshHosts();
+  const { host, port, hostKey } = address;
+  const config = { host, port, username: user, auth_method: 'password', password, ...given };
+  const rest = { serverId: randomId(), owner: 'user:test', version: 1, references: new Map() };
+  return { ...rest, hostKey, config, ...own };
+}
+
+/** The config as the product hands it to runners. */
+export function parsed<T extends SshServer>(server: T): T & { config: SshConfig } {
+  return { ...server, config: sshConfig.parse(server.config) };
+}
+
+export const never = () => new AbortController().signal;
