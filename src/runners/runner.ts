@@ -160,7 +160,10 @@ export interface TestResult {
  */
 export interface Runner<Config = unknown> {
   readonly type: ServerType;
-  /** The `connection_config` of the wire, with nothing undeclared. @throws ZodError with messages for people. */
+  /**
+   * The `connection_config` of the wire, with nothing undeclared. Read what people send by `parseAsync` and keep what
+   * comes out: that can be read again by `parse`. @throws ZodError with messages for people.
+   */
   readonly config: ZodType<Config>;
   /** The members of the configuration that are sealed, and that nobody reads back. */
   readonly secretFields: readonly string[];

@@ -1,0 +1,57 @@
+import { AppError } from '../../lib/errors.ts';
+import type { Stream } from '../runner.ts';
+
+export interface Piece {
+  stream: Stream;
+  data: Buffer;
+}
+
+const HEADER_BYTES = 8;
+/** The engine frames what it has read, so that it never sends empty frames; a few are forgiven. */
+const MAX_EMPTY_FRAMES = 64;
+
+/**
+ * Takes apart the stream of an attached container (Engine API, "Attach to a container", stream format): frames of
+ * type, three zeros, length (big-endian), data. Data is passed on as it comes and never gathered, whatever a header
+ * claims; whoever does not ask for the next piece holds the engine back.
+ * @throws AppError `upstream_malformed`, or what `source` fails with.
+ */
+export async function* demultiplex(source: AsyncIterable<Buffer>): AsyncGenerator<Piece, void> {
+  const header = Buffer.alloc(HEADER_BYTES);
+  let headerBytes = 0;
+  let left = 0;
+  let emptyFrames = 0;
+  let stream: Stream = 'stdout';
+  for await (let rest of source) {
+    while (rest.length > 0) {
+      if (left > 0) {
+        const data = rest.subarray(0, left);
+        rest = rest.subarray(data.length);
+        left -= data.length;
+        yield { stream, data };
+        continue;
+      }
+      const copied = rest.copy(header, headerBytes);
+      headerBytes += copied;
+      rest = rest.subarray(copied);
+      if (headerBytes < HEADER_BYTES) continue;
+      headerBytes = 0;
+      stream = streamOf(header);
+      left = header.readUInt32BE(4);
+      emptyFrames = left === 0 ? emptyFrames + 1 : 0;
+      if (emptyFrames > MAX_EMPTY_FRAMES) throw malformed();
+    }
+  }
+  if (left > 0 || headerBytes > 0) throw malformed();
+}
+
+function streamOf(header: Buffer): Stream {
+  if (header.readUIntBE(1, 3) !== 0) throw malformed();
+  if (header[0] === 1) return 'stdout';
+  if (header[0] === 2) return 'stderr';
+  throw malformed();
+}
+
+function malformed(): AppError {
+  return new AppError('upstream_malformed', 'The engine sent output that cannot be read.');
+}

@@ -1,0 +1,283 @@
+import type { Duplex, Readable } from 'node:stream';
+import { z } from 'zod';
+import {
+  createBoundedClient,
+  readLines,
+  readText,
+  type BoundedClient,
+  type BoundedRequest,
+} from '../../lib/bounded-http.ts';
+import { AppError } from '../../lib/errors.ts';
+import { createGuardedAgent, createTlsConnector, type Connector } from '../../lib/guarded-agent.ts';
+import type { Dialer } from '../../lib/dialer.ts';
+import type { SshConnections } from '../../lib/ssh/connections.ts';
+import type { Target } from '../runner.ts';
+import { routeOf, type DockerConfig } from './config.ts';
+import type { ContainerSpec } from './containers.ts';
+import { DockerFault, EngineRefusal } from './faults.ts';
+
+export interface EngineDeps {
+  dialer: Dialer;
+  ssh: Pick<SshConnections, 'openExec'>;
+}
+
+/**
+ * The part of the Engine API that is used here, over connections of the dialer's or of SSH alone. Paths are
+ * without a version: engines from 20.10 on differ in what versions they still know, not in these calls. The engine
+ * is not trusted: every answer has a size and a time.
+ *
+ * Everything throws EngineRefusal; AppError `upstream_unreachable`, `upstream_timeout`, `upstream_malformed`,
+ * `endpoint_forbidden`; SshError; or the reason of a signal.
+ */
+export interface Engine {
+  ping(signal?: AbortSignal): Promise<void>;
+  version(signal?: AbortSignal): Promise<{ version: string; os: string }>;
+  info(signal?: AbortSignal): Promise<EngineInfo>;
+  /** Lines of progress, as JSON. */
+  pull(image: string, signal: AbortSignal): AsyncGenerator<string, void>;
+  create(name: string, spec: ContainerSpec): Promise<string>;
+  attach(id: string): Promise<Duplex>;
+  /** Resolves when the engine listens for the container's end, with what resolves at that end. */
+  wait(id: string, condition: 'next-exit' | 'not-running'): Promise<Waiting>;
+  start(id: string): Promise<void>;
+  kill(id: string): Promise<void>;
+  inspect(id: string): Promise<ContainerState | undefined>;
+  /** How many processes it has. */
+  countProcesses(id: string): Promise<number>;
+  /** Kills it and removes it with its unnamed volumes; fine when it is not there. */
+  remove(id: string): Promise<void>;
+  rename(id: string, name: string): Promise<void>;
+  /** Containers, running or not; of very many the first hundred. */
+  list(which: Which): Promise<ListedContainer[]>;
+  /** Closes idle connections, and others as they become idle. */
+  readonly retire: () => void;
+  readonly close: () => void;
+}
+
+/** All of these labels, and a name that holds `name`. */
+export interface Which {
+  labels: Readonly<Record<string, string>>;
+  name?: string;
+}
+
+export interface Waiting {
+  readonly code: Promise<number>;
+  stop(): void;
+}
+
+const CALL_MS = 20_000;
+/** A busy engine may take long to make and start a container, and to remove one. */
+const SLOW_CALL_MS = 60_000;
+const MAX_ANSWER_BYTES = 2 * 1024 * 1024;
+const MAX_LINE_BYTES = 64 * 1024;
+const MAX_SAID = 2_048;
+
+const containerId = z.string().regex(/^[0-9a-f]{12,64}$/);
+const versionAnswer = z.object({ Version: z.string().max(64), Os: z.string().max(32) });
+const infoAnswer = z
+  .object({ MemoryLimit: z.boolean(), CpuCfsQuota: z.boolean(), PidsLimit: z.boolean() })
+  .transform((info) => ({
+    canLimit: { memoryBytes: info.MemoryLimit, cpus: info.CpuCfsQuota, pids: info.PidsLimit },
+  }));
+export type EngineInfo = z.infer<typeof infoAnswer>;
+const createAnswer = z.object({ Id: containerId });
+const waitAnswer = z.object({
+  StatusCode: z.number().int().min(0).max(255),
+  Error: z.object({}).nullish(),
+});
+const inspectAnswer = z
+  .object({
+    State: z.object({ Running: z.boolean(), OOMKilled: z.boolean(), ExitCode: z.number().int() }),
+  })
+  .transform(({ State }) => ({ isRunning: State.Running, wasOomKilled: State.OOMKilled }));
+export type ContainerState = z.infer<typeof inspectAnswer>;
+const topAnswer = z.object({ Processes: z.array(z.unknown()).nullable() });
+const listAnswer = z.array(
+  z
+    .object({ Id: containerId, State: z.string().max(32), Created: z.number() })
+    .transform(({ Id, State, Created }) => ({ id: Id, state: State, createdMs: Created * 1_000 })),
+);
+export type ListedContainer = z.infer<typeof listAnswer>[number];
+
+/** Opens nothing until it is first used. @throws Error for a client key or certificate that is none. */
+export function createEngine(target: Target<DockerConfig>, deps: EngineDeps): Engine {
+  const route = routeOf(target.config);
+  const connect = createConnector(target, deps);
+  const authority = route.kind === 'tls' ? route : { host: 'docker', port: 443 };
+  return createEngineOver(connect, authority);
+}
+
+/** How one connection to the engine is made. The socket of this machine is no way, nor is anything of the environment. */
+export function createConnector(target: Target<DockerConfig>, { dialer, ssh }: EngineDeps): Connector {
+  const route = routeOf(target.config);
+  if (route.kind === 'tls') {
+    const { host, port, ca, client } = route;
+    return createTlsConnector(dialer, { host, port, tls: { ca, client } });
+  }
+  const server = target.references.get(route.serverId);
+  return async (signal) => {
+    if (server?.owner !== target.owner)
+      throw new DockerFault('The SSH server in host is not one of yours any more.');
+    return await ssh.openExec(server, 'docker system dial-stdio', signal);
+  };
+}
+
+/** As {@link createEngine}, over connections made otherwise. */
+export function createEngineOver(connect: Connector, authority: { host: string; port: number }): Engine {
+  const { agent, ...lifetime } = createGuardedAgent(connect);
+  const { host, port } = authority;
+  const http = createBoundedClient(agent, { host, port });
+  const calls = createCalls(http);
+  return { ...lifetime, ...hostCalls(calls), ...streamCalls(http), ...containerCalls(calls) };
+}
+
+interface Calls {
+  /** The text of an answer with one of the statuses that are fine, and the status. */
+  readonly call: (
+    request: BoundedRequest,
+    fine: readonly number[],
+  ) => Promise<{ status: number; text: string }>;
+  /** What is got, as the schema reads it. */
+  readonly read: <T>(schema: z.ZodType<T>, request: Omit<BoundedRequest, 'timeoutMs'>) => Promise<T>;
+}
+
+function createCalls(http: BoundedClient): Calls {
+  const call: Calls['call'] = async (request, fine) => {
+    const answer = await http.send({ ...request, maxBytes: MAX_ANSWER_BYTES });
+    if (!fine.includes(answer.status)) throw new EngineRefusal(answer.status, answer.text.slice(0, MAX_SAID));
+    return answer;
+  };
+  return {
+    call,
+    async read(schema, request) {
+      return parse(schema, (await call({ ...request, timeoutMs: CALL_MS }, [200])).text);
+    },
+  };
+}
+
+function hostCalls({ call, read }: Calls): Pick<Engine, 'ping' | 'version' | 'info'> {
+  return {
+    async ping(signal) {
+      await call({ ...get('/_ping', signal), timeoutMs: CALL_MS }, [200]);
+    },
+    async version(signal) {
+      const { Version, Os } = await read(versionAnswer, get('/version', signal));
+      return { version: Version, os: Os };
+    },
+    info: (signal) => read(infoAnswer, get('/info', signal)),
+  };
+}
+
+/** Those whose answers are read bit by bit. */
+function streamCalls(http: BoundedClient): Pick<Engine, 'pull' | 'attach' | 'wait'> {
+  return {
+    async *pull(image, signal) {
+      const path = `/images/create?${new URLSearchParams(splitImage(image)).toString()}`;
+      const answer = await http.open({ method: 'POST', path, timeoutMs: SLOW_CALL_MS, signal });
+      if (answer.status !== 200) throw await refusalOf(answer);
+      const onAbort = () => answer.body.destroy(signal.reason as Error);
+      signal.addEventListener('abort', onAbort);
+      try {
+        yield* readLines(answer.body, MAX_LINE_BYTES);
+      } finally {
+        signal.removeEventListener('abort', onAbort);
+      }
+    },
+    async attach(id) {
+      const path = `/containers/${id}/attach?stream=1&stdin=1&stdout=1&stderr=1`;
+      const result = await http.upgrade({ method: 'POST', path, timeoutMs: CALL_MS });
+      if ('status' in result) throw await refusalOf(result);
+      return result;
+    },
+    async wait(id, condition) {
+      const path = `/containers/${id}/wait?condition=${condition}`;
+      const answer = await http.open({ method: 'POST', path, timeoutMs: CALL_MS });
+      if (answer.status !== 200) throw await refusalOf(answer);
+      return readWait(answer.body);
+    },
+  };
+}
+
+type ContainerCalls = Pick<
+  Engine,
+  'create' | 'start' | 'kill' | 'inspect' | 'countProcesses' | 'remove' | 'rename' | 'list'
+>;
+
+function containerCalls({ call, read }: Calls): ContainerCalls {
+  return {
+    async create(name, spec) {
+      const path = `/containers/create?name=${encodeURIComponent(name)}`;
+      const { text } = await call({ method: 'POST', path, body: spec, timeoutMs: SLOW_CALL_MS }, [201]);
+      return parse(createAnswer, text).Id;
+    },
+    async start(id) {
+      await call({ method: 'POST', path: `/containers/${id}/start`, timeoutMs: SLOW_CALL_MS }, [204, 304]);
+    },
+    async kill(id) {
+      // 409: it has ended already.
+      await call({ method: 'POST', path: `/containers/${id}/kill`, timeoutMs: CALL_MS }, [204, 409]);
+    },
+    async inspect(id) {
+      const request = { ...get(`/containers/${encodeURIComponent(id)}/json`), timeoutMs: CALL_MS };
+      const { status, text } = await call(request, [200, 404]);
+      return status === 404 ? undefined : parse(inspectAnswer, text);
+    },
+    async countProcesses(id) {
+      const { Processes } = await read(topAnswer, get(`/containers/${id}/top`));
+      return Processes?.length ?? 0;
+    },
+    async remove(id) {
+      const path = `/containers/${encodeURIComponent(id)}?force=1&v=1`;
+      // 409: somebody else is removing it; whoever wants to know looks afterwards.
+      await call({ method: 'DELETE', path, timeoutMs: SLOW_CALL_MS }, [204, 404, 409]);
+    },
+    async rename(id, name) {
+      const path = `/containers/${id}/rename?name=${encodeURIComponent(name)}`;
+      await call({ method: 'POST', path, timeoutMs: CALL_MS }, [204]);
+    },
+    list({ labels, name }) {
+      const label = Object.entries(labels).map((pair) => pair.join('='));
+      const filters = encodeURIComponent(
+        JSON.stringify({ label, ...(name !== undefined && { name: [name] }) }),
+      );
+      return read(listAnswer, get(`/containers/json?all=1&limit=100&filters=${filters}`));
+    },
+  };
+}
+
+function get(path: string, signal?: AbortSignal) {
+  return { method: 'GET' as const, path, ...(signal === undefined ? {} : { signal }) };
+}
+
+/** The answer's headers come at once, its body when the container has ended, perhaps hours later. */
+function readWait(body: Readable): Waiting {
+  const signal = new AbortController().signal;
+  const code = readText(body, MAX_ANSWER_BYTES, signal).then((text) => {
+    const answer = parse(waitAnswer, text);
+    if (answer.Error != null) throw new EngineRefusal(500, 'wait');
+    return answer.StatusCode;
+  });
+  // Not everybody who waits asks.
+  code.catch(() => undefined);
+  return { code, stop: () => body.destroy() };
+}
+
+async function refusalOf(answer: { status: number; body: Readable }): Promise<EngineRefusal> {
+  const text = await readText(answer.body, MAX_ANSWER_BYTES, AbortSignal.timeout(CALL_MS));
+  return new EngineRefusal(answer.status, text.slice(0, MAX_SAID));
+}
+
+function parse<T>(schema: z.ZodType<T>, text: string): T {
+  try {
+    return schema.parse(JSON.parse(text));
+  } catch (cause) {
+    throw new AppError('upstream_malformed', 'The engine sent an answer that cannot be read.', { cause });
+  }
+}
+
+/** The engine pulls all tags of a name that comes without one. */
+function splitImage(image: string): { fromImage: string; tag: string } {
+  const [name = image, digest] = image.split('@');
+  const [, path = name, tag = 'latest'] = /^(.*?)(?::([^:/]+))?$/.exec(name) ?? [];
+  return { fromImage: path, tag: digest ?? tag };
+}

@@ -1,0 +1,28 @@
+import type { Dialer } from '../lib/dialer.ts';
+import type { Log } from '../lib/log.ts';
+import { createSshConnections } from '../lib/ssh/connections.ts';
+import { createDockerRunner } from './docker.ts';
+import { createKubernetesRunner } from './kubernetes.ts';
+import { createLocalRunner } from './local.ts';
+import type { Runner, ServerType } from './runner.ts';
+import { createSshRunner } from './ssh.ts';
+import { supervise } from './supervise.ts';
+
+export interface RunnersDeps {
+  dialer: Dialer;
+  log: Log;
+  /** Where the operator lets programs run on this machine: what no program may see. */
+  local?: { hiddenPaths: readonly string[] } | undefined;
+}
+
+/** Every kind of server, in the order in which people see them, each supervised. */
+export function createRunners({ dialer, log, local }: RunnersDeps): ReadonlyMap<ServerType, Runner> {
+  const ssh = createSshConnections({ dialer });
+  const runners: readonly Runner[] = [
+    createSshRunner({ connections: ssh }),
+    createDockerRunner({ dialer, ssh, log }),
+    createKubernetesRunner({ dialer }),
+    createLocalRunner({ enabled: local !== undefined, hiddenPaths: local?.hiddenPaths ?? [], log }),
+  ];
+  return new Map(runners.map((runner) => [runner.type, supervise(runner, { log })]));
+}

@@ -1,0 +1,222 @@
+import { z } from 'zod';
+import { parseEndpoint } from '../../lib/egress.ts';
+import { parseJson } from '../../lib/json-bounds.ts';
+import type { ClusterAccess } from './access.ts';
+import { namespaceName } from './names.ts';
+import { areCertificates, isKeyPair } from './pem.ts';
+import { parseYaml } from './yaml.ts';
+
+/** What a kubeconfig is refused for, in words for its owner. */
+export class KubeconfigError extends Error {
+  override readonly name = 'KubeconfigError';
+}
+
+/** Far more than certificates of three authorities, a client's and its key take. */
+const MAX_BYTES = 128 * 1024;
+/** Longer tokens do not fit into the headers that API servers accept. */
+export const MAX_TOKEN_LENGTH = 12 * 1024;
+
+const COMMAND = 'runs a program here to sign in';
+const FILE = 'names a file of the machine it is used on';
+const IDENTITY = 'acts as somebody else';
+
+/**
+ * Members that a kubeconfig may have and that are never followed: programs, files of this machine, other ways
+ * round, and checks turned off. Each with why, since the answer names it.
+ */
+const REFUSED_FOR_CLUSTER: Readonly<Record<string, string>> = {
+  'certificate-authority': `${FILE}; put the text into certificate-authority-data`,
+  'proxy-url': 'would send the connection elsewhere',
+  'insecure-skip-tls-verify': 'would send the credentials to whoever answers',
+  'tls-server-name': 'would accept the certificate of another name',
+};
+const REFUSED_FOR_USER: Readonly<Record<string, string>> = {
+  exec: `${COMMAND}; use the token of a service account`,
+  'auth-provider': `${COMMAND}; use the token of a service account`,
+  tokenFile: `${FILE}; put the text into token`,
+  'client-certificate': `${FILE}; put the text into client-certificate-data`,
+  'client-key': `${FILE}; put the text into client-key-data`,
+  as: IDENTITY,
+  'as-uid': IDENTITY,
+  'as-groups': IDENTITY,
+  'as-user-extra': IDENTITY,
+  username: 'is a way to sign in that Kubernetes no longer has',
+  password: 'is a way to sign in that Kubernetes no longer has',
+};
+
+const text = z.string().min(1);
+const named = <Shape extends z.ZodType>(member: string, shape: Shape) =>
+  z.array(z.looseObject({ name: text, [member]: shape }));
+
+const Members = z.record(z.string(), z.unknown());
+const Kubeconfig = z.looseObject({
+  kind: z.literal('Config'),
+  'current-context': text,
+  clusters: named('cluster', Members),
+  users: named('user', Members),
+  contexts: named('context', Members),
+});
+const Context = z.looseObject({ cluster: text, user: text, namespace: text.optional() });
+const Cluster = z.strictObject({
+  server: text,
+  'certificate-authority-data': text.optional(),
+  // Without meaning for anything done here; clusters' own tools write them.
+  'disable-compression': z.boolean().optional(),
+  extensions: z.unknown().optional(),
+});
+const User = z.strictObject({
+  token: text.optional(),
+  'client-certificate-data': text.optional(),
+  'client-key-data': text.optional(),
+  extensions: z.unknown().optional(),
+});
+
+/**
+ * Reads a pasted kubeconfig without following it anywhere: a client library would start its programs and read its
+ * files (`exec`, `auth-provider`, file paths). Only the current context is looked at.
+ * @returns what is needed of it, as a kubeconfig of its own in JSON: no other cluster's credentials are kept.
+ * @throws KubeconfigError
+ */
+export async function reduceKubeconfig(source: string): Promise<string> {
+  if (Buffer.byteLength(source) > MAX_BYTES) throw new KubeconfigError('The kubeconfig is over 128 KB.');
+  return writeKubeconfig(readAccess(await parseYaml(source)));
+}
+
+/** True for what {@link reduceKubeconfig} has written, byte for byte. */
+export function isReduced(source: string): boolean {
+  try {
+    return writeKubeconfig(readReducedKubeconfig(source)) === source;
+  } catch {
+    return false;
+  }
+}
+
+/** Reads what {@link reduceKubeconfig} has written. @throws KubeconfigError for anything else. */
+export function readReducedKubeconfig(json: string): ClusterAccess {
+  return readAccess(parseJson(json));
+}
+
+function writeKubeconfig({ server, ca, namespace, token, client }: ClusterAccess): string {
+  const base64 = (pem: string | undefined) =>
+    pem === undefined ? undefined : Buffer.from(pem).toString('base64');
+  const name = 'current';
+  const user = {
+    token: token ?? undefined,
+    'client-certificate-data': base64(client?.cert),
+    'client-key-data': base64(client?.key),
+  };
+  return JSON.stringify({
+    apiVersion: 'v1',
+    kind: 'Config',
+    'current-context': name,
+    clusters: [
+      { name, cluster: { server: server.href, 'certificate-authority-data': base64(ca ?? undefined) } },
+    ],
+    users: [{ name, user }],
+    contexts: [{ name, context: { cluster: name, user: name, namespace } }],
+  });
+}
+
+function readAccess(document: unknown): ClusterAccess {
+  const config = Kubeconfig.safeParse(document);
+  if (!config.success)
+    throw new KubeconfigError(
+      'This is no kubeconfig: paste what `kubectl config view --raw --minify` prints.',
+    );
+  const { data } = config;
+  const context = Context.safeParse(findMember(data.contexts, data['current-context'], 'context'));
+  if (!context.success)
+    throw new KubeconfigError('The kubeconfig has no current context with a cluster and a user.');
+  const cluster = findMember(data.clusters, context.data.cluster, 'cluster');
+  const user = findMember(data.users, context.data.user, 'user');
+  if (cluster === undefined || user === undefined)
+    throw new KubeconfigError('The cluster or the user of the current context is not in the kubeconfig.');
+  refuseMembers(cluster, REFUSED_FOR_CLUSTER);
+  refuseMembers(user, REFUSED_FOR_USER);
+  return {
+    ...readCluster(parseMembers(Cluster, cluster)),
+    ...readUser(parseMembers(User, user)),
+    namespace: readNamespace(context.data.namespace ?? 'default'),
+  };
+}
+
+function findMember(list: readonly Record<string, unknown>[], name: string, member: string) {
+  return list.find((entry) => entry['name'] === name)?.[member] as Record<string, unknown> | undefined;
+}
+
+function refuseMembers(members: Record<string, unknown>, refused: Readonly<Record<string, string>>): void {
+  for (const [name, value] of Object.entries(members)) {
+    const reason = Object.hasOwn(refused, name) ? refused[name] : undefined;
+    if (reason === undefined || (name === 'insecure-skip-tls-verify' && value === false)) continue;
+    throw new KubeconfigError(`The kubeconfig uses "${name}", which is not accepted: it ${reason}.`);
+  }
+}
+
+function parseMembers<Shape extends z.ZodType>(
+  shape: Shape,
+  members: Record<string, unknown>,
+): z.output<Shape> {
+  const { 'insecure-skip-tls-verify': _false, ...rest } = members;
+  const result = shape.safeParse(rest);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  // A name is the pasted text's; said back only where it looks like one.
+  const name = issue?.code === 'unrecognized_keys' ? issue.keys[0] : issue?.path[0];
+  const shown = typeof name === 'string' && /^[A-Za-z-]{1,40}$/.test(name) ? `"${name}"` : 'a member';
+  throw new KubeconfigError(`The kubeconfig has ${shown} in a form that is not accepted.`);
+}
+
+function readCluster(cluster: z.output<typeof Cluster>): Pick<ClusterAccess, 'server' | 'ca'> {
+  const data = cluster['certificate-authority-data'];
+  const ca = data === undefined ? null : decodePem(data);
+  if (ca !== null && !areCertificates(ca))
+    throw new KubeconfigError('certificate-authority-data is no certificate in base64.');
+  return { server: readServer(cluster.server), ca };
+}
+
+function readUser(user: z.output<typeof User>): Pick<ClusterAccess, 'token' | 'client'> {
+  const { token, 'client-certificate-data': cert, 'client-key-data': key } = user;
+  if (token !== undefined) {
+    if (!isToken(token)) throw new KubeconfigError('The token of the kubeconfig is none.');
+    return { token, client: null };
+  }
+  if (cert === undefined || key === undefined)
+    throw new KubeconfigError(
+      'The user of the kubeconfig has neither a token nor a certificate with its key.',
+    );
+  const client = { cert: decodePem(cert), key: decodePem(key) };
+  if (!isKeyPair(client.cert, client.key))
+    throw new KubeconfigError(
+      'client-certificate-data and client-key-data are not a certificate and its key.',
+    );
+  return { token: null, client };
+}
+
+function readServer(address: string): URL {
+  try {
+    return parseServer(address);
+  } catch {
+    throw new KubeconfigError('The server of the kubeconfig is not https:// with a host and perhaps a port.');
+  }
+}
+
+function readNamespace(name: string): string {
+  if (!namespaceName.test(name)) throw new KubeconfigError('The namespace of the kubeconfig is not a name.');
+  return name;
+}
+
+/** @throws AppError, or Error for an address without TLS. */
+export function parseServer(address: string): URL {
+  const url = parseEndpoint(address);
+  if (url.protocol !== 'https:') throw new Error('not https');
+  return url;
+}
+
+/** True for text that can stand in an `authorization` header. */
+export function isToken(token: string): boolean {
+  return token.length <= MAX_TOKEN_LENGTH && /^[\x21-\x7e]+$/.test(token);
+}
+
+function decodePem(base64: string): string {
+  return Buffer.from(base64, 'base64').toString('latin1');
+}

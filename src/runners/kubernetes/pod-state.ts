@@ -1,0 +1,85 @@
+import { z } from 'zod';
+
+const ContainerState = z.object({
+  waiting: z.object({ reason: z.string().optional() }).optional(),
+  running: z.unknown().optional(),
+  terminated: z.object({ exitCode: z.number(), reason: z.string().optional() }).optional(),
+});
+
+/** What is read of a pod; everything else that a cluster says of it is dropped. */
+export const PodState = z.object({
+  metadata: z.object({
+    name: z.string(),
+    // Asked for again in an address.
+    resourceVersion: z.string().max(64).default('0'),
+    creationTimestamp: z.string().nullish(),
+    deletionTimestamp: z.string().nullish(),
+  }),
+  spec: z.object({ activeDeadlineSeconds: z.number().optional() }).optional(),
+  status: z
+    .object({
+      phase: z.string().optional(),
+      reason: z.string().optional(),
+      conditions: z
+        .array(z.object({ type: z.string(), status: z.string(), reason: z.string().optional() }))
+        .nullish(),
+      containerStatuses: z.array(z.object({ state: ContainerState.optional() })).nullish(),
+    })
+    .optional(),
+});
+export type PodState = z.output<typeof PodState>;
+
+type Container = z.output<typeof ContainerState>;
+
+function containerOf(pod: PodState): Container {
+  return pod.status?.containerStatuses?.[0]?.state ?? {};
+}
+
+/** The image is there and the container runs. */
+export function isRunning(pod: PodState): boolean {
+  return containerOf(pod).running !== undefined && pod.metadata.deletionTimestamp == null;
+}
+
+/** Nothing of it will run any more. */
+export function hasEnded(pod: PodState): boolean {
+  const phase = pod.status?.phase;
+  return phase === 'Succeeded' || phase === 'Failed' || containerOf(pod).terminated !== undefined;
+}
+
+/** The kernel ended its container for want of memory. */
+export function ranOutOfMemory(pod: PodState): boolean {
+  return containerOf(pod).terminated?.reason === 'OOMKilled';
+}
+
+export function isUnschedulable(pod: PodState): boolean {
+  const conditions = pod.status?.conditions ?? [];
+  return conditions.some(
+    ({ type, status, reason }) => type === 'PodScheduled' && status === 'False' && reason === 'Unschedulable',
+  );
+}
+
+const IMAGE = 'The image cannot be had: check its name, and whether the cluster may pull it.';
+
+/** Reasons of kubelet for which waiting is no use; the first is repeated, with pauses, once pulling has failed. */
+const HOPELESS: Readonly<Record<string, string>> = {
+  ImagePullBackOff: IMAGE,
+  InvalidImageName: IMAGE,
+  ErrImageNeverPull: IMAGE,
+  CreateContainerConfigError: 'The cluster cannot make the container from this image.',
+  CreateContainerError: 'The cluster cannot make the container from this image.',
+  RunContainerError: 'The container does not start: the image needs a shell (sh).',
+};
+
+/** Why a pod will never start, for people; undefined while it still may. */
+export function whyHopeless(pod: PodState): string | undefined {
+  const { waiting, terminated } = containerOf(pod);
+  const reason = waiting?.reason;
+  if (reason !== undefined && Object.hasOwn(HOPELESS, reason)) return HOPELESS[reason];
+  if (pod.status?.reason === 'Evicted') return EVICTED;
+  if (terminated !== undefined || hasEnded(pod))
+    return 'The container does not start: the image needs a shell (sh).';
+  return undefined;
+}
+
+export const EVICTED =
+  'The cluster evicted the pod: its node ran short of memory or disk, or the run used more disk than it may.';

@@ -1,0 +1,230 @@
+import { randomUUID } from 'node:crypto';
+import { untilAborted } from '../../lib/deadline.ts';
+import type { Dialer } from '../../lib/dialer.ts';
+import { portOf } from '../../lib/egress.ts';
+import { isAppError } from '../../lib/errors.ts';
+import { createTlsStarter } from '../../lib/guarded-agent.ts';
+import type { Limits, Stage, StageName, Target, TestResult } from '../runner.ts';
+import type { ClusterApi, Right } from './api.ts';
+import type { KubernetesConfig } from './config.ts';
+import { runCommand } from './command.ts';
+import { asClusterError, ClusterError, type FailureKind } from './failure.ts';
+import { createJobPod, type JobPod } from './job-pod.ts';
+import { sweep } from './leftovers.ts';
+import { podManifest } from './manifest.ts';
+
+/** What the account needs, and no more. */
+const RIGHTS: readonly Right[] = [
+  ...['create', 'get', 'list', 'watch', 'delete'].map((verb) => ({ verb, resource: 'pods' })),
+  { verb: 'get', resource: 'pods', subresource: 'log' },
+  ...['get', 'create'].map((verb) => ({ verb, resource: 'pods', subresource: 'exec' })),
+];
+
+/** Together with the clean-up less than a minute. */
+const TEST_MS = 38_000;
+const TEST_LIMITS: Limits = {
+  timeoutMs: TEST_MS,
+  maxOutputBytes: 1024,
+  memoryBytes: 64 * 1024 * 1024,
+  cpus: null,
+  pids: null,
+  network: null,
+};
+
+const STATUS_BY_KIND: Readonly<Record<FailureKind, TestResult['status']>> = {
+  policy: 'forbidden',
+  unreachable: 'offline',
+  timeout: 'offline',
+  tls: 'error',
+  unauthenticated: 'auth_failed',
+  forbidden: 'forbidden',
+  no_namespace: 'error',
+  refused: 'error',
+  malformed: 'error',
+};
+
+type Steps = readonly (readonly [name: StageName, run: () => Promise<string>])[];
+
+/** Tries a cluster stage by stage, with a pod of its own, which is gone afterwards. */
+export async function testCluster(
+  dialer: Dialer,
+  api: ClusterApi,
+  target: Target<KubernetesConfig>,
+  signal: AbortSignal,
+): Promise<TestResult> {
+  signal.throwIfAborted();
+  const pod = createJobPod(api, podManifest(target, randomUUID(), TEST_LIMITS));
+  const bound = AbortSignal.any([signal, AbortSignal.timeout(TEST_MS)]);
+  try {
+    return await takeSteps(
+      [...connectionSteps(dialer, api, bound), ...accountSteps(api), ...podSteps(api, pod, target, bound)],
+      signal,
+      bound,
+    );
+  } finally {
+    await pod.remove();
+  }
+}
+
+function connectionSteps(dialer: Dialer, { access }: ClusterApi, signal: AbortSignal): Steps {
+  const { server, ca, client } = access;
+  let connecting: ReturnType<Dialer['connect']>;
+  return [
+    [
+      'policy',
+      async () => {
+        connecting = dialer.connect(server.hostname, portOf(server), signal);
+        await connecting.catch((error: unknown) => {
+          if (isAppError(error, 'endpoint_forbidden')) throw error;
+        });
+        return 'The address may be reached from here.';
+      },
+    ],
+    [
+      'tcp',
+      async () => {
+        await connecting;
+        return 'The cluster accepts connections.';
+      },
+    ],
+    [
+      'tls',
+      async () => {
+        const secure = createTlsStarter({ host: server.hostname, tls: { ca, client } });
+        (await secure(await connecting, signal)).destroy();
+        return 'The certificate of the cluster is the right one.';
+      },
+    ],
+  ];
+}
+
+function accountSteps(api: ClusterApi): Steps {
+  const { namespace } = api.access;
+  return [
+    [
+      'authentication',
+      async () => {
+        await api.mayI({ verb: 'get', resource: 'pods' });
+        return 'The cluster accepts the credentials.';
+      },
+    ],
+    [
+      'permission',
+      async () => {
+        const answers = await Promise.all(RIGHTS.map((right) => api.mayI(right)));
+        const missing = RIGHTS.filter((_, index) => answers[index] === false);
+        if (missing.length > 0) throw new ClusterError('forbidden', lacks(missing, namespace));
+        return `The account has the rights it needs in the namespace ${namespace}.`;
+      },
+    ],
+  ];
+}
+
+function lacks(missing: readonly Right[], namespace: string): string {
+  const names = missing.map(({ verb, resource, subresource }) =>
+    subresource === undefined ? `${verb} ${resource}` : `${verb} ${resource}/${subresource}`,
+  );
+  return `In the namespace ${namespace} the account lacks the right to ${names.join(', ')}: add it to its role.`;
+}
+
+function podSteps(
+  api: ClusterApi,
+  pod: JobPod,
+  target: Target<KubernetesConfig>,
+  signal: AbortSignal,
+): Steps {
+  const nonce = randomUUID();
+  // Its own session, as far as the image has the program for it: no signal to a group would reach it.
+  const detach = '{ setsid sleep 600 || sleep 600; } >/dev/null 2>&1 & echo detached';
+  return [
+    [
+      'workspace',
+      async () => {
+        await pod.start(signal);
+        const { workspacePath } = target;
+        const enter = ['sh', '-c', 'cd -- "$1"', 'sh', workspacePath ?? '/'];
+        if ((await runCommand(api, pod.name, enter, signal))?.code !== 0)
+          throw new ClusterError(
+            'refused',
+            'The workspace does not exist in the image, or may not be entered.',
+          );
+        return `The namespace ${api.access.namespace} takes the pods that runs need.`;
+      },
+    ],
+    [
+      'echo',
+      async () => {
+        const answer = await runCommand(api, pod.name, ['sh', '-c', 'echo "$1"', 'sh', nonce], signal);
+        if (answer?.stdout.trim() !== nonce)
+          throw new ClusterError('malformed', 'The pod did not say back what it was told.');
+        return 'The output of a command came back.';
+      },
+    ],
+    [
+      'kill',
+      async () => {
+        const answer = await runCommand(api, pod.name, ['sh', '-c', detach], signal);
+        if (answer?.stdout.trim() !== 'detached')
+          throw new ClusterError('malformed', 'No process could be started in the pod.');
+        if ((await pod.remove()) === 'unverified')
+          throw new ClusterError('timeout', 'The node did not confirm in time that the pod has ended.');
+        return 'A detached process was ended with its pod, and the node confirmed it.';
+      },
+    ],
+    [
+      'cleanup',
+      async () => {
+        if (
+          (await sweep(api, target.serverId, Date.now())) === 'unverified' ||
+          (await api.findPod(pod.name)) !== undefined
+        )
+          throw new ClusterError(
+            'timeout',
+            'Pods of earlier runs could not be removed: look for them in the namespace.',
+          );
+        return 'Nothing is left in the namespace.';
+      },
+    ],
+  ];
+}
+
+async function takeSteps(steps: Steps, signal: AbortSignal, bound: AbortSignal): Promise<TestResult> {
+  const stages: Stage[] = [];
+  let failure: ClusterError | undefined;
+  for (const [name, run] of steps) {
+    if (failure !== undefined) {
+      stages.push({
+        name,
+        status: 'skipped',
+        durationMs: 0,
+        message: 'Not tried, since an earlier stage failed.',
+      });
+      continue;
+    }
+    const startedMs = performance.now();
+    try {
+      bound.throwIfAborted();
+      const message = await untilAborted(run(), bound);
+      stages.push({ name, status: 'ok', durationMs: since(startedMs), message });
+    } catch (error) {
+      signal.throwIfAborted();
+      failure = bound.aborted ? tooSlow(name) : asClusterError(error);
+      stages.push({ name, status: 'failed', durationMs: since(startedMs), message: failure.message });
+    }
+  }
+  if (failure === undefined)
+    return { status: 'online', message: 'Pods run, and end when they are told to.', stages, hostKey: null };
+  return { status: STATUS_BY_KIND[failure.kind], message: failure.message, stages, hostKey: null };
+}
+
+function since(startedMs: number): number {
+  return Math.round(performance.now() - startedMs);
+}
+
+function tooSlow(name: StageName): ClusterError {
+  const message =
+    name === 'workspace'
+      ? 'The pod did not start in time. If the cluster is still pulling the image, test again in a minute.'
+      : 'The cluster took too long.';
+  return new ClusterError('timeout', message);
+}

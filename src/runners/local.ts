@@ -1,0 +1,106 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { z } from 'zod';
+import type { Log } from '../lib/log.ts';
+import { createControlGroups, type ControlGroups } from './local/control-groups.ts';
+import { findFolder } from './local/layout.ts';
+import { killSandboxes } from './local/processes.ts';
+import { runJob } from './local/run.ts';
+import { findEscapes } from './local/self-test.ts';
+import { DISABLED, testLocal } from './local/staged-test.ts';
+import type { Limits, OptionalLimit, Runner } from './runner.ts';
+
+const config = z.strictObject({});
+type LocalConfig = z.infer<typeof config>;
+
+/** Where systems put it. No search path of the environment decides what the wall is made of. */
+const BWRAP = ['/usr/bin/bwrap', '/usr/local/bin/bwrap'];
+
+export interface LocalRunnerOptions {
+  /** The operator's `LOCAL_EXECUTION`. */
+  enabled: boolean;
+  /** Folders and files of the product that no program may see: its own folder, `DATA_DIR`, `.env`, files of secrets. */
+  hiddenPaths: readonly string[];
+  log: Log;
+  /** Another bubblewrap than the system's. */
+  bwrap?: string;
+}
+
+/**
+ * Runs jobs on this very machine, each in a sandbox of its own, made by bubblewrap. Before the first, and until one
+ * has passed, a probe tries to get out; nothing runs where it can.
+ */
+export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConfig> {
+  const { enabled, log } = options;
+  const hiddenPaths = options.hiddenPaths.map((name) => path.resolve(name));
+  const bwrap = options.bwrap ?? BWRAP.find((file) => existsSync(file));
+  const architecture = process.arch === 'x64' || process.arch === 'arm64' ? process.arch : undefined;
+  let tried: ControlGroups | undefined;
+  /** Found out when first asked: where nothing is run, nothing is tried. */
+  const groups = () => (tried ??= createControlGroups());
+  let passing: Promise<string | undefined> | undefined;
+
+  const deps =
+    process.platform === 'linux' && bwrap !== undefined && existsSync(bwrap) && architecture !== undefined
+      ? { bwrap, groups, hiddenPaths, architecture, log }
+      : undefined;
+
+  /** A test that was passed holds for the life of the process; one that failed is tried again. */
+  async function findRefusal(): Promise<string | undefined> {
+    if (!enabled) return DISABLED;
+    if (deps === undefined) return NO_BWRAP;
+    passing ??= findEscapes(deps).then(refusalFor);
+    const refusal = await passing.catch((error: unknown) => {
+      log.error({ err: error }, 'the self-test of the sandbox failed');
+      return NO_TEST;
+    });
+    if (refusal !== undefined) passing = undefined;
+    return refusal;
+  }
+
+  return {
+    type: 'local',
+    config,
+    secretFields: [],
+    destination: () => ({ type: 'local' }),
+    references: () => [],
+    needsHostKey: false,
+    unenforceable: (_config, limits) => findUnenforceable(limits, groups().enforceable),
+    test: ({ workspacePath }, signal) =>
+      testLocal(
+        {
+          enabled,
+          refusal: findRefusal,
+          hasFolder: findFolder(workspacePath) !== undefined,
+          run: (job, limits, stop) => runJob(job, workspacePath, limits, stop, { deps, findRefusal }),
+        },
+        signal,
+      ),
+    run: ({ workspacePath }, job, limits, signal) =>
+      runJob(job, workspacePath, limits, signal, { deps, findRefusal }),
+    async reap(_target, runId) {
+      const ended = await killSandboxes(runId);
+      const removed = await groups().reap(runId);
+      return ended && removed ? 'verified' : 'unverified';
+    },
+    forget: () => Promise.resolve(),
+    close: () => Promise.resolve(),
+  };
+}
+
+const NO_BWRAP =
+  'Programs run on this machine only in a sandbox of bubblewrap (0.8 or later, on Linux): its operator can install it.';
+const NO_TEST =
+  'The sandbox could not be tested, so no program may run in it. The log of the server says why.';
+
+function refusalFor(escapes: readonly string[]): string | undefined {
+  if (escapes.length === 0) return undefined;
+  return `No program may run on this machine: one could ${escapes.join(', ')}.`;
+}
+
+function findUnenforceable(limits: Limits, enforceable: ReadonlySet<string>): OptionalLimit[] {
+  const asked = (['memoryBytes', 'cpus', 'pids'] as const).filter((limit) => limits[limit] !== null);
+  const missing: OptionalLimit[] = asked.filter((limit) => !enforceable.has(limit));
+  // There is none in a sandbox.
+  return limits.network === 'any' ? [...missing, 'network'] : missing;
+}

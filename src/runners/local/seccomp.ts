@@ -1,0 +1,103 @@
+import { conditional, deniedNumbers, type Architecture } from './syscalls.ts';
+
+/** One instruction of classic BPF, as the kernel's `struct sock_filter`. */
+type Instruction = readonly [code: number, jumpTrue: number, jumpFalse: number, operand: number];
+
+/** linux/bpf_common.h */
+const LOAD_WORD = 0x20;
+const AND = 0x54;
+const JUMP_IF_EQUAL = 0x15;
+const JUMP_IF_AT_LEAST = 0x35;
+const RETURN = 0x06;
+
+/** linux/seccomp.h */
+const KILL_PROCESS = 0x8000_0000;
+const ALLOW = 0x7fff_0000;
+const ERRNO = 0x0005_0000;
+
+const EPERM = 1;
+const ENOSYS = 38;
+const EAFNOSUPPORT = 97;
+
+/** linux/audit.h; both are little-endian. */
+const AUDIT_ARCH: Record<Architecture, number> = { x64: 0xc000_003e, arm64: 0xc000_00b7 };
+/** From here on numbers are those of x32, which has other numbers for what is denied. */
+const X32_BIT = 0x4000_0000;
+
+/** Offsets in `struct seccomp_data`; of an argument the lower half. */
+const NUMBER = 0;
+const ARCH = 4;
+const argument = (index: number) => 16 + 8 * index;
+
+/** CLONE_NEWNS, -CGROUP, -UTS, -IPC, -USER, -PID and -NET. */
+const NEW_NAMESPACES = 0x7e02_0000;
+/** Both put input into a terminal. */
+const TIOCSTI = 0x5412;
+const TIOCLINUX = 0x541c;
+/** AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. The others reach past the network's namespace (AF_VSOCK) or into drivers. */
+const SOCKET_FAMILIES = [1, 2, 10, 16];
+
+/**
+ * The seccomp filter of a sandbox, as the bytes that `bwrap --seccomp` takes. What is denied answers EPERM, so
+ * that programs can go on without it; a call by another architecture's numbers kills.
+ */
+export function seccompFilter(architecture: Architecture): Buffer {
+  const number = (name: Parameters<typeof conditional>[0]) => conditional(name, architecture);
+  return assemble([
+    [LOAD_WORD, 0, 0, ARCH],
+    ...unless(JUMP_IF_EQUAL, AUDIT_ARCH[architecture], KILL_PROCESS),
+    [LOAD_WORD, 0, 0, NUMBER],
+    ...(architecture === 'x64' ? when(JUMP_IF_AT_LEAST, X32_BIT, KILL_PROCESS) : []),
+    ...deniedNumbers(architecture).flatMap((denied) => when(JUMP_IF_EQUAL, denied, ERRNO | EPERM)),
+    // Its flags lie in memory, where a filter does not look. Without it, libraries take clone.
+    ...when(JUMP_IF_EQUAL, number('clone3'), ERRNO | ENOSYS),
+    ...block(number('clone'), [
+      [LOAD_WORD, 0, 0, argument(0)],
+      [AND, 0, 0, NEW_NAMESPACES],
+      ...unless(JUMP_IF_EQUAL, 0, ERRNO | EPERM),
+      [RETURN, 0, 0, ALLOW],
+    ]),
+    ...block(number('ioctl'), [
+      [LOAD_WORD, 0, 0, argument(1)],
+      ...when(JUMP_IF_EQUAL, TIOCSTI, ERRNO | EPERM),
+      ...when(JUMP_IF_EQUAL, TIOCLINUX, ERRNO | EPERM),
+      [RETURN, 0, 0, ALLOW],
+    ]),
+    ...block(number('socket'), [
+      [LOAD_WORD, 0, 0, argument(0)],
+      ...SOCKET_FAMILIES.flatMap((family) => when(JUMP_IF_EQUAL, family, ALLOW)),
+      [RETURN, 0, 0, ERRNO | EAFNOSUPPORT],
+    ]),
+    [RETURN, 0, 0, ALLOW],
+  ]);
+}
+
+function when(jump: number, operand: number, result: number): Instruction[] {
+  return [
+    [jump, 0, 1, operand],
+    [RETURN, 0, 0, result],
+  ];
+}
+
+function unless(jump: number, operand: number, result: number): Instruction[] {
+  return [
+    [jump, 1, 0, operand],
+    [RETURN, 0, 0, result],
+  ];
+}
+
+/** What is done for one call alone; `body` returns on every path. */
+function block(number: number, body: readonly Instruction[]): Instruction[] {
+  return [[JUMP_IF_EQUAL, 0, body.length, number], ...body];
+}
+
+function assemble(instructions: readonly Instruction[]): Buffer {
+  const bytes = Buffer.alloc(8 * instructions.length);
+  for (const [index, [code, jumpTrue, jumpFalse, operand]] of instructions.entries()) {
+    bytes.writeUInt16LE(code, 8 * index);
+    bytes.writeUInt8(jumpTrue, 8 * index + 2);
+    bytes.writeUInt8(jumpFalse, 8 * index + 3);
+    bytes.writeUInt32LE(operand >>> 0, 8 * index + 4);
+  }
+  return bytes;
+}

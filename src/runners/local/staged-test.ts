@@ -1,0 +1,142 @@
+import { randomUUID } from 'node:crypto';
+import { randomId } from '../../lib/ids.ts';
+import type { ExitEvent, Job, Limits, RunEvent, Stage, StageName, TestResult } from '../runner.ts';
+
+const TEST_MS = 50_000;
+const LIMITS: Limits = {
+  timeoutMs: TEST_MS,
+  maxOutputBytes: 10_000,
+  memoryBytes: null,
+  cpus: null,
+  pids: null,
+  network: 'none',
+};
+/** Leaves its session, as what wants to outlive a run does, and cannot be asked to end. */
+const STUBBORN = `setsid sh -c 'trap "" HUP TERM; echo ready; while :; do sleep 1; done' & wait`;
+
+export interface StagedTestDeps {
+  enabled: boolean;
+  /** Why no program may run here; undefined where one may. */
+  refusal: () => Promise<string | undefined>;
+  hasFolder: boolean;
+  run: (job: Job, limits: Limits, signal: AbortSignal) => AsyncGenerator<RunEvent, void>;
+}
+
+/** What is done at a stage: answers what was found, throws {@link StageError} with what to do. */
+type Steps = readonly (readonly [StageName, () => Promise<string> | string])[];
+
+/** A stage that failed, in words for people. */
+class StageError extends Error {
+  override readonly name = 'StageError';
+}
+
+/** Tries this machine stage by stage, as `Runner.test` says. */
+export async function testLocal(deps: StagedTestDeps, signal: AbortSignal): Promise<TestResult> {
+  signal.throwIfAborted();
+  const stages: Stage[] = [];
+  let failure: Stage | undefined;
+  for (const [name, step] of stepsOf(deps, AbortSignal.any([signal, AbortSignal.timeout(TEST_MS)]))) {
+    const stage: Stage = failure === undefined ? await pass(name, step) : skipped(name);
+    if (stage.status === 'failed') failure = stage;
+    stages.push(stage);
+    signal.throwIfAborted();
+  }
+  if (failure === undefined) return { status: 'online', message: ONLINE, stages, hostKey: null };
+  const status = failure.name === 'policy' || failure.name === 'permission' ? 'forbidden' : 'error';
+  return { status, message: failure.message, stages, hostKey: null };
+}
+
+const ONLINE = 'Programs run on this machine in a sandbox, and are ended with all that they start.';
+
+function stepsOf({ enabled, refusal, hasFolder, run }: StagedTestDeps, signal: AbortSignal): Steps {
+  const ends: ExitEvent[] = [];
+  const attempt = async (command: string, env: Job['env'], stopAt?: string) => {
+    const stop = new AbortController();
+    const events = run(jobOf(command, env), LIMITS, AbortSignal.any([signal, stop.signal]));
+    const { text, exit } = await readAll(events, (read) => {
+      if (stopAt !== undefined && read.includes(stopAt)) stop.abort('cancelled');
+    });
+    ends.push(exit);
+    return { text, exit };
+  };
+  return [
+    ['policy', () => demand(enabled, DISABLED, 'The operator lets programs run on this machine.')],
+    [
+      'permission',
+      async () => {
+        const reason = await refusal();
+        return demand(reason === undefined, reason ?? '', 'A probe could not leave its sandbox.');
+      },
+    ],
+    ['workspace', () => demand(hasFolder, NO_FOLDER, 'The folder is there.')],
+    [
+      'echo',
+      async () => {
+        const nonce = randomId();
+        const { text } = await attempt('printf %s "$NONCE"', { NONCE: nonce });
+        return demand(text === nonce, NO_ECHO, 'What a program prints comes back unchanged.');
+      },
+    ],
+    [
+      'kill',
+      async () => {
+        const { text, exit } = await attempt(STUBBORN, {}, 'ready');
+        return demand(
+          text.includes('ready') && exit.cause === 'cancelled',
+          NOT_KILLED,
+          'A process that had left its session was ended.',
+        );
+      },
+    ],
+    [
+      'cleanup',
+      () =>
+        demand(
+          ends.every(({ cleanup }) => cleanup === 'verified'),
+          LEFT_BEHIND,
+          'Nothing of the test is left.',
+        ),
+    ],
+  ];
+}
+
+export const DISABLED = 'Programs run on this machine only where its operator has set LOCAL_EXECUTION=true.';
+const NO_FOLDER = 'The folder is not there. Leave it out, or name /work or /tmp.';
+const NO_ECHO =
+  'A program could not be run, or its output did not come back. The log of the server says more.';
+const NOT_KILLED = 'A program that should end was not seen to. Programs here could run on unnoticed.';
+const LEFT_BEHIND = 'Something of the test may be left on this machine. The log of the server says more.';
+
+function demand(holds: boolean, complaint: string, praise: string): string {
+  if (!holds) throw new StageError(complaint);
+  return praise;
+}
+
+async function pass(name: StageName, step: Steps[number][1]): Promise<Stage> {
+  const sinceMs = performance.now();
+  const end = (status: Stage['status'], message: string): Stage => {
+    return { name, status, durationMs: Math.round(performance.now() - sinceMs), message };
+  };
+  try {
+    return end('ok', await step());
+  } catch (error) {
+    return end('failed', error instanceof StageError ? error.message : NO_ECHO);
+  }
+}
+
+function skipped(name: StageName): Stage {
+  return { name, status: 'skipped', durationMs: 0, message: 'Not tried, since an earlier stage failed.' };
+}
+
+function jobOf(command: string, env: Job['env']): Job {
+  return { runId: `test-${randomUUID()}`, program: { command }, stdin: null, files: [], env, workdir: null };
+}
+
+async function readAll(events: AsyncGenerator<RunEvent, void>, onText: (read: string) => void) {
+  let text = '';
+  for await (const event of events) {
+    if (event.type === 'exit') return { text, exit: event };
+    if (event.type === 'output') onText((text += Buffer.from(event.data).toString()));
+  }
+  throw new Error('a run ended without an exit');
+}

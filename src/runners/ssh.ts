@@ -1,0 +1,46 @@
+import type { ClientChannel } from 'ssh2';
+import { sshConfig, type SshConfig } from '../lib/ssh/config.ts';
+import type { SshConnections } from '../lib/ssh/connections.ts';
+import type { OptionalLimit, Runner, Target } from './runner.ts';
+import { reapRun } from './ssh/reap.ts';
+import { runJob } from './ssh/run.ts';
+import { testServer } from './ssh/staged-test.ts';
+
+/** The runner for machines with an SSH server, as the user's own account there. */
+export function createSshRunner(deps: { connections: SshConnections }): Runner<SshConfig> {
+  const { connections } = deps;
+  const startOn =
+    (target: Target) =>
+    (command: string, signal: AbortSignal): Promise<ClientChannel> =>
+      connections.exec(target, command, signal);
+  const reap = (target: Target, runId: string) => reapRun(startOn(target), runId);
+
+  return {
+    type: 'ssh',
+    config: sshConfig,
+    secretFields: ['password', 'private_key', 'passphrase'],
+    destination: ({ host, port, jump }, hostKey) => ({ type: 'ssh', host, port, jump, hostKey }),
+    references: ({ jump }) => (jump === null ? [] : [jump]),
+    needsHostKey: true,
+    // An account on a machine has the machine: nothing but its administrator can take some of it away.
+    unenforceable: (_config, limits) => UNENFORCEABLE.filter((limit) => isAsked(limits[limit])),
+    test: (target, signal) => testServer(connections, target, signal),
+    run: (target, job, _limits, signal) =>
+      runJob({ start: startOn(target), reap: (runId) => reap(target, runId) }, target, job, signal),
+    reap,
+    forget(serverId) {
+      connections.forget(serverId);
+      return Promise.resolve();
+    },
+    close() {
+      connections.close();
+      return Promise.resolve();
+    },
+  };
+}
+
+const UNENFORCEABLE: readonly OptionalLimit[] = ['memoryBytes', 'cpus', 'pids', 'network'];
+
+function isAsked(limit: number | string | null): boolean {
+  return limit !== null && limit !== 'any';
+}

@@ -1,0 +1,82 @@
+/**
+ * What the launcher and the watcher say between a program's output: the mark, which is random and new for each
+ * run, a letter, perhaps a word, and a line's end.
+ */
+export type Frame =
+  /** The program starts now: what came before on this stream was the account's shell. */
+  | { kind: 'started' }
+  /** It was not started. */
+  | { kind: 'refused'; reason: string; isClean: boolean }
+  /** The run was ended and looked for. */
+  | { kind: 'ended'; isClean: boolean };
+
+export interface FrameReader {
+  /** @returns the output in these bytes and the frames among them; bytes that may begin a frame are held back. */
+  read(chunk: Buffer): { output: Buffer; frames: Frame[] };
+  /** At the end of the stream: what was held back. */
+  rest(): Buffer;
+}
+
+const MAX_FRAME_BYTES = 64;
+const NOTHING = Buffer.alloc(0);
+
+/** Reads one stream of a channel. */
+export function createFrameReader(mark: string): FrameReader {
+  const needle = Buffer.from(`\x1e${mark}`);
+  let held: Buffer = NOTHING;
+  let isStarted = false;
+
+  /** Cuts the first frame out; undefined when there is none, or not yet all of it. */
+  function cut(bytes: Buffer): { before: Buffer; frame: Frame; after: Buffer } | undefined {
+    for (let start = bytes.indexOf(needle); start !== -1; start = bytes.indexOf(needle, start + 1)) {
+      const end = bytes.indexOf('\n', start);
+      if (end === -1) return undefined;
+      const frame = readFrame(bytes.toString('latin1', start + needle.length, end));
+      if (frame !== undefined)
+        return { before: bytes.subarray(0, start), frame, after: bytes.subarray(end + 1) };
+    }
+    return undefined;
+  }
+
+  return {
+    read(chunk) {
+      let bytes = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
+      const output: Buffer[] = [];
+      const frames: Frame[] = [];
+      for (let found = cut(bytes); found !== undefined; found = cut(bytes)) {
+        if (isStarted) output.push(found.before);
+        if (found.frame.kind === 'started') isStarted = true;
+        frames.push(found.frame);
+        bytes = found.after;
+      }
+      const keep = frameStart(bytes, needle);
+      if (isStarted) output.push(bytes.subarray(0, keep));
+      held = bytes.subarray(keep);
+      return { output: Buffer.concat(output), frames };
+    },
+    rest() {
+      const last = isStarted ? held : NOTHING;
+      held = NOTHING;
+      return last;
+    },
+  };
+}
+
+function readFrame(text: string): Frame | undefined {
+  const match = /^(?:(S)|E([VU])([a-z]+)|([VU]))$/.exec(text);
+  if (match === null) return undefined;
+  const [, started, refusedState, reason = '', endedState] = match;
+  if (started !== undefined) return { kind: 'started' };
+  if (endedState !== undefined) return { kind: 'ended', isClean: endedState === 'V' };
+  return { kind: 'refused', reason, isClean: refusedState === 'V' };
+}
+
+/** Where a frame may begin that is not all there yet; the length of `bytes` when none does. */
+function frameStart(bytes: Buffer, needle: Buffer): number {
+  const whole = bytes.lastIndexOf(needle);
+  if (whole !== -1 && bytes.length - whole <= MAX_FRAME_BYTES) return whole;
+  for (let length = Math.min(needle.length - 1, bytes.length); length > 0; length -= 1) {
+    if (bytes.subarray(-length).equals(needle.subarray(0, length))) return bytes.length - length;
+  }
+  return bytes.length;
+}

@@ -1,0 +1,126 @@
+import { randomBytes } from 'node:crypto';
+import type { SshConnections } from '../../lib/ssh/connections.ts';
+import { SshError } from '../../lib/ssh/ssh-error.ts';
+import type { ExitEvent, Job, RunEvent, StopCause, Target } from '../runner.ts';
+import { encodeJob, JobError } from './job-input.ts';
+import { LAUNCH } from './scripts.ts';
+import { openSession, SilenceError, type Session, type SessionEnd } from './session.ts';
+
+/** What starts the launcher: on a kept connection, or in a test on one of its own. */
+export type StartLauncher = (command: string, signal: AbortSignal) => ReturnType<SshConnections['exec']>;
+
+export interface RunDeps {
+  start: StartLauncher;
+  /** Looks from a channel of its own, where the watcher was not heard. */
+  reap(runId: string): Promise<'verified' | 'unverified'>;
+}
+
+/** Runs a job on a host, as {@link import('../runner.ts').Runner.run} says. */
+export async function* runJob(
+  deps: RunDeps,
+  target: Pick<Target, 'workspacePath'>,
+  job: Job,
+  signal: AbortSignal,
+): AsyncGenerator<RunEvent, void> {
+  yield { type: 'phase', phase: 'preparing' };
+  let session: Session;
+  try {
+    session = await openJob(deps.start, target, job, signal);
+  } catch (error) {
+    yield notStarted(error, signal);
+    return;
+  }
+  const stop = () => session.finish();
+  signal.addEventListener('abort', stop, { once: true });
+  if (signal.aborted) stop();
+  try {
+    yield* readEvents(session);
+    yield await conclude(deps, job, session.end(), signal);
+  } finally {
+    signal.removeEventListener('abort', stop);
+    // A reader that leaves early ends the run.
+    session.finish();
+    session.discard();
+  }
+}
+
+/** Starts the launcher and sends it the job. @throws SshError, JobError, or the signal's reason. */
+export async function openJob(
+  start: StartLauncher,
+  target: Pick<Target, 'workspacePath'>,
+  job: Job,
+  signal: AbortSignal,
+): Promise<Session> {
+  const mark = randomBytes(16).toString('hex');
+  const input = encodeJob(job, job.workdir ?? target.workspacePath, mark);
+  return openSession(await start(LAUNCH, signal), mark, input);
+}
+
+async function* readEvents(session: Session): AsyncGenerator<RunEvent, void> {
+  try {
+    for (let event = await session.next(); event !== undefined; event = await session.next()) {
+      yield event.type === 'started' ? { type: 'phase', phase: 'started' } : event;
+    }
+  } catch (error) {
+    if (!(error instanceof SilenceError)) throw error;
+    session.discard();
+  }
+}
+
+function notStarted(error: unknown, signal: AbortSignal): ExitEvent {
+  const exit = { type: 'exit', code: null, signal: null, cleanup: 'verified' } as const;
+  if (signal.aborted) return { ...exit, cause: signal.reason as StopCause, message: null };
+  if (error instanceof SshError || error instanceof JobError)
+    return { ...exit, cause: 'infrastructure', message: error.message };
+  throw error;
+}
+
+async function conclude(deps: RunDeps, job: Job, end: SessionEnd, signal: AbortSignal): Promise<ExitEvent> {
+  const isClean = end.refusal?.isClean ?? end.isClean;
+  const cleanup = isClean === undefined ? await deps.reap(job.runId) : isClean ? 'verified' : 'unverified';
+  const { code, signal: name } = end.isStarted && end.status !== undefined ? end.status : NO_STATUS;
+  const exit = { type: 'exit', code, signal: name, cleanup, message: null } as const;
+  if (signal.aborted) return { ...exit, cause: signal.reason as StopCause };
+  if (!end.isStarted)
+    return { ...exit, cause: 'infrastructure', message: explainRefusal(end.refusal?.reason) };
+  if (name !== null) return { ...exit, cause: 'signal' };
+  return code === null ? { ...exit, cause: 'lost', message: LOST } : { ...exit, cause: 'exited' };
+}
+
+const NO_STATUS = { code: null, signal: null };
+const LOST =
+  'The connection broke off while the program ran, so nobody knows how it ended. Without its connection it is ended ' +
+  'on the server within 15 s.';
+
+const REFUSALS: ReadonlyMap<string, string> = new Map([
+  [
+    'tools',
+    'The server lacks "setsid" (util-linux) or "timeout" (coreutils), which end a run safely. Install them.',
+  ],
+  ['workdir', 'The working folder does not exist on the server, or this account may not enter it.'],
+  [
+    'folder',
+    'No folder for the run could be made on the server: is its temporary folder writable, and not full?',
+  ],
+  [
+    'file',
+    'A file of the run could not be written: one of that name may be there already, or the working folder cannot be ' +
+      'written to, or the disk is full.',
+  ],
+  ['python', noInterpreter('python', 'python3')],
+  ['javascript', noInterpreter('javascript', 'node')],
+  ['bash', noInterpreter('bash', 'bash')],
+  ['input', 'The run did not reach the server as a whole. Try again.'],
+]);
+const SILENT =
+  'The server accepted the sign-in but did not run the command: the account may have no shell, or a forced command, or ' +
+  'its start files print too much.';
+
+/** Why the launcher started nothing, for people. @param reason undefined when it was not heard of. */
+export function explainRefusal(reason: string | undefined): string {
+  return REFUSALS.get(reason ?? '') ?? SILENT;
+}
+
+function noInterpreter(language: string, program: string): string {
+  return `The server has no interpreter for ${language}: install ${program}, or put it on the account's PATH.`;
+}

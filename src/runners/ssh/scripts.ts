@@ -1,0 +1,224 @@
+/**
+ * What runs on a host, for any POSIX shell. The texts are constant: whatever belongs to a job goes through the
+ * channel's input, so that nothing of it is read as code, and nothing of it is seen in a list of processes.
+ *
+ * A channel's input is the job's lease. The launcher reads the job from it, starts a watcher in a session of its
+ * own, and becomes the program, so that the server itself reports how the program ended. The watcher reads on:
+ * at the end of the input, or when a heartbeat is 15 s overdue (a dead path gives no end), it kills every process
+ * of the run, looks whether one is left, removes what was stored for it, and says so on the error stream.
+ *
+ * Processes of a run are found by what they inherit: OPS_RUN_ID in their environment, the program's session and
+ * process group, the channel's pipes or sockets as their output, the run's folder as their working folder; and all
+ * children of those. Without /proc the process group alone is killed, and nothing is verified.
+ */
+
+/** Comes before everything that the launcher and the watcher say; see `frames.ts`. */
+const FRAME = '\\036';
+
+/** Heartbeats come every 5 s. */
+const LEASE_S = 15;
+
+/** Needs `id` and `own`, the run's folder; `top`, the program's process id, and `out`, `err` may be empty. */
+const ENDING = `
+processes() {
+  { grep -l -s -F -e "OPS_RUN_ID=$id" /proc/[0-9]*/environ
+    ls -ln /proc/[0-9]*/fd/1 /proc/[0-9]*/fd/2 /proc/[0-9]*/cwd
+    cat /proc/[0-9]*/stat
+  } 2>/dev/null | awk -v top="$top" -v own="$own" -v out="$out" -v err="$err" -v self="$$" '
+    /^\\/proc\\/[0-9]+\\/environ$/ { split($0, part, "/"); hit[part[3]] = 1; next }
+    match($0, /\\/proc\\/[0-9]+\\/(fd\\/[12]|cwd) -> /) {
+      target = substr($0, RSTART + RLENGTH); split(substr($0, RSTART), part, "/")
+      if (target == out || target == err || index(target, own "/") == 1) hit[part[3]] = 1
+      next
+    }
+    /^[0-9]+ \\(.*\\) [A-Za-z] / {
+      pid = $1; sub(/^.*\\) /, ""); split($0, field, " ")
+      if (field[1] == "Z" || field[1] == "X" || field[4] == self) next
+      parent[pid] = field[2]
+      if (top != "" && (pid == top || field[3] == top || field[4] == top)) hit[pid] = 1
+    }
+    END {
+      do {
+        more = 0
+        for (pid in parent) if (hit[parent[pid]] && hit[pid] == 0) { hit[pid] = 1; more = 1 }
+      } while (more)
+      for (pid in parent) if (hit[pid]) print pid
+    }'
+}
+end() {
+  [ -z "$top" ] || kill -9 -$top 2>/dev/null
+  [ -r /proc/self/environ ] || return 1
+  round=0
+  while pids=$(processes) && [ -n "$pids" ]; do
+    kill -9 $pids 2>/dev/null
+    round=$((round + 1))
+    [ $round -lt 60 ] || return 1
+    [ $round -lt 4 ] || sleep 0.05 2>/dev/null || sleep 1
+  done
+}
+clean() {
+  if [ -d "$own" ] && [ ! -L "$own" ] && [ -O "$own" ]; then
+    if [ -f "$own/made" ]; then
+      set --
+      path=
+      while IFS= read -r line; do
+        case $line in
+          *//) path=$path\${line%//}$newline ;;
+          *) set -- "$path$line" "$@"; path= ;;
+        esac
+      done <"$own/made"
+      for path do rm -f -- "$path" 2>/dev/null || rmdir -- "$path" 2>/dev/null; done
+    fi
+    rm -rf -- "$own" 2>/dev/null || { chmod -R u+rwx -- "$own"; rm -rf -- "$own"; } 2>/dev/null
+  fi
+  [ ! -d "$own" ]
+}
+newline="
+"
+folder() { own=\${TMPDIR:-/tmp}/ops-run-$id; }
+`;
+
+/** Arguments: the run's id, the program's process id, the run's folder. Its input begins with the frames' mark. */
+const WATCHER = `${ENDING}
+id=$1 top=$2 own=$3
+cd /
+exec 4>&2 5>&1 >/dev/null 2>&1
+IFS= read -r mark
+while beat=$(timeout ${LEASE_S} dd bs=1 count=1) && [ "$beat" = . ]; do :; done
+out=$(readlink /proc/self/fd/5) err=$(readlink /proc/self/fd/4)
+case $out in pipe:* | socket:*) ;; *) out= ;; esac
+case $err in pipe:* | socket:*) ;; *) err= ;; esac
+state=V
+end || state=U
+clean || state=U
+printf "${FRAME}%s%s\\n" "$mark" "$state" >&4
+`;
+
+/**
+ * Its argument is the watcher. What it reads is written by \`job-input.ts\`. Until the line "go" nothing is
+ * started: input that breaks off before starts nothing.
+ */
+const LAUNCHER = `${ENDING}
+watcher=$1 top= out= err=
+IFS= read -r mark && IFS= read -r id || exit 1
+folder
+fail() { # reason
+  clean && state=V || state=U
+  printf "${FRAME}%sE%s%s\\n" "$mark" "$state" "$1" >&2
+  exit 1
+}
+# Reads how many lines a text has, then the lines.
+text() {
+  text=
+  IFS= read -r left || return 1
+  while [ $left -gt 0 ]; do
+    left=$((left - 1))
+    IFS= read -r line || return 1
+    text=$text$line
+    [ $left -eq 0 ] || text=$text$newline
+  done
+}
+# Notes what is to be removed; two slashes, which no path has, stand before a line's end within it.
+note() { # path
+  rest=$1
+  while case $rest in *"$newline"*) true ;; *) false ;; esac; do
+    printf "%s//\\n" "\${rest%%"$newline"*}"
+    rest=\${rest#*"$newline"}
+  done
+  printf "%s\\n" "$rest"
+}
+# Writes so many bytes of the input, or the text where they are -1, to a file that was not there before.
+put() { # path bytes
+  (
+    umask 077
+    set -C
+    exec >"$1" || exit 1
+    case $1 in ./*) note "$dir/$1" >>"$own/made" ;; esac
+    if [ $2 -lt 0 ]; then printf "%s" "$text"; exit; fi
+    [ $2 -lt 65536 ] || timeout 60 dd bs=65536 count=$(($2 / 65536)) iflag=fullblock || exit 1
+    [ $(($2 % 65536)) -eq 0 ] || timeout 60 dd bs=$(($2 % 65536)) count=1 iflag=fullblock
+  ) 2>/dev/null
+}
+# Makes the folders of a file.
+parents() { # path
+  below=$1 at=.
+  while case $below in */*) true ;; *) false ;; esac; do
+    at=$at/\${below%%/*} below=\${below#*/}
+    [ -d "$at" ] && continue
+    mkdir -m 700 -- "$at" 2>/dev/null && note "$dir/$at" >>"$own/made" || return 1
+  done
+}
+IFS= read -r dir && IFS=" " read -r kind stdin program files env || fail input
+command -v setsid >/dev/null 2>&1 && command -v timeout >/dev/null 2>&1 || fail tools
+if [ -n "$dir" ]; then cd -- "$dir" 2>/dev/null || fail workdir; fi
+if [ -z "$dir" ] || [ "$kind" != command ] || [ $stdin -ge 0 ] || [ $files -gt 0 ]; then
+  mkdir -m 700 -- "$own" "$own/work" 2>/dev/null || fail folder
+fi
+if [ -z "$dir" ]; then dir=$own/work; cd -- "$dir" || fail folder; fi
+source=/dev/null
+if [ $stdin -ge 0 ]; then source=$own/stdin; put "$source" $stdin || fail folder; fi
+while [ $files -gt 0 ]; do
+  files=$((files - 1))
+  text && IFS= read -r size || fail input
+  parents "$text" && put "./$text" $size || fail file
+done
+case $kind in
+  python) set -- python3 ./.ops-run-$id.py ;;
+  javascript) set -- node ./.ops-run-$id.js ;;
+  bash) set -- bash ./.ops-run-$id.sh ;;
+  script) set -- sh ./.ops-run-$id.sh ;;
+  command) set -- sh -c ;;
+  *) fail input ;;
+esac
+if [ $program -lt 0 ]; then text || fail input; fi
+if [ "$kind" = command ]; then set -- "$@" "$text"; else put "$2" $program || fail file; fi
+set -- -- "$@"
+while [ $env -gt 0 ]; do
+  env=$((env - 1))
+  text || fail input
+  set -- "$text" "$@"
+done
+IFS= read -r line && [ "$line" = go ] || fail input
+case $kind in
+  python | javascript | bash)
+    (
+      while [ "$1" != -- ]; do export "$1"; shift; done
+      command -v "$2" >/dev/null 2>&1
+    ) || fail $kind ;;
+esac
+exec 3<&0
+setsid sh -c "$watcher" ops-watch "$id" $$ "$own" <&3 3<&- &
+exec 3<&- <"$source"
+printf "${FRAME}%sS\\n" "$mark"
+printf "${FRAME}%sS\\n" "$mark" >&2
+export "OPS_RUN_ID=$id"
+# From here on names are the job's: no variable of this script is used any more.
+while [ "$1" != -- ]; do export "$1"; shift; done
+shift
+exec "$@"
+`;
+
+/** Its argument is a run's id. */
+const REAPER = `${ENDING}
+id=$1 top= out= err=
+folder
+state=V
+end || state=U
+clean || state=U
+printf "${FRAME}%s" "$state"
+`;
+
+/** For the account's shell, whichever it is: constant texts in single quotes, then one of POSIX. */
+export const LAUNCH = `exec sh -c ${quote(LAUNCHER)} ops-run ${quote(WATCHER)}`;
+
+/** What the command for {@link reapCommand} answers when nothing of the run is left. */
+export const REAPED = '\x1eV';
+
+/** Ends what is left of a run and looks. @param runId of letters, digits, `-` and `_`. */
+export function reapCommand(runId: string): string {
+  return `exec sh -c ${quote(REAPER)} ops-reap ${runId}`;
+}
+
+function quote(text: string): string {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}

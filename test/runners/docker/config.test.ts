@@ -1,0 +1,223 @@
+import { describe, expect, it } from '@jest/globals';
+import { createDockerRunner } from '../../../src/runners/docker.ts';
+import { dockerConfig, routeOf } from '../../../src/runners/docker/config.ts';
+import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
+import { createLog } from '../../../src/lib/log.ts';
+import { describeOn, dockerHost } from '../../support/hosts.ts';
+import { certificate } from '../../support/certificate.ts';
+import { localDialer } from '../../lib/ssh/servers.ts';
+
+const SERVER = { host: 'srv_1', image: 'busybox' };
+const TLS = { host: 'tcp://engine.test:2376', client_cert: certificate.cert, client_key: certificate.key };
+
+/** What is said of a configuration, by member; empty when it is fine. */
+function faults(config: Record<string, unknown>): [string, string][] {
+  const parsed = dockerConfig.safeParse(config);
+  return (parsed.error?.issues ?? []).map(({ path, message }) => [path.join('.'), message]);
+}
+
+const volumeFault = (source: string, target = '/data') =>
+  faults({ ...SERVER, volumes: [{ source, target }] })
+    .map(([, message]) => message)
+    .join();
+
+describe('the configuration of a Docker server', () => {
+  it('is TLS to a name and port, with the certificates, or one of the own SSH servers', () => {
+    expect(routeOf(dockerConfig.parse(TLS))).toMatchObject({ kind: 'tls', host: 'engine.test', port: 2376 });
+    expect(routeOf(dockerConfig.parse({ ...TLS, host: 'tcp://[::1]:2376' }))).toMatchObject({
+      host: '[::1]',
+    });
+    expect(routeOf(dockerConfig.parse(SERVER))).toEqual({ kind: 'ssh', serverId: 'srv_1' });
+  });
+
+  it('knows no other way to an engine, and no way without encryption', () => {
+    for (const host of [
+      'unix:///var/run/docker.sock',
+      '/var/run/docker.sock',
+      'npipe:////./pipe/docker_engine',
+      'fd://',
+      'http://engine.test:2375',
+      'https://engine.test:2376',
+      'ssh://me@engine.test',
+      'tcp://engine.test',
+      'tcp://engine.test:0',
+      'tcp://engine.test:65536',
+      'tcp://engine.test:2376/path',
+      'tcp://user@engine.test:2376',
+      'tcp://engine.test:2376?x',
+      'tcp://engine test:2376',
+      ' tcp://engine.test:2376',
+      '../srv',
+      'srv/1',
+      '',
+    ]) {
+      expect([host, faults({ host }).map(([member]) => member)]).toEqual([
+        host,
+        expect.arrayContaining(['host']),
+      ]);
+    }
+  });
+
+  it('asks for the client certificate and its own key, in a form that can be used', () => {
+    expect(faults({ host: TLS.host }).map(([member]) => member)).toEqual(['client_cert', 'client_key']);
+    expect(faults({ ...TLS, client_key: 'text' })).toEqual([['client_key', expect.stringMatching(/PEM/)]]);
+    expect(faults({ ...TLS, ca: 'text' })).toEqual([['ca', expect.stringMatching(/certificate/)]]);
+    expect(faults({ ...SERVER, ca: certificate.cert }).map(([member]) => member)).toEqual(['host']);
+    const encrypted = '-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n';
+    expect(faults({ ...TLS, client_key: encrypted })).toEqual([
+      ['client_key', expect.stringMatching(/passphrase/)],
+    ]);
+  });
+
+  it('refuses members that are not declared, down to the volumes', () => {
+    for (const config of [
+      { ...SERVER, socketPath: '/var/run/docker.sock' },
+      { ...SERVER, privileged: true },
+      { ...SERVER, volumes: [{ source: 'data', target: '/data', driver: 'local' }] },
+    ])
+      expect(faults(config)).not.toEqual([]);
+  });
+
+  it('takes an image as docker pull does, and nothing that is more than a name', () => {
+    for (const image of [
+      'busybox',
+      'python:3.13-slim',
+      'ghcr.io/a/b:1',
+      'localhost:5000/a_b/c',
+      `a@sha256:${'0'.repeat(64)}`,
+    ])
+      expect([image, faults({ ...SERVER, image })]).toEqual([image, []]);
+    for (const image of ['', 'A', 'a b', 'a/../b', '-rf', 'a:b:c', 'a?tag=b', 'a&b', 'a#b', `a@sha256:0`])
+      expect([image, faults({ ...SERVER, image }).length]).toEqual([image, 1]);
+  });
+
+  it('takes variables by their names, and any text as their values', () => {
+    expect(faults({ ...SERVER, environment: { A_1: `'"$(x)\n` } })).toEqual([]);
+    for (const name of ['1A', 'A-B', 'A=B', '', 'A B', 'A\n'])
+      expect(faults({ ...SERVER, environment: { [name]: 'x' } })).not.toEqual([]);
+    expect(faults({ ...SERVER, environment: { A: 'x\0y' } })).not.toEqual([]);
+  });
+});
+
+describe('the volumes of a Docker server', () => {
+  it('are named ones, and folders of the engine’s own host', () => {
+    for (const source of [
+      'data',
+      'a.b-c_1',
+      '/srv/data',
+      '/home/me/work',
+      '/mnt/x/',
+      '/running',
+      '/devices',
+      '/etcetera',
+    ])
+      expect([source, volumeFault(source)]).toEqual([source, '']);
+  });
+
+  it('are never the root folder, however it is written', () => {
+    for (const source of ['/', '//', '///', '/.', '/..', '/srv/..', '/srv/../', '/./', '/srv/../../'])
+      expect([source, volumeFault(source)]).not.toEqual([source, '']);
+    expect(volumeFault('/')).toMatch(/root folder/);
+  });
+
+  it('are never the socket of an engine, nor a folder that holds it', () => {
+    for (const source of [
+      '/var/run/docker.sock',
+      '/run/docker.sock',
+      '//var//run//docker.sock',
+      '/VAR/RUN/DOCKER.SOCK',
+      '/var/run',
+      '/var/run/',
+      '/run',
+      '/var',
+      '/var/lib',
+      '/private/var/run/docker.sock',
+      '/private',
+      '/run/user/1000/docker.sock',
+      '/run/containerd',
+      '/home/me/.docker/run/docker.sock',
+      '/srv/x.sock/y',
+      '/srv/../var/run/docker.sock',
+    ])
+      expect([source, volumeFault(source)]).not.toEqual([source, '']);
+    expect(volumeFault('/var/run/docker.sock')).toMatch(/socket/);
+  });
+
+  it('are never what controls the host', () => {
+    for (const source of [
+      '/proc',
+      '/proc/1/root',
+      '/sys',
+      '/dev',
+      '/dev/sda',
+      '/etc',
+      '/etc/passwd',
+      '/boot',
+      '/var/lib/docker/volumes',
+    ])
+      expect([source, volumeFault(source)]).not.toEqual([source, '']);
+  });
+
+  it('are no texts that mean something else to an engine', () => {
+    for (const source of [
+      '',
+      '.',
+      './data',
+      '../data',
+      '~/data',
+      'data:/x',
+      'a/b',
+      'a\nb',
+      '/a\0b',
+      '/a\u202eb',
+      '-v',
+    ])
+      expect([source, volumeFault(source)]).not.toEqual([source, '']);
+  });
+
+  it('do not take the place of the container’s own folders, nor of each other', () => {
+    for (const target of [
+      '/',
+      '//',
+      'data',
+      '/proc',
+      '/proc/sys',
+      '/sys',
+      '/dev/shm',
+      '/tmp',
+      '/tmp/job',
+      '/x/..',
+      '/TMP',
+    ])
+      expect([target, volumeFault('data', target)]).not.toEqual([target, '']);
+    const volumes = [
+      { source: 'a', target: '/data' },
+      { source: 'b', target: '/data/' },
+    ];
+    expect(faults({ ...SERVER, volumes })).toEqual([['volumes', expect.stringMatching(/same target/)]]);
+  });
+});
+
+describeOn('docker', 'the Docker runner’s answers about a configuration', () => {
+  it('seal the secrets with the engine’s address and authority, and name the SSH server that it goes through', async () => {
+    const { host, ca, clientCert, clientKey, strangerCert, strangerKey } = dockerHost();
+    const dialer = localDialer();
+    const runner = createDockerRunner({
+      dialer,
+      ssh: createSshConnections({ dialer }),
+      log: createLog('silent'),
+    });
+    const config = runner.config.parse({ host, ca, client_cert: clientCert, client_key: clientKey });
+    const destination = runner.destination(config, null);
+    for (const change of [{ host: 'tcp://other.test:2376' }, { ca: clientCert }, { ca: null }])
+      expect(runner.destination({ ...config, ...change }, null)).not.toEqual(destination);
+    expect(runner.destination({ ...config, image: 'other' }, null)).toEqual(destination);
+    expect(runner.references(config)).toEqual([]);
+    expect(runner.references(runner.config.parse(SERVER))).toEqual(['srv_1']);
+    const mixed = { host, ca, client_cert: strangerCert, client_key: clientKey };
+    expect(runner.config.safeParse(mixed).error?.issues[0]?.message).toMatch(/not the key/);
+    expect(runner.config.safeParse({ ...mixed, client_key: strangerKey }).success).toBe(true);
+    await runner.close();
+    await dialer.close();
+  });
+});

@@ -1,0 +1,132 @@
+import { expect, it } from '@jest/globals';
+import { localDialer } from '../../lib/ssh/servers.ts';
+import { evidence } from '../../support/evidence.ts';
+import { describeOn, dockerHost } from '../../support/hosts.ts';
+import { until } from '../../support/until.ts';
+import { NO_LIMITS, ask, configOf, containersOf, jobOf, openRunner, run, targetOf } from './engine.ts';
+
+const MIB = 2 ** 20;
+
+describeOn('docker', 'a container for a job', () => {
+  const host = dockerHost();
+  const small = (changes: object = {}) => configOf(host, { image: host.smallImage, ...changes });
+
+  it('has no rights, no account of the image, and can write to memory only', async () => {
+    const command = [
+      'id -u; id -g',
+      'grep -E "^(CapEff|CapBnd|NoNewPrivs|Seccomp):" /proc/self/status',
+      'for folder in / /bin /etc /var /root /tmp /dev/shm; do',
+      '  (echo x >$folder/probe) 2>/dev/null && echo "wrote $folder"',
+      'done; true',
+    ].join('\n');
+    const { stdout } = await run(openRunner(), targetOf(small()), jobOf(command));
+    expect(stdout.replaceAll('\t', ' ').split('\n')).toEqual([
+      '10001',
+      '10001',
+      expect.stringMatching(/^CapBnd: *0+$|^CapEff: *0+$/),
+      expect.stringMatching(/^CapBnd: *0+$|^CapEff: *0+$/),
+      'NoNewPrivs: 1',
+      'Seccomp: 2',
+      'wrote /tmp',
+      'wrote /dev/shm',
+      '',
+    ]);
+  });
+
+  it('has its memory, processes and scratch space limited, and no log, also when nobody asked', async () => {
+    const runner = openRunner();
+    const target = targetOf(small());
+    const stop = new AbortController();
+    const events = runner.run(target, jobOf('echo ready; sleep 600'), NO_LIMITS, stop.signal);
+    while ((await events.next()).value?.type !== 'output');
+    const [container] = await containersOf(host, target.serverId);
+    const inspected = (await ask(host, 'GET', `/containers/${container?.id ?? ''}/json`)) as {
+      HostConfig: Record<string, unknown>;
+    };
+    expect(inspected.HostConfig).toMatchObject({
+      NetworkMode: 'none',
+      Memory: 512 * MIB,
+      MemorySwap: 512 * MIB,
+      PidsLimit: 256,
+      ReadonlyRootfs: true,
+      CapDrop: ['ALL'],
+      SecurityOpt: ['no-new-privileges'],
+      LogConfig: { Type: 'none' },
+      Privileged: false,
+      Tmpfs: { '/tmp': expect.stringMatching(/size=268435456/) },
+    });
+    stop.abort('cancelled');
+    for await (const _event of events);
+  });
+
+  it('shows nothing secret to those who may look at the engine', async () => {
+    const secret = 'value-of-an-environment-8c1f';
+    evidence.registerSecret('password', secret);
+    const runner = openRunner();
+    const target = targetOf(small({ environment: { FROM_SERVER: secret, BOTH: 'server' } }));
+    const job = jobOf('echo "$BOTH"; [ -n "$FROM_SERVER" ] && echo set; sleep 600', { env: { BOTH: 'job' } });
+    const stop = new AbortController();
+    const events = runner.run(target, job, NO_LIMITS, stop.signal);
+    let said = '';
+    for await (const event of events) {
+      if (event.type === 'output') said += Buffer.from(event.data).toString();
+      if (!said.includes('set\n') || stop.signal.aborted) continue;
+      const [container] = await containersOf(host, target.serverId);
+      const all = JSON.stringify(await ask(host, 'GET', `/containers/${container?.id ?? ''}/json`));
+      expect(all).not.toContain(secret);
+      expect(all).not.toContain(target.owner);
+      stop.abort('cancelled');
+    }
+    expect(said).toBe('job\nset\n');
+  });
+
+  it('has a network when one was asked for', async () => {
+    const command = 'ls /sys/class/net';
+    const { stdout } = await run(openRunner(), targetOf(small()), jobOf(command), { network: 'any' });
+    expect(stdout.split('\n')).toContain('eth0');
+  });
+
+  it('tells a program that was killed for its memory from one that only had such a child', async () => {
+    const runner = openRunner();
+    const hog = "x=$(head -c 400000000 /dev/zero | tr '\\0' a)";
+    const limits = { memoryBytes: 64 * MIB };
+    const killed = await run(runner, targetOf(small()), jobOf(hog), limits);
+    expect(killed.exit).toMatchObject({ cause: 'out_of_memory', code: null, cleanup: 'verified' });
+    const child = await run(
+      runner,
+      targetOf(small()),
+      jobOf(`sh -c "${hog.replace('$', '\\$')}"; exit 3`),
+      limits,
+    );
+    expect(child.exit).toMatchObject({ cause: 'exited', code: 3, cleanup: 'verified' });
+  });
+
+  it('ends by itself when the connection of whoever started it is gone', async () => {
+    const dialled: { destroy(): unknown }[] = [];
+    const dialer = localDialer();
+    const connect: typeof dialer.connect = async (...where) => {
+      const socket = await dialer.connect(...where);
+      dialled.push(socket);
+      return socket;
+    };
+    const runner = openRunner({ dialer: { ...dialer, connect } });
+    const target = targetOf(small());
+    const events = runner.run(
+      target,
+      jobOf('trap "" HUP TERM; echo ready; while :; do sleep 1; done'),
+      NO_LIMITS,
+      new AbortController().signal,
+    );
+    while ((await events.next()).value?.type !== 'output');
+    // As when the process ends that runs all this: nothing is said to the engine any more.
+    await dialer.close();
+    for (const socket of dialled) socket.destroy();
+    await until(
+      () => containersOf(host, target.serverId),
+      (found) => found.every(({ state }) => state !== 'running'),
+    );
+    await events.return();
+    for (const { id } of await containersOf(host, target.serverId))
+      await ask(host, 'DELETE', `/containers/${id}?force=1`);
+  });
+});

@@ -1,0 +1,153 @@
+import { randomUUID } from 'node:crypto';
+import { request } from 'node:http';
+import { json } from 'node:stream/consumers';
+import { afterEach } from '@jest/globals';
+import type { Dialer } from '../../../src/lib/dialer.ts';
+import { createLog } from '../../../src/lib/log.ts';
+import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
+import { createDockerRunner, type DockerRunnerDeps } from '../../../src/runners/docker.ts';
+import type { Job, Limits, RunEvent, Runner, Target } from '../../../src/runners/runner.ts';
+import { dockerConfig, type DockerConfig } from '../../../src/runners/docker/config.ts';
+import { localDialer } from '../../lib/ssh/servers.ts';
+import type { DockerHost } from '../../support/hosts.ts';
+
+const cleanups: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+/** Runs after the test that asks for it, last one first. */
+export function afterThisTest(cleanup: () => Promise<unknown>): void {
+  cleanups.push(cleanup);
+}
+
+/** A runner of its own, closed after the test. */
+export function openRunner(changes: Partial<DockerRunnerDeps> = {}): Runner<DockerConfig> {
+  const dialer: Dialer = localDialer();
+  const ssh = createSshConnections({ dialer });
+  const runner = createDockerRunner({ dialer, ssh, log: createLog('silent'), ...changes });
+  afterThisTest(async () => {
+    await runner.close();
+    ssh.close();
+    await dialer.close();
+  });
+  return runner;
+}
+
+/** The configuration of a server on the engine of the tests, as it comes out of the schema. */
+export function configOf(host: DockerHost, changes: Record<string, unknown> = {}): DockerConfig {
+  const { ca, clientCert, clientKey, image } = host;
+  const given = { host: host.host, ca, client_cert: clientCert, client_key: clientKey, image };
+  return dockerConfig.parse({ ...given, ...changes });
+}
+
+export function targetOf(
+  config: DockerConfig,
+  changes: Partial<Target<DockerConfig>> = {},
+): Target<DockerConfig> {
+  return {
+    serverId: randomUUID(),
+    owner: 'user:one',
+    version: 1,
+    config,
+    hostKey: null,
+    workspacePath: null,
+    references: new Map(),
+    ...changes,
+  };
+}
+
+export interface FoundContainer {
+  id: string;
+  /** With a slash before it. */
+  name: string;
+  /** `run`, `warm` or `test`. */
+  purpose: string;
+  state: string;
+}
+
+/** The containers of a server, and of those whose ids begin like its, seen past everything that is tested. */
+export async function containersOf(host: DockerHost, serverId: string): Promise<FoundContainer[]> {
+  interface Listed {
+    Id: string;
+    Names: string[];
+    State: string;
+    Labels: Record<string, string>;
+  }
+  const all = (await ask(host, 'GET', '/containers/json?all=1')) as Listed[];
+  return all
+    .filter(({ Labels }) => Labels['ops-center.server']?.startsWith(serverId) === true)
+    .map(({ Id, Names, State, Labels }) => ({
+      id: Id,
+      name: Names.join(),
+      purpose: Labels['ops-center.purpose'] ?? '',
+      state: State,
+    }));
+}
+
+/** Asks the engine past everything that is tested. */
+export async function ask(
+  { socketPath }: DockerHost,
+  method: 'GET' | 'POST' | 'DELETE',
+  path: string,
+  body?: unknown,
+): Promise<unknown> {
+  const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+  const headers = { 'content-type': 'application/json' };
+  request({ socketPath, method, path, headers }, (response) => {
+    const hasBody = (response.statusCode ?? 0) === 200 || (response.statusCode ?? 0) === 201;
+    if (hasBody) json(response).then(resolve, reject);
+    else response.resume().on('end', () => resolve(undefined));
+  })
+    .on('error', reject)
+    .end(body === undefined ? undefined : JSON.stringify(body));
+  return promise;
+}
+
+export const NO_LIMITS: Limits = {
+  timeoutMs: 60_000,
+  maxOutputBytes: 2 ** 30,
+  memoryBytes: null,
+  cpus: null,
+  pids: null,
+  network: null,
+};
+
+/** A job as whoever names only what matters leaves it. */
+export function jobOf(command: string, changes: Partial<Job> = {}): Job {
+  return {
+    runId: randomUUID(),
+    program: { command },
+    stdin: null,
+    files: [],
+    env: {},
+    workdir: null,
+    ...changes,
+  };
+}
+
+export interface Outcome {
+  stdout: string;
+  stderr: string;
+  exit: Extract<RunEvent, { type: 'exit' }>;
+}
+
+/** A run to its end, as nobody stops it. */
+export function run(
+  runner: Runner<DockerConfig>,
+  target: Target<DockerConfig>,
+  job: Job,
+  limits: Partial<Limits> = {},
+): Promise<Outcome> {
+  return outcomeOf(runner.run(target, job, { ...NO_LIMITS, ...limits }, new AbortController().signal));
+}
+
+/** Reads a run to its end. */
+export async function outcomeOf(events: AsyncIterable<RunEvent>): Promise<Outcome> {
+  const text = { stdout: '', stderr: '' };
+  for await (const event of events) {
+    if (event.type === 'output') text[event.stream] += Buffer.from(event.data).toString();
+    if (event.type === 'exit') return { ...text, exit: event };
+  }
+  throw new Error('the run ended without an exit');
+}

@@ -1,0 +1,224 @@
+import type { Socket } from 'node:net';
+import { describe, expect, it } from '@jest/globals';
+import { createEngineOver, type Engine } from '../../../src/runners/docker/engine.ts';
+import { runJob } from '../../../src/runners/docker/run.ts';
+import { openSession } from '../../../src/runners/docker/session.ts';
+import { dockerConfig } from '../../../src/runners/docker/config.ts';
+import { localDialer } from '../../lib/ssh/servers.ts';
+import { LOOPBACK, tcp, type Upstream } from '../../support/local-upstreams.ts';
+import { retainedBytes } from '../../support/retained-bytes.ts';
+import { NO_LIMITS, afterThisTest, jobOf, outcomeOf, targetOf } from './engine.ts';
+
+const MIB = 2 ** 20;
+const ID = 'a'.repeat(64);
+const never = new AbortController().signal;
+
+/** What an engine says to the requests whose paths hold a text. */
+type Manners = readonly (readonly [path: string, answer: (socket: Socket) => unknown])[];
+
+const says = (status: number, body: unknown) => (socket: Socket) => {
+  const text = typeof body === 'string' ? body : JSON.stringify(body);
+  socket.write(`HTTP/1.1 ${status} X\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
+};
+const attaches = (socket: Socket) => {
+  socket.write('HTTP/1.1 101 UPGRADED\r\nconnection: Upgrade\r\nupgrade: tcp\r\n\r\n');
+};
+const closes = (text: string | Buffer) => (socket: Socket) => socket.end(text);
+const attachesAnd = (then: (socket: Socket) => unknown) => (socket: Socket) => {
+  attaches(socket);
+  then(socket);
+};
+/** A frame of output, and its end. */
+const saysHi = attachesAnd((socket) => socket.end(Buffer.from([1, 0, 0, 0, 0, 0, 0, 2, 104, 105])));
+const HONEST: Manners = [
+  ['/containers/create', says(201, { Id: ID })],
+  ['/attach', attaches],
+  ['/wait', (socket) => socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n')],
+  ['/start', says(204, '')],
+  ['/containers/json', says(200, [])],
+  ['/json', says(404, {})],
+  ['DELETE', says(204, '')],
+  ['/_ping', says(200, 'OK')],
+];
+
+/** Writes a piece again and again, as long as the other end takes it. */
+function endless(socket: Socket, piece: Buffer | string): void {
+  const write = () => {
+    while (!socket.destroyed && socket.write(piece));
+  };
+  socket.on('drain', write);
+  write();
+}
+
+/** A server that speaks like an engine, but for `manners`. */
+async function engineWith(manners: Manners): Promise<{ engine: Engine; upstream: Upstream }> {
+  const rules = [...manners, ...HONEST];
+  const upstream = await tcp((socket) => {
+    let isRaw = false;
+    socket.on('data', (data: Buffer) => {
+      if (isRaw) return;
+      const [line = ''] = data.toString('latin1').split('\r\n');
+      if (!/^(GET|POST|DELETE) /.test(line)) return;
+      isRaw = line.includes('/attach');
+      rules.find(([path]) => line.includes(path))?.[1]?.(socket);
+    });
+  });
+  const dialer = localDialer();
+  const engine = createEngineOver((signal) => dialer.connect(LOOPBACK, upstream.port, signal), {
+    host: 'engine.test',
+    port: 443,
+  });
+  afterThisTest(async () => {
+    engine.close();
+    await dialer.close();
+  });
+  return { engine, upstream };
+}
+
+const target = targetOf(dockerConfig.parse({ host: 'srv', image: 'busybox' }));
+
+function runOn(engine: Engine, signal = never) {
+  const place = {
+    engine,
+    target,
+    heartbeatMs: 60_000,
+    open: (limits: typeof NO_LIMITS, runId: string, phase: AbortSignal) =>
+      openSession(engine, { target, limits, purpose: 'run', name: 'run', runId, instance: 'x' }, phase),
+    openPlain: () => Promise.reject(new Error('not asked for')),
+    onStarted: () => undefined,
+  };
+  return runJob(place, jobOf('true'), NO_LIMITS, signal);
+}
+
+describe('an engine that means harm', () => {
+  for (const [what, path, answer] of [
+    ['answers without end', '/_ping', `HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n`],
+    ['sends headers without end', '/_ping', 'HTTP/1.1 200 OK\r\n'],
+  ] as const) {
+    it(`costs no memory when it ${what}`, async () => {
+      const chunk = answer.includes('chunked')
+        ? `100000\r\n${'x'.repeat(MIB)}\r\n`
+        : `x: ${'y'.repeat(1000)}\r\n`;
+      const { engine } = await engineWith([
+        [
+          path,
+          (socket) => {
+            socket.write(answer);
+            endless(socket, chunk);
+          },
+        ],
+      ]);
+      const before = await retainedBytes();
+      await expect(engine.ping()).rejects.toMatchObject({
+        code: expect.stringMatching(/^upstream_(malformed|unreachable)$/),
+      });
+      expect((await retainedBytes()) - before).toBeLessThan(8 * MIB);
+    });
+  }
+
+  for (const [what, manners] of [
+    ['answers with something else than JSON', [['/containers/create', says(201, '<html>')]]],
+    ['makes up ids that lead elsewhere', [['/containers/create', says(201, { Id: '../../images/x' })]]],
+    [
+      'does not hand over the connection',
+      [['/attach', closes('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno')]],
+    ],
+    ['refuses to listen for the end', [['/wait', says(500, { message: 'no' })]]],
+    ['closes every connection', [['/', (socket: Socket) => socket.destroy()]]],
+    ['sends no frames', [['/attach', attachesAnd((socket) => socket.write('text, and no frames'))]]],
+    [
+      'sends empty frames without end',
+      [['/attach', attachesAnd((socket) => endless(socket, Buffer.from([1, 0, 0, 0, 0, 0, 0, 0])))]],
+    ],
+  ] as const) {
+    it(`gets no job started when it ${what}`, async () => {
+      const { engine } = await engineWith(manners);
+      const { exit, stdout } = await outcomeOf(runOn(engine));
+      expect(exit).toMatchObject({ cause: 'infrastructure', code: null });
+      expect(exit.message).not.toMatch(/html|frames/);
+      expect(stdout).toBe('');
+    });
+  }
+
+  it('costs no memory by a frame that claims to hold 4 GB, and is held back by the reader', async () => {
+    const header = Buffer.from([1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    let taken = 0;
+    const { engine } = await engineWith([
+      [
+        '/attach',
+        (socket) => {
+          attaches(socket);
+          socket.write(header);
+          const write = () => {
+            while (!socket.destroyed && socket.write(Buffer.alloc(64 * 1024))) taken += 64 * 1024;
+          };
+          socket.on('drain', write);
+          write();
+        },
+      ],
+    ]);
+    const stop = new AbortController();
+    const events = runOn(engine, stop.signal);
+    while ((await events.next()).value?.type !== 'output');
+    let before = -1;
+    // Until what lies between is full.
+    while (taken !== before) {
+      before = taken;
+      await new Promise((resolve) => setTimeout(resolve, 300));
+    }
+    expect(taken).toBeLessThan(32 * MIB);
+    stop.abort('cancelled');
+    const { exit } = await outcomeOf(events);
+    expect(exit).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+  });
+
+  it('that says that a job ended well, without a word of the job, is not believed', async () => {
+    const { engine } = await engineWith([
+      ['/attach', saysHi],
+      ['/wait', says(200, { StatusCode: 0 })],
+    ]);
+    const { exit } = await outcomeOf(runOn(engine));
+    expect(exit).toMatchObject({ cause: 'lost', code: null });
+  });
+
+  it('that will not say how a job ended loses it', async () => {
+    const { engine } = await engineWith([
+      ['/attach', saysHi],
+      ['/wait', (socket) => socket.end('HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"Status')],
+    ]);
+    const { exit, stdout } = await outcomeOf(runOn(engine));
+    expect(stdout).toBe('hi');
+    expect(exit).toMatchObject({ cause: 'lost', code: null });
+  });
+
+  it('that goes on showing a container that it should have removed is not believed to have removed it', async () => {
+    const { engine } = await engineWith([
+      ['/attach', saysHi],
+      ['/wait', says(200, { StatusCode: 1 })],
+      [`GET /containers/${ID}/json`, says(200, { State: { Running: true, OOMKilled: false, ExitCode: 0 } })],
+    ]);
+    const { exit } = await outcomeOf(runOn(engine));
+    expect(exit.cleanup).toBe('unverified');
+  });
+
+  it('that pulls without end is left with the signal, and a line without end is not read', async () => {
+    const pulls = (chunk: string) => (socket: Socket) => {
+      socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n');
+      endless(socket, chunk);
+    };
+    const image: Manners = [['/containers/create', says(404, { message: 'No such image: busybox' })]];
+    const line = `${JSON.stringify({ status: 'x'.repeat(50) })}\n`;
+    const patient = await engineWith([
+      ...image,
+      ['/images/create', pulls(`${line.length.toString(16)}\r\n${line}\r\n`)],
+    ]);
+    const stop = new AbortController();
+    setTimeout(() => stop.abort('timeout'), 300);
+    expect((await outcomeOf(runOn(patient.engine, stop.signal))).exit.cause).toBe('timeout');
+    const long = await engineWith([
+      ...image,
+      ['/images/create', pulls(`10000\r\n${'x'.repeat(65_536)}\r\n`)],
+    ]);
+    expect((await outcomeOf(runOn(long.engine))).exit).toMatchObject({ cause: 'infrastructure' });
+  });
+});

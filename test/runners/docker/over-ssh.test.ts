@@ -1,0 +1,84 @@
+import { expect, it } from '@jest/globals';
+import { parsed, serverAt } from '../../lib/ssh/servers.ts';
+import { describeOn, dockerHost, sshHosts } from '../../support/hosts.ts';
+import { NO_LIMITS, configOf, containersOf, jobOf, openRunner, outcomeOf, run, targetOf } from './engine.ts';
+
+describeOn('docker', 'a Docker server behind one of the own SSH servers', () => {
+  const host = dockerHost();
+  const reachable = host.overSsh ? it : it.skip;
+
+  /** A server whose host is the SSH server with the id `ssh-1`. */
+  function target(changes?: Parameters<typeof parsed>[0]) {
+    const owner = 'user:one';
+    const server = changes ?? serverAt(sshHosts().plain, {}, { serverId: 'ssh-1', owner });
+    const tls = { ca: null, client_cert: null, client_key: null };
+    const config = configOf(host, { ...tls, host: 'ssh-1', image: host.smallImage });
+    const reference = { ...parsed(server), workspacePath: null, references: new Map<string, never>() };
+    return targetOf(config, { owner, references: new Map([['ssh-1', reference]]) });
+  }
+
+  reachable('is tested by the stages of SSH, and those of a container', async () => {
+    const result = await openRunner().test(target(), new AbortController().signal);
+    expect(result).toMatchObject({ status: 'online' });
+    expect(result.stages.map(({ name, status }) => `${name} ${status}`)).toEqual([
+      ...['policy ok', 'tcp ok', 'host_key ok', 'authentication ok', 'permission ok'],
+      ...['workspace ok', 'echo ok', 'kill ok', 'cleanup ok'],
+    ]);
+  });
+
+  reachable('runs jobs, warm ones too, and stops them', async () => {
+    const runner = openRunner();
+    const server = target();
+    for (const text of ['one', 'two']) {
+      const { stdout, exit } = await run(runner, server, jobOf('cat', { stdin: Buffer.from(text) }));
+      expect(stdout).toBe(text);
+      expect(exit).toMatchObject({ cause: 'exited', code: 0, cleanup: 'verified' });
+    }
+    const stop = new AbortController();
+    const events = runner.run(server, jobOf('echo ready; sleep 600'), NO_LIMITS, stop.signal);
+    while ((await events.next()).value?.type !== 'output');
+    stop.abort('cancelled');
+    const { exit } = await outcomeOf(events);
+    expect(exit).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+    await runner.close();
+    expect(await containersOf(host, server.serverId)).toEqual([]);
+  });
+
+  reachable('is not reached where the host key is unknown or another', async () => {
+    const { plain, jump } = sshHosts();
+    for (const [hostKey, status] of [
+      [null, 'host_key_unknown'],
+      [jump.hostKey, 'host_key_changed'],
+    ] as const) {
+      const server = { ...serverAt(plain, {}, { serverId: 'ssh-1', owner: 'user:one' }), hostKey };
+      const result = await openRunner().test(target(server), new AbortController().signal);
+      expect(result).toMatchObject({ status, hostKey: plain.hostKey });
+      expect(result.stages.find((stage) => stage.status === 'failed')?.name).toBe('host_key');
+      const { exit } = await run(openRunner(), target(server), jobOf('echo ran'));
+      expect(exit).toMatchObject({ cause: 'infrastructure', code: null });
+    }
+  });
+
+  it('is not reached through a server that is missing, or another owner’s', async () => {
+    const own = target(
+      serverAt(
+        { host: '127.0.0.1', port: 1, hostKey: { type: 'ssh-ed25519', fingerprint: 'SHA256:x' } },
+        {},
+        { serverId: 'ssh-1', owner: 'user:one' },
+      ),
+    );
+    for (const server of [
+      { ...own, references: new Map() },
+      { ...own, owner: 'user:two' },
+    ]) {
+      const result = await openRunner().test(server, new AbortController().signal);
+      expect(result).toMatchObject({ message: expect.stringMatching(/not one of yours/) });
+      expect(result.status).not.toBe('online');
+      const { exit } = await run(openRunner(), server, jobOf('echo ran'));
+      expect(exit).toMatchObject({
+        cause: 'infrastructure',
+        message: expect.stringMatching(/not one of yours/),
+      });
+    }
+  });
+});

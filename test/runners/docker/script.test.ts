@@ -1,0 +1,80 @@
+import { expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { writeScript } from '../../../src/runners/docker/script.ts';
+import { describeOn, dockerHost } from '../../support/hosts.ts';
+import { configOf, jobOf, openRunner, run, targetOf } from './engine.ts';
+
+/** Texts that shells are fond of, and any others. */
+const hostile = fc
+  .array(
+    fc.oneof(
+      fc.constantFrom(
+        "'",
+        '"',
+        '`',
+        '$(',
+        ')',
+        '\\',
+        '\\0',
+        '\\n',
+        '%s',
+        '%',
+        '\n',
+        '\r',
+        ' ',
+        '*',
+        '&',
+        ';',
+        '!',
+        '\u0081',
+        '\u007f',
+        '\u0001',
+      ),
+      fc.string({ unit: 'grapheme', minLength: 1, maxLength: 4 }),
+    ),
+    { maxLength: 30 },
+  )
+  .map((parts) => parts.join('').replaceAll('\0', ''));
+const ROUNDS = 12;
+
+describeOn('docker', 'the text that a container gets for a job', () => {
+  const host = dockerHost();
+
+  for (const image of ['smallImage', 'image'] as const) {
+    it(`gives values, names and contents unchanged to a program (the shell of ${image})`, async () => {
+      const runner = openRunner();
+      const target = targetOf(configOf(host, { image: host[image] }));
+      await fc.assert(
+        fc.asyncProperty(hostile, hostile, fc.uint8Array({ maxLength: 300 }), async (value, name, bytes) => {
+          const path = `f${name.replaceAll('/', '_').replaceAll('..', '_')}`.slice(0, 60).toWellFormed();
+          const job = jobOf(
+            `printf '%s' "$VALUE" | od -An -v -tx1 | tr -d ' \\n'; echo; cat "./$NAME" - | od -An -v -tx1 | tr -d ' \\n'; ls | wc -l`,
+            {
+              env: { VALUE: value.toWellFormed(), NAME: path },
+              files: [{ path, content: bytes }],
+              stdin: bytes,
+            },
+          );
+          const { stdout, stderr, exit } = await run(runner, target, job);
+          expect([stderr, exit.cause, exit.code]).toEqual(['', 'exited', 0]);
+          const [gotValue = '', rest = ''] = stdout.split('\n');
+          expect(gotValue).toBe(Buffer.from(value.toWellFormed()).toString('hex'));
+          expect(rest.startsWith(Buffer.concat([bytes, bytes]).toString('hex'))).toBe(true);
+        }),
+        { numRuns: ROUNDS },
+      );
+    }, 120_000);
+  }
+
+  it('runs nothing of a text that was cut off', async () => {
+    const runner = openRunner();
+    const target = targetOf(configOf(host, { image: host.smallImage }));
+    const { text } = writeScript(jobOf('echo ran'), null, {});
+    const body = text.subarray(text.indexOf('\n') + 1).toString();
+    for (const part of [0.3, 0.9, 0.99]) {
+      const cut = body.slice(0, Math.floor(body.length * part));
+      const { stdout } = await run(runner, target, jobOf('sh', { stdin: Buffer.from(cut) }));
+      expect(stdout).toBe('');
+    }
+  });
+});

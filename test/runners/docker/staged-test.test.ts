@@ -1,0 +1,99 @@
+import { expect, it } from '@jest/globals';
+import { createDialer } from '../../../src/lib/dialer.ts';
+import type { Target } from '../../../src/runners/runner.ts';
+import type { DockerConfig } from '../../../src/runners/docker/config.ts';
+import { tcp } from '../../support/local-upstreams.ts';
+import { describeOn, dockerHost } from '../../support/hosts.ts';
+import { configOf, containersOf, jobOf, openRunner, outcomeOf, NO_LIMITS, targetOf } from './engine.ts';
+
+const never = new AbortController().signal;
+
+describeOn('docker', 'the test of a Docker server', () => {
+  const host = dockerHost();
+  const small = (changes: object = {}) => configOf(host, { image: host.smallImage, ...changes });
+
+  async function test(config: DockerConfig, changes: Partial<Target<DockerConfig>> = {}) {
+    const target = targetOf(config, changes);
+    const result = await openRunner().test(target, never);
+    expect(await containersOf(host, target.serverId)).toEqual([]);
+    const failed = result.stages.find(({ status }) => status !== 'ok');
+    const passed = result.stages.filter(({ status }) => status === 'ok').map(({ name }) => name);
+    return {
+      status: result.status,
+      message: result.message,
+      failed: failed?.name,
+      passed,
+      stages: result.stages,
+    };
+  }
+
+  it('passes all stages on an engine that works, and leaves nothing', async () => {
+    const { status, passed } = await test(small());
+    expect(status).toBe('online');
+    expect(passed).toEqual([
+      ...['policy', 'tcp', 'tls', 'authentication', 'permission'],
+      ...['workspace', 'echo', 'kill', 'cleanup'],
+    ]);
+  });
+
+  it('fails in the stage where the fault is, and says what to do', async () => {
+    const { port: silentPort } = await tcp((socket) => socket.write('SSH-2.0-x\r\n'));
+    const stranger = { client_cert: host.strangerCert, client_key: host.strangerKey };
+    const cases = [
+      [small({ host: 'tcp://169.254.169.254:2376' }), 'forbidden', 'policy', /may not be reached/],
+      [small({ host: 'tcp://127.0.0.1:1' }), 'offline', 'tcp', /Nothing accepts/],
+      [small({ host: 'tcp://nowhere.invalid:2376' }), 'offline', 'tcp', /could not be found/],
+      [small({ host: `tcp://127.0.0.1:${silentPort}` }), 'error', 'tls', /does not speak TLS/],
+      [small({ ca: host.strangerCert }), 'error', 'tls', /not signed/],
+      [small(stranger), 'auth_failed', 'authentication', /client_cert/],
+      [small({ image: 'ops-test/none:1' }), 'error', 'workspace', /ops-test\/none:1/],
+      [small({ volumes: [{ source: '/srv/none', target: '/data' }] }), 'error', 'workspace', /volume/],
+    ] as const;
+    for (const [config, status, stage, message] of cases) {
+      const result = await test(config);
+      expect(result).toMatchObject({ status, failed: stage, message: expect.stringMatching(message) });
+      const after = result.stages.slice(result.passed.length + 1);
+      expect(after.every((each) => each.status === 'skipped')).toBe(true);
+    }
+  });
+
+  it('finds a working folder that is not there', async () => {
+    const { status, failed, message } = await test(small(), { workspacePath: '/none' });
+    expect([status, failed]).toEqual(['error', 'workspace']);
+    expect(message).toMatch(/working folder/);
+  });
+
+  it('names a missing image in the run’s end, too', async () => {
+    const target = targetOf(small({ image: 'ops-test/none:1' }));
+    const { exit } = await outcomeOf(openRunner().run(target, jobOf('echo ran'), NO_LIMITS, never));
+    expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
+    expect(exit.message).toMatch(/ops-test\/none:1 is not on the engine/);
+  });
+
+  it('asks no engine of this machine, whatever the environment says', async () => {
+    const { DOCKER_HOST: before } = process.env;
+    process.env['DOCKER_HOST'] = `unix://${host.socketPath}`;
+    try {
+      const { status, failed } = await test(small({ host: 'tcp://127.0.0.1:1' }));
+      expect([status, failed]).toEqual(['offline', 'tcp']);
+    } finally {
+      if (before === undefined) delete process.env['DOCKER_HOST'];
+      else process.env['DOCKER_HOST'] = before;
+    }
+  });
+
+  it('stays within the policy for addresses in runs, too', async () => {
+    const dialer = createDialer({
+      mode: 'deployed',
+      allow: undefined,
+      deny: [],
+      forbidden: () => [],
+      connectTimeoutMs: 5_000,
+    });
+    const runner = openRunner({ dialer });
+    const { exit } = await outcomeOf(runner.run(targetOf(small()), jobOf('echo ran'), NO_LIMITS, never));
+    expect(exit).toMatchObject({ cause: 'infrastructure', code: null });
+    expect(exit.message).toMatch(/may not be reached/);
+    await dialer.close();
+  });
+});

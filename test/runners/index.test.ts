@@ -1,0 +1,57 @@
+import { afterAll, describe, expect, it } from '@jest/globals';
+import { existsSync, readdirSync } from 'node:fs';
+import path from 'node:path';
+import { createDialer } from '../../src/lib/dialer.ts';
+import { createLog } from '../../src/lib/log.ts';
+import { createRunners } from '../../src/runners/index.ts';
+import { SERVER_TYPES } from '../../src/runners/runner.ts';
+
+const FOLDER = path.resolve(import.meta.dirname, '../../src/runners');
+/** What is no runner. */
+const SHARED = ['index.ts', 'runner.ts', 'supervise.ts'];
+
+describe('the list of runners', () => {
+  const dialer = createDialer({
+    ...{ mode: 'deployed', allow: [], deny: [], forbidden: () => [] },
+    connectTimeoutMs: 1_000,
+  });
+  const log = createLog('silent');
+  afterAll(() => dialer.close());
+
+  it('has every kind of server, under its own name and in the order that people see', () => {
+    const runners = createRunners({ dialer, log });
+    expect([...runners.keys()]).toEqual([...SERVER_TYPES]);
+    for (const [type, runner] of runners) expect(runner.type).toBe(type);
+  });
+
+  it('has all runners of the folder, and no other file lies there', () => {
+    const files = readdirSync(FOLDER).filter((name) => name.endsWith('.ts') && !SHARED.includes(name));
+    expect(files.sort()).toEqual([...SERVER_TYPES].map((type) => `${type}.ts`).sort());
+    for (const type of SERVER_TYPES) expect(existsSync(path.join(FOLDER, type))).toBe(true);
+  });
+
+  it('supervises them: a run that was cancelled before it began is not passed on', async () => {
+    for (const runner of createRunners({ dialer, log }).values()) {
+      // A runner would read the target and the job.
+      const events = runner.run(
+        {} as never,
+        {} as never,
+        { timeoutMs: 1_000 } as never,
+        AbortSignal.abort('cancelled'),
+      );
+      expect((await events.next()).value).toMatchObject({ type: 'exit', cause: 'cancelled' });
+      expect((await events.next()).done).toBe(true);
+    }
+  });
+
+  it('runs nothing on this machine unless the operator says so', async () => {
+    const local = createRunners({ dialer, log }).get('local');
+    const target = { serverId: 'local', owner: 'user:1', version: 1, config: {}, hostKey: null };
+    const result = await local?.test(
+      { ...target, workspacePath: null, references: new Map() },
+      new AbortController().signal,
+    );
+    expect(result?.status).toBe('forbidden');
+    expect(result?.stages[0]).toMatchObject({ name: 'policy', status: 'failed' });
+  });
+});

@@ -1,0 +1,50 @@
+import { afterAll, beforeAll } from '@jest/globals';
+import { randomUUID } from 'node:crypto';
+import type { Dialer } from '../../src/lib/dialer.ts';
+import { createKubernetesRunner } from '../../src/runners/kubernetes.ts';
+import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
+import { describeOn } from '../support/hosts.ts';
+import { describeRunnerContract } from './contract.ts';
+import { cluster, configOf, localDialer, madePods, targetOf } from './kubernetes/cluster.ts';
+
+describeOn('kubernetes', 'the Kubernetes runner', () => {
+  const host = cluster();
+  const serverId = randomUUID();
+  let dialer: Dialer;
+  let proxy: CutProxy;
+
+  beforeAll(async () => {
+    dialer = localDialer();
+    proxy = await startCutProxy(host.clusterUrl);
+  });
+  afterAll(async () => {
+    await proxy.close();
+    await dialer.close();
+  });
+
+  const image = host.languagesImage ?? host.image;
+  const target = () => targetOf(serverId, configOf(host, { image }));
+
+  describeRunnerContract({
+    createRunner: () => createKubernetesRunner({ dialer }),
+    target,
+    capabilities: {
+      languages: host.languagesImage === undefined ? [] : ['python', 'javascript', 'bash'],
+      enforces: { memoryBytes: true, cpus: true, pids: false, none: false, any: true },
+      tellsSignals: true,
+    },
+    missing: { target: () => targetOf(serverId, configOf(host)), language: 'python' },
+    look: () => madePods(host, serverId),
+    vanish: {
+      target: () =>
+        targetOf(serverId, configOf(host, { image, cluster_url: proxy.through(host.clusterUrl) })),
+      go: () => {
+        proxy.cut();
+      },
+      back: () => {
+        proxy.restore();
+      },
+    },
+    testTimeoutMs: 120_000,
+  });
+});

@@ -1,0 +1,242 @@
+import { describe, expect, it } from '@jest/globals';
+import { randomUUID } from 'node:crypto';
+import type { z } from 'zod';
+import { accessOf, kubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
+import { certificate } from '../../support/certificate.ts';
+import { evidence } from '../../support/evidence.ts';
+
+const CA = Buffer.from(certificate.cert).toString('base64');
+const KEY = Buffer.from(certificate.key).toString('base64');
+const TOKEN = `token-${randomUUID()}`;
+evidence.registerSecret('access token', TOKEN);
+const IMAGE = 'registry.example.com/python:3.13';
+
+/** A kubeconfig as people have it: YAML, with other clusters beside. Lines of the cluster and the user are added. */
+function kubeconfig(
+  cluster: string[] = [],
+  user: string[] = [`token: ${TOKEN}`],
+  context: string[] = [],
+): string {
+  const indent = (lines: string[]) => lines.map((line) => `      ${line}`).join('\n');
+  return `apiVersion: v1
+kind: Config
+current-context: mine
+preferences: {}
+contexts:
+  - name: other
+    context: { cluster: other, user: other }
+  - name: mine
+    context:
+      cluster: mine
+      user: mine
+${indent(context)}
+clusters:
+  - name: other
+    cluster: { server: "https://other.example.com", insecure-skip-tls-verify: true }
+  - name: mine
+    cluster:
+      server: https://cluster.example.com:6443
+${indent(cluster)}
+users:
+  - name: other
+    user: { token: another-token }
+  - name: mine
+    user:
+${indent(user)}
+`;
+}
+
+async function read(text: string, rest: object = {}) {
+  const parsed = await kubernetesConfig.parseAsync({ kubeconfig: text, image: IMAGE, ...rest });
+  return accessOf(parsed);
+}
+
+async function faultsOf(input: object): Promise<string[]> {
+  const result = await kubernetesConfig.safeParseAsync(input);
+  return (result.error?.issues ?? []).map(
+    ({ path, message }: z.core.$ZodIssue) => `${path.join('.')}: ${message}`,
+  );
+}
+
+describe('a pasted kubeconfig', () => {
+  it('gives server, authority, token and namespace of its current context', async () => {
+    const access = await read(
+      kubeconfig([`certificate-authority-data: ${CA}`], [`token: ${TOKEN}`], ['namespace: jobs']),
+    );
+    expect({ ...access, server: access.server.href }).toEqual({
+      server: 'https://cluster.example.com:6443/',
+      ca: certificate.cert,
+      namespace: 'jobs',
+      token: TOKEN,
+      client: null,
+    });
+  });
+
+  it('gives a certificate and its key where there is no token', async () => {
+    const user = [`client-certificate-data: ${CA}`, `client-key-data: ${KEY}`];
+    const { token, client } = await read(kubeconfig([], user));
+    expect(token).toBeNull();
+    expect(client).toEqual({ cert: certificate.cert, key: certificate.key });
+  });
+
+  it('runs in the namespace default unless it or the configuration names one', async () => {
+    expect((await read(kubeconfig())).namespace).toBe('default');
+    expect((await read(kubeconfig(), { namespace: 'chosen' })).namespace).toBe('chosen');
+  });
+
+  it('is kept without the clusters and users that are not used, and reads back as it is kept', async () => {
+    const config = await kubernetesConfig.parseAsync({ kubeconfig: kubeconfig(), image: IMAGE });
+    expect(config.kubeconfig).not.toContain('other');
+    expect(kubernetesConfig.parse(config)).toEqual(config);
+  });
+
+  it('may be JSON', async () => {
+    const mine = { name: 'mine' };
+    const json = JSON.stringify({
+      kind: 'Config',
+      'current-context': 'mine',
+      contexts: [{ ...mine, context: { cluster: 'mine', user: 'mine' } }],
+      clusters: [{ ...mine, cluster: { server: 'https://cluster.example.com' } }],
+      users: [{ ...mine, user: { token: TOKEN } }],
+    });
+    expect((await read(json)).token).toBe(TOKEN);
+  });
+
+  for (const member of [
+    'certificate-authority: /etc/passwd',
+    'proxy-url: http://proxy.example.com',
+    'insecure-skip-tls-verify: true',
+    'tls-server-name: other.example.com',
+  ]) {
+    it(`is refused by name for ${member} of its cluster`, async () => {
+      const [name = ''] = member.split(':');
+      const faults = await faultsOf({ kubeconfig: kubeconfig([member]), image: IMAGE });
+      expect(faults).toEqual([expect.stringContaining(`kubeconfig: The kubeconfig uses "${name}"`)]);
+    });
+  }
+
+  for (const member of [
+    'exec: { apiVersion: client.authentication.k8s.io/v1, command: touch, args: [/tmp/owned] }',
+    'auth-provider: { name: gcp, config: { cmd-path: /bin/touch } }',
+    'tokenFile: /etc/passwd',
+    'client-certificate: /etc/passwd',
+    'client-key: /etc/passwd',
+    'as: admin',
+    'as-groups: [system:masters]',
+    'username: admin',
+    'password: admin',
+  ]) {
+    it(`is refused by name for ${member.split(':')[0] ?? ''} of its user, beside a token too`, async () => {
+      const [name = ''] = member.split(':');
+      const faults = await faultsOf({
+        kubeconfig: kubeconfig([], [`token: ${TOKEN}`, member]),
+        image: IMAGE,
+      });
+      expect(faults).toEqual([expect.stringContaining(`kubeconfig: The kubeconfig uses "${name}"`)]);
+    });
+  }
+
+  it('may say that it does not skip the check of certificates', async () => {
+    expect((await read(kubeconfig(['insecure-skip-tls-verify: false']))).token).toBe(TOKEN);
+  });
+
+  it('is refused for a member that nobody here knows, without saying its value', async () => {
+    const faults = await faultsOf({ kubeconfig: kubeconfig(['future-option: value-of-it']), image: IMAGE });
+    expect(faults).toEqual([expect.stringContaining('"future-option"')]);
+    expect(faults.join()).not.toContain('value-of-it');
+  });
+
+  const unusable: [why: string, text: string][] = [
+    ['text that is no YAML', '{{{'],
+    ['YAML that is no kubeconfig', 'kind: Pod'],
+    ['brackets without end', '['.repeat(50_000)],
+    ['lists in lists without end', '- '.repeat(60_000)],
+    ['more than 128 KB', `${kubeconfig()}# ${'x'.repeat(130 * 1024)}`],
+    ['a server without TLS', kubeconfig().replace('https://cluster', 'http://cluster')],
+    [
+      'a server with a user and a query',
+      kubeconfig().replace('cluster.example.com', 'u:p@cluster.example.com'),
+    ],
+    ['a namespace with a path in it', kubeconfig([], undefined, ['namespace: ../kube-system'])],
+    ['a token with a line break', kubeconfig([], ['token: "a\\r\\nx-header: b"'])],
+    ['a user without any proof', kubeconfig([], ['extensions: []'])],
+    ['an authority that is no certificate', kubeconfig(['certificate-authority-data: bm9uZQ=='])],
+    ['a certificate without its key', kubeconfig([], [`client-certificate-data: ${CA}`])],
+    ['a key that is none', kubeconfig([], [`client-certificate-data: ${CA}`, 'client-key-data: bm9uZQ=='])],
+    [
+      'a current context that is not there',
+      kubeconfig().replace('current-context: mine', 'current-context: none'),
+    ],
+    ['functions of JavaScript', `${kubeconfig()}extensions: !!js/function 'function () { throw 1 }'\n`],
+  ];
+  for (const [why, text] of unusable) {
+    it(`is refused for ${why}`, async () => {
+      const faults = await faultsOf({ kubeconfig: text, image: IMAGE });
+      expect(faults).toHaveLength(1);
+      expect(faults[0]).toMatch(/^kubeconfig: .*kubeconfig|^kubeconfig: .*data/);
+    });
+  }
+
+  it('cannot grow by aliases, nor put members into every object', async () => {
+    const levels = Array.from({ length: 20 }, (_, level) => {
+      const before = level === 0 ? '"x"' : `*l${level - 1}`;
+      return `l${level}: &l${level} [${Array.from({ length: 10 }, () => before).join(', ')}]`;
+    });
+    const bomb = `${levels.join('\n')}\n__proto__: { polluted: true }\n`;
+    expect((await read(kubeconfig() + bomb)).token).toBe(TOKEN);
+    const inPlace = kubeconfig().replace('clusters:', `${bomb}clusters: *l19\nunused:`);
+    expect(await faultsOf({ kubeconfig: inPlace, image: IMAGE })).toEqual([
+      expect.stringContaining('This is no kubeconfig'),
+    ]);
+    expect(({} as { polluted?: true }).polluted).toBeUndefined();
+  });
+});
+
+describe('the configuration of a cluster', () => {
+  const good = {
+    cluster_url: 'https://cluster.example.com:6443',
+    ca_cert: certificate.cert,
+    namespace: 'jobs',
+    service_account_token: TOKEN,
+    image: IMAGE,
+  };
+
+  it('is an address with a token, whose spaces around are left out', () => {
+    const config = kubernetesConfig.parse({ ...good, service_account_token: ` ${TOKEN}\n` });
+    expect(config).toEqual({ ...good, kubeconfig: null });
+  });
+
+  it('may leave out the authority: the public ones hold then', () => {
+    expect(accessOf(kubernetesConfig.parse({ ...good, ca_cert: '' })).ca).toBeNull();
+  });
+
+  it('keeps the path of an address, behind which some clusters lie', () => {
+    const cluster_url = 'https://rancher.example.com/k8s/clusters/c-1';
+    expect(accessOf(kubernetesConfig.parse({ ...good, cluster_url })).server.href).toBe(cluster_url);
+  });
+
+  const bad: [why: string, member: string, change: object][] = [
+    ['an address without TLS', 'cluster_url', { cluster_url: 'http://cluster.example.com' }],
+    ['an address with a query', 'cluster_url', { cluster_url: 'https://cluster.example.com/?a=b' }],
+    ['no address', 'cluster_url', { cluster_url: null }],
+    ['no token', 'service_account_token', { service_account_token: null }],
+    ['a token of several words', 'service_account_token', { service_account_token: 'two words' }],
+    ['no namespace', 'namespace', { namespace: undefined }],
+    ['a namespace with shell in it', 'namespace', { namespace: 'a;b' }],
+    ['a namespace with a path in it', 'namespace', { namespace: '../../nodes' }],
+    ['a namespace in capitals', 'namespace', { namespace: 'Jobs' }],
+    ['an authority that is no certificate', 'ca_cert', { ca_cert: 'none' }],
+    ['half a certificate', 'ca_cert', { ca_cert: certificate.cert.slice(0, 200) }],
+    ['no image', 'image', { image: '' }],
+    ['an image with shell in it', 'image', { image: 'python; touch /tmp/x' }],
+    ['a kubeconfig beside an address', 'cluster_url', { kubeconfig: kubeconfig() }],
+    ['a member that is not declared', '', { exec: 'x' }],
+  ];
+  for (const [why, member, change] of bad) {
+    it(`is refused for ${why}, which it names`, async () => {
+      const faults = await faultsOf({ ...good, ...change });
+      expect(faults[0]?.split(': ')[0]).toBe(member);
+      expect(faults.join()).not.toContain(TOKEN);
+    });
+  }
+});

@@ -1,0 +1,128 @@
+import { describe, expect, it } from '@jest/globals';
+import { createKubernetesRunner } from '../../../src/runners/kubernetes.ts';
+import { kubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
+import { podManifest } from '../../../src/runners/kubernetes/manifest.ts';
+import { podName } from '../../../src/runners/kubernetes/names.ts';
+import {
+  hasEnded,
+  isRunning,
+  isUnschedulable,
+  PodState,
+  ranOutOfMemory,
+  whyHopeless,
+} from '../../../src/runners/kubernetes/pod-state.ts';
+import type { Limits } from '../../../src/runners/runner.ts';
+import { localDialer, targetOf } from './cluster.ts';
+
+const CONFIG = kubernetesConfig.parse({
+  cluster_url: 'https://cluster.example.com',
+  namespace: 'jobs',
+  service_account_token: 'a-token',
+  image: 'image:1',
+});
+const LIMITS: Limits = {
+  timeoutMs: 60_000,
+  maxOutputBytes: 1000,
+  ...{ memoryBytes: null, cpus: null, pids: null, network: null },
+};
+
+function specOf(limits: Partial<Limits> = {}) {
+  const spec = podManifest(targetOf('server', CONFIG), 'run', { ...LIMITS, ...limits }).spec;
+  const container = spec?.containers[0];
+  if (spec === undefined || container === undefined) throw new Error('a pod has a container');
+  return { spec, container };
+}
+
+describe('the pod of a run', () => {
+  it('may do nothing that the Pod Security Standard "restricted" forbids, and has no token of the cluster', () => {
+    const { spec, container } = specOf();
+    expect(spec).toMatchObject({
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      securityContext: { runAsNonRoot: true, runAsUser: 10_001, seccompProfile: { type: 'RuntimeDefault' } },
+    });
+    expect(container.securityContext).toEqual({
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ['ALL'] },
+    });
+    expect(spec.volumes?.map((volume) => Object.keys(volume).filter((key) => key !== 'name'))).toEqual([
+      ['emptyDir'],
+      ['emptyDir'],
+    ]);
+  });
+
+  it('is never started twice, and ends with its time when nobody is left to end it', () => {
+    const { spec } = specOf({ timeoutMs: 90_000 });
+    expect(spec).toMatchObject({ restartPolicy: 'Never', terminationGracePeriodSeconds: 0 });
+    expect(spec.activeDeadlineSeconds).toBeGreaterThan(90);
+    expect(spec.activeDeadlineSeconds).toBeLessThanOrEqual(90 + 300);
+  });
+
+  it('has limits whether they are asked for or not, and sets aside no more than they allow', () => {
+    expect(specOf().container.resources).toEqual({
+      requests: { memory: '67108864', cpu: '50m', 'ephemeral-storage': '16Mi' },
+      limits: { memory: '536870912', cpu: '1000m', 'ephemeral-storage': '1Gi' },
+    });
+    const small = specOf({ memoryBytes: 1_000_000, cpus: 0.02 }).container.resources;
+    expect(small?.requests).toMatchObject({ memory: '1000000', cpu: '20m' });
+    expect(small?.limits).toMatchObject({ memory: '1000000', cpu: '20m' });
+  });
+
+  it('bears names and labels that Kubernetes allows, whatever the ids hold, and tells nobody the ids', () => {
+    const target = { ...targetOf('server/../$(id)', CONFIG), owner: 'user:ö' };
+    const { metadata } = podManifest(target, 'Run "1"\n', LIMITS);
+    expect(metadata?.name).toMatch(/^[a-z0-9-]{1,63}$/);
+    for (const value of Object.values(metadata?.labels ?? {})) expect(value).toMatch(/^[a-z0-9-]{1,63}$/);
+    expect(podName('a')).not.toBe(podName('b'));
+  });
+
+  it('does not hold the program: its text goes where only the run can read it', () => {
+    expect(JSON.stringify(podManifest(targetOf('server', CONFIG), 'run', LIMITS))).not.toContain('program');
+  });
+});
+
+describe('limits of a pod', () => {
+  it('of processes and against the network are said not to hold, the others hold', async () => {
+    const dialer = localDialer();
+    const runner = createKubernetesRunner({ dialer });
+    const all: Limits = { ...LIMITS, memoryBytes: 1, cpus: 1, pids: 1, network: 'none' };
+    expect(runner.unenforceable(CONFIG, all)).toEqual(['pids', 'network']);
+    expect(runner.unenforceable(CONFIG, { ...LIMITS, network: 'any' })).toEqual([]);
+    await dialer.close();
+  });
+});
+
+describe('the state of a pod', () => {
+  const pod = (status: object, metadata: object = {}) =>
+    PodState.parse({ metadata: { name: 'pod', resourceVersion: '1', ...metadata }, status });
+  const waiting = (reason: string) => pod({ containerStatuses: [{ state: { waiting: { reason } } }] });
+
+  it('is hopeless where waiting for it is no use', () => {
+    for (const reason of ['ImagePullBackOff', 'InvalidImageName', 'ErrImageNeverPull'])
+      expect(whyHopeless(waiting(reason))).toContain('image');
+    for (const reason of ['CreateContainerConfigError', 'CreateContainerError', 'RunContainerError'])
+      expect(whyHopeless(waiting(reason))).toContain('container');
+    expect(whyHopeless(pod({ phase: 'Failed', reason: 'Evicted' }))).toContain('evicted');
+    expect(whyHopeless(pod({ phase: 'Failed' }))).toContain('shell');
+  });
+
+  it('is not hopeless while the image is pulled, nor for reasons that nobody here knows', () => {
+    for (const reason of ['ContainerCreating', 'PodInitializing', 'ErrImagePull', 'constructor', 'toString'])
+      expect(whyHopeless(waiting(reason))).toBeUndefined();
+    expect(whyHopeless(pod({ phase: 'Pending' }))).toBeUndefined();
+  });
+
+  it('is told by its container and its conditions', () => {
+    const running = { phase: 'Running', containerStatuses: [{ state: { running: { startedAt: 'now' } } }] };
+    expect(isRunning(pod(running))).toBe(true);
+    expect(isRunning(pod(running, { deletionTimestamp: 'now' }))).toBe(false);
+    expect(hasEnded(pod(running))).toBe(false);
+    const killed = { state: { terminated: { exitCode: 137, reason: 'OOMKilled' } } };
+    expect(hasEnded(pod({ containerStatuses: [killed] }))).toBe(true);
+    expect(ranOutOfMemory(pod({ containerStatuses: [killed] }))).toBe(true);
+    const condition = { type: 'PodScheduled', status: 'False', reason: 'Unschedulable' };
+    expect(isUnschedulable(pod({ conditions: [condition] }))).toBe(true);
+    expect(isUnschedulable(pod({ conditions: [{ ...condition, reason: 'SchedulingGated' }] }))).toBe(false);
+  });
+});

@@ -1,0 +1,108 @@
+import { afterAll, afterEach, beforeAll, expect, it } from '@jest/globals';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { describeOn } from '../../support/hosts.ts';
+import { findLeftovers, localTarget } from './leftovers.ts';
+import { localRunner, runLocally } from './running.ts';
+
+const HELLO = { program: { command: 'echo hello' } };
+
+/** Puts options behind ours. */
+const withOptions = (options: string) =>
+  `args=(); for each in "$@"; do [ "$each" = -- ] && [ -z "$done" ] && { args+=(${options}); done=1; }; args+=("$each"); done; exec /usr/bin/bwrap "\${args[@]}"`;
+
+describeOn('local', 'the self-test of the local runner', () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(path.join(tmpdir(), 'local-self-test-'));
+    chmodSync(folder, 0o755);
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+  afterEach(() => expect(findLeftovers()).toEqual([]));
+
+  /** A bubblewrap that was given other options on its way: with a hole, as an installation could have one. */
+  function holed(name: string, lines: string): string {
+    const file = path.join(folder, name);
+    writeFileSync(file, `#!/bin/bash\n${lines}\n`, { mode: 0o755 });
+    return file;
+  }
+
+  it.each([
+    ['the network of this machine', withOptions('--share-net'), /sockets/],
+    ['the files of this machine', withOptions('--ro-bind /tmp /tmp'), /files.*disks/],
+    ['another folder of this machine', 'exec /usr/bin/bwrap --ro-bind /home /home "$@"', /folders/],
+    ['a disk of this machine under another name', withOptions('--ro-bind / /dev/shm'), /disks/],
+    ['a folder of the system that can be written to', withOptions('--bind /tmp /etc'), /write/],
+    ['the processes of this machine', withOptions('--ro-bind /proc /proc'), /process/],
+  ])('lets nothing run in a sandbox that has %s', async (what, script, complaint) => {
+    const runner = localRunner({ bwrap: holed(what.replaceAll(' ', '-'), script) });
+    const { text, exit } = await runLocally(runner, HELLO);
+    expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
+    expect(exit.message).toMatch(complaint);
+    expect(text).toBe('');
+    const result = await runner.test(localTarget(), new AbortController().signal);
+    expect(result).toMatchObject({ status: 'forbidden', message: exit.message });
+    expect(result.stages.map(({ name, status }) => `${name} ${status}`)).toEqual([
+      ...['policy ok', 'permission failed', 'workspace skipped', 'echo skipped'],
+      ...['kill skipped', 'cleanup skipped'],
+    ]);
+  });
+
+  it('lets nothing run where there is no sandbox at all', async () => {
+    // What a wrapper would do that leaves out the wall: it runs what comes after the options.
+    const bare = holed('none', 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"');
+    const { text, exit } = await runLocally(localRunner({ bwrap: bare }), HELLO);
+    expect(exit.cause).toBe('infrastructure');
+    expect(text).toBe('');
+  });
+
+  it('lets nothing run where bubblewrap fails', async () => {
+    const { exit } = await runLocally(localRunner({ bwrap: holed('fails', 'exit 1') }), HELLO);
+    expect(exit).toMatchObject({
+      cause: 'infrastructure',
+      message: expect.stringMatching(/could not be tested/),
+    });
+  });
+
+  it('says so where bubblewrap is missing', async () => {
+    const runner = localRunner({ bwrap: path.join(folder, 'missing') });
+    expect((await runLocally(runner, HELLO)).exit).toMatchObject({
+      cause: 'infrastructure',
+      message: expect.stringMatching(/bubblewrap/),
+    });
+    const { status, stages } = await runner.test(localTarget(), new AbortController().signal);
+    expect(status).toBe('forbidden');
+    expect(stages[1]).toMatchObject({ name: 'permission', message: expect.stringMatching(/bubblewrap/) });
+  });
+
+  it('lets nothing run, and tries nothing, where the operator has not switched it on', async () => {
+    const trace = path.join(folder, 'trace-off');
+    const bwrap = holed('traced-off', `echo >> ${trace}; exec /usr/bin/bwrap "$@"`);
+    const runner = localRunner({ enabled: false, bwrap });
+    const { exit } = await runLocally(runner, HELLO);
+    expect(exit).toMatchObject({
+      cause: 'infrastructure',
+      message: expect.stringMatching(/LOCAL_EXECUTION/),
+    });
+    const { stages } = await runner.test(localTarget(), new AbortController().signal);
+    expect(stages[0]).toMatchObject({ name: 'policy', status: 'failed' });
+    expect(existsSync(trace)).toBe(false);
+  });
+
+  it('is done once where it is passed, and again after it failed', async () => {
+    const trace = path.join(folder, 'trace');
+    writeFileSync(trace, '');
+    chmodSync(trace, 0o666);
+    const bwrap = holed(
+      'traced',
+      `echo >> ${trace}; [ -s ${trace} ] && [ $(wc -l < ${trace}) -gt 1 ] && exec /usr/bin/bwrap "$@"`,
+    );
+    const runner = localRunner({ bwrap });
+    expect((await runLocally(runner, HELLO)).exit.cause).toBe('infrastructure');
+    expect((await runLocally(runner, HELLO)).text).toBe('hello\n');
+    expect((await runLocally(runner, HELLO)).text).toBe('hello\n');
+    // The failed test, the one that was passed, and two runs.
+    expect(readFileSync(trace, 'utf8')).toHaveLength(4);
+  });
+});
