@@ -5,7 +5,7 @@
 export const TIERS = ['free', 'trial', 'starter', 'professional', 'enterprise'] as const;
 export type Tier = (typeof TIERS)[number];
 
-/** The lowest tier that may store and use keys of its own. */
+/** The lowest tier that may store and use keys and servers of its own. */
 export const BYOK_TIER: Tier = 'starter';
 
 /** True when `tier` is `required` or higher. */

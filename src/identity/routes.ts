@@ -19,6 +19,8 @@ export interface IdentityRoutesDeps {
   logout: Logout;
   /** Throws `csrf` on a cross-site write. */
   refuseCrossSite(request: Request): void;
+  /** Whether a user may have code run on this installation's own machine. */
+  mayRunLocally(userId: string): Promise<boolean>;
 }
 
 /** `/auth/*` and `GET /api/v1/me`. */
@@ -63,7 +65,7 @@ export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
       path: '/api/v1/me',
       access: { scope: 'keys:read' },
       response: Me,
-      handle: ({ principal }) => toMe(principal.user),
+      handle: async ({ principal: { user } }) => toMe(user, await deps.mayRunLocally(user.id)),
     }),
   ];
 }

@@ -32,13 +32,14 @@ export const Me = z.object({
   organizations: z.array(z.never()),
 });
 
-/** The wire form of a user. Execution servers and organizations are not built yet. */
-export function toMe(user: User): z.input<typeof Me> {
+/** The wire form of a user. Organizations are not built yet. */
+export function toMe(user: User, mayRunLocally: boolean): z.input<typeof Me> {
   const { id, username, email, name, tier } = user;
+  const hasTier = reachesTier(tier, BYOK_TIER);
   const features = {
-    byok: reachesTier(tier, BYOK_TIER),
-    execution_servers: false,
-    local_execution: false,
+    byok: hasTier,
+    execution_servers: hasTier,
+    local_execution: hasTier && mayRunLocally,
   };
   return { id, username, email, name, tier, features, organizations: [] };
 }

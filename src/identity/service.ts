@@ -1,5 +1,6 @@
 import { recordAudit, type AuditEvent } from '../audit/service.ts';
 import { createCrossSiteCheck } from '../http/cross-site.ts';
+import type { Principal } from '../http/principal.ts';
 import type { Gate, Route } from '../http/routes.ts';
 import type { Database } from '../lib/database.ts';
 import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
@@ -10,6 +11,7 @@ import { createAuthenticator } from './authenticator.ts';
 import { createDirectory, type Directory } from './directory.ts';
 import { createDeletedUsers, createKeycloakEvents } from './keycloak-events.ts';
 import { createLiveWork, type LiveWork } from './live-work.ts';
+import { createLocalExecution, type LocalExecution } from './local-execution.ts';
 import { createLoginStates } from './login-state.ts';
 import { createLogout } from './logout.ts';
 import { createLoop } from '../lib/loop.ts';
@@ -19,11 +21,12 @@ import { createSessionRefresh } from './session-refresh.ts';
 import { createSessionStore } from './session-store.ts';
 import { createSessions } from './sessions.ts';
 import { createSignIn } from './sign-in.ts';
-import { createSweep } from './sweep.ts';
+import { createStanding, createSweep } from './sweep.ts';
 import { createTokenVerifier } from './tokens.ts';
 
 export type { Directory } from './directory.ts';
 export type { EndReason, LiveWork } from './live-work.ts';
+export type { LocalExecution } from './local-execution.ts';
 
 /** The part of the configuration that identity needs. */
 export interface IdentityConfig {
@@ -32,6 +35,7 @@ export interface IdentityConfig {
   sessionSecret: string;
   sessionCookieName: string;
   apiClientIds: readonly string[];
+  localExecution: boolean;
   keycloak: { url: string; internalUrl: string; realm: string; web: { id: string; secret: string } };
 }
 
@@ -53,6 +57,9 @@ export interface IdentityDeps {
 export interface Identity {
   directory: Directory;
   liveWork: LiveWork;
+  localExecution: LocalExecution;
+  /** Whether the sign-in by which a principal came in still stands, as the database knows it now. */
+  isStanding(principal: Principal): Promise<boolean>;
   /** For `mountRoutes`. */
   gate: Gate;
   routes: Route[];
@@ -77,6 +84,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
 
   const directory = createDirectory({ keycloakAdmin });
   const liveWork = createLiveWork();
+  const localExecution = createLocalExecution({ isOn: config.localExecution, keycloakAdmin });
   const store = createSessionStore(database);
   const logout = createLogout({ store, liveWork });
   const sessions = createSessions({ database, secret: sessionSecret, cookieName, secure, log });
@@ -123,6 +131,8 @@ export function createIdentity(deps: IdentityDeps): Identity {
   return {
     directory,
     liveWork,
+    localExecution,
+    isStanding: createStanding(store),
     gate: {
       authenticate,
       refuseCrossSite,
@@ -131,7 +141,10 @@ export function createIdentity(deps: IdentityDeps): Identity {
         return record(database, user.id, { action: 'tier.refused', object, requestId });
       },
     },
-    routes: identityRoutes({ cookieName, signIn, tokens, store, logout, refuseCrossSite }),
+    routes: identityRoutes({
+      ...{ cookieName, signIn, tokens, store, logout, refuseCrossSite },
+      mayRunLocally: localExecution.isAllowed,
+    }),
     async start() {
       await Promise.all(loops.map((loop) => loop.start()));
     },

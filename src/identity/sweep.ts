@@ -55,6 +55,15 @@ export function createSweep(deps: SweepDeps): () => Promise<void> {
   };
 }
 
+/** Builds the same question about one sign-in, for work that waited before it began. */
+export function createStanding(store: SessionStore): (principal: Principal) => Promise<boolean> {
+  return async (principal) => {
+    const { sessionId } = principal;
+    if (sessionId === null) return !(await store.isLoggedOut(signInOf(principal)));
+    return (await store.standingOf([sessionId])).has(sessionId);
+  };
+}
+
 function signInOf(principal: Principal) {
   return {
     userId: principal.user.id,

@@ -34,7 +34,7 @@ describe('signing in through the real pages of Keycloak', () => {
       email: user.email,
       name: 'Test User',
       tier: 'starter',
-      features: { byok: true, execution_servers: false, local_execution: false },
+      features: { byok: true, execution_servers: true, local_execution: false },
       organizations: [],
     });
   });

@@ -72,6 +72,7 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
       publicUrl,
       sessionSecret: secrets.session,
       sessionCookieName: 'session',
+      localExecution: false,
       apiClientIds: options.apiClientIds ?? [],
       keycloak: { url, internalUrl, realm, web: webClient },
     },

@@ -1,0 +1,78 @@
+import { isDeepStrictEqual } from 'node:util';
+import { AppError } from '../lib/errors.ts';
+import type { Keyring } from '../lib/keyring.ts';
+import type { HostKey, Runner } from '../runners/runner.ts';
+import { invalidConfig, parseConfig, refuseMasks, type ConfigInput } from './config-input.ts';
+import { STORED } from './schema.ts';
+import {
+  destinationOf,
+  openConfig,
+  sealConfig,
+  secretsIn,
+  type Place,
+  type SealedConfig,
+} from './sealing.ts';
+
+/** What a change makes of a configuration. */
+export interface ChangedConfig {
+  config: SealedConfig;
+  hostKey: HostKey | null;
+  /** True where nothing has changed at all. */
+  isSame: boolean;
+}
+
+/**
+ * Merges a change into a stored configuration: what is missing stays, and so does a secret that is sent as its
+ * mask; null clears. A secret that stays must stay where it was meant to go: with another destination it is to be
+ * sent again, and the host key to be confirmed again.
+ * @throws AppError `validation_failed` (400) that names the members at fault; `key_undecryptable` (424) where
+ *   something is to stay that does not open.
+ */
+export async function changeConfig(
+  keyring: Keyring,
+  runner: Runner,
+  place: Place,
+  stored: SealedConfig,
+  input: ConfigInput,
+): Promise<ChangedConfig> {
+  refuseMasks(input, secretsIn(runner, stored));
+  const opened = await openConfig(keyring, runner, place, stored);
+  if (opened === undefined) return replaceConfig(keyring, runner, place, input);
+  const sent = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== STORED));
+  const parsed = await parseConfig(runner, { ...(opened as object), ...sent });
+  if ('faults' in parsed) throw invalidConfig(parsed.faults);
+  const { config } = parsed;
+  const [before, after] = [opened, config].map((each) => destinationOf(runner, each, place.hostKey));
+  const hostKey = before === after ? place.hostKey : null;
+  const isSame = isDeepStrictEqual(opened, config);
+  if (before !== after)
+    refuseKept(secretsIn(runner, config as ConfigInput).filter((field) => !(field in sent)));
+  return { config: sealConfig(keyring, runner, { ...place, hostKey }, config), hostKey, isSame };
+}
+
+/**
+ * Takes a change for a whole configuration, since what is stored cannot be trusted: its address may have been
+ * altered to receive the secret that is now entered again.
+ */
+async function replaceConfig(
+  keyring: Keyring,
+  runner: Runner,
+  place: Place,
+  input: ConfigInput,
+): Promise<ChangedConfig> {
+  const parsed = Object.values(input).includes(STORED) ? undefined : await parseConfig(runner, input);
+  if (parsed === undefined || 'faults' in parsed) {
+    throw new AppError(
+      'key_undecryptable',
+      'The stored secrets do not open, or were stored for another address: nothing of them is kept. Send the whole connection_config, secrets included.',
+      parsed === undefined ? {} : { errors: invalidConfig(parsed.faults).errors ?? [] },
+    );
+  }
+  const config = sealConfig(keyring, runner, { ...place, hostKey: null }, parsed.config);
+  return { config, hostKey: null, isSame: false };
+}
+
+function refuseKept(fields: readonly string[]): void {
+  const message = 'must be sent again: a stored secret goes only to the address that it was stored for';
+  if (fields.length > 0) throw invalidConfig(fields.map((path) => ({ path, message })));
+}

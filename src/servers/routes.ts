@@ -1,0 +1,156 @@
+import type { Response } from 'express';
+import { z } from 'zod';
+import { jsonRoute, type Route } from '../http/routes.ts';
+import { whenClosed } from '../http/when-closed.ts';
+import { generateSshKeyPair } from '../lib/ssh/private-key.ts';
+import { BYOK_TIER } from '../tiers.ts';
+import {
+  ConfirmHostKey,
+  CreateServer,
+  ServerDeleted,
+  ServerParams,
+  ServerTested,
+  ServerView,
+  SshKeyPair,
+  TestUnsaved,
+  UpdateServer,
+} from './schema.ts';
+import type { ServerService } from './service.ts';
+
+const BASE = '/api/v1/execution-servers';
+/** Adding, changing and testing. */
+const CHANGE = { access: 'session', tier: BYOK_TIER } as const;
+
+/** The servers of the person who asks. Reading and deleting are open to every tier; a token can do none of it. */
+export function serverRoutes({ servers }: { servers: ServerService }): Route[] {
+  return [...readRoutes(servers), ...changeRoutes(servers), ...testRoutes(servers)];
+}
+
+function readRoutes(servers: ServerService): Route[] {
+  return [
+    jsonRoute({
+      method: 'get',
+      path: BASE,
+      access: 'session',
+      response: z.array(ServerView),
+      handle: ({ principal }) => servers.list(principal.user.id),
+    }),
+    // Before the one with an id, which would take the word for one.
+    jsonRoute({
+      method: 'get',
+      path: `${BASE}/default`,
+      access: 'session',
+      response: ServerView,
+      handle: async ({ principal }, _request, response) =>
+        withETag(response, await servers.getDefault(principal.user.id)),
+    }),
+    jsonRoute({
+      method: 'get',
+      path: `${BASE}/:id`,
+      access: 'session',
+      params: ServerParams,
+      response: ServerView,
+      handle: async ({ principal, params }, _request, response) =>
+        withETag(response, await servers.get(principal.user.id, params.id)),
+    }),
+  ];
+}
+
+function changeRoutes(servers: ServerService): Route[] {
+  return [
+    jsonRoute({
+      method: 'post',
+      path: BASE,
+      ...CHANGE,
+      body: CreateServer,
+      response: ServerView,
+      status: 201,
+      async handle({ principal, body, requestId }, _request, response) {
+        const server = await servers.create({ userId: principal.user.id, requestId }, body);
+        response.setHeader('location', `${BASE}/${server.id}`);
+        return withETag(response, server);
+      },
+    }),
+    jsonRoute({
+      method: 'put',
+      path: `${BASE}/:id`,
+      ...CHANGE,
+      params: ServerParams,
+      body: UpdateServer,
+      response: ServerView,
+      async handle({ principal, params, body, requestId }, request, response) {
+        const author = { userId: principal.user.id, requestId };
+        return withETag(response, await servers.update(author, params.id, body, request.get('if-match')));
+      },
+    }),
+    jsonRoute({
+      method: 'delete',
+      path: `${BASE}/:id`,
+      access: 'session',
+      params: ServerParams,
+      response: ServerDeleted,
+      handle: ({ principal, params, requestId }, request) =>
+        servers.remove({ userId: principal.user.id, requestId }, params.id, request.get('if-match')),
+    }),
+    jsonRoute({
+      method: 'post',
+      path: `${BASE}/:id/host-key`,
+      ...CHANGE,
+      params: ServerParams,
+      body: ConfirmHostKey,
+      response: ServerView,
+      handle: async ({ principal, params, body, requestId }, _request, response) =>
+        withETag(
+          response,
+          await servers.confirmHostKey({ userId: principal.user.id, requestId }, params.id, body),
+        ),
+    }),
+  ];
+}
+
+function testRoutes(servers: ServerService): Route[] {
+  return [
+    jsonRoute({
+      method: 'post',
+      path: `${BASE}/test`,
+      ...CHANGE,
+      body: TestUnsaved,
+      response: ServerTested,
+      handle: ({ principal, requestId, body }, _request, response) =>
+        servers.testUnsaved({ principal, requestId, gone: goneSignal(response) }, body),
+    }),
+    jsonRoute({
+      method: 'post',
+      path: `${BASE}/:id/test`,
+      ...CHANGE,
+      params: ServerParams,
+      response: ServerTested,
+      handle: ({ principal, requestId, params }, _request, response) =>
+        servers.test({ principal, requestId, gone: goneSignal(response) }, params.id),
+    }),
+    jsonRoute({
+      method: 'post',
+      path: `${BASE}/ssh-keypair`,
+      ...CHANGE,
+      response: SshKeyPair,
+      handle() {
+        const { publicKey, privateKey } = generateSshKeyPair();
+        return { public_key: publicKey, private_key: privateKey };
+      },
+    }),
+  ];
+}
+
+function withETag(response: Response, server: ServerView): ServerView {
+  response.setHeader('etag', `"${server.version}"`);
+  return server;
+}
+
+/** Ends when the answer is over or its client has left. */
+function goneSignal(response: Response): AbortSignal {
+  const gone = new AbortController();
+  whenClosed(response, () => {
+    gone.abort();
+  });
+  return gone.signal;
+}

@@ -1,0 +1,52 @@
+import type { Database } from '../lib/database.ts';
+import { AppError, notFound } from '../lib/errors.ts';
+import { ownerOf } from './owner.ts';
+import type { ServerView } from './schema.ts';
+import type { ServerKinds } from './server-kinds.ts';
+import { listServers, type StoredServer } from './servers-store.ts';
+import { serverView } from './views.ts';
+
+/** What owners see of their servers. Nothing is opened for it. */
+export interface ServerReads {
+  /** By creation. */
+  list(userId: string): Promise<ServerView[]>;
+  /** @throws AppError `not_found` (404), also for another owner's. */
+  get(userId: string, id: string): Promise<ServerView>;
+  /** @throws AppError `no_default_server` (404). */
+  getDefault(userId: string): Promise<ServerView>;
+}
+
+export function createServerReads({
+  database,
+  kinds,
+}: {
+  database: Database;
+  kinds: ServerKinds;
+}): ServerReads {
+  const read = (userId: string) => database.withOwner(ownerOf(userId), listServers);
+  const view = (server: StoredServer) => serverView(server, kinds.find(server.serverType));
+  return {
+    list: async (userId) => (await read(userId)).map(view),
+    get: async (userId, id) => view(getServer(await read(userId), id)),
+    getDefault: async (userId) => view(getDefaultServer(await read(userId))),
+  };
+}
+
+/** @throws AppError `not_found` (404). */
+export function getServer(servers: readonly StoredServer[], id: string): StoredServer {
+  const server = servers.find((each) => each.id === id);
+  if (server === undefined) throw notFound('This server');
+  return server;
+}
+
+/** @throws AppError `no_default_server` (404). */
+export function getDefaultServer(servers: readonly StoredServer[]): StoredServer {
+  const server = servers.find((each) => each.isDefault);
+  if (server !== undefined) return server;
+  throw new AppError(
+    'no_default_server',
+    servers.length === 0
+      ? 'You have no server yet. Add one with POST /api/v1/execution-servers.'
+      : 'None of your servers is the default. Make one so with PUT and is_default: true.',
+  );
+}

@@ -1,0 +1,78 @@
+import type { Database } from '../lib/database.ts';
+import { AppError } from '../lib/errors.ts';
+import type { Log } from '../lib/log.ts';
+import type { Runner, ServerType, Target } from '../runners/runner.ts';
+import { ownerOf } from './owner.ts';
+import { createReferences, hopsOf } from './references.ts';
+import type { ServerKinds } from './server-kinds.ts';
+import { getDefaultServer, getServer } from './server-reads.ts';
+import { listServers, recordUse, type StoredServer } from './servers-store.ts';
+import type { Targets } from './targets.ts';
+
+/** A server that code may be run on now: one snapshot, its secrets opened. */
+export interface OpenServer {
+  id: string;
+  name: string;
+  serverType: ServerType;
+  version: number;
+  /** Never logged, never stored; lives as long as the run. */
+  target: Target;
+  runner: Runner;
+}
+
+/** For those who run code. */
+export interface ServerUse {
+  /**
+   * Opens a server of a user for one run. The caller has checked the user's tier.
+   * @param ref the server's id, or `default`.
+   * @throws AppError `not_found` (404), also for another owner's server and where one that it goes through is gone;
+   *   `no_default_server` (404); `server_paused`, `host_key_unconfirmed` (409), also for those that it goes through;
+   *   `validation_failed` (400), `scope_required` (403) where this kind is not to be had; `key_undecryptable` (424);
+   *   `keycloak_unavailable`, `database_unavailable` (503).
+   */
+  openForUse(userId: string, ref: string): Promise<OpenServer>;
+  /** Keeps and logs that a server is used now. @throws AppError `database_unavailable` (503). */
+  noteUse(userId: string, server: Pick<OpenServer, 'id' | 'name'>): Promise<void>;
+}
+
+export interface ServerUseDeps {
+  database: Database;
+  runners: ReadonlyMap<ServerType, Runner>;
+  kinds: ServerKinds;
+  targets: Targets;
+  log: Log;
+}
+
+export function createServerUse({ database, runners, kinds, targets, log }: ServerUseDeps): ServerUse {
+  const referencesOf = createReferences(runners);
+  return {
+    async openForUse(userId, ref) {
+      const servers = await database.withOwner(ownerOf(userId), listServers);
+      const server = ref === 'default' ? getDefaultServer(servers) : getServer(servers, ref);
+      const { id, name, serverType, version } = server;
+      if (!server.isActive) throw new AppError('server_paused', `“${name}” is paused. Switch it on first.`);
+      const runner = await kinds.get(userId, serverType);
+      const target = await targets.open(userId, servers, server);
+      for (const each of [server, ...hopsOf(servers, server, referencesOf)]) {
+        if (isUnconfirmed(each, runners)) throw unconfirmed(each);
+      }
+      return { id, name, serverType, version, target, runner };
+    },
+    async noteUse(userId, { id, name }) {
+      await database.withOwner(ownerOf(userId), (sql) => recordUse(sql, id));
+      log.info({ event: 'execution_server_used', user: userId, id, name }, 'an execution server is used');
+    },
+  };
+}
+
+function isUnconfirmed(server: StoredServer, runners: ReadonlyMap<ServerType, Runner>): boolean {
+  return runners.get(server.serverType)?.needsHostKey === true && server.hostKey === null;
+}
+
+function unconfirmed({ id, name }: StoredServer): AppError {
+  return new AppError(
+    'host_key_unconfirmed',
+    `The host key of “${name}” is not confirmed. Test the server, compare the fingerprint, and confirm it.`,
+    { extra: { server_id: id } },
+  );
+}

@@ -1,0 +1,73 @@
+import { recordAudit, type AuditAction } from '../audit/service.ts';
+import type { Database, Sql } from '../lib/database.ts';
+import type { Log } from '../lib/log.ts';
+import type { Runner, ServerType } from '../runners/runner.ts';
+import { ownerOf } from './owner.ts';
+import { createReferences, dependentsOf, type Node } from './references.ts';
+import { listServers, lockServers, type StoredServer } from './servers-store.ts';
+
+/** Who changes something, and in which request: for the audit trail. */
+export interface Author {
+  userId: string;
+  requestId: string;
+  /** `user:<id>` of the user unless somebody else orders it. */
+  actor?: string;
+}
+
+export interface ServerWriter {
+  /**
+   * Changes a user's servers in one transaction, one change at a time: `work` sees them as they are, and what it
+   * judges by still holds when it commits.
+   * @throws what `work` throws, with nothing changed.
+   */
+  write<T>(author: Author, work: (hold: Hold) => Promise<T>): Promise<T>;
+}
+
+export interface Hold {
+  sql: Sql;
+  servers: readonly StoredServer[];
+  /** Puts on the audit trail what is done to a server, and has connections to it given up after the commit. */
+  tell: (action: AuditAction, serverId: string) => Promise<void>;
+}
+
+export interface ServerWriterDeps {
+  database: Database;
+  runners: ReadonlyMap<ServerType, Runner>;
+  log: Log;
+}
+
+export function createServerWriter({ database, runners, log }: ServerWriterDeps): ServerWriter {
+  const referencesOf = createReferences(runners);
+
+  /** In this process; others notice by the version. Nobody waits for it: a host that is slow must not hold an answer. */
+  function forget(servers: readonly Node[], id: string): void {
+    const own = servers.filter((server) => server.id === id);
+    for (const server of [...own, ...dependentsOf(servers, id, referencesOf)]) {
+      runners
+        .get(server.serverType)
+        ?.forget(server.id)
+        .catch((error: unknown) => {
+          log.warn({ err: error, server: server.id }, 'what was kept of a server could not be let go');
+        });
+    }
+  }
+
+  return {
+    async write({ userId, requestId, actor }, work) {
+      const owner = ownerOf(userId);
+      const touched: string[] = [];
+      const { result, servers } = await database.withOwner(owner, async (sql) => {
+        await lockServers(sql, userId);
+        const before = await listServers(sql);
+        const tell = async (action: AuditAction, serverId: string) => {
+          touched.push(serverId);
+          const object = `server:${serverId}`;
+          await recordAudit(sql, { owner, actor: actor ?? owner, action, object, requestId });
+        };
+        return { result: await work({ sql, servers: before, tell }), servers: before };
+      });
+      for (const id of touched) forget(servers, id);
+      return result;
+    },
+  };
+}

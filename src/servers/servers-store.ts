@@ -1,0 +1,207 @@
+import { z } from 'zod';
+import type { Database, Sql } from '../lib/database.ts';
+import {
+  SERVER_TYPES,
+  TEST_STATUSES,
+  type HostKey,
+  type ServerType,
+  type TestStatus,
+} from '../runners/runner.ts';
+import { TestDetails } from './schema.ts';
+
+/** A server as it lies in the database; of its configuration the secret members are sealed. */
+export interface StoredServer {
+  id: string;
+  name: string;
+  serverType: ServerType;
+  config: Record<string, unknown>;
+  workspacePath: string | null;
+  isDefault: boolean;
+  isActive: boolean;
+  version: number;
+  hostKey: HostKey | null;
+  lastTestedAt: Date | null;
+  lastUsedAt: Date | null;
+  testStatus: TestStatus;
+  testDetails: StoredTestDetails | null;
+  createdAt: Date;
+  updatedAt: Date;
+}
+
+const StoredTestDetails = TestDetails.extend({ message: z.string() });
+type StoredTestDetails = z.output<typeof StoredTestDetails>;
+
+/** What its owner decides about a server. */
+export type Settings = Pick<
+  StoredServer,
+  'name' | 'config' | 'workspacePath' | 'isDefault' | 'isActive' | 'hostKey'
+>;
+
+/** What a test found. */
+interface TestFacts {
+  status: TestStatus;
+  details: StoredTestDetails;
+}
+
+/** What was edited by hand past recognition counts as absent: a secret then fits its place no more. */
+const Row = z
+  .object({
+    id: z.string(),
+    name: z.string(),
+    server_type: z.enum(SERVER_TYPES),
+    connection_config: z.record(z.string(), z.unknown()),
+    workspace_path: z.string().nullable(),
+    is_default: z.boolean(),
+    is_active: z.boolean(),
+    version: z.number(),
+    host_key: z.strictObject({ type: z.string(), fingerprint: z.string() }).nullable().catch(null),
+    last_tested_at: z.date().nullable(),
+    last_used_at: z.date().nullable(),
+    test_status: z.enum(TEST_STATUSES).catch('untested'),
+    test_details: StoredTestDetails.nullable().catch(null),
+    created_at: z.date(),
+    updated_at: z.date(),
+  })
+  .transform((row): StoredServer => ({
+    id: row.id,
+    name: row.name,
+    serverType: row.server_type,
+    config: row.connection_config,
+    workspacePath: row.workspace_path,
+    isDefault: row.is_default,
+    isActive: row.is_active,
+    version: row.version,
+    hostKey: row.host_key,
+    lastTestedAt: row.last_tested_at,
+    lastUsedAt: row.last_used_at,
+    testStatus: row.test_status,
+    testDetails: row.test_details,
+    createdAt: row.created_at,
+    updatedAt: row.updated_at,
+  }));
+
+const COLUMNS = `id, name, server_type, connection_config, workspace_path, is_default, is_active, version, host_key,
+  last_tested_at, last_used_at, test_status, test_details, created_at, updated_at`;
+
+/**
+ * Waits until nobody else changes this owner's servers; held to the end of the transaction. Limits, the one
+ * default and references between servers are judged under it.
+ */
+export async function lockServers(sql: Sql, userId: string): Promise<void> {
+  await sql.run('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [`ops-center servers ${userId}`]);
+}
+
+/** All servers of the transaction's owner, by creation. */
+export async function listServers(sql: Sql): Promise<StoredServer[]> {
+  return sql.rows(Row, `SELECT ${COLUMNS} FROM user_execution_servers ORDER BY created_at, id`);
+}
+
+/** Adds one, at version 1. */
+export async function insertServer(
+  sql: Sql,
+  userId: string,
+  server: Settings & Pick<StoredServer, 'id' | 'serverType'>,
+): Promise<StoredServer> {
+  return only(
+    await sql.rows(
+      Row,
+      `INSERT INTO user_execution_servers
+         (id, user_id, server_type, name, connection_config, workspace_path, is_default, is_active, host_key)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING ${COLUMNS}`,
+      [server.id, userId, server.serverType, ...settingsOf(server)],
+    ),
+  );
+}
+
+/**
+ * Stores new settings and raises the version.
+ * @param isSame false where the last test says nothing of the new settings.
+ */
+export async function updateServer(
+  sql: Sql,
+  id: string,
+  settings: Settings,
+  isSame: boolean,
+): Promise<StoredServer> {
+  return only(
+    await sql.rows(
+      Row,
+      `UPDATE user_execution_servers SET
+         name = $2, connection_config = $3, workspace_path = $4, is_default = $5, is_active = $6, host_key = $7,
+         version = version + 1, updated_at = now(),
+         last_tested_at = CASE WHEN $8 THEN last_tested_at END,
+         test_status = CASE WHEN $8 THEN test_status ELSE 'untested' END,
+         test_details = CASE WHEN $8 THEN test_details END
+       WHERE id = $1 RETURNING ${COLUMNS}`,
+      [id, ...settingsOf(settings), isSame],
+    ),
+  );
+}
+
+/** Takes the mark of the default from whichever server has it. */
+export async function clearDefault(sql: Sql): Promise<void> {
+  await sql.run(
+    `UPDATE user_execution_servers SET is_default = false, version = version + 1, updated_at = now()
+     WHERE is_default`,
+  );
+}
+
+/**
+ * Puts another token in the place of a secret, and changes nothing else: what the owner has decided is the same.
+ * @returns false when the secret is another one by now, or is gone.
+ */
+export async function replaceToken(
+  sql: Sql,
+  id: string,
+  { field, from, to }: { field: string; from: string; to: string },
+): Promise<boolean> {
+  const replaced = await sql.run(
+    `UPDATE user_execution_servers
+     SET connection_config = jsonb_set(connection_config, ARRAY[$2::text], to_jsonb($4::text))
+     WHERE id = $1 AND connection_config ->> $2::text = $3`,
+    [id, field, from, to],
+  );
+  return replaced > 0;
+}
+
+/** Removes one. */
+export async function deleteServer(sql: Sql, id: string): Promise<void> {
+  await sql.run('DELETE FROM user_execution_servers WHERE id = $1', [id]);
+}
+
+/** Stores what a test found, unless the server was changed or deleted meanwhile. */
+export async function recordTest(
+  sql: Sql,
+  { id, version }: Pick<StoredServer, 'id' | 'version'>,
+  { status, details }: TestFacts,
+): Promise<void> {
+  await sql.run(
+    `UPDATE user_execution_servers SET last_tested_at = now(), test_status = $3, test_details = $4
+     WHERE id = $1 AND version = $2`,
+    [id, version, status, JSON.stringify(details)],
+  );
+}
+
+/** Stores that it is used now. */
+export async function recordUse(sql: Sql, id: string): Promise<void> {
+  await sql.run('UPDATE user_execution_servers SET last_used_at = now() WHERE id = $1', [id]);
+}
+
+const OwnerRow = z.object({ owner: z.custom<`user:${string}`>((value) => typeof value === 'string') });
+
+/** Everybody who has servers, as `user:<id>`; for commands that look at all of them, one owner at a time. */
+export async function listServerOwners(database: Database): Promise<`user:${string}`[]> {
+  const rows = await database.rows(OwnerRow, 'SELECT owners_of_servers() AS owner');
+  return rows.map(({ owner }) => owner);
+}
+
+function settingsOf(settings: Settings): unknown[] {
+  const { name, config, workspacePath, isDefault, isActive, hostKey } = settings;
+  const key = hostKey === null ? null : JSON.stringify(hostKey);
+  return [name, JSON.stringify(config), workspacePath, isDefault, isActive, key];
+}
+
+function only<T>([row]: T[]): T {
+  if (row === undefined) throw new Error('the row is gone, though its owner is locked');
+  return row;
+}

@@ -1,0 +1,54 @@
+import type { Runner, TestResult } from '../runners/runner.ts';
+import { STORED, type ServerTested, type ServerView } from './schema.ts';
+import { secretsIn } from './sealing.ts';
+import type { StoredServer } from './servers-store.ts';
+
+/**
+ * A server as its owner sees it. Whether a secret is stored can be seen, and nothing else of it.
+ * @param runner undefined where its kind is not built in: its configuration is then not shown, since nobody knows
+ *   what of it is secret.
+ */
+export function serverView(server: StoredServer, runner: Runner | undefined): ServerView {
+  return {
+    id: server.id,
+    scope: 'personal',
+    name: server.name,
+    server_type: server.serverType,
+    connection_config: runner === undefined ? {} : configView(server, runner),
+    workspace_path: server.workspacePath,
+    is_default: server.isDefault,
+    is_active: server.isActive,
+    version: server.version,
+    host_key: server.hostKey,
+    last_tested_at: server.lastTestedAt?.toISOString() ?? null,
+    last_used_at: server.lastUsedAt?.toISOString() ?? null,
+    test_status: server.testStatus,
+    test_details: server.testDetails,
+    created_at: server.createdAt.toISOString(),
+    updated_at: server.updatedAt.toISOString(),
+  };
+}
+
+function configView({ config }: StoredServer, runner: Runner): Record<string, unknown> {
+  const stored = new Set(secretsIn(runner, config));
+  const view = { ...config };
+  for (const field of runner.secretFields) view[field] = stored.has(field) ? STORED : null;
+  return view;
+}
+
+/** What a test found, for the wire. */
+export function testView({ status, message, stages, hostKey }: TestResult): ServerTested {
+  return {
+    status,
+    message,
+    details: {
+      stages: stages.map((stage) => ({
+        name: stage.name,
+        status: stage.status,
+        duration_ms: Math.round(stage.durationMs),
+        message: stage.message,
+      })),
+      host_key: hostKey,
+    },
+  };
+}

@@ -1,0 +1,96 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { startApp, type TestApp } from '../support/app.ts';
+import { openServers, type DirectServers } from '../support/servers-direct.ts';
+import { anySsh, clientOf, serverClient, type Problem } from '../support/servers.ts';
+
+/** Two processes on one database: what holds in one memory alone would not hold here. */
+let apps: [TestApp, TestApp];
+let direct: DirectServers;
+
+beforeAll(async () => {
+  const first = await startApp();
+  apps = [first, await startApp({ shared: first })];
+  direct = await openServers(first);
+});
+afterAll(async () => {
+  await direct.close();
+  await Promise.all(apps.map((app) => app.stop()));
+});
+
+/** One person, through both processes by turns. */
+async function person() {
+  const ada = await serverClient(apps[0]);
+  const both = [ada, clientOf(apps[1], ada.user, await apps[1].signIn(ada.user))] as const;
+  return { ada, by: (n: number) => both[n % 2 === 0 ? 0 : 1] };
+}
+
+describe('at once', () => {
+  it('40 new servers of one person become 20', async () => {
+    const { ada, by } = await person();
+    const wish = { name: 'x', server_type: 'ssh', connection_config: anySsh() };
+    const answers = await Promise.all(Array.from({ length: 40 }, (_each, n) => by(n).send('POST', '', wish)));
+    const statuses = answers.map(({ status }) => status).sort();
+    expect(statuses).toEqual([...Array<number>(20).fill(201), ...Array<number>(20).fill(409)]);
+    const refused = (await answers.find(({ status }) => status === 409)?.json()) as Problem;
+    expect(refused).toMatchObject({ code: 'server_limit', detail: expect.stringMatching(/20 servers/) });
+    const servers = await ada.list();
+    expect(servers).toHaveLength(20);
+    expect(servers.filter(({ is_default }) => is_default)).toHaveLength(1);
+  });
+
+  it('20 requests that each set another default leave one', async () => {
+    const { ada, by } = await person();
+    for (let n = 0; n < 20; n += 1) await ada.add({ name: `server ${n}`, connection_config: anySsh() });
+    const ids = (await ada.list()).map(({ id }) => id);
+    const answers = await Promise.all(ids.map((id, n) => by(n).send('PUT', `/${id}`, { is_default: true })));
+    expect(answers.map(({ status }) => status)).toEqual(Array<number>(20).fill(200));
+    expect((await ada.list()).filter(({ is_default }) => is_default)).toHaveLength(1);
+    const rows = await direct.sql(
+      'SELECT count(*)::int AS defaults FROM user_execution_servers WHERE user_id = $1 AND is_default',
+      [ada.user.id],
+    );
+    expect(rows).toEqual([{ defaults: 1 }]);
+  });
+
+  it('20 changes with the same If-Match make one', async () => {
+    const { ada, by } = await person();
+    const { id } = await ada.add({ connection_config: anySsh() });
+    const header = { headers: { 'if-match': '"1"' } };
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, (_each, n) => by(n).send('PUT', `/${id}`, { name: `${n}` }, header)),
+    );
+    expect(answers.filter(({ status }) => status === 200)).toHaveLength(1);
+    expect(answers.filter(({ status }) => status === 412)).toHaveLength(19);
+    expect((await ada.get(id)).version).toBe(2);
+  });
+
+  it('two servers that are each to go through the other do not become a circle', async () => {
+    const { ada, by } = await person();
+    const [one, two] = [
+      await ada.add({ connection_config: anySsh() }),
+      await ada.add({ connection_config: anySsh() }),
+    ];
+    const ways = [
+      [one.id, two.id],
+      [two.id, one.id],
+    ] as const;
+    const answers = await Promise.all(
+      ways.map(([id, jump], n) => by(n).send('PUT', `/${id}`, { connection_config: anySsh({ jump }) })),
+    );
+    expect(answers.map(({ status }) => status).sort()).toEqual([200, 400]);
+  });
+});
+
+describe('the database itself', () => {
+  it('refuses a second default and an unknown kind, whoever writes', async () => {
+    const { ada } = await person();
+    await ada.add({ connection_config: anySsh() });
+    const second = await ada.add({ connection_config: anySsh() });
+    await expect(
+      direct.sql('UPDATE user_execution_servers SET is_default = true WHERE id = $1', [second.id]),
+    ).rejects.toThrow('user_execution_servers_default');
+    await expect(
+      direct.sql(`UPDATE user_execution_servers SET server_type = 'telnet' WHERE id = $1`, [second.id]),
+    ).rejects.toThrow('check constraint');
+  });
+});

@@ -1,0 +1,55 @@
+import { afterAll, beforeAll, expect, it } from '@jest/globals';
+import { createDatabase } from '../../src/lib/database.ts';
+import { createLog } from '../../src/lib/log.ts';
+import { listServerOwners } from '../../src/servers/service.ts';
+import { startApp, type TestApp } from '../support/app.ts';
+import { openServers, type DirectServers } from '../support/servers-direct.ts';
+import { anySsh, serverClient } from '../support/servers.ts';
+import { adminClient } from '../support/stack.ts';
+import { until } from '../support/until.ts';
+
+let app: TestApp;
+let direct: DirectServers;
+
+beforeAll(async () => {
+  app = await startApp();
+  direct = await openServers(app);
+});
+afterAll(async () => {
+  await direct.close();
+  await app.stop();
+});
+
+const serversOf = (userId: string) =>
+  direct.sql('SELECT id FROM user_execution_servers WHERE user_id = $1', [userId]);
+
+it('with a user whom an administrator deletes, their servers go, and nobody else’s', async () => {
+  const [ada, bob] = [await serverClient(app), await serverClient(app)];
+  const mine = await ada.add({ connection_config: anySsh() });
+  await ada.add({ connection_config: anySsh({ jump: mine.id }) });
+  await bob.add({ connection_config: anySsh() });
+  await (await adminClient()).users.del({ id: ada.user.id });
+  await until(
+    () => serversOf(ada.user.id),
+    (rows) => rows.length === 0,
+  );
+  expect(await serversOf(bob.user.id)).toHaveLength(1);
+  const told = await direct.sql(
+    `SELECT actor, action FROM audit_events WHERE owner = $1 AND action = 'server.deleted'`,
+    [`user:${ada.user.id}`],
+  );
+  const row = { actor: 'system:keycloak', action: 'server.deleted' };
+  expect(told).toEqual([row, row]);
+});
+
+it('everybody who has servers can be listed, and through the app’s role nothing else of them seen', async () => {
+  const [ada, bob] = [await serverClient(app), await serverClient(app)];
+  await ada.add({ connection_config: anySsh() });
+  const log = createLog('silent');
+  const database = createDatabase({ url: app.databaseUrl, max: 1, applicationName: 'test', log });
+  const owners = await listServerOwners(database);
+  expect(owners).toContain(`user:${ada.user.id}`);
+  expect(owners).not.toContain(`user:${bob.user.id}`);
+  expect(await database.run('SELECT FROM user_execution_servers')).toBe(0);
+  await database.close();
+});

@@ -1,0 +1,202 @@
+import { afterAll, beforeAll, beforeEach, expect, it } from '@jest/globals';
+import type { ServerTested } from '../../src/servers/schema.ts';
+import { startApp, type TestApp } from '../support/app.ts';
+import { describeOn, sshHosts, type SshHosts } from '../support/hosts.ts';
+import { listeningHost } from '../support/listening-host.ts';
+import { anySsh, randomPassword, serverClient, type ServerClient } from '../support/servers.ts';
+import { adminClient } from '../support/stack.ts';
+
+describeOn('ssh', 'testing a server', () => {
+  let app: TestApp;
+  let hosts: SshHosts;
+  let ada: ServerClient;
+
+  beforeAll(async () => {
+    hosts = sshHosts();
+    const allowed = [hosts.plain, hosts.jump].map(({ host, port }) => `${host}:${port}`);
+    app = await startApp({ env: { EGRESS_ALLOW: ['127.0.0.1', ...allowed].join(',') } });
+  });
+  beforeEach(async () => {
+    ada = await serverClient(app);
+  });
+  afterAll(async () => {
+    await app.stop();
+  });
+
+  const account = (place: { host: string; port: number }, change: Record<string, unknown> = {}) => ({
+    ...{ host: place.host, port: place.port, username: hosts.user },
+    ...{ auth_method: 'password', password: hosts.password, ...change },
+  });
+  const outcome = ({ details }: ServerTested) =>
+    Object.fromEntries(details.stages.map(({ name, status }) => [name, status]));
+
+  it('shows an unknown host key, and goes through all stages once it is confirmed', async () => {
+    const { id } = await ada.add({ connection_config: account(hosts.plain) });
+    const first = await ada.test(id);
+    expect(first).toMatchObject({
+      status: 'host_key_unknown',
+      details: { host_key: { ...hosts.plain.hostKey, hop: null } },
+    });
+    expect(outcome(first)).toMatchObject({ tcp: 'ok', authentication: 'skipped', echo: 'skipped' });
+    expect(await ada.get(id)).toMatchObject({
+      ...{ test_status: 'host_key_unknown', version: 1, host_key: null },
+      last_tested_at: expect.stringMatching(/Z$/),
+      test_details: { message: first.message, ...first.details },
+    });
+    const { type, fingerprint } = hosts.plain.hostKey;
+    const confirmed = await ada.confirm(id, { type, fingerprint });
+    expect(confirmed).toMatchObject({ test_status: 'untested', last_tested_at: null, test_details: null });
+    const second = await ada.test(id);
+    expect(second).toMatchObject({ status: 'online', details: { host_key: null } });
+    expect(outcome(second)).toMatchObject({
+      host_key: 'ok',
+      authentication: 'ok',
+      echo: 'ok',
+      cleanup: 'ok',
+    });
+    expect(second.details.stages.every(({ message }) => message.length > 0)).toBe(true);
+    expect(await ada.get(id)).toMatchObject({ test_status: 'online', version: 2 });
+    expect(app.events('execution_server_tested').at(-1)).toMatchObject({ id, status: 'online' });
+    const trail = (await (await app.call('/api/v1/audit', { session: ada.session })).json()) as {
+      data: { action: string; object: string }[];
+    };
+    expect(trail.data.map(({ action }) => action)).toEqual([
+      ...['server.tested', 'server.host_key_confirmed', 'server.tested', 'server.added', 'session.started'],
+    ]);
+  });
+
+  it('fails hard on a host key that has changed, and shows both', async () => {
+    const { id } = await ada.add({ connection_config: account(hosts.plain) });
+    const known = { type: 'ssh-ed25519', fingerprint: `SHA256:${'b'.repeat(43)}` };
+    await ada.confirm(id, known);
+    const tested = await ada.test(id);
+    expect(tested).toMatchObject({
+      status: 'host_key_changed',
+      details: { host_key: { ...hosts.plain.hostKey, hop: null } },
+    });
+    expect(outcome(tested)).toMatchObject({ host_key: 'failed', authentication: 'skipped' });
+    expect(JSON.stringify(tested)).toContain(known.fingerprint);
+    expect(await ada.get(id)).toMatchObject({ host_key: known, test_status: 'host_key_changed' });
+  });
+
+  it('goes through a jump server whose key is confirmed on it', async () => {
+    const jump = await ada.add({ name: 'jump', connection_config: account(hosts.jump) });
+    const inner = await ada.add({
+      name: 'inner',
+      connection_config: account(hosts.inner, { jump: jump.id }),
+    });
+    const first = await ada.test(inner.id);
+    expect(first).toMatchObject({
+      status: 'host_key_unknown',
+      details: { host_key: { ...hosts.jump.hostKey, hop: jump.id } },
+    });
+    await ada.confirm(inner.id, { ...hosts.jump.hostKey, hop: jump.id });
+    const second = await ada.test(inner.id);
+    expect(second).toMatchObject({ details: { host_key: { ...hosts.inner.hostKey, hop: null } } });
+    await ada.confirm(inner.id, hosts.inner.hostKey);
+    expect((await ada.test(inner.id)).status).toBe('online');
+    expect(await ada.get(jump.id)).toMatchObject({ host_key: hosts.jump.hostKey });
+  });
+
+  it('says that a password is wrong', async () => {
+    const config = account(hosts.plain, { password: randomPassword() });
+    const { id } = await ada.add({ connection_config: config });
+    await ada.confirm(id, hosts.plain.hostKey);
+    const tested = await ada.test(id);
+    expect(tested.status).toBe('auth_failed');
+    expect(outcome(tested)).toMatchObject({ host_key: 'ok', authentication: 'failed', echo: 'skipped' });
+  });
+
+  it('tries a configuration before it is saved, with a host key for this once, and keeps nothing of it', async () => {
+    const wish = { server_type: 'ssh', connection_config: account(hosts.plain) };
+    const response = await ada.send('POST', '/test', wish);
+    expect(await response.json()).toMatchObject({
+      status: 'host_key_unknown',
+      details: { host_key: { ...hosts.plain.hostKey, hop: null } },
+    });
+    const { type, fingerprint } = hosts.plain.hostKey;
+    const again = await ada.send('POST', '/test', { ...wish, host_key: { type, fingerprint } });
+    expect(await again.json()).toMatchObject({ status: 'online' });
+    expect(await ada.list()).toEqual([]);
+    for (const [change, path] of [
+      [{ connection_config: anySsh({ password: '***stored***' }) }, 'connection_config.password'],
+      [{ connection_config: {} }, 'connection_config.host'],
+      [{ host_key: { type: 'x', fingerprint: 'y' } }, 'host_key.fingerprint'],
+      [{ name: 'x' }, 'body'],
+    ] as const) {
+      const refused = await ada.refusal('POST', '/test', { ...wish, ...change });
+      expect(refused.errors?.map((each) => each.path)).toContain(path);
+    }
+  });
+
+  it('tells addresses that may not be reached from those that do not answer', async () => {
+    const gone = await listeningHost();
+    await gone[Symbol.asyncDispose]();
+    const { port } = gone;
+    const statuses = [];
+    for (const host of ['169.254.169.254', '10.99.99.99', 'no-such-name.invalid', '127.0.0.1']) {
+      const { id } = await ada.add({
+        connection_config: anySsh({ host, port: host === '127.0.0.1' ? port : 22 }),
+      });
+      statuses.push((await ada.test(id)).status);
+      await ada.remove(id);
+    }
+    expect(statuses).toEqual(['forbidden', 'forbidden', 'offline', 'offline']);
+  });
+
+  it('is let go of ten times a minute, and a refusal says when to come again', async () => {
+    const { id } = await ada.add({ connection_config: anySsh({ host: '169.254.169.254' }) });
+    for (let n = 0; n < 10; n += 1) expect((await ada.send('POST', `/${id}/test`)).status).toBe(200);
+    const wish = { server_type: 'ssh', connection_config: anySsh() };
+    for (const [path, json] of [[`/${id}/test`], ['/test', wish]] as const) {
+      const response = await ada.send('POST', path, json);
+      expect(response.status).toBe(429);
+      expect(Number(response.headers.get('retry-after'))).toBeGreaterThan(0);
+      expect(await response.json()).toMatchObject({ code: 'rate_limited' });
+    }
+    const bob = await serverClient(app);
+    expect((await bob.send('POST', '/test', wish)).status).toBe(200);
+  });
+
+  it('keeps no result of a version that is gone', async () => {
+    await using host = await listeningHost();
+    const { id } = await ada.add({ connection_config: anySsh({ host: host.host, port: host.port }) });
+    const under = ada.send('POST', `/${id}/test`);
+    await host.met();
+    await ada.change(id, { name: 'changed' });
+    host.hangUp();
+    const tested = (await (await under).json()) as ServerTested;
+    expect(tested.status).not.toBe('online');
+    expect(await ada.get(id)).toMatchObject({ test_status: 'untested', last_tested_at: null });
+  });
+
+  it('ends when its client leaves, and then keeps nothing', async () => {
+    await using host = await listeningHost();
+    const { id } = await ada.add({ connection_config: anySsh({ host: host.host, port: host.port }) });
+    // One that began earlier and whose client stays: by itself it would be the first to end.
+    const staying = ada.send('POST', `/${id}/test`);
+    await host.met(1);
+    const leaving = new AbortController();
+    const left = expect(
+      ada.send('POST', `/${id}/test`, undefined, { signal: leaving.signal }),
+    ).rejects.toThrow();
+    await host.met(2);
+    leaving.abort();
+    await left;
+    expect(await host.gone).toBe(1);
+    expect(await ada.get(id)).toMatchObject({ test_status: 'untested' });
+    host.hangUp();
+    expect((await staying).status).toBe(200);
+  });
+
+  it('ends when its user is disabled', async () => {
+    await using host = await listeningHost();
+    const { id } = await ada.add({ connection_config: anySsh({ host: host.host, port: host.port }) });
+    const under = ada.send('POST', `/${id}/test`);
+    await host.met();
+    const admin = await adminClient();
+    await admin.users.update({ id: ada.user.id }, { enabled: false });
+    expect((await under).status).toBe(401);
+    await host.gone;
+  });
+});

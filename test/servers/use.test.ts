@@ -1,0 +1,84 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import type { Principal } from '../../src/http/principal.ts';
+import { startApp, type TestApp } from '../support/app.ts';
+import { listeningHost } from '../support/listening-host.ts';
+import { openServers, type DirectServers } from '../support/servers-direct.ts';
+import { anySsh, serverClient, type ServerClient } from '../support/servers.ts';
+
+const HOST_KEY = { type: 'ssh-ed25519', fingerprint: `SHA256:${'a'.repeat(43)}` };
+
+let app: TestApp;
+let direct: DirectServers;
+let ada: ServerClient;
+
+beforeAll(async () => {
+  app = await startApp();
+  direct = await openServers(app, { testTimeoutMs: 100 });
+});
+beforeEach(async () => {
+  ada = await serverClient(app);
+});
+afterAll(async () => {
+  await direct.close();
+  await app.stop();
+});
+
+const open = (ref: string, userId = ada.user.id) => direct.service.openForUse(userId, ref);
+
+describe('opening a server for a run', () => {
+  it('answers one snapshot with its secrets in the clear, by id or as the default', async () => {
+    const config = anySsh();
+    const { id } = await ada.add({ name: 'Dev', connection_config: config, workspace_path: '/w' });
+    await ada.confirm(id, HOST_KEY);
+    for (const ref of [id, 'default']) {
+      const { runner, target, ...server } = await open(ref);
+      expect(server).toEqual({ id, name: 'Dev', serverType: 'ssh', version: 2 });
+      expect(runner.type).toBe('ssh');
+      expect(target).toMatchObject({
+        ...{ serverId: id, owner: `user:${ada.user.id}`, version: 2, hostKey: HOST_KEY, workspacePath: '/w' },
+        config,
+      });
+    }
+  });
+
+  it('is refused for what is missing, paused, unconfirmed or somebody else’s', async () => {
+    await expect(open('default')).rejects.toMatchObject({ status: 404, code: 'no_default_server' });
+    const { id } = await ada.add({ name: 'Dev', connection_config: anySsh() });
+    await expect(open(id)).rejects.toMatchObject({ status: 409, code: 'host_key_unconfirmed' });
+    await ada.confirm(id, HOST_KEY);
+    await ada.change(id, { is_active: false });
+    for (const ref of [id, 'default'])
+      await expect(open(ref)).rejects.toMatchObject({ status: 409, code: 'server_paused' });
+    const bob = await serverClient(app);
+    await expect(open(id, bob.user.id)).rejects.toMatchObject({ status: 404, code: 'not_found' });
+    await expect(open('')).rejects.toMatchObject({ status: 404, code: 'not_found' });
+    await ada.remove(id);
+    await expect(open(id)).rejects.toMatchObject({ status: 404, code: 'not_found' });
+  });
+
+  it('is kept and logged once it is used, without a new version', async () => {
+    const { id } = await ada.add({ name: 'Dev', connection_config: anySsh() });
+    await direct.service.noteUse(ada.user.id, { id, name: 'Dev' });
+    expect(await ada.get(id)).toMatchObject({ version: 1, last_used_at: expect.stringMatching(/Z$/) });
+  });
+});
+
+describe('a test that does not end', () => {
+  it('is given up after its time, and that is its result', async () => {
+    await using silent = await listeningHost();
+    const { host, port } = silent;
+    const { id } = await ada.add({ connection_config: anySsh({ host, port }) });
+    const user = { ...ada.user, name: null, tier: 'starter' as const };
+    const principal: Principal = {
+      ...{ user, credential: 'session', scopes: new Set() },
+      ...{ sessionId: null, keycloakSessionId: null },
+    };
+    const call = { principal, requestId: 'x', gone: new AbortController().signal };
+    const message = 'The test did not end within 0.1 s.';
+    expect(await direct.service.test(call, id)).toMatchObject({ status: 'offline', message });
+    expect(await ada.get(id)).toMatchObject({
+      test_status: 'offline',
+      test_details: { message, stages: [] },
+    });
+  });
+});

@@ -1,0 +1,78 @@
+import pg from 'pg';
+import { createLiveWork } from '../../src/identity/live-work.ts';
+import { createDatabase } from '../../src/lib/database.ts';
+import { createDialer } from '../../src/lib/dialer.ts';
+import { createKeyring, type Keyring } from '../../src/lib/keyring.ts';
+import { createLog } from '../../src/lib/log.ts';
+import { createRunners } from '../../src/runners/index.ts';
+import {
+  createServerService,
+  type ServerService,
+  type ServerServiceDeps,
+} from '../../src/servers/service.ts';
+import type { TestApp } from './app.ts';
+
+/** The servers of a running app, without HTTP: its service, its rows past row-level security, its keyring. */
+export interface DirectServers {
+  service: ServerService;
+  keyring: Keyring;
+  /** Runs SQL as the owner of the schema: what a database administrator can do. */
+  sql(text: string, values?: unknown[]): Promise<Record<string, unknown>[]>;
+  /** One server's stored configuration. */
+  storedConfig(id: string): Promise<Record<string, unknown>>;
+  /** Ids of servers of which runners were told to let go, in that order. */
+  forgotten: readonly string[];
+  close(): Promise<void>;
+}
+
+/** Opens them on an app's database. */
+export async function openServers(
+  { config, databaseUrl, ownerDatabaseUrl }: TestApp,
+  options: Pick<ServerServiceDeps, 'testTimeoutMs'> = {},
+): Promise<DirectServers> {
+  const log = createLog('silent');
+  const database = createDatabase({ url: databaseUrl, max: 4, applicationName: 'test', log });
+  const dialer = createDialer({
+    mode: 'local',
+    allow: config.egress.allow,
+    deny: config.egress.deny,
+    forbidden: () => [],
+    connectTimeoutMs: config.timeouts.connectMs,
+  });
+  const forgotten: string[] = [];
+  const runners = new Map(
+    [...createRunners({ dialer, log })].map(([type, runner]) => [
+      type,
+      {
+        ...runner,
+        forget(serverId: string) {
+          forgotten.push(serverId);
+          return runner.forget(serverId);
+        },
+      },
+    ]),
+  );
+  const keyring = createKeyring(config.encryptionKeys);
+  const owner = new pg.Client({ connectionString: ownerDatabaseUrl });
+  await owner.connect();
+  const sql: DirectServers['sql'] = async (text, values) =>
+    (await owner.query<Record<string, unknown>>(text, values)).rows;
+  return {
+    service: createServerService({
+      ...{ database, keyring, runners, log, ...options },
+      localExecution: { isOn: false, isAllowed: () => Promise.resolve(false) },
+      liveWork: createLiveWork(),
+    }),
+    keyring,
+    sql,
+    forgotten,
+    async storedConfig(id) {
+      const rows = await sql('SELECT connection_config FROM user_execution_servers WHERE id = $1', [id]);
+      return rows[0]?.['connection_config'] as Record<string, unknown>;
+    },
+    async close() {
+      await Promise.all([...runners.values()].map((runner) => runner.close()));
+      await Promise.all([dialer.close(), database.close(), owner.end()]);
+    },
+  };
+}
