@@ -39,17 +39,30 @@ export interface RouteCall<Params, Query, Body> extends Omit<Call, 'principal'> 
   body: Body;
 }
 
-/** A route of the REST API: everything that comes in and goes out passes a schema. */
-export interface JsonRoute<Params, Query, Body, Result> extends Declaration {
+/** A route of the REST API that writes its own answer, e.g. a stream; everything that comes in passes a schema. */
+export interface ParsedRoute<Params, Query, Body> extends Declaration {
   access: Exclude<Access, 'public'>;
   params?: ZodType<Params>;
   query?: ZodType<Query>;
   body?: ZodType<Body>;
+  handle(call: RouteCall<Params, Query, Body>, request: Request, response: Response): Promise<void> | void;
+}
+
+/** A route of the REST API: everything that comes in and goes out passes a schema. */
+export interface JsonRoute<Params, Query, Body, Result> extends Omit<
+  ParsedRoute<Params, Query, Body>,
+  'handle'
+> {
   /** Parses the answer and drops what is not declared: the best guard against leaking a secret. */
   response: ZodType<Result>;
   /** 200 unless said otherwise; may depend on what was asked for. */
   status?: number | ((body: Body) => number);
-  handle(call: RouteCall<Params, Query, Body>): Promise<Result> | Result;
+  /** `request` and `response` are for headers alone: the answer is what it returns. */
+  handle(
+    call: RouteCall<Params, Query, Body>,
+    request: Request,
+    response: Response,
+  ): Promise<Result> | Result;
 }
 
 /** A route that writes its own answer: redirects, pages, streams. It reads its own body, after the checks. */
@@ -73,6 +86,20 @@ const readJson = express.json({
 export function jsonRoute<Params = object, Query = object, Body = undefined, Result = unknown>(
   own: JsonRoute<Params, Query, Body, Result>,
 ): Route {
+  return parsedRoute<Params, Query, Body>({
+    ...own,
+    async handle(call, request, response) {
+      const result = await own.handle(call, request, response);
+      const status = typeof own.status === 'function' ? own.status(call.body) : (own.status ?? 200);
+      response.status(status).json(own.response.parse(result));
+    },
+  });
+}
+
+/** Declares a REST route that writes its own answer. Errors: as of {@link jsonRoute}. */
+export function parsedRoute<Params = object, Query = object, Body = undefined>(
+  own: ParsedRoute<Params, Query, Body>,
+): Route {
   return {
     ...pick(own),
     async run(call, request, response) {
@@ -81,9 +108,7 @@ export function jsonRoute<Params = object, Query = object, Body = undefined, Res
       const query = parse(own.query, request.query, 'query') as Query;
       const principal = own.body ? await readJsonBody(call, request, response) : call.principal;
       const body = parse(own.body, request.body, 'body') as Body;
-      const result = await own.handle({ ...call, principal, params, query, body });
-      const status = typeof own.status === 'function' ? own.status(body) : (own.status ?? 200);
-      response.status(status).json(own.response.parse(result));
+      await own.handle({ ...call, principal, params, query, body }, request, response);
     },
   };
 }

@@ -1,0 +1,213 @@
+-- Runs: the queue and the history are one table. What was to be run is sealed; when a run is over, its program
+-- alone is kept.
+CREATE TABLE runs (
+  id text PRIMARY KEY,
+  -- The order in which runs were accepted.
+  number bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+  owner text NOT NULL CHECK (owner ~ '^user:'),
+  server_id text NOT NULL,
+  server_name text NOT NULL,
+  server_type text NOT NULL,
+  -- Null for a plain command.
+  language text,
+  code_sha256 text NOT NULL,
+  sealed text NOT NULL,
+  status text NOT NULL CHECK (status IN ('queued', 'running', 'finished')),
+  cause text,
+  code integer,
+  signal text,
+  cleanup text,
+  message text,
+  duration_ms bigint,
+  stdout_bytes bigint NOT NULL DEFAULT 0,
+  stderr_bytes bigint NOT NULL DEFAULT 0,
+  -- Of the last event that is stored.
+  last_seq integer NOT NULL DEFAULT 0,
+  cancel_requested boolean NOT NULL DEFAULT false,
+  -- The process that has the run, and until when that counts without a sign of life.
+  holder text NOT NULL,
+  lease_until timestamptz NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  started_at timestamptz,
+  finished_at timestamptz,
+  CHECK ((status = 'finished') = (cause IS NOT NULL AND cleanup IS NOT NULL AND finished_at IS NOT NULL))
+);
+CREATE INDEX runs_history ON runs (owner, number DESC);
+CREATE INDEX runs_open ON runs (owner, server_id, number) WHERE status <> 'finished';
+CREATE INDEX runs_finished ON runs (finished_at) WHERE status = 'finished';
+ALTER TABLE runs ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own_rows ON runs TO ops_center_app
+  USING (owner = current_owner()) WITH CHECK (owner = current_owner());
+GRANT SELECT, INSERT, UPDATE, DELETE ON runs TO ops_center_app;
+
+-- The events of a run in batches, sealed: what a program prints may be as secret as what it was given.
+CREATE TABLE run_events (
+  run_id text NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+  first_seq integer NOT NULL,
+  last_seq integer NOT NULL,
+  owner text NOT NULL,
+  stdout_bytes integer NOT NULL,
+  stderr_bytes integer NOT NULL,
+  sealed text NOT NULL,
+  PRIMARY KEY (run_id, first_seq)
+);
+ALTER TABLE run_events ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own_rows ON run_events TO ops_center_app
+  USING (owner = current_owner()) WITH CHECK (owner = current_owner());
+GRANT SELECT, INSERT, UPDATE, DELETE ON run_events TO ops_center_app;
+
+-- Who may start is decided by one at a time, among all processes: count and change are one step.
+CREATE FUNCTION lock_run_queue() RETURNS void LANGUAGE sql
+  SET search_path = pg_catalog, pg_temp
+  AS $$ SELECT pg_advisory_xact_lock(7018465220381) $$;
+
+-- Accepts a run in one round trip, with its row of the audit trail: it starts at once where the limits allow it
+-- and nobody of its owner waits, else it is queued. With the caller's rights: its owner becomes the one whose
+-- rows this transaction sees. `outcome`: running, queued, or full (nothing is stored then).
+CREATE FUNCTION submit_run(
+  run jsonb, may_start boolean, per_user integer, per_server integer, most_queued integer,
+  instance text, lease interval, audit_action text, request_id text
+) RETURNS TABLE (outcome text, place integer) LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp
+  AS $$
+  DECLARE
+    own text := run ->> 'owner';
+    on_user integer;
+    on_server integer;
+    waiting integer;
+    ahead integer;
+  BEGIN
+    PERFORM set_config('ops_center.owner', own, true);
+    PERFORM public.lock_run_queue();
+    SELECT count(*) FILTER (WHERE r.status = 'running'),
+           count(*) FILTER (WHERE r.status = 'running' AND r.server_id = run ->> 'server_id'),
+           count(*) FILTER (WHERE r.status = 'queued'),
+           count(*) FILTER (WHERE r.status = 'queued' AND r.server_id = run ->> 'server_id')
+      INTO on_user, on_server, waiting, ahead
+      FROM public.runs r WHERE r.owner = own AND r.status <> 'finished';
+    outcome := CASE
+      WHEN may_start AND waiting = 0 AND on_user < per_user AND on_server < per_server THEN 'running'
+      WHEN waiting < most_queued THEN 'queued'
+      ELSE 'full' END;
+    place := CASE WHEN outcome = 'queued' THEN ahead + 1 END;
+    IF outcome <> 'full' THEN
+      INSERT INTO public.audit_events (owner, actor, action, object, request_id)
+        VALUES (own, own, audit_action, 'run:' || (run ->> 'id'), submit_run.request_id);
+      INSERT INTO public.runs (id, owner, server_id, server_name, server_type, language, code_sha256, sealed,
+                               status, holder, lease_until, started_at)
+        VALUES (run ->> 'id', own, run ->> 'server_id', run ->> 'server_name', run ->> 'server_type',
+                run ->> 'language', run ->> 'code_sha256', run ->> 'sealed', outcome, instance,
+                clock_timestamp() + lease, CASE WHEN outcome = 'running' THEN clock_timestamp() END);
+    END IF;
+    RETURN NEXT;
+  END
+  $$;
+
+-- The functions from here on work across owners, which row-level security hides from the app. They answer ids,
+-- owners and places in the queue, and nothing of what the runs are.
+
+-- Starts queued runs: an instance's own, those that one has left when it stopped (their lease ended long ago), and
+-- with `orphans` those whose instance gives no sign of life. Among users the one with the least running goes first; what one user has queued holds nobody else up.
+CREATE FUNCTION claim_runs(
+  instance text, orphans boolean, most integer, per_user integer, per_server integer, lease interval
+) RETURNS TABLE (id text, owner text) LANGUAGE plpgsql
+  SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS $$
+  BEGIN
+    PERFORM public.lock_run_queue();
+    RETURN QUERY
+    WITH running AS (
+      SELECT r.owner, r.server_id, count(*) AS runs
+      FROM public.runs r WHERE r.status = 'running' GROUP BY 1, 2
+    ), on_server AS (
+      SELECT q.id, q.owner, q.number,
+        row_number() OVER (PARTITION BY q.owner, q.server_id ORDER BY q.number) + coalesce(running.runs, 0) AS load
+      FROM public.runs q LEFT JOIN running USING (owner, server_id)
+      WHERE q.status = 'queued'
+        AND (q.holder = instance OR q.lease_until = '-infinity'
+          OR orphans AND q.lease_until < clock_timestamp())
+    ), of_user AS (
+      SELECT s.id, s.number, row_number() OVER (PARTITION BY s.owner ORDER BY s.number)
+        + coalesce((SELECT sum(running.runs) FROM running WHERE running.owner = s.owner), 0) AS load
+      FROM on_server s WHERE s.load <= per_server
+    ), chosen AS (
+      SELECT u.id FROM of_user u WHERE u.load <= per_user ORDER BY u.load, u.number LIMIT most
+    )
+    UPDATE public.runs r
+      SET status = 'running', holder = instance, lease_until = clock_timestamp() + lease,
+          started_at = clock_timestamp()
+      FROM chosen WHERE r.id = chosen.id RETURNING r.id, r.owner;
+  END
+  $$;
+
+-- A sign of life for these runs. Answers those that are still the instance's.
+CREATE FUNCTION renew_runs(instance text, ids text[], lease interval)
+  RETURNS TABLE (id text, cancel_requested boolean) LANGUAGE sql
+  SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS $$
+    UPDATE public.runs r SET lease_until = clock_timestamp() + lease
+    WHERE r.id = ANY (ids) AND r.holder = instance AND r.status <> 'finished'
+    RETURNING r.id, r.cancel_requested
+  $$;
+
+-- Takes over runs whose instance gives no sign of life, to end what is left of them.
+CREATE FUNCTION take_lost_runs(instance text, most integer, lease interval)
+  RETURNS TABLE (id text, owner text) LANGUAGE sql
+  SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS $$
+    UPDATE public.runs r SET holder = instance, lease_until = clock_timestamp() + lease
+    WHERE r.id IN (
+      SELECT l.id FROM public.runs l WHERE l.status = 'running' AND l.lease_until < clock_timestamp()
+      ORDER BY l.number LIMIT most FOR UPDATE SKIP LOCKED)
+    RETURNING r.id, r.owner
+  $$;
+
+-- Where an instance's queued runs stand among those of their owner for the same server, from 1.
+CREATE FUNCTION run_places(instance text) RETURNS TABLE (id text, place integer) LANGUAGE sql STABLE
+  SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS $$
+    SELECT q.id, q.place FROM (
+      SELECT r.id, r.holder,
+        (row_number() OVER (PARTITION BY r.owner, r.server_id ORDER BY r.number))::integer AS place
+      FROM public.runs r WHERE r.status = 'queued') q
+    WHERE q.holder = instance
+  $$;
+
+-- An instance that stops leaves its queued runs to the others, or to the next start.
+CREATE FUNCTION release_runs(instance text) RETURNS void LANGUAGE sql
+  SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS $$
+    UPDATE public.runs SET lease_until = '-infinity' WHERE holder = instance AND status = 'queued'
+  $$;
+
+-- The history's end. Answers how many went.
+CREATE FUNCTION prune_runs(days integer) RETURNS bigint LANGUAGE sql
+  SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  AS $$
+    WITH gone AS (
+      DELETE FROM public.runs
+      WHERE status = 'finished' AND finished_at < clock_timestamp() - make_interval(days => days)
+      RETURNING 1)
+    SELECT count(*) FROM gone
+  $$;
+
+REVOKE ALL ON FUNCTION
+  lock_run_queue(),
+  submit_run(jsonb, boolean, integer, integer, integer, text, interval, text, text),
+  claim_runs(text, boolean, integer, integer, integer, interval),
+  renew_runs(text, text[], interval),
+  take_lost_runs(text, integer, interval),
+  run_places(text),
+  release_runs(text),
+  prune_runs(integer)
+FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+  lock_run_queue(),
+  submit_run(jsonb, boolean, integer, integer, integer, text, interval, text, text),
+  claim_runs(text, boolean, integer, integer, integer, interval),
+  renew_runs(text, text[], interval),
+  take_lost_runs(text, integer, interval),
+  run_places(text),
+  release_runs(text),
+  prune_runs(integer)
+TO ops_center_app;

@@ -1,0 +1,39 @@
+import type { OpenServer } from '../servers/service.ts';
+import type { ExitEvent, Job, Limits } from '../runners/runner.ts';
+import { exitWithout, type RunExit } from './events.ts';
+import { stopMessage, type LiveRun } from './live-run.ts';
+import { createPieces } from './pieces.ts';
+
+/** A run with all that it needs to begin. */
+export interface Prepared {
+  server: OpenServer;
+  job: Job;
+  limits: Limits;
+}
+
+/** Runs it, tells its journal, and answers how it ended, which the journal is not told yet. */
+export async function execute(run: LiveRun, { server, job, limits }: Prepared): Promise<RunExit> {
+  const { journal } = run;
+  const pieces = createPieces((output) => {
+    journal.append(output);
+  });
+  let startedAtMs: number | undefined;
+  let exit: ExitEvent | undefined;
+  try {
+    for await (const event of server.runner.run(server.target, job, limits, run.signal)) {
+      if (event.type === 'output') pieces.write(event.stream, event.data);
+      else if (event.type === 'exit') exit = event;
+      else {
+        pieces.flush();
+        journal.append({ type: 'phase', phase: event.phase, position: null });
+        if (event.phase === 'started') startedAtMs = performance.now();
+      }
+    }
+  } finally {
+    pieces.end();
+  }
+  const durationMs = startedAtMs === undefined ? 0 : Math.round(performance.now() - startedAtMs);
+  if (exit === undefined) return { ...exitWithout('lost', null, 'unverified'), durationMs };
+  const message = exit.message ?? (exit.cause === 'cancelled' ? stopMessage(run.stopReason) : null);
+  return { ...exit, message, durationMs };
+}

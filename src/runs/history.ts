@@ -1,0 +1,90 @@
+import { recordAudit } from '../audit/service.ts';
+import type { User } from '../http/principal.ts';
+import type { Database } from '../lib/database.ts';
+import { notFound } from '../lib/errors.ts';
+import type { Dispatcher } from './dispatcher.ts';
+import type { RunRow, RunsStore } from './runs-store.ts';
+import type { RunDetails, RunPage, RunsQuery, RunView } from './schema.ts';
+import { ownerOf, userOf, type RunName, type RunSeals } from './sealed.ts';
+
+export interface HistoryDeps {
+  database: Database;
+  store: RunsStore;
+  seals: RunSeals;
+  dispatcher: Pick<Dispatcher, 'find'>;
+}
+
+/** A run as those who watch it need it. */
+export interface WatchedRun extends RunName {
+  status: RunView['status'];
+  /** Of the last event, where the run is over. */
+  lastSeq: number | null;
+  cause: RunView['cause'];
+}
+
+/** What a person sees of their runs, and has ended. */
+export interface History {
+  /** @throws AppError `not_found` (404), also for another user's run. */
+  get(user: User, id: string): Promise<RunDetails>;
+  list(user: User, query: RunsQuery): Promise<RunPage>;
+  /** @throws AppError `not_found` (404). */
+  watch(user: User, id: string): Promise<WatchedRun>;
+  /**
+   * Has a run ended, wherever it is; one that is over stays as it is.
+   * @param reason the history names that nobody watched it any more.
+   * @throws AppError `not_found` (404).
+   */
+  cancel(user: User, id: string, requestId: string, reason?: 'requested' | 'viewer_left'): Promise<void>;
+}
+
+export function createHistory({ database, store, seals, dispatcher }: HistoryDeps): History {
+  return {
+    async get(user, id) {
+      const run = { id, owner: ownerOf(user.id) };
+      const row = (await store.findWhole(run)) ?? notThere();
+      return { ...viewOf(row), program: seals.openProgram(run, row.sealed) ?? null };
+    },
+    async list(user, query) {
+      const rows = await store.listRuns(ownerOf(user.id), query);
+      const shown = rows.slice(0, query.limit);
+      const next = rows.length > query.limit ? shown.at(-1)?.number : undefined;
+      return { data: shown.map(viewOf), next_cursor: next ?? null };
+    },
+    async watch(user, id) {
+      const run = { id, owner: ownerOf(user.id) };
+      if (dispatcher.find(run) !== undefined)
+        return { ...run, status: 'running', lastSeq: null, cause: null };
+      const row = (await store.findRun(run)) ?? notThere();
+      return { ...run, status: row.status, lastSeq: row.last_seq, cause: row.cause };
+    },
+    async cancel(user, id, requestId, reason = 'requested') {
+      const run = { id, owner: ownerOf(user.id) };
+      try {
+        await database.withOwner(run.owner, async (sql) => {
+          const isAsked = await store.requestCancel(sql, id);
+          if (!isAsked && !(await store.isThere(sql, id))) throw notFound('This run');
+          const event = { owner: run.owner, actor: run.owner, object: `run:${id}`, requestId };
+          if (isAsked) await recordAudit(sql, { ...event, action: 'run.cancelled' });
+        });
+      } finally {
+        // At once, and also when the database is away.
+        dispatcher.find(run)?.stop(reason);
+      }
+    },
+  };
+}
+
+function notThere(): never {
+  throw notFound('This run');
+}
+
+function viewOf(row: RunRow): RunView {
+  const { number: _number, owner, sealed: _sealed, last_seq: _seq, cancel_requested: _asked, ...shown } = row;
+  return {
+    ...shown,
+    user_id: userOf(owner),
+    created_at: row.created_at.toISOString(),
+    started_at: row.started_at?.toISOString() ?? null,
+    finished_at: row.finished_at?.toISOString() ?? null,
+  };
+}

@@ -1,0 +1,138 @@
+import { setTimeout as rest } from 'node:timers/promises';
+import type { Log } from '../lib/log.ts';
+import { addTallies, NO_BYTES, tallyOf, type NumberedNews, type RunExit } from './events.ts';
+import type { LiveRun } from './live-run.ts';
+import type { RunsStore } from './runs-store.ts';
+import type { RunSeals, SealedBatch } from './sealed.ts';
+
+export interface KeeperDeps {
+  store: Pick<RunsStore, 'saveEvents' | 'finish'>;
+  seals: RunSeals;
+  log: Log;
+  /** Aborted when the database is about to be closed: nothing is tried any more. */
+  closing: AbortSignal;
+}
+
+/** Stores one run's events beside it. */
+export interface Keeper {
+  /**
+   * Stores the rest and how the run ended, as often as it takes. No news may come any more.
+   * @returns false when the run is another process's by now, or this one is closing.
+   */
+  finish(exit: RunExit): Promise<boolean>;
+  /** Stores what there is, for whoever goes on. */
+  handOver(): Promise<void>;
+  /** Stores nothing more. */
+  leave(): void;
+}
+
+/** Events are stored in batches, a moment after they were told to those who watch. */
+const STORE_AFTER_MS = 200;
+const RETRY_AFTER_MS = 1_000;
+const BATCH_BYTES = 256 * 1024;
+const BATCH_NEWS = 2_000;
+
+/**
+ * Begins to store a run's events; a database that is away is tried again, and nobody waits for it.
+ * @param storedSeq the last event that is stored already.
+ */
+export function createKeeper(run: LiveRun, storedSeq: number, deps: KeeperDeps): Keeper {
+  const { journal } = run;
+  const { store, seals, log, closing } = deps;
+  let savedSeq = storedSeq;
+  let saving = Promise.resolve();
+  let isLeft = false;
+  let isFailing = false;
+
+  /** @returns undefined when it failed, which the log hears of once. */
+  async function attempt<T>(work: () => Promise<T>): Promise<T | undefined> {
+    try {
+      const result = await work();
+      isFailing = false;
+      return result;
+    } catch (error) {
+      if (!isFailing) log.warn({ err: error, run: run.id }, 'the history of a run could not be stored yet');
+      isFailing = true;
+      return undefined;
+    }
+  }
+
+  async function save(): Promise<void> {
+    const news = journal.beginning(savedSeq);
+    const last = news.at(-1);
+    if (last === undefined) return;
+    const isSaved = await attempt(async () => {
+      await store.saveEvents(run, sealAll(seals, run, news));
+      return true;
+    });
+    if (isSaved) savedSeq = last.seq;
+  }
+
+  async function keep(): Promise<void> {
+    for (;;) {
+      await journal.grown(savedSeq);
+      await rest(isFailing ? RETRY_AFTER_MS : STORE_AFTER_MS, undefined, { signal: closing });
+      if (isLeft || journal.isOver) return;
+      saving = save();
+      await saving;
+    }
+  }
+
+  // It throws only when the process closes.
+  keep().catch(() => undefined);
+
+  return {
+    async finish(exit) {
+      isLeft = true;
+      await saving;
+      for (;;) {
+        const lastSeq = journal.lastSeq + 1;
+        const batches = sealAll(seals, run, [...journal.beginning(savedSeq), ...endOf(run, exit)]);
+        const { total } = journal;
+        const reseal = (sealed: string) => seals.sealProgramOf(run, sealed);
+        const isOurs = await attempt(() => store.finish(run, { exit, batches, total, lastSeq, reseal }));
+        if (isOurs !== undefined) return isOurs;
+        if (closing.aborted) return false;
+        await rest(RETRY_AFTER_MS, undefined, { signal: closing }).catch(() => undefined);
+      }
+    },
+    async handOver() {
+      isLeft = true;
+      await saving;
+      await save();
+    },
+    leave() {
+      isLeft = true;
+    },
+  };
+}
+
+/** The last events as they are stored: what was only told live stands as `truncated`, before the exit. */
+function endOf({ journal }: LiveRun, exit: RunExit): NumberedNews[] {
+  const beyond = journal.beyond();
+  const dropped = (['stdout', 'stderr'] as const).filter((stream) => beyond[stream] > 0);
+  const exitSeq = journal.lastSeq + 1;
+  return [
+    ...dropped.map((stream, at) => ({
+      seq: exitSeq - dropped.length + at,
+      news: { type: 'truncated' as const, stream, droppedBytes: beyond[stream] },
+    })),
+    { seq: exitSeq, news: exit },
+  ];
+}
+
+function sealAll(seals: RunSeals, run: LiveRun, news: readonly NumberedNews[]): SealedBatch[] {
+  const batches: SealedBatch[] = [];
+  let batch: NumberedNews[] = [];
+  let bytes = NO_BYTES;
+  for (const one of news) {
+    batch.push(one);
+    bytes = addTallies(bytes, tallyOf(one.news));
+    if (bytes.stdout + bytes.stderr < BATCH_BYTES && batch.length < BATCH_NEWS) continue;
+    batches.push(seals.sealEvents(run, batch));
+    batch = [];
+    bytes = NO_BYTES;
+  }
+  if (batch.length > 0) batches.push(seals.sealEvents(run, batch));
+  return batches;
+}

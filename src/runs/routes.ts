@@ -1,0 +1,179 @@
+import type { Request, Response } from 'express';
+import { z } from 'zod';
+import { draining } from '../http/draining.ts';
+import type { Principal } from '../http/principal.ts';
+import { jsonRoute, parsedRoute, type Route, type RouteCall } from '../http/routes.ts';
+import { whenClosed } from '../http/when-closed.ts';
+import type { LiveWork } from '../identity/service.ts';
+import { AppError } from '../lib/errors.ts';
+import { BYOK_TIER } from '../tiers.ts';
+import {
+  EventsQuery,
+  RunDetails,
+  RunPage,
+  RunParams,
+  RunsQuery,
+  ServerParams,
+  StartRun,
+  WaitedRun,
+} from './schema.ts';
+import type { RunName } from './sealed.ts';
+import type { RunService } from './service.ts';
+import { showEvents, waitForExit } from './viewer.ts';
+
+export interface RunRouteDeps {
+  runs: RunService;
+  liveWork: LiveWork;
+}
+
+const START = { method: 'post', access: 'session', tier: BYOK_TIER, body: StartRun } as const;
+
+/** Running code, and what became of it. Looking and cancelling are open to every tier. */
+export function runRoutes(deps: RunRouteDeps): Route[] {
+  const { runs } = deps;
+  const views = createViews(deps);
+  return [
+    // Before the one with a parameter, which would take it.
+    parsedRoute({
+      ...START,
+      path: '/api/v1/execution-servers/default/run',
+      handle: (call, request, response) => views.start(call, 'default', request, response),
+    }),
+    parsedRoute({
+      ...START,
+      path: '/api/v1/execution-servers/:id/run',
+      params: ServerParams,
+      handle: (call, request, response) => views.start(call, call.params.id, request, response),
+    }),
+    jsonRoute({
+      method: 'get',
+      path: '/api/v1/runs',
+      access: 'session',
+      query: RunsQuery,
+      response: RunPage,
+      handle: ({ principal, query }) => runs.list(principal.user, query),
+    }),
+    jsonRoute({
+      method: 'get',
+      path: '/api/v1/runs/:id',
+      access: 'session',
+      params: RunParams,
+      response: RunDetails,
+      handle: ({ principal, params }) => runs.get(principal.user, params.id),
+    }),
+    parsedRoute({
+      method: 'get',
+      path: '/api/v1/runs/:id/events',
+      access: 'session',
+      params: RunParams,
+      query: EventsQuery,
+      handle: (call, request, response) => views.resume(call, request, response),
+    }),
+    jsonRoute({
+      method: 'delete',
+      path: '/api/v1/runs/:id',
+      access: 'session',
+      params: RunParams,
+      response: z.object({ run_id: z.string() }),
+      status: 202,
+      async handle({ principal, params, requestId }) {
+        await runs.cancel(principal.user, params.id, requestId);
+        return { run_id: params.id };
+      },
+    }),
+  ];
+}
+
+type ResumeCall = RouteCall<z.output<typeof RunParams>, z.output<typeof EventsQuery>, undefined>;
+
+/** The answers that take as long as a run does. */
+function createViews({ runs, liveWork }: RunRouteDeps) {
+  async function start(
+    call: RouteCall<object, object, StartRun>,
+    ref: string,
+    request: Request,
+    response: Response,
+  ): Promise<void> {
+    const { principal, body, requestId, log } = call;
+    const run = await runs.submit(principal, ref, body, requestId);
+    response.setHeader('location', `/api/v1/runs/${run.id}`);
+    if (prefersAsync(request)) {
+      response.setHeader('preference-applied', 'respond-async');
+      response.status(202).json({ run_id: run.id });
+      return;
+    }
+    if (body.on_disconnect === 'cancel')
+      whenClosed(response, () => {
+        if (response.writableFinished) return;
+        runs.cancel(principal.user, run.id, requestId, 'viewer_left').catch((error: unknown) => {
+          log.warn({ err: error }, 'a run that nobody watches any more could not be cancelled');
+        });
+      });
+    const isWaitedFor = request.accepts(['text/event-stream', 'application/json']) === 'application/json';
+    await watch(principal, run, response, (signal) => {
+      const events = runs.follow(run, 0, signal);
+      return isWaitedFor ? answerWhole(run, events, response) : showEvents(response, run.id, events, signal);
+    });
+  }
+
+  /** Ties a view to its connection and to its viewer's right to it. */
+  async function watch(
+    principal: Principal,
+    run: RunName,
+    response: Response,
+    show: (signal: AbortSignal) => Promise<void>,
+  ): Promise<void> {
+    const gone = new AbortController();
+    whenClosed(response, () => {
+      gone.abort();
+    });
+    const unregister = liveWork.register(principal, (reason) => {
+      // A run that ends with this process is shown to its end.
+      if (reason !== 'draining' || !runs.isHere(run)) gone.abort();
+    });
+    try {
+      await show(gone.signal);
+    } finally {
+      unregister();
+    }
+  }
+
+  async function resume(call: ResumeCall, request: Request, response: Response): Promise<void> {
+    const { principal, params, query } = call;
+    const afterSeq = query.from === undefined ? lastEventId(request) : query.from - 1;
+    const run = await runs.watch(principal.user, params.id);
+    // What tells a browser's EventSource not to come back; it would after every other end.
+    if (run.status === 'finished' && run.cause !== 'lost' && afterSeq >= (run.lastSeq ?? 0)) {
+      response.status(204).end();
+      return;
+    }
+    await watch(principal, run, response, (signal) =>
+      showEvents(response, run.id, runs.follow(run, afterSeq, signal), signal),
+    );
+  }
+
+  return { start, resume };
+}
+
+async function answerWhole(
+  run: RunName,
+  events: Parameters<typeof waitForExit>[1],
+  response: Response,
+): Promise<void> {
+  const whole = await waitForExit(run.id, events);
+  if (whole !== undefined) response.json(WaitedRun.parse(whole));
+  else if (!response.destroyed) throw draining();
+}
+
+/** RFC 7240, section 4.1. */
+function prefersAsync(request: Request): boolean {
+  const preferences = (request.get('prefer') ?? '').split(',');
+  return preferences.some((one) => one.split(';')[0]?.trim().toLowerCase() === 'respond-async');
+}
+
+/** @throws AppError `validation_failed` (400). */
+function lastEventId(request: Request): number {
+  const text = request.get('last-event-id') ?? '0';
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new AppError('validation_failed', 'Last-Event-ID must be the id of an event of this run.');
+}

@@ -1,0 +1,208 @@
+import { z } from 'zod';
+import type { Database, Sql } from '../lib/database.ts';
+import { LANGUAGES, SERVER_TYPES } from '../runners/runner.ts';
+import type { RunExit, Tally } from './events.ts';
+import { createQueueStore, tell, type QueueOptions } from './queue-store.ts';
+import { CLEANUPS, EXIT_CAUSES, RUN_STATUSES, type RunsQuery } from './schema.ts';
+import { OwnerText, type Owner, type RunName, type SealedBatch } from './sealed.ts';
+
+const RunRow = z.object({
+  id: z.string(),
+  number: z.string(),
+  owner: OwnerText,
+  server_id: z.string(),
+  server_name: z.string(),
+  server_type: z.enum(SERVER_TYPES),
+  language: z.enum(LANGUAGES).nullable(),
+  code_sha256: z.string(),
+  sealed: z.string(),
+  status: z.enum(RUN_STATUSES),
+  cause: z.enum(EXIT_CAUSES).nullable(),
+  code: z.number().nullable(),
+  signal: z.string().nullable(),
+  cleanup: z.enum(CLEANUPS).nullable(),
+  message: z.string().nullable(),
+  duration_ms: z.coerce.number().nullable(),
+  stdout_bytes: z.coerce.number(),
+  stderr_bytes: z.coerce.number(),
+  last_seq: z.number(),
+  cancel_requested: z.boolean(),
+  created_at: z.date(),
+  started_at: z.date().nullable(),
+  finished_at: z.date().nullable(),
+});
+export type RunRow = z.output<typeof RunRow>;
+
+const COLUMNS = Object.keys(RunRow.shape).join(', ');
+/** A list needs no programs. */
+const LISTED = COLUMNS.replace('sealed', `'' AS sealed`);
+
+const Extent = z.object({
+  last_seq: z.number(),
+  stdout: z.coerce.number(),
+  stderr: z.coerce.number(),
+});
+const Batch = z.object({
+  first_seq: z.number(),
+  last_seq: z.number(),
+  stdout_bytes: z.number(),
+  stderr_bytes: z.number(),
+  sealed: z.string(),
+});
+
+export interface Finish {
+  exit: RunExit;
+  /** What was not stored before. */
+  batches: readonly SealedBatch[];
+  total: Tally;
+  lastSeq: number;
+  /** Seals the program again, without what it was given. */
+  reseal(sealed: string): string;
+}
+
+export type RunsStore = ReturnType<typeof createRunsStore>;
+
+/** SQL on the runs: what a process does with the queue, and what owners see and do. */
+export function createRunsStore(database: Database, options: QueueOptions) {
+  return { ...createQueueStore(database, options), ...createOwnedSql(database, options.instance) };
+}
+
+/** What is done as an owner. */
+function createOwnedSql(database: Database, instance: string) {
+  return {
+    /** A run as it stands, without what was run. */
+    async findRun({ id, owner }: RunName): Promise<RunRow | undefined> {
+      const rows = await database.withOwner(owner, (sql) =>
+        sql.rows(RunRow, `SELECT ${LISTED} FROM runs WHERE id = $1 AND owner = $2`, [id, owner]),
+      );
+      return rows[0];
+    },
+
+    /** The same with what was run. */
+    async findWhole({ id, owner }: RunName): Promise<RunRow | undefined> {
+      const rows = await database.withOwner(owner, (sql) =>
+        sql.rows(RunRow, `SELECT ${COLUMNS} FROM runs WHERE id = $1 AND owner = $2`, [id, owner]),
+      );
+      return rows[0];
+    },
+
+    /** How much of a run is stored. */
+    async findExtent({ id, owner }: RunName): Promise<{ lastSeq: number; total: Tally }> {
+      const [row] = await database.withOwner(owner, (sql) =>
+        sql.rows(
+          Extent,
+          `SELECT coalesce(max(last_seq), 0) AS last_seq, coalesce(sum(stdout_bytes), 0) AS stdout,
+             coalesce(sum(stderr_bytes), 0) AS stderr
+           FROM run_events WHERE run_id = $1 AND owner = $2`,
+          [id, owner],
+        ),
+      );
+      const { last_seq: lastSeq, ...total } = row ?? { last_seq: 0, stdout: 0, stderr: 0 };
+      return { lastSeq, total };
+    },
+
+    /** Newest first; one more than the page holds, where there is one. */
+    listRuns: (owner: Owner, { cursor, limit }: RunsQuery) =>
+      database.withOwner(owner, (sql) =>
+        sql.rows(
+          RunRow,
+          `SELECT ${LISTED} FROM runs WHERE owner = $1 AND ($2::bigint IS NULL OR number < $2::bigint)
+           ORDER BY number DESC LIMIT $3`,
+          [owner, cursor ?? null, limit + 1],
+        ),
+      ),
+
+    /** Asks whoever has the run to end it. @returns false when it is over already. */
+    async requestCancel(sql: Sql, id: string): Promise<boolean> {
+      const asked = await sql.run(
+        `UPDATE runs SET cancel_requested = true WHERE id = $1 AND status <> 'finished'`,
+        [id],
+      );
+      if (asked > 0) await tell(sql, `cancel ${id}`);
+      return asked > 0;
+    },
+
+    async isThere(sql: Sql, id: string): Promise<boolean> {
+      return (await sql.rows(z.object({}), 'SELECT FROM runs WHERE id = $1', [id])).length > 0;
+    },
+
+    /** Stores events of a run that is this process's; of another's, nothing. */
+    saveEvents: (run: RunName, batches: readonly SealedBatch[]) =>
+      database.withOwner(run.owner, async (sql) => {
+        if ((await lockHeld(sql, run, instance)) === undefined) return;
+        await insertBatches(sql, run, batches);
+        await tell(sql, `stored ${run.id}`);
+      }),
+
+    /** The batches that hold events after a number, the first few of them. */
+    async readBatches({ id, owner }: RunName, afterSeq: number, most: number): Promise<SealedBatch[]> {
+      const rows = await database.withOwner(owner, (sql) =>
+        sql.rows(
+          Batch,
+          `SELECT first_seq, last_seq, stdout_bytes, stderr_bytes, sealed FROM run_events
+           WHERE run_id = $1 AND owner = $2 AND last_seq > $3 ORDER BY first_seq LIMIT $4`,
+          [id, owner, afterSeq, most],
+        ),
+      );
+      return rows.map((row) => ({
+        firstSeq: row.first_seq,
+        lastSeq: row.last_seq,
+        bytes: { stdout: row.stdout_bytes, stderr: row.stderr_bytes },
+        sealed: row.sealed,
+      }));
+    },
+
+    /** Ends a run that is this process's. @returns false when it is not, any more. */
+    finish: (run: RunName, own: Finish) =>
+      database.withOwner(run.owner, async (sql) => {
+        const sealed = await lockHeld(sql, run, instance);
+        if (sealed === undefined) return false;
+        await insertBatches(sql, run, own.batches);
+        await sql.run(
+          `UPDATE runs SET status = 'finished', cause = $2, code = $3, signal = $4, cleanup = $5, message = $6,
+             duration_ms = $7, stdout_bytes = $8, stderr_bytes = $9, last_seq = $10, sealed = $11,
+             finished_at = clock_timestamp()
+           WHERE id = $1`,
+          [run.id, ...exitValues(own), own.reseal(sealed)],
+        );
+        await tell(sql, `ended ${run.id}`);
+        return true;
+      }),
+
+    /** Everything of an owner who is no more. */
+    removeOwner: (owner: Owner) =>
+      database.withOwner(owner, (sql) => sql.run('DELETE FROM runs WHERE owner = $1', [owner])),
+  };
+}
+
+/** What is sealed of a run that is not over and is this process's; nobody takes it over before the transaction ends. */
+async function lockHeld(sql: Sql, { id }: RunName, instance: string): Promise<string | undefined> {
+  const [row] = await sql.rows(
+    z.object({ sealed: z.string() }),
+    `SELECT sealed FROM runs WHERE id = $1 AND holder = $2 AND status <> 'finished' FOR NO KEY UPDATE`,
+    [id, instance],
+  );
+  return row?.sealed;
+}
+
+function exitValues({ exit, total, lastSeq }: Finish): unknown[] {
+  const { cause, code, signal, cleanup, message, durationMs } = exit;
+  return [cause, code, signal, cleanup, message, durationMs, total.stdout, total.stderr, lastSeq];
+}
+
+/** Written again after an answer that was lost, a batch is the same. */
+async function insertBatches(
+  sql: Sql,
+  { id, owner }: RunName,
+  batches: readonly SealedBatch[],
+): Promise<void> {
+  for (const { firstSeq, lastSeq, bytes, sealed } of batches) {
+    await sql.run(
+      `INSERT INTO run_events (run_id, first_seq, last_seq, owner, stdout_bytes, stderr_bytes, sealed)
+       VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (run_id, first_seq) DO UPDATE SET
+         last_seq = excluded.last_seq, stdout_bytes = excluded.stdout_bytes,
+         stderr_bytes = excluded.stderr_bytes, sealed = excluded.sealed`,
+      [id, firstSeq, lastSeq, owner, bytes.stdout, bytes.stderr, sealed],
+    );
+  }
+}

@@ -1,0 +1,250 @@
+import { z } from 'zod';
+import { LANGUAGES, SERVER_TYPES, type Job, type Limits } from '../runners/runner.ts';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+/** What a request may ask for; a body has 1 MB in all. */
+const MOST = {
+  codeBytes: 512 * KIB,
+  commandBytes: 64 * KIB,
+  files: 100,
+  envNames: 100,
+  envBytes: 32 * KIB,
+  timeoutMs: 3_600_000,
+  outputBytes: 1024 * MIB,
+} as const;
+const DEFAULT_TIMEOUT_MS = 300_000;
+const DEFAULT_OUTPUT_BYTES = 10 * MIB;
+
+export const EXIT_CAUSES = [
+  'exited',
+  'signal',
+  'timeout',
+  'cancelled',
+  'out_of_memory',
+  'output_limit',
+  'lost',
+  'infrastructure',
+] as const;
+export const CLEANUPS = ['verified', 'unverified'] as const;
+export const RUN_STATUSES = ['queued', 'running', 'finished'] as const;
+
+/** Text of a bounded number of bytes, without the zero byte, which no argument or variable can hold. */
+function text(mostBytes: number) {
+  return z
+    .string()
+    .refine((value) => Buffer.byteLength(value) <= mostBytes, `must have ${mostBytes} bytes or fewer`)
+    .refine((value) => !value.includes('\0'), 'must not contain a zero byte');
+}
+
+function wholeNumber(least: number, most: number) {
+  const error = `must be a whole number from ${least} to ${most}`;
+  return z.number({ error }).int(error).min(least, error).max(most, error);
+}
+
+/** Relative, and not out of the folder that it is relative to. */
+const relativePath = text(255)
+  .refine((path) => path !== '' && !path.startsWith('/'), 'must be a relative path')
+  .refine(
+    (path) => path.split('/').every((part) => part !== '' && part !== '.' && part !== '..'),
+    'must have no empty parts, no . and no ..',
+  )
+  .refine((path) => !/\p{Cc}/u.test(path), 'must not contain control characters');
+
+const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+
+const File = z
+  .strictObject({
+    path: relativePath,
+    content: z.string(),
+    encoding: z.enum(['utf8', 'base64']).default('utf8'),
+  })
+  .refine(({ content, encoding }) => encoding === 'utf8' || BASE64.test(content), {
+    path: ['content'],
+    message: 'must be base64',
+  });
+
+const files = z
+  .array(File)
+  .max(MOST.files, `must have ${MOST.files} entries or fewer`)
+  .refine(
+    (own) => areApart(own.map(({ path }) => path)),
+    'must name each path once, and none inside another',
+  );
+
+function areApart(paths: readonly string[]): boolean {
+  const taken = new Set(paths);
+  const isInside = (path: string) =>
+    path.split('/').some((_, at, parts) => at > 0 && taken.has(parts.slice(0, at).join('/')));
+  return taken.size === paths.length && !paths.some(isInside);
+}
+
+const env = z
+  .record(
+    z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/, 'must be names of letters, digits and _'),
+    text(MOST.envBytes),
+  )
+  .refine((own) => Object.keys(own).length <= MOST.envNames, `must have ${MOST.envNames} names or fewer`);
+
+const limits = z.strictObject({
+  max_output_bytes: wholeNumber(1, MOST.outputBytes).optional(),
+  memory_bytes: wholeNumber(MIB, 2 ** 50).nullish(),
+  cpus: z
+    .number({ error: 'must be a number from 0.01 to 1024' })
+    .min(0.01, 'must be a number from 0.01 to 1024')
+    .max(1024, 'must be a number from 0.01 to 1024')
+    .nullish(),
+  pids: wholeNumber(1, 4_194_304).nullish(),
+  network: z.enum(['none', 'any']).nullish(),
+});
+
+/** Either a language and its code, or a command. */
+export const StartRun = z
+  .strictObject({
+    language: z.enum(LANGUAGES).optional(),
+    code: z
+      .string()
+      .refine(
+        (code) => Buffer.byteLength(code) <= MOST.codeBytes,
+        `must have ${MOST.codeBytes} bytes or fewer`,
+      )
+      .optional(),
+    command: text(MOST.commandBytes).min(1, 'must not be empty').optional(),
+    stdin: z.string().nullish(),
+    files: files.default([]),
+    env: env.default({}),
+    workdir: text(4_096).startsWith('/', 'must be an absolute path').nullish(),
+    timeout_ms: wholeNumber(1, MOST.timeoutMs).default(DEFAULT_TIMEOUT_MS),
+    limits: limits.default({}),
+    on_disconnect: z.enum(['continue', 'cancel']).default('continue'),
+  })
+  .refine(
+    ({ language, code, command }) =>
+      command === undefined
+        ? language !== undefined && code !== undefined
+        : language === undefined && code === undefined,
+    'must have either language and code, or command',
+  );
+export type StartRun = z.output<typeof StartRun>;
+
+/** What is to be run, in the runners' terms. */
+export function jobOf(runId: string, asked: StartRun): Job {
+  const { language, code, command } = asked;
+  return {
+    runId,
+    program: language !== undefined && code !== undefined ? { language, code } : { command: command ?? '' },
+    stdin: asked.stdin == null ? null : Buffer.from(asked.stdin),
+    files: asked.files.map(({ path, content, encoding }) => ({
+      path,
+      content: Buffer.from(content, encoding),
+    })),
+    env: asked.env,
+    workdir: asked.workdir ?? null,
+  };
+}
+
+export function limitsOf({ timeout_ms: timeoutMs, limits: own }: StartRun): Limits {
+  return {
+    timeoutMs,
+    maxOutputBytes: own.max_output_bytes ?? DEFAULT_OUTPUT_BYTES,
+    memoryBytes: own.memory_bytes ?? null,
+    cpus: own.cpus ?? null,
+    pids: own.pids ?? null,
+    network: own.network ?? null,
+  };
+}
+
+/** How the wire names the limits that not every runner enforces. */
+export const LIMIT_NAMES = {
+  memoryBytes: 'memory_bytes',
+  cpus: 'cpus',
+  pids: 'pids',
+  network: 'network',
+} as const;
+
+export const ServerParams = z.object({ id: z.string() });
+export const RunParams = z.object({ id: z.string() });
+
+/** `from` is the first number wanted. */
+export const EventsQuery = z.strictObject({
+  from: z.coerce
+    .number({ error: 'must be a whole number from 1 on' })
+    .int('must be a whole number from 1 on')
+    .min(1, 'must be a whole number from 1 on')
+    .max(2 ** 31 - 1, 'must be a whole number from 1 on')
+    .optional(),
+});
+
+/** `cursor` is what an earlier page gave as `next_cursor`. */
+export const RunsQuery = z.strictObject({
+  cursor: z
+    .string()
+    .regex(/^[1-9]\d{0,17}$/, 'must be the next_cursor of an earlier page')
+    .optional(),
+  limit: z.coerce
+    .number({ error: 'must be a whole number from 1 to 200' })
+    .int('must be a whole number from 1 to 200')
+    .min(1, 'must be a whole number from 1 to 200')
+    .max(200, 'must be a whole number from 1 to 200')
+    .default(50),
+});
+export type RunsQuery = z.output<typeof RunsQuery>;
+
+const when = z.iso.datetime();
+
+/** A run as the history lists it. */
+export const RunView = z.object({
+  id: z.string(),
+  user_id: z.string(),
+  server_id: z.string(),
+  server_name: z.string(),
+  server_type: z.enum(SERVER_TYPES),
+  language: z.enum(LANGUAGES).nullable(),
+  code_sha256: z.string(),
+  status: z.enum(RUN_STATUSES),
+  cause: z.enum(EXIT_CAUSES).nullable(),
+  /** The program's exit code. */
+  code: z.number().int().nullable(),
+  signal: z.string().nullable(),
+  cleanup: z.enum(CLEANUPS).nullable(),
+  message: z.string().nullable(),
+  duration_ms: z.number().int().nullable(),
+  stdout_bytes: z.number().int(),
+  stderr_bytes: z.number().int(),
+  created_at: when,
+  started_at: when.nullable(),
+  finished_at: when.nullable(),
+});
+export type RunView = z.output<typeof RunView>;
+
+/** With what was run: null where it does not decrypt any more. */
+export const RunDetails = RunView.extend({
+  program: z
+    .union([z.object({ language: z.enum(LANGUAGES), code: z.string() }), z.object({ command: z.string() })])
+    .nullable(),
+});
+export type RunDetails = z.output<typeof RunDetails>;
+
+/** Newest first; `next_cursor` is null on the last page. */
+export const RunPage = z.object({ data: z.array(RunView), next_cursor: z.string().nullable() });
+export type RunPage = z.output<typeof RunPage>;
+
+/** A run that was waited for. */
+export const WaitedRun = z.object({
+  run_id: z.string(),
+  exit: z.object({
+    cause: z.enum(EXIT_CAUSES),
+    code: z.number().int().nullable(),
+    signal: z.string().nullable(),
+    cleanup: z.enum(CLEANUPS),
+    message: z.string().nullable(),
+    duration_ms: z.number().int(),
+  }),
+  stdout: z.string(),
+  stdout_encoding: z.enum(['utf8', 'base64']),
+  stderr: z.string(),
+  stderr_encoding: z.enum(['utf8', 'base64']),
+  /** True when there was more output than is kept. */
+  truncated: z.boolean(),
+});
+export type WaitedRun = z.output<typeof WaitedRun>;

@@ -1,0 +1,102 @@
+import { isUtf8 } from 'node:buffer';
+import { once } from 'node:events';
+import type { Response } from 'express';
+import type { NumberedNews, RunNews, RunExit } from './events.ts';
+import type { WaitedRun } from './schema.ts';
+import { sseFrame, wireExit } from './wire-events.ts';
+
+/** A comment goes out after this much silence, so that proxies in between keep the connection. */
+const PING_MS = 15_000;
+const PING = ': ping\n\n';
+/** A viewer who takes nothing for so long is given up. */
+const IDLE_MS = 120_000;
+/** What is kept for an answer that is waited for. */
+const WAITED_BYTES = 1024 * 1024;
+
+/**
+ * Shows a run to a viewer as server-sent events. Whoever reads slowly slows nothing but their own answer.
+ * @returns when the events or the viewer have ended; `signal` ends the answer where it is.
+ */
+export async function showEvents(
+  response: Response,
+  runId: string,
+  events: AsyncIterable<NumberedNews>,
+  signal: AbortSignal,
+): Promise<void> {
+  response.status(200).setHeader('content-type', 'text/event-stream; charset=utf-8');
+  response.flushHeaders();
+  const ping = setInterval(() => {
+    if (!response.writableNeedDrain) response.write(PING);
+  }, PING_MS);
+  try {
+    for await (const event of events) {
+      ping.refresh();
+      if (!response.write(sseFrame(runId, event)) && !(await drained(response, signal))) return;
+    }
+    response.end();
+    response.setTimeout(IDLE_MS, () => response.destroy());
+  } finally {
+    clearInterval(ping);
+    if (!response.writableEnded) response.destroy();
+  }
+}
+
+/** @returns false when the viewer is gone or takes nothing. */
+async function drained(response: Response, signal: AbortSignal): Promise<boolean> {
+  try {
+    await once(response, 'drain', { signal: AbortSignal.any([signal, AbortSignal.timeout(IDLE_MS)]) });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Reads a run to its end.
+ * @returns undefined when the events end without one.
+ */
+export async function waitForExit(
+  runId: string,
+  events: AsyncIterable<NumberedNews>,
+): Promise<WaitedRun | undefined> {
+  const output = createCollector();
+  for await (const { news } of events) {
+    if (news.type === 'exit') return { run_id: runId, exit: wireExit(news), ...output.result() };
+    output.add(news);
+  }
+  return undefined;
+}
+
+function createCollector() {
+  const chunks: Record<'stdout' | 'stderr', Buffer[]> = { stdout: [], stderr: [] };
+  let leftBytes = WAITED_BYTES;
+  let truncated = false;
+  return {
+    add(news: Exclude<RunNews, RunExit>): void {
+      if (news.type === 'truncated') truncated = true;
+      if (news.type !== 'output') return;
+      // Once something is left out, so is all that comes after it.
+      if (truncated || news.data.length > leftBytes) truncated = true;
+      else {
+        leftBytes -= news.data.length;
+        chunks[news.stream].push(news.data);
+      }
+    },
+    result() {
+      const stdout = textOf(Buffer.concat(chunks.stdout));
+      const stderr = textOf(Buffer.concat(chunks.stderr));
+      return {
+        stdout: stdout.text,
+        stdout_encoding: stdout.encoding,
+        stderr: stderr.text,
+        stderr_encoding: stderr.encoding,
+        truncated,
+      };
+    },
+  };
+}
+
+function textOf(bytes: Buffer): { text: string; encoding: 'utf8' | 'base64' } {
+  const encoding = isUtf8(bytes) ? 'utf8' : 'base64';
+  return { text: bytes.toString(encoding), encoding };
+}

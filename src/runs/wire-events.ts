@@ -1,0 +1,75 @@
+import { z } from 'zod';
+import type { NumberedNews, RunExit, RunNews } from './events.ts';
+import { CLEANUPS, EXIT_CAUSES } from './schema.ts';
+
+const stream = z.enum(['stdout', 'stderr']);
+
+/** An event as viewers get it and as the spool keeps it. */
+const WireEvent = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('phase'),
+    phase: z.enum(['queued', 'preparing', 'started']),
+    position: z.number().int().optional(),
+  }),
+  z.object({ type: z.literal('output'), stream, encoding: z.enum(['utf8', 'base64']), data: z.string() }),
+  z.object({ type: z.literal('truncated'), stream, dropped_bytes: z.number().int() }),
+  z.object({
+    type: z.literal('exit'),
+    cause: z.enum(EXIT_CAUSES),
+    code: z.number().int().nullable(),
+    signal: z.string().nullable(),
+    cleanup: z.enum(CLEANUPS),
+    message: z.string().nullable(),
+    duration_ms: z.number().int(),
+  }),
+]);
+type WireEvent = z.output<typeof WireEvent>;
+
+export const StoredEvent = z.object({ seq: z.number().int(), event: WireEvent });
+export type StoredEvent = z.output<typeof StoredEvent>;
+
+export function wireExit({ cause, code, signal, cleanup, message, durationMs }: RunExit) {
+  return { cause, code, signal, cleanup, message, duration_ms: durationMs };
+}
+
+export function wireEvent(news: RunNews): WireEvent {
+  switch (news.type) {
+    case 'phase':
+      return {
+        type: 'phase',
+        phase: news.phase,
+        ...(news.position === null ? {} : { position: news.position }),
+      };
+    case 'output': {
+      const { stream: name, encoding, data } = news;
+      return { type: 'output', stream: name, encoding, data: data.toString(encoding) };
+    }
+    case 'truncated':
+      return { type: 'truncated', stream: news.stream, dropped_bytes: news.droppedBytes };
+    case 'exit':
+      return { type: 'exit', ...wireExit(news) };
+  }
+}
+
+export function newsOf(event: WireEvent): RunNews {
+  switch (event.type) {
+    case 'phase':
+      return { type: 'phase', phase: event.phase, position: event.position ?? null };
+    case 'output': {
+      const { stream: name, encoding, data } = event;
+      return { type: 'output', stream: name, encoding, data: Buffer.from(data, encoding) };
+    }
+    case 'truncated':
+      return { type: 'truncated', stream: event.stream, droppedBytes: event.dropped_bytes };
+    case 'exit': {
+      const { duration_ms: durationMs, ...exit } = event;
+      return { ...exit, durationMs };
+    }
+  }
+}
+
+/** One server-sent event. JSON has no line breaks of its own, so that no data can end it early. */
+export function sseFrame(runId: string, { seq, news }: NumberedNews): string {
+  const { type, ...rest } = wireEvent(news);
+  return `event: ${type}\nid: ${seq}\ndata: ${JSON.stringify({ run_id: runId, seq, type, ...rest })}\n\n`;
+}

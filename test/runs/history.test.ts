@@ -1,0 +1,270 @@
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { createHash, randomBytes } from 'node:crypto';
+import pg from 'pg';
+import { createKeyring } from '../../src/lib/keyring.ts';
+import { StartRun } from '../../src/runs/schema.ts';
+import { fernetKey } from '../support/app.ts';
+import { evidence } from '../support/evidence.ts';
+import { blockDatabase, createDatabase } from '../support/stack.ts';
+import { until } from '../support/until.ts';
+import {
+  createInstance,
+  exitOf,
+  firstNews,
+  somebody,
+  submit,
+  textOf,
+  watch,
+  type Instance,
+  type InstanceOptions,
+} from './instance.ts';
+
+let urls: { appUrl: string; ownerUrl: string };
+let options: { databaseUrl: string; encryptionKey: string };
+let one: Instance;
+let all: Instance[];
+
+beforeEach(async () => {
+  urls = await createDatabase();
+  options = { databaseUrl: urls.appUrl, encryptionKey: fernetKey() };
+  all = [];
+  one = await open();
+});
+afterEach(() => Promise.all(all.map((instance) => instance.close())));
+
+/** A process of its own, with nothing in its memory; closed after the test. */
+async function open(own: Partial<InstanceOptions> = {}): Promise<Instance> {
+  const instance = createInstance({ ...options, ...own });
+  all.push(instance);
+  await instance.runs.start();
+  return instance;
+}
+
+/** As the schema's owner, whom row-level security does not hold. */
+async function sql(text: string): Promise<Record<string, unknown>[]> {
+  const client = new pg.Client({ connectionString: urls.ownerUrl });
+  await client.connect();
+  try {
+    return (await client.query<Record<string, unknown>>(text)).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+describe('the history', () => {
+  it('says who ran what, where, with which result, and has the code and its hash', async () => {
+    const me = somebody();
+    const code = 'echo out; echo err >&2; exit 7';
+    const asked = StartRun.parse({ language: 'bash', code });
+    const run = await one.runs.submit(me, 'one', asked, 'req_test');
+    await exitOf(one, run);
+    expect(await one.runs.get(me.user, run.id)).toMatchObject({
+      id: run.id,
+      user_id: me.user.id,
+      server_id: 'one',
+      server_name: 'server one',
+      server_type: 'ssh',
+      language: 'bash',
+      code_sha256: createHash('sha256').update(code).digest('hex'),
+      program: { language: 'bash', code },
+      status: 'finished',
+      cause: 'exited',
+      code: 7,
+      signal: null,
+      cleanup: 'verified',
+      stdout_bytes: 4,
+      stderr_bytes: 4,
+    });
+  });
+
+  it('has the exit by the time that a viewer sees it', async () => {
+    const me = somebody();
+    for (let at = 0; at < 10; at += 1) {
+      const run = await submit(one, me, 'true');
+      await exitOf(one, run);
+      expect(await one.runs.get(me.user, run.id)).toMatchObject({ status: 'finished', code: 0 });
+    }
+  });
+
+  it('comes page by page, newest first', async () => {
+    const me = somebody();
+    const ids: string[] = [];
+    for (let at = 0; at < 5; at += 1) ids.push((await submit(one, me, 'true')).id);
+    const first = await one.runs.list(me.user, { cursor: undefined, limit: 3 });
+    const second = await one.runs.list(me.user, { cursor: first.next_cursor ?? '', limit: 3 });
+    expect([...first.data, ...second.data].map(({ id }) => id)).toEqual(ids.reverse());
+    expect(second.next_cursor).toBeNull();
+  });
+
+  it('shows in another process what was shown live, byte for byte, from any number on', async () => {
+    const me = somebody();
+    const run = await submit(one, me, `for i in 1 2 3; do echo $i é; sleep 0.05; printf '\\xff\\x00'; done`);
+    const live = await watch(one, run);
+    const two = await open();
+    expect(await watch(two, run)).toEqual(live);
+    expect(await watch(two, run, 3)).toEqual(live.slice(3));
+  });
+
+  it('has the first 1 MiB of the output and says how much more there was', async () => {
+    const me = somebody();
+    const run = await submit(one, me, 'head -c 3000000 /dev/zero | tr "\\0" x; head -c 10 /dev/zero >&2');
+    await exitOf(one, run);
+    const two = await open();
+    const seen = await watch(two, run);
+    const shown = textOf(seen).length;
+    expect(shown).toBeLessThanOrEqual(1024 * 1024);
+    expect(shown).toBeGreaterThan(900 * 1024);
+    const truncated = seen.flatMap(({ news }) => (news.type === 'truncated' ? [news] : []));
+    expect(truncated).toContainEqual({
+      type: 'truncated',
+      stream: 'stdout',
+      droppedBytes: 3_000_000 - shown,
+    });
+    expect(seen.at(-1)?.news.type).toBe('exit');
+    const seqs = seen.map(({ seq }) => seq);
+    expect(seqs).toEqual([...new Set(seqs)].sort((a, b) => a - b));
+  });
+
+  it('ends: what is older than its days goes, events and all, and nothing that is under way', async () => {
+    const me = somebody();
+    const [old, young] = [await submit(one, me, 'echo old'), await submit(one, me, 'echo young')];
+    await exitOf(one, old);
+    await exitOf(one, young);
+    const going = await submit(one, me, 'sleep 600');
+    await sql(`UPDATE runs SET created_at = now() - interval '9 days',
+      finished_at = CASE WHEN id = '${old.id}' THEN now() - interval '4 days' ELSE finished_at END`);
+    // The first look comes with the start.
+    await open({ settings: { historyDays: 3 } });
+    const { data } = await one.runs.list(me.user, { cursor: undefined, limit: 10 });
+    expect(data.map(({ id }) => id)).toEqual([going.id, young.id]);
+    expect(await sql(`SELECT FROM run_events WHERE run_id = '${old.id}'`)).toEqual([]);
+  });
+
+  it('goes with its owner', async () => {
+    const [me, other] = [somebody(), somebody()];
+    const [mine, theirs] = [await submit(one, me, 'true'), await submit(one, other, 'true')];
+    await exitOf(one, mine);
+    await exitOf(one, theirs);
+    await one.runs.removeUser(me.user.id);
+    const left = await sql('SELECT DISTINCT run_id FROM run_events UNION SELECT id FROM runs');
+    expect(left).toEqual([{ run_id: theirs.id }]);
+  });
+});
+
+describe('what is stored of a run', () => {
+  const secret = () => {
+    const value = `canary-${randomBytes(12).toString('hex')}`;
+    evidence.registerSecret('canary', value);
+    return value;
+  };
+  const asSecret = () => ({
+    env: { TOKEN: secret() },
+    stdin: secret(),
+    files: [{ path: 'a', content: secret() }],
+  });
+
+  it('is sealed: nothing of program, input, environment and output is readable in the database', async () => {
+    const me = somebody();
+    const given = asSecret();
+    const inCode = secret();
+    const run = await submit(one, me, `echo $TOKEN; cat; : ${inCode}; sleep 0.5`, 'one', given);
+    await firstNews(one, run, ({ news }) => news.type === 'output');
+    const tables = () =>
+      Promise.all([
+        sql('SELECT * FROM runs'),
+        sql('SELECT * FROM run_events'),
+        sql('SELECT * FROM audit_events'),
+      ]);
+    const during = JSON.stringify(await tables());
+    const seen = await watch(one, run);
+    const text = textOf(seen);
+    expect(text).toContain(given.env.TOKEN);
+    expect(text).toContain(given.stdin);
+    const dump = during + JSON.stringify(await tables());
+    for (const value of [given.env.TOKEN, given.stdin, given.files[0]?.content ?? '', inCode])
+      expect(dump).not.toContain(value);
+  });
+
+  it('loses input, environment and files when it is over, and keeps the program', async () => {
+    const me = somebody();
+    const given = asSecret();
+    const run = await submit(one, me, 'true', 'one', given);
+    await exitOf(one, run);
+    const [row] = await sql('SELECT sealed FROM runs');
+    const kept = createKeyring([options.encryptionKey]).open(String(row?.['sealed'])) ?? '';
+    expect(kept).toContain('true');
+    for (const value of [given.env.TOKEN, given.stdin, given.files[0]?.content ?? ''])
+      expect(kept).not.toContain(value);
+    expect((await one.runs.get(me.user, run.id)).program).toEqual({ command: 'true' });
+  });
+
+  it('opens in its own place alone: moved to another run it is not shown', async () => {
+    const [me, other] = [somebody(), somebody()];
+    const [mine, theirs] = [await submit(one, me, 'echo mine'), await submit(one, other, 'echo theirs')];
+    await exitOf(one, mine);
+    await exitOf(one, theirs);
+    await sql(`UPDATE runs SET sealed = (SELECT sealed FROM runs WHERE id = '${theirs.id}')`);
+    await sql(
+      `UPDATE run_events SET sealed = (SELECT sealed FROM run_events WHERE run_id = '${theirs.id}' LIMIT 1)`,
+    );
+    const two = await open();
+    expect((await two.runs.get(me.user, mine.id)).program).toBeNull();
+    const seen = await watch(two, mine);
+    expect(textOf(seen)).toBe('');
+    expect(seen.map(({ news }) => news)).toMatchObject([
+      { type: 'truncated', stream: 'stdout', droppedBytes: 5 },
+      { type: 'exit', cause: 'exited', code: 0 },
+    ]);
+  });
+
+  it('is seen by the app as its owner alone', async () => {
+    const run = await submit(one, somebody(), 'true');
+    await exitOf(one, run);
+    const client = new pg.Client({ connectionString: urls.appUrl });
+    await client.connect();
+    for (const table of ['runs', 'run_events']) {
+      expect((await client.query(`SELECT FROM ${table}`)).rowCount).toBe(0);
+      await client.query(`SELECT set_config('ops_center.owner', 'user:somebody else', false)`);
+      expect((await client.query(`SELECT FROM ${table}`)).rowCount).toBe(0);
+    }
+    await client.end();
+  });
+});
+
+describe('while the database is away', () => {
+  it('output and exit reach who watches, and the history is completed when it is back', async () => {
+    const me = somebody();
+    const run = await submit(one, me, 'echo before; read; echo after; exit 5', 'one', { stdin: 'x' });
+    const slow = await submit(one, me, 'echo slow; sleep 1.5; echo done');
+    await firstNews(one, slow, ({ news }) => news.type === 'output');
+    await exitOf(one, run);
+    const unblock = await blockDatabase(urls.appUrl);
+    let seen;
+    try {
+      seen = await watch(one, slow);
+    } finally {
+      await unblock();
+    }
+    expect(textOf(seen)).toBe('slow\ndone\n');
+    expect(seen.at(-1)?.news).toMatchObject({ cause: 'exited', code: 0 });
+    const two = await open();
+    await until(
+      async () => (await two.runs.get(me.user, slow.id)).status,
+      (status) => status === 'finished',
+    );
+    expect(await watch(two, slow)).toEqual(seen);
+  });
+
+  it('a cancelled run ends all the same', async () => {
+    const me = somebody();
+    const run = await submit(one, me, 'sleep 600');
+    await firstNews(one, run, ({ news }) => news.type === 'phase' && news.phase === 'started');
+    const unblock = await blockDatabase(urls.appUrl);
+    try {
+      await expect(one.runs.cancel(me.user, run.id, 'req_test')).rejects.toThrow();
+      expect(await exitOf(one, run)).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+    } finally {
+      await unblock();
+    }
+  });
+});

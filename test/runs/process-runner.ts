@@ -1,0 +1,112 @@
+/**
+ * A runner for this machine's own bash, for tests of what is the same for every kind of server: the queue, the
+ * history, the viewers. Real processes, each run a group of its own that carries the run's id in its environment.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
+import { z } from 'zod';
+import type { ExitEvent, Job, RunEvent, Runner, Target } from '../../src/runners/runner.ts';
+import { supervise } from '../../src/runners/supervise.ts';
+import { createLog } from '../../src/lib/log.ts';
+import { until } from '../support/until.ts';
+
+const MARK = 'OPS_CENTER_TEST_RUN';
+
+export function createProcessRunner(): Runner {
+  const runner: Runner = {
+    type: 'ssh',
+    config: z.unknown(),
+    secretFields: [],
+    destination: () => null,
+    references: () => [],
+    needsHostKey: false,
+    unenforceable: (_config, limits) => (limits.memoryBytes === null ? [] : ['memoryBytes']),
+    test: () => Promise.reject(new Error('tested elsewhere')),
+    run: (_target: Target, job, _limits, signal) => runBash(job, signal),
+    async reap(_target, runId) {
+      end(runId);
+      await until(() => processesOf(runId).length === 0);
+      return 'verified';
+    },
+    forget: () => Promise.resolve(),
+    close: () => Promise.resolve(),
+  };
+  return supervise(runner, { log: createLog('silent') });
+}
+
+async function* runBash(job: Job, signal: AbortSignal): AsyncGenerator<RunEvent, void> {
+  yield { type: 'phase', phase: 'preparing' };
+  const text = 'command' in job.program ? job.program.command : job.program.code;
+  const child = spawn('bash', ['--norc', '-c', text], {
+    detached: true,
+    env: { PATH: '/usr/bin:/bin', ...job.env, [MARK]: job.runId },
+  });
+  await once(child, 'spawn');
+  const closed = once(child, 'close') as Promise<[number | null, string | null]>;
+  const kill = () => {
+    end(job.runId);
+  };
+  signal.addEventListener('abort', kill);
+  if (signal.aborted) kill();
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(job.stdin ?? '');
+  yield { type: 'phase', phase: 'started' };
+  yield* outputOf(child.stdout, child.stderr);
+  const [code, name] = await closed;
+  signal.removeEventListener('abort', kill);
+  await until(() => processesOf(job.runId).length === 0);
+  const cause: ExitEvent['cause'] = signal.aborted
+    ? (signal.reason as 'cancelled')
+    : name === null
+      ? 'exited'
+      : 'signal';
+  yield { type: 'exit', cause, code, signal: name, cleanup: 'verified', message: null };
+}
+
+/** Both streams as they come; whoever does not read holds the program back. */
+async function* outputOf(
+  stdout: NodeJS.ReadableStream,
+  stderr: NodeJS.ReadableStream,
+): AsyncGenerator<RunEvent, void> {
+  const sources = [
+    { stream: 'stdout' as const, chunks: stdout[Symbol.asyncIterator]() },
+    { stream: 'stderr' as const, chunks: stderr[Symbol.asyncIterator]() },
+  ];
+  const next = async (source: (typeof sources)[number]) => ({ source, result: await source.chunks.next() });
+  const waiting = new Map(sources.map((source) => [source, next(source)]));
+  while (waiting.size > 0) {
+    const { source, result } = await Promise.race(waiting.values());
+    if (result.done === true) waiting.delete(source);
+    else {
+      waiting.set(source, next(source));
+      yield { type: 'output', stream: source.stream, data: result.value as Buffer };
+    }
+  }
+}
+
+function end(runId: string): void {
+  for (const pid of processesOf(runId)) {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      // Gone by itself meanwhile.
+    }
+  }
+}
+
+/** The processes of a run that live. */
+export function processesOf(runId: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => carries(pid, `${MARK}=${runId}`));
+}
+
+function carries(pid: number, mark: string): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').includes(mark);
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,237 @@
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { writeFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { AppError } from '../../src/lib/errors.ts';
+import type { Principal } from '../../src/http/principal.ts';
+import type { NumberedNews } from '../../src/runs/events.ts';
+import type { RunName } from '../../src/runs/sealed.ts';
+import { fernetKey } from '../support/app.ts';
+import { createDatabase } from '../support/stack.ts';
+import { until } from '../support/until.ts';
+import {
+  createInstance,
+  exitOf,
+  firstNews,
+  somebody,
+  submit,
+  textOf,
+  userOf,
+  watch,
+  type Instance,
+  type InstanceOptions,
+} from './instance.ts';
+import { processesOf } from './process-runner.ts';
+
+let shared: { databaseUrl: string; encryptionKey: string };
+let instances: Instance[];
+/** Runs of {@link HELD} go on until a file with this name is there. */
+let gate: string;
+let folder: string;
+let held: string;
+
+beforeEach(async () => {
+  shared = { databaseUrl: (await createDatabase()).appUrl, encryptionKey: fernetKey() };
+  instances = [];
+  folder = mkdtempSync(path.join(tmpdir(), 'ops-center-runs-'));
+  gate = path.join(folder, 'gate');
+  held = `while [ ! -e ${gate} ]; do sleep 0.02; done; echo done`;
+});
+afterEach(async () => {
+  await Promise.all(instances.map((instance) => instance.close()));
+  rmSync(folder, { recursive: true });
+});
+
+async function open(options: Partial<InstanceOptions> = {}): Promise<Instance> {
+  const instance = createInstance({ ...shared, ...options });
+  instances.push(instance);
+  await instance.runs.start();
+  return instance;
+}
+
+const letGo = () => {
+  writeFileSync(gate, '');
+};
+const isStarted = ({ news }: NumberedNews) => news.type === 'phase' && news.phase === 'started';
+const positions = (seen: readonly NumberedNews[]) =>
+  seen.flatMap(({ news }) => (news.type === 'phase' && news.phase === 'queued' ? [news.position] : []));
+
+async function statuses({ runs }: Instance, { user }: Principal): Promise<string[]> {
+  const { data } = await runs.list(user, { cursor: undefined, limit: 200 });
+  return data.map(({ status }) => status);
+}
+const countOf = (all: readonly string[], one: string) => all.filter((status) => status === one).length;
+
+describe('the queue', () => {
+  it('starts what the limits allow and the rest in order, telling each how far it has come', async () => {
+    const one = await open({ settings: { perServer: 1 } });
+    const me = somebody();
+    const runs: RunName[] = [];
+    for (let at = 0; at < 4; at += 1) runs.push(await submit(one, me, at === 0 ? held : `echo ${at}`));
+    const watched = runs.map((run) => watch(one, run));
+    expect(await statuses(one, me)).toEqual(['queued', 'queued', 'queued', 'running']);
+    letGo();
+    const seen = await Promise.all(watched);
+    expect(seen.map(positions)).toEqual([[], [1], [2, 1], [3, 2, 1]]);
+    const { data } = await one.runs.list(me.user, { cursor: undefined, limit: 10 });
+    const starts = data.map(({ started_at: at }) => at);
+    expect(starts).toEqual(starts.toSorted().reverse());
+  });
+
+  it('holds the limits per user and per server in all processes together', async () => {
+    const settings = { perUser: 3, perServer: 2 };
+    const [one, two] = [await open({ settings }), await open({ settings })];
+    const me = somebody();
+    const runs = await Promise.all(
+      Array.from({ length: 12 }, (_, at) =>
+        submit(at % 2 === 0 ? one : two, me, held, at % 3 === 0 ? 'a' : 'b'),
+      ),
+    );
+    const now = await statuses(one, me);
+    expect([countOf(now, 'running'), countOf(now, 'queued')]).toEqual([3, 9]);
+    letGo();
+    let most = 0;
+    const over = new AbortController();
+    const counting = (async () => {
+      while (!over.signal.aborted) most = Math.max(most, countOf(await statuses(two, me), 'running'));
+    })();
+    // From the other process than the one that has the run.
+    const exits = await Promise.all(runs.map((run, at) => exitOf(at % 2 === 0 ? two : one, run)));
+    over.abort();
+    await counting;
+    expect(new Set(exits.map(({ code }) => code))).toEqual(new Set([0]));
+    expect(most).toBe(3);
+  });
+
+  it('lets a user with one run by another who has many queued', async () => {
+    const one = await open({ settings: { perInstance: 2 } });
+    const [many, few] = [somebody(), somebody()];
+    const first = await submit(one, many, held);
+    for (let at = 0; at < 20; at += 1) await submit(one, many, held, `server ${at}`);
+    const run = await submit(one, few, 'echo mine');
+    await one.runs.cancel(many.user, first.id, 'req_test');
+    expect((await exitOf(one, run)).code).toBe(0);
+    expect(countOf(await statuses(one, many), 'queued')).toBeGreaterThan(17);
+    letGo();
+  });
+
+  it('has room for 64 of a user; the next is refused and nothing of it is kept', async () => {
+    const one = await open({ settings: { perUser: 1 } });
+    const me = somebody();
+    await submit(one, me, held);
+    for (let at = 0; at < 64; at += 1) await submit(one, me, 'true');
+    await expect(submit(one, me, 'true')).rejects.toMatchObject({ code: 'rate_limited', status: 429 });
+    expect((await exitOf(one, await submit(one, somebody(), 'true'))).code).toBe(0);
+    expect(await statuses(one, me)).toHaveLength(65);
+    letGo();
+  });
+
+  it('goes on in another process when the one that had the runs is told to stop', async () => {
+    const settings = { perUser: 1 };
+    const one = await open({ settings, leaseMs: 1_000 });
+    const me = somebody();
+    const [going, queued] = [await submit(one, me, held), await submit(one, me, 'echo later')];
+    await firstNews(one, going, isStarted);
+    const closing = one.close();
+    instances = [];
+    const two = await open({ settings, leaseMs: 1_000 });
+    await closing;
+    expect(await exitOf(two, going)).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+    const seen = await watch(two, queued);
+    expect(textOf(seen)).toBe('later\n');
+    expect(seen.map(({ seq }) => seq)).toEqual(seen.map((_, at) => at + 1));
+    expect(seen[0]?.news).toMatchObject({ phase: 'queued', position: 1 });
+  });
+});
+
+describe('a run whose turn comes', () => {
+  const after: [string, (instance: Instance) => void, object][] = [
+    [
+      'is not started for a user who is gone or disabled',
+      ({ world }) => (world.user = undefined),
+      { cause: 'cancelled' },
+    ],
+    [
+      'is not started after its sign-in ended',
+      ({ world }) => (world.isStanding = false),
+      { cause: 'cancelled' },
+    ],
+    [
+      'is not started below Starter',
+      ({ world }) => (world.user = userOf('somebody', 'trial')),
+      { cause: 'cancelled', message: 'Running code needs the starter tier or higher.' },
+    ],
+    [
+      'is not started on a server that was paused or deleted meanwhile',
+      ({ world }) => (world.refusal = new AppError('server_paused', 'The server is paused.')),
+      { cause: 'infrastructure', message: 'The server is paused.' },
+    ],
+  ];
+  it.each(after)('%s', async (_rule, change, expected) => {
+    const one = await open({ settings: { perUser: 1 } });
+    const me = somebody();
+    const mark = path.join(folder, 'started');
+    await submit(one, me, held);
+    const queued = await submit(one, me, `touch ${mark}`);
+    change(one);
+    letGo();
+    expect(await exitOf(one, queued)).toMatchObject({ code: null, cleanup: 'verified', ...expected });
+    expect(() => {
+      writeFileSync(mark, '', { flag: 'wx' });
+    }).not.toThrow();
+  });
+});
+
+describe('cancelling', () => {
+  it('ends a run that goes on in another process', async () => {
+    const [one, two] = [await open(), await open()];
+    const me = somebody();
+    const run = await submit(one, me, `sleep 600 & echo begun; wait`);
+    await firstNews(two, run, ({ news }) => news.type === 'output');
+    expect(processesOf(run.id).length).toBeGreaterThan(1);
+    await two.runs.cancel(me.user, run.id, 'req_test');
+    expect(await exitOf(two, run)).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+    expect(processesOf(run.id)).toEqual([]);
+  });
+
+  it('takes a run out of the queue, from any process, and does so once', async () => {
+    const settings = { perUser: 1 };
+    const [one, two] = [await open({ settings }), await open({ settings })];
+    const me = somebody();
+    await submit(one, me, held);
+    const queued = await submit(one, me, 'echo never');
+    await two.runs.cancel(me.user, queued.id, 'req_test');
+    expect(await exitOf(two, queued)).toMatchObject({ cause: 'cancelled', code: null, durationMs: 0 });
+    await two.runs.cancel(me.user, queued.id, 'req_test');
+    expect(textOf(await watch(one, queued))).toBe('');
+    letGo();
+  });
+
+  it('is not for the runs of others, nor is looking at them', async () => {
+    const one = await open();
+    const [me, other] = [somebody(), somebody()];
+    const run = await submit(one, me, held);
+    for (const call of [
+      () => one.runs.cancel(other.user, run.id, 'req_test'),
+      () => one.runs.get(other.user, run.id),
+      () => one.runs.watch(other.user, run.id),
+    ])
+      await expect(call()).rejects.toMatchObject({ code: 'not_found' });
+    expect(await statuses(one, other)).toEqual([]);
+    expect(processesOf(run.id)).not.toEqual([]);
+    letGo();
+    expect((await exitOf(one, run)).cause).toBe('exited');
+  });
+
+  it('comes with the end of the sign-in, queued or under way', async () => {
+    const one = await open({ settings: { perUser: 1 } });
+    const me = somebody();
+    const runs = [await submit(one, me, held), await submit(one, me, held)] as const;
+    await firstNews(one, runs[0], isStarted);
+    one.liveWork.endUser(me.user.id);
+    const exits = await Promise.all(runs.map((run) => exitOf(one, run)));
+    expect(exits.map(({ cause }) => cause)).toEqual(['cancelled', 'cancelled']);
+    expect(exits[0]?.message).toMatch(/sign-in/);
+    await until(() => one.liveWork.size === 0);
+  });
+});

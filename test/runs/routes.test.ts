@@ -1,0 +1,325 @@
+import { afterAll, beforeAll, expect, it } from '@jest/globals';
+import type { Response } from 'undici';
+import type { RunDetails, RunPage, WaitedRun } from '../../src/runs/schema.ts';
+import { startApp, type CallOptions, type TestApp } from '../support/app.ts';
+import { describeOn, sshHosts } from '../support/hosts.ts';
+import { allEvents, eventsOf, outputIn } from '../support/run-events.ts';
+import { serverClient, type Problem, type ServerClient } from '../support/servers.ts';
+import { adminClient } from '../support/stack.ts';
+import { until } from '../support/until.ts';
+
+describeOn('ssh', 'runs over HTTP', () => {
+  let one: TestApp;
+  let two: TestApp;
+  let ada: ServerClient;
+  let serverId: string;
+
+  beforeAll(async () => {
+    const env = { EGRESS_ALLOW: '127.0.0.1', RUNS_PER_USER: '4', RUNS_PER_SERVER: '3' };
+    one = await startApp({ env });
+    two = await startApp({ env, shared: one });
+    ada = await serverClient(one);
+    serverId = await addServer(ada);
+  });
+  afterAll(async () => {
+    await Promise.all([one, two].map((app) => app.stop()));
+  });
+
+  async function addServer(client: ServerClient): Promise<string> {
+    const { plain, user, password } = sshHosts();
+    const { id } = await client.add({
+      name: 'A machine',
+      connection_config: {
+        ...{ host: plain.host, port: plain.port, username: user },
+        ...{ auth_method: 'password', password },
+      },
+    });
+    await client.confirm(id, plain.hostKey);
+    return id;
+  }
+
+  const run = (json: object, options: CallOptions = {}, id = serverId) =>
+    one.call(`/api/v1/execution-servers/${id}/run`, {
+      method: 'POST',
+      session: ada.session,
+      json,
+      ...options,
+    });
+  const runs = (path: string, options: CallOptions = {}, app = one) =>
+    app.call(`/api/v1/runs${path}`, { session: ada.session, ...options });
+  const waited = async (json: object) =>
+    (await (await run(json, { headers: { accept: 'application/json' } })).json()) as WaitedRun;
+  async function startAsync(json: object, id = serverId): Promise<string> {
+    const answer = await run(json, { headers: { prefer: 'respond-async' } }, id);
+    expect(answer.status).toBe(202);
+    return ((await answer.json()) as { run_id: string }).run_id;
+  }
+  const details = async (id: string) => (await (await runs(`/${id}`)).json()) as RunDetails;
+  async function problemOf(answer: Response): Promise<Problem> {
+    const problem = (await answer.json()) as Problem;
+    expect(answer.headers.get('content-type')).toContain('application/problem+json');
+    return problem;
+  }
+
+  it('show a program live, numbered from 1, up to its exit, and list it', async () => {
+    const answer = await run({ language: 'python', code: 'import sys\nprint("héllo")\nsys.exit(3)' });
+    expect(answer.status).toBe(200);
+    expect(answer.headers.get('content-type')).toContain('text/event-stream');
+    const seen = await allEvents(answer);
+    expect(seen.map(({ id }) => id)).toEqual(seen.map((_, at) => at + 1));
+    for (const { event, id, data } of seen) expect(data).toMatchObject({ type: event, seq: id });
+    const phases = seen.flatMap(({ data }) => (data.phase === undefined ? [] : [data.phase]));
+    expect(phases).toEqual(['preparing', 'started']);
+    expect(outputIn(seen)).toBe('héllo\n');
+    const exit = seen.at(-1)?.data;
+    expect(exit).toMatchObject({
+      type: 'exit',
+      ...{ cause: 'exited', code: 3, signal: null, cleanup: 'verified', message: null },
+      duration_ms: expect.any(Number),
+    });
+    const id = exit?.run_id ?? '';
+    expect(answer.headers.get('location')).toBe(`/api/v1/runs/${id}`);
+    const { data } = (await (await runs('')).json()) as RunPage;
+    expect(data[0]).toMatchObject({
+      id,
+      server_id: serverId,
+      server_name: 'A machine',
+      status: 'finished',
+      code: 3,
+    });
+    expect(data[0]).not.toHaveProperty('program');
+    expect(await details(id)).toMatchObject({ program: { language: 'python' } });
+    expect(one.events('execution_server_used').at(-1)).toMatchObject({ id: serverId });
+  });
+
+  it('are waited for by who asks for JSON', async () => {
+    const whole = await waited({ command: 'cat; echo err >&2', stdin: 'in' });
+    expect(whole).toEqual({
+      run_id: expect.stringMatching(/^run_/),
+      exit: {
+        ...{ cause: 'exited', code: 0, signal: null, cleanup: 'verified', message: null },
+        duration_ms: expect.any(Number),
+      },
+      ...{
+        stdout: 'in',
+        stdout_encoding: 'utf8',
+        stderr: 'err\n',
+        stderr_encoding: 'utf8',
+        truncated: false,
+      },
+    });
+    const binary = await waited({ command: `printf '\\377\\000'` });
+    expect(binary).toMatchObject({ stdout: '/wA=', stdout_encoding: 'base64' });
+    const long = await waited({ command: 'head -c 2000000 /dev/zero' });
+    expect(long).toMatchObject({ truncated: true, exit: { code: 0 } });
+    expect(long.stdout.length).toBeLessThanOrEqual(1024 * 1024);
+  });
+
+  it('start without being waited for, and are resumed in another process from any event on', async () => {
+    const answer = await run(
+      { command: 'for i in 1 2 3 4 5; do echo $i; sleep 0.1; done' },
+      { headers: { prefer: 'respond-async' } },
+    );
+    expect(answer.status).toBe(202);
+    expect(answer.headers.get('preference-applied')).toBe('respond-async');
+    const { run_id: id } = (await answer.json()) as { run_id: string };
+    expect(answer.headers.get('location')).toBe(`/api/v1/runs/${id}`);
+    const live = await allEvents(await runs(`/${id}/events`, {}, two));
+    expect(outputIn(live)).toBe('1\n2\n3\n4\n5\n');
+    const from = await allEvents(await runs(`/${id}/events?from=4`, {}, two));
+    expect(from).toEqual(live.slice(3));
+    const after = await allEvents(await runs(`/${id}/events`, { headers: { 'last-event-id': '4' } }));
+    expect(after).toEqual(live.slice(4));
+    const all = String(live.length);
+    const none = await runs(`/${id}/events`, { headers: { 'last-event-id': all } });
+    expect(none.status).toBe(204);
+    expect((await runs(`/${id}/events?from=0`)).status).toBe(400);
+    expect((await runs(`/${id}/events`, { headers: { 'last-event-id': 'x' } })).status).toBe(400);
+  });
+
+  it('are cancelled from another process, once or more often', async () => {
+    const answer = await run({ command: 'sleep 600 & while :; do :; done' });
+    const id = answer.headers.get('location')?.split('/').at(-1) ?? '';
+    const seen = [];
+    for await (const one of eventsOf(answer)) {
+      seen.push(one);
+      if (one.data.phase === 'started')
+        expect((await runs(`/${id}`, { method: 'DELETE' }, two)).status).toBe(202);
+    }
+    expect(seen.at(-1)?.data).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+    expect((await runs(`/${id}`, { method: 'DELETE' })).status).toBe(202);
+    expect(await details(id)).toMatchObject({ cause: 'cancelled' });
+    const audit = (await (await one.call('/api/v1/audit', { session: ada.session })).json()) as {
+      data: { action: string; object: string }[];
+    };
+    const told = audit.data.filter(({ object }) => object === `run:${id}`).map(({ action }) => action);
+    expect(told).toEqual(['run.cancelled', 'run.started']);
+  });
+
+  it('go on when their viewer leaves, unless told otherwise', async () => {
+    for (const [asked, cause] of [
+      ['continue', 'exited'],
+      ['cancel', 'cancelled'],
+    ] as const) {
+      const leaving = new AbortController();
+      const command = asked === 'continue' ? 'echo begun; sleep 1; echo done' : 'echo begun; sleep 600';
+      const answer = await run({ command, on_disconnect: asked }, { signal: leaving.signal });
+      const id = answer.headers.get('location')?.split('/').at(-1) ?? '';
+      const events = eventsOf(answer);
+      for (let next = await events.next(); next.value?.event !== 'output';) next = await events.next();
+      leaving.abort();
+      await events.next().catch(() => undefined);
+      const seen = await allEvents(await runs(`/${id}/events`));
+      expect(seen.at(-1)?.data).toMatchObject({ cause, cleanup: 'verified' });
+    }
+  });
+
+  it('queue beyond the limit of the server and say where they stand', async () => {
+    const started: string[] = [];
+    for (let at = 0; at < 3; at += 1) started.push(await startAsync({ command: 'sleep 600' }));
+    const queued = await startAsync({ command: 'echo my turn' });
+    expect(await details(queued)).toMatchObject({ status: 'queued', started_at: null, cause: null });
+    const watching = allEvents(await runs(`/${queued}/events`, {}, two));
+    for (const id of started) await runs(`/${id}`, { method: 'DELETE' });
+    const seen = await watching;
+    expect(seen[0]?.data).toMatchObject({ type: 'phase', phase: 'queued', position: 1 });
+    expect(outputIn(seen)).toBe('my turn\n');
+  });
+
+  it('run on the default server by that name', async () => {
+    const answer = await run({ command: 'echo default' }, {}, 'default');
+    expect(outputIn(await allEvents(answer))).toBe('default\n');
+    const bob = await serverClient(one);
+    const refused = await run({ command: 'true' }, { session: bob.session }, 'default');
+    expect(await problemOf(refused)).toMatchObject({ status: 404, code: 'no_default_server' });
+  });
+
+  it('are refused before they start, with the reason, and leave nothing in the history', async () => {
+    const { data: before } = (await (await runs('')).json()) as RunPage;
+    const eve = await serverClient(one);
+    const pausedId = await addServer(ada);
+    await ada.change(pausedId, { is_active: false });
+    const { plain, user, password } = sshHosts();
+    const unconfirmed = await ada.add({
+      connection_config: {
+        ...{ host: plain.host, port: plain.port, username: user },
+        ...{ auth_method: 'password', password },
+      },
+    });
+    const json = { command: 'true' };
+    const refusals: [Promise<Response>, object][] = [
+      [run(json, { session: eve.session }), { status: 404, code: 'not_found' }],
+      [run(json, {}, 'nothing'), { status: 404, code: 'not_found' }],
+      [run(json, {}, pausedId), { status: 409, code: 'server_paused' }],
+      [run(json, {}, unconfirmed.id), { status: 409, code: 'host_key_unconfirmed' }],
+      [
+        run({ ...json, limits: { memory_bytes: 1_000_000_000, pids: 5 } }),
+        {
+          ...{ status: 422, code: 'limit_unsupported' },
+          errors: expect.arrayContaining([expect.objectContaining({ path: 'limits.pids' })]),
+        },
+      ],
+      [run(json, { headers: { 'sec-fetch-site': 'cross-site' } }), { status: 403, code: 'csrf' }],
+    ];
+    for (const [answer, expected] of refusals) expect(await problemOf(await answer)).toMatchObject(expected);
+    await ada.remove(unconfirmed.id);
+    await ada.remove(pausedId);
+    expect((await problemOf(await run(json, {}, pausedId))).code).toBe('not_found');
+    const { data: after } = (await (await runs('')).json()) as RunPage;
+    expect(after).toEqual(before);
+  });
+
+  it('are nobody else’s to see or to cancel', async () => {
+    const eve = await serverClient(one);
+    const id = await startAsync({ command: 'sleep 600' });
+    for (const [path, method] of [
+      [`/${id}`, 'GET'],
+      [`/${id}/events`, 'GET'],
+      [`/${id}`, 'DELETE'],
+    ] as const)
+      expect(await problemOf(await runs(path, { method, session: eve.session }))).toMatchObject({
+        status: 404,
+      });
+    expect(await (await runs('', { session: eve.session })).json()).toEqual({ data: [], next_cursor: null });
+    expect(await details(id)).toMatchObject({ status: 'running' });
+    await runs(`/${id}`, { method: 'DELETE' });
+  });
+
+  it('are not for a tier below Starter; who comes down to it looks and cancels, and starts nothing', async () => {
+    const eve = await serverClient(one, 'starter');
+    const id = await addServer(eve);
+    const as = { session: eve.session };
+    const answer = await run({ command: 'sleep 600' }, { ...as, headers: { prefer: 'respond-async' } }, id);
+    const { run_id: runId } = (await answer.json()) as { run_id: string };
+    await (
+      await adminClient()
+    ).users.update(
+      { id: eve.user.id },
+      {
+        ...{ email: eve.user.email, firstName: 'Test', lastName: 'User' },
+        attributes: { subscription_tier: ['trial'] },
+      },
+    );
+    const refused = await until(
+      () => run({ command: 'true' }, { ...as, headers: { accept: 'application/json' } }, id),
+      ({ status }) => status !== 200,
+    );
+    expect(await problemOf(refused)).toMatchObject({
+      ...{ status: 403, code: 'tier_required', required_tier: 'starter' },
+    });
+    expect((await runs(`/${runId}`, as)).status).toBe(200);
+    expect((await runs(`/${runId}`, { ...as, method: 'DELETE' })).status).toBe(202);
+    const seen = await allEvents(await runs(`/${runId}/events`, as));
+    expect(seen.at(-1)?.data).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+  });
+
+  it('end with the sign-in, and so do their viewers', async () => {
+    const eve = await serverClient(one);
+    const id = await addServer(eve);
+    const answer = await run({ command: 'echo begun; sleep 600' }, { session: eve.session }, id);
+    const runId = answer.headers.get('location')?.split('/').at(-1) ?? '';
+    const events = eventsOf(answer);
+    for (let next = await events.next(); next.value?.event !== 'output';) next = await events.next();
+    await one.call('/auth/logout', { method: 'POST', session: eve.session });
+    for await (const { event } of events) expect(event).toBe('exit');
+    const session = await one.signIn(eve.user);
+    const ended = await until(
+      async () => (await (await runs(`/${runId}`, { session })).json()) as RunDetails,
+      ({ status }) => status === 'finished',
+    );
+    expect(ended).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+    expect(ended.message).toMatch(/sign-in/);
+  });
+
+  it('end when the app is told to stop, verified, and are shown to their end; queued ones go on afterwards', async () => {
+    const env = { EGRESS_ALLOW: '127.0.0.1', RUNS_PER_USER: '1', SHUTDOWN_GRACE_MS: '300' };
+    const third = await startApp({ env });
+    const eve = await serverClient(third);
+    const id = await addServer(eve);
+    const start = (command: string) =>
+      third.call(`/api/v1/execution-servers/${id}/run`, {
+        method: 'POST',
+        session: eve.session,
+        json: { command },
+      });
+    const going = await start('echo begun; sleep 600');
+    const queued = await start('echo afterwards');
+    const events = eventsOf(going);
+    for (let next = await events.next(); next.value?.event !== 'output';) next = await events.next();
+    const waiting = allEvents(queued);
+    await third.stop();
+    const rest = [];
+    for await (const { data } of events) rest.push(data);
+    expect(rest).toMatchObject([
+      { cause: 'cancelled', cleanup: 'verified', message: expect.stringContaining('stopped') },
+    ]);
+    expect((await waiting).map(({ data }) => data.phase)).toEqual(['queued']);
+    const fourth = await startApp({ env, shared: third });
+    const queuedId = queued.headers.get('location')?.split('/').at(-1) ?? '';
+    const seen = await allEvents(
+      await fourth.call(`/api/v1/runs/${queuedId}/events`, { session: eve.session }),
+    );
+    expect(outputIn(seen)).toBe('afterwards\n');
+    await fourth.stop();
+  });
+});

@@ -1,0 +1,171 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { randomUUID } from 'node:crypto';
+import pg from 'pg';
+import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
+import { createLog } from '../../src/lib/log.ts';
+import { exitWithout, NO_BYTES } from '../../src/runs/events.ts';
+import type { NewRun } from '../../src/runs/queue-store.ts';
+import { createRunsStore, type RunsStore } from '../../src/runs/runs-store.ts';
+import type { Owner } from '../../src/runs/sealed.ts';
+import { createDatabase } from '../support/stack.ts';
+
+const PER_USER = 3;
+const PER_SERVER = 2;
+
+let urls: { appUrl: string; ownerUrl: string };
+let database: Database;
+let owner: Owner;
+/** Two processes. */
+let one: RunsStore;
+let two: RunsStore;
+
+beforeAll(async () => {
+  urls = await createDatabase();
+  database = openDatabase({
+    ...{ url: urls.appUrl, max: 16, applicationName: 'runs-test' },
+    log: createLog('silent'),
+  });
+});
+afterAll(() => database.close());
+beforeEach(async () => {
+  await sql('DELETE FROM runs');
+  owner = `user:${randomUUID()}`;
+  [one, two] = [store('one'), store('two')];
+});
+
+const store = (instance: string) =>
+  createRunsStore(database, {
+    ...{ instance, leaseMs: 60_000, mostQueued: 64 },
+    limits: { perUser: PER_USER, perServer: PER_SERVER },
+  });
+
+/** As the schema's owner, whom row-level security does not hold. */
+async function sql(text: string): Promise<Record<string, unknown>[]> {
+  const client = new pg.Client({ connectionString: urls.ownerUrl });
+  await client.connect();
+  try {
+    return (await client.query<Record<string, unknown>>(text)).rows;
+  } finally {
+    await client.end();
+  }
+}
+const silence = (id: string) =>
+  sql(`UPDATE runs SET lease_until = now() - interval '1 s' WHERE id = '${id}'`);
+
+function newRun(own: Partial<NewRun> = {}): NewRun {
+  return {
+    ...{ id: randomUUID(), owner, serverId: 'a', serverName: 'A', serverType: 'ssh' },
+    ...{ language: null, codeSha256: '', sealed: 'sealed', ...own },
+  };
+}
+
+async function submit(by: RunsStore, own: Partial<NewRun> = {}, mayStart = true) {
+  const run = newRun(own);
+  return { id: run.id, owner: run.owner, ...(await by.submit(run, mayStart, 'req_test')) };
+}
+
+const finish = {
+  exit: exitWithout('exited', null),
+  batches: [{ firstSeq: 1, lastSeq: 1, bytes: NO_BYTES, sealed: 'of the finish' }],
+  ...{ total: NO_BYTES, lastSeq: 1, reseal: (sealed: string) => `${sealed} again` },
+};
+const idsOf = (runs: readonly { id: string }[]) => runs.map(({ id }) => id);
+
+describe('handing a run in', () => {
+  it('starts no more than the limits allow, however many come at once and to whom', async () => {
+    const answers = await Promise.all(
+      Array.from({ length: 40 }, (_, at) =>
+        submit(at % 2 === 0 ? one : two, { serverId: ['a', 'b', 'c'][at % 3] ?? '' }),
+      ),
+    );
+    expect(answers.filter(({ outcome }) => outcome === 'running')).toHaveLength(PER_USER);
+    const onServers = await sql(
+      `SELECT count(*)::integer AS n FROM runs WHERE status = 'running' GROUP BY server_id`,
+    );
+    expect(Math.max(...onServers.map(({ n }) => Number(n)))).toBeLessThanOrEqual(PER_SERVER);
+  });
+
+  it('passes nobody of its owner by who waits already, and others do not matter', async () => {
+    const first = await submit(one, {}, false);
+    expect(first).toMatchObject({ outcome: 'queued', place: 1 });
+    expect(await submit(two)).toMatchObject({ outcome: 'queued', place: 2 });
+    expect(await submit(two, { serverId: 'b' })).toMatchObject({ outcome: 'queued', place: 1 });
+    expect(await submit(two, { owner: `user:${randomUUID()}` })).toEqual(
+      expect.objectContaining({ outcome: 'running' }),
+    );
+  });
+
+  it('stores nothing of the 65th that would wait, not even in the audit trail', async () => {
+    for (let at = 0; at < 64; at += 1) await submit(one, {}, false);
+    const refused = await submit(one, {}, false);
+    expect(refused.outcome).toBe('full');
+    expect(await sql(`SELECT FROM runs WHERE id = '${refused.id}'`)).toEqual([]);
+    expect(await sql(`SELECT FROM audit_events WHERE object = 'run:${refused.id}'`)).toEqual([]);
+  });
+});
+
+describe('a process', () => {
+  it('begins its own queued runs, and those of others only when they are silent and it is asked to', async () => {
+    const run = await submit(one, {}, false);
+    expect(await two.claim(10, true)).toEqual([]);
+    await silence(run.id);
+    expect(await two.claim(10, false)).toEqual([]);
+    expect(idsOf(await two.claim(10, true))).toEqual([run.id]);
+    expect(await one.claim(10, true)).toEqual([]);
+  });
+
+  it('gets at once what another has left behind', async () => {
+    const run = await submit(one, {}, false);
+    await one.release();
+    expect(idsOf(await two.claim(10, false))).toEqual([run.id]);
+  });
+
+  it('begins no run twice, whoever claims at the same time', async () => {
+    await Promise.all(
+      Array.from({ length: 30 }, () => submit(one, { owner: `user:${randomUUID()}` }, false)),
+    );
+    await one.release();
+    const claimed = await Promise.all([one, two, one, two].map((own) => own.claim(10, false)));
+    const ids = idsOf(claimed.flat());
+    expect(ids).toHaveLength(30);
+    expect(new Set(ids).size).toBe(30);
+  });
+
+  it('takes over what goes on in a silent one, and nothing that somebody keeps alive', async () => {
+    const [dead, alive] = [await submit(one), await submit(one)];
+    await silence(dead.id);
+    await one.renew([alive.id]);
+    expect(idsOf(await two.takeLost(10))).toEqual([dead.id]);
+    expect(await two.takeLost(10)).toEqual([]);
+    expect(await one.renew([dead.id, alive.id])).toEqual(new Map([[alive.id, false]]));
+  });
+
+  it('can neither end a run that was taken over, nor write into its history', async () => {
+    const run = await submit(one);
+    await silence(run.id);
+    await two.takeLost(10);
+    await one.saveEvents(run, finish.batches);
+    expect(await one.finish(run, finish)).toBe(false);
+    expect(await sql('SELECT FROM run_events')).toEqual([]);
+    expect(await two.finish(run, finish)).toBe(true);
+    await two.saveEvents(run, [{ firstSeq: 1, lastSeq: 1, bytes: NO_BYTES, sealed: 'too late' }]);
+    expect(await two.finish(run, { ...finish, exit: exitWithout('lost', null) })).toBe(false);
+    expect(await sql('SELECT sealed FROM run_events')).toEqual([{ sealed: 'of the finish' }]);
+    expect(await sql('SELECT cause, sealed, status FROM runs')).toEqual([
+      { cause: 'exited', sealed: 'sealed again', status: 'finished' },
+    ]);
+  });
+
+  it('is told ids, owners and places of what is others’, and nothing else', async () => {
+    const run = await submit(one, {}, false);
+    const client = new pg.Client({ connectionString: urls.appUrl });
+    await client.connect();
+    const { rows } = await client.query('SELECT * FROM run_places($1)', ['one']);
+    expect(rows).toEqual([{ id: run.id, place: 1 }]);
+    const { rows: claimed } = await client.query(
+      `SELECT * FROM claim_runs('one', false, 5, 5, 5, interval '1 s')`,
+    );
+    expect(claimed).toEqual([{ id: run.id, owner }]);
+    await client.end();
+  });
+});

@@ -1,0 +1,51 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { fernetKey } from '../support/app.ts';
+import { retainedBytes } from '../support/retained-bytes.ts';
+import { createDatabase } from '../support/stack.ts';
+import { until } from '../support/until.ts';
+import { createInstance, exitOf, firstNews, somebody, submit, watch, type Instance } from './instance.ts';
+
+const MB = 1_000_000;
+let one: Instance;
+
+beforeAll(async () => {
+  const { appUrl } = await createDatabase();
+  one = createInstance({ databaseUrl: appUrl, encryptionKey: fernetKey() });
+  await one.runs.start();
+});
+afterAll(() => one.close());
+
+const ask = (mb: number) => ({ limits: { max_output_bytes: (mb + 1) * MB } });
+
+describe('a viewer who does not read', () => {
+  it('neither slows the run nor fills the memory, and is told what was dropped', async () => {
+    const me = somebody();
+    const run = await submit(one, me, `head -c ${100 * MB} /dev/zero`, 'one', ask(100));
+    const stalled = one.runs.follow(run, 0, new AbortController().signal);
+    const seen = [(await stalled.next()).value];
+    const before = await retainedBytes();
+    // Another one reads on: the run comes to its end.
+    expect(await exitOf(one, run)).toMatchObject({ cause: 'exited', code: 0 });
+    // What was let go is given back a moment later.
+    await until(retainedBytes, (now) => now - before < 32 * MB);
+    for await (const event of stalled) seen.push(event);
+    let [shown, dropped] = [0, 0];
+    for (const event of seen) {
+      if (event?.news.type === 'output') shown += event.news.data.length;
+      if (event?.news.type === 'truncated') dropped += event.news.droppedBytes;
+    }
+    expect(shown + dropped).toBe(100 * MB);
+    expect(shown).toBeLessThan(6 * MB);
+    expect(seen.at(-1)?.news).toMatchObject({ type: 'exit', code: 0 });
+  });
+});
+
+describe('a run without viewers', () => {
+  it('goes on to its end', async () => {
+    const me = somebody();
+    const run = await submit(one, me, `echo begun; sleep 0.2; echo done`);
+    await firstNews(one, run, ({ news }) => news.type === 'output');
+    const seen = await watch(one, run, 3);
+    expect(seen.at(-1)?.news).toMatchObject({ cause: 'exited', code: 0 });
+  });
+});

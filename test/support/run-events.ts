@@ -1,0 +1,59 @@
+import type { Response } from 'undici';
+
+/** A server-sent event of a run, as it came. */
+export interface RunEventSeen {
+  /** The `event:` and `id:` lines. */
+  event: string;
+  id: number;
+  data: {
+    run_id: string;
+    seq: number;
+    type: string;
+    phase?: string;
+    position?: number;
+    stream?: 'stdout' | 'stderr';
+    encoding?: 'utf8' | 'base64';
+    data?: string;
+    dropped_bytes?: number;
+    cause?: string;
+    code?: number | null;
+    cleanup?: string;
+    message?: string | null;
+    duration_ms?: number;
+  };
+}
+
+/** Yields the events of an answer as they come. Comments are left out. */
+export async function* eventsOf(response: Response): AsyncGenerator<RunEventSeen, void> {
+  const decoder = new TextDecoder();
+  let rest = '';
+  for await (const chunk of response.body ?? []) {
+    rest += decoder.decode(chunk as Uint8Array, { stream: true });
+    const frames = rest.split('\n\n');
+    rest = frames.pop() ?? '';
+    for (const frame of frames) if (!frame.startsWith(':')) yield read(frame);
+  }
+}
+
+export async function allEvents(response: Response): Promise<RunEventSeen[]> {
+  const seen: RunEventSeen[] = [];
+  for await (const one of eventsOf(response)) seen.push(one);
+  return seen;
+}
+
+function read(frame: string): RunEventSeen {
+  const [event = '', id = '', data = ''] = frame.split('\n');
+  return {
+    event: event.replace('event: ', ''),
+    id: Number(id.replace('id: ', '')),
+    data: JSON.parse(data.replace('data: ', '')) as RunEventSeen['data'],
+  };
+}
+
+/** What a stream said. */
+export function outputIn(seen: readonly RunEventSeen[], stream: 'stdout' | 'stderr' = 'stdout'): string {
+  const pieces = seen.flatMap(({ data }) =>
+    data.type === 'output' && data.stream === stream ? [Buffer.from(data.data ?? '', data.encoding)] : [],
+  );
+  return Buffer.concat(pieces).toString();
+}
