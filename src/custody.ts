@@ -2,12 +2,20 @@ import type { Config } from './config.ts';
 import { createConnections, refusePending } from './connections.ts';
 import { assertRealmFit } from './doctor/realm-check.ts';
 import type { MoveDeps } from './keys/custody/move.ts';
+import type { Belongings, PurgeDeps } from './keys/custody/purge.ts';
 import { createEndpointCheck } from './keys/provider-choice.ts';
 import { checkVaultPlace } from './keys/vault-place.ts';
+import type { Database } from './lib/database.ts';
 import type { Log } from './lib/log.ts';
+import { createRunners } from './runners/index.ts';
+import { createSealedRuns } from './runs/sealed-runs.ts';
+import { createServerRemoval } from './servers/removal.ts';
+import { createSealedServers } from './servers/sealed-servers.ts';
+import { createServerWriter } from './servers/server-writer.ts';
+import { listServerOwners } from './servers/service.ts';
 
 /** What the commands about stored keys are built of, beside whatever app is running. */
-export interface Custody extends MoveDeps {
+export interface Custody extends MoveDeps, PurgeDeps {
   /**
    * @param isMoving leaves out the comparison of places, since they are to differ.
    * @throws UnfitError when the database or the realms are not fit, or the vault is in another place.
@@ -28,16 +36,39 @@ export function createCustody(config: Config, log: Log): Custody {
     keycloakTimeoutMs: LISTING_TIMEOUT_MS,
     log,
   });
-  const { database, people, records, place, dialer } = connections;
+  const { database, people, records, place, dialer, keyring } = connections;
+  // For what they say of configurations: nothing is asked of a server.
+  const runners = createRunners({ dialer, log });
   return {
     ...connections,
     checkEndpoint: createEndpointCheck({ dialer, upstreams: { overrides: config.upstreams } }),
     reader: { forget: () => undefined },
+    belongings: createBelongings(database, log),
+    sealedElsewhere: [
+      createSealedServers({ database, keyring, runners }),
+      createSealedRuns({ database, keyring }),
+    ],
     log,
+    async close() {
+      await Promise.all([...runners.values()].map((runner) => runner.close()));
+      await connections.close();
+    },
     async start(isMoving = false) {
       await refusePending(database);
       await assertRealmFit({ config, people, vault: records });
       if (!isMoving) await checkVaultPlace(database, place);
+    },
+  };
+}
+
+/** Execution servers; a command holds no connections to any. */
+function createBelongings(database: Database, log: Log): Belongings {
+  const writer = createServerWriter({ database, runners: new Map(), log });
+  const removal = createServerRemoval({ writer });
+  return {
+    listOwners: () => listServerOwners(database),
+    async remove(owner, requestId, actor) {
+      await removal.removeOwner(owner.slice('user:'.length), requestId, actor);
     },
   };
 }

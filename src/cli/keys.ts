@@ -1,6 +1,7 @@
 import { checkKeys, type KeyCheck } from '../keys/custody/check.ts';
 import { importLegacyKeys, type ImportReport } from '../keys/custody/import-legacy.ts';
-import { rotateKeys, type RotationReport } from '../keys/custody/rotate.ts';
+import type { SealedTally } from '../keys/custody/elsewhere.ts';
+import { rotateKeys, type RotationProgress, type RotationReport } from '../keys/custody/rotate.ts';
 import { counted, everySoOften, printable, withCustody, type CommandSurroundings } from './custody.ts';
 
 /**
@@ -10,7 +11,11 @@ import { counted, everySoOften, printable, withCustody, type CommandSurroundings
 export async function keysCheck(around: CommandSurroundings, options: { json: boolean }): Promise<boolean> {
   const check = await withCustody(around, checkKeys);
   around.print(options.json ? JSON.stringify(wireOf(check)) : checkText(check));
-  return check.undecryptable + check.misplaced === 0 && check.canary !== undefined;
+  const faults = [check, ...check.elsewhere].reduce(
+    (sum, each) => sum + each.undecryptable + each.misplaced,
+    0,
+  );
+  return faults === 0 && check.canary !== undefined;
 }
 
 /** Ring positions count from 1, as people do. */
@@ -24,6 +29,9 @@ function wireOf(check: KeyCheck) {
     misplaced: check.misplaced,
     not_keys: check.notKeys,
     duplicated_ids: check.duplicatedIds,
+    elsewhere: check.elsewhere.map(({ kind, texts, byRingKey, undecryptable, misplaced }) => ({
+      ...{ kind, texts, by_ring_key: byRingKey, undecryptable, misplaced },
+    })),
     canary_ring_key: check.canary === undefined ? null : check.canary + 1,
   };
 }
@@ -38,10 +46,20 @@ function checkText(check: KeyCheck): string {
     `  with an id that its pool has twice: ${check.duplicatedIds}`,
     `values that are no keys: ${check.notKeys}`,
     `records that name no owner: ${check.withoutOwner}`,
+    ...check.elsewhere.flatMap(elsewhereText),
     check.canary === undefined
       ? 'the app refuses to start on this ENCRYPTION_KEY'
       : `a start needs ${ringKey(check.canary)}`,
   ].join('\n');
+}
+
+function elsewhereText({ kind, texts, byRingKey, undecryptable, misplaced }: SealedTally): string[] {
+  return [
+    `${kind}: ${texts}`,
+    ...byRingKey.map((count, index) => `  ${ringKey(index)}: ${count}`),
+    `  undecryptable: ${undecryptable}`,
+    `  misplaced: ${misplaced}`,
+  ];
 }
 
 function ringKey(index: number): string {
@@ -56,31 +74,35 @@ export async function keysRotate(
   around: CommandSurroundings,
   options: { acceptLoss: boolean },
 ): Promise<boolean> {
-  const onProgress = everySoOften<{ records: number; resealed: number }>(
+  const onProgress = everySoOften<RotationProgress>(
     around.say,
-    ({ records, resealed }) => `${counted(records, 'record')} seen, ${counted(resealed, 'key')} sealed anew`,
+    ({ records, resealed, resealedElsewhere }) =>
+      `${counted(records, 'record')} seen, ${counted(resealed, 'key')} and ` +
+      `${counted(resealedElsewhere, 'other secret')} sealed anew`,
   );
   const report = await withCustody(around, (custody) => rotateKeys(custody, { ...options, onProgress }));
   around.print(rotationText(report));
   return report.isFinished;
 }
 
-function rotationText({ resealed, failed, left, tally, isFinished }: RotationReport): string {
+function rotationText(report: RotationReport): string {
+  const { resealed, resealedElsewhere, failed, left, tally, elsewhere, isFinished } = report;
   const lines = [
-    `${counted(resealed, 'key')} sealed anew under the first key`,
+    `${counted(resealed, 'key')} and ${counted(resealedElsewhere, 'other secret')} sealed anew under the first key`,
     ...failed.map(({ pool, why }) => `not written: ${printable(pool)} (${why})`),
     ...left.map(({ key, why }) => `left as it is: ${printable(key)} (${why})`),
     ...tally.byRingKey.map((count, index) => `under ${ringKey(index)}: ${count}`),
+    ...elsewhere.flatMap(elsewhereText),
   ];
   if (isFinished) {
     const older = tally.byRingKey.length > 1 ? ' The older keys can be taken out of ENCRYPTION_KEY.' : '';
     return [...lines, `Done: nothing needs an older key.${older}`].join('\n');
   }
   const nothing = 'Not done: ENCRYPTION_KEY opens none of the stored keys.';
-  if (tally.keys > 0 && tally.undecryptable === tally.keys)
+  if (report.opensNothing)
     return [...lines, `${nothing} Look for the right one, or give them up with --accept-loss.`].join('\n');
   const how =
-    failed.length > 0
+    failed.length > 0 || tally.misplacedUnderOlder === 0
       ? 'Run it again.'
       : 'Mend or delete the misplaced keys, or give them up with --accept-loss; then run it again.';
   return [...lines, `Not done: an older key is still needed. ${how}`].join('\n');

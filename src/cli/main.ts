@@ -86,6 +86,41 @@ program
     await walkDemo({ ...(await demoSession(environment(), cwd, DEMO_WALKER)), username: DEMO_WALKER, print });
   });
 
+program
+  .command('env')
+  .description('write the secrets that docker-compose.yml takes into .env, and keep those that are there')
+  .option('--stdout', 'print a new .env instead', false)
+  .action(async (options: { stdout: boolean }) => {
+    const { newComposeEnv, writeComposeEnv } = await import('./compose.ts');
+    if (options.stdout) print(newComposeEnv());
+    else writeComposeEnv(`${cwd}/.env`, print);
+  });
+
+program
+  .command('prepare-database')
+  .description('make the roles and the database that the settings name, as SUPERUSER_DATABASE_URL')
+  .action(async () => {
+    const { prepareDatabase } = await import('./compose.ts');
+    await prepareDatabase(environment(), print);
+  });
+
+program
+  .command('demo-users')
+  .description('add the demo users to Keycloak, as its first administrator (local mode)')
+  .action(async () => {
+    const { addDemoUsers } = await import('./compose.ts');
+    await addDemoUsers(environment(), print);
+  });
+
+program
+  .command('demo-provider')
+  .description('serve the demo provider on loopback (local mode)')
+  .option('--port <number>', 'where it listens', '9465')
+  .action(async (options: { port: string }) => {
+    const { serveDemoProvider } = await import('./compose.ts');
+    await serveDemoProvider(Number(options.port), print, listenForStop());
+  });
+
 /** Where commands about stored keys take their settings from and write to. */
 const around = () => ({
   environment: environment(),
@@ -127,7 +162,7 @@ const vault = program.command('vault').description('the vault records in Keycloa
 
 vault
   .command('purge')
-  .description('list the records of people whom Keycloak does not know any more')
+  .description('list the keys and servers of people whom Keycloak does not know any more')
   .option('--yes', 'delete them', false)
   .option('--even-most', 'also when more than a tenth of all owners (and more than three) are missing', false)
   .action(async (options: { yes: boolean; evenMost: boolean }) => {

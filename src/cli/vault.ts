@@ -6,7 +6,7 @@ import { counted, everySoOften, printable, withCustody, type CommandSurroundings
 import { StartError } from './start-error.ts';
 
 /**
- * `vault purge`: lists, and with `yes` deletes, the vault records of people who are no more.
+ * `vault purge`: lists, and with `yes` deletes, the vault records and servers of people who are no more.
  * @returns false when something that should have been deleted was not.
  */
 export async function vaultPurge(
@@ -18,9 +18,7 @@ export async function vaultPurge(
     isOneRealm: custody.place.recordIsUser,
   }));
   around.print(
-    isOneRealm
-      ? 'Here keys lie with the people themselves and go with them.'
-      : purgeText(report, options.yes),
+    `${isOneRealm ? 'Here keys lie with the people themselves and go with them.\n' : ''}${purgeText(report, options.yes)}`,
   );
   return !report.isRefused && report.failed.length === 0;
 }
@@ -31,16 +29,16 @@ function purgeText(report: PurgeReport, yes: boolean): string {
     ({ owner, ownerName, keys }) =>
       `${printable(owner)}  ${printable(ownerName) || '(no name)'}  ${counted(keys, 'key')}`,
   );
-  const head = `${orphans.length} of ${counted(owners, 'record')} belong to people whom Keycloak does not know`;
+  const head = `Of ${counted(owners, 'owner')} of keys or servers, Keycloak does not know ${orphans.length}`;
   if (orphans.length === 0) return `${head}.`;
   if (isRefused) {
     lines.push(
       'Nothing was deleted: more than a tenth of all owners are missing, which is also what a wrong ' +
         'KEYCLOAK_REALM looks like. If it is right, add --even-most.',
     );
-  } else if (!yes) lines.push('Nothing was deleted. To delete these records: --yes');
+  } else if (!yes) lines.push('Nothing was deleted. To delete their keys and servers: --yes');
   else {
-    lines.push(`${counted(removed.length, 'record')} deleted.`);
+    lines.push(`The keys and servers of ${counted(removed.length, 'owner')} deleted.`);
     lines.push(...kept.map((owner) => `kept: ${printable(owner)} is there after all`));
     lines.push(...failed.map(({ owner, why }) => `not deleted: ${printable(owner)} (${why})`));
   }

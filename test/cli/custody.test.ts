@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -15,47 +15,34 @@ import { createDatabase as openDatabase } from '../../src/lib/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import {
   createPerson,
-  createRealms,
+  makeHome,
   editRecord,
-  emptyRealm,
   environmentOf,
   newOwner,
-  openCustody,
   poolOf,
   storeKey,
-  type Realms,
   type Setting,
 } from '../keys/custody/rig.ts';
 import { randomKey } from '../keys/instance.ts';
 import { fernetKey } from '../support/app.ts';
-import { adminClient, createDatabase } from '../support/stack.ts';
+import { adminClient } from '../support/stack.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts');
 
-let realms: Realms;
+const home = makeHome(2);
 let cwd: string;
-let setting: Setting;
 let custody: Custody;
 /** Keys in the clear and tokens, of which no command may print any. */
 const secrets: string[] = [];
 
-beforeAll(async () => {
-  realms = await createRealms(2);
-}, 120_000);
-afterAll(() => realms.drop(), 60_000);
-
 beforeEach(async () => {
-  await Promise.all([realms.people, ...realms.vaults].map(emptyRealm));
-  const [databaseUrl, vaultRealm = ''] = [(await createDatabase()).appUrl, realms.vaults[0]];
-  setting = { databaseUrl, realms, vaultRealm, encryptionKeys: [fernetKey()] };
-  custody = openCustody(setting);
+  custody = home.open();
   await checkVaultPlace(custody.database, custody.place);
   await checkCanary(custody);
   cwd = mkdtempSync(path.join(tmpdir(), 'ops-custody-'));
   secrets.splice(0);
-}, 60_000);
-afterEach(async () => {
-  await custody.close();
+});
+afterEach(() => {
   rmSync(cwd, { recursive: true });
 });
 
@@ -68,7 +55,7 @@ async function store(owner: Owner, ownerName?: string): Promise<void> {
 async function ops(args: string[], change: Partial<Setting> = {}) {
   const child = spawn(process.execPath, [MAIN, ...args], {
     cwd,
-    env: environmentOf({ ...setting, ...change }),
+    env: environmentOf({ ...home.setting, ...change }),
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const text = { stdout: '', stderr: '' };
@@ -77,7 +64,7 @@ async function ops(args: string[], change: Partial<Setting> = {}) {
       text[name] += part;
     });
   const [code] = (await once(child, 'close')) as [number | null];
-  for (const secret of [...secrets, ...setting.encryptionKeys, realms.secret])
+  for (const secret of [...secrets, ...home.setting.encryptionKeys, home.realms.secret])
     expect(text.stdout + text.stderr).not.toContain(secret);
   return { code, ...text };
 }
@@ -93,6 +80,9 @@ describe('ops keys check', () => {
     expect(JSON.parse(json.stdout)).toEqual({
       ...{ records: 1, records_without_owner: 0, keys: 1, by_ring_key: [1], undecryptable: 0, misplaced: 0 },
       ...{ not_keys: 0, duplicated_ids: 0, canary_ring_key: 1 },
+      elsewhere: ['secrets of servers', 'runs and their events'].map((kind) => ({
+        ...{ kind, texts: 0, by_ring_key: [0], undecryptable: 0, misplaced: 0 },
+      })),
     });
   });
 
@@ -119,9 +109,9 @@ describe('ops keys rotate', () => {
     expect(refused.code).toBe(1);
     expect(refused.stderr).toContain('ENCRYPTION_KEY does not fit the stored keys');
     expect(refused.stderr).not.toContain('    at ');
-    const done = await ops(['keys', 'rotate'], { encryptionKeys: [newKey, ...setting.encryptionKeys] });
+    const done = await ops(['keys', 'rotate'], { encryptionKeys: [newKey, ...home.setting.encryptionKeys] });
     expect(done.code).toBe(0);
-    expect(done.stdout).toContain('1 key sealed anew under the first key');
+    expect(done.stdout).toContain('1 key and 0 other secrets sealed anew under the first key');
     expect(done.stdout).toContain('The older keys can be taken out of ENCRYPTION_KEY.');
     expect((await ops(['keys', 'check'], { encryptionKeys: [newKey] })).code).toBe(0);
   });
@@ -132,7 +122,7 @@ describe('ops keys rotate', () => {
     await store(two);
     const [stolen] = (await poolOf(custody, one)).keys;
     await editRecord(custody, two, { byok_openai: [stolen?.value ?? ''] });
-    const encryptionKeys = [fernetKey(), ...setting.encryptionKeys];
+    const encryptionKeys = [fernetKey(), ...home.setting.encryptionKeys];
     const left = await ops(['keys', 'rotate'], { encryptionKeys });
     expect(left.code).toBe(1);
     expect(left.stdout).toContain(`left as it is: ${two}, openai/${stolen?.id} (misplaced)`);
@@ -143,10 +133,10 @@ describe('ops keys rotate', () => {
 
 describe('ops keys import-legacy', () => {
   it('imports, names what it could not by person and provider, and ends with 1 then', async () => {
-    const legacy = createKeyring(setting.encryptionKeys);
+    const legacy = createKeyring(home.setting.encryptionKeys);
     const key = randomKey();
     secrets.push(key);
-    const { id, owner } = await createPerson(realms, {
+    const { id, owner } = await createPerson(home.realms, {
       byok_openai_key: [legacy.seal(key)],
       byok_openrouter_key: [legacy.seal(key)],
     });
@@ -169,18 +159,22 @@ describe('ops keys import-legacy', () => {
 describe('ops vault purge', () => {
   it('lists first, and deletes with --yes', async () => {
     const [gone, ...others] = [
-      await createPerson(realms),
-      await createPerson(realms),
-      await createPerson(realms),
+      await createPerson(home.realms),
+      await createPerson(home.realms),
+      await createPerson(home.realms),
     ];
     for (const person of [gone, ...others]) await store(person.owner, person.username);
-    await (await adminClient(realms.people)).users.del({ id: gone.id });
+    await (await adminClient(home.realms.people)).users.del({ id: gone.id });
     const list = await ops(['vault', 'purge']);
     expect(list.code).toBe(0);
     expect(list.stdout).toContain(`${gone.owner}  ${gone.username}  1 key\n`);
-    expect(list.stdout).toContain('Nothing was deleted. To delete these records: --yes');
-    expect((await ops(['vault', 'purge', '--yes'])).stdout).toContain('1 record deleted.');
-    expect((await ops(['vault', 'purge'])).stdout).toContain('0 of 2 records belong');
+    expect(list.stdout).toContain('Nothing was deleted. To delete their keys and servers: --yes');
+    expect((await ops(['vault', 'purge', '--yes'])).stdout).toContain(
+      'The keys and servers of 1 owner deleted.',
+    );
+    expect((await ops(['vault', 'purge'])).stdout).toContain(
+      'Of 2 owners of keys or servers, Keycloak does not know 0.',
+    );
   });
 
   it('ends with 1 when it refuses, since most owners are missing', async () => {
@@ -196,8 +190,8 @@ describe('ops vault move', () => {
     const owner = newOwner();
     await store(owner);
     const secretFile = path.join(cwd, 'secret');
-    writeFileSync(secretFile, `${realms.secret}\n`);
-    const change = { vaultRealm: realms.vaults[1] ?? '' };
+    writeFileSync(secretFile, `${home.realms.secret}\n`);
+    const change = { vaultRealm: home.realms.vaults[1] ?? '' };
     const args = ['vault', 'move', '--from-secret-file', secretFile];
     const rehearsal = await ops([...args, '--dry-run'], change);
     expect(rehearsal).toMatchObject({ code: 0 });
@@ -215,17 +209,17 @@ describe('ops vault move', () => {
   it('ends with 1 and in words when the app runs, or the file is not there', async () => {
     await store(newOwner());
     const app = openDatabase({
-      ...{ url: setting.databaseUrl, max: 1, applicationName: 'ops-center', log: createLog('silent') },
+      ...{ url: home.setting.databaseUrl, max: 1, applicationName: 'ops-center', log: createLog('silent') },
     });
     await app.run('SELECT 1');
     const secretFile = path.join(cwd, 'secret');
-    const change = { vaultRealm: realms.vaults[1] ?? '' };
+    const change = { vaultRealm: home.realms.vaults[1] ?? '' };
     const args = ['vault', 'move', '--from-secret-file', secretFile];
     expect(await ops(args, change)).toMatchObject({
       code: 1,
       stderr: expect.stringContaining('cannot be read'),
     });
-    writeFileSync(secretFile, realms.secret);
+    writeFileSync(secretFile, home.realms.secret);
     expect(await ops(args, change)).toMatchObject({
       code: 1,
       stderr: expect.stringContaining('The app is running'),
@@ -265,7 +259,7 @@ describe('settings of a command', () => {
   });
 
   it('are not taken from what ran once, nor half from one installation and half from another', async () => {
-    const configured = environmentOf(setting);
+    const configured = environmentOf(home.setting);
     const { DATABASE_URL: _url, ...withoutDatabase } = configured;
     const { KEYCLOAK_URL: _keycloak, ...withoutKeycloak } = configured;
     const read = (environment: Record<string, string>) => () => settingsOfRunning(environment, cwd);

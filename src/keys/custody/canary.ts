@@ -19,7 +19,7 @@ const CanaryRow = z.object({
   /** Fingerprints of keys that a rotation has taken the place of. */
   replaced_keys: z.array(z.string()),
 });
-const Answer = z.object({ has_records: z.boolean() });
+const Answer = z.object({ has_data: z.boolean() });
 
 const READ = 'SELECT token, sealing_key, replaced_keys FROM encryption_canary';
 
@@ -42,7 +42,7 @@ type CanaryDeps = Pick<CustodyDeps, 'database' | 'keyring' | 'records' | 'place'
  * Lets a process start, or a command seal, only with a key ring that fits what is stored:
  *
  * - The ring opens the canary. It is made at the first start, and made anew where it does not fit while nobody has
- *   a vault record; in both cases only when the vault holds no keys that the ring does not open, since it is the
+ *   a vault record, a server or a run; in both cases only when the vault holds no keys that the ring does not open, since it is the
  *   database that may be new.
  * - The first key has not been replaced. When `keys rotate` begins, its first key becomes the sealing key; the one
  *   before it, and the others of its ring, are replaced from then on. A process with one of these in front
@@ -76,8 +76,8 @@ async function checkFit(deps: CanaryDeps): Promise<void> {
       if (row.sealing_key === null) await noteWhoseCanary(sql, keyring, row.token);
       return;
     }
-    const [answer] = await sql.rows(Answer, 'SELECT has_vault_records() AS has_records');
-    if (answer?.has_records !== false) throw new UnfitError(MISFIT);
+    const [answer] = await sql.rows(Answer, 'SELECT has_sealed_data() AS has_data');
+    if (answer?.has_data !== false) throw new UnfitError(MISFIT);
     await sql.run(
       "UPDATE encryption_canary SET token = $1, sealing_key = $2, replaced_keys = '{}', since = now()",
       own,

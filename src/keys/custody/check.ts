@@ -2,6 +2,7 @@ import type { Keyring } from '../../lib/keyring.ts';
 import { openKey, readPool, type Owner, type StoredKey } from '../record.ts';
 import { canaryIndex } from './canary.ts';
 import type { CustodyDeps } from './deps.ts';
+import { tallyElsewhere, type SealedTally } from './elsewhere.ts';
 import { listRecords, type ListedRecord } from './listing.ts';
 
 /** What lies in the vault, in numbers. */
@@ -33,16 +34,19 @@ export interface Standing {
 }
 
 export interface KeyCheck extends KeyTally {
+  /** What lies sealed outside the vault, kind by kind. */
+  elsewhere: readonly SealedTally[];
   /** Which key of the ring fits the canary, from 0; undefined when the app would refuse to start. */
   canary: number | undefined;
 }
 
-/** Walks all vault records and changes nothing. */
+/** Walks all vault records, and all that lies sealed elsewhere, and changes nothing. */
 export async function checkKeys(
-  deps: Pick<CustodyDeps, 'database' | 'records' | 'place' | 'keyring'>,
+  deps: Pick<CustodyDeps, 'database' | 'records' | 'place' | 'keyring' | 'sealedElsewhere'>,
 ): Promise<KeyCheck> {
   const tally = await tallyKeys(deps);
-  return { ...tally, canary: await canaryIndex(deps.database, deps.keyring) };
+  const elsewhere = await tallyElsewhere(deps);
+  return { ...tally, elsewhere, canary: await canaryIndex(deps.database, deps.keyring) };
 }
 
 export async function tallyKeys(deps: Pick<CustodyDeps, 'records' | 'place' | 'keyring'>): Promise<KeyTally> {

@@ -8,22 +8,27 @@ import type { OwnerLock } from '../owner-lock.ts';
 import type { CheckEndpoint } from '../provider-choice.ts';
 import type { VaultPlace } from '../vault-place.ts';
 import type { Vault } from '../vault.ts';
+import type { Elsewhere } from './elsewhere.ts';
 
-/** What the commands about stored keys work with. */
-export interface CustodyDeps {
+/** What stored keys lie in and are reached with, by the app as by the commands. */
+export interface KeyStores {
   database: Database;
+  /** One writer per owner; on connections of its own. */
   lock: OwnerLock;
   /** The service client, in the realm of the people. */
   people: KeycloakAdmin;
   /** The vault client, in the realm of the records. */
   records: KeycloakAdmin;
-  /** The same, as the app uses it. */
   vault: Vault;
   /** Where the configuration says that the records lie. */
   place: VaultPlace;
   keyring: Keyring;
   /** The providers on offer in this mode. */
   providers: readonly Provider[];
+}
+
+/** What the commands about stored keys work with. */
+export interface CustodyDeps extends KeyStores, Elsewhere {
   checkEndpoint: CheckEndpoint;
   /** What this process remembers of owners: commands remember nothing. */
   reader: Pick<KeyReader, 'forget'>;

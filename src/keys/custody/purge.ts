@@ -7,6 +7,18 @@ import { listRecords } from './listing.ts';
 import { asOnlyCommand } from './only-command.ts';
 import { createOwnerRemoval } from './removal.ts';
 
+/** What people have here beside keys, which goes with them. */
+export interface Belongings {
+  /** Everybody who has some. */
+  listOwners(): Promise<readonly Owner[]>;
+  /** Removes all that an owner has. */
+  remove(owner: Owner, requestId: string, actor: string): Promise<void>;
+}
+
+export interface PurgeDeps extends CustodyDeps {
+  belongings: Belongings;
+}
+
 export interface PurgeOptions {
   /** Deletes; otherwise only lists. */
   yes: boolean;
@@ -14,7 +26,7 @@ export interface PurgeOptions {
   evenMost: boolean;
 }
 
-/** A vault record whose owner is in the realm of the people no more. */
+/** Somebody with a vault record or belongings who is in the realm of the people no more. */
 interface Orphan {
   owner: Owner;
   ownerName: string;
@@ -22,7 +34,7 @@ interface Orphan {
 }
 
 export interface PurgeReport {
-  /** Records that name an owner. */
+  /** Everybody with a vault record that names them, or with belongings. */
   owners: number;
   orphans: readonly Orphan[];
   /** True when nothing was deleted because too many owners are missing. */
@@ -36,17 +48,17 @@ export interface PurgeReport {
 const ACTOR = 'system:vault-purge';
 
 /**
- * Finds the vault records of people whom Keycloak does not know, and deletes them when told to. Where people are
- * their own records there is nothing to do: keys go with the person.
+ * Finds the vault records and belongings of people whom Keycloak does not know, and deletes them when told to.
+ * Where people are their own records, keys go with the person, and belongings alone are left.
  * @throws AppError `keycloak_unavailable` when it cannot be told who is there; UnfitError when another command
  *   is writing.
  */
-export async function purgeVault(deps: CustodyDeps, options: PurgeOptions): Promise<PurgeReport> {
+export async function purgeVault(deps: PurgeDeps, options: PurgeOptions): Promise<PurgeReport> {
   const run = () => purge(deps, options);
   return options.yes ? asOnlyCommand(deps.database, run) : run();
 }
 
-async function purge(deps: CustodyDeps, options: PurgeOptions): Promise<PurgeReport> {
+async function purge(deps: PurgeDeps, options: PurgeOptions): Promise<PurgeReport> {
   const { owners, orphans } = await findOrphans(deps);
   const isRefused = options.yes && !options.evenMost && areTooMany(orphans.length, owners);
   const report = { owners, orphans, isRefused };
@@ -59,22 +71,30 @@ function areTooMany(orphans: number, owners: number): boolean {
   return orphans > owners / 2 || (orphans > 3 && orphans > owners / 10);
 }
 
-async function findOrphans(deps: CustodyDeps): Promise<Pick<PurgeReport, 'owners' | 'orphans'>> {
+async function findOrphans(deps: PurgeDeps): Promise<Pick<PurgeReport, 'owners' | 'orphans'>> {
   const orphans: Orphan[] = [];
-  let owners = 0;
-  if (deps.place.recordIsUser) return { owners, orphans };
-  for await (const { owner, ownerName, values } of listRecords(deps.records, false)) {
-    if (owner === undefined) continue;
-    owners += 1;
-    if (await isKnown(deps.people, owner)) continue;
-    const keys = [...values.values()].reduce((sum, list) => sum + list.length, 0);
-    orphans.push({ owner, ownerName, keys });
+  const owners = new Set<Owner>();
+  for await (const { owner, ownerName, keys } of listOwners(deps)) {
+    if (owners.has(owner)) continue;
+    owners.add(owner);
+    if (!(await isKnown(deps.people, owner))) orphans.push({ owner, ownerName, keys });
   }
-  return { owners, orphans };
+  return { owners: owners.size, orphans };
+}
+
+/** Everybody of whom something is kept, some of them twice; the vault first, since it knows names. */
+async function* listOwners({ place, records, belongings }: PurgeDeps): AsyncGenerator<Orphan> {
+  if (!place.recordIsUser) {
+    for await (const { owner, ownerName, values } of listRecords(records, false)) {
+      const keys = [...values.values()].reduce((sum, list) => sum + list.length, 0);
+      if (owner !== undefined) yield { owner, ownerName, keys };
+    }
+  }
+  for (const owner of await belongings.listOwners()) yield { owner, ownerName: '', keys: 0 };
 }
 
 async function removeAll(
-  deps: CustodyDeps,
+  deps: PurgeDeps,
   orphans: readonly Orphan[],
 ): Promise<Pick<PurgeReport, 'removed' | 'kept' | 'failed'>> {
   const removal = createOwnerRemoval({ ...deps, recordIsUser: deps.place.recordIsUser });
@@ -85,10 +105,11 @@ async function removeAll(
     try {
       const mayRemove = async () => !(await isKnown(deps.people, owner));
       const outcome = await removal.removeOwner(owner, requestId, ACTOR, mayRemove);
+      if (outcome !== 'kept') await deps.belongings.remove(owner, requestId, ACTOR);
       (outcome === 'kept' ? kept : removed).push(owner);
     } catch (error) {
       if (!isAppError(error)) throw error;
-      deps.log.warn({ err: error, owner }, 'a vault record was not deleted');
+      deps.log.warn({ err: error, owner }, 'what somebody left behind was not deleted');
       failed.push({ owner, why: error.code });
     }
   }

@@ -6,6 +6,7 @@ import { readPool, type Owner, type StoredKey, type StoredPool } from '../record
 import { beginRotation, canaryIndex, resealCanary } from './canary.ts';
 import { readEach, standingOf, tallyKeys, type KeyTally } from './check.ts';
 import type { CustodyDeps } from './deps.ts';
+import { countUnderOlder, resealElsewhere, tallyElsewhere, type SealedTally } from './elsewhere.ts';
 import { listRecords, type ListedRecord } from './listing.ts';
 import { asOnlyCommand } from './only-command.ts';
 
@@ -15,18 +16,33 @@ export interface RotateOptions {
    * key would open, or none that any key does: what the first key does not open is given up.
    */
   acceptLoss: boolean;
-  onProgress(done: { records: number; resealed: number }): void;
+  onProgress(done: RotationProgress): void;
+}
+
+export interface RotationProgress {
+  /** Vault records seen. */
+  records: number;
+  /** Keys sealed anew. */
+  resealed: number;
+  /** Texts outside the vault sealed anew. */
+  resealedElsewhere: number;
 }
 
 export interface RotationReport {
-  /** By this run. */
+  /** Keys, by this run. */
   resealed: number;
+  /** Texts outside the vault, by this run. */
+  resealedElsewhere: number;
   /** Pools that could not be written, as `<owner>, <provider>`, with why. */
   failed: readonly { pool: string; why: string }[];
   /** Keys that were left as they are, as `<owner>, <provider>/<id>`. */
   left: readonly { key: string; why: 'misplaced' | 'undecryptable' }[];
   /** What lies in the vault after it. */
   tally: KeyTally;
+  /** What lies outside the vault after it, kind by kind. */
+  elsewhere: readonly SealedTally[];
+  /** True when no key of the ring opens anything of all that is stored. */
+  opensNothing: boolean;
   /** True when nothing needs an older key any more: a start takes the first key alone. */
   isFinished: boolean;
 }
@@ -39,7 +55,7 @@ const NOTHING_TO_DO = new Error('nothing to seal anew');
 
 /**
  * Seals every key that lies under an older key of the ring under the first one, owner by owner under the
- * owner's lock, while apps serve and write. It keeps no account of its own: a run that was cut off goes on where
+ * owner's lock, while apps serve and write; then what lies sealed outside the vault, text by text. It keeps no account of its own: a run that was cut off goes on where
  * it stood, because what is done is seen in the tokens.
  * @throws UnfitError when the ring does not fit the stored keys, or another command is writing; AppError when Keycloak or the database is away.
  */
@@ -49,21 +65,32 @@ export function rotateKeys(deps: CustodyDeps, options: RotateOptions): Promise<R
 
 async function rotateAll(deps: CustodyDeps, options: RotateOptions): Promise<RotationReport> {
   await beginRotation(deps, options.acceptLoss);
-  const { resealed, failed, left } = await resealAll(deps, options);
+  const { resealed, failed, left, records } = await resealAll(deps, options);
+  const resealedElsewhere = await resealElsewhere(deps, (count) => {
+    options.onProgress({ records, resealed, resealedElsewhere: count });
+  });
   // Counted anew: what was written meanwhile by a process that has the old key alone must not be missed.
   const tally = await tallyKeys(deps);
+  const elsewhere = await tallyElsewhere(deps);
   const underOlder = tally.byRingKey.slice(1).reduce((sum, each) => sum + each, 0);
-  const needed = underOlder - (options.acceptLoss ? tally.misplacedUnderOlder : 0);
-  // A ring that opens nothing at all is rather the wrong one than one that is needed no more.
-  const opensNothing = tally.keys > 0 && tally.undecryptable === tally.keys && !options.acceptLoss;
-  const isFinished = failed.length === 0 && needed === 0 && !opensNothing;
+  const needed =
+    underOlder - (options.acceptLoss ? tally.misplacedUnderOlder : 0) + countUnderOlder(elsewhere);
+  const opensNothing = isForeign(tally, elsewhere);
+  // Such a ring is rather the wrong one than one that is needed no more.
+  const isFinished = failed.length === 0 && needed === 0 && (!opensNothing || options.acceptLoss);
   if (isFinished && (await canaryIndex(deps.database, deps.keyring)) !== 0) {
     await resealCanary(deps.database, deps.keyring);
   }
-  return { resealed, failed, left, tally, isFinished };
+  return { resealed, resealedElsewhere, failed, left, tally, elsewhere, opensNothing, isFinished };
 }
 
-type Progress = Pick<RotationReport, 'resealed' | 'failed' | 'left'>;
+function isForeign(tally: KeyTally, elsewhere: readonly SealedTally[]): boolean {
+  const stored = tally.keys + elsewhere.reduce((sum, { texts }) => sum + texts, 0);
+  const undecryptable = [tally, ...elsewhere].reduce((sum, each) => sum + each.undecryptable, 0);
+  return stored > 0 && undecryptable === stored;
+}
+
+type Progress = Pick<RotationReport, 'resealed' | 'failed' | 'left'> & { records: number };
 
 async function resealAll(deps: CustodyDeps, options: RotateOptions): Promise<Progress> {
   const writer = createPoolWriter(deps);
@@ -94,9 +121,9 @@ async function resealAll(deps: CustodyDeps, options: RotateOptions): Promise<Pro
   for await (const record of listRecords(deps.records, deps.place.recordIsUser)) {
     for (const [provider, values] of record.values) await resealPool(record, provider, values);
     records += 1;
-    options.onProgress({ records, resealed });
+    options.onProgress({ records, resealed, resealedElsewhere: 0 });
   }
-  return { resealed, failed, left };
+  return { resealed, failed, left, records };
 }
 
 /** @returns how many keys were sealed anew. */
