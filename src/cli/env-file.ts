@@ -9,17 +9,32 @@ export function readEnvFile(file: string): Environment {
   return existsSync(file) ? parseEnv(readFileSync(file, 'utf8')) : {};
 }
 
+/** What makes a setting that nobody has to choose. */
+export type Makers = Record<string, () => string>;
+
+/** 32 random bytes: a password or a key that needs no quotes anywhere. */
+export function randomSecret(): string {
+  return randomBytes(32).toString('base64url');
+}
+
+/** What every installation has of its own. */
+export const OWN_SECRETS: Makers = {
+  // As Fernet keys are written: with padding.
+  ENCRYPTION_KEY: () => `${randomSecret()}=`,
+  SESSION_SECRET: randomSecret,
+};
+
 /**
- * Sees to it that ENCRYPTION_KEY and SESSION_SECRET are set: those that are set nowhere are made and
- * added to the file. What stands in the file is never changed; values are never printed.
+ * Sees to it that generated settings are set: those that are set nowhere are made and added to the file. What
+ * stands in the file is never changed; values are never printed.
  * @param environment the settings in force, the file's included.
  * @returns the names that were added.
  */
-export function ensureGeneratedSettings(file: string, environment: Environment): string[] {
-  const makers = {
-    ENCRYPTION_KEY: () => `${randomBytes(32).toString('base64url')}=`,
-    SESSION_SECRET: () => randomBytes(32).toString('base64url'),
-  };
+export function ensureGeneratedSettings(
+  file: string,
+  environment: Environment,
+  makers: Makers = OWN_SECRETS,
+): string[] {
   const missing = Object.entries(makers).filter(
     ([name]) => !environment[name] && !environment[`${name}_FILE`],
   );
@@ -31,11 +46,11 @@ export function ensureGeneratedSettings(file: string, environment: Environment):
     chmodSync(file, 0o600);
     appendFileSync(file, `${before === '' || before.endsWith('\n') ? '' : '\n'}${lines}`);
   } else {
-    writePrivateFile(file, HEADER + lines);
+    writePrivateFile(file, ENV_HEADER + lines);
   }
   return missing.map(([name]) => name);
 }
 
-const HEADER = `# Settings of this installation; .env.example lists them all. Keep this file: without ENCRYPTION_KEY
+export const ENV_HEADER = `# Settings of this installation; .env.example lists them all. Keep this file: without ENCRYPTION_KEY
 # no stored key can be read again.
 `;

@@ -5,16 +5,21 @@ import { StartError } from '../start-error.ts';
 
 /**
  * Signs in as the admin that the first start of Keycloak made.
- * @throws StartError when the password in DATA_DIR is not that admin's (any more).
+ * @param keptIn where the password was read from, for people
+ * @throws StartError when the password is not that admin's (any more).
  */
-export async function signInAsBootstrapAdmin(baseUrl: string, password: string): Promise<KcAdminClient> {
+export async function signInAsBootstrapAdmin(
+  baseUrl: string,
+  password: string,
+  keptIn = 'DATA_DIR/secrets/keycloak-admin',
+): Promise<KcAdminClient> {
   const admin = new KcAdminClient({ baseUrl, realmName: 'master', timeout: 30_000 });
   try {
     await admin.auth({ grantType: 'password', clientId: 'admin-cli', username: BOOTSTRAP_ADMIN, password });
   } catch (error) {
-    if (statusOf(error) !== 401) throw error;
+    if (!isRefused(error)) throw error;
     throw new StartError(
-      `Keycloak refuses the password in DATA_DIR/secrets/keycloak-admin for its user "${BOOTSTRAP_ADMIN}". If you changed it in the console, write the new one into that file.`,
+      `Keycloak refuses the password in ${keptIn} for its user "${BOOTSTRAP_ADMIN}". If you changed it in the console, write the new one there.`,
     );
   }
   return admin;
@@ -80,6 +85,11 @@ async function ensureOrganization(
   if (existing !== undefined) return existing;
   const made = await admin.organizations.create({ realm, ...organization });
   return made.id;
+}
+
+/** How Keycloak says that a user or a password is wrong (RFC 6749, 5.2; older versions answer 401). */
+function isRefused(error: unknown): boolean {
+  return statusOf(error) === 401 || (statusOf(error) === 400 && (error as Error).message === 'invalid_grant');
 }
 
 function statusOf(error: unknown): number | undefined {
