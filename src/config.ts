@@ -59,7 +59,7 @@ export function readConfig(
     faults.push(`${name} ${wordsOf(result.error)}`);
   }
   const upstreams = readUpstreams(environment, faults);
-  const config = assemble(values as Values, upstreams);
+  const config = assemble(values as Values, upstreams, secretFilesIn(environment));
   faults.push(...crossFaults(config, values as Values, { ...options, unread }));
   if (faults.length > 0) throw new ConfigError(faults);
   return config;
@@ -87,6 +87,12 @@ function settingText(
   return direct === undefined || direct === '' ? setting.fallback : direct;
 }
 
+/** Where secrets were read from: no program that is run here may see these files. */
+function secretFilesIn(environment: Environment): string[] {
+  const secrets = Object.entries<Setting>(SETTINGS).filter(([, setting]) => setting.secret);
+  return secrets.map(([name]) => environment[`${name}_FILE`] ?? '').filter((file) => file !== '');
+}
+
 function readUpstreams(environment: Environment, faults: string[]): Record<string, string> {
   const upstreams: Record<string, string> = {};
   for (const [name, value] of Object.entries(environment)) {
@@ -101,7 +107,7 @@ function readUpstreams(environment: Environment, faults: string[]): Record<strin
   return upstreams;
 }
 
-function assemble(v: Values, upstreams: Record<string, string>) {
+function assemble(v: Values, upstreams: Record<string, string>, secretFiles: readonly string[]) {
   const mode: Mode = v.DEPLOY_ENV === undefined ? 'local' : 'deployed';
   const publicUrl = v.PUBLIC_URL ?? `http://localhost:${v.PORT ?? 0}`;
   const keycloakUrl = v.KEYCLOAK_URL ?? '';
@@ -143,7 +149,15 @@ function assemble(v: Values, upstreams: Record<string, string>) {
     },
     /** Provider id -> the address that the operator set for it. */
     upstreams,
+    localExecution: v.LOCAL_EXECUTION ?? false,
+    secretFiles,
     egress: { allow: v.EGRESS_ALLOW, deny: v.EGRESS_DENY ?? [] },
+    runs: {
+      perUser: v.RUNS_PER_USER ?? 0,
+      perServer: v.RUNS_PER_SERVER ?? 0,
+      perInstance: v.RUNS_PER_INSTANCE ?? 0,
+      historyDays: v.RUN_HISTORY_DAYS ?? 0,
+    },
     timeouts: {
       connectMs: v.UPSTREAM_CONNECT_TIMEOUT_MS ?? 0,
       firstByteMs: v.UPSTREAM_FIRST_BYTE_TIMEOUT_MS ?? 0,

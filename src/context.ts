@@ -1,3 +1,4 @@
+import path from 'node:path';
 import { auditRoutes } from './audit/routes.ts';
 import type { Config } from './config.ts';
 import { createConnections, refusePending, type Address, type Connections } from './connections.ts';
@@ -18,12 +19,17 @@ import { keyRoutes } from './keys/routes.ts';
 import { createKeyService, ownerOf, type KeyService } from './keys/service.ts';
 import { createVaultEvents } from './keys/vault-events.ts';
 import { checkVaultPlace } from './keys/vault-place.ts';
-import { createHops } from './lib/hop.ts';
+import { createHops, type Hops } from './lib/hop.ts';
 import { randomId } from './lib/ids.ts';
 import { createLog, type Log } from './lib/log.ts';
 import { createLoop, type Loop } from './lib/loop.ts';
 import { runMigrations } from './lib/migrations.ts';
 import { createNotifications, type Notifications } from './lib/notifications.ts';
+import { createRunners } from './runners/index.ts';
+import { runRoutes } from './runs/routes.ts';
+import { createRunService } from './runs/service.ts';
+import { serverRoutes } from './servers/routes.ts';
+import { createServerService } from './servers/service.ts';
 
 /** What a test or the quick start may put in the place of what the configuration would build. */
 export interface ContextOverrides {
@@ -66,18 +72,32 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
     log,
   });
   const { database, people } = connections;
-  const { keys, notices, vaultEvents, removal } = createKeys(config, connections, log);
+  const hops = createHops(config.sessionSecret);
+  const { keys, notices, vaultEvents, removal } = createKeys(config, connections, hops, log);
   const identity = createIdentity({
     config,
     database,
     keyring: connections.keyring,
     keycloakAdmin: people,
     onUserDeleted: async (userId) => {
-      await removal.removeOwner(ownerOf(userId), `deletion-${randomId()}`, 'system:keycloak');
+      const requestId = `deletion-${randomId()}`;
+      await runs.removeUser(userId);
+      await servers.removeOwner(userId, requestId, 'system:keycloak');
+      await removal.removeOwner(ownerOf(userId), requestId, 'system:keycloak');
     },
     log,
   });
-  const gateway = createGatewayFrom(config, connections, identity, keys);
+  const gateway = createGatewayFrom(config, connections, hops, identity, keys);
+  const local = config.localExecution ? { hiddenPaths: hiddenPaths(config) } : undefined;
+  const runners = createRunners({ dialer: connections.dialer, log, local });
+  const { keyring } = connections;
+  const { localExecution, liveWork } = identity;
+  const servers = createServerService({ database, keyring, runners, localExecution, liveWork, log });
+  const runs = createRunService({
+    ...{ database, keyring, identity, servers, log },
+    databaseUrl: config.databaseUrl,
+    settings: config.runs,
+  });
   const metrics = createMetrics();
   let draining = false;
   const readiness = createReadiness(
@@ -107,6 +127,8 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       ...home,
       ...identity.routes,
       ...keyRoutes({ keys }),
+      ...serverRoutes({ servers }),
+      ...runRoutes({ runs, liveWork }),
       ...auditRoutes({ database }),
       ...gateway.routes,
     ],
@@ -119,15 +141,18 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await assertRealmFit({ config, people, vault: connections.records });
       await checkVaultPlace(database, connections.place);
       await checkCanary(connections);
-      await Promise.all([notices.start(), vaultEvents.start(), identity.start()]);
+      await Promise.all([notices.start(), vaultEvents.start(), identity.start(), runs.start()]);
     },
     async drain() {
       draining = true;
+      await runs.drain();
       await finishWithin(identity, config.timeouts.shutdownGraceMs);
       await gateway.settled();
     },
     async close() {
-      await Promise.all([notices.stop(), vaultEvents.stop(), identity.stop()]);
+      await Promise.all([notices.stop(), vaultEvents.stop(), identity.stop(), runs.stop()]);
+      // In reverse: what Docker keeps on an engine behind SSH is removed through SSH's connections.
+      for (const runner of [...runners.values()].reverse()) await runner.close();
       await connections.close();
     },
   };
@@ -142,12 +167,12 @@ interface Keys {
   removal: OwnerRemoval;
 }
 
-function createKeys(config: Config, connections: Connections, log: Log): Keys {
+function createKeys(config: Config, connections: Connections, hops: Hops, log: Log): Keys {
   const { database, lock, vault, place, records, keyring, dialer, providers } = connections;
   const upstreams = { overrides: config.upstreams };
   const notices = createNotifications({ url: config.databaseUrl, channel: OWNERS_CHANNEL, log });
   const reader = createKeyReader({ database, vault, providers, notices, log });
-  const tester = createKeyTester({ dialer, hops: createHops(config.sessionSecret), upstreams });
+  const tester = createKeyTester({ dialer, hops, upstreams });
   const readVaultEvents = createVaultEvents({ keycloak: records, database, reader, log });
   const name = 'reading the events of the vault';
   return {
@@ -164,6 +189,7 @@ function createKeys(config: Config, connections: Connections, log: Log): Keys {
 function createGatewayFrom(
   config: Config,
   connections: Connections,
+  hops: Hops,
   identity: Identity,
   keys: KeyService,
 ): Gateway {
@@ -177,7 +203,8 @@ function createGatewayFrom(
     upstreams: { overrides: config.upstreams },
     system: apiKey === undefined ? null : { ...system, apiKey },
     timeouts: config.timeouts,
-    hopSecret: config.sessionSecret,
+    hops,
+    maskSecret: config.sessionSecret,
   });
 }
 
@@ -190,6 +217,11 @@ async function finishWithin(identity: Identity, graceMs: number): Promise<void> 
   await Promise.race([liveWork.idle(), grace]);
   clearTimeout(timer);
   await liveWork.drain();
+}
+
+/** What no program that is run on this machine may see: the product, what it keeps, and its secrets. */
+function hiddenPaths({ dataDir, secretFiles }: Config): string[] {
+  return [path.join(import.meta.dirname, '..'), dataDir, '.env', ...secretFiles];
 }
 
 async function migrate(ownerUrl: string, appUrl: string, log: Log): Promise<void> {

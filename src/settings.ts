@@ -270,6 +270,12 @@ export const SETTINGS = {
     fallback: '',
     about: 'Addresses that users may never reach; wins over EGRESS_ALLOW.',
   },
+  LOCAL_EXECUTION: {
+    schema: flag,
+    fallback: 'false',
+    about:
+      "Lets users with the realm role `ops-operator` run code on this installation's own machine, in a sandbox.",
+  },
   UPSTREAM_CONNECT_TIMEOUT_MS: { schema: milliseconds, fallback: '5000', about: 'Connecting to a provider.' },
   UPSTREAM_FIRST_BYTE_TIMEOUT_MS: {
     schema: milliseconds,
@@ -277,6 +283,26 @@ export const SETTINGS = {
     about: "A provider's first byte.",
   },
   UPSTREAM_IDLE_TIMEOUT_MS: { schema: milliseconds, fallback: '120000', about: 'Silence within an answer.' },
+  RUNS_PER_USER: {
+    schema: wholeNumber(1, 10_000, 'must be a whole number from 1 to 10000'),
+    fallback: '8',
+    about: 'Runs of one user that go on at once, in all processes together; more are queued.',
+  },
+  RUNS_PER_SERVER: {
+    schema: wholeNumber(1, 10_000, 'must be a whole number from 1 to 10000'),
+    fallback: '8',
+    about: 'Runs that go on at once on one execution server; more are queued.',
+  },
+  RUNS_PER_INSTANCE: {
+    schema: wholeNumber(1, 10_000, 'must be a whole number from 1 to 10000'),
+    fallback: '32',
+    about: 'Runs that go on at once in one process of the app; more are queued.',
+  },
+  RUN_HISTORY_DAYS: {
+    schema: wholeNumber(1, 3_650, 'must be a whole number of days from 1 to 3650'),
+    fallback: '30',
+    about: 'How long runs are kept once they are over: what was run, what it printed, how it ended.',
+  },
   SHUTDOWN_GRACE_MS: {
     schema: milliseconds,
     fallback: '30000',

@@ -76,6 +76,8 @@ describe('readConfig', () => {
       path === '/run/secrets/session' ? `${'y'.repeat(40)}\n` : '',
     );
     expect(config.sessionSecret).toBe('y'.repeat(40));
+    // For those who keep programs away from it.
+    expect(config.secretFiles).toEqual(['/run/secrets/session']);
     expect(faultsOf({ ...rest, SESSION_SECRET_FILE: '/nowhere' })).toContainEqual(
       expect.stringContaining('SESSION_SECRET_FILE'),
     );
