@@ -2,7 +2,8 @@ import type { Duplex } from 'node:stream';
 import ssh2, { type AnyAuthMethod, type Client, type ConnectConfig } from 'ssh2';
 import type { Hop, SshConfig } from './config.ts';
 import { findHostKey, hostKeyAlgorithms, isSameHostKey, type HostKey } from './host-key.ts';
-import { KeyError, openPrivateKey } from './private-key.ts';
+import { KeyError } from './key-error.ts';
+import { openPrivateKey } from './private-key.ts';
 import { SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
 
 /** From the first byte to a session; a server that takes longer is taken for unreachable. */
@@ -65,7 +66,7 @@ async function readMethods(hop: Hop, signal: AbortSignal): Promise<AnyAuthMethod
   if (hop.hostKey === null) return [];
   const { username, auth_method, password, private_key, passphrase } = hop.config;
   if (auth_method === 'password') return passwordMethods(username, password ?? '');
-  const key = await openPrivateKey(private_key ?? '', passphrase).catch((error: unknown) => {
+  const key = await openPrivateKey(private_key ?? '', passphrase, signal).catch((error: unknown) => {
     signal.throwIfAborted();
     const message = error instanceof KeyError ? error.message : 'The private key could not be read.';
     throw failed(hop, { failure: 'auth_failed', stage: 'authentication', message });

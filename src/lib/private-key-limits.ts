@@ -1,0 +1,113 @@
+/**
+ * What a private key may be that a user gives. OpenSSL calculates with a key as long as its numbers are, in the
+ * thread that serves everybody, and for some kinds as soon as it reads them: a key is looked at before that.
+ */
+import { bitLength, contentOf, DER, DerError, magnitudeOf, partsOf, readDer, smallIntegerOf } from './der.ts';
+import type { DerValue } from './der.ts';
+
+/** Characters of PEM: more than twice what an RSA key of the largest size takes. */
+export const PRIVATE_KEY_MAX_LENGTH = 16_384;
+/** A signature by a key of this size takes some 10 ms, and 8 times that for each doubling. */
+export const RSA_MAX_BITS = 8_192;
+const EXPONENT_MAX_BITS = 32;
+
+export const KEY_TOO_LONG = `A private key takes at most ${PRIVATE_KEY_MAX_LENGTH} characters.`;
+export const KEY_OF_OTHER_KIND =
+  'The private key is of a kind that is not used: RSA, ECDSA on P-256, P-384 or P-521, and Ed25519 are.';
+export const RSA_TOO_LARGE = `An RSA key has at most ${RSA_MAX_BITS} bits; an Ed25519 key is safe and small.`;
+const RSA_INCONSISTENT = "The RSA key's numbers do not belong together: it is damaged.";
+export const UNREADABLE_KEY =
+  'This is not a private key in PEM form that can be read: it is damaged, or of another kind.';
+
+/** Content of the object identifiers, in hexadecimal. */
+const RSA = '2a864886f70d010101';
+const ELLIPTIC_CURVE = '2a8648ce3d0201';
+const ED25519 = '2b6570';
+const P256 = '2a8648ce3d030107';
+const P384 = '2b81040022';
+const P521 = '2b81040023';
+const CURVES: readonly string[] = [P256, P384, P521];
+
+const BEGIN = /-----BEGIN /g;
+const BLOCK =
+  /^-----BEGIN ((?:[A-Z0-9]+ )?PRIVATE KEY)-----[ \t]*\r?\n([\s\S]*?)\n-----END \1-----[ \t]*\r?$/m;
+/** OpenSSL writes it before an EC key; only the key is used. */
+const CURVE_BLOCK = /^-----BEGIN EC PARAMETERS-----\s[A-Za-z0-9+/=\s]*-----END EC PARAMETERS-----\s/m;
+const BASE64 = /^[A-Za-z0-9+/\s]+={0,2}\s*$/;
+
+export interface PemKey {
+  /** Between BEGIN and END, e.g. `RSA PRIVATE KEY`. */
+  label: string;
+  body: string;
+  /** The key alone, without what stood around it. */
+  text: string;
+}
+
+/** Finds the one private key in PEM text; undefined where there is none, or more, so that all read the same one. */
+export function findPemKey(pem: string): PemKey | undefined {
+  const rest = pem.replace(CURVE_BLOCK, '');
+  const [text, label, body] = BLOCK.exec(rest) ?? [];
+  const isOnlyOne = rest.match(BEGIN)?.length === 1;
+  return text === undefined || label === undefined || body === undefined || !isOnlyOne
+    ? undefined
+    : { label, body, text: `${text.trimEnd()}\n` };
+}
+
+/** The bytes of a PEM body; undefined where it is not base64 alone. */
+export function decodePemBody(body: string): Buffer | undefined {
+  return BASE64.test(body) ? Buffer.from(body, 'base64') : undefined;
+}
+
+/**
+ * Looks at a private key without a passphrase (PKCS#1, SEC 1 or PKCS#8), without calculating with it.
+ * @returns why it is refused, for people; undefined for a key whose use is cheap.
+ */
+export function findKeyLimitFault(pem: string): string | undefined {
+  if (pem.length > PRIVATE_KEY_MAX_LENGTH) return KEY_TOO_LONG;
+  const key = findPemKey(pem);
+  const bytes = key && decodePemBody(key.body);
+  if (key === undefined || bytes === undefined) return UNREADABLE_KEY;
+  try {
+    const value = readDer(bytes);
+    if (key.label === 'RSA PRIVATE KEY') return findRsaFault(value);
+    if (key.label === 'EC PRIVATE KEY') return findCurveFault(value);
+    return key.label === 'PRIVATE KEY' ? findEnvelopeFault(value) : KEY_OF_OTHER_KIND;
+  } catch (error) {
+    if (error instanceof DerError) return UNREADABLE_KEY;
+    throw error;
+  }
+}
+
+/** PKCS#8 (RFC 5958). */
+function findEnvelopeFault(value: DerValue): string | undefined {
+  const [, algorithm, key] = partsOf(value);
+  const [kind, parameters] = partsOf(algorithm);
+  const name = contentOf(kind, DER.oid).toString('hex');
+  if (name === ED25519) return undefined;
+  if (name === ELLIPTIC_CURVE) return curveFault(parameters);
+  return name === RSA ? findRsaFault(readDer(contentOf(key, DER.octets))) : KEY_OF_OTHER_KIND;
+}
+
+/** SEC 1 (RFC 5915): the curve is the third part, behind the number of the version and the key. */
+function findCurveFault(value: DerValue): string | undefined {
+  const [, , tagged] = partsOf(value);
+  return curveFault(partsOf(tagged, DER.context0)[0]);
+}
+
+/** A curve by its name; one that is written out could be any. */
+function curveFault(curve: DerValue | undefined): string | undefined {
+  const isKnown = curve?.tag === DER.oid && CURVES.includes(curve.content.toString('hex'));
+  return isKnown ? undefined : KEY_OF_OTHER_KIND;
+}
+
+/** PKCS#1 (RFC 8017, A.1.2), of two primes. */
+function findRsaFault(value: DerValue): string | undefined {
+  const [version, ...numbers] = partsOf(value);
+  if (smallIntegerOf(version) !== 0 || numbers.length !== 8) return KEY_OF_OTHER_KIND;
+  const bits = numbers.map((number) => bitLength(magnitudeOf(number)));
+  const [n = 0, e = 0, d = 0, p = 0, q = 0, dp = 0, dq = 0, qi = 0] = bits;
+  if (n > RSA_MAX_BITS) return RSA_TOO_LARGE;
+  // A product takes as many bits as its factors together, or one less.
+  const isConsistent = e <= EXPONENT_MAX_BITS && d <= n && p + q <= n + 1 && dp <= p && dq <= q && qi <= p;
+  return isConsistent ? undefined : RSA_INCONSISTENT;
+}
