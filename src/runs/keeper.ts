@@ -1,4 +1,5 @@
 import { setTimeout as rest } from 'node:timers/promises';
+import { isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { addTallies, NO_BYTES, tallyOf, type NumberedNews, type RunExit } from './events.ts';
 import type { LiveRun } from './live-run.ts';
@@ -44,8 +45,11 @@ export function createKeeper(run: LiveRun, storedSeq: number, deps: KeeperDeps):
   let isLeft = false;
   let isFailing = false;
 
-  /** @returns undefined when it failed, which the log hears of once. */
-  async function attempt<T>(work: () => Promise<T>): Promise<T | undefined> {
+  /**
+   * @param onRefused hears that the database is there and does not take it: trying again would not help.
+   * @returns undefined when it failed, which the log hears of once.
+   */
+  async function attempt<T>(work: () => Promise<T>, onRefused?: () => void): Promise<T | undefined> {
     try {
       const result = await work();
       isFailing = false;
@@ -53,6 +57,7 @@ export function createKeeper(run: LiveRun, storedSeq: number, deps: KeeperDeps):
     } catch (error) {
       if (!isFailing) log.warn({ err: error, run: run.id }, 'the history of a run could not be stored yet');
       isFailing = true;
+      if (!isAppError(error, 'database_unavailable')) onRefused?.();
       return undefined;
     }
   }
@@ -85,14 +90,21 @@ export function createKeeper(run: LiveRun, storedSeq: number, deps: KeeperDeps):
     async finish(exit) {
       isLeft = true;
       await saving;
+      let end = exit;
+      let refusals = 0;
       for (;;) {
         const lastSeq = journal.lastSeq + 1;
-        const batches = sealAll(seals, run, [...journal.beginning(savedSeq), ...endOf(run, exit)]);
+        const batches = sealAll(seals, run, [...journal.beginning(savedSeq), ...endOf(run, end)]);
         const { total } = journal;
         const reseal = (sealed: string) => seals.sealProgramOf(run, sealed);
-        const isOurs = await attempt(() => store.finish(run, { exit, batches, total, lastSeq, reseal }));
+        const isOurs = await attempt(
+          () => store.finish(run, { exit: end, batches, total, lastSeq, reseal }),
+          () => (refusals += 1),
+        );
         if (isOurs !== undefined) return isOurs;
-        if (closing.aborted) return false;
+        // What is not taken twice is left to its lease: it must not hold a place for ever.
+        if (closing.aborted || refusals > 1) return false;
+        if (refusals === 1) end = withoutDetails(exit);
         await rest(RETRY_AFTER_MS, undefined, { signal: closing }).catch(() => undefined);
       }
     },
@@ -105,6 +117,12 @@ export function createKeeper(run: LiveRun, storedSeq: number, deps: KeeperDeps):
       isLeft = true;
     },
   };
+}
+
+/** The exit of a run whose own the database does not take. */
+function withoutDetails({ cleanup, durationMs }: RunExit): RunExit {
+  const message = 'How the run ended could not be stored.';
+  return { type: 'exit', cause: 'infrastructure', code: null, signal: null, cleanup, message, durationMs };
 }
 
 /** The last events as they are stored: what was only told live stands as `truncated`, before the exit. */

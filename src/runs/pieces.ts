@@ -72,11 +72,23 @@ export function createPieces(tell: (output: Output) => void): Pieces {
   };
 }
 
-/** One after the other; a single chunk is not copied, since most output comes in large ones. */
+/**
+ * One after the other. A large chunk is not copied, since most output comes in such; a small one is, into memory of
+ * its own, or a byte would keep all that the network handed over with it, or the pool that Node cuts buffers from.
+ */
 function joined(held: Buffer, chunks: readonly Uint8Array[]): Buffer {
   const [first] = chunks;
-  if (held.length > 0 || chunks.length > 1 || first === undefined) return Buffer.concat([held, ...chunks]);
-  return Buffer.from(first.buffer, first.byteOffset, first.byteLength);
+  const isAlone = held.length === 0 && chunks.length === 1 && first !== undefined;
+  if (isAlone && first.byteLength * 2 >= first.buffer.byteLength)
+    return Buffer.from(first.buffer, first.byteOffset, first.byteLength);
+  const parts = [held, ...chunks];
+  const all = Buffer.allocUnsafeSlow(parts.reduce((bytes, part) => bytes + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
 
 /** How many of the bytes are no beginning of a character that is still to come: at most 3 fewer than all. */

@@ -13,6 +13,7 @@ const RunRow = z.object({
   server_id: z.string(),
   server_name: z.string(),
   server_type: z.enum(SERVER_TYPES),
+  server_versions: z.array(z.number()),
   language: z.enum(LANGUAGES).nullable(),
   code_sha256: z.string(),
   sealed: z.string(),
@@ -50,6 +51,9 @@ const Batch = z.object({
   sealed: z.string(),
 });
 
+/** Finished runs of one owner; older ones go, so that nobody fills everybody's database. */
+const MOST_KEPT = 500;
+
 export interface Finish {
   exit: RunExit;
   /** What was not stored before. */
@@ -60,15 +64,20 @@ export interface Finish {
   reseal(sealed: string): string;
 }
 
+export interface RunsStoreOptions extends QueueOptions {
+  /** Finished runs of one owner that are kept, the latest. */
+  mostKept?: number;
+}
+
 export type RunsStore = ReturnType<typeof createRunsStore>;
 
 /** SQL on the runs: what a process does with the queue, and what owners see and do. */
-export function createRunsStore(database: Database, options: QueueOptions) {
-  return { ...createQueueStore(database, options), ...createOwnedSql(database, options.instance) };
+export function createRunsStore(database: Database, options: RunsStoreOptions) {
+  return { ...createQueueStore(database, options), ...createOwnedSql(database, options) };
 }
 
 /** What is done as an owner. */
-function createOwnedSql(database: Database, instance: string) {
+function createOwnedSql(database: Database, { instance, mostKept = MOST_KEPT }: RunsStoreOptions) {
   return {
     /** A run as it stands, without what was run. */
     async findRun({ id, owner }: RunName): Promise<RunRow | undefined> {
@@ -84,6 +93,20 @@ function createOwnedSql(database: Database, instance: string) {
         sql.rows(RunRow, `SELECT ${COLUMNS} FROM runs WHERE id = $1 AND owner = $2`, [id, owner]),
       );
       return rows[0];
+    },
+
+    /**
+     * Keeps on which versions of servers a run begins. @returns false when it is not this process's, any more.
+     */
+    async noteVersions({ id, owner }: RunName, versions: readonly number[]): Promise<boolean> {
+      const noted = await database.withOwner(owner, (sql) =>
+        sql.run(`UPDATE runs SET server_versions = $3 WHERE id = $1 AND holder = $2 AND status = 'running'`, [
+          id,
+          instance,
+          JSON.stringify(versions),
+        ]),
+      );
+      return noted > 0;
     },
 
     /** How much of a run is stored. */
@@ -165,14 +188,24 @@ function createOwnedSql(database: Database, instance: string) {
            WHERE id = $1`,
           [run.id, ...exitValues(own), own.reseal(sealed)],
         );
+        await sql.run(
+          `DELETE FROM runs WHERE owner = $1 AND status = 'finished' AND number <= (
+             SELECT number FROM runs WHERE owner = $1 AND status = 'finished'
+             ORDER BY number DESC OFFSET $2 LIMIT 1)`,
+          [run.owner, mostKept],
+        );
         await tell(sql, `ended ${run.id}`);
         return true;
       }),
 
     /** Everything of an owner who is no more. */
-    removeOwner: (owner: Owner) =>
-      database.withOwner(owner, (sql) => sql.run('DELETE FROM runs WHERE owner = $1', [owner])),
+    removeOwner: (owner: Owner) => removeRunsOf(database, owner),
   };
+}
+
+/** Deletes all runs of an owner, with their events. */
+export async function removeRunsOf(database: Database, owner: Owner): Promise<void> {
+  await database.withOwner(owner, (sql) => sql.run('DELETE FROM runs WHERE owner = $1', [owner]));
 }
 
 /** What is sealed of a run that is not over and is this process's; nobody takes it over before the transaction ends. */

@@ -7,6 +7,7 @@ import type { Keyring } from '../lib/keyring.ts';
 import type { Log } from '../lib/log.ts';
 import { createLoop } from '../lib/loop.ts';
 import { createNotifications } from '../lib/notifications.ts';
+import { createRateLimit } from '../lib/rate-limit.ts';
 import type { ServerUse } from '../servers/service.ts';
 import { createDispatcher } from './dispatcher.ts';
 import type { NumberedNews } from './events.ts';
@@ -17,6 +18,9 @@ import { RUNS_CHANNEL } from './queue-store.ts';
 import { createRunsStore } from './runs-store.ts';
 import { limitsOf, type StartRun } from './schema.ts';
 import { createRunSeals, ownerOf, type RunName } from './sealed.ts';
+
+export { listRunOwners } from './resealing-store.ts';
+export { removeRunsOf } from './runs-store.ts';
 
 export interface RunServiceDeps {
   database: Database;
@@ -54,6 +58,8 @@ export interface RunService extends History {
 }
 
 const MOST_QUEUED = 64;
+/** Every start costs rows, and can be a look at an address. */
+const STARTS_A_MINUTE = 120;
 const LEASE_MS = 20_000;
 const BEATS_PER_LEASE = 4;
 const PRUNE_EVERY_MS = 10 * 60_000;
@@ -66,6 +72,10 @@ export function createRunService(deps: RunServiceDeps): RunService {
   const { database, identity, servers, settings, log, leaseMs = LEASE_MS } = deps;
   const { historyDays, perInstance, ...limits } = settings;
   const closing = new AbortController();
+  const starts = createRateLimit({
+    points: STARTS_A_MINUTE,
+    refusal: 'You have started many runs in a minute. Wait a little.',
+  });
   const seals = createRunSeals(deps.keyring);
   const store = createRunsStore(database, {
     instance: randomId(20),
@@ -102,6 +112,7 @@ export function createRunService(deps: RunServiceDeps): RunService {
 
   return {
     async submit(principal, ref, asked, requestId) {
+      await starts.take(principal.user.id);
       const server = await servers.openForUse(principal.user.id, ref);
       refuseUnenforceable(server, limitsOf(asked));
       const { id, owner } = await dispatcher.accept(principal, server, asked, requestId);
@@ -110,7 +121,7 @@ export function createRunService(deps: RunServiceDeps): RunService {
     ...createHistory({ database, store, seals, dispatcher }),
     isHere: (run) => dispatcher.find(run) !== undefined,
     follow: (run, afterSeq, signal) => following.follow(run, afterSeq, signal),
-    removeUser: async (userId) => void (await store.removeOwner(ownerOf(userId))),
+    removeUser: (userId) => store.removeOwner(ownerOf(userId)),
     async start() {
       await Promise.all([notices.start(), ...loops.map((loop) => loop.start())]);
     },

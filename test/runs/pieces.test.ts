@@ -65,6 +65,19 @@ describe('pieces of output', () => {
     expect(told[1]).toMatchObject({ encoding: 'base64', data: Buffer.from([0xf0, 0x9f]) });
   });
 
+  it('keep nothing of the memory that a few bytes came in', () => {
+    const { told, pieces } = gather();
+    for (const stream of ['stdout', 'stderr', 'stdout', 'stderr'] as const) {
+      const received = Buffer.alloc(16 * 1024, 'x');
+      pieces.write(stream, received.subarray(100, 101));
+      pieces.write(stream, Buffer.from('y'));
+      pieces.flush();
+    }
+    pieces.end();
+    expect(textOf(told, 'stdout').toString()).toBe('xyxy');
+    for (const { data } of told) expect(data.buffer.byteLength).toBeLessThanOrEqual(2);
+  });
+
   it('keep the order of the two streams', () => {
     const { told, pieces } = gather();
     for (const [stream, text] of [

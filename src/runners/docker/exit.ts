@@ -17,6 +17,8 @@ export type Verdict = Pick<ExitEvent, 'cause' | 'code' | 'signal' | 'message'>;
 
 /** A shell tells of a signal as 128 + its number, and so does the engine. */
 const SIGNAL_BASE = 128;
+/** The most that a program can exit with: another number is made up by what calls itself an engine. */
+const MAX_CODE = 255;
 const KILLED = SIGNAL_BASE + constants.signals.SIGKILL;
 
 /** Judges how a program ended that nobody here stopped. */
@@ -35,6 +37,8 @@ export function judge({ code, wasOomKilled, records, interpreter }: Ending): Ver
   if (records.has('fail:scratch'))
     return none('infrastructure', "The job does not fit into the container's memory.");
   if (!records.has('start')) return none('infrastructure', 'The container ended before the program started.');
+  if (!Number.isInteger(code) || code < 0 || code > MAX_CODE)
+    return none('lost', 'The engine told of an exit code that no program has.');
   const signal = signalOf(code);
   // Without either record it was not the script that ended the container.
   if (signal !== null && !records.has('exited')) return { ...none('signal'), signal };

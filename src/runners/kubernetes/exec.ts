@@ -38,6 +38,8 @@ const STDIN = 0;
 const STREAMS: readonly (Stream | undefined)[] = [undefined, 'stdout', 'stderr'];
 const STATUS = 3;
 const CLOSE = 255;
+/** The most that a program can exit with. */
+const MAX_CODE = 255;
 /** The first version that can say that the input has ended. */
 const PROTOCOL = 'v5.channel.k8s.io';
 
@@ -246,5 +248,6 @@ function exitCodeOf(data: Buffer): number | undefined {
   if (status?.status === 'Success') return 0;
   if (status?.reason !== 'NonZeroExitCode') return undefined;
   const cause = status.details?.causes.find(({ reason }) => reason === 'ExitCode');
-  return /^\d{1,3}$/.test(cause?.message ?? '') ? Number(cause?.message) : undefined;
+  const code = /^\d{1,3}$/.test(cause?.message ?? '') ? Number(cause?.message) : undefined;
+  return code !== undefined && code <= MAX_CODE ? code : undefined;
 }

@@ -3,7 +3,7 @@ import { parseEndpoint } from '../../lib/egress.ts';
 import { parseJson } from '../../lib/json-bounds.ts';
 import type { ClusterAccess } from './access.ts';
 import { namespaceName } from './names.ts';
-import { areCertificates, isKeyPair } from './pem.ts';
+import { areCertificates, findKeyPairFault } from './pem.ts';
 import { parseYaml } from './yaml.ts';
 
 /** What a kubeconfig is refused for, in words for its owner. */
@@ -185,10 +185,8 @@ function readUser(user: z.output<typeof User>): Pick<ClusterAccess, 'token' | 'c
       'The user of the kubeconfig has neither a token nor a certificate with its key.',
     );
   const client = { cert: decodePem(cert), key: decodePem(key) };
-  if (!isKeyPair(client.cert, client.key))
-    throw new KubeconfigError(
-      'client-certificate-data and client-key-data are not a certificate and its key.',
-    );
+  const fault = findKeyPairFault(client.cert, client.key);
+  if (fault !== undefined) throw new KubeconfigError(fault);
   return { token: null, client };
 }
 

@@ -1,4 +1,5 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { findKeyLimitFault } from '../../lib/private-key-limits.ts';
 
 const BLOCK = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g;
 
@@ -17,11 +18,18 @@ function isCertificate(pem: string): boolean {
   }
 }
 
-/** True for a PEM certificate and the private key that belongs to it; a key with a passphrase is none. */
-export function isKeyPair(cert: string, key: string): boolean {
+/**
+ * Looks at a PEM certificate and the private key that belongs to it; a key with a passphrase is refused.
+ * @returns what is wrong, for people; undefined when they belong together, and the key's use is cheap.
+ */
+export function findKeyPairFault(cert: string, key: string): string | undefined {
+  // Before OpenSSL reads it.
+  const limitFault = findKeyLimitFault(key);
+  if (limitFault !== undefined) return `client-key-data: ${limitFault}`;
   try {
-    return new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
+    if (new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))) return undefined;
   } catch {
-    return false;
+    // As for two that do not belong together.
   }
+  return 'client-certificate-data and client-key-data are not a certificate and its key.';
 }

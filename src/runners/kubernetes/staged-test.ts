@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { untilAborted } from '../../lib/deadline.ts';
 import type { Dialer } from '../../lib/dialer.ts';
 import { portOf } from '../../lib/egress.ts';
 import { isAppError } from '../../lib/errors.ts';
 import { createTlsStarter } from '../../lib/guarded-agent.ts';
-import type { Limits, Stage, StageName, Target, TestResult } from '../runner.ts';
+import type { Limits, StageName, Target, TestResult } from '../runner.ts';
+import { takeSteps, type Step, type Verdict } from '../stages.ts';
 import type { ClusterApi, Right } from './api.ts';
 import type { KubernetesConfig } from './config.ts';
 import { runCommand } from './command.ts';
@@ -31,6 +31,7 @@ const TEST_LIMITS: Limits = {
   network: null,
 };
 
+const ONLINE = 'Pods run, and end when they are told to.';
 const STATUS_BY_KIND: Readonly<Record<FailureKind, TestResult['status']>> = {
   policy: 'forbidden',
   unreachable: 'offline',
@@ -43,8 +44,6 @@ const STATUS_BY_KIND: Readonly<Record<FailureKind, TestResult['status']>> = {
   malformed: 'error',
 };
 
-type Steps = readonly (readonly [name: StageName, run: () => Promise<string>])[];
-
 /** Tries a cluster stage by stage, with a pod of its own, which is gone afterwards. */
 export async function testCluster(
   dialer: Dialer,
@@ -54,25 +53,21 @@ export async function testCluster(
 ): Promise<TestResult> {
   signal.throwIfAborted();
   const pod = createJobPod(api, podManifest(target, randomUUID(), TEST_LIMITS));
-  const bound = AbortSignal.any([signal, AbortSignal.timeout(TEST_MS)]);
+  const steps = [...connectionSteps(dialer, api), ...accountSteps(api), ...podSteps(api, pod, target)];
   try {
-    return await takeSteps(
-      [...connectionSteps(dialer, api, bound), ...accountSteps(api), ...podSteps(api, pod, target, bound)],
-      signal,
-      bound,
-    );
+    return await takeSteps(steps, { timeoutMs: TEST_MS, praise: ONLINE, judge }, signal);
   } finally {
     await pod.remove();
   }
 }
 
-function connectionSteps(dialer: Dialer, { access }: ClusterApi, signal: AbortSignal): Steps {
+function connectionSteps(dialer: Dialer, { access }: ClusterApi): Step[] {
   const { server, ca, client } = access;
   let connecting: ReturnType<Dialer['connect']>;
   return [
     [
       'policy',
-      async () => {
+      async (signal) => {
         connecting = dialer.connect(server.hostname, portOf(server), signal);
         await connecting.catch((error: unknown) => {
           if (isAppError(error, 'endpoint_forbidden')) throw error;
@@ -89,7 +84,7 @@ function connectionSteps(dialer: Dialer, { access }: ClusterApi, signal: AbortSi
     ],
     [
       'tls',
-      async () => {
+      async (signal) => {
         const secure = createTlsStarter({ host: server.hostname, tls: { ca, client } });
         (await secure(await connecting, signal)).destroy();
         return 'The certificate of the cluster is the right one.';
@@ -98,7 +93,7 @@ function connectionSteps(dialer: Dialer, { access }: ClusterApi, signal: AbortSi
   ];
 }
 
-function accountSteps(api: ClusterApi): Steps {
+function accountSteps(api: ClusterApi): Step[] {
   const { namespace } = api.access;
   return [
     [
@@ -127,19 +122,14 @@ function lacks(missing: readonly Right[], namespace: string): string {
   return `In the namespace ${namespace} the account lacks the right to ${names.join(', ')}: add it to its role.`;
 }
 
-function podSteps(
-  api: ClusterApi,
-  pod: JobPod,
-  target: Target<KubernetesConfig>,
-  signal: AbortSignal,
-): Steps {
+function podSteps(api: ClusterApi, pod: JobPod, target: Target<KubernetesConfig>): Step[] {
   const nonce = randomUUID();
   // Its own session, as far as the image has the program for it: no signal to a group would reach it.
   const detach = '{ setsid sleep 600 || sleep 600; } >/dev/null 2>&1 & echo detached';
   return [
     [
       'workspace',
-      async () => {
+      async (signal) => {
         await pod.start(signal);
         const { workspacePath } = target;
         const enter = ['sh', '-c', 'cd -- "$1"', 'sh', workspacePath ?? '/'];
@@ -153,7 +143,7 @@ function podSteps(
     ],
     [
       'echo',
-      async () => {
+      async (signal) => {
         const answer = await runCommand(api, pod.name, ['sh', '-c', 'echo "$1"', 'sh', nonce], signal);
         if (answer?.stdout.trim() !== nonce)
           throw new ClusterError('malformed', 'The pod did not say back what it was told.');
@@ -162,7 +152,7 @@ function podSteps(
     ],
     [
       'kill',
-      async () => {
+      async (signal) => {
         const answer = await runCommand(api, pod.name, ['sh', '-c', detach], signal);
         if (answer?.stdout.trim() !== 'detached')
           throw new ClusterError('malformed', 'No process could be started in the pod.');
@@ -188,37 +178,9 @@ function podSteps(
   ];
 }
 
-async function takeSteps(steps: Steps, signal: AbortSignal, bound: AbortSignal): Promise<TestResult> {
-  const stages: Stage[] = [];
-  let failure: ClusterError | undefined;
-  for (const [name, run] of steps) {
-    if (failure !== undefined) {
-      stages.push({
-        name,
-        status: 'skipped',
-        durationMs: 0,
-        message: 'Not tried, since an earlier stage failed.',
-      });
-      continue;
-    }
-    const startedMs = performance.now();
-    try {
-      bound.throwIfAborted();
-      const message = await untilAborted(run(), bound);
-      stages.push({ name, status: 'ok', durationMs: since(startedMs), message });
-    } catch (error) {
-      signal.throwIfAborted();
-      failure = bound.aborted ? tooSlow(name) : asClusterError(error);
-      stages.push({ name, status: 'failed', durationMs: since(startedMs), message: failure.message });
-    }
-  }
-  if (failure === undefined)
-    return { status: 'online', message: 'Pods run, and end when they are told to.', stages, hostKey: null };
-  return { status: STATUS_BY_KIND[failure.kind], message: failure.message, stages, hostKey: null };
-}
-
-function since(startedMs: number): number {
-  return Math.round(performance.now() - startedMs);
+function judge(error: unknown, stage: StageName, isLate: boolean): Verdict {
+  const { kind, message } = isLate ? tooSlow(stage) : asClusterError(error);
+  return { status: STATUS_BY_KIND[kind], message, hostKey: null };
 }
 
 function tooSlow(name: StageName): ClusterError {

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { constants } from 'node:os';
 import type { SshConnections } from '../../lib/ssh/connections.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { ExitEvent, Job, RunEvent, StopCause, Target } from '../runner.ts';
@@ -78,16 +79,30 @@ function notStarted(error: unknown, signal: AbortSignal): ExitEvent {
 async function conclude(deps: RunDeps, job: Job, end: SessionEnd, signal: AbortSignal): Promise<ExitEvent> {
   const isClean = end.refusal?.isClean ?? end.isClean;
   const cleanup = isClean === undefined ? await deps.reap(job.runId) : isClean ? 'verified' : 'unverified';
-  const { code, signal: name } = end.isStarted && end.status !== undefined ? end.status : NO_STATUS;
-  const exit = { type: 'exit', code, signal: name, cleanup, message: null } as const;
+  const status = end.isStarted && end.status !== undefined ? end.status : NO_STATUS;
+  const code = believableCode(status.code);
+  const name = status.signal;
+  const exit = { type: 'exit', code, signal: knownSignal(name), cleanup, message: null } as const;
   if (signal.aborted) return { ...exit, cause: signal.reason as StopCause };
   if (!end.isStarted)
     return { ...exit, cause: 'infrastructure', message: explainRefusal(end.refusal?.reason) };
   if (name !== null) return { ...exit, cause: 'signal' };
-  return code === null ? { ...exit, cause: 'lost', message: LOST } : { ...exit, cause: 'exited' };
+  if (code !== null) return { ...exit, cause: 'exited' };
+  return { ...exit, cause: 'lost', message: status.code === null ? LOST : NO_SUCH_CODE };
+}
+
+/** SSH has room for 32 bits, a program for 8: a larger number is made up by the server. */
+function believableCode(code: number | null): number | null {
+  return code !== null && code <= 255 ? code : null;
+}
+
+/** The name is the server's own text: null for one that no system has. */
+function knownSignal(name: string | null): string | null {
+  return name !== null && Object.hasOwn(constants.signals, name) ? name : null;
 }
 
 const NO_STATUS = { code: null, signal: null };
+const NO_SUCH_CODE = 'The server told of an exit status that no program has, so nobody knows how it ended.';
 const LOST =
   'The connection broke off while the program ran, so nobody knows how it ended. Without its connection it is ended ' +
   'on the server within 15 s.';

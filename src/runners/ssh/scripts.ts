@@ -45,7 +45,7 @@ processes() {
       for (pid in parent) if (hit[pid]) print pid
     }'
 }
-end() {
+finish() {
   [ -z "$top" ] || kill -9 -$top 2>/dev/null
   [ -r /proc/self/environ ] || return 1
   round=0
@@ -89,7 +89,7 @@ out=$(readlink /proc/self/fd/5) err=$(readlink /proc/self/fd/4)
 case $out in pipe:* | socket:*) ;; *) out= ;; esac
 case $err in pipe:* | socket:*) ;; *) err= ;; esac
 state=V
-end || state=U
+finish || state=U
 clean || state=U
 printf "${FRAME}%s%s\\n" "$mark" "$state" >&4
 `;
@@ -203,7 +203,7 @@ const REAPER = `${ENDING}
 id=$1 top= out= err=
 folder
 state=V
-end || state=U
+finish || state=U
 clean || state=U
 printf "${FRAME}%s" "$state"
 `;

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import type { SoleConnection, SshConnections } from '../../lib/ssh/connections.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
-import type { Job, Stage, StageName, Target, TestResult } from '../runner.ts';
+import type { Job, StageName, Target, TestResult } from '../runner.ts';
+import { createStageRecord } from '../stages.ts';
 import { reapRun } from './reap.ts';
 import { explainRefusal, openJob } from './run.ts';
 import { JobError } from './job-input.ts';
@@ -65,48 +66,28 @@ export async function testServer(
   }
 }
 
-/** Keeps what was passed; each stage lasts from the end of the one before. */
-function createRecord() {
-  const stages = new Map<StageName, Stage>();
-  let sinceMs = performance.now();
-
-  function add(name: StageName, status: Stage['status'], message: string): void {
-    const nowMs = performance.now();
-    // Where jump servers are passed, a stage is passed once for each.
-    const durationMs = (stages.get(name)?.durationMs ?? 0) + Math.round(nowMs - sinceMs);
-    stages.set(name, { name, status, durationMs, message });
-    sinceMs = nowMs;
-  }
-
-  /** In their order; whatever comes behind a failed stage was not tried, even if a jump server passed it. */
-  function list(failed?: StageName): Stage[] {
-    const end = failed === undefined ? ORDER.length : ORDER.indexOf(failed);
-    return ORDER.map((name, index) => (index <= end ? stages.get(name) : undefined) ?? skipped(name));
-  }
-
-  return {
-    pass: (name: StageName) => add(name, 'ok', PASSED.get(name) ?? ''),
-    succeed(): TestResult {
-      const message = 'Programs run there, and end when they are stopped.';
-      return { status: 'online', message, stages: list(), hostKey: null };
-    },
-    fail(error: unknown): TestResult {
-      const next = ORDER.find((name) => !stages.has(name)) ?? 'cleanup';
-      const isSsh = error instanceof SshError;
-      const isKnown = isSsh || error instanceof StageError;
-      const stage = isKnown ? error.stage : next;
-      const message = isKnown ? error.message : TOO_LONG;
-      add(stage, 'failed', message);
-      const hostKey = isSsh && error.hostKey !== null ? { ...error.hostKey, hop: error.hop } : null;
-      return { status: isSsh ? error.failure : 'error', message, stages: list(stage), hostKey };
-    },
-  };
-}
-
 type Record = ReturnType<typeof createRecord>;
 
-function skipped(name: StageName): Stage {
-  return { name, status: 'skipped', durationMs: 0, message: 'Not tried.' };
+/** The stages of SSH, with what is said where one is passed or failed. */
+function createRecord() {
+  const stages = createStageRecord(ORDER);
+  return {
+    pass: (name: StageName) => stages.pass(name, PASSED.get(name) ?? ''),
+    succeed: () => stages.succeed('Programs run there, and end when they are stopped.'),
+    fail(error: unknown): TestResult {
+      if (error instanceof SshError) {
+        const { stage, failure: status, message, hostKey, hop } = error;
+        return stages.fail(stage, {
+          status,
+          message,
+          hostKey: hostKey === null ? null : { ...hostKey, hop },
+        });
+      }
+      const [stage, message] =
+        error instanceof StageError ? [error.stage, error.message] : [stages.next(), TOO_LONG];
+      return stages.fail(stage, { status: 'error', message, hostKey: null });
+    },
+  };
 }
 
 /** Runs one job that prints a nonce and leaves a process behind, ends it, and looks. */
