@@ -97,6 +97,31 @@ export async function refusePending(database: Database): Promise<void> {
   );
 }
 
+/**
+ * Row-level security keeps owners apart; it does not hold for whoever owns a table, for superusers, nor for roles
+ * that bypass it, and they would see everybody's rows. Tables that name an owner count even where it was switched off.
+ * @throws UnfitError naming the tables whose rows the app would see all of.
+ */
+export async function refuseSeeingAll(database: Database): Promise<void> {
+  const open = await database.rows(
+    NameRow,
+    `SELECT c.relname AS name FROM pg_class c
+     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+       AND (c.relrowsecurity OR EXISTS (
+         SELECT FROM pg_attribute a
+         WHERE a.attrelid = c.oid AND a.attname IN ('owner', 'user_id') AND NOT a.attisdropped))
+       AND NOT row_security_active(c.oid)
+     ORDER BY 1`,
+  );
+  if (open.length === 0) return;
+  const tables = open.map(({ name }) => name).join(', ');
+  throw new UnfitError(
+    `The role of DATABASE_URL sees the rows of all people in ${tables}: row-level security does not hold for it. ` +
+      'Give the app a role that is a member of ops_center_app, owns no table, is no superuser and has no ' +
+      'BYPASSRLS; the owner of the schema belongs in MIGRATION_DATABASE_URL alone.',
+  );
+}
+
 /** With one realm for both, a person's keys lie with the person. */
 function vaultPlace({ keycloak }: Config): VaultPlace {
   return { realm: keycloak.vaultRealm, recordIsUser: keycloak.vaultRealm === keycloak.realm };

@@ -1,5 +1,6 @@
 import { isLockTimeout, type Connection, type Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
+import { createTurns, createTurnstile } from '../lib/turns.ts';
 
 export interface OwnerLockOptions {
   /** A pool of its own, so that writers who wait cannot take the connections that requests need. */
@@ -29,25 +30,13 @@ const LONGEST_WAIT_MS = 10_000;
 
 /** Keycloak has neither conditional nor partial updates: two writers at once lose one another's changes. */
 export function createOwnerLock(options: OwnerLockOptions): OwnerLock {
-  const slots = createTurnstile(options.slots);
-  const queues = new Map<string, { turnstile: Turnstile; users: number }>();
-
-  async function inOwnersTurn<T>(owner: string, deadlineMs: number, work: () => Promise<T>): Promise<T> {
-    const queue = queues.get(owner) ?? { turnstile: createTurnstile(1), users: 0 };
-    queues.set(owner, queue);
-    queue.users += 1;
-    try {
-      return await queue.turnstile.pass(deadlineMs, work);
-    } finally {
-      queue.users -= 1;
-      if (queue.users === 0) queues.delete(owner);
-    }
-  }
+  const slots = createTurnstile(options.slots, busy);
+  const turns = createTurns(busy);
 
   return {
     hold(owner, work) {
       const deadlineMs = Date.now() + options.totalMs;
-      return inOwnersTurn(owner, deadlineMs, () =>
+      return turns.take(owner, deadlineMs, () =>
         slots.pass(deadlineMs, () =>
           withLock(options.database, owner, deadlineMs, (connection) => work({ connection, deadlineMs })),
         ),
@@ -100,51 +89,6 @@ async function lock(connection: Connection, owner: string, deadlineMs: number): 
 
 function lockName(owner: string): string {
   return `keys ${owner}`;
-}
-
-interface Turnstile {
-  pass<T>(deadlineMs: number, work: () => Promise<T>): Promise<T>;
-}
-
-/** Lets `places` through at once, the others in the order in which they came, until their deadline. */
-function createTurnstile(places: number): Turnstile {
-  let free = places;
-  const waiting: (() => void)[] = [];
-
-  function enter(deadlineMs: number): Promise<void> {
-    if (free > 0) {
-      free -= 1;
-      return Promise.resolve();
-    }
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        waiting.splice(waiting.indexOf(admit), 1);
-        reject(busy());
-      }, deadlineMs - Date.now());
-      const admit = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-      waiting.push(admit);
-    });
-  }
-
-  function leave(): void {
-    const next = waiting.shift();
-    if (next === undefined) free += 1;
-    else next();
-  }
-
-  return {
-    async pass(deadlineMs, work) {
-      await enter(deadlineMs);
-      try {
-        return await work();
-      } finally {
-        leave();
-      }
-    },
-  };
 }
 
 /** 503 for a write whose turn did not come, or whose change did not settle. */

@@ -23,8 +23,8 @@ export interface ChangedConfig {
 
 /**
  * Merges a change into a stored configuration: what is missing stays, and so does a secret that is sent as its
- * mask; null clears. A secret that stays must stay where it was meant to go: with another destination it is to be
- * sent again, and the host key to be confirmed again.
+ * mask; null clears. A secret that stays must stay where it was meant to go: with another destination of its own it
+ * is to be sent again, and with any other destination the host key is to be confirmed again.
  * @throws AppError `validation_failed` (400) that names the members at fault; `key_undecryptable` (424) where
  *   something is to stay that does not open.
  */
@@ -45,8 +45,15 @@ export async function changeConfig(
   const [before, after] = [opened, config].map((each) => destinationOf(runner, each, place.hostKey));
   const hostKey = before === after ? place.hostKey : null;
   const isSame = isDeepStrictEqual(opened, config);
-  if (before !== after)
-    refuseKept(secretsIn(runner, config as ConfigInput).filter((field) => !(field in sent)));
+  const kept = secretsIn(runner, config as ConfigInput).filter((field) => !(field in sent));
+  refuseKept(
+    kept.filter((field) => {
+      const [old, next] = [opened, config].map((each) =>
+        destinationOfOne(runner, each, field, place.hostKey),
+      );
+      return old !== next;
+    }),
+  );
   return { config: sealConfig(keyring, runner, { ...place, hostKey }, config), hostKey, isSame };
 }
 
@@ -72,7 +79,13 @@ async function replaceConfig(
   return { config, hostKey: null, isSame: false };
 }
 
+/** Where one secret would go if it were the only one: what is bound for the sake of another is no matter to it. */
+function destinationOfOne(runner: Runner, config: unknown, field: string, hostKey: HostKey | null): string {
+  const others = runner.secretFields.filter((each) => each !== field).map((each) => [each, null] as const);
+  return destinationOf(runner, { ...(config as object), ...Object.fromEntries(others) }, hostKey);
+}
+
 function refuseKept(fields: readonly string[]): void {
-  const message = 'must be sent again: a stored secret goes only to the address that it was stored for';
+  const message = 'must be sent again: a stored secret goes only to the destination that it was stored for';
   if (fields.length > 0) throw invalidConfig(fields.map((path) => ({ path, message })));
 }

@@ -20,6 +20,13 @@ export interface OpenServer {
   runner: Runner;
 }
 
+/** A server that what is left of a run is looked for on. */
+interface ReapingServer {
+  target: Target;
+  /** Nothing can be started through it. */
+  runner: Pick<Runner, 'reap'>;
+}
+
 /** For those who run code. */
 export interface ServerUse {
   /**
@@ -31,6 +38,12 @@ export interface ServerUse {
    *   `keycloak_unavailable`, `database_unavailable` (503).
    */
   openForUse(userId: string, ref: string): Promise<OpenServer>;
+  /**
+   * Opens a server of a user to end what is left of a run there, even where it is paused, or one is that it goes
+   * through: whoever pauses a server wants nothing to go on there.
+   * @throws AppError as of {@link openForUse}, but never `server_paused`.
+   */
+  openForReaping(userId: string, id: string): Promise<ReapingServer>;
   /** Keeps and logs that a server is used now. @throws AppError `database_unavailable` (503). */
   noteUse(userId: string, server: Pick<OpenServer, 'id' | 'name'>): Promise<void>;
 }
@@ -45,18 +58,29 @@ export interface ServerUseDeps {
 
 export function createServerUse({ database, runners, kinds, targets, log }: ServerUseDeps): ServerUse {
   const referencesOf = createReferences(runners);
+  const serversOf = (userId: string) => database.withOwner(ownerOf(userId), listServers);
+
+  async function open(userId: string, ref: string, servers: readonly StoredServer[]): Promise<OpenServer> {
+    const server = ref === 'default' ? getDefaultServer(servers) : getServer(servers, ref);
+    const { id, name, serverType, version } = server;
+    if (!server.isActive) throw new AppError('server_paused', `“${name}” is paused. Switch it on first.`);
+    const runner = await kinds.get(userId, serverType);
+    const target = await targets.open(userId, servers, server);
+    for (const each of [server, ...hopsOf(servers, server, referencesOf)]) {
+      if (isUnconfirmed(each, runners)) throw unconfirmed(each);
+    }
+    return { id, name, serverType, version, target, runner };
+  }
+
   return {
-    async openForUse(userId, ref) {
-      const servers = await database.withOwner(ownerOf(userId), listServers);
-      const server = ref === 'default' ? getDefaultServer(servers) : getServer(servers, ref);
-      const { id, name, serverType, version } = server;
-      if (!server.isActive) throw new AppError('server_paused', `“${name}” is paused. Switch it on first.`);
-      const runner = await kinds.get(userId, serverType);
-      const target = await targets.open(userId, servers, server);
-      for (const each of [server, ...hopsOf(servers, server, referencesOf)]) {
-        if (isUnconfirmed(each, runners)) throw unconfirmed(each);
-      }
-      return { id, name, serverType, version, target, runner };
+    openForUse: async (userId, ref) => open(userId, ref, await serversOf(userId)),
+    async openForReaping(userId, id) {
+      const servers = await serversOf(userId);
+      return open(
+        userId,
+        id,
+        servers.map((server) => ({ ...server, isActive: true })),
+      );
     },
     async noteUse(userId, { id, name }) {
       await database.withOwner(ownerOf(userId), (sql) => recordUse(sql, id));

@@ -1,6 +1,8 @@
 import { recordAudit, type AuditAction } from '../audit/service.ts';
 import type { Database, Sql } from '../lib/database.ts';
+import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
+import { createTurns } from '../lib/turns.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
 import { ownerOf } from './owner.ts';
 import { createReferences, dependentsOf, type Node } from './references.ts';
@@ -18,7 +20,7 @@ export interface ServerWriter {
   /**
    * Changes a user's servers in one transaction, one change at a time: `work` sees them as they are, and what it
    * judges by still holds when it commits.
-   * @throws what `work` throws, with nothing changed.
+   * @throws what `work` throws, with nothing changed; AppError `busy` (503) when the turn does not come in time.
    */
   write<T>(author: Author, work: (hold: Hold) => Promise<T>): Promise<T>;
 }
@@ -36,8 +38,13 @@ export interface ServerWriterDeps {
   log: Log;
 }
 
+/** For the turn alone; a statement's own time limit ends the wait for other processes. */
+const LONGEST_WAIT_MS = 20_000;
+
 export function createServerWriter({ database, runners, log }: ServerWriterDeps): ServerWriter {
   const referencesOf = createReferences(runners);
+  // Waits for the lock take a connection each, which everybody's requests need: one per owner may.
+  const turns = createTurns(busy);
 
   /** In this process; others notice by the version. Nobody waits for it: a host that is slow must not hold an answer. */
   function forget(servers: readonly Node[], id: string): void {
@@ -56,7 +63,7 @@ export function createServerWriter({ database, runners, log }: ServerWriterDeps)
     async write({ userId, requestId, actor }, work) {
       const owner = ownerOf(userId);
       const touched: string[] = [];
-      const { result, servers } = await database.withOwner(owner, async (sql) => {
+      const write = async (sql: Sql) => {
         await lockServers(sql, userId);
         const before = await listServers(sql);
         const tell = async (action: AuditAction, serverId: string) => {
@@ -65,9 +72,18 @@ export function createServerWriter({ database, runners, log }: ServerWriterDeps)
           await recordAudit(sql, { owner, actor: actor ?? owner, action, object, requestId });
         };
         return { result: await work({ sql, servers: before, tell }), servers: before };
-      });
+      };
+      const { result, servers } = await turns.take(owner, Date.now() + LONGEST_WAIT_MS, () =>
+        database.withOwner(owner, write),
+      );
       for (const id of touched) forget(servers, id);
       return result;
     },
   };
+}
+
+function busy(): AppError {
+  return new AppError('busy', 'Other changes to your servers are still being written. Try again shortly.', {
+    headers: { 'retry-after': '5' },
+  });
 }

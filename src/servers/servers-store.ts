@@ -84,6 +84,12 @@ const COLUMNS = `id, name, server_type, connection_config, workspace_path, is_de
   last_tested_at, last_used_at, test_status, test_details, created_at, updated_at`;
 
 /**
+ * Whose rows a statement means, said again: row-level security says so too, but one filter alone would be one
+ * mistake away from everybody's servers. No rows where the transaction has no owner.
+ */
+const OWN = "user_id = substr(current_owner(), length('user:') + 1)";
+
+/**
  * Waits until nobody else changes this owner's servers; held to the end of the transaction. Limits, the one
  * default and references between servers are judged under it.
  */
@@ -93,7 +99,7 @@ export async function lockServers(sql: Sql, userId: string): Promise<void> {
 
 /** All servers of the transaction's owner, by creation. */
 export async function listServers(sql: Sql): Promise<StoredServer[]> {
-  return sql.rows(Row, `SELECT ${COLUMNS} FROM user_execution_servers ORDER BY created_at, id`);
+  return sql.rows(Row, `SELECT ${COLUMNS} FROM user_execution_servers WHERE ${OWN} ORDER BY created_at, id`);
 }
 
 /** Adds one, at version 1. */
@@ -132,7 +138,7 @@ export async function updateServer(
          last_tested_at = CASE WHEN $8 THEN last_tested_at END,
          test_status = CASE WHEN $8 THEN test_status ELSE 'untested' END,
          test_details = CASE WHEN $8 THEN test_details END
-       WHERE id = $1 RETURNING ${COLUMNS}`,
+       WHERE id = $1 AND ${OWN} RETURNING ${COLUMNS}`,
       [id, ...settingsOf(settings), isSame],
     ),
   );
@@ -142,7 +148,7 @@ export async function updateServer(
 export async function clearDefault(sql: Sql): Promise<void> {
   await sql.run(
     `UPDATE user_execution_servers SET is_default = false, version = version + 1, updated_at = now()
-     WHERE is_default`,
+     WHERE is_default AND ${OWN}`,
   );
 }
 
@@ -158,7 +164,7 @@ export async function replaceToken(
   const replaced = await sql.run(
     `UPDATE user_execution_servers
      SET connection_config = jsonb_set(connection_config, ARRAY[$2::text], to_jsonb($4::text))
-     WHERE id = $1 AND connection_config ->> $2::text = $3`,
+     WHERE id = $1 AND ${OWN} AND connection_config ->> $2::text = $3`,
     [id, field, from, to],
   );
   return replaced > 0;
@@ -166,7 +172,7 @@ export async function replaceToken(
 
 /** Removes one. */
 export async function deleteServer(sql: Sql, id: string): Promise<void> {
-  await sql.run('DELETE FROM user_execution_servers WHERE id = $1', [id]);
+  await sql.run(`DELETE FROM user_execution_servers WHERE id = $1 AND ${OWN}`, [id]);
 }
 
 /** Stores what a test found, unless the server was changed or deleted meanwhile. */
@@ -177,14 +183,14 @@ export async function recordTest(
 ): Promise<void> {
   await sql.run(
     `UPDATE user_execution_servers SET last_tested_at = now(), test_status = $3, test_details = $4
-     WHERE id = $1 AND version = $2`,
+     WHERE id = $1 AND ${OWN} AND version = $2`,
     [id, version, status, JSON.stringify(details)],
   );
 }
 
 /** Stores that it is used now. */
 export async function recordUse(sql: Sql, id: string): Promise<void> {
-  await sql.run('UPDATE user_execution_servers SET last_used_at = now() WHERE id = $1', [id]);
+  await sql.run(`UPDATE user_execution_servers SET last_used_at = now() WHERE id = $1 AND ${OWN}`, [id]);
 }
 
 const OwnerRow = z.object({ owner: z.custom<`user:${string}`>((value) => typeof value === 'string') });

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { startApp, type TestApp } from '../support/app.ts';
 import { openServers, type DirectServers } from '../support/servers-direct.ts';
 import { anySsh, clientOf, serverClient, type Problem } from '../support/servers.ts';
+import { until } from '../support/until.ts';
 
 /** Two processes on one database: what holds in one memory alone would not hold here. */
 let apps: [TestApp, TestApp];
@@ -78,6 +79,32 @@ describe('at once', () => {
       ways.map(([id, jump], n) => by(n).send('PUT', `/${id}`, { connection_config: anySsh({ jump }) })),
     );
     expect(answers.map(({ status }) => status).sort()).toEqual([200, 400]);
+  });
+});
+
+describe('a change that waits for another process', () => {
+  it('holds up its own person alone, however many there are', async () => {
+    const { ada } = await person();
+    const bob = await serverClient(apps[0]);
+    const lock = [`ops-center servers ${ada.user.id}`];
+    await direct.sql('SELECT pg_advisory_lock(hashtextextended($1, 0))', lock);
+    const wish = { name: 'x', server_type: 'ssh', connection_config: anySsh() };
+    const waiting = Array.from({ length: 40 }, () => ada.send('POST', '', wish));
+    const inDatabase = () =>
+      direct.sql(
+        `SELECT pid FROM pg_locks JOIN pg_database d ON d.oid = database
+         WHERE d.datname = current_database() AND locktype = 'advisory' AND NOT granted`,
+      );
+    try {
+      await until(inDatabase, (found) => found.length > 0);
+      // They came before these.
+      for (let n = 0; n < 5; n += 1) expect(await bob.list()).toEqual([]);
+      expect(await inDatabase()).toHaveLength(1);
+    } finally {
+      await direct.sql('SELECT pg_advisory_unlock(hashtextextended($1, 0))', lock);
+    }
+    const statuses = (await Promise.all(waiting)).map(({ status }) => status).sort();
+    expect(statuses).toEqual([...Array<number>(20).fill(201), ...Array<number>(20).fill(409)]);
   });
 });
 

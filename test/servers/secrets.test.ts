@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { generateSshKeyPair } from '../../src/lib/ssh/private-key.ts';
 import { startApp, type TestApp } from '../support/app.ts';
+import { certificate } from '../support/certificate.ts';
 import { registerPrivateKey } from '../support/hosts.ts';
 import { listeningHost } from '../support/listening-host.ts';
 import { openServers, type DirectServers } from '../support/servers-direct.ts';
@@ -61,14 +62,15 @@ describe('a stored secret', () => {
   it('stays where it is missing or sent back as its mask, and goes where it is null', async () => {
     const [password, key] = [randomPassword(), randomKey()];
     const { id } = await ada.add({ connection_config: anySsh({ password, private_key: key }) });
-    await ada.change(id, { connection_config: { username: 'other' } });
+    await ada.change(id, { connection_config: { auth_method: 'key' } });
     const whole = (await ada.get(id)).connection_config;
-    expect(whole).toMatchObject({ username: 'other', password: STORED, private_key: STORED });
+    expect(whole).toMatchObject({ auth_method: 'key', password: STORED, private_key: STORED });
     await ada.change(id, { connection_config: whole });
     expect([(await sealedIn(id, 'password'))['value'], (await sealedIn(id, 'private_key'))['value']]).toEqual(
       [password, key],
     );
-    const cleared = await ada.change(id, { connection_config: { private_key: null } });
+    const back = { auth_method: 'password', private_key: null };
+    const cleared = await ada.change(id, { connection_config: back });
     expect(cleared.connection_config).toMatchObject({ password: STORED, private_key: null });
     expect((await direct.storedConfig(id))['private_key']).toBeNull();
     const replaced = randomPassword();
@@ -94,7 +96,7 @@ describe('a stored secret', () => {
 });
 
 describe('another address', () => {
-  it.each([{ host: 'elsewhere.example.test' }, { port: 2022 }, { jump: 'set' }])(
+  it.each([{ host: 'elsewhere.example.test' }, { port: 2022 }, { username: 'root' }, { jump: 'set' }])(
     'needs every secret again, and the host key to be confirmed again: %j',
     async (change) => {
       const jump = await ada.add({ name: 'jump', connection_config: anySsh() });
@@ -123,12 +125,54 @@ describe('another address', () => {
     },
   );
 
-  it('is none where only the account or the way to prove it changes', async () => {
-    const { id } = await ada.add({ connection_config: anySsh() });
+  it('is none where only the way to prove who one is changes', async () => {
+    const config = anySsh({ private_key: randomKey() });
+    const { id } = await ada.add({ connection_config: config });
     await ada.confirm(id, HOST_KEY);
-    const changed = await ada.change(id, { connection_config: { username: 'root' } });
+    const changed = await ada.change(id, { connection_config: { auth_method: 'key' } });
     expect(changed.host_key).toEqual(HOST_KEY);
-    expect((await open(id)).target).toMatchObject({ hostKey: HOST_KEY, config: { username: 'root' } });
+    expect((await open(id)).target).toMatchObject({ hostKey: HOST_KEY, config: { auth_method: 'key' } });
+    await ada.remove(id);
+  });
+});
+
+describe('the environment of a Docker server', () => {
+  const { cert: client_cert, key: client_key } = certificate;
+  const address = { host: 'tcp://docker.example.test:2376', client_cert, client_key };
+  const elsewhere = [{ image: 'other:1' }, { volumes: [{ source: 'data', target: '/data' }] }];
+  const addDocker = (change: object = {}) =>
+    ada.add({ server_type: 'docker', connection_config: { ...address, ...change } });
+
+  it.each(elsewhere)('is needed again, and it alone, with another content: %j', async (change) => {
+    const { id } = await addDocker({ environment: { TOKEN: randomPassword() } });
+    const refused = await ada.refusal('PUT', `/${id}`, { connection_config: change });
+    expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
+    expect(refused.errors?.map(({ path }) => path)).toEqual(['connection_config.environment']);
+    const environment = { TOKEN: randomPassword() };
+    await ada.change(id, { connection_config: { ...change, environment } });
+    expect((await open(id)).target.config).toMatchObject({ ...address, ...change, environment });
+    await ada.remove(id);
+  });
+
+  it.each(elsewhere)('does not open where the row was given another content: %j', async (change) => {
+    const { id } = await addDocker({ environment: { TOKEN: randomPassword() } });
+    await setConfig(id, change);
+    await expect(open(id)).rejects.toMatchObject({ code: 'key_undecryptable', status: 424 });
+    await ada.remove(id);
+  });
+
+  it('can be added, changed and cleared, and the content without one, while the key stays', async () => {
+    const { id } = await addDocker();
+    const environment = { TOKEN: randomPassword() };
+    for (const change of [
+      { image: 'other:2' },
+      { environment },
+      { environment: { A: 'b' } },
+      { environment: null },
+    ]) {
+      await ada.change(id, { connection_config: change });
+      expect((await open(id)).target.config).toMatchObject({ ...address, ...change });
+    }
     await ada.remove(id);
   });
 });
@@ -153,6 +197,7 @@ describe('a row that was changed by hand in the database', () => {
 
   it.each<[string, (id: string, other: string) => Promise<unknown>]>([
     ['another port', (id) => setConfig(id, { port: 2022 })],
+    ['another account', (id) => setConfig(id, { username: 'root' })],
     ['another jump server', (id, other) => setConfig(id, { jump: other })],
     ["another server's token", async (id, other) => setConfig(id, await direct.storedConfig(other))],
     [

@@ -56,6 +56,22 @@ describe('opening a server for a run', () => {
     await expect(open(id)).rejects.toMatchObject({ status: 404, code: 'not_found' });
   });
 
+  it('is not refused for a paused one, or one behind it, where what is left of a run is to be ended', async () => {
+    const jump = await ada.add({ connection_config: anySsh() });
+    const { id } = await ada.add({ connection_config: anySsh({ jump: jump.id }) });
+    for (const each of [jump.id, id]) {
+      await ada.confirm(each, HOST_KEY);
+      await ada.change(each, { is_active: false });
+    }
+    await expect(open(id)).rejects.toMatchObject({ code: 'server_paused' });
+    const { target, runner } = await direct.service.openForReaping(ada.user.id, id);
+    expect(target.references.get(jump.id)).toMatchObject({ serverId: jump.id });
+    expect(target.serverId).toBe(id);
+    expect(runner.reap).toEqual(expect.any(Function));
+    const bob = await serverClient(app);
+    await expect(direct.service.openForReaping(bob.user.id, id)).rejects.toMatchObject({ code: 'not_found' });
+  });
+
   it('is kept and logged once it is used, without a new version', async () => {
     const { id } = await ada.add({ name: 'Dev', connection_config: anySsh() });
     await direct.service.noteUse(ada.user.id, { id, name: 'Dev' });
