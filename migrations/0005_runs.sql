@@ -8,6 +8,8 @@ CREATE TABLE runs (
   server_id text NOT NULL,
   server_name text NOT NULL,
   server_type text NOT NULL,
+  -- Versions of the server and of those that it goes through, as the run has them: where to look for what is left.
+  server_versions jsonb NOT NULL,
   -- Null for a plain command.
   language text,
   code_sha256 text NOT NULL,
@@ -93,10 +95,10 @@ CREATE FUNCTION submit_run(
     IF outcome <> 'full' THEN
       INSERT INTO public.audit_events (owner, actor, action, object, request_id)
         VALUES (own, own, audit_action, 'run:' || (run ->> 'id'), submit_run.request_id);
-      INSERT INTO public.runs (id, owner, server_id, server_name, server_type, language, code_sha256, sealed,
-                               status, holder, lease_until, started_at)
+      INSERT INTO public.runs (id, owner, server_id, server_name, server_type, server_versions, language,
+                               code_sha256, sealed, status, holder, lease_until, started_at)
         VALUES (run ->> 'id', own, run ->> 'server_id', run ->> 'server_name', run ->> 'server_type',
-                run ->> 'language', run ->> 'code_sha256', run ->> 'sealed', outcome, instance,
+                run -> 'server_versions', run ->> 'language', run ->> 'code_sha256', run ->> 'sealed', outcome, instance,
                 clock_timestamp() + lease, CASE WHEN outcome = 'running' THEN clock_timestamp() END);
     END IF;
     RETURN NEXT;

@@ -1,5 +1,5 @@
 import type { Config } from './config.ts';
-import { createConnections, refusePending } from './connections.ts';
+import { createConnections, refusePending, refuseSeeingAll } from './connections.ts';
 import { assertRealmFit } from './doctor/realm-check.ts';
 import type { MoveDeps } from './keys/custody/move.ts';
 import type { Belongings, PurgeDeps } from './keys/custody/purge.ts';
@@ -9,6 +9,7 @@ import type { Database } from './lib/database.ts';
 import type { Log } from './lib/log.ts';
 import { createRunners } from './runners/index.ts';
 import { createSealedRuns } from './runs/sealed-runs.ts';
+import { listRunOwners, removeRunsOf } from './runs/service.ts';
 import { createServerRemoval } from './servers/removal.ts';
 import { createSealedServers } from './servers/sealed-servers.ts';
 import { createServerWriter } from './servers/server-writer.ts';
@@ -55,19 +56,24 @@ export function createCustody(config: Config, log: Log): Custody {
     },
     async start(isMoving = false) {
       await refusePending(database);
+      await refuseSeeingAll(database);
       await assertRealmFit({ config, people, vault: records });
       if (!isMoving) await checkVaultPlace(database, place);
     },
   };
 }
 
-/** Execution servers; a command holds no connections to any. */
+/** Execution servers and runs; a command holds no connections to any server. */
 function createBelongings(database: Database, log: Log): Belongings {
   const writer = createServerWriter({ database, runners: new Map(), log });
   const removal = createServerRemoval({ writer });
   return {
-    listOwners: () => listServerOwners(database),
+    async listOwners() {
+      const owners = await Promise.all([listServerOwners(database), listRunOwners(database)]);
+      return [...new Set(owners.flat())].sort();
+    },
     async remove(owner, requestId, actor) {
+      await removeRunsOf(database, owner);
       await removal.removeOwner(owner.slice('user:'.length), requestId, actor);
     },
   };

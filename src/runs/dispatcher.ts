@@ -8,6 +8,7 @@ import { createLostRuns, type LostRunsDeps } from './lost-runs.ts';
 import { createLiveRun, type LiveRun } from './live-run.ts';
 import type { NewRun } from './queue-store.ts';
 import type { RunsStore } from './runs-store.ts';
+import { versionsOf } from './server-versions.ts';
 import { jobOf, limitsOf, type StartRun } from './schema.ts';
 import { hashOf, ownerOf, programOf, type RunName } from './sealed.ts';
 
@@ -176,6 +177,7 @@ function rowOf({ id, owner }: RunName, server: OpenServer, asked: StartRun, seal
     serverId: server.id,
     serverName: server.name,
     serverType: server.serverType,
+    serverVersions: versionsOf(server.target),
     language: 'language' in program ? program.language : null,
     codeSha256: hashOf(program),
   };

@@ -1,14 +1,16 @@
 import { setTimeout as rest } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import type { Log } from '../lib/log.ts';
 import type { ServerUse } from '../servers/service.ts';
 import { exitWithout } from './events.ts';
-import type { RunsStore } from './runs-store.ts';
+import type { RunRow, RunsStore } from './runs-store.ts';
+import { versionsOf } from './server-versions.ts';
 import { userOf, type RunName, type RunSeals } from './sealed.ts';
 
 export interface LostRunsDeps {
   store: Pick<RunsStore, 'findRun' | 'findExtent' | 'finish'>;
   seals: RunSeals;
-  servers: Pick<ServerUse, 'openForUse'>;
+  servers: Pick<ServerUse, 'openForReaping'>;
   log: Log;
 }
 
@@ -33,7 +35,7 @@ export function createLostRuns({ store, seals, servers, log }: LostRunsDeps): Lo
     const row = await store.findRun(run);
     if (row === undefined) return;
     const cleanup = await Promise.race([
-      reap(run, row.server_id),
+      reap(run, row),
       rest(REAP_WITHIN_MS, 'unverified' as const, { ref: false }),
     ]);
     const exit = exitWithout('lost', MESSAGE, cleanup);
@@ -44,10 +46,12 @@ export function createLostRuns({ store, seals, servers, log }: LostRunsDeps): Lo
     log.warn({ event: 'run_lost', run: run.id, cleanup }, 'a run was lost with the process that had it');
   }
 
-  async function reap(run: RunName, serverId: string): Promise<'verified' | 'unverified'> {
+  /** Where the server was changed meanwhile it may be another place, which finds nothing of a run it never had. */
+  async function reap(run: RunName, row: RunRow): Promise<'verified' | 'unverified'> {
     try {
-      const { runner, target } = await servers.openForUse(userOf(run.owner), serverId);
-      return await runner.reap(target, run.id);
+      const { runner, target } = await servers.openForReaping(userOf(run.owner), row.server_id);
+      const cleanup = await runner.reap(target, run.id);
+      return isDeepStrictEqual(versionsOf(target), row.server_versions) ? cleanup : 'unverified';
     } catch (error) {
       log.warn({ err: error, run: run.id }, 'what is left of a lost run could not be ended');
       return 'unverified';

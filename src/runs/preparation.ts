@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Principal, User } from '../http/principal.ts';
 import type { Identity } from '../identity/service.ts';
 import { AppError, isAppError } from '../lib/errors.ts';
@@ -10,10 +11,11 @@ import type { Prepared } from './executor.ts';
 import type { LiveRun } from './live-run.ts';
 import type { RunsStore } from './runs-store.ts';
 import { jobOf, LIMIT_NAMES, limitsOf } from './schema.ts';
+import { versionsOf } from './server-versions.ts';
 import { userOf, type RunSeals, type SignIn } from './sealed.ts';
 
 export interface PreparationDeps {
-  store: Pick<RunsStore, 'findWhole'>;
+  store: Pick<RunsStore, 'findWhole' | 'noteVersions'>;
   seals: RunSeals;
   identity: Pick<Identity, 'directory' | 'isStanding'>;
   servers: Pick<ServerUse, 'openForUse'>;
@@ -44,6 +46,10 @@ export function createPreparation({ store, seals, identity, servers }: Preparati
       const server = await servers.openForUse(user.id, row.server_id);
       const limits = limitsOf(opened.asked);
       refuseUnenforceable(server, limits);
+      const versions = versionsOf(server.target);
+      const isOurs =
+        isDeepStrictEqual(versions, row.server_versions) || (await store.noteVersions(run, versions));
+      if (!isOurs) return { exit: exitWithout('lost', null) };
       return { server, job: jobOf(run.id, opened.asked), limits };
     } catch (error) {
       if (!isAppError(error)) throw error;

@@ -19,6 +19,8 @@ export interface NewRun {
   serverId: string;
   serverName: string;
   serverType: ServerType;
+  /** Of the server and of those that it goes through. */
+  serverVersions: readonly number[];
   language: Language | null;
   codeSha256: string;
   sealed: string;
@@ -66,6 +68,7 @@ export function createQueueStore(
             server_id: run.serverId,
             server_name: run.serverName,
             server_type: run.serverType,
+            server_versions: run.serverVersions,
             language: run.language,
             code_sha256: run.codeSha256,
             sealed: run.sealed,

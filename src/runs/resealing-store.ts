@@ -1,12 +1,12 @@
 import { z } from 'zod';
 import type { Database, Sql } from '../lib/database.ts';
-import type { Owner } from './sealed.ts';
+import { OwnerText, type Owner } from './sealed.ts';
 
 /** How many are read at once: a batch of events may have a megabyte. */
 const RUNS_AT_ONCE = 100;
 const BATCHES_AT_ONCE = 8;
 
-const OwnerRow = z.object({ owner: z.custom<Owner>((value) => typeof value === 'string') });
+const OwnerRow = z.object({ owner: OwnerText });
 const RunRow = z.object({ id: z.string(), sealed: z.string() });
 const BatchRow = z.object({ first_seq: z.number(), sealed: z.string() });
 

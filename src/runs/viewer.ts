@@ -8,13 +8,13 @@ import { sseFrame, wireExit } from './wire-events.ts';
 /** A comment goes out after this much silence, so that proxies in between keep the connection. */
 const PING_MS = 15_000;
 const PING = ': ping\n\n';
-/** A viewer who takes nothing for so long is given up. */
 const IDLE_MS = 120_000;
 /** What is kept for an answer that is waited for. */
 const WAITED_BYTES = 1024 * 1024;
 
 /**
  * Shows a run to a viewer as server-sent events. Whoever reads slowly slows nothing but their own answer.
+ * @param idleMs a viewer who takes nothing for so long is given up.
  * @returns when the events or the viewer have ended; `signal` ends the answer where it is.
  */
 export async function showEvents(
@@ -22,6 +22,7 @@ export async function showEvents(
   runId: string,
   events: AsyncIterable<NumberedNews>,
   signal: AbortSignal,
+  idleMs = IDLE_MS,
 ): Promise<void> {
   response.status(200).setHeader('content-type', 'text/event-stream; charset=utf-8');
   response.flushHeaders();
@@ -31,10 +32,10 @@ export async function showEvents(
   try {
     for await (const event of events) {
       ping.refresh();
-      if (!response.write(sseFrame(runId, event)) && !(await drained(response, signal))) return;
+      if (!response.write(sseFrame(runId, event)) && !(await drained(response, signal, idleMs))) return;
     }
     response.end();
-    response.setTimeout(IDLE_MS, () => response.destroy());
+    response.setTimeout(idleMs, () => response.destroy());
   } finally {
     clearInterval(ping);
     if (!response.writableEnded) response.destroy();
@@ -42,9 +43,9 @@ export async function showEvents(
 }
 
 /** @returns false when the viewer is gone or takes nothing. */
-async function drained(response: Response, signal: AbortSignal): Promise<boolean> {
+async function drained(response: Response, signal: AbortSignal, idleMs: number): Promise<boolean> {
   try {
-    await once(response, 'drain', { signal: AbortSignal.any([signal, AbortSignal.timeout(IDLE_MS)]) });
+    await once(response, 'drain', { signal: AbortSignal.any([signal, AbortSignal.timeout(idleMs)]) });
     return true;
   } catch {
     return false;

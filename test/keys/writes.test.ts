@@ -106,7 +106,7 @@ describe('writers of one owner', () => {
     });
     try {
       await taken.promise;
-      const impatient = another({ lockMs: 2_000 });
+      const impatient = another({ lockMs: 10_000 });
       const refused = ['r2', 'r3'].map((id) =>
         impatient.keys.add(principal, openaiKey(), id).catch((error: unknown) => error),
       );

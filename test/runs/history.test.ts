@@ -86,6 +86,20 @@ describe('the history', () => {
     }
   });
 
+  it('keeps which version of the server a run has that waited while it was changed', async () => {
+    const me = somebody();
+    const alone = await open({ settings: { perUser: 1 } });
+    const first = await submit(alone, me, 'sleep 600');
+    const second = await submit(alone, me, 'true');
+    alone.world.version = 2;
+    await alone.runs.cancel(me.user, first.id, 'req_test');
+    await exitOf(alone, second);
+    expect(await sql('SELECT server_versions FROM runs ORDER BY number')).toEqual([
+      { server_versions: [1] },
+      { server_versions: [2] },
+    ]);
+  });
+
   it('comes page by page, newest first', async () => {
     const me = somebody();
     const ids: string[] = [];

@@ -5,6 +5,7 @@ import { createDatabase } from '../../src/lib/database.ts';
 import { AppError } from '../../src/lib/errors.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
+import type { Target } from '../../src/runners/runner.ts';
 import type { NumberedNews, RunExit } from '../../src/runs/events.ts';
 import { StartRun } from '../../src/runs/schema.ts';
 import type { RunName } from '../../src/runs/sealed.ts';
@@ -25,7 +26,7 @@ export interface Instance {
   runs: RunService;
   liveWork: LiveWork;
   /** What is asked when a queued run's turn comes; may be changed. */
-  world: { user: User | undefined; isStanding: boolean; refusal: AppError | undefined };
+  world: { user: User | undefined; isStanding: boolean; refusal: AppError | undefined; version: number };
   /** How often servers were noted as used. */
   used: string[];
   close(): Promise<void>;
@@ -41,7 +42,12 @@ export function createInstance(options: InstanceOptions): Instance {
   });
   const liveWork = createLiveWork();
   const runner = createProcessRunner();
-  const world: Instance['world'] = { user: userOf('anybody'), isStanding: true, refusal: undefined };
+  const world: Instance['world'] = {
+    user: userOf('anybody'),
+    isStanding: true,
+    refusal: undefined,
+    version: 1,
+  };
   const used: string[] = [];
   const runs = createRunService({
     database,
@@ -58,24 +64,14 @@ export function createInstance(options: InstanceOptions): Instance {
     servers: {
       openForUse(userId, ref) {
         if (world.refusal !== undefined) return Promise.reject(world.refusal);
-        const target = {
-          serverId: ref,
-          owner: `user:${userId}`,
-          version: 1,
-          config: {},
-          hostKey: null,
-          workspacePath: null,
-          references: new Map(),
-        };
+        const { version } = world;
+        const target = targetOf(userId, ref, version);
         return Promise.resolve({
-          id: ref,
-          name: `server ${ref}`,
-          serverType: 'ssh',
-          version: 1,
-          target,
-          runner,
-        });
+          ...{ id: ref, name: `server ${ref}`, serverType: 'ssh', version, target, runner },
+        } as const);
       },
+      openForReaping: (userId, id) =>
+        Promise.resolve({ target: targetOf(userId, id, world.version), runner }),
       noteUse(_userId, { id }) {
         used.push(id);
         return Promise.resolve();
@@ -97,6 +93,12 @@ export function createInstance(options: InstanceOptions): Instance {
       await database.close();
     },
   };
+}
+
+function targetOf(userId: string, serverId: string, version: number): Target {
+  const owner = `user:${userId}`;
+  const settings = { config: {}, hostKey: null, workspacePath: null, references: new Map() };
+  return { serverId, owner, version, ...settings };
 }
 
 export function userOf(id: string, tier: Tier = 'starter'): User {

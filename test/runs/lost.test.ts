@@ -92,6 +92,17 @@ describe('the runs of a process that is killed', () => {
     expect(textOf(await watch(survivor, queued))).toBe('in another process\n');
   });
 
+  it('are ended, but not said to be so, where their server was changed meanwhile', async () => {
+    const [run] = await startThere({ principal: somebody(), command: FOR_EVER });
+    if (run === undefined) throw new Error('not started');
+    await firstNews(survivor, run, hasSaid('begun'));
+    survivor.world.version = 2;
+    child.kill('SIGKILL');
+    const exit = (await watch(survivor, run)).at(-1);
+    expect(exit?.news).toMatchObject({ cause: 'lost', cleanup: 'unverified' });
+    expect(processesOf(run.id)).toEqual([]);
+  });
+
   it('end for whoever had seen more of them than was stored', async () => {
     const [run] = await startThere({ principal: somebody(), command: FOR_EVER });
     if (run === undefined) throw new Error('not started');

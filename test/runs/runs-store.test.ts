@@ -55,7 +55,7 @@ const silence = (id: string) =>
 function newRun(own: Partial<NewRun> = {}): NewRun {
   return {
     ...{ id: randomUUID(), owner, serverId: 'a', serverName: 'A', serverType: 'ssh' },
-    ...{ language: null, codeSha256: '', sealed: 'sealed', ...own },
+    ...{ serverVersions: [1], language: null, codeSha256: '', sealed: 'sealed', ...own },
   };
 }
 

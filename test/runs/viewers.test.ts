@@ -1,10 +1,16 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import express from 'express';
+import { once } from 'node:events';
+import { connect, type AddressInfo } from 'node:net';
+import type { NumberedNews } from '../../src/runs/events.ts';
+import { showEvents } from '../../src/runs/viewer.ts';
 import { fernetKey } from '../support/app.ts';
 import { retainedBytes } from '../support/retained-bytes.ts';
 import { createDatabase } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 import { createInstance, exitOf, firstNews, somebody, submit, watch, type Instance } from './instance.ts';
 
+const IDLE_MS = 100;
 const MB = 1_000_000;
 let one: Instance;
 
@@ -39,6 +45,33 @@ describe('a viewer who does not read', () => {
     expect(seen.at(-1)?.news).toMatchObject({ type: 'exit', code: 0 });
   });
 });
+
+describe('a viewer over a connection that takes nothing', () => {
+  it('is given up after a while, and the connection with it', async () => {
+    const shown = Promise.withResolvers<undefined>();
+    const app = express().get('/', (_request, response, next) => {
+      showEvents(response, 'run_x', endless(), new AbortController().signal, IDLE_MS).then(() => {
+        shown.resolve(undefined);
+      }, next);
+    });
+    const server = app.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    socket.pause().write('GET / HTTP/1.1\r\nhost: x\r\n\r\n');
+    await shown.promise;
+    const closed = once(server, 'close');
+    // Only when its connections are gone.
+    server.close();
+    await closed;
+    socket.destroy();
+  });
+});
+
+async function* endless(): AsyncGenerator<NumberedNews, void> {
+  const data = Buffer.alloc(64 * 1024);
+  for (let seq = 1; ; seq += 1)
+    yield await Promise.resolve({ seq, news: { type: 'output', stream: 'stdout', encoding: 'utf8', data } });
+}
 
 describe('a run without viewers', () => {
   it('goes on to its end', async () => {

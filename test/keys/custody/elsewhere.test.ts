@@ -83,8 +83,9 @@ async function addRun(custody: Custody, owner: Owner, command = 'true'): Promise
   const seals = createRunSeals(custody.keyring);
   const run = { id: randomUUID(), owner };
   const sealed = seals.sealRun(run, StartRun.parse({ command }), principalOf(userOf(owner)));
-  const server = { serverId: 'a', serverName: 'A', serverType: 'ssh', language: null } as const;
-  await runsOf(custody).submit({ ...run, ...server, codeSha256: '', sealed }, true, 'req_test');
+  const server = { serverId: 'a', serverName: 'A', serverType: 'ssh' } as const;
+  const more = { serverVersions: [1], language: null };
+  await runsOf(custody).submit({ ...run, ...server, ...more, codeSha256: '', sealed }, true, 'req_test');
   const news = { type: 'output', stream: 'stdout', encoding: 'utf8', data: Buffer.from('said') } as const;
   await runsOf(custody).saveEvents(
     run,

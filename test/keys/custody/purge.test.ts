@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it } from '@jest/globals';
+import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import type { Custody } from '../../../src/custody.ts';
 import { purgeVault, type PurgeOptions } from '../../../src/keys/custody/purge.ts';
@@ -46,6 +47,28 @@ const addServer = (owner: Owner) =>
 const countServers = (owner: Owner) =>
   custody.database.withOwner(owner, (sql) => sql.run('SELECT FROM user_execution_servers'));
 
+/** What somebody has run, who may have nothing else. */
+const addRun = (owner: Owner) =>
+  custody.database.withOwner(owner, async (sql) => {
+    const id = randomUUID();
+    await sql.run(
+      `INSERT INTO runs (id, owner, server_id, server_name, server_type, server_versions, code_sha256, sealed,
+         status, holder, lease_until)
+       VALUES ($1, $2, 'a', 'A', 'ssh', '[1]', 'x', 'x', 'queued', 'one', now())`,
+      [id, owner],
+    );
+    await sql.run(
+      `INSERT INTO run_events (run_id, first_seq, last_seq, owner, stdout_bytes, stderr_bytes, sealed)
+       VALUES ($1, 1, 1, $2, 0, 0, 'x')`,
+      [id, owner],
+    );
+  });
+const countRuns = (owner: Owner) =>
+  custody.database.withOwner(
+    owner,
+    async (sql) => (await sql.run('SELECT FROM runs')) + (await sql.run('SELECT FROM run_events')),
+  );
+
 const stateOf = (owner: Owner) =>
   custody.database.withOwner(owner, async (sql) => ({
     ...(await readOwner(sql, owner)),
@@ -81,6 +104,18 @@ describe('purging the vault', () => {
       action: 'vault.purged',
     });
     for (const owner of others) expect((await poolOf(custody, owner)).keys).toHaveLength(1);
+    expect(await purge()).toMatchObject({ owners: 2, orphans: [] });
+  });
+
+  it('finds and deletes what people who are no more have run, also where they have nothing else', async () => {
+    const { gone, others } = await oneOfThreeGone();
+    const runsOnly = newOwner();
+    for (const owner of [gone, runsOnly, ...others]) await addRun(owner);
+    expect(await purge()).toMatchObject({ owners: 4, orphans: [{ owner: gone }, { owner: runsOnly }] });
+    expect(await countRuns(runsOnly)).toBe(2);
+    expect(await purge({ yes: true })).toMatchObject({ removed: [gone, runsOnly], failed: [] });
+    for (const owner of [gone, runsOnly]) expect(await countRuns(owner)).toBe(0);
+    for (const owner of others) expect(await countRuns(owner)).toBe(2);
     expect(await purge()).toMatchObject({ owners: 2, orphans: [] });
   });
 

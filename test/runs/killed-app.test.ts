@@ -1,0 +1,120 @@
+import { afterEach, beforeEach, expect, it } from '@jest/globals';
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fetch } from 'undici';
+import { choosePort } from '../../src/cli/quickstart/ports.ts';
+import type { RunDetails } from '../../src/runs/schema.ts';
+import { startApp, type TestApp } from '../support/app.ts';
+import { describeOn } from '../support/hosts.ts';
+import { allEvents, eventsOf } from '../support/run-events.ts';
+import { serverClient, type ServerClient } from '../support/servers.ts';
+import { createWebClient } from '../support/stack.ts';
+import { until } from '../support/until.ts';
+import { addMachine } from './machine.ts';
+
+const MAIN = path.resolve(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts');
+/** The product's lease, and room for a busy machine. */
+const LOST_WITHIN_MS = 100_000;
+
+describeOn('ssh', 'an app that is killed while a run goes on', () => {
+  let survivor: TestApp;
+  let ada: ServerClient;
+  let cwd: string;
+  let child: ChildProcess;
+  let childUrl: string;
+
+  beforeEach(async () => {
+    survivor = await startApp({ env: { EGRESS_ALLOW: '127.0.0.1' } });
+    ada = await serverClient(survivor);
+    cwd = mkdtempSync(path.join(tmpdir(), 'ops-killed-'));
+    const port = await choosePort(0, 'PORT');
+    childUrl = `http://localhost:${port}`;
+    child = spawn(process.execPath, [MAIN, 'serve'], {
+      cwd,
+      env: await environmentFor(port),
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
+    await until(
+      () => child.exitCode !== null || fetch(childUrl).then(Boolean, () => false),
+      Boolean,
+      LOST_WITHIN_MS,
+    );
+  }, 2 * LOST_WITHIN_MS);
+  afterEach(async () => {
+    if (child.exitCode === null && child.signalCode === null) {
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+    }
+    await survivor.stop();
+    rmSync(cwd, { recursive: true });
+  });
+
+  /** A process of its own on the survivor's database, with its keys: whoever is signed in there is here too. */
+  async function environmentFor(port: number): Promise<Record<string, string>> {
+    const { config, databaseUrl } = survivor;
+    const { keycloak } = config;
+    const webClient = await createWebClient(childUrl);
+    return {
+      PATH: '/usr/bin:/bin',
+      PORT: String(port),
+      METRICS_PORT: String(await choosePort(0, 'METRICS_PORT')),
+      PUBLIC_URL: childUrl,
+      DATABASE_URL: databaseUrl,
+      ENCRYPTION_KEY: config.encryptionKeys.join(','),
+      SESSION_SECRET: config.sessionSecret,
+      KEYCLOAK_URL: keycloak.url,
+      KEYCLOAK_WEB_CLIENT_ID: webClient.id,
+      KEYCLOAK_WEB_CLIENT_SECRET: webClient.secret,
+      KEYCLOAK_SERVICE_CLIENT_SECRET: keycloak.service.secret,
+      KEYCLOAK_VAULT_CLIENT_SECRET: keycloak.vault.secret,
+      EGRESS_ALLOW: '127.0.0.1',
+    };
+  }
+
+  /** Starts a program there that would go on for long. @returns the run, and its process on the host. */
+  async function startThere(serverId: string): Promise<{ id: string; pid: string }> {
+    const answer = await fetch(`${childUrl}/api/v1/execution-servers/${serverId}/run`, {
+      method: 'POST',
+      headers: { cookie: `session=${ada.session}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ command: 'echo $$; sleep 600' }),
+    });
+    if (answer.status !== 200) throw new Error(`answered ${answer.status}: ${await answer.text()}`);
+    for await (const { data } of eventsOf(answer)) {
+      if (data.type === 'output') return { id: data.run_id, pid: (data.data ?? '').trim() };
+      if (data.type === 'exit') throw new Error(`ended: ${JSON.stringify(data)}`);
+    }
+    throw new Error('the events ended before the program had said anything');
+  }
+
+  const processOf = ({ pid }: { pid: string }) => existsSync(`/proc/${pid}`);
+
+  it(
+    'leaves nothing on the host: another one ends the run, also on a paused server, and says that it was lost',
+    async () => {
+      const [one, two] = [await addMachine(ada), await addMachine(ada)];
+      const [kept, paused] = [await startThere(one), await startThere(two)];
+      for (const run of [kept, paused]) expect(processOf(run)).toBe(true);
+      await ada.change(two, { is_active: false });
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+      // What was verified was verified on the server as the run had it.
+      for (const [run, cleanup] of [
+        [kept, 'verified'],
+        [paused, 'unverified'],
+      ] as const) {
+        const watched = await survivor.call(`/api/v1/runs/${run.id}/events`, { session: ada.session });
+        const seen = await allEvents(watched);
+        expect(seen.at(-1)?.data).toMatchObject({ type: 'exit', cause: 'lost', code: null, cleanup });
+        const details = await survivor.call(`/api/v1/runs/${run.id}`, { session: ada.session });
+        expect((await details.json()) as RunDetails).toMatchObject({
+          ...{ status: 'finished', cause: 'lost', cleanup },
+        });
+        await until(() => !processOf(run));
+      }
+    },
+    2 * LOST_WITHIN_MS,
+  );
+});
