@@ -23,6 +23,7 @@ interface Service {
   cap_drop?: string[];
   security_opt?: string[];
   profiles?: string[];
+  init?: boolean;
 }
 interface ComposeFile {
   services: Record<string, Service>;
@@ -69,6 +70,10 @@ describe('docker-compose.yml', () => {
     expect(service.network_mode ?? 'service:app').toBe('service:app');
     // Named volumes only: nothing of the machine's own files.
     for (const volume of service.volumes ?? []) expect(volume).toMatch(/^[a-z]+:\//);
+  });
+
+  it('does not make the app the first process of its container, which has to collect orphans', () => {
+    expect(services['app']?.init).toBe(true);
   });
 
   it('publishes ports on loopback only, and of Keycloak and the app alone', () => {

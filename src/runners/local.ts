@@ -27,8 +27,9 @@ export interface LocalRunnerOptions {
 }
 
 /**
- * Runs jobs on this very machine, each in a sandbox of its own, made by bubblewrap. Before the first, and until one
- * has passed, a probe tries to get out; nothing runs where it can.
+ * Runs jobs on this very machine, each in a sandbox of its own, made by bubblewrap, under a user of its own and in a
+ * control group; nothing runs where one of these cannot be had. Before the first, and until one has passed, a probe
+ * tries to get out; nothing runs where it can.
  */
 export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConfig> {
   const { enabled, log } = options;
@@ -36,7 +37,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
   const bwrap = options.bwrap ?? BWRAP.find((file) => existsSync(file));
   const architecture = process.arch === 'x64' || process.arch === 'arm64' ? process.arch : undefined;
   let tried: ControlGroups | undefined;
-  /** Found out when first asked: where nothing is run, nothing is tried. */
+  /** Found out when first asked: where nothing is run, nothing is tried. What does not do is tried again. */
   const groups = () => (tried ??= createControlGroups());
   let passing: Promise<string | undefined> | undefined;
 
@@ -49,6 +50,11 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
   async function findRefusal(): Promise<string | undefined> {
     if (!enabled) return DISABLED;
     if (deps === undefined) return NO_BWRAP;
+    if (process.getuid?.() !== 0) return NOT_ROOT;
+    if (!canHold(groups().enforceable)) {
+      tried = undefined;
+      return NO_LIMITS;
+    }
     passing ??= findEscapes(deps).then(refusalFor);
     const refusal = await passing.catch((error: unknown) => {
       log.error({ err: error }, 'the self-test of the sandbox failed');
@@ -90,8 +96,17 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
 
 const NO_BWRAP =
   'Programs run on this machine only in a sandbox of bubblewrap (0.8 or later, on Linux): its operator can install it.';
+const NOT_ROOT =
+  'Programs run on this machine only under a user of their own, and only root can give them one: the app runs as another user.';
+const NO_LIMITS =
+  'Programs run on this machine only where their memory and processes are bounded: the app cannot make control groups (cgroups) with the controllers memory and pids.';
 const NO_TEST =
   'The sandbox could not be tested, so no program may run in it. The log of the server says why.';
+
+/** Without these two, one program could take the whole machine, whether or not its job asks for limits. */
+function canHold(enforceable: ReadonlySet<string>): boolean {
+  return enforceable.has('memoryBytes') && enforceable.has('pids');
+}
 
 function refusalFor(escapes: readonly string[]): string | undefined {
   if (escapes.length === 0) return undefined;

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the test hosts are made of on Debian 12, where it is missing. Starts no service, neither now
 # nor when the machine starts again: a machine that served nobody must not begin to because tests ran on it.
-# Usage: install.sh [ssh] [docker] [local]   (without names: all)
+# Usage: install.sh [ssh] [docker] [local] [shells]   (without names: all)
 set -euo pipefail
-[ "$#" -gt 0 ] || set -- ssh docker local
+[ "$#" -gt 0 ] || set -- ssh docker local shells
 
 missing=()
 need() { # need PACKAGE COMMAND
@@ -26,7 +26,16 @@ for kind in "$@"; do
       need mmdebstrap mmdebstrap
       [ -x /bin/busybox ] && /bin/busybox --list | grep -qx ash || missing+=(busybox-static)
       ;;
-    local) need bubblewrap bwrap ;;
+    local)
+      need bubblewrap bwrap
+      # The numbers of system calls, to compare the filter's with.
+      [ -e /usr/include/asm-generic/unistd.h ] || missing+=(linux-libc-dev)
+      ;;
+    shells) # that hosts have as `sh`, besides Debian's own
+      need mksh mksh
+      need zsh zsh
+      need busybox-static busybox
+      ;;
     *)
       echo "unknown kind of host: $kind" >&2
       exit 2

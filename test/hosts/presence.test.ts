@@ -2,7 +2,13 @@ import { describe, expect, it } from '@jest/globals';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { reasonToSkip } from '../support/host-presence.ts';
+import { doWithout, reasonToSkip } from '../support/host-presence.ts';
+
+it('What tests do without is a failure in CI', () => {
+  expect(() => {
+    doWithout('Nothing is there.', { CI: 'true' });
+  }).toThrow('Nothing is there. CI may not do without.');
+});
 
 describe('Tests that need a host', () => {
   const nowhere = { environment: { PATH: '/nowhere' }, canStart: false };

@@ -1,10 +1,12 @@
 import { expect, it } from '@jest/globals';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { lookAtHosts } from '../support/host-remains.ts';
 import { describeOn, dockerHost, sshHosts } from '../support/hosts.ts';
+import { groupFolders } from '../support/local-remains.ts';
 import { until } from '../support/until.ts';
 
 // The run that ends last fails on what these looks name. Other test files may be at work on the same hosts.
@@ -67,5 +69,59 @@ describeOn('docker', 'What tests leave in the engine', () => {
       docker(...removal);
     }
     expect(await isNamed()).toBe(false);
+  });
+});
+
+describeOn('local', 'What tests leave of sandboxes on this machine', () => {
+  const isNamed = async (part: string) =>
+    (await lookAtHosts()).some((line) => line.startsWith('local: ') && line.includes(part));
+  /** As the process of that id would make one. */
+  const groupOf = (maker: number) =>
+    path.join(groupFolders()[0] ?? '', `ops-center-run-${maker}-left-behind`);
+
+  it('is named when it is a process of a sandbox, and no longer when that has ended', async () => {
+    const id = 1_900_000_001;
+    const child = spawn('sleep', ['986'], { uid: id, gid: id, cwd: '/', stdio: 'ignore' });
+    try {
+      await until(() => isNamed('sleep 986'));
+    } finally {
+      child.kill('SIGTERM');
+    }
+    await once(child, 'exit');
+    expect(await isNamed('sleep 986')).toBe(false);
+  });
+
+  it('is named when it is a process that nobody looks after any more', async () => {
+    const id = 1_900_000_002;
+    const starter = 'sleep 985 >/dev/null 2>&1 & echo $!';
+    const pid = Number(execFileSync('sh', ['-c', starter], { uid: id, gid: id, cwd: '/', encoding: 'utf8' }));
+    try {
+      await until(() => isNamed('sleep 985'));
+    } finally {
+      process.kill(pid, 'SIGTERM');
+    }
+    await until(async () => !(await isNamed('sleep 985')));
+  });
+
+  it('is named when it is a control group, unless another checkout made it', async () => {
+    const [ours, theirs] = [groupOf(process.pid), groupOf(2 ** 22 + 1)];
+    for (const group of [ours, theirs]) mkdirSync(group);
+    try {
+      expect(await lookAtHosts()).toContain(`local: control group ${ours}`);
+      expect(await isNamed(theirs)).toBe(false);
+    } finally {
+      for (const group of [ours, theirs]) rmdirSync(group);
+    }
+    expect(await isNamed(ours)).toBe(false);
+  });
+
+  it.each(['file', 'pipe', 'bait'])('is named when it is a folder for a %s', async (what) => {
+    const folder = mkdtempSync(path.join(tmpdir(), `ops-center-${what}-${process.pid}-`));
+    try {
+      expect(await lookAtHosts()).toContain(`local: folder ${folder}`);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+    expect(await isNamed(folder)).toBe(false);
   });
 });

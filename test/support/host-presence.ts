@@ -25,6 +25,15 @@ export function reasonToSkip(type: ServerType, surroundings: Surroundings): stri
   return reason;
 }
 
+/**
+ * Says aloud what the tests do without on this machine.
+ * @throws Error in CI, where nothing may be missing
+ */
+export function doWithout(reason: string, environment: NodeJS.ProcessEnv): void {
+  if (environment['CI'] !== undefined) throw new Error(`${reason} CI may not do without.`);
+  process.stderr.write(`${reason}\n`);
+}
+
 function absence(type: ServerType, { environment, canStart }: Surroundings): string | undefined {
   const isNamed = (name: string) => environment[name] !== undefined;
   switch (type) {

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { isAlive } from '../../src/cli/quickstart/processes.ts';
 import type { HostKey } from '../../src/runners/runner.ts';
+import { forgetSandboxMakers } from './local-remains.ts';
 import { FRONT_FOLDER, stopFront } from './own-engine.ts';
 
 export const HOST_SCRIPTS = path.resolve(import.meta.dirname, '..', 'hosts');
@@ -59,6 +60,7 @@ export function runningHosts(): { ssh: SshDescription | undefined; docker: Docke
 
 /** Ends what was started here, and what a run that was killed left. @throws AggregateError when all was tried. */
 export function stopHosts(): void {
+  forgetSandboxMakers();
   stopFront(FRONT_FOLDER);
   const scripts = [
     ...(existsSync(DOCKER_STATE) ? ['docker.sh'] : []),

@@ -5,14 +5,15 @@ import http from 'node:http';
 import path from 'node:path';
 import { commandLine, listProcesses } from '../../src/cli/quickstart/processes.ts';
 import { HOST_SCRIPTS, runningHosts } from './host-processes.ts';
+import { remainsOfSandboxes } from './local-remains.ts';
 import { until } from './until.ts';
 
 /** Folders where anybody may leave something. */
 const PUBLIC_FOLDERS = ['/tmp', '/var/tmp', '/dev/shm'];
 
 /**
- * What tests have left on the hosts that were started here, and in the cluster: processes, files, containers,
- * volumes, networks, pods.
+ * What tests have left on the hosts that were started here, in the cluster and in sandboxes of this machine:
+ * processes, files, containers, volumes, networks, pods, control groups.
  * @returns one line each; empty is as it must be
  */
 export async function lookAtHosts(): Promise<string[]> {
@@ -21,6 +22,7 @@ export async function lookAtHosts(): Promise<string[]> {
     ...(ssh === undefined ? [] : remainsOfAccount(ssh.user)),
     ...(docker === undefined ? [] : await remainsInEngine(docker.socketPath)),
     ...remainsInCluster(),
+    ...(process.platform === 'linux' ? remainsOfSandboxes().map((what) => `local: ${what}`) : []),
   ];
 }
 

@@ -13,6 +13,7 @@ import {
   sshDescription,
   type SshAddress,
 } from './host-processes.ts';
+import { noteSandboxMaker } from './local-remains.ts';
 import { givenEngine, openEngine } from './own-engine.ts';
 import { SERVERS_MET } from './servers-met.ts';
 import type { KubernetesAccount } from '../hosts/kubeconfig.ts';
@@ -103,6 +104,7 @@ export interface KubernetesHost {
 export function describeOn(type: ServerType, name: string, tests: () => void): void {
   const reason = reasonToSkip(type, SURROUNDINGS);
   if (reason === undefined) {
+    if (type === 'local') noteSandboxMaker();
     describe(name, tests);
     return;
   }

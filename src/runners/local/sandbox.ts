@@ -112,14 +112,9 @@ function launch(job: Job, folder: string, { staging, outputs, deps }: Launch): C
     ...[...runMark(job.runId), '--', '/bin/sh', '-c', START, 'sh', layout.folder, ...layout.command],
   ];
   const stdio = [stdin, ...outputs, 'pipe', 'pipe', 'pipe', staging.file(layout.options), ...passed] as const;
-  return spawn(deps.bwrap, args, { cwd: '/', env: {}, stdio: [...stdio], ...otherUser() });
-}
-
-/** Root of this machine gives every run a uid of its own. Without that right the namespaces alone are the wall. */
-function otherUser(): { uid?: number; gid?: number } {
-  if (process.getuid?.() !== 0) return {};
+  // A user of its own for every run; where we are not root, this fails.
   const id = FIRST_UID + randomInt(UIDS);
-  return { uid: id, gid: id };
+  return spawn(deps.bwrap, args, { cwd: '/', env: {}, stdio: [...stdio], uid: id, gid: id });
 }
 
 function watch(child: ChildProcess, runId: string, group: ControlGroup): Pick<Sandbox, 'start' | 'end'> {

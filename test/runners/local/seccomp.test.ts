@@ -7,6 +7,7 @@ import {
   deniedNumbers,
   type Architecture,
 } from '../../../src/runners/local/syscalls.ts';
+import { doWithout } from '../../support/host-presence.ts';
 
 const AUDIT_ARCH = { x64: 0xc000_003e, arm64: 0xc000_00b7 };
 const [ALLOW, KILL, EPERM, ENOSYS, EAFNOSUPPORT] = [0x7fff_0000, 0x8000_0000, 0x5_0001, 0x5_0026, 0x5_0061];
@@ -109,7 +110,10 @@ it('kills calls by the numbers of x32', () => {
   expect(decide('x64', { number: 0xffff_ffff })).toBe(KILL);
 });
 
-for (const [architecture, file] of Object.entries(HEADERS))
+for (const [architecture, file] of Object.entries(HEADERS)) {
+  // Every Linux has the header of arm64, which is the general one; that of x64 is for x64 alone.
+  if (!existsSync(file) && (architecture === 'arm64' || architecture === process.arch))
+    doWithout(`The numbers of calls on ${architecture} are not compared: there is no ${file}.`, process.env);
   (existsSync(file) ? it : it.skip)(`has the numbers of the kernel's own header for ${architecture}`, () => {
     const header = readFileSync(file, 'latin1');
     const numberOf = (name: string) => {
@@ -122,3 +126,4 @@ for (const [architecture, file] of Object.entries(HEADERS))
     for (const name of ['clone', 'clone3', 'ioctl', 'socket'] as const)
       expect([name, conditional(name, architecture as Architecture)]).toEqual([name, numberOf(name)]);
   });
+}
