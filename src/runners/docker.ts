@@ -73,7 +73,11 @@ export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig>
     config: dockerConfig,
     secretFields: ['client_key', 'environment'],
     needsHostKey: false,
-    destination: ({ host, ca }) => ({ type: 'docker', host, ca }),
+    // The environment is handed to whatever the image holds, beside whatever lies in the volumes.
+    destination: ({ host, ca, environment, image, volumes }) => ({
+      ...{ type: 'docker', host, ca },
+      ...(environment !== null && { image, volumes }),
+    }),
     references(config) {
       const route = routeOf(config);
       return route.kind === 'ssh' ? [route.serverId] : [];

@@ -19,7 +19,10 @@ export function createSshRunner(deps: { connections: SshConnections }): Runner<S
     type: 'ssh',
     config: sshConfig,
     secretFields: ['password', 'private_key', 'passphrase'],
-    destination: ({ host, port, jump }, hostKey) => ({ type: 'ssh', host, port, jump, hostKey }),
+    // A password or key was entered for one account, and is tried at no other.
+    destination: ({ host, port, username, jump }, hostKey) => ({
+      ...{ type: 'ssh', host, port, username, jump, hostKey },
+    }),
     references: ({ jump }) => (jump === null ? [] : [jump]),
     needsHostKey: true,
     // An account on a machine has the machine: nothing but its administrator can take some of it away.

@@ -55,11 +55,11 @@ describe('the configuration of an SSH server', () => {
     expect(JSON.stringify(runner.config.safeParse(config).error?.issues)).not.toContain(secret);
   });
 
-  it('sends secrets to host, port, jump server and host key, and to no other', () => {
+  it('sends secrets to host, port, account, jump server and host key, and to no other', () => {
     const hostKey = { type: 'ssh-ed25519', fingerprint: 'SHA256:x' };
     const config = runner.config.parse({ ...base, jump: 'other' });
     expect(runner.destination(config, hostKey)).toEqual({
-      ...{ type: 'ssh', host: 'host.example', port: 22, jump: 'other', hostKey },
+      ...{ type: 'ssh', host: 'host.example', port: 22, username: 'user', jump: 'other', hostKey },
     });
     expect(runner.references(config)).toEqual(['other']);
     expect(runner.secretFields).toEqual(['password', 'private_key', 'passphrase']);

@@ -1,5 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { z } from 'zod';
+import { findKeyLimitFault } from '../../lib/private-key-limits.ts';
 import { volumes } from './volumes.ts';
 
 const HOST_MAX_LENGTH = 260;
@@ -109,6 +110,9 @@ function keyFaults(key: string, cert: string | null): Fault[] {
     return [
       ['client_key', 'The key has a passphrase: remove it (openssl pkey) before you store the key here.'],
     ];
+  // Before OpenSSL reads it.
+  const limitFault = findKeyLimitFault(key);
+  if (limitFault !== undefined) return [['client_key', limitFault]];
   try {
     const parsed = createPrivateKey(key);
     if (cert !== null && isCertificate(cert) && !new X509Certificate(cert).checkPrivateKey(parsed))

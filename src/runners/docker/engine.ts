@@ -35,7 +35,7 @@ export interface Engine {
   info(signal?: AbortSignal): Promise<EngineInfo>;
   /** Lines of progress, as JSON. */
   pull(image: string, signal: AbortSignal): AsyncGenerator<string, void>;
-  create(name: string, spec: ContainerSpec): Promise<string>;
+  create(name: string, spec: ContainerSpec): Promise<CreatedContainer>;
   attach(id: string): Promise<Duplex>;
   /** Resolves when the engine listens for the container's end, with what resolves at that end. */
   wait(id: string, condition: 'next-exit' | 'not-running'): Promise<Waiting>;
@@ -71,6 +71,7 @@ const SLOW_CALL_MS = 60_000;
 const MAX_ANSWER_BYTES = 2 * 1024 * 1024;
 const MAX_LINE_BYTES = 64 * 1024;
 const MAX_SAID = 2_048;
+const MAX_WARNINGS = 64;
 
 const containerId = z.string().regex(/^[0-9a-f]{12,64}$/);
 const versionAnswer = z.object({ Version: z.string().max(64), Os: z.string().max(32) });
@@ -80,7 +81,11 @@ const infoAnswer = z
     canLimit: { memoryBytes: info.MemoryLimit, cpus: info.CpuCfsQuota, pids: info.PidsLimit },
   }));
 export type EngineInfo = z.infer<typeof infoAnswer>;
-const createAnswer = z.object({ Id: containerId });
+const createAnswer = z
+  .object({ Id: containerId, Warnings: z.array(z.string().max(MAX_SAID)).max(MAX_WARNINGS).nullish() })
+  .transform(({ Id, Warnings }) => ({ id: Id, warnings: Warnings ?? [] }));
+/** Warnings tell what the container was made without: see `refuseDiscarded`. */
+export type CreatedContainer = z.infer<typeof createAnswer>;
 const waitAnswer = z.object({
   StatusCode: z.number().int().min(0).max(255),
   Error: z.object({}).nullish(),
@@ -208,7 +213,7 @@ function containerCalls({ call, read }: Calls): ContainerCalls {
     async create(name, spec) {
       const path = `/containers/create?name=${encodeURIComponent(name)}`;
       const { text } = await call({ method: 'POST', path, body: spec, timeoutMs: SLOW_CALL_MS }, [201]);
-      return parse(createAnswer, text).Id;
+      return parse(createAnswer, text);
     },
     async start(id) {
       await call({ method: 'POST', path: `/containers/${id}/start`, timeoutMs: SLOW_CALL_MS }, [204, 304]);

@@ -1,5 +1,6 @@
 import { AppError, isAppError } from '../../lib/errors.ts';
 import { tlsFault, type TlsFault } from '../../lib/guarded-agent.ts';
+import { cannotLimit } from './discarded.ts';
 import { EngineRefusal, findFault } from './faults.ts';
 
 const TLS_MESSAGES: Record<TlsFault, string> = {
@@ -15,6 +16,8 @@ const TLS_MESSAGES: Record<TlsFault, string> = {
 const REFUSALS: readonly (readonly [pattern: RegExp, message: string])[] = [
   [/no such image/i, 'The image is not on the engine.'],
   [/bind source path does not exist/i, "A volume's source is a folder that the engine's host does not have."],
+  // Of this one limit it does not make a container without.
+  [/nanocpus can ?not be set/i, cannotLimit('CPUs')],
   [/range of cpus/i, 'The engine has fewer CPUs than the limit asks for.'],
   [
     /minimum memory limit|memory limit (too low|smaller)/i,

@@ -8,7 +8,10 @@ import { detach, openSession, removeAndLook, sweep, type Session } from './sessi
 
 /** Engines in use, each with at most one container that waits for the next job of its server. */
 export interface Pool {
-  /** The server's engine, kept for its next job too. */
+  /**
+   * The server's engine, kept for its next job too. A job may still hold a server as it was before it was changed or
+   * deleted: it gets an engine of its own, of which nothing is kept.
+   */
   engineOf(target: Target<DockerConfig>): Engine;
   /** The waiting container, if its limits will do: used once. */
   take(target: Target<DockerConfig>, limits: Limits): Session | undefined;
@@ -26,10 +29,16 @@ export interface PoolOptions extends EngineDeps {
   idleMs: number;
 }
 
+/** The versions of a server and of those that it goes through, in this order: they only rise. */
+type Age = readonly number[];
+
+/** How long an older state of a server is known as such: longer than a job takes to come here with one. */
+const REMEMBER_MS = 60 * 60_000;
+
 /** What is kept for one version of one server. */
 interface Slot {
   owner: string;
-  version: number;
+  age: Age;
   engine: Engine;
   /** Settles when the container waits; undefined where there is none. */
   filling: Promise<Session | undefined> | undefined;
@@ -45,19 +54,26 @@ interface Slot {
 export function createPool(options: PoolOptions): Pool {
   const { log, instance, idleMs } = options;
   const slots = new Map<string, Slot>();
+  /** What was let go of since its server was changed or deleted. */
+  const forgotten = new Map<string, Age>();
   const closing = new Set<Promise<void>>();
 
-  function slotOf(target: Target<DockerConfig>): Slot {
-    const { serverId, owner, version } = target;
+  /** @returns undefined for a server as it is no more. */
+  function slotOf(target: Target<DockerConfig>): Slot | undefined {
+    const { serverId, owner } = target;
+    const age = ageOf(target);
     const known = slots.get(serverId);
-    if (known?.owner === owner && known.version === version) {
-      known.idle.refresh();
-      return known;
+    if (known?.owner === owner) {
+      const order = compare(age, known.age);
+      if (order === 0) known.idle.refresh();
+      if (order <= 0) return order === 0 ? known : undefined;
     }
+    const last = forgotten.get(serverId);
+    if (last !== undefined && compare(age, last) <= 0) return undefined;
     if (known !== undefined) void drop(serverId, known);
     const slot: Slot = {
       owner,
-      version,
+      age,
       engine: createEngine(target, options),
       filling: undefined,
       ready: undefined,
@@ -70,6 +86,13 @@ export function createPool(options: PoolOptions): Pool {
     return slot;
   }
 
+  function remember(serverId: string, age: Age): void {
+    forgotten.set(serverId, age);
+    setTimeout(() => {
+      if (forgotten.get(serverId) === age) forgotten.delete(serverId);
+    }, REMEMBER_MS).unref();
+  }
+
   function drop(serverId: string, slot: Slot): Promise<void> {
     if (slots.get(serverId) === slot) slots.delete(serverId);
     const done = closeSlot(slot).finally(() => closing.delete(done));
@@ -78,17 +101,17 @@ export function createPool(options: PoolOptions): Pool {
   }
 
   return {
-    engineOf: (target) => slotOf(target).engine,
+    engineOf: (target) => slotOf(target)?.engine ?? createPassing(target, options),
     take(target, limits) {
       const slot = slotOf(target);
-      const { ready } = slot;
-      if (ready === undefined || !areDefault(limits)) return undefined;
+      const ready = slot?.ready;
+      if (slot === undefined || ready === undefined || !areDefault(limits)) return undefined;
       slot.ready = undefined;
       return ready;
     },
     refill(target) {
       const slot = slotOf(target);
-      if (slot.ready !== undefined) return;
+      if (slot === undefined || slot.ready !== undefined) return;
       slot.filling ??= fill(slot, target, instance)
         .catch((error: unknown) => {
           if (!slot.isClosed)
@@ -101,13 +124,33 @@ export function createPool(options: PoolOptions): Pool {
     },
     async forget(serverId) {
       const slot = slots.get(serverId);
-      if (slot !== undefined) await drop(serverId, slot);
+      if (slot === undefined) return;
+      remember(serverId, slot.age);
+      await drop(serverId, slot);
     },
     async close() {
       for (const [serverId, slot] of slots) void drop(serverId, slot);
       await Promise.all(closing);
     },
   };
+}
+
+/** An engine that keeps no idle connection, so that nobody needs to let go of it. */
+function createPassing(target: Target<DockerConfig>, deps: EngineDeps): Engine {
+  const engine = createEngine(target, deps);
+  engine.retire();
+  return engine;
+}
+
+function ageOf({ version, references }: Target): Age {
+  // At most one each: a Docker server goes through one SSH server, and that one through at most one jump server.
+  return [version, ...[...references.values()].flatMap(ageOf)];
+}
+
+/** Below 0 where `a` is older: the way can only be another one where a version before it has risen. */
+function compare(a: Age, b: Age): number {
+  const at = a.findIndex((version, index) => version !== b[index]);
+  return at === -1 ? a.length - b.length : (a[at] ?? 0) - (b[at] ?? 0);
 }
 
 async function fill(

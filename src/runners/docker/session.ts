@@ -3,7 +3,8 @@ import { setTimeout as rest } from 'node:timers/promises';
 import type { ExitEvent, Limits, Target } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
 import { containerSpec, labelsOf, nameOf, type Purpose } from './containers.ts';
-import type { Engine, Waiting } from './engine.ts';
+import { refuseDiscarded } from './discarded.ts';
+import type { CreatedContainer, Engine, Waiting } from './engine.ts';
 import { EngineRefusal } from './faults.ts';
 import { pullImage } from './images.ts';
 
@@ -36,7 +37,7 @@ export interface SessionRequest {
 /**
  * Makes a container, and starts it once its output and its end are listened to: an engine keeps neither for those
  * who come later. An image that is missing is fetched. On failure nothing is left behind, as far as the engine
- * can be reached.
+ * can be reached; nor is a container used that the engine made without one of its limits.
  * @throws what the engine throws, DockerFault, or the signal's reason.
  */
 export async function openSession(
@@ -49,7 +50,8 @@ export async function openSession(
   let stream: Duplex | undefined;
   let waiting: Waiting | undefined;
   try {
-    const id = await create(engine, name, spec, target.config.image, signal);
+    const { id, warnings } = await create(engine, name, spec, target.config.image, signal);
+    refuseDiscarded(warnings);
     signal.throwIfAborted();
     // The order of these three matters, the first two among themselves do not.
     [stream, waiting] = await together(engine.attach(id), engine.wait(id, 'next-exit'));
@@ -78,7 +80,7 @@ async function create(
   spec: ReturnType<typeof containerSpec>,
   image: string,
   signal: AbortSignal,
-): Promise<string> {
+): Promise<CreatedContainer> {
   try {
     return await engine.create(name, spec);
   } catch (error) {

@@ -5,6 +5,7 @@ import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import { createLog } from '../../../src/lib/log.ts';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
 import { certificate } from '../../support/certificate.ts';
+import { pem, rsaKey } from '../../support/odd-keys.ts';
 import { localDialer } from '../../lib/ssh/servers.ts';
 
 const SERVER = { host: 'srv_1', image: 'busybox' };
@@ -63,6 +64,10 @@ describe('the configuration of a Docker server', () => {
     expect(faults({ ...TLS, client_key: 'text' })).toEqual([['client_key', expect.stringMatching(/PEM/)]]);
     expect(faults({ ...TLS, ca: 'text' })).toEqual([['ca', expect.stringMatching(/certificate/)]]);
     expect(faults({ ...SERVER, ca: certificate.cert }).map(([member]) => member)).toEqual(['host']);
+    const huge = pem('RSA PRIVATE KEY', rsaKey(16_384));
+    expect(faults({ ...TLS, client_key: huge })).toEqual([
+      ['client_key', expect.stringMatching(/8192 bits/)],
+    ]);
     const encrypted = '-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n';
     expect(faults({ ...TLS, client_key: encrypted })).toEqual([
       ['client_key', expect.stringMatching(/passphrase/)],
@@ -211,7 +216,14 @@ describeOn('docker', 'the Docker runner’s answers about a configuration', () =
     const destination = runner.destination(config, null);
     for (const change of [{ host: 'tcp://other.test:2376' }, { ca: clientCert }, { ca: null }])
       expect(runner.destination({ ...config, ...change }, null)).not.toEqual(destination);
-    expect(runner.destination({ ...config, image: 'other' }, null)).toEqual(destination);
+    const inside = [{ image: 'other' }, { volumes: [{ source: 'data', target: '/data', read_only: false }] }];
+    for (const change of inside)
+      expect(runner.destination({ ...config, ...change }, null)).toEqual(destination);
+    const withEnvironment = { ...config, environment: { A: 'b' } };
+    const bound = runner.destination(withEnvironment, null);
+    expect(JSON.stringify(bound)).not.toContain('environment');
+    for (const change of inside)
+      expect(runner.destination({ ...withEnvironment, ...change }, null)).not.toEqual(bound);
     expect(runner.references(config)).toEqual([]);
     expect(runner.references(runner.config.parse(SERVER))).toEqual(['srv_1']);
     const mixed = { host, ca, client_cert: strangerCert, client_key: clientKey };

@@ -11,6 +11,11 @@ describe('the verdict on how a container ended', () => {
       expect(ended(code, ['start', 'exited'])).toMatchObject({ cause: 'exited', code, signal: null });
   });
 
+  it('believes no exit code that no program has', () => {
+    for (const code of [-1, 256, 2 ** 53, 1.5, Number.NaN])
+      expect(ended(code, ['start', 'exited'])).toMatchObject({ cause: 'lost', code: null, signal: null });
+  });
+
   it('names the signal, and no code, when the script says that one ended the program', () => {
     expect(ended(137, ['start', 'signal'])).toMatchObject({ cause: 'signal', code: null, signal: 'SIGKILL' });
     expect(ended(139, ['start', 'signal'])).toMatchObject({ cause: 'signal', code: null, signal: 'SIGSEGV' });

@@ -38,9 +38,13 @@ describeOn('docker', 'an engine that is in trouble', () => {
     const events = runner.run(target, job, NO_LIMITS, never);
     while ((await events.next()).value?.type !== 'output');
     proxy.silence();
-    // What it asks behind the silence takes its time: until it is heard again, nobody can tell.
     const ending = outcomeOf(events);
-    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    // It has been given up once its input is let go of, which ends it; what is asked meanwhile is not heard.
+    await until(
+      () => containersOf(host, target.serverId),
+      (found) => found.every(({ purpose, state }) => purpose !== 'run' || state !== 'running'),
+      30_000,
+    );
     proxy.restore();
     const { exit } = await ending;
     expect(exit).toMatchObject({ cause: 'lost', code: null });

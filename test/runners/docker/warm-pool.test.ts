@@ -1,4 +1,5 @@
 import { expect, it } from '@jest/globals';
+import { randomUUID } from 'node:crypto';
 import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import { labelsOf } from '../../../src/runners/docker/containers.ts';
 import { createEngine } from '../../../src/runners/docker/engine.ts';
@@ -43,18 +44,26 @@ describeOn('docker', 'the container that waits for the next job', () => {
 
   it('is never another owner’s, another server’s or another version’s', async () => {
     const runner = openRunner();
-    const target = targetOf(config);
-    await run(runner, target, jobOf('true'));
-    const made = await waiting(target.serverId);
-    for (const change of [{ owner: 'user:two' }, { version: 2 }, { serverId: `${target.serverId}-b` }]) {
+    for (const change of [{ owner: 'user:two' }, { version: 2 }, { serverId: randomUUID() }]) {
+      const target = targetOf(config);
+      await run(runner, target, jobOf('true'));
+      const made = await waiting(target.serverId);
       const { stdout } = await run(runner, { ...target, ...change }, jobOf('hostname'));
       expect(stdout.trim()).not.toBe('');
       expect(made).not.toContain(stdout.trim());
-      await runner.forget(target.serverId);
-      await runner.forget(`${target.serverId}-b`);
-      await run(runner, target, jobOf('true'));
-      await waiting(target.serverId);
     }
+  });
+
+  it('stays the newer version’s when a job comes late with an older one', async () => {
+    const runner = openRunner();
+    const target = targetOf(config, { version: 2 });
+    await run(runner, target, jobOf('true'));
+    const made = await waiting(target.serverId);
+    const late = await run(runner, { ...target, version: 1 }, jobOf('hostname'));
+    expect(late.exit).toMatchObject({ cause: 'exited', code: 0, cleanup: 'verified' });
+    expect(made).not.toContain(late.stdout.trim());
+    const { stdout } = await run(runner, target, jobOf('hostname'));
+    expect(made).toContain(stdout.trim());
   });
 
   it('is not used for a job that asks for other limits', async () => {
@@ -82,7 +91,8 @@ describeOn('docker', 'the container that waits for the next job', () => {
     await waiting(target.serverId);
     await runner.forget(target.serverId);
     expect(await all(target.serverId)).toEqual([]);
-    await run(runner, target, jobOf('true'));
+    await run(runner, { ...target, version: 2 }, jobOf('true'));
+    await waiting(target.serverId);
     await until(
       () => all(target.serverId),
       (found) => found.length === 0,

@@ -168,6 +168,7 @@ describe('the stream of a command on a hostile cluster', () => {
       'an exit code that is no number',
       frame(3, JSON.stringify({ status: 'Failure', reason: 'NonZeroExitCode', details: { causes: [] } })),
     ],
+    ['an exit code that no program has', exitCode('256')],
     [
       'text for channels that there are not',
       Buffer.concat([frame(9, 'x'), frame(255, '\u0001'), Buffer.of(0x88, 0)]),
@@ -275,6 +276,11 @@ describe('a run on a hostile cluster', () => {
     await runner.close();
   }, 60_000);
 });
+
+function exitCode(message: string): Buffer {
+  const details = { causes: [{ reason: 'ExitCode', message }] };
+  return frame(3, JSON.stringify({ status: 'Failure', reason: 'NonZeroExitCode', details }));
+}
 
 function exec(): Promise<Exec> {
   return startExec(api, 'pod', ['true'], Buffer.alloc(0), never);

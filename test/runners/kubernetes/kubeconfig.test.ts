@@ -4,6 +4,7 @@ import type { z } from 'zod';
 import { accessOf, kubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
 import { certificate } from '../../support/certificate.ts';
 import { evidence } from '../../support/evidence.ts';
+import { pem, rsaKey } from '../../support/odd-keys.ts';
 
 const CA = Buffer.from(certificate.cert).toString('base64');
 const KEY = Buffer.from(certificate.key).toString('base64');
@@ -176,6 +177,14 @@ describe('a pasted kubeconfig', () => {
       expect(faults[0]).toMatch(/^kubeconfig: .*kubeconfig|^kubeconfig: .*data/);
     });
   }
+
+  it('is refused for a key that takes long to calculate with', async () => {
+    const key = Buffer.from(pem('RSA PRIVATE KEY', rsaKey(16_384))).toString('base64');
+    const huge = kubeconfig([], [`client-certificate-data: ${CA}`, `client-key-data: ${key}`]);
+    expect(await faultsOf({ kubeconfig: huge, image: IMAGE })).toEqual([
+      expect.stringMatching(/^kubeconfig: .*8192 bits/),
+    ]);
+  });
 
   it('cannot grow by aliases, nor put members into every object', async () => {
     const levels = Array.from({ length: 20 }, (_, level) => {
