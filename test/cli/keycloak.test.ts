@@ -4,12 +4,8 @@ import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import {
-  endKeycloak,
-  placeholdersOf,
-  prepareImport,
-  startKeycloak,
-} from '../../src/cli/quickstart/keycloak.ts';
+import { endKeycloak, placeholdersOf, prepareImport } from '../../src/cli/quickstart/keycloak.ts';
+import { startOwnKeycloak } from '../../src/cli/quickstart/keycloak-choice.ts';
 import { KEYCLOAK_FOLDER } from '../../src/cli/quickstart/keycloak-archive.ts';
 import { isAlive } from '../../src/cli/quickstart/processes.ts';
 import { createSecrets } from '../../src/cli/quickstart/secrets.ts';
@@ -93,8 +89,8 @@ describe('a Keycloak that a killed start left behind', () => {
 });
 
 describe('starting Keycloak', () => {
-  it('says what to install or set when there is no Java', async () => {
-    const start = startKeycloak({
+  it('says what to install, start or set when there is neither Java nor Docker', async () => {
+    const start = startOwnKeycloak({
       dataDir: folder,
       port: 0,
       secrets: createSecrets(folder),
@@ -103,6 +99,8 @@ describe('starting Keycloak', () => {
       environment: { PATH: folder },
       note: () => undefined,
     });
-    await expect(start).rejects.toThrow(/no Java: .*Install it .*JAVA_HOME.* or set KEYCLOAK_URL/s);
+    await expect(start).rejects.toThrow(
+      /no Java: .*Install Java .*JAVA_HOME.* or start Docker.* or set KEYCLOAK_URL/s,
+    );
   });
 });

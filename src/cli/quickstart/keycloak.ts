@@ -37,7 +37,7 @@ export interface RunningKeycloak {
   readonly managementPort: number;
   /** All that the JVM listens on, as far as the system tells. */
   readonly listeners: readonly Listener[];
-  /** Of the JVM: kc.sh may stand between us and it. */
+  /** Of the JVM (kc.sh may stand between us and it), or of the `docker` that follows its container. */
   readonly pid: number;
   readonly ended: Promise<string>;
   stop(): Promise<void>;
@@ -46,7 +46,7 @@ export interface RunningKeycloak {
 export const BOOTSTRAP_ADMIN = 'admin';
 const REALM_FILES = ['ops-center-realm.json', 'ops-center-vault-realm.json'];
 /** kc.sh sets G1; one thread's collector and the first compiler alone save 180 MB and half the start. */
-const JAVA_OPTIONS = '-XX:-UseG1GC -XX:+UseSerialGC -XX:TieredStopAtLevel=1';
+export const JAVA_OPTIONS = '-XX:-UseG1GC -XX:+UseSerialGC -XX:TieredStopAtLevel=1';
 const READY_WITHIN_MS = 10 * 60_000;
 
 /**
@@ -55,8 +55,8 @@ const READY_WITHIN_MS = 10 * 60_000;
  * @throws StartError without Java or Maven, when the port is busy, or when it does not come up.
  */
 export async function startKeycloak(options: KeycloakOptions): Promise<RunningKeycloak> {
-  const env = inheritedEnvironment(options.environment);
-  await requireJava(env, options.dataDir);
+  const env = javaEnvironment(options.environment);
+  await requireJava(options);
   const home = keycloakHome(options.dataDir);
   await endKeycloak(options.dataDir);
   const port = await choosePort(options.port, 'KEYCLOAK_PORT');
@@ -68,7 +68,11 @@ export async function startKeycloak(options: KeycloakOptions): Promise<RunningKe
   await prepareImport(home, realmValues);
   const logFile = path.join(options.dataDir, 'keycloak.log');
   const url = `http://localhost:${port}`;
-  options.note(isFirst ? 'starting for the first time: it builds itself and imports the realms' : 'starting');
+  options.note(
+    isFirst
+      ? 'starting on Java for the first time: it builds itself and imports the realms'
+      : 'starting on Java',
+  );
   const child = await startChild({
     command: path.join(home, 'bin', 'kc.sh'),
     args: serverArguments(url, port, managementPort),
@@ -158,26 +162,43 @@ function jvmOf(home: string): ProcessInfo | undefined {
   return listProcesses().find(({ argv }) => argv.includes(`${HOME_OPTION}${home}/bin/..`));
 }
 
-function inheritedEnvironment(environment: Record<string, string | undefined>): Record<string, string> {
-  const names = ['PATH', 'HOME', 'JAVA_HOME', 'MAVEN_OPTS', 'TMPDIR'];
+/** What of our environment a child is given: those of the names that are set. */
+export function inheritedEnvironment(
+  environment: Record<string, string | undefined>,
+  names: readonly string[],
+): Record<string, string> {
   return Object.fromEntries(
     names.flatMap((name) => (environment[name] ? [[name, environment[name]] as const] : [])),
   );
 }
 
-async function requireJava(env: Record<string, string>, cwd: string): Promise<void> {
+function javaEnvironment(environment: Record<string, string | undefined>): Record<string, string> {
+  return inheritedEnvironment(environment, ['PATH', 'HOME', 'JAVA_HOME', 'MAVEN_OPTS', 'TMPDIR']);
+}
+
+/** @returns words for why the machine's Java cannot run Keycloak; undefined when it can. */
+export async function lackOfJava(
+  environment: Record<string, string | undefined>,
+  cwd: string,
+): Promise<string | undefined> {
+  const env = javaEnvironment(environment);
   const javaHome = env['JAVA_HOME'];
   const command = javaHome === undefined ? 'java' : path.join(javaHome, 'bin', 'java');
   const printed = await runToEnd({ command, args: ['-version'], env, cwd }).catch(() => '');
   const major = Number(/version "(\d+)/.exec(printed)?.[1] ?? 0);
-  if (major >= 17) return;
-  const found = major === 0 ? 'There is no Java' : `Java ${major} is too old`;
+  if (major >= 17) return undefined;
+  return major === 0 ? 'There is no Java' : `Java ${major} is too old`;
+}
+
+async function requireJava({ environment, dataDir }: KeycloakOptions): Promise<void> {
+  const lack = await lackOfJava(environment, dataDir);
+  if (lack === undefined) return;
   throw new StartError(
-    `${found}: Keycloak needs Java 17, 21 or 25. Install it (Debian: \`apt install openjdk-17-jre-headless\`, macOS: \`brew install openjdk@21\`) or point JAVA_HOME to it, or set KEYCLOAK_URL to a Keycloak of your own.`,
+    `${lack}: Keycloak needs Java 17, 21 or 25, or a Docker engine on this machine, and none answers either. Install Java (Debian: \`apt install openjdk-17-jre-headless\`, macOS: \`brew install openjdk@21\`) or point JAVA_HOME to it; or start Docker, and a container of Keycloak is taken; or set KEYCLOAK_URL to a Keycloak of your own.`,
   );
 }
 
-function realmVariables(options: KeycloakOptions): Record<string, string> {
+export function realmVariables(options: KeycloakOptions): Record<string, string> {
   return {
     PUBLIC_URL: options.publicUrl,
     INTERNAL_URL: options.internalUrl,
@@ -210,7 +231,8 @@ function serverArguments(url: string, port: number, managementPort: number): str
   ];
 }
 
-async function untilReady(
+/** Waits until Keycloak says so. @throws StartError with the end of its log when `child` ends before. */
+export async function untilReady(
   managementPort: number,
   child: Child,
   logFile: string,

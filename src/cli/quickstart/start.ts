@@ -7,7 +7,8 @@ import { readDemo, type Demo } from '../../doctor/demo-users.ts';
 import { createLog } from '../../lib/log.ts';
 import { startServer, type RunningServer } from '../../server.ts';
 import { openAppLog, type AppLog } from './app-log.ts';
-import { startKeycloak, type RunningKeycloak } from './keycloak.ts';
+import { startOwnKeycloak } from './keycloak-choice.ts';
+import type { RunningKeycloak } from './keycloak.ts';
 import { choosePort } from './ports.ts';
 import { startPostgres, type RunningPostgres } from './postgres.ts';
 import type { RunSteps, Step } from './progress.ts';
@@ -134,7 +135,15 @@ async function bringUpKeycloak(
 ): Promise<void> {
   const { dataDir, secrets, plan, environment } = start;
   const port = plan.keycloakPort;
-  running.keycloak = await startKeycloak({ dataDir, secrets, port, environment, signal, note, ...addresses });
+  running.keycloak = await startOwnKeycloak({
+    dataDir,
+    secrets,
+    port,
+    environment,
+    signal,
+    note,
+    ...addresses,
+  });
   note('adding the demo users');
   const admin = await signInAsBootstrapAdmin(running.keycloak.internalUrl, secrets.get('keycloak-admin'));
   running.demo = await readDemo();
