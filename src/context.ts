@@ -1,7 +1,13 @@
 import path from 'node:path';
 import { auditRoutes } from './audit/routes.ts';
 import type { Config } from './config.ts';
-import { createConnections, refusePending, type Address, type Connections } from './connections.ts';
+import {
+  createConnections,
+  refusePending,
+  refuseSeeingAll,
+  type Address,
+  type Connections,
+} from './connections.ts';
 import { assertRealmFit } from './doctor/realm-check.ts';
 import { createGateway, type Gateway } from './gateway/service.ts';
 import { createMetrics, type Metrics } from './health/metrics.ts';
@@ -138,6 +144,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       if (config.migrationDatabaseUrl !== undefined)
         await migrate(config.migrationDatabaseUrl, config.databaseUrl, log);
       await refusePending(database);
+      await refuseSeeingAll(database);
       await assertRealmFit({ config, people, vault: connections.records });
       await checkVaultPlace(database, connections.place);
       await checkCanary(connections);

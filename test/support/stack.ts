@@ -38,10 +38,23 @@ export const stack: TestStack = {
 
 /** Keycloak's admin interface as its bootstrap admin, who may do everything. @param realm default `ops-center` */
 export async function adminClient(realm: string = stack.keycloak.realm): Promise<KcAdminClient> {
-  const admin = await signInAsBootstrapAdmin(stack.keycloak.url, servers.adminPassword);
+  const signIn = () => signInAsBootstrapAdmin(stack.keycloak.url, servers.adminPassword);
+  const admin = await signIn();
+  let signedIn = { token: admin.accessToken, atMs: Date.now() };
+  // A sign-in that is left alone ends, and its refresh token with it; a slow test goes on with a new one.
+  admin.registerTokenProvider({
+    async getAccessToken() {
+      if (Date.now() - signedIn.atMs > SIGN_IN_AGAIN_MS)
+        signedIn = { token: (await signIn()).accessToken, atMs: Date.now() };
+      return signedIn.token;
+    },
+  });
   admin.setConfig({ realmName: realm });
   return admin;
 }
+
+/** Half of the time that Keycloak's access tokens are good for, unless told otherwise. */
+const SIGN_IN_AGAIN_MS = 30_000;
 
 /** A migrated, empty database of the caller's own (50 ms). It goes away with the run. */
 export async function createDatabase(): Promise<{ appUrl: string; ownerUrl: string }> {

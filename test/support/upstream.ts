@@ -19,9 +19,9 @@
  * const gate = Promise.withResolvers<void>();
  * upstream.reply(answer.held(2, gate.promise));         // two frames, then nothing until gate.resolve()
  *
- * // The client went away: how long until the upstream knew?  (All times: performance.now(), ms.)
- * const leftAtMs = performance.now(); controller.abort();
- * expect((await upstream.closed(0)) - leftAtMs).toBeLessThan(50);
+ * // The client went away: resolves when the upstream knows, with the time (performance.now(), ms).
+ * controller.abort();
+ * await upstream.closed(0);
  *
  * // Back pressure: the client stopped reading. The kernels hold some MB, then nothing more is taken.
  * upstream.reply(answer.endlessStream({ frameBytes: 65_536 }));
