@@ -97,7 +97,7 @@ export function createBench(subject: ContractSubject): Bench {
     run: (order) => start(order).rest(),
     left: async () => [...markedProcesses(mark), ...(await subject.look())],
     test: (rule, body) => {
-      it(rule, body, subject.testTimeoutMs ?? 60_000);
+      it(rule, body, subject.testTimeoutMs ?? 120_000);
     },
   };
 }
