@@ -22,7 +22,7 @@ import { createOwnerRemoval, type OwnerRemoval } from './keys/custody/removal.ts
 import { createKeyReader, OWNERS_CHANNEL } from './keys/key-reader.ts';
 import { createKeyTester } from './keys/key-tester.ts';
 import { keyRoutes } from './keys/routes.ts';
-import { createKeyService, ownerOf, type KeyService } from './keys/service.ts';
+import { createKeyService, type KeyService } from './keys/service.ts';
 import { createVaultEvents } from './keys/vault-events.ts';
 import { checkVaultPlace } from './keys/vault-place.ts';
 import { createHops, type Hops } from './lib/hop.ts';
@@ -31,6 +31,7 @@ import { createLog, type Log } from './lib/log.ts';
 import { createLoop, type Loop } from './lib/loop.ts';
 import { runMigrations } from './lib/migrations.ts';
 import { createNotifications, type Notifications } from './lib/notifications.ts';
+import { userOwner } from './lib/owner.ts';
 import { createRunners } from './runners/index.ts';
 import { runRoutes } from './runs/routes.ts';
 import { createRunService } from './runs/service.ts';
@@ -89,7 +90,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       const requestId = `deletion-${randomId()}`;
       await runs.removeUser(userId);
       await servers.removeOwner(userId, requestId, 'system:keycloak');
-      await removal.removeOwner(ownerOf(userId), requestId, 'system:keycloak');
+      await removal.removeOwner(userOwner(userId), requestId, 'system:keycloak');
     },
     log,
   });

@@ -7,6 +7,7 @@ import { createEndpointCheck } from './keys/provider-choice.ts';
 import { checkVaultPlace } from './keys/vault-place.ts';
 import type { Database } from './lib/database.ts';
 import type { Log } from './lib/log.ts';
+import { getUserId } from './lib/owner.ts';
 import { createRunners } from './runners/index.ts';
 import { createSealedRuns } from './runs/sealed-runs.ts';
 import { listRunOwners, removeRunsOf } from './runs/service.ts';
@@ -74,7 +75,7 @@ function createBelongings(database: Database, log: Log): Belongings {
     },
     async remove(owner, requestId, actor) {
       await removeRunsOf(database, owner);
-      await removal.removeOwner(owner.slice('user:'.length), requestId, actor);
+      await removal.removeOwner(getUserId(owner), requestId, actor);
     },
   };
 }

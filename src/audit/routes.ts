@@ -1,5 +1,6 @@
 import { jsonRoute, type Route } from '../http/routes.ts';
 import type { Database } from '../lib/database.ts';
+import { userOwner } from '../lib/owner.ts';
 import { AuditPage, AuditQuery } from './schema.ts';
 import { listAudit } from './service.ts';
 
@@ -13,7 +14,7 @@ export function auditRoutes({ database }: { database: Database }): Route[] {
       query: AuditQuery,
       response: AuditPage,
       handle: ({ principal, query }) => {
-        const owner = `user:${principal.user.id}`;
+        const owner = userOwner(principal.user.id);
         return database.withOwner(owner, (sql) => listAudit(sql, query));
       },
     }),

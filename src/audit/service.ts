@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Sql } from '../lib/database.ts';
+import type { Owner } from '../lib/owner.ts';
 import type { AuditPage, AuditQuery } from './schema.ts';
 
 /**
@@ -37,9 +38,8 @@ export const AUDIT_ACTIONS = [
 export type AuditAction = (typeof AUDIT_ACTIONS)[number];
 
 export interface AuditEvent {
-  /** Whose things were touched, e.g. `user:<id>`. */
-  owner: string;
-  /** Who did it, in the same spelling. */
+  owner: Owner;
+  /** An owner, or `system:<part of the system>`. */
   actor: string;
   action: AuditAction;
   /** What was touched, e.g. `key:openai/3f...`. Ids only, never a secret. */

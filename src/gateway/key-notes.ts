@@ -1,4 +1,5 @@
-import { ownerOf, type KeyService } from '../keys/service.ts';
+import { type KeyService } from '../keys/service.ts';
+import { userOwner } from '../lib/owner.ts';
 import type { GatewayDecision, GatewayKey } from './routing.ts';
 import type { Work } from './upstream-calls.ts';
 
@@ -23,7 +24,7 @@ export function createKeyNotes(
   keys: Pick<KeyService, 'isStored' | 'recordUse' | 'recordRefusal' | 'recordUndecryptable'>,
 ): KeyNotes {
   async function recordRefusal(work: Work, key: UsedKey): Promise<void> {
-    const owner = ownerOf(work.principal.user.id);
+    const owner = userOwner(work.principal.user.id);
     if (await keys.isStored(owner, key)) await keys.recordRefusal(owner, key.provider, key.id);
   }
 
@@ -39,7 +40,7 @@ export function createKeyNotes(
   }
   return {
     used: (work, { provider, id }) =>
-      void note(work, keys.recordUse(ownerOf(work.principal.user.id), provider, id)),
+      void note(work, keys.recordUse(userOwner(work.principal.user.id), provider, id)),
     refused: (work, key) => note(work, recordRefusal(work, key)),
     damaged(work, decision) {
       if (!('skipped' in decision)) return;
@@ -48,7 +49,7 @@ export function createKeyNotes(
         if (reason !== 'undecryptable') continue;
         const facts = { event: 'key_undecryptable', user: work.principal.user.id, provider, key_id: keyId };
         work.log.warn(facts, 'a stored key does not decrypt');
-        void note(work, keys.recordUndecryptable(ownerOf(work.principal.user.id), provider, keyId));
+        void note(work, keys.recordUndecryptable(userOwner(work.principal.user.id), provider, keyId));
       }
     },
     settled: async () => {

@@ -1,8 +1,9 @@
 import type { User } from '../http/principal.ts';
-import { ownerOf, type KeyService, type PoolKey } from '../keys/service.ts';
+import { type KeyService, type PoolKey } from '../keys/service.ts';
 import type { Provider } from '../providers/provider.ts';
 import { BYOK_TIER, reachesTier } from '../tiers.ts';
 import type { Hops } from '../lib/hop.ts';
+import { userOwner } from '../lib/owner.ts';
 import type { FindLiveModels, UpstreamModel } from './live-models.ts';
 import type { SystemDefault } from './resolve.ts';
 import type { ModelList } from './schema.ts';
@@ -35,7 +36,7 @@ export function createModels(deps: ModelsDeps): ListModels {
   return async (question) => {
     deps.hops.refuseLoop(question.receivedHop);
     const { user } = question;
-    const pools = await deps.keys.readPools(ownerOf(user.id));
+    const pools = await deps.keys.readPools(userOwner(user.id));
     const own = reachesTier(user.tier, BYOK_TIER)
       ? deps.providers.map((provider) => ownModels(deps, question, provider, pools.get(provider.id) ?? []))
       : [];

@@ -1,5 +1,6 @@
 import type { User } from '../http/principal.ts';
-import { ownerOf, type KeyService, type PoolKey } from '../keys/service.ts';
+import { type KeyService, type PoolKey } from '../keys/service.ts';
+import { userOwner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
 import { resolve, whyUnusable, type Decision, type KeyState, type SystemDefault } from './resolve.ts';
 import type { Rotation } from './rotation.ts';
@@ -37,7 +38,7 @@ export interface Routing {
 export function createRouting(deps: RoutingDeps): Routing {
   return {
     async decide(user, model) {
-      const stored = await deps.keys.readPools(ownerOf(user.id));
+      const stored = await deps.keys.readPools(userOwner(user.id));
       return resolve<GatewayKey>({
         model,
         tier: user.tier,
@@ -52,7 +53,7 @@ export function createRouting(deps: RoutingDeps): Routing {
       });
     },
     async findUsable(user, { provider, id }) {
-      const stored = await deps.keys.readPools(ownerOf(user.id));
+      const stored = await deps.keys.readPools(userOwner(user.id));
       const now = stored.get(provider)?.find((key) => key.id === id);
       const key = now && gatewayKey(now);
       return key && whyUnusable(key, new Date()) === undefined ? key : undefined;

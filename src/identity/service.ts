@@ -7,6 +7,7 @@ import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import { createKeycloakFetch } from '../lib/keycloak-fetch.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import type { Log } from '../lib/log.ts';
+import { userOwner } from '../lib/owner.ts';
 import { createAuthenticator } from './authenticator.ts';
 import { createDirectory, type Directory } from './directory.ts';
 import { createDeletedUsers, createKeycloakEvents } from './keycloak-events.ts';
@@ -161,6 +162,6 @@ async function record(
   userId: string,
   event: Pick<AuditEvent, 'action' | 'object' | 'requestId'>,
 ): Promise<void> {
-  const owner = `user:${userId}`;
+  const owner = userOwner(userId);
   await database.withOwner(owner, (sql) => recordAudit(sql, { owner, actor: owner, ...event }));
 }

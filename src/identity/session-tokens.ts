@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Keyring } from '../lib/keyring.ts';
+import { userOwner } from '../lib/owner.ts';
 
 /** The tokens of a sign-in that the session keeps. The access token is not kept: nothing here uses it. */
 export interface SessionTokens {
@@ -28,7 +29,7 @@ export function sealTokens(keyring: Keyring, holder: Holder, tokens: SessionToke
     JSON.stringify({
       v: 1,
       kind: 'session_tokens',
-      owner: `user:${holder.userId}`,
+      owner: userOwner(holder.userId),
       keycloakSessionId: holder.keycloakSessionId,
       idToken: tokens.idToken,
       refreshToken: tokens.refreshToken,
@@ -42,6 +43,6 @@ export function openTokens(keyring: Keyring, holder: Holder, sealed: string): Se
   const parsed = Sealed.safeParse(text === undefined ? undefined : JSON.parse(text));
   if (!parsed.success) return undefined;
   const { owner, keycloakSessionId, idToken, refreshToken } = parsed.data;
-  const fits = owner === `user:${holder.userId}` && keycloakSessionId === holder.keycloakSessionId;
+  const fits = owner === userOwner(holder.userId) && keycloakSessionId === holder.keycloakSessionId;
   return fits ? { idToken, refreshToken } : undefined;
 }

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Sql } from '../lib/database.ts';
+import type { Owner } from '../lib/owner.ts';
 import { announceChange } from './owners-store.ts';
-import type { Owner } from './record.ts';
 import { TEST_STATUSES, type TestStatus } from './schema.ts';
 
 /** What changes about a key with every use. The key itself lies in the vault. */

@@ -4,6 +4,7 @@ import type { Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
 import { randomId } from '../lib/ids.ts';
 import type { Keyring } from '../lib/keyring.ts';
+import { userOwner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
 import { deleteFacts, endSetAside, listFacts, NO_FACTS, factsName, recordTest } from './facts-store.ts';
 import { checkKey } from './key-format.ts';
@@ -11,7 +12,7 @@ import type { KeyTester, KeyTestResult } from './key-tester.ts';
 import { createPoolWriter, type PoolPlan, type PoolWriterDeps } from './pool-writer.ts';
 import { getProvider, type CheckEndpoint } from './provider-choice.ts';
 import { isSameContent, proposeKey, proposeUpdate, type KeyWish, type Proposal } from './proposal.ts';
-import { ownerOf, readPool, UNREADABLE, type StoredPool } from './record.ts';
+import { readPool, UNREADABLE, type StoredPool } from './record.ts';
 import type { AddKey, KeyAdded, KeysDeleted, KeyView, UpdateKey } from './schema.ts';
 import { keyView, testView } from './views.ts';
 
@@ -66,7 +67,7 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
   async function viewOf(principal: Principal, provider: Provider, value: string): Promise<KeyView> {
     const [stored] = readPool([value]).keys;
     if (stored === undefined) throw new Error('the value that was just made is no key');
-    const owner = ownerOf(principal.user.id);
+    const owner = userOwner(principal.user.id);
     const facts = await deps.database.withOwner(owner, (sql) => listFacts(sql, owner));
     return keyView({ provider, stored, facts: facts.get(factsName(provider.id, stored.id)) ?? NO_FACTS });
   }
@@ -78,7 +79,7 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
     propose: (pool: StoredPool) => Proposal,
     requestId: string,
   ): Promise<{ proposal: Proposal; result: KeyTestResult }> {
-    const owner = ownerOf(principal.user.id);
+    const owner = userOwner(principal.user.id);
     const proposal = propose(await writer.readPool(owner, provider.id));
     const object = `key:${provider.id}/${proposal.id}`;
     await deps.database.withOwner(owner, (sql) =>
@@ -106,7 +107,7 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
       // An empty key in a replacement means: keep what is stored.
       if (body.key !== '' || !replaced || provider.requiresKey) checkKey(provider, body.key, deps.providers);
       const wish: KeyWish = {
-        owner: ownerOf(principal.user.id),
+        owner: userOwner(principal.user.id),
         provider,
         id: body.key_id ?? randomId(),
         replaced,
@@ -143,7 +144,7 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
 
     async update(principal, target, change, requestId) {
       const provider = getProvider(deps.providers, target.provider);
-      const owner = ownerOf(principal.user.id);
+      const owner = userOwner(principal.user.id);
       let value = '';
       await writer.write({
         ...changeOf(principal, provider, requestId),
@@ -165,7 +166,7 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
         ...changeOf(principal, provider, requestId),
         action: 'key.deleted',
         plan: (pool) => removal.plan(pool),
-        settle: (sql, keyIds) => deleteFacts(sql, ownerOf(principal.user.id), provider.id, keyIds),
+        settle: (sql, keyIds) => deleteFacts(sql, userOwner(principal.user.id), provider.id, keyIds),
       });
       const deleted = removal.count();
       return { message: `${deleted} ${provider.name} ${deleted === 1 ? 'key' : 'keys'} deleted.`, deleted };
@@ -207,7 +208,7 @@ function createRemoval(provider: Provider, keyId: string | undefined) {
 }
 
 function changeOf({ user }: Principal, provider: Provider, requestId: string) {
-  const owner = ownerOf(user.id);
+  const owner = userOwner(user.id);
   return { owner, ownerName: user.username, provider: provider.id, actor: owner, requestId };
 }
 

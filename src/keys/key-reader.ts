@@ -2,11 +2,12 @@ import type { Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { Notifications } from '../lib/notifications.ts';
+import type { Owner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
 import { factsName, listFacts, NO_FACTS, type KeyFacts } from './facts-store.ts';
 import { readOwner, rememberVaultId } from './owners-store.ts';
 import { createPoolCache, type PoolCache, type Reading } from './pool-cache.ts';
-import { readPool, type Owner } from './record.ts';
+import { readPool } from './record.ts';
 import type { Vault, VaultRecord } from './vault.ts';
 import type { KnownKey } from './views.ts';
 

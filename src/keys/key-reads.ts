@@ -1,10 +1,11 @@
 import type { User } from '../http/principal.ts';
 import type { Keyring } from '../lib/keyring.ts';
+import { userOwner, type Owner } from '../lib/owner.ts';
 import type { OperatorUpstreams } from '../providers/address.ts';
 import type { Provider } from '../providers/provider.ts';
 import type { KeyReader } from './key-reader.ts';
 import { needsEndpoint } from './provider-choice.ts';
-import { openKey, ownerOf, UNREADABLE, type Owner } from './record.ts';
+import { openKey, UNREADABLE } from './record.ts';
 import type { KeyStats, KeyView, ProviderView } from './schema.ts';
 import { keyStats, keyView, providerView, type KnownKey } from './views.ts';
 
@@ -46,7 +47,7 @@ export interface KeyReads {
 export function createKeyReads({ reader, keyring, providers, upstreams }: KeyReadsDeps): KeyReads {
   return {
     async listProviders(user) {
-      const keys = await reader.readKeys(ownerOf(user.id));
+      const keys = await reader.readKeys(userOwner(user.id));
       return providers.map((provider) => {
         const own = keys.filter((key) => key.provider === provider);
         return providerView(provider, own.length, needsEndpoint(provider, upstreams));
@@ -54,12 +55,12 @@ export function createKeyReads({ reader, keyring, providers, upstreams }: KeyRea
     },
 
     async listKeys(user) {
-      const keys = await reader.readKeys(ownerOf(user.id));
+      const keys = await reader.readKeys(userOwner(user.id));
       return keys.map(keyView).sort(byCreation);
     },
 
     async stats(user) {
-      return keyStats(user.tier, providers, await reader.readKeys(ownerOf(user.id)));
+      return keyStats(user.tier, providers, await reader.readKeys(userOwner(user.id)));
     },
 
     async readPools(owner) {

@@ -4,12 +4,13 @@ import type { Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import type { Log } from '../lib/log.ts';
+import { userOwner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
 import { recordTest } from './facts-store.ts';
 import type { KeyReader } from './key-reader.ts';
 import type { KeyTester, KeyTestResult } from './key-tester.ts';
 import { getProvider } from './provider-choice.ts';
-import { openKey, ownerOf } from './record.ts';
+import { openKey } from './record.ts';
 import type { KeysTested, KeyTested, TestStatus } from './schema.ts';
 import { testView, type KnownKey } from './views.ts';
 
@@ -64,7 +65,7 @@ export function createKeyTests(deps: KeyTestsDeps): KeyTests {
 
   async function testOne(principal: Principal, { provider, stored }: KnownKey): Promise<KeyTested> {
     const userId = principal.user.id;
-    const owner = ownerOf(userId);
+    const owner = userOwner(userId);
     const opened = openKey(keyring, { owner, provider: provider.id }, stored);
     const result = opened === undefined ? UNDECRYPTABLE : await tester.test({ userId, provider, ...opened });
     const facts = { user: userId, provider: provider.id, key_id: stored.id, status: result.status };
@@ -82,7 +83,7 @@ export function createKeyTests(deps: KeyTestsDeps): KeyTests {
   return {
     async test(principal, providerId, keyId, requestId) {
       const provider = getProvider(deps.providers, providerId);
-      const owner = ownerOf(principal.user.id);
+      const owner = userOwner(principal.user.id);
       const keys = (await reader.readKeys(owner)).filter(
         (key) => key.provider === provider && (keyId === undefined || key.stored.id === keyId),
       );

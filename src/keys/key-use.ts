@@ -1,7 +1,8 @@
 import type { Database } from '../lib/database.ts';
+import type { Owner } from '../lib/owner.ts';
 import { markKey, markUsed, setAside } from './facts-store.ts';
 import type { KeyReader } from './key-reader.ts';
-import { UNREADABLE, type Owner } from './record.ts';
+import { UNREADABLE } from './record.ts';
 
 export interface KeyUseDeps {
   database: Database;

@@ -1,5 +1,6 @@
 import { isLockTimeout, type Connection, type Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
+import type { Owner } from '../lib/owner.ts';
 import { createTurns, createTurnstile } from '../lib/turns.ts';
 
 export interface OwnerLockOptions {
@@ -22,7 +23,7 @@ export interface Hold {
 /** One writer per owner, in all processes that share the database. */
 export interface OwnerLock {
   /** @throws AppError `busy` (503) when the turn does not come in time; `database_unavailable`. */
-  hold<T>(owner: string, work: (hold: Hold) => Promise<T>): Promise<T>;
+  hold<T>(owner: Owner, work: (hold: Hold) => Promise<T>): Promise<T>;
 }
 
 /** A statement's own time limit in the pool is 15 s, so one wait for the lock stays below it. */
@@ -47,7 +48,7 @@ export function createOwnerLock(options: OwnerLockOptions): OwnerLock {
 
 async function withLock<T>(
   database: Database,
-  owner: string,
+  owner: Owner,
   deadlineMs: number,
   work: (connection: Connection) => Promise<T>,
 ): Promise<T> {
@@ -71,7 +72,7 @@ async function withLock<T>(
 }
 
 /** A session's lock outlives the transaction that asks for it, while the time limit set here does not. */
-async function lock(connection: Connection, owner: string, deadlineMs: number): Promise<void> {
+async function lock(connection: Connection, owner: Owner, deadlineMs: number): Promise<void> {
   for (;;) {
     const waitMs = Math.min(deadlineMs - Date.now(), LONGEST_WAIT_MS);
     if (waitMs <= 0) throw busy();
@@ -87,7 +88,7 @@ async function lock(connection: Connection, owner: string, deadlineMs: number): 
   }
 }
 
-function lockName(owner: string): string {
+function lockName(owner: Owner): string {
   return `keys ${owner}`;
 }
 

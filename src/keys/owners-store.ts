@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Database, Sql } from '../lib/database.ts';
-import type { Owner } from './record.ts';
+import { OwnerText, type Owner } from '../lib/owner.ts';
 
 /** Where every process hears of owners whose keys have changed; the payload is the owner. */
 export const OWNERS_CHANNEL = 'ops_center_owners';
@@ -71,7 +71,7 @@ export async function announceChange(sql: Sql, owner: Owner): Promise<void> {
   await sql.run('SELECT pg_notify($1, $2)', [OWNERS_CHANNEL, owner]);
 }
 
-const ForgottenRow = z.object({ owner: z.custom<Owner>((value) => typeof value === 'string').nullable() });
+const ForgottenRow = z.object({ owner: OwnerText.nullable() });
 
 /**
  * An administrator has deleted a vault record in Keycloak: its owner has no keys any more.

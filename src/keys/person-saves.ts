@@ -3,7 +3,7 @@ import { decodeJwt } from 'jose';
 import { z } from 'zod';
 import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
-import type { Owner } from './record.ts';
+import type { Owner } from '../lib/owner.ts';
 
 /** A change to a person's own user, as Keycloak's event tables tell of it. */
 const Save = z.object({

@@ -1,4 +1,4 @@
-import type { Owner } from './record.ts';
+import type { Owner } from '../lib/owner.ts';
 
 /** What was read of an owner. */
 export interface Reading<Value> {

@@ -2,10 +2,11 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { recordAudit, type AuditAction } from '../audit/service.ts';
 import type { Sql } from '../lib/database.ts';
 import type { Log } from '../lib/log.ts';
+import type { Owner } from '../lib/owner.ts';
 import type { KeyReader } from './key-reader.ts';
 import { busy, type Hold, type OwnerLock } from './owner-lock.ts';
 import { beginWrite, endWrite, readOwner, rememberVaultId } from './owners-store.ts';
-import { readPool, type Owner, type StoredPool } from './record.ts';
+import { readPool, type StoredPool } from './record.ts';
 import type { Vault, VaultRecord } from './vault.ts';
 
 export interface PoolWriterDeps {

@@ -1,8 +1,9 @@
 import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
+import type { Owner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
 import { previewOf } from './key-format.ts';
-import { openKey, sealKey, valueOf, type Owner, type StoredKey, type StoredPool } from './record.ts';
+import { openKey, sealKey, valueOf, type StoredKey, type StoredPool } from './record.ts';
 import type { UpdateKey } from './schema.ts';
 
 /** A key that an owner wants to have stored. */

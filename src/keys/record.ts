@@ -2,14 +2,7 @@ import { z } from 'zod';
 import { AppError } from '../lib/errors.ts';
 import { fernetTime } from '../lib/fernet.ts';
 import type { Keyring } from '../lib/keyring.ts';
-
-/** Who keys belong to. Organizations come later as `org:<id>`. */
-export type Owner = `user:${string}`;
-
-/** The owner that a person is. @param userId Keycloak's id of the user. */
-export function ownerOf(userId: string): Owner {
-  return `user:${userId}`;
-}
+import type { Owner } from '../lib/owner.ts';
 
 /** In the place of an id, for values that are no keys; shown among skipped keys. */
 export const UNREADABLE = 'unreadable';

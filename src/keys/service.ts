@@ -13,7 +13,6 @@ import type { OwnerLock } from './owner-lock.ts';
 import { createEndpointCheck } from './provider-choice.ts';
 import type { Vault } from './vault.ts';
 
-export { ownerOf } from './record.ts';
 export type { PoolKey } from './key-reads.ts';
 
 export interface KeyServiceDeps {

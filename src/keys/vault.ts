@@ -4,9 +4,9 @@ import { z } from 'zod';
 import { AppError, isAppError, keycloakUnavailable } from '../lib/errors.ts';
 import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
+import { getUserId, type Owner } from '../lib/owner.ts';
 import { busy } from './owner-lock.ts';
 import { watchSaves } from './person-saves.ts';
-import type { Owner } from './record.ts';
 
 export interface VaultOptions {
   /** The vault client, in the realm of the records. */
@@ -128,7 +128,7 @@ function createLocator(keycloak: Caller, recordIsUser: boolean, log: Log): Vault
 
   /** The one place that knows where an owner's record lies. */
   async function locate(owner: Owner, knownId: string | null): Promise<UserRepresentation | undefined> {
-    if (recordIsUser) return getUser(subjectOf(owner));
+    if (recordIsUser) return getUser(getUserId(owner));
     const known = knownId === null ? undefined : await getUser(knownId);
     return known ?? findByName(owner);
   }
@@ -139,7 +139,7 @@ function createLocator(keycloak: Caller, recordIsUser: boolean, log: Log): Vault
     const record = recordOf(user);
     if (recordIsUser || attributesOf(user)['owner']?.[0] === owner) return record;
     // Not "no keys": the system must not pay for somebody whose record was tampered with.
-    const facts = { event: 'key_undecryptable', user: subjectOf(owner), provider: null, key_id: null };
+    const facts = { event: 'key_undecryptable', user: getUserId(owner), provider: null, key_id: null };
     log.warn({ ...facts, vault_id: record.id }, 'a vault record does not name its owner');
     throw new AppError('key_undecryptable', 'Your stored keys cannot be used: an administrator must look.', {
       extra: { skipped: [] },
@@ -215,13 +215,9 @@ function createWriter(
 
 /** `user.<sub>`, or a digest where the subject is not a UUID and might not be a valid user name. */
 function recordName(owner: Owner): string {
-  const subject = subjectOf(owner);
+  const subject = getUserId(owner);
   const name = UUID.test(subject) ? subject : createHash('sha256').update(subject).digest('hex');
   return `user.${name}`;
-}
-
-function subjectOf(owner: Owner): string {
-  return owner.slice(owner.indexOf(':') + 1);
 }
 
 /** A user's attributes; Keycloak leaves the member out where there are none. */

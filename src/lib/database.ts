@@ -2,6 +2,7 @@ import pg from 'pg';
 import type { ZodType } from 'zod';
 import { AppError, databaseUnavailable } from './errors.ts';
 import type { Log } from './log.ts';
+import type { Owner } from './owner.ts';
 
 /** Runs SQL with bound parameters. */
 export interface Sql {
@@ -16,7 +17,7 @@ export interface Connection extends Sql {
   /** Commits when `work` resolves, rolls back when it throws. */
   transaction<T>(work: (sql: Sql) => Promise<T>): Promise<T>;
   /** A transaction that sees and writes only the rows of `owner` (row-level security). */
-  withOwner<T>(owner: string, work: (sql: Sql) => Promise<T>): Promise<T>;
+  withOwner<T>(owner: Owner, work: (sql: Sql) => Promise<T>): Promise<T>;
 }
 
 export interface Database extends Connection {

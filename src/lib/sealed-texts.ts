@@ -1,7 +1,8 @@
+import type { Owner } from './owner.ts';
+
 /** A sealed text where it lies in the database, as the commands about the key ring see it. */
 export interface SealedText {
-  /** In whose rows, `user:<id>`. */
-  owner: string;
+  owner: Owner;
   /** Which of the owner's, for reports: e.g. `server <id>, password`. */
   name: string;
   token: string;

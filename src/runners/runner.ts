@@ -1,4 +1,5 @@
 import type { ZodType } from 'zod';
+import type { Owner } from '../lib/owner.ts';
 
 /** The kinds of servers that run code. One file or folder each beside this one, listed in `index.ts`. */
 export const SERVER_TYPES = ['ssh', 'docker', 'kubernetes', 'local'] as const;
@@ -22,8 +23,8 @@ export interface HostKey {
 export interface Target<Config = unknown> {
   /** The server's id; random for a configuration that was not stored. */
   serverId: string;
-  /** Whose server it is, e.g. `user:<id>`. Nothing is shared between owners. */
-  owner: string;
+  /** Owner of the server. Nothing is shared between owners. */
+  owner: Owner;
   /** Raised with every change of the server: with it, what was kept for an older version is of no use. */
   version: number;
   /** Parsed by the runner's own schema, secrets in the clear. */

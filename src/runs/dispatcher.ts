@@ -2,6 +2,7 @@ import { draining } from '../http/draining.ts';
 import type { Principal } from '../http/principal.ts';
 import { rateLimited } from '../lib/errors.ts';
 import { randomId } from '../lib/ids.ts';
+import { userOwner } from '../lib/owner.ts';
 import type { OpenServer, ServerUse } from '../servers/service.ts';
 import { createLives, type LivesDeps } from './lives.ts';
 import { createLostRuns, type LostRunsDeps } from './lost-runs.ts';
@@ -10,7 +11,7 @@ import type { NewRun } from './queue-store.ts';
 import type { RunsStore } from './runs-store.ts';
 import { versionsOf } from './server-versions.ts';
 import { jobOf, limitsOf, type StartRun } from './schema.ts';
-import { hashOf, ownerOf, programOf, type RunName } from './sealed.ts';
+import { hashOf, programOf, type RunName } from './sealed.ts';
 
 export interface DispatcherDeps extends LivesDeps, LostRunsDeps {
   store: RunsStore;
@@ -113,7 +114,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   return {
     async accept(principal, server, asked, requestId) {
       if (isReleasing) throw draining();
-      const name: RunName = { id: `run_${randomId(20)}`, owner: ownerOf(principal.user.id) };
+      const name: RunName = { id: `run_${randomId(20)}`, owner: userOwner(principal.user.id) };
       const run = createLiveRun(name, principal);
       const mayStart = takeRoom();
       const forget = lives.expect(run);

@@ -2,10 +2,11 @@ import { recordAudit } from '../audit/service.ts';
 import type { User } from '../http/principal.ts';
 import type { Database } from '../lib/database.ts';
 import { notFound } from '../lib/errors.ts';
+import { getUserId, userOwner } from '../lib/owner.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { RunRow, RunsStore } from './runs-store.ts';
 import type { RunDetails, RunPage, RunsQuery, RunView } from './schema.ts';
-import { ownerOf, userOf, type RunName, type RunSeals } from './sealed.ts';
+import { type RunName, type RunSeals } from './sealed.ts';
 
 export interface HistoryDeps {
   database: Database;
@@ -40,25 +41,25 @@ export interface History {
 export function createHistory({ database, store, seals, dispatcher }: HistoryDeps): History {
   return {
     async get(user, id) {
-      const run = { id, owner: ownerOf(user.id) };
+      const run = { id, owner: userOwner(user.id) };
       const row = (await store.findWhole(run)) ?? notThere();
       return { ...viewOf(row), program: seals.openProgram(run, row.sealed) ?? null };
     },
     async list(user, query) {
-      const rows = await store.listRuns(ownerOf(user.id), query);
+      const rows = await store.listRuns(userOwner(user.id), query);
       const shown = rows.slice(0, query.limit);
       const next = rows.length > query.limit ? shown.at(-1)?.number : undefined;
       return { data: shown.map(viewOf), next_cursor: next ?? null };
     },
     async watch(user, id) {
-      const run = { id, owner: ownerOf(user.id) };
+      const run = { id, owner: userOwner(user.id) };
       if (dispatcher.find(run) !== undefined)
         return { ...run, status: 'running', lastSeq: null, cause: null };
       const row = (await store.findRun(run)) ?? notThere();
       return { ...run, status: row.status, lastSeq: row.last_seq, cause: row.cause };
     },
     async cancel(user, id, requestId, reason = 'requested') {
-      const run = { id, owner: ownerOf(user.id) };
+      const run = { id, owner: userOwner(user.id) };
       try {
         await database.withOwner(run.owner, async (sql) => {
           const isAsked = await store.requestCancel(sql, id);
@@ -82,7 +83,7 @@ function viewOf(row: RunRow): RunView {
   const { number: _number, owner, sealed: _sealed, last_seq: _seq, cancel_requested: _asked, ...shown } = row;
   return {
     ...shown,
-    user_id: userOf(owner),
+    user_id: getUserId(owner),
     created_at: row.created_at.toISOString(),
     started_at: row.started_at?.toISOString() ?? null,
     finished_at: row.finished_at?.toISOString() ?? null,

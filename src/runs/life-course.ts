@@ -1,13 +1,13 @@
 import { setTimeout as rest } from 'node:timers/promises';
 import type { LiveWork } from '../identity/service.ts';
 import type { Log } from '../lib/log.ts';
+import { getUserId } from '../lib/owner.ts';
 import type { ServerUse } from '../servers/service.ts';
 import { exitWithout, type RunExit } from './events.ts';
 import { execute, type Prepared } from './executor.ts';
 import { createKeeper, type Keeper, type KeeperDeps } from './keeper.ts';
 import { stopMessage, type LiveRun } from './live-run.ts';
 import type { Prepare } from './preparation.ts';
-import { userOf } from './sealed.ts';
 
 export interface LifeCourseDeps extends KeeperDeps {
   prepare: Prepare;
@@ -86,7 +86,7 @@ export function createLifeCourse(deps: LifeCourseDeps): LifeCourse {
   }
 
   async function carryOut(run: LiveRun, prepared: Prepared): Promise<RunExit> {
-    deps.servers.noteUse(userOf(run.owner), prepared.server).catch((error: unknown) => {
+    deps.servers.noteUse(getUserId(run.owner), prepared.server).catch((error: unknown) => {
       log.warn({ err: error }, 'the use of a server could not be noted');
     });
     return execute(run, prepared);

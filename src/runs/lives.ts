@@ -1,10 +1,11 @@
+import { getUserId } from '../lib/owner.ts';
 import type { Prepared } from './executor.ts';
 import type { RunExit } from './events.ts';
 import { createLifeCourse, type Life, type LifeCourseDeps } from './life-course.ts';
 import { createLiveRun, type LiveRun } from './live-run.ts';
 import { principalOf } from './preparation.ts';
 import type { RunsStore } from './runs-store.ts';
-import { userOf, type RunName } from './sealed.ts';
+import { type RunName } from './sealed.ts';
 
 export interface LivesDeps extends LifeCourseDeps {
   store: RunsStore;
@@ -75,7 +76,7 @@ export function createLives(deps: LivesDeps): Lives {
     }
     const batches = await store.readBatches(name, 0, 1_000);
     const known = batches.flatMap((batch) => deps.seals.openEvents(name, batch) ?? []);
-    const principal = opened === undefined ? null : principalOf(userOf(name.owner), opened.signIn);
+    const principal = opened === undefined ? null : principalOf(getUserId(name.owner), opened.signIn);
     const run = createLiveRun(name, principal, known);
     const life: Life = { run, state: 'going', place: 0, leaveRoom, over: notBegun };
     lives.set(run.id, life);

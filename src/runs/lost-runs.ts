@@ -1,11 +1,12 @@
 import { setTimeout as rest } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { Log } from '../lib/log.ts';
+import { getUserId } from '../lib/owner.ts';
 import type { ServerUse } from '../servers/service.ts';
 import { exitWithout } from './events.ts';
 import type { RunRow, RunsStore } from './runs-store.ts';
 import { versionsOf } from './server-versions.ts';
-import { userOf, type RunName, type RunSeals } from './sealed.ts';
+import { type RunName, type RunSeals } from './sealed.ts';
 
 export interface LostRunsDeps {
   store: Pick<RunsStore, 'findRun' | 'findExtent' | 'finish'>;
@@ -49,7 +50,7 @@ export function createLostRuns({ store, seals, servers, log }: LostRunsDeps): Lo
   /** Where the server was changed meanwhile it may be another place, which finds nothing of a run it never had. */
   async function reap(run: RunName, row: RunRow): Promise<'verified' | 'unverified'> {
     try {
-      const { runner, target } = await servers.openForReaping(userOf(run.owner), row.server_id);
+      const { runner, target } = await servers.openForReaping(getUserId(run.owner), row.server_id);
       const cleanup = await runner.reap(target, run.id);
       return isDeepStrictEqual(versionsOf(target), row.server_versions) ? cleanup : 'unverified';
     } catch (error) {

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Principal, User } from '../http/principal.ts';
 import type { Identity } from '../identity/service.ts';
 import { AppError, isAppError } from '../lib/errors.ts';
+import { getUserId } from '../lib/owner.ts';
 import type { ServerUse } from '../servers/service.ts';
 import { BYOK_TIER, reachesTier } from '../tiers.ts';
 import type { OpenServer } from '../servers/service.ts';
@@ -12,7 +13,7 @@ import type { LiveRun } from './live-run.ts';
 import type { RunsStore } from './runs-store.ts';
 import { jobOf, LIMIT_NAMES, limitsOf } from './schema.ts';
 import { versionsOf } from './server-versions.ts';
-import { userOf, type RunSeals, type SignIn } from './sealed.ts';
+import { type RunSeals, type SignIn } from './sealed.ts';
 
 export interface PreparationDeps {
   store: Pick<RunsStore, 'findWhole' | 'noteVersions'>;
@@ -27,7 +28,7 @@ export type Prepare = (run: LiveRun) => Promise<Prepared | { exit: RunExit }>;
 export function createPreparation({ store, seals, identity, servers }: PreparationDeps): Prepare {
   /** @throws AppError that says why it may not run any more. */
   async function authorize({ principal, owner }: LiveRun): Promise<User> {
-    const user = await identity.directory.findUser(userOf(owner));
+    const user = await identity.directory.findUser(getUserId(owner));
     if (user === undefined || principal === null || !(await identity.isStanding(principal)))
       throw new AppError('unauthenticated', 'The sign-in that this run was started under has ended.');
     if (!reachesTier(user.tier, BYOK_TIER))

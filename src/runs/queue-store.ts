@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import type { AuditAction } from '../audit/service.ts';
 import type { Database, Sql } from '../lib/database.ts';
+import { OwnerText, type Owner } from '../lib/owner.ts';
 import type { Language, ServerType } from '../runners/runner.ts';
-import { OwnerText, type Owner } from './sealed.ts';
 
 /** What processes tell each other of runs. */
 export const RUNS_CHANNEL = 'ops_center_runs';

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Database, Sql } from '../lib/database.ts';
-import { OwnerText, type Owner } from './sealed.ts';
+import { OwnerText, type Owner } from '../lib/owner.ts';
 
 /** How many are read at once: a batch of events may have a megabyte. */
 const RUNS_AT_ONCE = 100;

@@ -1,10 +1,11 @@
 import { z } from 'zod';
 import type { Database, Sql } from '../lib/database.ts';
+import { OwnerText, type Owner } from '../lib/owner.ts';
 import { LANGUAGES, SERVER_TYPES } from '../runners/runner.ts';
 import type { RunExit, Tally } from './events.ts';
 import { createQueueStore, tell, type QueueOptions } from './queue-store.ts';
 import { CLEANUPS, EXIT_CAUSES, RUN_STATUSES, type RunsQuery } from './schema.ts';
-import { OwnerText, type Owner, type RunName, type SealedBatch } from './sealed.ts';
+import { type RunName, type SealedBatch } from './sealed.ts';
 
 const RunRow = z.object({
   id: z.string(),

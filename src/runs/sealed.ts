@@ -2,24 +2,11 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { Principal } from '../http/principal.ts';
 import type { Keyring } from '../lib/keyring.ts';
+import type { Owner } from '../lib/owner.ts';
 import { LANGUAGES, type Program } from '../runners/runner.ts';
 import { tallyOf, addTallies, NO_BYTES, type NumberedNews, type Tally } from './events.ts';
 import { StartRun } from './schema.ts';
 import { newsOf, StoredEvent, wireEvent } from './wire-events.ts';
-
-/** Whose run it is. */
-export type Owner = `user:${string}`;
-
-export const OwnerText = z.custom<Owner>((value) => typeof value === 'string' && value.startsWith('user:'));
-
-/** @param userId Keycloak's id of the user. */
-export function ownerOf(userId: string): Owner {
-  return `user:${userId}`;
-}
-
-export function userOf(owner: Owner): string {
-  return owner.slice('user:'.length);
-}
 
 /** Which run: what is sealed for it opens in its place alone. */
 export interface RunName {

@@ -7,6 +7,7 @@ import type { Keyring } from '../lib/keyring.ts';
 import type { Log } from '../lib/log.ts';
 import { createLoop } from '../lib/loop.ts';
 import { createNotifications } from '../lib/notifications.ts';
+import { userOwner } from '../lib/owner.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import type { ServerUse } from '../servers/service.ts';
 import { createDispatcher } from './dispatcher.ts';
@@ -17,7 +18,7 @@ import { createHistory, type History } from './history.ts';
 import { RUNS_CHANNEL } from './queue-store.ts';
 import { createRunsStore } from './runs-store.ts';
 import { limitsOf, type StartRun } from './schema.ts';
-import { createRunSeals, ownerOf, type RunName } from './sealed.ts';
+import { createRunSeals, type RunName } from './sealed.ts';
 
 export { listRunOwners } from './resealing-store.ts';
 export { removeRunsOf } from './runs-store.ts';
@@ -121,7 +122,7 @@ export function createRunService(deps: RunServiceDeps): RunService {
     ...createHistory({ database, store, seals, dispatcher }),
     isHere: (run) => dispatcher.find(run) !== undefined,
     follow: (run, afterSeq, signal) => following.follow(run, afterSeq, signal),
-    removeUser: (userId) => store.removeOwner(ownerOf(userId)),
+    removeUser: (userId) => store.removeOwner(userOwner(userId)),
     async start() {
       await Promise.all([notices.start(), ...loops.map((loop) => loop.start())]);
     },

@@ -1,7 +1,7 @@
 import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
+import { userOwner } from '../lib/owner.ts';
 import type { HostKey, Runner, ServerType } from '../runners/runner.ts';
-import { ownerOf } from './owner.ts';
 import { createReferences, hopsOf } from './references.ts';
 import type { ConfirmHostKey, ServerView } from './schema.ts';
 import { openConfig, sealConfig } from './sealing.ts';
@@ -44,7 +44,7 @@ export function createHostKeys({ keyring, runners, kinds, writer }: HostKeysDeps
         if (subject === undefined) throw notOnTheWay();
         const runner = kinds.find(subject.serverType);
         if (runner?.needsHostKey !== true) throw hasNone(subject);
-        const place = { owner: ownerOf(author.userId), serverId: subject.id, hostKey: subject.hostKey };
+        const place = { owner: userOwner(author.userId), serverId: subject.id, hostKey: subject.hostKey };
         const config = await openConfig(keyring, runner, place, subject.config);
         if (config === undefined) throw undecryptable(subject.name);
         const hostKey = { type, fingerprint };

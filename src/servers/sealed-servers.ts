@@ -1,5 +1,6 @@
 import type { Database } from '../lib/database.ts';
 import type { Keyring } from '../lib/keyring.ts';
+import { getUserId, type Owner } from '../lib/owner.ts';
 import type { SealedTexts, SealedText } from '../lib/sealed-texts.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
 import { openConfig, secretsIn, type Place } from './sealing.ts';
@@ -19,7 +20,7 @@ export interface SealedServersDeps {
 
 /** The secrets of all servers, one text per member of a configuration. */
 export function createSealedServers({ database, keyring, runners }: SealedServersDeps): SealedTexts {
-  function secretsOf(owner: `user:${string}`, server: StoredServer): SealedText[] {
+  function secretsOf(owner: Owner, server: StoredServer): SealedText[] {
     const runner = runners.get(server.serverType);
     if (runner === undefined) return [];
     const place: Place = { owner, serverId: server.id, hostKey: server.hostKey };
@@ -33,7 +34,7 @@ export function createSealedServers({ database, keyring, runners }: SealedServer
         replace: (next) =>
           database.withOwner(owner, async (sql) => {
             // A change of the server reads and writes it under this lock: it would bring the old token back.
-            await lockServers(sql, owner.slice('user:'.length));
+            await lockServers(sql, getUserId(owner));
             return replaceToken(sql, server.id, { field, from: token, to: next });
           }),
       };

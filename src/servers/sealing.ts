@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { Keyring } from '../lib/keyring.ts';
+import type { Owner } from '../lib/owner.ts';
 import type { HostKey, Runner } from '../runners/runner.ts';
 
 const VERSION = 1;
@@ -22,8 +23,7 @@ export type SealedConfig = Record<string, unknown>;
 
 /** Where a configuration stands. */
 export interface Place {
-  /** E.g. `user:<id>`. */
-  owner: string;
+  owner: Owner;
   serverId: string;
   hostKey: HostKey | null;
 }

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
+import { userOwner } from '../lib/owner.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
 import { getConfig, refuseMasks } from './config-input.ts';
-import { ownerOf } from './owner.ts';
 import { checkReferences, createReferences, dependentsOf } from './references.ts';
 import type { CreateServer, ServerDeleted, ServerView, UpdateServer } from './schema.ts';
 import { sealConfig } from './sealing.ts';
@@ -62,7 +62,7 @@ export function createServerChanges(deps: ServerChangesDeps): ServerChanges {
       refuseMasks(wish.connection_config);
       const parsed = await getConfig(runner, wish.connection_config);
       const id = randomUUID();
-      const place = { owner: ownerOf(author.userId), serverId: id, hostKey: null };
+      const place = { owner: userOwner(author.userId), serverId: id, hostKey: null };
       return writer.write(author, async (hold) => {
         const { sql, servers } = hold;
         if (servers.length >= MAX_SERVERS) throw tooMany();
@@ -92,7 +92,7 @@ export function createServerChanges(deps: ServerChangesDeps): ServerChanges {
         checkVersion(server, ifMatch);
         refuseOtherType(server, change);
         const { sql, servers } = hold;
-        const around = { keyring, runner, owner: ownerOf(author.userId) };
+        const around = { keyring, runner, owner: userOwner(author.userId) };
         const { settings, ...same } = await changeSettings(around, servers, server, change);
         if (!same.isSameConfig) checkReferences(servers, { ...server, ...settings }, referencesOf);
         await hold.tell('server.updated', id);

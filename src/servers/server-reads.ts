@@ -1,6 +1,6 @@
 import type { Database } from '../lib/database.ts';
 import { AppError, notFound } from '../lib/errors.ts';
-import { ownerOf } from './owner.ts';
+import { userOwner } from '../lib/owner.ts';
 import type { ServerView } from './schema.ts';
 import type { ServerKinds } from './server-kinds.ts';
 import { listServers, type StoredServer } from './servers-store.ts';
@@ -23,7 +23,7 @@ export function createServerReads({
   database: Database;
   kinds: ServerKinds;
 }): ServerReads {
-  const read = (userId: string) => database.withOwner(ownerOf(userId), listServers);
+  const read = (userId: string) => database.withOwner(userOwner(userId), listServers);
   const view = (server: StoredServer) => serverView(server, kinds.find(server.serverType));
   return {
     list: async (userId) => (await read(userId)).map(view),

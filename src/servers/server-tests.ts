@@ -6,10 +6,10 @@ import type { Database } from '../lib/database.ts';
 import { isAppError, unauthenticated } from '../lib/errors.ts';
 import { randomId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
+import { userOwner } from '../lib/owner.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import type { Runner, ServerType, Target, TestResult } from '../runners/runner.ts';
 import { getConfig, refuseMasks } from './config-input.ts';
-import { ownerOf } from './owner.ts';
 import { checkReferences, createReferences } from './references.ts';
 import type { ServerTested, TestUnsaved } from './schema.ts';
 import type { ServerKinds } from './server-kinds.ts';
@@ -88,7 +88,7 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
     async test(call, id) {
       const { principal, requestId, gone } = call;
       const userId = principal.user.id;
-      const owner = ownerOf(userId);
+      const owner = userOwner(userId);
       await limit.take(userId);
       const servers = await database.withOwner(owner, async (sql) => {
         const all = await listServers(sql);
@@ -119,7 +119,7 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
       refuseMasks(wish.connection_config);
       const serverId = `test-${randomId()}`;
       const config = await getConfig(runner, wish.connection_config);
-      const servers = await database.withOwner(ownerOf(userId), listServers);
+      const servers = await database.withOwner(userOwner(userId), listServers);
       const node = { id: serverId, name: 'it', serverType: runner.type, isActive: true };
       checkReferences(servers, { ...node, config: config as Record<string, unknown> }, referencesOf);
       const draft = {

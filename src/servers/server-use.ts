@@ -1,8 +1,8 @@
 import type { Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
+import { userOwner } from '../lib/owner.ts';
 import type { Runner, ServerType, Target } from '../runners/runner.ts';
-import { ownerOf } from './owner.ts';
 import { createReferences, hopsOf } from './references.ts';
 import type { ServerKinds } from './server-kinds.ts';
 import { getDefaultServer, getServer } from './server-reads.ts';
@@ -58,7 +58,7 @@ export interface ServerUseDeps {
 
 export function createServerUse({ database, runners, kinds, targets, log }: ServerUseDeps): ServerUse {
   const referencesOf = createReferences(runners);
-  const serversOf = (userId: string) => database.withOwner(ownerOf(userId), listServers);
+  const serversOf = (userId: string) => database.withOwner(userOwner(userId), listServers);
 
   async function open(userId: string, ref: string, servers: readonly StoredServer[]): Promise<OpenServer> {
     const server = ref === 'default' ? getDefaultServer(servers) : getServer(servers, ref);
@@ -83,7 +83,7 @@ export function createServerUse({ database, runners, kinds, targets, log }: Serv
       );
     },
     async noteUse(userId, { id, name }) {
-      await database.withOwner(ownerOf(userId), (sql) => recordUse(sql, id));
+      await database.withOwner(userOwner(userId), (sql) => recordUse(sql, id));
       log.info({ event: 'execution_server_used', user: userId, id, name }, 'an execution server is used');
     },
   };

@@ -2,9 +2,9 @@ import { recordAudit, type AuditAction } from '../audit/service.ts';
 import type { Database, Sql } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
+import { userOwner } from '../lib/owner.ts';
 import { createTurns } from '../lib/turns.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
-import { ownerOf } from './owner.ts';
 import { createReferences, dependentsOf, type Node } from './references.ts';
 import { listServers, lockServers, type StoredServer } from './servers-store.ts';
 
@@ -12,7 +12,7 @@ import { listServers, lockServers, type StoredServer } from './servers-store.ts'
 export interface Author {
   userId: string;
   requestId: string;
-  /** `user:<id>` of the user unless somebody else orders it. */
+  /** For the audit trail; the user where it is missing. */
   actor?: string;
 }
 
@@ -61,7 +61,7 @@ export function createServerWriter({ database, runners, log }: ServerWriterDeps)
 
   return {
     async write({ userId, requestId, actor }, work) {
-      const owner = ownerOf(userId);
+      const owner = userOwner(userId);
       const touched: string[] = [];
       const write = async (sql: Sql) => {
         await lockServers(sql, userId);

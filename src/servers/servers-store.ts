@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Database, Sql } from '../lib/database.ts';
+import { OwnerText, type Owner } from '../lib/owner.ts';
 import {
   SERVER_TYPES,
   TEST_STATUSES,
@@ -87,7 +88,7 @@ const COLUMNS = `id, name, server_type, connection_config, workspace_path, is_de
  * Whose rows a statement means, said again: row-level security says so too, but one filter alone would be one
  * mistake away from everybody's servers. No rows where the transaction has no owner.
  */
-const OWN = "user_id = substr(current_owner(), length('user:') + 1)";
+const OWN = 'owner = current_owner()';
 
 /**
  * Waits until nobody else changes this owner's servers; held to the end of the transaction. Limits, the one
@@ -193,10 +194,10 @@ export async function recordUse(sql: Sql, id: string): Promise<void> {
   await sql.run(`UPDATE user_execution_servers SET last_used_at = now() WHERE id = $1 AND ${OWN}`, [id]);
 }
 
-const OwnerRow = z.object({ owner: z.custom<`user:${string}`>((value) => typeof value === 'string') });
+const OwnerRow = z.object({ owner: OwnerText });
 
-/** Everybody who has servers, as `user:<id>`; for commands that look at all of them, one owner at a time. */
-export async function listServerOwners(database: Database): Promise<`user:${string}`[]> {
+/** All owners of servers, for commands that process them one owner at a time. */
+export async function listServerOwners(database: Database): Promise<Owner[]> {
   const rows = await database.rows(OwnerRow, 'SELECT owners_of_servers() AS owner');
   return rows.map(({ owner }) => owner);
 }

@@ -1,4 +1,5 @@
 import type { Keyring } from '../lib/keyring.ts';
+import type { Owner } from '../lib/owner.ts';
 import type { Runner } from '../runners/runner.ts';
 import { changeConfig } from './config-change.ts';
 import type { UpdateServer } from './schema.ts';
@@ -20,7 +21,7 @@ export interface ChangedSettings {
  * @throws AppError as of {@link changeConfig}.
  */
 export async function changeSettings(
-  { keyring, runner, owner }: { keyring: Keyring; runner: Runner; owner: string },
+  { keyring, runner, owner }: { keyring: Keyring; runner: Runner; owner: Owner },
   servers: readonly StoredServer[],
   server: StoredServer,
   change: UpdateServer,

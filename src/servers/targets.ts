@@ -1,7 +1,7 @@
 import { AppError, notFound } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
+import { userOwner } from '../lib/owner.ts';
 import type { HostKey, Runner, ServerType, Target } from '../runners/runner.ts';
-import { ownerOf } from './owner.ts';
 import { MAX_HOPS } from './references.ts';
 import { openConfig } from './sealing.ts';
 import type { StoredServer } from './servers-store.ts';
@@ -42,7 +42,7 @@ export function createTargets({ keyring, runners }: TargetsDeps): Targets {
     server: StoredServer,
   ): Promise<Target> {
     const runner = runners.get(server.serverType);
-    const place = { owner: ownerOf(userId), serverId: server.id, hostKey: server.hostKey };
+    const place = { owner: userOwner(userId), serverId: server.id, hostKey: server.hostKey };
     const config = runner && (await openConfig(keyring, runner, place, server.config));
     if (runner === undefined || config === undefined) throw undecryptable(server.name);
     return build(hops, userId, servers, runner, { ...server, serverId: server.id, config });
@@ -62,7 +62,7 @@ export function createTargets({ keyring, runners }: TargetsDeps): Targets {
       const next = findHop(servers, id);
       references.set(id, await openAt(hops + 1, userId, servers, next));
     }
-    return { serverId, owner: ownerOf(userId), version, config, hostKey, workspacePath, references };
+    return { serverId, owner: userOwner(userId), version, config, hostKey, workspacePath, references };
   }
 
   return {

@@ -7,12 +7,12 @@ import path from 'node:path';
 import { printable } from '../../src/cli/custody.ts';
 import { settingsOfRunning } from '../../src/cli/running-stack.ts';
 import type { Custody } from '../../src/custody.ts';
-import type { Owner } from '../../src/keys/record.ts';
 import { checkVaultPlace } from '../../src/keys/vault-place.ts';
 import { checkCanary } from '../../src/keys/custody/canary.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
 import { createDatabase as openDatabase } from '../../src/lib/database.ts';
 import { createLog } from '../../src/lib/log.ts';
+import type { Owner } from '../../src/lib/owner.ts';
 import {
   createPerson,
   makeHome,

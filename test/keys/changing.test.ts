@@ -2,7 +2,8 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
 import type { Principal } from '../../src/http/principal.ts';
 import { isAppError, type AppError } from '../../src/lib/errors.ts';
-import { ownerOf, type PoolKey } from '../../src/keys/service.ts';
+import { type PoolKey } from '../../src/keys/service.ts';
+import { userOwner } from '../../src/lib/owner.ts';
 import { startUpstream, answer, type Upstream } from '../support/upstream.ts';
 import { adminClient, createDatabase, stack } from '../support/stack.ts';
 import { createInstance, principalOf, randomEncryptionKey, randomKey, type Instance } from './instance.ts';
@@ -48,7 +49,7 @@ async function addKey(
 }
 
 async function poolOf(principal: Principal, provider = 'openai'): Promise<readonly PoolKey[]> {
-  return (await instance.keys.readPools(ownerOf(principal.user.id))).get(provider) ?? [];
+  return (await instance.keys.readPools(userOwner(principal.user.id))).get(provider) ?? [];
 }
 
 async function secretOf(principal: Principal, id: string, provider = 'openai') {
@@ -56,7 +57,7 @@ async function secretOf(principal: Principal, id: string, provider = 'openai') {
 }
 
 async function actionsOf({ user }: Principal): Promise<string[]> {
-  const rows = await instance.database.withOwner(ownerOf(user.id), (sql) =>
+  const rows = await instance.database.withOwner(userOwner(user.id), (sql) =>
     sql.rows(z.object({ action: z.string() }), 'SELECT action FROM audit_events ORDER BY id'),
   );
   return rows.map(({ action }) => action);
@@ -116,7 +117,7 @@ describe('replacing a key in place', () => {
   it('forgets what was known of the old key', async () => {
     const principal = principalOf();
     const { id } = await addKey(principal);
-    await instance.keys.recordRefusal(ownerOf(principal.user.id), 'openai', id);
+    await instance.keys.recordRefusal(userOwner(principal.user.id), 'openai', id);
     expect((await poolOf(principal))[0]?.setAsideUntil).not.toBeNull();
     const replaced = await addKey(principal, { key_id: id });
     expect(replaced.test_status).toBe('untested');
@@ -315,7 +316,7 @@ describe('changing a key', () => {
   it('has it tried again at once when it had been set aside', async () => {
     const principal = principalOf();
     const { id } = await addKey(principal);
-    await instance.keys.recordRefusal(ownerOf(principal.user.id), 'openai', id);
+    await instance.keys.recordRefusal(userOwner(principal.user.id), 'openai', id);
     await instance.keys.update(principal, target(id), { label: 'Mended' }, 'r');
     expect((await poolOf(principal))[0]?.setAsideUntil).toBeNull();
   });

@@ -30,7 +30,7 @@ describe('a person whom an administrator deletes', () => {
     const database = openDatabase({
       ...{ url: app.databaseUrl, max: 1, applicationName: 'test', log: createLog('silent') },
     });
-    const owner = `user:${user.id}`;
+    const owner = `user:${user.id}` as const;
     const row = z.object({ actor: z.string(), action: z.string(), object: z.string() });
     const trail = await until(async () => {
       const rows = await database.withOwner(owner, (sql) =>

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { createPoolCache, type Reading } from '../../src/keys/pool-cache.ts';
-import type { Owner } from '../../src/keys/record.ts';
+import type { Owner } from '../../src/lib/owner.ts';
 
 const ADA: Owner = 'user:ada';
 const BOB: Owner = 'user:bob';

@@ -85,7 +85,7 @@ describe('one realm for people and keys', () => {
   it('counts nobody as an owner of a record who never added a key', async () => {
     const { id } = await realm.admin.users.create({ username: 'keyless', enabled: true });
     expect(await instance.keys.listKeys(principalOf(id).user)).toEqual([]);
-    const owner = `user:${id}`;
+    const owner = `user:${id}` as const;
     const rows = await instance.database.withOwner(owner, (sql) =>
       sql.rows(z.object({}), 'SELECT FROM owners'),
     );

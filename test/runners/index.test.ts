@@ -46,7 +46,7 @@ describe('the list of runners', () => {
 
   it('runs nothing on this machine unless the operator says so', async () => {
     const local = createRunners({ dialer, log }).get('local');
-    const target = { serverId: 'local', owner: 'user:1', version: 1, config: {}, hostKey: null };
+    const target = { serverId: 'local', owner: 'user:1' as const, version: 1, config: {}, hostKey: null };
     const result = await local?.test(
       { ...target, workspacePath: null, references: new Map() },
       new AbortController().signal,

@@ -38,7 +38,13 @@ async function exitAt(end: (channel: ServerChannel) => void): Promise<ExitEvent 
   });
   const { host, port, hostKey } = server;
   const config = runner.config.parse({ host, port, username: 'u', auth_method: 'password', password: 'p' });
-  const place = { serverId: 's', owner: 'user:a', version: 1, workspacePath: null, references: new Map() };
+  const place = {
+    serverId: 's',
+    owner: 'user:a' as const,
+    version: 1,
+    workspacePath: null,
+    references: new Map(),
+  };
   const target: Target<typeof config> = { ...place, config, hostKey };
   const program = { command: 'true' };
   const job: Job = { runId: randomUUID(), program, stdin: null, files: [], env: {}, workdir: null };

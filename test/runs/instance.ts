@@ -96,7 +96,7 @@ export function createInstance(options: InstanceOptions): Instance {
 }
 
 function targetOf(userId: string, serverId: string, version: number): Target {
-  const owner = `user:${userId}`;
+  const owner = `user:${userId}` as const;
   const settings = { config: {}, hostKey: null, workspacePath: null, references: new Map() };
   return { serverId, owner, version, ...settings };
 }

@@ -3,10 +3,10 @@ import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
 import { createLog } from '../../src/lib/log.ts';
+import type { Owner } from '../../src/lib/owner.ts';
 import { exitWithout, NO_BYTES } from '../../src/runs/events.ts';
 import type { NewRun } from '../../src/runs/queue-store.ts';
 import { createRunsStore, type RunsStore } from '../../src/runs/runs-store.ts';
-import type { Owner } from '../../src/runs/sealed.ts';
 import { createDatabase } from '../support/stack.ts';
 
 const PER_USER = 3;

@@ -1,5 +1,6 @@
 import type { Keyring } from '../../lib/keyring.ts';
-import { openKey, readPool, type Owner, type StoredKey } from '../record.ts';
+import type { Owner } from '../../lib/owner.ts';
+import { openKey, readPool, type StoredKey } from '../record.ts';
 import { canaryIndex } from './canary.ts';
 import type { CustodyDeps } from './deps.ts';
 import { tallyElsewhere, type SealedTally } from './elsewhere.ts';

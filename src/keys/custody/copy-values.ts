@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import type { Owner } from '../../lib/owner.ts';
 import { busy, type Hold } from '../owner-lock.ts';
-import type { Owner } from '../record.ts';
 import type { Vault, VaultRecord, WritableVault } from '../vault.ts';
 
 type Values = VaultRecord['values'];

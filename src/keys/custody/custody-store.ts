@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Sql } from '../../lib/database.ts';
-import type { Owner } from '../record.ts';
+import type { Owner } from '../../lib/owner.ts';
 
 const CountRow = z.object({ count: z.coerce.number() });
 

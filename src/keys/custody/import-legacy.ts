@@ -1,9 +1,9 @@
 import { isAppError } from '../../lib/errors.ts';
 import { randomId } from '../../lib/ids.ts';
+import { userOwner } from '../../lib/owner.ts';
 import { checkKey } from '../key-format.ts';
 import { createPoolWriter, type PoolWriter } from '../pool-writer.ts';
 import { proposeKey, type KeyWish } from '../proposal.ts';
-import { ownerOf } from '../record.ts';
 import { checkCanary } from './canary.ts';
 import type { CustodyDeps } from './deps.ts';
 import { asOnlyCommand } from './only-command.ts';
@@ -101,7 +101,7 @@ function createKeyImport(deps: CustodyDeps, dryRun: boolean) {
     try {
       checkKey(provider, key, deps.providers);
       const wish: KeyWish = {
-        owner: ownerOf(person.id),
+        owner: userOwner(person.id),
         provider,
         id: randomId(),
         replaced: false,

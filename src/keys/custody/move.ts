@@ -1,8 +1,8 @@
 import { isAppError, UnfitError } from '../../lib/errors.ts';
 import type { KeycloakAdmin } from '../../lib/keycloak-admin.ts';
+import type { Owner } from '../../lib/owner.ts';
 import type { Hold } from '../owner-lock.ts';
 import { readOwner } from '../owners-store.ts';
-import type { Owner } from '../record.ts';
 import {
   describePlace,
   isSamePlace,

@@ -1,7 +1,7 @@
 import { isAppError, keycloakUnavailable } from '../../lib/errors.ts';
 import { randomId } from '../../lib/ids.ts';
 import type { KeycloakAdmin } from '../../lib/keycloak-admin.ts';
-import type { Owner } from '../record.ts';
+import { getUserId, type Owner } from '../../lib/owner.ts';
 import type { CustodyDeps } from './deps.ts';
 import { listRecords } from './listing.ts';
 import { asOnlyCommand } from './only-command.ts';
@@ -118,7 +118,7 @@ async function removeAll(
 
 /** Whether the realm of the people has the owner, enabled or not. Only a 404 is a no. */
 async function isKnown(people: KeycloakAdmin, owner: Owner): Promise<boolean> {
-  const id = owner.slice('user:'.length);
+  const id = getUserId(owner);
   try {
     const found = await people.call((client) => client.users.findOne({ id }));
     // The client answers null where its type says undefined.

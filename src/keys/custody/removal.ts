@@ -1,8 +1,8 @@
 import { recordAudit, type AuditAction } from '../../audit/service.ts';
 import type { Sql } from '../../lib/database.ts';
+import type { Owner } from '../../lib/owner.ts';
 import type { OwnerLock } from '../owner-lock.ts';
 import { beginWrite, endWrite, readOwner } from '../owners-store.ts';
-import type { Owner } from '../record.ts';
 import type { Vault } from '../vault.ts';
 import { forgetOwner } from './custody-store.ts';
 

@@ -1,8 +1,9 @@
 import { isAppError } from '../../lib/errors.ts';
 import { randomId } from '../../lib/ids.ts';
 import type { Keyring } from '../../lib/keyring.ts';
+import type { Owner } from '../../lib/owner.ts';
 import { createPoolWriter, type PoolPlan, type PoolWriter } from '../pool-writer.ts';
-import { readPool, type Owner, type StoredKey, type StoredPool } from '../record.ts';
+import { readPool, type StoredKey, type StoredPool } from '../record.ts';
 import { beginRotation, canaryIndex, resealCanary } from './canary.ts';
 import { readEach, standingOf, tallyKeys, type KeyTally } from './check.ts';
 import type { CustodyDeps } from './deps.ts';

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { Owner } from '../owner.ts';
 import type { HostKey } from './host-key.ts';
 import { findKeyFault } from './private-key.ts';
 import { SshError } from './ssh-error.ts';
@@ -39,7 +40,7 @@ export type SshConfig = z.infer<typeof sshConfig>;
 export interface SshServer {
   serverId: string;
   /** Nothing is shared between owners. */
-  owner: string;
+  owner: Owner;
   version: number;
   config: unknown;
   /** The confirmed host key; null before that: then nothing is sent but what shows the key. */
@@ -51,7 +52,7 @@ export interface SshServer {
 /** One SSH connection on the way to a server. */
 export interface Hop {
   serverId: string;
-  owner: string;
+  owner: Owner;
   version: number;
   config: SshConfig;
   hostKey: HostKey | null;

@@ -1,5 +1,6 @@
 import { randomId } from '../../lib/ids.ts';
 import type { Log } from '../../lib/log.ts';
+import type { Owner } from '../../lib/owner.ts';
 import type { Limits, Target } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
 import { areDefault } from './containers.ts';
@@ -37,7 +38,7 @@ const REMEMBER_MS = 60 * 60_000;
 
 /** What is kept for one version of one server. */
 interface Slot {
-  owner: string;
+  owner: Owner;
   age: Age;
   engine: Engine;
   /** Settles when the container waits; undefined where there is none. */

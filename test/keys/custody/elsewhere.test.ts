@@ -4,8 +4,8 @@ import type { Custody } from '../../../src/custody.ts';
 import { checkCanary } from '../../../src/keys/custody/canary.ts';
 import { checkKeys } from '../../../src/keys/custody/check.ts';
 import { rotateKeys, type RotateOptions } from '../../../src/keys/custody/rotate.ts';
-import type { Owner } from '../../../src/keys/record.ts';
 import { createKeyring } from '../../../src/lib/keyring.ts';
+import { getUserId, type Owner } from '../../../src/lib/owner.ts';
 import type { SealedText } from '../../../src/lib/sealed-texts.ts';
 import { createRunners } from '../../../src/runners/index.ts';
 import type { Runner } from '../../../src/runners/runner.ts';
@@ -50,15 +50,13 @@ const open = (encryptionKeys: readonly string[]) => home.open({ encryptionKeys }
 const rotate = (custody: Custody, options: Partial<RotateOptions> = {}) =>
   rotateKeys(custody, { acceptLoss: false, onProgress: () => undefined, ...options });
 
-const userOf = (owner: Owner) => owner.slice('user:'.length);
-
 /** As the app stores a server, under the first key of the custody's ring. */
 async function addServer({ database, keyring }: Custody, owner: Owner, password = randomPassword()) {
   const place = { owner, serverId: randomUUID(), hostKey: null };
   const config = sealConfig(keyring, ssh, place, await ssh.config.parseAsync(anySsh({ password })));
   const settings = { name: 'x', workspacePath: null, isDefault: false, isActive: true, hostKey: null };
   await database.withOwner(owner, (sql) =>
-    insertServer(sql, userOf(owner), { id: place.serverId, serverType: 'ssh', config, ...settings }),
+    insertServer(sql, getUserId(owner), { id: place.serverId, serverType: 'ssh', config, ...settings }),
   );
   return { id: place.serverId, place, password };
 }
@@ -82,7 +80,7 @@ const runsOf = ({ database }: Custody) =>
 async function addRun(custody: Custody, owner: Owner, command = 'true'): Promise<RunName> {
   const seals = createRunSeals(custody.keyring);
   const run = { id: randomUUID(), owner };
-  const sealed = seals.sealRun(run, StartRun.parse({ command }), principalOf(userOf(owner)));
+  const sealed = seals.sealRun(run, StartRun.parse({ command }), principalOf(getUserId(owner)));
   const server = { serverId: 'a', serverName: 'A', serverType: 'ssh' } as const;
   const more = { serverVersions: [1], language: null };
   await runsOf(custody).submit({ ...run, ...server, ...more, codeSha256: '', sealed }, true, 'req_test');
@@ -245,7 +243,7 @@ describe('what is changed while it is being sealed anew', () => {
     let replaced: Promise<boolean> | undefined;
     const changed = randomPassword();
     await custody.database.withOwner(owner, async (sql) => {
-      await lockServers(sql, userOf(owner));
+      await lockServers(sql, getUserId(owner));
       const servers = await listServers(sql);
       // It waits: what was read here would otherwise bring the old token back.
       replaced = text.replace(next);

@@ -6,7 +6,7 @@ import { purgeVault, type PurgeOptions } from '../../../src/keys/custody/purge.t
 import { createOwnerRemoval } from '../../../src/keys/custody/removal.ts';
 import { markKey } from '../../../src/keys/facts-store.ts';
 import { readOwner } from '../../../src/keys/owners-store.ts';
-import type { Owner } from '../../../src/keys/record.ts';
+import { getUserId, type Owner } from '../../../src/lib/owner.ts';
 import { adminClient, stack } from '../../support/stack.ts';
 import { createRelay } from '../keycloak-relay.ts';
 import { auditOf, createPerson, makeHome, editRecord, newOwner, poolOf, storeKey } from './rig.ts';
@@ -41,7 +41,7 @@ const addServer = (owner: Owner) =>
     sql.run(
       `INSERT INTO user_execution_servers (id, user_id, name, server_type, connection_config)
        VALUES (gen_random_uuid(), $1, 'x', 'local', '{}')`,
-      [owner.slice('user:'.length)],
+      [getUserId(owner)],
     ),
   );
 const countServers = (owner: Owner) =>

@@ -251,7 +251,7 @@ describeOn('ssh', 'SSH connections', () => {
 
     it.each([
       ['another version', { version: 2 }],
-      ['another owner', { owner: 'user:other' }],
+      ['another owner', { owner: 'user:other' as const }],
       ['another server', { serverId: 'other' }],
     ])('but not for %s', async (_name, own) => {
       const { connections, dials } = openConnections();

@@ -48,7 +48,7 @@ export function serverAt(
   const { user, password } = sshHosts();
   const { host, port, hostKey } = address;
   const config = { host, port, username: user, auth_method: 'password', password, ...given };
-  const rest = { serverId: randomId(), owner: 'user:test', version: 1, references: new Map() };
+  const rest = { serverId: randomId(), owner: 'user:test' as const, version: 1, references: new Map() };
   return { ...rest, hostKey, config, ...own };
 }
 

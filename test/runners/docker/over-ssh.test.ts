@@ -9,7 +9,7 @@ describeOn('docker', 'a Docker server behind one of the own SSH servers', () => 
 
   /** A server whose host is the SSH server with the id `ssh-1`. */
   function target(changes?: Parameters<typeof parsed>[0]) {
-    const owner = 'user:one';
+    const owner = 'user:one' as const;
     const server = changes ?? serverAt(sshHosts().plain, {}, { serverId: 'ssh-1', owner });
     const tls = { ca: null, client_cert: null, client_key: null };
     const config = configOf(host, { ...tls, host: 'ssh-1', image: host.smallImage });
@@ -50,7 +50,7 @@ describeOn('docker', 'a Docker server behind one of the own SSH servers', () => 
       [null, 'host_key_unknown'],
       [jump.hostKey, 'host_key_changed'],
     ] as const) {
-      const server = { ...serverAt(plain, {}, { serverId: 'ssh-1', owner: 'user:one' }), hostKey };
+      const server = { ...serverAt(plain, {}, { serverId: 'ssh-1', owner: 'user:one' as const }), hostKey };
       const result = await openRunner().test(target(server), new AbortController().signal);
       expect(result).toMatchObject({ status, hostKey: plain.hostKey });
       expect(result.stages.find((stage) => stage.status === 'failed')?.name).toBe('host_key');
@@ -64,12 +64,12 @@ describeOn('docker', 'a Docker server behind one of the own SSH servers', () => 
       serverAt(
         { host: '127.0.0.1', port: 1, hostKey: { type: 'ssh-ed25519', fingerprint: 'SHA256:x' } },
         {},
-        { serverId: 'ssh-1', owner: 'user:one' },
+        { serverId: 'ssh-1', owner: 'user:one' as const },
       ),
     );
     for (const server of [
       { ...own, references: new Map() },
-      { ...own, owner: 'user:two' },
+      { ...own, owner: 'user:two' as const },
     ]) {
       const result = await openRunner().test(server, new AbortController().signal);
       expect(result).toMatchObject({ message: expect.stringMatching(/not one of yours/) });

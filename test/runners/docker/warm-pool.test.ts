@@ -44,7 +44,7 @@ describeOn('docker', 'the container that waits for the next job', () => {
 
   it('is never another owner’s, another server’s or another version’s', async () => {
     const runner = openRunner();
-    for (const change of [{ owner: 'user:two' }, { version: 2 }, { serverId: randomUUID() }]) {
+    for (const change of [{ owner: 'user:two' as const }, { version: 2 }, { serverId: randomUUID() }]) {
       const target = targetOf(config);
       await run(runner, target, jobOf('true'));
       const made = await waiting(target.serverId);
@@ -151,7 +151,7 @@ describeOn('docker', 'the container that waits for the next job', () => {
     const engine = createEngine(target, { dialer, ssh: createSshConnections({ dialer }) });
     afterThisTest(() => dialer.close());
     const left = async () => (await all(target.serverId)).map(({ id }) => id);
-    await sweep(engine, { ...target, owner: 'user:two' }, 0);
+    await sweep(engine, { ...target, owner: 'user:two' as const }, 0);
     await sweep(engine, target);
     expect(new Set(await left())).toEqual(new Set([ended, running, foreign]));
     await sweep(engine, target, -5_000);

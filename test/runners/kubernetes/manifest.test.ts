@@ -70,7 +70,7 @@ describe('the pod of a run', () => {
   });
 
   it('bears names and labels that Kubernetes allows, whatever the ids hold, and tells nobody the ids', () => {
-    const target = { ...targetOf('server/../$(id)', CONFIG), owner: 'user:ö' };
+    const target = { ...targetOf('server/../$(id)', CONFIG), owner: 'user:ö' as const };
     const { metadata } = podManifest(target, 'Run "1"\n', LIMITS);
     expect(metadata?.name).toMatch(/^[a-z0-9-]{1,63}$/);
     for (const value of Object.values(metadata?.labels ?? {})) expect(value).toMatch(/^[a-z0-9-]{1,63}$/);
