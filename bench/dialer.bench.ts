@@ -1,5 +1,5 @@
 import { it } from '@jest/globals';
-import { CANCEL_PHASES, cancel } from '../test/support/cancel-phases.ts';
+import { CANCEL_PHASES, cancelInPhase } from '../test/support/cancel-phases.ts';
 import { printTimes } from './table.ts';
 
 const ROUNDS = 100;
@@ -10,7 +10,7 @@ it.each(CANCEL_PHASES)(
   async (name, prepare) => {
     const phase = await prepare();
     const times: number[] = [];
-    for (let round = 0; round < ROUNDS; round += 1) times.push(await cancel(phase));
+    for (let round = 0; round < ROUNDS; round += 1) times.push(await cancelInPhase(phase));
     printTimes('request cancelled -> connection closed', { [name]: times });
   },
 );

@@ -29,16 +29,16 @@ const send = (json: object, signal: AbortSignal) =>
   app.call('/v1/chat/completions', { method: 'POST', session, json, signal });
 
 /** From the client's leaving to the end of the upstream's connection. */
-async function cancelMs(trouble: Answer, stream: boolean, untilAnswered: boolean): Promise<number> {
+async function cancelMs(upstreamAnswer: Answer, stream: boolean, untilAnswered: boolean): Promise<number> {
   openai.reset();
-  openai.reply(trouble);
-  const leaving = new AbortController();
-  const response = send({ ...hello, stream }, leaving.signal);
+  openai.reply(upstreamAnswer);
+  const disconnect = new AbortController();
+  const response = send({ ...hello, stream }, disconnect.signal);
   response.catch(() => undefined);
   await openai.received(1);
   if (untilAnswered) await (await response).body?.getReader().read();
   const leftAtMs = performance.now();
-  leaving.abort();
+  disconnect.abort();
   return (await openai.closed(0)) - leftAtMs;
 }
 
@@ -47,16 +47,16 @@ async function cancelMs(trouble: Answer, stream: boolean, untilAnswered: boolean
  * handshake hangs), or reads nothing more once the request's body has begun.
  */
 async function cancelRawMs(model: string, pad: number, raw: RawUpstream): Promise<number> {
-  const leaving = new AbortController();
+  const disconnect = new AbortController();
   const accepted = once(raw.server, 'connection') as Promise<[Socket]>;
-  send({ ...hello, model, pad: 'x'.repeat(pad) }, leaving.signal).catch(() => undefined);
+  send({ ...hello, model, pad: 'x'.repeat(pad) }, disconnect.signal).catch(() => undefined);
   const [socket] = await accepted;
   socket.on('error', () => undefined);
   await once(socket, 'data');
   socket.pause();
   const closed = once(socket, 'close');
   const leftAtMs = performance.now();
-  leaving.abort();
+  disconnect.abort();
   socket.resume();
   await closed;
   return performance.now() - leftAtMs;

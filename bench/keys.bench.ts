@@ -40,11 +40,11 @@ const deleteAll = (session: string) =>
 /** Lists over and over until `work` is over. */
 async function listDuring(session: string, work: Promise<unknown>): Promise<number[]> {
   const times: number[] = [];
-  const over = new AbortController();
+  const finished = new AbortController();
   void work.finally(() => {
-    over.abort();
+    finished.abort();
   });
-  while (!over.signal.aborted) times.push(await list(session));
+  while (!finished.signal.aborted) times.push(await list(session));
   return times;
 }
 

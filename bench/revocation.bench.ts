@@ -3,7 +3,7 @@ import pg from 'pg';
 import { startApp, type TestApp } from '../test/support/app.ts';
 import { addKey, openAiKey } from '../test/support/key.ts';
 import { adminClient, createUser, type TestUser } from '../test/support/stack.ts';
-import { readStream } from '../test/support/stream.ts';
+import { readEventStream } from '../test/support/stream.ts';
 import { until } from '../test/support/until.ts';
 import { answer, startUpstream, type Upstream } from '../test/support/upstream.ts';
 import { editVaultRecord } from '../test/support/vault-record.ts';
@@ -41,7 +41,7 @@ async function chats(session: string): Promise<boolean> {
 }
 
 /** Adds a key, has the other process remember it, and does away with it. @returns until when that served it. */
-async function lagMs(session: string, revoke: (keyId: string) => Promise<unknown>): Promise<number> {
+async function measureLagMs(session: string, revoke: (keyId: string) => Promise<unknown>): Promise<number> {
   const keyId = await addKey(one, session, { provider: 'openai', key: openAiKey() });
   await until(() => chats(session));
   await revoke(keyId);
@@ -73,27 +73,27 @@ it('measures how long another process serves a key that was revoked (the promise
   const remove = (keyId: string) =>
     one.call(`/api/v1/byok/keys/openai?key_id=${keyId}`, { method: 'DELETE', session });
   printTimes('key revoked -> refused by another process', {
-    deleted: await repeat(ROUNDS, () => lagMs(session, remove)),
+    deleted: await repeat(ROUNDS, () => measureLagMs(session, remove)),
     'deleted while the listening connections are cut': await repeat(ROUNDS, () =>
-      lagMs(session, async (keyId) => {
+      measureLagMs(session, async (keyId) => {
         await cutListeners();
         await remove(keyId);
       }),
     ),
     'removed in the console': await repeat(SLOW_ROUNDS, () =>
-      lagMs(session, () => editVaultRecord(user, { byok_openai: [] })),
+      measureLagMs(session, () => editVaultRecord(user, { byok_openai: [] })),
     ),
   });
 });
 
 /** Until a stream of somebody who is no longer let in has ended. */
-async function endMs(end: (user: TestUser) => Promise<unknown>): Promise<number> {
+async function measureEndMs(end: (user: TestUser) => Promise<unknown>): Promise<number> {
   const user = await createUser({ tier: 'starter' });
   const session = await one.signIn(user);
   await addKey(one, session, { provider: 'openai', key: openAiKey() });
   openai.reset();
   openai.answerAll(answer.endlessStream({ everyMs: 20 }));
-  const stream = readStream(await chat(session, true));
+  const stream = readEventStream(await chat(session, true));
   await stream.first;
   await end(user);
   const endedAtMs = performance.now();
@@ -108,7 +108,7 @@ it('measures how long a stream of somebody who may not any more goes on (the pro
     'signed out in Keycloak': async ({ id }) => (await adminClient()).users.logout({ id }),
   };
   for (const [name, end] of Object.entries(endings)) {
-    const times = await repeat(SLOW_ROUNDS, () => endMs(end));
+    const times = await repeat(SLOW_ROUNDS, () => measureEndMs(end));
     printTimes('not let in any more -> stream ended', { [name]: times });
   }
 });

@@ -3,8 +3,8 @@ import { connect } from 'node:net';
 import { afterAll, beforeAll, it } from '@jest/globals';
 import { startApp, type TestApp } from '../test/support/app.ts';
 import { describeOn, sshHosts } from '../test/support/hosts.ts';
-import { eventsOf } from '../test/support/run-events.ts';
-import { serverClient, type ServerClient } from '../test/support/servers.ts';
+import { readRunEvents } from '../test/support/run-events.ts';
+import { createServerClient, type ServerClient } from '../test/support/servers.ts';
 import { printTimes } from './table.ts';
 
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 50);
@@ -17,7 +17,7 @@ describeOn('ssh', 'runs over HTTP', () => {
 
   beforeAll(async () => {
     app = await startApp({ env: { EGRESS_ALLOW: '127.0.0.1', LOG_LEVEL: 'warn' } });
-    ada = await serverClient(app);
+    ada = await createServerClient(app);
     const { plain, user, password } = sshHosts();
     const account = { host: plain.host, port: plain.port, username: user, auth_method: 'password', password };
     const { id } = await ada.add({ connection_config: account });
@@ -39,7 +39,7 @@ describeOn('ssh', 'runs over HTTP', () => {
         if (round >= 5) (times[name] ??= []).push(performance.now() - askedAtMs);
       };
       note('head of the answer');
-      for await (const { event, data } of eventsOf(answer)) note(data.phase ?? event);
+      for await (const { event, data } of readRunEvents(answer)) note(data.phase ?? event);
     }
     printTimes('A run over HTTP: echo on a warm SSH server, since the request', times);
   });

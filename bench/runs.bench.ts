@@ -11,7 +11,7 @@ import { randomId } from '../src/lib/ids.ts';
 import { createLog } from '../src/lib/log.ts';
 import { createSshConnections, type SshConnections } from '../src/lib/ssh/connections.ts';
 import { createRunners } from '../src/runners/index.ts';
-import type { Job, Limits, RunEvent, Runner, ServerType, Target } from '../src/runners/runner.ts';
+import type { Job, Limits, RunEvent, Runner, ServerType, TargetServer } from '../src/runners/runner.ts';
 import { dockerHost, kubernetesHost, sshHosts } from '../test/support/hosts.ts';
 import { printTimes } from './table.ts';
 
@@ -70,9 +70,9 @@ async function timeRun(events: AsyncIterable<RunEvent>): Promise<{ firstMs: numb
 }
 
 /** The least that SSH can take: a channel of an open connection, and nothing around the command. */
-async function timeChannel(connections: SshConnections, server: Target): Promise<number> {
+async function timeChannel(connections: SshConnections, server: TargetServer): Promise<number> {
   const startedAtMs = performance.now();
-  const channel = await connections.openExec(server, 'echo hello', new AbortController().signal);
+  const channel = await connections.openExecStream(server, 'echo hello', new AbortController().signal);
   await once(channel, 'data');
   const firstMs = performance.now() - startedAtMs;
   await channel.ended;
@@ -80,7 +80,7 @@ async function timeChannel(connections: SshConnections, server: Target): Promise
 }
 
 /** From the cancel of an endless loop to the exit that says it is dead. */
-async function timeCancel(runner: Runner, target: Target): Promise<number> {
+async function timeCancel(runner: Runner, target: TargetServer): Promise<number> {
   const stopping = new AbortController();
   let cancelledAtMs = NaN;
   for await (const event of runner.run(
@@ -113,18 +113,22 @@ async function timeCommand(file: string, args: string[], env: NodeJS.ProcessEnv 
   return firstMs;
 }
 
-interface Rounds {
+interface MeasureOptions {
   rounds?: number;
   /** Rest before each round: in a warm pool a container is replaced meanwhile. */
-  restMs?: number;
+  pauseMs?: number;
 }
 
-async function measure(name: string, one: () => Promise<number>, own: Rounds = {}): Promise<void> {
-  const { rounds = ROUNDS, restMs = 0 } = own;
+async function measure(
+  name: string,
+  one: () => Promise<number>,
+  options: MeasureOptions = {},
+): Promise<void> {
+  const { rounds = ROUNDS, pauseMs = 0 } = options;
   await one(); // Once for what is only ever slow the first time.
   const found: number[] = [];
   for (let round = 0; round < rounds; round += 1) {
-    await rest(restMs);
+    await rest(pauseMs);
     found.push(await one());
   }
   times[name] = found;
@@ -136,18 +140,22 @@ function getRunner(type: ServerType): Runner {
   return runner;
 }
 
-async function measureRunner(type: ServerType, target: Target, own: Rounds = {}): Promise<void> {
+async function measureRunner(
+  type: ServerType,
+  target: TargetServer,
+  options: MeasureOptions = {},
+): Promise<void> {
   const runner = getRunner(type);
   await measure(
     `${type}: first byte of echo`,
     async () =>
       (await timeRun(runner.run(target, job('echo hello'), LIMITS, new AbortController().signal))).firstMs,
-    own,
+    options,
   );
-  await measure(`${type}: cancel to verified dead`, () => timeCancel(runner, target), own);
+  await measure(`${type}: cancel to verified dead`, () => timeCancel(runner, target), options);
 }
 
-function target(config: object, own: Partial<Target> = {}): Target {
+function target(config: object, own: Partial<TargetServer> = {}): TargetServer {
   return {
     serverId: randomId(),
     owner: 'user:bench',
@@ -155,7 +163,7 @@ function target(config: object, own: Partial<Target> = {}): Target {
     config,
     hostKey: null,
     workspacePath: null,
-    references: new Map(),
+    jumpServers: new Map(),
     ...own,
   };
 }
@@ -194,7 +202,7 @@ it('Docker', async () => {
   const { host, ca, clientCert, clientKey, image, socketPath } = dockerHost();
   const config = { host, ca, client_cert: clientCert, client_key: clientKey, image };
   const engine = target(getRunner('docker').config.parse(config) as object);
-  await measureRunner('docker', engine, { restMs: 1_000 });
+  await measureRunner('docker', engine, { pauseMs: 1_000 });
   await measure('plain docker run: first byte of echo', () =>
     timeCommand('docker', ['run', '--rm', '--network', 'none', image, 'echo', 'hello'], {
       DOCKER_HOST: `unix://${socketPath}`,

@@ -6,22 +6,22 @@ const ROOT = path.join(import.meta.dirname, '..');
 const BEGIN = '<!-- configuration: made by `npm run docs` -->';
 const END = '<!-- end of configuration -->';
 
-interface Described {
-  about: string;
+interface SettingInfo {
+  description: string;
   fallback?: string;
   secret?: true;
   required?: true;
   quickStart?: string;
 }
 
-const settings = Object.entries<Described>(SETTINGS);
+const settings = Object.entries<SettingInfo>(SETTINGS);
 
 /** `.env.example`: every setting with its meaning, commented out with its default. */
 export function envExample(): string {
   const head =
     '# Every setting of Ops Center. Made from src/settings.ts by `npm run docs`.\n# A secret can also come as the path of a file in NAME_FILE.\n';
   const entries = settings.map(
-    ([name, setting]) => `\n# ${setting.about}${note(setting)}\n# ${name}=${setting.fallback ?? ''}\n`,
+    ([name, setting]) => `\n# ${setting.description}${note(setting)}\n# ${name}=${setting.fallback ?? ''}\n`,
   );
   return `${head}${entries.join('')}\n# What precedes /chat/completions for a provider, instead of its own address.\n# UPSTREAM_OPENAI_URL=\n`;
 }
@@ -30,7 +30,7 @@ export function envExample(): string {
 export function configTable(): string {
   const rows = settings.map(
     ([name, setting]) =>
-      `| \`${name}\`${setting.secret ? ' *' : ''} | ${shownDefault(setting)} | ${setting.about.replaceAll('|', '\\|')} |`,
+      `| \`${name}\`${setting.secret ? ' *' : ''} | ${shownDefault(setting)} | ${setting.description.replaceAll('|', '\\|')} |`,
   );
   rows.push(
     "| `UPSTREAM_<PROVIDER>_URL` | the provider's own | What precedes `/chat/completions`, e.g. `UPSTREAM_OPENAI_URL`. |",
@@ -46,7 +46,7 @@ export function withConfigTable(readme: string): string {
   return `${before}${BEGIN}\n\n${configTable()}\n\n${END}${after}`;
 }
 
-function shownDefault(setting: Described): string {
+function shownDefault(setting: SettingInfo): string {
   if (setting.quickStart !== undefined)
     return setting.required
       ? `quick start: ${setting.quickStart}`
@@ -55,7 +55,7 @@ function shownDefault(setting: Described): string {
   return setting.fallback === '' ? 'empty' : `\`${setting.fallback}\``;
 }
 
-function note(setting: Described): string {
+function note(setting: SettingInfo): string {
   if (setting.quickStart !== undefined) return ` Quick start: ${setting.quickStart}.`;
   return setting.required ? ' Required.' : '';
 }

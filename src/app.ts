@@ -1,19 +1,19 @@
 import express, { type Express } from 'express';
 import type { Context } from './context.ts';
-import { openAiError } from './gateway/openai-errors.ts';
-import { draining } from './http/draining.ts';
-import { errorHandler, type ErrorShape } from './http/error-handler.ts';
-import { requestContext } from './http/request-context.ts';
+import { toOpenAiError } from './gateway/openai-errors.ts';
+import { drainingError } from './http/draining.ts';
+import { createErrorHandler, type ErrorFormat } from './http/error-handler.ts';
+import { createRequestContext } from './http/request-context.ts';
 import { mountRoutes } from './http/routes.ts';
 import { securityHeaders } from './http/security-headers.ts';
 import { notFound } from './lib/errors.ts';
 
 /** Errors under `/v1` speak the protocol that the SDKs read, and say whose they are. */
-const OPENAI_ERRORS: ErrorShape = {
-  prefix: '/v1',
+const OPENAI_ERRORS: ErrorFormat = {
+  pathPrefix: '/v1',
   contentType: 'application/json',
   headers: { 'x-ops-error-source': 'ops-center' },
-  body: openAiError,
+  body: toOpenAiError,
 };
 
 /** Paths that still answer while the process drains. */
@@ -30,17 +30,17 @@ export function createApp(context: Context): Express {
   app.enable('case sensitive routing');
   app.set('trust proxy', context.config.trustProxy);
   app.set('query parser', 'simple');
-  app.use(requestContext(context.log, context.metrics.observe));
+  app.use(createRequestContext(context.log, context.metrics.observe));
   app.use(securityHeaders);
   app.use(context.hostCheck);
   app.use((request, _response, next) => {
-    if (context.isDraining() && !PROBES.has(request.path)) throw draining();
+    if (context.isDraining() && !PROBES.has(request.path)) throw drainingError();
     next();
   });
   mountRoutes(app, context.routes, context.gate);
   app.use(() => {
     throw notFound('This address');
   });
-  app.use(errorHandler([OPENAI_ERRORS]));
+  app.use(createErrorHandler([OPENAI_ERRORS]));
   return app;
 }

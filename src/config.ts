@@ -7,27 +7,27 @@ import { SETTINGS, webAddress, type Setting } from './settings.ts';
 export type Mode = 'local' | 'deployed';
 
 type SettingName = keyof typeof SETTINGS;
-type Values = { [Name in SettingName]: z.output<(typeof SETTINGS)[Name]['schema']> | undefined };
+type SettingValues = { [Name in SettingName]: z.output<(typeof SETTINGS)[Name]['schema']> | undefined };
 
 /** The environment as handed in by the two files that may read it. */
 export type Environment = Record<string, string | undefined>;
 
-export interface ReadOptions {
+export interface ReadConfigOptions {
   /** For a process that listens as configured: a port of 0 is refused. Not so where a port is chosen first. */
-  listens?: boolean;
+  isListening?: boolean;
 }
 
-export interface Config extends ReturnType<typeof assemble> {}
+export interface Config extends ReturnType<typeof toConfig> {}
 
 /** All faults of a configuration at once, each with the setting's name. Values are never repeated. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
-  readonly faults: readonly string[];
-  constructor(faults: readonly string[]) {
+  readonly errors: readonly string[];
+  constructor(errors: readonly string[]) {
     super(
-      `The configuration has ${faults.length} fault(s):\n${faults.map((fault) => `  - ${fault}`).join('\n')}`,
+      `The configuration has ${errors.length} fault(s):\n${errors.map((error) => `  - ${error}`).join('\n')}`,
     );
-    this.faults = faults;
+    this.errors = errors;
   }
 }
 
@@ -39,15 +39,15 @@ export class ConfigError extends Error {
 export function readConfig(
   environment: Environment,
   readFile: (path: string) => string,
-  options: ReadOptions = {},
+  options: ReadConfigOptions = {},
 ): Config {
-  const faults: string[] = [];
+  const errors: string[] = [];
   const values: Record<string, unknown> = {};
-  const unread = new Set<string>();
+  const invalidNames = new Set<string>();
   for (const [name, setting] of Object.entries<Setting>(SETTINGS)) {
-    const text = settingText(name, setting, environment, readFile, faults);
+    const text = readSettingText(name, setting, environment, readFile, errors);
     if (text === undefined) {
-      if (setting.required) faults.push(`${name} is not set: ${setting.about}`);
+      if (setting.required) errors.push(`${name} is not set: ${setting.description}`);
       continue;
     }
     const result = setting.schema.safeParse(text);
@@ -55,31 +55,31 @@ export function readConfig(
       values[name] = result.data;
       continue;
     }
-    unread.add(name);
-    faults.push(`${name} ${wordsOf(result.error)}`);
+    invalidNames.add(name);
+    errors.push(`${name} ${formatZodError(result.error)}`);
   }
-  const upstreams = readUpstreams(environment, faults);
-  const config = assemble(values as Values, upstreams, secretFilesIn(environment));
-  faults.push(...crossFaults(config, values as Values, { ...options, unread }));
-  if (faults.length > 0) throw new ConfigError(faults);
+  const upstreams = readUpstreams(environment, errors);
+  const config = toConfig(values as SettingValues, upstreams, listSecretFiles(environment));
+  errors.push(...findCrossSettingErrors(config, values as SettingValues, { ...options, invalidNames }));
+  if (errors.length > 0) throw new ConfigError(errors);
   return config;
 }
 
-function settingText(
+function readSettingText(
   name: string,
   setting: Setting,
   environment: Environment,
   readFile: (path: string) => string,
-  faults: string[],
+  errors: string[],
 ): string | undefined {
   const direct = environment[name];
   const path = setting.secret ? environment[`${name}_FILE`] : undefined;
-  if (path && direct) faults.push(`${name} and ${name}_FILE are both set; keep one`);
+  if (path && direct) errors.push(`${name} and ${name}_FILE are both set; keep one`);
   if (path) {
     try {
       return readFile(path).trim();
     } catch {
-      faults.push(`${name}_FILE names a file that cannot be read`);
+      errors.push(`${name}_FILE names a file that cannot be read`);
       return setting.fallback;
     }
   }
@@ -88,26 +88,26 @@ function settingText(
 }
 
 /** Where secrets were read from: no program that is run here may see these files. */
-function secretFilesIn(environment: Environment): string[] {
+function listSecretFiles(environment: Environment): string[] {
   const secrets = Object.entries<Setting>(SETTINGS).filter(([, setting]) => setting.secret);
   return secrets.map(([name]) => environment[`${name}_FILE`] ?? '').filter((file) => file !== '');
 }
 
-function readUpstreams(environment: Environment, faults: string[]): Record<string, string> {
+function readUpstreams(environment: Environment, errors: string[]): Record<string, string> {
   const upstreams: Record<string, string> = {};
   for (const [name, value] of Object.entries(environment)) {
     const id = /^UPSTREAM_([A-Z0-9]+)_URL$/.exec(name)?.[1]?.toLowerCase();
     if (id === undefined || !value) continue;
     const address = webAddress.safeParse(value);
     if (!PROVIDER_IDS.some((known) => known === id))
-      faults.push(`${name} names no provider (${PROVIDER_IDS.join(', ')})`);
-    else if (!address.success) faults.push(`${name} ${wordsOf(address.error)}`);
+      errors.push(`${name} names no provider (${PROVIDER_IDS.join(', ')})`);
+    else if (!address.success) errors.push(`${name} ${formatZodError(address.error)}`);
     else upstreams[id] = address.data;
   }
   return upstreams;
 }
 
-function assemble(v: Values, upstreams: Record<string, string>, secretFiles: readonly string[]) {
+function toConfig(v: SettingValues, upstreams: Record<string, string>, secretFiles: readonly string[]) {
   const mode: Mode = v.DEPLOY_ENV === undefined ? 'local' : 'deployed';
   const publicUrl = v.PUBLIC_URL ?? `http://localhost:${v.PORT ?? 0}`;
   const keycloakUrl = v.KEYCLOAK_URL ?? '';
@@ -167,58 +167,67 @@ function assemble(v: Values, upstreams: Record<string, string>, secretFiles: rea
   };
 }
 
-interface Judged extends ReadOptions {
+interface ValidationContext extends ReadConfigOptions {
   /** Settings that are set but could not be read: their own fault says enough. */
-  unread: ReadonlySet<string>;
+  invalidNames: ReadonlySet<string>;
 }
 
 /** Faults that lie between settings. */
-function crossFaults(config: Config, v: Values, judged: Judged): string[] {
-  const faults = config.mode === 'local' ? localFaults(config) : deployedFaults(config, v, judged);
-  faults.push(...portFaults(config, v, judged));
+function findCrossSettingErrors(config: Config, v: SettingValues, context: ValidationContext): string[] {
+  const errors =
+    config.mode === 'local' ? findLocalModeErrors(config) : findDeployedModeErrors(config, v, context);
+  errors.push(...findPortErrors(config, v, context));
   if (config.systemDefault.provider === 'custom' && !config.systemDefault.baseUrl) {
-    faults.push('DEFAULT_LLM_PROVIDER=custom needs DEFAULT_LLM_BASE_URL');
+    errors.push('DEFAULT_LLM_PROVIDER=custom needs DEFAULT_LLM_BASE_URL');
   }
-  return faults;
+  return errors;
 }
 
-function portFaults(config: Config, v: Values, { listens = false }: Judged): string[] {
-  const faults: string[] = [];
+function findPortErrors(
+  config: Config,
+  v: SettingValues,
+  { isListening: listens = false }: ValidationContext,
+): string[] {
+  const errors: string[] = [];
   if (config.port !== 0 && config.port === config.metricsPort) {
-    faults.push('METRICS_PORT must differ from PORT: each is a listener of its own');
+    errors.push('METRICS_PORT must differ from PORT: each is a listener of its own');
   }
   const zeros = listens ? (['PORT', 'METRICS_PORT'] as const).filter((name) => v[name] === 0) : [];
   for (const name of zeros) {
-    faults.push(
+    errors.push(
       `${name} must not be 0: which port that is would be known to nobody; only the quick start picks a free one`,
     );
   }
-  return faults;
+  return errors;
 }
 
-function localFaults(config: Config): string[] {
-  const faults: string[] = [];
+function findLocalModeErrors(config: Config): string[] {
+  const errors: string[] = [];
   const hint = 'local mode is for one machine: set DEPLOY_ENV for a deployment';
   if (!isLoopbackHost(config.host) && !config.allowLocalModeExposed) {
-    faults.push(`HOST is not loopback; ${hint}, or ALLOW_LOCAL_MODE_EXPOSED=true`);
+    errors.push(`HOST is not loopback; ${hint}, or ALLOW_LOCAL_MODE_EXPOSED=true`);
   }
-  if (!isLoopbackHost(hostOf(config.publicUrl))) faults.push(`PUBLIC_URL is not loopback; ${hint}`);
-  return faults;
+  if (!isLoopbackHost(hostOf(config.publicUrl))) errors.push(`PUBLIC_URL is not loopback; ${hint}`);
+  return errors;
 }
 
-function deployedFaults(config: Config, v: Values, { unread }: Judged): string[] {
-  const faults: string[] = [];
-  if (v.DEBUG) faults.push('DEBUG=true and DEPLOY_ENV cannot both be set');
+function findDeployedModeErrors(
+  config: Config,
+  v: SettingValues,
+  { invalidNames: unread }: ValidationContext,
+): string[] {
+  const errors: string[] = [];
+  if (v.DEBUG) errors.push('DEBUG=true and DEPLOY_ENV cannot both be set');
   if (v.PUBLIC_URL !== undefined && !config.publicUrl.startsWith('https:'))
-    faults.push('PUBLIC_URL must be https when DEPLOY_ENV is set');
+    errors.push('PUBLIC_URL must be https when DEPLOY_ENV is set');
   if (config.keycloak.url !== '' && !config.keycloak.url.startsWith('https:')) {
-    faults.push('KEYCLOAK_URL must be https when DEPLOY_ENV is set');
+    errors.push('KEYCLOAK_URL must be https when DEPLOY_ENV is set');
   } else if (config.keycloak.url !== '' && !config.keycloak.internalUrl.startsWith('https:')) {
-    faults.push('KEYCLOAK_INTERNAL_URL must be https when KEYCLOAK_URL is');
+    errors.push('KEYCLOAK_INTERNAL_URL must be https when KEYCLOAK_URL is');
   }
   for (const name of ['PUBLIC_URL', 'KEYCLOAK_VAULT_REALM'] as const) {
     if (v[name] === undefined && !unread.has(name))
-      faults.push(`${name} is not set: it is required when DEPLOY_ENV is set`);
+      errors.push(`${name} is not set: it is required when DEPLOY_ENV is set`);
   }
   for (const [name, client] of [
     ['WEB', config.keycloak.web],
@@ -226,28 +235,28 @@ function deployedFaults(config: Config, v: Values, { unread }: Judged): string[]
     ['VAULT', config.keycloak.vault],
   ] as const) {
     if (client.secret.length > 0 && client.secret.length < 32) {
-      faults.push(`KEYCLOAK_${name}_CLIENT_SECRET must have 32 characters or more when DEPLOY_ENV is set`);
+      errors.push(`KEYCLOAK_${name}_CLIENT_SECRET must have 32 characters or more when DEPLOY_ENV is set`);
     }
   }
-  return [...faults, ...deployedProviderFaults(config)];
+  return [...errors, ...findDeployedProviderErrors(config)];
 }
 
-function deployedProviderFaults({ systemDefault, upstreams }: Config): string[] {
-  const faults: string[] = [];
+function findDeployedProviderErrors({ systemDefault, upstreams }: Config): string[] {
+  const errors: string[] = [];
   for (const { id } of PROVIDERS.filter(({ localOnly }) => localOnly)) {
     if (systemDefault.provider === id)
-      faults.push(`DEFAULT_LLM_PROVIDER cannot be ${id} when DEPLOY_ENV is set: it is for local mode`);
+      errors.push(`DEFAULT_LLM_PROVIDER cannot be ${id} when DEPLOY_ENV is set: it is for local mode`);
     if (upstreams[id] !== undefined)
-      faults.push(
+      errors.push(
         `UPSTREAM_${id.toUpperCase()}_URL cannot be set when DEPLOY_ENV is: ${id} is for local mode`,
       );
   }
   if (systemDefault.apiKey !== undefined && systemDefault.models.length === 0) {
-    faults.push(
+    errors.push(
       'DEFAULT_LLM_API_KEY is set but pays for no model: set DEFAULT_LLM_MODEL or DEFAULT_LLM_MODELS, or unset it',
     );
   }
-  return faults;
+  return errors;
 }
 
 function hostOf(url: string): string {
@@ -255,7 +264,7 @@ function hostOf(url: string): string {
 }
 
 /** Each complaint once, to stand behind the setting's name. */
-function wordsOf(error: z.ZodError): string {
+function formatZodError(error: z.ZodError): string {
   const words = error.issues.map(({ message }) => message.charAt(0).toLowerCase() + message.slice(1));
   return [...new Set(words)].join('; ');
 }

@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import type { Config } from './config.ts';
-import type { KeyStores } from './keys/custody/deps.ts';
+import type { KeyClients } from './keys/custody/deps.ts';
 import { createOwnerLock } from './keys/owner-lock.ts';
-import type { VaultPlace } from './keys/vault-place.ts';
+import type { VaultLocation } from './keys/vault-place.ts';
 import { createVault } from './keys/vault.ts';
 import { createDatabase, type Database } from './lib/database.ts';
 import { createDialer, type Dialer } from './lib/dialer.ts';
@@ -10,23 +10,23 @@ import { UnfitError } from './lib/errors.ts';
 import { createKeycloakAdmin, type KeycloakAdmin } from './lib/keycloak-admin.ts';
 import { createKeyring } from './lib/keyring.ts';
 import type { Log } from './lib/log.ts';
-import { pendingMigrations } from './lib/migrations.ts';
+import { listPendingMigrations } from './lib/migrations.ts';
 import { PROVIDERS } from './providers/index.ts';
 
-export interface Address {
+export interface OwnService {
   host: string;
   port: number;
 }
 
 /** What the app and the commands both stand on. */
-export interface Connections extends KeyStores {
+export interface Clients extends KeyClients {
   dialer: Dialer;
   /** Keycloak's admin interface as another client, in another realm. */
-  openRealm(realm: string, client: { id: string; secret: string }): KeycloakAdmin;
+  createRealmAdmin(realm: string, client: { id: string; secret: string }): KeycloakAdmin;
   close(): Promise<void>;
 }
 
-export interface ConnectionsOptions {
+export interface ClientsOptions {
   /** How the database shows these connections. */
   applicationName: string;
   /** Database connections at most, those of writers apart. */
@@ -34,23 +34,23 @@ export interface ConnectionsOptions {
   /** The longest that a call to Keycloak may take; its own default unless given. */
   keycloakTimeoutMs?: number;
   /** Addresses of this installation beyond those in the configuration. */
-  ownAddresses?: readonly Address[];
+  ownServices?: readonly OwnService[];
   log: Log;
 }
 
 /** Writers who wait for an owner's lock must not take the connections that requests need. */
-const LOCK_CONNECTIONS = 4;
-const LONGEST_WRITE_MS = 20_000;
+const MAX_LOCK_CONNECTIONS = 4;
+const MAX_WRITE_MS = 20_000;
 
 /** Builds them; nothing is connected before it is used. */
-export function createConnections(config: Config, options: ConnectionsOptions): Connections {
+export function createClients(config: Config, options: ClientsOptions): Clients {
   const { keycloak } = config;
   const { applicationName, maxConnections, keycloakTimeoutMs, log } = options;
-  const open = (name: string, max: number) =>
+  const openDatabase = (name: string, max: number) =>
     createDatabase({ url: config.databaseUrl, max, applicationName: name, log });
-  const database = open(applicationName, maxConnections);
-  const lockDatabase = open(`${applicationName}-lock`, LOCK_CONNECTIONS);
-  const openRealm: Connections['openRealm'] = (realm, client) =>
+  const database = openDatabase(applicationName, maxConnections);
+  const lockDatabase = openDatabase(`${applicationName}-lock`, MAX_LOCK_CONNECTIONS);
+  const createRealmAdmin: Clients['createRealmAdmin'] = (realm, client) =>
     createKeycloakAdmin({
       baseUrl: keycloak.internalUrl,
       realm,
@@ -58,7 +58,7 @@ export function createConnections(config: Config, options: ConnectionsOptions): 
       clientSecret: client.secret,
       ...(keycloakTimeoutMs === undefined ? {} : { timeoutMs: keycloakTimeoutMs }),
     });
-  const forbidden = [...ownAddresses(config), ...(options.ownAddresses ?? [])];
+  const forbidden = [...listOwnServices(config), ...(options.ownServices ?? [])];
   const dialer = createDialer({
     mode: config.mode,
     allow: config.egress.allow,
@@ -66,20 +66,20 @@ export function createConnections(config: Config, options: ConnectionsOptions): 
     forbidden: () => forbidden,
     connectTimeoutMs: config.timeouts.connectMs,
   });
-  const records = openRealm(keycloak.vaultRealm, keycloak.vault);
-  const place = vaultPlace(config);
+  const vaultKeycloak = createRealmAdmin(keycloak.vaultRealm, keycloak.vault);
+  const vaultLocation = toVaultLocation(config);
   return {
     database,
-    lock: createOwnerLock({ database: lockDatabase, slots: LOCK_CONNECTIONS, totalMs: LONGEST_WRITE_MS }),
-    people: openRealm(keycloak.realm, keycloak.service),
-    records,
-    vault: createVault({ keycloak: records, recordIsUser: place.recordIsUser, log }),
-    place,
+    lock: createOwnerLock({ database: lockDatabase, slots: MAX_LOCK_CONNECTIONS, timeoutMs: MAX_WRITE_MS }),
+    usersKeycloak: createRealmAdmin(keycloak.realm, keycloak.service),
+    vaultKeycloak,
+    vault: createVault({ keycloak: vaultKeycloak, recordIsUser: vaultLocation.recordIsUser, log }),
+    vaultLocation,
     dialer,
     keyring: createKeyring(config.encryptionKeys),
     // The demo provider exists in local mode only.
     providers: PROVIDERS.filter((provider) => config.mode === 'local' || !provider.localOnly),
-    openRealm,
+    createRealmAdmin,
     async close() {
       await Promise.all([dialer.close(), database.close(), lockDatabase.close()]);
     },
@@ -89,8 +89,8 @@ export function createConnections(config: Config, options: ConnectionsOptions): 
 const NameRow = z.object({ name: z.string() });
 
 /** @throws UnfitError naming the migrations that are pending. */
-export async function refusePending(database: Database): Promise<void> {
-  const pending = await pendingMigrations((text) => database.rows(NameRow, text));
+export async function assertMigrated(database: Database): Promise<void> {
+  const pending = await listPendingMigrations((text) => database.rows(NameRow, text));
   if (pending.length === 0) return;
   throw new UnfitError(
     `The database lacks ${pending.join(', ')}. Set MIGRATION_DATABASE_URL, or run "npm run ops -- migrate".`,
@@ -102,8 +102,8 @@ export async function refusePending(database: Database): Promise<void> {
  * that bypass it, and they would see everybody's rows. Tables that name an owner count even where it was switched off.
  * @throws UnfitError naming the tables whose rows the app would see all of.
  */
-export async function refuseSeeingAll(database: Database): Promise<void> {
-  const open = await database.rows(
+export async function assertRowSecurity(database: Database): Promise<void> {
+  const unprotected = await database.rows(
     NameRow,
     `SELECT c.relname AS name FROM pg_class c
      WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
@@ -113,8 +113,8 @@ export async function refuseSeeingAll(database: Database): Promise<void> {
        AND NOT row_security_active(c.oid)
      ORDER BY 1`,
   );
-  if (open.length === 0) return;
-  const tables = open.map(({ name }) => name).join(', ');
+  if (unprotected.length === 0) return;
+  const tables = unprotected.map(({ name }) => name).join(', ');
   throw new UnfitError(
     `The role of DATABASE_URL sees the rows of all people in ${tables}: row-level security does not hold for it. ` +
       'Give the app a role that is a member of ops_center_app, owns no table, is no superuser and has no ' +
@@ -123,24 +123,24 @@ export async function refuseSeeingAll(database: Database): Promise<void> {
 }
 
 /** With one realm for both, a person's keys lie with the person. */
-function vaultPlace({ keycloak }: Config): VaultPlace {
+function toVaultLocation({ keycloak }: Config): VaultLocation {
   return { realm: keycloak.vaultRealm, recordIsUser: keycloak.vaultRealm === keycloak.realm };
 }
 
 /** What users' endpoints must never reach: our own listeners, the database, Keycloak. */
-function ownAddresses(config: Config): Address[] {
+function listOwnServices(config: Config): OwnService[] {
   const listeners = [config.port, config.metricsPort].map((port) => ({ host: config.host, port }));
   const urls = [config.publicUrl, config.internalUrl, config.keycloak.url, config.keycloak.internalUrl];
   const services = [...urls, config.databaseUrl, config.migrationDatabaseUrl].filter(
     (url) => url !== undefined,
   );
-  return [...listeners, ...services.map(addressOf)];
+  return [...listeners, ...services.map(toOwnService)];
 }
 
 const DEFAULT_PORTS: Record<string, number> = { 'http:': 80, 'https:': 443 };
 
 /** The settings give a database's address its port. */
-function addressOf(text: string): Address {
+function toOwnService(text: string): OwnService {
   const url = new URL(text);
   return {
     host: url.hostname,

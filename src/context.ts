@@ -2,35 +2,35 @@ import path from 'node:path';
 import { auditRoutes } from './audit/routes.ts';
 import type { Config } from './config.ts';
 import {
-  createConnections,
-  refusePending,
-  refuseSeeingAll,
-  type Address,
-  type Connections,
+  createClients,
+  assertMigrated,
+  assertRowSecurity,
+  type OwnService,
+  type Clients,
 } from './connections.ts';
-import { assertRealmFit } from './doctor/realm-check.ts';
+import { assertRealmsValid } from './doctor/realm-check.ts';
 import { createGateway, type Gateway } from './gateway/service.ts';
 import { createMetrics, type Metrics } from './health/metrics.ts';
-import { createReadiness, type Readiness } from './health/readiness.ts';
+import { createReadinessCheck, type Readiness } from './health/readiness.ts';
 import { healthRoutes } from './health/routes.ts';
 import { homeRoutes } from './home/routes.ts';
-import { createHostCheck } from './http/host-check.ts';
-import type { Gate, Route } from './http/routes.ts';
+import { createHostGuard } from './http/host-check.ts';
+import type { RouteGuards, Route } from './http/routes.ts';
 import { createIdentity, type Identity } from './identity/service.ts';
-import { checkCanary } from './keys/custody/canary.ts';
+import { assertCanary } from './keys/custody/canary.ts';
 import { createOwnerRemoval, type OwnerRemoval } from './keys/custody/removal.ts';
 import { createKeyReader, OWNERS_CHANNEL } from './keys/key-reader.ts';
 import { createKeyTester } from './keys/key-tester.ts';
 import { keyRoutes } from './keys/routes.ts';
 import { createKeyService, type KeyService } from './keys/service.ts';
-import { createVaultEvents } from './keys/vault-events.ts';
-import { checkVaultPlace } from './keys/vault-place.ts';
-import { createHops, type Hops } from './lib/hop.ts';
+import { createVaultEventReader } from './keys/vault-events.ts';
+import { assertVaultLocation } from './keys/vault-place.ts';
+import { createLoopGuard, type LoopGuard } from './lib/hop.ts';
 import { randomId } from './lib/ids.ts';
 import { createLog, type Log } from './lib/log.ts';
-import { createLoop, type Loop } from './lib/loop.ts';
+import { createPoller, type Poller } from './lib/loop.ts';
 import { runMigrations } from './lib/migrations.ts';
-import { createNotifications, type Notifications } from './lib/notifications.ts';
+import { createNotificationListener, type NotificationListener } from './lib/notifications.ts';
 import { userOwner } from './lib/owner.ts';
 import { createRunners } from './runners/index.ts';
 import { runRoutes } from './runs/routes.ts';
@@ -42,7 +42,7 @@ import { createServerService } from './servers/service.ts';
 export interface ContextOverrides {
   log?: Log;
   /** Addresses of this installation beyond those in the configuration, e.g. Keycloak's management port. */
-  ownAddresses?: readonly Address[];
+  ownServices?: readonly OwnService[];
 }
 
 /** Everything that the application is made of, built once. */
@@ -50,8 +50,8 @@ export interface Context {
   config: Config;
   log: Log;
   metrics: Metrics;
-  hostCheck: ReturnType<typeof createHostCheck>;
-  gate: Gate;
+  hostCheck: ReturnType<typeof createHostGuard>;
+  gate: RouteGuards;
   routes: readonly Route[];
   readiness(): Promise<Readiness>;
   isDraining(): boolean;
@@ -66,26 +66,31 @@ export interface Context {
   close(): Promise<void>;
 }
 
-const REQUEST_CONNECTIONS = 16;
-const READ_EVENTS_EVERY_MS = 2_000;
+const MAX_REQUEST_CONNECTIONS = 16;
+const EVENT_POLL_INTERVAL_MS = 2_000;
 
 /** The only place that builds things. Nothing is connected and nothing listens before `start`. */
 export function createContext(config: Config, overrides: ContextOverrides = {}): Context {
   const log = overrides.log ?? createLog(config.logLevel);
-  const connections = createConnections(config, {
+  const clients = createClients(config, {
     applicationName: 'ops-center',
-    maxConnections: REQUEST_CONNECTIONS,
-    ownAddresses: overrides.ownAddresses ?? [],
+    maxConnections: MAX_REQUEST_CONNECTIONS,
+    ownServices: overrides.ownServices ?? [],
     log,
   });
-  const { database, people } = connections;
-  const hops = createHops(config.sessionSecret);
-  const { keys, notices, vaultEvents, removal } = createKeys(config, connections, hops, log);
+  const { database, usersKeycloak } = clients;
+  const loopGuard = createLoopGuard(config.sessionSecret);
+  const {
+    keys,
+    ownerNotifications: notices,
+    vaultEventPoller: vaultEvents,
+    ownerRemoval: removal,
+  } = createKeyFeature(config, clients, loopGuard, log);
   const identity = createIdentity({
     config,
     database,
-    keyring: connections.keyring,
-    keycloakAdmin: people,
+    keyring: clients.keyring,
+    keycloakAdmin: usersKeycloak,
     onUserDeleted: async (userId) => {
       const requestId = `deletion-${randomId()}`;
       await runs.removeUser(userId);
@@ -94,12 +99,19 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
     },
     log,
   });
-  const gateway = createGatewayFrom(config, connections, hops, identity, keys);
+  const gateway = createGatewayFrom(config, clients, loopGuard, identity, keys);
   const local = config.localExecution ? { hiddenPaths: hiddenPaths(config) } : undefined;
-  const runners = createRunners({ dialer: connections.dialer, log, local });
-  const { keyring } = connections;
-  const { localExecution, liveWork } = identity;
-  const servers = createServerService({ database, keyring, runners, localExecution, liveWork, log });
+  const runners = createRunners({ dialer: clients.dialer, log, local });
+  const { keyring } = clients;
+  const { localExecution, activeWork } = identity;
+  const servers = createServerService({
+    database,
+    keyring,
+    runners,
+    localExecution,
+    liveWork: activeWork,
+    log,
+  });
   const runs = createRunService({
     ...{ database, keyring, identity, servers, log },
     databaseUrl: config.databaseUrl,
@@ -107,11 +119,11 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
   });
   const metrics = createMetrics();
   let draining = false;
-  const readiness = createReadiness(
+  const readiness = createReadinessCheck(
     [
       { name: 'database', check: async () => void (await database.run('SELECT 1')) },
-      { name: 'migrations', check: () => refusePending(database) },
-      { name: 'keycloak', check: () => people.ping() },
+      { name: 'migrations', check: () => assertMigrated(database) },
+      { name: 'keycloak', check: () => usersKeycloak.ping() },
     ],
     () => draining,
   );
@@ -127,7 +139,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
     config,
     log,
     metrics,
-    hostCheck: createHostCheck(config),
+    hostCheck: createHostGuard(config),
     gate: identity.gate,
     routes: [
       ...healthRoutes(readiness),
@@ -135,7 +147,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       ...identity.routes,
       ...keyRoutes({ keys }),
       ...serverRoutes({ servers }),
-      ...runRoutes({ runs, liveWork }),
+      ...runRoutes({ runs, liveWork: activeWork }),
       ...auditRoutes({ database }),
       ...gateway.routes,
     ],
@@ -144,87 +156,87 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
     async start() {
       if (config.migrationDatabaseUrl !== undefined)
         await migrate(config.migrationDatabaseUrl, config.databaseUrl, log);
-      await refusePending(database);
-      await refuseSeeingAll(database);
-      await assertRealmFit({ config, people, vault: connections.records });
-      await checkVaultPlace(database, connections.place);
-      await checkCanary(connections);
+      await assertMigrated(database);
+      await assertRowSecurity(database);
+      await assertRealmsValid({ config, mainAdmin: usersKeycloak, vaultAdmin: clients.vaultKeycloak });
+      await assertVaultLocation(database, clients.vaultLocation);
+      await assertCanary(clients);
       await Promise.all([notices.start(), vaultEvents.start(), identity.start(), runs.start()]);
     },
     async drain() {
       draining = true;
       await runs.drain();
-      await finishWithin(identity, config.timeouts.shutdownGraceMs);
-      await gateway.settled();
+      await waitForActiveWork(identity, config.timeouts.shutdownGraceMs);
+      await gateway.flushKeyStatus();
     },
     async close() {
       await Promise.all([notices.stop(), vaultEvents.stop(), identity.stop(), runs.stop()]);
       // In reverse: what Docker keeps on an engine behind SSH is removed through SSH's connections.
       for (const runner of [...runners.values()].reverse()) await runner.close();
-      await connections.close();
+      await clients.close();
     },
   };
 }
 
-interface Keys {
+interface KeyFeature {
   keys: KeyService;
   /** What other processes tell of owners' keys. */
-  notices: Notifications;
+  ownerNotifications: NotificationListener;
   /** What administrators do to vault records. */
-  vaultEvents: Loop;
-  removal: OwnerRemoval;
+  vaultEventPoller: Poller;
+  ownerRemoval: OwnerRemoval;
 }
 
-function createKeys(config: Config, connections: Connections, hops: Hops, log: Log): Keys {
-  const { database, lock, vault, place, records, keyring, dialer, providers } = connections;
+function createKeyFeature(config: Config, clients: Clients, loopGuard: LoopGuard, log: Log): KeyFeature {
+  const { database, lock, vault, vaultLocation, vaultKeycloak, keyring, dialer, providers } = clients;
   const upstreams = { overrides: config.upstreams };
-  const notices = createNotifications({ url: config.databaseUrl, channel: OWNERS_CHANNEL, log });
-  const reader = createKeyReader({ database, vault, providers, notices, log });
-  const tester = createKeyTester({ dialer, hops, upstreams });
-  const readVaultEvents = createVaultEvents({ keycloak: records, database, reader, log });
+  const notices = createNotificationListener({ url: config.databaseUrl, channel: OWNERS_CHANNEL, log });
+  const reader = createKeyReader({ database, vault, providers, notifications: notices, log });
+  const tester = createKeyTester({ dialer, loopGuard, upstreams });
+  const readVaultEvents = createVaultEventReader({ keycloak: vaultKeycloak, database, reader, log });
   const name = 'reading the events of the vault';
   return {
     keys: createKeyService({
       ...{ database, reader, lock, vault, keyring, providers },
       ...{ upstreams, dialer, tester, log },
     }),
-    notices,
-    vaultEvents: createLoop(name, READ_EVENTS_EVERY_MS, readVaultEvents, log),
-    removal: createOwnerRemoval({ lock, vault, recordIsUser: place.recordIsUser }),
+    ownerNotifications: notices,
+    vaultEventPoller: createPoller(name, EVENT_POLL_INTERVAL_MS, readVaultEvents, log),
+    ownerRemoval: createOwnerRemoval({ lock, vault, recordIsUser: vaultLocation.recordIsUser }),
   };
 }
 
 function createGatewayFrom(
   config: Config,
-  connections: Connections,
-  hops: Hops,
+  clients: Clients,
+  loopGuard: LoopGuard,
   identity: Identity,
   keys: KeyService,
 ): Gateway {
   const { apiKey, ...system } = config.systemDefault;
   return createGateway({
     keys,
-    directory: identity.directory,
-    liveWork: identity.liveWork,
-    dialer: connections.dialer,
-    providers: connections.providers,
+    directory: identity.userCache,
+    liveWork: identity.activeWork,
+    dialer: clients.dialer,
+    providers: clients.providers,
     upstreams: { overrides: config.upstreams },
     system: apiKey === undefined ? null : { ...system, apiKey },
     timeouts: config.timeouts,
-    hops,
-    maskSecret: config.sessionSecret,
+    loopGuard,
+    idempotencySecret: config.sessionSecret,
   });
 }
 
-async function finishWithin(identity: Identity, graceMs: number): Promise<void> {
-  const { liveWork } = identity;
+async function waitForActiveWork(identity: Identity, graceMs: number): Promise<void> {
+  const { activeWork } = identity;
   let timer: NodeJS.Timeout | undefined;
   const grace = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, graceMs);
   });
-  await Promise.race([liveWork.idle(), grace]);
+  await Promise.race([activeWork.whenIdle(), grace]);
   clearTimeout(timer);
-  await liveWork.drain();
+  await activeWork.drain();
 }
 
 /** What no program that is run on this machine may see: the product, what it keeps, and its secrets. */

@@ -1,23 +1,23 @@
 import type { Config } from './config.ts';
-import { createConnections, refusePending, refuseSeeingAll } from './connections.ts';
-import { assertRealmFit } from './doctor/realm-check.ts';
+import { createClients, assertMigrated, assertRowSecurity } from './connections.ts';
+import { assertRealmsValid } from './doctor/realm-check.ts';
 import type { MoveDeps } from './keys/custody/move.ts';
-import type { Belongings, PurgeDeps } from './keys/custody/purge.ts';
+import type { OwnerData, PurgeDeps } from './keys/custody/purge.ts';
 import { createEndpointCheck } from './keys/provider-choice.ts';
-import { checkVaultPlace } from './keys/vault-place.ts';
+import { assertVaultLocation } from './keys/vault-place.ts';
 import type { Database } from './lib/database.ts';
 import type { Log } from './lib/log.ts';
 import { getUserId } from './lib/owner.ts';
 import { createRunners } from './runners/index.ts';
-import { createSealedRuns } from './runs/sealed-runs.ts';
-import { listRunOwners, removeRunsOf } from './runs/service.ts';
+import { createEncryptedRuns } from './runs/sealed-runs.ts';
+import { listRunOwners, deleteRunsOfOwner } from './runs/service.ts';
 import { createServerRemoval } from './servers/removal.ts';
-import { createSealedServers } from './servers/sealed-servers.ts';
+import { createEncryptedServers } from './servers/sealed-servers.ts';
 import { createServerWriter } from './servers/server-writer.ts';
 import { listServerOwners } from './servers/service.ts';
 
 /** What the commands about stored keys are built of, beside whatever app is running. */
-export interface Custody extends MoveDeps, PurgeDeps {
+export interface KeyAdminContext extends MoveDeps, PurgeDeps {
   /**
    * @param isMoving leaves out the comparison of places, since they are to differ.
    * @throws UnfitError when the database or the realms are not fit, or the vault is in another place.
@@ -30,25 +30,32 @@ export interface Custody extends MoveDeps, PurgeDeps {
 const LISTING_TIMEOUT_MS = 30_000;
 
 /** Builds what the commands need, as `createContext` does for the app; nothing is connected before `start`. */
-export function createCustody(config: Config, log: Log): Custody {
-  const connections = createConnections(config, {
+export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext {
+  const connections = createClients(config, {
     // Not the app's, whose connections show that it runs.
     applicationName: 'ops-command',
     maxConnections: 4,
     keycloakTimeoutMs: LISTING_TIMEOUT_MS,
     log,
   });
-  const { database, people, records, place, dialer, keyring } = connections;
+  const {
+    database,
+    usersKeycloak: people,
+    vaultKeycloak: records,
+    vaultLocation: place,
+    dialer,
+    keyring,
+  } = connections;
   // For what they say of configurations: nothing is asked of a server.
   const runners = createRunners({ dialer, log });
   return {
     ...connections,
     checkEndpoint: createEndpointCheck({ dialer, upstreams: { overrides: config.upstreams } }),
-    reader: { forget: () => undefined },
-    belongings: createBelongings(database, log),
-    sealedElsewhere: [
-      createSealedServers({ database, keyring, runners }),
-      createSealedRuns({ database, keyring }),
+    reader: { invalidate: () => undefined },
+    ownerData: createOwnerData(database, log),
+    otherSecrets: [
+      createEncryptedServers({ database, keyring, runners }),
+      createEncryptedRuns({ database, keyring }),
     ],
     log,
     async close() {
@@ -56,16 +63,16 @@ export function createCustody(config: Config, log: Log): Custody {
       await connections.close();
     },
     async start(isMoving = false) {
-      await refusePending(database);
-      await refuseSeeingAll(database);
-      await assertRealmFit({ config, people, vault: records });
-      if (!isMoving) await checkVaultPlace(database, place);
+      await assertMigrated(database);
+      await assertRowSecurity(database);
+      await assertRealmsValid({ config, mainAdmin: people, vaultAdmin: records });
+      if (!isMoving) await assertVaultLocation(database, place);
     },
   };
 }
 
 /** Execution servers and runs; a command holds no connections to any server. */
-function createBelongings(database: Database, log: Log): Belongings {
+function createOwnerData(database: Database, log: Log): OwnerData {
   const writer = createServerWriter({ database, runners: new Map(), log });
   const removal = createServerRemoval({ writer });
   return {
@@ -74,7 +81,7 @@ function createBelongings(database: Database, log: Log): Belongings {
       return [...new Set(owners.flat())].sort();
     },
     async remove(owner, requestId, actor) {
-      await removeRunsOf(database, owner);
+      await deleteRunsOfOwner(database, owner);
       await removal.removeOwner(getUserId(owner), requestId, actor);
     },
   };

@@ -5,7 +5,7 @@ import type { Config } from './config.ts';
 import { createContext, type Context, type ContextOverrides } from './context.ts';
 
 /** After the grace period: time for the last answers to be written out. */
-const LAST_ANSWERS_MS = 5_000;
+const FINAL_FLUSH_MS = 5_000;
 
 /** A server that listens. */
 export interface RunningServer {
@@ -28,44 +28,44 @@ export async function startServer(config: Config, overrides: ContextOverrides = 
   const context = createContext(config, overrides);
   const limits = { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS };
   const app = createServer(limits, createApp(context));
-  const metrics = context.metrics.createServer(() => context.readiness(), config);
-  const listeners = [app, metrics].map((server) => ({ server, answers: answersUnderWay(server) }));
+  const metrics = context.metrics.createOperatorServer(() => context.readiness(), config);
+  const servers = [app, metrics].map((server) => ({ server, openResponses: trackOpenResponses(server) }));
   try {
     await context.start();
     await listen(app, config.port, config.host);
     await listen(metrics, config.metricsPort, config.host);
   } catch (error) {
-    await close(listeners, context, 0);
+    await close(servers, context, 0);
     throw error;
   }
   context.log.info({ event: 'listening', url: config.publicUrl, mode: config.mode }, 'ready');
   let stopping: Promise<void> | undefined;
-  return { url: config.publicUrl, stop: () => (stopping ??= stop(listeners, context)) };
+  return { url: config.publicUrl, stop: () => (stopping ??= stop(servers, context)) };
 }
 
 /** Answers that are not written out yet. */
-type Answers = ReadonlySet<ServerResponse>;
+type OpenResponses = ReadonlySet<ServerResponse>;
 
-interface Listener {
+interface TrackedServer {
   server: Server;
-  answers: Answers;
+  openResponses: OpenResponses;
 }
 
-async function stop(listeners: readonly Listener[], context: Context): Promise<void> {
+async function stop(servers: readonly TrackedServer[], context: Context): Promise<void> {
   context.log.info({ event: 'stopping' }, 'new requests are refused; streams may finish');
-  const endMs = performance.now() + context.config.timeouts.shutdownGraceMs + LAST_ANSWERS_MS;
+  const endMs = performance.now() + context.config.timeouts.shutdownGraceMs + FINAL_FLUSH_MS;
   await context.drain();
-  await close(listeners, context, endMs - performance.now());
+  await close(servers, context, endMs - performance.now());
   context.log.info({ event: 'stopped' }, 'stopped');
 }
 
-function answersUnderWay(server: Server): Answers {
-  const answers = new Set<ServerResponse>();
+function trackOpenResponses(server: Server): OpenResponses {
+  const openResponses = new Set<ServerResponse>();
   server.on('request', (_request, response: ServerResponse) => {
-    answers.add(response);
-    response.once('close', () => answers.delete(response));
+    openResponses.add(response);
+    response.once('close', () => openResponses.delete(response));
   });
-  return answers;
+  return openResponses;
 }
 
 async function listen(server: Server, port: number, host: string): Promise<void> {
@@ -73,15 +73,18 @@ async function listen(server: Server, port: number, host: string): Promise<void>
   await once(server, 'listening');
 }
 
-async function close(listeners: readonly Listener[], context: Context, patienceMs: number): Promise<void> {
-  await Promise.all(listeners.map((listener) => closeServer(listener, patienceMs)));
+async function close(servers: readonly TrackedServer[], context: Context, timeoutMs: number): Promise<void> {
+  await Promise.all(servers.map((server) => closeServer(server, timeoutMs)));
   await context.close();
 }
 
-async function closeServer({ server, answers }: Listener, patienceMs: number): Promise<void> {
+async function closeServer(
+  { server, openResponses: answers }: TrackedServer,
+  timeoutMs: number,
+): Promise<void> {
   if (!server.listening) return;
   // Not before: Node's close() cuts answers that are ended but not written out yet.
-  await writtenOut(answers, patienceMs);
+  await waitForResponses(answers, timeoutMs);
   const closed = once(server, 'close');
   server.close();
   // A connection that a browser opened in advance, and that never asked anything, is not idle to Node.
@@ -93,13 +96,13 @@ async function closeServer({ server, answers }: Listener, patienceMs: number): P
  * Resolves when the answers of this moment are written out or given up, or after `patienceMs`. A request that
  * has not arrived in full is not waited for: whoever sends it decides when, and may be nobody we know.
  */
-async function writtenOut(answers: Answers, patienceMs: number): Promise<void> {
+async function waitForResponses(openResponses: OpenResponses, timeoutMs: number): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
-  const patience = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, patienceMs);
+  const timeout = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, timeoutMs);
   });
-  const awaited = [...answers].filter((answer) => answer.req.complete || answer.writableEnded);
-  const all = awaited.map((answer) => new Promise((resolve) => answer.once('close', resolve)));
-  await Promise.race([Promise.all(all), patience]);
+  const pending = [...openResponses].filter((response) => response.req.complete || response.writableEnded);
+  const all = pending.map((response) => new Promise((resolve) => response.once('close', resolve)));
+  await Promise.race([Promise.all(all), timeout]);
   clearTimeout(timer);
 }

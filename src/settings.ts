@@ -62,15 +62,15 @@ const fernetKeys = list.refine(
   'must be Fernet keys (32 bytes, URL-safe base64), separated by commas',
 );
 
-function wholeNumber(least: number, most: number, error: string) {
-  return z.coerce.number({ error }).refine((n) => Number.isInteger(n) && n >= least && n <= most, { error });
+function wholeNumber(min: number, max: number, error: string) {
+  return z.coerce.number({ error }).refine((n) => Number.isInteger(n) && n >= min && n <= max, { error });
 }
 
 /** One setting: how it is read, and what people are told of it. */
 export interface Setting {
   schema: z.ZodType;
   /** For people: .env.example, the README and the fault of a required one are made from it. It stands alone. */
-  about: string;
+  description: string;
   /** As it would stand in the environment. */
   fallback?: string;
   secret?: true;
@@ -81,231 +81,240 @@ export interface Setting {
 
 /** Every setting of the product, in the order in which people read them. */
 export const SETTINGS = {
-  DEPLOY_ENV: { schema: z.string(), about: 'Unset: local mode. Any value: deployed mode.' },
+  DEPLOY_ENV: { schema: z.string(), description: 'Unset: local mode. Any value: deployed mode.' },
   DEBUG: {
     schema: flag,
     fallback: 'false',
-    about: 'Local mode only; together with DEPLOY_ENV a start error.',
+    description: 'Local mode only; together with DEPLOY_ENV a start error.',
   },
   PORT: {
     schema: port,
     fallback: '3000',
-    about: 'Where the app listens; in the quick start 0 picks a free port.',
+    description: 'Where the app listens; in the quick start 0 picks a free port.',
   },
-  HOST: { schema: z.string(), fallback: '127.0.0.1', about: 'The address that the app listens on.' },
+  HOST: { schema: z.string(), fallback: '127.0.0.1', description: 'The address that the app listens on.' },
   PUBLIC_URL: {
     schema: webOrigin,
-    about:
+    description:
       'The app as the browser reaches it, without a path. Required when deployed; `http://localhost:PORT` in local mode.',
   },
   INTERNAL_URL: {
     schema: webAddress,
-    about: 'The app as Keycloak reaches it, for back-channel logout. Default: PUBLIC_URL.',
+    description: 'The app as Keycloak reaches it, for back-channel logout. Default: PUBLIC_URL.',
   },
   ALLOW_LOCAL_MODE_EXPOSED: {
     schema: flag,
     fallback: 'false',
-    about: 'Lets local mode listen beyond loopback.',
+    description: 'Lets local mode listen beyond loopback.',
   },
   TRUST_PROXY: {
     schema: wholeNumber(0, 100, 'must be the number of reverse proxies'),
     fallback: '0',
-    about: 'How many reverse proxies stand in front.',
+    description: 'How many reverse proxies stand in front.',
   },
   METRICS_PORT: {
     schema: port,
     fallback: '9464',
-    about:
+    description:
       'Metrics and health details, on loopback unless HOST says otherwise; in the quick start 0 picks a free port.',
   },
   LOG_LEVEL: {
     schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
     fallback: 'info',
-    about: 'How much is logged.',
+    description: 'How much is logged.',
   },
   DATA_DIR: {
     schema: z.string(),
     fallback: '.data',
-    about: 'What the quick start keeps: database, Keycloak, their passwords.',
+    description: 'What the quick start keeps: database, Keycloak, their passwords.',
   },
   DATABASE_URL: {
     schema: postgresAddress,
     required: true,
     secret: true,
     quickStart: 'started',
-    about: "Address of Postgres, as the app's role (a member of ops_center_app).",
+    description: "Address of Postgres, as the app's role (a member of ops_center_app).",
   },
   MIGRATION_DATABASE_URL: {
     schema: postgresAddress,
     secret: true,
     quickStart: 'started',
-    about:
+    description:
       'Address of Postgres, as the role that owns the schema. Unset: pending migrations refuse the start.',
   },
   POSTGRES_PORT: {
     schema: port,
     fallback: '5433',
-    about: 'Port of the database that the quick start starts; 0 picks a free one.',
+    description: 'Port of the database that the quick start starts; 0 picks a free one.',
   },
   ENCRYPTION_KEY: {
     schema: fernetKeys,
     required: true,
     secret: true,
     quickStart: 'made once into .env',
-    about: 'Fernet keys, comma-separated: the first encrypts, all decrypt. Losing it loses every stored key.',
+    description:
+      'Fernet keys, comma-separated: the first encrypts, all decrypt. Losing it loses every stored key.',
   },
   SESSION_SECRET: {
     schema: z.string().min(32, 'must have 32 characters or more'),
     required: true,
     secret: true,
     quickStart: 'made once into .env',
-    about: 'Signs the cookies: 32 random characters or more.',
+    description: 'Signs the cookies: 32 random characters or more.',
   },
   SESSION_COOKIE_NAME: {
     schema: z.string().regex(/^[A-Za-z0-9_-]+$/),
     fallback: 'session',
-    about: 'Name of the session cookie.',
+    description: 'Name of the session cookie.',
   },
   KEYCLOAK_URL: {
     schema: webAddress,
     required: true,
     quickStart: 'started',
-    about: 'Address of Keycloak as the browser reaches it, without /realms.',
+    description: 'Address of Keycloak as the browser reaches it, without /realms.',
   },
   KEYCLOAK_INTERNAL_URL: {
     schema: webAddress,
-    about: 'Address of Keycloak as the app reaches it. Default: KEYCLOAK_URL.',
+    description: 'Address of Keycloak as the app reaches it. Default: KEYCLOAK_URL.',
   },
-  KEYCLOAK_REALM: { schema: z.string(), fallback: 'ops-center', about: 'The realm of the people.' },
+  KEYCLOAK_REALM: { schema: z.string(), fallback: 'ops-center', description: 'The realm of the people.' },
   KEYCLOAK_VAULT_REALM: {
     schema: z.string(),
-    about:
+    description:
       'The realm of the vault records. Default in local mode: ops-center-vault; must be set when deployed.',
   },
   KEYCLOAK_WEB_CLIENT_ID: {
     schema: z.string(),
     fallback: 'ops-center-web',
-    about: 'The client that people sign in through.',
+    description: 'The client that people sign in through.',
   },
   KEYCLOAK_WEB_CLIENT_SECRET: {
     schema: z.string().min(1),
     required: true,
     secret: true,
     quickStart: 'random',
-    about: 'Secret of KEYCLOAK_WEB_CLIENT_ID, the client that people sign in through.',
+    description: 'Secret of KEYCLOAK_WEB_CLIENT_ID, the client that people sign in through.',
   },
   KEYCLOAK_SERVICE_CLIENT_ID: {
     schema: z.string(),
     fallback: 'ops-center-service',
-    about: 'The client that reads users and events.',
+    description: 'The client that reads users and events.',
   },
   KEYCLOAK_SERVICE_CLIENT_SECRET: {
     schema: z.string().min(1),
     required: true,
     secret: true,
     quickStart: 'random',
-    about: 'Secret of KEYCLOAK_SERVICE_CLIENT_ID, the client that reads users and events.',
+    description: 'Secret of KEYCLOAK_SERVICE_CLIENT_ID, the client that reads users and events.',
   },
   KEYCLOAK_VAULT_CLIENT_ID: {
     schema: z.string(),
     fallback: 'ops-center-vault',
-    about: 'The client that writes vault records.',
+    description: 'The client that writes vault records.',
   },
   KEYCLOAK_VAULT_CLIENT_SECRET: {
     schema: z.string().min(1),
     required: true,
     secret: true,
     quickStart: 'random',
-    about: 'Secret of KEYCLOAK_VAULT_CLIENT_ID, the client that writes vault records.',
+    description: 'Secret of KEYCLOAK_VAULT_CLIENT_ID, the client that writes vault records.',
   },
   KEYCLOAK_PORT: {
     schema: port,
     fallback: '8080',
-    about: 'Port of the Keycloak that the quick start starts; 0 picks a free one.',
+    description: 'Port of the Keycloak that the quick start starts; 0 picks a free one.',
   },
   API_CLIENT_IDS: {
     schema: list,
     fallback: '',
-    about: 'Keycloak clients whose access tokens may call the API. Empty: bearer tokens are off.',
+    description: 'Keycloak clients whose access tokens may call the API. Empty: bearer tokens are off.',
   },
   DEFAULT_LLM_PROVIDER: {
     schema: z.enum(PROVIDER_IDS),
     fallback: 'openrouter',
     quickStart: 'the demo upstream',
-    about: 'The system default provider.',
+    description: 'The system default provider.',
   },
   DEFAULT_LLM_API_KEY: {
     schema: z.string().min(1),
     secret: true,
     quickStart: 'the demo upstream',
-    about:
+    description:
       "The system default's key. Unset when deployed: no system default. Set, it needs a model to pay for.",
   },
   DEFAULT_LLM_BASE_URL: {
     schema: webAddress,
-    about: "What precedes /chat/completions for the system default. Default: the provider's own.",
+    description: "What precedes /chat/completions for the system default. Default: the provider's own.",
   },
   DEFAULT_LLM_MODEL: {
     schema: z.string(),
     quickStart: 'demo',
-    about: 'Serves requests that name no model, or `default`.',
+    description: 'Serves requests that name no model, or `default`.',
   },
   DEFAULT_LLM_MODELS: {
     schema: list,
-    about:
+    description:
       'Models that the system default pays for; `*` = any. Default: DEFAULT_LLM_MODEL alone (`*` in local mode).',
   },
   DEFAULT_LLM_EXTRA_FIELDS: {
     schema: list,
     fallback: '',
-    about: 'Request fields allowed on the system default beyond the built-in list.',
+    description: 'Request fields allowed on the system default beyond the built-in list.',
   },
   EGRESS_ALLOW: {
     schema: egressRules,
-    about:
+    description:
       'Private addresses that users may reach, as `CIDR-or-host[:port[-port]]`, comma-separated. Default in local mode: loopback and LAN; deployed: none. A name listed here is looked up as the system does it (mDNS, search domains); other names that users bring by the hosts file and DNS alone.',
   },
   EGRESS_DENY: {
     schema: egressRules,
     fallback: '',
-    about: 'Addresses that users may never reach; wins over EGRESS_ALLOW.',
+    description: 'Addresses that users may never reach; wins over EGRESS_ALLOW.',
   },
   LOCAL_EXECUTION: {
     schema: flag,
     fallback: 'false',
-    about:
+    description:
       "Lets users with the realm role `ops-operator` run code on this installation's own machine, in a sandbox.",
   },
-  UPSTREAM_CONNECT_TIMEOUT_MS: { schema: milliseconds, fallback: '5000', about: 'Connecting to a provider.' },
+  UPSTREAM_CONNECT_TIMEOUT_MS: {
+    schema: milliseconds,
+    fallback: '5000',
+    description: 'Connecting to a provider.',
+  },
   UPSTREAM_FIRST_BYTE_TIMEOUT_MS: {
     schema: milliseconds,
     fallback: '120000',
-    about: "A provider's first byte.",
+    description: "A provider's first byte.",
   },
-  UPSTREAM_IDLE_TIMEOUT_MS: { schema: milliseconds, fallback: '120000', about: 'Silence within an answer.' },
+  UPSTREAM_IDLE_TIMEOUT_MS: {
+    schema: milliseconds,
+    fallback: '120000',
+    description: 'Silence within an answer.',
+  },
   RUNS_PER_USER: {
     schema: wholeNumber(1, 10_000, 'must be a whole number from 1 to 10000'),
     fallback: '8',
-    about: 'Runs of one user that go on at once, in all processes together; more are queued.',
+    description: 'Runs of one user that go on at once, in all processes together; more are queued.',
   },
   RUNS_PER_SERVER: {
     schema: wholeNumber(1, 10_000, 'must be a whole number from 1 to 10000'),
     fallback: '8',
-    about: 'Runs that go on at once on one execution server; more are queued.',
+    description: 'Runs that go on at once on one execution server; more are queued.',
   },
   RUNS_PER_INSTANCE: {
     schema: wholeNumber(1, 10_000, 'must be a whole number from 1 to 10000'),
     fallback: '32',
-    about: 'Runs that go on at once in one process of the app; more are queued.',
+    description: 'Runs that go on at once in one process of the app; more are queued.',
   },
   RUN_HISTORY_DAYS: {
     schema: wholeNumber(1, 3_650, 'must be a whole number of days from 1 to 3650'),
     fallback: '30',
-    about: 'How long runs are kept once they are over: what was run, what it printed, how it ended.',
+    description: 'How long runs are kept once they are over: what was run, what it printed, how it ended.',
   },
   SHUTDOWN_GRACE_MS: {
     schema: milliseconds,
     fallback: '30000',
-    about: 'How long streams may finish on a stop.',
+    description: 'How long streams may finish on a stop.',
   },
 } satisfies Record<string, Setting>;

@@ -9,7 +9,7 @@ export type Tier = (typeof TIERS)[number];
 export const BYOK_TIER: Tier = 'starter';
 
 /** True when `tier` is `required` or higher. */
-export function reachesTier(tier: Tier, required: Tier): boolean {
+export function isTierAtLeast(tier: Tier, required: Tier): boolean {
   return TIERS.indexOf(tier) >= TIERS.indexOf(required);
 }
 

@@ -2,9 +2,9 @@ import { describe, expect, it } from '@jest/globals';
 import { loadYaml } from '@kubernetes/client-node';
 import { readFileSync } from 'node:fs';
 import { parseEnv } from 'node:util';
-import { newComposeEnv } from '../src/cli/compose.ts';
+import { createComposeEnv } from '../src/cli/compose.ts';
 import { readArchivePin } from '../src/cli/quickstart/keycloak-archive.ts';
-import { placeholdersOf } from '../src/cli/quickstart/keycloak.ts';
+import { listPlaceholders } from '../src/cli/quickstart/keycloak.ts';
 import { readConfig, type Environment } from '../src/config.ts';
 
 interface Service {
@@ -35,7 +35,7 @@ const compose = loadYaml<ComposeFile>(TEXT);
 const services = Object.fromEntries(
   Object.entries(compose.services).map(([name, one]) => [name, merged(one)]),
 );
-const secrets = parseEnv(newComposeEnv());
+const secrets = parseEnv(createComposeEnv());
 
 /** As Compose reads the merge key, which YAML 1.2 no longer has. */
 function merged({ '<<': others = [], ...own }: Service): Service {
@@ -124,7 +124,7 @@ describe('docker-compose.yml', () => {
 
   it('gives Keycloak all that the realm files leave open', () => {
     for (const file of ['ops-center-realm.json', 'ops-center-vault-realm.json'])
-      for (const name of placeholdersOf(readFileSync(`keycloak/${file}`, 'utf8')))
+      for (const name of listPlaceholders(readFileSync(`keycloak/${file}`, 'utf8')))
         expect(filledIn(services['keycloak']?.environment)[name]).toBeTruthy();
   });
 
@@ -137,7 +137,7 @@ describe('docker-compose.yml', () => {
 
   it('configures the app for local mode without a fault', () => {
     const environment = { HOST: '0.0.0.0', ...filledIn(services['app']?.environment) };
-    const config = readConfig(environment, noFiles, { listens: true });
+    const config = readConfig(environment, noFiles, { isListening: true });
     expect(config.mode).toBe('local');
     expect(services['app']?.ports).toEqual([`127.0.0.1:\${PORT:-3000}:${config.port}`]);
     expect(config.keycloak.url).toBe(filledIn(services['keycloak']?.environment)['KC_HOSTNAME']);
@@ -152,7 +152,7 @@ describe("README's override for a deployment", () => {
 
   it('makes of the app a deployment without a fault', () => {
     const environment = { ...services['app']?.environment, ...override.services['app']?.environment };
-    const config = readConfig({ HOST: '0.0.0.0', ...filledIn(environment) }, noFiles, { listens: true });
+    const config = readConfig({ HOST: '0.0.0.0', ...filledIn(environment) }, noFiles, { isListening: true });
     expect(config.mode).toBe('deployed');
     expect(config.systemDefault.apiKey).toBeUndefined();
   });

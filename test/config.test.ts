@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { ConfigError, readConfig, type Environment, type ReadOptions } from '../src/config.ts';
+import { ConfigError, readConfig, type Environment, type ReadConfigOptions } from '../src/config.ts';
 
 const SECRET = 'x'.repeat(32);
 const FERNET = `${'A'.repeat(43)}=`;
@@ -28,13 +28,13 @@ const deployed: Environment = {
 function faultsOf(
   environment: Environment,
   readFile: (path: string) => string = noFile,
-  options: ReadOptions = {},
+  options: ReadConfigOptions = {},
 ): readonly string[] {
   try {
     readConfig(environment, readFile, options);
     return [];
   } catch (error) {
-    if (error instanceof ConfigError) return error.faults;
+    if (error instanceof ConfigError) return error.errors;
     throw error;
   }
 }
@@ -134,11 +134,11 @@ describe('readConfig', () => {
   ])('refuses a port of 0 only for a process that listens as configured (%s)', (_mode, environment) => {
     const zeros = { ...environment, PORT: '0', METRICS_PORT: '0' };
     expect(faultsOf(zeros)).toEqual([]);
-    expect(faultsOf(zeros, noFile, { listens: true })).toEqual([
+    expect(faultsOf(zeros, noFile, { isListening: true })).toEqual([
       expect.stringMatching(/^PORT must not be 0/),
       expect.stringMatching(/^METRICS_PORT must not be 0/),
     ]);
-    expect(faultsOf(environment, noFile, { listens: true })).toEqual([]);
+    expect(faultsOf(environment, noFile, { isListening: true })).toEqual([]);
   });
 
   it.each([

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Config } from '../src/config.ts';
-import { createCustody } from '../src/custody.ts';
+import { createKeyAdminContext } from '../src/custody.ts';
 import { createLog } from '../src/lib/log.ts';
 import { startServer } from '../src/server.ts';
 import { startApp, type TestApp } from './support/app.ts';
@@ -18,7 +18,7 @@ const starts: [string, (config: Config) => Promise<unknown>][] = [
   [
     'a command',
     async (config) => {
-      const custody = createCustody(config, createLog('silent'));
+      const custody = createKeyAdminContext(config, createLog('silent'));
       await custody.start().finally(() => custody.close());
     },
   ],

@@ -16,10 +16,10 @@ import { createVaultRealm, type VaultRealm } from './support/vault-realm.ts';
 
 const PROJECT = path.resolve(import.meta.dirname, '..');
 /** The packages are fetched and the sources compiled, on a machine that may be busy. */
-const BUILD_WITHIN_MS = 15 * 60_000;
-const MOST_BYTES = 500_000_000;
+const BUILD_TIMEOUT_MS = 15 * 60_000;
+const MAX_IMAGE_BYTES = 500_000_000;
 /** As docker-compose.yml runs it. */
-const HARDENED = ['--read-only', '--cap-drop=ALL', '--security-opt=no-new-privileges'];
+const HARDENING_OPTIONS = ['--read-only', '--cap-drop=ALL', '--security-opt=no-new-privileges'];
 
 describeOn('docker', 'The image of the Dockerfile', () => {
   const engine = dockerHost();
@@ -38,7 +38,7 @@ describeOn('docker', 'The image of the Dockerfile', () => {
       'run',
       '--rm',
       '--network=none',
-      ...HARDENED,
+      ...HARDENING_OPTIONS,
       '--entrypoint',
       command[0] ?? '',
       name,
@@ -51,7 +51,7 @@ describeOn('docker', 'The image of the Dockerfile', () => {
     // The engine's own network has no way out.
     await docker('build', '--network=host', '--quiet', '--tag', name, PROJECT);
     vault = await createVaultRealm();
-  }, BUILD_WITHIN_MS);
+  }, BUILD_TIMEOUT_MS);
 
   afterAll(async () => {
     await docker('image', 'rm', '--force', name);
@@ -60,7 +60,9 @@ describeOn('docker', 'The image of the Dockerfile', () => {
   });
 
   it('is smaller than 500 MB', async () => {
-    expect(Number(await docker('image', 'inspect', '--format', '{{.Size}}', name))).toBeLessThan(MOST_BYTES);
+    expect(Number(await docker('image', 'inspect', '--format', '{{.Size}}', name))).toBeLessThan(
+      MAX_IMAGE_BYTES,
+    );
   });
 
   it('holds neither development packages, nor a Node of its own, nor sources, nor secrets', async () => {
@@ -77,7 +79,7 @@ describeOn('docker', 'The image of the Dockerfile', () => {
   });
 
   it('says what is missing when nothing is configured, and ends with a failure', async () => {
-    const refused = await docker('run', '--rm', '--network=none', ...HARDENED, name).catch(
+    const refused = await docker('run', '--rm', '--network=none', ...HARDENING_OPTIONS, name).catch(
       (error: unknown) => error as { code: number; stderr: string },
     );
     expect(refused).toMatchObject({ code: 1 });
@@ -93,7 +95,7 @@ describeOn('docker', 'The image of the Dockerfile', () => {
   it('serves, healthy, on a read-only root without any capability, and stops when it is told to', async () => {
     const port = await choosePort(0, 'PORT');
     await docker(
-      ...['run', '--detach', '--name', name, '--network=host', ...HARDENED, '--health-interval=1s'],
+      ...['run', '--detach', '--name', name, '--network=host', ...HARDENING_OPTIONS, '--health-interval=1s'],
       ...['--env-file', await writeSettings(port), name],
     );
     try {

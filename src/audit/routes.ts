@@ -2,7 +2,7 @@ import { jsonRoute, type Route } from '../http/routes.ts';
 import type { Database } from '../lib/database.ts';
 import { userOwner } from '../lib/owner.ts';
 import { AuditPage, AuditQuery } from './schema.ts';
-import { listAudit } from './service.ts';
+import { listAuditEvents } from './service.ts';
 
 /** What happened to the things of the person who asks; it needs a session, as what it tells of does. */
 export function auditRoutes({ database }: { database: Database }): Route[] {
@@ -15,7 +15,7 @@ export function auditRoutes({ database }: { database: Database }): Route[] {
       response: AuditPage,
       handle: ({ principal, query }) => {
         const owner = userOwner(principal.user.id);
-        return database.withOwner(owner, (sql) => listAudit(sql, query));
+        return database.withOwner(owner, (sql) => listAuditEvents(sql, query));
       },
     }),
   ];

@@ -48,14 +48,14 @@ export interface AuditEvent {
 }
 
 /** Writes one row. `sql` is a transaction of `withOwner(event.owner, ...)`, best the one of what it tells. */
-export async function recordAudit(sql: Sql, event: AuditEvent): Promise<void> {
+export async function writeAuditEvent(sql: Sql, event: AuditEvent): Promise<void> {
   await sql.run(
     'INSERT INTO audit_events (owner, actor, action, object, request_id) VALUES ($1, $2, $3, $4, $5)',
     [event.owner, event.actor, event.action, event.object, event.requestId],
   );
 }
 
-const Row = z.object({
+const AuditRow = z.object({
   id: z.string(),
   time: z.date(),
   actor: z.string(),
@@ -65,18 +65,18 @@ const Row = z.object({
 });
 
 /** A page of the owner's events, newest first. `sql` is a transaction of `withOwner`, which alone says whose. */
-export async function listAudit(sql: Sql, { cursor, limit }: AuditQuery): Promise<AuditPage> {
+export async function listAuditEvents(sql: Sql, { cursor, limit }: AuditQuery): Promise<AuditPage> {
   const rows = await sql.rows(
-    Row,
+    AuditRow,
     `SELECT id, time, actor, action, object, request_id FROM audit_events
      WHERE owner = current_owner() AND ($1::bigint IS NULL OR id < $1::bigint)
      ORDER BY id DESC LIMIT $2`,
     // One more than is shown tells whether there is a next page.
     [cursor ?? null, limit + 1],
   );
-  const shown = rows.slice(0, limit);
+  const page = rows.slice(0, limit);
   return {
-    data: shown.map(({ id: _id, time, ...event }) => ({ time: time.toISOString(), ...event })),
-    next_cursor: rows.length > limit ? (shown.at(-1)?.id ?? null) : null,
+    data: page.map(({ id: _id, time, ...event }) => ({ time: time.toISOString(), ...event })),
+    next_cursor: rows.length > limit ? (page.at(-1)?.id ?? null) : null,
   };
 }

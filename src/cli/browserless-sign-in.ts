@@ -1,7 +1,7 @@
 import { fetch, type Dispatcher, type Response } from 'undici';
 import { StartError } from './start-error.ts';
 
-export interface SignInOptions {
+export interface FormSignInOptions {
   appUrl: string;
   /** Where Keycloak's pages are: the password is sent nowhere else. */
   keycloakUrl: string;
@@ -13,10 +13,10 @@ export interface SignInOptions {
 }
 
 /** Identity-first sign-in takes two pages; more means that Keycloak asks for something else. */
-const MOST_PAGES = 3;
-const MOST_REDIRECTS = 10;
+const MAX_PAGES = 3;
+const MAX_REDIRECTS = 10;
 /** Where Keycloak's pages say what is wrong: beside a field, or above the form. */
-const REFUSAL = /(?:id="input-error-[^"]*"|class="[^"]*kc-feedback-text[^"]*")[^>]*>\s*([^<\s][^<]*)/;
+const ERROR_MESSAGE = /(?:id="input-error-[^"]*"|class="[^"]*kc-feedback-text[^"]*")[^>]*>\s*([^<\s][^<]*)/;
 
 /**
  * Signs a user in as a browser without scripts would: through the app's `/auth/login`, Keycloak's own pages
@@ -24,10 +24,10 @@ const REFUSAL = /(?:id="input-error-[^"]*"|class="[^"]*kc-feedback-text[^"]*")[^
  * @returns the value of the session cookie.
  * @throws StartError when Keycloak refuses the user, or shows a page that is not a sign-in.
  */
-export async function signInWithForms(options: SignInOptions): Promise<string> {
+export async function signInWithForms(options: FormSignInOptions): Promise<string> {
   const browser = createBrowser(options.dispatcher);
   let page = await browser.open(`${options.appUrl}/auth/login?return_to=/`);
-  for (let count = 0; count < MOST_PAGES; count += 1) {
+  for (let count = 0; count < MAX_PAGES; count += 1) {
     const form = readForm(page);
     if (new URL(form.action).origin !== new URL(options.keycloakUrl).origin) {
       throw new StartError(`The sign-in page is not Keycloak's (${options.keycloakUrl}).`);
@@ -40,7 +40,7 @@ export async function signInWithForms(options: SignInOptions): Promise<string> {
     const session = browser.cookie(options.appUrl, options.cookieName);
     if (session !== undefined) return session;
   }
-  throw new StartError(`Keycloak did not finish the sign-in: ${titleOf(page.html)}`);
+  throw new StartError(`Keycloak did not finish the sign-in: ${readTitle(page.html)}`);
 }
 
 interface Page {
@@ -53,30 +53,32 @@ interface Page {
  * @throws StartError with Keycloak's own words when it shows an error or another page.
  */
 function readForm(page: Page): { action: string; fields: Set<string> } {
-  const refused = REFUSAL.exec(page.html)?.[1]?.trim();
-  if (refused !== undefined) throw new StartError(`Keycloak refused the sign-in: ${unescape(refused)}`);
+  const message = ERROR_MESSAGE.exec(page.html)?.[1]?.trim();
+  if (message !== undefined) throw new StartError(`Keycloak refused the sign-in: ${unescapeHtml(message)}`);
   const action = /<form\b[^>]*\baction="([^"]+)"/.exec(page.html)?.[1];
   const fields = new Set(
     [...page.html.matchAll(/<input\b[^>]*\bname="([^"]+)"/g)].map((match) => match[1] ?? ''),
   );
   if (action === undefined || !(fields.has('username') || fields.has('password'))) {
-    throw new StartError(`This is not a sign-in page: ${titleOf(page.html)} (${new URL(page.url).pathname})`);
+    throw new StartError(
+      `This is not a sign-in page: ${readTitle(page.html)} (${new URL(page.url).pathname})`,
+    );
   }
-  return { action: new URL(unescape(action), page.url).href, fields };
+  return { action: new URL(unescapeHtml(action), page.url).href, fields };
 }
 
-function titleOf(html: string): string {
-  return unescape(/<title>([^<]*)<\/title>/.exec(html)?.[1]?.trim() ?? html.slice(0, 200));
+function readTitle(html: string): string {
+  return unescapeHtml(/<title>([^<]*)<\/title>/.exec(html)?.[1]?.trim() ?? html.slice(0, 200));
 }
 
-function unescape(html: string): string {
+function unescapeHtml(html: string): string {
   return html.replaceAll('&#39;', "'").replaceAll('&quot;', '"').replaceAll('&amp;', '&');
 }
 
 /** Cookies and redirects. Cookies are kept apart by origin: the app's never go to Keycloak. */
 function createBrowser(dispatcher: Dispatcher | undefined) {
   const jars = new Map<string, Map<string, string>>();
-  const jarOf = (url: string) => {
+  const getJar = (url: string) => {
     const { origin } = new URL(url);
     const jar = jars.get(origin) ?? new Map<string, string>();
     jars.set(origin, jar);
@@ -86,15 +88,15 @@ function createBrowser(dispatcher: Dispatcher | undefined) {
   async function follow(start: string, form?: Record<string, string>): Promise<Page> {
     let url = start;
     let body = form && new URLSearchParams(form);
-    for (let count = 0; count < MOST_REDIRECTS; count += 1) {
-      const jar = jarOf(url);
+    for (let count = 0; count < MAX_REDIRECTS; count += 1) {
+      const jar = getJar(url);
       const response = await fetch(url, {
         redirect: 'manual',
         ...(dispatcher && { dispatcher }),
         headers: { accept: 'text/html', cookie: [...jar].map((pair) => pair.join('=')).join('; ') },
         ...(body === undefined ? {} : { method: 'POST', body }),
       });
-      store(response, jar);
+      storeCookies(response, jar);
       const location = response.headers.get('location');
       if (location === null) return { url, html: await response.text() };
       await response.body?.cancel();
@@ -107,11 +109,11 @@ function createBrowser(dispatcher: Dispatcher | undefined) {
   return {
     open: (url: string) => follow(url),
     submit: (url: string, form: Record<string, string>) => follow(url, form),
-    cookie: (url: string, name: string) => jarOf(url).get(name),
+    cookie: (url: string, name: string) => getJar(url).get(name),
   };
 }
 
-function store(response: Response, jar: Map<string, string>): void {
+function storeCookies(response: Response, jar: Map<string, string>): void {
   for (const line of response.headers.getSetCookie()) {
     const [pair = ''] = line.split(';');
     const at = pair.indexOf('=');

@@ -9,22 +9,22 @@ import { SETTINGS } from '../settings.ts';
 import {
   ensureGeneratedSettings,
   ENV_HEADER,
-  OWN_SECRETS,
+  APP_SECRETS,
   randomSecret,
   readEnvFile,
-  type Makers,
+  type SettingGenerators,
 } from './env-file.ts';
 import { prepareRoles } from './quickstart/postgres-roles.ts';
-import { addDemo, setWebClientAddresses, signInAsBootstrapAdmin } from './quickstart/realm-setup.ts';
-import { refuseDeployment, settingOf } from './settings.ts';
-import { aborted, type StopSignals } from './signals.ts';
+import { addDemoData, setWebClientAddresses, signInAsBootstrapAdmin } from './quickstart/realm-setup.ts';
+import { assertLocalMode, readSetting } from './settings.ts';
+import { whenAborted, type StopSignals } from './signals.ts';
 import { StartError } from './start-error.ts';
 
 type Print = (text: string) => void;
 
 /** Everything that `docker-compose.yml` takes from `.env` and that nobody has to choose. */
-const COMPOSE_SECRETS: Makers = {
-  ...OWN_SECRETS,
+const COMPOSE_SECRETS: SettingGenerators = {
+  ...APP_SECRETS,
   POSTGRES_PASSWORD: randomSecret,
   POSTGRES_OWNER_PASSWORD: randomSecret,
   POSTGRES_APP_PASSWORD: randomSecret,
@@ -47,7 +47,7 @@ export function writeComposeEnv(file: string, print: Print): void {
 }
 
 /** A new `.env` as text, for a machine without Node where the image makes it. */
-export function newComposeEnv(): string {
+export function createComposeEnv(): string {
   const lines = Object.entries(COMPOSE_SECRETS).map(([name, make]) => `${name}=${make()}`);
   return ENV_HEADER + lines.join('\n');
 }
@@ -58,11 +58,11 @@ export function newComposeEnv(): string {
  * @throws StartError when an address is missing or unfit.
  */
 export async function prepareDatabase(environment: Environment, print: Print): Promise<void> {
-  const app = loginOf(environment, 'DATABASE_URL');
-  const owner = loginOf(environment, 'MIGRATION_DATABASE_URL');
+  const app = getLogin(environment, 'DATABASE_URL');
+  const owner = getLogin(environment, 'MIGRATION_DATABASE_URL');
   if (owner.database !== app.database)
     throw new StartError('DATABASE_URL and MIGRATION_DATABASE_URL name different databases.');
-  await prepareRoles(required(environment, 'SUPERUSER_DATABASE_URL'), app.database, { owner, app });
+  await prepareRoles(getRequired(environment, 'SUPERUSER_DATABASE_URL'), app.database, { owner, app });
   print(`The database ${app.database} and its roles ${owner.name} and ${app.name} are there.`);
 }
 
@@ -71,19 +71,19 @@ export async function prepareDatabase(environment: Environment, print: Print): P
  * @throws StartError in a deployment, or when Keycloak refuses its administrator.
  */
 export async function addDemoUsers(environment: Environment, print: Print): Promise<void> {
-  refuseDeployment(environment, 'demo-users');
+  assertLocalMode(environment, 'demo-users');
   const keycloakUrl =
-    settingOf(environment, 'KEYCLOAK_INTERNAL_URL') ?? required(environment, 'KEYCLOAK_URL');
-  const publicUrl = required(environment, 'PUBLIC_URL');
+    readSetting(environment, 'KEYCLOAK_INTERNAL_URL') ?? getRequired(environment, 'KEYCLOAK_URL');
+  const publicUrl = getRequired(environment, 'PUBLIC_URL');
   const name = 'KEYCLOAK_ADMIN_PASSWORD';
-  const admin = await signInAsBootstrapAdmin(keycloakUrl, required(environment, name), name);
-  const realm = settingOf(environment, 'KEYCLOAK_REALM') ?? SETTINGS.KEYCLOAK_REALM.fallback;
+  const admin = await signInAsBootstrapAdmin(keycloakUrl, getRequired(environment, name), name);
+  const realm = readSetting(environment, 'KEYCLOAK_REALM') ?? SETTINGS.KEYCLOAK_REALM.fallback;
   const demo = await readDemo();
-  await addDemo(admin, realm, demo);
+  await addDemoData(admin, realm, demo);
   await setWebClientAddresses(admin, realm, {
-    clientId: settingOf(environment, 'KEYCLOAK_WEB_CLIENT_ID') ?? SETTINGS.KEYCLOAK_WEB_CLIENT_ID.fallback,
+    clientId: readSetting(environment, 'KEYCLOAK_WEB_CLIENT_ID') ?? SETTINGS.KEYCLOAK_WEB_CLIENT_ID.fallback,
     publicUrl,
-    internalUrl: settingOf(environment, 'INTERNAL_URL') ?? publicUrl,
+    internalUrl: readSetting(environment, 'INTERNAL_URL') ?? publicUrl,
   });
   const names = demo.users.map(({ username }) => username).join(', ');
   print(`Demo users (password "demo"): ${names}. Open ${publicUrl}`);
@@ -93,11 +93,11 @@ export async function addDemoUsers(environment: Environment, print: Print): Prom
 export async function serveDemoProvider(port: number, print: Print, { stop }: StopSignals): Promise<void> {
   const upstream = await startDemoUpstream({ port });
   print(`The demo provider answers at ${upstream.url}.`);
-  await aborted(stop);
+  await whenAborted(stop);
   await upstream.stop();
 }
 
-interface Login {
+interface DatabaseLogin {
   name: string;
   password: string;
   database: string;
@@ -106,8 +106,8 @@ interface Login {
 /** Names go into SQL as they are, so only plain ones are taken. */
 const PLAIN_NAME = /^[a-z_][a-z0-9_]{0,62}$/;
 
-function loginOf(environment: Environment, name: string): Login {
-  const url = URL.parse(required(environment, name));
+function getLogin(environment: Environment, name: string): DatabaseLogin {
+  const url = URL.parse(getRequired(environment, name));
   const login = {
     name: decodeURIComponent(url?.username ?? ''),
     password: decodeURIComponent(url?.password ?? ''),
@@ -120,8 +120,8 @@ function loginOf(environment: Environment, name: string): Login {
   return login;
 }
 
-function required(environment: Environment, name: string): string {
-  const value = settingOf(environment, name);
+function getRequired(environment: Environment, name: string): string {
+  const value = readSetting(environment, name);
   if (value === undefined) throw new StartError(`${name} is not set.`);
   return value;
 }

@@ -1,56 +1,59 @@
 import type { Environment } from '../config.ts';
-import { createCustody, type Custody } from '../custody.ts';
+import { createKeyAdminContext, type KeyAdminContext } from '../custody.ts';
 import { createLog } from '../lib/log.ts';
-import { settingsOfRunning } from './running-stack.ts';
-import { readSettings } from './settings.ts';
+import { getRunningSettings } from './running-stack.ts';
+import { loadConfig } from './settings.ts';
 
 /** What a command about stored keys needs of its surroundings. */
-export interface CommandSurroundings {
+export interface CommandIo {
   environment: Environment;
   cwd: string;
   /** To standard output: the report. */
   print: (text: string) => void;
   /** To standard error: progress, so that a report in JSON stays whole. */
-  say: (text: string) => void;
+  printProgress: (text: string) => void;
 }
 
 /** Every so many steps, progress is told. */
-const STEPS = 25;
+const PROGRESS_INTERVAL = 25;
 
 /** Runs a command on what is configured or running, and closes every connection. */
-export async function withCustody<T>(
-  { environment, cwd }: CommandSurroundings,
-  work: (custody: Custody) => Promise<T>,
+export async function withCommandContext<T>(
+  { environment, cwd }: CommandIo,
+  work: (context: KeyAdminContext) => Promise<T>,
   options: { isMoving?: boolean } = {},
 ): Promise<T> {
-  const config = readSettings(settingsOfRunning(environment, cwd));
-  const custody = createCustody(config, createLog('warn', process.stderr));
+  const config = loadConfig(getRunningSettings(environment, cwd));
+  const context = createKeyAdminContext(config, createLog('warn', process.stderr));
   try {
-    await custody.start(options.isMoving);
-    return await work(custody);
+    await context.start(options.isMoving);
+    return await work(context);
   } finally {
-    await custody.close();
+    await context.close();
   }
 }
 
 /** Tells progress now and then. */
-export function everySoOften<T>(say: (text: string) => void, words: (done: T) => string): (done: T) => void {
+export function createProgressReporter<T>(
+  printProgress: (text: string) => void,
+  format: (done: T) => string,
+): (done: T) => void {
   let calls = 0;
   return (done) => {
     calls += 1;
-    if (calls % STEPS === 0) say(words(done));
+    if (calls % PROGRESS_INTERVAL === 0) printProgress(format(done));
   };
 }
 
 /** `1 key`, `2 keys`. */
-export function counted(count: number, thing: string): string {
-  return `${count} ${thing}${count === 1 ? '' : 's'}`;
+export function formatCount(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 /**
  * Text from elsewhere for a terminal: control characters, and those that turn the direction of writing, could
  * make a line say something else.
  */
-export function printable(text: string): string {
+export function toPrintable(text: string): string {
   return text.replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, '�');
 }

@@ -14,9 +14,9 @@ export interface DemoOptions {
 }
 
 /** Of a stream, so many events are printed. */
-const SHOWN_EVENTS = 4;
-const RECEIPT = ['x-ops-provider', 'x-ops-model', 'x-ops-key-scope', 'x-ops-key-id', 'x-ops-reason'];
-const Added = z.object({ key: z.object({ id: z.string() }) });
+const MAX_SHOWN_EVENTS = 4;
+const ROUTING_HEADERS = ['x-ops-provider', 'x-ops-model', 'x-ops-key-scope', 'x-ops-key-id', 'x-ops-reason'];
+const AddKeyResponse = z.object({ key: z.object({ id: z.string() }) });
 const QUESTION = { role: 'user', content: 'Who pays for this answer?' };
 
 /**
@@ -24,9 +24,9 @@ const QUESTION = { role: 'user', content: 'Who pays for this answer?' };
  * key, chat on it (whole and streamed), take the key away again.
  * @throws Error when a call fails, or when somebody else pays than should.
  */
-export async function walkDemo(options: DemoOptions): Promise<void> {
+export async function runDemo(options: DemoOptions): Promise<void> {
   const { print } = options;
-  const call = caller(options);
+  const call = createCaller(options);
   const chat = async (title: string, stream: boolean): Promise<Payer> => {
     const body = { model: 'demo', stream, messages: [QUESTION] };
     const { headers } = await call(title, 'POST', '/v1/chat/completions', body);
@@ -45,14 +45,15 @@ export async function walkDemo(options: DemoOptions): Promise<void> {
     key: `demo-${randomBytes(12).toString('hex')}`,
     label: 'Made by npm run demo',
   });
-  const { key } = Added.parse(JSON.parse(added.text));
+  const { key } = AddKeyResponse.parse(JSON.parse(added.text));
   try {
     await call('Which key would answer now?', 'GET', '/api/v1/byok/route?model=demo');
     for (const stream of [false, true]) {
       const payer = await chat(stream ? 'The same, streamed.' : 'Chat again. Who pays now?', stream);
       // With keys of their own from before, a user's keys take turns; without, it must be the new one.
-      const isRight = payer.scope === 'personal' && (before.scope === 'personal' || payer.keyId === key.id);
-      if (!isRight) throw new Error('The new key did not pay, although it should have.');
+      const isExpected =
+        payer.scope === 'personal' && (before.scope === 'personal' || payer.keyId === key.id);
+      if (!isExpected) throw new Error('The new key did not pay, although it should have.');
     }
   } finally {
     await call('Take the key away again.', 'DELETE', `/api/v1/byok/keys/demo?key_id=${key.id}`);
@@ -64,7 +65,7 @@ interface Payer {
   keyId: string | null;
 }
 
-function caller({ appUrl, cookieName, session, dispatcher, print }: DemoOptions) {
+function createCaller({ appUrl, cookieName, session, dispatcher, print }: DemoOptions) {
   return async (
     title: string,
     method: string,
@@ -84,20 +85,20 @@ function caller({ appUrl, cookieName, session, dispatcher, print }: DemoOptions)
     });
     const text = await response.text();
     print(`-> ${response.status}`);
-    for (const name of RECEIPT) {
+    for (const name of ROUTING_HEADERS) {
       const value = response.headers.get(name);
       if (value !== null) print(`${name}: ${value}`);
     }
-    print(`${shortened(text)}\n`);
+    print(`${abbreviate(text)}\n`);
     if (!response.ok) throw new Error(`${method} ${path} answered ${response.status}`);
     return { text, headers: response.headers };
   };
 }
 
 /** An answer for the terminal: of a stream's many events the first, the last ones and their number. */
-function shortened(text: string): string {
+function abbreviate(text: string): string {
   const events = text.trim().split('\n\n');
-  if (!text.startsWith('data:') || events.length <= SHOWN_EVENTS) return text.trim();
-  const left = events.length - SHOWN_EVENTS;
-  return [...events.slice(0, 2), `... ${left} more events ...`, ...events.slice(-2)].join('\n\n');
+  if (!text.startsWith('data:') || events.length <= MAX_SHOWN_EVENTS) return text.trim();
+  const omitted = events.length - MAX_SHOWN_EVENTS;
+  return [...events.slice(0, 2), `... ${omitted} more events ...`, ...events.slice(-2)].join('\n\n');
 }

@@ -1,17 +1,17 @@
 import path from 'node:path';
 import type { Environment } from '../config.ts';
-import { dataDirOf, makeDataDir } from './quickstart/data-dir.ts';
+import { resolveDataDir, createDataDir } from './quickstart/data-dir.ts';
 import { ensureGeneratedSettings, readEnvFile } from './env-file.ts';
 import { BOOTSTRAP_ADMIN } from './quickstart/keycloak.ts';
-import { takeLock } from './quickstart/lock.ts';
+import { acquireLock } from './quickstart/lock.ts';
 import type { RunSteps } from './quickstart/progress.ts';
 import { createSecrets } from './quickstart/secrets.ts';
 import { planStart } from './quickstart/plan.ts';
 import { removeStackFile, writeStackFile } from './quickstart/stack-file.ts';
-import { startEverything, stopEverything, type Running } from './quickstart/start.ts';
-import { summaryText } from './quickstart/summary.ts';
-import { refuseDeployment } from './settings.ts';
-import { aborted, type StopSignals } from './signals.ts';
+import { startStack, stopStack, type RunningStack } from './quickstart/start.ts';
+import { formatSummary } from './quickstart/summary.ts';
+import { assertLocalMode } from './settings.ts';
+import { whenAborted, type StopSignals } from './signals.ts';
 
 export interface DevOptions extends StopSignals {
   /** The process's environment laid over the settings of `.env`. */
@@ -29,29 +29,26 @@ export interface DevOptions extends StopSignals {
  * @throws StartError, ConfigError or AppError in words for people; nothing is left running then.
  */
 export async function runDev(options: DevOptions): Promise<boolean> {
-  refuseDeployment(options.environment, 'npm start');
+  assertLocalMode(options.environment, 'npm start');
   const environment = generateSettings(options);
   const plan = planStart(environment);
-  const dataDir = makeDataDir(dataDirOf(environment, options.cwd));
-  const release = await takeLock({
+  const dataDir = createDataDir(resolveDataDir(environment, options.cwd));
+  const release = await acquireLock({
     file: path.join(dataDir, 'lock'),
     waitMs: 0,
     busyMessage: (pid) =>
       `Process ${pid} already runs from ${dataDir}. Stop it, or set DATA_DIR to another folder.`,
   });
-  const running: Running = {};
+  const running: RunningStack = {};
   try {
-    await startEverything(
-      { ...options, environment, plan, dataDir, secrets: createSecrets(dataDir) },
-      running,
-    );
-    announce(options, dataDir, plan.config.sessionCookieName, running);
+    await startStack({ ...options, environment, plan, dataDir, secrets: createSecrets(dataDir) }, running);
+    publishStack(options, dataDir, plan.config.sessionCookieName, running);
     return await untilStopped(options, running);
   } catch (error) {
     if (!options.stop.aborted) throw error;
     return true;
   } finally {
-    await stopEverything(running, options);
+    await stopStack(running, options);
     removeStackFile(dataDir);
     release();
   }
@@ -69,7 +66,7 @@ function generateSettings({ environment, cwd, print }: DevOptions): Environment 
   return { ...environment, ...Object.fromEntries(added.map((name) => [name, made[name]])) };
 }
 
-function announce(options: DevOptions, dataDir: string, cookieName: string, running: Running): void {
+function publishStack(options: DevOptions, dataDir: string, cookieName: string, running: RunningStack): void {
   const { server, keycloak, postgres, settings, demo } = running;
   if (server === undefined || settings === undefined) throw new Error('nothing was started');
   const adminPasswordFile = createSecrets(dataDir).fileOf('keycloak-admin');
@@ -82,7 +79,7 @@ function announce(options: DevOptions, dataDir: string, cookieName: string, runn
     pids: { app: process.pid, keycloak: keycloak?.pid ?? null, postgres: postgres?.pid ?? null },
   });
   options.print(
-    summaryText({
+    formatSummary({
       appUrl: server.url,
       cookieName,
       ownKeycloak:
@@ -96,8 +93,8 @@ function announce(options: DevOptions, dataDir: string, cookieName: string, runn
 }
 
 /** Waits for Ctrl-C, or for a part that ends by itself: without it the rest is of no use. */
-async function untilStopped(options: DevOptions, { keycloak, postgres }: Running): Promise<boolean> {
-  const endings = [
+async function untilStopped(options: DevOptions, { keycloak, postgres }: RunningStack): Promise<boolean> {
+  const unexpectedExits = [
     ...(keycloak === undefined
       ? []
       : [keycloak.ended.then((how) => `Keycloak ${how} by itself; see keycloak.log`)]),
@@ -105,8 +102,8 @@ async function untilStopped(options: DevOptions, { keycloak, postgres }: Running
       ? []
       : [postgres.ended.then((how) => `Postgres ${how} by itself; see postgres.log`)]),
   ];
-  const ending = await Promise.race([aborted(options.stop), ...endings]);
-  if (ending === undefined) return true;
-  options.print(`${ending} in DATA_DIR. Stopping.`);
+  const exitMessage = await Promise.race([whenAborted(options.stop), ...unexpectedExits]);
+  if (exitMessage === undefined) return true;
+  options.print(`${exitMessage} in DATA_DIR. Stopping.`);
   return false;
 }

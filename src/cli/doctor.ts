@@ -1,8 +1,8 @@
 import type { Environment } from '../config.ts';
-import { examineRealms } from '../doctor/realm-check.ts';
-import { reportText } from '../doctor/report.ts';
-import { settingsOfRunning } from './running-stack.ts';
-import { readSettings } from './settings.ts';
+import { checkRealmsInDepth } from '../doctor/realm-check.ts';
+import { formatFindings } from '../doctor/report.ts';
+import { getRunningSettings } from './running-stack.ts';
+import { loadConfig } from './settings.ts';
 
 /**
  * Prints everything that the realms are checked for.
@@ -13,7 +13,7 @@ export async function doctor(
   cwd: string,
   print: (text: string) => void,
 ): Promise<boolean> {
-  const findings = await examineRealms(readSettings(settingsOfRunning(environment, cwd)));
-  print(reportText(findings));
+  const findings = await checkRealmsInDepth(loadConfig(getRunningSettings(environment, cwd)));
+  print(formatFindings(findings));
   return findings.every(({ level }) => level !== 'error');
 }

@@ -10,7 +10,7 @@ export function readEnvFile(file: string): Environment {
 }
 
 /** What makes a setting that nobody has to choose. */
-export type Makers = Record<string, () => string>;
+export type SettingGenerators = Record<string, () => string>;
 
 /** 32 random bytes: a password or a key that needs no quotes anywhere. */
 export function randomSecret(): string {
@@ -18,7 +18,7 @@ export function randomSecret(): string {
 }
 
 /** What every installation has of its own. */
-export const OWN_SECRETS: Makers = {
+export const APP_SECRETS: SettingGenerators = {
   // As Fernet keys are written: with padding.
   ENCRYPTION_KEY: () => `${randomSecret()}=`,
   SESSION_SECRET: randomSecret,
@@ -33,13 +33,13 @@ export const OWN_SECRETS: Makers = {
 export function ensureGeneratedSettings(
   file: string,
   environment: Environment,
-  makers: Makers = OWN_SECRETS,
+  generators: SettingGenerators = APP_SECRETS,
 ): string[] {
-  const missing = Object.entries(makers).filter(
+  const missing = Object.entries(generators).filter(
     ([name]) => !environment[name] && !environment[`${name}_FILE`],
   );
   if (missing.length === 0) return [];
-  const lines = missing.map(([name, make]) => `${name}=${make()}\n`).join('');
+  const lines = missing.map(([name, generate]) => `${name}=${generate()}\n`).join('');
   if (existsSync(file)) {
     const before = readFileSync(file, 'utf8');
     // First closed, then written: the secrets must not be readable for a moment either.

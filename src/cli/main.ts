@@ -1,8 +1,8 @@
 import { Command } from 'commander';
 import type { Environment } from '../config.ts';
-import { refuseOldNode, wordsFor } from './failure.ts';
+import { assertNodeVersion, toErrorMessage } from './failure.ts';
 import { readEnvFile } from './env-file.ts';
-import { listenForStop } from './signals.ts';
+import { listenForStopSignals } from './signals.ts';
 import type { VaultMoveOptions } from './vault.ts';
 
 /*
@@ -12,7 +12,7 @@ import type { VaultMoveOptions } from './vault.ts';
 
 const cwd = process.cwd();
 /** A user whom the README gives no key, so that the walk begins with the system paying. */
-const DEMO_WALKER = 'professional';
+const DEMO_USER = 'professional';
 
 /** The process's environment over `.env`. Read once a command runs. */
 function environment(): Environment {
@@ -34,7 +34,7 @@ program
   .action(async () => {
     const { runDev } = await import('./dev.ts');
     const { plainProgress, terminalProgress } = await import('./quickstart/progress.ts');
-    const signals = listenForStop();
+    const signals = listenForStopSignals();
     const runSteps = process.stdout.isTTY
       ? terminalProgress(signals.stop)
       : plainProgress(print, signals.stop);
@@ -47,7 +47,7 @@ program
   .description('start the app on what is configured, and nothing else (production)')
   .action(async () => {
     const { serve } = await import('./serve.ts');
-    await serve(environment(), listenForStop());
+    await serve(environment(), listenForStopSignals());
   });
 
 program
@@ -73,7 +73,7 @@ program
     "sign a demo user in through Keycloak's forms and print the session cookie's value (local mode)",
   )
   .action(async (user: string) => {
-    const { demoSession } = await import('./session.ts');
+    const { createDemoSession: demoSession } = await import('./session.ts');
     print((await demoSession(environment(), cwd, user)).session);
   });
 
@@ -81,9 +81,9 @@ program
   .command('demo')
   .description('walk through the main job on the running stack (npm run demo)')
   .action(async () => {
-    const { demoSession } = await import('./session.ts');
-    const { walkDemo } = await import('./demo.ts');
-    await walkDemo({ ...(await demoSession(environment(), cwd, DEMO_WALKER)), username: DEMO_WALKER, print });
+    const { createDemoSession: demoSession } = await import('./session.ts');
+    const { runDemo: walkDemo } = await import('./demo.ts');
+    await walkDemo({ ...(await demoSession(environment(), cwd, DEMO_USER)), username: DEMO_USER, print });
   });
 
 program
@@ -91,7 +91,7 @@ program
   .description('write the secrets that docker-compose.yml takes into .env, and keep those that are there')
   .option('--stdout', 'print a new .env instead', false)
   .action(async (options: { stdout: boolean }) => {
-    const { newComposeEnv, writeComposeEnv } = await import('./compose.ts');
+    const { createComposeEnv: newComposeEnv, writeComposeEnv } = await import('./compose.ts');
     if (options.stdout) print(newComposeEnv());
     else writeComposeEnv(`${cwd}/.env`, print);
   });
@@ -118,15 +118,15 @@ program
   .option('--port <number>', 'where it listens', '9465')
   .action(async (options: { port: string }) => {
     const { serveDemoProvider } = await import('./compose.ts');
-    await serveDemoProvider(Number(options.port), print, listenForStop());
+    await serveDemoProvider(Number(options.port), print, listenForStopSignals());
   });
 
 /** Where commands about stored keys take their settings from and write to. */
-const around = () => ({
+const createIo = () => ({
   environment: environment(),
   cwd,
   print,
-  say: (text: string) => void process.stderr.write(`${text}\n`),
+  printProgress: (text: string) => void process.stderr.write(`${text}\n`),
 });
 
 const keys = program.command('keys').description('the encryption of stored keys');
@@ -137,7 +137,7 @@ keys
   .option('--json', 'as JSON', false)
   .action(async (options: { json: boolean }) => {
     const { keysCheck } = await import('./keys.ts');
-    process.exitCode = (await keysCheck(around(), options)) ? 0 : 1;
+    process.exitCode = (await keysCheck(createIo(), options)) ? 0 : 1;
   });
 
 keys
@@ -146,7 +146,7 @@ keys
   .option('--accept-loss', 'give up what the keys of ENCRYPTION_KEY do not open, and misplaced keys', false)
   .action(async (options: { acceptLoss: boolean }) => {
     const { keysRotate } = await import('./keys.ts');
-    process.exitCode = (await keysRotate(around(), options)) ? 0 : 1;
+    process.exitCode = (await keysRotate(createIo(), options)) ? 0 : 1;
   });
 
 keys
@@ -155,7 +155,7 @@ keys
   .option('--dry-run', 'judge every key and write nothing', false)
   .action(async (options: { dryRun: boolean }) => {
     const { keysImportLegacy } = await import('./keys.ts');
-    process.exitCode = (await keysImportLegacy(around(), options)) ? 0 : 1;
+    process.exitCode = (await keysImportLegacy(createIo(), options)) ? 0 : 1;
   });
 
 const vault = program.command('vault').description('the vault records in Keycloak');
@@ -167,7 +167,7 @@ vault
   .option('--even-most', 'also when more than a tenth of all owners (and more than three) are missing', false)
   .action(async (options: { yes: boolean; evenMost: boolean }) => {
     const { vaultPurge } = await import('./vault.ts');
-    process.exitCode = (await vaultPurge(around(), options)) ? 0 : 1;
+    process.exitCode = (await vaultPurge(createIo(), options)) ? 0 : 1;
   });
 
 vault
@@ -182,14 +182,14 @@ vault
   .option('--dry-run', 'say what would be done and write nothing', false)
   .action(async (options: VaultMoveOptions) => {
     const { vaultMove } = await import('./vault.ts');
-    process.exitCode = (await vaultMove(around(), options)) ? 0 : 1;
+    process.exitCode = (await vaultMove(createIo(), options)) ? 0 : 1;
   });
 
 try {
-  refuseOldNode(process.versions.node);
+  assertNodeVersion(process.versions.node);
   await program.parseAsync();
 } catch (error) {
-  process.stderr.write(`${wordsFor(error)}\n`);
+  process.stderr.write(`${toErrorMessage(error)}\n`);
   process.exitCode = 1;
 }
 // What a library left open (a keep-alive connection, a timer) must not keep a finished command alive.

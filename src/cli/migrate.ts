@@ -1,6 +1,6 @@
 import type { Environment } from '../config.ts';
 import { runMigrations } from '../lib/migrations.ts';
-import { settingOf } from './settings.ts';
+import { readSetting } from './settings.ts';
 import { StartError } from './start-error.ts';
 
 /**
@@ -8,11 +8,11 @@ import { StartError } from './start-error.ts';
  * @throws StartError when MIGRATION_DATABASE_URL is not set.
  */
 export async function migrate(environment: Environment, print: (text: string) => void): Promise<void> {
-  const ownerUrl = settingOf(environment, 'MIGRATION_DATABASE_URL');
+  const ownerUrl = readSetting(environment, 'MIGRATION_DATABASE_URL');
   if (ownerUrl === undefined) {
     throw new StartError('MIGRATION_DATABASE_URL is not set: it names the role that owns the schema.');
   }
-  const appUrl = settingOf(environment, 'DATABASE_URL');
+  const appUrl = readSetting(environment, 'DATABASE_URL');
   const names = await runMigrations({
     ownerUrl,
     appRole: appUrl === undefined ? undefined : decodeURIComponent(new URL(appUrl).username),

@@ -9,9 +9,9 @@ import { Agent, buildConnector } from 'undici';
 export function createPinnedAgent(pins: ReadonlyMap<string, string>): Agent {
   const connect = buildConnector({});
   return new Agent({
-    connect: (options, done) => {
+    connect: (options, callback) => {
       const { origin } = new URL(`${options.protocol}//${options.hostname}:${options.port}`);
-      connect({ ...options, hostname: pins.get(origin) ?? options.hostname }, done);
+      connect({ ...options, hostname: pins.get(origin) ?? options.hostname }, callback);
     },
   });
 }

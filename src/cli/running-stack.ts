@@ -1,9 +1,9 @@
 import type { Environment } from '../config.ts';
-import { dataDirOf } from './quickstart/data-dir.ts';
-import { onLoopback } from './quickstart/ports.ts';
+import { resolveDataDir } from './quickstart/data-dir.ts';
+import { toLoopbackUrl } from './quickstart/ports.ts';
 import { createSecrets } from './quickstart/secrets.ts';
 import { getStackFile, hasStackFile, type StackFile } from './quickstart/stack-file.ts';
-import { layOver, settingOf } from './settings.ts';
+import { overrideSettings, readSetting } from './settings.ts';
 import { StartError } from './start-error.ts';
 
 /**
@@ -12,22 +12,22 @@ import { StartError } from './start-error.ts';
  * @throws StartError when Keycloak or the database is configured nowhere and nothing runs, or when what runs
  *   belongs to another configuration.
  */
-export function settingsOfRunning(environment: Environment, cwd: string): Environment {
-  const databaseUrl = settingOf(environment, 'DATABASE_URL');
-  const keycloakUrl = settingOf(environment, 'KEYCLOAK_URL');
+export function getRunningSettings(environment: Environment, cwd: string): Environment {
+  const databaseUrl = readSetting(environment, 'DATABASE_URL');
+  const keycloakUrl = readSetting(environment, 'KEYCLOAK_URL');
   if (keycloakUrl !== undefined && databaseUrl !== undefined) return environment;
-  const dataDir = dataDirOf(environment, cwd);
+  const dataDir = resolveDataDir(environment, cwd);
   // What is missing is then named by whoever reads the settings.
   if (keycloakUrl !== undefined && !hasStackFile(dataDir)) return environment;
   const stack = getStackFile(dataDir);
-  refuseOther(stack, dataDir, { databaseUrl, keycloakUrl });
+  assertSameInstallation(stack, dataDir, { databaseUrl, keycloakUrl });
   const secrets = createSecrets(dataDir);
   const isOwnKeycloak = stack.admin_user !== null && keycloakUrl === undefined;
-  return layOver(environment, {
+  return overrideSettings(environment, {
     ...(databaseUrl === undefined && { DATABASE_URL: stack.database_url }),
     ...(isOwnKeycloak && {
       KEYCLOAK_URL: stack.keycloak_url,
-      KEYCLOAK_INTERNAL_URL: onLoopback(stack.keycloak_url),
+      KEYCLOAK_INTERNAL_URL: toLoopbackUrl(stack.keycloak_url),
       KEYCLOAK_WEB_CLIENT_SECRET: secrets.get('keycloak-web-client'),
       KEYCLOAK_SERVICE_CLIENT_SECRET: secrets.get('keycloak-service-client'),
       KEYCLOAK_VAULT_CLIENT_SECRET: secrets.get('keycloak-vault-client'),
@@ -36,7 +36,7 @@ export function settingsOfRunning(environment: Environment, cwd: string): Enviro
 }
 
 /** One half of one installation with the other half of another would make every key look like nobody's. */
-function refuseOther(
+function assertSameInstallation(
   stack: StackFile,
   dataDir: string,
   configured: { databaseUrl: string | undefined; keycloakUrl: string | undefined },

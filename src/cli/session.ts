@@ -4,9 +4,9 @@ import type { Environment } from '../config.ts';
 import { SETTINGS } from '../settings.ts';
 import { signInWithForms } from './browserless-sign-in.ts';
 import { createPinnedAgent } from './pinned-agent.ts';
-import { dataDirOf } from './quickstart/data-dir.ts';
-import { refuseDeployment, settingOf } from './settings.ts';
-import { onLoopback } from './quickstart/ports.ts';
+import { resolveDataDir } from './quickstart/data-dir.ts';
+import { assertLocalMode, readSetting } from './settings.ts';
+import { toLoopbackUrl } from './quickstart/ports.ts';
 import { getStackFile, type StackFile } from './quickstart/stack-file.ts';
 import { StartError } from './start-error.ts';
 
@@ -26,15 +26,15 @@ const DEMO_PASSWORD = 'demo';
  * because that password is known, and the users exist in local mode only.
  * @throws StartError when nothing runs, when this is a deployment, or when Keycloak refuses.
  */
-export async function demoSession(
+export async function createDemoSession(
   environment: Environment,
   cwd: string,
   username: string,
 ): Promise<DemoSession> {
-  refuseDeployment(environment, 'session');
-  const stack = getStackFile(dataDirOf(environment, cwd));
-  const cookieName = settingOf(environment, 'SESSION_COOKIE_NAME') ?? SETTINGS.SESSION_COOKIE_NAME.fallback;
-  const dispatcher = createPinnedAgent(ownAddresses(stack, environment));
+  assertLocalMode(environment, 'session');
+  const stack = getStackFile(resolveDataDir(environment, cwd));
+  const cookieName = readSetting(environment, 'SESSION_COOKIE_NAME') ?? SETTINGS.SESSION_COOKIE_NAME.fallback;
+  const dispatcher = createPinnedAgent(toPinnedAddresses(stack, environment));
   try {
     const session = await signInWithForms({
       appUrl: stack.app_url,
@@ -52,11 +52,11 @@ export async function demoSession(
 }
 
 /** What we listen on ourselves, for the origins that name it `localhost`. */
-function ownAddresses(stack: StackFile, environment: Environment): Map<string, string> {
+function toPinnedAddresses(stack: StackFile, environment: Environment): Map<string, string> {
   const pins = new Map<string, string>();
   if (stack.admin_user !== null)
-    pins.set(new URL(stack.keycloak_url).origin, new URL(onLoopback(stack.keycloak_url)).hostname);
-  const host = settingOf(environment, 'HOST') ?? SETTINGS.HOST.fallback;
+    pins.set(new URL(stack.keycloak_url).origin, new URL(toLoopbackUrl(stack.keycloak_url)).hostname);
+  const host = readSetting(environment, 'HOST') ?? SETTINGS.HOST.fallback;
   if (isIP(host) !== 0) pins.set(new URL(stack.app_url).origin, host);
   return pins;
 }

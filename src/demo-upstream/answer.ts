@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { argumentsFor } from './arguments.ts';
+import { createArguments } from './arguments.ts';
 import { countPromptTokens, countTokens, firstTokens } from './tokens.ts';
-import { messageText, type ChatRequest, type Tool } from './wire.ts';
+import { messageText, type DemoChatRequest, type DemoTool } from './wire.ts';
 
 interface ToolCall {
   id: string;
@@ -10,39 +10,39 @@ interface ToolCall {
   arguments: string;
 }
 
-export interface Choice {
+export interface DemoChoice {
   /** Null when the choice is tool calls. */
   text: string | null;
   toolCalls: readonly ToolCall[];
   finishReason: 'stop' | 'length' | 'tool_calls';
 }
 
-interface Usage {
+interface DemoUsage {
   prompt_tokens: number;
   completion_tokens: number;
   total_tokens: number;
 }
 
-export interface Answer {
-  choices: readonly Choice[];
-  usage: Usage;
+export interface DemoReply {
+  choices: readonly DemoChoice[];
+  usage: DemoUsage;
 }
 
 /** Asks for tools whenever it is given some; any other model name is served by text. */
 export const TOOL_MODEL = 'demo-tools';
-const QUOTED_LENGTH = 200;
+const MAX_QUOTED_LENGTH = 200;
 
 /**
  * Decides what the demo says. The text always says that it is a demo and names the last 4 characters of
  * the key that was used, so that people can see which key answered.
  */
-export function answerTo(request: ChatRequest, key: string): Answer {
+export function createReply(request: DemoChatRequest, key: string): DemoReply {
   const tools = chooseTools(request);
   const choices = Array.from({ length: request.n ?? 1 }, () =>
-    tools.length > 0 ? callTools(tools) : speak(request, key),
+    tools.length > 0 ? createToolChoice(tools) : createTextChoice(request, key),
   );
   const prompt = countPromptTokens(request);
-  const completion = choices.reduce((sum, choice) => sum + completionTokens(choice), 0);
+  const completion = choices.reduce((sum, choice) => sum + countCompletionTokens(choice), 0);
   return {
     choices,
     usage: { prompt_tokens: prompt, completion_tokens: completion, total_tokens: prompt + completion },
@@ -54,7 +54,7 @@ export function answerTo(request: ChatRequest, key: string): Answer {
  * the model is `demo-tools`. None right after a tool's result, even if one is required: the demo would ask
  * for it for ever, where a model would come to an end.
  */
-function chooseTools(request: ChatRequest): Tool[] {
+function chooseTools(request: DemoChatRequest): DemoTool[] {
   const tools = request.tools ?? [];
   const choice = request.tool_choice ?? 'auto';
   if (choice === 'none' || tools.length === 0 || request.messages.at(-1)?.role === 'tool') return [];
@@ -67,24 +67,24 @@ function chooseTools(request: ChatRequest): Tool[] {
   return choice === 'required' || request.model === TOOL_MODEL ? tools.slice(0, 1) : [];
 }
 
-function callTools(tools: readonly Tool[]): Choice {
+function createToolChoice(tools: readonly DemoTool[]): DemoChoice {
   const toolCalls = tools.map((tool) => ({
     id: `call_demo${randomBytes(9).toString('hex')}`,
     name: tool.function.name,
-    arguments: JSON.stringify(argumentsFor(tool.function.parameters ?? {})),
+    arguments: JSON.stringify(createArguments(tool.function.parameters ?? {})),
   }));
   return { text: null, toolCalls, finishReason: 'tool_calls' };
 }
 
-function speak(request: ChatRequest, key: string): Choice {
-  const full = sayWhatHappened(request, key);
-  const stopped = cutAtStop(full, request.stop ?? []);
+function createTextChoice(request: DemoChatRequest, key: string): DemoChoice {
+  const fullText = replyText(request, key);
+  const untilStop = cutAtStop(fullText, request.stop ?? []);
   const limit = request.max_completion_tokens ?? request.max_tokens ?? Infinity;
-  const text = firstTokens(stopped, limit);
-  return { text, toolCalls: [], finishReason: text.length < stopped.length ? 'length' : 'stop' };
+  const text = firstTokens(untilStop, limit);
+  return { text, toolCalls: [], finishReason: text.length < untilStop.length ? 'length' : 'stop' };
 }
 
-function sayWhatHappened(request: ChatRequest, key: string): string {
+function replyText(request: DemoChatRequest, key: string): string {
   const opening = `This is a demo: no model was asked, the demo upstream answered. The key used ends in ${key.slice(-4)}.`;
   const last = request.messages.at(-1);
   return last?.role === 'tool'
@@ -92,15 +92,17 @@ function sayWhatHappened(request: ChatRequest, key: string): string {
     : `${opening} You wrote: ${shorten(lastUserText(request))}`;
 }
 
-function lastUserText(request: ChatRequest): string {
+function lastUserText(request: DemoChatRequest): string {
   const message = request.messages.findLast((candidate) => candidate.role === 'user');
   return message === undefined ? '' : messageText(message);
 }
 
 /** By code points, so that no half of a surrogate pair goes out. */
 function shorten(text: string): string {
-  const points = Array.from(text);
-  return points.length <= QUOTED_LENGTH ? text : `${points.slice(0, QUOTED_LENGTH).join('')}…`;
+  const codePoints = Array.from(text);
+  return codePoints.length <= MAX_QUOTED_LENGTH
+    ? text
+    : `${codePoints.slice(0, MAX_QUOTED_LENGTH).join('')}…`;
 }
 
 function cutAtStop(text: string, stop: string | readonly string[]): string {
@@ -109,7 +111,7 @@ function cutAtStop(text: string, stop: string | readonly string[]): string {
   return text.slice(0, Math.min(text.length, ...positions));
 }
 
-function completionTokens(choice: Choice): number {
+function countCompletionTokens(choice: DemoChoice): number {
   const calls = choice.toolCalls.map((call) => countTokens(call.name) + countTokens(call.arguments));
   return calls.reduce((sum, tokens) => sum + tokens, countTokens(choice.text ?? ''));
 }

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 /** The little of JSON Schema that the demo reads; anything else is ignored. */
-const Schema = z.looseObject({
+const ParameterSchema = z.looseObject({
   type: z
     .union([z.string(), z.array(z.string())])
     .optional()
@@ -14,23 +14,23 @@ const Schema = z.looseObject({
 });
 
 /** Schemas come from callers and may nest without end. */
-const DEEPEST = 4;
+const MAX_DEPTH = 4;
 
 /** Made-up arguments that fit a tool's `parameters` (a JSON Schema of an object). */
-export function argumentsFor(parameters: unknown): Record<string, unknown> {
-  return objectFor(parameters, 0);
+export function createArguments(parameters: unknown): Record<string, unknown> {
+  return createObject(parameters, 0);
 }
 
-function objectFor(schema: unknown, depth: number): Record<string, unknown> {
-  const properties = Schema.safeParse(schema).data?.properties ?? {};
+function createObject(schema: unknown, depth: number): Record<string, unknown> {
+  const properties = ParameterSchema.safeParse(schema).data?.properties ?? {};
   // Built from entries: a property named __proto__ stays a plain property.
   return Object.fromEntries(
-    Object.entries(properties).map(([name, property]) => [name, valueFor(property, depth + 1)]),
+    Object.entries(properties).map(([name, property]) => [name, createValue(property, depth + 1)]),
   );
 }
 
-function valueFor(input: unknown, depth: number): unknown {
-  const schema = Schema.safeParse(input).data ?? {};
+function createValue(input: unknown, depth: number): unknown {
+  const schema = ParameterSchema.safeParse(input).data ?? {};
   const given = [schema.const, schema.default, schema.enum?.[0]].find((value) => value !== undefined);
   if (given !== undefined) return given;
   const type = Array.isArray(schema.type) ? schema.type[0] : schema.type;
@@ -38,6 +38,6 @@ function valueFor(input: unknown, depth: number): unknown {
   if (type === 'boolean') return true;
   if (type === 'null') return null;
   if (type === 'array') return [];
-  if (type === 'object') return depth < DEEPEST ? objectFor(input, depth) : {};
+  if (type === 'object') return depth < MAX_DEPTH ? createObject(input, depth) : {};
   return 'demo';
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Answer, Choice } from './answer.ts';
+import type { DemoReply, DemoChoice } from './answer.ts';
 
 /** What stands in the answer and in each of its chunks. */
 export interface Envelope {
@@ -10,7 +10,7 @@ export interface Envelope {
   system_fingerprint: string;
 }
 
-export function envelopeFor(model: string): Envelope {
+export function createEnvelope(model: string): Envelope {
   return {
     id: `chatcmpl-demo${randomBytes(12).toString('hex')}`,
     created: Math.floor(Date.now() / 1000),
@@ -20,31 +20,31 @@ export function envelopeFor(model: string): Envelope {
 }
 
 /** The body of an answer that is not streamed. */
-export function completion(envelope: Envelope, answer: Answer): object {
+export function toCompletion(envelope: Envelope, reply: DemoReply): object {
   return {
     ...envelope,
     object: 'chat.completion',
-    choices: answer.choices.map((choice, index) => ({
+    choices: reply.choices.map((choice, index) => ({
       index,
       message: {
         role: 'assistant',
         content: choice.text,
         refusal: null,
-        ...(choice.toolCalls.length > 0 ? { tool_calls: choice.toolCalls.map(wireCall) } : {}),
+        ...(choice.toolCalls.length > 0 ? { tool_calls: choice.toolCalls.map(toWireToolCall) } : {}),
       },
       logprobs: null,
       finish_reason: choice.finishReason,
     })),
-    usage: answer.usage,
+    usage: reply.usage,
   };
 }
 
-function wireCall(call: Choice['toolCalls'][number]): object {
+function toWireToolCall(call: DemoChoice['toolCalls'][number]): object {
   return { id: call.id, type: 'function', function: { name: call.name, arguments: call.arguments } };
 }
 
 /** One chunk of a stream, and whether it carries a word (before which the demo rests a moment). */
-export interface Chunk {
+export interface CompletionChunk {
   data: object;
   isWord: boolean;
 }
@@ -53,23 +53,27 @@ export interface Chunk {
  * The chunks of a streamed answer, in order. With `includeUsage` each chunk has `usage: null` and one more
  * follows with the numbers and no choices (OpenAI's API reference, `stream_options.include_usage`).
  */
-export function* chunks(envelope: Envelope, answer: Answer, includeUsage: boolean): Generator<Chunk> {
+export function* toChunks(
+  envelope: Envelope,
+  reply: DemoReply,
+  includeUsage: boolean,
+): Generator<CompletionChunk> {
   const base = {
     ...envelope,
     object: 'chat.completion.chunk',
     ...(includeUsage ? { usage: null } : {}),
   };
-  for (const [index, choice] of answer.choices.entries()) {
-    for (const { delta, isWord } of deltas(choice)) {
+  for (const [index, choice] of reply.choices.entries()) {
+    for (const { delta, isWord } of toDeltas(choice)) {
       yield { data: { ...base, choices: [{ index, delta, logprobs: null, finish_reason: null }] }, isWord };
     }
     const end = { index, delta: {}, logprobs: null, finish_reason: choice.finishReason };
     yield { data: { ...base, choices: [end] }, isWord: false };
   }
-  if (includeUsage) yield { data: { ...base, choices: [], usage: answer.usage }, isWord: false };
+  if (includeUsage) yield { data: { ...base, choices: [], usage: reply.usage }, isWord: false };
 }
 
-function* deltas(choice: Choice): Generator<{ delta: object; isWord: boolean }> {
+function* toDeltas(choice: DemoChoice): Generator<{ delta: object; isWord: boolean }> {
   const content = choice.text === null ? null : '';
   yield { delta: { role: 'assistant', content, refusal: null }, isWord: false };
   for (const word of choice.text?.match(/\s*\S+/g) ?? []) yield { delta: { content: word }, isWord: true };

@@ -4,9 +4,9 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { setTimeout as rest } from 'node:timers/promises';
 import { isLoopbackHost } from '../lib/addresses.ts';
-import { answerTo, TOOL_MODEL } from './answer.ts';
-import { chunks, completion, envelopeFor } from './completion.ts';
-import { readChatRequest, WireError } from './wire.ts';
+import { createReply, TOOL_MODEL } from './answer.ts';
+import { toChunks, toCompletion, createEnvelope } from './completion.ts';
+import { readDemoChatRequest, DemoError } from './wire.ts';
 
 export interface DemoUpstreamOptions {
   /** 0 or missing: a free port. */
@@ -25,7 +25,7 @@ export interface DemoUpstream {
 }
 
 /** What `/v1` of the gateway accepts, so that nothing that passed there is refused here for its size. */
-const MOST_BODY_BYTES = 32 * 1024 * 1024;
+const MAX_BODY_BYTES = 32 * 1024 * 1024;
 const METHOD_BY_PATH = new Map([
   ['/v1/chat/completions', 'POST'],
   ['/v1/models', 'GET'],
@@ -43,7 +43,7 @@ export async function startDemoUpstream(options: DemoUpstreamOptions = {}): Prom
   const stopping = new AbortController();
   const delayMs = options.delayMs ?? 15;
   const server = createServer((request, response) => {
-    void serve({ request, response, delayMs, stopping: stopping.signal });
+    void serve({ request, response, delayMs, stopSignal: stopping.signal });
   });
   server.listen(options.port ?? 0, host);
   await once(server, 'listening');
@@ -60,63 +60,63 @@ export async function startDemoUpstream(options: DemoUpstreamOptions = {}): Prom
   };
 }
 
-interface Exchange {
+interface DemoCall {
   request: IncomingMessage;
   response: ServerResponse;
   delayMs: number;
-  stopping: AbortSignal;
+  stopSignal: AbortSignal;
 }
 
 /** Never rejects: what cannot be answered ends the connection. */
-async function serve(exchange: Exchange): Promise<void> {
-  const { response } = exchange;
+async function serve(call: DemoCall): Promise<void> {
+  const { response } = call;
   response.setHeader('x-request-id', `req_${randomUUID().replaceAll('-', '')}`);
   try {
-    await route(exchange);
+    await route(call);
   } catch (error) {
     if (response.headersSent || response.destroyed) {
       response.destroy();
       return;
     }
-    const known = error instanceof WireError ? error : new WireError(500, 'The demo upstream failed.');
-    sendJson(response, known.status, known.body, known.headers);
+    const demoError = error instanceof DemoError ? error : new DemoError(500, 'The demo upstream failed.');
+    sendJson(response, demoError.status, demoError.body, demoError.headers);
   }
 }
 
-async function route(exchange: Exchange): Promise<void> {
-  const { request, response } = exchange;
+async function route(call: DemoCall): Promise<void> {
+  const { request, response } = call;
   checkHost(request);
   const path = (request.url ?? '').split('?', 1)[0] ?? '';
   const method = request.method ?? '';
   const allowed = METHOD_BY_PATH.get(path);
-  if (allowed === undefined) throw new WireError(404, `Invalid URL (${method} ${path})`);
+  if (allowed === undefined) throw new DemoError(404, `Invalid URL (${method} ${path})`);
   if (method !== allowed) {
     const message = `Not allowed to ${method} on ${path}. (HINT: Perhaps you meant to use a different HTTP method?)`;
-    throw new WireError(405, message, { code: 'method_not_supported', headers: { allow: allowed } });
+    throw new DemoError(405, message, { code: 'method_not_supported', headers: { allow: allowed } });
   }
   const key = readKey(request);
   if (allowed === 'GET') sendJson(response, 200, modelList());
-  else await complete(exchange, key);
+  else await complete(call, key);
 }
 
 /** A page on the internet must not reach this by a name of its own that points at 127.0.0.1. */
 function checkHost(request: IncomingMessage): void {
   const name = /^\[?(.*?)\]?(:\d+)?$/.exec(request.headers.host ?? '')?.[1] ?? '';
-  if (!isLoopbackHost(name)) throw new WireError(421, 'The demo upstream answers under loopback names only.');
+  if (!isLoopbackHost(name)) throw new DemoError(421, 'The demo upstream answers under loopback names only.');
 }
 
 /** The key that the caller sent. The error never repeats it. */
 function readKey(request: IncomingMessage): string {
   const header = request.headers.authorization;
   if (header === undefined) {
-    throw new WireError(
+    throw new DemoError(
       401,
       "You didn't provide an API key. Send one in an Authorization header: Bearer demo-...",
     );
   }
   const key = BEARER.exec(header)?.[1];
   if (key !== undefined) return key;
-  throw new WireError(
+  throw new DemoError(
     401,
     'Incorrect API key provided. The demo takes keys that start with demo- and have 16 or more characters.',
     { code: 'invalid_api_key' },
@@ -133,51 +133,51 @@ function modelList(): object {
   return { object: 'list', data };
 }
 
-async function complete(exchange: Exchange, key: string): Promise<void> {
+async function complete(call: DemoCall, key: string): Promise<void> {
   const startedAtMs = performance.now();
-  const request = readChatRequest(await readBody(exchange.request));
-  const answer = answerTo(request, key);
-  const envelope = envelopeFor(request.model);
-  const { response } = exchange;
+  const request = readDemoChatRequest(await readBody(call.request));
+  const reply = createReply(request, key);
+  const envelope = createEnvelope(request.model);
+  const { response } = call;
   response.setHeader('openai-processing-ms', Math.round(performance.now() - startedAtMs));
   if (request.stream !== true) {
-    sendJson(response, 200, completion(envelope, answer));
+    sendJson(response, 200, toCompletion(envelope, reply));
     return;
   }
-  await stream(exchange, chunks(envelope, answer, request.stream_options?.include_usage === true));
+  await sendStream(call, toChunks(envelope, reply, request.stream_options?.include_usage === true));
 }
 
 async function readBody(request: IncomingMessage): Promise<Buffer> {
-  const parts: Buffer[] = [];
+  const chunks: Buffer[] = [];
   let size = 0;
   // Leaving the loop must not destroy the socket: the 413 still has to go out.
-  for await (const part of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
-    size += part.length;
-    if (size > MOST_BODY_BYTES) {
-      throw new WireError(413, 'The body is larger than the demo accepts.', {
+  for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_BODY_BYTES) {
+      throw new DemoError(413, 'The body is larger than the demo accepts.', {
         headers: { connection: 'close' },
       });
     }
-    parts.push(part);
+    chunks.push(chunk);
   }
-  return Buffer.concat(parts);
+  return Buffer.concat(chunks);
 }
 
 /** Writes the chunks as the client takes them; ends at once when it goes away or the demo stops. */
-async function stream(
-  { response, delayMs, stopping }: Exchange,
-  parts: ReturnType<typeof chunks>,
+async function sendStream(
+  { response, delayMs, stopSignal: stopping }: DemoCall,
+  chunks: ReturnType<typeof toChunks>,
 ): Promise<void> {
-  const gone = new AbortController();
+  const clientGone = new AbortController();
   response.once('close', () => {
-    gone.abort();
+    clientGone.abort();
   });
-  const signal = AbortSignal.any([gone.signal, stopping]);
+  const signal = AbortSignal.any([clientGone.signal, stopping]);
   response.writeHead(200, {
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-cache',
   });
-  for (const { data, isWord } of parts) {
+  for (const { data, isWord } of chunks) {
     if (isWord && delayMs > 0) await rest(delayMs, undefined, { signal });
     if (!response.write(`data: ${JSON.stringify(data)}\n\n`)) await once(response, 'drain', { signal });
     signal.throwIfAborted();

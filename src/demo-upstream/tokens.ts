@@ -1,4 +1,4 @@
-import { messageText, type ChatRequest } from './wire.ts';
+import { messageText, type DemoChatRequest } from './wire.ts';
 
 /**
  * One token of the demo: up to four letters or digits, or one other sign, with the white space before it.
@@ -7,7 +7,7 @@ import { messageText, type ChatRequest } from './wire.ts';
 const TOKEN = /\s*(?:[\p{L}\p{M}\p{N}_]{1,4}|[^\s\p{L}\p{M}\p{N}_])/gu;
 /** What OpenAI's chat format adds around each message, and once for the answer. */
 const TOKENS_PER_MESSAGE = 4;
-const TOKENS_PER_ANSWER = 3;
+const TOKENS_PER_RESPONSE = 3;
 
 export function countTokens(text: string): number {
   return text.match(TOKEN)?.length ?? 0;
@@ -19,8 +19,8 @@ export function firstTokens(text: string, limit: number): string {
   return tokens.length <= limit ? text : tokens.slice(0, limit).join('');
 }
 
-export function countPromptTokens(request: ChatRequest): number {
+export function countPromptTokens(request: DemoChatRequest): number {
   const messages = request.messages.map((message) => countTokens(messageText(message)) + TOKENS_PER_MESSAGE);
   const tools = request.tools?.length ? countTokens(JSON.stringify(request.tools)) : 0;
-  return messages.reduce((sum, tokens) => sum + tokens, tools + TOKENS_PER_ANSWER);
+  return messages.reduce((sum, tokens) => sum + tokens, tools + TOKENS_PER_RESPONSE);
 }

@@ -6,20 +6,20 @@ import { z } from 'zod';
  */
 const TextPart = z.looseObject({ type: z.string(), text: z.string().optional() });
 
-const Message = z.looseObject({
+const DemoMessage = z.looseObject({
   role: z.enum(['system', 'developer', 'user', 'assistant', 'tool', 'function']),
   content: z.union([z.string(), z.array(TextPart)]).nullish(),
 });
-export type Message = z.output<typeof Message>;
+export type DemoMessage = z.output<typeof DemoMessage>;
 
-const Tool = z.looseObject({
+const DemoTool = z.looseObject({
   type: z.literal('function'),
   function: z.looseObject({
     name: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/),
     parameters: z.record(z.string(), z.unknown()).nullish(),
   }),
 });
-export type Tool = z.output<typeof Tool>;
+export type DemoTool = z.output<typeof DemoTool>;
 
 const ToolChoice = z.union([
   z.enum(['none', 'auto', 'required']),
@@ -27,27 +27,27 @@ const ToolChoice = z.union([
 ]);
 
 /** `n` is far below OpenAI's 128: the demo writes word by word. */
-const MOST_CHOICES = 8;
+const MAX_CHOICES = 8;
 const tokenLimit = z.int().min(1).nullish();
 
-export const ChatRequest = z.looseObject({
+export const DemoChatRequest = z.looseObject({
   model: z.string().min(1),
-  messages: z.array(Message).min(1),
+  messages: z.array(DemoMessage).min(1),
   stream: z.boolean().nullish(),
   stream_options: z.looseObject({ include_usage: z.boolean().nullish() }).nullish(),
   max_tokens: tokenLimit,
   max_completion_tokens: tokenLimit,
-  n: z.int().min(1).max(MOST_CHOICES).nullish(),
+  n: z.int().min(1).max(MAX_CHOICES).nullish(),
   stop: z.union([z.string(), z.array(z.string()).max(4)]).nullish(),
-  tools: z.array(Tool).max(128).nullish(),
+  tools: z.array(DemoTool).max(128).nullish(),
   tool_choice: ToolChoice.nullish(),
   parallel_tool_calls: z.boolean().nullish(),
   temperature: z.number().min(0).max(2).nullish(),
 });
-export type ChatRequest = z.output<typeof ChatRequest>;
+export type DemoChatRequest = z.output<typeof DemoChatRequest>;
 
 /** An answer of the demo that is an error, in OpenAI's shape. */
-export class WireError extends Error {
+export class DemoError extends Error {
   override readonly name = 'WireError';
   readonly status: number;
   readonly body: {
@@ -58,7 +58,7 @@ export class WireError extends Error {
   constructor(
     status: number,
     message: string,
-    more: { param?: string; code?: string; headers?: Record<string, string> } = {},
+    options: { param?: string; code?: string; headers?: Record<string, string> } = {},
   ) {
     super(message);
     this.status = status;
@@ -66,11 +66,11 @@ export class WireError extends Error {
       error: {
         message,
         type: status >= 500 ? 'server_error' : 'invalid_request_error',
-        param: more.param ?? null,
-        code: more.code ?? null,
+        param: options.param ?? null,
+        code: options.code ?? null,
       },
     };
-    this.headers = more.headers ?? {};
+    this.headers = options.headers ?? {};
   }
 }
 
@@ -78,9 +78,9 @@ export class WireError extends Error {
  * Reads a chat completion request.
  * @throws WireError 400 that names the first field at fault, in OpenAI's words where it has them.
  */
-export function readChatRequest(body: Buffer): ChatRequest {
-  const result = ChatRequest.safeParse(parseJson(body));
-  if (!result.success) throw fieldError(result.error);
+export function readDemoChatRequest(body: Buffer): DemoChatRequest {
+  const result = DemoChatRequest.safeParse(parseJson(body));
+  if (!result.success) throw toFieldError(result.error);
   checkToolChoice(result.data);
   return result.data;
 }
@@ -89,46 +89,46 @@ function parseJson(body: Buffer): unknown {
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body));
   } catch {
-    throw new WireError(
+    throw new DemoError(
       400,
       'We could not parse the JSON body of your request. The demo expects a JSON payload in UTF-8.',
     );
   }
 }
 
-function fieldError(error: z.ZodError): WireError {
+function toFieldError(error: z.ZodError): DemoError {
   const [issue] = error.issues;
   const param = issue?.path.join('.') ?? '';
-  if (issue === undefined || param === '') return new WireError(400, 'The body is not a JSON object.');
+  if (issue === undefined || param === '') return new DemoError(400, 'The body is not a JSON object.');
   // Zod tells a missing field from a wrong one only in its words.
   if (issue.code === 'invalid_type' && issue.message.endsWith('received undefined')) {
-    return new WireError(400, `Missing required parameter: '${param}'.`, {
+    return new DemoError(400, `Missing required parameter: '${param}'.`, {
       param,
       code: 'missing_required_parameter',
     });
   }
   const code = issue.code === 'invalid_type' ? 'invalid_type' : 'invalid_value';
-  return new WireError(400, `Invalid '${param}': ${issue.message}.`, { param, code });
+  return new DemoError(400, `Invalid '${param}': ${issue.message}.`, { param, code });
 }
 
-function checkToolChoice(request: ChatRequest): void {
+function checkToolChoice(request: DemoChatRequest): void {
   const choice = request.tool_choice;
   if (choice === null || choice === undefined || choice === 'none') return;
   const tools = request.tools ?? [];
   if (tools.length === 0) {
-    throw new WireError(400, "Invalid value for 'tool_choice': 'tool_choice' needs 'tools'.", {
+    throw new DemoError(400, "Invalid value for 'tool_choice': 'tool_choice' needs 'tools'.", {
       param: 'tool_choice',
     });
   }
   if (typeof choice === 'object' && !tools.some((tool) => tool.function.name === choice.function.name)) {
-    throw new WireError(400, `Tool choice '${choice.function.name}' not found in 'tools' parameter.`, {
+    throw new DemoError(400, `Tool choice '${choice.function.name}' not found in 'tools' parameter.`, {
       param: 'tool_choice',
     });
   }
 }
 
 /** The text of a message: its string, or its text parts joined. */
-export function messageText(message: Message): string {
+export function messageText(message: DemoMessage): string {
   if (typeof message.content === 'string') return message.content;
   return (message.content ?? []).map((part) => part.text ?? '').join('');
 }

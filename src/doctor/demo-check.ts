@@ -3,13 +3,13 @@ import { readDemo } from './demo-users.ts';
 import { error, ok, type Finding } from './finding.ts';
 
 /** Demo users have a password that everyone knows. */
-export async function checkDemoUsers(people: KeycloakAdmin): Promise<Finding[]> {
-  const check = `demo users in realm ${people.realm}`;
+export async function checkDemoUsers(admin: KeycloakAdmin): Promise<Finding[]> {
+  const check = `demo users in realm ${admin.realm}`;
   const { users } = await readDemo();
   const present = await Promise.all(
     users.map(async ({ username, email }) => {
-      const found = await people.call((client) =>
-        client.users.find({ realm: people.realm, username, email, exact: true, briefRepresentation: true }),
+      const found = await admin.call((client) =>
+        client.users.find({ realm: admin.realm, username, email, exact: true, briefRepresentation: true }),
       );
       return found.length > 0 ? [username] : [];
     }),

@@ -5,14 +5,14 @@ import { error, ok, warning, type Finding } from './finding.ts';
 export async function checkEvents(admin: KeycloakAdmin, use: { holdsKeys: boolean }): Promise<Finding[]> {
   const events = await admin.call((client) => client.realms.getConfigEvents({ realm: admin.realm }));
   const check = `admin events of realm ${admin.realm}`;
-  const where = 'Realm settings > Events > Admin events settings';
+  const setting = 'Realm settings > Events > Admin events settings';
   const saved =
     events.adminEventsEnabled === true
       ? ok(check, 'are saved')
       : error(
           check,
           'are not saved: the app would not see at once what an administrator changes',
-          `${where}: turn "Save events" on`,
+          `${setting}: turn "Save events" on`,
         );
   const holdsCiphertext = use.holdsKeys && events.adminEventsDetailsEnabled === true;
   return holdsCiphertext
@@ -21,7 +21,7 @@ export async function checkEvents(admin: KeycloakAdmin, use: { holdsKeys: boolea
         warning(
           check,
           'include representations: sealed keys are copied into the event table',
-          `${where}: turn "Include representation" off`,
+          `${setting}: turn "Include representation" off`,
         ),
       ]
     : [saved];

@@ -5,14 +5,14 @@ import { error, ok, warning, type Finding } from './finding.ts';
 /** What the profile of a realm is used for. */
 export interface ProfileUse {
   realm: string;
-  holdsPeople: boolean;
+  holdsUsers: boolean;
   holdsKeys: boolean;
   /** The providers whose keys are stored, each in the attribute `byok_<provider>`. */
   providers: readonly string[];
 }
 
 /** A sealed value is up to this long. */
-const LONGEST_VALUE = 2048;
+const MAX_ATTRIBUTE_LENGTH = 2048;
 const EDIT_PROFILE = 'Realm settings > User profile';
 
 /**
@@ -21,22 +21,22 @@ const EDIT_PROFILE = 'Realm settings > User profile';
  */
 export function checkProfile(profile: UserProfileConfig, use: ProfileUse): Finding[] {
   return [
-    ...(use.holdsPeople ? [checkTier(profile, use.realm), checkOrganizationAdmin(profile, use.realm)] : []),
-    ...(use.holdsPeople || use.holdsKeys ? [checkKeysAreHidden(profile, use)] : []),
+    ...(use.holdsUsers ? [checkTier(profile, use.realm), checkOrganizationAdmin(profile, use.realm)] : []),
+    ...(use.holdsUsers || use.holdsKeys ? [checkKeysAreHidden(profile, use)] : []),
     ...(use.holdsKeys ? [checkKeysCanBeStored(profile, use)] : []),
   ];
 }
 
-const policyOf = (profile: UserProfileConfig): string => profile.unmanagedAttributePolicy ?? 'DISABLED';
-const find = (profile: UserProfileConfig, name: string) =>
+const readPolicy = (profile: UserProfileConfig): string => profile.unmanagedAttributePolicy ?? 'DISABLED';
+const findAttribute = (profile: UserProfileConfig, name: string) =>
   profile.attributes?.find((attribute) => attribute.name === name);
 
 function checkTier(profile: UserProfileConfig, realm: string): Finding {
   const check = `the tier in realm ${realm}`;
   const declare = `${EDIT_PROFILE}: declare subscription_tier with view [admin, user] and edit [admin], as in keycloak/ops-center-realm.json`;
-  const tier = find(profile, 'subscription_tier');
+  const tier = findAttribute(profile, 'subscription_tier');
   if (tier === undefined) {
-    return policyOf(profile) === 'ENABLED'
+    return readPolicy(profile) === 'ENABLED'
       ? error(check, 'subscription_tier is not declared, and users may write undeclared attributes', declare)
       : warning(check, 'subscription_tier is not declared: no one can be given a tier', declare);
   }
@@ -53,12 +53,12 @@ function checkTier(profile: UserProfileConfig, realm: string): Finding {
 function checkOrganizationAdmin(profile: UserProfileConfig, realm: string): Finding {
   const check = `organization_admin in realm ${realm}`;
   const declare = `${EDIT_PROFILE}: declare organization_admin with view [admin] and edit [admin], or set unmanaged attributes to "Only administrators can write" or off`;
-  const attribute = find(profile, 'organization_admin');
-  const byUsers =
+  const attribute = findAttribute(profile, 'organization_admin');
+  const isUserEditable =
     attribute === undefined
-      ? policyOf(profile) === 'ENABLED'
+      ? readPolicy(profile) === 'ENABLED'
       : attribute.permissions?.edit?.includes('user') === true;
-  return byUsers
+  return isUserEditable
     ? error(check, 'users can make themselves administrators of organizations', declare)
     : ok(check, 'users cannot change it');
 }
@@ -66,20 +66,20 @@ function checkOrganizationAdmin(profile: UserProfileConfig, realm: string): Find
 /** No user may see or write a sealed key, in whichever realm it could lie. */
 function checkKeysAreHidden(profile: UserProfileConfig, { realm, holdsKeys }: ProfileUse): Finding {
   const check = `stored keys in realm ${realm} are hidden from users`;
-  const open = (profile.attributes ?? []).filter(
+  const exposed = (profile.attributes ?? []).filter(
     ({ name = '', permissions }) =>
       name.startsWith('byok_') &&
       [...(permissions?.view ?? []), ...(permissions?.edit ?? [])].some((role) => role !== 'admin'),
   );
-  if (open.length > 0) {
-    const names = open.map(({ name }) => name).join(', ');
+  if (exposed.length > 0) {
+    const names = exposed.map(({ name }) => name).join(', ');
     return error(
       check,
       `${names} can be seen or changed by users`,
       `${EDIT_PROFILE}: give ${names} view [admin] and edit [admin]`,
     );
   }
-  const policy = policyOf(profile);
+  const policy = readPolicy(profile);
   if (holdsKeys && (policy === 'ENABLED' || policy === 'ADMIN_VIEW')) {
     return error(
       check,
@@ -92,21 +92,21 @@ function checkKeysAreHidden(profile: UserProfileConfig, { realm, holdsKeys }: Pr
 
 function checkKeysCanBeStored(profile: UserProfileConfig, { realm, providers }: ProfileUse): Finding {
   const check = `keys can be stored in realm ${realm}`;
-  if (policyOf(profile) !== 'DISABLED')
-    return ok(check, `undeclared attributes are kept (${policyOf(profile)})`);
-  const unfit = providers
+  if (readPolicy(profile) !== 'DISABLED')
+    return ok(check, `undeclared attributes are kept (${readPolicy(profile)})`);
+  const unusable = providers
     .map((provider) => `byok_${provider}`)
-    .filter((name) => !canHoldKeys(find(profile, name)));
-  if (unfit.length === 0) return ok(check, 'every provider has its attribute');
+    .filter((name) => !canHoldKeys(findAttribute(profile, name)));
+  if (unusable.length === 0) return ok(check, 'every provider has its attribute');
   return error(
     check,
-    `undeclared attributes are dropped without an error, and ${unfit.join(', ')} cannot hold keys`,
-    `Realm settings > General: set "Unmanaged Attributes" to "Only administrators can write"; or declare each of them in the user profile, multivalued, view [admin], edit [admin], length at least ${LONGEST_VALUE}`,
+    `undeclared attributes are dropped without an error, and ${unusable.join(', ')} cannot hold keys`,
+    `Realm settings > General: set "Unmanaged Attributes" to "Only administrators can write"; or declare each of them in the user profile, multivalued, view [admin], edit [admin], length at least ${MAX_ATTRIBUTE_LENGTH}`,
   );
 }
 
 function canHoldKeys(attribute: NonNullable<UserProfileConfig['attributes']>[number] | undefined): boolean {
   if (!attribute?.permissions?.edit?.includes('admin') || attribute.multivalued !== true) return false;
   const length = attribute.validations?.['length'] as { max?: number | string } | undefined;
-  return Number(length?.max ?? 0) >= LONGEST_VALUE;
+  return Number(length?.max ?? 0) >= MAX_ATTRIBUTE_LENGTH;
 }

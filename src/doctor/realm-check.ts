@@ -8,7 +8,7 @@ import { checkRights } from './rights-check.ts';
 import { checkVaultUsers } from './vault-check.ts';
 import { UnfitError } from '../lib/errors.ts';
 
-interface Client {
+interface ClientCredentials {
   id: string;
   secret: string;
 }
@@ -16,22 +16,28 @@ interface Client {
 /** The part of the configuration that says which realms and clients are used. */
 export interface RealmSettings {
   mode: 'local' | 'deployed';
-  keycloak: { internalUrl: string; realm: string; vaultRealm: string; service: Client; vault: Client };
+  keycloak: {
+    internalUrl: string;
+    realm: string;
+    vaultRealm: string;
+    service: ClientCredentials;
+    vault: ClientCredentials;
+  };
 }
 
 export interface RealmClients {
   config: RealmSettings;
   /** The service client, in the realm of the people. */
-  people: KeycloakAdmin;
+  mainAdmin: KeycloakAdmin;
   /** The vault client, in the realm of the records; the same realm in the guide's layout. */
-  vault: KeycloakAdmin;
+  vaultAdmin: KeycloakAdmin;
 }
 
 /**
  * What the app checks at every start.
  * @throws Error listing what an administrator must change; AppError `keycloak_unavailable` when Keycloak is away.
  */
-export async function assertRealmFit(clients: RealmClients): Promise<void> {
+export async function assertRealmsValid(clients: RealmClients): Promise<void> {
   const errors = (await checkRealms(clients)).filter(({ level }) => level === 'error');
   if (errors.length === 0) return;
   const lines = errors.map(({ check, detail, fix }) => `  - ${check}: ${detail}\n    ${fix}`);
@@ -39,41 +45,52 @@ export async function assertRealmFit(clients: RealmClients): Promise<void> {
 }
 
 /** Everything that is checked at a start, and what takes longer: the vault's users one by one. */
-export async function examineRealms(config: RealmSettings): Promise<Finding[]> {
-  const { internalUrl: baseUrl, realm, vaultRealm, service, vault } = config.keycloak;
-  const client = (name: string, { id, secret }: Client) =>
+export async function checkRealmsInDepth(config: RealmSettings): Promise<Finding[]> {
+  const { internalUrl: baseUrl, realm, vaultRealm, service, vault: vaultAdmin } = config.keycloak;
+  const client = (name: string, { id, secret }: ClientCredentials) =>
     createKeycloakAdmin({ baseUrl, realm: name, clientId: id, clientSecret: secret, timeoutMs: 30_000 });
-  const clients = { config, people: client(realm, service), vault: client(vaultRealm, vault) };
+  const clients = { config, mainAdmin: client(realm, service), vaultAdmin: client(vaultRealm, vaultAdmin) };
   const findings = await checkRealms(clients);
-  const reached = findings.every(({ check }) => check !== SIGN_IN);
-  if (!reached || realm === vaultRealm) return findings;
-  return [...findings, ...(await guarded('users of the vault realm', () => checkVaultUsers(clients.vault)))];
+  const canSignIn = findings.every(({ check }) => check !== SIGN_IN_CHECK);
+  if (!canSignIn || realm === vaultRealm) return findings;
+  return [
+    ...findings,
+    ...(await runCheck('users of the vault realm', () => checkVaultUsers(clients.vaultAdmin))),
+  ];
 }
 
-const SIGN_IN = 'the clients of the app';
+const SIGN_IN_CHECK = 'the clients of the app';
 
 async function checkRealms(clients: RealmClients): Promise<Finding[]> {
-  const refused = await checkSignIn(clients);
-  if (refused.length > 0) return refused;
-  const { people, vault, config } = clients;
-  const isOneRealm = people.realm === vault.realm;
+  const signInFindings = await checkSignIn(clients);
+  if (signInFindings.length > 0) return signInFindings;
+  const { mainAdmin, vaultAdmin, config } = clients;
+  const isOneRealm = mainAdmin.realm === vaultAdmin.realm;
   const providers = PROVIDERS.filter(({ localOnly }) => config.mode === 'local' || !localOnly).map(
     ({ id }) => id,
   );
-  const use = { realm: people.realm, holdsPeople: true, holdsKeys: isOneRealm, providers };
+  const use = { realm: mainAdmin.realm, holdsUsers: true, holdsKeys: isOneRealm, providers };
   const checks = [
-    guarded(`profile of ${people.realm}`, () => readAndCheckProfile(people, use)),
-    guarded(`events of ${people.realm}`, () => checkEvents(people, { holdsKeys: isOneRealm })),
-    guarded('rights', async () => [await checkRights(people, 'service'), await checkRights(vault, 'vault')]),
+    runCheck(`profile of ${mainAdmin.realm}`, () => readAndCheckProfile(mainAdmin, use)),
+    runCheck(`events of ${mainAdmin.realm}`, () => checkEvents(mainAdmin, { holdsKeys: isOneRealm })),
+    runCheck('rights', async () => [
+      await checkRights(mainAdmin, 'service'),
+      await checkRights(vaultAdmin, 'vault'),
+    ]),
     ...(isOneRealm
       ? []
       : [
-          guarded(`profile of ${vault.realm}`, () =>
-            readAndCheckProfile(vault, { ...use, realm: vault.realm, holdsPeople: false, holdsKeys: true }),
+          runCheck(`profile of ${vaultAdmin.realm}`, () =>
+            readAndCheckProfile(vaultAdmin, {
+              ...use,
+              realm: vaultAdmin.realm,
+              holdsUsers: false,
+              holdsKeys: true,
+            }),
           ),
-          guarded(`events of ${vault.realm}`, () => checkEvents(vault, { holdsKeys: true })),
+          runCheck(`events of ${vaultAdmin.realm}`, () => checkEvents(vaultAdmin, { holdsKeys: true })),
         ]),
-    ...(config.mode === 'deployed' ? [guarded('demo users', () => checkDemoUsers(people))] : []),
+    ...(config.mode === 'deployed' ? [runCheck('demo users', () => checkDemoUsers(mainAdmin))] : []),
   ];
   return (await Promise.all(checks)).flat();
 }
@@ -83,11 +100,11 @@ async function readAndCheckProfile(admin: KeycloakAdmin, use: ProfileUse): Promi
 }
 
 /** A wrong secret is told from a Keycloak that is away. */
-async function checkSignIn({ people, vault }: RealmClients): Promise<Finding[]> {
+async function checkSignIn({ mainAdmin, vaultAdmin }: RealmClients): Promise<Finding[]> {
   const findings: Finding[] = [];
   for (const [admin, name] of [
-    [people, 'SERVICE'],
-    [vault, 'VAULT'],
+    [mainAdmin, 'SERVICE'],
+    [vaultAdmin, 'VAULT'],
   ] as const) {
     await admin.ping();
     await admin
@@ -95,8 +112,8 @@ async function checkSignIn({ people, vault }: RealmClients): Promise<Finding[]> 
       .catch((cause: unknown) => {
         findings.push(
           error(
-            SIGN_IN,
-            `realm ${admin.realm} refuses the ${name.toLowerCase()} client (${reasonOf(cause)})`,
+            SIGN_IN_CHECK,
+            `realm ${admin.realm} refuses the ${name.toLowerCase()} client (${readReason(cause)})`,
             `Check KEYCLOAK_${name}_CLIENT_ID and _SECRET, and that the client has "Service accounts roles" on`,
           ),
         );
@@ -105,14 +122,14 @@ async function checkSignIn({ people, vault }: RealmClients): Promise<Finding[]> 
   return findings;
 }
 
-function reasonOf(cause: unknown): string {
+function readReason(cause: unknown): string {
   return cause instanceof Error && cause.cause instanceof Error ? cause.cause.message : 'no token';
 }
 
 /** A check that Keycloak forbids is a finding, not the end of the others. */
-async function guarded(check: string, look: () => Promise<Finding[]>): Promise<Finding[]> {
+async function runCheck(check: string, run: () => Promise<Finding[]>): Promise<Finding[]> {
   try {
-    return await look();
+    return await run();
   } catch (cause) {
     const status = keycloakStatus(cause);
     if (status === undefined) throw cause;

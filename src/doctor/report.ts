@@ -1,11 +1,11 @@
 import type { Finding } from './finding.ts';
 
-const MARKS = { ok: 'ok     ', warning: 'warning', error: 'ERROR  ' } as const;
+const LEVEL_LABELS = { ok: 'ok     ', warning: 'warning', error: 'ERROR  ' } as const;
 
 /** Findings for people: one line each, what to change below it, and a count at the end. */
-export function reportText(findings: readonly Finding[]): string {
+export function formatFindings(findings: readonly Finding[]): string {
   const lines = findings.map(({ level, check, detail, fix }) =>
-    [`${MARKS[level]}  ${check}: ${detail}`, ...(fix === '' ? [] : [`         -> ${fix}`])].join('\n'),
+    [`${LEVEL_LABELS[level]}  ${check}: ${detail}`, ...(fix === '' ? [] : [`         -> ${fix}`])].join('\n'),
   );
   const count = (level: Finding['level']) => findings.filter((finding) => finding.level === level).length;
   return [...lines, '', `${count('error')} error(s), ${count('warning')} warning(s)`].join('\n');

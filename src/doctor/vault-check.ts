@@ -1,7 +1,7 @@
 import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import { error, ok, type Finding } from './finding.ts';
 
-const PAGE = 100;
+const PAGE_SIZE = 100;
 
 /**
  * Looks at every user of a vault realm of its own: records are disabled and have no credentials, so an
@@ -10,11 +10,11 @@ const PAGE = 100;
 export async function checkVaultUsers(vault: KeycloakAdmin): Promise<Finding[]> {
   const check = `users of the vault realm ${vault.realm}`;
   const enabled: string[] = [];
-  const credentialed: string[] = [];
+  const withCredentials: string[] = [];
   let count = 0;
-  for (let first = 0; ; first += PAGE) {
+  for (let first = 0; ; first += PAGE_SIZE) {
     const page = await vault.call((client) =>
-      client.users.find({ realm: vault.realm, first, max: PAGE, briefRepresentation: true }),
+      client.users.find({ realm: vault.realm, first, max: PAGE_SIZE, briefRepresentation: true }),
     );
     for (const { id = '', username = '', enabled: isEnabled } of page) {
       if (isServiceAccount(username)) continue;
@@ -23,18 +23,18 @@ export async function checkVaultUsers(vault: KeycloakAdmin): Promise<Finding[]> 
       const credentials = await vault.call((client) =>
         client.users.getCredentials({ realm: vault.realm, id }),
       );
-      if (credentials.length > 0) credentialed.push(username);
+      if (credentials.length > 0) withCredentials.push(username);
     }
-    if (page.length < PAGE) break;
+    if (page.length < PAGE_SIZE) break;
   }
-  if (enabled.length + credentialed.length === 0) return [ok(check, `${count} records, none can sign in`)];
+  if (enabled.length + withCredentials.length === 0) return [ok(check, `${count} records, none can sign in`)];
   return [
-    ...complaint(check, 'enabled', enabled, 'disable or delete'),
-    ...complaint(check, 'have credentials', credentialed, 'delete the credentials of'),
+    ...toFindings(check, 'enabled', enabled, 'disable or delete'),
+    ...toFindings(check, 'have credentials', withCredentials, 'delete the credentials of'),
   ];
 }
 
-function complaint(check: string, what: string, names: string[], action: string): Finding[] {
+function toFindings(check: string, what: string, names: string[], action: string): Finding[] {
   if (names.length === 0) return [];
   return [error(check, `${what}: ${names.join(', ')}`, `Users: ${action} ${names.join(', ')}`)];
 }

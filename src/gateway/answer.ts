@@ -1,28 +1,28 @@
 import type { Readable } from 'node:stream';
-import type { UpstreamAnswer } from '../lib/dialer.ts';
+import type { UpstreamResponse } from '../lib/dialer.ts';
 import { parseJson } from '../lib/json-bounds.ts';
-import { carriesError, findProtocolError, isChatAnswer } from './protocol-shape.ts';
-import { discard, malformed, readWhole } from '../lib/upstream-body.ts';
+import { hasErrorMember, findProtocolError, isChatResponse } from './protocol-shape.ts';
+import { discardBody, upstreamMalformed, readBoundedBody } from '../lib/upstream-body.ts';
 
 /** Bytes at most of an answer that is not streamed. */
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
 /** Bytes at most of an error's body. */
 const MAX_ERROR_BYTES = 1024 * 1024;
 /** Answers that steer what comes next, however their body is written: a refused key, a limit. */
-const STEERING_STATUSES = new Set([401, 429]);
+const ANY_BODY_STATUSES = new Set([401, 429]);
 
-interface Head {
+interface ResponseHead {
   status: number;
-  headers: UpstreamAnswer['headers'];
+  headers: UpstreamResponse['headers'];
 }
 
 /** An upstream's answer, judged by its head. */
-export type JudgedAnswer =
-  | (Head & { kind: 'stream'; body: Readable; isPublic: boolean })
+export type ClassifiedResponse =
+  | (ResponseHead & { kind: 'stream'; body: Readable; isPublic: boolean })
   /** `carriesError`: some report a failure with status 200; it is shown as any other error is. */
-  | (Head & { kind: 'json'; body: Buffer; carriesError: boolean })
+  | (ResponseHead & { kind: 'json'; body: Buffer; hasError: boolean })
   /** An empty body: there was none, or it may not be shown. */
-  | (Head & { kind: 'error'; body: Buffer });
+  | (ResponseHead & { kind: 'error'; body: Buffer });
 
 /**
  * Judges an upstream's answer, and reads it whole unless it is a stream: a reset in the middle of a JSON
@@ -30,45 +30,46 @@ export type JudgedAnswer =
  * @throws AppError `upstream_malformed` for anything but JSON or an event stream (HTML with 200, redirects,
  *   compressed bodies, endless bodies), `upstream_unreachable` and `upstream_timeout` from reading.
  */
-export async function judgeAnswer(answer: UpstreamAnswer): Promise<JudgedAnswer> {
+export async function classifyResponse(response: UpstreamResponse): Promise<ClassifiedResponse> {
   try {
-    return await judge(answer);
+    return await classify(response);
   } catch (error) {
-    discard(answer.body);
+    discardBody(response.body);
     throw error;
   }
 }
 
-async function judge(answer: UpstreamAnswer): Promise<JudgedAnswer> {
-  const { status, headers } = answer;
+async function classify(response: UpstreamResponse): Promise<ClassifiedResponse> {
+  const { status, headers } = response;
   const type = mediaType(headers['content-type']);
   const encoding = headers['content-encoding'];
   if (encoding !== undefined && encoding !== 'identity') {
-    throw malformed('The provider compressed its answer although it was asked not to.');
+    throw upstreamMalformed('The provider compressed its answer although it was asked not to.');
   }
-  if (status >= 400) return judgeError(answer, type);
+  if (status >= 400) return classifyError(response, type);
   if (status !== 200)
-    throw malformed(`The provider answered ${status}, which is no answer to a chat request.`);
+    throw upstreamMalformed(`The provider answered ${status}, which is no answer to a chat request.`);
   if (type === 'text/event-stream') {
-    return { kind: 'stream', status, headers, body: answer.body, isPublic: answer.fromPublicAddress };
+    return { kind: 'stream', status, headers, body: response.body, isPublic: response.fromPublicAddress };
   }
-  if (type !== 'application/json') throw malformed('The provider answered with something that is not JSON.');
-  const body = await readWhole(answer.body, MAX_JSON_BYTES);
+  if (type !== 'application/json')
+    throw upstreamMalformed('The provider answered with something that is not JSON.');
+  const body = await readBoundedBody(response.body, MAX_JSON_BYTES);
   const value = parseJson(body.toString('utf8'));
-  if (value === undefined) throw malformed('The provider answered with JSON that cannot be read.');
-  if (!answer.fromPublicAddress && !isChatAnswer(value)) throw notTheProtocol();
-  return { kind: 'json', status, headers, body, carriesError: carriesError(value) };
+  if (value === undefined) throw upstreamMalformed('The provider answered with JSON that cannot be read.');
+  if (!response.fromPublicAddress && !isChatResponse(value)) throw protocolMismatch();
+  return { kind: 'json', status, headers, body, hasError: hasErrorMember(value) };
 }
 
-async function judgeError(answer: UpstreamAnswer, type: string): Promise<JudgedAnswer> {
-  const { status, headers } = answer;
-  const body = await readWhole(answer.body, MAX_ERROR_BYTES);
+async function classifyError(response: UpstreamResponse, type: string): Promise<ClassifiedResponse> {
+  const { status, headers } = response;
+  const body = await readBoundedBody(response.body, MAX_ERROR_BYTES);
   const value = /^application\/(problem\+)?json$/.test(type) ? parseJson(body.toString('utf8')) : undefined;
-  if (body.length > 0 && value === undefined && !STEERING_STATUSES.has(status)) {
-    throw malformed(`The provider answered ${status} with something that is not JSON.`);
+  if (body.length > 0 && value === undefined && !ANY_BODY_STATUSES.has(status)) {
+    throw upstreamMalformed(`The provider answered ${status} with something that is not JSON.`);
   }
   if (value === undefined) return { kind: 'error', status, headers, body: Buffer.alloc(0) };
-  if (answer.fromPublicAddress) return { kind: 'error', status, headers, body };
+  if (response.fromPublicAddress) return { kind: 'error', status, headers, body };
   const error = findProtocolError(value);
   return {
     kind: 'error',
@@ -79,11 +80,11 @@ async function judgeError(answer: UpstreamAnswer, type: string): Promise<JudgedA
 }
 
 /** The one wording for what a private address says that is not the protocol: it could be anyone's. */
-export function notTheProtocol() {
-  return malformed('The endpoint does not speak the chat completions protocol.');
+export function protocolMismatch() {
+  return upstreamMalformed('The endpoint does not speak the chat completions protocol.');
 }
 
 function mediaType(header: string | string[] | undefined): string {
-  const first = Array.isArray(header) ? header[0] : header;
-  return (first ?? '').split(';')[0]?.trim().toLowerCase() ?? '';
+  const value = Array.isArray(header) ? header[0] : header;
+  return (value ?? '').split(';')[0]?.trim().toLowerCase() ?? '';
 }

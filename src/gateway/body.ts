@@ -1,7 +1,7 @@
 import express, { type Request, type Response } from 'express';
-import { bodyError } from '../http/routes.ts';
+import { toBodyError } from '../http/routes.ts';
 import { AppError } from '../lib/errors.ts';
-import type { BodyShare } from './body-budget.ts';
+import type { BodyReservation } from './body-budget.ts';
 
 const MAX_BODY_BYTES = 32 * 1024 * 1024;
 const readRaw = express.raw({ limit: MAX_BODY_BYTES, type: () => true, inflate: false });
@@ -9,25 +9,25 @@ const readRaw = express.raw({ limit: MAX_BODY_BYTES, type: () => true, inflate: 
 /**
  * Reads the bytes of a request to `/v1`, at most 32 MB. Encoded bodies are refused: inflating them would let
  * a small request grow without a limit.
- * @param share counts the bytes as they come.
+ * @param reservation counts the bytes as they come.
  * @param signal ends the wait for a client that sends its body slowly or never.
  * @throws AppError `unsupported_media_type` (415), `body_too_large` (413), `validation_failed` (400, no body);
  *   what `share` refuses with; the signal's reason.
  */
-export async function readChatBody(
+export async function readRequestBody(
   request: Request,
   response: Response,
-  share: BodyShare,
+  reservation: BodyReservation,
   signal: AbortSignal,
 ): Promise<Buffer> {
   // A client may announce a body of no bytes: that is no body, whatever its type.
   if (request.get('content-length') !== '0' && request.is('application/json') === false) {
     throw new AppError('unsupported_media_type', 'Send the body as application/json.');
   }
-  const announced = Number(request.get('content-length') ?? 0);
+  const declaredBytes = Number(request.get('content-length') ?? 0);
   // The reader would first wait for all of it, to throw it away.
-  if (announced > MAX_BODY_BYTES) throw bodyError({ type: 'entity.too.large' });
-  share.expect(announced);
+  if (declaredBytes > MAX_BODY_BYTES) throw toBodyError({ type: 'entity.too.large' });
+  reservation.assertFits(declaredBytes);
   signal.throwIfAborted();
   await new Promise<void>((resolve, reject) => {
     signal.addEventListener('abort', () => {
@@ -35,9 +35,9 @@ export async function readChatBody(
     });
     readRaw(request, response, (error?: unknown) => {
       if (error === undefined) resolve();
-      else reject(bodyError(error));
+      else reject(toBodyError(error));
     });
-    countAsTheyCome(request, share, reject);
+    countBytes(request, reservation, reject);
   });
   const body: unknown = request.body;
   // The request lives as long as its answer, and must not hold the body for so long.
@@ -48,14 +48,14 @@ export async function readChatBody(
 }
 
 /** Once there is no room nothing more is read: what is left is dropped unread when the error has gone out. */
-function countAsTheyCome(request: Request, share: BodyShare, refuse: (error: Error) => void): void {
-  const count = (piece: Buffer) => {
+function countBytes(request: Request, reservation: BodyReservation, reject: (error: Error) => void): void {
+  const onData = (chunk: Buffer) => {
     try {
-      share.add(piece.length);
+      reservation.add(chunk.length);
     } catch (error) {
-      request.off('data', count).pause();
-      refuse(error as Error);
+      request.off('data', onData).pause();
+      reject(error as Error);
     }
   };
-  request.on('data', count);
+  request.on('data', onData);
 }

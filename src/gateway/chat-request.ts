@@ -1,13 +1,13 @@
 import { AppError } from '../lib/errors.ts';
-import { countMembers, exceedsJsonBounds, measureJson } from '../lib/json-bounds.ts';
+import { countMembers, exceedsJsonLimits, measureJson } from '../lib/json-bounds.ts';
 import { foldName } from './field-names.ts';
-import { topLevelMembers } from './json-members.ts';
+import { findTopLevelMembers } from './json-members.ts';
 
 /**
  * Fields that we act on. If one stood twice, we and the upstream could read different ones, and lax readers
  * also take another spelling for the same name; so each may stand once, as written here.
  */
-const GOVERNED_FIELDS = [
+const INTERPRETED_FIELDS = [
   'model',
   'stream',
   'stream_options',
@@ -18,7 +18,7 @@ const GOVERNED_FIELDS = [
   'store',
 ];
 
-const LONGEST_MODEL = 256;
+const MAX_MODEL_LENGTH = 256;
 /** In a model's name they would only serve to dress up what is logged and shown. */
 const CONTROL_CHARACTER = /\p{Cc}/u;
 
@@ -29,11 +29,11 @@ const CONTROL_CHARACTER = /\p{Cc}/u;
 export interface ChatRequest {
   /** As the client wrote it; undefined when it is missing. */
   model: string | undefined;
-  stream: boolean;
+  isStreaming: boolean;
   /** Names of all top-level fields. */
   fieldNames: readonly string[];
   /** Whether an object anywhere in it has two members of one name: readers may then differ on what it says. */
-  repeatsMembers: boolean;
+  hasDuplicateMembers: boolean;
   /** Parses the body as it came, for the rules of a shared payer. Keep the value over no waiting. */
   parse(): Readonly<Record<string, unknown>>;
   /**
@@ -53,21 +53,21 @@ export interface ChatRequest {
  */
 export function readChatRequest(body: Buffer): ChatRequest {
   const { text, value, repeatsMembers } = parseObject(body);
-  const { members, afterBrace } = topLevelMembers(text);
+  const { members, afterBrace } = findTopLevelMembers(text);
   const fieldNames = members.map((member) => member.name);
-  refuseAmbiguity(fieldNames);
+  refuseAmbiguousFields(fieldNames);
   const stream = value['stream'] ?? false;
-  if (typeof stream !== 'boolean') throw wrongType('stream', 'true or false');
+  if (typeof stream !== 'boolean') throw wrongFieldType('stream', 'true or false');
   const modelMember = members.find((member) => member.name === 'model');
-  const place = modelMember ?? { valueStart: afterBrace, valueEnd: afterBrace };
+  const modelSpan = modelMember ?? { valueStart: afterBrace, valueEnd: afterBrace };
   return {
     model: readModel(value['model']),
-    stream,
+    isStreaming: stream,
     fieldNames,
-    repeatsMembers,
-    ...createBytes(body, {
-      start: Buffer.byteLength(text.slice(0, place.valueStart)),
-      end: Buffer.byteLength(text.slice(0, place.valueEnd)),
+    hasDuplicateMembers: repeatsMembers,
+    ...createBody(body, {
+      start: Buffer.byteLength(text.slice(0, modelSpan.valueStart)),
+      end: Buffer.byteLength(text.slice(0, modelSpan.valueEnd)),
       prefix: modelMember === undefined ? '"model":' : '',
       suffix: modelMember === undefined && members.length > 0 ? ',' : '',
     }),
@@ -75,7 +75,7 @@ export function readChatRequest(body: Buffer): ChatRequest {
 }
 
 /** Where the model stands in the body's bytes, and what must stand around it when it was missing. */
-interface ModelPlace {
+interface ModelSpan {
   start: number;
   end: number;
   prefix: string;
@@ -83,14 +83,14 @@ interface ModelPlace {
 }
 
 /** Keeps a body's bytes: those of the request as it came, then those with the model that was asked for last. */
-function createBytes(
+function createBody(
   body: Buffer,
-  { start, end, prefix, suffix }: ModelPlace,
+  { start, end, prefix, suffix }: ModelSpan,
 ): Pick<ChatRequest, 'parse' | 'withModel' | 'forget'> {
-  let kept: { bytes: Buffer; end: number } | undefined = { bytes: body, end };
+  let current: { bytes: Buffer; end: number } | undefined = { bytes: body, end };
   function bytes(): { bytes: Buffer; end: number } {
-    if (kept === undefined) throw new Error('the body was needed after it was forgotten');
-    return kept;
+    if (current === undefined) throw new Error('the body was needed after it was forgotten');
+    return current;
   }
   return {
     parse: () => JSON.parse(bytes().bytes.toString('utf8')) as Record<string, unknown>,
@@ -100,12 +100,12 @@ function createBytes(
       // Mostly it is the model that stands there, and with 32 MB a copy counts.
       if (!now.bytes.subarray(start, now.end).equals(member)) {
         const whole = [now.bytes.subarray(0, start), member, now.bytes.subarray(now.end)];
-        kept = { bytes: Buffer.concat(whole), end: start + member.length };
+        current = { bytes: Buffer.concat(whole), end: start + member.length };
       }
       return bytes().bytes;
     },
     forget() {
-      kept = undefined;
+      current = undefined;
     },
   };
 }
@@ -113,9 +113,9 @@ function createBytes(
 function readModel(value: unknown): string | undefined {
   const model = value ?? undefined;
   if (model === undefined) return undefined;
-  if (typeof model !== 'string') throw wrongType('model', 'a string');
-  if (model.length > LONGEST_MODEL || CONTROL_CHARACTER.test(model))
-    throw wrongType('model', `at most ${LONGEST_MODEL} characters, none of them a control character`);
+  if (typeof model !== 'string') throw wrongFieldType('model', 'a string');
+  if (model.length > MAX_MODEL_LENGTH || CONTROL_CHARACTER.test(model))
+    throw wrongFieldType('model', `at most ${MAX_MODEL_LENGTH} characters, none of them a control character`);
   return model;
 }
 
@@ -126,7 +126,7 @@ function parseObject(body: Buffer): {
 } {
   const text = decode(body);
   const bounds = measureJson(text);
-  if (exceedsJsonBounds(bounds)) {
+  if (exceedsJsonLimits(bounds)) {
     throw new AppError('validation_failed', 'The body is nested too deeply, or has too many parts.');
   }
   let value: unknown;
@@ -155,26 +155,26 @@ function notJson(): AppError {
   return new AppError('validation_failed', 'The body is not valid JSON in UTF-8.');
 }
 
-function refuseAmbiguity(names: readonly string[]): void {
+function refuseAmbiguousFields(names: readonly string[]): void {
   const seen = new Set<string>();
   for (const name of names) {
-    const governed = GOVERNED_FIELDS.find((field) => field === foldName(name));
-    if (governed === undefined) continue;
-    if (governed !== name || seen.has(governed)) {
+    const interpreted = INTERPRETED_FIELDS.find((field) => field === foldName(name));
+    if (interpreted === undefined) continue;
+    if (interpreted !== name || seen.has(interpreted)) {
       throw new AppError(
         'ambiguous_field',
-        `The field "${governed}" may stand once only, in this spelling.`,
+        `The field "${interpreted}" may stand once only, in this spelling.`,
         {
-          errors: [{ path: governed, message: 'stands twice, or in another letter case' }],
+          errors: [{ path: interpreted, message: 'stands twice, or in another letter case' }],
         },
       );
     }
-    seen.add(governed);
+    seen.add(interpreted);
   }
 }
 
 /** 400 for a field of the wrong type. @param expected what it must be, for people. */
-export function wrongType(field: string, expected: string): AppError {
+export function wrongFieldType(field: string, expected: string): AppError {
   return new AppError('validation_failed', `The field "${field}" must be ${expected}.`, {
     errors: [{ path: field, message: `must be ${expected}` }],
   });

@@ -3,7 +3,7 @@ import type { Log } from '../lib/log.ts';
 import type { GatewayDecision } from './routing.ts';
 
 /** Writes the events `request_routing` and, where the system pays, `system_fallback`. */
-export function logRouting(log: Log, user: User, decision: GatewayDecision): void {
+export function logDecision(log: Log, user: User, decision: GatewayDecision): void {
   const scope = decision.kind === 'pool' ? decision.scope : decision.kind === 'system' ? 'system' : null;
   const reason =
     decision.kind === 'system' ? decision.reason : decision.kind === 'refused' ? decision.code : null;

@@ -1,13 +1,13 @@
 import type { Response } from 'express';
 import type { Principal } from '../http/principal.ts';
-import type { LiveWork } from '../identity/service.ts';
-import { draining } from '../http/draining.ts';
+import type { ActiveWork } from '../identity/service.ts';
+import { drainingError } from '../http/draining.ts';
 import { unauthenticated } from '../lib/errors.ts';
 
 /** The reason of the abort when the client has closed the connection; nobody is left to answer. */
 export const CLIENT_GONE = Symbol('client gone');
 
-export interface Exchange {
+export interface RequestLifetime {
   /**
    * Aborts everything done for one request. Its reason is {@link CLIENT_GONE}, or an AppError to tell the
    * client: `unauthenticated` after a sign-out, `draining` on a stop.
@@ -17,7 +17,11 @@ export interface Exchange {
 }
 
 /** Ties a request's work to its client's connection and to its user's right to have it done. */
-export function openExchange(response: Response, principal: Principal, liveWork: LiveWork): Exchange {
+export function createRequestLifetime(
+  response: Response,
+  principal: Principal,
+  liveWork: ActiveWork,
+): RequestLifetime {
   const controller = new AbortController();
   const onClose = () => {
     if (!response.writableFinished) controller.abort(CLIENT_GONE);
@@ -25,7 +29,7 @@ export function openExchange(response: Response, principal: Principal, liveWork:
   response.once('close', onClose);
   if (response.destroyed) onClose();
   const unregister = liveWork.register(principal, (reason) => {
-    controller.abort(reason === 'signed_out' ? unauthenticated() : draining());
+    controller.abort(reason === 'signed_out' ? unauthenticated() : drainingError());
   });
   return {
     signal: controller.signal,

@@ -33,7 +33,7 @@ const STEERING_FIELDS = new Set([
 const STEERING_PREFIXES = ['litellm_', 'aws_', 'vertex_', 'azure_'];
 
 /** True for a field that could steer an upstream which is a proxy. */
-export function isSteering(name: string): boolean {
+export function isSteeringField(name: string): boolean {
   const folded = foldName(name);
   return STEERING_FIELDS.has(folded) || STEERING_PREFIXES.some((prefix) => folded.startsWith(prefix));
 }

@@ -1,13 +1,13 @@
 /** One member of a JSON object's top level; offsets count UTF-16 units of the text. */
-export interface Member {
+export interface JsonMember {
   /** Decoded: `"mod\u0065l"` is `model`. */
   name: string;
   valueStart: number;
   valueEnd: number;
 }
 
-export interface TopLevel {
-  members: Member[];
+export interface JsonObjectMembers {
+  members: JsonMember[];
   /** Just behind the opening brace, where a member can be put in. */
   afterBrace: number;
 }
@@ -23,15 +23,15 @@ const WHITE_SPACE = /[\t\n\r ]*/y;
  * Finds the top-level members of a JSON object in its text, duplicates included, which `JSON.parse` hides.
  * @param text a text that `JSON.parse` has accepted and answered with an object (RFC 8259).
  */
-export function topLevelMembers(text: string): TopLevel {
+export function findTopLevelMembers(text: string): JsonObjectMembers {
   const afterBrace = text.indexOf('{') + 1;
-  const members: Member[] = [];
+  const members: JsonMember[] = [];
   let at = skipWhiteSpace(text, afterBrace);
   while (text.charCodeAt(at) === QUOTE) {
-    const nameEnd = stringEnd(text, at);
+    const nameEnd = stringEndOffset(text, at);
     const name = JSON.parse(text.slice(at, nameEnd)) as string;
     const valueStart = skipWhiteSpace(text, skipWhiteSpace(text, nameEnd) + 1);
-    const valueEnd = endOfValue(text, valueStart);
+    const valueEnd = valueEndOffset(text, valueStart);
     members.push({ name, valueStart, valueEnd });
     at = skipWhiteSpace(text, valueEnd);
     if (text.charCodeAt(at) === COMMA) at = skipWhiteSpace(text, at + 1);
@@ -46,7 +46,7 @@ function skipWhiteSpace(text: string, at: number): number {
 }
 
 /** The offset behind a string's closing quote; long strings (images) are crossed by search, not step by step. */
-function stringEnd(text: string, openingQuote: number): number {
+function stringEndOffset(text: string, openingQuote: number): number {
   let quote = text.indexOf('"', openingQuote + 1);
   while (isEscaped(text, quote)) quote = text.indexOf('"', quote + 1);
   return quote + 1;
@@ -58,13 +58,13 @@ function isEscaped(text: string, at: number): boolean {
   return (at - first) % 2 === 1;
 }
 
-function endOfValue(text: string, start: number): number {
+function valueEndOffset(text: string, start: number): number {
   let depth = 0;
   let at = start;
   for (;;) {
     const unit = text.charCodeAt(at);
     if (unit === QUOTE) {
-      at = stringEnd(text, at);
+      at = stringEndOffset(text, at);
       if (depth === 0) return at;
       continue;
     }

@@ -1,59 +1,59 @@
 import { type KeyService } from '../keys/service.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { GatewayDecision, GatewayKey } from './routing.ts';
-import type { Work } from './upstream-calls.ts';
+import type { GatewayCall } from './upstream-calls.ts';
 
 /** Notes what became of keys. Facts are worth less than the answer: a database that is away does not spoil it. */
-export interface KeyNotes {
+export interface KeyStatusWriter {
   /** In the background. */
-  used(work: Work, key: UsedKey): void;
+  writeUse(call: GatewayCall, key: KeyReference): void;
   /**
    * Before the answer, so that the next request already passes the key over. A key that was replaced while the
    * upstream thought about the old one is not blamed for it.
    */
-  refused(work: Work, key: UsedKey): Promise<void>;
+  writeRefusal(call: GatewayCall, key: KeyReference): Promise<void>;
   /** Logs `key_undecryptable` and notes it for every damaged key of a decision, in the background. */
-  damaged(work: Work, decision: GatewayDecision): void;
+  writeUndecryptable(call: GatewayCall, decision: GatewayDecision): void;
   /** Resolves when all notes under way are written. */
-  settled(): Promise<void>;
+  flush(): Promise<void>;
 }
 
-type UsedKey = Pick<GatewayKey, 'provider' | 'id' | 'token'>;
+type KeyReference = Pick<GatewayKey, 'provider' | 'id' | 'token'>;
 
-export function createKeyNotes(
+export function createKeyStatusWriter(
   keys: Pick<KeyService, 'isStored' | 'recordUse' | 'recordRefusal' | 'recordUndecryptable'>,
-): KeyNotes {
-  async function recordRefusal(work: Work, key: UsedKey): Promise<void> {
-    const owner = userOwner(work.principal.user.id);
+): KeyStatusWriter {
+  async function writeRefusalIfStored(call: GatewayCall, key: KeyReference): Promise<void> {
+    const owner = userOwner(call.principal.user.id);
     if (await keys.isStored(owner, key)) await keys.recordRefusal(owner, key.provider, key.id);
   }
 
-  const underWay = new Set<Promise<void>>();
-  function note(work: Work, writing: Promise<void>): Promise<void> {
-    const written = writing
+  const pending = new Set<Promise<void>>();
+  function track(call: GatewayCall, write: Promise<void>): Promise<void> {
+    const tracked = write
       .catch((error: unknown) => {
-        work.log.warn({ err: error }, 'a fact about a key could not be stored');
+        call.log.warn({ err: error }, 'a fact about a key could not be stored');
       })
-      .finally(() => underWay.delete(written));
-    underWay.add(written);
-    return written;
+      .finally(() => pending.delete(tracked));
+    pending.add(tracked);
+    return tracked;
   }
   return {
-    used: (work, { provider, id }) =>
-      void note(work, keys.recordUse(userOwner(work.principal.user.id), provider, id)),
-    refused: (work, key) => note(work, recordRefusal(work, key)),
-    damaged(work, decision) {
+    writeUse: (call, { provider, id }) =>
+      void track(call, keys.recordUse(userOwner(call.principal.user.id), provider, id)),
+    writeRefusal: (call, key) => track(call, writeRefusalIfStored(call, key)),
+    writeUndecryptable(call, decision) {
       if (!('skipped' in decision)) return;
       const { provider, skipped } = decision;
       for (const { keyId, reason } of skipped) {
         if (reason !== 'undecryptable') continue;
-        const facts = { event: 'key_undecryptable', user: work.principal.user.id, provider, key_id: keyId };
-        work.log.warn(facts, 'a stored key does not decrypt');
-        void note(work, keys.recordUndecryptable(userOwner(work.principal.user.id), provider, keyId));
+        const fields = { event: 'key_undecryptable', user: call.principal.user.id, provider, key_id: keyId };
+        call.log.warn(fields, 'a stored key does not decrypt');
+        void track(call, keys.recordUndecryptable(userOwner(call.principal.user.id), provider, keyId));
       }
     },
-    settled: async () => {
-      await Promise.all(underWay);
+    flush: async () => {
+      await Promise.all(pending);
     },
   };
 }

@@ -1,19 +1,19 @@
-import type { Dialer, UpstreamAnswer } from '../lib/dialer.ts';
-import { HOP_HEADER } from '../lib/hop.ts';
+import type { Dialer, UpstreamResponse } from '../lib/dialer.ts';
+import { LOOP_HEADER } from '../lib/hop.ts';
 import { parseJson } from '../lib/json-bounds.ts';
-import { StrictModelList, UpstreamModelList } from './schema.ts';
-import { discard, malformed, readWhole } from '../lib/upstream-body.ts';
+import { StrictUpstreamModelList, UpstreamModelList } from './schema.ts';
+import { discardBody, upstreamMalformed, readBoundedBody } from '../lib/upstream-body.ts';
 import type { UpstreamAddress } from '../providers/address.ts';
 
 /** A model as an upstream lists it. */
-export interface UpstreamModel {
+export interface ListedModel {
   id: string;
   /** Epoch seconds. */
   created?: number | undefined;
   owned_by?: string | undefined;
 }
 
-export interface LiveModelsQuestion {
+export interface ProviderModelsQuery {
   /** The pool: each has one list, of the key that was asked with last. */
   pool: string;
   /**
@@ -25,7 +25,7 @@ export interface LiveModelsQuestion {
   /** What carries the key, as this provider wants it; none where the endpoint wants no key. */
   authorization: Readonly<Record<string, string>>;
   /** For an address that a user brought. */
-  hop: string | null;
+  loopHeader: string | null;
   signal: AbortSignal;
 }
 
@@ -35,93 +35,93 @@ export interface LiveModelsQuestion {
  * @returns undefined when it does not answer within 2 s, or not with a model list.
  * @throws the signal's reason.
  */
-export type FindLiveModels = (question: LiveModelsQuestion) => Promise<readonly UpstreamModel[] | undefined>;
+export type FindProviderModels = (query: ProviderModelsQuery) => Promise<readonly ListedModel[] | undefined>;
 
-const FRESH_MS = 5 * 60_000;
-const DEADLINE_MS = 2_000;
-const REMEMBERED_LISTS = 1_000;
+const CACHE_TTL_MS = 5 * 60_000;
+const LIST_TIMEOUT_MS = 2_000;
+const MAX_CACHED_LISTS = 1_000;
 const MAX_LIST_BYTES = 8 * 1024 * 1024;
-const USERS_MODELS = 500;
-const USERS_BYTES = 128 * 1024;
+const MAX_USER_ENDPOINT_MODELS = 500;
+const MAX_USER_ENDPOINT_BYTES = 128 * 1024;
 
-export function createLiveModels(dialer: Dialer, now: () => number = Date.now): FindLiveModels {
+export function createFindProviderModels(dialer: Dialer, now: () => number = Date.now): FindProviderModels {
   const cache = createListCache(now);
-  return async (question) => {
-    const cached = cache.find(question);
+  return async (query) => {
+    const cached = cache.find(query);
     if (cached !== undefined) return cached;
     try {
-      const models = await fetchModels(dialer, question);
-      const kept = question.address.isUsers ? firstOf(models) : models;
-      cache.keep(question, kept);
-      return kept;
+      const models = await fetchModels(dialer, query);
+      const limited = query.address.isUserSupplied ? limitModels(models) : models;
+      cache.set(query, limited);
+      return limited;
     } catch {
-      question.signal.throwIfAborted();
+      query.signal.throwIfAborted();
       return undefined;
     }
   };
 }
 
-type Place = Pick<LiveModelsQuestion, 'pool' | 'key'>;
+type CacheKey = Pick<ProviderModelsQuery, 'pool' | 'key'>;
 
 /** Lists by pool, the oldest first: all live equally long, so the expired ones stand in front. */
 function createListCache(now: () => number) {
-  const lists = new Map<string, { key: string; models: readonly UpstreamModel[]; untilMs: number }>();
+  const lists = new Map<string, { key: string; models: readonly ListedModel[]; untilMs: number }>();
   function dropExpired(): void {
     for (const [pool, { untilMs }] of lists) {
-      if (untilMs > now() && lists.size <= REMEMBERED_LISTS) return;
+      if (untilMs > now() && lists.size <= MAX_CACHED_LISTS) return;
       lists.delete(pool);
     }
   }
   return {
-    find({ pool, key }: Place): readonly UpstreamModel[] | undefined {
+    find({ pool, key }: CacheKey): readonly ListedModel[] | undefined {
       dropExpired();
       const list = lists.get(pool);
       return list?.key === key ? list.models : undefined;
     },
-    keep({ pool, key }: Place, models: readonly UpstreamModel[]): void {
+    set({ pool, key }: CacheKey, models: readonly ListedModel[]): void {
       lists.delete(pool);
-      lists.set(pool, { key, models, untilMs: now() + FRESH_MS });
+      lists.set(pool, { key, models, untilMs: now() + CACHE_TTL_MS });
       dropExpired();
     },
   };
 }
 
 /** The models in front that are not more than may be kept of a list that anybody can have written. */
-function firstOf(models: readonly UpstreamModel[]): readonly UpstreamModel[] {
+function limitModels(models: readonly ListedModel[]): readonly ListedModel[] {
   let bytes = 0;
-  const tooMany = models.findIndex((model, index) => {
+  const firstExcess = models.findIndex((model, index) => {
     bytes += Buffer.byteLength(JSON.stringify(model));
-    return index >= USERS_MODELS || bytes > USERS_BYTES;
+    return index >= MAX_USER_ENDPOINT_MODELS || bytes > MAX_USER_ENDPOINT_BYTES;
   });
-  return tooMany < 0 ? models : models.slice(0, tooMany);
+  return firstExcess < 0 ? models : models.slice(0, firstExcess);
 }
 
-async function fetchModels(dialer: Dialer, question: LiveModelsQuestion): Promise<readonly UpstreamModel[]> {
-  const { address, authorization, hop, signal } = question;
-  const answer = await dialer.request({
+async function fetchModels(dialer: Dialer, query: ProviderModelsQuery): Promise<readonly ListedModel[]> {
+  const { address, authorization, loopHeader: hop, signal } = query;
+  const response = await dialer.request({
     url: new URL(`${address.baseUrl}/models`),
     method: 'GET',
     headers: {
       accept: 'application/json',
       'accept-encoding': 'identity',
       ...authorization,
-      ...(hop === null ? {} : { [HOP_HEADER]: hop }),
+      ...(hop === null ? {} : { [LOOP_HEADER]: hop }),
     },
-    guarded: address.isUsers,
-    signal: AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS)]),
-    firstByteTimeoutMs: DEADLINE_MS,
-    idleTimeoutMs: DEADLINE_MS,
+    guarded: address.isUserSupplied,
+    signal: AbortSignal.any([signal, AbortSignal.timeout(LIST_TIMEOUT_MS)]),
+    firstByteTimeoutMs: LIST_TIMEOUT_MS,
+    idleTimeoutMs: LIST_TIMEOUT_MS,
   });
   try {
-    return await readModels(answer);
+    return await readModels(response);
   } finally {
-    discard(answer.body);
+    discardBody(response.body);
   }
 }
 
-async function readModels(answer: UpstreamAnswer): Promise<readonly UpstreamModel[]> {
-  if (answer.status !== 200) throw malformed(`The provider answered ${answer.status}.`);
-  const value = parseJson((await readWhole(answer.body, MAX_LIST_BYTES)).toString('utf8'));
+async function readModels(response: UpstreamResponse): Promise<readonly ListedModel[]> {
+  if (response.status !== 200) throw upstreamMalformed(`The provider answered ${response.status}.`);
+  const value = parseJson((await readBoundedBody(response.body, MAX_LIST_BYTES)).toString('utf8'));
   // Many a service answers `{data: [{id}]}`: from a private address only what calls itself a model list counts.
-  return (answer.fromPublicAddress ? UpstreamModelList : StrictModelList).parse(value).data;
+  return (response.fromPublicAddress ? UpstreamModelList : StrictUpstreamModelList).parse(value).data;
 }

@@ -1,101 +1,107 @@
 import type { User } from '../http/principal.ts';
-import { type KeyService, type PoolKey } from '../keys/service.ts';
+import { type KeyService, type ProviderKey } from '../keys/service.ts';
 import type { Provider } from '../providers/provider.ts';
-import { BYOK_TIER, reachesTier } from '../tiers.ts';
-import type { Hops } from '../lib/hop.ts';
+import { BYOK_TIER, isTierAtLeast } from '../tiers.ts';
+import type { LoopGuard } from '../lib/hop.ts';
 import { userOwner } from '../lib/owner.ts';
-import type { FindLiveModels, UpstreamModel } from './live-models.ts';
+import type { FindProviderModels, ListedModel } from './live-models.ts';
 import type { SystemDefault } from './resolve.ts';
 import type { ModelList } from './schema.ts';
-import type { SystemKey } from './system-answer.ts';
-import { keyAddress, systemAddress, type OperatorUpstreams } from '../providers/address.ts';
+import type { SystemCredential } from './system-answer.ts';
+import { findKeyAddress, findSystemAddress, type OperatorUpstreams } from '../providers/address.ts';
 
-export interface ModelsDeps {
+export interface ListModelsDeps {
   keys: KeyService;
-  findLiveModels: FindLiveModels;
-  hops: Hops;
+  findProviderModels: FindProviderModels;
+  loopGuard: LoopGuard;
   providers: readonly Provider[];
   upstreams: OperatorUpstreams;
-  system: (SystemDefault & SystemKey) | null;
+  system: (SystemDefault & SystemCredential) | null;
 }
 
-export interface ModelsQuestion {
+export interface ListModelsQuery {
   user: User;
   /** The request's own hops. */
-  receivedHop: string | undefined;
+  receivedLoopHeader: string | undefined;
   signal: AbortSignal;
 }
 
 /** The models that a user's own keys and the system default reach, ids as requests name them. */
-export type ListModels = (question: ModelsQuestion) => Promise<ModelList>;
+export type ListModels = (question: ListModelsQuery) => Promise<ModelList>;
 
-type Entry = ModelList['data'][number];
+type ModelEntry = ModelList['data'][number];
 
 /** Builds the model list: what providers list live, else the catalogue. */
-export function createModels(deps: ModelsDeps): ListModels {
-  return async (question) => {
-    deps.hops.refuseLoop(question.receivedHop);
-    const { user } = question;
+export function createListModels(deps: ListModelsDeps): ListModels {
+  return async (query) => {
+    deps.loopGuard.rejectLoop(query.receivedLoopHeader);
+    const { user } = query;
     const pools = await deps.keys.readPools(userOwner(user.id));
-    const own = reachesTier(user.tier, BYOK_TIER)
-      ? deps.providers.map((provider) => ownModels(deps, question, provider, pools.get(provider.id) ?? []))
+    const personal = isTierAtLeast(user.tier, BYOK_TIER)
+      ? deps.providers.map((provider) =>
+          listPersonalModels(deps, query, provider, pools.get(provider.id) ?? []),
+        )
       : [];
-    const all = (await Promise.all([...own, systemModels(deps, question)])).flat();
+    const entries = (await Promise.all([...personal, listSystemModels(deps, query)])).flat();
     // The own key comes first in the list, and answers where both could.
-    const byId = new Map(all.toReversed().map((entry) => [entry.id, entry]));
+    const byId = new Map(entries.toReversed().map((entry) => [entry.id, entry]));
     return { object: 'list', data: [...byId.values()].toReversed() };
   };
 }
 
 /** Asks with the first key of the pool that can be used. */
-async function ownModels(
-  deps: ModelsDeps,
-  { user, receivedHop, signal }: ModelsQuestion,
+async function listPersonalModels(
+  deps: ListModelsDeps,
+  { user, receivedLoopHeader: receivedHop, signal }: ListModelsQuery,
   provider: Provider,
-  pool: readonly PoolKey[],
-): Promise<Entry[]> {
+  pool: readonly ProviderKey[],
+): Promise<ModelEntry[]> {
   for (const key of pool) {
-    const opened = isOffered(key) ? key.open() : undefined;
-    const address = opened && keyAddress(provider, opened.endpoint, deps.upstreams);
-    if (opened === undefined || address === undefined) continue;
-    const models = await deps.findLiveModels({
+    const decrypted = isUsable(key) ? key.decrypt() : undefined;
+    const address = decrypted && findKeyAddress(provider, decrypted.endpoint, deps.upstreams);
+    if (decrypted === undefined || address === undefined) continue;
+    const models = await deps.findProviderModels({
       pool: `${user.id}:${provider.id}`,
       key: key.token,
       address,
-      authorization: opened.secret === '' ? {} : provider.keyTest.authorize(opened.secret),
-      hop: address.isUsers ? deps.hops.extend(receivedHop) : null,
+      authorization: decrypted.secret === '' ? {} : provider.keyTest.authorize(decrypted.secret),
+      loopHeader: address.isUserSupplied ? deps.loopGuard.extendHeader(receivedHop) : null,
       signal,
     });
-    return entries(provider, models ?? catalogue(provider.models), 'personal');
+    return toModelEntries(provider, models ?? toListedModels(provider.models), 'personal');
   }
   return [];
 }
 
-async function systemModels(deps: ModelsDeps, { signal }: ModelsQuestion): Promise<Entry[]> {
+async function listSystemModels(deps: ListModelsDeps, { signal }: ListModelsQuery): Promise<ModelEntry[]> {
   const { system } = deps;
   const provider = deps.providers.find(({ id }) => id === system?.provider);
   if (system === null || provider === undefined) return [];
-  const named = [
+  const listedIds = [
     ...(system.model === null ? [] : [system.model]),
     ...system.models.filter((id) => id !== '*'),
   ];
-  if (!system.models.includes('*')) return entries(provider, catalogue(named), 'system');
-  const address = systemAddress(provider, system.baseUrl, deps.upstreams);
+  if (!system.models.includes('*')) return toModelEntries(provider, toListedModels(listedIds), 'system');
+  const address = findSystemAddress(provider, system.baseUrl, deps.upstreams);
   const authorization = provider.keyTest.authorize(system.apiKey);
-  const question = { pool: 'system', key: 'system', authorization, hop: null, signal };
-  const models = address && (await deps.findLiveModels({ ...question, address }));
-  return entries(provider, models ?? catalogue([...named, ...provider.models]), 'system');
+  const query = { pool: 'system', key: 'system', authorization, loopHeader: null, signal };
+  const models = address && (await deps.findProviderModels({ ...query, address }));
+  return toModelEntries(provider, models ?? toListedModels([...listedIds, ...provider.models]), 'system');
 }
 
-function isOffered(key: PoolKey): boolean {
+function isUsable(key: ProviderKey): boolean {
   return key.enabled && (key.expiresAt === null || new Date(key.expiresAt) > new Date());
 }
 
-function catalogue(ids: readonly string[]): UpstreamModel[] {
+function toListedModels(ids: readonly string[]): ListedModel[] {
   return [...new Set(ids)].map((id) => ({ id }));
 }
 
-function entries(provider: Provider, models: readonly UpstreamModel[], scope: Entry['x_ops_scope']): Entry[] {
+function toModelEntries(
+  provider: Provider,
+  models: readonly ListedModel[],
+  scope: ModelEntry['x_ops_scope'],
+): ModelEntry[] {
   return models.map((model) => ({
     id: `${provider.id}/${model.id}`,
     object: 'model',

@@ -9,11 +9,11 @@ export interface OpenAiError {
 }
 
 /** Our error in OpenAI's shape; its code stands in `error.code`, extra members beside it. */
-export function openAiError(error: AppError, requestId: string): OpenAiError {
+export function toOpenAiError(error: AppError, requestId: string): OpenAiError {
   return {
     error: {
       message: error.detail,
-      type: typeOf(error.status),
+      type: toErrorType(error.status),
       param: error.errors?.[0]?.path ?? null,
       code: error.code,
       request_id: requestId,
@@ -23,11 +23,11 @@ export function openAiError(error: AppError, requestId: string): OpenAiError {
 }
 
 /** The protocol's error event, for a stream that has begun; frames of its own, then the stream is closed. */
-export function openAiErrorEvent(error: AppError, requestId: string): string {
-  return `data: ${JSON.stringify(openAiError(error, requestId))}\n\n`;
+export function toOpenAiErrorEvent(error: AppError, requestId: string): string {
+  return `data: ${JSON.stringify(toOpenAiError(error, requestId))}\n\n`;
 }
 
-function typeOf(status: number): string {
+function toErrorType(status: number): string {
   if (status === 401) return 'authentication_error';
   if (status === 403) return 'permission_error';
   if (status === 429) return 'rate_limit_error';

@@ -5,11 +5,13 @@ import { z } from 'zod';
  * a key at anything there, so only what no other service would say by chance may pass.
  */
 
-const Choice = z.looseObject({ message: z.looseObject({}) }).or(z.looseObject({ delta: z.looseObject({}) }));
+const ResponseChoice = z
+  .looseObject({ message: z.looseObject({}) })
+  .or(z.looseObject({ delta: z.looseObject({}) }));
 
 /** A chat completion. A chunk without choices carries the usage at the end of a stream, and says what it is. */
-const ChatAnswer = z
-  .looseObject({ choices: z.array(Choice).min(1) })
+const ChatResponse = z
+  .looseObject({ choices: z.array(ResponseChoice).min(1) })
   .or(z.looseObject({ choices: z.array(z.never()), object: z.literal('chat.completion.chunk') }));
 
 /** An error, reduced to the members that the protocol has: anything else that lies beside them is dropped. */
@@ -23,8 +25,8 @@ const ProtocolError = z.object({
 });
 
 /** True for a chat completion or a chunk of one. */
-export function isChatAnswer(value: unknown): boolean {
-  return ChatAnswer.safeParse(value).success;
+export function isChatResponse(value: unknown): boolean {
+  return ChatResponse.safeParse(value).success;
 }
 
 /** An error of the protocol with nothing beside it; undefined when it is not shaped like one. */
@@ -36,6 +38,6 @@ export function findProtocolError(value: unknown): z.output<typeof ProtocolError
  * True for a body or an event that reports a failure, whatever its status: its top-level `error` says
  * something. Chunks of some providers carry `"error": null` beside what the model says.
  */
-export function carriesError(value: unknown): boolean {
+export function hasErrorMember(value: unknown): boolean {
   return typeof value === 'object' && value !== null && 'error' in value && Boolean(value.error);
 }

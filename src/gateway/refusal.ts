@@ -2,10 +2,10 @@ import type { Response } from 'express';
 import { AppError } from '../lib/errors.ts';
 import type { GatewayDecision } from './routing.ts';
 
-type Refused = Extract<GatewayDecision, { kind: 'refused' }>;
+type RefusedDecision = Extract<GatewayDecision, { kind: 'refused' }>;
 
 /** The error for a decision that nobody answers; trying again cannot help, and the SDKs are told so. */
-export function refusal(response: Response, decision: Refused): AppError {
+export function toDecisionError(response: Response, decision: RefusedDecision): AppError {
   response.setHeader('x-should-retry', 'false');
   switch (decision.code) {
     case 'model_missing':
@@ -27,7 +27,7 @@ export function refusal(response: Response, decision: Refused): AppError {
         'key_undecryptable',
         `No stored key for ${decision.provider} can be decrypted. Add the key again.`,
         {
-          extra: { skipped: wireSkipped(decision) },
+          extra: { skipped: toSkippedView(decision) },
         },
       );
     case 'no_usable_key':
@@ -35,14 +35,14 @@ export function refusal(response: Response, decision: Refused): AppError {
         'no_usable_key',
         `Every key for ${decision.provider} is disabled, expired or set aside.`,
         {
-          extra: { skipped: wireSkipped(decision) },
+          extra: { skipped: toSkippedView(decision) },
         },
       );
   }
 }
 
 /** Skipped keys in wire spelling. */
-export function wireSkipped(decision: GatewayDecision): { key_id: string; reason: string }[] {
+export function toSkippedView(decision: GatewayDecision): { key_id: string; reason: string }[] {
   if (!('skipped' in decision)) return [];
   return decision.skipped.map(({ keyId, reason }) => ({ key_id: keyId, reason }));
 }

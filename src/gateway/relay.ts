@@ -1,13 +1,13 @@
 import { once } from 'node:events';
 import type { Response } from 'express';
 import { AppError, isAppError } from '../lib/errors.ts';
-import type { Scrub } from '../lib/scrub.ts';
-import { notTheProtocol, type JudgedAnswer } from './answer.ts';
-import { openAiErrorEvent } from './openai-errors.ts';
+import type { Redactor } from '../lib/scrub.ts';
+import { protocolMismatch, type ClassifiedResponse } from './answer.ts';
+import { toOpenAiErrorEvent } from './openai-errors.ts';
 import { parseJson } from '../lib/json-bounds.ts';
-import { carriesError, findProtocolError, isChatAnswer } from './protocol-shape.ts';
-import { sseData, sseEvent, sseFrames } from './sse-frames.ts';
-import { discard, malformed } from '../lib/upstream-body.ts';
+import { hasErrorMember, findProtocolError, isChatResponse } from './protocol-shape.ts';
+import { parseSseData, toSseEvent, readSseFrames } from './sse-frames.ts';
+import { discardBody, upstreamMalformed } from '../lib/upstream-body.ts';
 
 const MAX_FRAME_BYTES = 8 * 1024 * 1024;
 const MAX_STREAM_BYTES = 1024 * 1024 * 1024;
@@ -15,16 +15,16 @@ const MAX_STREAM_BYTES = 1024 * 1024 * 1024;
 const KEEP_ALIVE_MS = 15_000;
 const KEEP_ALIVE_COMMENT = ': keep-alive\n\n';
 
-export interface RelayOptions {
+export interface SendOptions {
   requestId: string;
-  scrub: Scrub;
+  scrub: Redactor;
   signal: AbortSignal;
   /** A client that takes nothing for so long is given up. */
   idleTimeoutMs: number;
 }
 
 /** How a relayed stream ended: with `[DONE]`, without it, or with an error event. */
-export type RelayEnd = 'done' | 'incomplete' | 'failed';
+export type StreamOutcome = 'done' | 'incomplete' | 'failed';
 
 /**
  * Passes an upstream's event stream to the client, bytes unchanged, and holds the upstream back while the
@@ -32,46 +32,47 @@ export type RelayEnd = 'done' | 'incomplete' | 'failed';
  * never a clean end.
  * @throws the signal's reason when the client has gone.
  */
-export async function relayStream(
-  answer: Extract<JudgedAnswer, { kind: 'stream' }>,
+export async function sendStream(
+  upstreamResponse: Extract<ClassifiedResponse, { kind: 'stream' }>,
   response: Response,
-  options: RelayOptions,
-): Promise<RelayEnd> {
+  options: SendOptions,
+): Promise<StreamOutcome> {
   response.status(200).setHeader('content-type', 'text/event-stream; charset=utf-8');
   response.flushHeaders();
   const keepAlive = setInterval(() => {
     if (!response.writableNeedDrain) response.write(KEEP_ALIVE_COMMENT);
   }, KEEP_ALIVE_MS);
   try {
-    return await relayFrames(answer, response, options, () => keepAlive.refresh());
+    return await sendFrames(upstreamResponse, response, options, () => keepAlive.refresh());
   } catch (error) {
     if (response.destroyed) throw error;
-    const failure = asStreamError(options.signal.aborted ? options.signal.reason : error);
-    response.end(openAiErrorEvent(failure, options.requestId));
+    const streamError = toStreamError(options.signal.aborted ? options.signal.reason : error);
+    response.end(toOpenAiErrorEvent(streamError, options.requestId));
     return 'failed';
   } finally {
     clearInterval(keepAlive);
-    discard(answer.body);
+    discardBody(upstreamResponse.body);
   }
 }
 
-async function relayFrames(
-  answer: Extract<JudgedAnswer, { kind: 'stream' }>,
+async function sendFrames(
+  upstreamResponse: Extract<ClassifiedResponse, { kind: 'stream' }>,
   response: Response,
-  options: RelayOptions,
+  options: SendOptions,
   onFrame: () => void,
-): Promise<RelayEnd> {
+): Promise<StreamOutcome> {
   let total = 0;
-  for await (const frames of sseFrames(answer.body, MAX_FRAME_BYTES)) {
+  for await (const frames of readSseFrames(upstreamResponse.body, MAX_FRAME_BYTES)) {
     options.signal.throwIfAborted();
     onFrame();
     total += frames.length;
-    if (total > MAX_STREAM_BYTES) throw malformed('The provider sent more than is accepted in one answer.');
-    const passed = answer.isPublic
-      ? publicFrames(frames, options.scrub)
-      : privateFrames(frames, options.scrub);
-    await write(response, passed.bytes, options);
-    if (passed.isDone) {
+    if (total > MAX_STREAM_BYTES)
+      throw upstreamMalformed('The provider sent more than is accepted in one answer.');
+    const checked = upstreamResponse.isPublic
+      ? checkPublicFrames(frames, options.scrub)
+      : checkPrivateFrames(frames, options.scrub);
+    await writeWithBackpressure(response, checked.bytes, options);
+    if (checked.isDone) {
       response.end();
       return 'done';
     }
@@ -80,47 +81,47 @@ async function relayFrames(
   return 'incomplete';
 }
 
-interface Passed {
+interface CheckedFrames {
   bytes: Buffer;
   /** The stream has said that it is over. */
   isDone: boolean;
 }
 
 /** From a provider: byte for byte, but for secrets in its error events. Most frames are deltas and pass unread. */
-function publicFrames(frames: Buffer, scrub: Scrub): Passed {
+function checkPublicFrames(frames: Buffer, scrub: Redactor): CheckedFrames {
   const needsReading = frames.includes('[DONE]') || frames.includes('"error"');
-  const data = needsReading ? sseData(frames) : [];
-  const bytes = data.some((text) => carriesError(parseJson(text)))
+  const data = needsReading ? parseSseData(frames) : [];
+  const bytes = data.some((text) => hasErrorMember(parseJson(text)))
     ? Buffer.from(scrub(frames.toString('utf8')))
     : frames;
   return { bytes, isDone: data.includes('[DONE]') };
 }
 
 /** From an address that is not public: events of the protocol and nothing beside them, not even comments. */
-function privateFrames(frames: Buffer, scrub: Scrub): Passed {
-  const data = sseData(frames);
+function checkPrivateFrames(frames: Buffer, scrub: Redactor): CheckedFrames {
+  const data = parseSseData(frames);
   const events = data.map((text) => {
     const value = parseJson(text);
-    if (text === '[DONE]' || isChatAnswer(value)) return sseEvent(text);
+    if (text === '[DONE]' || isChatResponse(value)) return toSseEvent(text);
     const error = findProtocolError(value);
-    if (error === undefined) throw notTheProtocol();
-    return sseEvent(scrub(JSON.stringify(error)));
+    if (error === undefined) throw protocolMismatch();
+    return toSseEvent(scrub(JSON.stringify(error)));
   });
   return { bytes: Buffer.from(events.join('')), isDone: data.includes('[DONE]') };
 }
 
-async function write(response: Response, bytes: Buffer, options: RelayOptions): Promise<void> {
+async function writeWithBackpressure(response: Response, bytes: Buffer, options: SendOptions): Promise<void> {
   if (response.write(bytes)) return;
-  const givenUp = AbortSignal.timeout(options.idleTimeoutMs);
+  const writeTimeout = AbortSignal.timeout(options.idleTimeoutMs);
   try {
-    await once(response, 'drain', { signal: AbortSignal.any([options.signal, givenUp]) });
+    await once(response, 'drain', { signal: AbortSignal.any([options.signal, writeTimeout]) });
   } catch (error) {
-    if (givenUp.aborted) response.destroy();
+    if (writeTimeout.aborted) response.destroy();
     throw error;
   }
 }
 
-function asStreamError(error: unknown): AppError {
+function toStreamError(error: unknown): AppError {
   if (isAppError(error)) return error;
   return new AppError(
     'upstream_unreachable',

@@ -1,23 +1,23 @@
 import type { Provider } from '../providers/provider.ts';
-import { BYOK_TIER, reachesTier, type Tier } from '../tiers.ts';
+import { BYOK_TIER, isTierAtLeast, type Tier } from '../tiers.ts';
 
 /** Why a key was passed over. */
 export type SkipReason = 'disabled' | 'expired' | 'set_aside' | 'undecryptable';
 
 /** What the choice needs to know of a key. */
-export interface KeyState {
+export interface RoutableKey {
   id: string;
   label: string | null;
   enabled: boolean;
   /** ISO 8601; null = never. */
   expiresAt: string | null;
-  setAsideUntil: Date | null;
+  cooldownUntil: Date | null;
   /** False when the stored token does not open or was altered. */
-  isReadable(): boolean;
+  isDecryptable(): boolean;
 }
 
 /** An owner's keys by provider id, each pool in its order. */
-export type Pools<Key extends KeyState> = ReadonlyMap<string, readonly Key[]>;
+export type PoolsByProvider<Key extends RoutableKey> = ReadonlyMap<string, readonly Key[]>;
 
 /** Who pays when no own key serves: what the operator has set up. */
 export interface SystemDefault {
@@ -33,30 +33,30 @@ export interface RoutePolicy {
   preferredProvider: string | null;
 }
 
-export interface ResolveInput<Key extends KeyState> {
+export interface ResolveInput<Key extends RoutableKey> {
   /** As the request names it; undefined or `default` = the system default's model. */
   model: string | undefined;
   tier: Tier;
   providers: readonly Provider[];
-  personal: Pools<Key>;
+  personal: PoolsByProvider<Key>;
   /** Keys of the organization that the user acts for; empty when there is none. */
-  organization: Pools<Key>;
+  organization: PoolsByProvider<Key>;
   /** Null when the operator has set none. */
   system: SystemDefault | null;
   policy: RoutePolicy;
   /** Provider ids whose circuit is open: chosen only when the request names them. */
-  unhealthy: ReadonlySet<string>;
+  unhealthyProviders: ReadonlySet<string>;
   now: Date;
   /** Turn of the rotation for a pool. */
-  turn: (scope: 'personal' | 'organization', provider: string) => number;
+  rotationIndex: (scope: 'personal' | 'organization', provider: string) => number;
 }
 
-export interface Skipped {
+export interface SkippedKey {
   keyId: string;
   reason: SkipReason;
 }
 
-export type Decision<Key extends KeyState> =
+export type RoutingDecision<Key extends RoutableKey> =
   | {
       kind: 'pool';
       scope: 'personal' | 'organization';
@@ -64,7 +64,7 @@ export type Decision<Key extends KeyState> =
       model: string;
       /** Usable keys, the one whose turn it is first. Never empty. */
       keys: readonly Key[];
-      skipped: readonly Skipped[];
+      skipped: readonly SkippedKey[];
     }
   | { kind: 'system'; provider: string; model: string; reason: 'no_key' | 'tier_required' }
   | {
@@ -72,7 +72,7 @@ export type Decision<Key extends KeyState> =
       code: 'key_undecryptable' | 'no_usable_key';
       provider: string;
       model: string;
-      skipped: readonly Skipped[];
+      skipped: readonly SkippedKey[];
     }
   | {
       kind: 'refused';
@@ -86,75 +86,90 @@ export type Decision<Key extends KeyState> =
  * Pure: it calls nobody and changes nothing. A non-empty narrower pool is exclusive: a pool whose keys all
  * fail is refused, never silently paid by the system.
  */
-export function resolve<Key extends KeyState>(input: ResolveInput<Key>): Decision<Key> {
-  const asked = input.model === undefined || input.model === 'default' ? input.system?.model : input.model;
-  if (asked === undefined || asked === null || asked === '') {
+export function resolveRoute<Key extends RoutableKey>(input: ResolveInput<Key>): RoutingDecision<Key> {
+  const requestedModel =
+    input.model === undefined || input.model === 'default' ? input.system?.model : input.model;
+  if (requestedModel === undefined || requestedModel === null || requestedModel === '') {
     return { kind: 'refused', code: 'model_missing', provider: null, model: null };
   }
-  const choice = chooseProvider(input, asked);
-  if (choice === undefined) return systemDecision(input, asked, 'no_key');
+  const choice = chooseProvider(input, requestedModel);
+  if (choice === undefined) return decideSystem(input, requestedModel, 'no_key');
   const personal = input.personal.get(choice.provider) ?? [];
   if (personal.length > 0) {
     // Below the tier the own pool is passed over, and the answer says why somebody else paid.
-    if (!reachesTier(input.tier, BYOK_TIER)) return systemDecision(input, asked, 'tier_required');
-    return poolDecision(input, 'personal', choice, personal);
+    if (!isTierAtLeast(input.tier, BYOK_TIER)) return decideSystem(input, requestedModel, 'tier_required');
+    return decidePool(input, 'personal', choice, personal);
   }
-  const shared = input.organization.get(choice.provider) ?? [];
-  if (shared.length > 0) return poolDecision(input, 'organization', choice, shared);
-  return systemDecision(input, asked, 'no_key');
+  const organization = input.organization.get(choice.provider) ?? [];
+  if (organization.length > 0) return decidePool(input, 'organization', choice, organization);
+  return decideSystem(input, requestedModel, 'no_key');
 }
 
-interface Choice {
+interface ProviderModel {
   provider: string;
   model: string;
 }
 
 /** Model -> provider: explicit prefix, patterns of the catalogue, OpenRouter, the preferred provider; undefined = the system default. */
-function chooseProvider<Key extends KeyState>(input: ResolveInput<Key>, asked: string): Choice | undefined {
-  const prefixed = splitPrefix(asked);
-  const isNamed = input.providers.some((provider) => provider.id === prefixed?.provider);
+function chooseProvider<Key extends RoutableKey>(
+  input: ResolveInput<Key>,
+  requestedModel: string,
+): ProviderModel | undefined {
+  const prefixed = splitPrefix(requestedModel);
+  const isProviderId = input.providers.some((provider) => provider.id === prefixed?.provider);
   if (
     prefixed !== undefined &&
-    isNamed &&
-    (isKeyed(input, prefixed.provider) || input.system?.provider === prefixed.provider)
+    isProviderId &&
+    (hasPool(input, prefixed.provider) || input.system?.provider === prefixed.provider)
   ) {
     return prefixed;
   }
   const byPattern = input.providers.filter((provider) =>
-    provider.modelPatterns.some((pattern) => pattern.test(asked)),
+    provider.modelPatterns.some((pattern) => pattern.test(requestedModel)),
   );
-  const inOrder = [...byPattern.map((provider) => provider.id), 'openrouter', input.policy.preferredProvider];
-  const provider = inOrder.find((id) => id !== null && isKeyed(input, id) && !input.unhealthy.has(id));
-  return provider === undefined || provider === null ? undefined : { provider, model: asked };
+  const candidates = [
+    ...byPattern.map((provider) => provider.id),
+    'openrouter',
+    input.policy.preferredProvider,
+  ];
+  const provider = candidates.find(
+    (id) => id !== null && hasPool(input, id) && !input.unhealthyProviders.has(id),
+  );
+  return provider === undefined || provider === null ? undefined : { provider, model: requestedModel };
 }
 
 /** `openrouter/openai/gpt-4o` -> `openrouter` and `openai/gpt-4o`: the first segment alone is a prefix. */
-function splitPrefix(model: string): Choice | undefined {
+function splitPrefix(model: string): ProviderModel | undefined {
   const slash = model.indexOf('/');
   if (slash <= 0 || slash === model.length - 1) return undefined;
   return { provider: model.slice(0, slash), model: model.slice(slash + 1) };
 }
 
-function isKeyed<Key extends KeyState>(input: ResolveInput<Key>, provider: string): boolean {
+function hasPool<Key extends RoutableKey>(input: ResolveInput<Key>, provider: string): boolean {
   return [input.personal, input.organization].some((pools) => (pools.get(provider)?.length ?? 0) > 0);
 }
 
-function poolDecision<Key extends KeyState>(
+function decidePool<Key extends RoutableKey>(
   input: ResolveInput<Key>,
   scope: 'personal' | 'organization',
-  choice: Choice,
+  choice: ProviderModel,
   pool: readonly Key[],
-): Decision<Key> {
-  const judged = pool.map((key) => ({ key, reason: whyUnusable(key, input.now) }));
-  const usable = judged.filter(({ reason }) => reason === undefined).map(({ key }) => key);
-  const skipped = judged.flatMap(({ key, reason }) =>
+): RoutingDecision<Key> {
+  const checked = pool.map((key) => ({ key, reason: findSkipReason(key, input.now) }));
+  const usable = checked.filter(({ reason }) => reason === undefined).map(({ key }) => key);
+  const skipped = checked.flatMap(({ key, reason }) =>
     reason === undefined ? [] : [{ keyId: key.id, reason }],
   );
   if (usable.length === 0) {
-    const isDamaged = skipped.some(({ reason }) => reason === 'undecryptable');
-    return { kind: 'refused', code: isDamaged ? 'key_undecryptable' : 'no_usable_key', ...choice, skipped };
+    const hasUndecryptable = skipped.some(({ reason }) => reason === 'undecryptable');
+    return {
+      kind: 'refused',
+      code: hasUndecryptable ? 'key_undecryptable' : 'no_usable_key',
+      ...choice,
+      skipped,
+    };
   }
-  const start = input.turn(scope, choice.provider) % usable.length;
+  const start = input.rotationIndex(scope, choice.provider) % usable.length;
   return {
     kind: 'pool',
     scope,
@@ -165,24 +180,25 @@ function poolDecision<Key extends KeyState>(
 }
 
 /** Why a key is passed over; undefined when it can be used. */
-export function whyUnusable(key: KeyState, now: Date): SkipReason | undefined {
+export function findSkipReason(key: RoutableKey, now: Date): SkipReason | undefined {
   if (!key.enabled) return 'disabled';
   if (key.expiresAt !== null && new Date(key.expiresAt) <= now) return 'expired';
-  if (key.setAsideUntil !== null && key.setAsideUntil > now) return 'set_aside';
-  if (!key.isReadable()) return 'undecryptable';
+  if (key.cooldownUntil !== null && key.cooldownUntil > now) return 'set_aside';
+  if (!key.isDecryptable()) return 'undecryptable';
   return undefined;
 }
 
-function systemDecision<Key extends KeyState>(
+function decideSystem<Key extends RoutableKey>(
   input: ResolveInput<Key>,
-  asked: string,
+  requestedModel: string,
   reason: 'no_key' | 'tier_required',
-): Decision<Key> {
+): RoutingDecision<Key> {
   const system = input.system;
-  if (system === null) return { kind: 'refused', code: 'no_default_provider', provider: null, model: asked };
-  const prefixed = splitPrefix(asked);
-  const model = prefixed?.provider === system.provider ? prefixed.model : asked;
-  const isServed = system.models.includes('*') || system.models.includes(model) || model === system.model;
-  if (!isServed) return { kind: 'refused', code: 'model_not_found', provider: null, model: asked };
+  if (system === null)
+    return { kind: 'refused', code: 'no_default_provider', provider: null, model: requestedModel };
+  const prefixed = splitPrefix(requestedModel);
+  const model = prefixed?.provider === system.provider ? prefixed.model : requestedModel;
+  const isOffered = system.models.includes('*') || system.models.includes(model) || model === system.model;
+  if (!isOffered) return { kind: 'refused', code: 'model_not_found', provider: null, model: requestedModel };
   return { kind: 'system', provider: system.provider, model, reason };
 }

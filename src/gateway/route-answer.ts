@@ -1,9 +1,9 @@
-import { wireSkipped } from './refusal.ts';
+import { toSkippedView } from './refusal.ts';
 import type { GatewayDecision } from './routing.ts';
-import type { RouteAnswer } from './schema.ts';
+import type { RoutePreview } from './schema.ts';
 
 /** A decision as `GET /api/v1/byok/route` tells it. */
-export function routeAnswer(decision: GatewayDecision): RouteAnswer {
+export function toRoutePreview(decision: GatewayDecision): RoutePreview {
   const { provider, model } = decision;
   const key = decision.kind === 'pool' ? decision.keys[0] : undefined;
   return {
@@ -13,6 +13,6 @@ export function routeAnswer(decision: GatewayDecision): RouteAnswer {
     key_id: key?.id ?? null,
     label: key?.label ?? null,
     reason: decision.kind === 'refused' ? decision.code : decision.kind === 'system' ? decision.reason : null,
-    skipped: wireSkipped(decision),
+    skipped: toSkippedView(decision),
   };
 }

@@ -1,46 +1,53 @@
 import type { Principal } from '../http/principal.ts';
-import { jsonRoute, rawRoute, type Call, type Route } from '../http/routes.ts';
-import type { Chat } from './chat.ts';
+import { jsonRoute, rawRoute, type HttpCall, type Route } from '../http/routes.ts';
+import type { ChatSurface } from './chat.ts';
 import { CLIENT_GONE } from './exchange.ts';
-import { HOP_HEADER } from '../lib/hop.ts';
+import { LOOP_HEADER } from '../lib/hop.ts';
 import type { ListModels } from './models.ts';
-import type { OpenRequests } from '../http/open-requests.ts';
-import { routeAnswer } from './route-answer.ts';
+import type { OpenRequestLimit } from '../http/open-requests.ts';
+import { toRoutePreview } from './route-answer.ts';
 import type { Routing } from './routing.ts';
-import { RouteAnswer, RouteQuery } from './schema.ts';
+import { RoutePreview, RoutePreviewQuery } from './schema.ts';
 
 export interface GatewayRouteDeps {
-  chat: Chat;
+  chat: ChatSurface;
   listModels: ListModels;
   routing: Routing;
-  openRequests: OpenRequests;
+  openRequestLimit: OpenRequestLimit;
 }
 
 /** `/v1` in the providers' own shapes, and the explanation of its choices. */
-export function gatewayRoutes({ chat, listModels, routing, openRequests }: GatewayRouteDeps): Route[] {
+export function gatewayRoutes({
+  chat,
+  listModels,
+  routing,
+  openRequestLimit: openRequests,
+}: GatewayRouteDeps): Route[] {
   return [
     rawRoute({
       method: 'post',
       path: '/v1/chat/completions',
       access: { scope: 'chat' },
-      handle: (call, request, response) => chat.complete(signedIn(call), request, response),
+      handle: (call, request, response) => chat.complete(withPrincipal(call), request, response),
     }),
     rawRoute({
       method: 'get',
       path: '/v1/models',
       access: { scope: 'chat' },
       async handle(call, request, response) {
-        const { user } = signedIn(call).principal;
-        openRequests.enter(user.id, response);
-        const gone = new AbortController();
+        const { user } = withPrincipal(call).principal;
+        openRequests.acquire(user.id, response);
+        const clientGone = new AbortController();
         response.once('close', () => {
-          if (!response.writableFinished) gone.abort(CLIENT_GONE);
+          if (!response.writableFinished) clientGone.abort(CLIENT_GONE);
         });
         try {
-          const receivedHop = request.get(HOP_HEADER);
-          response.json(await listModels({ user, receivedHop, signal: gone.signal }));
+          const receivedHop = request.get(LOOP_HEADER);
+          response.json(
+            await listModels({ user, receivedLoopHeader: receivedHop, signal: clientGone.signal }),
+          );
         } catch (error) {
-          if (gone.signal.reason !== CLIENT_GONE) throw error;
+          if (clientGone.signal.reason !== CLIENT_GONE) throw error;
         }
       },
     }),
@@ -48,14 +55,15 @@ export function gatewayRoutes({ chat, listModels, routing, openRequests }: Gatew
       method: 'get',
       path: '/api/v1/byok/route',
       access: { scope: 'keys:read' },
-      query: RouteQuery,
-      response: RouteAnswer,
-      handle: async ({ principal, query }) => routeAnswer(await routing.decide(principal.user, query.model)),
+      query: RoutePreviewQuery,
+      response: RoutePreview,
+      handle: async ({ principal, query }) =>
+        toRoutePreview(await routing.decide(principal.user, query.model)),
     }),
   ];
 }
 
-function signedIn(call: Call): Call & { principal: Principal } {
+function withPrincipal(call: HttpCall): HttpCall & { principal: Principal } {
   if (call.principal === null) throw new Error('this route needs a principal');
   return { ...call, principal: call.principal };
 }

@@ -1,22 +1,28 @@
 import type { User } from '../http/principal.ts';
-import { type KeyService, type PoolKey } from '../keys/service.ts';
+import { type KeyService, type ProviderKey } from '../keys/service.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
-import { resolve, whyUnusable, type Decision, type KeyState, type SystemDefault } from './resolve.ts';
+import {
+  resolveRoute,
+  findSkipReason,
+  type RoutingDecision,
+  type RoutableKey,
+  type SystemDefault,
+} from './resolve.ts';
 import type { Rotation } from './rotation.ts';
 
-export type OpenedKey = NonNullable<ReturnType<PoolKey['open']>>;
+export type DecryptedGatewayKey = NonNullable<ReturnType<ProviderKey['decrypt']>>;
 
 /** A key of a pool as the gateway uses it: decrypted at most once a request, and only when it is looked at. */
-export interface GatewayKey extends KeyState {
+export interface GatewayKey extends RoutableKey {
   provider: string;
   /** As it lies in the vault. */
   token: string;
   /** Undefined when it does not decrypt or was altered. */
-  open(): OpenedKey | undefined;
+  decrypt(): DecryptedGatewayKey | undefined;
 }
 
-export type GatewayDecision = Decision<GatewayKey>;
+export type GatewayDecision = RoutingDecision<GatewayKey>;
 
 export interface RoutingDeps {
   keys: KeyService;
@@ -29,58 +35,58 @@ export interface Routing {
   /** Decides for one request. Reads the vault and the facts; calls no upstream and takes no turn. */
   decide(user: User, model: string | undefined): Promise<GatewayDecision>;
   /** A key of a decision as it is now; undefined when it has gone or cannot be used any more. */
-  findUsable(user: User, key: GatewayKey): Promise<GatewayKey | undefined>;
+  findUsableKey(user: User, key: GatewayKey): Promise<GatewayKey | undefined>;
   /** Ends the turn that a decision was made in. */
-  takeTurn(user: User, decision: Extract<GatewayDecision, { kind: 'pool' }>): void;
+  advanceRotation(user: User, decision: Extract<GatewayDecision, { kind: 'pool' }>): void;
 }
 
 /** Brings together what the resolver needs for a user's request. */
 export function createRouting(deps: RoutingDeps): Routing {
   return {
     async decide(user, model) {
-      const stored = await deps.keys.readPools(userOwner(user.id));
-      return resolve<GatewayKey>({
+      const pools = await deps.keys.readPools(userOwner(user.id));
+      return resolveRoute<GatewayKey>({
         model,
         tier: user.tier,
         providers: deps.providers,
-        personal: new Map([...stored].map(([provider, pool]) => [provider, pool.map(gatewayKey)])),
+        personal: new Map([...pools].map(([provider, pool]) => [provider, pool.map(toGatewayKey)])),
         organization: new Map(),
         system: deps.system,
         policy: { preferredProvider: null },
-        unhealthy: new Set(),
+        unhealthyProviders: new Set(),
         now: new Date(),
-        turn: (scope, provider) => deps.rotation.peek(poolName(user, scope, provider)),
+        rotationIndex: (scope, provider) => deps.rotation.peek(toPoolId(user, scope, provider)),
       });
     },
-    async findUsable(user, { provider, id }) {
-      const stored = await deps.keys.readPools(userOwner(user.id));
-      const now = stored.get(provider)?.find((key) => key.id === id);
-      const key = now && gatewayKey(now);
-      return key && whyUnusable(key, new Date()) === undefined ? key : undefined;
+    async findUsableKey(user, { provider, id }) {
+      const pools = await deps.keys.readPools(userOwner(user.id));
+      const storedKey = pools.get(provider)?.find((key) => key.id === id);
+      const key = storedKey && toGatewayKey(storedKey);
+      return key && findSkipReason(key, new Date()) === undefined ? key : undefined;
     },
-    takeTurn(user, decision) {
-      deps.rotation.advance(poolName(user, decision.scope, decision.provider));
+    advanceRotation(user, decision) {
+      deps.rotation.advance(toPoolId(user, decision.scope, decision.provider));
     },
   };
 }
 
-function gatewayKey(key: PoolKey): GatewayKey {
-  let opened: { key: OpenedKey | undefined } | undefined;
-  const open = () => (opened ??= { key: key.open() }).key;
-  const { id, provider, label, enabled, expiresAt, setAsideUntil, token } = key;
+function toGatewayKey(key: ProviderKey): GatewayKey {
+  let cached: { key: DecryptedGatewayKey | undefined } | undefined;
+  const open = () => (cached ??= { key: key.decrypt() }).key;
+  const { id, provider, label, enabled, expiresAt, cooldownUntil: setAsideUntil, token } = key;
   return {
     id,
     provider,
     label,
     enabled,
     expiresAt,
-    setAsideUntil,
+    cooldownUntil: setAsideUntil,
     token,
-    open,
-    isReadable: () => open() !== undefined,
+    decrypt: open,
+    isDecryptable: () => open() !== undefined,
   };
 }
 
-function poolName(user: User, scope: string, provider: string): string {
+function toPoolId(user: User, scope: string, provider: string): string {
   return `${scope}:${user.id}:${provider}`;
 }

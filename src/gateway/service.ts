@@ -1,41 +1,41 @@
 import type { User } from '../http/principal.ts';
 import type { Route } from '../http/routes.ts';
-import type { Directory, LiveWork } from '../identity/service.ts';
+import type { UserCache, ActiveWork } from '../identity/service.ts';
 import type { KeyService } from '../keys/service.ts';
 import type { Dialer } from '../lib/dialer.ts';
 import type { Provider } from '../providers/provider.ts';
-import { createBodyBudget } from './body-budget.ts';
-import { createChat } from './chat.ts';
-import { explain } from './explain.ts';
-import type { Hops } from '../lib/hop.ts';
+import { createBodyLimits } from './body-budget.ts';
+import { createChatSurface } from './chat.ts';
+import { explainDecision } from './explain.ts';
+import type { LoopGuard } from '../lib/hop.ts';
 import { createIdempotencyMask } from './idempotency.ts';
-import { createKeyNotes } from './key-notes.ts';
-import { createLiveModels } from './live-models.ts';
-import { createModels } from './models.ts';
-import { createOpenRequests } from '../http/open-requests.ts';
-import { createPoolAnswer } from './pool-answer.ts';
+import { createKeyStatusWriter } from './key-notes.ts';
+import { createFindProviderModels } from './live-models.ts';
+import { createListModels } from './models.ts';
+import { createOpenRequestLimit } from '../http/open-requests.ts';
+import { createServeFromPool } from './pool-answer.ts';
 import type { SystemDefault } from './resolve.ts';
 import { createRotation } from './rotation.ts';
 import { gatewayRoutes } from './routes.ts';
 import { createRouting } from './routing.ts';
-import { createSystemAnswer, type SystemKey } from './system-answer.ts';
+import { createServeFromSystem, type SystemCredential } from './system-answer.ts';
 import { createSystemLimits } from './system-limits.ts';
 import type { OperatorUpstreams } from '../providers/address.ts';
 import { createUpstreamCalls } from './upstream-calls.ts';
 
 export interface GatewayDeps {
   keys: KeyService;
-  directory: Directory;
-  liveWork: LiveWork;
+  directory: UserCache;
+  liveWork: ActiveWork;
   dialer: Dialer;
   providers: readonly Provider[];
   upstreams: OperatorUpstreams;
   /** What pays where the user has no key; null when the operator has set none up. */
-  system: (SystemDefault & SystemKey) | null;
+  system: (SystemDefault & SystemCredential) | null;
   timeouts: { firstByteMs: number; idleMs: number };
-  hops: Hops;
+  loopGuard: LoopGuard;
   /** What all instances share, so that each masks an idempotency key in the same way. */
-  maskSecret: string;
+  idempotencySecret: string;
 }
 
 export interface Gateway {
@@ -43,42 +43,56 @@ export interface Gateway {
   /** In one sentence, which key would answer a request of the user that names no model. */
   explainRoute(user: User): Promise<string>;
   /** Resolves when everything noted about keys is written. */
-  settled(): Promise<void>;
+  flushKeyStatus(): Promise<void>;
 }
 
 /** Requests to `/v1` that one user may have open at once, whoever pays: an answer may stream for long. */
-const MOST_OPEN = 16;
+const MAX_OPEN_REQUESTS = 16;
 
 /** Builds the gateway from its parts. */
 export function createGateway(deps: GatewayDeps): Gateway {
-  const { keys, dialer, hops, providers, system, upstreams, directory, liveWork } = deps;
-  const notes = createKeyNotes(keys);
+  const { keys, dialer, loopGuard: hops, providers, system, upstreams, directory, liveWork } = deps;
+  const notes = createKeyStatusWriter(keys);
   const routing = createRouting({ keys, providers, system, rotation: createRotation() });
   const calls = createUpstreamCalls({
     dialer,
-    hops,
-    maskIdempotencyKey: createIdempotencyMask(deps.maskSecret),
+    loopGuard: hops,
+    maskIdempotencyKey: createIdempotencyMask(deps.idempotencySecret),
     timeouts: deps.timeouts,
   });
   const getProvider = (id: string) => providers.find((provider) => provider.id === id) ?? unknownProvider(id);
-  const limits = createSystemLimits();
-  const openRequests = createOpenRequests(MOST_OPEN);
-  const chat = createChat({
+  const systemLimits = createSystemLimits();
+  const openRequests = createOpenRequestLimit(MAX_OPEN_REQUESTS);
+  const chat = createChatSurface({
     routing,
-    notes,
+    keyStatus: notes,
     liveWork,
-    hops,
-    openRequests,
-    bodyBudget: createBodyBudget(),
-    answerFromPool: createPoolAnswer({ routing, notes, directory, calls, getProvider, upstreams }),
-    answerFromSystem: createSystemAnswer({ system, limits, calls, getProvider, upstreams }),
+    loopGuard: hops,
+    openRequestLimit: openRequests,
+    bodyLimits: createBodyLimits(),
+    serveFromPool: createServeFromPool({
+      routing,
+      keyStatus: notes,
+      directory,
+      calls,
+      getProvider,
+      upstreams,
+    }),
+    serveFromSystem: createServeFromSystem({ system, limits: systemLimits, calls, getProvider, upstreams }),
   });
-  const findLiveModels = createLiveModels(dialer);
-  const listModels = createModels({ keys, findLiveModels, hops, providers, upstreams, system });
+  const findLiveModels = createFindProviderModels(dialer);
+  const listModels = createListModels({
+    keys,
+    findProviderModels: findLiveModels,
+    loopGuard: hops,
+    providers,
+    upstreams,
+    system,
+  });
   return {
-    routes: gatewayRoutes({ chat, listModels, routing, openRequests }),
-    explainRoute: async (user) => explain(await routing.decide(user, undefined)),
-    settled: () => notes.settled(),
+    routes: gatewayRoutes({ chat, listModels, routing, openRequestLimit: openRequests }),
+    explainRoute: async (user) => explainDecision(await routing.decide(user, undefined)),
+    flushKeyStatus: () => notes.flush(),
   };
 }
 

@@ -1,11 +1,11 @@
 import type { Readable } from 'node:stream';
-import { malformed } from '../lib/upstream-body.ts';
-import { createHeldBytes } from './held-bytes.ts';
+import { upstreamMalformed } from '../lib/upstream-body.ts';
+import { createByteBuffer } from './held-bytes.ts';
 
 const LF = 0x0a;
 const CR = 0x0d;
 /** A blank line is at most CR LF CR LF: this many bytes before a chunk can belong to one that it ends. */
-const SEAM = 3;
+const OVERLAP_BYTES = 3;
 
 /**
  * Cuts a stream of server-sent events into whole frames, bytes unchanged, blank line included. A frame that
@@ -15,17 +15,17 @@ const SEAM = 3;
  * @param maxFrameBytes a longer frame throws `upstream_malformed`.
  * Source of the grammar: WHATWG HTML, "Parsing an event stream" (LF, CRLF or CR end a line).
  */
-export async function* sseFrames(body: Readable, maxFrameBytes: number): AsyncGenerator<Buffer> {
-  const held = createHeldBytes();
+export async function* readSseFrames(body: Readable, maxFrameBytes: number): AsyncGenerator<Buffer> {
+  const pending = createByteBuffer();
   for await (const chunk of body as AsyncIterable<Buffer>) {
-    const seam = held.tail(SEAM);
-    const end = lastFrameEnd(seam.length === 0 ? chunk : Buffer.concat([seam, chunk])) - seam.length;
-    if (end > 0) yield held.takeWith(chunk.subarray(0, end));
-    held.add(chunk.subarray(Math.max(end, 0)));
-    if (held.length > maxFrameBytes)
-      throw malformed('The provider sent an event that is longer than is accepted.');
+    const overlap = pending.tail(OVERLAP_BYTES);
+    const end = lastFrameEnd(overlap.length === 0 ? chunk : Buffer.concat([overlap, chunk])) - overlap.length;
+    if (end > 0) yield pending.takeAll(chunk.subarray(0, end));
+    pending.append(chunk.subarray(Math.max(end, 0)));
+    if (pending.length > maxFrameBytes)
+      throw upstreamMalformed('The provider sent an event that is longer than is accepted.');
   }
-  if (held.length > 0) yield held.takeWith(Buffer.alloc(0));
+  if (pending.length > 0) yield pending.takeAll(Buffer.alloc(0));
 }
 
 /** The offset behind the last blank line; 0 when there is none. */
@@ -41,7 +41,7 @@ function lastFrameEnd(bytes: Buffer): number {
 }
 
 /** The `data` of each event in a run of whole frames, as text; comments and other fields are left out. */
-export function sseData(frames: Buffer): string[] {
+export function parseSseData(frames: Buffer): string[] {
   return frames
     .toString('utf8')
     .split(/\r\n\r\n|\n\n|\r\r/)
@@ -56,7 +56,7 @@ export function sseData(frames: Buffer): string[] {
 }
 
 /** An event with this data. */
-export function sseEvent(data: string): string {
+export function toSseEvent(data: string): string {
   return `${data
     .split('\n')
     .map((line) => `data: ${line}`)

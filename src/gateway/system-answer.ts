@@ -1,14 +1,14 @@
 import { AppError } from '../lib/errors.ts';
 import type { Provider } from '../providers/provider.ts';
 import { checkSharedPayerBody } from './body-rules.ts';
-import { writeReceipt, type Receipt } from './headers.ts';
+import { writeReceiptHeaders, type Receipt } from './headers.ts';
 import type { GatewayDecision } from './routing.ts';
 import type { SystemLimits } from './system-limits.ts';
-import { systemAddress, type OperatorUpstreams } from '../providers/address.ts';
-import type { Target, UpstreamCalls, Work } from './upstream-calls.ts';
+import { findSystemAddress, type OperatorUpstreams } from '../providers/address.ts';
+import type { UpstreamTarget, UpstreamCalls, GatewayCall } from './upstream-calls.ts';
 
 /** The system default's credential and address. */
-export interface SystemKey {
+export interface SystemCredential {
   apiKey: string;
   /** Undefined: its provider's address. */
   baseUrl: string | undefined;
@@ -16,9 +16,9 @@ export interface SystemKey {
   extraFields: readonly string[];
 }
 
-export interface SystemAnswerDeps {
+export interface ServeFromSystemDeps {
   /** Null when the operator has set none up. */
-  system: SystemKey | null;
+  system: SystemCredential | null;
   limits: SystemLimits;
   calls: UpstreamCalls;
   /** Throws for an id that is no provider's. */
@@ -27,16 +27,16 @@ export interface SystemAnswerDeps {
 }
 
 /** Answers on the system's bill, within its limits and its body rules. */
-export type AnswerFromSystem = (
-  work: Work,
+export type ServeFromSystem = (
+  call: GatewayCall,
   decision: Extract<GatewayDecision, { kind: 'system' }>,
 ) => Promise<void>;
 
-export function createSystemAnswer(deps: SystemAnswerDeps): AnswerFromSystem {
-  return async (work, decision) => {
+export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSystem {
+  return async (call, decision) => {
     if (deps.system === null) throw new Error('a system decision without a system default');
     const provider = deps.getProvider(decision.provider);
-    const address = systemAddress(provider, deps.system.baseUrl, deps.upstreams);
+    const address = findSystemAddress(provider, deps.system.baseUrl, deps.upstreams);
     if (address === undefined)
       throw new AppError('no_default_provider', 'The system default has no address.');
     const { model, reason } = decision;
@@ -48,19 +48,19 @@ export function createSystemAnswer(deps: SystemAnswerDeps): AnswerFromSystem {
       attempts: 0,
       reason,
     };
-    writeReceipt(work.response, receipt);
-    checkSharedPayerBody(work.chat, deps.system.extraFields);
-    const leave = await deps.limits.enter(work.principal.user.id, work.response);
+    writeReceiptHeaders(call.response, receipt);
+    checkSharedPayerBody(call.chat, deps.system.extraFields);
+    const release = await deps.limits.acquire(call.principal.user.id, call.response);
     try {
-      const target: Target = {
+      const target: UpstreamTarget = {
         provider,
         address,
         secret: deps.system.apiKey,
         receipt: { ...receipt, attempts: 1 },
       };
-      await deps.calls.pass(work, target, await deps.calls.ask(work, target, true));
+      await deps.calls.respond(call, target, await deps.calls.send(call, target, true));
     } finally {
-      leave();
+      release();
     }
   };
 }

@@ -1,20 +1,20 @@
 import type { Request, Response } from 'express';
 import type { Principal } from '../http/principal.ts';
-import type { Dialer, UpstreamAnswer } from '../lib/dialer.ts';
+import type { Dialer, UpstreamResponse } from '../lib/dialer.ts';
 import type { Log } from '../lib/log.ts';
-import { createScrub } from '../lib/scrub.ts';
+import { createRedactor } from '../lib/scrub.ts';
 import type { Provider } from '../providers/provider.ts';
-import { judgeAnswer, type JudgedAnswer } from './answer.ts';
-import type { BodyShare } from './body-budget.ts';
+import { classifyResponse, type ClassifiedResponse } from './answer.ts';
+import type { BodyReservation } from './body-budget.ts';
 import type { ChatRequest } from './chat-request.ts';
-import { deliver } from './deliver.ts';
-import { upstreamHeaders, writeReceipt, type Receipt } from './headers.ts';
+import { sendResponse } from './deliver.ts';
+import { createUpstreamHeaders, writeReceiptHeaders, type Receipt } from './headers.ts';
 import type { MaskIdempotencyKey } from './idempotency.ts';
-import { HOP_HEADER, type Hops } from '../lib/hop.ts';
+import { LOOP_HEADER, type LoopGuard } from '../lib/hop.ts';
 import type { UpstreamAddress } from '../providers/address.ts';
 
 /** One request on its way: who asks, what, and the connection to answer on. */
-export interface Work {
+export interface GatewayCall {
   principal: Principal;
   requestId: string;
   log: Log;
@@ -22,12 +22,12 @@ export interface Work {
   response: Response;
   chat: ChatRequest;
   /** What the body takes of the process's budget. */
-  share: BodyShare;
+  bodyReservation: BodyReservation;
   signal: AbortSignal;
 }
 
 /** What goes to an upstream: where, with which credential, and who pays. */
-export interface Target {
+export interface UpstreamTarget {
   provider: Provider;
   address: UpstreamAddress;
   /** Null when the endpoint wants no key. */
@@ -38,70 +38,76 @@ export interface Target {
 export interface UpstreamCalls {
   /**
    * Sends the request to one upstream and judges the answer's head; the receipt is on the response from here on.
-   * @param isLast no other key may need the body: it is forgotten.
+   * @param isLastAttempt no other key may need the body: it is forgotten.
    */
-  ask(work: Work, target: Target, isLast: boolean): Promise<JudgedAnswer>;
+  send(call: GatewayCall, target: UpstreamTarget, isLastAttempt: boolean): Promise<ClassifiedResponse>;
   /** Passes the answer on to the client. */
-  pass(work: Work, target: Target, answer: JudgedAnswer): Promise<void>;
+  respond(call: GatewayCall, target: UpstreamTarget, upstreamResponse: ClassifiedResponse): Promise<void>;
 }
 
-export interface UpstreamCallDeps {
+export interface UpstreamCallsDeps {
   dialer: Dialer;
-  hops: Hops;
+  loopGuard: LoopGuard;
   maskIdempotencyKey: MaskIdempotencyKey;
   timeouts: { firstByteMs: number; idleMs: number };
 }
 
 /** Builds the two halves of a call to an upstream. */
-export function createUpstreamCalls(deps: UpstreamCallDeps): UpstreamCalls {
-  const { dialer, hops, timeouts } = deps;
+export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
+  const { dialer, loopGuard: hops, timeouts } = deps;
 
-  function headersFor(work: Work, { address, receipt, secret }: Target): Record<string, string> {
-    const { id } = work.principal.user;
-    return upstreamHeaders({
-      client: work.request.headers,
+  function createHeaders(
+    call: GatewayCall,
+    { address, receipt, secret }: UpstreamTarget,
+  ): Record<string, string> {
+    const { id } = call.principal.user;
+    return createUpstreamHeaders({
+      clientHeaders: call.request.headers,
       secret,
-      stream: work.chat.stream,
+      isStreaming: call.chat.isStreaming,
       scope: receipt.scope,
-      hop: address.isUsers ? hops.extend(work.request.get(HOP_HEADER)) : null,
+      loopHeader: address.isUserSupplied ? hops.extendHeader(call.request.get(LOOP_HEADER)) : null,
       maskIdempotencyKey: (value) => deps.maskIdempotencyKey(id, value),
     });
   }
 
   /** Not async: a function that waits would keep the body with its other variables. */
-  function send(work: Work, target: Target): Promise<UpstreamAnswer> {
-    const body = work.chat.withModel(target.receipt.model);
-    work.share.keep(body.length);
+  function startRequest(call: GatewayCall, target: UpstreamTarget): Promise<UpstreamResponse> {
+    const body = call.chat.withModel(target.receipt.model);
+    call.bodyReservation.keepOnly(body.length);
     return dialer.request({
       url: new URL(`${target.address.baseUrl}/chat/completions`),
       method: 'POST',
-      headers: headersFor(work, target),
+      headers: createHeaders(call, target),
       body,
-      guarded: target.address.isUsers,
-      signal: work.signal,
+      guarded: target.address.isUserSupplied,
+      signal: call.signal,
       firstByteTimeoutMs: timeouts.firstByteMs,
       idleTimeoutMs: timeouts.idleMs,
     });
   }
 
   return {
-    async ask(work, target, isLast) {
-      work.signal.throwIfAborted();
-      writeReceipt(work.response, target.receipt);
-      const answer = send(work, target);
-      if (isLast) work.chat.forget();
-      return judgeAnswer(await answer);
+    async send(call, target, isLastAttempt) {
+      call.signal.throwIfAborted();
+      writeReceiptHeaders(call.response, target.receipt);
+      const upstreamResponse = startRequest(call, target);
+      if (isLastAttempt) call.chat.forget();
+      return classifyResponse(await upstreamResponse);
     },
-    async pass(work, target, answer) {
-      work.signal.throwIfAborted();
-      writeReceipt(work.response, target.receipt);
-      const end = await deliver(answer, work.response, {
-        requestId: work.requestId,
-        scrub: createScrub(target.secret === null ? [] : [target.secret]),
-        signal: work.signal,
+    async respond(call, target, upstreamResponse) {
+      call.signal.throwIfAborted();
+      writeReceiptHeaders(call.response, target.receipt);
+      const outcome = await sendResponse(upstreamResponse, call.response, {
+        requestId: call.requestId,
+        scrub: createRedactor(target.secret === null ? [] : [target.secret]),
+        signal: call.signal,
         idleTimeoutMs: timeouts.idleMs,
       });
-      work.log.info({ event: 'answer_passed', status: answer.status, end }, 'answer passed on');
+      call.log.info(
+        { event: 'answer_passed', status: upstreamResponse.status, end: outcome },
+        'answer passed on',
+      );
     },
   };
 }

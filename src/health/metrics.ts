@@ -1,6 +1,6 @@
 import { createServer, type Server } from 'node:http';
 import { collectDefaultMetrics, Histogram, Registry } from 'prom-client';
-import { isHostOfListener, type ListenerNames } from '../http/host-check.ts';
+import { isListenerHost, type ListenerHosts } from '../http/host-check.ts';
 import type { ObserveRequest } from '../http/request-context.ts';
 import type { Readiness } from './readiness.ts';
 
@@ -11,7 +11,7 @@ export interface Metrics {
    * The listener for operators: `/metrics` in Prometheus' text form, `/livez`, `/readyz` with details. A Host
    * header that is not its own gets a 421.
    */
-  createServer(readiness: () => Promise<Readiness>, names: ListenerNames): Server;
+  createOperatorServer(readiness: () => Promise<Readiness>, hosts: ListenerHosts): Server;
 }
 
 export function createMetrics(): Metrics {
@@ -28,10 +28,10 @@ export function createMetrics(): Metrics {
     observe: ({ method, route, status, durationMs }) => {
       requests.observe({ method, route, status: String(status) }, durationMs / 1000);
     },
-    createServer: (readiness, names) =>
+    createOperatorServer: (readiness, hosts) =>
       createServer((request, response) => {
-        const answer = async (): Promise<[status: number, type: string, body: string]> => {
-          if (!isHostOfListener(request, names)) return [421, 'text/plain', ''];
+        const respond = async (): Promise<[status: number, type: string, body: string]> => {
+          if (!isListenerHost(request, hosts)) return [421, 'text/plain', ''];
           if (request.method !== 'GET') return [405, 'text/plain', ''];
           if (request.url === '/livez') return [200, 'application/json', '{"status":"alive"}'];
           if (request.url === '/metrics') return [200, registry.contentType, await registry.metrics()];
@@ -43,7 +43,7 @@ export function createMetrics(): Metrics {
             JSON.stringify({ status: ready ? 'ready' : 'not_ready', ...details }),
           ];
         };
-        void answer().then(
+        void respond().then(
           ([status, type, body]) =>
             response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' }).end(body),
           () => response.writeHead(500).end(),

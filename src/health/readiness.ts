@@ -11,32 +11,33 @@ export interface Readiness {
 }
 
 /** Probes come from several sides, often; what they ask is asked at most once in this time. */
-const FRESH_MS = 1_000;
-const DEADLINE_MS = 3_000;
+const CACHE_TTL_MS = 1_000;
+const CHECK_TIMEOUT_MS = 3_000;
 
 /** Builds the readiness question: all dependencies at once, each given 3 s, shared by all who ask at the time. */
-export function createReadiness(
+export function createReadinessCheck(
   dependencies: readonly Dependency[],
   isDraining: () => boolean,
 ): () => Promise<Readiness> {
-  let last: { startedAtMs: number; answer: Promise<Readiness> } | undefined;
-  async function ask(): Promise<Readiness> {
+  let last: { startedAtMs: number; result: Promise<Readiness> } | undefined;
+  async function checkAll(): Promise<Readiness> {
     const results = await Promise.all(
-      dependencies.map(async ({ name, check }) => [name, await verdict(check)] as const),
+      dependencies.map(async ({ name, check }) => [name, await runCheck(check)] as const),
     );
     return { ready: results.every(([, result]) => result === 'ok'), details: Object.fromEntries(results) };
   }
   return async () => {
     const now = performance.now();
-    if (last === undefined || now - last.startedAtMs > FRESH_MS) last = { startedAtMs: now, answer: ask() };
-    const readiness = await last.answer;
+    if (last === undefined || now - last.startedAtMs > CACHE_TTL_MS)
+      last = { startedAtMs: now, result: checkAll() };
+    const readiness = await last.result;
     // A process that is about to stop must get no more traffic, whatever its dependencies say.
     return isDraining() ? { ...readiness, ready: false } : readiness;
   };
 }
 
-async function verdict(check: () => Promise<void>): Promise<'ok' | 'failed'> {
-  const deadline = AbortSignal.timeout(DEADLINE_MS);
+async function runCheck(check: () => Promise<void>): Promise<'ok' | 'failed'> {
+  const deadline = AbortSignal.timeout(CHECK_TIMEOUT_MS);
   const expired = new Promise<never>((_resolve, reject) => {
     deadline.addEventListener(
       'abort',

@@ -18,7 +18,7 @@ export interface HomeView {
 }
 
 /** The one page until the real one comes: sign in, who am I, which key would answer, the next line to try. */
-export function homePage(view: HomeView): string {
+export function renderHomePage(view: HomeView): string {
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -31,35 +31,35 @@ export function homePage(view: HomeView): string {
 <main>
 <h1>Ops Center</h1>
 <p>Bring your own LLM keys. They are kept encrypted in Keycloak, and every answer says which key paid.</p>
-${content(view)}
+${renderContent(view)}
 </main>
 </body>
 </html>
 `;
 }
 
-function content({ state, ...view }: HomeView): string {
+function renderContent({ state, ...view }: HomeView): string {
   switch (state.kind) {
     case 'signed_out':
       return '<p><a class="button" href="/auth/login?return_to=/">Sign in</a></p>';
     case 'failed':
-      return `<p role="alert">${escape(state.error.detail)}</p>\n<p><a class="button" href="/">Try again</a></p>`;
+      return `<p role="alert">${escapeHtml(state.error.detail)}</p>\n<p><a class="button" href="/">Try again</a></p>`;
     case 'signed_in':
       return `<dl>
-<dt>Signed in as</dt><dd>${escape(state.user.username)}</dd>
-<dt>Tier</dt><dd>${escape(state.user.tier)}</dd>
+<dt>Signed in as</dt><dd>${escapeHtml(state.user.username)}</dd>
+<dt>Tier</dt><dd>${escapeHtml(state.user.tier)}</dd>
 </dl>
-<p>${escape(state.answeredBy)}</p>
+<p>${escapeHtml(state.answeredBy)}</p>
 <h2 id="add">Add a key</h2>
-<p>${escape(whereFrom(view))}</p>
-<pre tabindex="0" role="region" aria-labelledby="add"><code>${escape(example(view, state.user.username))}</code></pre>
+<p>${escapeHtml(exampleHint(view))}</p>
+<pre tabindex="0" role="region" aria-labelledby="add"><code>${escapeHtml(exampleCommand(view, state.user.username))}</code></pre>
 <form method="post" action="/auth/logout"><button class="button" type="submit">Sign out</button></form>`;
   }
 }
 
-type Surroundings = Omit<HomeView, 'state'>;
+type PageSettings = Omit<HomeView, 'state'>;
 
-function whereFrom({ isLocal, cookieName }: Surroundings): string {
+function exampleHint({ isLocal, cookieName }: PageSettings): string {
   return isLocal
     ? 'In a terminal, where this server was started:'
     : `In a terminal; SESSION is the value of your cookie ${cookieName}:`;
@@ -68,7 +68,7 @@ function whereFrom({ isLocal, cookieName }: Surroundings): string {
 /** What a shell takes as it stands. */
 const PLAIN_WORD = /^[A-Za-z0-9][A-Za-z0-9._@-]*$/;
 
-function example({ publicUrl, cookieName, isLocal }: Surroundings, username: string): string {
+function exampleCommand({ publicUrl, cookieName, isLocal }: PageSettings, username: string): string {
   const demoUser = PLAIN_WORD.test(username) ? username : 'starter';
   const body = isLocal
     ? { provider: 'demo', key: 'demo-my-first-key', label: 'My first key' }
@@ -94,7 +94,7 @@ pre { overflow-x: auto; margin: 0 0 1.5rem; padding: 1rem; border: 1px solid col
 :focus-visible { outline: 3px solid #4c8dff; outline-offset: 2px; }
 `;
 
-function escape(text: string): string {
+function escapeHtml(text: string): string {
   const entities: Record<string, string> = {
     '&': '&amp;',
     '<': '&lt;',

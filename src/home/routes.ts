@@ -1,11 +1,11 @@
 import type { Request, Response } from 'express';
 import helmet from 'helmet';
-import { outlineOf } from '../http/error-handler.ts';
+import { summarizeError } from '../http/error-handler.ts';
 import type { Authenticate, User } from '../http/principal.ts';
 import { rawRoute, type Route } from '../http/routes.ts';
 import { isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import { HOME_CSS, homePage, type HomeState } from './page.ts';
+import { HOME_CSS, renderHomePage, type HomeState } from './page.ts';
 
 export interface HomeDeps {
   authenticate: Authenticate;
@@ -36,14 +36,14 @@ export function homeRoutes(deps: HomeDeps): Route[] {
     strictTransportSecurity: !deps.isLocal,
   });
 
-  async function stateOf(request: Request, response: Response, log: Log): Promise<HomeState> {
+  async function readState(request: Request, response: Response, log: Log): Promise<HomeState> {
     try {
       const { user } = await deps.authenticate(request, response);
       return { kind: 'signed_in', user, answeredBy: await deps.explainRoute(user) };
     } catch (error) {
       if (isAppError(error, 'unauthenticated')) return { kind: 'signed_out' };
       if (!isAppError(error)) throw error;
-      log.warn(outlineOf(error), 'the page cannot say who is signed in');
+      log.warn(summarizeError(error), 'the page cannot say who is signed in');
       response.status(error.status).set(error.headers);
       return { kind: 'failed', error };
     }
@@ -55,11 +55,11 @@ export function homeRoutes(deps: HomeDeps): Route[] {
       path: '/',
       access: 'public',
       async handle({ log }, request, response) {
-        const state = await stateOf(request, response, log);
+        const state = await readState(request, response, log);
         const { publicUrl, cookieName, isLocal } = deps;
         headers(request, response, () => undefined);
         response.setHeader('cache-control', 'no-store');
-        response.type('html').send(homePage({ publicUrl, cookieName, isLocal, state }));
+        response.type('html').send(renderHomePage({ publicUrl, cookieName, isLocal, state }));
       },
     }),
     rawRoute({

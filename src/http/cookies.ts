@@ -1,12 +1,12 @@
 import type { Request } from 'express';
 
 /** Every value that the request sends under a cookie name, undecoded, in order; a browser can send several. */
-export function cookieValues(request: Request, name: string): string[] {
-  return cookiePairs(request).flatMap(([own, value]) => (own === name ? [value] : []));
+export function listCookieValues(request: Request, name: string): string[] {
+  return listCookies(request).flatMap(([cookieName, value]) => (cookieName === name ? [value] : []));
 }
 
 /** Names and values of all cookies of a request, undecoded (RFC 6265, section 4.2.1). */
-export function cookiePairs(request: Request): [name: string, value: string][] {
+export function listCookies(request: Request): [name: string, value: string][] {
   const header = request.headers.cookie ?? '';
   return header.split(';').flatMap((pair): [string, string][] => {
     const at = pair.indexOf('=');

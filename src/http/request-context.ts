@@ -6,7 +6,7 @@ import type { Log } from '../lib/log.ts';
 const CLIENT_REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;
 
 /** Told of each request when it is over; the route is the declared path, so that it has few values. */
-export type ObserveRequest = (facts: {
+export type ObserveRequest = (observed: {
   method: string;
   route: string;
   status: number;
@@ -17,16 +17,16 @@ export type ObserveRequest = (facts: {
  * Gives each request an id of ours and a log that carries it, and logs one line when it is over, with the route
  * as declared: people paste keys into addresses too.
  */
-export function requestContext(log: Log, observe: ObserveRequest) {
+export function createRequestContext(log: Log, observe: ObserveRequest) {
   return (request: Request, response: Response, next: NextFunction): void => {
     const id = `req_${randomId(20)}`;
     const clientId = request.get('x-request-id');
-    const own = log.child({
+    const requestLog = log.child({
       request_id: id,
       ...(clientId !== undefined && CLIENT_REQUEST_ID.test(clientId) ? { client_request_id: clientId } : {}),
     });
     response.locals['requestId'] = id;
-    response.locals['log'] = own;
+    response.locals['log'] = requestLog;
     response.setHeader('x-request-id', id);
     const startedAt = performance.now();
     response.once('close', () => {
@@ -36,7 +36,10 @@ export function requestContext(log: Log, observe: ObserveRequest) {
       const route = (request.route as { path: string } | undefined)?.path ?? 'unmatched';
       observe({ method, route, status, durationMs });
       const complete = response.writableFinished;
-      own.info({ event: 'request', method, route, status, complete, duration_ms: durationMs }, 'request');
+      requestLog.info(
+        { event: 'request', method, route, status, complete, duration_ms: durationMs },
+        'request',
+      );
     });
     next();
   };

@@ -2,8 +2,8 @@ import express, { type Express, type Request, type Response } from 'express';
 import { z, type ZodType } from 'zod';
 import { AppError, isAppError, type FieldError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import { reachesTier, type Tier } from '../tiers.ts';
-import { createOpenRequests } from './open-requests.ts';
+import { isTierAtLeast, type Tier } from '../tiers.ts';
+import { createOpenRequestLimit } from './open-requests.ts';
 import type { Authenticate, Principal, Scope } from './principal.ts';
 
 /**
@@ -12,7 +12,7 @@ import type { Authenticate, Principal, Scope } from './principal.ts';
  */
 export type Access = 'public' | 'session' | { scope: Scope };
 
-interface Declaration {
+interface RouteDeclaration {
   method: 'get' | 'post' | 'patch' | 'put' | 'delete';
   path: string;
   access: Access;
@@ -20,7 +20,7 @@ interface Declaration {
   tier?: Tier;
 }
 
-export interface Call {
+export interface HttpCall {
   /** Null on public routes only; use {@link RouteCall} where access is declared. */
   principal: Principal | null;
   requestId: string;
@@ -32,7 +32,7 @@ export interface Call {
   reauthorize(): Promise<Principal>;
 }
 
-export interface RouteCall<Params, Query, Body> extends Omit<Call, 'principal'> {
+export interface RouteCall<Params, Query, Body> extends Omit<HttpCall, 'principal'> {
   principal: Principal;
   params: Params;
   query: Query;
@@ -40,7 +40,7 @@ export interface RouteCall<Params, Query, Body> extends Omit<Call, 'principal'> 
 }
 
 /** A route of the REST API that writes its own answer, e.g. a stream; everything that comes in passes a schema. */
-export interface ParsedRoute<Params, Query, Body> extends Declaration {
+export interface ParsedRoute<Params, Query, Body> extends RouteDeclaration {
   access: Exclude<Access, 'public'>;
   params?: ZodType<Params>;
   query?: ZodType<Query>;
@@ -66,17 +66,17 @@ export interface JsonRoute<Params, Query, Body, Result> extends Omit<
 }
 
 /** A route that writes its own answer: redirects, pages, streams. It reads its own body, after the checks. */
-export interface RawRoute extends Declaration {
-  handle(call: Call, request: Request, response: Response): Promise<void> | void;
+export interface RawRoute extends RouteDeclaration {
+  handle(call: HttpCall, request: Request, response: Response): Promise<void> | void;
 }
 
-export interface Route extends Declaration {
-  run(call: Call, request: Request, response: Response): Promise<void>;
+export interface Route extends RouteDeclaration {
+  handle(call: HttpCall, request: Request, response: Response): Promise<void>;
 }
 
-const JSON_BODY_LIMIT = '1mb';
-const readJson = express.json({
-  limit: JSON_BODY_LIMIT,
+const MAX_JSON_BODY = '1mb';
+const jsonBodyParser = express.json({
+  limit: MAX_JSON_BODY,
   strict: true,
   type: 'application/json',
   inflate: false,
@@ -84,53 +84,59 @@ const readJson = express.json({
 
 /** Declares a REST route. Errors: 400 `validation_failed`, 413, 415, and what `handle` throws. */
 export function jsonRoute<Params = object, Query = object, Body = undefined, Result = unknown>(
-  own: JsonRoute<Params, Query, Body, Result>,
+  declaration: JsonRoute<Params, Query, Body, Result>,
 ): Route {
   return parsedRoute<Params, Query, Body>({
-    ...own,
+    ...declaration,
     async handle(call, request, response) {
-      const result = await own.handle(call, request, response);
-      const status = typeof own.status === 'function' ? own.status(call.body) : (own.status ?? 200);
-      response.status(status).json(own.response.parse(result));
+      const result = await declaration.handle(call, request, response);
+      const status =
+        typeof declaration.status === 'function'
+          ? declaration.status(call.body)
+          : (declaration.status ?? 200);
+      response.status(status).json(declaration.response.parse(result));
     },
   });
 }
 
 /** Declares a REST route that writes its own answer. Errors: as of {@link jsonRoute}. */
 export function parsedRoute<Params = object, Query = object, Body = undefined>(
-  own: ParsedRoute<Params, Query, Body>,
+  declaration: ParsedRoute<Params, Query, Body>,
 ): Route {
   return {
-    ...pick(own),
-    async run(call, request, response) {
-      if (call.principal === null) throw new Error(`${own.path} needs a principal`);
-      const params = parse(own.params, request.params, 'path') as Params;
-      const query = parse(own.query, request.query, 'query') as Query;
-      const principal = own.body ? await readJsonBody(call, request, response) : call.principal;
-      const body = parse(own.body, request.body, 'body') as Body;
-      await own.handle({ ...call, principal, params, query, body }, request, response);
+    ...pickDeclaration(declaration),
+    async handle(call, request, response) {
+      if (call.principal === null) throw new Error(`${declaration.path} needs a principal`);
+      const params = parseInput(declaration.params, request.params, 'path') as Params;
+      const query = parseInput(declaration.query, request.query, 'query') as Query;
+      const principal = declaration.body ? await readJsonBody(call, request, response) : call.principal;
+      const body = parseInput(declaration.body, request.body, 'body') as Body;
+      await declaration.handle({ ...call, principal, params, query, body }, request, response);
     },
   };
 }
 
 /** Declares a route that writes its own answer. */
-export function rawRoute(own: RawRoute): Route {
-  return { ...pick(own), run: async (call, request, response) => own.handle(call, request, response) };
+export function rawRoute(declaration: RawRoute): Route {
+  return {
+    ...pickDeclaration(declaration),
+    handle: async (call, request, response) => declaration.handle(call, request, response),
+  };
 }
 
-export interface Gate {
+export interface RouteGuards {
   authenticate: Authenticate;
   /** Throws `csrf` (403) on a cross-site write. */
   refuseCrossSite(request: Request): void;
   /** Puts a refusal by tier on the caller's audit trail, before it is answered. */
-  recordTierRefusal(principal: Principal, route: Declared, requestId: string): Promise<void>;
+  auditTierRefusal(principal: Principal, route: RouteName, requestId: string): Promise<void>;
 }
 
 /** Which route, for the audit trail. */
-export type Declared = Pick<Declaration, 'method' | 'path'>;
+export type RouteName = Pick<RouteDeclaration, 'method' | 'path'>;
 
 /** Requests that one user may have open at once, whatever they ask. */
-const MOST_OPEN = 64;
+const MAX_OPEN_REQUESTS = 64;
 
 /**
  * Mounts the declared routes. Every request passes, in this order: authenticate, cross-site check,
@@ -138,9 +144,9 @@ const MOST_OPEN = 64;
  * answers 405.
  * @throws Error at start when a route lacks its declaration or stands twice.
  */
-export function mountRoutes(app: Express, routes: readonly Route[], gate: Gate): void {
+export function mountRoutes(app: Express, routes: readonly Route[], guards: RouteGuards): void {
   const seen = new Set<string>();
-  const openRequests = createOpenRequests(MOST_OPEN);
+  const openRequestLimit = createOpenRequestLimit(MAX_OPEN_REQUESTS);
   for (const route of routes) {
     const name = `${route.method} ${route.path}`;
     // The type demands `access`; this holds where a cast has gone around the type.
@@ -148,21 +154,21 @@ export function mountRoutes(app: Express, routes: readonly Route[], gate: Gate):
     if (seen.has(name)) throw new Error(`${name} is declared twice`);
     seen.add(name);
     app[route.method](route.path, async (request, response) => {
-      const asking: { principal?: Principal } = {};
-      const facts = callFacts(response);
+      const caller: { principal?: Principal } = {};
+      const context = getRequestContext(response);
       const reauthorize = async () => {
-        const principal = await authenticate(route, gate, request, response);
-        asking.principal = principal;
+        const principal = await authenticate(route, guards, request, response);
+        caller.principal = principal;
         authorize(route, principal);
         return principal;
       };
       try {
         const principal = route.access === 'public' ? null : await reauthorize();
-        if (principal !== null) openRequests.enter(principal.user.id, response);
-        await route.run({ principal, reauthorize, ...facts }, request, response);
+        if (principal !== null) openRequestLimit.acquire(principal.user.id, response);
+        await route.handle({ principal, reauthorize, ...context }, request, response);
       } catch (error) {
-        if (asking.principal !== undefined && isAppError(error, 'tier_required'))
-          await gate.recordTierRefusal(asking.principal, route, facts.requestId);
+        if (caller.principal !== undefined && isAppError(error, 'tier_required'))
+          await guards.auditTierRefusal(caller.principal, route, context.requestId);
         throw error;
       }
     });
@@ -178,19 +184,19 @@ export function mountRoutes(app: Express, routes: readonly Route[], gate: Gate):
 }
 
 /** The request's id and log, put there by `requestContext`. */
-export function callFacts(response: Response): { requestId: string; log: Log } {
+export function getRequestContext(response: Response): { requestId: string; log: Log } {
   return response.locals as { requestId: string; log: Log };
 }
 
 async function authenticate(
   route: Route,
-  gate: Gate,
+  guards: RouteGuards,
   request: Request,
   response: Response,
 ): Promise<Principal> {
   if (route.access === 'public') throw new Error(`${route.path} is public: nobody is asked for`);
-  const principal = await gate.authenticate(request, response);
-  if (principal.credential === 'session') gate.refuseCrossSite(request);
+  const principal = await guards.authenticate(request, response);
+  if (principal.credential === 'session') guards.refuseCrossSite(request);
   return principal;
 }
 
@@ -208,30 +214,30 @@ function authorize(route: Pick<Route, 'access' | 'tier'>, principal: Principal):
 /** Throws `tier_required` (403) with both tiers when the user's tier is below `required`. */
 export function requireTier(principal: Principal, required: Tier): void {
   const current = principal.user.tier;
-  if (reachesTier(current, required)) return;
+  if (isTierAtLeast(current, required)) return;
   throw new AppError('tier_required', `This needs the ${required} tier or higher; yours is ${current}.`, {
     extra: { required_tier: required, current_tier: current },
   });
 }
 
 /** Leaves the body in `request.body`; answers who is calling by then, and still may. */
-async function readJsonBody(call: Call, request: Request, response: Response): Promise<Principal> {
+async function readJsonBody(call: HttpCall, request: Request, response: Response): Promise<Principal> {
   const hasBody =
     request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
   if (hasBody && !request.is('application/json')) {
     throw new AppError('unsupported_media_type', 'Send the body as application/json.');
   }
   await new Promise<void>((resolve, reject) => {
-    readJson(request, response, (error?: unknown) => {
+    jsonBodyParser(request, response, (error?: unknown) => {
       if (error === undefined) resolve();
-      else reject(bodyError(error));
+      else reject(toBodyError(error));
     });
   });
   return call.reauthorize();
 }
 
 /** body-parser's errors carry a `type` and, for bad JSON, the body itself, which must not travel further. */
-export function bodyError(error: unknown): AppError {
+export function toBodyError(error: unknown): AppError {
   const type = (error as { type?: unknown }).type;
   if (type === 'entity.too.large')
     return new AppError('body_too_large', 'The body is larger than is accepted here.');
@@ -241,21 +247,21 @@ export function bodyError(error: unknown): AppError {
   return new AppError('validation_failed', 'The body could not be read as JSON.');
 }
 
-function parse(schema: ZodType | undefined, value: unknown, place: string): unknown {
+function parseInput(schema: ZodType | undefined, value: unknown, part: string): unknown {
   if (schema === undefined) return undefined;
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   throw new AppError('validation_failed', 'The request is not valid; see errors.', {
-    errors: fieldErrors(result.error, place),
+    errors: toFieldErrors(result.error, part),
   });
 }
 
 /** Zod's issues as the wire has them. Messages name fields and rules, never the value. */
-function fieldErrors(error: z.ZodError, place: string): FieldError[] {
-  return error.issues.map((issue) => ({ path: issue.path.join('.') || place, message: issue.message }));
+function toFieldErrors(error: z.ZodError, part: string): FieldError[] {
+  return error.issues.map((issue) => ({ path: issue.path.join('.') || part, message: issue.message }));
 }
 
-function pick(own: Declaration): Declaration {
-  const { method, path, access, tier } = own;
+function pickDeclaration(declaration: RouteDeclaration): RouteDeclaration {
+  const { method, path, access, tier } = declaration;
   return tier === undefined ? { method, path, access } : { method, path, access, tier };
 }

@@ -1,8 +1,8 @@
 import type { Request } from 'express';
-import { cookieValues } from '../http/cookies.ts';
+import { listCookieValues } from '../http/cookies.ts';
 import { SCOPES, type Authenticate, type Principal, type Scope } from '../http/principal.ts';
 import { AppError, unauthenticated } from '../lib/errors.ts';
-import type { Directory } from './directory.ts';
+import type { UserCache } from './directory.ts';
 import type { Logout } from './logout.ts';
 import type { SessionStore } from './session-store.ts';
 import type { RefreshIfDue } from './session-refresh.ts';
@@ -12,7 +12,7 @@ import type { TokenVerifier } from './tokens.ts';
 export interface AuthenticatorDeps {
   sessions: Sessions;
   cookieName: string;
-  directory: Directory;
+  userCache: UserCache;
   refreshIfDue: RefreshIfDue;
   tokens: TokenVerifier;
   store: SessionStore;
@@ -39,7 +39,7 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
     if (await deps.store.isLoggedOut({ userId, keycloakSessionId, signedInAtMs: issuedAtMs })) {
       throw unauthenticated();
     }
-    const user = await deps.directory.findUser(userId);
+    const user = await deps.userCache.findUser(userId);
     if (user === undefined) throw unauthenticated();
     return {
       user,
@@ -54,7 +54,7 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
   const fromSession: Authenticate = async (request, response) => {
     const session = await deps.sessions.find(request, response);
     if (session === undefined) throw unauthenticated();
-    const user = await deps.directory.findUser(session.userId);
+    const user = await deps.userCache.findUser(session.userId);
     if (user === undefined) {
       await deps.logout.endUser(session.userId);
       throw unauthenticated();
@@ -71,7 +71,7 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
   };
 
   return async (request, response) => {
-    const hasCookie = hasOneCookie(request, deps.cookieName);
+    const hasCookie = hasSessionCookie(request, deps.cookieName);
     if (request.headers.authorization !== undefined) return fromBearer(request);
     // No credential of this kind exists yet; its presence still decides.
     if (request.headers['x-api-key'] !== undefined) throw unauthenticated();
@@ -84,8 +84,8 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
  * Whether the request has the session cookie.
  * @throws AppError `validation_failed` when there are two: one could have been planted by a neighbouring host.
  */
-export function hasOneCookie(request: Request, cookieName: string): boolean {
-  const values = cookieValues(request, cookieName);
+export function hasSessionCookie(request: Request, cookieName: string): boolean {
+  const values = listCookieValues(request, cookieName);
   if (values.length > 1) {
     throw new AppError('validation_failed', `The cookie ${cookieName} was sent more than once.`);
   }

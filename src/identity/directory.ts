@@ -5,7 +5,7 @@ import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import { parseTier } from '../tiers.ts';
 
 /** People as Keycloak knows them now. */
-export interface Directory {
+export interface UserCache {
   /**
    * Looks a user up by Keycloak's id.
    * @param maxAgeMs how old the answer may be, counted from the start of its fetch; 10 s at most.
@@ -14,10 +14,10 @@ export interface Directory {
    */
   findUser(id: string, maxAgeMs?: number): Promise<User | undefined>;
   /** Drops what is known of a user, so that the next look-up asks Keycloak. */
-  forget(id: string): void;
+  invalidate(id: string): void;
 }
 
-export interface DirectoryDeps {
+export interface UserCacheDeps {
   keycloakAdmin: KeycloakAdmin;
   /** A clock that never goes back, in ms. */
   now?: () => number;
@@ -27,27 +27,27 @@ export interface DirectoryDeps {
 /** A tier or a switch that an administrator changes takes effect within this time even if no event is seen. */
 const MAX_AGE_MS = 10_000;
 
-interface Entry {
-  startedAtMs: number;
-  answer: Promise<User | undefined>;
+interface CachedUser {
+  fetchStartedAtMs: number;
+  user: Promise<User | undefined>;
 }
 
 /**
  * Builds the directory. An entry is the fetch itself, from its start: whoever comes while it runs shares it,
  * and an entry that is dropped while its fetch runs is gone for all who come later.
  */
-export function createDirectory(deps: DirectoryDeps): Directory {
+export function createUserCache(deps: UserCacheDeps): UserCache {
   const now = deps.now ?? (() => performance.now());
   const maxEntries = deps.maxEntries ?? 10_000;
-  const entries = new Map<string, Entry>();
+  const entries = new Map<string, CachedUser>();
 
-  function start(id: string): Entry {
-    const entry: Entry = { startedAtMs: now(), answer: fetchUser(deps.keycloakAdmin, id) };
+  function startFetch(id: string): CachedUser {
+    const entry: CachedUser = { fetchStartedAtMs: now(), user: fetchUser(deps.keycloakAdmin, id) };
     entries.delete(id);
     entries.set(id, entry);
     const [oldest] = entries.keys();
     if (entries.size > maxEntries && oldest !== undefined) entries.delete(oldest);
-    entry.answer.catch(() => {
+    entry.user.catch(() => {
       if (entries.get(id) === entry) entries.delete(id);
     });
     return entry;
@@ -55,11 +55,12 @@ export function createDirectory(deps: DirectoryDeps): Directory {
 
   return {
     findUser(id, maxAgeMs = MAX_AGE_MS) {
-      const known = entries.get(id);
-      const isFresh = known !== undefined && now() - known.startedAtMs < Math.min(maxAgeMs, MAX_AGE_MS);
-      return (isFresh ? known : start(id)).answer;
+      const cached = entries.get(id);
+      const isFresh =
+        cached !== undefined && now() - cached.fetchStartedAtMs < Math.min(maxAgeMs, MAX_AGE_MS);
+      return (isFresh ? cached : startFetch(id)).user;
     },
-    forget: (id) => void entries.delete(id),
+    invalidate: (id) => void entries.delete(id),
   };
 }
 

@@ -1,32 +1,37 @@
 import { z } from 'zod';
-import { adminEventPages, deletedUserId, touchedUserId, type AdminEvent } from '../lib/admin-events.ts';
+import {
+  createAdminEventFetcher,
+  findDeletedUserId,
+  findAffectedUserId,
+  type AdminEvent,
+} from '../lib/admin-events.ts';
 import type { Database } from '../lib/database.ts';
 import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
-import type { Directory } from './directory.ts';
-import { createEventReader } from '../lib/event-reader.ts';
-import type { LiveWork } from './live-work.ts';
+import type { UserCache } from './directory.ts';
+import { createKeycloakEventReader } from '../lib/event-reader.ts';
+import type { ActiveWork } from './live-work.ts';
 import type { Logout } from './logout.ts';
 import type { SessionStore } from './session-store.ts';
 
-export interface KeycloakEventsDeps {
+export interface KeycloakEventPollDeps {
   keycloakAdmin: KeycloakAdmin;
   database: Database;
-  directory: Directory;
-  liveWork: LiveWork;
+  userCache: UserCache;
+  activeWork: ActiveWork;
   store: SessionStore;
   logout: Logout;
 }
 
 /** What a list of events asks of us. */
-export interface Orders {
+export interface AdminEventChanges {
   /** Users who were changed in some way. */
-  touchedUserIds: string[];
+  changedUserIds: string[];
   /** Users whom an administrator signed out, with the time. */
   loggedOutUsers: { userId: string; atMs: number }[];
   /** Keycloak's sessions that ended. */
   endedSessionIds: string[];
   /** The latest time at which the whole realm was signed out. */
-  everyoneAtMs: number | undefined;
+  allLoggedOutAtMs: number | undefined;
 }
 
 /** A user's own event, of type LOGOUT. */
@@ -37,48 +42,48 @@ export type LogoutEvent = z.output<typeof LogoutEvent>;
 const RESOURCE_TYPES = ['USER', 'USER_SESSION', 'REALM'];
 
 /** Reads admin events. Disabling a user sends no back-channel logout: these events are the only sign. */
-export function ordersOfAdminEvents(events: readonly AdminEvent[]): Orders {
-  const orders: Orders = {
-    touchedUserIds: [],
+export function toAdminEventChanges(events: readonly AdminEvent[]): AdminEventChanges {
+  const changes: AdminEventChanges = {
+    changedUserIds: [],
     loggedOutUsers: [],
     endedSessionIds: [],
-    everyoneAtMs: undefined,
+    allLoggedOutAtMs: undefined,
   };
   for (const event of events) {
     const [kind, id, action] = (event.resourcePath ?? '').split('/');
     const atMs = event.time;
-    const userId = touchedUserId(event);
+    const userId = findAffectedUserId(event);
     if (userId !== undefined) {
-      orders.touchedUserIds.push(userId);
-      if (action === 'logout') orders.loggedOutUsers.push({ userId, atMs });
+      changes.changedUserIds.push(userId);
+      if (action === 'logout') changes.loggedOutUsers.push({ userId, atMs });
     } else if (kind === 'sessions' && id) {
-      orders.endedSessionIds.push(id);
+      changes.endedSessionIds.push(id);
     } else if (kind === 'logout-all') {
-      orders.everyoneAtMs = Math.max(orders.everyoneAtMs ?? 0, atMs);
+      changes.allLoggedOutAtMs = Math.max(changes.allLoggedOutAtMs ?? 0, atMs);
     }
   }
-  orders.touchedUserIds = [...new Set(orders.touchedUserIds)];
-  return orders;
+  changes.changedUserIds = [...new Set(changes.changedUserIds)];
+  return changes;
 }
 
 /** Keycloak's sessions that users ended themselves; the back-channel tells too, unless we were down. */
-export function sessionsOfLogoutEvents(events: readonly LogoutEvent[]): string[] {
+export function toEndedSessionIds(events: readonly LogoutEvent[]): string[] {
   return events.flatMap((event) => (event.sessionId ? [event.sessionId] : []));
 }
 
 /** Builds the poll of both streams. It throws when Keycloak or the database is away; nothing is lost by that. */
-export function createKeycloakEvents(deps: KeycloakEventsDeps): () => Promise<void> {
+export function createKeycloakEventPoll(deps: KeycloakEventPollDeps): () => Promise<void> {
   const { keycloakAdmin } = deps;
   const { realm } = keycloakAdmin;
 
-  const readAdminEvents = createEventReader({
+  const readAdminEvents = createKeycloakEventReader({
     database: deps.database,
     cursorName: realm,
-    fetchPage: adminEventPages(keycloakAdmin, RESOURCE_TYPES),
-    handle: (events) => obey(deps, ordersOfAdminEvents(events)),
+    fetchPage: createAdminEventFetcher(keycloakAdmin, RESOURCE_TYPES),
+    handle: (events) => applyChanges(deps, toAdminEventChanges(events)),
   });
 
-  const readLogouts = createEventReader({
+  const readLogouts = createKeycloakEventReader({
     database: deps.database,
     cursorName: `${realm} logouts`,
     fetchPage: async ({ dateFromMs, first, max }) => {
@@ -86,7 +91,7 @@ export function createKeycloakEvents(deps: KeycloakEventsDeps): () => Promise<vo
       const events = await keycloakAdmin.call((client) => client.realms.findEvents(query));
       return z.array(LogoutEvent).parse(events);
     },
-    handle: (events) => deps.logout.endKeycloakSessions(sessionsOfLogoutEvents(events)),
+    handle: (events) => deps.logout.endKeycloakSessions(toEndedSessionIds(events)),
   });
 
   return async () => {
@@ -94,7 +99,7 @@ export function createKeycloakEvents(deps: KeycloakEventsDeps): () => Promise<vo
   };
 }
 
-export interface DeletedUsersDeps extends Pick<KeycloakEventsDeps, 'keycloakAdmin' | 'database'> {
+export interface DeletedUserPollDeps extends Pick<KeycloakEventPollDeps, 'keycloakAdmin' | 'database'> {
   /** May be told of the same user again, by each process and after a failure. */
   onUserDeleted: (userId: string) => Promise<void>;
 }
@@ -104,36 +109,39 @@ export interface DeletedUsersDeps extends Pick<KeycloakEventsDeps, 'keycloakAdmi
  * take long or fail, and signing others out must not wait for that. A user who is merely not found is never
  * taken for deleted: a mistyped realm, or LDAP being away, answers 404 for everybody.
  */
-export function createDeletedUsers(deps: DeletedUsersDeps): () => Promise<void> {
+export function createDeletedUserPoll(deps: DeletedUserPollDeps): () => Promise<void> {
   const { keycloakAdmin } = deps;
 
-  async function isGone(id: string): Promise<boolean> {
+  async function isDeleted(id: string): Promise<boolean> {
     // The client answers null on 404, where its type says undefined.
     const user: unknown = await keycloakAdmin.call((client) => client.users.findOne({ id }));
     return user === null || user === undefined;
   }
 
-  return createEventReader<AdminEvent>({
+  return createKeycloakEventReader<AdminEvent>({
     database: deps.database,
     cursorName: `${keycloakAdmin.realm} deleted users`,
-    fetchPage: adminEventPages(keycloakAdmin, ['USER']),
+    fetchPage: createAdminEventFetcher(keycloakAdmin, ['USER']),
     async handle(events) {
-      const ids = events.map(deletedUserId).filter((id) => id !== undefined);
+      const ids = events.map(findDeletedUserId).filter((id) => id !== undefined);
       // One that is there again was imported under the same id.
-      for (const id of new Set(ids)) if (await isGone(id)) await deps.onUserDeleted(id);
+      for (const id of new Set(ids)) if (await isDeleted(id)) await deps.onUserDeleted(id);
     },
   });
 }
 
-async function obey(deps: KeycloakEventsDeps, orders: Orders): Promise<void> {
-  for (const id of orders.touchedUserIds) deps.directory.forget(id);
-  if (orders.everyoneAtMs !== undefined) await deps.logout.endEveryoneUntil(orders.everyoneAtMs);
-  for (const { userId, atMs } of orders.loggedOutUsers) await deps.logout.endUserUntil(userId, atMs);
-  await deps.logout.endKeycloakSessions(orders.endedSessionIds);
+async function applyChanges(deps: KeycloakEventPollDeps, changes: AdminEventChanges): Promise<void> {
+  for (const id of changes.changedUserIds) deps.userCache.invalidate(id);
+  if (changes.allLoggedOutAtMs !== undefined) await deps.logout.endAllUntil(changes.allLoggedOutAtMs);
+  for (const { userId, atMs } of changes.loggedOutUsers) await deps.logout.endUserUntil(userId, atMs);
+  await deps.logout.endKeycloakSessions(changes.endedSessionIds);
   // Only those who are signed in or at work here: a realm may have many others.
-  const atWork = deps.liveWork.userIds().filter((id) => orders.touchedUserIds.includes(id));
-  const present = new Set([...atWork, ...(await deps.store.withSession(orders.touchedUserIds))]);
-  for (const id of present) {
-    if ((await deps.directory.findUser(id)) === undefined) await deps.logout.endUser(id);
+  const withActiveWork = deps.activeWork.userIds().filter((id) => changes.changedUserIds.includes(id));
+  const affectedUserIds = new Set([
+    ...withActiveWork,
+    ...(await deps.store.listUsersWithSession(changes.changedUserIds)),
+  ]);
+  for (const id of affectedUserIds) {
+    if ((await deps.userCache.findUser(id)) === undefined) await deps.logout.endUser(id);
   }
 }

@@ -1,19 +1,19 @@
 import type { Principal } from '../http/principal.ts';
 
 /** Why work is ended from outside. */
-export type EndReason = 'signed_out' | 'draining';
+export type WorkEndReason = 'signed_out' | 'draining';
 
 /** Streams and other work that outlives the moment in which its caller was admitted. */
-export interface LiveWork {
+export interface ActiveWork {
   /**
    * Registers work under the principal that started it. `end` is called at most once and must not throw.
    * @returns the function that takes it off the list again; call it when the work is over.
    */
-  register(principal: Principal, end: (reason: EndReason) => void): () => void;
+  register(principal: Principal, end: (reason: WorkEndReason) => void): () => void;
   /** Ends all work of a user, or only that of sign-ins not after a time (Keycloak's, epoch ms). */
   endUser(userId: string, signedInNotAfterMs?: number): void;
   /** Ends the work of everybody who signed in not after a time (Keycloak's, epoch ms). */
-  endEveryone(signedInNotAfterMs: number): void;
+  endAll(signedInNotAfterMs: number): void;
   /** Ends the work of exactly this principal. */
   endPrincipal(principal: Principal): void;
   /** Ends the work of one of our sessions, by the id of its row. */
@@ -25,84 +25,84 @@ export interface LiveWork {
   userIds(): string[];
   readonly size: number;
   /** Resolves when nothing runs any more, at once if nothing does. */
-  idle(): Promise<void>;
+  whenIdle(): Promise<void>;
   /** Ends everything, and all that is registered from now on, with `draining`; resolves when it is gone. */
   drain(): Promise<void>;
 }
 
-interface Entry {
+interface WorkItem {
   principal: Principal;
-  end: (reason: EndReason) => void;
+  end: (reason: WorkEndReason) => void;
   ended: boolean;
 }
 
 /** Builds an empty register. */
-export function createLiveWork(): LiveWork {
-  const entries = new Set<Entry>();
-  let waiting: (() => void)[] = [];
+export function createActiveWork(): ActiveWork {
+  const items = new Set<WorkItem>();
+  let idleWaiters: (() => void)[] = [];
   let draining = false;
 
   function endWhere(matches: (principal: Principal) => boolean): void {
-    for (const entry of [...entries]) if (matches(entry.principal)) end(entry, 'signed_out');
+    for (const item of [...items]) if (matches(item.principal)) endItem(item, 'signed_out');
   }
 
-  function remove(entry: Entry): void {
-    entry.ended = true;
-    entries.delete(entry);
-    if (entries.size > 0) return;
-    for (const resolve of waiting) resolve();
-    waiting = [];
+  function remove(item: WorkItem): void {
+    item.ended = true;
+    items.delete(item);
+    if (items.size > 0) return;
+    for (const resolve of idleWaiters) resolve();
+    idleWaiters = [];
   }
 
   function idle(): Promise<void> {
-    if (entries.size === 0) return Promise.resolve();
-    return new Promise((resolve) => waiting.push(resolve));
+    if (items.size === 0) return Promise.resolve();
+    return new Promise((resolve) => idleWaiters.push(resolve));
   }
 
   return {
     register(principal, onEnd) {
-      const entry: Entry = { principal, end: onEnd, ended: false };
-      entries.add(entry);
+      const item: WorkItem = { principal, end: onEnd, ended: false };
+      items.add(item);
       // Later, so that the caller has the function to unregister before it is told to end.
       if (draining)
         queueMicrotask(() => {
-          end(entry, 'draining');
+          endItem(item, 'draining');
         });
       return () => {
-        remove(entry);
+        remove(item);
       };
     },
-    ...endings(endWhere),
-    principals: () => [...new Set([...entries].map((entry) => entry.principal))],
-    userIds: () => [...new Set([...entries].map((entry) => entry.principal.user.id))],
+    ...createEndMethods(endWhere),
+    principals: () => [...new Set([...items].map((item) => item.principal))],
+    userIds: () => [...new Set([...items].map((item) => item.principal.user.id))],
     get size() {
-      return entries.size;
+      return items.size;
     },
-    idle,
+    whenIdle: idle,
     drain() {
       draining = true;
-      for (const entry of [...entries]) end(entry, 'draining');
+      for (const item of [...items]) endItem(item, 'draining');
       return idle();
     },
   };
 }
 
-type Endings = Pick<
-  LiveWork,
-  'endUser' | 'endEveryone' | 'endPrincipal' | 'endSession' | 'endKeycloakSession'
+type EndMethods = Pick<
+  ActiveWork,
+  'endUser' | 'endAll' | 'endPrincipal' | 'endSession' | 'endKeycloakSession'
 >;
 
 /** Whose work ends: every way of naming it. */
-function endings(endWhere: (matches: (principal: Principal) => boolean) => void): Endings {
+function createEndMethods(endWhere: (matches: (principal: Principal) => boolean) => void): EndMethods {
   return {
     endUser: (userId, notAfterMs = Infinity) => {
       endWhere((principal) => principal.user.id === userId && signedInAt(principal) <= notAfterMs);
     },
-    endEveryone: (notAfterMs) => {
+    endAll: (notAfterMs) => {
       endWhere((principal) => signedInAt(principal) <= notAfterMs);
     },
-    endPrincipal: (own) => {
-      endWhere((principal) => principal === own);
+    endPrincipal: (target) => {
+      endWhere((principal) => principal === target);
     },
     endSession: (id) => {
       endWhere((principal) => principal.sessionId === id);
@@ -113,10 +113,10 @@ function endings(endWhere: (matches: (principal: Principal) => boolean) => void)
   };
 }
 
-function end(entry: Entry, reason: EndReason): void {
-  if (entry.ended) return;
-  entry.ended = true;
-  entry.end(reason);
+function endItem(item: WorkItem, reason: WorkEndReason): void {
+  if (item.ended) return;
+  item.ended = true;
+  item.end(reason);
 }
 
 /** A sign-in of unknown time counts as the oldest: in doubt its work is ended. */

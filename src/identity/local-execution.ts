@@ -13,7 +13,7 @@ export interface LocalExecution {
   isAllowed: (userId: string) => Promise<boolean>;
 }
 
-const ROLE = 'ops-operator';
+const OPERATOR_ROLE = 'ops-operator';
 
 export function createLocalExecution(options: {
   isOn: boolean;
@@ -29,7 +29,7 @@ export function createLocalExecution(options: {
 async function hasRole(keycloakAdmin: KeycloakAdmin, id: string): Promise<boolean> {
   try {
     const roles = await keycloakAdmin.call((client) => client.users.listCompositeRealmRoleMappings({ id }));
-    return roles.some(({ name }) => name === ROLE);
+    return roles.some(({ name }) => name === OPERATOR_ROLE);
   } catch (error) {
     if (isAppError(error)) throw error;
     if (keycloakStatus(error) === 404) return false;

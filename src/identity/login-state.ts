@@ -1,7 +1,7 @@
 import { hkdfSync } from 'node:crypto';
 import type { CookieOptions, Request, Response } from 'express';
 import { z } from 'zod';
-import { cookiePairs } from '../http/cookies.ts';
+import { listCookies } from '../http/cookies.ts';
 import { createKeyring } from '../lib/keyring.ts';
 
 /** What a sign-in under way must remember until Keycloak sends the browser back. */
@@ -19,9 +19,9 @@ export type LoginState = z.output<typeof LoginState>;
 /** The sign-ins that a browser has under way, kept in encrypted cookies: a stranger cannot make rows. */
 export interface LoginStates {
   /** Keeps a sign-in for 10 minutes; the oldest of many are dropped so that the header stays small. */
-  keep(request: Request, response: Response, login: Omit<LoginState, 'v' | 'startedAtMs'>): void;
+  save(request: Request, response: Response, login: Omit<LoginState, 'v' | 'startedAtMs'>): void;
   /** Finds the sign-in of a `state` and takes its cookie away; undefined when unknown, altered or too old. */
-  take(request: Request, response: Response, state: string): LoginState | undefined;
+  consume(request: Request, response: Response, state: string): LoginState | undefined;
 }
 
 export interface LoginStateDeps {
@@ -34,7 +34,7 @@ export interface LoginStateDeps {
 
 const LIFETIME_MS = 10 * 60_000;
 /** Sign-ins under way per browser: each cookie has about 600 bytes, the whole header at most 16 kB. */
-const MAX_UNDER_WAY = 8;
+const MAX_PENDING_SIGN_INS = 8;
 
 /** Builds the cookies of pre-login state, one per sign-in so that two tabs do not disturb each other. */
 export function createLoginStates(deps: LoginStateDeps): LoginStates {
@@ -43,42 +43,42 @@ export function createLoginStates(deps: LoginStateDeps): LoginStates {
   const prefix = `${deps.cookieName}-login-`;
   const options: CookieOptions = { httpOnly: true, sameSite: 'lax', path: '/auth', secure: deps.secure };
 
-  function open(sealed: string): LoginState | undefined {
-    const text = keyring.open(sealed);
+  function decrypt(ciphertext: string): LoginState | undefined {
+    const text = keyring.decrypt(ciphertext);
     const parsed = LoginState.safeParse(text === undefined ? undefined : JSON.parse(text));
-    const isLive = parsed.success && now() - parsed.data.startedAtMs < LIFETIME_MS;
-    return isLive ? parsed.data : undefined;
+    const isUnexpired = parsed.success && now() - parsed.data.startedAtMs < LIFETIME_MS;
+    return isUnexpired ? parsed.data : undefined;
   }
 
   function dropOldest(request: Request, response: Response): void {
-    const underWay = cookiePairs(request)
+    const pending = listCookies(request)
       .filter(([name]) => name.startsWith(prefix))
-      .map(([name, value]) => ({ name, startedAtMs: open(value)?.startedAtMs ?? 0 }))
+      .map(([name, value]) => ({ name, startedAtMs: decrypt(value)?.startedAtMs ?? 0 }))
       .sort((a, b) => b.startedAtMs - a.startedAtMs);
-    for (const { name } of underWay.slice(MAX_UNDER_WAY - 1)) response.clearCookie(name, options);
+    for (const { name } of pending.slice(MAX_PENDING_SIGN_INS - 1)) response.clearCookie(name, options);
   }
 
   return {
-    keep(request, response, login) {
+    save(request, response, login) {
       dropOldest(request, response);
-      const kept: LoginState = { v: 1, ...login, startedAtMs: now() };
-      response.cookie(prefix + shortName(login.state), keyring.seal(JSON.stringify(kept)), {
+      const saved: LoginState = { v: 1, ...login, startedAtMs: now() };
+      response.cookie(prefix + toCookieSuffix(login.state), keyring.encrypt(JSON.stringify(saved)), {
         ...options,
         maxAge: LIFETIME_MS,
         encode: String,
       });
     },
-    take(request, response, state) {
-      const name = prefix + shortName(state);
-      const own = cookiePairs(request).filter(([candidate]) => candidate === name);
-      if (own.length === 0) return undefined;
+    consume(request, response, state) {
+      const name = prefix + toCookieSuffix(state);
+      const matching = listCookies(request).filter(([candidate]) => candidate === name);
+      if (matching.length === 0) return undefined;
       response.clearCookie(name, options);
-      return own.map(([, value]) => open(value)).find((login) => login?.state === state);
+      return matching.map(([, value]) => decrypt(value)).find((login) => login?.state === state);
     },
   };
 }
 
-function shortName(state: string): string {
+function toCookieSuffix(state: string): string {
   return state.slice(0, 12).replace(/[^A-Za-z0-9_-]/g, '');
 }
 

@@ -1,4 +1,4 @@
-import type { LiveWork } from './live-work.ts';
+import type { ActiveWork } from './live-work.ts';
 import type { StoredSession } from './schema.ts';
 import type { SessionStore } from './session-store.ts';
 
@@ -14,52 +14,52 @@ export interface Logout {
   /** An administrator signed the user out: ends what was signed in up to then (Keycloak's clock, epoch ms). */
   endUserUntil(userId: string, notAfterMs: number): Promise<void>;
   /** An administrator signed the whole realm out. */
-  endEveryoneUntil(notAfterMs: number): Promise<void>;
+  endAllUntil(notAfterMs: number): Promise<void>;
   /** Keycloak ended these sessions of its own; their ids never come back, so no time is compared. */
   endKeycloakSessions(keycloakSessionIds: string[]): Promise<void>;
   /** The user signs out here; Keycloak's session may live on, so only what was signed in until now ends. */
-  endOwn(session: StoredSession): Promise<void>;
+  endSession(session: StoredSession): Promise<void>;
 }
 
 export interface LogoutDeps {
   store: SessionStore;
-  liveWork: LiveWork;
+  activeWork: ActiveWork;
 }
 
-export function createLogout({ store, liveWork }: LogoutDeps): Logout {
-  function endWorkOf(sessionIds: string[]): void {
-    for (const id of sessionIds) liveWork.endSession(id);
+export function createLogout({ store, activeWork }: LogoutDeps): Logout {
+  function endSessionWork(sessionIds: string[]): void {
+    for (const id of sessionIds) activeWork.endSession(id);
   }
 
   return {
     async endUser(userId) {
-      liveWork.endUser(userId);
-      endWorkOf(await store.deleteOfUser(userId, Infinity));
+      activeWork.endUser(userId);
+      endSessionWork(await store.deleteUserSessions(userId, Infinity));
     },
     async endUserUntil(userId, notAfterMs) {
       await store.markUser(userId, notAfterMs);
-      endWorkOf(await store.deleteOfUser(userId, notAfterMs));
-      liveWork.endUser(userId, notAfterMs);
+      endSessionWork(await store.deleteUserSessions(userId, notAfterMs));
+      activeWork.endUser(userId, notAfterMs);
     },
-    async endEveryoneUntil(notAfterMs) {
-      await store.markEveryone(notAfterMs);
-      endWorkOf(await store.deleteOfEveryone(notAfterMs));
-      liveWork.endEveryone(notAfterMs);
+    async endAllUntil(notAfterMs) {
+      await store.markAllUsers(notAfterMs);
+      endSessionWork(await store.deleteAllSessions(notAfterMs));
+      activeWork.endAll(notAfterMs);
     },
     async endKeycloakSessions(ids) {
       if (ids.length === 0) return;
       await store.markKeycloakSessions(ids, Infinity);
-      endWorkOf(await store.deleteOfKeycloakSessions(ids, Infinity));
-      for (const id of ids) liveWork.endKeycloakSession(id);
+      endSessionWork(await store.deleteKeycloakSessions(ids, Infinity));
+      for (const id of ids) activeWork.endKeycloakSession(id);
     },
-    async endOwn(session) {
+    async endSession(session) {
       // Our clock may be behind Keycloak's; the session itself must be covered in any case.
       const notAfterMs = Math.max(Date.now(), session.signedInAtMs);
       const ids = [session.keycloakSessionId];
       await store.markKeycloakSessions(ids, notAfterMs);
-      endWorkOf(await store.deleteOfKeycloakSessions(ids, notAfterMs));
-      endWorkOf(await store.deleteSession(session.id));
-      liveWork.endSession(session.id);
+      endSessionWork(await store.deleteKeycloakSessions(ids, notAfterMs));
+      endSessionWork(await store.deleteSession(session.id));
+      activeWork.endSession(session.id);
     },
   };
 }

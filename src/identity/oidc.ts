@@ -4,7 +4,7 @@ import { AppError, isAppError, keycloakUnavailable } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 
 /** What a completed sign-in or refresh tells. */
-export interface SignedIn {
+export interface SignInResult {
   userId: string;
   keycloakSessionId: string;
   /** Keycloak's clock, epoch ms. */
@@ -15,7 +15,7 @@ export interface SignedIn {
   refreshAtMs: number;
 }
 
-export interface SignInStart {
+export interface AuthorizationRequest {
   /** Where the browser goes. */
   url: URL;
   state: string;
@@ -24,24 +24,24 @@ export interface SignInStart {
 }
 
 /** What the callback of a sign-in must match. */
-type Expected = Omit<SignInStart, 'url'>;
+type ExpectedCallback = Omit<AuthorizationRequest, 'url'>;
 
 /** Keycloak as the place where people sign in (OpenID Connect, authorization code with PKCE). */
-export interface Oidc {
+export interface OidcClient {
   /** @throws AppError `keycloak_unavailable`. */
-  start(): Promise<SignInStart>;
+  startSignIn(): Promise<AuthorizationRequest>;
   /**
    * Redeems the code. @param query the callback's query, with its `?`.
    * @throws AppError `keycloak_unavailable`, or `unauthenticated` when Keycloak or a check says no.
    */
-  finish(query: string, expected: Expected): Promise<SignedIn>;
+  finishSignIn(query: string, expected: ExpectedCallback): Promise<SignInResult>;
   /** New tokens; undefined when Keycloak says that the sign-in is over. @throws AppError `keycloak_unavailable`. */
-  refresh(refreshToken: string): Promise<SignedIn | undefined>;
+  refresh(refreshToken: string): Promise<SignInResult | undefined>;
   /** Where the browser goes to sign out of Keycloak too. @throws AppError `keycloak_unavailable`. */
   endSessionUrl(idToken: string | undefined): Promise<URL>;
 }
 
-export interface OidcDeps {
+export interface OidcClientDeps {
   /** Keycloak as the browser sees it; its tokens' issuer begins with it. */
   url: string;
   /** Keycloak as this process reaches it. */
@@ -57,23 +57,24 @@ export interface OidcDeps {
 const MIN_REFRESH_INTERVAL_MS = 60_000;
 
 /** Builds the client. Discovery happens on first use and is kept once it succeeded. */
-export function createOidc(deps: OidcDeps): Oidc {
+export function createOidcClient(deps: OidcClientDeps): OidcClient {
   const redirectUri = `${deps.publicUrl}/auth/callback`;
   let discovered: Promise<client.Configuration> | undefined;
 
   function configuration(): Promise<client.Configuration> {
     discovered ??= discover(deps).catch((error: unknown) => {
       discovered = undefined;
-      throw asUnavailable(error);
+      throw toUnavailable(error);
     });
     return discovered;
   }
 
   return {
-    start: async () => startSignIn(await configuration(), redirectUri),
+    startSignIn: async () => createAuthorizationRequest(await configuration(), redirectUri),
     // Built from the configured address: the Host header has no say in what is redeemed.
-    finish: async (query, expected) => redeem(await configuration(), new URL(redirectUri + query), expected),
-    refresh: async (refreshToken) => renew(await configuration(), refreshToken),
+    finishSignIn: async (query, expected) =>
+      redeemCode(await configuration(), new URL(redirectUri + query), expected),
+    refresh: async (refreshToken) => refreshTokens(await configuration(), refreshToken),
     async endSessionUrl(idToken) {
       return client.buildEndSessionUrl(await configuration(), {
         post_logout_redirect_uri: `${deps.publicUrl}/`,
@@ -83,7 +84,10 @@ export function createOidc(deps: OidcDeps): Oidc {
   };
 }
 
-async function startSignIn(config: client.Configuration, redirectUri: string): Promise<SignInStart> {
+async function createAuthorizationRequest(
+  config: client.Configuration,
+  redirectUri: string,
+): Promise<AuthorizationRequest> {
   const pkceVerifier = client.randomPKCECodeVerifier();
   const [state, nonce] = [client.randomState(), client.randomNonce()];
   const url = client.buildAuthorizationUrl(config, {
@@ -97,7 +101,11 @@ async function startSignIn(config: client.Configuration, redirectUri: string): P
   return { url, state, nonce, pkceVerifier };
 }
 
-async function redeem(config: client.Configuration, callback: URL, expected: Expected): Promise<SignedIn> {
+async function redeemCode(
+  config: client.Configuration,
+  callback: URL,
+  expected: ExpectedCallback,
+): Promise<SignInResult> {
   try {
     const tokens = await client.authorizationCodeGrant(config, callback, {
       pkceCodeVerifier: expected.pkceVerifier,
@@ -105,19 +113,22 @@ async function redeem(config: client.Configuration, callback: URL, expected: Exp
       expectedNonce: expected.nonce,
       idTokenExpected: true,
     });
-    return toSignedIn(tokens);
+    return toSignInResult(tokens);
   } catch (error) {
-    if (isOutage(error)) throw asUnavailable(error);
+    if (isOutage(error)) throw toUnavailable(error);
     throw new AppError('unauthenticated', 'Signing in did not work. Please sign in again.', { cause: error });
   }
 }
 
-async function renew(config: client.Configuration, refreshToken: string): Promise<SignedIn | undefined> {
+async function refreshTokens(
+  config: client.Configuration,
+  refreshToken: string,
+): Promise<SignInResult | undefined> {
   try {
-    return toSignedIn(await client.refreshTokenGrant(config, refreshToken));
+    return toSignInResult(await client.refreshTokenGrant(config, refreshToken));
   } catch (error) {
     if (error instanceof client.ResponseBodyError && error.error === 'invalid_grant') return undefined;
-    throw asUnavailable(error);
+    throw toUnavailable(error);
   }
 }
 
@@ -125,7 +136,7 @@ async function renew(config: client.Configuration, refreshToken: string): Promis
  * Reads Keycloak's metadata over the internal address. What the app itself calls is moved to that address: a
  * Keycloak without KC_HOSTNAME_BACKCHANNEL_DYNAMIC names the public one, which a container may not reach.
  */
-async function discover(deps: OidcDeps): Promise<client.Configuration> {
+async function discover(deps: OidcClientDeps): Promise<client.Configuration> {
   const realm = `/realms/${encodeURIComponent(deps.realm)}`;
   const issuer = deps.url + realm;
   const isHttp = issuer.startsWith('http:');
@@ -147,7 +158,12 @@ async function discover(deps: OidcDeps): Promise<client.Configuration> {
     deps.log.error({ expected: issuer, found: metadata.issuer }, 'Keycloak names another issuer');
     throw new Error('Keycloak names another issuer than KEYCLOAK_URL says');
   }
-  const config = new client.Configuration(movedInside(metadata, deps), deps.web.id, undefined, auth);
+  const config = new client.Configuration(
+    withInternalEndpoints(metadata, deps),
+    deps.web.id,
+    undefined,
+    auth,
+  );
   config[client.customFetch] = deps.fetch;
   if (isHttp) allowPlainHttp(config);
   // ID tokens straight from the token endpoint may go unchecked over TLS; ours can come over plain http.
@@ -156,7 +172,10 @@ async function discover(deps: OidcDeps): Promise<client.Configuration> {
 }
 
 /** What the app itself calls, at the internal address. */
-function movedInside(metadata: client.ServerMetadata, { url, internalUrl }: OidcDeps): client.ServerMetadata {
+function withInternalEndpoints(
+  metadata: client.ServerMetadata,
+  { url, internalUrl }: OidcClientDeps,
+): client.ServerMetadata {
   const moved = (['token_endpoint', 'jwks_uri'] as const).flatMap((name) => {
     const address = metadata[name];
     return address?.startsWith(`${url}/`) === true ? [[name, internalUrl + address.slice(url.length)]] : [];
@@ -168,7 +187,7 @@ function movedInside(metadata: client.ServerMetadata, { url, internalUrl }: Oidc
 // eslint-disable-next-line @typescript-eslint/no-deprecated
 const allowPlainHttp: (config: client.Configuration) => void = client.allowInsecureRequests;
 
-function toSignedIn(tokens: Awaited<ReturnType<typeof client.refreshTokenGrant>>): SignedIn {
+function toSignInResult(tokens: Awaited<ReturnType<typeof client.refreshTokenGrant>>): SignInResult {
   const claims = tokens.claims();
   const sid = claims?.['sid'];
   if (claims === undefined || typeof sid !== 'string' || !tokens.id_token || !tokens.refresh_token) {
@@ -186,7 +205,7 @@ function toSignedIn(tokens: Awaited<ReturnType<typeof client.refreshTokenGrant>>
 }
 
 /** The library wraps what fetch threw; an outage is somewhere among the causes. */
-function outageOf(error: unknown): AppError | undefined {
+function findOutage(error: unknown): AppError | undefined {
   for (let current = error; current instanceof Error; current = current.cause) {
     if (isAppError(current, 'keycloak_unavailable')) return current;
   }
@@ -194,12 +213,12 @@ function outageOf(error: unknown): AppError | undefined {
 }
 
 function isOutage(error: unknown): boolean {
-  return outageOf(error) !== undefined;
+  return findOutage(error) !== undefined;
 }
 
-function asUnavailable(error: unknown): AppError {
+function toUnavailable(error: unknown): AppError {
   return (
-    outageOf(error) ??
+    findOutage(error) ??
     keycloakUnavailable(error, 'Keycloak gave an answer that cannot be used. Try again shortly.')
   );
 }

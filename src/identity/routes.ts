@@ -1,26 +1,26 @@
 import express, { type Request, type Response } from 'express';
 import { z } from 'zod';
-import { outlineOf } from '../http/error-handler.ts';
-import { bodyError, jsonRoute, rawRoute, type Route } from '../http/routes.ts';
+import { summarizeError } from '../http/error-handler.ts';
+import { toBodyError, jsonRoute, rawRoute, type Route } from '../http/routes.ts';
 import { AppError, isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import { hasOneCookie } from './authenticator.ts';
+import { hasSessionCookie } from './authenticator.ts';
 import type { Logout } from './logout.ts';
 import { Me, toMe } from './schema.ts';
 import type { SessionStore } from './session-store.ts';
-import type { SignIn } from './sign-in.ts';
+import type { SignInFlow } from './sign-in.ts';
 import type { TokenVerifier } from './tokens.ts';
 
 export interface IdentityRoutesDeps {
   cookieName: string;
-  signIn: SignIn;
+  signIn: SignInFlow;
   tokens: TokenVerifier;
   store: SessionStore;
   logout: Logout;
   /** Throws `csrf` on a cross-site write. */
   refuseCrossSite(request: Request): void;
   /** Whether a user may have code run on this installation's own machine. */
-  mayRunLocally(userId: string): Promise<boolean>;
+  canRunLocally(userId: string): Promise<boolean>;
 }
 
 /** `/auth/*` and `GET /api/v1/me`. */
@@ -31,15 +31,15 @@ export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
       path: '/auth/login',
       access: 'public',
       handle: ({ log }, request, response) =>
-        goTo(request, response, log, () => deps.signIn.begin(request, response)),
+        redirectTo(request, response, log, () => deps.signIn.begin(request, response)),
     }),
     rawRoute({
       method: 'get',
       path: '/auth/callback',
       access: 'public',
       handle: ({ log }, request, response) =>
-        goTo(request, response, log, () => {
-          hasOneCookie(request, deps.cookieName);
+        redirectTo(request, response, log, () => {
+          hasSessionCookie(request, deps.cookieName);
           return deps.signIn.complete(request, response);
         }),
     }),
@@ -49,7 +49,7 @@ export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
       // Not `session`: signing out must work while Keycloak is away, when nobody can be authenticated.
       access: 'public',
       async handle(_call, request, response) {
-        if (hasOneCookie(request, deps.cookieName)) deps.refuseCrossSite(request);
+        if (hasSessionCookie(request, deps.cookieName)) deps.refuseCrossSite(request);
         response.setHeader('cache-control', 'no-store');
         response.redirect(303, await deps.signIn.signOut(request, response));
       },
@@ -65,24 +65,24 @@ export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
       path: '/api/v1/me',
       access: { scope: 'keys:read' },
       response: Me,
-      handle: async ({ principal: { user } }) => toMe(user, await deps.mayRunLocally(user.id)),
+      handle: async ({ principal: { user } }) => toMe(user, await deps.canRunLocally(user.id)),
     }),
   ];
 }
 
 /** Redirects; for a person in a browser a failure is a page with a way on, for programs the usual error. */
-async function goTo(
+async function redirectTo(
   request: Request,
   response: Response,
   log: Log,
-  next: () => Promise<string>,
+  getLocation: () => Promise<string>,
 ): Promise<void> {
   response.setHeader('cache-control', 'no-store');
   try {
-    response.redirect(303, await next());
+    response.redirect(303, await getLocation());
   } catch (error) {
     if (!isAppError(error) || request.accepts(['json', 'html']) !== 'html') throw error;
-    log.warn(outlineOf(error), 'signing in failed');
+    log.warn(summarizeError(error), 'signing in failed');
     response
       .status(error.status)
       .set(error.headers)
@@ -114,7 +114,7 @@ function failurePage(error: AppError): string {
 const LogoutForm = z.object({ logout_token: z.string() });
 const parseForm = express.urlencoded({ extended: false, limit: '64kb' });
 /** Keycloak sends its few lines at once; anyone else may hold this open no longer. */
-const FORM_WITHIN_MS = 5_000;
+const FORM_TIMEOUT_MS = 5_000;
 
 /**
  * Keycloak says that a session is over (OpenID Connect Back-Channel Logout 1.0, section 2.5 to 2.8). It does
@@ -128,12 +128,12 @@ async function backchannelLogout(
   response.setHeader('cache-control', 'no-store');
   await readForm(request, response);
   const form = LogoutForm.safeParse(request.body);
-  const facts = form.success ? await deps.tokens.verifyLogoutToken(form.data.logout_token) : undefined;
-  if (facts === undefined || !(await deps.store.noteLogoutToken(facts.jti, facts.expiresAtMs))) {
+  const token = form.success ? await deps.tokens.verifyLogoutToken(form.data.logout_token) : undefined;
+  if (token === undefined || !(await deps.store.markLogoutTokenSeen(token.jti, token.expiresAtMs))) {
     throw new AppError('validation_failed', 'The logout token is not valid.');
   }
-  if (facts.keycloakSessionId !== undefined) await deps.logout.endKeycloakSessions([facts.keycloakSessionId]);
-  else if (facts.userId !== undefined) await deps.logout.endUserUntil(facts.userId, facts.issuedAtMs);
+  if (token.keycloakSessionId !== undefined) await deps.logout.endKeycloakSessions([token.keycloakSessionId]);
+  else if (token.userId !== undefined) await deps.logout.endUserUntil(token.userId, token.issuedAtMs);
   response.status(200).end();
 }
 
@@ -145,10 +145,10 @@ async function readForm(request: Request, response: Response): Promise<void> {
       timer = setTimeout(() => {
         const headers = { connection: 'close' };
         reject(new AppError('validation_failed', 'The form did not arrive in time.', { headers }));
-      }, FORM_WITHIN_MS);
+      }, FORM_TIMEOUT_MS);
       parseForm(request, response, (error?: unknown) => {
         if (error === undefined) resolve();
-        else reject(bodyError(error));
+        else reject(toBodyError(error));
       });
     });
   } finally {

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { User } from '../http/principal.ts';
-import { BYOK_TIER, reachesTier, TIERS } from '../tiers.ts';
+import { BYOK_TIER, isTierAtLeast, TIERS } from '../tiers.ts';
 
 /** What a session's row holds beside the cookie's facts. SQL finds rows by `userId` and `keycloakSessionId`. */
 export const SessionContent = z.object({
@@ -33,13 +33,13 @@ export const Me = z.object({
 });
 
 /** The wire form of a user. Organizations are not built yet. */
-export function toMe(user: User, mayRunLocally: boolean): z.input<typeof Me> {
+export function toMe(user: User, canRunLocally: boolean): z.input<typeof Me> {
   const { id, username, email, name, tier } = user;
-  const hasTier = reachesTier(tier, BYOK_TIER);
+  const hasTier = isTierAtLeast(tier, BYOK_TIER);
   const features = {
     byok: hasTier,
     execution_servers: hasTier,
-    local_execution: hasTier && mayRunLocally,
+    local_execution: hasTier && canRunLocally,
   };
   return { id, username, email, name, tier, features, organizations: [] };
 }

@@ -1,7 +1,7 @@
-import { recordAudit, type AuditEvent } from '../audit/service.ts';
-import { createCrossSiteCheck } from '../http/cross-site.ts';
+import { writeAuditEvent, type AuditEvent } from '../audit/service.ts';
+import { createCrossSiteGuard } from '../http/cross-site.ts';
 import type { Principal } from '../http/principal.ts';
-import type { Gate, Route } from '../http/routes.ts';
+import type { RouteGuards, Route } from '../http/routes.ts';
 import type { Database } from '../lib/database.ts';
 import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import { createKeycloakFetch } from '../lib/keycloak-fetch.ts';
@@ -9,24 +9,24 @@ import type { Keyring } from '../lib/keyring.ts';
 import type { Log } from '../lib/log.ts';
 import { userOwner } from '../lib/owner.ts';
 import { createAuthenticator } from './authenticator.ts';
-import { createDirectory, type Directory } from './directory.ts';
-import { createDeletedUsers, createKeycloakEvents } from './keycloak-events.ts';
-import { createLiveWork, type LiveWork } from './live-work.ts';
+import { createUserCache, type UserCache } from './directory.ts';
+import { createDeletedUserPoll, createKeycloakEventPoll } from './keycloak-events.ts';
+import { createActiveWork, type ActiveWork } from './live-work.ts';
 import { createLocalExecution, type LocalExecution } from './local-execution.ts';
 import { createLoginStates } from './login-state.ts';
 import { createLogout } from './logout.ts';
-import { createLoop } from '../lib/loop.ts';
-import { createOidc } from './oidc.ts';
+import { createPoller } from '../lib/loop.ts';
+import { createOidcClient } from './oidc.ts';
 import { identityRoutes } from './routes.ts';
 import { createSessionRefresh } from './session-refresh.ts';
 import { createSessionStore } from './session-store.ts';
 import { createSessions } from './sessions.ts';
-import { createSignIn } from './sign-in.ts';
-import { createStanding, createSweep } from './sweep.ts';
+import { createSignInFlow } from './sign-in.ts';
+import { createSignInCheck, createActiveWorkCheck } from './sweep.ts';
 import { createTokenVerifier } from './tokens.ts';
 
-export type { Directory } from './directory.ts';
-export type { EndReason, LiveWork } from './live-work.ts';
+export type { UserCache } from './directory.ts';
+export type { WorkEndReason, ActiveWork } from './live-work.ts';
 export type { LocalExecution } from './local-execution.ts';
 
 /** The part of the configuration that identity needs. */
@@ -56,13 +56,13 @@ export interface IdentityDeps {
 
 /** Who people are: sign-in, sessions, and what is known of users right now. */
 export interface Identity {
-  directory: Directory;
-  liveWork: LiveWork;
+  userCache: UserCache;
+  activeWork: ActiveWork;
   localExecution: LocalExecution;
   /** Whether the sign-in by which a principal came in still stands, as the database knows it now. */
-  isStanding(principal: Principal): Promise<boolean>;
+  isSignInValid(principal: Principal): Promise<boolean>;
   /** For `mountRoutes`. */
-  gate: Gate;
+  gate: RouteGuards;
   routes: Route[];
   /** Begins to watch Keycloak's events and the running work. Resolves after the first look, good or bad. */
   start(): Promise<void>;
@@ -71,9 +71,9 @@ export interface Identity {
 }
 
 const KEYCLOAK_TIMEOUT_MS = 5_000;
-const READ_EVENTS_EVERY_MS = 2_000;
-const SWEEP_EVERY_MS = 5_000;
-const PRUNE_EVERY_MS = 10 * 60_000;
+const EVENT_POLL_INTERVAL_MS = 2_000;
+const ACTIVE_WORK_CHECK_INTERVAL_MS = 5_000;
+const PRUNE_INTERVAL_MS = 10 * 60_000;
 
 /** Builds identity. Nothing is asked of Keycloak or the database before `start` or a request. */
 export function createIdentity(deps: IdentityDeps): Identity {
@@ -83,85 +83,96 @@ export function createIdentity(deps: IdentityDeps): Identity {
   const { url, internalUrl, realm, web } = config.keycloak;
   const fetch = createKeycloakFetch(KEYCLOAK_TIMEOUT_MS);
 
-  const directory = createDirectory({ keycloakAdmin });
-  const liveWork = createLiveWork();
+  const userCache = createUserCache({ keycloakAdmin });
+  const activeWork = createActiveWork();
   const localExecution = createLocalExecution({ isOn: config.localExecution, keycloakAdmin });
   const store = createSessionStore(database);
-  const logout = createLogout({ store, liveWork });
+  const logout = createLogout({ store, activeWork });
   const sessions = createSessions({ database, secret: sessionSecret, cookieName, secure, log });
   const loginStates = createLoginStates({ sessionSecret, cookieName, secure });
-  const oidc = createOidc({ url, internalUrl, realm, web, publicUrl, fetch, log });
+  const oidc = createOidcClient({ url, internalUrl, realm, web, publicUrl, fetch, log });
   const { apiClientIds } = config;
   const tokens = createTokenVerifier({ url, internalUrl, realm, webClientId: web.id, apiClientIds, fetch });
   const refreshIfDue = createSessionRefresh({ oidc, keyring, store, logout });
   const authenticate = createAuthenticator({
     sessions,
     cookieName,
-    directory,
+    userCache,
     refreshIfDue,
     tokens,
     store,
     logout,
   });
-  const refuseCrossSite = createCrossSiteCheck(publicUrl);
-  const signIn = createSignIn({
+  const refuseCrossSite = createCrossSiteGuard(publicUrl);
+  const signIn = createSignInFlow({
     publicUrl,
     oidc,
     loginStates,
     sessions,
     store,
     keyring,
-    directory,
-    liveWork,
+    userCache,
+    activeWork,
     logout,
     recordSignIn: (userId, requestId) =>
-      record(database, userId, { action: 'session.started', object: 'session', requestId }),
+      writeUserAuditEvent(database, userId, { action: 'session.started', object: 'session', requestId }),
   });
-  const readEvents = createKeycloakEvents({ keycloakAdmin, database, directory, liveWork, store, logout });
-  const sweep = createSweep({ liveWork, store, directory, logout });
-  const loops = [
-    createLoop('reading the events of Keycloak', READ_EVENTS_EVERY_MS, readEvents, log),
-    createLoop('checking running work', SWEEP_EVERY_MS, sweep, log),
-    createLoop('pruning logout markers', PRUNE_EVERY_MS, () => store.prune(), log),
+  const pollKeycloakEvents = createKeycloakEventPoll({
+    keycloakAdmin,
+    database,
+    userCache,
+    activeWork,
+    store,
+    logout,
+  });
+  const checkActiveWork = createActiveWorkCheck({ activeWork, store, userCache, logout });
+  const pollers = [
+    createPoller('reading the events of Keycloak', EVENT_POLL_INTERVAL_MS, pollKeycloakEvents, log),
+    createPoller('checking running work', ACTIVE_WORK_CHECK_INTERVAL_MS, checkActiveWork, log),
+    createPoller('pruning logout markers', PRUNE_INTERVAL_MS, () => store.prune(), log),
   ];
   if (deps.onUserDeleted !== undefined) {
-    const readDeleted = createDeletedUsers({ keycloakAdmin, database, onUserDeleted: deps.onUserDeleted });
-    loops.push(createLoop('looking for deleted users', READ_EVENTS_EVERY_MS, readDeleted, log));
+    const pollDeletedUsers = createDeletedUserPoll({
+      keycloakAdmin,
+      database,
+      onUserDeleted: deps.onUserDeleted,
+    });
+    pollers.push(createPoller('looking for deleted users', EVENT_POLL_INTERVAL_MS, pollDeletedUsers, log));
   }
 
   return {
-    directory,
-    liveWork,
+    userCache,
+    activeWork,
     localExecution,
-    isStanding: createStanding(store),
+    isSignInValid: createSignInCheck(store),
     gate: {
       authenticate,
       refuseCrossSite,
-      recordTierRefusal: ({ user }, route, requestId) => {
+      auditTierRefusal: ({ user }, route, requestId) => {
         const object = `route:${route.method.toUpperCase()} ${route.path}`;
-        return record(database, user.id, { action: 'tier.refused', object, requestId });
+        return writeUserAuditEvent(database, user.id, { action: 'tier.refused', object, requestId });
       },
     },
     routes: identityRoutes({
       ...{ cookieName, signIn, tokens, store, logout, refuseCrossSite },
-      mayRunLocally: localExecution.isAllowed,
+      canRunLocally: localExecution.isAllowed,
     }),
     async start() {
-      await Promise.all(loops.map((loop) => loop.start()));
+      await Promise.all(pollers.map((poller) => poller.start()));
     },
     async stop() {
-      await Promise.all(loops.map((loop) => loop.stop()));
+      await Promise.all(pollers.map((poller) => poller.stop()));
       sessions.close();
     },
   };
 }
 
 /** Puts what a person did, or was refused, on their audit trail. */
-async function record(
+async function writeUserAuditEvent(
   database: Database,
   userId: string,
   event: Pick<AuditEvent, 'action' | 'object' | 'requestId'>,
 ): Promise<void> {
   const owner = userOwner(userId);
-  await database.withOwner(owner, (sql) => recordAudit(sql, { owner, actor: owner, ...event }));
+  await database.withOwner(owner, (sql) => writeAuditEvent(sql, { owner, actor: owner, ...event }));
 }

@@ -1,10 +1,10 @@
 import { isAppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import type { Logout } from './logout.ts';
-import type { Oidc } from './oidc.ts';
+import type { OidcClient } from './oidc.ts';
 import type { SessionContent, StoredSession } from './schema.ts';
 import type { SessionStore } from './session-store.ts';
-import { openTokens, sealTokens } from './session-tokens.ts';
+import { decryptSessionTokens, encryptSessionTokens } from './session-tokens.ts';
 
 /**
  * Asks Keycloak, when it is time, whether the sign-in behind a session still stands.
@@ -13,7 +13,7 @@ import { openTokens, sealTokens } from './session-tokens.ts';
 export type RefreshIfDue = (session: StoredSession) => Promise<boolean>;
 
 export interface SessionRefreshDeps {
-  oidc: Pick<Oidc, 'refresh'>;
+  oidc: Pick<OidcClient, 'refresh'>;
   keyring: Keyring;
   store: SessionStore;
   logout: Logout;
@@ -23,15 +23,15 @@ export interface SessionRefreshDeps {
 /** Builds the refresh: one call at a time per session, however many requests come in at once. */
 export function createSessionRefresh(deps: SessionRefreshDeps): RefreshIfDue {
   const now = deps.now ?? Date.now;
-  const running = new Map<string, Promise<boolean>>();
+  const refreshing = new Map<string, Promise<boolean>>();
 
   async function refresh(id: string): Promise<boolean> {
     // Read anew: the request may have loaded the row before another one refreshed it.
     const session = await deps.store.findSession(id);
     if (session === undefined) return false;
     if (session.refreshAtMs > now()) return true;
-    const tokens = openTokens(deps.keyring, session, session.tokens);
-    if (tokens === undefined) return end(id, session);
+    const tokens = decryptSessionTokens(deps.keyring, session, session.tokens);
+    if (tokens === undefined) return endSession(id, session);
     const next = await deps.oidc.refresh(tokens.refreshToken).catch((error: unknown) => {
       // Keycloak is away: the session stays, the directory decides whether anybody is let in.
       if (isAppError(error, 'keycloak_unavailable')) return 'away' as const;
@@ -41,7 +41,7 @@ export function createSessionRefresh(deps: SessionRefreshDeps): RefreshIfDue {
     const isSame = next?.userId === session.userId && next.keycloakSessionId === session.keycloakSessionId;
     if (next === undefined || !isSame) return endUnlessReplaced(id, session);
     return deps.store.replaceTokens(id, {
-      tokens: sealTokens(deps.keyring, session, next),
+      tokens: encryptSessionTokens(deps.keyring, session, next),
       refreshAtMs: next.refreshAtMs,
     });
   }
@@ -50,18 +50,19 @@ export function createSessionRefresh(deps: SessionRefreshDeps): RefreshIfDue {
   async function endUnlessReplaced(id: string, session: SessionContent): Promise<boolean> {
     const current = await deps.store.findSession(id);
     if (current !== undefined && current.tokens !== session.tokens) return true;
-    return end(id, session);
+    return endSession(id, session);
   }
 
-  async function end(id: string, session: SessionContent): Promise<boolean> {
-    await deps.logout.endOwn({ ...session, id });
+  async function endSession(id: string, session: SessionContent): Promise<boolean> {
+    await deps.logout.endSession({ ...session, id });
     return false;
   }
 
   return (session) => {
     if (session.refreshAtMs > now()) return Promise.resolve(true);
-    const current = running.get(session.id) ?? refresh(session.id).finally(() => running.delete(session.id));
-    running.set(session.id, current);
+    const current =
+      refreshing.get(session.id) ?? refresh(session.id).finally(() => refreshing.delete(session.id));
+    refreshing.set(session.id, current);
     return current;
   };
 }

@@ -3,14 +3,14 @@ import type { Database } from '../lib/database.ts';
 import { SessionContent } from './schema.ts';
 
 /** Who signed in when: what a logout is compared with. */
-export interface SignIn {
+export interface SignInRef {
   userId: string;
   keycloakSessionId: string | null;
   /** Keycloak's clock, epoch ms. */
   signedInAtMs: number;
 }
 
-const Sid = z.object({ sid: z.string() });
+const SessionIdRow = z.object({ sid: z.string() });
 
 /** SQL on the session rows, logout markers and seen logout tokens. Ids of rows are secrets: never log them. */
 export type SessionStore = ReturnType<typeof createSessionStore>;
@@ -58,9 +58,9 @@ function createSessionRows(database: Database) {
     },
 
     /** Of these sessions, those whose rows still stand. */
-    async standingOf(sessionIds: string[]): Promise<Set<string>> {
+    async listValidSessionIds(sessionIds: string[]): Promise<Set<string>> {
       const rows = await database.rows(
-        Sid,
+        SessionIdRow,
         'SELECT sid FROM sessions WHERE sid = ANY($1) AND expire > now()',
         [sessionIds],
       );
@@ -68,7 +68,7 @@ function createSessionRows(database: Database) {
     },
 
     /** Of these users, those who have a session. */
-    async withSession(userIds: string[]): Promise<string[]> {
+    async listUsersWithSession(userIds: string[]): Promise<string[]> {
       const rows = await database.rows(
         z.object({ id: z.string() }),
         `SELECT DISTINCT sess ->> 'userId' AS id FROM sessions WHERE sess ->> 'userId' = ANY($1)`,
@@ -82,20 +82,24 @@ function createSessionRows(database: Database) {
 /** Each answers the ids of the rows that went. */
 function createSessionDeletions(database: Database) {
   async function deleteWhere(condition: string, values: unknown[]): Promise<string[]> {
-    const rows = await database.rows(Sid, `DELETE FROM sessions WHERE ${condition} RETURNING sid`, values);
+    const rows = await database.rows(
+      SessionIdRow,
+      `DELETE FROM sessions WHERE ${condition} RETURNING sid`,
+      values,
+    );
     return rows.map((row) => row.sid);
   }
 
   return {
     deleteSession: (sessionId: string) => deleteWhere('sid = $1', [sessionId]),
-    deleteOfUser: (userId: string, notAfterMs: number) =>
+    deleteUserSessions: (userId: string, notAfterMs: number) =>
       deleteWhere(`sess ->> 'userId' = $1 AND (sess ->> 'signedInAtMs')::double precision <= $2`, [
         userId,
         notAfterMs,
       ]),
-    deleteOfEveryone: (notAfterMs: number) =>
+    deleteAllSessions: (notAfterMs: number) =>
       deleteWhere(`(sess ->> 'signedInAtMs')::double precision <= $1`, [notAfterMs]),
-    deleteOfKeycloakSessions: (ids: string[], notAfterMs: number) =>
+    deleteKeycloakSessions: (ids: string[], notAfterMs: number) =>
       deleteWhere(
         `sess ->> 'keycloakSessionId' = ANY($1) AND (sess ->> 'signedInAtMs')::double precision <= $2`,
         [ids, notAfterMs],
@@ -123,11 +127,11 @@ function createLogoutMarkers(database: Database) {
   return {
     markUser: (userId: string, notAfterMs: number) => mark('user', [userId], notAfterMs),
     /** Kept as a user of that name, which no id of Keycloak's is. */
-    markEveryone: (notAfterMs: number) => mark('user', ['*'], notAfterMs),
+    markAllUsers: (notAfterMs: number) => mark('user', ['*'], notAfterMs),
     markKeycloakSessions: (ids: string[], notAfterMs: number) => mark('keycloak_session', ids, notAfterMs),
 
     /** True when a logout covers the sign-in. */
-    async isLoggedOut(signIn: SignIn): Promise<boolean> {
+    async isLoggedOut(signIn: SignInRef): Promise<boolean> {
       const found = await database.rows(
         z.object({}),
         `SELECT FROM logout_markers
@@ -144,7 +148,7 @@ function createLogoutMarkers(database: Database) {
 function createSeenLogoutTokens(database: Database) {
   return {
     /** Notes a logout token's id; false when it was seen before. */
-    async noteLogoutToken(jti: string, expiresAtMs: number): Promise<boolean> {
+    async markLogoutTokenSeen(jti: string, expiresAtMs: number): Promise<boolean> {
       const added = await database.run(
         `INSERT INTO logout_token_ids (jti, expires_at) VALUES ($1, to_timestamp($2::double precision / 1000))
          ON CONFLICT (jti) DO NOTHING`,

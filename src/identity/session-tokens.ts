@@ -8,7 +8,7 @@ export interface SessionTokens {
   refreshToken: string;
 }
 
-const Sealed = z.object({
+const StoredTokens = z.object({
   v: z.literal(1),
   kind: z.literal('session_tokens'),
   owner: z.string(),
@@ -18,31 +18,39 @@ const Sealed = z.object({
 });
 
 /** Whose tokens they are: sealed inside, so that they cannot be moved to another session's row. */
-interface Holder {
+interface SessionBinding {
   userId: string;
   keycloakSessionId: string;
 }
 
 /** Encrypts the tokens for the session's row. */
-export function sealTokens(keyring: Keyring, holder: Holder, tokens: SessionTokens): string {
-  return keyring.seal(
+export function encryptSessionTokens(
+  keyring: Keyring,
+  session: SessionBinding,
+  tokens: SessionTokens,
+): string {
+  return keyring.encrypt(
     JSON.stringify({
       v: 1,
       kind: 'session_tokens',
-      owner: userOwner(holder.userId),
-      keycloakSessionId: holder.keycloakSessionId,
+      owner: userOwner(session.userId),
+      keycloakSessionId: session.keycloakSessionId,
       idToken: tokens.idToken,
       refreshToken: tokens.refreshToken,
-    } satisfies z.input<typeof Sealed>),
+    } satisfies z.input<typeof StoredTokens>),
   );
 }
 
 /** Decrypts the tokens; undefined when they were altered, lie in another's row or no key fits. */
-export function openTokens(keyring: Keyring, holder: Holder, sealed: string): SessionTokens | undefined {
-  const text = keyring.open(sealed);
-  const parsed = Sealed.safeParse(text === undefined ? undefined : JSON.parse(text));
+export function decryptSessionTokens(
+  keyring: Keyring,
+  session: SessionBinding,
+  ciphertext: string,
+): SessionTokens | undefined {
+  const text = keyring.decrypt(ciphertext);
+  const parsed = StoredTokens.safeParse(text === undefined ? undefined : JSON.parse(text));
   if (!parsed.success) return undefined;
   const { owner, keycloakSessionId, idToken, refreshToken } = parsed.data;
-  const fits = owner === userOwner(holder.userId) && keycloakSessionId === holder.keycloakSessionId;
-  return fits ? { idToken, refreshToken } : undefined;
+  const isBound = owner === userOwner(session.userId) && keycloakSessionId === session.keycloakSessionId;
+  return isBound ? { idToken, refreshToken } : undefined;
 }

@@ -34,7 +34,7 @@ export interface SessionsDeps {
 }
 
 const LIFETIME_MS = 12 * 60 * 60_000;
-const PRUNE_EVERY_S = 15 * 60;
+const PRUNE_INTERVAL_S = 15 * 60;
 
 /**
  * Builds the sessions on express-session. Its middleware runs only where a session is asked for, so public
@@ -48,7 +48,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     tableName: 'sessions',
     createTableIfMissing: false,
     disableTouch: true,
-    pruneSessionInterval: PRUNE_EVERY_S,
+    pruneSessionInterval: PRUNE_INTERVAL_S,
     errorLog: () => {
       deps.log.warn('old sessions could not be pruned');
     },
@@ -67,7 +67,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     // The browser's connection is https when PUBLIC_URL is, whatever the proxy's connection to us is; without
     // this, express-session silently keeps the cookie back behind a proxy that is not trusted.
     if (deps.secure) Object.defineProperty(request, 'secure', { value: true, configurable: true });
-    await settle((done) => {
+    await toPromise((done) => {
       middleware(request, response, done);
     });
   }
@@ -85,25 +85,25 @@ export function createSessions(deps: SessionsDeps): Sessions {
     async find(request, response) {
       // A request that asks a second time wants to know whether its session still stands, and the library
       // would answer with what it read first.
-      const isSecond = (request.session as unknown) !== undefined;
+      const isLoaded = (request.session as unknown) !== undefined;
       await load(request, response);
-      const content = SessionContent.safeParse(isSecond ? await read(request.sessionID) : request.session);
+      const content = SessionContent.safeParse(isLoaded ? await read(request.sessionID) : request.session);
       return content.success ? { ...content.data, id: request.sessionID } : undefined;
     },
     async replace(request, response, content) {
       await load(request, response);
-      await settle((done) => {
+      await toPromise((done) => {
         request.session.regenerate(done);
       });
       Object.assign(request.session, content);
-      await settle((done) => {
+      await toPromise((done) => {
         request.session.save(done);
       });
-      keepFromSavingAgain(request.session);
+      preventSecondSave(request.session);
       return { ...content, id: request.sessionID };
     },
     discard: (request) =>
-      settle((done) => {
+      toPromise((done) => {
         request.session.destroy(done);
       }),
     clearCookie: (response) => void response.clearCookie(deps.cookieName, cookie),
@@ -117,7 +117,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
  * The library does not notice that a regenerated session was saved, and saves it once more when the answer
  * ends: by then a logout may have deleted the row, and the session would be back.
  */
-function keepFromSavingAgain(session: Request['session']): void {
+function preventSecondSave(session: Request['session']): void {
   const save = (done?: (error?: unknown) => void) => {
     done?.();
     return session;
@@ -126,7 +126,7 @@ function keepFromSavingAgain(session: Request['session']): void {
 }
 
 /** Turns a callback of the session library into a promise; what its store reports is the database. */
-function settle(start: (done: (error?: unknown) => void) => void): Promise<void> {
+function toPromise(start: (done: (error?: unknown) => void) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     start((error) => {
       if (error === undefined || error === null) resolve();

@@ -1,34 +1,34 @@
 import type { Request, Response } from 'express';
-import { callFacts } from '../http/routes.ts';
+import { getRequestContext } from '../http/routes.ts';
 import { unauthenticated, AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
-import type { Directory } from './directory.ts';
-import type { LiveWork } from './live-work.ts';
+import type { UserCache } from './directory.ts';
+import type { ActiveWork } from './live-work.ts';
 import type { LoginStates } from './login-state.ts';
-import type { Oidc, SignedIn } from './oidc.ts';
+import type { OidcClient, SignInResult } from './oidc.ts';
 import { safeReturnTo } from './return-to.ts';
 import type { StoredSession } from './schema.ts';
 import type { SessionStore } from './session-store.ts';
-import { openTokens, sealTokens } from './session-tokens.ts';
+import { decryptSessionTokens, encryptSessionTokens } from './session-tokens.ts';
 import type { Sessions } from './sessions.ts';
 import type { Logout } from './logout.ts';
 
-export interface SignInDeps {
+export interface SignInFlowDeps {
   publicUrl: string;
-  oidc: Oidc;
+  oidc: OidcClient;
   loginStates: LoginStates;
   sessions: Sessions;
   store: SessionStore;
   keyring: Keyring;
-  directory: Directory;
-  liveWork: LiveWork;
+  userCache: UserCache;
+  activeWork: ActiveWork;
   logout: Logout;
   /** Puts a sign-in on the person's audit trail. */
   recordSignIn(userId: string, requestId: string): Promise<void>;
 }
 
 /** Signing in and out in the browser. Each answers the address to go to next. */
-export interface SignIn {
+export interface SignInFlow {
   /** @throws AppError `keycloak_unavailable`. */
   begin(request: Request, response: Response): Promise<string>;
   /** @throws AppError `validation_failed`, `unauthenticated`, `keycloak_unavailable`, `database_unavailable`. */
@@ -37,19 +37,19 @@ export interface SignIn {
   signOut(request: Request, response: Response): Promise<string>;
 }
 
-export function createSignIn(deps: SignInDeps): SignIn {
+export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
   const { oidc, sessions, store } = deps;
 
   /** Saves first, then looks for a logout that came meanwhile; the order is explained in logout.ts. */
-  async function makeSession(request: Request, response: Response, signedIn: SignedIn): Promise<void> {
+  async function createSession(request: Request, response: Response, signedIn: SignInResult): Promise<void> {
     const previous = await sessions.find(request, response);
     const { userId, keycloakSessionId, signedInAtMs, refreshAtMs } = signedIn;
-    const tokens = sealTokens(deps.keyring, signedIn, signedIn);
+    const tokens = encryptSessionTokens(deps.keyring, signedIn, signedIn);
     try {
       const content = { userId, keycloakSessionId, signedInAtMs, refreshAtMs, tokens };
       await sessions.replace(request, response, content);
-      if (previous !== undefined) deps.liveWork.endSession(previous.id);
-      if (await store.isLoggedOut(signedIn)) throw signedOutMeanwhile();
+      if (previous !== undefined) deps.activeWork.endSession(previous.id);
+      if (await store.isLoggedOut(signedIn)) throw signedOutDuringSignIn();
     } catch (error) {
       await sessions.discard(request).catch(() => undefined);
       throw error;
@@ -57,7 +57,7 @@ export function createSignIn(deps: SignInDeps): SignIn {
   }
 
   async function endSessionUrl(session: StoredSession): Promise<string> {
-    const idToken = openTokens(deps.keyring, session, session.tokens)?.idToken;
+    const idToken = decryptSessionTokens(deps.keyring, session, session.tokens)?.idToken;
     try {
       return (await oidc.endSessionUrl(idToken)).href;
     } catch {
@@ -68,24 +68,25 @@ export function createSignIn(deps: SignInDeps): SignIn {
 
   return {
     async begin(request, response) {
-      const { url, ...secrets } = await oidc.start();
+      const { url, ...secrets } = await oidc.startSignIn();
       const returnTo = safeReturnTo(request.query['return_to'], deps.publicUrl);
-      deps.loginStates.keep(request, response, { ...secrets, returnTo });
+      deps.loginStates.save(request, response, { ...secrets, returnTo });
       return url.href;
     },
 
     async complete(request, response) {
       const { state } = request.query;
-      const login = typeof state === 'string' ? deps.loginStates.take(request, response, state) : undefined;
+      const login =
+        typeof state === 'string' ? deps.loginStates.consume(request, response, state) : undefined;
       if (login === undefined) throw unknownSignIn();
       const query = request.originalUrl.slice(request.originalUrl.indexOf('?'));
-      const signedIn = await oidc.finish(query, login);
+      const signedIn = await oidc.finishSignIn(query, login);
       // Read anew: a sign-in is where a change of an account is expected to show.
-      deps.directory.forget(signedIn.userId);
-      if ((await deps.directory.findUser(signedIn.userId)) === undefined) throw unauthenticated();
+      deps.userCache.invalidate(signedIn.userId);
+      if ((await deps.userCache.findUser(signedIn.userId)) === undefined) throw unauthenticated();
       // Before the session: no sign-in goes untold.
-      await deps.recordSignIn(signedIn.userId, callFacts(response).requestId);
-      await makeSession(request, response, signedIn);
+      await deps.recordSignIn(signedIn.userId, getRequestContext(response).requestId);
+      await createSession(request, response, signedIn);
       return login.returnTo;
     },
 
@@ -93,7 +94,7 @@ export function createSignIn(deps: SignInDeps): SignIn {
       const session = await sessions.find(request, response);
       sessions.clearCookie(response);
       if (session === undefined) return `${deps.publicUrl}/`;
-      await deps.logout.endOwn(session);
+      await deps.logout.endSession(session);
       return endSessionUrl(session);
     },
   };
@@ -106,6 +107,6 @@ function unknownSignIn(): AppError {
   );
 }
 
-function signedOutMeanwhile(): AppError {
+function signedOutDuringSignIn(): AppError {
   return new AppError('unauthenticated', 'You were signed out in the meantime. Please sign in again.');
 }

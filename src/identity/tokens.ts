@@ -10,7 +10,7 @@ import { isAppError, unauthenticated } from '../lib/errors.ts';
 import type { KeycloakFetch } from '../lib/keycloak-fetch.ts';
 
 /** Whose access token it is. */
-export interface BearerFacts {
+export interface BearerToken {
   userId: string;
   /** Null for a token of a client's own, without a session. */
   keycloakSessionId: string | null;
@@ -19,7 +19,7 @@ export interface BearerFacts {
 }
 
 /** What a back-channel logout token says. One of the two names is there. */
-export interface LogoutFacts {
+export interface LogoutToken {
   userId: string | undefined;
   keycloakSessionId: string | undefined;
   issuedAtMs: number;
@@ -30,9 +30,9 @@ export interface LogoutFacts {
 /** Checks tokens that Keycloak signed. */
 export interface TokenVerifier {
   /** @throws AppError `unauthenticated` for anything but a good access token, or `keycloak_unavailable`. */
-  verifyBearer(token: string): Promise<BearerFacts>;
+  verifyBearer(token: string): Promise<BearerToken>;
   /** Undefined for anything but a good logout token. @throws AppError `keycloak_unavailable`. */
-  verifyLogoutToken(token: string): Promise<LogoutFacts | undefined>;
+  verifyLogoutToken(token: string): Promise<LogoutToken | undefined>;
 }
 
 export interface TokenVerifierDeps {
@@ -49,7 +49,7 @@ export interface TokenVerifierDeps {
 /** The audience that the realm's mapper writes into access tokens meant for us. */
 const API_AUDIENCE = 'ops-center-api';
 /** Never a shared-secret algorithm: with one, our public key would be a signing key. */
-const ASYMMETRIC = [
+const ASYMMETRIC_ALGORITHMS = [
   'RS256',
   'RS384',
   'RS512',
@@ -64,7 +64,7 @@ const ASYMMETRIC = [
 ];
 const CLOCK_TOLERANCE_S = 5;
 /** What ended a bearer's principal is remembered for an hour: no token may be older, whatever its realm says. */
-const MAX_BEARER_AGE = '1h';
+const MAX_BEARER_TOKEN_AGE = '1h';
 const LOGOUT_EVENT = 'http://schemas.openid.net/event/backchannel-logout';
 /** Keycloak's logout tokens live 2 minutes; nobody may stretch that. */
 const MAX_LOGOUT_TOKEN_AGE_S = 300;
@@ -98,13 +98,13 @@ export function createTokenVerifier(deps: TokenVerifierDeps): TokenVerifier {
   });
   const common: JWTVerifyOptions = {
     issuer: deps.url + realm,
-    algorithms: ASYMMETRIC,
+    algorithms: ASYMMETRIC_ALGORITHMS,
     clockTolerance: CLOCK_TOLERANCE_S,
     requiredClaims: ['exp', 'iat'],
   };
 
   /** The claims of a token that passes, else undefined. An outage is not the token's fault and is thrown. */
-  async function claimsOf(token: string, options: JWTVerifyOptions): Promise<unknown> {
+  async function readClaims(token: string, options: JWTVerifyOptions): Promise<unknown> {
     try {
       return (await jwtVerify(token, keys, { ...common, ...options })).payload;
     } catch (error) {
@@ -117,7 +117,7 @@ export function createTokenVerifier(deps: TokenVerifierDeps): TokenVerifier {
     async verifyBearer(token) {
       if (deps.apiClientIds.length === 0) throw unauthenticated();
       const claims = BearerClaims.safeParse(
-        await claimsOf(token, { audience: API_AUDIENCE, maxTokenAge: MAX_BEARER_AGE }),
+        await readClaims(token, { audience: API_AUDIENCE, maxTokenAge: MAX_BEARER_TOKEN_AGE }),
       );
       if (!claims.success || !deps.apiClientIds.includes(claims.data.azp)) throw unauthenticated();
       const { sub, sid, iat } = claims.data;
@@ -126,7 +126,7 @@ export function createTokenVerifier(deps: TokenVerifierDeps): TokenVerifier {
 
     async verifyLogoutToken(token) {
       const claims = LogoutClaims.safeParse(
-        await claimsOf(token, {
+        await readClaims(token, {
           audience: deps.webClientId,
           typ: 'logout+jwt',
           maxTokenAge: MAX_LOGOUT_TOKEN_AGE_S,

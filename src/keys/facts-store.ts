@@ -1,64 +1,64 @@
 import { z } from 'zod';
 import type { Sql } from '../lib/database.ts';
 import type { Owner } from '../lib/owner.ts';
-import { announceChange } from './owners-store.ts';
-import { TEST_STATUSES, type TestStatus } from './schema.ts';
+import { notifyOwnerChanged } from './owners-store.ts';
+import { KEY_TEST_STATUSES, type KeyTestStatus } from './schema.ts';
 
 /** What changes about a key with every use. The key itself lies in the vault. */
-export interface KeyFacts {
+export interface KeyStatus {
   lastUsedAt: Date | null;
   lastTestedAt: Date | null;
-  testStatus: TestStatus;
+  testStatus: KeyTestStatus;
   testMessage: string | null;
   /** Not to be used before this time. */
-  setAsideUntil: Date | null;
+  cooldownUntil: Date | null;
 }
 
 /** Which key: `[owner, provider, key id]`, in the order of the primary key. */
-type KeyName = readonly [owner: Owner, provider: string, keyId: string];
+type KeyStatusId = readonly [owner: Owner, provider: string, keyId: string];
 
-export const NO_FACTS: KeyFacts = {
+export const INITIAL_KEY_STATUS: KeyStatus = {
   lastUsedAt: null,
   lastTestedAt: null,
   testStatus: 'untested',
   testMessage: null,
-  setAsideUntil: null,
+  cooldownUntil: null,
 };
 
-const FactsRow = z.object({
+const KeyStatusRow = z.object({
   provider: z.string(),
   key_id: z.string(),
   last_used_at: z.date().nullable(),
   last_tested_at: z.date().nullable(),
-  test_status: z.enum(TEST_STATUSES),
+  test_status: z.enum(KEY_TEST_STATUSES),
   test_message: z.string().nullable(),
   set_aside_until: z.date().nullable(),
 });
 
-/** The facts of all of an owner's keys, by {@link factsName}. Keys without facts have no entry. */
-export async function listFacts(sql: Sql, owner: Owner): Promise<ReadonlyMap<string, KeyFacts>> {
+/** The facts of all of an owner's keys, by {@link keyStatusName}. Keys without facts have no entry. */
+export async function listKeyStatuses(sql: Sql, owner: Owner): Promise<ReadonlyMap<string, KeyStatus>> {
   const rows = await sql.rows(
-    FactsRow,
+    KeyStatusRow,
     `SELECT provider, key_id, last_used_at, last_tested_at, test_status, test_message, set_aside_until
      FROM provider_key_facts WHERE owner = $1`,
     [owner],
   );
   return new Map(
     rows.map((row) => [
-      factsName(row.provider, row.key_id),
+      keyStatusName(row.provider, row.key_id),
       {
         lastUsedAt: row.last_used_at,
         lastTestedAt: row.last_tested_at,
         testStatus: row.test_status,
         testMessage: row.test_message,
-        setAsideUntil: row.set_aside_until,
+        cooldownUntil: row.set_aside_until,
       },
     ]),
   );
 }
 
 /** The name of a key among one owner's. */
-export function factsName(provider: string, keyId: string): string {
+export function keyStatusName(provider: string, keyId: string): string {
   return `${provider}/${keyId}`;
 }
 
@@ -66,7 +66,12 @@ export function factsName(provider: string, keyId: string): string {
  * Sets a key aside: 1, 5, 30 minutes, then hourly. Refusals of requests that were under way while the key
  * was set aside already say nothing new and do not lengthen it.
  */
-export async function setAside(sql: Sql, key: KeyName, status: TestStatus, message: string): Promise<void> {
+export async function startCooldown(
+  sql: Sql,
+  key: KeyStatusId,
+  status: KeyTestStatus,
+  message: string,
+): Promise<void> {
   const changed = await sql.run(
     `INSERT INTO provider_key_facts AS facts
        (owner, provider, key_id, test_status, test_message, refusals, set_aside_until)
@@ -80,14 +85,19 @@ export async function setAside(sql: Sql, key: KeyName, status: TestStatus, messa
      WHERE facts.set_aside_until IS NULL OR facts.set_aside_until <= now()`,
     [...key, status, message],
   );
-  if (changed > 0) await announceChange(sql, key[0]);
+  if (changed > 0) await notifyOwnerChanged(sql, key[0]);
 }
 
 /**
  * Marks a key without setting it aside: it is looked at again on each use, which costs nothing. Writes only
  * when the status changes; asking in the conflict clause alone would still lock, and so write, the row.
  */
-export async function markKey(sql: Sql, key: KeyName, status: TestStatus, message: string): Promise<void> {
+export async function writeTestStatus(
+  sql: Sql,
+  key: KeyStatusId,
+  status: KeyTestStatus,
+  message: string,
+): Promise<void> {
   const changed = await sql.run(
     `INSERT INTO provider_key_facts (owner, provider, key_id, test_status, test_message)
      SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (
@@ -97,14 +107,14 @@ export async function markKey(sql: Sql, key: KeyName, status: TestStatus, messag
        test_status = excluded.test_status, test_message = excluded.test_message`,
     [...key, status, message],
   );
-  if (changed > 0) await announceChange(sql, key[0]);
+  if (changed > 0) await notifyOwnerChanged(sql, key[0]);
 }
 
 /**
  * A key that has served is not set aside. What a refusal said of it is taken back: it works.
  * @returns whether more than the time of its last use has changed; all processes are then told.
  */
-export async function markUsed(sql: Sql, key: KeyName): Promise<boolean> {
+export async function writeLastUse(sql: Sql, key: KeyStatusId): Promise<boolean> {
   await sql.run(
     `INSERT INTO provider_key_facts (owner, provider, key_id, last_used_at) VALUES ($1, $2, $3, now())
      ON CONFLICT (owner, provider, key_id) DO UPDATE SET last_used_at = excluded.last_used_at`,
@@ -121,15 +131,15 @@ export async function markUsed(sql: Sql, key: KeyName): Promise<boolean> {
        AND (refusals > 0 OR set_aside_until IS NOT NULL OR test_status IN ('invalid', 'undecryptable'))`,
     [...key],
   );
-  if (changed > 0) await announceChange(sql, key[0]);
+  if (changed > 0) await notifyOwnerChanged(sql, key[0]);
   return changed > 0;
 }
 
 /** Stores what a test found. A key that works is no longer set aside; one that was refused is. */
-export async function recordTest(
+export async function writeTestResult(
   sql: Sql,
-  key: KeyName,
-  { status, message }: { status: TestStatus; message: string },
+  key: KeyStatusId,
+  { status, message }: { status: KeyTestStatus; message: string },
 ): Promise<void> {
   const works = status === 'valid' || status === 'unverified';
   await sql.run(
@@ -144,12 +154,12 @@ export async function recordTest(
        set_aside_until = CASE WHEN $6 THEN NULL ELSE facts.set_aside_until END`,
     [...key, status, message, works],
   );
-  await announceChange(sql, key[0]);
-  if (status === 'invalid') await setAside(sql, key, status, message);
+  await notifyOwnerChanged(sql, key[0]);
+  if (status === 'invalid') await startCooldown(sql, key, status, message);
 }
 
 /** An edited key is tried again at once. */
-export async function endSetAside(sql: Sql, key: KeyName): Promise<void> {
+export async function endCooldown(sql: Sql, key: KeyStatusId): Promise<void> {
   await sql.run(
     `UPDATE provider_key_facts SET refusals = 0, set_aside_until = NULL
      WHERE owner = $1 AND provider = $2 AND key_id = $3`,
@@ -158,7 +168,7 @@ export async function endSetAside(sql: Sql, key: KeyName): Promise<void> {
 }
 
 /** Forgets keys that are gone. */
-export async function deleteFacts(
+export async function deleteKeyStatuses(
   sql: Sql,
   owner: Owner,
   provider: string,

@@ -1,4 +1,4 @@
-import { recordAudit } from '../audit/service.ts';
+import { writeAuditEvent } from '../audit/service.ts';
 import type { Principal } from '../http/principal.ts';
 import type { Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
@@ -6,15 +6,28 @@ import { randomId } from '../lib/ids.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
-import { deleteFacts, endSetAside, listFacts, NO_FACTS, factsName, recordTest } from './facts-store.ts';
-import { checkKey } from './key-format.ts';
+import {
+  deleteKeyStatuses,
+  endCooldown,
+  listKeyStatuses,
+  INITIAL_KEY_STATUS,
+  keyStatusName,
+  writeTestResult,
+} from './facts-store.ts';
+import { assertKeyFormat } from './key-format.ts';
 import type { KeyTester, KeyTestResult } from './key-tester.ts';
-import { createPoolWriter, type PoolPlan, type PoolWriterDeps } from './pool-writer.ts';
+import { createPoolWriter, type PlannedWrite, type PoolWriterDeps } from './pool-writer.ts';
 import { getProvider, type CheckEndpoint } from './provider-choice.ts';
-import { isSameContent, proposeKey, proposeUpdate, type KeyWish, type Proposal } from './proposal.ts';
-import { readPool, UNREADABLE, type StoredPool } from './record.ts';
+import {
+  isSameContent,
+  createStoreEdit,
+  createUpdateEdit,
+  type KeyInput,
+  type PoolEdit,
+} from './proposal.ts';
+import { parsePool, UNREADABLE_KEY_ID, type StoredPool } from './record.ts';
 import type { AddKey, KeyAdded, KeysDeleted, KeyView, UpdateKey } from './schema.ts';
-import { keyView, testView } from './views.ts';
+import { keyView, keyTestView } from './views.ts';
 
 export interface KeyChangesDeps extends PoolWriterDeps {
   database: Database;
@@ -64,39 +77,43 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
   const writer = createPoolWriter(deps);
 
   /** A key as its owner sees it, from the value that was just stored. */
-  async function viewOf(principal: Principal, provider: Provider, value: string): Promise<KeyView> {
-    const [stored] = readPool([value]).keys;
+  async function readView(principal: Principal, provider: Provider, value: string): Promise<KeyView> {
+    const [stored] = parsePool([value]).keys;
     if (stored === undefined) throw new Error('the value that was just made is no key');
     const owner = userOwner(principal.user.id);
-    const facts = await deps.database.withOwner(owner, (sql) => listFacts(sql, owner));
-    return keyView({ provider, stored, facts: facts.get(factsName(provider.id, stored.id)) ?? NO_FACTS });
+    const facts = await deps.database.withOwner(owner, (sql) => listKeyStatuses(sql, owner));
+    return keyView({
+      provider,
+      stored,
+      status: facts.get(keyStatusName(provider.id, stored.id)) ?? INITIAL_KEY_STATUS,
+    });
   }
 
   /** Tests what would be stored. The errors of the change itself come first: a test may cost money. */
-  async function validate(
+  async function testBeforeStoring(
     principal: Principal,
     provider: Provider,
-    propose: (pool: StoredPool) => Proposal,
+    createEdit: (pool: StoredPool) => PoolEdit,
     requestId: string,
-  ): Promise<{ proposal: Proposal; result: KeyTestResult }> {
+  ): Promise<{ edit: PoolEdit; result: KeyTestResult }> {
     const owner = userOwner(principal.user.id);
-    const proposal = propose(await writer.readPool(owner, provider.id));
-    const object = `key:${provider.id}/${proposal.id}`;
+    const edit = createEdit(await writer.readStoredPool(owner, provider.id));
+    const object = `key:${provider.id}/${edit.id}`;
     await deps.database.withOwner(owner, (sql) =>
-      recordAudit(sql, { owner, actor: owner, action: 'key.tested', object, requestId }),
+      writeAuditEvent(sql, { owner, actor: owner, action: 'key.tested', object, requestId }),
     );
-    const { secret, endpoint } = proposal.content;
+    const { secret, endpoint } = edit.content;
     const result = await deps.tester.test({ userId: principal.user.id, provider, secret, endpoint });
     const facts = {
       user: principal.user.id,
       provider: provider.id,
-      key_id: proposal.id,
+      key_id: edit.id,
       status: result.status,
     };
     deps.log.info({ event: 'key_tested', ...facts }, 'a key was tested before it is stored');
-    if (result.status === 'valid' || result.status === 'unverified') return { proposal, result };
+    if (result.status === 'valid' || result.status === 'unverified') return { edit, result };
     throw new AppError('key_test_failed', `${result.message} Nothing was stored.`, {
-      extra: { test: testView(provider.id, proposal.id, result) },
+      extra: { test: keyTestView(provider.id, edit.id, result) },
     });
   }
 
@@ -105,40 +122,43 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
       const provider = getProvider(deps.providers, body.provider);
       const replaced = body.key_id !== undefined;
       // An empty key in a replacement means: keep what is stored.
-      if (body.key !== '' || !replaced || provider.requiresKey) checkKey(provider, body.key, deps.providers);
-      const wish: KeyWish = {
+      if (body.key !== '' || !replaced || provider.requiresKey)
+        assertKeyFormat(provider, body.key, deps.providers);
+      const wish: KeyInput = {
         owner: userOwner(principal.user.id),
         provider,
         id: body.key_id ?? randomId(),
-        replaced,
+        isReplacement: replaced,
         key: body.key,
         label: body.label,
-        endpoint: await wishedEndpoint(deps.checkEndpoint, principal, provider, body),
+        endpoint: await checkedEndpoint(deps.checkEndpoint, principal, provider, body),
         expiresAt: body.expires_at,
         createdAt: new Date(),
       };
-      const propose = (pool: StoredPool) => proposeKey(deps.keyring, wish, pool);
-      const tested = body.validate ? await validate(principal, provider, propose, requestId) : undefined;
+      const propose = (pool: StoredPool) => createStoreEdit(deps.keyring, wish, pool);
+      const tested = body.validate
+        ? await testBeforeStoring(principal, provider, propose, requestId)
+        : undefined;
       let value = '';
       await writer.write({
-        ...changeOf(principal, provider, requestId),
+        ...toPoolChange(principal, provider, requestId),
         action: replaced ? 'key.replaced' : 'key.added',
         plan(pool) {
           const proposal = propose(pool);
-          if (tested && !isSameContent(tested.proposal, proposal)) throw changedMeanwhile();
+          if (tested && !isSameContent(tested.edit, proposal)) throw changedDuringTest();
           value = proposal.value;
           return { values: proposal.values, keyIds: [proposal.id] };
         },
-        async settle(sql) {
-          await deleteFacts(sql, wish.owner, provider.id, [wish.id]);
-          if (tested) await recordTest(sql, [wish.owner, provider.id, wish.id], tested.result);
+        async writeStatus(sql) {
+          await deleteKeyStatuses(sql, wish.owner, provider.id, [wish.id]);
+          if (tested) await writeTestResult(sql, [wish.owner, provider.id, wish.id], tested.result);
         },
       });
       return {
         message: `${provider.name} key ${replaced ? 'replaced' : 'added'}.`,
         provider: provider.id,
         provider_name: provider.name,
-        key: await viewOf(principal, provider, value),
+        key: await readView(principal, provider, value),
       };
     },
 
@@ -147,26 +167,32 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
       const owner = userOwner(principal.user.id);
       let value = '';
       await writer.write({
-        ...changeOf(principal, provider, requestId),
+        ...toPoolChange(principal, provider, requestId),
         action: 'key.updated',
         plan(pool) {
-          const proposal = proposeUpdate(deps.keyring, { owner, provider, id: target.keyId }, change, pool);
+          const proposal = createUpdateEdit(
+            deps.keyring,
+            { owner, provider, id: target.keyId },
+            change,
+            pool,
+          );
           value = proposal.value;
           return { values: proposal.values, keyIds: [target.keyId] };
         },
-        settle: (sql) => endSetAside(sql, [owner, provider.id, target.keyId]),
+        writeStatus: (sql) => endCooldown(sql, [owner, provider.id, target.keyId]),
       });
-      return viewOf(principal, provider, value);
+      return readView(principal, provider, value);
     },
 
     async remove(principal, providerId, keyId, requestId) {
       const provider = getProvider(deps.providers, providerId);
       const removal = createRemoval(provider, keyId);
       await writer.write({
-        ...changeOf(principal, provider, requestId),
+        ...toPoolChange(principal, provider, requestId),
         action: 'key.deleted',
         plan: (pool) => removal.plan(pool),
-        settle: (sql, keyIds) => deleteFacts(sql, userOwner(principal.user.id), provider.id, keyIds),
+        writeStatus: (sql, keyIds) =>
+          deleteKeyStatuses(sql, userOwner(principal.user.id), provider.id, keyIds),
       });
       const deleted = removal.count();
       return { message: `${deleted} ${provider.name} ${deleted === 1 ? 'key' : 'keys'} deleted.`, deleted };
@@ -175,7 +201,7 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
 }
 
 /** Undefined where a replacement keeps the endpoint that is stored. */
-async function wishedEndpoint(
+async function checkedEndpoint(
   checkEndpoint: CheckEndpoint,
   principal: Principal,
   provider: Provider,
@@ -190,29 +216,29 @@ function createRemoval(provider: Provider, keyId: string | undefined) {
   const removed = new Set<string>();
   let damagedCount = 0;
   return {
-    plan(pool: StoredPool): PoolPlan {
+    plan(pool: StoredPool): PlannedWrite {
       for (const { id } of pool.keys) if (keyId === undefined || id === keyId) removed.add(id);
       // "All" is all: the owner could not get rid of a value that was damaged in any other way.
-      if (keyId === undefined) damagedCount = Math.max(damagedCount, pool.foreign.length);
+      if (keyId === undefined) damagedCount = Math.max(damagedCount, pool.unreadable.length);
       if (removed.size + damagedCount === 0) {
         throw new AppError('key_not_found', `There is no such key of ${provider.name}.`);
       }
       const kept = pool.keys.filter((key) => !removed.has(key.id)).map((key) => key.value);
       return {
-        values: keyId === undefined ? [] : [...kept, ...pool.foreign],
-        keyIds: [...removed, ...(damagedCount > 0 ? [UNREADABLE] : [])],
+        values: keyId === undefined ? [] : [...kept, ...pool.unreadable],
+        keyIds: [...removed, ...(damagedCount > 0 ? [UNREADABLE_KEY_ID] : [])],
       };
     },
     count: () => removed.size + damagedCount,
   };
 }
 
-function changeOf({ user }: Principal, provider: Provider, requestId: string) {
+function toPoolChange({ user }: Principal, provider: Provider, requestId: string) {
   const owner = userOwner(user.id);
   return { owner, ownerName: user.username, provider: provider.id, actor: owner, requestId };
 }
 
-function changedMeanwhile(): AppError {
+function changedDuringTest(): AppError {
   return new AppError('busy', 'The stored key was changed while this one was tested. Try again.', {
     headers: { 'retry-after': '1' },
   });

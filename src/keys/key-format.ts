@@ -4,25 +4,25 @@ import type { Provider } from '../providers/provider.ts';
 const MAX_KEY_LENGTH = 1024;
 /** Below this, four shown characters would be too much of the key. */
 const MIN_LENGTH_TO_SHOW = 16;
-const SHOWN_AT_END = 4;
+const SHOWN_SUFFIX_LENGTH = 4;
 
 /**
  * Refuses what cannot be a key of this provider. No error repeats the key or any part of it.
  * @param providers every provider on offer, to name the one whose key it is.
  * @throws AppError `invalid_key_format`, `wrong_provider_key`, `key_too_long` (400).
  */
-export function checkKey(provider: Provider, key: string, providers: readonly Provider[]): void {
+export function assertKeyFormat(provider: Provider, key: string, providers: readonly Provider[]): void {
   if (key === '') {
     if (!provider.requiresKey) return;
-    throw invalid('A key is required.');
+    throw invalidFormat('A key is required.');
   }
   if (key.length > MAX_KEY_LENGTH) {
     throw new AppError('key_too_long', `A key has at most ${MAX_KEY_LENGTH} characters.`);
   }
-  if (isMask(key)) throw invalid('This is the mask that stands for a stored key, not a key.');
-  checkCharacters(key);
+  if (isMask(key)) throw invalidFormat('This is the mask that stands for a stored key, not a key.');
+  assertCharacters(key);
   if (provider.key.pattern.test(key)) return;
-  const other = ownerByPrefix(key, providers);
+  const other = findProviderByPrefix(key, providers);
   if (other !== undefined && other !== provider) {
     throw new AppError(
       'wrong_provider_key',
@@ -30,11 +30,11 @@ export function checkKey(provider: Provider, key: string, providers: readonly Pr
     );
   }
   const hint = provider.key.hint === null ? '' : ` (it looks like ${provider.key.hint})`;
-  throw invalid(`This is not a key of ${provider.name}${hint}.`);
+  throw invalidFormat(`This is not a key of ${provider.name}${hint}.`);
 }
 
 /** Whose prefix a key has: the longest counts, since `sk-ant-` begins with `sk-`. Not every provider has one. */
-function ownerByPrefix(key: string, providers: readonly Provider[]): Provider | undefined {
+function findProviderByPrefix(key: string, providers: readonly Provider[]): Provider | undefined {
   const matching = providers.filter(({ key: { prefix } }) => prefix !== '' && key.startsWith(prefix));
   return matching.reduce<Provider | undefined>(
     (longest, one) =>
@@ -44,10 +44,10 @@ function ownerByPrefix(key: string, providers: readonly Provider[]): Provider | 
 }
 
 /** What may be shown of a key: the provider's public prefix and the last four characters. */
-export function previewOf(provider: Provider, key: string): string {
+export function maskKey(provider: Provider, key: string): string {
   if (key.length < MIN_LENGTH_TO_SHOW) return '…';
   const prefix = key.startsWith(provider.key.prefix) ? provider.key.prefix : '';
-  return `${prefix}…${key.slice(-SHOWN_AT_END)}`;
+  return `${prefix}…${key.slice(-SHOWN_SUFFIX_LENGTH)}`;
 }
 
 /** What pages and answers show in place of a key: `***stored***`, `***masked***`, `sk-…abcd`, `••••`. */
@@ -55,19 +55,19 @@ function isMask(key: string): boolean {
   return /…|^\*{3}.*\*{3}$|^[*•]+$/u.test(key.trim());
 }
 
-function checkCharacters(key: string): void {
+function assertCharacters(key: string): void {
   for (const [index, character] of Array.from(key).entries()) {
-    const fault = faultOf(character);
-    if (fault !== undefined) throw invalid(`Character ${index + 1} of the key is ${fault}.`);
+    const fault = describeInvalidCharacter(character);
+    if (fault !== undefined) throw invalidFormat(`Character ${index + 1} of the key is ${fault}.`);
   }
 }
 
-function faultOf(character: string): string | undefined {
+function describeInvalidCharacter(character: string): string | undefined {
   if (character === '\n' || character === '\r') return 'a line break';
   if (/^\s$/u.test(character)) return 'a blank';
   return /^[\x21-\x7e]$/.test(character) ? undefined : 'not printable ASCII';
 }
 
-function invalid(detail: string): AppError {
+function invalidFormat(detail: string): AppError {
   return new AppError('invalid_key_format', detail);
 }

@@ -1,35 +1,35 @@
 import type { Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import type { Notifications } from '../lib/notifications.ts';
+import type { NotificationListener } from '../lib/notifications.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
-import { factsName, listFacts, NO_FACTS, type KeyFacts } from './facts-store.ts';
-import { readOwner, rememberVaultId } from './owners-store.ts';
-import { createPoolCache, type PoolCache, type Reading } from './pool-cache.ts';
-import { readPool } from './record.ts';
+import { keyStatusName, listKeyStatuses, INITIAL_KEY_STATUS, type KeyStatus } from './facts-store.ts';
+import { readVaultIndex, writeVaultId } from './owners-store.ts';
+import { createPoolCache, type PoolCache, type PoolSnapshot } from './pool-cache.ts';
+import { parsePool } from './record.ts';
 import type { Vault, VaultRecord } from './vault.ts';
-import type { KnownKey } from './views.ts';
+import type { KeyWithStatus } from './views.ts';
 
 export { OWNERS_CHANNEL } from './owners-store.ts';
 
 /** What other processes tell of owners; the channel is {@link OWNERS_CHANNEL}. */
-export type OwnerNotices = Pick<Notifications, 'isHeard' | 'onNotice' | 'onGap'>;
+export type OwnerNotifications = Pick<NotificationListener, 'isListening' | 'onNotification' | 'onGap'>;
 
 export interface KeyReaderDeps {
   database: Database;
   vault: Pick<Vault, 'findRecord'>;
   providers: readonly Provider[];
-  notices: OwnerNotices;
+  notifications: OwnerNotifications;
   log: Log;
 }
 
 /** All that lies where an owner's keys lie, still sealed. */
 export interface OwnedKeys {
   /** By provider, then creation. */
-  keys: readonly KnownKey[];
+  keys: readonly KeyWithStatus[];
   /** Ids of providers under which something lies that is no key of ours, e.g. edited by hand. */
-  damaged: ReadonlySet<string>;
+  unreadableProviders: ReadonlySet<string>;
 }
 
 /**
@@ -37,9 +37,12 @@ export interface OwnedKeys {
  * All throw AppError `keycloak_unavailable`, `database_unavailable` (503); `key_undecryptable` (424) when a
  * record that is known to exist is not found, or does not name its owner.
  */
-export interface KeyReader extends Pick<PoolCache<OwnedKeys>, 'forget' | 'forgetRecord' | 'isNews'> {
+export interface KeyReader extends Pick<
+  PoolCache<OwnedKeys>,
+  'invalidate' | 'invalidateRecord' | 'isWriteDue'
+> {
   /** Keys and facts as they are now. By provider, then creation. */
-  readKeys(owner: Owner): Promise<readonly KnownKey[]>;
+  readKeys(owner: Owner): Promise<readonly KeyWithStatus[]>;
   /**
    * For the hot path: as remembered. A change through any process is seen within 1 s, at once in this one; an
    * administrator's within 10 s.
@@ -48,78 +51,78 @@ export interface KeyReader extends Pick<PoolCache<OwnedKeys>, 'forget' | 'forget
 }
 
 export function createKeyReader(deps: KeyReaderDeps): KeyReader {
-  const { database, vault, notices, log } = deps;
+  const { database, vault, notifications: notices, log } = deps;
 
   async function findRecord(owner: Owner, knownId: string | null): Promise<VaultRecord | undefined> {
     const record = await vault.findRecord(owner, knownId);
-    if (isMissing(record, knownId)) throw missing(owner, knownId, log);
+    if (isRecordMissing(record, knownId)) throw recordMissing(owner, knownId, log);
     if (record !== undefined && record.id !== knownId && record.values.size > 0) {
       // Only where there is something to find again: a person who is their own record has one without keys.
-      await database.withOwner(owner, (sql) => rememberVaultId(sql, owner, record.id));
+      await database.withOwner(owner, (sql) => writeVaultId(sql, owner, record.id));
     }
     return record;
   }
 
-  async function read(owner: Owner): Promise<Reading<OwnedKeys>> {
+  async function read(owner: Owner): Promise<PoolSnapshot<OwnedKeys>> {
     const { before, facts } = await database.withOwner(owner, async (sql) => ({
-      before: await readOwner(sql, owner),
-      facts: await listFacts(sql, owner),
+      before: await readVaultIndex(sql, owner),
+      facts: await listKeyStatuses(sql, owner),
     }));
     const record = await findRecord(owner, before.vaultId);
     // A write that began while the vault was read has raised it: what was read may be of before.
-    const after = await database.withOwner(owner, (sql) => readOwner(sql, owner));
+    const after = await database.withOwner(owner, (sql) => readVaultIndex(sql, owner));
     return {
-      value: ownedKeys(deps, owner, record, facts),
+      value: toOwnedKeys(deps, owner, record, facts),
       recordId: record?.id ?? null,
-      isSettled: after.generation === before.generation && !before.isBeingWritten && !after.isBeingWritten,
+      isCacheable: after.generation === before.generation && !before.isBeingWritten && !after.isBeingWritten,
     };
   }
 
-  const cache = createPoolCache({ read, isHeard: () => notices.isHeard() });
-  notices.onNotice((owner) => {
-    cache.forget(owner as Owner);
+  const cache = createPoolCache({ read, isListening: () => notices.isListening() });
+  notices.onNotification((owner) => {
+    cache.invalidate(owner as Owner);
   });
   notices.onGap(() => {
-    cache.forgetAll();
+    cache.clear();
   });
 
   return {
     readKeys: async (owner) => (await read(owner)).value.keys,
     readPools: (owner) => cache.get(owner),
-    forget: (owner) => {
-      cache.forget(owner);
+    invalidate: (owner) => {
+      cache.invalidate(owner);
     },
-    forgetRecord: (recordId) => {
-      cache.forgetRecord(recordId);
+    invalidateRecord: (recordId) => {
+      cache.invalidateRecord(recordId);
     },
-    isNews: (owner, note, withinMs) => cache.isNews(owner, note, withinMs),
+    isWriteDue: (owner, note, withinMs) => cache.isWriteDue(owner, note, withinMs),
   };
 }
 
-function ownedKeys(
+function toOwnedKeys(
   { providers, log }: KeyReaderDeps,
   owner: Owner,
   record: VaultRecord | undefined,
-  facts: ReadonlyMap<string, KeyFacts>,
+  status: ReadonlyMap<string, KeyStatus>,
 ): OwnedKeys {
   const damaged = new Set<string>();
   const keys = providers.flatMap((provider) => {
-    const pool = readPool(record?.values.get(provider.id) ?? []);
-    if (pool.foreign.length > 0) {
+    const pool = parsePool(record?.values.get(provider.id) ?? []);
+    if (pool.unreadable.length > 0) {
       damaged.add(provider.id);
-      log.warn({ owner, provider: provider.id, values: pool.foreign.length }, 'values that are no keys');
+      log.warn({ owner, provider: provider.id, values: pool.unreadable.length }, 'values that are no keys');
     }
     return pool.keys.map((stored) => ({
       provider,
       stored,
-      facts: facts.get(factsName(provider.id, stored.id)) ?? NO_FACTS,
+      status: status.get(keyStatusName(provider.id, stored.id)) ?? INITIAL_KEY_STATUS,
     }));
   });
-  return { keys, damaged };
+  return { keys, unreadableProviders: damaged };
 }
 
 /** Also when another, empty record has taken its name: nobody has said that the keys are to go. */
-function isMissing(record: VaultRecord | undefined, knownId: string | null): boolean {
+function isRecordMissing(record: VaultRecord | undefined, knownId: string | null): boolean {
   if (knownId === null) return false;
   return record === undefined || (record.id !== knownId && record.values.size === 0);
 }
@@ -128,7 +131,7 @@ function isMissing(record: VaultRecord | undefined, knownId: string | null): boo
  * Not "no keys": the system would silently pay for somebody whose record was lost, or is looked for in the wrong
  * place. That an administrator deleted it is said by the event alone.
  */
-function missing(owner: Owner, vaultId: string | null, log: Log): AppError {
+function recordMissing(owner: Owner, vaultId: string | null, log: Log): AppError {
   const user = owner.slice(owner.indexOf(':') + 1);
   const facts = { event: 'key_undecryptable', user, provider: null, key_id: null, vault_id: vaultId };
   log.warn(facts, 'a known vault record was not found');

@@ -5,23 +5,23 @@ import type { OperatorUpstreams } from '../providers/address.ts';
 import type { Provider } from '../providers/provider.ts';
 import type { KeyReader } from './key-reader.ts';
 import { needsEndpoint } from './provider-choice.ts';
-import { openKey, UNREADABLE } from './record.ts';
+import { decryptKey, UNREADABLE_KEY_ID } from './record.ts';
 import type { KeyStats, KeyView, ProviderView } from './schema.ts';
-import { keyStats, keyView, providerView, type KnownKey } from './views.ts';
+import { keyStats, keyView, providerView, type KeyWithStatus } from './views.ts';
 
 /** A stored key as the gateway uses it: still sealed. */
-export interface PoolKey {
+export interface ProviderKey {
   id: string;
   provider: string;
   label: string | null;
   endpoint: string | null;
   enabled: boolean;
   expiresAt: string | null;
-  setAsideUntil: Date | null;
+  cooldownUntil: Date | null;
   /** As it lies in the vault: by it a key that was replaced is told from the one before. */
   token: string;
   /** Decrypts; undefined when no key fits, the token was altered, or it lies where it was not put. */
-  open(): { secret: string; endpoint: string | null } | undefined;
+  decrypt(): { secret: string; endpoint: string | null } | undefined;
 }
 
 export interface KeyReadsDeps {
@@ -39,9 +39,9 @@ export interface KeyReads {
   listKeys(user: User): Promise<KeyView[]>;
   stats(user: User): Promise<KeyStats>;
   /** Every stored key of the owner by provider id, each pool by creation, then id. Decrypts nothing. */
-  readPools(owner: Owner): Promise<ReadonlyMap<string, readonly PoolKey[]>>;
+  readPools(owner: Owner): Promise<ReadonlyMap<string, readonly ProviderKey[]>>;
   /** Whether this very key is stored now, past everything that is remembered: not deleted, not replaced. */
-  isStored(owner: Owner, key: Pick<PoolKey, 'provider' | 'id' | 'token'>): Promise<boolean>;
+  isStored(owner: Owner, key: Pick<ProviderKey, 'provider' | 'id' | 'token'>): Promise<boolean>;
 }
 
 export function createKeyReads({ reader, keyring, providers, upstreams }: KeyReadsDeps): KeyReads {
@@ -64,13 +64,13 @@ export function createKeyReads({ reader, keyring, providers, upstreams }: KeyRea
     },
 
     async readPools(owner) {
-      const { keys, damaged } = await reader.readPools(owner);
+      const { keys, unreadableProviders: damaged } = await reader.readPools(owner);
       const pools = Map.groupBy(
-        keys.map((key) => poolKey(keyring, owner, key)),
+        keys.map((key) => toProviderKey(keyring, owner, key)),
         (key) => key.provider,
       );
       for (const provider of damaged)
-        pools.set(provider, [...(pools.get(provider) ?? []), unreadableKey(provider)]);
+        pools.set(provider, [...(pools.get(provider) ?? []), createUnreadableKey(provider)]);
       return pools;
     },
 
@@ -83,7 +83,11 @@ export function createKeyReads({ reader, keyring, providers, upstreams }: KeyRea
   };
 }
 
-function poolKey(keyring: Keyring, owner: Owner, { provider, stored, facts }: KnownKey): PoolKey {
+function toProviderKey(
+  keyring: Keyring,
+  owner: Owner,
+  { provider, stored, status: facts }: KeyWithStatus,
+): ProviderKey {
   const { id, label, endpoint, enabled, expiresAt, token } = stored;
   return {
     id,
@@ -92,9 +96,9 @@ function poolKey(keyring: Keyring, owner: Owner, { provider, stored, facts }: Kn
     endpoint,
     enabled,
     expiresAt,
-    setAsideUntil: facts.setAsideUntil,
+    cooldownUntil: facts.cooldownUntil,
     token,
-    open: () => openKey(keyring, { owner, provider: provider.id }, stored),
+    decrypt: () => decryptKey(keyring, { owner, provider: provider.id }, stored),
   };
 }
 
@@ -102,17 +106,17 @@ function poolKey(keyring: Keyring, owner: Owner, { provider, stored, facts }: Kn
  * Stands for what lies where keys lie and is none, most likely a key that was edited by hand. An owner who had
  * only that has a key that fails, not no key: the system must not pay for it silently.
  */
-function unreadableKey(provider: string): PoolKey {
+function createUnreadableKey(provider: string): ProviderKey {
   return {
-    id: UNREADABLE,
+    id: UNREADABLE_KEY_ID,
     provider,
     label: null,
     endpoint: null,
     enabled: true,
     expiresAt: null,
-    setAsideUntil: null,
+    cooldownUntil: null,
     token: '',
-    open: () => undefined,
+    decrypt: () => undefined,
   };
 }
 

@@ -1,4 +1,4 @@
-import { recordAudit } from '../audit/service.ts';
+import { writeAuditEvent } from '../audit/service.ts';
 import type { Principal } from '../http/principal.ts';
 import type { Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
@@ -6,13 +6,13 @@ import type { Keyring } from '../lib/keyring.ts';
 import type { Log } from '../lib/log.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
-import { recordTest } from './facts-store.ts';
+import { writeTestResult } from './facts-store.ts';
 import type { KeyReader } from './key-reader.ts';
 import type { KeyTester, KeyTestResult } from './key-tester.ts';
 import { getProvider } from './provider-choice.ts';
-import { openKey } from './record.ts';
-import type { KeysTested, KeyTested, TestStatus } from './schema.ts';
-import { testView, type KnownKey } from './views.ts';
+import { decryptKey } from './record.ts';
+import type { KeysTested, KeyTested, KeyTestStatus } from './schema.ts';
+import { keyTestView, type KeyWithStatus } from './views.ts';
 
 export interface KeyTestsDeps {
   reader: KeyReader;
@@ -40,7 +40,7 @@ export interface KeyTests {
 }
 
 /** From the one that needs its owner most to the one that needs nothing. */
-const FROM_WORST: readonly TestStatus[] = [
+const WORST_FIRST: readonly KeyTestStatus[] = [
   'undecryptable',
   'invalid',
   'no_credit',
@@ -54,7 +54,7 @@ const FROM_WORST: readonly TestStatus[] = [
   'valid',
 ];
 
-const UNDECRYPTABLE: KeyTestResult = {
+const UNDECRYPTABLE_RESULT: KeyTestResult = {
   status: 'undecryptable',
   message: 'It cannot be decrypted. Replace it with the key itself.',
   details: { latencyMs: null, httpStatus: null, billed: false },
@@ -63,21 +63,25 @@ const UNDECRYPTABLE: KeyTestResult = {
 export function createKeyTests(deps: KeyTestsDeps): KeyTests {
   const { reader, database, keyring, tester, log } = deps;
 
-  async function testOne(principal: Principal, { provider, stored }: KnownKey): Promise<KeyTested> {
+  async function testStoredKey(
+    principal: Principal,
+    { provider, stored }: KeyWithStatus,
+  ): Promise<KeyTested> {
     const userId = principal.user.id;
     const owner = userOwner(userId);
-    const opened = openKey(keyring, { owner, provider: provider.id }, stored);
-    const result = opened === undefined ? UNDECRYPTABLE : await tester.test({ userId, provider, ...opened });
+    const opened = decryptKey(keyring, { owner, provider: provider.id }, stored);
+    const result =
+      opened === undefined ? UNDECRYPTABLE_RESULT : await tester.test({ userId, provider, ...opened });
     const facts = { user: userId, provider: provider.id, key_id: stored.id, status: result.status };
     log.info({ event: 'key_tested', ...facts }, 'a stored key was tested');
     // A key that was replaced meanwhile is another key: the result says nothing of it.
     const now = await reader.readKeys(owner);
     if (now.some((key) => key.stored.id === stored.id && key.stored.token === stored.token)) {
-      await database.withOwner(owner, (sql) => recordTest(sql, [owner, provider.id, stored.id], result));
+      await database.withOwner(owner, (sql) => writeTestResult(sql, [owner, provider.id, stored.id], result));
       // A key that was set aside and works is chosen again at once.
-      reader.forget(owner);
+      reader.invalidate(owner);
     }
-    return testView(provider.id, stored.id, result);
+    return keyTestView(provider.id, stored.id, result);
   }
 
   return {
@@ -93,16 +97,16 @@ export function createKeyTests(deps: KeyTestsDeps): KeyTests {
       await database.withOwner(owner, async (sql) => {
         for (const { stored } of keys) {
           const object = `key:${provider.id}/${stored.id}`;
-          await recordAudit(sql, { owner, actor: owner, action: 'key.tested', object, requestId });
+          await writeAuditEvent(sql, { owner, actor: owner, action: 'key.tested', object, requestId });
         }
       });
       // All are seen to their end, so that what was found of the others is stored when one fails.
-      const settled = await Promise.allSettled(keys.map((key) => testOne(principal, key)));
+      const settled = await Promise.allSettled(keys.map((key) => testStoredKey(principal, key)));
       const results = settled.map((one) => {
         if (one.status === 'rejected') throw one.reason;
         return one.value;
       });
-      const worst = FROM_WORST.flatMap((status) => results.filter((one) => one.status === status))[0];
+      const worst = WORST_FIRST.flatMap((status) => results.filter((one) => one.status === status))[0];
       if (worst === undefined) throw new Error('no test has a status');
       return { ...worst, results };
     },

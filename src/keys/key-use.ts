@@ -1,12 +1,12 @@
 import type { Database } from '../lib/database.ts';
 import type { Owner } from '../lib/owner.ts';
-import { markKey, markUsed, setAside } from './facts-store.ts';
+import { writeTestStatus, writeLastUse, startCooldown } from './facts-store.ts';
 import type { KeyReader } from './key-reader.ts';
-import { UNREADABLE } from './record.ts';
+import { UNREADABLE_KEY_ID } from './record.ts';
 
 export interface KeyUseDeps {
   database: Database;
-  reader: Pick<KeyReader, 'forget' | 'isNews'>;
+  reader: Pick<KeyReader, 'invalidate' | 'isWriteDue'>;
 }
 
 /** What the gateway found out about keys by using them. */
@@ -20,7 +20,7 @@ export interface KeyUse {
 }
 
 /** So often at most is it written down that the same key is used, or is damaged, time and again. */
-const NOTE_EVERY_MS = 1_000;
+const MIN_WRITE_INTERVAL_MS = 1_000;
 
 /**
  * Builds it. Other processes hear of what changes the choice of a key; this one must not choose by what it
@@ -30,23 +30,28 @@ export function createKeyUse({ database, reader }: KeyUseDeps): KeyUse {
   return {
     async recordRefusal(owner, provider, keyId) {
       await database.withOwner(owner, (sql) =>
-        setAside(sql, [owner, provider, keyId], 'invalid', 'The provider refused it (401).'),
+        startCooldown(sql, [owner, provider, keyId], 'invalid', 'The provider refused it (401).'),
       );
-      reader.forget(owner);
+      reader.invalidate(owner);
     },
 
     async recordUndecryptable(owner, provider, keyId) {
       const note = `undecryptable ${provider}/${keyId}`;
-      if (keyId === UNREADABLE || !reader.isNews(owner, note, NOTE_EVERY_MS)) return;
+      if (keyId === UNREADABLE_KEY_ID || !reader.isWriteDue(owner, note, MIN_WRITE_INTERVAL_MS)) return;
       await database.withOwner(owner, (sql) =>
-        markKey(sql, [owner, provider, keyId], 'undecryptable', 'It cannot be decrypted. Add it again.'),
+        writeTestStatus(
+          sql,
+          [owner, provider, keyId],
+          'undecryptable',
+          'It cannot be decrypted. Add it again.',
+        ),
       );
     },
 
     async recordUse(owner, provider, keyId) {
-      if (!reader.isNews(owner, `used ${provider}/${keyId}`, NOTE_EVERY_MS)) return;
-      const isCleared = await database.withOwner(owner, (sql) => markUsed(sql, [owner, provider, keyId]));
-      if (isCleared) reader.forget(owner);
+      if (!reader.isWriteDue(owner, `used ${provider}/${keyId}`, MIN_WRITE_INTERVAL_MS)) return;
+      const isCleared = await database.withOwner(owner, (sql) => writeLastUse(sql, [owner, provider, keyId]));
+      if (isCleared) reader.invalidate(owner);
     },
   };
 }

@@ -1,7 +1,7 @@
-import { isLockTimeout, type Connection, type Database } from '../lib/database.ts';
+import { isLockTimeout, type DatabaseConnection, type Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Owner } from '../lib/owner.ts';
-import { createTurns, createTurnstile } from '../lib/turns.ts';
+import { createKeyedMutex, createDeadlineSemaphore } from '../lib/turns.ts';
 
 export interface OwnerLockOptions {
   /** A pool of its own, so that writers who wait cannot take the connections that requests need. */
@@ -9,13 +9,13 @@ export interface OwnerLockOptions {
   /** How many owners this process writes for at once: the size of that pool. */
   slots: number;
   /** Waiting and working in all. */
-  totalMs: number;
+  timeoutMs: number;
 }
 
 /** What the holder of the lock works with. */
-export interface Hold {
+export interface HeldOwnerLock {
   /** The connection that holds the lock: the holder's SQL goes here, and fails if the lock was lost. */
-  connection: Connection;
+  connection: DatabaseConnection;
   /** Epoch ms: the work must be over by then, and the caller answered. */
   deadlineMs: number;
 }
@@ -23,39 +23,41 @@ export interface Hold {
 /** One writer per owner, in all processes that share the database. */
 export interface OwnerLock {
   /** @throws AppError `busy` (503) when the turn does not come in time; `database_unavailable`. */
-  hold<T>(owner: Owner, work: (hold: Hold) => Promise<T>): Promise<T>;
+  runExclusive<T>(owner: Owner, work: (runExclusive: HeldOwnerLock) => Promise<T>): Promise<T>;
 }
 
 /** A statement's own time limit in the pool is 15 s, so one wait for the lock stays below it. */
-const LONGEST_WAIT_MS = 10_000;
+const MAX_WAIT_MS = 10_000;
 
 /** Keycloak has neither conditional nor partial updates: two writers at once lose one another's changes. */
 export function createOwnerLock(options: OwnerLockOptions): OwnerLock {
-  const slots = createTurnstile(options.slots, busy);
-  const turns = createTurns(busy);
+  const slots = createDeadlineSemaphore(options.slots, keysBusy);
+  const turns = createKeyedMutex(keysBusy);
 
   return {
-    hold(owner, work) {
-      const deadlineMs = Date.now() + options.totalMs;
-      return turns.take(owner, deadlineMs, () =>
-        slots.pass(deadlineMs, () =>
-          withLock(options.database, owner, deadlineMs, (connection) => work({ connection, deadlineMs })),
+    runExclusive(owner, work) {
+      const deadlineMs = Date.now() + options.timeoutMs;
+      return turns.run(owner, deadlineMs, () =>
+        slots.run(deadlineMs, () =>
+          withAdvisoryLock(options.database, owner, deadlineMs, (connection) =>
+            work({ connection, deadlineMs }),
+          ),
         ),
       );
     },
   };
 }
 
-async function withLock<T>(
+async function withAdvisoryLock<T>(
   database: Database,
   owner: Owner,
   deadlineMs: number,
-  work: (connection: Connection) => Promise<T>,
+  work: (connection: DatabaseConnection) => Promise<T>,
 ): Promise<T> {
   const outcome: { value?: { result: T } } = {};
   try {
-    await database.connection(async (connection) => {
-      await lock(connection, owner, deadlineMs);
+    await database.withConnection(async (connection) => {
+      await acquireLock(connection, owner, deadlineMs);
       try {
         outcome.value = { result: await work(connection) };
       } finally {
@@ -72,10 +74,10 @@ async function withLock<T>(
 }
 
 /** A session's lock outlives the transaction that asks for it, while the time limit set here does not. */
-async function lock(connection: Connection, owner: Owner, deadlineMs: number): Promise<void> {
+async function acquireLock(connection: DatabaseConnection, owner: Owner, deadlineMs: number): Promise<void> {
   for (;;) {
-    const waitMs = Math.min(deadlineMs - Date.now(), LONGEST_WAIT_MS);
-    if (waitMs <= 0) throw busy();
+    const waitMs = Math.min(deadlineMs - Date.now(), MAX_WAIT_MS);
+    if (waitMs <= 0) throw keysBusy();
     try {
       await connection.transaction(async (sql) => {
         await sql.run("SELECT set_config('lock_timeout', $1, true)", [`${Math.ceil(waitMs)}ms`]);
@@ -93,7 +95,7 @@ function lockName(owner: Owner): string {
 }
 
 /** 503 for a write whose turn did not come, or whose change did not settle. */
-export function busy(cause?: unknown): AppError {
+export function keysBusy(cause?: unknown): AppError {
   return new AppError('busy', 'Other changes to these keys are still being written. Try again shortly.', {
     headers: { 'retry-after': '5' },
     cause,

@@ -6,17 +6,17 @@ import type { Log } from '../lib/log.ts';
 import type { Owner } from '../lib/owner.ts';
 
 /** A change to a person's own user, as Keycloak's event tables tell of it. */
-const Save = z.object({
+const UserUpdate = z.object({
   id: z.string(),
   /** Keycloak's clock, epoch ms. */
   time: z.number(),
   /** An administrator's, or a client's; a person's change to himself has none. */
   authDetails: z.object({ userId: z.string().optional() }).optional(),
 });
-type Save = z.output<typeof Save>;
+type UserUpdate = z.output<typeof UserUpdate>;
 
 /** Whose user is watched. */
-interface Person {
+interface WatchedUser {
   owner: Owner;
   /** Keycloak's id of the user. */
   vaultId: string;
@@ -26,21 +26,21 @@ interface Person {
  * To be asked once the update is over; says it in the log, too.
  * @returns true when somebody else saved the person meanwhile: our update may have overwritten that change.
  */
-type SaveWatch = () => Promise<boolean>;
+type CollisionCheck = () => Promise<boolean>;
 
-type Events = Pick<KeycloakAdmin, 'call' | 'realm'>;
+type KeycloakCaller = Pick<KeycloakAdmin, 'call' | 'realm'>;
 
 /**
  * How far back events are asked for, by this machine's clock, which may differ from Keycloak's. Should it
  * differ by more, our own update is not found, and that is told.
  */
-const LOOK_BACK_MS = 15 * 60_000;
+const LOOKBACK_MS = 15 * 60_000;
 const MAX_EVENTS = 100;
 /**
  * Keycloak's cache of users learns of a save a moment after the database holds it, together with its event, on
  * other nodes of a cluster later still: read in between, a person is older than the events say.
  */
-const SETTLED_AFTER_MS = 250;
+const CACHE_SETTLE_MS = 250;
 
 /**
  * Begins to watch who saves a person; to be awaited before the representation is read that an update is built
@@ -49,27 +49,31 @@ const SETTLED_AFTER_MS = 250;
  * they tell.
  * @throws AppError `keycloak_unavailable`, `busy`; nothing has been written then.
  */
-export async function watchSaves(keycloak: Events, person: Person, log: Log): Promise<SaveWatch> {
-  const before = await readSaves(keycloak, person.vaultId).catch((error: unknown) => {
+export async function watchUserUpdates(
+  keycloak: KeycloakCaller,
+  user: WatchedUser,
+  log: Log,
+): Promise<CollisionCheck> {
+  const before = await readUpdates(keycloak, user.vaultId).catch((error: unknown) => {
     // No right to see events, say: keys can be stored nevertheless, and the doctor says what is missing.
     if (keycloakStatus(error) === undefined) throw error;
     return undefined;
   });
-  const self = await ownUserId(keycloak);
+  const self = await findServiceAccountId(keycloak);
   // Our own saves were read back when they were made.
-  await pause(unsettledMs(before?.filter((save) => saverOf(save) !== self) ?? []));
+  await pause(settleDelayMs(before?.filter((save) => updaterOf(save) !== self) ?? []));
   const known = new Set(before?.map((save) => save.id));
-  const facts = { owner: person.owner, vault_id: person.vaultId };
+  const facts = { owner: user.owner, vault_id: user.vaultId };
 
   /** Others' saves of the same moment; undefined when not even our own is there: then nothing can be known. */
-  async function findOthers(): Promise<Save[] | undefined> {
-    const fresh = (await readSaves(keycloak, person.vaultId)).filter((save) => !known.has(save.id));
-    const others = fresh.filter((save) => saverOf(save) !== self);
+  async function findOtherUpdates(): Promise<UserUpdate[] | undefined> {
+    const fresh = (await readUpdates(keycloak, user.vaultId)).filter((save) => !known.has(save.id));
+    const others = fresh.filter((save) => updaterOf(save) !== self);
     return others.length < fresh.length ? others : undefined;
   }
 
   return async () => {
-    const others = before && (await findOthers().catch(() => undefined));
+    const others = before && (await findOtherUpdates().catch(() => undefined));
     if (others === undefined)
       log.warn(
         { event: 'vault_write_unwatched', ...facts },
@@ -78,7 +82,7 @@ export async function watchSaves(keycloak: Events, person: Person, log: Log): Pr
     if (others === undefined || others.length === 0) return false;
     // Nothing is put right here: nobody knows which of two values was meant.
     log.error(
-      { event: 'vault_write_collision', ...facts, saved_by: [...new Set(others.map(saverOf))] },
+      { event: 'vault_write_collision', ...facts, saved_by: [...new Set(others.map(updaterOf))] },
       'a person was saved while a key was written: look whether that change is still there',
     );
     return true;
@@ -86,26 +90,26 @@ export async function watchSaves(keycloak: Events, person: Person, log: Log): Pr
 }
 
 /** How long the newest save still needs to be seen by all; by this machine's clock, so never for long. */
-function unsettledMs(saves: readonly Save[]): number {
-  const newestMs = Math.max(0, ...saves.map((save) => save.time));
-  return Math.min(Math.max(newestMs + SETTLED_AFTER_MS - Date.now(), 0), SETTLED_AFTER_MS);
+function settleDelayMs(updates: readonly UserUpdate[]): number {
+  const newestMs = Math.max(0, ...updates.map((save) => save.time));
+  return Math.min(Math.max(newestMs + CACHE_SETTLE_MS - Date.now(), 0), CACHE_SETTLE_MS);
 }
 
-function saverOf(save: Save): string {
-  return save.authDetails?.userId ?? 'the person';
+function updaterOf(update: UserUpdate): string {
+  return update.authDetails?.userId ?? 'the person';
 }
 
-async function readSaves(keycloak: Events, personId: string): Promise<Save[]> {
-  const since = Date.now() - LOOK_BACK_MS;
+async function readUpdates(keycloak: KeycloakCaller, userId: string): Promise<UserUpdate[]> {
+  const since = Date.now() - LOOKBACK_MS;
   const page = { realm: keycloak.realm, max: MAX_EVENTS };
-  const [byOthers, byThePerson] = await Promise.all([
+  const [byOthers, byUser] = await Promise.all([
     keycloak.call((client) =>
       client.realms.findAdminEvents({
         ...page,
         // The typed Date is answered with a 400: epoch milliseconds are what the server reads.
         dateFrom: since as unknown as Date,
         operationTypes: 'UPDATE',
-        resourcePath: `users/${personId}`,
+        resourcePath: `users/${userId}`,
       }),
     ),
     keycloak.call((client) =>
@@ -113,17 +117,17 @@ async function readSaves(keycloak: Events, personId: string): Promise<Save[]> {
         ...page,
         dateFrom: String(since),
         type: ['UPDATE_PROFILE', 'UPDATE_EMAIL'] as never,
-        user: personId,
+        user: userId,
       }),
     ),
   ]);
-  return z.array(Save).parse([...byOthers, ...byThePerson]);
+  return z.array(UserUpdate).parse([...byOthers, ...byUser]);
 }
 
 const Claims = z.object({ sub: z.string().optional() });
 
 /** The vault client's service account; unknown where the client lacks the scope `basic`. */
-async function ownUserId(keycloak: Events): Promise<string | undefined> {
+async function findServiceAccountId(keycloak: KeycloakCaller): Promise<string | undefined> {
   const token = await keycloak.call((client) => client.getAccessToken());
   return Claims.parse(decodeJwt(token ?? '')).sub;
 }

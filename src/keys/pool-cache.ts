@@ -1,18 +1,18 @@
 import type { Owner } from '../lib/owner.ts';
 
 /** What was read of an owner. */
-export interface Reading<Value> {
+export interface PoolSnapshot<Value> {
   value: Value;
   /** The vault record that was read; null when there is none. */
   recordId: string | null;
   /** False when the owner's keys were being changed meanwhile: it serves this request and is not kept. */
-  isSettled: boolean;
+  isCacheable: boolean;
 }
 
 export interface PoolCacheDeps<Value> {
-  read(owner: Owner): Promise<Reading<Value>>;
+  read(owner: Owner): Promise<PoolSnapshot<Value>>;
   /** Whether changes by other processes are heard of; while they are not, nothing is remembered or shared. */
-  isHeard(): boolean;
+  isListening(): boolean;
   /** A clock that never goes back, in ms. */
   now?: () => number;
   maxEntries?: number;
@@ -23,27 +23,27 @@ export interface PoolCache<Value> {
   /** @throws what `read` throws; nothing older is used then. */
   get(owner: Owner): Promise<Value>;
   /** Whoever comes from now on reads anew, and does not share what is being read. */
-  forget(owner: Owner): void;
+  invalidate(owner: Owner): void;
   /** The same, for the owner of a vault record. */
-  forgetRecord(recordId: string): void;
-  forgetAll(): void;
+  invalidateRecord(recordId: string): void;
+  clear(): void;
   /**
    * False when `note` was made of the owner within `withinMs` and nothing of the owner has changed since:
    * then it need not be written down again.
    */
-  isNews(owner: Owner, note: string, withinMs: number): boolean;
+  isWriteDue(owner: Owner, note: string, withinMs: number): boolean;
 }
 
 /** What an administrator changes in Keycloak takes effect within this time even if no event is seen. */
 const MAX_AGE_MS = 10_000;
 
-interface Entry<Value> {
+interface CacheEntry<Value> {
   startedAtMs: number;
-  reading: Promise<Reading<Value>>;
+  snapshot: Promise<PoolSnapshot<Value>>;
   /** Undefined while it is being read. */
   recordId: string | null | undefined;
   /** When each note was made. */
-  notes: Map<string, number>;
+  writtenAtMs: Map<string, number>;
 }
 
 /**
@@ -53,63 +53,63 @@ interface Entry<Value> {
 export function createPoolCache<Value>(deps: PoolCacheDeps<Value>): PoolCache<Value> {
   const { now = () => performance.now(), maxEntries = 2_000 } = deps;
   /** The oldest first. */
-  const entries = new Map<Owner, Entry<Value>>();
+  const entries = new Map<Owner, CacheEntry<Value>>();
 
-  function start(owner: Owner): Entry<Value> {
-    const entry: Entry<Value> = {
+  function load(owner: Owner): CacheEntry<Value> {
+    const entry: CacheEntry<Value> = {
       startedAtMs: now(),
-      reading: deps.read(owner),
+      snapshot: deps.read(owner),
       recordId: undefined,
-      notes: new Map(),
+      writtenAtMs: new Map(),
     };
     entries.delete(owner);
     entries.set(owner, entry);
-    dropOld();
-    const drop = () => {
+    evictStale();
+    const remove = () => {
       if (entries.get(owner) === entry) entries.delete(owner);
     };
-    entry.reading.then(({ recordId, isSettled }) => {
+    entry.snapshot.then(({ recordId, isCacheable: isSettled }) => {
       entry.recordId = recordId;
-      if (!isSettled) drop();
-    }, drop);
+      if (!isSettled) remove();
+    }, remove);
     return entry;
   }
 
-  function dropOld(): void {
+  function evictStale(): void {
     for (const [owner, entry] of entries) {
       if (isFresh(entry) && entries.size <= maxEntries) return;
       entries.delete(owner);
     }
   }
 
-  function isFresh(entry: Entry<Value>): boolean {
+  function isFresh(entry: CacheEntry<Value>): boolean {
     return now() - entry.startedAtMs < MAX_AGE_MS;
   }
 
   return {
     async get(owner) {
       // What is being read by another request may be of before a change that was not heard of.
-      if (!deps.isHeard()) return (await deps.read(owner)).value;
+      if (!deps.isListening()) return (await deps.read(owner)).value;
       const known = entries.get(owner);
-      const entry = known !== undefined && isFresh(known) ? known : start(owner);
-      return (await entry.reading).value;
+      const entry = known !== undefined && isFresh(known) ? known : load(owner);
+      return (await entry.snapshot).value;
     },
 
-    forget: (owner) => void entries.delete(owner),
+    invalidate: (owner) => void entries.delete(owner),
 
-    forgetRecord(recordId) {
+    invalidateRecord(recordId) {
       for (const [owner, entry] of entries) {
         // Of what is still being read nobody knows yet whose record it is.
         if (entry.recordId === recordId || entry.recordId === undefined) entries.delete(owner);
       }
     },
 
-    forgetAll() {
+    clear() {
       entries.clear();
     },
 
-    isNews(owner, note, withinMs) {
-      const notes = deps.isHeard() ? entries.get(owner)?.notes : undefined;
+    isWriteDue(owner, note, withinMs) {
+      const notes = deps.isListening() ? entries.get(owner)?.writtenAtMs : undefined;
       const madeAtMs = notes?.get(note);
       if (madeAtMs !== undefined && now() - madeAtMs < withinMs) return false;
       notes?.set(note, now());

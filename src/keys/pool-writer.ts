@@ -1,19 +1,19 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { recordAudit, type AuditAction } from '../audit/service.ts';
+import { writeAuditEvent, type AuditAction } from '../audit/service.ts';
 import type { Sql } from '../lib/database.ts';
 import type { Log } from '../lib/log.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { KeyReader } from './key-reader.ts';
-import { busy, type Hold, type OwnerLock } from './owner-lock.ts';
-import { beginWrite, endWrite, readOwner, rememberVaultId } from './owners-store.ts';
-import { readPool, type StoredPool } from './record.ts';
+import { keysBusy, type HeldOwnerLock, type OwnerLock } from './owner-lock.ts';
+import { beginVaultWrite, endVaultWrite, readVaultIndex, writeVaultId } from './owners-store.ts';
+import { parsePool, type StoredPool } from './record.ts';
 import type { Vault, VaultRecord } from './vault.ts';
 
 export interface PoolWriterDeps {
   vault: Vault;
   lock: OwnerLock;
   /** What this process remembers; one that only writes remembers nothing. */
-  reader?: Pick<KeyReader, 'forget'>;
+  reader?: Pick<KeyReader, 'invalidate'>;
   log: Log;
 }
 
@@ -25,17 +25,17 @@ interface PoolChange {
   /** Who asks, for the audit trail. */
   actor: string;
   requestId: string;
-  action: KeyChange;
+  action: KeyAction;
   /**
    * What is to be stored, from what is there. Asked anew on every attempt; throws to refuse the change,
    * and nothing has then been written.
    */
-  plan(pool: StoredPool): PoolPlan;
+  plan(pool: StoredPool): PlannedWrite;
   /** Facts that go with the change, in the transaction that ends it; not asked when the change did not hold. */
-  settle?(sql: Sql, keyIds: readonly string[]): Promise<void>;
+  writeStatus?(sql: Sql, keyIds: readonly string[]): Promise<void>;
 }
 
-export interface PoolPlan {
+export interface PlannedWrite {
   /** All values of the provider, in any order. */
   values: readonly string[];
   /** The keys that the change is about, for the audit trail. */
@@ -43,14 +43,14 @@ export interface PoolPlan {
 }
 
 /** What can happen to a stored key. */
-type KeyChange = keyof typeof UNCONFIRMED;
+type KeyAction = keyof typeof UNCONFIRMED_ACTIONS;
 
 export interface PoolWriter {
   /**
    * What is stored of a provider right now, past everything that is remembered.
    * @throws AppError `busy`, `keycloak_unavailable`, `database_unavailable` (503).
    */
-  readPool(owner: Owner, provider: string): Promise<StoredPool>;
+  readStoredPool(owner: Owner, provider: string): Promise<StoredPool>;
   /**
    * Carries the change out under the owner's lock and reads it back.
    * @returns the ids of the keys that were changed.
@@ -60,9 +60,9 @@ export interface PoolWriter {
 }
 
 const MAX_ATTEMPTS = 5;
-const PAUSE_MS = 50;
+const RETRY_DELAY_MS = 50;
 /** What the trail says when a change that it announced could not be read back: it may have happened. */
-const UNCONFIRMED = {
+const UNCONFIRMED_ACTIONS = {
   'key.added': 'key.add_unconfirmed',
   'key.replaced': 'key.replace_unconfirmed',
   'key.updated': 'key.update_unconfirmed',
@@ -72,73 +72,86 @@ const UNCONFIRMED = {
 } satisfies Partial<Record<AuditAction, AuditAction>>;
 
 export function createPoolWriter({ vault, lock, reader, log }: PoolWriterDeps): PoolWriter {
-  async function findRecord(hold: Hold, owner: Owner): Promise<VaultRecord | undefined> {
-    const { vaultId } = await hold.connection.withOwner(owner, (sql) => readOwner(sql, owner));
-    return vault.until(hold.deadlineMs).findRecord(owner, vaultId);
+  async function findRecord(held: HeldOwnerLock, owner: Owner): Promise<VaultRecord | undefined> {
+    const { vaultId } = await held.connection.withOwner(owner, (sql) => readVaultIndex(sql, owner));
+    return vault.writableUntil(held.deadlineMs).findRecord(owner, vaultId);
   }
 
   /** Says before and after the write that what others remember is old, whatever becomes of it. */
-  async function attempt(hold: Hold, change: PoolChange, told: Set<string>): Promise<Attempt> {
+  async function attempt(
+    held: HeldOwnerLock,
+    change: PoolChange,
+    audited: Set<string>,
+  ): Promise<WriteResult> {
     const { owner, provider } = change;
-    const found = await findRecord(hold, owner);
-    const { values, keyIds } = change.plan(readPool(found?.values.get(provider) ?? []));
-    await hold.connection.withOwner(owner, async (sql) => {
-      await beginWrite(sql, owner);
-      await announce(sql, change, keyIds, told);
+    const found = await findRecord(held, owner);
+    const { values, keyIds } = change.plan(parsePool(found?.values.get(provider) ?? []));
+    await held.connection.withOwner(owner, async (sql) => {
+      await beginVaultWrite(sql, owner);
+      await auditOnce(sql, change, keyIds, audited);
     });
-    let isKept = false;
+    let isStored = false;
     let hasCollided = false;
     const whenCollided = () => {
       hasCollided = true;
     };
     try {
-      const writable = vault.until(hold.deadlineMs);
+      const writable = vault.writableUntil(held.deadlineMs);
       const record = found ?? (await writable.createRecord(owner, change.ownerName));
-      await hold.connection.withOwner(owner, (sql) => rememberVaultId(sql, owner, record.id));
+      await held.connection.withOwner(owner, (sql) => writeVaultId(sql, owner, record.id));
       const { ownerName } = change;
-      isKept = await writable.writeValues(owner, record, { provider, values, ownerName, whenCollided });
+      isStored = await writable.writeValues(owner, record, {
+        provider,
+        values,
+        ownerName,
+        onCollision: whenCollided,
+      });
     } finally {
-      await hold.connection
+      await held.connection
         .withOwner(owner, async (sql) => {
-          if (isKept) await change.settle?.(sql, keyIds);
-          if (hasCollided) await tellAll(sql, change, keyIds, 'key.write_collided');
-          await endWrite(sql, owner);
+          if (isStored) await change.writeStatus?.(sql, keyIds);
+          if (hasCollided) await auditAll(sql, change, keyIds, 'key.write_collided');
+          await endVaultWrite(sql, owner);
         })
         .finally(() => {
           // Who was answered reads what was written, here at once.
-          reader?.forget(owner);
+          reader?.invalidate(owner);
         });
     }
-    return { isKept, keyIds };
+    return { isStored, keyIds };
   }
 
-  async function insist(hold: Hold, change: PoolChange, told: Set<string>): Promise<readonly string[]> {
-    for (let count = 1; count <= MAX_ATTEMPTS && Date.now() < hold.deadlineMs; count += 1) {
-      const { isKept, keyIds } = await attempt(hold, change, told);
+  async function writeWithRetries(
+    held: HeldOwnerLock,
+    change: PoolChange,
+    audited: Set<string>,
+  ): Promise<readonly string[]> {
+    for (let count = 1; count <= MAX_ATTEMPTS && Date.now() < held.deadlineMs; count += 1) {
+      const { isStored: isKept, keyIds } = await attempt(held, change, audited);
       if (isKept) return keyIds;
       log.warn(
         { owner: change.owner, provider: change.provider, attempt: count },
         'a key write did not hold',
       );
-      await pause(PAUSE_MS * count);
+      await pause(RETRY_DELAY_MS * count);
     }
-    throw busy();
+    throw keysBusy();
   }
 
   return {
-    readPool: (owner, provider) =>
-      lock.hold(owner, async (hold) => {
+    readStoredPool: (owner, provider) =>
+      lock.runExclusive(owner, async (hold) => {
         const record = await findRecord(hold, owner);
-        return readPool(record?.values.get(provider) ?? []);
+        return parsePool(record?.values.get(provider) ?? []);
       }),
 
     write: (change) =>
-      lock.hold(change.owner, async (hold) => {
+      lock.runExclusive(change.owner, async (hold) => {
         const told = new Set<string>();
         try {
-          return await insist(hold, change, told);
+          return await writeWithRetries(hold, change, told);
         } catch (error) {
-          await tellUnconfirmed(hold, change, told).catch((failure: unknown) => {
+          await auditUnconfirmed(hold, change, told).catch((failure: unknown) => {
             log.error({ err: failure, owner: change.owner }, 'an audit row could not be written');
           });
           throw error;
@@ -147,42 +160,46 @@ export function createPoolWriter({ vault, lock, reader, log }: PoolWriterDeps): 
   };
 }
 
-interface Attempt {
-  isKept: boolean;
+interface WriteResult {
+  isStored: boolean;
   keyIds: readonly string[];
 }
 
 /** Writes the audit rows before the change, once per key. */
-async function announce(
+async function auditOnce(
   sql: Sql,
   change: PoolChange,
   keyIds: readonly string[],
-  told: Set<string>,
+  audited: Set<string>,
 ): Promise<void> {
   for (const keyId of keyIds) {
-    if (told.has(keyId)) continue;
-    await recordAudit(sql, eventOf(change, keyId, change.action));
-    told.add(keyId);
+    if (audited.has(keyId)) continue;
+    await writeAuditEvent(sql, toAuditEvent(change, keyId, change.action));
+    audited.add(keyId);
   }
 }
 
-async function tellUnconfirmed(hold: Hold, change: PoolChange, told: ReadonlySet<string>): Promise<void> {
-  if (told.size === 0) return;
-  await hold.connection.withOwner(change.owner, (sql) =>
-    tellAll(sql, change, told, UNCONFIRMED[change.action]),
+async function auditUnconfirmed(
+  held: HeldOwnerLock,
+  change: PoolChange,
+  audited: ReadonlySet<string>,
+): Promise<void> {
+  if (audited.size === 0) return;
+  await held.connection.withOwner(change.owner, (sql) =>
+    auditAll(sql, change, audited, UNCONFIRMED_ACTIONS[change.action]),
   );
 }
 
-async function tellAll(
+async function auditAll(
   sql: Sql,
   change: PoolChange,
   keyIds: Iterable<string>,
   action: AuditAction,
 ): Promise<void> {
-  for (const keyId of keyIds) await recordAudit(sql, eventOf(change, keyId, action));
+  for (const keyId of keyIds) await writeAuditEvent(sql, toAuditEvent(change, keyId, action));
 }
 
-function eventOf(change: PoolChange, keyId: string, action: AuditAction) {
+function toAuditEvent(change: PoolChange, keyId: string, action: AuditAction) {
   const { owner, actor, requestId, provider } = change;
   return { owner, actor, action, object: `key:${provider}/${keyId}`, requestId };
 }

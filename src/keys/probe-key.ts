@@ -14,7 +14,7 @@ const PREFIXES = PROVIDERS.map(({ key }) => key.prefix)
   .sort((a, b) => b.length - a.length);
 const VERSION = /^v\d[-_]/;
 /** Without so many characters behind it, what looks like a prefix is the key itself. */
-const MIN_REST = 12;
+const MIN_SECRET_LENGTH = 12;
 
 /**
  * A random key of the same form and length: a digit for a digit, a letter for a letter, hexadecimal for
@@ -24,18 +24,19 @@ const MIN_REST = 12;
 export function createProbeKey(key: string): string {
   const prefix = PREFIXES.find((known) => key.startsWith(known)) ?? '';
   const version = prefix === '' ? '' : (VERSION.exec(key.slice(prefix.length))?.[0] ?? '');
-  const named = prefix + version;
-  const start = key.length - named.length >= MIN_REST ? named : '';
-  const rest = key.slice(start.length);
-  const isHex = /^[0-9a-f]{16,}$/.test(rest);
+  const publicPart = prefix + version;
+  const kept = key.length - publicPart.length >= MIN_SECRET_LENGTH ? publicPart : '';
+  const secretPart = key.slice(kept.length);
+  const isHex = /^[0-9a-f]{16,}$/.test(secretPart);
   // Of punctuation alone nothing would change.
-  const isFixed = !/[A-Za-z0-9]/.test(rest);
+  const isFixed = !/[A-Za-z0-9]/.test(secretPart);
   const alphabetOf = (character: string) => {
     if (isHex) return `${DIGITS}abcdef`;
     return isFixed ? ANY : ALPHABETS.find((alphabet) => alphabet.includes(character));
   };
   for (;;) {
-    const probe = start + Array.from(rest, (character) => pick(alphabetOf(character)) ?? character).join('');
+    const probe =
+      kept + Array.from(secretPart, (character) => pick(alphabetOf(character)) ?? character).join('');
     if (probe !== key) return probe;
   }
 }

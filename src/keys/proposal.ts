@@ -2,17 +2,17 @@ import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
-import { previewOf } from './key-format.ts';
-import { openKey, sealKey, valueOf, type StoredKey, type StoredPool } from './record.ts';
+import { maskKey } from './key-format.ts';
+import { decryptKey, encryptKey, toStoredValue, type StoredKey, type StoredPool } from './record.ts';
 import type { UpdateKey } from './schema.ts';
 
 /** A key that an owner wants to have stored. */
-export interface KeyWish {
+export interface KeyInput {
   owner: Owner;
   provider: Provider;
   id: string;
   /** True when the key of this id is to be replaced in place. */
-  replaced: boolean;
+  isReplacement: boolean;
   /** Empty in a replacement: the stored one stays. Else empty where the endpoint wants none. */
   key: string;
   /** Undefined in a replacement: as it is stored. The same holds for the next two. */
@@ -23,92 +23,92 @@ export interface KeyWish {
 }
 
 /** What a change would store, from what is stored now. */
-export interface Proposal {
+export interface PoolEdit {
   id: string;
   /** The key in the clear and where it may go. */
-  content: Content;
+  content: KeyContent;
   /** The key's own value. */
   value: string;
   /** All values of the provider's attribute. */
   values: readonly string[];
 }
 
-interface Content {
+interface KeyContent {
   secret: string;
   endpoint: string | null;
 }
 
 /** Keys per provider and owner; what readers of a vault attribute are built to hold. */
-const MAX_POOL = 10;
+const MAX_KEYS_PER_POOL = 10;
 
 /**
  * Proposes a new key, or one in the place of another.
  * @throws AppError `key_not_found`, `duplicate_key`, `pool_full`, `key_too_long`, `key_undecryptable`,
  *   `validation_failed`.
  */
-export function proposeKey(keyring: Keyring, wish: KeyWish, pool: StoredPool): Proposal {
-  const { owner, provider, id } = wish;
-  const old = wish.replaced ? getStored(pool, provider, id) : undefined;
-  const content = old === undefined ? newContent(wish) : replacedContent(keyring, wish, old);
+export function createStoreEdit(keyring: Keyring, input: KeyInput, pool: StoredPool): PoolEdit {
+  const { owner, provider, id } = input;
+  const existing = input.isReplacement ? getStoredKey(pool, provider, id) : undefined;
+  const content = existing === undefined ? toContent(input) : toReplacementContent(keyring, input, existing);
   const others = pool.keys.filter((key) => key.id !== id);
-  refuseDuplicate(keyring, wish, content, others);
+  assertNotDuplicate(keyring, input, content, others);
   // A replacement adds nothing, also where a pool was overfilled by hand.
-  if (old === undefined && others.length + pool.foreign.length >= MAX_POOL) {
+  if (existing === undefined && others.length + pool.unreadable.length >= MAX_KEYS_PER_POOL) {
     // Values that are no keys count too: an attribute must not grow without end.
-    const detail = `There are ${MAX_POOL} keys of this provider already. Delete one first.`;
+    const detail = `There are ${MAX_KEYS_PER_POOL} keys of this provider already. Delete one first.`;
     throw new AppError('pool_full', detail);
   }
-  const value = sealKey(keyring, {
+  const value = encryptKey(keyring, {
     owner,
     provider: provider.id,
     id,
     key: content.secret,
-    label: wish.label === undefined ? (old?.label ?? null) : wish.label,
-    mask: previewOf(provider, content.secret),
+    label: input.label === undefined ? (existing?.label ?? null) : input.label,
+    mask: maskKey(provider, content.secret),
     endpoint: content.endpoint,
-    createdAt: old?.createdAt ?? wish.createdAt.toISOString(),
-    expiresAt: wish.expiresAt === undefined ? (old?.expiresAt ?? null) : wish.expiresAt,
-    enabled: old?.enabled ?? true,
+    createdAt: existing?.createdAt ?? input.createdAt.toISOString(),
+    expiresAt: input.expiresAt === undefined ? (existing?.expiresAt ?? null) : input.expiresAt,
+    enabled: existing?.enabled ?? true,
   });
-  return { id, content, value, values: valuesWith(pool, id, value) };
+  return { id, content, value, values: replaceValue(pool, id, value) };
 }
 
 /**
  * Proposes another label, switch or expiry for a stored key.
  * @throws AppError `key_not_found`; `key_undecryptable` when the expiry, which is sealed, cannot be changed.
  */
-export function proposeUpdate(
+export function createUpdateEdit(
   keyring: Keyring,
-  place: { owner: Owner; provider: Provider; id: string },
+  target: { owner: Owner; provider: Provider; id: string },
   change: UpdateKey,
   pool: StoredPool,
-): Pick<Proposal, 'value' | 'values'> {
-  const old = getStored(pool, place.provider, place.id);
-  const shown = {
-    ...old,
-    label: change.label === undefined ? old.label : change.label,
-    enabled: change.enabled ?? old.enabled,
+): Pick<PoolEdit, 'value' | 'values'> {
+  const existing = getStoredKey(pool, target.provider, target.id);
+  const updated = {
+    ...existing,
+    label: change.label === undefined ? existing.label : change.label,
+    enabled: change.enabled ?? existing.enabled,
   };
   const { expires_at: expiresAt } = change;
   const value =
-    expiresAt === undefined || expiresAt === old.expiresAt
-      ? valueOf(shown)
-      : sealKey(keyring, {
-          ...shown,
-          owner: place.owner,
-          provider: place.provider.id,
-          key: getSecret(keyring, place, old).secret,
+    expiresAt === undefined || expiresAt === existing.expiresAt
+      ? toStoredValue(updated)
+      : encryptKey(keyring, {
+          ...updated,
+          owner: target.owner,
+          provider: target.provider.id,
+          key: getDecrypted(keyring, target, existing).secret,
           expiresAt,
         });
-  return { value, values: valuesWith(pool, place.id, value) };
+  return { value, values: replaceValue(pool, target.id, value) };
 }
 
 /** True when two proposals would store the same key for the same address. */
-export function isSameContent(a: Proposal, b: Proposal): boolean {
+export function isSameContent(a: PoolEdit, b: PoolEdit): boolean {
   return a.content.secret === b.content.secret && a.content.endpoint === b.content.endpoint;
 }
 
-function newContent({ key, endpoint }: KeyWish): Content {
+function toContent({ key, endpoint }: KeyInput): KeyContent {
   return { secret: key, endpoint: endpoint ?? null };
 }
 
@@ -116,11 +116,11 @@ function newContent({ key, endpoint }: KeyWish): Content {
  * What a replacement keeps is taken from inside the token: what stands outside can be edited in Keycloak, and
  * a new key would then go to an address that its owner never named.
  */
-function replacedContent(keyring: Keyring, wish: KeyWish, old: StoredKey): Content {
-  if (wish.key !== '' && wish.endpoint !== undefined) return newContent(wish);
-  const stored = getSecret(keyring, wish, old);
-  if (wish.key !== '') return { secret: wish.key, endpoint: stored.endpoint };
-  const endpoint = wish.endpoint === undefined ? stored.endpoint : wish.endpoint;
+function toReplacementContent(keyring: Keyring, input: KeyInput, existing: StoredKey): KeyContent {
+  if (input.key !== '' && input.endpoint !== undefined) return toContent(input);
+  const stored = getDecrypted(keyring, input, existing);
+  if (input.key !== '') return { secret: input.key, endpoint: stored.endpoint };
+  const endpoint = input.endpoint === undefined ? stored.endpoint : input.endpoint;
   if (endpoint !== stored.endpoint && stored.secret !== '') {
     const message =
       'A changed endpoint needs the key again: the stored one goes only where it was meant to go.';
@@ -129,14 +129,14 @@ function replacedContent(keyring: Keyring, wish: KeyWish, old: StoredKey): Conte
   return { secret: stored.secret, endpoint };
 }
 
-function refuseDuplicate(
+function assertNotDuplicate(
   keyring: Keyring,
-  { owner, provider }: KeyWish,
-  content: Content,
+  { owner, provider }: KeyInput,
+  content: KeyContent,
   others: readonly StoredKey[],
 ): void {
   const same = others.find((key) => {
-    const opened = openKey(keyring, { owner, provider: provider.id }, key);
+    const opened = decryptKey(keyring, { owner, provider: provider.id }, key);
     return opened?.secret === content.secret && opened.endpoint === content.endpoint;
   });
   if (same === undefined) return;
@@ -146,18 +146,18 @@ function refuseDuplicate(
   });
 }
 
-function getStored(pool: StoredPool, provider: Provider, id: string): StoredKey {
+function getStoredKey(pool: StoredPool, provider: Provider, id: string): StoredKey {
   const stored = pool.keys.find((key) => key.id === id);
   if (stored !== undefined) return stored;
   throw new AppError('key_not_found', `There is no such key of ${provider.name}.`);
 }
 
-function getSecret(
+function getDecrypted(
   keyring: Keyring,
   { owner, provider }: { owner: Owner; provider: Provider },
   stored: StoredKey,
-): Content {
-  const opened = openKey(keyring, { owner, provider: provider.id }, stored);
+): KeyContent {
+  const opened = decryptKey(keyring, { owner, provider: provider.id }, stored);
   if (opened !== undefined) return opened;
   throw new AppError(
     'key_undecryptable',
@@ -167,7 +167,7 @@ function getSecret(
 }
 
 /** Values that are no keys of ours stay, in case they can be mended by hand. Superseded ones are dropped. */
-function valuesWith(pool: StoredPool, id: string, value: string): string[] {
+function replaceValue(pool: StoredPool, id: string, value: string): string[] {
   const others = pool.keys.filter((key) => key.id !== id).map((key) => key.value);
-  return [...others, value, ...pool.foreign];
+  return [...others, value, ...pool.unreadable];
 }

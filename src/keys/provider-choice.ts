@@ -17,7 +17,7 @@ export function needsEndpoint(provider: Provider, upstreams: OperatorUpstreams):
 }
 
 /** Every check may look a name up, at a server that its owner chose. */
-const CHECKS_A_MINUTE = 30;
+const MAX_CHECKS_PER_MINUTE = 30;
 
 export interface EndpointCheckDeps {
   dialer: { checkEndpoint(text: string): Promise<URL> };
@@ -36,8 +36,8 @@ export type CheckEndpoint = (
 
 export function createEndpointCheck({ dialer, upstreams }: EndpointCheckDeps): CheckEndpoint {
   const limit = createRateLimit({
-    points: CHECKS_A_MINUTE,
-    refusal: `At most ${CHECKS_A_MINUTE} endpoints a minute are looked up.`,
+    points: MAX_CHECKS_PER_MINUTE,
+    rejectionDetail: `At most ${MAX_CHECKS_PER_MINUTE} endpoints a minute are looked up.`,
   });
   return async (userId, provider, endpoint) => {
     if (endpoint === null) {
@@ -46,7 +46,7 @@ export function createEndpointCheck({ dialer, upstreams }: EndpointCheckDeps): C
     }
     if (!provider.requiresEndpoint)
       throw invalidEndpoint(`${provider.name} has an address of its own; leave endpoint out.`);
-    await limit.take(userId);
+    await limit.consume(userId);
     const url = await dialer.checkEndpoint(endpoint);
     return url.href.replace(/\/+$/, '');
   };

@@ -1,21 +1,21 @@
 import { z } from 'zod';
 import { AppError } from '../lib/errors.ts';
-import { fernetTime } from '../lib/fernet.ts';
+import { findFernetTime } from '../lib/fernet.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
 
 /** In the place of an id, for values that are no keys; shown among skipped keys. */
-export const UNREADABLE = 'unreadable';
+export const UNREADABLE_KEY_ID = 'unreadable';
 
 /** Keycloak refuses longer attribute values under the policy ADMIN_EDIT (UTF-16 units). */
 export const MAX_VALUE_LENGTH = 2048;
 
-const VERSION = 1;
-const KIND = 'provider_key';
+const FORMAT_VERSION = 1;
+const PLAINTEXT_KIND = 'provider_key';
 
 /** One value of a vault attribute. What stands outside the token is for display; the token decides. */
-const Value = z.object({
-  v: z.literal(VERSION),
+const StoredValue = z.object({
+  v: z.literal(FORMAT_VERSION),
   id: z.string().regex(/^[0-9A-Za-z]{1,32}$/),
   label: z.string().nullable(),
   mask: z.string(),
@@ -27,9 +27,9 @@ const Value = z.object({
 });
 
 /** What is sealed: the key with everything that says whose it is and where it may go. */
-const Sealed = z.strictObject({
-  v: z.literal(VERSION),
-  kind: z.literal(KIND),
+const Plaintext = z.strictObject({
+  v: z.literal(FORMAT_VERSION),
+  kind: z.literal(PLAINTEXT_KIND),
   owner: z.string(),
   provider: z.string(),
   id: z.string(),
@@ -59,27 +59,27 @@ export interface StoredPool {
   /** By creation, then id: Keycloak does not keep the order of values. */
   keys: readonly StoredKey[];
   /** Values that are no keys of ours, e.g. typed in by hand. Writes carry them along untouched. */
-  foreign: readonly string[];
+  unreadable: readonly string[];
   /** Older values of an id that stands twice (two writers merged by Keycloak). The next write drops them. */
   superseded: readonly string[];
 }
 
 /** Reads an attribute's values: unique ids, the newest token wins; nothing that is unreadable is lost. */
-export function readPool(values: readonly string[]): StoredPool {
+export function parsePool(values: readonly string[]): StoredPool {
   const newest = new Map<string, StoredKey>();
-  const foreign: string[] = [];
+  const unreadable: string[] = [];
   const superseded: string[] = [];
   for (const value of values) {
-    const key = readValue(value);
+    const key = parseValue(value);
     if (key === undefined) {
-      foreign.push(value);
+      unreadable.push(value);
       continue;
     }
     const other = newest.get(key.id);
     if (other === undefined || isNewer(key, other)) newest.set(key.id, key);
     if (other !== undefined) superseded.push(isNewer(key, other) ? other.value : value);
   }
-  return { keys: [...newest.values()].sort(byCreation), foreign, superseded };
+  return { keys: [...newest.values()].sort(byCreation), unreadable, superseded };
 }
 
 /** On a tie the one that is switched off wins; then the text, so that every reader picks the same one. */
@@ -93,8 +93,8 @@ function byCreation(a: StoredKey, b: StoredKey): number {
   return left < right ? -1 : left > right ? 1 : 0;
 }
 
-function readValue(value: string): StoredKey | undefined {
-  const parsed = Value.safeParse(parseJson(value));
+function parseValue(value: string): StoredKey | undefined {
+  const parsed = StoredValue.safeParse(parseJson(value));
   if (!parsed.success) return undefined;
   const { id, label, mask, created_at, expires_at, enabled, endpoint, token } = parsed.data;
   return {
@@ -107,13 +107,13 @@ function readValue(value: string): StoredKey | undefined {
     endpoint,
     token,
     // A token that was edited by hand may have no time; the key is then still listed.
-    updatedAt: fernetTime(token)?.toISOString() ?? created_at,
+    updatedAt: findFernetTime(token)?.toISOString() ?? created_at,
     value,
   };
 }
 
 /** Whose a key is and where it may go: what is sealed together with it. */
-interface KeyPlace {
+interface KeyBinding {
   owner: Owner;
   provider: string;
   id: string;
@@ -124,28 +124,28 @@ interface KeyPlace {
 }
 
 /** Seals a key together with its owner, destination and expiry. */
-function sealToken(keyring: Keyring, place: KeyPlace, key: string): string {
-  const { owner, provider, id, endpoint } = place;
-  const sealed: z.output<typeof Sealed> = {
-    v: VERSION,
-    kind: KIND,
+function encryptToken(keyring: Keyring, binding: KeyBinding, key: string): string {
+  const { owner, provider, id, endpoint } = binding;
+  const plaintext: z.output<typeof Plaintext> = {
+    v: FORMAT_VERSION,
+    kind: PLAINTEXT_KIND,
     owner,
     provider,
     id,
     key,
     endpoint,
-    expires_at: place.expiresAt,
+    expires_at: binding.expiresAt,
   };
-  return keyring.seal(JSON.stringify(sealed));
+  return keyring.encrypt(JSON.stringify(plaintext));
 }
 
 /**
  * The value that is stored for a key.
  * @throws AppError `key_too_long` (400) when Keycloak would refuse it; ZodError when it could not be read back.
  */
-export function valueOf(key: Omit<StoredKey, 'updatedAt' | 'value'>): string {
-  const value: z.output<typeof Value> = {
-    v: VERSION,
+export function toStoredValue(key: Omit<StoredKey, 'updatedAt' | 'value'>): string {
+  const value: z.output<typeof StoredValue> = {
+    v: FORMAT_VERSION,
     id: key.id,
     label: key.label,
     mask: key.mask,
@@ -155,14 +155,14 @@ export function valueOf(key: Omit<StoredKey, 'updatedAt' | 'value'>): string {
     endpoint: key.endpoint,
     token: key.token,
   };
-  const text = JSON.stringify(Value.parse(value));
+  const text = JSON.stringify(StoredValue.parse(value));
   if (text.length > MAX_VALUE_LENGTH) {
     throw new AppError('key_too_long', 'Key, label and endpoint together are too long.');
   }
   return text;
 }
 
-export interface NewKey extends KeyPlace {
+export interface NewKey extends KeyBinding {
   key: string;
   label: string | null;
   mask: string;
@@ -171,8 +171,8 @@ export interface NewKey extends KeyPlace {
 }
 
 /** Seals a key and makes the value that is stored. @throws AppError `key_too_long` (400). */
-export function sealKey(keyring: Keyring, { key, ...own }: NewKey): string {
-  return valueOf({ ...own, token: sealToken(keyring, own, key) });
+export function encryptKey(keyring: Keyring, { key, ...own }: NewKey): string {
+  return toStoredValue({ ...own, token: encryptToken(keyring, own, key) });
 }
 
 /**
@@ -181,21 +181,21 @@ export function sealKey(keyring: Keyring, { key, ...own }: NewKey): string {
  * send it to an endpoint of their own.
  * @returns undefined when it does not decrypt or anything differs; the two are not told apart.
  */
-export function openKey(
+export function decryptKey(
   keyring: Keyring,
-  place: { owner: Owner; provider: string },
+  location: { owner: Owner; provider: string },
   stored: Pick<StoredKey, 'id' | 'token' | 'endpoint' | 'expiresAt'>,
 ): { secret: string; endpoint: string | null } | undefined {
-  const plaintext = keyring.open(stored.token);
-  const sealed = plaintext === undefined ? undefined : Sealed.safeParse(parseJson(plaintext)).data;
-  if (sealed === undefined) return undefined;
-  const isInPlace =
-    sealed.owner === place.owner &&
-    sealed.provider === place.provider &&
-    sealed.id === stored.id &&
-    sealed.endpoint === stored.endpoint &&
-    sealed.expires_at === stored.expiresAt;
-  return isInPlace ? { secret: sealed.key, endpoint: sealed.endpoint } : undefined;
+  const plaintext = keyring.decrypt(stored.token);
+  const content = plaintext === undefined ? undefined : Plaintext.safeParse(parseJson(plaintext)).data;
+  if (content === undefined) return undefined;
+  const isBoundHere =
+    content.owner === location.owner &&
+    content.provider === location.provider &&
+    content.id === stored.id &&
+    content.endpoint === stored.endpoint &&
+    content.expires_at === stored.expiresAt;
+  return isBoundHere ? { secret: content.key, endpoint: content.endpoint } : undefined;
 }
 
 function parseJson(text: string): unknown {

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 /** What is known of a key from testing and using it. */
-export const TEST_STATUSES = [
+export const KEY_TEST_STATUSES = [
   'untested',
   'valid',
   'invalid',
@@ -14,9 +14,9 @@ export const TEST_STATUSES = [
   'unverified',
   'undecryptable',
 ] as const;
-export type TestStatus = (typeof TEST_STATUSES)[number];
+export type KeyTestStatus = (typeof KEY_TEST_STATUSES)[number];
 
-const when = z.iso.datetime();
+const dateTime = z.iso.datetime();
 
 export const ProviderView = z.object({
   id: z.string(),
@@ -43,12 +43,12 @@ export const KeyView = z.object({
   label: z.string().nullable(),
   endpoint: z.string().nullable(),
   enabled: z.boolean(),
-  added_date: when,
-  updated_date: when,
-  expires_at: when.nullable(),
-  last_used: when.nullable(),
-  last_tested: when.nullable(),
-  test_status: z.enum(TEST_STATUSES),
+  added_date: dateTime,
+  updated_date: dateTime,
+  expires_at: dateTime.nullable(),
+  last_used: dateTime.nullable(),
+  last_tested: dateTime.nullable(),
+  test_status: z.enum(KEY_TEST_STATUSES),
   test_message: z.string().nullable(),
 });
 export type KeyView = z.output<typeof KeyView>;
@@ -125,7 +125,7 @@ export type KeysDeleted = z.output<typeof KeysDeleted>;
 export const KeyTested = z.object({
   provider: z.string(),
   key_id: z.string(),
-  status: z.enum(TEST_STATUSES),
+  status: z.enum(KEY_TEST_STATUSES),
   message: z.string(),
   details: z.object({
     latency_ms: z.number().int().nullable(),

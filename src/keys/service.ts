@@ -13,7 +13,7 @@ import type { OwnerLock } from './owner-lock.ts';
 import { createEndpointCheck } from './provider-choice.ts';
 import type { Vault } from './vault.ts';
 
-export type { PoolKey } from './key-reads.ts';
+export type { ProviderKey } from './key-reads.ts';
 
 export interface KeyServiceDeps {
   database: Database;

@@ -1,16 +1,21 @@
-import { adminEventPages, deletedUserId, touchedUserId, type AdminEvent } from '../lib/admin-events.ts';
+import {
+  createAdminEventFetcher,
+  findDeletedUserId,
+  findAffectedUserId,
+  type AdminEvent,
+} from '../lib/admin-events.ts';
 import type { Database } from '../lib/database.ts';
-import { createEventReader } from '../lib/event-reader.ts';
+import { createKeycloakEventReader } from '../lib/event-reader.ts';
 import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
 import type { KeyReader } from './key-reader.ts';
-import { forgetVaultRecord } from './owners-store.ts';
+import { removeDeletedRecord } from './owners-store.ts';
 
-export interface VaultEventsDeps {
+export interface VaultEventReaderDeps {
   /** The vault client, in the realm of the records. */
   keycloak: KeycloakAdmin;
   database: Database;
-  reader: Pick<KeyReader, 'forgetRecord'>;
+  reader: Pick<KeyReader, 'invalidateRecord'>;
   log: Log;
 }
 
@@ -18,25 +23,33 @@ export interface VaultEventsDeps {
  * Builds the poll of what administrators do to vault records. Our own writes are among the events; what they
  * make this process read again is little. It throws when Keycloak or the database is away; nothing is lost by that.
  */
-export function createVaultEvents({ keycloak, database, reader, log }: VaultEventsDeps): () => Promise<void> {
-  async function forgetDeleted(recordId: string): Promise<void> {
-    const owner = await forgetVaultRecord(database, recordId);
+export function createVaultEventReader({
+  keycloak,
+  database,
+  reader,
+  log,
+}: VaultEventReaderDeps): () => Promise<void> {
+  async function handleDeletedRecord(recordId: string): Promise<void> {
+    const owner = await removeDeletedRecord(database, recordId);
     if (owner === undefined) return;
     log.warn({ event: 'vault_record_deleted', owner, vault_id: recordId }, 'a vault record was deleted');
   }
 
-  return createEventReader<AdminEvent>({
+  return createKeycloakEventReader<AdminEvent>({
     database,
     // The realm may be the people's too, whose events are read for other ends at another pace.
     cursorName: `${keycloak.realm} vault`,
-    fetchPage: adminEventPages(keycloak, ['USER']),
+    fetchPage: createAdminEventFetcher(keycloak, ['USER']),
     async handle(events) {
-      for (const id of idsIn(events, deletedUserId)) await forgetDeleted(id);
-      for (const id of idsIn(events, touchedUserId)) reader.forgetRecord(id);
+      for (const id of recordIds(events, findDeletedUserId)) await handleDeletedRecord(id);
+      for (const id of recordIds(events, findAffectedUserId)) reader.invalidateRecord(id);
     },
   });
 }
 
-function idsIn(events: readonly AdminEvent[], idOf: (event: AdminEvent) => string | undefined): Set<string> {
+function recordIds(
+  events: readonly AdminEvent[],
+  idOf: (event: AdminEvent) => string | undefined,
+): Set<string> {
   return new Set(events.map(idOf).filter((id) => id !== undefined));
 }

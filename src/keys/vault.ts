@@ -5,8 +5,8 @@ import { AppError, isAppError, keycloakUnavailable } from '../lib/errors.ts';
 import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
 import { getUserId, type Owner } from '../lib/owner.ts';
-import { busy } from './owner-lock.ts';
-import { watchSaves } from './person-saves.ts';
+import { keysBusy } from './owner-lock.ts';
+import { watchUserUpdates } from './person-saves.ts';
 
 export interface VaultOptions {
   /** The vault client, in the realm of the records. */
@@ -44,7 +44,7 @@ export interface Vault {
    * The vault for a writer who must be done by `deadlineMs` (epoch ms). A call then has only the time that
    * is left, and one for which there is none fails as `busy` without being sent.
    */
-  until(deadlineMs: number): WritableVault;
+  writableUntil(deadlineMs: number): WritableVault;
 }
 
 /** Call it with the owner's lock held. */
@@ -71,7 +71,7 @@ interface ValueChange {
   /** Kept up to date with each write. */
   ownerName: string;
   /** Called when somebody else saved the person meanwhile, whose change this write may have overwritten. */
-  whenCollided?: () => void;
+  onCollision?: () => void;
 }
 
 const KEY_ATTRIBUTE = /^byok_([a-z]+)$/;
@@ -84,60 +84,64 @@ const COLLISION_STATUSES = [404, 409, 500];
  * No update is begun with less than this left: Keycloak may carry out one that was cut off, and by then the
  * next writer would be at work.
  */
-const LEAST_FOR_UPDATE_MS = 1_000;
+const MIN_UPDATE_MS = 1_000;
 
-type Caller = Pick<KeycloakAdmin, 'call' | 'realm'>;
+type KeycloakCaller = Pick<KeycloakAdmin, 'call' | 'realm'>;
 
 export function createVault({ keycloak, recordIsUser, log }: VaultOptions): Vault {
   return {
-    findRecord: createLocator(keycloak, recordIsUser, log),
-    until: (deadlineMs) =>
+    findRecord: createRecordFinder(keycloak, recordIsUser, log),
+    writableUntil: (deadlineMs) =>
       createWriter(
-        callsUntil(keycloak, deadlineMs, 0),
-        callsUntil(keycloak, deadlineMs, LEAST_FOR_UPDATE_MS),
+        createDeadlineCaller(keycloak, deadlineMs, 0),
+        createDeadlineCaller(keycloak, deadlineMs, MIN_UPDATE_MS),
         { recordIsUser, log },
       ),
   };
 }
 
-/** @param leastMs what must be left for a call to be sent. */
-function callsUntil(keycloak: Caller, deadlineMs: number, leastMs: number): Caller {
+/** @param minRemainingMs what must be left for a call to be sent. */
+function createDeadlineCaller(
+  keycloak: KeycloakCaller,
+  deadlineMs: number,
+  minRemainingMs: number,
+): KeycloakCaller {
   return {
     realm: keycloak.realm,
     async call(work) {
-      const leftMs = deadlineMs - Date.now();
-      if (leftMs <= leastMs) throw busy();
-      return keycloak.call(work, leftMs);
+      const remainingMs = deadlineMs - Date.now();
+      if (remainingMs <= minRemainingMs) throw keysBusy();
+      return keycloak.call(work, remainingMs);
     },
   };
 }
 
-function createLocator(keycloak: Caller, recordIsUser: boolean, log: Log): Vault['findRecord'] {
+function createRecordFinder(keycloak: KeycloakCaller, recordIsUser: boolean, log: Log): Vault['findRecord'] {
   async function getUser(id: string): Promise<UserRepresentation | undefined> {
-    const user = await ask(keycloak, (client) => client.users.findOne({ id }));
+    const user = await callKeycloak(keycloak, (client) => client.users.findOne({ id }));
     // The client answers null where its type says undefined.
     return user ?? undefined;
   }
 
   async function findByName(owner: Owner): Promise<UserRepresentation | undefined> {
-    const username = recordName(owner);
-    const found = await ask(keycloak, (client) => client.users.find({ username, exact: true }));
+    const username = recordUsername(owner);
+    const found = await callKeycloak(keycloak, (client) => client.users.find({ username, exact: true }));
     const id = found.find((user) => user.username === username)?.id;
     return id === undefined ? undefined : getUser(id);
   }
 
   /** The one place that knows where an owner's record lies. */
-  async function locate(owner: Owner, knownId: string | null): Promise<UserRepresentation | undefined> {
+  async function findUser(owner: Owner, knownId: string | null): Promise<UserRepresentation | undefined> {
     if (recordIsUser) return getUser(getUserId(owner));
     const known = knownId === null ? undefined : await getUser(knownId);
     return known ?? findByName(owner);
   }
 
   return async (owner, knownId) => {
-    const user = await locate(owner, knownId);
+    const user = await findUser(owner, knownId);
     if (user === undefined) return undefined;
-    const record = recordOf(user);
-    if (recordIsUser || attributesOf(user)['owner']?.[0] === owner) return record;
+    const record = toVaultRecord(user);
+    if (recordIsUser || readAttributes(user)['owner']?.[0] === owner) return record;
     // Not "no keys": the system must not pay for somebody whose record was tampered with.
     const facts = { event: 'key_undecryptable', user: getUserId(owner), provider: null, key_id: null };
     log.warn({ ...facts, vault_id: record.id }, 'a vault record does not name its owner');
@@ -151,33 +155,39 @@ function createLocator(keycloak: Caller, recordIsUser: boolean, log: Log): Vault
 
 /** @param updates the way for what changes something. */
 function createWriter(
-  reads: Caller,
-  updates: Caller,
+  reads: KeycloakCaller,
+  updates: KeycloakCaller,
   { recordIsUser, log }: Omit<VaultOptions, 'keycloak'>,
 ): WritableVault {
-  const findRecord = createLocator(reads, recordIsUser, log);
+  const findRecord = createRecordFinder(reads, recordIsUser, log);
 
   async function update(owner: Owner, record: VaultRecord, change: ValueChange): Promise<boolean> {
-    const desired = withValues(record.representation, change, recordIsUser);
+    const desired = toUserUpdate(record.representation, change, recordIsUser);
     try {
       await updates.call((client) => client.users.update({ id: record.id }, desired));
     } catch (error) {
       if (COLLISION_STATUSES.includes(statusOf(error) ?? 0)) return false;
-      throw asRefusal(error);
+      throw toVaultError(error);
     }
-    const read = await findRecord(owner, record.id);
-    return read?.id === record.id && isSame(ours(read.representation), ours(desired));
+    const readBack = await findRecord(owner, record.id);
+    return (
+      readBack?.id === record.id && isSameList(keyValuesOf(readBack.representation), keyValuesOf(desired))
+    );
   }
 
   /** Keycloak has no update of one attribute alone: the time in which another's save can be lost is kept short. */
-  async function updatePerson(owner: Owner, record: VaultRecord, change: ValueChange): Promise<boolean> {
-    const hasCollided = await watchSaves(reads, { owner, vaultId: record.id }, log);
-    const fresh = await findRecord(owner, record.id);
-    if (fresh === undefined || !isSame(ours(fresh.representation), ours(record.representation))) return false;
+  async function updateUser(owner: Owner, record: VaultRecord, change: ValueChange): Promise<boolean> {
+    const checkCollision = await watchUserUpdates(reads, { owner, vaultId: record.id }, log);
+    const current = await findRecord(owner, record.id);
+    if (
+      current === undefined ||
+      !isSameList(keyValuesOf(current.representation), keyValuesOf(record.representation))
+    )
+      return false;
     try {
-      return await update(owner, fresh, change);
+      return await update(owner, current, change);
     } finally {
-      if (await hasCollided()) change.whenCollided?.();
+      if (await checkCollision()) change.onCollision?.();
     }
   }
 
@@ -185,50 +195,52 @@ function createWriter(
     findRecord,
 
     async createRecord(owner, ownerName) {
-      if (recordIsUser) throw refused(new Error(`Keycloak has no user for ${owner}`));
-      const created = await ask(updates, (client) =>
+      if (recordIsUser) throw vaultUnavailable(new Error(`Keycloak has no user for ${owner}`));
+      const created = await callKeycloak(updates, (client) =>
         client.users.create({
-          username: recordName(owner),
+          username: recordUsername(owner),
           enabled: false,
           attributes: { owner: [owner], owner_name: [ownerName] },
         }),
       );
       const record = await findRecord(owner, created.id);
-      if (record === undefined) throw refused(new Error(`the new vault record of ${owner} is not there`));
+      if (record === undefined)
+        throw vaultUnavailable(new Error(`the new vault record of ${owner} is not there`));
       return record;
     },
 
-    writeValues: recordIsUser ? updatePerson : update,
+    writeValues: recordIsUser ? updateUser : update,
 
     async deleteRecord(owner, record) {
       if (recordIsUser) throw new Error('a person is never deleted here');
       try {
         await updates.call((client) => client.users.del({ id: record.id }));
       } catch (error) {
-        if (statusOf(error) !== 404) throw asRefusal(error);
+        if (statusOf(error) !== 404) throw toVaultError(error);
       }
-      const left = await findRecord(owner, record.id);
-      if (left !== undefined) throw refused(new Error(`the vault record of ${owner} is still there`));
+      const remaining = await findRecord(owner, record.id);
+      if (remaining !== undefined)
+        throw vaultUnavailable(new Error(`the vault record of ${owner} is still there`));
     },
   };
 }
 
 /** `user.<sub>`, or a digest where the subject is not a UUID and might not be a valid user name. */
-function recordName(owner: Owner): string {
+function recordUsername(owner: Owner): string {
   const subject = getUserId(owner);
   const name = UUID.test(subject) ? subject : createHash('sha256').update(subject).digest('hex');
   return `user.${name}`;
 }
 
 /** A user's attributes; Keycloak leaves the member out where there are none. */
-export function attributesOf(user: UserRepresentation): Record<string, string[]> {
+export function readAttributes(user: UserRepresentation): Record<string, string[]> {
   return Attributes.parse(user.attributes);
 }
 
 /** A user as a vault record, whosever it is. */
-export function recordOf(user: UserRepresentation): VaultRecord {
+export function toVaultRecord(user: UserRepresentation): VaultRecord {
   const values = new Map<string, string[]>();
-  for (const [name, list] of Object.entries(attributesOf(user))) {
+  for (const [name, list] of Object.entries(readAttributes(user))) {
     const provider = KEY_ATTRIBUTE.exec(name)?.[1];
     if (provider !== undefined) values.set(provider, list);
   }
@@ -236,49 +248,52 @@ export function recordOf(user: UserRepresentation): VaultRecord {
 }
 
 /** What an update wipes where it is missing: these, and every attribute. */
-const WIPED_IF_MISSING = ['username', 'email', 'firstName', 'lastName'] as const;
+const CLEARED_IF_OMITTED = ['username', 'email', 'firstName', 'lastName'] as const;
 
 /**
  * An update that changes one attribute. What Keycloak keeps by itself is left out, and so cannot be set back:
  * whether the user is enabled, verified, must do something at the next login. "Enabled" would also lift the
  * lock that follows wrong passwords.
  */
-function withValues(
+function toUserUpdate(
   user: UserRepresentation,
   change: ValueChange,
   recordIsUser: boolean,
 ): UserRepresentation {
-  const attributes = { ...attributesOf(user), [`byok_${change.provider}`]: [...change.values] };
+  const attributes = { ...readAttributes(user), [`byok_${change.provider}`]: [...change.values] };
   // Whose record it is, for administrators; a person's own user needs no such note.
   if (!recordIsUser) attributes['owner_name'] = [change.ownerName];
   const desired: UserRepresentation = { attributes };
-  for (const name of WIPED_IF_MISSING) if (user[name] !== undefined) desired[name] = user[name];
+  for (const name of CLEARED_IF_OMITTED) if (user[name] !== undefined) desired[name] = user[name];
   return desired;
 }
 
 /** The attributes that are ours to vouch for. Keycloak keeps values byte for byte, but not their order. */
-function ours(user: UserRepresentation): string[] {
-  return Object.entries(attributesOf(user))
+function keyValuesOf(user: UserRepresentation): string[] {
+  return Object.entries(readAttributes(user))
     .filter(([name]) => KEY_ATTRIBUTE.test(name))
     .flatMap(([name, values]) => values.map((value) => `${name}=${value}`))
     .sort();
 }
 
-function isSame(a: readonly string[], b: readonly string[]): boolean {
+function isSameList(a: readonly string[], b: readonly string[]): boolean {
   return a.length === b.length && a.every((value, index) => value === b[index]);
 }
 
 /** A call whose every failure means that the vault cannot be used now (wrong realm or rights included). */
-async function ask<T>(keycloak: Caller, work: Parameters<typeof keycloak.call<T>>[0]): Promise<T> {
+async function callKeycloak<T>(
+  keycloak: KeycloakCaller,
+  work: Parameters<typeof keycloak.call<T>>[0],
+): Promise<T> {
   try {
     return await keycloak.call(work);
   } catch (error) {
-    throw asRefusal(error);
+    throw toVaultError(error);
   }
 }
 
-function asRefusal(error: unknown): unknown {
-  return keycloakStatus(error) === undefined ? error : refused(error);
+function toVaultError(error: unknown): unknown {
+  return keycloakStatus(error) === undefined ? error : vaultUnavailable(error);
 }
 
 /** The status that Keycloak answered with, also where it has become an AppError already. */
@@ -286,6 +301,6 @@ function statusOf(error: unknown): number | undefined {
   return keycloakStatus(isAppError(error) ? error.cause : error);
 }
 
-function refused(cause: unknown): AppError {
+function vaultUnavailable(cause: unknown): AppError {
   return keycloakUnavailable(cause, 'Keycloak did not give access to the stored keys.');
 }

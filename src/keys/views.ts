@@ -1,18 +1,18 @@
 import type { Provider } from '../providers/provider.ts';
 import type { Tier } from '../tiers.ts';
-import type { KeyFacts } from './facts-store.ts';
+import type { KeyStatus } from './facts-store.ts';
 import type { KeyTestResult } from './key-tester.ts';
 import type { StoredKey } from './record.ts';
 import type { KeyStats, KeyTested, KeyView, ProviderView } from './schema.ts';
 
 /** A stored key with what is known of it. */
-export interface KnownKey {
+export interface KeyWithStatus {
   provider: Provider;
   stored: StoredKey;
-  facts: KeyFacts;
+  status: KeyStatus;
 }
 
-export function keyView({ provider, stored, facts }: KnownKey): KeyView {
+export function keyView({ provider, stored, status: facts }: KeyWithStatus): KeyView {
   return {
     id: stored.id,
     scope: 'personal',
@@ -32,7 +32,7 @@ export function keyView({ provider, stored, facts }: KnownKey): KeyView {
   };
 }
 
-export function testView(provider: string, keyId: string, result: KeyTestResult): KeyTested {
+export function keyTestView(provider: string, keyId: string, result: KeyTestResult): KeyTested {
   const { latencyMs, httpStatus, billed } = result.details;
   return {
     provider,
@@ -59,11 +59,15 @@ export function providerView(provider: Provider, keyCount: number, requiresEndpo
   };
 }
 
-export function keyStats(tier: Tier, providers: readonly Provider[], keys: readonly KnownKey[]): KeyStats {
+export function keyStats(
+  tier: Tier,
+  providers: readonly Provider[],
+  keys: readonly KeyWithStatus[],
+): KeyStats {
   const statuses = new Map(
     providers.map(({ id }) => [
       id,
-      keys.filter((key) => key.provider.id === id).map((key) => key.facts.testStatus),
+      keys.filter((key) => key.provider.id === id).map((key) => key.status.testStatus),
     ]),
   );
   const count = (test: (own: readonly string[]) => boolean) => [...statuses.values()].filter(test).length;

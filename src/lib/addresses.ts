@@ -1,29 +1,35 @@
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 
-export type Address = ipaddr.IPv4 | ipaddr.IPv6;
+export type IpAddress = ipaddr.IPv4 | ipaddr.IPv6;
 
 /**
  * How far a user may point us at an address: `public` freely, `private` only where the operator allows
  * it, `never` not at all, whatever the operator's lists say.
  */
-export type Reach = 'public' | 'private' | 'never';
+export type AddressClass = 'public' | 'private' | 'never';
 
 /** Where clouds hand credentials to whoever asks from inside: AWS, Azure, Alibaba, Google. */
-const METADATA = ['169.254.169.254', 'fd00:ec2::254', '168.63.129.16', '100.100.100.200', 'fd20:ce::254'];
+const METADATA_ADDRESSES = [
+  '169.254.169.254',
+  'fd00:ec2::254',
+  '168.63.129.16',
+  '100.100.100.200',
+  'fd20:ce::254',
+];
 const PRIVATE_RANGES: readonly string[] = ['loopback', 'private', 'carrierGradeNat', 'uniqueLocal'];
 const NAT64 = ipaddr.IPv6.parse('64:ff9b::');
 const GLOBAL_UNICAST = ipaddr.IPv6.parse('2000::');
 
 /** Reads an address in its one strict form: no octal, hex or short parts, no zone. */
-export function parseAddress(text: string): Address | undefined {
+export function parseIpAddress(text: string): IpAddress | undefined {
   // ipaddr.js alone also reads 0177.1 and 2130706433; those forms must have been resolved by now.
   return isIP(text) === 0 || text.includes('%') ? undefined : ipaddr.parse(text);
 }
 
 /** One spelling per address, for comparing. */
 export function canonicalAddress(text: string): string {
-  return parseAddress(text)?.toString() ?? text;
+  return parseIpAddress(text)?.toString() ?? text;
 }
 
 /**
@@ -32,19 +38,19 @@ export function canonicalAddress(text: string): string {
  * All of them have to pass where one is judged. The local-use NAT64 prefix (RFC 8215) does not tell
  * where in it the IPv4 address lies, so it is left as it is, and its range is refused.
  */
-export function facesOf(address: Address): readonly Address[] {
+export function effectiveAddresses(address: IpAddress): readonly IpAddress[] {
   if (address instanceof ipaddr.IPv4) return [address];
   const bytes = address.toByteArray();
   const embedded = (start: number, invert = 0) =>
     new ipaddr.IPv4(bytes.slice(start, start + 4).map((byte) => byte ^ invert));
   const range = address.range();
-  if (range === 'ipv4Mapped' || isCompatible(address) || address.match(NAT64, 96)) return [embedded(12)];
+  if (range === 'ipv4Mapped' || isIpv4Compatible(address) || address.match(NAT64, 96)) return [embedded(12)];
   if (range === '6to4') return [embedded(2)];
   if (range === 'teredo') return [embedded(4), embedded(12, 0xff)];
   return [address];
 }
 
-function isCompatible(address: ipaddr.IPv6): boolean {
+function isIpv4Compatible(address: ipaddr.IPv6): boolean {
   const range = address.range();
   return (
     range !== 'loopback' && range !== 'unspecified' && address.parts.slice(0, 6).every((part) => part === 0)
@@ -56,57 +62,62 @@ function isCompatible(address: ipaddr.IPv6): boolean {
  * @param ownAddresses canonical addresses of this host's interfaces: never public, they may reach
  *   what listens for this host alone.
  */
-export function reachOf(address: Address | undefined, ownAddresses: ReadonlySet<string>): Reach {
+export function classifyAddress(
+  address: IpAddress | undefined,
+  ownAddresses: ReadonlySet<string>,
+): AddressClass {
   if (address === undefined) return 'never';
-  const reaches = facesOf(address).map((face) => reachOfFace(face, ownAddresses));
-  if (reaches.includes('never')) return 'never';
-  return reaches.includes('private') || ownAddresses.has(address.toString()) ? 'private' : 'public';
+  const classes = effectiveAddresses(address).map((effective) =>
+    classifyEffectiveAddress(effective, ownAddresses),
+  );
+  if (classes.includes('never')) return 'never';
+  return classes.includes('private') || ownAddresses.has(address.toString()) ? 'private' : 'public';
 }
 
-function reachOfFace(face: Address, ownAddresses: ReadonlySet<string>): Reach {
-  const text = face.toString();
-  if (METADATA.includes(text)) return 'never';
-  const range: string = face.range();
+function classifyEffectiveAddress(address: IpAddress, ownAddresses: ReadonlySet<string>): AddressClass {
+  const text = address.toString();
+  if (METADATA_ADDRESSES.includes(text)) return 'never';
+  const range: string = address.range();
   if (PRIVATE_RANGES.includes(range)) return 'private';
   // Link-local, multicast, broadcast, unspecified, documentation, benchmarks and the like.
   if (range !== 'unicast') return 'never';
   // Outside 2000::/3 nothing is assigned (IANA), and ipaddr.js calls the unassigned `unicast`.
-  if (face instanceof ipaddr.IPv6 && !face.match(GLOBAL_UNICAST, 3)) return 'never';
+  if (address instanceof ipaddr.IPv6 && !address.match(GLOBAL_UNICAST, 3)) return 'never';
   return ownAddresses.has(text) ? 'private' : 'public';
 }
 
 /** True for an address at which only this host itself answers. */
-export function isThisHost(face: Address, ownAddresses: ReadonlySet<string>): boolean {
-  const range: string = face.range();
-  return range === 'loopback' || range === 'unspecified' || ownAddresses.has(face.toString());
+export function isThisHost(address: IpAddress, ownAddresses: ReadonlySet<string>): boolean {
+  const range: string = address.range();
+  return range === 'loopback' || range === 'unspecified' || ownAddresses.has(address.toString());
 }
 
 /** True for `localhost` and for loopback addresses, an IPv6 one with or without its brackets. */
 export function isLoopbackHost(host: string): boolean {
-  const range: string | undefined = parseAddress(/^\[(.*:.*)\]$/.exec(host)?.[1] ?? host)?.range();
+  const range: string | undefined = parseIpAddress(/^\[(.*:.*)\]$/.exec(host)?.[1] ?? host)?.range();
   return host === 'localhost' || range === 'loopback';
 }
 
 /** One entry of EGRESS_ALLOW or EGRESS_DENY. Ports are inclusive. */
 export type EgressRule = { fromPort: number; toPort: number } & (
-  { kind: 'network'; address: Address; prefix: number } | { kind: 'name'; name: string }
+  { kind: 'network'; address: IpAddress; prefix: number } | { kind: 'name'; name: string }
 );
 
 /** Bracketed (port optional), without a colon (port optional), or a bare IPv6 address or range (no port). */
-const RULE =
+const RULE_PATTERN =
   /^(?:\[([^[\]]+)\](\/\d+)?|([^:[\]]+)|([^:[\]]*:[^[\]]*:[^[\]]*))(?::(\d{1,5})(?:-(\d{1,5}))?)?$/;
-const NAME = /^(?=.{1,253}$)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$/;
+const HOST_NAME_PATTERN = /^(?=.{1,253}$)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$/;
 
 /**
  * Reads `CIDR-or-host[:port[-port]]`; IPv6 with a port stands in brackets (`[fd00::]/8:443`).
  * @throws Error that names the rule.
  */
 export function parseEgressRule(text: string): EgressRule {
-  const match = RULE.exec(text);
+  const match = RULE_PATTERN.exec(text);
   const host = match?.[1] === undefined ? (match?.[3] ?? match?.[4]) : match[1] + (match[2] ?? '');
   const fromPort = Number(match?.[5] ?? 0);
   const toPort = Number(match?.[6] ?? match?.[5] ?? 65_535);
-  const target = host === undefined ? undefined : parseTarget(host.toLowerCase());
+  const target = host === undefined ? undefined : parseRuleTarget(host.toLowerCase());
   const hasBadPort = toPort > 65_535 || fromPort > toPort || match?.[5] === '0';
   if (target === undefined || hasBadPort) {
     throw new Error(`"${text}" is not an address, range or host name with an optional port or port range`);
@@ -114,13 +125,13 @@ export function parseEgressRule(text: string): EgressRule {
   return { ...target, fromPort, toPort };
 }
 
-function parseTarget(host: string) {
+function parseRuleTarget(host: string) {
   const [text = '', prefixText, ...rest] = host.split('/');
-  const address = parseAddress(text);
+  const address = parseIpAddress(text);
   if (address === undefined) {
     // A name whose last label is a number would be read as an IPv4 address by every URL parser.
-    const name = normalName(host);
-    return NAME.test(name) && !/(?:^|\.)(?:\d+|0x[\da-f]*)$/.test(name)
+    const name = normalizeHostName(host);
+    return HOST_NAME_PATTERN.test(name) && !/(?:^|\.)(?:\d+|0x[\da-f]*)$/.test(name)
       ? ({ kind: 'name', name } as const)
       : undefined;
   }
@@ -133,19 +144,19 @@ function parseTarget(host: string) {
 }
 
 /** A host name as it is compared: lower case, no dot at the end. */
-export function normalName(host: string): string {
+export function normalizeHostName(host: string): string {
   return host.toLowerCase().replace(/\.$/, '');
 }
 
 /** True when the rule covers the address at that port. Rules by name cover none. */
-export function coversAddress(rule: EgressRule, address: Address, port: number): boolean {
+export function coversAddress(rule: EgressRule, address: IpAddress, port: number): boolean {
   if (rule.kind !== 'network' || !coversPort(rule, port)) return false;
   return rule.address.kind() === address.kind() && address.match(rule.address, rule.prefix);
 }
 
 /** True when the rule covers the host name at that port. Rules by address cover none. */
 export function coversName(rule: EgressRule, host: string, port: number): boolean {
-  return rule.kind === 'name' && coversPort(rule, port) && rule.name === normalName(host);
+  return rule.kind === 'name' && coversPort(rule, port) && rule.name === normalizeHostName(host);
 }
 
 export function coversPort(rule: EgressRule, port: number): boolean {

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { EventReaderDeps } from './event-reader.ts';
+import type { KeycloakEventReaderDeps } from './event-reader.ts';
 import type { KeycloakAdmin } from './keycloak-admin.ts';
 
 /** An admin event, as far as it is read; the client's type lacks the id. */
@@ -15,10 +15,10 @@ export type AdminEvent = z.output<typeof AdminEvent>;
  * Fetches pages of a realm's admin events, for `createEventReader`. Needs the role `view-events`.
  * @param resourceTypes e.g. `USER`; Keycloak's names.
  */
-export function adminEventPages(
+export function createAdminEventFetcher(
   keycloakAdmin: KeycloakAdmin,
   resourceTypes: readonly string[],
-): EventReaderDeps<AdminEvent>['fetchPage'] {
+): KeycloakEventReaderDeps<AdminEvent>['fetchPage'] {
   return async ({ dateFromMs, first, max }) => {
     const query = {
       realm: keycloakAdmin.realm,
@@ -34,14 +34,14 @@ export function adminEventPages(
 }
 
 /** The user that an event is about, itself or anything below it. */
-export function touchedUserId({ resourcePath }: AdminEvent): string | undefined {
+export function findAffectedUserId({ resourcePath }: AdminEvent): string | undefined {
   const [kind, id] = (resourcePath ?? '').split('/');
   return kind === 'users' && id !== undefined && id !== '' ? id : undefined;
 }
 
 /** The user that an event says was deleted: exactly that one, and not something of it. */
-export function deletedUserId(event: AdminEvent): string | undefined {
-  const id = touchedUserId(event);
+export function findDeletedUserId(event: AdminEvent): string | undefined {
+  const id = findAffectedUserId(event);
   const isUser = event.resourcePath === `users/${String(id)}`;
   return event.operationType === 'DELETE' && isUser ? id : undefined;
 }

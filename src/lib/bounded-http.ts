@@ -1,7 +1,7 @@
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { request as startRequest, type Agent } from 'node:https';
 import type { Duplex, Readable } from 'node:stream';
-import { unreachable, withDeadline } from './deadline.ts';
+import { upstreamUnreachable, withDeadline } from './deadline.ts';
 import { AppError } from './errors.ts';
 
 /** One request to a server that is not trusted: it has a time, and its answer a size. */
@@ -16,15 +16,15 @@ export interface BoundedRequest {
   signal?: AbortSignal;
 }
 
-export interface BoundedClient {
-  /** The whole answer. @throws AppError `upstream_malformed` for more than `maxBytes`, and as {@link open}. */
-  send(request: BoundedRequest & { maxBytes: number }): Promise<{ status: number; text: string }>;
+export interface BoundedHttpClient {
+  /** The whole answer. @throws AppError `upstream_malformed` for more than `maxBytes`, and as {@link requestStream}. */
+  requestText(request: BoundedRequest & { maxBytes: number }): Promise<{ status: number; text: string }>;
   /**
    * The answer's headers; its body is read, or destroyed, by the caller.
    * @throws AppError `upstream_unreachable`, `upstream_timeout`, what the agent's connector throws, or the
    *   signal's reason.
    */
-  open(request: BoundedRequest): Promise<{ status: number; body: Readable }>;
+  requestStream(request: BoundedRequest): Promise<{ status: number; body: Readable }>;
   /**
    * Asks for the bare connection (`Upgrade: tcp`), and closes it unless the server agrees.
    * @returns the connection, or the answer of a server that does not agree.
@@ -35,7 +35,10 @@ export interface BoundedClient {
 const MAX_HEADER_BYTES = 16 * 1024;
 
 /** @param authority what is sent as `Host`: the agent alone decides where to connect to. */
-export function createBoundedClient(agent: Agent, authority: { host: string; port: number }): BoundedClient {
+export function createBoundedHttpClient(
+  agent: Agent,
+  authority: { host: string; port: number },
+): BoundedHttpClient {
   function start({ method, path, body }: BoundedRequest, headers: Record<string, string>): ClientRequest {
     const text = body === undefined ? undefined : JSON.stringify(body);
     const request = startRequest({
@@ -54,58 +57,61 @@ export function createBoundedClient(agent: Agent, authority: { host: string; por
     return request.on('error', () => undefined).end(text);
   }
 
-  const client: BoundedClient = {
-    async send(request) {
-      return await bounded(request, async (phase) => {
-        const { status, body } = await client.open({ ...request, signal: phase });
-        return { status, text: await readText(body, request.maxBytes, phase) };
+  const client: BoundedHttpClient = {
+    async requestText(request) {
+      return await withRequestTimeout(request, async (signal) => {
+        const { status, body } = await client.requestStream({ ...request, signal: signal });
+        return { status, text: await readText(body, request.maxBytes, signal) };
       });
     },
-    async open(request) {
-      return await bounded(request, (phase) => untilAnswered(start(request, {}), phase));
+    async requestStream(request) {
+      return await withRequestTimeout(request, (signal) => waitForResponse(start(request, {}), signal));
     },
     async upgrade(request) {
       const headers = { connection: 'Upgrade', upgrade: 'tcp' };
-      return await bounded(request, (phase) => untilUpgraded(start(request, headers), phase));
+      return await withRequestTimeout(request, (signal) => waitForUpgrade(start(request, headers), signal));
     },
   };
   return client;
 }
 
-function bounded<T>(request: BoundedRequest, work: (phase: AbortSignal) => Promise<T>): Promise<T> {
+function withRequestTimeout<T>(
+  request: BoundedRequest,
+  work: (phase: AbortSignal) => Promise<T>,
+): Promise<T> {
   return withDeadline(request.timeoutMs, request.signal === undefined ? [] : [request.signal], work);
 }
 
-interface Answer {
+interface HttpResponse {
   status: number;
   body: Readable;
 }
 
-function untilAnswered(request: ClientRequest, signal: AbortSignal): Promise<Answer> {
-  const { promise, resolve, reject } = Promise.withResolvers<Answer>();
-  request.once('response', (response) => resolve(toAnswer(response)));
-  failWith(request, signal, reject);
+function waitForResponse(request: ClientRequest, signal: AbortSignal): Promise<HttpResponse> {
+  const { promise, resolve, reject } = Promise.withResolvers<HttpResponse>();
+  request.once('response', (response) => resolve(toHttpResponse(response)));
+  rejectOnFailure(request, signal, reject);
   return promise;
 }
 
-function untilUpgraded(request: ClientRequest, signal: AbortSignal): Promise<Duplex | Answer> {
-  const { promise, resolve, reject } = Promise.withResolvers<Duplex | Answer>();
+function waitForUpgrade(request: ClientRequest, signal: AbortSignal): Promise<Duplex | HttpResponse> {
+  const { promise, resolve, reject } = Promise.withResolvers<Duplex | HttpResponse>();
   request.once('upgrade', (_response, socket: Duplex, head: Buffer) => {
     // Stays for good, as above.
     socket.on('error', () => undefined);
     if (head.length > 0) socket.unshift(head);
     resolve(socket);
   });
-  request.once('response', (response) => resolve(toAnswer(response)));
-  failWith(request, signal, reject);
+  request.once('response', (response) => resolve(toHttpResponse(response)));
+  rejectOnFailure(request, signal, reject);
   return promise;
 }
 
-function toAnswer(response: IncomingMessage): Answer {
+function toHttpResponse(response: IncomingMessage): HttpResponse {
   return { status: response.statusCode ?? 0, body: response.on('error', () => undefined) };
 }
 
-function failWith(request: ClientRequest, signal: AbortSignal, reject: (reason: Error) => void): void {
+function rejectOnFailure(request: ClientRequest, signal: AbortSignal, reject: (reason: Error) => void): void {
   const onAbort = () => {
     reject(signal.reason as Error);
     request.destroy();
@@ -113,7 +119,7 @@ function failWith(request: ClientRequest, signal: AbortSignal, reject: (reason: 
   request.once('error', reject);
   request.once('close', () => {
     signal.removeEventListener('abort', onAbort);
-    reject(unreachable(new Error('closed before the answer')));
+    reject(upstreamUnreachable(new Error('closed before the answer')));
   });
   signal.addEventListener('abort', onAbort);
 }
@@ -123,47 +129,47 @@ function failWith(request: ClientRequest, signal: AbortSignal, reject: (reason: 
  * @throws AppError `upstream_malformed` when there is more than `maxBytes`, `upstream_unreachable` when it breaks off.
  */
 export async function readText(body: Readable, maxBytes: number, signal: AbortSignal): Promise<string> {
-  const pieces: Buffer[] = [];
+  const chunks: Buffer[] = [];
   let total = 0;
   const onAbort = () => {
     body.destroy(signal.reason as Error);
   };
   signal.addEventListener('abort', onAbort);
   try {
-    for await (const piece of body as AsyncIterable<Buffer>) {
-      total += piece.length;
-      if (total > maxBytes) throw tooLong();
-      pieces.push(piece);
+    for await (const chunk of body as AsyncIterable<Buffer>) {
+      total += chunk.length;
+      if (total > maxBytes) throw responseTooLarge();
+      chunks.push(chunk);
     }
   } catch (error) {
-    throw error instanceof AppError ? error : unreachable(error);
+    throw error instanceof AppError ? error : upstreamUnreachable(error);
   } finally {
     signal.removeEventListener('abort', onAbort);
     if (!body.readableEnded) body.destroy();
   }
-  return Buffer.concat(pieces).toString();
+  return Buffer.concat(chunks).toString();
 }
 
 /** Reads lines, each of `maxLineBytes` at most. @throws as {@link readText}. */
 export async function* readLines(body: Readable, maxLineBytes: number): AsyncGenerator<string, void> {
   let rest = Buffer.alloc(0);
   try {
-    for await (const piece of body as AsyncIterable<Buffer>) {
-      rest = Buffer.concat([rest, piece]);
+    for await (const chunk of body as AsyncIterable<Buffer>) {
+      rest = Buffer.concat([rest, chunk]);
       for (let end = rest.indexOf(10); end >= 0; end = rest.indexOf(10)) {
         yield rest.subarray(0, end).toString();
         rest = rest.subarray(end + 1);
       }
-      if (rest.length > maxLineBytes) throw tooLong();
+      if (rest.length > maxLineBytes) throw responseTooLarge();
     }
   } catch (error) {
-    throw error instanceof AppError ? error : unreachable(error);
+    throw error instanceof AppError ? error : upstreamUnreachable(error);
   } finally {
     if (!body.readableEnded) body.destroy();
   }
   if (rest.length > 0) yield rest.toString();
 }
 
-function tooLong(): AppError {
+function responseTooLarge(): AppError {
   return new AppError('upstream_malformed', 'The server sent more than can be right.');
 }

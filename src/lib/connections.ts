@@ -1,11 +1,11 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Socket } from 'node:net';
 import { Client } from 'undici';
-import { unreachable, withDeadline } from './deadline.ts';
+import { upstreamUnreachable, withDeadline } from './deadline.ts';
 import { createDial, type DialOptions } from './sockets.ts';
 
 /** One HTTP/1.1 connection, used by one request at a time. */
-export interface Connection {
+export interface UpstreamConnection {
   readonly client: Client;
   /** False when the address dialled is not public; addresses of the operator count as public. */
   readonly isPublic: boolean;
@@ -15,17 +15,17 @@ export interface Connection {
   /** Gives the connection back once an answer has been received in full. */
   release(): void;
   /** Closes the socket at once. */
-  discard(): void;
+  destroy(): void;
 }
 
-export interface Connections {
+export interface UpstreamConnections {
   /**
    * An idle connection to the origin of `url`, or a new one. Guarded and unguarded ones are kept apart.
    * Look-up, TCP and TLS of a new one take `connectTimeoutMs` together at most.
    * @throws AppError `upstream_unreachable`, `upstream_timeout`, `endpoint_forbidden`; or the reason of
    *   `signal`, upon which a connecting socket is closed at once.
    */
-  acquire(url: URL, guarded: boolean, signal: AbortSignal): Promise<Connection>;
+  acquire(url: URL, guarded: boolean, signal: AbortSignal): Promise<UpstreamConnection>;
   /**
    * A bare TCP connection to the host and port of `url`, which users brought; for protocols that are not HTTP, or
    * libraries that speak it themselves. The caller closes it.
@@ -40,7 +40,7 @@ export interface Connections {
  * A client of undici reconnects by itself when its connection ends before a request was written. Ours
  * has one connection, dialled and checked beforehand, so it gets this error: the request was not sent.
  */
-export const notSent = new Error('the connection ended before the request was sent');
+export const requestNotSent = new Error('the connection ended before the request was sent');
 
 const CLIENT_OPTIONS = {
   pipelining: 1,
@@ -60,21 +60,21 @@ const CLIENT_OPTIONS = {
  * Keeps the connections to upstreams. It connects by itself and hands undici the finished socket: undici
  * leaves a connecting socket alone when its request is aborted, and by then it has left the policy behind.
  */
-export function createConnections(options: DialOptions): Connections {
+export function createUpstreamConnections(options: DialOptions): UpstreamConnections {
   const dial = createDial(options);
-  const idle = createIdleConnections();
-  const open = new Set<Client>();
-  const bare = new Set<Socket>();
+  const idleConnections = createIdleConnections();
+  const openClients = new Set<Client>();
+  const rawSockets = new Set<Socket>();
   const closing = new AbortController();
 
-  function keep(key: string, url: URL, socket: Socket, isPublic: boolean): Connection {
-    const connection = createConnection(url, socket, isPublic, (released) => {
-      idle.add(key, released);
+  function track(key: string, url: URL, socket: Socket, isPublic: boolean): UpstreamConnection {
+    const connection = createUpstreamConnection(url, socket, isPublic, (released) => {
+      idleConnections.add(key, released);
     });
-    open.add(connection.client);
+    openClients.add(connection.client);
     socket.once('close', () => {
-      open.delete(connection.client);
-      idle.drop(key, connection);
+      openClients.delete(connection.client);
+      idleConnections.drop(key, connection);
     });
     return connection;
   }
@@ -82,8 +82,8 @@ export function createConnections(options: DialOptions): Connections {
   return {
     async acquire(url, guarded, signal) {
       const key = `${guarded ? 'guarded' : 'operator'} ${url.origin}`;
-      const known = await idle.take(key);
-      if (known !== undefined) return known;
+      const reused = await idleConnections.take(key);
+      if (reused !== undefined) return reused;
       const [socket, isPublic] = await withDeadline(
         options.connectTimeoutMs,
         [signal, closing.signal],
@@ -91,59 +91,63 @@ export function createConnections(options: DialOptions): Connections {
       );
       // Closed between the socket's last event and here, when nobody was listening.
       if (closing.signal.aborted) socket.destroy();
-      return keep(key, url, socket, isPublic);
+      return track(key, url, socket, isPublic);
     },
     async connect(url, signal) {
       const [socket] = await withDeadline(options.connectTimeoutMs, [signal, closing.signal], (phase) =>
         dial(url, true, phase),
       );
       if (closing.signal.aborted) socket.destroy();
-      bare.add(socket);
-      socket.once('close', () => bare.delete(socket));
+      rawSockets.add(socket);
+      socket.once('close', () => rawSockets.delete(socket));
       return socket;
     },
     async close() {
-      closing.abort(unreachable(new Error('closed')));
-      for (const socket of bare) socket.destroy();
-      await Promise.all([...open].map((client) => client.destroy()));
+      closing.abort(upstreamUnreachable(new Error('closed')));
+      for (const socket of rawSockets) socket.destroy();
+      await Promise.all([...openClients].map((client) => client.destroy()));
     },
   };
 }
 
 /** Connections that wait for their next request; the one used last goes first. */
 function createIdleConnections() {
-  const byKey = new Map<string, Connection[]>();
+  const byKey = new Map<string, UpstreamConnection[]>();
   return {
-    add(key: string, connection: Connection): void {
+    add(key: string, connection: UpstreamConnection): void {
       const others = byKey.get(key);
       if (others === undefined) byKey.set(key, [connection]);
       else others.push(connection);
     },
-    drop(key: string, connection: Connection): void {
+    drop(key: string, connection: UpstreamConnection): void {
       const others = byKey.get(key)?.filter((other) => other !== connection) ?? [];
       if (others.length > 0) byKey.set(key, others);
       else byKey.delete(key);
     },
-    async take(key: string): Promise<Connection | undefined> {
-      for (let known = byKey.get(key)?.pop(); known !== undefined; known = byKey.get(key)?.pop()) {
+    async take(key: string): Promise<UpstreamConnection | undefined> {
+      for (
+        let connection = byKey.get(key)?.pop();
+        connection !== undefined;
+        connection = byKey.get(key)?.pop()
+      ) {
         // undici lets one turn of the event loop pass before it uses a connection again, which may be the
         // rest of this one. With ours, what has arrived by now is read first: a close costs no request.
         await nextTurn();
-        if (known.isOpen()) return known;
+        if (connection.isOpen()) return connection;
       }
       return undefined;
     },
   };
 }
 
-function createConnection(
+function createUpstreamConnection(
   url: URL,
   socket: Socket,
   isPublic: boolean,
-  onReleased: (connection: Connection) => void,
-): Connection {
+  onReleased: (connection: UpstreamConnection) => void,
+): UpstreamConnection {
   const connection = {
-    client: new Client(url.origin, { ...CLIENT_OPTIONS, connect: handOver(socket) }),
+    client: new Client(url.origin, { ...CLIENT_OPTIONS, connect: createSingleUseConnector(socket) }),
     isPublic,
     isReused: false,
     isOpen: () => !socket.destroyed,
@@ -154,7 +158,7 @@ function createConnection(
         if (!socket.destroyed) onReleased(connection);
       });
     },
-    discard() {
+    destroy() {
       // With an error, or undici takes the end of the socket for the end of a body without length.
       socket.destroy(new Error('discarded'));
     },
@@ -163,15 +167,15 @@ function createConnection(
 }
 
 /** undici's connector for a socket that is connected already; it serves once. */
-function handOver(socket: Socket) {
-  let isSpent = false;
+function createSingleUseConnector(socket: Socket) {
+  let isUsed = false;
   return (_options: unknown, callback: (...result: [null, Socket] | [Error, null]) => void) => {
-    const isFirst = !isSpent;
-    isSpent = true;
+    const isFirst = !isUsed;
+    isUsed = true;
     // Later, since undici ignores what happens while it is still calling.
     queueMicrotask(() => {
       if (isFirst && !socket.destroyed) callback(null, socket);
-      else callback(notSent, null);
+      else callback(requestNotSent, null);
     });
   };
 }

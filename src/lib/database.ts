@@ -13,16 +13,16 @@ export interface Sql {
 }
 
 /** One connection, kept for the length of a piece of work. */
-export interface Connection extends Sql {
+export interface DatabaseConnection extends Sql {
   /** Commits when `work` resolves, rolls back when it throws. */
   transaction<T>(work: (sql: Sql) => Promise<T>): Promise<T>;
   /** A transaction that sees and writes only the rows of `owner` (row-level security). */
   withOwner<T>(owner: Owner, work: (sql: Sql) => Promise<T>): Promise<T>;
 }
 
-export interface Database extends Connection {
+export interface Database extends DatabaseConnection {
   /** Holds one connection for the length of `work`; it is discarded when `work` throws. */
-  connection<T>(work: (connection: Connection) => Promise<T>): Promise<T>;
+  withConnection<T>(work: (withConnection: DatabaseConnection) => Promise<T>): Promise<T>;
   /** The pool itself, for libraries that need one (the session store). */
   readonly pool: pg.Pool;
   close(): Promise<void>;
@@ -51,27 +51,27 @@ export function createDatabase(options: DatabaseOptions): Database {
     options.log.warn({ err: error }, 'an idle database connection was lost');
   });
 
-  async function connection<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
+  async function connection<T>(work: (connection: DatabaseConnection) => Promise<T>): Promise<T> {
     const client = await pool.connect().catch((error: unknown) => {
-      throw asDatabaseError(error);
+      throw toDatabaseError(error);
     });
     let failure: unknown;
     const ignore = () => undefined;
     client.on('error', ignore);
     try {
-      return await work(connectionOf(client));
+      return await work(toDatabaseConnection(client));
     } catch (error) {
       failure = error;
       throw error;
     } finally {
       client.off('error', ignore);
-      client.release(failure !== undefined && !isHarmless(failure));
+      client.release(failure !== undefined && !keepsConnectionUsable(failure));
     }
   }
 
   return {
-    ...sqlOf(pool),
-    connection,
+    ...toSql(pool),
+    withConnection: connection,
     transaction: (work) => connection((held) => held.transaction(work)),
     withOwner: (owner, work) => connection((held) => held.withOwner(owner, work)),
     pool,
@@ -79,12 +79,12 @@ export function createDatabase(options: DatabaseOptions): Database {
   };
 }
 
-function sqlOf(client: pg.Pool | pg.ClientBase): Sql {
+function toSql(client: pg.Pool | pg.ClientBase): Sql {
   async function query(text: string, values: unknown[] = []): Promise<pg.QueryResult> {
     try {
       return await client.query(text, values);
     } catch (error) {
-      throw asDatabaseError(error);
+      throw toDatabaseError(error);
     }
   }
   return {
@@ -93,8 +93,8 @@ function sqlOf(client: pg.Pool | pg.ClientBase): Sql {
   };
 }
 
-function connectionOf(client: pg.ClientBase): Connection {
-  const sql = sqlOf(client);
+function toDatabaseConnection(client: pg.ClientBase): DatabaseConnection {
+  const sql = toSql(client);
   async function transaction<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
     await sql.run('BEGIN');
     try {
@@ -118,7 +118,7 @@ function connectionOf(client: pg.ClientBase): Connection {
 }
 
 /** A statement that Postgres itself refused leaves the connection usable; anything else does not. */
-function isHarmless(error: unknown): boolean {
+function keepsConnectionUsable(error: unknown): boolean {
   return error instanceof AppError
     ? error.code !== 'database_unavailable'
     : error instanceof pg.DatabaseError;
@@ -129,7 +129,7 @@ function isHarmless(error: unknown): boolean {
  * SQLSTATE classes: 08 connection, 53 resources, 57P admin shutdown
  * (PostgreSQL documentation, appendix A).
  */
-function asDatabaseError(error: unknown): unknown {
+function toDatabaseError(error: unknown): unknown {
   const isOurs = error instanceof pg.DatabaseError && !/^(08|53|57P)/.test(error.code ?? '');
   if (isOurs) return error;
   return databaseUnavailable(error);

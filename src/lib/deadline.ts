@@ -1,13 +1,13 @@
 import { AppError } from './errors.ts';
 
 /** 502 for whatever keeps an upstream from answering; the cause is for the log alone. */
-export function unreachable(cause: unknown): AppError {
+export function upstreamUnreachable(cause: unknown): AppError {
   return new AppError('upstream_unreachable', 'The upstream could not be reached, or broke off.', { cause });
 }
 
 /** 504 for an upstream that is too slow in `phase`. */
-export function tooSlow(phase: string): AppError {
-  return new AppError('upstream_timeout', `The upstream took too long to ${phase}.`);
+export function upstreamTimeout(action: string): AppError {
+  return new AppError('upstream_timeout', `The upstream took too long to ${action}.`);
 }
 
 /**
@@ -22,7 +22,7 @@ export async function withDeadline<T>(
   for (const signal of signals) signal.throwIfAborted();
   const phase = new AbortController();
   const timer = setTimeout(() => {
-    phase.abort(tooSlow('accept a connection'));
+    phase.abort(upstreamTimeout('accept a connection'));
   }, timeoutMs);
   const follow = (event: Event) => {
     phase.abort((event.target as AbortSignal).reason);
@@ -32,7 +32,7 @@ export async function withDeadline<T>(
     return await work(phase.signal);
   } catch (error) {
     phase.signal.throwIfAborted();
-    throw error instanceof AppError ? error : unreachable(error);
+    throw error instanceof AppError ? error : upstreamUnreachable(error);
   } finally {
     clearTimeout(timer);
     for (const signal of signals) signal.removeEventListener('abort', follow);
@@ -40,7 +40,7 @@ export async function withDeadline<T>(
 }
 
 /** Stops waiting for `work` when the signal ends: a look-up of the system cannot be cancelled. */
-export function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+export function rejectOnAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     signal.addEventListener('abort', () => {
       reject(signal.reason as Error);

@@ -17,24 +17,24 @@ export function readDer(bytes: Buffer): DerValue {
 }
 
 /** The values in a value of this tag. @throws DerError for another tag. */
-export function partsOf(value: DerValue | undefined, tag: number = DER.sequence): DerValue[] {
-  return readValues(contentOf(value, tag));
+export function derChildren(value: DerValue | undefined, tag: number = DER.sequence): DerValue[] {
+  return readValues(derContent(value, tag));
 }
 
 /** @throws DerError for a value of another tag, or none. */
-export function contentOf(value: DerValue | undefined, tag: number): Buffer {
+export function derContent(value: DerValue | undefined, tag: number): Buffer {
   if (value?.tag !== tag) throw new DerError('a value of another kind is needed');
   return value.content;
 }
 
 /** The bytes of an INTEGER without leading zeros; its sign is left out of account. @throws DerError */
-export function magnitudeOf(value: DerValue | undefined): Buffer {
-  return withoutLeadingZeros(contentOf(value, DER.integer));
+export function derMagnitude(value: DerValue | undefined): Buffer {
+  return withoutLeadingZeros(derContent(value, DER.integer));
 }
 
 /** Reads an INTEGER that is not negative and below 2^32. @throws DerError */
-export function smallIntegerOf(value: DerValue | undefined): number {
-  const bytes = magnitudeOf(value);
+export function derSmallInteger(value: DerValue | undefined): number {
+  const bytes = derMagnitude(value);
   if (bytes.length > 4) throw new DerError('the number is too large');
   return bytes.length === 0 ? 0 : bytes.readUIntBE(0, bytes.length);
 }

@@ -1,11 +1,17 @@
 import { isIPv6, type Socket } from 'node:net';
-import { createConnections } from './connections.ts';
-import { untilAborted, withDeadline } from './deadline.ts';
-import { createEgressPolicy, forbidden, parseEndpoint, portOf, type EgressOptions } from './egress.ts';
+import { createUpstreamConnections } from './connections.ts';
+import { rejectOnAbort, withDeadline } from './deadline.ts';
+import {
+  createEgressPolicy,
+  endpointForbidden,
+  parseEndpoint,
+  effectivePort,
+  type EgressOptions,
+} from './egress.ts';
 import { AppError, isAppError } from './errors.ts';
-import { exchange, type UpstreamAnswer, type UpstreamRequest } from './exchange.ts';
+import { sendUpstreamRequest, type UpstreamResponse, type UpstreamRequest } from './exchange.ts';
 
-export type { UpstreamAnswer, UpstreamRequest } from './exchange.ts';
+export type { UpstreamResponse, UpstreamRequest } from './exchange.ts';
 
 export interface DialerOptions extends Omit<EgressOptions, 'ownAddresses'> {
   /** Look-up, TCP and TLS together. */
@@ -17,7 +23,7 @@ export interface Dialer {
    * Sends one request. Nothing is retried once a byte of it was sent.
    * @throws AppError `upstream_unreachable`, `upstream_timeout`, `endpoint_forbidden`; or the signal's reason.
    */
-  request(request: UpstreamRequest): Promise<UpstreamAnswer>;
+  request(request: UpstreamRequest): Promise<UpstreamResponse>;
   /**
    * Reads an endpoint that a user brought and checks that it may be reached now. Takes 3 s at most.
    * @throws AppError `endpoint_forbidden` with a coarse reason, also when its name is not found in that time.
@@ -34,7 +40,7 @@ export interface Dialer {
   close(): Promise<void>;
 }
 
-const CHECK_MS = 3_000;
+const ENDPOINT_CHECK_TIMEOUT_MS = 3_000;
 
 /**
  * Builds the one way out of this process to upstreams: no redirects, no proxy of the environment, and
@@ -43,7 +49,7 @@ const CHECK_MS = 3_000;
  */
 export function createDialer(options: DialerOptions): Dialer {
   const policy = createEgressPolicy(options);
-  const connections = createConnections({
+  const connections = createUpstreamConnections({
     policy,
     connectTimeoutMs: options.connectTimeoutMs,
     ...(options.lookup === undefined ? {} : { lookup: options.lookup }),
@@ -52,14 +58,14 @@ export function createDialer(options: DialerOptions): Dialer {
   return {
     async request(request) {
       const { url, guarded, signal } = request;
-      const isPlain = /^https?:$/.test(url.protocol) && url.username === '' && url.password === '';
-      if (!isPlain) throw forbidden();
+      const isPlainHttpUrl = /^https?:$/.test(url.protocol) && url.username === '' && url.password === '';
+      if (!isPlainHttpUrl) throw endpointForbidden();
       for (;;) {
         signal.throwIfAborted();
         const connection = await connections.acquire(url, guarded, signal);
-        const answer = await exchange(connection, request);
+        const response = await sendUpstreamRequest(connection, request);
         // An idle connection that had ended unnoticed: take the next one, in the end a new one.
-        if (answer !== undefined) return answer;
+        if (response !== undefined) return response;
       }
     },
     async connect(host, port, signal) {
@@ -68,10 +74,10 @@ export function createDialer(options: DialerOptions): Dialer {
     },
     async checkEndpoint(text) {
       const url = parseEndpoint(text);
-      await withDeadline(CHECK_MS, [], (phase) =>
-        untilAborted(policy.admit(url.hostname, portOf(url), phase), phase),
+      await withDeadline(ENDPOINT_CHECK_TIMEOUT_MS, [], (signal) =>
+        rejectOnAbort(policy.resolveAllowed(url.hostname, effectivePort(url), signal), signal),
       ).catch((cause: unknown) => {
-        throw isAppError(cause, 'endpoint_forbidden') ? cause : hostNotFound(cause);
+        throw isAppError(cause, 'endpoint_forbidden') ? cause : endpointHostNotFound(cause);
       });
       return url;
     },
@@ -80,6 +86,6 @@ export function createDialer(options: DialerOptions): Dialer {
 }
 
 /** To the one who brings an endpoint, a name that nobody answers for is a fault of the endpoint. */
-function hostNotFound(cause: unknown): AppError {
+function endpointHostNotFound(cause: unknown): AppError {
   return new AppError('endpoint_forbidden', "The endpoint's host could not be found.", { cause });
 }

@@ -4,18 +4,18 @@ import {
   coversAddress,
   coversName,
   coversPort,
-  facesOf,
+  effectiveAddresses,
   isThisHost,
-  normalName,
-  parseAddress,
+  normalizeHostName,
+  parseIpAddress,
   parseEgressRule,
-  reachOf,
-  type Address,
+  classifyAddress,
+  type IpAddress,
 } from './addresses.ts';
 import { AppError } from './errors.ts';
-import { createOperatorLookup, createUserLookup, resolveHost, type Lookup } from './names.ts';
+import { createSystemHostLookup, createUntrustedHostLookup, resolveHost, type HostLookup } from './names.ts';
 
-export interface Spot {
+export interface ForbiddenDestination {
   /** A name or an address; `0.0.0.0` and `::` stand for every address of this host. */
   host: string;
   port: number;
@@ -28,16 +28,16 @@ export interface EgressOptions {
   /** EGRESS_DENY; wins over `allow`. */
   deny: string[];
   /** Our own listeners, database and Keycloak (names allowed); asked anew on every look-up. */
-  forbidden: () => readonly Spot[];
+  forbidden: () => readonly ForbiddenDestination[];
   /** For tests: looks up all names. */
-  lookup?: Lookup;
+  lookup?: HostLookup;
   /** For tests: asked for names that users bring, as `address:port`. */
   nameServers?: readonly string[];
   /** For tests: addresses of this host's interfaces. */
   ownAddresses?: () => string[];
 }
 
-export interface AdmittedAddress {
+export interface AllowedAddress {
   address: string;
   isPublic: boolean;
 }
@@ -53,12 +53,12 @@ export interface EgressPolicy {
    * @throws AppError `endpoint_forbidden`, or `upstream_unreachable` when a name cannot be resolved: the
    *   host's own, or one that has to be known to check it.
    */
-  admit(host: string, port: number, signal?: AbortSignal): Promise<AdmittedAddress[]>;
+  resolveAllowed(host: string, port: number, signal?: AbortSignal): Promise<AllowedAddress[]>;
 }
 
 const LOCAL_ALLOW = ['127.0.0.0/8', '::1', '10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7'];
-const ENDPOINT_MAX_LENGTH = 256;
-const ENDPOINT =
+const MAX_ENDPOINT_LENGTH = 256;
+const ENDPOINT_PATTERN =
   /^(https?):\/\/(\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)(:\d{1,5})?((?:\/[a-z0-9._~-]+)*)\/?$/i;
 
 /**
@@ -67,11 +67,11 @@ const ENDPOINT =
  * @throws AppError `endpoint_forbidden` for anything else (design: one grammar, no user, query, fragment).
  */
 export function parseEndpoint(text: string): URL {
-  const match = text.length <= ENDPOINT_MAX_LENGTH ? ENDPOINT.exec(text) : null;
+  const match = text.length <= MAX_ENDPOINT_LENGTH ? ENDPOINT_PATTERN.exec(text) : null;
   const [, scheme = '', host = '', port = '', path = ''] = match ?? [];
   // The pattern runs on the raw text: `new URL` drops tabs, decodes %31 and folds full-width digits.
   const hasDotSegment = path.split('/').some((segment) => segment === '.' || segment === '..');
-  const url = URL.parse(`${scheme}://${normalName(host)}${port}${path}`);
+  const url = URL.parse(`${scheme}://${normalizeHostName(host)}${port}${path}`);
   if (match === null || hasDotSegment || url === null || url.port === '0') {
     throw new AppError(
       'endpoint_forbidden',
@@ -82,7 +82,7 @@ export function parseEndpoint(text: string): URL {
 }
 
 /** The port that a connection for `url` goes to. */
-export function portOf(url: URL): number {
+export function effectivePort(url: URL): number {
   return url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port);
 }
 
@@ -93,79 +93,92 @@ export function portOf(url: URL): number {
 export function createEgressPolicy(options: EgressOptions): EgressPolicy {
   const allow = (options.allow ?? (options.mode === 'local' ? LOCAL_ALLOW : [])).map(parseEgressRule);
   const deny = options.deny.map(parseEgressRule);
-  const ownAddresses = options.ownAddresses ?? interfaceAddresses;
-  const operatorLookup = options.lookup ?? createOperatorLookup();
-  const userLookup = options.lookup ?? createUserLookup(options);
+  const ownAddresses = options.ownAddresses ?? listInterfaceAddresses;
+  const systemLookup = options.lookup ?? createSystemHostLookup();
+  const untrustedLookup = options.lookup ?? createUntrustedHostLookup(options);
 
   /** What may not be dialled at this port, resolved now, since names move. */
-  async function readBans(port: number) {
-    const spots = options.forbidden().filter((spot) => spot.port === port);
+  async function resolveBlocked(port: number) {
+    const services = options.forbidden().filter((service) => service.port === port);
     const names = deny.flatMap((rule) => (rule.kind === 'name' && coversPort(rule, port) ? [rule.name] : []));
     const [forbidden, denied] = await Promise.all([
-      Promise.all(spots.map((spot) => resolveHost(spot.host, operatorLookup))),
-      Promise.all(names.map((name) => resolveHost(name, operatorLookup).catch(emptyWhenAbsent))),
+      Promise.all(services.map((service) => resolveHost(service.host, systemLookup))),
+      Promise.all(names.map((name) => resolveHost(name, systemLookup).catch(emptyIfNotFound))),
     ]);
-    return { forbidden: forbidden.flat().flatMap(readFaces), denied: denied.flat().flatMap(readFaces) };
+    return {
+      forbidden: forbidden.flat().flatMap(toComparableAddresses),
+      denied: denied.flat().flatMap(toComparableAddresses),
+    };
   }
 
-  async function admit(host: string, port: number, signal?: AbortSignal): Promise<AdmittedAddress[]> {
-    const own = new Set(ownAddresses().map(canonicalAddress));
+  async function admit(host: string, port: number, signal?: AbortSignal): Promise<AllowedAddress[]> {
+    const hostAddresses = new Set(ownAddresses().map(canonicalAddress));
     const isAllowedName = allow.some((rule) => coversName(rule, host, port));
     // A name that the operator allows is the operator's: it may lie where only the system finds it.
-    const lookup = isAllowedName ? operatorLookup : userLookup;
-    const [answer, bans] = await Promise.all([resolveHost(host, lookup, signal), readBans(port)]).catch(
-      (cause: unknown) => {
-        throw new AppError('upstream_unreachable', "The endpoint's host could not be resolved.", { cause });
-      },
-    );
-    const banned = new Set([...bans.forbidden, ...bans.denied].map(String));
+    const lookup = isAllowedName ? systemLookup : untrustedLookup;
+    const [answer, blocked] = await Promise.all([
+      resolveHost(host, lookup, signal),
+      resolveBlocked(port),
+    ]).catch((cause: unknown) => {
+      throw new AppError('upstream_unreachable', "The endpoint's host could not be resolved.", { cause });
+    });
+    const blockedAddresses = new Set([...blocked.forbidden, ...blocked.denied].map(String));
     // A listener of ours may be bound to all addresses of this host: its port is closed on each of them.
-    const isOurPort = bans.forbidden.some((face) => isThisHost(face, own));
+    const isOurPort = blocked.forbidden.some((blockedAddress) => isThisHost(blockedAddress, hostAddresses));
     const isDeniedName = deny.some((rule) => coversName(rule, host, port));
 
-    function isRefused(address: Address): boolean {
-      const faces = facesOf(address);
-      const forms = [address, ...faces];
-      if (forms.some((form) => banned.has(form.toString()) || (isOurPort && isThisHost(form, own))))
+    function isRefused(address: IpAddress): boolean {
+      const effective = effectiveAddresses(address);
+      const candidates = [address, ...effective];
+      if (
+        candidates.some(
+          (candidate) =>
+            blockedAddresses.has(candidate.toString()) || (isOurPort && isThisHost(candidate, hostAddresses)),
+        )
+      )
         return true;
-      if (forms.some((form) => deny.some((rule) => coversAddress(rule, form, port)))) return true;
+      if (candidates.some((candidate) => deny.some((rule) => coversAddress(rule, candidate, port))))
+        return true;
       if (isAllowedName) return false;
-      return (own.has(address.toString()) ? forms : faces).some(
-        (form) => reachOf(form, own) !== 'public' && !allow.some((rule) => coversAddress(rule, form, port)),
+      return (hostAddresses.has(address.toString()) ? candidates : effective).some(
+        (candidate) =>
+          classifyAddress(candidate, hostAddresses) !== 'public' &&
+          !allow.some((rule) => coversAddress(rule, candidate, port)),
       );
     }
 
     return answer.map((text) => {
-      const address = parseAddress(text);
-      const reach = reachOf(address, own);
-      if (isDeniedName || address === undefined || reach === 'never' || isRefused(address)) throw forbidden();
-      return { address: text, isPublic: reach === 'public' };
+      const address = parseIpAddress(text);
+      const addressClass = classifyAddress(address, hostAddresses);
+      if (isDeniedName || address === undefined || addressClass === 'never' || isRefused(address))
+        throw endpointForbidden();
+      return { address: text, isPublic: addressClass === 'public' };
     });
   }
 
-  return { admit };
+  return { resolveAllowed: admit };
 }
 
 /** The one wording for every address that is refused: it must not tell what stands there. */
-export function forbidden(): AppError {
+export function endpointForbidden(): AppError {
   return new AppError('endpoint_forbidden', 'This endpoint may not be reached from here.');
 }
 
-function interfaceAddresses(): string[] {
+function listInterfaceAddresses(): string[] {
   return Object.values(networkInterfaces()).flatMap((entries) =>
     (entries ?? []).map((entry) => entry.address),
   );
 }
 
 /** @throws Error for an answer that is no address: what cannot be compared must not be let through. */
-function readFaces(text: string): readonly Address[] {
-  const address = parseAddress(text);
+function toComparableAddresses(text: string): readonly IpAddress[] {
+  const address = parseIpAddress(text);
   if (address === undefined) throw new Error('the answer holds something that is not an address');
-  return [address, ...facesOf(address)];
+  return [address, ...effectiveAddresses(address)];
 }
 
 /** A denied name that does not exist bans nothing; any other failure leaves open what it bans. */
-function emptyWhenAbsent(error: unknown): string[] {
+function emptyIfNotFound(error: unknown): string[] {
   if ((error as { code?: unknown }).code === 'ENOTFOUND') return [];
   throw error;
 }

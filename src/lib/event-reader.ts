@@ -2,13 +2,13 @@ import { z } from 'zod';
 import type { Database } from './database.ts';
 
 /** An event of Keycloak, as far as the reader must know it. */
-export interface TimedEvent {
+export interface KeycloakEvent {
   id: string;
   /** Keycloak's clock, epoch ms. */
   time: number;
 }
 
-export interface EventReaderDeps<Event extends TimedEvent> {
+export interface KeycloakEventReaderDeps<Event extends KeycloakEvent> {
   database: Database;
   /** Under which name the cursor is kept: one per stream of events. */
   cursorName: string;
@@ -34,8 +34,8 @@ const Cursor = z.object({ read_to_ms: z.coerce.number() });
  * database serves a restart; while running, each process has its own, since each must obey every event.
  * @returns a function that reads on to the newest event.
  */
-export function createEventReader<Event extends TimedEvent>(
-  deps: EventReaderDeps<Event>,
+export function createKeycloakEventReader<Event extends KeycloakEvent>(
+  deps: KeycloakEventReaderDeps<Event>,
 ): () => Promise<void> {
   const { pageSize = 100, now = Date.now } = deps;
   let cursorMs: number | undefined;
@@ -43,7 +43,7 @@ export function createEventReader<Event extends TimedEvent>(
   /** Events obeyed that can come again, with their times. */
   const seen = new Map<string, number>();
 
-  async function startingPoint(): Promise<number> {
+  async function readStartTime(): Promise<number> {
     const [stored] = await deps.database.rows(
       Cursor,
       'SELECT read_to_ms FROM event_cursors WHERE realm = $1',
@@ -65,19 +65,19 @@ export function createEventReader<Event extends TimedEvent>(
 
   return async () => {
     // Kept at once: a first poll that fails half-way must not begin later next time.
-    const readToMs = (cursorMs ??= await startingPoint());
+    const readToMs = (cursorMs ??= await readStartTime());
     // Keycloak's clock may run ahead and be set back: then the newest event that was read lies in the future,
     // and what happens now seems to be long before it.
     const fromMs = Math.max(0, Math.min(readToMs, now()) - OVERLAP_MS);
     let newestMs = readToMs;
-    const obeyed = new Map<string, number>();
+    const handled = new Map<string, number>();
     // A new event moves the others to later places: pages can repeat an event, never leave one out.
     for (let first = 0; ; first += pageSize) {
       const page = await deps.fetchPage({ dateFromMs: fromMs, first, max: pageSize });
-      const fresh = page.filter((event) => !seen.has(event.id));
-      if (fresh.length > 0) await deps.handle(fresh);
+      const unseen = page.filter((event) => !seen.has(event.id));
+      if (unseen.length > 0) await deps.handle(unseen);
       for (const event of page) {
-        obeyed.set(event.id, event.time);
+        handled.set(event.id, event.time);
         newestMs = Math.max(newestMs, event.time);
       }
       if (page.length < pageSize) break;
@@ -86,7 +86,7 @@ export function createEventReader<Event extends TimedEvent>(
     savedMs = newestMs;
     // Only now: what failed half-way is read and obeyed again.
     cursorMs = newestMs;
-    for (const [id, time] of obeyed) seen.set(id, time);
+    for (const [id, time] of handled) seen.set(id, time);
     // Later polls begin no earlier than this one did.
     for (const [id, time] of seen) if (time < fromMs) seen.delete(id);
   };

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import type { Dispatcher } from 'undici';
-import { notSent, type Connection } from './connections.ts';
-import { tooSlow, unreachable } from './deadline.ts';
+import { requestNotSent, type UpstreamConnection } from './connections.ts';
+import { upstreamTimeout, upstreamUnreachable } from './deadline.ts';
 
 export interface UpstreamRequest {
   url: URL;
@@ -18,7 +18,7 @@ export interface UpstreamRequest {
   idleTimeoutMs: number;
 }
 
-export interface UpstreamAnswer {
+export interface UpstreamResponse {
   /** As the upstream said; redirects are not followed. */
   status: number;
   headers: Record<string, string | string[] | undefined>;
@@ -33,9 +33,9 @@ export interface UpstreamAnswer {
 }
 
 /** An exchange under way: what its timers, its body and the callbacks of undici share. */
-interface Course {
-  readonly connection: Connection;
-  readonly answer: PromiseWithResolvers<UpstreamAnswer | undefined>;
+interface RequestState {
+  readonly connection: UpstreamConnection;
+  readonly response: PromiseWithResolvers<UpstreamResponse | undefined>;
   /** To the headers first, then between two pieces of the body. */
   timer: NodeJS.Timeout;
   controller: Dispatcher.DispatchController | undefined;
@@ -43,9 +43,9 @@ interface Course {
   /** The reader holds back. */
   isPaused: boolean;
   /** Nothing more is expected of the connection. */
-  isOver: boolean;
+  isFinished: boolean;
   /** Stops listening to the request's signal. */
-  forgetSignal(): void;
+  removeAbortListener(): void;
 }
 
 /**
@@ -53,25 +53,25 @@ interface Course {
  * with exact timers that rest while the reader holds back.
  * @returns undefined when the connection had ended before anything was sent.
  */
-export function exchange(
-  connection: Connection,
+export function sendUpstreamRequest(
+  connection: UpstreamConnection,
   request: UpstreamRequest,
-): Promise<UpstreamAnswer | undefined> {
+): Promise<UpstreamResponse | undefined> {
   const { url, method, headers, signal } = request;
   const onAbort = () => {
-    stop(course, signal.reason);
+    fail(state, signal.reason);
   };
-  const course: Course = {
+  const state: RequestState = {
     connection,
-    answer: Promise.withResolvers(),
+    response: Promise.withResolvers(),
     timer: setTimeout(() => {
-      stop(course, tooSlow('answer'));
+      fail(state, upstreamTimeout('answer'));
     }, request.firstByteTimeoutMs),
     controller: undefined,
     body: undefined,
     isPaused: false,
-    isOver: false,
-    forgetSignal() {
+    isFinished: false,
+    removeAbortListener() {
       signal.removeEventListener('abort', onAbort);
     },
   };
@@ -80,38 +80,38 @@ export function exchange(
   const path = url.pathname + url.search;
   connection.client.dispatch(
     { origin: url.origin, path, method, headers, body: request.body ?? null },
-    createHandler(course, request.idleTimeoutMs),
+    createHandler(state, request.idleTimeoutMs),
   );
-  return course.answer.promise;
+  return state.response.promise;
 }
 
 /** Ends the exchange as failed; harmless when it has ended before. */
-function stop(course: Course, error: unknown): void {
-  if (!course.isOver) course.connection.discard();
-  finish(course);
+function fail(state: RequestState, error: unknown): void {
+  if (!state.isFinished) state.connection.destroy();
+  finish(state);
   // Both without effect where the answer, or its body, is through.
-  if (course.body === undefined) course.forgetSignal();
-  course.body?.destroy(error as Error);
-  course.answer.reject(error);
+  if (state.body === undefined) state.removeAbortListener();
+  state.body?.destroy(error as Error);
+  state.response.reject(error);
 }
 
-function finish(course: Course): void {
-  course.isOver = true;
-  clearTimeout(course.timer);
+function finish(state: RequestState): void {
+  state.isFinished = true;
+  clearTimeout(state.timer);
 }
 
-function createBody(course: Course): Readable {
+function createBody(state: RequestState): Readable {
   const stream = new Readable({
     read() {
-      if (!course.isPaused || course.isOver) return;
-      course.isPaused = false;
-      course.timer.refresh();
-      course.controller?.resume();
+      if (!state.isPaused || state.isFinished) return;
+      state.isPaused = false;
+      state.timer.refresh();
+      state.controller?.resume();
     },
     destroy(error, done) {
-      if (!course.isOver) course.connection.discard();
-      finish(course);
-      course.forgetSignal();
+      if (!state.isFinished) state.connection.destroy();
+      finish(state);
+      state.removeAbortListener();
       done(error);
     },
   });
@@ -119,44 +119,44 @@ function createBody(course: Course): Readable {
   return stream.on('error', () => undefined);
 }
 
-function createHandler(course: Course, idleTimeoutMs: number): Dispatcher.DispatchHandler {
+function createHandler(state: RequestState, idleTimeoutMs: number): Dispatcher.DispatchHandler {
   return {
     onRequestStart(controller) {
-      course.controller = controller;
+      state.controller = controller;
     },
     onResponseStart(_controller, status, headers) {
       if (status < 200) return;
-      clearTimeout(course.timer);
-      course.timer = setTimeout(() => {
-        if (!course.isPaused) stop(course, tooSlow('go on with its answer'));
+      clearTimeout(state.timer);
+      state.timer = setTimeout(() => {
+        if (!state.isPaused) fail(state, upstreamTimeout('go on with its answer'));
       }, idleTimeoutMs);
-      const body = createBody(course);
-      course.body = body;
-      course.answer.resolve({ status, headers, body, fromPublicAddress: course.connection.isPublic });
+      const body = createBody(state);
+      state.body = body;
+      state.response.resolve({ status, headers, body, fromPublicAddress: state.connection.isPublic });
     },
-    onResponseData(_controller, piece) {
-      if (course.isOver) return;
-      course.timer.refresh();
-      if (course.body?.push(piece) !== false) return;
-      course.isPaused = true;
-      course.controller?.pause();
+    onResponseData(_controller, chunk) {
+      if (state.isFinished) return;
+      state.timer.refresh();
+      if (state.body?.push(chunk) !== false) return;
+      state.isPaused = true;
+      state.controller?.pause();
     },
     onResponseEnd() {
-      finish(course);
-      course.connection.release();
-      course.body?.push(null);
+      finish(state);
+      state.connection.release();
+      state.body?.push(null);
     },
     onResponseError(_controller, error) {
-      if (error === notSent && course.connection.isReused) {
-        finish(course);
-        course.forgetSignal();
-        course.answer.resolve(undefined);
-      } else stop(course, isOurMistake(error) ? error : unreachable(error));
+      if (error === requestNotSent && state.connection.isReused) {
+        finish(state);
+        state.removeAbortListener();
+        state.response.resolve(undefined);
+      } else fail(state, isInvalidArgument(error) ? error : upstreamUnreachable(error));
     },
   };
 }
 
 /** Headers or a path that cannot be sent: no fault of the upstream. */
-function isOurMistake(error: Error): boolean {
+function isInvalidArgument(error: Error): boolean {
   return (error as { code?: unknown }).code === 'UND_ERR_INVALID_ARG';
 }

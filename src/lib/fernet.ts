@@ -28,21 +28,21 @@ export function parseFernetKey(text: string): FernetKey {
 
 /**
  * Encrypts and signs.
- * @param given `timeMs` for a token that takes the place of an older one; `iv` for the specification's
+ * @param options `timeMs` for a token that takes the place of an older one; `iv` for the specification's
  *   vectors only: an IV must never be used twice.
  */
-export function sealFernet(
+export function encryptFernet(
   key: FernetKey,
   plaintext: Buffer,
-  given: { timeMs?: number; iv?: Buffer } = {},
+  options: { timeMs?: number; iv?: Buffer } = {},
 ): string {
-  const { timeMs = Date.now(), iv = randomBytes(BLOCK_BYTES) } = given;
+  const { timeMs = Date.now(), iv = randomBytes(BLOCK_BYTES) } = options;
   const head = Buffer.alloc(IV_AT);
   head.writeUInt8(VERSION, 0);
   head.writeBigUInt64BE(BigInt(Math.floor(timeMs / 1000)), TIME_AT);
   const cipher = createCipheriv('aes-128-cbc', key.encryption, iv);
   const signed = Buffer.concat([head, iv, cipher.update(plaintext), cipher.final()]);
-  return encodeBase64Url(Buffer.concat([signed, macOf(key, signed)]));
+  return encodeBase64Url(Buffer.concat([signed, computeMac(key, signed)]));
 }
 
 /**
@@ -50,7 +50,7 @@ export function sealFernet(
  * answer is the same `undefined`, and nothing of it is looked at before the signature has been checked.
  * @param limit refuses tokens older than `ttlS` seconds or from a clock far ahead; without it age is no matter.
  */
-export function openFernet(
+export function decryptFernet(
   key: FernetKey,
   token: string,
   limit?: { ttlS: number; nowMs: number },
@@ -58,31 +58,31 @@ export function openFernet(
   const bytes = decodeBase64Url(token);
   if (bytes === undefined || bytes.length < CIPHERTEXT_AT + MAC_BYTES) return undefined;
   const signed = bytes.subarray(0, -MAC_BYTES);
-  if (!timingSafeEqual(bytes.subarray(-MAC_BYTES), macOf(key, signed))) return undefined;
+  if (!timingSafeEqual(bytes.subarray(-MAC_BYTES), computeMac(key, signed))) return undefined;
   if (signed[0] !== VERSION) return undefined;
-  if (limit !== undefined && !isTimely(signed, limit)) return undefined;
-  return decrypt(key, signed.subarray(IV_AT, CIPHERTEXT_AT), signed.subarray(CIPHERTEXT_AT));
+  if (limit !== undefined && !isWithinTtl(signed, limit)) return undefined;
+  return decryptAesCbc(key, signed.subarray(IV_AT, CIPHERTEXT_AT), signed.subarray(CIPHERTEXT_AT));
 }
 
 /** When a token says that it was made. It stands in clear, so this proves nothing: for display only. */
-export function fernetTime(token: string): Date | undefined {
+export function findFernetTime(token: string): Date | undefined {
   const bytes = decodeBase64Url(token);
   if (bytes === undefined || bytes.length < IV_AT || bytes[0] !== VERSION) return undefined;
   const time = new Date(Number(bytes.readBigUInt64BE(TIME_AT)) * 1000);
   return Number.isNaN(time.getTime()) ? undefined : time;
 }
 
-function macOf(key: FernetKey, signed: Buffer): Buffer {
+function computeMac(key: FernetKey, signed: Buffer): Buffer {
   return createHmac('sha256', key.signing).update(signed).digest();
 }
 
-function isTimely(signed: Buffer, limit: { ttlS: number; nowMs: number }): boolean {
-  const madeS = Number(signed.readBigUInt64BE(TIME_AT));
+function isWithinTtl(signed: Buffer, limit: { ttlS: number; nowMs: number }): boolean {
+  const createdS = Number(signed.readBigUInt64BE(TIME_AT));
   const nowS = limit.nowMs / 1000;
-  return madeS + limit.ttlS >= nowS && madeS <= nowS + MAX_CLOCK_SKEW_S;
+  return createdS + limit.ttlS >= nowS && createdS <= nowS + MAX_CLOCK_SKEW_S;
 }
 
-function decrypt(key: FernetKey, iv: Buffer, ciphertext: Buffer): Buffer | undefined {
+function decryptAesCbc(key: FernetKey, iv: Buffer, ciphertext: Buffer): Buffer | undefined {
   const decipher = createDecipheriv('aes-128-cbc', key.encryption, iv);
   try {
     return Buffer.concat([decipher.update(ciphertext), decipher.final()]);

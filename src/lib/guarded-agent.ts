@@ -2,7 +2,7 @@ import { isIP, type Socket } from 'node:net';
 import { Agent } from 'node:https';
 import type { Duplex } from 'node:stream';
 import { connect as connectTls, createSecureContext, type TLSSocket } from 'node:tls';
-import { unreachable, withDeadline } from './deadline.ts';
+import { upstreamUnreachable, withDeadline } from './deadline.ts';
 import type { Dialer } from './dialer.ts';
 
 /** Whom to trust and how to identify oneself, all PEM. */
@@ -22,7 +22,7 @@ export interface TlsPeer {
 }
 
 /** What is wrong with a TLS connection, as far as it helps people. */
-export type TlsFault =
+export type TlsErrorReason =
   | 'untrusted'
   | 'wrong_name'
   | 'expired'
@@ -35,28 +35,28 @@ export type TlsFault =
 /** Opens one connection to one server, ready for HTTP. */
 export type Connector = (signal: AbortSignal) => Promise<Duplex>;
 
-const HANDSHAKE_MS = 10_000;
+const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** Keeps a silent connection from being forgotten by what lies between, and finds out that its peer is gone. */
-const KEEPALIVE_MS = 15_000;
-const IDLE_MS = 15_000;
-const MAX_IDLE = 4;
+const TCP_KEEPALIVE_MS = 15_000;
+const IDLE_TIMEOUT_MS = 15_000;
+const MAX_IDLE_SOCKETS = 4;
 
 /**
  * TLS over a socket of the dialer.
- * @throws AppError of the dialer; `upstream_unreachable` with what Node found as its cause ({@link tlsFault}
+ * @throws AppError of the dialer; `upstream_unreachable` with what Node found as its cause ({@link findTlsErrorReason}
  *   reads it), `upstream_timeout`; or the reason of `signal`. Error, at once, for a client key or certificate that
  *   is none.
  */
 export function createTlsConnector(dialer: Dialer, peer: TlsPeer): Connector {
-  const secure = createTlsStarter(peer);
-  return async (signal) => secure(await dialer.connect(peer.host, peer.port, signal), signal);
+  const handshake = createTlsHandshake(peer);
+  return async (signal) => handshake(await dialer.connect(peer.host, peer.port, signal), signal);
 }
 
 /**
  * The handshake alone, for whoever looks at the steps one by one.
  * @throws what {@link createTlsConnector} throws, except of the dialer.
  */
-export function createTlsStarter(peer: Omit<TlsPeer, 'port'>) {
+export function createTlsHandshake(peer: Omit<TlsPeer, 'port'>) {
   const { ca, client } = peer.tls;
   const host = peer.host.replace(/^\[|\]$/g, '');
   // Parsed once: the key then lies in OpenSSL's memory, and no text of it is kept here.
@@ -66,7 +66,7 @@ export function createTlsStarter(peer: Omit<TlsPeer, 'port'>) {
     minVersion: 'TLSv1.2',
   });
   return async (socket: Socket, signal: AbortSignal): Promise<TLSSocket> => {
-    socket.setKeepAlive(true, KEEPALIVE_MS);
+    socket.setKeepAlive(true, TCP_KEEPALIVE_MS);
     const secured = connectTls({
       socket,
       host,
@@ -77,7 +77,7 @@ export function createTlsStarter(peer: Omit<TlsPeer, 'port'>) {
       rejectUnauthorized: true, // Said aloud, so that no environment variable turns it off.
     });
     try {
-      return await withDeadline(HANDSHAKE_MS, [signal], (phase) => untilSecured(secured, phase));
+      return await withDeadline(HANDSHAKE_TIMEOUT_MS, [signal], (phase) => waitForHandshake(secured, phase));
     } catch (error) {
       secured.destroy();
       throw error;
@@ -85,7 +85,7 @@ export function createTlsStarter(peer: Omit<TlsPeer, 'port'>) {
   };
 }
 
-function untilSecured(socket: TLSSocket, signal: AbortSignal): Promise<TLSSocket> {
+function waitForHandshake(socket: TLSSocket, signal: AbortSignal): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     // Stays for good: an error on an idle socket must not end the process.
     socket.on('error', reject);
@@ -96,18 +96,18 @@ function untilSecured(socket: TLSSocket, signal: AbortSignal): Promise<TLSSocket
 }
 
 /** Reads out of an error, or its causes, what is wrong with a TLS connection; undefined where it is not about TLS. */
-export function tlsFault(error: unknown): TlsFault | undefined {
+export function findTlsErrorReason(error: unknown): TlsErrorReason | undefined {
   // By its members, not its class: Node's own errors are of another realm where a program runs in a context.
   for (let cause = error; typeof cause === 'object' && cause !== null; cause = (cause as Error).cause) {
     const { code } = cause as { code?: unknown };
-    const fault = typeof code === 'string' ? faultOfCode(code) : undefined;
-    if (fault !== undefined) return fault;
+    const reason = typeof code === 'string' ? findReasonForCode(code) : undefined;
+    if (reason !== undefined) return reason;
   }
   return undefined;
 }
 
 /** The codes are Node's names of OpenSSL's verify results, and OpenSSL's reasons behind `ERR_SSL_`. */
-function faultOfCode(code: string): TlsFault | undefined {
+function findReasonForCode(code: string): TlsErrorReason | undefined {
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return 'wrong_name';
   if (code === 'CERT_HAS_EXPIRED' || code === 'CERT_NOT_YET_VALID') return 'expired';
   if (/^(DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|CERT_|INVALID_CA|INVALID_PURPOSE)/.test(code))
@@ -124,7 +124,7 @@ export interface GuardedAgent {
   /** For `https` requests whatever the connector opens: TLS, where there is any, is the connector's. */
   readonly agent: Agent;
   /** Closes what is idle, and the rest as it becomes idle. */
-  retire(): void;
+  closeWhenIdle(): void;
   /** Closes everything, also what is being opened. */
   close(): void;
 }
@@ -135,13 +135,13 @@ export interface GuardedAgent {
  */
 export function createGuardedAgent(connect: Connector): GuardedAgent {
   const closing = new AbortController();
-  const agent = new Agent({ keepAlive: true, maxFreeSockets: MAX_IDLE, scheduling: 'lifo' });
+  const agent = new Agent({ keepAlive: true, maxFreeSockets: MAX_IDLE_SOCKETS, scheduling: 'lifo' });
   const expiries = new WeakMap<Duplex, NodeJS.Timeout>();
   agent.createConnection = (_options: unknown, done?: (error: Error | null, stream: Duplex) => void) => {
     connect(closing.signal).then(
       (stream) => {
         if (closing.signal.aborted) stream.destroy();
-        done?.(null, fitForHttp(stream));
+        done?.(null, withSocketMethods(stream));
       },
       (error: unknown) => done?.(error as Error, undefined as never),
     );
@@ -152,7 +152,7 @@ export function createGuardedAgent(connect: Connector): GuardedAgent {
   const keepAlive: (stream: Duplex) => unknown = agent.keepSocketAlive.bind(agent);
   const reuse = agent.reuseSocket.bind(agent);
   agent.keepSocketAlive = (stream) => {
-    expiries.set(stream, setTimeout(() => stream.destroy(), IDLE_MS).unref());
+    expiries.set(stream, setTimeout(() => stream.destroy(), IDLE_TIMEOUT_MS).unref());
     return keepAlive(stream);
   };
   agent.reuseSocket = (stream, request) => {
@@ -161,19 +161,19 @@ export function createGuardedAgent(connect: Connector): GuardedAgent {
   };
   return {
     agent,
-    retire() {
+    closeWhenIdle() {
       agent.maxFreeSockets = 0;
       for (const idle of Object.values(agent.freeSockets)) for (const socket of idle ?? []) socket.destroy();
     },
     close() {
-      closing.abort(unreachable(new Error('closed')));
+      closing.abort(upstreamUnreachable(new Error('closed')));
       agent.destroy();
     },
   };
 }
 
 /** Gives a stream that is no socket what Node's HTTP client calls on sockets. */
-function fitForHttp(stream: Duplex): Duplex {
+function withSocketMethods(stream: Duplex): Duplex {
   const absent = ['setTimeout', 'setKeepAlive', 'setNoDelay', 'ref', 'unref'].filter(
     (name) => !(name in stream),
   );

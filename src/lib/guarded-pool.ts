@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream';
 import type { Socket } from 'node:net';
 import { Pool } from 'undici';
-import { unreachable } from './deadline.ts';
+import { upstreamUnreachable } from './deadline.ts';
 import type { Connector } from './guarded-agent.ts';
 
 /** Requests to one server that a user brought. */
@@ -40,7 +40,7 @@ export function createGuardedPool(origin: string, connect: Connector, headersTim
   return {
     pool,
     async close() {
-      closing.abort(unreachable(new Error('closed')));
+      closing.abort(upstreamUnreachable(new Error('closed')));
       await pool.destroy();
     },
   };

@@ -2,34 +2,34 @@ import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { AppError } from './errors.ts';
 
 /** Marks requests that we send to addresses that users brought, so that one which comes back is noticed. */
-export interface Hops {
+export interface LoopGuard {
   /** The header's value for a request that goes on: what came, and ours behind it. */
-  extend(received: string | undefined): string;
+  extendHeader(received: string | undefined): string;
   /** Throws `loop_detected` (508) when the request has passed here before, or has passed too many gateways. */
-  refuseLoop(received: string | undefined): void;
+  rejectLoop(received: string | undefined): void;
 }
 
-export const HOP_HEADER = 'x-ops-hop';
-const MOST_HOPS = 4;
-const LONGEST_HOP = 128;
+export const LOOP_HEADER = 'x-ops-hop';
+const MAX_GATEWAYS = 4;
+const MAX_ENTRY_LENGTH = 128;
 
 /** @param secret what all instances of this deployment share. */
-export function createHops(secret: string): Hops {
+export function createLoopGuard(secret: string): LoopGuard {
   const sign = (nonce: string) => createHmac('sha256', secret).update(`hop:${nonce}`).digest('base64url');
-  const isOurs = (hop: string) => {
-    const [nonce = '', signature = ''] = hop.split('.');
+  const isOurs = (entry: string) => {
+    const [nonce = '', signature = ''] = entry.split('.');
     const expected = Buffer.from(sign(nonce));
     const given = Buffer.from(signature);
     return given.length === expected.length && timingSafeEqual(given, expected);
   };
   return {
-    extend(received) {
+    extendHeader(received) {
       const nonce = randomBytes(9).toString('base64url');
-      return [...split(received), `${nonce}.${sign(nonce)}`].join(',');
+      return [...parseEntries(received), `${nonce}.${sign(nonce)}`].join(',');
     },
-    refuseLoop(received) {
-      const hops = split(received);
-      if (hops.length < MOST_HOPS && !hops.some(isOurs)) return;
+    rejectLoop(received) {
+      const entries = parseEntries(received);
+      if (entries.length < MAX_GATEWAYS && !entries.some(isOurs)) return;
       throw new AppError(
         'loop_detected',
         'This request has come back to where it started; check the endpoint of your key.',
@@ -38,9 +38,9 @@ export function createHops(secret: string): Hops {
   };
 }
 
-function split(header: string | undefined): string[] {
+function parseEntries(header: string | undefined): string[] {
   return (header ?? '')
     .split(',')
-    .map((hop) => hop.trim())
-    .filter((hop) => hop.length > 0 && hop.length <= LONGEST_HOP);
+    .map((entry) => entry.trim())
+    .filter((entry) => entry.length > 0 && entry.length <= MAX_ENTRY_LENGTH);
 }

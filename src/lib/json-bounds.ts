@@ -1,5 +1,5 @@
 /** How much structure a JSON text has; strings and numbers are not counted, however long they are. */
-export interface JsonBounds {
+export interface JsonSize {
   /** Objects and arrays within one another. */
   depth: number;
   /** Values, roughly: brackets and commas. */
@@ -23,25 +23,25 @@ const MAX_DEPTH = 100;
 const MAX_PARTS = 1_000_000;
 
 /** Measures a text in one pass, without parsing it; for a text that is no JSON the numbers mean nothing. */
-export function measureJson(text: string): JsonBounds {
+export function measureJson(text: string): JsonSize {
   let level = 0;
-  const bounds: JsonBounds = { depth: 0, parts: 0, members: 0 };
+  const size: JsonSize = { depth: 0, parts: 0, members: 0 };
   for (let at = 0; at < text.length; at += 1) {
     const unit = text.charCodeAt(at);
-    if (unit === QUOTE) at = closingQuote(text, at);
-    else if (unit === COMMA) bounds.parts += 1;
-    else if (unit === COLON) bounds.members += 1;
+    if (unit === QUOTE) at = findClosingQuote(text, at);
+    else if (unit === COMMA) size.parts += 1;
+    else if (unit === COLON) size.members += 1;
     else if (OPENING.has(unit)) {
       level += 1;
-      bounds.parts += 1;
-      bounds.depth = Math.max(bounds.depth, level);
+      size.parts += 1;
+      size.depth = Math.max(size.depth, level);
     } else if (CLOSING.has(unit)) level -= 1;
   }
-  return bounds;
+  return size;
 }
 
 /** True when parsing the text would cost more than it may. */
-export function exceedsJsonBounds({ depth, parts }: JsonBounds): boolean {
+export function exceedsJsonLimits({ depth, parts }: JsonSize): boolean {
   return depth > MAX_DEPTH || parts > MAX_PARTS;
 }
 
@@ -53,7 +53,7 @@ export function countMembers(value: unknown): number {
 }
 
 /** Crosses a string by search, not step by step: images are long. The end of the text when it is not closed. */
-function closingQuote(text: string, opening: number): number {
+function findClosingQuote(text: string, opening: number): number {
   for (let quote = text.indexOf('"', opening + 1); quote >= 0; quote = text.indexOf('"', quote + 1)) {
     let first = quote;
     while (text.charCodeAt(first - 1) === BACKSLASH) first -= 1;
@@ -64,7 +64,7 @@ function closingQuote(text: string, opening: number): number {
 
 /** The value of a JSON text; undefined when it is none (which no JSON text means), or too much to parse. */
 export function parseJson(text: string): unknown {
-  if (exceedsJsonBounds(measureJson(text))) return undefined;
+  if (exceedsJsonLimits(measureJson(text))) return undefined;
   try {
     return JSON.parse(text) as unknown;
   } catch {

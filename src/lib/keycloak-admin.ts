@@ -28,7 +28,7 @@ export interface KeycloakAdmin {
   ping(): Promise<void>;
 }
 
-const TokenAnswer = z.object({ access_token: z.string(), expires_in: z.number() });
+const TokenResponse = z.object({ access_token: z.string(), expires_in: z.number() });
 /** A token is renewed this long before it ends, so that none expires on the way. */
 const RENEW_BEFORE_MS = 30_000;
 
@@ -37,30 +37,30 @@ export function createKeycloakAdmin(options: KeycloakAdminOptions): KeycloakAdmi
   const timeoutMs = options.timeoutMs ?? 5_000;
   const connection = { baseUrl: options.baseUrl, realmName: options.realm };
   const tokens = createTokenSource(options, timeoutMs);
-  const unlimited = new KcAdminClient({ ...connection, timeout: timeoutMs });
-  unlimited.registerTokenProvider({ getAccessToken: () => tokens.get() });
+  const defaultClient = new KcAdminClient({ ...connection, timeout: timeoutMs });
+  defaultClient.registerTokenProvider({ getAccessToken: () => tokens.get() });
 
   /**
    * A client of its own: the library knows no limit per call. It passes a signal on, though its type does not
    * say so, as long as it has no `timeout`.
    */
-  function limitedTo(limitMs: number): KcAdminClient {
+  function createLimitedClient(limitMs: number): KcAdminClient {
     const signal = AbortSignal.timeout(Math.max(0, Math.min(limitMs, timeoutMs)));
     const requestOptions: RequestInit = { signal };
     const client = new KcAdminClient({ ...connection, requestOptions });
-    client.registerTokenProvider({ getAccessToken: () => unlessAborted(tokens.get(), signal) });
+    client.registerTokenProvider({ getAccessToken: () => withAbort(tokens.get(), signal) });
     return client;
   }
 
   return {
     realm: options.realm,
     async call(work, limitMs) {
-      const client = limitMs === undefined ? unlimited : limitedTo(limitMs);
+      const client = limitMs === undefined ? defaultClient : createLimitedClient(limitMs);
       try {
         return await work(client).catch((error: unknown) => {
           // Tokens die early: with a restart of Keycloak, and when an administrator signs the realm out.
           if (keycloakStatus(error) !== 401) throw error;
-          tokens.drop();
+          tokens.invalidate();
           return work(client);
         });
       } catch (error) {
@@ -69,15 +69,15 @@ export function createKeycloakAdmin(options: KeycloakAdminOptions): KeycloakAdmi
       }
     },
     async ping() {
-      const answer = await request(`${options.baseUrl}/realms/${encodeURIComponent(options.realm)}`, {
+      const response = await request(`${options.baseUrl}/realms/${encodeURIComponent(options.realm)}`, {
         headersTimeout: timeoutMs,
         bodyTimeout: timeoutMs,
       }).catch((error: unknown) => {
         throw keycloakUnavailable(error);
       });
-      await answer.body.dump();
-      if (answer.statusCode !== 200)
-        throw keycloakUnavailable(new Error(`the realm answered ${answer.statusCode}`));
+      await response.body.dump();
+      if (response.statusCode !== 200)
+        throw keycloakUnavailable(new Error(`the realm answered ${response.statusCode}`));
     },
   };
 }
@@ -86,7 +86,7 @@ export function createKeycloakAdmin(options: KeycloakAdminOptions): KeycloakAdmi
 interface TokenSource {
   get(): Promise<string>;
   /** Makes the next `get` ask Keycloak. */
-  drop(): void;
+  invalidate(): void;
 }
 
 /**
@@ -98,7 +98,7 @@ function createTokenSource(options: KeycloakAdminOptions, timeoutMs: number): To
   let pending: Promise<string> | undefined;
 
   async function fetchToken(): Promise<string> {
-    const { token, lifetimeMs } = await askForToken(options, timeoutMs);
+    const { token, lifetimeMs } = await requestToken(options, timeoutMs);
     cached = { token, renewAtMs: Date.now() + Math.max(lifetimeMs - RENEW_BEFORE_MS, 1_000) };
     return token;
   }
@@ -111,13 +111,13 @@ function createTokenSource(options: KeycloakAdminOptions, timeoutMs: number): To
       });
       return pending;
     },
-    drop() {
+    invalidate() {
       cached = undefined;
     },
   };
 }
 
-async function askForToken(
+async function requestToken(
   { baseUrl, realm, clientId, clientSecret }: KeycloakAdminOptions,
   timeoutMs: number,
 ): Promise<{ token: string; lifetimeMs: number }> {
@@ -135,14 +135,14 @@ async function askForToken(
       bodyTimeout: timeoutMs,
     },
   );
-  const answer = TokenAnswer.safeParse(await body.json().catch(() => undefined));
-  if (statusCode !== 200 || !answer.success)
+  const response = TokenResponse.safeParse(await body.json().catch(() => undefined));
+  if (statusCode !== 200 || !response.success)
     throw keycloakUnavailable(new Error(`Keycloak answered ${statusCode} to ${clientId} asking for a token`));
-  return { token: answer.data.access_token, lifetimeMs: answer.data.expires_in * 1000 };
+  return { token: response.data.access_token, lifetimeMs: response.data.expires_in * 1000 };
 }
 
 /** Rejects with the signal's reason when that comes first; the promise itself goes on for others. */
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+async function withAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   const aborted = Promise.withResolvers<never>();
   const abort = () => {
     aborted.reject(signal.reason);

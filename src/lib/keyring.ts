@@ -1,5 +1,5 @@
 import { createHmac } from 'node:crypto';
-import { fernetTime, openFernet, parseFernetKey, sealFernet, type FernetKey } from './fernet.ts';
+import { findFernetTime, decryptFernet, parseFernetKey, encryptFernet, type FernetKey } from './fernet.ts';
 
 /** The operator's encryption keys (`ENCRYPTION_KEY`). */
 export interface Keyring {
@@ -8,16 +8,16 @@ export interface Keyring {
   /** One text per key, in their order, that tells keys apart and says nothing of them: hex. */
   readonly fingerprints: readonly string[];
   /** Encrypts text under the first key. */
-  seal(plaintext: string): string;
+  encrypt(plaintext: string): string;
   /** Decrypts under whichever key fits; undefined when none does or the token was altered. */
-  open(token: string): string | undefined;
+  decrypt(token: string): string | undefined;
   /** Which key opens a token, counted from 0; undefined when none does. */
-  ringIndex(token: string): number | undefined;
+  findKeyIndex(token: string): number | undefined;
   /**
    * The same plaintext with the same time under the first key: what changes is the key alone.
    * @returns undefined when no key opens the token.
    */
-  reseal(token: string): string | undefined;
+  reencrypt(token: string): string | undefined;
 }
 
 /**
@@ -30,9 +30,9 @@ export function createKeyring(keys: readonly string[]): Keyring {
   const [first] = parsed;
   if (first === undefined) throw new Error('A keyring needs at least one Fernet key.');
 
-  function find(token: string): { index: number; plaintext: Buffer } | undefined {
+  function decryptWithIndex(token: string): { index: number; plaintext: Buffer } | undefined {
     for (const [index, key] of parsed.entries()) {
-      const plaintext = openFernet(key, token);
+      const plaintext = decryptFernet(key, token);
       if (plaintext !== undefined) return { index, plaintext };
     }
     return undefined;
@@ -40,24 +40,24 @@ export function createKeyring(keys: readonly string[]): Keyring {
 
   return {
     size: parsed.length,
-    fingerprints: parsed.map(fingerprintOf),
-    seal: (plaintext) => sealFernet(first, Buffer.from(plaintext, 'utf8')),
-    open(token) {
-      const found = find(token);
+    fingerprints: parsed.map(fingerprint),
+    encrypt: (plaintext) => encryptFernet(first, Buffer.from(plaintext, 'utf8')),
+    decrypt(token) {
+      const found = decryptWithIndex(token);
       return found === undefined ? undefined : decodeUtf8(found.plaintext);
     },
-    ringIndex: (token) => find(token)?.index,
-    reseal(token) {
-      const found = find(token);
-      const time = fernetTime(token);
+    findKeyIndex: (token) => decryptWithIndex(token)?.index,
+    reencrypt(token) {
+      const found = decryptWithIndex(token);
+      const time = findFernetTime(token);
       if (found === undefined) return undefined;
-      return sealFernet(first, found.plaintext, time === undefined ? {} : { timeMs: time.getTime() });
+      return encryptFernet(first, found.plaintext, time === undefined ? {} : { timeMs: time.getTime() });
     },
   };
 }
 
 /** HMAC-SHA256 of a constant: the keys are random, so that nobody can try them out against it. */
-function fingerprintOf({ signing, encryption }: FernetKey): string {
+function fingerprint({ signing, encryption }: FernetKey): string {
   return createHmac('sha256', Buffer.concat([signing, encryption]))
     .update('ops-center encryption key fingerprint')
     .digest('hex');

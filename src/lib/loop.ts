@@ -1,7 +1,7 @@
 import type { Log } from './log.ts';
 
 /** A piece of work that repeats until it is stopped. */
-export interface Loop {
+export interface Poller {
   /** Resolves when the first round is over, whether it worked or not. */
   start(): Promise<void>;
   /** Resolves when no round runs any more. */
@@ -12,37 +12,37 @@ export interface Loop {
  * Builds a loop with a pause of `intervalMs` between the rounds. A round that fails is tried again; the log
  * hears of an outage once when it begins and once when it ends.
  */
-export function createLoop(name: string, intervalMs: number, round: () => Promise<void>, log: Log): Loop {
+export function createPoller(name: string, intervalMs: number, poll: () => Promise<void>, log: Log): Poller {
   let timer: NodeJS.Timeout | undefined;
   let running: Promise<void> | undefined;
-  let stopped = false;
-  let failing = false;
+  let isStopped = false;
+  let isFailing = false;
 
   async function attempt(): Promise<void> {
     try {
-      await round();
-      if (failing) log.info({ loop: name }, `${name} works again`);
-      failing = false;
+      await poll();
+      if (isFailing) log.info({ loop: name }, `${name} works again`);
+      isFailing = false;
     } catch (error) {
-      if (!failing)
+      if (!isFailing)
         log.warn(
           { loop: name, err: error },
           `${name} fails; it is tried again every ${String(intervalMs)} ms`,
         );
-      failing = true;
+      isFailing = true;
     }
-    if (!stopped) timer = setTimeout(() => void begin(), intervalMs).unref();
+    if (!isStopped) timer = setTimeout(() => void runRound(), intervalMs).unref();
   }
 
-  function begin(): Promise<void> {
+  function runRound(): Promise<void> {
     running = attempt();
     return running;
   }
 
   return {
-    start: begin,
+    start: runRound,
     async stop() {
-      stopped = true;
+      isStopped = true;
       clearTimeout(timer);
       await running;
     },

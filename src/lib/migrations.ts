@@ -5,7 +5,7 @@ import pg from 'pg';
 
 /** Where the plain SQL files lie, for the source and for the built server alike. */
 export const MIGRATIONS_FOLDER = path.join(import.meta.dirname, '..', '..', 'migrations');
-const BOOKKEEPING_TABLE = 'schema_migrations';
+const MIGRATIONS_TABLE = 'schema_migrations';
 const APP_GROUP = 'ops_center_app';
 
 export interface MigrationOptions {
@@ -33,13 +33,13 @@ export async function runMigrations(options: MigrationOptions): Promise<string[]
       dbClient: client,
       dir: options.folder ?? MIGRATIONS_FOLDER,
       direction: 'up',
-      migrationsTable: BOOKKEEPING_TABLE,
+      migrationsTable: MIGRATIONS_TABLE,
       checkOrder: true,
       advisoryLockMode: 'wait',
       logger: SILENT,
     });
     // The app looks there to tell whether it may serve.
-    await client.query(`GRANT SELECT ON ${BOOKKEEPING_TABLE} TO ${APP_GROUP}`);
+    await client.query(`GRANT SELECT ON ${MIGRATIONS_TABLE} TO ${APP_GROUP}`);
     if (options.appRole !== undefined) await ensureMember(client, options.appRole);
     return run.map((migration) => migration.name);
   } finally {
@@ -51,7 +51,7 @@ export async function runMigrations(options: MigrationOptions): Promise<string[]
  * The migrations of the folder that the database has not seen, in order.
  * @param query runs SQL on the database; the app's role is enough.
  */
-export async function pendingMigrations(
+export async function listPendingMigrations(
   query: (text: string) => Promise<readonly { name: string }[]>,
   folder = MIGRATIONS_FOLDER,
 ): Promise<string[]> {
@@ -59,11 +59,9 @@ export async function pendingMigrations(
     .filter((file) => file.endsWith('.sql'))
     .map((file) => path.basename(file, '.sql'))
     .sort();
-  const [table] = await query(
-    `SELECT coalesce(to_regclass('public.${BOOKKEEPING_TABLE}')::text, '') AS name`,
-  );
+  const [table] = await query(`SELECT coalesce(to_regclass('public.${MIGRATIONS_TABLE}')::text, '') AS name`);
   if (table === undefined || table.name === '') return known;
-  const done = new Set((await query(`SELECT name FROM ${BOOKKEEPING_TABLE}`)).map((row) => row.name));
+  const done = new Set((await query(`SELECT name FROM ${MIGRATIONS_TABLE}`)).map((row) => row.name));
   return known.filter((name) => !done.has(name));
 }
 

@@ -6,14 +6,14 @@ import pg from 'pg';
 import type { Log } from './log.ts';
 
 /** What other processes tell through Postgres (LISTEN and NOTIFY). */
-export interface Notifications {
+export interface NotificationListener {
   /**
    * Whether everything that was told up to `deafAfterMs` ago has been heard. Asked at the time of use: also
    * after a pause of the whole process the answer is of now.
    */
-  isHeard(): boolean;
+  isListening(): boolean;
   /** @param handler gets the payload of every notice. */
-  onNotice(handler: (payload: string) => void): void;
+  onNotification(handler: (payload: string) => void): void;
   /** @param handler is called when notices may have been missed: what was remembered until then is of no use. */
   onGap(handler: () => void): void;
   /** Resolves when the first attempt to listen has worked or failed. */
@@ -22,7 +22,7 @@ export interface Notifications {
   stop(): Promise<void>;
 }
 
-export interface NotificationsOptions {
+export interface NotificationListenerOptions {
   /**
    * Straight to Postgres, or by way of a pooler in session mode. One in transaction mode gives the connection
    * that listens to others, who get its notices: that is found out, and counts as being deaf.
@@ -30,15 +30,15 @@ export interface NotificationsOptions {
   url: string;
   channel: string;
   log: Log;
-  heartbeatMs?: number;
+  heartbeatIntervalMs?: number;
   /** How long ago the newest heartbeat that was heard may have been sent. */
-  deafAfterMs?: number;
+  staleAfterMs?: number;
   /** When a heartbeat, or a new connection, counts as lost. */
-  deadAfterMs?: number;
+  responseTimeoutMs?: number;
 }
 
-const FIRST_PAUSE_MS = 100;
-const LONGEST_PAUSE_MS = 2_000;
+const MIN_RETRY_DELAY_MS = 100;
+const MAX_RETRY_DELAY_MS = 2_000;
 
 /**
  * Listens on one connection and sends heartbeats through another, as notices come: one that is sent where it
@@ -46,26 +46,26 @@ const LONGEST_PAUSE_MS = 2_000;
  * order in which their transactions were committed, so that whoever has heard a heartbeat has heard everything
  * that was told before it was sent. Neither connection waits for what else the app asks of the database.
  */
-export function createNotifications(options: NotificationsOptions): Notifications {
-  const { log, heartbeatMs = 250, deafAfterMs = 800 } = options;
-  const noticeHandlers: ((payload: string) => void)[] = [];
+export function createNotificationListener(options: NotificationListenerOptions): NotificationListener {
+  const { log, heartbeatIntervalMs: heartbeatMs = 250, staleAfterMs: deafAfterMs = 800 } = options;
+  const notificationHandlers: ((payload: string) => void)[] = [];
   const gapHandlers: (() => void)[] = [];
   const stopping = new AbortController();
   const firstAttempt = Promise.withResolvers<undefined>();
   let running: Promise<void> | undefined;
   /** When the newest heartbeat that was heard was sent. */
-  let heardOf: Moment | undefined;
+  let lastHeartbeat: ClockReading | undefined;
   let isLost = false;
 
-  function hear(sentAt: Moment): void {
+  function markReceived(sentAt: ClockReading): void {
     if (isLost) log.info({ channel: options.channel }, 'notices of other processes are heard again');
     isLost = false;
-    heardOf = sentAt;
+    lastHeartbeat = sentAt;
     firstAttempt.resolve(undefined);
   }
 
-  function lose(error: unknown): void {
-    heardOf = undefined;
+  function markLost(error: unknown): void {
+    lastHeartbeat = undefined;
     for (const handle of gapHandlers) handle();
     firstAttempt.resolve(undefined);
     if (isLost || stopping.signal.aborted) return;
@@ -76,39 +76,39 @@ export function createNotifications(options: NotificationsOptions): Notification
     );
   }
 
-  async function run({ signal }: AbortController): Promise<void> {
-    let pauseMs = FIRST_PAUSE_MS;
+  async function listenUntilStopped({ signal }: AbortController): Promise<void> {
+    let retryDelayMs = MIN_RETRY_DELAY_MS;
     while (!signal.aborted) {
-      const listener = createListener(options, noticeHandlers);
-      const end = () => {
-        listener.fail(new Error('stopped'));
+      const session = createListenSession(options, notificationHandlers);
+      const failSession = () => {
+        session.fail(new Error('stopped'));
       };
-      signal.addEventListener('abort', end);
+      signal.addEventListener('abort', failSession);
       try {
-        await listener.open();
+        await session.connect();
         for (;;) {
-          hear(await listener.beat());
-          pauseMs = FIRST_PAUSE_MS;
-          await listener.rest(heartbeatMs);
+          markReceived(await session.sendHeartbeat());
+          retryDelayMs = MIN_RETRY_DELAY_MS;
+          await session.wait(heartbeatMs);
         }
       } catch (error) {
-        lose(error);
+        markLost(error);
       } finally {
-        signal.removeEventListener('abort', end);
-        await listener.close();
+        signal.removeEventListener('abort', failSession);
+        await session.close();
       }
-      await pause(pauseMs, undefined, { signal }).catch(() => undefined);
-      pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS);
+      await pause(retryDelayMs, undefined, { signal }).catch(() => undefined);
+      retryDelayMs = Math.min(2 * retryDelayMs, MAX_RETRY_DELAY_MS);
     }
     firstAttempt.resolve(undefined);
   }
 
   return {
-    isHeard: () => heardOf !== undefined && msSince(heardOf) <= deafAfterMs,
-    onNotice: (handler) => void noticeHandlers.push(handler),
+    isListening: () => lastHeartbeat !== undefined && msSince(lastHeartbeat) <= deafAfterMs,
+    onNotification: (handler) => void notificationHandlers.push(handler),
     onGap: (handler) => void gapHandlers.push(handler),
     async start() {
-      running ??= run(stopping);
+      running ??= listenUntilStopped(stopping);
       await firstAttempt.promise;
     },
     async stop() {
@@ -118,13 +118,13 @@ export function createNotifications(options: NotificationsOptions): Notification
   };
 }
 
-interface Listener {
+interface ListenSession {
   /** Connects and listens. */
-  open(): Promise<void>;
+  connect(): Promise<void>;
   /** Sends a heartbeat and waits until it is heard. @returns when it was sent. */
-  beat(): Promise<Moment>;
+  sendHeartbeat(): Promise<ClockReading>;
   /** Lets time pass, less when a connection ends. */
-  rest(ms: number): Promise<void>;
+  wait(ms: number): Promise<void>;
   /** Makes what is waited for, and all that comes, fail. */
   fail(error: Error): void;
   /** Gives both connections up, also when nobody answers. */
@@ -132,52 +132,57 @@ interface Listener {
 }
 
 /** Two connections. Every wait ends when either of them does, and after `deadAfterMs` at the latest. */
-function createListener(
-  { url, channel, deadAfterMs = 2_000 }: NotificationsOptions,
+function createListenSession(
+  { url, channel, responseTimeoutMs: deadAfterMs = 2_000 }: NotificationListenerOptions,
   handlers: readonly ((payload: string) => void)[],
-): Listener {
-  const { inTime, fail } = createWait(deadAfterMs);
-  const ear = createLine(url, 'ops-center-listen', fail);
-  const mouth = createLine(url, 'ops-center-beat', fail);
-  const ownChannel = `${channel}_${randomUUID()}`;
+): ListenSession {
+  const { withTimeout: inTime, fail } = createTimedWait(deadAfterMs);
+  const listenConnection = createRawConnection(url, 'ops-center-listen', fail);
+  const sendConnection = createRawConnection(url, 'ops-center-beat', fail);
+  const heartbeatChannel = `${channel}_${randomUUID()}`;
   /** The server's process that listens. A pooler may tell another when connecting. */
-  let ownPid: number | undefined;
-  let awaited: { nonce: string; heard: () => void } | undefined;
+  let listenerPid: number | undefined;
+  let pendingHeartbeat: { nonce: string; received: () => void } | undefined;
 
-  ear.client.on('notification', ({ channel: told, payload = '', processId }) => {
-    if (told === channel) for (const handle of handlers) handle(payload);
+  listenConnection.client.on('notification', ({ channel: notifiedChannel, payload = '', processId }) => {
+    if (notifiedChannel === channel) for (const handle of handlers) handle(payload);
     // One that the listening process has sent shows nothing: those of others go another way.
-    else if (processId !== ownPid && payload === awaited?.nonce) awaited.heard();
+    else if (processId !== listenerPid && payload === pendingHeartbeat?.nonce) pendingHeartbeat.received();
   });
 
   return {
-    async open() {
-      await inTime(Promise.all([ear.client.connect(), mouth.client.connect()]));
-      ownPid = await inTime(listen(ear.client, [channel, ownChannel]));
+    async connect() {
+      await inTime(Promise.all([listenConnection.client.connect(), sendConnection.client.connect()]));
+      listenerPid = await inTime(listen(listenConnection.client, [channel, heartbeatChannel]));
     },
-    async beat() {
-      const heard = Promise.withResolvers<undefined>();
+    async sendHeartbeat() {
+      const received = Promise.withResolvers<undefined>();
       const nonce = randomUUID();
-      const sentAt = now();
-      awaited = {
+      const sentAt = readClocks();
+      pendingHeartbeat = {
         nonce,
-        heard: () => {
-          heard.resolve(undefined);
+        received: () => {
+          received.resolve(undefined);
         },
       };
-      await inTime(Promise.all([mouth.client.query(BEAT, [ownChannel, nonce]), heard.promise]));
+      await inTime(
+        Promise.all([
+          sendConnection.client.query(HEARTBEAT_SQL, [heartbeatChannel, nonce]),
+          received.promise,
+        ]),
+      );
       return sentAt;
     },
-    rest: (ms) => inTime(pause(ms, undefined, { ref: false })),
+    wait: (ms) => inTime(pause(ms, undefined, { ref: false })),
     fail,
     async close() {
-      await Promise.all([ear.close(), mouth.close()]);
+      await Promise.all([listenConnection.close(), sendConnection.close()]);
     },
   };
 }
 
 /** A heartbeat is a transaction: it need not wait for the disk. */
-const BEAT = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
+const HEARTBEAT_SQL = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
 
 /** In one transaction, so that a pooler cannot spread it. @returns the process that listens. */
 async function listen(client: pg.Client, channels: readonly string[]): Promise<number> {
@@ -190,12 +195,12 @@ async function listen(client: pg.Client, channels: readonly string[]): Promise<n
   return pid;
 }
 
-interface Line {
+interface RawConnection {
   client: pg.Client;
   close(): Promise<void>;
 }
 
-function createLine(url: string, name: string, onEnd: (error: Error) => void): Line {
+function createRawConnection(url: string, name: string, onEnd: (error: Error) => void): RawConnection {
   // One's own, to be able to drop it: the client would wait for a server that is silent.
   const socket = new Socket();
   const client = new pg.Client({ connectionString: url, application_name: name, stream: () => socket });
@@ -214,14 +219,14 @@ function createLine(url: string, name: string, onEnd: (error: Error) => void): L
   };
 }
 
-interface Wait {
+interface TimedWait {
   /** One wait at a time. */
-  inTime: <T>(work: Promise<T>) => Promise<T>;
+  withTimeout: <T>(work: Promise<T>) => Promise<T>;
   fail: (error: Error) => void;
 }
 
 /** Waits of `limitMs` at most; after the first failure all of them fail. */
-function createWait(limitMs: number): Wait {
+function createTimedWait(timeoutMs: number): TimedWait {
   let failure: Error | undefined;
   let failWait: (error: Error) => void = () => undefined;
 
@@ -234,8 +239,8 @@ function createWait(limitMs: number): Wait {
     const failed = Promise.withResolvers<never>();
     failWait = failed.reject;
     const timer = setTimeout(() => {
-      fail(new Error(`no answer within ${String(limitMs)} ms`));
-    }, limitMs);
+      fail(new Error(`no answer within ${String(timeoutMs)} ms`));
+    }, timeoutMs);
     if (failure !== undefined) fail(failure);
     try {
       return await Promise.race([work, failed.promise]);
@@ -246,19 +251,19 @@ function createWait(limitMs: number): Wait {
     }
   }
 
-  return { inTime, fail };
+  return { withTimeout: inTime, fail };
 }
 
 /** By two clocks: one does not count while the machine is suspended, the other can be set back. */
-interface Moment {
+interface ClockReading {
   steadyMs: number;
   wallMs: number;
 }
 
-function now(): Moment {
+function readClocks(): ClockReading {
   return { steadyMs: performance.now(), wallMs: Date.now() };
 }
 
-function msSince({ steadyMs, wallMs }: Moment): number {
+function msSince({ steadyMs, wallMs }: ClockReading): number {
   return Math.max(performance.now() - steadyMs, Date.now() - wallMs);
 }

@@ -1,19 +1,19 @@
 /** A fixed number of places for work that must not all be done at once. */
-export interface Places {
+export interface Semaphore {
   /**
    * Waits for a place, in turn.
    * @returns what gives the place back, to be called once the work has really ended; later calls do nothing.
    * @throws the reason of `signal` when it ends first.
    */
-  take(signal: AbortSignal): Promise<() => void>;
+  acquire(signal: AbortSignal): Promise<() => void>;
 }
 
 /** Makes places, all of them free. */
-export function createPlaces(count: number): Places {
+export function createSemaphore(count: number): Semaphore {
   const waiting = new Set<() => void>();
   let free = count;
 
-  function leave(): void {
+  function release(): void {
     const [next] = waiting;
     if (next === undefined) free += 1;
     else next();
@@ -22,30 +22,30 @@ export function createPlaces(count: number): Places {
   function take(): () => void {
     let isTaken = true;
     return () => {
-      if (isTaken) leave();
+      if (isTaken) release();
       isTaken = false;
     };
   }
 
   return {
-    async take(signal) {
+    async acquire(signal) {
       signal.throwIfAborted();
       if (free > 0) {
         free -= 1;
         return take();
       }
       return new Promise((resolve, reject) => {
-        const giveUp = () => {
-          waiting.delete(goOn);
+        const abort = () => {
+          waiting.delete(proceed);
           reject(signal.reason as Error);
         };
-        const goOn = () => {
-          waiting.delete(goOn);
-          signal.removeEventListener('abort', giveUp);
+        const proceed = () => {
+          waiting.delete(proceed);
+          signal.removeEventListener('abort', abort);
           resolve(take());
         };
-        waiting.add(goOn);
-        signal.addEventListener('abort', giveUp, { once: true });
+        waiting.add(proceed);
+        signal.addEventListener('abort', abort, { once: true });
       });
     },
   };

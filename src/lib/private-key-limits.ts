@@ -2,21 +2,30 @@
  * What a private key may be that a user gives. OpenSSL calculates with a key as long as its numbers are, in the
  * thread that serves everybody, and for some kinds as soon as it reads them: a key is looked at before that.
  */
-import { bitLength, contentOf, DER, DerError, magnitudeOf, partsOf, readDer, smallIntegerOf } from './der.ts';
+import {
+  bitLength,
+  derContent,
+  DER,
+  DerError,
+  derMagnitude,
+  derChildren,
+  readDer,
+  derSmallInteger,
+} from './der.ts';
 import type { DerValue } from './der.ts';
 
 /** Characters of PEM: more than twice what an RSA key of the largest size takes. */
-export const PRIVATE_KEY_MAX_LENGTH = 16_384;
+export const MAX_PRIVATE_KEY_LENGTH = 16_384;
 /** A signature by a key of this size takes some 10 ms, and 8 times that for each doubling. */
-export const RSA_MAX_BITS = 8_192;
-const EXPONENT_MAX_BITS = 32;
+export const MAX_RSA_BITS = 8_192;
+const MAX_RSA_EXPONENT_BITS = 32;
 
-export const KEY_TOO_LONG = `A private key takes at most ${PRIVATE_KEY_MAX_LENGTH} characters.`;
-export const KEY_OF_OTHER_KIND =
+export const PRIVATE_KEY_TOO_LONG = `A private key takes at most ${MAX_PRIVATE_KEY_LENGTH} characters.`;
+export const UNSUPPORTED_PRIVATE_KEY =
   'The private key is of a kind that is not used: RSA, ECDSA on P-256, P-384 or P-521, and Ed25519 are.';
-export const RSA_TOO_LARGE = `An RSA key has at most ${RSA_MAX_BITS} bits; an Ed25519 key is safe and small.`;
-const RSA_INCONSISTENT = "The RSA key's numbers do not belong together: it is damaged.";
-export const UNREADABLE_KEY =
+export const RSA_KEY_TOO_LARGE = `An RSA key has at most ${MAX_RSA_BITS} bits; an Ed25519 key is safe and small.`;
+const RSA_KEY_INCONSISTENT = "The RSA key's numbers do not belong together: it is damaged.";
+export const UNREADABLE_PRIVATE_KEY =
   'This is not a private key in PEM form that can be read: it is damaged, or of another kind.';
 
 /** Content of the object identifiers, in hexadecimal. */
@@ -62,52 +71,53 @@ export function decodePemBody(body: string): Buffer | undefined {
  * Looks at a private key without a passphrase (PKCS#1, SEC 1 or PKCS#8), without calculating with it.
  * @returns why it is refused, for people; undefined for a key whose use is cheap.
  */
-export function findKeyLimitFault(pem: string): string | undefined {
-  if (pem.length > PRIVATE_KEY_MAX_LENGTH) return KEY_TOO_LONG;
+export function findPrivateKeyError(pem: string): string | undefined {
+  if (pem.length > MAX_PRIVATE_KEY_LENGTH) return PRIVATE_KEY_TOO_LONG;
   const key = findPemKey(pem);
   const bytes = key && decodePemBody(key.body);
-  if (key === undefined || bytes === undefined) return UNREADABLE_KEY;
+  if (key === undefined || bytes === undefined) return UNREADABLE_PRIVATE_KEY;
   try {
     const value = readDer(bytes);
-    if (key.label === 'RSA PRIVATE KEY') return findRsaFault(value);
-    if (key.label === 'EC PRIVATE KEY') return findCurveFault(value);
-    return key.label === 'PRIVATE KEY' ? findEnvelopeFault(value) : KEY_OF_OTHER_KIND;
+    if (key.label === 'RSA PRIVATE KEY') return findRsaError(value);
+    if (key.label === 'EC PRIVATE KEY') return findSec1Error(value);
+    return key.label === 'PRIVATE KEY' ? findPkcs8Error(value) : UNSUPPORTED_PRIVATE_KEY;
   } catch (error) {
-    if (error instanceof DerError) return UNREADABLE_KEY;
+    if (error instanceof DerError) return UNREADABLE_PRIVATE_KEY;
     throw error;
   }
 }
 
 /** PKCS#8 (RFC 5958). */
-function findEnvelopeFault(value: DerValue): string | undefined {
-  const [, algorithm, key] = partsOf(value);
-  const [kind, parameters] = partsOf(algorithm);
-  const name = contentOf(kind, DER.oid).toString('hex');
+function findPkcs8Error(value: DerValue): string | undefined {
+  const [, algorithm, key] = derChildren(value);
+  const [kind, parameters] = derChildren(algorithm);
+  const name = derContent(kind, DER.oid).toString('hex');
   if (name === ED25519) return undefined;
-  if (name === ELLIPTIC_CURVE) return curveFault(parameters);
-  return name === RSA ? findRsaFault(readDer(contentOf(key, DER.octets))) : KEY_OF_OTHER_KIND;
+  if (name === ELLIPTIC_CURVE) return findCurveError(parameters);
+  return name === RSA ? findRsaError(readDer(derContent(key, DER.octets))) : UNSUPPORTED_PRIVATE_KEY;
 }
 
 /** SEC 1 (RFC 5915): the curve is the third part, behind the number of the version and the key. */
-function findCurveFault(value: DerValue): string | undefined {
-  const [, , tagged] = partsOf(value);
-  return curveFault(partsOf(tagged, DER.context0)[0]);
+function findSec1Error(value: DerValue): string | undefined {
+  const [, , tagged] = derChildren(value);
+  return findCurveError(derChildren(tagged, DER.context0)[0]);
 }
 
 /** A curve by its name; one that is written out could be any. */
-function curveFault(curve: DerValue | undefined): string | undefined {
+function findCurveError(curve: DerValue | undefined): string | undefined {
   const isKnown = curve?.tag === DER.oid && CURVES.includes(curve.content.toString('hex'));
-  return isKnown ? undefined : KEY_OF_OTHER_KIND;
+  return isKnown ? undefined : UNSUPPORTED_PRIVATE_KEY;
 }
 
 /** PKCS#1 (RFC 8017, A.1.2), of two primes. */
-function findRsaFault(value: DerValue): string | undefined {
-  const [version, ...numbers] = partsOf(value);
-  if (smallIntegerOf(version) !== 0 || numbers.length !== 8) return KEY_OF_OTHER_KIND;
-  const bits = numbers.map((number) => bitLength(magnitudeOf(number)));
+function findRsaError(value: DerValue): string | undefined {
+  const [version, ...numbers] = derChildren(value);
+  if (derSmallInteger(version) !== 0 || numbers.length !== 8) return UNSUPPORTED_PRIVATE_KEY;
+  const bits = numbers.map((number) => bitLength(derMagnitude(number)));
   const [n = 0, e = 0, d = 0, p = 0, q = 0, dp = 0, dq = 0, qi = 0] = bits;
-  if (n > RSA_MAX_BITS) return RSA_TOO_LARGE;
+  if (n > MAX_RSA_BITS) return RSA_KEY_TOO_LARGE;
   // A product takes as many bits as its factors together, or one less.
-  const isConsistent = e <= EXPONENT_MAX_BITS && d <= n && p + q <= n + 1 && dp <= p && dq <= q && qi <= p;
-  return isConsistent ? undefined : RSA_INCONSISTENT;
+  const isConsistent =
+    e <= MAX_RSA_EXPONENT_BITS && d <= n && p + q <= n + 1 && dp <= p && dq <= q && qi <= p;
+  return isConsistent ? undefined : RSA_KEY_INCONSISTENT;
 }

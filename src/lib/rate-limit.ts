@@ -7,12 +7,12 @@ export interface RateLimit {
    * @returns what is left now.
    * @throws AppError `rate_limited` (429) with `Retry-After` in seconds; `onRefused` hears the state before.
    */
-  take(who: string, onRefused?: (state: RateState) => void): Promise<RateState>;
+  consume(userId: string, onRejected?: (state: RateLimitState) => void): Promise<RateLimitState>;
 }
 
-export interface RateState {
+export interface RateLimitState {
   /** Uses left in the running window. */
-  left: number;
+  remaining: number;
   /** Seconds until it ends, rounded up. */
   resetS: number;
 }
@@ -23,26 +23,30 @@ export interface RateLimitOptions {
   /** Seconds; a minute unless given. */
   windowS?: number;
   /** Told to whoever is refused. */
-  refusal: string;
+  rejectionDetail: string;
 }
 
 /** A limit per user, counted by this process alone and forgotten when it ends. */
-export function createRateLimit({ points, windowS = 60, refusal }: RateLimitOptions): RateLimit {
+export function createRateLimit({
+  points,
+  windowS = 60,
+  rejectionDetail: refusal,
+}: RateLimitOptions): RateLimit {
   const limiter = new RateLimiterMemory({ points, duration: windowS });
   return {
-    async take(who, onRefused) {
+    async consume(userId, onRejected) {
       try {
-        return stateOf(await limiter.consume(who));
+        return toRateLimitState(await limiter.consume(userId));
       } catch (reason) {
         if (!(reason instanceof RateLimiterRes)) throw reason;
-        const state = stateOf(reason);
-        onRefused?.(state);
+        const state = toRateLimitState(reason);
+        onRejected?.(state);
         throw rateLimited(refusal, state.resetS);
       }
     },
   };
 }
 
-function stateOf({ remainingPoints, msBeforeNext }: RateLimiterRes): RateState {
-  return { left: Math.max(remainingPoints, 0), resetS: Math.ceil(msBeforeNext / 1000) };
+function toRateLimitState({ remainingPoints, msBeforeNext }: RateLimiterRes): RateLimitState {
+  return { remaining: Math.max(remainingPoints, 0), resetS: Math.ceil(msBeforeNext / 1000) };
 }

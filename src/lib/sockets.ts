@@ -1,48 +1,50 @@
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
-import { tooSlow, unreachable, untilAborted } from './deadline.ts';
-import { forbidden, portOf, type AdmittedAddress, type EgressPolicy } from './egress.ts';
-import { createOperatorLookup, resolveHost, type Lookup } from './names.ts';
+import { upstreamTimeout, upstreamUnreachable, rejectOnAbort } from './deadline.ts';
+import { endpointForbidden, effectivePort, type AllowedAddress, type EgressPolicy } from './egress.ts';
+import { createSystemHostLookup, resolveHost, type HostLookup } from './names.ts';
 
 export interface DialOptions {
   policy: EgressPolicy;
   /** For tests. */
-  lookup?: Lookup;
+  lookup?: HostLookup;
   /** TCP and TLS together, shared by the addresses of a name. */
   connectTimeoutMs: number;
 }
 
 /** A connected socket, and whether the address dialled is public; addresses of the operator count as public. */
-export type Dialled = [socket: Socket, isPublic: boolean];
+export type DialedSocket = [socket: Socket, isPublic: boolean];
 
 /** Connects to the host of `url`; a connecting socket is closed at once when the signal ends. */
-export type Dial = (url: URL, guarded: boolean, signal: AbortSignal) => Promise<Dialled>;
+export type Dial = (url: URL, guarded: boolean, signal: AbortSignal) => Promise<DialedSocket>;
 
 /** Builds the one place where sockets to upstreams are opened: guarded ones only to addresses of the policy. */
 export function createDial(options: DialOptions): Dial {
-  const lookup = options.lookup ?? createOperatorLookup();
+  const lookup = options.lookup ?? createSystemHostLookup();
 
-  async function operatorTargets(host: string): Promise<AdmittedAddress[]> {
+  async function resolveOperatorHost(host: string): Promise<AllowedAddress[]> {
     const addresses = await resolveHost(host, lookup);
     return addresses.map((address) => ({ address, isPublic: true }));
   }
 
   return async (url, guarded, signal) => {
-    const port = portOf(url);
-    const answer = guarded ? options.policy.admit(url.hostname, port, signal) : operatorTargets(url.hostname);
-    const targets = await untilAborted(answer, signal);
+    const port = effectivePort(url);
+    const resolution = guarded
+      ? options.policy.resolveAllowed(url.hostname, port, signal)
+      : resolveOperatorHost(url.hostname);
+    const targets = await rejectOnAbort(resolution, signal);
     const attemptMs = options.connectTimeoutMs / targets.length;
-    let failure: unknown = forbidden();
+    let lastError: unknown = endpointForbidden();
     // In the order of the look-up, which puts first what is most likely reachable.
     for (const { address, isPublic } of targets) {
       try {
         return [await openSocket(url, address, attemptMs, signal), isPublic];
       } catch (error) {
         signal.throwIfAborted();
-        failure = error;
+        lastError = error;
       }
     }
-    throw failure;
+    throw lastError;
   };
 }
 
@@ -57,16 +59,16 @@ function openSocket(url: URL, address: string, timeoutMs: number, signal: AbortS
     fail(signal.reason);
   };
   const timer = setTimeout(() => {
-    fail(tooSlow('accept a connection'));
+    fail(upstreamTimeout('accept a connection'));
   }, timeoutMs);
   signal.addEventListener('abort', onAbort);
   if (signal.aborted) onAbort();
   // Stays for good: an error on an idle socket must not end the process.
   socket.on('error', (error) => {
-    reject(unreachable(error));
+    reject(upstreamUnreachable(error));
   });
   socket.once('close', () => {
-    reject(unreachable(new Error('closed while connecting')));
+    reject(upstreamUnreachable(new Error('closed while connecting')));
   });
   socket.once(url.protocol === 'https:' ? 'secureConnect' : 'connect', () => {
     socket.setNoDelay(true);
@@ -80,7 +82,7 @@ function openSocket(url: URL, address: string, timeoutMs: number, signal: AbortS
 
 /** Dials exactly `address`; the name in `url` goes into SNI and is what the certificate must show. */
 function startSocket(url: URL, address: string): Socket {
-  const target = { host: address, port: portOf(url), keepAlive: true, keepAliveInitialDelay: 60_000 };
+  const target = { host: address, port: effectivePort(url), keepAlive: true, keepAliveInitialDelay: 60_000 };
   if (url.protocol !== 'https:') return connectTcp(target);
   // SNI holds names only (RFC 6066); for a literal, the address itself is compared with the certificate.
   const isName = isIP(url.hostname.replace(/^\[|\]$/g, '')) === 0;

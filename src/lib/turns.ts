@@ -1,69 +1,72 @@
 /** Lets a number of pieces of work through at once, the others in the order in which they came. */
-export interface Turnstile {
+export interface DeadlineSemaphore {
   /** @param deadlineMs epoch ms: whose turn has not come by then is refused. */
-  pass<T>(deadlineMs: number, work: () => Promise<T>): Promise<T>;
+  run<T>(deadlineMs: number, work: () => Promise<T>): Promise<T>;
 }
 
 /** A turnstile for one piece of work at a time under each name; names that nobody uses cost nothing. */
-export interface Turns {
-  /** @param deadlineMs as of {@link Turnstile}. */
-  take<T>(name: string, deadlineMs: number, work: () => Promise<T>): Promise<T>;
+export interface KeyedMutex {
+  /** @param deadlineMs as of {@link DeadlineSemaphore}. */
+  run<T>(name: string, deadlineMs: number, work: () => Promise<T>): Promise<T>;
 }
 
-/** @param late makes what is thrown when a turn does not come in time. */
-export function createTurnstile(places: number, late: () => Error): Turnstile {
-  let free = places;
+/** @param createTimeoutError makes what is thrown when a turn does not come in time. */
+export function createDeadlineSemaphore(permits: number, createTimeoutError: () => Error): DeadlineSemaphore {
+  let free = permits;
   const waiting: (() => void)[] = [];
 
-  function enter(deadlineMs: number): Promise<void> {
+  function acquire(deadlineMs: number): Promise<void> {
     if (free > 0) {
       free -= 1;
       return Promise.resolve();
     }
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
-        waiting.splice(waiting.indexOf(admit), 1);
-        reject(late());
+        waiting.splice(waiting.indexOf(grant), 1);
+        reject(createTimeoutError());
       }, deadlineMs - Date.now());
-      const admit = () => {
+      const grant = () => {
         clearTimeout(timer);
         resolve();
       };
-      waiting.push(admit);
+      waiting.push(grant);
     });
   }
 
-  function leave(): void {
+  function release(): void {
     const next = waiting.shift();
     if (next === undefined) free += 1;
     else next();
   }
 
   return {
-    async pass(deadlineMs, work) {
-      await enter(deadlineMs);
+    async run(deadlineMs, work) {
+      await acquire(deadlineMs);
       try {
         return await work();
       } finally {
-        leave();
+        release();
       }
     },
   };
 }
 
-/** @param late as of {@link createTurnstile}. */
-export function createTurns(late: () => Error): Turns {
-  const queues = new Map<string, { turnstile: Turnstile; users: number }>();
+/** @param createTimeoutError as of {@link createDeadlineSemaphore}. */
+export function createKeyedMutex(createTimeoutError: () => Error): KeyedMutex {
+  const entries = new Map<string, { semaphore: DeadlineSemaphore; useCount: number }>();
   return {
-    async take(name, deadlineMs, work) {
-      const queue = queues.get(name) ?? { turnstile: createTurnstile(1, late), users: 0 };
-      queues.set(name, queue);
-      queue.users += 1;
+    async run(name, deadlineMs, work) {
+      const entry = entries.get(name) ?? {
+        semaphore: createDeadlineSemaphore(1, createTimeoutError),
+        useCount: 0,
+      };
+      entries.set(name, entry);
+      entry.useCount += 1;
       try {
-        return await queue.turnstile.pass(deadlineMs, work);
+        return await entry.semaphore.run(deadlineMs, work);
       } finally {
-        queue.users -= 1;
-        if (queue.users === 0) queues.delete(name);
+        entry.useCount -= 1;
+        if (entry.useCount === 0) entries.delete(name);
       }
     },
   };

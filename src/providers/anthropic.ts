@@ -1,4 +1,4 @@
-import { isObject, LIST_MODELS, openAiCompatible, type TestAnswer } from './provider.ts';
+import { isObject, LIST_MODELS, openAiCompatible, type KeyTestResponse } from './provider.ts';
 
 /** Anthropic through its endpoint that speaks OpenAI's protocol. */
 export const anthropic = openAiCompatible({
@@ -16,8 +16,8 @@ export const anthropic = openAiCompatible({
     ...LIST_MODELS,
     // The list is part of Anthropic's own API, which reads the key from a header of its own.
     authorize: (secret) => ({ 'x-api-key': secret, 'anthropic-version': '2023-06-01' }),
-    read: (answer) =>
-      isOutOfCredit(answer)
+    findOutcome: (response) =>
+      isOutOfCredit(response)
         ? {
             status: 'no_credit',
             message:
@@ -40,7 +40,7 @@ export const anthropic = openAiCompatible({
  * Anthropic tells of an empty balance and of limits that the owner set with a 400 that only its text sets
  * apart from a faulty request (https://platform.claude.com/docs/en/api/errors).
  */
-function isOutOfCredit({ status, body }: TestAnswer): boolean {
+function isOutOfCredit({ status, body }: KeyTestResponse): boolean {
   const error = isObject(body) ? body['error'] : undefined;
   const message = isObject(error) ? error['message'] : undefined;
   return (

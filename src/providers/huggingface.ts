@@ -11,7 +11,7 @@ export const huggingface = openAiCompatible({
   keyTest: {
     // The list of models is public, and a token that may not call providers is found out by a call alone.
     ...completeOneToken('openai/gpt-oss-120b'),
-    read: ({ status }) =>
+    findOutcome: ({ status }) =>
       status === 403
         ? {
             status: 'forbidden',

@@ -1,4 +1,4 @@
-import { isObject, type Provider, type TestAnswer, type TestReading } from './provider.ts';
+import { isObject, type Provider, type KeyTestResponse, type KeyTestOutcome } from './provider.ts';
 
 /**
  * Codes and types by which providers tell that there is no money left, whatever status they put on it:
@@ -18,15 +18,15 @@ const NO_CREDIT_CODES: ReadonlySet<unknown> = new Set([
 ]);
 
 /** What an answer to a provider's test says of the key: the provider's own reading, then the common one. */
-export function readAnswer(provider: Provider, answer: TestAnswer): TestReading {
-  return provider.keyTest.read?.(answer) ?? readCommonly(provider, answer);
+export function toKeyTestOutcome(provider: Provider, response: KeyTestResponse): KeyTestOutcome {
+  return provider.keyTest.findOutcome?.(response) ?? toCommonOutcome(provider, response);
 }
 
-function readCommonly({ name, keyTest }: Provider, { status, body }: TestAnswer): TestReading {
+function toCommonOutcome({ name, keyTest }: Provider, { status, body }: KeyTestResponse): KeyTestOutcome {
   if (status >= 200 && status < 300) {
-    return keyTest.isExpected(body)
+    return keyTest.isExpectedBody(body)
       ? { status: 'valid', message: `${name} accepts this key.` }
-      : unlikeTheApi(name);
+      : unexpectedBodyOutcome(name);
   }
   if (status === 402 || (status >= 400 && status < 500 && hasNoCreditCode(body))) {
     return {
@@ -52,11 +52,11 @@ function readCommonly({ name, keyTest }: Provider, { status, body }: TestAnswer)
       message: `${name} has had too many requests of this key just now. Wait a minute, then test again.`,
     };
   }
-  return readTrouble(name, status);
+  return toErrorOutcome(name, status);
 }
 
 /** Answers that say nothing of the key: never taken for a good one, nor for a bad one. */
-function readTrouble(name: string, status: number): TestReading {
+function toErrorOutcome(name: string, status: number): KeyTestOutcome {
   if (status === 404) {
     return {
       status: 'error',
@@ -76,7 +76,7 @@ function readTrouble(name: string, status: number): TestReading {
 }
 
 /** The reading of an answer that is not what the provider's API sends. */
-export function unlikeTheApi(name: string): TestReading {
+export function unexpectedBodyOutcome(name: string): KeyTestOutcome {
   return {
     status: 'error',
     message: `${name} answered with something that its API does not send, so the key is not proven. Check the endpoint if it is yours; most end in /v1.`,

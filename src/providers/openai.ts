@@ -1,4 +1,4 @@
-import { isObject, LIST_MODELS, openAiCompatible, type TestAnswer } from './provider.ts';
+import { isObject, LIST_MODELS, openAiCompatible, type KeyTestResponse } from './provider.ts';
 
 export const openai = openAiCompatible({
   id: 'openai',
@@ -14,8 +14,8 @@ export const openai = openAiCompatible({
   },
   keyTest: {
     ...LIST_MODELS,
-    read: (answer) =>
-      lacksPermission(answer)
+    findOutcome: (response) =>
+      lacksPermission(response)
         ? {
             status: 'forbidden',
             message:
@@ -32,7 +32,7 @@ export const openai = openAiCompatible({
 });
 
 /** A key with restricted permissions is refused like a wrong one, with 401; only the text tells them apart. */
-function lacksPermission({ status, body }: TestAnswer): boolean {
+function lacksPermission({ status, body }: KeyTestResponse): boolean {
   const error = isObject(body) ? body['error'] : undefined;
   const message = isObject(error) ? error['message'] : undefined;
   return status === 401 && typeof message === 'string' && message.includes('insufficient permissions');

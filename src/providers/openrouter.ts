@@ -1,4 +1,10 @@
-import { isObject, LIST_MODELS, openAiCompatible, type TestAnswer, type TestReading } from './provider.ts';
+import {
+  isObject,
+  LIST_MODELS,
+  openAiCompatible,
+  type KeyTestResponse,
+  type KeyTestOutcome,
+} from './provider.ts';
 
 /** A router to other providers' models; its model ids have a vendor in front (`openai/gpt-4o`). */
 export const openrouter = openAiCompatible({
@@ -12,8 +18,8 @@ export const openrouter = openAiCompatible({
     ...LIST_MODELS,
     // The list of models is public: it answers any key.
     path: '/key',
-    isExpected: (body) => isObject(findData(body)),
-    read: readKey,
+    isExpectedBody: (body) => isObject(findData(body)),
+    findOutcome: findKeyOutcome,
   },
   models: ['openrouter/auto'],
 });
@@ -23,7 +29,7 @@ function findData(body: unknown): unknown {
 }
 
 /** What the key says of itself (https://openrouter.ai/docs/api/api-reference/api-keys/get-current-key). */
-function readKey({ status, body }: TestAnswer): TestReading | undefined {
+function findKeyOutcome({ status, body }: KeyTestResponse): KeyTestOutcome | undefined {
   const data = findData(body);
   if (status !== 200 || !isObject(data)) return undefined;
   if (data['is_management_key'] === true || data['is_provisioning_key'] === true) {
@@ -33,8 +39,8 @@ function readKey({ status, body }: TestAnswer): TestReading | undefined {
         'This key of OpenRouter manages other keys and cannot chat. Add one that was made for API calls.',
     };
   }
-  const left = data['limit_remaining'];
-  if (typeof left !== 'number' || left > 0) return undefined;
+  const remaining = data['limit_remaining'];
+  if (typeof remaining !== 'number' || remaining > 0) return undefined;
   return {
     status: 'no_credit',
     message:

@@ -1,4 +1,4 @@
-import { completeOneToken, isObject, openAiCompatible, type TestReading } from './provider.ts';
+import { completeOneToken, isObject, openAiCompatible, type KeyTestOutcome } from './provider.ts';
 
 /**
  * Perplexity ended its chat completions on 2026-09-27; what its keys serve since is the Agent API, which
@@ -17,19 +17,19 @@ export const perplexity = openAiCompatible({
     path: '/responses',
     // Without tools no search is charged; 16 is the least that the protocol lets one ask for.
     body: { model: 'perplexity/sonar', input: '1', max_output_tokens: 16 },
-    isExpected: (body) =>
+    isExpectedBody: (body) =>
       isObject(body) &&
       body['object'] === 'response' &&
       Array.isArray(body['output']) &&
       body['status'] !== 'failed',
-    read: ({ status, body }) => (status === 401 ? readRefusal(body) : undefined),
+    findOutcome: ({ status, body }) => (status === 401 ? toRefusalOutcome(body) : undefined),
   },
   modelPatterns: [/^sonar(-[-\w]+)?$/],
   models: ['perplexity/sonar'],
 });
 
 /** Perplexity answers 401 to a key whose account has run out of credit, too, and often with a page of HTML. */
-function readRefusal(body: unknown): TestReading {
+function toRefusalOutcome(body: unknown): KeyTestOutcome {
   const error = isObject(body) ? body['error'] : undefined;
   if (isObject(error) && error['type'] === 'insufficient_quota') {
     return {

@@ -51,20 +51,20 @@ export interface KeyTest {
   /** True when the owner pays the provider for a test that succeeds. */
   billed: boolean;
   /** True when a body that came with 2xx is what the call asks for; anything else is no proof. */
-  isExpected: (body: unknown) => boolean;
+  isExpectedBody: (body: unknown) => boolean;
   /** Answers of this provider that mean something else than `readAnswer` takes them for; undefined for all others. */
-  read?: (answer: TestAnswer) => TestReading | undefined;
+  findOutcome?: (answer: KeyTestResponse) => KeyTestOutcome | undefined;
 }
 
 /** What a provider answered to a test. */
-export interface TestAnswer {
+export interface KeyTestResponse {
   status: number;
   /** Parsed JSON; undefined when there is none, or it cannot be read. */
   body: unknown;
 }
 
 /** What an answer says of the key. */
-export interface TestReading {
+export interface KeyTestOutcome {
   status: 'valid' | 'invalid' | 'forbidden' | 'no_credit' | 'rate_limited' | 'error';
   /** For people, in our words: never the provider's text, which may hold anything. */
   message: string;
@@ -74,9 +74,9 @@ export interface TestReading {
 export const LIST_MODELS: KeyTest = {
   method: 'GET',
   path: '/models',
-  authorize: bearer,
+  authorize: bearerHeaders,
   billed: false,
-  isExpected: isModelList,
+  isExpectedBody: isModelList,
 };
 
 /** Asks for one token: for providers whose list of models is public, or not documented to need a key. */
@@ -85,15 +85,15 @@ export function completeOneToken(model: string): KeyTest {
     method: 'POST',
     path: '/chat/completions',
     body: { model, messages: [{ role: 'user', content: '1' }], max_tokens: 1 },
-    authorize: bearer,
+    authorize: bearerHeaders,
     billed: true,
-    isExpected: (body) => isObject(body) && Array.isArray(body['choices']) && body['choices'].length > 0,
+    isExpectedBody: (body) => isObject(body) && Array.isArray(body['choices']) && body['choices'].length > 0,
   };
 }
 
 /** Builds a provider that speaks OpenAI's protocol; the defaults are those of a hosted service. */
 export function openAiCompatible(
-  own: Pick<Provider, 'id' | 'name' | 'baseUrl' | 'docsUrl' | 'key'> & Partial<Provider>,
+  definition: Pick<Provider, 'id' | 'name' | 'baseUrl' | 'docsUrl' | 'key'> & Partial<Provider>,
 ): Provider {
   return {
     kind: 'llm',
@@ -104,11 +104,11 @@ export function openAiCompatible(
     modelPatterns: [],
     models: [],
     localOnly: false,
-    ...own,
+    ...definition,
   };
 }
 
-function bearer(secret: string): Record<string, string> {
+function bearerHeaders(secret: string): Record<string, string> {
   return { authorization: `Bearer ${secret}` };
 }
 
@@ -116,11 +116,11 @@ function bearer(secret: string): Record<string, string> {
 function isModelList(body: unknown): boolean {
   if (!isObject(body)) return false;
   const { data } = body;
-  return Array.isArray(data) ? isListOfModels(data) : data === null && body['object'] === 'list';
+  return Array.isArray(data) ? isModelArray(data) : data === null && body['object'] === 'list';
 }
 
 /** True for an array in which each entry has the id of a model. */
-export function isListOfModels(list: unknown): boolean {
+export function isModelArray(list: unknown): boolean {
   return Array.isArray(list) && list.every((entry) => isObject(entry) && typeof entry['id'] === 'string');
 }
 

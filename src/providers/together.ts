@@ -1,4 +1,4 @@
-import { isListOfModels, LIST_MODELS, openAiCompatible } from './provider.ts';
+import { isModelArray, LIST_MODELS, openAiCompatible } from './provider.ts';
 
 /** Open models, named as on the Hub (`meta-llama/...`). */
 export const together = openAiCompatible({
@@ -9,7 +9,7 @@ export const together = openAiCompatible({
   // Older keys are 64 hexadecimal digits.
   key: { hint: 'tgp_v1_...', pattern: /^(tgp_v1_[A-Za-z0-9_-]{16,}|[0-9a-f]{64})$/, prefix: 'tgp_v1_' },
   // The list is a bare array (https://docs.together.ai/reference/models).
-  keyTest: { ...LIST_MODELS, isExpected: isListOfModels },
+  keyTest: { ...LIST_MODELS, isExpectedBody: isModelArray },
   models: [
     'openai/gpt-oss-120b',
     'deepseek-ai/DeepSeek-V4-Pro',

@@ -1,16 +1,23 @@
 import { randomId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
-import { dockerConfig, routeOf, type DockerConfig } from './docker/config.ts';
-import { nameOf } from './docker/containers.ts';
+import { dockerConfig, toEngineRoute, type DockerConfig } from './docker/config.ts';
+import { containerName } from './docker/containers.ts';
 import { createEngine } from './docker/engine.ts';
-import { createPool } from './docker/pool.ts';
-import type { ReachDeps } from './docker/reach.ts';
-import { runJob, type Place } from './docker/run.ts';
-import { detach, openSession, removeAndLook, removeRun, sweep, type Session } from './docker/session.ts';
+import { createEnginePool } from './docker/pool.ts';
+import type { DockerConnectionDeps } from './docker/reach.ts';
+import { runDockerJob, type DockerRunDeps } from './docker/run.ts';
+import {
+  detachSession,
+  openDockerSession,
+  removeContainer,
+  removeRunContainers,
+  removeStaleContainers,
+  type DockerSession,
+} from './docker/session.ts';
 import { testEngine } from './docker/staged-test.ts';
-import type { Limits, Runner, Target } from './runner.ts';
+import type { Limits, Runner, TargetServer } from './runner.ts';
 
-export interface DockerRunnerDeps extends ReachDeps {
+export interface DockerRunnerDeps extends DockerConnectionDeps {
   log: Log;
   /** How long a container that waits for a job is kept without one. */
   warmIdleMs?: number;
@@ -25,46 +32,53 @@ const HEARTBEAT_MS = 10_000;
 export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig> {
   const { log, warmIdleMs = WARM_IDLE_MS, heartbeatMs = HEARTBEAT_MS } = deps;
   const instance = randomId();
-  const pool = createPool({ ...deps, log, instance, idleMs: warmIdleMs });
+  const enginePool = createEnginePool({ ...deps, log, instance, idleMs: warmIdleMs });
 
   /** A container that waits; with its run's name before it knows the job, so that the run can always be found. */
-  async function takeWarm(
-    target: Target<DockerConfig>,
+  async function takeWarmContainer(
+    target: TargetServer<DockerConfig>,
     limits: Limits,
     runId: string,
-  ): Promise<Session | undefined> {
-    const session = pool.take(target, limits);
+  ): Promise<DockerSession | undefined> {
+    const session = enginePool.takeWarm(target, limits);
     if (session === undefined) return undefined;
-    const engine = pool.engineOf(target);
+    const engine = enginePool.getEngine(target);
     try {
-      await engine.rename(session.id, nameOf(runId));
+      await engine.rename(session.id, containerName(runId));
       return session;
     } catch {
       // Gone meanwhile, or the engine is: making another one will tell.
-      detach(session);
-      void removeAndLook(engine, session.id);
+      detachSession(session);
+      void removeContainer(engine, session.id);
       return undefined;
     }
   }
 
-  function placeOf(target: Target<DockerConfig>): Place {
-    const engine = pool.engineOf(target);
+  function createRunDeps(target: TargetServer<DockerConfig>): DockerRunDeps {
+    const engine = enginePool.getEngine(target);
     return {
       engine,
       target,
       heartbeatMs,
-      async open(limits, runId, signal) {
-        const warm = await takeWarm(target, limits, runId);
+      async openJobSession(limits, runId, signal) {
+        const warm = await takeWarmContainer(target, limits, runId);
         if (warm !== undefined) return warm;
-        const request = { target, limits, purpose: 'run', name: nameOf(runId), runId, instance } as const;
-        return await openSession(engine, request, signal);
+        const request = {
+          target,
+          limits,
+          purpose: 'run',
+          name: containerName(runId),
+          runId,
+          instance,
+        } as const;
+        return await openDockerSession(engine, request, signal);
       },
-      openPlain(runId, signal) {
-        const name = `${nameOf(runId)}-files`;
+      openCleanupSession(runId, signal) {
+        const name = `${containerName(runId)}-files`;
         const request = { target, limits: null, purpose: 'run', name, runId, instance } as const;
-        return openSession(engine, request, signal);
+        return openDockerSession(engine, request, signal);
       },
-      onStarted: () => pool.refill(target),
+      onStarted: () => enginePool.prewarm(target),
     };
   }
 
@@ -78,23 +92,23 @@ export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig>
       ...{ type: 'docker', host, ca },
       ...(environment !== null && { image, volumes }),
     }),
-    references(config) {
-      const route = routeOf(config);
+    jumpServerIds(config) {
+      const route = toEngineRoute(config);
       return route.kind === 'ssh' ? [route.serverId] : [];
     },
-    unenforceable: () => [],
+    unenforceableLimits: () => [],
     test: (target, signal) => testEngine(target, { ...deps, instance }, signal),
-    run: (target, job, limits, signal) => runJob(placeOf(target), job, limits, signal),
-    async reap(target, runId) {
+    run: (target, job, limits, signal) => runDockerJob(createRunDeps(target), job, limits, signal),
+    async cleanUp(target, runId) {
       const engine = createEngine(target, deps);
       try {
-        await sweep(engine, target).catch(() => undefined);
-        return await removeRun(engine, target, runId);
+        await removeStaleContainers(engine, target).catch(() => undefined);
+        return await removeRunContainers(engine, target, runId);
       } finally {
         engine.close();
       }
     },
-    forget: (serverId) => pool.forget(serverId),
-    close: () => pool.close(),
+    forget: (serverId) => enginePool.forget(serverId),
+    close: () => enginePool.close(),
   };
 }

@@ -1,14 +1,14 @@
 import type { Dialer } from '../lib/dialer.ts';
 import { createClusterApi, type ClusterApi } from './kubernetes/api.ts';
-import { accessOf, kubernetesConfig, type KubernetesConfig } from './kubernetes/config.ts';
+import { toClusterAccess, kubernetesConfig, type KubernetesConfig } from './kubernetes/config.ts';
 import { ClusterError } from './kubernetes/failure.ts';
-import { removeRun, sweep } from './kubernetes/leftovers.ts';
-import { runInPod } from './kubernetes/run.ts';
+import { removeRunPods, removeExpiredPods } from './kubernetes/leftovers.ts';
+import { runPod } from './kubernetes/run.ts';
 import { testCluster } from './kubernetes/staged-test.ts';
-import type { Limits, OptionalLimit, Runner, Target } from './runner.ts';
+import type { Limits, OptionalLimit, Runner, TargetServer } from './runner.ts';
 
 const HEARTBEAT_MS = 10_000;
-const SWEEP_EVERY_MS = 60 * 60_000;
+const CLEANUP_INTERVAL_MS = 60 * 60_000;
 
 export interface KubernetesRunnerDeps {
   dialer: Dialer;
@@ -23,31 +23,31 @@ export interface KubernetesRunnerDeps {
  */
 export function createKubernetesRunner(deps: KubernetesRunnerDeps): Runner<KubernetesConfig> {
   const { dialer, heartbeatMs = HEARTBEAT_MS } = deps;
-  const open = new Set<ClusterApi>();
+  const openApis = new Set<ClusterApi>();
 
   /** Each run has connections of its own: none is shared between owners, and each ends with its run. */
   function openApi(config: KubernetesConfig): ClusterApi & AsyncDisposable {
-    const api = createClusterApi(dialer, accessOf(config));
-    open.add(api);
+    const api = createClusterApi(dialer, toClusterAccess(config));
+    openApis.add(api);
     return {
       ...api,
       async [Symbol.asyncDispose]() {
-        open.delete(api);
+        openApis.delete(api);
         await api.close();
       },
     };
   }
 
-  const sweptMs = new Map<string, number>();
+  const lastCleanupMs = new Map<string, number>();
 
   /** Beside a run, not before it: what instances that died have left is in nobody's way. */
-  async function sweepSometimes(target: Target<KubernetesConfig>): Promise<void> {
+  async function removeExpiredHourly(target: TargetServer<KubernetesConfig>): Promise<void> {
     const nowMs = Date.now();
-    if (nowMs - (sweptMs.get(target.serverId) ?? 0) < SWEEP_EVERY_MS) return;
-    sweptMs.set(target.serverId, nowMs);
+    if (nowMs - (lastCleanupMs.get(target.serverId) ?? 0) < CLEANUP_INTERVAL_MS) return;
+    lastCleanupMs.set(target.serverId, nowMs);
     await using api = openApi(target.config);
     // What fails here fails in the run as well, and is said there.
-    await sweep(api, target.serverId, nowMs).catch(() => undefined);
+    await removeExpiredPods(api, target.serverId, nowMs).catch(() => undefined);
   }
 
   return {
@@ -55,34 +55,34 @@ export function createKubernetesRunner(deps: KubernetesRunnerDeps): Runner<Kuber
     config: kubernetesConfig,
     secretFields: ['service_account_token', 'kubeconfig'],
     destination(config) {
-      const { server, ca, namespace } = accessOf(config);
+      const { server, ca, namespace } = toClusterAccess(config);
       return { type: 'kubernetes', server: server.href, ca, namespace };
     },
-    references: () => [],
+    jumpServerIds: () => [],
     needsHostKey: false,
-    unenforceable: (_config, limits) => unenforceable(limits),
+    unenforceableLimits: (_config, limits) => listUnenforceableLimits(limits),
     async test(target, signal) {
       await using api = openApi(target.config);
       return await testCluster(dialer, api, target, signal);
     },
     async *run(target, job, limits, signal) {
-      sweepSometimes(target).catch(() => undefined);
+      removeExpiredHourly(target).catch(() => undefined);
       await using api = openApi(target.config);
-      yield* runInPod(api, { target, job, limits, signal, heartbeatMs });
+      yield* runPod(api, { target, job, limits, signal, heartbeatMs });
     },
-    async reap(target, runId) {
+    async cleanUp(target, runId) {
       await using api = openApi(target.config);
-      return await removeRun(api, runId).catch((error: unknown) => {
+      return await removeRunPods(api, runId).catch((error: unknown) => {
         if (error instanceof ClusterError) return 'unverified';
         throw error;
       });
     },
     forget(serverId) {
-      sweptMs.delete(serverId);
+      lastCleanupMs.delete(serverId);
       return Promise.resolve();
     },
     async close() {
-      await Promise.all([...open].map((api) => api.close()));
+      await Promise.all([...openApis].map((api) => api.close()));
     },
   };
 }
@@ -91,6 +91,6 @@ export function createKubernetesRunner(deps: KubernetesRunnerDeps): Runner<Kuber
  * How many processes a pod may have is for kubelet's own configuration to say; and a NetworkPolicy is an object that
  * many clusters accept and do not enforce, which nobody can see from here.
  */
-function unenforceable({ pids, network }: Limits): OptionalLimit[] {
+function listUnenforceableLimits({ pids, network }: Limits): OptionalLimit[] {
   return [...(pids === null ? [] : ['pids' as const]), ...(network === 'none' ? ['network' as const] : [])];
 }

@@ -3,18 +3,18 @@ import path from 'node:path';
 import { z } from 'zod';
 import type { Log } from '../lib/log.ts';
 import { createControlGroups, type ControlGroups } from './local/control-groups.ts';
-import { findFolder } from './local/layout.ts';
+import { findWorkingFolder } from './local/layout.ts';
 import { killSandboxes } from './local/processes.ts';
-import { runJob } from './local/run.ts';
+import { runLocalJob } from './local/run.ts';
 import { findEscapes } from './local/self-test.ts';
-import { DISABLED, testLocal } from './local/staged-test.ts';
+import { LOCAL_EXECUTION_DISABLED, testLocalServer } from './local/staged-test.ts';
 import type { Limits, OptionalLimit, Runner } from './runner.ts';
 
 const config = z.strictObject({});
 type LocalConfig = z.infer<typeof config>;
 
 /** Where systems put it. No search path of the environment decides what the wall is made of. */
-const BWRAP = ['/usr/bin/bwrap', '/usr/local/bin/bwrap'];
+const BWRAP_PATHS = ['/usr/bin/bwrap', '/usr/local/bin/bwrap'];
 
 export interface LocalRunnerOptions {
   /** The operator's `LOCAL_EXECUTION`. */
@@ -34,33 +34,33 @@ export interface LocalRunnerOptions {
 export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConfig> {
   const { enabled, log } = options;
   const hiddenPaths = options.hiddenPaths.map((name) => path.resolve(name));
-  const bwrap = options.bwrap ?? BWRAP.find((file) => existsSync(file));
+  const bwrap = options.bwrap ?? BWRAP_PATHS.find((file) => existsSync(file));
   const architecture = process.arch === 'x64' || process.arch === 'arm64' ? process.arch : undefined;
-  let tried: ControlGroups | undefined;
+  let controlGroups: ControlGroups | undefined;
   /** Found out when first asked: where nothing is run, nothing is tried. What does not do is tried again. */
-  const groups = () => (tried ??= createControlGroups());
-  let passing: Promise<string | undefined> | undefined;
+  const getControlGroups = () => (controlGroups ??= createControlGroups());
+  let selfTest: Promise<string | undefined> | undefined;
 
   const deps =
     process.platform === 'linux' && bwrap !== undefined && existsSync(bwrap) && architecture !== undefined
-      ? { bwrap, groups, hiddenPaths, architecture, log }
+      ? { bwrap, getControlGroups, hiddenPaths, architecture, log }
       : undefined;
 
   /** A test that was passed holds for the life of the process; one that failed is tried again. */
-  async function findRefusal(): Promise<string | undefined> {
-    if (!enabled) return DISABLED;
-    if (deps === undefined) return NO_BWRAP;
-    if (process.getuid?.() !== 0) return NOT_ROOT;
-    if (!canHold(groups().enforceable)) {
-      tried = undefined;
-      return NO_LIMITS;
+  async function findUnavailableReason(): Promise<string | undefined> {
+    if (!enabled) return LOCAL_EXECUTION_DISABLED;
+    if (deps === undefined) return BWRAP_MISSING;
+    if (process.getuid?.() !== 0) return ROOT_MISSING;
+    if (!hasRequiredLimits(getControlGroups().enforceableLimits)) {
+      controlGroups = undefined;
+      return CGROUPS_MISSING;
     }
-    passing ??= findEscapes(deps).then(refusalFor);
-    const refusal = await passing.catch((error: unknown) => {
+    selfTest ??= findEscapes(deps).then(toUnavailableReason);
+    const refusal = await selfTest.catch((error: unknown) => {
       log.error({ err: error }, 'the self-test of the sandbox failed');
-      return NO_TEST;
+      return SELF_TEST_FAILED;
     });
-    if (refusal !== undefined) passing = undefined;
+    if (refusal !== undefined) selfTest = undefined;
     return refusal;
   }
 
@@ -69,24 +69,25 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
     config,
     secretFields: [],
     destination: () => ({ type: 'local' }),
-    references: () => [],
+    jumpServerIds: () => [],
     needsHostKey: false,
-    unenforceable: (_config, limits) => findUnenforceable(limits, groups().enforceable),
+    unenforceableLimits: (_config, limits) => findUnenforceable(limits, getControlGroups().enforceableLimits),
     test: ({ workspacePath }, signal) =>
-      testLocal(
+      testLocalServer(
         {
           enabled,
-          refusal: findRefusal,
-          hasFolder: findFolder(workspacePath) !== undefined,
-          run: (job, limits, stop) => runJob(job, workspacePath, limits, stop, { deps, findRefusal }),
+          findUnavailableReason: findUnavailableReason,
+          hasFolder: findWorkingFolder(workspacePath) !== undefined,
+          run: (job, limits, stop) =>
+            runLocalJob(job, workspacePath, limits, stop, { deps, findUnavailableReason }),
         },
         signal,
       ),
     run: ({ workspacePath }, job, limits, signal) =>
-      runJob(job, workspacePath, limits, signal, { deps, findRefusal }),
-    async reap(_target, runId) {
+      runLocalJob(job, workspacePath, limits, signal, { deps, findUnavailableReason }),
+    async cleanUp(_target, runId) {
       const ended = await killSandboxes(runId);
-      const removed = await groups().reap(runId);
+      const removed = await getControlGroups().removeByRunId(runId);
       return ended && removed ? 'verified' : 'unverified';
     },
     forget: () => Promise.resolve(),
@@ -94,28 +95,28 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
   };
 }
 
-const NO_BWRAP =
+const BWRAP_MISSING =
   'Programs run on this machine only in a sandbox of bubblewrap (0.8 or later, on Linux): its operator can install it.';
-const NOT_ROOT =
+const ROOT_MISSING =
   'Programs run on this machine only under a user of their own, and only root can give them one: the app runs as another user.';
-const NO_LIMITS =
+const CGROUPS_MISSING =
   'Programs run on this machine only where their memory and processes are bounded: the app cannot make control groups (cgroups) with the controllers memory and pids.';
-const NO_TEST =
+const SELF_TEST_FAILED =
   'The sandbox could not be tested, so no program may run in it. The log of the server says why.';
 
 /** Without these two, one program could take the whole machine, whether or not its job asks for limits. */
-function canHold(enforceable: ReadonlySet<string>): boolean {
+function hasRequiredLimits(enforceable: ReadonlySet<string>): boolean {
   return enforceable.has('memoryBytes') && enforceable.has('pids');
 }
 
-function refusalFor(escapes: readonly string[]): string | undefined {
+function toUnavailableReason(escapes: readonly string[]): string | undefined {
   if (escapes.length === 0) return undefined;
   return `No program may run on this machine: one could ${escapes.join(', ')}.`;
 }
 
 function findUnenforceable(limits: Limits, enforceable: ReadonlySet<string>): OptionalLimit[] {
-  const asked = (['memoryBytes', 'cpus', 'pids'] as const).filter((limit) => limits[limit] !== null);
-  const missing: OptionalLimit[] = asked.filter((limit) => !enforceable.has(limit));
+  const requested = (['memoryBytes', 'cpus', 'pids'] as const).filter((limit) => limits[limit] !== null);
+  const missing: OptionalLimit[] = requested.filter((limit) => !enforceable.has(limit));
   // There is none in a sandbox.
   return limits.network === 'any' ? [...missing, 'network'] : missing;
 }

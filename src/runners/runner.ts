@@ -20,7 +20,7 @@ export interface HostKey {
  * A server as it is dialled: one snapshot, with its secrets opened. Lives as long as a test or a run, and is
  * never logged.
  */
-export interface Target<Config = unknown> {
+export interface TargetServer<Config = unknown> {
   /** The server's id; random for a configuration that was not stored. */
   serverId: string;
   /** Owner of the server. Nothing is shared between owners. */
@@ -34,7 +34,7 @@ export interface Target<Config = unknown> {
   /** Where jobs run that name no other folder; null is the account's or image's own. */
   workspacePath: string | null;
   /** The owner's other servers that this one goes through, by id: the jump host, the host of an engine. */
-  references: ReadonlyMap<string, Target>;
+  jumpServers: ReadonlyMap<string, TargetServer>;
 }
 
 export type Program = { language: Language; code: string } | { command: string };
@@ -88,7 +88,7 @@ export type ExitCause =
   /** It could not be started, or the server failed under it: no fault of the program. */
   | 'infrastructure';
 
-export type Stream = 'stdout' | 'stderr';
+export type OutputStream = 'stdout' | 'stderr';
 
 export interface ExitEvent {
   type: 'exit';
@@ -105,7 +105,7 @@ export interface ExitEvent {
 
 export type RunEvent =
   | { type: 'phase'; phase: 'preparing' | 'started' }
-  | { type: 'output'; stream: Stream; data: Uint8Array }
+  | { type: 'output'; stream: OutputStream; data: Uint8Array }
   | ExitEvent;
 
 /** In the order in which they are tried. `host_key` is SSH's, `tls` the others'. */
@@ -121,10 +121,10 @@ export const TEST_STAGES = [
   'kill',
   'cleanup',
 ] as const;
-export type StageName = (typeof TEST_STAGES)[number];
+export type TestStageName = (typeof TEST_STAGES)[number];
 
 /** How a test ended; `untested` is a server's state before its first. */
-export const TEST_STATUSES = [
+export const SERVER_TEST_STATUSES = [
   'untested',
   'online',
   'offline',
@@ -134,10 +134,10 @@ export const TEST_STATUSES = [
   'forbidden',
   'error',
 ] as const;
-export type TestStatus = (typeof TEST_STATUSES)[number];
+export type ServerTestStatus = (typeof SERVER_TEST_STATUSES)[number];
 
-export interface Stage {
-  name: StageName;
+export interface TestStage {
+  name: TestStageName;
   /** `skipped`: an earlier stage failed, or there was nothing to do. */
   status: 'ok' | 'failed' | 'skipped';
   durationMs: number;
@@ -145,10 +145,10 @@ export interface Stage {
   message: string;
 }
 
-export interface TestResult {
-  status: Exclude<TestStatus, 'untested'>;
+export interface ServerTestResult {
+  status: Exclude<ServerTestStatus, 'untested'>;
   message: string;
-  stages: Stage[];
+  stages: TestStage[];
   /** The key that was shown where it is unknown or has changed; `hop` is the id of the jump server that showed it. */
   hostKey: (HostKey & { hop: string | null }) | null;
 }
@@ -171,23 +171,28 @@ export interface Runner<Config = unknown> {
   /** Everything that says where secrets go: sealed with them, compared at every use. */
   destination(config: Config, hostKey: HostKey | null): unknown;
   /** Ids of the owner's SSH servers that it goes through. */
-  references(config: Config): readonly string[];
+  jumpServerIds(config: Config): readonly string[];
   /** True where nothing may be run before a host key was confirmed. */
   readonly needsHostKey: boolean;
   /** Which of the limits asked for cannot be enforced there: such a run is refused. */
-  unenforceable(config: Config, limits: Limits): readonly OptionalLimit[];
+  unenforceableLimits(config: Config, limits: Limits): readonly OptionalLimit[];
   /** Tries a server stage by stage; answers within a minute. Throws only the reason of `signal`. */
-  test(target: Target<Config>, signal: AbortSignal): Promise<TestResult>;
+  test(target: TargetServer<Config>, signal: AbortSignal): Promise<ServerTestResult>;
   /**
    * Runs a job. The output comes as it is read: whoever does not read holds the program back.
    * @param signal aborted with a {@link StopCause}: the process tree is killed, looked for, and then reported.
    */
-  run(target: Target<Config>, job: Job, limits: Limits, signal: AbortSignal): AsyncGenerator<RunEvent, void>;
+  run(
+    target: TargetServer<Config>,
+    job: Job,
+    limits: Limits,
+    signal: AbortSignal,
+  ): AsyncGenerator<RunEvent, void>;
   /**
    * Ends whatever is left of a run whose instance has died, and looks.
    * @returns `verified` when nothing of it is there any more.
    */
-  reap(target: Target<Config>, runId: string): Promise<'verified' | 'unverified'>;
+  cleanUp(target: TargetServer<Config>, runId: string): Promise<'verified' | 'unverified'>;
   /** Lets go of what is kept for a server: connections, containers made in advance. Runs under way go on. */
   forget(serverId: string): Promise<void>;
   /** Lets go of everything. */

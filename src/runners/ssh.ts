@@ -1,19 +1,19 @@
 import type { ClientChannel } from 'ssh2';
 import { sshConfig, type SshConfig } from '../lib/ssh/config.ts';
 import type { SshConnections } from '../lib/ssh/connections.ts';
-import type { OptionalLimit, Runner, Target } from './runner.ts';
-import { reapRun } from './ssh/reap.ts';
-import { runJob } from './ssh/run.ts';
-import { testServer } from './ssh/staged-test.ts';
+import type { OptionalLimit, Runner, TargetServer } from './runner.ts';
+import { cleanUpSshRun } from './ssh/reap.ts';
+import { runSshJob } from './ssh/run.ts';
+import { testSshServer } from './ssh/staged-test.ts';
 
 /** The runner for machines with an SSH server, as the user's own account there. */
 export function createSshRunner(deps: { connections: SshConnections }): Runner<SshConfig> {
   const { connections } = deps;
   const startOn =
-    (target: Target) =>
+    (target: TargetServer) =>
     (command: string, signal: AbortSignal): Promise<ClientChannel> =>
       connections.exec(target, command, signal);
-  const reap = (target: Target, runId: string) => reapRun(startOn(target), runId);
+  const reap = (target: TargetServer, runId: string) => cleanUpSshRun(startOn(target), runId);
 
   return {
     type: 'ssh',
@@ -23,14 +23,14 @@ export function createSshRunner(deps: { connections: SshConnections }): Runner<S
     destination: ({ host, port, username, jump }, hostKey) => ({
       ...{ type: 'ssh', host, port, username, jump, hostKey },
     }),
-    references: ({ jump }) => (jump === null ? [] : [jump]),
+    jumpServerIds: ({ jump }) => (jump === null ? [] : [jump]),
     needsHostKey: true,
     // An account on a machine has the machine: nothing but its administrator can take some of it away.
-    unenforceable: (_config, limits) => UNENFORCEABLE.filter((limit) => isAsked(limits[limit])),
-    test: (target, signal) => testServer(connections, target, signal),
+    unenforceableLimits: (_config, limits) => UNENFORCEABLE.filter((limit) => isRequested(limits[limit])),
+    test: (target, signal) => testSshServer(connections, target, signal),
     run: (target, job, _limits, signal) =>
-      runJob({ start: startOn(target), reap: (runId) => reap(target, runId) }, target, job, signal),
-    reap,
+      runSshJob({ start: startOn(target), cleanUp: (runId) => reap(target, runId) }, target, job, signal),
+    cleanUp: reap,
     forget(serverId) {
       connections.forget(serverId);
       return Promise.resolve();
@@ -44,6 +44,6 @@ export function createSshRunner(deps: { connections: SshConnections }): Runner<S
 
 const UNENFORCEABLE: readonly OptionalLimit[] = ['memoryBytes', 'cpus', 'pids', 'network'];
 
-function isAsked(limit: number | string | null): boolean {
+function isRequested(limit: number | string | null): boolean {
   return limit !== null && limit !== 'any';
 }

@@ -1,6 +1,6 @@
 import { isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import type { ExitEvent, Job, Limits, RunEvent, Runner, StopCause, Target } from './runner.ts';
+import type { ExitEvent, Job, Limits, RunEvent, Runner, StopCause, TargetServer } from './runner.ts';
 
 /** How long a runner may take, after it was told to stop, before its run is given up as not verified. */
 const STOP_GRACE_MS = 30_000;
@@ -14,13 +14,13 @@ export interface SuperviseOptions {
 }
 
 /** What can stop one run: the caller, the clock, and what is found in its output. */
-interface Watch {
+interface StopControl {
   signal: AbortSignal;
-  begin: () => void;
+  start: () => void;
   /** Does nothing once the run has ended: by then the ids of its processes may be others'. */
   stop: (cause: StopCause) => void;
   /** Lets go of the timer and the caller's signal. */
-  end: () => void;
+  close: () => void;
 }
 
 /**
@@ -33,13 +33,13 @@ export function supervise<Config>(runner: Runner<Config>, options: SuperviseOpti
   return {
     ...runner,
     run(target, job, limits, signal) {
-      const watch = createWatch(limits.timeoutMs, signal);
-      const events = superviseRun(runner, { target, job, limits, watch }, options);
-      const leave = events.return.bind(events);
+      const control = createStopControl(limits.timeoutMs, signal);
+      const events = superviseRun(runner, { target, job, limits, control }, options);
+      const returnEvents = events.return.bind(events);
       // A read that is under way would hold `return` back until the program says something.
       events.return = (value) => {
-        watch.stop('cancelled');
-        return leave(value);
+        control.stop('cancelled');
+        return returnEvents(value);
       };
       return events;
     },
@@ -47,115 +47,115 @@ export function supervise<Config>(runner: Runner<Config>, options: SuperviseOpti
 }
 
 /** Nothing is held before the first read: a generator that nobody reads is never ended either. */
-function createWatch(timeoutMs: number, caller: AbortSignal): Watch {
+function createStopControl(timeoutMs: number, caller: AbortSignal): StopControl {
   const controller = new AbortController();
-  let over = false;
+  let isClosed = false;
   const stop = (cause: StopCause) => {
-    if (!over) controller.abort(cause);
+    if (!isClosed) controller.abort(cause);
   };
-  const follow = () => {
-    stop(stopCause(caller.reason));
+  const onCallerAbort = () => {
+    stop(toStopCause(caller.reason));
   };
   let timer: NodeJS.Timeout | undefined;
   return {
     signal: controller.signal,
     stop,
-    begin() {
-      if (caller.aborted) follow();
-      caller.addEventListener('abort', follow);
+    start() {
+      if (caller.aborted) onCallerAbort();
+      caller.addEventListener('abort', onCallerAbort);
       timer = setTimeout(stop, Math.min(timeoutMs, MAX_TIMER_MS), 'timeout');
     },
-    end() {
-      over = true;
+    close() {
+      isClosed = true;
       clearTimeout(timer);
-      caller.removeEventListener('abort', follow);
+      caller.removeEventListener('abort', onCallerAbort);
     },
   };
 }
 
-interface Run<Config> {
-  target: Target<Config>;
+interface SupervisedRun<Config> {
+  target: TargetServer<Config>;
   job: Job;
   limits: Limits;
-  watch: Watch;
+  control: StopControl;
 }
 
 async function* superviseRun<Config>(
   runner: Runner<Config>,
-  { target, job, limits, watch }: Run<Config>,
+  { target, job, limits, control }: SupervisedRun<Config>,
   options: SuperviseOptions,
 ): AsyncGenerator<RunEvent, void> {
-  watch.begin();
+  control.start();
   try {
-    if (watch.signal.aborted) {
-      yield ended(stopCause(watch.signal.reason), 'verified');
+    if (control.signal.aborted) {
+      yield createExit(toStopCause(control.signal.reason), 'verified');
       return;
     }
-    const source = runner.run(target, job, limits, watch.signal);
-    yield* withinLimit(untilExit(source, watch, options), limits.maxOutputBytes, watch.stop);
+    const source = runner.run(target, job, limits, control.signal);
+    yield* limitOutput(readUntilExit(source, control, options), limits.maxOutputBytes, control.stop);
   } finally {
-    watch.end();
+    control.close();
   }
 }
 
 /** Passes on what the limit leaves room for; the first byte beyond it stops the run. */
-async function* withinLimit(
+async function* limitOutput(
   events: AsyncGenerator<RunEvent, void>,
   maxBytes: number,
   stop: (cause: StopCause) => void,
 ): AsyncGenerator<RunEvent, void> {
-  let leftBytes = maxBytes;
-  let cut = false;
+  let remainingBytes = maxBytes;
+  let isTruncated = false;
   for await (const event of events) {
     if (event.type === 'output') {
-      const data = event.data.subarray(0, leftBytes);
-      leftBytes -= data.length;
+      const data = event.data.subarray(0, remainingBytes);
+      remainingBytes -= data.length;
       if (data.length < event.data.length) {
-        cut = true;
+        isTruncated = true;
         stop('output_limit');
       }
       if (data.length > 0) yield { ...event, data };
-    } else yield cut && event.type === 'exit' ? asCut(event) : event;
+    } else yield isTruncated && event.type === 'exit' ? toTruncatedExit(event) : event;
   }
 }
 
 /** A program that ended by itself just then has lost output all the same: its end must not look complete. */
-function asCut(exit: ExitEvent): ExitEvent {
+function toTruncatedExit(exit: ExitEvent): ExitEvent {
   return exit.cause === 'exited' || exit.cause === 'signal' ? { ...exit, cause: 'output_limit' } : exit;
 }
 
 /** Reads a runner up to its `exit`, or makes one up for a runner that fails, falls silent or leaves it out. */
-async function* untilExit(
+async function* readUntilExit(
   source: AsyncGenerator<RunEvent, void>,
-  watch: Watch,
+  control: StopControl,
   { log, stopGraceMs = STOP_GRACE_MS }: SuperviseOptions,
 ): AsyncGenerator<RunEvent, void> {
-  const read = createPatientReader(source, watch.signal, stopGraceMs);
+  const readEvent = createGraceReader(source, control.signal, stopGraceMs);
   let exit: ExitEvent | undefined;
   try {
     while (exit === undefined) {
-      const event = await read();
+      const event = await readEvent();
       if (event.type === 'exit') exit = event;
       else yield event;
     }
   } catch (error) {
     log.error({ err: error }, 'a runner failed');
-    exit = failed(error, watch.signal);
+    exit = failureExit(error, control.signal);
   } finally {
-    if (exit === undefined) await abandon(read, watch);
+    if (exit === undefined) await cancelAndDrain(readEvent, control);
     else source.return().catch(() => undefined);
   }
-  watch.end();
+  control.close();
   yield exit;
 }
 
-type Read = () => Promise<RunEvent>;
+type ReadEvent = () => Promise<RunEvent>;
 
 /** The reader has left: what the runner still sends is dropped until it is done. */
-async function abandon(read: Read, watch: Watch): Promise<void> {
-  watch.stop('cancelled');
+async function cancelAndDrain(readEvent: ReadEvent, control: StopControl): Promise<void> {
+  control.stop('cancelled');
   try {
-    while ((await read()).type !== 'exit');
+    while ((await readEvent()).type !== 'exit');
   } catch {
     // Nobody is left to be told.
   }
@@ -165,49 +165,49 @@ async function abandon(read: Read, watch: Watch): Promise<void> {
  * Reads one event at a time. Once the signal has ended, all waiting together takes `graceMs` at most: the time
  * in which the reader does something else does not count.
  */
-function createPatientReader(
+function createGraceReader(
   source: AsyncGenerator<RunEvent, void>,
   signal: AbortSignal,
   graceMs: number,
-): Read {
-  let leftMs = graceMs;
+): ReadEvent {
+  let remainingMs = graceMs;
   return () =>
     new Promise<RunEvent>((resolve, reject) => {
       let timer: NodeJS.Timeout | undefined;
-      let sinceMs = 0;
-      const giveUp = () => {
-        resolve(ended(stopCause(signal.reason), 'unverified', NOT_CONFIRMED));
+      let startedMs = 0;
+      const onGraceOver = () => {
+        resolve(createExit(toStopCause(signal.reason), 'unverified', NOT_CONFIRMED));
       };
-      const hurry = () => {
-        sinceMs = performance.now();
-        timer = setTimeout(giveUp, Math.max(0, leftMs));
+      const startGrace = () => {
+        startedMs = performance.now();
+        timer = setTimeout(onGraceOver, Math.max(0, remainingMs));
       };
-      if (signal.aborted) hurry();
-      else signal.addEventListener('abort', hurry);
+      if (signal.aborted) startGrace();
+      else signal.addEventListener('abort', startGrace);
       source
         .next()
         .then((result) => {
-          resolve(result.done === true ? ended('lost', 'unverified', NO_END) : result.value);
+          resolve(result.done === true ? createExit('lost', 'unverified', NO_EXIT) : result.value);
         }, reject)
         .finally(() => {
-          signal.removeEventListener('abort', hurry);
+          signal.removeEventListener('abort', startGrace);
           clearTimeout(timer);
-          if (timer !== undefined) leftMs -= performance.now() - sinceMs;
+          if (timer !== undefined) remainingMs -= performance.now() - startedMs;
         });
     });
 }
 
 const NOT_CONFIRMED =
   'The server did not confirm in time that the run has ended. Look there for what is left of it.';
-const NO_END = 'The connection to the run ended, and nobody could tell how the program did.';
-const FAILED = 'The server failed, or what connects to it did. Test the server, then run this again.';
+const NO_EXIT = 'The connection to the run ended, and nobody could tell how the program did.';
+const RUNNER_FAILED = 'The server failed, or what connects to it did. Test the server, then run this again.';
 
-function failed(error: unknown, signal: AbortSignal): ExitEvent {
-  if (signal.aborted) return ended(stopCause(signal.reason), 'unverified', NOT_CONFIRMED);
-  return ended('infrastructure', 'unverified', isAppError(error) ? error.detail : FAILED);
+function failureExit(error: unknown, signal: AbortSignal): ExitEvent {
+  if (signal.aborted) return createExit(toStopCause(signal.reason), 'unverified', NOT_CONFIRMED);
+  return createExit('infrastructure', 'unverified', isAppError(error) ? error.detail : RUNNER_FAILED);
 }
 
-function ended(
+function createExit(
   cause: ExitEvent['cause'],
   cleanup: ExitEvent['cleanup'],
   message: string | null = null,
@@ -218,6 +218,6 @@ function ended(
 const STOP_CAUSES: readonly unknown[] = ['timeout', 'cancelled', 'output_limit'] satisfies StopCause[];
 
 /** A signal that was ended with anything else (a closing server, a viewer that left) cancels. */
-function stopCause(reason: unknown): StopCause {
+function toStopCause(reason: unknown): StopCause {
   return STOP_CAUSES.includes(reason) ? (reason as StopCause) : 'cancelled';
 }

@@ -1,15 +1,15 @@
-import type { ExitCause, ExitEvent, Stream } from '../runners/runner.ts';
+import type { ExitCause, ExitEvent, OutputStream } from '../runners/runner.ts';
 
 /** How many bytes of each stream. */
-export type Tally = Readonly<Record<Stream, number>>;
+export type ByteCounts = Readonly<Record<OutputStream, number>>;
 
-export const NO_BYTES: Tally = { stdout: 0, stderr: 0 };
+export const NO_BYTES: ByteCounts = { stdout: 0, stderr: 0 };
 
-export type Phase = 'queued' | 'preparing' | 'started';
+export type RunPhase = 'queued' | 'preparing' | 'started';
 
-export interface Output {
+export interface OutputEvent {
   type: 'output';
-  stream: Stream;
+  stream: OutputStream;
   /** Whole characters where it is text. */
   encoding: 'utf8' | 'base64';
   data: Buffer;
@@ -21,20 +21,20 @@ export interface RunExit extends ExitEvent {
 }
 
 /** What happens in a run, as its viewers are told. */
-export type RunNews =
-  | { type: 'phase'; phase: Phase; position: number | null }
-  | Output
-  | { type: 'truncated'; stream: Stream; droppedBytes: number }
+export type ViewerEvent =
+  | { type: 'phase'; phase: RunPhase; position: number | null }
+  | OutputEvent
+  | { type: 'truncated'; stream: OutputStream; droppedBytes: number }
   | RunExit;
 
 /** News with its number, from 1 in each run. */
-export interface NumberedNews {
+export interface NumberedEvent {
   seq: number;
-  news: RunNews;
+  news: ViewerEvent;
 }
 
 /** The exit of a run that no runner told the end of. */
-export function exitWithout(
+export function createRunExit(
   cause: ExitCause,
   message: string | null,
   cleanup: ExitEvent['cleanup'] = 'verified',
@@ -43,10 +43,10 @@ export function exitWithout(
 }
 
 /** The bytes that news carries. */
-export function tallyOf(news: RunNews): Tally {
-  return news.type === 'output' ? { ...NO_BYTES, [news.stream]: news.data.length } : NO_BYTES;
+export function countOutputBytes(event: ViewerEvent): ByteCounts {
+  return event.type === 'output' ? { ...NO_BYTES, [event.stream]: event.data.length } : NO_BYTES;
 }
 
-export function addTallies(a: Tally, b: Tally): Tally {
+export function addByteCounts(a: ByteCounts, b: ByteCounts): ByteCounts {
   return { stdout: a.stdout + b.stdout, stderr: a.stderr + b.stderr };
 }

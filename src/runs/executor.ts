@@ -1,20 +1,20 @@
 import type { OpenServer } from '../servers/service.ts';
 import type { ExitEvent, Job, Limits } from '../runners/runner.ts';
-import { exitWithout, type RunExit } from './events.ts';
-import { stopMessage, type LiveRun } from './live-run.ts';
-import { createPieces } from './pieces.ts';
+import { createRunExit, type RunExit } from './events.ts';
+import { stopMessage, type ActiveRun } from './live-run.ts';
+import { createOutputChunker } from './pieces.ts';
 
 /** A run with all that it needs to begin. */
-export interface Prepared {
+export interface PreparedRun {
   server: OpenServer;
   job: Job;
   limits: Limits;
 }
 
 /** Runs it, tells its journal, and answers how it ended, which the journal is not told yet. */
-export async function execute(run: LiveRun, { server, job, limits }: Prepared): Promise<RunExit> {
-  const { journal } = run;
-  const pieces = createPieces((output) => {
+export async function executeRun(run: ActiveRun, { server, job, limits }: PreparedRun): Promise<RunExit> {
+  const { events: journal } = run;
+  const pieces = createOutputChunker((output) => {
     journal.append(output);
   });
   let startedAtMs: number | undefined;
@@ -33,7 +33,7 @@ export async function execute(run: LiveRun, { server, job, limits }: Prepared): 
     pieces.end();
   }
   const durationMs = startedAtMs === undefined ? 0 : Math.round(performance.now() - startedAtMs);
-  if (exit === undefined) return { ...exitWithout('lost', null, 'unverified'), durationMs };
+  if (exit === undefined) return { ...createRunExit('lost', null, 'unverified'), durationMs };
   const message = exit.message ?? (exit.cause === 'cancelled' ? stopMessage(run.stopReason) : null);
   return { ...exit, message, durationMs };
 }

@@ -1,4 +1,4 @@
-import { recordAudit } from '../audit/service.ts';
+import { writeAuditEvent } from '../audit/service.ts';
 import type { User } from '../http/principal.ts';
 import type { Database } from '../lib/database.ts';
 import { notFound } from '../lib/errors.ts';
@@ -6,17 +6,17 @@ import { getUserId, userOwner } from '../lib/owner.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { RunRow, RunsStore } from './runs-store.ts';
 import type { RunDetails, RunPage, RunsQuery, RunView } from './schema.ts';
-import { type RunName, type RunSeals } from './sealed.ts';
+import { type RunRef, type RunEncryption } from './sealed.ts';
 
-export interface HistoryDeps {
+export interface RunHistoryDeps {
   database: Database;
   store: RunsStore;
-  seals: RunSeals;
+  seals: RunEncryption;
   dispatcher: Pick<Dispatcher, 'find'>;
 }
 
 /** A run as those who watch it need it. */
-export interface WatchedRun extends RunName {
+export interface RunProgress extends RunRef {
   status: RunView['status'];
   /** Of the last event, where the run is over. */
   lastSeq: number | null;
@@ -24,12 +24,12 @@ export interface WatchedRun extends RunName {
 }
 
 /** What a person sees of their runs, and has ended. */
-export interface History {
+export interface RunHistory {
   /** @throws AppError `not_found` (404), also for another user's run. */
   get(user: User, id: string): Promise<RunDetails>;
   list(user: User, query: RunsQuery): Promise<RunPage>;
   /** @throws AppError `not_found` (404). */
-  watch(user: User, id: string): Promise<WatchedRun>;
+  getProgress(user: User, id: string): Promise<RunProgress>;
   /**
    * Has a run ended, wherever it is; one that is over stays as it is.
    * @param reason the history names that nobody watched it any more.
@@ -38,24 +38,24 @@ export interface History {
   cancel(user: User, id: string, requestId: string, reason?: 'requested' | 'viewer_left'): Promise<void>;
 }
 
-export function createHistory({ database, store, seals, dispatcher }: HistoryDeps): History {
+export function createRunHistory({ database, store, seals, dispatcher }: RunHistoryDeps): RunHistory {
   return {
     async get(user, id) {
       const run = { id, owner: userOwner(user.id) };
-      const row = (await store.findWhole(run)) ?? notThere();
-      return { ...viewOf(row), program: seals.openProgram(run, row.sealed) ?? null };
+      const row = (await store.findWhole(run)) ?? throwNotFound();
+      return { ...toRunView(row), program: seals.decryptProgram(run, row.sealed) ?? null };
     },
     async list(user, query) {
       const rows = await store.listRuns(userOwner(user.id), query);
       const shown = rows.slice(0, query.limit);
       const next = rows.length > query.limit ? shown.at(-1)?.number : undefined;
-      return { data: shown.map(viewOf), next_cursor: next ?? null };
+      return { data: shown.map(toRunView), next_cursor: next ?? null };
     },
-    async watch(user, id) {
+    async getProgress(user, id) {
       const run = { id, owner: userOwner(user.id) };
       if (dispatcher.find(run) !== undefined)
         return { ...run, status: 'running', lastSeq: null, cause: null };
-      const row = (await store.findRun(run)) ?? notThere();
+      const row = (await store.findRun(run)) ?? throwNotFound();
       return { ...run, status: row.status, lastSeq: row.last_seq, cause: row.cause };
     },
     async cancel(user, id, requestId, reason = 'requested') {
@@ -63,9 +63,9 @@ export function createHistory({ database, store, seals, dispatcher }: HistoryDep
       try {
         await database.withOwner(run.owner, async (sql) => {
           const isAsked = await store.requestCancel(sql, id);
-          if (!isAsked && !(await store.isThere(sql, id))) throw notFound('This run');
+          if (!isAsked && !(await store.hasRun(sql, id))) throw notFound('This run');
           const event = { owner: run.owner, actor: run.owner, object: `run:${id}`, requestId };
-          if (isAsked) await recordAudit(sql, { ...event, action: 'run.cancelled' });
+          if (isAsked) await writeAuditEvent(sql, { ...event, action: 'run.cancelled' });
         });
       } finally {
         // At once, and also when the database is away.
@@ -75,11 +75,11 @@ export function createHistory({ database, store, seals, dispatcher }: HistoryDep
   };
 }
 
-function notThere(): never {
+function throwNotFound(): never {
   throw notFound('This run');
 }
 
-function viewOf(row: RunRow): RunView {
+function toRunView(row: RunRow): RunView {
   const { number: _number, owner, sealed: _sealed, last_seq: _seq, cancel_requested: _asked, ...shown } = row;
   return {
     ...shown,

@@ -1,48 +1,48 @@
 import { setTimeout as rest } from 'node:timers/promises';
 import { isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import { addTallies, NO_BYTES, tallyOf, type NumberedNews, type RunExit } from './events.ts';
-import type { LiveRun } from './live-run.ts';
+import { addByteCounts, NO_BYTES, countOutputBytes, type NumberedEvent, type RunExit } from './events.ts';
+import type { ActiveRun } from './live-run.ts';
 import type { RunsStore } from './runs-store.ts';
-import type { RunSeals, SealedBatch } from './sealed.ts';
+import type { RunEncryption, EncryptedBatch } from './sealed.ts';
 
-export interface KeeperDeps {
+export interface EventWriterDeps {
   store: Pick<RunsStore, 'saveEvents' | 'finish'>;
-  seals: RunSeals;
+  seals: RunEncryption;
   log: Log;
   /** Aborted when the database is about to be closed: nothing is tried any more. */
   closing: AbortSignal;
 }
 
 /** Stores one run's events beside it. */
-export interface Keeper {
+export interface EventWriter {
   /**
    * Stores the rest and how the run ended, as often as it takes. No news may come any more.
    * @returns false when the run is another process's by now, or this one is closing.
    */
   finish(exit: RunExit): Promise<boolean>;
   /** Stores what there is, for whoever goes on. */
-  handOver(): Promise<void>;
+  flush(): Promise<void>;
   /** Stores nothing more. */
-  leave(): void;
+  stop(): void;
 }
 
 /** Events are stored in batches, a moment after they were told to those who watch. */
-const STORE_AFTER_MS = 200;
-const RETRY_AFTER_MS = 1_000;
-const BATCH_BYTES = 256 * 1024;
-const BATCH_NEWS = 2_000;
+const WRITE_DELAY_MS = 200;
+const RETRY_DELAY_MS = 1_000;
+const MAX_BATCH_BYTES = 256 * 1024;
+const MAX_BATCH_EVENTS = 2_000;
 
 /**
  * Begins to store a run's events; a database that is away is tried again, and nobody waits for it.
  * @param storedSeq the last event that is stored already.
  */
-export function createKeeper(run: LiveRun, storedSeq: number, deps: KeeperDeps): Keeper {
-  const { journal } = run;
+export function createEventWriter(run: ActiveRun, storedSeq: number, deps: EventWriterDeps): EventWriter {
+  const { events: journal } = run;
   const { store, seals, log, closing } = deps;
   let savedSeq = storedSeq;
   let saving = Promise.resolve();
-  let isLeft = false;
+  let isStopped = false;
   let isFailing = false;
 
   /**
@@ -63,40 +63,40 @@ export function createKeeper(run: LiveRun, storedSeq: number, deps: KeeperDeps):
   }
 
   async function save(): Promise<void> {
-    const news = journal.beginning(savedSeq);
+    const news = journal.head(savedSeq);
     const last = news.at(-1);
     if (last === undefined) return;
     const isSaved = await attempt(async () => {
-      await store.saveEvents(run, sealAll(seals, run, news));
+      await store.saveEvents(run, encryptBatches(seals, run, news));
       return true;
     });
     if (isSaved) savedSeq = last.seq;
   }
 
-  async function keep(): Promise<void> {
+  async function writeLoop(): Promise<void> {
     for (;;) {
-      await journal.grown(savedSeq);
-      await rest(isFailing ? RETRY_AFTER_MS : STORE_AFTER_MS, undefined, { signal: closing });
-      if (isLeft || journal.isOver) return;
+      await journal.headGrown(savedSeq);
+      await rest(isFailing ? RETRY_DELAY_MS : WRITE_DELAY_MS, undefined, { signal: closing });
+      if (isStopped || journal.hasEnded) return;
       saving = save();
       await saving;
     }
   }
 
   // It throws only when the process closes.
-  keep().catch(() => undefined);
+  writeLoop().catch(() => undefined);
 
   return {
     async finish(exit) {
-      isLeft = true;
+      isStopped = true;
       await saving;
       let end = exit;
       let refusals = 0;
       for (;;) {
         const lastSeq = journal.lastSeq + 1;
-        const batches = sealAll(seals, run, [...journal.beginning(savedSeq), ...endOf(run, end)]);
+        const batches = encryptBatches(seals, run, [...journal.head(savedSeq), ...toFinalEvents(run, end)]);
         const { total } = journal;
-        const reseal = (sealed: string) => seals.sealProgramOf(run, sealed);
+        const reseal = (sealed: string) => seals.reencryptProgram(run, sealed);
         const isOurs = await attempt(
           () => store.finish(run, { exit: end, batches, total, lastSeq, reseal }),
           () => (refusals += 1),
@@ -105,16 +105,16 @@ export function createKeeper(run: LiveRun, storedSeq: number, deps: KeeperDeps):
         // What is not taken twice is left to its lease: it must not hold a place for ever.
         if (closing.aborted || refusals > 1) return false;
         if (refusals === 1) end = withoutDetails(exit);
-        await rest(RETRY_AFTER_MS, undefined, { signal: closing }).catch(() => undefined);
+        await rest(RETRY_DELAY_MS, undefined, { signal: closing }).catch(() => undefined);
       }
     },
-    async handOver() {
-      isLeft = true;
+    async flush() {
+      isStopped = true;
       await saving;
       await save();
     },
-    leave() {
-      isLeft = true;
+    stop() {
+      isStopped = true;
     },
   };
 }
@@ -126,8 +126,8 @@ function withoutDetails({ cleanup, durationMs }: RunExit): RunExit {
 }
 
 /** The last events as they are stored: what was only told live stands as `truncated`, before the exit. */
-function endOf({ journal }: LiveRun, exit: RunExit): NumberedNews[] {
-  const beyond = journal.beyond();
+function toFinalEvents({ events: journal }: ActiveRun, exit: RunExit): NumberedEvent[] {
+  const beyond = journal.bytesBeyondHead();
   const dropped = (['stdout', 'stderr'] as const).filter((stream) => beyond[stream] > 0);
   const exitSeq = journal.lastSeq + 1;
   return [
@@ -139,18 +139,22 @@ function endOf({ journal }: LiveRun, exit: RunExit): NumberedNews[] {
   ];
 }
 
-function sealAll(seals: RunSeals, run: LiveRun, news: readonly NumberedNews[]): SealedBatch[] {
-  const batches: SealedBatch[] = [];
-  let batch: NumberedNews[] = [];
+function encryptBatches(
+  seals: RunEncryption,
+  run: ActiveRun,
+  news: readonly NumberedEvent[],
+): EncryptedBatch[] {
+  const batches: EncryptedBatch[] = [];
+  let batch: NumberedEvent[] = [];
   let bytes = NO_BYTES;
   for (const one of news) {
     batch.push(one);
-    bytes = addTallies(bytes, tallyOf(one.news));
-    if (bytes.stdout + bytes.stderr < BATCH_BYTES && batch.length < BATCH_NEWS) continue;
-    batches.push(seals.sealEvents(run, batch));
+    bytes = addByteCounts(bytes, countOutputBytes(one.news));
+    if (bytes.stdout + bytes.stderr < MAX_BATCH_BYTES && batch.length < MAX_BATCH_EVENTS) continue;
+    batches.push(seals.encryptEvents(run, batch));
     batch = [];
     bytes = NO_BYTES;
   }
-  if (batch.length > 0) batches.push(seals.sealEvents(run, batch));
+  if (batch.length > 0) batches.push(seals.encryptEvents(run, batch));
   return batches;
 }

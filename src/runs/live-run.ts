@@ -1,7 +1,7 @@
 import type { Principal } from '../http/principal.ts';
-import type { NumberedNews } from './events.ts';
-import { createJournal, type Journal } from './journal.ts';
-import type { RunName } from './sealed.ts';
+import type { NumberedEvent } from './events.ts';
+import { createEventBuffer, type EventBuffer } from './journal.ts';
+import type { RunRef } from './sealed.ts';
 
 /**
  * Why a run is stopped from this side. `taken`: it is another process's now. `released`: this process stops, and
@@ -10,8 +10,8 @@ import type { RunName } from './sealed.ts';
 export type StopReason = 'requested' | 'viewer_left' | 'signed_out' | 'draining' | 'taken' | 'released';
 
 /** A run that this process has, from its acceptance until its end is stored. */
-export interface LiveRun extends RunName {
-  readonly journal: Journal;
+export interface ActiveRun extends RunRef {
+  readonly events: EventBuffer;
   /** The sign-in that it was started under; null for what is only cleared away. */
   readonly principal: Principal | null;
   /** Aborted with `cancelled` when the run is stopped. */
@@ -20,26 +20,26 @@ export interface LiveRun extends RunName {
   /** Stops it; the first reason holds. */
   stop: (reason: StopReason) => void;
   /** Resolves when the queue lets it begin. */
-  readonly turn: Promise<void>;
-  begin: () => void;
+  readonly startAllowed: Promise<void>;
+  allowStart: () => void;
   /** Resolves when it is stopped. */
   readonly stopped: Promise<void>;
 }
 
-/** Builds it. @param known its events that are stored already. */
-export function createLiveRun(
-  { id, owner }: RunName,
+/** Builds it. @param storedEvents its events that are stored already. */
+export function createActiveRun(
+  { id, owner }: RunRef,
   principal: Principal | null,
-  known: readonly NumberedNews[] = [],
-): LiveRun {
+  storedEvents: readonly NumberedEvent[] = [],
+): ActiveRun {
   const controller = new AbortController();
-  const turn = Promise.withResolvers<undefined>();
+  const startAllowed = Promise.withResolvers<undefined>();
   const stopped = Promise.withResolvers<undefined>();
   let stopReason: StopReason | undefined;
   return {
     id,
     owner,
-    journal: createJournal(known),
+    events: createEventBuffer(storedEvents),
     principal,
     signal: controller.signal,
     get stopReason() {
@@ -51,9 +51,9 @@ export function createLiveRun(
       controller.abort('cancelled');
       stopped.resolve(undefined);
     },
-    turn: turn.promise,
-    begin: () => {
-      turn.resolve(undefined);
+    startAllowed: startAllowed.promise,
+    allowStart: () => {
+      startAllowed.resolve(undefined);
     },
     stopped: stopped.promise,
   };

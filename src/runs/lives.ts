@@ -1,149 +1,177 @@
 import { getUserId } from '../lib/owner.ts';
-import type { Prepared } from './executor.ts';
+import type { PreparedRun } from './executor.ts';
 import type { RunExit } from './events.ts';
-import { createLifeCourse, type Life, type LifeCourseDeps } from './life-course.ts';
-import { createLiveRun, type LiveRun } from './live-run.ts';
-import { principalOf } from './preparation.ts';
+import { createRunLifecycle, type ActiveRunEntry, type RunLifecycleDeps } from './life-course.ts';
+import { createActiveRun, type ActiveRun } from './live-run.ts';
+import { toPrincipal } from './preparation.ts';
 import type { RunsStore } from './runs-store.ts';
-import { type RunName } from './sealed.ts';
+import { type RunRef } from './sealed.ts';
 
-export interface LivesDeps extends LifeCourseDeps {
+export interface ActiveRunsDeps extends RunLifecycleDeps {
   store: RunsStore;
 }
 
 /** The runs of this process, each from its acceptance until its end is stored. */
-export interface Lives {
-  find(run: RunName): LiveRun | undefined;
+export interface ActiveRuns {
+  find(run: RunRef): ActiveRun | undefined;
   /** Makes a run known whose row is being stored. @returns what makes it unknown again. */
-  expect(run: LiveRun): () => void;
+  register(run: ActiveRun): () => void;
   /** @param leaveRoom called once, when the run is over. */
-  start(run: LiveRun, prepared: Prepared, leaveRoom: () => void): void;
+  start(run: ActiveRun, prepared: PreparedRun, leaveRoom: () => void): void;
   /** Lets a run wait for its turn. @param place in the queue, from 1. */
-  wait(run: LiveRun, place: number): void;
+  enqueue(run: ActiveRun, place: number): void;
   /** The turn of a run has come, of this process or of one that is gone. */
-  begin(name: RunName, leaveRoom: () => void): void;
-  readonly hasWaiting: boolean;
+  startQueued(name: RunRef, leaveRoom: () => void): void;
+  readonly hasQueued: boolean;
   /** Tells those that wait where they stand. */
-  tellPlaces(places: ReadonlyMap<string, number>): void;
+  publishPositions(places: ReadonlyMap<string, number>): void;
   /** Lets go of those that wait, for other processes. */
-  release(): Promise<void>;
+  releaseQueued(): Promise<void>;
   /** Those whose rows are this process's to keep alive. */
-  stored(): RunName[];
+  listLeased(): RunRef[];
   /** What the database says of a run. @param isToEnd undefined when it is not this process's any more. */
-  hear(runId: string, isToEnd: boolean | undefined): void;
+  applyDatabaseState(runId: string, isToEnd: boolean | undefined): void;
   settled(): Promise<void>;
 }
 
-const noRoom = () => undefined;
-const notBegun = Promise.resolve();
+const noSlot = () => undefined;
+const notStarted = Promise.resolve();
 
 /** Builds an empty register. */
-export function createLives(deps: LivesDeps): Lives {
+export function createActiveRuns(deps: ActiveRunsDeps): ActiveRuns {
   const { store, log } = deps;
-  const course = createLifeCourse(deps);
-  const lives = new Map<string, Life>();
-  const underWay = new Set<Promise<void>>();
+  const lifecycle = createRunLifecycle(deps);
+  const entries = new Map<string, ActiveRunEntry>();
+  const pending = new Set<Promise<void>>();
 
-  const waiting = () =>
-    [...lives.values()].filter((life) => life.state === 'waiting' && life.leaveRoom === noRoom);
+  const listQueued = () =>
+    [...entries.values()].filter((life) => life.state === 'waiting' && life.releaseSlot === noSlot);
 
-  function follow(life: Life, storedSeq: number, begin: () => Promise<RunExit | undefined>): Promise<void> {
-    const work = course.live(life, storedSeq, begin).finally(() => {
-      lives.delete(life.run.id);
-      life.leaveRoom();
+  function runLifecycle(
+    life: ActiveRunEntry,
+    storedSeq: number,
+    begin: () => Promise<RunExit | undefined>,
+  ): Promise<void> {
+    const work = lifecycle.runToEnd(life, storedSeq, begin).finally(() => {
+      entries.delete(life.run.id);
+      life.releaseSlot();
     });
-    return keepTrack(work);
+    return trackPending(work);
   }
 
-  function keepTrack(work: Promise<void>): Promise<void> {
+  function trackPending(work: Promise<void>): Promise<void> {
     const over = work
       .catch((error: unknown) => {
         log.error({ err: error }, 'a run was not carried to its end');
       })
-      .finally(() => underWay.delete(over));
-    underWay.add(over);
+      .finally(() => pending.delete(over));
+    pending.add(over);
     return over;
   }
 
   /** Takes a queued run over whose process is gone, with what its viewers were told of it. */
-  async function adopt(name: RunName, leaveRoom: () => void): Promise<void> {
+  async function adopt(name: RunRef, leaveRoom: () => void): Promise<void> {
     const row = await store.findWhole(name).catch(() => undefined);
-    const opened = row && deps.seals.openRun(name, row.sealed);
+    const opened = row && deps.seals.decryptRun(name, row.sealed);
     // Ended just before: its claim and its end met.
     if (row?.status !== 'running') {
       leaveRoom();
       return;
     }
     const batches = await store.readBatches(name, 0, 1_000);
-    const known = batches.flatMap((batch) => deps.seals.openEvents(name, batch) ?? []);
-    const principal = opened === undefined ? null : principalOf(getUserId(name.owner), opened.signIn);
-    const run = createLiveRun(name, principal, known);
-    const life: Life = { run, state: 'going', place: 0, leaveRoom, over: notBegun };
-    lives.set(run.id, life);
-    run.begin();
-    await follow(life, run.journal.lastSeq, () => course.awaitTurn(life));
+    const known = batches.flatMap((batch) => deps.seals.decryptEvents(name, batch) ?? []);
+    const principal = opened === undefined ? null : toPrincipal(getUserId(name.owner), opened.signIn);
+    const run = createActiveRun(name, principal, known);
+    const life: ActiveRunEntry = {
+      run,
+      state: 'going',
+      position: 0,
+      releaseSlot: leaveRoom,
+      finished: notStarted,
+    };
+    entries.set(run.id, life);
+    run.allowStart();
+    await runLifecycle(life, run.events.lastSeq, () => lifecycle.executeQueued(life));
   }
 
   return {
     find({ id, owner }) {
-      const run = lives.get(id)?.run;
+      const run = entries.get(id)?.run;
       return run?.owner === owner ? run : undefined;
     },
-    expect(run) {
-      const life: Life = { run, state: 'expected', place: 0, leaveRoom: noRoom, over: notBegun };
-      lives.set(run.id, life);
+    register(run) {
+      const life: ActiveRunEntry = {
+        run,
+        state: 'expected',
+        position: 0,
+        releaseSlot: noSlot,
+        finished: notStarted,
+      };
+      entries.set(run.id, life);
       return () => {
-        lives.delete(run.id);
-        life.leaveRoom();
+        entries.delete(run.id);
+        life.releaseSlot();
       };
     },
     start(run, prepared, leaveRoom) {
-      const life: Life = { run, state: 'going', place: 0, leaveRoom, over: notBegun };
-      lives.set(run.id, life);
-      life.over = follow(life, 0, () => course.carryOut(run, prepared));
+      const life: ActiveRunEntry = {
+        run,
+        state: 'going',
+        position: 0,
+        releaseSlot: leaveRoom,
+        finished: notStarted,
+      };
+      entries.set(run.id, life);
+      life.finished = runLifecycle(life, 0, () => lifecycle.executePrepared(run, prepared));
     },
-    wait(run, place) {
-      const life = lives.get(run.id) ?? { run, state: 'waiting', place, leaveRoom: noRoom, over: notBegun };
+    enqueue(run, place) {
+      const life = entries.get(run.id) ?? {
+        run,
+        state: 'waiting',
+        position: place,
+        releaseSlot: noSlot,
+        finished: notStarted,
+      };
       life.state = 'waiting';
-      lives.set(run.id, life);
-      tellPlace(life, place);
-      life.over = follow(life, 0, () => course.awaitTurn(life));
+      entries.set(run.id, life);
+      publishPosition(life, place);
+      life.finished = runLifecycle(life, 0, () => lifecycle.executeQueued(life));
     },
-    begin(name, leaveRoom) {
-      const life = lives.get(name.id);
+    startQueued(name, leaveRoom) {
+      const life = entries.get(name.id);
       if (life === undefined) {
-        void keepTrack(adopt(name, leaveRoom));
+        void trackPending(adopt(name, leaveRoom));
         return;
       }
-      life.leaveRoom = leaveRoom;
-      life.run.begin();
+      life.releaseSlot = leaveRoom;
+      life.run.allowStart();
     },
-    get hasWaiting() {
-      return waiting().length > 0;
+    get hasQueued() {
+      return listQueued().length > 0;
     },
-    tellPlaces(places) {
-      for (const life of waiting()) tellPlace(life, places.get(life.run.id));
+    publishPositions(places) {
+      for (const life of listQueued()) publishPosition(life, places.get(life.run.id));
     },
-    async release() {
-      const released = waiting();
+    async releaseQueued() {
+      const released = listQueued();
       for (const { run } of released) run.stop('released');
-      await Promise.all(released.map(({ over }) => over));
+      await Promise.all(released.map(({ finished: over }) => over));
     },
-    stored: () => [...lives.values()].filter(({ state }) => state !== 'expected').map(({ run }) => run),
-    hear(id, isToEnd) {
-      const life = lives.get(id);
+    listLeased: () => [...entries.values()].filter(({ state }) => state !== 'expected').map(({ run }) => run),
+    applyDatabaseState(id, isToEnd) {
+      const life = entries.get(id);
       if (life === undefined || life.state === 'ending') return;
       if (isToEnd === undefined) life.run.stop('taken');
       else if (isToEnd) life.run.stop('requested');
     },
     async settled() {
-      await Promise.all(underWay);
+      await Promise.all(pending);
     },
   };
 }
 
-function tellPlace(life: Life, place: number | undefined): void {
-  if (place === undefined || place === life.place || life.state !== 'waiting') return;
-  life.place = place;
-  life.run.journal.append({ type: 'phase', phase: 'queued', position: place });
+function publishPosition(life: ActiveRunEntry, place: number | undefined): void {
+  if (place === undefined || place === life.position || life.state !== 'waiting') return;
+  life.position = place;
+  life.run.events.append({ type: 'phase', phase: 'queued', position: place });
 }

@@ -2,57 +2,57 @@ import { setTimeout as rest } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { Log } from '../lib/log.ts';
 import { getUserId } from '../lib/owner.ts';
-import type { ServerUse } from '../servers/service.ts';
-import { exitWithout } from './events.ts';
+import type { ServerOpener } from '../servers/service.ts';
+import { createRunExit } from './events.ts';
 import type { RunRow, RunsStore } from './runs-store.ts';
-import { versionsOf } from './server-versions.ts';
-import { type RunName, type RunSeals } from './sealed.ts';
+import { listServerVersions } from './server-versions.ts';
+import { type RunRef, type RunEncryption } from './sealed.ts';
 
-export interface LostRunsDeps {
+export interface OrphanRecoveryDeps {
   store: Pick<RunsStore, 'findRun' | 'findExtent' | 'finish'>;
-  seals: RunSeals;
-  servers: Pick<ServerUse, 'openForReaping'>;
+  seals: RunEncryption;
+  servers: Pick<ServerOpener, 'openForReaping'>;
   log: Log;
 }
 
 /** Runs that were under way in a process that is gone: what is left of them is ended. */
-export interface LostRuns {
+export interface OrphanRecovery {
   /** Ends a run that this process has taken over, and stores that it was lost. */
-  clearAway(run: RunName): void;
+  recover(run: RunRef): void;
   /** Those under way. */
-  names(): RunName[];
+  listPending(): RunRef[];
   settled(): Promise<void>;
 }
 
-const REAP_WITHIN_MS = 30_000;
-const MESSAGE =
+const CLEANUP_TIMEOUT_MS = 30_000;
+const LOST_MESSAGE =
   'The process of Ops Center that had this run is gone, and nobody saw how the program ended. Run it again.';
 
 /** Builds it. A run that cannot be cleared away now is left: its lease ends, and whoever sees that tries again. */
-export function createLostRuns({ store, seals, servers, log }: LostRunsDeps): LostRuns {
-  const underWay = new Map<string, { run: RunName; over: Promise<void> }>();
+export function createOrphanRecovery({ store, seals, servers, log }: OrphanRecoveryDeps): OrphanRecovery {
+  const pending = new Map<string, { run: RunRef; over: Promise<void> }>();
 
-  async function clear(run: RunName): Promise<void> {
+  async function recoverRun(run: RunRef): Promise<void> {
     const row = await store.findRun(run);
     if (row === undefined) return;
     const cleanup = await Promise.race([
       reap(run, row),
-      rest(REAP_WITHIN_MS, 'unverified' as const, { ref: false }),
+      rest(CLEANUP_TIMEOUT_MS, 'unverified' as const, { ref: false }),
     ]);
-    const exit = exitWithout('lost', MESSAGE, cleanup);
+    const exit = createRunExit('lost', LOST_MESSAGE, cleanup);
     const { lastSeq, total } = await store.findExtent(run);
-    const batches = [seals.sealEvents(run, [{ seq: lastSeq + 1, news: exit }])];
-    const reseal = (sealed: string) => seals.sealProgramOf(run, sealed);
+    const batches = [seals.encryptEvents(run, [{ seq: lastSeq + 1, news: exit }])];
+    const reseal = (sealed: string) => seals.reencryptProgram(run, sealed);
     await store.finish(run, { exit, batches, total, lastSeq: lastSeq + 1, reseal });
     log.warn({ event: 'run_lost', run: run.id, cleanup }, 'a run was lost with the process that had it');
   }
 
   /** Where the server was changed meanwhile it may be another place, which finds nothing of a run it never had. */
-  async function reap(run: RunName, row: RunRow): Promise<'verified' | 'unverified'> {
+  async function reap(run: RunRef, row: RunRow): Promise<'verified' | 'unverified'> {
     try {
       const { runner, target } = await servers.openForReaping(getUserId(run.owner), row.server_id);
-      const cleanup = await runner.reap(target, run.id);
-      return isDeepStrictEqual(versionsOf(target), row.server_versions) ? cleanup : 'unverified';
+      const cleanup = await runner.cleanUp(target, run.id);
+      return isDeepStrictEqual(listServerVersions(target), row.server_versions) ? cleanup : 'unverified';
     } catch (error) {
       log.warn({ err: error, run: run.id }, 'what is left of a lost run could not be ended');
       return 'unverified';
@@ -60,17 +60,17 @@ export function createLostRuns({ store, seals, servers, log }: LostRunsDeps): Lo
   }
 
   return {
-    clearAway(run) {
-      const over = clear(run)
+    recover(run) {
+      const over = recoverRun(run)
         .catch((error: unknown) => {
           log.warn({ err: error, run: run.id }, 'a lost run could not be cleared away; it is tried again');
         })
-        .finally(() => underWay.delete(run.id));
-      underWay.set(run.id, { run, over });
+        .finally(() => pending.delete(run.id));
+      pending.set(run.id, { run, over });
     },
-    names: () => [...underWay.values()].map(({ run }) => run),
+    listPending: () => [...pending.values()].map(({ run }) => run),
     async settled() {
-      await Promise.all([...underWay.values()].map(({ over }) => over));
+      await Promise.all([...pending.values()].map(({ over }) => over));
     },
   };
 }

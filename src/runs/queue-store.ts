@@ -8,7 +8,7 @@ import type { Language, ServerType } from '../runners/runner.ts';
 export const RUNS_CHANNEL = 'ops_center_runs';
 
 /** How many runs may go on at once, of one user and on one server, in all processes together. */
-export interface RunLimits {
+export interface RunConcurrencyLimits {
   perUser: number;
   perServer: number;
 }
@@ -33,17 +33,17 @@ export interface QueueOptions {
   /** This process, for as long as it lives. */
   instance: string;
   leaseMs: number;
-  limits: RunLimits;
+  limits: RunConcurrencyLimits;
   mostQueued: number;
 }
 
-const Submitted = z.object({
+const SubmittedRow = z.object({
   outcome: z.enum(['running', 'queued', 'full']),
   place: z.number().nullable(),
 });
-const Named = z.object({ id: z.string(), owner: OwnerText });
-const Renewed = z.object({ id: z.string(), cancel_requested: z.boolean() });
-const Place = z.object({ id: z.string(), place: z.number() });
+const RunRefRow = z.object({ id: z.string(), owner: OwnerText });
+const RenewedRow = z.object({ id: z.string(), cancel_requested: z.boolean() });
+const PositionRow = z.object({ id: z.string(), place: z.number() });
 
 /** SQL on the queue, across owners; every call is one round trip. */
 export function createQueueStore(
@@ -59,7 +59,7 @@ export function createQueueStore(
     async submit(run: NewRun, mayStart: boolean, requestId: string): Promise<Submission> {
       const action: AuditAction = 'run.started';
       const [row] = await database.rows(
-        Submitted,
+        SubmittedRow,
         'SELECT outcome, place FROM submit_run($1, $2, $3, $4, $5, $6, $7, $8, $9)',
         [
           JSON.stringify({
@@ -88,10 +88,10 @@ export function createQueueStore(
     },
 
     /** Starts up to `most` queued runs of this process, and with `orphans` those whose process gives no sign of life. */
-    claim: (most: number, orphans: boolean) =>
-      database.rows(Named, 'SELECT id, owner FROM claim_runs($1, $2, $3, $4, $5, $6)', [
+    claim: (most: number, includeOrphans: boolean) =>
+      database.rows(RunRefRow, 'SELECT id, owner FROM claim_runs($1, $2, $3, $4, $5, $6)', [
         instance,
-        orphans,
+        includeOrphans,
         most,
         limits.perUser,
         limits.perServer,
@@ -100,28 +100,28 @@ export function createQueueStore(
 
     /** A sign of life. @returns those that are still this process's, and whether each is to be cancelled. */
     async renew(ids: readonly string[]): Promise<ReadonlyMap<string, boolean>> {
-      const rows = await database.rows(Renewed, 'SELECT id, cancel_requested FROM renew_runs($1, $2, $3)', [
-        instance,
-        ids,
-        lease,
-      ]);
+      const rows = await database.rows(
+        RenewedRow,
+        'SELECT id, cancel_requested FROM renew_runs($1, $2, $3)',
+        [instance, ids, lease],
+      );
       return new Map(rows.map((row) => [row.id, row.cancel_requested]));
     },
 
     /** Takes over up to `most` runs that were under way in a process that gives no sign of life. */
-    takeLost: (most: number) =>
-      database.rows(Named, 'SELECT id, owner FROM take_lost_runs($1, $2, $3)', [instance, most, lease]),
+    takeOrphans: (most: number) =>
+      database.rows(RunRefRow, 'SELECT id, owner FROM take_lost_runs($1, $2, $3)', [instance, most, lease]),
 
     /** Where the queued runs of this process stand, from 1. */
-    async places(): Promise<ReadonlyMap<string, number>> {
-      const rows = await database.rows(Place, 'SELECT id, place FROM run_places($1)', [instance]);
+    async listPositions(): Promise<ReadonlyMap<string, number>> {
+      const rows = await database.rows(PositionRow, 'SELECT id, place FROM run_places($1)', [instance]);
       return new Map(rows.map((row) => [row.id, row.place]));
     },
 
     /** Leaves the queued runs of this process to others. */
     async release(): Promise<void> {
       await database.run('SELECT release_runs($1)', [instance]);
-      await tell(database, 'released');
+      await notifyRuns(database, 'released');
     },
 
     async prune(days: number): Promise<void> {
@@ -131,6 +131,6 @@ export function createQueueStore(
 }
 
 /** Tells all processes something of runs. */
-export async function tell(sql: Sql, notice: string): Promise<void> {
-  await sql.run('SELECT pg_notify($1, $2)', [RUNS_CHANNEL, notice]);
+export async function notifyRuns(sql: Sql, payload: string): Promise<void> {
+  await sql.run('SELECT pg_notify($1, $2)', [RUNS_CHANNEL, payload]);
 }

@@ -1,10 +1,10 @@
 import type { Request, Response } from 'express';
 import { z } from 'zod';
-import { draining } from '../http/draining.ts';
+import { drainingError } from '../http/draining.ts';
 import type { Principal } from '../http/principal.ts';
 import { jsonRoute, parsedRoute, type Route, type RouteCall } from '../http/routes.ts';
-import { whenClosed } from '../http/when-closed.ts';
-import type { LiveWork } from '../identity/service.ts';
+import { onResponseClosed } from '../http/when-closed.ts';
+import type { ActiveWork } from '../identity/service.ts';
 import { AppError } from '../lib/errors.ts';
 import { BYOK_TIER } from '../tiers.ts';
 import {
@@ -13,36 +13,36 @@ import {
   RunPage,
   RunParams,
   RunsQuery,
-  ServerParams,
+  RunServerParams,
   StartRun,
-  WaitedRun,
+  RunResult,
 } from './schema.ts';
-import type { RunName } from './sealed.ts';
+import type { RunRef } from './sealed.ts';
 import type { RunService } from './service.ts';
-import { showEvents, waitForExit } from './viewer.ts';
+import { streamEvents, collectResult } from './viewer.ts';
 
 export interface RunRouteDeps {
   runs: RunService;
-  liveWork: LiveWork;
+  liveWork: ActiveWork;
 }
 
-const START = { method: 'post', access: 'session', tier: BYOK_TIER, body: StartRun } as const;
+const START_ROUTE = { method: 'post', access: 'session', tier: BYOK_TIER, body: StartRun } as const;
 
 /** Running code, and what became of it. Looking and cancelling are open to every tier. */
 export function runRoutes(deps: RunRouteDeps): Route[] {
   const { runs } = deps;
-  const views = createViews(deps);
+  const views = createEventHandlers(deps);
   return [
     // Before the one with a parameter, which would take it.
     parsedRoute({
-      ...START,
+      ...START_ROUTE,
       path: '/api/v1/execution-servers/default/run',
       handle: (call, request, response) => views.start(call, 'default', request, response),
     }),
     parsedRoute({
-      ...START,
+      ...START_ROUTE,
       path: '/api/v1/execution-servers/:id/run',
-      params: ServerParams,
+      params: RunServerParams,
       handle: (call, request, response) => views.start(call, call.params.id, request, response),
     }),
     jsonRoute({
@@ -87,7 +87,7 @@ export function runRoutes(deps: RunRouteDeps): Route[] {
 type ResumeCall = RouteCall<z.output<typeof RunParams>, z.output<typeof EventsQuery>, undefined>;
 
 /** The answers that take as long as a run does. */
-function createViews({ runs, liveWork }: RunRouteDeps) {
+function createEventHandlers({ runs, liveWork }: RunRouteDeps) {
   async function start(
     call: RouteCall<object, object, StartRun>,
     ref: string,
@@ -103,7 +103,7 @@ function createViews({ runs, liveWork }: RunRouteDeps) {
       return;
     }
     if (body.on_disconnect === 'cancel')
-      whenClosed(response, () => {
+      onResponseClosed(response, () => {
         if (response.writableFinished) return;
         runs.cancel(principal.user, run.id, requestId, 'viewer_left').catch((error: unknown) => {
           log.warn({ err: error }, 'a run that nobody watches any more could not be cancelled');
@@ -111,28 +111,28 @@ function createViews({ runs, liveWork }: RunRouteDeps) {
       });
     const isWaitedFor = request.accepts(['text/event-stream', 'application/json']) === 'application/json';
     await watch(principal, run, response, (signal) => {
-      const events = runs.follow(run, 0, signal);
-      return isWaitedFor ? answerWhole(run, events, response) : showEvents(response, run.id, events, signal);
+      const events = runs.subscribe(run, 0, signal);
+      return isWaitedFor ? sendResult(run, events, response) : streamEvents(response, run.id, events, signal);
     });
   }
 
   /** Ties a view to its connection and to its viewer's right to it. */
   async function watch(
     principal: Principal,
-    run: RunName,
+    run: RunRef,
     response: Response,
     show: (signal: AbortSignal) => Promise<void>,
   ): Promise<void> {
-    const gone = new AbortController();
-    whenClosed(response, () => {
-      gone.abort();
+    const disconnected = new AbortController();
+    onResponseClosed(response, () => {
+      disconnected.abort();
     });
     const unregister = liveWork.register(principal, (reason) => {
       // A run that ends with this process is shown to its end.
-      if (reason !== 'draining' || !runs.isHere(run)) gone.abort();
+      if (reason !== 'draining' || !runs.isActive(run)) disconnected.abort();
     });
     try {
-      await show(gone.signal);
+      await show(disconnected.signal);
     } finally {
       unregister();
     }
@@ -140,29 +140,29 @@ function createViews({ runs, liveWork }: RunRouteDeps) {
 
   async function resume(call: ResumeCall, request: Request, response: Response): Promise<void> {
     const { principal, params, query } = call;
-    const afterSeq = query.from === undefined ? lastEventId(request) : query.from - 1;
-    const run = await runs.watch(principal.user, params.id);
+    const afterSeq = query.from === undefined ? readLastEventId(request) : query.from - 1;
+    const run = await runs.getProgress(principal.user, params.id);
     // What tells a browser's EventSource not to come back; it would after every other end.
     if (run.status === 'finished' && run.cause !== 'lost' && afterSeq >= (run.lastSeq ?? 0)) {
       response.status(204).end();
       return;
     }
     await watch(principal, run, response, (signal) =>
-      showEvents(response, run.id, runs.follow(run, afterSeq, signal), signal),
+      streamEvents(response, run.id, runs.subscribe(run, afterSeq, signal), signal),
     );
   }
 
   return { start, resume };
 }
 
-async function answerWhole(
-  run: RunName,
-  events: Parameters<typeof waitForExit>[1],
+async function sendResult(
+  run: RunRef,
+  events: Parameters<typeof collectResult>[1],
   response: Response,
 ): Promise<void> {
-  const whole = await waitForExit(run.id, events);
-  if (whole !== undefined) response.json(WaitedRun.parse(whole));
-  else if (!response.destroyed) throw draining();
+  const whole = await collectResult(run.id, events);
+  if (whole !== undefined) response.json(RunResult.parse(whole));
+  else if (!response.destroyed) throw drainingError();
 }
 
 /** RFC 7240, section 4.1. */
@@ -172,7 +172,7 @@ function prefersAsync(request: Request): boolean {
 }
 
 /** @throws AppError `validation_failed` (400). */
-function lastEventId(request: Request): number {
+function readLastEventId(request: Request): number {
   const text = request.get('last-event-id') ?? '0';
   if (/^\d{1,9}$/.test(text)) return Number(text);
   throw new AppError('validation_failed', 'Last-Event-ID must be the id of an event of this run.');

@@ -2,10 +2,10 @@ import { z } from 'zod';
 import type { Database, Sql } from '../lib/database.ts';
 import { OwnerText, type Owner } from '../lib/owner.ts';
 import { LANGUAGES, SERVER_TYPES } from '../runners/runner.ts';
-import type { RunExit, Tally } from './events.ts';
-import { createQueueStore, tell, type QueueOptions } from './queue-store.ts';
+import type { RunExit, ByteCounts } from './events.ts';
+import { createQueueStore, notifyRuns, type QueueOptions } from './queue-store.ts';
 import { CLEANUPS, EXIT_CAUSES, RUN_STATUSES, type RunsQuery } from './schema.ts';
-import { type RunName, type SealedBatch } from './sealed.ts';
+import { type RunRef, type EncryptedBatch } from './sealed.ts';
 
 const RunRow = z.object({
   id: z.string(),
@@ -37,14 +37,14 @@ export type RunRow = z.output<typeof RunRow>;
 
 const COLUMNS = Object.keys(RunRow.shape).join(', ');
 /** A list needs no programs. */
-const LISTED = COLUMNS.replace('sealed', `'' AS sealed`);
+const COLUMNS_WITHOUT_PROGRAM = COLUMNS.replace('sealed', `'' AS sealed`);
 
-const Extent = z.object({
+const ExtentRow = z.object({
   last_seq: z.number(),
   stdout: z.coerce.number(),
   stderr: z.coerce.number(),
 });
-const Batch = z.object({
+const BatchRow = z.object({
   first_seq: z.number(),
   last_seq: z.number(),
   stdout_bytes: z.number(),
@@ -53,13 +53,13 @@ const Batch = z.object({
 });
 
 /** Finished runs of one owner; older ones go, so that nobody fills everybody's database. */
-const MOST_KEPT = 500;
+const MAX_FINISHED_RUNS = 500;
 
-export interface Finish {
+export interface RunCompletion {
   exit: RunExit;
   /** What was not stored before. */
-  batches: readonly SealedBatch[];
-  total: Tally;
+  batches: readonly EncryptedBatch[];
+  total: ByteCounts;
   lastSeq: number;
   /** Seals the program again, without what it was given. */
   reseal(sealed: string): string;
@@ -74,22 +74,25 @@ export type RunsStore = ReturnType<typeof createRunsStore>;
 
 /** SQL on the runs: what a process does with the queue, and what owners see and do. */
 export function createRunsStore(database: Database, options: RunsStoreOptions) {
-  return { ...createQueueStore(database, options), ...createOwnedSql(database, options) };
+  return { ...createQueueStore(database, options), ...createOwnerStore(database, options) };
 }
 
 /** What is done as an owner. */
-function createOwnedSql(database: Database, { instance, mostKept = MOST_KEPT }: RunsStoreOptions) {
+function createOwnerStore(database: Database, { instance, mostKept = MAX_FINISHED_RUNS }: RunsStoreOptions) {
   return {
     /** A run as it stands, without what was run. */
-    async findRun({ id, owner }: RunName): Promise<RunRow | undefined> {
+    async findRun({ id, owner }: RunRef): Promise<RunRow | undefined> {
       const rows = await database.withOwner(owner, (sql) =>
-        sql.rows(RunRow, `SELECT ${LISTED} FROM runs WHERE id = $1 AND owner = $2`, [id, owner]),
+        sql.rows(RunRow, `SELECT ${COLUMNS_WITHOUT_PROGRAM} FROM runs WHERE id = $1 AND owner = $2`, [
+          id,
+          owner,
+        ]),
       );
       return rows[0];
     },
 
     /** The same with what was run. */
-    async findWhole({ id, owner }: RunName): Promise<RunRow | undefined> {
+    async findWhole({ id, owner }: RunRef): Promise<RunRow | undefined> {
       const rows = await database.withOwner(owner, (sql) =>
         sql.rows(RunRow, `SELECT ${COLUMNS} FROM runs WHERE id = $1 AND owner = $2`, [id, owner]),
       );
@@ -99,7 +102,7 @@ function createOwnedSql(database: Database, { instance, mostKept = MOST_KEPT }: 
     /**
      * Keeps on which versions of servers a run begins. @returns false when it is not this process's, any more.
      */
-    async noteVersions({ id, owner }: RunName, versions: readonly number[]): Promise<boolean> {
+    async noteVersions({ id, owner }: RunRef, versions: readonly number[]): Promise<boolean> {
       const noted = await database.withOwner(owner, (sql) =>
         sql.run(`UPDATE runs SET server_versions = $3 WHERE id = $1 AND holder = $2 AND status = 'running'`, [
           id,
@@ -111,10 +114,10 @@ function createOwnedSql(database: Database, { instance, mostKept = MOST_KEPT }: 
     },
 
     /** How much of a run is stored. */
-    async findExtent({ id, owner }: RunName): Promise<{ lastSeq: number; total: Tally }> {
+    async findExtent({ id, owner }: RunRef): Promise<{ lastSeq: number; total: ByteCounts }> {
       const [row] = await database.withOwner(owner, (sql) =>
         sql.rows(
-          Extent,
+          ExtentRow,
           `SELECT coalesce(max(last_seq), 0) AS last_seq, coalesce(sum(stdout_bytes), 0) AS stdout,
              coalesce(sum(stderr_bytes), 0) AS stderr
            FROM run_events WHERE run_id = $1 AND owner = $2`,
@@ -130,7 +133,7 @@ function createOwnedSql(database: Database, { instance, mostKept = MOST_KEPT }: 
       database.withOwner(owner, (sql) =>
         sql.rows(
           RunRow,
-          `SELECT ${LISTED} FROM runs WHERE owner = $1 AND ($2::bigint IS NULL OR number < $2::bigint)
+          `SELECT ${COLUMNS_WITHOUT_PROGRAM} FROM runs WHERE owner = $1 AND ($2::bigint IS NULL OR number < $2::bigint)
            ORDER BY number DESC LIMIT $3`,
           [owner, cursor ?? null, limit + 1],
         ),
@@ -142,27 +145,27 @@ function createOwnedSql(database: Database, { instance, mostKept = MOST_KEPT }: 
         `UPDATE runs SET cancel_requested = true WHERE id = $1 AND status <> 'finished'`,
         [id],
       );
-      if (asked > 0) await tell(sql, `cancel ${id}`);
+      if (asked > 0) await notifyRuns(sql, `cancel ${id}`);
       return asked > 0;
     },
 
-    async isThere(sql: Sql, id: string): Promise<boolean> {
+    async hasRun(sql: Sql, id: string): Promise<boolean> {
       return (await sql.rows(z.object({}), 'SELECT FROM runs WHERE id = $1', [id])).length > 0;
     },
 
     /** Stores events of a run that is this process's; of another's, nothing. */
-    saveEvents: (run: RunName, batches: readonly SealedBatch[]) =>
+    saveEvents: (run: RunRef, batches: readonly EncryptedBatch[]) =>
       database.withOwner(run.owner, async (sql) => {
-        if ((await lockHeld(sql, run, instance)) === undefined) return;
+        if ((await lockHeldRun(sql, run, instance)) === undefined) return;
         await insertBatches(sql, run, batches);
-        await tell(sql, `stored ${run.id}`);
+        await notifyRuns(sql, `stored ${run.id}`);
       }),
 
     /** The batches that hold events after a number, the first few of them. */
-    async readBatches({ id, owner }: RunName, afterSeq: number, most: number): Promise<SealedBatch[]> {
+    async readBatches({ id, owner }: RunRef, afterSeq: number, most: number): Promise<EncryptedBatch[]> {
       const rows = await database.withOwner(owner, (sql) =>
         sql.rows(
-          Batch,
+          BatchRow,
           `SELECT first_seq, last_seq, stdout_bytes, stderr_bytes, sealed FROM run_events
            WHERE run_id = $1 AND owner = $2 AND last_seq > $3 ORDER BY first_seq LIMIT $4`,
           [id, owner, afterSeq, most],
@@ -177,17 +180,17 @@ function createOwnedSql(database: Database, { instance, mostKept = MOST_KEPT }: 
     },
 
     /** Ends a run that is this process's. @returns false when it is not, any more. */
-    finish: (run: RunName, own: Finish) =>
+    finish: (run: RunRef, completion: RunCompletion) =>
       database.withOwner(run.owner, async (sql) => {
-        const sealed = await lockHeld(sql, run, instance);
+        const sealed = await lockHeldRun(sql, run, instance);
         if (sealed === undefined) return false;
-        await insertBatches(sql, run, own.batches);
+        await insertBatches(sql, run, completion.batches);
         await sql.run(
           `UPDATE runs SET status = 'finished', cause = $2, code = $3, signal = $4, cleanup = $5, message = $6,
              duration_ms = $7, stdout_bytes = $8, stderr_bytes = $9, last_seq = $10, sealed = $11,
              finished_at = clock_timestamp()
            WHERE id = $1`,
-          [run.id, ...exitValues(own), own.reseal(sealed)],
+          [run.id, ...toExitValues(completion), completion.reseal(sealed)],
         );
         await sql.run(
           `DELETE FROM runs WHERE owner = $1 AND status = 'finished' AND number <= (
@@ -195,22 +198,22 @@ function createOwnedSql(database: Database, { instance, mostKept = MOST_KEPT }: 
              ORDER BY number DESC OFFSET $2 LIMIT 1)`,
           [run.owner, mostKept],
         );
-        await tell(sql, `ended ${run.id}`);
+        await notifyRuns(sql, `ended ${run.id}`);
         return true;
       }),
 
     /** Everything of an owner who is no more. */
-    removeOwner: (owner: Owner) => removeRunsOf(database, owner),
+    removeOwner: (owner: Owner) => deleteRunsOfOwner(database, owner),
   };
 }
 
 /** Deletes all runs of an owner, with their events. */
-export async function removeRunsOf(database: Database, owner: Owner): Promise<void> {
+export async function deleteRunsOfOwner(database: Database, owner: Owner): Promise<void> {
   await database.withOwner(owner, (sql) => sql.run('DELETE FROM runs WHERE owner = $1', [owner]));
 }
 
 /** What is sealed of a run that is not over and is this process's; nobody takes it over before the transaction ends. */
-async function lockHeld(sql: Sql, { id }: RunName, instance: string): Promise<string | undefined> {
+async function lockHeldRun(sql: Sql, { id }: RunRef, instance: string): Promise<string | undefined> {
   const [row] = await sql.rows(
     z.object({ sealed: z.string() }),
     `SELECT sealed FROM runs WHERE id = $1 AND holder = $2 AND status <> 'finished' FOR NO KEY UPDATE`,
@@ -219,7 +222,7 @@ async function lockHeld(sql: Sql, { id }: RunName, instance: string): Promise<st
   return row?.sealed;
 }
 
-function exitValues({ exit, total, lastSeq }: Finish): unknown[] {
+function toExitValues({ exit, total, lastSeq }: RunCompletion): unknown[] {
   const { cause, code, signal, cleanup, message, durationMs } = exit;
   return [cause, code, signal, cleanup, message, durationMs, total.stdout, total.stderr, lastSeq];
 }
@@ -227,8 +230,8 @@ function exitValues({ exit, total, lastSeq }: Finish): unknown[] {
 /** Written again after an answer that was lost, a batch is the same. */
 async function insertBatches(
   sql: Sql,
-  { id, owner }: RunName,
-  batches: readonly SealedBatch[],
+  { id, owner }: RunRef,
+  batches: readonly EncryptedBatch[],
 ): Promise<void> {
   for (const { firstSeq, lastSeq, bytes, sealed } of batches) {
     await sql.run(

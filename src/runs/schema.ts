@@ -4,7 +4,7 @@ import { LANGUAGES, SERVER_TYPES, type Job, type Limits } from '../runners/runne
 const KIB = 1024;
 const MIB = 1024 * KIB;
 /** What a request may ask for; a body has 1 MB in all. */
-const MOST = {
+const MAX = {
   codeBytes: 512 * KIB,
   commandBytes: 64 * KIB,
   files: 100,
@@ -30,16 +30,16 @@ export const CLEANUPS = ['verified', 'unverified'] as const;
 export const RUN_STATUSES = ['queued', 'running', 'finished'] as const;
 
 /** Text of a bounded number of bytes, without the zero byte, which no argument or variable can hold. */
-function text(mostBytes: number) {
+function text(maxBytes: number) {
   return z
     .string()
-    .refine((value) => Buffer.byteLength(value) <= mostBytes, `must have ${mostBytes} bytes or fewer`)
+    .refine((value) => Buffer.byteLength(value) <= maxBytes, `must have ${maxBytes} bytes or fewer`)
     .refine((value) => !value.includes('\0'), 'must not contain a zero byte');
 }
 
-function wholeNumber(least: number, most: number) {
-  const error = `must be a whole number from ${least} to ${most}`;
-  return z.number({ error }).int(error).min(least, error).max(most, error);
+function wholeNumber(min: number, max: number) {
+  const error = `must be a whole number from ${min} to ${max}`;
+  return z.number({ error }).int(error).min(min, error).max(max, error);
 }
 
 /** Relative, and not out of the folder that it is relative to. */
@@ -66,13 +66,13 @@ const File = z
 
 const files = z
   .array(File)
-  .max(MOST.files, `must have ${MOST.files} entries or fewer`)
+  .max(MAX.files, `must have ${MAX.files} entries or fewer`)
   .refine(
-    (own) => areApart(own.map(({ path }) => path)),
+    (own) => areDisjoint(own.map(({ path }) => path)),
     'must name each path once, and none inside another',
   );
 
-function areApart(paths: readonly string[]): boolean {
+function areDisjoint(paths: readonly string[]): boolean {
   const taken = new Set(paths);
   const isInside = (path: string) =>
     path.split('/').some((_, at, parts) => at > 0 && taken.has(parts.slice(0, at).join('/')));
@@ -82,12 +82,12 @@ function areApart(paths: readonly string[]): boolean {
 const env = z
   .record(
     z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/, 'must be names of letters, digits and _'),
-    text(MOST.envBytes),
+    text(MAX.envBytes),
   )
-  .refine((own) => Object.keys(own).length <= MOST.envNames, `must have ${MOST.envNames} names or fewer`);
+  .refine((own) => Object.keys(own).length <= MAX.envNames, `must have ${MAX.envNames} names or fewer`);
 
 const limits = z.strictObject({
-  max_output_bytes: wholeNumber(1, MOST.outputBytes).optional(),
+  max_output_bytes: wholeNumber(1, MAX.outputBytes).optional(),
   memory_bytes: wholeNumber(MIB, 2 ** 50).nullish(),
   cpus: z
     .number({ error: 'must be a number from 0.01 to 1024' })
@@ -104,17 +104,14 @@ export const StartRun = z
     language: z.enum(LANGUAGES).optional(),
     code: z
       .string()
-      .refine(
-        (code) => Buffer.byteLength(code) <= MOST.codeBytes,
-        `must have ${MOST.codeBytes} bytes or fewer`,
-      )
+      .refine((code) => Buffer.byteLength(code) <= MAX.codeBytes, `must have ${MAX.codeBytes} bytes or fewer`)
       .optional(),
-    command: text(MOST.commandBytes).min(1, 'must not be empty').optional(),
+    command: text(MAX.commandBytes).min(1, 'must not be empty').optional(),
     stdin: z.string().nullish(),
     files: files.default([]),
     env: env.default({}),
     workdir: text(4_096).startsWith('/', 'must be an absolute path').nullish(),
-    timeout_ms: wholeNumber(1, MOST.timeoutMs).default(DEFAULT_TIMEOUT_MS),
+    timeout_ms: wholeNumber(1, MAX.timeoutMs).default(DEFAULT_TIMEOUT_MS),
     limits: limits.default({}),
     on_disconnect: z.enum(['continue', 'cancel']).default('continue'),
   })
@@ -128,7 +125,7 @@ export const StartRun = z
 export type StartRun = z.output<typeof StartRun>;
 
 /** What is to be run, in the runners' terms. */
-export function jobOf(runId: string, asked: StartRun): Job {
+export function toJob(runId: string, asked: StartRun): Job {
   const { language, code, command } = asked;
   return {
     runId,
@@ -143,7 +140,7 @@ export function jobOf(runId: string, asked: StartRun): Job {
   };
 }
 
-export function limitsOf({ timeout_ms: timeoutMs, limits: own }: StartRun): Limits {
+export function toLimits({ timeout_ms: timeoutMs, limits: own }: StartRun): Limits {
   return {
     timeoutMs,
     maxOutputBytes: own.max_output_bytes ?? DEFAULT_OUTPUT_BYTES,
@@ -162,7 +159,7 @@ export const LIMIT_NAMES = {
   network: 'network',
 } as const;
 
-export const ServerParams = z.object({ id: z.string() });
+export const RunServerParams = z.object({ id: z.string() });
 export const RunParams = z.object({ id: z.string() });
 
 /** `from` is the first number wanted. */
@@ -190,7 +187,7 @@ export const RunsQuery = z.strictObject({
 });
 export type RunsQuery = z.output<typeof RunsQuery>;
 
-const when = z.iso.datetime();
+const timestamp = z.iso.datetime();
 
 /** A run as the history lists it. */
 export const RunView = z.object({
@@ -211,9 +208,9 @@ export const RunView = z.object({
   duration_ms: z.number().int().nullable(),
   stdout_bytes: z.number().int(),
   stderr_bytes: z.number().int(),
-  created_at: when,
-  started_at: when.nullable(),
-  finished_at: when.nullable(),
+  created_at: timestamp,
+  started_at: timestamp.nullable(),
+  finished_at: timestamp.nullable(),
 });
 export type RunView = z.output<typeof RunView>;
 
@@ -230,7 +227,7 @@ export const RunPage = z.object({ data: z.array(RunView), next_cursor: z.string(
 export type RunPage = z.output<typeof RunPage>;
 
 /** A run that was waited for. */
-export const WaitedRun = z.object({
+export const RunResult = z.object({
   run_id: z.string(),
   exit: z.object({
     cause: z.enum(EXIT_CAUSES),
@@ -247,4 +244,4 @@ export const WaitedRun = z.object({
   /** True when there was more output than is kept. */
   truncated: z.boolean(),
 });
-export type WaitedRun = z.output<typeof WaitedRun>;
+export type RunResult = z.output<typeof RunResult>;

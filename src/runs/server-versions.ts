@@ -1,9 +1,9 @@
-import type { Target } from '../runners/runner.ts';
+import type { TargetServer } from '../runners/runner.ts';
 
 /**
  * The versions of a server and of those that it goes through. Each fixes what the next one is: where they are the
  * same, so is the place.
  */
-export function versionsOf({ version, references }: Target): number[] {
-  return [version, ...[...references.values()].flatMap(versionsOf)];
+export function listServerVersions({ version, jumpServers: references }: TargetServer): number[] {
+  return [version, ...[...references.values()].flatMap(listServerVersions)];
 }

@@ -5,31 +5,31 @@ import type { Database } from '../lib/database.ts';
 import { randomId } from '../lib/ids.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import type { Log } from '../lib/log.ts';
-import { createLoop } from '../lib/loop.ts';
-import { createNotifications } from '../lib/notifications.ts';
+import { createPoller } from '../lib/loop.ts';
+import { createNotificationListener } from '../lib/notifications.ts';
 import { userOwner } from '../lib/owner.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
-import type { ServerUse } from '../servers/service.ts';
+import type { ServerOpener } from '../servers/service.ts';
 import { createDispatcher } from './dispatcher.ts';
-import type { NumberedNews } from './events.ts';
-import { createFollowing } from './following.ts';
-import { createPreparation, refuseUnenforceable } from './preparation.ts';
-import { createHistory, type History } from './history.ts';
+import type { NumberedEvent } from './events.ts';
+import { createEventSubscriptions } from './following.ts';
+import { createPrepareRun, assertLimitsSupported } from './preparation.ts';
+import { createRunHistory, type RunHistory } from './history.ts';
 import { RUNS_CHANNEL } from './queue-store.ts';
 import { createRunsStore } from './runs-store.ts';
-import { limitsOf, type StartRun } from './schema.ts';
-import { createRunSeals, type RunName } from './sealed.ts';
+import { toLimits, type StartRun } from './schema.ts';
+import { createRunEncryption, type RunRef } from './sealed.ts';
 
 export { listRunOwners } from './resealing-store.ts';
-export { removeRunsOf } from './runs-store.ts';
+export { deleteRunsOfOwner } from './runs-store.ts';
 
 export interface RunServiceDeps {
   database: Database;
   /** Straight to Postgres, where processes tell each other of runs. */
   databaseUrl: string;
   keyring: Keyring;
-  identity: Pick<Identity, 'directory' | 'isStanding' | 'liveWork'>;
-  servers: ServerUse;
+  identity: Pick<Identity, 'userCache' | 'isSignInValid' | 'activeWork'>;
+  servers: ServerOpener;
   settings: { perUser: number; perServer: number; perInstance: number; historyDays: number };
   log: Log;
   /** How long a run counts without a sign of life of the process that has it. */
@@ -37,17 +37,17 @@ export interface RunServiceDeps {
 }
 
 /** Running code on people's servers: from any process, seen from any, never under way for ever. */
-export interface RunService extends History {
+export interface RunService extends RunHistory {
   /**
    * Begins a run, or queues it. It goes on until it ends, is cancelled, or the sign-in that started it ends.
    * @param ref the server's id, or `default`.
    * @throws AppError what opening the server throws; `limit_unsupported` (422), `rate_limited` (429).
    */
-  submit(principal: Principal, ref: string, asked: StartRun, requestId: string): Promise<RunName>;
+  submit(principal: Principal, ref: string, asked: StartRun, requestId: string): Promise<RunRef>;
   /** Whether this process has the run under way. */
-  isHere(run: RunName): boolean;
+  isActive(run: RunRef): boolean;
   /** A run's events after a number, up to its exit or until `signal` ends. */
-  follow(run: RunName, afterSeq: number, signal: AbortSignal): AsyncGenerator<NumberedNews, void>;
+  subscribe(run: RunRef, afterSeq: number, signal: AbortSignal): AsyncGenerator<NumberedEvent, void>;
   /** Deletes all runs of a person who is no more. What is under way ends. */
   removeUser(userId: string): Promise<void>;
   /** Begins to look after the queue. Resolves after the first look, good or bad. */
@@ -58,15 +58,15 @@ export interface RunService extends History {
   stop(): Promise<void>;
 }
 
-const MOST_QUEUED = 64;
+const MAX_QUEUED_PER_USER = 64;
 /** Every start costs rows, and can be a look at an address. */
-const STARTS_A_MINUTE = 120;
+const MAX_STARTS_PER_MINUTE = 120;
 const LEASE_MS = 20_000;
-const BEATS_PER_LEASE = 4;
-const PRUNE_EVERY_MS = 10 * 60_000;
-const SETTLE_WITHIN_MS = 5_000;
+const HEARTBEATS_PER_LEASE = 4;
+const PRUNE_INTERVAL_MS = 10 * 60_000;
+const SETTLE_TIMEOUT_MS = 5_000;
 /** Notices make things quick here, and nothing depends on them. */
-const HEARTBEAT_MS = 1_000;
+const LISTEN_HEARTBEAT_MS = 1_000;
 
 /** Builds it. Nothing is asked of the database before `start` or a request. */
 export function createRunService(deps: RunServiceDeps): RunService {
@@ -74,63 +74,68 @@ export function createRunService(deps: RunServiceDeps): RunService {
   const { historyDays, perInstance, ...limits } = settings;
   const closing = new AbortController();
   const starts = createRateLimit({
-    points: STARTS_A_MINUTE,
-    refusal: 'You have started many runs in a minute. Wait a little.',
+    points: MAX_STARTS_PER_MINUTE,
+    rejectionDetail: 'You have started many runs in a minute. Wait a little.',
   });
-  const seals = createRunSeals(deps.keyring);
+  const seals = createRunEncryption(deps.keyring);
   const store = createRunsStore(database, {
     instance: randomId(20),
     leaseMs,
     limits,
-    mostQueued: MOST_QUEUED,
+    mostQueued: MAX_QUEUED_PER_USER,
   });
   const dispatcher = createDispatcher({
     ...{ store, seals, servers, log, perInstance },
-    prepare: createPreparation({ store, seals, identity, servers }),
-    liveWork: identity.liveWork,
+    prepare: createPrepareRun({ store, seals, identity, servers }),
+    liveWork: identity.activeWork,
     closing: closing.signal,
     leaseMs,
-    mostQueued: MOST_QUEUED,
+    mostQueued: MAX_QUEUED_PER_USER,
   });
-  const following = createFollowing({ store, seals, dispatcher });
-  const notices = createNotifications({
+  const subscriptions = createEventSubscriptions({ store, seals, dispatcher });
+  const notifications = createNotificationListener({
     url: deps.databaseUrl,
     channel: RUNS_CHANNEL,
     log,
-    heartbeatMs: HEARTBEAT_MS,
+    heartbeatIntervalMs: LISTEN_HEARTBEAT_MS,
   });
-  notices.onNotice((notice) => {
+  notifications.onNotification((notice) => {
     const [what, id = ''] = notice.split(' ');
     if (what === 'cancel') dispatcher.cancel(id);
-    else following.wake(id);
-    if (what === 'ended') dispatcher.poke();
-    if (what === 'released') dispatcher.look();
+    else subscriptions.wake(id);
+    if (what === 'ended') dispatcher.claimQueued();
+    if (what === 'released') dispatcher.claimReleased();
   });
-  const loops = [
-    createLoop('looking after the queue of runs', leaseMs / BEATS_PER_LEASE, () => dispatcher.beat(), log),
-    createLoop('pruning the history of runs', PRUNE_EVERY_MS, () => store.prune(historyDays), log),
+  const pollers = [
+    createPoller(
+      'looking after the queue of runs',
+      leaseMs / HEARTBEATS_PER_LEASE,
+      () => dispatcher.heartbeat(),
+      log,
+    ),
+    createPoller('pruning the history of runs', PRUNE_INTERVAL_MS, () => store.prune(historyDays), log),
   ];
 
   return {
     async submit(principal, ref, asked, requestId) {
-      await starts.take(principal.user.id);
+      await starts.consume(principal.user.id);
       const server = await servers.openForUse(principal.user.id, ref);
-      refuseUnenforceable(server, limitsOf(asked));
+      assertLimitsSupported(server, toLimits(asked));
       const { id, owner } = await dispatcher.accept(principal, server, asked, requestId);
       return { id, owner };
     },
-    ...createHistory({ database, store, seals, dispatcher }),
-    isHere: (run) => dispatcher.find(run) !== undefined,
-    follow: (run, afterSeq, signal) => following.follow(run, afterSeq, signal),
+    ...createRunHistory({ database, store, seals, dispatcher }),
+    isActive: (run) => dispatcher.find(run) !== undefined,
+    subscribe: (run, afterSeq, signal) => subscriptions.subscribe(run, afterSeq, signal),
     removeUser: (userId) => store.removeOwner(userOwner(userId)),
     async start() {
-      await Promise.all([notices.start(), ...loops.map((loop) => loop.start())]);
+      await Promise.all([notifications.start(), ...pollers.map((loop) => loop.start())]);
     },
-    drain: () => dispatcher.release(),
+    drain: () => dispatcher.releaseQueued(),
     async stop() {
-      await Promise.race([dispatcher.settled(), rest(SETTLE_WITHIN_MS, undefined, { ref: false })]);
+      await Promise.race([dispatcher.settled(), rest(SETTLE_TIMEOUT_MS, undefined, { ref: false })]);
       closing.abort();
-      await Promise.all([notices.stop(), ...loops.map((loop) => loop.stop())]);
+      await Promise.all([notifications.stop(), ...pollers.map((loop) => loop.stop())]);
     },
   };
 }

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { NumberedNews, RunExit, RunNews } from './events.ts';
+import type { NumberedEvent, RunExit, ViewerEvent } from './events.ts';
 import { CLEANUPS, EXIT_CAUSES } from './schema.ts';
 
 const stream = z.enum(['stdout', 'stderr']);
@@ -28,11 +28,11 @@ type WireEvent = z.output<typeof WireEvent>;
 export const StoredEvent = z.object({ seq: z.number().int(), event: WireEvent });
 export type StoredEvent = z.output<typeof StoredEvent>;
 
-export function wireExit({ cause, code, signal, cleanup, message, durationMs }: RunExit) {
+export function toWireExit({ cause, code, signal, cleanup, message, durationMs }: RunExit) {
   return { cause, code, signal, cleanup, message, duration_ms: durationMs };
 }
 
-export function wireEvent(news: RunNews): WireEvent {
+export function toWireEvent(news: ViewerEvent): WireEvent {
   switch (news.type) {
     case 'phase':
       return {
@@ -47,11 +47,11 @@ export function wireEvent(news: RunNews): WireEvent {
     case 'truncated':
       return { type: 'truncated', stream: news.stream, dropped_bytes: news.droppedBytes };
     case 'exit':
-      return { type: 'exit', ...wireExit(news) };
+      return { type: 'exit', ...toWireExit(news) };
   }
 }
 
-export function newsOf(event: WireEvent): RunNews {
+export function fromWireEvent(event: WireEvent): ViewerEvent {
   switch (event.type) {
     case 'phase':
       return { type: 'phase', phase: event.phase, position: event.position ?? null };
@@ -69,7 +69,7 @@ export function newsOf(event: WireEvent): RunNews {
 }
 
 /** One server-sent event. JSON has no line breaks of its own, so that no data can end it early. */
-export function sseFrame(runId: string, { seq, news }: NumberedNews): string {
-  const { type, ...rest } = wireEvent(news);
+export function toSseFrame(runId: string, { seq, news }: NumberedEvent): string {
+  const { type, ...rest } = toWireEvent(news);
   return `event: ${type}\nid: ${seq}\ndata: ${JSON.stringify({ run_id: runId, seq, type, ...rest })}\n\n`;
 }

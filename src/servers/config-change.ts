@@ -2,20 +2,20 @@ import { isDeepStrictEqual } from 'node:util';
 import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import type { HostKey, Runner } from '../runners/runner.ts';
-import { invalidConfig, parseConfig, refuseMasks, type ConfigInput } from './config-input.ts';
-import { STORED } from './schema.ts';
+import { invalidConfig, parseConfig, assertNoMasks, type ConfigInput } from './config-input.ts';
+import { STORED_SECRET_MASK } from './schema.ts';
 import {
-  destinationOf,
-  openConfig,
-  sealConfig,
-  secretsIn,
-  type Place,
-  type SealedConfig,
+  hashDestination,
+  decryptConfig,
+  encryptConfig,
+  listSecretFields,
+  type SecretBinding,
+  type EncryptedConfig,
 } from './sealing.ts';
 
 /** What a change makes of a configuration. */
 export interface ChangedConfig {
-  config: SealedConfig;
+  config: EncryptedConfig;
   hostKey: HostKey | null;
   /** True where nothing has changed at all. */
   isSame: boolean;
@@ -31,30 +31,30 @@ export interface ChangedConfig {
 export async function changeConfig(
   keyring: Keyring,
   runner: Runner,
-  place: Place,
-  stored: SealedConfig,
+  place: SecretBinding,
+  stored: EncryptedConfig,
   input: ConfigInput,
 ): Promise<ChangedConfig> {
-  refuseMasks(input, secretsIn(runner, stored));
-  const opened = await openConfig(keyring, runner, place, stored);
+  assertNoMasks(input, listSecretFields(runner, stored));
+  const opened = await decryptConfig(keyring, runner, place, stored);
   if (opened === undefined) return replaceConfig(keyring, runner, place, input);
-  const sent = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== STORED));
+  const sent = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== STORED_SECRET_MASK));
   const parsed = await parseConfig(runner, { ...(opened as object), ...sent });
   if ('faults' in parsed) throw invalidConfig(parsed.faults);
   const { config } = parsed;
-  const [before, after] = [opened, config].map((each) => destinationOf(runner, each, place.hostKey));
+  const [before, after] = [opened, config].map((each) => hashDestination(runner, each, place.hostKey));
   const hostKey = before === after ? place.hostKey : null;
   const isSame = isDeepStrictEqual(opened, config);
-  const kept = secretsIn(runner, config as ConfigInput).filter((field) => !(field in sent));
-  refuseKept(
+  const kept = listSecretFields(runner, config as ConfigInput).filter((field) => !(field in sent));
+  assertNoKeptSecrets(
     kept.filter((field) => {
       const [old, next] = [opened, config].map((each) =>
-        destinationOfOne(runner, each, field, place.hostKey),
+        hashFieldDestination(runner, each, field, place.hostKey),
       );
       return old !== next;
     }),
   );
-  return { config: sealConfig(keyring, runner, { ...place, hostKey }, config), hostKey, isSame };
+  return { config: encryptConfig(keyring, runner, { ...place, hostKey }, config), hostKey, isSame };
 }
 
 /**
@@ -64,10 +64,12 @@ export async function changeConfig(
 async function replaceConfig(
   keyring: Keyring,
   runner: Runner,
-  place: Place,
+  place: SecretBinding,
   input: ConfigInput,
 ): Promise<ChangedConfig> {
-  const parsed = Object.values(input).includes(STORED) ? undefined : await parseConfig(runner, input);
+  const parsed = Object.values(input).includes(STORED_SECRET_MASK)
+    ? undefined
+    : await parseConfig(runner, input);
   if (parsed === undefined || 'faults' in parsed) {
     throw new AppError(
       'key_undecryptable',
@@ -75,17 +77,22 @@ async function replaceConfig(
       parsed === undefined ? {} : { errors: invalidConfig(parsed.faults).errors ?? [] },
     );
   }
-  const config = sealConfig(keyring, runner, { ...place, hostKey: null }, parsed.config);
+  const config = encryptConfig(keyring, runner, { ...place, hostKey: null }, parsed.config);
   return { config, hostKey: null, isSame: false };
 }
 
 /** Where one secret would go if it were the only one: what is bound for the sake of another is no matter to it. */
-function destinationOfOne(runner: Runner, config: unknown, field: string, hostKey: HostKey | null): string {
+function hashFieldDestination(
+  runner: Runner,
+  config: unknown,
+  field: string,
+  hostKey: HostKey | null,
+): string {
   const others = runner.secretFields.filter((each) => each !== field).map((each) => [each, null] as const);
-  return destinationOf(runner, { ...(config as object), ...Object.fromEntries(others) }, hostKey);
+  return hashDestination(runner, { ...(config as object), ...Object.fromEntries(others) }, hostKey);
 }
 
-function refuseKept(fields: readonly string[]): void {
+function assertNoKeptSecrets(fields: readonly string[]): void {
   const message = 'must be sent again: a stored secret goes only to the destination that it was stored for';
   if (fields.length > 0) throw invalidConfig(fields.map((path) => ({ path, message })));
 }

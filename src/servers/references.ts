@@ -4,16 +4,16 @@ import { invalidConfig } from './config-input.ts';
 import type { StoredServer } from './servers-store.ts';
 
 /** How many of a user's servers may stand between this installation and the one that runs the code. */
-export const MAX_HOPS = 3;
+export const MAX_JUMP_SERVERS = 3;
 
 /** The part of a server that says what it goes through. It is not secret, so that nothing is opened for it. */
-export type Node = Pick<StoredServer, 'id' | 'name' | 'serverType' | 'config' | 'isActive'>;
+export type JumpChainNode = Pick<StoredServer, 'id' | 'name' | 'serverType' | 'config' | 'isActive'>;
 
 /** The ids of the servers that one goes through directly. */
-export type ReferencesOf = (server: Pick<Node, 'serverType' | 'config'>) => readonly string[];
+export type ListJumpServerIds = (server: Pick<JumpChainNode, 'serverType' | 'config'>) => readonly string[];
 
-export function createReferences(runners: ReadonlyMap<ServerType, Runner>): ReferencesOf {
-  return ({ serverType, config }) => runners.get(serverType)?.references(config) ?? [];
+export function createListJumpServerIds(runners: ReadonlyMap<ServerType, Runner>): ListJumpServerIds {
+  return ({ serverType, config }) => runners.get(serverType)?.jumpServerIds(config) ?? [];
 }
 
 /**
@@ -22,47 +22,66 @@ export function createReferences(runners: ReadonlyMap<ServerType, Runner>): Refe
  * @param changed the new or changed one as it is to be.
  * @throws AppError `validation_failed` (400) that names the member at fault.
  */
-export function checkReferences(stored: readonly Node[], changed: Node, referencesOf: ReferencesOf): void {
+export function checkJumpChain(
+  stored: readonly JumpChainNode[],
+  changed: JumpChainNode,
+  referencesOf: ListJumpServerIds,
+): void {
   const servers = [...stored.filter(({ id }) => id !== changed.id), changed];
   for (const id of referencesOf(changed)) {
     const hop = servers.find((server) => server.id === id);
-    if (hop?.serverType !== 'ssh') throw refused(changed, id, 'must be the id of one of your SSH servers');
-    if (!hop.isActive) throw refused(changed, id, `names “${hop.name}”, which is paused`);
+    if (hop?.serverType !== 'ssh')
+      throw invalidJumpServer(changed, id, 'must be the id of one of your SSH servers');
+    if (!hop.isActive) throw invalidJumpServer(changed, id, `names “${hop.name}”, which is paused`);
   }
   const [first] = referencesOf(changed);
   if (first === undefined) return;
-  for (const server of [changed, ...dependentsOf(servers, changed.id, referencesOf)]) {
-    if (countHops(servers, server, referencesOf) <= MAX_HOPS) continue;
-    const message = `makes “${server.name}” go through more than ${MAX_HOPS} servers, or in a circle`;
-    throw refused(changed, first, message);
+  for (const server of [changed, ...listDependents(servers, changed.id, referencesOf)]) {
+    if (countJumpServers(servers, server, referencesOf) <= MAX_JUMP_SERVERS) continue;
+    const message = `makes “${server.name}” go through more than ${MAX_JUMP_SERVERS} servers, or in a circle`;
+    throw invalidJumpServer(changed, first, message);
   }
 }
 
-/** The longest way from a server on; more than {@link MAX_HOPS} for a circle. */
-function countHops(servers: readonly Node[], from: Node, referencesOf: ReferencesOf, walked = 0): number {
-  if (walked > MAX_HOPS) return walked;
+/** The longest way from a server on; more than {@link MAX_JUMP_SERVERS} for a circle. */
+function countJumpServers(
+  servers: readonly JumpChainNode[],
+  from: JumpChainNode,
+  referencesOf: ListJumpServerIds,
+  walked = 0,
+): number {
+  if (walked > MAX_JUMP_SERVERS) return walked;
   const next = referencesOf(from).flatMap((id) => servers.find((server) => server.id === id) ?? []);
-  return Math.max(walked, ...next.map((server) => countHops(servers, server, referencesOf, walked + 1)));
+  return Math.max(
+    walked,
+    ...next.map((server) => countJumpServers(servers, server, referencesOf, walked + 1)),
+  );
 }
 
 /** All servers that go through one, near or far. */
-export function dependentsOf<T extends Node>(
+export function listDependents<T extends JumpChainNode>(
   servers: readonly T[],
   id: string,
-  referencesOf: ReferencesOf,
+  referencesOf: ListJumpServerIds,
 ): T[] {
-  return reach([id], (through) => servers.filter((server) => referencesOf(server).includes(through)));
+  return collectReachable([id], (through) =>
+    servers.filter((server) => referencesOf(server).includes(through)),
+  );
 }
 
 /** All servers that one goes through, near or far. */
-export function hopsOf<T extends Node>(servers: readonly T[], from: T, referencesOf: ReferencesOf): T[] {
+export function listJumpServers<T extends JumpChainNode>(
+  servers: readonly T[],
+  from: T,
+  referencesOf: ListJumpServerIds,
+): T[] {
   const byIds = (ids: readonly string[]) => servers.filter((server) => ids.includes(server.id));
   const next = (id: string) => byIds(byIds([id]).flatMap(referencesOf));
-  return reach([from.id], next);
+  return collectReachable([from.id], next);
 }
 
 /** Everything that `next` leads to from these ids, each once; a circle ends where it began. */
-function reach<T extends Node>(ids: readonly string[], next: (id: string) => T[]): T[] {
+function collectReachable<T extends JumpChainNode>(ids: readonly string[], next: (id: string) => T[]): T[] {
   const found = new Map<string, T>();
   const waiting = [...ids];
   for (let id = waiting.pop(); id !== undefined; id = waiting.pop()) {
@@ -76,7 +95,7 @@ function reach<T extends Node>(ids: readonly string[], next: (id: string) => T[]
 }
 
 /** 400 that names the member whose value the reference is. */
-function refused({ config }: Node, id: string, message: string): AppError {
+function invalidJumpServer({ config }: JumpChainNode, id: string, message: string): AppError {
   const member = Object.keys(config).find((name) => config[name] === id);
   return invalidConfig([{ path: member ?? '', message }]);
 }

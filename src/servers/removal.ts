@@ -15,7 +15,7 @@ export interface ServerRemoval {
 export function createServerRemoval({ writer }: { writer: ServerWriter }): ServerRemoval {
   return {
     removeOwner: (userId, requestId, actor) =>
-      writer.write({ userId, requestId, actor }, async ({ sql, servers, tell }) => {
+      writer.write({ userId, requestId, actor }, async ({ sql, servers, recordChange: tell }) => {
         for (const { id } of servers) {
           await tell('server.deleted', id);
           await deleteServer(sql, id);

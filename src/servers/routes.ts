@@ -1,7 +1,7 @@
 import type { Response } from 'express';
 import { z } from 'zod';
 import { jsonRoute, type Route } from '../http/routes.ts';
-import { whenClosed } from '../http/when-closed.ts';
+import { onResponseClosed } from '../http/when-closed.ts';
 import { generateSshKeyPair } from '../lib/ssh/private-key.ts';
 import { BYOK_TIER } from '../tiers.ts';
 import {
@@ -9,17 +9,17 @@ import {
   CreateServer,
   ServerDeleted,
   ServerParams,
-  ServerTested,
+  ServerTestView,
   ServerView,
   SshKeyPair,
-  TestUnsaved,
+  TestUnsavedServer,
   UpdateServer,
 } from './schema.ts';
 import type { ServerService } from './service.ts';
 
 const BASE = '/api/v1/execution-servers';
 /** Adding, changing and testing. */
-const CHANGE = { access: 'session', tier: BYOK_TIER } as const;
+const CHANGE_ACCESS = { access: 'session', tier: BYOK_TIER } as const;
 
 /** The servers of the person who asks. Reading and deleting are open to every tier; a token can do none of it. */
 export function serverRoutes({ servers }: { servers: ServerService }): Route[] {
@@ -61,7 +61,7 @@ function changeRoutes(servers: ServerService): Route[] {
     jsonRoute({
       method: 'post',
       path: BASE,
-      ...CHANGE,
+      ...CHANGE_ACCESS,
       body: CreateServer,
       response: ServerView,
       status: 201,
@@ -74,7 +74,7 @@ function changeRoutes(servers: ServerService): Route[] {
     jsonRoute({
       method: 'put',
       path: `${BASE}/:id`,
-      ...CHANGE,
+      ...CHANGE_ACCESS,
       params: ServerParams,
       body: UpdateServer,
       response: ServerView,
@@ -95,7 +95,7 @@ function changeRoutes(servers: ServerService): Route[] {
     jsonRoute({
       method: 'post',
       path: `${BASE}/:id/host-key`,
-      ...CHANGE,
+      ...CHANGE_ACCESS,
       params: ServerParams,
       body: ConfirmHostKey,
       response: ServerView,
@@ -113,25 +113,25 @@ function testRoutes(servers: ServerService): Route[] {
     jsonRoute({
       method: 'post',
       path: `${BASE}/test`,
-      ...CHANGE,
-      body: TestUnsaved,
-      response: ServerTested,
+      ...CHANGE_ACCESS,
+      body: TestUnsavedServer,
+      response: ServerTestView,
       handle: ({ principal, requestId, body }, _request, response) =>
-        servers.testUnsaved({ principal, requestId, gone: goneSignal(response) }, body),
+        servers.testUnsaved({ principal, requestId, gone: createDisconnectSignal(response) }, body),
     }),
     jsonRoute({
       method: 'post',
       path: `${BASE}/:id/test`,
-      ...CHANGE,
+      ...CHANGE_ACCESS,
       params: ServerParams,
-      response: ServerTested,
+      response: ServerTestView,
       handle: ({ principal, requestId, params }, _request, response) =>
-        servers.test({ principal, requestId, gone: goneSignal(response) }, params.id),
+        servers.test({ principal, requestId, gone: createDisconnectSignal(response) }, params.id),
     }),
     jsonRoute({
       method: 'post',
       path: `${BASE}/ssh-keypair`,
-      ...CHANGE,
+      ...CHANGE_ACCESS,
       response: SshKeyPair,
       handle() {
         const { publicKey, privateKey } = generateSshKeyPair();
@@ -147,9 +147,9 @@ function withETag(response: Response, server: ServerView): ServerView {
 }
 
 /** Ends when the answer is over or its client has left. */
-function goneSignal(response: Response): AbortSignal {
+function createDisconnectSignal(response: Response): AbortSignal {
   const gone = new AbortController();
-  whenClosed(response, () => {
+  onResponseClosed(response, () => {
     gone.abort();
   });
   return gone.signal;

@@ -1,13 +1,13 @@
 import { z } from 'zod';
-import { SERVER_TYPES, TEST_STAGES, TEST_STATUSES } from '../runners/runner.ts';
+import { SERVER_TYPES, TEST_STAGES, SERVER_TEST_STATUSES } from '../runners/runner.ts';
 
 /** What a stored secret reads as, and what keeps it when it is sent back. */
-export const STORED = '***stored***';
+export const STORED_SECRET_MASK = '***stored***';
 
 /** No kind of server nests deeper than a list or a map. */
 const MAX_DEPTH = 8;
 
-const when = z.iso.datetime();
+const timestamp = z.iso.datetime();
 
 const name = z
   .string()
@@ -27,7 +27,7 @@ const workspacePath = z
 /** What its members must be is for the kind of server to say. */
 const connectionConfig = z
   .record(z.string(), z.unknown())
-  .refine((config) => isStorableThroughout(config), 'must be valid Unicode without null characters');
+  .refine((config) => isStorableDeep(config), 'must be valid Unicode without null characters');
 
 const serverType = z.enum(SERVER_TYPES, `must be one of: ${SERVER_TYPES.join(', ')}`);
 
@@ -65,20 +65,20 @@ export const ConfirmHostKey = hostKey.extend({ hop: z.string().nullish() });
 export type ConfirmHostKey = z.output<typeof ConfirmHostKey>;
 
 /** A server that is tested before it is saved. `host_key` is trusted for this test alone. */
-export const TestUnsaved = z.strictObject({
+export const TestUnsavedServer = z.strictObject({
   server_type: serverType,
   connection_config: connectionConfig,
   workspace_path: workspacePath.optional(),
   host_key: hostKey.nullish(),
 });
-export type TestUnsaved = z.output<typeof TestUnsaved>;
+export type TestUnsavedServer = z.output<typeof TestUnsavedServer>;
 
 export const ServerParams = z.object({ id: z.string() });
 
 const HostKeyView = z.object({ type: z.string(), fingerprint: z.string() });
 
 /** What a test found, beside its status. */
-export const TestDetails = z.object({
+export const ServerTestDetails = z.object({
   stages: z.array(
     z.object({
       name: z.enum(TEST_STAGES),
@@ -90,11 +90,11 @@ export const TestDetails = z.object({
   /** The key that was shown where none is confirmed or it has changed; `hop` is the jump server that showed it. */
   host_key: HostKeyView.extend({ hop: z.string().nullable() }).nullable(),
 });
-export type TestDetails = z.output<typeof TestDetails>;
+export type ServerTestDetails = z.output<typeof ServerTestDetails>;
 
-const testStatus = z.enum(TEST_STATUSES);
+const testStatus = z.enum(SERVER_TEST_STATUSES);
 
-/** A server as its owner sees it; a stored secret reads as {@link STORED}. */
+/** A server as its owner sees it; a stored secret reads as {@link STORED_SECRET_MASK}. */
 export const ServerView = z.object({
   id: z.string(),
   scope: z.literal('personal'),
@@ -106,20 +106,24 @@ export const ServerView = z.object({
   is_active: z.boolean(),
   version: z.number().int(),
   host_key: HostKeyView.nullable(),
-  last_tested_at: when.nullable(),
-  last_used_at: when.nullable(),
+  last_tested_at: timestamp.nullable(),
+  last_used_at: timestamp.nullable(),
   test_status: testStatus,
-  test_details: TestDetails.extend({ message: z.string() }).nullable(),
-  created_at: when,
-  updated_at: when,
+  test_details: ServerTestDetails.extend({ message: z.string() }).nullable(),
+  created_at: timestamp,
+  updated_at: timestamp,
 });
 export type ServerView = z.output<typeof ServerView>;
 
 export const ServerDeleted = z.object({ message: z.string(), default_server_id: z.string().nullable() });
 export type ServerDeleted = z.output<typeof ServerDeleted>;
 
-export const ServerTested = z.object({ status: testStatus, message: z.string(), details: TestDetails });
-export type ServerTested = z.output<typeof ServerTested>;
+export const ServerTestView = z.object({
+  status: testStatus,
+  message: z.string(),
+  details: ServerTestDetails,
+});
+export type ServerTestView = z.output<typeof ServerTestView>;
 
 /** The one time that the private half is shown; it is stored nowhere. */
 export const SshKeyPair = z.object({ public_key: z.string(), private_key: z.string() });
@@ -130,11 +134,9 @@ function isStorable(text: string): boolean {
   return text.isWellFormed() && !text.includes('\0');
 }
 
-function isStorableThroughout(value: unknown, depth = 0): boolean {
+function isStorableDeep(value: unknown, depth = 0): boolean {
   if (typeof value === 'string') return isStorable(value);
   if (typeof value !== 'object' || value === null) return true;
   if (depth === MAX_DEPTH) return false;
-  return Object.entries(value).every(
-    ([key, member]) => isStorable(key) && isStorableThroughout(member, depth + 1),
-  );
+  return Object.entries(value).every(([key, member]) => isStorable(key) && isStorableDeep(member, depth + 1));
 }

@@ -8,7 +8,7 @@ const VERSION = 1;
 const KIND = 'server_secret';
 
 /** What is sealed: the secret with everything that says whose it is and where it may go. */
-const Sealed = z.strictObject({
+const SecretPlaintext = z.strictObject({
   v: z.literal(VERSION),
   kind: z.literal(KIND),
   owner: z.string(),
@@ -19,10 +19,10 @@ const Sealed = z.strictObject({
 });
 
 /** A configuration as it is stored: secret members as tokens, the others in the clear. */
-export type SealedConfig = Record<string, unknown>;
+export type EncryptedConfig = Record<string, unknown>;
 
 /** Where a configuration stands. */
-export interface Place {
+export interface SecretBinding {
   owner: Owner;
   serverId: string;
   hostKey: HostKey | null;
@@ -33,11 +33,16 @@ export interface Place {
  * destination that the whole configuration and the host key say.
  * @param config as the runner's schema has parsed it.
  */
-export function sealConfig(keyring: Keyring, runner: Runner, place: Place, config: unknown): SealedConfig {
-  const destination = destinationOf(runner, config, place.hostKey);
-  const sealed: SealedConfig = { ...(config as object) };
-  for (const field of secretsIn(runner, sealed)) {
-    const content: z.output<typeof Sealed> = {
+export function encryptConfig(
+  keyring: Keyring,
+  runner: Runner,
+  place: SecretBinding,
+  config: unknown,
+): EncryptedConfig {
+  const destination = hashDestination(runner, config, place.hostKey);
+  const sealed: EncryptedConfig = { ...(config as object) };
+  for (const field of listSecretFields(runner, sealed)) {
+    const content: z.output<typeof SecretPlaintext> = {
       v: VERSION,
       kind: KIND,
       owner: place.owner,
@@ -46,7 +51,7 @@ export function sealConfig(keyring: Keyring, runner: Runner, place: Place, confi
       destination,
       value: sealed[field],
     };
-    sealed[field] = keyring.seal(JSON.stringify(content));
+    sealed[field] = keyring.encrypt(JSON.stringify(content));
   }
   return sealed;
 }
@@ -58,16 +63,16 @@ export function sealConfig(keyring: Keyring, runner: Runner, place: Place, confi
  * @returns the configuration as the runner parses it; undefined when a secret does not decrypt, was sealed for
  *   another place, or the rest was altered. Which of these is not told apart.
  */
-export async function openConfig(
+export async function decryptConfig(
   keyring: Keyring,
   runner: Runner,
-  place: Place,
-  stored: SealedConfig,
+  place: SecretBinding,
+  stored: EncryptedConfig,
 ): Promise<unknown> {
   const config: Record<string, unknown> = { ...stored };
   const destinations = new Set<string>();
-  for (const field of secretsIn(runner, stored)) {
-    const sealed = openToken(keyring, stored[field]);
+  for (const field of listSecretFields(runner, stored)) {
+    const sealed = decryptSecret(keyring, stored[field]);
     const isInPlace =
       sealed?.owner === place.owner && sealed.server === place.serverId && sealed.field === field;
     if (!isInPlace) return undefined;
@@ -76,26 +81,26 @@ export async function openConfig(
   }
   const parsed = await runner.config.safeParseAsync(config);
   if (!parsed.success) return undefined;
-  const destination = destinationOf(runner, parsed.data, place.hostKey);
+  const destination = hashDestination(runner, parsed.data, place.hostKey);
   return [...destinations].every((each) => each === destination) ? parsed.data : undefined;
 }
 
 /** The names of the secret members that a configuration has, sealed or not. */
-export function secretsIn(runner: Runner, config: Readonly<Record<string, unknown>>): string[] {
+export function listSecretFields(runner: Runner, config: Readonly<Record<string, unknown>>): string[] {
   return runner.secretFields.filter((field) => config[field] !== undefined && config[field] !== null);
 }
 
 /** A digest of everything that says where the secrets of a configuration go. Hex. */
-export function destinationOf(runner: Runner, config: unknown, hostKey: HostKey | null): string {
+export function hashDestination(runner: Runner, config: unknown, hostKey: HostKey | null): string {
   const destination = { type: runner.type, destination: runner.destination(config, hostKey) };
   return createHash('sha256').update(canonicalJson(destination)).digest('hex');
 }
 
-function openToken(keyring: Keyring, token: unknown): z.output<typeof Sealed> | undefined {
-  const plaintext = typeof token === 'string' ? keyring.open(token) : undefined;
+function decryptSecret(keyring: Keyring, token: unknown): z.output<typeof SecretPlaintext> | undefined {
+  const plaintext = typeof token === 'string' ? keyring.decrypt(token) : undefined;
   if (plaintext === undefined) return undefined;
   try {
-    return Sealed.safeParse(JSON.parse(plaintext)).data;
+    return SecretPlaintext.safeParse(JSON.parse(plaintext)).data;
   } catch {
     return undefined;
   }

@@ -3,13 +3,13 @@ import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
-import { getConfig, refuseMasks } from './config-input.ts';
-import { checkReferences, createReferences, dependentsOf } from './references.ts';
+import { getValidConfig, assertNoMasks } from './config-input.ts';
+import { checkJumpChain, createListJumpServerIds, listDependents } from './references.ts';
 import type { CreateServer, ServerDeleted, ServerView, UpdateServer } from './schema.ts';
-import { sealConfig } from './sealing.ts';
-import type { ServerKinds } from './server-kinds.ts';
+import { encryptConfig } from './sealing.ts';
+import type { RunnerAccess } from './server-kinds.ts';
 import { getServer, type ServerReads } from './server-reads.ts';
-import type { Author, ServerWriter } from './server-writer.ts';
+import type { ServerChangeAuthor, ServerWriter } from './server-writer.ts';
 import {
   clearDefault,
   deleteServer,
@@ -17,8 +17,8 @@ import {
   updateServer,
   type StoredServer,
 } from './servers-store.ts';
-import { changeSettings, isFirst } from './settings-change.ts';
-import { serverView } from './views.ts';
+import { changeSettings, isFirstActive } from './settings-change.ts';
+import { toServerView } from './views.ts';
 
 /** What owners change about their servers. Every change is audited. */
 export interface ServerChanges {
@@ -27,24 +27,29 @@ export interface ServerChanges {
    * @throws AppError `validation_failed` (400), `scope_required` (403) where this kind is not for this user;
    *   `server_limit` (409); `keycloak_unavailable`, `database_unavailable` (503).
    */
-  create(author: Author, wish: CreateServer): Promise<ServerView>;
+  create(author: ServerChangeAuthor, wish: CreateServer): Promise<ServerView>;
   /**
    * Merges a change. With another address the stored secrets are to be sent again, and the host key confirmed again.
    * @param ifMatch the header, as it came.
    * @throws AppError as of {@link create}, and `not_found` (404), `version_mismatch` (412), `key_undecryptable` (424).
    */
-  update(author: Author, id: string, change: UpdateServer, ifMatch: string | undefined): Promise<ServerView>;
+  update(
+    author: ServerChangeAuthor,
+    id: string,
+    change: UpdateServer,
+    ifMatch: string | undefined,
+  ): Promise<ServerView>;
   /**
    * Deletes one, also one that others go through: those say so when they are used.
    * @throws AppError `not_found` (404), `version_mismatch` (412), `database_unavailable` (503).
    */
-  remove(author: Author, id: string, ifMatch: string | undefined): Promise<ServerDeleted>;
+  remove(author: ServerChangeAuthor, id: string, ifMatch: string | undefined): Promise<ServerDeleted>;
 }
 
 export interface ServerChangesDeps {
   keyring: Keyring;
   runners: ReadonlyMap<ServerType, Runner>;
-  kinds: ServerKinds;
+  kinds: RunnerAccess;
   reads: ServerReads;
   writer: ServerWriter;
 }
@@ -54,60 +59,60 @@ const MAX_SERVERS = 20;
 
 export function createServerChanges(deps: ServerChangesDeps): ServerChanges {
   const { keyring, kinds, reads, writer } = deps;
-  const referencesOf = createReferences(deps.runners);
+  const referencesOf = createListJumpServerIds(deps.runners);
 
   return {
     async create(author, wish) {
-      const runner = await kinds.get(author.userId, wish.server_type);
-      refuseMasks(wish.connection_config);
-      const parsed = await getConfig(runner, wish.connection_config);
+      const runner = await kinds.getAllowedRunner(author.userId, wish.server_type);
+      assertNoMasks(wish.connection_config);
+      const parsed = await getValidConfig(runner, wish.connection_config);
       const id = randomUUID();
       const place = { owner: userOwner(author.userId), serverId: id, hostKey: null };
       return writer.write(author, async (hold) => {
         const { sql, servers } = hold;
-        if (servers.length >= MAX_SERVERS) throw tooMany();
+        if (servers.length >= MAX_SERVERS) throw tooManyServers();
         const isActive = wish.is_active ?? true;
         const server = {
           id,
           serverType: wish.server_type,
           name: wish.name,
-          config: sealConfig(keyring, runner, place, parsed),
+          config: encryptConfig(keyring, runner, place, parsed),
           workspacePath: wish.workspace_path ?? null,
           hostKey: null,
           isActive,
-          isDefault: wish.is_default === true || (isActive && isFirst(servers)),
+          isDefault: wish.is_default === true || (isActive && isFirstActive(servers)),
         };
-        checkReferences(servers, server, referencesOf);
-        await hold.tell('server.added', id);
+        checkJumpChain(servers, server, referencesOf);
+        await hold.recordChange('server.added', id);
         if (server.isDefault) await clearDefault(sql);
-        return serverView(await insertServer(sql, author.userId, server), runner);
+        return toServerView(await insertServer(sql, author.userId, server), runner);
       });
     },
 
     async update(author, id, change, ifMatch) {
       const { server_type: type } = await reads.get(author.userId, id);
-      const runner = await kinds.get(author.userId, type);
+      const runner = await kinds.getAllowedRunner(author.userId, type);
       return writer.write(author, async (hold) => {
         const server = getServer(hold.servers, id);
-        checkVersion(server, ifMatch);
-        refuseOtherType(server, change);
+        assertVersionMatches(server, ifMatch);
+        assertSameType(server, change);
         const { sql, servers } = hold;
         const around = { keyring, runner, owner: userOwner(author.userId) };
         const { settings, ...same } = await changeSettings(around, servers, server, change);
-        if (!same.isSameConfig) checkReferences(servers, { ...server, ...settings }, referencesOf);
-        await hold.tell('server.updated', id);
+        if (!same.isSameConfig) checkJumpChain(servers, { ...server, ...settings }, referencesOf);
+        await hold.recordChange('server.updated', id);
         if (settings.isDefault && !server.isDefault) await clearDefault(sql);
-        return serverView(await updateServer(sql, id, settings, same.isSamePlace), runner);
+        return toServerView(await updateServer(sql, id, settings, same.isTestStillValid), runner);
       });
     },
 
     remove: (author, id, ifMatch) =>
-      writer.write(author, async ({ sql, servers, tell }) => {
+      writer.write(author, async ({ sql, servers, recordChange: tell }) => {
         const server = getServer(servers, id);
-        checkVersion(server, ifMatch);
+        assertVersionMatches(server, ifMatch);
         await tell('server.deleted', id);
         await deleteServer(sql, id);
-        const dependents = dependentsOf(servers, id, referencesOf).map(({ name }) => name);
+        const dependents = listDependents(servers, id, referencesOf).map(({ name }) => name);
         const left = servers.find((each) => each.isDefault && each !== server);
         return {
           message: deletionMessage(server, servers.length - 1, dependents),
@@ -133,7 +138,7 @@ function deletionMessage(
 }
 
 /** `If-Match` after RFC 9110, 13.1.1: strong comparison, so that a weak tag never matches. */
-function checkVersion({ version }: StoredServer, ifMatch: string | undefined): void {
+function assertVersionMatches({ version }: StoredServer, ifMatch: string | undefined): void {
   if (ifMatch === undefined) return;
   const tags = ifMatch.split(',').map((tag) => tag.trim());
   if (tags.includes('*') || tags.includes(`"${version}"`)) return;
@@ -147,7 +152,7 @@ function checkVersion({ version }: StoredServer, ifMatch: string | undefined): v
   );
 }
 
-function refuseOtherType(server: StoredServer, { server_type: type }: UpdateServer): void {
+function assertSameType(server: StoredServer, { server_type: type }: UpdateServer): void {
   if (type === undefined || type === server.serverType) return;
   const message = `stays ${server.serverType}: add another server for another kind`;
   throw new AppError('validation_failed', 'The request is not valid; see errors.', {
@@ -155,7 +160,7 @@ function refuseOtherType(server: StoredServer, { server_type: type }: UpdateServ
   });
 }
 
-function tooMany(): AppError {
+function tooManyServers(): AppError {
   return new AppError(
     'server_limit',
     `You have ${MAX_SERVERS} servers, which is the most. Delete one first.`,

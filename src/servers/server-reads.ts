@@ -2,9 +2,9 @@ import type { Database } from '../lib/database.ts';
 import { AppError, notFound } from '../lib/errors.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { ServerView } from './schema.ts';
-import type { ServerKinds } from './server-kinds.ts';
+import type { RunnerAccess } from './server-kinds.ts';
 import { listServers, type StoredServer } from './servers-store.ts';
-import { serverView } from './views.ts';
+import { toServerView } from './views.ts';
 
 /** What owners see of their servers. Nothing is opened for it. */
 export interface ServerReads {
@@ -21,10 +21,10 @@ export function createServerReads({
   kinds,
 }: {
   database: Database;
-  kinds: ServerKinds;
+  kinds: RunnerAccess;
 }): ServerReads {
   const read = (userId: string) => database.withOwner(userOwner(userId), listServers);
-  const view = (server: StoredServer) => serverView(server, kinds.find(server.serverType));
+  const view = (server: StoredServer) => toServerView(server, kinds.findRunner(server.serverType));
   return {
     list: async (userId) => (await read(userId)).map(view),
     get: async (userId, id) => view(getServer(await read(userId), id)),

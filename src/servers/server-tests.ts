@@ -1,25 +1,25 @@
-import { recordAudit } from '../audit/service.ts';
-import { draining } from '../http/draining.ts';
+import { writeAuditEvent } from '../audit/service.ts';
+import { drainingError } from '../http/draining.ts';
 import type { Principal } from '../http/principal.ts';
-import type { LiveWork } from '../identity/service.ts';
+import type { ActiveWork } from '../identity/service.ts';
 import type { Database } from '../lib/database.ts';
 import { isAppError, unauthenticated } from '../lib/errors.ts';
 import { randomId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
 import { userOwner } from '../lib/owner.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
-import type { Runner, ServerType, Target, TestResult } from '../runners/runner.ts';
-import { getConfig, refuseMasks } from './config-input.ts';
-import { checkReferences, createReferences } from './references.ts';
-import type { ServerTested, TestUnsaved } from './schema.ts';
-import type { ServerKinds } from './server-kinds.ts';
+import type { Runner, ServerType, TargetServer, ServerTestResult } from '../runners/runner.ts';
+import { getValidConfig, assertNoMasks } from './config-input.ts';
+import { checkJumpChain, createListJumpServerIds } from './references.ts';
+import type { ServerTestView, TestUnsavedServer } from './schema.ts';
+import type { RunnerAccess } from './server-kinds.ts';
 import { getServer } from './server-reads.ts';
-import { listServers, recordTest } from './servers-store.ts';
-import type { Targets } from './targets.ts';
-import { testView } from './views.ts';
+import { listServers, saveServerTest } from './servers-store.ts';
+import type { TargetBuilder } from './targets.ts';
+import { toServerTestView } from './views.ts';
 
 /** Who wants a test, and until when. */
-export interface TestCall {
+export interface ServerTestCall {
   principal: Principal;
   requestId: string;
   /** Ends the test: nobody waits for its result any more. */
@@ -34,51 +34,51 @@ export interface ServerTests {
    *   this kind is not to be had; `unauthenticated` (401) when its user is signed out meanwhile;
    *   `keycloak_unavailable`, `database_unavailable`, `draining` (503).
    */
-  test(call: TestCall, id: string): Promise<ServerTested>;
+  test(call: ServerTestCall, id: string): Promise<ServerTestView>;
   /** Tests a configuration that is not stored; nothing of it is kept. @throws AppError as of {@link test}. */
-  testUnsaved(call: TestCall, wish: TestUnsaved): Promise<ServerTested>;
+  testUnsaved(call: ServerTestCall, wish: TestUnsavedServer): Promise<ServerTestView>;
 }
 
 export interface ServerTestsDeps {
   database: Database;
   runners: ReadonlyMap<ServerType, Runner>;
-  kinds: ServerKinds;
-  targets: Targets;
-  liveWork: LiveWork;
+  kinds: RunnerAccess;
+  targets: TargetBuilder;
+  liveWork: ActiveWork;
   log: Log;
   /** For one test. */
   testTimeoutMs?: number;
 }
 
-const TESTS_A_MINUTE = 10;
-const TIMEOUT_MS = 60_000;
+const MAX_TESTS_PER_MINUTE = 10;
+const TEST_TIMEOUT_MS = 60_000;
 
 /** Builds the tests. The limit is counted by this process alone. */
 export function createServerTests(deps: ServerTestsDeps): ServerTests {
-  const { database, kinds, targets, liveWork, log, testTimeoutMs: timeoutMs = TIMEOUT_MS } = deps;
-  const refusal = `At most ${TESTS_A_MINUTE} tests of servers a minute. Wait, then test again.`;
-  const referencesOf = createReferences(deps.runners);
-  const limit = createRateLimit({ points: TESTS_A_MINUTE, refusal });
+  const { database, kinds, targets, liveWork, log, testTimeoutMs: timeoutMs = TEST_TIMEOUT_MS } = deps;
+  const refusal = `At most ${MAX_TESTS_PER_MINUTE} tests of servers a minute. Wait, then test again.`;
+  const referencesOf = createListJumpServerIds(deps.runners);
+  const limit = createRateLimit({ points: MAX_TESTS_PER_MINUTE, rejectionDetail: refusal });
 
   /** Runs the test of one target under the time limit, the client's patience and the user's right to it. */
   async function run(
-    { principal, gone }: TestCall,
+    { principal, gone }: ServerTestCall,
     runner: Runner,
-    open: () => Promise<Target>,
-  ): Promise<TestResult> {
+    open: () => Promise<TargetServer>,
+  ): Promise<ServerTestResult> {
     const ending = new AbortController();
     const timeout = AbortSignal.timeout(timeoutMs);
     const unregister = liveWork.register(principal, (reason) => {
-      ending.abort(reason === 'signed_out' ? unauthenticated() : draining());
+      ending.abort(reason === 'signed_out' ? unauthenticated() : drainingError());
     });
     try {
       const target = await open();
       return await runner.test(target, AbortSignal.any([gone, timeout, ending.signal]));
     } catch (error) {
       ending.signal.throwIfAborted();
-      if (gone.aborted) return failure('error', 'The test was given up: nobody waited for it any more.');
-      if (timeout.aborted) return failure('offline', `The test did not end within ${timeoutMs / 1000} s.`);
-      return readFailure(error);
+      if (gone.aborted) return failedTest('error', 'The test was given up: nobody waited for it any more.');
+      if (timeout.aborted) return failedTest('offline', `The test did not end within ${timeoutMs / 1000} s.`);
+      return toFailedTest(error);
     } finally {
       unregister();
     }
@@ -89,17 +89,17 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
       const { principal, requestId, gone } = call;
       const userId = principal.user.id;
       const owner = userOwner(userId);
-      await limit.take(userId);
+      await limit.consume(userId);
       const servers = await database.withOwner(owner, async (sql) => {
         const all = await listServers(sql);
         const object = `server:${getServer(all, id).id}`;
-        await recordAudit(sql, { owner, actor: owner, action: 'server.tested', object, requestId });
+        await writeAuditEvent(sql, { owner, actor: owner, action: 'server.tested', object, requestId });
         return all;
       });
       const server = getServer(servers, id);
-      const runner = await kinds.get(userId, server.serverType);
-      const result = await run(call, runner, () => targets.open(userId, servers, server));
-      const view = testView(result);
+      const runner = await kinds.getAllowedRunner(userId, server.serverType);
+      const result = await run(call, runner, () => targets.fromStored(userId, servers, server));
+      const view = toServerTestView(result);
       const { status, message, details } = view;
       log.info(
         { event: 'execution_server_tested', user: userId, id, status },
@@ -107,21 +107,21 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
       );
       if (!gone.aborted) {
         const facts = { status, details: { message, ...details } };
-        await database.withOwner(owner, (sql) => recordTest(sql, server, facts));
+        await database.withOwner(owner, (sql) => saveServerTest(sql, server, facts));
       }
       return view;
     },
 
     async testUnsaved(call, wish) {
       const userId = call.principal.user.id;
-      await limit.take(userId);
-      const runner = await kinds.get(userId, wish.server_type);
-      refuseMasks(wish.connection_config);
+      await limit.consume(userId);
+      const runner = await kinds.getAllowedRunner(userId, wish.server_type);
+      assertNoMasks(wish.connection_config);
       const serverId = `test-${randomId()}`;
-      const config = await getConfig(runner, wish.connection_config);
+      const config = await getValidConfig(runner, wish.connection_config);
       const servers = await database.withOwner(userOwner(userId), listServers);
       const node = { id: serverId, name: 'it', serverType: runner.type, isActive: true };
-      checkReferences(servers, { ...node, config: config as Record<string, unknown> }, referencesOf);
+      checkJumpChain(servers, { ...node, config: config as Record<string, unknown> }, referencesOf);
       const draft = {
         serverId,
         version: 0,
@@ -129,21 +129,21 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
         hostKey: wish.host_key ?? null,
         workspacePath: wish.workspace_path ?? null,
       };
-      const result = await run(call, runner, () => targets.draft(userId, servers, runner, draft));
-      return testView(result);
+      const result = await run(call, runner, () => targets.fromDraft(userId, servers, runner, draft));
+      return toServerTestView(result);
     },
   };
 }
 
 /** What keeps a server from being tried at all is a result too: its last one must not stand. */
-function readFailure(error: unknown): TestResult {
+function toFailedTest(error: unknown): ServerTestResult {
   const isOfTheServer = ['key_undecryptable', 'not_found', 'server_paused', 'validation_failed'].some(
     (code) => isAppError(error) && error.code === code,
   );
   if (!isOfTheServer || !isAppError(error)) throw error;
-  return failure('error', error.detail);
+  return failedTest('error', error.detail);
 }
 
-function failure(status: TestResult['status'], message: string): TestResult {
+function failedTest(status: ServerTestResult['status'], message: string): ServerTestResult {
   return { status, message, stages: [], hostKey: null };
 }

@@ -2,12 +2,12 @@ import type { Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { userOwner } from '../lib/owner.ts';
-import type { Runner, ServerType, Target } from '../runners/runner.ts';
-import { createReferences, hopsOf } from './references.ts';
-import type { ServerKinds } from './server-kinds.ts';
+import type { Runner, ServerType, TargetServer } from '../runners/runner.ts';
+import { createListJumpServerIds, listJumpServers } from './references.ts';
+import type { RunnerAccess } from './server-kinds.ts';
 import { getDefaultServer, getServer } from './server-reads.ts';
-import { listServers, recordUse, type StoredServer } from './servers-store.ts';
-import type { Targets } from './targets.ts';
+import { listServers, saveServerUse, type StoredServer } from './servers-store.ts';
+import type { TargetBuilder } from './targets.ts';
 
 /** A server that code may be run on now: one snapshot, its secrets opened. */
 export interface OpenServer {
@@ -16,19 +16,19 @@ export interface OpenServer {
   serverType: ServerType;
   version: number;
   /** Never logged, never stored; lives as long as the run. */
-  target: Target;
+  target: TargetServer;
   runner: Runner;
 }
 
 /** A server that what is left of a run is looked for on. */
-interface ReapingServer {
-  target: Target;
+interface CleanupServer {
+  target: TargetServer;
   /** Nothing can be started through it. */
-  runner: Pick<Runner, 'reap'>;
+  runner: Pick<Runner, 'cleanUp'>;
 }
 
 /** For those who run code. */
-export interface ServerUse {
+export interface ServerOpener {
   /**
    * Opens a server of a user for one run. The caller has checked the user's tier.
    * @param ref the server's id, or `default`.
@@ -43,31 +43,37 @@ export interface ServerUse {
    * through: whoever pauses a server wants nothing to go on there.
    * @throws AppError as of {@link openForUse}, but never `server_paused`.
    */
-  openForReaping(userId: string, id: string): Promise<ReapingServer>;
+  openForReaping(userId: string, id: string): Promise<CleanupServer>;
   /** Keeps and logs that a server is used now. @throws AppError `database_unavailable` (503). */
   noteUse(userId: string, server: Pick<OpenServer, 'id' | 'name'>): Promise<void>;
 }
 
-export interface ServerUseDeps {
+export interface ServerOpenerDeps {
   database: Database;
   runners: ReadonlyMap<ServerType, Runner>;
-  kinds: ServerKinds;
-  targets: Targets;
+  kinds: RunnerAccess;
+  targets: TargetBuilder;
   log: Log;
 }
 
-export function createServerUse({ database, runners, kinds, targets, log }: ServerUseDeps): ServerUse {
-  const referencesOf = createReferences(runners);
+export function createServerOpener({
+  database,
+  runners,
+  kinds,
+  targets,
+  log,
+}: ServerOpenerDeps): ServerOpener {
+  const referencesOf = createListJumpServerIds(runners);
   const serversOf = (userId: string) => database.withOwner(userOwner(userId), listServers);
 
   async function open(userId: string, ref: string, servers: readonly StoredServer[]): Promise<OpenServer> {
     const server = ref === 'default' ? getDefaultServer(servers) : getServer(servers, ref);
     const { id, name, serverType, version } = server;
     if (!server.isActive) throw new AppError('server_paused', `“${name}” is paused. Switch it on first.`);
-    const runner = await kinds.get(userId, serverType);
-    const target = await targets.open(userId, servers, server);
-    for (const each of [server, ...hopsOf(servers, server, referencesOf)]) {
-      if (isUnconfirmed(each, runners)) throw unconfirmed(each);
+    const runner = await kinds.getAllowedRunner(userId, serverType);
+    const target = await targets.fromStored(userId, servers, server);
+    for (const each of [server, ...listJumpServers(servers, server, referencesOf)]) {
+      if (isHostKeyUnconfirmed(each, runners)) throw hostKeyUnconfirmed(each);
     }
     return { id, name, serverType, version, target, runner };
   }
@@ -83,17 +89,17 @@ export function createServerUse({ database, runners, kinds, targets, log }: Serv
       );
     },
     async noteUse(userId, { id, name }) {
-      await database.withOwner(userOwner(userId), (sql) => recordUse(sql, id));
+      await database.withOwner(userOwner(userId), (sql) => saveServerUse(sql, id));
       log.info({ event: 'execution_server_used', user: userId, id, name }, 'an execution server is used');
     },
   };
 }
 
-function isUnconfirmed(server: StoredServer, runners: ReadonlyMap<ServerType, Runner>): boolean {
+function isHostKeyUnconfirmed(server: StoredServer, runners: ReadonlyMap<ServerType, Runner>): boolean {
   return runners.get(server.serverType)?.needsHostKey === true && server.hostKey === null;
 }
 
-function unconfirmed({ id, name }: StoredServer): AppError {
+function hostKeyUnconfirmed({ id, name }: StoredServer): AppError {
   return new AppError(
     'host_key_unconfirmed',
     `The host key of “${name}” is not confirmed. Test the server, compare the fingerprint, and confirm it.`,

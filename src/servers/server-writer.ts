@@ -1,15 +1,15 @@
-import { recordAudit, type AuditAction } from '../audit/service.ts';
+import { writeAuditEvent, type AuditAction } from '../audit/service.ts';
 import type { Database, Sql } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { userOwner } from '../lib/owner.ts';
-import { createTurns } from '../lib/turns.ts';
+import { createKeyedMutex } from '../lib/turns.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
-import { createReferences, dependentsOf, type Node } from './references.ts';
+import { createListJumpServerIds, listDependents, type JumpChainNode } from './references.ts';
 import { listServers, lockServers, type StoredServer } from './servers-store.ts';
 
 /** Who changes something, and in which request: for the audit trail. */
-export interface Author {
+export interface ServerChangeAuthor {
   userId: string;
   requestId: string;
   /** For the audit trail; the user where it is missing. */
@@ -22,14 +22,14 @@ export interface ServerWriter {
    * judges by still holds when it commits.
    * @throws what `work` throws, with nothing changed; AppError `busy` (503) when the turn does not come in time.
    */
-  write<T>(author: Author, work: (hold: Hold) => Promise<T>): Promise<T>;
+  write<T>(author: ServerChangeAuthor, work: (hold: ServerTransaction) => Promise<T>): Promise<T>;
 }
 
-export interface Hold {
+export interface ServerTransaction {
   sql: Sql;
   servers: readonly StoredServer[];
   /** Puts on the audit trail what is done to a server, and has connections to it given up after the commit. */
-  tell: (action: AuditAction, serverId: string) => Promise<void>;
+  recordChange: (action: AuditAction, serverId: string) => Promise<void>;
 }
 
 export interface ServerWriterDeps {
@@ -39,17 +39,17 @@ export interface ServerWriterDeps {
 }
 
 /** For the turn alone; a statement's own time limit ends the wait for other processes. */
-const LONGEST_WAIT_MS = 20_000;
+const MAX_WAIT_MS = 20_000;
 
 export function createServerWriter({ database, runners, log }: ServerWriterDeps): ServerWriter {
-  const referencesOf = createReferences(runners);
+  const referencesOf = createListJumpServerIds(runners);
   // Waits for the lock take a connection each, which everybody's requests need: one per owner may.
-  const turns = createTurns(busy);
+  const ownerMutex = createKeyedMutex(busy);
 
   /** In this process; others notice by the version. Nobody waits for it: a host that is slow must not hold an answer. */
-  function forget(servers: readonly Node[], id: string): void {
+  function forgetConnections(servers: readonly JumpChainNode[], id: string): void {
     const own = servers.filter((server) => server.id === id);
-    for (const server of [...own, ...dependentsOf(servers, id, referencesOf)]) {
+    for (const server of [...own, ...listDependents(servers, id, referencesOf)]) {
       runners
         .get(server.serverType)
         ?.forget(server.id)
@@ -62,21 +62,21 @@ export function createServerWriter({ database, runners, log }: ServerWriterDeps)
   return {
     async write({ userId, requestId, actor }, work) {
       const owner = userOwner(userId);
-      const touched: string[] = [];
+      const changedIds: string[] = [];
       const write = async (sql: Sql) => {
         await lockServers(sql, userId);
         const before = await listServers(sql);
         const tell = async (action: AuditAction, serverId: string) => {
-          touched.push(serverId);
+          changedIds.push(serverId);
           const object = `server:${serverId}`;
-          await recordAudit(sql, { owner, actor: actor ?? owner, action, object, requestId });
+          await writeAuditEvent(sql, { owner, actor: actor ?? owner, action, object, requestId });
         };
-        return { result: await work({ sql, servers: before, tell }), servers: before };
+        return { result: await work({ sql, servers: before, recordChange: tell }), servers: before };
       };
-      const { result, servers } = await turns.take(owner, Date.now() + LONGEST_WAIT_MS, () =>
+      const { result, servers } = await ownerMutex.run(owner, Date.now() + MAX_WAIT_MS, () =>
         database.withOwner(owner, write),
       );
-      for (const id of touched) forget(servers, id);
+      for (const id of changedIds) forgetConnections(servers, id);
       return result;
     },
   };

@@ -3,12 +3,12 @@ import type { Database, Sql } from '../lib/database.ts';
 import { OwnerText, type Owner } from '../lib/owner.ts';
 import {
   SERVER_TYPES,
-  TEST_STATUSES,
+  SERVER_TEST_STATUSES,
   type HostKey,
   type ServerType,
-  type TestStatus,
+  type ServerTestStatus,
 } from '../runners/runner.ts';
-import { TestDetails } from './schema.ts';
+import { ServerTestDetails } from './schema.ts';
 
 /** A server as it lies in the database; of its configuration the secret members are sealed. */
 export interface StoredServer {
@@ -23,29 +23,29 @@ export interface StoredServer {
   hostKey: HostKey | null;
   lastTestedAt: Date | null;
   lastUsedAt: Date | null;
-  testStatus: TestStatus;
+  testStatus: ServerTestStatus;
   testDetails: StoredTestDetails | null;
   createdAt: Date;
   updatedAt: Date;
 }
 
-const StoredTestDetails = TestDetails.extend({ message: z.string() });
+const StoredTestDetails = ServerTestDetails.extend({ message: z.string() });
 type StoredTestDetails = z.output<typeof StoredTestDetails>;
 
 /** What its owner decides about a server. */
-export type Settings = Pick<
+export type ServerSettings = Pick<
   StoredServer,
   'name' | 'config' | 'workspacePath' | 'isDefault' | 'isActive' | 'hostKey'
 >;
 
 /** What a test found. */
-interface TestFacts {
-  status: TestStatus;
+interface StoredTestResult {
+  status: ServerTestStatus;
   details: StoredTestDetails;
 }
 
 /** What was edited by hand past recognition counts as absent: a secret then fits its place no more. */
-const Row = z
+const ServerRow = z
   .object({
     id: z.string(),
     name: z.string(),
@@ -58,7 +58,7 @@ const Row = z
     host_key: z.strictObject({ type: z.string(), fingerprint: z.string() }).nullable().catch(null),
     last_tested_at: z.date().nullable(),
     last_used_at: z.date().nullable(),
-    test_status: z.enum(TEST_STATUSES).catch('untested'),
+    test_status: z.enum(SERVER_TEST_STATUSES).catch('untested'),
     test_details: StoredTestDetails.nullable().catch(null),
     created_at: z.date(),
     updated_at: z.date(),
@@ -88,7 +88,7 @@ const COLUMNS = `id, name, server_type, connection_config, workspace_path, is_de
  * Whose rows a statement means, said again: row-level security says so too, but one filter alone would be one
  * mistake away from everybody's servers. No rows where the transaction has no owner.
  */
-const OWN = 'owner = current_owner()';
+const OWNER_FILTER = 'owner = current_owner()';
 
 /**
  * Waits until nobody else changes this owner's servers; held to the end of the transaction. Limits, the one
@@ -100,22 +100,25 @@ export async function lockServers(sql: Sql, userId: string): Promise<void> {
 
 /** All servers of the transaction's owner, by creation. */
 export async function listServers(sql: Sql): Promise<StoredServer[]> {
-  return sql.rows(Row, `SELECT ${COLUMNS} FROM user_execution_servers WHERE ${OWN} ORDER BY created_at, id`);
+  return sql.rows(
+    ServerRow,
+    `SELECT ${COLUMNS} FROM user_execution_servers WHERE ${OWNER_FILTER} ORDER BY created_at, id`,
+  );
 }
 
 /** Adds one, at version 1. */
 export async function insertServer(
   sql: Sql,
   userId: string,
-  server: Settings & Pick<StoredServer, 'id' | 'serverType'>,
+  server: ServerSettings & Pick<StoredServer, 'id' | 'serverType'>,
 ): Promise<StoredServer> {
-  return only(
+  return getOnlyRow(
     await sql.rows(
-      Row,
+      ServerRow,
       `INSERT INTO user_execution_servers
          (id, user_id, server_type, name, connection_config, workspace_path, is_default, is_active, host_key)
        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING ${COLUMNS}`,
-      [server.id, userId, server.serverType, ...settingsOf(server)],
+      [server.id, userId, server.serverType, ...toColumnValues(server)],
     ),
   );
 }
@@ -127,20 +130,20 @@ export async function insertServer(
 export async function updateServer(
   sql: Sql,
   id: string,
-  settings: Settings,
+  settings: ServerSettings,
   isSame: boolean,
 ): Promise<StoredServer> {
-  return only(
+  return getOnlyRow(
     await sql.rows(
-      Row,
+      ServerRow,
       `UPDATE user_execution_servers SET
          name = $2, connection_config = $3, workspace_path = $4, is_default = $5, is_active = $6, host_key = $7,
          version = version + 1, updated_at = now(),
          last_tested_at = CASE WHEN $8 THEN last_tested_at END,
          test_status = CASE WHEN $8 THEN test_status ELSE 'untested' END,
          test_details = CASE WHEN $8 THEN test_details END
-       WHERE id = $1 AND ${OWN} RETURNING ${COLUMNS}`,
-      [id, ...settingsOf(settings), isSame],
+       WHERE id = $1 AND ${OWNER_FILTER} RETURNING ${COLUMNS}`,
+      [id, ...toColumnValues(settings), isSame],
     ),
   );
 }
@@ -149,7 +152,7 @@ export async function updateServer(
 export async function clearDefault(sql: Sql): Promise<void> {
   await sql.run(
     `UPDATE user_execution_servers SET is_default = false, version = version + 1, updated_at = now()
-     WHERE is_default AND ${OWN}`,
+     WHERE is_default AND ${OWNER_FILTER}`,
   );
 }
 
@@ -157,7 +160,7 @@ export async function clearDefault(sql: Sql): Promise<void> {
  * Puts another token in the place of a secret, and changes nothing else: what the owner has decided is the same.
  * @returns false when the secret is another one by now, or is gone.
  */
-export async function replaceToken(
+export async function replaceSecretCiphertext(
   sql: Sql,
   id: string,
   { field, from, to }: { field: string; from: string; to: string },
@@ -165,7 +168,7 @@ export async function replaceToken(
   const replaced = await sql.run(
     `UPDATE user_execution_servers
      SET connection_config = jsonb_set(connection_config, ARRAY[$2::text], to_jsonb($4::text))
-     WHERE id = $1 AND ${OWN} AND connection_config ->> $2::text = $3`,
+     WHERE id = $1 AND ${OWNER_FILTER} AND connection_config ->> $2::text = $3`,
     [id, field, from, to],
   );
   return replaced > 0;
@@ -173,42 +176,44 @@ export async function replaceToken(
 
 /** Removes one. */
 export async function deleteServer(sql: Sql, id: string): Promise<void> {
-  await sql.run(`DELETE FROM user_execution_servers WHERE id = $1 AND ${OWN}`, [id]);
+  await sql.run(`DELETE FROM user_execution_servers WHERE id = $1 AND ${OWNER_FILTER}`, [id]);
 }
 
 /** Stores what a test found, unless the server was changed or deleted meanwhile. */
-export async function recordTest(
+export async function saveServerTest(
   sql: Sql,
   { id, version }: Pick<StoredServer, 'id' | 'version'>,
-  { status, details }: TestFacts,
+  { status, details }: StoredTestResult,
 ): Promise<void> {
   await sql.run(
     `UPDATE user_execution_servers SET last_tested_at = now(), test_status = $3, test_details = $4
-     WHERE id = $1 AND ${OWN} AND version = $2`,
+     WHERE id = $1 AND ${OWNER_FILTER} AND version = $2`,
     [id, version, status, JSON.stringify(details)],
   );
 }
 
 /** Stores that it is used now. */
-export async function recordUse(sql: Sql, id: string): Promise<void> {
-  await sql.run(`UPDATE user_execution_servers SET last_used_at = now() WHERE id = $1 AND ${OWN}`, [id]);
+export async function saveServerUse(sql: Sql, id: string): Promise<void> {
+  await sql.run(`UPDATE user_execution_servers SET last_used_at = now() WHERE id = $1 AND ${OWNER_FILTER}`, [
+    id,
+  ]);
 }
 
-const OwnerRow = z.object({ owner: OwnerText });
+const ServerOwnerRow = z.object({ owner: OwnerText });
 
 /** All owners of servers, for commands that process them one owner at a time. */
 export async function listServerOwners(database: Database): Promise<Owner[]> {
-  const rows = await database.rows(OwnerRow, 'SELECT owners_of_servers() AS owner');
+  const rows = await database.rows(ServerOwnerRow, 'SELECT owners_of_servers() AS owner');
   return rows.map(({ owner }) => owner);
 }
 
-function settingsOf(settings: Settings): unknown[] {
+function toColumnValues(settings: ServerSettings): unknown[] {
   const { name, config, workspacePath, isDefault, isActive, hostKey } = settings;
   const key = hostKey === null ? null : JSON.stringify(hostKey);
   return [name, JSON.stringify(config), workspacePath, isDefault, isActive, key];
 }
 
-function only<T>([row]: T[]): T {
+function getOnlyRow<T>([row]: T[]): T {
   if (row === undefined) throw new Error('the row is gone, though its owner is locked');
   return row;
 }

@@ -1,20 +1,20 @@
 import type { Keyring } from '../lib/keyring.ts';
 import type { Log } from '../lib/log.ts';
 import type { Database } from '../lib/database.ts';
-import type { LiveWork, LocalExecution } from '../identity/service.ts';
+import type { ActiveWork, LocalExecution } from '../identity/service.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
-import { createHostKeys, type HostKeys } from './host-keys.ts';
+import { createHostKeyConfirmation, type HostKeyConfirmation } from './host-keys.ts';
 import { createServerRemoval, type ServerRemoval } from './removal.ts';
-import { createServerKinds } from './server-kinds.ts';
+import { createRunnerAccess } from './server-kinds.ts';
 import { createServerChanges, type ServerChanges } from './server-changes.ts';
 import { createServerReads, type ServerReads } from './server-reads.ts';
 import { createServerTests, type ServerTests } from './server-tests.ts';
-import { createServerUse, type ServerUse } from './server-use.ts';
+import { createServerOpener, type ServerOpener } from './server-use.ts';
 import { createServerWriter } from './server-writer.ts';
-import { createTargets } from './targets.ts';
+import { createTargetBuilder } from './targets.ts';
 
 export { listServerOwners } from './servers-store.ts';
-export type { OpenServer, ServerUse } from './server-use.ts';
+export type { OpenServer, ServerOpener } from './server-use.ts';
 
 export interface ServerServiceDeps {
   database: Database;
@@ -22,7 +22,7 @@ export interface ServerServiceDeps {
   runners: ReadonlyMap<ServerType, Runner>;
   /** Who may run code on this installation's own machine. */
   localExecution: LocalExecution;
-  liveWork: LiveWork;
+  liveWork: ActiveWork;
   log: Log;
   /** For one test of a server; a minute unless given. */
   testTimeoutMs?: number;
@@ -30,20 +30,20 @@ export interface ServerServiceDeps {
 
 /** The machines that people run code on. */
 export interface ServerService
-  extends ServerReads, ServerChanges, HostKeys, ServerTests, ServerUse, ServerRemoval {}
+  extends ServerReads, ServerChanges, HostKeyConfirmation, ServerTests, ServerOpener, ServerRemoval {}
 
 export function createServerService(deps: ServerServiceDeps): ServerService {
-  const kinds = createServerKinds(deps);
-  const targets = createTargets(deps);
+  const kinds = createRunnerAccess(deps);
+  const targets = createTargetBuilder(deps);
   const reads = createServerReads({ ...deps, kinds });
   const writer = createServerWriter(deps);
   const all = { ...deps, kinds, targets, reads, writer };
   return {
     ...reads,
     ...createServerChanges(all),
-    ...createHostKeys(all),
+    ...createHostKeyConfirmation(all),
     ...createServerTests(all),
-    ...createServerUse(all),
+    ...createServerOpener(all),
     ...createServerRemoval(all),
   };
 }

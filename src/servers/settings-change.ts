@@ -3,16 +3,16 @@ import type { Owner } from '../lib/owner.ts';
 import type { Runner } from '../runners/runner.ts';
 import { changeConfig } from './config-change.ts';
 import type { UpdateServer } from './schema.ts';
-import type { Place } from './sealing.ts';
-import type { Settings, StoredServer } from './servers-store.ts';
+import type { SecretBinding } from './sealing.ts';
+import type { ServerSettings, StoredServer } from './servers-store.ts';
 
 /** What a change makes of a server. */
 export interface ChangedSettings {
-  settings: Settings;
+  settings: ServerSettings;
   /** True where the configuration is what it was, so that what it refers to need not be judged again. */
   isSameConfig: boolean;
   /** True where the last test still says something of it. */
-  isSamePlace: boolean;
+  isTestStillValid: boolean;
 }
 
 /**
@@ -26,7 +26,7 @@ export async function changeSettings(
   server: StoredServer,
   change: UpdateServer,
 ): Promise<ChangedSettings> {
-  const place: Place = { owner, serverId: server.id, hostKey: server.hostKey };
+  const place: SecretBinding = { owner, serverId: server.id, hostKey: server.hostKey };
   const { config, hostKey, isSame } =
     change.connection_config === undefined
       ? { config: server.config, hostKey: server.hostKey, isSame: true }
@@ -35,15 +35,15 @@ export async function changeSettings(
   const workspacePath = change.workspace_path === undefined ? server.workspacePath : change.workspace_path;
   const others = servers.filter((each) => each !== server);
   const isSwitchedOn = isActive && !server.isActive;
-  const isDefault = change.is_default ?? (server.isDefault || (isSwitchedOn && isFirst(others)));
+  const isDefault = change.is_default ?? (server.isDefault || (isSwitchedOn && isFirstActive(others)));
   return {
     settings: { name: change.name ?? server.name, config, hostKey, workspacePath, isActive, isDefault },
     isSameConfig: isSame,
-    isSamePlace: isSame && workspacePath === server.workspacePath,
+    isTestStillValid: isSame && workspacePath === server.workspacePath,
   };
 }
 
 /** Whether one that is added to these, or switched on beside them, is the first that can be used. */
-export function isFirst(others: readonly StoredServer[]): boolean {
+export function isFirstActive(others: readonly StoredServer[]): boolean {
   return others.every((server) => !server.isActive && !server.isDefault);
 }

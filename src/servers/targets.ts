@@ -1,13 +1,13 @@
 import { AppError, notFound } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
-import type { HostKey, Runner, ServerType, Target } from '../runners/runner.ts';
-import { MAX_HOPS } from './references.ts';
-import { openConfig } from './sealing.ts';
+import type { HostKey, Runner, ServerType, TargetServer } from '../runners/runner.ts';
+import { MAX_JUMP_SERVERS } from './references.ts';
+import { decryptConfig } from './sealing.ts';
 import type { StoredServer } from './servers-store.ts';
 
 /** A configuration in the clear, stored or not, and the settings around it. */
-export interface Draft {
+export interface ServerDraft {
   serverId: string;
   version: number;
   config: unknown;
@@ -16,7 +16,7 @@ export interface Draft {
 }
 
 /** Opens servers, with all that they go through. */
-export interface Targets {
+export interface TargetBuilder {
   /**
    * Opens a stored server.
    * @param servers all servers of the user, as one query read them.
@@ -24,55 +24,68 @@ export interface Targets {
    *   destination, here or on the way; `not_found` (404) and `server_paused` (409) for a server on the way;
    *   `validation_failed` (400) for a way that is too long.
    */
-  open(userId: string, servers: readonly StoredServer[], server: StoredServer): Promise<Target>;
+  fromStored(userId: string, servers: readonly StoredServer[], server: StoredServer): Promise<TargetServer>;
   /** The same for a configuration that is not stored. */
-  draft(userId: string, servers: readonly StoredServer[], runner: Runner, draft: Draft): Promise<Target>;
+  fromDraft(
+    userId: string,
+    servers: readonly StoredServer[],
+    runner: Runner,
+    fromDraft: ServerDraft,
+  ): Promise<TargetServer>;
 }
 
-export interface TargetsDeps {
+export interface TargetBuilderDeps {
   keyring: Keyring;
   runners: ReadonlyMap<ServerType, Runner>;
 }
 
-export function createTargets({ keyring, runners }: TargetsDeps): Targets {
-  async function openAt(
-    hops: number,
+export function createTargetBuilder({ keyring, runners }: TargetBuilderDeps): TargetBuilder {
+  async function buildStored(
+    depth: number,
     userId: string,
     servers: readonly StoredServer[],
     server: StoredServer,
-  ): Promise<Target> {
+  ): Promise<TargetServer> {
     const runner = runners.get(server.serverType);
     const place = { owner: userOwner(userId), serverId: server.id, hostKey: server.hostKey };
-    const config = runner && (await openConfig(keyring, runner, place, server.config));
+    const config = runner && (await decryptConfig(keyring, runner, place, server.config));
     if (runner === undefined || config === undefined) throw undecryptable(server.name);
-    return build(hops, userId, servers, runner, { ...server, serverId: server.id, config });
+    return buildTarget(depth, userId, servers, runner, { ...server, serverId: server.id, config });
   }
 
-  async function build(
-    hops: number,
+  async function buildTarget(
+    depth: number,
     userId: string,
     servers: readonly StoredServer[],
     runner: Runner,
-    { serverId, version, config, hostKey, workspacePath }: Draft,
-  ): Promise<Target> {
-    const references = new Map<string, Target>();
-    for (const id of runner.references(config)) {
+    { serverId, version, config, hostKey, workspacePath }: ServerDraft,
+  ): Promise<TargetServer> {
+    const references = new Map<string, TargetServer>();
+    for (const id of runner.jumpServerIds(config)) {
       // A circle ends here too.
-      if (hops === MAX_HOPS) throw tooFar();
-      const next = findHop(servers, id);
-      references.set(id, await openAt(hops + 1, userId, servers, next));
+      if (depth === MAX_JUMP_SERVERS) throw chainTooLong();
+      const next = getJumpServer(servers, id);
+      references.set(id, await buildStored(depth + 1, userId, servers, next));
     }
-    return { serverId, owner: userOwner(userId), version, config, hostKey, workspacePath, references };
+    return {
+      serverId,
+      owner: userOwner(userId),
+      version,
+      config,
+      hostKey,
+      workspacePath,
+      jumpServers: references,
+    };
   }
 
   return {
-    open: (userId, servers, server) => openAt(0, userId, servers, server),
-    draft: (userId, servers, runner, draft) => build(0, userId, servers, runner, draft),
+    fromStored: (userId, servers, server) => buildStored(0, userId, servers, server),
+    fromDraft: (userId, servers, runner, draft) => buildTarget(0, userId, servers, runner, draft),
   };
 }
 
 /** The database shows a user's own servers alone: one of somebody else's is not there. */
-function findHop(servers: readonly StoredServer[], id: string): StoredServer {
+function getJumpServer(servers: readonly StoredServer[], id: string): StoredServer {
   const hop = servers.find((each) => each.id === id && each.serverType === 'ssh');
   if (hop === undefined) {
     throw notFound('The SSH server that this one goes through');
@@ -91,9 +104,9 @@ export function undecryptable(name: string): AppError {
   );
 }
 
-function tooFar(): AppError {
+function chainTooLong(): AppError {
   return new AppError(
     'validation_failed',
-    `A server may go through at most ${MAX_HOPS} others, and not in a circle.`,
+    `A server may go through at most ${MAX_JUMP_SERVERS} others, and not in a circle.`,
   );
 }

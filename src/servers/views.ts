@@ -1,6 +1,6 @@
-import type { Runner, TestResult } from '../runners/runner.ts';
-import { STORED, type ServerTested, type ServerView } from './schema.ts';
-import { secretsIn } from './sealing.ts';
+import type { Runner, ServerTestResult } from '../runners/runner.ts';
+import { STORED_SECRET_MASK, type ServerTestView, type ServerView } from './schema.ts';
+import { listSecretFields } from './sealing.ts';
 import type { StoredServer } from './servers-store.ts';
 
 /**
@@ -8,13 +8,13 @@ import type { StoredServer } from './servers-store.ts';
  * @param runner undefined where its kind is not built in: its configuration is then not shown, since nobody knows
  *   what of it is secret.
  */
-export function serverView(server: StoredServer, runner: Runner | undefined): ServerView {
+export function toServerView(server: StoredServer, runner: Runner | undefined): ServerView {
   return {
     id: server.id,
     scope: 'personal',
     name: server.name,
     server_type: server.serverType,
-    connection_config: runner === undefined ? {} : configView(server, runner),
+    connection_config: runner === undefined ? {} : toConfigView(server, runner),
     workspace_path: server.workspacePath,
     is_default: server.isDefault,
     is_active: server.isActive,
@@ -29,15 +29,15 @@ export function serverView(server: StoredServer, runner: Runner | undefined): Se
   };
 }
 
-function configView({ config }: StoredServer, runner: Runner): Record<string, unknown> {
-  const stored = new Set(secretsIn(runner, config));
+function toConfigView({ config }: StoredServer, runner: Runner): Record<string, unknown> {
+  const stored = new Set(listSecretFields(runner, config));
   const view = { ...config };
-  for (const field of runner.secretFields) view[field] = stored.has(field) ? STORED : null;
+  for (const field of runner.secretFields) view[field] = stored.has(field) ? STORED_SECRET_MASK : null;
   return view;
 }
 
 /** What a test found, for the wire. */
-export function testView({ status, message, stages, hostKey }: TestResult): ServerTested {
+export function toServerTestView({ status, message, stages, hostKey }: ServerTestResult): ServerTestView {
   return {
     status,
     message,

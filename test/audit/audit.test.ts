@@ -25,13 +25,13 @@ const Page = z.strictObject({
   next_cursor: z.string().nullable(),
 });
 
-async function trail(session: string, query = '') {
+async function readAuditPage(session: string, query = '') {
   const answer = await app.call(`/api/v1/audit${query}`, { session });
   expect(answer.status).toBe(200);
   return Page.parse(await answer.json());
 }
 
-async function person(tier: 'free' | 'starter' = 'starter') {
+async function signInUser(tier: 'free' | 'starter' = 'starter') {
   const user = await createUser({ tier });
   return { id: user.id, session: await app.signIn(user) };
 }
@@ -40,8 +40,8 @@ const add = (session: string) => addKey(app, session, { provider: 'openai', key:
 
 describe('the audit trail', () => {
   it('begins with the sign-in', async () => {
-    const { id, session } = await person();
-    const { data } = await trail(session);
+    const { id, session } = await signInUser();
+    const { data } = await readAuditPage(session);
     expect(data).toEqual([
       {
         time: expect.any(String),
@@ -54,12 +54,12 @@ describe('the audit trail', () => {
   });
 
   it('tells of every change of a key, newest first, with the id of the request that made it', async () => {
-    const { session } = await person();
+    const { session } = await signInUser();
     const keyId = await add(session);
     const path = `/api/v1/byok/keys/openai/${keyId}`;
     const changed = await app.call(path, { method: 'PATCH', session, json: { enabled: false } });
     await app.call(`/api/v1/byok/keys/openai?key_id=${keyId}`, { method: 'DELETE', session });
-    const { data } = await trail(session);
+    const { data } = await readAuditPage(session);
     expect(data.map(({ action, object }) => [action, object])).toEqual([
       ['key.deleted', `key:openai/${keyId}`],
       ['key.updated', `key:openai/${keyId}`],
@@ -70,11 +70,11 @@ describe('the audit trail', () => {
   });
 
   it('tells of a refusal by tier, naming what was refused', async () => {
-    const { id, session } = await person('free');
+    const { id, session } = await signInUser('free');
     const json = { provider: 'openai', key: openAiKey() };
     const refused = await app.call('/api/v1/byok/keys/add', { method: 'POST', session, json });
     expect(refused.status).toBe(403);
-    const [newest] = (await trail(session)).data;
+    const [newest] = (await readAuditPage(session)).data;
     expect(newest).toMatchObject({
       actor: `user:${id}`,
       action: 'tier.refused',
@@ -84,14 +84,14 @@ describe('the audit trail', () => {
   });
 
   it('comes in pages that leave nothing out and repeat nothing', async () => {
-    const { session } = await person();
+    const { session } = await signInUser();
     for (let count = 0; count < 4; count += 1) await add(session);
-    const whole = await trail(session);
+    const whole = await readAuditPage(session);
     expect(whole).toMatchObject({ data: { length: 5 }, next_cursor: null });
     const paged = [];
     let query = '?limit=2';
     for (let pages = 1; ; pages += 1) {
-      const { data, next_cursor } = await trail(session, query);
+      const { data, next_cursor } = await readAuditPage(session, query);
       paged.push(...data);
       if (next_cursor === null) {
         expect(pages).toBe(3);
@@ -103,16 +103,16 @@ describe('the audit trail', () => {
   });
 
   it('shows nobody the events of another, whatever the cursor says', async () => {
-    const [one, other] = [await person(), await person()];
+    const [one, other] = [await signInUser(), await signInUser()];
     await add(one.session);
-    const { data } = await trail(other.session, '?cursor=999999999999');
+    const { data } = await readAuditPage(other.session, '?cursor=999999999999');
     expect(data.map(({ actor }) => actor)).toEqual([`user:${other.id}`]);
   });
 
   it.each(['?cursor=x', '?cursor=-1', '?limit=0', '?limit=201', '?owner=user:x'])(
     'refuses %s',
     async (query) => {
-      const { session } = await person();
+      const { session } = await signInUser();
       const answer = await app.call(`/api/v1/audit${query}`, { session });
       expect(answer.status).toBe(400);
     },

@@ -6,16 +6,16 @@ import { openAppLog } from '../../src/cli/quickstart/app-log.ts';
 import { until } from '../support/until.ts';
 
 let folder: string;
-let told: string[];
+let messages: string[];
 beforeEach(() => {
   folder = mkdtempSync(path.join(tmpdir(), 'ops-log-'));
-  told = [];
+  messages = [];
 });
 afterEach(() => {
   rmSync(folder, { recursive: true });
 });
 
-const open = (file: string) => openAppLog(file, (text) => told.push(text));
+const open = (file: string) => openAppLog(file, (text) => messages.push(text));
 
 describe("the app's log", () => {
   it('is added to a file that its owner alone can read', async () => {
@@ -41,10 +41,10 @@ describe("the app's log", () => {
     async () => {
       const log = await open('/dev/full');
       log.stream.write('lost\n');
-      await until(() => told.length, Boolean);
+      await until(() => messages.length, Boolean);
       log.stream.write('lost too\n');
       await log.close();
-      expect(told).toEqual([expect.stringMatching(/^\/dev\/full can no longer be written \(ENOSPC/)]);
+      expect(messages).toEqual([expect.stringMatching(/^\/dev\/full can no longer be written \(ENOSPC/)]);
     },
   );
 });

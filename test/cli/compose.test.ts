@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import pg from 'pg';
 import { fetch } from 'undici';
-import { addDemoUsers, newComposeEnv, prepareDatabase, writeComposeEnv } from '../../src/cli/compose.ts';
+import { addDemoUsers, createComposeEnv, prepareDatabase, writeComposeEnv } from '../../src/cli/compose.ts';
 import { readEnvFile } from '../../src/cli/env-file.ts';
 import { choosePort } from '../../src/cli/quickstart/ports.ts';
 import { readDemo } from '../../src/doctor/demo-users.ts';
@@ -59,7 +59,7 @@ describe('The command env', () => {
 
   it('prints the same as text where there is no Node to write it', () => {
     writeComposeEnv(file, print);
-    writeFileSync(`${file}.printed`, newComposeEnv());
+    writeFileSync(`${file}.printed`, createComposeEnv());
     expect(Object.keys(readEnvFile(`${file}.printed`))).toEqual(Object.keys(readEnvFile(file)));
   });
 });

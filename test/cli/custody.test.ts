@@ -4,24 +4,24 @@ import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { printable } from '../../src/cli/custody.ts';
-import { settingsOfRunning } from '../../src/cli/running-stack.ts';
-import type { Custody } from '../../src/custody.ts';
-import { checkVaultPlace } from '../../src/keys/vault-place.ts';
-import { checkCanary } from '../../src/keys/custody/canary.ts';
+import { toPrintable } from '../../src/cli/custody.ts';
+import { getRunningSettings } from '../../src/cli/running-stack.ts';
+import type { KeyAdminContext } from '../../src/custody.ts';
+import { assertVaultLocation } from '../../src/keys/vault-place.ts';
+import { assertCanary } from '../../src/keys/custody/canary.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
 import { createDatabase as openDatabase } from '../../src/lib/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import type { Owner } from '../../src/lib/owner.ts';
 import {
-  createPerson,
-  makeHome,
-  editRecord,
-  environmentOf,
-  newOwner,
-  poolOf,
+  createRealmUser,
+  createFixture,
+  editOwnerRecord,
+  toEnvironment,
+  randomOwner,
+  readStoredPool,
   storeKey,
-  type Setting,
+  type FixtureSettings,
 } from '../keys/custody/rig.ts';
 import { randomKey } from '../keys/instance.ts';
 import { fernetKey } from '../support/app.ts';
@@ -29,16 +29,16 @@ import { adminClient } from '../support/stack.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts');
 
-const home = makeHome(2);
+const home = createFixture(2);
 let cwd: string;
-let custody: Custody;
+let context: KeyAdminContext;
 /** Keys in the clear and tokens, of which no command may print any. */
 const secrets: string[] = [];
 
 beforeEach(async () => {
-  custody = home.open();
-  await checkVaultPlace(custody.database, custody.place);
-  await checkCanary(custody);
+  context = home.open();
+  await assertVaultLocation(context.database, context.vaultLocation);
+  await assertCanary(context);
   cwd = mkdtempSync(path.join(tmpdir(), 'ops-custody-'));
   secrets.splice(0);
 });
@@ -46,16 +46,16 @@ afterEach(() => {
   rmSync(cwd, { recursive: true });
 });
 
-async function store(owner: Owner, ownerName?: string): Promise<void> {
-  const { key } = await storeKey(custody, owner, ownerName === undefined ? {} : { ownerName });
-  secrets.push(key, ...(await poolOf(custody, owner)).keys.map(({ token }) => token));
+async function storeKeyOf(owner: Owner, ownerName?: string): Promise<void> {
+  const { key } = await storeKey(context, owner, ownerName === undefined ? {} : { ownerName });
+  secrets.push(key, ...(await readStoredPool(context, owner)).keys.map(({ token }) => token));
 }
 
 /** Runs a command to its end, as an operator does. */
-async function ops(args: string[], change: Partial<Setting> = {}) {
+async function ops(args: string[], change: Partial<FixtureSettings> = {}) {
   const child = spawn(process.execPath, [MAIN, ...args], {
     cwd,
-    env: environmentOf({ ...home.setting, ...change }),
+    env: toEnvironment({ ...home.settings, ...change }),
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const text = { stdout: '', stderr: '' };
@@ -64,14 +64,14 @@ async function ops(args: string[], change: Partial<Setting> = {}) {
       text[name] += part;
     });
   const [code] = (await once(child, 'close')) as [number | null];
-  for (const secret of [...secrets, ...home.setting.encryptionKeys, home.realms.secret])
+  for (const secret of [...secrets, ...home.settings.encryptionKeys, home.realms.secret])
     expect(text.stdout + text.stderr).not.toContain(secret);
   return { code, ...text };
 }
 
 describe('ops keys check', () => {
   it('counts, in words and as JSON, and says with its exit code that all is well', async () => {
-    await store(newOwner());
+    await storeKeyOf(randomOwner());
     const words = await ops(['keys', 'check']);
     expect(words).toMatchObject({ code: 0, stderr: '' });
     expect(words.stdout).toContain('1 vault record, 1 key\n');
@@ -87,14 +87,14 @@ describe('ops keys check', () => {
   });
 
   it('ends with 1 when a key is undecryptable, or misplaced', async () => {
-    const [one, two] = [newOwner(), newOwner()];
-    await store(one);
-    await store(two);
+    const [one, two] = [randomOwner(), randomOwner()];
+    await storeKeyOf(one);
+    await storeKeyOf(two);
     const other = await ops(['keys', 'check', '--json'], { encryptionKeys: [fernetKey()] });
     expect(other.code).toBe(1);
     expect(JSON.parse(other.stdout)).toMatchObject({ undecryptable: 2, canary_ring_key: null });
-    const moved = (await poolOf(custody, one)).keys.map(({ value }) => value);
-    await editRecord(custody, two, { byok_openai: moved });
+    const moved = (await readStoredPool(context, one)).keys.map(({ value }) => value);
+    await editOwnerRecord(context, two, { byok_openai: moved });
     const misplaced = await ops(['keys', 'check', '--json']);
     expect(misplaced.code).toBe(1);
     expect(JSON.parse(misplaced.stdout)).toMatchObject({ keys: 2, misplaced: 1, undecryptable: 0 });
@@ -103,13 +103,13 @@ describe('ops keys check', () => {
 
 describe('ops keys rotate', () => {
   it('says what it has done, and after it the new key suffices', async () => {
-    await store(newOwner());
+    await storeKeyOf(randomOwner());
     const newKey = fernetKey();
     const refused = await ops(['keys', 'rotate'], { encryptionKeys: [newKey] });
     expect(refused.code).toBe(1);
     expect(refused.stderr).toContain('ENCRYPTION_KEY does not fit the stored keys');
     expect(refused.stderr).not.toContain('    at ');
-    const done = await ops(['keys', 'rotate'], { encryptionKeys: [newKey, ...home.setting.encryptionKeys] });
+    const done = await ops(['keys', 'rotate'], { encryptionKeys: [newKey, ...home.settings.encryptionKeys] });
     expect(done.code).toBe(0);
     expect(done.stdout).toContain('1 key and 0 other secrets sealed anew under the first key');
     expect(done.stdout).toContain('The older keys can be taken out of ENCRYPTION_KEY.');
@@ -117,12 +117,12 @@ describe('ops keys rotate', () => {
   });
 
   it('ends with 1, names the key and says what to do, when an older key is still needed', async () => {
-    const [one, two] = [newOwner(), newOwner()];
-    await store(one);
-    await store(two);
-    const [stolen] = (await poolOf(custody, one)).keys;
-    await editRecord(custody, two, { byok_openai: [stolen?.value ?? ''] });
-    const encryptionKeys = [fernetKey(), ...home.setting.encryptionKeys];
+    const [one, two] = [randomOwner(), randomOwner()];
+    await storeKeyOf(one);
+    await storeKeyOf(two);
+    const [stolen] = (await readStoredPool(context, one)).keys;
+    await editOwnerRecord(context, two, { byok_openai: [stolen?.value ?? ''] });
+    const encryptionKeys = [fernetKey(), ...home.settings.encryptionKeys];
     const left = await ops(['keys', 'rotate'], { encryptionKeys });
     expect(left.code).toBe(1);
     expect(left.stdout).toContain(`left as it is: ${two}, openai/${stolen?.id} (misplaced)`);
@@ -133,12 +133,12 @@ describe('ops keys rotate', () => {
 
 describe('ops keys import-legacy', () => {
   it('imports, names what it could not by person and provider, and ends with 1 then', async () => {
-    const legacy = createKeyring(home.setting.encryptionKeys);
+    const legacy = createKeyring(home.settings.encryptionKeys);
     const key = randomKey();
     secrets.push(key);
-    const { id, owner } = await createPerson(home.realms, {
-      byok_openai_key: [legacy.seal(key)],
-      byok_openrouter_key: [legacy.seal(key)],
+    const { id, owner } = await createRealmUser(home.realms, {
+      byok_openai_key: [legacy.encrypt(key)],
+      byok_openrouter_key: [legacy.encrypt(key)],
     });
     const rehearsal = await ops(['keys', 'import-legacy', '--dry-run']);
     expect(rehearsal.stdout).toContain('1 key would be imported');
@@ -146,7 +146,7 @@ describe('ops keys import-legacy', () => {
     expect(done.code).toBe(1);
     expect(done.stdout).toContain('1 key imported');
     expect(done.stdout).toContain(`${id}, openrouter: it is no key of this provider`);
-    expect((await poolOf(custody, owner)).keys).toHaveLength(1);
+    expect((await readStoredPool(context, owner)).keys).toHaveLength(1);
   });
 
   it('says where to look when it finds nothing at all', async () => {
@@ -159,11 +159,11 @@ describe('ops keys import-legacy', () => {
 describe('ops vault purge', () => {
   it('lists first, and deletes with --yes', async () => {
     const [gone, ...others] = [
-      await createPerson(home.realms),
-      await createPerson(home.realms),
-      await createPerson(home.realms),
+      await createRealmUser(home.realms),
+      await createRealmUser(home.realms),
+      await createRealmUser(home.realms),
     ];
-    for (const person of [gone, ...others]) await store(person.owner, person.username);
+    for (const person of [gone, ...others]) await storeKeyOf(person.owner, person.username);
     await (await adminClient(home.realms.people)).users.del({ id: gone.id });
     const list = await ops(['vault', 'purge']);
     expect(list.code).toBe(0);
@@ -178,7 +178,7 @@ describe('ops vault purge', () => {
   });
 
   it('ends with 1 when it refuses, since most owners are missing', async () => {
-    await store(newOwner());
+    await storeKeyOf(randomOwner());
     const refused = await ops(['vault', 'purge', '--yes']);
     expect(refused.code).toBe(1);
     expect(refused.stdout).toContain('--even-most');
@@ -187,8 +187,8 @@ describe('ops vault purge', () => {
 
 describe('ops vault move', () => {
   it('moves to the configured realm with the old client’s secret from a file', async () => {
-    const owner = newOwner();
-    await store(owner);
+    const owner = randomOwner();
+    await storeKeyOf(owner);
     const secretFile = path.join(cwd, 'secret');
     writeFileSync(secretFile, `${home.realms.secret}\n`);
     const change = { vaultRealm: home.realms.vaults[1] ?? '' };
@@ -207,9 +207,9 @@ describe('ops vault move', () => {
   }, 60_000);
 
   it('ends with 1 and in words when the app runs, or the file is not there', async () => {
-    await store(newOwner());
+    await storeKeyOf(randomOwner());
     const app = openDatabase({
-      ...{ url: home.setting.databaseUrl, max: 1, applicationName: 'ops-center', log: createLog('silent') },
+      ...{ url: home.settings.databaseUrl, max: 1, applicationName: 'ops-center', log: createLog('silent') },
     });
     await app.run('SELECT 1');
     const secretFile = path.join(cwd, 'secret');
@@ -251,7 +251,7 @@ describe('settings of a command', () => {
   }
 
   it('are those that are configured, whatever runs or ran from DATA_DIR', async () => {
-    await store(newOwner());
+    await storeKeyOf(randomOwner());
     for (const pid of [await deadPid(), process.pid]) {
       writeStack(pid);
       expect(await ops(['keys', 'check'])).toMatchObject({ code: 0, stderr: '' });
@@ -259,10 +259,10 @@ describe('settings of a command', () => {
   });
 
   it('are not taken from what ran once, nor half from one installation and half from another', async () => {
-    const configured = environmentOf(home.setting);
+    const configured = toEnvironment(home.settings);
     const { DATABASE_URL: _url, ...withoutDatabase } = configured;
     const { KEYCLOAK_URL: _keycloak, ...withoutKeycloak } = configured;
-    const read = (environment: Record<string, string>) => () => settingsOfRunning(environment, cwd);
+    const read = (environment: Record<string, string>) => () => getRunningSettings(environment, cwd);
     writeStack(await deadPid());
     for (const environment of [withoutDatabase, withoutKeycloak])
       expect(read(environment)).toThrow('does not run any more');
@@ -280,5 +280,5 @@ describe('settings of a command', () => {
 });
 
 it('text from elsewhere cannot steer the terminal', () => {
-  expect(printable('ann\u001b[2J\u202Eb\nc é 名')).toBe('ann�[2J�b�c é 名');
+  expect(toPrintable('ann\u001b[2J\u202Eb\nc é 名')).toBe('ann�[2J�b�c é 名');
 });

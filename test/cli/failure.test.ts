@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from '@jest/globals';
-import { refuseOldNode, wordsFor } from '../../src/cli/failure.ts';
+import { assertNodeVersion, toErrorMessage } from '../../src/cli/failure.ts';
 import { StartError } from '../../src/cli/start-error.ts';
 import { AppError, UnfitError } from '../../src/lib/errors.ts';
 
@@ -13,21 +13,23 @@ describe('the Node version', () => {
 
   it.each(['20.19.0', '22.18.0', '26.0.0'])('is refused when it is %s, with what to do', (version) => {
     expect(() => {
-      refuseOldNode(version);
+      assertNodeVersion(version);
     }).toThrow(/needs Node 24.*install it/s);
   });
 });
 
 describe('a failure at the terminal', () => {
   it('is told in its own words, without a stack, where it was foreseen', () => {
-    expect(wordsFor(new StartError('Install Java.'))).toBe('Install Java.');
-    expect(wordsFor(new AppError('keycloak_unavailable', 'Keycloak is away.'))).toBe('Keycloak is away.');
-    expect(wordsFor(new UnfitError('The realm is not fit.'))).toBe('The realm is not fit.');
+    expect(toErrorMessage(new StartError('Install Java.'))).toBe('Install Java.');
+    expect(toErrorMessage(new AppError('keycloak_unavailable', 'Keycloak is away.'))).toBe(
+      'Keycloak is away.',
+    );
+    expect(toErrorMessage(new UnfitError('The realm is not fit.'))).toBe('The realm is not fit.');
   });
 
   it('names the settings for a port that was taken meanwhile', () => {
     const error = Object.assign(new Error('listen EADDRINUSE'), { code: 'EADDRINUSE', port: 3000 });
-    expect(wordsFor(error)).toMatch(/Port 3000 is in use.*PORT/);
+    expect(toErrorMessage(error)).toMatch(/Port 3000 is in use.*PORT/);
   });
 });
 

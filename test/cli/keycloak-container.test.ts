@@ -6,7 +6,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { fetch } from 'undici';
 import { KEYCLOAK_FOLDER } from '../../src/cli/quickstart/keycloak-archive.ts';
-import { chooseDocker, startOwnKeycloak } from '../../src/cli/quickstart/keycloak-choice.ts';
+import { findDockerFallback, startOwnKeycloak } from '../../src/cli/quickstart/keycloak-choice.ts';
 import type { RunningKeycloak } from '../../src/cli/quickstart/keycloak.ts';
 import { commandLine, isAlive } from '../../src/cli/quickstart/processes.ts';
 import { signInAsBootstrapAdmin } from '../../src/cli/quickstart/realm-setup.ts';
@@ -23,7 +23,7 @@ const SECRETS: SecretName[] = [
   'keycloak-vault-client',
 ];
 /** The stand-in is made, built for its settings, and started, on a machine that may be busy. */
-const READY_WITHIN_MS = 15 * 60_000;
+const READY_TIMEOUT_MS = 15 * 60_000;
 
 let dataDir: string;
 beforeAll(() => {
@@ -46,13 +46,13 @@ function pathWith(docker: string | undefined, javaVersion?: string): string {
 
 describe('What Keycloak runs on, without a Docker engine', () => {
   it('is Java, and what to install is said, when `docker` is missing or no engine answers', async () => {
-    expect(await chooseDocker({ dataDir, environment: { PATH: pathWith(undefined) } })).toBeUndefined();
+    expect(await findDockerFallback({ dataDir, environment: { PATH: pathWith(undefined) } })).toBeUndefined();
     const dead = {
       PATH: process.env['PATH'],
       JAVA_HOME: dataDir,
       DOCKER_HOST: `unix://${dataDir}/none.sock`,
     };
-    expect(await chooseDocker({ dataDir, environment: dead })).toBeUndefined();
+    expect(await findDockerFallback({ dataDir, environment: dead })).toBeUndefined();
   });
 });
 
@@ -97,7 +97,7 @@ function describeContainer(): void {
     secrets = createSecrets(dataDir);
     for (const name of SECRETS) evidence.registerSecret('password', secrets.get(name));
     keycloak = await start();
-  }, READY_WITHIN_MS);
+  }, READY_TIMEOUT_MS);
 
   afterAll(async () => {
     evidence.recordLog(readFileSync(path.join(dataDir, 'keycloak.log'), 'utf8'));
@@ -112,7 +112,7 @@ function describeContainer(): void {
 
   it('is taken when Java is missing or too old, and not when it is there', async () => {
     const choose = (javaVersion?: string) =>
-      chooseDocker({
+      findDockerFallback({
         dataDir,
         environment: { ...environment, PATH: pathWith(engine.command, javaVersion) },
       });
@@ -123,7 +123,7 @@ function describeContainer(): void {
 
   it('is not taken from an engine of another machine, whose loopback is not ours', async () => {
     const far = { ...environment, PATH: pathWith(engine.command), DOCKER_HOST: engine.host };
-    expect(await chooseDocker({ dataDir, environment: far })).toBeUndefined();
+    expect(await findDockerFallback({ dataDir, environment: far })).toBeUndefined();
   });
 
   it('says which way the start took', () => {

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { endKeycloak, placeholdersOf, prepareImport } from '../../src/cli/quickstart/keycloak.ts';
+import { stopKeycloak, listPlaceholders, copyRealmFiles } from '../../src/cli/quickstart/keycloak.ts';
 import { startOwnKeycloak } from '../../src/cli/quickstart/keycloak-choice.ts';
 import { KEYCLOAK_FOLDER } from '../../src/cli/quickstart/keycloak-archive.ts';
 import { isAlive } from '../../src/cli/quickstart/processes.ts';
@@ -37,7 +37,7 @@ describe('the realm files', () => {
   });
 
   it('are not imported while a placeholder has no value', async () => {
-    const names = new Set(FILES.flatMap((file) => placeholdersOf(readRealm(file))));
+    const names = new Set(FILES.flatMap((file) => listPlaceholders(readRealm(file))));
     expect(names).toEqual(
       new Set([
         'PUBLIC_URL',
@@ -48,10 +48,10 @@ describe('the realm files', () => {
       ]),
     );
     const all = Object.fromEntries([...names].map((name) => [name, 'set']));
-    await prepareImport(folder, all);
+    await copyRealmFiles(folder, all);
     expect(existsSync(path.join(folder, 'data', 'import', 'ops-center-realm.json'))).toBe(true);
     for (const name of names) {
-      await expect(prepareImport(folder, { ...all, [name]: '' })).rejects.toThrow(`without ${name}`);
+      await expect(copyRealmFiles(folder, { ...all, [name]: '' })).rejects.toThrow(`without ${name}`);
     }
   });
 });
@@ -82,7 +82,7 @@ describe('a Keycloak that a killed start left behind', () => {
     ];
     const other = await processOf(path.join(folder, 'other', 'keycloak-26.7.4'));
     const ended = own.map((child) => once(child, 'exit'));
-    await endKeycloak(path.join(folder, 'own'));
+    await stopKeycloak(path.join(folder, 'own'));
     await Promise.all(ended);
     expect(isAlive(other.pid ?? 0)).toBe(true);
   });

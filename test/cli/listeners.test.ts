@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo } from 'node:net';
-import { listenersOf } from '../../src/cli/quickstart/listeners.ts';
+import { listTcpListeners } from '../../src/cli/quickstart/listeners.ts';
 
 const onLinux = process.platform === 'linux' ? it : it.skip;
 
@@ -12,7 +12,7 @@ describe('what a process listens on', () => {
     const spots = servers.map((server) => server.address() as AddressInfo);
     const client = connect(spots[0]?.port ?? 0, '127.0.0.1');
     await once(client, 'connect');
-    const found = listenersOf(process.pid);
+    const found = listTcpListeners(process.pid);
     for (const { address, port } of spots) expect(found).toContainEqual({ host: address, port });
     expect(found).not.toContainEqual(expect.objectContaining({ port: client.localPort }));
     client.destroy();
@@ -21,10 +21,10 @@ describe('what a process listens on', () => {
       await once(server, 'close');
     }
     for (const { port } of spots)
-      expect(listenersOf(process.pid)).not.toContainEqual(expect.objectContaining({ port }));
+      expect(listTcpListeners(process.pid)).not.toContainEqual(expect.objectContaining({ port }));
   });
 
   it('is nothing once the process is gone', () => {
-    expect(listenersOf(2 ** 30)).toEqual([]);
+    expect(listTcpListeners(2 ** 30)).toEqual([]);
   });
 });

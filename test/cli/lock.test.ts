@@ -4,8 +4,8 @@ import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { takeLock } from '../../src/cli/quickstart/lock.ts';
-import { startMark } from '../../src/cli/quickstart/processes.ts';
+import { acquireLock } from '../../src/cli/quickstart/lock.ts';
+import { findStartTime } from '../../src/cli/quickstart/processes.ts';
 
 let folder: string;
 let file: string;
@@ -16,7 +16,7 @@ beforeEach(() => {
 afterEach(() => {
   rmSync(folder, { recursive: true });
 });
-const take = (waitMs = 0) => takeLock({ file, waitMs, busyMessage: (pid) => `held by ${pid}` });
+const take = (waitMs = 0) => acquireLock({ file, waitMs, busyMessage: (pid) => `held by ${pid}` });
 
 describe('the lock of a data directory', () => {
   it('is refused, with the holder named, while a live process holds it', async () => {
@@ -30,7 +30,7 @@ describe('the lock of a data directory', () => {
     const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], { stdio: 'ignore' });
     await once(child, 'spawn');
     const pid = child.pid ?? 0;
-    writeFileSync(file, JSON.stringify({ pid, mark: startMark(pid) }));
+    writeFileSync(file, JSON.stringify({ pid, mark: findStartTime(pid) }));
     await expect(take()).rejects.toThrow(`held by ${pid}`);
     child.kill('SIGKILL');
     await once(child, 'exit');

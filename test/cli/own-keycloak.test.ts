@@ -16,7 +16,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { keycloakDataFolder } from '../../src/cli/quickstart/keycloak.ts';
 import { keycloakHome } from '../../src/cli/quickstart/keycloak-archive.ts';
-import { listenersOf } from '../../src/cli/quickstart/listeners.ts';
+import { listTcpListeners } from '../../src/cli/quickstart/listeners.ts';
 import { choosePort } from '../../src/cli/quickstart/ports.ts';
 import { TEST_DATA_DIR } from '../support/test-servers.ts';
 
@@ -150,7 +150,7 @@ describe('a start with a Keycloak of its own', () => {
       });
       return [answer.status, ((await answer.json()) as { code?: string }).code];
     };
-    const found = listenersOf(readStack().pids.keycloak);
+    const found = listTcpListeners(readStack().pids.keycloak);
     // Its pages, its management interface, and one that nobody asked for.
     expect(found.length).toBeGreaterThanOrEqual(3);
     for (const { host, port } of found) {

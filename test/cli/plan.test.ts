@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import type { RunningKeycloak } from '../../src/cli/quickstart/keycloak.ts';
-import { planStart, startedSettings, demoSettings } from '../../src/cli/quickstart/plan.ts';
-import { layOver, readSettings, refuseDeployment, withoutEmpty } from '../../src/cli/settings.ts';
+import { planStart, toStackSettings, toDemoSettings } from '../../src/cli/quickstart/plan.ts';
+import { overrideSettings, loadConfig, assertLocalMode, dropEmptySettings } from '../../src/cli/settings.ts';
 
 const generated = { ENCRYPTION_KEY: `${'A'.repeat(43)}=`, SESSION_SECRET: 's'.repeat(32) };
 const ownKeycloak = {
@@ -66,9 +66,9 @@ describe('the plan of a quick start', () => {
 describe('local-mode commands', () => {
   it('are refused where DEPLOY_ENV is set', () => {
     expect(() => {
-      refuseDeployment({ DEPLOY_ENV: 'production' }, 'npm start');
+      assertLocalMode({ DEPLOY_ENV: 'production' }, 'npm start');
     }).toThrow(/`npm start` is for local mode, and DEPLOY_ENV is set/);
-    refuseDeployment({ DEPLOY_ENV: '' }, 'npm start');
+    assertLocalMode({ DEPLOY_ENV: '' }, 'npm start');
   });
 });
 
@@ -76,16 +76,16 @@ describe('the settings of what was started', () => {
   it('make the demo upstream the system default only where none is configured', () => {
     const url = 'http://127.0.0.1:1/v1';
     const base = { ...generated, ...ownKeycloak, DATABASE_URL: 'postgres://a@127.0.0.1/b' };
-    const asDefault = readSettings({ ...base, ...demoSettings(url, 'demo-0123456789', true) });
+    const asDefault = loadConfig({ ...base, ...toDemoSettings(url, 'demo-0123456789', true) });
     expect(asDefault.systemDefault).toMatchObject({
       provider: 'demo',
       baseUrl: url,
       apiKey: 'demo-0123456789',
     });
-    const beside = readSettings({
+    const beside = loadConfig({
       ...base,
       DEFAULT_LLM_API_KEY: 'mine',
-      ...demoSettings(url, 'demo-0123456789', false),
+      ...toDemoSettings(url, 'demo-0123456789', false),
     });
     expect(beside.systemDefault).toMatchObject({ provider: 'openrouter', apiKey: 'mine' });
     expect(beside.upstreams).toEqual({ demo: url });
@@ -98,8 +98,8 @@ describe('the settings of what was started', () => {
       url: 'http://localhost:8080',
       internalUrl: 'http://127.0.0.1:8080',
     } as RunningKeycloak;
-    const settings = startedSettings({ keycloak }, secrets);
-    const config = readSettings({ ...generated, ...settings, DATABASE_URL: 'postgres://a@127.0.0.1/b' });
+    const settings = toStackSettings({ keycloak }, secrets);
+    const config = loadConfig({ ...generated, ...settings, DATABASE_URL: 'postgres://a@127.0.0.1/b' });
     expect(config.keycloak).toMatchObject({
       url: 'http://localhost:8080',
       internalUrl: 'http://127.0.0.1:8080',
@@ -107,7 +107,7 @@ describe('the settings of what was started', () => {
   });
 
   it('leave alone what was not started', () => {
-    expect(withoutEmpty(startedSettings({}, secrets))).toEqual({});
+    expect(dropEmptySettings(toStackSettings({}, secrets))).toEqual({});
   });
 });
 
@@ -118,7 +118,7 @@ describe('settings laid over an environment', () => {
       SESSION_SECRET_FILE: '/run/secrets/session',
       PORT: '1',
     };
-    expect(layOver(environment, { DATABASE_URL: 'postgres://x', PORT: '2' })).toEqual({
+    expect(overrideSettings(environment, { DATABASE_URL: 'postgres://x', PORT: '2' })).toEqual({
       SESSION_SECRET_FILE: '/run/secrets/session',
       DATABASE_URL: 'postgres://x',
       PORT: '2',

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
-import { choosePort, onLoopback } from '../../src/cli/quickstart/ports.ts';
+import { choosePort, toLoopbackUrl } from '../../src/cli/quickstart/ports.ts';
 
 describe('choosing a port', () => {
   it('names the setting that changes a busy port', async () => {
@@ -46,6 +46,6 @@ describe('choosing a port', () => {
 
 describe('an address for calls of our own', () => {
   it('leaves nothing to the name localhost', () => {
-    expect(onLoopback('http://localhost:8080')).toBe('http://127.0.0.1:8080');
+    expect(toLoopbackUrl('http://localhost:8080')).toBe('http://127.0.0.1:8080');
   });
 });

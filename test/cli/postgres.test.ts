@@ -6,7 +6,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import pg from 'pg';
-import { postgresPlace } from '../../src/cli/quickstart/postgres-place.ts';
+import { preparePostgresLocation } from '../../src/cli/quickstart/postgres-place.ts';
 import { startPostgres, type PostgresRole, type RunningPostgres } from '../../src/cli/quickstart/postgres.ts';
 import { isAlive } from '../../src/cli/quickstart/processes.ts';
 import { createSecrets } from '../../src/cli/quickstart/secrets.ts';
@@ -99,7 +99,7 @@ describe('the Postgres of the quick start', () => {
 
   it('starts when the process id in its pid file now belongs to another process, and leaves that alone', async () => {
     await postgres.stop();
-    const { folder, runAs } = postgresPlace(dataDir);
+    const { folder, runAs } = preparePostgresLocation(dataDir);
     const other = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], {
       stdio: 'ignore',
       ...runAs,
@@ -130,16 +130,16 @@ describe('the Postgres of the quick start', () => {
 });
 
 describe('what the unprivileged user can get to', () => {
-  const nobody = { uid: 65_534, gid: 65_534 };
+  const unprivileged = { uid: 65_534, gid: 65_534 };
 
   it('ends at a folder on the way that is closed to it', () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'ops-closed-'));
     try {
       chmodSync(folder, 0o700);
-      expect(canEnter(path.join(folder, 'below', 'not-yet-there'), nobody)).toBe(false);
+      expect(canEnter(path.join(folder, 'below', 'not-yet-there'), unprivileged)).toBe(false);
       expect(canEnter(folder, undefined)).toBe(true);
       chmodSync(folder, 0o711);
-      expect(canEnter(path.join(folder, 'below', 'not-yet-there'), nobody)).toBe(true);
+      expect(canEnter(path.join(folder, 'below', 'not-yet-there'), unprivileged)).toBe(true);
     } finally {
       rmSync(folder, { recursive: true });
     }

@@ -1,14 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { adminUrl, askForTokens, askKeycloak, serviceToken } from '../support/keycloak-tokens.ts';
+import { adminUrl, requestTokens, callKeycloak, serviceToken } from '../support/keycloak-tokens.ts';
 import { adminClient } from '../support/stack.ts';
 import { LAYOUTS } from './installation.ts';
 import { expectAllOf, expectNothingOf, expectNoUsableKey } from './loot.ts';
-import { createScene, listKeys, statusOf, type Person, type Scene } from './scene.ts';
+import { createScenario, listKeys, statusOf, type UserWithKey, type Scenario } from './scene.ts';
 
 const LABEL = 'a label of the owner';
 
 /** What changes people; each is tried with a client's own token. */
-const CHANGES: [string, string, (id: string) => string, unknown][] = [
+const USER_CHANGES: [string, string, (id: string) => string, unknown][] = [
   [
     'change a user',
     'PUT',
@@ -21,7 +21,7 @@ const CHANGES: [string, string, (id: string) => string, unknown][] = [
   ['make a user', 'POST', () => '/users', { username: 'made-by-a-client' }],
 ];
 /** What nobody's client may do in any realm. */
-const RULE: typeof CHANGES = [
+const FORBIDDEN_CALLS: typeof USER_CHANGES = [
   ['sign in as a user', 'POST', (id) => `/users/${id}/impersonation`, {}],
   ['read clients and their secrets', 'GET', () => '/clients', undefined],
   ['export the realm', 'POST', () => '/partial-export?exportClients=true', undefined],
@@ -31,15 +31,15 @@ const RULE: typeof CHANGES = [
 
 describe.each(LAYOUTS)('with %s, a thief', (layout) => {
   const isOneRealm = layout === 'one realm for people and keys';
-  let scene: Scene;
+  let scene: Scenario;
   /** Someone who has a key. */
-  let person: Person;
+  let person: UserWithKey;
   /** The Fernet token that holds it, and what is shown in its place. */
   let token: string;
   let mask: string;
   beforeAll(async () => {
-    scene = await createScene(layout);
-    person = await scene.personWithKey({ label: LABEL });
+    scene = await createScenario(layout);
+    person = await scene.createUserWithKey({ label: LABEL });
     ({ token, mask } = JSON.parse(person.value) as { token: string; mask: string });
   }, 120_000);
   afterAll(() => scene.stop());
@@ -49,11 +49,11 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
   async function expectRefused(
     accessToken: string,
     realm: string,
-    [, method, path, json]: (typeof CHANGES)[number],
+    [, method, path, json]: (typeof USER_CHANGES)[number],
     id: string = person.user.id,
   ): Promise<void> {
     const before = await userNow();
-    const { status, text } = await askKeycloak(accessToken, method, adminUrl(realm, path(id)), json);
+    const { status, text } = await callKeycloak(accessToken, method, adminUrl(realm, path(id)), json);
     expect([401, 403]).toContain(status);
     expectNothingOf(text, [token, mask]);
     expect(await userNow()).toEqual(before);
@@ -65,7 +65,7 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
       accessToken = await serviceToken(scene.service, scene.realm);
     });
     const read = async (path: string, realm = scene.realm) =>
-      (await askKeycloak(accessToken, 'GET', adminUrl(realm, path))).text;
+      (await callKeycloak(accessToken, 'GET', adminUrl(realm, path))).text;
 
     it('reads who everybody is: name, e-mail address, tier, and from where they signed in', async () => {
       const { id, username, email } = person.user;
@@ -84,7 +84,7 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
       else expectNothingOf(loot, [token, mask, LABEL, 'byok']);
     });
 
-    it.each([...CHANGES, ...RULE])('may not %s', async (...call) => {
+    it.each([...USER_CHANGES, ...FORBIDDEN_CALLS])('may not %s', async (...call) => {
       await expectRefused(accessToken, scene.realm, call);
     });
 
@@ -114,7 +114,7 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
     });
 
     it('reads all records, whose they are, with label and last characters, and no key', async () => {
-      const { text } = await askKeycloak(
+      const { text } = await callKeycloak(
         accessToken,
         'GET',
         adminUrl(scene.vaultRealm, '/users?briefRepresentation=false&max=10000'),
@@ -123,7 +123,7 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
       expectAllOf(text, [person.user.username, token, mask, LABEL]);
     });
 
-    it.each(RULE)('may not %s in the realm of the keys', async (...call) => {
+    it.each(FORBIDDEN_CALLS)('may not %s in the realm of the keys', async (...call) => {
       const { id } = await scene.readRecord(person.user);
       await expectRefused(accessToken, scene.vaultRealm, call, id);
     });
@@ -150,11 +150,11 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
 
     if (isOneRealm) {
       it('takes over accounts: sets a password and a tier, signs in, chats on the key, and never sees it', async () => {
-        const victim = await scene.personWithKey();
+        const victim = await scene.createUserWithKey();
         const password = 'chosen-by-the-thief';
         const path = `/users/${victim.user.id}`;
         const call = (method: string, below: string, json: unknown) =>
-          askKeycloak(accessToken, method, adminUrl(scene.realm, path + below), json);
+          callKeycloak(accessToken, method, adminUrl(scene.realm, path + below), json);
         expect((await call('PUT', '/reset-password', { type: 'password', value: password })).status).toBe(
           204,
         );
@@ -169,13 +169,16 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
         });
         expect(moved.status).toBeGreaterThanOrEqual(400);
         const url = adminUrl(scene.realm, path);
-        const user = JSON.parse((await askKeycloak(accessToken, 'GET', url)).text) as Record<string, unknown>;
+        const user = JSON.parse((await callKeycloak(accessToken, 'GET', url)).text) as Record<
+          string,
+          unknown
+        >;
         const attributes = { ...(user['attributes'] as object), subscription_tier: ['enterprise'] };
         expect((await call('PUT', '', { ...user, attributes })).status).toBe(204);
       });
 
       it('sets the password of an administrator of that realm, too', async () => {
-        const administrator = await scene.createPerson('free');
+        const administrator = await scene.createUser('free');
         const admin = await adminClient(scene.realm);
         const [management] = await admin.clients.find({ clientId: 'realm-management' });
         const clientUniqueId = management?.id ?? '';
@@ -184,21 +187,21 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
         await admin.users.addClientRoleMappings({ id: administrator.id, clientUniqueId, roles });
         const url = adminUrl(scene.realm, `/users/${administrator.id}/reset-password`);
         const json = { type: 'password', value: 'chosen-by-the-thief' };
-        expect((await askKeycloak(accessToken, 'PUT', url, json)).status).toBe(204);
+        expect((await callKeycloak(accessToken, 'PUT', url, json)).status).toBe(204);
       });
     } else {
       it.each([
-        ['read a user', 'GET', (id: string) => `/users/${id}`, undefined] as (typeof CHANGES)[number],
-        ['list users', 'GET', () => '/users', undefined] as (typeof CHANGES)[number],
-        ...CHANGES,
-        ...RULE,
+        ['read a user', 'GET', (id: string) => `/users/${id}`, undefined] as (typeof USER_CHANGES)[number],
+        ['list users', 'GET', () => '/users', undefined] as (typeof USER_CHANGES)[number],
+        ...USER_CHANGES,
+        ...FORBIDDEN_CALLS,
       ])('may not %s in the realm of the people', async (...call) => {
         await expectRefused(accessToken, scene.realm, call);
       });
 
       it('makes users in the realm of the keys, whom the app does not let in', async () => {
         const own = { username: `thief-${person.user.id}`, password: 'of-the-thief-himself' };
-        const made = await askKeycloak(accessToken, 'POST', adminUrl(scene.vaultRealm, '/users'), {
+        const made = await callKeycloak(accessToken, 'POST', adminUrl(scene.vaultRealm, '/users'), {
           username: own.username,
           enabled: true,
           credentials: [{ type: 'password', value: own.password, temporary: false }],
@@ -237,7 +240,7 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
         () => ({ grant_type: 'urn:openid:params:grant-type:ciba', auth_req_id: 'x' }),
       ],
     ])('has not %s', async (_name, form) => {
-      const { status, body } = await askForTokens({ ...own(), ...form() }, scene.realm);
+      const { status, body } = await requestTokens({ ...own(), ...form() }, scene.realm);
       expect([400, 401]).toContain(status);
       expect(body).toMatchObject({ error: expect.stringMatching(/^(unauthorized_client|invalid_grant)$/) });
     });
@@ -276,7 +279,7 @@ async function expectNoExchange(
   client: { client_id: string; client_secret: string },
   subjectToken: string,
 ): Promise<void> {
-  const { status, body } = await askForTokens(
+  const { status, body } = await requestTokens(
     {
       ...client,
       grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',

@@ -1,32 +1,32 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import pg from 'pg';
-import { openTokens } from '../../src/identity/session-tokens.ts';
+import { decryptSessionTokens } from '../../src/identity/session-tokens.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
 import { fernetKey } from '../support/app.ts';
 import {
   accountConsoleToken,
   adminUrl,
-  askKeycloak,
+  callKeycloak,
   getTokens,
   type Tokens,
 } from '../support/keycloak-tokens.ts';
 import { adminClient, stack } from '../support/stack.ts';
 import { LAYOUTS } from './installation.ts';
 import { expectNothingOf } from './loot.ts';
-import { createScene, type Person, type Scene } from './scene.ts';
+import { createScenario, type UserWithKey, type Scenario } from './scene.ts';
 
 const LABEL = 'a label of mine';
 
 describe.each(LAYOUTS)('with %s', (layout) => {
   const isOneRealm = layout === 'one realm for people and keys';
-  let scene: Scene;
-  let person: Person;
+  let scene: Scenario;
+  let person: UserWithKey;
   /** Of the stored value the Fernet token, and what is shown in the key's place. */
   let token: string;
   let mask: string;
   beforeAll(async () => {
-    scene = await createScene(layout);
-    person = await scene.personWithKey({ label: LABEL });
+    scene = await createScenario(layout);
+    person = await scene.createUserWithKey({ label: LABEL });
     ({ token, mask } = JSON.parse(person.value) as { token: string; mask: string });
   }, 120_000);
   afterAll(() => scene.stop());
@@ -51,13 +51,13 @@ describe.each(LAYOUTS)('with %s', (layout) => {
       });
       expectNothingOf(person.value, [person.key]);
       expect(token).toMatch(/^gAAAAA[\w-]+=*$/);
-      const sealed = createKeyring(scene.app.config.encryptionKeys).open(token) ?? '{}';
+      const sealed = createKeyring(scene.app.config.encryptionKeys).decrypt(token) ?? '{}';
       expect(JSON.parse(sealed)).toMatchObject({
         key: person.key,
         owner: `user:${person.user.id}`,
         provider: 'openai',
       });
-      expect(createKeyring([fernetKey()]).open(token)).toBeUndefined();
+      expect(createKeyring([fernetKey()]).decrypt(token)).toBeUndefined();
     });
 
     it('finds the person’s own user as it was but for the sealed keys, where they lie there', async () => {
@@ -86,7 +86,11 @@ describe.each(LAYOUTS)('with %s', (layout) => {
   describe('the user', () => {
     it('sees nothing of keys in the account pages’ own API', async () => {
       const accessToken = await accountConsoleToken(person.user, scene.realm);
-      const { status, text } = await askKeycloak(accessToken, 'GET', `${account()}?userProfileMetadata=true`);
+      const { status, text } = await callKeycloak(
+        accessToken,
+        'GET',
+        `${account()}?userProfileMetadata=true`,
+      );
       expect(status).toBe(200);
       // The profile is the real one: it shows the tier.
       expect(JSON.parse(text)).toMatchObject({
@@ -103,13 +107,13 @@ describe.each(LAYOUTS)('with %s', (layout) => {
       ['another provider’s key', { byok_anything: ['x'] }],
       ['organizations to administer', { organization_admin: ['demo'] }],
     ])('cannot write %s through it', async (_name, change) => {
-      const writer = await scene.createPerson();
+      const writer = await scene.createUser();
       const accessToken = await accountConsoleToken(writer, scene.realm);
-      const own = JSON.parse((await askKeycloak(accessToken, 'GET', account())).text) as {
+      const own = JSON.parse((await callKeycloak(accessToken, 'GET', account())).text) as {
         attributes: Record<string, string[]>;
       };
       const write = (attributes: Record<string, string[]>, lastName: string) =>
-        askKeycloak(accessToken, 'POST', account(), { ...own, lastName, attributes });
+        callKeycloak(accessToken, 'POST', account(), { ...own, lastName, attributes });
       await write({ ...own.attributes, ...change }, 'Tried');
       const admin = await adminClient(scene.realm);
       expect((await admin.users.findOne({ id: writer.id }))?.attributes).toEqual({
@@ -124,13 +128,13 @@ describe.each(LAYOUTS)('with %s', (layout) => {
     });
 
     it('does not lose keys by saving the account pages', async () => {
-      const writer = await scene.personWithKey();
+      const writer = await scene.createUserWithKey();
       const accessToken = await accountConsoleToken(writer.user, scene.realm);
-      const own = JSON.parse((await askKeycloak(accessToken, 'GET', account())).text) as object;
-      const saved = await askKeycloak(accessToken, 'POST', account(), { ...own, lastName: 'Saved' });
+      const own = JSON.parse((await callKeycloak(accessToken, 'GET', account())).text) as object;
+      const saved = await callKeycloak(accessToken, 'POST', account(), { ...own, lastName: 'Saved' });
       expect(saved.status).toBe(204);
       expect((await scene.readRecord(writer.user)).attributes['byok_openai']).toEqual([writer.value]);
-      await scene.expectServing(writer);
+      await scene.expectKeyUsed(writer);
     });
 
     it('may use no part of the admin interface', async () => {
@@ -140,12 +144,12 @@ describe.each(LAYOUTS)('with %s', (layout) => {
         adminUrl(scene.realm, `/users/${person.user.id}`),
         adminUrl(scene.vaultRealm, `/users/${id}`),
       ])
-        expect([401, 403]).toContain((await askKeycloak(accessToken, 'GET', url)).status);
+        expect([401, 403]).toContain((await callKeycloak(accessToken, 'GET', url)).status);
     });
 
     it('has tokens that say nothing of keys or tier: ID and access token, userinfo', async () => {
       const tokens = await tokensOfSession();
-      const userinfo = await askKeycloak(
+      const userinfo = await callKeycloak(
         tokens.access_token,
         'GET',
         `${base()}/protocol/openid-connect/userinfo`,
@@ -160,7 +164,7 @@ describe.each(LAYOUTS)('with %s', (layout) => {
 
     it('cannot open the account API with the token that the app holds', async () => {
       const { access_token } = await tokensOfSession();
-      expect([401, 403]).toContain((await askKeycloak(access_token, 'GET', account())).status);
+      expect([401, 403]).toContain((await callKeycloak(access_token, 'GET', account())).status);
     });
 
     if (!isOneRealm) {
@@ -184,7 +188,7 @@ describe.each(LAYOUTS)('with %s', (layout) => {
     await client.end();
     const [row] = rows;
     if (row === undefined) throw new Error('the user has no session');
-    const held = openTokens(createKeyring(config.encryptionKeys), row.sess, row.sess.tokens);
+    const held = decryptSessionTokens(createKeyring(config.encryptionKeys), row.sess, row.sess.tokens);
     if (held === undefined) throw new Error('the session’s tokens do not open');
     const { web } = config.keycloak;
     const fresh = await getTokens(

@@ -8,14 +8,14 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import pg from 'pg';
 import { fetch } from 'undici';
-import { sealTokens } from '../../src/identity/session-tokens.ts';
+import { encryptSessionTokens } from '../../src/identity/session-tokens.ts';
 import { randomId } from '../../src/lib/ids.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
 import { fernetKey } from '../support/app.ts';
 import { createEvidence, type Evidence } from '../support/evidence.ts';
 import { recordResponses } from '../support/evidence/responses.ts';
 import { createSearch } from '../support/evidence/search.ts';
-import { requireNoSecrets, searchRun } from '../support/evidence/search-run.ts';
+import { assertNoSecrets, searchRun } from '../support/evidence/search-run.ts';
 import { adminClient, createDatabase, createUser, stack } from '../support/stack.ts';
 import type { ServersInUse } from '../support/test-servers.ts';
 
@@ -61,7 +61,7 @@ describe('the search for secrets that ends each run', () => {
 
   it('fails the run then, naming kind and place but not the secret', async () => {
     const said: string[] = [];
-    const error: unknown = await requireNoSecrets(folder, servers, (text) => said.push(text)).catch(
+    const error: unknown = await assertNoSecrets(folder, servers, (text) => said.push(text)).catch(
       (reason: unknown) => reason,
     );
     const text = `${String(error)} ${said.join()}`;
@@ -77,7 +77,7 @@ describe('the search for secrets that ends each run', () => {
     evidenceOfOwn.registerSecret('encryption key', encryptionKey);
     const { ownerUrl } = await createDatabase();
     evidenceOfOwn.recordDatabase(new URL(ownerUrl).pathname.slice(1));
-    const tokens = sealTokens(
+    const tokens = encryptSessionTokens(
       createKeyring([encryptionKey]),
       { userId: 'u', keycloakSessionId: 's' },
       { idToken: randomBytes(30).toString('hex'), refreshToken },
@@ -95,7 +95,7 @@ describe('the search for secrets that ends each run', () => {
   it('fails a run in which an app ran and left nothing to search in', async () => {
     const empty = mkdtempSync(path.join(tmpdir(), 'evidence-'));
     createEvidence(empty).registerSecret('session secret', randomBytes(24).toString('hex'));
-    await expect(requireNoSecrets(empty, servers, () => undefined)).rejects.toThrow('nothing to search in');
+    await expect(assertNoSecrets(empty, servers, () => undefined)).rejects.toThrow('nothing to search in');
     rmSync(empty, { recursive: true });
   });
 });

@@ -24,7 +24,7 @@ export interface Installation {
   service: ClientCredentials;
   vault: ClientCredentials;
   /** A person with a random name. */
-  createPerson(tier?: Tier): Promise<TestUser>;
+  createUser(tier?: Tier): Promise<TestUser>;
   /** The record of a person's keys, as an administrator sees it. @throws Error when there is none. */
   readRecord(person: Pick<TestUser, 'id'>): Promise<VaultView>;
   /** Saves the record with some attributes replaced, as the console does. */
@@ -49,7 +49,7 @@ async function installInTwoRealms(env: Environment): Promise<Installation> {
     vaultRealm,
     service: serviceClient,
     vault: vaultClient,
-    createPerson: (tier = 'starter') => createUser({ tier }),
+    createUser: (tier = 'starter') => createUser({ tier }),
     ...recordsIn(vaultRealm, async ({ id }) => {
       const admin = await adminClient(vaultRealm);
       const [found] = await admin.users.find({ username: `user.${id}`, exact: true });
@@ -87,7 +87,7 @@ async function installInOneRealm(env: Environment): Promise<Installation> {
     vaultRealm: realm,
     service,
     vault,
-    createPerson: (tier = 'starter') => createPerson(realm, tier),
+    createUser: (tier = 'starter') => createRealmUser(realm, tier),
     ...recordsIn(realm, ({ id }) => Promise.resolve(id)),
     pointWebClientAt: ({ url }) => pointWebClient(realm, web.id, url),
     async stop() {
@@ -139,7 +139,7 @@ async function pointWebClient(realm: string, clientId: string, publicUrl: string
   );
 }
 
-async function createPerson(realm: string, tier: Tier): Promise<TestUser> {
+async function createRealmUser(realm: string, tier: Tier): Promise<TestUser> {
   const username = `user-${randomBytes(6).toString('hex')}`;
   const password = randomBytes(9).toString('base64url');
   evidence.registerSecret('password', password);

@@ -25,7 +25,7 @@ export async function dumpDatabase(ownerUrl: string): Promise<string> {
   }
 }
 
-const PAGE = 500;
+const PAGE_SIZE = 500;
 
 /**
  * What `kc.sh export` writes of a realm but for password hashes and the realm's signing keys, which Keycloak
@@ -39,10 +39,10 @@ export async function exportRealm(realm: string): Promise<string> {
     if (publicClient !== true) secrets.push({ clientId, ...(await admin.clients.getClientSecret({ id })) });
   }
   const users: unknown[] = [];
-  for (let first = 0; ; first += PAGE) {
-    const page = await admin.users.find({ first, max: PAGE, briefRepresentation: false });
+  for (let first = 0; ; first += PAGE_SIZE) {
+    const page = await admin.users.find({ first, max: PAGE_SIZE, briefRepresentation: false });
     users.push(...page);
-    if (page.length < PAGE) break;
+    if (page.length < PAGE_SIZE) break;
   }
   return JSON.stringify({ ...whole, secrets, users });
 }
@@ -53,34 +53,34 @@ const FERNET_TOKEN = /gAAAAA[\w-]{40,}=*/g;
 const KEY_LIKE = /(?<![\w-])[\w-]{43}(?![\w-])/g;
 
 /** All sealed texts in the loot. */
-export function sealedIn(loot: string): string[] {
-  return [...new Set(loot.match(FERNET_TOKEN))];
+export function fernetTokensIn(text: string): string[] {
+  return [...new Set(text.match(FERNET_TOKEN))];
 }
 
 /**
  * None of the keys is in the loot in any spelling, and nothing that is sealed in it is opened by anything else
  * in it.
  */
-export function expectNoUsableKey(loot: string, keys: readonly string[]): void {
-  expect(loot).not.toBe('');
+export function expectNoUsableKey(text: string, keys: readonly string[]): void {
+  expect(text).not.toBe('');
   const search = createSearch(keys.map((value) => ({ kind: 'provider key', value })));
-  search.text('the loot', loot);
+  search.text('the loot', text);
   expect(search.hits).toEqual([]);
-  const candidates = [...new Set(loot.match(KEY_LIKE))].map((text) => createKeyring([`${text}=`]));
-  for (const token of sealedIn(loot))
-    for (const keyring of candidates) expect(keyring.open(token)).toBeUndefined();
+  const candidates = [...new Set(text.match(KEY_LIKE))].map((key) => createKeyring([`${key}=`]));
+  for (const token of fernetTokensIn(text))
+    for (const keyring of candidates) expect(keyring.decrypt(token)).toBeUndefined();
 }
 
 /** The loot tells all of these texts. A failure names what is missing, not the whole loot. */
-export function expectAllOf(loot: string, texts: readonly string[]): void {
-  expect(texts.filter((text) => text === '' || !loot.includes(text))).toEqual([]);
+export function expectAllOf(text: string, texts: readonly string[]): void {
+  expect(texts.filter((part) => part === '' || !text.includes(part))).toEqual([]);
 }
 
 /** The loot has none of these texts, as they are or as JSON spells them. */
-export function expectNothingOf(loot: string, texts: readonly string[]): void {
-  for (const text of texts) {
-    expect(text).not.toBe('');
-    expect(loot.includes(text) || loot.includes(JSON.stringify(text).slice(1, -1))).toBe(false);
+export function expectNothingOf(text: string, texts: readonly string[]): void {
+  for (const part of texts) {
+    expect(part).not.toBe('');
+    expect(text.includes(part) || text.includes(JSON.stringify(part).slice(1, -1))).toBe(false);
   }
 }
 

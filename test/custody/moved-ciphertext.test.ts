@@ -3,7 +3,7 @@ import { fernetKey, startApp, type TestApp } from '../support/app.ts';
 import { openAiKey } from '../support/key.ts';
 import { until } from '../support/until.ts';
 import { LAYOUTS } from './installation.ts';
-import { createScene, listKeys, upstreamSettings, type Scene } from './scene.ts';
+import { createScenario, listKeys, upstreamSettings, type Scenario } from './scene.ts';
 
 /** Changes one character in the middle of the Fernet token. */
 function edited(value: string): string {
@@ -14,7 +14,7 @@ function edited(value: string): string {
 }
 
 /** Replaces members of a stored value, the token included. */
-const having = (change: Record<string, unknown>) => (value: string) =>
+const withMembers = (change: Record<string, unknown>) => (value: string) =>
   JSON.stringify({ ...(JSON.parse(value) as object), ...change });
 
 const TOMORROW = new Date(Date.now() + 86_400_000).toISOString();
@@ -22,9 +22,9 @@ const IN_A_YEAR = new Date(Date.now() + 365 * 86_400_000).toISOString();
 const OTHER_ID = 'otherkey0001';
 
 describe.each(LAYOUTS)('with %s', (layout) => {
-  let scene: Scene;
+  let scene: Scenario;
   beforeAll(async () => {
-    scene = await createScene(layout);
+    scene = await createScenario(layout);
   }, 120_000);
   afterAll(() => scene.stop());
   afterEach(() => {
@@ -56,17 +56,17 @@ describe.each(LAYOUTS)('with %s', (layout) => {
 
   describe('a ciphertext that an administrator', () => {
     it('copies to another person is of no use there, and all is as before when that is undone', async () => {
-      const [owner, other] = [await scene.personWithKey(), await scene.personWithKey()];
+      const [owner, other] = [await scene.createUserWithKey(), await scene.createUserWithKey()];
       await scene.editRecord(other.user, { byok_openai: [owner.value] });
       await scene.expectUndecryptable({ session: other.session, keyId: owner.keyId }, 'openai/gpt-4o');
       expect((await scene.readRecord(other.user)).attributes['byok_openai']).toEqual([owner.value]);
-      await scene.expectServing(owner);
+      await scene.expectKeyUsed(owner);
       await scene.editRecord(other.user, { byok_openai: [other.value] });
-      await scene.expectServing(other);
+      await scene.expectKeyUsed(other);
     });
 
     it('puts beside a person’s own key is passed over: the own key serves', async () => {
-      const [owner, other] = [await scene.personWithKey(), await scene.personWithKey()];
+      const [owner, other] = [await scene.createUserWithKey(), await scene.createUserWithKey()];
       await scene.editRecord(other.user, { byok_openai: [owner.value, other.value] });
       for (let turn = 1; turn <= 3; turn += 1) {
         expect((await scene.chat(other.session, 'openai/gpt-4o')).status).toBe(200);
@@ -80,10 +80,10 @@ describe.each(LAYOUTS)('with %s', (layout) => {
     });
 
     it('copies to another provider of the same person is of no use there, and stays in use where it was', async () => {
-      const person = await scene.personWithKey();
+      const person = await scene.createUserWithKey();
       await scene.editRecord(person.user, { byok_openrouter: [person.value] });
       await scene.expectUndecryptable(person, 'openrouter/openai/gpt-4o');
-      await scene.expectServing(person);
+      await scene.expectKeyUsed(person);
       expect((await scene.readRecord(person.user)).attributes).toMatchObject({
         byok_openai: [person.value],
         byok_openrouter: [person.value],
@@ -93,78 +93,78 @@ describe.each(LAYOUTS)('with %s', (layout) => {
     it.each([
       ['edits', edited],
       ['cuts short', (value: string) => value.replace(/.{8}"}$/, '"}')],
-      ['replaces by text', having({ token: 'sk-of-the-admin' })],
-      ['gives an endpoint', having({ endpoint: 'http://127.0.0.1:9/v1' })],
-      ['gives an expiry', having({ expires_at: IN_A_YEAR })],
+      ['replaces by text', withMembers({ token: 'sk-of-the-admin' })],
+      ['gives an endpoint', withMembers({ endpoint: 'http://127.0.0.1:9/v1' })],
+      ['gives an expiry', withMembers({ expires_at: IN_A_YEAR })],
     ])('%s is not opened, and is back in use when that is undone', async (_name, change) => {
-      const person = await scene.personWithKey();
+      const person = await scene.createUserWithKey();
       const changed = change(person.value);
       expect(changed).not.toBe(person.value);
       await scene.editRecord(person.user, { byok_openai: [changed] });
       await scene.expectUndecryptable(person, 'openai/gpt-4o');
       expect((await scene.readRecord(person.user)).attributes['byok_openai']).toEqual([changed]);
       await scene.editRecord(person.user, { byok_openai: [person.value] });
-      await scene.expectServing(person);
+      await scene.expectKeyUsed(person);
     });
 
     it('gives another key’s id is not opened under that id, and the key itself still serves beside it', async () => {
-      const person = await scene.personWithKey();
-      const renamed = having({ id: OTHER_ID })(person.value);
+      const person = await scene.createUserWithKey();
+      const renamed = withMembers({ id: OTHER_ID })(person.value);
       await scene.editRecord(person.user, { byok_openai: [renamed] });
       await scene.expectUndecryptable({ ...person, keyId: OTHER_ID }, 'openai/gpt-4o');
       await scene.editRecord(person.user, { byok_openai: [renamed, person.value] });
-      await scene.expectServing(person);
+      await scene.expectKeyUsed(person);
     });
 
     it('puts in the place of a newer key of the same person, by the newer one’s id, is not opened', async () => {
-      const person = await scene.personWithKey();
+      const person = await scene.createUserWithKey();
       const second = await scene.storeKey(person, { key: openAiKey() });
       const { token } = JSON.parse(person.value) as { token: string };
-      await scene.editRecord(person.user, { byok_openai: [having({ token })(second.value)] });
+      await scene.editRecord(person.user, { byok_openai: [withMembers({ token })(second.value)] });
       await scene.expectUndecryptable({ ...person, keyId: second.keyId }, 'openai/gpt-4o');
     });
 
     it('frees of its expiry, or gives a later one, is not opened: the sealed one holds', async () => {
-      const person = await scene.personWithKey({ expires_at: TOMORROW });
+      const person = await scene.createUserWithKey({ expires_at: TOMORROW });
       for (const expires_at of [null, IN_A_YEAR]) {
-        await scene.editRecord(person.user, { byok_openai: [having({ expires_at })(person.value)] });
+        await scene.editRecord(person.user, { byok_openai: [withMembers({ expires_at })(person.value)] });
         await scene.expectUndecryptable(person, 'openai/gpt-4o');
       }
       await scene.editRecord(person.user, { byok_openai: [person.value] });
-      await scene.expectServing(person);
+      await scene.expectKeyUsed(person);
     });
 
     it('sends to another endpoint than the one that its owner named is not opened: neither hears of it', async () => {
       const { upstream } = scene;
-      const person = await scene.personWithKey({ provider: 'custom', endpoint: upstream.url });
-      const elsewhere = having({ endpoint: upstream.url.replace('/v1', '/v2') })(person.value);
+      const person = await scene.createUserWithKey({ provider: 'custom', endpoint: upstream.url });
+      const elsewhere = withMembers({ endpoint: upstream.url.replace('/v1', '/v2') })(person.value);
       await scene.editRecord(person.user, { byok_custom: [elsewhere] });
       await scene.expectUndecryptable(person, 'custom/gpt-4o');
       await scene.editRecord(person.user, { byok_custom: [person.value] });
-      await scene.expectServing(person);
+      await scene.expectKeyUsed(person);
     });
   });
 
   describe('a key under an encryption key that the app does not have', () => {
     it('keeps a process that has another one from starting on the same database', async () => {
-      await scene.personWithKey();
+      await scene.createUserWithKey();
       await expect(startElsewhere(fernetKey(), scene.app)).rejects.toThrow(
         'ENCRYPTION_KEY does not fit the stored keys',
       );
     });
 
     it('is refused in another installation on the same realms, untouched, and serves where it belongs', async () => {
-      const person = await scene.personWithKey();
+      const person = await scene.createUserWithKey();
       const before = await scene.readRecord(person.user);
       await using stranger = await startElsewhere(fernetKey());
       const session = await signInAt(stranger, person);
       await scene.expectUndecryptable({ session, keyId: person.keyId }, 'openai/gpt-4o', stranger);
       expect(await scene.readRecord(person.user)).toEqual(before);
-      await scene.expectServing(person);
+      await scene.expectKeyUsed(person);
     });
 
     it('stays when another key is added beside it there', async () => {
-      const person = await scene.personWithKey();
+      const person = await scene.createUserWithKey();
       await using stranger = await startElsewhere(fernetKey());
       const session = await signInAt(stranger, person);
       const added = openAiKey();
@@ -177,7 +177,7 @@ describe.each(LAYOUTS)('with %s', (layout) => {
     });
 
     it('is opened by a process that lists it as an older one', async () => {
-      const person = await scene.personWithKey();
+      const person = await scene.createUserWithKey();
       const ring = [fernetKey(), ...scene.app.config.encryptionKeys].join(',');
       await using rotated = await startElsewhere(ring, scene.app);
       expect((await scene.chat(person.session, 'openai/gpt-4o', rotated)).status).toBe(200);
@@ -197,14 +197,14 @@ describe.each(LAYOUTS)('with %s', (layout) => {
 });
 
 describe('a vault record that names another owner', () => {
-  let scene: Scene;
+  let scene: Scenario;
   beforeAll(async () => {
-    scene = await createScene('a realm of its own for keys');
+    scene = await createScenario('a realm of its own for keys');
   }, 120_000);
   afterAll(() => scene.stop());
 
   it('is refused for list, route and chat, the system does not pay, and all is back when that is undone', async () => {
-    const person = await scene.personWithKey();
+    const person = await scene.createUserWithKey();
     const { attributes } = await scene.readRecord(person.user);
     await scene.editRecord(person.user, { owner: ['user:somebody-else'] });
     for (const path of ['/api/v1/byok/keys', '/api/v1/byok/route?model=gpt-4o']) {
@@ -225,6 +225,6 @@ describe('a vault record that names another owner', () => {
       key_id: null,
     });
     await scene.editRecord(person.user, { owner: attributes['owner'] ?? [] });
-    await scene.expectServing(person);
+    await scene.expectKeyUsed(person);
   });
 });

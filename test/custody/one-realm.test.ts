@@ -1,16 +1,16 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { adminClient } from '../support/stack.ts';
-import { createScene, statusOf, type Scene } from './scene.ts';
+import { createScenario, statusOf, type Scenario } from './scene.ts';
 
 describe('with one realm for people and keys', () => {
-  let scene: Scene;
+  let scene: Scenario;
   beforeAll(async () => {
-    scene = await createScene('one realm for people and keys');
+    scene = await createScenario('one realm for people and keys');
   }, 120_000);
   afterAll(() => scene.stop());
 
   it('key writes change nothing else of a person: what administrators save between them stands', async () => {
-    const person = await scene.personWithKey();
+    const person = await scene.createUserWithKey();
     const { session } = person;
     const admin = await adminClient(scene.realm);
     const path = `/api/v1/byok/keys/openai/${person.keyId}`;

@@ -9,7 +9,7 @@ import { until } from '../support/until.ts';
 import { install, type Installation, type Layout } from './installation.ts';
 
 /** Someone with a key of their own. */
-export interface Person {
+export interface UserWithKey {
   user: TestUser;
   session: string;
   provider: string;
@@ -30,35 +30,39 @@ export interface KeyOptions {
 }
 
 /** An installation whose every upstream is one double, and whose system default would pay for any model. */
-export interface Scene extends Installation {
+export interface Scenario extends Installation {
   upstream: Upstream;
-  personWithKey(options?: KeyOptions): Promise<Person>;
+  createUserWithKey(options?: KeyOptions): Promise<UserWithKey>;
   /** Adds or replaces a key over the API; answers its id and the value that is stored. */
   storeKey(
-    person: Pick<Person, 'user' | 'session'>,
+    person: Pick<UserWithKey, 'user' | 'session'>,
     options: KeyOptions & { key: string },
-  ): Promise<Pick<Person, 'keyId' | 'value'>>;
+  ): Promise<Pick<UserWithKey, 'keyId' | 'value'>>;
   chat(session: string, model: string, by?: TestApp): ReturnType<TestApp['call']>;
   /** Once the change is seen, the chat is refused for that key alone, nobody is called and nobody else pays. */
-  expectUndecryptable(person: Pick<Person, 'session' | 'keyId'>, model: string, by?: TestApp): Promise<void>;
+  expectUndecryptable(
+    person: Pick<UserWithKey, 'session' | 'keyId'>,
+    model: string,
+    by?: TestApp,
+  ): Promise<void>;
   /** Once the change is seen, the key serves and is shown as whole, and the upstream gets exactly it. */
-  expectServing(person: Person, model?: string): Promise<void>;
+  expectKeyUsed(person: UserWithKey, model?: string): Promise<void>;
 }
 
 /** Whoever makes it stops it. */
-export async function createScene(layout: Layout): Promise<Scene> {
+export async function createScenario(layout: Layout): Promise<Scenario> {
   const upstream = await startUpstream();
   const installation = await install(layout, upstreamSettings(upstream.url));
   const { app } = installation;
-  const scene: Scene = {
+  const scenario: Scenario = {
     ...installation,
     upstream,
 
-    async personWithKey(options = {}) {
-      const user = await installation.createPerson();
+    async createUserWithKey(options = {}) {
+      const user = await installation.createUser();
       const session = await app.signIn(user);
       const key = options.key ?? openAiKey();
-      const stored = await scene.storeKey({ user, session }, { ...options, key });
+      const stored = await scenario.storeKey({ user, session }, { ...options, key });
       return { user, session, key, provider: options.provider ?? 'openai', ...stored };
     },
 
@@ -81,11 +85,11 @@ export async function createScene(layout: Layout): Promise<Scene> {
 
     async expectUndecryptable(person, model, by = app) {
       await until(
-        () => statusOf(scene.chat(person.session, model, by)),
+        () => statusOf(scenario.chat(person.session, model, by)),
         (status) => status === 424,
       );
       upstream.reset();
-      const response = await scene.chat(person.session, model, by);
+      const response = await scenario.chat(person.session, model, by);
       expect(response.status).toBe(424);
       expect(await response.json()).toMatchObject({
         error: {
@@ -105,13 +109,13 @@ export async function createScene(layout: Layout): Promise<Scene> {
       );
     },
 
-    async expectServing(person, model = `${person.provider}/gpt-4o`) {
+    async expectKeyUsed(person, model = `${person.provider}/gpt-4o`) {
       await until(
-        () => statusOf(scene.chat(person.session, model)),
+        () => statusOf(scenario.chat(person.session, model)),
         (status) => status === 200,
       );
       upstream.reset();
-      const response = await scene.chat(person.session, model);
+      const response = await scenario.chat(person.session, model);
       expect(response.status).toBe(200);
       expect(response.headers.get('x-ops-key-id')).toBe(person.keyId);
       expect((await upstream.received(1)).key).toBe(person.key);
@@ -126,7 +130,7 @@ export async function createScene(layout: Layout): Promise<Scene> {
       await upstream.stop();
     },
   };
-  return scene;
+  return scenario;
 }
 
 /** The system would pay for every model: it must not, where a key of one's own is damaged. */
@@ -158,7 +162,7 @@ export async function listKeys(app: TestApp, session: string): Promise<z.output<
 /** How the key is listed; it is noted after the answer. */
 async function testStatus(
   app: TestApp,
-  { session, keyId }: Pick<Person, 'session' | 'keyId'>,
+  { session, keyId }: Pick<UserWithKey, 'session' | 'keyId'>,
   model: string,
 ): Promise<string | undefined> {
   const provider = model.split('/')[0];

@@ -15,15 +15,15 @@ import {
   expectNothingOf,
   expectNoUsableKey,
   exportRealm,
-  sealedIn,
+  fernetTokensIn,
   signedCookie,
 } from './loot.ts';
-import { createScene, listKeys, statusOf, type Scene } from './scene.ts';
+import { createScenario, listKeys, statusOf, type Scenario } from './scene.ts';
 
 const LABEL = 'a label of the owner';
 
 /** What somebody has done with the product before the theft. */
-interface Past {
+interface History {
   user: TestUser;
   session: string;
   /** All keys that were submitted, also those that were refused, replaced or deleted. */
@@ -35,7 +35,7 @@ interface Past {
   masks: string[];
 }
 
-async function live(scene: Scene): Promise<Past> {
+async function useProduct(scene: Scenario): Promise<History> {
   const { app, upstream } = scene;
   const submitted: string[] = [];
   const newKey = () => {
@@ -48,7 +48,7 @@ async function live(scene: Scene): Promise<Past> {
       app.call(`/api/v1/byok/keys${path}`, { method, session, ...(json === undefined ? {} : { json }) }),
     );
 
-  const first = await scene.personWithKey({ key: newKey(), label: LABEL });
+  const first = await scene.createUserWithKey({ key: newKey(), label: LABEL });
   const { user, session } = first;
   const custom = await scene.storeKey(first, {
     provider: 'custom',
@@ -62,7 +62,7 @@ async function live(scene: Scene): Promise<Past> {
   const key = submitted.at(-1) ?? '';
 
   // Adds that are refused: the tier, the form, the test.
-  const free = await scene.createPerson('free');
+  const free = await scene.createUser('free');
   const freeSession = await app.signIn(free);
   expect(await send('POST', '/add', { provider: 'openai', key: newKey() }, freeSession)).toBe(403);
   expect(await send('POST', '/add', { provider: 'openai', key: `${newKey()} ` })).toBe(400);
@@ -98,11 +98,11 @@ async function live(scene: Scene): Promise<Past> {
 }
 
 describe.each(LAYOUTS)('with %s, a thief', (layout) => {
-  let scene: Scene;
-  let past: Past;
+  let scene: Scenario;
+  let past: History;
   beforeAll(async () => {
-    scene = await createScene(layout);
-    past = await live(scene);
+    scene = await createScenario(layout);
+    past = await useProduct(scene);
   }, 120_000);
   afterAll(() => scene.stop());
 
@@ -123,8 +123,8 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
       expectNoUsableKey(loot, past.submitted);
       expectNothingOf(loot, past.tokens);
       const keyring = createKeyring(scene.app.config.encryptionKeys);
-      const kinds = sealedIn(loot).map((token) => {
-        const opened = JSON.parse(keyring.open(token) ?? '{}') as { kind?: string };
+      const kinds = fernetTokensIn(loot).map((token) => {
+        const opened = JSON.parse(keyring.decrypt(token) ?? '{}') as { kind?: string };
         return opened.kind;
       });
       expect(new Set(kinds)).toEqual(new Set(['session_tokens', 'encryption_canary']));
@@ -202,10 +202,10 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
       expectNoUsableKey(loot, past.submitted);
       const [own, others] = [createKeyring(scene.app.config.encryptionKeys), createKeyring([fernetKey()])];
       for (const token of past.tokens) {
-        expect(sealedIn(loot).includes(token)).toBe(true);
-        expect(others.open(token)).toBeUndefined();
+        expect(fernetTokensIn(loot).includes(token)).toBe(true);
+        expect(others.decrypt(token)).toBeUndefined();
         // The two together are the keys: why ENCRYPTION_KEY never goes into Keycloak.
-        const opened = JSON.parse(own.open(token) ?? '{}') as { key: string };
+        const opened = JSON.parse(own.decrypt(token) ?? '{}') as { key: string };
         expect(past.submitted).toContain(opened.key);
       }
     });
@@ -235,7 +235,7 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
 
     it('gets no key, in whatever spelling and also where an upstream repeated it, and no sealed one', () => {
       expectNoUsableKey(loot, past.submitted);
-      expect(sealedIn(loot)).toEqual([]);
+      expect(fernetTokensIn(loot)).toEqual([]);
     });
 
     it('gets no key either that somebody put into an address', async () => {

@@ -13,14 +13,14 @@ function profileOf(file: string): UserProfileConfig {
   return JSON.parse(provider?.config['kc.user.profile.config']?.[0] ?? '{}') as UserProfileConfig;
 }
 
-const people: ProfileUse = {
+const mainRealm: ProfileUse = {
   realm: 'r',
-  holdsPeople: true,
+  holdsUsers: true,
   holdsKeys: false,
   providers: ['openai', 'custom'],
 };
-const records: ProfileUse = { ...people, holdsPeople: false, holdsKeys: true };
-const both: ProfileUse = { ...people, holdsKeys: true };
+const vaultRealm: ProfileUse = { ...mainRealm, holdsUsers: false, holdsKeys: true };
+const oneRealm: ProfileUse = { ...mainRealm, holdsKeys: true };
 
 function levels(file: string, use: ProfileUse, change: Change): string[] {
   const profile = profileOf(file);
@@ -66,65 +66,71 @@ const declareKeys =
 
 describe('the profile check', () => {
   it.each<[string, string, ProfileUse, Change, string[]]>([
-    ['takes the shipped main realm', MAIN, people, nothing, []],
-    ['takes the shipped vault realm', VAULT, records, nothing, []],
+    ['takes the shipped main realm', MAIN, mainRealm, nothing, []],
+    ['takes the shipped vault realm', VAULT, vaultRealm, nothing, []],
     [
       'refuses a tier that users can edit',
       MAIN,
-      people,
+      mainRealm,
       permit('subscription_tier', ['admin', 'user'], ['admin', 'user']),
       ['error'],
     ],
     [
       'warns of a tier that no one can edit',
       MAIN,
-      people,
+      mainRealm,
       permit('subscription_tier', ['admin'], []),
       ['warning'],
     ],
     [
       'refuses an undeclared tier where users may write undeclared attributes',
       MAIN,
-      people,
+      mainRealm,
       drop('subscription_tier', policy('ENABLED')),
       ['error'],
     ],
-    ['warns of an undeclared tier where they may not', MAIN, people, drop('subscription_tier'), ['warning']],
+    [
+      'warns of an undeclared tier where they may not',
+      MAIN,
+      mainRealm,
+      drop('subscription_tier'),
+      ['warning'],
+    ],
     [
       'refuses organization_admin that users can edit',
       MAIN,
-      people,
+      mainRealm,
       permit('organization_admin', ['admin'], ['user']),
       ['error'],
     ],
     [
       'refuses an undeclared organization_admin under ENABLED',
       MAIN,
-      people,
+      mainRealm,
       drop('organization_admin', policy('ENABLED')),
       ['error'],
     ],
     [
       'refuses key attributes that users can see',
       MAIN,
-      people,
+      mainRealm,
       permit('byok_openai', ['admin', 'user'], ['admin']),
       ['error'],
     ],
     [
       'refuses key attributes that users can edit',
       VAULT,
-      records,
+      vaultRealm,
       permit('byok_openai', ['admin'], ['user']),
       ['error'],
     ],
-    ['refuses ENABLED where keys are', VAULT, records, policy('ENABLED'), ['error']],
-    ['refuses ADMIN_VIEW where keys are', VAULT, records, policy('ADMIN_VIEW'), ['error']],
-    ['refuses a vault that drops keys', VAULT, records, policy('DISABLED'), ['error']],
-    ['takes ADMIN_EDIT in the one-realm layout', MAIN, both, policy('ADMIN_EDIT'), []],
-    ['refuses the one-realm layout without a place for keys', MAIN, both, nothing, ['error']],
-    ['takes declared key attributes that are long enough', MAIN, both, declareKeys(2048), []],
-    ['refuses declared key attributes that are too short', MAIN, both, declareKeys(2047), ['error']],
+    ['refuses ENABLED where keys are', VAULT, vaultRealm, policy('ENABLED'), ['error']],
+    ['refuses ADMIN_VIEW where keys are', VAULT, vaultRealm, policy('ADMIN_VIEW'), ['error']],
+    ['refuses a vault that drops keys', VAULT, vaultRealm, policy('DISABLED'), ['error']],
+    ['takes ADMIN_EDIT in the one-realm layout', MAIN, oneRealm, policy('ADMIN_EDIT'), []],
+    ['refuses the one-realm layout without a place for keys', MAIN, oneRealm, nothing, ['error']],
+    ['takes declared key attributes that are long enough', MAIN, oneRealm, declareKeys(2048), []],
+    ['refuses declared key attributes that are too short', MAIN, oneRealm, declareKeys(2047), ['error']],
   ])('%s', (_name, file, use, change, expected) => {
     expect(levels(file, use, change)).toEqual(expected);
   });

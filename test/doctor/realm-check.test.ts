@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { Config } from '../../src/config.ts';
 import type { Finding } from '../../src/doctor/finding.ts';
-import { assertRealmFit, examineRealms } from '../../src/doctor/realm-check.ts';
+import { assertRealmsValid, checkRealmsInDepth } from '../../src/doctor/realm-check.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
 import { adminClient, stack } from '../support/stack.ts';
 
@@ -32,19 +32,20 @@ const shipped: Keycloak = {
   vault: stack.keycloak.vaultClient,
 };
 
-const examine = (keycloak: Keycloak, mode: Config['mode'] = 'local') => examineRealms({ mode, keycloak });
+const checkInDepth = (keycloak: Keycloak, mode: Config['mode'] = 'local') =>
+  checkRealmsInDepth({ mode, keycloak });
 const problems = (findings: Finding[]) =>
   findings
     .filter(({ level }) => level !== 'ok')
     .map(({ level, check, detail }) => `${level}: ${check}: ${detail}`);
 
-function assertFit(keycloak: Keycloak): Promise<void> {
+function assertValid(keycloak: Keycloak): Promise<void> {
   const of = (realm: string, { id, secret: clientSecret }: { id: string; secret: string }) =>
     createKeycloakAdmin({ baseUrl: keycloak.internalUrl, realm, clientId: id, clientSecret });
-  return assertRealmFit({
+  return assertRealmsValid({
     config: { mode: 'local', keycloak },
-    people: of(keycloak.realm, keycloak.service),
-    vault: of(keycloak.vaultRealm, keycloak.vault),
+    mainAdmin: of(keycloak.realm, keycloak.service),
+    vaultAdmin: of(keycloak.vaultRealm, keycloak.vault),
   });
 }
 
@@ -120,12 +121,12 @@ async function serviceAccount(realm: string, clientId: string) {
 
 describe('the shipped realms', () => {
   it('are fit, with nothing to warn of', async () => {
-    expect(problems(await examine(shipped))).toEqual([]);
-    await assertFit(shipped);
+    expect(problems(await checkInDepth(shipped))).toEqual([]);
+    await assertValid(shipped);
   });
 
   it('are refused in a deployment while they hold demo users', async () => {
-    expect(problems(await examine(shipped, 'deployed'))).toEqual([
+    expect(problems(await checkInDepth(shipped, 'deployed'))).toEqual([
       expect.stringMatching(/^error: demo users .*free, trial, starter.*public password/),
     ]);
   });
@@ -142,17 +143,17 @@ describe('a realm that an administrator has changed', () => {
 
   it('refuses the start, saying what to change, when users can edit their tier', async () => {
     await whileChanged(editableTier, async () => {
-      await expect(assertFit(scratch)).rejects.toThrow(
+      await expect(assertValid(scratch)).rejects.toThrow(
         /users can change their own tier\n.*Realm settings > User profile: declare subscription_tier/,
       );
     });
-    await assertFit(scratch);
+    await assertValid(scratch);
   });
 
   it('refuses the start when users could see or write keys in the vault realm', async () => {
     const enabled = () => changeProfile(VAULT, (text) => text.replace('ADMIN_EDIT', 'ENABLED'));
     await whileChanged(enabled, async () => {
-      await expect(assertFit(scratch)).rejects.toThrow(/policy for unmanaged attributes is ENABLED/);
+      await expect(assertValid(scratch)).rejects.toThrow(/policy for unmanaged attributes is ENABLED/);
     });
   });
 
@@ -160,7 +161,7 @@ describe('a realm that an administrator has changed', () => {
     await whileChanged(
       () => changeRealm(MAIN, { adminEventsEnabled: false }),
       async () => {
-        expect(problems(await examine(scratch))).toEqual([
+        expect(problems(await checkInDepth(scratch))).toEqual([
           expect.stringMatching(/^error: admin events of realm doctor-/),
         ]);
       },
@@ -171,7 +172,9 @@ describe('a realm that an administrator has changed', () => {
     await whileChanged(
       () => changeRealm(VAULT, { adminEventsDetailsEnabled: true }),
       async () => {
-        expect(problems(await examine(scratch))).toEqual([expect.stringMatching(/^warning: .*event table/)]);
+        expect(problems(await checkInDepth(scratch))).toEqual([
+          expect.stringMatching(/^warning: .*event table/),
+        ]);
       },
     );
   });
@@ -183,7 +186,7 @@ describe('a realm that an administrator has changed', () => {
     await whileChanged(
       () => changeRole(realm, clientId, role, 'remove'),
       async () => {
-        expect(problems(await examine(scratch))).toContain(
+        expect(problems(await checkInDepth(scratch))).toContain(
           `error: rights of the ${kind} client in realm ${realm}: ${role} missing`,
         );
       },
@@ -194,7 +197,7 @@ describe('a realm that an administrator has changed', () => {
     await whileChanged(
       () => changeRole(MAIN, 'ops-center-service', 'manage-users', 'add'),
       async () => {
-        expect(problems(await examine(scratch))).toEqual([
+        expect(problems(await checkInDepth(scratch))).toEqual([
           `warning: rights of the service client in realm ${MAIN}: more than needed: manage-users`,
         ]);
       },
@@ -212,7 +215,7 @@ describe('a realm that an administrator has changed', () => {
       return () => admin.users.del({ realm: VAULT, id });
     };
     await whileChanged(addUser, async () => {
-      expect(problems(await examine(scratch))).toEqual([
+      expect(problems(await checkInDepth(scratch))).toEqual([
         `error: users of the vault realm ${VAULT}: enabled: somebody`,
         `error: users of the vault realm ${VAULT}: have credentials: somebody`,
       ]);
@@ -223,16 +226,16 @@ describe('a realm that an administrator has changed', () => {
 describe('a configuration that does not fit Keycloak', () => {
   it('is told from a Keycloak that is away: a wrong secret names its setting', async () => {
     const wrong = { ...scratch, vault: { id: 'ops-center-vault', secret: 'wrong' } };
-    const findings = await examine(wrong);
+    const findings = await checkInDepth(wrong);
     expect(problems(findings)).toHaveLength(1);
     expect(findings[0]?.fix).toContain('KEYCLOAK_VAULT_CLIENT_ID and _SECRET');
     const away = { ...scratch, internalUrl: 'http://127.0.0.1:1' };
-    await expect(assertFit(away)).rejects.toMatchObject({ code: 'keycloak_unavailable' });
+    await expect(assertValid(away)).rejects.toMatchObject({ code: 'keycloak_unavailable' });
   });
 
   it('is refused in the one-realm layout until the profile can hold keys', async () => {
     const oneRealm = { ...scratch, vaultRealm: MAIN, vault: scratch.service };
-    expect(problems(await examine(oneRealm))).toEqual(
+    expect(problems(await checkInDepth(oneRealm))).toEqual(
       expect.arrayContaining([
         expect.stringMatching(/^error: keys can be stored in realm doctor-.*byok_openai/),
       ]),
@@ -243,7 +246,7 @@ describe('a configuration that does not fit Keycloak', () => {
         return JSON.stringify({ ...profile, unmanagedAttributePolicy: 'ADMIN_EDIT' });
       });
     await whileChanged(allow, async () => {
-      expect(problems(await examine(oneRealm))).toEqual([
+      expect(problems(await checkInDepth(oneRealm))).toEqual([
         `error: rights of the vault client in realm ${MAIN}: manage-users missing`,
       ]);
     });

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import OpenAI, { APIError, AuthenticationError, BadRequestError, RateLimitError } from 'openai';
 import type { Browser, Page } from 'playwright-core';
-import { complaintsOf, describeInBrowser, fillInLogin, launchChromium } from '../support/chromium.ts';
+import { collectPageErrors, describeInBrowser, fillInLogin, launchChromium } from '../support/chromium.ts';
 import type { TestApp } from '../support/app.ts';
 import { startGateway, type Gateway } from '../support/gateway.ts';
 import { addKey, openAiKey } from '../support/key.ts';
@@ -90,7 +90,7 @@ describeInBrowser('in a browser', () => {
   it('a user signs in on Keycloak’s pages, brings a key, chats on it with the official SDK, deletes it, and signs out', async () => {
     const user = await createUser({ tier: 'starter' });
     const page = await browser.newPage();
-    const complaints = complaintsOf(page);
+    const complaints = collectPageErrors(page);
     const main = page.getByRole('main');
 
     const session = await signInOnPages(page, user);

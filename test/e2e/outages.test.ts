@@ -4,7 +4,7 @@ import { startApp, type TestApp } from '../support/app.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { blockDatabase, createUser, stack } from '../support/stack.ts';
-import { errorOf, readStream } from '../support/stream.ts';
+import { findStreamError, readEventStream } from '../support/stream.ts';
 import { until } from '../support/until.ts';
 import { answer, startUpstream, type Upstream } from '../support/upstream.ts';
 
@@ -92,13 +92,13 @@ async function expectWorksAgain(): Promise<void> {
 async function expectStreamGoesOn(during: () => Promise<void>): Promise<void> {
   const goOn = Promise.withResolvers<undefined>();
   openai.reply(answer.held(2, goOn.promise));
-  const stream = readStream(await chat({ stream: true }));
+  const stream = readEventStream(await chat({ stream: true }));
   await stream.first;
   openai.reset();
   await during();
   goOn.resolve(undefined);
   const events = await stream.events;
-  expect(errorOf(events)).toBeUndefined();
+  expect(findStreamError(events)).toBeUndefined();
   expect(events.at(-1)).toBe('[DONE]');
 }
 

@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { adminClient, createUser, type TestUser } from '../support/stack.ts';
-import { errorOf, readStream } from '../support/stream.ts';
+import { findStreamError, readEventStream } from '../support/stream.ts';
 import { answer, startUpstream, type Upstream } from '../support/upstream.ts';
 
 let openai: Upstream;
@@ -42,11 +42,11 @@ describe('a chat stream gets the protocol’s error event and ends, here and at 
     await addKey(app, session, { provider: 'openai', key: openAiKey() });
     openai.answerAll(answer.endlessStream({ everyMs: 20 }));
     const json = { model: 'gpt-4o', stream: true, messages: [{ role: 'user', content: 'Hello' }] };
-    const stream = readStream(await app.call('/v1/chat/completions', { method: 'POST', session, json }));
+    const stream = readEventStream(await app.call('/v1/chat/completions', { method: 'POST', session, json }));
     await stream.first;
 
     await end(user, session);
-    expect(errorOf(await stream.events)).toMatchObject({ code: 'unauthenticated' });
+    expect(findStreamError(await stream.events)).toMatchObject({ code: 'unauthenticated' });
     await openai.closed(0);
     expect((await app.call('/api/v1/me', { session })).status).toBe(401);
   });

@@ -6,7 +6,7 @@ import { connect, type Socket } from 'node:net';
 import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { createUser } from '../support/stack.ts';
-import { errorOf, readStream, type OpenStream } from '../support/stream.ts';
+import { findStreamError, readEventStream, type OpenStream } from '../support/stream.ts';
 import { until } from '../support/until.ts';
 import { answer, fault, startUpstream, type Upstream } from '../support/upstream.ts';
 
@@ -25,7 +25,7 @@ afterEach(() => {
   openai.reset();
 });
 
-interface Place extends AsyncDisposable {
+interface RunningApp extends AsyncDisposable {
   app: TestApp;
   session: string;
   /** A request that waits for its answer. */
@@ -33,7 +33,7 @@ interface Place extends AsyncDisposable {
   stream(): Promise<OpenStream>;
 }
 
-async function startPlace(env: Record<string, string>): Promise<Place> {
+async function startRunningApp(env: Record<string, string>): Promise<RunningApp> {
   const app = await startApp({ env: { UPSTREAM_OPENAI_URL: openai.url, ...env } });
   const session = await app.signIn(await createUser({ tier: 'starter' }));
   await addKey(app, session, { provider: 'openai', key: openAiKey() });
@@ -43,7 +43,7 @@ async function startPlace(env: Record<string, string>): Promise<Place> {
     session,
     chat,
     async stream() {
-      const stream = readStream(await chat({ ...hello, stream: true }));
+      const stream = readEventStream(await chat({ ...hello, stream: true }));
       await stream.first;
       return stream;
     },
@@ -80,7 +80,7 @@ async function expectNothingListens(app: TestApp): Promise<void> {
 
 describe('a server that is told to stop', () => {
   it('refuses new requests, each in its protocol’s shape, while a stream that is under way finishes untouched', async () => {
-    await using place = await startPlace(LONG_GRACE);
+    await using place = await startRunningApp(LONG_GRACE);
     const { app, session } = place;
     const goOn = Promise.withResolvers<undefined>();
     openai.reply(answer.held(2, goOn.promise));
@@ -104,22 +104,22 @@ describe('a server that is told to stop', () => {
     goOn.resolve(undefined);
     const events = await stream.events;
     expect(events.at(-1)).toBe('[DONE]');
-    expect(errorOf(events)).toBeUndefined();
+    expect(findStreamError(events)).toBeUndefined();
     await stopped;
     await expectNothingListens(app);
   });
 
   it('ends a stream that outlives the grace period with the protocol’s error event, and its upstream’s request', async () => {
-    await using place = await startPlace(SHORT_GRACE);
+    await using place = await startRunningApp(SHORT_GRACE);
     openai.reply(answer.endlessStream({ everyMs: 10 }));
     const stream = await place.stream();
     await place.app.stop();
-    expect(errorOf(await stream.events)).toMatchObject({ code: 'draining' });
+    expect(findStreamError(await stream.events)).toMatchObject({ code: 'draining' });
     await openai.closed(0);
   });
 
   it('answers a request that still waits for its upstream after the grace period as draining', async () => {
-    await using place = await startPlace(SHORT_GRACE);
+    await using place = await startRunningApp(SHORT_GRACE);
     openai.reply(fault.silent());
     const waiting = place.chat();
     await openai.received(1);
@@ -129,7 +129,7 @@ describe('a server that is told to stop', () => {
   });
 
   it('does not wait for a client that sends its body for ever, and answers it', async () => {
-    await using place = await startPlace(SHORT_GRACE);
+    await using place = await startRunningApp(SHORT_GRACE);
     const { app, session } = place;
     const { socket, text } = await openConnection(app);
     const head = [
@@ -150,7 +150,7 @@ describe('a server that is told to stop', () => {
   });
 
   it('does not wait for a stranger’s request that is only half there', async () => {
-    await using place = await startPlace(LONG_GRACE);
+    await using place = await startRunningApp(LONG_GRACE);
     const { socket, text } = await openConnection(place.app);
     socket.write(
       `POST /auth/backchannel-logout HTTP/1.1\r\nHost: ${new URL(place.app.url).host}\r\n` +
@@ -166,7 +166,7 @@ describe('a server that is told to stop', () => {
   });
 
   it('writes out an answer to a client that is slow to take it', async () => {
-    await using place = await startPlace(LONG_GRACE);
+    await using place = await startRunningApp(LONG_GRACE);
     const { app, session } = place;
     const filler = 'x'.repeat(24 * 1024 * 1024);
     openai.reply({ body: { choices: [], filler } });
@@ -190,7 +190,7 @@ describe('a server that is told to stop', () => {
   });
 
   it('is gone at once when nothing is under way, though a browser holds a connection that it has not used', async () => {
-    await using place = await startPlace(LONG_GRACE);
+    await using place = await startRunningApp(LONG_GRACE);
     const { socket } = await openConnection(place.app);
     const ended = once(socket, 'close');
     await place.app.stop();
@@ -201,7 +201,7 @@ describe('a server that is told to stop', () => {
 
 describe('a stranger who sends a request in part', () => {
   it('is cut off after 60 s, and after 30 s without a whole head', async () => {
-    await using place = await startPlace(SHORT_GRACE);
+    await using place = await startRunningApp(SHORT_GRACE);
     const servers: Server[] = [];
     // Where Node tells of requests; nobody wants to wait for a minute here.
     const note = (message: unknown) => servers.push((message as { server: Server }).server);
@@ -212,7 +212,7 @@ describe('a stranger who sends a request in part', () => {
   });
 
   it('is given up after 5 s where Keycloak posts its logout tokens', async () => {
-    await using place = await startPlace(SHORT_GRACE);
+    await using place = await startRunningApp(SHORT_GRACE);
     const { socket, text } = await openConnection(place.app);
     const ended = once(socket, 'close');
     socket.write(

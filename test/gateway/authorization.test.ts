@@ -49,7 +49,7 @@ async function beginSlowly(path: string, json: object): Promise<() => Promise<[n
   await once(sent, 'continue');
   sent.write(text.slice(0, 10));
   // The same checks for a request that came later are over: so they are for this one.
-  expect(await whoAmI()).toBe(200);
+  expect(await meStatus()).toBe(200);
   return async () => {
     sent.end(text.slice(10));
     const [response] = await answered;
@@ -57,22 +57,22 @@ async function beginSlowly(path: string, json: object): Promise<() => Promise<[n
   };
 }
 
-const whoAmI = async () => (await app.call('/api/v1/me', { session })).status;
+const meStatus = async () => (await app.call('/api/v1/me', { session })).status;
 
 /** Changes the user as an administrator would, and waits until the app has heard of it. */
-async function change(own: { enabled?: boolean; tier?: string }): Promise<void> {
+async function changeUser(changes: { enabled?: boolean; tier?: string }): Promise<void> {
   const admin = await adminClient();
   const { userProfileMetadata: _metadata, ...stored } = (await admin.users.findOne({ id: user.id })) ?? {};
-  const attributes = { ...stored.attributes, ...(own.tier ? { subscription_tier: [own.tier] } : {}) };
-  await admin.users.update({ id: user.id }, { ...stored, enabled: own.enabled ?? true, attributes });
+  const attributes = { ...stored.attributes, ...(changes.tier ? { subscription_tier: [changes.tier] } : {}) };
+  await admin.users.update({ id: user.id }, { ...stored, enabled: changes.enabled ?? true, attributes });
   await until(async () => {
-    if (own.enabled === false) return (await whoAmI()) === 401;
+    if (changes.enabled === false) return (await meStatus()) === 401;
     const me = (await (await app.call('/api/v1/me', { session })).json()) as { tier: string };
-    return me.tier === own.tier;
+    return me.tier === changes.tier;
   });
 }
 
-async function storedKeys(): Promise<number> {
+async function countStoredKeys(): Promise<number> {
   const found = await (await adminClient('ops-center-vault')).users.find({ q: `owner:user:${user.id}` });
   return found.length;
 }
@@ -81,10 +81,10 @@ describe('who was let in, and then took time to send the body, is asked for agai
   it('a user who was disabled meanwhile adds no key', async () => {
     await signedIn();
     const finish = await beginSlowly(ADD, { provider: 'openai', key: openAiKey() });
-    await change({ enabled: false });
+    await changeUser({ enabled: false });
     const [status, text] = await finish();
     expect([status, text]).toEqual([401, expect.stringContaining('"unauthenticated"')]);
-    expect(await storedKeys()).toBe(0);
+    expect(await countStoredKeys()).toBe(0);
   });
 
   it('a user who signed out meanwhile adds no key', async () => {
@@ -92,23 +92,23 @@ describe('who was let in, and then took time to send the body, is asked for agai
     const finish = await beginSlowly(ADD, { provider: 'openai', key: openAiKey() });
     expect((await app.call('/auth/logout', { method: 'POST', session })).status).toBe(303);
     expect((await finish())[0]).toBe(401);
-    expect(await storedKeys()).toBe(0);
+    expect(await countStoredKeys()).toBe(0);
   });
 
   it('a user whose tier fell below the route’s meanwhile adds no key', async () => {
     await signedIn();
     const finish = await beginSlowly(ADD, { provider: 'openai', key: openAiKey() });
-    await change({ tier: 'trial' });
+    await changeUser({ tier: 'trial' });
     const [status, text] = await finish();
     expect([status, text]).toEqual([403, expect.stringContaining('"tier_required"')]);
-    expect(await storedKeys()).toBe(0);
+    expect(await countStoredKeys()).toBe(0);
   });
 
   it('a user who was disabled meanwhile is answered by no provider', async () => {
     await signedIn();
     await addKey(app, session, { provider: 'openai', key: openAiKey() });
     const finish = await beginSlowly(CHAT, hello);
-    await change({ enabled: false });
+    await changeUser({ enabled: false });
     const [status, text] = await finish();
     expect([status, text]).toEqual([401, expect.stringContaining('"unauthenticated"')]);
     expect(openai.requests).toHaveLength(0);
@@ -119,7 +119,7 @@ describe('who was let in, and then took time to send the body, is asked for agai
     await signedIn();
     await addKey(app, session, { provider: 'openai', key: openAiKey() });
     const finish = await beginSlowly(CHAT, hello);
-    await change({ tier: 'trial' });
+    await changeUser({ tier: 'trial' });
     expect((await finish())[0]).toBe(200);
     expect(openai.requests).toHaveLength(0);
     expect(system.requests).toHaveLength(1);
@@ -129,7 +129,7 @@ describe('who was let in, and then took time to send the body, is asked for agai
     await signedIn();
     expect((await (await beginSlowly(ADD, { provider: 'openai', key: openAiKey() }))())[0]).toBe(201);
     expect((await (await beginSlowly(CHAT, hello))())[0]).toBe(200);
-    expect(await whoAmI()).toBe(200);
+    expect(await meStatus()).toBe(200);
   });
 });
 
@@ -148,7 +148,7 @@ describe('before the next key of a pool is tried', () => {
     const first = String((await openai.received(1)).key);
     const order = [...ids.keys()];
     const [next, last] = [1, 2].map((step) => order[(order.indexOf(first) + step) % 3]);
-    await remove(ids.get(String(next)));
+    await removeKey(ids.get(String(next)));
     gate.resolve(null);
     const response = await chat;
     expect([response.status, response.headers.get('x-ops-attempts')]).toEqual([200, '2']);
@@ -167,7 +167,7 @@ describe('before the next key of a pool is tried', () => {
     });
     const chat = app.call(CHAT, { method: 'POST', session, json: hello });
     const first = String((await openai.received(1)).key);
-    for (const [key, id] of ids) if (key !== first) await remove(id);
+    for (const [key, id] of ids) if (key !== first) await removeKey(id);
     gate.resolve(null);
     const response = await chat;
     expect([response.status, response.headers.get('x-ops-attempts')]).toEqual([401, '1']);
@@ -175,7 +175,7 @@ describe('before the next key of a pool is tried', () => {
   });
 });
 
-async function remove(id: string | undefined): Promise<void> {
-  const gone = await app.call(`/api/v1/byok/keys/openai?key_id=${id}`, { method: 'DELETE', session });
-  expect(gone.status).toBe(200);
+async function removeKey(id: string | undefined): Promise<void> {
+  const response = await app.call(`/api/v1/byok/keys/openai?key_id=${id}`, { method: 'DELETE', session });
+  expect(response.status).toBe(200);
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { checkOwnKeyBody, checkSharedPayerBody } from '../../src/gateway/body-rules.ts';
+import { checkPersonalKeyBody, checkSharedPayerBody } from '../../src/gateway/body-rules.ts';
 import { readChatRequest } from '../../src/gateway/chat-request.ts';
 import { isAppError } from '../../src/lib/errors.ts';
 
@@ -37,7 +37,7 @@ describe('the body of a request on an own key', () => {
   it.each(STEERING)('passes %s to an address that the provider itself or the user set', (field) => {
     expect(
       refusedField(() => {
-        checkOwnKeyBody(chat({ [field]: 'x' }), false);
+        checkPersonalKeyBody(chat({ [field]: 'x' }), false);
       }),
     ).toBeUndefined();
   });
@@ -45,7 +45,7 @@ describe('the body of a request on an own key', () => {
   it.each(STEERING)('refuses %s where the operator set the address', (field) => {
     expect(
       refusedField(() => {
-        checkOwnKeyBody(chat({ [field]: 'x' }), true);
+        checkPersonalKeyBody(chat({ [field]: 'x' }), true);
       }),
     ).toBe(field);
   });
@@ -53,7 +53,7 @@ describe('the body of a request on an own key', () => {
   it('passes fields that we do not know', () => {
     expect(
       refusedField(() => {
-        checkOwnKeyBody(chat({ x_new: 1, previous_response_id: 'r' }), true);
+        checkPersonalKeyBody(chat({ x_new: 1, previous_response_id: 'r' }), true);
       }),
     ).toBeUndefined();
   });
@@ -185,7 +185,7 @@ describe('the body of a request that somebody else pays for', () => {
       expect(() => checkSharedPayerBody(request, [])).toThrow(
         expect.objectContaining({ code: 'ambiguous_field' }),
       );
-      expect(() => checkOwnKeyBody(request, true)).not.toThrow();
+      expect(() => checkPersonalKeyBody(request, true)).not.toThrow();
     }
   });
 });

@@ -1,9 +1,9 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { readChatRequest } from '../../src/gateway/chat-request.ts';
-import { topLevelMembers } from '../../src/gateway/json-members.ts';
+import { findTopLevelMembers } from '../../src/gateway/json-members.ts';
 import { isAppError } from '../../src/lib/errors.ts';
-import { retainedBytes } from '../support/retained-bytes.ts';
+import { measureRetainedBytes } from '../support/retained-bytes.ts';
 
 function codeOf(body: string | Buffer): string | undefined {
   try {
@@ -19,7 +19,7 @@ describe('topLevelMembers', () => {
     fc.assert(
       fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.constantFrom(0, 1, 2), (object, indent) => {
         const text = JSON.stringify(object, null, indent);
-        const { members } = topLevelMembers(text);
+        const { members } = findTopLevelMembers(text);
         const rebuilt = members.map(({ name, valueStart, valueEnd }) => [
           name,
           JSON.parse(text.slice(valueStart, valueEnd)) as unknown,
@@ -30,7 +30,7 @@ describe('topLevelMembers', () => {
   });
 
   it('finds both of two members with one name, which JSON.parse hides', () => {
-    const names = topLevelMembers('{ "a" : 1 , "\\u0061":{"x":[",}",{}]}, "b":"\\\\\\"" }').members.map(
+    const names = findTopLevelMembers('{ "a" : 1 , "\\u0061":{"x":[",}",{}]}, "b":"\\\\\\"" }').members.map(
       (m) => m.name,
     );
     expect(names).toEqual(['a', 'a', 'b']);
@@ -73,15 +73,15 @@ describe('readChatRequest', () => {
 
   it('keeps of a body its bytes alone, and none once it is forgotten', async () => {
     const sizeBytes = 8 * 1024 * 1024;
-    const before = await retainedBytes();
+    const before = await measureRetainedBytes();
     const request = readChatRequest(
       Buffer.from(`{"model":"p/m","messages":["${'é'.repeat(sizeBytes / 2)}"]}`),
     );
-    expect((await retainedBytes()) - before).toBeLessThan(1.3 * sizeBytes);
+    expect((await measureRetainedBytes()) - before).toBeLessThan(1.3 * sizeBytes);
     request.withModel('m');
-    expect((await retainedBytes()) - before).toBeLessThan(1.3 * sizeBytes);
+    expect((await measureRetainedBytes()) - before).toBeLessThan(1.3 * sizeBytes);
     request.forget();
-    expect((await retainedBytes()) - before).toBeLessThan(0.3 * sizeBytes);
+    expect((await measureRetainedBytes()) - before).toBeLessThan(0.3 * sizeBytes);
     expect(() => request.withModel('m')).toThrow('forgotten');
   });
 
@@ -157,6 +157,6 @@ describe('readChatRequest', () => {
     ['{"a":{"b":1},"c":{"b":":{"}}', false],
     ['{"__proto__":1,"a":{"__proto__":2}}', false],
   ])('tells whether a member stands twice anywhere: %s', (body, expected) => {
-    expect(readChatRequest(Buffer.from(body)).repeatsMembers).toBe(expected);
+    expect(readChatRequest(Buffer.from(body)).hasDuplicateMembers).toBe(expected);
   });
 });

@@ -1,8 +1,8 @@
 import { Readable } from 'node:stream';
 import { describe, expect, it } from '@jest/globals';
-import { createLiveModels, type LiveModelsQuestion } from '../../src/gateway/live-models.ts';
+import { createFindProviderModels, type ProviderModelsQuery } from '../../src/gateway/live-models.ts';
 import type { Dialer } from '../../src/lib/dialer.ts';
-import { retainedBytes } from '../support/retained-bytes.ts';
+import { measureRetainedBytes } from '../support/retained-bytes.ts';
 
 const MINUTE_MS = 60_000;
 
@@ -18,24 +18,24 @@ function start(list: (asked: number) => object[]) {
       return Promise.resolve({ status: 200, headers: {}, body, fromPublicAddress: true });
     },
   } as unknown as Dialer;
-  const find = createLiveModels(dialer, () => nowMs);
-  const ids = async (own: Partial<LiveModelsQuestion> & { isUsers?: boolean } = {}) => {
+  const find = createFindProviderModels(dialer, () => nowMs);
+  const ids = async (own: Partial<ProviderModelsQuery> & { isUsers?: boolean } = {}) => {
     const { isUsers = false, ...question } = own;
     const baseUrl = 'http://127.0.0.1:1/v1';
-    const address = { baseUrl, isUsers, isOperators: !isUsers };
+    const address = { baseUrl, isUserSupplied: isUsers, isOperatorSupplied: !isUsers };
     const signal = new AbortController().signal;
     const models = await find({
-      ...{ pool: 'user:openai', key: 'a', address, authorization: {}, hop: null, signal },
+      ...{ pool: 'user:openai', key: 'a', address, authorization: {}, loopHeader: null, signal },
       ...question,
     });
     return models?.map(({ id }) => id);
   };
-  return { ids, asked: () => asked, pass: (ms: number) => (nowMs += ms) };
+  return { ids, asked: () => asked, advance: (ms: number) => (nowMs += ms) };
 }
 
 describe('the models that a provider lists', () => {
   it('are remembered for 5 minutes', async () => {
-    const { ids, pass } = start((asked) => [{ id: `list-${asked}` }]);
+    const { ids, advance: pass } = start((asked) => [{ id: `list-${asked}` }]);
     expect(await ids()).toEqual(['list-1']);
     pass(5 * MINUTE_MS - 1);
     expect(await ids()).toEqual(['list-1']);
@@ -73,16 +73,16 @@ describe('the models that a provider lists', () => {
   });
 
   it('are not kept in memory once they are old, whoever asks next', async () => {
-    const { ids, pass } = start((asked) => [{ id: `${asked}` }, ...long(500)]);
-    const before = await retainedBytes();
+    const { ids, advance: pass } = start((asked) => [{ id: `${asked}` }, ...longModels(500)]);
+    const before = await measureRetainedBytes();
     for (let pool = 0; pool < 100; pool += 1) await ids({ pool: `pool-${pool}` });
-    expect((await retainedBytes()) - before).toBeGreaterThan(100 * 100_000);
+    expect((await measureRetainedBytes()) - before).toBeGreaterThan(100 * 100_000);
     pass(5 * MINUTE_MS);
     await ids({ pool: 'another' });
-    expect((await retainedBytes()) - before).toBeLessThan(10 * 100_000);
+    expect((await measureRetainedBytes()) - before).toBeLessThan(10 * 100_000);
   });
 });
 
 /** Models of 256 characters each. */
-const long = (count: number) =>
+const longModels = (count: number) =>
   Array.from({ length: count }, (_, index) => ({ id: `${index}`.padEnd(256, 'm') }));

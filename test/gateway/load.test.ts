@@ -38,20 +38,20 @@ async function signedIn(): Promise<string> {
 const chat = (session: string, json: object = hello) => app.call(CHAT, { method: 'POST', session, json });
 
 /** Begins a chat request on a connection of its own and sends nothing of its body beyond `begun`. */
-function begin(session: string, framing: string, begun: string | Buffer = ''): Socket {
+function beginRequest(session: string, framing: string, start: string | Buffer = ''): Socket {
   const { hostname, port } = new URL(app.url);
   const socket = connect(Number(port), hostname);
   sockets.add(socket);
   socket.on('error', () => undefined);
   const head = `POST ${CHAT} HTTP/1.1\r\nHost: localhost:${port}\r\nCookie: session=${session}\r\n`;
   socket.write(`${head}Content-Type: application/json\r\n${framing}\r\n\r\n`);
-  socket.write(begun);
+  socket.write(start);
   return socket;
 }
 
 /** Announces a body and sends nothing of it; the app has let the request in when this resolves. */
-async function announce(session: string, bytes: number): Promise<Socket> {
-  const socket = begin(session, `Content-Length: ${bytes}`);
+async function declareBody(session: string, bytes: number): Promise<Socket> {
+  const socket = beginRequest(session, `Content-Length: ${bytes}`);
   await once(socket, 'connect');
   // The same checks for requests that came later are over: so they are for this one.
   for (let count = 0; count < 3; count += 1) await app.call('/api/v1/me', { session });
@@ -59,21 +59,22 @@ async function announce(session: string, bytes: number): Promise<Socket> {
 }
 
 /** Sends a body but for its last byte. */
-function hold(session: string, bytes: number): Socket {
-  return begin(session, `Content-Length: ${bytes}`, Buffer.alloc(bytes - 1, 'x'));
+function sendAllButLastByte(session: string, bytes: number): Socket {
+  return beginRequest(session, `Content-Length: ${bytes}`, Buffer.alloc(bytes - 1, 'x'));
 }
 
 /** Fills the first `count` places of a user with requests that the upstream leaves unanswered. */
-async function occupy(session: string, count: number): Promise<void> {
+async function openRequests(session: string, count: number): Promise<void> {
   const body = JSON.stringify(hello);
   const before = openai.requests.length;
   openai.reply(...Array.from({ length: count }, () => fault.silent()));
-  for (let opened = 0; opened < count; opened += 1) begin(session, `Content-Length: ${body.length}`, body);
+  for (let opened = 0; opened < count; opened += 1)
+    beginRequest(session, `Content-Length: ${body.length}`, body);
   await openai.received(before + count);
 }
 
 /** The head and the body of the answer on such a connection. */
-async function answerOn(socket: Socket): Promise<string> {
+async function readResponse(socket: Socket): Promise<string> {
   let text = '';
   socket.on('data', (piece: Buffer) => (text += piece.toString()));
   return until(
@@ -102,7 +103,7 @@ describe('open requests of one user', () => {
     await openai.received(16);
     await expectRefusal(await chat(session), 429, 'rate_limited');
     await expectRefusal(await app.call('/v1/models', { session }), 429, 'rate_limited');
-    expect(await answerOn(await announce(session, 1000))).toMatch(/^HTTP\/1.1 429 /);
+    expect(await readResponse(await declareBody(session, 1000))).toMatch(/^HTTP\/1.1 429 /);
     openai.reply(answer.completion());
     expect((await chat(other)).status).toBe(200);
     gate.resolve(null);
@@ -114,7 +115,7 @@ describe('open requests of one user', () => {
   it('are given back when clients leave', async () => {
     const session = await signedIn();
     for (let round = 0; round < 2; round += 1) {
-      await occupy(session, 16);
+      await openRequests(session, 16);
       expect((await chat(session)).status).toBe(429);
       for (const socket of sockets) socket.destroy();
       await until(
@@ -128,7 +129,7 @@ describe('open requests of one user', () => {
 describe('bodies that are being read', () => {
   it('take of one user at most a third of the room, and give it back', async () => {
     const session = await signedIn();
-    const held = hold(session, 32 * MB);
+    const held = sendAllButLastByte(session, 32 * MB);
     // All but what the kernel holds has been read by then; requests of 12 MB each would slow that down.
     await until(() => held.writableLength === 0);
     const large = { ...hello, pad: 'x'.repeat(12 * MB) };
@@ -147,7 +148,7 @@ describe('bodies that are being read', () => {
   });
 
   it('take all of the room together, beyond which requests are asked to come later', async () => {
-    for (let count = 0; count < 4; count += 1) hold(await signedIn(), 32 * MB - 1024);
+    for (let count = 0; count < 4; count += 1) sendAllButLastByte(await signedIn(), 32 * MB - 1024);
     const session = await signedIn();
     const large = { ...hello, pad: 'x'.repeat(3 * MB) };
     const filled = await until(
@@ -156,8 +157,8 @@ describe('bodies that are being read', () => {
     );
     await expectRefusal(filled, 503, 'busy');
     const piece = Buffer.concat([Buffer.from(`${(4 * MB).toString(16)}\r\n`), Buffer.alloc(4 * MB, 'x')]);
-    const socket = begin(session, 'Transfer-Encoding: chunked', piece);
-    expect(await answerOn(socket)).toMatch(/^HTTP\/1.1 503 [^]*"code":"busy"/);
+    const socket = beginRequest(session, 'Transfer-Encoding: chunked', piece);
+    expect(await readResponse(socket)).toMatch(/^HTTP\/1.1 503 [^]*"code":"busy"/);
     for (const held of sockets) held.destroy();
     await until(
       async () => (await chat(session, large)).status,
@@ -168,7 +169,7 @@ describe('bodies that are being read', () => {
   it('take nothing by being announced alone', async () => {
     for (let count = 0; count < 4; count += 1) {
       const holder = await signedIn();
-      for (const size of [32, 31]) await announce(holder, size * MB);
+      for (const size of [32, 31]) await declareBody(holder, size * MB);
     }
     const session = await signedIn();
     expect((await chat(session, { ...hello, pad: 'x'.repeat(3 * MB) })).status).toBe(200);
@@ -190,7 +191,7 @@ describe('bodies that are being read', () => {
 
   it('that are announced too large are refused for their size', async () => {
     const session = await signedIn();
-    expect(await answerOn(await announce(session, 33 * MB))).toMatch(/^HTTP\/1.1 413 /);
+    expect(await readResponse(await declareBody(session, 33 * MB))).toMatch(/^HTTP\/1.1 413 /);
   });
 });
 
@@ -198,9 +199,9 @@ it('an answer that its client does not take keeps its place until the client has
   const session = await signedIn();
   openai.reply(answer.completion({ text: 'x'.repeat(24 * MB) }));
   const body = JSON.stringify(hello);
-  const slow = begin(session, `Content-Length: ${body.length}`, body).pause();
+  const slow = beginRequest(session, `Content-Length: ${body.length}`, body).pause();
   await until(() => app.events('answer_passed').at(-1)?.['status'] === 200 && openai.requests.length === 1);
-  await occupy(session, 15);
+  await openRequests(session, 15);
   expect((await chat(session)).status).toBe(429);
   slow.destroy();
   await until(

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { PassThrough } from 'node:stream';
 import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import { fetch } from 'undici';
-import { relayStream, type RelayEnd } from '../../src/gateway/relay.ts';
+import { sendStream, type StreamOutcome } from '../../src/gateway/relay.ts';
 
 const KEEP_ALIVE_MS = 15_000;
 
@@ -15,7 +15,7 @@ afterEach(() => {
 /** A client whose stream is fed by hand. */
 async function open() {
   const body = new PassThrough();
-  const ended = Promise.withResolvers<RelayEnd>();
+  const ended = Promise.withResolvers<StreamOutcome>();
   const server = createServer((_request, response) => {
     const answer = { kind: 'stream', status: 200, headers: {}, body, isPublic: true } as const;
     const options = {
@@ -24,7 +24,7 @@ async function open() {
       signal: new AbortController().signal,
       idleTimeoutMs: 1000,
     };
-    relayStream(answer, asExpress(response), options).then(ended.resolve, ended.reject);
+    sendStream(answer, asExpress(response), options).then(ended.resolve, ended.reject);
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -35,9 +35,9 @@ async function open() {
 }
 
 /** The one method of Express's that the relay uses. */
-function asExpress(response: ServerResponse): Parameters<typeof relayStream>[1] {
+function asExpress(response: ServerResponse): Parameters<typeof sendStream>[1] {
   const status = (code: number) => Object.assign(response, { statusCode: code });
-  return Object.assign(response, { status }) as unknown as Parameters<typeof relayStream>[1];
+  return Object.assign(response, { status }) as unknown as Parameters<typeof sendStream>[1];
 }
 
 describe('a stream in which nothing happens', () => {

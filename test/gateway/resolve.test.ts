@@ -1,23 +1,23 @@
 import { describe, expect, it } from '@jest/globals';
-import { resolve, type KeyState, type ResolveInput } from '../../src/gateway/resolve.ts';
+import { resolveRoute, type RoutableKey, type ResolveInput } from '../../src/gateway/resolve.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
 
 const NOW = new Date('2026-01-01T00:00:00Z');
 
-function key(id: string, own: Partial<KeyState> = {}): KeyState {
+function key(id: string, own: Partial<RoutableKey> = {}): RoutableKey {
   return {
     id,
     label: null,
     enabled: true,
     expiresAt: null,
-    setAsideUntil: null,
-    isReadable: () => true,
+    cooldownUntil: null,
+    isDecryptable: () => true,
     ...own,
   };
 }
 
-function decide(own: Partial<ResolveInput<KeyState>>) {
-  return resolve<KeyState>({
+function decide(own: Partial<ResolveInput<RoutableKey>>) {
+  return resolveRoute<RoutableKey>({
     model: 'gpt-4o',
     tier: 'starter',
     providers: PROVIDERS,
@@ -25,14 +25,14 @@ function decide(own: Partial<ResolveInput<KeyState>>) {
     organization: new Map(),
     system: { provider: 'openrouter', model: 'openai/gpt-4o-mini', models: ['openai/gpt-4o-mini', 'gpt-4o'] },
     policy: { preferredProvider: null },
-    unhealthy: new Set(),
+    unhealthyProviders: new Set(),
     now: NOW,
-    turn: () => 0,
+    rotationIndex: () => 0,
     ...own,
   });
 }
 
-const pools = (own: Record<string, KeyState[]>) => new Map(Object.entries(own));
+const pools = (own: Record<string, RoutableKey[]>) => new Map(Object.entries(own));
 
 describe('choosing the provider', () => {
   it('strips the first segment alone when it names a provider with a key in any state', () => {
@@ -95,11 +95,11 @@ describe('choosing the key', () => {
       key('a'),
       key('b', { enabled: false }),
       key('c'),
-      key('d', { isReadable: () => false }),
+      key('d', { isDecryptable: () => false }),
       key('e'),
     ];
     const first = [0, 1, 2, 3, 4, 5].map((turn) => {
-      const decision = decide({ personal: pools({ openai: pool }), turn: () => turn });
+      const decision = decide({ personal: pools({ openai: pool }), rotationIndex: () => turn });
       return decision.kind === 'pool' ? decision.keys.map(({ id }) => id).join('') : decision.kind;
     });
     expect(first).toEqual(['ace', 'cea', 'eac', 'ace', 'cea', 'eac']);
@@ -109,9 +109,9 @@ describe('choosing the key', () => {
     const pool = [
       key('a', { enabled: false }),
       key('b', { expiresAt: '2025-12-31T23:59:59Z' }),
-      key('c', { setAsideUntil: new Date('2026-01-01T00:00:01Z') }),
-      key('d', { isReadable: () => false }),
-      key('e', { expiresAt: '2026-01-01T00:00:01Z', setAsideUntil: new Date('2025-12-31T00:00:00Z') }),
+      key('c', { cooldownUntil: new Date('2026-01-01T00:00:01Z') }),
+      key('d', { isDecryptable: () => false }),
+      key('e', { expiresAt: '2026-01-01T00:00:01Z', cooldownUntil: new Date('2025-12-31T00:00:00Z') }),
     ];
     expect(decide({ personal: pools({ openai: pool }) })).toMatchObject({
       kind: 'pool',
@@ -126,12 +126,12 @@ describe('choosing the key', () => {
   });
 
   it('never moves a pool that fails to the system, and says when it is damaged', () => {
-    const aside = key('a', { setAsideUntil: new Date('2026-01-02T00:00:00Z') });
+    const aside = key('a', { cooldownUntil: new Date('2026-01-02T00:00:00Z') });
     expect(decide({ personal: pools({ openai: [aside] }) })).toMatchObject({
       kind: 'refused',
       code: 'no_usable_key',
     });
-    const damaged = key('b', { isReadable: () => false });
+    const damaged = key('b', { isDecryptable: () => false });
     expect(decide({ personal: pools({ openai: [aside, damaged] }) })).toMatchObject({
       kind: 'refused',
       code: 'key_undecryptable',

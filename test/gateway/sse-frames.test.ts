@@ -1,11 +1,12 @@
 import { Readable } from 'node:stream';
 import { describe, expect, it, jest } from '@jest/globals';
 import fc from 'fast-check';
-import { sseData, sseFrames } from '../../src/gateway/sse-frames.ts';
+import { parseSseData, readSseFrames } from '../../src/gateway/sse-frames.ts';
 
 async function framesOf(chunks: Buffer[], maxFrameBytes = 1_000): Promise<string[]> {
   const frames: string[] = [];
-  for await (const frame of sseFrames(Readable.from(chunks), maxFrameBytes)) frames.push(frame.toString());
+  for await (const frame of readSseFrames(Readable.from(chunks), maxFrameBytes))
+    frames.push(frame.toString());
   return frames;
 }
 
@@ -60,7 +61,7 @@ describe('sseFrames', () => {
       }
     }
     const frames: string[] = [];
-    for await (const frame of sseFrames(pieces() as unknown as Readable, 1_000))
+    for await (const frame of readSseFrames(pieces() as unknown as Readable, 1_000))
       frames.push(frame.toString());
     expect(frames).toEqual(['data: abc\n\n', 'data: 2\n\n']);
   });
@@ -74,6 +75,6 @@ describe('sseFrames', () => {
 describe('sseData', () => {
   it('reads data lines of each event and leaves comments out', () => {
     const frames = ': hi\n\ndata: {"a":1}\n\nevent: e\ndata: x\ndata: y\n\ndata:[DONE]\r\n\r\n';
-    expect(sseData(Buffer.from(frames))).toEqual(['{"a":1}', 'x\ny', '[DONE]']);
+    expect(parseSseData(Buffer.from(frames))).toEqual(['{"a":1}', 'x\ny', '[DONE]']);
   });
 });

@@ -45,7 +45,7 @@ function events(text: string): string[] {
   return text.split('\n\n').flatMap((frame) => (frame.startsWith('data: ') ? [frame.slice(6)] : []));
 }
 
-const lastEvent = (text: string) =>
+const parseLastEvent = (text: string) =>
   JSON.parse(events(text).at(-1) ?? '') as { error: { code: string; message: string } };
 
 describe('an upstream that does not answer as it should', () => {
@@ -212,7 +212,7 @@ describe('a stream', () => {
     async (cut) => {
       openai.reply(fault.resetInStream({ afterFrames: 3, cut }));
       const text = await (await chat(streamed)).text();
-      expect(lastEvent(text)).toMatchObject({ error: { code: 'upstream_unreachable' } });
+      expect(parseLastEvent(text)).toMatchObject({ error: { code: 'upstream_unreachable' } });
       for (const data of events(text)) expect(() => JSON.parse(data) as unknown).not.toThrow();
       expect(text).not.toContain('[DONE]');
     },
@@ -222,12 +222,12 @@ describe('a stream', () => {
     openai.reply(fault.silentAfterHeaders());
     const response = await chat(streamed);
     expect(response.status).toBe(200);
-    expect(lastEvent(await response.text())).toMatchObject({ error: { code: 'upstream_timeout' } });
+    expect(parseLastEvent(await response.text())).toMatchObject({ error: { code: 'upstream_timeout' } });
   });
 
   it('that sends a line without an end gets an error event', async () => {
     openai.reply(fault.endlessLine());
-    expect(lastEvent(await (await chat(streamed)).text())).toMatchObject({
+    expect(parseLastEvent(await (await chat(streamed)).text())).toMatchObject({
       error: { code: 'upstream_malformed' },
     });
     await openai.closed(0);

@@ -88,7 +88,7 @@ describe('the Host header on the metrics port', () => {
   });
 
   it('of a deployment may be its own address and the configured one only', async () => {
-    const server = createMetrics().createServer(() => Promise.resolve({ ready: true, details: {} }), {
+    const server = createMetrics().createOperatorServer(() => Promise.resolve({ ready: true, details: {} }), {
       mode: 'deployed',
       host: 'Metrics.internal',
     });

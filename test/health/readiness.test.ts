@@ -1,12 +1,12 @@
 import { describe, expect, it } from '@jest/globals';
-import { createReadiness } from '../../src/health/readiness.ts';
+import { createReadinessCheck } from '../../src/health/readiness.ts';
 
 const works = () => Promise.resolve();
 const fails = () => Promise.reject(new Error('the details of the failure'));
 
 describe('readiness', () => {
   it('is there when all that is needed works, and names what does not, without its words', async () => {
-    const ready = createReadiness(
+    const ready = createReadinessCheck(
       [
         { name: 'database', check: works },
         { name: 'keycloak', check: works },
@@ -14,7 +14,7 @@ describe('readiness', () => {
       () => false,
     );
     expect(await ready()).toEqual({ ready: true, details: { database: 'ok', keycloak: 'ok' } });
-    const notReady = createReadiness(
+    const notReady = createReadinessCheck(
       [
         { name: 'database', check: works },
         { name: 'keycloak', check: fails },
@@ -30,7 +30,7 @@ describe('readiness', () => {
       asked += 1;
       return works();
     };
-    const readiness = createReadiness([{ name: 'database', check }], () => false);
+    const readiness = createReadinessCheck([{ name: 'database', check }], () => false);
     await Promise.all(Array.from({ length: 20 }, () => readiness()));
     await readiness();
     expect(asked).toBe(1);
@@ -38,13 +38,13 @@ describe('readiness', () => {
 
   it('does not wait longer than 3 s for what does not answer', async () => {
     const never = () => new Promise<never>(() => undefined);
-    const readiness = createReadiness([{ name: 'keycloak', check: never }], () => false);
+    const readiness = createReadinessCheck([{ name: 'keycloak', check: never }], () => false);
     expect(await readiness()).toEqual({ ready: false, details: { keycloak: 'failed' } });
   }, 5_000);
 
   it('is gone from the moment in which the process is to stop, whatever was asked before', async () => {
     let draining = false;
-    const readiness = createReadiness([{ name: 'database', check: works }], () => draining);
+    const readiness = createReadinessCheck([{ name: 'database', check: works }], () => draining);
     expect((await readiness()).ready).toBe(true);
     draining = true;
     expect(await readiness()).toEqual({ ready: false, details: { database: 'ok' } });

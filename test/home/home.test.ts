@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import type { Browser, Page } from 'playwright-core';
 import { startApp, type TestApp } from '../support/app.ts';
-import { complaintsOf, describeInBrowser, launchChromium } from '../support/chromium.ts';
+import { collectPageErrors, describeInBrowser, launchChromium } from '../support/chromium.ts';
 import { createUser, stack } from '../support/stack.ts';
 
 let app: TestApp;
@@ -77,7 +77,7 @@ describeInBrowser('the page in a browser', () => {
     if (options.signedIn)
       await context.addCookies([{ name: 'session', value: session, domain: 'localhost', path: '/' }]);
     const page = await context.newPage();
-    const complaints = complaintsOf(page);
+    const complaints = collectPageErrors(page);
     await page.goto(app.url);
     return { page, complaints };
   }
@@ -92,7 +92,7 @@ describeInBrowser('the page in a browser', () => {
     'fits, can be read, and the browser has nothing to complain of (signed in: $signedIn, $width px, $colorScheme)',
     async (look) => {
       const { page, complaints } = await open(look);
-      const facts = await page.evaluate(factsOfPage);
+      const facts = await page.evaluate(inspectPage);
       expect(facts).toMatchObject({ lang: 'en', title: 'Ops Center', headings: 1, overflowPx: 0 });
       expect(facts.contrast).toBeGreaterThan(4.5);
       expect(complaints).toEqual([]);
@@ -105,7 +105,7 @@ describeInBrowser('the page in a browser', () => {
     const reached: string[] = [];
     for (let step = 0; step < 2; step += 1) {
       await page.keyboard.press('Tab');
-      const { name, outline } = await page.evaluate(focusOfPage);
+      const { name, outline } = await page.evaluate(inspectFocus);
       reached.push(name);
       expect(outline).toBe('solid 3px');
     }
@@ -138,7 +138,7 @@ interface PageGlobals {
   };
 }
 
-function factsOfPage() {
+function inspectPage() {
   const { document, getComputedStyle } = globalThis as unknown as PageGlobals;
   const root = document.documentElement;
   const { color, backgroundColor } = getComputedStyle(document.body);
@@ -161,7 +161,7 @@ function factsOfPage() {
   }
 }
 
-function focusOfPage() {
+function inspectFocus() {
   const { document, getComputedStyle } = globalThis as unknown as PageGlobals;
   const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
   return { name: document.activeElement.tagName, outline: `${outlineStyle} ${outlineWidth}` };

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
-import { homePage, type HomeState } from '../../src/home/page.ts';
+import { renderHomePage, type HomeState } from '../../src/home/page.ts';
 
-const place = { publicUrl: 'http://localhost:3000', cookieName: 'session', isLocal: true };
+const settings = { publicUrl: 'http://localhost:3000', cookieName: 'session', isLocal: true };
 const signedIn = (username: string): HomeState => ({
   kind: 'signed_in',
   user: { username, tier: 'starter' },
@@ -16,14 +16,14 @@ describe('the page', () => {
       { kind: 'failed', error: { detail: hostile } },
     ];
     for (const state of states) {
-      const page = homePage({ ...place, publicUrl: hostile, cookieName: hostile, state });
+      const page = renderHomePage({ ...settings, publicUrl: hostile, cookieName: hostile, state });
       expect(page).not.toContain('<img');
       expect(page).toContain('&lt;img src=x onerror=&quot;alert(1)&quot;&gt;&amp;&#39;');
     }
   });
 
   it('gives a line that works as it stands with the demo users and provider', () => {
-    const page = homePage({ ...place, state: signedIn('starter') });
+    const page = renderHomePage({ ...settings, state: signedIn('starter') });
     expect(page).toContain('SESSION=$(npm run -s ops -- session starter)');
     expect(page).toContain('curl -X POST http://localhost:3000/api/v1/byok/keys/add');
     expect(page).toContain('&quot;provider&quot;: &quot;demo&quot;');
@@ -31,13 +31,13 @@ describe('the page', () => {
 
   it('puts no name into the line that a shell would take for more than a word', () => {
     for (const name of ['a; rm -rf x', '$(id)', '`id`', '-x', 'a b']) {
-      const page = homePage({ ...place, state: signedIn(name) });
+      const page = renderHomePage({ ...settings, state: signedIn(name) });
       expect(page).toContain('SESSION=$(npm run -s ops -- session starter)');
     }
   });
 
   it('offers neither demo users nor the demo provider in a deployment', () => {
-    const page = homePage({
+    const page = renderHomePage({
       publicUrl: 'https://ops.example',
       cookieName: '__Host-session',
       isLocal: false,

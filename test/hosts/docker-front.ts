@@ -18,16 +18,20 @@ export interface FrontDescription {
 }
 
 const [address = '', folder = '', engineCertificates = ''] = process.argv.slice(2);
-const own = (name: string) => readFileSync(path.join(folder, 'certs', `${name}.pem`));
+const readOwnCertificate = (name: string) => readFileSync(path.join(folder, 'certs', `${name}.pem`));
 
 /** An engine behind a local socket: TLS before it, for those who show the client's certificate. */
 async function frontTls(socketPath: string): Promise<FrontDescription> {
   const server = tls.createServer({
-    ...{ ca: own('ca'), cert: own('server'), key: own('server-key') },
+    ...{
+      ca: readOwnCertificate('ca'),
+      cert: readOwnCertificate('server'),
+      key: readOwnCertificate('server-key'),
+    },
     ...{ requestCert: true, rejectUnauthorized: true, allowHalfOpen: true },
   });
   server.on('secureConnection', (client) => {
-    join(client, net.connect({ path: socketPath, allowHalfOpen: true }));
+    pipeBothWays(client, net.connect({ path: socketPath, allowHalfOpen: true }));
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -37,23 +41,27 @@ async function frontTls(socketPath: string): Promise<FrontDescription> {
 
 /** An engine behind TLS: a local socket before it, in a folder that only this account enters. */
 async function frontSocket({ hostname, port }: URL): Promise<FrontDescription> {
-  const given = (name: string) => readFileSync(path.join(engineCertificates, `${name}.pem`));
-  const certificates = { ca: given('ca'), cert: given('cert'), key: given('key') };
-  const place = mkdtempSync(path.join(os.tmpdir(), 'engine-'));
+  const readEngineCertificate = (name: string) => readFileSync(path.join(engineCertificates, `${name}.pem`));
+  const certificates = {
+    ca: readEngineCertificate('ca'),
+    cert: readEngineCertificate('cert'),
+    key: readEngineCertificate('key'),
+  };
+  const socketFolder = mkdtempSync(path.join(os.tmpdir(), 'engine-'));
   process.once('SIGTERM', () => {
-    rmSync(place, { recursive: true, force: true });
+    rmSync(socketFolder, { recursive: true, force: true });
     process.exit(0);
   });
-  const socketPath = path.join(place, 'docker.sock');
+  const socketPath = path.join(socketFolder, 'docker.sock');
   const server = net.createServer({ allowHalfOpen: true }, (client) => {
-    join(client, tls.connect({ host: hostname, port: Number(port), ...certificates }));
+    pipeBothWays(client, tls.connect({ host: hostname, port: Number(port), ...certificates }));
   });
   server.listen(socketPath);
   await once(server, 'listening');
   return { pid: process.pid, port: 0, socketPath, version: await versionAt(socketPath) };
 }
 
-function join(one: Duplex, other: Duplex): void {
+function pipeBothWays(one: Duplex, other: Duplex): void {
   const ended = () => undefined;
   pipeline(one, other, ended);
   pipeline(other, one, ended);
@@ -67,21 +75,21 @@ async function versionAt(socketPath: string): Promise<string> {
   return (JSON.parse(text) as { Version: string }).Version;
 }
 
-async function front(): Promise<FrontDescription> {
+async function startFront(): Promise<FrontDescription> {
   const url = new URL(address);
   return url.protocol === 'unix:' ? frontTls(url.pathname) : frontSocket(url);
 }
 
 /** The file appears whole, and says what became of the start. */
-function tell(outcome: FrontDescription | { problem: string }): void {
+function writeOutcome(outcome: FrontDescription | { problem: string }): void {
   const file = path.join(folder, 'front.json');
   writeFileSync(`${file}.new`, JSON.stringify(outcome));
   renameSync(`${file}.new`, file);
 }
 
 try {
-  tell(await front());
+  writeOutcome(await startFront());
 } catch (error) {
-  tell({ problem: String(error) });
+  writeOutcome({ problem: String(error) });
   process.exit(1);
 }

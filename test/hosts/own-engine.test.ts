@@ -6,14 +6,14 @@ import https from 'node:https';
 import os from 'node:os';
 import path from 'node:path';
 import { describeOn, dockerHost, type DockerHost } from '../support/hosts.ts';
-import { openEngine, stopFront } from '../support/own-engine.ts';
+import { prepareExternalEngine, stopDockerProxy } from '../support/own-engine.ts';
 
 // The engine of the tests plays a person's own here, first by its socket, then by its TLS.
 
 type Engine = Omit<DockerHost, 'overSsh'>;
 
 function leave(folder: string): void {
-  stopFront(folder);
+  stopDockerProxy(folder);
   rmSync(folder, { recursive: true });
 }
 
@@ -40,10 +40,10 @@ describeOn('docker', "An engine of one's own", () => {
     const folder = mkdtempSync(path.join(os.tmpdir(), 'own-engine-'));
     const address = `unix://${socketPath}`;
     try {
-      const engine = openEngine({ address, certificates: undefined, image, smallImage, folder });
+      const engine = prepareExternalEngine({ address, certificates: undefined, image, smallImage, folder });
       expect(engine.version).toBe(version);
       expect(await askOverTls(engine, engine.clientCert, engine.clientKey)).toBe(200);
-      await expect(askOverTls(engine, engine.strangerCert, engine.strangerKey)).rejects.toThrow();
+      await expect(askOverTls(engine, engine.untrustedCert, engine.untrustedKey)).rejects.toThrow();
       expect(await askOverSocket(engine)).toBe(200);
     } finally {
       leave(folder);
@@ -59,7 +59,13 @@ describeOn('docker', "An engine of one's own", () => {
     }))
       writeFileSync(path.join(folder, `${name}.pem`), text, { mode: 0o600 });
     try {
-      const engine = openEngine({ address: host, certificates: folder, image, smallImage, folder });
+      const engine = prepareExternalEngine({
+        address: host,
+        certificates: folder,
+        image,
+        smallImage,
+        folder,
+      });
       expect(engine.host).toBe(host);
       expect(await askOverTls(engine, engine.clientCert, engine.clientKey)).toBe(200);
       expect(await askOverSocket(engine)).toBe(200);
@@ -72,9 +78,9 @@ describeOn('docker', "An engine of one's own", () => {
     const folder = mkdtempSync(path.join(os.tmpdir(), 'own-engine-'));
     const address = `unix://${path.join(folder, 'nothing.sock')}`;
     try {
-      expect(() => openEngine({ address, certificates: undefined, image, smallImage, folder })).toThrow(
-        `The Docker Engine at ${address} was not reached`,
-      );
+      expect(() =>
+        prepareExternalEngine({ address, certificates: undefined, image, smallImage, folder }),
+      ).toThrow(`The Docker Engine at ${address} was not reached`);
     } finally {
       leave(folder);
     }

@@ -2,11 +2,11 @@ import { describe, expect, it } from '@jest/globals';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { doWithout, reasonToSkip } from '../support/host-presence.ts';
+import { reportMissing, findSkipReason } from '../support/host-presence.ts';
 
 it('What tests do without is a failure in CI', () => {
   expect(() => {
-    doWithout('Nothing is there.', { CI: 'true' });
+    reportMissing('Nothing is there.', { CI: 'true' });
   }).toThrow('Nothing is there. CI may not do without.');
 });
 
@@ -16,14 +16,14 @@ describe('Tests that need a host', () => {
   it.each(['ssh', 'docker', 'kubernetes', 'local'] as const)(
     'on %s are skipped with a reason where it is not to be had',
     (type) => {
-      expect(reasonToSkip(type, nowhere)).toMatch(/\w/);
+      expect(findSkipReason(type, nowhere)).toMatch(/\w/);
     },
   );
 
   it.each(['ssh', 'docker', 'local'] as const)('on %s fail in CI instead', (type) => {
     const inCi = { ...nowhere, environment: { ...nowhere.environment, CI: 'true' } };
-    expect(() => reasonToSkip(type, inCi)).toThrow('CI may not skip it');
-    expect(reasonToSkip('kubernetes', inCi)).toBe('TEST_KUBECONFIG names no cluster.');
+    expect(() => findSkipReason(type, inCi)).toThrow('CI may not skip it');
+    expect(findSkipReason('kubernetes', inCi)).toBe('TEST_KUBECONFIG names no cluster.');
   });
 
   it.each([
@@ -32,20 +32,20 @@ describe('Tests that need a host', () => {
     ['kubernetes', 'TEST_KUBECONFIG'],
   ] as const)('on %s run where %s names one', (type, name) => {
     const environment = { ...nowhere.environment, CI: 'true', [name]: 'somewhere' };
-    expect(reasonToSkip(type, { ...nowhere, environment })).toBeUndefined();
+    expect(findSkipReason(type, { ...nowhere, environment })).toBeUndefined();
   });
 
   it('on SSH servers and Docker run where they can be started', () => {
     for (const type of ['ssh', 'docker'] as const)
-      expect(reasonToSkip(type, { ...nowhere, canStart: true })).toBeUndefined();
+      expect(findSkipReason(type, { ...nowhere, canStart: true })).toBeUndefined();
   });
 
   it('in the local sandbox run where bubblewrap is on the path', () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'path-'));
     const there = { environment: { PATH: `/nowhere:${folder}` }, canStart: true };
-    expect(reasonToSkip('local', there)).toMatch('bubblewrap');
+    expect(findSkipReason('local', there)).toMatch('bubblewrap');
     writeFileSync(path.join(folder, 'bwrap'), '');
-    expect(reasonToSkip('local', there)).toBeUndefined();
+    expect(findSkipReason('local', there)).toBeUndefined();
     rmSync(folder, { recursive: true });
   });
 });

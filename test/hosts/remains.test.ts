@@ -4,9 +4,9 @@ import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { lookAtHosts } from '../support/host-remains.ts';
+import { listHostLeaks } from '../support/host-remains.ts';
 import { describeOn, dockerHost, sshHosts } from '../support/hosts.ts';
-import { groupFolders } from '../support/local-remains.ts';
+import { listControlGroupFolders } from '../support/local-remains.ts';
 import { until } from '../support/until.ts';
 
 // The run that ends last fails on what these looks name. Other test files may be at work on the same hosts.
@@ -17,23 +17,23 @@ describeOn('ssh', 'What tests leave on the SSH servers', () => {
   it('is named when it is a process of the account, and no longer when that has ended', async () => {
     const child = spawn('runuser', ['-u', user, '--', 'sleep', '987'], { stdio: 'ignore' });
     try {
-      await until(async () => (await lookAtHosts()).some((line) => /^ssh: process .*sleep 987/.test(line)));
+      await until(async () => (await listHostLeaks()).some((line) => /^ssh: process .*sleep 987/.test(line)));
     } finally {
       child.kill('SIGTERM');
     }
     await once(child, 'exit');
-    await until(async () => !(await lookAtHosts()).some((line) => line.includes('sleep 987')));
+    await until(async () => !(await listHostLeaks()).some((line) => line.includes('sleep 987')));
   });
 
   it('is named when it is a file in a folder for everybody', async () => {
     const folder = mkdtempSync('/tmp/left-');
     try {
       execFileSync('chown', [user, folder]);
-      expect(await lookAtHosts()).toContain(`ssh: file ${folder}`);
+      expect(await listHostLeaks()).toContain(`ssh: file ${folder}`);
     } finally {
       rmSync(folder, { recursive: true });
     }
-    expect(await lookAtHosts()).not.toContain(`ssh: file ${folder}`);
+    expect(await listHostLeaks()).not.toContain(`ssh: file ${folder}`);
   });
 
   it('is named when it is a file in the home of the account', async () => {
@@ -41,7 +41,7 @@ describeOn('ssh', 'What tests leave on the SSH servers', () => {
     const file = path.join(home, 'left-behind');
     writeFileSync(file, '');
     try {
-      expect(await lookAtHosts()).toContain(`ssh: file ${file}`);
+      expect(await listHostLeaks()).toContain(`ssh: file ${file}`);
     } finally {
       rmSync(file);
     }
@@ -59,7 +59,7 @@ describeOn('docker', 'What tests leave in the engine', () => {
     ['network', () => docker('network', 'create', 'left-behind'), ['network', 'rm', 'left-behind']],
   ])('is named when it is a %s', async (kind, leave, removal) => {
     const isNamed = async () =>
-      (await lookAtHosts()).some(
+      (await listHostLeaks()).some(
         (line) => line.startsWith(`docker: ${kind} `) && line.includes('left-behind'),
       );
     leave();
@@ -74,10 +74,10 @@ describeOn('docker', 'What tests leave in the engine', () => {
 
 describeOn('local', 'What tests leave of sandboxes on this machine', () => {
   const isNamed = async (part: string) =>
-    (await lookAtHosts()).some((line) => line.startsWith('local: ') && line.includes(part));
+    (await listHostLeaks()).some((line) => line.startsWith('local: ') && line.includes(part));
   /** As the process of that id would make one. */
   const groupOf = (maker: number) =>
-    path.join(groupFolders()[0] ?? '', `ops-center-run-${maker}-left-behind`);
+    path.join(listControlGroupFolders()[0] ?? '', `ops-center-run-${maker}-left-behind`);
 
   it('is named when it is a process of a sandbox, and no longer when that has ended', async () => {
     const id = 1_900_000_001;
@@ -107,7 +107,7 @@ describeOn('local', 'What tests leave of sandboxes on this machine', () => {
     const [ours, theirs] = [groupOf(process.pid), groupOf(2 ** 22 + 1)];
     for (const group of [ours, theirs]) mkdirSync(group);
     try {
-      expect(await lookAtHosts()).toContain(`local: control group ${ours}`);
+      expect(await listHostLeaks()).toContain(`local: control group ${ours}`);
       expect(await isNamed(theirs)).toBe(false);
     } finally {
       for (const group of [ours, theirs]) rmdirSync(group);
@@ -118,7 +118,7 @@ describeOn('local', 'What tests leave of sandboxes on this machine', () => {
   it.each(['file', 'pipe', 'bait'])('is named when it is a folder for a %s', async (what) => {
     const folder = mkdtempSync(path.join(tmpdir(), `ops-center-${what}-${process.pid}-`));
     try {
-      expect(await lookAtHosts()).toContain(`local: folder ${folder}`);
+      expect(await listHostLeaks()).toContain(`local: folder ${folder}`);
     } finally {
       rmSync(folder, { recursive: true });
     }

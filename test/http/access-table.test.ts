@@ -4,8 +4,8 @@ import supertest from 'supertest';
 import type { Response } from 'undici';
 import { createContext } from '../../src/context.ts';
 import { SCOPES, type Principal, type Scope } from '../../src/http/principal.ts';
-import { errorHandler } from '../../src/http/error-handler.ts';
-import { requestContext } from '../../src/http/request-context.ts';
+import { createErrorHandler } from '../../src/http/error-handler.ts';
+import { createRequestContext } from '../../src/http/request-context.ts';
 import { mountRoutes, rawRoute, type Access, type RawRoute, type Route } from '../../src/http/routes.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { TIERS, type Tier } from '../../src/tiers.ts';
@@ -60,8 +60,8 @@ const TABLE: readonly Row[] = [
   ['post', '/v1/chat/completions', CHAT],
   ['get', '/v1/models', CHAT],
 ];
-const CLOSED = TABLE.filter(([, , access]) => access !== 'public');
-const OPEN = TABLE.filter(([, , access]) => access === 'public');
+const PROTECTED = TABLE.filter(([, , access]) => access !== 'public');
+const PUBLIC = TABLE.filter(([, , access]) => access === 'public');
 
 let app: TestApp;
 /** Who asks, by the tier and the kind of credential. */
@@ -89,7 +89,7 @@ function call([method, path]: Row, headers: Record<string, string> = {}): Promis
   });
 }
 
-async function refusalOf(response: Response): Promise<{ status: number; code: unknown }> {
+async function readRefusal(response: Response): Promise<{ status: number; code: unknown }> {
   const body = JSON.parse((await response.text()) || '{}') as { code?: unknown; error?: { code?: unknown } };
   return { status: response.status, code: body.error?.code ?? body.code };
 }
@@ -97,7 +97,7 @@ async function refusalOf(response: Response): Promise<{ status: number; code: un
 const REFUSALS = ['unauthenticated', 'scope_required', 'tier_required', 'csrf'];
 
 async function expectPassed(response: Response): Promise<void> {
-  const { status, code } = await refusalOf(response);
+  const { status, code } = await readRefusal(response);
   expect(REFUSALS).not.toContain(code);
   // `DELETE` finds no key, `add` and `chat` no body: each was let in to find that out.
   expect([200, 400, 404, 503]).toContain(status);
@@ -129,21 +129,21 @@ describe('the table of routes', () => {
 });
 
 describe('without a credential', () => {
-  it.each(CLOSED)('%s %s answers 401', async (...row) => {
-    expect(await refusalOf(await call(row))).toEqual({ status: 401, code: 'unauthenticated' });
+  it.each(PROTECTED)('%s %s answers 401', async (...row) => {
+    expect(await readRefusal(await call(row))).toEqual({ status: 401, code: 'unauthenticated' });
   });
 
-  it.each(OPEN)('%s %s is open', async (...row) => {
+  it.each(PUBLIC)('%s %s is open', async (...row) => {
     expect([401, 403]).not.toContain((await call(row)).status);
   });
 });
 
 describe('with a session', () => {
-  it.each(CLOSED)('%s %s may be called', async (...row) => {
+  it.each(PROTECTED)('%s %s may be called', async (...row) => {
     await expectPassed(await call(row, credentials.session));
   });
 
-  it.each(CLOSED)(
+  it.each(PROTECTED)(
     '%s %s, below its tier, says which tier it needs; without one it may be called',
     async (...row) => {
       const response = await call(row, credentials['free session']);
@@ -160,15 +160,15 @@ describe('with a session', () => {
 });
 
 describe('with an access token of Keycloak', () => {
-  it.each(CLOSED)('%s %s may be called by its scope, and not where only a session may', async (...row) => {
+  it.each(PROTECTED)('%s %s may be called by its scope, and not where only a session may', async (...row) => {
     const response = await call(row, credentials.bearer);
     if (row[2] !== 'session') return expectPassed(response);
-    expect(await refusalOf(response)).toEqual({ status: 403, code: 'scope_required' });
+    expect(await readRefusal(response)).toEqual({ status: 403, code: 'scope_required' });
   });
 });
 
 describe('for every credential and scope', () => {
-  const cases = CLOSED.flatMap((row) =>
+  const cases = PROTECTED.flatMap((row) =>
     (['session', 'bearer'] as const).flatMap((credential) =>
       [[], ...SCOPES.map((scope) => [scope]), [...SCOPES]].map((scopes) => ({ row, credential, scopes })),
     ),
@@ -182,29 +182,33 @@ describe('for every credential and scope', () => {
       const isBelow = least !== undefined && TIERS.indexOf(tier) < TIERS.indexOf(least);
       const expected =
         credential === 'bearer' && !isScoped ? 'scope_required' : isBelow ? 'tier_required' : 'admitted';
-      expect(await outcomeOf(row, principalWith(credential, scopes, tier))).toBe(expected);
+      expect(await callAs(row, createPrincipal(credential, scopes, tier))).toBe(expected);
     }
   });
 });
 
 /** Mounts a route as declared in the table, asks as that principal, and answers what came. */
-async function outcomeOf([method, path, access, tier]: Row, principal: Principal): Promise<unknown> {
+async function callAs([method, path, access, tier]: Row, principal: Principal): Promise<unknown> {
   const server = express();
-  server.use(requestContext(createLog('silent'), () => undefined));
+  server.use(createRequestContext(createLog('silent'), () => undefined));
   const handle: RawRoute['handle'] = (_call, _request, response) => void response.json({ code: 'admitted' });
   const route = rawRoute({ method, path, access, handle, ...(tier === undefined ? {} : { tier }) });
   const gate = {
     authenticate: () => Promise.resolve(principal),
     refuseCrossSite: () => undefined,
-    recordTierRefusal: () => Promise.resolve(),
+    auditTierRefusal: () => Promise.resolve(),
   };
   mountRoutes(server, [route], gate);
-  server.use(errorHandler([]));
+  server.use(createErrorHandler([]));
   const response = await supertest(server)[method](path);
   return (response.body as { code?: unknown }).code;
 }
 
-function principalWith(credential: Principal['credential'], scopes: readonly Scope[], tier: Tier): Principal {
+function createPrincipal(
+  credential: Principal['credential'],
+  scopes: readonly Scope[],
+  tier: Tier,
+): Principal {
   return {
     user: { id: 'id', username: 'name', email: null, name: null, tier },
     credential,
@@ -219,7 +223,7 @@ describe('a route that does not say who may call it', () => {
   const gate = {
     authenticate: () => Promise.reject(new Error('nobody')),
     refuseCrossSite: () => undefined,
-    recordTierRefusal: () => Promise.resolve(),
+    auditTierRefusal: () => Promise.resolve(),
   };
 
   it('keeps the app from starting', () => {

@@ -1,12 +1,12 @@
 import { describe, expect, it } from '@jest/globals';
 import type { Request } from 'express';
-import { createCrossSiteCheck } from '../../src/http/cross-site.ts';
+import { createCrossSiteGuard } from '../../src/http/cross-site.ts';
 
-const refuse = createCrossSiteCheck('https://ops.example/base');
+const checkCrossSite = createCrossSiteGuard('https://ops.example/base');
 
 function send(method: string, headers: Record<string, string>): string {
   try {
-    refuse({ method, headers } as unknown as Request);
+    checkCrossSite({ method, headers } as unknown as Request);
     return 'passes';
   } catch (error) {
     return (error as { code: string }).code;

@@ -3,8 +3,8 @@ import { Writable } from 'node:stream';
 import { describe, expect, it } from '@jest/globals';
 import express from 'express';
 import supertest from 'supertest';
-import { errorHandler } from '../../src/http/error-handler.ts';
-import { requestContext } from '../../src/http/request-context.ts';
+import { createErrorHandler } from '../../src/http/error-handler.ts';
+import { createRequestContext } from '../../src/http/request-context.ts';
 import { AppError, databaseUnavailable, keycloakUnavailable } from '../../src/lib/errors.ts';
 import { createLog } from '../../src/lib/log.ts';
 
@@ -21,11 +21,11 @@ async function loggedFor(thrown: unknown): Promise<Record<string, unknown>[]> {
   });
   const over = once(sink, 'over');
   const app = express();
-  app.use(requestContext(createLog('info', sink), () => undefined));
+  app.use(createRequestContext(createLog('info', sink), () => undefined));
   app.use(() => {
     throw thrown;
   });
-  app.use(errorHandler([]));
+  app.use(createErrorHandler([]));
   await supertest(app).get('/');
   await over;
   return lines;

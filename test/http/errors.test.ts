@@ -33,17 +33,17 @@ afterAll(() => app.stop());
 type Members = Record<string, unknown>;
 
 /** Puts tokens of another encryption key in the place of a person's stored ones. */
-async function sealElsewhere(person: TestUser): Promise<void> {
+async function encryptWithOtherKey(owner: TestUser): Promise<void> {
   const keyring = createKeyring([fernetKey()]);
-  const { attributes } = await readVaultRecord(person);
+  const { attributes } = await readVaultRecord(owner);
   const values = (attributes['byok_openai'] ?? []).map((value) =>
-    JSON.stringify({ ...(JSON.parse(value) as object), token: keyring.seal('{}') }),
+    JSON.stringify({ ...(JSON.parse(value) as object), token: keyring.encrypt('{}') }),
   );
-  await editVaultRecord(person, { byok_openai: values });
+  await editVaultRecord(owner, { byok_openai: values });
 }
 
 /** The body of an error in the REST API's shape; fails unless everything that it always has is right. */
-async function problemOf(response: Response): Promise<Members> {
+async function readProblem(response: Response): Promise<Members> {
   expect(response.headers.get('content-type')).toBe('application/problem+json');
   expect(response.headers.has('x-ops-error-source')).toBe(false);
   const body = (await response.json()) as Members;
@@ -59,7 +59,7 @@ async function problemOf(response: Response): Promise<Members> {
 }
 
 /** The same for OpenAI's shape. */
-async function openAiErrorOf(response: Response): Promise<Members> {
+async function readOpenAiError(response: Response): Promise<Members> {
   expect(response.headers.get('content-type')).toBe('application/json');
   expect(response.headers.get('x-ops-error-source')).toBe('ops-center');
   const { error, ...rest } = (await response.json()) as { error: Members };
@@ -75,7 +75,7 @@ async function openAiErrorOf(response: Response): Promise<Members> {
 }
 
 /** A request with a Host of its own, which `fetch` does not allow. */
-async function callAs(host: string, path: string): Promise<{ status: number; body: Members }> {
+async function callWithHost(host: string, path: string): Promise<{ status: number; body: Members }> {
   const sent = request({ host: '127.0.0.1', port: app.config.port, path, headers: { host } }).end();
   const [answer] = (await once(sent, 'response')) as [IncomingMessage];
   const text = (await answer.setEncoding('utf8').toArray()).join('');
@@ -84,7 +84,7 @@ async function callAs(host: string, path: string): Promise<{ status: number; bod
 
 describe('the list of error codes', () => {
   it('is the same in the API’s description and in the code, with the same status', async () => {
-    const described = codesOfDescription(await readFile('docs/api.md', 'utf8'));
+    const described = parseDocumentedCodes(await readFile('docs/api.md', 'utf8'));
     const source = await readFile('src/lib/errors.ts', 'utf8');
     const coded = [...source.matchAll(/^ {2}([a-z_]+): (\d{3}),$/gm)].map(([, code]) => String(code));
     expect([...described.keys()].sort()).toEqual(coded.sort());
@@ -94,7 +94,7 @@ describe('the list of error codes', () => {
 });
 
 /** The codes in the table under "Errors", each with the statuses of its row. */
-function codesOfDescription(text: string): Map<string, number[]> {
+function parseDocumentedCodes(text: string): Map<string, number[]> {
   const section = /\n## Errors\n([\s\S]*?)\n## /.exec(text)?.[1] ?? '';
   const rows = section.split('\n').filter((line) => /^\| *\d/.test(line));
   return new Map(
@@ -124,13 +124,13 @@ describe('an error of the REST API is a problem with its code, status and reques
   ])('%s', async (_name, path, options, status, members) => {
     const response = await app.call(path, options);
     expect(response.status).toBe(status);
-    expect(await problemOf(response)).toMatchObject(members);
+    expect(await readProblem(response)).toMatchObject(members);
   });
 
   it('a body that breaks rules names every one, by its field', async () => {
     const json = { provider: 'openai', key: openAiKey(), label: 'x'.repeat(121), colour: 'red' };
     const response = await app.call(ADD, { method: 'POST', session, json });
-    const { code, errors } = await problemOf(response);
+    const { code, errors } = await readProblem(response);
     expect([response.status, code]).toEqual([400, 'validation_failed']);
     expect(errors).toEqual(
       expect.arrayContaining([{ path: 'label', message: 'must have 120 characters or fewer' }]),
@@ -143,7 +143,7 @@ describe('an error of the REST API is a problem with its code, status and reques
     const json = { provider: 'openai', key: openAiKey() };
     const response = await app.call(ADD, { method: 'POST', session: free, json });
     expect(response.status).toBe(403);
-    expect(await problemOf(response)).toMatchObject({
+    expect(await readProblem(response)).toMatchObject({
       code: 'tier_required',
       required_tier: 'starter',
       current_tier: 'trial',
@@ -153,18 +153,18 @@ describe('an error of the REST API is a problem with its code, status and reques
   it('a method that an address does not answer is told the ones that it does', async () => {
     const response = await app.call('/api/v1/me', { method: 'DELETE', session });
     expect([response.status, response.headers.get('allow')]).toEqual([405, 'GET']);
-    expect(await problemOf(response)).toMatchObject({ code: 'method_not_allowed' });
+    expect(await readProblem(response)).toMatchObject({ code: 'method_not_allowed' });
   });
 
   it('a cross-site write, two session cookies, and a wrong host', async () => {
     const json = { provider: 'openai', key: openAiKey() };
     const headers = { origin: 'http://evil.example' };
     const forged = await app.call(ADD, { method: 'POST', session, json, headers });
-    expect([forged.status, (await problemOf(forged))['code']]).toEqual([403, 'csrf']);
+    expect([forged.status, (await readProblem(forged))['code']]).toEqual([403, 'csrf']);
     const cookie = `session=${session}; session=${session}`;
     const twice = await app.call('/api/v1/me', { headers: { cookie } });
-    expect([twice.status, (await problemOf(twice))['code']]).toEqual([400, 'validation_failed']);
-    expect(await callAs('evil.example', '/api/v1/me')).toMatchObject({
+    expect([twice.status, (await readProblem(twice))['code']]).toEqual([400, 'validation_failed']);
+    expect(await callWithHost('evil.example', '/api/v1/me')).toMatchObject({
       status: 421,
       body: { code: 'wrong_host', status: 421 },
     });
@@ -185,21 +185,21 @@ describe('an error under /v1 has the shape that OpenAI’s SDKs read:', () => {
   ])('%s', async (_name, path, options, status, members) => {
     const response = await app.call(path, options);
     expect(response.status).toBe(status);
-    expect(await openAiErrorOf(response)).toMatchObject(members);
+    expect(await readOpenAiError(response)).toMatchObject(members);
   });
 
   it('a method that an address does not answer is told the ones that it does', async () => {
     const response = await app.call(CHAT, { session });
     expect([response.status, response.headers.get('allow')]).toEqual([405, 'POST']);
-    expect(await openAiErrorOf(response)).toMatchObject({ code: 'method_not_allowed' });
+    expect(await readOpenAiError(response)).toMatchObject({ code: 'method_not_allowed' });
   });
 
   it('a cross-site write and a wrong host', async () => {
     const headers = { 'sec-fetch-site': 'cross-site' };
     const forged = await app.call(CHAT, { method: 'POST', session, json: hello, headers });
     expect(forged.status).toBe(403);
-    expect(await openAiErrorOf(forged)).toMatchObject({ code: 'csrf', type: 'permission_error' });
-    expect(await callAs('evil.example', '/v1/models')).toMatchObject({
+    expect(await readOpenAiError(forged)).toMatchObject({ code: 'csrf', type: 'permission_error' });
+    expect(await callWithHost('evil.example', '/v1/models')).toMatchObject({
       status: 421,
       body: { error: { code: 'wrong_host' } },
     });
@@ -209,7 +209,7 @@ describe('an error under /v1 has the shape that OpenAI’s SDKs read:', () => {
     const { messages } = hello;
     const response = await app.call(CHAT, { method: 'POST', session, json: { messages } });
     expect(response.status).toBe(400);
-    expect(await openAiErrorOf(response)).toMatchObject({ code: 'validation_failed', param: 'model' });
+    expect(await readOpenAiError(response)).toMatchObject({ code: 'validation_failed', param: 'model' });
   });
 
   it('nobody who answers: 503, and the SDK is told not to try again', async () => {
@@ -228,10 +228,10 @@ describe('an error under /v1 has the shape that OpenAI’s SDKs read:', () => {
     const owner = await createUser({ tier: 'starter' });
     const own = await app.signIn(owner);
     const id = await addKey(app, own, { provider: 'openai', key: openAiKey() });
-    await sealElsewhere(owner);
+    await encryptWithOtherKey(owner);
     const response = await app.call(CHAT, { method: 'POST', session: own, json: hello });
     expect([response.status, response.headers.get('x-should-retry')]).toEqual([424, 'false']);
-    expect(await openAiErrorOf(response)).toMatchObject({
+    expect(await readOpenAiError(response)).toMatchObject({
       code: 'key_undecryptable',
       skipped: [{ key_id: id, reason: 'undecryptable' }],
     });
@@ -250,7 +250,7 @@ describe('a body under /api', () => {
   it('that is no JSON is never shown, neither to the caller nor in the log', async () => {
     const secret = openAiKey();
     const response = await add({ body: `{"provider":"openai","key":"${secret}"` });
-    expect([response.status, (await problemOf(response))['code']]).toEqual([400, 'validation_failed']);
+    expect([response.status, (await readProblem(response))['code']]).toEqual([400, 'validation_failed']);
     const again = await (await add({ body: secret })).text();
     expect(again + app.logs()).not.toContain(secret.slice(0, 12));
   });
@@ -260,7 +260,7 @@ describe('a body under /api', () => {
     expect(sized(1_048_576)).toHaveLength(1_048_576);
     expect((await add({ body: sized(1_048_576) })).status).toBe(400);
     const response = await add({ body: sized(1_048_577) });
-    expect([response.status, (await problemOf(response))['code']]).toEqual([413, 'body_too_large']);
+    expect([response.status, (await readProblem(response))['code']]).toEqual([413, 'body_too_large']);
   });
 
   it.each<[string, Partial<CallOptions>]>([
@@ -269,15 +269,15 @@ describe('a body under /api', () => {
     ['that is compressed', { body: gzipSync('{}'), headers: { 'content-encoding': 'gzip' } }],
   ])('%s is a 415', async (_name, own) => {
     const response = await add(own);
-    expect([response.status, (await problemOf(response))['code']]).toEqual([415, 'unsupported_media_type']);
+    expect([response.status, (await readProblem(response))['code']]).toEqual([415, 'unsupported_media_type']);
   });
 
   it('may be missing in any type, where none is needed', async () => {
     const headers = { 'content-type': 'text/plain' };
     const none = await app.call('/api/v1/byok/keys/openai', { method: 'DELETE', session, headers });
-    expect([none.status, (await problemOf(none))['code']]).toEqual([404, 'key_not_found']);
+    expect([none.status, (await readProblem(none))['code']]).toEqual([404, 'key_not_found']);
     const missing = await app.call(ADD, { method: 'POST', session, headers });
-    expect([missing.status, (await problemOf(missing))['code']]).toEqual([400, 'validation_failed']);
+    expect([missing.status, (await readProblem(missing))['code']]).toEqual([400, 'validation_failed']);
   });
 });
 
@@ -294,8 +294,8 @@ describe('a fault of our own', () => {
     const chatted = await broken.call(CHAT, { method: 'POST', session: own, json: hello });
     const texts = [await listed.clone().text(), await chatted.clone().text()].join();
     expect(texts).not.toMatch(/provider_key_facts|relation|42P01|\.ts/);
-    expect([listed.status, (await problemOf(listed))['code']]).toEqual([500, 'internal_error']);
-    expect([chatted.status, await openAiErrorOf(chatted)]).toMatchObject([
+    expect([listed.status, (await readProblem(listed))['code']]).toEqual([500, 'internal_error']);
+    expect([chatted.status, await readOpenAiError(chatted)]).toMatchObject([
       500,
       { code: 'internal_error', type: 'server_error' },
     ]);

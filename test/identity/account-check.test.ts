@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import type { Request, Response } from 'express';
-import { createSignIn, type SignInDeps } from '../../src/identity/sign-in.ts';
+import { createSignInFlow, type SignInFlowDeps } from '../../src/identity/sign-in.ts';
 
 /**
  * Keycloak itself redeems no code of a disabled user. What is checked here is the moment after: the parts
@@ -18,10 +18,10 @@ function setUp() {
   };
   const deps = {
     publicUrl: 'http://localhost:3000',
-    loginStates: { take: () => ({ returnTo: 'http://localhost:3000/' }) },
-    oidc: { finish: () => Promise.resolve(signedIn) },
-    directory: {
-      forget: (id: string) => void calls.push(`forget ${id}`),
+    loginStates: { consume: () => ({ returnTo: 'http://localhost:3000/' }) },
+    oidc: { finishSignIn: () => Promise.resolve(signedIn) },
+    userCache: {
+      invalidate: (id: string) => void calls.push(`forget ${id}`),
       findUser(id: string) {
         calls.push(`find ${id}`);
         return Promise.resolve(undefined);
@@ -31,9 +31,9 @@ function setUp() {
       find: () => Promise.resolve(undefined),
       replace: () => void calls.push('session made'),
     },
-  } as unknown as SignInDeps;
+  } as unknown as SignInFlowDeps;
   const request = { query: { state: 'x' }, originalUrl: '/auth/callback?state=x' } as unknown as Request;
-  return { calls, complete: () => createSignIn(deps).complete(request, {} as Response) };
+  return { calls, complete: () => createSignInFlow(deps).complete(request, {} as Response) };
 }
 
 describe('completing a sign-in', () => {

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { request } from 'undici';
-import { createBrowser, signIn, walkToCallback, type Browser } from '../support/browser.ts';
+import { createBrowser, signIn, signInUpToCallback, type Browser } from '../support/browser.ts';
 import { until } from '../support/until.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
 import { apiTokens, createApiClient } from '../support/keycloak-tokens.ts';
@@ -54,7 +54,7 @@ describe('the session cookie', () => {
 
   it('sent twice is a 400 for sign-in and sign-out too', async () => {
     const twice = createBrowser();
-    const callback = await walkToCallback(twice, `${app.publicUrl}/auth/login`, user);
+    const callback = await signInUpToCallback(twice, `${app.publicUrl}/auth/login`, user);
     twice.setCookie(app.publicUrl, 'session', 'a');
     twice.setCookie(app.publicUrl, 'session', 'b');
     expect((await twice.get(callback)).status).toBe(400);

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
-import { createDeletedUsers } from '../../src/identity/keycloak-events.ts';
+import { createDeletedUserPoll } from '../../src/identity/keycloak-events.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
 import { createLog } from '../../src/lib/log.ts';
@@ -8,7 +8,7 @@ import { adminClient, createDatabase, createUser, stack } from '../support/stack
 
 let database: Database;
 /** In the order in which they were told. Other tests delete users in this realm too. */
-const told: string[] = [];
+const deletedIds: string[] = [];
 /** Of whom the next telling fails. */
 let failingId: string | undefined;
 let poll: () => Promise<void>;
@@ -18,11 +18,11 @@ beforeAll(async () => {
   database = openDatabase({ url: appUrl, max: 2, applicationName: 'test', log: createLog('silent') });
   const { url, realm, serviceClient } = stack.keycloak;
   const { id: clientId, secret: clientSecret } = serviceClient;
-  poll = createDeletedUsers({
+  poll = createDeletedUserPoll({
     keycloakAdmin: createKeycloakAdmin({ baseUrl: url, realm, clientId, clientSecret }),
     database,
     onUserDeleted(userId) {
-      told.push(userId);
+      deletedIds.push(userId);
       if (userId !== failingId) return Promise.resolve();
       failingId = undefined;
       return Promise.reject(new Error('the vault is away'));
@@ -34,7 +34,7 @@ afterAll(async () => {
   await database.close();
 });
 
-const timesTold = (id: string) => told.filter((each) => each === id).length;
+const countDeletions = (id: string) => deletedIds.filter((each) => each === id).length;
 
 describe('a user whom an administrator has deleted', () => {
   it('is told once', async () => {
@@ -42,7 +42,7 @@ describe('a user whom an administrator has deleted', () => {
     await (await adminClient()).users.del({ id: user.id });
     await poll();
     await poll();
-    expect(timesTold(user.id)).toBe(1);
+    expect(countDeletions(user.id)).toBe(1);
   });
 
   it('is told again when obeying failed', async () => {
@@ -52,7 +52,7 @@ describe('a user whom an administrator has deleted', () => {
     await expect(poll()).rejects.toThrow('the vault is away');
     await poll();
     await poll();
-    expect(timesTold(user.id)).toBe(2);
+    expect(countDeletions(user.id)).toBe(2);
   });
 });
 
@@ -61,7 +61,7 @@ describe('a user who is not told', () => {
     const user = await createUser();
     await (await adminClient()).users.update({ id: user.id }, { enabled: false });
     await poll();
-    expect(timesTold(user.id)).toBe(0);
+    expect(countDeletions(user.id)).toBe(0);
   });
 
   it('lost something that was deleted', async () => {
@@ -72,7 +72,7 @@ describe('a user who is not told', () => {
     await admin.users.delFromGroup({ id: user.id, groupId: group.id });
     await admin.groups.del({ id: group.id });
     await poll();
-    expect(timesTold(user.id)).toBe(0);
+    expect(countDeletions(user.id)).toBe(0);
   });
 
   it('was deleted and imported again under the same id', async () => {
@@ -98,6 +98,6 @@ describe('a user who is not told', () => {
     });
     expect((await admin.users.findOne({ id: user.id }))?.id).toBe(user.id);
     await poll();
-    expect(timesTold(user.id)).toBe(0);
+    expect(countDeletions(user.id)).toBe(0);
   });
 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import type KcAdminClient from '@keycloak/keycloak-admin-client';
-import { createDirectory } from '../../src/identity/directory.ts';
+import { createUserCache } from '../../src/identity/directory.ts';
 import type { KeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
 
 /** Keycloak whose answers the test gives, one look-up after the other. */
@@ -16,15 +16,15 @@ function scriptedKeycloak() {
   } as unknown as KcAdminClient;
   const keycloakAdmin = { realm: 'x', call: (work: (c: KcAdminClient) => unknown) => work(client) };
   let clockMs = 1_000_000;
-  const directory = createDirectory({
+  const userCache = createUserCache({
     keycloakAdmin: keycloakAdmin as unknown as KeycloakAdmin,
     now: () => clockMs,
     maxEntries: 3,
   });
-  return { directory, waiting, advance: (ms: number) => void (clockMs += ms) };
+  return { directory: userCache, waiting, advance: (ms: number) => void (clockMs += ms) };
 }
 
-const person = (tier?: string) => ({
+const userOf = (tier?: string) => ({
   id: 'u1',
   username: 'ada',
   enabled: true,
@@ -36,7 +36,7 @@ describe('the directory', () => {
     const { directory, waiting } = scriptedKeycloak();
     const both = Promise.all([directory.findUser('u1'), directory.findUser('u1')]);
     expect(waiting).toHaveLength(1);
-    waiting[0]?.resolve(person('starter'));
+    waiting[0]?.resolve(userOf('starter'));
     const [a, b] = await both;
     expect(a).toEqual({ id: 'u1', username: 'ada', email: null, name: null, tier: 'starter' });
     expect(b).toEqual(a);
@@ -46,7 +46,7 @@ describe('the directory', () => {
     const { directory, waiting, advance } = scriptedKeycloak();
     const first = directory.findUser('u1');
     advance(4_000);
-    waiting[0]?.resolve(person());
+    waiting[0]?.resolve(userOf());
     await first;
     advance(5_999);
     await directory.findUser('u1');
@@ -59,7 +59,7 @@ describe('the directory', () => {
   it('asks sooner for those who want it fresher, and never later for those who say more than 10 s', async () => {
     const { directory, waiting, advance } = scriptedKeycloak();
     const first = directory.findUser('u1');
-    waiting[0]?.resolve(person());
+    waiting[0]?.resolve(userOf());
     await first;
     advance(5_000);
     void directory.findUser('u1', 4_000);
@@ -72,11 +72,11 @@ describe('the directory', () => {
   it('does not keep an answer whose user was forgotten while it was fetched', async () => {
     const { directory, waiting } = scriptedKeycloak();
     const old = directory.findUser('u1');
-    directory.forget('u1');
+    directory.invalidate('u1');
     const fresh = directory.findUser('u1');
-    waiting[1]?.resolve(person('free'));
+    waiting[1]?.resolve(userOf('free'));
     expect((await fresh)?.tier).toBe('free');
-    waiting[0]?.resolve(person('enterprise'));
+    waiting[0]?.resolve(userOf('enterprise'));
     await old;
     expect((await directory.findUser('u1'))?.tier).toBe('free');
     expect(waiting).toHaveLength(2);
@@ -85,22 +85,22 @@ describe('the directory', () => {
   it('never falls back to an older answer when Keycloak fails, and asks again next time', async () => {
     const { directory, waiting, advance } = scriptedKeycloak();
     const first = directory.findUser('u1');
-    waiting[0]?.resolve(person('starter'));
+    waiting[0]?.resolve(userOf('starter'));
     await first;
     advance(10_000);
     const second = directory.findUser('u1');
     waiting[1]?.reject(new Error('down'));
     await expect(second).rejects.toMatchObject({ code: 'keycloak_unavailable' });
     const third = directory.findUser('u1');
-    waiting[2]?.resolve(person('starter'));
+    waiting[2]?.resolve(userOf('starter'));
     expect((await third)?.tier).toBe('starter');
   });
 
   it.each([
     ['missing', null],
-    ['disabled', { ...person(), enabled: false }],
+    ['disabled', { ...userOf(), enabled: false }],
     ['without a word on being enabled', { id: 'u1', username: 'ada' }],
-    ['somebody else', { ...person(), id: 'u2' }],
+    ['somebody else', { ...userOf(), id: 'u2' }],
   ])('does not know a user who is %s', async (_name, answer) => {
     const { directory, waiting } = scriptedKeycloak();
     const found = directory.findUser('u1');
@@ -111,7 +111,7 @@ describe('the directory', () => {
   it.each([['unlimited'], ['Enterprise'], [undefined]])('takes the tier %s for free', async (tier) => {
     const { directory, waiting } = scriptedKeycloak();
     const found = directory.findUser('u1');
-    waiting[0]?.resolve(person(tier));
+    waiting[0]?.resolve(userOf(tier));
     expect((await found)?.tier).toBe('free');
   });
 

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { createEventReader, type TimedEvent } from '../../src/lib/event-reader.ts';
-import { ordersOfAdminEvents, sessionsOfLogoutEvents } from '../../src/identity/keycloak-events.ts';
+import { createKeycloakEventReader, type KeycloakEvent } from '../../src/lib/event-reader.ts';
+import { toAdminEventChanges, toEndedSessionIds } from '../../src/identity/keycloak-events.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { createDatabase } from '../support/stack.ts';
@@ -16,7 +16,7 @@ afterAll(async () => {
 
 /** Keycloak's list of events, newest first, as a page query answers it. */
 function source() {
-  const events: TimedEvent[] = [];
+  const events: KeycloakEvent[] = [];
   return {
     add: (id: string, time: number) => void events.push({ id, time }),
     fetchPage: ({ dateFromMs, first, max }: { dateFromMs: number; first: number; max: number }) =>
@@ -30,9 +30,9 @@ function source() {
 }
 
 function reader(cursorName: string, fetchPage: ReturnType<typeof source>['fetchPage'], now = () => T) {
-  const obeyed: string[] = [];
+  const handled: string[] = [];
   const failure: { next: Error | undefined } = { next: undefined };
-  const read = createEventReader<TimedEvent>({
+  const read = createKeycloakEventReader<KeycloakEvent>({
     database,
     cursorName,
     pageSize: 3,
@@ -44,11 +44,11 @@ function reader(cursorName: string, fetchPage: ReturnType<typeof source>['fetchP
         failure.next = undefined;
         return Promise.reject(error);
       }
-      obeyed.push(...events.map((event) => event.id));
+      handled.push(...events.map((event) => event.id));
       return Promise.resolve();
     },
   });
-  return { read, obeyed, failure };
+  return { read, obeyed: handled, failure };
 }
 
 const T = 1_800_000_000_000;
@@ -163,7 +163,7 @@ describe('what admin events ask for', () => {
   const event = (resourcePath: string, time = T) => ({ id: resourcePath, time, resourcePath });
 
   it('any event below a user touches the user', () => {
-    const orders = ordersOfAdminEvents([
+    const orders = toAdminEventChanges([
       event('users/u1'),
       event('users/u2/reset-password'),
       event('users/u1'),
@@ -172,7 +172,7 @@ describe('what admin events ask for', () => {
   });
 
   it('logging a user out, ending a session and logging everybody out are told apart', () => {
-    const orders = ordersOfAdminEvents([
+    const orders = toAdminEventChanges([
       event('users/u1/logout', T + 5),
       event('sessions/s1'),
       event('logout-all', T + 1),
@@ -191,7 +191,7 @@ describe('what admin events ask for', () => {
 
   it("a user's own logout names the session that ended", () => {
     expect(
-      sessionsOfLogoutEvents([
+      toEndedSessionIds([
         { id: 'a', time: T, sessionId: 's1' },
         { id: 'b', time: T, sessionId: null },
       ]),

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import type { Principal } from '../../src/http/principal.ts';
-import { createLiveWork, type EndReason } from '../../src/identity/live-work.ts';
+import { createActiveWork, type WorkEndReason } from '../../src/identity/live-work.ts';
 
 function principalOf(userId: string, own: Partial<Principal> = {}): Principal {
   return {
@@ -16,12 +16,12 @@ function principalOf(userId: string, own: Partial<Principal> = {}): Principal {
 
 function recorder() {
   const ended: string[] = [];
-  return { ended, note: (name: string) => (reason: EndReason) => void ended.push(`${name} ${reason}`) };
+  return { ended, note: (name: string) => (reason: WorkEndReason) => void ended.push(`${name} ${reason}`) };
 }
 
 describe('live work', () => {
   it('ends for one user and no other, once', () => {
-    const liveWork = createLiveWork();
+    const liveWork = createActiveWork();
     const { ended, note } = recorder();
     liveWork.register(principalOf('a'), note('a'));
     liveWork.register(principalOf('b'), note('b'));
@@ -31,7 +31,7 @@ describe('live work', () => {
   });
 
   it('ends by our session, by the session of Keycloak, and by principal', () => {
-    const liveWork = createLiveWork();
+    const liveWork = createActiveWork();
     const { ended, note } = recorder();
     const c = principalOf('c');
     for (const principal of [principalOf('a'), principalOf('b'), c, principalOf('d')])
@@ -43,7 +43,7 @@ describe('live work', () => {
   });
 
   it('of a later sign-in lives on when a logout names an earlier time', () => {
-    const liveWork = createLiveWork();
+    const liveWork = createActiveWork();
     const { ended, note } = recorder();
     liveWork.register(principalOf('a', { signedInAtMs: 1_000 }), note('before'));
     liveWork.register(principalOf('a', { signedInAtMs: 2_000 }), note('at'));
@@ -52,12 +52,12 @@ describe('live work', () => {
     liveWork.register(timeless, note('of unknown time'));
     liveWork.endUser('a', 2_000);
     expect(ended).toEqual(['before signed_out', 'at signed_out', 'of unknown time signed_out']);
-    liveWork.endEveryone(3_000);
+    liveWork.endAll(3_000);
     expect(ended).toHaveLength(4);
   });
 
   it('that is over is not ended any more', () => {
-    const liveWork = createLiveWork();
+    const liveWork = createActiveWork();
     const { ended, note } = recorder();
     const unregister = liveWork.register(principalOf('a'), note('a'));
     expect(liveWork.userIds()).toEqual(['a']);
@@ -68,12 +68,12 @@ describe('live work', () => {
   });
 
   it('is waited for until the last of it is over', async () => {
-    const liveWork = createLiveWork();
-    await liveWork.idle();
+    const liveWork = createActiveWork();
+    await liveWork.whenIdle();
     const first = liveWork.register(principalOf('a'), () => undefined);
     const second = liveWork.register(principalOf('a'), () => undefined);
     let isIdle = false;
-    const idle = liveWork.idle().then(() => {
+    const idle = liveWork.whenIdle().then(() => {
       isIdle = true;
     });
     first();
@@ -84,7 +84,7 @@ describe('live work', () => {
   });
 
   it('drains: everything ends, what comes later too', async () => {
-    const liveWork = createLiveWork();
+    const liveWork = createActiveWork();
     const { ended, note } = recorder();
     const unregister = liveWork.register(principalOf('a'), (reason) => {
       note('a')(reason);

@@ -38,15 +38,15 @@ describe('pre-login state', () => {
   it('comes back once, for its own state', () => {
     const { states } = setUp();
     const { request, response } = browser();
-    states.keep(request(), response, login(STATE));
-    expect(states.take(request(), response, STATE)).toMatchObject(login(STATE));
-    expect(states.take(request(), response, STATE)).toBeUndefined();
+    states.save(request(), response, login(STATE));
+    expect(states.consume(request(), response, STATE)).toMatchObject(login(STATE));
+    expect(states.consume(request(), response, STATE)).toBeUndefined();
   });
 
   it('lies encrypted in an HttpOnly, Secure, SameSite=Lax cookie for 10 minutes', () => {
     const { states } = setUp();
     const { cookies, options, request, response } = browser();
-    states.keep(request(), response, login(STATE));
+    states.save(request(), response, login(STATE));
     const [[name, value] = ['', '']] = cookies;
     expect(options.get(name)).toMatchObject({
       httpOnly: true,
@@ -61,27 +61,27 @@ describe('pre-login state', () => {
   it('is too old after 10 minutes even if the browser keeps it', () => {
     const { states, clock } = setUp();
     const { request, response } = browser();
-    states.keep(request(), response, login(STATE));
+    states.save(request(), response, login(STATE));
     clock.ms += 600_000;
-    expect(states.take(request(), response, STATE)).toBeUndefined();
+    expect(states.consume(request(), response, STATE)).toBeUndefined();
   });
 
   it('of another state does not count, even when the cookie bears its name', () => {
     const { states } = setUp();
     const { request, response } = browser();
-    states.keep(request(), response, login(STATE));
-    expect(states.take(request(), response, `${STATE.slice(0, 12)}-and-then-another`)).toBeUndefined();
+    states.save(request(), response, login(STATE));
+    expect(states.consume(request(), response, `${STATE.slice(0, 12)}-and-then-another`)).toBeUndefined();
   });
 
   it('made under another secret, or altered, does not count', () => {
     const other = setUp('o'.repeat(32));
     const { states } = setUp();
     const { cookies, request, response } = browser();
-    other.states.keep(request(), response, login(STATE));
-    expect(states.take(request(), response, STATE)).toBeUndefined();
-    states.keep(request(), response, login(STATE));
+    other.states.save(request(), response, login(STATE));
+    expect(states.consume(request(), response, STATE)).toBeUndefined();
+    states.save(request(), response, login(STATE));
     for (const [name, value] of cookies) cookies.set(name, value.slice(0, 40) + 'A' + value.slice(41));
-    expect(states.take(request(), response, STATE)).toBeUndefined();
+    expect(states.consume(request(), response, STATE)).toBeUndefined();
   });
 
   it('of many sign-ins under way keeps the newest eight, so that the header stays small', () => {
@@ -89,11 +89,11 @@ describe('pre-login state', () => {
     const { cookies, request, response } = browser();
     for (let number = 10; number < 30; number += 1) {
       clock.ms += 1_000;
-      states.keep(request(), response, login(`${String(number)}-${STATE}`));
+      states.save(request(), response, login(`${String(number)}-${STATE}`));
     }
     expect(cookies.size).toBe(8);
-    expect(states.take(request(), response, `29-${STATE}`)).toBeDefined();
-    expect(states.take(request(), response, `21-${STATE}`)).toBeUndefined();
+    expect(states.consume(request(), response, `29-${STATE}`)).toBeDefined();
+    expect(states.consume(request(), response, `21-${STATE}`)).toBeUndefined();
     expect(request().headers.cookie?.length).toBeLessThan(8_000);
   });
 });

@@ -5,10 +5,10 @@ import type { AddressInfo } from 'node:net';
 import pg from 'pg';
 import { request } from 'undici';
 import { z } from 'zod';
-import { createLiveWork } from '../../src/identity/live-work.ts';
+import { createActiveWork } from '../../src/identity/live-work.ts';
 import { createLogout } from '../../src/identity/logout.ts';
 import { createSessionStore } from '../../src/identity/session-store.ts';
-import { createBrowser, signIn, walkToCallback } from '../support/browser.ts';
+import { createBrowser, signIn, signInUpToCallback } from '../support/browser.ts';
 import { until } from '../support/until.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
 import { adminClient, createUser, stack } from '../support/stack.ts';
@@ -37,10 +37,10 @@ describe('a logout while a sign-in is under way', () => {
   it('wins when it comes between the redeeming of the code and the saving of the session', async () => {
     const user = await createUser();
     const browser = createBrowser();
-    const callback = await walkToCallback(browser, `${app.publicUrl}/auth/login`, user);
+    const callback = await signInUpToCallback(browser, `${app.publicUrl}/auth/login`, user);
     const gate = await holdInserts(app.databaseUrl.ownerUrl);
     const answer = browser.get(callback);
-    await gate.somebodyWaits();
+    await gate.waitForInsert();
     // Keycloak waits for our answer to its back-channel call: then markers and deletes are done.
     await (await adminClient()).users.logout({ id: user.id });
     await gate.release();
@@ -62,7 +62,7 @@ describe('a logout while a sign-in is under way', () => {
         CREATE TRIGGER note_write BEFORE INSERT OR UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION note_write()`);
       const browser = createBrowser();
       for (const time of ['first', 'second']) {
-        const callback = await walkToCallback(browser, `${app.publicUrl}/auth/login`, user);
+        const callback = await signInUpToCallback(browser, `${app.publicUrl}/auth/login`, user);
         await browser.get(callback);
         expect((await browser.get(`${app.publicUrl}/api/v1/me`)).status).toBe(200);
         const { rowCount } = await owner.query('DELETE FROM session_writes');
@@ -81,7 +81,7 @@ describe('a logout while a sign-in is under way', () => {
     const user = await createUser();
     for (let round = 0; round < 20; round += 1) {
       const browser = createBrowser();
-      const callback = await walkToCallback(browser, `${app.publicUrl}/auth/login`, user);
+      const callback = await signInUpToCallback(browser, `${app.publicUrl}/auth/login`, user);
       const session = sessionOfCallback(callback);
       const signingIn = browser.get(callback);
       await new Promise((resolve) => setTimeout(resolve, round * 3));
@@ -98,7 +98,7 @@ describe('a logout while a sign-in is under way', () => {
 });
 
 interface Gate {
-  somebodyWaits(): Promise<void>;
+  waitForInsert(): Promise<void>;
   release(): Promise<void>;
 }
 
@@ -115,7 +115,7 @@ async function holdInserts(ownerUrl: string): Promise<Gate> {
     (await client.query(`SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted`))
       .rowCount;
   return {
-    somebodyWaits: async () => void (await until(async () => (await waiters()) === 1)),
+    waitForInsert: async () => void (await until(async () => (await waiters()) === 1)),
     async release() {
       await client.query('SELECT pg_advisory_unlock(4711)');
       await client.query('DROP TRIGGER wait_for_test ON sessions; DROP FUNCTION wait_for_test');
@@ -198,7 +198,7 @@ describe('back-channel logout', () => {
 });
 
 describe('ending sessions by time', () => {
-  const liveWork = createLiveWork();
+  const liveWork = createActiveWork();
 
   async function insert(sid: string, content: Record<string, unknown>): Promise<void> {
     await app.database.run(
@@ -209,15 +209,15 @@ describe('ending sessions by time', () => {
 
   it('ends what was signed in up to the time of the logout, for one user or for all, and leaves the rest', async () => {
     const store = createSessionStore(app.database);
-    const logout = createLogout({ store, liveWork });
+    const logout = createLogout({ store, activeWork: liveWork });
     await insert('a1', { userId: 'a', keycloakSessionId: 'ka1', signedInAtMs: 1_000 });
     await insert('a2', { userId: 'a', keycloakSessionId: 'ka2', signedInAtMs: 2_000 });
     await insert('a3', { userId: 'a', keycloakSessionId: 'ka3', signedInAtMs: 3_000 });
     await insert('b1', { userId: 'b', keycloakSessionId: 'kb1', signedInAtMs: 1_000 });
-    const standing = async () => [...(await store.standingOf(['a1', 'a2', 'a3', 'b1']))].sort();
+    const standing = async () => [...(await store.listValidSessionIds(['a1', 'a2', 'a3', 'b1']))].sort();
     await logout.endUserUntil('a', 2_000);
     expect(await standing()).toEqual(['a3', 'b1']);
-    await logout.endEveryoneUntil(2_999);
+    await logout.endAllUntil(2_999);
     expect(await standing()).toEqual(['a3']);
     await logout.endKeycloakSessions(['ka3']);
     expect(await standing()).toEqual([]);
@@ -225,7 +225,7 @@ describe('ending sessions by time', () => {
 
   it('remembers logouts for sign-ins under way: the latest time of a user, a session for good', async () => {
     const store = createSessionStore(app.database);
-    const logout = createLogout({ store, liveWork });
+    const logout = createLogout({ store, activeWork: liveWork });
     await logout.endUserUntil('m', 5_000_000);
     await logout.endUserUntil('m', 4_000_000);
     await logout.endKeycloakSessions(['km']);
@@ -234,7 +234,7 @@ describe('ending sessions by time', () => {
     expect(await signIn('m', 'other', 5_000_000)).toBe(true);
     expect(await signIn('m', 'other', 5_001_000)).toBe(false);
     expect(await signIn('n', 'km', Date.now() + 1_000_000)).toBe(true);
-    await logout.endEveryoneUntil(9_000_000);
+    await logout.endAllUntil(9_000_000);
     expect(await signIn('n', 'other', 9_000_000)).toBe(true);
     expect(await signIn('n', 'other', 9_001_000)).toBe(false);
   });
@@ -245,14 +245,14 @@ describe('ending sessions by time', () => {
     await app.database.run(
       `UPDATE logout_markers SET expires_at = now() - interval '1 s' WHERE value = 'old'`,
     );
-    await store.noteLogoutToken('old', Date.now() - 1_000);
-    expect(await store.noteLogoutToken('new', Date.now() + 60_000)).toBe(true);
+    await store.markLogoutTokenSeen('old', Date.now() - 1_000);
+    expect(await store.markLogoutTokenSeen('new', Date.now() + 60_000)).toBe(true);
     const isOut = (id: string) =>
       store.isLoggedOut({ userId: 'z', keycloakSessionId: id, signedInAtMs: Date.now() });
     expect(await isOut('old')).toBe(false);
     await store.prune();
     expect(await isOut('new')).toBe(true);
-    expect(await store.noteLogoutToken('new', Date.now() + 60_000)).toBe(false);
-    expect(await store.noteLogoutToken('old', Date.now())).toBe(true);
+    expect(await store.markLogoutTokenSeen('new', Date.now() + 60_000)).toBe(false);
+    expect(await store.markLogoutTokenSeen('old', Date.now())).toBe(true);
   });
 });

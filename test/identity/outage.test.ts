@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { createBrowser, signIn, walkToCallback, type Browser } from '../support/browser.ts';
+import { createBrowser, signIn, signInUpToCallback, type Browser } from '../support/browser.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
 import { until } from '../support/until.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
@@ -36,7 +36,7 @@ describe('while Keycloak is away', () => {
   it('nobody is let in on an old answer: 503, and again in when it is back', async () => {
     proxy.cut();
     // As an event would, or the 10 s: nothing younger is to be had.
-    app.identity.directory.forget(user.id);
+    app.identity.userCache.invalidate(user.id);
     const answer = await ask('/api/v1/me');
     expect(answer.status).toBe(503);
     expect(answer.json()).toMatchObject({ code: 'keycloak_unavailable' });
@@ -54,7 +54,7 @@ describe('while Keycloak is away', () => {
 
   it('a sign-in under way fails with a page that offers another try, and makes no session', async () => {
     const other = createBrowser();
-    const callback = await walkToCallback(other, `${app.publicUrl}/auth/login`, user);
+    const callback = await signInUpToCallback(other, `${app.publicUrl}/auth/login`, user);
     proxy.cut();
     const answer = await other.get(callback);
     expect(answer.status).toBe(503);

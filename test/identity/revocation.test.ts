@@ -131,7 +131,7 @@ describe('sessions and running work end', () => {
 
   it('when another instance ended the session', async () => {
     const { user, browser, work } = await signInAndWork(app);
-    await using other = await startIdentityApp({ beside: app, watch: false });
+    await using other = await startIdentityApp({ sharedWith: app, watch: false });
     const answer = await browser.post(`${other.publicUrl}/auth/logout`, {});
     expect(answer.status).toBe(303);
     await expectEndOf(app, user, work);
@@ -143,7 +143,7 @@ describe('sessions and running work end', () => {
     await (await adminClient()).users.logout({ id: goes.user.id });
     await expectEndOf(unreachable, goes.user, goes.work);
     expect(await me(unreachable, stays.browser)).toBe(200);
-    expect(unreachable.identity.liveWork.userIds()).toContain(stays.user.id);
+    expect(unreachable.identity.activeWork.userIds()).toContain(stays.user.id);
     await stays.browser.post(`${unreachable.publicUrl}/auth/logout`, {});
     expect(await stays.work.text).toContain('data: signed_out');
   });
@@ -157,7 +157,7 @@ describe('after an administrator signed a user out', () => {
     // Tokens tell whole seconds: a sign-in within the second of the logout counts as before it.
     await until(async () => (await signIn(browser, unreachable.publicUrl, user)).status === 303);
     // Another instance begins by reading the last events once more.
-    await using another = await startIdentityApp({ beside: unreachable });
+    await using another = await startIdentityApp({ sharedWith: unreachable });
     expect(await me(another, browser)).toBe(200);
     expect(await me(unreachable, browser)).toBe(200);
   });
@@ -170,7 +170,7 @@ describe('events that happened while the app was down', () => {
     const [gone, stays] = [await signInAndWork(first), await signInAndWork(first)];
     await first.identity.stop();
     await (await adminClient()).users.logout({ id: gone.user.id });
-    await using second = await startIdentityApp({ beside: first });
+    await using second = await startIdentityApp({ sharedWith: first });
     expect(await sessionsOf(second, gone.user)).toHaveLength(0);
     expect(await sessionsOf(second, stays.user)).toHaveLength(1);
   });

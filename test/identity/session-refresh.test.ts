@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
-import { createLiveWork } from '../../src/identity/live-work.ts';
+import { createActiveWork } from '../../src/identity/live-work.ts';
 import { createLogout } from '../../src/identity/logout.ts';
-import type { SignedIn } from '../../src/identity/oidc.ts';
+import type { SignInResult } from '../../src/identity/oidc.ts';
 import type { StoredSession } from '../../src/identity/schema.ts';
 import { createSessionRefresh } from '../../src/identity/session-refresh.ts';
 import { createSessionStore, type SessionStore } from '../../src/identity/session-store.ts';
-import { openTokens, sealTokens } from '../../src/identity/session-tokens.ts';
+import { decryptSessionTokens, encryptSessionTokens } from '../../src/identity/session-tokens.ts';
 import { AppError } from '../../src/lib/errors.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
 import { createBrowser, signIn, type Browser } from '../support/browser.ts';
@@ -86,31 +86,35 @@ describe('refreshing a session with Keycloak', () => {
 describe('a refresh with an answer of our choice', () => {
   const keyring = createKeyring([`${randomBytes(32).toString('base64url')}=`]);
 
-  async function setUp(refresh: (session: StoredSession) => Promise<SignedIn | undefined>) {
-    const holder = {
+  async function setUp(refresh: (session: StoredSession) => Promise<SignInResult | undefined>) {
+    const binding = {
       userId: randomBytes(8).toString('hex'),
       keycloakSessionId: randomBytes(8).toString('hex'),
     };
     const id = randomBytes(8).toString('hex');
-    const tokens = sealTokens(keyring, holder, { idToken: 'id-1', refreshToken: 'refresh-1' });
-    const session: StoredSession = { id, ...holder, signedInAtMs: 1_000, tokens, refreshAtMs: 0 };
+    const tokens = encryptSessionTokens(keyring, binding, { idToken: 'id-1', refreshToken: 'refresh-1' });
+    const session: StoredSession = { id, ...binding, signedInAtMs: 1_000, tokens, refreshAtMs: 0 };
     const { id: _id, ...content } = session;
     await app.database.run(
       `INSERT INTO sessions (sid, sess, expire) VALUES ($1, $2, now() + interval '1 hour')`,
       [id, JSON.stringify(content)],
     );
-    const asked: string[] = [];
+    const refreshTokens: string[] = [];
     const oidc = {
       refresh(token: string) {
-        asked.push(token);
+        refreshTokens.push(token);
         return refresh(session);
       },
     };
-    const logout = createLogout({ store, liveWork: createLiveWork() });
-    return { session, asked, refreshIfDue: createSessionRefresh({ oidc, keyring, store, logout }) };
+    const logout = createLogout({ store, activeWork: createActiveWork() });
+    return {
+      session,
+      asked: refreshTokens,
+      refreshIfDue: createSessionRefresh({ oidc, keyring, store, logout }),
+    };
   }
 
-  const renewed = (session: StoredSession): SignedIn => ({
+  const renewed = (session: StoredSession): SignInResult => ({
     userId: session.userId,
     keycloakSessionId: session.keycloakSessionId,
     signedInAtMs: 2_000,
@@ -125,7 +129,7 @@ describe('a refresh with an answer of our choice', () => {
     expect(await refreshIfDue(session)).toBe(true);
     expect(asked).toEqual(['refresh-1']);
     const row = await store.findSession(session.id);
-    expect(openTokens(keyring, session, row?.tokens ?? '')).toEqual({
+    expect(decryptSessionTokens(keyring, session, row?.tokens ?? '')).toEqual({
       idToken: 'id-2',
       refreshToken: 'refresh-2',
     });
@@ -153,7 +157,7 @@ describe('a refresh with an answer of our choice', () => {
   it('keeps the session when another instance has used the refresh token up', async () => {
     const { session, refreshIfDue } = await setUp(async (own) => {
       await store.replaceTokens(own.id, {
-        tokens: sealTokens(keyring, own, { idToken: 'id-3', refreshToken: 'refresh-3' }),
+        tokens: encryptSessionTokens(keyring, own, { idToken: 'id-3', refreshToken: 'refresh-3' }),
         refreshAtMs: Date.now() + 60_000,
       });
       return undefined;

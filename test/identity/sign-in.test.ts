@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
-import { createBrowser, signIn, walkToCallback } from '../support/browser.ts';
+import { createBrowser, signIn, signInUpToCallback } from '../support/browser.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
 import { adminClient, createUser, type TestUser } from '../support/stack.ts';
 
@@ -18,7 +18,7 @@ afterAll(async () => {
 describe('signing in through the real pages of Keycloak', () => {
   it('makes a session for which /api/v1/me tells who it is, and goes where the user wanted to be', async () => {
     const browser = createBrowser();
-    const callback = await walkToCallback(
+    const callback = await signInUpToCallback(
       browser,
       `${app.publicUrl}/auth/login?return_to=/keys%3Fa%3D1%23b`,
       user,
@@ -68,7 +68,7 @@ describe('signing in through the real pages of Keycloak', () => {
   it('lets two tabs of one browser sign in at the same time', async () => {
     const browser = createBrowser();
     const first = await browser.get(`${app.publicUrl}/auth/login?return_to=/one`);
-    const second = await walkToCallback(browser, `${app.publicUrl}/auth/login?return_to=/two`, user);
+    const second = await signInUpToCallback(browser, `${app.publicUrl}/auth/login?return_to=/two`, user);
     expect((await browser.get(second)).location).toBe(`${app.publicUrl}/two`);
     const back = await browser.get(first.location ?? '');
     expect((await browser.get(back.location ?? '')).location).toBe(`${app.publicUrl}/one`);
@@ -130,7 +130,7 @@ describe('signing in through the real pages of Keycloak', () => {
 
 describe('a callback that cannot be trusted', () => {
   it('is refused without the browser that began the sign-in', async () => {
-    const callback = await walkToCallback(createBrowser(), `${app.publicUrl}/auth/login`, user);
+    const callback = await signInUpToCallback(createBrowser(), `${app.publicUrl}/auth/login`, user);
     const stranger = createBrowser();
     const answer = await stranger.get(callback, { accept: 'application/json' });
     expect(answer.status).toBe(400);
@@ -140,7 +140,7 @@ describe('a callback that cannot be trusted', () => {
 
   it('is refused the second time', async () => {
     const browser = createBrowser();
-    const callback = await walkToCallback(browser, `${app.publicUrl}/auth/login`, user);
+    const callback = await signInUpToCallback(browser, `${app.publicUrl}/auth/login`, user);
     const replay = browser.clone();
     await browser.get(callback);
     const again = await browser.get(callback);
@@ -153,7 +153,7 @@ describe('a callback that cannot be trusted', () => {
 
   it('is refused with another code, and says so to programs as problem+json', async () => {
     const browser = createBrowser();
-    const callback = new URL(await walkToCallback(browser, `${app.publicUrl}/auth/login`, user));
+    const callback = new URL(await signInUpToCallback(browser, `${app.publicUrl}/auth/login`, user));
     callback.searchParams.set('code', 'a.b.c');
     const answer = await browser.get(callback.href, { accept: 'application/json' });
     expect(answer.status).toBe(401);
@@ -164,7 +164,7 @@ describe('a callback that cannot be trusted', () => {
   it('is refused for a user who was disabled while signing in', async () => {
     const other = await createUser();
     const browser = createBrowser();
-    const callback = await walkToCallback(browser, `${app.publicUrl}/auth/login`, other);
+    const callback = await signInUpToCallback(browser, `${app.publicUrl}/auth/login`, other);
     const admin = await adminClient();
     await admin.users.update({ id: other.id }, { enabled: false });
     expect((await browser.get(callback)).status).toBe(401);

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Principal } from '../../src/http/principal.ts';
-import { createDirectory } from '../../src/identity/directory.ts';
-import { createLiveWork } from '../../src/identity/live-work.ts';
+import { createUserCache } from '../../src/identity/directory.ts';
+import { createActiveWork } from '../../src/identity/live-work.ts';
 import { createLogout } from '../../src/identity/logout.ts';
 import { createSessionStore } from '../../src/identity/session-store.ts';
-import { createSweep } from '../../src/identity/sweep.ts';
+import { createActiveWorkCheck } from '../../src/identity/sweep.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
 import { createLog } from '../../src/lib/log.ts';
@@ -29,13 +29,19 @@ function setUp() {
     clientId: serviceClient.id,
     clientSecret: serviceClient.secret,
   });
-  const directory = createDirectory({ keycloakAdmin, now: () => clock.ms });
-  const [liveWork, store] = [createLiveWork(), createSessionStore(database)];
-  const logout = createLogout({ store, liveWork });
+  const userCache = createUserCache({ keycloakAdmin, now: () => clock.ms });
+  const [activeWork, store] = [createActiveWork(), createSessionStore(database)];
+  const logout = createLogout({ store, activeWork });
   const ended: string[] = [];
   const begin = (name: string, principal: Principal) =>
-    liveWork.register(principal, () => void ended.push(name));
-  return { clock, store, begin, ended, sweep: createSweep({ liveWork, store, directory, logout }) };
+    activeWork.register(principal, () => void ended.push(name));
+  return {
+    clock,
+    store,
+    begin,
+    ended,
+    checkActiveWork: createActiveWorkCheck({ activeWork, store, userCache, logout }),
+  };
 }
 
 function bearerOf(id: string, own: Partial<Principal> = {}): Principal {
@@ -52,7 +58,7 @@ function bearerOf(id: string, own: Partial<Principal> = {}): Principal {
 
 describe('the sweep over running work', () => {
   it('ends the work of a user who vanished without an event, by the second sweep at 5 s', async () => {
-    const { clock, begin, ended, sweep } = setUp();
+    const { clock, begin, ended, checkActiveWork: sweep } = setUp();
     const [stays, goes] = [await createUser(), await createUser()];
     begin('stays', bearerOf(stays.id));
     begin('goes', bearerOf(goes.id));
@@ -65,7 +71,7 @@ describe('the sweep over running work', () => {
   });
 
   it('ends the work of a bearer token whose session was logged out elsewhere, and no other of its user', async () => {
-    const { store, begin, ended, sweep } = setUp();
+    const { store, begin, ended, checkActiveWork: sweep } = setUp();
     const user = await createUser();
     begin('out', bearerOf(user.id, { keycloakSessionId: 'out' }));
     begin('in', bearerOf(user.id, { keycloakSessionId: 'in' }));
@@ -75,7 +81,7 @@ describe('the sweep over running work', () => {
   });
 
   it('ends the work of a session whose row is gone or whose time is over', async () => {
-    const { begin, ended, sweep } = setUp();
+    const { begin, ended, checkActiveWork: sweep } = setUp();
     const user = await createUser();
     const insert = (sid: string, expire: string) =>
       database.run(`INSERT INTO sessions (sid, sess, expire) VALUES ($1, '{}', now() + $2::interval)`, [
@@ -92,7 +98,7 @@ describe('the sweep over running work', () => {
 
   it('ends nothing while Keycloak cannot be asked', async () => {
     const clock = { ms: 0 };
-    const liveWork = createLiveWork();
+    const liveWork = createActiveWork();
     const ended: string[] = [];
     const store = createSessionStore(database);
     const keycloakAdmin = createKeycloakAdmin({
@@ -101,9 +107,14 @@ describe('the sweep over running work', () => {
       clientId: 'a',
       clientSecret: 'b',
     });
-    const directory = createDirectory({ keycloakAdmin, now: () => clock.ms });
+    const directory = createUserCache({ keycloakAdmin, now: () => clock.ms });
     liveWork.register(bearerOf('somebody'), () => void ended.push('ended'));
-    const sweep = createSweep({ liveWork, store, directory, logout: createLogout({ store, liveWork }) });
+    const sweep = createActiveWorkCheck({
+      activeWork: liveWork,
+      store,
+      userCache: directory,
+      logout: createLogout({ store, activeWork: liveWork }),
+    });
     await expect(sweep()).rejects.toMatchObject({ code: 'keycloak_unavailable' });
     expect(ended).toEqual([]);
   });

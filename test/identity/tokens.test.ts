@@ -18,21 +18,21 @@ const ISSUER = 'https://keycloak.example/realms/ops-center';
 const LOGOUT_EVENT = 'http://schemas.openid.net/event/backchannel-logout';
 
 let realmKey: CryptoKey;
-let strangersKey: CryptoKey;
+let foreignKey: CryptoKey;
 let publicPem: string;
 let server: Server;
 let internalUrl: string;
 let verifier: TokenVerifier;
-let keysAreAway = false;
+let isKeycloakDown = false;
 
 beforeAll(async () => {
   const pair = await generateKeyPair('RS256', { extractable: true });
   realmKey = pair.privateKey;
   publicPem = await exportSPKI(pair.publicKey);
-  strangersKey = (await generateKeyPair('RS256')).privateKey;
+  foreignKey = (await generateKeyPair('RS256')).privateKey;
   const jwks = { keys: [{ ...(await exportJWK(pair.publicKey)), kid: 'realm', alg: 'RS256', use: 'sig' }] };
   server = createServer((_request, response) => {
-    response.statusCode = keysAreAway ? 503 : 200;
+    response.statusCode = isKeycloakDown ? 503 : 200;
     response.setHeader('content-type', 'application/json').end(JSON.stringify(jwks));
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -125,7 +125,7 @@ describe('a bearer token', () => {
     const brought = await new SignJWT(good())
       .setProtectedHeader({ alg: 'RS256', jwk: await exportJWK(pair.publicKey), jku: `${internalUrl}/evil` })
       .sign(pair.privateKey);
-    for (const token of [await sign(good(), {}, strangersKey), brought])
+    for (const token of [await sign(good(), {}, foreignKey), brought])
       await expect(verifier.verifyBearer(token)).rejects.toMatchObject({ code: 'unauthenticated' });
   });
 
@@ -136,12 +136,12 @@ describe('a bearer token', () => {
   });
 
   it('is not called bad while the keys of the realm cannot be had', async () => {
-    keysAreAway = true;
+    isKeycloakDown = true;
     const fresh = createVerifier(['api-client']);
     await expect(fresh.verifyBearer(await sign(good()))).rejects.toMatchObject({
       code: 'keycloak_unavailable',
     });
-    keysAreAway = false;
+    isKeycloakDown = false;
     await expect(fresh.verifyBearer(await sign(good()))).resolves.toMatchObject({ userId: 'u1' });
   });
 });
@@ -200,7 +200,7 @@ describe('a logout token', () => {
   it('of another type, unsigned or signed by others does not count', async () => {
     const tokens = [
       await sign(good(), { typ: 'JWT' }),
-      await sign(good(), header, strangersKey),
+      await sign(good(), header, foreignKey),
       await sign(good(), { ...header, alg: 'HS256' }, new TextEncoder().encode(publicPem)),
       new UnsecuredJWT(good()).encode(),
       'not a token',

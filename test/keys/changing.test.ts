@@ -2,12 +2,18 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
 import type { Principal } from '../../src/http/principal.ts';
 import { isAppError, type AppError } from '../../src/lib/errors.ts';
-import { type PoolKey } from '../../src/keys/service.ts';
+import { type ProviderKey } from '../../src/keys/service.ts';
 import { userOwner } from '../../src/lib/owner.ts';
 import { startUpstream, answer, type Upstream } from '../support/upstream.ts';
 import { adminClient, createDatabase, stack } from '../support/stack.ts';
-import { createInstance, principalOf, randomEncryptionKey, randomKey, type Instance } from './instance.ts';
-import { optionsFor } from './instance-options.ts';
+import {
+  createInstance,
+  createPrincipal,
+  randomEncryptionKey,
+  randomKey,
+  type Instance,
+} from './instance.ts';
+import { createInstanceOptions } from './instance-options.ts';
 
 let instance: Instance;
 let upstream: Upstream;
@@ -17,7 +23,7 @@ let stranger: Instance;
 beforeAll(async () => {
   upstream = await startUpstream();
   const { appUrl } = await createDatabase();
-  const options = { ...optionsFor(appUrl), upstreams: { openai: upstream.url } };
+  const options = { ...createInstanceOptions(appUrl), upstreams: { openai: upstream.url } };
   instance = createInstance(options);
   stranger = createInstance({ ...options, encryptionKeys: [randomEncryptionKey()] });
 });
@@ -48,12 +54,12 @@ async function addKey(
   return key;
 }
 
-async function poolOf(principal: Principal, provider = 'openai'): Promise<readonly PoolKey[]> {
+async function poolOf(principal: Principal, provider = 'openai'): Promise<readonly ProviderKey[]> {
   return (await instance.keys.readPools(userOwner(principal.user.id))).get(provider) ?? [];
 }
 
 async function secretOf(principal: Principal, id: string, provider = 'openai') {
-  return (await poolOf(principal, provider)).find((key) => key.id === id)?.open();
+  return (await poolOf(principal, provider)).find((key) => key.id === id)?.decrypt();
 }
 
 async function actionsOf({ user }: Principal): Promise<string[]> {
@@ -88,7 +94,7 @@ async function editValues(userId: string, provider: string, edit: (values: strin
 
 describe('replacing a key in place', () => {
   it('keeps id, position, creation date, label, switch and expiry, and stores the new key', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const first = await addKey(principal, { label: 'Work', expires_at: FUTURE });
     const second = await addKey(principal);
     await instance.keys.update(principal, { provider: 'openai', keyId: first.id }, { enabled: false }, 'r');
@@ -108,24 +114,24 @@ describe('replacing a key in place', () => {
   });
 
   it('clears a label that is empty and an expiry that is null', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { id } = await addKey(principal, { label: 'Work', expires_at: FUTURE });
     const replaced = await addKey(principal, { key_id: id, label: null, expires_at: null });
     expect(replaced).toMatchObject({ label: null, expires_at: null });
   });
 
   it('forgets what was known of the old key', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { id } = await addKey(principal);
     await instance.keys.recordRefusal(userOwner(principal.user.id), 'openai', id);
-    expect((await poolOf(principal))[0]?.setAsideUntil).not.toBeNull();
+    expect((await poolOf(principal))[0]?.cooldownUntil).not.toBeNull();
     const replaced = await addKey(principal, { key_id: id });
     expect(replaced.test_status).toBe('untested');
-    expect((await poolOf(principal))[0]?.setAsideUntil).toBeNull();
+    expect((await poolOf(principal))[0]?.cooldownUntil).toBeNull();
   });
 
   it('is possible in a full pool', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const keys = [];
     for (let count = 0; count < 10; count += 1) keys.push(await addKey(principal));
     expect((await errorOf(addKey(principal))).code).toBe('pool_full');
@@ -135,7 +141,7 @@ describe('replacing a key in place', () => {
   });
 
   it('is possible in a pool that was overfilled by hand', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const keys = [];
     for (let count = 0; count < 10; count += 1) keys.push(await addKey(principal));
     await editValues(principal.user.id, 'openai', (values) => [
@@ -150,9 +156,9 @@ describe('replacing a key in place', () => {
   });
 
   it('is a 404 for an id of another provider, of another person or of nobody', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const custom = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
-    const foreign = await addKey(principalOf());
+    const foreign = await addKey(createPrincipal());
     for (const key_id of [custom.id, foreign.id, 'abcDEF123456']) {
       expect((await errorOf(addKey(principal, { key_id }))).code).toBe('key_not_found');
     }
@@ -160,7 +166,7 @@ describe('replacing a key in place', () => {
   });
 
   it('works for a key that does not decrypt any more', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { id } = await addKey(principal, {}, stranger);
     expect(await secretOf(principal, id)).toBeUndefined();
     const secret = randomKey();
@@ -171,7 +177,7 @@ describe('replacing a key in place', () => {
 
 describe('values that are no keys', () => {
   it('take room in a pool, so that an attribute cannot grow without end', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { id } = await addKey(principal);
     await editValues(principal.user.id, 'openai', (values) => [
       ...values,
@@ -184,7 +190,7 @@ describe('values that are no keys', () => {
 
 describe('the endpoint of a stored key', () => {
   it('stays when a new key comes without one', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { id } = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
     await addKey(principal, { provider: 'custom', key: 'new-secret-0123456789', key_id: id });
     expect(await secretOf(principal, id, 'custom')).toEqual({
@@ -194,7 +200,7 @@ describe('the endpoint of a stored key', () => {
   });
 
   it('is not taken from what stands outside the token, where administrators can edit it', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { id } = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
     await editValue(
       principal.user.id,
@@ -216,7 +222,7 @@ describe('the endpoint of a stored key', () => {
   });
 
   it('cannot be changed without the key', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { id } = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
     const refused = await errorOf(
       addKey(principal, { provider: 'custom', key: '', endpoint: OTHER_ENDPOINT, key_id: id }),
@@ -226,14 +232,14 @@ describe('the endpoint of a stored key', () => {
   });
 
   it('can be changed where there is no key that could go astray', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { id } = await addKey(principal, { provider: 'custom', key: '', endpoint: ENDPOINT });
     await addKey(principal, { provider: 'custom', key: '', endpoint: OTHER_ENDPOINT, key_id: id });
     expect(await secretOf(principal, id, 'custom')).toEqual({ secret: '', endpoint: OTHER_ENDPOINT });
   });
 
   it('is no reason to lose the key: an empty key in a replacement keeps the stored one', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = randomKey();
     const { id } = await addKey(principal, { provider: 'custom', key, endpoint: ENDPOINT });
     const kept = await addKey(principal, { provider: 'custom', key: '', key_id: id, label: 'Named' });
@@ -244,7 +250,7 @@ describe('the endpoint of a stored key', () => {
 
 describe('a key that is stored already', () => {
   it('is refused and names the label under which it lies', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = randomKey();
     await addKey(principal, { key, label: 'Work' });
     const refused = await errorOf(addKey(principal, { key, label: 'Again' }));
@@ -254,7 +260,7 @@ describe('a key that is stored already', () => {
   });
 
   it('is refused in the place of another key, and accepted in its own', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const [one, two] = [randomKey(), randomKey()];
     const first = await addKey(principal, { key: one });
     const second = await addKey(principal, { key: two });
@@ -266,16 +272,16 @@ describe('a key that is stored already', () => {
   });
 
   it('is another key at another endpoint, and may be had by another person', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = randomKey();
     await addKey(principal, { provider: 'custom', key, endpoint: ENDPOINT });
     await addKey(principal, { provider: 'custom', key, endpoint: OTHER_ENDPOINT });
-    await addKey(principalOf(), { provider: 'custom', key, endpoint: ENDPOINT });
+    await addKey(createPrincipal(), { provider: 'custom', key, endpoint: ENDPOINT });
     expect(await instance.keys.listKeys(principal.user)).toHaveLength(2);
   });
 
   it('is noticed by whoever comes second of two that race', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = randomKey();
     const outcomes = await Promise.allSettled([addKey(principal, { key }), addKey(principal, { key })]);
     expect(outcomes.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
@@ -287,7 +293,7 @@ describe('changing a key', () => {
   const target = (keyId: string) => ({ provider: 'openai', keyId });
 
   it('names, pauses and resumes it without touching the key or its date', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = randomKey();
     const { id, updated_date } = await addKey(principal, { key });
     const paused = await instance.keys.update(principal, target(id), { label: 'Work', enabled: false }, 'r');
@@ -299,7 +305,7 @@ describe('changing a key', () => {
   });
 
   it('sets an expiry that is sealed with the key, and lifts it', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = randomKey();
     const { id } = await addKey(principal, { key });
     const limited = await instance.keys.update(principal, target(id), { expires_at: FUTURE }, 'r');
@@ -314,17 +320,17 @@ describe('changing a key', () => {
   });
 
   it('has it tried again at once when it had been set aside', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { id } = await addKey(principal);
     await instance.keys.recordRefusal(userOwner(principal.user.id), 'openai', id);
     await instance.keys.update(principal, target(id), { label: 'Mended' }, 'r');
-    expect((await poolOf(principal))[0]?.setAsideUntil).toBeNull();
+    expect((await poolOf(principal))[0]?.cooldownUntil).toBeNull();
   });
 
   it('is a 404 for a key that is not there, another provider’s or another person’s', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const custom = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
-    const foreign = await addKey(principalOf());
+    const foreign = await addKey(createPrincipal());
     for (const id of [custom.id, foreign.id, 'abcDEF123456']) {
       const refused = await errorOf(instance.keys.update(principal, target(id), { enabled: false }, 'r'));
       expect(refused.code).toBe('key_not_found');
@@ -332,7 +338,7 @@ describe('changing a key', () => {
   });
 
   it('refuses a new expiry for a key that does not decrypt, but lets it be paused', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { id } = await addKey(principal, {}, stranger);
     const refused = await errorOf(instance.keys.update(principal, target(id), { expires_at: FUTURE }, 'r'));
     expect(refused.code).toBe('key_undecryptable');
@@ -344,7 +350,7 @@ describe('changing a key', () => {
 
 describe('adding a key that is to be tested first', () => {
   it('stores it with the result when it works', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = randomKey();
     upstream.answerKey(key, answer.models(['gpt-4o']));
     const stored = await addKey(principal, { key, validate: true });
@@ -353,7 +359,7 @@ describe('adding a key that is to be tested first', () => {
   });
 
   it('stores nothing when it does not, and says what the test found', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = randomKey();
     upstream.answerKey(key, answer.error(401));
     const refused = await errorOf(addKey(principal, { key, validate: true }));
@@ -370,7 +376,7 @@ describe('adding a key that is to be tested first', () => {
   });
 
   it('keeps the old key when the one that is to replace it does not work', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const [good, bad] = [randomKey(), randomKey()];
     const { id } = await addKey(principal, { key: good });
     upstream.answerKey(bad, answer.error(401));
@@ -379,7 +385,7 @@ describe('adding a key that is to be tested first', () => {
   });
 
   it('calls nobody when the key could not be stored anyway', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = randomKey();
     await addKey(principal, { key });
     const before = upstream.requests.length;
@@ -393,7 +399,7 @@ describe('adding a key that is to be tested first', () => {
 
 describe('testing stored keys', () => {
   it('tests one, stores what was found, and audits it before', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = randomKey();
     const { id } = await addKey(principal, { key });
     upstream.answerKey(key, answer.models(['gpt-4o']));
@@ -412,7 +418,7 @@ describe('testing stored keys', () => {
   });
 
   it('tests all of a provider and answers the worst on top', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const [good, bad] = [randomKey(), randomKey()];
     const first = await addKey(principal, { key: good });
     const second = await addKey(principal, { key: bad });
@@ -427,18 +433,18 @@ describe('testing stored keys', () => {
   });
 
   it('sets a refused key aside and takes a good one back', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = randomKey();
     const { id } = await addKey(principal, { key });
     upstream.answerKey(key, answer.error(401), answer.models(['gpt-4o']));
     await instance.keys.test(principal, 'openai', id, 'r');
-    expect((await poolOf(principal))[0]?.setAsideUntil).not.toBeNull();
+    expect((await poolOf(principal))[0]?.cooldownUntil).not.toBeNull();
     await instance.keys.test(principal, 'openai', id, 'r');
-    expect((await poolOf(principal))[0]?.setAsideUntil).toBeNull();
+    expect((await poolOf(principal))[0]?.cooldownUntil).toBeNull();
   });
 
   it('says nothing of a key that was replaced while it was tested', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = randomKey();
     const { id } = await addKey(principal, { key });
     const gate = Promise.withResolvers<undefined>();
@@ -457,7 +463,7 @@ describe('testing stored keys', () => {
   });
 
   it('finds a key that does not decrypt without calling anybody', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { id } = await addKey(principal, {}, stranger);
     const before = upstream.requests.length;
     expect(await instance.keys.test(principal, 'openai', id, 'r')).toMatchObject({
@@ -468,8 +474,8 @@ describe('testing stored keys', () => {
   });
 
   it('is a 404 without keys and for ids of others', async () => {
-    const principal = principalOf();
-    const foreign = await addKey(principalOf());
+    const principal = createPrincipal();
+    const foreign = await addKey(createPrincipal());
     expect((await errorOf(instance.keys.test(principal, 'openai', undefined, 'r'))).code).toBe(
       'key_not_found',
     );
@@ -484,7 +490,7 @@ describe('testing stored keys', () => {
 
 describe('endpoints', () => {
   it('are looked up at most 30 times a minute for one person', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     for (let count = 0; count < 30; count += 1) {
       await errorOf(addKey(principal, { provider: 'custom', key: 'not fit', endpoint: ENDPOINT }));
     }

@@ -5,8 +5,8 @@ import { z } from 'zod';
 import { isAppError } from '../../src/lib/errors.ts';
 import { setClocksAhead } from '../support/clocks.ts';
 import { createDatabase, stack } from '../support/stack.ts';
-import { createInstance, principalOf, randomKey, type Instance } from './instance.ts';
-import { optionsFor } from './instance-options.ts';
+import { createInstance, createPrincipal, randomKey, type Instance } from './instance.ts';
+import { createInstanceOptions } from './instance-options.ts';
 import { createRelay, type Relay } from './keycloak-relay.ts';
 
 const LIMIT_MS = 3_000;
@@ -21,10 +21,15 @@ const opened: Instance[] = [];
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
   relay = await createRelay(stack.keycloak.url);
-  const options = optionsFor(appUrl);
+  const options = createInstanceOptions(appUrl);
   direct = createInstance(options);
   opened.push(direct);
-  relayedOptions = { ...options, keycloakUrl: relay.url, keycloakTimeoutMs: NEVER_MS, lockMs: LIMIT_MS };
+  relayedOptions = {
+    ...options,
+    keycloakUrl: relay.url,
+    keycloakTimeoutMs: NEVER_MS,
+    lockTimeoutMs: LIMIT_MS,
+  };
 });
 
 afterEach(() => {
@@ -65,7 +70,7 @@ async function actionsOf(userId: string): Promise<string[]> {
 
 describe('a write whose time runs out', () => {
   it('while Keycloak is slow to answer, begins no change', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const changes: string[] = [];
     relay.before((call) => {
       if (isChange(call)) changes.push(String(call.method));
@@ -84,7 +89,7 @@ describe('a write whose time runs out', () => {
   });
 
   it('in the middle of a change cuts it off, tells the trail, and leaves the lock free', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { key: first } = await direct.keys.add(principal, openaiKey(), 'r1');
     const cutOff: Promise<unknown>[] = [];
     relay.before((call) => {
@@ -115,10 +120,10 @@ describe('a write whose time runs out', () => {
       return 'pass' as const;
     });
     const instance = relayed();
-    const add = instance.keys.add(principalOf(), openaiKey(), 'r1');
+    const add = instance.keys.add(createPrincipal(), openaiKey(), 'r1');
     expect(await refusalOf(add)).toBe('keycloak_unavailable');
     late.resolve(undefined);
-    const other = principalOf();
+    const other = createPrincipal();
     expect(await instance.keys.listKeys(other.user)).toEqual([]);
     expect(calls).toEqual(['token', expect.stringContaining(other.user.id)]);
   });

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import pg from 'pg';
 import { createDatabase } from '../support/stack.ts';
-import { createInstance, principalOf, randomKey, type Instance } from './instance.ts';
-import { optionsFor } from './instance-options.ts';
+import { createInstance, createPrincipal, randomKey, type Instance } from './instance.ts';
+import { createInstanceOptions } from './instance-options.ts';
 
 const MINUTE_MS = 60_000;
 let instance: Instance;
@@ -10,7 +10,7 @@ let owner: pg.Client;
 
 beforeAll(async () => {
   const { appUrl, ownerUrl } = await createDatabase();
-  instance = createInstance(optionsFor(appUrl));
+  instance = createInstance(createInstanceOptions(appUrl));
   owner = new pg.Client({ connectionString: ownerUrl });
   await owner.connect();
 });
@@ -21,7 +21,7 @@ afterAll(async () => {
 });
 
 async function withKey() {
-  const principal = principalOf();
+  const principal = createPrincipal();
   const name = `user:${principal.user.id}` as const;
   const body = { provider: 'openai', key: randomKey(), label: null, endpoint: null };
   const { key } = await instance.keys.add(principal, body, 'r1');
@@ -37,7 +37,7 @@ async function withKey() {
       ),
     asideForMs: async () => {
       const pool = (await instance.keys.readPools(name)).get('openai');
-      const until = pool?.[0]?.setAsideUntil?.getTime();
+      const until = pool?.[0]?.cooldownUntil?.getTime();
       return until === undefined ? undefined : until - Date.now();
     },
     /** Which version of the row this is, and whether anything has locked it since. */

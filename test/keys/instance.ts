@@ -9,10 +9,10 @@ import { createVault } from '../../src/keys/vault.ts';
 import { createDatabase, type Database } from '../../src/lib/database.ts';
 import { createDialer } from '../../src/lib/dialer.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
-import { createHops } from '../../src/lib/hop.ts';
+import { createLoopGuard } from '../../src/lib/hop.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
-import { createNotifications, type Notifications } from '../../src/lib/notifications.ts';
+import { createNotificationListener, type NotificationListener } from '../../src/lib/notifications.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
 import type { Tier } from '../../src/tiers.ts';
 import { evidence } from '../support/evidence.ts';
@@ -30,11 +30,11 @@ export interface InstanceOptions {
   /** The longest that a call to Keycloak may take. */
   keycloakTimeoutMs?: number;
   /** How long a write may wait and work. */
-  lockMs?: number;
+  lockTimeoutMs?: number;
   /** The database as the notices come from it, e.g. through a proxy; otherwise as all else. */
-  noticesUrl?: string;
+  notificationsUrl?: string;
   /** Another channel than the one on which processes tell each other of owners: nothing is heard then. */
-  noticesChannel?: string;
+  notificationsChannel?: string;
 }
 
 /** One process's worth of the key service, with connections of its own. */
@@ -42,7 +42,7 @@ export interface Instance {
   keys: KeyService;
   reader: KeyReader;
   /** Nothing is remembered before it is started. */
-  notices: Notifications;
+  notifications: NotificationListener;
   database: Database;
   /** Every line that it has logged. */
   logged(): string;
@@ -86,26 +86,26 @@ export function createInstance(options: InstanceOptions): Instance {
   });
   const upstreams = { overrides: options.upstreams ?? {} };
   const vault = createVault({ keycloak, recordIsUser: options.recordIsUser ?? false, log });
-  const noticesUrl = options.noticesUrl ?? options.databaseUrl;
-  const noticesChannel = options.noticesChannel ?? OWNERS_CHANNEL;
-  const notices = createNotifications({ url: noticesUrl, channel: noticesChannel, log });
-  const reader = createKeyReader({ database, vault, providers: PROVIDERS, notices, log });
+  const noticesUrl = options.notificationsUrl ?? options.databaseUrl;
+  const noticesChannel = options.notificationsChannel ?? OWNERS_CHANNEL;
+  const notices = createNotificationListener({ url: noticesUrl, channel: noticesChannel, log });
+  const reader = createKeyReader({ database, vault, providers: PROVIDERS, notifications: notices, log });
   const keys = createKeyService({
     database,
     reader,
-    lock: createOwnerLock({ database: lockDatabase, slots: 4, totalMs: options.lockMs ?? 20_000 }),
+    lock: createOwnerLock({ database: lockDatabase, slots: 4, timeoutMs: options.lockTimeoutMs ?? 20_000 }),
     vault,
     keyring: createKeyring(options.encryptionKeys),
     providers: PROVIDERS,
     upstreams,
     dialer,
-    tester: createKeyTester({ dialer, hops: createHops('hops of the tests'), upstreams }),
+    tester: createKeyTester({ dialer, loopGuard: createLoopGuard('hops of the tests'), upstreams }),
     log,
   });
   return {
     keys,
     reader,
-    notices,
+    notifications: notices,
     database,
     logged: () => lines.join(''),
     close: async () => {
@@ -116,7 +116,7 @@ export function createInstance(options: InstanceOptions): Instance {
 }
 
 /** A signed-in person; the key service asks nothing else of one. */
-export function principalOf(
+export function createPrincipal(
   id: string = randomUUID(),
   tier: Tier = 'starter',
   username = `user-${id}`,

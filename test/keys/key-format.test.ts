@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { AppError } from '../../src/lib/errors.ts';
-import { checkKey, previewOf } from '../../src/keys/key-format.ts';
+import { assertKeyFormat, maskKey } from '../../src/keys/key-format.ts';
 import { anthropic } from '../../src/providers/anthropic.ts';
 import { cohere } from '../../src/providers/cohere.ts';
 import { custom } from '../../src/providers/custom.ts';
@@ -16,7 +16,7 @@ const good = `sk-proj-${'a1B2'.repeat(6)}`;
 
 function refusal(provider: Provider, key: string): AppError {
   try {
-    checkKey(provider, key, PROVIDERS);
+    assertKeyFormat(provider, key, PROVIDERS);
   } catch (error) {
     if (error instanceof AppError) return error;
     throw error;
@@ -34,7 +34,7 @@ describe('the form of a key', () => {
     [custom, ''],
   ])('is accepted where it is that of its provider (%#)', (provider, key) => {
     expect(() => {
-      checkKey(provider, key, PROVIDERS);
+      assertKeyFormat(provider, key, PROVIDERS);
     }).not.toThrow();
   });
 
@@ -113,7 +113,7 @@ describe('the form of a key', () => {
   it('has at most 1,024 characters', () => {
     const longest = 'sk-' + 'a'.repeat(1021);
     expect(() => {
-      checkKey(openai, longest, PROVIDERS);
+      assertKeyFormat(openai, longest, PROVIDERS);
     }).not.toThrow();
     expect(refusal(openai, `${longest}a`)).toMatchObject({ code: 'key_too_long', status: 400 });
   });
@@ -138,7 +138,7 @@ describe('the preview of a key', () => {
   ])(
     'shows the public prefix and the last four, and nothing of a short key (%#)',
     (provider, key, preview) => {
-      expect(previewOf(provider, key)).toBe(preview);
+      expect(maskKey(provider, key)).toBe(preview);
     },
   );
 });

@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { createKeyTester } from '../../src/keys/key-tester.ts';
 import type { Dialer } from '../../src/lib/dialer.ts';
 import { AppError } from '../../src/lib/errors.ts';
-import { createHops } from '../../src/lib/hop.ts';
+import { createLoopGuard } from '../../src/lib/hop.ts';
 import { custom } from '../../src/providers/custom.ts';
 import { demo } from '../../src/providers/demo.ts';
 import { groq } from '../../src/providers/groq.ts';
@@ -11,7 +11,7 @@ import { ollama } from '../../src/providers/ollama.ts';
 import type { Provider } from '../../src/providers/provider.ts';
 import { startDemoUpstream } from '../../src/demo-upstream/server.ts';
 import { evidence } from '../support/evidence.ts';
-import { dialer } from '../support/local-upstreams.ts';
+import { createTestDialer } from '../support/local-upstreams.ts';
 import { answer, fault, startUpstream, type Upstream } from '../support/upstream.ts';
 
 let upstream: Upstream;
@@ -42,7 +42,7 @@ interface Question {
   signal?: AbortSignal;
 }
 
-const hops = createHops('a secret');
+const hops = createLoopGuard('a secret');
 
 interface TesterOptions {
   through?: Pick<Dialer, 'request'>;
@@ -50,8 +50,12 @@ interface TesterOptions {
   timeoutMs?: number;
 }
 
-function createTester({ through = dialer(), overrides = {}, timeoutMs = 10_000 }: TesterOptions = {}) {
-  const tester = createKeyTester({ dialer: through, hops, upstreams: { overrides }, timeoutMs });
+function createTester({
+  through = createTestDialer(),
+  overrides = {},
+  timeoutMs = 10_000,
+}: TesterOptions = {}) {
+  const tester = createKeyTester({ dialer: through, loopGuard: hops, upstreams: { overrides }, timeoutMs });
   return (question: Question = {}) =>
     tester.test({
       userId: 'u1',
@@ -65,7 +69,7 @@ function createTester({ through = dialer(), overrides = {}, timeoutMs = 10_000 }
 
 /** The same answers over the same wire, as if they came from a public address. */
 function asPublic(): Pick<Dialer, 'request'> {
-  const real = dialer();
+  const real = createTestDialer();
   return { request: async (request) => ({ ...(await real.request(request)), fromPublicAddress: true }) };
 }
 
@@ -147,13 +151,13 @@ describe("a key for the user's own endpoint", () => {
         'x-ops-hop',
       ]);
       expect(() => {
-        hops.refuseLoop(request.headers['x-ops-hop'] as string);
+        hops.rejectLoop(request.headers['x-ops-hop'] as string);
       }).toThrow(AppError);
     }
   });
 
   it('is dialled under the rules for addresses that users bring', async () => {
-    const forbidding = dialer({ deny: ['127.0.0.0/8'] });
+    const forbidding = createTestDialer({ deny: ['127.0.0.0/8'] });
     const result = await createTester({ through: forbidding })();
     expect(result).toMatchObject({ status: 'error', details: { httpStatus: null, latencyMs: null } });
     expect(result.message).toContain('may not be reached');
@@ -296,7 +300,7 @@ describe('what comes out of a test', () => {
     for (const status of [200, 400, 401, 402, 403, 404, 429, 500]) {
       upstream.answerAll(answer.error(401));
       upstream.answerKey(secret, answer.keyEcho(status));
-      for (const through of [dialer(), asPublic()]) {
+      for (const through of [createTestDialer(), asPublic()]) {
         const result = await createTester({ through })({ secret });
         const text = JSON.stringify(result);
         expect(text).not.toContain(secret);

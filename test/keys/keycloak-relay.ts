@@ -3,15 +3,15 @@ import { createServer, request, type IncomingMessage, type ServerResponse } from
 import type { AddressInfo } from 'node:net';
 
 /** What becomes of a call: passed on, answered here without being passed on, or held unanswered. */
-type Verdict = 'pass' | { answer: number } | 'hold';
+type RelayDecision = 'pass' | { answer: number } | 'hold';
 
 export interface Relay {
   /** Keycloak's address by way of the relay. */
   url: string;
   /** Decides on each call, before it is passed on; a call waits for its verdict. */
-  before(decide: (call: IncomingMessage) => Verdict | Promise<Verdict>): void;
+  before(decide: (call: IncomingMessage) => RelayDecision | Promise<RelayDecision>): void;
   /** Decides on each answer, after Keycloak has done the work. */
-  after(decide: (call: IncomingMessage) => Verdict | Promise<Verdict>): void;
+  after(decide: (call: IncomingMessage) => RelayDecision | Promise<RelayDecision>): void;
   /** Decides nothing any more: everything is passed on. */
   passAll(): void;
   close(): Promise<void>;
@@ -19,12 +19,12 @@ export interface Relay {
 
 /** Stands between the app and the real Keycloak, so that a test can fail one call at the moment it means. */
 export async function createRelay(keycloakUrl: string): Promise<Relay> {
-  let decideBefore: (call: IncomingMessage) => Verdict | Promise<Verdict> = () => 'pass';
-  let decideAfter: (call: IncomingMessage) => Verdict | Promise<Verdict> = () => 'pass';
+  let decideBefore: (call: IncomingMessage) => RelayDecision | Promise<RelayDecision> = () => 'pass';
+  let decideAfter: (call: IncomingMessage) => RelayDecision | Promise<RelayDecision> = () => 'pass';
   const server = createServer((call, reply) => {
     void Promise.resolve(decideBefore(call)).then((verdict) => {
       if (verdict === 'hold') return;
-      if (verdict === 'pass') passOn(keycloakUrl, call, reply, (seen) => decideAfter(seen));
+      if (verdict === 'pass') forwardCall(keycloakUrl, call, reply, (seen) => decideAfter(seen));
       else {
         call.resume();
         reply.writeHead(verdict.answer).end();
@@ -52,11 +52,11 @@ export async function createRelay(keycloakUrl: string): Promise<Relay> {
   };
 }
 
-function passOn(
+function forwardCall(
   keycloakUrl: string,
   call: IncomingMessage,
   reply: ServerResponse,
-  decideAfter: (call: IncomingMessage) => Verdict | Promise<Verdict>,
+  decideAfter: (call: IncomingMessage) => RelayDecision | Promise<RelayDecision>,
 ): void {
   const onward = request(new URL(call.url ?? '/', keycloakUrl), {
     method: call.method,

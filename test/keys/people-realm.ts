@@ -4,33 +4,33 @@ import { randomBytes } from 'node:crypto';
 import type { Principal } from '../../src/http/principal.ts';
 import { evidence } from '../support/evidence.ts';
 import { adminClient, createDatabase, stack, type ClientCredentials } from '../support/stack.ts';
-import { principalOf, randomEncryptionKey, type InstanceOptions } from './instance.ts';
+import { createPrincipal, randomEncryptionKey, type InstanceOptions } from './instance.ts';
 
 /** A realm in which people are their own vault records: one realm for both, as an operator may choose. */
-export interface PeopleRealm {
+export interface OneRealm {
   name: string;
   admin: KcAdminClient;
   /** For an instance of the key service that keeps keys there, on a database of its own. */
   options: InstanceOptions;
   /** A client that may write people and not see events. */
-  blindClient: ClientCredentials;
+  clientWithoutEvents: ClientCredentials;
   /** A client with which people sign in by password alone. */
   signInClient: string;
-  person(): Promise<Person>;
-  read(id: string): Promise<UserRepresentation>;
+  createUser(): Promise<RealmUser>;
+  readUser(id: string): Promise<UserRepresentation>;
   /** Saves a person as the console does: all of it as it was `loaded`, with the changes. */
-  save(id: string, changes: UserRepresentation, loaded?: UserRepresentation): Promise<void>;
+  saveUser(id: string, changes: UserRepresentation, loaded?: UserRepresentation): Promise<void>;
   remove(): Promise<void>;
 }
 
-export interface Person {
+export interface RealmUser {
   id: string;
   username: string;
   password: string;
   principal: Principal;
 }
 
-export async function createPeopleRealm(): Promise<PeopleRealm> {
+export async function createOneRealm(): Promise<OneRealm> {
   const name = `people-${randomBytes(6).toString('hex')}`;
   const admin = await adminClient(name);
   const [client, blindClient] = [newClient('vault'), newClient('blind')];
@@ -64,7 +64,7 @@ export async function createPeopleRealm(): Promise<PeopleRealm> {
   const { appUrl } = await createDatabase();
   const read = async (id: string) => (await admin.users.findOne({ id })) ?? {};
   return {
-    ...{ name, admin, blindClient, signInClient: 'sign-in', read },
+    ...{ name, admin, clientWithoutEvents: blindClient, signInClient: 'sign-in', readUser: read },
     options: {
       databaseUrl: appUrl,
       keycloakUrl: stack.keycloak.url,
@@ -73,8 +73,8 @@ export async function createPeopleRealm(): Promise<PeopleRealm> {
       encryptionKeys: [randomEncryptionKey()],
       recordIsUser: true,
     },
-    person: () => createPerson(admin),
-    async save(id, changes, loaded) {
+    createUser: () => createRealmUser(admin),
+    async saveUser(id, changes, loaded) {
       const { userProfileMetadata: _metadata, ...found } = loaded ?? (await read(id));
       const attributes = { ...found.attributes, ...changes.attributes } as Record<string, string[]>;
       await admin.users.update({ id }, { ...found, ...changes, attributes });
@@ -84,7 +84,7 @@ export async function createPeopleRealm(): Promise<PeopleRealm> {
   };
 }
 
-async function createPerson(admin: KcAdminClient): Promise<Person> {
+async function createRealmUser(admin: KcAdminClient): Promise<RealmUser> {
   const username = `ada-${randomBytes(6).toString('hex')}`;
   const password = randomBytes(9).toString('base64url');
   evidence.registerSecret('password', password);
@@ -94,7 +94,7 @@ async function createPerson(admin: KcAdminClient): Promise<Person> {
     attributes: { subscription_tier: ['professional'] },
     credentials: [{ type: 'password', value: password, temporary: false }],
   });
-  return { id, username, password, principal: principalOf(id, 'professional', username) };
+  return { id, username, password, principal: createPrincipal(id, 'professional', username) };
 }
 
 function newClient(id: string): ClientCredentials {

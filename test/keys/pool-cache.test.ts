@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { createPoolCache, type Reading } from '../../src/keys/pool-cache.ts';
+import { createPoolCache, type PoolSnapshot } from '../../src/keys/pool-cache.ts';
 import type { Owner } from '../../src/lib/owner.ts';
 
 const ADA: Owner = 'user:ada';
@@ -8,7 +8,7 @@ const BOB: Owner = 'user:bob';
 interface Held {
   owner: Owner;
   /** Ends the reading. */
-  end: (reading: Partial<Reading<string>>) => void;
+  end: (reading: Partial<PoolSnapshot<string>>) => void;
   fail: (error: Error) => void;
 }
 
@@ -20,11 +20,11 @@ function setUp(options: { maxEntries?: number } = {}) {
     read: (owner) =>
       new Promise((resolve, reject) => {
         const end: Held['end'] = (reading) => {
-          resolve({ value: '', recordId: `record of ${owner}`, isSettled: true, ...reading });
+          resolve({ value: '', recordId: `record of ${owner}`, isCacheable: true, ...reading });
         };
         held.push({ owner, end, fail: reject });
       }),
-    isHeard: () => state.isHeard,
+    isListening: () => state.isHeard,
     now: () => state.nowMs,
     ...options,
   });
@@ -64,7 +64,7 @@ describe('what was read of an owner', () => {
   it('serves those who asked and is not kept when the owner was being changed meanwhile', async () => {
     const { held, cache, get } = setUp();
     const answer = cache.get(ADA);
-    held[0]?.end({ value: 'in between', isSettled: false });
+    held[0]?.end({ value: 'in between', isCacheable: false });
     expect(await answer).toBe('in between');
     expect(await get(ADA, 'after')).toEqual({ got: 'after', asked: true });
     expect(await get(ADA, 'later')).toEqual({ got: 'after', asked: false });
@@ -95,7 +95,7 @@ describe('forgetting', () => {
     const { cache, get } = setUp();
     await get(ADA, 'old');
     await get(BOB, 'other');
-    cache.forget(ADA);
+    cache.invalidate(ADA);
     expect(await get(ADA, 'new')).toEqual({ got: 'new', asked: true });
     expect((await get(BOB, 'new')).asked).toBe(false);
   });
@@ -103,7 +103,7 @@ describe('forgetting', () => {
   it('an owner who is being read: later readers do not share that, nor is it kept', async () => {
     const { held, cache, get } = setUp();
     const before = cache.get(ADA);
-    cache.forget(ADA);
+    cache.invalidate(ADA);
     const after = cache.get(ADA);
     expect(held).toHaveLength(2);
     held[1]?.end({ value: 'of after' });
@@ -117,7 +117,7 @@ describe('forgetting', () => {
     await get(ADA, 'old');
     await get(BOB, 'other');
     const carol = cache.get('user:carol');
-    cache.forgetRecord(`record of ${ADA}`);
+    cache.invalidateRecord(`record of ${ADA}`);
     held.at(-1)?.end({ value: 'of before' });
     await carol;
     expect((await get(ADA, 'new')).asked).toBe(true);
@@ -129,7 +129,7 @@ describe('forgetting', () => {
     const { cache, get } = setUp();
     await get(ADA, 'old');
     const reading = cache.get(BOB);
-    cache.forgetAll();
+    cache.clear();
     expect((await get(ADA, 'new')).asked).toBe(true);
     expect((await get(BOB, 'new')).asked).toBe(true);
     void reading;
@@ -146,7 +146,7 @@ describe('while changes by others are not heard of', () => {
     expect(held).toHaveLength(4);
     for (const each of held) each.end({ value: 'own' });
     expect(await Promise.all(both)).toEqual(['own', 'own']);
-    cache.forgetAll();
+    cache.clear();
     state.isHeard = true;
     expect((await get(ADA, 'heard again')).asked).toBe(true);
   });
@@ -156,21 +156,27 @@ describe('a note about an owner', () => {
   it('is news once in its time, and again as soon as anything of the owner has changed', async () => {
     const { state, cache, get } = setUp();
     await get(ADA, 'read');
-    expect(cache.isNews(ADA, 'used', 1_000)).toBe(true);
-    expect(cache.isNews(ADA, 'used', 1_000)).toBe(false);
-    expect(cache.isNews(ADA, 'other', 1_000)).toBe(true);
+    expect(cache.isWriteDue(ADA, 'used', 1_000)).toBe(true);
+    expect(cache.isWriteDue(ADA, 'used', 1_000)).toBe(false);
+    expect(cache.isWriteDue(ADA, 'other', 1_000)).toBe(true);
     state.nowMs = 1_000;
-    expect(cache.isNews(ADA, 'used', 1_000)).toBe(true);
-    cache.forget(ADA);
+    expect(cache.isWriteDue(ADA, 'used', 1_000)).toBe(true);
+    cache.invalidate(ADA);
     await get(ADA, 'read again');
-    expect(cache.isNews(ADA, 'used', 1_000)).toBe(true);
+    expect(cache.isWriteDue(ADA, 'used', 1_000)).toBe(true);
   });
 
   it('is always news of an owner of whom nothing is remembered', async () => {
     const { state, cache, get } = setUp();
-    expect([cache.isNews(ADA, 'used', 1_000), cache.isNews(ADA, 'used', 1_000)]).toEqual([true, true]);
+    expect([cache.isWriteDue(ADA, 'used', 1_000), cache.isWriteDue(ADA, 'used', 1_000)]).toEqual([
+      true,
+      true,
+    ]);
     await get(ADA, 'read');
     state.isHeard = false;
-    expect([cache.isNews(ADA, 'used', 1_000), cache.isNews(ADA, 'used', 1_000)]).toEqual([true, true]);
+    expect([cache.isWriteDue(ADA, 'used', 1_000), cache.isWriteDue(ADA, 'used', 1_000)]).toEqual([
+      true,
+      true,
+    ]);
   });
 });

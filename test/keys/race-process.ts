@@ -5,7 +5,7 @@
  */
 import { createInterface } from 'node:readline';
 import { isAppError } from '../../src/lib/errors.ts';
-import { createInstance, principalOf, type Instance, type InstanceOptions } from './instance.ts';
+import { createInstance, createPrincipal, type Instance, type InstanceOptions } from './instance.ts';
 
 /** What is to be done, by the name under which its answer comes back. */
 export type RaceCommand = { name: string; userId: string; provider: string } & (
@@ -15,7 +15,7 @@ export type RaceCommand = { name: string; userId: string; provider: string } & (
   | { kind: 'delete'; keyId: string }
 );
 
-export interface RaceAnswer {
+export interface RaceResult {
   name: string;
   /** The error's code; null when it was done. */
   code: string | null;
@@ -23,8 +23,8 @@ export interface RaceAnswer {
   keyId: string | null;
 }
 
-async function carryOut(keys: Instance['keys'], command: RaceCommand): Promise<string | null> {
-  const principal = principalOf(command.userId);
+async function execute(keys: Instance['keys'], command: RaceCommand): Promise<string | null> {
+  const principal = createPrincipal(command.userId);
   const { provider, name } = command;
   switch (command.kind) {
     case 'add': {
@@ -45,9 +45,9 @@ async function carryOut(keys: Instance['keys'], command: RaceCommand): Promise<s
   }
 }
 
-async function answerTo(keys: Instance['keys'], command: RaceCommand): Promise<RaceAnswer> {
+async function toResult(keys: Instance['keys'], command: RaceCommand): Promise<RaceResult> {
   try {
-    return { name: command.name, code: null, keyId: await carryOut(keys, command) };
+    return { name: command.name, code: null, keyId: await execute(keys, command) };
   } catch (error) {
     if (!isAppError(error)) throw error;
     return { name: command.name, code: error.code, keyId: null };
@@ -58,7 +58,7 @@ if (process.env['RACE_OPTIONS'] !== undefined) {
   const instance = createInstance(JSON.parse(process.env['RACE_OPTIONS']) as InstanceOptions);
   const underWay: Promise<void>[] = [];
   for await (const line of createInterface({ input: process.stdin })) {
-    const answering = answerTo(instance.keys, JSON.parse(line) as RaceCommand);
+    const answering = toResult(instance.keys, JSON.parse(line) as RaceCommand);
     underWay.push(
       answering.then((answer) => {
         process.stdout.write(`${JSON.stringify(answer)}\n`);

@@ -10,9 +10,15 @@ import type { Provider } from '../../src/providers/provider.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { openAiKey } from '../support/key.ts';
 import { createDatabase, createUser } from '../support/stack.ts';
-import { createInstance, principalOf, randomKey, type Instance, type InstanceOptions } from './instance.ts';
-import { optionsFor } from './instance-options.ts';
-import type { RaceAnswer, RaceCommand } from './race-process.ts';
+import {
+  createInstance,
+  createPrincipal,
+  randomKey,
+  type Instance,
+  type InstanceOptions,
+} from './instance.ts';
+import { createInstanceOptions } from './instance-options.ts';
+import type { RaceResult, RaceCommand } from './race-process.ts';
 
 /** `RACE_RUNS=100 npm test -- test/keys/races` runs each race a hundred times. */
 const RUNS = Number(process.env['RACE_RUNS'] ?? 1);
@@ -72,9 +78,9 @@ describe('200 writes at once by two processes, one of which is killed', () => {
   beforeAll(async () => {
     const { appUrl } = await createDatabase();
     options = {
-      ...optionsFor(appUrl),
+      ...createInstanceOptions(appUrl),
       // All 200 stand in one queue: none is to fail for its length.
-      lockMs: RUN_LIMIT_MS,
+      lockTimeoutMs: RUN_LIMIT_MS,
     };
     judge = createInstance(options);
   });
@@ -93,7 +99,7 @@ describe('200 writes at once by two processes, one of which is killed', () => {
         await two.kill();
         await one.finish();
         const answers = new Map([...one.answers, ...two.answers].map((answer) => [answer.name, answer]));
-        const keys = await judge.keys.listKeys(principalOf(race.userId).user);
+        const keys = await judge.keys.listKeys(createPrincipal(race.userId).user);
         expect([run, faultsOf(race, answers, keys)]).toEqual([run, []]);
         for (const { name } of race.commands) {
           const answer = answers.get(name);
@@ -132,7 +138,7 @@ function newKey({ key, requiresEndpoint }: Provider): { key: string; endpoint?: 
  */
 async function prepareRace(instance: Instance): Promise<Race> {
   const userId = randomUUID();
-  const principal = principalOf(userId);
+  const principal = createPrincipal(userId);
   const before = new Map<string, KeyView>();
   const commands: RaceCommand[] = [];
   for (const provider of offered) {
@@ -157,7 +163,7 @@ async function prepareRace(instance: Instance): Promise<Race> {
 }
 
 /** What the final list shows that the answers do not allow. Commands without an answer may have happened. */
-function faultsOf(race: Race, answers: ReadonlyMap<string, RaceAnswer>, keys: readonly KeyView[]): string[] {
+function faultsOf(race: Race, answers: ReadonlyMap<string, RaceResult>, keys: readonly KeyView[]): string[] {
   const faults: string[] = [];
   const byId = new Map(keys.map((key) => [key.id, key]));
   for (const { id } of offered) {
@@ -198,7 +204,7 @@ function hasHappened(
 
 interface RaceProcess {
   send(command: RaceCommand): void;
-  readonly answers: readonly RaceAnswer[];
+  readonly answers: readonly RaceResult[];
   /** Resolves when `count` answers have come. */
   answered(count: number): Promise<void>;
   /** Ends it as a power cut would. */
@@ -217,11 +223,11 @@ function startProcess(options: InstanceOptions): RaceProcess {
   if (stdin === null || stdout === null) throw new Error('the process has no pipes');
   stdin.on('error', () => undefined);
   const exit = once(child, 'exit') as Promise<[number | null, string | null]>;
-  const answers: RaceAnswer[] = [];
+  const answers: RaceResult[] = [];
   let heard = Promise.withResolvers<undefined>();
   const reading = createInterface({ input: stdout });
   reading.on('line', (line) => {
-    answers.push(JSON.parse(line) as RaceAnswer);
+    answers.push(JSON.parse(line) as RaceResult);
     heard.resolve(undefined);
     heard = Promise.withResolvers<undefined>();
   });

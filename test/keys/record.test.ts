@@ -1,9 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from '@jest/globals';
-import { parseFernetKey, sealFernet } from '../../src/lib/fernet.ts';
+import { parseFernetKey, encryptFernet } from '../../src/lib/fernet.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
-import { previewOf } from '../../src/keys/key-format.ts';
-import { MAX_VALUE_LENGTH, openKey, readPool, sealKey, type StoredKey } from '../../src/keys/record.ts';
+import { maskKey } from '../../src/keys/key-format.ts';
+import {
+  MAX_VALUE_LENGTH,
+  decryptKey,
+  parsePool,
+  encryptKey,
+  type StoredKey,
+} from '../../src/keys/record.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
 
 const encryptionKey = randomBytes(32).toString('base64').replaceAll('+', '-').replaceAll('/', '_');
@@ -22,26 +28,29 @@ const own = {
 };
 
 function stored(value: string): StoredKey {
-  const [key] = readPool([value]).keys;
+  const [key] = parsePool([value]).keys;
   if (key === undefined) throw new Error('not a stored key');
   return key;
 }
 
 /** A value whose token was made at `timeMs`. */
 function valueAt(id: string, createdAt: string, timeMs: number): string {
-  const value = JSON.parse(sealKey(keyring, { ...own, id })) as Record<string, unknown>;
-  const token = sealFernet(parseFernetKey(encryptionKey), Buffer.from('x'), { timeMs, iv: randomBytes(16) });
+  const value = JSON.parse(encryptKey(keyring, { ...own, id })) as Record<string, unknown>;
+  const token = encryptFernet(parseFernetKey(encryptionKey), Buffer.from('x'), {
+    timeMs,
+    iv: randomBytes(16),
+  });
   return JSON.stringify({ ...value, created_at: createdAt, token });
 }
 
 describe('a sealed key', () => {
   it('opens where it was put', () => {
-    const key = stored(sealKey(keyring, own));
-    expect(openKey(keyring, place, key)).toEqual({ secret: own.key, endpoint: own.endpoint });
+    const key = stored(encryptKey(keyring, own));
+    expect(decryptKey(keyring, place, key)).toEqual({ secret: own.key, endpoint: own.endpoint });
   });
 
   it('is in the layout that administrators see, with nothing of the key but its mask outside the token', () => {
-    const value = sealKey(keyring, own);
+    const value = encryptKey(keyring, own);
     expect(JSON.parse(value)).toEqual({
       v: 1,
       id: own.id,
@@ -58,12 +67,12 @@ describe('a sealed key', () => {
 
   it('is updated when its token was made, and created when it was first added', () => {
     const before = Math.floor(Date.now() / 1000) * 1000;
-    const key = stored(sealKey(keyring, own));
+    const key = stored(encryptKey(keyring, own));
     expect(key.createdAt).toBe('2026-02-03T04:05:06.789Z');
     expect(Date.parse(key.updatedAt)).toBeGreaterThanOrEqual(before);
   });
 
-  const key = stored(sealKey(keyring, own));
+  const key = stored(encryptKey(keyring, own));
   it.each<[string, unknown]>([
     ['another owner', [{ ...place, owner: 'user:someone-else' }, key]],
     ['another provider', [{ ...place, provider: 'openai' }, key]],
@@ -78,18 +87,18 @@ describe('a sealed key', () => {
     ['no token at all', [place, { ...key, token: own.key }]],
   ])('does not open under %s', (_name, given) => {
     const [where, what] = given as [typeof place, StoredKey];
-    expect(openKey(keyring, where, what)).toBeUndefined();
+    expect(decryptKey(keyring, where, what)).toBeUndefined();
   });
 
   it('does not open under an encryption key that is not its own', () => {
     const other = createKeyring([
       randomBytes(32).toString('base64').replaceAll('+', '-').replaceAll('/', '_'),
     ]);
-    expect(openKey(other, place, key)).toBeUndefined();
+    expect(decryptKey(other, place, key)).toBeUndefined();
   });
 
   it('does not open when it was sealed as something else', () => {
-    const sealed = (plain: unknown) => ({ ...key, token: keyring.seal(JSON.stringify(plain)) });
+    const sealed = (plain: unknown) => ({ ...key, token: keyring.encrypt(JSON.stringify(plain)) });
     const plain = {
       v: 1,
       kind: 'provider_key',
@@ -100,7 +109,7 @@ describe('a sealed key', () => {
       endpoint: own.endpoint,
       expires_at: null,
     };
-    expect(openKey(keyring, place, sealed(plain))).toBeDefined();
+    expect(decryptKey(keyring, place, sealed(plain))).toBeDefined();
     for (const wrong of [
       { ...plain, kind: 'server_secret' },
       { ...plain, v: 2 },
@@ -108,19 +117,19 @@ describe('a sealed key', () => {
       { ...plain, expires_at: undefined },
       own.key,
     ])
-      expect(openKey(keyring, place, sealed(wrong))).toBeUndefined();
+      expect(decryptKey(keyring, place, sealed(wrong))).toBeUndefined();
   });
 
   it.each(PROVIDERS.map((provider) => [provider.id, provider] as const))(
     'fits with 1,024 characters and a label of 120 (%s)',
     (_id, provider) => {
       const secret = provider.key.prefix + 'k'.repeat(1024 - provider.key.prefix.length);
-      const value = sealKey(keyring, {
+      const value = encryptKey(keyring, {
         ...own,
         provider: provider.id,
         key: secret,
         label: 'ß'.repeat(120),
-        mask: previewOf(provider, secret),
+        mask: maskKey(provider, secret),
         endpoint: null,
       });
       expect(value.length).toBeLessThanOrEqual(MAX_VALUE_LENGTH);
@@ -136,7 +145,7 @@ describe('reading the values of an attribute', () => {
       valueAt('a', '2026-01-02T00:00:00Z', 1000),
     ];
     for (const order of [values, values.toReversed()])
-      expect(readPool(order).keys.map((key) => key.id)).toEqual(['c', 'a', 'b']);
+      expect(parsePool(order).keys.map((key) => key.id)).toEqual(['c', 'a', 'b']);
   });
 
   it('keeps the newest of an id that stands twice, and says which is superseded', () => {
@@ -146,7 +155,7 @@ describe('reading the values of an attribute', () => {
       [old, newer],
       [newer, old],
     ]) {
-      const pool = readPool(order);
+      const pool = parsePool(order);
       expect(pool.keys.map((key) => key.value)).toEqual([newer]);
       expect(pool.superseded).toEqual([old]);
     }
@@ -156,19 +165,19 @@ describe('reading the values of an attribute', () => {
     const values = Array.from({ length: 16 }, (_, index) =>
       valueAt(`k${index}`, '2026-01-01T00:00:00Z', 1000),
     );
-    expect(readPool(values).keys).toHaveLength(16);
+    expect(parsePool(values).keys).toHaveLength(16);
   });
 
   it('sets aside what is no key of ours, byte for byte', () => {
     const good = valueAt('a', '2026-01-01T00:00:00Z', 1000);
     const noise = ['typed by hand ', '{"v":1}', 'null', '[]', '"text"', '{', good.replace('"v":1', '"v":9')];
-    const pool = readPool([noise[0] ?? '', good, ...noise.slice(1)]);
+    const pool = parsePool([noise[0] ?? '', good, ...noise.slice(1)]);
     expect(pool.keys.map((key) => key.value)).toEqual([good]);
-    expect(pool.foreign).toEqual(noise);
+    expect(pool.unreadable).toEqual(noise);
   });
 
   it('lists a key whose token was spoilt, so that its owner can see and delete it', () => {
-    const value = JSON.stringify({ ...JSON.parse(sealKey(keyring, own)), token: 'spoilt' });
+    const value = JSON.stringify({ ...JSON.parse(encryptKey(keyring, own)), token: 'spoilt' });
     expect(stored(value)).toMatchObject({ id: own.id, updatedAt: own.createdAt });
   });
 });

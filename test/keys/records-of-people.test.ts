@@ -2,11 +2,17 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { setTimeout as pause } from 'node:timers/promises';
 import { z } from 'zod';
 import { stack } from '../support/stack.ts';
-import { createInstance, principalOf, randomKey, type Instance, type InstanceOptions } from './instance.ts';
+import {
+  createInstance,
+  createPrincipal,
+  randomKey,
+  type Instance,
+  type InstanceOptions,
+} from './instance.ts';
 import { createRelay, type Relay } from './keycloak-relay.ts';
-import { createPeopleRealm, type PeopleRealm, type Person } from './people-realm.ts';
+import { createOneRealm, type OneRealm, type RealmUser } from './people-realm.ts';
 
-let realm: PeopleRealm;
+let realm: OneRealm;
 let relay: Relay;
 let instance: Instance;
 /** An instance whose calls to Keycloak go through the relay. */
@@ -14,7 +20,7 @@ let relayed: Instance;
 const opened: Instance[] = [];
 
 beforeAll(async () => {
-  realm = await createPeopleRealm();
+  realm = await createOneRealm();
   relay = await createRelay(stack.keycloak.url);
   instance = another({});
   relayed = another({ keycloakUrl: relay.url });
@@ -46,7 +52,7 @@ async function actionsOf(userId: string): Promise<string[]> {
 }
 
 /** What the log says of one person's writes. */
-function eventsOf(from: Instance, person: Person) {
+function eventsOf(from: Instance, person: RealmUser) {
   const Line = z.object({ event: z.string().optional(), vault_id: z.string().optional(), level: z.number() });
   const lines = from
     .logged()
@@ -57,20 +63,20 @@ function eventsOf(from: Instance, person: Person) {
     .filter((line) => line.vault_id === person.id);
 }
 
-async function secretsOf({ id }: Person): Promise<(string | undefined)[]> {
+async function secretsOf({ id }: RealmUser): Promise<(string | undefined)[]> {
   const pools = await instance.keys.readPools(`user:${id}`);
-  return (pools.get('openai') ?? []).map((each) => each.open()?.secret);
+  return (pools.get('openai') ?? []).map((each) => each.decrypt()?.secret);
 }
 
 describe('one realm for people and keys', () => {
   it("keeps keys with the person's own user and leaves the rest of it as it was", async () => {
     const { admin } = realm;
-    const { id, principal } = await realm.person();
+    const { id, principal } = await realm.createUser();
     const before = await admin.users.findOne({ id });
     const key = randomKey();
     await instance.keys.add(principal, { provider: 'openai', key, label: null, endpoint: null }, 'r1');
     const pools = await instance.keys.readPools(`user:${id}`);
-    expect(pools.get('openai')?.map((each) => each.open()?.secret)).toEqual([key]);
+    expect(pools.get('openai')?.map((each) => each.decrypt()?.secret)).toEqual([key]);
 
     const during = await admin.users.findOne({ id });
     const { byok_openai: values, ...others } = during?.attributes as Record<string, string[]>;
@@ -84,7 +90,7 @@ describe('one realm for people and keys', () => {
 
   it('counts nobody as an owner of a record who never added a key', async () => {
     const { id } = await realm.admin.users.create({ username: 'keyless', enabled: true });
-    expect(await instance.keys.listKeys(principalOf(id).user)).toEqual([]);
+    expect(await instance.keys.listKeys(createPrincipal(id).user)).toEqual([]);
     const owner = `user:${id}` as const;
     const rows = await instance.database.withOwner(owner, (sql) =>
       sql.rows(z.object({}), 'SELECT FROM owners'),
@@ -93,7 +99,7 @@ describe('one realm for people and keys', () => {
   });
 
   it('makes no user for a person who is not there', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const add = instance.keys.add(
       principal,
       { provider: 'openai', key: randomKey(), label: null, endpoint: null },
@@ -128,10 +134,10 @@ const CHANGES = {
 
 describe('a person whom an administrator saves while a key is written', () => {
   it('keeps all of that which the update can leave out: disabled, unverified, with something to do', async () => {
-    const person = await realm.person();
-    justBefore(isUpdate, () => realm.save(person.id, CHANGES));
+    const person = await realm.createUser();
+    justBefore(isUpdate, () => realm.saveUser(person.id, CHANGES));
     await relayed.keys.add(person.principal, openaiKey(), 'r1');
-    const { enabled, emailVerified, requiredActions } = await realm.read(person.id);
+    const { enabled, emailVerified, requiredActions } = await realm.readUser(person.id);
     const { enabled: off, emailVerified: doubted, requiredActions: todo } = CHANGES;
     expect({ enabled, emailVerified, requiredActions }).toEqual({
       ...{ enabled: off, emailVerified: doubted, requiredActions: todo },
@@ -139,10 +145,10 @@ describe('a person whom an administrator saves while a key is written', () => {
   });
 
   it('may get back the older tier, names and address, and that is told: loudly, and in the audit trail', async () => {
-    const person = await realm.person();
+    const person = await realm.createUser();
     const key = openaiKey();
     justBefore(isUpdate, async () => {
-      await realm.save(person.id, CHANGES);
+      await realm.saveUser(person.id, CHANGES);
     });
     await relayed.keys.add(person.principal, key, 'r1');
     const [told, ...others] = eventsOf(relayed, person);
@@ -156,11 +162,11 @@ describe('a person whom an administrator saves while a key is written', () => {
   });
 
   it('loses nothing of what was saved before the write read the person for the last time', async () => {
-    const person = await realm.person();
+    const person = await realm.createUser();
     const key = openaiKey();
-    justBefore(isFirstLook, () => realm.save(person.id, CHANGES));
+    justBefore(isFirstLook, () => realm.saveUser(person.id, CHANGES));
     await relayed.keys.add(person.principal, key, 'r1');
-    const { attributes, ...rest } = await realm.read(person.id);
+    const { attributes, ...rest } = await realm.readUser(person.id);
     const { byok_openai: values, ...foreign } = attributes as Record<string, string[]>;
     expect({ ...rest, attributes: foreign }).toMatchObject(CHANGES);
     expect(values).toHaveLength(1);
@@ -172,33 +178,33 @@ describe('a person whom an administrator saves while a key is written', () => {
   });
 
   it('gets back no key that the administrator removed while another one was added', async () => {
-    const person = await realm.person();
+    const person = await realm.createUser();
     const key = openaiKey();
     await relayed.keys.add(person.principal, openaiKey(), 'r1');
-    justBefore(isFirstLook, () => realm.save(person.id, { attributes: { byok_openai: [] } }));
+    justBefore(isFirstLook, () => realm.saveUser(person.id, { attributes: { byok_openai: [] } }));
     await relayed.keys.add(person.principal, key, 'r2');
     expect(await secretsOf(person)).toEqual([key.key]);
   });
 
   it('has the new key also when the administrator saves an older state over it, and the tier so saved', async () => {
-    const person = await realm.person();
+    const person = await realm.createUser();
     const key = openaiKey();
-    const loaded = await realm.read(person.id);
+    const loaded = await realm.readUser(person.id);
     let updates = 0;
     relay.after(async (call) => {
       if (isUpdate(call) && (updates += 1) === 1)
-        await realm.save(person.id, { attributes: { subscription_tier: ['enterprise'] } }, loaded);
+        await realm.saveUser(person.id, { attributes: { subscription_tier: ['enterprise'] } }, loaded);
       return 'pass' as const;
     });
     await relayed.keys.add(person.principal, key, 'r1');
     expect(updates).toBe(2);
-    expect((await realm.read(person.id)).attributes).toMatchObject({ subscription_tier: ['enterprise'] });
+    expect((await realm.readUser(person.id)).attributes).toMatchObject({ subscription_tier: ['enterprise'] });
     expect(await secretsOf(person)).toEqual([key.key]);
   });
 
   it('is spoken of in no alarm when the save was over before', async () => {
-    const person = await realm.person();
-    await realm.save(person.id, { lastName: 'King' });
+    const person = await realm.createUser();
+    await realm.saveUser(person.id, { lastName: 'King' });
     await relayed.keys.add(person.principal, openaiKey(), 'r1');
     expect(eventsOf(relayed, person)).toEqual([]);
     expect(await actionsOf(person.id)).toEqual(['key.added']);
@@ -207,7 +213,7 @@ describe('a person whom an administrator saves while a key is written', () => {
 
 describe('a key write to a person', () => {
   it('tells when the person changed the own profile at the same moment', async () => {
-    const person = await realm.person();
+    const person = await realm.createUser();
     justBefore(isUpdate, async () => {
       const answer = await fetch(`${stack.keycloak.url}/realms/${realm.name}/account`, {
         method: 'POST',
@@ -229,7 +235,7 @@ describe('a key write to a person', () => {
   });
 
   it('does not lift the lock that follows wrong passwords', async () => {
-    const person = await realm.person();
+    const person = await realm.createUser();
     const isLocked = async () => {
       const state: unknown = await realm.admin.attackDetection.findOne({ id: person.id });
       return z.object({ disabled: z.boolean() }).parse(state).disabled;
@@ -241,8 +247,8 @@ describe('a key write to a person', () => {
   });
 
   it('works without the right to see events, and says that nobody watches', async () => {
-    const person = await realm.person();
-    const blind = another({ client: realm.blindClient });
+    const person = await realm.createUser();
+    const blind = another({ client: realm.clientWithoutEvents });
     const key = openaiKey();
     await blind.keys.add(person.principal, key, 'r1');
     expect(await secretsOf(person)).toEqual([key.key]);
@@ -251,12 +257,12 @@ describe('a key write to a person', () => {
 
   it('leaves no loss untold: 50 writes against 50 saves of the tier at random moments', async () => {
     const race = async () => {
-      const person = await realm.person();
+      const person = await realm.createUser();
       const added = instance.keys.add(person.principal, openaiKey(), 'r1');
       await pause(Math.random() * 120);
-      await realm.save(person.id, { attributes: { subscription_tier: ['free'] } });
+      await realm.saveUser(person.id, { attributes: { subscription_tier: ['free'] } });
       await added;
-      const attributes = (await realm.read(person.id)).attributes as Record<string, string[]>;
+      const attributes = (await realm.readUser(person.id)).attributes as Record<string, string[]>;
       const isLost = attributes['subscription_tier']?.[0] !== 'free';
       const isTold = (await actionsOf(person.id)).includes('key.write_collided');
       return { isLost, isTold };
@@ -272,13 +278,13 @@ describe('a key write to a person', () => {
 });
 
 /** Keycloak's events of them, newest first. */
-async function savesOf({ id }: Person) {
+async function savesOf({ id }: RealmUser) {
   return realm.admin.realms.findAdminEvents({
     ...{ realm: realm.name, resourcePath: `users/${id}`, operationTypes: 'UPDATE' },
   });
 }
 
-async function signIn({ username }: Person, password: string): Promise<{ access_token?: string }> {
+async function signIn({ username }: RealmUser, password: string): Promise<{ access_token?: string }> {
   const url = `${stack.keycloak.url}/realms/${realm.name}/protocol/openid-connect/token`;
   const answer = await fetch(url, {
     method: 'POST',

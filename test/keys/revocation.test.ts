@@ -9,8 +9,14 @@ import { PROVIDERS } from '../../src/providers/index.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
 import { createDatabase, stack } from '../support/stack.ts';
 import { until } from '../support/until.ts';
-import { createInstance, principalOf, randomKey, type Instance, type InstanceOptions } from './instance.ts';
-import { optionsFor } from './instance-options.ts';
+import {
+  createInstance,
+  createPrincipal,
+  randomKey,
+  type Instance,
+  type InstanceOptions,
+} from './instance.ts';
+import { createInstanceOptions } from './instance-options.ts';
 import { createRelay, type Relay } from './keycloak-relay.ts';
 
 /** What is remembered grows old by itself in twice this time: what is obeyed within it was heard of. */
@@ -35,20 +41,20 @@ beforeAll(async () => {
   const { appUrl, ownerUrl } = await createDatabase();
   relay = await createRelay(stack.keycloak.url);
   proxy = await startCutProxy(appUrl);
-  options = optionsFor(appUrl);
+  options = createInstanceOptions(appUrl);
   writer = createInstance(options);
-  other = createInstance({ ...options, keycloakUrl: relay.url, noticesUrl: proxy.through(appUrl) });
+  other = createInstance({ ...options, keycloakUrl: relay.url, notificationsUrl: proxy.through(appUrl) });
   tables = new pg.Client({ connectionString: ownerUrl });
   await tables.connect();
-  other.notices.onNotice((owner) => void toldOf.push(owner));
-  await Promise.all([writer.notices.start(), other.notices.start()]);
+  other.notifications.onNotification((owner) => void toldOf.push(owner));
+  await Promise.all([writer.notifications.start(), other.notifications.start()]);
 });
 beforeEach(async () => {
   relay.before(() => {
     calls += 1;
     return 'pass';
   });
-  await until(() => other.notices.isHeard());
+  await until(() => other.notifications.isListening());
 });
 afterEach(() => {
   relay.after(() => 'pass');
@@ -61,7 +67,7 @@ afterAll(async () => {
 
 /** Someone with one key, which the other process remembers. */
 async function personWithKey() {
-  const principal = principalOf();
+  const principal = createPrincipal();
   const owner = `user:${principal.user.id}` as const;
   const { key } = await writer.keys.add(principal, { provider: 'openai', key: randomKey() }, 'r1');
   const served = async () => (await other.keys.readPools(owner)).get('openai') ?? [];
@@ -83,7 +89,7 @@ const remove = ({ principal, key }: Person) => writer.keys.remove(principal, 'op
 /** Until then the other process serves what it remembers only as long as it takes itself for one that hears. */
 async function untilRefused({ served }: Person): Promise<void> {
   const isRefused = async () => {
-    const wasHeard = other.notices.isHeard();
+    const wasHeard = other.notifications.isListening();
     const isServed = (await served()).length > 0;
     expect({ isServed, wasHeard }).not.toEqual({ isServed: true, wasHeard: false });
     return !isServed;
@@ -122,7 +128,7 @@ describe('a key that was deleted in one process is refused in the other', () => 
         await remove(person);
         await untilRefused(person);
         proxy.restore();
-        await until(() => other.notices.isHeard());
+        await until(() => other.notifications.isListening());
       }
     },
     10_000 + ROUNDS * 4_000,
@@ -141,7 +147,7 @@ describe('a key that was deleted in one process is refused in the other', () => 
         // It was not told, and has found by itself that it hears nothing.
         expect(toldOf).toEqual([]);
         proxy.restore();
-        await until(() => other.notices.isHeard());
+        await until(() => other.notifications.isListening());
       }
     },
     10_000 + ROUNDS * 4_000,
@@ -150,10 +156,10 @@ describe('a key that was deleted in one process is refused in the other', () => 
   it('also when it was cut off during the delete and hears again', async () => {
     const person = await personWithKey();
     proxy.cut();
-    await until(() => !other.notices.isHeard());
+    await until(() => !other.notifications.isListening());
     await writer.keys.remove(person.principal, 'openai', person.key.id, 'r2');
     proxy.restore();
-    await until(() => other.notices.isHeard());
+    await until(() => other.notifications.isListening());
     expect(await person.served()).toEqual([]);
   });
 });
@@ -162,8 +168,8 @@ describe('in its own process', () => {
   /** It hears none of its own notices: what it forgets it forgets by itself. */
   let alone: Instance;
   beforeAll(async () => {
-    alone = createInstance({ ...options, keycloakUrl: relay.url, noticesChannel: 'elsewhere' });
-    await alone.notices.start();
+    alone = createInstance({ ...options, keycloakUrl: relay.url, notificationsChannel: 'elsewhere' });
+    await alone.notifications.start();
   });
   afterAll(() => alone.close());
 
@@ -194,11 +200,11 @@ describe('in its own process', () => {
 
   it('a key that was refused is passed over at once, and used again at once when it has served', async () => {
     const { owner, key } = await personWithKey();
-    expect((await remembered(owner))[0]?.setAsideUntil).toBeNull();
+    expect((await remembered(owner))[0]?.cooldownUntil).toBeNull();
     await alone.keys.recordRefusal(owner, 'openai', key.id);
-    expect((await remembered(owner))[0]?.setAsideUntil).toBeInstanceOf(Date);
+    expect((await remembered(owner))[0]?.cooldownUntil).toBeInstanceOf(Date);
     await alone.keys.recordUse(owner, 'openai', key.id);
-    expect((await remembered(owner))[0]?.setAsideUntil).toBeNull();
+    expect((await remembered(owner))[0]?.cooldownUntil).toBeNull();
   });
 });
 
@@ -225,7 +231,7 @@ function holdNextReading(): { held: Promise<void>; release: () => void } {
 describe('a reading from before a change that ends after it', () => {
   it('is not kept', async () => {
     const { principal, owner, key, served } = await personWithKey();
-    other.reader.forget(owner);
+    other.reader.invalidate(owner);
     const { held, release } = holdNextReading();
     const older = served();
     await held;
@@ -260,8 +266,8 @@ function readerThatHearsNothing(keycloakUrl: string, database: Database) {
   });
   const log = createLog('silent');
   const vault = createVault({ keycloak, recordIsUser: false, log });
-  const notices = { isHeard: () => true, onNotice: () => undefined, onGap: () => undefined };
-  return createKeyReader({ database, vault, providers: PROVIDERS, notices, log });
+  const notices = { isListening: () => true, onNotification: () => undefined, onGap: () => undefined };
+  return createKeyReader({ database, vault, providers: PROVIDERS, notifications: notices, log });
 }
 
 describe('a writer that died in the middle', () => {
@@ -270,7 +276,7 @@ describe('a writer that died in the middle', () => {
     const setMark = (until: string) =>
       tables.query(`UPDATE owners SET writing_until = ${until} WHERE owner = $1`, [owner]);
     await setMark("now() + interval '1 minute'");
-    other.reader.forget(owner);
+    other.reader.invalidate(owner);
     for (let reading = 0; reading < 3; reading += 1) {
       expect(await callsOf(served)).toBe(1);
       expect(await served()).toHaveLength(1);
@@ -306,7 +312,7 @@ describe('reading for the hot path', () => {
 describe('what is found out about a key in one process', () => {
   it('is obeyed in the other: it is set aside, and used again when it has served', async () => {
     const { owner, key, served } = await personWithKey();
-    const asideUntil = async () => (await served())[0]?.setAsideUntil ?? null;
+    const asideUntil = async () => (await served())[0]?.cooldownUntil ?? null;
     await writer.keys.recordRefusal(owner, 'openai', key.id);
     await until(asideUntil, (time) => time !== null, LIMIT_MS);
     await writer.keys.recordUse(owner, 'openai', key.id);
@@ -339,6 +345,6 @@ describe('what is found out about a key in one process', () => {
     await other.keys.recordRefusal(owner, 'openai', key.id);
     await served();
     await other.keys.recordUse(owner, 'openai', key.id);
-    expect((await served())[0]?.setAsideUntil).toBeNull();
+    expect((await served())[0]?.cooldownUntil).toBeNull();
   });
 });

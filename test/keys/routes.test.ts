@@ -1,22 +1,22 @@
 import express, { type Express } from 'express';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import supertest from 'supertest';
-import { errorHandler } from '../../src/http/error-handler.ts';
+import { createErrorHandler } from '../../src/http/error-handler.ts';
 import type { Principal, Scope } from '../../src/http/principal.ts';
-import { requestContext } from '../../src/http/request-context.ts';
+import { createRequestContext } from '../../src/http/request-context.ts';
 import { mountRoutes } from '../../src/http/routes.ts';
 import { keyRoutes } from '../../src/keys/routes.ts';
 import { createLog } from '../../src/lib/log.ts';
 import type { Tier } from '../../src/tiers.ts';
 import { createDatabase } from '../support/stack.ts';
-import { createInstance, principalOf, randomKey, type Instance } from './instance.ts';
-import { optionsFor } from './instance-options.ts';
+import { createInstance, createPrincipal, randomKey, type Instance } from './instance.ts';
+import { createInstanceOptions } from './instance-options.ts';
 
 let instance: Instance;
 
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
-  instance = createInstance(optionsFor(appUrl));
+  instance = createInstance(createInstanceOptions(appUrl));
 });
 
 afterAll(() => instance.close());
@@ -24,19 +24,19 @@ afterAll(() => instance.close());
 /** The key routes behind the real guard, for one person who is signed in already. */
 function appFor(principal: Principal): Express {
   const app = express().set('query parser', 'simple');
-  app.use(requestContext(createLog('silent'), () => undefined));
+  app.use(createRequestContext(createLog('silent'), () => undefined));
   mountRoutes(app, keyRoutes({ keys: instance.keys }), {
     authenticate: () => Promise.resolve(principal),
     refuseCrossSite: () => undefined,
-    recordTierRefusal: () => Promise.resolve(),
+    auditTierRefusal: () => Promise.resolve(),
   });
-  app.use(errorHandler([]));
+  app.use(createErrorHandler([]));
   return app;
 }
 
-const signedIn = (tier: Tier = 'starter') => supertest(appFor(principalOf(undefined, tier)));
+const signedIn = (tier: Tier = 'starter') => supertest(appFor(createPrincipal(undefined, tier)));
 const bearer = (...scopes: Scope[]) =>
-  supertest(appFor({ ...principalOf(), credential: 'bearer', scopes: new Set(scopes) }));
+  supertest(appFor({ ...createPrincipal(), credential: 'bearer', scopes: new Set(scopes) }));
 
 const BASE = '/api/v1/byok';
 

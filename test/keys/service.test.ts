@@ -10,13 +10,13 @@ import { adminClient, createDatabase, stack } from '../support/stack.ts';
 import {
   createInstance,
   FORBIDDEN_ENDPOINT,
-  principalOf,
+  createPrincipal,
   randomEncryptionKey,
   randomKey,
   type Instance,
   type InstanceOptions,
 } from './instance.ts';
-import { optionsFor } from './instance-options.ts';
+import { createInstanceOptions } from './instance-options.ts';
 
 let options: InstanceOptions;
 let instance: Instance;
@@ -26,7 +26,7 @@ const submitted: string[] = [];
 
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
-  options = optionsFor(appUrl);
+  options = createInstanceOptions(appUrl);
   instance = another({});
 });
 
@@ -102,7 +102,7 @@ async function generationOf(userId: string): Promise<number> {
 
 describe('adding a key', () => {
   it('answers with the key as it may be seen, and lists it', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = submit();
     const answer = await instance.keys.add(principal, body({ key, label: 'Mine' }), 'r1');
     expect(answer).toMatchObject({
@@ -131,7 +131,7 @@ describe('adding a key', () => {
   });
 
   it('stores it in a disabled user of the vault realm that has no e-mail and no credentials', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { key } = await instance.keys.add(principal, body({}), 'r1');
     const record = await recordOf(principal.user.id);
     expect(record).toMatchObject({ username: `user.${principal.user.id}`, enabled: false });
@@ -148,17 +148,17 @@ describe('adding a key', () => {
   });
 
   it('lets the gateway open it', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = submit();
     await instance.keys.add(principal, body({ key }), 'r1');
     const pools = await instance.keys.readPools(`user:${principal.user.id}`);
     expect([...pools.keys()]).toEqual(['openai']);
-    expect(pools.get('openai')?.map((each) => each.open())).toEqual([{ secret: key, endpoint: null }]);
+    expect(pools.get('openai')?.map((each) => each.decrypt())).toEqual([{ secret: key, endpoint: null }]);
   });
 
   it('names a record by a digest where the subject is no UUID', async () => {
     const id = `f:${randomUUID()}:someone`;
-    const principal = principalOf(id, 'starter', 'federated');
+    const principal = createPrincipal(id, 'starter', 'federated');
     await instance.keys.add(principal, body({}), 'r1');
     expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
     const admin = await adminClient(stack.keycloak.vaultRealm);
@@ -167,13 +167,13 @@ describe('adding a key', () => {
   });
 
   it('keeps an endpoint with the key where the provider has none of its own', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = submit();
     const own = body({ provider: 'custom', key, endpoint: 'https://LLM.example:8443/v1/' });
     const answer = await instance.keys.add(principal, own, 'r1');
     expect(answer.key.endpoint).toBe('https://llm.example:8443/v1');
     const pools = await instance.keys.readPools(`user:${principal.user.id}`);
-    expect(pools.get('custom')?.[0]?.open()).toEqual({
+    expect(pools.get('custom')?.[0]?.decrypt()).toEqual({
       secret: key,
       endpoint: 'https://llm.example:8443/v1',
     });
@@ -192,23 +192,23 @@ describe('adding a key', () => {
     // Each quote takes two characters in JSON: the assembled value is what counts.
     ['key_too_long', { provider: 'custom', key: '"'.repeat(1000), endpoint: 'https://llm.example/v1' }],
   ])('is refused as %s without a trace (%#)', async (code, own) => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     expect(await codeOf(instance.keys.add(principal, body(own), 'r1'))).toBe(code);
     expect(await recordOf(principal.user.id)).toBeUndefined();
     expect(await auditOf(principal.user.id)).toEqual([]);
   });
 
   it('stores the longest key with the longest label', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = submit() + 'k'.repeat(1024 - 39);
     const { key: view } = await instance.keys.add(principal, body({ key, label: 'ß'.repeat(120) }), 'r1');
     const pools = await instance.keys.readPools(`user:${principal.user.id}`);
-    expect(pools.get('openai')?.[0]?.open()?.secret).toBe(key);
+    expect(pools.get('openai')?.[0]?.decrypt()?.secret).toBe(key);
     expect(view.label).toHaveLength(120);
   });
 
   it('raises the generation before and after the write', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     await instance.keys.add(principal, body({}), 'r1');
     expect(await generationOf(principal.user.id)).toBe(2);
     await instance.keys.add(principal, body({ provider: 'demo', key: submit('demo-') }), 'r2');
@@ -218,7 +218,7 @@ describe('adding a key', () => {
 
 describe('deleting keys', () => {
   it('removes one by its id and all without', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const first = await instance.keys.add(principal, body({}), 'r1');
     const second = await instance.keys.add(principal, body({}), 'r2');
     const other = await instance.keys.add(principal, body({ provider: 'demo', key: submit('demo-') }), 'r3');
@@ -236,7 +236,7 @@ describe('deleting keys', () => {
   });
 
   it('answers key_not_found when there is nothing, also for a key of another person', async () => {
-    const [mine, yours] = [principalOf(), principalOf()];
+    const [mine, yours] = [createPrincipal(), createPrincipal()];
     const { key } = await instance.keys.add(yours, body({}), 'r1');
     expect(await codeOf(instance.keys.remove(mine, 'openai', key.id, 'r2'))).toBe('key_not_found');
     expect(await codeOf(instance.keys.remove(mine, 'openai', undefined, 'r2'))).toBe('key_not_found');
@@ -248,14 +248,14 @@ describe('deleting keys', () => {
   });
 
   it('is open to every tier', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     await instance.keys.add(principal, body({}), 'r1');
-    const downgraded = principalOf(principal.user.id, 'free');
+    const downgraded = createPrincipal(principal.user.id, 'free');
     expect(await instance.keys.remove(downgraded, 'openai', undefined, 'r2')).toMatchObject({ deleted: 1 });
   });
 
   it('forgets what was known of the key', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const owner = `user:${principal.user.id}` as const;
     const { key } = await instance.keys.add(principal, body({}), 'r1');
     await instance.keys.recordRefusal(owner, 'openai', key.id);
@@ -269,7 +269,7 @@ describe('deleting keys', () => {
 
 describe('the audit trail', () => {
   it('tells of each key added and deleted, with who, what and the request', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { key: a } = await instance.keys.add(principal, body({}), 'r1');
     const { key: b } = await instance.keys.add(principal, body({}), 'r2');
     await instance.keys.remove(principal, 'openai', undefined, 'r3');
@@ -292,7 +292,7 @@ describe('the audit trail', () => {
 
 describe('providers and statistics', () => {
   it('say what is configured', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { key } = await instance.keys.add(principal, body({}), 'r1');
     await instance.keys.add(principal, body({ provider: 'demo', key: submit('demo-') }), 'r2');
     const providers = await instance.keys.listProviders(principal.user);
@@ -337,7 +337,7 @@ describe('providers and statistics', () => {
   });
 
   it('are empty for someone who never added a key, and leave nothing behind', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     expect(await instance.keys.listKeys(principal.user)).toEqual([]);
     expect((await instance.keys.stats(principal.user)).configured_providers).toBe(0);
     expect(await recordOf(principal.user.id)).toBeUndefined();
@@ -346,12 +346,12 @@ describe('providers and statistics', () => {
 
 describe('a record that was edited behind our back', () => {
   async function withKey() {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const key = submit();
     const { key: view } = await instance.keys.add(principal, body({ key }), 'r1');
     const owner = `user:${principal.user.id}` as const;
     const opened = async (where = instance) =>
-      (await where.keys.readPools(owner)).get('openai')?.map((each) => each.open());
+      (await where.keys.readPools(owner)).get('openai')?.map((each) => each.decrypt());
     return { principal, key, view, owner, opened };
   }
 
@@ -380,7 +380,7 @@ describe('a record that was edited behind our back', () => {
   });
 
   it('is not opened when it was pointed to another endpoint', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const own = body({ provider: 'custom', endpoint: 'https://llm.example/v1' });
     await instance.keys.add(principal, own, 'r1');
     await editRecord(principal.user.id, (attributes) => ({
@@ -390,7 +390,7 @@ describe('a record that was edited behind our back', () => {
       ),
     }));
     const pools = await instance.keys.readPools(`user:${principal.user.id}`);
-    expect(pools.get('custom')?.map((each) => [each.endpoint, each.open()])).toEqual([
+    expect(pools.get('custom')?.map((each) => [each.endpoint, each.decrypt()])).toEqual([
       ['https://thief.example/v1', undefined],
     ]);
   });
@@ -424,7 +424,7 @@ describe('a record that was edited behind our back', () => {
     await editRecord(principal.user.id, (attributes) => ({ ...attributes, byok_openai: ['{"v":1,"id":'] }));
     const owner = `user:${principal.user.id}` as const;
     const pool = (await instance.keys.readPools(owner)).get('openai') ?? [];
-    expect(pool.map((key) => [key.enabled, key.open()])).toEqual([[true, undefined]]);
+    expect(pool.map((key) => [key.enabled, key.decrypt()])).toEqual([[true, undefined]]);
     expect(await instance.keys.remove(principal, 'openai', undefined, 'r2')).toMatchObject({ deleted: 1 });
     expect((await instance.keys.readPools(owner)).has('openai')).toBe(false);
   });
@@ -493,7 +493,7 @@ describe('a record that was edited behind our back', () => {
 
 describe('trouble', () => {
   it('deletes nothing and calls nobody keyless when the record answers 404, as it does in a wrong realm', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const owner = `user:${principal.user.id}` as const;
     const { key } = await instance.keys.add(principal, body({}), 'r1');
     await instance.keys.recordUse(owner, 'openai', key.id);
@@ -509,7 +509,7 @@ describe('trouble', () => {
   });
 
   it('finds the record again when the database has forgotten it', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     await instance.keys.add(principal, body({}), 'r1');
     const { appUrl } = await createDatabase();
     const restored = another({ databaseUrl: appUrl });
@@ -519,7 +519,7 @@ describe('trouble', () => {
   });
 
   it('makes a new record when an administrator has deleted the old one', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     await instance.keys.add(principal, body({}), 'r1');
     const admin = await adminClient(stack.keycloak.vaultRealm);
     await admin.users.del({ id: String((await recordOf(principal.user.id))?.id) });
@@ -529,7 +529,7 @@ describe('trouble', () => {
 
   it('says keycloak_unavailable while Keycloak is away, for reads and writes', async () => {
     const away = another({ keycloakUrl: 'http://127.0.0.1:9' });
-    const principal = principalOf();
+    const principal = createPrincipal();
     expect(await codeOf(away.keys.listKeys(principal.user))).toBe('keycloak_unavailable');
     expect(await codeOf(away.keys.add(principal, body({}), 'r1'))).toBe('keycloak_unavailable');
     expect(await codeOf(away.keys.remove(principal, 'openai', undefined, 'r1'))).toBe('keycloak_unavailable');
@@ -537,12 +537,12 @@ describe('trouble', () => {
 
   it('says keycloak_unavailable when the vault client is not the one', async () => {
     const wrong = another({ client: { ...options.client, secret: 'not-the-secret' } });
-    expect(await codeOf(wrong.keys.listKeys(principalOf().user))).toBe('keycloak_unavailable');
+    expect(await codeOf(wrong.keys.listKeys(createPrincipal().user))).toBe('keycloak_unavailable');
   });
 
   it('says database_unavailable while Postgres is away, and writes nothing', async () => {
     const away = another({ databaseUrl: 'postgres://nobody@127.0.0.1:9/none' });
-    const principal = principalOf();
+    const principal = createPrincipal();
     expect(await codeOf(away.keys.listKeys(principal.user))).toBe('database_unavailable');
     expect(await codeOf(away.keys.add(principal, body({}), 'r1'))).toBe('database_unavailable');
     expect(await codeOf(away.keys.recordUse('user:x', 'openai', 'k'))).toBe('database_unavailable');
@@ -552,7 +552,7 @@ describe('trouble', () => {
 
 describe('rows have owners', () => {
   it('and a query that names none sees none', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { key } = await instance.keys.add(principal, body({}), 'r1');
     await instance.keys.recordUse(`user:${principal.user.id}`, 'openai', key.id);
     const plain = openDatabase({
@@ -582,7 +582,7 @@ describe('rows have owners', () => {
 
 describe('a submitted key', () => {
   it('is in no answer, no error, no log line and no table', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const shown: unknown[] = [];
     shown.push(await instance.keys.add(principal, body({}), 'r1'));
     shown.push(

@@ -3,11 +3,17 @@ import { randomBytes } from 'node:crypto';
 import { isAppError } from '../../src/lib/errors.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
 import { createLog } from '../../src/lib/log.ts';
-import { createVaultEvents } from '../../src/keys/vault-events.ts';
+import { createVaultEventReader } from '../../src/keys/vault-events.ts';
 import { adminClient, createDatabase, stack } from '../support/stack.ts';
 import { editVaultRecord, readVaultRecord } from '../support/vault-record.ts';
 import { until } from '../support/until.ts';
-import { createInstance, principalOf, randomEncryptionKey, randomKey, type Instance } from './instance.ts';
+import {
+  createInstance,
+  createPrincipal,
+  randomEncryptionKey,
+  randomKey,
+  type Instance,
+} from './instance.ts';
 import { createRelay, type Relay } from './keycloak-relay.ts';
 
 let instance: Instance;
@@ -30,11 +36,11 @@ beforeAll(async () => {
   const options = { databaseUrl: appUrl, realm, client, encryptionKeys };
   instance = createInstance({ ...options, keycloakUrl: relay.url });
   other = createInstance({ ...options, keycloakUrl: stack.keycloak.url });
-  await Promise.all([instance.notices.start(), other.notices.start()]);
+  await Promise.all([instance.notifications.start(), other.notifications.start()]);
   const { id: clientId, secret: clientSecret } = client;
   const keycloak = createKeycloakAdmin({ baseUrl: stack.keycloak.url, realm, clientId, clientSecret });
   const { database, reader } = instance;
-  poll = createVaultEvents({ keycloak, database, reader, log: createLog('silent') });
+  poll = createVaultEventReader({ keycloak, database, reader, log: createLog('silent') });
   await poll();
 });
 afterAll(async () => {
@@ -43,7 +49,7 @@ afterAll(async () => {
 });
 
 async function personWithKey(in_: Instance = instance) {
-  const principal = principalOf();
+  const principal = createPrincipal();
   const owner = `user:${principal.user.id}` as const;
   const { key } = await in_.keys.add(principal, { provider: 'openai', key: randomKey() }, 'r1');
   const pool = async (by: Instance = instance) => (await by.keys.readPools(owner)).get('openai') ?? [];
@@ -114,7 +120,7 @@ describe('a vault record that is known and not found', () => {
   it('is no "no keys", for the gateway and the list, until the event says that it was deleted', async () => {
     const person = await personWithKey();
     await deleteRecord(person.user);
-    instance.reader.forget(person.owner);
+    instance.reader.invalidate(person.owner);
     const refused = await person.pool().catch((error: unknown) => error);
     expect(refused).toMatchObject({
       code: 'key_undecryptable',
@@ -136,7 +142,7 @@ describe('a vault record that is known and not found', () => {
     const admin = await adminClient(stack.keycloak.vaultRealm);
     const attributes = { owner: [person.owner] };
     await admin.users.create({ username: `user.${person.user.id}`, enabled: false, attributes });
-    instance.reader.forget(person.owner);
+    instance.reader.invalidate(person.owner);
     expect(await codeOf(person.pool())).toBe('key_undecryptable');
     await poll();
     expect(await person.pool()).toEqual([]);

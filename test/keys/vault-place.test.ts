@@ -2,16 +2,16 @@ import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import pg from 'pg';
 import { z } from 'zod';
-import { rememberVaultId } from '../../src/keys/owners-store.ts';
-import { checkVaultPlace, lockVaultPlace } from '../../src/keys/vault-place.ts';
+import { writeVaultId } from '../../src/keys/owners-store.ts';
+import { assertVaultLocation, lockVaultLocation } from '../../src/keys/vault-place.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { startApp } from '../support/app.ts';
 import { createDatabase } from '../support/stack.ts';
 
-const OWN = { realm: 'vault', recordIsUser: false };
-const ELSEWHERE = { realm: 'valut', recordIsUser: false };
-const SHARED = { realm: 'people', recordIsUser: true };
+const VAULT_REALM = { realm: 'vault', recordIsUser: false };
+const OTHER_REALM = { realm: 'valut', recordIsUser: false };
+const ONE_REALM = { realm: 'people', recordIsUser: true };
 
 let database: Database;
 
@@ -30,7 +30,7 @@ afterEach(() => database.close());
 /** What a first write leaves behind. */
 async function storeRecord(): Promise<void> {
   const owner = `user:${randomUUID()}` as const;
-  await database.withOwner(owner, (sql) => rememberVaultId(sql, owner, randomUUID()));
+  await database.withOwner(owner, (sql) => writeVaultId(sql, owner, randomUUID()));
 }
 
 /** Runs SQL as the role that owns the schema, which sees all rows. */
@@ -46,59 +46,61 @@ async function asOwner(url: string, text: string): Promise<void> {
 
 describe('the place of the vault', () => {
   it('is written down at the first start, also when several start at once', async () => {
-    await Promise.all(Array.from({ length: 6 }, () => checkVaultPlace(database, OWN)));
+    await Promise.all(Array.from({ length: 6 }, () => assertVaultLocation(database, VAULT_REALM)));
     await storeRecord();
-    await checkVaultPlace(database, OWN);
-    await expect(checkVaultPlace(database, ELSEWHERE)).rejects.toThrow();
+    await assertVaultLocation(database, VAULT_REALM);
+    await expect(assertVaultLocation(database, OTHER_REALM)).rejects.toThrow();
   });
 
   it('in another realm refuses the start while anybody has a record, naming both and what to do', async () => {
-    await checkVaultPlace(database, OWN);
+    await assertVaultLocation(database, VAULT_REALM);
     await storeRecord();
-    await expect(checkVaultPlace(database, ELSEWHERE)).rejects.toThrow(
+    await expect(assertVaultLocation(database, OTHER_REALM)).rejects.toThrow(
       'The stored keys lie in the realm "vault" in records of their own, but the configuration says the realm ' +
         '"valut" in records of their own. Set KEYCLOAK_VAULT_REALM back to "vault", or move the records there: ' +
         'npm run ops -- vault move (docs/operations.md).',
     );
     // The refusal itself changes nothing.
-    await checkVaultPlace(database, OWN);
+    await assertVaultLocation(database, VAULT_REALM);
   });
 
   it('may not change between people’s own users and records of their own either', async () => {
-    await checkVaultPlace(database, SHARED);
+    await assertVaultLocation(database, ONE_REALM);
     await storeRecord();
-    await expect(checkVaultPlace(database, { realm: 'people', recordIsUser: false })).rejects.toThrow(
+    await expect(assertVaultLocation(database, { realm: 'people', recordIsUser: false })).rejects.toThrow(
       'Set KEYCLOAK_REALM back to "people", or',
     );
-    await expect(checkVaultPlace(database, OWN)).rejects.toThrow(
+    await expect(assertVaultLocation(database, VAULT_REALM)).rejects.toThrow(
       'Set KEYCLOAK_VAULT_REALM back to "people", which is KEYCLOAK_REALM too, or',
     );
-    await checkVaultPlace(database, SHARED);
+    await assertVaultLocation(database, ONE_REALM);
   });
 
   it('may change while nobody has a record, and counts from then on', async () => {
-    await checkVaultPlace(database, ELSEWHERE);
-    await checkVaultPlace(database, OWN);
+    await assertVaultLocation(database, OTHER_REALM);
+    await assertVaultLocation(database, VAULT_REALM);
     await storeRecord();
-    await checkVaultPlace(database, OWN);
-    await expect(checkVaultPlace(database, ELSEWHERE)).rejects.toThrow('"vault"');
+    await assertVaultLocation(database, VAULT_REALM);
+    await expect(assertVaultLocation(database, OTHER_REALM)).rejects.toThrow('"vault"');
   });
 });
 
 describe('a start while the vault is being moved', () => {
   it('is refused in words once it has waited some seconds, and works when the move is over', async () => {
-    await checkVaultPlace(database, OWN);
+    await assertVaultLocation(database, VAULT_REALM);
     const [held, release] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()];
     const move = database.transaction(async (sql) => {
-      await lockVaultPlace(sql);
+      await lockVaultLocation(sql);
       held.resolve(undefined);
       await release.promise;
     });
     await held.promise;
-    await expect(checkVaultPlace(database, OWN)).rejects.toThrow('The stored keys are being moved');
+    await expect(assertVaultLocation(database, VAULT_REALM)).rejects.toThrow(
+      'The stored keys are being moved',
+    );
     release.resolve(undefined);
     await move;
-    await checkVaultPlace(database, OWN);
+    await assertVaultLocation(database, VAULT_REALM);
   });
 });
 
@@ -115,7 +117,7 @@ describe('the question whether there are records', () => {
 
   it('cannot be turned to another table of that name', async () => {
     await storeRecord();
-    await database.connection(async (connection) => {
+    await database.withConnection(async (connection) => {
       await connection.run('CREATE TEMP TABLE owners (vault_id text)');
       await connection.run('SET search_path = pg_temp');
       const answer = z.object({ answer: z.boolean() });

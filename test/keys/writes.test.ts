@@ -6,8 +6,14 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { z } from 'zod';
 import { isAppError } from '../../src/lib/errors.ts';
 import { adminClient, createDatabase, stack } from '../support/stack.ts';
-import { createInstance, principalOf, randomKey, type Instance, type InstanceOptions } from './instance.ts';
-import { optionsFor } from './instance-options.ts';
+import {
+  createInstance,
+  createPrincipal,
+  randomKey,
+  type Instance,
+  type InstanceOptions,
+} from './instance.ts';
+import { createInstanceOptions } from './instance-options.ts';
 import { createRelay, type Relay } from './keycloak-relay.ts';
 
 let options: InstanceOptions;
@@ -20,7 +26,7 @@ const opened: Instance[] = [];
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
   relay = await createRelay(stack.keycloak.url);
-  options = optionsFor(appUrl);
+  options = createInstanceOptions(appUrl);
   direct = another({});
   relayed = another({ keycloakUrl: relay.url });
 });
@@ -48,7 +54,7 @@ const openrouterKey = () => ({
   endpoint: null,
 });
 
-async function idsOf(principal: ReturnType<typeof principalOf>): Promise<string[]> {
+async function idsOf(principal: ReturnType<typeof createPrincipal>): Promise<string[]> {
   return (await direct.keys.listKeys(principal.user)).map((key) => key.id);
 }
 
@@ -71,8 +77,8 @@ async function codeOf(work: Promise<unknown>): Promise<string> {
 
 describe('writers of one owner', () => {
   it('lose nothing: 20 adds at once from two processes, to two attributes of one record', async () => {
-    const principal = principalOf();
-    const [one, two] = [another({ lockMs: 60_000 }), another({ lockMs: 60_000 })];
+    const principal = createPrincipal();
+    const [one, two] = [another({ lockTimeoutMs: 60_000 }), another({ lockTimeoutMs: 60_000 })];
     const adds = Array.from({ length: 20 }, (_, at) =>
       (at % 2 === 0 ? one : two).keys.add(principal, at % 4 < 2 ? openaiKey() : openrouterKey(), `r${at}`),
     );
@@ -82,8 +88,8 @@ describe('writers of one owner', () => {
   });
 
   it('never store more than ten keys of a provider between them', async () => {
-    const principal = principalOf();
-    const [one, two] = [another({ lockMs: 60_000 }), another({ lockMs: 60_000 })];
+    const principal = createPrincipal();
+    const [one, two] = [another({ lockTimeoutMs: 60_000 }), another({ lockTimeoutMs: 60_000 })];
     const adds = Array.from({ length: 13 }, (_, at) =>
       codeOf((at % 2 === 0 ? one : two).keys.add(principal, openaiKey(), `r${at}`)),
     );
@@ -94,10 +100,10 @@ describe('writers of one owner', () => {
   });
 
   it('wait for one another, and give up as busy with a time to come back', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     await direct.keys.add(principal, openaiKey(), 'r1');
     const [taken, release] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()];
-    const holder = direct.database.connection(async (connection) => {
+    const holder = direct.database.withConnection(async (connection) => {
       const name = `keys user:${principal.user.id}`;
       await connection.run('SELECT pg_advisory_lock(hashtextextended($1, 0))', [name]);
       taken.resolve(undefined);
@@ -106,12 +112,12 @@ describe('writers of one owner', () => {
     });
     try {
       await taken.promise;
-      const impatient = another({ lockMs: 10_000 });
+      const impatient = another({ lockTimeoutMs: 10_000 });
       const refused = ['r2', 'r3'].map((id) =>
         impatient.keys.add(principal, openaiKey(), id).catch((error: unknown) => error),
       );
       // Another owner's writes do not wait for this one's.
-      expect(await codeOf(impatient.keys.add(principalOf(), openaiKey(), 'r4'))).toBe('none');
+      expect(await codeOf(impatient.keys.add(createPrincipal(), openaiKey(), 'r4'))).toBe('none');
       for (const error of await Promise.all(refused))
         expect(error).toMatchObject({ code: 'busy', status: 503, headers: { 'retry-after': '5' } });
       const patient = codeOf(direct.keys.add(principal, openaiKey(), 'r5'));
@@ -130,7 +136,7 @@ describe('a write to Keycloak', () => {
     call.method === 'PUT' && call.url?.includes('/users/') === true;
 
   it('that was answered 204 and not kept is found by reading back, and repeated', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     let swallowed = 0;
     relay.before((call) => (isUpdate(call) && (swallowed += 1) <= 2 ? { answer: 204 } : 'pass'));
     const { key } = await relayed.keys.add(principal, openaiKey(), 'r1');
@@ -140,7 +146,7 @@ describe('a write to Keycloak', () => {
   });
 
   it.each([409, 500])('that collided with another (%i) is repeated', async (status) => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     let refused = 0;
     relay.before((call) => (isUpdate(call) && (refused += 1) === 1 ? { answer: status } : 'pass'));
     const { key } = await relayed.keys.add(principal, openaiKey(), 'r1');
@@ -149,7 +155,7 @@ describe('a write to Keycloak', () => {
   });
 
   it('that never holds ends as busy, and the trail says that it is unconfirmed', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     relay.before((call) => (isUpdate(call) ? { answer: 204 } : 'pass'));
     expect(await codeOf(relayed.keys.add(principal, openaiKey(), 'r1'))).toBe('busy');
     expect(await idsOf(principal)).toEqual([]);
@@ -157,7 +163,7 @@ describe('a write to Keycloak', () => {
   });
 
   it('of a delete that was done and then called a collision still counts as that delete', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { key } = await direct.keys.add(principal, openaiKey(), 'r1');
     let updates = 0;
     relay.after((call) => (isUpdate(call) && (updates += 1) === 1 ? { answer: 409 } : 'pass'));
@@ -168,7 +174,7 @@ describe('a write to Keycloak', () => {
   });
 
   it('of an add that was done and then called a collision still makes one key', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     let updates = 0;
     relay.after((call) => (isUpdate(call) && (updates += 1) === 1 ? { answer: 500 } : 'pass'));
     const { key } = await relayed.keys.add(principal, openaiKey(), 'r1');
@@ -177,7 +183,7 @@ describe('a write to Keycloak', () => {
   });
 
   it.each([429, 503, 403])('that Keycloak does not take (%i) is not insisted on', async (status) => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     let refused = 0;
     relay.before((call) => (isUpdate(call) && (refused += 1) > 0 ? { answer: status } : 'pass'));
     expect(await codeOf(relayed.keys.add(principal, openaiKey(), 'r1'))).toBe('keycloak_unavailable');
@@ -187,7 +193,7 @@ describe('a write to Keycloak', () => {
   });
 
   it('that cannot be read back, since Keycloak died meanwhile, is told as unconfirmed and not lost', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const secret = openaiKey();
     let isDead = false;
     relay.after((call) => {
@@ -203,7 +209,7 @@ describe('a write to Keycloak', () => {
   });
 
   it('leaves everything else in the record as an administrator made it', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     await direct.keys.add(principal, openaiKey(), 'r1');
     const admin = await adminClient(stack.keycloak.vaultRealm);
     const [found] = await admin.users.find({ username: `user.${principal.user.id}`, exact: true });
@@ -251,14 +257,14 @@ describe('a process that is killed in the middle of a write', () => {
   }
 
   it('before Keycloak has heard of it leaves the old list', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const confirmed = await killedAt('before', 3, principal.user.id);
     expect(confirmed).toHaveLength(2);
     expect(await idsOf(principal)).toEqual(confirmed);
   });
 
   it('after Keycloak has done it leaves the new list, and the next writer is not held up', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const confirmed = await killedAt('after', 3, principal.user.id);
     expect(confirmed).toHaveLength(2);
     const listed = await idsOf(principal);
@@ -271,7 +277,7 @@ describe('a process that is killed in the middle of a write', () => {
 
 describe('losing Postgres in the middle of a write', () => {
   it('ends as database_unavailable with the old or the new list, and the next write works', async () => {
-    const principal = principalOf();
+    const principal = createPrincipal();
     const { key } = await direct.keys.add(principal, openaiKey(), 'r1');
     const lost = another({ keycloakUrl: relay.url });
     let isCut = false;

@@ -4,17 +4,17 @@ import {
   coversAddress,
   coversName,
   isLoopbackHost,
-  parseAddress,
+  parseIpAddress,
   parseEgressRule,
-  reachOf,
-  type Address,
-  type Reach,
+  classifyAddress,
+  type IpAddress,
+  type AddressClass,
 } from '../../src/lib/addresses.ts';
 
 const NONE: ReadonlySet<string> = new Set<string>();
-const reach = (text: string, own = NONE): Reach => reachOf(parseAddress(text), own);
+const classify = (text: string, own = NONE): AddressClass => classifyAddress(parseIpAddress(text), own);
 
-const EXPECTED: Record<Reach, string[]> = {
+const EXPECTED: Record<AddressClass, string[]> = {
   never: [
     ...['169.254.169.254', 'fd00:ec2::254', '100.100.100.200', '168.63.129.16', 'fd20:ce::254'],
     ...['0.0.0.0', '0.1.2.3', '::', '169.254.0.1', 'fe80::1', 'fe80::1%eth0', 'febf::1'],
@@ -80,16 +80,16 @@ const EXPECTED: Record<Reach, string[]> = {
 describe('reach of an address', () => {
   for (const [expected, texts] of Object.entries(EXPECTED)) {
     it.each(texts)(`of "%s" is ${expected}`, (text) => {
-      expect(reach(text)).toBe(expected);
+      expect(classify(text)).toBe(expected);
     });
   }
 
   it('is private for an address of an interface of this host, however it is carried', () => {
     const own = new Set(['8.8.8.8', '2606:4700::1111', '2002:101:101::1']);
     for (const text of ['8.8.8.8', '::ffff:8.8.8.8', '2606:4700:0::1111', '2002:101:101::1']) {
-      expect(reach(text, own)).toBe('private');
+      expect(classify(text, own)).toBe('private');
     }
-    expect(reach('8.8.4.4', own)).toBe('public');
+    expect(classify('8.8.4.4', own)).toBe('public');
   });
 
   it('is that of the IPv4 address in every IPv6 form that carries one', () => {
@@ -101,8 +101,8 @@ describe('reach of an address', () => {
       .chain((head) => bytes.map((rest) => [...head, ...rest].slice(0, 4)));
     fc.assert(
       fc.property(fc.oneof(bytes, special), (v4) => {
-        const expected = reach(v4.join('.'));
-        for (const form of carriedForms(v4)) expect([form, reach(form)]).toEqual([form, expected]);
+        const expected = classify(v4.join('.'));
+        for (const form of carriedForms(v4)) expect([form, classify(form)]).toEqual([form, expected]);
       }),
       { numRuns: 2_000 },
     );
@@ -114,7 +114,7 @@ describe('reach of an address', () => {
       fc.property(parts, (words) => {
         const head = (words[0] ?? 0) >> 13;
         fc.pre(head !== 1 && words[0] !== 0x64 && words.slice(0, 5).some((word) => word !== 0));
-        expect(reach(words.map((word) => word.toString(16)).join(':'))).not.toBe('public');
+        expect(classify(words.map((word) => word.toString(16)).join(':'))).not.toBe('public');
       }),
     );
   });
@@ -139,8 +139,8 @@ function carriedForms(v4: readonly number[]): string[] {
 }
 
 describe('egress rules', () => {
-  const address = (text: string): Address => {
-    const parsed = parseAddress(text);
+  const address = (text: string): IpAddress => {
+    const parsed = parseIpAddress(text);
     if (parsed === undefined) throw new Error(`${text} is no address`);
     return parsed;
   };

@@ -3,19 +3,19 @@ import { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import {
-  createBoundedClient,
+  createBoundedHttpClient,
   readLines,
-  type BoundedClient,
+  type BoundedHttpClient,
   type BoundedRequest,
 } from '../../src/lib/bounded-http.ts';
 import { createGuardedAgent } from '../../src/lib/guarded-agent.ts';
 import {
   LOOPBACK,
-  closed,
-  dialer,
-  failing,
-  http,
-  tcp,
+  waitForClose,
+  createTestDialer,
+  errorWithCode,
+  startHttpUpstream,
+  startTcpUpstream,
   until,
   type Upstream,
 } from '../support/local-upstreams.ts';
@@ -28,16 +28,18 @@ afterEach(async () => {
 const GET: BoundedRequest = { method: 'GET', path: '/x', timeoutMs: 5_000 };
 const OK = 'HTTP/1.1 200 OK\r\n';
 
-function over(upstream: Upstream): BoundedClient {
-  const dials = dialer();
+function over(upstream: Upstream): BoundedHttpClient {
+  const dials = createTestDialer();
   const guarded = createGuardedAgent((signal) => dials.connect(LOOPBACK, upstream.port, signal));
   cleanups.push(() => guarded.close());
-  return createBoundedClient(guarded.agent, { host: 'server.test', port: 443 });
+  return createBoundedHttpClient(guarded.agent, { host: 'server.test', port: 443 });
 }
 
 /** A client of a server that answers whatever it is asked by `answer`. */
-async function clientOf(answer: (socket: Socket) => void): Promise<BoundedClient & { upstream: Upstream }> {
-  const upstream = await tcp((socket) => socket.once('data', () => answer(socket)));
+async function clientOf(
+  answer: (socket: Socket) => void,
+): Promise<BoundedHttpClient & { upstream: Upstream }> {
+  const upstream = await startTcpUpstream((socket) => socket.once('data', () => answer(socket)));
   return { ...over(upstream), upstream };
 }
 
@@ -50,13 +52,13 @@ function endless(socket: Socket, piece: string): void {
   write();
 }
 
-const send = (client: BoundedClient, changes: object = {}) =>
-  client.send({ ...GET, maxBytes: 1_000, ...changes });
+const send = (client: BoundedHttpClient, changes: object = {}) =>
+  client.requestText({ ...GET, maxBytes: 1_000, ...changes });
 
 describe('a request to a server that is not trusted', () => {
   it('is sent as it is asked for, and answered whole', async () => {
     const bodies: string[] = [];
-    const upstream = await http((asked, response) => {
+    const upstream = await startHttpUpstream((asked, response) => {
       void text(asked).then((body) => {
         bodies.push(body);
         response.writeHead(404).end('none');
@@ -79,8 +81,8 @@ describe('a request to a server that is not trusted', () => {
       socket.write(`${OK}transfer-encoding: chunked\r\n\r\n`);
       endless(socket, `400\r\n${'x'.repeat(1024)}\r\n`);
     });
-    await expect(send(client)).rejects.toEqual(failing('upstream_malformed'));
-    await closed(client.upstream.sockets[0]);
+    await expect(send(client)).rejects.toEqual(errorWithCode('upstream_malformed'));
+    await waitForClose(client.upstream.sockets[0]);
   });
 
   for (const [what, piece] of [
@@ -96,25 +98,25 @@ describe('a request to a server that is not trusted', () => {
       await expect(send(client, { timeoutMs: 1_000 })).rejects.toMatchObject({
         code: expect.stringMatching(/^upstream_(unreachable|timeout)$/),
       });
-      await closed(client.upstream.sockets[0]);
+      await waitForClose(client.upstream.sockets[0]);
     });
   }
 
   it('fails on an answer that is not HTTP, or breaks off', async () => {
     const garbage = await clientOf((socket) => socket.write('SSH-2.0-x\r\n'));
-    await expect(send(garbage)).rejects.toEqual(failing('upstream_unreachable'));
+    await expect(send(garbage)).rejects.toEqual(errorWithCode('upstream_unreachable'));
     const cut = await clientOf((socket) => socket.end(`${OK}content-length: 10\r\n\r\nhalf`));
-    await expect(send(cut)).rejects.toEqual(failing('upstream_unreachable'));
+    await expect(send(cut)).rejects.toEqual(errorWithCode('upstream_unreachable'));
     const silent = await clientOf((socket) => socket.end());
-    await expect(send(silent)).rejects.toEqual(failing('upstream_unreachable'));
+    await expect(send(silent)).rejects.toEqual(errorWithCode('upstream_unreachable'));
   });
 
   it('has its time, in which all of a whole answer has come', async () => {
     const silent = await clientOf(() => undefined);
-    await expect(send(silent, { timeoutMs: 200 })).rejects.toEqual(failing('upstream_timeout'));
+    await expect(send(silent, { timeoutMs: 200 })).rejects.toEqual(errorWithCode('upstream_timeout'));
     const slow = await clientOf((socket) => socket.write(`${OK}content-length: 10\r\n\r\nhalf`));
-    await expect(send(slow, { timeoutMs: 200 })).rejects.toEqual(failing('upstream_timeout'));
-    await closed(slow.upstream.sockets[0]);
+    await expect(send(slow, { timeoutMs: 200 })).rejects.toEqual(errorWithCode('upstream_timeout'));
+    await waitForClose(slow.upstream.sockets[0]);
   });
 
   it('ends with its signal', async () => {
@@ -125,12 +127,12 @@ describe('a request to a server that is not trusted', () => {
     const reason = new Error('enough');
     stop.abort(reason);
     await expect(answer).rejects.toBe(reason);
-    await closed(client.upstream.sockets[0]);
+    await waitForClose(client.upstream.sockets[0]);
   });
 
   it('leaves a body to its reader once the headers have come', async () => {
     const client = await clientOf((socket) => socket.write(`${OK}transfer-encoding: chunked\r\n\r\n`));
-    const { status, body } = await client.open({ ...GET, timeoutMs: 200 });
+    const { status, body } = await client.requestStream({ ...GET, timeoutMs: 200 });
     expect(status).toBe(200);
     await new Promise((resolve) => setTimeout(resolve, 300));
     const pieces = body[Symbol.asyncIterator]();
@@ -154,7 +156,7 @@ describe('asking for the bare connection', () => {
     socket?.on('data', (data: Buffer) => socket.write(`got ${data.toString()}`));
     expect(String((await pieces.next()).value)).toBe('got sent');
     stream.destroy();
-    await closed(socket);
+    await waitForClose(socket);
   });
 
   it('gives the answer of a server that does not agree', async () => {
@@ -176,7 +178,7 @@ describe('reading lines', () => {
   });
 
   it('fails on a line that is longer than it may be, whether or not it ends', async () => {
-    await expect(lines(['x'.repeat(11)])).rejects.toEqual(failing('upstream_malformed'));
+    await expect(lines(['x'.repeat(11)])).rejects.toEqual(errorWithCode('upstream_malformed'));
     expect(await lines(['x'.repeat(10)])).toEqual(['x'.repeat(10)]);
   });
 });

@@ -1,8 +1,15 @@
 import { getEventListeners } from 'node:events';
 import { text } from 'node:stream/consumers';
 import { describe, expect, it } from '@jest/globals';
-import { CANCEL_PHASES, cancel } from '../support/cancel-phases.ts';
-import { LOOPBACK, call, dialer, failing, http, until } from '../support/local-upstreams.ts';
+import { CANCEL_PHASES, cancelInPhase } from '../support/cancel-phases.ts';
+import {
+  LOOPBACK,
+  upstreamRequest,
+  createTestDialer,
+  errorWithCode,
+  startHttpUpstream,
+  until,
+} from '../support/local-upstreams.ts';
 
 const ROUNDS = 20;
 
@@ -10,11 +17,11 @@ describe('cancelling closes the connection and fails with the reason of the sign
   // How soon is measured, over the same phases, by the benchmark (npm run bench).
   it.each(CANCEL_PHASES)('%s', async (_name, prepare) => {
     const phase = await prepare();
-    for (let round = 0; round < ROUNDS; round += 1) await cancel(phase);
+    for (let round = 0; round < ROUNDS; round += 1) await cancelInPhase(phase);
   });
 
   it('while the name is being resolved: nothing is dialled when the answer comes after all', async () => {
-    const upstream = await http();
+    const upstream = await startHttpUpstream();
     const answer = Promise.withResolvers<string[]>();
     let isAsked = false;
     const lookup = () => {
@@ -23,61 +30,61 @@ describe('cancelling closes the connection and fails with the reason of the sign
     };
     const controller = new AbortController();
     const url = `http://host.example:${upstream.port}`;
-    const request = dialer({ lookup }).request(call(url, { signal: controller.signal }));
+    const request = createTestDialer({ lookup }).request(upstreamRequest(url, { signal: controller.signal }));
     await until(() => isAsked);
     const reason = new Error('the client left');
     controller.abort(reason);
     await expect(request).rejects.toBe(reason);
     answer.resolve([LOOPBACK]);
     // By the time that a later request is through, an earlier connection would have arrived.
-    expect(await text((await dialer().request(call(upstream.origin))).body)).toBe('ok');
+    expect(await text((await createTestDialer().request(upstreamRequest(upstream.origin))).body)).toBe('ok');
     expect(upstream.sockets).toHaveLength(1);
   });
 
   it('before anything has begun', async () => {
-    const upstream = await http();
+    const upstream = await startHttpUpstream();
     const reason = new Error('the client left');
-    await expect(dialer().request(call(upstream.origin, { signal: AbortSignal.abort(reason) }))).rejects.toBe(
-      reason,
-    );
+    await expect(
+      createTestDialer().request(upstreamRequest(upstream.origin, { signal: AbortSignal.abort(reason) })),
+    ).rejects.toBe(reason);
     expect(upstream.sockets).toHaveLength(0);
   });
 
   it('on an idle connection about to be used again', async () => {
-    const upstream = await http();
-    const reusing = dialer();
-    await text((await reusing.request(call(upstream.origin))).body);
+    const upstream = await startHttpUpstream();
+    const reusing = createTestDialer();
+    await text((await reusing.request(upstreamRequest(upstream.origin))).body);
     const controller = new AbortController();
-    const request = reusing.request(call(upstream.origin, { signal: controller.signal }));
+    const request = reusing.request(upstreamRequest(upstream.origin, { signal: controller.signal }));
     const reason = new Error('the client left');
     controller.abort(reason);
     await expect(request).rejects.toBe(reason);
-    expect(await text((await reusing.request(call(upstream.origin))).body)).toBe('ok');
+    expect(await text((await reusing.request(upstreamRequest(upstream.origin))).body)).toBe('ok');
     expect(upstream.requests).toHaveLength(2);
   });
 
   it('leaves no listener on the signal behind', async () => {
-    const upstream = await http();
-    const from = dialer();
+    const upstream = await startHttpUpstream();
+    const from = createTestDialer();
     const { signal } = new AbortController();
-    await text((await from.request(call(upstream.origin, { signal }))).body);
-    await text((await from.request(call(upstream.origin, { signal }))).body);
-    const failed = from.request(call('http://169.254.169.254', { signal }));
-    await expect(failed).rejects.toEqual(failing('endpoint_forbidden'));
-    const silent = await http(() => undefined);
-    await expect(from.request(call(silent.origin, { signal, firstByteTimeoutMs: 10 }))).rejects.toEqual(
-      failing('upstream_timeout'),
-    );
+    await text((await from.request(upstreamRequest(upstream.origin, { signal }))).body);
+    await text((await from.request(upstreamRequest(upstream.origin, { signal }))).body);
+    const failed = from.request(upstreamRequest('http://169.254.169.254', { signal }));
+    await expect(failed).rejects.toEqual(errorWithCode('endpoint_forbidden'));
+    const silent = await startHttpUpstream(() => undefined);
+    await expect(
+      from.request(upstreamRequest(silent.origin, { signal, firstByteTimeoutMs: 10 })),
+    ).rejects.toEqual(errorWithCode('upstream_timeout'));
     expect(getEventListeners(signal, 'abort')).toHaveLength(0);
   });
 
   it('and leaves a finished exchange and its connection alone', async () => {
-    const upstream = await http();
-    const reusing = dialer();
+    const upstream = await startHttpUpstream();
+    const reusing = createTestDialer();
     const controller = new AbortController();
-    await text((await reusing.request(call(upstream.origin, { signal: controller.signal }))).body);
+    await text((await reusing.request(upstreamRequest(upstream.origin, { signal: controller.signal }))).body);
     controller.abort();
-    await text((await reusing.request(call(upstream.origin))).body);
+    await text((await reusing.request(upstreamRequest(upstream.origin))).body);
     expect(upstream.sockets).toHaveLength(1);
   });
 });

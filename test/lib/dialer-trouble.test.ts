@@ -5,14 +5,14 @@ import { buffer, text } from 'node:stream/consumers';
 import { describe, expect, it } from '@jest/globals';
 import {
   LOOPBACK,
-  answers,
-  call,
-  closed,
-  dialer,
-  failing,
+  createSequentialLookup,
+  upstreamRequest,
+  waitForClose,
+  createTestDialer,
+  errorWithCode,
   fullBacklog,
-  http,
-  tcp,
+  startHttpUpstream,
+  startTcpUpstream,
 } from '../support/local-upstreams.ts';
 
 // A full queue of connections stays silent on Linux only.
@@ -29,8 +29,8 @@ describe('an upstream in trouble', () => {
   it.each(Object.entries(GARBAGE))(
     'is unreachable when it answers %s, and is not quoted',
     async (_name, bytes) => {
-      const upstream = await tcp((socket) => socket.once('data', () => socket.write(bytes)));
-      await expect(dialer().request(call(upstream.origin))).rejects.toEqual(
+      const upstream = await startTcpUpstream((socket) => socket.once('data', () => socket.write(bytes)));
+      await expect(createTestDialer().request(upstreamRequest(upstream.origin))).rejects.toEqual(
         expect.objectContaining({
           code: 'upstream_unreachable',
           detail: expect.not.stringContaining('banner'),
@@ -41,7 +41,7 @@ describe('an upstream in trouble', () => {
 
   it('is unreachable when it refuses the connection', async () => {
     const port = await freePort();
-    await expect(dialer().request(call(`http://${LOOPBACK}:${port}`))).rejects.toEqual(
+    await expect(createTestDialer().request(upstreamRequest(`http://${LOOPBACK}:${port}`))).rejects.toEqual(
       expect.objectContaining({
         code: 'upstream_unreachable',
         detail: expect.not.stringContaining(LOOPBACK),
@@ -51,16 +51,20 @@ describe('an upstream in trouble', () => {
 
   it.each([true, false])('is unreachable when its name cannot be resolved (guarded: %s)', async (guarded) => {
     for (const lookup of [() => Promise.reject(new Error('down')), () => Promise.resolve([])]) {
-      const request = call('http://host.example', { guarded });
-      await expect(dialer({ lookup }).request(request)).rejects.toEqual(failing('upstream_unreachable'));
+      const request = upstreamRequest('http://host.example', { guarded });
+      await expect(createTestDialer({ lookup }).request(request)).rejects.toEqual(
+        errorWithCode('upstream_unreachable'),
+      );
     }
   });
 
   it('is dialled at its next address when one does not answer', async () => {
-    const upstream = await http();
+    const upstream = await startHttpUpstream();
     // Nothing listens at 127.0.0.2 on that port.
-    const { lookup } = answers(['127.0.0.2', LOOPBACK]);
-    const answer = await dialer({ lookup }).request(call(`http://host.example:${upstream.port}`));
+    const { lookup } = createSequentialLookup(['127.0.0.2', LOOPBACK]);
+    const answer = await createTestDialer({ lookup }).request(
+      upstreamRequest(`http://host.example:${upstream.port}`),
+    );
     expect(await text(answer.body)).toBe('ok');
   });
 
@@ -68,10 +72,10 @@ describe('an upstream in trouble', () => {
     'is dialled at its next address when one is silent, and each gets its share of the time',
     async () => {
       const port = await fullBacklog('127.0.0.2');
-      const upstream = await http(undefined, { port });
-      const { lookup } = answers(['127.0.0.2', LOOPBACK]);
-      const patient = dialer({ lookup, connectTimeoutMs: 1_000 });
-      const answer = await patient.request(call(`http://host.example:${port}`));
+      const upstream = await startHttpUpstream(undefined, { port });
+      const { lookup } = createSequentialLookup(['127.0.0.2', LOOPBACK]);
+      const patient = createTestDialer({ lookup, connectTimeoutMs: 1_000 });
+      const answer = await patient.request(upstreamRequest(`http://host.example:${port}`));
       expect(await text(answer.body)).toBe('ok');
       expect(upstream.requests).toHaveLength(1);
     },
@@ -79,60 +83,64 @@ describe('an upstream in trouble', () => {
 
   onLinux('times out when TCP gets no answer', async () => {
     const port = await fullBacklog(LOOPBACK);
-    const request = call(`http://${LOOPBACK}:${port}`);
-    await expect(dialer({ connectTimeoutMs: 30 }).request(request)).rejects.toEqual(
-      failing('upstream_timeout'),
+    const request = upstreamRequest(`http://${LOOPBACK}:${port}`);
+    await expect(createTestDialer({ connectTimeoutMs: 30 }).request(request)).rejects.toEqual(
+      errorWithCode('upstream_timeout'),
     );
   });
 
   it.each(['at once', 'after the request'])(
     'is unreachable, after one call, when it hangs up %s',
     async (when) => {
-      const upstream = await tcp((socket) => {
+      const upstream = await startTcpUpstream((socket) => {
         if (when === 'at once') socket.destroy();
         else socket.once('data', () => socket.resetAndDestroy());
       });
-      await expect(dialer().request(call(upstream.origin, { method: 'POST', body: 'x' }))).rejects.toEqual(
-        failing('upstream_unreachable'),
-      );
+      await expect(
+        createTestDialer().request(upstreamRequest(upstream.origin, { method: 'POST', body: 'x' })),
+      ).rejects.toEqual(errorWithCode('upstream_unreachable'));
       expect(upstream.sockets).toHaveLength(1);
     },
   );
 
   it('times out when its name does not resolve in time', async () => {
-    const slow = dialer({ connectTimeoutMs: 30, lookup: () => new Promise(() => undefined) });
-    await expect(slow.request(call('http://host.example'))).rejects.toEqual(failing('upstream_timeout'));
+    const slow = createTestDialer({ connectTimeoutMs: 30, lookup: () => new Promise(() => undefined) });
+    await expect(slow.request(upstreamRequest('http://host.example'))).rejects.toEqual(
+      errorWithCode('upstream_timeout'),
+    );
   });
 
   it('times out when the TLS handshake goes nowhere, and the socket is closed', async () => {
-    const upstream = await tcp((socket) => socket.resume());
+    const upstream = await startTcpUpstream((socket) => socket.resume());
     const failed = expect(
-      dialer({ connectTimeoutMs: 30 }).request(call(`https://${LOOPBACK}:${upstream.port}`)),
-    ).rejects.toEqual(failing('upstream_timeout'));
+      createTestDialer({ connectTimeoutMs: 30 }).request(
+        upstreamRequest(`https://${LOOPBACK}:${upstream.port}`),
+      ),
+    ).rejects.toEqual(errorWithCode('upstream_timeout'));
     await failed;
-    await closed(upstream.sockets[0]);
+    await waitForClose(upstream.sockets[0]);
   });
 
   it('times out when it is silent, interim answers or not, and the socket is closed', async () => {
     for (const interim of [false, true]) {
-      const upstream = await http((_request, response) => {
+      const upstream = await startHttpUpstream((_request, response) => {
         if (interim) response.writeProcessing();
       });
-      const request = call(upstream.origin, { firstByteTimeoutMs: 30 });
-      await expect(dialer().request(request)).rejects.toEqual(failing('upstream_timeout'));
-      await closed(upstream.sockets[0]);
+      const request = upstreamRequest(upstream.origin, { firstByteTimeoutMs: 30 });
+      await expect(createTestDialer().request(request)).rejects.toEqual(errorWithCode('upstream_timeout'));
+      await waitForClose(upstream.sockets[0]);
     }
   });
 
   it('times out when it falls silent within its answer, as an error of the body', async () => {
-    const upstream = await http((_request, response) => response.write('part'));
-    const answer = await dialer().request(call(upstream.origin, { idleTimeoutMs: 30 }));
-    await expect(text(answer.body)).rejects.toEqual(failing('upstream_timeout'));
-    await closed(upstream.sockets[0]);
+    const upstream = await startHttpUpstream((_request, response) => response.write('part'));
+    const answer = await createTestDialer().request(upstreamRequest(upstream.origin, { idleTimeoutMs: 30 }));
+    await expect(text(answer.body)).rejects.toEqual(errorWithCode('upstream_timeout'));
+    await waitForClose(upstream.sockets[0]);
   });
 
   it('does not time out while its pieces keep coming', async () => {
-    const upstream = await http((_request, response) => {
+    const upstream = await startHttpUpstream((_request, response) => {
       let count = 0;
       const timer = setInterval(() => {
         response.write('.');
@@ -141,7 +149,7 @@ describe('an upstream in trouble', () => {
         response.end();
       }, 20);
     });
-    const answer = await dialer().request(call(upstream.origin, { idleTimeoutMs: 400 }));
+    const answer = await createTestDialer().request(upstreamRequest(upstream.origin, { idleTimeoutMs: 400 }));
     expect(await text(answer.body)).toBe('.'.repeat(25));
   });
 
@@ -152,11 +160,11 @@ describe('an upstream in trouble', () => {
   it.each(Object.entries(BROKEN))(
     'gives the reader what came and then an error, on %s',
     async (_name, hangUp) => {
-      const upstream = await http((request, response) => {
+      const upstream = await startHttpUpstream((request, response) => {
         response.write('part');
         request.socket.once('drained' as never, () => hangUp(response));
       });
-      const { body } = await dialer().request(call(upstream.origin));
+      const { body } = await createTestDialer().request(upstreamRequest(upstream.origin));
       const pieces: string[] = [];
       await expect(
         (async () => {
@@ -165,25 +173,27 @@ describe('an upstream in trouble', () => {
             upstream.sockets[0]?.emit('drained');
           }
         })(),
-      ).rejects.toEqual(failing('upstream_unreachable'));
+      ).rejects.toEqual(errorWithCode('upstream_unreachable'));
       expect(pieces).toEqual(['part']);
     },
   );
 
   it('fails the body when it sends less than its content-length', async () => {
-    const upstream = await http((_request, response) => {
+    const upstream = await startHttpUpstream((_request, response) => {
       response.writeHead(200, { 'content-length': '10' });
       response.write('half', () => response.socket?.end());
     });
-    const { body } = await dialer().request(call(upstream.origin));
-    await expect(text(body)).rejects.toEqual(failing('upstream_unreachable'));
+    const { body } = await createTestDialer().request(upstreamRequest(upstream.origin));
+    await expect(text(body)).rejects.toEqual(errorWithCode('upstream_unreachable'));
   });
 
   it('cannot end the process by failing a body that nobody reads', async () => {
-    const upstream = await http((_request, response) => response.write('part'));
-    const { body } = await dialer().request(call(upstream.origin, { idleTimeoutMs: 10 }));
+    const upstream = await startHttpUpstream((_request, response) => response.write('part'));
+    const { body } = await createTestDialer().request(
+      upstreamRequest(upstream.origin, { idleTimeoutMs: 10 }),
+    );
     await new Promise((resolve) => body.once('close', resolve));
-    expect(body.errored).toEqual(failing('upstream_timeout'));
+    expect(body.errored).toEqual(errorWithCode('upstream_timeout'));
   });
 });
 
@@ -192,7 +202,7 @@ describe('a slow reader', () => {
     const piece = Buffer.alloc(64 * 1024, 'x');
     const total = 512 * piece.length;
     let written = 0;
-    const upstream = await http((request, response) => {
+    const upstream = await startHttpUpstream((request, response) => {
       if (request.url === '/silent') return;
       const write = () => {
         while (written < total) {
@@ -203,27 +213,27 @@ describe('a slow reader', () => {
       };
       write();
     });
-    const slow = dialer();
-    const { body } = await slow.request(call(upstream.origin, { idleTimeoutMs: 1_000 }));
+    const slow = createTestDialer();
+    const { body } = await slow.request(upstreamRequest(upstream.origin, { idleTimeoutMs: 1_000 }));
     // Time passes while nothing is read: until another request has timed out.
-    const silent = call(`${upstream.origin}/silent`, { firstByteTimeoutMs: 1_500 });
-    await expect(slow.request(silent)).rejects.toEqual(failing('upstream_timeout'));
+    const silent = upstreamRequest(`${upstream.origin}/silent`, { firstByteTimeoutMs: 1_500 });
+    await expect(slow.request(silent)).rejects.toEqual(errorWithCode('upstream_timeout'));
     expect(written).toBeLessThan(total);
     expect(body.readableLength).toBeLessThan(512 * 1024);
     expect((await buffer(body)).length).toBe(total);
   });
 
   it('that has taken everything waits for more no longer than the idle timeout', async () => {
-    const upstream = await http((request, response) => {
+    const upstream = await startHttpUpstream((request, response) => {
       // The last of it fills the buffer, so the answer is held back with nothing more to come.
       if (request.url !== '/silent') response.write(Buffer.alloc(64 * 1024));
     });
-    const slow = dialer();
-    const { body } = await slow.request(call(upstream.origin, { idleTimeoutMs: 30 }));
-    const silent = call(`${upstream.origin}/silent`, { firstByteTimeoutMs: 100 });
-    await expect(slow.request(silent)).rejects.toEqual(failing('upstream_timeout'));
+    const slow = createTestDialer();
+    const { body } = await slow.request(upstreamRequest(upstream.origin, { idleTimeoutMs: 30 }));
+    const silent = upstreamRequest(`${upstream.origin}/silent`, { firstByteTimeoutMs: 100 });
+    await expect(slow.request(silent)).rejects.toEqual(errorWithCode('upstream_timeout'));
     expect(body.readableLength).toBe(64 * 1024);
-    await expect(buffer(body)).rejects.toEqual(failing('upstream_timeout'));
+    await expect(buffer(body)).rejects.toEqual(errorWithCode('upstream_timeout'));
   });
 });
 

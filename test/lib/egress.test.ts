@@ -21,7 +21,7 @@ async function verdict(endpoint: string, options: Partial<EgressOptions> = {}): 
   try {
     const url = parseEndpoint(endpoint);
     const port = Number(url.port) || (url.protocol === 'https:' ? 443 : 80);
-    return (await policy(options).admit(url.hostname, port)).map((entry) => entry.address).join(' ');
+    return (await policy(options).resolveAllowed(url.hostname, port)).map((entry) => entry.address).join(' ');
   } catch (error) {
     return (error as { code: string }).code;
   }
@@ -273,7 +273,7 @@ describe('addresses that users bring', () => {
 
   it('tell whether each address is public', async () => {
     const local = policy({ mode: 'local', ...answering('127.0.0.1', PUBLIC, '::ffff:10.0.0.1') });
-    expect((await local.admit('host.example', 80)).map((entry) => entry.isPublic)).toEqual([
+    expect((await local.resolveAllowed('host.example', 80)).map((entry) => entry.isPublic)).toEqual([
       false,
       true,
       false,
@@ -436,17 +436,17 @@ describe('our own listeners, database and Keycloak', () => {
     let address = '9.9.9.9';
     const lookup = (host: string) => Promise.resolve([host === 'keycloak.example' ? address : PUBLIC]);
     const changing = policy({ lookup, forbidden: () => [{ host: 'keycloak.example', port: 443 }] });
-    expect(await changing.admit('host.example', 443)).toHaveLength(1);
+    expect(await changing.resolveAllowed('host.example', 443)).toHaveLength(1);
     address = PUBLIC;
-    await expect(changing.admit('host.example', 443)).rejects.toThrow('endpoint_forbidden');
+    await expect(changing.resolveAllowed('host.example', 443)).rejects.toThrow('endpoint_forbidden');
   });
 
   it('are asked for anew on every look-up, since ports are chosen while we start', async () => {
     const spots: { host: string; port: number }[] = [];
     const changing = policy({ forbidden: () => spots });
-    expect(await changing.admit('host.example', 443)).toHaveLength(1);
+    expect(await changing.resolveAllowed('host.example', 443)).toHaveLength(1);
     spots.push({ host: PUBLIC, port: 443 });
-    await expect(changing.admit('host.example', 443)).rejects.toThrow('endpoint_forbidden');
+    await expect(changing.resolveAllowed('host.example', 443)).rejects.toThrow('endpoint_forbidden');
   });
 
   it('fail closed at their port while their name cannot be resolved', async () => {

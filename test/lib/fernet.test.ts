@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { z } from 'zod';
-import { fernetTime, openFernet, parseFernetKey, sealFernet } from '../../src/lib/fernet.ts';
+import { findFernetTime, decryptFernet, parseFernetKey, encryptFernet } from '../../src/lib/fernet.ts';
 
 function vectors<T>(name: string, schema: z.ZodType<T>): T {
   return schema.parse(
@@ -45,26 +45,26 @@ const randomKeyText = () => randomBytes(32).toString('base64').replaceAll('+', '
 describe('Fernet by its published vectors', () => {
   it.each(vectors('generate', Generate))('makes the published token of "$src"', (vector) => {
     const given = { timeMs: Date.parse(vector.now), iv: Buffer.from(vector.iv) };
-    const token = sealFernet(parseFernetKey(vector.secret), Buffer.from(vector.src), given);
+    const token = encryptFernet(parseFernetKey(vector.secret), Buffer.from(vector.src), given);
     expect(token).toBe(vector.token);
-    expect(fernetTime(token)?.getTime()).toBe(Date.parse(vector.now));
+    expect(findFernetTime(token)?.getTime()).toBe(Date.parse(vector.now));
   });
 
   it.each(vectors('verify', Verify))('opens the published token of "$src"', (vector) => {
     const limit = { ttlS: vector.ttl_sec, nowMs: Date.parse(vector.now) };
-    expect(openFernet(parseFernetKey(vector.secret), vector.token, limit)?.toString()).toBe(vector.src);
+    expect(decryptFernet(parseFernetKey(vector.secret), vector.token, limit)?.toString()).toBe(vector.src);
   });
 
   it.each(vectors('invalid', Invalid))('refuses the published invalid token: $desc', (vector) => {
     const limit = { ttlS: vector.ttl_sec, nowMs: Date.parse(vector.now) };
-    expect(openFernet(parseFernetKey(vector.secret), vector.token, limit)).toBeUndefined();
+    expect(decryptFernet(parseFernetKey(vector.secret), vector.token, limit)).toBeUndefined();
   });
 
   it('refuses for its age only where an age was asked for', () => {
     const aged = vectors('invalid', Invalid).filter((vector) => /TTL|TS/.test(vector.desc));
     expect(aged).toHaveLength(2);
     for (const vector of aged)
-      expect(openFernet(parseFernetKey(vector.secret), vector.token)?.toString()).toBe('');
+      expect(decryptFernet(parseFernetKey(vector.secret), vector.token)?.toString()).toBe('');
   });
 });
 
@@ -76,7 +76,7 @@ describe('Fernet tokens recorded from two implementations', () => {
   ])('opens those of %s', (_name, set) => {
     const key = parseFernetKey(set.key);
     expect(set.tokens.length).toBeGreaterThan(5);
-    for (const { text, token } of set.tokens) expect(openFernet(key, token)?.toString()).toBe(text);
+    for (const { text, token } of set.tokens) expect(decryptFernet(key, token)?.toString()).toBe(text);
   });
 });
 
@@ -100,7 +100,7 @@ describe("Fernet beside Python's cryptography", () => {
 
   it('makes tokens that Python opens', () => {
     const text = randomKeyText();
-    const tokens = texts.map((plain) => sealFernet(parseFernetKey(text), Buffer.from(plain)));
+    const tokens = texts.map((plain) => encryptFernet(parseFernetKey(text), Buffer.from(plain)));
     const opened = run(
       'import json,sys\nfrom cryptography.fernet import Fernet\nd=json.load(sys.stdin)\n' +
         "print(json.dumps([Fernet(d['key']).decrypt(t, ttl=60).decode() for t in d['tokens']]))",
@@ -121,7 +121,7 @@ describe("Fernet beside Python's cryptography", () => {
     const opened = z
       .array(z.string())
       .parse(tokens)
-      .map((token) => openFernet(key, token, limit)?.toString());
+      .map((token) => decryptFernet(key, token, limit)?.toString());
     expect(opened).toEqual(texts);
   });
 });
@@ -131,47 +131,47 @@ describe('a Fernet token', () => {
     const [key, other] = [randomKey(), randomKey()];
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), (text) => {
-        const token = sealFernet(key, Buffer.from(text));
-        expect(openFernet(key, token)?.toString()).toBe(Buffer.from(text).toString());
-        expect(openFernet(other, token)).toBeUndefined();
+        const token = encryptFernet(key, Buffer.from(text));
+        expect(decryptFernet(key, token)?.toString()).toBe(Buffer.from(text).toString());
+        expect(decryptFernet(other, token)).toBeUndefined();
       }),
     );
   });
 
   it('is refused after a change of any single character', () => {
     const key = randomKey();
-    const token = sealFernet(key, Buffer.from('demo-0123456789abcdef'));
+    const token = encryptFernet(key, Buffer.from('demo-0123456789abcdef'));
     for (let at = 0; at < token.length; at += 1) {
       const changed = token.slice(0, at) + (token[at] === 'A' ? 'B' : 'A') + token.slice(at + 1);
-      expect(openFernet(key, changed)).toBeUndefined();
+      expect(decryptFernet(key, changed)).toBeUndefined();
     }
   });
 
   it('has one spelling: no missing padding, blanks, other alphabet or loose bits', () => {
     const key = randomKey();
-    const token = sealFernet(key, Buffer.from('0123456789abcdef'));
+    const token = encryptFernet(key, Buffer.from('0123456789abcdef'));
     expect(token).toMatch(/=$/);
     const spellings = [token.replace(/=+$/, ''), `${token}=`, ` ${token}`, `${token}\n`, ''];
     spellings.push(Buffer.from(token.replace(/=+$/, ''), 'base64url').toString('base64') + '+/');
-    for (const spelling of spellings) expect(openFernet(key, spelling)).toBeUndefined();
+    for (const spelling of spellings) expect(decryptFernet(key, spelling)).toBeUndefined();
   });
 
   it('is not read before its signature holds: another version byte under a good signature is the same refusal', () => {
     const key = randomKey();
-    const bytes = Buffer.from(sealFernet(key, Buffer.from('hello')), 'base64url');
+    const bytes = Buffer.from(encryptFernet(key, Buffer.from('hello')), 'base64url');
     const signed = Buffer.concat([Buffer.from([0x81]), bytes.subarray(1, -32)]);
     const mac = createHmac('sha256', key.signing).update(signed).digest();
     const token = Buffer.concat([signed, mac]).toString('base64').replaceAll('+', '-').replaceAll('/', '_');
-    expect(openFernet(key, token)).toBeUndefined();
-    expect(fernetTime(token)).toBeUndefined();
+    expect(decryptFernet(key, token)).toBeUndefined();
+    expect(findFernetTime(token)).toBeUndefined();
   });
 
   it('has a time that can be shown without a key, and none when it is no token', () => {
     const timeMs = Date.UTC(2026, 1, 3, 4, 5, 6);
-    const token = sealFernet(randomKey(), Buffer.from('x'), { timeMs: timeMs + 999, iv: randomBytes(16) });
-    expect(fernetTime(token)?.getTime()).toBe(timeMs);
+    const token = encryptFernet(randomKey(), Buffer.from('x'), { timeMs: timeMs + 999, iv: randomBytes(16) });
+    expect(findFernetTime(token)?.getTime()).toBe(timeMs);
     for (const text of ['', 'gAAA', 'no token', `gP____________${'A'.repeat(90)}`])
-      expect(fernetTime(text)).toBeUndefined();
+      expect(findFernetTime(text)).toBeUndefined();
   });
 });
 

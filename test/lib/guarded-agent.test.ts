@@ -7,12 +7,21 @@ import { afterEach, describe, expect, it } from '@jest/globals';
 import {
   createGuardedAgent,
   createTlsConnector,
-  tlsFault,
+  findTlsErrorReason,
   type Connector,
   type TlsPeer,
 } from '../../src/lib/guarded-agent.ts';
 import { certificate } from '../support/certificate.ts';
-import { LOOPBACK, closed, dialer, failing, http, https, tcp, until } from '../support/local-upstreams.ts';
+import {
+  LOOPBACK,
+  waitForClose,
+  createTestDialer,
+  errorWithCode,
+  startHttpUpstream,
+  startHttpsUpstream,
+  startTcpUpstream,
+  until,
+} from '../support/local-upstreams.ts';
 
 const cleanups: (() => unknown)[] = [];
 afterEach(async () => {
@@ -23,7 +32,7 @@ const TRUSTING = { ca: certificate.cert, client: null };
 const CLIENT = { cert: certificate.cert, key: certificate.key };
 
 function connector(port: number, changes: Partial<TlsPeer> = {}): Connector {
-  return createTlsConnector(dialer(), { host: LOOPBACK, port, tls: TRUSTING, ...changes });
+  return createTlsConnector(createTestDialer(), { host: LOOPBACK, port, tls: TRUSTING, ...changes });
 }
 
 /** An agent over `connect`, closed after the test. */
@@ -45,7 +54,7 @@ const faultOf = async (attempt: Promise<unknown>) => {
     (reason: unknown) => reason,
   );
   expect(error).toMatchObject({ code: 'upstream_unreachable' });
-  return tlsFault(error);
+  return findTlsErrorReason(error);
 };
 
 /** A server that asks for a client certificate, and ends each connection after a greeting. */
@@ -64,26 +73,26 @@ const never = new AbortController().signal;
 
 describe('TLS over the dialer', () => {
   it('connects to a server whose certificate shows its name or address', async () => {
-    const upstream = await https();
+    const upstream = await startHttpsUpstream();
     const socket = await connector(upstream.port)(never);
     expect(socket).toMatchObject({ authorized: true });
     socket.destroy();
-    await closed(upstream.sockets[0]);
+    await waitForClose(upstream.sockets[0]);
   });
 
   it('trusts the authorities that it was given, and otherwise the public ones', async () => {
-    const { port } = await https();
+    const { port } = await startHttpsUpstream();
     const attempt = connector(port, { tls: { ca: null, client: null } })(never);
     expect(await faultOf(attempt)).toBe('untrusted');
   });
 
   it('refuses a certificate for another name', async () => {
-    const { port } = await https();
+    const { port } = await startHttpsUpstream();
     expect(await faultOf(connector(port, { host: 'localhost' })(never))).toBe('wrong_name');
   });
 
   it('lets no variable of the environment turn the check off', async () => {
-    const { port } = await https();
+    const { port } = await startHttpsUpstream();
     process.env['NODE_TLS_REJECT_UNAUTHORIZED'] = '0';
     cleanups.push(() => delete process.env['NODE_TLS_REJECT_UNAUTHORIZED']);
     const attempt = connector(port, { tls: { ca: null, client: null } })(never);
@@ -91,7 +100,7 @@ describe('TLS over the dialer', () => {
   });
 
   it('tells a server that does not speak TLS', async () => {
-    const { port } = await tcp((socket) => socket.write('SSH-2.0-x\r\n'));
+    const { port } = await startTcpUpstream((socket) => socket.write('SSH-2.0-x\r\n'));
     expect(await faultOf(connector(port)(never))).toBe('not_tls');
   });
 
@@ -104,30 +113,32 @@ describe('TLS over the dialer', () => {
     expect(await faultOf(connector(old)(never))).toBe('client_refused');
     const refused = await connector(port)(never);
     const error: unknown = await text(refused).catch((reason: unknown) => reason);
-    expect(tlsFault(error)).toBe('client_refused');
+    expect(findTlsErrorReason(error)).toBe('client_refused');
   });
 
   it('does not speak versions before 1.2', async () => {
     const port = await asking({ maxVersion: 'TLSv1.1', minVersion: 'TLSv1', requestCert: false });
-    await expect(connector(port)(never)).rejects.toMatchObject(failing('upstream_unreachable') as object);
+    await expect(connector(port)(never)).rejects.toMatchObject(
+      errorWithCode('upstream_unreachable') as object,
+    );
   });
 
   it('goes only where the dialer lets it', async () => {
-    const { port } = await https();
-    const strict = dialer({ mode: 'deployed' });
+    const { port } = await startHttpsUpstream();
+    const strict = createTestDialer({ mode: 'deployed' });
     const connect = createTlsConnector(strict, { host: LOOPBACK, port, tls: TRUSTING });
-    await expect(connect(never)).rejects.toEqual(failing('endpoint_forbidden'));
+    await expect(connect(never)).rejects.toEqual(errorWithCode('endpoint_forbidden'));
   });
 
   it('ends a handshake that stalls with the signal, and closes the connection', async () => {
-    const upstream = await tcp((socket) => socket.resume());
+    const upstream = await startTcpUpstream((socket) => socket.resume());
     const stop = new AbortController();
     const attempt = connector(upstream.port)(stop.signal);
     await until(() => upstream.sockets.length === 1);
     const reason = new Error('enough');
     stop.abort(reason);
     await expect(attempt).rejects.toBe(reason);
-    await closed(upstream.sockets[0]);
+    await waitForClose(upstream.sockets[0]);
   });
 
   it('fails at once on a client key that is none', () => {
@@ -139,8 +150,8 @@ describe('TLS over the dialer', () => {
 
 describe('an agent over connections of ours', () => {
   it('connects by its connector alone, whatever a request or the environment says', async () => {
-    const upstream = await https((_request, response) => response.end('right'));
-    const other = await http((_request, response) => response.end('wrong'));
+    const upstream = await startHttpsUpstream((_request, response) => response.end('right'));
+    const other = await startHttpUpstream((_request, response) => response.end('wrong'));
     process.env['HTTPS_PROXY'] = other.origin;
     cleanups.push(() => delete process.env['HTTPS_PROXY']);
     const { agent } = agentOver(connector(upstream.port));
@@ -155,7 +166,7 @@ describe('an agent over connections of ours', () => {
   });
 
   it('uses a connection again, and opens another one when the server has closed it', async () => {
-    const upstream = await https((_request, response) => response.end('ok'));
+    const upstream = await startHttpsUpstream((_request, response) => response.end('ok'));
     const { agent } = agentOver(connector(upstream.port));
     await ask(agent);
     await ask(agent);
@@ -168,7 +179,7 @@ describe('an agent over connections of ours', () => {
 
   it('closes what is idle when it is retired, and the rest when it becomes so', async () => {
     const answers: (() => void)[] = [];
-    const upstream = await https((_request, response) => answers.push(() => response.end('ok')));
+    const upstream = await startHttpsUpstream((_request, response) => answers.push(() => response.end('ok')));
     const guarded = agentOver(connector(upstream.port));
     const { agent } = guarded;
     const first = ask(agent);
@@ -177,16 +188,16 @@ describe('an agent over connections of ours', () => {
     await until(() => answers.length === 2);
     answers[0]?.();
     await first;
-    guarded.retire();
-    await closed(upstream.sockets[0]);
+    guarded.closeWhenIdle();
+    await waitForClose(upstream.sockets[0]);
     answers[1]?.();
     expect(await second).toBe('ok');
-    await closed(upstream.sockets[1]);
+    await waitForClose(upstream.sockets[1]);
   });
 
   it('closes everything when it is closed, also what is being opened', async () => {
-    const upstream = await https(() => undefined);
-    const stalled = await tcp((socket) => socket.resume());
+    const upstream = await startHttpsUpstream(() => undefined);
+    const stalled = await startTcpUpstream((socket) => socket.resume());
     const open = createGuardedAgent(connector(upstream.port));
     const opening = createGuardedAgent(connector(stalled.port));
     const requests = [ask(open.agent), ask(opening.agent)];
@@ -194,8 +205,8 @@ describe('an agent over connections of ours', () => {
     open.close();
     opening.close();
     for (const attempt of requests) await expect(attempt).rejects.toThrow();
-    await closed(upstream.sockets[0]);
-    await closed(stalled.sockets[0]);
+    await waitForClose(upstream.sockets[0]);
+    await waitForClose(stalled.sockets[0]);
   });
 
   it('hands a failure to connect to the request', async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { pino } from 'pino';
-import { createLoop } from '../../src/lib/loop.ts';
+import { createPoller } from '../../src/lib/loop.ts';
 
 function setUp(rounds: (() => Promise<void>)[]) {
   const lines: string[] = [];
@@ -10,7 +10,7 @@ function setUp(rounds: (() => Promise<void>)[]) {
     done = resolve;
   });
   let round = 0;
-  const loop = createLoop(
+  const loop = createPoller(
     'reading',
     1,
     async () => {

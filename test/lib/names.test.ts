@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { createEgressPolicy } from '../../src/lib/egress.ts';
-import { createOperatorLookup, createUserLookup } from '../../src/lib/names.ts';
+import { createSystemHostLookup, createUntrustedHostLookup } from '../../src/lib/names.ts';
 import { until } from '../support/local-upstreams.ts';
-import { startNameServer, type NameAnswer } from '../support/name-server.ts';
+import { startNameServer, type DnsAnswer } from '../support/name-server.ts';
 
-const ZONE: Record<string, { 4: NameAnswer; 6: NameAnswer }> = {
+const ZONE: Record<string, { 4: DnsAnswer; 6: DnsAnswer }> = {
   'both.example': { 4: ['192.0.2.1', '192.0.2.2'], 6: ['2001:db8:0:0:0:0:0:1'] },
   'four.example': { 4: ['192.0.2.4'], 6: [] },
   'six.example': { 4: [], 6: ['2001:db8:0:0:0:0:0:6'] },
@@ -37,7 +37,7 @@ afterEach(async () => {
   for (const each of [server, ...silent.splice(0)]) await each.close();
 });
 
-const userLookup = () => createUserLookup({ nameServers: [server.address], hostsFile });
+const userLookup = () => createUntrustedHostLookup({ nameServers: [server.address], hostsFile });
 
 /** Look-ups of the system that are under way; each takes a thread. */
 function countSystemLookups(): number {
@@ -71,7 +71,7 @@ describe('names that users bring', () => {
     async (name, code) => {
       for (const _each of [1, 2]) silent.push(await startNameServer(() => 'silent'));
       const nameServers = [server, ...silent].map(({ address }) => address);
-      const answer = createUserLookup({ nameServers, hostsFile })(name);
+      const answer = createUntrustedHostLookup({ nameServers, hostsFile })(name);
       expect(countSystemLookups()).toBe(0);
       await expect(answer).rejects.toMatchObject({ code });
       expect(server.asked).toContain(name);
@@ -131,7 +131,7 @@ describe('names that users bring', () => {
 
 describe('names of the operator', () => {
   it('are looked up by the system, one look-up for all who ask meanwhile, anew for the next', async () => {
-    const lookup = createOperatorLookup();
+    const lookup = createSystemHostLookup();
     for (const _round of [1, 2]) {
       const answers = Array.from({ length: 50 }, () => lookup('localhost'));
       expect(countSystemLookups()).toBe(1);
@@ -150,7 +150,7 @@ describe('names of the operator', () => {
       forbidden: () => [],
       nameServers: [server.address],
     });
-    const admitted = policy.admit('localhost', 80);
+    const admitted = policy.resolveAllowed('localhost', 80);
     expect(countSystemLookups()).toBe(systemLookups);
     await admitted.catch(() => undefined);
   });
@@ -160,7 +160,7 @@ describe('names of the operator', () => {
       ...{ mode: 'deployed', allow: [], deny: [], nameServers: [server.address] },
       forbidden: () => [{ host: 'localhost', port: 80 }],
     });
-    const admitted = policy.admit('absent.example', 80);
+    const admitted = policy.resolveAllowed('absent.example', 80);
     expect(countSystemLookups()).toBe(1);
     await expect(admitted).rejects.toThrow('upstream_unreachable');
   });

@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import pg from 'pg';
 import { pino } from 'pino';
-import { createNotifications, type Notifications } from '../../src/lib/notifications.ts';
+import { createNotificationListener, type NotificationListener } from '../../src/lib/notifications.ts';
 import { setClocksAhead } from '../support/clocks.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
 import { createDatabase } from '../support/stack.ts';
@@ -23,7 +23,7 @@ afterEach(async () => {
 });
 
 interface Ear {
-  notifications: Notifications;
+  notifications: NotificationListener;
   heard: string[];
   gaps: () => number;
   lines: string[];
@@ -34,10 +34,10 @@ interface Ear {
 function ear(url: string): Ear {
   const lines: string[] = [];
   const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) });
-  const notifications = createNotifications({ url, channel: CHANNEL, log });
+  const notifications = createNotificationListener({ url, channel: CHANNEL, log });
   const heard: string[] = [];
   let gaps = 0;
-  notifications.onNotice((payload) => void heard.push(payload));
+  notifications.onNotification((payload) => void heard.push(payload));
   notifications.onGap(() => void (gaps += 1));
   opened.push(() => notifications.stop());
   return { notifications, heard, gaps: () => gaps, lines, connections: listeners };
@@ -73,9 +73,9 @@ const messages = (lines: readonly string[]) => lines.map((line) => (JSON.parse(l
 describe('notices of other processes', () => {
   it('are heard as soon as listening has started, and not those on other channels', async () => {
     const { notifications, heard, lines } = ear(databaseUrl);
-    expect(notifications.isHeard()).toBe(false);
+    expect(notifications.isListening()).toBe(false);
     await notifications.start();
-    expect(notifications.isHeard()).toBe(true);
+    expect(notifications.isListening()).toBe(true);
     await tell('one');
     await sql("SELECT pg_notify('other', 'thing')");
     await tell('two');
@@ -89,7 +89,7 @@ describe('notices of other processes', () => {
     await notifications.start();
     expect(await connections()).toBe(2);
     await notifications.stop();
-    expect(notifications.isHeard()).toBe(false);
+    expect(notifications.isListening()).toBe(false);
     await until(async () => (await connections()) === 0);
   });
 
@@ -108,9 +108,9 @@ describe('notices of other processes', () => {
     proxy.cut();
     const { notifications } = ear(url);
     await notifications.start();
-    expect(notifications.isHeard()).toBe(false);
+    expect(notifications.isListening()).toBe(false);
     proxy.restore();
-    await until(() => notifications.isHeard());
+    await until(() => notifications.isListening());
   });
 });
 
@@ -121,12 +121,12 @@ describe('a connection that is cut', () => {
     await notifications.start();
     proxy.cut();
     await until(() => gaps() > 0);
-    expect(notifications.isHeard()).toBe(false);
+    expect(notifications.isListening()).toBe(false);
     await tell('missed');
     // Some attempts fail meanwhile; the log hears of the first alone.
     await until(() => gaps() > 2);
     proxy.restore();
-    await until(() => notifications.isHeard());
+    await until(() => notifications.isListening());
     await tell('heard');
     await until(() => heard.length > 0);
     expect(heard).toEqual(['heard']);
@@ -144,7 +144,7 @@ describe('a connection that is cut', () => {
        WHERE datname = current_database() AND application_name = 'ops-center-listen'`,
     );
     await until(() => gaps() === 1);
-    await until(() => notifications.isHeard());
+    await until(() => notifications.isListening());
   });
 });
 
@@ -155,7 +155,7 @@ describe('a connection that passes nothing on any more', () => {
     await notifications.start();
     proxy.silence();
     using _later = setClocksAhead(DEAF_AFTER_MS);
-    expect(notifications.isHeard()).toBe(false);
+    expect(notifications.isListening()).toBe(false);
     expect(gaps()).toBe(0);
   });
 
@@ -166,7 +166,7 @@ describe('a connection that passes nothing on any more', () => {
     proxy.silence();
     await until(() => gaps() > 0);
     proxy.restore();
-    await until(() => notifications.isHeard());
+    await until(() => notifications.isListening());
     await tell('heard');
     await until(() => heard.length === 1);
   });
@@ -186,7 +186,7 @@ describe('a pooler that lends the connection which listens to others', () => {
     for (let round = 0; gaps() === 0; round += 1) {
       await other.query('SELECT 1');
       await tell(`notice ${String(round)}`);
-      expect(notifications.isHeard()).toBe(false);
+      expect(notifications.isListening()).toBe(false);
     }
     await started;
     await other.end();
@@ -205,8 +205,8 @@ describe('a process that stood still', () => {
     const untilMs = performance.now() + DEAF_AFTER_MS + 50;
     while (performance.now() < untilMs);
     expect(heard).toEqual([]);
-    expect(notifications.isHeard()).toBe(false);
-    await until(() => notifications.isHeard());
+    expect(notifications.isListening()).toBe(false);
+    await until(() => notifications.isListening());
     await told;
     await other.end();
     expect(heard).toEqual(['meanwhile']);

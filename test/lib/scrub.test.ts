@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { createScrub } from '../../src/lib/scrub.ts';
+import { createRedactor } from '../../src/lib/scrub.ts';
 
 describe('createScrub', () => {
   const secret = 'sk-"quoted"/+key\\with ü';
@@ -11,12 +11,12 @@ describe('createScrub', () => {
     ['base64url', Buffer.from(secret).toString('base64url')],
     ['percent', encodeURIComponent(secret)],
   ])('removes a secret in %s form', (_form, text) => {
-    const cleaned = createScrub([secret])(`before ${text} after`);
+    const cleaned = createRedactor([secret])(`before ${text} after`);
     expect(cleaned).toMatch(/^before .*\*\*\*.* after$/);
     expect(cleaned).not.toContain(text.replace(/^"|"$|=+$/g, ''));
   });
 
   it('leaves other text alone, and does not tear text apart for a value that is no secret', () => {
-    expect(createScrub(['', 'ab', secret])('abc and what else')).toBe('abc and what else');
+    expect(createRedactor(['', 'ab', secret])('abc and what else')).toBe('abc and what else');
   });
 });

@@ -19,7 +19,7 @@ function withoutGroups(skeleton: string): string {
 }
 
 /** Keys of a provider without a common form cannot be told apart from others. */
-const withForm = PROVIDERS.filter((provider) => provider.key.hint !== null);
+const withKnownFormat = PROVIDERS.filter((provider) => provider.key.hint !== null);
 
 describe('the list of providers', () => {
   it('has the documented ids in the documented order, the demo last', () => {
@@ -118,7 +118,7 @@ describe.each(cases)('provider %s', (id, provider) => {
 
   it('refuses the keys of every other provider whose prefix differs', () => {
     if (provider.key.hint === null) return;
-    for (const other of withForm.filter((one) => one.key.prefix !== provider.key.prefix)) {
+    for (const other of withKnownFormat.filter((one) => one.key.prefix !== provider.key.prefix)) {
       expect([other.id, provider.key.pattern.test(exampleKey(other))]).toEqual([other.id, false]);
     }
   });

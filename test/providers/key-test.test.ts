@@ -2,11 +2,11 @@ import { randomBytes } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { createKeyTester, type KeyTestResult } from '../../src/keys/key-tester.ts';
-import { createHops } from '../../src/lib/hop.ts';
+import { createLoopGuard } from '../../src/lib/hop.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
 import type { Provider } from '../../src/providers/provider.ts';
 import { evidence } from '../support/evidence.ts';
-import { dialer } from '../support/local-upstreams.ts';
+import { createTestDialer } from '../support/local-upstreams.ts';
 import { answer, fault, startUpstream, type Answer, type Upstream } from '../support/upstream.ts';
 import { OUTCOMES, readRecordings, type Recordings } from './recordings.ts';
 
@@ -29,8 +29,8 @@ function randomKey(prefix: string): string {
 /** Tests a key of the provider, all of whose addresses are `url`. */
 function test(provider: Provider, secret: string, { url = upstream.url, timeoutMs = 10_000 } = {}) {
   const tester = createKeyTester({
-    dialer: dialer(),
-    hops: createHops('a secret'),
+    dialer: createTestDialer(),
+    loopGuard: createLoopGuard('a secret'),
     upstreams: { overrides: { [provider.id]: url } },
     timeoutMs,
   });

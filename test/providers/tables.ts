@@ -5,7 +5,7 @@ import { OUTCOMES, readRecordings, type Recording } from './recordings.ts';
 type Row = readonly string[];
 
 /** What each provider is and how its keys are tested. */
-export function factsTable(): Row[] {
+export function providersTable(): Row[] {
   return [
     ['provider', 'address', 'key', 'test', 'billed'],
     ...PROVIDERS.map((provider) => [

@@ -16,9 +16,9 @@
  * this machine. Programs are written for a POSIX shell, so that an image with busybox is enough.
  */
 import { afterAll, afterEach, beforeAll, expect } from '@jest/globals';
-import type { Job, Language, Limits, Runner, Target } from '../../src/runners/runner.ts';
-import { createBench } from './contract/bench.ts';
-import { describeEndings } from './contract/endings.ts';
+import type { Job, Language, Limits, Runner, TargetServer } from '../../src/runners/runner.ts';
+import { createContractHarness } from './contract/bench.ts';
+import { describeExits } from './contract/endings.ts';
 import { describeLimits } from './contract/limits.ts';
 import { describePrograms } from './contract/programs.ts';
 import { describeServer } from './contract/server.ts';
@@ -30,45 +30,45 @@ export interface Capabilities {
   /** The limits that hold there; the others are listed by `unenforceable`. */
   enforces: { memoryBytes: boolean; cpus: boolean; pids: boolean; none: boolean; any: boolean };
   /** False where the server tells a signal as an exit code (128 + n) and nothing else. */
-  tellsSignals: boolean;
+  reportsSignals: boolean;
 }
 
 export interface ContractSubject {
   /** A new runner, as another instance of the product would have it. Closed by the suite. */
   createRunner: () => Runner | Promise<Runner>;
   /** A server that works; asked for anew by each run. */
-  target: () => Target;
+  target: () => TargetServer;
   capabilities: Capabilities;
   /** A server, or a job, that has no interpreter for a language. */
-  missing: { target?: () => Target; language: Language; env?: Job['env'] };
+  missingInterpreter: { target?: () => TargetServer; language: Language; env?: Job['env'] };
   /** What runs have left on the server, by name. What is kept warm on purpose does not count. */
-  look: () => Promise<readonly string[]> | readonly string[];
+  listLeaks: () => Promise<readonly string[]> | readonly string[];
   /** Absent where the server is this very machine. */
-  vanish?: {
+  outage?: {
     /** A server of its own where `target()` is needed by others. */
-    target?: () => Target | Promise<Target>;
-    go: () => Promise<void> | void;
-    back: () => Promise<void> | void;
+    target?: () => TargetServer | Promise<TargetServer>;
+    begin: () => Promise<void> | void;
+    end: () => Promise<void> | void;
   };
   /** Where the server's own limits are in the way of the usual ones: lifted or lowered for every job. */
   limits?: Partial<Limits>;
   /** How many runs it can hold at once; 20 unless the server has too little room. */
-  atOnce?: number;
+  concurrentRuns?: number;
   /** The most that one test may take. */
   testTimeoutMs?: number;
 }
 
 /** Adds the suite's tests to the `describe` that is open. */
 export function describeRunnerContract(subject: ContractSubject): void {
-  const bench = createBench(subject);
+  const bench = createContractHarness(subject);
   beforeAll(bench.open, subject.testTimeoutMs);
   afterAll(bench.close);
   afterEach(async () => {
-    expect(await bench.left()).toEqual([]);
+    expect(await bench.listLeaks()).toEqual([]);
   });
 
   describePrograms(bench);
-  describeEndings(bench);
+  describeExits(bench);
   describeStopping(bench);
   describeLimits(bench);
   describeServer(bench);

@@ -8,7 +8,7 @@ import { localDialer } from '../lib/ssh/servers.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
 import { describeOn, dockerHost } from '../support/hosts.ts';
 import { describeRunnerContract } from './contract.ts';
-import { configOf, containersOf, targetOf } from './docker/engine.ts';
+import { createConfig, listContainers, createTarget } from './docker/engine.ts';
 
 describeOn('docker', 'the Docker runner', () => {
   const host = dockerHost();
@@ -25,29 +25,30 @@ describeOn('docker', 'the Docker runner', () => {
       const ssh = createSshConnections({ dialer });
       return createDockerRunner({ dialer, ssh, log: createLog('silent') });
     },
-    target: () => targetOf(configOf(host), { serverId }),
+    target: () => createTarget(createConfig(host), { serverId }),
     capabilities: {
       languages: ['python', 'javascript', 'bash'],
       enforces: { memoryBytes: true, cpus: true, pids: true, none: true, any: true },
-      tellsSignals: true,
+      reportsSignals: true,
     },
-    missing: {
-      target: () => targetOf(configOf(host, { image: host.smallImage }), { serverId: `${serverId}-small` }),
+    missingInterpreter: {
+      target: () =>
+        createTarget(createConfig(host, { image: host.smallImage }), { serverId: `${serverId}-small` }),
       language: 'python',
     },
-    look: async () => {
-      const containers = await containersOf(host, serverId);
+    listLeaks: async () => {
+      const containers = await listContainers(host, serverId);
       return containers.filter(({ purpose }) => purpose !== 'warm').map(({ name }) => name);
     },
-    vanish: {
+    outage: {
       target: () =>
-        targetOf(configOf(host, { host: proxy.url.replace('http:', 'tcp:') }), {
+        createTarget(createConfig(host, { host: proxy.url.replace('http:', 'tcp:') }), {
           serverId: `${serverId}-proxy`,
         }),
-      go: () => {
+      begin: () => {
         proxy.cut();
       },
-      back: () => {
+      end: () => {
         proxy.restore();
       },
     },

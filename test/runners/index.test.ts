@@ -48,7 +48,7 @@ describe('the list of runners', () => {
     const local = createRunners({ dialer, log }).get('local');
     const target = { serverId: 'local', owner: 'user:1' as const, version: 1, config: {}, hostKey: null };
     const result = await local?.test(
-      { ...target, workspacePath: null, references: new Map() },
+      { ...target, workspacePath: null, jumpServers: new Map() },
       new AbortController().signal,
     );
     expect(result?.status).toBe('forbidden');

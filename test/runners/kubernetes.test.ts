@@ -5,10 +5,10 @@ import { createKubernetesRunner } from '../../src/runners/kubernetes.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
 import { describeOn } from '../support/hosts.ts';
 import { describeRunnerContract } from './contract.ts';
-import { cluster, configOf, localDialer, madePods, targetOf } from './kubernetes/cluster.ts';
+import { getCluster, createConfig, localDialer, listPodNames, createTarget } from './kubernetes/cluster.ts';
 
 describeOn('kubernetes', 'the Kubernetes runner', () => {
-  const host = cluster();
+  const host = getCluster();
   const serverId = randomUUID();
   let dialer: Dialer;
   let proxy: CutProxy;
@@ -23,7 +23,7 @@ describeOn('kubernetes', 'the Kubernetes runner', () => {
   });
 
   const image = host.languagesImage ?? host.image;
-  const target = () => targetOf(serverId, configOf(host, { image }));
+  const target = () => createTarget(serverId, createConfig(host, { image }));
 
   describeRunnerContract({
     createRunner: () => createKubernetesRunner({ dialer }),
@@ -31,17 +31,17 @@ describeOn('kubernetes', 'the Kubernetes runner', () => {
     capabilities: {
       languages: host.languagesImage === undefined ? [] : ['python', 'javascript', 'bash'],
       enforces: { memoryBytes: true, cpus: true, pids: false, none: false, any: true },
-      tellsSignals: true,
+      reportsSignals: true,
     },
-    missing: { target: () => targetOf(serverId, configOf(host)), language: 'python' },
-    look: () => madePods(host, serverId),
-    vanish: {
+    missingInterpreter: { target: () => createTarget(serverId, createConfig(host)), language: 'python' },
+    listLeaks: () => listPodNames(host, serverId),
+    outage: {
       target: () =>
-        targetOf(serverId, configOf(host, { image, cluster_url: proxy.through(host.clusterUrl) })),
-      go: () => {
+        createTarget(serverId, createConfig(host, { image, cluster_url: proxy.through(host.clusterUrl) })),
+      begin: () => {
         proxy.cut();
       },
-      back: () => {
+      end: () => {
         proxy.restore();
       },
     },

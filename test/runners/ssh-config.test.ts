@@ -61,7 +61,7 @@ describe('the configuration of an SSH server', () => {
     expect(runner.destination(config, hostKey)).toEqual({
       ...{ type: 'ssh', host: 'host.example', port: 22, username: 'user', jump: 'other', hostKey },
     });
-    expect(runner.references(config)).toEqual(['other']);
+    expect(runner.jumpServerIds(config)).toEqual(['other']);
     expect(runner.secretFields).toEqual(['password', 'private_key', 'passphrase']);
   });
 });

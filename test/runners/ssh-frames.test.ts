@@ -15,7 +15,7 @@ function readAll(stream: string, size: number): { output: string; frames: Frame[
     output.push(read.output);
     frames.push(...read.frames);
   }
-  output.push(reader.rest());
+  output.push(reader.flush());
   return { output: Buffer.concat(output).toString('latin1'), frames };
 }
 

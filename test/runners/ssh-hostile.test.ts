@@ -3,10 +3,10 @@ import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 import type { ServerChannel } from 'ssh2';
 import { createSshConnections } from '../../src/lib/ssh/connections.ts';
-import type { ExitEvent, Job, Target } from '../../src/runners/runner.ts';
+import type { ExitEvent, Job, TargetServer } from '../../src/runners/runner.ts';
 import { createSshRunner } from '../../src/runners/ssh.ts';
-import { startOddServer } from '../lib/ssh/odd-server.ts';
-import { afterThisTest, localDialer, never } from '../lib/ssh/servers.ts';
+import { startScriptedServer } from '../lib/ssh/odd-server.ts';
+import { afterThisTest, localDialer, neverAborted } from '../lib/ssh/servers.ts';
 
 /** What the library lets a server say; hostile ones say more. */
 const { SIGNALS } = createRequire(import.meta.url)('ssh2/lib/protocol/constants.js') as {
@@ -20,7 +20,7 @@ const LIMITS = {
 
 /** How a run ends at a server that plays the launcher, and then says `end`. */
 async function exitAt(end: (channel: ServerChannel) => void): Promise<ExitEvent | undefined> {
-  const server = await startOddServer({
+  const server = await startScriptedServer({
     exec: (channel) =>
       channel.once('data', (data: Buffer) => {
         const [mark] = data.toString('latin1').split('\n');
@@ -43,12 +43,13 @@ async function exitAt(end: (channel: ServerChannel) => void): Promise<ExitEvent 
     owner: 'user:a' as const,
     version: 1,
     workspacePath: null,
-    references: new Map(),
+    jumpServers: new Map(),
   };
-  const target: Target<typeof config> = { ...place, config, hostKey };
+  const target: TargetServer<typeof config> = { ...place, config, hostKey };
   const program = { command: 'true' };
   const job: Job = { runId: randomUUID(), program, stdin: null, files: [], env: {}, workdir: null };
-  for await (const event of runner.run(target, job, LIMITS, never())) if (event.type === 'exit') return event;
+  for await (const event of runner.run(target, job, LIMITS, neverAborted()))
+    if (event.type === 'exit') return event;
   return undefined;
 }
 

@@ -14,10 +14,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { SshConfig, SshServer } from '../../src/lib/ssh/config.ts';
 import { createSshConnections } from '../../src/lib/ssh/connections.ts';
-import type { ExitEvent, Job, Limits, RunEvent, Runner, Target } from '../../src/runners/runner.ts';
+import type { ExitEvent, Job, Limits, RunEvent, Runner, TargetServer } from '../../src/runners/runner.ts';
 import { createSshRunner } from '../../src/runners/ssh.ts';
-import { afterThisTest, localDialer, never, parsed, serverAt } from '../lib/ssh/servers.ts';
-import { startOddServer } from '../lib/ssh/odd-server.ts';
+import { afterThisTest, localDialer, neverAborted, withParsedConfig, serverAt } from '../lib/ssh/servers.ts';
+import { startScriptedServer } from '../lib/ssh/odd-server.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
 import { describeOn, sshHosts } from '../support/hosts.ts';
 import { until } from '../support/until.ts';
@@ -106,13 +106,16 @@ function makeWorkspace(): string {
 // The host is this machine, where root looks.
 describeOn('ssh', 'a run over SSH', () => {
   const hosts = sshHosts();
-  const targetAt = (server: SshServer): Target<SshConfig> => ({
-    ...(parsed(server) as Target<SshConfig>),
+  const targetAt = (server: SshServer): TargetServer<SshConfig> => ({
+    ...(withParsedConfig(server) as TargetServer<SshConfig>),
     workspacePath: null,
   });
-  const target = (own: Partial<Target<SshConfig>> = {}) => ({ ...targetAt(serverAt(hosts.plain)), ...own });
+  const target = (own: Partial<TargetServer<SshConfig>> = {}) => ({
+    ...targetAt(serverAt(hosts.plain)),
+    ...own,
+  });
 
-  async function proxied(): Promise<{ proxy: CutProxy; server: Target<SshConfig> }> {
+  async function proxied(): Promise<{ proxy: CutProxy; server: TargetServer<SshConfig> }> {
     const proxy = await startCutProxy(`http://${hosts.plain.host}:${hosts.plain.port}`);
     afterThisTest(() => proxy.close());
     const { hostname, port } = new URL(proxy.url);
@@ -122,7 +125,7 @@ describeOn('ssh', 'a run over SSH', () => {
   it('is ended by the host itself when its connection is gone, with all that it stored', async () => {
     const { proxy, server } = await proxied();
     const job = jobOf({ program: { language: 'bash', code: 'echo ready; setsid sleep 1000 & sleep 1000' } });
-    const result = await readAll(openRunner().run(server, job, LIMITS, never()), () => proxy.cut());
+    const result = await readAll(openRunner().run(server, job, LIMITS, neverAborted()), () => proxy.cut());
     expect(result.exit).toMatchObject({ cause: 'lost', code: null, signal: null });
     await until(
       () => processesWith(job.runId),
@@ -152,7 +155,7 @@ describeOn('ssh', 'a run over SSH', () => {
 
   it('lives as long as its heartbeats come, however quiet it is', async () => {
     const job = jobOf({ program: { command: 'sleep 17; echo over' } });
-    const result = await readAll(openRunner().run(target(), job, LIMITS, never()));
+    const result = await readAll(openRunner().run(target(), job, LIMITS, neverAborted()));
     expect(result).toMatchObject({ output: 'over\n', exit: { cause: 'exited', code: 0 } });
   }, 60_000);
 
@@ -167,7 +170,7 @@ describeOn('ssh', 'a run over SSH', () => {
       'echo started',
     ].join('\n');
     const result = await readAll(
-      openRunner().run(target(), jobOf({ program: { command } }), LIMITS, never()),
+      openRunner().run(target(), jobOf({ program: { command } }), LIMITS, neverAborted()),
     );
     expect(result).toMatchObject({ output: 'started\n', exit: { code: 0, cleanup: 'verified' } });
     expect(times.flatMap((time) => processesWith(`sleep\0${time}\0`))).toEqual([]);
@@ -189,7 +192,7 @@ describeOn('ssh', 'a run over SSH', () => {
     const command =
       'i=0; while [ $i -lt 300 ]; do head -c 100000 /dev/zero; echo e >&2; i=$((i+1)); done; exit 5';
     const job = jobOf({ program: { command } });
-    const events = openRunner().run(target(), job, LIMITS, never());
+    const events = openRunner().run(target(), job, LIMITS, neverAborted());
     let bytes = 0;
     let exit: ExitEvent | undefined;
     for await (const event of events) {
@@ -206,7 +209,7 @@ describeOn('ssh', 'a run over SSH', () => {
   it('that kills its own watcher is looked for all the same', async () => {
     const command = 'pkill -KILL -f "ops-watch $OPS_RUN_ID"; setsid sleep 1000 & exit 4';
     const job = jobOf({ program: { command } });
-    const result = await readAll(openRunner().run(target(), job, LIMITS, never()));
+    const result = await readAll(openRunner().run(target(), job, LIMITS, neverAborted()));
     expect(result.exit).toMatchObject({ cause: 'exited', code: 4, cleanup: 'verified' });
     expect(processesWith(job.runId)).toEqual([]);
   }, 60_000);
@@ -218,7 +221,7 @@ describeOn('ssh', 'a run over SSH', () => {
       ...{ program: { language: 'bash', code }, env: { A: secret }, stdin: Buffer.from(secret) },
       files: [{ path: 'file', content: Buffer.from(secret) }],
     });
-    const result = await readAll(openRunner().run(target(), job, LIMITS, never()));
+    const result = await readAll(openRunner().run(target(), job, LIMITS, neverAborted()));
     expect(result.output).toContain('ops-watch');
     expect(result.output).not.toContain(secret);
   });
@@ -229,7 +232,7 @@ describeOn('ssh', 'a run over SSH', () => {
     const command =
       'stat -c "%a %n" . new new/deep new/deep/file "/tmp/ops-run-$OPS_RUN_ID" "/tmp/ops-run-$OPS_RUN_ID/stdin"; umask';
     const job = jobOf({ program: { command }, files, stdin: Buffer.from('x'), workdir: folder });
-    const { output } = await readAll(openRunner().run(target(), job, LIMITS, never()));
+    const { output } = await readAll(openRunner().run(target(), job, LIMITS, neverAborted()));
     expect(output.replaceAll(job.runId, 'ID')).toBe(
       '777 .\n700 new\n700 new/deep\n600 new/deep/file\n700 /tmp/ops-run-ID\n600 /tmp/ops-run-ID/stdin\n0022\n',
     );
@@ -244,7 +247,7 @@ describeOn('ssh', 'a run over SSH', () => {
     execFileSync('chmod', ['-R', '777', folder]);
     const files = ['one', 'dir/mine'].map((name) => ({ path: name, content: Buffer.from('theirs') }));
     const job = jobOf({ program: { command: 'echo ran' }, files, workdir: folder });
-    const result = await readAll(openRunner().run(target(), job, LIMITS, never()));
+    const result = await readAll(openRunner().run(target(), job, LIMITS, neverAborted()));
     expect(result).toMatchObject({ output: '', phases: ' preparing' });
     expect(result.exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
     expect(result.exit?.message).toContain('may be there already');
@@ -256,13 +259,13 @@ describeOn('ssh', 'a run over SSH', () => {
     const folder = makeWorkspace();
     const files = [{ path: 'given/input', content: Buffer.from('x') }];
     const job = jobOf({ program: { command: 'cp given/input given/result' }, files });
-    await readAll(openRunner().run(target({ workspacePath: folder }), job, LIMITS, never()));
+    await readAll(openRunner().run(target({ workspacePath: folder }), job, LIMITS, neverAborted()));
     expect(readdirSync(path.join(folder, 'given'))).toEqual(['result']);
   });
 
   it('takes away a folder that the program has locked', async () => {
     const job = jobOf({ program: { command: 'mkdir -p a/b && touch a/b/c && chmod 0 a/b a .' } });
-    const { exit } = await readAll(openRunner().run(target(), job, LIMITS, never()));
+    const { exit } = await readAll(openRunner().run(target(), job, LIMITS, neverAborted()));
     expect(exit).toMatchObject({ code: 0, cleanup: 'verified' });
     expect(existsSync(`/tmp/ops-run-${job.runId}`)).toBe(false);
   });
@@ -280,7 +283,7 @@ describeOn('ssh', 'a run over SSH', () => {
     };
     const command = 'printf "%s" "$id$own$mark$top$kind$text$source$line"';
     const { output, exit } = await readAll(
-      openRunner().run(target(), jobOf({ program: { command }, env }), LIMITS, never()),
+      openRunner().run(target(), jobOf({ program: { command }, env }), LIMITS, neverAborted()),
     );
     expect(output).toBe('12345689');
     expect(exit).toMatchObject({ code: 0, cleanup: 'verified' });
@@ -295,13 +298,13 @@ describeOn('ssh', 'a run over SSH', () => {
     ['a folder of two lines', { workdir: '/tmp\n/etc' }, /control characters/],
     ['an id that is code', { runId: '$(id)' }, /id of the run/],
   ])('with %s is refused before anything is sent', async (_name, order, message) => {
-    const result = await readAll(openRunner().run(target(), jobOf(order), LIMITS, never()));
+    const result = await readAll(openRunner().run(target(), jobOf(order), LIMITS, neverAborted()));
     expect(result.exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
     expect(result.exit?.message).toMatch(message);
   });
 
   it('that is cancelled before its server answered is over at once', async () => {
-    const server = await startOddServer({ authenticate: () => stop.abort('cancelled') });
+    const server = await startScriptedServer({ authenticate: () => stop.abort('cancelled') });
     const stop = new AbortController();
     const server2 = targetAt(serverAt(server));
     const { exit } = await readAll(openRunner().run(server2, jobOf({}), LIMITS, stop.signal));
@@ -310,7 +313,7 @@ describeOn('ssh', 'a run over SSH', () => {
 
   it('at a server that accepts it and does nothing ends when it is cancelled, and is not called verified', async () => {
     const stop = new AbortController();
-    const server = await startOddServer({
+    const server = await startScriptedServer({
       exec: (channel) => channel.once('data', () => stop.abort('cancelled')),
     });
     const idle = targetAt(serverAt(server));
@@ -320,14 +323,14 @@ describeOn('ssh', 'a run over SSH', () => {
   }, 60_000);
 
   it('at a server that claims an end without a start is no success', async () => {
-    const server = await startOddServer({
+    const server = await startScriptedServer({
       exec: (channel) => {
         channel.exit(0);
         channel.end();
       },
     });
     const liar = targetAt(serverAt(server));
-    const { exit } = await readAll(openRunner().run(liar, jobOf({}), LIMITS, never()));
+    const { exit } = await readAll(openRunner().run(liar, jobOf({}), LIMITS, neverAborted()));
     expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'unverified' });
   }, 60_000);
 });

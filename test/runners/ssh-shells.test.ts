@@ -8,10 +8,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import type { Job } from '../../src/runners/runner.ts';
-import { encodeJob } from '../../src/runners/ssh/job-input.ts';
-import { LAUNCH, REAPED, reapCommand } from '../../src/runners/ssh/scripts.ts';
+import { encodeSshJob } from '../../src/runners/ssh/job-input.ts';
+import { LAUNCH_COMMAND, CLEANUP_VERIFIED, createCleanupCommand } from '../../src/runners/ssh/scripts.ts';
 import { afterThisTest } from '../lib/ssh/servers.ts';
-import { doWithout } from '../support/host-presence.ts';
+import { reportMissing } from '../support/host-presence.ts';
 
 // The shells start hundreds of programs, which takes its time on a busy machine.
 jest.setTimeout(120_000);
@@ -59,7 +59,7 @@ async function launch(
     workdir: null,
     ...order,
   };
-  const child = spawn('sh', ['-c', LAUNCH], { env, detached: true });
+  const child = spawn('sh', ['-c', LAUNCH_COMMAND], { env, detached: true });
   const seen: Buffer[] = [];
   child.stdin.on('error', () => undefined);
   child.stdout.on('data', (chunk: Buffer) => {
@@ -67,11 +67,11 @@ async function launch(
     if (isOver(Buffer.concat(seen).toString('latin1'))) child.stdin.end();
   });
   child.once('exit', () => child.stdin.end());
-  child.stdin.write(encodeJob(job, null, MARK));
+  child.stdin.write(encodeSshJob(job, null, MARK));
   const stderr = text(child.stderr);
   const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
-  const reaped = execFileSync('sh', ['-c', reapCommand(runId)], { env, encoding: 'latin1' });
-  expect(reaped).toBe(REAPED);
+  const reaped = execFileSync('sh', ['-c', createCleanupCommand(runId)], { env, encoding: 'latin1' });
+  expect(reaped).toBe(CLEANUP_VERIFIED);
   return { stdout: Buffer.concat(seen).toString('latin1'), stderr: await stderr, code, signal };
 }
 
@@ -80,7 +80,7 @@ const onLinux = process.platform === 'linux' ? describe : describe.skip;
 
 const missing = SHELLS.filter(([, file]) => !existsSync(file)).map(([name]) => name);
 if (process.platform === 'linux' && missing.length > 0)
-  doWithout(
+  reportMissing(
     `There are no tests with the shells ${missing.join(', ')}: they are not in /usr/bin.`,
     process.env,
   );
@@ -131,8 +131,8 @@ onLinux.each(SHELLS.filter(([name]) => !missing.includes(name)))(
     it('input that breaks off starts nothing, and nothing is left', async () => {
       const ended = await launch(shell, { runId: 'cut', program: { command: 'echo ran' } }, untilEnd);
       expect(ended.stdout).toContain('ran');
-      const child = spawn('sh', ['-c', LAUNCH], { env: { PATH: makePath(shell) }, detached: true });
-      const whole = encodeJob(
+      const child = spawn('sh', ['-c', LAUNCH_COMMAND], { env: { PATH: makePath(shell) }, detached: true });
+      const whole = encodeSshJob(
         {
           runId: randomUUID(),
           program: { command: 'echo ran' },

@@ -6,10 +6,10 @@ import type { Dialer } from '../../src/lib/dialer.ts';
 import { createDialer } from '../../src/lib/dialer.ts';
 import type { SshServer } from '../../src/lib/ssh/config.ts';
 import { createSshConnections } from '../../src/lib/ssh/connections.ts';
-import type { Target, TestResult } from '../../src/runners/runner.ts';
+import type { TargetServer, ServerTestResult } from '../../src/runners/runner.ts';
 import { createSshRunner } from '../../src/runners/ssh.ts';
-import { startOddServer } from '../lib/ssh/odd-server.ts';
-import { afterThisTest, localDialer, never, serverAt } from '../lib/ssh/servers.ts';
+import { startScriptedServer } from '../lib/ssh/odd-server.ts';
+import { afterThisTest, localDialer, neverAborted, serverAt } from '../lib/ssh/servers.ts';
 import { describeOn, sshHosts } from '../support/hosts.ts';
 import { fullBacklog } from '../support/local-upstreams.ts';
 
@@ -18,19 +18,19 @@ async function tested(
   server: SshServer,
   dialer: Dialer = localDialer(),
   workspacePath: string | null = null,
-): Promise<TestResult> {
+): Promise<ServerTestResult> {
   const connections = createSshConnections({ dialer });
   const runner = createSshRunner({ connections });
   afterThisTest(async () => {
     await runner.close();
     await dialer.close();
   });
-  const target = { ...server, workspacePath } as Target<never>;
-  return await runner.test(target, never());
+  const target = { ...server, workspacePath } as TargetServer<never>;
+  return await runner.test(target, neverAborted());
 }
 
 /** Names of the stages by how they ended. */
-const stages = ({ stages: all }: TestResult, status: string) =>
+const stages = ({ stages: all }: ServerTestResult, status: string) =>
   all.filter((stage) => stage.status === status).map(({ name }) => name);
 
 const login = { username: 'somebody', password: 'password-of-nobody' };
@@ -93,14 +93,14 @@ describe('the test of an SSH server', () => {
   });
 
   it('fails at the permission where a sign-in may run nothing', async () => {
-    const server = await startOddServer({ maxSessions: 0 });
+    const server = await startScriptedServer({ maxSessions: 0 });
     const result = await tested(serverAt(server, login));
     expect(result).toMatchObject({ status: 'error', message: expect.stringContaining('MaxSessions') });
     expect(stages(result, 'failed')).toEqual(['permission']);
   });
 
   it('fails at the permission where another command is run, and does not quote it', async () => {
-    const server = await startOddServer({
+    const server = await startScriptedServer({
       exec: (channel) => {
         channel.stderr.write('secret-banner: this account is not available\n');
         channel.exit(1);
@@ -114,7 +114,7 @@ describe('the test of an SSH server', () => {
   });
 
   it('fails at the permission where a shell talks for ever', async () => {
-    const server = await startOddServer({
+    const server = await startScriptedServer({
       exec: (channel) => {
         const talk = () => {
           while (channel.writable && channel.write('welcome '.repeat(1_000)));
@@ -160,7 +160,7 @@ describe('the test of a server that pretends', () => {
   ])(
     'fails at the stage %s, which it does not pass (%#)',
     async (stage, print, ending) => {
-      const server = await startOddServer({ exec: playLauncher(print, ending) });
+      const server = await startScriptedServer({ exec: playLauncher(print, ending) });
       const result = await tested(serverAt(server, login));
       expect(result.status).toBe('error');
       expect(stages(result, 'failed')).toEqual([stage]);
@@ -203,13 +203,13 @@ describeOn('ssh', 'the test of a real SSH server', () => {
 
   it('tells which hop failed, and passes over what was not reached', async () => {
     const before = serverAt(jump, {}, { serverId: 'jump', hostKey: null });
-    const through = serverAt(inner, { jump: 'jump' }, { references: new Map([['jump', before]]) });
+    const through = serverAt(inner, { jump: 'jump' }, { jumpServers: new Map([['jump', before]]) });
     const result = await tested(through);
     expect(result).toMatchObject({ status: 'host_key_unknown', hostKey: { ...jump.hostKey, hop: 'jump' } });
     expect(stages(result, 'failed')).toEqual(['host_key']);
 
     const known = { ...before, hostKey: jump.hostKey };
-    const result2 = await tested({ ...through, hostKey: null, references: new Map([['jump', known]]) });
+    const result2 = await tested({ ...through, hostKey: null, jumpServers: new Map([['jump', known]]) });
     expect(result2).toMatchObject({ status: 'host_key_unknown', hostKey: { ...inner.hostKey, hop: null } });
     expect(stages(result2, 'ok')).toEqual(['policy', 'tcp']);
   });
@@ -226,7 +226,7 @@ describeOn('ssh', 'the test of a real SSH server', () => {
 
   it('is online through a jump server', async () => {
     const before = serverAt(jump, {}, { serverId: 'jump' });
-    const through = serverAt(inner, { jump: 'jump' }, { references: new Map([['jump', before]]) });
+    const through = serverAt(inner, { jump: 'jump' }, { jumpServers: new Map([['jump', before]]) });
     const result = await tested(through);
     expect(result).toMatchObject({ status: 'online', hostKey: null });
     expect(stages(result, 'ok')).toEqual([...BEFORE, 'workspace', 'echo', 'kill', 'cleanup']);

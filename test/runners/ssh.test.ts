@@ -2,9 +2,9 @@ import { afterAll, beforeAll } from '@jest/globals';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import type { Dialer } from '../../src/lib/dialer.ts';
 import { createSshConnections } from '../../src/lib/ssh/connections.ts';
-import type { Runner, Target } from '../../src/runners/runner.ts';
+import type { Runner, TargetServer } from '../../src/runners/runner.ts';
 import { createSshRunner } from '../../src/runners/ssh.ts';
-import { localDialer, parsed, serverAt } from '../lib/ssh/servers.ts';
+import { localDialer, withParsedConfig, serverAt } from '../lib/ssh/servers.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
 import { describeOn, sshHosts } from '../support/hosts.ts';
 import { describeRunnerContract } from './contract.ts';
@@ -23,39 +23,39 @@ describeOn('ssh', 'the SSH runner', () => {
     await proxy.close();
   });
 
-  const target = (): Target => ({
-    ...parsed(serverAt(hosts.plain, {}, { serverId: 'plain' })),
+  const target = (): TargetServer => ({
+    ...withParsedConfig(serverAt(hosts.plain, {}, { serverId: 'plain' })),
     ...NO_WORKSPACE,
   });
 
   describeRunnerContract({
     createRunner: () =>
-      remembering(createSshRunner({ connections: createSshConnections({ dialer }) }), runIds),
+      recordingRunIds(createSshRunner({ connections: createSshConnections({ dialer }) }), runIds),
     target,
     capabilities: {
       languages: ['python', 'javascript', 'bash'],
       enforces: { memoryBytes: false, cpus: false, pids: false, none: false, any: true },
-      tellsSignals: true,
+      reportsSignals: true,
     },
-    missing: { language: 'python', env: { PATH: '/nowhere' } },
-    look: () => leftOf(runIds),
-    vanish: {
+    missingInterpreter: { language: 'python', env: { PATH: '/nowhere' } },
+    listLeaks: () => findLeaks(runIds),
+    outage: {
       target: () => {
         const { hostname, port } = new URL(proxy.url);
         const { hostKey } = hosts.plain;
         const server = serverAt({ host: hostname, port: Number(port), hostKey }, {}, { serverId: 'proxied' });
-        return { ...parsed(server), ...NO_WORKSPACE };
+        return { ...withParsedConfig(server), ...NO_WORKSPACE };
       },
-      go: () => proxy.cut(),
-      back: () => proxy.restore(),
+      begin: () => proxy.cut(),
+      end: () => proxy.restore(),
     },
   });
 });
 
-const NO_WORKSPACE = { workspacePath: null, references: new Map<string, never>() };
+const NO_WORKSPACE = { workspacePath: null, jumpServers: new Map<string, never>() };
 
 /** Notes the runs of a runner, so that what they leave is told from what others' runs do. */
-function remembering<Config>(runner: Runner<Config>, runIds: string[]): Runner<Config> {
+function recordingRunIds<Config>(runner: Runner<Config>, runIds: string[]): Runner<Config> {
   return {
     ...runner,
     run(target, job, limits, signal) {
@@ -66,7 +66,7 @@ function remembering<Config>(runner: Runner<Config>, runIds: string[]): Runner<C
 }
 
 /** The folders and watchers of runs that should be gone. */
-function leftOf(runIds: readonly string[]): string[] {
+function findLeaks(runIds: readonly string[]): string[] {
   const folders = runIds.map((id) => `/tmp/ops-run-${id}`).filter((folder) => existsSync(folder));
   const watchers = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))

@@ -1,26 +1,27 @@
 import { afterEach, describe, expect, it, jest } from '@jest/globals';
-import type { TestResult } from '../../src/runners/runner.ts';
+import type { ServerTestResult } from '../../src/runners/runner.ts';
 import {
-  createStageRecord,
-  takeSteps,
-  type Course,
-  type Step,
-  type Verdict,
+  createStageTracker,
+  runTestSteps,
+  type TestStepOptions,
+  type TestStep,
+  type TestOutcome,
 } from '../../src/runners/stages.ts';
 
 const NOT_TRIED = 'Not tried, since an earlier stage failed.';
-const OFFLINE: Verdict = { status: 'offline', message: 'Nobody there.', hostKey: null };
+const OFFLINE: TestOutcome = { status: 'offline', message: 'Nobody there.', hostKey: null };
 const never = () => new Promise<string>(() => undefined);
-const told = ({ stages }: TestResult) => stages.map(({ name, status, message }) => [name, status, message]);
+const told = ({ stages }: ServerTestResult) =>
+  stages.map(({ name, status, message }) => [name, status, message]);
 
 describe('the steps of a test', () => {
   const taken: string[] = [];
-  const course: Course = {
+  const course: TestStepOptions = {
     timeoutMs: 60_000,
-    praise: 'All is well.',
-    judge: (error, stage, isLate) => ({ ...OFFLINE, message: `${stage} ${String(error)} ${isLate}` }),
+    successMessage: 'All is well.',
+    toOutcome: (error, stage, isLate) => ({ ...OFFLINE, message: `${stage} ${String(error)} ${isLate}` }),
   };
-  const step = (name: Step[0]): Step => [
+  const step = (name: TestStep[0]): TestStep => [
     name,
     () => {
       taken.push(name);
@@ -30,7 +31,7 @@ describe('the steps of a test', () => {
   const { signal } = new AbortController();
 
   it('are online where all are passed, each with what it found', async () => {
-    const result = await takeSteps([step('policy'), step('tcp')], course, signal);
+    const result = await runTestSteps([step('policy'), step('tcp')], course, signal);
     expect(result).toMatchObject({ status: 'online', message: 'All is well.', hostKey: null });
     expect(told(result)).toEqual([
       ['policy', 'ok', 'policy found'],
@@ -40,8 +41,8 @@ describe('the steps of a test', () => {
 
   it('end with the first that fails, and the others are not tried', async () => {
     taken.length = 0;
-    const failing: Step = ['tcp', () => Promise.reject(new Error('refused'))];
-    const result = await takeSteps([step('policy'), failing, step('echo'), step('kill')], course, signal);
+    const failing: TestStep = ['tcp', () => Promise.reject(new Error('refused'))];
+    const result = await runTestSteps([step('policy'), failing, step('echo'), step('kill')], course, signal);
     expect(taken).toEqual(['policy']);
     expect(result).toMatchObject({ status: 'offline', message: 'tcp Error: refused false' });
     expect(told(result)).toEqual([
@@ -53,20 +54,20 @@ describe('the steps of a test', () => {
   });
 
   it('end when their time is up, whatever a step waits for, and are judged as late', async () => {
-    const result = await takeSteps([['tcp', never], step('echo')], { ...course, timeoutMs: 1 }, signal);
+    const result = await runTestSteps([['tcp', never], step('echo')], { ...course, timeoutMs: 1 }, signal);
     expect(result.message).toMatch(/^tcp TimeoutError: .* true$/);
     expect(result.stages.map(({ status }) => status)).toEqual(['failed', 'skipped']);
   });
 
   it('are not taken where they were ended before', async () => {
     taken.length = 0;
-    await expect(takeSteps([step('policy')], course, AbortSignal.abort('left'))).rejects.toBe('left');
+    await expect(runTestSteps([step('policy')], course, AbortSignal.abort('left'))).rejects.toBe('left');
     expect(taken).toEqual([]);
   });
 
   it('throw the reason of whoever ends them', async () => {
     const stop = new AbortController();
-    const result = takeSteps([['tcp', never]], course, stop.signal);
+    const result = runTestSteps([['tcp', never]], course, stop.signal);
     stop.abort('left');
     await expect(result).rejects.toBe('left');
   });
@@ -79,25 +80,26 @@ describe('a record of stages', () => {
 
   it('lets each stage last from the end of the one before, and adds up those that are passed again', () => {
     jest.useFakeTimers();
-    const record = createStageRecord(['policy', 'tcp']);
+    const record = createStageTracker(['policy', 'tcp']);
     for (const name of ['policy', 'tcp', 'policy'] as const) {
       jest.advanceTimersByTime(10);
-      record.pass(name, 'found');
+      record.markPassed(name, 'found');
     }
-    const { stages } = record.succeed('All is well.');
+    const { stages } = record.toSuccess('All is well.');
     expect(stages.map(({ durationMs }) => durationMs)).toEqual([20, 10]);
   });
 
   it('names the first stage that was not passed', () => {
-    const record = createStageRecord(['policy', 'tcp', 'cleanup']);
-    record.pass('policy', 'found');
-    expect(record.next()).toBe('tcp');
+    const record = createStageTracker(['policy', 'tcp', 'cleanup']);
+    record.markPassed('policy', 'found');
+    expect(record.firstNotPassed()).toBe('tcp');
   });
 
   it('does not count what a jump server has passed behind the stage that failed', () => {
-    const record = createStageRecord(['policy', 'tcp', 'authentication']);
-    for (const name of ['policy', 'tcp', 'authentication', 'policy'] as const) record.pass(name, 'found');
-    expect(told(record.fail('tcp', OFFLINE))).toEqual([
+    const record = createStageTracker(['policy', 'tcp', 'authentication']);
+    for (const name of ['policy', 'tcp', 'authentication', 'policy'] as const)
+      record.markPassed(name, 'found');
+    expect(told(record.toFailure('tcp', OFFLINE))).toEqual([
       ['policy', 'ok', 'found'],
       ['tcp', 'failed', 'Nobody there.'],
       ['authentication', 'skipped', NOT_TRIED],
@@ -106,7 +108,7 @@ describe('a record of stages', () => {
 
   it('hands on the host key that was shown', () => {
     const hostKey = { type: 'ssh-ed25519', fingerprint: 'SHA256:x', hop: null };
-    const verdict: Verdict = { status: 'host_key_changed', message: 'Another key.', hostKey };
-    expect(createStageRecord(['host_key']).fail('host_key', verdict)).toMatchObject(verdict);
+    const verdict: TestOutcome = { status: 'host_key_changed', message: 'Another key.', hostKey };
+    expect(createStageTracker(['host_key']).toFailure('host_key', verdict)).toMatchObject(verdict);
   });
 });

@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { getEventListeners, once } from 'node:events';
 import { AppError } from '../../src/lib/errors.ts';
 import { createLog } from '../../src/lib/log.ts';
-import type { ExitEvent, Job, Limits, RunEvent, Runner, Target } from '../../src/runners/runner.ts';
+import type { ExitEvent, Job, Limits, RunEvent, Runner, TargetServer } from '../../src/runners/runner.ts';
 import { supervise } from '../../src/runners/supervise.ts';
 
 type Body = (signal: AbortSignal) => AsyncGenerator<RunEvent, void>;
@@ -31,7 +31,7 @@ function run(body: Body, limits: Partial<Limits> = {}, signal = new AbortControl
   const log = createLog('info', { write: (line) => void lines.push(line) });
   const bare = { type: 'ssh', run: (_target, _job, _limits, stop) => body(stop) } as Runner;
   const runner = supervise(bare, { log, stopGraceMs: 50 });
-  const events = runner.run({} as Target, {} as Job, { ...LIMITS, ...limits }, signal);
+  const events = runner.run({} as TargetServer, {} as Job, { ...LIMITS, ...limits }, signal);
   return { events, lines };
 }
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { jobOf, limitsOf, StartRun } from '../../src/runs/schema.ts';
+import { toJob, toLimits, StartRun } from '../../src/runs/schema.ts';
 
 const python = { language: 'python', code: '' };
 const command = { command: 'true' };
@@ -99,7 +99,7 @@ describe('what was asked for', () => {
       timeout_ms: 5,
       limits: { max_output_bytes: 6, memory_bytes: 7_000_000, cpus: 0.5, pids: 8, network: 'none' },
     });
-    expect(jobOf('run', asked)).toEqual({
+    expect(toJob('run', asked)).toEqual({
       runId: 'run',
       program: { language: 'bash', code: 'cat' },
       stdin: Buffer.from('é'),
@@ -107,7 +107,7 @@ describe('what was asked for', () => {
       env: { A: 'b' },
       workdir: '/srv',
     });
-    expect(limitsOf(asked)).toEqual({
+    expect(toLimits(asked)).toEqual({
       timeoutMs: 5,
       maxOutputBytes: 6,
       memoryBytes: 7_000_000,
@@ -119,8 +119,8 @@ describe('what was asked for', () => {
 
   it('has the defaults that are documented, and an empty input', () => {
     const asked = StartRun.parse(command);
-    expect(jobOf('run', asked)).toMatchObject({ program: command, stdin: null, files: [], workdir: null });
-    expect(limitsOf(asked)).toEqual({
+    expect(toJob('run', asked)).toMatchObject({ program: command, stdin: null, files: [], workdir: null });
+    expect(toLimits(asked)).toEqual({
       timeoutMs: 300_000,
       maxOutputBytes: 10 * 1024 * 1024,
       memoryBytes: null,

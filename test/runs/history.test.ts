@@ -9,12 +9,12 @@ import { blockDatabase, createDatabase } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 import {
   createInstance,
-  exitOf,
-  firstNews,
-  somebody,
+  waitForExit,
+  firstEvent,
+  createPrincipal,
   submit,
-  textOf,
-  watch,
+  outputText,
+  collectEvents,
   type Instance,
   type InstanceOptions,
 } from './instance.ts';
@@ -53,11 +53,11 @@ async function sql(text: string): Promise<Record<string, unknown>[]> {
 
 describe('the history', () => {
   it('says who ran what, where, with which result, and has the code and its hash', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const code = 'echo out; echo err >&2; exit 7';
     const asked = StartRun.parse({ language: 'bash', code });
     const run = await one.runs.submit(me, 'one', asked, 'req_test');
-    await exitOf(one, run);
+    await waitForExit(one, run);
     expect(await one.runs.get(me.user, run.id)).toMatchObject({
       id: run.id,
       user_id: me.user.id,
@@ -78,22 +78,22 @@ describe('the history', () => {
   });
 
   it('has the exit by the time that a viewer sees it', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     for (let at = 0; at < 10; at += 1) {
       const run = await submit(one, me, 'true');
-      await exitOf(one, run);
+      await waitForExit(one, run);
       expect(await one.runs.get(me.user, run.id)).toMatchObject({ status: 'finished', code: 0 });
     }
   });
 
   it('keeps which version of the server a run has that waited while it was changed', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const alone = await open({ settings: { perUser: 1 } });
     const first = await submit(alone, me, 'sleep 600');
     const second = await submit(alone, me, 'true');
-    alone.world.version = 2;
+    alone.conditions.version = 2;
     await alone.runs.cancel(me.user, first.id, 'req_test');
-    await exitOf(alone, second);
+    await waitForExit(alone, second);
     expect(await sql('SELECT server_versions FROM runs ORDER BY number')).toEqual([
       { server_versions: [1] },
       { server_versions: [2] },
@@ -101,7 +101,7 @@ describe('the history', () => {
   });
 
   it('comes page by page, newest first', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const ids: string[] = [];
     for (let at = 0; at < 5; at += 1) ids.push((await submit(one, me, 'true')).id);
     const first = await one.runs.list(me.user, { cursor: undefined, limit: 3 });
@@ -111,21 +111,21 @@ describe('the history', () => {
   });
 
   it('shows in another process what was shown live, byte for byte, from any number on', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const run = await submit(one, me, `for i in 1 2 3; do echo $i é; sleep 0.05; printf '\\xff\\x00'; done`);
-    const live = await watch(one, run);
+    const live = await collectEvents(one, run);
     const two = await open();
-    expect(await watch(two, run)).toEqual(live);
-    expect(await watch(two, run, 3)).toEqual(live.slice(3));
+    expect(await collectEvents(two, run)).toEqual(live);
+    expect(await collectEvents(two, run, 3)).toEqual(live.slice(3));
   });
 
   it('has the first 1 MiB of the output and says how much more there was', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const run = await submit(one, me, 'head -c 3000000 /dev/zero | tr "\\0" x; head -c 10 /dev/zero >&2');
-    await exitOf(one, run);
+    await waitForExit(one, run);
     const two = await open();
-    const seen = await watch(two, run);
-    const shown = textOf(seen).length;
+    const seen = await collectEvents(two, run);
+    const shown = outputText(seen).length;
     expect(shown).toBeLessThanOrEqual(1024 * 1024);
     expect(shown).toBeGreaterThan(900 * 1024);
     const truncated = seen.flatMap(({ news }) => (news.type === 'truncated' ? [news] : []));
@@ -140,10 +140,10 @@ describe('the history', () => {
   });
 
   it('ends: what is older than its days goes, events and all, and nothing that is under way', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const [old, young] = [await submit(one, me, 'echo old'), await submit(one, me, 'echo young')];
-    await exitOf(one, old);
-    await exitOf(one, young);
+    await waitForExit(one, old);
+    await waitForExit(one, young);
     const going = await submit(one, me, 'sleep 600');
     await sql(`UPDATE runs SET created_at = now() - interval '9 days',
       finished_at = CASE WHEN id = '${old.id}' THEN now() - interval '4 days' ELSE finished_at END`);
@@ -155,10 +155,10 @@ describe('the history', () => {
   });
 
   it('goes with its owner', async () => {
-    const [me, other] = [somebody(), somebody()];
+    const [me, other] = [createPrincipal(), createPrincipal()];
     const [mine, theirs] = [await submit(one, me, 'true'), await submit(one, other, 'true')];
-    await exitOf(one, mine);
-    await exitOf(one, theirs);
+    await waitForExit(one, mine);
+    await waitForExit(one, theirs);
     await one.runs.removeUser(me.user.id);
     const left = await sql('SELECT DISTINCT run_id FROM run_events UNION SELECT id FROM runs');
     expect(left).toEqual([{ run_id: theirs.id }]);
@@ -178,11 +178,11 @@ describe('what is stored of a run', () => {
   });
 
   it('is sealed: nothing of program, input, environment and output is readable in the database', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const given = asSecret();
     const inCode = secret();
     const run = await submit(one, me, `echo $TOKEN; cat; : ${inCode}; sleep 0.5`, 'one', given);
-    await firstNews(one, run, ({ news }) => news.type === 'output');
+    await firstEvent(one, run, ({ news }) => news.type === 'output');
     const tables = () =>
       Promise.all([
         sql('SELECT * FROM runs'),
@@ -190,8 +190,8 @@ describe('what is stored of a run', () => {
         sql('SELECT * FROM audit_events'),
       ]);
     const during = JSON.stringify(await tables());
-    const seen = await watch(one, run);
-    const text = textOf(seen);
+    const seen = await collectEvents(one, run);
+    const text = outputText(seen);
     expect(text).toContain(given.env.TOKEN);
     expect(text).toContain(given.stdin);
     const dump = during + JSON.stringify(await tables());
@@ -200,12 +200,12 @@ describe('what is stored of a run', () => {
   });
 
   it('loses input, environment and files when it is over, and keeps the program', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const given = asSecret();
     const run = await submit(one, me, 'true', 'one', given);
-    await exitOf(one, run);
+    await waitForExit(one, run);
     const [row] = await sql('SELECT sealed FROM runs');
-    const kept = createKeyring([options.encryptionKey]).open(String(row?.['sealed'])) ?? '';
+    const kept = createKeyring([options.encryptionKey]).decrypt(String(row?.['sealed'])) ?? '';
     expect(kept).toContain('true');
     for (const value of [given.env.TOKEN, given.stdin, given.files[0]?.content ?? ''])
       expect(kept).not.toContain(value);
@@ -213,18 +213,18 @@ describe('what is stored of a run', () => {
   });
 
   it('opens in its own place alone: moved to another run it is not shown', async () => {
-    const [me, other] = [somebody(), somebody()];
+    const [me, other] = [createPrincipal(), createPrincipal()];
     const [mine, theirs] = [await submit(one, me, 'echo mine'), await submit(one, other, 'echo theirs')];
-    await exitOf(one, mine);
-    await exitOf(one, theirs);
+    await waitForExit(one, mine);
+    await waitForExit(one, theirs);
     await sql(`UPDATE runs SET sealed = (SELECT sealed FROM runs WHERE id = '${theirs.id}')`);
     await sql(
       `UPDATE run_events SET sealed = (SELECT sealed FROM run_events WHERE run_id = '${theirs.id}' LIMIT 1)`,
     );
     const two = await open();
     expect((await two.runs.get(me.user, mine.id)).program).toBeNull();
-    const seen = await watch(two, mine);
-    expect(textOf(seen)).toBe('');
+    const seen = await collectEvents(two, mine);
+    expect(outputText(seen)).toBe('');
     expect(seen.map(({ news }) => news)).toMatchObject([
       { type: 'truncated', stream: 'stdout', droppedBytes: 5 },
       { type: 'exit', cause: 'exited', code: 0 },
@@ -232,8 +232,8 @@ describe('what is stored of a run', () => {
   });
 
   it('is seen by the app as its owner alone', async () => {
-    const run = await submit(one, somebody(), 'true');
-    await exitOf(one, run);
+    const run = await submit(one, createPrincipal(), 'true');
+    await waitForExit(one, run);
     const client = new pg.Client({ connectionString: urls.appUrl });
     await client.connect();
     for (const table of ['runs', 'run_events']) {
@@ -247,36 +247,36 @@ describe('what is stored of a run', () => {
 
 describe('while the database is away', () => {
   it('output and exit reach who watches, and the history is completed when it is back', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const run = await submit(one, me, 'echo before; read; echo after; exit 5', 'one', { stdin: 'x' });
     const slow = await submit(one, me, 'echo slow; sleep 1.5; echo done');
-    await firstNews(one, slow, ({ news }) => news.type === 'output');
-    await exitOf(one, run);
+    await firstEvent(one, slow, ({ news }) => news.type === 'output');
+    await waitForExit(one, run);
     const unblock = await blockDatabase(urls.appUrl);
     let seen;
     try {
-      seen = await watch(one, slow);
+      seen = await collectEvents(one, slow);
     } finally {
       await unblock();
     }
-    expect(textOf(seen)).toBe('slow\ndone\n');
+    expect(outputText(seen)).toBe('slow\ndone\n');
     expect(seen.at(-1)?.news).toMatchObject({ cause: 'exited', code: 0 });
     const two = await open();
     await until(
       async () => (await two.runs.get(me.user, slow.id)).status,
       (status) => status === 'finished',
     );
-    expect(await watch(two, slow)).toEqual(seen);
+    expect(await collectEvents(two, slow)).toEqual(seen);
   });
 
   it('a cancelled run ends all the same', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const run = await submit(one, me, 'sleep 600');
-    await firstNews(one, run, ({ news }) => news.type === 'phase' && news.phase === 'started');
+    await firstEvent(one, run, ({ news }) => news.type === 'phase' && news.phase === 'started');
     const unblock = await blockDatabase(urls.appUrl);
     try {
       await expect(one.runs.cancel(me.user, run.id, 'req_test')).rejects.toThrow();
-      expect(await exitOf(one, run)).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+      expect(await waitForExit(one, run)).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
     } finally {
       await unblock();
     }

@@ -1,14 +1,14 @@
 import { randomUUID } from 'node:crypto';
-import { createLiveWork, type LiveWork } from '../../src/identity/live-work.ts';
+import { createActiveWork, type ActiveWork } from '../../src/identity/live-work.ts';
 import type { Principal, User } from '../../src/http/principal.ts';
 import { createDatabase } from '../../src/lib/database.ts';
 import { AppError } from '../../src/lib/errors.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
-import type { Target } from '../../src/runners/runner.ts';
-import type { NumberedNews, RunExit } from '../../src/runs/events.ts';
+import type { TargetServer } from '../../src/runners/runner.ts';
+import type { NumberedEvent, RunExit } from '../../src/runs/events.ts';
 import { StartRun } from '../../src/runs/schema.ts';
-import type { RunName } from '../../src/runs/sealed.ts';
+import type { RunRef } from '../../src/runs/sealed.ts';
 import { createRunService, type RunService, type RunServiceDeps } from '../../src/runs/service.ts';
 import type { Tier } from '../../src/tiers.ts';
 import { createProcessRunner } from './process-runner.ts';
@@ -24,11 +24,11 @@ export interface InstanceOptions {
 /** The runs of one process, on a real database, with this machine's bash as every server. */
 export interface Instance {
   runs: RunService;
-  liveWork: LiveWork;
+  liveWork: ActiveWork;
   /** What is asked when a queued run's turn comes; may be changed. */
-  world: { user: User | undefined; isStanding: boolean; refusal: AppError | undefined; version: number };
+  conditions: { user: User | undefined; isStanding: boolean; refusal: AppError | undefined; version: number };
   /** How often servers were noted as used. */
-  used: string[];
+  usedServers: string[];
   close(): Promise<void>;
 }
 
@@ -40,10 +40,10 @@ export function createInstance(options: InstanceOptions): Instance {
     applicationName: 'runs-test',
     log,
   });
-  const liveWork = createLiveWork();
+  const liveWork = createActiveWork();
   const runner = createProcessRunner();
-  const world: Instance['world'] = {
-    user: userOf('anybody'),
+  const world: Instance['conditions'] = {
+    user: testUser('anybody'),
     isStanding: true,
     refusal: undefined,
     version: 1,
@@ -54,11 +54,11 @@ export function createInstance(options: InstanceOptions): Instance {
     databaseUrl: options.databaseUrl,
     keyring: createKeyring([options.encryptionKey]),
     identity: {
-      liveWork,
-      isStanding: () => Promise.resolve(world.isStanding),
-      directory: {
+      activeWork: liveWork,
+      isSignInValid: () => Promise.resolve(world.isStanding),
+      userCache: {
         findUser: (id) => Promise.resolve(world.user === undefined ? undefined : { ...world.user, id }),
-        forget: () => undefined,
+        invalidate: () => undefined,
       },
     },
     servers: {
@@ -84,8 +84,8 @@ export function createInstance(options: InstanceOptions): Instance {
   return {
     runs,
     liveWork,
-    world,
-    used,
+    conditions: world,
+    usedServers: used,
     async close() {
       await runs.drain();
       await liveWork.drain();
@@ -95,20 +95,20 @@ export function createInstance(options: InstanceOptions): Instance {
   };
 }
 
-function targetOf(userId: string, serverId: string, version: number): Target {
+function targetOf(userId: string, serverId: string, version: number): TargetServer {
   const owner = `user:${userId}` as const;
-  const settings = { config: {}, hostKey: null, workspacePath: null, references: new Map() };
+  const settings = { config: {}, hostKey: null, workspacePath: null, jumpServers: new Map() };
   return { serverId, owner, version, ...settings };
 }
 
-export function userOf(id: string, tier: Tier = 'starter'): User {
+export function testUser(id: string, tier: Tier = 'starter'): User {
   return { id, username: id, email: null, name: null, tier };
 }
 
 /** A signed-in person of the tests; nobody else has the same id. */
-export function somebody(): Principal {
+export function createPrincipal(): Principal {
   return {
-    user: userOf(randomUUID()),
+    user: testUser(randomUUID()),
     credential: 'session',
     scopes: new Set(),
     sessionId: randomUUID(),
@@ -124,25 +124,25 @@ export function submit(
   command: string,
   server = 'one',
   more: object = {},
-): Promise<RunName> {
+): Promise<RunRef> {
   return runs.submit(principal, server, StartRun.parse({ command, ...more }), 'req_test');
 }
 
 /** Everything that a viewer is shown of a run, up to its exit. */
-export async function watch({ runs }: Instance, run: RunName, afterSeq = 0): Promise<NumberedNews[]> {
-  const seen: NumberedNews[] = [];
-  for await (const one of runs.follow(run, afterSeq, new AbortController().signal)) seen.push(one);
+export async function collectEvents({ runs }: Instance, run: RunRef, afterSeq = 0): Promise<NumberedEvent[]> {
+  const seen: NumberedEvent[] = [];
+  for await (const one of runs.subscribe(run, afterSeq, new AbortController().signal)) seen.push(one);
   return seen;
 }
 
-export async function exitOf(instance: Instance, run: RunName): Promise<RunExit> {
-  for await (const { news } of instance.runs.follow(run, 0, new AbortController().signal))
+export async function waitForExit(instance: Instance, run: RunRef): Promise<RunExit> {
+  for await (const { news } of instance.runs.subscribe(run, 0, new AbortController().signal))
     if (news.type === 'exit') return news;
   throw new Error('the run was not shown to its end');
 }
 
 /** What a stream said, put together. */
-export function textOf(seen: readonly NumberedNews[], stream: 'stdout' | 'stderr' = 'stdout'): string {
+export function outputText(seen: readonly NumberedEvent[], stream: 'stdout' | 'stderr' = 'stdout'): string {
   const outputs = seen.flatMap(({ news }) =>
     news.type === 'output' && news.stream === stream ? [news.data] : [],
   );
@@ -150,14 +150,14 @@ export function textOf(seen: readonly NumberedNews[], stream: 'stdout' | 'stderr
 }
 
 /** The events of a run up to the first that will do, and the way to see the others. */
-export async function firstNews(
+export async function firstEvent(
   { runs }: Instance,
-  run: RunName,
-  willDo: (one: NumberedNews) => boolean,
-): Promise<NumberedNews> {
+  run: RunRef,
+  matches: (one: NumberedEvent) => boolean,
+): Promise<NumberedEvent> {
   const enough = new AbortController();
   try {
-    for await (const one of runs.follow(run, 0, enough.signal)) if (willDo(one)) return one;
+    for await (const one of runs.subscribe(run, 0, enough.signal)) if (matches(one)) return one;
   } finally {
     enough.abort();
   }

@@ -3,16 +3,16 @@ import { randomUUID } from 'node:crypto';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
-import { exitWithout, NO_BYTES } from '../../src/runs/events.ts';
-import { createKeeper } from '../../src/runs/keeper.ts';
-import { createLiveRun } from '../../src/runs/live-run.ts';
+import { createRunExit, NO_BYTES } from '../../src/runs/events.ts';
+import { createEventWriter } from '../../src/runs/keeper.ts';
+import { createActiveRun } from '../../src/runs/live-run.ts';
 import { createRunsStore, type RunsStore } from '../../src/runs/runs-store.ts';
-import { createRunSeals } from '../../src/runs/sealed.ts';
+import { createRunEncryption } from '../../src/runs/sealed.ts';
 import { fernetKey } from '../support/app.ts';
 import { createDatabase } from '../support/stack.ts';
 
 const log = createLog('silent');
-const seals = createRunSeals(createKeyring([fernetKey()]));
+const seals = createRunEncryption(createKeyring([fernetKey()]));
 let database: Database;
 let store: RunsStore;
 
@@ -31,22 +31,22 @@ async function begun(owner: `user:${string}` = `user:${randomUUID()}`) {
   const name = { id: randomUUID(), owner };
   const facts = { serverId: 'a', serverName: 'A', serverType: 'ssh', serverVersions: [1] } as const;
   await store.submit({ ...name, ...facts, language: null, codeSha256: '', sealed: '-' }, true, 'req_test');
-  return createLiveRun(name, null);
+  return createActiveRun(name, null);
 }
 
-const keep = (run: ReturnType<typeof createLiveRun>) =>
-  createKeeper(run, 0, { store, seals, log, closing: new AbortController().signal });
+const keep = (run: ReturnType<typeof createActiveRun>) =>
+  createEventWriter(run, 0, { store, seals, log, closing: new AbortController().signal });
 
 describe('the end of a run', () => {
   it('is stored as it was', async () => {
     const run = await begun();
-    expect(await keep(run).finish({ ...exitWithout('exited', null), code: 3 })).toBe(true);
+    expect(await keep(run).finish({ ...createRunExit('exited', null), code: 3 })).toBe(true);
     expect(await store.findRun(run)).toMatchObject({ status: 'finished', cause: 'exited', code: 3 });
   });
 
   it('that the database does not take is stored without its details, and tried no more', async () => {
     const run = await begun();
-    const beyondPostgres = { ...exitWithout('exited', null), code: 2 ** 32 - 1 };
+    const beyondPostgres = { ...createRunExit('exited', null), code: 2 ** 32 - 1 };
     expect(await keep(run).finish(beyondPostgres)).toBe(true);
     expect(await store.findRun(run)).toMatchObject({
       status: 'finished',
@@ -57,7 +57,7 @@ describe('the end of a run', () => {
 
   it('that the database does not take in any form is left to the lease', async () => {
     const run = await begun();
-    const untakeable = { ...exitWithout('exited', null), durationMs: NaN };
+    const untakeable = { ...createRunExit('exited', null), durationMs: NaN };
     expect(await keep(run).finish(untakeable)).toBe(false);
     expect(await store.findRun(run)).toMatchObject({ status: 'running' });
   });
@@ -69,7 +69,7 @@ describe('the history of one user', () => {
     const runs = [];
     for (let at = 0; at < 4; at += 1) {
       const run = await begun(owner);
-      const own = { exit: exitWithout('exited', null), batches: [], total: NO_BYTES, lastSeq: 1 };
+      const own = { exit: createRunExit('exited', null), batches: [], total: NO_BYTES, lastSeq: 1 };
       await store.finish(run, { ...own, reseal: (sealed) => sealed });
       runs.push(run);
     }

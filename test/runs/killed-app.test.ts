@@ -9,11 +9,11 @@ import { choosePort } from '../../src/cli/quickstart/ports.ts';
 import type { RunDetails } from '../../src/runs/schema.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { describeOn } from '../support/hosts.ts';
-import { allEvents, eventsOf } from '../support/run-events.ts';
-import { serverClient, type ServerClient } from '../support/servers.ts';
+import { readAllRunEvents, readRunEvents } from '../support/run-events.ts';
+import { createServerClient, type ServerClient } from '../support/servers.ts';
 import { createWebClient } from '../support/stack.ts';
 import { until } from '../support/until.ts';
-import { addMachine } from './machine.ts';
+import { addSshServer } from './machine.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts');
 /** The product's lease, and room for a busy machine. */
@@ -28,7 +28,7 @@ describeOn('ssh', 'an app that is killed while a run goes on', () => {
 
   beforeEach(async () => {
     survivor = await startApp({ env: { EGRESS_ALLOW: '127.0.0.1' } });
-    ada = await serverClient(survivor);
+    ada = await createServerClient(survivor);
     cwd = mkdtempSync(path.join(tmpdir(), 'ops-killed-'));
     const port = await choosePort(0, 'PORT');
     childUrl = `http://localhost:${port}`;
@@ -82,7 +82,7 @@ describeOn('ssh', 'an app that is killed while a run goes on', () => {
       body: JSON.stringify({ command: 'echo $$; sleep 600' }),
     });
     if (answer.status !== 200) throw new Error(`answered ${answer.status}: ${await answer.text()}`);
-    for await (const { data } of eventsOf(answer)) {
+    for await (const { data } of readRunEvents(answer)) {
       if (data.type === 'output') return { id: data.run_id, pid: (data.data ?? '').trim() };
       if (data.type === 'exit') throw new Error(`ended: ${JSON.stringify(data)}`);
     }
@@ -94,7 +94,7 @@ describeOn('ssh', 'an app that is killed while a run goes on', () => {
   it(
     'leaves nothing on the host: another one ends the run, also on a paused server, and says that it was lost',
     async () => {
-      const [one, two] = [await addMachine(ada), await addMachine(ada)];
+      const [one, two] = [await addSshServer(ada), await addSshServer(ada)];
       const [kept, paused] = [await startThere(one), await startThere(two)];
       for (const run of [kept, paused]) expect(processOf(run)).toBe(true);
       await ada.change(two, { is_active: false });
@@ -106,7 +106,7 @@ describeOn('ssh', 'an app that is killed while a run goes on', () => {
         [paused, 'unverified'],
       ] as const) {
         const watched = await survivor.call(`/api/v1/runs/${run.id}/events`, { session: ada.session });
-        const seen = await allEvents(watched);
+        const seen = await readAllRunEvents(watched);
         expect(seen.at(-1)?.data).toMatchObject({ type: 'exit', cause: 'lost', code: null, cleanup });
         const details = await survivor.call(`/api/v1/runs/${run.id}`, { session: ada.session });
         expect((await details.json()) as RunDetails).toMatchObject({

@@ -3,17 +3,17 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { RunName } from '../../src/runs/sealed.ts';
+import type { RunRef } from '../../src/runs/sealed.ts';
 import { fernetKey } from '../support/app.ts';
 import { createDatabase } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 import {
   createInstance,
-  firstNews,
-  somebody,
+  firstEvent,
+  createPrincipal,
   submit,
-  textOf,
-  watch,
+  outputText,
+  collectEvents,
   type Instance,
   type InstanceOptions,
 } from './instance.ts';
@@ -51,13 +51,13 @@ afterEach(async () => {
   await survivor.close();
 });
 
-async function startThere(...commands: StartCommand[]): Promise<RunName[]> {
+async function startThere(...commands: StartCommand[]): Promise<RunRef[]> {
   const answers = createInterface({ input: child.stdout ?? process.stdin })[Symbol.asyncIterator]();
-  const runs: RunName[] = [];
+  const runs: RunRef[] = [];
   for (const command of commands) {
     child.stdin?.write(`${JSON.stringify(command)}\n`);
     const { value = '' } = (await answers.next()) as { value?: string };
-    runs.push(JSON.parse(value) as RunName);
+    runs.push(JSON.parse(value) as RunRef);
   }
   return runs;
 }
@@ -69,7 +69,7 @@ const hasSaid =
 
 describe('the runs of a process that is killed', () => {
   it('become lost, their programs end, and what was queued goes on elsewhere', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const [first, second, queued] = await startThere(
       { principal: me, command: FOR_EVER },
       { principal: me, command: FOR_EVER },
@@ -77,38 +77,38 @@ describe('the runs of a process that is killed', () => {
     );
     if (first === undefined || second === undefined || queued === undefined) throw new Error('not started');
     for (const run of [first, second]) {
-      await firstNews(survivor, run, hasSaid('begun'));
+      await firstEvent(survivor, run, hasSaid('begun'));
       expect(processesOf(run.id).length).toBeGreaterThan(1);
     }
     child.kill('SIGKILL');
     await once(child, 'exit');
     for (const run of [first, second]) {
-      const seen = await watch(survivor, run);
-      expect(textOf(seen)).toBe('begun\n');
+      const seen = await collectEvents(survivor, run);
+      expect(outputText(seen)).toBe('begun\n');
       expect(seen.at(-1)?.news).toMatchObject({ cause: 'lost', code: null, cleanup: 'verified' });
       expect(processesOf(run.id)).toEqual([]);
       expect(await survivor.runs.get(me.user, run.id)).toMatchObject({ status: 'finished', cause: 'lost' });
     }
-    expect(textOf(await watch(survivor, queued))).toBe('in another process\n');
+    expect(outputText(await collectEvents(survivor, queued))).toBe('in another process\n');
   });
 
   it('are ended, but not said to be so, where their server was changed meanwhile', async () => {
-    const [run] = await startThere({ principal: somebody(), command: FOR_EVER });
+    const [run] = await startThere({ principal: createPrincipal(), command: FOR_EVER });
     if (run === undefined) throw new Error('not started');
-    await firstNews(survivor, run, hasSaid('begun'));
-    survivor.world.version = 2;
+    await firstEvent(survivor, run, hasSaid('begun'));
+    survivor.conditions.version = 2;
     child.kill('SIGKILL');
-    const exit = (await watch(survivor, run)).at(-1);
+    const exit = (await collectEvents(survivor, run)).at(-1);
     expect(exit?.news).toMatchObject({ cause: 'lost', cleanup: 'unverified' });
     expect(processesOf(run.id)).toEqual([]);
   });
 
   it('end for whoever had seen more of them than was stored', async () => {
-    const [run] = await startThere({ principal: somebody(), command: FOR_EVER });
+    const [run] = await startThere({ principal: createPrincipal(), command: FOR_EVER });
     if (run === undefined) throw new Error('not started');
-    await firstNews(survivor, run, hasSaid('begun'));
+    await firstEvent(survivor, run, hasSaid('begun'));
     child.kill('SIGKILL');
-    const seen = await watch(survivor, run, 1_000);
+    const seen = await collectEvents(survivor, run, 1_000);
     expect(seen).toHaveLength(1);
     expect(seen[0]?.news).toMatchObject({ type: 'exit', cause: 'lost' });
   });
@@ -116,35 +116,35 @@ describe('the runs of a process that is killed', () => {
 
 describe('a process that was away for longer than its lease', () => {
   it('ends what others have taken from it, and writes nothing into its history', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const [run] = await startThere({
       principal: me,
       command: `${FOR_EVER} | while sleep 0.1; do echo more; done`,
     });
     if (run === undefined) throw new Error('not started');
-    await firstNews(survivor, run, hasSaid('more'));
+    await firstEvent(survivor, run, hasSaid('more'));
     child.kill('SIGSTOP');
-    const exit = (await watch(survivor, run)).at(-1);
+    const exit = (await collectEvents(survivor, run)).at(-1);
     expect(exit?.news).toMatchObject({ cause: 'lost' });
     const before = await survivor.runs.get(me.user, run.id);
     child.kill('SIGCONT');
     // It is of use again: it has noticed, and goes on with what comes.
     const [next] = await startThere({ principal: me, command: 'echo next' });
     if (next === undefined) throw new Error('not started');
-    expect(textOf(await watch(survivor, next))).toBe('next\n');
+    expect(outputText(await collectEvents(survivor, next))).toBe('next\n');
     expect(await survivor.runs.get(me.user, run.id)).toEqual(before);
-    expect((await watch(survivor, run)).at(-1)).toEqual(exit);
+    expect((await collectEvents(survivor, run)).at(-1)).toEqual(exit);
     await until(() => processesOf(run.id).length === 0);
   });
 });
 
 describe('runs that somebody keeps alive', () => {
   it('are nobody else’s, however long they take', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const run = await submit(survivor, me, `sleep ${(3 * LEASE_MS) / 1_000}; echo done`);
     await startThere();
-    const seen = await watch(survivor, run);
-    expect(textOf(seen)).toBe('done\n');
+    const seen = await collectEvents(survivor, run);
+    expect(outputText(seen)).toBe('done\n');
     expect(seen.at(-1)?.news).toMatchObject({ cause: 'exited', code: 0 });
   });
 });

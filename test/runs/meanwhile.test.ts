@@ -5,13 +5,13 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { Response } from 'undici';
-import type { RunDetails, WaitedRun } from '../../src/runs/schema.ts';
+import type { RunDetails, RunResult } from '../../src/runs/schema.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { describeOn, sshHosts } from '../support/hosts.ts';
-import { eventsOf, outputIn, type RunEventSeen } from '../support/run-events.ts';
-import { serverClient, type ServerClient } from '../support/servers.ts';
+import { readRunEvents, joinOutput, type ReceivedRunEvent } from '../support/run-events.ts';
+import { createServerClient, type ServerClient } from '../support/servers.ts';
 import { until } from '../support/until.ts';
-import { addMachine, machineConfig } from './machine.ts';
+import { addSshServer, sshServerConfig } from './machine.ts';
 
 const MB = 1_000_000;
 
@@ -27,8 +27,8 @@ describeOn('ssh', 'while a run goes on', () => {
   }, 60_000);
   afterAll(() => app.stop());
   beforeEach(async () => {
-    ada = await serverClient(app);
-    serverId = await addMachine(ada);
+    ada = await createServerClient(app);
+    serverId = await addSshServer(ada);
     folder = mkdtempSync(path.join(tmpdir(), 'ops-runs-'));
     // The account on the host is another.
     chmodSync(folder, 0o755);
@@ -49,9 +49,9 @@ describeOn('ssh', 'while a run goes on', () => {
 
   /** What comes up to the first output, and then what comes after it. */
   async function untilOutput(answer: Response) {
-    const events = eventsOf(answer);
-    const seen: RunEventSeen[] = [];
-    while (seen.at(-1)?.event !== 'output') seen.push((await events.next()).value as RunEventSeen);
+    const events = readRunEvents(answer);
+    const seen: ReceivedRunEvent[] = [];
+    while (seen.at(-1)?.event !== 'output') seen.push((await events.next()).value as ReceivedRunEvent);
     return {
       runId: seen[0]?.data.run_id ?? '',
       rest: async () => {
@@ -61,8 +61,8 @@ describeOn('ssh', 'while a run goes on', () => {
     };
   }
 
-  async function expectWholeHistory(seen: RunEventSeen[], runId: string): Promise<void> {
-    expect(outputIn(seen)).toBe('begun\ndone\n');
+  async function expectWholeHistory(seen: ReceivedRunEvent[], runId: string): Promise<void> {
+    expect(joinOutput(seen)).toBe('begun\ndone\n');
     expect(seen.at(-1)?.data).toMatchObject({ cause: 'exited', code: 3, cleanup: 'verified' });
     expect(await details(runId)).toMatchObject({
       ...{ server_id: serverId, server_name: 'A machine', server_type: 'ssh', status: 'finished' },
@@ -73,7 +73,7 @@ describeOn('ssh', 'while a run goes on', () => {
   it('its server may be changed: it goes on where it began, and its history says where', async () => {
     const { runId, rest } = await untilOutput(await run(ada, serverId, { command: waitingProgram() }));
     const { host, port } = sshHosts().jump;
-    await ada.change(serverId, { name: 'Another', connection_config: { ...machineConfig(), host, port } });
+    await ada.change(serverId, { name: 'Another', connection_config: { ...sshServerConfig(), host, port } });
     expect(await details(runId)).toMatchObject({ status: 'running', server_name: 'A machine' });
     letGo();
     await expectWholeHistory(await rest(), runId);
@@ -90,8 +90,8 @@ describeOn('ssh', 'while a run goes on', () => {
   });
 
   it('its viewer may read nothing: it ends, its history is right, and others’ runs are not held up', async () => {
-    const bob = await serverClient(app);
-    const bobsServer = await addMachine(bob);
+    const bob = await createServerClient(app);
+    const bobsServer = await addSshServer(bob);
     const body = JSON.stringify({
       command: `head -c ${30 * MB} /dev/zero; echo end`,
       limits: { max_output_bytes: 40 * MB },
@@ -112,7 +112,7 @@ describeOn('ssh', 'while a run goes on', () => {
     };
     const going = await until(runOf, (found) => found !== undefined);
     const others = await run(bob, bobsServer, { command: 'echo hello' }, { accept: 'application/json' });
-    expect((await others.json()) as WaitedRun).toMatchObject({ stdout: 'hello\n', exit: { code: 0 } });
+    expect((await others.json()) as RunResult).toMatchObject({ stdout: 'hello\n', exit: { code: 0 } });
     await until(runOf, (found) => found?.status === 'finished', 60_000);
     expect(await details(going?.id ?? '')).toMatchObject({
       ...{ cause: 'exited', code: 0, cleanup: 'verified', stdout_bytes: 30 * MB + 'end\n'.length },

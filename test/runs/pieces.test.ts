@@ -1,17 +1,17 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { isUtf8 } from 'node:buffer';
-import type { Output } from '../../src/runs/events.ts';
-import { createPieces } from '../../src/runs/pieces.ts';
+import type { OutputEvent } from '../../src/runs/events.ts';
+import { createOutputChunker } from '../../src/runs/pieces.ts';
 import { until } from '../support/until.ts';
 
 function gather() {
-  const told: Output[] = [];
-  const pieces = createPieces((output) => void told.push(output));
+  const told: OutputEvent[] = [];
+  const pieces = createOutputChunker((output) => void told.push(output));
   return { told, pieces };
 }
 
-const textOf = (told: readonly Output[], stream: string) =>
+const textOf = (told: readonly OutputEvent[], stream: string) =>
   Buffer.concat(told.filter((one) => one.stream === stream).map(({ data }) => data));
 
 describe('pieces of output', () => {

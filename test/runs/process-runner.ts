@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { z } from 'zod';
-import type { ExitEvent, Job, RunEvent, Runner, Target } from '../../src/runners/runner.ts';
+import type { ExitEvent, Job, RunEvent, Runner, TargetServer } from '../../src/runners/runner.ts';
 import { supervise } from '../../src/runners/supervise.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { until } from '../support/until.ts';
@@ -19,12 +19,12 @@ export function createProcessRunner(): Runner {
     config: z.unknown(),
     secretFields: [],
     destination: () => null,
-    references: () => [],
+    jumpServerIds: () => [],
     needsHostKey: false,
-    unenforceable: (_config, limits) => (limits.memoryBytes === null ? [] : ['memoryBytes']),
+    unenforceableLimits: (_config, limits) => (limits.memoryBytes === null ? [] : ['memoryBytes']),
     test: () => Promise.reject(new Error('tested elsewhere')),
-    run: (_target: Target, job, _limits, signal) => runBash(job, signal),
-    async reap(_target, runId) {
+    run: (_target: TargetServer, job, _limits, signal) => runBash(job, signal),
+    async cleanUp(_target, runId) {
       end(runId);
       await until(() => processesOf(runId).length === 0);
       return 'verified';

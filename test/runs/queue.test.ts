@@ -4,20 +4,20 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { AppError } from '../../src/lib/errors.ts';
 import type { Principal } from '../../src/http/principal.ts';
-import type { NumberedNews } from '../../src/runs/events.ts';
-import type { RunName } from '../../src/runs/sealed.ts';
+import type { NumberedEvent } from '../../src/runs/events.ts';
+import type { RunRef } from '../../src/runs/sealed.ts';
 import { fernetKey } from '../support/app.ts';
 import { createDatabase } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 import {
   createInstance,
-  exitOf,
-  firstNews,
-  somebody,
+  waitForExit,
+  firstEvent,
+  createPrincipal,
   submit,
-  textOf,
-  userOf,
-  watch,
+  outputText,
+  testUser,
+  collectEvents,
   type Instance,
   type InstanceOptions,
 } from './instance.ts';
@@ -52,8 +52,8 @@ async function open(options: Partial<InstanceOptions> = {}): Promise<Instance> {
 const letGo = () => {
   writeFileSync(gate, '');
 };
-const isStarted = ({ news }: NumberedNews) => news.type === 'phase' && news.phase === 'started';
-const positions = (seen: readonly NumberedNews[]) =>
+const isStarted = ({ news }: NumberedEvent) => news.type === 'phase' && news.phase === 'started';
+const positions = (seen: readonly NumberedEvent[]) =>
   seen.flatMap(({ news }) => (news.type === 'phase' && news.phase === 'queued' ? [news.position] : []));
 
 async function statuses({ runs }: Instance, { user }: Principal): Promise<string[]> {
@@ -65,10 +65,10 @@ const countOf = (all: readonly string[], one: string) => all.filter((status) => 
 describe('the queue', () => {
   it('starts what the limits allow and the rest in order, telling each how far it has come', async () => {
     const one = await open({ settings: { perServer: 1 } });
-    const me = somebody();
-    const runs: RunName[] = [];
+    const me = createPrincipal();
+    const runs: RunRef[] = [];
     for (let at = 0; at < 4; at += 1) runs.push(await submit(one, me, at === 0 ? held : `echo ${at}`));
-    const watched = runs.map((run) => watch(one, run));
+    const watched = runs.map((run) => collectEvents(one, run));
     expect(await statuses(one, me)).toEqual(['queued', 'queued', 'queued', 'running']);
     letGo();
     const seen = await Promise.all(watched);
@@ -81,7 +81,7 @@ describe('the queue', () => {
   it('holds the limits per user and per server in all processes together', async () => {
     const settings = { perUser: 3, perServer: 2 };
     const [one, two] = [await open({ settings }), await open({ settings })];
-    const me = somebody();
+    const me = createPrincipal();
     const runs = await Promise.all(
       Array.from({ length: 12 }, (_, at) =>
         submit(at % 2 === 0 ? one : two, me, held, at % 3 === 0 ? 'a' : 'b'),
@@ -96,7 +96,7 @@ describe('the queue', () => {
       while (!over.signal.aborted) most = Math.max(most, countOf(await statuses(two, me), 'running'));
     })();
     // From the other process than the one that has the run.
-    const exits = await Promise.all(runs.map((run, at) => exitOf(at % 2 === 0 ? two : one, run)));
+    const exits = await Promise.all(runs.map((run, at) => waitForExit(at % 2 === 0 ? two : one, run)));
     over.abort();
     await counting;
     expect(new Set(exits.map(({ code }) => code))).toEqual(new Set([0]));
@@ -105,23 +105,23 @@ describe('the queue', () => {
 
   it('lets a user with one run by another who has many queued', async () => {
     const one = await open({ settings: { perInstance: 2 } });
-    const [many, few] = [somebody(), somebody()];
+    const [many, few] = [createPrincipal(), createPrincipal()];
     const first = await submit(one, many, held);
     for (let at = 0; at < 20; at += 1) await submit(one, many, held, `server ${at}`);
     const run = await submit(one, few, 'echo mine');
     await one.runs.cancel(many.user, first.id, 'req_test');
-    expect((await exitOf(one, run)).code).toBe(0);
+    expect((await waitForExit(one, run)).code).toBe(0);
     expect(countOf(await statuses(one, many), 'queued')).toBeGreaterThan(17);
     letGo();
   });
 
   it('has room for 64 of a user; the next is refused and nothing of it is kept', async () => {
     const one = await open({ settings: { perUser: 1 } });
-    const me = somebody();
+    const me = createPrincipal();
     await submit(one, me, held);
     for (let at = 0; at < 64; at += 1) await submit(one, me, 'true');
     await expect(submit(one, me, 'true')).rejects.toMatchObject({ code: 'rate_limited', status: 429 });
-    expect((await exitOf(one, await submit(one, somebody(), 'true'))).code).toBe(0);
+    expect((await waitForExit(one, await submit(one, createPrincipal(), 'true'))).code).toBe(0);
     expect(await statuses(one, me)).toHaveLength(65);
     letGo();
   });
@@ -129,16 +129,16 @@ describe('the queue', () => {
   it('goes on in another process when the one that had the runs is told to stop', async () => {
     const settings = { perUser: 1 };
     const one = await open({ settings, leaseMs: 1_000 });
-    const me = somebody();
+    const me = createPrincipal();
     const [going, queued] = [await submit(one, me, held), await submit(one, me, 'echo later')];
-    await firstNews(one, going, isStarted);
+    await firstEvent(one, going, isStarted);
     const closing = one.close();
     instances = [];
     const two = await open({ settings, leaseMs: 1_000 });
     await closing;
-    expect(await exitOf(two, going)).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
-    const seen = await watch(two, queued);
-    expect(textOf(seen)).toBe('later\n');
+    expect(await waitForExit(two, going)).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+    const seen = await collectEvents(two, queued);
+    expect(outputText(seen)).toBe('later\n');
     expect(seen.map(({ seq }) => seq)).toEqual(seen.map((_, at) => at + 1));
     expect(seen[0]?.news).toMatchObject({ phase: 'queued', position: 1 });
   });
@@ -148,34 +148,34 @@ describe('a run whose turn comes', () => {
   const after: [string, (instance: Instance) => void, object][] = [
     [
       'is not started for a user who is gone or disabled',
-      ({ world }) => (world.user = undefined),
+      ({ conditions: world }) => (world.user = undefined),
       { cause: 'cancelled' },
     ],
     [
       'is not started after its sign-in ended',
-      ({ world }) => (world.isStanding = false),
+      ({ conditions: world }) => (world.isStanding = false),
       { cause: 'cancelled' },
     ],
     [
       'is not started below Starter',
-      ({ world }) => (world.user = userOf('somebody', 'trial')),
+      ({ conditions: world }) => (world.user = testUser('somebody', 'trial')),
       { cause: 'cancelled', message: 'Running code needs the starter tier or higher.' },
     ],
     [
       'is not started on a server that was paused or deleted meanwhile',
-      ({ world }) => (world.refusal = new AppError('server_paused', 'The server is paused.')),
+      ({ conditions: world }) => (world.refusal = new AppError('server_paused', 'The server is paused.')),
       { cause: 'infrastructure', message: 'The server is paused.' },
     ],
   ];
   it.each(after)('%s', async (_rule, change, expected) => {
     const one = await open({ settings: { perUser: 1 } });
-    const me = somebody();
+    const me = createPrincipal();
     const mark = path.join(folder, 'started');
     await submit(one, me, held);
     const queued = await submit(one, me, `touch ${mark}`);
     change(one);
     letGo();
-    expect(await exitOf(one, queued)).toMatchObject({ code: null, cleanup: 'verified', ...expected });
+    expect(await waitForExit(one, queued)).toMatchObject({ code: null, cleanup: 'verified', ...expected });
     expect(() => {
       writeFileSync(mark, '', { flag: 'wx' });
     }).not.toThrow();
@@ -185,51 +185,51 @@ describe('a run whose turn comes', () => {
 describe('cancelling', () => {
   it('ends a run that goes on in another process', async () => {
     const [one, two] = [await open(), await open()];
-    const me = somebody();
+    const me = createPrincipal();
     const run = await submit(one, me, `sleep 600 & echo begun; wait`);
-    await firstNews(two, run, ({ news }) => news.type === 'output');
+    await firstEvent(two, run, ({ news }) => news.type === 'output');
     expect(processesOf(run.id).length).toBeGreaterThan(1);
     await two.runs.cancel(me.user, run.id, 'req_test');
-    expect(await exitOf(two, run)).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+    expect(await waitForExit(two, run)).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
     expect(processesOf(run.id)).toEqual([]);
   });
 
   it('takes a run out of the queue, from any process, and does so once', async () => {
     const settings = { perUser: 1 };
     const [one, two] = [await open({ settings }), await open({ settings })];
-    const me = somebody();
+    const me = createPrincipal();
     await submit(one, me, held);
     const queued = await submit(one, me, 'echo never');
     await two.runs.cancel(me.user, queued.id, 'req_test');
-    expect(await exitOf(two, queued)).toMatchObject({ cause: 'cancelled', code: null, durationMs: 0 });
+    expect(await waitForExit(two, queued)).toMatchObject({ cause: 'cancelled', code: null, durationMs: 0 });
     await two.runs.cancel(me.user, queued.id, 'req_test');
-    expect(textOf(await watch(one, queued))).toBe('');
+    expect(outputText(await collectEvents(one, queued))).toBe('');
     letGo();
   });
 
   it('is not for the runs of others, nor is looking at them', async () => {
     const one = await open();
-    const [me, other] = [somebody(), somebody()];
+    const [me, other] = [createPrincipal(), createPrincipal()];
     const run = await submit(one, me, held);
     for (const call of [
       () => one.runs.cancel(other.user, run.id, 'req_test'),
       () => one.runs.get(other.user, run.id),
-      () => one.runs.watch(other.user, run.id),
+      () => one.runs.getProgress(other.user, run.id),
     ])
       await expect(call()).rejects.toMatchObject({ code: 'not_found' });
     expect(await statuses(one, other)).toEqual([]);
     expect(processesOf(run.id)).not.toEqual([]);
     letGo();
-    expect((await exitOf(one, run)).cause).toBe('exited');
+    expect((await waitForExit(one, run)).cause).toBe('exited');
   });
 
   it('comes with the end of the sign-in, queued or under way', async () => {
     const one = await open({ settings: { perUser: 1 } });
-    const me = somebody();
+    const me = createPrincipal();
     const runs = [await submit(one, me, held), await submit(one, me, held)] as const;
-    await firstNews(one, runs[0], isStarted);
+    await firstEvent(one, runs[0], isStarted);
     one.liveWork.endUser(me.user.id);
-    const exits = await Promise.all(runs.map((run) => exitOf(one, run)));
+    const exits = await Promise.all(runs.map((run) => waitForExit(one, run)));
     expect(exits.map(({ cause }) => cause)).toEqual(['cancelled', 'cancelled']);
     expect(exits[0]?.message).toMatch(/sign-in/);
     await until(() => one.liveWork.size === 0);

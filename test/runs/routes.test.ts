@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import type { Response } from 'undici';
-import type { RunDetails, RunPage, WaitedRun } from '../../src/runs/schema.ts';
+import type { RunDetails, RunPage, RunResult } from '../../src/runs/schema.ts';
 import { startApp, type CallOptions, type TestApp } from '../support/app.ts';
 import { describeOn, sshHosts } from '../support/hosts.ts';
-import { allEvents, eventsOf, outputIn } from '../support/run-events.ts';
-import { serverClient, type Problem, type ServerClient } from '../support/servers.ts';
+import { readAllRunEvents, readRunEvents, joinOutput } from '../support/run-events.ts';
+import { createServerClient, type Problem, type ServerClient } from '../support/servers.ts';
 import { adminClient } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 
@@ -18,7 +18,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     const env = { EGRESS_ALLOW: '127.0.0.1', RUNS_PER_USER: '4', RUNS_PER_SERVER: '3' };
     one = await startApp({ env });
     two = await startApp({ env, shared: one });
-    ada = await serverClient(one);
+    ada = await createServerClient(one);
     serverId = await addServer(ada);
   });
   afterAll(async () => {
@@ -48,7 +48,7 @@ describeOn('ssh', 'runs over HTTP', () => {
   const runs = (path: string, options: CallOptions = {}, app = one) =>
     app.call(`/api/v1/runs${path}`, { session: ada.session, ...options });
   const waited = async (json: object) =>
-    (await (await run(json, { headers: { accept: 'application/json' } })).json()) as WaitedRun;
+    (await (await run(json, { headers: { accept: 'application/json' } })).json()) as RunResult;
   async function startAsync(json: object, id = serverId): Promise<string> {
     const answer = await run(json, { headers: { prefer: 'respond-async' } }, id);
     expect(answer.status).toBe(202);
@@ -65,12 +65,12 @@ describeOn('ssh', 'runs over HTTP', () => {
     const answer = await run({ language: 'python', code: 'import sys\nprint("héllo")\nsys.exit(3)' });
     expect(answer.status).toBe(200);
     expect(answer.headers.get('content-type')).toContain('text/event-stream');
-    const seen = await allEvents(answer);
+    const seen = await readAllRunEvents(answer);
     expect(seen.map(({ id }) => id)).toEqual(seen.map((_, at) => at + 1));
     for (const { event, id, data } of seen) expect(data).toMatchObject({ type: event, seq: id });
     const phases = seen.flatMap(({ data }) => (data.phase === undefined ? [] : [data.phase]));
     expect(phases).toEqual(['preparing', 'started']);
-    expect(outputIn(seen)).toBe('héllo\n');
+    expect(joinOutput(seen)).toBe('héllo\n');
     const exit = seen.at(-1)?.data;
     expect(exit).toMatchObject({
       type: 'exit',
@@ -124,11 +124,11 @@ describeOn('ssh', 'runs over HTTP', () => {
     expect(answer.headers.get('preference-applied')).toBe('respond-async');
     const { run_id: id } = (await answer.json()) as { run_id: string };
     expect(answer.headers.get('location')).toBe(`/api/v1/runs/${id}`);
-    const live = await allEvents(await runs(`/${id}/events`, {}, two));
-    expect(outputIn(live)).toBe('1\n2\n3\n4\n5\n');
-    const from = await allEvents(await runs(`/${id}/events?from=4`, {}, two));
+    const live = await readAllRunEvents(await runs(`/${id}/events`, {}, two));
+    expect(joinOutput(live)).toBe('1\n2\n3\n4\n5\n');
+    const from = await readAllRunEvents(await runs(`/${id}/events?from=4`, {}, two));
     expect(from).toEqual(live.slice(3));
-    const after = await allEvents(await runs(`/${id}/events`, { headers: { 'last-event-id': '4' } }));
+    const after = await readAllRunEvents(await runs(`/${id}/events`, { headers: { 'last-event-id': '4' } }));
     expect(after).toEqual(live.slice(4));
     const all = String(live.length);
     const none = await runs(`/${id}/events`, { headers: { 'last-event-id': all } });
@@ -141,7 +141,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     const answer = await run({ command: 'sleep 600 & while :; do :; done' });
     const id = answer.headers.get('location')?.split('/').at(-1) ?? '';
     const seen = [];
-    for await (const one of eventsOf(answer)) {
+    for await (const one of readRunEvents(answer)) {
       seen.push(one);
       if (one.data.phase === 'started')
         expect((await runs(`/${id}`, { method: 'DELETE' }, two)).status).toBe(202);
@@ -165,11 +165,11 @@ describeOn('ssh', 'runs over HTTP', () => {
       const command = asked === 'continue' ? 'echo begun; sleep 1; echo done' : 'echo begun; sleep 600';
       const answer = await run({ command, on_disconnect: asked }, { signal: leaving.signal });
       const id = answer.headers.get('location')?.split('/').at(-1) ?? '';
-      const events = eventsOf(answer);
+      const events = readRunEvents(answer);
       for (let next = await events.next(); next.value?.event !== 'output';) next = await events.next();
       leaving.abort();
       await events.next().catch(() => undefined);
-      const seen = await allEvents(await runs(`/${id}/events`));
+      const seen = await readAllRunEvents(await runs(`/${id}/events`));
       expect(seen.at(-1)?.data).toMatchObject({ cause, cleanup: 'verified' });
     }
   });
@@ -179,24 +179,24 @@ describeOn('ssh', 'runs over HTTP', () => {
     for (let at = 0; at < 3; at += 1) started.push(await startAsync({ command: 'sleep 600' }));
     const queued = await startAsync({ command: 'echo my turn' });
     expect(await details(queued)).toMatchObject({ status: 'queued', started_at: null, cause: null });
-    const watching = allEvents(await runs(`/${queued}/events`, {}, two));
+    const watching = readAllRunEvents(await runs(`/${queued}/events`, {}, two));
     for (const id of started) await runs(`/${id}`, { method: 'DELETE' });
     const seen = await watching;
     expect(seen[0]?.data).toMatchObject({ type: 'phase', phase: 'queued', position: 1 });
-    expect(outputIn(seen)).toBe('my turn\n');
+    expect(joinOutput(seen)).toBe('my turn\n');
   });
 
   it('run on the default server by that name', async () => {
     const answer = await run({ command: 'echo default' }, {}, 'default');
-    expect(outputIn(await allEvents(answer))).toBe('default\n');
-    const bob = await serverClient(one);
+    expect(joinOutput(await readAllRunEvents(answer))).toBe('default\n');
+    const bob = await createServerClient(one);
     const refused = await run({ command: 'true' }, { session: bob.session }, 'default');
     expect(await problemOf(refused)).toMatchObject({ status: 404, code: 'no_default_server' });
   });
 
   it('are refused before they start, with the reason, and leave nothing in the history', async () => {
     const { data: before } = (await (await runs('')).json()) as RunPage;
-    const eve = await serverClient(one);
+    const eve = await createServerClient(one);
     const pausedId = await addServer(ada);
     await ada.change(pausedId, { is_active: false });
     const { plain, user, password } = sshHosts();
@@ -230,7 +230,7 @@ describeOn('ssh', 'runs over HTTP', () => {
   });
 
   it('are nobody else’s to see or to cancel', async () => {
-    const eve = await serverClient(one);
+    const eve = await createServerClient(one);
     const id = await startAsync({ command: 'sleep 600' });
     for (const [path, method] of [
       [`/${id}`, 'GET'],
@@ -246,7 +246,7 @@ describeOn('ssh', 'runs over HTTP', () => {
   });
 
   it('are not for a tier below Starter; who comes down to it looks and cancels, and starts nothing', async () => {
-    const eve = await serverClient(one, 'starter');
+    const eve = await createServerClient(one, 'starter');
     const id = await addServer(eve);
     const as = { session: eve.session };
     const answer = await run({ command: 'sleep 600' }, { ...as, headers: { prefer: 'respond-async' } }, id);
@@ -269,16 +269,16 @@ describeOn('ssh', 'runs over HTTP', () => {
     });
     expect((await runs(`/${runId}`, as)).status).toBe(200);
     expect((await runs(`/${runId}`, { ...as, method: 'DELETE' })).status).toBe(202);
-    const seen = await allEvents(await runs(`/${runId}/events`, as));
+    const seen = await readAllRunEvents(await runs(`/${runId}/events`, as));
     expect(seen.at(-1)?.data).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
   });
 
   it('end with the sign-in, and so do their viewers', async () => {
-    const eve = await serverClient(one);
+    const eve = await createServerClient(one);
     const id = await addServer(eve);
     const answer = await run({ command: 'echo begun; sleep 600' }, { session: eve.session }, id);
     const runId = answer.headers.get('location')?.split('/').at(-1) ?? '';
-    const events = eventsOf(answer);
+    const events = readRunEvents(answer);
     for (let next = await events.next(); next.value?.event !== 'output';) next = await events.next();
     await one.call('/auth/logout', { method: 'POST', session: eve.session });
     for await (const { event } of events) expect(event).toBe('exit');
@@ -294,7 +294,7 @@ describeOn('ssh', 'runs over HTTP', () => {
   it('end when the app is told to stop, verified, and are shown to their end; queued ones go on afterwards', async () => {
     const env = { EGRESS_ALLOW: '127.0.0.1', RUNS_PER_USER: '1', SHUTDOWN_GRACE_MS: '300' };
     const third = await startApp({ env });
-    const eve = await serverClient(third);
+    const eve = await createServerClient(third);
     const id = await addServer(eve);
     const start = (command: string) =>
       third.call(`/api/v1/execution-servers/${id}/run`, {
@@ -304,9 +304,9 @@ describeOn('ssh', 'runs over HTTP', () => {
       });
     const going = await start('echo begun; sleep 600');
     const queued = await start('echo afterwards');
-    const events = eventsOf(going);
+    const events = readRunEvents(going);
     for (let next = await events.next(); next.value?.event !== 'output';) next = await events.next();
-    const waiting = allEvents(queued);
+    const waiting = readAllRunEvents(queued);
     await third.stop();
     const rest = [];
     for await (const { data } of events) rest.push(data);
@@ -316,10 +316,10 @@ describeOn('ssh', 'runs over HTTP', () => {
     expect((await waiting).map(({ data }) => data.phase)).toEqual(['queued']);
     const fourth = await startApp({ env, shared: third });
     const queuedId = queued.headers.get('location')?.split('/').at(-1) ?? '';
-    const seen = await allEvents(
+    const seen = await readAllRunEvents(
       await fourth.call(`/api/v1/runs/${queuedId}/events`, { session: eve.session }),
     );
-    expect(outputIn(seen)).toBe('afterwards\n');
+    expect(joinOutput(seen)).toBe('afterwards\n');
     await fourth.stop();
   });
 });

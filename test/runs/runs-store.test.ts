@@ -4,7 +4,7 @@ import pg from 'pg';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import type { Owner } from '../../src/lib/owner.ts';
-import { exitWithout, NO_BYTES } from '../../src/runs/events.ts';
+import { createRunExit, NO_BYTES } from '../../src/runs/events.ts';
 import type { NewRun } from '../../src/runs/queue-store.ts';
 import { createRunsStore, type RunsStore } from '../../src/runs/runs-store.ts';
 import { createDatabase } from '../support/stack.ts';
@@ -65,7 +65,7 @@ async function submit(by: RunsStore, own: Partial<NewRun> = {}, mayStart = true)
 }
 
 const finish = {
-  exit: exitWithout('exited', null),
+  exit: createRunExit('exited', null),
   batches: [{ firstSeq: 1, lastSeq: 1, bytes: NO_BYTES, sealed: 'of the finish' }],
   ...{ total: NO_BYTES, lastSeq: 1, reseal: (sealed: string) => `${sealed} again` },
 };
@@ -135,21 +135,21 @@ describe('a process', () => {
     const [dead, alive] = [await submit(one), await submit(one)];
     await silence(dead.id);
     await one.renew([alive.id]);
-    expect(idsOf(await two.takeLost(10))).toEqual([dead.id]);
-    expect(await two.takeLost(10)).toEqual([]);
+    expect(idsOf(await two.takeOrphans(10))).toEqual([dead.id]);
+    expect(await two.takeOrphans(10)).toEqual([]);
     expect(await one.renew([dead.id, alive.id])).toEqual(new Map([[alive.id, false]]));
   });
 
   it('can neither end a run that was taken over, nor write into its history', async () => {
     const run = await submit(one);
     await silence(run.id);
-    await two.takeLost(10);
+    await two.takeOrphans(10);
     await one.saveEvents(run, finish.batches);
     expect(await one.finish(run, finish)).toBe(false);
     expect(await sql('SELECT FROM run_events')).toEqual([]);
     expect(await two.finish(run, finish)).toBe(true);
     await two.saveEvents(run, [{ firstSeq: 1, lastSeq: 1, bytes: NO_BYTES, sealed: 'too late' }]);
-    expect(await two.finish(run, { ...finish, exit: exitWithout('lost', null) })).toBe(false);
+    expect(await two.finish(run, { ...finish, exit: createRunExit('lost', null) })).toBe(false);
     expect(await sql('SELECT sealed FROM run_events')).toEqual([{ sealed: 'of the finish' }]);
     expect(await sql('SELECT cause, sealed, status FROM runs')).toEqual([
       { cause: 'exited', sealed: 'sealed again', status: 'finished' },

@@ -2,13 +2,21 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import express from 'express';
 import { once } from 'node:events';
 import { connect, type AddressInfo } from 'node:net';
-import type { NumberedNews } from '../../src/runs/events.ts';
-import { showEvents } from '../../src/runs/viewer.ts';
+import type { NumberedEvent } from '../../src/runs/events.ts';
+import { streamEvents } from '../../src/runs/viewer.ts';
 import { fernetKey } from '../support/app.ts';
-import { retainedBytes } from '../support/retained-bytes.ts';
+import { measureRetainedBytes } from '../support/retained-bytes.ts';
 import { createDatabase } from '../support/stack.ts';
 import { until } from '../support/until.ts';
-import { createInstance, exitOf, firstNews, somebody, submit, watch, type Instance } from './instance.ts';
+import {
+  createInstance,
+  waitForExit,
+  firstEvent,
+  createPrincipal,
+  submit,
+  collectEvents,
+  type Instance,
+} from './instance.ts';
 
 const IDLE_MS = 100;
 const MB = 1_000_000;
@@ -25,15 +33,15 @@ const ask = (mb: number) => ({ limits: { max_output_bytes: (mb + 1) * MB } });
 
 describe('a viewer who does not read', () => {
   it('neither slows the run nor fills the memory, and is told what was dropped', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const run = await submit(one, me, `head -c ${100 * MB} /dev/zero`, 'one', ask(100));
-    const stalled = one.runs.follow(run, 0, new AbortController().signal);
+    const stalled = one.runs.subscribe(run, 0, new AbortController().signal);
     const seen = [(await stalled.next()).value];
-    const before = await retainedBytes();
+    const before = await measureRetainedBytes();
     // Another one reads on: the run comes to its end.
-    expect(await exitOf(one, run)).toMatchObject({ cause: 'exited', code: 0 });
+    expect(await waitForExit(one, run)).toMatchObject({ cause: 'exited', code: 0 });
     // What was let go is given back a moment later.
-    await until(retainedBytes, (now) => now - before < 32 * MB);
+    await until(measureRetainedBytes, (now) => now - before < 32 * MB);
     for await (const event of stalled) seen.push(event);
     let [shown, dropped] = [0, 0];
     for (const event of seen) {
@@ -50,7 +58,7 @@ describe('a viewer over a connection that takes nothing', () => {
   it('is given up after a while, and the connection with it', async () => {
     const shown = Promise.withResolvers<undefined>();
     const app = express().get('/', (_request, response, next) => {
-      showEvents(response, 'run_x', endless(), new AbortController().signal, IDLE_MS).then(() => {
+      streamEvents(response, 'run_x', endless(), new AbortController().signal, IDLE_MS).then(() => {
         shown.resolve(undefined);
       }, next);
     });
@@ -67,7 +75,7 @@ describe('a viewer over a connection that takes nothing', () => {
   });
 });
 
-async function* endless(): AsyncGenerator<NumberedNews, void> {
+async function* endless(): AsyncGenerator<NumberedEvent, void> {
   const data = Buffer.alloc(64 * 1024);
   for (let seq = 1; ; seq += 1)
     yield await Promise.resolve({ seq, news: { type: 'output', stream: 'stdout', encoding: 'utf8', data } });
@@ -75,10 +83,10 @@ async function* endless(): AsyncGenerator<NumberedNews, void> {
 
 describe('a run without viewers', () => {
   it('goes on to its end', async () => {
-    const me = somebody();
+    const me = createPrincipal();
     const run = await submit(one, me, `echo begun; sleep 0.2; echo done`);
-    await firstNews(one, run, ({ news }) => news.type === 'output');
-    const seen = await watch(one, run, 3);
+    await firstEvent(one, run, ({ news }) => news.type === 'output');
+    const seen = await collectEvents(one, run, 3);
     expect(seen.at(-1)?.news).toMatchObject({ cause: 'exited', code: 0 });
   });
 });

@@ -2,7 +2,13 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { startApp, type TestApp } from '../support/app.ts';
 import { registerPrivateKey } from '../support/hosts.ts';
-import { anySsh, randomPassword, serverClient, SERVERS, type ServerClient } from '../support/servers.ts';
+import {
+  createSshServerConfig,
+  randomPassword,
+  createServerClient,
+  SERVERS,
+  type ServerClient,
+} from '../support/servers.ts';
 import { adminClient } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 
@@ -11,7 +17,7 @@ let ada: ServerClient;
 
 beforeAll(async () => {
   app = await startApp();
-  ada = await serverClient(app);
+  ada = await createServerClient(app);
 });
 afterAll(async () => {
   await app.stop();
@@ -19,7 +25,7 @@ afterAll(async () => {
 
 describe('adding a server', () => {
   it('answers 201 with its address, its version, and everything but the secrets', async () => {
-    const config = anySsh({ port: 2222 });
+    const config = createSshServerConfig({ port: 2222 });
     const wish = { name: '  Dev  ', server_type: 'ssh', connection_config: config, workspace_path: '/srv/w' };
     const response = await ada.send('POST', '', wish);
     const text = await response.text();
@@ -88,29 +94,37 @@ describe('adding a server', () => {
     ['a configuration that is a list', { connection_config: [] }, 'connection_config'],
     [
       'a configuration with a null character',
-      { connection_config: anySsh({ host: 'a\0b' }) },
+      { connection_config: createSshServerConfig({ host: 'a\0b' }) },
       'connection_config',
     ],
     [
       'a host with a shell in it',
-      { connection_config: anySsh({ host: 'x;reboot' }) },
+      { connection_config: createSshServerConfig({ host: 'x;reboot' }) },
       'connection_config.host',
     ],
-    ['a port that is none', { connection_config: anySsh({ port: 70_000 }) }, 'connection_config.port'],
+    [
+      'a port that is none',
+      { connection_config: createSshServerConfig({ port: 70_000 }) },
+      'connection_config.port',
+    ],
     [
       'no password where one is due',
-      { connection_config: anySsh({ password: null }) },
+      { connection_config: createSshServerConfig({ password: null }) },
       'connection_config.password',
     ],
-    ['an undeclared member', { connection_config: anySsh({ proxy: 'x' }) }, 'connection_config'],
+    [
+      'an undeclared member',
+      { connection_config: createSshServerConfig({ proxy: 'x' }) },
+      'connection_config',
+    ],
     [
       'the mask as a password',
-      { connection_config: anySsh({ password: '***stored***' }) },
+      { connection_config: createSshServerConfig({ password: '***stored***' }) },
       'connection_config.password',
     ],
     [
       'the mask anywhere',
-      { connection_config: anySsh({ username: '***stored***' }) },
+      { connection_config: createSshServerConfig({ username: '***stored***' }) },
       'connection_config.username',
     ],
     ['a relative workspace', { workspace_path: 'home' }, 'workspace_path'],
@@ -120,8 +134,13 @@ describe('adding a server', () => {
     ['a switch that is no switch', { is_default: 'yes' }, 'is_default'],
   ])('refuses %s, naming it, and stores nothing', async (_name, change, named) => {
     const password = randomPassword();
-    const wish = { name: 'x', server_type: 'ssh', connection_config: anySsh({ password }), ...change };
-    const refused = await ada.refusal('POST', '', wish);
+    const wish = {
+      name: 'x',
+      server_type: 'ssh',
+      connection_config: createSshServerConfig({ password }),
+      ...change,
+    };
+    const refused = await ada.expectRefusal('POST', '', wish);
     expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
     expect(refused.errors?.map(({ path }) => path)).toContain(named);
     expect(JSON.stringify(refused)).not.toContain(password);
@@ -144,8 +163,12 @@ describe('adding a server', () => {
 
 describe('changing a server', () => {
   it('keeps what is missing, clears what is null, and raises the version', async () => {
-    const bob = await serverClient(app);
-    const { id } = await bob.add({ name: 'Old', connection_config: anySsh(), workspace_path: '/w' });
+    const bob = await createServerClient(app);
+    const { id } = await bob.add({
+      name: 'Old',
+      connection_config: createSshServerConfig(),
+      workspace_path: '/w',
+    });
     const named = await bob.change(id, { name: 'New' });
     expect(named).toMatchObject({ name: 'New', workspace_path: '/w', version: 2, is_default: true });
     const cleared = await bob.change(id, { workspace_path: null, is_active: false });
@@ -154,10 +177,10 @@ describe('changing a server', () => {
   });
 
   it('goes by If-Match where it is sent', async () => {
-    const bob = await serverClient(app);
-    const { id } = await bob.add({ connection_config: anySsh() });
+    const bob = await createServerClient(app);
+    const { id } = await bob.add({ connection_config: createSshServerConfig() });
     for (const tag of ['"2"', 'W/"1"', '1', ''])
-      expect(await bob.refusal('PUT', `/${id}`, { name: 'x' }, { 'if-match': tag })).toMatchObject({
+      expect(await bob.expectRefusal('PUT', `/${id}`, { name: 'x' }, { 'if-match': tag })).toMatchObject({
         status: 412,
         code: 'version_mismatch',
         version: 1,
@@ -165,29 +188,36 @@ describe('changing a server', () => {
     const header = { headers: { 'if-match': '"7", "1"' } };
     const changed = await bob.send('PUT', `/${id}`, { name: 'x' }, header);
     expect([changed.status, changed.headers.get('etag')]).toEqual([200, '"2"']);
-    expect((await bob.refusal('DELETE', `/${id}`, undefined, { 'if-match': '"1"' })).status).toBe(412);
+    expect((await bob.expectRefusal('DELETE', `/${id}`, undefined, { 'if-match': '"1"' })).status).toBe(412);
     expect((await bob.send('DELETE', `/${id}`, undefined, { headers: { 'if-match': '*' } })).status).toBe(
       200,
     );
   });
 
   it('leaves its kind alone', async () => {
-    const bob = await serverClient(app);
-    const { id } = await bob.add({ connection_config: anySsh() });
+    const bob = await createServerClient(app);
+    const { id } = await bob.add({ connection_config: createSshServerConfig() });
     expect(await bob.change(id, { server_type: 'ssh' })).toMatchObject({ server_type: 'ssh' });
-    const refused = await bob.refusal('PUT', `/${id}`, { server_type: 'docker' });
+    const refused = await bob.expectRefusal('PUT', `/${id}`, { server_type: 'docker' });
     expect(refused).toMatchObject({ status: 400, errors: [{ path: 'server_type' }] });
   });
 });
 
 describe('the default server', () => {
   it('is the first active one, and afterwards the one that is chosen', async () => {
-    const bob = await serverClient(app);
-    expect(await bob.refusal('GET', '/default')).toMatchObject({ status: 404, code: 'no_default_server' });
-    const paused = await bob.add({ name: 'paused', connection_config: anySsh(), is_active: false });
+    const bob = await createServerClient(app);
+    expect(await bob.expectRefusal('GET', '/default')).toMatchObject({
+      status: 404,
+      code: 'no_default_server',
+    });
+    const paused = await bob.add({
+      name: 'paused',
+      connection_config: createSshServerConfig(),
+      is_active: false,
+    });
     expect(paused.is_default).toBe(false);
-    const first = await bob.add({ name: 'first', connection_config: anySsh() });
-    const second = await bob.add({ name: 'second', connection_config: anySsh() });
+    const first = await bob.add({ name: 'first', connection_config: createSshServerConfig() });
+    const second = await bob.add({ name: 'second', connection_config: createSshServerConfig() });
     expect([first.is_default, second.is_default]).toEqual([true, false]);
     const response = await bob.send('GET', '/default');
     expect([response.headers.get('etag'), await response.json()]).toEqual(['"1"', first]);
@@ -198,30 +228,37 @@ describe('the default server', () => {
       ['first', false, 2],
       ['second', true, 2],
     ]);
-    const third = await bob.add({ name: 'third', connection_config: anySsh(), is_default: true });
+    const third = await bob.add({
+      name: 'third',
+      connection_config: createSshServerConfig(),
+      is_default: true,
+    });
     expect((await bob.list()).filter(({ is_default }) => is_default)).toEqual([third]);
   });
 
   it('is the first that is switched on, unless it is said not to be', async () => {
-    const bob = await serverClient(app);
-    const { id } = await bob.add({ connection_config: anySsh(), is_active: false });
+    const bob = await createServerClient(app);
+    const { id } = await bob.add({ connection_config: createSshServerConfig(), is_active: false });
     expect((await bob.change(id, { is_active: true, is_default: false })).is_default).toBe(false);
     await bob.change(id, { is_active: false });
     expect((await bob.change(id, { is_active: true })).is_default).toBe(true);
   });
 
   it('is nobody after it was deleted, and the answer says so', async () => {
-    const bob = await serverClient(app);
-    const first = await bob.add({ name: 'First', connection_config: anySsh() });
-    const second = await bob.add({ name: 'Second', connection_config: anySsh() });
-    const third = await bob.add({ name: 'Third', connection_config: anySsh() });
+    const bob = await createServerClient(app);
+    const first = await bob.add({ name: 'First', connection_config: createSshServerConfig() });
+    const second = await bob.add({ name: 'Second', connection_config: createSshServerConfig() });
+    const third = await bob.add({ name: 'Third', connection_config: createSshServerConfig() });
     expect(await bob.remove(third.id)).toEqual({ message: '“Third” deleted.', default_server_id: first.id });
     expect(await bob.remove(first.id)).toEqual({
       message: '“First” deleted. It was the default: there is none now until you choose another.',
       default_server_id: null,
     });
-    expect(await bob.refusal('GET', '/default')).toMatchObject({ status: 404, code: 'no_default_server' });
-    const added = await bob.add({ connection_config: anySsh() });
+    expect(await bob.expectRefusal('GET', '/default')).toMatchObject({
+      status: 404,
+      code: 'no_default_server',
+    });
+    const added = await bob.add({ connection_config: createSshServerConfig() });
     expect(added.is_default).toBe(false);
     expect((await bob.get(second.id)).is_default).toBe(false);
   });
@@ -229,8 +266,8 @@ describe('the default server', () => {
 
 describe("another user's server", () => {
   it('is not found, whatever is asked of it', async () => {
-    const bob = await serverClient(app);
-    const { id } = await bob.add({ connection_config: anySsh() });
+    const bob = await createServerClient(app);
+    const { id } = await bob.add({ connection_config: createSshServerConfig() });
     const key = { type: 'ssh-ed25519', fingerprint: `SHA256:${'a'.repeat(43)}` };
     const calls = [
       ['GET', `/${id}`],
@@ -240,21 +277,21 @@ describe("another user's server", () => {
       ['POST', `/${id}/host-key`, key],
     ] as const;
     for (const [method, path, json] of calls)
-      expect(await ada.refusal(method, path, json)).toMatchObject({ status: 404, code: 'not_found' });
+      expect(await ada.expectRefusal(method, path, json)).toMatchObject({ status: 404, code: 'not_found' });
     expect(await bob.get(id)).toMatchObject({ name: 'A server', version: 1 });
     expect(await ada.list()).toEqual([]);
   });
 
   it('is told apart from none by nothing, and an id that is none is not found either', async () => {
     for (const id of [randomUUID(), 'x', '0', '%00', '..%2f'])
-      expect(await ada.refusal('GET', `/${id}`)).toMatchObject({ status: 404, code: 'not_found' });
+      expect(await ada.expectRefusal('GET', `/${id}`)).toMatchObject({ status: 404, code: 'not_found' });
   });
 });
 
 describe('below the Starter tier', () => {
   it('servers can be looked at and deleted, and nothing else', async () => {
-    const bob = await serverClient(app);
-    const { id } = await bob.add({ connection_config: anySsh() });
+    const bob = await createServerClient(app);
+    const { id } = await bob.add({ connection_config: createSshServerConfig() });
     const admin = await adminClient();
     const user = await admin.users.findOne({ id: bob.user.id });
     const attributes = { ...user?.attributes, subscription_tier: ['trial'] };
@@ -264,14 +301,14 @@ describe('below the Starter tier', () => {
     expect(await bob.list()).toHaveLength(1);
     const key = { type: 'ssh-ed25519', fingerprint: `SHA256:${'a'.repeat(43)}` };
     const calls = [
-      ['POST', '', { name: 'x', server_type: 'ssh', connection_config: anySsh() }],
+      ['POST', '', { name: 'x', server_type: 'ssh', connection_config: createSshServerConfig() }],
       ['PUT', `/${id}`, { name: 'x' }],
       ['POST', `/${id}/test`],
-      ['POST', '/test', { server_type: 'ssh', connection_config: anySsh() }],
+      ['POST', '/test', { server_type: 'ssh', connection_config: createSshServerConfig() }],
       ['POST', `/${id}/host-key`, key],
     ] as const;
     for (const [method, path, json] of calls)
-      expect(await bob.refusal(method, path, json)).toMatchObject({
+      expect(await bob.expectRefusal(method, path, json)).toMatchObject({
         status: 403,
         code: 'tier_required',
         required_tier: 'starter',
@@ -283,8 +320,8 @@ describe('below the Starter tier', () => {
 
 describe('the audit trail', () => {
   it('tells of every change, by id alone', async () => {
-    const bob = await serverClient(app);
-    const { id } = await bob.add({ name: 'Secretly named', connection_config: anySsh() });
+    const bob = await createServerClient(app);
+    const { id } = await bob.add({ name: 'Secretly named', connection_config: createSshServerConfig() });
     await bob.change(id, { name: 'x' });
     await bob.remove(id);
     const response = await app.call('/api/v1/audit', { session: bob.session });

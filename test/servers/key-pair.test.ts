@@ -2,18 +2,22 @@ import { expect, it } from '@jest/globals';
 import ssh2 from 'ssh2';
 import type { SshKeyPair } from '../../src/servers/schema.ts';
 import { startApp } from '../support/app.ts';
-import { anySsh, serverClient } from '../support/servers.ts';
+import { createSshServerConfig, createServerClient } from '../support/servers.ts';
 
 it('a key pair is made that SSH reads and that serves as a server’s key, each time another', async () => {
   await using app = await startApp();
-  const ada = await serverClient(app);
+  const ada = await createServerClient(app);
   const make = async () => (await (await ada.send('POST', '/ssh-keypair')).json()) as SshKeyPair;
   const [one, other] = [await make(), await make()];
   expect(Object.keys(one)).toEqual(['public_key', 'private_key']);
   expect(one.public_key).not.toBe(other.public_key);
   expect(one.public_key).toBe(`ssh-ed25519 ${publicHalf(one.private_key)} ops-center`);
   const { id } = await ada.add({
-    connection_config: anySsh({ auth_method: 'key', password: null, private_key: one.private_key }),
+    connection_config: createSshServerConfig({
+      auth_method: 'key',
+      password: null,
+      private_key: one.private_key,
+    }),
   });
   expect((await ada.get(id)).connection_config).toMatchObject({ private_key: '***stored***' });
   expect(app.logs()).not.toContain(one.private_key.split('\n')[2]);

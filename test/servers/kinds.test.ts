@@ -5,7 +5,12 @@ import type { ServerType } from '../../src/runners/runner.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { evidence } from '../support/evidence.ts';
 import { openServers, type DirectServers } from '../support/servers-direct.ts';
-import { anySsh, randomPassword, serverClient, type ServerClient } from '../support/servers.ts';
+import {
+  createSshServerConfig,
+  randomPassword,
+  createServerClient,
+  type ServerClient,
+} from '../support/servers.ts';
 
 const STORED = '***stored***';
 const HOST_KEY = { type: 'ssh-ed25519', fingerprint: `SHA256:${'a'.repeat(43)}` };
@@ -21,8 +26,8 @@ beforeAll(async () => {
   direct = await openServers(app);
 });
 beforeEach(async () => {
-  ada = await serverClient(app);
-  ssh = (await ada.add({ name: 'Host', connection_config: anySsh() })).id;
+  ada = await createServerClient(app);
+  ssh = (await ada.add({ name: 'Host', connection_config: createSshServerConfig() })).id;
   await ada.confirm(ssh, HOST_KEY);
 });
 afterAll(async () => {
@@ -40,7 +45,7 @@ type Config = Record<string, unknown>;
 
 /** One of each kind that somebody may add from anywhere, with all its secrets. */
 const SAMPLES: Record<Exclude<ServerType, 'local'>, () => { config: Config; elsewhere: Config }> = {
-  ssh: () => ({ config: anySsh(), elsewhere: { port: 2022 } }),
+  ssh: () => ({ config: createSshServerConfig(), elsewhere: { port: 2022 } }),
   docker: () => ({
     config: { host: ssh, image: 'python:3.13-slim', environment: { API_TOKEN: randomToken() } },
     elsewhere: { host: 'tcp://engine.example.test:2376' },
@@ -75,7 +80,7 @@ describe.each(KINDS)('a server of the kind %s', (type) => {
   it('takes another address only together with its secrets', async () => {
     const { config, elsewhere } = SAMPLES[type]();
     const { id } = await ada.add({ server_type: type, connection_config: config });
-    const refused = await ada.refusal('PUT', `/${id}`, { connection_config: elsewhere });
+    const refused = await ada.expectRefusal('PUT', `/${id}`, { connection_config: elsewhere });
     expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
     const shown = (await ada.get(id)).connection_config;
     expect(shown).toMatchObject({ ...config, ...maskedLike(shown) });
@@ -89,8 +94,8 @@ describe('a Docker server on an SSH server', () => {
     const { id } = await ada.add(engine(ssh));
     const { target } = await direct.service.openForUse(ada.user.id, id);
     expect(target.hostKey).toBeNull();
-    expect(target.references.get(ssh)).toMatchObject({ serverId: ssh, hostKey: HOST_KEY });
-    const other = await ada.add({ connection_config: anySsh() });
+    expect(target.jumpServers.get(ssh)).toMatchObject({ serverId: ssh, hostKey: HOST_KEY });
+    const other = await ada.add({ connection_config: createSshServerConfig() });
     const second = await ada.add(engine(other.id));
     await expect(direct.service.openForUse(ada.user.id, second.id)).rejects.toMatchObject({
       code: 'host_key_unconfirmed',
@@ -98,23 +103,23 @@ describe('a Docker server on an SSH server', () => {
     });
     const confirmed = await ada.confirm(second.id, { ...HOST_KEY, hop: other.id });
     expect(confirmed.id).toBe(other.id);
-    const none = await ada.refusal('POST', `/${second.id}/host-key`, HOST_KEY);
+    const none = await ada.expectRefusal('POST', `/${second.id}/host-key`, HOST_KEY);
     expect(none).toMatchObject({ status: 400, detail: expect.stringMatching(/has no host key/) });
   });
 
   it('may not stand on a server of another kind, of another person, or of none', async () => {
     const docker = await ada.add(engine(ssh));
-    const bob = await serverClient(app);
-    const theirs = await bob.add({ connection_config: anySsh() });
+    const bob = await createServerClient(app);
+    const theirs = await bob.add({ connection_config: createSshServerConfig() });
     for (const host of [docker.id, theirs.id, randomUUID()]) {
-      const refused = await ada.refusal('POST', '', { name: 'x', ...engine(host) });
+      const refused = await ada.expectRefusal('POST', '', { name: 'x', ...engine(host) });
       expect(refused).toMatchObject({ status: 400, errors: [{ path: 'connection_config.host' }] });
     }
   });
 
   it('is never the socket of this machine', async () => {
     for (const host of ['unix:///var/run/docker.sock', '/var/run/docker.sock', 'npipe:////./pipe/docker'])
-      expect(await ada.refusal('POST', '', { name: 'x', ...engine(host) })).toMatchObject({
+      expect(await ada.expectRefusal('POST', '', { name: 'x', ...engine(host) })).toMatchObject({
         status: 400,
         errors: [{ path: 'connection_config.host' }],
       });
@@ -130,7 +135,7 @@ describe('a pasted kubeconfig', () => {
       contexts: [{ name: 'c', context: { cluster: 'c', user: 'u', namespace: 'n' } }],
       users: [{ name: 'u', user: { token, exec: { command: 'touch', args: ['/tmp/x'] } } }],
     });
-    const refused = await ada.refusal('POST', '', {
+    const refused = await ada.expectRefusal('POST', '', {
       ...{ name: 'x', server_type: 'kubernetes' },
       connection_config: { kubeconfig, image: 'busybox' },
     });
@@ -145,9 +150,9 @@ describe('a pasted kubeconfig', () => {
 
 describe('what is kept of a server', () => {
   it('is let go of when it, or one that it goes through, is changed, confirmed or deleted', async () => {
-    const inner = await ada.add({ connection_config: anySsh({ jump: ssh }) });
+    const inner = await ada.add({ connection_config: createSshServerConfig({ jump: ssh }) });
     const engine = await ada.add({ server_type: 'docker', connection_config: { host: inner.id } });
-    await ada.add({ connection_config: anySsh() });
+    await ada.add({ connection_config: createSshServerConfig() });
     const author = { userId: ada.user.id, requestId: 'x' };
     const told = async (work: () => Promise<unknown>) => {
       const before = direct.forgotten.length;
@@ -170,7 +175,11 @@ it('a configuration that is longer than anybody needs is refused', async () => {
   const value = randomPassword().repeat(1_000);
   const environment = Object.fromEntries(Array.from({ length: 6 }, (_each, n) => [`NAME_${n}`, value]));
   const connection_config = { host: ssh, environment };
-  const refused = await ada.refusal('POST', '', { name: 'x', server_type: 'docker', connection_config });
+  const refused = await ada.expectRefusal('POST', '', {
+    name: 'x',
+    server_type: 'docker',
+    connection_config,
+  });
   expect(refused).toMatchObject({
     status: 400,
     errors: [{ path: 'connection_config', message: expect.stringMatching(/131072 characters/) }],

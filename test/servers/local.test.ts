@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { startApp, type TestApp } from '../support/app.ts';
 import { describeOn } from '../support/hosts.ts';
-import { serverClient, type ServerClient } from '../support/servers.ts';
+import { createServerClient, type ServerClient } from '../support/servers.ts';
 import { adminClient } from '../support/stack.ts';
 
 const LOCAL = { name: 'Here', server_type: 'local' as const, connection_config: {} };
@@ -31,14 +31,14 @@ async function makeOperator(userId: string): Promise<() => Promise<void>> {
 describe('where local execution is off', () => {
   it('no local server can be added or tested, not even by an operator', async () => {
     await using app = await startApp();
-    const ada = await serverClient(app);
+    const ada = await createServerClient(app);
     await makeOperator(ada.user.id);
     expect(await features(ada, app)).toEqual({ byok: true, execution_servers: true, local_execution: false });
     for (const [path, json] of [
       ['', LOCAL],
       ['/test', { server_type: 'local', connection_config: {} }],
     ] as const)
-      expect(await ada.refusal('POST', path, json)).toMatchObject({
+      expect(await ada.expectRefusal('POST', path, json)).toMatchObject({
         status: 400,
         code: 'validation_failed',
         errors: [{ path: 'server_type', message: expect.stringMatching(/LOCAL_EXECUTION/) }],
@@ -57,27 +57,27 @@ describeOn('local', 'where local execution is on', () => {
   });
 
   it('a user without the role is told what is missing', async () => {
-    const ada = await serverClient(app);
+    const ada = await createServerClient(app);
     expect(await features(ada, app)).toMatchObject({ execution_servers: true, local_execution: false });
-    expect(await ada.refusal('POST', '', LOCAL)).toMatchObject({
+    expect(await ada.expectRefusal('POST', '', LOCAL)).toMatchObject({
       ...{ status: 403, code: 'scope_required', required_role: 'ops-operator' },
       detail: expect.stringMatching(/needs the role ops-operator/),
     });
   });
 
   it('an operator below the Starter tier has it no more than other servers', async () => {
-    const ada = await serverClient(app, 'free');
+    const ada = await createServerClient(app, 'free');
     await makeOperator(ada.user.id);
     expect(await features(ada, app)).toEqual({
       byok: false,
       execution_servers: false,
       local_execution: false,
     });
-    expect(await ada.refusal('POST', '', LOCAL)).toMatchObject({ status: 403, code: 'tier_required' });
+    expect(await ada.expectRefusal('POST', '', LOCAL)).toMatchObject({ status: 403, code: 'tier_required' });
   });
 
   it('an operator has it, until the role is taken away: then it can be looked at and deleted', async () => {
-    const ada = await serverClient(app);
+    const ada = await createServerClient(app);
     const takeAway = await makeOperator(ada.user.id);
     expect(await features(ada, app)).toMatchObject({ local_execution: true });
     const { id } = await ada.add(LOCAL);
@@ -90,7 +90,10 @@ describeOn('local', 'where local execution is on', () => {
       ['PUT', `/${id}`, { name: 'x' }],
       ['POST', '', LOCAL],
     ] as const)
-      expect(await ada.refusal(method, path, json)).toMatchObject({ status: 403, code: 'scope_required' });
+      expect(await ada.expectRefusal(method, path, json)).toMatchObject({
+        status: 403,
+        code: 'scope_required',
+      });
     expect(await ada.get(id)).toMatchObject({ name: 'Here' });
     await ada.remove(id);
   });

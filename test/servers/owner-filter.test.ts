@@ -7,9 +7,9 @@ import {
   deleteServer,
   insertServer,
   listServers,
-  recordTest,
-  recordUse,
-  replaceToken,
+  saveServerTest,
+  saveServerUse,
+  replaceSecretCiphertext,
   updateServer,
   type StoredServer,
 } from '../../src/servers/servers-store.ts';
@@ -49,12 +49,12 @@ it.each<[string, (sql: Sql, id: string) => Promise<unknown>]>([
   ['changing', (sql, id) => updateServer(sql, id, settings, false).catch(() => undefined)],
   [
     'putting in another token',
-    (sql, id) => replaceToken(sql, id, { field: 'password', from: 'token', to: 'other' }),
+    (sql, id) => replaceSecretCiphertext(sql, id, { field: 'password', from: 'token', to: 'other' }),
   ],
   [
     'storing the result of a test',
     (sql, id) =>
-      recordTest(
+      saveServerTest(
         sql,
         { id, version: 1 },
         {
@@ -63,7 +63,7 @@ it.each<[string, (sql: Sql, id: string) => Promise<unknown>]>([
         },
       ),
   ],
-  ['storing a use', (sql, id) => recordUse(sql, id)],
+  ['storing a use', (sql, id) => saveServerUse(sql, id)],
 ])('%s leaves the servers of others alone', async (_name, work) => {
   await as('ada', (sql) => work(sql, theirs.id));
   expect(await as('bob', listServers)).toEqual([theirs]);

@@ -1,7 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { startApp, type TestApp } from '../support/app.ts';
 import { openServers, type DirectServers } from '../support/servers-direct.ts';
-import { anySsh, clientOf, serverClient, type Problem } from '../support/servers.ts';
+import {
+  createSshServerConfig,
+  createServerClientFor,
+  createServerClient,
+  type Problem,
+} from '../support/servers.ts';
 import { until } from '../support/until.ts';
 
 /** Two processes on one database: what holds in one memory alone would not hold here. */
@@ -20,15 +25,15 @@ afterAll(async () => {
 
 /** One person, through both processes by turns. */
 async function person() {
-  const ada = await serverClient(apps[0]);
-  const both = [ada, clientOf(apps[1], ada.user, await apps[1].signIn(ada.user))] as const;
+  const ada = await createServerClient(apps[0]);
+  const both = [ada, createServerClientFor(apps[1], ada.user, await apps[1].signIn(ada.user))] as const;
   return { ada, by: (n: number) => both[n % 2 === 0 ? 0 : 1] };
 }
 
 describe('at once', () => {
   it('40 new servers of one person become 20', async () => {
     const { ada, by } = await person();
-    const wish = { name: 'x', server_type: 'ssh', connection_config: anySsh() };
+    const wish = { name: 'x', server_type: 'ssh', connection_config: createSshServerConfig() };
     const answers = await Promise.all(Array.from({ length: 40 }, (_each, n) => by(n).send('POST', '', wish)));
     const statuses = answers.map(({ status }) => status).sort();
     expect(statuses).toEqual([...Array<number>(20).fill(201), ...Array<number>(20).fill(409)]);
@@ -41,7 +46,8 @@ describe('at once', () => {
 
   it('20 requests that each set another default leave one', async () => {
     const { ada, by } = await person();
-    for (let n = 0; n < 20; n += 1) await ada.add({ name: `server ${n}`, connection_config: anySsh() });
+    for (let n = 0; n < 20; n += 1)
+      await ada.add({ name: `server ${n}`, connection_config: createSshServerConfig() });
     const ids = (await ada.list()).map(({ id }) => id);
     const answers = await Promise.all(ids.map((id, n) => by(n).send('PUT', `/${id}`, { is_default: true })));
     expect(answers.map(({ status }) => status)).toEqual(Array<number>(20).fill(200));
@@ -55,7 +61,7 @@ describe('at once', () => {
 
   it('20 changes with the same If-Match make one', async () => {
     const { ada, by } = await person();
-    const { id } = await ada.add({ connection_config: anySsh() });
+    const { id } = await ada.add({ connection_config: createSshServerConfig() });
     const header = { headers: { 'if-match': '"1"' } };
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_each, n) => by(n).send('PUT', `/${id}`, { name: `${n}` }, header)),
@@ -68,15 +74,17 @@ describe('at once', () => {
   it('two servers that are each to go through the other do not become a circle', async () => {
     const { ada, by } = await person();
     const [one, two] = [
-      await ada.add({ connection_config: anySsh() }),
-      await ada.add({ connection_config: anySsh() }),
+      await ada.add({ connection_config: createSshServerConfig() }),
+      await ada.add({ connection_config: createSshServerConfig() }),
     ];
     const ways = [
       [one.id, two.id],
       [two.id, one.id],
     ] as const;
     const answers = await Promise.all(
-      ways.map(([id, jump], n) => by(n).send('PUT', `/${id}`, { connection_config: anySsh({ jump }) })),
+      ways.map(([id, jump], n) =>
+        by(n).send('PUT', `/${id}`, { connection_config: createSshServerConfig({ jump }) }),
+      ),
     );
     expect(answers.map(({ status }) => status).sort()).toEqual([200, 400]);
   });
@@ -85,10 +93,10 @@ describe('at once', () => {
 describe('a change that waits for another process', () => {
   it('holds up its own person alone, however many there are', async () => {
     const { ada } = await person();
-    const bob = await serverClient(apps[0]);
+    const bob = await createServerClient(apps[0]);
     const lock = [`ops-center servers ${ada.user.id}`];
     await direct.sql('SELECT pg_advisory_lock(hashtextextended($1, 0))', lock);
-    const wish = { name: 'x', server_type: 'ssh', connection_config: anySsh() };
+    const wish = { name: 'x', server_type: 'ssh', connection_config: createSshServerConfig() };
     const waiting = Array.from({ length: 40 }, () => ada.send('POST', '', wish));
     const inDatabase = () =>
       direct.sql(
@@ -111,8 +119,8 @@ describe('a change that waits for another process', () => {
 describe('the database itself', () => {
   it('refuses a second default and an unknown kind, whoever writes', async () => {
     const { ada } = await person();
-    await ada.add({ connection_config: anySsh() });
-    const second = await ada.add({ connection_config: anySsh() });
+    await ada.add({ connection_config: createSshServerConfig() });
+    const second = await ada.add({ connection_config: createSshServerConfig() });
     await expect(
       direct.sql('UPDATE user_execution_servers SET is_default = true WHERE id = $1', [second.id]),
     ).rejects.toThrow('user_execution_servers_default');

@@ -1,7 +1,12 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { startApp, type TestApp } from '../support/app.ts';
 import { openServers, type DirectServers } from '../support/servers-direct.ts';
-import { anySsh, randomPassword, serverClient, type ServerClient } from '../support/servers.ts';
+import {
+  createSshServerConfig,
+  randomPassword,
+  createServerClient,
+  type ServerClient,
+} from '../support/servers.ts';
 
 const HOST_KEY = { type: 'ssh-ed25519', fingerprint: `SHA256:${'a'.repeat(43)}` };
 
@@ -14,7 +19,7 @@ beforeAll(async () => {
   direct = await openServers(app);
 });
 beforeEach(async () => {
-  ada = await serverClient(app);
+  ada = await createServerClient(app);
 });
 afterAll(async () => {
   await direct.close();
@@ -25,7 +30,7 @@ afterAll(async () => {
 async function chain(length: number): Promise<string[]> {
   const ids: string[] = [];
   for (let n = 0; n < length; n += 1) {
-    const config = anySsh({ jump: ids.at(-1) ?? null });
+    const config = createSshServerConfig({ jump: ids.at(-1) ?? null });
     const { id } = await ada.add({ name: `server ${n}`, connection_config: config });
     await ada.confirm(id, HOST_KEY);
     ids.push(id);
@@ -41,7 +46,7 @@ describe('a jump server', () => {
     for (let each = target; ;) {
       depths.push(each.serverId);
       expect(each.owner).toBe(`user:${ada.user.id}`);
-      const [next] = each.references.values();
+      const [next] = each.jumpServers.values();
       if (next === undefined) break;
       each = next;
     }
@@ -49,18 +54,18 @@ describe('a jump server', () => {
   });
 
   it('must be an own, active SSH server: anything else is refused by the name of the member', async () => {
-    const bob = await serverClient(app);
-    const theirs = await bob.add({ connection_config: anySsh() });
-    const paused = await ada.add({ connection_config: anySsh(), is_active: false });
+    const bob = await createServerClient(app);
+    const theirs = await bob.add({ connection_config: createSshServerConfig() });
+    const paused = await ada.add({ connection_config: createSshServerConfig(), is_active: false });
     for (const jump of [theirs.id, paused.id, '7c9e6679-7425-40de-944b-e07fc1f90ae7', 'x', "' OR 1=1"]) {
-      const refused = await ada.refusal('POST', '', {
+      const refused = await ada.expectRefusal('POST', '', {
         ...{ name: 'x', server_type: 'ssh' },
-        connection_config: anySsh({ jump }),
+        connection_config: createSshServerConfig({ jump }),
       });
       expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
       expect(refused.errors?.[0]?.path).toBe('connection_config.jump');
-      const unsaved = { server_type: 'ssh', connection_config: anySsh({ jump }) };
-      expect(await ada.refusal('POST', '/test', unsaved)).toMatchObject({
+      const unsaved = { server_type: 'ssh', connection_config: createSshServerConfig({ jump }) };
+      expect(await ada.expectRefusal('POST', '/test', unsaved)).toMatchObject({
         status: 400,
         errors: [{ path: 'connection_config.jump' }],
       });
@@ -69,8 +74,8 @@ describe('a jump server', () => {
   });
 
   it('of somebody else is of no use even where it was written into the database by hand', async () => {
-    const bob = await serverClient(app);
-    const theirs = await bob.add({ connection_config: anySsh() });
+    const bob = await createServerClient(app);
+    const theirs = await bob.add({ connection_config: createSshServerConfig() });
     const [first = '', second = ''] = await chain(2);
     // Whole rows change hands, so that only the look-up of the reference stands in the way.
     await direct.sql('UPDATE user_execution_servers SET user_id = $2, is_default = false WHERE id = $1', [
@@ -88,15 +93,15 @@ describe('a jump server', () => {
 
   it('may not be the fourth, wherever in the chain it is put', async () => {
     const [first = '', , , last] = await chain(4);
-    const wish = { name: 'x', server_type: 'ssh', connection_config: anySsh({ jump: last }) };
-    const refused = await ada.refusal('POST', '', wish);
+    const wish = { name: 'x', server_type: 'ssh', connection_config: createSshServerConfig({ jump: last }) };
+    const refused = await ada.expectRefusal('POST', '', wish);
     expect(refused.errors?.[0]).toMatchObject({
       path: 'connection_config.jump',
       message: expect.stringMatching(/more than 3/),
     });
-    const zeroth = await ada.add({ name: 'zeroth', connection_config: anySsh() });
-    const behind = { connection_config: anySsh({ jump: zeroth.id }) };
-    expect((await ada.refusal('PUT', `/${first}`, behind)).errors?.[0]).toMatchObject({
+    const zeroth = await ada.add({ name: 'zeroth', connection_config: createSshServerConfig() });
+    const behind = { connection_config: createSshServerConfig({ jump: zeroth.id }) };
+    expect((await ada.expectRefusal('PUT', `/${first}`, behind)).errors?.[0]).toMatchObject({
       path: 'connection_config.jump',
       message: 'makes “server 3” go through more than 3 servers, or in a circle',
     });
@@ -106,7 +111,8 @@ describe('a jump server', () => {
     const [first = '', second = ''] = await chain(2);
     for (const jump of [first, second])
       expect(
-        (await ada.refusal('PUT', `/${first}`, { connection_config: anySsh({ jump }) })).errors?.[0],
+        (await ada.expectRefusal('PUT', `/${first}`, { connection_config: createSshServerConfig({ jump }) }))
+          .errors?.[0],
       ).toMatchObject({ path: 'connection_config.jump', message: expect.stringMatching(/circle/) });
   });
 
@@ -165,10 +171,10 @@ describe('a jump server', () => {
 
 /** What would be stored of a server with another jump: sealed as the product seals it. */
 async function sealedThrough(id: string, jump: string): Promise<Record<string, unknown>> {
-  const like = await ada.add({ name: 'like it', connection_config: anySsh({ jump }) });
+  const like = await ada.add({ name: 'like it', connection_config: createSshServerConfig({ jump }) });
   await ada.confirm(like.id, HOST_KEY);
   const config = await direct.storedConfig(like.id);
-  const sealed = JSON.parse(direct.keyring.open(String(config['password'])) ?? 'null') as object;
+  const sealed = JSON.parse(direct.keyring.decrypt(String(config['password'])) ?? 'null') as object;
   await ada.remove(like.id);
-  return { ...config, password: direct.keyring.seal(JSON.stringify({ ...sealed, server: id })) };
+  return { ...config, password: direct.keyring.encrypt(JSON.stringify({ ...sealed, server: id })) };
 }

@@ -4,7 +4,7 @@ import { createLog } from '../../src/lib/log.ts';
 import { listServerOwners } from '../../src/servers/service.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { openServers, type DirectServers } from '../support/servers-direct.ts';
-import { anySsh, serverClient } from '../support/servers.ts';
+import { createSshServerConfig, createServerClient } from '../support/servers.ts';
 import { adminClient } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 
@@ -24,10 +24,10 @@ const serversOf = (userId: string) =>
   direct.sql('SELECT id FROM user_execution_servers WHERE user_id = $1', [userId]);
 
 it('with a user whom an administrator deletes, their servers go, and nobody else’s', async () => {
-  const [ada, bob] = [await serverClient(app), await serverClient(app)];
-  const mine = await ada.add({ connection_config: anySsh() });
-  await ada.add({ connection_config: anySsh({ jump: mine.id }) });
-  await bob.add({ connection_config: anySsh() });
+  const [ada, bob] = [await createServerClient(app), await createServerClient(app)];
+  const mine = await ada.add({ connection_config: createSshServerConfig() });
+  await ada.add({ connection_config: createSshServerConfig({ jump: mine.id }) });
+  await bob.add({ connection_config: createSshServerConfig() });
   await (await adminClient()).users.del({ id: ada.user.id });
   await until(
     () => serversOf(ada.user.id),
@@ -43,8 +43,8 @@ it('with a user whom an administrator deletes, their servers go, and nobody else
 });
 
 it('everybody who has servers can be listed, and through the app’s role nothing else of them seen', async () => {
-  const [ada, bob] = [await serverClient(app), await serverClient(app)];
-  await ada.add({ connection_config: anySsh() });
+  const [ada, bob] = [await createServerClient(app), await createServerClient(app)];
+  await ada.add({ connection_config: createSshServerConfig() });
   const log = createLog('silent');
   const database = createDatabase({ url: app.databaseUrl, max: 1, applicationName: 'test', log });
   const owners = await listServerOwners(database);

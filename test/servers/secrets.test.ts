@@ -5,7 +5,12 @@ import { certificate } from '../support/certificate.ts';
 import { registerPrivateKey } from '../support/hosts.ts';
 import { listeningHost } from '../support/listening-host.ts';
 import { openServers, type DirectServers } from '../support/servers-direct.ts';
-import { anySsh, randomPassword, serverClient, type ServerClient } from '../support/servers.ts';
+import {
+  createSshServerConfig,
+  randomPassword,
+  createServerClient,
+  type ServerClient,
+} from '../support/servers.ts';
 
 const STORED = '***stored***';
 const HOST_KEY = { type: 'ssh-ed25519', fingerprint: `SHA256:${'a'.repeat(43)}` };
@@ -17,7 +22,7 @@ let ada: ServerClient;
 beforeAll(async () => {
   app = await startApp();
   direct = await openServers(app);
-  ada = await serverClient(app);
+  ada = await createServerClient(app);
 });
 afterAll(async () => {
   await direct.close();
@@ -33,7 +38,7 @@ function randomKey(): string {
 /** What is sealed in one member of a stored configuration. */
 async function sealedIn(id: string, field: string): Promise<Record<string, unknown>> {
   const token = (await direct.storedConfig(id))[field];
-  return JSON.parse(direct.keyring.open(String(token)) ?? 'null') as Record<string, unknown>;
+  return JSON.parse(direct.keyring.decrypt(String(token)) ?? 'null') as Record<string, unknown>;
 }
 
 const setConfig = (id: string, change: object) =>
@@ -46,7 +51,7 @@ const open = (id: string) => direct.service.openForUse(ada.user.id, id);
 describe('a stored secret', () => {
   it('is sealed with its owner, server, field and destination', async () => {
     const password = randomPassword();
-    const { id } = await ada.add({ connection_config: anySsh({ password }) });
+    const { id } = await ada.add({ connection_config: createSshServerConfig({ password }) });
     expect(await sealedIn(id, 'password')).toEqual({
       v: 1,
       kind: 'server_secret',
@@ -61,7 +66,9 @@ describe('a stored secret', () => {
 
   it('stays where it is missing or sent back as its mask, and goes where it is null', async () => {
     const [password, key] = [randomPassword(), randomKey()];
-    const { id } = await ada.add({ connection_config: anySsh({ password, private_key: key }) });
+    const { id } = await ada.add({
+      connection_config: createSshServerConfig({ password, private_key: key }),
+    });
     await ada.change(id, { connection_config: { auth_method: 'key' } });
     const whole = (await ada.get(id)).connection_config;
     expect(whole).toMatchObject({ auth_method: 'key', password: STORED, private_key: STORED });
@@ -85,9 +92,9 @@ describe('a stored secret', () => {
     ['a mask inside something', { host: { a: [STORED] } }, 'host'],
     ['no secret where one is due', { password: null }, 'password'],
   ])('a change with %s is refused, and changes nothing', async (_name, change, field) => {
-    const { id } = await ada.add({ connection_config: anySsh() });
+    const { id } = await ada.add({ connection_config: createSshServerConfig() });
     const before = await direct.storedConfig(id);
-    const refused = await ada.refusal('PUT', `/${id}`, { connection_config: change });
+    const refused = await ada.expectRefusal('PUT', `/${id}`, { connection_config: change });
     expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
     expect(refused.errors?.map(({ path }) => path)).toContain(`connection_config.${field}`);
     expect(await direct.storedConfig(id)).toEqual(before);
@@ -99,13 +106,13 @@ describe('another address', () => {
   it.each([{ host: 'elsewhere.example.test' }, { port: 2022 }, { username: 'root' }, { jump: 'set' }])(
     'needs every secret again, and the host key to be confirmed again: %j',
     async (change) => {
-      const jump = await ada.add({ name: 'jump', connection_config: anySsh() });
+      const jump = await ada.add({ name: 'jump', connection_config: createSshServerConfig() });
       const wish = 'jump' in change ? { jump: jump.id } : change;
-      const config = anySsh({ password: randomPassword(), private_key: randomKey() });
+      const config = createSshServerConfig({ password: randomPassword(), private_key: randomKey() });
       const { id } = await ada.add({ connection_config: config });
       await ada.confirm(id, HOST_KEY);
       for (const own of [{}, { password: STORED, private_key: STORED }]) {
-        const refused = await ada.refusal('PUT', `/${id}`, { connection_config: { ...wish, ...own } });
+        const refused = await ada.expectRefusal('PUT', `/${id}`, { connection_config: { ...wish, ...own } });
         expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
         expect(refused.errors?.map(({ path }) => path)).toEqual([
           'connection_config.password',
@@ -114,7 +121,7 @@ describe('another address', () => {
         expect(refused.errors?.[0]?.message).toMatch(/sent again/);
       }
       const half = { ...wish, password: randomPassword() };
-      expect((await ada.refusal('PUT', `/${id}`, { connection_config: half })).errors).toHaveLength(1);
+      expect((await ada.expectRefusal('PUT', `/${id}`, { connection_config: half })).errors).toHaveLength(1);
       expect(await ada.get(id)).toMatchObject({ version: 2, host_key: HOST_KEY });
       const password = randomPassword();
       const changed = await ada.change(id, { connection_config: { ...wish, password, private_key: null } });
@@ -126,7 +133,7 @@ describe('another address', () => {
   );
 
   it('is none where only the way to prove who one is changes', async () => {
-    const config = anySsh({ private_key: randomKey() });
+    const config = createSshServerConfig({ private_key: randomKey() });
     const { id } = await ada.add({ connection_config: config });
     await ada.confirm(id, HOST_KEY);
     const changed = await ada.change(id, { connection_config: { auth_method: 'key' } });
@@ -145,7 +152,7 @@ describe('the environment of a Docker server', () => {
 
   it.each(elsewhere)('is needed again, and it alone, with another content: %j', async (change) => {
     const { id } = await addDocker({ environment: { TOKEN: randomPassword() } });
-    const refused = await ada.refusal('PUT', `/${id}`, { connection_config: change });
+    const refused = await ada.expectRefusal('PUT', `/${id}`, { connection_config: change });
     expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
     expect(refused.errors?.map(({ path }) => path)).toEqual(['connection_config.environment']);
     const environment = { TOKEN: randomPassword() };
@@ -181,7 +188,7 @@ describe('a row that was changed by hand in the database', () => {
   it('never gets its secret sent to the address that stands there now', async () => {
     await using listener = await listeningHost();
     const { host, port } = listener;
-    const { id } = await ada.add({ connection_config: anySsh() });
+    const { id } = await ada.add({ connection_config: createSshServerConfig() });
     await ada.confirm(id, HOST_KEY);
     await setConfig(id, { host, port });
     expect((await ada.get(id)).connection_config).toMatchObject({ host, port, password: STORED });
@@ -228,7 +235,7 @@ describe('a row that was changed by hand in the database', () => {
       (id) => direct.sql(`UPDATE user_execution_servers SET host_key = '"x"' WHERE id = $1`, [id]),
     ],
   ])('does not open: %s', async (_name, alter) => {
-    const config = anySsh({ private_key: randomKey(), passphrase: randomPassword() });
+    const config = createSshServerConfig({ private_key: randomKey(), passphrase: randomPassword() });
     const { id } = await ada.add({ connection_config: config });
     // Alike but for its id and its password: what else is compared would not tell the two apart.
     const other = await ada.add({ connection_config: { ...config, password: randomPassword() } });
@@ -241,8 +248,8 @@ describe('a row that was changed by hand in the database', () => {
   });
 
   it("does not open with another person's secrets", async () => {
-    const bob = await serverClient(app);
-    const config = anySsh();
+    const bob = await createServerClient(app);
+    const config = createSshServerConfig();
     const [mine, theirs] = [
       await ada.add({ connection_config: config }),
       await bob.add({ connection_config: config }),
@@ -261,21 +268,21 @@ describe('a row that was changed by hand in the database', () => {
   });
 
   it('takes a secret again only with the whole address, so that none is entered for an altered one', async () => {
-    const { id } = await ada.add({ connection_config: anySsh() });
+    const { id } = await ada.add({ connection_config: createSshServerConfig() });
     await ada.confirm(id, HOST_KEY);
     await setConfig(id, { host: 'evil.example.test' });
     const password = randomPassword();
-    for (const change of [{ password }, { username: 'x' }, anySsh({ password: STORED })])
-      expect(await ada.refusal('PUT', `/${id}`, { connection_config: change })).toMatchObject({
+    for (const change of [{ password }, { username: 'x' }, createSshServerConfig({ password: STORED })])
+      expect(await ada.expectRefusal('PUT', `/${id}`, { connection_config: change })).toMatchObject({
         status: 424,
         code: 'key_undecryptable',
       });
-    expect(await ada.refusal('POST', `/${id}/host-key`, HOST_KEY)).toMatchObject({
+    expect(await ada.expectRefusal('POST', `/${id}/host-key`, HOST_KEY)).toMatchObject({
       code: 'key_undecryptable',
     });
     // What has nothing to do with secrets can still be changed.
     expect(await ada.change(id, { name: 'renamed' })).toMatchObject({ name: 'renamed' });
-    const mended = await ada.change(id, { connection_config: anySsh({ password }) });
+    const mended = await ada.change(id, { connection_config: createSshServerConfig({ password }) });
     expect(mended).toMatchObject({ host_key: null, connection_config: { host: 'dev.example.test' } });
     expect((await sealedIn(id, 'password'))['value']).toBe(password);
     await ada.remove(id);
@@ -284,7 +291,7 @@ describe('a row that was changed by hand in the database', () => {
 
 describe('confirming a host key', () => {
   it('stores exactly what was sent, seals anew, and raises the version once', async () => {
-    const { id } = await ada.add({ connection_config: anySsh() });
+    const { id } = await ada.add({ connection_config: createSshServerConfig() });
     await expect(open(id)).rejects.toMatchObject({ code: 'host_key_unconfirmed', status: 409 });
     const before = (await sealedIn(id, 'password'))['destination'];
     expect(await ada.confirm(id, HOST_KEY)).toMatchObject({ version: 2, host_key: HOST_KEY });
@@ -302,16 +309,16 @@ describe('confirming a host key', () => {
     ['a hop that is not on the way', { ...HOST_KEY, hop: 'somewhere' }, 'hop'],
     ['an unknown member', { ...HOST_KEY, trust: true }, 'body'],
   ])('refuses %s', async (_name, body, field) => {
-    const { id } = await ada.add({ connection_config: anySsh() });
-    const refused = await ada.refusal('POST', `/${id}/host-key`, body);
+    const { id } = await ada.add({ connection_config: createSshServerConfig() });
+    const refused = await ada.expectRefusal('POST', `/${id}/host-key`, body);
     expect(refused).toMatchObject({ status: 400, errors: [{ path: field }] });
     expect((await ada.get(id)).host_key).toBeNull();
     await ada.remove(id);
   });
 
   it('stores the key of a hop on the server that it belongs to', async () => {
-    const jump = await ada.add({ name: 'jump', connection_config: anySsh() });
-    const inner = await ada.add({ connection_config: anySsh({ jump: jump.id }) });
+    const jump = await ada.add({ name: 'jump', connection_config: createSshServerConfig() });
+    const inner = await ada.add({ connection_config: createSshServerConfig({ jump: jump.id }) });
     const answered = await ada.confirm(inner.id, { ...HOST_KEY, hop: jump.id });
     expect(answered).toMatchObject({ id: jump.id, host_key: HOST_KEY, version: 2 });
     expect(await ada.get(inner.id)).toMatchObject({ host_key: null, version: 1 });

@@ -1,9 +1,14 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from '@jest/globals';
-import type { ServerTested } from '../../src/servers/schema.ts';
+import type { ServerTestView } from '../../src/servers/schema.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { describeOn, sshHosts, type SshHosts } from '../support/hosts.ts';
 import { listeningHost } from '../support/listening-host.ts';
-import { anySsh, randomPassword, serverClient, type ServerClient } from '../support/servers.ts';
+import {
+  createSshServerConfig,
+  randomPassword,
+  createServerClient,
+  type ServerClient,
+} from '../support/servers.ts';
 import { adminClient } from '../support/stack.ts';
 
 describeOn('ssh', 'testing a server', () => {
@@ -17,7 +22,7 @@ describeOn('ssh', 'testing a server', () => {
     app = await startApp({ env: { EGRESS_ALLOW: ['127.0.0.1', ...allowed].join(',') } });
   });
   beforeEach(async () => {
-    ada = await serverClient(app);
+    ada = await createServerClient(app);
   });
   afterAll(async () => {
     await app.stop();
@@ -27,7 +32,7 @@ describeOn('ssh', 'testing a server', () => {
     ...{ host: place.host, port: place.port, username: hosts.user },
     ...{ auth_method: 'password', password: hosts.password, ...change },
   });
-  const outcome = ({ details }: ServerTested) =>
+  const outcome = ({ details }: ServerTestView) =>
     Object.fromEntries(details.stages.map(({ name, status }) => [name, status]));
 
   it('shows an unknown host key, and goes through all stages once it is confirmed', async () => {
@@ -119,12 +124,15 @@ describeOn('ssh', 'testing a server', () => {
     expect(await again.json()).toMatchObject({ status: 'online' });
     expect(await ada.list()).toEqual([]);
     for (const [change, path] of [
-      [{ connection_config: anySsh({ password: '***stored***' }) }, 'connection_config.password'],
+      [
+        { connection_config: createSshServerConfig({ password: '***stored***' }) },
+        'connection_config.password',
+      ],
       [{ connection_config: {} }, 'connection_config.host'],
       [{ host_key: { type: 'x', fingerprint: 'y' } }, 'host_key.fingerprint'],
       [{ name: 'x' }, 'body'],
     ] as const) {
-      const refused = await ada.refusal('POST', '/test', { ...wish, ...change });
+      const refused = await ada.expectRefusal('POST', '/test', { ...wish, ...change });
       expect(refused.errors?.map((each) => each.path)).toContain(path);
     }
   });
@@ -136,7 +144,7 @@ describeOn('ssh', 'testing a server', () => {
     const statuses = [];
     for (const host of ['169.254.169.254', '10.99.99.99', 'no-such-name.invalid', '127.0.0.1']) {
       const { id } = await ada.add({
-        connection_config: anySsh({ host, port: host === '127.0.0.1' ? port : 22 }),
+        connection_config: createSshServerConfig({ host, port: host === '127.0.0.1' ? port : 22 }),
       });
       statuses.push((await ada.test(id)).status);
       await ada.remove(id);
@@ -145,58 +153,64 @@ describeOn('ssh', 'testing a server', () => {
   });
 
   it('is let go of ten times a minute, and a refusal says when to come again', async () => {
-    const { id } = await ada.add({ connection_config: anySsh({ host: '169.254.169.254' }) });
+    const { id } = await ada.add({ connection_config: createSshServerConfig({ host: '169.254.169.254' }) });
     for (let n = 0; n < 10; n += 1) expect((await ada.send('POST', `/${id}/test`)).status).toBe(200);
-    const wish = { server_type: 'ssh', connection_config: anySsh() };
+    const wish = { server_type: 'ssh', connection_config: createSshServerConfig() };
     for (const [path, json] of [[`/${id}/test`], ['/test', wish]] as const) {
       const response = await ada.send('POST', path, json);
       expect(response.status).toBe(429);
       expect(Number(response.headers.get('retry-after'))).toBeGreaterThan(0);
       expect(await response.json()).toMatchObject({ code: 'rate_limited' });
     }
-    const bob = await serverClient(app);
+    const bob = await createServerClient(app);
     expect((await bob.send('POST', '/test', wish)).status).toBe(200);
   });
 
   it('keeps no result of a version that is gone', async () => {
     await using host = await listeningHost();
-    const { id } = await ada.add({ connection_config: anySsh({ host: host.host, port: host.port }) });
+    const { id } = await ada.add({
+      connection_config: createSshServerConfig({ host: host.host, port: host.port }),
+    });
     const under = ada.send('POST', `/${id}/test`);
-    await host.met();
+    await host.waitForConnections();
     await ada.change(id, { name: 'changed' });
-    host.hangUp();
-    const tested = (await (await under).json()) as ServerTested;
+    host.closeConnections();
+    const tested = (await (await under).json()) as ServerTestView;
     expect(tested.status).not.toBe('online');
     expect(await ada.get(id)).toMatchObject({ test_status: 'untested', last_tested_at: null });
   });
 
   it('ends when its client leaves, and then keeps nothing', async () => {
     await using host = await listeningHost();
-    const { id } = await ada.add({ connection_config: anySsh({ host: host.host, port: host.port }) });
+    const { id } = await ada.add({
+      connection_config: createSshServerConfig({ host: host.host, port: host.port }),
+    });
     // One that began earlier and whose client stays: by itself it would be the first to end.
     const staying = ada.send('POST', `/${id}/test`);
-    await host.met(1);
+    await host.waitForConnections(1);
     const leaving = new AbortController();
     const left = expect(
       ada.send('POST', `/${id}/test`, undefined, { signal: leaving.signal }),
     ).rejects.toThrow();
-    await host.met(2);
+    await host.waitForConnections(2);
     leaving.abort();
     await left;
-    expect(await host.gone).toBe(1);
+    expect(await host.firstClosed).toBe(1);
     expect(await ada.get(id)).toMatchObject({ test_status: 'untested' });
-    host.hangUp();
+    host.closeConnections();
     expect((await staying).status).toBe(200);
   });
 
   it('ends when its user is disabled', async () => {
     await using host = await listeningHost();
-    const { id } = await ada.add({ connection_config: anySsh({ host: host.host, port: host.port }) });
+    const { id } = await ada.add({
+      connection_config: createSshServerConfig({ host: host.host, port: host.port }),
+    });
     const under = ada.send('POST', `/${id}/test`);
-    await host.met();
+    await host.waitForConnections();
     const admin = await adminClient();
     await admin.users.update({ id: ada.user.id }, { enabled: false });
     expect((await under).status).toBe(401);
-    await host.gone;
+    await host.firstClosed;
   });
 });

@@ -3,7 +3,7 @@ import type { Principal } from '../../src/http/principal.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { listeningHost } from '../support/listening-host.ts';
 import { openServers, type DirectServers } from '../support/servers-direct.ts';
-import { anySsh, serverClient, type ServerClient } from '../support/servers.ts';
+import { createSshServerConfig, createServerClient, type ServerClient } from '../support/servers.ts';
 
 const HOST_KEY = { type: 'ssh-ed25519', fingerprint: `SHA256:${'a'.repeat(43)}` };
 
@@ -16,7 +16,7 @@ beforeAll(async () => {
   direct = await openServers(app, { testTimeoutMs: 100 });
 });
 beforeEach(async () => {
-  ada = await serverClient(app);
+  ada = await createServerClient(app);
 });
 afterAll(async () => {
   await direct.close();
@@ -27,7 +27,7 @@ const open = (ref: string, userId = ada.user.id) => direct.service.openForUse(us
 
 describe('opening a server for a run', () => {
   it('answers one snapshot with its secrets in the clear, by id or as the default', async () => {
-    const config = anySsh();
+    const config = createSshServerConfig();
     const { id } = await ada.add({ name: 'Dev', connection_config: config, workspace_path: '/w' });
     await ada.confirm(id, HOST_KEY);
     for (const ref of [id, 'default']) {
@@ -43,13 +43,13 @@ describe('opening a server for a run', () => {
 
   it('is refused for what is missing, paused, unconfirmed or somebody else’s', async () => {
     await expect(open('default')).rejects.toMatchObject({ status: 404, code: 'no_default_server' });
-    const { id } = await ada.add({ name: 'Dev', connection_config: anySsh() });
+    const { id } = await ada.add({ name: 'Dev', connection_config: createSshServerConfig() });
     await expect(open(id)).rejects.toMatchObject({ status: 409, code: 'host_key_unconfirmed' });
     await ada.confirm(id, HOST_KEY);
     await ada.change(id, { is_active: false });
     for (const ref of [id, 'default'])
       await expect(open(ref)).rejects.toMatchObject({ status: 409, code: 'server_paused' });
-    const bob = await serverClient(app);
+    const bob = await createServerClient(app);
     await expect(open(id, bob.user.id)).rejects.toMatchObject({ status: 404, code: 'not_found' });
     await expect(open('')).rejects.toMatchObject({ status: 404, code: 'not_found' });
     await ada.remove(id);
@@ -57,23 +57,23 @@ describe('opening a server for a run', () => {
   });
 
   it('is not refused for a paused one, or one behind it, where what is left of a run is to be ended', async () => {
-    const jump = await ada.add({ connection_config: anySsh() });
-    const { id } = await ada.add({ connection_config: anySsh({ jump: jump.id }) });
+    const jump = await ada.add({ connection_config: createSshServerConfig() });
+    const { id } = await ada.add({ connection_config: createSshServerConfig({ jump: jump.id }) });
     for (const each of [jump.id, id]) {
       await ada.confirm(each, HOST_KEY);
       await ada.change(each, { is_active: false });
     }
     await expect(open(id)).rejects.toMatchObject({ code: 'server_paused' });
     const { target, runner } = await direct.service.openForReaping(ada.user.id, id);
-    expect(target.references.get(jump.id)).toMatchObject({ serverId: jump.id });
+    expect(target.jumpServers.get(jump.id)).toMatchObject({ serverId: jump.id });
     expect(target.serverId).toBe(id);
-    expect(runner.reap).toEqual(expect.any(Function));
-    const bob = await serverClient(app);
+    expect(runner.cleanUp).toEqual(expect.any(Function));
+    const bob = await createServerClient(app);
     await expect(direct.service.openForReaping(bob.user.id, id)).rejects.toMatchObject({ code: 'not_found' });
   });
 
   it('is kept and logged once it is used, without a new version', async () => {
-    const { id } = await ada.add({ name: 'Dev', connection_config: anySsh() });
+    const { id } = await ada.add({ name: 'Dev', connection_config: createSshServerConfig() });
     await direct.service.noteUse(ada.user.id, { id, name: 'Dev' });
     expect(await ada.get(id)).toMatchObject({ version: 1, last_used_at: expect.stringMatching(/Z$/) });
   });
@@ -83,7 +83,7 @@ describe('a test that does not end', () => {
   it('is given up after its time, and that is its result', async () => {
     await using silent = await listeningHost();
     const { host, port } = silent;
-    const { id } = await ada.add({ connection_config: anySsh({ host, port }) });
+    const { id } = await ada.add({ connection_config: createSshServerConfig({ host, port }) });
     const user = { ...ada.user, name: null, tier: 'starter' as const };
     const principal: Principal = {
       ...{ user, credential: 'session', scopes: new Set() },

@@ -4,7 +4,7 @@ import { fetch, type RequestInit, type Response } from 'undici';
 import { signInWithForms } from '../../src/cli/browserless-sign-in.ts';
 import { choosePort } from '../../src/cli/quickstart/ports.ts';
 import { readConfig, type Config, type Environment } from '../../src/config.ts';
-import { resealCanary } from '../../src/keys/custody/canary.ts';
+import { reencryptCanary } from '../../src/keys/custody/canary.ts';
 import { createDatabase as openDatabase } from '../../src/lib/database.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
@@ -60,7 +60,7 @@ export async function startApp(options: TestAppOptions = {}): Promise<TestApp> {
     },
   );
   registerSecrets(config);
-  if (options.shared === undefined) await markAsUsed(config);
+  if (options.shared === undefined) await markAsInitialized(config);
   const log = createLog(
     'trace',
     new Writable({
@@ -124,10 +124,10 @@ async function environment(
  * Every app's database is new and its encryption key its own, while the vault is one for all tests: an app looks
  * like one that has started before, since a first start is refused beside keys that it cannot open.
  */
-async function markAsUsed({ databaseUrl, encryptionKeys }: Config): Promise<void> {
+async function markAsInitialized({ databaseUrl, encryptionKeys }: Config): Promise<void> {
   const options = { url: databaseUrl, max: 1, applicationName: 'test support', log: createLog('silent') };
   const database = openDatabase(options);
-  await resealCanary(database, createKeyring(encryptionKeys.slice(0, 1)));
+  await reencryptCanary(database, createKeyring(encryptionKeys.slice(0, 1)));
   await database.close();
 }
 

@@ -1,6 +1,6 @@
 import { request } from 'undici';
 
-export interface Answer {
+export interface BrowserResponse {
   status: number;
   headers: Record<string, string | string[] | undefined>;
   /** The address that a redirect names, absolute. */
@@ -11,8 +11,8 @@ export interface Answer {
 
 /** As much of a browser as signing in needs: cookies, forms, and redirects one at a time. */
 export interface Browser {
-  get(url: string, headers?: Record<string, string>): Promise<Answer>;
-  post(url: string, form: Record<string, string>, headers?: Record<string, string>): Promise<Answer>;
+  get(url: string, headers?: Record<string, string>): Promise<BrowserResponse>;
+  post(url: string, form: Record<string, string>, headers?: Record<string, string>): Promise<BrowserResponse>;
   /** The Cookie header for an address. */
   cookieHeader(url: string): string;
   cookie(name: string): string | undefined;
@@ -31,7 +31,7 @@ interface Cookie {
 export function createBrowser(initial: readonly Cookie[] = []): Browser {
   let jar: Cookie[] = [...initial];
 
-  function keep(url: URL, line: string): void {
+  function storeCookie(url: URL, line: string): void {
     const [pair = '', ...attributes] = line.split(';').map((part) => part.trim());
     const at = pair.indexOf('=');
     const attribute = (name: string) =>
@@ -42,9 +42,9 @@ export function createBrowser(initial: readonly Cookie[] = []): Browser {
       (cookie) => cookie.host !== url.hostname || cookie.path !== path || cookie.name !== name,
     );
     const expires = attribute('expires');
-    const isGone =
+    const isExpired =
       attribute('max-age') === '0' || (expires !== undefined && Date.parse(expires) <= Date.now());
-    if (!isGone) jar.push({ host: url.hostname, path, name, value: pair.slice(at + 1) });
+    if (!isExpired) jar.push({ host: url.hostname, path, name, value: pair.slice(at + 1) });
   }
 
   // Ports do not separate cookies, as in real browsers.
@@ -61,7 +61,7 @@ export function createBrowser(initial: readonly Cookie[] = []): Browser {
     address: string,
     own: Record<string, string>,
     body?: string,
-  ): Promise<Answer> {
+  ): Promise<BrowserResponse> {
     const cookies = cookieHeader(address);
     const {
       statusCode,
@@ -73,7 +73,7 @@ export function createBrowser(initial: readonly Cookie[] = []): Browser {
       ...(body === undefined ? {} : { body }),
     });
     const text = await stream.text();
-    for (const line of [headers['set-cookie'] ?? []].flat()) keep(new URL(address), line);
+    for (const line of [headers['set-cookie'] ?? []].flat()) storeCookie(new URL(address), line);
     const location = headers['location'];
     return {
       status: statusCode,
@@ -103,7 +103,7 @@ export function createBrowser(initial: readonly Cookie[] = []): Browser {
 }
 
 /** The address of Keycloak's login form on a page. */
-function formAction(page: Answer): string {
+function formAction(page: BrowserResponse): string {
   const action = /<form[^>]*id="kc-form-login"[^>]*action="([^"]+)"/s.exec(page.text)?.[1];
   if (action === undefined) throw new Error(`no login form on the page (status ${String(page.status)})`);
   return action.replaceAll('&amp;', '&');
@@ -113,21 +113,21 @@ function formAction(page: Answer): string {
  * Walks through Keycloak's real pages from `/auth/login` on, and stops before the callback.
  * @returns the callback's address with its code.
  */
-export async function walkToCallback(
+export async function signInUpToCallback(
   browser: Browser,
   loginUrl: string,
   user: { username: string; password: string },
 ): Promise<string> {
   const start = await browser.get(loginUrl);
   if (start.location === undefined) throw new Error(`no redirect to Keycloak: ${start.text}`);
-  const location = await passLoginPages(browser, start.location, user);
+  const location = await submitLoginPages(browser, start.location, user);
   if (!location.includes('/auth/callback'))
     throw new Error(`Keycloak sent the browser elsewhere: ${location}`);
   return location;
 }
 
 /** Fills in Keycloak's login pages, beginning with the address of an authorization request; answers where they lead. */
-export async function passLoginPages(
+export async function submitLoginPages(
   browser: Browser,
   authorizationUrl: string,
   user: { username: string; password: string },
@@ -147,6 +147,6 @@ export async function signIn(
   browser: Browser,
   publicUrl: string,
   user: { username: string; password: string },
-): Promise<Answer> {
-  return browser.get(await walkToCallback(browser, `${publicUrl}/auth/login`, user));
+): Promise<BrowserResponse> {
+  return browser.get(await signInUpToCallback(browser, `${publicUrl}/auth/login`, user));
 }

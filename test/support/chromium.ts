@@ -32,7 +32,7 @@ export function launchChromium(): Promise<Browser> {
 }
 
 /** Collects what the browser complains of on a page: errors in its console (refused by policy, not loaded) and scripts that failed. */
-export function complaintsOf(page: Page): string[] {
+export function collectPageErrors(page: Page): string[] {
   const complaints: string[] = [];
   page.on('console', (message) => {
     if (message.type() === 'error' || message.type() === 'warning')

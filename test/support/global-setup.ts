@@ -1,5 +1,5 @@
-import { makeEvidenceFolder } from './evidence/search-run.ts';
-import { enterServers, leaveServers } from './test-servers.ts';
+import { createEvidenceFolder } from './evidence/search-run.ts';
+import { acquireServers, releaseServers } from './test-servers.ts';
 
 /**
  * Runs once before all tests, outside jest's sandbox. What test files need goes to them through the
@@ -15,18 +15,18 @@ export default async function globalSetup(): Promise<void> {
     say('still waiting for the servers');
   }, 15_000);
   const interrupted = () => {
-    void leaveServers(false).finally(() => process.exit(130));
+    void releaseServers(false).finally(() => process.exit(130));
   };
   process.once('SIGINT', interrupted);
   process.once('SIGTERM', interrupted);
   try {
     say('starting Postgres and Keycloak');
-    process.env['OPS_TEST_SERVERS'] = JSON.stringify(await enterServers(say));
-    process.env['OPS_TEST_EVIDENCE'] = makeEvidenceFolder();
+    process.env['OPS_TEST_SERVERS'] = JSON.stringify(await acquireServers(say));
+    process.env['OPS_TEST_EVIDENCE'] = createEvidenceFolder();
     say('ready');
   } catch (error) {
     // jest runs no teardown after a set-up that failed.
-    await leaveServers(false);
+    await releaseServers(false);
     throw error;
   } finally {
     clearInterval(waiting);

@@ -3,13 +3,13 @@ import path from 'node:path';
 import type { ServerType } from '../../src/runners/runner.ts';
 
 /** What decides whether a kind of host is to be had. */
-export interface Surroundings {
+export interface HostEnvironment {
   environment: NodeJS.ProcessEnv;
   /** Root on Linux: the scripts of `test/hosts` can start servers. */
   canStart: boolean;
 }
 
-export const SURROUNDINGS: Surroundings = {
+export const HOST_ENVIRONMENT: HostEnvironment = {
   environment: process.env,
   canStart: process.platform === 'linux' && process.getuid?.() === 0,
 };
@@ -18,8 +18,8 @@ export const SURROUNDINGS: Surroundings = {
  * Why tests on a kind of host are skipped; undefined where they run. Starts nothing.
  * @throws Error in CI, where only Kubernetes may be missing: it takes too long to build there
  */
-export function reasonToSkip(type: ServerType, surroundings: Surroundings): string | undefined {
-  const reason = absence(type, surroundings);
+export function findSkipReason(type: ServerType, surroundings: HostEnvironment): string | undefined {
+  const reason = findMissingRequirement(type, surroundings);
   const mayBeMissing = surroundings.environment['CI'] === undefined || type === 'kubernetes';
   if (reason !== undefined && !mayBeMissing) throw new Error(`${reason} CI may not skip it.`);
   return reason;
@@ -29,12 +29,15 @@ export function reasonToSkip(type: ServerType, surroundings: Surroundings): stri
  * Says aloud what the tests do without on this machine.
  * @throws Error in CI, where nothing may be missing
  */
-export function doWithout(reason: string, environment: NodeJS.ProcessEnv): void {
+export function reportMissing(reason: string, environment: NodeJS.ProcessEnv): void {
   if (environment['CI'] !== undefined) throw new Error(`${reason} CI may not do without.`);
   process.stderr.write(`${reason}\n`);
 }
 
-function absence(type: ServerType, { environment, canStart }: Surroundings): string | undefined {
+function findMissingRequirement(
+  type: ServerType,
+  { environment, canStart }: HostEnvironment,
+): string | undefined {
   const isNamed = (name: string) => environment[name] !== undefined;
   switch (type) {
     case 'ssh':

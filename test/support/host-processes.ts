@@ -3,8 +3,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { isAlive } from '../../src/cli/quickstart/processes.ts';
 import type { HostKey } from '../../src/runners/runner.ts';
-import { forgetSandboxMakers } from './local-remains.ts';
-import { FRONT_FOLDER, stopFront } from './own-engine.ts';
+import { clearSandboxCreators } from './local-remains.ts';
+import { DOCKER_PROXY_FOLDER, stopDockerProxy } from './own-engine.ts';
 
 export const HOST_SCRIPTS = path.resolve(import.meta.dirname, '..', 'hosts');
 const STATE = path.resolve(import.meta.dirname, '..', '..', '.data', 'test-hosts');
@@ -37,15 +37,15 @@ interface DockerDescription {
 }
 
 /** Where the SSH servers are, which are started if they do not run. */
-export function sshDescription(): SshDescription {
-  return described(SSH_FILE, 'ssh.sh', ({ plain, jump, inner }: SshDescription) =>
+export function ensureSshServers(): SshDescription {
+  return ensureRunning(SSH_FILE, 'ssh.sh', ({ plain, jump, inner }: SshDescription) =>
     [plain, jump, inner].map(({ pid }) => pid),
   );
 }
 
 /** Where the Docker Engine is, which is started if it does not run. */
-export function dockerDescription(): DockerDescription {
-  return described(DOCKER_FILE, 'docker.sh', ({ pid }: DockerDescription) => [pid]);
+export function ensureDockerEngine(): DockerDescription {
+  return ensureRunning(DOCKER_FILE, 'docker.sh', ({ pid }: DockerDescription) => [pid]);
 }
 
 /** The hosts that were started here and run; nothing is started. */
@@ -60,8 +60,8 @@ export function runningHosts(): { ssh: SshDescription | undefined; docker: Docke
 
 /** Ends what was started here, and what a run that was killed left. @throws AggregateError when all was tried. */
 export function stopHosts(): void {
-  forgetSandboxMakers();
-  stopFront(FRONT_FOLDER);
+  clearSandboxCreators();
+  stopDockerProxy(DOCKER_PROXY_FOLDER);
   const scripts = [
     ...(existsSync(DOCKER_STATE) ? ['docker.sh'] : []),
     ...(existsSync(SSH_STATE) ? ['ssh.sh'] : []),
@@ -78,7 +78,7 @@ export function stopHosts(): void {
     throw new AggregateError(problems, `Not ended in good order: ${problems.join(', ')}`);
 }
 
-function described<T>(file: string, script: string, pidsOf: (description: T) => number[]): T {
+function ensureRunning<T>(file: string, script: string, pidsOf: (description: T) => number[]): T {
   const read = () => JSON.parse(readFileSync(file, 'utf8')) as T;
   if (!existsSync(file) || !pidsOf(read()).every(isAlive)) {
     process.stderr.write(`[test hosts] starting what ${script} brings\n`);

@@ -5,7 +5,7 @@ import http from 'node:http';
 import path from 'node:path';
 import { commandLine, listProcesses } from '../../src/cli/quickstart/processes.ts';
 import { HOST_SCRIPTS, runningHosts } from './host-processes.ts';
-import { remainsOfSandboxes } from './local-remains.ts';
+import { listSandboxLeaks } from './local-remains.ts';
 import { until } from './until.ts';
 
 /** Folders where anybody may leave something. */
@@ -16,28 +16,28 @@ const PUBLIC_FOLDERS = ['/tmp', '/var/tmp', '/dev/shm'];
  * processes, files, containers, volumes, networks, pods, control groups.
  * @returns one line each; empty is as it must be
  */
-export async function lookAtHosts(): Promise<string[]> {
+export async function listHostLeaks(): Promise<string[]> {
   const { ssh, docker } = runningHosts();
   return [
-    ...(ssh === undefined ? [] : remainsOfAccount(ssh.user)),
-    ...(docker === undefined ? [] : await remainsInEngine(docker.socketPath)),
-    ...remainsInCluster(),
-    ...(process.platform === 'linux' ? remainsOfSandboxes().map((what) => `local: ${what}`) : []),
+    ...(ssh === undefined ? [] : listAccountLeaks(ssh.user)),
+    ...(docker === undefined ? [] : await listEngineLeaks(docker.socketPath)),
+    ...listClusterLeaks(),
+    ...(process.platform === 'linux' ? listSandboxLeaks().map((what) => `local: ${what}`) : []),
   ];
 }
 
-/** As {@link lookAtHosts}, when all tests are over; what is just going away gets some seconds. */
-export async function remainsOnHosts(): Promise<string[]> {
+/** As {@link listHostLeaks}, when all tests are over; what is just going away gets some seconds. */
+export async function listHostLeaksAfterRun(): Promise<string[]> {
   let last: string[] = [];
-  const look = async () => (last = await lookAtHosts());
+  const look = async () => (last = await listHostLeaks());
   await until(look, (remains) => remains.length === 0).catch((error: unknown) => last.push(String(error)));
   return last;
 }
 
-function remainsOfAccount(user: string): string[] {
+function listAccountLeaks(user: string): string[] {
   const [uid, home] = accountOf(user);
   const processes = listProcesses()
-    .filter(({ pid }) => ownerOf(`/proc/${pid}`) === uid)
+    .filter(({ pid }) => fileOwnerUid(`/proc/${pid}`) === uid)
     .map(({ pid }) => `ssh: process ${pid}: ${(commandLine(pid) ?? ['gone']).join(' ').slice(0, 80)}`);
   // What the account was made with: its keys, and the files of /etc/skel.
   const own = new Set(['.ssh', ...(existsSync('/etc/skel') ? readdirSync('/etc/skel') : [])]);
@@ -48,7 +48,7 @@ function remainsOfAccount(user: string): string[] {
     ...PUBLIC_FOLDERS.filter((folder) => existsSync(folder)).flatMap((folder) =>
       readdirSync(folder)
         .map((name) => path.join(folder, name))
-        .filter((file) => ownerOf(file) === uid),
+        .filter((file) => fileOwnerUid(file) === uid),
     ),
   ];
   return [...processes, ...files.map((file) => `ssh: file ${file}`)];
@@ -60,7 +60,7 @@ function accountOf(user: string): [uid: number, home: string] {
 }
 
 /** Undefined when the file or process has just gone. */
-function ownerOf(file: string): number | undefined {
+function fileOwnerUid(file: string): number | undefined {
   return statSync(file, { throwIfNoEntry: false })?.uid;
 }
 
@@ -72,10 +72,10 @@ interface Named {
 }
 
 /** The engine is the tests' own: whatever is in it besides images is theirs. */
-async function remainsInEngine(socketPath: string): Promise<string[]> {
-  const containers = (await ask(socketPath, '/containers/json?all=1')) as Named[];
-  const { Volumes: volumes } = (await ask(socketPath, '/volumes')) as { Volumes: Named[] | null };
-  const networks = (await ask(socketPath, '/networks')) as Named[];
+async function listEngineLeaks(socketPath: string): Promise<string[]> {
+  const containers = (await getJson(socketPath, '/containers/json?all=1')) as Named[];
+  const { Volumes: volumes } = (await getJson(socketPath, '/volumes')) as { Volumes: Named[] | null };
+  const networks = (await getJson(socketPath, '/networks')) as Named[];
   return [
     ...containers.map(
       ({ Id, Names, Image }) => `docker: container ${(Names ?? [Id]).join(', ')} of ${Image ?? ''}`,
@@ -87,7 +87,7 @@ async function remainsInEngine(socketPath: string): Promise<string[]> {
   ];
 }
 
-async function ask(socketPath: string, question: string): Promise<unknown> {
+async function getJson(socketPath: string, question: string): Promise<unknown> {
   const request = http.get({ socketPath, path: question });
   const [response] = (await once(request, 'response')) as [http.IncomingMessage];
   let text = '';
@@ -95,7 +95,7 @@ async function ask(socketPath: string, question: string): Promise<unknown> {
   return JSON.parse(text);
 }
 
-function remainsInCluster(): string[] {
+function listClusterLeaks(): string[] {
   const file = process.env['TEST_KUBECONFIG'];
   if (file === undefined) return [];
   const args = [path.join(HOST_SCRIPTS, 'kubernetes-remains.ts'), file];

@@ -4,18 +4,18 @@ import { appendFileSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import type { HostKey, ServerType } from '../../src/runners/runner.ts';
 import { evidence } from './evidence.ts';
-import { reasonToSkip, SURROUNDINGS } from './host-presence.ts';
+import { findSkipReason, HOST_ENVIRONMENT } from './host-presence.ts';
 import {
   CERTIFICATES,
-  dockerDescription,
+  ensureDockerEngine,
   HOST_SCRIPTS,
   SSH_STATE,
-  sshDescription,
+  ensureSshServers,
   type SshAddress,
 } from './host-processes.ts';
-import { noteSandboxMaker } from './local-remains.ts';
-import { givenEngine, openEngine } from './own-engine.ts';
-import { SERVERS_MET } from './servers-met.ts';
+import { registerSandboxCreator } from './local-remains.ts';
+import { findExternalEngine, prepareExternalEngine } from './own-engine.ts';
+import { SERVERS_USED_PREFIX } from './servers-met.ts';
 import type { KubernetesAccount } from '../hosts/kubeconfig.ts';
 
 /** A real OpenSSH server. */
@@ -63,8 +63,8 @@ export interface DockerHost {
   clientCert: string;
   clientKey: string;
   /** A certificate of an authority that the engine does not know. */
-  strangerCert: string;
-  strangerKey: string;
+  untrustedCert: string;
+  untrustedKey: string;
   /** Has python3, node and bash. */
   image: string;
   /** Has a shell and little else. */
@@ -102,9 +102,9 @@ export interface KubernetesHost {
  * @param tests may ask for the server at once ({@link sshHosts} and the like): where there is none it is not called
  */
 export function describeOn(type: ServerType, name: string, tests: () => void): void {
-  const reason = reasonToSkip(type, SURROUNDINGS);
+  const reason = findSkipReason(type, HOST_ENVIRONMENT);
   if (reason === undefined) {
-    if (type === 'local') noteSandboxMaker();
+    if (type === 'local') registerSandboxCreator();
     describe(name, tests);
     return;
   }
@@ -152,10 +152,10 @@ export function ensureNodeSlimImage(): void {
 }
 
 /** Says, for the line that ends the run, which real server a runner met: `OpenSSH 9.2p1 on loopback`. */
-export function noteServerMet(runner: ServerType, what: string): void {
+export function recordServerUsed(runner: ServerType, what: string): void {
   const folder = process.env['OPS_TEST_EVIDENCE'];
   if (folder === undefined) return;
-  appendFileSync(path.join(folder, `${SERVERS_MET}-${process.pid}.txt`), `${runner}: ${what}\n`);
+  appendFileSync(path.join(folder, `${SERVERS_USED_PREFIX}-${process.pid}.txt`), `${runner}: ${what}\n`);
 }
 
 /** Registers a private key as a secret of the run: by a line of its middle, which only this key has. */
@@ -167,16 +167,16 @@ export function registerPrivateKey(pem: string): void {
 
 function readSshHosts(): SshHosts {
   const file = process.env['TEST_SSH_HOSTS'];
-  const found = file === undefined ? ownSshHosts() : (JSON.parse(readFileSync(file, 'utf8')) as SshHosts);
+  const found = file === undefined ? startedSshHosts() : (JSON.parse(readFileSync(file, 'utf8')) as SshHosts);
   evidence.registerSecret('password', found.password);
   evidence.registerSecret('password', found.passphrase);
   for (const key of Object.values(found.keys)) registerPrivateKey(key);
-  noteServerMet('ssh', `${found.version} at ${found.plain.host}, and through a jump host`);
+  recordServerUsed('ssh', `${found.version} at ${found.plain.host}, and through a jump host`);
   return found;
 }
 
-function ownSshHosts(): SshHosts {
-  const { user, version, plain, jump, inner } = sshDescription();
+function startedSshHosts(): SshHosts {
+  const { user, version, plain, jump, inner } = ensureSshServers();
   const text = (name: string) => readFileSync(path.join(SSH_STATE, name), 'utf8');
   const address = ({ host, port, hostKey }: SshAddress): SshServer => ({ host, port, hostKey });
   return {
@@ -187,24 +187,24 @@ function ownSshHosts(): SshHosts {
 }
 
 function readDockerHost(): DockerHost {
-  const given = givenEngine(process.env);
-  const found = given === undefined ? ownEngine() : { ...openEngine(given), overSsh: false };
+  const given = findExternalEngine(process.env);
+  const found = given === undefined ? startedEngine() : { ...prepareExternalEngine(given), overSsh: false };
   registerPrivateKey(found.clientKey);
-  registerPrivateKey(found.strangerKey);
-  noteServerMet('docker', `Docker Engine ${found.version} at ${given?.address ?? found.host}`);
+  registerPrivateKey(found.untrustedKey);
+  recordServerUsed('docker', `Docker Engine ${found.version} at ${given?.address ?? found.host}`);
   return found;
 }
 
-function ownEngine(): DockerHost {
-  const { port, version, socketPath } = dockerDescription();
+function startedEngine(): DockerHost {
+  const { port, version, socketPath } = ensureDockerEngine();
   const certificate = (name: string) => readFileSync(path.join(CERTIFICATES, `${name}.pem`), 'utf8');
   return {
     host: `tcp://127.0.0.1:${port}`,
     ca: certificate('ca'),
     clientCert: certificate('client'),
     clientKey: certificate('client-key'),
-    strangerCert: certificate('stranger'),
-    strangerKey: certificate('stranger-key'),
+    untrustedCert: certificate('stranger'),
+    untrustedKey: certificate('stranger-key'),
     image: 'python-node:test',
     smallImage: 'busybox:test',
     // Debian's, which comes with the engine: another one on the PATH may lack parts of it.
@@ -219,7 +219,7 @@ function readKubernetesHost(file: string): KubernetesHost {
   const text = execFileSync(process.execPath, [script, file], { encoding: 'utf8' });
   const { version, ...account } = JSON.parse(text) as KubernetesAccount;
   evidence.registerSecret('access token', account.token);
-  noteServerMet('kubernetes', `Kubernetes ${version} at ${account.clusterUrl}`);
+  recordServerUsed('kubernetes', `Kubernetes ${version} at ${account.clusterUrl}`);
   const admin = process.env['TEST_KUBE_ADMIN_KUBECONFIG'];
   return {
     ...account,

@@ -5,11 +5,11 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { pino } from 'pino';
 import { z } from 'zod';
-import { errorHandler } from '../../src/http/error-handler.ts';
-import { createHostCheck } from '../../src/http/host-check.ts';
-import { requestContext } from '../../src/http/request-context.ts';
+import { createErrorHandler } from '../../src/http/error-handler.ts';
+import { createHostGuard } from '../../src/http/host-check.ts';
+import { createRequestContext } from '../../src/http/request-context.ts';
 import { jsonRoute, mountRoutes, rawRoute } from '../../src/http/routes.ts';
-import { createIdentity, type EndReason, type Identity } from '../../src/identity/service.ts';
+import { createIdentity, type WorkEndReason, type Identity } from '../../src/identity/service.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
@@ -21,7 +21,7 @@ export interface IdentityAppOptions {
   /** Keycloak as the app reaches it, e.g. through a proxy that can be cut. */
   keycloakInternalUrl?: string;
   /** A second instance on the first one's database and web client. */
-  beside?: IdentityApp;
+  sharedWith?: IdentityApp;
   /** Whether events are polled and running work is swept. */
   watch?: boolean;
 }
@@ -36,7 +36,7 @@ export interface IdentityApp {
   secrets: { session: string; encryption: string };
   logLines: string[];
   /** How the work that `GET /api/v1/work` started was ended, in order. */
-  ended: EndReason[];
+  ended: WorkEndReason[];
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -47,7 +47,7 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const publicUrl = `http://localhost:${String((server.address() as AddressInfo).port)}`;
-  const { beside } = options;
+  const { sharedWith: beside } = options;
   const databaseUrl = beside?.databaseUrl ?? (await createDatabase());
   const webClient = await createWebClient(publicUrl);
   const secrets = beside?.secrets ?? {
@@ -86,7 +86,7 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
     }),
     log,
   });
-  const ended: EndReason[] = [];
+  const ended: WorkEndReason[] = [];
   server.on('request', createApp(identity, publicUrl, log, ended));
   if (options.watch ?? true) await identity.start();
   const close = async () => {
@@ -108,11 +108,11 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
   };
 }
 
-function createApp(identity: Identity, publicUrl: string, log: pino.Logger, ended: EndReason[]) {
+function createApp(identity: Identity, publicUrl: string, log: pino.Logger, ended: WorkEndReason[]) {
   const app = express();
   app.set('query parser', 'simple');
-  app.use(requestContext(log, () => undefined));
-  app.use(createHostCheck({ mode: 'local', publicUrl, internalUrl: publicUrl }));
+  app.use(createRequestContext(log, () => undefined));
+  app.use(createHostGuard({ mode: 'local', publicUrl, internalUrl: publicUrl }));
   const write = jsonRoute({
     method: 'post',
     path: '/api/v1/write',
@@ -133,7 +133,7 @@ function createApp(identity: Identity, publicUrl: string, log: pino.Logger, ende
     access: { scope: 'chat' },
     handle({ principal }, _request, response) {
       if (principal === null) throw new Error('the route has no principal');
-      const unregister = identity.liveWork.register(principal, (reason) => {
+      const unregister = identity.activeWork.register(principal, (reason) => {
         ended.push(reason);
         response.end(`event: end\ndata: ${reason}\n\n`);
       });
@@ -143,7 +143,7 @@ function createApp(identity: Identity, publicUrl: string, log: pino.Logger, ende
     },
   });
   mountRoutes(app, [...identity.routes, write, chat, work], identity.gate);
-  app.use(errorHandler([]));
+  app.use(createErrorHandler([]));
   return app;
 }
 

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { fetch } from 'undici';
 import { z } from 'zod';
-import { createBrowser, passLoginPages } from './browser.ts';
+import { createBrowser, submitLoginPages } from './browser.ts';
 import { evidence } from './evidence.ts';
 import { adminClient, stack, type ClientCredentials, type TestUser } from './stack.ts';
 
@@ -13,7 +13,7 @@ const Tokens = z.object({
 export type Tokens = z.output<typeof Tokens>;
 
 /** Asks a realm's token endpoint; answers what came, good or bad. */
-export async function askForTokens(
+export async function requestTokens(
   form: Record<string, string>,
   realm: string = stack.keycloak.realm,
 ): Promise<{ status: number; body: unknown }> {
@@ -26,7 +26,7 @@ export async function askForTokens(
 
 /** @throws Error when Keycloak refuses */
 export async function getTokens(form: Record<string, string>, realm?: string): Promise<Tokens> {
-  const { status, body } = await askForTokens(form, realm);
+  const { status, body } = await requestTokens(form, realm);
   if (status !== 200) throw new Error(`the token endpoint answered ${status}: ${JSON.stringify(body)}`);
   const tokens = Tokens.parse(body);
   evidence.registerSecret('access token', tokens.access_token);
@@ -57,7 +57,7 @@ export async function accountConsoleToken(
     code_challenge_method: 'S256',
     code_challenge: createHash('sha256').update(verifier).digest('base64url'),
   });
-  const back = await passLoginPages(
+  const back = await submitLoginPages(
     createBrowser(),
     `${base}/protocol/openid-connect/auth?${query.toString()}`,
     user,
@@ -100,7 +100,7 @@ export function apiTokens(clientId: string, user: TestUser): Promise<Tokens> {
 }
 
 /** Asks Keycloak with an access token; answers the status and the text. */
-export async function askKeycloak(
+export async function callKeycloak(
   accessToken: string,
   method: string,
   url: string,

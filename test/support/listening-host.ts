@@ -9,10 +9,10 @@ export interface ListeningHost extends AsyncDisposable {
   /** How many have connected. */
   connections(): number;
   /** Waits until so many have connected. */
-  met(count?: number): Promise<unknown>;
+  waitForConnections(count?: number): Promise<unknown>;
   /** Which connection was over first, counted from 0 in the order in which they came. */
-  gone: Promise<number>;
-  hangUp(): void;
+  firstClosed: Promise<number>;
+  closeConnections(): void;
 }
 
 export async function listeningHost(): Promise<ListeningHost> {
@@ -35,9 +35,9 @@ export async function listeningHost(): Promise<ListeningHost> {
     host: '127.0.0.1',
     port: (server.address() as AddressInfo).port,
     connections: () => sockets.length,
-    met: (count = 1) => until(() => sockets.length >= count),
-    gone: gone.promise,
-    hangUp,
+    waitForConnections: (count = 1) => until(() => sockets.length >= count),
+    firstClosed: gone.promise,
+    closeConnections: hangUp,
     async [Symbol.asyncDispose]() {
       const closed = once(server, 'close');
       server.close();

@@ -5,37 +5,37 @@ import { commandLine, listProcesses } from '../../src/cli/quickstart/processes.t
 
 /** As the runner gives them to its sandboxes. */
 const FIRST_UID = 1_900_000_000;
-const GROUP = /^ops-center-run-(\d+)-/;
-const TEMPORARY = /^ops-center-(?:file|pipe|bait)-(\d+)-/;
+const GROUP_PATTERN = /^ops-center-run-(\d+)-/;
+const TEMPORARY_PATTERN = /^ops-center-(?:file|pipe|bait)-(\d+)-/;
 /** A file for each process of this checkout that can make sandboxes, named after its id. */
-const MAKERS = path.resolve(import.meta.dirname, '..', '..', '.data', 'test-hosts', 'local');
+const CREATORS_FOLDER = path.resolve(import.meta.dirname, '..', '..', '.data', 'test-hosts', 'local');
 
 /**
  * Notes that this process makes sandboxes. What it leaves bears its id, and is known by that as this checkout's when
  * it has ended: others test on the same machine.
  */
-export function noteSandboxMaker(): void {
-  mkdirSync(MAKERS, { recursive: true });
-  writeFileSync(path.join(MAKERS, String(process.pid)), '');
+export function registerSandboxCreator(): void {
+  mkdirSync(CREATORS_FOLDER, { recursive: true });
+  writeFileSync(path.join(CREATORS_FOLDER, String(process.pid)), '');
 }
 
 /** For the run that ends last, when it has looked: ids are given anew. */
-export function forgetSandboxMakers(): void {
-  rmSync(MAKERS, { recursive: true, force: true });
+export function clearSandboxCreators(): void {
+  rmSync(CREATORS_FOLDER, { recursive: true, force: true });
 }
 
 /** What is left of sandboxes that this checkout's tests have made, and of those that nobody looks after any more. */
-export function remainsOfSandboxes(): string[] {
-  const makers = new Set(existsSync(MAKERS) ? readdirSync(MAKERS) : []);
-  return sandboxRemains((maker) => makers.has(String(maker)), true);
+export function listSandboxLeaks(): string[] {
+  const makers = new Set(existsSync(CREATORS_FOLDER) ? readdirSync(CREATORS_FOLDER) : []);
+  return listSandboxArtifacts((maker) => makers.has(String(maker)), true);
 }
 
 /** What is there now of the sandboxes that one process has made. */
-export function sandboxesOf(pid: number): string[] {
-  return sandboxRemains((maker) => maker === pid, false);
+export function listSandboxesOf(pid: number): string[] {
+  return listSandboxArtifacts((maker) => maker === pid, false);
 }
 
-function sandboxRemains(isOurs: (maker: number) => boolean, withOrphans: boolean): string[] {
+function listSandboxArtifacts(isOurs: (maker: number) => boolean, withOrphans: boolean): string[] {
   const named = (folder: string, pattern: RegExp) =>
     readdirSync(folder)
       .filter((name) => isOurs(Number(pattern.exec(name)?.[1])))
@@ -43,19 +43,21 @@ function sandboxRemains(isOurs: (maker: number) => boolean, withOrphans: boolean
   return [
     ...listProcesses()
       .filter(({ pid }) => uidOf(pid) >= FIRST_UID)
-      .filter(({ pid }) => isOurs(makerOf(pid)) || (withOrphans && makerOf(pid) === 1))
+      .filter(({ pid }) => isOurs(creatorOf(pid)) || (withOrphans && creatorOf(pid) === 1))
       .map(({ pid }) => `process ${pid}: ${(commandLine(pid) ?? ['gone']).join(' ').slice(0, 80)}`),
-    ...groupFolders().flatMap((folder) => named(folder, GROUP).map((name) => `control group ${name}`)),
-    ...named(tmpdir(), TEMPORARY).map((name) => `folder ${name}`),
+    ...listControlGroupFolders().flatMap((folder) =>
+      named(folder, GROUP_PATTERN).map((name) => `control group ${name}`),
+    ),
+    ...named(tmpdir(), TEMPORARY_PATTERN).map((name) => `folder ${name}`),
   ];
 }
 
 /** Which process made a sandbox: its control group tells; before it is in one, those that it descends from. */
-function makerOf(pid: number): number {
+function creatorOf(pid: number): number {
   const group = /\/ops-center-run-(\d+)-/.exec(read(`/proc/${pid}/cgroup`))?.[1];
   if (group !== undefined) return Number(group);
   const parent = Number(/^PPid:\t(\d+)$/m.exec(read(`/proc/${pid}/status`))?.[1] ?? 0);
-  return uidOf(parent) >= FIRST_UID ? makerOf(parent) : parent;
+  return uidOf(parent) >= FIRST_UID ? creatorOf(parent) : parent;
 }
 
 /** 0 for what has just gone. */
@@ -64,7 +66,7 @@ function uidOf(pid: number): number {
 }
 
 /** Where groups of runs can be: in our own of each hierarchy, and in version 2 beside it. */
-export function groupFolders(): string[] {
+export function listControlGroupFolders(): string[] {
   const lines = readFileSync('/proc/self/cgroup', 'utf8').trim().split('\n');
   const folders = lines.flatMap((line) => {
     const [, hierarchy, names = '', own = '/'] = /^(\d+):([^:]*):(.*)$/.exec(line) ?? [];

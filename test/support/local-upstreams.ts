@@ -22,12 +22,12 @@ afterEach(async () => {
 });
 
 /** Runs after the test that asks for it, last one first. */
-function afterThisTest(cleanup: () => Promise<unknown>): void {
+function afterCurrentTest(cleanup: () => Promise<unknown>): void {
   cleanups.push(cleanup);
 }
 
 /** A dialer in local mode; closed after the test. */
-export function dialer(options: Partial<DialerOptions> = {}): Dialer {
+export function createTestDialer(options: Partial<DialerOptions> = {}): Dialer {
   const created = createDialer({
     mode: 'local',
     allow: undefined,
@@ -50,7 +50,7 @@ export interface Upstream {
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void;
 
-async function listening(server: Server, scheme: string, port = 0): Promise<Upstream> {
+async function startListening(server: Server, scheme: string, port = 0): Promise<Upstream> {
   const upstream: Upstream = { port: 0, origin: '', sockets: [], requests: [] };
   const all = new Set<Socket>();
   server.on('connection', (socket: Socket) => {
@@ -75,23 +75,26 @@ async function listening(server: Server, scheme: string, port = 0): Promise<Upst
 const ok: Answer = (_request, response) => response.end('ok');
 
 /** Its `keepAliveMs` is how long it says that it keeps idle connections. */
-export function http(answer: Answer = ok, options: { keepAliveMs?: number; port?: number } = {}) {
+export function startHttpUpstream(
+  answer: Answer = ok,
+  options: { keepAliveMs?: number; port?: number } = {},
+) {
   const server = createHttpServer({ keepAliveTimeout: options.keepAliveMs ?? 60_000 }, answer);
-  return listening(server, 'http', options.port);
+  return startListening(server, 'http', options.port);
 }
 
 /** With the certificate of `upstream.test` and 127.0.0.1. */
-export function https(answer: Answer = ok): Promise<Upstream> {
-  return listening(createHttpsServer(certificate, answer), 'https');
+export function startHttpsUpstream(answer: Answer = ok): Promise<Upstream> {
+  return startListening(createHttpsServer(certificate, answer), 'https');
 }
 
 /** Speaks whatever `speak` says. */
-export function tcp(speak: (socket: Socket) => void): Promise<Upstream> {
-  return listening(createTcpServer(speak), 'http');
+export function startTcpUpstream(onConnection: (socket: Socket) => void): Promise<Upstream> {
+  return startListening(createTcpServer(onConnection), 'http');
 }
 
 /** A guarded GET with patient time-outs. */
-export function call(url: string, options: Partial<UpstreamRequest> = {}): UpstreamRequest {
+export function upstreamRequest(url: string, options: Partial<UpstreamRequest> = {}): UpstreamRequest {
   return {
     url: new URL(url),
     method: 'GET',
@@ -105,10 +108,10 @@ export function call(url: string, options: Partial<UpstreamRequest> = {}): Upstr
 }
 
 /** Matches an error with this code. */
-export const failing = (code: string): unknown => expect.objectContaining({ code });
+export const errorWithCode = (code: string): unknown => expect.objectContaining({ code });
 
 /** A resolver that gives one answer after the other, the last one for ever, and counts. */
-export function answers(...list: string[][]) {
+export function createSequentialLookup(...list: string[][]) {
   const asked: string[] = [];
   const lookup = (host: string) => {
     asked.push(host);
@@ -117,7 +120,7 @@ export function answers(...list: string[][]) {
   return { asked, lookup };
 }
 
-export async function closed(socket: Socket | undefined): Promise<void> {
+export async function waitForClose(socket: Socket | undefined): Promise<void> {
   if (socket === undefined) throw new Error('there was no connection');
   if (!socket.closed) await new Promise((resolve) => socket.once('close', resolve));
 }
@@ -146,7 +149,7 @@ export async function fullBacklog(host: string): Promise<number> {
       process.exit();
     });`;
   const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'ignore'] });
-  afterThisTest(async () => {
+  afterCurrentTest(async () => {
     child.kill('SIGKILL');
     await once(child, 'close');
   });
@@ -156,7 +159,7 @@ export async function fullBacklog(host: string): Promise<number> {
   for (let count = 0; count < 2; count++) {
     const filler = connect(port, host);
     filler.on('error', () => undefined);
-    afterThisTest(() => Promise.resolve(filler.destroy()));
+    afterCurrentTest(() => Promise.resolve(filler.destroy()));
     await once(filler, 'connect');
   }
   return port;

@@ -3,13 +3,13 @@ import { once } from 'node:events';
 import { isIPv4 } from 'node:net';
 
 /** Per question: addresses, a failure, or nothing at all. Families are asked for one by one. */
-export type NameAnswer = readonly string[] | 'absent' | 'failing' | 'silent';
+export type DnsAnswer = readonly string[] | 'absent' | 'failing' | 'silent';
 
 const RESPONSE_CODES = { absent: 3, failing: 2 };
 const IPV6 = 28;
 
 /** A name server on loopback that speaks DNS over UDP (RFC 1035, just enough for A and AAAA). */
-export async function startNameServer(answer: (name: string, family: 4 | 6) => NameAnswer) {
+export async function startNameServer(answer: (name: string, family: 4 | 6) => DnsAnswer) {
   const socket = createSocket('udp4');
   /** Names asked for, lower case, one entry per question that arrived. */
   const asked: string[] = [];
@@ -17,8 +17,9 @@ export async function startNameServer(answer: (name: string, family: 4 | 6) => N
     const { name, end } = readName(question);
     const family = question.readUInt16BE(end) === IPV6 ? 6 : 4;
     asked.push(name);
-    const said = answer(name, family);
-    if (said !== 'silent') socket.send(reply(question.subarray(0, end + 4), said), from.port, from.address);
+    const answered = answer(name, family);
+    if (answered !== 'silent')
+      socket.send(reply(question.subarray(0, end + 4), answered), from.port, from.address);
   });
   socket.bind(0, '127.0.0.1');
   await once(socket, 'listening');
@@ -43,18 +44,18 @@ function readName(message: Buffer) {
   return { name: labels.join('.').toLowerCase(), end: at + 1 };
 }
 
-function reply(question: Buffer, said: Exclude<NameAnswer, 'silent'>): Buffer {
-  const addresses = typeof said === 'string' ? [] : said;
+function reply(question: Buffer, answered: Exclude<DnsAnswer, 'silent'>): Buffer {
+  const addresses = typeof answered === 'string' ? [] : answered;
   const head = Buffer.from(question);
-  head.writeUInt16BE(0x8180 | (typeof said === 'string' ? RESPONSE_CODES[said] : 0), 2);
+  head.writeUInt16BE(0x8180 | (typeof answered === 'string' ? RESPONSE_CODES[answered] : 0), 2);
   head.writeUInt16BE(1, 4);
   head.writeUInt16BE(addresses.length, 6);
   head.writeUInt32BE(0, 8);
-  return Buffer.concat([head, ...addresses.map(record)]);
+  return Buffer.concat([head, ...addresses.map(resourceRecord)]);
 }
 
 /** IPv6 addresses are written in full, without `::`. */
-function record(address: string): Buffer {
+function resourceRecord(address: string): Buffer {
   const data = isIPv4(address)
     ? Buffer.from(address.split('.').map(Number))
     : Buffer.from(

@@ -3,19 +3,19 @@ import { registerPrivateKey } from './hosts.ts';
 
 /** Private keys as no tool makes them, put together by hand; none of them can be used. */
 
-function value(tag: number, ...parts: Buffer[]): Buffer {
+function derValue(tag: number, ...parts: Buffer[]): Buffer {
   const content = Buffer.concat(parts);
   const { length } = content;
   const size = length < 128 ? [length] : length < 256 ? [0x81, length] : [0x82, length >> 8, length & 255];
   return Buffer.concat([Buffer.of(tag, ...size), content]);
 }
 
-export const sequence = (...parts: Buffer[]): Buffer => value(0x30, ...parts);
-export const octets = (content: Buffer): Buffer => value(0x04, content);
-export const oid = (hex: string): Buffer => value(0x06, Buffer.from(hex, 'hex'));
-export const integer = (number: number): Buffer => {
+export const derSequence = (...parts: Buffer[]): Buffer => derValue(0x30, ...parts);
+export const derOctets = (content: Buffer): Buffer => derValue(0x04, content);
+export const derOid = (hex: string): Buffer => derValue(0x06, Buffer.from(hex, 'hex'));
+export const derInteger = (number: number): Buffer => {
   const hex = number.toString(16);
-  return value(0x02, unsigned(Buffer.from(hex.length % 2 === 0 ? hex : `0${hex}`, 'hex')));
+  return derValue(0x02, unsigned(Buffer.from(hex.length % 2 === 0 ? hex : `0${hex}`, 'hex')));
 };
 
 /** A number whose first bit would be taken for its sign gets a zero byte before it, and no other does. */
@@ -23,7 +23,7 @@ function unsigned(bytes: Buffer): Buffer {
   return (bytes[0] ?? 0) < 0x80 ? bytes : Buffer.concat([Buffer.of(0), bytes]);
 }
 
-export function pem(label: string, bytes: Buffer): string {
+export function toPem(label: string, bytes: Buffer): string {
   const lines = bytes.toString('base64').match(/.{1,64}/g) ?? [];
   const text = `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
   registerPrivateKey(text);
@@ -42,10 +42,10 @@ function numberOf(bits: number): Buffer {
 type RsaMember = 'n' | 'e' | 'd' | 'p' | 'q' | 'dp' | 'dq' | 'qi';
 
 /** PKCS#1 with numbers at random. @param bits of the modulus; `given` those of others, which fit else. */
-export function rsaKey(bits: number, given: Partial<Record<RsaMember, number>> = {}): Buffer {
+export function craftRsaKey(bits: number, given: Partial<Record<RsaMember, number>> = {}): Buffer {
   const half = bits / 2;
   const sizes = { n: bits, e: 17, d: bits, p: half, q: half, dp: half, dq: half, qi: half, ...given };
-  return sequence(integer(0), ...Object.values(sizes).map((size) => value(0x02, numberOf(size))));
+  return derSequence(derInteger(0), ...Object.values(sizes).map((size) => derValue(0x02, numberOf(size))));
 }
 
 function field(content: Buffer | string): Buffer {
@@ -63,7 +63,7 @@ interface OpenSshOptions {
 }
 
 /** OpenSSH's form, encrypted where rounds are given. */
-export function openSshKey({ type, publicBits, privateBits, rounds }: OpenSshOptions): string {
+export function craftOpenSshKey({ type, publicBits, privateBits, rounds }: OpenSshOptions): string {
   const name = field(type ?? 'ssh-rsa');
   const [e, n] = [field(numberOf(17)), field(numberOf(publicBits ?? 2048))];
   const bits = privateBits ?? 2048;
@@ -78,13 +78,16 @@ export function openSshKey({ type, publicBits, privateBits, rounds }: OpenSshOpt
       : [field('aes256-ctr'), field('bcrypt'), field(Buffer.concat([field(randomBytes(16)), count]))];
   const parts = [...head, Buffer.of(0, 0, 0, 1), field(Buffer.concat([name, e, n]))];
   const bytes = [Buffer.from('openssh-key-v1\0'), ...parts, field(Buffer.concat([body, padding]))];
-  return pem('OPENSSH PRIVATE KEY', Buffer.concat(bytes));
+  return toPem('OPENSSH PRIVATE KEY', Buffer.concat(bytes));
 }
 
 /** Encrypted PKCS#8 (RFC 8018, PBES2) by the derivation and numbers given. */
-export function encryptedKey(derivation: string, ...numbers: number[]): string {
-  const parameters = sequence(octets(randomBytes(16)), ...numbers.map(integer));
-  const aes = sequence(oid('60864801650304012a'), octets(randomBytes(16)));
-  const scheme = sequence(oid('2a864886f70d01050d'), sequence(sequence(oid(derivation), parameters), aes));
-  return pem('ENCRYPTED PRIVATE KEY', sequence(scheme, octets(randomBytes(64))));
+export function craftEncryptedKey(derivation: string, ...numbers: number[]): string {
+  const parameters = derSequence(derOctets(randomBytes(16)), ...numbers.map(derInteger));
+  const aes = derSequence(derOid('60864801650304012a'), derOctets(randomBytes(16)));
+  const scheme = derSequence(
+    derOid('2a864886f70d01050d'),
+    derSequence(derSequence(derOid(derivation), parameters), aes),
+  );
+  return toPem('ENCRYPTED PRIVATE KEY', derSequence(scheme, derOctets(randomBytes(64))));
 }

@@ -11,11 +11,11 @@ import type { DockerHost } from './hosts.ts';
 
 const HOSTS = path.resolve(import.meta.dirname, '..', 'hosts');
 /** The client of whoever named the engine. */
-const DOCKER = 'docker';
+const DOCKER_COMMAND = 'docker';
 const START_WAIT_MS = 20_000;
 
 /** An engine as the environment names it. */
-export interface GivenEngine {
+export interface ExternalEngine {
   /** `unix:///path` or `tcp://host:port`. */
   address: string;
   /** Holds `ca.pem`, `cert.pem` and `key.pem` for an address of the second kind. */
@@ -27,7 +27,7 @@ export interface GivenEngine {
 }
 
 /** What TEST_DOCKER_HOST and the variables beside it name; undefined where the tests start an engine. */
-export function givenEngine(environment: NodeJS.ProcessEnv): GivenEngine | undefined {
+export function findExternalEngine(environment: NodeJS.ProcessEnv): ExternalEngine | undefined {
   const address = environment['TEST_DOCKER_HOST'];
   if (address === undefined) return undefined;
   return {
@@ -35,22 +35,22 @@ export function givenEngine(environment: NodeJS.ProcessEnv): GivenEngine | undef
     certificates: environment['TEST_DOCKER_CERT_PATH'],
     image: environment['TEST_DOCKER_IMAGE'] ?? 'node:24-bookworm',
     smallImage: environment['TEST_DOCKER_SMALL_IMAGE'] ?? 'busybox:stable',
-    folder: FRONT_FOLDER,
+    folder: DOCKER_PROXY_FOLDER,
   };
 }
-export const FRONT_FOLDER = path.resolve(HOSTS, '..', '..', '.data', 'test-hosts', 'front');
+export const DOCKER_PROXY_FOLDER = path.resolve(HOSTS, '..', '..', '.data', 'test-hosts', 'front');
 
-/** The engine as tests meet it, with the images in it. {@link stopFront} ends the process before it. */
-export function openEngine(engine: GivenEngine): Omit<DockerHost, 'overSsh'> {
+/** The engine as tests meet it, with the images in it. {@link stopDockerProxy} ends the process before it. */
+export function prepareExternalEngine(engine: ExternalEngine): Omit<DockerHost, 'overSsh'> {
   execFileSync(path.join(HOSTS, 'certificates.sh'), [path.join(engine.folder, 'certs')], {
     stdio: 'inherit',
   });
-  const { socketPath, version, port } = ensureFront(engine);
+  const { socketPath, version, port } = ensureDockerProxy(engine);
   for (const name of [engine.image, engine.smallImage]) ensureImage(socketPath, name);
   const { image, smallImage } = engine;
   const own = (name: string) => readFileSync(path.join(engine.folder, 'certs', `${name}.pem`), 'utf8');
-  const stranger = { strangerCert: own('stranger'), strangerKey: own('stranger-key') };
-  const rest = { image, smallImage, ...stranger, socketPath, version, command: DOCKER };
+  const stranger = { untrustedCert: own('stranger'), untrustedKey: own('stranger-key') };
+  const rest = { image, smallImage, ...stranger, socketPath, version, command: DOCKER_COMMAND };
   const { certificates } = engine;
   if (certificates === undefined) {
     const client = { ca: own('ca'), clientCert: own('client'), clientKey: own('client-key') };
@@ -66,8 +66,8 @@ export function openEngine(engine: GivenEngine): Omit<DockerHost, 'overSsh'> {
   };
 }
 
-/** Ends the process of {@link openEngine}. */
-export function stopFront(folder: string): void {
+/** Ends the process of {@link prepareExternalEngine}. */
+export function stopDockerProxy(folder: string): void {
   const outcome = readOutcome(folder);
   if (outcome !== undefined && 'pid' in outcome && commandLine(outcome.pid)?.includes(folder) === true)
     process.kill(outcome.pid);
@@ -82,10 +82,10 @@ function readOutcome(folder: string): FrontDescription | { problem: string } | u
 }
 
 /** Whoever makes the folder starts the process; the others wait for what it says of itself. */
-function ensureFront(engine: GivenEngine): FrontDescription {
+function ensureDockerProxy(engine: ExternalEngine): FrontDescription {
   try {
     mkdirSync(path.join(engine.folder, 'claimed'));
-    startFront(engine);
+    startDockerProxy(engine);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
   }
@@ -101,7 +101,7 @@ function ensureFront(engine: GivenEngine): FrontDescription {
   }
 }
 
-function startFront({ address, folder, certificates = '' }: GivenEngine): void {
+function startDockerProxy({ address, folder, certificates = '' }: ExternalEngine): void {
   spawn(process.execPath, [path.join(HOSTS, 'docker-front.ts'), address, folder, certificates], {
     detached: true,
     stdio: 'ignore',
@@ -110,7 +110,7 @@ function startFront({ address, folder, certificates = '' }: GivenEngine): void {
 
 function ensureImage(socketPath: string, name: string): void {
   const docker = (...args: string[]) =>
-    execFileSync(DOCKER, ['--host', `unix://${socketPath}`, ...args], {
+    execFileSync(DOCKER_COMMAND, ['--host', `unix://${socketPath}`, ...args], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
   try {

@@ -6,7 +6,7 @@ setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 
 /** Bytes that are still reachable in this process, buffers included. */
-export async function retainedBytes(): Promise<number> {
+export async function measureRetainedBytes(): Promise<number> {
   // What the last synchronous piece of work left on the stack is let go first.
   await nextTurn();
   collectGarbage();

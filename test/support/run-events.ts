@@ -1,7 +1,7 @@
 import type { Response } from 'undici';
 
 /** A server-sent event of a run, as it came. */
-export interface RunEventSeen {
+export interface ReceivedRunEvent {
   /** The `event:` and `id:` lines. */
   event: string;
   id: number;
@@ -24,7 +24,7 @@ export interface RunEventSeen {
 }
 
 /** Yields the events of an answer as they come. Comments are left out. */
-export async function* eventsOf(response: Response): AsyncGenerator<RunEventSeen, void> {
+export async function* readRunEvents(response: Response): AsyncGenerator<ReceivedRunEvent, void> {
   const decoder = new TextDecoder();
   let rest = '';
   for await (const chunk of response.body ?? []) {
@@ -35,23 +35,26 @@ export async function* eventsOf(response: Response): AsyncGenerator<RunEventSeen
   }
 }
 
-export async function allEvents(response: Response): Promise<RunEventSeen[]> {
-  const seen: RunEventSeen[] = [];
-  for await (const one of eventsOf(response)) seen.push(one);
+export async function readAllRunEvents(response: Response): Promise<ReceivedRunEvent[]> {
+  const seen: ReceivedRunEvent[] = [];
+  for await (const one of readRunEvents(response)) seen.push(one);
   return seen;
 }
 
-function read(frame: string): RunEventSeen {
+function read(frame: string): ReceivedRunEvent {
   const [event = '', id = '', data = ''] = frame.split('\n');
   return {
     event: event.replace('event: ', ''),
     id: Number(id.replace('id: ', '')),
-    data: JSON.parse(data.replace('data: ', '')) as RunEventSeen['data'],
+    data: JSON.parse(data.replace('data: ', '')) as ReceivedRunEvent['data'],
   };
 }
 
 /** What a stream said. */
-export function outputIn(seen: readonly RunEventSeen[], stream: 'stdout' | 'stderr' = 'stdout'): string {
+export function joinOutput(
+  seen: readonly ReceivedRunEvent[],
+  stream: 'stdout' | 'stderr' = 'stdout',
+): string {
   const pieces = seen.flatMap(({ data }) =>
     data.type === 'output' && data.stream === stream ? [Buffer.from(data.data ?? '', data.encoding)] : [],
   );

@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { createLiveWork } from '../../src/identity/live-work.ts';
+import { createActiveWork } from '../../src/identity/live-work.ts';
 import { createDatabase } from '../../src/lib/database.ts';
 import { createDialer } from '../../src/lib/dialer.ts';
 import { createKeyring, type Keyring } from '../../src/lib/keyring.ts';
@@ -61,7 +61,7 @@ export async function openServers(
     service: createServerService({
       ...{ database, keyring, runners, log, ...options },
       localExecution: { isOn: false, isAllowed: () => Promise.resolve(false) },
-      liveWork: createLiveWork(),
+      liveWork: createActiveWork(),
     }),
     keyring,
     sql,

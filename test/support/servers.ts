@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { HostKey } from '../../src/runners/runner.ts';
-import type { CreateServer, ServerDeleted, ServerTested, ServerView } from '../../src/servers/schema.ts';
+import type { CreateServer, ServerDeleted, ServerTestView, ServerView } from '../../src/servers/schema.ts';
 import type { CallOptions, TestApp } from './app.ts';
 import { evidence } from './evidence.ts';
 import { createUser, type TestUser } from './stack.ts';
@@ -23,24 +23,29 @@ export interface ServerClient {
   session: string;
   list(): Promise<ServerView[]>;
   get(id: string): Promise<ServerView>;
-  add(wish: Partial<CreateServer> & { connection_config: Record<string, unknown> }): Promise<ServerView>;
+  add(overrides: Partial<CreateServer> & { connection_config: Record<string, unknown> }): Promise<ServerView>;
   change(id: string, change: object): Promise<ServerView>;
   remove(id: string): Promise<ServerDeleted>;
-  test(id: string): Promise<ServerTested>;
+  test(id: string): Promise<ServerTestView>;
   confirm(id: string, key: HostKey & { hop?: string }): Promise<ServerView>;
   /** Expects a refusal. */
-  refusal(method: string, path: string, json?: object, headers?: Record<string, string>): Promise<Problem>;
+  expectRefusal(
+    method: string,
+    path: string,
+    json?: object,
+    headers?: Record<string, string>,
+  ): Promise<Problem>;
   /** Whatever comes. */
   send(method: string, path: string, json?: object, options?: CallOptions): ReturnType<TestApp['call']>;
 }
 
 /** A new person who is signed in. */
-export async function serverClient(app: TestApp, tier: Tier = 'starter'): Promise<ServerClient> {
+export async function createServerClient(app: TestApp, tier: Tier = 'starter'): Promise<ServerClient> {
   const user = await createUser({ tier });
-  return clientOf(app, user, await app.signIn(user));
+  return createServerClientFor(app, user, await app.signIn(user));
 }
 
-export function clientOf(app: TestApp, user: TestUser, session: string): ServerClient {
+export function createServerClientFor(app: TestApp, user: TestUser, session: string): ServerClient {
   const send: ServerClient['send'] = (method, path, json, options = {}) =>
     app.call(`${SERVERS}${path}`, { method, session, ...(json === undefined ? {} : { json }), ...options });
   async function expectJson<T>(method: string, path: string, status: number, json?: object): Promise<T> {
@@ -55,12 +60,12 @@ export function clientOf(app: TestApp, user: TestUser, session: string): ServerC
     send,
     list: () => expectJson('GET', '', 200),
     get: (id) => expectJson('GET', `/${id}`, 200),
-    add: (wish) => expectJson('POST', '', 201, { name: 'A server', server_type: 'ssh', ...wish }),
+    add: (overrides) => expectJson('POST', '', 201, { name: 'A server', server_type: 'ssh', ...overrides }),
     change: (id, change) => expectJson('PUT', `/${id}`, 200, change),
     remove: (id) => expectJson('DELETE', `/${id}`, 200),
     test: (id) => expectJson('POST', `/${id}/test`, 200),
     confirm: (id, key) => expectJson('POST', `/${id}/host-key`, 200, key),
-    async refusal(method, path, json, headers = {}) {
+    async expectRefusal(method, path, json, headers = {}) {
       const response = await send(method, path, json, { headers });
       const text = await response.text();
       if (response.status < 400) throw new Error(`${method} ${path} answered ${response.status}`);
@@ -77,7 +82,7 @@ export function randomPassword(): string {
 }
 
 /** A host that does not exist, with a password of its own. */
-export function anySsh(change: Record<string, unknown> = {}): Record<string, unknown> {
+export function createSshServerConfig(change: Record<string, unknown> = {}): Record<string, unknown> {
   return {
     host: 'dev.example.test',
     username: 'developer',

@@ -9,7 +9,7 @@ export interface OpenStream {
 }
 
 /** Reads a streamed answer from now on. Comments are left out. */
-export function readStream(response: Response): OpenStream {
+export function readEventStream(response: Response): OpenStream {
   const first = Promise.withResolvers<string>();
   async function read(): Promise<string[]> {
     const decoder = new TextDecoder();
@@ -34,7 +34,7 @@ export function readStream(response: Response): OpenStream {
 }
 
 /** The error that a stream ended with, if its last event is one. */
-export function errorOf(events: readonly string[]): { code: string; message: string } | undefined {
+export function findStreamError(events: readonly string[]): { code: string; message: string } | undefined {
   const last = events.at(-1);
   if (last === undefined || last === '[DONE]') return undefined;
   return (JSON.parse(last) as { error?: { code: string; message: string } }).error;

@@ -2,22 +2,22 @@ import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import pg from 'pg';
-import { endKeycloak, keycloakDataFolder, startKeycloak } from '../../src/cli/quickstart/keycloak.ts';
+import { stopKeycloak, keycloakDataFolder, startKeycloak } from '../../src/cli/quickstart/keycloak.ts';
 import { KEYCLOAK_FOLDER } from '../../src/cli/quickstart/keycloak-archive.ts';
-import { takeLock } from '../../src/cli/quickstart/lock.ts';
+import { acquireLock } from '../../src/cli/quickstart/lock.ts';
 import {
-  endLeftoverPostgres,
+  stopOrphanedPostgres,
   startPostgres,
   type RunningPostgres,
 } from '../../src/cli/quickstart/postgres.ts';
-import { postgresPlace } from '../../src/cli/quickstart/postgres-place.ts';
+import { preparePostgresLocation } from '../../src/cli/quickstart/postgres-place.ts';
 import { commandLine, isAlive } from '../../src/cli/quickstart/processes.ts';
-import { addDemo, signInAsBootstrapAdmin } from '../../src/cli/quickstart/realm-setup.ts';
+import { addDemoData, signInAsBootstrapAdmin } from '../../src/cli/quickstart/realm-setup.ts';
 import { createSecrets, writePrivateFile } from '../../src/cli/quickstart/secrets.ts';
 import { readDemo } from '../../src/doctor/demo-users.ts';
 import { MIGRATIONS_FOLDER, runMigrations } from '../../src/lib/migrations.ts';
 import { stopHosts } from './host-processes.ts';
-import { remainsOnHosts } from './host-remains.ts';
+import { listHostLeaksAfterRun } from './host-remains.ts';
 
 /** What a test file needs to know of the servers; handed to the workers through the environment. */
 export interface ServersInUse {
@@ -45,7 +45,7 @@ const SERVERS_FILE = path.join(TEST_DATA_DIR, 'servers.json');
  * Starts Postgres and Keycloak for this run, or joins those of a run that is under way: two runs in one
  * checkout share them, and the last one out stops them.
  */
-export async function enterServers(say: (text: string) => void): Promise<ServersInUse> {
+export async function acquireServers(say: (text: string) => void): Promise<ServersInUse> {
   mkdirSync(RUNS, { recursive: true });
   const release = await lockServers();
   try {
@@ -63,15 +63,15 @@ export async function enterServers(say: (text: string) => void): Promise<Servers
 
 /**
  * Ends this run's use; the last run stops the servers.
- * @param look whether the last run looks at what tests have left on the hosts: not after a run that was broken off
+ * @param checkLeaks whether the last run looks at what tests have left on the hosts: not after a run that was broken off
  * @throws Error that names what was left, when all is stopped
  */
-export async function leaveServers(look: boolean): Promise<void> {
+export async function releaseServers(checkLeaks: boolean): Promise<void> {
   const release = await lockServers();
   try {
     rmSync(path.join(RUNS, String(process.pid)), { force: true });
     if (otherRuns().length > 0) return;
-    const remains = look ? await remainsOnHosts() : [];
+    const remains = checkLeaks ? await listHostLeaksAfterRun() : [];
     await stopServers();
     if (remains.length > 0) throw new Error(`Tests have left on the hosts:\n  ${remains.join('\n  ')}`);
   } finally {
@@ -80,7 +80,7 @@ export async function leaveServers(look: boolean): Promise<void> {
 }
 
 function lockServers(): Promise<() => void> {
-  return takeLock({
+  return acquireLock({
     file: path.join(TEST_DATA_DIR, 'lock'),
     waitMs: 12 * 60_000,
     busyMessage: (pid) => `Process ${pid} has held the test servers' lock for 12 minutes.`,
@@ -107,7 +107,7 @@ function readRunning(): Servers | undefined {
 
 async function startServers(say: (text: string) => void): Promise<Servers> {
   await stopServers();
-  rmSync(postgresPlace(TEST_DATA_DIR).folder, { recursive: true, force: true });
+  rmSync(preparePostgresLocation(TEST_DATA_DIR).folder, { recursive: true, force: true });
   const secrets = createSecrets(TEST_DATA_DIR);
   const started = await Promise.allSettled([startTestPostgres(say), startTestKeycloak(say)]);
   const failed = started.find((result) => result.status === 'rejected');
@@ -138,8 +138,8 @@ async function stopServers(): Promise<void> {
     stopHosts();
   } finally {
     await Promise.all([
-      endKeycloak(TEST_DATA_DIR),
-      endLeftoverPostgres(path.join(postgresPlace(TEST_DATA_DIR).folder, 'data')),
+      stopKeycloak(TEST_DATA_DIR),
+      stopOrphanedPostgres(path.join(preparePostgresLocation(TEST_DATA_DIR).folder, 'data')),
     ]);
   }
 }
@@ -196,7 +196,7 @@ async function startTestKeycloak(say: (text: string) => void) {
     keycloak.url,
     createSecrets(TEST_DATA_DIR).get('keycloak-admin'),
   );
-  await addDemo(admin, 'ops-center', await readDemo());
+  await addDemoData(admin, 'ops-center', await readDemo());
   say('Keycloak: keeping a copy of the fresh realms for later runs');
   await keycloak.stop();
   for (const old of readdirSync(TEST_DATA_DIR).filter((name) => name.startsWith('realms-')))

@@ -9,14 +9,14 @@ const GIVE_UP_MS = 15_000;
  * @returns the answer that will do.
  */
 export async function until<T>(
-  ask: () => Promise<T> | T,
-  willDo: (answer: T) => boolean = Boolean,
+  read: () => Promise<T> | T,
+  isDone: (answer: T) => boolean = Boolean,
   withinMs = GIVE_UP_MS,
 ): Promise<T> {
   const deadlineMs = performance.now() + withinMs;
   for (;;) {
-    const answer = await ask();
-    if (willDo(answer)) return answer;
+    const answer = await read();
+    if (isDone(answer)) return answer;
     if (performance.now() > deadlineMs)
       throw new Error(`not within ${withinMs} ms; last: ${JSON.stringify(answer)}`);
     await rest(POLL_MS);

@@ -38,8 +38,13 @@ import type { AddressInfo } from 'node:net';
 import { setTimeout as rest } from 'node:timers/promises';
 import { answer, type ReplyOptions } from './upstream/answers.ts';
 import { trackConnections } from './upstream/connections.ts';
-import { createExchange, type Answer } from './upstream/exchange.ts';
-import { recordOf, type Connection, type RecordedRequest, type RecordState } from './upstream/record.ts';
+import { createResponseWriter, type Answer } from './upstream/exchange.ts';
+import {
+  createRecord,
+  type UpstreamConnection,
+  type RecordedRequest,
+  type RecordedRequestState,
+} from './upstream/record.ts';
 import { createScript } from './upstream/script.ts';
 import { createWaits } from './upstream/waits.ts';
 
@@ -67,7 +72,7 @@ export interface Upstream {
   /** All requests since the start or the last `reset`, in the order in which their headers came. */
   readonly requests: readonly RecordedRequest[];
   /** All connections since the start, those that carried no request included. */
-  readonly connections: readonly Connection[];
+  readonly connections: readonly UpstreamConnection[];
   readonly openConnections: number;
   /** Answers of the next requests, in order. */
   reply(...answers: (Answer | ReplyOptions)[]): void;
@@ -99,7 +104,7 @@ export interface Upstream {
   stop(): Promise<void>;
 }
 
-interface Entry {
+interface ReceivedRequest {
   record: RecordedRequest;
   /** Read as far as its answer wants it. */
   isReady: boolean;
@@ -116,10 +121,10 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
   const waits = createWaits(waitMs);
   const script = createScript(options.keys);
   const links = trackConnections(() => {
-    waits.changed();
+    waits.check();
   });
   const brokenAnswers: unknown[] = [];
-  let entries: Entry[] = [];
+  let entries: ReceivedRequest[] = [];
 
   const server = createServer((request, response) => {
     void serve(request, response);
@@ -131,17 +136,17 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
   server.on('connection', links.add);
 
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const link = links.of(request.socket);
-    const { record, state } = recordOf(entries.length, request, link.connection);
-    const entry: Entry = { record, isReady: false };
+    const link = links.get(request.socket);
+    const { record, state } = createRecord(entries.length, request, link.connection);
+    const entry: ReceivedRequest = { record, isReady: false };
     entries.push(entry);
     const chosen = script.take(record);
-    const { signal, markOurs } = link;
-    const exchange = createExchange({ request: record, state, response, signal, onHangUp: markOurs });
+    const { signal, markClosedByUpstream: markOurs } = link;
+    const exchange = createResponseWriter({ request: record, state, response, signal, onHangUp: markOurs });
     try {
       if (chosen.beforeBody !== true) await readBody(request, state);
       entry.isReady = true;
-      waits.changed();
+      waits.check();
       await chosen(exchange);
     } catch (error) {
       // A connection that is gone ends any answer; every other error is a fault of the test's own answer.
@@ -172,32 +177,32 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
       return entries.map((entry) => entry.record);
     },
     get connections() {
-      return links.all();
+      return links.list();
     },
     get openConnections() {
-      return links.all().filter((connection) => connection.closedAtMs === undefined).length;
+      return links.list().filter((connection) => connection.closedAtMs === undefined).length;
     },
     reply: (...answers) => {
-      script.queue(answers.map(asAnswer));
+      script.queue(answers.map(toAnswer));
     },
     answerAll: (one) => {
-      script.setDefault(asAnswer(one));
+      script.setDefault(toAnswer(one));
     },
     answerKey: (key, ...answers) => {
-      script.setKey(key, answers.map(asAnswer));
+      script.setKey(key, answers.map(toAnswer));
     },
-    refuseConnections: links.refuse,
+    refuseConnections: links.refuseNext,
     closeIdleConnections: () => {
       server.closeIdleConnections();
     },
     received: (count) =>
-      waits.for(
+      waits.waitFor(
         () => (entries[count - 1]?.isReady === true ? entries[count - 1]?.record : undefined),
         () => `Request ${count} (${entries.length} came in)`,
       ),
     async closed(index) {
       const { connection } = recordAt(index);
-      return waits.for(
+      return waits.waitFor(
         () => connection.closedAtMs,
         () => `The end of the connection of request ${index}`,
       );
@@ -218,16 +223,16 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
       script.clear();
     },
     async stop() {
-      waits.end('the upstream was stopped');
+      waits.failAll('the upstream was stopped');
       server.close();
-      links.endAll();
+      links.closeAll();
       await closed;
       if (brokenAnswers.length > 0) throw new AggregateError(brokenAnswers.splice(0), 'An answer failed.');
     },
   };
 }
 
-async function readBody(request: IncomingMessage, state: RecordState): Promise<void> {
+async function readBody(request: IncomingMessage, state: RecordedRequestState): Promise<void> {
   const parts: Buffer[] = [];
   for await (const part of request as AsyncIterable<Buffer>) parts.push(part);
   state.body = Buffer.concat(parts);
@@ -249,6 +254,6 @@ async function untilQuiet(record: RecordedRequest, quietMs: number, waitMs: numb
   return bytes;
 }
 
-function asAnswer(one: Answer | ReplyOptions): Answer {
+function toAnswer(one: Answer | ReplyOptions): Answer {
   return typeof one === 'function' ? one : answer.reply(one);
 }

@@ -63,7 +63,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
  * @returns what it printed, both streams together.
  * @throws StartError with the last lines when it ends with anything but 0.
  */
-export async function runToEnd(options: Omit<ChildOptions, 'logFile'>): Promise<string> {
+export async function runToCompletion(options: Omit<ChildOptions, 'logFile'>): Promise<string> {
   const child = spawn(options.command, options.args, {
     cwd: options.cwd,
     env: options.env,
@@ -73,10 +73,10 @@ export async function runToEnd(options: Omit<ChildOptions, 'logFile'>): Promise<
     ...(options.runAs ?? {}),
     ...(options.signal ? { signal: options.signal } : {}),
   });
-  let printed = '';
+  let output = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {
-      printed = (printed + text).slice(-20_000);
+      output = (output + text).slice(-20_000);
     });
   }
   const code = await new Promise<number | string>((resolve, reject) => {
@@ -87,12 +87,12 @@ export async function runToEnd(options: Omit<ChildOptions, 'logFile'>): Promise<
       resolve(exitCode ?? signal ?? 'unknown');
     });
   });
-  if (code !== 0) throw new StartError(`${options.command} failed (${code}):\n${lastLines(printed)}`);
-  return printed;
+  if (code !== 0) throw new StartError(`${options.command} failed (${code}):\n${lastLines(output)}`);
+  return output;
 }
 
 /** The end of a log file, for messages. */
-export async function tailOf(logFile: string): Promise<string> {
+export async function readLogTail(logFile: string): Promise<string> {
   return lastLines(await readFile(logFile, 'utf8').catch(() => ''));
 }
 

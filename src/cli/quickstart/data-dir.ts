@@ -2,11 +2,11 @@ import { chmodSync, existsSync, mkdirSync, realpathSync } from 'node:fs';
 import path from 'node:path';
 import type { Environment } from '../../config.ts';
 import { SETTINGS } from '../../settings.ts';
-import { settingOf } from '../settings.ts';
+import { readSetting } from '../settings.ts';
 
 /** DATA_DIR as an absolute path. */
-export function dataDirOf(environment: Environment, cwd: string): string {
-  return path.resolve(cwd, settingOf(environment, 'DATA_DIR') ?? SETTINGS.DATA_DIR.fallback);
+export function resolveDataDir(environment: Environment, cwd: string): string {
+  return path.resolve(cwd, readSetting(environment, 'DATA_DIR') ?? SETTINGS.DATA_DIR.fallback);
 }
 
 /**
@@ -15,12 +15,12 @@ export function dataDirOf(environment: Environment, cwd: string): string {
  * closed by itself, at every start.
  * @returns its path without symbolic links, as the programs started from it show it.
  */
-export function makeDataDir(dataDir: string): string {
+export function createDataDir(dataDir: string): string {
   if (!existsSync(dataDir)) {
     mkdirSync(dataDir, { recursive: true });
     chmodSync(dataDir, process.getuid?.() === 0 ? 0o711 : 0o700);
   }
-  makePrivateFolder(secretsFolder(dataDir));
+  createPrivateFolder(secretsFolder(dataDir));
   return realpathSync(dataDir);
 }
 
@@ -30,7 +30,7 @@ export function secretsFolder(dataDir: string): string {
 }
 
 /** Makes a folder that nobody but its owner can enter. One that is there already is closed too. */
-export function makePrivateFolder(folder: string): void {
+export function createPrivateFolder(folder: string): void {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   chmodSync(folder, 0o700);
 }

@@ -3,7 +3,7 @@ import { createReadStream, createWriteStream, existsSync, readFileSync } from 'n
 import { mkdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { runToEnd } from './child.ts';
+import { runToCompletion } from './child.ts';
 import { StartError } from '../start-error.ts';
 
 /** Where the realm files, the pom and the pin lie, for the source and for the built server alike. */
@@ -64,7 +64,7 @@ export async function installKeycloak(options: InstallOptions): Promise<void> {
 
 async function fetchWithMaven(folder: string, options: InstallOptions): Promise<void> {
   try {
-    await runToEnd({
+    await runToCompletion({
       command: 'mvn',
       args: [
         '-B',

@@ -1,17 +1,17 @@
-import { findDocker, startKeycloakContainer, type Docker } from './keycloak-container.ts';
-import { lackOfJava, startKeycloak, type KeycloakOptions, type RunningKeycloak } from './keycloak.ts';
+import { findDocker, startKeycloakContainer, type DockerCli } from './keycloak-container.ts';
+import { findJavaProblem, startKeycloak, type KeycloakOptions, type RunningKeycloak } from './keycloak.ts';
 
 /**
  * Decides what Keycloak runs on: the machine's Java, and where that is missing or too old, a Docker engine.
  * @returns undefined for Java, also where there is neither: without Java `startKeycloak` says what to install.
  */
-export async function chooseDocker(
+export async function findDockerFallback(
   options: Pick<KeycloakOptions, 'environment' | 'dataDir'>,
-): Promise<{ docker: Docker; because: string } | undefined> {
-  const because = await lackOfJava(options.environment, options.dataDir);
-  if (because === undefined) return undefined;
+): Promise<{ docker: DockerCli; reason: string } | undefined> {
+  const reason = await findJavaProblem(options.environment, options.dataDir);
+  if (reason === undefined) return undefined;
   const docker = await findDocker(options.environment, options.dataDir);
-  return docker === undefined ? undefined : { docker, because };
+  return docker === undefined ? undefined : { docker, reason };
 }
 
 /**
@@ -19,9 +19,9 @@ export async function chooseDocker(
  * @throws StartError when there is neither, and as either way does.
  */
 export async function startOwnKeycloak(options: KeycloakOptions): Promise<RunningKeycloak> {
-  const chosen = await chooseDocker(options);
+  const fallback = await findDockerFallback(options);
   options.signal?.throwIfAborted();
-  if (chosen === undefined) return startKeycloak(options);
-  options.note(`${chosen.because}: taking a container of Docker`);
-  return startKeycloakContainer(chosen.docker, options);
+  if (fallback === undefined) return startKeycloak(options);
+  options.note(`${fallback.reason}: taking a container of Docker`);
+  return startKeycloakContainer(fallback.docker, options);
 }

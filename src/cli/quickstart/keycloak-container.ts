@@ -1,23 +1,23 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { runToEnd, startChild } from './child.ts';
+import { runToCompletion, startChild } from './child.ts';
 import { KEYCLOAK_FOLDER } from './keycloak-archive.ts';
 import {
   BOOTSTRAP_ADMIN,
-  inheritedEnvironment,
+  pickEnvironment,
   JAVA_OPTIONS,
   realmVariables,
-  untilReady,
+  waitForKeycloak,
   type KeycloakOptions,
   type RunningKeycloak,
 } from './keycloak.ts';
-import type { Listener } from './listeners.ts';
-import { choosePort, onLoopback } from './ports.ts';
+import type { TcpListener } from './listeners.ts';
+import { choosePort, toLoopbackUrl } from './ports.ts';
 import { writePrivateFile } from './secrets.ts';
 
 /** A Docker engine of this machine, through the command `docker`. */
-export interface Docker {
+export interface DockerCli {
   /** What the command is given of our environment: where the engine is. */
   readonly env: Record<string, string>;
   /** Runs `docker` to its end. @returns what it printed, warnings too. @throws StartError when it fails. */
@@ -27,11 +27,16 @@ export interface Docker {
 /** As docker-compose.yml names it: both build it from keycloak/Dockerfile. */
 const IMAGE = 'ops-center-keycloak';
 /** As docker-compose.yml runs it. */
-const HARDENED = ['--read-only', '--cap-drop=ALL', '--security-opt=no-new-privileges', '--tmpfs=/tmp'];
+const HARDENING_OPTIONS = [
+  '--read-only',
+  '--cap-drop=ALL',
+  '--security-opt=no-new-privileges',
+  '--tmpfs=/tmp',
+];
 /** Inside the container: pages, management, and the two of its cluster's transport, which nobody needs here. */
 const PORTS = { pages: 8080, management: 9000, others: [7800, 57_800] };
-const ANSWERS_WITHIN_MS = 15_000;
-const STOPS_WITHIN_S = 20;
+const DOCKER_TIMEOUT_MS = 15_000;
+const STOP_TIMEOUT_S = 20;
 
 /**
  * Finds the Docker engine that `docker` is set to.
@@ -41,11 +46,12 @@ const STOPS_WITHIN_S = 20;
 export async function findDocker(
   environment: Record<string, string | undefined>,
   cwd: string,
-): Promise<Docker | undefined> {
+): Promise<DockerCli | undefined> {
   const names = ['DOCKER_HOST', 'DOCKER_CONTEXT', 'DOCKER_CONFIG', 'DOCKER_BUILDKIT', 'XDG_RUNTIME_DIR'];
-  const env = inheritedEnvironment(environment, ['PATH', 'HOME', ...names]);
-  const run: Docker['run'] = (args, signal) => runToEnd({ command: 'docker', args, env, cwd, signal });
-  const signal = AbortSignal.timeout(ANSWERS_WITHIN_MS);
+  const env = pickEnvironment(environment, ['PATH', 'HOME', ...names]);
+  const run: DockerCli['run'] = (args, signal) =>
+    runToCompletion({ command: 'docker', args, env, cwd, signal });
+  const signal = AbortSignal.timeout(DOCKER_TIMEOUT_MS);
   try {
     await run(['version', '--format', '{{.Server.Version}}'], signal);
     const address = await run(['context', 'inspect', '--format', '{{.Endpoints.docker.Host}}'], signal);
@@ -61,7 +67,7 @@ export async function findDocker(
  * @throws StartError when the image cannot be built, the port is busy, or Keycloak does not come up.
  */
 export async function startKeycloakContainer(
-  docker: Docker,
+  docker: DockerCli,
   options: KeycloakOptions,
 ): Promise<RunningKeycloak> {
   const { dataDir, note, signal } = options;
@@ -79,10 +85,10 @@ export async function startKeycloakContainer(
     const logFile = path.join(dataDir, 'keycloak.log');
     const attached = { command: 'docker', args: ['start', '--attach', id], env: docker.env };
     const child = await startChild({ ...attached, cwd: dataDir, logFile });
-    await untilReady(managementPort, child, logFile, signal);
-    const listeners = await listenersIn(docker, id);
+    await waitForKeycloak(managementPort, child, logFile, signal);
+    const listeners = await listContainerListeners(docker, id);
     return {
-      ...{ url, internalUrl: onLoopback(url), port, managementPort, listeners },
+      ...{ url, internalUrl: toLoopbackUrl(url), port, managementPort, listeners },
       ...{ pid: child.pid, ended: child.ended, stop },
     };
   } catch (error) {
@@ -93,7 +99,7 @@ export async function startKeycloakContainer(
 
 /** Made before it is started, so that from then on it is found by its label. @returns its id. */
 async function createContainer(
-  docker: Docker,
+  docker: DockerCli,
   options: KeycloakOptions,
   at: { url: string; port: number; managementPort: number },
 ): Promise<string> {
@@ -105,14 +111,14 @@ async function createContainer(
     KC_BOOTSTRAP_ADMIN_USERNAME: BOOTSTRAP_ADMIN,
     KC_BOOTSTRAP_ADMIN_PASSWORD: options.secrets.get('keycloak-admin'),
   };
-  const printed = await runToEnd({
+  const printed = await runToCompletion({
     command: 'docker',
     args: [
-      ...['create', `--label=${labelOf(options.dataDir)}`, ...HARDENED],
+      ...['create', `--label=${toDataDirLabel(options.dataDir)}`, ...HARDENING_OPTIONS],
       // What it prints goes to keycloak.log; the engine keeps no second copy.
       '--log-driver=none',
       // Begins as a copy of the image's folder, the realm files in it.
-      `--volume=${volumeOf(options.dataDir)}:/opt/keycloak/data`,
+      `--volume=${getVolumeName(options.dataDir)}:/opt/keycloak/data`,
       `--publish=127.0.0.1:${at.port}:${PORTS.pages}`,
       `--publish=127.0.0.1:${at.managementPort}:${PORTS.management}`,
       // By name alone: everybody on the machine can read a command line.
@@ -122,13 +128,13 @@ async function createContainer(
     env: { ...docker.env, ...settings },
     cwd: options.dataDir,
   });
-  const [id] = idsIn(printed);
+  const [id] = parseContainerIds(printed);
   if (id === undefined) throw new Error('docker create printed no id');
   return id;
 }
 
 /** The label tells whose it is, also after a start that was killed. */
-function labelOf(dataDir: string): string {
+function toDataDirLabel(dataDir: string): string {
   return `ops-center.data-dir=${dataDir}`;
 }
 
@@ -136,29 +142,29 @@ function labelOf(dataDir: string): string {
  * The volume that holds the realms. Its name is kept in the data directory: without that, whose secrets are in the
  * realms, a later start must not find them.
  */
-function volumeOf(dataDir: string): string {
+function getVolumeName(dataDir: string): string {
   const file = path.join(dataDir, 'keycloak-volume');
   if (!existsSync(file)) writePrivateFile(file, `${IMAGE}-${randomBytes(4).toString('hex')}\n`);
   return readFileSync(file, 'utf8').trim();
 }
 
 /** Ends the containers of a data directory and removes them; the volume stays. */
-async function removeContainers(docker: Docker, dataDir: string): Promise<void> {
-  const ids = idsIn(
-    await docker.run(['ps', '--all', '--quiet', '--no-trunc', `--filter=label=${labelOf(dataDir)}`]),
+async function removeContainers(docker: DockerCli, dataDir: string): Promise<void> {
+  const ids = parseContainerIds(
+    await docker.run(['ps', '--all', '--quiet', '--no-trunc', `--filter=label=${toDataDirLabel(dataDir)}`]),
   );
   if (ids.length === 0) return;
-  await docker.run(['stop', '-t', String(STOPS_WITHIN_S), ...ids]);
+  await docker.run(['stop', '-t', String(STOP_TIMEOUT_S), ...ids]);
   await docker.run(['rm', '--force', ...ids]);
 }
 
 /** The ids of containers, each on a line of its own among warnings. */
-function idsIn(printed: string): string[] {
+function parseContainerIds(printed: string): string[] {
   return [...printed.matchAll(/^[0-9a-f]{64}$/gm)].map(([id]) => id);
 }
 
 /** Where the container itself can be reached, past what is published. */
-async function listenersIn(docker: Docker, id: string): Promise<Listener[]> {
+async function listContainerListeners(docker: DockerCli, id: string): Promise<TcpListener[]> {
   const format = '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}} {{end}}';
   const hosts = (await docker.run(['inspect', '--format', format, id])).split(/\s+/).filter(Boolean);
   const ports = [PORTS.pages, PORTS.management, ...PORTS.others];

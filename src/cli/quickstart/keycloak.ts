@@ -3,12 +3,12 @@ import { copyFile, mkdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fetch } from 'undici';
-import { runToEnd, startChild, tailOf, type Child } from './child.ts';
-import { makePrivateFolder } from './data-dir.ts';
+import { runToCompletion, startChild, readLogTail, type Child } from './child.ts';
+import { createPrivateFolder } from './data-dir.ts';
 import { installKeycloak, KEYCLOAK_FOLDER, keycloakHome } from './keycloak-archive.ts';
-import { listenersOf, type Listener } from './listeners.ts';
-import { choosePort, onLoopback } from './ports.ts';
-import { endProcess, isAlive, listProcesses, type ProcessInfo } from './processes.ts';
+import { listTcpListeners, type TcpListener } from './listeners.ts';
+import { choosePort, toLoopbackUrl } from './ports.ts';
+import { stopProcess, isAlive, listProcesses, type ProcessInfo } from './processes.ts';
 import type { Secrets } from './secrets.ts';
 import { StartError } from '../start-error.ts';
 
@@ -36,7 +36,7 @@ export interface RunningKeycloak {
   /** Health lies there, on loopback; it must not be reachable by users. */
   readonly managementPort: number;
   /** All that the JVM listens on, as far as the system tells. */
-  readonly listeners: readonly Listener[];
+  readonly listeners: readonly TcpListener[];
   /** Of the JVM (kc.sh may stand between us and it), or of the `docker` that follows its container. */
   readonly pid: number;
   readonly ended: Promise<string>;
@@ -47,7 +47,7 @@ export const BOOTSTRAP_ADMIN = 'admin';
 const REALM_FILES = ['ops-center-realm.json', 'ops-center-vault-realm.json'];
 /** kc.sh sets G1; one thread's collector and the first compiler alone save 180 MB and half the start. */
 export const JAVA_OPTIONS = '-XX:-UseG1GC -XX:+UseSerialGC -XX:TieredStopAtLevel=1';
-const READY_WITHIN_MS = 10 * 60_000;
+const READY_TIMEOUT_MS = 10 * 60_000;
 
 /**
  * Installs Keycloak if need be, starts it on loopback, and waits until it says that it is ready. The realms
@@ -56,16 +56,16 @@ const READY_WITHIN_MS = 10 * 60_000;
  */
 export async function startKeycloak(options: KeycloakOptions): Promise<RunningKeycloak> {
   const env = javaEnvironment(options.environment);
-  await requireJava(options);
+  await assertJava(options);
   const home = keycloakHome(options.dataDir);
-  await endKeycloak(options.dataDir);
+  await stopKeycloak(options.dataDir);
   const port = await choosePort(options.port, 'KEYCLOAK_PORT');
   const managementPort = await choosePort(0, 'KEYCLOAK_PORT');
   await installKeycloak({ ...options, home, env });
   const isFirst = !existsSync(keycloakDataFolder(options.dataDir));
-  closeFolders(options.dataDir, home);
+  restrictFolders(options.dataDir, home);
   const realmValues = realmVariables(options);
-  await prepareImport(home, realmValues);
+  await copyRealmFiles(home, realmValues);
   const logFile = path.join(options.dataDir, 'keycloak.log');
   const url = `http://localhost:${port}`;
   options.note(
@@ -87,13 +87,13 @@ export async function startKeycloak(options: KeycloakOptions): Promise<RunningKe
     cwd: home,
     logFile,
   });
-  const stop = () => endKeycloak(options.dataDir);
+  const stop = () => stopKeycloak(options.dataDir);
   try {
-    await untilReady(managementPort, child, logFile, options.signal);
-    const pid = jvmOf(home)?.pid ?? child.pid;
-    const listeners = listenersOf(pid);
+    await waitForKeycloak(managementPort, child, logFile, options.signal);
+    const pid = findJvm(home)?.pid ?? child.pid;
+    const listeners = listTcpListeners(pid);
     return {
-      ...{ url, internalUrl: onLoopback(url), port, managementPort, listeners, pid },
+      ...{ url, internalUrl: toLoopbackUrl(url), port, managementPort, listeners, pid },
       ...{ ended: child.ended, stop },
     };
   } catch (error) {
@@ -111,9 +111,9 @@ export function keycloakDataFolder(dataDir: string): string {
  * Keycloak writes its files readable for everybody, realm keys and client secrets in them: what keeps other
  * users of the machine out is the folders around them.
  */
-function closeFolders(dataDir: string, home: string): void {
-  makePrivateFolder(keycloakDataFolder(dataDir));
-  makePrivateFolder(home);
+function restrictFolders(dataDir: string, home: string): void {
+  createPrivateFolder(keycloakDataFolder(dataDir));
+  createPrivateFolder(home);
 }
 
 /**
@@ -127,7 +127,7 @@ function databaseUrl(dataDir: string): string {
 }
 
 /** The names in capitals that a realm file takes from the environment, without those that have a default. */
-export function placeholdersOf(realmFile: string): string[] {
+export function listPlaceholders(realmFile: string): string[] {
   return [...new Set([...realmFile.matchAll(/\$\{([A-Z][A-Z0-9_]*)\}/g)].map((match) => match[1] ?? ''))];
 }
 
@@ -135,11 +135,11 @@ export function placeholdersOf(realmFile: string): string[] {
  * Ends every process of a Keycloak in the data directory, whichever its version and whoever started it. The
  * JVM names its home on the command line; the script around it ends with it.
  */
-export async function endKeycloak(dataDir: string): Promise<void> {
-  const own = listProcesses().filter(({ argv }) => isKeycloakOf(dataDir, argv));
+export async function stopKeycloak(dataDir: string): Promise<void> {
+  const own = listProcesses().filter(({ argv }) => isKeycloakProcess(dataDir, argv));
   const ended = await Promise.all(
     own.map(({ pid }) =>
-      endProcess(pid, [
+      stopProcess(pid, [
         { signal: 'SIGTERM', waitMs: 20_000 },
         { signal: 'SIGKILL', waitMs: 5_000 },
       ]),
@@ -150,7 +150,7 @@ export async function endKeycloak(dataDir: string): Promise<void> {
 
 const HOME_OPTION = '-Dkc.home.dir=';
 
-function isKeycloakOf(dataDir: string, argv: readonly string[]): boolean {
+function isKeycloakProcess(dataDir: string, argv: readonly string[]): boolean {
   const [shell = '', script = ''] = argv;
   const homes = path.join(dataDir, 'keycloak-');
   const isScript = path.basename(shell) === 'sh' && script.startsWith(homes) && script.endsWith('/bin/kc.sh');
@@ -158,12 +158,12 @@ function isKeycloakOf(dataDir: string, argv: readonly string[]): boolean {
 }
 
 /** The JVM of the Keycloak in `home`; kc.sh spells its home that way. */
-function jvmOf(home: string): ProcessInfo | undefined {
+function findJvm(home: string): ProcessInfo | undefined {
   return listProcesses().find(({ argv }) => argv.includes(`${HOME_OPTION}${home}/bin/..`));
 }
 
 /** What of our environment a child is given: those of the names that are set. */
-export function inheritedEnvironment(
+export function pickEnvironment(
   environment: Record<string, string | undefined>,
   names: readonly string[],
 ): Record<string, string> {
@@ -173,28 +173,28 @@ export function inheritedEnvironment(
 }
 
 function javaEnvironment(environment: Record<string, string | undefined>): Record<string, string> {
-  return inheritedEnvironment(environment, ['PATH', 'HOME', 'JAVA_HOME', 'MAVEN_OPTS', 'TMPDIR']);
+  return pickEnvironment(environment, ['PATH', 'HOME', 'JAVA_HOME', 'MAVEN_OPTS', 'TMPDIR']);
 }
 
 /** @returns words for why the machine's Java cannot run Keycloak; undefined when it can. */
-export async function lackOfJava(
+export async function findJavaProblem(
   environment: Record<string, string | undefined>,
   cwd: string,
 ): Promise<string | undefined> {
   const env = javaEnvironment(environment);
   const javaHome = env['JAVA_HOME'];
   const command = javaHome === undefined ? 'java' : path.join(javaHome, 'bin', 'java');
-  const printed = await runToEnd({ command, args: ['-version'], env, cwd }).catch(() => '');
+  const printed = await runToCompletion({ command, args: ['-version'], env, cwd }).catch(() => '');
   const major = Number(/version "(\d+)/.exec(printed)?.[1] ?? 0);
   if (major >= 17) return undefined;
   return major === 0 ? 'There is no Java' : `Java ${major} is too old`;
 }
 
-async function requireJava({ environment, dataDir }: KeycloakOptions): Promise<void> {
-  const lack = await lackOfJava(environment, dataDir);
-  if (lack === undefined) return;
+async function assertJava({ environment, dataDir }: KeycloakOptions): Promise<void> {
+  const problem = await findJavaProblem(environment, dataDir);
+  if (problem === undefined) return;
   throw new StartError(
-    `${lack}: Keycloak needs Java 17, 21 or 25, or a Docker engine on this machine, and none answers either. Install Java (Debian: \`apt install openjdk-17-jre-headless\`, macOS: \`brew install openjdk@21\`) or point JAVA_HOME to it; or start Docker, and a container of Keycloak is taken; or set KEYCLOAK_URL to a Keycloak of your own.`,
+    `${problem}: Keycloak needs Java 17, 21 or 25, or a Docker engine on this machine, and none answers either. Install Java (Debian: \`apt install openjdk-17-jre-headless\`, macOS: \`brew install openjdk@21\`) or point JAVA_HOME to it; or start Docker, and a container of Keycloak is taken; or set KEYCLOAK_URL to a Keycloak of your own.`,
   );
 }
 
@@ -213,12 +213,12 @@ export function realmVariables(options: KeycloakOptions): Record<string, string>
  * @throws StartError when a placeholder has no value: Keycloak would take its literal text, which everyone
  *   can read here, for the secret.
  */
-export async function prepareImport(home: string, values: Record<string, string>): Promise<void> {
+export async function copyRealmFiles(home: string, values: Record<string, string>): Promise<void> {
   const folder = path.join(home, 'data', 'import');
   await mkdir(folder, { recursive: true });
   for (const file of REALM_FILES) {
     const source = path.join(KEYCLOAK_FOLDER, file);
-    const missing = placeholdersOf(await readFile(source, 'utf8')).filter((name) => !values[name]);
+    const missing = listPlaceholders(await readFile(source, 'utf8')).filter((name) => !values[name]);
     if (missing.length > 0) throw new StartError(`${file} cannot be imported without ${missing.join(', ')}.`);
     await copyFile(source, path.join(folder, file));
   }
@@ -232,13 +232,13 @@ function serverArguments(url: string, port: number, managementPort: number): str
 }
 
 /** Waits until Keycloak says so. @throws StartError with the end of its log when `child` ends before. */
-export async function untilReady(
+export async function waitForKeycloak(
   managementPort: number,
   child: Child,
   logFile: string,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const untilMs = Date.now() + READY_WITHIN_MS;
+  const untilMs = Date.now() + READY_TIMEOUT_MS;
   let ended: string | undefined;
   void child.ended.then((how) => {
     ended = how;
@@ -246,7 +246,9 @@ export async function untilReady(
   for (;;) {
     signal?.throwIfAborted();
     if (ended !== undefined || !isAlive(child.pid)) {
-      throw new StartError(`Keycloak ${ended ?? 'ended'}. The end of ${logFile}:\n${await tailOf(logFile)}`);
+      throw new StartError(
+        `Keycloak ${ended ?? 'ended'}. The end of ${logFile}:\n${await readLogTail(logFile)}`,
+      );
     }
     if (Date.now() > untilMs)
       throw new StartError(`Keycloak did not become ready in 10 minutes; see ${logFile}`);

@@ -1,7 +1,7 @@
 import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { startMark } from './processes.ts';
+import { findStartTime } from './processes.ts';
 import { StartError } from '../start-error.ts';
 
 export interface LockOptions {
@@ -13,7 +13,7 @@ export interface LockOptions {
   busyMessage: (pid: number) => string;
 }
 
-interface Holder {
+interface LockHolder {
   pid: number;
   mark: string;
 }
@@ -24,17 +24,17 @@ interface Holder {
  * @returns a function that gives it back.
  * @throws StartError when another process holds it for longer than `waitMs`.
  */
-export async function takeLock(options: LockOptions): Promise<() => void> {
+export async function acquireLock(options: LockOptions): Promise<() => void> {
   const untilMs = Date.now() + options.waitMs;
-  const own: Holder = { pid: process.pid, mark: startMark(process.pid) ?? '' };
+  const own: LockHolder = { pid: process.pid, mark: findStartTime(process.pid) ?? '' };
   for (;;) {
-    if (tryToTake(options.file, own)) {
+    if (tryAcquire(options.file, own)) {
       return () => {
-        if (sameHolder(readHolder(options.file), own)) rmSync(options.file, { force: true });
+        if (isSameHolder(readHolder(options.file), own)) rmSync(options.file, { force: true });
       };
     }
     const holder = readHolder(options.file);
-    if (holder !== undefined && isPresent(holder)) {
+    if (holder !== undefined && isHolderRunning(holder)) {
       if (Date.now() >= untilMs) throw new StartError(options.busyMessage(holder.pid));
       await delay(200);
     } else {
@@ -44,7 +44,7 @@ export async function takeLock(options: LockOptions): Promise<() => void> {
 }
 
 /** A hard link appears whole or not at all, and only if the name is free. */
-function tryToTake(file: string, own: Holder): boolean {
+function tryAcquire(file: string, own: LockHolder): boolean {
   const draft = `${file}.${own.pid}`;
   writeFileSync(draft, JSON.stringify(own), { mode: 0o600 });
   try {
@@ -59,22 +59,23 @@ function tryToTake(file: string, own: Holder): boolean {
 }
 
 /** Two may find the same stale lock: a lock that was taken in between is put back. */
-function removeStale(file: string, stale: Holder | undefined): void {
-  const aside = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.stale`);
+function removeStale(file: string, stale: LockHolder | undefined): void {
+  const movedFile = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.stale`);
   try {
-    renameSync(file, aside);
-    const moved = readHolder(aside);
-    if (moved !== undefined && !sameHolder(moved, stale) && isPresent(moved)) linkSync(aside, file);
+    renameSync(file, movedFile);
+    const moved = readHolder(movedFile);
+    if (moved !== undefined && !isSameHolder(moved, stale) && isHolderRunning(moved))
+      linkSync(movedFile, file);
   } catch (error) {
     if (!['ENOENT', 'EEXIST'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
   } finally {
-    rmSync(aside, { force: true });
+    rmSync(movedFile, { force: true });
   }
 }
 
-function readHolder(file: string): Holder | undefined {
+function readHolder(file: string): LockHolder | undefined {
   try {
-    const found = JSON.parse(readFileSync(file, 'utf8')) as Partial<Holder>;
+    const found = JSON.parse(readFileSync(file, 'utf8')) as Partial<LockHolder>;
     return typeof found.pid === 'number' && typeof found.mark === 'string'
       ? { pid: found.pid, mark: found.mark }
       : undefined;
@@ -83,10 +84,10 @@ function readHolder(file: string): Holder | undefined {
   }
 }
 
-function isPresent(holder: Holder): boolean {
-  return startMark(holder.pid) === holder.mark;
+function isHolderRunning(holder: LockHolder): boolean {
+  return findStartTime(holder.pid) === holder.mark;
 }
 
-function sameHolder(a: Holder | undefined, b: Holder | undefined): boolean {
+function isSameHolder(a: LockHolder | undefined, b: LockHolder | undefined): boolean {
   return a?.pid === b?.pid && a?.mark === b?.mark;
 }

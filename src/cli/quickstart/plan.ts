@@ -3,10 +3,10 @@ import { SETTINGS } from '../../settings.ts';
 import type { RunningKeycloak } from './keycloak.ts';
 import type { RunningPostgres } from './postgres.ts';
 import type { Secrets } from './secrets.ts';
-import { readSettings, withoutEmpty } from '../settings.ts';
+import { loadConfig, dropEmptySettings } from '../settings.ts';
 
 /** What the quick start has to start, since it is configured nowhere. */
-export interface Plan {
+export interface StartPlan {
   /** Valid but for what is yet to be started. */
   config: Config;
   postgres: boolean;
@@ -20,7 +20,7 @@ export interface Plan {
 }
 
 /** Stands in for what is started later, so that all other faults are told before anything is started. */
-const TO_BE_STARTED = {
+const PLACEHOLDER_SETTINGS = {
   database: { DATABASE_URL: 'postgres://127.0.0.1/later' },
   keycloak: {
     KEYCLOAK_URL: 'http://localhost:1',
@@ -34,7 +34,7 @@ const TO_BE_STARTED = {
  * Decides what to start.
  * @throws ConfigError listing every fault of what is configured.
  */
-export function planStart(environment: Environment): Plan {
+export function planStart(environment: Environment): StartPlan {
   const isSet = (name: string) => Boolean(environment[name] ?? environment[`${name}_FILE`]);
   const plan = {
     postgres: !isSet('DATABASE_URL'),
@@ -42,22 +42,22 @@ export function planStart(environment: Environment): Plan {
     demoUpstream: !isSet('UPSTREAM_DEMO_URL'),
     demoIsDefault: !isSet('DEFAULT_LLM_API_KEY') && !isSet('DEFAULT_LLM_BASE_URL'),
   };
-  const config = readSettings({
-    ...withoutEmpty(environment),
-    ...(plan.postgres ? TO_BE_STARTED.database : {}),
-    ...(plan.keycloak ? TO_BE_STARTED.keycloak : {}),
+  const config = loadConfig({
+    ...dropEmptySettings(environment),
+    ...(plan.postgres ? PLACEHOLDER_SETTINGS.database : {}),
+    ...(plan.keycloak ? PLACEHOLDER_SETTINGS.keycloak : {}),
   });
-  if (plan.keycloak) refuseOtherRealms(config);
+  if (plan.keycloak) assertDefaultRealms(config);
   return {
     ...plan,
     config,
-    postgresPort: portOf(environment, 'POSTGRES_PORT'),
-    keycloakPort: portOf(environment, 'KEYCLOAK_PORT'),
+    postgresPort: readPort(environment, 'POSTGRES_PORT'),
+    keycloakPort: readPort(environment, 'KEYCLOAK_PORT'),
   };
 }
 
 /** The settings of what was started, to be laid over the environment. */
-export function startedSettings(
+export function toStackSettings(
   started: { postgres?: RunningPostgres; keycloak?: RunningKeycloak },
   secrets: Secrets,
 ): Environment {
@@ -78,7 +78,7 @@ export function startedSettings(
 }
 
 /** The settings that make the demo upstream the provider `demo` and, where `isDefault`, the system default. */
-export function demoSettings(url: string, key: string, isDefault: boolean): Environment {
+export function toDemoSettings(url: string, key: string, isDefault: boolean): Environment {
   if (!isDefault) return { UPSTREAM_DEMO_URL: url };
   return {
     UPSTREAM_DEMO_URL: url,
@@ -90,22 +90,24 @@ export function demoSettings(url: string, key: string, isDefault: boolean): Envi
 }
 
 /** The realm files name the realms and clients; other names cannot be had with a Keycloak of ours. */
-function refuseOtherRealms(config: Config): void {
+function assertDefaultRealms(config: Config): void {
   const { realm, vaultRealm, web, service, vault } = config.keycloak;
-  const wanted: [string, string, string][] = [
+  const settings: [string, string, string][] = [
     ['KEYCLOAK_REALM', realm, 'ops-center'],
     ['KEYCLOAK_VAULT_REALM', vaultRealm, 'ops-center-vault'],
     ['KEYCLOAK_WEB_CLIENT_ID', web.id, 'ops-center-web'],
     ['KEYCLOAK_SERVICE_CLIENT_ID', service.id, 'ops-center-service'],
     ['KEYCLOAK_VAULT_CLIENT_ID', vault.id, 'ops-center-vault'],
   ];
-  const faults = wanted
-    .filter(([, value, only]) => value !== only)
-    .map(([name, , only]) => `${name} must be ${only}, or KEYCLOAK_URL must name a Keycloak of yours`);
-  if (faults.length > 0) throw new ConfigError(faults);
+  const problems = settings
+    .filter(([, value, required]) => value !== required)
+    .map(
+      ([name, , required]) => `${name} must be ${required}, or KEYCLOAK_URL must name a Keycloak of yours`,
+    );
+  if (problems.length > 0) throw new ConfigError(problems);
 }
 
-function portOf(environment: Environment, name: 'POSTGRES_PORT' | 'KEYCLOAK_PORT'): number {
+function readPort(environment: Environment, name: 'POSTGRES_PORT' | 'KEYCLOAK_PORT'): number {
   const { schema, fallback } = SETTINGS[name];
-  return schema.parse(withoutEmpty(environment)[name] ?? fallback);
+  return schema.parse(dropEmptySettings(environment)[name] ?? fallback);
 }

@@ -4,9 +4,9 @@ import { StartError } from '../start-error.ts';
 
 const LOOPBACK = '127.0.0.1';
 /** What `localhost` may lead to. */
-const LOOPBACKS = [LOOPBACK, '::1'];
+const LOOPBACK_ADDRESSES = [LOOPBACK, '::1'];
 /** How often a free port is picked anew that turns out to be taken on the other loopback address. */
-const MOST_PICKS = 20;
+const MAX_PICKS = 20;
 /** This machine has no such address. */
 const NO_SUCH_ADDRESS = ['EADDRNOTAVAIL', 'EAFNOSUPPORT'];
 
@@ -16,20 +16,20 @@ const NO_SUCH_ADDRESS = ['EADDRNOTAVAIL', 'EAFNOSUPPORT'];
  * @param variable the setting that changes the port, named when it is busy.
  * @throws StartError when the port is taken.
  */
-export async function choosePort(wanted: number, variable: string, host = LOOPBACK): Promise<number> {
-  const others = isLoopbackHost(host) ? LOOPBACKS.filter((address) => address !== host) : [];
-  for (let picks = 0; picks < (wanted === 0 ? MOST_PICKS : 1); picks += 1) {
-    const port = await tryToListen(wanted, host);
+export async function choosePort(requested: number, variable: string, host = LOOPBACK): Promise<number> {
+  const others = isLoopbackHost(host) ? LOOPBACK_ADDRESSES.filter((address) => address !== host) : [];
+  for (let picks = 0; picks < (requested === 0 ? MAX_PICKS : 1); picks += 1) {
+    const port = await tryToListen(requested, host);
     if (port === undefined) break;
     if (await isFreeOn(others, port)) return port;
   }
   throw new StartError(
-    `Port ${wanted} is in use by another program. Stop that program, or set ${variable} to another port (0 picks a free one).`,
+    `Port ${requested} is in use by another program. Stop that program, or set ${variable} to another port (0 picks a free one).`,
   );
 }
 
 /** The same address without the name `localhost`, which may lead to a listener of somebody else on `[::1]`. */
-export function onLoopback(url: string): string {
+export function toLoopbackUrl(url: string): string {
   const { protocol, port } = new URL(url);
   return `${protocol}//${LOOPBACK}:${port}`;
 }

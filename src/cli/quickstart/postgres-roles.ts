@@ -1,6 +1,6 @@
 import pg from 'pg';
 
-interface Login {
+interface RoleLogin {
   name: string;
   password: string;
 }
@@ -16,7 +16,7 @@ const APP_GROUP = 'ops_center_app';
 export async function prepareRoles(
   superuserUrl: string,
   database: string,
-  logins: { owner: Login; app: Login },
+  logins: { owner: RoleLogin; app: RoleLogin },
 ): Promise<void> {
   const client = new pg.Client({ connectionString: superuserUrl });
   await client.connect();
@@ -46,7 +46,7 @@ async function ensureRole(client: pg.Client, name: string, options: string): Pro
 async function ensureDatabase(
   client: pg.Client,
   name: string,
-  logins: { owner: Login; app: Login },
+  logins: { owner: RoleLogin; app: RoleLogin },
 ): Promise<void> {
   const { rowCount } = await client.query('SELECT FROM pg_database WHERE datname = $1', [name]);
   if (rowCount === 0) await client.query(`CREATE DATABASE ${name} OWNER ${logins.owner.name}`);

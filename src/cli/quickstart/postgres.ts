@@ -3,12 +3,12 @@ import { chown, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
-import { runToEnd, startChild, tailOf, type Child } from './child.ts';
+import { runToCompletion, startChild, readLogTail, type Child } from './child.ts';
 import { locatePostgres } from './postgres-binaries.ts';
-import { postgresPlace, type PostgresPlace } from './postgres-place.ts';
+import { preparePostgresLocation, type PostgresLocation } from './postgres-place.ts';
 import { prepareRoles } from './postgres-roles.ts';
 import { choosePort } from './ports.ts';
-import { commandLine, endProcess, isAlive } from './processes.ts';
+import { commandLine, stopProcess, isAlive } from './processes.ts';
 import type { Secrets } from './secrets.ts';
 import { StartError } from '../start-error.ts';
 
@@ -46,27 +46,27 @@ const DATABASE_NAME = 'ops_center';
  * @throws StartError when the port is busy or the server does not come up.
  */
 export async function startPostgres(options: PostgresOptions): Promise<RunningPostgres> {
-  const place = postgresPlace(options.dataDir);
-  const binaries = await locatePostgres(place.runAs, place.open);
-  const data = path.join(place.folder, 'data');
-  await endLeftoverPostgres(data);
+  const location = preparePostgresLocation(options.dataDir);
+  const binaries = await locatePostgres(location.runAs, location.binariesParent);
+  const data = path.join(location.folder, 'data');
+  await stopOrphanedPostgres(data);
   const port = await choosePort(options.port, 'POSTGRES_PORT');
   if (!existsSync(data)) {
     options.note('making the database cluster');
-    await makeCluster(binaries, place, options);
+    await createCluster(binaries, location, options);
   }
   const logFile = path.join(options.dataDir, 'postgres.log');
   const child = await startChild({
     command: path.join(binaries, 'bin', 'postgres'),
     args: serverArguments(data, port, options.durable),
     env: { LC_ALL: 'C', PATH: '/usr/bin:/bin' },
-    cwd: place.folder,
+    cwd: location.folder,
     logFile,
-    runAs: place.runAs,
+    runAs: location.runAs,
   });
-  const server = running(child, port, options.secrets);
+  const server = toRunningPostgres(child, port, options.secrets);
   try {
-    await untilReady(server, child, logFile);
+    await waitForPostgres(server, child, logFile);
     await prepareRoles(server.urlFor('superuser', 'postgres'), DATABASE_NAME, {
       owner: { name: ROLE_NAMES.owner, password: options.secrets.get('postgres-owner') },
       app: { name: ROLE_NAMES.app, password: options.secrets.get('postgres-app') },
@@ -82,37 +82,41 @@ export async function startPostgres(options: PostgresOptions): Promise<RunningPo
  * Ends a server that still serves this folder, and removes a `postmaster.pid` whose process id now
  * belongs to something else (Postgres takes any live process of its own user for a running server).
  */
-export async function endLeftoverPostgres(data: string): Promise<void> {
+export async function stopOrphanedPostgres(data: string): Promise<void> {
   const pidFile = path.join(data, 'postmaster.pid');
   const lines = (await readFile(pidFile, 'utf8').catch(() => '')).split('\n');
   const pid = Number(lines[0]);
   if (!Number.isInteger(pid) || pid <= 1) return;
-  if (isAlive(pid) && serves(pid, data)) await endPostgres(pid);
+  if (isAlive(pid) && isServing(pid, data)) await stopPostgres(pid);
   else await rm(pidFile, { force: true });
 }
 
-function serves(pid: number, data: string): boolean {
+function isServing(pid: number, data: string): boolean {
   const argv = commandLine(pid) ?? [];
   return path.basename(argv[0] ?? '') === 'postgres' && argv[argv.indexOf('-D') + 1] === data;
 }
 
 /** SIGINT is Postgres's fast shutdown, SIGQUIT its immediate one (PostgreSQL manual, 18.5). */
-async function endPostgres(pid: number): Promise<void> {
-  const ended = await endProcess(pid, [
+async function stopPostgres(pid: number): Promise<void> {
+  const ended = await stopProcess(pid, [
     { signal: 'SIGINT', waitMs: 10_000 },
     { signal: 'SIGQUIT', waitMs: 5_000 },
   ]);
   if (!ended) throw new StartError(`Postgres (process ${pid}) does not end.`);
 }
 
-async function makeCluster(binaries: string, place: PostgresPlace, options: PostgresOptions): Promise<void> {
-  const draft = path.join(place.folder, 'data.new');
-  const passwordFile = path.join(place.folder, 'password');
+async function createCluster(
+  binaries: string,
+  location: PostgresLocation,
+  options: PostgresOptions,
+): Promise<void> {
+  const draft = path.join(location.folder, 'data.new');
+  const passwordFile = path.join(location.folder, 'password');
   await rm(draft, { recursive: true, force: true });
   await writeFile(passwordFile, options.secrets.get('postgres-superuser'), { mode: 0o600 });
   try {
-    if (place.runAs !== undefined) await chown(passwordFile, place.runAs.uid, place.runAs.gid);
-    await runToEnd({
+    if (location.runAs !== undefined) await chown(passwordFile, location.runAs.uid, location.runAs.gid);
+    await runToCompletion({
       command: path.join(binaries, 'bin', 'initdb'),
       args: [
         ...['-D', draft, '-U', ROLE_NAMES.superuser, `--pwfile=${passwordFile}`, '--auth=scram-sha-256'],
@@ -120,14 +124,14 @@ async function makeCluster(binaries: string, place: PostgresPlace, options: Post
         ...['--no-instructions', ...(options.durable ? [] : ['--no-sync'])],
       ],
       env: { LC_ALL: 'C', PATH: '/usr/bin:/bin' },
-      cwd: place.folder,
-      runAs: place.runAs,
+      cwd: location.folder,
+      runAs: location.runAs,
     });
   } finally {
     await rm(passwordFile, { force: true });
   }
   // Renamed only when complete: a killed initdb never counts as a cluster.
-  await rename(draft, path.join(place.folder, 'data'));
+  await rename(draft, path.join(location.folder, 'data'));
 }
 
 function serverArguments(data: string, port: number, durable: boolean): string[] {
@@ -142,7 +146,7 @@ function serverArguments(data: string, port: number, durable: boolean): string[]
   return ['-D', data, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])];
 }
 
-function running(child: Child, port: number, secrets: Secrets): RunningPostgres {
+function toRunningPostgres(child: Child, port: number, secrets: Secrets): RunningPostgres {
   return {
     port,
     pid: child.pid,
@@ -150,11 +154,11 @@ function running(child: Child, port: number, secrets: Secrets): RunningPostgres 
     urlFor(role, database = DATABASE_NAME) {
       return `postgres://${ROLE_NAMES[role]}:${secrets.get(`postgres-${role}`)}@127.0.0.1:${port}/${database}`;
     },
-    stop: () => endPostgres(child.pid),
+    stop: () => stopPostgres(child.pid),
   };
 }
 
-async function untilReady(server: RunningPostgres, child: Child, logFile: string): Promise<void> {
+async function waitForPostgres(server: RunningPostgres, child: Child, logFile: string): Promise<void> {
   let ended: string | undefined;
   void child.ended.then((how) => {
     ended = how;
@@ -162,7 +166,7 @@ async function untilReady(server: RunningPostgres, child: Child, logFile: string
   const untilMs = Date.now() + 60_000;
   for (;;) {
     if (ended !== undefined) {
-      throw new StartError(`Postgres ${ended}. The end of ${logFile}:\n${await tailOf(logFile)}`);
+      throw new StartError(`Postgres ${ended}. The end of ${logFile}:\n${await readLogTail(logFile)}`);
     }
     const client = new pg.Client({
       connectionString: server.urlFor('superuser', 'postgres'),
@@ -173,7 +177,7 @@ async function untilReady(server: RunningPostgres, child: Child, logFile: string
       return;
     } catch (error) {
       // 28P01: the server is up and the password is not the cluster's (DATA_DIR/secrets was lost).
-      if ((error as { code?: string }).code === '28P01') throw lostPassword();
+      if ((error as { code?: string }).code === '28P01') throw passwordMismatch();
       if (Date.now() > untilMs) throw new StartError(`Postgres did not come up in 60 s; see ${logFile}`);
       await delay(50);
     } finally {
@@ -182,7 +186,7 @@ async function untilReady(server: RunningPostgres, child: Child, logFile: string
   }
 }
 
-function lostPassword(): StartError {
+function passwordMismatch(): StartError {
   return new StartError(
     'The database refuses the password in DATA_DIR/secrets: the two are not from the same start. Restore the file, or move DATA_DIR away to start afresh.',
   );

@@ -11,7 +11,7 @@ const hasProc = process.platform === 'linux';
 
 /** True when a process of that id exists, whoever owns it. */
 export function isAlive(pid: number): boolean {
-  if (hasProc && stateOf(pid) === 'Z') return false;
+  if (hasProc && readState(pid) === 'Z') return false;
   try {
     process.kill(pid, 0);
     return true;
@@ -43,13 +43,13 @@ export function commandLine(pid: number): string[] | undefined {
  * What tells this process from a later one that was given the same id: its start time. Undefined when the
  * process is gone.
  */
-export function startMark(pid: number): string | undefined {
+export function findStartTime(pid: number): string | undefined {
   if (!isAlive(pid)) return undefined;
   try {
     if (!hasProc)
       return execFileSync('ps', ['-o', 'lstart=', '-p', String(pid)], { encoding: 'utf8' }).trim();
     // Field 22 of /proc/PID/stat (proc(5)); the name in field 2 may hold blanks and brackets.
-    return statFields(pid)[19];
+    return readStatFields(pid)[19];
   } catch {
     return undefined;
   }
@@ -59,7 +59,7 @@ export function startMark(pid: number): string | undefined {
  * Ends a process: sends each signal in turn and waits for the time given with it.
  * @returns false when it is still there after the last one.
  */
-export async function endProcess(
+export async function stopProcess(
   pid: number,
   signals: readonly { signal: NodeJS.Signals; waitMs: number }[],
 ): Promise<boolean> {
@@ -69,13 +69,13 @@ export async function endProcess(
     } catch {
       return true;
     }
-    if (await waitForEnd(pid, waitMs)) return true;
+    if (await waitUntilExited(pid, waitMs)) return true;
   }
   return false;
 }
 
 /** Waits for a process that may not be our child; false when the time is over first. */
-async function waitForEnd(pid: number, waitMs: number): Promise<boolean> {
+async function waitUntilExited(pid: number, waitMs: number): Promise<boolean> {
   const untilMs = Date.now() + waitMs;
   while (isAlive(pid)) {
     if (Date.now() >= untilMs) return false;
@@ -84,15 +84,15 @@ async function waitForEnd(pid: number, waitMs: number): Promise<boolean> {
   return true;
 }
 
-function statFields(pid: number): string[] {
+function readStatFields(pid: number): string[] {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
 }
 
 /** `Z`: ended, but not yet collected by its parent. */
-function stateOf(pid: number): string | undefined {
+function readState(pid: number): string | undefined {
   try {
-    return statFields(pid)[0];
+    return readStatFields(pid)[0];
   } catch {
     return undefined;
   }

@@ -1,38 +1,38 @@
 /** One of the long steps of a start. */
-export interface Step {
+export interface ProgressStep {
   title: string;
   /** @param note says what is being done now. */
   run: (note: (text: string) => void) => Promise<void>;
 }
 
 /** Runs steps, all at the same time, and shows how long each takes. */
-export type RunSteps = (steps: readonly Step[]) => Promise<void>;
+export type RunSteps = (steps: readonly ProgressStep[]) => Promise<void>;
 
-const REMIND_EVERY_MS = 15_000;
-const REDRAW_EVERY_MS = 1_000;
+const REMINDER_INTERVAL_MS = 15_000;
+const REDRAW_INTERVAL_MS = 1_000;
 
 /**
  * Plain lines, for logs and pipes: one when a step begins or changes, one every 15 s, one at its end.
  * @param stop aborted when the person wants it all to end: what fails then has not failed by itself.
  */
 export function plainProgress(print: (line: string) => void, stop: AbortSignal): RunSteps {
-  async function runStep({ title, run }: Step): Promise<void> {
+  async function runStep({ title, run }: ProgressStep): Promise<void> {
     const elapsed = stopwatch();
-    let doing = 'starting';
-    const say = (text: string) => {
+    let activity = 'starting';
+    const printStep = (text: string) => {
       print(`${title}: ${text} (${elapsed()})`);
     };
     const reminder = setInterval(() => {
-      say(`still ${doing}`);
-    }, REMIND_EVERY_MS);
+      printStep(`still ${activity}`);
+    }, REMINDER_INTERVAL_MS);
     try {
       await run((text) => {
-        doing = text;
-        say(text);
+        activity = text;
+        printStep(text);
       });
-      say('done');
+      printStep('done');
     } catch (error) {
-      say(isStopped(error, stop) ? 'stopped' : 'failed');
+      printStep(isCancelled(error, stop) ? 'stopped' : 'failed');
       throw error;
     } finally {
       clearInterval(reminder);
@@ -44,7 +44,7 @@ export function plainProgress(print: (line: string) => void, stop: AbortSignal):
 }
 
 /** Given up because the person, or the failure of another step, wanted it. */
-function isStopped(error: unknown, stop: AbortSignal): boolean {
+function isCancelled(error: unknown, stop: AbortSignal): boolean {
   return stop.aborted || (error as { name?: unknown } | null)?.name === 'AbortError';
 }
 
@@ -58,24 +58,24 @@ export function terminalProgress(stop: AbortSignal): RunSteps {
         title: step.title,
         task: async (_context: unknown, task: TaskLine) => {
           const elapsed = stopwatch();
-          let doing = '';
+          let activity = '';
           const redraw = () => {
-            task.title = `${step.title} (${elapsed()})${doing && `: ${doing}`}`;
+            task.title = `${step.title} (${elapsed()})${activity && `: ${activity}`}`;
           };
-          const clock = setInterval(redraw, REDRAW_EVERY_MS);
+          const clock = setInterval(redraw, REDRAW_INTERVAL_MS);
           try {
             await step.run((text) => {
-              doing = text;
+              activity = text;
               redraw();
             });
           } catch (error) {
-            if (!isStopped(error, stop)) throw error;
+            if (!isCancelled(error, stop)) throw error;
             // Thrown inside, it would be shown as a failure.
             stopped.push(error);
             task.skip(`${step.title}: stopped`);
           } finally {
             clearInterval(clock);
-            doing = '';
+            activity = '';
             redraw();
           }
         },

@@ -5,13 +5,13 @@ import { StartError } from '../start-error.ts';
 
 /**
  * Signs in as the admin that the first start of Keycloak made.
- * @param keptIn where the password was read from, for people
+ * @param passwordSource where the password was read from, for people
  * @throws StartError when the password is not that admin's (any more).
  */
 export async function signInAsBootstrapAdmin(
   baseUrl: string,
   password: string,
-  keptIn = 'DATA_DIR/secrets/keycloak-admin',
+  passwordSource = 'DATA_DIR/secrets/keycloak-admin',
 ): Promise<KcAdminClient> {
   const admin = new KcAdminClient({ baseUrl, realmName: 'master', timeout: 30_000 });
   try {
@@ -19,7 +19,7 @@ export async function signInAsBootstrapAdmin(
   } catch (error) {
     if (!isRefused(error)) throw error;
     throw new StartError(
-      `Keycloak refuses the password in ${keptIn} for its user "${BOOTSTRAP_ADMIN}". If you changed it in the console, write the new one there.`,
+      `Keycloak refuses the password in ${passwordSource} for its user "${BOOTSTRAP_ADMIN}". If you changed it in the console, write the new one there.`,
     );
   }
   return admin;
@@ -58,7 +58,7 @@ export function webClientAddresses(
 }
 
 /** Adds the demo users and their organization; what is there already stays as it is. */
-export async function addDemo(admin: KcAdminClient, realm: string, demo: Demo): Promise<void> {
+export async function addDemoData(admin: KcAdminClient, realm: string, demo: Demo): Promise<void> {
   await admin.realms.partialImport({
     realm,
     rep: { ifResourceExists: 'SKIP', users: demo.users },
@@ -69,7 +69,7 @@ export async function addDemo(admin: KcAdminClient, realm: string, demo: Demo): 
       const [user] = await admin.users.find({ realm, username, exact: true, briefRepresentation: true });
       if (user?.id === undefined) continue;
       await admin.organizations.addMember({ realm, orgId: id, userId: user.id }).catch((error: unknown) => {
-        if (statusOf(error) !== 409) throw error;
+        if (readStatus(error) !== 409) throw error;
       });
     }
   }
@@ -89,9 +89,11 @@ async function ensureOrganization(
 
 /** How Keycloak says that a user or a password is wrong (RFC 6749, 5.2; older versions answer 401). */
 function isRefused(error: unknown): boolean {
-  return statusOf(error) === 401 || (statusOf(error) === 400 && (error as Error).message === 'invalid_grant');
+  return (
+    readStatus(error) === 401 || (readStatus(error) === 400 && (error as Error).message === 'invalid_grant')
+  );
 }
 
-function statusOf(error: unknown): number | undefined {
+function readStatus(error: unknown): number | undefined {
   return error instanceof NetworkError ? error.response.status : undefined;
 }

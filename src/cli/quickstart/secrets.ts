@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { makePrivateFolder, secretsFolder } from './data-dir.ts';
+import { createPrivateFolder, secretsFolder } from './data-dir.ts';
 
 /** Every secret that the quick start makes, one file each in DATA_DIR/secrets. */
 export type SecretName =
@@ -31,7 +31,7 @@ export function createSecrets(dataDir: string): Secrets {
     has: (name) => existsSync(fileOf(name)),
     get(name) {
       if (existsSync(fileOf(name))) return readFileSync(fileOf(name), 'utf8').trim();
-      makePrivateFolder(folder);
+      createPrivateFolder(folder);
       const secret = randomBytes(32).toString('base64url');
       writePrivateFile(fileOf(name), `${secret}\n`);
       return secret;

@@ -22,23 +22,23 @@ const StackFile = z.object({
 /** What runs, for other programs on this machine: `DATA_DIR/stack.json`. */
 export type StackFile = z.infer<typeof StackFile>;
 
-const pathIn = (dataDir: string) => path.join(dataDir, 'stack.json');
+const toStackFilePath = (dataDir: string) => path.join(dataDir, 'stack.json');
 
 export function writeStackFile(dataDir: string, stack: StackFile): void {
-  writePrivateFile(pathIn(dataDir), `${JSON.stringify(stack, null, 2)}\n`);
+  writePrivateFile(toStackFilePath(dataDir), `${JSON.stringify(stack, null, 2)}\n`);
 }
 
 export function hasStackFile(dataDir: string): boolean {
-  return existsSync(pathIn(dataDir));
+  return existsSync(toStackFilePath(dataDir));
 }
 
 export function removeStackFile(dataDir: string): void {
-  rmSync(pathIn(dataDir), { force: true });
+  rmSync(toStackFilePath(dataDir), { force: true });
 }
 
 /** @throws StartError when nothing was started in that data directory. */
 export function getStackFile(dataDir: string): StackFile {
   if (!hasStackFile(dataDir))
     throw new StartError(`Nothing runs from ${dataDir}: start it with \`npm start\` first.`);
-  return StackFile.parse(JSON.parse(readFileSync(pathIn(dataDir), 'utf8')));
+  return StackFile.parse(JSON.parse(readFileSync(toStackFilePath(dataDir), 'utf8')));
 }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import path from 'node:path';
 import type { Environment } from '../../config.ts';
-import { aborted } from '../signals.ts';
+import { whenAborted } from '../signals.ts';
 import { startDemoUpstream, type DemoUpstream } from '../../demo-upstream/server.ts';
 import { readDemo, type Demo } from '../../doctor/demo-users.ts';
 import { createLog } from '../../lib/log.ts';
@@ -11,15 +11,15 @@ import { startOwnKeycloak } from './keycloak-choice.ts';
 import type { RunningKeycloak } from './keycloak.ts';
 import { choosePort } from './ports.ts';
 import { startPostgres, type RunningPostgres } from './postgres.ts';
-import type { RunSteps, Step } from './progress.ts';
-import { addDemo, setWebClientAddresses, signInAsBootstrapAdmin } from './realm-setup.ts';
+import type { RunSteps, ProgressStep } from './progress.ts';
+import { addDemoData, setWebClientAddresses, signInAsBootstrapAdmin } from './realm-setup.ts';
 import type { Secrets } from './secrets.ts';
-import { readSettings, withoutEmpty, layOver } from '../settings.ts';
-import { demoSettings, startedSettings, type Plan } from './plan.ts';
+import { loadConfig, dropEmptySettings, overrideSettings } from '../settings.ts';
+import { toDemoSettings, toStackSettings, type StartPlan } from './plan.ts';
 
-export interface Start {
+export interface StackOptions {
   environment: Environment;
-  plan: Plan;
+  plan: StartPlan;
   dataDir: string;
   secrets: Secrets;
   runSteps: RunSteps;
@@ -29,7 +29,7 @@ export interface Start {
 }
 
 /** What has been started so far, filled in as it comes up, so that it can be stopped at any point. */
-export interface Running {
+export interface RunningStack {
   postgres?: RunningPostgres;
   keycloak?: RunningKeycloak;
   demoUpstream?: DemoUpstream;
@@ -41,23 +41,28 @@ export interface Running {
 }
 
 /** Brings everything up, the servers at the same time. @throws when a part does not come up; the others then run on. */
-export async function startEverything(start: Start, running: Running): Promise<void> {
-  const { config } = start.plan;
+export async function startStack(options: StackOptions, running: RunningStack): Promise<void> {
+  const { config } = options.plan;
   const port = String(await choosePort(config.port, 'PORT', config.host));
   const metricsPort = String(await choosePort(config.metricsPort, 'METRICS_PORT', config.host));
   // With PORT=0 the addresses are known only now.
-  const addresses = config.port === 0 ? addressesOn(port, start.environment) : config;
-  await startServers(start, running, { publicUrl: addresses.publicUrl, internalUrl: addresses.internalUrl });
-  start.stop.throwIfAborted();
-  const settings = layOver(start.environment, {
-    ...startedSettings(running, start.secrets),
+  const addresses = config.port === 0 ? toAddresses(port, options.environment) : config;
+  await startServers(options, running, {
+    publicUrl: addresses.publicUrl,
+    internalUrl: addresses.internalUrl,
+  });
+  options.stop.throwIfAborted();
+  const settings = overrideSettings(options.environment, {
+    ...toStackSettings(running, options.secrets),
     PORT: port,
     METRICS_PORT: metricsPort,
     PUBLIC_URL: addresses.publicUrl,
     INTERNAL_URL: addresses.internalUrl,
   });
   running.settings = settings;
-  await start.runSteps([{ title: 'Ops Center', run: (note) => bringUpApp(start, running, settings, note) }]);
+  await options.runSteps([
+    { title: 'Ops Center', run: (note) => bringUpApp(options, running, settings, note) },
+  ]);
 }
 
 /** The app first, so that its streams can finish on working servers. */
@@ -69,16 +74,16 @@ const STOP_ORDER = [
 ] as const;
 
 /** Stops what runs, in order. A part that does not stop is told of and does not keep the others running. */
-export async function stopEverything(
-  running: Running,
-  options: { print: (text: string) => void; hurry: AbortSignal },
+export async function stopStack(
+  running: RunningStack,
+  options: { print: (text: string) => void; force: AbortSignal },
 ): Promise<void> {
-  const hurried = aborted(options.hurry);
+  const forced = whenAborted(options.force);
   for (const [part, name] of STOP_ORDER) {
     const found = running[part];
     if (found === undefined) continue;
     options.print(`Stopping ${name}`);
-    const stopped = part === 'server' ? Promise.race([found.stop(), hurried]) : found.stop();
+    const stopped = part === 'server' ? Promise.race([found.stop(), forced]) : found.stop();
     await stopped.catch((error: unknown) => {
       options.print(`${name} did not stop: ${error instanceof Error ? error.message : String(error)}`);
     });
@@ -88,17 +93,21 @@ export async function stopEverything(
 
 type Addresses = Record<'publicUrl' | 'internalUrl', string>;
 
-function addressesOn(port: string, environment: Environment): Addresses {
+function toAddresses(port: string, environment: Environment): Addresses {
   const publicUrl = `http://localhost:${port}`;
-  return { publicUrl, internalUrl: withoutEmpty(environment)['INTERNAL_URL'] ?? publicUrl };
+  return { publicUrl, internalUrl: dropEmptySettings(environment)['INTERNAL_URL'] ?? publicUrl };
 }
 
 /** Starts Postgres and Keycloak side by side. When one fails the other is given up, and its end awaited. */
-async function startServers(start: Start, running: Running, addresses: Addresses): Promise<void> {
+async function startServers(
+  options: StackOptions,
+  running: RunningStack,
+  addresses: Addresses,
+): Promise<void> {
   const failed = new AbortController();
-  const signal = AbortSignal.any([start.stop, failed.signal]);
+  const signal = AbortSignal.any([options.stop, failed.signal]);
   const work: Promise<void>[] = [];
-  const step = (title: string, run: Step['run']): Step => ({
+  const step = (title: string, run: ProgressStep['run']): ProgressStep => ({
     title,
     run: (note) => {
       const done = run(note);
@@ -107,13 +116,13 @@ async function startServers(start: Start, running: Running, addresses: Addresses
     },
   });
   const steps = [
-    ...(start.plan.postgres ? [step('Postgres', (note) => bringUpPostgres(start, running, note))] : []),
-    ...(start.plan.keycloak
-      ? [step('Keycloak', (note) => bringUpKeycloak(start, running, addresses, signal, note))]
+    ...(options.plan.postgres ? [step('Postgres', (note) => bringUpPostgres(options, running, note))] : []),
+    ...(options.plan.keycloak
+      ? [step('Keycloak', (note) => bringUpKeycloak(options, running, addresses, signal, note))]
       : []),
   ];
   try {
-    await start.runSteps(steps);
+    await options.runSteps(steps);
   } catch (error) {
     failed.abort();
     await Promise.allSettled(work);
@@ -121,19 +130,23 @@ async function startServers(start: Start, running: Running, addresses: Addresses
   }
 }
 
-async function bringUpPostgres(start: Start, running: Running, note: (text: string) => void): Promise<void> {
-  const { dataDir, secrets, plan } = start;
+async function bringUpPostgres(
+  options: StackOptions,
+  running: RunningStack,
+  note: (text: string) => void,
+): Promise<void> {
+  const { dataDir, secrets, plan } = options;
   running.postgres = await startPostgres({ dataDir, secrets, port: plan.postgresPort, durable: true, note });
 }
 
 async function bringUpKeycloak(
-  start: Start,
-  running: Running,
+  options: StackOptions,
+  running: RunningStack,
   addresses: Addresses,
   signal: AbortSignal,
   note: (text: string) => void,
 ): Promise<void> {
-  const { dataDir, secrets, plan, environment } = start;
+  const { dataDir, secrets, plan, environment } = options;
   const port = plan.keycloakPort;
   running.keycloak = await startOwnKeycloak({
     dataDir,
@@ -148,32 +161,32 @@ async function bringUpKeycloak(
   const admin = await signInAsBootstrapAdmin(running.keycloak.internalUrl, secrets.get('keycloak-admin'));
   running.demo = await readDemo();
   const { realm, web } = plan.config.keycloak;
-  await addDemo(admin, realm, running.demo);
+  await addDemoData(admin, realm, running.demo);
   await setWebClientAddresses(admin, realm, { clientId: web.id, ...addresses });
 }
 
 async function bringUpApp(
-  start: Start,
-  running: Running,
+  options: StackOptions,
+  running: RunningStack,
   settings: Environment,
   note: (text: string) => void,
 ): Promise<void> {
-  if (start.plan.demoUpstream) {
+  if (options.plan.demoUpstream) {
     running.demoUpstream = await startDemoUpstream();
     const key = `demo-${randomBytes(16).toString('hex')}`;
-    Object.assign(settings, demoSettings(running.demoUpstream.url, key, start.plan.demoIsDefault));
+    Object.assign(settings, toDemoSettings(running.demoUpstream.url, key, options.plan.demoIsDefault));
   }
   note('migrating the database and listening');
-  const config = readSettings(settings);
-  running.log = await openAppLog(path.join(start.dataDir, 'app.log'), start.print);
+  const config = loadConfig(settings);
+  running.log = await openAppLog(path.join(options.dataDir, 'app.log'), options.print);
   running.server = await startServer(config, {
     log: createLog(config.logLevel, running.log.stream),
-    ownAddresses: ownListeners(running),
+    ownServices: listOwnListeners(running),
   });
 }
 
 /** Listeners of ours that no setting names; users' endpoints must not lead there. */
-function ownListeners({ keycloak, demoUpstream }: Running): { host: string; port: number }[] {
+function listOwnListeners({ keycloak, demoUpstream }: RunningStack): { host: string; port: number }[] {
   const ports = [keycloak?.managementPort, demoUpstream && Number(new URL(demoUpstream.url).port)];
   const known = ports.flatMap((port) => (port === undefined ? [] : [{ host: '127.0.0.1', port }]));
   return [...known, ...(keycloak?.listeners ?? [])];

@@ -12,12 +12,20 @@ export interface Summary {
 }
 
 /** What a person needs to know when everything runs. No secret is in it. */
-export function summaryText(summary: Summary): string {
-  return ['', 'Ops Center is running.', '', ...facts(summary), '', ...nextSteps(summary), ''].join('\n');
+export function formatSummary(summary: Summary): string {
+  return [
+    '',
+    'Ops Center is running.',
+    '',
+    ...formatFacts(summary),
+    '',
+    ...formatNextSteps(summary),
+    '',
+  ].join('\n');
 }
 
-function facts({ appUrl, ownKeycloak, logFile, cwd }: Summary): string[] {
-  const shown = (file: string) => path.relative(cwd, file);
+function formatFacts({ appUrl, ownKeycloak, logFile, cwd }: Summary): string[] {
+  const toRelative = (file: string) => path.relative(cwd, file);
   const lines = [`  Address           ${appUrl}`];
   if (ownKeycloak !== null) {
     const { demo, url, adminUser, adminPasswordFile } = ownKeycloak;
@@ -25,14 +33,14 @@ function facts({ appUrl, ownKeycloak, logFile, cwd }: Summary): string[] {
     for (const user of demo.users)
       lines.push(`                    ${user.username} (${user.attributes.subscription_tier[0]})`);
     lines.push(
-      `  Keycloak console  ${url}/admin/, user "${adminUser}"; password: cat ${shown(adminPasswordFile)}`,
+      `  Keycloak console  ${url}/admin/, user "${adminUser}"; password: cat ${toRelative(adminPasswordFile)}`,
     );
   }
-  lines.push(`  Log               ${shown(logFile)}`);
+  lines.push(`  Log               ${toRelative(logFile)}`);
   return lines;
 }
 
-function nextSteps({ appUrl, cookieName }: Summary): string[] {
+function formatNextSteps({ appUrl, cookieName }: Summary): string[] {
   return [
     'Add a key as the user "starter" (in another terminal), or run `npm run demo`:',
     '',

@@ -9,10 +9,10 @@ import { StartError } from '../start-error.ts';
  * @param existing a folder that an earlier start made: its owner is kept.
  * @returns undefined when we are not root.
  */
-export function unprivilegedUser(existing: string): RunAs | undefined {
+export function getUnprivilegedUser(existing: string): RunAs | undefined {
   if (process.getuid?.() !== 0) return undefined;
-  const kept = statSync(existing, { throwIfNoEntry: false });
-  if (kept !== undefined && kept.uid !== 0) return { uid: kept.uid, gid: kept.gid };
+  const current = statSync(existing, { throwIfNoEntry: false });
+  if (current !== undefined && current.uid !== 0) return { uid: current.uid, gid: current.gid };
   const lines = readFileSync('/etc/passwd', 'utf8').split('\n');
   for (const name of ['postgres', 'nobody']) {
     const [, , uid, gid] = lines.find((line) => line.startsWith(`${name}:`))?.split(':') ?? [];
@@ -26,12 +26,12 @@ export function canEnter(target: string, user: RunAs | undefined): boolean {
   if (user === undefined) return true;
   for (let folder = path.resolve(target); ; folder = path.dirname(folder)) {
     const found = statSync(folder, { throwIfNoEntry: false });
-    if (found !== undefined && !mayEnter(found, user)) return false;
+    if (found !== undefined && !canEnterFolder(found, user)) return false;
     if (folder === path.dirname(folder)) return true;
   }
 }
 
-function mayEnter(found: { uid: number; gid: number; mode: number }, user: RunAs): boolean {
+function canEnterFolder(found: { uid: number; gid: number; mode: number }, user: RunAs): boolean {
   if (found.uid === user.uid) return (found.mode & 0o100) !== 0;
   if (found.gid === user.gid) return (found.mode & 0o010) !== 0;
   return (found.mode & 0o001) !== 0;

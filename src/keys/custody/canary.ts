@@ -2,9 +2,9 @@ import { z } from 'zod';
 import type { Database, Sql } from '../../lib/database.ts';
 import { UnfitError } from '../../lib/errors.ts';
 import type { Keyring } from '../../lib/keyring.ts';
-import { readPool } from '../record.ts';
-import type { CustodyDeps } from './deps.ts';
-import { listRecords } from './listing.ts';
+import { parsePool } from '../record.ts';
+import type { KeyAdminDeps } from './deps.ts';
+import { listVaultRecords } from './listing.ts';
 
 /**
  * One sealed text in the database. A process whose ENCRYPTION_KEY does not open it would find every stored key
@@ -19,24 +19,24 @@ const CanaryRow = z.object({
   /** Fingerprints of keys that a rotation has taken the place of. */
   replaced_keys: z.array(z.string()),
 });
-const Answer = z.object({ has_data: z.boolean() });
+const HasDataRow = z.object({ has_data: z.boolean() });
 
-const READ = 'SELECT token, sealing_key, replaced_keys FROM encryption_canary';
+const SELECT_CANARY = 'SELECT token, sealing_key, replaced_keys FROM encryption_canary';
 
-const MISFIT =
+const KEYRING_MISMATCH =
   'ENCRYPTION_KEY does not fit the stored keys: they were sealed under another key. Put that key behind the ' +
   'new one, separated by a comma (ENCRYPTION_KEY=new,old), then run "npm run ops -- keys rotate". Where it is ' +
   'lost for good, see "Losing an encryption key" in docs/operations.md.';
 
-const REPLACED =
+const FIRST_KEY_REPLACED =
   'The first key of ENCRYPTION_KEY seals no more: "keys rotate" has put another one in its place, and what this ' +
   'process stored would be lost with the old one. Put the new key first (ENCRYPTION_KEY=new,old). If this key ' +
   'is to seal after all, run "npm run ops -- keys rotate" with this list before.';
 
 /** How many users of the vault are looked at to tell whether its keys are ours. */
-const MOST_USERS = 1_000;
+const MAX_USERS = 1_000;
 
-type CanaryDeps = Pick<CustodyDeps, 'database' | 'keyring' | 'records' | 'place'>;
+type CanaryDeps = Pick<KeyAdminDeps, 'database' | 'keyring' | 'vaultKeycloak' | 'vaultLocation'>;
 
 /**
  * Lets a process start, or a command seal, only with a key ring that fits what is stored:
@@ -52,57 +52,64 @@ type CanaryDeps = Pick<CustodyDeps, 'database' | 'keyring' | 'records' | 'place'
  *   lets a replaced key seal again.
  * @throws UnfitError in words for the operator; AppError `keycloak_unavailable`.
  */
-export async function checkCanary(deps: CanaryDeps): Promise<void> {
-  await checkFit(deps);
-  const [row] = await deps.database.rows(CanaryRow, READ);
-  if (row !== undefined && isReplaced(row, deps.keyring)) throw new UnfitError(REPLACED);
+export async function assertCanary(deps: CanaryDeps): Promise<void> {
+  await assertKeyringFits(deps);
+  const [row] = await deps.database.rows(CanaryRow, SELECT_CANARY);
+  if (row !== undefined && isFirstKeyReplaced(row, deps.keyring)) throw new UnfitError(FIRST_KEY_REPLACED);
 }
 
-async function checkFit(deps: CanaryDeps): Promise<void> {
+async function assertKeyringFits(deps: CanaryDeps): Promise<void> {
   const { database, keyring } = deps;
-  const [found] = await database.rows(CanaryRow, READ);
+  const [found] = await database.rows(CanaryRow, SELECT_CANARY);
   // Keycloak is asked before the row is locked: other processes wait for that lock.
-  if (found === undefined || keyring.open(found.token) !== CANARY) await refuseForeignKeys(deps);
-  const own = [keyring.seal(CANARY), keyring.fingerprints[0]];
+  if (found === undefined || keyring.decrypt(found.token) !== CANARY) await assertVaultDecryptable(deps);
+  const encrypted = [keyring.encrypt(CANARY), keyring.fingerprints[0]];
   await database.transaction(async (sql) => {
     // Of processes that start at once, all but one wait here and then read what that one wrote.
     await sql.run(
       'INSERT INTO encryption_canary (token, sealing_key) VALUES ($1, $2) ON CONFLICT (only_row) DO NOTHING',
-      own,
+      encrypted,
     );
-    const [row] = await sql.rows(CanaryRow, `${READ} FOR UPDATE`);
+    const [row] = await sql.rows(CanaryRow, `${SELECT_CANARY} FOR UPDATE`);
     if (row === undefined) throw new Error('the canary was not stored');
-    if (keyring.open(row.token) === CANARY) {
-      if (row.sealing_key === null) await noteWhoseCanary(sql, keyring, row.token);
+    if (keyring.decrypt(row.token) === CANARY) {
+      if (row.sealing_key === null) await writeEncryptingKey(sql, keyring, row.token);
       return;
     }
-    const [answer] = await sql.rows(Answer, 'SELECT has_sealed_data() AS has_data');
-    if (answer?.has_data !== false) throw new UnfitError(MISFIT);
+    const [dataRow] = await sql.rows(HasDataRow, 'SELECT has_sealed_data() AS has_data');
+    if (dataRow?.has_data !== false) throw new UnfitError(KEYRING_MISMATCH);
     await sql.run(
       "UPDATE encryption_canary SET token = $1, sealing_key = $2, replaced_keys = '{}', since = now()",
-      own,
+      encrypted,
     );
   });
 }
 
 /** The database may be new or lost while the vault is not. One key that opens shows that the vault is ours. */
-async function refuseForeignKeys({ records, place, keyring }: CanaryDeps): Promise<void> {
-  let foreign = 0;
-  for await (const { values } of listRecords(records, place.recordIsUser, MOST_USERS)) {
-    const keys = [...values.values()].flatMap((list) => readPool(list).keys);
-    if (keys.some(({ token }) => keyring.ringIndex(token) !== undefined)) return;
-    foreign += keys.length;
+async function assertVaultDecryptable({
+  vaultKeycloak: records,
+  vaultLocation: place,
+  keyring,
+}: CanaryDeps): Promise<void> {
+  let undecryptable = 0;
+  for await (const { values } of listVaultRecords(records, place.recordIsUser, MAX_USERS)) {
+    const keys = [...values.values()].flatMap((list) => parsePool(list).keys);
+    if (keys.some(({ token }) => keyring.findKeyIndex(token) !== undefined)) return;
+    undecryptable += keys.length;
   }
-  if (foreign > 0) throw new UnfitError(MISFIT);
+  if (undecryptable > 0) throw new UnfitError(KEYRING_MISMATCH);
 }
 
 /** Only a key that seals has ever sealed the canary. */
-async function noteWhoseCanary(sql: Sql, keyring: Keyring, token: string): Promise<void> {
-  const fingerprint = keyring.fingerprints[keyring.ringIndex(token) ?? 0];
+async function writeEncryptingKey(sql: Sql, keyring: Keyring, token: string): Promise<void> {
+  const fingerprint = keyring.fingerprints[keyring.findKeyIndex(token) ?? 0];
   await sql.run('UPDATE encryption_canary SET sealing_key = $1', [fingerprint]);
 }
 
-function isReplaced(row: z.output<typeof CanaryRow>, { fingerprints: [first = ''] }: Keyring): boolean {
+function isFirstKeyReplaced(
+  row: z.output<typeof CanaryRow>,
+  { fingerprints: [first = ''] }: Keyring,
+): boolean {
   return row.replaced_keys.includes(first);
 }
 
@@ -112,11 +119,11 @@ function isReplaced(row: z.output<typeof CanaryRow>, { fingerprints: [first = ''
  * @throws UnfitError where it does not fit otherwise.
  */
 export async function beginRotation(deps: CanaryDeps, acceptLoss: boolean): Promise<void> {
-  if (!acceptLoss) await checkFit(deps);
-  await replaceOthers(deps.database, deps.keyring);
+  if (!acceptLoss) await assertKeyringFits(deps);
+  await markOthersReplaced(deps.database, deps.keyring);
 }
 
-async function replaceOthers(sql: Pick<Sql, 'run'>, { fingerprints }: Keyring): Promise<void> {
+async function markOthersReplaced(sql: Pick<Sql, 'run'>, { fingerprints }: Keyring): Promise<void> {
   await sql.run(
     `UPDATE encryption_canary SET sealing_key = $1, replaced_keys = ARRAY(
        SELECT DISTINCT key FROM unnest(array_append(replaced_keys, sealing_key) || $2::text[]) AS key
@@ -129,19 +136,19 @@ async function replaceOthers(sql: Pick<Sql, 'run'>, { fingerprints }: Keyring): 
  * Which key of the ring opens the canary, from 0; undefined when a start would be refused: none does, there is
  * none yet, or the first key has been replaced.
  */
-export async function canaryIndex(database: Database, keyring: Keyring): Promise<number | undefined> {
-  const [row] = await database.rows(CanaryRow, READ);
-  return row === undefined || isReplaced(row, keyring) ? undefined : keyring.ringIndex(row.token);
+export async function findCanaryKeyIndex(database: Database, keyring: Keyring): Promise<number | undefined> {
+  const [row] = await database.rows(CanaryRow, SELECT_CANARY);
+  return row === undefined || isFirstKeyReplaced(row, keyring) ? undefined : keyring.findKeyIndex(row.token);
 }
 
 /** Seals the canary under the first key: from now on a start needs that one, and no older key. */
-export async function resealCanary(database: Database, keyring: Keyring): Promise<void> {
+export async function reencryptCanary(database: Database, keyring: Keyring): Promise<void> {
   await database.transaction(async (sql) => {
     await sql.run(
       `INSERT INTO encryption_canary (token) VALUES ($1)
        ON CONFLICT (only_row) DO UPDATE SET token = excluded.token, since = now()`,
-      [keyring.seal(CANARY)],
+      [keyring.encrypt(CANARY)],
     );
-    await replaceOthers(sql, keyring);
+    await markOthersReplaced(sql, keyring);
   });
 }

@@ -1,13 +1,13 @@
 import type { Keyring } from '../../lib/keyring.ts';
 import type { Owner } from '../../lib/owner.ts';
-import { openKey, readPool, type StoredKey } from '../record.ts';
-import { canaryIndex } from './canary.ts';
-import type { CustodyDeps } from './deps.ts';
-import { tallyElsewhere, type SealedTally } from './elsewhere.ts';
-import { listRecords, type ListedRecord } from './listing.ts';
+import { decryptKey, parsePool, type StoredKey } from '../record.ts';
+import { findCanaryKeyIndex } from './canary.ts';
+import type { KeyAdminDeps } from './deps.ts';
+import { countOtherSecrets, type OtherSecretCounts } from './elsewhere.ts';
+import { listVaultRecords, type ListedRecord } from './listing.ts';
 
 /** What lies in the vault, in numbers. */
-export interface KeyTally {
+export interface KeyCounts {
   records: number;
   /** Records that name no owner; the app refuses them, and their keys count as misplaced. */
   withoutOwner: number;
@@ -20,87 +20,93 @@ export interface KeyTally {
   /** They open, but were sealed for another owner, provider, id, endpoint or expiry than where they lie. */
   misplaced: number;
   /** Of the misplaced ones those that are not under the first key. */
-  misplacedUnderOlder: number;
+  misplacedUnderOlderKey: number;
   /** Values in the place of keys that are none, for example edited by hand. */
-  notKeys: number;
+  unreadable: number;
   /** Values that repeat an id of their pool. They count as keys too; the next write drops them. */
   duplicatedIds: number;
 }
 
 /** How one stored key stands. */
-export interface Standing {
+export interface StoredKeyState {
   state: 'in_place' | 'misplaced' | 'undecryptable';
   /** Which key of the ring opens it, from 0. */
   ringIndex: number | undefined;
 }
 
-export interface KeyCheck extends KeyTally {
+export interface KeyCheckReport extends KeyCounts {
   /** What lies sealed outside the vault, kind by kind. */
-  elsewhere: readonly SealedTally[];
+  otherSecrets: readonly OtherSecretCounts[];
   /** Which key of the ring fits the canary, from 0; undefined when the app would refuse to start. */
-  canary: number | undefined;
+  canaryKeyIndex: number | undefined;
 }
 
 /** Walks all vault records, and all that lies sealed elsewhere, and changes nothing. */
 export async function checkKeys(
-  deps: Pick<CustodyDeps, 'database' | 'records' | 'place' | 'keyring' | 'sealedElsewhere'>,
-): Promise<KeyCheck> {
-  const tally = await tallyKeys(deps);
-  const elsewhere = await tallyElsewhere(deps);
-  return { ...tally, elsewhere, canary: await canaryIndex(deps.database, deps.keyring) };
+  deps: Pick<KeyAdminDeps, 'database' | 'vaultKeycloak' | 'vaultLocation' | 'keyring' | 'otherSecrets'>,
+): Promise<KeyCheckReport> {
+  const counts = await countKeys(deps);
+  const elsewhere = await countOtherSecrets(deps);
+  return {
+    ...counts,
+    otherSecrets: elsewhere,
+    canaryKeyIndex: await findCanaryKeyIndex(deps.database, deps.keyring),
+  };
 }
 
-export async function tallyKeys(deps: Pick<CustodyDeps, 'records' | 'place' | 'keyring'>): Promise<KeyTally> {
-  const tally: KeyTally = {
+export async function countKeys(
+  deps: Pick<KeyAdminDeps, 'vaultKeycloak' | 'vaultLocation' | 'keyring'>,
+): Promise<KeyCounts> {
+  const counts: KeyCounts = {
     records: 0,
     withoutOwner: 0,
     keys: 0,
     byRingKey: Array.from({ length: deps.keyring.size }, () => 0),
     undecryptable: 0,
     misplaced: 0,
-    misplacedUnderOlder: 0,
-    notKeys: 0,
+    misplacedUnderOlderKey: 0,
+    unreadable: 0,
     duplicatedIds: 0,
   };
-  for await (const record of listRecords(deps.records, deps.place.recordIsUser)) {
-    count(tally, deps.keyring, record);
+  for await (const record of listVaultRecords(deps.vaultKeycloak, deps.vaultLocation.recordIsUser)) {
+    countRecord(counts, deps.keyring, record);
   }
-  return tally;
+  return counts;
 }
 
-function count(tally: KeyTally, keyring: Keyring, { owner, values }: ListedRecord): void {
-  tally.records += 1;
-  if (owner === undefined) tally.withoutOwner += 1;
+function countRecord(counts: KeyCounts, keyring: Keyring, { owner, values }: ListedRecord): void {
+  counts.records += 1;
+  if (owner === undefined) counts.withoutOwner += 1;
   for (const [provider, list] of values) {
-    const pool = readPool(list);
-    const superseded = readEach(pool.superseded);
-    tally.notKeys += pool.foreign.length;
-    tally.duplicatedIds += superseded.length;
+    const pool = parsePool(list);
+    const superseded = parseEach(pool.superseded);
+    counts.unreadable += pool.unreadable.length;
+    counts.duplicatedIds += superseded.length;
     for (const key of [...pool.keys, ...superseded]) {
-      const { state, ringIndex } = standingOf(keyring, owner, provider, key);
-      tally.keys += 1;
-      if (ringIndex !== undefined) tally.byRingKey[ringIndex] = (tally.byRingKey[ringIndex] ?? 0) + 1;
-      if (state === 'undecryptable') tally.undecryptable += 1;
-      if (state === 'misplaced') tally.misplaced += 1;
-      if (state === 'misplaced' && ringIndex !== 0) tally.misplacedUnderOlder += 1;
+      const { state, ringIndex } = checkStoredKey(keyring, owner, provider, key);
+      counts.keys += 1;
+      if (ringIndex !== undefined) counts.byRingKey[ringIndex] = (counts.byRingKey[ringIndex] ?? 0) + 1;
+      if (state === 'undecryptable') counts.undecryptable += 1;
+      if (state === 'misplaced') counts.misplaced += 1;
+      if (state === 'misplaced' && ringIndex !== 0) counts.misplacedUnderOlderKey += 1;
     }
   }
 }
 
 /** Values one by one, so that none takes the place of another of its id. */
-export function readEach(values: readonly string[]): StoredKey[] {
-  return values.flatMap((value) => readPool([value]).keys);
+export function parseEach(values: readonly string[]): StoredKey[] {
+  return values.flatMap((value) => parsePool([value]).keys);
 }
 
 /** @param owner undefined for a record that names none: nothing in it is where it belongs. */
-export function standingOf(
+export function checkStoredKey(
   keyring: Keyring,
   owner: Owner | undefined,
   provider: string,
   key: StoredKey,
-): Standing {
-  const ringIndex = keyring.ringIndex(key.token);
+): StoredKeyState {
+  const ringIndex = keyring.findKeyIndex(key.token);
   if (ringIndex === undefined) return { state: 'undecryptable', ringIndex };
-  const isInPlace = owner !== undefined && openKey(keyring, { owner, provider }, key) !== undefined;
+  const isInPlace = owner !== undefined && decryptKey(keyring, { owner, provider }, key) !== undefined;
   return { state: isInPlace ? 'in_place' : 'misplaced', ringIndex };
 }

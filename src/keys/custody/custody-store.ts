@@ -5,7 +5,7 @@ import type { Owner } from '../../lib/owner.ts';
 const CountRow = z.object({ count: z.coerce.number() });
 
 /** Forgets what is known of an owner whose record is gone: the facts of all keys, and where the record was. */
-export async function forgetOwner(sql: Sql, owner: Owner): Promise<void> {
+export async function deleteOwnerStatus(sql: Sql, owner: Owner): Promise<void> {
   await sql.run('DELETE FROM provider_key_facts WHERE owner = $1', [owner]);
   await sql.run('UPDATE owners SET vault_id = NULL WHERE owner = $1', [owner]);
 }
@@ -15,7 +15,7 @@ export async function forgetOwner(sql: Sql, owner: Owner): Promise<void> {
  * transaction, which may speak for many owners one after another.
  * @param vaultId null for an owner who has no record there.
  */
-export async function placeOwner(sql: Sql, owner: Owner, vaultId: string | null): Promise<void> {
+export async function setOwnerVaultId(sql: Sql, owner: Owner, vaultId: string | null): Promise<void> {
   await sql.run("SELECT set_config('ops_center.owner', $1, true)", [owner]);
   await sql.run(
     `INSERT INTO owners (owner, vault_id, generation) VALUES ($1, $2, 1)

@@ -6,31 +6,31 @@ import type { Provider } from '../../providers/provider.ts';
 import type { KeyReader } from '../key-reader.ts';
 import type { OwnerLock } from '../owner-lock.ts';
 import type { CheckEndpoint } from '../provider-choice.ts';
-import type { VaultPlace } from '../vault-place.ts';
+import type { VaultLocation } from '../vault-place.ts';
 import type { Vault } from '../vault.ts';
-import type { Elsewhere } from './elsewhere.ts';
+import type { OtherSecretsDeps } from './elsewhere.ts';
 
 /** What stored keys lie in and are reached with, by the app as by the commands. */
-export interface KeyStores {
+export interface KeyClients {
   database: Database;
   /** One writer per owner; on connections of its own. */
   lock: OwnerLock;
   /** The service client, in the realm of the people. */
-  people: KeycloakAdmin;
+  usersKeycloak: KeycloakAdmin;
   /** The vault client, in the realm of the records. */
-  records: KeycloakAdmin;
+  vaultKeycloak: KeycloakAdmin;
   vault: Vault;
   /** Where the configuration says that the records lie. */
-  place: VaultPlace;
+  vaultLocation: VaultLocation;
   keyring: Keyring;
   /** The providers on offer in this mode. */
   providers: readonly Provider[];
 }
 
 /** What the commands about stored keys work with. */
-export interface CustodyDeps extends KeyStores, Elsewhere {
+export interface KeyAdminDeps extends KeyClients, OtherSecretsDeps {
   checkEndpoint: CheckEndpoint;
   /** What this process remembers of owners: commands remember nothing. */
-  reader: Pick<KeyReader, 'forget'>;
+  reader: Pick<KeyReader, 'invalidate'>;
   log: Log;
 }

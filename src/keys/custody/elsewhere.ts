@@ -1,8 +1,8 @@
 import type { Keyring } from '../../lib/keyring.ts';
-import type { SealedTexts, SealedText } from '../../lib/sealed-texts.ts';
+import type { EncryptedTexts, EncryptedText } from '../../lib/sealed-texts.ts';
 
 /** How the sealed texts of one kind stand. */
-export interface SealedTally {
+export interface OtherSecretCounts {
   kind: string;
   texts: number;
   /** How many each key of the ring opens, in the order of ENCRYPTION_KEY. */
@@ -13,31 +13,40 @@ export interface SealedTally {
   misplaced: number;
 }
 
-export interface Elsewhere {
+export interface OtherSecretsDeps {
   keyring: Keyring;
   /** What lies sealed outside the vault. */
-  sealedElsewhere: readonly SealedTexts[];
+  otherSecrets: readonly EncryptedTexts[];
 }
 
 /** Counts what lies outside the vault, and changes nothing. */
-export async function tallyElsewhere({ keyring, sealedElsewhere }: Elsewhere): Promise<SealedTally[]> {
-  const tallies: SealedTally[] = [];
-  for (const sealed of sealedElsewhere) {
+export async function countOtherSecrets({
+  keyring,
+  otherSecrets: sealedElsewhere,
+}: OtherSecretsDeps): Promise<OtherSecretCounts[]> {
+  const allCounts: OtherSecretCounts[] = [];
+  for (const secrets of sealedElsewhere) {
     const byRingKey = Array.from({ length: keyring.size }, () => 0);
-    const tally: SealedTally = { kind: sealed.kind, texts: 0, byRingKey, undecryptable: 0, misplaced: 0 };
-    for await (const text of sealed.list()) await count(tally, keyring, text);
-    tallies.push(tally);
+    const counts: OtherSecretCounts = {
+      kind: secrets.kind,
+      texts: 0,
+      byRingKey,
+      undecryptable: 0,
+      misplaced: 0,
+    };
+    for await (const text of secrets.list()) await countSecret(counts, keyring, text);
+    allCounts.push(counts);
   }
-  return tallies;
+  return allCounts;
 }
 
-async function count(tally: SealedTally, keyring: Keyring, text: SealedText): Promise<void> {
-  const ringIndex = keyring.ringIndex(text.token);
-  tally.texts += 1;
-  if (ringIndex === undefined) tally.undecryptable += 1;
+async function countSecret(counts: OtherSecretCounts, keyring: Keyring, text: EncryptedText): Promise<void> {
+  const ringIndex = keyring.findKeyIndex(text.token);
+  counts.texts += 1;
+  if (ringIndex === undefined) counts.undecryptable += 1;
   else {
-    tally.byRingKey[ringIndex] = (tally.byRingKey[ringIndex] ?? 0) + 1;
-    if (!(await text.isInPlace())) tally.misplaced += 1;
+    counts.byRingKey[ringIndex] = (counts.byRingKey[ringIndex] ?? 0) + 1;
+    if (!(await text.isValid())) counts.misplaced += 1;
   }
 }
 
@@ -47,23 +56,23 @@ async function count(tally: SealedTally, keyring: Keyring, text: SealedText): Pr
  * @param onSeen is called for each text that was seen, with how many were sealed anew so far.
  * @returns how many were.
  */
-export async function resealElsewhere(
-  { keyring, sealedElsewhere }: Elsewhere,
-  onSeen: (resealed: number) => void,
+export async function reencryptOtherSecrets(
+  { keyring, otherSecrets: sealedElsewhere }: OtherSecretsDeps,
+  onSeen: (reencrypted: number) => void,
 ): Promise<number> {
-  let resealed = 0;
-  for (const sealed of sealedElsewhere) {
-    for await (const text of sealed.list()) {
-      const isUnderOlder = (keyring.ringIndex(text.token) ?? 0) > 0;
-      const token = isUnderOlder ? keyring.reseal(text.token) : undefined;
-      if (token !== undefined && (await text.replace(token))) resealed += 1;
-      onSeen(resealed);
+  let reencrypted = 0;
+  for (const secrets of sealedElsewhere) {
+    for await (const text of secrets.list()) {
+      const isUnderOlder = (keyring.findKeyIndex(text.token) ?? 0) > 0;
+      const token = isUnderOlder ? keyring.reencrypt(text.token) : undefined;
+      if (token !== undefined && (await text.replace(token))) reencrypted += 1;
+      onSeen(reencrypted);
     }
   }
-  return resealed;
+  return reencrypted;
 }
 
 /** How many of them need an older key. */
-export function countUnderOlder(tallies: readonly SealedTally[]): number {
-  return tallies.flatMap(({ byRingKey }) => byRingKey.slice(1)).reduce((sum, each) => sum + each, 0);
+export function countUnderOlderKeys(allCounts: readonly OtherSecretCounts[]): number {
+  return allCounts.flatMap(({ byRingKey }) => byRingKey.slice(1)).reduce((sum, each) => sum + each, 0);
 }

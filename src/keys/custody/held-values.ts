@@ -1,19 +1,19 @@
 import type { Keyring } from '../../lib/keyring.ts';
-import { readPool, type StoredKey } from '../record.ts';
+import { parsePool, type StoredKey } from '../record.ts';
 import type { VaultRecord } from '../vault.ts';
 
-type Values = VaultRecord['values'];
+type KeyValues = VaultRecord['values'];
 
 /**
  * Whether everything of an old record is in the one that counts, so that the old one can go. A key that was
  * changed or sealed anew in the one that counts is there; one that was written to the old one since is not, nor is
  * one that its owner has deleted meanwhile: the two cannot be told apart.
  */
-export function isHeldBy(keyring: Keyring, old: Values, now: Values): boolean {
+export function areValuesContained(keyring: Keyring, old: KeyValues, now: KeyValues): boolean {
   return [...old].every(([provider, list]) => {
-    const [then, current] = [readPool(list), readPool(now.get(provider) ?? [])];
+    const [then, current] = [parsePool(list), parsePool(now.get(provider) ?? [])];
     return (
-      then.foreign.every((value) => current.foreign.includes(value)) &&
+      then.unreadable.every((value) => current.unreadable.includes(value)) &&
       then.keys.every((key) =>
         current.keys.some((other) => other.id === key.id && !isOlder(keyring, other, key)),
       )
@@ -25,6 +25,6 @@ export function isHeldBy(keyring: Keyring, old: Values, now: Values): boolean {
 function isOlder(keyring: Keyring, now: StoredKey, old: StoredKey): boolean {
   if (now.token === old.token) return false;
   if (now.updatedAt !== old.updatedAt) return now.updatedAt < old.updatedAt;
-  const [current, then] = [keyring.ringIndex(now.token), keyring.ringIndex(old.token)];
+  const [current, then] = [keyring.findKeyIndex(now.token), keyring.findKeyIndex(old.token)];
   return current === undefined || (then !== undefined && then <= current);
 }

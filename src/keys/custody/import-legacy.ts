@@ -1,14 +1,14 @@
 import { isAppError } from '../../lib/errors.ts';
 import { randomId } from '../../lib/ids.ts';
 import { userOwner } from '../../lib/owner.ts';
-import { checkKey } from '../key-format.ts';
+import { assertKeyFormat } from '../key-format.ts';
 import { createPoolWriter, type PoolWriter } from '../pool-writer.ts';
-import { proposeKey, type KeyWish } from '../proposal.ts';
-import { checkCanary } from './canary.ts';
-import type { CustodyDeps } from './deps.ts';
-import { asOnlyCommand } from './only-command.ts';
-import { legacyKeysOf, type LegacyKey } from './legacy.ts';
-import { listUsers } from './listing.ts';
+import { createStoreEdit, type KeyInput } from '../proposal.ts';
+import { assertCanary } from './canary.ts';
+import type { KeyAdminDeps } from './deps.ts';
+import { withCommandLock } from './only-command.ts';
+import { readLegacyKeys, type LegacyKey } from './legacy.ts';
+import { listRealmUsers } from './listing.ts';
 
 export interface ImportOptions {
   /** Judges every key and writes nothing. */
@@ -17,7 +17,7 @@ export interface ImportOptions {
 }
 
 /** Why a key was not imported; `present` is no trouble: it is stored already, for the same endpoint. */
-type Outcome =
+type ImportOutcome =
   | 'imported'
   | 'present'
   | 'pool_full'
@@ -30,12 +30,12 @@ type Outcome =
 export interface ImportReport {
   /** People who have keys in the old layout. */
   users: number;
-  counts: Record<Outcome, number>;
+  counts: Record<ImportOutcome, number>;
   /** What was not imported and should have been, by user id and provider. */
-  problems: readonly { userId: string; provider: string; why: Outcome }[];
+  problems: readonly { userId: string; provider: string; why: ImportOutcome }[];
 }
 
-interface Person {
+interface LegacyUser {
   id: string;
   username: string;
 }
@@ -48,19 +48,19 @@ const ACTOR = 'system:keys-import-legacy';
  * @throws UnfitError when ENCRYPTION_KEY does not fit the stored keys, or another command is writing; AppError
  *   when Keycloak is away.
  */
-export async function importLegacyKeys(deps: CustodyDeps, options: ImportOptions): Promise<ImportReport> {
+export async function importLegacyKeys(deps: KeyAdminDeps, options: ImportOptions): Promise<ImportReport> {
   const run = () => importAll(deps, options);
-  return options.dryRun ? run() : asOnlyCommand(deps.database, run);
+  return options.dryRun ? run() : withCommandLock(deps.database, run);
 }
 
-async function importAll(deps: CustodyDeps, options: ImportOptions): Promise<ImportReport> {
-  await checkCanary(deps);
-  const importKey = createKeyImport(deps, options.dryRun);
+async function importAll(deps: KeyAdminDeps, options: ImportOptions): Promise<ImportReport> {
+  await assertCanary(deps);
+  const importKey = createKeyImporter(deps, options.dryRun);
   const problems: ImportReport['problems'][number][] = [];
-  const counts = noOutcomes();
+  const counts = createCounts();
   let users = 0;
-  for await (const user of listUsers(deps.people)) {
-    const found = legacyKeysOf(user);
+  for await (const user of listRealmUsers(deps.usersKeycloak)) {
+    const found = readLegacyKeys(user);
     if (found.length === 0) continue;
     const person = { id: user.id ?? '', username: user.username ?? '' };
     users += 1;
@@ -75,7 +75,7 @@ async function importAll(deps: CustodyDeps, options: ImportOptions): Promise<Imp
   return { users, counts, problems };
 }
 
-function noOutcomes(): Record<Outcome, number> {
+function createCounts(): Record<ImportOutcome, number> {
   return {
     imported: 0,
     present: 0,
@@ -88,56 +88,56 @@ function noOutcomes(): Record<Outcome, number> {
   };
 }
 
-function createKeyImport(deps: CustodyDeps, dryRun: boolean) {
+function createKeyImporter(deps: KeyAdminDeps, dryRun: boolean) {
   const writer = createPoolWriter(deps);
   const requestId = `import-${randomId()}`;
 
-  return async (person: Person, legacy: LegacyKey): Promise<Outcome> => {
+  return async (person: LegacyUser, legacy: LegacyKey): Promise<ImportOutcome> => {
     const provider = deps.providers.find(({ id }) => id === legacy.provider);
     if (provider === undefined) return 'unknown_provider';
-    const key = deps.keyring.open(legacy.token);
+    const key = deps.keyring.decrypt(legacy.token);
     if (key === undefined) return 'undecryptable';
-    if (isSealedByUs(key)) return 'malformed';
+    if (isOwnPlaintext(key)) return 'malformed';
     try {
-      checkKey(provider, key, deps.providers);
-      const wish: KeyWish = {
+      assertKeyFormat(provider, key, deps.providers);
+      const wish: KeyInput = {
         owner: userOwner(person.id),
         provider,
         id: randomId(),
-        replaced: false,
+        isReplacement: false,
         key,
         label: legacy.label,
         endpoint: await deps.checkEndpoint(person.id, provider, legacy.endpoint),
         expiresAt: null,
         createdAt: legacy.addedAt ?? new Date(),
       };
-      await (dryRun ? rehearse : store)(wish, person.username);
+      await (dryRun ? checkOnly : store)(wish, person.username);
       return 'imported';
     } catch (error) {
-      const outcome = outcomeOf(error);
+      const outcome = toOutcome(error);
       if (outcome === 'failed')
         deps.log.warn({ err: error, user: person.id, provider: provider.id }, 'a key was not imported');
       return outcome;
     }
   };
 
-  async function rehearse(wish: KeyWish): Promise<void> {
-    proposeKey(deps.keyring, wish, await writer.readPool(wish.owner, wish.provider.id));
+  async function checkOnly(input: KeyInput): Promise<void> {
+    createStoreEdit(deps.keyring, input, await writer.readStoredPool(input.owner, input.provider.id));
   }
 
-  async function store(wish: KeyWish, ownerName: string): Promise<void> {
-    await writer.write(changeOf(wish, ownerName));
+  async function store(input: KeyInput, ownerName: string): Promise<void> {
+    await writer.write(toPoolChange(input, ownerName));
   }
 
-  function changeOf(wish: KeyWish, ownerName: string): Parameters<PoolWriter['write']>[0] {
+  function toPoolChange(input: KeyInput, ownerName: string): Parameters<PoolWriter['write']>[0] {
     return {
-      owner: wish.owner,
+      owner: input.owner,
       ownerName,
-      provider: wish.provider.id,
+      provider: input.provider.id,
       actor: ACTOR,
       requestId,
       action: 'key.imported',
-      plan: (pool) => ({ values: proposeKey(deps.keyring, wish, pool).values, keyIds: [wish.id] }),
+      plan: (pool) => ({ values: createStoreEdit(deps.keyring, input, pool).values, keyIds: [input.id] }),
     };
   }
 }
@@ -147,7 +147,7 @@ function createKeyImport(deps: CustodyDeps, dryRun: boolean) {
  * a session's tokens. People can write their own attributes of old: without this, whoever has seen another's
  * sealed key would put it into them and have it sealed anew as one of their own.
  */
-function isSealedByUs(plaintext: string): boolean {
+function isOwnPlaintext(plaintext: string): boolean {
   try {
     const parsed: unknown = JSON.parse(plaintext);
     return typeof parsed === 'object' && parsed !== null;
@@ -157,7 +157,7 @@ function isSealedByUs(plaintext: string): boolean {
 }
 
 /** @throws the error again when it is one that the next key would meet too. */
-function outcomeOf(error: unknown): Outcome {
+function toOutcome(error: unknown): ImportOutcome {
   if (!isAppError(error)) throw error;
   switch (error.code) {
     case 'duplicate_key':

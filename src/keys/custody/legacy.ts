@@ -1,5 +1,5 @@
 import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/userRepresentation.js';
-import { attributesOf } from '../vault.ts';
+import { readAttributes } from '../vault.ts';
 
 /**
  * A key in the layout of the system that came before: one key per provider in attributes of the person,
@@ -19,11 +19,11 @@ const TOKEN_ATTRIBUTE = /^byok_(\w+)_key$/;
 /** What people may enter today; longer ones of old are cut. */
 const MAX_LABEL_LENGTH = 120;
 /** A date and time without a zone, as Python's `utcnow().isoformat()` writes it: it means UTC. */
-const WITHOUT_ZONE = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$/;
+const DATE_WITHOUT_ZONE = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$/;
 
 /** A person's keys of the old layout, by provider. */
-export function legacyKeysOf(user: UserRepresentation): LegacyKey[] {
-  const attributes = attributesOf(user);
+export function readLegacyKeys(user: UserRepresentation): LegacyKey[] {
+  const attributes = readAttributes(user);
   return Object.entries(attributes).flatMap(([name, [token = '']]) => {
     const provider = TOKEN_ATTRIBUTE.exec(name)?.[1];
     if (provider === undefined) return [];
@@ -34,13 +34,13 @@ export function legacyKeysOf(user: UserRepresentation): LegacyKey[] {
         token: token.trim(),
         label: Array.from(text('label')).slice(0, MAX_LABEL_LENGTH).join('').trim() || null,
         endpoint: text('endpoint') || null,
-        addedAt: dateOf(text('added_date')),
+        addedAt: parseDate(text('added_date')),
       },
     ];
   });
 }
 
-function dateOf(text: string): Date | undefined {
-  const date = new Date(WITHOUT_ZONE.test(text) ? `${text.replace(' ', 'T')}Z` : text);
+function parseDate(text: string): Date | undefined {
+  const date = new Date(DATE_WITHOUT_ZONE.test(text) ? `${text.replace(' ', 'T')}Z` : text);
   return Number.isNaN(date.getTime()) || date.getTime() > Date.now() ? undefined : date;
 }

@@ -2,28 +2,28 @@ import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/us
 import { keycloakUnavailable } from '../../lib/errors.ts';
 import { keycloakStatus, type KeycloakAdmin } from '../../lib/keycloak-admin.ts';
 import { parseOwner, userOwner, type Owner } from '../../lib/owner.ts';
-import { attributesOf, recordOf, type VaultRecord } from '../vault.ts';
+import { readAttributes, toVaultRecord, type VaultRecord } from '../vault.ts';
 
-const PAGE = 100;
+const PAGE_SIZE = 100;
 
 /**
  * Every user of a realm with all attributes, each once. Pages overlap by one: where a page does not hold the
  * user that ended the last one, users before it were deleted meanwhile, and the walk goes back so that nobody
  * is passed over. Users who come while it runs may be missed.
- * @param most ends the walk with the page that holds so many.
+ * @param maxUsers ends the walk with the page that holds so many.
  * @throws AppError `keycloak_unavailable`, also when the client may not list users.
  */
-export async function* listUsers(
+export async function* listRealmUsers(
   keycloak: KeycloakAdmin,
-  most = Number.POSITIVE_INFINITY,
+  maxUsers = Number.POSITIVE_INFINITY,
 ): AsyncGenerator<UserRepresentation> {
   const seen = new Set<string>();
   let first = 0;
   for (;;) {
     const page = await readPage(keycloak, first);
-    const isJoined = first === 0 || page.some(({ id }) => seen.has(id ?? ''));
-    if (!isJoined) {
-      first = Math.max(0, first - PAGE);
+    const isOverlapping = first === 0 || page.some(({ id }) => seen.has(id ?? ''));
+    if (!isOverlapping) {
+      first = Math.max(0, first - PAGE_SIZE);
       continue;
     }
     for (const user of page) {
@@ -31,15 +31,15 @@ export async function* listUsers(
       seen.add(user.id);
       yield user;
     }
-    if (page.length < PAGE || seen.size >= most) return;
-    first += PAGE - 1;
+    if (page.length < PAGE_SIZE || seen.size >= maxUsers) return;
+    first += PAGE_SIZE - 1;
   }
 }
 
 async function readPage(keycloak: KeycloakAdmin, first: number): Promise<UserRepresentation[]> {
   try {
     return await keycloak.call((client) =>
-      client.users.find({ first, max: PAGE, briefRepresentation: false }),
+      client.users.find({ first, max: PAGE_SIZE, briefRepresentation: false }),
     );
   } catch (error) {
     const status = keycloakStatus(error);
@@ -61,27 +61,27 @@ export interface ListedRecord extends Pick<VaultRecord, 'id' | 'values'> {
  * Every vault record; where people are their own records, every person who has stored values.
  * @param mostUsers ends the walk with the page that holds so many.
  */
-export async function* listRecords(
+export async function* listVaultRecords(
   keycloak: KeycloakAdmin,
   recordIsUser: boolean,
   mostUsers?: number,
 ): AsyncGenerator<ListedRecord> {
-  for await (const user of listUsers(keycloak, mostUsers)) {
-    const { id, values } = recordOf(user);
+  for await (const user of listRealmUsers(keycloak, mostUsers)) {
+    const { id, values } = toVaultRecord(user);
     const username = user.username ?? '';
     if (recordIsUser) {
       if (values.size > 0) yield { id, values, owner: userOwner(id), ownerName: username };
       continue;
     }
-    const attributes = attributesOf(user);
-    const owner = asOwner(attributes['owner']?.[0]);
+    const attributes = readAttributes(user);
+    const owner = findOwner(attributes['owner']?.[0]);
     const isRecord = owner !== undefined || values.size > 0 || username.startsWith('user.');
     if (isRecord) yield { id, values, owner, ownerName: attributes['owner_name']?.[0] ?? '' };
   }
 }
 
 /** Organizations have no vault records yet: one that names an organization counts as a record without an owner. */
-function asOwner(text = ''): Owner | undefined {
+function findOwner(text = ''): Owner | undefined {
   const parsed = parseOwner(text);
   return parsed?.kind === 'user' ? parsed.owner : undefined;
 }

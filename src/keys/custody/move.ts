@@ -1,26 +1,26 @@
 import { isAppError, UnfitError } from '../../lib/errors.ts';
 import type { KeycloakAdmin } from '../../lib/keycloak-admin.ts';
 import type { Owner } from '../../lib/owner.ts';
-import type { Hold } from '../owner-lock.ts';
-import { readOwner } from '../owners-store.ts';
+import type { HeldOwnerLock } from '../owner-lock.ts';
+import { readVaultIndex } from '../owners-store.ts';
 import {
-  describePlace,
-  isSamePlace,
-  lockVaultPlace,
-  storeVaultPlace,
-  type VaultPlace,
+  describeLocation,
+  isSameLocation,
+  lockVaultLocation,
+  writeVaultLocation,
+  type VaultLocation,
 } from '../vault-place.ts';
 import { createVault, type Vault } from '../vault.ts';
-import { setValues } from './copy-values.ts';
-import { countAppConnections, placeOwner } from './custody-store.ts';
-import type { CustodyDeps } from './deps.ts';
-import { isHeldBy } from './held-values.ts';
-import { listRecords, type ListedRecord } from './listing.ts';
-import { asOnlyCommand } from './only-command.ts';
+import { setRecordValues } from './copy-values.ts';
+import { countAppConnections, setOwnerVaultId } from './custody-store.ts';
+import type { KeyAdminDeps } from './deps.ts';
+import { areValuesContained } from './held-values.ts';
+import { listVaultRecords, type ListedRecord } from './listing.ts';
+import { withCommandLock } from './only-command.ts';
 
-export interface MoveDeps extends CustodyDeps {
+export interface MoveDeps extends KeyAdminDeps {
   /** Keycloak's admin interface as another client, in another realm. */
-  openRealm(realm: string, client: { id: string; secret: string }): KeycloakAdmin;
+  createRealmAdmin(realm: string, client: { id: string; secret: string }): KeycloakAdmin;
 }
 
 export interface MoveOptions {
@@ -33,14 +33,14 @@ export interface MoveOptions {
 }
 
 export interface MoveReport {
-  from: VaultPlace;
-  to: VaultPlace;
+  from: VaultLocation;
+  to: VaultLocation;
   /** Owners with keys, whose values are in the new place (in a dry run: would be). */
   copied: number;
   /** Records of owners who keep nothing in them, and which are left behind. */
   empty: number;
   /** Records that stop the move: a record id or an owner, with why. */
-  stopping: readonly { record: string; why: string }[];
+  blockers: readonly { record: string; why: string }[];
   /** True when the new place counts. */
   isMoved: boolean;
   removed: number;
@@ -49,15 +49,15 @@ export interface MoveReport {
 }
 
 /** What a walk over the old place found. */
-interface Found {
+interface CopyResult {
   copied: Map<Owner, string | null>;
   empty: Owner[];
-  stopping: { record: string; why: string }[];
+  blockers: { record: string; why: string }[];
 }
 
-interface Route {
-  from: VaultPlace;
-  to: VaultPlace;
+interface VaultMove {
+  from: VaultLocation;
+  to: VaultLocation;
   oldRecords: KeycloakAdmin;
   oldVault: Vault;
 }
@@ -72,44 +72,47 @@ interface Route {
  */
 export function moveVault(deps: MoveDeps, options: MoveOptions): Promise<MoveReport> {
   const run = () => moveAll(deps, options);
-  return options.dryRun ? run() : asOnlyCommand(deps.database, run);
+  return options.dryRun ? run() : withCommandLock(deps.database, run);
 }
 
 async function moveAll(deps: MoveDeps, options: MoveOptions): Promise<MoveReport> {
   if (options.cleanUp !== undefined) return cleanUp(deps, options, options.cleanUp);
   if (options.dryRun) {
-    const route = routeFrom(deps, options, await deps.database.transaction(lockVaultPlace));
-    return { ...reportOf(route, await copyAll(deps, options, route)), isMoved: false, ...NOTHING_REMOVED };
+    const move = createMove(deps, options, await deps.database.transaction(lockVaultLocation));
+    return { ...toReport(move, await copyAll(deps, options, move)), isMoved: false, ...NOTHING_REMOVED };
   }
-  const { route, found } = await copyAndSwitch(deps, options);
-  const isMoved = found.stopping.length === 0;
-  const removal = isMoved ? await removeOld(deps, options, route) : NOTHING_REMOVED;
-  return { ...reportOf(route, found), isMoved, ...removal };
+  const { move, result } = await copyAndSwitch(deps, options);
+  const isMoved = result.blockers.length === 0;
+  const removal = isMoved ? await removeOld(deps, options, move) : NOTHING_REMOVED;
+  return { ...toReport(move, result), isMoved, ...removal };
 }
 
 const NOTHING_REMOVED = { removed: 0, notRemoved: [] };
 
 /** The row of the place is held all the while, so that no process can start on the one or the other. */
-function copyAndSwitch(deps: MoveDeps, options: MoveOptions): Promise<{ route: Route; found: Found }> {
+function copyAndSwitch(
+  deps: MoveDeps,
+  options: MoveOptions,
+): Promise<{ move: VaultMove; result: CopyResult }> {
   return deps.database.transaction(async (sql) => {
-    const route = routeFrom(deps, options, await lockVaultPlace(sql));
+    const move = createMove(deps, options, await lockVaultLocation(sql));
     const connections = await countAppConnections(deps.database);
-    if (connections > 0) throw new UnfitError(stopFirst(connections));
-    const found = await copyAll(deps, options, route);
-    if (found.stopping.length === 0) {
-      for (const [owner, vaultId] of found.copied) await placeOwner(sql, owner, vaultId);
-      for (const owner of found.empty) await placeOwner(sql, owner, null);
-      await storeVaultPlace(sql, route.to);
+    if (connections > 0) throw new UnfitError(appRunningMessage(connections));
+    const result = await copyAll(deps, options, move);
+    if (result.blockers.length === 0) {
+      for (const [owner, vaultId] of result.copied) await setOwnerVaultId(sql, owner, vaultId);
+      for (const owner of result.empty) await setOwnerVaultId(sql, owner, null);
+      await writeVaultLocation(sql, move.to);
     }
-    return { route, found };
+    return { move, result };
   });
 }
 
-function routeFrom(deps: MoveDeps, options: MoveOptions, from: VaultPlace | undefined): Route {
-  const to = deps.place;
-  if (from === undefined || isSamePlace(from, to)) {
+function createMove(deps: MoveDeps, options: MoveOptions, from: VaultLocation | undefined): VaultMove {
+  const to = deps.vaultLocation;
+  if (from === undefined || isSameLocation(from, to)) {
     throw new UnfitError(
-      `The stored keys lie in ${describePlace(to)}, as the configuration says: there is nothing to move. ` +
+      `The stored keys lie in ${describeLocation(to)}, as the configuration says: there is nothing to move. ` +
         'Old values that an interrupted move left behind are removed with --clean-up <realm>.',
     );
   }
@@ -119,114 +122,133 @@ function routeFrom(deps: MoveDeps, options: MoveOptions, from: VaultPlace | unde
         'another realm has other people. Set KEYCLOAK_REALM back.',
     );
   }
-  return openRoute(deps, options, from);
+  return openMove(deps, options, from);
 }
 
-function openRoute(deps: MoveDeps, options: MoveOptions, from: VaultPlace): Route {
-  const oldRecords = deps.openRealm(from.realm, options.from);
+function openMove(deps: MoveDeps, options: MoveOptions, from: VaultLocation): VaultMove {
+  const oldRecords = deps.createRealmAdmin(from.realm, options.from);
   const { recordIsUser } = from;
   const oldVault = createVault({ keycloak: oldRecords, recordIsUser, log: deps.log });
-  return { from, to: deps.place, oldRecords, oldVault };
+  return { from, to: deps.vaultLocation, oldRecords, oldVault };
 }
 
-async function copyAll(deps: MoveDeps, options: MoveOptions, route: Route): Promise<Found> {
-  const found: Found = { copied: new Map(), empty: [], stopping: [] };
+async function copyAll(deps: MoveDeps, options: MoveOptions, move: VaultMove): Promise<CopyResult> {
+  const result: CopyResult = { copied: new Map(), empty: [], blockers: [] };
   let records = 0;
-  for await (const listed of listRecords(route.oldRecords, route.from.recordIsUser)) {
-    await copyOne(deps, options, route, listed, found);
+  for await (const listed of listVaultRecords(move.oldRecords, move.from.recordIsUser)) {
+    await copyOne(deps, options, move, listed, result);
     records += 1;
     options.onProgress({ step: 'copying', records });
   }
-  await findStrangers(deps, found);
-  return found;
+  await findUnexpectedRecords(deps, result);
+  return result;
 }
 
 /** Values that lie in the new place already and have nothing to do with the old would come to life. */
-async function findStrangers(deps: MoveDeps, found: Found): Promise<void> {
-  const known = new Set<string | undefined>([...found.copied.keys(), ...found.empty]);
-  const stopped = new Set(found.stopping.map(({ record }) => record));
-  for await (const { id, owner, values } of listRecords(deps.records, deps.place.recordIsUser)) {
-    if (values.size === 0 || known.has(owner) || stopped.has(owner ?? id)) continue;
-    found.stopping.push({ record: owner ?? id, why: STRANGER });
+async function findUnexpectedRecords(deps: MoveDeps, result: CopyResult): Promise<void> {
+  const known = new Set<string | undefined>([...result.copied.keys(), ...result.empty]);
+  const blocked = new Set(result.blockers.map(({ record }) => record));
+  for await (const { id, owner, values } of listVaultRecords(
+    deps.vaultKeycloak,
+    deps.vaultLocation.recordIsUser,
+  )) {
+    if (values.size === 0 || known.has(owner) || blocked.has(owner ?? id)) continue;
+    result.blockers.push({ record: owner ?? id, why: UNEXPECTED_RECORD });
   }
 }
 
-const STRANGER = 'the new place holds keys of it that the old one does not: delete them there';
+const UNEXPECTED_RECORD = 'the new place holds keys of it that the old one does not: delete them there';
 
 async function copyOne(
   deps: MoveDeps,
   options: MoveOptions,
-  route: Route,
+  move: VaultMove,
   listed: ListedRecord,
-  found: Found,
+  result: CopyResult,
 ): Promise<void> {
   const { owner, ownerName } = listed;
   if (owner === undefined) {
-    if (listed.values.size > 0) found.stopping.push({ record: listed.id, why: 'it names no owner' });
+    if (listed.values.size > 0) result.blockers.push({ record: listed.id, why: 'it names no owner' });
     return;
   }
   try {
-    await deps.lock.hold(owner, async (hold) => {
-      const old = await findOld(route, hold, owner);
+    await deps.lock.runExclusive(owner, async (hold) => {
+      const old = await findOldRecord(move, hold, owner);
       if (old?.id !== listed.id) {
-        found.stopping.push({ record: listed.id, why: `it names ${owner}, whose record is another` });
+        result.blockers.push({ record: listed.id, why: `it names ${owner}, whose record is another` });
       } else if (old.values.size === 0) {
         if (!options.dryRun) await clearCopy(deps, hold, owner, ownerName);
-        found.empty.push(owner);
+        result.empty.push(owner);
       } else if (options.dryRun) {
-        await rehearse(deps, hold, owner, found);
+        await checkCopy(deps, hold, owner, result);
       } else {
-        const copy = await setValues(deps.vault, hold, { owner, ownerName, recordId: null }, old.values);
-        found.copied.set(owner, copy.id);
+        const copy = await setRecordValues(
+          deps.vault,
+          hold,
+          { owner, ownerName, recordId: null },
+          old.values,
+        );
+        result.copied.set(owner, copy.id);
       }
     });
   } catch (error) {
     if (!isAppError(error)) throw error;
     deps.log.warn({ err: error, owner }, 'a vault record was not copied');
-    found.stopping.push({ record: owner, why: await reasonOf(deps, owner, error.code) });
+    result.blockers.push({ record: owner, why: await toCopyErrorReason(deps, owner, error.code) });
   }
 }
 
 /** What a run that was cut off has copied, and the owner has deleted since. */
-async function clearCopy(deps: MoveDeps, hold: Hold, owner: Owner, ownerName: string): Promise<void> {
-  const copy = await deps.vault.until(hold.deadlineMs).findRecord(owner, null);
+async function clearCopy(
+  deps: MoveDeps,
+  held: HeldOwnerLock,
+  owner: Owner,
+  ownerName: string,
+): Promise<void> {
+  const copy = await deps.vault.writableUntil(held.deadlineMs).findRecord(owner, null);
   if (copy !== undefined)
-    await setValues(deps.vault, hold, { owner, ownerName, recordId: copy.id }, new Map());
+    await setRecordValues(deps.vault, held, { owner, ownerName, recordId: copy.id }, new Map());
 }
 
-async function findOld({ oldVault }: Route, hold: Hold, owner: Owner) {
-  const { vaultId } = await hold.connection.withOwner(owner, (sql) => readOwner(sql, owner));
-  return oldVault.until(hold.deadlineMs).findRecord(owner, vaultId);
+async function findOldRecord({ oldVault }: VaultMove, held: HeldOwnerLock, owner: Owner) {
+  const { vaultId } = await held.connection.withOwner(owner, (sql) => readVaultIndex(sql, owner));
+  return oldVault.writableUntil(held.deadlineMs).findRecord(owner, vaultId);
 }
 
 /** Finds what would stop the copy, and writes nothing. */
-async function rehearse(deps: MoveDeps, hold: Hold, owner: Owner, found: Found): Promise<void> {
-  const target = await deps.vault.until(hold.deadlineMs).findRecord(owner, null);
-  if (target === undefined && deps.place.recordIsUser) found.stopping.push({ record: owner, why: NOBODY });
-  else found.copied.set(owner, target?.id ?? null);
+async function checkCopy(
+  deps: MoveDeps,
+  held: HeldOwnerLock,
+  owner: Owner,
+  result: CopyResult,
+): Promise<void> {
+  const target = await deps.vault.writableUntil(held.deadlineMs).findRecord(owner, null);
+  if (target === undefined && deps.vaultLocation.recordIsUser)
+    result.blockers.push({ record: owner, why: NO_SUCH_USER });
+  else result.copied.set(owner, target?.id ?? null);
 }
 
-const NOBODY = 'Keycloak has no such person: set the configuration back, run "vault purge", then move';
+const NO_SUCH_USER = 'Keycloak has no such person: set the configuration back, run "vault purge", then move';
 
 /** Where people hold their own keys, a person who is gone is the likely reason, and has a remedy. */
-async function reasonOf(deps: MoveDeps, owner: Owner, code: string): Promise<string> {
-  if (!deps.place.recordIsUser) return code;
+async function toCopyErrorReason(deps: MoveDeps, owner: Owner, code: string): Promise<string> {
+  if (!deps.vaultLocation.recordIsUser) return code;
   const target = await deps.vault.findRecord(owner, null).catch(() => null);
-  return target === undefined ? NOBODY : code;
+  return target === undefined ? NO_SUCH_USER : code;
 }
 
 /** Removes old values, of owners alone whose keys are in the place that counts. */
 async function removeOld(
   deps: MoveDeps,
   options: MoveOptions,
-  route: Route,
+  move: VaultMove,
 ): Promise<Pick<MoveReport, 'removed' | 'notRemoved'>> {
   const notRemoved: { record: string; why: string }[] = [];
   const listed: ListedRecord[] = [];
-  for await (const record of listRecords(route.oldRecords, route.from.recordIsUser)) listed.push(record);
+  for await (const record of listVaultRecords(move.oldRecords, move.from.recordIsUser)) listed.push(record);
   let removed = 0;
   for (const record of listed) {
-    const why = await removeOne(deps, route, record).catch((error: unknown) => {
+    const why = await removeOne(deps, move, record).catch((error: unknown) => {
       if (!isAppError(error)) throw error;
       return error.code;
     });
@@ -238,47 +260,48 @@ async function removeOld(
 }
 
 /** @returns why nothing was removed, else undefined. */
-async function removeOne(deps: MoveDeps, route: Route, listed: ListedRecord): Promise<string | undefined> {
+async function removeOne(deps: MoveDeps, move: VaultMove, listed: ListedRecord): Promise<string | undefined> {
   const { owner, ownerName } = listed;
   if (owner === undefined) return 'it names no owner';
-  return deps.lock.hold(owner, async (hold) => {
-    const old = await route.oldVault.until(hold.deadlineMs).findRecord(owner, listed.id);
+  return deps.lock.runExclusive(owner, async (hold) => {
+    const old = await move.oldVault.writableUntil(hold.deadlineMs).findRecord(owner, listed.id);
     if (old?.id !== listed.id) return 'it has changed meanwhile';
     if (old.values.size > 0) {
-      const now = await findNow(deps, hold, owner);
+      const now = await findCurrentRecord(deps, hold, owner);
       if (now === undefined) return 'the owner has no record in the place that counts';
-      if (!isHeldBy(deps.keyring, old.values, now.values)) return 'it holds keys that the new place lacks';
+      if (!areValuesContained(deps.keyring, old.values, now.values))
+        return 'it holds keys that the new place lacks';
     }
-    if (route.from.recordIsUser)
-      await setValues(route.oldVault, hold, { owner, ownerName, recordId: old.id }, new Map());
-    else await route.oldVault.until(hold.deadlineMs).deleteRecord(owner, old);
+    if (move.from.recordIsUser)
+      await setRecordValues(move.oldVault, hold, { owner, ownerName, recordId: old.id }, new Map());
+    else await move.oldVault.writableUntil(hold.deadlineMs).deleteRecord(owner, old);
     return undefined;
   });
 }
 
-async function findNow(deps: MoveDeps, hold: Hold, owner: Owner) {
-  const { vaultId } = await hold.connection.withOwner(owner, (sql) => readOwner(sql, owner));
-  return vaultId === null ? undefined : deps.vault.until(hold.deadlineMs).findRecord(owner, vaultId);
+async function findCurrentRecord(deps: MoveDeps, held: HeldOwnerLock, owner: Owner) {
+  const { vaultId } = await held.connection.withOwner(owner, (sql) => readVaultIndex(sql, owner));
+  return vaultId === null ? undefined : deps.vault.writableUntil(held.deadlineMs).findRecord(owner, vaultId);
 }
 
 async function cleanUp(deps: MoveDeps, options: MoveOptions, realm: string): Promise<MoveReport> {
-  const current = await deps.database.transaction(lockVaultPlace);
-  if (current === undefined || !isSamePlace(current, deps.place) || current.realm === realm) {
+  const current = await deps.database.transaction(lockVaultLocation);
+  if (current === undefined || !isSameLocation(current, deps.vaultLocation) || current.realm === realm) {
     throw new UnfitError(
-      `Only what lies elsewhere than in ${describePlace(current ?? deps.place)} can be cleaned up, and the ` +
+      `Only what lies elsewhere than in ${describeLocation(current ?? deps.vaultLocation)} can be cleaned up, and the ` +
         'configuration must say that place.',
     );
   }
-  const route = openRoute(deps, options, { realm, recordIsUser: realm === deps.people.realm });
-  const removal = options.dryRun ? { removed: 0, notRemoved: [] } : await removeOld(deps, options, route);
-  return { from: route.from, to: route.to, copied: 0, empty: 0, stopping: [], isMoved: true, ...removal };
+  const move = openMove(deps, options, { realm, recordIsUser: realm === deps.usersKeycloak.realm });
+  const removal = options.dryRun ? { removed: 0, notRemoved: [] } : await removeOld(deps, options, move);
+  return { from: move.from, to: move.to, copied: 0, empty: 0, blockers: [], isMoved: true, ...removal };
 }
 
-function reportOf({ from, to }: Route, { copied, empty, stopping }: Found) {
-  return { from, to, copied: copied.size, empty: empty.length, stopping };
+function toReport({ from, to }: VaultMove, { copied, empty, blockers }: CopyResult) {
+  return { from, to, copied: copied.size, empty: empty.length, blockers };
 }
 
-function stopFirst(connections: number): string {
+function appRunningMessage(connections: number): string {
   return (
     `The app is running (${connections} connections to the database). Stop all its processes first: what they ` +
     'wrote during the move would be lost.'

@@ -2,21 +2,21 @@ import { isAppError, keycloakUnavailable } from '../../lib/errors.ts';
 import { randomId } from '../../lib/ids.ts';
 import type { KeycloakAdmin } from '../../lib/keycloak-admin.ts';
 import { getUserId, type Owner } from '../../lib/owner.ts';
-import type { CustodyDeps } from './deps.ts';
-import { listRecords } from './listing.ts';
-import { asOnlyCommand } from './only-command.ts';
+import type { KeyAdminDeps } from './deps.ts';
+import { listVaultRecords } from './listing.ts';
+import { withCommandLock } from './only-command.ts';
 import { createOwnerRemoval } from './removal.ts';
 
 /** What people have here beside keys, which goes with them. */
-export interface Belongings {
+export interface OwnerData {
   /** Everybody who has some. */
   listOwners(): Promise<readonly Owner[]>;
   /** Removes all that an owner has. */
   remove(owner: Owner, requestId: string, actor: string): Promise<void>;
 }
 
-export interface PurgeDeps extends CustodyDeps {
-  belongings: Belongings;
+export interface PurgeDeps extends KeyAdminDeps {
+  ownerData: OwnerData;
 }
 
 export interface PurgeOptions {
@@ -55,7 +55,7 @@ const ACTOR = 'system:vault-purge';
  */
 export async function purgeVault(deps: PurgeDeps, options: PurgeOptions): Promise<PurgeReport> {
   const run = () => purge(deps, options);
-  return options.yes ? asOnlyCommand(deps.database, run) : run();
+  return options.yes ? withCommandLock(deps.database, run) : run();
 }
 
 async function purge(deps: PurgeDeps, options: PurgeOptions): Promise<PurgeReport> {
@@ -77,15 +77,19 @@ async function findOrphans(deps: PurgeDeps): Promise<Pick<PurgeReport, 'owners' 
   for await (const { owner, ownerName, keys } of listOwners(deps)) {
     if (owners.has(owner)) continue;
     owners.add(owner);
-    if (!(await isKnown(deps.people, owner))) orphans.push({ owner, ownerName, keys });
+    if (!(await isKnownUser(deps.usersKeycloak, owner))) orphans.push({ owner, ownerName, keys });
   }
   return { owners: owners.size, orphans };
 }
 
 /** Everybody of whom something is kept, some of them twice; the vault first, since it knows names. */
-async function* listOwners({ place, records, belongings }: PurgeDeps): AsyncGenerator<Orphan> {
+async function* listOwners({
+  vaultLocation: place,
+  vaultKeycloak: records,
+  ownerData: belongings,
+}: PurgeDeps): AsyncGenerator<Orphan> {
   if (!place.recordIsUser) {
-    for await (const { owner, ownerName, values } of listRecords(records, false)) {
+    for await (const { owner, ownerName, values } of listVaultRecords(records, false)) {
       const keys = [...values.values()].reduce((sum, list) => sum + list.length, 0);
       if (owner !== undefined) yield { owner, ownerName, keys };
     }
@@ -97,15 +101,15 @@ async function removeAll(
   deps: PurgeDeps,
   orphans: readonly Orphan[],
 ): Promise<Pick<PurgeReport, 'removed' | 'kept' | 'failed'>> {
-  const removal = createOwnerRemoval({ ...deps, recordIsUser: deps.place.recordIsUser });
+  const removal = createOwnerRemoval({ ...deps, recordIsUser: deps.vaultLocation.recordIsUser });
   const requestId = `purge-${randomId()}`;
   const [removed, kept]: [Owner[], Owner[]] = [[], []];
   const failed: PurgeReport['failed'][number][] = [];
   for (const { owner } of orphans) {
     try {
-      const mayRemove = async () => !(await isKnown(deps.people, owner));
+      const mayRemove = async () => !(await isKnownUser(deps.usersKeycloak, owner));
       const outcome = await removal.removeOwner(owner, requestId, ACTOR, mayRemove);
-      if (outcome !== 'kept') await deps.belongings.remove(owner, requestId, ACTOR);
+      if (outcome !== 'kept') await deps.ownerData.remove(owner, requestId, ACTOR);
       (outcome === 'kept' ? kept : removed).push(owner);
     } catch (error) {
       if (!isAppError(error)) throw error;
@@ -117,7 +121,7 @@ async function removeAll(
 }
 
 /** Whether the realm of the people has the owner, enabled or not. Only a 404 is a no. */
-async function isKnown(people: KeycloakAdmin, owner: Owner): Promise<boolean> {
+async function isKnownUser(people: KeycloakAdmin, owner: Owner): Promise<boolean> {
   const id = getUserId(owner);
   try {
     const found = await people.call((client) => client.users.findOne({ id }));

@@ -1,10 +1,10 @@
-import { recordAudit, type AuditAction } from '../../audit/service.ts';
+import { writeAuditEvent, type AuditAction } from '../../audit/service.ts';
 import type { Sql } from '../../lib/database.ts';
 import type { Owner } from '../../lib/owner.ts';
 import type { OwnerLock } from '../owner-lock.ts';
-import { beginWrite, endWrite, readOwner } from '../owners-store.ts';
+import { beginVaultWrite, endVaultWrite, readVaultIndex } from '../owners-store.ts';
 import type { Vault } from '../vault.ts';
-import { forgetOwner } from './custody-store.ts';
+import { deleteOwnerStatus } from './custody-store.ts';
 
 export interface OwnerRemovalDeps {
   lock: OwnerLock;
@@ -14,7 +14,7 @@ export interface OwnerRemovalDeps {
 }
 
 /** `removed`: the vault record is deleted. `absent`: there was none. `kept`: the owner may not be removed. */
-export type Removal = 'removed' | 'absent' | 'kept';
+export type OwnerRemovalResult = 'removed' | 'absent' | 'kept';
 
 /** Ends an owner's custody: for a person who was deleted. */
 export interface OwnerRemoval {
@@ -31,30 +31,30 @@ export interface OwnerRemoval {
     requestId: string,
     actor: string,
     mayRemove?: () => Promise<boolean>,
-  ): Promise<Removal>;
+  ): Promise<OwnerRemovalResult>;
 }
 
 export function createOwnerRemoval({ lock, vault, recordIsUser }: OwnerRemovalDeps): OwnerRemoval {
   return {
     removeOwner: (owner, requestId, actor, mayRemove) =>
-      lock.hold(owner, async ({ connection, deadlineMs }) => {
+      lock.runExclusive(owner, async ({ connection, deadlineMs }) => {
         if (mayRemove !== undefined && !(await mayRemove())) return 'kept';
-        const { vaultId } = await connection.withOwner(owner, (sql) => readOwner(sql, owner));
-        const writable = vault.until(deadlineMs);
+        const { vaultId } = await connection.withOwner(owner, (sql) => readVaultIndex(sql, owner));
+        const writable = vault.writableUntil(deadlineMs);
         const record = await writable.findRecord(owner, vaultId);
         // The person is there after all, and a person is never deleted here.
         if (recordIsUser && record !== undefined) return 'kept';
         if (record === undefined && vaultId === null) {
           // The record went before the person: what was known of the keys may still be there.
-          await connection.withOwner(owner, (sql) => forgetOwner(sql, owner));
+          await connection.withOwner(owner, (sql) => deleteOwnerStatus(sql, owner));
           return 'absent';
         }
         const object = `vault:${record?.id ?? vaultId ?? 'none'}`;
-        const tell = (sql: Sql, action: AuditAction) =>
-          recordAudit(sql, { owner, actor, action, object, requestId });
+        const audit = (sql: Sql, action: AuditAction) =>
+          writeAuditEvent(sql, { owner, actor, action, object, requestId });
         await connection.withOwner(owner, async (sql) => {
-          await beginWrite(sql, owner);
-          if (record !== undefined) await tell(sql, 'vault.purged');
+          await beginVaultWrite(sql, owner);
+          if (record !== undefined) await audit(sql, 'vault.purged');
         });
         let isGone = record === undefined;
         try {
@@ -62,9 +62,9 @@ export function createOwnerRemoval({ lock, vault, recordIsUser }: OwnerRemovalDe
           isGone = true;
         } finally {
           await connection.withOwner(owner, async (sql) => {
-            if (isGone) await forgetOwner(sql, owner);
-            else await tell(sql, 'vault.purge_unconfirmed');
-            await endWrite(sql, owner);
+            if (isGone) await deleteOwnerStatus(sql, owner);
+            else await audit(sql, 'vault.purge_unconfirmed');
+            await endVaultWrite(sql, owner);
           });
         }
         return record === undefined ? 'absent' : 'removed';

@@ -2,14 +2,19 @@ import { isAppError } from '../../lib/errors.ts';
 import { randomId } from '../../lib/ids.ts';
 import type { Keyring } from '../../lib/keyring.ts';
 import type { Owner } from '../../lib/owner.ts';
-import { createPoolWriter, type PoolPlan, type PoolWriter } from '../pool-writer.ts';
-import { readPool, type StoredKey, type StoredPool } from '../record.ts';
-import { beginRotation, canaryIndex, resealCanary } from './canary.ts';
-import { readEach, standingOf, tallyKeys, type KeyTally } from './check.ts';
-import type { CustodyDeps } from './deps.ts';
-import { countUnderOlder, resealElsewhere, tallyElsewhere, type SealedTally } from './elsewhere.ts';
-import { listRecords, type ListedRecord } from './listing.ts';
-import { asOnlyCommand } from './only-command.ts';
+import { createPoolWriter, type PlannedWrite, type PoolWriter } from '../pool-writer.ts';
+import { parsePool, type StoredKey, type StoredPool } from '../record.ts';
+import { beginRotation, findCanaryKeyIndex, reencryptCanary } from './canary.ts';
+import { parseEach, checkStoredKey, countKeys, type KeyCounts } from './check.ts';
+import type { KeyAdminDeps } from './deps.ts';
+import {
+  countUnderOlderKeys,
+  reencryptOtherSecrets,
+  countOtherSecrets,
+  type OtherSecretCounts,
+} from './elsewhere.ts';
+import { listVaultRecords, type ListedRecord } from './listing.ts';
+import { withCommandLock } from './only-command.ts';
 
 export interface RotateOptions {
   /**
@@ -24,33 +29,33 @@ export interface RotationProgress {
   /** Vault records seen. */
   records: number;
   /** Keys sealed anew. */
-  resealed: number;
+  reencrypted: number;
   /** Texts outside the vault sealed anew. */
-  resealedElsewhere: number;
+  reencryptedSecrets: number;
 }
 
 export interface RotationReport {
   /** Keys, by this run. */
-  resealed: number;
+  reencrypted: number;
   /** Texts outside the vault, by this run. */
-  resealedElsewhere: number;
+  reencryptedSecrets: number;
   /** Pools that could not be written, as `<owner>, <provider>`, with why. */
   failed: readonly { pool: string; why: string }[];
   /** Keys that were left as they are, as `<owner>, <provider>/<id>`. */
-  left: readonly { key: string; why: 'misplaced' | 'undecryptable' }[];
+  skipped: readonly { key: string; why: 'misplaced' | 'undecryptable' }[];
   /** What lies in the vault after it. */
-  tally: KeyTally;
+  counts: KeyCounts;
   /** What lies outside the vault after it, kind by kind. */
-  elsewhere: readonly SealedTally[];
+  otherSecrets: readonly OtherSecretCounts[];
   /** True when no key of the ring opens anything of all that is stored. */
-  opensNothing: boolean;
+  decryptsNothing: boolean;
   /** True when nothing needs an older key any more: a start takes the first key alone. */
   isFinished: boolean;
 }
 
 const ACTOR = 'system:keys-rotate';
 /** So many failures one after another are no matter of single owners. */
-const MAX_FAILURES_IN_A_ROW = 5;
+const MAX_CONSECUTIVE_FAILURES = 5;
 /** Refuses a change that is none: others have been at the same work. */
 const NOTHING_TO_DO = new Error('nothing to seal anew');
 
@@ -60,75 +65,84 @@ const NOTHING_TO_DO = new Error('nothing to seal anew');
  * it stood, because what is done is seen in the tokens.
  * @throws UnfitError when the ring does not fit the stored keys, or another command is writing; AppError when Keycloak or the database is away.
  */
-export function rotateKeys(deps: CustodyDeps, options: RotateOptions): Promise<RotationReport> {
-  return asOnlyCommand(deps.database, () => rotateAll(deps, options));
+export function rotateKeys(deps: KeyAdminDeps, options: RotateOptions): Promise<RotationReport> {
+  return withCommandLock(deps.database, () => rotateAll(deps, options));
 }
 
-async function rotateAll(deps: CustodyDeps, options: RotateOptions): Promise<RotationReport> {
+async function rotateAll(deps: KeyAdminDeps, options: RotateOptions): Promise<RotationReport> {
   await beginRotation(deps, options.acceptLoss);
-  const { resealed, failed, left, records } = await resealAll(deps, options);
-  const resealedElsewhere = await resealElsewhere(deps, (count) => {
-    options.onProgress({ records, resealed, resealedElsewhere: count });
+  const { reencrypted: resealed, failed, skipped: left, records } = await reencryptAll(deps, options);
+  const resealedElsewhere = await reencryptOtherSecrets(deps, (count) => {
+    options.onProgress({ records, reencrypted: resealed, reencryptedSecrets: count });
   });
   // Counted anew: what was written meanwhile by a process that has the old key alone must not be missed.
-  const tally = await tallyKeys(deps);
-  const elsewhere = await tallyElsewhere(deps);
+  const tally = await countKeys(deps);
+  const elsewhere = await countOtherSecrets(deps);
   const underOlder = tally.byRingKey.slice(1).reduce((sum, each) => sum + each, 0);
   const needed =
-    underOlder - (options.acceptLoss ? tally.misplacedUnderOlder : 0) + countUnderOlder(elsewhere);
-  const opensNothing = isForeign(tally, elsewhere);
+    underOlder - (options.acceptLoss ? tally.misplacedUnderOlderKey : 0) + countUnderOlderKeys(elsewhere);
+  const opensNothing = isNothingDecryptable(tally, elsewhere);
   // Such a ring is rather the wrong one than one that is needed no more.
   const isFinished = failed.length === 0 && needed === 0 && (!opensNothing || options.acceptLoss);
-  if (isFinished && (await canaryIndex(deps.database, deps.keyring)) !== 0) {
-    await resealCanary(deps.database, deps.keyring);
+  if (isFinished && (await findCanaryKeyIndex(deps.database, deps.keyring)) !== 0) {
+    await reencryptCanary(deps.database, deps.keyring);
   }
-  return { resealed, resealedElsewhere, failed, left, tally, elsewhere, opensNothing, isFinished };
+  return {
+    reencrypted: resealed,
+    reencryptedSecrets: resealedElsewhere,
+    failed,
+    skipped: left,
+    counts: tally,
+    otherSecrets: elsewhere,
+    decryptsNothing: opensNothing,
+    isFinished,
+  };
 }
 
-function isForeign(tally: KeyTally, elsewhere: readonly SealedTally[]): boolean {
-  const stored = tally.keys + elsewhere.reduce((sum, { texts }) => sum + texts, 0);
-  const undecryptable = [tally, ...elsewhere].reduce((sum, each) => sum + each.undecryptable, 0);
+function isNothingDecryptable(counts: KeyCounts, otherSecrets: readonly OtherSecretCounts[]): boolean {
+  const stored = counts.keys + otherSecrets.reduce((sum, { texts }) => sum + texts, 0);
+  const undecryptable = [counts, ...otherSecrets].reduce((sum, each) => sum + each.undecryptable, 0);
   return stored > 0 && undecryptable === stored;
 }
 
-type Progress = Pick<RotationReport, 'resealed' | 'failed' | 'left'> & { records: number };
+type VaultRotation = Pick<RotationReport, 'reencrypted' | 'failed' | 'skipped'> & { records: number };
 
-async function resealAll(deps: CustodyDeps, options: RotateOptions): Promise<Progress> {
+async function reencryptAll(deps: KeyAdminDeps, options: RotateOptions): Promise<VaultRotation> {
   const writer = createPoolWriter(deps);
   const requestId = `rotate-${randomId()}`;
   const failed: RotationReport['failed'][number][] = [];
-  const left: RotationReport['left'][number][] = [];
+  const left: RotationReport['skipped'][number][] = [];
   let [records, resealed, failuresInARow] = [0, 0, 0];
 
-  async function resealPool(
+  async function reencryptPool(
     record: ListedRecord,
     provider: string,
     values: readonly string[],
   ): Promise<void> {
     const { owner } = record;
-    left.push(...leftOf(deps.keyring, record, provider, values));
-    if (owner === undefined || !needsSealing(deps.keyring, owner, provider, readPool(values))) return;
+    left.push(...listSkipped(deps.keyring, record, provider, values));
+    if (owner === undefined || !needsReencryption(deps.keyring, owner, provider, parsePool(values))) return;
     try {
-      resealed += await writeResealed(writer, deps.keyring, record, { owner, provider, requestId });
+      resealed += await writeReencrypted(writer, deps.keyring, record, { owner, provider, requestId });
       failuresInARow = 0;
     } catch (error) {
       failuresInARow += 1;
-      if (!isAppError(error) || failuresInARow >= MAX_FAILURES_IN_A_ROW) throw error;
+      if (!isAppError(error) || failuresInARow >= MAX_CONSECUTIVE_FAILURES) throw error;
       deps.log.warn({ err: error, owner, provider }, 'keys could not be sealed anew');
       failed.push({ pool: `${owner}, ${provider}`, why: error.code });
     }
   }
 
-  for await (const record of listRecords(deps.records, deps.place.recordIsUser)) {
-    for (const [provider, values] of record.values) await resealPool(record, provider, values);
+  for await (const record of listVaultRecords(deps.vaultKeycloak, deps.vaultLocation.recordIsUser)) {
+    for (const [provider, values] of record.values) await reencryptPool(record, provider, values);
     records += 1;
-    options.onProgress({ records, resealed, resealedElsewhere: 0 });
+    options.onProgress({ records, reencrypted: resealed, reencryptedSecrets: 0 });
   }
-  return { resealed, failed, left, records };
+  return { reencrypted: resealed, failed, skipped: left, records };
 }
 
 /** @returns how many keys were sealed anew. */
-async function writeResealed(
+async function writeReencrypted(
   writer: PoolWriter,
   keyring: Keyring,
   { ownerName }: ListedRecord,
@@ -140,7 +154,7 @@ async function writeResealed(
       ownerName,
       actor: ACTOR,
       action: 'key.resealed',
-      plan: createPlan(keyring, pool.owner, pool.provider),
+      plan: createReencryptionPlan(keyring, pool.owner, pool.provider),
     });
     return keyIds.length;
   } catch (error) {
@@ -150,29 +164,33 @@ async function writeResealed(
 }
 
 /** What is sealed anew is kept over attempts: an earlier one may have held after all. */
-function createPlan(keyring: Keyring, owner: Owner, provider: string): (pool: StoredPool) => PoolPlan {
-  const resealed = new Set<string>();
+function createReencryptionPlan(
+  keyring: Keyring,
+  owner: Owner,
+  provider: string,
+): (pool: StoredPool) => PlannedWrite {
+  const reencrypted = new Set<string>();
   return (pool) => {
-    if (resealed.size === 0 && !needsSealing(keyring, owner, provider, pool)) throw NOTHING_TO_DO;
+    if (reencrypted.size === 0 && !needsReencryption(keyring, owner, provider, pool)) throw NOTHING_TO_DO;
     const values = pool.keys.map((key) => {
-      if (!isUnderOlder(keyring, owner, provider, key)) return key.value;
-      resealed.add(key.id);
-      return withToken(key.value, keyring.reseal(key.token) ?? key.token);
+      if (!isUnderOlderKey(keyring, owner, provider, key)) return key.value;
+      reencrypted.add(key.id);
+      return withToken(key.value, keyring.reencrypt(key.token) ?? key.token);
     });
-    return { values: [...values, ...pool.foreign], keyIds: [...resealed] };
+    return { values: [...values, ...pool.unreadable], keyIds: [...reencrypted] };
   };
 }
 
 /** Superseded values are dropped by any write, so one under an older key is reason enough for a write. */
-function needsSealing(keyring: Keyring, owner: Owner, provider: string, pool: StoredPool): boolean {
+function needsReencryption(keyring: Keyring, owner: Owner, provider: string, pool: StoredPool): boolean {
   return (
-    pool.keys.some((key) => isUnderOlder(keyring, owner, provider, key)) ||
-    readEach(pool.superseded).some((key) => (keyring.ringIndex(key.token) ?? 0) > 0)
+    pool.keys.some((key) => isUnderOlderKey(keyring, owner, provider, key)) ||
+    parseEach(pool.superseded).some((key) => (keyring.findKeyIndex(key.token) ?? 0) > 0)
   );
 }
 
-function isUnderOlder(keyring: Keyring, owner: Owner, provider: string, key: StoredKey): boolean {
-  const { state, ringIndex } = standingOf(keyring, owner, provider, key);
+function isUnderOlderKey(keyring: Keyring, owner: Owner, provider: string, key: StoredKey): boolean {
+  const { state, ringIndex } = checkStoredKey(keyring, owner, provider, key);
   return state === 'in_place' && ringIndex !== 0;
 }
 
@@ -181,14 +199,14 @@ function withToken(value: string, token: string): string {
   return JSON.stringify({ ...(JSON.parse(value) as object), token });
 }
 
-function leftOf(
+function listSkipped(
   keyring: Keyring,
   { id, owner }: ListedRecord,
   provider: string,
   values: readonly string[],
-): RotationReport['left'][number][] {
-  return readPool(values).keys.flatMap((key) => {
-    const { state } = standingOf(keyring, owner, provider, key);
+): RotationReport['skipped'][number][] {
+  return parsePool(values).keys.flatMap((key) => {
+    const { state } = checkStoredKey(keyring, owner, provider, key);
     const name = `${owner ?? `record ${id}`}, ${provider}/${key.id}`;
     return state === 'in_place' ? [] : [{ key: name, why: state }];
   });

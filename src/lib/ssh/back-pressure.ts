@@ -1,7 +1,7 @@
 import type { ClientChannel } from 'ssh2';
 
 /** What ssh2 keeps of a channel's window, which it has no functions for. */
-interface Windowed {
+interface ChannelWindow {
   /** How much the server may still send. */
   incoming: { window: number };
   /** Makes the next `_read` open the window again, where it is half used up. */
@@ -10,31 +10,31 @@ interface Windowed {
 }
 
 /** More than is ever sent: with it, a window never looks used up. */
-const HELD = 2 ** 40;
+const PAUSE_OFFSET = 2 ** 40;
 
 /**
  * Stops opening the channel's window: the server may send what is left of it (2 MiB at most), then has to wait.
  * Pausing the streams would not do: the two share one window, which ssh2 opens again for the one as long as it
  * is read or nearly empty, however much waits in the other.
  */
-export function holdBack(channel: ClientChannel): void {
-  windowOf(channel).incoming.window += HELD;
+export function pauseChannelWindow(channel: ClientChannel): void {
+  toChannelWindow(channel).incoming.window += PAUSE_OFFSET;
 }
 
-/** Ends what {@link holdBack} began. */
-export function letGo(channel: ClientChannel): void {
-  const windowed = windowOf(channel);
-  windowed.incoming.window -= HELD;
+/** Ends what {@link pauseChannelWindow} began. */
+export function resumeChannelWindow(channel: ClientChannel): void {
+  const windowed = toChannelWindow(channel);
+  windowed.incoming.window -= PAUSE_OFFSET;
   windowed._waitChanDrain = true;
   windowed._read();
 }
 
 /** True when a server has sent more than it may, which ssh2 does not mind. */
-export function isOverdrawn(channel: ClientChannel): boolean {
-  const { window } = windowOf(channel).incoming;
-  return window < 0 || (window > HELD / 2 && window < HELD);
+export function hasExceededWindow(channel: ClientChannel): boolean {
+  const { window } = toChannelWindow(channel).incoming;
+  return window < 0 || (window > PAUSE_OFFSET / 2 && window < PAUSE_OFFSET);
 }
 
-function windowOf(channel: ClientChannel): Windowed {
-  return channel as unknown as Windowed;
+function toChannelWindow(channel: ClientChannel): ChannelWindow {
+  return channel as unknown as ChannelWindow;
 }

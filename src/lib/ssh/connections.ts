@@ -1,28 +1,28 @@
 import type { Duplex } from 'node:stream';
 import type { ClientChannel } from 'ssh2';
 import type { Dialer } from '../dialer.ts';
-import { readHops, type Hop, type SshServer } from './config.ts';
-import { dialHop, discard, passThrough, type Connection } from './connection.ts';
-import type { StageListener } from './handshake.ts';
-import { createConnectionPool, type PoolKey, type Slot } from './pool.ts';
+import { resolveJumpChain, type SshHop, type SshServer } from './config.ts';
+import { dialFirstHop, discardChannel, connectThroughHop, type SshConnection } from './connection.ts';
+import type { SshStageListener } from './handshake.ts';
+import { createConnectionPool, type SshPoolKey, type ChannelSlot } from './pool.ts';
 import { SshError } from './ssh-error.ts';
 
 /** A command's streams: what it prints is read from it, what is written to it is the command's input. */
 export interface ExecStream extends Duplex {
   /** Resolves once the channel has closed and what it sent was read. */
-  readonly ended: Promise<ExecEnd>;
+  readonly ended: Promise<ExecResult>;
 }
 
-export interface ExecEnd {
+export interface ExecResult {
   /** Both null when the server did not say, e.g. because the connection broke off. */
   code: number | null;
   signal: string | null;
   /** The beginning of the command's error stream, for telling failures apart; not to be passed on. */
-  errors: string;
+  stderr: string;
 }
 
 /** A connection of one's own, not shared: for tests of a server. */
-export interface SoleConnection {
+export interface DedicatedSshConnection {
   exec(command: string, signal: AbortSignal): Promise<ClientChannel>;
   /** Closes it and the connections to the jump servers. */
   close(): void;
@@ -41,43 +41,43 @@ export interface SshConnections {
    * @param signal ends the opening; afterwards `destroy()` ends the stream.
    * @throws what {@link exec} throws.
    */
-  openExec(server: SshServer, command: string, signal: AbortSignal): Promise<ExecStream>;
+  openExecStream(server: SshServer, command: string, signal: AbortSignal): Promise<ExecStream>;
   /** Connects anew and tells how far it comes. @throws SshError, or the signal's reason. */
-  connect(server: SshServer, signal: AbortSignal, onStage: StageListener): Promise<SoleConnection>;
+  connect(server: SshServer, signal: AbortSignal, onStage: SshStageListener): Promise<DedicatedSshConnection>;
   /** Lets go of connections to a server, and of those through it; what is under way goes on. */
   forget(serverId: string): void;
   close(): void;
 }
 
 const MAX_ATTEMPTS = 3;
-const MAX_ERROR_TEXT = 4_096;
+const MAX_STDERR_LENGTH = 4_096;
 
 /** Builds the pool; all TCP connections go through the dialer. */
 export function createSshConnections(deps: { dialer: Pick<Dialer, 'connect'> }): SshConnections {
   const { dialer } = deps;
   const pool = createConnectionPool();
 
-  function acquire(hops: readonly Hop[], signal: AbortSignal): Promise<Slot> {
-    return pool.acquire(poolKey(hops), (phase) => connectShared(hops, phase), signal);
+  function acquire(hops: readonly SshHop[], signal: AbortSignal): Promise<ChannelSlot> {
+    return pool.acquire(toPoolKey(hops), (phase) => connectShared(hops, phase), signal);
   }
 
   /** The last hop, over shared connections to the ones before it. */
-  async function connectShared(hops: readonly Hop[], signal: AbortSignal): Promise<Connection> {
-    const last = lastOf(hops);
-    if (hops.length === 1) return await dialHop(dialer, last, signal, ignoreStage);
-    const before = await acquire(hops.slice(0, -1), signal);
+  async function connectShared(hops: readonly SshHop[], signal: AbortSignal): Promise<SshConnection> {
+    const last = getLast(hops);
+    if (hops.length === 1) return await dialFirstHop(dialer, last, signal, ignoreStage);
+    const previous = await acquire(hops.slice(0, -1), signal);
     try {
-      const connection = await passThrough(before.connection, last, signal, ignoreStage);
-      connection.onClose(() => before.release());
+      const connection = await connectThroughHop(previous.connection, last, signal, ignoreStage);
+      connection.onClose(() => previous.release());
       return connection;
     } catch (error) {
-      before.release();
+      previous.release();
       throw error;
     }
   }
 
   async function exec(server: SshServer, command: string, signal: AbortSignal): Promise<ClientChannel> {
-    const hops = readHops(server);
+    const hops = resolveJumpChain(server);
     for (let attempt = 1; ; attempt += 1) {
       const slot = await acquire(hops, signal);
       try {
@@ -95,24 +95,24 @@ export function createSshConnections(deps: { dialer: Pick<Dialer, 'connect'> }):
 
   return {
     exec,
-    async openExec(server, command, signal) {
-      return asStream(await exec(server, command, signal));
+    async openExecStream(server, command, signal) {
+      return toExecStream(await exec(server, command, signal));
     },
     async connect(server, signal, onStage) {
-      const chain: Connection[] = [];
+      const chain: SshConnection[] = [];
       const close = () => {
         for (const connection of chain.reverse()) connection.close();
       };
       try {
-        for (const hop of readHops(server)) {
-          const before = chain.at(-1);
+        for (const hop of resolveJumpChain(server)) {
+          const previous = chain.at(-1);
           chain.push(
-            before === undefined
-              ? await dialHop(dialer, hop, signal, onStage)
-              : await passThrough(before, hop, signal, onStage),
+            previous === undefined
+              ? await dialFirstHop(dialer, hop, signal, onStage)
+              : await connectThroughHop(previous, hop, signal, onStage),
           );
         }
-        const last = lastOf(chain);
+        const last = getLast(chain);
         return { exec: (command, phase) => last.exec(command, phase), close };
       } catch (error) {
         close();
@@ -124,37 +124,38 @@ export function createSshConnections(deps: { dialer: Pick<Dialer, 'connect'> }):
   };
 }
 
-const ignoreStage: StageListener = () => undefined;
+const ignoreStage: SshStageListener = () => undefined;
 
-function lastOf<T>(list: readonly T[]): T {
+function getLast<T>(list: readonly T[]): T {
   const last = list.at(-1);
   if (last === undefined) throw new Error('there is at least one hop');
   return last;
 }
 
-function poolKey(hops: readonly Hop[]): PoolKey {
+function toPoolKey(hops: readonly SshHop[]): SshPoolKey {
   const parts = hops.map((hop) => [hop.owner, hop.serverId, hop.version, hop.hostKey]);
   return { text: JSON.stringify(parts), serverIds: hops.map((hop) => hop.serverId) };
 }
 
-function asStream(channel: ClientChannel): ExecStream {
+function toExecStream(channel: ClientChannel): ExecStream {
   let errors = '';
   channel.stderr.on('data', (chunk: Buffer) => {
-    if (errors.length < MAX_ERROR_TEXT) errors += chunk.toString('latin1', 0, MAX_ERROR_TEXT - errors.length);
+    if (errors.length < MAX_STDERR_LENGTH)
+      errors += chunk.toString('latin1', 0, MAX_STDERR_LENGTH - errors.length);
   });
-  let status: Pick<ExecEnd, 'code' | 'signal'> = { code: null, signal: null };
+  let status: Pick<ExecResult, 'code' | 'signal'> = { code: null, signal: null };
   channel.once('exit', (code: number | null, signal?: string) => {
     status = { code, signal: signal ?? null };
   });
-  const ended = new Promise<ExecEnd>((resolve) => {
-    channel.once('close', () => resolve({ ...status, errors }));
+  const ended = new Promise<ExecResult>((resolve) => {
+    channel.once('close', () => resolve({ ...status, stderr: errors }));
   });
   const destroy = channel.destroy.bind(channel);
   return Object.assign(channel, {
     ended,
     destroy() {
       destroy();
-      discard(channel);
+      discardChannel(channel);
       return channel;
     },
   });

@@ -1,9 +1,9 @@
 import type { Duplex } from 'node:stream';
 import ssh2, { type AnyAuthMethod, type Client, type ConnectConfig } from 'ssh2';
-import type { Hop, SshConfig } from './config.ts';
-import { findHostKey, hostKeyAlgorithms, isSameHostKey, type HostKey } from './host-key.ts';
-import { KeyError } from './key-error.ts';
-import { openPrivateKey } from './private-key.ts';
+import type { SshHop, SshConfig } from './config.ts';
+import { parseHostKey, listHostKeyAlgorithms, isSameHostKey, type SshHostKey } from './host-key.ts';
+import { PrivateKeyError } from './key-error.ts';
+import { parsePrivateKey } from './private-key.ts';
 import { SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
 
 /** From the first byte to a session; a server that takes longer is taken for unreachable. */
@@ -37,21 +37,21 @@ const ALGORITHMS = {
 } satisfies ConnectConfig['algorithms'];
 
 /** Told when a hop has passed a stage. */
-export type StageListener = (stage: SshStage, hop: Hop) => void;
+export type SshStageListener = (stage: SshStage, hop: SshHop) => void;
 
 /**
  * Makes an SSH session over an open transport: the host key is compared before anything is authenticated, no
  * agent is asked, and nothing that the server would open is accepted.
  * @throws SshError, or the signal's reason; the transport is closed then.
  */
-export async function shakeHands(
-  hop: Hop,
+export async function performSshHandshake(
+  hop: SshHop,
   transport: Duplex,
   signal: AbortSignal,
-  onStage: StageListener = () => undefined,
+  onStage: SshStageListener = () => undefined,
 ): Promise<Client> {
   try {
-    const methods = await readMethods(hop, signal);
+    const methods = await readAuthMethods(hop, signal);
     signal.throwIfAborted();
     return await startSession(hop, transport, methods, signal, onStage);
   } catch (error) {
@@ -61,21 +61,21 @@ export async function shakeHands(
 }
 
 /** The ways to authenticate, in the order in which they are tried. */
-async function readMethods(hop: Hop, signal: AbortSignal): Promise<AnyAuthMethod[]> {
+async function readAuthMethods(hop: SshHop, signal: AbortSignal): Promise<AnyAuthMethod[]> {
   // Without a confirmed host key it never comes to authentication: no secret is touched.
   if (hop.hostKey === null) return [];
   const { username, auth_method, password, private_key, passphrase } = hop.config;
-  if (auth_method === 'password') return passwordMethods(username, password ?? '');
-  const key = await openPrivateKey(private_key ?? '', passphrase, signal).catch((error: unknown) => {
+  if (auth_method === 'password') return createPasswordMethods(username, password ?? '');
+  const key = await parsePrivateKey(private_key ?? '', passphrase, signal).catch((error: unknown) => {
     signal.throwIfAborted();
-    const message = error instanceof KeyError ? error.message : 'The private key could not be read.';
-    throw failed(hop, { failure: 'auth_failed', stage: 'authentication', message });
+    const message = error instanceof PrivateKeyError ? error.message : 'The private key could not be read.';
+    throw createHopError(hop, { failure: 'auth_failed', stage: 'authentication', message });
   });
   return [{ type: 'publickey', username, key }];
 }
 
-function passwordMethods(username: string, password: string): AnyAuthMethod[] {
-  let isAsked = false;
+function createPasswordMethods(username: string, password: string): AnyAuthMethod[] {
+  let hasAnswered = false;
   return [
     { type: 'password', username, password },
     {
@@ -83,8 +83,8 @@ function passwordMethods(username: string, password: string): AnyAuthMethod[] {
       username,
       // Many servers ask for the password this way alone. Only the one hidden question gets it, and only once.
       prompt: (_name, _instructions, _language, prompts, finish) => {
-        const isPassword = !isAsked && prompts.length === 1 && prompts[0]?.echo !== true;
-        isAsked ||= prompts.length > 0;
+        const isPassword = !hasAnswered && prompts.length === 1 && prompts[0]?.echo !== true;
+        hasAnswered ||= prompts.length > 0;
         finish(isPassword ? [password] : prompts.map(() => ''));
       },
     },
@@ -92,18 +92,18 @@ function passwordMethods(username: string, password: string): AnyAuthMethod[] {
 }
 
 function startSession(
-  hop: Hop,
+  hop: SshHop,
   transport: Duplex,
   methods: readonly AnyAuthMethod[],
   signal: AbortSignal,
-  onStage: StageListener,
+  onStage: SshStageListener,
 ): Promise<Client> {
   const client = new ssh2.Client();
-  const check = createHostKeyCheck(hop);
+  const hostKeyCheck = createHostKeyCheck(hop);
   let stage: SshStage = 'host_key';
   const wait = new Promise<Client>((resolve, reject) => {
     const fail = (error: unknown) => {
-      reject(check.failure() ?? describe(hop, stage, error));
+      reject(hostKeyCheck.failure() ?? toSshHandshakeError(hop, stage, error));
     };
     client.once('ready', () => {
       onStage('authentication', hop);
@@ -114,7 +114,7 @@ function startSession(
       stage = 'authentication';
     });
     client.once('change password', () => {
-      reject(failed(hop, { failure: 'auth_failed', stage, message: EXPIRED }));
+      reject(createHopError(hop, { failure: 'auth_failed', stage, message: PASSWORD_EXPIRED }));
     });
     // Listened to for ever: an error that nobody hears would end the process.
     client.on('error', fail);
@@ -124,11 +124,11 @@ function startSession(
   client.connect({
     sock: transport,
     username: hop.config.username,
-    hostVerifier: check.verify,
+    hostVerifier: hostKeyCheck.verify,
     authHandler: createAuthHandler(methods),
     algorithms: {
       ...ALGORITHMS,
-      serverHostKey: hostKeyAlgorithms(hop.hostKey),
+      serverHostKey: listHostKeyAlgorithms(hop.hostKey),
     } as ConnectConfig['algorithms'],
     readyTimeout: READY_TIMEOUT_MS,
     keepaliveInterval: KEEPALIVE_INTERVAL_MS,
@@ -137,81 +137,87 @@ function startSession(
   return wait;
 }
 
-const EXPIRED = 'The password has expired: set a new one on the server, then enter it here.';
+const PASSWORD_EXPIRED = 'The password has expired: set a new one on the server, then enter it here.';
 
-function createHostKeyCheck(hop: Hop) {
+function createHostKeyCheck(hop: SshHop) {
   let failure: SshError | undefined;
   return {
     failure: () => failure,
     verify: (blob: Buffer): boolean => {
-      const shown = findHostKey(blob);
+      const shown = parseHostKey(blob);
       if (shown === undefined || hop.hostKey === null || !isSameHostKey(shown, hop.hostKey))
-        failure = refused(hop, shown);
+        failure = createHostKeyError(hop, shown);
       return failure === undefined;
     },
   };
 }
 
-function refused(hop: Hop, shown: HostKey | undefined): SshError {
+function createHostKeyError(hop: SshHop, shown: SshHostKey | undefined): SshError {
   const stage = 'host_key';
-  if (shown === undefined) return failed(hop, { failure: 'error', stage, message: NO_COMMON_GROUND });
+  if (shown === undefined)
+    return createHopError(hop, { failure: 'error', stage, message: NO_COMMON_ALGORITHM });
   if (hop.hostKey === null) {
     const message =
       `The server shows the host key ${shown.type} ${shown.fingerprint}, which has not been confirmed. Compare it ` +
       'with "ssh-keygen -lf" of the server\'s public host key, then confirm it.';
-    return failed(hop, { failure: 'host_key_unknown', stage, message, hostKey: shown });
+    return createHopError(hop, { failure: 'host_key_unknown', stage, message, hostKey: shown });
   }
   const message =
     `The server shows another host key than the confirmed one: ${shown.type} ${shown.fingerprint} in place of ` +
     `${hop.hostKey.type} ${hop.hostKey.fingerprint}. Somebody may stand between; if the server was set up anew, ` +
     'confirm the new key.';
-  return failed(hop, { failure: 'host_key_changed', stage, message, hostKey: shown });
+  return createHopError(hop, { failure: 'host_key_changed', stage, message, hostKey: shown });
 }
 
 /** ssh2 asks for a method at first, and again after each refusal; `false` ends it. */
 function createAuthHandler(methods: readonly AnyAuthMethod[]) {
   let next = 0;
-  return (left: string[] | null, isPartial: boolean | null): AnyAuthMethod | false => {
+  return (remaining: string[] | null, isPartial: boolean | null): AnyAuthMethod | false => {
     // Partly accepted: a second factor is wanted, which nobody is here to give.
     while (next < methods.length && isPartial !== true) {
       const method = methods[next++];
-      if (method !== undefined && (left === null || left.includes(method.type))) return method;
+      if (method !== undefined && (remaining === null || remaining.includes(method.type))) return method;
     }
     return false;
   };
 }
 
-const NO_COMMON_GROUND =
+const NO_COMMON_ALGORITHM =
   'The server does not speak SSH here, or none of the algorithms that are safe today. Check the port; OpenSSH 6.5 ' +
   'and later will do.';
 
 /** What an error of ssh2 means; its text may be the server's and is not passed on. */
-function describe(hop: Hop, stage: SshStage, cause: unknown): SshError {
+function toSshHandshakeError(hop: SshHop, stage: SshStage, cause: unknown): SshError {
   const level = (cause as { level?: unknown } | undefined)?.level;
   if (level === 'client-timeout') {
     const message = `The server did not finish the SSH handshake within ${READY_TIMEOUT_MS / 1000} s.`;
-    return failed(hop, { failure: 'offline', stage, message, cause });
+    return createHopError(hop, { failure: 'offline', stage, message, cause });
   }
   if (stage === 'authentication') {
     if (level === 'client-authentication' || level === undefined)
-      return failed(hop, { failure: 'auth_failed', stage, message: refusal(hop.config), cause });
+      return createHopError(hop, {
+        failure: 'auth_failed',
+        stage,
+        message: authFailureMessage(hop.config),
+        cause,
+      });
     const message = 'The server broke the connection off during authentication.';
-    return failed(hop, { failure: 'offline', stage, message, cause });
+    return createHopError(hop, { failure: 'offline', stage, message, cause });
   }
   if (level === 'handshake')
-    return failed(hop, { failure: 'error', stage, message: NO_COMMON_GROUND, cause });
+    return createHopError(hop, { failure: 'error', stage, message: NO_COMMON_ALGORITHM, cause });
   const message = 'The server closed the connection before the SSH handshake was over. Check the port.';
-  return failed(hop, { failure: 'offline', stage, message, cause });
+  return createHopError(hop, { failure: 'offline', stage, message, cause });
 }
 
-function refusal(config: SshConfig): string {
+function authFailureMessage(config: SshConfig): string {
   return config.auth_method === 'password'
     ? 'The server refused the user name and password, allows no passwords, or wants a second factor.'
     : "The server refused the key for this user: add its public key to the account's ~/.ssh/authorized_keys.";
 }
 
 /** An error of one hop; a jump server is named, since its owner looks at the server behind it. */
-export function failed(hop: Hop, options: Omit<SshErrorOptions, 'hop'>): SshError {
-  const place = hop.id === null ? '' : `Jump server ${hop.config.host}:${hop.config.port}: `;
-  return new SshError({ ...options, hop: hop.id, message: `${place}${options.message}` });
+export function createHopError(hop: SshHop, options: Omit<SshErrorOptions, 'hop'>): SshError {
+  const prefix = hop.id === null ? '' : `Jump server ${hop.config.host}:${hop.config.port}: `;
+  return new SshError({ ...options, hop: hop.id, message: `${prefix}${options.message}` });
 }

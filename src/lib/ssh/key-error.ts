@@ -1,4 +1,4 @@
 /** A private key that cannot be used; the message is for people and holds nothing of the key. */
-export class KeyError extends Error {
+export class PrivateKeyError extends Error {
   override readonly name = 'KeyError';
 }

@@ -1,12 +1,12 @@
-import type { Connection } from './connection.ts';
+import type { SshConnection } from './connection.ts';
 
 /** OpenSSH allows 10 sessions per connection (MaxSessions); two are left for looking after the others. */
-const MAX_CHANNELS = 8;
+const MAX_CHANNELS_PER_CONNECTION = 8;
 const IDLE_MS = 5 * 60_000;
 
 /** A place on a connection. */
-export interface Slot {
-  connection: Connection;
+export interface ChannelSlot {
+  connection: SshConnection;
   /** Gives the place back; further calls do nothing. */
   release(): void;
   /** The server refused a channel here: nobody else is sent to this connection while others use it. */
@@ -18,24 +18,24 @@ export interface ConnectionPool {
    * A place on a connection of this key, at most 8 on each; a new one is made where there is none.
    * @param connect is aborted when all who waited for it have left.
    */
-  acquire(key: PoolKey, connect: Connect, signal: AbortSignal): Promise<Slot>;
+  acquire(key: SshPoolKey, connect: Connect, signal: AbortSignal): Promise<ChannelSlot>;
   /** Idle connections that touch the server are closed; those in use are, when their last channel ends. */
   forget(serverId: string): void;
   close(): void;
 }
 
-export interface PoolKey {
+export interface SshPoolKey {
   /** Equal only where owner, hops, versions and host keys are. */
   text: string;
   serverIds: readonly string[];
 }
 
-type Connect = (signal: AbortSignal) => Promise<Connection>;
+type Connect = (signal: AbortSignal) => Promise<SshConnection>;
 
-interface Entry {
-  key: PoolKey;
-  ready: Promise<Connection>;
-  connection: Connection | undefined;
+interface PooledConnection {
+  key: SshPoolKey;
+  ready: Promise<SshConnection>;
+  connection: SshConnection | undefined;
   controller: AbortController;
   slots: number;
   maxSlots: number;
@@ -45,9 +45,9 @@ interface Entry {
 
 /** Keeps connections for their next use. */
 export function createConnectionPool(): ConnectionPool {
-  const entries = new Set<Entry>();
+  const entries = new Set<PooledConnection>();
 
-  function drop(entry: Entry): void {
+  function remove(entry: PooledConnection): void {
     entries.delete(entry);
     clearTimeout(entry.idle);
     entry.controller.abort();
@@ -57,15 +57,15 @@ export function createConnectionPool(): ConnectionPool {
     );
   }
 
-  function add(key: PoolKey, connect: Connect): Entry {
+  function add(key: SshPoolKey, connect: Connect): PooledConnection {
     const controller = new AbortController();
-    const entry: Entry = {
+    const entry: PooledConnection = {
       key,
       controller,
       ready: connect(controller.signal),
       connection: undefined,
       slots: 0,
-      maxSlots: MAX_CHANNELS,
+      maxSlots: MAX_CHANNELS_PER_CONNECTION,
       isRetired: false,
       idle: undefined,
     };
@@ -73,22 +73,22 @@ export function createConnectionPool(): ConnectionPool {
     entry.ready.then(
       (connection) => {
         entry.connection = connection;
-        connection.onClose(() => drop(entry));
+        connection.onClose(() => remove(entry));
       },
-      () => drop(entry),
+      () => remove(entry),
     );
     return entry;
   }
 
-  function release(entry: Entry): void {
+  function release(entry: PooledConnection): void {
     entry.slots -= 1;
     if (entry.slots > 0 || !entries.has(entry)) return;
-    entry.maxSlots = MAX_CHANNELS;
-    if (entry.isRetired || entry.controller.signal.aborted) drop(entry);
-    else entry.idle = setTimeout(() => drop(entry), IDLE_MS).unref();
+    entry.maxSlots = MAX_CHANNELS_PER_CONNECTION;
+    if (entry.isRetired || entry.controller.signal.aborted) remove(entry);
+    else entry.idle = setTimeout(() => remove(entry), IDLE_MS).unref();
   }
 
-  function findFree(key: PoolKey): Entry | undefined {
+  function findAvailable(key: SshPoolKey): PooledConnection | undefined {
     return [...entries].find(
       (entry) =>
         entry.key.text === key.text &&
@@ -101,7 +101,7 @@ export function createConnectionPool(): ConnectionPool {
   return {
     async acquire(key, connect, signal) {
       signal.throwIfAborted();
-      const entry = findFree(key) ?? add(key, connect);
+      const entry = findAvailable(key) ?? add(key, connect);
       entry.slots += 1;
       clearTimeout(entry.idle);
       let isReleased = false;
@@ -122,7 +122,7 @@ export function createConnectionPool(): ConnectionPool {
         };
       } finally {
         if (!isReady) {
-          if (entry.slots === 1) drop(entry);
+          if (entry.slots === 1) remove(entry);
           releaseOnce();
         }
       }
@@ -131,11 +131,11 @@ export function createConnectionPool(): ConnectionPool {
       for (const entry of entries) {
         if (!entry.key.serverIds.includes(serverId)) continue;
         entry.isRetired = true;
-        if (entry.slots === 0) drop(entry);
+        if (entry.slots === 0) remove(entry);
       }
     },
     close() {
-      for (const entry of entries) drop(entry);
+      for (const entry of entries) remove(entry);
     },
   };
 }

@@ -1,4 +1,4 @@
-import type { HostKey } from './host-key.ts';
+import type { SshHostKey } from './host-key.ts';
 
 /** What a failed connection means to the one whose server it is. */
 export type SshFailure =
@@ -21,7 +21,7 @@ export interface SshErrorOptions {
   /** The id of the jump server that failed; null when it was the server itself. */
   hop?: string | null;
   /** The key that was shown, where it is unknown or has changed. */
-  hostKey?: HostKey | null;
+  hostKey?: SshHostKey | null;
   cause?: unknown;
 }
 
@@ -31,7 +31,7 @@ export class SshError extends Error {
   readonly failure: SshFailure;
   readonly stage: SshStage;
   readonly hop: string | null;
-  readonly hostKey: HostKey | null;
+  readonly hostKey: SshHostKey | null;
 
   constructor(options: SshErrorOptions) {
     super(options.message, options.cause === undefined ? undefined : { cause: options.cause });

@@ -2,7 +2,7 @@
  * What taking off a passphrase costs. The key itself says how long that is to take, and OpenSSL cannot be
  * interrupted in it: a key is refused before it is tried.
  */
-import { contentOf, DER, DerError, partsOf, readDer, smallIntegerOf, type DerValue } from '../der.ts';
+import { derContent, DER, DerError, derChildren, readDer, derSmallInteger, type DerValue } from '../der.ts';
 
 /** About a second. OpenSSL writes 2 048, others up to 600 000 (OWASP, "Password Storage"). */
 const MAX_ITERATIONS = 1_000_000;
@@ -11,10 +11,10 @@ const MAX_SCRYPT_COST = 2 ** 20;
 /** OpenSSH writes 24. */
 const MAX_BCRYPT_ROUNDS = 1_024;
 
-const TOO_DEAR =
+const DERIVATION_TOO_SLOW =
   "The private key's passphrase takes too long to be tried: set it anew with fewer rounds, by " +
   '"ssh-keygen -p -a 24".';
-const UNKNOWN =
+const UNSUPPORTED_ENCRYPTION =
   'The private key is encrypted in a way that is not read here: encrypt it by "openssl pkcs8 -topk8", or by ' +
   '"ssh-keygen -p".';
 
@@ -24,33 +24,33 @@ const PBKDF2 = '2a864886f70d01050c';
 const SCRYPT = '2b06010401da47040b';
 
 /** Why the passphrase of a key in OpenSSH's form is not tried, for people. */
-export function findBcryptFault(rounds: number): string | undefined {
-  return rounds > MAX_BCRYPT_ROUNDS ? TOO_DEAR : undefined;
+export function findBcryptProblem(rounds: number): string | undefined {
+  return rounds > MAX_BCRYPT_ROUNDS ? DERIVATION_TOO_SLOW : undefined;
 }
 
 /** Why the passphrase of an encrypted PKCS#8 key is not tried, for people. @param bytes DER */
-export function findPkcs8CostFault(bytes: Buffer): string | undefined {
+export function findPkcs8DerivationProblem(bytes: Buffer): string | undefined {
   try {
-    const [algorithm] = partsOf(readDer(bytes));
-    const [scheme, parameters] = partsOf(algorithm);
-    if (nameOf(scheme) !== PBES2) return UNKNOWN;
-    const [derivation] = partsOf(parameters);
-    const [name, numbers] = partsOf(derivation);
-    return findDerivationFault(nameOf(name), partsOf(numbers));
+    const [algorithm] = derChildren(readDer(bytes));
+    const [scheme, parameters] = derChildren(algorithm);
+    if (toOidHex(scheme) !== PBES2) return UNSUPPORTED_ENCRYPTION;
+    const [derivation] = derChildren(parameters);
+    const [name, numbers] = derChildren(derivation);
+    return findDerivationProblem(toOidHex(name), derChildren(numbers));
   } catch (error) {
-    if (error instanceof DerError) return UNKNOWN;
+    if (error instanceof DerError) return UNSUPPORTED_ENCRYPTION;
     throw error;
   }
 }
 
 /** @param numbers the first is the salt. */
-function findDerivationFault(name: string, [, ...numbers]: readonly DerValue[]): string | undefined {
-  if (name === PBKDF2) return smallIntegerOf(numbers[0]) > MAX_ITERATIONS ? TOO_DEAR : undefined;
-  if (name !== SCRYPT) return UNKNOWN;
-  const [n = 0, r = 0, p = 0] = numbers.slice(0, 3).map(smallIntegerOf);
-  return n * r * p > MAX_SCRYPT_COST ? TOO_DEAR : undefined;
+function findDerivationProblem(name: string, [, ...numbers]: readonly DerValue[]): string | undefined {
+  if (name === PBKDF2) return derSmallInteger(numbers[0]) > MAX_ITERATIONS ? DERIVATION_TOO_SLOW : undefined;
+  if (name !== SCRYPT) return UNSUPPORTED_ENCRYPTION;
+  const [n = 0, r = 0, p = 0] = numbers.slice(0, 3).map(derSmallInteger);
+  return n * r * p > MAX_SCRYPT_COST ? DERIVATION_TOO_SLOW : undefined;
 }
 
-function nameOf(value: DerValue | undefined): string {
-  return contentOf(value, DER.oid).toString('hex');
+function toOidHex(value: DerValue | undefined): string {
+  return derContent(value, DER.oid).toString('hex');
 }

@@ -8,7 +8,7 @@ import ssh2 from 'ssh2';
 
 const { key, passphrase } = workerData as { key: string; passphrase: string };
 
-function unlock(): string | null {
+function decrypt(): string | null {
   try {
     if (key.includes('-----BEGIN ENCRYPTED PRIVATE KEY-----'))
       return createPrivateKey({ key, passphrase }).export({ type: 'pkcs8', format: 'pem' }).toString();
@@ -19,4 +19,4 @@ function unlock(): string | null {
   }
 }
 
-parentPort?.postMessage(unlock());
+parentPort?.postMessage(decrypt());

@@ -1,27 +1,27 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { z } from 'zod';
-import { findKeyLimitFault } from '../../lib/private-key-limits.ts';
-import { volumes } from './volumes.ts';
+import { findPrivateKeyError } from '../../lib/private-key-limits.ts';
+import { dockerVolumes } from './volumes.ts';
 
-const HOST_MAX_LENGTH = 260;
-const PEM_MAX_LENGTH = 32_768;
-const VALUE_MAX_LENGTH = 32_768;
+const MAX_HOST_LENGTH = 260;
+const MAX_PEM_LENGTH = 32_768;
+const MAX_VALUE_LENGTH = 32_768;
 const MAX_VARIABLES = 64;
-const TCP = /^tcp:\/\/((?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)|\[[0-9a-f:.]+\]):([1-9]\d{0,4})$/i;
+const TCP_ADDRESS = /^tcp:\/\/((?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)|\[[0-9a-f:.]+\]):([1-9]\d{0,4})$/i;
 const SERVER_ID = /^[A-Za-z0-9_-]{1,64}$/;
-const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
+const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
 /** Registry and path, tag, digest (distribution, "reference"); short of its rarer forms. */
 const IMAGE =
   /^(?:[A-Za-z0-9.-]+(?::\d{1,5})?\/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:\/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$/;
 /** Has Python and bash. */
 const DEFAULT_IMAGE = 'python:3.13-slim';
 
-const pem = z.string().min(1).max(PEM_MAX_LENGTH).nullable().default(null);
+const pem = z.string().min(1).max(MAX_PEM_LENGTH).nullable().default(null);
 
 /** `connection_config` of a Docker server as on the wire, with nothing undeclared. */
 export const dockerConfig = z
   .strictObject({
-    host: z.string().min(1).max(HOST_MAX_LENGTH),
+    host: z.string().min(1).max(MAX_HOST_LENGTH),
     ca: pem,
     client_cert: pem,
     client_key: pem,
@@ -30,13 +30,13 @@ export const dockerConfig = z
       .max(255)
       .regex(IMAGE, 'An image is written as for docker pull, e.g. python:3.13-slim.')
       .default(DEFAULT_IMAGE),
-    volumes: volumes.default([]),
+    volumes: dockerVolumes.default([]),
     environment: z
       .record(
-        z.string().regex(VARIABLE, 'A variable is named with letters, digits and _.'),
+        z.string().regex(VARIABLE_NAME, 'A variable is named with letters, digits and _.'),
         z
           .string()
-          .max(VALUE_MAX_LENGTH)
+          .max(MAX_VALUE_LENGTH)
           .refine((value) => !value.includes('\0'), 'A value holds no zero byte.'),
       )
       .refine((all) => Object.keys(all).length <= MAX_VARIABLES, `At most ${MAX_VARIABLES} variables.`)
@@ -44,7 +44,7 @@ export const dockerConfig = z
       .default(null),
   })
   .superRefine((config, context) => {
-    for (const [member, message] of faultsOf(config)) {
+    for (const [member, message] of listConfigIssues(config)) {
       context.addIssue({ code: 'custom', path: [member], message });
     }
   });
@@ -52,13 +52,13 @@ export const dockerConfig = z
 export type DockerConfig = z.infer<typeof dockerConfig>;
 
 /** How the engine is reached. */
-export type Route =
+export type EngineRoute =
   | { kind: 'tls'; host: string; port: number; ca: string | null; client: { cert: string; key: string } }
   /** Through an SSH server of the owner's. */
   | { kind: 'ssh'; serverId: string };
 
 /** @throws Error for a configuration that the schema has not seen. */
-export function routeOf(config: DockerConfig): Route {
+export function toEngineRoute(config: DockerConfig): EngineRoute {
   const address = findAddress(config.host);
   if (address === undefined) return { kind: 'ssh', serverId: config.host };
   const { ca, client_cert: cert, client_key: key } = config;
@@ -67,36 +67,36 @@ export function routeOf(config: DockerConfig): Route {
 }
 
 function findAddress(text: string): { host: string; port: number } | undefined {
-  const [, host, port] = TCP.exec(text) ?? [];
+  const [, host, port] = TCP_ADDRESS.exec(text) ?? [];
   return host === undefined || Number(port) > 65_535 ? undefined : { host, port: Number(port) };
 }
 
-type Fault = [member: 'host' | 'ca' | 'client_cert' | 'client_key', message: string];
+type ConfigIssue = [member: 'host' | 'ca' | 'client_cert' | 'client_key', message: string];
 
-function faultsOf(
+function listConfigIssues(
   config: Record<'host', string> & Record<'ca' | 'client_cert' | 'client_key', string | null>,
 ) {
   const { host, ca, client_cert: cert, client_key: key } = config;
-  const faults: Fault[] = [];
+  const issues: ConfigIssue[] = [];
   if (findAddress(host) === undefined) {
-    if (!SERVER_ID.test(host)) faults.push(['host', hostFault(host)]);
+    if (!SERVER_ID.test(host)) issues.push(['host', explainHost(host)]);
     if (ca !== null || cert !== null || key !== null)
-      faults.push(['host', 'Certificates belong to a host of the form tcp://name:port.']);
-    return faults;
+      issues.push(['host', 'Certificates belong to a host of the form tcp://name:port.']);
+    return issues;
   }
   if (cert === null)
-    faults.push([
+    issues.push([
       'client_cert',
       'Needed with tcp://: an engine without client certificates is open to anyone.',
     ]);
-  if (key === null) faults.push(['client_key', 'Needed with tcp://: the private key of client_cert.']);
-  if (ca !== null && !isCertificate(ca)) faults.push(['ca', 'Not a certificate in PEM form.']);
-  if (cert !== null && !isCertificate(cert)) faults.push(['client_cert', 'Not a certificate in PEM form.']);
-  if (key !== null) faults.push(...keyFaults(key, cert));
-  return faults;
+  if (key === null) issues.push(['client_key', 'Needed with tcp://: the private key of client_cert.']);
+  if (ca !== null && !isCertificate(ca)) issues.push(['ca', 'Not a certificate in PEM form.']);
+  if (cert !== null && !isCertificate(cert)) issues.push(['client_cert', 'Not a certificate in PEM form.']);
+  if (key !== null) issues.push(...listKeyIssues(key, cert));
+  return issues;
 }
 
-function hostFault(host: string): string {
+function explainHost(host: string): string {
   if (/^(unix|npipe|fd):|^\//.test(host))
     return 'A socket of this machine is not offered: use tcp:// or an SSH server.';
   if (host.startsWith('ssh:'))
@@ -105,14 +105,14 @@ function hostFault(host: string): string {
   return 'A host is tcp://name:port, or the id of one of your SSH servers.';
 }
 
-function keyFaults(key: string, cert: string | null): Fault[] {
+function listKeyIssues(key: string, cert: string | null): ConfigIssue[] {
   if (key.includes('ENCRYPTED'))
     return [
       ['client_key', 'The key has a passphrase: remove it (openssl pkey) before you store the key here.'],
     ];
   // Before OpenSSL reads it.
-  const limitFault = findKeyLimitFault(key);
-  if (limitFault !== undefined) return [['client_key', limitFault]];
+  const limitIssue = findPrivateKeyError(key);
+  if (limitIssue !== undefined) return [['client_key', limitIssue]];
   try {
     const parsed = createPrivateKey(key);
     if (cert !== null && isCertificate(cert) && !new X509Certificate(cert).checkPrivateKey(parsed))

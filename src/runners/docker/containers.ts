@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { Limits, Target } from '../runner.ts';
+import type { Limits, TargetServer } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
 import { LAUNCHER, SCRATCH_FOLDER } from './script.ts';
 
@@ -7,7 +7,7 @@ import { LAUNCHER, SCRATCH_FOLDER } from './script.ts';
 export type ContainerSpec = Readonly<Record<string, unknown>>;
 
 /** What a container is for: a job, or waiting for one. */
-export type Purpose = 'run' | 'warm' | 'test';
+export type ContainerPurpose = 'run' | 'warm' | 'test';
 
 const DEFAULT_MEMORY_BYTES = 512 * 1024 * 1024;
 const DEFAULT_PIDS = 256;
@@ -16,7 +16,10 @@ const SCRATCH_BYTES = 256 * 1024 * 1024;
 const UID = 10_001;
 
 /** What says whose a container is: on an engine that others use too, nothing else may be touched. */
-export function labelsOf(target: Target, rest: { purpose?: Purpose; runId?: string; instance?: string }) {
+export function containerLabels(
+  target: TargetServer,
+  rest: { purpose?: ContainerPurpose; runId?: string; instance?: string },
+) {
   const { purpose, runId, instance } = rest;
   return {
     'ops-center.server': target.serverId,
@@ -32,12 +35,12 @@ export function labelsOf(target: Target, rest: { purpose?: Purpose; runId?: stri
  * The name of a run's container; names that begin with it are of the run too. A container that was made before its
  * job was known gets it later, which labels cannot do. Hashed: ids have characters that names have not.
  */
-export function nameOf(runId: string): string {
+export function containerName(runId: string): string {
   return `ops-center-run-${createHash('sha256').update(runId).digest('hex').slice(0, 32)}`;
 }
 
 /** True for limits that containers have which were made before the job was known. */
-export function areDefault(limits: Limits): boolean {
+export function areDefaultLimits(limits: Limits): boolean {
   const { memoryBytes, cpus, pids, network } = limits;
   return (
     (memoryBytes ?? DEFAULT_MEMORY_BYTES) === DEFAULT_MEMORY_BYTES &&
@@ -52,7 +55,7 @@ export function areDefault(limits: Limits): boolean {
  * user's volumes. Nothing secret is in it, since everyone who may use the engine can look.
  * @param limits null: the defaults.
  */
-export function containerSpec(
+export function createContainerSpec(
   config: DockerConfig,
   limits: Limits | null,
   labels: Readonly<Record<string, string>>,
@@ -72,7 +75,7 @@ export function containerSpec(
     AttachStderr: true,
     Tty: false,
     Healthcheck: { Test: ['NONE'] },
-    HostConfig: { ...CONFINEMENT, ...limitsOf(limits), Mounts: config.volumes.map(mountOf) },
+    HostConfig: { ...CONFINEMENT, ...toHostLimits(limits), Mounts: config.volumes.map(toMount) },
   };
 }
 
@@ -90,7 +93,7 @@ const CONFINEMENT = {
   Ulimits: [{ Name: 'core', Soft: 0, Hard: 0 }],
 };
 
-function limitsOf(limits: Limits | null) {
+function toHostLimits(limits: Limits | null) {
   const memory = limits?.memoryBytes ?? DEFAULT_MEMORY_BYTES;
   const scratch = Math.min(SCRATCH_BYTES, Math.floor(memory / 2));
   return {
@@ -105,7 +108,7 @@ function limitsOf(limits: Limits | null) {
 }
 
 /** As a structure, so that no character of a path can add to it. Folders that are missing are not made. */
-function mountOf({ source, target, read_only }: DockerConfig['volumes'][number]) {
+function toMount({ source, target, read_only }: DockerConfig['volumes'][number]) {
   const type = source.startsWith('/') ? 'bind' : 'volume';
   return { Type: type, Source: source, Target: target, ReadOnly: read_only };
 }

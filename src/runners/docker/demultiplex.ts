@@ -1,8 +1,8 @@
 import { AppError } from '../../lib/errors.ts';
-import type { Stream } from '../runner.ts';
+import type { OutputStream } from '../runner.ts';
 
-export interface Piece {
-  stream: Stream;
+export interface DockerOutputChunk {
+  stream: OutputStream;
   data: Buffer;
 }
 
@@ -16,18 +16,18 @@ const MAX_EMPTY_FRAMES = 64;
  * claims; whoever does not ask for the next piece holds the engine back.
  * @throws AppError `upstream_malformed`, or what `source` fails with.
  */
-export async function* demultiplex(source: AsyncIterable<Buffer>): AsyncGenerator<Piece, void> {
+export async function* demultiplex(source: AsyncIterable<Buffer>): AsyncGenerator<DockerOutputChunk, void> {
   const header = Buffer.alloc(HEADER_BYTES);
   let headerBytes = 0;
-  let left = 0;
+  let remainingBytes = 0;
   let emptyFrames = 0;
-  let stream: Stream = 'stdout';
+  let stream: OutputStream = 'stdout';
   for await (let rest of source) {
     while (rest.length > 0) {
-      if (left > 0) {
-        const data = rest.subarray(0, left);
+      if (remainingBytes > 0) {
+        const data = rest.subarray(0, remainingBytes);
         rest = rest.subarray(data.length);
-        left -= data.length;
+        remainingBytes -= data.length;
         yield { stream, data };
         continue;
       }
@@ -36,16 +36,16 @@ export async function* demultiplex(source: AsyncIterable<Buffer>): AsyncGenerato
       rest = rest.subarray(copied);
       if (headerBytes < HEADER_BYTES) continue;
       headerBytes = 0;
-      stream = streamOf(header);
-      left = header.readUInt32BE(4);
-      emptyFrames = left === 0 ? emptyFrames + 1 : 0;
+      stream = readStreamType(header);
+      remainingBytes = header.readUInt32BE(4);
+      emptyFrames = remainingBytes === 0 ? emptyFrames + 1 : 0;
       if (emptyFrames > MAX_EMPTY_FRAMES) throw malformed();
     }
   }
-  if (left > 0 || headerBytes > 0) throw malformed();
+  if (remainingBytes > 0 || headerBytes > 0) throw malformed();
 }
 
-function streamOf(header: Buffer): Stream {
+function readStreamType(header: Buffer): OutputStream {
   if (header.readUIntBE(1, 3) !== 0) throw malformed();
   if (header[0] === 1) return 'stdout';
   if (header[0] === 2) return 'stderr';

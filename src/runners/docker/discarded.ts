@@ -1,4 +1,4 @@
-import { DockerFault } from './faults.ts';
+import { DockerError } from './faults.ts';
 
 /**
  * An engine makes a container without a limit that its kernel, or its rights, do not let it set, and says so in a
@@ -19,19 +19,19 @@ const HARMLESS = /swap limit|cgroup namespace/i;
  * @param warnings of the engine's answer to "Create a container" (Engine API).
  * @throws DockerFault that names the limits, in no words of the engine's.
  */
-export function refuseDiscarded(warnings: readonly string[]): void {
-  const lost = warnings.filter((warning) => DISCARDED.test(warning)).map(limitOf);
-  const names = new Set(lost.filter((name) => name !== undefined));
-  if (names.size > 0) throw new DockerFault(cannotLimit([...names].join(', ')));
+export function assertLimitsKept(warnings: readonly string[]): void {
+  const lostLimits = warnings.filter((warning) => DISCARDED.test(warning)).map(findLostLimit);
+  const names = new Set(lostLimits.filter((name) => name !== undefined));
+  if (names.size > 0) throw new DockerError(cannotLimitMessage([...names].join(', ')));
 }
 
 /** What cannot be limited, for people. */
-export function cannotLimit(names: string): string {
+export function cannotLimitMessage(names: string): string {
   return `The engine cannot limit ${names}, so nothing runs there. Its host must have the cgroup controllers for that.`;
 }
 
 /** What a warning is about. Of one that is not known, what is lost cannot be told, and so it is not borne either. */
-function limitOf(warning: string): string | undefined {
+function findLostLimit(warning: string): string | undefined {
   const known = LIMITS.find(([pattern]) => pattern.test(warning));
   if (known !== undefined) return known[1];
   return HARMLESS.test(warning) ? undefined : 'what a container may use';

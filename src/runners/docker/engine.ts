@@ -1,24 +1,24 @@
 import type { Duplex, Readable } from 'node:stream';
 import { z } from 'zod';
 import {
-  createBoundedClient,
+  createBoundedHttpClient,
   readLines,
   readText,
-  type BoundedClient,
+  type BoundedHttpClient,
   type BoundedRequest,
 } from '../../lib/bounded-http.ts';
 import { AppError } from '../../lib/errors.ts';
 import { createGuardedAgent, createTlsConnector, type Connector } from '../../lib/guarded-agent.ts';
 import type { Dialer } from '../../lib/dialer.ts';
 import type { SshConnections } from '../../lib/ssh/connections.ts';
-import type { Target } from '../runner.ts';
-import { routeOf, type DockerConfig } from './config.ts';
+import type { TargetServer } from '../runner.ts';
+import { toEngineRoute, type DockerConfig } from './config.ts';
 import type { ContainerSpec } from './containers.ts';
-import { DockerFault, EngineRefusal } from './faults.ts';
+import { DockerError, EngineResponseError } from './faults.ts';
 
 export interface EngineDeps {
   dialer: Dialer;
-  ssh: Pick<SshConnections, 'openExec'>;
+  ssh: Pick<SshConnections, 'openExecStream'>;
 }
 
 /**
@@ -38,100 +38,106 @@ export interface Engine {
   create(name: string, spec: ContainerSpec): Promise<CreatedContainer>;
   attach(id: string): Promise<Duplex>;
   /** Resolves when the engine listens for the container's end, with what resolves at that end. */
-  wait(id: string, condition: 'next-exit' | 'not-running'): Promise<Waiting>;
+  wait(id: string, condition: 'next-exit' | 'not-running'): Promise<ExitWait>;
   start(id: string): Promise<void>;
   kill(id: string): Promise<void>;
-  inspect(id: string): Promise<ContainerState | undefined>;
+  inspect(id: string): Promise<InspectedContainer | undefined>;
   /** How many processes it has. */
   countProcesses(id: string): Promise<number>;
   /** Kills it and removes it with its unnamed volumes; fine when it is not there. */
   remove(id: string): Promise<void>;
   rename(id: string, name: string): Promise<void>;
   /** Containers, running or not; of very many the first hundred. */
-  list(which: Which): Promise<ListedContainer[]>;
+  list(which: ContainerFilter): Promise<ListedContainer[]>;
   /** Closes idle connections, and others as they become idle. */
-  readonly retire: () => void;
+  readonly closeWhenIdle: () => void;
   readonly close: () => void;
 }
 
 /** All of these labels, and a name that holds `name`. */
-export interface Which {
+export interface ContainerFilter {
   labels: Readonly<Record<string, string>>;
   name?: string;
 }
 
-export interface Waiting {
-  readonly code: Promise<number>;
+export interface ExitWait {
+  readonly exitCode: Promise<number>;
   stop(): void;
 }
 
 const CALL_MS = 20_000;
 /** A busy engine may take long to make and start a container, and to remove one. */
 const SLOW_CALL_MS = 60_000;
-const MAX_ANSWER_BYTES = 2 * 1024 * 1024;
+const MAX_RESPONSE_BYTES = 2 * 1024 * 1024;
 const MAX_LINE_BYTES = 64 * 1024;
-const MAX_SAID = 2_048;
+const MAX_ERROR_TEXT = 2_048;
 const MAX_WARNINGS = 64;
 
 const containerId = z.string().regex(/^[0-9a-f]{12,64}$/);
-const versionAnswer = z.object({ Version: z.string().max(64), Os: z.string().max(32) });
-const infoAnswer = z
+const versionResponse = z.object({ Version: z.string().max(64), Os: z.string().max(32) });
+const infoResponse = z
   .object({ MemoryLimit: z.boolean(), CpuCfsQuota: z.boolean(), PidsLimit: z.boolean() })
   .transform((info) => ({
     canLimit: { memoryBytes: info.MemoryLimit, cpus: info.CpuCfsQuota, pids: info.PidsLimit },
   }));
-export type EngineInfo = z.infer<typeof infoAnswer>;
-const createAnswer = z
-  .object({ Id: containerId, Warnings: z.array(z.string().max(MAX_SAID)).max(MAX_WARNINGS).nullish() })
+export type EngineInfo = z.infer<typeof infoResponse>;
+const createResponse = z
+  .object({ Id: containerId, Warnings: z.array(z.string().max(MAX_ERROR_TEXT)).max(MAX_WARNINGS).nullish() })
   .transform(({ Id, Warnings }) => ({ id: Id, warnings: Warnings ?? [] }));
 /** Warnings tell what the container was made without: see `refuseDiscarded`. */
-export type CreatedContainer = z.infer<typeof createAnswer>;
-const waitAnswer = z.object({
+export type CreatedContainer = z.infer<typeof createResponse>;
+const waitResponse = z.object({
   StatusCode: z.number().int().min(0).max(255),
   Error: z.object({}).nullish(),
 });
-const inspectAnswer = z
+const inspectResponse = z
   .object({
     State: z.object({ Running: z.boolean(), OOMKilled: z.boolean(), ExitCode: z.number().int() }),
   })
   .transform(({ State }) => ({ isRunning: State.Running, wasOomKilled: State.OOMKilled }));
-export type ContainerState = z.infer<typeof inspectAnswer>;
-const topAnswer = z.object({ Processes: z.array(z.unknown()).nullable() });
-const listAnswer = z.array(
+export type InspectedContainer = z.infer<typeof inspectResponse>;
+const topResponse = z.object({ Processes: z.array(z.unknown()).nullable() });
+const listResponse = z.array(
   z
     .object({ Id: containerId, State: z.string().max(32), Created: z.number() })
     .transform(({ Id, State, Created }) => ({ id: Id, state: State, createdMs: Created * 1_000 })),
 );
-export type ListedContainer = z.infer<typeof listAnswer>[number];
+export type ListedContainer = z.infer<typeof listResponse>[number];
 
 /** Opens nothing until it is first used. @throws Error for a client key or certificate that is none. */
-export function createEngine(target: Target<DockerConfig>, deps: EngineDeps): Engine {
-  const route = routeOf(target.config);
-  const connect = createConnector(target, deps);
+export function createEngine(target: TargetServer<DockerConfig>, deps: EngineDeps): Engine {
+  const route = toEngineRoute(target.config);
+  const connect = createEngineConnector(target, deps);
   const authority = route.kind === 'tls' ? route : { host: 'docker', port: 443 };
-  return createEngineOver(connect, authority);
+  return createEngineWithConnector(connect, authority);
 }
 
 /** How one connection to the engine is made. The socket of this machine is no way, nor is anything of the environment. */
-export function createConnector(target: Target<DockerConfig>, { dialer, ssh }: EngineDeps): Connector {
-  const route = routeOf(target.config);
+export function createEngineConnector(
+  target: TargetServer<DockerConfig>,
+  { dialer, ssh }: EngineDeps,
+): Connector {
+  const route = toEngineRoute(target.config);
   if (route.kind === 'tls') {
     const { host, port, ca, client } = route;
     return createTlsConnector(dialer, { host, port, tls: { ca, client } });
   }
-  const server = target.references.get(route.serverId);
+  const server = target.jumpServers.get(route.serverId);
   return async (signal) => {
     if (server?.owner !== target.owner)
-      throw new DockerFault('The SSH server in host is not one of yours any more.');
-    return await ssh.openExec(server, 'docker system dial-stdio', signal);
+      throw new DockerError('The SSH server in host is not one of yours any more.');
+    return await ssh.openExecStream(server, 'docker system dial-stdio', signal);
   };
 }
 
 /** As {@link createEngine}, over connections made otherwise. */
-export function createEngineOver(connect: Connector, authority: { host: string; port: number }): Engine {
+export function createEngineWithConnector(
+  connect: Connector,
+  authority: { host: string; port: number },
+): Engine {
   const { agent, ...lifetime } = createGuardedAgent(connect);
   const { host, port } = authority;
-  const http = createBoundedClient(agent, { host, port });
+  const http = createBoundedHttpClient(agent, { host, port });
   const calls = createCalls(http);
   return { ...lifetime, ...hostCalls(calls), ...streamCalls(http), ...containerCalls(calls) };
 }
@@ -140,17 +146,18 @@ interface Calls {
   /** The text of an answer with one of the statuses that are fine, and the status. */
   readonly call: (
     request: BoundedRequest,
-    fine: readonly number[],
+    accepted: readonly number[],
   ) => Promise<{ status: number; text: string }>;
   /** What is got, as the schema reads it. */
   readonly read: <T>(schema: z.ZodType<T>, request: Omit<BoundedRequest, 'timeoutMs'>) => Promise<T>;
 }
 
-function createCalls(http: BoundedClient): Calls {
-  const call: Calls['call'] = async (request, fine) => {
-    const answer = await http.send({ ...request, maxBytes: MAX_ANSWER_BYTES });
-    if (!fine.includes(answer.status)) throw new EngineRefusal(answer.status, answer.text.slice(0, MAX_SAID));
-    return answer;
+function createCalls(http: BoundedHttpClient): Calls {
+  const call: Calls['call'] = async (request, accepted) => {
+    const response = await http.requestText({ ...request, maxBytes: MAX_RESPONSE_BYTES });
+    if (!accepted.includes(response.status))
+      throw new EngineResponseError(response.status, response.text.slice(0, MAX_ERROR_TEXT));
+    return response;
   };
   return {
     call,
@@ -166,24 +173,24 @@ function hostCalls({ call, read }: Calls): Pick<Engine, 'ping' | 'version' | 'in
       await call({ ...get('/_ping', signal), timeoutMs: CALL_MS }, [200]);
     },
     async version(signal) {
-      const { Version, Os } = await read(versionAnswer, get('/version', signal));
+      const { Version, Os } = await read(versionResponse, get('/version', signal));
       return { version: Version, os: Os };
     },
-    info: (signal) => read(infoAnswer, get('/info', signal)),
+    info: (signal) => read(infoResponse, get('/info', signal)),
   };
 }
 
 /** Those whose answers are read bit by bit. */
-function streamCalls(http: BoundedClient): Pick<Engine, 'pull' | 'attach' | 'wait'> {
+function streamCalls(http: BoundedHttpClient): Pick<Engine, 'pull' | 'attach' | 'wait'> {
   return {
     async *pull(image, signal) {
       const path = `/images/create?${new URLSearchParams(splitImage(image)).toString()}`;
-      const answer = await http.open({ method: 'POST', path, timeoutMs: SLOW_CALL_MS, signal });
-      if (answer.status !== 200) throw await refusalOf(answer);
-      const onAbort = () => answer.body.destroy(signal.reason as Error);
+      const response = await http.requestStream({ method: 'POST', path, timeoutMs: SLOW_CALL_MS, signal });
+      if (response.status !== 200) throw await toResponseError(response);
+      const onAbort = () => response.body.destroy(signal.reason as Error);
       signal.addEventListener('abort', onAbort);
       try {
-        yield* readLines(answer.body, MAX_LINE_BYTES);
+        yield* readLines(response.body, MAX_LINE_BYTES);
       } finally {
         signal.removeEventListener('abort', onAbort);
       }
@@ -191,14 +198,14 @@ function streamCalls(http: BoundedClient): Pick<Engine, 'pull' | 'attach' | 'wai
     async attach(id) {
       const path = `/containers/${id}/attach?stream=1&stdin=1&stdout=1&stderr=1`;
       const result = await http.upgrade({ method: 'POST', path, timeoutMs: CALL_MS });
-      if ('status' in result) throw await refusalOf(result);
+      if ('status' in result) throw await toResponseError(result);
       return result;
     },
     async wait(id, condition) {
       const path = `/containers/${id}/wait?condition=${condition}`;
-      const answer = await http.open({ method: 'POST', path, timeoutMs: CALL_MS });
-      if (answer.status !== 200) throw await refusalOf(answer);
-      return readWait(answer.body);
+      const response = await http.requestStream({ method: 'POST', path, timeoutMs: CALL_MS });
+      if (response.status !== 200) throw await toResponseError(response);
+      return readExitWait(response.body);
     },
   };
 }
@@ -213,7 +220,7 @@ function containerCalls({ call, read }: Calls): ContainerCalls {
     async create(name, spec) {
       const path = `/containers/create?name=${encodeURIComponent(name)}`;
       const { text } = await call({ method: 'POST', path, body: spec, timeoutMs: SLOW_CALL_MS }, [201]);
-      return parse(createAnswer, text);
+      return parse(createResponse, text);
     },
     async start(id) {
       await call({ method: 'POST', path: `/containers/${id}/start`, timeoutMs: SLOW_CALL_MS }, [204, 304]);
@@ -225,10 +232,10 @@ function containerCalls({ call, read }: Calls): ContainerCalls {
     async inspect(id) {
       const request = { ...get(`/containers/${encodeURIComponent(id)}/json`), timeoutMs: CALL_MS };
       const { status, text } = await call(request, [200, 404]);
-      return status === 404 ? undefined : parse(inspectAnswer, text);
+      return status === 404 ? undefined : parse(inspectResponse, text);
     },
     async countProcesses(id) {
-      const { Processes } = await read(topAnswer, get(`/containers/${id}/top`));
+      const { Processes } = await read(topResponse, get(`/containers/${id}/top`));
       return Processes?.length ?? 0;
     },
     async remove(id) {
@@ -245,7 +252,7 @@ function containerCalls({ call, read }: Calls): ContainerCalls {
       const filters = encodeURIComponent(
         JSON.stringify({ label, ...(name !== undefined && { name: [name] }) }),
       );
-      return read(listAnswer, get(`/containers/json?all=1&limit=100&filters=${filters}`));
+      return read(listResponse, get(`/containers/json?all=1&limit=100&filters=${filters}`));
     },
   };
 }
@@ -255,21 +262,21 @@ function get(path: string, signal?: AbortSignal) {
 }
 
 /** The answer's headers come at once, its body when the container has ended, perhaps hours later. */
-function readWait(body: Readable): Waiting {
+function readExitWait(body: Readable): ExitWait {
   const signal = new AbortController().signal;
-  const code = readText(body, MAX_ANSWER_BYTES, signal).then((text) => {
-    const answer = parse(waitAnswer, text);
-    if (answer.Error != null) throw new EngineRefusal(500, 'wait');
-    return answer.StatusCode;
+  const code = readText(body, MAX_RESPONSE_BYTES, signal).then((text) => {
+    const response = parse(waitResponse, text);
+    if (response.Error != null) throw new EngineResponseError(500, 'wait');
+    return response.StatusCode;
   });
   // Not everybody who waits asks.
   code.catch(() => undefined);
-  return { code, stop: () => body.destroy() };
+  return { exitCode: code, stop: () => body.destroy() };
 }
 
-async function refusalOf(answer: { status: number; body: Readable }): Promise<EngineRefusal> {
-  const text = await readText(answer.body, MAX_ANSWER_BYTES, AbortSignal.timeout(CALL_MS));
-  return new EngineRefusal(answer.status, text.slice(0, MAX_SAID));
+async function toResponseError(response: { status: number; body: Readable }): Promise<EngineResponseError> {
+  const text = await readText(response.body, MAX_RESPONSE_BYTES, AbortSignal.timeout(CALL_MS));
+  return new EngineResponseError(response.status, text.slice(0, MAX_ERROR_TEXT));
 }
 
 function parse<T>(schema: z.ZodType<T>, text: string): T {

@@ -1,9 +1,9 @@
 import { AppError, isAppError } from '../../lib/errors.ts';
-import { tlsFault, type TlsFault } from '../../lib/guarded-agent.ts';
-import { cannotLimit } from './discarded.ts';
-import { EngineRefusal, findFault } from './faults.ts';
+import { findTlsErrorReason, type TlsErrorReason } from '../../lib/guarded-agent.ts';
+import { cannotLimitMessage } from './discarded.ts';
+import { EngineResponseError, findDockerError } from './faults.ts';
 
-const TLS_MESSAGES: Record<TlsFault, string> = {
+const TLS_MESSAGES: Record<TlsErrorReason, string> = {
   untrusted: "The engine's certificate is not signed by the authority in ca.",
   wrong_name: "The engine's certificate is for another name than the one in host.",
   expired: "The engine's certificate has expired, or is not valid yet.",
@@ -13,11 +13,11 @@ const TLS_MESSAGES: Record<TlsFault, string> = {
 };
 
 /** Of the engine's own words, the cases that people meet. They differ between versions, so only parts are looked for. */
-const REFUSALS: readonly (readonly [pattern: RegExp, message: string])[] = [
+const RESPONSE_MESSAGES: readonly (readonly [pattern: RegExp, message: string])[] = [
   [/no such image/i, 'The image is not on the engine.'],
   [/bind source path does not exist/i, "A volume's source is a folder that the engine's host does not have."],
   // Of this one limit it does not make a container without.
-  [/nanocpus can ?not be set/i, cannotLimit('CPUs')],
+  [/nanocpus can ?not be set/i, cannotLimitMessage('CPUs')],
   [/range of cpus/i, 'The engine has fewer CPUs than the limit asks for.'],
   [
     /minimum memory limit|memory limit (too low|smaller)/i,
@@ -31,10 +31,13 @@ const REFUSALS: readonly (readonly [pattern: RegExp, message: string])[] = [
 ];
 
 /** What went wrong with an engine, for people: never what the engine sent. */
-export function explain(error: unknown): string {
-  const fault = findFault(error);
-  if (fault !== undefined) return fault instanceof EngineRefusal ? explainRefusal(fault) : fault.message;
-  const tls = tlsFault(error);
+export function explainDockerError(error: unknown): string {
+  const dockerError = findDockerError(error);
+  if (dockerError !== undefined)
+    return dockerError instanceof EngineResponseError
+      ? explainResponseError(dockerError)
+      : dockerError.message;
+  const tls = findTlsErrorReason(error);
   if (tls !== undefined) return TLS_MESSAGES[tls];
   if (isAppError(error, 'upstream_unreachable')) return explainUnreachable(error);
   if (isAppError(error, 'upstream_timeout')) return 'The engine took too long to answer.';
@@ -51,8 +54,8 @@ function explainUnreachable(error: AppError): string {
     : 'The engine could not be reached, or broke off.';
 }
 
-function explainRefusal({ status, said }: EngineRefusal): string {
-  const known = REFUSALS.find(([pattern]) => pattern.test(said));
+function explainResponseError({ status, responseText: said }: EngineResponseError): string {
+  const known = RESPONSE_MESSAGES.find(([pattern]) => pattern.test(said));
   if (known !== undefined) return known[1];
   if (status === 401 || status === 403) return 'The engine does not allow this client to do that.';
   return `The engine refused (status ${status}). Look at its log, and at image, volumes and limits.`;

@@ -1,30 +1,30 @@
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 
 /** What a user can do something about: an image that could not be fetched, and the like. The message is for people. */
-export class DockerFault extends Error {
+export class DockerError extends Error {
   override readonly name = 'DockerFault';
 }
 
 /** An answer of the engine that says no. */
-export class EngineRefusal extends Error {
+export class EngineResponseError extends Error {
   override readonly name = 'EngineRefusal';
   readonly status: number;
   /** What the engine said, for telling cases apart; not to be passed on. */
-  readonly said: string;
+  readonly responseText: string;
 
-  constructor(status: number, said: string) {
+  constructor(status: number, responseText: string) {
     super(`the engine answered ${status}`);
     this.status = status;
-    this.said = said;
+    this.responseText = responseText;
   }
 }
 
-type Fault = DockerFault | EngineRefusal | SshError;
+type KnownError = DockerError | EngineResponseError | SshError;
 
 /** The fault that an error is, or that caused it: what a connector throws comes out of a request as its cause. */
-export function findFault(error: unknown): Fault | undefined {
+export function findDockerError(error: unknown): KnownError | undefined {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
-    if (cause instanceof DockerFault || cause instanceof EngineRefusal || cause instanceof SshError)
+    if (cause instanceof DockerError || cause instanceof EngineResponseError || cause instanceof SshError)
       return cause;
   }
   return undefined;

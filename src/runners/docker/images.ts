@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Engine } from './engine.ts';
-import { DockerFault, EngineRefusal } from './faults.ts';
+import { DockerError, EngineResponseError } from './faults.ts';
 
 const progressLine = z.object({ error: z.string().nullish(), errorDetail: z.unknown().optional() });
 
@@ -12,16 +12,16 @@ const progressLine = z.object({ error: z.string().nullish(), errorDetail: z.unkn
 export async function pullImage(engine: Engine, image: string, signal: AbortSignal): Promise<void> {
   try {
     for await (const line of engine.pull(image, signal)) {
-      const said = readFailure(line);
-      if (said !== undefined) throw pullFault(image, said);
+      const failure = findPullFailure(line);
+      if (failure !== undefined) throw toPullError(image, failure);
     }
   } catch (error) {
     signal.throwIfAborted();
-    throw error instanceof EngineRefusal ? pullFault(image, error.said) : error;
+    throw error instanceof EngineResponseError ? toPullError(image, error.responseText) : error;
   }
 }
 
-function readFailure(line: string): string | undefined {
+function findPullFailure(line: string): string | undefined {
   try {
     return progressLine.parse(JSON.parse(line)).error ?? undefined;
   } catch {
@@ -29,12 +29,12 @@ function readFailure(line: string): string | undefined {
   }
 }
 
-function pullFault(image: string, said: string): DockerFault {
+function toPullError(image: string, failure: string): DockerError {
   const start = `The image ${image} is not on the engine, and could not be fetched:`;
-  if (/not found|manifest unknown|does not exist|access denied|unauthorized/i.test(said))
-    return new DockerFault(`${start} its registry does not have it, or wants a login.`);
-  if (/no space left/i.test(said)) return new DockerFault(`${start} the engine's host has no space left.`);
-  return new DockerFault(
+  if (/not found|manifest unknown|does not exist|access denied|unauthorized/i.test(failure))
+    return new DockerError(`${start} its registry does not have it, or wants a login.`);
+  if (/no space left/i.test(failure)) return new DockerError(`${start} the engine's host has no space left.`);
+  return new DockerError(
     `${start} the engine does not reach the registry. Load the image there, or name another.`,
   );
 }

@@ -1,28 +1,34 @@
 import { randomId } from '../../lib/ids.ts';
 import type { Log } from '../../lib/log.ts';
 import type { Owner } from '../../lib/owner.ts';
-import type { Limits, Target } from '../runner.ts';
+import type { Limits, TargetServer } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
-import { areDefault } from './containers.ts';
+import { areDefaultLimits } from './containers.ts';
 import { createEngine, type Engine, type EngineDeps } from './engine.ts';
-import { detach, openSession, removeAndLook, sweep, type Session } from './session.ts';
+import {
+  detachSession,
+  openDockerSession,
+  removeContainer,
+  removeStaleContainers,
+  type DockerSession,
+} from './session.ts';
 
 /** Engines in use, each with at most one container that waits for the next job of its server. */
-export interface Pool {
+export interface EnginePool {
   /**
    * The server's engine, kept for its next job too. A job may still hold a server as it was before it was changed or
    * deleted: it gets an engine of its own, of which nothing is kept.
    */
-  engineOf(target: Target<DockerConfig>): Engine;
+  getEngine(target: TargetServer<DockerConfig>): Engine;
   /** The waiting container, if its limits will do: used once. */
-  take(target: Target<DockerConfig>, limits: Limits): Session | undefined;
+  takeWarm(target: TargetServer<DockerConfig>, limits: Limits): DockerSession | undefined;
   /** Makes the next one, in the background. */
-  refill(target: Target<DockerConfig>): void;
+  prewarm(target: TargetServer<DockerConfig>): void;
   forget(serverId: string): Promise<void>;
   close(): Promise<void>;
 }
 
-export interface PoolOptions extends EngineDeps {
+export interface EnginePoolOptions extends EngineDeps {
   log: Log;
   /** Of this process. */
   instance: string;
@@ -31,176 +37,176 @@ export interface PoolOptions extends EngineDeps {
 }
 
 /** The versions of a server and of those that it goes through, in this order: they only rise. */
-type Age = readonly number[];
+type VersionChain = readonly number[];
 
 /** How long an older state of a server is known as such: longer than a job takes to come here with one. */
-const REMEMBER_MS = 60 * 60_000;
+const REMEMBER_RELEASED_MS = 60 * 60_000;
 
 /** What is kept for one version of one server. */
-interface Slot {
+interface PooledEngine {
   owner: Owner;
-  age: Age;
+  versions: VersionChain;
   engine: Engine;
   /** Settles when the container waits; undefined where there is none. */
-  filling: Promise<Session | undefined> | undefined;
-  ready: Session | undefined;
+  starting: Promise<DockerSession | undefined> | undefined;
+  warm: DockerSession | undefined;
   isClosed: boolean;
   /** Containers that could not be removed so far. */
-  left: Set<string>;
+  unremoved: Set<string>;
   idle: NodeJS.Timeout;
   stop: AbortController;
 }
 
 /** Nothing is shared between servers, and so nothing between owners. */
-export function createPool(options: PoolOptions): Pool {
+export function createEnginePool(options: EnginePoolOptions): EnginePool {
   const { log, instance, idleMs } = options;
-  const slots = new Map<string, Slot>();
+  const entries = new Map<string, PooledEngine>();
   /** What was let go of since its server was changed or deleted. */
-  const forgotten = new Map<string, Age>();
+  const releasedVersions = new Map<string, VersionChain>();
   const closing = new Set<Promise<void>>();
 
   /** @returns undefined for a server as it is no more. */
-  function slotOf(target: Target<DockerConfig>): Slot | undefined {
+  function findEntry(target: TargetServer<DockerConfig>): PooledEngine | undefined {
     const { serverId, owner } = target;
-    const age = ageOf(target);
-    const known = slots.get(serverId);
-    if (known?.owner === owner) {
-      const order = compare(age, known.age);
-      if (order === 0) known.idle.refresh();
-      if (order <= 0) return order === 0 ? known : undefined;
+    const versions = toVersionChain(target);
+    const current = entries.get(serverId);
+    if (current?.owner === owner) {
+      const order = compareVersions(versions, current.versions);
+      if (order === 0) current.idle.refresh();
+      if (order <= 0) return order === 0 ? current : undefined;
     }
-    const last = forgotten.get(serverId);
-    if (last !== undefined && compare(age, last) <= 0) return undefined;
-    if (known !== undefined) void drop(serverId, known);
-    const slot: Slot = {
+    const released = releasedVersions.get(serverId);
+    if (released !== undefined && compareVersions(versions, released) <= 0) return undefined;
+    if (current !== undefined) void removeEntry(serverId, current);
+    const entry: PooledEngine = {
       owner,
-      age,
+      versions,
       engine: createEngine(target, options),
-      filling: undefined,
-      ready: undefined,
+      starting: undefined,
+      warm: undefined,
       isClosed: false,
-      left: new Set(),
-      idle: setTimeout(() => void drop(serverId, slot), idleMs).unref(),
+      unremoved: new Set(),
+      idle: setTimeout(() => void removeEntry(serverId, entry), idleMs).unref(),
       stop: new AbortController(),
     };
-    slots.set(serverId, slot);
-    return slot;
+    entries.set(serverId, entry);
+    return entry;
   }
 
-  function remember(serverId: string, age: Age): void {
-    forgotten.set(serverId, age);
+  function rememberReleased(serverId: string, versions: VersionChain): void {
+    releasedVersions.set(serverId, versions);
     setTimeout(() => {
-      if (forgotten.get(serverId) === age) forgotten.delete(serverId);
-    }, REMEMBER_MS).unref();
+      if (releasedVersions.get(serverId) === versions) releasedVersions.delete(serverId);
+    }, REMEMBER_RELEASED_MS).unref();
   }
 
-  function drop(serverId: string, slot: Slot): Promise<void> {
-    if (slots.get(serverId) === slot) slots.delete(serverId);
-    const done = closeSlot(slot).finally(() => closing.delete(done));
+  function removeEntry(serverId: string, entry: PooledEngine): Promise<void> {
+    if (entries.get(serverId) === entry) entries.delete(serverId);
+    const done = closePooledEngine(entry).finally(() => closing.delete(done));
     closing.add(done);
     return done;
   }
 
   return {
-    engineOf: (target) => slotOf(target)?.engine ?? createPassing(target, options),
-    take(target, limits) {
-      const slot = slotOf(target);
-      const ready = slot?.ready;
-      if (slot === undefined || ready === undefined || !areDefault(limits)) return undefined;
-      slot.ready = undefined;
+    getEngine: (target) => findEntry(target)?.engine ?? createUnpooledEngine(target, options),
+    takeWarm(target, limits) {
+      const entry = findEntry(target);
+      const ready = entry?.warm;
+      if (entry === undefined || ready === undefined || !areDefaultLimits(limits)) return undefined;
+      entry.warm = undefined;
       return ready;
     },
-    refill(target) {
-      const slot = slotOf(target);
-      if (slot === undefined || slot.ready !== undefined) return;
-      slot.filling ??= fill(slot, target, instance)
+    prewarm(target) {
+      const entry = findEntry(target);
+      if (entry === undefined || entry.warm !== undefined) return;
+      entry.starting ??= startWarmContainer(entry, target, instance)
         .catch((error: unknown) => {
-          if (!slot.isClosed)
+          if (!entry.isClosed)
             log.debug({ err: error, server: target.serverId }, 'no container was made in advance');
           return undefined;
         })
         .finally(() => {
-          slot.filling = undefined;
+          entry.starting = undefined;
         });
     },
     async forget(serverId) {
-      const slot = slots.get(serverId);
-      if (slot === undefined) return;
-      remember(serverId, slot.age);
-      await drop(serverId, slot);
+      const entry = entries.get(serverId);
+      if (entry === undefined) return;
+      rememberReleased(serverId, entry.versions);
+      await removeEntry(serverId, entry);
     },
     async close() {
-      for (const [serverId, slot] of slots) void drop(serverId, slot);
+      for (const [serverId, entry] of entries) void removeEntry(serverId, entry);
       await Promise.all(closing);
     },
   };
 }
 
 /** An engine that keeps no idle connection, so that nobody needs to let go of it. */
-function createPassing(target: Target<DockerConfig>, deps: EngineDeps): Engine {
+function createUnpooledEngine(target: TargetServer<DockerConfig>, deps: EngineDeps): Engine {
   const engine = createEngine(target, deps);
-  engine.retire();
+  engine.closeWhenIdle();
   return engine;
 }
 
-function ageOf({ version, references }: Target): Age {
+function toVersionChain({ version, jumpServers }: TargetServer): VersionChain {
   // At most one each: a Docker server goes through one SSH server, and that one through at most one jump server.
-  return [version, ...[...references.values()].flatMap(ageOf)];
+  return [version, ...[...jumpServers.values()].flatMap(toVersionChain)];
 }
 
 /** Below 0 where `a` is older: the way can only be another one where a version before it has risen. */
-function compare(a: Age, b: Age): number {
+function compareVersions(a: VersionChain, b: VersionChain): number {
   const at = a.findIndex((version, index) => version !== b[index]);
   return at === -1 ? a.length - b.length : (a[at] ?? 0) - (b[at] ?? 0);
 }
 
-async function fill(
-  slot: Slot,
-  target: Target<DockerConfig>,
+async function startWarmContainer(
+  entry: PooledEngine,
+  target: TargetServer<DockerConfig>,
   instance: string,
-): Promise<Session | undefined> {
-  const { engine, stop } = slot;
+): Promise<DockerSession | undefined> {
+  const { engine, stop } = entry;
   const name = `ops-center-warm-${randomId(20)}`;
-  await Promise.all([sweep(engine, target), removeLeft(slot)]);
+  await Promise.all([removeStaleContainers(engine, target), retryRemovals(entry)]);
   const request = { target, limits: null, purpose: 'warm', name, instance } as const;
-  const session = await openSession(engine, request, stop.signal).catch(async (error: unknown) => {
-    await remove(slot, name);
+  const session = await openDockerSession(engine, request, stop.signal).catch(async (error: unknown) => {
+    await removeOrRetryLater(entry, name);
     throw error;
   });
-  if (slot.isClosed) return session;
-  slot.ready = session;
+  if (entry.isClosed) return session;
+  entry.warm = session;
   session.stream.once('close', () => {
-    if (slot.ready !== session) return;
+    if (entry.warm !== session) return;
     // It ended before it was used, e.g. because the engine was restarted.
-    slot.ready = undefined;
-    detach(session);
-    void remove(slot, session.id);
+    entry.warm = undefined;
+    detachSession(session);
+    void removeOrRetryLater(entry, session.id);
   });
   return session;
 }
 
 /** Lets go of what waits; the engine's connections go as they become idle. */
-async function closeSlot(slot: Slot): Promise<void> {
-  slot.isClosed = true;
-  clearTimeout(slot.idle);
-  slot.stop.abort(new Error('let go'));
-  const sessions = [slot.ready, await slot.filling];
-  slot.ready = undefined;
+async function closePooledEngine(entry: PooledEngine): Promise<void> {
+  entry.isClosed = true;
+  clearTimeout(entry.idle);
+  entry.stop.abort(new Error('let go'));
+  const sessions = [entry.warm, await entry.starting];
+  entry.warm = undefined;
   for (const session of sessions) {
     if (session === undefined) continue;
-    detach(session);
-    await remove(slot, session.id);
+    detachSession(session);
+    await removeOrRetryLater(entry, session.id);
   }
-  await removeLeft(slot);
-  slot.engine.retire();
+  await retryRemovals(entry);
+  entry.engine.closeWhenIdle();
 }
 
 /** Removes a container, or remembers to try again: the engine may be away for a while. */
-async function remove(slot: Slot, idOrName: string): Promise<void> {
-  if ((await removeAndLook(slot.engine, idOrName)) === 'verified') slot.left.delete(idOrName);
-  else slot.left.add(idOrName);
+async function removeOrRetryLater(entry: PooledEngine, idOrName: string): Promise<void> {
+  if ((await removeContainer(entry.engine, idOrName)) === 'verified') entry.unremoved.delete(idOrName);
+  else entry.unremoved.add(idOrName);
 }
 
-async function removeLeft(slot: Slot): Promise<void> {
-  await Promise.all([...slot.left].map((idOrName) => remove(slot, idOrName)));
+async function retryRemovals(entry: PooledEngine): Promise<void> {
+  await Promise.all([...entry.unremoved].map((idOrName) => removeOrRetryLater(entry, idOrName)));
 }

@@ -1,27 +1,27 @@
 import type { Dialer } from '../../lib/dialer.ts';
 import { isAppError } from '../../lib/errors.ts';
-import { createTlsStarter, tlsFault } from '../../lib/guarded-agent.ts';
-import type { SoleConnection, SshConnections } from '../../lib/ssh/connections.ts';
+import { createTlsHandshake, findTlsErrorReason } from '../../lib/guarded-agent.ts';
+import type { DedicatedSshConnection, SshConnections } from '../../lib/ssh/connections.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
-import type { StageName, Target } from '../runner.ts';
-import { routeOf, type DockerConfig } from './config.ts';
-import { createEngineOver, createConnector, type Engine } from './engine.ts';
-import { DockerFault } from './faults.ts';
-import type { Step } from './steps.ts';
+import type { TestStageName, TargetServer } from '../runner.ts';
+import { toEngineRoute, type DockerConfig } from './config.ts';
+import { createEngineWithConnector, createEngineConnector, type Engine } from './engine.ts';
+import { DockerError } from './faults.ts';
+import type { DockerTestStep } from './steps.ts';
 
-export interface ReachDeps {
+export interface DockerConnectionDeps {
   dialer: Dialer;
-  ssh: Pick<SshConnections, 'openExec' | 'connect'>;
+  ssh: Pick<SshConnections, 'openExecStream' | 'connect'>;
 }
 
 /** A way to an engine, in the stages of a test. Its engine may be used when they are passed. */
-export interface Reach {
-  steps: readonly Step[];
+export interface ConnectionStages {
+  steps: readonly DockerTestStep[];
   engine: Engine;
   close(): void;
 }
 
-const PASSED = {
+const PASSED_MESSAGES = {
   policy: 'The address may be reached from here.',
   tcp: 'The server accepts connections.',
   tls: 'The certificate of the engine is the right one.',
@@ -30,80 +30,86 @@ const PASSED = {
 };
 
 /** The connection that the stages made is the engine's first. */
-export function reachByTls(target: Target<DockerConfig>, deps: ReachDeps): Reach {
-  const route = routeOf(target.config);
+export function createTlsConnectionStages(
+  target: TargetServer<DockerConfig>,
+  deps: DockerConnectionDeps,
+): ConnectionStages {
+  const route = toEngineRoute(target.config);
   if (route.kind !== 'tls') throw new Error('not by TLS');
   const { host, port, ca, client } = route;
-  const secure = createTlsStarter({ host, tls: { ca, client } });
-  const connect = createConnector(target, deps);
-  let dialling: ReturnType<Dialer['connect']> | undefined;
-  let first: Awaited<ReturnType<typeof secure>> | undefined;
-  const dial = (signal: AbortSignal) => (dialling ??= deps.dialer.connect(host, port, signal));
-  const engine = createEngineOver(async (signal) => {
-    const ready = first;
-    first = undefined;
+  const secure = createTlsHandshake({ host, tls: { ca, client } });
+  const connect = createEngineConnector(target, deps);
+  let dialing: ReturnType<Dialer['connect']> | undefined;
+  let firstConnection: Awaited<ReturnType<typeof secure>> | undefined;
+  const dial = (signal: AbortSignal) => (dialing ??= deps.dialer.connect(host, port, signal));
+  const engine = createEngineWithConnector(async (signal) => {
+    const ready = firstConnection;
+    firstConnection = undefined;
     return ready ?? (await connect(signal));
   }, route);
-  const steps: Step[] = [
+  const steps: DockerTestStep[] = [
     [
       'policy',
       async (signal) => {
         await dial(signal).catch((error: unknown) => {
           if (isAppError(error, 'endpoint_forbidden')) throw error;
         });
-        return PASSED.policy;
+        return PASSED_MESSAGES.policy;
       },
     ],
-    ['tcp', async (signal) => dial(signal).then(() => PASSED.tcp)],
+    ['tcp', async (signal) => dial(signal).then(() => PASSED_MESSAGES.tcp)],
     [
       'tls',
       async (signal) => {
-        first = await secure(await dial(signal), signal);
-        return PASSED.tls;
+        firstConnection = await secure(await dial(signal), signal);
+        return PASSED_MESSAGES.tls;
       },
     ],
-    ['authentication', (signal) => authenticate(engine, signal)],
+    ['authentication', (signal) => checkAuthentication(engine, signal)],
   ];
   return {
     steps,
     engine,
     close() {
       engine.close();
-      first?.destroy();
-      dialling?.then((socket) => socket.destroy()).catch(() => undefined);
+      firstConnection?.destroy();
+      dialing?.then((socket) => socket.destroy()).catch(() => undefined);
     },
   };
 }
 
 /** With TLS 1.3 the engine looks at the certificate after the handshake, and some engines just close. */
-async function authenticate(engine: Engine, signal: AbortSignal): Promise<string> {
+async function checkAuthentication(engine: Engine, signal: AbortSignal): Promise<string> {
   try {
     await engine.ping(signal);
   } catch (error) {
-    const isClosed = isAppError(error, 'upstream_unreachable') && tlsFault(error) === undefined;
+    const isClosed = isAppError(error, 'upstream_unreachable') && findTlsErrorReason(error) === undefined;
     if (!isClosed) throw error;
-    throw new DockerFault('The engine closed the connection: it may not know the authority of client_cert.');
+    throw new DockerError('The engine closed the connection: it may not know the authority of client_cert.');
   }
   return 'The engine accepts the client certificate.';
 }
 
 /** The stages are those of the SSH server, made over a connection that is not shared. */
-export function reachBySsh(target: Target<DockerConfig>, deps: ReachDeps): Reach {
-  const route = routeOf(target.config);
-  const server = route.kind === 'ssh' ? target.references.get(route.serverId) : undefined;
-  const engine = createEngineOver(createConnector(target, deps), { host: 'docker', port: 80 });
-  let connection: SoleConnection | undefined;
-  const passed = new Set<StageName>();
+export function createSshConnectionStages(
+  target: TargetServer<DockerConfig>,
+  deps: DockerConnectionDeps,
+): ConnectionStages {
+  const route = toEngineRoute(target.config);
+  const server = route.kind === 'ssh' ? target.jumpServers.get(route.serverId) : undefined;
+  const engine = createEngineWithConnector(createEngineConnector(target, deps), { host: 'docker', port: 80 });
+  let connection: DedicatedSshConnection | undefined;
+  const passed = new Set<TestStageName>();
   let connecting: Promise<void> | undefined;
 
   async function connect(signal: AbortSignal): Promise<void> {
     if (server?.owner !== target.owner)
-      throw new DockerFault('The SSH server in host is not one of yours any more.');
+      throw new DockerError('The SSH server in host is not one of yours any more.');
     connection = await deps.ssh.connect(server, signal, (stage) => passed.add(stage));
   }
 
   /** All are passed by one connecting; it fails in the first that was not passed. */
-  function step(name: keyof typeof PASSED): Step {
+  function createStep(name: keyof typeof PASSED_MESSAGES): DockerTestStep {
     return [
       name,
       async (signal) => {
@@ -112,13 +118,13 @@ export function reachBySsh(target: Target<DockerConfig>, deps: ReachDeps): Reach
           const isLater = error instanceof SshError ? error.stage !== name && passed.has(name) : false;
           if (!isLater) throw error;
         });
-        return PASSED[name];
+        return PASSED_MESSAGES[name];
       },
     ];
   }
 
   return {
-    steps: [step('policy'), step('tcp'), step('host_key'), step('authentication')],
+    steps: [createStep('policy'), createStep('tcp'), createStep('host_key'), createStep('authentication')],
     engine,
     close() {
       engine.close();

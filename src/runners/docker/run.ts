@@ -1,22 +1,22 @@
 import { setTimeout as rest } from 'node:timers/promises';
-import type { ExitEvent, Job, Limits, RunEvent, StopCause, Target } from '../runner.ts';
+import type { ExitEvent, Job, Limits, RunEvent, StopCause, TargetServer } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
 import type { Engine } from './engine.ts';
-import { judge, none, type Ending, type Verdict } from './exit.ts';
-import { explain } from './explain.ts';
-import { watchEngine } from './heartbeat.ts';
-import { readOutput } from './output.ts';
-import { writeRemoval, writeScript, type ScriptRecord } from './script.ts';
-import { detach, removeAndLook, removeRun, type Session } from './session.ts';
+import { toDockerExit, exitWithoutCode, type ContainerEnd, type DockerExit } from './exit.ts';
+import { explainDockerError } from './explain.ts';
+import { monitorEngine } from './heartbeat.ts';
+import { readDockerOutput } from './output.ts';
+import { writeRemovalScript, writeScript, type ScriptMarker } from './script.ts';
+import { detachSession, removeContainer, removeRunContainers, type DockerSession } from './session.ts';
 
 /** Where a job runs. */
-export interface Place {
+export interface DockerRunDeps {
   engine: Engine;
-  target: Target<DockerConfig>;
+  target: TargetServer<DockerConfig>;
   /** A container of this place that waits for a job, or a new one. @throws what `openSession` throws. */
-  open(limits: Limits, runId: string, signal: AbortSignal): Promise<Session>;
+  openJobSession(limits: Limits, runId: string, signal: AbortSignal): Promise<DockerSession>;
   /** For a removal of files, beside the job's own container. */
-  openPlain(runId: string, signal: AbortSignal): Promise<Session>;
+  openCleanupSession(runId: string, signal: AbortSignal): Promise<DockerSession>;
   /** Called once when the program has been seen to start. */
   onStarted(): void;
   heartbeatMs: number;
@@ -25,139 +25,143 @@ export interface Place {
 type Cleanup = ExitEvent['cleanup'];
 
 /** The engine says that a container has ended about when its output ends. */
-const END_MS = 10_000;
-const REMOVAL_MS = 15_000;
+const EXIT_TIMEOUT_MS = 10_000;
+const FILE_REMOVAL_TIMEOUT_MS = 15_000;
 const NOT_STARTED = 'The connection to the engine broke off before the program had started.';
-const LOST =
+const CONNECTION_LOST =
   'The connection to the engine broke off while the program ran, and nobody could tell how it ended.';
 
 /** Runs a job in a container of its own. */
-export async function* runJob(
-  place: Place,
+export async function* runDockerJob(
+  deps: DockerRunDeps,
   job: Job,
   limits: Limits,
   signal: AbortSignal,
 ): AsyncGenerator<RunEvent, void> {
   yield { type: 'phase', phase: 'preparing' };
-  let session: Session;
+  let session: DockerSession;
   try {
-    session = await place.open(limits, job.runId, signal);
+    session = await deps.openJobSession(limits, job.runId, signal);
   } catch (error) {
-    const cleanup = await removeRun(place.engine, place.target, job.runId);
-    const verdict = signal.aborted
-      ? none(signal.reason as StopCause)
-      : none('infrastructure', explain(error));
-    yield { type: 'exit', ...verdict, cleanup };
+    const cleanup = await removeRunContainers(deps.engine, deps.target, job.runId);
+    const exit = signal.aborted
+      ? exitWithoutCode(signal.reason as StopCause)
+      : exitWithoutCode('infrastructure', explainDockerError(error));
+    yield { type: 'exit', ...exit, cleanup };
     return;
   }
-  yield* attend(place, session, job, signal);
+  yield* runInSession(deps, session, job, signal);
 }
 
 /** Sends a job into a container, and stays until nothing is left of it. */
-async function* attend(
-  place: Place,
-  session: Session,
+async function* runInSession(
+  deps: DockerRunDeps,
+  session: DockerSession,
   job: Job,
   signal: AbortSignal,
 ): AsyncGenerator<RunEvent, void> {
-  const { engine, target } = place;
+  const { engine, target } = deps;
   const workdir = job.workdir ?? target.workspacePath;
   const script = writeScript(job, workdir, target.config.environment ?? {});
-  const records = new Set<ScriptRecord>();
-  let removal: Promise<Cleanup> | undefined;
-  const remove = () => (removal ??= removeWithFiles(place, session, job, records));
+  const markers = new Set<ScriptMarker>();
+  let cleanup: Promise<Cleanup> | undefined;
+  const remove = () => (cleanup ??= removeContainerAndFiles(deps, session, job, markers));
   const onAbort = () => {
     // Not left to the reader below, which waits for whoever reads the events.
     void remove();
     session.stream.destroy(new Error('stopped'));
   };
-  const stopWatching = watchEngine(engine, place.heartbeatMs, () => {
+  const stopWatching = monitorEngine(engine, deps.heartbeatMs, () => {
     session.stream.destroy(new Error('the engine has fallen silent'));
   });
-  let verdict: Verdict;
+  let exit: DockerExit;
   let hasStarted = false;
   try {
     signal.addEventListener('abort', onAbort);
     if (signal.aborted) onAbort();
     else session.stream.write(script.text);
-    for await (const event of readOutput(session, script.mark, records)) {
-      if (event.type === 'phase') place.onStarted();
+    for await (const event of readDockerOutput(session, script.markerPrefix, markers)) {
+      if (event.type === 'phase') deps.onStarted();
       hasStarted = true;
       yield event;
     }
-    verdict = await endOf(engine, session, { ...script, records });
+    exit = await readDockerExit(engine, session, { ...script, markers });
   } catch {
-    verdict = hasStarted ? none('lost', LOST) : none('infrastructure', NOT_STARTED);
+    exit = hasStarted
+      ? exitWithoutCode('lost', CONNECTION_LOST)
+      : exitWithoutCode('infrastructure', NOT_STARTED);
   } finally {
     signal.removeEventListener('abort', onAbort);
     stopWatching();
-    detach(session);
+    detachSession(session);
     await remove();
   }
-  if (signal.aborted) verdict = none(signal.reason as StopCause);
-  yield { type: 'exit', ...verdict, cleanup: await remove() };
+  if (signal.aborted) exit = exitWithoutCode(signal.reason as StopCause);
+  yield { type: 'exit', ...exit, cleanup: await remove() };
 }
 
 /** How the program ended, once its output has. @throws when nobody can tell. */
-export async function endOf(
+export async function readDockerExit(
   engine: Engine,
-  session: Session,
-  said: Pick<Ending, 'records' | 'interpreter'>,
-): Promise<Verdict> {
-  const late = new AbortController();
-  const tooLate = rest(END_MS, undefined, { signal: late.signal, ref: false }).then(() => {
-    throw new Error('the output has ended, and the container has not');
-  });
+  session: DockerSession,
+  result: Pick<ContainerEnd, 'markers' | 'interpreter'>,
+): Promise<DockerExit> {
+  const timeoutControl = new AbortController();
+  const timedOut = rest(EXIT_TIMEOUT_MS, undefined, { signal: timeoutControl.signal, ref: false }).then(
+    () => {
+      throw new Error('the output has ended, and the container has not');
+    },
+  );
   try {
-    const code = await Promise.race([codeOf(engine, session), tooLate]);
+    const code = await Promise.race([waitForExitCode(engine, session), timedOut]);
     const state = await engine.inspect(session.id);
-    return judge({ ...said, code, wasOomKilled: state?.wasOomKilled ?? false });
+    return toDockerExit({ ...result, code, wasOomKilled: state?.wasOomKilled ?? false });
   } finally {
-    tooLate.catch(() => undefined);
-    late.abort();
+    timedOut.catch(() => undefined);
+    timeoutControl.abort();
   }
 }
 
 /** What lies between may have closed the silent connection that waits for the end: then it is asked for again. */
-async function codeOf(engine: Engine, session: Session): Promise<number> {
+async function waitForExitCode(engine: Engine, session: DockerSession): Promise<number> {
   try {
-    return await session.waiting.code;
+    return await session.exitWait.exitCode;
   } catch {
-    const again = await engine.wait(session.id, 'not-running');
-    return await again.code;
+    const secondWait = await engine.wait(session.id, 'not-running');
+    return await secondWait.exitCode;
   }
 }
 
 /** Ends a run's container; and where the script could not do it any more, removes its files from the user's folder. */
-async function removeWithFiles(
-  place: Place,
-  session: Session,
+async function removeContainerAndFiles(
+  deps: DockerRunDeps,
+  session: DockerSession,
   job: Job,
-  records: ReadonlySet<ScriptRecord>,
+  markers: ReadonlySet<ScriptMarker>,
 ): Promise<Cleanup> {
-  const cleanup = await removeAndLook(place.engine, session.id);
-  const workdir = job.workdir ?? place.target.workspacePath;
-  const hasCleaned = [...records].some((record) => record !== 'start');
-  if (workdir === null || hasCleaned || cleanup === 'unverified') return cleanup;
+  const cleanup = await removeContainer(deps.engine, session.id);
+  const workdir = job.workdir ?? deps.target.workspacePath;
+  const hasScriptCleanedUp = [...markers].some((record) => record !== 'start');
+  if (workdir === null || hasScriptCleanedUp || cleanup === 'unverified') return cleanup;
   // Before its start it may have met files that are the user's own: those are not touched.
-  if (!records.has('start')) return 'unverified';
-  return await removeFiles(place, job, workdir).catch(() => 'unverified' as const);
+  if (!markers.has('start')) return 'unverified';
+  return await removeJobFiles(deps, job, workdir).catch(() => 'unverified' as const);
 }
 
-async function removeFiles(place: Place, job: Job, workdir: string): Promise<Cleanup> {
-  const signal = AbortSignal.timeout(REMOVAL_MS);
-  const session = await place.openPlain(job.runId, signal);
+async function removeJobFiles(deps: DockerRunDeps, job: Job, workdir: string): Promise<Cleanup> {
+  const signal = AbortSignal.timeout(FILE_REMOVAL_TIMEOUT_MS);
+  const session = await deps.openCleanupSession(job.runId, signal);
   try {
-    const script = writeRemoval(job, workdir);
-    const onLate = () => session.stream.destroy(new Error('too slow'));
-    signal.addEventListener('abort', onLate, { once: true });
+    const script = writeRemovalScript(job, workdir);
+    const onTimeout = () => session.stream.destroy(new Error('too slow'));
+    signal.addEventListener('abort', onTimeout, { once: true });
     session.stream.write(script.text);
-    const records = new Set<ScriptRecord>();
-    for await (const _event of readOutput(session, script.mark, records));
-    const { cause, code } = await endOf(place.engine, session, { ...script, records });
+    const markers = new Set<ScriptMarker>();
+    for await (const _event of readDockerOutput(session, script.markerPrefix, markers));
+    const { cause, code } = await readDockerExit(deps.engine, session, { ...script, markers });
     return cause === 'exited' && code === 0 ? 'verified' : 'unverified';
   } finally {
-    detach(session);
-    await removeAndLook(place.engine, session.id);
+    detachSession(session);
+    await removeContainer(deps.engine, session.id);
   }
 }

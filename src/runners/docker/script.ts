@@ -7,14 +7,14 @@ export interface Script {
   text: Buffer;
   /** The program that the job needs in the image. */
   interpreter: string;
-  mark: Buffer;
+  markerPrefix: Buffer;
 }
 
 /**
  * What a script records: that the program is about to start; whether it exited or a signal ended it (an exit code
  * alone does not tell); or why it was not started.
  */
-const RECORDS = [
+const SCRIPT_MARKERS = [
   'start',
   'exited',
   'signal',
@@ -23,7 +23,7 @@ const RECORDS = [
   'fail:files',
   'fail:interpreter',
 ] as const;
-export type ScriptRecord = (typeof RECORDS)[number];
+export type ScriptMarker = (typeof SCRIPT_MARKERS)[number];
 
 /**
  * The first process of every container: it waits on its standard input for a script, and the script's length before
@@ -42,15 +42,15 @@ const CHUNK_BYTES = 16 * 1024;
 interface Interpreter {
   names: readonly string[];
   flags: readonly string[];
-  ending: string;
+  extension: string;
 }
 
 const INTERPRETERS = {
   // Unbuffered, so that output is live, and without leaving compiled files behind.
-  python: { names: ['python3', 'python'], flags: ['-u', '-B'], ending: 'py' },
-  javascript: { names: ['node', 'nodejs'], flags: [], ending: 'js' },
-  bash: { names: ['bash'], flags: [], ending: 'sh' },
-  command: { names: ['sh'], flags: [], ending: 'sh' },
+  python: { names: ['python3', 'python'], flags: ['-u', '-B'], extension: 'py' },
+  javascript: { names: ['node', 'nodejs'], flags: [], extension: 'js' },
+  bash: { names: ['bash'], flags: [], extension: 'sh' },
+  command: { names: ['sh'], flags: [], extension: 'sh' },
 } as const satisfies Record<string, Interpreter>;
 
 /**
@@ -67,7 +67,7 @@ export function writeScript(
   environment: Readonly<Record<string, string>>,
 ): Script {
   const nonce = randomBytes(16).toString('hex');
-  const program = programOf(job, workdir);
+  const program = toProgram(job, workdir);
   const variables = Object.entries({ ...environment, ...job.env }).map(([name, value]) => `${name}=${value}`);
   const lines = [
     'exec 3>&2 2>/dev/null',
@@ -77,14 +77,14 @@ export function writeScript(
       ? 'clean() { :; }'
       : 'clean() { kill -9 -1; for made; do rm -f -- "$made" || rmdir -- "$made"; done; }',
     'fail() { record "fail:$1"; shift; clean "$@"; exit 125; }',
-    ...openNotes(),
+    ...openShellMessages(),
     // Whoever sent this is gone when the input ends: then the program is not left to itself.
     'exec 6<&0 </dev/null',
     '{ read -r line; kill -9 -1; } <&6 3>&- 4<&- &',
     ...openStdin(job.stdin),
     workdir === null
       ? `mkdir ${JOB_FOLDER} && cd ${JOB_FOLDER} || fail scratch`
-      : `cd -- ${quote(workdir)} || fail workspace`,
+      : `cd -- ${quoteForShell(workdir)} || fail workspace`,
     ...writeFiles(job.files, program.file),
     ...runProgram(program.interpreter, program.file.path, variables),
   ];
@@ -92,35 +92,35 @@ export function writeScript(
   return {
     text: Buffer.concat([Buffer.from(`${body.length}\n`), body]),
     interpreter: program.interpreter.names[0],
-    mark: Buffer.from(`\0${nonce}:`),
+    markerPrefix: Buffer.from(`\0${nonce}:`),
   };
 }
 
 /** Writes what removes a job's files from its folder, for when the job was killed and could not do so itself. */
-export function writeRemoval(job: Job, workdir: string): Script {
-  const paths = [...job.files, programOf(job, workdir).file].map(({ path }) => path);
-  const folders = [...new Set(paths.flatMap(foldersOf))].sort().reverse();
+export function writeRemovalScript(job: Job, workdir: string): Script {
+  const paths = [...job.files, toProgram(job, workdir).file].map(({ path }) => path);
+  const folders = [...new Set(paths.flatMap(parentFolders))].sort().reverse();
   const script = [
-    `cd -- ${quote(workdir)} || exit 1`,
-    ...paths.map((path) => `rm -f -- ${quote(`./${path}`)}`),
-    ...folders.map((folder) => `rmdir -- ${quote(`./${folder}`)} 2>/dev/null`),
+    `cd -- ${quoteForShell(workdir)} || exit 1`,
+    ...paths.map((path) => `rm -f -- ${quoteForShell(`./${path}`)}`),
+    ...folders.map((folder) => `rmdir -- ${quoteForShell(`./${folder}`)} 2>/dev/null`),
     'true',
   ].join('\n');
   const removal = { program: { command: script }, stdin: null, files: [], env: {}, workdir: null };
   return writeScript({ ...removal, runId: job.runId }, null, {});
 }
 
-export function isScriptRecord(text: string): text is ScriptRecord {
-  return (RECORDS as readonly string[]).includes(text);
+export function isScriptMarker(text: string): text is ScriptMarker {
+  return (SCRIPT_MARKERS as readonly string[]).includes(text);
 }
 
 /** One word of a shell: single quotes end at nothing but a single quote. */
-export function quote(word: string): string {
+export function quoteForShell(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
 /** A file without a name takes the shell's own words: by them it tells that a signal ended its child. */
-function openNotes(): string[] {
+function openShellMessages(): string[] {
   const notes = `${SCRATCH_FOLDER}/.notes`;
   return [`printf '' >${notes} && exec 4<${notes} 2>>${notes} && rm ${notes} || fail scratch`];
 }
@@ -133,18 +133,18 @@ function openStdin(stdin: Uint8Array | null): string[] {
 
 /** What is there already is not written over, since it is removed afterwards: `set -C`. */
 function writeFiles(files: Job['files'], program: JobFile): string[] {
-  const folders = [...new Set(files.flatMap(({ path }) => foldersOf(path)))];
-  const name = quote(program.path);
+  const folders = [...new Set(files.flatMap(({ path }) => parentFolders(path)))];
+  const name = quoteForShell(program.path);
   const orElse = 'fail files "$@"';
   return [
     'set -C',
     'set --',
     ...folders.map((folder) => {
-      const path = quote(`./${folder}`);
+      const path = quoteForShell(`./${folder}`);
       return `[ -d ${path} ] || { mkdir -- ${path} && set -- ${path} "$@"; } || fail files "$@"`;
     }),
     ...files.flatMap(({ path, content }) => {
-      const word = quote(`./${path}`);
+      const word = quoteForShell(`./${path}`);
       // (Not with `:`, at which a shell ends when it cannot write.)
       return [`printf '' >${word} && set -- ${word} "$@" || ${orElse}`, ...writeFile(word, content, orElse)];
     }),
@@ -160,13 +160,13 @@ function writeFile(word: string, content: Uint8Array, orElse: string): string[] 
   const lines: string[] = [];
   for (let start = 0; start < content.length; start += CHUNK_BYTES) {
     const chunk = Buffer.from(content.subarray(start, start + CHUNK_BYTES));
-    lines.push(`printf '%b' ${quote(escape(chunk))} >>${word} || ${orElse}`);
+    lines.push(`printf '%b' ${quoteForShell(escapeForPrintf(chunk))} >>${word} || ${orElse}`);
   }
   return lines;
 }
 
 /** As `printf '%b'` reads it: all but plain ASCII in octal. */
-function escape(bytes: Buffer): string {
+function escapeForPrintf(bytes: Buffer): string {
   return bytes
     .toString('latin1')
     .replace(/[^\t\n -[\]-~]/g, (byte) => `\\0${byte.charCodeAt(0).toString(8).padStart(3, '0')}`);
@@ -181,7 +181,7 @@ function runProgram(interpreter: Interpreter, path: string, variables: readonly 
     'while read -r notes <&4; do :; done',
     'record start',
     // In a shell of its own, or the outer one's words would go where the program's go.
-    `( exec env ${variables.map(quote).join(' ')} "$tool" ${flags.join(' ')} "$at"/${quote(path)} <&5 2>&3 3>&- 4<&- 5<&- 6<&- )`,
+    `( exec env ${variables.map(quoteForShell).join(' ')} "$tool" ${flags.join(' ')} "$at"/${quoteForShell(path)} <&5 2>&3 3>&- 4<&- 5<&- 6<&- )`,
     'code=$?',
     'IFS= read -r notes <&4; if [ -z "$notes" ] || [ "$code" -le 128 ]; then end=exited; else end=signal; fi',
     // By a trap, since some shells give up when they cannot start another process for the cleaning.
@@ -191,21 +191,21 @@ function runProgram(interpreter: Interpreter, path: string, variables: readonly 
   ];
 }
 
-function programOf(job: Job, workdir: string | null) {
+function toProgram(job: Job, workdir: string | null) {
   const interpreter = INTERPRETERS['command' in job.program ? 'command' : job.program.language];
-  const plain = `main.${interpreter.ending}`;
-  const isTaken = workdir !== null || job.files.some(({ path }) => path === plain);
+  const defaultName = `main.${interpreter.extension}`;
+  const isTaken = workdir !== null || job.files.some(({ path }) => path === defaultName);
   const id = createHash('sha256').update(job.runId).digest('hex').slice(0, 16);
-  const path = isTaken ? `.run-${id}.${interpreter.ending}` : plain;
-  return { interpreter, file: { path, content: Buffer.from(textOf(job.program)) } };
+  const path = isTaken ? `.run-${id}.${interpreter.extension}` : defaultName;
+  return { interpreter, file: { path, content: Buffer.from(toSource(job.program)) } };
 }
 
-function textOf(program: Program): string {
+function toSource(program: Program): string {
   return 'command' in program ? program.command : program.code;
 }
 
 /** `a/b/c` -> `a`, `a/b`. */
-function foldersOf(path: string): string[] {
+function parentFolders(path: string): string[] {
   const folder = posix.dirname(path);
-  return folder === '.' ? [] : [...foldersOf(folder), folder];
+  return folder === '.' ? [] : [...parentFolders(folder), folder];
 }

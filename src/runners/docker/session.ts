@@ -1,32 +1,32 @@
 import type { Duplex } from 'node:stream';
 import { setTimeout as rest } from 'node:timers/promises';
-import type { ExitEvent, Limits, Target } from '../runner.ts';
+import type { ExitEvent, Limits, TargetServer } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
-import { containerSpec, labelsOf, nameOf, type Purpose } from './containers.ts';
-import { refuseDiscarded } from './discarded.ts';
-import type { CreatedContainer, Engine, Waiting } from './engine.ts';
-import { EngineRefusal } from './faults.ts';
+import { createContainerSpec, containerLabels, containerName, type ContainerPurpose } from './containers.ts';
+import { assertLimitsKept } from './discarded.ts';
+import type { CreatedContainer, Engine, ExitWait } from './engine.ts';
+import { EngineResponseError } from './faults.ts';
 import { pullImage } from './images.ts';
 
 type Cleanup = ExitEvent['cleanup'];
 
-const REMOVAL_MS = 10_000;
+const REMOVAL_TIMEOUT_MS = 10_000;
 const REMOVAL_POLL_MS = 50;
 const STALE_MS = 60_000;
 
 /** A container that runs its launcher, with everything attached that a job needs. It serves one job. */
-export interface Session {
+export interface DockerSession {
   readonly id: string;
   /** Its standard input, and its multiplexed output. */
   readonly stream: Duplex;
-  readonly waiting: Waiting;
+  readonly exitWait: ExitWait;
 }
 
-export interface SessionRequest {
-  target: Target<DockerConfig>;
+export interface DockerSessionRequest {
+  target: TargetServer<DockerConfig>;
   /** Null: the defaults. */
   limits: Limits | null;
-  purpose: Purpose;
+  purpose: ContainerPurpose;
   /** Of the container: as it is known from the start, it can be removed even if the engine's answer is lost. */
   name: string;
   runId?: string;
@@ -40,51 +40,55 @@ export interface SessionRequest {
  * can be reached; nor is a container used that the engine made without one of its limits.
  * @throws what the engine throws, DockerFault, or the signal's reason.
  */
-export async function openSession(
+export async function openDockerSession(
   engine: Engine,
-  request: SessionRequest,
+  request: DockerSessionRequest,
   signal: AbortSignal,
-): Promise<Session> {
+): Promise<DockerSession> {
   const { target, limits, name } = request;
-  const spec = containerSpec(target.config, limits, labelsOf(target, request));
+  const spec = createContainerSpec(target.config, limits, containerLabels(target, request));
   let stream: Duplex | undefined;
-  let waiting: Waiting | undefined;
+  let exitWait: ExitWait | undefined;
   try {
-    const { id, warnings } = await create(engine, name, spec, target.config.image, signal);
-    refuseDiscarded(warnings);
+    const { id, warnings } = await createContainer(engine, name, spec, target.config.image, signal);
+    assertLimitsKept(warnings);
     signal.throwIfAborted();
     // The order of these three matters, the first two among themselves do not.
-    [stream, waiting] = await together(engine.attach(id), engine.wait(id, 'next-exit'));
+    [stream, exitWait] = await settleBoth(engine.attach(id), engine.wait(id, 'next-exit'));
     signal.throwIfAborted();
     await engine.start(id);
-    return { id, stream, waiting };
+    return { id, stream, exitWait };
   } catch (error) {
     stream?.destroy();
-    waiting?.stop();
+    exitWait?.stop();
     await engine.remove(name).catch(() => undefined);
     throw error;
   }
 }
 
-async function together(attaching: Promise<Duplex>, listening: Promise<Waiting>): Promise<[Duplex, Waiting]> {
-  const [stream, waiting] = await Promise.allSettled([attaching, listening]);
-  if (stream.status === 'fulfilled' && waiting.status === 'fulfilled') return [stream.value, waiting.value];
+async function settleBoth(
+  attaching: Promise<Duplex>,
+  waiting: Promise<ExitWait>,
+): Promise<[Duplex, ExitWait]> {
+  const [stream, exitWait] = await Promise.allSettled([attaching, waiting]);
+  if (stream.status === 'fulfilled' && exitWait.status === 'fulfilled') return [stream.value, exitWait.value];
   if (stream.status === 'fulfilled') stream.value.destroy();
-  if (waiting.status === 'fulfilled') waiting.value.stop();
-  throw stream.status === 'rejected' ? stream.reason : (waiting as PromiseRejectedResult).reason;
+  if (exitWait.status === 'fulfilled') exitWait.value.stop();
+  throw stream.status === 'rejected' ? stream.reason : (exitWait as PromiseRejectedResult).reason;
 }
 
-async function create(
+async function createContainer(
   engine: Engine,
   name: string,
-  spec: ReturnType<typeof containerSpec>,
+  spec: ReturnType<typeof createContainerSpec>,
   image: string,
   signal: AbortSignal,
 ): Promise<CreatedContainer> {
   try {
     return await engine.create(name, spec);
   } catch (error) {
-    if (!(error instanceof EngineRefusal && error.status === 404 && /image/i.test(error.said))) throw error;
+    if (!(error instanceof EngineResponseError && error.status === 404 && /image/i.test(error.responseText)))
+      throw error;
   }
   signal.throwIfAborted();
   await pullImage(engine, image, signal);
@@ -92,14 +96,14 @@ async function create(
 }
 
 /** Ends what is attached. The container is another matter. */
-export function detach(session: Session): void {
+export function detachSession(session: DockerSession): void {
   session.stream.destroy();
-  session.waiting.stop();
+  session.exitWait.stop();
 }
 
 /** Removes a container and looks: `verified` when the engine does not know it any more. Never throws. */
-export async function removeAndLook(engine: Engine, id: string): Promise<Cleanup> {
-  const deadlineMs = performance.now() + REMOVAL_MS;
+export async function removeContainer(engine: Engine, id: string): Promise<Cleanup> {
+  const deadlineMs = performance.now() + REMOVAL_TIMEOUT_MS;
   try {
     for (;;) {
       await engine.remove(id);
@@ -114,12 +118,16 @@ export async function removeAndLook(engine: Engine, id: string): Promise<Cleanup
 }
 
 /** Removes every container of a run, and looks. Never throws. */
-export async function removeRun(engine: Engine, target: Target, runId: string): Promise<Cleanup> {
-  const which = { labels: labelsOf(target, {}), name: nameOf(runId) };
+export async function removeRunContainers(
+  engine: Engine,
+  target: TargetServer,
+  runId: string,
+): Promise<Cleanup> {
+  const filter = { labels: containerLabels(target, {}), name: containerName(runId) };
   try {
-    const found = await engine.list(which);
-    await Promise.all(found.map(({ id }) => removeAndLook(engine, id)));
-    return (await engine.list(which)).length === 0 ? 'verified' : 'unverified';
+    const found = await engine.list(filter);
+    await Promise.all(found.map(({ id }) => removeContainer(engine, id)));
+    return (await engine.list(filter)).length === 0 ? 'verified' : 'unverified';
   } catch {
     return 'unverified';
   }
@@ -129,9 +137,13 @@ export async function removeRun(engine: Engine, target: Target, runId: string): 
  * Removes containers that waited for a process that is no more: they have lost their input, and so have ended.
  * @param staleMs how old one must be that does not run, since others may just be making it
  */
-export async function sweep(engine: Engine, target: Target, staleMs = STALE_MS): Promise<void> {
-  const found = await engine.list({ labels: labelsOf(target, { purpose: 'warm' }) });
+export async function removeStaleContainers(
+  engine: Engine,
+  target: TargetServer,
+  staleMs = STALE_MS,
+): Promise<void> {
+  const found = await engine.list({ labels: containerLabels(target, { purpose: 'warm' }) });
   const latestMs = Date.now() - staleMs;
   const stale = found.filter(({ state, createdMs }) => state !== 'running' && createdMs < latestMs);
-  await Promise.all(stale.map(({ id }) => removeAndLook(engine, id)));
+  await Promise.all(stale.map(({ id }) => removeContainer(engine, id)));
 }

@@ -1,35 +1,40 @@
-import type { Target, TestResult } from '../runner.ts';
-import { routeOf, type DockerConfig } from './config.ts';
+import type { TargetServer, ServerTestResult } from '../runner.ts';
+import { toEngineRoute, type DockerConfig } from './config.ts';
 import type { Engine } from './engine.ts';
-import { DockerFault } from './faults.ts';
-import { createProbe } from './probe.ts';
-import { reachBySsh, reachByTls, type ReachDeps } from './reach.ts';
-import { takeSteps, type Step } from './steps.ts';
+import { DockerError } from './faults.ts';
+import { createContainerStages } from './probe.ts';
+import { createSshConnectionStages, createTlsConnectionStages, type DockerConnectionDeps } from './reach.ts';
+import { runDockerTestSteps, type DockerTestStep } from './steps.ts';
 
 /** Tries an engine stage by stage, with a container of its own, which is gone afterwards. */
 export async function testEngine(
-  target: Target<DockerConfig>,
-  deps: ReachDeps & { instance: string },
+  target: TargetServer<DockerConfig>,
+  deps: DockerConnectionDeps & { instance: string },
   signal: AbortSignal,
-): Promise<TestResult> {
+): Promise<ServerTestResult> {
   signal.throwIfAborted();
-  const byTls = routeOf(target.config).kind === 'tls';
-  const reach = byTls ? reachByTls(target, deps) : reachBySsh(target, deps);
-  const probe = createProbe(reach.engine, target, deps.instance);
+  const byTls = toEngineRoute(target.config).kind === 'tls';
+  const connection = byTls
+    ? createTlsConnectionStages(target, deps)
+    : createSshConnectionStages(target, deps);
+  const container = createContainerStages(connection.engine, target, deps.instance);
   try {
-    return await takeSteps([...reach.steps, permission(reach.engine), ...probe.steps], signal);
+    return await runDockerTestSteps(
+      [...connection.steps, createPermissionStep(connection.engine), ...container.steps],
+      signal,
+    );
   } finally {
-    await probe.close();
-    reach.close();
+    await container.close();
+    connection.close();
   }
 }
 
-function permission(engine: Engine): Step {
+function createPermissionStep(engine: Engine): DockerTestStep {
   return [
     'permission',
     async (signal) => {
       const { os } = await engine.version(signal);
-      if (os !== 'linux') throw new DockerFault('The engine does not run Linux containers.');
+      if (os !== 'linux') throw new DockerError('The engine does not run Linux containers.');
       const { canLimit } = await engine.info(signal);
       const names = { memoryBytes: 'memory', cpus: 'CPUs', pids: 'processes' };
       const missing = (['memoryBytes', 'cpus', 'pids'] as const).filter((limit) => !canLimit[limit]);

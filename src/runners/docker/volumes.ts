@@ -4,7 +4,7 @@ import { SCRATCH_FOLDER } from './script.ts';
 
 /** As the engine names them (Engine API, "Create a volume"). */
 const VOLUME_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
-const PATH_MAX_LENGTH = 512;
+const MAX_PATH_LENGTH = 512;
 const MAX_VOLUMES = 16;
 
 /**
@@ -28,25 +28,25 @@ const HOST_FOLDERS = [
 const CONTAINER_FOLDERS = ['/proc', '/sys', '/dev'];
 
 const NO_CONTROL_CHARACTERS = /^[^\p{Cc}\p{Cf}]*$/u;
-const plain = z
+const pathText = z
   .string()
-  .max(PATH_MAX_LENGTH)
+  .max(MAX_PATH_LENGTH)
   .regex(NO_CONTROL_CHARACTERS, 'A path holds no control characters.');
 
 const volume = z.strictObject({
-  source: plain.superRefine((source, context) => {
-    const fault = sourceFault(source);
+  source: pathText.superRefine((source, context) => {
+    const fault = findSourceIssue(source);
     if (fault !== undefined) context.addIssue({ code: 'custom', message: fault });
   }),
-  target: plain.superRefine((target, context) => {
-    const fault = targetFault(target);
+  target: pathText.superRefine((target, context) => {
+    const fault = findTargetIssue(target);
     if (fault !== undefined) context.addIssue({ code: 'custom', message: fault });
   }),
   read_only: z.boolean().default(false),
 });
 
 /** Volumes as on the wire: named ones, or folders of the engine's own host. */
-export const volumes = z
+export const dockerVolumes = z
   .array(volume)
   .max(MAX_VOLUMES)
   .superRefine((list, context) => {
@@ -55,14 +55,14 @@ export const volumes = z
       context.addIssue({ code: 'custom', message: 'Two volumes have the same target.' });
   });
 
-function sourceFault(source: string): string | undefined {
+function findSourceIssue(source: string): string | undefined {
   if (!source.startsWith('/')) {
     return VOLUME_NAME.test(source)
       ? undefined
       : "A source is a volume's name (letters, digits, _ . -) or a path that begins with /.";
   }
-  if (hasSteps(source)) return 'A path is written without . and .. in it.';
-  const path = normal(source);
+  if (hasDotSegments(source)) return 'A path is written without . and .. in it.';
+  const path = normalizePath(source);
   if (path === '/') return 'The root folder of the host cannot be a volume: whoever has it has the host.';
   if (path.split('/').some((name) => name.endsWith('.sock')))
     return 'A socket cannot be a volume: whoever has the socket of the engine has its host.';
@@ -72,10 +72,10 @@ function sourceFault(source: string): string | undefined {
   return undefined;
 }
 
-function targetFault(target: string): string | undefined {
+function findTargetIssue(target: string): string | undefined {
   if (!target.startsWith('/')) return 'A target is a path in the container that begins with /.';
-  if (hasSteps(target)) return 'A path is written without . and .. in it.';
-  const path = normal(target);
+  if (hasDotSegments(target)) return 'A path is written without . and .. in it.';
+  const path = normalizePath(target);
   if (path === '/') return 'A volume cannot take the place of the root folder of the container.';
   if (CONTAINER_FOLDERS.some((folder) => isWithin(path, folder)))
     return "A volume cannot take the place of the container's own devices and settings.";
@@ -83,12 +83,12 @@ function targetFault(target: string): string | undefined {
   return undefined;
 }
 
-function hasSteps(path: string): boolean {
+function hasDotSegments(path: string): boolean {
   return path.split('/').some((name) => name === '.' || name === '..');
 }
 
 /** `//Var//run/` -> `/var/run`. */
-function normal(path: string): string {
+function normalizePath(path: string): string {
   return `/${path.toLowerCase().split('/').filter(Boolean).join('/')}`;
 }
 

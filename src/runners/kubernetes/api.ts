@@ -1,16 +1,16 @@
 import type { V1Pod } from '@kubernetes/client-node';
 import { z } from 'zod';
 import type { Dialer } from '../../lib/dialer.ts';
-import { portOf } from '../../lib/egress.ts';
+import { effectivePort } from '../../lib/egress.ts';
 import { createTlsConnector, type Connector } from '../../lib/guarded-agent.ts';
 import { createGuardedPool } from '../../lib/guarded-pool.ts';
 import type { ClusterAccess } from './access.ts';
-import { refusalOf } from './failure.ts';
-import { createRequests, type Requests } from './requests.ts';
+import { clusterErrorFromResponse } from './failure.ts';
+import { createClusterRequests, type ClusterRequests } from './requests.ts';
 import { PodState } from './pod-state.ts';
 
 /** One right: a verb on a resource of the namespace. */
-export interface Right {
+export interface ResourceRight {
   verb: string;
   resource: string;
   subresource?: string;
@@ -36,7 +36,7 @@ export interface ClusterApi {
   /** States of one pod as they come, undefined once it is gone; ends when the server ends it. @throws ClusterError */
   watchPod(name: string, since: string, signal: AbortSignal): AsyncGenerator<PodState | undefined>;
   /** Asks the cluster itself what this account may do. @throws ClusterError */
-  mayI(right: Right): Promise<boolean>;
+  isAllowed(right: ResourceRight): Promise<boolean>;
   close(): Promise<void>;
 }
 
@@ -51,35 +51,38 @@ const WatchEvent = z.discriminatedUnion('type', [
   // The version asked for is too old, for example; whoever watches asks again.
   z.object({ type: z.literal('ERROR') }),
 ]);
-const Review = z.object({ status: z.object({ allowed: z.boolean() }) });
+const AccessReview = z.object({ status: z.object({ allowed: z.boolean() }) });
 
 /** Opens the way to a cluster; nothing is connected before the first request. */
 export function createClusterApi(dialer: Dialer, access: ClusterAccess): ClusterApi {
   const { server, ca, client } = access;
   const connect = createTlsConnector(dialer, {
     host: server.hostname,
-    port: portOf(server),
+    port: effectivePort(server),
     tls: { ca, client },
   });
   const pool = createGuardedPool(server.origin, connect, HEADERS_TIMEOUT_MS);
-  const requests = createRequests(pool, access);
+  const requests = createClusterRequests(pool, access);
   return { access, connect, ...podCalls(requests, access.namespace), close: () => pool.close() };
 }
 
-function podCalls(requests: Requests, namespace: string): Omit<ClusterApi, 'access' | 'connect' | 'close'> {
+function podCalls(
+  requests: ClusterRequests,
+  namespace: string,
+): Omit<ClusterApi, 'access' | 'connect' | 'close'> {
   const pods = `/api/v1/namespaces/${namespace}/pods`;
   return {
-    createPod: (pod) => requests.ask(PodState, { method: 'POST', path: pods, body: pod }),
+    createPod: (pod) => requests.request(PodState, { method: 'POST', path: pods, body: pod }),
     async findPod(name) {
       const { status, body } = await requests.send({
         method: 'GET',
         path: `${pods}/${encodeURIComponent(name)}`,
       });
-      return status === 404 ? undefined : requests.read(PodState, status, body);
+      return status === 404 ? undefined : requests.parse(PodState, status, body);
     },
     async listPods(labels) {
       const path = `${pods}?labelSelector=${encodeURIComponent(labels)}&limit=500`;
-      const { items } = await requests.ask(PodList, { method: 'GET', path });
+      const { items } = await requests.request(PodList, { method: 'GET', path });
       return items;
     },
     async deletePod(name, graceSeconds) {
@@ -89,7 +92,8 @@ function podCalls(requests: Requests, namespace: string): Omit<ClusterApi, 'acce
         path: `${pods}/${encodeURIComponent(name)}`,
         body,
       });
-      if (answer.status !== 404 && answer.status >= 300) throw refusalOf(answer.status, answer.body);
+      if (answer.status !== 404 && answer.status >= 300)
+        throw clusterErrorFromResponse(answer.status, answer.body);
       return answer.status !== 404;
     },
     async *watchPod(name, since, signal) {
@@ -100,13 +104,13 @@ function podCalls(requests: Requests, namespace: string): Omit<ClusterApi, 'acce
         timeoutSeconds: String(WATCH_SECONDS),
       });
       const bound = AbortSignal.any([signal, AbortSignal.timeout((WATCH_SECONDS + 10) * 1000)]);
-      for await (const event of requests.lines(`${pods}?${query.toString()}`, WatchEvent, bound)) {
+      for await (const event of requests.readLines(`${pods}?${query.toString()}`, WatchEvent, bound)) {
         if (event.type === 'ERROR') return;
         yield event.type === 'DELETED' ? undefined : event.object;
       }
     },
-    async mayI({ verb, resource, subresource }) {
-      const { status } = await requests.ask(Review, {
+    async isAllowed({ verb, resource, subresource }) {
+      const { status } = await requests.request(AccessReview, {
         method: 'POST',
         path: '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews',
         body: {

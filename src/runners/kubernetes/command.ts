@@ -7,7 +7,7 @@ const MAX_OUTPUT_BYTES = 16 * 1024;
  * Runs a short command in a running pod, without input.
  * @returns undefined where it prints too much, or nobody told how it ended. @throws what `startExec` throws.
  */
-export async function runCommand(
+export async function runPodCommand(
   api: ClusterApi,
   pod: string,
   command: readonly string[],
@@ -16,18 +16,18 @@ export async function runCommand(
   const exec = await startExec(api, pod, command, Buffer.alloc(0), signal);
   signal.addEventListener('abort', exec.close);
   if (signal.aborted) exec.close();
-  const pieces: Buffer[] = [];
+  const chunks: Buffer[] = [];
   let bytes = 0;
   try {
     for await (const { data, stream } of exec.output()) {
       bytes += data.length;
       if (bytes > MAX_OUTPUT_BYTES) return undefined;
-      if (stream === 'stdout') pieces.push(data);
+      if (stream === 'stdout') chunks.push(data);
     }
   } finally {
     signal.removeEventListener('abort', exec.close);
     exec.close();
   }
   const code = exec.code();
-  return code === undefined ? undefined : { code, stdout: Buffer.concat(pieces).toString('utf8') };
+  return code === undefined ? undefined : { code, stdout: Buffer.concat(chunks).toString('utf8') };
 }

@@ -1,15 +1,15 @@
 import { z } from 'zod';
 import type { ClusterAccess } from './access.ts';
 import {
-  isToken,
-  isReduced,
+  isBearerToken,
+  isReducedKubeconfig,
   KubeconfigError,
   MAX_TOKEN_LENGTH,
-  parseServer,
+  parseServerUrl,
   readReducedKubeconfig,
   reduceKubeconfig,
 } from './kubeconfig.ts';
-import { imageReference, namespaceName } from './names.ts';
+import { IMAGE_PATTERN, NAMESPACE_PATTERN } from './names.ts';
 import { areCertificates } from './pem.ts';
 
 /** An empty field of a form is one that was left out. */
@@ -22,7 +22,7 @@ const optionalText = (maxLength: number) =>
 /** Without the space that copying brings along. */
 const optionalName = (maxLength: number) => optionalText(maxLength).transform((text) => text?.trim() ?? null);
 
-const Wire = z.strictObject({
+const ConfigSchema = z.strictObject({
   cluster_url: optionalName(256),
   /** PEM; null is the public certificate authorities. */
   ca_cert: optionalText(64 * 1024),
@@ -32,31 +32,33 @@ const Wire = z.strictObject({
   image: z
     .string()
     .regex(
-      imageReference,
+      IMAGE_PATTERN,
       'Name an image, e.g. registry.example.com/python:3.13, with a shell and your languages in it.',
     ),
 });
 
 /** `connection_config` of a cluster: either a kubeconfig, or an address with a token. */
-export type KubernetesConfig = z.output<typeof Wire>;
+export type KubernetesConfig = z.output<typeof ConfigSchema>;
 
-type Refusal = [member: keyof KubernetesConfig, message: string];
+type ConfigIssue = [member: keyof KubernetesConfig, message: string];
 
 /**
  * Reads `connection_config`. A kubeconfig comes out as {@link reduceKubeconfig} writes it: only what is used is kept.
  * A pasted one is read asynchronously, since the parser of YAML is loaded when it is needed: use `parseAsync`. What
  * came out can be read again at once.
  */
-export const kubernetesConfig: z.ZodType<KubernetesConfig> = Wire.transform((config, context) => {
+export const kubernetesConfig: z.ZodType<KubernetesConfig> = ConfigSchema.transform((config, context) => {
   const refuse = (member: keyof KubernetesConfig, message: string) => {
     context.addIssue({ code: 'custom', path: [member], message });
     return z.NEVER;
   };
-  const refusals = [...(config.kubeconfig === null ? checkAddress(config) : checkExclusive(config))];
+  const refusals = [
+    ...(config.kubeconfig === null ? listAddressIssues(config) : listExclusionIssues(config)),
+  ];
   for (const [member, message] of refusals) refuse(member, message);
   const { kubeconfig } = config;
   if (kubeconfig === null || refusals.length > 0) return config;
-  if (isReduced(kubeconfig)) return config;
+  if (isReducedKubeconfig(kubeconfig)) return config;
   return reduceKubeconfig(kubeconfig).then(
     (reduced) => ({ ...config, kubeconfig: reduced }),
     (error: unknown) => {
@@ -66,50 +68,50 @@ export const kubernetesConfig: z.ZodType<KubernetesConfig> = Wire.transform((con
   );
 });
 
-function* checkNamespace({ namespace }: KubernetesConfig): Generator<Refusal> {
-  if (namespace !== null && !namespaceName.test(namespace))
+function* listNamespaceIssues({ namespace }: KubernetesConfig): Generator<ConfigIssue> {
+  if (namespace !== null && !NAMESPACE_PATTERN.test(namespace))
     yield ['namespace', 'A namespace is up to 63 of a-z, 0-9 and -, with no - at either end.'];
 }
 
-function* checkAddress(config: KubernetesConfig): Generator<Refusal> {
+function* listAddressIssues(config: KubernetesConfig): Generator<ConfigIssue> {
   const { cluster_url: url, ca_cert: ca, service_account_token: token } = config;
   if (url === null || token === null)
     yield [
       url === null ? 'cluster_url' : 'service_account_token',
       'Give a kubeconfig, or an address with a token.',
     ];
-  else if (!isServer(url))
+  else if (!isServerUrl(url))
     yield ['cluster_url', 'An address is https:// with a host, perhaps a port and a path.'];
-  if (token !== null && !isToken(token))
+  if (token !== null && !isBearerToken(token))
     yield ['service_account_token', 'A token has no spaces and only ASCII.'];
   if (ca !== null && !areCertificates(ca))
     yield ['ca_cert', 'Paste the certificate authority as PEM text: -----BEGIN CERTIFICATE----- and so on.'];
   if (config.namespace === null) yield ['namespace', 'Name the namespace in which pods may be made.'];
-  yield* checkNamespace(config);
+  yield* listNamespaceIssues(config);
 }
 
-function* checkExclusive(config: KubernetesConfig): Generator<Refusal> {
+function* listExclusionIssues(config: KubernetesConfig): Generator<ConfigIssue> {
   for (const member of ['cluster_url', 'ca_cert', 'service_account_token'] as const)
     if (config[member] !== null) yield [member, `The kubeconfig has its own; leave out ${member}.`];
-  yield* checkNamespace(config);
+  yield* listNamespaceIssues(config);
 }
 
-function isServer(url: string): boolean {
+function isServerUrl(url: string): boolean {
   try {
-    return parseServer(url).protocol === 'https:';
+    return parseServerUrl(url).protocol === 'https:';
   } catch {
     return false;
   }
 }
 
 /** How to reach what a configuration names, which {@link kubernetesConfig} has read. */
-export function accessOf(config: KubernetesConfig): ClusterAccess {
+export function toClusterAccess(config: KubernetesConfig): ClusterAccess {
   if (config.kubeconfig !== null) {
     const access = readReducedKubeconfig(config.kubeconfig);
     return { ...access, namespace: config.namespace ?? access.namespace };
   }
   return {
-    server: parseServer(config.cluster_url ?? ''),
+    server: parseServerUrl(config.cluster_url ?? ''),
     ca: config.ca_cert,
     namespace: config.namespace ?? '',
     token: config.service_account_token,

@@ -2,20 +2,20 @@ import type { KubeConfig } from '@kubernetes/client-node';
 import { PassThrough } from 'node:stream';
 import { z } from 'zod';
 import { parseJson } from '../../lib/json-bounds.ts';
-import type { Stream } from '../runner.ts';
+import type { OutputStream } from '../runner.ts';
 import type { ClusterApi } from './api.ts';
-import { asClusterError, ClusterError } from './failure.ts';
-import { CONTAINER } from './manifest.ts';
+import { toClusterError, ClusterError } from './failure.ts';
+import { CONTAINER_NAME } from './manifest.ts';
 
-export interface Output {
-  stream: Stream;
+export interface ExecOutput {
+  stream: OutputStream;
   data: Buffer;
 }
 
 /** A command under way in a pod. */
 export interface Exec {
   /** Both streams in the order of their arrival. Whoever does not read holds the command back. Ends with it. */
-  output: () => AsyncGenerator<Output, void>;
+  output: () => AsyncGenerator<ExecOutput, void>;
   /** Once the output has ended: the exit code, or undefined where nobody told. */
   code: () => number | undefined;
   /** Ends the connection; the command goes on. */
@@ -23,7 +23,7 @@ export interface Exec {
 }
 
 /** `ws`, as far as it is used: the client library's own type for it is not installed. */
-interface WebSocket {
+interface ExecSocket {
   readonly protocol: string;
   pause(): void;
   resume(): void;
@@ -35,27 +35,27 @@ interface WebSocket {
 
 /** Channels of the remote command protocol (Kubernetes, KEP-4006); the first byte of every message. */
 const STDIN = 0;
-const STREAMS: readonly (Stream | undefined)[] = [undefined, 'stdout', 'stderr'];
+const STREAMS: readonly (OutputStream | undefined)[] = [undefined, 'stdout', 'stderr'];
 const STATUS = 3;
 const CLOSE = 255;
 /** The most that a program can exit with. */
-const MAX_CODE = 255;
+const MAX_EXIT_CODE = 255;
 /** The first version that can say that the input has ended. */
-const PROTOCOL = 'v5.channel.k8s.io';
+const EXEC_PROTOCOL = 'v5.channel.k8s.io';
 
-const HANDSHAKE_MS = 15_000;
+const HANDSHAKE_TIMEOUT_MS = 15_000;
 /** Between a server's goodbye and its going. */
-const CLOSE_MS = 2_000;
+const CLOSE_TIMEOUT_MS = 2_000;
 /** API servers send 32 KB at a time. */
 const MAX_MESSAGE_BYTES = 1024 * 1024;
-const INPUT_PIECE_BYTES = 32 * 1024;
+const INPUT_CHUNK_BYTES = 32 * 1024;
 /** Output that waits for its reader: above the first the connection is paused, below the second it goes on. */
 const PAUSE_BYTES = 256 * 1024;
 const RESUME_BYTES = 64 * 1024;
 /** What a message costs beside its bytes: a cluster may send them one by one. */
-const MESSAGE_COST_BYTES = 128;
+const MESSAGE_OVERHEAD_BYTES = 128;
 /** What lies between often forgets connections that are silent for a minute. */
-const PING_MS = 15_000;
+const PING_INTERVAL_MS = 15_000;
 
 /** `metav1.Status`, which ends every command. */
 const Status = z.object({
@@ -79,14 +79,14 @@ export async function startExec(
   input: Buffer,
   signal: AbortSignal,
 ): Promise<Exec> {
-  const frames = createFrames();
+  const messages = createMessageQueue();
   const path = execPath(api.access.namespace, pod, command);
-  const socket = await openSocket(api, path, (channel, data) => frames.take(channel, data), signal);
-  frames.attach(socket);
-  const pings = setInterval(() => socket.ping(), PING_MS);
+  const socket = await openSocket(api, path, (channel, data) => messages.receive(channel, data), signal);
+  messages.attach(socket);
+  const pings = setInterval(() => socket.ping(), PING_INTERVAL_MS);
   socket.on('close', () => {
     clearInterval(pings);
-    frames.end();
+    messages.end();
   });
   // A message that breaks the rules: nothing after it is of use, nor is a goodbye.
   socket.on('error', () => {
@@ -96,11 +96,16 @@ export async function startExec(
   sendInput(socket, input).catch(() => {
     socket.terminate();
   });
-  return { output: () => frames.output(), code: () => frames.code(), close: () => socket.terminate() };
+  return { output: () => messages.output(), code: () => messages.code(), close: () => socket.terminate() };
 }
 
 function execPath(namespace: string, pod: string, command: readonly string[]): string {
-  const query = new URLSearchParams({ container: CONTAINER, stdin: 'true', stdout: 'true', stderr: 'true' });
+  const query = new URLSearchParams({
+    container: CONTAINER_NAME,
+    stdin: 'true',
+    stdout: 'true',
+    stderr: 'true',
+  });
   for (const word of command) query.append('command', word);
   return `/api/v1/namespaces/${namespace}/pods/${pod}/exec?${query.toString()}`;
 }
@@ -110,31 +115,31 @@ async function openSocket(
   path: string,
   receive: (channel: number, data: Buffer) => void,
   signal: AbortSignal,
-): Promise<WebSocket> {
+): Promise<ExecSocket> {
   const { WebSocketHandler } = await import('@kubernetes/client-node/dist/web-socket-handler.js');
   try {
     const transport = await api.connect(signal);
     const onAbort = () => void transport.destroy();
     signal.addEventListener('abort', onAbort);
-    const handler = new WebSocketHandler(configOf(api, transport), undefined, unusedStreams());
+    const handler = new WebSocketHandler(toLibraryConfig(api, transport), undefined, createUnusedStreams());
     const opening = handler.connect(path, null, (channel, data) => {
       receive(channel, data);
       return true;
     });
     const socket = (await opening.finally(() => {
       signal.removeEventListener('abort', onAbort);
-    })) as unknown as WebSocket;
-    if (socket.protocol === PROTOCOL) return socket;
+    })) as unknown as ExecSocket;
+    if (socket.protocol === EXEC_PROTOCOL) return socket;
     socket.terminate();
     throw new ClusterError('malformed', 'The cluster is too old: running commands needs Kubernetes 1.30.');
   } catch (error) {
     signal.throwIfAborted();
-    throw handshakeError(error);
+    throw toHandshakeError(error);
   }
 }
 
 /** The two members that the library's handler asks for. Its own configuration would read files and the environment. */
-function configOf({ access }: ClusterApi, transport: unknown): KubeConfig {
+function toLibraryConfig({ access }: ClusterApi, transport: unknown): KubeConfig {
   const config = {
     getCurrentCluster: () => ({ server: access.server.href.replace(/\/$/, '') }),
     applyToHTTPSOptions(options: object) {
@@ -142,8 +147,8 @@ function configOf({ access }: ClusterApi, transport: unknown): KubeConfig {
         createConnection: () => transport,
         headers: access.token === null ? {} : { authorization: `Bearer ${access.token}` },
         followRedirects: false,
-        handshakeTimeout: HANDSHAKE_MS,
-        closeTimeout: CLOSE_MS,
+        handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+        closeTimeout: CLOSE_TIMEOUT_MS,
         maxPayload: MAX_MESSAGE_BYTES,
         perMessageDeflate: false,
       });
@@ -154,44 +159,44 @@ function configOf({ access }: ClusterApi, transport: unknown): KubeConfig {
 }
 
 /** The handler closes streams by itself, those of this process unless it has others. */
-function unusedStreams() {
+function createUnusedStreams() {
   return { stdin: new PassThrough(), stdout: new PassThrough(), stderr: new PassThrough() };
 }
 
 /** `ws` fails with an event, whose words hold the status. */
-function handshakeError(event: unknown): ClusterError {
+function toHandshakeError(event: unknown): ClusterError {
   const { error, message } = event as { error?: unknown; message?: unknown };
   if (typeof message === 'string' && message.includes('server response: 403'))
     return new ClusterError(
       'forbidden',
       'The account may not run commands in pods: it needs get and create on pods/exec.',
     );
-  return asClusterError(error ?? event);
+  return toClusterError(error ?? event);
 }
 
-async function sendInput(socket: WebSocket, input: Buffer): Promise<void> {
-  for (let at = 0; at < input.length; at += INPUT_PIECE_BYTES)
-    await send(socket, Buffer.concat([Buffer.of(STDIN), input.subarray(at, at + INPUT_PIECE_BYTES)]));
+async function sendInput(socket: ExecSocket, input: Buffer): Promise<void> {
+  for (let at = 0; at < input.length; at += INPUT_CHUNK_BYTES)
+    await send(socket, Buffer.concat([Buffer.of(STDIN), input.subarray(at, at + INPUT_CHUNK_BYTES)]));
   await send(socket, Buffer.of(CLOSE, STDIN));
 }
 
-function send(socket: WebSocket, message: Buffer): Promise<void> {
+function send(socket: ExecSocket, message: Buffer): Promise<void> {
   return new Promise((resolve, reject) => {
     socket.send(message, (error) => (error ? reject(error) : resolve()));
   });
 }
 
 /** Messages of the protocol on their way to the reader, who sets the pace. */
-function createFrames() {
-  const waiting: Output[] = [];
+function createMessageQueue() {
+  const queued: ExecOutput[] = [];
   let bytes = 0;
   let isPaused = false;
   let hasEnded = false;
   let code: number | undefined;
-  let news = Promise.withResolvers<undefined>();
-  let socket: WebSocket | undefined;
+  let changed = Promise.withResolvers<undefined>();
+  let socket: ExecSocket | undefined;
 
-  function pace(): void {
+  function applyBackpressure(): void {
     if (!isPaused && bytes > PAUSE_BYTES) {
       isPaused = true;
       socket?.pause();
@@ -203,39 +208,39 @@ function createFrames() {
 
   function end(): void {
     hasEnded = true;
-    news.resolve(undefined);
+    changed.resolve(undefined);
   }
 
   return {
-    attach(opened: WebSocket): void {
+    attach(opened: ExecSocket): void {
       socket = opened;
       if (isPaused) socket.pause();
     },
     end,
-    take(channel: number, data: Buffer): void {
+    receive(channel: number, data: Buffer): void {
       const stream = STREAMS[channel];
       if (stream !== undefined && data.length > 0) {
-        waiting.push({ stream, data });
-        bytes += data.length + MESSAGE_COST_BYTES;
-        pace();
-        news.resolve(undefined);
+        queued.push({ stream, data });
+        bytes += data.length + MESSAGE_OVERHEAD_BYTES;
+        applyBackpressure();
+        changed.resolve(undefined);
       } else if (channel === STATUS) {
-        code = exitCodeOf(data);
+        code = readExitCode(data);
         end();
       }
     },
     code: () => code,
-    async *output(): AsyncGenerator<Output, void> {
+    async *output(): AsyncGenerator<ExecOutput, void> {
       for (;;) {
-        const next = waiting.shift();
+        const next = queued.shift();
         if (next !== undefined) {
-          bytes -= next.data.length + MESSAGE_COST_BYTES;
-          pace();
+          bytes -= next.data.length + MESSAGE_OVERHEAD_BYTES;
+          applyBackpressure();
           yield next;
         } else if (hasEnded) return;
         else {
-          await news.promise;
-          news = Promise.withResolvers();
+          await changed.promise;
+          changed = Promise.withResolvers();
         }
       }
     },
@@ -243,11 +248,11 @@ function createFrames() {
 }
 
 /** Undefined where the command could not be run, or nobody knows how it ended. */
-function exitCodeOf(data: Buffer): number | undefined {
+function readExitCode(data: Buffer): number | undefined {
   const status = Status.safeParse(parseJson(data.toString('utf8'))).data;
   if (status?.status === 'Success') return 0;
   if (status?.reason !== 'NonZeroExitCode') return undefined;
   const cause = status.details?.causes.find(({ reason }) => reason === 'ExitCode');
   const code = /^\d{1,3}$/.test(cause?.message ?? '') ? Number(cause?.message) : undefined;
-  return code !== undefined && code <= MAX_CODE ? code : undefined;
+  return code !== undefined && code <= MAX_EXIT_CODE ? code : undefined;
 }

@@ -1,8 +1,8 @@
 import { isAppError } from '../../lib/errors.ts';
-import { tlsFault, type TlsFault } from '../../lib/guarded-agent.ts';
+import { findTlsErrorReason, type TlsErrorReason } from '../../lib/guarded-agent.ts';
 
 /** What went wrong between this process and a cluster. */
-export type FailureKind =
+export type ClusterErrorKind =
   /** The operator lets nobody go there. */
   | 'policy'
   | 'unreachable'
@@ -21,15 +21,15 @@ export type FailureKind =
 /** A cluster that does not do what it was asked. The message is for people, and holds nothing that a server sent. */
 export class ClusterError extends Error {
   override readonly name = 'ClusterError';
-  readonly kind: FailureKind;
+  readonly kind: ClusterErrorKind;
 
-  constructor(kind: FailureKind, message: string, options?: ErrorOptions) {
+  constructor(kind: ClusterErrorKind, message: string, options?: ErrorOptions) {
     super(message, options);
     this.kind = kind;
   }
 }
 
-const TLS_MESSAGES: Readonly<Record<TlsFault, string>> = {
+const TLS_MESSAGES: Readonly<Record<TlsErrorReason, string>> = {
   untrusted: 'The certificate of the cluster does not come from the given authority: check ca_cert.',
   wrong_name: 'The certificate of the cluster was made for another name or address.',
   expired: 'The certificate of the cluster has expired or is not valid yet.',
@@ -39,10 +39,10 @@ const TLS_MESSAGES: Readonly<Record<TlsFault, string>> = {
 };
 
 /** Wraps whatever a connection or a request fails with. */
-export function asClusterError(error: unknown): ClusterError {
+export function toClusterError(error: unknown): ClusterError {
   if (error instanceof ClusterError) return error;
-  const fault = tlsFault(error);
-  if (fault !== undefined) return new ClusterError('tls', TLS_MESSAGES[fault], { cause: error });
+  const tlsProblem = findTlsErrorReason(error);
+  if (tlsProblem !== undefined) return new ClusterError('tls', TLS_MESSAGES[tlsProblem], { cause: error });
   if (isAppError(error, 'endpoint_forbidden'))
     return new ClusterError('policy', error.detail, { cause: error });
   if (isAppError(error, 'upstream_timeout') || isTimeout(error))
@@ -56,15 +56,15 @@ function isTimeout(error: unknown): boolean {
 }
 
 /** What a refused request says to people. The server's own words are read, never shown. */
-export function refusalOf(status: number, body: unknown): ClusterError {
-  const text = messageOf(body);
+export function clusterErrorFromResponse(status: number, body: unknown): ClusterError {
+  const text = readMessage(body);
   if (status === 401) {
     return new ClusterError(
       'unauthenticated',
       'The cluster does not accept the token or certificate: it is wrong, or has expired.',
     );
   }
-  if (status === 403) return forbiddenBecause(text);
+  if (status === 403) return toForbiddenError(text);
   if (status === 404) return new ClusterError('no_namespace', 'There is no such namespace in the cluster.');
   if (status === 429 || status >= 500)
     return new ClusterError('unreachable', `The cluster answers that it cannot serve now (${status}).`);
@@ -77,7 +77,7 @@ export function refusalOf(status: number, body: unknown): ClusterError {
   );
 }
 
-function forbiddenBecause(text: string): ClusterError {
+function toForbiddenError(text: string): ClusterError {
   if (/exceeded quota|must specify limits|LimitRanger|minimum|maximum .* usage/i.test(text))
     return new ClusterError('refused', 'A quota or limit range of the namespace does not let the pod in.');
   if (text.includes('PodSecurity'))
@@ -90,7 +90,7 @@ function forbiddenBecause(text: string): ClusterError {
   );
 }
 
-function messageOf(body: unknown): string {
+function readMessage(body: unknown): string {
   const message = (body as { message?: unknown } | undefined)?.message;
   return typeof message === 'string' ? message : '';
 }

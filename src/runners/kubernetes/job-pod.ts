@@ -2,7 +2,7 @@ import type { V1Pod } from '@kubernetes/client-node';
 import type { ClusterApi } from './api.ts';
 import { ClusterError } from './failure.ts';
 import { START_TIMEOUT_MS } from './manifest.ts';
-import { isRunning, isUnschedulable, whyHopeless, type PodState } from './pod-state.ts';
+import { isRunning, isUnschedulable, findStartFailure, type PodState } from './pod-state.ts';
 import { removePod, waitForPod } from './waiting.ts';
 
 /** The pod of one run, or of one test, from its making to its end. */
@@ -15,27 +15,32 @@ export interface JobPod {
 }
 
 /** Another pod may end meanwhile, or the cluster grow. */
-const UNSCHEDULABLE_MS = 60_000;
-const GONE = 'The pod was deleted in the cluster before it ran.';
-const NO_ROOM = 'The cluster has no node with room for the pod: ask for less memory or fewer processors.';
-const TOO_LATE = 'The pod did not start in three minutes: look at its namespace for what holds it back.';
+const UNSCHEDULABLE_TIMEOUT_MS = 60_000;
+const DELETED_BEFORE_START = 'The pod was deleted in the cluster before it ran.';
+const UNSCHEDULABLE =
+  'The cluster has no node with room for the pod: ask for less memory or fewer processors.';
+const START_TIMEOUT = 'The pod did not start in three minutes: look at its namespace for what holds it back.';
 
 /** Errors upon which nothing was made: the cluster has said no, or was not reached at all. */
-const NOTHING_MADE = ['policy', 'tls', 'unauthenticated', 'forbidden', 'no_namespace', 'refused'];
+const NOT_CREATED_KINDS = ['policy', 'tls', 'unauthenticated', 'forbidden', 'no_namespace', 'refused'];
 
 /** @param unschedulableMs how long a cluster without room for the pod may take to find some. */
-export function createJobPod(api: ClusterApi, manifest: V1Pod, unschedulableMs = UNSCHEDULABLE_MS): JobPod {
+export function createJobPod(
+  api: ClusterApi,
+  manifest: V1Pod,
+  unschedulableMs = UNSCHEDULABLE_TIMEOUT_MS,
+): JobPod {
   const name = manifest.metadata?.name ?? '';
   /** What is known of its making; null until it is asked for. */
-  let making: Promise<'made' | 'not made' | 'unknown'> | null = null;
+  let creation: Promise<'made' | 'not made' | 'unknown'> | null = null;
   let removal: Promise<'verified' | 'unverified'> | undefined;
 
   async function remove(): Promise<'verified' | 'unverified'> {
-    const made = (await making) ?? 'not made';
-    if (made === 'not made') return 'verified';
+    const creationResult = (await creation) ?? 'not made';
+    if (creationResult === 'not made') return 'verified';
     const result = await removePod(api, name);
     // A request that was not answered may still be carried out.
-    return made === 'unknown' ? 'unverified' : result;
+    return creationResult === 'unknown' ? 'unverified' : result;
   }
 
   return {
@@ -44,43 +49,48 @@ export function createJobPod(api: ClusterApi, manifest: V1Pod, unschedulableMs =
       signal.throwIfAborted();
       // Not ended by the signal: half a request leaves behind a pod that nobody knows of.
       const created = api.createPod(manifest);
-      making = created.then(() => 'made', howFar);
+      creation = created.then(() => 'made', toCreationResult);
       await created;
-      await untilRunning(api, name, unschedulableMs, signal);
+      await waitUntilRunning(api, name, unschedulableMs, signal);
     },
     remove: () => (removal ??= remove()),
   };
 }
 
-function howFar(error: unknown): 'not made' | 'unknown' {
-  return error instanceof ClusterError && NOTHING_MADE.includes(error.kind) ? 'not made' : 'unknown';
+function toCreationResult(error: unknown): 'not made' | 'unknown' {
+  return error instanceof ClusterError && NOT_CREATED_KINDS.includes(error.kind) ? 'not made' : 'unknown';
 }
 
-async function untilRunning(
+async function waitUntilRunning(
   api: ClusterApi,
   name: string,
   unschedulableMs: number,
   signal: AbortSignal,
 ): Promise<void> {
-  const noRoom = new AbortController();
-  const tooLate = AbortSignal.timeout(START_TIMEOUT_MS);
-  let noRoomTimer: NodeJS.Timeout | undefined;
+  const unschedulable = new AbortController();
+  const startTimeout = AbortSignal.timeout(START_TIMEOUT_MS);
+  let unschedulableTimer: NodeJS.Timeout | undefined;
   const decide = (pod: PodState | undefined): string | undefined => {
     if (pod !== undefined && isUnschedulable(pod))
-      noRoomTimer ??= setTimeout(() => noRoom.abort(), unschedulableMs);
-    else clearTimeout(noRoomTimer);
-    if (pod === undefined) return GONE;
-    return isRunning(pod) ? '' : whyHopeless(pod);
+      unschedulableTimer ??= setTimeout(() => unschedulable.abort(), unschedulableMs);
+    else clearTimeout(unschedulableTimer);
+    if (pod === undefined) return DELETED_BEFORE_START;
+    return isRunning(pod) ? '' : findStartFailure(pod);
   };
   try {
-    const fault = await waitForPod(api, name, decide, AbortSignal.any([signal, tooLate, noRoom.signal]));
-    if (fault !== '') throw new ClusterError('refused', fault);
+    const failure = await waitForPod(
+      api,
+      name,
+      decide,
+      AbortSignal.any([signal, startTimeout, unschedulable.signal]),
+    );
+    if (failure !== '') throw new ClusterError('refused', failure);
   } catch (error) {
     signal.throwIfAborted();
-    if (noRoom.signal.aborted) throw new ClusterError('refused', NO_ROOM);
-    if (tooLate.aborted) throw new ClusterError('timeout', TOO_LATE);
+    if (unschedulable.signal.aborted) throw new ClusterError('refused', UNSCHEDULABLE);
+    if (startTimeout.aborted) throw new ClusterError('timeout', START_TIMEOUT);
     throw error;
   } finally {
-    clearTimeout(noRoomTimer);
+    clearTimeout(unschedulableTimer);
   }
 }

@@ -2,8 +2,8 @@ import { z } from 'zod';
 import { parseEndpoint } from '../../lib/egress.ts';
 import { parseJson } from '../../lib/json-bounds.ts';
 import type { ClusterAccess } from './access.ts';
-import { namespaceName } from './names.ts';
-import { areCertificates, findKeyPairFault } from './pem.ts';
+import { NAMESPACE_PATTERN } from './names.ts';
+import { areCertificates, findKeyPairIssue } from './pem.ts';
 import { parseYaml } from './yaml.ts';
 
 /** What a kubeconfig is refused for, in words for its owner. */
@@ -12,62 +12,66 @@ export class KubeconfigError extends Error {
 }
 
 /** Far more than certificates of three authorities, a client's and its key take. */
-const MAX_BYTES = 128 * 1024;
+const MAX_KUBECONFIG_BYTES = 128 * 1024;
 /** Longer tokens do not fit into the headers that API servers accept. */
 export const MAX_TOKEN_LENGTH = 12 * 1024;
 
-const COMMAND = 'runs a program here to sign in';
-const FILE = 'names a file of the machine it is used on';
-const IDENTITY = 'acts as somebody else';
+const RUNS_COMMAND = 'runs a program here to sign in';
+const NAMES_FILE = 'names a file of the machine it is used on';
+const IMPERSONATES = 'acts as somebody else';
 
 /**
  * Members that a kubeconfig may have and that are never followed: programs, files of this machine, other ways
  * round, and checks turned off. Each with why, since the answer names it.
  */
 const REFUSED_FOR_CLUSTER: Readonly<Record<string, string>> = {
-  'certificate-authority': `${FILE}; put the text into certificate-authority-data`,
+  'certificate-authority': `${NAMES_FILE}; put the text into certificate-authority-data`,
   'proxy-url': 'would send the connection elsewhere',
   'insecure-skip-tls-verify': 'would send the credentials to whoever answers',
   'tls-server-name': 'would accept the certificate of another name',
 };
 const REFUSED_FOR_USER: Readonly<Record<string, string>> = {
-  exec: `${COMMAND}; use the token of a service account`,
-  'auth-provider': `${COMMAND}; use the token of a service account`,
-  tokenFile: `${FILE}; put the text into token`,
-  'client-certificate': `${FILE}; put the text into client-certificate-data`,
-  'client-key': `${FILE}; put the text into client-key-data`,
-  as: IDENTITY,
-  'as-uid': IDENTITY,
-  'as-groups': IDENTITY,
-  'as-user-extra': IDENTITY,
+  exec: `${RUNS_COMMAND}; use the token of a service account`,
+  'auth-provider': `${RUNS_COMMAND}; use the token of a service account`,
+  tokenFile: `${NAMES_FILE}; put the text into token`,
+  'client-certificate': `${NAMES_FILE}; put the text into client-certificate-data`,
+  'client-key': `${NAMES_FILE}; put the text into client-key-data`,
+  as: IMPERSONATES,
+  'as-uid': IMPERSONATES,
+  'as-groups': IMPERSONATES,
+  'as-user-extra': IMPERSONATES,
   username: 'is a way to sign in that Kubernetes no longer has',
   password: 'is a way to sign in that Kubernetes no longer has',
 };
 
-const text = z.string().min(1);
-const named = <Shape extends z.ZodType>(member: string, shape: Shape) =>
-  z.array(z.looseObject({ name: text, [member]: shape }));
+const nonEmptyText = z.string().min(1);
+const namedList = <Shape extends z.ZodType>(member: string, shape: Shape) =>
+  z.array(z.looseObject({ name: nonEmptyText, [member]: shape }));
 
-const Members = z.record(z.string(), z.unknown());
-const Kubeconfig = z.looseObject({
+const MemberMap = z.record(z.string(), z.unknown());
+const KubeconfigSchema = z.looseObject({
   kind: z.literal('Config'),
-  'current-context': text,
-  clusters: named('cluster', Members),
-  users: named('user', Members),
-  contexts: named('context', Members),
+  'current-context': nonEmptyText,
+  clusters: namedList('cluster', MemberMap),
+  users: namedList('user', MemberMap),
+  contexts: namedList('context', MemberMap),
 });
-const Context = z.looseObject({ cluster: text, user: text, namespace: text.optional() });
-const Cluster = z.strictObject({
-  server: text,
-  'certificate-authority-data': text.optional(),
+const KubeconfigContext = z.looseObject({
+  cluster: nonEmptyText,
+  user: nonEmptyText,
+  namespace: nonEmptyText.optional(),
+});
+const KubeconfigCluster = z.strictObject({
+  server: nonEmptyText,
+  'certificate-authority-data': nonEmptyText.optional(),
   // Without meaning for anything done here; clusters' own tools write them.
   'disable-compression': z.boolean().optional(),
   extensions: z.unknown().optional(),
 });
-const User = z.strictObject({
-  token: text.optional(),
-  'client-certificate-data': text.optional(),
-  'client-key-data': text.optional(),
+const KubeconfigUser = z.strictObject({
+  token: nonEmptyText.optional(),
+  'client-certificate-data': nonEmptyText.optional(),
+  'client-key-data': nonEmptyText.optional(),
   extensions: z.unknown().optional(),
 });
 
@@ -78,12 +82,13 @@ const User = z.strictObject({
  * @throws KubeconfigError
  */
 export async function reduceKubeconfig(source: string): Promise<string> {
-  if (Buffer.byteLength(source) > MAX_BYTES) throw new KubeconfigError('The kubeconfig is over 128 KB.');
+  if (Buffer.byteLength(source) > MAX_KUBECONFIG_BYTES)
+    throw new KubeconfigError('The kubeconfig is over 128 KB.');
   return writeKubeconfig(readAccess(await parseYaml(source)));
 }
 
 /** True for what {@link reduceKubeconfig} has written, byte for byte. */
-export function isReduced(source: string): boolean {
+export function isReducedKubeconfig(source: string): boolean {
   try {
     return writeKubeconfig(readReducedKubeconfig(source)) === source;
   } catch {
@@ -118,13 +123,13 @@ function writeKubeconfig({ server, ca, namespace, token, client }: ClusterAccess
 }
 
 function readAccess(document: unknown): ClusterAccess {
-  const config = Kubeconfig.safeParse(document);
+  const config = KubeconfigSchema.safeParse(document);
   if (!config.success)
     throw new KubeconfigError(
       'This is no kubeconfig: paste what `kubectl config view --raw --minify` prints.',
     );
   const { data } = config;
-  const context = Context.safeParse(findMember(data.contexts, data['current-context'], 'context'));
+  const context = KubeconfigContext.safeParse(findMember(data.contexts, data['current-context'], 'context'));
   if (!context.success)
     throw new KubeconfigError('The kubeconfig has no current context with a cluster and a user.');
   const cluster = findMember(data.clusters, context.data.cluster, 'cluster');
@@ -134,8 +139,8 @@ function readAccess(document: unknown): ClusterAccess {
   refuseMembers(cluster, REFUSED_FOR_CLUSTER);
   refuseMembers(user, REFUSED_FOR_USER);
   return {
-    ...readCluster(parseMembers(Cluster, cluster)),
-    ...readUser(parseMembers(User, user)),
+    ...readCluster(parseMembers(KubeconfigCluster, cluster)),
+    ...readUser(parseMembers(KubeconfigUser, user)),
     namespace: readNamespace(context.data.namespace ?? 'default'),
   };
 }
@@ -166,7 +171,7 @@ function parseMembers<Shape extends z.ZodType>(
   throw new KubeconfigError(`The kubeconfig has ${shown} in a form that is not accepted.`);
 }
 
-function readCluster(cluster: z.output<typeof Cluster>): Pick<ClusterAccess, 'server' | 'ca'> {
+function readCluster(cluster: z.output<typeof KubeconfigCluster>): Pick<ClusterAccess, 'server' | 'ca'> {
   const data = cluster['certificate-authority-data'];
   const ca = data === undefined ? null : decodePem(data);
   if (ca !== null && !areCertificates(ca))
@@ -174,10 +179,10 @@ function readCluster(cluster: z.output<typeof Cluster>): Pick<ClusterAccess, 'se
   return { server: readServer(cluster.server), ca };
 }
 
-function readUser(user: z.output<typeof User>): Pick<ClusterAccess, 'token' | 'client'> {
+function readUser(user: z.output<typeof KubeconfigUser>): Pick<ClusterAccess, 'token' | 'client'> {
   const { token, 'client-certificate-data': cert, 'client-key-data': key } = user;
   if (token !== undefined) {
-    if (!isToken(token)) throw new KubeconfigError('The token of the kubeconfig is none.');
+    if (!isBearerToken(token)) throw new KubeconfigError('The token of the kubeconfig is none.');
     return { token, client: null };
   }
   if (cert === undefined || key === undefined)
@@ -185,33 +190,34 @@ function readUser(user: z.output<typeof User>): Pick<ClusterAccess, 'token' | 'c
       'The user of the kubeconfig has neither a token nor a certificate with its key.',
     );
   const client = { cert: decodePem(cert), key: decodePem(key) };
-  const fault = findKeyPairFault(client.cert, client.key);
-  if (fault !== undefined) throw new KubeconfigError(fault);
+  const issue = findKeyPairIssue(client.cert, client.key);
+  if (issue !== undefined) throw new KubeconfigError(issue);
   return { token: null, client };
 }
 
 function readServer(address: string): URL {
   try {
-    return parseServer(address);
+    return parseServerUrl(address);
   } catch {
     throw new KubeconfigError('The server of the kubeconfig is not https:// with a host and perhaps a port.');
   }
 }
 
 function readNamespace(name: string): string {
-  if (!namespaceName.test(name)) throw new KubeconfigError('The namespace of the kubeconfig is not a name.');
+  if (!NAMESPACE_PATTERN.test(name))
+    throw new KubeconfigError('The namespace of the kubeconfig is not a name.');
   return name;
 }
 
 /** @throws AppError, or Error for an address without TLS. */
-export function parseServer(address: string): URL {
+export function parseServerUrl(address: string): URL {
   const url = parseEndpoint(address);
   if (url.protocol !== 'https:') throw new Error('not https');
   return url;
 }
 
 /** True for text that can stand in an `authorization` header. */
-export function isToken(token: string): boolean {
+export function isBearerToken(token: string): boolean {
   return token.length <= MAX_TOKEN_LENGTH && /^[\x21-\x7e]+$/.test(token);
 }
 

@@ -1,46 +1,48 @@
 import type { ClusterApi } from './api.ts';
-import { labelOf, LABELS, MANAGER } from './names.ts';
+import { toLabelValue, LABELS, MANAGED_BY } from './names.ts';
 import type { PodState } from './pod-state.ts';
 import { removePod } from './waiting.ts';
 
 /** After its deadline, for whoever still reads how it ended. */
-const KEPT_MS = 10 * 60_000;
+const EXPIRY_GRACE_MS = 10 * 60_000;
 
 /** Ends every pod of a run. @throws ClusterError when they cannot be listed. */
-export async function removeRun(api: ClusterApi, runId: string): Promise<'verified' | 'unverified'> {
-  const pods = await api.listPods(`${LABELS.managedBy}=${MANAGER},${LABELS.run}=${labelOf(runId)}`);
-  return await removeAll(api, pods);
+export async function removeRunPods(api: ClusterApi, runId: string): Promise<'verified' | 'unverified'> {
+  const pods = await api.listPods(`${LABELS.managedBy}=${MANAGED_BY},${LABELS.run}=${toLabelValue(runId)}`);
+  return await removePods(api, pods);
 }
 
 /**
  * Ends what runs of a server have left behind: pods past their own deadline, of instances that died.
  * @throws ClusterError when they cannot be listed.
  */
-export async function sweep(
+export async function removeExpiredPods(
   api: ClusterApi,
   serverId: string,
   nowMs: number,
 ): Promise<'verified' | 'unverified'> {
-  const pods = await api.listPods(`${LABELS.managedBy}=${MANAGER},${LABELS.server}=${labelOf(serverId)}`);
-  return await removeAll(
+  const pods = await api.listPods(
+    `${LABELS.managedBy}=${MANAGED_BY},${LABELS.server}=${toLabelValue(serverId)}`,
+  );
+  return await removePods(
     api,
-    pods.filter((pod) => isLeftover(pod, nowMs)),
+    pods.filter((pod) => isExpired(pod, nowMs)),
   );
 }
 
-function isLeftover({ metadata, spec }: PodState, nowMs: number): boolean {
+function isExpired({ metadata, spec }: PodState, nowMs: number): boolean {
   const createdMs = Date.parse(metadata.creationTimestamp ?? '');
   const lifetimeMs = (spec?.activeDeadlineSeconds ?? 0) * 1000;
-  return createdMs + lifetimeMs + KEPT_MS < nowMs;
+  return createdMs + lifetimeMs + EXPIRY_GRACE_MS < nowMs;
 }
 
 /** At a time; what is left is found by the next sweep. */
-const MAX_REMOVED = 50;
+const MAX_REMOVED_PODS = 50;
 
-async function removeAll(api: ClusterApi, pods: PodState[]): Promise<'verified' | 'unverified'> {
+async function removePods(api: ClusterApi, pods: PodState[]): Promise<'verified' | 'unverified'> {
   // One after the other: there are few, and hundreds of watches at once are not what a cluster expects.
-  let result: 'verified' | 'unverified' = pods.length > MAX_REMOVED ? 'unverified' : 'verified';
-  for (const { metadata } of pods.slice(0, MAX_REMOVED)) {
+  let result: 'verified' | 'unverified' = pods.length > MAX_REMOVED_PODS ? 'unverified' : 'verified';
+  for (const { metadata } of pods.slice(0, MAX_REMOVED_PODS)) {
     if ((await removePod(api, metadata.name)) === 'unverified') result = 'unverified';
   }
   return result;

@@ -1,10 +1,10 @@
 import type { V1Pod } from '@kubernetes/client-node';
-import type { Limits, Target } from '../runner.ts';
+import type { Limits, TargetServer } from '../runner.ts';
 import type { KubernetesConfig } from './config.ts';
-import { FOLDER, WAITER } from './launcher.ts';
-import { labelOf, LABELS, MANAGER, podName } from './names.ts';
+import { INPUT_FOLDER, POD_COMMAND } from './launcher.ts';
+import { toLabelValue, LABELS, MANAGED_BY, toPodName } from './names.ts';
 
-export const CONTAINER = 'job';
+export const CONTAINER_NAME = 'job';
 
 const MIB = 1024 * 1024;
 const DEFAULT_MEMORY_BYTES = 512 * MIB;
@@ -13,7 +13,7 @@ const DEFAULT_CPUS = 1;
 const REQUESTED_MEMORY_BYTES = 64 * MIB;
 const REQUESTED_CPUS = 0.05;
 /** Of what is written, outside of memory. */
-const DISK = '1Gi';
+const DISK_LIMIT = '1Gi';
 
 /** For the image to be pulled, and for the end to be noticed: on top of a run's own time. */
 export const START_TIMEOUT_MS = 180_000;
@@ -23,20 +23,24 @@ const UID = 10_001;
 
 /**
  * The bare pod of one run; passes the Pod Security Standard `restricted`. It waits until it is told what to do
- * ({@link WAITER}), and is ended by its node after the run's time even when nobody here is left to do it.
+ * ({@link POD_COMMAND}), and is ended by its node after the run's time even when nobody here is left to do it.
  */
-export function podManifest(target: Target<KubernetesConfig>, runId: string, limits: Limits): V1Pod {
+export function createPodManifest(
+  target: TargetServer<KubernetesConfig>,
+  runId: string,
+  limits: Limits,
+): V1Pod {
   const lifetimeMs = limits.timeoutMs + START_TIMEOUT_MS + END_TIMEOUT_MS;
   return {
     apiVersion: 'v1',
     kind: 'Pod',
     metadata: {
-      name: podName(runId),
+      name: toPodName(runId),
       labels: {
-        [LABELS.managedBy]: MANAGER,
-        [LABELS.owner]: labelOf(target.owner),
-        [LABELS.server]: labelOf(target.serverId),
-        [LABELS.run]: labelOf(runId),
+        [LABELS.managedBy]: MANAGED_BY,
+        [LABELS.owner]: toLabelValue(target.owner),
+        [LABELS.server]: toLabelValue(target.serverId),
+        [LABELS.run]: toLabelValue(runId),
       },
     },
     spec: {
@@ -54,43 +58,43 @@ export function podManifest(target: Target<KubernetesConfig>, runId: string, lim
       },
       containers: [
         {
-          name: CONTAINER,
+          name: CONTAINER_NAME,
           image: target.config.image,
-          command: [...WAITER],
-          resources: resources(limits),
+          command: [...POD_COMMAND],
+          resources: toResources(limits),
           securityContext: {
             allowPrivilegeEscalation: false,
             readOnlyRootFilesystem: true,
             capabilities: { drop: ['ALL'] },
           },
           volumeMounts: [
-            { name: 'input', mountPath: FOLDER },
+            { name: 'input', mountPath: INPUT_FOLDER },
             { name: 'scratch', mountPath: '/tmp' },
           ],
         },
       ],
       volumes: [
-        { name: 'input', emptyDir: { sizeLimit: DISK } },
-        { name: 'scratch', emptyDir: { sizeLimit: DISK } },
+        { name: 'input', emptyDir: { sizeLimit: DISK_LIMIT } },
+        { name: 'scratch', emptyDir: { sizeLimit: DISK_LIMIT } },
       ],
     },
   };
 }
 
-function resources({ memoryBytes, cpus }: Limits) {
+function toResources({ memoryBytes, cpus }: Limits) {
   const memory = memoryBytes ?? DEFAULT_MEMORY_BYTES;
   const cpu = cpus ?? DEFAULT_CPUS;
   return {
     requests: {
       memory: String(Math.min(memory, REQUESTED_MEMORY_BYTES)),
-      cpu: quantity(Math.min(cpu, REQUESTED_CPUS)),
+      cpu: toCpuQuantity(Math.min(cpu, REQUESTED_CPUS)),
       'ephemeral-storage': '16Mi',
     },
-    limits: { memory: String(memory), cpu: quantity(cpu), 'ephemeral-storage': DISK },
+    limits: { memory: String(memory), cpu: toCpuQuantity(cpu), 'ephemeral-storage': DISK_LIMIT },
   };
 }
 
 /** In thousandths, the finest that Kubernetes knows. */
-function quantity(cpus: number): string {
+function toCpuQuantity(cpus: number): string {
   return `${Math.max(1, Math.round(cpus * 1000))}m`;
 }

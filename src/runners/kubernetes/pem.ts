@@ -1,11 +1,11 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { findKeyLimitFault } from '../../lib/private-key-limits.ts';
+import { findPrivateKeyError } from '../../lib/private-key-limits.ts';
 
-const BLOCK = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g;
+const CERTIFICATE_BLOCK = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g;
 
 /** True for PEM text with at least one certificate, all of which can be read. */
 export function areCertificates(pem: string): boolean {
-  const blocks = pem.match(BLOCK) ?? [];
+  const blocks = pem.match(CERTIFICATE_BLOCK) ?? [];
   return blocks.length > 0 && blocks.every(isCertificate);
 }
 
@@ -22,10 +22,10 @@ function isCertificate(pem: string): boolean {
  * Looks at a PEM certificate and the private key that belongs to it; a key with a passphrase is refused.
  * @returns what is wrong, for people; undefined when they belong together, and the key's use is cheap.
  */
-export function findKeyPairFault(cert: string, key: string): string | undefined {
+export function findKeyPairIssue(cert: string, key: string): string | undefined {
   // Before OpenSSL reads it.
-  const limitFault = findKeyLimitFault(key);
-  if (limitFault !== undefined) return `client-key-data: ${limitFault}`;
+  const limitIssue = findPrivateKeyError(key);
+  if (limitIssue !== undefined) return `client-key-data: ${limitIssue}`;
   try {
     if (new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))) return undefined;
   } catch {

@@ -29,26 +29,26 @@ export const PodState = z.object({
 });
 export type PodState = z.output<typeof PodState>;
 
-type Container = z.output<typeof ContainerState>;
+type ContainerStatus = z.output<typeof ContainerState>;
 
-function containerOf(pod: PodState): Container {
+function readContainerState(pod: PodState): ContainerStatus {
   return pod.status?.containerStatuses?.[0]?.state ?? {};
 }
 
 /** The image is there and the container runs. */
 export function isRunning(pod: PodState): boolean {
-  return containerOf(pod).running !== undefined && pod.metadata.deletionTimestamp == null;
+  return readContainerState(pod).running !== undefined && pod.metadata.deletionTimestamp == null;
 }
 
 /** Nothing of it will run any more. */
 export function hasEnded(pod: PodState): boolean {
   const phase = pod.status?.phase;
-  return phase === 'Succeeded' || phase === 'Failed' || containerOf(pod).terminated !== undefined;
+  return phase === 'Succeeded' || phase === 'Failed' || readContainerState(pod).terminated !== undefined;
 }
 
 /** The kernel ended its container for want of memory. */
-export function ranOutOfMemory(pod: PodState): boolean {
-  return containerOf(pod).terminated?.reason === 'OOMKilled';
+export function wasOomKilled(pod: PodState): boolean {
+  return readContainerState(pod).terminated?.reason === 'OOMKilled';
 }
 
 export function isUnschedulable(pod: PodState): boolean {
@@ -58,23 +58,24 @@ export function isUnschedulable(pod: PodState): boolean {
   );
 }
 
-const IMAGE = 'The image cannot be had: check its name, and whether the cluster may pull it.';
+const IMAGE_NOT_PULLED = 'The image cannot be had: check its name, and whether the cluster may pull it.';
 
 /** Reasons of kubelet for which waiting is no use; the first is repeated, with pauses, once pulling has failed. */
-const HOPELESS: Readonly<Record<string, string>> = {
-  ImagePullBackOff: IMAGE,
-  InvalidImageName: IMAGE,
-  ErrImageNeverPull: IMAGE,
+const FINAL_WAITING_REASONS: Readonly<Record<string, string>> = {
+  ImagePullBackOff: IMAGE_NOT_PULLED,
+  InvalidImageName: IMAGE_NOT_PULLED,
+  ErrImageNeverPull: IMAGE_NOT_PULLED,
   CreateContainerConfigError: 'The cluster cannot make the container from this image.',
   CreateContainerError: 'The cluster cannot make the container from this image.',
   RunContainerError: 'The container does not start: the image needs a shell (sh).',
 };
 
 /** Why a pod will never start, for people; undefined while it still may. */
-export function whyHopeless(pod: PodState): string | undefined {
-  const { waiting, terminated } = containerOf(pod);
+export function findStartFailure(pod: PodState): string | undefined {
+  const { waiting, terminated } = readContainerState(pod);
   const reason = waiting?.reason;
-  if (reason !== undefined && Object.hasOwn(HOPELESS, reason)) return HOPELESS[reason];
+  if (reason !== undefined && Object.hasOwn(FINAL_WAITING_REASONS, reason))
+    return FINAL_WAITING_REASONS[reason];
   if (pod.status?.reason === 'Evicted') return EVICTED;
   if (terminated !== undefined || hasEnded(pod))
     return 'The container does not start: the image needs a shell (sh).';

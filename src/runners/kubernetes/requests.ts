@@ -3,7 +3,7 @@ import type { z } from 'zod';
 import type { GuardedPool } from '../../lib/guarded-pool.ts';
 import { parseJson } from '../../lib/json-bounds.ts';
 import type { ClusterAccess } from './access.ts';
-import { asClusterError, ClusterError, refusalOf } from './failure.ts';
+import { toClusterError, ClusterError, clusterErrorFromResponse } from './failure.ts';
 
 interface KubernetesRequest {
   method: 'GET' | 'POST' | 'DELETE';
@@ -13,15 +13,15 @@ interface KubernetesRequest {
 }
 
 /** Requests to one API server. No answer can be larger, slower or deeper than its bounds. */
-export interface Requests {
+export interface ClusterRequests {
   /** @returns status and body, whatever they are. @throws ClusterError when there is no whole answer. */
   send(request: KubernetesRequest): Promise<{ status: number; body: unknown }>;
   /** @throws ClusterError unless the status is 2xx and the body of that shape. */
-  read<Shape extends z.ZodType>(shape: Shape, status: number, body: unknown): z.output<Shape>;
+  parse<Shape extends z.ZodType>(shape: Shape, status: number, body: unknown): z.output<Shape>;
   /** Both together. */
-  ask<Shape extends z.ZodType>(shape: Shape, request: KubernetesRequest): Promise<z.output<Shape>>;
+  request<Shape extends z.ZodType>(shape: Shape, request: KubernetesRequest): Promise<z.output<Shape>>;
   /** Reads an answer line by line while it comes. Ends with `signal`. @throws ClusterError */
-  lines<Shape extends z.ZodType>(
+  readLines<Shape extends z.ZodType>(
     path: string,
     shape: Shape,
     signal: AbortSignal,
@@ -35,7 +35,7 @@ const MAX_WATCH_BYTES = 4 * 1024 * 1024;
 const REQUEST_TIMEOUT_MS = 45_000;
 
 /** Builds the requests of one account. */
-export function createRequests({ pool }: GuardedPool, access: ClusterAccess): Requests {
+export function createClusterRequests({ pool }: GuardedPool, access: ClusterAccess): ClusterRequests {
   const base = access.server.pathname.replace(/\/$/, '');
   const headers = {
     accept: 'application/json',
@@ -55,40 +55,40 @@ export function createRequests({ pool }: GuardedPool, access: ClusterAccess): Re
     });
   }
 
-  const requests: Requests = {
+  const requests: ClusterRequests = {
     async send(request) {
       try {
         const answer = await dispatch(request, AbortSignal.timeout(REQUEST_TIMEOUT_MS));
         return { status: answer.statusCode, body: parseJson(await readText(answer.body)) };
       } catch (error) {
-        throw asClusterError(error);
+        throw toClusterError(error);
       }
     },
-    read(shape, status, body) {
-      if (status < 200 || status >= 300) throw refusalOf(status, body);
+    parse(shape, status, body) {
+      if (status < 200 || status >= 300) throw clusterErrorFromResponse(status, body);
       const result = shape.safeParse(body);
-      if (!result.success) throw malformed();
+      if (!result.success) throw malformedError();
       return result.data;
     },
-    async ask(shape, request) {
+    async request(shape, request) {
       const { status, body } = await requests.send(request);
-      return requests.read(shape, status, body);
+      return requests.parse(shape, status, body);
     },
-    async *lines(path, shape, signal) {
+    async *readLines(path, shape, signal) {
       try {
         const answer = await dispatch({ method: 'GET', path }, signal);
         if (answer.statusCode !== 200)
-          throw refusalOf(answer.statusCode, parseJson(await readText(answer.body)));
-        for await (const line of splitLines(answer.body)) yield requests.read(shape, 200, parseJson(line));
+          throw clusterErrorFromResponse(answer.statusCode, parseJson(await readText(answer.body)));
+        for await (const line of splitLines(answer.body)) yield requests.parse(shape, 200, parseJson(line));
       } catch (error) {
-        if (!signal.aborted) throw asClusterError(error);
+        if (!signal.aborted) throw toClusterError(error);
       }
     },
   };
   return requests;
 }
 
-function malformed(): ClusterError {
+function malformedError(): ClusterError {
   return new ClusterError('malformed', 'The cluster answers in a way that no Kubernetes API does.');
 }
 
@@ -100,7 +100,7 @@ async function readText(body: Body): Promise<string> {
   for await (const piece of body as AsyncIterable<Buffer>) {
     bytes += piece.length;
     // Leaving the loop destroys the body, and with it the connection.
-    if (bytes > MAX_BODY_BYTES) throw malformed();
+    if (bytes > MAX_BODY_BYTES) throw malformedError();
     pieces.push(piece);
   }
   return Buffer.concat(pieces).toString('utf8');
@@ -118,6 +118,6 @@ async function* splitLines(body: Body): AsyncGenerator<string> {
       [pieces, rest] = [[], rest.subarray(end + 1)];
     }
     pieces.push(rest);
-    if (bytes > MAX_WATCH_BYTES) throw malformed();
+    if (bytes > MAX_WATCH_BYTES) throw malformedError();
   }
 }

@@ -1,29 +1,29 @@
 import { randomUUID } from 'node:crypto';
 import type { Dialer } from '../../lib/dialer.ts';
-import { portOf } from '../../lib/egress.ts';
+import { effectivePort } from '../../lib/egress.ts';
 import { isAppError } from '../../lib/errors.ts';
-import { createTlsStarter } from '../../lib/guarded-agent.ts';
-import type { Limits, StageName, Target, TestResult } from '../runner.ts';
-import { takeSteps, type Step, type Verdict } from '../stages.ts';
-import type { ClusterApi, Right } from './api.ts';
+import { createTlsHandshake } from '../../lib/guarded-agent.ts';
+import type { Limits, TestStageName, TargetServer, ServerTestResult } from '../runner.ts';
+import { runTestSteps, type TestStep, type TestOutcome } from '../stages.ts';
+import type { ClusterApi, ResourceRight } from './api.ts';
 import type { KubernetesConfig } from './config.ts';
-import { runCommand } from './command.ts';
-import { asClusterError, ClusterError, type FailureKind } from './failure.ts';
+import { runPodCommand } from './command.ts';
+import { toClusterError, ClusterError, type ClusterErrorKind } from './failure.ts';
 import { createJobPod, type JobPod } from './job-pod.ts';
-import { sweep } from './leftovers.ts';
-import { podManifest } from './manifest.ts';
+import { removeExpiredPods } from './leftovers.ts';
+import { createPodManifest } from './manifest.ts';
 
 /** What the account needs, and no more. */
-const RIGHTS: readonly Right[] = [
+const REQUIRED_RIGHTS: readonly ResourceRight[] = [
   ...['create', 'get', 'list', 'watch', 'delete'].map((verb) => ({ verb, resource: 'pods' })),
   { verb: 'get', resource: 'pods', subresource: 'log' },
   ...['get', 'create'].map((verb) => ({ verb, resource: 'pods', subresource: 'exec' })),
 ];
 
 /** Together with the clean-up less than a minute. */
-const TEST_MS = 38_000;
+const TEST_TIMEOUT_MS = 38_000;
 const TEST_LIMITS: Limits = {
-  timeoutMs: TEST_MS,
+  timeoutMs: TEST_TIMEOUT_MS,
   maxOutputBytes: 1024,
   memoryBytes: 64 * 1024 * 1024,
   cpus: null,
@@ -31,8 +31,8 @@ const TEST_LIMITS: Limits = {
   network: null,
 };
 
-const ONLINE = 'Pods run, and end when they are told to.';
-const STATUS_BY_KIND: Readonly<Record<FailureKind, TestResult['status']>> = {
+const ONLINE_MESSAGE = 'Pods run, and end when they are told to.';
+const STATUS_BY_KIND: Readonly<Record<ClusterErrorKind, ServerTestResult['status']>> = {
   policy: 'forbidden',
   unreachable: 'offline',
   timeout: 'offline',
@@ -48,27 +48,31 @@ const STATUS_BY_KIND: Readonly<Record<FailureKind, TestResult['status']>> = {
 export async function testCluster(
   dialer: Dialer,
   api: ClusterApi,
-  target: Target<KubernetesConfig>,
+  target: TargetServer<KubernetesConfig>,
   signal: AbortSignal,
-): Promise<TestResult> {
+): Promise<ServerTestResult> {
   signal.throwIfAborted();
-  const pod = createJobPod(api, podManifest(target, randomUUID(), TEST_LIMITS));
+  const pod = createJobPod(api, createPodManifest(target, randomUUID(), TEST_LIMITS));
   const steps = [...connectionSteps(dialer, api), ...accountSteps(api), ...podSteps(api, pod, target)];
   try {
-    return await takeSteps(steps, { timeoutMs: TEST_MS, praise: ONLINE, judge }, signal);
+    return await runTestSteps(
+      steps,
+      { timeoutMs: TEST_TIMEOUT_MS, successMessage: ONLINE_MESSAGE, toOutcome: toTestOutcome },
+      signal,
+    );
   } finally {
     await pod.remove();
   }
 }
 
-function connectionSteps(dialer: Dialer, { access }: ClusterApi): Step[] {
+function connectionSteps(dialer: Dialer, { access }: ClusterApi): TestStep[] {
   const { server, ca, client } = access;
   let connecting: ReturnType<Dialer['connect']>;
   return [
     [
       'policy',
       async (signal) => {
-        connecting = dialer.connect(server.hostname, portOf(server), signal);
+        connecting = dialer.connect(server.hostname, effectivePort(server), signal);
         await connecting.catch((error: unknown) => {
           if (isAppError(error, 'endpoint_forbidden')) throw error;
         });
@@ -85,7 +89,7 @@ function connectionSteps(dialer: Dialer, { access }: ClusterApi): Step[] {
     [
       'tls',
       async (signal) => {
-        const secure = createTlsStarter({ host: server.hostname, tls: { ca, client } });
+        const secure = createTlsHandshake({ host: server.hostname, tls: { ca, client } });
         (await secure(await connecting, signal)).destroy();
         return 'The certificate of the cluster is the right one.';
       },
@@ -93,39 +97,39 @@ function connectionSteps(dialer: Dialer, { access }: ClusterApi): Step[] {
   ];
 }
 
-function accountSteps(api: ClusterApi): Step[] {
+function accountSteps(api: ClusterApi): TestStep[] {
   const { namespace } = api.access;
   return [
     [
       'authentication',
       async () => {
-        await api.mayI({ verb: 'get', resource: 'pods' });
+        await api.isAllowed({ verb: 'get', resource: 'pods' });
         return 'The cluster accepts the credentials.';
       },
     ],
     [
       'permission',
       async () => {
-        const answers = await Promise.all(RIGHTS.map((right) => api.mayI(right)));
-        const missing = RIGHTS.filter((_, index) => answers[index] === false);
-        if (missing.length > 0) throw new ClusterError('forbidden', lacks(missing, namespace));
+        const answers = await Promise.all(REQUIRED_RIGHTS.map((right) => api.isAllowed(right)));
+        const missing = REQUIRED_RIGHTS.filter((_, index) => answers[index] === false);
+        if (missing.length > 0) throw new ClusterError('forbidden', missingRightsMessage(missing, namespace));
         return `The account has the rights it needs in the namespace ${namespace}.`;
       },
     ],
   ];
 }
 
-function lacks(missing: readonly Right[], namespace: string): string {
+function missingRightsMessage(missing: readonly ResourceRight[], namespace: string): string {
   const names = missing.map(({ verb, resource, subresource }) =>
     subresource === undefined ? `${verb} ${resource}` : `${verb} ${resource}/${subresource}`,
   );
   return `In the namespace ${namespace} the account lacks the right to ${names.join(', ')}: add it to its role.`;
 }
 
-function podSteps(api: ClusterApi, pod: JobPod, target: Target<KubernetesConfig>): Step[] {
+function podSteps(api: ClusterApi, pod: JobPod, target: TargetServer<KubernetesConfig>): TestStep[] {
   const nonce = randomUUID();
   // Its own session, as far as the image has the program for it: no signal to a group would reach it.
-  const detach = '{ setsid sleep 600 || sleep 600; } >/dev/null 2>&1 & echo detached';
+  const detachCommand = '{ setsid sleep 600 || sleep 600; } >/dev/null 2>&1 & echo detached';
   return [
     [
       'workspace',
@@ -133,7 +137,7 @@ function podSteps(api: ClusterApi, pod: JobPod, target: Target<KubernetesConfig>
         await pod.start(signal);
         const { workspacePath } = target;
         const enter = ['sh', '-c', 'cd -- "$1"', 'sh', workspacePath ?? '/'];
-        if ((await runCommand(api, pod.name, enter, signal))?.code !== 0)
+        if ((await runPodCommand(api, pod.name, enter, signal))?.code !== 0)
           throw new ClusterError(
             'refused',
             'The workspace does not exist in the image, or may not be entered.',
@@ -144,7 +148,7 @@ function podSteps(api: ClusterApi, pod: JobPod, target: Target<KubernetesConfig>
     [
       'echo',
       async (signal) => {
-        const answer = await runCommand(api, pod.name, ['sh', '-c', 'echo "$1"', 'sh', nonce], signal);
+        const answer = await runPodCommand(api, pod.name, ['sh', '-c', 'echo "$1"', 'sh', nonce], signal);
         if (answer?.stdout.trim() !== nonce)
           throw new ClusterError('malformed', 'The pod did not say back what it was told.');
         return 'The output of a command came back.';
@@ -153,7 +157,7 @@ function podSteps(api: ClusterApi, pod: JobPod, target: Target<KubernetesConfig>
     [
       'kill',
       async (signal) => {
-        const answer = await runCommand(api, pod.name, ['sh', '-c', detach], signal);
+        const answer = await runPodCommand(api, pod.name, ['sh', '-c', detachCommand], signal);
         if (answer?.stdout.trim() !== 'detached')
           throw new ClusterError('malformed', 'No process could be started in the pod.');
         if ((await pod.remove()) === 'unverified')
@@ -165,7 +169,7 @@ function podSteps(api: ClusterApi, pod: JobPod, target: Target<KubernetesConfig>
       'cleanup',
       async () => {
         if (
-          (await sweep(api, target.serverId, Date.now())) === 'unverified' ||
+          (await removeExpiredPods(api, target.serverId, Date.now())) === 'unverified' ||
           (await api.findPod(pod.name)) !== undefined
         )
           throw new ClusterError(
@@ -178,12 +182,12 @@ function podSteps(api: ClusterApi, pod: JobPod, target: Target<KubernetesConfig>
   ];
 }
 
-function judge(error: unknown, stage: StageName, isLate: boolean): Verdict {
-  const { kind, message } = isLate ? tooSlow(stage) : asClusterError(error);
+function toTestOutcome(error: unknown, stage: TestStageName, isLate: boolean): TestOutcome {
+  const { kind, message } = isLate ? timeoutError(stage) : toClusterError(error);
   return { status: STATUS_BY_KIND[kind], message, hostKey: null };
 }
 
-function tooSlow(name: StageName): ClusterError {
+function timeoutError(name: TestStageName): ClusterError {
   const message =
     name === 'workspace'
       ? 'The pod did not start in time. If the cluster is still pulling the image, test again in a minute.'

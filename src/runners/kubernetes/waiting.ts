@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { untilAborted } from '../../lib/deadline.ts';
+import { rejectOnAbort } from '../../lib/deadline.ts';
 import type { ClusterApi } from './api.ts';
-import { asClusterError, type ClusterError } from './failure.ts';
+import { toClusterError, type ClusterError } from './failure.ts';
 import type { PodState } from './pod-state.ts';
 
 /** Between two looks where watching ends at once. */
-const PAUSE_MS = 250;
+const RETRY_DELAY_MS = 250;
 
 /**
  * Looks at a pod, as it is and as it changes, until `decide` knows enough. It is called with undefined once the pod
@@ -27,7 +27,7 @@ export async function waitForPod<Decision>(
       decision = decide(state);
       if (decision !== undefined) return decision;
     }
-    await sleep(PAUSE_MS, undefined, { signal }).catch(() => undefined);
+    await sleep(RETRY_DELAY_MS, undefined, { signal }).catch(() => undefined);
   }
 }
 
@@ -43,10 +43,10 @@ const REMOVAL_TIMEOUT_MS = 20_000;
 export async function removePod(api: ClusterApi, name: string): Promise<'verified' | 'unverified'> {
   const signal = AbortSignal.timeout(REMOVAL_TIMEOUT_MS);
   // Requests have bounds of their own, and longer ones.
-  return await untilAborted(tryToRemove(api, name, signal), signal).catch(() => 'unverified');
+  return await rejectOnAbort(removeUntilGone(api, name, signal), signal).catch(() => 'unverified');
 }
 
-async function tryToRemove(
+async function removeUntilGone(
   api: ClusterApi,
   name: string,
   signal: AbortSignal,
@@ -56,8 +56,8 @@ async function tryToRemove(
       if (await api.deletePod(name, GRACE_SECONDS)) await waitForPod(api, name, isGone, signal);
       return 'verified';
     } catch (error) {
-      if (signal.aborted || !isTransient(asClusterError(error))) return 'unverified';
-      await sleep(PAUSE_MS);
+      if (signal.aborted || !isTransient(toClusterError(error))) return 'unverified';
+      await sleep(RETRY_DELAY_MS);
     }
   }
 }

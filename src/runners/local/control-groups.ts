@@ -10,29 +10,29 @@ const PERIOD_US = 100_000;
 const REMOVE_TRIES = 200;
 const REMOVE_POLL_MS = 10;
 
-type Amounts = Pick<Limits, 'memoryBytes' | 'cpus' | 'pids'>;
-type Controlled = Extract<OptionalLimit, keyof Amounts>;
+type LimitValues = Pick<Limits, 'memoryBytes' | 'cpus' | 'pids'>;
+type CgroupLimit = Extract<OptionalLimit, keyof LimitValues>;
 
 /** One group of the kernel that holds one run to its limits. */
 export interface ControlGroup {
   add(pid: number): void;
   /** True when the kernel ended a process of it for want of memory. */
-  ranOutOfMemory(): boolean;
+  hasRunOutOfMemory(): boolean;
   /** Kills what is in it and takes it away. False when that fails. */
   remove(): Promise<boolean>;
 }
 
 export interface ControlGroups {
   /** What this machine lets us enforce; tried, not guessed. */
-  enforceable: ReadonlySet<Controlled>;
+  enforceableLimits: ReadonlySet<CgroupLimit>;
   /** Amounts that are null, or cannot be enforced, are not set. */
-  create(runId: string, amounts: Amounts): ControlGroup;
+  create(runId: string, amounts: LimitValues): ControlGroup;
   /** Ends what is in the group of a run that another instance made. True when it is gone. */
-  reap(runId: string): Promise<boolean>;
+  removeByRunId(runId: string): Promise<boolean>;
 }
 
 /** How one kind of limit is set: the files of version 1, and those of version 2. */
-const SETTINGS: Record<Controlled, { v1: Setting; v2: Setting }> = {
+const SETTINGS: Record<CgroupLimit, { v1: LimitSetting; v2: LimitSetting }> = {
   memoryBytes: {
     v1: {
       controller: 'memory',
@@ -55,47 +55,48 @@ const SETTINGS: Record<Controlled, { v1: Setting; v2: Setting }> = {
     v2: { controller: 'pids', files: (count) => ({ 'pids.max': count }) },
   },
 };
-interface Setting {
+interface LimitSetting {
   controller: string;
   /** A name that begins with `?` is set where it exists. */
   files: (amount: number) => Record<string, number | string>;
 }
 
 /** Amounts that only show whether a limit can be set. */
-const TRIAL: Record<Controlled, number> = { memoryBytes: 2 ** 28, cpus: 1, pids: 100 };
+const TRIAL_VALUES: Record<CgroupLimit, number> = { memoryBytes: 2 ** 28, cpus: 1, pids: 100 };
 
 /** Finds out where groups may be made. Takes some milliseconds, and leaves nothing. */
 export function createControlGroups(): ControlGroups {
-  const places = new Map<Controlled, Place>();
-  for (const limit of Object.keys(SETTINGS) as Controlled[]) {
-    const place = findPlaces(limit).find((each) => isUsable(each, limit));
-    if (place !== undefined) places.set(limit, place);
+  const locations = new Map<CgroupLimit, CgroupLocation>();
+  for (const limit of Object.keys(SETTINGS) as CgroupLimit[]) {
+    const location = listLocations(limit).find((each) => isUsable(each, limit));
+    if (location !== undefined) locations.set(limit, location);
   }
-  const parents = () => [...new Set([...places.values()].map(({ folder }) => folder))];
+  const parents = () => [...new Set([...locations.values()].map(({ folder }) => folder))];
   return {
-    enforceable: new Set(places.keys()),
+    enforceableLimits: new Set(locations.keys()),
     create(runId, amounts) {
-      const group = groupOf(parents().map((folder) => path.join(folder, groupName(runId))));
+      const group = createControlGroup(parents().map((folder) => path.join(folder, toGroupName(runId))));
       try {
-        for (const [limit, { folder, setting }] of places)
-          setLimit(path.join(folder, groupName(runId)), setting, amounts[limit]);
+        for (const [limit, { folder, setting }] of locations)
+          setLimit(path.join(folder, toGroupName(runId)), setting, amounts[limit]);
         return group;
       } catch (error) {
         void group.remove();
         throw error;
       }
     },
-    reap: (runId) => groupOf(parents().flatMap((folder) => groupsOf(folder, runId))).remove(),
+    removeByRunId: (runId) =>
+      createControlGroup(parents().flatMap((folder) => listGroupFolders(folder, runId))).remove(),
   };
 }
 
-function groupOf(folders: readonly string[]): ControlGroup {
+function createControlGroup(folders: readonly string[]): ControlGroup {
   return {
     add(pid) {
       for (const folder of folders)
         writeFileSync(path.join(folder, 'cgroup.procs'), String(pid), { flag: 'r+' });
     },
-    ranOutOfMemory: () => folders.some((folder) => /^oom_kill [1-9]/m.test(memoryEvents(folder))),
+    hasRunOutOfMemory: () => folders.some((folder) => /^oom_kill [1-9]/m.test(readMemoryEvents(folder))),
     async remove() {
       const removed = await Promise.all(folders.map(removeFolder));
       return removed.every(Boolean);
@@ -103,15 +104,15 @@ function groupOf(folders: readonly string[]): ControlGroup {
   };
 }
 
-interface Place {
+interface CgroupLocation {
   folder: string;
-  setting: Setting;
+  setting: LimitSetting;
 }
 
 /** Where a group with a limit could be made: in our own group, and beside it where version 2 forbids that. */
-function findPlaces(limit: Controlled): Place[] {
+function listLocations(limit: CgroupLimit): CgroupLocation[] {
   const { v1, v2 } = SETTINGS[limit];
-  return readOr('/proc/self/cgroup', '')
+  return readOrDefault('/proc/self/cgroup', '')
     .split('\n')
     .flatMap((line) => {
       const [, hierarchy, names, own] = /^(\d+):([^:]*):(\/.*)$/.exec(line) ?? [];
@@ -125,11 +126,11 @@ function findPlaces(limit: Controlled): Place[] {
     });
 }
 
-function isUsable({ folder, setting }: Place, limit: Controlled): boolean {
-  const trial = path.join(folder, groupName('trial'));
+function isUsable({ folder, setting }: CgroupLocation, limit: CgroupLimit): boolean {
+  const trial = path.join(folder, toGroupName('trial'));
   try {
     mkdirSync(trial);
-    apply(trial, setting, TRIAL[limit]);
+    writeSetting(trial, setting, TRIAL_VALUES[limit]);
     return true;
   } catch {
     return false;
@@ -139,12 +140,12 @@ function isUsable({ folder, setting }: Place, limit: Controlled): boolean {
 }
 
 /** In version 2 one group has all limits, so that it may be there already. */
-function setLimit(folder: string, setting: Setting, amount: number | null): void {
+function setLimit(folder: string, setting: LimitSetting, amount: number | null): void {
   if (!existsSync(folder)) mkdirSync(folder);
-  if (amount !== null) apply(folder, setting, amount);
+  if (amount !== null) writeSetting(folder, setting, amount);
 }
 
-function apply(folder: string, { files }: Setting, amount: number): void {
+function writeSetting(folder: string, { files }: LimitSetting, amount: number): void {
   for (const [name, value] of Object.entries(files(amount))) {
     const file = path.join(folder, name.replace('?', ''));
     // Never made here: a plain file in a folder that is no group would look like a limit.
@@ -160,14 +161,14 @@ async function removeFolder(folder: string): Promise<boolean> {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return true;
     }
-    killAll(folder);
+    killProcesses(folder);
     await rest(REMOVE_POLL_MS);
   }
   return false;
 }
 
-function killAll(folder: string): void {
-  for (const pid of readOr(path.join(folder, 'cgroup.procs'), '').split('\n').filter(Boolean)) {
+function killProcesses(folder: string): void {
+  for (const pid of readOrDefault(path.join(folder, 'cgroup.procs'), '').split('\n').filter(Boolean)) {
     try {
       process.kill(Number(pid), 'SIGKILL');
     } catch {
@@ -176,32 +177,32 @@ function killAll(folder: string): void {
   }
 }
 
-function memoryEvents(folder: string): string {
+function readMemoryEvents(folder: string): string {
   const files = existsSync(folder) ? readdirSync(folder) : [];
   return ['memory.events', 'memory.oom_control']
     .filter((file) => files.includes(file))
-    .map((file) => readOr(path.join(folder, file), ''))
+    .map((file) => readOrDefault(path.join(folder, file), ''))
     .join('\n');
 }
 
 /** With the process that made it, for whoever finds one that was left. */
-function groupName(runId: string): string {
-  return `${PREFIX}${process.pid}-${plain(runId)}`;
+function toGroupName(runId: string): string {
+  return `${PREFIX}${process.pid}-${toFileName(runId)}`;
 }
 
 /** The groups of a run, whatever process made them. */
-function groupsOf(folder: string, runId: string): string[] {
+function listGroupFolders(folder: string, runId: string): string[] {
   const names = readdirSync(folder).filter((name) => name.startsWith(PREFIX));
   return names
-    .filter((name) => name.slice(PREFIX.length).replace(/^\d+-/, '') === plain(runId))
+    .filter((name) => name.slice(PREFIX.length).replace(/^\d+-/, '') === toFileName(runId))
     .map((name) => path.join(folder, name));
 }
 
-function plain(runId: string): string {
+function toFileName(runId: string): string {
   return runId.replaceAll(/[^\w-]/g, '_');
 }
 
-function readOr(file: string, otherwise: string): string {
+function readOrDefault(file: string, otherwise: string): string {
   try {
     return readFileSync(file, 'utf8');
   } catch {

@@ -1,13 +1,13 @@
 import { existsSync, lstatSync, readlinkSync, realpathSync, statSync } from 'node:fs';
 import path from 'node:path';
 import type { Job, Language } from '../runner.ts';
-import { seccompFilter } from './seccomp.ts';
+import { createSeccompFilter } from './seccomp.ts';
 import type { Staging } from './staging.ts';
 import type { Architecture } from './syscalls.ts';
 
 /** The folders of a sandbox that can be written to. All are memory, and gone with it. */
-export const FOLDERS = ['/work', '/tmp'] as const;
-const FOLDER_BYTES = 256 * 2 ** 20;
+export const WRITABLE_FOLDERS = ['/work', '/tmp'] as const;
+const MAX_FOLDER_BYTES = 256 * 2 ** 20;
 /** What a program must see to run at all. The rest of the machine is not there. */
 const PROGRAM_FOLDERS = ['/usr'];
 const PROGRAM_LINKS = ['/bin', '/sbin', '/lib', '/lib32', '/lib64', '/libx32'];
@@ -24,11 +24,11 @@ const INTERPRETERS: Record<Language, string> = { python: 'python3', javascript: 
 const EXTENSIONS: Record<Language, string> = { python: 'py', javascript: 'js', bash: 'sh' };
 
 /** The folder for a job that asks for one; undefined where it is none of those, since nothing else could be written to. */
-export function findFolder(asked: string | null): string | undefined {
-  return asked === null ? FOLDERS[0] : FOLDERS.find((folder) => folder === asked);
+export function findWorkingFolder(asked: string | null): string | undefined {
+  return asked === null ? WRITABLE_FOLDERS[0] : WRITABLE_FOLDERS.find((folder) => folder === asked);
 }
 
-export interface Layout {
+export interface BwrapArguments {
   /** The options of bwrap as it reads them from a descriptor, where the list of processes does not show them. */
   options: Buffer;
   /** The interpreter and its file. */
@@ -37,7 +37,7 @@ export interface Layout {
   folder: string;
 }
 
-export interface LayoutOptions {
+export interface SandboxOptions {
   architecture: Architecture;
   /** What of the product no program may see. */
   hiddenPaths: readonly string[];
@@ -49,14 +49,19 @@ export interface LayoutOptions {
  * Puts a job into the terms of bwrap. Files are staged: bwrap copies them into the sandbox before it starts.
  * @throws Error for a job that no route lets through: a path that leaves its folder, a NUL in a name or value.
  */
-export function layOut(job: Job, folder: string, staging: Staging, options: LayoutOptions): Layout {
-  const source = sourceOf(job, folder, options.runtime);
-  const files = job.files.map((each) => ({ path: inside(folder, each.path), content: each.content }));
+export function createBwrapArguments(
+  job: Job,
+  folder: string,
+  staging: Staging,
+  options: SandboxOptions,
+): BwrapArguments {
+  const source = createSourceFile(job, folder, options.runtime);
+  const files = job.files.map((each) => ({ path: toSandboxPath(folder, each.path), content: each.content }));
   const args = [
-    ...isolation(staging.file(seccompFilter(options.architecture))),
-    ...programs(),
-    ...hidden(options.hiddenPaths),
-    ...writable(),
+    ...isolationArguments(staging.file(createSeccompFilter(options.architecture))),
+    ...programArguments(),
+    ...hiddenPathArguments(options.hiddenPaths),
+    ...writableFolderArguments(),
     ...(options.runtime === undefined
       ? []
       : ['--ro-bind-fd', String(staging.open(options.runtime)), RUNTIME_FILE]),
@@ -78,7 +83,7 @@ const ENVIRONMENT = {
 };
 
 /** Beside the files of the job, so that it finds them; a command has no name of its own to be found by. */
-function sourceOf({ program, files }: Job, folder: string, runtime?: string) {
+function createSourceFile({ program, files }: Job, folder: string, runtime?: string) {
   if ('command' in program)
     return { interpreter: '/bin/sh', path: PROGRAM_FILE, content: Buffer.from(program.command) };
   let name = `main.${EXTENSIONS[program.language]}`;
@@ -87,21 +92,21 @@ function sourceOf({ program, files }: Job, folder: string, runtime?: string) {
   return { interpreter, path: path.posix.join(folder, name), content: Buffer.from(program.code) };
 }
 
-function inside(folder: string, relative: string): string {
+function toSandboxPath(folder: string, relative: string): string {
   const whole = path.posix.join(folder, relative);
   if (!whole.startsWith(`${folder}/`) || path.posix.isAbsolute(relative))
     throw new Error('a file of a job lies outside of its folder');
   return whole;
 }
 
-function isolation(filter: number): string[] {
+function isolationArguments(filter: number): string[] {
   return [
     ...['--unshare-all', '--unshare-user', '--disable-userns', '--die-with-parent', '--new-session'],
     ...['--uid', UID, '--gid', UID, '--hostname', 'sandbox', '--seccomp', String(filter)],
   ];
 }
 
-function programs(): string[] {
+function programArguments(): string[] {
   return [
     ...PROGRAM_FOLDERS.flatMap((folder) => ['--ro-bind', folder, folder]),
     ...PROGRAM_LINKS.filter((name) => existsSync(name)).flatMap((name) =>
@@ -112,7 +117,7 @@ function programs(): string[] {
 }
 
 /** What of the product lies among the programs, as in a container image. The rest is not there to begin with. */
-function hidden(paths: readonly string[]): string[] {
+function hiddenPathArguments(paths: readonly string[]): string[] {
   const roots = [...PROGRAM_FOLDERS, ...PROGRAM_LINKS, ...PROGRAM_SETTINGS].filter((name) =>
     existsSync(name),
   );
@@ -127,12 +132,12 @@ function hidden(paths: readonly string[]): string[] {
     );
 }
 
-function writable(): string[] {
-  const memory = (folder: string) => ['--size', String(FOLDER_BYTES), '--tmpfs', folder];
+function writableFolderArguments(): string[] {
+  const memory = (folder: string) => ['--size', String(MAX_FOLDER_BYTES), '--tmpfs', folder];
   return [
     ...['--proc', '/proc', '--dev', '/dev'],
     ...memory('/dev/shm'),
     ...['--remount-ro', '/dev'],
-    ...FOLDERS.flatMap(memory),
+    ...WRITABLE_FOLDERS.flatMap(memory),
   ];
 }

@@ -1,12 +1,14 @@
 import type { Readable } from 'node:stream';
-import type { RunEvent, Stream } from '../runner.ts';
+import type { RunEvent, OutputStream } from '../runner.ts';
 
 /**
  * Reads both streams as they come, in turns. Neither is read ahead of the reader by more than its buffer, so
  * that a program waits that writes faster than it is read.
  */
-export async function* readOutput(streams: Record<Stream, Readable>): AsyncGenerator<RunEvent, void> {
-  const names: readonly Stream[] = ['stdout', 'stderr'];
+export async function* readSandboxOutput(
+  streams: Record<OutputStream, Readable>,
+): AsyncGenerator<RunEvent, void> {
+  const names: readonly OutputStream[] = ['stdout', 'stderr'];
   let wake = (): void => undefined;
   for (const name of names)
     for (const sign of ['readable', 'end', 'close']) streams[name].on(sign, () => wake());

@@ -1,5 +1,5 @@
 /** What the probe is told; all of it may be known to a program. */
-export interface ProbeGoals {
+export interface ProbeInput {
   nonce: string;
   /** Folders and files of the product. */
   paths: readonly string[];
@@ -8,7 +8,7 @@ export interface ProbeGoals {
   /** The product's own process, by its id outside. */
   pid: number;
   /** The numbers of the system calls that are denied. */
-  calls: readonly number[];
+  syscalls: readonly number[];
 }
 
 /** What the probe saw. Whether that is an escape is judged outside, where it cannot be forged by accident. */
@@ -20,11 +20,11 @@ export interface ProbeFindings {
   /** Names of variables in the environments of all processes that can be seen. */
   variables: string[];
   /** What stands in `/proc` for the process that has that id here; empty where there is none. */
-  namesake: string;
+  processStat: string;
   /** By name, as `/proc/self/ns` tells them. */
   namespaces: Record<string, string>;
   /** Of `/proc/self/status`: rights and filters. */
-  status: Record<string, string>;
+  processStatus: Record<string, string>;
   /** Names in the root folder, and in `/run`. */
   entries: string[];
   /** What is mounted. */
@@ -35,29 +35,29 @@ export interface ProbeFindings {
   /** Sockets and files that were open when it started. */
   descriptors: string[];
   /** The error numbers of the calls, or `ok`; empty where no program is there to make them. */
-  calls: string[];
+  syscallErrors: string[];
 }
 
 /**
  * Runs inside of the sandbox, as text: it may name nothing that lies outside of its own braces. It tries what
  * a hostile program would try first, and tells what it saw as one line of JSON.
  */
-export async function probe(goals: ProbeGoals): Promise<void> {
+export async function probe(input: ProbeInput): Promise<void> {
   const fs = process.getBuiltinModule('node:fs');
   const net = process.getBuiltinModule('node:net');
   const os = process.getBuiltinModule('node:os');
   const { spawnSync } = process.getBuiltinModule('node:child_process');
 
-  function attempt<T>(look: () => T, otherwise: T): T {
+  function tryOrDefault<T>(look: () => T, otherwise: T): T {
     try {
       return look();
     } catch {
       return otherwise;
     }
   }
-  const list = (folder: string) => attempt(() => fs.readdirSync(folder), []);
-  const read = (file: string) => attempt(() => fs.readFileSync(file, 'latin1'), '');
-  const link = (name: string) => attempt(() => fs.readlinkSync(name), '');
+  const list = (folder: string) => tryOrDefault(() => fs.readdirSync(folder), []);
+  const read = (file: string) => tryOrDefault(() => fs.readFileSync(file, 'latin1'), '');
+  const link = (name: string) => tryOrDefault(() => fs.readlinkSync(name), '');
   const processes = list('/proc').filter((name) => /^\d+$/.test(name));
 
   function connects(socket: string | number): Promise<boolean> {
@@ -68,8 +68,8 @@ export async function probe(goals: ProbeGoals): Promise<void> {
   }
 
   function canWrite(folder: string): boolean {
-    return attempt(() => {
-      const file = `${folder}/ops-center-${goals.nonce}`;
+    return tryOrDefault(() => {
+      const file = `${folder}/ops-center-${input.nonce}`;
       fs.writeFileSync(file, '');
       fs.unlinkSync(file);
       return true;
@@ -77,12 +77,12 @@ export async function probe(goals: ProbeGoals): Promise<void> {
   }
 
   /** Perl belongs to Debian's smallest system; Python comes close. */
-  function makeCalls(): string[] {
+  function makeSyscalls(): string[] {
     const perl = 'for (@ARGV) { print syscall($_ + 0, 0, 0, 0, 0, 0) == -1 ? $! + 0 : "ok", " " }';
     const python =
       'import ctypes, sys\nlibc = ctypes.CDLL(None, use_errno=True)\nfor number in sys.argv[1:]: ' +
       'print("ok" if libc.syscall(int(number), 0, 0, 0, 0, 0) != -1 else ctypes.get_errno(), end=" ")';
-    const numbers = goals.calls.map(String);
+    const numbers = input.syscalls.map(String);
     for (const [program, option, code] of [
       ['perl', '-e', perl],
       ['python3', '-c', python],
@@ -95,21 +95,21 @@ export async function probe(goals: ProbeGoals): Promise<void> {
   }
 
   const connected = [];
-  for (const socket of goals.sockets) if (await connects(socket)) connected.push(socket);
+  for (const socket of input.sockets) if (await connects(socket)) connected.push(socket);
   const variables = processes
     .flatMap((pid) => read(`/proc/${pid}/environ`).split('\0'))
     .map((variable) => variable.replace(/=.*/s, ''))
     .filter(Boolean);
   const findings: ProbeFindings = {
-    nonce: goals.nonce,
-    readable: goals.paths.filter((path) => list(path).length > 0 || read(path) !== ''),
+    nonce: input.nonce,
+    readable: input.paths.filter((path) => list(path).length > 0 || read(path) !== ''),
     connected,
     variables: [...new Set(variables)],
-    namesake: read(`/proc/${goals.pid}/stat`),
+    processStat: read(`/proc/${input.pid}/stat`),
     namespaces: Object.fromEntries(
       list('/proc/self/ns').map((name) => [name, link(`/proc/self/ns/${name}`)]),
     ),
-    status: Object.fromEntries(
+    processStatus: Object.fromEntries(
       [...read('/proc/self/status').matchAll(/^(Cap\w+|NoNewPrivs|Seccomp):\s*(\w+)$/gm)].map(
         ([, name = '', value = '']) => [name, value],
       ),
@@ -119,12 +119,12 @@ export async function probe(goals: ProbeGoals): Promise<void> {
       ([, at = '', options = '', kind = '']) => ({ at, kind, readOnly: options.split(',').includes('ro') }),
     ),
     writable: ['/', '/dev', '/etc', '/usr', '/run', '/proc', '/proc/sys/kernel'].filter(canWrite),
-    interfaces: Object.keys(attempt(() => os.networkInterfaces(), {})),
+    interfaces: Object.keys(tryOrDefault(() => os.networkInterfaces(), {})),
     descriptors: list('/proc/self/fd')
       .filter((name) => !['0', '1', '2'].includes(name))
       .map((name) => link(`/proc/self/fd/${name}`))
       .filter((name) => /^(socket:|\/(?!dev\/(null|u?random)$|proc\/\d+\/fd$))/.test(name)),
-    calls: makeCalls(),
+    syscallErrors: makeSyscalls(),
   };
   process.stdout.write(JSON.stringify(findings));
 }

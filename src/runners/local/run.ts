@@ -1,41 +1,41 @@
 import type { Log } from '../../lib/log.ts';
 import type { ExitEvent, Job, Language, Limits, RunEvent, StopCause } from '../runner.ts';
-import { findFolder, FOLDERS } from './layout.ts';
-import { readOutput } from './output.ts';
-import { startSandbox, type Sandbox, type SandboxDeps, type SandboxEnd } from './sandbox.ts';
+import { findWorkingFolder, WRITABLE_FOLDERS } from './layout.ts';
+import { readSandboxOutput } from './output.ts';
+import { startSandbox, type Sandbox, type SandboxDeps, type SandboxExit } from './sandbox.ts';
 
 /** Of what bwrap says when it fails, for the log. */
-const MAX_COMPLAINT_BYTES = 2_000;
+const MAX_LOGGED_BYTES = 2_000;
 
-export interface RunDeps {
+export interface LocalRunDeps {
   /** Undefined where no sandbox can be made; then there is a refusal. */
   deps: (SandboxDeps & { log: Log }) | undefined;
   /** Why no program may run here; undefined where one may. */
-  findRefusal: () => Promise<string | undefined>;
+  findUnavailableReason: () => Promise<string | undefined>;
 }
 
 /**
  * Runs a job in a sandbox, and looks that nothing of it is left.
  * @param workspace where jobs run that name no folder; null is the sandbox's own.
  */
-export async function* runJob(
+export async function* runLocalJob(
   job: Job,
   workspace: string | null,
   limits: Limits,
   signal: AbortSignal,
-  { deps, findRefusal }: RunDeps,
+  { deps, findUnavailableReason: findRefusal }: LocalRunDeps,
 ): AsyncGenerator<RunEvent, void> {
   yield { type: 'phase', phase: 'preparing' };
   const refusal = await findRefusal();
-  const folder = findFolder(job.workdir ?? workspace);
-  if (signal.aborted) yield stopped(signal, 'verified');
+  const folder = findWorkingFolder(job.workdir ?? workspace);
+  if (signal.aborted) yield toStopExit(signal, 'verified');
   else if (refusal !== undefined || deps === undefined)
-    yield { ...notStarted('failed', job), message: refusal ?? null };
-  else if (folder === undefined) yield notStarted('folder', job);
-  else yield* runIn(await startSandbox(job, folder, limits, deps), job, signal, deps.log);
+    yield { ...toStartFailure('failed', job), message: refusal ?? null };
+  else if (folder === undefined) yield toStartFailure('folder', job);
+  else yield* runInSandbox(await startSandbox(job, folder, limits, deps), job, signal, deps.log);
 }
 
-async function* runIn(
+async function* runInSandbox(
   sandbox: Sandbox,
   job: Job,
   signal: AbortSignal,
@@ -47,12 +47,12 @@ async function* runIn(
     const start = await sandbox.start;
     if (start === 'started') {
       yield { type: 'phase', phase: 'started' };
-      yield* readOutput(sandbox);
-    } else if (start === 'failed') await logComplaint(sandbox, log);
+      yield* readSandboxOutput(sandbox);
+    } else if (start === 'failed') await logBwrapOutput(sandbox, log);
     const end = await sandbox.end;
-    if (isStopped(signal)) yield stopped(signal, end.cleanup);
+    if (isAborted(signal)) yield toStopExit(signal, end.cleanup);
     else if (start === 'started') yield toExit(end);
-    else yield { ...notStarted(start, job), cleanup: end.cleanup };
+    else yield { ...toStartFailure(start, job), cleanup: end.cleanup };
   } finally {
     signal.removeEventListener('abort', sandbox.kill);
     sandbox.kill();
@@ -62,39 +62,39 @@ async function* runIn(
 }
 
 /** Asked in a function of its own, since it changes while we wait. */
-function isStopped(signal: AbortSignal): boolean {
+function isAborted(signal: AbortSignal): boolean {
   return signal.aborted;
 }
 
-const EXIT = { type: 'exit', code: null, signal: null, message: null } as const;
+const EXIT_DEFAULTS = { type: 'exit', code: null, signal: null, message: null } as const;
 
-function stopped(signal: AbortSignal, cleanup: ExitEvent['cleanup']): ExitEvent {
-  return { ...EXIT, cause: signal.reason as StopCause, cleanup };
+function toStopExit(signal: AbortSignal, cleanup: ExitEvent['cleanup']): ExitEvent {
+  return { ...EXIT_DEFAULTS, cause: signal.reason as StopCause, cleanup };
 }
 
 /** bwrap tells a signal as 128 and its number, which a program can also choose by itself: it stays a code. */
-function toExit({ code, outOfMemory, cleanup }: SandboxEnd): ExitEvent {
-  if (outOfMemory && code !== 0) return { ...EXIT, cause: 'out_of_memory', code, cleanup };
-  if (code === null) return { ...EXIT, cause: 'lost', cleanup, message: LOST };
-  return { ...EXIT, cause: 'exited', code, cleanup };
+function toExit({ code, isOutOfMemory, cleanup }: SandboxExit): ExitEvent {
+  if (isOutOfMemory && code !== 0) return { ...EXIT_DEFAULTS, cause: 'out_of_memory', code, cleanup };
+  if (code === null) return { ...EXIT_DEFAULTS, cause: 'lost', cleanup, message: EXIT_UNKNOWN };
+  return { ...EXIT_DEFAULTS, cause: 'exited', code, cleanup };
 }
 
-const LOST = 'The sandbox was ended from outside, and nobody could tell how the program did.';
+const EXIT_UNKNOWN = 'The sandbox was ended from outside, and nobody could tell how the program did.';
 const INTERPRETERS: Record<Language, string> = { python: 'python3', javascript: 'node', bash: 'bash' };
 
-function notStarted(why: Exclude<Awaited<Sandbox['start']>, 'started'>, { program }: Job): ExitEvent {
+function toStartFailure(why: Exclude<Awaited<Sandbox['start']>, 'started'>, { program }: Job): ExitEvent {
   const interpreter = 'language' in program ? INTERPRETERS[program.language] : 'sh';
   const message = {
-    folder: `The folder is not there. A program here can work in ${FOLDERS.join(' and ')}.`,
+    folder: `The folder is not there. A program here can work in ${WRITABLE_FOLDERS.join(' and ')}.`,
     interpreter: `There is no ${interpreter} among the programs of this machine. Install it, or use another language.`,
     failed: 'The sandbox could not be made. The log of the server says why.',
   }[why];
-  return { ...EXIT, cause: 'infrastructure', cleanup: 'verified', message };
+  return { ...EXIT_DEFAULTS, cause: 'infrastructure', cleanup: 'verified', message };
 }
 
 /** What bwrap wrote is for the operator: it names things of this machine. */
-async function logComplaint({ stderr }: Sandbox, log: Log): Promise<void> {
+async function logBwrapOutput({ stderr }: Sandbox, log: Log): Promise<void> {
   let complaint = '';
-  for await (const piece of stderr) complaint = `${complaint}${String(piece)}`.slice(0, MAX_COMPLAINT_BYTES);
+  for await (const piece of stderr) complaint = `${complaint}${String(piece)}`.slice(0, MAX_LOGGED_BYTES);
   log.error({ complaint }, 'bwrap could not make a sandbox');
 }

@@ -5,37 +5,37 @@ import { createInterface } from 'node:readline';
 import type { Duplex, Readable } from 'node:stream';
 import type { Job, Limits } from '../runner.ts';
 import type { ControlGroup, ControlGroups } from './control-groups.ts';
-import { layOut, type LayoutOptions } from './layout.ts';
-import { killSandboxes, namespaceIsEmpty, pidNamespace, runMark } from './processes.ts';
+import { createBwrapArguments, type SandboxOptions } from './layout.ts';
+import { killSandboxes, waitForEmptyNamespace, findPidNamespace, runIdArguments } from './processes.ts';
 import { createStaging, type Staging } from './staging.ts';
 
 /** Above what systems give to people, services and containers. */
 const FIRST_UID = 1_900_000_000;
-const UIDS = 1_000_000;
+const UID_COUNT = 1_000_000;
 /** What holds where a job asks for nothing, so that one program does not take the machine. */
-const DEFAULTS = { memoryBytes: 2 ** 30, cpus: null, pids: 256 };
+const DEFAULT_LIMITS = { memoryBytes: 2 ** 30, cpus: null, pids: 256 };
 
 /**
  * Runs inside, before the program: tells that it started, or why it cannot. The descriptor is closed to the
  * program, whose words would otherwise be taken for this script's.
  */
-const START = [
+const START_SCRIPT = [
   'cd -- "$1" 2>/dev/null || { echo folder >&3; exit 1; }',
   'command -v "$2" >/dev/null || { echo interpreter >&3; exit 1; }',
   'shift; echo started >&3; exec "$@" 3>&-',
 ].join('\n');
 
-export interface SandboxDeps extends LayoutOptions {
+export interface SandboxDeps extends SandboxOptions {
   /** Absolute. */
   bwrap: string;
-  groups: () => ControlGroups;
+  getControlGroups: () => ControlGroups;
 }
 
 /** How bwrap ended. */
-export interface SandboxEnd {
+export interface SandboxExit {
   /** As a shell tells it; null where the program did not come to its end. */
   code: number | null;
-  outOfMemory: boolean;
+  isOutOfMemory: boolean;
   cleanup: 'verified' | 'unverified';
 }
 
@@ -45,7 +45,7 @@ export interface Sandbox {
   /** `failed`: bwrap could not make the sandbox; it says why on `stderr`. */
   start: Promise<'started' | 'folder' | 'interpreter' | 'failed'>;
   /** Settles when nothing is left of it, or when that could not be seen. */
-  end: Promise<SandboxEnd>;
+  end: Promise<SandboxExit>;
   /** Ends everything in it. */
   kill: () => void;
 }
@@ -58,15 +58,15 @@ export async function startSandbox(
   deps: SandboxDeps,
 ): Promise<Sandbox> {
   const staging = createStaging();
-  const group = deps.groups().create(job.runId, amounts(limits));
+  const group = deps.getControlGroups().create(job.runId, toLimitValues(limits));
   try {
     const stdout = await staging.pipe();
     const stderr = await staging.pipe();
     const outputs = [stdout.descriptor, stderr.descriptor] as const;
-    const child = launch(job, folder, { staging, outputs, deps });
+    const child = startBwrap(job, folder, { staging, outputs, deps });
     return {
       ...{ stdout: stdout.readable, stderr: stderr.readable },
-      ...watch(child, job.runId, group),
+      ...watchBwrap(child, job.runId, group),
       kill: () => void child.kill('SIGKILL'),
     };
   } catch (error) {
@@ -77,47 +77,63 @@ export async function startSandbox(
   }
 }
 
-function amounts({ memoryBytes, cpus, pids }: Limits) {
+function toLimitValues({ memoryBytes, cpus, pids }: Limits) {
   return {
-    memoryBytes: memoryBytes ?? DEFAULTS.memoryBytes,
-    cpus: cpus ?? DEFAULTS.cpus,
-    pids: pids ?? DEFAULTS.pids,
+    memoryBytes: memoryBytes ?? DEFAULT_LIMITS.memoryBytes,
+    cpus: cpus ?? DEFAULT_LIMITS.cpus,
+    pids: pids ?? DEFAULT_LIMITS.pids,
   };
 }
 
-interface Launch {
+interface BwrapOptions {
   staging: Staging;
   outputs: readonly [stdout: number, stderr: number];
   deps: SandboxDeps;
 }
 
-/** Descriptors of the child: after the usual three and the report of {@link START}. */
-const STATUS = 4;
-const GATE = 5;
-const OPTIONS = 6;
+/** Descriptors of the child: after the usual three and the report of {@link START_SCRIPT}. */
+const STATUS_DESCRIPTOR = 4;
+const GATE_DESCRIPTOR = 5;
+const OPTIONS_DESCRIPTOR = 6;
 
 /** What is staged goes to the child under the numbers that it has here, since bwrap is told these. */
-function launch(job: Job, folder: string, { staging, outputs, deps }: Launch): ChildProcess {
+function startBwrap(job: Job, folder: string, { staging, outputs, deps }: BwrapOptions): ChildProcess {
   const stdin = job.stdin === null ? 'ignore' : staging.file(job.stdin);
   const passed: number[] = [];
-  const pass = (descriptor: number) => OPTIONS + passed.push(descriptor);
+  const pass = (descriptor: number) => OPTIONS_DESCRIPTOR + passed.push(descriptor);
   const renumbering: Staging = {
     ...staging,
     file: (content) => pass(staging.file(content)),
     open: (name) => pass(staging.open(name)),
   };
-  const layout = layOut(job, folder, renumbering, deps);
+  const layout = createBwrapArguments(job, folder, renumbering, deps);
   const args = [
-    ...['--args', String(OPTIONS), '--json-status-fd', String(STATUS), '--block-fd', String(GATE)],
-    ...[...runMark(job.runId), '--', '/bin/sh', '-c', START, 'sh', layout.folder, ...layout.command],
+    ...[
+      '--args',
+      String(OPTIONS_DESCRIPTOR),
+      '--json-status-fd',
+      String(STATUS_DESCRIPTOR),
+      '--block-fd',
+      String(GATE_DESCRIPTOR),
+    ],
+    ...[
+      ...runIdArguments(job.runId),
+      '--',
+      '/bin/sh',
+      '-c',
+      START_SCRIPT,
+      'sh',
+      layout.folder,
+      ...layout.command,
+    ],
   ];
   const stdio = [stdin, ...outputs, 'pipe', 'pipe', 'pipe', staging.file(layout.options), ...passed] as const;
   // A user of its own for every run; where we are not root, this fails.
-  const id = FIRST_UID + randomInt(UIDS);
+  const id = FIRST_UID + randomInt(UID_COUNT);
   return spawn(deps.bwrap, args, { cwd: '/', env: {}, stdio: [...stdio], uid: id, gid: id });
 }
 
-function watch(child: ChildProcess, runId: string, group: ControlGroup): Pick<Sandbox, 'start' | 'end'> {
+function watchBwrap(child: ChildProcess, runId: string, group: ControlGroup): Pick<Sandbox, 'start' | 'end'> {
   const [, , , report, status, gate] = child.stdio as unknown as [
     never,
     never,
@@ -131,20 +147,25 @@ function watch(child: ChildProcess, runId: string, group: ControlGroup): Pick<Sa
     () => child.signalCode === null || killSandboxes(runId),
     () => true,
   );
-  const told: Told = { namespace: undefined, code: null };
+  const bwrapStatus: BwrapStatus = { namespace: undefined, code: null };
   // A sandbox that was killed before it came to the gate; unread, the socket would not notice its end.
   gate.on('error', () => undefined).resume();
-  const reading = readStatus(status, told, (pid) => {
+  const reading = readStatus(status, bwrapStatus, (pid) => {
     group.add(pid);
     gate.end('\n');
   }).catch(() => child.kill('SIGKILL'));
   return {
     start: readReport(report),
     end: Promise.all([exited, reading]).then(async ([ended]) => {
-      const empty = told.namespace === undefined || (await namespaceIsEmpty(told.namespace));
-      const outOfMemory = group.ranOutOfMemory();
+      const empty =
+        bwrapStatus.namespace === undefined || (await waitForEmptyNamespace(bwrapStatus.namespace));
+      const isOutOfMemory = group.hasRunOutOfMemory();
       const removed = await group.remove();
-      return { code: told.code, outOfMemory, cleanup: ended && empty && removed ? 'verified' : 'unverified' };
+      return {
+        code: bwrapStatus.code,
+        isOutOfMemory,
+        cleanup: ended && empty && removed ? 'verified' : 'unverified',
+      };
     }),
   };
 }
@@ -160,21 +181,25 @@ async function readReport(report: Readable): Promise<Awaited<Sandbox['start']>> 
   return line === 'started' || line === 'folder' || line === 'interpreter' ? line : 'failed';
 }
 
-interface Told {
+interface BwrapStatus {
   /** Undefined when bwrap failed before it had one. */
   namespace: string | undefined;
   code: number | null;
 }
 
 /** Reads what bwrap tells: the first process of the sandbox, which waits at the gate, and at the end the code. */
-async function readStatus(stream: Readable, told: Told, begun: (pid: number) => void): Promise<void> {
+async function readStatus(
+  stream: Readable,
+  bwrapStatus: BwrapStatus,
+  onStarted: (pid: number) => void,
+): Promise<void> {
   for await (const line of createInterface({ input: stream })) {
     const status = JSON.parse(line) as { 'child-pid'?: number; 'exit-code'?: number };
     const pid = status['child-pid'];
     if (pid !== undefined) {
-      told.namespace = pidNamespace(pid);
-      begun(pid);
+      bwrapStatus.namespace = findPidNamespace(pid);
+      onStarted(pid);
     }
-    told.code = status['exit-code'] ?? told.code;
+    bwrapStatus.code = status['exit-code'] ?? bwrapStatus.code;
   }
 }

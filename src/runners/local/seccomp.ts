@@ -1,4 +1,4 @@
-import { conditional, deniedNumbers, type Architecture } from './syscalls.ts';
+import { getConditionalSyscallNumber, listDeniedSyscallNumbers, type Architecture } from './syscalls.ts';
 
 /** One instruction of classic BPF, as the kernel's `struct sock_filter`. */
 type Instruction = readonly [code: number, jumpTrue: number, jumpFalse: number, operand: number];
@@ -25,12 +25,12 @@ const AUDIT_ARCH: Record<Architecture, number> = { x64: 0xc000_003e, arm64: 0xc0
 const X32_BIT = 0x4000_0000;
 
 /** Offsets in `struct seccomp_data`; of an argument the lower half. */
-const NUMBER = 0;
-const ARCH = 4;
-const argument = (index: number) => 16 + 8 * index;
+const SYSCALL_NUMBER_OFFSET = 0;
+const ARCHITECTURE_OFFSET = 4;
+const toArgumentOffset = (index: number) => 16 + 8 * index;
 
 /** CLONE_NEWNS, -CGROUP, -UTS, -IPC, -USER, -PID and -NET. */
-const NEW_NAMESPACES = 0x7e02_0000;
+const NEW_NAMESPACE_FLAGS = 0x7e02_0000;
 /** Both put input into a terminal. */
 const TIOCSTI = 0x5412;
 const TIOCLINUX = 0x541c;
@@ -41,45 +41,48 @@ const SOCKET_FAMILIES = [1, 2, 10, 16];
  * The seccomp filter of a sandbox, as the bytes that `bwrap --seccomp` takes. What is denied answers EPERM, so
  * that programs can go on without it; a call by another architecture's numbers kills.
  */
-export function seccompFilter(architecture: Architecture): Buffer {
-  const number = (name: Parameters<typeof conditional>[0]) => conditional(name, architecture);
+export function createSeccompFilter(architecture: Architecture): Buffer {
+  const number = (name: Parameters<typeof getConditionalSyscallNumber>[0]) =>
+    getConditionalSyscallNumber(name, architecture);
   return assemble([
-    [LOAD_WORD, 0, 0, ARCH],
-    ...unless(JUMP_IF_EQUAL, AUDIT_ARCH[architecture], KILL_PROCESS),
-    [LOAD_WORD, 0, 0, NUMBER],
-    ...(architecture === 'x64' ? when(JUMP_IF_AT_LEAST, X32_BIT, KILL_PROCESS) : []),
-    ...deniedNumbers(architecture).flatMap((denied) => when(JUMP_IF_EQUAL, denied, ERRNO | EPERM)),
+    [LOAD_WORD, 0, 0, ARCHITECTURE_OFFSET],
+    ...returnUnless(JUMP_IF_EQUAL, AUDIT_ARCH[architecture], KILL_PROCESS),
+    [LOAD_WORD, 0, 0, SYSCALL_NUMBER_OFFSET],
+    ...(architecture === 'x64' ? returnWhen(JUMP_IF_AT_LEAST, X32_BIT, KILL_PROCESS) : []),
+    ...listDeniedSyscallNumbers(architecture).flatMap((denied) =>
+      returnWhen(JUMP_IF_EQUAL, denied, ERRNO | EPERM),
+    ),
     // Its flags lie in memory, where a filter does not look. Without it, libraries take clone.
-    ...when(JUMP_IF_EQUAL, number('clone3'), ERRNO | ENOSYS),
-    ...block(number('clone'), [
-      [LOAD_WORD, 0, 0, argument(0)],
-      [AND, 0, 0, NEW_NAMESPACES],
-      ...unless(JUMP_IF_EQUAL, 0, ERRNO | EPERM),
+    ...returnWhen(JUMP_IF_EQUAL, number('clone3'), ERRNO | ENOSYS),
+    ...forSyscall(number('clone'), [
+      [LOAD_WORD, 0, 0, toArgumentOffset(0)],
+      [AND, 0, 0, NEW_NAMESPACE_FLAGS],
+      ...returnUnless(JUMP_IF_EQUAL, 0, ERRNO | EPERM),
       [RETURN, 0, 0, ALLOW],
     ]),
-    ...block(number('ioctl'), [
-      [LOAD_WORD, 0, 0, argument(1)],
-      ...when(JUMP_IF_EQUAL, TIOCSTI, ERRNO | EPERM),
-      ...when(JUMP_IF_EQUAL, TIOCLINUX, ERRNO | EPERM),
+    ...forSyscall(number('ioctl'), [
+      [LOAD_WORD, 0, 0, toArgumentOffset(1)],
+      ...returnWhen(JUMP_IF_EQUAL, TIOCSTI, ERRNO | EPERM),
+      ...returnWhen(JUMP_IF_EQUAL, TIOCLINUX, ERRNO | EPERM),
       [RETURN, 0, 0, ALLOW],
     ]),
-    ...block(number('socket'), [
-      [LOAD_WORD, 0, 0, argument(0)],
-      ...SOCKET_FAMILIES.flatMap((family) => when(JUMP_IF_EQUAL, family, ALLOW)),
+    ...forSyscall(number('socket'), [
+      [LOAD_WORD, 0, 0, toArgumentOffset(0)],
+      ...SOCKET_FAMILIES.flatMap((family) => returnWhen(JUMP_IF_EQUAL, family, ALLOW)),
       [RETURN, 0, 0, ERRNO | EAFNOSUPPORT],
     ]),
     [RETURN, 0, 0, ALLOW],
   ]);
 }
 
-function when(jump: number, operand: number, result: number): Instruction[] {
+function returnWhen(jump: number, operand: number, result: number): Instruction[] {
   return [
     [jump, 0, 1, operand],
     [RETURN, 0, 0, result],
   ];
 }
 
-function unless(jump: number, operand: number, result: number): Instruction[] {
+function returnUnless(jump: number, operand: number, result: number): Instruction[] {
   return [
     [jump, 1, 0, operand],
     [RETURN, 0, 0, result],
@@ -87,7 +90,7 @@ function unless(jump: number, operand: number, result: number): Instruction[] {
 }
 
 /** What is done for one call alone; `body` returns on every path. */
-function block(number: number, body: readonly Instruction[]): Instruction[] {
+function forSyscall(number: number, body: readonly Instruction[]): Instruction[] {
   return [[JUMP_IF_EQUAL, 0, body.length, number], ...body];
 }
 

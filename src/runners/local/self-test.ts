@@ -14,13 +14,13 @@ import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { randomId } from '../../lib/ids.ts';
 import type { Job, Limits } from '../runner.ts';
-import { probe, type ProbeFindings, type ProbeGoals } from './probe.ts';
+import { probe, type ProbeFindings, type ProbeInput } from './probe.ts';
 import { startSandbox, type SandboxDeps } from './sandbox.ts';
-import { deniedNumbers } from './syscalls.ts';
+import { listDeniedSyscallNumbers } from './syscalls.ts';
 
-const TEST_MS = 20_000;
+const SELF_TEST_TIMEOUT_MS = 20_000;
 const LIMITS: Limits = {
-  timeoutMs: TEST_MS,
+  timeoutMs: SELF_TEST_TIMEOUT_MS,
   maxOutputBytes: 2 ** 20,
   memoryBytes: null,
   cpus: null,
@@ -28,11 +28,11 @@ const LIMITS: Limits = {
   network: 'none',
 };
 /** What a sandbox sets by itself, and what shells add. */
-const OWN_VARIABLES = new Set(['PATH', 'HOME', 'LANG', 'TMPDIR', 'PWD', 'OLDPWD', 'SHLVL', '_']);
-const OWN_ENTRIES = /^(bin|sbin|lib\w*|usr|etc|dev|proc|run|tmp|work|run\/(node|program))$/;
+const EXPECTED_VARIABLES = new Set(['PATH', 'HOME', 'LANG', 'TMPDIR', 'PWD', 'OLDPWD', 'SHLVL', '_']);
+const EXPECTED_ENTRIES = /^(bin|sbin|lib\w*|usr|etc|dev|proc|run|tmp|work|run\/(node|program))$/;
 /** What may be mounted from this machine, read-only, and what is made new for a sandbox. */
-const SHOWN = /^\/(usr|bin|sbin|lib\w*|etc\/(alternatives|ld\.so\.cache)|run\/node)(\/|$)/;
-const MADE: Record<string, RegExp> = {
+const READ_ONLY_MOUNTS = /^\/(usr|bin|sbin|lib\w*|etc\/(alternatives|ld\.so\.cache)|run\/node)(\/|$)/;
+const SANDBOX_MOUNTS: Record<string, RegExp> = {
   tmpfs: /^\/(dev|dev\/shm|tmp|work)?$/,
   proc: /^\/proc(\/|$)/,
   devtmpfs: /^\/dev\/\w+$/,
@@ -46,25 +46,25 @@ const EPERM = '1';
  * @throws Error when the probe could not be run.
  */
 export async function findEscapes(deps: SandboxDeps): Promise<string[]> {
-  const bait = await setBait();
+  const bait = await createBait();
   try {
-    const goals: ProbeGoals = {
+    const input: ProbeInput = {
       nonce: randomId(),
       paths: [bait.folder, bait.file, `/proc/${process.pid}/root/etc/passwd`, ...deps.hiddenPaths],
       sockets: bait.sockets,
       pid: process.pid,
-      calls: deniedNumbers(deps.architecture),
+      syscalls: listDeniedSyscallNumbers(deps.architecture),
     };
-    const findings = await runProbe(goals, deps);
+    const findings = await runProbe(input, deps);
     if (findings === undefined) throw new Error('no sandbox could be made in which a probe could run');
-    return judge(findings, goals);
+    return listEscapes(findings, input);
   } finally {
     await bait.remove();
   }
 }
 
 /** What a program would find if it could look around: a file for everybody, and sockets that accept anybody. */
-async function setBait() {
+async function createBait() {
   const folder = mkdtempSync(path.join(tmpdir(), `ops-center-bait-${process.pid}-`));
   chmodSync(folder, 0o755);
   const file = path.join(folder, 'file');
@@ -95,18 +95,18 @@ async function close(server: Server): Promise<void> {
   await once(server, 'close');
 }
 
-async function runProbe(goals: ProbeGoals, deps: SandboxDeps): Promise<ProbeFindings | undefined> {
+async function runProbe(input: ProbeInput, deps: SandboxDeps): Promise<ProbeFindings | undefined> {
   const job: Job = {
-    runId: `self-test-${goals.nonce}`,
-    program: { language: 'javascript', code: `(${probe.toString()})(${JSON.stringify(goals)})` },
+    runId: `self-test-${input.nonce}`,
+    program: { language: 'javascript', code: `(${probe.toString()})(${JSON.stringify(input)})` },
     ...{ stdin: null, files: [], env: {}, workdir: null },
   };
   const sandbox = await startSandbox(job, '/work', LIMITS, { ...deps, runtime: process.execPath });
-  const timer = setTimeout(sandbox.kill, TEST_MS);
+  const timer = setTimeout(sandbox.kill, SELF_TEST_TIMEOUT_MS);
   try {
     const [stdout] = await Promise.all([text(sandbox.stdout), text(sandbox.stderr), sandbox.end]);
     const findings = parse(stdout);
-    return findings?.nonce === goals.nonce ? findings : undefined;
+    return findings?.nonce === input.nonce ? findings : undefined;
   } finally {
     clearTimeout(timer);
   }
@@ -120,30 +120,33 @@ function parse(stdout: string): ProbeFindings | undefined {
   }
 }
 
-function judge(seen: ProbeFindings, goals: ProbeGoals): string[] {
-  const own = new Set(ownVariables().filter((name) => !OWN_VARIABLES.has(name)));
-  const { status } = seen;
-  const rights = Object.entries(status).filter(([name]) => name.startsWith('Cap'));
+function listEscapes(findings: ProbeFindings, input: ProbeInput): string[] {
+  const productVariables = new Set(listOwnVariables().filter((name) => !EXPECTED_VARIABLES.has(name)));
+  const { processStatus: status } = findings;
+  const capabilities = Object.entries(status).filter(([name]) => name.startsWith('Cap'));
   const escapes: [boolean, string][] = [
-    [seen.readable.length > 0, "read the product's files"],
-    [seen.connected.length > 0, "connect to this machine's sockets"],
-    [seen.variables.some((name) => own.has(name)), "read the product's environment"],
-    [isThisProcess(seen.namesake), "see the product's process"],
-    [sharedNamespaces(seen.namespaces).length > 0, "share this machine's namespaces"],
-    [rights.length === 0 || rights.some(([, value]) => !/^0+$/.test(value)), 'keep rights of the system'],
+    [findings.readable.length > 0, "read the product's files"],
+    [findings.connected.length > 0, "connect to this machine's sockets"],
+    [findings.variables.some((name) => productVariables.has(name)), "read the product's environment"],
+    [isThisProcess(findings.processStat), "see the product's process"],
+    [listSharedNamespaces(findings.namespaces).length > 0, "share this machine's namespaces"],
+    [
+      capabilities.length === 0 || capabilities.some(([, value]) => !/^0+$/.test(value)),
+      'keep rights of the system',
+    ],
     [status['NoNewPrivs'] !== '1' || status['Seccomp'] !== '2', 'run without a filter of system calls'],
-    [seen.entries.some((name) => !OWN_ENTRIES.test(name)), "see this machine's folders"],
-    [!seen.mounts.every(isOwnMount) || seen.mounts.length === 0, "see this machine's disks"],
-    [seen.writable.length > 0, 'write outside of its folders'],
-    [seen.interfaces.some((name) => name !== 'lo'), 'see a network'],
-    [seen.descriptors.length > 0, 'use what the product has open'],
-    [!areDenied(seen.calls, goals.calls), 'make system calls that are denied'],
+    [findings.entries.some((name) => !EXPECTED_ENTRIES.test(name)), "see this machine's folders"],
+    [!findings.mounts.every(isExpectedMount) || findings.mounts.length === 0, "see this machine's disks"],
+    [findings.writable.length > 0, 'write outside of its folders'],
+    [findings.interfaces.some((name) => name !== 'lo'), 'see a network'],
+    [findings.descriptors.length > 0, 'use what the product has open'],
+    [!areSyscallsDenied(findings.syscallErrors, input.syscalls), 'make system calls that are denied'],
   ];
   return escapes.flatMap(([escaped, what]) => (escaped ? [what] : []));
 }
 
 /** Where nothing is there to make calls with, the filter's presence was seen in the status. */
-function areDenied(results: readonly string[], calls: readonly number[]): boolean {
+function areSyscallsDenied(results: readonly string[], calls: readonly number[]): boolean {
   return results.length === 0 || (results.length === calls.length && results.every((each) => each === EPERM));
 }
 
@@ -153,18 +156,18 @@ function isThisProcess(stat: string): boolean {
   return stat !== '' && startTime(stat) === startTime(readFileSync('/proc/self/stat', 'latin1'));
 }
 
-function isOwnMount({ at, kind, readOnly }: ProbeFindings['mounts'][number]): boolean {
-  return (readOnly && SHOWN.test(at)) || MADE[kind]?.test(at) === true;
+function isExpectedMount({ at, kind, readOnly }: ProbeFindings['mounts'][number]): boolean {
+  return (readOnly && READ_ONLY_MOUNTS.test(at)) || SANDBOX_MOUNTS[kind]?.test(at) === true;
 }
 
-function sharedNamespaces(seen: Record<string, string>): string[] {
+function listSharedNamespaces(seen: Record<string, string>): string[] {
   return readdirSync('/proc/self/ns')
     .filter((name) => ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts'].includes(name))
     .filter((name) => [undefined, '', readlinkSync(`/proc/self/ns/${name}`)].includes(seen[name]));
 }
 
 /** The names of what this process was started with. */
-function ownVariables(): string[] {
+function listOwnVariables(): string[] {
   const variables = readFileSync('/proc/self/environ', 'latin1').split('\0');
   return variables.map((variable) => variable.replace(/=.*/s, '')).filter(Boolean);
 }

@@ -1,10 +1,18 @@
 import { randomUUID } from 'node:crypto';
 import { randomId } from '../../lib/ids.ts';
-import type { ExitEvent, Job, Limits, RunEvent, Stage, StageName, TestResult } from '../runner.ts';
+import type {
+  ExitEvent,
+  Job,
+  Limits,
+  RunEvent,
+  TestStage,
+  TestStageName,
+  ServerTestResult,
+} from '../runner.ts';
 
-const TEST_MS = 50_000;
+const TEST_TIMEOUT_MS = 50_000;
 const LIMITS: Limits = {
-  timeoutMs: TEST_MS,
+  timeoutMs: TEST_TIMEOUT_MS,
   maxOutputBytes: 10_000,
   memoryBytes: null,
   cpus: null,
@@ -12,18 +20,18 @@ const LIMITS: Limits = {
   network: 'none',
 };
 /** Leaves its session, as what wants to outlive a run does, and cannot be asked to end. */
-const STUBBORN = `setsid sh -c 'trap "" HUP TERM; echo ready; while :; do sleep 1; done' & wait`;
+const UNSTOPPABLE_COMMAND = `setsid sh -c 'trap "" HUP TERM; echo ready; while :; do sleep 1; done' & wait`;
 
-export interface StagedTestDeps {
+export interface LocalTestDeps {
   enabled: boolean;
   /** Why no program may run here; undefined where one may. */
-  refusal: () => Promise<string | undefined>;
+  findUnavailableReason: () => Promise<string | undefined>;
   hasFolder: boolean;
   run: (job: Job, limits: Limits, signal: AbortSignal) => AsyncGenerator<RunEvent, void>;
 }
 
 /** What is done at a stage: answers what was found, throws {@link StageError} with what to do. */
-type Steps = readonly (readonly [StageName, () => Promise<string> | string])[];
+type Steps = readonly (readonly [TestStageName, () => Promise<string> | string])[];
 
 /** A stage that failed, in words for people. */
 class StageError extends Error {
@@ -31,12 +39,15 @@ class StageError extends Error {
 }
 
 /** Tries this machine stage by stage, as `Runner.test` says. */
-export async function testLocal(deps: StagedTestDeps, signal: AbortSignal): Promise<TestResult> {
+export async function testLocalServer(deps: LocalTestDeps, signal: AbortSignal): Promise<ServerTestResult> {
   signal.throwIfAborted();
-  const stages: Stage[] = [];
-  let failure: Stage | undefined;
-  for (const [name, step] of stepsOf(deps, AbortSignal.any([signal, AbortSignal.timeout(TEST_MS)]))) {
-    const stage: Stage = failure === undefined ? await pass(name, step) : skipped(name);
+  const stages: TestStage[] = [];
+  let failure: TestStage | undefined;
+  for (const [name, step] of createSteps(
+    deps,
+    AbortSignal.any([signal, AbortSignal.timeout(TEST_TIMEOUT_MS)]),
+  )) {
+    const stage: TestStage = failure === undefined ? await runStage(name, step) : skipped(name);
     if (stage.status === 'failed') failure = stage;
     stages.push(stage);
     signal.throwIfAborted();
@@ -48,40 +59,46 @@ export async function testLocal(deps: StagedTestDeps, signal: AbortSignal): Prom
 
 const ONLINE = 'Programs run on this machine in a sandbox, and are ended with all that they start.';
 
-function stepsOf({ enabled, refusal, hasFolder, run }: StagedTestDeps, signal: AbortSignal): Steps {
-  const ends: ExitEvent[] = [];
+function createSteps(
+  { enabled, findUnavailableReason: refusal, hasFolder, run }: LocalTestDeps,
+  signal: AbortSignal,
+): Steps {
+  const exits: ExitEvent[] = [];
   const attempt = async (command: string, env: Job['env'], stopAt?: string) => {
     const stop = new AbortController();
-    const events = run(jobOf(command, env), LIMITS, AbortSignal.any([signal, stop.signal]));
+    const events = run(createJob(command, env), LIMITS, AbortSignal.any([signal, stop.signal]));
     const { text, exit } = await readAll(events, (read) => {
       if (stopAt !== undefined && read.includes(stopAt)) stop.abort('cancelled');
     });
-    ends.push(exit);
+    exits.push(exit);
     return { text, exit };
   };
   return [
-    ['policy', () => demand(enabled, DISABLED, 'The operator lets programs run on this machine.')],
+    [
+      'policy',
+      () => assertStage(enabled, LOCAL_EXECUTION_DISABLED, 'The operator lets programs run on this machine.'),
+    ],
     [
       'permission',
       async () => {
         const reason = await refusal();
-        return demand(reason === undefined, reason ?? '', 'A probe could not leave its sandbox.');
+        return assertStage(reason === undefined, reason ?? '', 'A probe could not leave its sandbox.');
       },
     ],
-    ['workspace', () => demand(hasFolder, NO_FOLDER, 'The folder is there.')],
+    ['workspace', () => assertStage(hasFolder, NO_FOLDER, 'The folder is there.')],
     [
       'echo',
       async () => {
         const nonce = randomId();
         const { text } = await attempt('printf %s "$NONCE"', { NONCE: nonce });
-        return demand(text === nonce, NO_ECHO, 'What a program prints comes back unchanged.');
+        return assertStage(text === nonce, NO_ECHO, 'What a program prints comes back unchanged.');
       },
     ],
     [
       'kill',
       async () => {
-        const { text, exit } = await attempt(STUBBORN, {}, 'ready');
-        return demand(
+        const { text, exit } = await attempt(UNSTOPPABLE_COMMAND, {}, 'ready');
+        return assertStage(
           text.includes('ready') && exit.cause === 'cancelled',
           NOT_KILLED,
           'A process that had left its session was ended.',
@@ -91,30 +108,32 @@ function stepsOf({ enabled, refusal, hasFolder, run }: StagedTestDeps, signal: A
     [
       'cleanup',
       () =>
-        demand(
-          ends.every(({ cleanup }) => cleanup === 'verified'),
-          LEFT_BEHIND,
+        assertStage(
+          exits.every(({ cleanup }) => cleanup === 'verified'),
+          CLEANUP_UNVERIFIED,
           'Nothing of the test is left.',
         ),
     ],
   ];
 }
 
-export const DISABLED = 'Programs run on this machine only where its operator has set LOCAL_EXECUTION=true.';
+export const LOCAL_EXECUTION_DISABLED =
+  'Programs run on this machine only where its operator has set LOCAL_EXECUTION=true.';
 const NO_FOLDER = 'The folder is not there. Leave it out, or name /work or /tmp.';
 const NO_ECHO =
   'A program could not be run, or its output did not come back. The log of the server says more.';
 const NOT_KILLED = 'A program that should end was not seen to. Programs here could run on unnoticed.';
-const LEFT_BEHIND = 'Something of the test may be left on this machine. The log of the server says more.';
+const CLEANUP_UNVERIFIED =
+  'Something of the test may be left on this machine. The log of the server says more.';
 
-function demand(holds: boolean, complaint: string, praise: string): string {
-  if (!holds) throw new StageError(complaint);
-  return praise;
+function assertStage(holds: boolean, failureMessage: string, okMessage: string): string {
+  if (!holds) throw new StageError(failureMessage);
+  return okMessage;
 }
 
-async function pass(name: StageName, step: Steps[number][1]): Promise<Stage> {
+async function runStage(name: TestStageName, step: Steps[number][1]): Promise<TestStage> {
   const sinceMs = performance.now();
-  const end = (status: Stage['status'], message: string): Stage => {
+  const end = (status: TestStage['status'], message: string): TestStage => {
     return { name, status, durationMs: Math.round(performance.now() - sinceMs), message };
   };
   try {
@@ -124,11 +143,11 @@ async function pass(name: StageName, step: Steps[number][1]): Promise<Stage> {
   }
 }
 
-function skipped(name: StageName): Stage {
+function skipped(name: TestStageName): TestStage {
   return { name, status: 'skipped', durationMs: 0, message: 'Not tried, since an earlier stage failed.' };
 }
 
-function jobOf(command: string, env: Job['env']): Job {
+function createJob(command: string, env: Job['env']): Job {
   return { runId: `test-${randomUUID()}`, program: { command }, stdin: null, files: [], env, workdir: null };
 }
 

@@ -18,16 +18,16 @@ export interface Staging {
 
 export function createStaging(): Staging {
   const descriptors: number[] = [];
-  const keep = (descriptor: number) => {
+  const track = (descriptor: number) => {
     descriptors.push(descriptor);
     return descriptor;
   };
   return {
-    file: (content) => keep(unnamedFile(content)),
-    open: (name) => keep(openSync(name, 'r')),
+    file: (content) => track(openUnnamedFile(content)),
+    open: (name) => track(openSync(name, 'r')),
     async pipe() {
       const pipe = await createNamedPipe();
-      keep(pipe.descriptor);
+      track(pipe.descriptor);
       return pipe;
     },
     close() {
@@ -36,7 +36,7 @@ export function createStaging(): Staging {
   };
 }
 
-function unnamedFile(content: Uint8Array): number {
+function openUnnamedFile(content: Uint8Array): number {
   const folder = mkdtempSync(path.join(tmpdir(), `ops-center-file-${process.pid}-`));
   const name = path.join(folder, 'file');
   try {

@@ -1,14 +1,14 @@
 export type Architecture = 'x64' | 'arm64';
 
 /** The numbers of Linux; null where an architecture has no such call. */
-type Numbers = readonly [x64: number | null, arm64: number | null];
+type SyscallNumbers = readonly [x64: number | null, arm64: number | null];
 
 /**
  * What no program needs that computes, and what has been the way out of other sandboxes: looking into processes,
  * mounting, new namespaces, keys of the kernel, loading code into it, its clock, and io_uring, which does
  * its work where filters do not see it.
  */
-export const DENIED: Readonly<Record<string, Numbers>> = {
+export const DENIED_SYSCALLS: Readonly<Record<string, SyscallNumbers>> = {
   ptrace: [101, 117],
   process_vm_readv: [310, 270],
   process_vm_writev: [311, 271],
@@ -74,20 +74,23 @@ export const DENIED: Readonly<Record<string, Numbers>> = {
 };
 
 /** Calls whose arguments decide. */
-const CONDITIONAL = {
+const CONDITIONAL_SYSCALLS = {
   clone: [56, 220],
   clone3: [435, 435],
   ioctl: [16, 29],
   socket: [41, 198],
-} as const satisfies Record<string, Numbers>;
+} as const satisfies Record<string, SyscallNumbers>;
 
 /** The number of a call that is decided by its arguments. */
-export function conditional(name: keyof typeof CONDITIONAL, architecture: Architecture): number {
-  return CONDITIONAL[name][architecture === 'x64' ? 0 : 1];
+export function getConditionalSyscallNumber(
+  name: keyof typeof CONDITIONAL_SYSCALLS,
+  architecture: Architecture,
+): number {
+  return CONDITIONAL_SYSCALLS[name][architecture === 'x64' ? 0 : 1];
 }
 
 /** The numbers of all calls that are denied whatever their arguments. */
-export function deniedNumbers(architecture: Architecture): number[] {
+export function listDeniedSyscallNumbers(architecture: Architecture): number[] {
   const column = architecture === 'x64' ? 0 : 1;
-  return Object.values(DENIED).flatMap((numbers) => numbers[column] ?? []);
+  return Object.values(DENIED_SYSCALLS).flatMap((numbers) => numbers[column] ?? []);
 }

@@ -14,20 +14,20 @@ export interface FrameReader {
   /** @returns the output in these bytes and the frames among them; bytes that may begin a frame are held back. */
   read(chunk: Buffer): { output: Buffer; frames: Frame[] };
   /** At the end of the stream: what was held back. */
-  rest(): Buffer;
+  flush(): Buffer;
 }
 
 const MAX_FRAME_BYTES = 64;
 const NOTHING = Buffer.alloc(0);
 
 /** Reads one stream of a channel. */
-export function createFrameReader(mark: string): FrameReader {
-  const needle = Buffer.from(`\x1e${mark}`);
-  let held: Buffer = NOTHING;
+export function createFrameReader(marker: string): FrameReader {
+  const needle = Buffer.from(`\x1e${marker}`);
+  let pending: Buffer = NOTHING;
   let isStarted = false;
 
   /** Cuts the first frame out; undefined when there is none, or not yet all of it. */
-  function cut(bytes: Buffer): { before: Buffer; frame: Frame; after: Buffer } | undefined {
+  function extractFrame(bytes: Buffer): { before: Buffer; frame: Frame; after: Buffer } | undefined {
     for (let start = bytes.indexOf(needle); start !== -1; start = bytes.indexOf(needle, start + 1)) {
       const end = bytes.indexOf('\n', start);
       if (end === -1) return undefined;
@@ -40,23 +40,23 @@ export function createFrameReader(mark: string): FrameReader {
 
   return {
     read(chunk) {
-      let bytes = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
+      let bytes = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);
       const output: Buffer[] = [];
       const frames: Frame[] = [];
-      for (let found = cut(bytes); found !== undefined; found = cut(bytes)) {
+      for (let found = extractFrame(bytes); found !== undefined; found = extractFrame(bytes)) {
         if (isStarted) output.push(found.before);
         if (found.frame.kind === 'started') isStarted = true;
         frames.push(found.frame);
         bytes = found.after;
       }
-      const keep = frameStart(bytes, needle);
-      if (isStarted) output.push(bytes.subarray(0, keep));
-      held = bytes.subarray(keep);
+      const pendingStart = findPartialFrame(bytes, needle);
+      if (isStarted) output.push(bytes.subarray(0, pendingStart));
+      pending = bytes.subarray(pendingStart);
       return { output: Buffer.concat(output), frames };
     },
-    rest() {
-      const last = isStarted ? held : NOTHING;
-      held = NOTHING;
+    flush() {
+      const last = isStarted ? pending : NOTHING;
+      pending = NOTHING;
       return last;
     },
   };
@@ -72,7 +72,7 @@ function readFrame(text: string): Frame | undefined {
 }
 
 /** Where a frame may begin that is not all there yet; the length of `bytes` when none does. */
-function frameStart(bytes: Buffer, needle: Buffer): number {
+function findPartialFrame(bytes: Buffer, needle: Buffer): number {
   const whole = bytes.lastIndexOf(needle);
   if (whole !== -1 && bytes.length - whole <= MAX_FRAME_BYTES) return whole;
   for (let length = Math.min(needle.length - 1, bytes.length); length > 0; length -= 1) {

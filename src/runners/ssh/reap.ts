@@ -1,43 +1,43 @@
 import type { ClientChannel } from 'ssh2';
-import { REAPED, reapCommand } from './scripts.ts';
+import { CLEANUP_VERIFIED, createCleanupCommand } from './scripts.ts';
 
-const REAP_MS = 10_000;
-const MAX_ANSWER_BYTES = 64 * 1024;
+const CLEANUP_TIMEOUT_MS = 10_000;
+const MAX_RESPONSE_BYTES = 64 * 1024;
 
 /**
  * Ends what is left of a run and looks, from a channel of its own.
  * @returns `unverified` also when the server cannot be asked.
  */
-export async function reapRun(
+export async function cleanUpSshRun(
   start: (command: string, signal: AbortSignal) => Promise<ClientChannel>,
   runId: string,
 ): Promise<'verified' | 'unverified'> {
   try {
-    const signal = AbortSignal.timeout(REAP_MS);
-    const answer = await readAnswer(await start(reapCommand(runId), signal), signal);
-    return answer.endsWith(REAPED) ? 'verified' : 'unverified';
+    const signal = AbortSignal.timeout(CLEANUP_TIMEOUT_MS);
+    const response = await readResponse(await start(createCleanupCommand(runId), signal), signal);
+    return response.endsWith(CLEANUP_VERIFIED) ? 'verified' : 'unverified';
   } catch {
     return 'unverified';
   }
 }
 
-function readAnswer(channel: ClientChannel, signal: AbortSignal): Promise<string> {
-  let answer = '';
+function readResponse(channel: ClientChannel, signal: AbortSignal): Promise<string> {
+  let response = '';
   return new Promise((resolve) => {
-    const leave = () => {
+    const finish = () => {
       channel.close();
-      resolve(answer);
+      resolve(response);
     };
-    signal.addEventListener('abort', leave, { once: true });
-    channel.on('error', leave);
+    signal.addEventListener('abort', finish, { once: true });
+    channel.on('error', finish);
     channel.stderr.resume();
     channel.on('data', (chunk: Buffer) => {
-      answer += chunk.toString('latin1');
-      if (answer.length > MAX_ANSWER_BYTES) leave();
+      response += chunk.toString('latin1');
+      if (response.length > MAX_RESPONSE_BYTES) finish();
     });
     channel.once('close', () => {
-      signal.removeEventListener('abort', leave);
-      resolve(answer);
+      signal.removeEventListener('abort', finish);
+      resolve(response);
     });
     channel.end();
   });

@@ -2,112 +2,118 @@ import { randomBytes } from 'node:crypto';
 import { constants } from 'node:os';
 import type { SshConnections } from '../../lib/ssh/connections.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
-import type { ExitEvent, Job, RunEvent, StopCause, Target } from '../runner.ts';
-import { encodeJob, JobError } from './job-input.ts';
-import { LAUNCH } from './scripts.ts';
-import { openSession, SilenceError, type Session, type SessionEnd } from './session.ts';
+import type { ExitEvent, Job, RunEvent, StopCause, TargetServer } from '../runner.ts';
+import { encodeSshJob, InvalidJobError } from './job-input.ts';
+import { LAUNCH_COMMAND } from './scripts.ts';
+import { openSshSession, WatcherTimeoutError, type SshSession, type SshSessionResult } from './session.ts';
 
 /** What starts the launcher: on a kept connection, or in a test on one of its own. */
 export type StartLauncher = (command: string, signal: AbortSignal) => ReturnType<SshConnections['exec']>;
 
-export interface RunDeps {
+export interface SshRunDeps {
   start: StartLauncher;
   /** Looks from a channel of its own, where the watcher was not heard. */
-  reap(runId: string): Promise<'verified' | 'unverified'>;
+  cleanUp(runId: string): Promise<'verified' | 'unverified'>;
 }
 
 /** Runs a job on a host, as {@link import('../runner.ts').Runner.run} says. */
-export async function* runJob(
-  deps: RunDeps,
-  target: Pick<Target, 'workspacePath'>,
+export async function* runSshJob(
+  deps: SshRunDeps,
+  target: Pick<TargetServer, 'workspacePath'>,
   job: Job,
   signal: AbortSignal,
 ): AsyncGenerator<RunEvent, void> {
   yield { type: 'phase', phase: 'preparing' };
-  let session: Session;
+  let session: SshSession;
   try {
-    session = await openJob(deps.start, target, job, signal);
+    session = await startSshJob(deps.start, target, job, signal);
   } catch (error) {
-    yield notStarted(error, signal);
+    yield toStartFailure(error, signal);
     return;
   }
-  const stop = () => session.finish();
+  const stop = () => session.terminate();
   signal.addEventListener('abort', stop, { once: true });
   if (signal.aborted) stop();
   try {
     yield* readEvents(session);
-    yield await conclude(deps, job, session.end(), signal);
+    yield await createExitEvent(deps, job, session.result(), signal);
   } finally {
     signal.removeEventListener('abort', stop);
     // A reader that leaves early ends the run.
-    session.finish();
-    session.discard();
+    session.terminate();
+    session.close();
   }
 }
 
 /** Starts the launcher and sends it the job. @throws SshError, JobError, or the signal's reason. */
-export async function openJob(
+export async function startSshJob(
   start: StartLauncher,
-  target: Pick<Target, 'workspacePath'>,
+  target: Pick<TargetServer, 'workspacePath'>,
   job: Job,
   signal: AbortSignal,
-): Promise<Session> {
-  const mark = randomBytes(16).toString('hex');
-  const input = encodeJob(job, job.workdir ?? target.workspacePath, mark);
-  return openSession(await start(LAUNCH, signal), mark, input);
+): Promise<SshSession> {
+  const marker = randomBytes(16).toString('hex');
+  const input = encodeSshJob(job, job.workdir ?? target.workspacePath, marker);
+  return openSshSession(await start(LAUNCH_COMMAND, signal), marker, input);
 }
 
-async function* readEvents(session: Session): AsyncGenerator<RunEvent, void> {
+async function* readEvents(session: SshSession): AsyncGenerator<RunEvent, void> {
   try {
     for (let event = await session.next(); event !== undefined; event = await session.next()) {
       yield event.type === 'started' ? { type: 'phase', phase: 'started' } : event;
     }
   } catch (error) {
-    if (!(error instanceof SilenceError)) throw error;
-    session.discard();
+    if (!(error instanceof WatcherTimeoutError)) throw error;
+    session.close();
   }
 }
 
-function notStarted(error: unknown, signal: AbortSignal): ExitEvent {
+function toStartFailure(error: unknown, signal: AbortSignal): ExitEvent {
   const exit = { type: 'exit', code: null, signal: null, cleanup: 'verified' } as const;
   if (signal.aborted) return { ...exit, cause: signal.reason as StopCause, message: null };
-  if (error instanceof SshError || error instanceof JobError)
+  if (error instanceof SshError || error instanceof InvalidJobError)
     return { ...exit, cause: 'infrastructure', message: error.message };
   throw error;
 }
 
-async function conclude(deps: RunDeps, job: Job, end: SessionEnd, signal: AbortSignal): Promise<ExitEvent> {
+async function createExitEvent(
+  deps: SshRunDeps,
+  job: Job,
+  end: SshSessionResult,
+  signal: AbortSignal,
+): Promise<ExitEvent> {
   const isClean = end.refusal?.isClean ?? end.isClean;
-  const cleanup = isClean === undefined ? await deps.reap(job.runId) : isClean ? 'verified' : 'unverified';
+  const cleanup = isClean === undefined ? await deps.cleanUp(job.runId) : isClean ? 'verified' : 'unverified';
   const status = end.isStarted && end.status !== undefined ? end.status : NO_STATUS;
-  const code = believableCode(status.code);
+  const code = toValidExitCode(status.code);
   const name = status.signal;
-  const exit = { type: 'exit', code, signal: knownSignal(name), cleanup, message: null } as const;
+  const exit = { type: 'exit', code, signal: toKnownSignal(name), cleanup, message: null } as const;
   if (signal.aborted) return { ...exit, cause: signal.reason as StopCause };
   if (!end.isStarted)
-    return { ...exit, cause: 'infrastructure', message: explainRefusal(end.refusal?.reason) };
+    return { ...exit, cause: 'infrastructure', message: toRefusalMessage(end.refusal?.reason) };
   if (name !== null) return { ...exit, cause: 'signal' };
   if (code !== null) return { ...exit, cause: 'exited' };
-  return { ...exit, cause: 'lost', message: status.code === null ? LOST : NO_SUCH_CODE };
+  return { ...exit, cause: 'lost', message: status.code === null ? CONNECTION_LOST : INVALID_EXIT_CODE };
 }
 
 /** SSH has room for 32 bits, a program for 8: a larger number is made up by the server. */
-function believableCode(code: number | null): number | null {
+function toValidExitCode(code: number | null): number | null {
   return code !== null && code <= 255 ? code : null;
 }
 
 /** The name is the server's own text: null for one that no system has. */
-function knownSignal(name: string | null): string | null {
+function toKnownSignal(name: string | null): string | null {
   return name !== null && Object.hasOwn(constants.signals, name) ? name : null;
 }
 
 const NO_STATUS = { code: null, signal: null };
-const NO_SUCH_CODE = 'The server told of an exit status that no program has, so nobody knows how it ended.';
-const LOST =
+const INVALID_EXIT_CODE =
+  'The server told of an exit status that no program has, so nobody knows how it ended.';
+const CONNECTION_LOST =
   'The connection broke off while the program ran, so nobody knows how it ended. Without its connection it is ended ' +
   'on the server within 15 s.';
 
-const REFUSALS: ReadonlyMap<string, string> = new Map([
+const REFUSAL_MESSAGES: ReadonlyMap<string, string> = new Map([
   [
     'tools',
     'The server lacks "setsid" (util-linux) or "timeout" (coreutils), which end a run safely. Install them.',
@@ -122,20 +128,20 @@ const REFUSALS: ReadonlyMap<string, string> = new Map([
     'A file of the run could not be written: one of that name may be there already, or the working folder cannot be ' +
       'written to, or the disk is full.',
   ],
-  ['python', noInterpreter('python', 'python3')],
-  ['javascript', noInterpreter('javascript', 'node')],
-  ['bash', noInterpreter('bash', 'bash')],
+  ['python', missingInterpreterMessage('python', 'python3')],
+  ['javascript', missingInterpreterMessage('javascript', 'node')],
+  ['bash', missingInterpreterMessage('bash', 'bash')],
   ['input', 'The run did not reach the server as a whole. Try again.'],
 ]);
-const SILENT =
+const NO_LAUNCHER_OUTPUT =
   'The server accepted the sign-in but did not run the command: the account may have no shell, or a forced command, or ' +
   'its start files print too much.';
 
 /** Why the launcher started nothing, for people. @param reason undefined when it was not heard of. */
-export function explainRefusal(reason: string | undefined): string {
-  return REFUSALS.get(reason ?? '') ?? SILENT;
+export function toRefusalMessage(reason: string | undefined): string {
+  return REFUSAL_MESSAGES.get(reason ?? '') ?? NO_LAUNCHER_OUTPUT;
 }
 
-function noInterpreter(language: string, program: string): string {
+function missingInterpreterMessage(language: string, program: string): string {
   return `The server has no interpreter for ${language}: install ${program}, or put it on the account's PATH.`;
 }

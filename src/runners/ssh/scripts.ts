@@ -19,7 +19,7 @@ const FRAME = '\\036';
 const LEASE_S = 15;
 
 /** Needs `id` and `own`, the run's folder; `top`, the program's process id, and `out`, `err` may be empty. */
-const ENDING = `
+const CLEANUP_FUNCTIONS = `
 processes() {
   { grep -l -s -F -e "OPS_RUN_ID=$id" /proc/[0-9]*/environ
     ls -ln /proc/[0-9]*/fd/1 /proc/[0-9]*/fd/2 /proc/[0-9]*/cwd
@@ -79,7 +79,7 @@ folder() { own=\${TMPDIR:-/tmp}/ops-run-$id; }
 `;
 
 /** Arguments: the run's id, the program's process id, the run's folder. Its input begins with the frames' mark. */
-const WATCHER = `${ENDING}
+const WATCHER_SCRIPT = `${CLEANUP_FUNCTIONS}
 id=$1 top=$2 own=$3
 cd /
 exec 4>&2 5>&1 >/dev/null 2>&1
@@ -98,7 +98,7 @@ printf "${FRAME}%s%s\\n" "$mark" "$state" >&4
  * Its argument is the watcher. What it reads is written by \`job-input.ts\`. Until the line "go" nothing is
  * started: input that breaks off before starts nothing.
  */
-const LAUNCHER = `${ENDING}
+const LAUNCHER_SCRIPT = `${CLEANUP_FUNCTIONS}
 watcher=$1 top= out= err=
 IFS= read -r mark && IFS= read -r id || exit 1
 folder
@@ -199,7 +199,7 @@ exec "$@"
 `;
 
 /** Its argument is a run's id. */
-const REAPER = `${ENDING}
+const CLEANUP_SCRIPT = `${CLEANUP_FUNCTIONS}
 id=$1 top= out= err=
 folder
 state=V
@@ -209,16 +209,16 @@ printf "${FRAME}%s" "$state"
 `;
 
 /** For the account's shell, whichever it is: constant texts in single quotes, then one of POSIX. */
-export const LAUNCH = `exec sh -c ${quote(LAUNCHER)} ops-run ${quote(WATCHER)}`;
+export const LAUNCH_COMMAND = `exec sh -c ${quoteForShell(LAUNCHER_SCRIPT)} ops-run ${quoteForShell(WATCHER_SCRIPT)}`;
 
-/** What the command for {@link reapCommand} answers when nothing of the run is left. */
-export const REAPED = '\x1eV';
+/** What the command for {@link createCleanupCommand} answers when nothing of the run is left. */
+export const CLEANUP_VERIFIED = '\x1eV';
 
 /** Ends what is left of a run and looks. @param runId of letters, digits, `-` and `_`. */
-export function reapCommand(runId: string): string {
-  return `exec sh -c ${quote(REAPER)} ops-reap ${runId}`;
+export function createCleanupCommand(runId: string): string {
+  return `exec sh -c ${quoteForShell(CLEANUP_SCRIPT)} ops-reap ${runId}`;
 }
 
-function quote(text: string): string {
+function quoteForShell(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }

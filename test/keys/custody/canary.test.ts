@@ -1,9 +1,9 @@
 import { beforeEach, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
-import type { Custody } from '../../../src/custody.ts';
-import { canaryIndex, checkCanary, resealCanary } from '../../../src/keys/custody/canary.ts';
+import type { KeyAdminContext } from '../../../src/custody.ts';
+import { findCanaryKeyIndex, assertCanary, reencryptCanary } from '../../../src/keys/custody/canary.ts';
 import { rotateKeys } from '../../../src/keys/custody/rotate.ts';
-import { rememberVaultId } from '../../../src/keys/owners-store.ts';
+import { writeVaultId } from '../../../src/keys/owners-store.ts';
 import { createDatabase as openDatabase, type Database } from '../../../src/lib/database.ts';
 import { UnfitError } from '../../../src/lib/errors.ts';
 import { createKeyring, type Keyring } from '../../../src/lib/keyring.ts';
@@ -12,10 +12,10 @@ import { fernetKey, startApp } from '../../support/app.ts';
 import { addKey, openAiKey } from '../../support/key.ts';
 import { createDatabase, createUser } from '../../support/stack.ts';
 import { startUpstream } from '../../support/upstream.ts';
-import { createPerson, makeHome, newOwner, poolOf, storeKey } from './rig.ts';
+import { createRealmUser, createFixture, randomOwner, readStoredPool, storeKey } from './rig.ts';
 
-const home = makeHome();
-let custody: Custody;
+const home = createFixture();
+let custody: KeyAdminContext;
 let database: Database;
 
 beforeEach(() => {
@@ -24,12 +24,12 @@ beforeEach(() => {
 });
 
 /** What a start of the app does with its ENCRYPTION_KEY. */
-const start = (keyring: Keyring, on = custody) => checkCanary({ ...on, keyring });
+const start = (keyring: Keyring, on = custody) => assertCanary({ ...on, keyring });
 
 /** What a first write of a key leaves behind. */
 async function storeRecord(): Promise<void> {
-  const owner = newOwner();
-  await database.withOwner(owner, (sql) => rememberVaultId(sql, owner, 'a-record'));
+  const owner = randomOwner();
+  await database.withOwner(owner, (sql) => writeVaultId(sql, owner, 'a-record'));
 }
 
 describe('the canary', () => {
@@ -74,9 +74,9 @@ describe('the canary', () => {
     await start(createKeyring([oldKey]));
     await storeRecord();
     const ring = createKeyring([newKey, oldKey]);
-    expect(await canaryIndex(database, ring)).toBe(1);
-    await resealCanary(database, ring);
-    expect(await canaryIndex(database, ring)).toBe(0);
+    expect(await findCanaryKeyIndex(database, ring)).toBe(1);
+    await reencryptCanary(database, ring);
+    expect(await findCanaryKeyIndex(database, ring)).toBe(0);
     await start(createKeyring([newKey]));
     await expect(start(createKeyring([oldKey]))).rejects.toThrow('does not fit');
   });
@@ -87,34 +87,34 @@ describe('the canary', () => {
         const isOneRealm = layout === 'with the people themselves';
         const change = isOneRealm ? { vaultRealm: home.realms.people } : {};
         const lost = home.open(change);
-        const owner = isOneRealm ? (await createPerson(home.realms)).owner : newOwner();
+        const owner = isOneRealm ? (await createRealmUser(home.realms)).owner : randomOwner();
         await storeKey(lost, owner);
         const databaseUrl = (await createDatabase()).appUrl;
         const wrongKey = fernetKey();
         const wrong = home.open({ ...change, databaseUrl, encryptionKeys: [wrongKey] });
         const rotate = (acceptLoss: boolean) =>
           rotateKeys(wrong, { acceptLoss, onProgress: () => undefined });
-        await expect(checkCanary(wrong)).rejects.toThrow('ENCRYPTION_KEY does not fit the stored keys');
+        await expect(assertCanary(wrong)).rejects.toThrow('ENCRYPTION_KEY does not fit the stored keys');
         await expect(rotate(false)).rejects.toThrow('does not fit');
-        expect(await canaryIndex(wrong.database, wrong.keyring)).toBeUndefined();
+        expect(await findCanaryKeyIndex(wrong.database, wrong.keyring)).toBeUndefined();
         // A canary of before that nobody's records back is not replaced either.
         const foreign = createKeyring([fernetKey()]);
-        await resealCanary(wrong.database, foreign);
-        await expect(checkCanary(wrong)).rejects.toThrow('does not fit');
-        expect(await canaryIndex(wrong.database, foreign)).toBe(0);
+        await reencryptCanary(wrong.database, foreign);
+        await expect(assertCanary(wrong)).rejects.toThrow('does not fit');
+        expect(await findCanaryKeyIndex(wrong.database, foreign)).toBe(0);
         expect(await rotate(true)).toMatchObject({ isFinished: true });
-        await checkCanary(wrong);
+        await assertCanary(wrong);
       },
     );
 
     it('of which it opens one is made on a new database', async () => {
-      const owner = newOwner();
+      const owner = randomOwner();
       await storeKey(custody, owner);
       const other = home.open({ encryptionKeys: [fernetKey()] });
       await storeKey(other, owner);
       const anew = home.open({ databaseUrl: (await createDatabase()).appUrl });
-      await checkCanary(anew);
-      expect((await poolOf(anew, owner)).keys).toHaveLength(2);
+      await assertCanary(anew);
+      expect((await readStoredPool(anew, owner)).keys).toHaveLength(2);
     });
   });
 });
@@ -136,7 +136,7 @@ describe('the key that seals', () => {
 
   it('is the first of the rotation from its begin: an older one in front is refused, in words', async () => {
     await startWith(a);
-    await storeKey(openedWith(a), newOwner());
+    await storeKey(openedWith(a), randomOwner());
     await startWith(b, a);
     // Cut off as early as can be.
     const cutOff = rotateKeys(
@@ -155,7 +155,7 @@ describe('the key that seals', () => {
     await startWith(b, a);
     expect(await rotate(b, a)).toMatchObject({ isFinished: true });
     await expect(startWith(a, b)).rejects.toThrow('seals no more');
-    expect(await canaryIndex(database, createKeyring([a, b]))).toBeUndefined();
+    expect(await findCanaryKeyIndex(database, createKeyring([a, b]))).toBeUndefined();
     await startWith(b, a);
     await startWith(b);
     // The next rotation begins as the first one did.
@@ -171,7 +171,7 @@ describe('the key that seals', () => {
 
   it('can be an older one again after a rotation that says so', async () => {
     await startWith(a);
-    await storeKey(openedWith(a), newOwner());
+    await storeKey(openedWith(a), randomOwner());
     await rotate(b, a);
     expect(await rotate(a, b)).toMatchObject({ resealed: 1, isFinished: true });
     await startWith(a, b);
@@ -201,8 +201,8 @@ describe('the app', () => {
       applicationName: 'canary-test',
       log: createLog('silent'),
     });
-    const owner = newOwner();
-    await own.withOwner(owner, (sql) => rememberVaultId(sql, owner, 'a-record'));
+    const owner = randomOwner();
+    await own.withOwner(owner, (sql) => writeVaultId(sql, owner, 'a-record'));
     await own.close();
     const newKey = fernetKey();
     const startWith = (encryptionKey: string) =>
@@ -232,7 +232,7 @@ describe('an old key that was taken out of ENCRYPTION_KEY while stored keys need
     const own = openDatabase({
       ...{ url: first.databaseUrl, max: 1, applicationName: 'canary-test', log: createLog('silent') },
     });
-    await resealCanary(own, createKeyring([newKey]));
+    await reencryptCanary(own, createKeyring([newKey]));
     await own.close();
 
     const ask = async (encryptionKey: string) => {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
-import { listRecords, listUsers } from '../../../src/keys/custody/listing.ts';
+import { listVaultRecords, listRealmUsers } from '../../../src/keys/custody/listing.ts';
 import { createKeycloakAdmin } from '../../../src/lib/keycloak-admin.ts';
 import { adminClient, stack } from '../../support/stack.ts';
 import { createRealms, emptyRealm, type Realms } from './rig.ts';
@@ -40,7 +40,7 @@ it('a walk over users sees everybody once, also where there are several pages', 
   await emptyRealm(realm);
   const usernames = await createMany(130);
   const seen: string[] = [];
-  for await (const { username = '', attributes } of listUsers(listing())) {
+  for await (const { username = '', attributes } of listRealmUsers(listing())) {
     seen.push(username);
     expect(attributes).toMatchObject({ byok_openai: ['a value'] });
   }
@@ -54,7 +54,7 @@ it.each([1, 60])(
     const usernames = await createMany(130);
     const seen: string[] = [];
     const ids: string[] = [];
-    for await (const { id = '', username = '' } of listUsers(listing())) {
+    for await (const { id = '', username = '' } of listRealmUsers(listing())) {
       seen.push(username);
       ids.push(id);
       if (seen.length !== 100) continue;
@@ -76,7 +76,7 @@ it('a walk over records leaves out who is none, and says which name no owner', a
   await create('user.b', { byok_openai: ['x'] });
   await create('somebody', { note: ['no record'] });
   const found: unknown[] = [];
-  for await (const { owner: named, ownerName, values } of listRecords(listing(), false))
+  for await (const { owner: named, ownerName, values } of listVaultRecords(listing(), false))
     found.push([named, ownerName, [...values.keys()]]);
   expect(found).toEqual([
     [owner, 'ann', ['openai']],
@@ -100,7 +100,7 @@ it('a client that may not list users is told which realm refused it', async () =
     clientId,
     clientSecret: realms.secret,
   });
-  await expect(listUsers(powerless).next()).rejects.toMatchObject({
+  await expect(listRealmUsers(powerless).next()).rejects.toMatchObject({
     code: 'keycloak_unavailable',
     detail: `Keycloak answered 403 when asked for the users of realm "${realm}".`,
   });

@@ -1,29 +1,37 @@
 import { describe, expect, it } from '@jest/globals';
-import type { Custody } from '../../../src/custody.ts';
+import type { KeyAdminContext } from '../../../src/custody.ts';
 import { moveVault, type MoveOptions } from '../../../src/keys/custody/move.ts';
-import { checkCanary } from '../../../src/keys/custody/canary.ts';
+import { assertCanary } from '../../../src/keys/custody/canary.ts';
 import { rotateKeys } from '../../../src/keys/custody/rotate.ts';
-import { readOwner } from '../../../src/keys/owners-store.ts';
-import { openKey } from '../../../src/keys/record.ts';
-import { checkVaultPlace } from '../../../src/keys/vault-place.ts';
+import { readVaultIndex } from '../../../src/keys/owners-store.ts';
+import { decryptKey } from '../../../src/keys/record.ts';
+import { assertVaultLocation } from '../../../src/keys/vault-place.ts';
 import { createDatabase as openDatabase } from '../../../src/lib/database.ts';
 import { createLog } from '../../../src/lib/log.ts';
 import type { Owner } from '../../../src/lib/owner.ts';
 import { fernetKey } from '../../support/app.ts';
 import { adminClient, createDatabase, stack } from '../../support/stack.ts';
 import { createRelay } from '../keycloak-relay.ts';
-import { createPerson, makeHome, editRecord, newOwner, poolOf, storeKey, type Setting } from './rig.ts';
+import {
+  createRealmUser,
+  createFixture,
+  editOwnerRecord,
+  randomOwner,
+  readStoredPool,
+  storeKey,
+  type FixtureSettings,
+} from './rig.ts';
 
-const home = makeHome(2);
+const home = createFixture(2);
 
 type Place = 'own' | 'other' | 'people';
 const realmOf = (place: Place) =>
   ({ own: home.realms.vaults[0], other: home.realms.vaults[1], people: home.realms.people })[place] ?? '';
 
-const at = (place: Place, change: Partial<Setting> = {}) =>
+const at = (place: Place, change: Partial<FixtureSettings> = {}) =>
   home.open({ vaultRealm: realmOf(place), ...change });
 
-const move = (to: Custody, options: Partial<MoveOptions> = {}) =>
+const move = (to: KeyAdminContext, options: Partial<MoveOptions> = {}) =>
   moveVault(to, {
     from: { id: 'ops-center-vault', secret: home.realms.secret },
     cleanUp: undefined,
@@ -32,13 +40,13 @@ const move = (to: Custody, options: Partial<MoveOptions> = {}) =>
     ...options,
   });
 
-const ids = async (custody: Custody, owner: Owner, provider = 'openai') =>
-  (await poolOf(custody, owner, provider)).keys.map(({ id }) => id);
+const ids = async (custody: KeyAdminContext, owner: Owner, provider = 'openai') =>
+  (await readStoredPool(custody, owner, provider)).keys.map(({ id }) => id);
 
 /** Starts keeping keys in a place, as the first start of the app does. */
-async function begin(place: Place): Promise<Custody> {
+async function begin(place: Place): Promise<KeyAdminContext> {
   const custody = at(place);
-  await checkVaultPlace(custody.database, custody.place);
+  await assertVaultLocation(custody.database, custody.vaultLocation);
   return custody;
 }
 
@@ -50,9 +58,9 @@ describe.each<[Place, Place]>([
   it('takes all keys along as they are, lets the new place count, and removes the old values alone', async () => {
     const old = await begin(from);
     const [one, two, empty] = [
-      await createPerson(home.realms, { favourite: ['blue'], byok_openai_key: ['of the old layout'] }),
-      await createPerson(home.realms),
-      await createPerson(home.realms),
+      await createRealmUser(home.realms, { favourite: ['blue'], byok_openai_key: ['of the old layout'] }),
+      await createRealmUser(home.realms),
+      await createRealmUser(home.realms),
     ];
     const stored = [
       await storeKey(old, one.owner, { ownerName: one.username }),
@@ -60,10 +68,10 @@ describe.each<[Place, Place]>([
     ];
     await storeKey(old, one.owner, { provider: 'openrouter', ownerName: one.username });
     await storeKey(old, two.owner, { ownerName: two.username });
-    await editRecord(old, two.owner, { byok_custom: ['no key at all'] });
+    await editOwnerRecord(old, two.owner, { byok_custom: ['no key at all'] });
     await storeKey(old, empty.owner);
-    await editRecord(old, empty.owner, { byok_openai: [] });
-    const before = await poolOf(old, one.owner);
+    await editOwnerRecord(old, empty.owner, { byok_openai: [] });
+    const before = await readStoredPool(old, one.owner);
     const admin = await adminClient(home.realms.people);
     const person = await admin.users.findOne({ id: one.id });
 
@@ -73,17 +81,19 @@ describe.each<[Place, Place]>([
       ...{ copied: 2, stopping: [], isMoved: true, notRemoved: [] },
       ...{ from: { realm: realmOf(from) }, to: { realm: realmOf(to) } },
     });
-    expect(await poolOf(target, one.owner)).toEqual(before);
-    const { keys } = await poolOf(target, one.owner);
+    expect(await readStoredPool(target, one.owner)).toEqual(before);
+    const { keys } = await readStoredPool(target, one.owner);
     const secrets = keys.map(
-      (key) => openKey(target.keyring, { owner: one.owner, provider: 'openai' }, key)?.secret,
+      (key) => decryptKey(target.keyring, { owner: one.owner, provider: 'openai' }, key)?.secret,
     );
     expect(secrets.toSorted()).toEqual(stored.map(({ key }) => key).toSorted());
     expect(await ids(target, one.owner, 'openrouter')).toHaveLength(1);
-    expect((await poolOf(target, two.owner, 'custom')).foreign).toEqual(['no key at all']);
+    expect((await readStoredPool(target, two.owner, 'custom')).unreadable).toEqual(['no key at all']);
 
-    await checkVaultPlace(target.database, target.place);
-    await expect(checkVaultPlace(old.database, old.place)).rejects.toThrow('Set KEYCLOAK_VAULT_REALM back');
+    await assertVaultLocation(target.database, target.vaultLocation);
+    await expect(assertVaultLocation(old.database, old.vaultLocation)).rejects.toThrow(
+      'Set KEYCLOAK_VAULT_REALM back',
+    );
     for (const { owner } of [one, two, empty]) expect(await ids(old, owner)).toEqual([]);
     if (from === 'own') {
       const vault = await adminClient(realmOf('own'));
@@ -101,32 +111,34 @@ describe.each<[Place, Place]>([
     expect(rest(now)).toEqual(rest(person));
     // The database knows where the records lie now.
     const record = await target.vault.findRecord(one.owner, null);
-    const known = await target.database.withOwner(one.owner, (sql) => readOwner(sql, one.owner));
+    const known = await target.database.withOwner(one.owner, (sql) => readVaultIndex(sql, one.owner));
     expect(known.vaultId).toBe(record?.id);
-    expect(await target.database.withOwner(empty.owner, (sql) => readOwner(sql, empty.owner))).toMatchObject({
+    expect(
+      await target.database.withOwner(empty.owner, (sql) => readVaultIndex(sql, empty.owner)),
+    ).toMatchObject({
       vaultId: from === 'people' ? empty.id : null,
     });
   }, 60_000);
 
   it('changes nothing in a dry run and says what it would do', async () => {
     const old = await begin(from);
-    const { owner } = await createPerson(home.realms);
+    const { owner } = await createRealmUser(home.realms);
     await storeKey(old, owner);
     const target = at(to);
     expect(await move(target, { dryRun: true })).toMatchObject({ copied: 1, isMoved: false, removed: 0 });
     expect(await ids(target, owner)).toEqual([]);
     expect(await ids(old, owner)).toHaveLength(1);
-    await checkVaultPlace(old.database, old.place);
+    await assertVaultLocation(old.database, old.vaultLocation);
   });
 });
 
 describe('moving the vault', () => {
   it('is refused while an app is connected to the database', async () => {
     const old = await begin('own');
-    const owner = newOwner();
+    const owner = randomOwner();
     await storeKey(old, owner);
     const app = openDatabase({
-      ...{ url: home.setting.databaseUrl, max: 1, applicationName: 'ops-center', log: createLog('silent') },
+      ...{ url: home.settings.databaseUrl, max: 1, applicationName: 'ops-center', log: createLog('silent') },
     });
     await app.run('SELECT 1');
     await expect(move(at('other'))).rejects.toThrow('The app is running');
@@ -136,12 +148,12 @@ describe('moving the vault', () => {
 
   it('keeps processes from starting while it is at work', async () => {
     const old = await begin('own');
-    await storeKey(old, newOwner());
+    await storeKey(old, randomOwner());
     let started: Promise<unknown> | undefined;
     await move(at('other'), {
       onProgress: ({ step }) => {
         if (step === 'copying')
-          started ??= checkVaultPlace(old.database, old.place).catch((error: unknown) => error);
+          started ??= assertVaultLocation(old.database, old.vaultLocation).catch((error: unknown) => error);
       },
     });
     // It waited, and found the new place.
@@ -150,9 +162,9 @@ describe('moving the vault', () => {
 
   it('that is cut off in the copying is run again, and what was deleted since does not come back', async () => {
     const old = await begin('own');
-    const owners = [newOwner(), newOwner(), newOwner()];
+    const owners = [randomOwner(), randomOwner(), randomOwner()];
     for (const owner of owners) await storeKey(old, owner);
-    const [one = newOwner(), two = newOwner()] = owners;
+    const [one = randomOwner(), two = randomOwner()] = owners;
     await storeKey(old, one, { provider: 'openrouter' });
     let copied = 0;
     const cutOff = move(at('other'), {
@@ -162,9 +174,9 @@ describe('moving the vault', () => {
       },
     });
     await expect(cutOff).rejects.toThrow('the power went out');
-    await checkVaultPlace(old.database, old.place);
-    await editRecord(old, one, { byok_openrouter: [] });
-    await editRecord(old, two, { byok_openai: [] });
+    await assertVaultLocation(old.database, old.vaultLocation);
+    await editOwnerRecord(old, one, { byok_openrouter: [] });
+    await editOwnerRecord(old, two, { byok_openai: [] });
     const target = at('other');
     expect(await move(target)).toMatchObject({ copied: 2, empty: 1, isMoved: true, notRemoved: [] });
     expect(await ids(target, one)).toHaveLength(1);
@@ -174,7 +186,7 @@ describe('moving the vault', () => {
 
   it('that is cut off in the removing leaves the rest to --clean-up, which takes only what is elsewhere now', async () => {
     const old = await begin('own');
-    const [one, two] = [newOwner(), newOwner()];
+    const [one, two] = [randomOwner(), randomOwner()];
     for (const owner of [one, two]) await storeKey(old, owner);
     const target = at('other');
     const cutOff = move(target, {
@@ -203,7 +215,7 @@ describe('moving the vault', () => {
 
   it('keeps, and names, an old record that holds what the new one lacks', async () => {
     const old = await begin('own');
-    const owners = [newOwner(), newOwner(), newOwner(), newOwner()];
+    const owners = [randomOwner(), randomOwner(), randomOwner(), randomOwner()];
     for (const owner of owners) await storeKey(old, owner);
     const target = at('other');
     const cutOff = move(target, {
@@ -214,15 +226,15 @@ describe('moving the vault', () => {
     await expect(cutOff).rejects.toThrow('the power went out');
     const left: Owner[] = [];
     for (const owner of owners) if ((await ids(old, owner)).length > 0) left.push(owner);
-    const [added, foreign, rotated = newOwner()] = left;
+    const [added, foreign, rotated = randomOwner()] = left;
     if (added === undefined || foreign === undefined) throw new Error('too many were removed');
-    const values = (await poolOf(old, added)).keys.map(({ value }) => value);
+    const values = (await readStoredPool(old, added)).keys.map(({ value }) => value);
     const another = { ...(JSON.parse(values[0] ?? '') as object), id: 'later' };
-    await editRecord(old, added, { byok_openai: [...values, JSON.stringify(another)] });
-    await editRecord(old, foreign, { byok_custom: ['a value'] });
+    await editOwnerRecord(old, added, { byok_openai: [...values, JSON.stringify(another)] });
+    await editOwnerRecord(old, foreign, { byok_custom: ['a value'] });
     // Sealed anew in the new place, and renamed: that is the same key.
-    const ring = at('other', { encryptionKeys: [fernetKey(), ...home.setting.encryptionKeys] });
-    await checkCanary(at('other'));
+    const ring = at('other', { encryptionKeys: [fernetKey(), ...home.settings.encryptionKeys] });
+    await assertCanary(at('other'));
     await rotateKeys(ring, { acceptLoss: false, onProgress: () => undefined });
     const why = 'it holds keys that the new place lacks';
     const report = await move(ring, { cleanUp: realmOf('own') });
@@ -241,9 +253,9 @@ describe('moving the vault', () => {
   it('does not move at all when a record cannot be copied, and names it', async () => {
     const old = await begin('own');
     const [stuck, fine, gone] = [
-      await createPerson(home.realms),
-      await createPerson(home.realms),
-      newOwner(),
+      await createRealmUser(home.realms),
+      await createRealmUser(home.realms),
+      randomOwner(),
     ];
     for (const owner of [stuck.owner, fine.owner, gone]) await storeKey(old, owner);
     const relay = await createRelay(stack.keycloak.url);
@@ -252,25 +264,25 @@ describe('moving the vault', () => {
     );
     const report = await move(at('people', { keycloakUrl: relay.url })).finally(() => relay.close());
     expect(report).toMatchObject({ isMoved: false, removed: 0 });
-    expect(report.stopping.toSorted((a, b) => a.why.length - b.why.length)).toEqual([
+    expect(report.blockers.toSorted((a, b) => a.why.length - b.why.length)).toEqual([
       { record: stuck.owner, why: 'keycloak_unavailable' },
       { record: gone, why: expect.stringContaining('Keycloak has no such person') },
     ]);
-    await checkVaultPlace(old.database, old.place);
+    await assertVaultLocation(old.database, old.vaultLocation);
     for (const owner of [stuck.owner, fine.owner, gone]) expect(await ids(old, owner)).toHaveLength(1);
   });
 
   it('is stopped by records that name no owner or another one', async () => {
     const old = await begin('own');
-    const [one, two, three] = [newOwner(), newOwner(), newOwner()];
+    const [one, two, three] = [randomOwner(), randomOwner(), randomOwner()];
     for (const owner of [one, two, three]) await storeKey(old, owner);
     const idOf = async (owner: Owner) => (await old.vault.findRecord(owner, null))?.id ?? '';
     const [first, second] = [await idOf(one), await idOf(two)];
-    await editRecord(old, one, { owner: [] });
-    await editRecord(old, two, { owner: [three] });
+    await editOwnerRecord(old, one, { owner: [] });
+    await editOwnerRecord(old, two, { owner: [three] });
     const report = await move(at('other'));
     expect(report.isMoved).toBe(false);
-    expect(report.stopping.toSorted((a, b) => a.why.length - b.why.length)).toEqual([
+    expect(report.blockers.toSorted((a, b) => a.why.length - b.why.length)).toEqual([
       { record: first, why: 'it names no owner' },
       { record: second, why: `it names ${three}, whose record is another` },
     ]);
@@ -278,7 +290,7 @@ describe('moving the vault', () => {
 
   it('is stopped by keys in the new place that would come to life', async () => {
     const old = await begin('own');
-    const [owner, stranger] = [newOwner(), newOwner()];
+    const [owner, stranger] = [randomOwner(), randomOwner()];
     await storeKey(old, owner);
     const target = at('other');
     await (
@@ -291,7 +303,7 @@ describe('moving the vault', () => {
       const report = await move(target, { dryRun });
       expect(report).toMatchObject({ isMoved: false, stopping: [{ record: stranger }] });
     }
-    await checkVaultPlace(old.database, old.place);
+    await assertVaultLocation(old.database, old.vaultLocation);
   });
 
   it('is refused when there is nothing to move, or when it is the realm of the people that changed', async () => {
@@ -299,7 +311,7 @@ describe('moving the vault', () => {
     await expect(move(at('own'))).rejects.toThrow('there is nothing to move');
     const [people, database] = [at('people'), await createDatabase()];
     const elsewhere = home.open({ databaseUrl: database.appUrl, vaultRealm: home.realms.people });
-    await checkVaultPlace(elsewhere.database, { realm: people.place.realm, recordIsUser: false });
+    await assertVaultLocation(elsewhere.database, { realm: people.vaultLocation.realm, recordIsUser: false });
     await expect(move(elsewhere)).rejects.toThrow('Set KEYCLOAK_REALM back');
   });
 });

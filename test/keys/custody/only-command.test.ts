@@ -1,26 +1,26 @@
 import { beforeEach, describe, expect, it } from '@jest/globals';
-import type { Custody } from '../../../src/custody.ts';
-import { checkCanary } from '../../../src/keys/custody/canary.ts';
+import type { KeyAdminContext } from '../../../src/custody.ts';
+import { assertCanary } from '../../../src/keys/custody/canary.ts';
 import { checkKeys } from '../../../src/keys/custody/check.ts';
 import { importLegacyKeys } from '../../../src/keys/custody/import-legacy.ts';
 import { moveVault } from '../../../src/keys/custody/move.ts';
-import { asOnlyCommand } from '../../../src/keys/custody/only-command.ts';
+import { withCommandLock } from '../../../src/keys/custody/only-command.ts';
 import { purgeVault } from '../../../src/keys/custody/purge.ts';
 import { rotateKeys } from '../../../src/keys/custody/rotate.ts';
-import { checkVaultPlace } from '../../../src/keys/vault-place.ts';
+import { assertVaultLocation } from '../../../src/keys/vault-place.ts';
 import { UnfitError } from '../../../src/lib/errors.ts';
-import { makeHome, newOwner, poolOf, storeKey } from './rig.ts';
+import { createFixture, randomOwner, readStoredPool, storeKey } from './rig.ts';
 
-const home = makeHome(2);
-let custody: Custody;
+const home = createFixture(2);
+let custody: KeyAdminContext;
 /** The same installation with another vault realm, as `vault move` needs it. */
-let target: Custody;
+let target: KeyAdminContext;
 
 beforeEach(async () => {
   custody = home.open();
   target = home.open({ vaultRealm: home.realms.vaults[1] ?? '' });
-  await checkVaultPlace(custody.database, custody.place);
-  await checkCanary(custody);
+  await assertVaultLocation(custody.database, custody.vaultLocation);
+  await assertCanary(custody);
 });
 
 const onProgress = () => undefined;
@@ -38,14 +38,14 @@ describe('while a command writes stored keys', () => {
     ['vault move', () => move({ dryRun: false })],
     ['vault move --clean-up', () => move({ dryRun: false, cleanUp: home.realms.vaults[0] ?? '' })],
   ])('%s is refused in words and writes nothing', async (_name, run) => {
-    const owner = newOwner();
+    const owner = randomOwner();
     await storeKey(custody, owner);
-    const before = await poolOf(custody, owner);
-    await asOnlyCommand(target.database, async () => {
+    const before = await readStoredPool(custody, owner);
+    await withCommandLock(target.database, async () => {
       await expect(run()).rejects.toBeInstanceOf(UnfitError);
       await expect(run()).rejects.toThrow('Another command is writing stored keys');
     });
-    expect(await poolOf(custody, owner)).toEqual(before);
+    expect(await readStoredPool(custody, owner)).toEqual(before);
     // And when it is over, it is not refused for that.
     const error: unknown = await run().then(
       () => undefined,
@@ -55,8 +55,8 @@ describe('while a command writes stored keys', () => {
   });
 
   it('those that only look run', async () => {
-    await storeKey(custody, newOwner());
-    await asOnlyCommand(target.database, async () => {
+    await storeKey(custody, randomOwner());
+    await withCommandLock(target.database, async () => {
       await checkKeys(custody);
       await importLegacyKeys(custody, { dryRun: true, onProgress });
       await purgeVault(custody, { yes: false, evenMost: false });
@@ -66,7 +66,7 @@ describe('while a command writes stored keys', () => {
 });
 
 it('a command that fails lets the next one run', async () => {
-  const failing = asOnlyCommand(custody.database, () => Promise.reject(new Error('the power went out')));
+  const failing = withCommandLock(custody.database, () => Promise.reject(new Error('the power went out')));
   await expect(failing).rejects.toThrow('the power went out');
-  expect(await asOnlyCommand(target.database, () => Promise.resolve('done'))).toBe('done');
+  expect(await withCommandLock(target.database, () => Promise.resolve('done'))).toBe('done');
 });

@@ -1,18 +1,26 @@
 import { beforeEach, describe, expect, it } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
-import type { Custody } from '../../../src/custody.ts';
+import type { KeyAdminContext } from '../../../src/custody.ts';
 import { purgeVault, type PurgeOptions } from '../../../src/keys/custody/purge.ts';
 import { createOwnerRemoval } from '../../../src/keys/custody/removal.ts';
-import { markKey } from '../../../src/keys/facts-store.ts';
-import { readOwner } from '../../../src/keys/owners-store.ts';
+import { writeTestStatus } from '../../../src/keys/facts-store.ts';
+import { readVaultIndex } from '../../../src/keys/owners-store.ts';
 import { getUserId, type Owner } from '../../../src/lib/owner.ts';
 import { adminClient, stack } from '../../support/stack.ts';
 import { createRelay } from '../keycloak-relay.ts';
-import { auditOf, createPerson, makeHome, editRecord, newOwner, poolOf, storeKey } from './rig.ts';
+import {
+  readAuditTrail,
+  createRealmUser,
+  createFixture,
+  editOwnerRecord,
+  randomOwner,
+  readStoredPool,
+  storeKey,
+} from './rig.ts';
 
-const home = makeHome();
-let custody: Custody;
+const home = createFixture();
+let custody: KeyAdminContext;
 
 beforeEach(() => {
   custody = home.open();
@@ -24,9 +32,9 @@ const purge = (options: Partial<PurgeOptions> = {}, on = custody) =>
 /** Three people with keys, of whom the first is then deleted. */
 async function oneOfThreeGone(): Promise<{ gone: Owner; goneName: string; others: Owner[] }> {
   const people = [
-    await createPerson(home.realms),
-    await createPerson(home.realms),
-    await createPerson(home.realms),
+    await createRealmUser(home.realms),
+    await createRealmUser(home.realms),
+    await createRealmUser(home.realms),
   ];
   for (const { owner, username } of people) await storeKey(custody, owner, { ownerName: username });
   const [first] = people;
@@ -71,7 +79,7 @@ const countRuns = (owner: Owner) =>
 
 const stateOf = (owner: Owner) =>
   custody.database.withOwner(owner, async (sql) => ({
-    ...(await readOwner(sql, owner)),
+    ...(await readVaultIndex(sql, owner)),
     facts: (await sql.rows(z.object({}), 'SELECT FROM provider_key_facts')).length,
   }));
 
@@ -82,14 +90,15 @@ describe('purging the vault', () => {
       ...{ owners: 3, orphans: [{ owner: gone, ownerName: goneName, keys: 2 }], isRefused: false },
       ...{ removed: [], kept: [], failed: [] },
     });
-    for (const owner of [gone, ...others]) expect((await poolOf(custody, owner)).keys).toHaveLength(1);
+    for (const owner of [gone, ...others])
+      expect((await readStoredPool(custody, owner)).keys).toHaveLength(1);
   });
 
   it('deletes, when told to, their records and all that is known of their keys, and tells it in the trail', async () => {
     const { gone, others } = await oneOfThreeGone();
-    const keyId = (await poolOf(custody, gone)).keys[0]?.id ?? '';
+    const keyId = (await readStoredPool(custody, gone)).keys[0]?.id ?? '';
     await custody.database.withOwner(gone, (sql) =>
-      markKey(sql, [gone, 'openai', keyId], 'valid', 'It works.'),
+      writeTestStatus(sql, [gone, 'openai', keyId], 'valid', 'It works.'),
     );
     const before = await stateOf(gone);
     expect(before).toMatchObject({ facts: 1, vaultId: expect.any(String) });
@@ -99,17 +108,17 @@ describe('purging the vault', () => {
     expect(after).toMatchObject({ facts: 0, vaultId: null, isBeingWritten: false });
     // Before and after: what others read meanwhile is old.
     expect(after.generation).toBe(before.generation + 2);
-    expect((await auditOf(custody, gone)).at(-1)).toEqual({
+    expect((await readAuditTrail(custody, gone)).at(-1)).toEqual({
       actor: 'system:vault-purge',
       action: 'vault.purged',
     });
-    for (const owner of others) expect((await poolOf(custody, owner)).keys).toHaveLength(1);
+    for (const owner of others) expect((await readStoredPool(custody, owner)).keys).toHaveLength(1);
     expect(await purge()).toMatchObject({ owners: 2, orphans: [] });
   });
 
   it('finds and deletes what people who are no more have run, also where they have nothing else', async () => {
     const { gone, others } = await oneOfThreeGone();
-    const runsOnly = newOwner();
+    const runsOnly = randomOwner();
     for (const owner of [gone, runsOnly, ...others]) await addRun(owner);
     expect(await purge()).toMatchObject({ owners: 4, orphans: [{ owner: gone }, { owner: runsOnly }] });
     expect(await countRuns(runsOnly)).toBe(2);
@@ -121,7 +130,7 @@ describe('purging the vault', () => {
 
   it('finds and deletes the servers of people who are no more, with a vault record or without', async () => {
     const { gone, others } = await oneOfThreeGone();
-    const keyless = newOwner();
+    const keyless = randomOwner();
     for (const owner of [gone, keyless, ...others]) await addServer(owner);
     expect(await purge()).toMatchObject({
       owners: 4,
@@ -133,7 +142,7 @@ describe('purging the vault', () => {
     expect(await purge({ yes: true })).toMatchObject({ removed: [gone, keyless], failed: [] });
     for (const owner of [gone, keyless]) {
       expect(await countServers(owner)).toBe(0);
-      expect(await auditOf(custody, owner)).toContainEqual({
+      expect(await readAuditTrail(custody, owner)).toContainEqual({
         actor: 'system:vault-purge',
         action: 'server.deleted',
       });
@@ -143,33 +152,33 @@ describe('purging the vault', () => {
   });
 
   it('leaves the records of people who are disabled', async () => {
-    const { id, owner } = await createPerson(home.realms);
+    const { id, owner } = await createRealmUser(home.realms);
     await storeKey(custody, owner);
     await (await adminClient(home.realms.people)).users.update({ id }, { enabled: false });
     expect(await purge({ yes: true, evenMost: true })).toMatchObject({ owners: 1, orphans: [] });
   });
 
   it('refuses when most owners are missing, as in a realm that was mistyped, unless told even so', async () => {
-    const owners = [newOwner(), newOwner(), (await createPerson(home.realms)).owner];
+    const owners = [randomOwner(), randomOwner(), (await createRealmUser(home.realms)).owner];
     for (const owner of owners) await storeKey(custody, owner);
     expect(await purge({ yes: true })).toMatchObject({ owners: 3, isRefused: true, removed: [] });
-    for (const owner of owners) expect((await poolOf(custody, owner)).keys).toHaveLength(1);
+    for (const owner of owners) expect((await readStoredPool(custody, owner)).keys).toHaveLength(1);
     const report = await purge({ yes: true, evenMost: true });
     expect(report.removed.toSorted()).toEqual(owners.slice(0, 2).toSorted());
-    expect((await poolOf(custody, owners[2] ?? newOwner())).keys).toHaveLength(1);
+    expect((await readStoredPool(custody, owners[2] ?? randomOwner())).keys).toHaveLength(1);
   });
 
   it('refuses when more than a tenth and more than three are missing, unless told even so', async () => {
     const people = [];
-    for (let at = 0; at < 9; at += 1) people.push(await createPerson(home.realms));
-    const gone = [newOwner(), newOwner(), newOwner()];
+    for (let at = 0; at < 9; at += 1) people.push(await createRealmUser(home.realms));
+    const gone = [randomOwner(), randomOwner(), randomOwner()];
     for (const owner of [...people.map((each) => each.owner), ...gone]) await storeKey(custody, owner);
     // Three are few, though they are a quarter.
     expect(await purge({ yes: true })).toMatchObject({ owners: 12, isRefused: false, failed: [] });
-    const more = [newOwner(), newOwner(), newOwner(), newOwner()];
+    const more = [randomOwner(), randomOwner(), randomOwner(), randomOwner()];
     for (const owner of more) await storeKey(custody, owner);
     expect(await purge({ yes: true })).toMatchObject({ owners: 13, isRefused: true, removed: [] });
-    expect((await poolOf(custody, more[0] ?? newOwner())).keys).toHaveLength(1);
+    expect((await readStoredPool(custody, more[0] ?? randomOwner())).keys).toHaveLength(1);
     expect((await purge({ yes: true, evenMost: true })).removed).toHaveLength(4);
   }, 60_000);
 
@@ -199,7 +208,7 @@ describe('purging the vault', () => {
     await relay.close();
     expect(report).toMatchObject({ orphans: [{ owner: gone }], removed: [], kept: [gone] });
     expect(asked).toBe(2);
-    expect((await poolOf(custody, gone)).keys).toHaveLength(1);
+    expect((await readStoredPool(custody, gone)).keys).toHaveLength(1);
   });
 
   it('stops when Keycloak does not say who is there, and deletes nothing', async () => {
@@ -213,7 +222,7 @@ describe('purging the vault', () => {
       code: 'keycloak_unavailable',
     });
     await relay.close();
-    expect((await poolOf(custody, gone)).keys).toHaveLength(1);
+    expect((await readStoredPool(custody, gone)).keys).toHaveLength(1);
   });
 
   it('names what it could not delete, and the trail says that it is unconfirmed', async () => {
@@ -224,45 +233,45 @@ describe('purging the vault', () => {
     const report = await purge({ yes: true }, relayed);
     await relay.close();
     expect(report).toMatchObject({ removed: [], failed: [{ owner: gone, why: 'keycloak_unavailable' }] });
-    expect((await auditOf(custody, gone)).slice(-2).map(({ action }) => action)).toEqual([
+    expect((await readAuditTrail(custody, gone)).slice(-2).map(({ action }) => action)).toEqual([
       'vault.purged',
       'vault.purge_unconfirmed',
     ]);
     expect(await stateOf(gone)).toMatchObject({ vaultId: expect.any(String), isBeingWritten: false });
-    expect((await poolOf(custody, gone)).keys).toHaveLength(1);
+    expect((await readStoredPool(custody, gone)).keys).toHaveLength(1);
   });
 });
 
 describe('removing an owner', () => {
   it('never deletes a record that names another owner', async () => {
-    const owner = newOwner();
+    const owner = randomOwner();
     await storeKey(custody, owner);
-    await editRecord(custody, owner, { owner: [newOwner()] });
+    await editOwnerRecord(custody, owner, { owner: [randomOwner()] });
     const removal = createOwnerRemoval({ ...custody, recordIsUser: false });
     await expect(removal.removeOwner(owner, 'r1', 'admin')).rejects.toMatchObject({
       code: 'key_undecryptable',
     });
-    const admin = await adminClient(home.setting.vaultRealm);
+    const admin = await adminClient(home.settings.vaultRealm);
     expect(await admin.users.find({ username: `user.${owner.slice(5)}`, exact: true })).toHaveLength(1);
   });
 
   it('forgets an owner who has no record, and says so', async () => {
-    const owner = newOwner();
+    const owner = randomOwner();
     await storeKey(custody, owner);
     const { vaultId } = await stateOf(owner);
-    await (await adminClient(home.setting.vaultRealm)).users.del({ id: vaultId ?? '' });
+    await (await adminClient(home.settings.vaultRealm)).users.del({ id: vaultId ?? '' });
     const removal = createOwnerRemoval({ ...custody, recordIsUser: false });
     expect(await removal.removeOwner(owner, 'r1', 'admin')).toBe('absent');
     expect(await stateOf(owner)).toMatchObject({ vaultId: null, isBeingWritten: false });
   });
 
   it('waits for whoever is writing the same owner’s keys', async () => {
-    const owner = newOwner();
+    const owner = randomOwner();
     await storeKey(custody, owner);
     const other = home.open();
     const order: string[] = [];
     const [held, release] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()];
-    const writing = other.lock.hold(owner, async () => {
+    const writing = other.lock.runExclusive(owner, async () => {
       held.resolve(undefined);
       await release.promise;
       order.push('writer');
@@ -281,11 +290,11 @@ describe('removing an owner', () => {
 
   it('never deletes a person where people are their own records', async () => {
     const own = home.open({ vaultRealm: home.realms.people });
-    const { id, owner } = await createPerson(home.realms);
+    const { id, owner } = await createRealmUser(home.realms);
     await storeKey(own, owner);
     const removal = createOwnerRemoval({ ...own, recordIsUser: true });
     expect(await removal.removeOwner(owner, 'r1', 'admin')).toBe('kept');
-    expect((await poolOf(own, owner)).keys).toHaveLength(1);
+    expect((await readStoredPool(own, owner)).keys).toHaveLength(1);
     const admin = await adminClient(home.realms.people);
     await admin.users.del({ id });
     expect(await removal.removeOwner(owner, 'r2', 'admin')).toBe('absent');

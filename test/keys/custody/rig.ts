@@ -4,10 +4,10 @@ import { Writable } from 'node:stream';
 import { afterAll, afterEach, beforeAll, beforeEach } from '@jest/globals';
 import { z } from 'zod';
 import { readConfig, type Environment } from '../../../src/config.ts';
-import { createCustody, type Custody } from '../../../src/custody.ts';
-import { previewOf } from '../../../src/keys/key-format.ts';
+import { createKeyAdminContext, type KeyAdminContext } from '../../../src/custody.ts';
+import { maskKey } from '../../../src/keys/key-format.ts';
 import { createPoolWriter } from '../../../src/keys/pool-writer.ts';
-import { readPool, sealKey, type StoredPool } from '../../../src/keys/record.ts';
+import { parsePool, encryptKey, type StoredPool } from '../../../src/keys/record.ts';
 import { randomId } from '../../../src/lib/ids.ts';
 import { createLog } from '../../../src/lib/log.ts';
 import type { Owner } from '../../../src/lib/owner.ts';
@@ -76,7 +76,7 @@ const RealmFile = z.looseObject({
   users: z.array(z.looseObject({})),
 });
 
-export interface Setting {
+export interface FixtureSettings {
   databaseUrl: string;
   realms: Pick<Realms, 'people' | 'secret'>;
   /** The realm of the people for the guide's layout. */
@@ -86,19 +86,19 @@ export interface Setting {
 }
 
 /** Realms and a database of a test file's own, both empty when a test begins. */
-export interface Home {
+export interface Fixture {
   readonly realms: Realms;
   /** With the first of the vault realms, and one key. */
-  readonly setting: Setting;
+  readonly settings: FixtureSettings;
   /** What the commands work with there; closed after the test. */
-  open(change?: Partial<Setting>): Custody;
+  open(change?: Partial<FixtureSettings>): KeyAdminContext;
 }
 
 /** Call it at the top of a test file, before other hooks: they build on it. */
-export function makeHome(vaultCount = 1): Home {
+export function createFixture(vaultCount = 1): Fixture {
   let realms: Realms;
-  let setting: Setting;
-  const opened: Custody[] = [];
+  let setting: FixtureSettings;
+  const opened: KeyAdminContext[] = [];
   beforeAll(async () => {
     realms = await createRealms(vaultCount);
   }, 120_000);
@@ -115,11 +115,11 @@ export function makeHome(vaultCount = 1): Home {
     get realms() {
       return realms;
     },
-    get setting() {
+    get settings() {
       return setting;
     },
     open(change = {}) {
-      const custody = openCustody({ ...setting, ...change });
+      const custody = openContext({ ...setting, ...change });
       opened.push(custody);
       return custody;
     },
@@ -127,7 +127,7 @@ export function makeHome(vaultCount = 1): Home {
 }
 
 /** The settings of a command, as an operator would write them. */
-export function environmentOf(setting: Setting): Record<string, string> {
+export function toEnvironment(setting: FixtureSettings): Record<string, string> {
   for (const key of setting.encryptionKeys) evidence.registerSecret('encryption key', key);
   return {
     PORT: '1',
@@ -145,8 +145,8 @@ export function environmentOf(setting: Setting): Record<string, string> {
 }
 
 /** What the commands work with, on real servers. */
-function openCustody(setting: Setting): Custody {
-  const config = readConfig(environmentOf(setting) satisfies Environment, () => {
+function openContext(setting: FixtureSettings): KeyAdminContext {
+  const config = readConfig(toEnvironment(setting) satisfies Environment, () => {
     throw new Error('tests use no secret files');
   });
   const destination = new Writable({
@@ -155,11 +155,11 @@ function openCustody(setting: Setting): Custody {
       done();
     },
   });
-  return createCustody(config, createLog('trace', destination));
+  return createKeyAdminContext(config, createLog('trace', destination));
 }
 
 /** A person of the realm of the people. */
-export async function createPerson(
+export async function createRealmUser(
   realms: Realms,
   attributes: Record<string, string[]> = {},
 ): Promise<{ id: string; owner: Owner; username: string }> {
@@ -177,29 +177,29 @@ export async function createPerson(
 }
 
 /** An owner who need not exist among the people. */
-export function newOwner(): Owner {
+export function randomOwner(): Owner {
   return `user:${randomUUID()}`;
 }
 
 /** Seals a key under the first key of the ring and stores it as the app does; answers its id and its text. */
 export async function storeKey(
-  custody: Custody,
+  custody: KeyAdminContext,
   owner: Owner,
   options: { provider?: string; ownerName?: string; label?: string } = {},
 ): Promise<{ id: string; key: string }> {
   const provider = options.provider ?? 'openai';
   const [id, key] = [randomId(), randomKey()];
-  const value = sealKey(custody.keyring, {
+  const value = encryptKey(custody.keyring, {
     ...{ owner, provider, id, key, endpoint: null, expiresAt: null, enabled: true },
     label: options.label ?? null,
-    mask: previewOf(openai, key),
+    mask: maskKey(openai, key),
     createdAt: new Date().toISOString(),
   });
   await createPoolWriter(custody).write({
     ...{ owner, provider, actor: owner, requestId: 'test', action: 'key.added' as const },
     ownerName: options.ownerName ?? 'somebody',
     plan: (pool) => ({
-      values: [...pool.keys.map((each) => each.value), ...pool.foreign, value],
+      values: [...pool.keys.map((each) => each.value), ...pool.unreadable, value],
       keyIds: [id],
     }),
   });
@@ -207,20 +207,24 @@ export async function storeKey(
 }
 
 /** What is stored of a provider. */
-export async function poolOf(custody: Custody, owner: Owner, provider = 'openai'): Promise<StoredPool> {
+export async function readStoredPool(
+  custody: KeyAdminContext,
+  owner: Owner,
+  provider = 'openai',
+): Promise<StoredPool> {
   const record = await custody.vault.findRecord(owner, null);
-  return readPool(record?.values.get(provider) ?? []);
+  return parsePool(record?.values.get(provider) ?? []);
 }
 
 /** Saves some attributes of a record as an administrator does in the console; `[]` takes one away. */
-export async function editRecord(
-  custody: Custody,
+export async function editOwnerRecord(
+  custody: KeyAdminContext,
   owner: Owner,
   change: Record<string, string[]>,
 ): Promise<void> {
   const record = await custody.vault.findRecord(owner, null);
   if (record === undefined) throw new Error(`${owner} has no record`);
-  const admin = await adminClient(custody.place.realm);
+  const admin = await adminClient(custody.vaultLocation.realm);
   const { userProfileMetadata: _metadata, access: _access, ...stored } = record.representation;
   await admin.users.update(
     { id: record.id },
@@ -229,7 +233,10 @@ export async function editRecord(
 }
 
 /** What the trail says of an owner, oldest first. */
-export async function auditOf(custody: Custody, owner: Owner): Promise<{ actor: string; action: string }[]> {
+export async function readAuditTrail(
+  custody: KeyAdminContext,
+  owner: Owner,
+): Promise<{ actor: string; action: string }[]> {
   const Row = z.object({ actor: z.string(), action: z.string() });
   return custody.database.withOwner(owner, (sql) =>
     sql.rows(Row, 'SELECT actor, action FROM audit_events ORDER BY id'),

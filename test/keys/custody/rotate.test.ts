@@ -2,13 +2,13 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
 import { beforeEach, describe, expect, it } from '@jest/globals';
-import type { Custody } from '../../../src/custody.ts';
-import { checkCanary } from '../../../src/keys/custody/canary.ts';
+import type { KeyAdminContext } from '../../../src/custody.ts';
+import { assertCanary } from '../../../src/keys/custody/canary.ts';
 import { checkKeys } from '../../../src/keys/custody/check.ts';
 import { rotateKeys, type RotateOptions } from '../../../src/keys/custody/rotate.ts';
 import { createPoolWriter } from '../../../src/keys/pool-writer.ts';
-import { openKey } from '../../../src/keys/record.ts';
-import { fernetTime, parseFernetKey, sealFernet } from '../../../src/lib/fernet.ts';
+import { decryptKey } from '../../../src/keys/record.ts';
+import { findFernetTime, parseFernetKey, encryptFernet } from '../../../src/lib/fernet.ts';
 import { createKeyring } from '../../../src/lib/keyring.ts';
 import type { Owner } from '../../../src/lib/owner.ts';
 import { fernetKey } from '../../support/app.ts';
@@ -16,36 +16,38 @@ import { adminClient, stack } from '../../support/stack.ts';
 import { until } from '../../support/until.ts';
 import { createRelay } from '../keycloak-relay.ts';
 import {
-  auditOf,
-  createPerson,
-  makeHome,
-  editRecord,
-  environmentOf,
-  newOwner,
-  poolOf,
+  readAuditTrail,
+  createRealmUser,
+  createFixture,
+  editOwnerRecord,
+  toEnvironment,
+  randomOwner,
+  readStoredPool,
   storeKey,
-  type Setting,
+  type FixtureSettings,
 } from './rig.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', '..', 'src', 'cli', 'main.ts');
 
-const home = makeHome();
+const home = createFixture();
 /** The realm that holds the records. */
 let vaultRealm = '';
 
-const open = (encryptionKeys: readonly string[], change: Partial<Setting> = {}) =>
+const open = (encryptionKeys: readonly string[], change: Partial<FixtureSettings> = {}) =>
   home.open({ vaultRealm, encryptionKeys, ...change });
 
-const rotate = (custody: Custody, options: Partial<RotateOptions> = {}) =>
+const rotate = (custody: KeyAdminContext, options: Partial<RotateOptions> = {}) =>
   rotateKeys(custody, { acceptLoss: false, onProgress: () => undefined, ...options });
 
-const ringOf = async (custody: Custody, owner: Owner, provider = 'openai') =>
-  (await poolOf(custody, owner, provider)).keys.map(({ token }) => custody.keyring.ringIndex(token));
+const ringOf = async (custody: KeyAdminContext, owner: Owner, provider = 'openai') =>
+  (await readStoredPool(custody, owner, provider)).keys.map(({ token }) =>
+    custody.keyring.findKeyIndex(token),
+  );
 
 /** The secrets that are usable, in the order of the pool. */
-async function secretsOf(custody: Custody, owner: Owner, provider = 'openai') {
-  const { keys } = await poolOf(custody, owner, provider);
-  return keys.map((key) => openKey(custody.keyring, { owner, provider }, key)?.secret);
+async function secretsOf(custody: KeyAdminContext, owner: Owner, provider = 'openai') {
+  const { keys } = await readStoredPool(custody, owner, provider);
+  return keys.map((key) => decryptKey(custody.keyring, { owner, provider }, key)?.secret);
 }
 
 describe.each(['in records of their own', 'with the people themselves'])('keys %s', (layout) => {
@@ -54,43 +56,47 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
   let [a, b] = ['', ''];
 
   beforeEach(() => {
-    vaultRealm = isOneRealm ? home.realms.people : home.setting.vaultRealm;
+    vaultRealm = isOneRealm ? home.realms.people : home.settings.vaultRealm;
     [a, b] = [fernetKey(), fernetKey()];
   });
 
   const newPerson = async (): Promise<Owner> =>
-    isOneRealm ? (await createPerson(home.realms)).owner : newOwner();
+    isOneRealm ? (await createRealmUser(home.realms)).owner : randomOwner();
 
   it('are all sealed under the first key, with the same text and the same time, and nothing else changes', async () => {
     const before = open([a]);
-    await checkCanary(before);
+    await assertCanary(before);
     const [one, two] = [await newPerson(), await newPerson()];
     const first = await storeKey(before, one, { label: 'mine', ownerName: 'ann' });
     await storeKey(before, one, { provider: 'openrouter', ownerName: 'ann' });
     const ring = open([b, a]);
     const already = await storeKey(ring, two, { ownerName: 'bob' });
     // Made years ago, and holding a member that this version knows nothing of.
-    const key = (await poolOf(ring, one)).keys[0];
-    const aged = sealFernet(parseFernetKey(a), Buffer.from(createKeyring([a]).open(key?.token ?? '') ?? ''), {
-      timeMs: Date.UTC(2021, 3, 5),
-    });
+    const key = (await readStoredPool(ring, one)).keys[0];
+    const aged = encryptFernet(
+      parseFernetKey(a),
+      Buffer.from(createKeyring([a]).decrypt(key?.token ?? '') ?? ''),
+      {
+        timeMs: Date.UTC(2021, 3, 5),
+      },
+    );
     const value = { ...(JSON.parse(key?.value ?? '') as object), token: aged, later: { x: 1 } };
-    await editRecord(ring, one, { byok_openai: [JSON.stringify(value)], note: ['of an administrator'] });
+    await editOwnerRecord(ring, one, { byok_openai: [JSON.stringify(value)], note: ['of an administrator'] });
     const admin = await adminClient(vaultRealm);
     const record = await ring.vault.findRecord(one, null);
     const old = await admin.users.findOne({ id: record?.id ?? '' });
-    const untouched = await poolOf(ring, two);
+    const untouched = await readStoredPool(ring, two);
 
     expect(await checkKeys(ring)).toMatchObject({ records: 2, keys: 3, byRingKey: [1, 2], canary: 1 });
     const report = await rotate(ring);
     expect(report).toMatchObject({ resealed: 2, failed: [], left: [], isFinished: true });
-    expect(report.tally).toMatchObject({ keys: 3, byRingKey: [3, 0] });
+    expect(report.counts).toMatchObject({ keys: 3, byRingKey: [3, 0] });
 
     const onlyNew = open([b]);
     expect(await secretsOf(onlyNew, one)).toEqual([first.key]);
     expect(await secretsOf(onlyNew, two)).toEqual([already.key]);
-    const resealed = (await poolOf(onlyNew, one)).keys[0];
-    expect(fernetTime(resealed?.token ?? '')).toEqual(new Date(Date.UTC(2021, 3, 5)));
+    const resealed = (await readStoredPool(onlyNew, one)).keys[0];
+    expect(findFernetTime(resealed?.token ?? '')).toEqual(new Date(Date.UTC(2021, 3, 5)));
     expect(JSON.parse(resealed?.value ?? '')).toEqual({ ...value, token: resealed?.token });
     const now = await admin.users.findOne({ id: record?.id ?? '' });
     const rest = (user: typeof now) => {
@@ -102,42 +108,42 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
       return { ...user, attributes: others };
     };
     expect(rest(now)).toEqual(rest(old));
-    expect(await poolOf(ring, two)).toEqual(untouched);
-    expect((await auditOf(ring, one)).slice(-2)).toEqual([
+    expect(await readStoredPool(ring, two)).toEqual(untouched);
+    expect((await readAuditTrail(ring, one)).slice(-2)).toEqual([
       { actor: 'system:keys-rotate', action: 'key.resealed' },
       { actor: 'system:keys-rotate', action: 'key.resealed' },
     ]);
-    expect((await auditOf(ring, two)).map(({ action }) => action)).toEqual(['key.added']);
+    expect((await readAuditTrail(ring, two)).map(({ action }) => action)).toEqual(['key.added']);
   });
 
   it('let the old key be taken out of ENCRYPTION_KEY after the rotation, and not before', async () => {
     const before = open([a]);
-    await checkCanary(before);
+    await assertCanary(before);
     const owner = await newPerson();
     await storeKey(before, owner);
-    const start = (keys: string[]) => checkCanary({ ...before, keyring: createKeyring(keys) });
+    const start = (keys: string[]) => assertCanary({ ...before, keyring: createKeyring(keys) });
     await expect(start([b])).rejects.toThrow('does not fit');
     await expect(rotate(open([b]))).rejects.toThrow('does not fit');
     await rotate(open([b, a]));
     await start([b]);
     await expect(start([a])).rejects.toThrow('does not fit');
     // Once more changes nothing.
-    const [token] = (await poolOf(before, owner)).keys.map((key) => key.token);
+    const [token] = (await readStoredPool(before, owner)).keys.map((key) => key.token);
     expect(await rotate(open([b, a]))).toMatchObject({ resealed: 0, isFinished: true });
-    expect((await poolOf(before, owner)).keys.map((key) => key.token)).toEqual([token]);
+    expect((await readStoredPool(before, owner)).keys.map((key) => key.token)).toEqual([token]);
   });
 
   it('that are misplaced, undecryptable or no keys are counted, left as they are, and named', async () => {
     const before = open([a]);
-    await checkCanary(before);
+    await assertCanary(before);
     const [one, two] = [await newPerson(), await newPerson()];
     await storeKey(before, one);
     await storeKey(open([fernetKey()]), one, { provider: 'openrouter' });
     await storeKey(before, two);
-    const stolen = (await poolOf(before, one)).keys[0];
-    const own = (await poolOf(before, two)).keys[0];
+    const stolen = (await readStoredPool(before, one)).keys[0];
+    const own = (await readStoredPool(before, two)).keys[0];
     const foreign = ['{"v":9}', 'typed by hand'];
-    await editRecord(before, two, { byok_openai: [own?.value ?? '', stolen?.value ?? '', ...foreign] });
+    await editOwnerRecord(before, two, { byok_openai: [own?.value ?? '', stolen?.value ?? '', ...foreign] });
 
     const ring = open([b, a]);
     const counts = {
@@ -154,42 +160,42 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
     expect(await checkKeys(ring)).toMatchObject({ ...counts, byRingKey: [0, 3] });
     const report = await rotate(ring);
     expect(report).toMatchObject({ resealed: 2, failed: [], isFinished: false });
-    expect(report.tally).toMatchObject({ ...counts, byRingKey: [2, 1] });
+    expect(report.counts).toMatchObject({ ...counts, byRingKey: [2, 1] });
     const provider = 'openrouter';
-    const lost = (await poolOf(ring, one, provider)).keys[0];
-    expect(report.left.toSorted((x, y) => x.why.localeCompare(y.why))).toEqual([
+    const lost = (await readStoredPool(ring, one, provider)).keys[0];
+    expect(report.skipped.toSorted((x, y) => x.why.localeCompare(y.why))).toEqual([
       { key: `${two}, openai/${stolen?.id}`, why: 'misplaced' },
       { key: `${one}, ${provider}/${lost?.id}`, why: 'undecryptable' },
     ]);
-    const left = await poolOf(ring, two);
-    expect(left.foreign.toSorted()).toEqual(foreign.toSorted());
+    const left = await readStoredPool(ring, two);
+    expect(left.unreadable.toSorted()).toEqual(foreign.toSorted());
     expect(left.keys.map((key) => key.value)).toContain(stolen?.value);
     // The old key would still open something, so it stays needed until that is given up.
-    await expect(checkCanary({ ...ring, keyring: createKeyring([b]) })).rejects.toThrow('does not fit');
+    await expect(assertCanary({ ...ring, keyring: createKeyring([b]) })).rejects.toThrow('does not fit');
     expect(await rotate(ring, { acceptLoss: true })).toMatchObject({ resealed: 0, isFinished: true });
-    await checkCanary({ ...ring, keyring: createKeyring([b]) });
+    await assertCanary({ ...ring, keyring: createKeyring([b]) });
   });
 
   it('of an id that stands twice are counted, and the older one does not keep the old key needed', async () => {
     const before = open([a]);
-    await checkCanary(before);
+    await assertCanary(before);
     const owner = await newPerson();
     const { id, key } = await storeKey(before, owner);
-    const value = (await poolOf(before, owner)).keys[0]?.value ?? '';
+    const value = (await readStoredPool(before, owner)).keys[0]?.value ?? '';
     const older = JSON.parse(value) as { token: string };
-    older.token = sealFernet(parseFernetKey(a), Buffer.from('{}'), { timeMs: 1_000_000 });
-    await editRecord(before, owner, { byok_openai: [value, JSON.stringify(older)] });
+    older.token = encryptFernet(parseFernetKey(a), Buffer.from('{}'), { timeMs: 1_000_000 });
+    await editOwnerRecord(before, owner, { byok_openai: [value, JSON.stringify(older)] });
     const ring = open([b, a]);
     expect(await checkKeys(ring)).toMatchObject({ keys: 2, duplicatedIds: 1, misplaced: 1 });
     expect(await rotate(ring)).toMatchObject({ resealed: 1, isFinished: true });
-    const pool = await poolOf(ring, owner);
+    const pool = await readStoredPool(ring, owner);
     expect([pool.keys.map((each) => each.id), pool.superseded]).toEqual([[id], []]);
     expect(await secretsOf(open([b]), owner)).toEqual([key]);
   });
 
   it('under a key that was removed while in use are undecryptable until it is back', async () => {
     const before = open([a]);
-    await checkCanary(before);
+    await assertCanary(before);
     const owner = await newPerson();
     const { key } = await storeKey(before, owner);
     const without = open([b]);
@@ -206,18 +212,18 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
 
   it('that are all undecryptable leave the rotation undone until the loss is accepted', async () => {
     const before = open([a]);
-    await checkCanary(before);
+    await assertCanary(before);
     await storeKey(open([fernetKey()]), await newPerson());
     const ring = open([b, a]);
     expect(await rotate(ring)).toMatchObject({ failed: [], isFinished: false });
-    await expect(checkCanary(open([b]))).rejects.toThrow('does not fit');
+    await expect(assertCanary(open([b]))).rejects.toThrow('does not fit');
     expect(await rotate(ring, { acceptLoss: true })).toMatchObject({ isFinished: true });
-    await checkCanary(open([b]));
+    await assertCanary(open([b]));
   });
 
   it('lose nothing when others add and delete keys of the same owners meanwhile', async () => {
     const before = open([a]);
-    await checkCanary(before);
+    await assertCanary(before);
     const owners = await Promise.all(Array.from({ length: 4 }, newPerson));
     const expected = new Map<Owner, Map<string, string>>();
     for (const owner of owners) {
@@ -251,10 +257,10 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
     expect(await rotate(ring)).toMatchObject({ failed: [], left: [], isFinished: true });
     const onlyNew = open([b]);
     for (const owner of owners) {
-      const { keys } = await poolOf(onlyNew, owner);
+      const { keys } = await readStoredPool(onlyNew, owner);
       const found = keys.map((key) => [
         key.id,
-        openKey(onlyNew.keyring, { owner, provider: 'openai' }, key)?.secret,
+        decryptKey(onlyNew.keyring, { owner, provider: 'openai' }, key)?.secret,
       ]);
       expect(found.toSorted()).toEqual([...(expected.get(owner) ?? [])].toSorted());
     }
@@ -262,7 +268,7 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
 
   it('are gone on with where a killed run stood', async () => {
     const before = open([a]);
-    await checkCanary(before);
+    await assertCanary(before);
     const owners = await Promise.all(Array.from({ length: 6 }, newPerson));
     const secrets = new Map<Owner, string>();
     for (const owner of owners) secrets.set(owner, (await storeKey(before, owner)).key);
@@ -270,7 +276,7 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
     try {
       const child = spawn(process.execPath, [MAIN, 'keys', 'rotate'], {
         cwd: import.meta.dirname,
-        env: environmentOf({ ...home.setting, vaultRealm, encryptionKeys: [b, a], keycloakUrl: relay.url }),
+        env: toEnvironment({ ...home.settings, vaultRealm, encryptionKeys: [b, a], keycloakUrl: relay.url }),
         stdio: 'ignore',
       });
       let updates = 0;
@@ -292,7 +298,7 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
         () => false,
       ),
     );
-    const resealed = await Promise.all(owners.map((owner) => auditOf(ring, owner)));
+    const resealed = await Promise.all(owners.map((owner) => readAuditTrail(ring, owner)));
     const counts = resealed.map((rows) => rows.filter(({ action }) => action === 'key.resealed').length);
     expect(counts).toEqual([1, 1, 1, 1, 1, 1]);
     for (const owner of owners) {
@@ -303,11 +309,11 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
 
   it('that cannot be written are named, the others are sealed anew, and the old key stays needed', async () => {
     const before = open([a]);
-    await checkCanary(before);
+    await assertCanary(before);
     const owners = await Promise.all(Array.from({ length: 3 }, newPerson));
     for (const owner of owners) await storeKey(before, owner);
     const [stuck] = owners;
-    const stuckId = (await before.vault.findRecord(stuck ?? newOwner(), null))?.id ?? '';
+    const stuckId = (await before.vault.findRecord(stuck ?? randomOwner(), null))?.id ?? '';
     const relay = await createRelay(stack.keycloak.url);
     relay.before((call) =>
       call.method === 'PUT' && call.url?.endsWith(stuckId) === true ? { answer: 403 } : 'pass',
@@ -318,17 +324,17 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
       failed: [{ pool: `${stuck}, openai`, why: 'keycloak_unavailable' }],
       isFinished: false,
     });
-    await expect(checkCanary({ ...before, keyring: createKeyring([b]) })).rejects.toThrow('does not fit');
+    await expect(assertCanary({ ...before, keyring: createKeyring([b]) })).rejects.toThrow('does not fit');
     expect(await rotate(open([b, a]))).toMatchObject({ resealed: 1, isFinished: true });
   });
 });
 
-async function deleteKey(custody: Custody, owner: Owner, id: string): Promise<void> {
+async function deleteKey(custody: KeyAdminContext, owner: Owner, id: string): Promise<void> {
   await createPoolWriter(custody).write({
     ...{ owner, provider: 'openai', ownerName: 'somebody', actor: owner, requestId: 'test' },
     action: 'key.deleted',
     plan: (pool) => ({
-      values: [...pool.keys.filter((key) => key.id !== id).map((key) => key.value), ...pool.foreign],
+      values: [...pool.keys.filter((key) => key.id !== id).map((key) => key.value), ...pool.unreadable],
       keyIds: [id],
     }),
   });

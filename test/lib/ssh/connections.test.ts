@@ -6,17 +6,18 @@ import type { SshConnections } from '../../../src/lib/ssh/connections.ts';
 import type { ExecStream } from '../../../src/lib/ssh/connections.ts';
 import { startCutProxy } from '../../support/cut-proxy.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
-import { startOddServer } from './odd-server.ts';
-import { afterThisTest, never, openConnections, serverAt } from './servers.ts';
+import { startScriptedServer } from './odd-server.ts';
+import { afterThisTest, neverAborted, openConnections, serverAt } from './servers.ts';
 
 /** What a command prints. */
 async function output(connections: SshConnections, server: SshServer, command: string): Promise<string> {
-  const stream = await connections.openExec(server, command, never());
+  const stream = await connections.openExecStream(server, command, neverAborted());
   stream.end();
   return await text(stream);
 }
 
-const held = (connections: SshConnections, server: SshServer) => connections.openExec(server, 'cat', never());
+const held = (connections: SshConnections, server: SshServer) =>
+  connections.openExecStream(server, 'cat', neverAborted());
 
 async function end(streams: readonly ExecStream[]): Promise<void> {
   for (const stream of streams) {
@@ -72,7 +73,7 @@ describeOn('ssh', 'SSH connections', () => {
 
     it('answers the one hidden question of a server that asks instead of taking passwords, and no other', async () => {
       const answers: string[][] = [];
-      const server = await startOddServer({
+      const server = await startScriptedServer({
         authenticate: (context) => {
           if (context.method !== 'keyboard-interactive') {
             context.reject(['keyboard-interactive']);
@@ -97,7 +98,7 @@ describeOn('ssh', 'SSH connections', () => {
     });
 
     it('fails at a server that wants a second factor', async () => {
-      const server = await startOddServer({
+      const server = await startScriptedServer({
         authenticate: (context) => context.reject(['keyboard-interactive'], true),
       });
       const { connections } = openConnections();
@@ -109,7 +110,7 @@ describeOn('ssh', 'SSH connections', () => {
 
   describe('the host key', () => {
     it('that was never confirmed is told, and nothing is authenticated', async () => {
-      const server = await startOddServer();
+      const server = await startScriptedServer();
       const { connections } = openConnections();
       const opened = output(connections, serverAt(server, {}, { hostKey: null }), 'true');
       await expect(opened).rejects.toMatchObject({
@@ -122,7 +123,7 @@ describeOn('ssh', 'SSH connections', () => {
     });
 
     it('that has changed is told beside the confirmed one, and nothing is authenticated', async () => {
-      const server = await startOddServer();
+      const server = await startScriptedServer();
       const { connections } = openConnections();
       const opened = output(connections, serverAt(server, {}, { hostKey: plain.hostKey }), 'true');
       await expect(opened).rejects.toMatchObject({ failure: 'host_key_changed', hostKey: server.hostKey });
@@ -146,7 +147,7 @@ describeOn('ssh', 'SSH connections', () => {
       serverAt(
         inner,
         { jump: before.serverId, ...given },
-        { references: new Map([[before.serverId, before]]), ...own },
+        { jumpServers: new Map([[before.serverId, before]]), ...own },
       );
 
     it('a server is reached, each hop with its own account and host key', async () => {
@@ -208,7 +209,7 @@ describeOn('ssh', 'SSH connections', () => {
       const { connections, dials } = openConnections();
       const missing = serverAt(inner, { jump: 'gone' });
       const circle: SshServer = serverAt(inner, { jump: 'self' }, { serverId: 'self' });
-      const round = { ...circle, references: new Map([['self', circle]]) };
+      const round = { ...circle, jumpServers: new Map([['self', circle]]) };
       const others = behind(jumpServer({}, { owner: 'user:other' }));
       for (const server of [missing, round, others])
         await expect(output(connections, server, 'true')).rejects.toThrow(
@@ -238,7 +239,7 @@ describeOn('ssh', 'SSH connections', () => {
     });
 
     it('with fewer on each where the server allows fewer', async () => {
-      const server = await startOddServer({
+      const server = await startScriptedServer({
         maxSessions: 1,
         exec: (channel) => channel.on('end', () => channel.end()).resume(),
       });
@@ -302,7 +303,7 @@ describeOn('ssh', 'SSH connections', () => {
       const { connections, dials } = openConnections();
       const server = serverAt(plain);
       const leaving = new AbortController();
-      const gone = connections.openExec(server, 'cat', leaving.signal);
+      const gone = connections.openExecStream(server, 'cat', leaving.signal);
       const staying = output(connections, server, 'echo stayed');
       leaving.abort(new Error('left'));
       await expect(gone).rejects.toThrow('left');
@@ -314,11 +315,15 @@ describeOn('ssh', 'SSH connections', () => {
   describe('a command as a stream', () => {
     it('passes bytes both ways and tells how it ended', async () => {
       const { connections } = openConnections();
-      const stream = await connections.openExec(serverAt(plain), 'cat; echo wrong >&2; exit 3', never());
+      const stream = await connections.openExecStream(
+        serverAt(plain),
+        'cat; echo wrong >&2; exit 3',
+        neverAborted(),
+      );
       const bytes = Buffer.from(Array.from({ length: 256 }, (_, value) => value));
       stream.end(bytes);
       expect(Buffer.from(await text(stream.setEncoding('latin1')), 'latin1')).toEqual(bytes);
-      expect(await stream.ended).toEqual({ code: 3, signal: null, errors: 'wrong\n' });
+      expect(await stream.ended).toEqual({ code: 3, signal: null, stderr: 'wrong\n' });
     });
 
     it('that is destroyed gives its place back', async () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import type { Connection } from 'ssh2';
-import { startOddServer, startRawServer } from './odd-server.ts';
-import { afterThisTest, never, openConnections, serverAt } from './servers.ts';
+import { startScriptedServer, startRawTcpServer } from './odd-server.ts';
+import { afterThisTest, neverAborted, openConnections, serverAt } from './servers.ts';
 
 const MIB = 2 ** 20;
 const hostKey = { type: 'ssh-ed25519', fingerprint: `SHA256:${'A'.repeat(43)}` };
@@ -30,7 +30,7 @@ describe('a server that does not speak SSH', () => {
   ])(
     'and %s costs nothing but a while, and is not quoted',
     async (_name, bytes) => {
-      const server = await startRawServer((socket) => {
+      const server = await startRawTcpServer((socket) => {
         if (bytes === null) socket.end('SSH-2.0-secret-banner\r\n');
         else if (typeof bytes !== 'function') {
           const talk = () => {
@@ -41,7 +41,11 @@ describe('a server that does not speak SSH', () => {
         }
       });
       const { connections } = openConnections();
-      const opened = connections.openExec(serverAt({ ...server, hostKey }, login), 'true', never());
+      const opened = connections.openExecStream(
+        serverAt({ ...server, hostKey }, login),
+        'true',
+        neverAborted(),
+      );
       await expect(opened).rejects.toMatchObject({
         failure: expect.stringMatching(/^(?:offline|error)$/),
         stage: 'host_key',
@@ -56,7 +60,7 @@ describe('a hostile SSH server', () => {
   it('is cut off when it sends more than it may to somebody who does not read', async () => {
     let cut: () => void = () => undefined;
     const cutOff = new Promise<void>((resolve) => (cut = resolve));
-    const server = await startOddServer({
+    const server = await startScriptedServer({
       exec: (_channel, _command, client) => {
         const { _protocol, _sock } = wireOf(client);
         // Odd in size, so that the window never comes out at nothing.
@@ -72,7 +76,7 @@ describe('a hostile SSH server', () => {
       },
     });
     const { connections } = openConnections();
-    const stream = await connections.openExec(serverAt(server, login), 'true', never());
+    const stream = await connections.openExecStream(serverAt(server, login), 'true', neverAborted());
     await cutOff;
     expect(stream.readableLength).toBeLessThan(8 * MIB);
     stream.resume();
@@ -80,7 +84,7 @@ describe('a hostile SSH server', () => {
   }, 60_000);
 
   it('is cut off when it takes in more than it may and never reads', async () => {
-    const server = await startOddServer({
+    const server = await startScriptedServer({
       exec: (_channel, _command, client) => {
         const { _protocol, _sock } = wireOf(client);
         _protocol.channelWindowAdjust(0, 0x7fffffff);
@@ -94,7 +98,7 @@ describe('a hostile SSH server', () => {
       },
     });
     const { connections } = openConnections();
-    const stream = await connections.openExec(serverAt(server, login), 'true', never());
+    const stream = await connections.openExecStream(serverAt(server, login), 'true', neverAborted());
     stream.resume();
     const chunk = Buffer.alloc(MIB);
     const more = setInterval(() => stream.write(chunk), 1);
@@ -104,7 +108,7 @@ describe('a hostile SSH server', () => {
 
   it('opens nothing on this side', async () => {
     const refusals: (Error | undefined)[] = [];
-    const server = await startOddServer({
+    const server = await startScriptedServer({
       exec: (channel, _command, client) => {
         client.forwardOut('127.0.0.1', 1, '127.0.0.1', 22, (error) => {
           refusals.push(error);
@@ -117,21 +121,21 @@ describe('a hostile SSH server', () => {
       },
     });
     const { connections } = openConnections();
-    const stream = await connections.openExec(serverAt(server, login), 'true', never());
+    const stream = await connections.openExecStream(serverAt(server, login), 'true', neverAborted());
     stream.resume();
     expect(await stream.ended).toMatchObject({ code: 0 });
     expect(refusals).toEqual([expect.any(Error), expect.any(Error)]);
   });
 
   it('that disconnects with a text is not quoted', async () => {
-    const server = await startOddServer({
+    const server = await startScriptedServer({
       authenticate: () => undefined,
       onConnection: (client) => {
         client.once('handshake', () => wireOf(client)._protocol.disconnect(2));
       },
     });
     const { connections } = openConnections();
-    const opened = connections.openExec(serverAt(server, login), 'true', never());
+    const opened = connections.openExecStream(serverAt(server, login), 'true', neverAborted());
     await expect(opened).rejects.toMatchObject({
       name: 'SshError',
       message: expect.not.stringMatching(/PROTOCOL_ERROR/),

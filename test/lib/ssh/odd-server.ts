@@ -1,21 +1,21 @@
 import { once } from 'node:events';
 import { createServer, type AddressInfo, type Server as TcpServer, type Socket } from 'node:net';
 import ssh2, { type AuthContext, type Connection, type ServerChannel } from 'ssh2';
-import { findHostKey, type HostKey } from '../../../src/lib/ssh/host-key.ts';
+import { parseHostKey, type SshHostKey } from '../../../src/lib/ssh/host-key.ts';
 import { generateSshKeyPair } from '../../../src/lib/ssh/private-key.ts';
 import { registerPrivateKey } from '../../support/hosts.ts';
 import { afterThisTest } from './servers.ts';
 
 /** An SSH server of ours, for what no honest server does, and for looking at what reaches a server. */
-export interface OddServer {
+export interface ScriptedServer {
   host: string;
   port: number;
-  hostKey: HostKey;
+  hostKey: SshHostKey;
   /** The methods by which clients tried to authenticate, in their order. */
   attempts: string[];
 }
 
-export interface OddBehaviour {
+export interface ServerBehaviour {
   /** Accepts everything unless it is given. */
   authenticate?: (context: AuthContext) => void;
   /** On a command. */
@@ -26,10 +26,10 @@ export interface OddBehaviour {
 }
 
 /** Started on loopback, and ended after the test. */
-export async function startOddServer(behaviour: OddBehaviour = {}): Promise<OddServer> {
+export async function startScriptedServer(behaviour: ServerBehaviour = {}): Promise<ScriptedServer> {
   const { privateKey, publicKey } = generateSshKeyPair();
   registerPrivateKey(privateKey);
-  const hostKey = findHostKey(Buffer.from(publicKey.split(' ')[1] ?? '', 'base64'));
+  const hostKey = parseHostKey(Buffer.from(publicKey.split(' ')[1] ?? '', 'base64'));
   if (hostKey === undefined) throw new Error('the key that was made is one');
   const attempts: string[] = [];
   const server = new ssh2.Server({ hostKeys: [privateKey] }, (client) => {
@@ -63,7 +63,7 @@ export async function startOddServer(behaviour: OddBehaviour = {}): Promise<OddS
 }
 
 /** A TCP server that speaks no SSH, or breaks it; ended with its connections after the test. */
-export async function startRawServer(
+export async function startRawTcpServer(
   onSocket: (socket: Socket) => void,
 ): Promise<{ host: string; port: number }> {
   const sockets = new Set<Socket>();

@@ -5,9 +5,13 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import ssh2 from 'ssh2';
-import { findKeyFault, generateSshKeyPair, openPrivateKey } from '../../../src/lib/ssh/private-key.ts';
+import {
+  findPrivateKeyProblem,
+  generateSshKeyPair,
+  parsePrivateKey,
+} from '../../../src/lib/ssh/private-key.ts';
 import { describeOn, registerPrivateKey, sshHosts } from '../../support/hosts.ts';
-import { never } from './servers.ts';
+import { neverAborted } from './servers.ts';
 
 const PPK = [
   'PuTTY-User-Key-File-3: ssh-ed25519',
@@ -40,7 +44,7 @@ const pkcs8 = (type: 'ed25519' | 'rsa' | 'ec', passphrase?: string): string => {
   return privateKey;
 };
 
-const open = (text: string, passphrase: string | null) => openPrivateKey(text, passphrase, never());
+const open = (text: string, passphrase: string | null) => parsePrivateKey(text, passphrase, neverAborted());
 
 /** True for a key that signs what its public half verifies. */
 async function isUsable(text: string, passphrase: string | null): Promise<boolean> {
@@ -104,7 +108,7 @@ describe('a private key', () => {
     ['that is empty is refused', '', /can be read/],
     ['that is a certificate is refused', '-----BEGIN CERTIFICATE-----\nMIIB\n', /can be read/],
   ])('%s', async (_rule, text, message) => {
-    expect(findKeyFault(text, null)).toMatch(message);
+    expect(findPrivateKeyProblem(text, null)).toMatch(message);
     await expect(open(text, null)).rejects.toThrow(message);
   });
 

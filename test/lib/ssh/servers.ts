@@ -48,13 +48,13 @@ export function serverAt(
   const { user, password } = sshHosts();
   const { host, port, hostKey } = address;
   const config = { host, port, username: user, auth_method: 'password', password, ...given };
-  const rest = { serverId: randomId(), owner: 'user:test' as const, version: 1, references: new Map() };
+  const rest = { serverId: randomId(), owner: 'user:test' as const, version: 1, jumpServers: new Map() };
   return { ...rest, hostKey, config, ...own };
 }
 
 /** The config as the product hands it to runners. */
-export function parsed<T extends SshServer>(server: T): T & { config: SshConfig } {
+export function withParsedConfig<T extends SshServer>(server: T): T & { config: SshConfig } {
   return { ...server, config: sshConfig.parse(server.config) };
 }
 
-export const never = () => new AbortController().signal;
+export const neverAborted = () => new AbortController().signal;

@@ -8,20 +8,20 @@ import type {
   Limits,
   RunEvent,
   Runner,
-  Stream,
-  Target,
+  OutputStream,
+  TargetServer,
 } from '../../../src/runners/runner.ts';
 import { supervise } from '../../../src/runners/supervise.ts';
 import type { ContractSubject } from '../contract.ts';
 
 /** What is said about a run; all else is as a user would leave it. */
-export interface Order extends Partial<Job> {
+export interface RunOptions extends Partial<Job> {
   limits?: Partial<Limits>;
-  target?: Target;
+  target?: TargetServer;
   signal?: AbortSignal;
 }
 
-export interface Outcome {
+export interface RunOutcome {
   stdout: Buffer;
   stderr: Buffer;
   phases: string[];
@@ -29,29 +29,29 @@ export interface Outcome {
 }
 
 /** A run that a test reads step by step. */
-export interface Underway {
+export interface StartedRun {
   runId: string;
   events: AsyncGenerator<RunEvent, void>;
   stop: AbortController;
   /** Reads until the output so far holds `text`. */
-  until: (text: string) => Promise<void>;
+  readUntil: (text: string) => Promise<void>;
   /** Reads on until a phase has come. */
-  phase: (phase: 'preparing' | 'started') => Promise<void>;
+  readUntilPhase: (readUntilPhase: 'preparing' | 'started') => Promise<void>;
   /** Reads the rest; the outcome holds what was read before, too. */
-  rest: () => Promise<Outcome>;
+  readToEnd: () => Promise<RunOutcome>;
 }
 
-export interface Bench {
+export interface ContractHarness {
   subject: ContractSubject;
   open: () => Promise<void>;
   close: () => Promise<void>;
   runner: () => Runner;
   /** Another instance's runner for the same servers. The caller closes it. */
-  another: () => Promise<Runner>;
-  start: (order: Order) => Underway;
-  run: (order: Order) => Promise<Outcome>;
+  createOtherRunner: () => Promise<Runner>;
+  start: (order: RunOptions) => StartedRun;
+  run: (order: RunOptions) => Promise<RunOutcome>;
   /** What is left of all runs: marked processes on this machine, and what the subject finds. */
-  left: () => Promise<string[]>;
+  listLeaks: () => Promise<string[]>;
   /** `it` with the subject's time-out. */
   test: (rule: string, body: () => Promise<void>) => void;
 }
@@ -68,7 +68,7 @@ const NO_LIMITS: Limits = {
 };
 const MARK_NAME = 'CONTRACT_MARK';
 
-export function createBench(subject: ContractSubject): Bench {
+export function createContractHarness(subject: ContractSubject): ContractHarness {
   const log = createLog('silent');
   const mark = randomUUID();
   const running: Runner[] = [];
@@ -78,12 +78,12 @@ export function createBench(subject: ContractSubject): Bench {
     if (first === undefined) throw new Error('the runner is made before the tests');
     return first;
   };
-  const start = ({ limits, target = subject.target(), signal, ...order }: Order): Underway => {
-    const job = jobOf(order, mark);
+  const start = ({ limits, target = subject.target(), signal, ...order }: RunOptions): StartedRun => {
+    const job = createJob(order, mark);
     const stop = new AbortController();
     const signals = signal === undefined ? stop.signal : AbortSignal.any([stop.signal, signal]);
     const all = { ...NO_LIMITS, ...subject.limits, ...limits };
-    return follow(job.runId, runner().run(target, job, all, signals), stop);
+    return observeRun(job.runId, runner().run(target, job, all, signals), stop);
   };
   return {
     subject,
@@ -93,16 +93,16 @@ export function createBench(subject: ContractSubject): Bench {
     close: async () => {
       for (const each of running) await each.close();
     },
-    ...{ runner, another, start },
-    run: (order) => start(order).rest(),
-    left: async () => [...markedProcesses(mark), ...(await subject.look())],
+    ...{ runner, createOtherRunner: another, start },
+    run: (order) => start(order).readToEnd(),
+    listLeaks: async () => [...listMarkedProcesses(mark), ...(await subject.listLeaks())],
     test: (rule, body) => {
       it(rule, body, subject.testTimeoutMs ?? 120_000);
     },
   };
 }
 
-function jobOf({ env, ...order }: Partial<Job>, mark: string): Job {
+function createJob({ env, ...order }: Partial<Job>, mark: string): Job {
   return {
     runId: randomUUID(),
     program: { command: 'true' },
@@ -115,8 +115,12 @@ function jobOf({ env, ...order }: Partial<Job>, mark: string): Job {
 }
 
 /** Holds every run to the promises about the order of its events. */
-function follow(runId: string, events: AsyncGenerator<RunEvent, void>, stop: AbortController): Underway {
-  const bytes: Record<Stream, Buffer[]> = { stdout: [], stderr: [] };
+function observeRun(
+  runId: string,
+  events: AsyncGenerator<RunEvent, void>,
+  stop: AbortController,
+): StartedRun {
+  const bytes: Record<OutputStream, Buffer[]> = { stdout: [], stderr: [] };
   const phases: string[] = [];
   let exit: ExitEvent | undefined;
   const next = async (): Promise<RunEvent | undefined> => {
@@ -141,9 +145,9 @@ function follow(runId: string, events: AsyncGenerator<RunEvent, void>, stop: Abo
   };
   return {
     ...{ runId, events, stop },
-    until: (part) => readUntil(() => text().includes(part), part),
-    phase: (phase) => readUntil(() => phases.includes(phase), phase),
-    rest: async () => {
+    readUntil: (part) => readUntil(() => text().includes(part), part),
+    readUntilPhase: (phase) => readUntil(() => phases.includes(phase), phase),
+    readToEnd: async () => {
       while ((await next()) !== undefined);
       if (exit === undefined) throw new Error('the run ended without an exit');
       expect(['preparing,started', 'preparing', '']).toContain(phases.join());
@@ -153,7 +157,7 @@ function follow(runId: string, events: AsyncGenerator<RunEvent, void>, stop: Abo
 }
 
 /** The processes of this machine, in whatever namespace, whose environment was marked; none elsewhere than on Linux. */
-function markedProcesses(mark: string): string[] {
+function listMarkedProcesses(mark: string): string[] {
   if (process.platform !== 'linux') return [];
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name) && contains(`/proc/${name}/environ`, `${MARK_NAME}=${mark}`))
@@ -174,7 +178,7 @@ function readText(file: string): string {
 }
 
 /** How a program ends that nobody stopped. */
-export const endsWith = (code: number) => ({
+export const exitedWith = (code: number) => ({
   type: 'exit',
   cause: 'exited',
   code,

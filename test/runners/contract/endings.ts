@@ -1,20 +1,20 @@
 import { describe, expect } from '@jest/globals';
-import { endsWith, type Bench } from './bench.ts';
+import { exitedWith, type ContractHarness } from './bench.ts';
 
-export function describeEndings({ test, run, subject }: Bench): void {
-  const { tellsSignals } = subject.capabilities;
+export function describeExits({ test, run, subject }: ContractHarness): void {
+  const { reportsSignals: tellsSignals } = subject.capabilities;
 
   describe('how a program ends', () => {
     for (const code of [0, 1, 2, 127, 255]) {
       test(`exit code ${code} is told as it is`, async () => {
         const { exit } = await run({ program: { command: `exit ${code}` } });
-        expect(exit).toEqual(endsWith(code));
+        expect(exit).toEqual(exitedWith(code));
       });
     }
 
     test('exit code 137 is told as it is, and is not taken for a lack of memory', async () => {
       const { exit } = await run({ program: { command: 'exit 137' } });
-      if (tellsSignals) expect(exit).toEqual(endsWith(137));
+      if (tellsSignals) expect(exit).toEqual(exitedWith(137));
       else expect(exit).toMatchObject({ code: 137, cleanup: 'verified' });
       expect(['exited', 'signal']).toContain(exit.cause);
     });
@@ -35,7 +35,7 @@ export function describeEndings({ test, run, subject }: Bench): void {
     test('a child in the background that holds the output open does not hold the end up', async () => {
       const { stdout, exit } = await run({ program: { command: 'sleep 1000 & echo done' } });
       expect(stdout.toString()).toBe('done\n');
-      expect(exit).toEqual(endsWith(0));
+      expect(exit).toEqual(exitedWith(0));
     });
 
     test('a child that left its session does not outlive the program', async () => {
@@ -43,13 +43,13 @@ export function describeEndings({ test, run, subject }: Bench): void {
       const command = `(setsid sh -c '${child}' > log 2>&1 &) ; until grep -q child log; do :; done; cat log`;
       const { stdout, exit } = await run({ program: { command } });
       expect(stdout.toString()).toMatch(/^child \d+\n$/);
-      expect(exit).toEqual(endsWith(0));
+      expect(exit).toEqual(exitedWith(0));
     });
 
     test('all output from before the end has come when the end is told', async () => {
       const { stdout, exit } = await run({ program: { command: 'head -c 5000000 /dev/zero; exit 7' } });
       expect(stdout.length).toBe(5_000_000);
-      expect(exit).toEqual(endsWith(7));
+      expect(exit).toEqual(exitedWith(7));
     });
   });
 }

@@ -1,29 +1,29 @@
 import { describe, expect } from '@jest/globals';
 import { setTimeout as rest } from 'node:timers/promises';
-import { retainedBytes } from '../../support/retained-bytes.ts';
-import type { Bench } from './bench.ts';
+import { measureRetainedBytes } from '../../support/retained-bytes.ts';
+import type { ContractHarness } from './bench.ts';
 
 const MIB = 2 ** 20;
 const SENT_BYTES = 100 * MIB;
 const MAX_GROWTH_BYTES = 32 * MIB;
 /** How often memory is looked at while nobody reads: long enough for everything to arrive that is not held back. */
-const LOOKS = 8;
+const MEASUREMENTS = 8;
 
-export function describeLimits(bench: Bench): void {
+export function describeLimits(bench: ContractHarness): void {
   describeOutput(bench);
   describeResources(bench);
 }
 
-function describeOutput({ test, run, start }: Bench): void {
+function describeOutput({ test, run, start }: ContractHarness): void {
   describe('output', () => {
     test('a reader that does not read costs no memory, and loses nothing', async () => {
       const underway = start({ program: { command: `head -c ${SENT_BYTES} /dev/zero` } });
-      await underway.until('\0');
-      const before = await retainedBytes();
+      await underway.readUntil('\0');
+      const before = await measureRetainedBytes();
       let most = before;
-      for (let look = 0; look < LOOKS; look += 1) {
+      for (let look = 0; look < MEASUREMENTS; look += 1) {
         await rest(100);
-        most = Math.max(most, await retainedBytes());
+        most = Math.max(most, await measureRetainedBytes());
       }
       expect((most - before) / MIB).toBeLessThan(MAX_GROWTH_BYTES / MIB);
       expect(await countRest(underway.events)).toBeGreaterThan(SENT_BYTES - 8 * MIB);
@@ -48,7 +48,7 @@ function describeOutput({ test, run, start }: Bench): void {
   });
 }
 
-function describeResources({ test, run, runner, subject }: Bench): void {
+function describeResources({ test, run, runner, subject }: ContractHarness): void {
   const { enforces, languages } = subject.capabilities;
   const none = { timeoutMs: 1000, maxOutputBytes: 1000, memoryBytes: null, cpus: null, pids: null };
   const one = {
@@ -64,7 +64,7 @@ function describeResources({ test, run, runner, subject }: Bench): void {
       const holds = enforces[name as keyof typeof one];
       const limit = name === 'none' || name === 'any' ? 'network' : name;
       test(`${limit === 'network' ? `network ${name}` : limit} is ${holds ? 'not ' : ''}listed as a limit that does not hold`, async () => {
-        expect(runner().unenforceable(subject.target().config, limits)).toEqual(holds ? [] : [limit]);
+        expect(runner().unenforceableLimits(subject.target().config, limits)).toEqual(holds ? [] : [limit]);
         await Promise.resolve();
       });
     }

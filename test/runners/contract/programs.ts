@@ -1,7 +1,7 @@
 import { describe, expect } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import type { Language } from '../../../src/runners/runner.ts';
-import { endsWith, type Bench } from './bench.ts';
+import { exitedWith, type ContractHarness } from './bench.ts';
 
 /** What a shell, in whatever quotes, would take for more than text. */
 const HOSTILE = `'"$(echo injected)\`echo injected\`; echo injected & echo injected | cat # \\ * ? ~ ! %s {a,b} <x >y\n\t-rf é 💥'`;
@@ -33,13 +33,13 @@ const PRINT: Record<Language, (text: string) => string> = {
   bash: (text) => `printf %s '${text.replaceAll("'", `'\\''`)}'`,
 };
 
-export function describePrograms(bench: Bench): void {
+export function describePrograms(bench: ContractHarness): void {
   describeStreams(bench);
   describeFolders(bench);
   describeLanguages(bench);
 }
 
-function describeStreams({ test, run }: Bench): void {
+function describeStreams({ test, run }: ContractHarness): void {
   describe('input and output', () => {
     test('every byte comes as it was written, on the stream that it was written to', async () => {
       const content = Uint8Array.from({ length: 1024 }, (_, index) => index % 256);
@@ -48,7 +48,7 @@ function describeStreams({ test, run }: Bench): void {
         program: { command: 'cat bytes; cat bytes bytes >&2' },
         files,
       });
-      expect(exit).toEqual(endsWith(0));
+      expect(exit).toEqual(exitedWith(0));
       expect(phases).toEqual(['preparing', 'started']);
       expect(stdout.equals(content)).toBe(true);
       expect(stderr.equals(Buffer.concat([content, content]))).toBe(true);
@@ -74,24 +74,24 @@ function describeStreams({ test, run }: Bench): void {
     test('a large binary input arrives whole', async () => {
       const stdin = randomBytes(2_000_000);
       const { stdout, exit } = await run({ program: { command: 'cat' }, stdin });
-      expect(exit).toEqual(endsWith(0));
+      expect(exit).toEqual(exitedWith(0));
       expect(stdout.equals(stdin)).toBe(true);
     });
 
     test('without an input the program reads its end at once', async () => {
       const { stdout, exit } = await run({ program: { command: 'cat; echo end' } });
       expect(stdout.toString()).toBe('end\n');
-      expect(exit).toEqual(endsWith(0));
+      expect(exit).toEqual(exitedWith(0));
     });
 
     test('an input that the program does not read is no fault', async () => {
       const { exit } = await run({ program: { command: 'exit 3' }, stdin: randomBytes(1_000_000) });
-      expect(exit).toEqual(endsWith(3));
+      expect(exit).toEqual(exitedWith(3));
     });
   });
 }
 
-function describeFolders({ test, run, subject }: Bench): void {
+function describeFolders({ test, run, subject }: ContractHarness): void {
   describe('files, folders and environment', () => {
     test('values of the environment are text, whatever they hold', async () => {
       const env = { HOSTILE, EMPTY: '', _x1: ' two  spaces ' };
@@ -110,7 +110,7 @@ function describeFolders({ test, run, subject }: Bench): void {
         files,
       });
       expect(stdout.toString()).toBe(names.map((name) => `<${name}>`).join(''));
-      expect(exit).toEqual(endsWith(0));
+      expect(exit).toEqual(exitedWith(0));
     });
 
     test('a job without a folder gets one of its own, which is gone afterwards', async () => {
@@ -121,7 +121,7 @@ function describeFolders({ test, run, subject }: Bench): void {
         program: { command: 'test ! -e "$FOLDER/left"' },
         env: { FOLDER: folder },
       });
-      expect(exit).toEqual(endsWith(0));
+      expect(exit).toEqual(exitedWith(0));
     });
 
     test('a job runs in the folder that it names, and takes its files away again', async () => {
@@ -134,7 +134,7 @@ function describeFolders({ test, run, subject }: Bench): void {
       });
       expect(first.stdout.toString()).toBe('/tmp\ncontent');
       const second = await run({ program: { command: `test ! -e /tmp/${name}` } });
-      expect(second.exit).toEqual(endsWith(0));
+      expect(second.exit).toEqual(exitedWith(0));
     });
 
     test('a job that names no folder runs in the workspace of the server', async () => {
@@ -153,7 +153,7 @@ function describeFolders({ test, run, subject }: Bench): void {
   });
 }
 
-function describeLanguages({ test, run, subject }: Bench): void {
+function describeLanguages({ test, run, subject }: ContractHarness): void {
   describe('languages', () => {
     for (const language of subject.capabilities.languages) {
       test(`${language} reads its input and the files beside it, and writes to both streams`, async () => {
@@ -161,7 +161,7 @@ function describeLanguages({ test, run, subject }: Bench): void {
         const { stdout, stderr, exit } = await run({ program, files: HELPERS, stdin: Buffer.from('input') });
         expect(stderr.toString()).toBe('größer\n');
         expect(stdout.toString()).toBe('word input\n');
-        expect(exit).toEqual(endsWith(0));
+        expect(exit).toEqual(exitedWith(0));
       });
 
       test(`${language} code is text for its interpreter alone, and may be long`, async () => {
@@ -169,12 +169,12 @@ function describeLanguages({ test, run, subject }: Bench): void {
         const program = { language, code: PRINT[language](HOSTILE) + padding };
         const { stdout, exit } = await run({ program });
         expect(stdout.toString()).toBe(HOSTILE);
-        expect(exit).toEqual(endsWith(0));
+        expect(exit).toEqual(exitedWith(0));
       });
     }
 
     test('an interpreter that is missing is the fault of the server, and is named', async () => {
-      const { target = subject.target, language, env = {} } = subject.missing;
+      const { target = subject.target, language, env = {} } = subject.missingInterpreter;
       const program = { language, code: '' };
       const { exit } = await run({ program, env, target: target() });
       expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });

@@ -1,16 +1,16 @@
 import { describe, expect } from '@jest/globals';
 import { TEST_STAGES } from '../../../src/runners/runner.ts';
-import { endsWith, type Bench } from './bench.ts';
+import { exitedWith, type ContractHarness } from './bench.ts';
 
-export function describeServer(bench: Bench): void {
+export function describeServer(bench: ContractHarness): void {
   describeSharing(bench);
   describeTest(bench);
   describeConfig(bench);
-  if (bench.subject.vanish !== undefined) describeVanishing(bench, bench.subject.vanish);
+  if (bench.subject.outage !== undefined) describeOutage(bench, bench.subject.outage);
 }
 
-function describeSharing({ test, run, start, runner, subject }: Bench): void {
-  const atOnce = subject.atOnce ?? 20;
+function describeSharing({ test, run, start, runner, subject }: ContractHarness): void {
+  const atOnce = subject.concurrentRuns ?? 20;
 
   describe('one server for many runs', () => {
     test(`${atOnce} runs at once do not touch each other`, async () => {
@@ -25,22 +25,22 @@ function describeSharing({ test, run, start, runner, subject }: Bench): void {
       const outcomes = await Promise.all(runs);
       for (const [index, { stdout, exit }] of outcomes.entries()) {
         expect(stdout.toString()).toBe(`file ${index}, input ${index}, ${index}`);
-        expect(exit).toEqual(endsWith(index));
+        expect(exit).toEqual(exitedWith(index));
       }
     });
 
     test('a run under way goes on when what is kept for its server is let go of', async () => {
       const underway = start({ program: { command: 'echo ready; sleep 1; echo done' } });
-      await underway.until('ready');
+      await underway.readUntil('ready');
       await runner().forget(subject.target().serverId);
-      const { stdout, exit } = await underway.rest();
+      const { stdout, exit } = await underway.readToEnd();
       expect(stdout.toString()).toBe('ready\ndone\n');
-      expect(exit).toEqual(endsWith(0));
+      expect(exit).toEqual(exitedWith(0));
     });
   });
 }
 
-function describeTest({ test, runner, subject }: Bench): void {
+function describeTest({ test, runner, subject }: ContractHarness): void {
   describe('the test of a server', () => {
     test('a server that works is online after all stages, in their order', async () => {
       const result = await runner().test(subject.target(), new AbortController().signal);
@@ -72,7 +72,7 @@ function describeTest({ test, runner, subject }: Bench): void {
   });
 }
 
-function describeConfig({ test, runner, subject }: Bench): void {
+function describeConfig({ test, runner, subject }: ContractHarness): void {
   describe('the configuration', () => {
     test('it is read back as it is, and an undeclared member is refused', async () => {
       const config = subject.target().config as object;
@@ -93,22 +93,25 @@ function describeConfig({ test, runner, subject }: Bench): void {
   });
 }
 
-function describeVanishing({ test, start, runner, subject }: Bench, vanish: NonNullable<Vanish>): void {
+function describeOutage(
+  { test, start, runner, subject }: ContractHarness,
+  vanish: NonNullable<Outage>,
+): void {
   describe('a server that goes away', () => {
     test('the run is lost, and what is left of it is ended when the server is back', async () => {
       const target = (await vanish.target?.()) ?? subject.target();
       const command = 'trap "" HUP TERM; echo ready; while :; do sleep 1; done';
       const underway = start({ program: { command }, target });
-      await underway.until('ready');
-      await vanish.go();
+      await underway.readUntil('ready');
+      await vanish.begin();
       try {
-        expect((await underway.rest()).exit).toMatchObject({ cause: 'lost', code: null });
+        expect((await underway.readToEnd()).exit).toMatchObject({ cause: 'lost', code: null });
       } finally {
-        await vanish.back();
+        await vanish.end();
       }
-      expect(await runner().reap(target, underway.runId)).toBe('verified');
+      expect(await runner().cleanUp(target, underway.runId)).toBe('verified');
     });
   });
 }
 
-type Vanish = Bench['subject']['vanish'];
+type Outage = ContractHarness['subject']['outage'];

@@ -1,34 +1,38 @@
 import { describe, expect, it } from '@jest/globals';
 import { createDockerRunner } from '../../../src/runners/docker.ts';
-import { dockerConfig, routeOf } from '../../../src/runners/docker/config.ts';
+import { dockerConfig, toEngineRoute } from '../../../src/runners/docker/config.ts';
 import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import { createLog } from '../../../src/lib/log.ts';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
 import { certificate } from '../../support/certificate.ts';
-import { pem, rsaKey } from '../../support/odd-keys.ts';
+import { toPem, craftRsaKey } from '../../support/odd-keys.ts';
 import { localDialer } from '../../lib/ssh/servers.ts';
 
 const SERVER = { host: 'srv_1', image: 'busybox' };
 const TLS = { host: 'tcp://engine.test:2376', client_cert: certificate.cert, client_key: certificate.key };
 
 /** What is said of a configuration, by member; empty when it is fine. */
-function faults(config: Record<string, unknown>): [string, string][] {
+function listIssues(config: Record<string, unknown>): [string, string][] {
   const parsed = dockerConfig.safeParse(config);
   return (parsed.error?.issues ?? []).map(({ path, message }) => [path.join('.'), message]);
 }
 
-const volumeFault = (source: string, target = '/data') =>
-  faults({ ...SERVER, volumes: [{ source, target }] })
+const volumeIssue = (source: string, target = '/data') =>
+  listIssues({ ...SERVER, volumes: [{ source, target }] })
     .map(([, message]) => message)
     .join();
 
 describe('the configuration of a Docker server', () => {
   it('is TLS to a name and port, with the certificates, or one of the own SSH servers', () => {
-    expect(routeOf(dockerConfig.parse(TLS))).toMatchObject({ kind: 'tls', host: 'engine.test', port: 2376 });
-    expect(routeOf(dockerConfig.parse({ ...TLS, host: 'tcp://[::1]:2376' }))).toMatchObject({
+    expect(toEngineRoute(dockerConfig.parse(TLS))).toMatchObject({
+      kind: 'tls',
+      host: 'engine.test',
+      port: 2376,
+    });
+    expect(toEngineRoute(dockerConfig.parse({ ...TLS, host: 'tcp://[::1]:2376' }))).toMatchObject({
       host: '[::1]',
     });
-    expect(routeOf(dockerConfig.parse(SERVER))).toEqual({ kind: 'ssh', serverId: 'srv_1' });
+    expect(toEngineRoute(dockerConfig.parse(SERVER))).toEqual({ kind: 'ssh', serverId: 'srv_1' });
   });
 
   it('knows no other way to an engine, and no way without encryption', () => {
@@ -52,7 +56,7 @@ describe('the configuration of a Docker server', () => {
       'srv/1',
       '',
     ]) {
-      expect([host, faults({ host }).map(([member]) => member)]).toEqual([
+      expect([host, listIssues({ host }).map(([member]) => member)]).toEqual([
         host,
         expect.arrayContaining(['host']),
       ]);
@@ -60,16 +64,18 @@ describe('the configuration of a Docker server', () => {
   });
 
   it('asks for the client certificate and its own key, in a form that can be used', () => {
-    expect(faults({ host: TLS.host }).map(([member]) => member)).toEqual(['client_cert', 'client_key']);
-    expect(faults({ ...TLS, client_key: 'text' })).toEqual([['client_key', expect.stringMatching(/PEM/)]]);
-    expect(faults({ ...TLS, ca: 'text' })).toEqual([['ca', expect.stringMatching(/certificate/)]]);
-    expect(faults({ ...SERVER, ca: certificate.cert }).map(([member]) => member)).toEqual(['host']);
-    const huge = pem('RSA PRIVATE KEY', rsaKey(16_384));
-    expect(faults({ ...TLS, client_key: huge })).toEqual([
+    expect(listIssues({ host: TLS.host }).map(([member]) => member)).toEqual(['client_cert', 'client_key']);
+    expect(listIssues({ ...TLS, client_key: 'text' })).toEqual([
+      ['client_key', expect.stringMatching(/PEM/)],
+    ]);
+    expect(listIssues({ ...TLS, ca: 'text' })).toEqual([['ca', expect.stringMatching(/certificate/)]]);
+    expect(listIssues({ ...SERVER, ca: certificate.cert }).map(([member]) => member)).toEqual(['host']);
+    const huge = toPem('RSA PRIVATE KEY', craftRsaKey(16_384));
+    expect(listIssues({ ...TLS, client_key: huge })).toEqual([
       ['client_key', expect.stringMatching(/8192 bits/)],
     ]);
     const encrypted = '-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n';
-    expect(faults({ ...TLS, client_key: encrypted })).toEqual([
+    expect(listIssues({ ...TLS, client_key: encrypted })).toEqual([
       ['client_key', expect.stringMatching(/passphrase/)],
     ]);
   });
@@ -80,7 +86,7 @@ describe('the configuration of a Docker server', () => {
       { ...SERVER, privileged: true },
       { ...SERVER, volumes: [{ source: 'data', target: '/data', driver: 'local' }] },
     ])
-      expect(faults(config)).not.toEqual([]);
+      expect(listIssues(config)).not.toEqual([]);
   });
 
   it('takes an image as docker pull does, and nothing that is more than a name', () => {
@@ -91,16 +97,16 @@ describe('the configuration of a Docker server', () => {
       'localhost:5000/a_b/c',
       `a@sha256:${'0'.repeat(64)}`,
     ])
-      expect([image, faults({ ...SERVER, image })]).toEqual([image, []]);
+      expect([image, listIssues({ ...SERVER, image })]).toEqual([image, []]);
     for (const image of ['', 'A', 'a b', 'a/../b', '-rf', 'a:b:c', 'a?tag=b', 'a&b', 'a#b', `a@sha256:0`])
-      expect([image, faults({ ...SERVER, image }).length]).toEqual([image, 1]);
+      expect([image, listIssues({ ...SERVER, image }).length]).toEqual([image, 1]);
   });
 
   it('takes variables by their names, and any text as their values', () => {
-    expect(faults({ ...SERVER, environment: { A_1: `'"$(x)\n` } })).toEqual([]);
+    expect(listIssues({ ...SERVER, environment: { A_1: `'"$(x)\n` } })).toEqual([]);
     for (const name of ['1A', 'A-B', 'A=B', '', 'A B', 'A\n'])
-      expect(faults({ ...SERVER, environment: { [name]: 'x' } })).not.toEqual([]);
-    expect(faults({ ...SERVER, environment: { A: 'x\0y' } })).not.toEqual([]);
+      expect(listIssues({ ...SERVER, environment: { [name]: 'x' } })).not.toEqual([]);
+    expect(listIssues({ ...SERVER, environment: { A: 'x\0y' } })).not.toEqual([]);
   });
 });
 
@@ -116,13 +122,13 @@ describe('the volumes of a Docker server', () => {
       '/devices',
       '/etcetera',
     ])
-      expect([source, volumeFault(source)]).toEqual([source, '']);
+      expect([source, volumeIssue(source)]).toEqual([source, '']);
   });
 
   it('are never the root folder, however it is written', () => {
     for (const source of ['/', '//', '///', '/.', '/..', '/srv/..', '/srv/../', '/./', '/srv/../../'])
-      expect([source, volumeFault(source)]).not.toEqual([source, '']);
-    expect(volumeFault('/')).toMatch(/root folder/);
+      expect([source, volumeIssue(source)]).not.toEqual([source, '']);
+    expect(volumeIssue('/')).toMatch(/root folder/);
   });
 
   it('are never the socket of an engine, nor a folder that holds it', () => {
@@ -144,8 +150,8 @@ describe('the volumes of a Docker server', () => {
       '/srv/x.sock/y',
       '/srv/../var/run/docker.sock',
     ])
-      expect([source, volumeFault(source)]).not.toEqual([source, '']);
-    expect(volumeFault('/var/run/docker.sock')).toMatch(/socket/);
+      expect([source, volumeIssue(source)]).not.toEqual([source, '']);
+    expect(volumeIssue('/var/run/docker.sock')).toMatch(/socket/);
   });
 
   it('are never what controls the host', () => {
@@ -160,7 +166,7 @@ describe('the volumes of a Docker server', () => {
       '/boot',
       '/var/lib/docker/volumes',
     ])
-      expect([source, volumeFault(source)]).not.toEqual([source, '']);
+      expect([source, volumeIssue(source)]).not.toEqual([source, '']);
   });
 
   it('are no texts that mean something else to an engine', () => {
@@ -177,7 +183,7 @@ describe('the volumes of a Docker server', () => {
       '/a\u202eb',
       '-v',
     ])
-      expect([source, volumeFault(source)]).not.toEqual([source, '']);
+      expect([source, volumeIssue(source)]).not.toEqual([source, '']);
   });
 
   it('do not take the place of the container’s own folders, nor of each other', () => {
@@ -194,18 +200,25 @@ describe('the volumes of a Docker server', () => {
       '/x/..',
       '/TMP',
     ])
-      expect([target, volumeFault('data', target)]).not.toEqual([target, '']);
+      expect([target, volumeIssue('data', target)]).not.toEqual([target, '']);
     const volumes = [
       { source: 'a', target: '/data' },
       { source: 'b', target: '/data/' },
     ];
-    expect(faults({ ...SERVER, volumes })).toEqual([['volumes', expect.stringMatching(/same target/)]]);
+    expect(listIssues({ ...SERVER, volumes })).toEqual([['volumes', expect.stringMatching(/same target/)]]);
   });
 });
 
 describeOn('docker', 'the Docker runner’s answers about a configuration', () => {
   it('seal the secrets with the engine’s address and authority, and name the SSH server that it goes through', async () => {
-    const { host, ca, clientCert, clientKey, strangerCert, strangerKey } = dockerHost();
+    const {
+      host,
+      ca,
+      clientCert,
+      clientKey,
+      untrustedCert: strangerCert,
+      untrustedKey: strangerKey,
+    } = dockerHost();
     const dialer = localDialer();
     const runner = createDockerRunner({
       dialer,
@@ -224,8 +237,8 @@ describeOn('docker', 'the Docker runner’s answers about a configuration', () =
     expect(JSON.stringify(bound)).not.toContain('environment');
     for (const change of inside)
       expect(runner.destination({ ...withEnvironment, ...change }, null)).not.toEqual(bound);
-    expect(runner.references(config)).toEqual([]);
-    expect(runner.references(runner.config.parse(SERVER))).toEqual(['srv_1']);
+    expect(runner.jumpServerIds(config)).toEqual([]);
+    expect(runner.jumpServerIds(runner.config.parse(SERVER))).toEqual(['srv_1']);
     const mixed = { host, ca, client_cert: strangerCert, client_key: clientKey };
     expect(runner.config.safeParse(mixed).error?.issues[0]?.message).toMatch(/not the key/);
     expect(runner.config.safeParse({ ...mixed, client_key: strangerKey }).success).toBe(true);

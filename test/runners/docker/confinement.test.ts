@@ -3,13 +3,22 @@ import { localDialer } from '../../lib/ssh/servers.ts';
 import { evidence } from '../../support/evidence.ts';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
 import { until } from '../../support/until.ts';
-import { NO_LIMITS, ask, configOf, containersOf, jobOf, openRunner, run, targetOf } from './engine.ts';
+import {
+  NO_LIMITS,
+  callEngine,
+  createConfig,
+  listContainers,
+  createJob,
+  openRunner,
+  runToExit,
+  createTarget,
+} from './engine.ts';
 
 const MIB = 2 ** 20;
 
 describeOn('docker', 'a container for a job', () => {
   const host = dockerHost();
-  const small = (changes: object = {}) => configOf(host, { image: host.smallImage, ...changes });
+  const small = (changes: object = {}) => createConfig(host, { image: host.smallImage, ...changes });
 
   it('has no rights, no account of the image, and can write to memory only', async () => {
     const command = [
@@ -19,7 +28,7 @@ describeOn('docker', 'a container for a job', () => {
       '  (echo x >$folder/probe) 2>/dev/null && echo "wrote $folder"',
       'done; true',
     ].join('\n');
-    const { stdout } = await run(openRunner(), targetOf(small()), jobOf(command));
+    const { stdout } = await runToExit(openRunner(), createTarget(small()), createJob(command));
     expect(stdout.replaceAll('\t', ' ').split('\n')).toEqual([
       '10001',
       '10001',
@@ -35,12 +44,12 @@ describeOn('docker', 'a container for a job', () => {
 
   it('has its memory, processes and scratch space limited, and no log, also when nobody asked', async () => {
     const runner = openRunner();
-    const target = targetOf(small());
+    const target = createTarget(small());
     const stop = new AbortController();
-    const events = runner.run(target, jobOf('echo ready; sleep 600'), NO_LIMITS, stop.signal);
+    const events = runner.run(target, createJob('echo ready; sleep 600'), NO_LIMITS, stop.signal);
     while ((await events.next()).value?.type !== 'output');
-    const [container] = await containersOf(host, target.serverId);
-    const inspected = (await ask(host, 'GET', `/containers/${container?.id ?? ''}/json`)) as {
+    const [container] = await listContainers(host, target.serverId);
+    const inspected = (await callEngine(host, 'GET', `/containers/${container?.id ?? ''}/json`)) as {
       HostConfig: Record<string, unknown>;
     };
     expect(inspected.HostConfig).toMatchObject({
@@ -63,16 +72,18 @@ describeOn('docker', 'a container for a job', () => {
     const secret = 'value-of-an-environment-8c1f';
     evidence.registerSecret('password', secret);
     const runner = openRunner();
-    const target = targetOf(small({ environment: { FROM_SERVER: secret, BOTH: 'server' } }));
-    const job = jobOf('echo "$BOTH"; [ -n "$FROM_SERVER" ] && echo set; sleep 600', { env: { BOTH: 'job' } });
+    const target = createTarget(small({ environment: { FROM_SERVER: secret, BOTH: 'server' } }));
+    const job = createJob('echo "$BOTH"; [ -n "$FROM_SERVER" ] && echo set; sleep 600', {
+      env: { BOTH: 'job' },
+    });
     const stop = new AbortController();
     const events = runner.run(target, job, NO_LIMITS, stop.signal);
     let said = '';
     for await (const event of events) {
       if (event.type === 'output') said += Buffer.from(event.data).toString();
       if (!said.includes('set\n') || stop.signal.aborted) continue;
-      const [container] = await containersOf(host, target.serverId);
-      const all = JSON.stringify(await ask(host, 'GET', `/containers/${container?.id ?? ''}/json`));
+      const [container] = await listContainers(host, target.serverId);
+      const all = JSON.stringify(await callEngine(host, 'GET', `/containers/${container?.id ?? ''}/json`));
       expect(all).not.toContain(secret);
       expect(all).not.toContain(target.owner);
       stop.abort('cancelled');
@@ -82,7 +93,9 @@ describeOn('docker', 'a container for a job', () => {
 
   it('has a network when one was asked for', async () => {
     const command = 'ls /sys/class/net';
-    const { stdout } = await run(openRunner(), targetOf(small()), jobOf(command), { network: 'any' });
+    const { stdout } = await runToExit(openRunner(), createTarget(small()), createJob(command), {
+      network: 'any',
+    });
     expect(stdout.split('\n')).toContain('eth0');
   });
 
@@ -90,12 +103,12 @@ describeOn('docker', 'a container for a job', () => {
     const runner = openRunner();
     const hog = "x=$(head -c 400000000 /dev/zero | tr '\\0' a)";
     const limits = { memoryBytes: 64 * MIB };
-    const killed = await run(runner, targetOf(small()), jobOf(hog), limits);
+    const killed = await runToExit(runner, createTarget(small()), createJob(hog), limits);
     expect(killed.exit).toMatchObject({ cause: 'out_of_memory', code: null, cleanup: 'verified' });
-    const child = await run(
+    const child = await runToExit(
       runner,
-      targetOf(small()),
-      jobOf(`sh -c "${hog.replace('$', '\\$')}"; exit 3`),
+      createTarget(small()),
+      createJob(`sh -c "${hog.replace('$', '\\$')}"; exit 3`),
       limits,
     );
     expect(child.exit).toMatchObject({ cause: 'exited', code: 3, cleanup: 'verified' });
@@ -110,10 +123,10 @@ describeOn('docker', 'a container for a job', () => {
       return socket;
     };
     const runner = openRunner({ dialer: { ...dialer, connect } });
-    const target = targetOf(small());
+    const target = createTarget(small());
     const events = runner.run(
       target,
-      jobOf('trap "" HUP TERM; echo ready; while :; do sleep 1; done'),
+      createJob('trap "" HUP TERM; echo ready; while :; do sleep 1; done'),
       NO_LIMITS,
       new AbortController().signal,
     );
@@ -122,11 +135,11 @@ describeOn('docker', 'a container for a job', () => {
     await dialer.close();
     for (const socket of dialled) socket.destroy();
     await until(
-      () => containersOf(host, target.serverId),
+      () => listContainers(host, target.serverId),
       (found) => found.every(({ state }) => state !== 'running'),
     );
     await events.return();
-    for (const { id } of await containersOf(host, target.serverId))
-      await ask(host, 'DELETE', `/containers/${id}?force=1`);
+    for (const { id } of await listContainers(host, target.serverId))
+      await callEngine(host, 'DELETE', `/containers/${id}?force=1`);
   });
 });

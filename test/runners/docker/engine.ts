@@ -6,7 +6,7 @@ import type { Dialer } from '../../../src/lib/dialer.ts';
 import { createLog } from '../../../src/lib/log.ts';
 import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import { createDockerRunner, type DockerRunnerDeps } from '../../../src/runners/docker.ts';
-import type { Job, Limits, RunEvent, Runner, Target } from '../../../src/runners/runner.ts';
+import type { Job, Limits, RunEvent, Runner, TargetServer } from '../../../src/runners/runner.ts';
 import { dockerConfig, type DockerConfig } from '../../../src/runners/docker/config.ts';
 import { localDialer } from '../../lib/ssh/servers.ts';
 import type { DockerHost } from '../../support/hosts.ts';
@@ -35,16 +35,16 @@ export function openRunner(changes: Partial<DockerRunnerDeps> = {}): Runner<Dock
 }
 
 /** The configuration of a server on the engine of the tests, as it comes out of the schema. */
-export function configOf(host: DockerHost, changes: Record<string, unknown> = {}): DockerConfig {
+export function createConfig(host: DockerHost, changes: Record<string, unknown> = {}): DockerConfig {
   const { ca, clientCert, clientKey, image } = host;
   const given = { host: host.host, ca, client_cert: clientCert, client_key: clientKey, image };
   return dockerConfig.parse({ ...given, ...changes });
 }
 
-export function targetOf(
+export function createTarget(
   config: DockerConfig,
-  changes: Partial<Target<DockerConfig>> = {},
-): Target<DockerConfig> {
+  changes: Partial<TargetServer<DockerConfig>> = {},
+): TargetServer<DockerConfig> {
   return {
     serverId: randomUUID(),
     owner: 'user:one',
@@ -52,7 +52,7 @@ export function targetOf(
     config,
     hostKey: null,
     workspacePath: null,
-    references: new Map(),
+    jumpServers: new Map(),
     ...changes,
   };
 }
@@ -67,14 +67,14 @@ export interface FoundContainer {
 }
 
 /** The containers of a server, and of those whose ids begin like its, seen past everything that is tested. */
-export async function containersOf(host: DockerHost, serverId: string): Promise<FoundContainer[]> {
+export async function listContainers(host: DockerHost, serverId: string): Promise<FoundContainer[]> {
   interface Listed {
     Id: string;
     Names: string[];
     State: string;
     Labels: Record<string, string>;
   }
-  const all = (await ask(host, 'GET', '/containers/json?all=1')) as Listed[];
+  const all = (await callEngine(host, 'GET', '/containers/json?all=1')) as Listed[];
   return all
     .filter(({ Labels }) => Labels['ops-center.server']?.startsWith(serverId) === true)
     .map(({ Id, Names, State, Labels }) => ({
@@ -86,7 +86,7 @@ export async function containersOf(host: DockerHost, serverId: string): Promise<
 }
 
 /** Asks the engine past everything that is tested. */
-export async function ask(
+export async function callEngine(
   { socketPath }: DockerHost,
   method: 'GET' | 'POST' | 'DELETE',
   path: string,
@@ -114,7 +114,7 @@ export const NO_LIMITS: Limits = {
 };
 
 /** A job as whoever names only what matters leaves it. */
-export function jobOf(command: string, changes: Partial<Job> = {}): Job {
+export function createJob(command: string, changes: Partial<Job> = {}): Job {
   return {
     runId: randomUUID(),
     program: { command },
@@ -126,24 +126,24 @@ export function jobOf(command: string, changes: Partial<Job> = {}): Job {
   };
 }
 
-export interface Outcome {
+export interface RunOutcome {
   stdout: string;
   stderr: string;
   exit: Extract<RunEvent, { type: 'exit' }>;
 }
 
 /** A run to its end, as nobody stops it. */
-export function run(
+export function runToExit(
   runner: Runner<DockerConfig>,
-  target: Target<DockerConfig>,
+  target: TargetServer<DockerConfig>,
   job: Job,
   limits: Partial<Limits> = {},
-): Promise<Outcome> {
-  return outcomeOf(runner.run(target, job, { ...NO_LIMITS, ...limits }, new AbortController().signal));
+): Promise<RunOutcome> {
+  return readOutcome(runner.run(target, job, { ...NO_LIMITS, ...limits }, new AbortController().signal));
 }
 
 /** Reads a run to its end. */
-export async function outcomeOf(events: AsyncIterable<RunEvent>): Promise<Outcome> {
+export async function readOutcome(events: AsyncIterable<RunEvent>): Promise<RunOutcome> {
   const text = { stdout: '', stderr: '' };
   for await (const event of events) {
     if (event.type === 'output') text[event.stream] += Buffer.from(event.data).toString();

@@ -1,46 +1,46 @@
 import type { Socket } from 'node:net';
 import { describe, expect, it } from '@jest/globals';
-import { createEngineOver, type Engine } from '../../../src/runners/docker/engine.ts';
-import { runJob } from '../../../src/runners/docker/run.ts';
-import { openSession } from '../../../src/runners/docker/session.ts';
+import { createEngineWithConnector, type Engine } from '../../../src/runners/docker/engine.ts';
+import { runDockerJob } from '../../../src/runners/docker/run.ts';
+import { openDockerSession } from '../../../src/runners/docker/session.ts';
 import { dockerConfig } from '../../../src/runners/docker/config.ts';
 import { localDialer } from '../../lib/ssh/servers.ts';
 import type { Limits } from '../../../src/runners/runner.ts';
-import { LOOPBACK, tcp } from '../../support/local-upstreams.ts';
-import { NO_LIMITS, afterThisTest, jobOf, outcomeOf, targetOf } from './engine.ts';
+import { LOOPBACK, startTcpUpstream } from '../../support/local-upstreams.ts';
+import { NO_LIMITS, afterThisTest, createJob, readOutcome, createTarget } from './engine.ts';
 
 const MIB = 2 ** 20;
 /** What is read before an engine is left, and what lies between at most. */
-const MOST_TAKEN = 32 * MIB;
+const MAX_READ_BYTES = 32 * MIB;
 const ID = 'a'.repeat(64);
 const never = new AbortController().signal;
 
 /** What an engine says to the requests whose paths hold a text. */
-type Manners = readonly (readonly [path: string, answer: (socket: Socket) => unknown])[];
+type Responses = readonly (readonly [path: string, answer: (socket: Socket) => unknown])[];
 
-const says = (status: number, body: unknown) => (socket: Socket) => {
+const respondWith = (status: number, body: unknown) => (socket: Socket) => {
   const text = typeof body === 'string' ? body : JSON.stringify(body);
   socket.write(`HTTP/1.1 ${status} X\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
 };
-const attaches = (socket: Socket) => {
+const attach = (socket: Socket) => {
   socket.write('HTTP/1.1 101 UPGRADED\r\nconnection: Upgrade\r\nupgrade: tcp\r\n\r\n');
 };
-const closes = (text: string | Buffer) => (socket: Socket) => socket.end(text);
-const attachesAnd = (then: (socket: Socket) => unknown) => (socket: Socket) => {
-  attaches(socket);
+const closeWith = (text: string | Buffer) => (socket: Socket) => socket.end(text);
+const attachThen = (then: (socket: Socket) => unknown) => (socket: Socket) => {
+  attach(socket);
   then(socket);
 };
 /** A frame of output, and its end. */
-const saysHi = attachesAnd((socket) => socket.end(Buffer.from([1, 0, 0, 0, 0, 0, 0, 2, 104, 105])));
-const HONEST: Manners = [
-  ['/containers/create', says(201, { Id: ID })],
-  ['/attach', attaches],
+const printHi = attachThen((socket) => socket.end(Buffer.from([1, 0, 0, 0, 0, 0, 0, 2, 104, 105])));
+const DEFAULT_RESPONSES: Responses = [
+  ['/containers/create', respondWith(201, { Id: ID })],
+  ['/attach', attach],
   ['/wait', (socket) => socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n')],
-  ['/start', says(204, '')],
-  ['/containers/json', says(200, [])],
-  ['/json', says(404, {})],
-  ['DELETE', says(204, '')],
-  ['/_ping', says(200, 'OK')],
+  ['/start', respondWith(204, '')],
+  ['/containers/json', respondWith(200, [])],
+  ['/json', respondWith(404, {})],
+  ['DELETE', respondWith(204, '')],
+  ['/_ping', respondWith(200, 'OK')],
 ];
 
 /** Writes a piece again and again, as long as the other end takes it, and tells how many bytes have gone. */
@@ -55,10 +55,10 @@ function endless(socket: Socket, piece: Buffer | string, onWritten?: (bytes: num
 }
 
 /** A server that speaks like an engine, but for `manners`. What it was asked is listed: methods and paths. */
-async function engineWith(manners: Manners): Promise<{ engine: Engine; asked: string[] }> {
-  const rules = [...manners, ...HONEST];
+async function startEngine(manners: Responses): Promise<{ engine: Engine; asked: string[] }> {
+  const rules = [...manners, ...DEFAULT_RESPONSES];
   const asked: string[] = [];
-  const upstream = await tcp((socket) => {
+  const upstream = await startTcpUpstream((socket) => {
     let isRaw = false;
     socket.on('data', (data: Buffer) => {
       if (isRaw) return;
@@ -70,7 +70,7 @@ async function engineWith(manners: Manners): Promise<{ engine: Engine; asked: st
     });
   });
   const dialer = localDialer();
-  const engine = createEngineOver((signal) => dialer.connect(LOOPBACK, upstream.port, signal), {
+  const engine = createEngineWithConnector((signal) => dialer.connect(LOOPBACK, upstream.port, signal), {
     host: 'engine.test',
     port: 443,
   });
@@ -81,19 +81,19 @@ async function engineWith(manners: Manners): Promise<{ engine: Engine; asked: st
   return { engine, asked };
 }
 
-const target = targetOf(dockerConfig.parse({ host: 'srv', image: 'busybox' }));
+const target = createTarget(dockerConfig.parse({ host: 'srv', image: 'busybox' }));
 
 function runOn(engine: Engine, signal = never, limits = NO_LIMITS) {
   const place = {
     engine,
     target,
     heartbeatMs: 60_000,
-    open: (limits: Limits, runId: string, phase: AbortSignal) =>
-      openSession(engine, { target, limits, purpose: 'run', name: 'run', runId, instance: 'x' }, phase),
-    openPlain: () => Promise.reject(new Error('not asked for')),
+    openJobSession: (limits: Limits, runId: string, phase: AbortSignal) =>
+      openDockerSession(engine, { target, limits, purpose: 'run', name: 'run', runId, instance: 'x' }, phase),
+    openCleanupSession: () => Promise.reject(new Error('not asked for')),
     onStarted: () => undefined,
   };
-  return runJob(place, jobOf('true'), limits, signal);
+  return runDockerJob(place, createJob('true'), limits, signal);
 }
 
 describe('an engine that means harm', () => {
@@ -106,7 +106,7 @@ describe('an engine that means harm', () => {
         ? `100000\r\n${'x'.repeat(MIB)}\r\n`
         : `x: ${'y'.repeat(1000)}\r\n`;
       let taken = 0;
-      const { engine } = await engineWith([
+      const { engine } = await startEngine([
         [
           path,
           (socket) => {
@@ -121,28 +121,31 @@ describe('an engine that means harm', () => {
         code: expect.stringMatching(/^upstream_(malformed|unreachable)$/),
       });
       // Most of it lies between, in no memory of this process.
-      expect(taken).toBeLessThan(MOST_TAKEN);
+      expect(taken).toBeLessThan(MAX_READ_BYTES);
     });
   }
 
   for (const [what, manners] of [
-    ['answers with something else than JSON', [['/containers/create', says(201, '<html>')]]],
-    ['makes up ids that lead elsewhere', [['/containers/create', says(201, { Id: '../../images/x' })]]],
+    ['answers with something else than JSON', [['/containers/create', respondWith(201, '<html>')]]],
+    [
+      'makes up ids that lead elsewhere',
+      [['/containers/create', respondWith(201, { Id: '../../images/x' })]],
+    ],
     [
       'does not hand over the connection',
-      [['/attach', closes('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno')]],
+      [['/attach', closeWith('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno')]],
     ],
-    ['refuses to listen for the end', [['/wait', says(500, { message: 'no' })]]],
+    ['refuses to listen for the end', [['/wait', respondWith(500, { message: 'no' })]]],
     ['closes every connection', [['/', (socket: Socket) => socket.destroy()]]],
-    ['sends no frames', [['/attach', attachesAnd((socket) => socket.write('text, and no frames'))]]],
+    ['sends no frames', [['/attach', attachThen((socket) => socket.write('text, and no frames'))]]],
     [
       'sends empty frames without end',
-      [['/attach', attachesAnd((socket) => endless(socket, Buffer.from([1, 0, 0, 0, 0, 0, 0, 0])))]],
+      [['/attach', attachThen((socket) => endless(socket, Buffer.from([1, 0, 0, 0, 0, 0, 0, 0])))]],
     ],
   ] as const) {
     it(`gets no job started when it ${what}`, async () => {
-      const { engine } = await engineWith(manners);
-      const { exit, stdout } = await outcomeOf(runOn(engine));
+      const { engine } = await startEngine(manners);
+      const { exit, stdout } = await readOutcome(runOn(engine));
       expect(exit).toMatchObject({ cause: 'infrastructure', code: null });
       expect(exit.message).not.toMatch(/html|frames/);
       expect(stdout).toBe('');
@@ -152,11 +155,11 @@ describe('an engine that means harm', () => {
   it('costs no memory by a frame that claims to hold 4 GB, and is held back by the reader', async () => {
     const header = Buffer.from([1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
     let taken = 0;
-    const { engine } = await engineWith([
+    const { engine } = await startEngine([
       [
         '/attach',
         (socket) => {
-          attaches(socket);
+          attach(socket);
           socket.write(header);
           endless(socket, Buffer.alloc(64 * 1024), (bytes) => {
             taken = bytes;
@@ -169,42 +172,45 @@ describe('an engine that means harm', () => {
     while ((await events.next()).value?.type !== 'output');
     let before = -1;
     // Until what lies between is full: others come through, again and again, and nothing more of this.
-    while (taken !== before && taken < MOST_TAKEN) {
+    while (taken !== before && taken < MAX_READ_BYTES) {
       before = taken;
       for (let round = 0; round < 50; round += 1) await engine.ping();
     }
-    expect(taken).toBeLessThan(MOST_TAKEN);
+    expect(taken).toBeLessThan(MAX_READ_BYTES);
     stop.abort('cancelled');
-    const { exit } = await outcomeOf(events);
+    const { exit } = await readOutcome(events);
     expect(exit).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
   });
 
   it('that says that a job ended well, without a word of the job, is not believed', async () => {
-    const { engine } = await engineWith([
-      ['/attach', saysHi],
-      ['/wait', says(200, { StatusCode: 0 })],
+    const { engine } = await startEngine([
+      ['/attach', printHi],
+      ['/wait', respondWith(200, { StatusCode: 0 })],
     ]);
-    const { exit } = await outcomeOf(runOn(engine));
+    const { exit } = await readOutcome(runOn(engine));
     expect(exit).toMatchObject({ cause: 'lost', code: null });
   });
 
   it('that will not say how a job ended loses it', async () => {
-    const { engine } = await engineWith([
-      ['/attach', saysHi],
+    const { engine } = await startEngine([
+      ['/attach', printHi],
       ['/wait', (socket) => socket.end('HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"Status')],
     ]);
-    const { exit, stdout } = await outcomeOf(runOn(engine));
+    const { exit, stdout } = await readOutcome(runOn(engine));
     expect(stdout).toBe('hi');
     expect(exit).toMatchObject({ cause: 'lost', code: null });
   });
 
   it('that goes on showing a container that it should have removed is not believed to have removed it', async () => {
-    const { engine } = await engineWith([
-      ['/attach', saysHi],
-      ['/wait', says(200, { StatusCode: 1 })],
-      [`GET /containers/${ID}/json`, says(200, { State: { Running: true, OOMKilled: false, ExitCode: 0 } })],
+    const { engine } = await startEngine([
+      ['/attach', printHi],
+      ['/wait', respondWith(200, { StatusCode: 1 })],
+      [
+        `GET /containers/${ID}/json`,
+        respondWith(200, { State: { Running: true, OOMKilled: false, ExitCode: 0 } }),
+      ],
     ]);
-    const { exit } = await outcomeOf(runOn(engine));
+    const { exit } = await readOutcome(runOn(engine));
     expect(exit.cleanup).toBe('unverified');
   });
 
@@ -218,27 +224,29 @@ describe('an engine that means harm', () => {
     const stopWhenRead = (bytes: number) => {
       if (bytes > 16 * MIB) stop.abort('timeout');
     };
-    const image: Manners = [['/containers/create', says(404, { message: 'No such image: busybox' })]];
+    const image: Responses = [
+      ['/containers/create', respondWith(404, { message: 'No such image: busybox' })],
+    ];
     const line = `${JSON.stringify({ status: 'x'.repeat(5_000) })}\n`;
-    const patient = await engineWith([
+    const patient = await startEngine([
       ...image,
       ['/images/create', pulls(`${line.length.toString(16)}\r\n${line}\r\n`, stopWhenRead)],
     ]);
-    expect((await outcomeOf(runOn(patient.engine, stop.signal))).exit.cause).toBe('timeout');
-    const long = await engineWith([
+    expect((await readOutcome(runOn(patient.engine, stop.signal))).exit.cause).toBe('timeout');
+    const long = await startEngine([
       ...image,
       ['/images/create', pulls(`10000\r\n${'x'.repeat(65_536)}\r\n`)],
     ]);
-    expect((await outcomeOf(runOn(long.engine))).exit).toMatchObject({ cause: 'infrastructure' });
+    expect((await readOutcome(runOn(long.engine))).exit).toMatchObject({ cause: 'infrastructure' });
   });
 });
 
 describe('an engine that cannot keep a limit', () => {
   const NO_CGROUP = 'or the cgroup is not mounted.';
-  const warns = (...warnings: string[]): Manners => [
-    ['/containers/create', says(201, { Id: ID, Warnings: warnings })],
-    ['/attach', saysHi],
-    ['/wait', says(200, { StatusCode: 0 })],
+  const warns = (...warnings: string[]): Responses => [
+    ['/containers/create', respondWith(201, { Id: ID, Warnings: warnings })],
+    ['/attach', printHi],
+    ['/wait', respondWith(200, { StatusCode: 0 })],
   ];
   const memory = `Your kernel does not support memory limit capabilities ${NO_CGROUP} Limitation discarded.`;
   const pids = `Your kernel does not support PIDs limit capabilities ${NO_CGROUP} PIDs limit discarded.`;
@@ -253,8 +261,8 @@ describe('an engine that cannot keep a limit', () => {
     ['what a container may use', ['Your kernel does not support fairness. Fairness discarded.']],
   ] as const) {
     it(`runs nothing in a container without its limit of ${name}, and removes it`, async () => {
-      const { engine, asked } = await engineWith(warns(...warnings));
-      const { exit, stdout } = await outcomeOf(runOn(engine));
+      const { engine, asked } = await startEngine(warns(...warnings));
+      const { exit, stdout } = await readOutcome(runOn(engine));
       expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
       expect(exit.message).toContain(`cannot limit ${name}, `);
       expect(exit.message).not.toMatch(/kernel|discarded/);
@@ -265,7 +273,7 @@ describe('an engine that cannot keep a limit', () => {
   }
 
   it('runs a container whose memory is limited without its swap, and others that lack nothing', async () => {
-    const { engine, asked } = await engineWith(
+    const { engine, asked } = await startEngine(
       warns(
         `${swap} Memory limited without swap.`,
         `${swap} Limitation discarded.`,
@@ -273,20 +281,20 @@ describe('an engine that cannot keep a limit', () => {
         'Your kernel does not support cgroup namespaces.  Cgroup namespace setting discarded.',
       ),
     );
-    expect((await outcomeOf(runOn(engine))).stdout).toBe('hi');
+    expect((await readOutcome(runOn(engine))).stdout).toBe('hi');
     expect(asked).toContainEqual(expect.stringContaining('/start'));
   });
 
   it('is named when it refuses the limit itself', async () => {
     const message = 'NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler';
-    const { engine } = await engineWith([['/containers/create', says(400, { message })]]);
-    const { exit } = await outcomeOf(runOn(engine, never, { ...NO_LIMITS, cpus: 1 }));
+    const { engine } = await startEngine([['/containers/create', respondWith(400, { message })]]);
+    const { exit } = await readOutcome(runOn(engine, never, { ...NO_LIMITS, cpus: 1 }));
     expect(exit.message).toMatch(/^The engine cannot limit CPUs, /);
   });
 
   it('that warns without end is not believed', async () => {
-    const { engine, asked } = await engineWith(warns(...Array.from({ length: 65 }, () => 'x')));
-    expect((await outcomeOf(runOn(engine))).exit).toMatchObject({ cause: 'infrastructure' });
+    const { engine, asked } = await startEngine(warns(...Array.from({ length: 65 }, () => 'x')));
+    expect((await readOutcome(runOn(engine))).exit).toMatchObject({ cause: 'infrastructure' });
     expect(asked).toContainEqual(expect.stringMatching(/^DELETE \/containers\/run\?/));
   });
 });

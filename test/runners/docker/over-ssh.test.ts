@@ -1,20 +1,33 @@
 import { expect, it } from '@jest/globals';
-import { parsed, serverAt } from '../../lib/ssh/servers.ts';
+import { withParsedConfig, serverAt } from '../../lib/ssh/servers.ts';
 import { describeOn, dockerHost, sshHosts } from '../../support/hosts.ts';
-import { NO_LIMITS, configOf, containersOf, jobOf, openRunner, outcomeOf, run, targetOf } from './engine.ts';
+import {
+  NO_LIMITS,
+  createConfig,
+  listContainers,
+  createJob,
+  openRunner,
+  readOutcome,
+  runToExit,
+  createTarget,
+} from './engine.ts';
 
 describeOn('docker', 'a Docker server behind one of the own SSH servers', () => {
   const host = dockerHost();
   const reachable = host.overSsh ? it : it.skip;
 
   /** A server whose host is the SSH server with the id `ssh-1`. */
-  function target(changes?: Parameters<typeof parsed>[0]) {
+  function target(changes?: Parameters<typeof withParsedConfig>[0]) {
     const owner = 'user:one' as const;
     const server = changes ?? serverAt(sshHosts().plain, {}, { serverId: 'ssh-1', owner });
     const tls = { ca: null, client_cert: null, client_key: null };
-    const config = configOf(host, { ...tls, host: 'ssh-1', image: host.smallImage });
-    const reference = { ...parsed(server), workspacePath: null, references: new Map<string, never>() };
-    return targetOf(config, { owner, references: new Map([['ssh-1', reference]]) });
+    const config = createConfig(host, { ...tls, host: 'ssh-1', image: host.smallImage });
+    const reference = {
+      ...withParsedConfig(server),
+      workspacePath: null,
+      jumpServers: new Map<string, never>(),
+    };
+    return createTarget(config, { owner, jumpServers: new Map([['ssh-1', reference]]) });
   }
 
   reachable('is tested by the stages of SSH, and those of a container', async () => {
@@ -30,18 +43,22 @@ describeOn('docker', 'a Docker server behind one of the own SSH servers', () => 
     const runner = openRunner();
     const server = target();
     for (const text of ['one', 'two']) {
-      const { stdout, exit } = await run(runner, server, jobOf('cat', { stdin: Buffer.from(text) }));
+      const { stdout, exit } = await runToExit(
+        runner,
+        server,
+        createJob('cat', { stdin: Buffer.from(text) }),
+      );
       expect(stdout).toBe(text);
       expect(exit).toMatchObject({ cause: 'exited', code: 0, cleanup: 'verified' });
     }
     const stop = new AbortController();
-    const events = runner.run(server, jobOf('echo ready; sleep 600'), NO_LIMITS, stop.signal);
+    const events = runner.run(server, createJob('echo ready; sleep 600'), NO_LIMITS, stop.signal);
     while ((await events.next()).value?.type !== 'output');
     stop.abort('cancelled');
-    const { exit } = await outcomeOf(events);
+    const { exit } = await readOutcome(events);
     expect(exit).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
     await runner.close();
-    expect(await containersOf(host, server.serverId)).toEqual([]);
+    expect(await listContainers(host, server.serverId)).toEqual([]);
   });
 
   reachable('is not reached where the host key is unknown or another', async () => {
@@ -54,7 +71,7 @@ describeOn('docker', 'a Docker server behind one of the own SSH servers', () => 
       const result = await openRunner().test(target(server), new AbortController().signal);
       expect(result).toMatchObject({ status, hostKey: plain.hostKey });
       expect(result.stages.find((stage) => stage.status === 'failed')?.name).toBe('host_key');
-      const { exit } = await run(openRunner(), target(server), jobOf('echo ran'));
+      const { exit } = await runToExit(openRunner(), target(server), createJob('echo ran'));
       expect(exit).toMatchObject({ cause: 'infrastructure', code: null });
     }
   });
@@ -68,13 +85,13 @@ describeOn('docker', 'a Docker server behind one of the own SSH servers', () => 
       ),
     );
     for (const server of [
-      { ...own, references: new Map() },
+      { ...own, jumpServers: new Map() },
       { ...own, owner: 'user:two' as const },
     ]) {
       const result = await openRunner().test(server, new AbortController().signal);
       expect(result).toMatchObject({ message: expect.stringMatching(/not one of yours/) });
       expect(result.status).not.toBe('online');
-      const { exit } = await run(openRunner(), server, jobOf('echo ran'));
+      const { exit } = await runToExit(openRunner(), server, createJob('echo ran'));
       expect(exit).toMatchObject({
         cause: 'infrastructure',
         message: expect.stringMatching(/not one of yours/),

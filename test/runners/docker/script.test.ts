@@ -2,7 +2,7 @@ import { expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { writeScript } from '../../../src/runners/docker/script.ts';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
-import { configOf, jobOf, openRunner, run, targetOf } from './engine.ts';
+import { createConfig, createJob, openRunner, runToExit, createTarget } from './engine.ts';
 
 /** Texts that shells are fond of, and any others. */
 const hostile = fc
@@ -43,11 +43,11 @@ describeOn('docker', 'the text that a container gets for a job', () => {
   for (const image of ['smallImage', 'image'] as const) {
     it(`gives values, names and contents unchanged to a program (the shell of ${image})`, async () => {
       const runner = openRunner();
-      const target = targetOf(configOf(host, { image: host[image] }));
+      const target = createTarget(createConfig(host, { image: host[image] }));
       await fc.assert(
         fc.asyncProperty(hostile, hostile, fc.uint8Array({ maxLength: 300 }), async (value, name, bytes) => {
           const path = `f${name.replaceAll('/', '_').replaceAll('..', '_')}`.slice(0, 60).toWellFormed();
-          const job = jobOf(
+          const job = createJob(
             `printf '%s' "$VALUE" | od -An -v -tx1 | tr -d ' \\n'; echo; cat "./$NAME" - | od -An -v -tx1 | tr -d ' \\n'; ls | wc -l`,
             {
               env: { VALUE: value.toWellFormed(), NAME: path },
@@ -55,7 +55,7 @@ describeOn('docker', 'the text that a container gets for a job', () => {
               stdin: bytes,
             },
           );
-          const { stdout, stderr, exit } = await run(runner, target, job);
+          const { stdout, stderr, exit } = await runToExit(runner, target, job);
           expect([stderr, exit.cause, exit.code]).toEqual(['', 'exited', 0]);
           const [gotValue = '', rest = ''] = stdout.split('\n');
           expect(gotValue).toBe(Buffer.from(value.toWellFormed()).toString('hex'));
@@ -68,12 +68,12 @@ describeOn('docker', 'the text that a container gets for a job', () => {
 
   it('runs nothing of a text that was cut off', async () => {
     const runner = openRunner();
-    const target = targetOf(configOf(host, { image: host.smallImage }));
-    const { text } = writeScript(jobOf('echo ran'), null, {});
+    const target = createTarget(createConfig(host, { image: host.smallImage }));
+    const { text } = writeScript(createJob('echo ran'), null, {});
     const body = text.subarray(text.indexOf('\n') + 1).toString();
     for (const part of [0.3, 0.9, 0.99]) {
       const cut = body.slice(0, Math.floor(body.length * part));
-      const { stdout } = await run(runner, target, jobOf('sh', { stdin: Buffer.from(cut) }));
+      const { stdout } = await runToExit(runner, target, createJob('sh', { stdin: Buffer.from(cut) }));
       expect(stdout).toBe('');
     }
   });

@@ -1,21 +1,29 @@
 import { expect, it } from '@jest/globals';
 import { createDialer } from '../../../src/lib/dialer.ts';
-import type { Target } from '../../../src/runners/runner.ts';
+import type { TargetServer } from '../../../src/runners/runner.ts';
 import type { DockerConfig } from '../../../src/runners/docker/config.ts';
-import { tcp } from '../../support/local-upstreams.ts';
+import { startTcpUpstream } from '../../support/local-upstreams.ts';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
-import { configOf, containersOf, jobOf, openRunner, outcomeOf, NO_LIMITS, targetOf } from './engine.ts';
+import {
+  createConfig,
+  listContainers,
+  createJob,
+  openRunner,
+  readOutcome,
+  NO_LIMITS,
+  createTarget,
+} from './engine.ts';
 
 const never = new AbortController().signal;
 
 describeOn('docker', 'the test of a Docker server', () => {
   const host = dockerHost();
-  const small = (changes: object = {}) => configOf(host, { image: host.smallImage, ...changes });
+  const small = (changes: object = {}) => createConfig(host, { image: host.smallImage, ...changes });
 
-  async function test(config: DockerConfig, changes: Partial<Target<DockerConfig>> = {}) {
-    const target = targetOf(config, changes);
+  async function test(config: DockerConfig, changes: Partial<TargetServer<DockerConfig>> = {}) {
+    const target = createTarget(config, changes);
     const result = await openRunner().test(target, never);
-    expect(await containersOf(host, target.serverId)).toEqual([]);
+    expect(await listContainers(host, target.serverId)).toEqual([]);
     const failed = result.stages.find(({ status }) => status !== 'ok');
     const passed = result.stages.filter(({ status }) => status === 'ok').map(({ name }) => name);
     return {
@@ -37,14 +45,14 @@ describeOn('docker', 'the test of a Docker server', () => {
   });
 
   it('fails in the stage where the fault is, and says what to do', async () => {
-    const { port: silentPort } = await tcp((socket) => socket.write('SSH-2.0-x\r\n'));
-    const stranger = { client_cert: host.strangerCert, client_key: host.strangerKey };
+    const { port: silentPort } = await startTcpUpstream((socket) => socket.write('SSH-2.0-x\r\n'));
+    const stranger = { client_cert: host.untrustedCert, client_key: host.untrustedKey };
     const cases = [
       [small({ host: 'tcp://169.254.169.254:2376' }), 'forbidden', 'policy', /may not be reached/],
       [small({ host: 'tcp://127.0.0.1:1' }), 'offline', 'tcp', /Nothing accepts/],
       [small({ host: 'tcp://nowhere.invalid:2376' }), 'offline', 'tcp', /could not be found/],
       [small({ host: `tcp://127.0.0.1:${silentPort}` }), 'error', 'tls', /does not speak TLS/],
-      [small({ ca: host.strangerCert }), 'error', 'tls', /not signed/],
+      [small({ ca: host.untrustedCert }), 'error', 'tls', /not signed/],
       [small(stranger), 'auth_failed', 'authentication', /client_cert/],
       [small({ image: 'ops-test/none:1' }), 'error', 'workspace', /ops-test\/none:1/],
       [small({ volumes: [{ source: '/srv/none', target: '/data' }] }), 'error', 'workspace', /volume/],
@@ -64,8 +72,8 @@ describeOn('docker', 'the test of a Docker server', () => {
   });
 
   it('names a missing image in the run’s end, too', async () => {
-    const target = targetOf(small({ image: 'ops-test/none:1' }));
-    const { exit } = await outcomeOf(openRunner().run(target, jobOf('echo ran'), NO_LIMITS, never));
+    const target = createTarget(small({ image: 'ops-test/none:1' }));
+    const { exit } = await readOutcome(openRunner().run(target, createJob('echo ran'), NO_LIMITS, never));
     expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
     expect(exit.message).toMatch(/ops-test\/none:1 is not on the engine/);
   });
@@ -91,7 +99,9 @@ describeOn('docker', 'the test of a Docker server', () => {
       connectTimeoutMs: 5_000,
     });
     const runner = openRunner({ dialer });
-    const { exit } = await outcomeOf(runner.run(targetOf(small()), jobOf('echo ran'), NO_LIMITS, never));
+    const { exit } = await readOutcome(
+      runner.run(createTarget(small()), createJob('echo ran'), NO_LIMITS, never),
+    );
     expect(exit).toMatchObject({ cause: 'infrastructure', code: null });
     expect(exit.message).toMatch(/may not be reached/);
     await dialer.close();

@@ -1,7 +1,16 @@
 import { randomUUID } from 'node:crypto';
 import { expect, it } from '@jest/globals';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
-import { NO_LIMITS, afterThisTest, ask, configOf, jobOf, openRunner, run, targetOf } from './engine.ts';
+import {
+  NO_LIMITS,
+  afterThisTest,
+  callEngine,
+  createConfig,
+  createJob,
+  openRunner,
+  runToExit,
+  createTarget,
+} from './engine.ts';
 
 describeOn('docker', 'volumes of a Docker server', () => {
   const host = dockerHost();
@@ -9,27 +18,29 @@ describeOn('docker', 'volumes of a Docker server', () => {
   /** A server with a named volume as its workspace, in which a job may write. */
   async function withVolume(readOnly = false) {
     const source = `ops-test-${randomUUID()}`;
-    await ask(host, 'POST', '/volumes/create', { Name: source });
+    await callEngine(host, 'POST', '/volumes/create', { Name: source });
     // (Registered before the runner's own, and so done after it: a container that waits holds the volume.)
     afterThisTest(async () => {
-      await ask(host, 'DELETE', `/volumes/${source}`);
-      const { Volumes } = (await ask(host, 'GET', '/volumes')) as { Volumes: { Name: string }[] | null };
+      await callEngine(host, 'DELETE', `/volumes/${source}`);
+      const { Volumes } = (await callEngine(host, 'GET', '/volumes')) as {
+        Volumes: { Name: string }[] | null;
+      };
       expect(Volumes?.map(({ Name }) => Name) ?? []).not.toContain(source);
     });
     await inVolume(source, 'chmod 777 /data; echo kept >/data/mine; chmod 666 /data/mine');
     const volumes = [{ source, target: '/data', read_only: readOnly }];
-    const config = configOf(host, { image: host.smallImage, volumes });
-    return { source, target: targetOf(config, { workspacePath: '/data' }) };
+    const config = createConfig(host, { image: host.smallImage, volumes });
+    return { source, target: createTarget(config, { workspacePath: '/data' }) };
   }
 
   /** Runs a command as root, past everything that is tested. */
   async function inVolume(source: string, command: string): Promise<void> {
     const mount = { Type: 'volume', Source: source, Target: '/data' };
     const spec = { Image: host.smallImage, Cmd: ['sh', '-c', command], HostConfig: { Mounts: [mount] } };
-    const { Id: id } = (await ask(host, 'POST', '/containers/create', spec)) as { Id: string };
-    await ask(host, 'POST', `/containers/${id}/start`);
-    await ask(host, 'POST', `/containers/${id}/wait`);
-    await ask(host, 'DELETE', `/containers/${id}?force=1`);
+    const { Id: id } = (await callEngine(host, 'POST', '/containers/create', spec)) as { Id: string };
+    await callEngine(host, 'POST', `/containers/${id}/start`);
+    await callEngine(host, 'POST', `/containers/${id}/wait`);
+    await callEngine(host, 'DELETE', `/containers/${id}?force=1`);
   }
 
   const files = [{ path: 'sub/given', content: Buffer.from('given') }];
@@ -37,10 +48,14 @@ describeOn('docker', 'volumes of a Docker server', () => {
   it('keep what a job writes there, and nothing of what was given to it', async () => {
     const { target } = await withVolume();
     const runner = openRunner();
-    const first = await run(runner, target, jobOf('pwd; cat mine sub/given; echo new >made', { files }));
+    const first = await runToExit(
+      runner,
+      target,
+      createJob('pwd; cat mine sub/given; echo new >made', { files }),
+    );
     expect(first.stdout).toBe('/data\nkept\ngiven');
     expect(first.exit).toMatchObject({ cause: 'exited', code: 0, cleanup: 'verified' });
-    const { stdout } = await run(runner, target, jobOf('ls -A /data', { workdir: '/tmp' }));
+    const { stdout } = await runToExit(runner, target, createJob('ls -A /data', { workdir: '/tmp' }));
     expect(stdout).toBe('made\nmine\n');
   });
 
@@ -54,14 +69,14 @@ describeOn('docker', 'volumes of a Docker server', () => {
       '  [ $other = 1 ] || [ $other = $$ ] || kill -9 $other',
       'done; echo ready; sleep 600',
     ].join('\n');
-    const events = runner.run(target, jobOf(command, { files }), NO_LIMITS, stop.signal);
+    const events = runner.run(target, createJob(command, { files }), NO_LIMITS, stop.signal);
     let exit: unknown;
     for await (const event of events) {
       if (event.type === 'output') stop.abort('cancelled');
       if (event.type === 'exit') exit = event;
     }
     expect(exit).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
-    const { stdout } = await run(runner, target, jobOf('ls -A /data', { workdir: '/tmp' }));
+    const { stdout } = await runToExit(runner, target, createJob('ls -A /data', { workdir: '/tmp' }));
     expect(stdout).toBe('mine\n');
   });
 
@@ -69,10 +84,14 @@ describeOn('docker', 'volumes of a Docker server', () => {
     const { target } = await withVolume();
     const runner = openRunner();
     const clash = [...files, { path: 'mine', content: Buffer.from('other') }];
-    const { exit } = await run(runner, target, jobOf('echo ran', { files: clash }));
+    const { exit } = await runToExit(runner, target, createJob('echo ran', { files: clash }));
     expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
     expect(exit.message).toMatch(/there already/);
-    const { stdout } = await run(runner, target, jobOf('ls -A /data; cat /data/mine', { workdir: '/tmp' }));
+    const { stdout } = await runToExit(
+      runner,
+      target,
+      createJob('ls -A /data; cat /data/mine', { workdir: '/tmp' }),
+    );
     expect(stdout).toBe('mine\nkept\n');
   });
 
@@ -81,30 +100,36 @@ describeOn('docker', 'volumes of a Docker server', () => {
     const runner = openRunner();
     const command =
       '(setsid sh -c "while :; do echo x >>/data/grows; done" &) ; until [ -s grows ]; do :; done';
-    const { exit } = await run(runner, target, jobOf(command));
+    const { exit } = await runToExit(runner, target, createJob(command));
     expect(exit).toMatchObject({ cause: 'exited', code: 0, cleanup: 'verified' });
     const sizes = [];
     for (let look = 0; look < 2; look += 1)
-      sizes.push((await run(runner, target, jobOf('wc -c </data/grows', { workdir: '/tmp' }))).stdout);
+      sizes.push(
+        (await runToExit(runner, target, createJob('wc -c </data/grows', { workdir: '/tmp' }))).stdout,
+      );
     expect(sizes[0]).toBe(sizes[1]);
   });
 
   it('that may only be read do for a job that brings no files', async () => {
     const { target } = await withVolume(true);
     const runner = openRunner();
-    const { stdout, exit } = await run(runner, target, jobOf('pwd; cat mine; echo x >made || true'));
+    const { stdout, exit } = await runToExit(
+      runner,
+      target,
+      createJob('pwd; cat mine; echo x >made || true'),
+    );
     expect(stdout).toBe('/data\nkept\n');
     expect(exit).toMatchObject({ cause: 'exited', code: 0 });
-    const refused = await run(runner, target, jobOf('echo ran', { files }));
+    const refused = await runToExit(runner, target, createJob('echo ran', { files }));
     expect(refused.exit).toMatchObject({ cause: 'infrastructure' });
     expect(refused.exit.message).toMatch(/read-only/);
   });
 
   it('that the engine’s host does not have are said, and no folder is made for them', async () => {
     const volumes = [{ source: `/srv/none-${randomUUID()}, readonly:rw`, target: '/data' }];
-    const target = targetOf(configOf(host, { image: host.smallImage, volumes }));
+    const target = createTarget(createConfig(host, { image: host.smallImage, volumes }));
     for (const _ of [1, 2]) {
-      const { exit } = await run(openRunner(), target, jobOf('echo ran'));
+      const { exit } = await runToExit(openRunner(), target, createJob('echo ran'));
       expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
       expect(exit.message).toMatch(/does not have/);
     }

@@ -1,12 +1,12 @@
 import { request } from 'node:https';
 import { createDialer, type Dialer } from '../../../src/lib/dialer.ts';
 import { kubernetesConfig, type KubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
-import { labelOf, LABELS } from '../../../src/runners/kubernetes/names.ts';
-import type { Target } from '../../../src/runners/runner.ts';
+import { toLabelValue, LABELS } from '../../../src/runners/kubernetes/names.ts';
+import type { TargetServer } from '../../../src/runners/runner.ts';
 import { kubernetesHost, type KubernetesHost } from '../../support/hosts.ts';
 
 /** Only within `describeOn('kubernetes', ...)`. */
-export function cluster(): KubernetesHost {
+export function getCluster(): KubernetesHost {
   const host = kubernetesHost();
   if (host === undefined) throw new Error('describeOn has let a test through without a cluster');
   return host;
@@ -24,7 +24,10 @@ export function localDialer(): Dialer {
 }
 
 /** The configuration by address and token, as it was read. */
-export function configOf(host: KubernetesHost, changes: Partial<KubernetesConfig> = {}): KubernetesConfig {
+export function createConfig(
+  host: KubernetesHost,
+  changes: Partial<KubernetesConfig> = {},
+): KubernetesConfig {
   return {
     cluster_url: host.clusterUrl,
     ca_cert: host.caCert,
@@ -36,20 +39,25 @@ export function configOf(host: KubernetesHost, changes: Partial<KubernetesConfig
   };
 }
 
-export function targetOf(serverId: string, config: KubernetesConfig): Target<KubernetesConfig> {
+export function createTarget(serverId: string, config: KubernetesConfig): TargetServer<KubernetesConfig> {
   return {
     ...{ serverId, owner: 'user:1', version: 1, config },
-    ...{ hostKey: null, workspacePath: null, references: new Map<string, Target>() },
+    ...{ hostKey: null, workspacePath: null, jumpServers: new Map<string, TargetServer>() },
   };
 }
 
 /** The configuration by kubeconfig, read as it would be when it is saved. */
-export async function pasted(kubeconfig: string, image: string): Promise<KubernetesConfig> {
+export async function parsePastedConfig(kubeconfig: string, image: string): Promise<KubernetesConfig> {
   return await kubernetesConfig.parseAsync({ kubeconfig, image });
 }
 
 /** Asks the cluster by other code than the product's. */
-export function ask(host: KubernetesHost, method: string, path: string, body?: unknown): Promise<unknown> {
+export function callCluster(
+  host: KubernetesHost,
+  method: string,
+  path: string,
+  body?: unknown,
+): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const url = new URL(path, host.clusterUrl);
     const headers = { authorization: `Bearer ${host.token}`, 'content-type': 'application/json' };
@@ -70,10 +78,10 @@ interface PodList {
 }
 
 /** The names of the pods that the product has made for a server, and that are still listed. */
-export async function madePods(host: KubernetesHost, serverId: string): Promise<string[]> {
+export async function listPodNames(host: KubernetesHost, serverId: string): Promise<string[]> {
   const path = `/api/v1/namespaces/${host.namespace}/pods`;
-  const { items } = (await ask(host, 'GET', path)) as PodList;
+  const { items } = (await callCluster(host, 'GET', path)) as PodList;
   return items
-    .filter(({ metadata }) => metadata.labels?.[LABELS.server] === labelOf(serverId))
+    .filter(({ metadata }) => metadata.labels?.[LABELS.server] === toLabelValue(serverId))
     .map(({ metadata }) => metadata.name);
 }

@@ -11,10 +11,10 @@ import { certificate } from '../../support/certificate.ts';
 export interface HostileCluster {
   access: ClusterAccess;
   /** Method and address of what was asked, in order. */
-  asked: string[];
-  answer: (request: IncomingMessage, response: ServerResponse) => void;
+  requests: string[];
+  respond: (request: IncomingMessage, response: ServerResponse) => void;
   /** Does what follows an upgrade; the socket is the server's own. */
-  upgrade: (socket: Duplex, request: IncomingMessage) => void;
+  onUpgrade: (socket: Duplex, request: IncomingMessage) => void;
   close: () => Promise<void>;
 }
 
@@ -36,25 +36,25 @@ export async function startHostileCluster(): Promise<HostileCluster> {
       token: 'a-token',
       client: null,
     },
-    asked: [],
-    answer: (_request, response) => response.end(),
-    upgrade: (socket) => socket.destroy(),
+    requests: [],
+    respond: (_request, response) => response.end(),
+    onUpgrade: (socket) => socket.destroy(),
     close: async () => {
       for (const socket of sockets) socket.destroy();
       server.close();
       await once(server, 'close');
     },
   };
-  const note = ({ method, url }: IncomingMessage) => hostile.asked.push(`${method ?? ''} ${url ?? ''}`);
+  const note = ({ method, url }: IncomingMessage) => hostile.requests.push(`${method ?? ''} ${url ?? ''}`);
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
     note(request);
     response.on('error', () => undefined);
-    hostile.answer(request, response);
+    hostile.respond(request, response);
   });
   server.on('upgrade', (request: IncomingMessage, socket: Duplex) => {
     note(request);
     socket.on('error', () => undefined);
-    hostile.upgrade(socket, request);
+    hostile.onUpgrade(socket, request);
   });
   return hostile;
 }

@@ -5,10 +5,10 @@ import type { Dialer } from '../../../src/lib/dialer.ts';
 import { createKubernetesRunner } from '../../../src/runners/kubernetes.ts';
 import { createClusterApi, type ClusterApi } from '../../../src/runners/kubernetes/api.ts';
 import { startExec, type Exec } from '../../../src/runners/kubernetes/exec.ts';
-import { removeRun } from '../../../src/runners/kubernetes/leftovers.ts';
+import { removeRunPods } from '../../../src/runners/kubernetes/leftovers.ts';
 import { waitForPod } from '../../../src/runners/kubernetes/waiting.ts';
 import { until } from '../../support/until.ts';
-import { localDialer, targetOf } from './cluster.ts';
+import { localDialer, createTarget } from './cluster.ts';
 import {
   acceptWebSocket,
   frame,
@@ -47,7 +47,7 @@ function writeForEver(stream: Duplex | ServerResponse, piece: string | Buffer): 
 describe('answers of a hostile cluster', () => {
   it('that have no end are cut off', async () => {
     let closed = false;
-    hostile.answer = (request, response) => {
+    hostile.respond = (request, response) => {
       request.socket.on('close', () => (closed = true));
       writeForEver(response, ' '.repeat(65_536));
     };
@@ -56,7 +56,7 @@ describe('answers of a hostile cluster', () => {
   });
 
   it('with headers without end are cut off', async () => {
-    hostile.answer = (request) => {
+    hostile.respond = (request) => {
       request.socket.write('HTTP/1.1 200 OK\r\n');
       writeForEver(request.socket, `x-header: ${'x'.repeat(1000)}\r\n`);
     };
@@ -66,11 +66,11 @@ describe('answers of a hostile cluster', () => {
   it('that lead elsewhere are not followed, and take no token there', async () => {
     const other = await startHostileCluster();
     const location = `${other.access.server.href}api`;
-    hostile.answer = (_request, response) => response.writeHead(307, { location }).end();
+    hostile.respond = (_request, response) => response.writeHead(307, { location }).end();
     await expect(api.findPod('pod')).rejects.toMatchObject({ kind: 'malformed' });
-    hostile.upgrade = (socket) => socket.end(`HTTP/1.1 302 Found\r\nlocation: ${location}\r\n\r\n`);
+    hostile.onUpgrade = (socket) => socket.end(`HTTP/1.1 302 Found\r\nlocation: ${location}\r\n\r\n`);
     await expect(exec()).rejects.toMatchObject({ name: 'ClusterError' });
-    expect(other.asked).toEqual([]);
+    expect(other.requests).toEqual([]);
     await other.close();
   });
 
@@ -82,7 +82,7 @@ describe('answers of a hostile cluster', () => {
   ];
   for (const [what, body] of nonsense) {
     it(`that are ${what} are refused`, async () => {
-      hostile.answer = (_request, response) => response.end(body);
+      hostile.respond = (_request, response) => response.end(body);
       await expect(api.listPods('a=b')).rejects.toMatchObject({ kind: 'malformed' });
     });
   }
@@ -90,7 +90,7 @@ describe('answers of a hostile cluster', () => {
   it('are not shown to anybody', async () => {
     for (const status of [400, 401, 403, 404, 409, 422, 429, 500]) {
       const message = 'exceeded: <b>call 555-1234</b>';
-      hostile.answer = (_request, response) => response.writeHead(status).end(JSON.stringify({ message }));
+      hostile.respond = (_request, response) => response.writeHead(status).end(JSON.stringify({ message }));
       const error: unknown = await api.listPods('a=b').catch((failure: unknown) => failure);
       expect(error).toMatchObject({ name: 'ClusterError' });
       expect((error as Error).message).not.toContain('555');
@@ -98,19 +98,19 @@ describe('answers of a hostile cluster', () => {
   });
 
   it('cannot lead a request to another address by the name of a pod', async () => {
-    hostile.answer = (request, response) => {
+    hostile.respond = (request, response) => {
       if (request.method === 'GET') response.end(JSON.stringify({ items: [podJson('../../nodes/one?x=')] }));
       else response.writeHead(404).end('{}');
     };
-    await removeRun(api, 'run');
-    expect(hostile.asked.at(-1)).toBe('DELETE /api/v1/namespaces/jobs/pods/..%2F..%2Fnodes%2Fone%3Fx%3D');
+    await removeRunPods(api, 'run');
+    expect(hostile.requests.at(-1)).toBe('DELETE /api/v1/namespaces/jobs/pods/..%2F..%2Fnodes%2Fone%3Fx%3D');
   });
 });
 
 describe('watches on a hostile cluster', () => {
   /** The pod itself never changes; how its watch goes on is up to the test. */
   function watched(watch: (response: ServerResponse) => void): void {
-    hostile.answer = (request: IncomingMessage, response) => {
+    hostile.respond = (request: IncomingMessage, response) => {
       if (request.url?.includes('watch=true') === true) watch(response);
       else response.end(JSON.stringify(podJson('pod', {})));
     };
@@ -144,7 +144,7 @@ describe('watches on a hostile cluster', () => {
 
 describe('the stream of a command on a hostile cluster', () => {
   it('may be of the right protocol alone', async () => {
-    hostile.upgrade = (socket, request) => {
+    hostile.onUpgrade = (socket, request) => {
       acceptWebSocket(socket, request, 'v4.channel.k8s.io');
     };
     await expect(exec()).rejects.toThrow('Kubernetes 1.30');
@@ -176,7 +176,7 @@ describe('the stream of a command on a hostile cluster', () => {
   ];
   for (const [what, bytes] of broken) {
     it(`ends without an exit code for ${what}`, async () => {
-      hostile.upgrade = (socket, request) => {
+      hostile.onUpgrade = (socket, request) => {
         acceptWebSocket(socket, request, V5);
         socket.write(bytes);
       };
@@ -189,7 +189,7 @@ describe('the stream of a command on a hostile cluster', () => {
   it('is held back when nobody reads, also where it comes byte by byte', async () => {
     let sentBytes = 0;
     const piece = Buffer.concat(Array.from({ length: 10_000 }, () => frame(1, 'x')));
-    hostile.upgrade = (socket, request) => {
+    hostile.onUpgrade = (socket, request) => {
       acceptWebSocket(socket, request, V5);
       const go = () => {
         let room = true;
@@ -219,7 +219,7 @@ describe('the stream of a command on a hostile cluster', () => {
 
   it('is asked for without compression, by which little can become much', async () => {
     let extensions: string | undefined = 'none asked';
-    hostile.upgrade = (socket, request) => {
+    hostile.onUpgrade = (socket, request) => {
       extensions = request.headers['sec-websocket-extensions'];
       acceptWebSocket(socket, request, V5);
     };
@@ -231,11 +231,11 @@ describe('the stream of a command on a hostile cluster', () => {
 
 describe('a run on a hostile cluster', () => {
   it('is not believed to be cleaned up while its pod is still listed', async () => {
-    hostile.answer = (request, response) => {
+    hostile.respond = (request, response) => {
       if (request.url?.includes('watch=true') === true) response.flushHeaders();
       else response.end(JSON.stringify(podJson('pod')));
     };
-    hostile.upgrade = (socket, request) => {
+    hostile.onUpgrade = (socket, request) => {
       acceptWebSocket(socket, request, V5);
       socket.write(frame(2, 'started\n'));
     };
@@ -263,7 +263,7 @@ describe('a run on a hostile cluster', () => {
     };
     const runner = createKubernetesRunner({ dialer });
     const events = [];
-    for await (const event of runner.run(targetOf('server', config), job, limits, stop.signal)) {
+    for await (const event of runner.run(createTarget('server', config), job, limits, stop.signal)) {
       events.push(event);
       if (event.type === 'phase' && event.phase === 'started') stop.abort('timeout');
     }

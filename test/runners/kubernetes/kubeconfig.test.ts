@@ -1,10 +1,10 @@
 import { describe, expect, it } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
 import type { z } from 'zod';
-import { accessOf, kubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
+import { toClusterAccess, kubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
 import { certificate } from '../../support/certificate.ts';
 import { evidence } from '../../support/evidence.ts';
-import { pem, rsaKey } from '../../support/odd-keys.ts';
+import { toPem, craftRsaKey } from '../../support/odd-keys.ts';
 
 const CA = Buffer.from(certificate.cert).toString('base64');
 const KEY = Buffer.from(certificate.key).toString('base64');
@@ -49,10 +49,10 @@ ${indent(user)}
 
 async function read(text: string, rest: object = {}) {
   const parsed = await kubernetesConfig.parseAsync({ kubeconfig: text, image: IMAGE, ...rest });
-  return accessOf(parsed);
+  return toClusterAccess(parsed);
 }
 
-async function faultsOf(input: object): Promise<string[]> {
+async function listIssues(input: object): Promise<string[]> {
   const result = await kubernetesConfig.safeParseAsync(input);
   return (result.error?.issues ?? []).map(
     ({ path, message }: z.core.$ZodIssue) => `${path.join('.')}: ${message}`,
@@ -111,7 +111,7 @@ describe('a pasted kubeconfig', () => {
   ]) {
     it(`is refused by name for ${member} of its cluster`, async () => {
       const [name = ''] = member.split(':');
-      const faults = await faultsOf({ kubeconfig: kubeconfig([member]), image: IMAGE });
+      const faults = await listIssues({ kubeconfig: kubeconfig([member]), image: IMAGE });
       expect(faults).toEqual([expect.stringContaining(`kubeconfig: The kubeconfig uses "${name}"`)]);
     });
   }
@@ -129,7 +129,7 @@ describe('a pasted kubeconfig', () => {
   ]) {
     it(`is refused by name for ${member.split(':')[0] ?? ''} of its user, beside a token too`, async () => {
       const [name = ''] = member.split(':');
-      const faults = await faultsOf({
+      const faults = await listIssues({
         kubeconfig: kubeconfig([], [`token: ${TOKEN}`, member]),
         image: IMAGE,
       });
@@ -142,7 +142,7 @@ describe('a pasted kubeconfig', () => {
   });
 
   it('is refused for a member that nobody here knows, without saying its value', async () => {
-    const faults = await faultsOf({ kubeconfig: kubeconfig(['future-option: value-of-it']), image: IMAGE });
+    const faults = await listIssues({ kubeconfig: kubeconfig(['future-option: value-of-it']), image: IMAGE });
     expect(faults).toEqual([expect.stringContaining('"future-option"')]);
     expect(faults.join()).not.toContain('value-of-it');
   });
@@ -172,16 +172,16 @@ describe('a pasted kubeconfig', () => {
   ];
   for (const [why, text] of unusable) {
     it(`is refused for ${why}`, async () => {
-      const faults = await faultsOf({ kubeconfig: text, image: IMAGE });
+      const faults = await listIssues({ kubeconfig: text, image: IMAGE });
       expect(faults).toHaveLength(1);
       expect(faults[0]).toMatch(/^kubeconfig: .*kubeconfig|^kubeconfig: .*data/);
     });
   }
 
   it('is refused for a key that takes long to calculate with', async () => {
-    const key = Buffer.from(pem('RSA PRIVATE KEY', rsaKey(16_384))).toString('base64');
+    const key = Buffer.from(toPem('RSA PRIVATE KEY', craftRsaKey(16_384))).toString('base64');
     const huge = kubeconfig([], [`client-certificate-data: ${CA}`, `client-key-data: ${key}`]);
-    expect(await faultsOf({ kubeconfig: huge, image: IMAGE })).toEqual([
+    expect(await listIssues({ kubeconfig: huge, image: IMAGE })).toEqual([
       expect.stringMatching(/^kubeconfig: .*8192 bits/),
     ]);
   });
@@ -194,7 +194,7 @@ describe('a pasted kubeconfig', () => {
     const bomb = `${levels.join('\n')}\n__proto__: { polluted: true }\n`;
     expect((await read(kubeconfig() + bomb)).token).toBe(TOKEN);
     const inPlace = kubeconfig().replace('clusters:', `${bomb}clusters: *l19\nunused:`);
-    expect(await faultsOf({ kubeconfig: inPlace, image: IMAGE })).toEqual([
+    expect(await listIssues({ kubeconfig: inPlace, image: IMAGE })).toEqual([
       expect.stringContaining('This is no kubeconfig'),
     ]);
     expect(({} as { polluted?: true }).polluted).toBeUndefined();
@@ -216,12 +216,12 @@ describe('the configuration of a cluster', () => {
   });
 
   it('may leave out the authority: the public ones hold then', () => {
-    expect(accessOf(kubernetesConfig.parse({ ...good, ca_cert: '' })).ca).toBeNull();
+    expect(toClusterAccess(kubernetesConfig.parse({ ...good, ca_cert: '' })).ca).toBeNull();
   });
 
   it('keeps the path of an address, behind which some clusters lie', () => {
     const cluster_url = 'https://rancher.example.com/k8s/clusters/c-1';
-    expect(accessOf(kubernetesConfig.parse({ ...good, cluster_url })).server.href).toBe(cluster_url);
+    expect(toClusterAccess(kubernetesConfig.parse({ ...good, cluster_url })).server.href).toBe(cluster_url);
   });
 
   const bad: [why: string, member: string, change: object][] = [
@@ -243,7 +243,7 @@ describe('the configuration of a cluster', () => {
   ];
   for (const [why, member, change] of bad) {
     it(`is refused for ${why}, which it names`, async () => {
-      const faults = await faultsOf({ ...good, ...change });
+      const faults = await listIssues({ ...good, ...change });
       expect(faults[0]?.split(': ')[0]).toBe(member);
       expect(faults.join()).not.toContain(TOKEN);
     });

@@ -1,18 +1,18 @@
 import { describe, expect, it } from '@jest/globals';
 import { createKubernetesRunner } from '../../../src/runners/kubernetes.ts';
 import { kubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
-import { podManifest } from '../../../src/runners/kubernetes/manifest.ts';
-import { podName } from '../../../src/runners/kubernetes/names.ts';
+import { createPodManifest } from '../../../src/runners/kubernetes/manifest.ts';
+import { toPodName } from '../../../src/runners/kubernetes/names.ts';
 import {
   hasEnded,
   isRunning,
   isUnschedulable,
   PodState,
-  ranOutOfMemory,
-  whyHopeless,
+  wasOomKilled,
+  findStartFailure,
 } from '../../../src/runners/kubernetes/pod-state.ts';
 import type { Limits } from '../../../src/runners/runner.ts';
-import { localDialer, targetOf } from './cluster.ts';
+import { localDialer, createTarget } from './cluster.ts';
 
 const CONFIG = kubernetesConfig.parse({
   cluster_url: 'https://cluster.example.com',
@@ -27,7 +27,7 @@ const LIMITS: Limits = {
 };
 
 function specOf(limits: Partial<Limits> = {}) {
-  const spec = podManifest(targetOf('server', CONFIG), 'run', { ...LIMITS, ...limits }).spec;
+  const spec = createPodManifest(createTarget('server', CONFIG), 'run', { ...LIMITS, ...limits }).spec;
   const container = spec?.containers[0];
   if (spec === undefined || container === undefined) throw new Error('a pod has a container');
   return { spec, container };
@@ -70,15 +70,17 @@ describe('the pod of a run', () => {
   });
 
   it('bears names and labels that Kubernetes allows, whatever the ids hold, and tells nobody the ids', () => {
-    const target = { ...targetOf('server/../$(id)', CONFIG), owner: 'user:ö' as const };
-    const { metadata } = podManifest(target, 'Run "1"\n', LIMITS);
+    const target = { ...createTarget('server/../$(id)', CONFIG), owner: 'user:ö' as const };
+    const { metadata } = createPodManifest(target, 'Run "1"\n', LIMITS);
     expect(metadata?.name).toMatch(/^[a-z0-9-]{1,63}$/);
     for (const value of Object.values(metadata?.labels ?? {})) expect(value).toMatch(/^[a-z0-9-]{1,63}$/);
-    expect(podName('a')).not.toBe(podName('b'));
+    expect(toPodName('a')).not.toBe(toPodName('b'));
   });
 
   it('does not hold the program: its text goes where only the run can read it', () => {
-    expect(JSON.stringify(podManifest(targetOf('server', CONFIG), 'run', LIMITS))).not.toContain('program');
+    expect(JSON.stringify(createPodManifest(createTarget('server', CONFIG), 'run', LIMITS))).not.toContain(
+      'program',
+    );
   });
 });
 
@@ -87,8 +89,8 @@ describe('limits of a pod', () => {
     const dialer = localDialer();
     const runner = createKubernetesRunner({ dialer });
     const all: Limits = { ...LIMITS, memoryBytes: 1, cpus: 1, pids: 1, network: 'none' };
-    expect(runner.unenforceable(CONFIG, all)).toEqual(['pids', 'network']);
-    expect(runner.unenforceable(CONFIG, { ...LIMITS, network: 'any' })).toEqual([]);
+    expect(runner.unenforceableLimits(CONFIG, all)).toEqual(['pids', 'network']);
+    expect(runner.unenforceableLimits(CONFIG, { ...LIMITS, network: 'any' })).toEqual([]);
     await dialer.close();
   });
 });
@@ -100,17 +102,17 @@ describe('the state of a pod', () => {
 
   it('is hopeless where waiting for it is no use', () => {
     for (const reason of ['ImagePullBackOff', 'InvalidImageName', 'ErrImageNeverPull'])
-      expect(whyHopeless(waiting(reason))).toContain('image');
+      expect(findStartFailure(waiting(reason))).toContain('image');
     for (const reason of ['CreateContainerConfigError', 'CreateContainerError', 'RunContainerError'])
-      expect(whyHopeless(waiting(reason))).toContain('container');
-    expect(whyHopeless(pod({ phase: 'Failed', reason: 'Evicted' }))).toContain('evicted');
-    expect(whyHopeless(pod({ phase: 'Failed' }))).toContain('shell');
+      expect(findStartFailure(waiting(reason))).toContain('container');
+    expect(findStartFailure(pod({ phase: 'Failed', reason: 'Evicted' }))).toContain('evicted');
+    expect(findStartFailure(pod({ phase: 'Failed' }))).toContain('shell');
   });
 
   it('is not hopeless while the image is pulled, nor for reasons that nobody here knows', () => {
     for (const reason of ['ContainerCreating', 'PodInitializing', 'ErrImagePull', 'constructor', 'toString'])
-      expect(whyHopeless(waiting(reason))).toBeUndefined();
-    expect(whyHopeless(pod({ phase: 'Pending' }))).toBeUndefined();
+      expect(findStartFailure(waiting(reason))).toBeUndefined();
+    expect(findStartFailure(pod({ phase: 'Pending' }))).toBeUndefined();
   });
 
   it('is told by its container and its conditions', () => {
@@ -120,7 +122,7 @@ describe('the state of a pod', () => {
     expect(hasEnded(pod(running))).toBe(false);
     const killed = { state: { terminated: { exitCode: 137, reason: 'OOMKilled' } } };
     expect(hasEnded(pod({ containerStatuses: [killed] }))).toBe(true);
-    expect(ranOutOfMemory(pod({ containerStatuses: [killed] }))).toBe(true);
+    expect(wasOomKilled(pod({ containerStatuses: [killed] }))).toBe(true);
     const condition = { type: 'PodScheduled', status: 'False', reason: 'Unschedulable' };
     expect(isUnschedulable(pod({ conditions: [condition] }))).toBe(true);
     expect(isUnschedulable(pod({ conditions: [{ ...condition, reason: 'SchedulingGated' }] }))).toBe(false);

@@ -3,18 +3,26 @@ import { randomUUID } from 'node:crypto';
 import { createDialer, type Dialer } from '../../../src/lib/dialer.ts';
 import { createKubernetesRunner } from '../../../src/runners/kubernetes.ts';
 import { createClusterApi, type ClusterApi } from '../../../src/runners/kubernetes/api.ts';
-import { accessOf, type KubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
-import { endingWithoutCode } from '../../../src/runners/kubernetes/ending.ts';
+import { toClusterAccess, type KubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
+import { readPodExitWithoutCode } from '../../../src/runners/kubernetes/ending.ts';
 import { startExec } from '../../../src/runners/kubernetes/exec.ts';
 import { createJobPod } from '../../../src/runners/kubernetes/job-pod.ts';
-import { sweep } from '../../../src/runners/kubernetes/leftovers.ts';
-import { podManifest } from '../../../src/runners/kubernetes/manifest.ts';
+import { removeExpiredPods } from '../../../src/runners/kubernetes/leftovers.ts';
+import { createPodManifest } from '../../../src/runners/kubernetes/manifest.ts';
 import type { ExitEvent, Job, Limits, RunEvent } from '../../../src/runners/runner.ts';
 import { certificate } from '../../support/certificate.ts';
 import { startCutProxy } from '../../support/cut-proxy.ts';
 import { describeOn } from '../../support/hosts.ts';
 import { until } from '../../support/until.ts';
-import { ask, cluster, configOf, localDialer, madePods, pasted, targetOf } from './cluster.ts';
+import {
+  callCluster,
+  getCluster,
+  createConfig,
+  localDialer,
+  listPodNames,
+  parsePastedConfig,
+  createTarget,
+} from './cluster.ts';
 
 const LIMITS: Limits = {
   timeoutMs: 120_000,
@@ -29,24 +37,24 @@ function jobOf(change: Partial<Job> = {}): Job {
 }
 
 describeOn('kubernetes', 'trouble with a cluster', () => {
-  const host = cluster();
+  const host = getCluster();
   const serverId = randomUUID();
   let dialer: Dialer;
   let api: ClusterApi;
 
   beforeAll(() => {
     dialer = localDialer();
-    api = createClusterApi(dialer, accessOf(configOf(host)));
+    api = createClusterApi(dialer, toClusterAccess(createConfig(host)));
   });
   afterAll(async () => {
     await api.close();
     await dialer.close();
-    expect(await madePods(host, serverId)).toEqual([]);
+    expect(await listPodNames(host, serverId)).toEqual([]);
   });
 
   const never = new AbortController().signal;
   const runner = () => createKubernetesRunner({ dialer, heartbeatMs: 300 });
-  const target = (config = configOf(host)) => targetOf(serverId, config);
+  const target = (config = createConfig(host)) => createTarget(serverId, config);
 
   async function test(config: KubernetesConfig, by = dialer) {
     const result = await createKubernetesRunner({ dialer: by }).test(target(config), never);
@@ -70,19 +78,19 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
   it(
     'a pasted kubeconfig serves as well as address and token',
     async () => {
-      const result = await test(await pasted(host.kubeconfig, host.image));
+      const result = await test(await parsePastedConfig(host.kubeconfig, host.image));
       expect(result).toMatchObject({ status: 'online', failed: [] });
     },
     TEST_MS,
   );
 
   it('a token that the cluster does not know fails at authentication', async () => {
-    const result = await test(configOf(host, { service_account_token: 'unknown-token' }));
+    const result = await test(createConfig(host, { service_account_token: 'unknown-token' }));
     expect(result).toMatchObject({ status: 'auth_failed', failed: ['authentication'] });
   });
 
   it('a certificate of another authority fails at TLS, before the token is sent', async () => {
-    const result = await test(configOf(host, { ca_cert: certificate.cert }));
+    const result = await test(createConfig(host, { ca_cert: certificate.cert }));
     expect(result).toMatchObject({ status: 'error', failed: ['tls'] });
     expect(result.message).toContain('ca_cert');
   });
@@ -91,23 +99,23 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
     const strict = createDialer({
       ...{ mode: 'deployed', allow: undefined, deny: [], forbidden: () => [], connectTimeoutMs: 5_000 },
     });
-    const result = await test(configOf(host), strict);
+    const result = await test(createConfig(host), strict);
     expect(result).toMatchObject({ status: 'forbidden', failed: ['policy'] });
     await strict.close();
   });
 
   it('a port where nobody listens is offline', async () => {
-    const result = await test(configOf(host, { cluster_url: 'https://127.0.0.1:1' }));
+    const result = await test(createConfig(host, { cluster_url: 'https://127.0.0.1:1' }));
     expect(result).toMatchObject({ status: 'offline', failed: ['tcp'] });
   });
 
   it('a namespace in which the account has no rights is refused, and each right that is missing is named', async () => {
-    const result = await test(configOf(host, { namespace: 'kube-public' }));
+    const result = await test(createConfig(host, { namespace: 'kube-public' }));
     expect(result).toMatchObject({ status: 'forbidden', failed: ['permission'] });
     for (const right of ['create pods,', 'watch pods,', 'delete pods,', 'get pods/log', 'create pods/exec'])
       expect(result.message).toContain(right);
     const exit = await endOf(
-      runner().run(target(configOf(host, { namespace: 'kube-public' })), jobOf(), LIMITS, never),
+      runner().run(target(createConfig(host, { namespace: 'kube-public' })), jobOf(), LIMITS, never),
     );
     expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
     expect(exit.message).toContain('may not');
@@ -118,8 +126,8 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
   (adminKubeconfig === undefined ? it.skip : it)(
     'a namespace that is not there fails its stage; an account may identify itself by a certificate',
     async () => {
-      const config = await pasted(adminKubeconfig ?? '', host.image);
-      expect(accessOf(config).client).not.toBeNull();
+      const config = await parsePastedConfig(adminKubeconfig ?? '', host.image);
+      expect(toClusterAccess(config).client).not.toBeNull();
       const result = await test({ ...config, namespace: `none-${randomUUID()}` });
       expect(result).toMatchObject({ status: 'error', failed: ['workspace'] });
       expect(result.message).toContain('no such namespace');
@@ -129,7 +137,7 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
   it(
     'an image that cannot be had is said, and nothing is left of the attempt',
     async () => {
-      const config = configOf(host, { image: 'registry.invalid/none:1' });
+      const config = createConfig(host, { image: 'registry.invalid/none:1' });
       const exit = await endOf(runner().run(target(config), jobOf(), LIMITS, never));
       expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
       expect(exit.message).toContain('image');
@@ -140,11 +148,11 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
   it(
     'a run can be cancelled while its image is pulled',
     async () => {
-      const config = configOf(host, { image: 'registry.invalid/none:2' });
+      const config = createConfig(host, { image: 'registry.invalid/none:2' });
       const stop = new AbortController();
       const end = endOf(runner().run(target(config), jobOf(), LIMITS, stop.signal));
       await until(
-        () => madePods(host, serverId),
+        () => listPodNames(host, serverId),
         (pods) => pods.length > 0,
       );
       stop.abort('cancelled');
@@ -158,8 +166,8 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
     async () => {
       const events = runner().run(target(), jobOf(), LIMITS, never);
       await untilReady(events);
-      const [pod = ''] = await madePods(host, serverId);
-      await ask(host, 'DELETE', `/api/v1/namespaces/${host.namespace}/pods/${pod}`);
+      const [pod = ''] = await listPodNames(host, serverId);
+      await callCluster(host, 'DELETE', `/api/v1/namespaces/${host.namespace}/pods/${pod}`);
       const exit = await endOf(events);
       expect(exit).toMatchObject({ cause: 'lost', code: null, cleanup: 'verified' });
       expect(exit.message).toContain('deleted');
@@ -171,14 +179,14 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
     'a cluster that falls silent is noticed: the run is lost, and ended once the cluster is back',
     async () => {
       const proxy = await startCutProxy(host.clusterUrl);
-      const silent = target(configOf(host, { cluster_url: proxy.through(host.clusterUrl) }));
+      const silent = target(createConfig(host, { cluster_url: proxy.through(host.clusterUrl) }));
       const job = jobOf();
       const events = runner().run(silent, job, LIMITS, never);
       await untilReady(events);
       proxy.silence();
       expect(await endOf(events)).toMatchObject({ cause: 'lost', code: null, cleanup: 'unverified' });
       proxy.restore();
-      expect(await runner().reap(silent, job.runId)).toBe('verified');
+      expect(await runner().cleanUp(silent, job.runId)).toBe('verified');
       await proxy.close();
     },
     TEST_MS,
@@ -193,7 +201,7 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
       expect(await endOf(runner().run(target(), job, LIMITS, never))).toMatchObject({
         cause: 'infrastructure',
       });
-      expect(await madePods(host, serverId)).toHaveLength(1);
+      expect(await listPodNames(host, serverId)).toHaveLength(1);
       await first.return();
     },
     TEST_MS,
@@ -202,7 +210,7 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
   it(
     'a pod that no node has room for is given up',
     async () => {
-      const manifest = podManifest(target(), randomUUID(), { ...LIMITS, cpus: 1 });
+      const manifest = createPodManifest(target(), randomUUID(), { ...LIMITS, cpus: 1 });
       for (const container of manifest.spec?.containers ?? [])
         container.resources = { requests: { cpu: '5000' }, limits: { cpu: '5000' } };
       const pod = createJobPod(api, manifest, 100);
@@ -215,14 +223,14 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
   it(
     'a run that used more disk than it may is told as evicted',
     async () => {
-      const manifest = podManifest(target(), randomUUID(), LIMITS);
+      const manifest = createPodManifest(target(), randomUUID(), LIMITS);
       for (const volume of manifest.spec?.volumes ?? []) volume.emptyDir = { sizeLimit: '1Mi' };
       const pod = createJobPod(api, manifest);
       await pod.start(never);
       const command = ['sh', '-c', 'head -c 9000000 /dev/zero >/tmp/much; sleep 600'];
       const exec = await startExec(api, pod.name, command, Buffer.alloc(0), never);
       for await (const _output of exec.output());
-      const ending = await endingWithoutCode(api, pod.name);
+      const ending = await readPodExitWithoutCode(api, pod.name);
       expect(ending).toMatchObject({ cause: 'infrastructure', code: null });
       expect(ending.message).toContain('evicted');
       expect(await pod.remove()).toBe('verified');
@@ -235,11 +243,11 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
     async () => {
       const events = runner().run(target(), jobOf(), LIMITS, never);
       await untilReady(events);
-      expect(await sweep(api, serverId, Date.now())).toBe('verified');
-      expect(await sweep(api, 'another server', Date.now() + 86_400_000)).toBe('verified');
-      expect(await madePods(host, serverId)).toHaveLength(1);
-      expect(await sweep(api, serverId, Date.now() + 86_400_000)).toBe('verified');
-      expect(await madePods(host, serverId)).toEqual([]);
+      expect(await removeExpiredPods(api, serverId, Date.now())).toBe('verified');
+      expect(await removeExpiredPods(api, 'another server', Date.now() + 86_400_000)).toBe('verified');
+      expect(await listPodNames(host, serverId)).toHaveLength(1);
+      expect(await removeExpiredPods(api, serverId, Date.now() + 86_400_000)).toBe('verified');
+      expect(await listPodNames(host, serverId)).toEqual([]);
       await events.return();
     },
     TEST_MS,

@@ -1,20 +1,20 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import type { Target } from '../../../src/runners/runner.ts';
-import { sandboxesOf } from '../../support/local-remains.ts';
+import type { TargetServer } from '../../../src/runners/runner.ts';
+import { listSandboxesOf } from '../../support/local-remains.ts';
 
 /** This machine as a server. */
-export function localTarget(): Target {
+export function localTarget(): TargetServer {
   return {
     ...{ serverId: 'local', owner: 'user:1', version: 1, config: {} },
-    ...{ hostKey: null, workspacePath: null, references: new Map() },
+    ...{ hostKey: null, workspacePath: null, jumpServers: new Map() },
   };
 }
 
 /** Sandboxes, control groups and staged files of this process that are there now: other tests have their own. */
-export const findLeftovers = () => sandboxesOf(process.pid);
+export const listLeaks = () => listSandboxesOf(process.pid);
 
 /** The processes of bwrap that a process has started: those outside of the sandboxes. */
-export function findSandboxes(parent: number): string[] {
+export function listSandboxProcesses(parent: number): string[] {
   const processes = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
   return processes.filter((pid) => {
     const parentPid = /^PPid:\t(\d+)$/m.exec(read(`/proc/${pid}/status`))?.[1];

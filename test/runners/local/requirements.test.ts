@@ -2,9 +2,9 @@ import { afterEach, expect, it } from '@jest/globals';
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
-import type { ExitEvent, TestResult } from '../../../src/runners/runner.ts';
+import type { ExitEvent, ServerTestResult } from '../../../src/runners/runner.ts';
 import { describeOn } from '../../support/hosts.ts';
-import { findLeftovers } from './leftovers.ts';
+import { listLeaks } from './leftovers.ts';
 
 /** An instance of the product; its second argument is what it does before it looks at the machine. */
 const INSTANCE = `
@@ -22,7 +22,7 @@ const AS_NOBODY = 'process.setgroups([]); process.setgid(65534); process.setuid(
 interface Seen {
   text: string;
   exit: ExitEvent;
-  tested: TestResult;
+  tested: ServerTestResult;
 }
 
 /** @param within a command that runs its arguments, in surroundings of its own. */
@@ -49,7 +49,7 @@ function expectRefusal({ text: written, exit, tested }: Seen, complaint: RegExp)
 }
 
 describeOn('local', 'what the local runner needs of the machine', () => {
-  afterEach(() => expect(findLeftovers()).toEqual([]));
+  afterEach(() => expect(listLeaks()).toEqual([]));
 
   it('is there for root, with control groups', async () => {
     const { text: written, exit, tested } = await lookFrom([], '');

@@ -3,14 +3,14 @@ import { createLog } from '../../../src/lib/log.ts';
 import { createLocalRunner, type LocalRunnerOptions } from '../../../src/runners/local.ts';
 import type { ExitEvent, Job, Runner } from '../../../src/runners/runner.ts';
 import { supervise } from '../../../src/runners/supervise.ts';
-import { noteSandboxMaker } from '../../support/local-remains.ts';
+import { registerSandboxCreator } from '../../support/local-remains.ts';
 import { localTarget } from './leftovers.ts';
 
 /** A runner of this machine, supervised as in the product. */
 export function localRunner(options: Partial<LocalRunnerOptions> = {}): Runner {
   const log = createLog('silent');
   // Here too: instances in processes of their own come without test files.
-  noteSandboxMaker();
+  registerSandboxCreator();
   return supervise(createLocalRunner({ enabled: true, hiddenPaths: [], log, ...options }), { log });
 }
 

@@ -6,14 +6,14 @@ import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import path from 'node:path';
 import { describeOn } from '../../support/hosts.ts';
 import { until } from '../../support/until.ts';
-import { findLeftovers, findSandboxes, localTarget } from './leftovers.ts';
+import { listLeaks, listSandboxProcesses, localTarget } from './leftovers.ts';
 import { localRunner, runLocally } from './running.ts';
 
 describeOn('local', 'the sandbox of the local runner', () => {
   const runner = localRunner();
   const sh = (command: string) => runLocally(runner, { program: { command } });
   const python = (code: string) => runLocally(runner, { program: { language: 'python', code } });
-  afterEach(() => expect(findLeftovers()).toEqual([]));
+  afterEach(() => expect(listLeaks()).toEqual([]));
 
   it('gives a program no variable that nobody set for it', async () => {
     const { text } = await runLocally(runner, { program: { command: 'env' }, env: { MINE: 'mine' } });
@@ -30,7 +30,7 @@ describeOn('local', 'the sandbox of the local runner', () => {
     let uids: (string | undefined)[] = [];
     const command = "echo ready; read -r line; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status";
     const { text } = await runLocally(runner, { program: { command } }, () => {
-      uids = findSandboxes(process.pid).map(
+      uids = listSandboxProcesses(process.pid).map(
         (pid) => /^Uid:\t(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1],
       );
     });
@@ -85,7 +85,7 @@ describeOn('local', 'the sandbox of the local runner', () => {
     });
     expect(shown.length).toBeGreaterThan(10);
     expect(shown.filter((line) => line.includes(secret))).toEqual([]);
-    await until(findLeftovers, (left) => left.length === 0);
+    await until(listLeaks, (left) => left.length === 0);
   });
 
   it('denies the calls that lead out, on this very kernel', async () => {
@@ -162,14 +162,14 @@ describeOn('local', 'the sandbox of the local runner', () => {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     await once(instance.stdout, 'data');
-    expect(findSandboxes(Number(instance.pid))).not.toEqual([]);
+    expect(listSandboxProcesses(Number(instance.pid))).not.toEqual([]);
     instance.kill('SIGKILL');
     await once(instance, 'exit');
     await until(
       () => allCommandLines().filter((line) => line.includes(runId)),
       (left) => left.length === 0,
     );
-    expect(await runner.reap(localTarget(), runId)).toBe('verified');
+    expect(await runner.cleanUp(localTarget(), runId)).toBe('verified');
   });
 });
 

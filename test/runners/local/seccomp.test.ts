@@ -1,13 +1,13 @@
 import { describe, expect, it } from '@jest/globals';
 import { existsSync, readFileSync } from 'node:fs';
-import { seccompFilter } from '../../../src/runners/local/seccomp.ts';
+import { createSeccompFilter } from '../../../src/runners/local/seccomp.ts';
 import {
-  conditional,
-  DENIED,
-  deniedNumbers,
+  getConditionalSyscallNumber,
+  DENIED_SYSCALLS,
+  listDeniedSyscallNumbers,
   type Architecture,
 } from '../../../src/runners/local/syscalls.ts';
-import { doWithout } from '../../support/host-presence.ts';
+import { reportMissing } from '../../support/host-presence.ts';
 
 const AUDIT_ARCH = { x64: 0xc000_003e, arm64: 0xc000_00b7 };
 const [ALLOW, KILL, EPERM, ENOSYS, EAFNOSUPPORT] = [0x7fff_0000, 0x8000_0000, 0x5_0001, 0x5_0026, 0x5_0061];
@@ -24,7 +24,7 @@ interface Call {
 
 /** Does what the kernel does with a filter, for an architecture that is not at hand. */
 function decide(architecture: Architecture, call: Call): number {
-  const filter = seccompFilter(architecture);
+  const filter = createSeccompFilter(architecture);
   const data = Buffer.alloc(64);
   data.writeUInt32LE(call.number, 0);
   data.writeUInt32LE(call.arch ?? AUDIT_ARCH[architecture], 4);
@@ -55,10 +55,11 @@ function decide(architecture: Architecture, call: Call): number {
 }
 
 describe.each(['x64', 'arm64'] as const)('the filter of system calls for %s', (architecture) => {
-  const number = (name: Parameters<typeof conditional>[0]) => conditional(name, architecture);
+  const number = (name: Parameters<typeof getConditionalSyscallNumber>[0]) =>
+    getConditionalSyscallNumber(name, architecture);
 
   it('denies every listed call, whatever its arguments', () => {
-    for (const denied of deniedNumbers(architecture)) {
+    for (const denied of listDeniedSyscallNumbers(architecture)) {
       expect(decide(architecture, { number: denied })).toBe(EPERM);
       expect(decide(architecture, { number: denied, arguments: [1n, 2n, 3n] })).toBe(EPERM);
     }
@@ -66,7 +67,7 @@ describe.each(['x64', 'arm64'] as const)('the filter of system calls for %s', (a
 
   it('lets all other calls pass', () => {
     const special = ['clone3', 'socket'] as const;
-    const denied = new Set([...deniedNumbers(architecture), ...special.map(number)]);
+    const denied = new Set([...listDeniedSyscallNumbers(architecture), ...special.map(number)]);
     for (let each = 0; each < 500; each += 1)
       if (!denied.has(each)) expect(decide(architecture, { number: each })).toBe(ALLOW);
   });
@@ -113,7 +114,10 @@ it('kills calls by the numbers of x32', () => {
 for (const [architecture, file] of Object.entries(HEADERS)) {
   // Every Linux has the header of arm64, which is the general one; that of x64 is for x64 alone.
   if (!existsSync(file) && (architecture === 'arm64' || architecture === process.arch))
-    doWithout(`The numbers of calls on ${architecture} are not compared: there is no ${file}.`, process.env);
+    reportMissing(
+      `The numbers of calls on ${architecture} are not compared: there is no ${file}.`,
+      process.env,
+    );
   (existsSync(file) ? it : it.skip)(`has the numbers of the kernel's own header for ${architecture}`, () => {
     const header = readFileSync(file, 'latin1');
     const numberOf = (name: string) => {
@@ -121,9 +125,12 @@ for (const [architecture, file] of Object.entries(HEADERS)) {
       return found === undefined ? null : Number(found);
     };
     const column = architecture === 'x64' ? 0 : 1;
-    for (const [name, numbers] of Object.entries(DENIED))
+    for (const [name, numbers] of Object.entries(DENIED_SYSCALLS))
       expect([name, numbers[column]]).toEqual([name, numberOf(name)]);
     for (const name of ['clone', 'clone3', 'ioctl', 'socket'] as const)
-      expect([name, conditional(name, architecture as Architecture)]).toEqual([name, numberOf(name)]);
+      expect([name, getConditionalSyscallNumber(name, architecture as Architecture)]).toEqual([
+        name,
+        numberOf(name),
+      ]);
   });
 }

@@ -3,7 +3,7 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describeOn } from '../../support/hosts.ts';
-import { findLeftovers, localTarget } from './leftovers.ts';
+import { listLeaks, localTarget } from './leftovers.ts';
 import { localRunner, runLocally } from './running.ts';
 
 const HELLO = { program: { command: 'echo hello' } };
@@ -19,7 +19,7 @@ describeOn('local', 'the self-test of the local runner', () => {
     chmodSync(folder, 0o755);
   });
   afterAll(() => rmSync(folder, { recursive: true }));
-  afterEach(() => expect(findLeftovers()).toEqual([]));
+  afterEach(() => expect(listLeaks()).toEqual([]));
 
   /** A bubblewrap that was given other options on its way: with a hole, as an installation could have one. */
   function holed(name: string, lines: string): string {

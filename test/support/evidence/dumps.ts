@@ -5,15 +5,15 @@ import { withDatabase } from '../test-servers.ts';
 import type { Secret } from './kinds.ts';
 
 /** Takes one piece of a dump. @param place what a hit is named by */
-export type Take = (place: string, text: string) => void;
+export type DumpSink = (place: string, text: string) => void;
 
-const AT_ONCE = 4;
+const CONCURRENCY = 4;
 
 /** Every row of every table of these databases, as JSON, but for the ids of sessions, which have to be there. */
 export async function dumpDatabases(
   superuserUrl: string,
   names: readonly string[],
-  take: Take,
+  take: DumpSink,
 ): Promise<void> {
   await withClient(superuserUrl, async (client) => {
     // A test may have closed its database and failed before it opened it again.
@@ -28,10 +28,10 @@ export async function dumpDatabases(
     for (let name = waiting.pop(); name !== undefined; name = waiting.pop())
       await dumpDatabase(withDatabase(superuserUrl, name), name, take);
   };
-  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  await Promise.all(Array.from({ length: CONCURRENCY }, work));
 }
 
-async function dumpDatabase(url: string, name: string, take: Take): Promise<void> {
+async function dumpDatabase(url: string, name: string, take: DumpSink): Promise<void> {
   await withClient(url, async (client) => {
     const tables = await client.query<{ table: string }>(
       `SELECT format('%I.%I', schemaname, tablename) AS table FROM pg_tables
@@ -47,14 +47,14 @@ async function dumpDatabase(url: string, name: string, take: Take): Promise<void
 }
 
 /** The tokens that lie sealed in session rows: they are secrets of the run as well. */
-export function openSessionTokens(dump: string, encryptionKeys: readonly string[]): Secret[] {
+export function decryptSessionTokens(dump: string, encryptionKeys: readonly string[]): Secret[] {
   const keyrings = encryptionKeys.map((key) => createKeyring([key]));
   return [...dump.matchAll(/gAAAAA[\w-]+=*/g)].flatMap(([token]) => tokensIn(token, keyrings));
 }
 
 function tokensIn(token: string, keyrings: readonly Keyring[]): Secret[] {
   for (const keyring of keyrings) {
-    const text = keyring.open(token);
+    const text = keyring.decrypt(token);
     if (text === undefined) continue;
     const { idToken, refreshToken } = JSON.parse(text) as { idToken?: string; refreshToken?: string };
     return [
@@ -68,7 +68,7 @@ function tokensIn(token: string, keyrings: readonly Keyring[]): Secret[] {
 const PAGE = 500;
 
 /** What a realm holds of users (all attributes), clients (without their secrets) and events, as JSON. */
-export async function dumpRealm(admin: KcAdminClient, realm: string, take: Take): Promise<void> {
+export async function dumpRealm(admin: KcAdminClient, realm: string, take: DumpSink): Promise<void> {
   const lists: Record<string, (page: { first: number; max: number }) => Promise<unknown[]>> = {
     users: (page) => admin.users.find({ realm, ...page, briefRepresentation: false }),
     clients: async (page) =>

@@ -8,7 +8,7 @@ const OUR_REQUEST_ID = /^req_[0-9A-Za-z]{20}$/;
 const MAX_BYTES = 8_388_608;
 const REQUEST_START = 'http.server.request.start';
 /** One process runs many test files, one after the other: the last one's recorder is the only one. */
-const takeOver = channel('ops-center.test-evidence');
+const takeoverChannel = channel('ops-center.test-evidence');
 
 /**
  * Records every answer of the product that any HTTP server of this process sends, and the credentials of
@@ -20,12 +20,12 @@ export function recordResponses(evidence: Evidence): void {
     const { request, response } = message as { request: IncomingMessage; response: ServerResponse };
     watch(evidence, request, response);
   };
-  const letGo = () => {
+  const stopRecording = () => {
     unsubscribe(REQUEST_START, onRequest);
-    takeOver.unsubscribe(letGo);
+    takeoverChannel.unsubscribe(stopRecording);
   };
-  takeOver.publish({});
-  takeOver.subscribe(letGo);
+  takeoverChannel.publish({});
+  takeoverChannel.subscribe(stopRecording);
   subscribe(REQUEST_START, onRequest);
 }
 

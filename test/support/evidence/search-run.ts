@@ -3,7 +3,7 @@ import path from 'node:path';
 import { signInAsBootstrapAdmin } from '../../../src/cli/quickstart/realm-setup.ts';
 import { isAlive } from '../../../src/cli/quickstart/processes.ts';
 import { TEST_DATA_DIR, type ServersInUse } from '../test-servers.ts';
-import { dumpDatabases, dumpRealm, openSessionTokens } from './dumps.ts';
+import { dumpDatabases, dumpRealm, decryptSessionTokens } from './dumps.ts';
 import { DATABASES, LOGS, RESPONSES, Secret, SECRETS } from './kinds.ts';
 import { createSearch, type Hit, type Search } from './search.ts';
 
@@ -22,7 +22,7 @@ export interface SearchReport {
 type Servers = Pick<ServersInUse, 'superuserUrl' | 'keycloakUrl' | 'adminPassword'>;
 
 /** Makes the folder for a run's evidence; what runs that are over have left goes away. */
-export function makeEvidenceFolder(): string {
+export function createEvidenceFolder(): string {
   mkdirSync(EVIDENCE_DIR, { recursive: true, mode: 0o700 });
   for (const pid of readdirSync(EVIDENCE_DIR))
     if (!isAlive(Number(pid))) rmSync(path.join(EVIDENCE_DIR, pid), { recursive: true });
@@ -35,15 +35,15 @@ export function makeEvidenceFolder(): string {
  * Ends a run: no secret of it may be anywhere.
  * @throws Error that names each hit by its kind and place; the evidence then stays.
  */
-export async function requireNoSecrets(
+export async function assertNoSecrets(
   folder: string,
   servers: Servers,
   say: (text: string) => void,
 ): Promise<void> {
   const report = await searchRun(folder, servers, ['keycloak.log', 'postgres.log']);
   say(summaryOf(report));
-  if (report.hits.length > 0) throw new Error(complaint(report.hits, folder));
-  refuseEmpty(folder, report);
+  if (report.hits.length > 0) throw new Error(describeHits(report.hits, folder));
+  assertNotEmpty(folder, report);
   rmSync(folder, { recursive: true });
 }
 
@@ -103,7 +103,7 @@ function readSecrets(folder: string): Secret[] {
 
 function withTokens(secrets: readonly Secret[], dump: string): Secret[] {
   const keys = secrets.filter(({ kind }) => kind === 'encryption key').map(({ value }) => value);
-  return [...secrets, ...openSessionTokens(dump, keys)];
+  return [...secrets, ...decryptSessionTokens(dump, keys)];
 }
 
 function linesOf(folder: string, kind: string): string[] {
@@ -117,7 +117,7 @@ function filesOf(folder: string, kind: string): string[] {
 }
 
 /** A search in nothing finds nothing: an app that ran must have left logs and answers. */
-function refuseEmpty(folder: string, { bytes }: SearchReport): void {
+function assertNotEmpty(folder: string, { bytes }: SearchReport): void {
   const anAppRan = readSecrets(folder).some(({ kind }) => kind === 'session secret');
   const isMissing = [bytes.logs, bytes.responses, bytes.databases, bytes.keycloak].includes(0);
   if (anAppRan && isMissing)
@@ -130,7 +130,7 @@ function summaryOf({ secrets, bytes, databases, hits, tookMs }: SearchReport): s
   return `searched for ${secrets} secrets in MB: ${sizes.join(', ')}; ${databases} databases; hits: ${hits.length} (${seconds} s)`;
 }
 
-function complaint(hits: readonly Hit[], folder: string): string {
+function describeHits(hits: readonly Hit[], folder: string): string {
   const lines = hits.map(
     ({ kind, form, place, offset }) => `  ${kind}, ${form}: ${place}, at byte ${offset}`,
   );

@@ -19,80 +19,80 @@ export interface ReplyOptions {
 
 /** A whole answer. */
 function reply(options: ReplyOptions = {}): Answer {
-  return (exchange) => {
-    const body = bytesOf(options.body ?? {});
-    const lines = linesOf(options.headers);
+  return (writer) => {
+    const body = toBytes(options.body ?? {});
+    const lines = toLines(options.headers);
     if (!lines.some(([name]) => name.toLowerCase() === 'content-type')) {
       lines.push(['content-type', 'application/json']);
     }
     // HTTP has trailers in chunked answers only.
     const isChunked = lines.some(([name]) => name.toLowerCase() === 'trailer');
     if (!isChunked) lines.push(['content-length', String(body.length)]);
-    exchange.head(options.status ?? 200, lines);
-    return exchange.end(body);
+    writer.head(options.status ?? 200, lines);
+    return writer.end(body);
   };
 }
 
 /** A chat completion, streamed when the request asks for it. What every request gets unless scripted otherwise. */
 function completion(options: CompletionOptions & { headers?: HeaderLines } = {}): Answer {
-  return (exchange) => {
+  return (writer) => {
     const { headers = {} } = options;
-    const next = wantsStream(exchange.request)
-      ? steps([...completionFrames(exchange.request, options), DONE], { headers })
-      : reply({ headers, body: completionBody(exchange.request, options) });
-    return next(exchange);
+    const next = wantsStream(writer.request)
+      ? steps([...completionFrames(writer.request, options), DONE], { headers })
+      : reply({ headers, body: completionBody(writer.request, options) });
+    return next(writer);
   };
 }
 
 /** An event stream made of the given steps; it ends in order after the last. */
 function steps(list: readonly Step[], options: { status?: number; headers?: HeaderLines } = {}): Answer {
-  return async (exchange) => {
-    exchange.head(options.status ?? 200, [['content-type', EVENT_STREAM], ...linesOf(options.headers)]);
+  return async (writer) => {
+    writer.head(options.status ?? 200, [['content-type', EVENT_STREAM], ...toLines(options.headers)]);
     for (const step of list) {
-      if (typeof step === 'string' || step instanceof Uint8Array) await exchange.write(step);
-      else if ('pauseMs' in step) await exchange.pause(step.pauseMs);
-      else await exchange.until(step.until);
+      if (typeof step === 'string' || step instanceof Uint8Array) await writer.write(step);
+      else if ('pauseMs' in step) await writer.delay(step.pauseMs);
+      else await writer.waitFor(step.until);
     }
-    await exchange.end();
+    await writer.end();
   };
 }
 
 /** A streamed completion sent in writes of `bytes` bytes, so that frames and code points are cut anywhere. */
 function chopped(bytes: number, options: CompletionOptions = {}): Answer {
-  return (exchange) => {
-    const whole = Buffer.from([...completionFrames(exchange.request, options), DONE].join(''));
+  return (writer) => {
+    const whole = Buffer.from([...completionFrames(writer.request, options), DONE].join(''));
     const count = Math.ceil(whole.length / bytes);
     const pieces = Array.from({ length: count }, (_, index) =>
       whole.subarray(index * bytes, (index + 1) * bytes),
     );
     // A rest of 0 lets each piece leave in a packet of its own.
-    return steps(pieces.flatMap((piece): Step[] => [piece, { pauseMs: 0 }]))(exchange);
+    return steps(pieces.flatMap((piece): Step[] => [piece, { pauseMs: 0 }]))(writer);
   };
 }
 
 /** A streamed completion with `comments` (keep-alives) before the first frame and between all frames. */
 function commented(comment = ': keep-alive\n\n', options: CompletionOptions = {}): Answer {
-  return (exchange) =>
-    steps([...completionFrames(exchange.request, options), DONE].flatMap((one) => [comment, one]))(exchange);
+  return (writer) =>
+    steps([...completionFrames(writer.request, options), DONE].flatMap((one) => [comment, one]))(writer);
 }
 
 /** A streamed completion that waits after `afterFrames` frames until `event`. */
 function held(afterFrames: number, event: Promise<unknown>, options: CompletionOptions = {}): Answer {
-  return (exchange) => {
-    const frames = [...completionFrames(exchange.request, options), DONE];
-    return steps([...frames.slice(0, afterFrames), { until: event }, ...frames.slice(afterFrames)])(exchange);
+  return (writer) => {
+    const frames = [...completionFrames(writer.request, options), DONE];
+    return steps([...frames.slice(0, afterFrames), { until: event }, ...frames.slice(afterFrames)])(writer);
   };
 }
 
 /** A stream without an end: one frame of `frameBytes` after the other, as fast as the client takes them. */
 function endlessStream({ frameBytes = 1024, everyMs = 0 } = {}): Answer {
-  return async (exchange) => {
-    const one = completionFrames(exchange.request, { text: 'x'.repeat(frameBytes) })[1] ?? '';
-    exchange.head(200, { 'content-type': EVENT_STREAM });
+  return async (writer) => {
+    const one = completionFrames(writer.request, { text: 'x'.repeat(frameBytes) })[1] ?? '';
+    writer.head(200, { 'content-type': EVENT_STREAM });
     for (;;) {
-      await exchange.write(one);
+      await writer.write(one);
       // Without any rest, a client in the same process would get no turn.
-      await exchange.pause(everyMs);
+      await writer.delay(everyMs);
     }
   };
 }
@@ -146,13 +146,13 @@ function rateLimited(retryAfterSeconds = 20): Answer {
 
 /** An error whose body and headers repeat the caller's key, raw and as JSON, base64 and percent text have it. */
 function keyEcho(status = 401): Answer {
-  return (exchange) => {
-    const key = exchange.request.key ?? '';
+  return (writer) => {
+    const key = writer.request.key ?? '';
     const forms = [key, JSON.stringify(key), Buffer.from(key).toString('base64'), encodeURIComponent(key)];
     return error(status, {
       message: `Incorrect API key provided: ${forms.join(' ')}`,
       headers: { 'request-id': key },
-    })(exchange);
+    })(writer);
   };
 }
 
@@ -168,16 +168,16 @@ function html(status = 200): Answer {
 
 /** A good completion in gzip, though nobody asked for that. */
 function gzipped(options: CompletionOptions = {}): Answer {
-  return (exchange) => {
-    const isStream = wantsStream(exchange.request);
+  return (writer) => {
+    const isStream = wantsStream(writer.request);
     const plain = isStream
-      ? [...completionFrames(exchange.request, options), DONE].join('')
-      : JSON.stringify(completionBody(exchange.request, options));
+      ? [...completionFrames(writer.request, options), DONE].join('')
+      : JSON.stringify(completionBody(writer.request, options));
     const type = isStream ? EVENT_STREAM : 'application/json';
     return reply({
       headers: { 'content-type': type, 'content-encoding': 'gzip' },
       body: gzipSync(plain),
-    })(exchange);
+    })(writer);
   };
 }
 
@@ -191,14 +191,14 @@ function models(ids: readonly string[] = ['upstream-model']): Answer {
   return reply({ body: { object: 'list', data } });
 }
 
-function linesOf(headers: HeaderLines = {}): [string, string][] {
+function toLines(headers: HeaderLines = {}): [string, string][] {
   const lines: readonly (readonly [string, string])[] = Array.isArray(headers)
     ? headers
     : Object.entries(headers);
   return lines.map(([name, value]) => [name, value]);
 }
 
-function bytesOf(body: unknown): Buffer {
+function toBytes(body: unknown): Buffer {
   if (body instanceof Uint8Array) return Buffer.from(body);
   return Buffer.from(typeof body === 'string' ? body : JSON.stringify(body));
 }

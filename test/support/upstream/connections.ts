@@ -1,57 +1,57 @@
 import type { Socket } from 'node:net';
-import type { Connection } from './record.ts';
+import type { UpstreamConnection } from './record.ts';
 
-interface Link {
-  connection: Connection;
+interface TrackedConnection {
+  connection: UpstreamConnection;
   /** Aborted when the connection is over. */
   signal: AbortSignal;
   /** To be called before this side ends the connection. */
-  markOurs: () => void;
+  markClosedByUpstream: () => void;
 }
 
 /** The connections of a server, from `add` (its `connection` event) to their end. */
-export interface Connections {
+export interface ConnectionTracker {
   add: (socket: Socket) => void;
-  of(socket: Socket): Link;
-  all(): readonly Connection[];
+  get(socket: Socket): TrackedConnection;
+  list(): readonly UpstreamConnection[];
   /** Resets the next `count` connections. */
-  refuse: (count: number) => void;
-  endAll(): void;
+  refuseNext: (count: number) => void;
+  closeAll(): void;
 }
 
 /** @param onChange called whenever a connection has ended. */
-export function trackConnections(onChange: () => void): Connections {
-  const links = new Map<Socket, Link>();
-  const connections: Connection[] = [];
-  let refusals = 0;
+export function trackConnections(onChange: () => void): ConnectionTracker {
+  const trackedBySocket = new Map<Socket, TrackedConnection>();
+  const connections: UpstreamConnection[] = [];
+  let refusalsLeft = 0;
 
   function add(socket: Socket): void {
-    const connection: Connection = {
+    const connection: UpstreamConnection = {
       id: connections.length,
       openedAtMs: performance.now(),
       closedAtMs: undefined,
       closedBy: undefined,
     };
     connections.push(connection);
-    const over = new AbortController();
-    let endedBy: 'client' | 'upstream' = 'client';
+    const closed = new AbortController();
+    let closedBy: 'client' | 'upstream' = 'client';
     const close = (): void => {
       if (connection.closedAtMs !== undefined) return;
       connection.closedAtMs = performance.now();
-      connection.closedBy = endedBy;
-      over.abort();
+      connection.closedBy = closedBy;
+      closed.abort();
       onChange();
     };
     // The first sign counts: FIN, then reset or any other error, then the end of the socket.
     socket.once('end', close).once('error', close).once('close', close);
     socket.on('error', () => undefined);
-    socket.once('close', () => links.delete(socket));
+    socket.once('close', () => trackedBySocket.delete(socket));
     const markOurs = (): void => {
-      endedBy = 'upstream';
+      closedBy = 'upstream';
     };
-    links.set(socket, { connection, signal: over.signal, markOurs });
-    if (refusals > 0) {
-      refusals -= 1;
+    trackedBySocket.set(socket, { connection, signal: closed.signal, markClosedByUpstream: markOurs });
+    if (refusalsLeft > 0) {
+      refusalsLeft -= 1;
       markOurs();
       socket.resetAndDestroy();
     }
@@ -59,18 +59,18 @@ export function trackConnections(onChange: () => void): Connections {
 
   return {
     add,
-    of(socket) {
-      const link = links.get(socket);
-      if (link === undefined) throw new Error('A request came on a connection that is not known.');
-      return link;
+    get(socket) {
+      const tracked = trackedBySocket.get(socket);
+      if (tracked === undefined) throw new Error('A request came on a connection that is not known.');
+      return tracked;
     },
-    all: () => connections,
-    refuse(count) {
-      refusals = count;
+    list: () => connections,
+    refuseNext(count) {
+      refusalsLeft = count;
     },
-    endAll() {
-      for (const [socket, link] of links) {
-        link.markOurs();
+    closeAll() {
+      for (const [socket, tracked] of trackedBySocket) {
+        tracked.markClosedByUpstream();
         socket.destroy();
       }
     },

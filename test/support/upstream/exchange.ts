@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import { setTimeout as rest } from 'node:timers/promises';
-import type { RecordedRequest, RecordState } from './record.ts';
+import type { RecordedRequest, RecordedRequestState } from './record.ts';
 
 /** Header lines in order; a name may stand more than once. */
 export type HeaderLines = Readonly<Record<string, string>> | readonly (readonly [string, string])[];
@@ -10,7 +10,7 @@ export type HeaderLines = Readonly<Record<string, string>> | readonly (readonly 
  * What an answer is made with. Every method waits for what it does, and rejects once the connection is
  * closed; the upstream swallows that, so an answer need not look for a client that left.
  */
-export interface Exchange {
+export interface ResponseWriter {
   readonly request: RecordedRequest;
   /** Aborted when the connection closes or the upstream stops. */
   readonly signal: AbortSignal;
@@ -21,21 +21,21 @@ export interface Exchange {
   /** Ends the answer as HTTP wants it; the connection stays for the next request. */
   end(piece?: string | Uint8Array): Promise<void>;
   /** Writes bytes past HTTP, straight to the connection. */
-  raw(bytes: string | Uint8Array): Promise<void>;
+  writeRaw(bytes: string | Uint8Array): Promise<void>;
   /** Ends the connection with a TCP reset. */
   reset(): Promise<void>;
   /** Ends the connection in an orderly way (FIN), whatever is still missing of the answer. */
   hangUp(): void;
-  pause(ms: number): Promise<void>;
+  delay(ms: number): Promise<void>;
   /** Waits for `event`, or until the connection closes. */
-  until(event: Promise<unknown>): Promise<void>;
+  waitFor(event: Promise<unknown>): Promise<void>;
   /** Does nothing more until the connection closes. */
-  hold(): Promise<never>;
+  waitForClose(): Promise<never>;
 }
 
 /** An answer of the upstream: any function of an exchange. See `answer` and `fault` for ready ones. */
 export interface Answer {
-  (exchange: Exchange): Promise<void> | void;
+  (exchange: ResponseWriter): Promise<void> | void;
   /** True: it runs as soon as the request's headers are there, and its body is left unread. */
   beforeBody?: boolean;
 }
@@ -43,19 +43,25 @@ export interface Answer {
 /** Before a reset, so that what was sent has left the client's network stack and is not lost with it. */
 const SETTLE_MS = 20;
 
-export interface ExchangeOptions {
+export interface ResponseWriterOptions {
   request: RecordedRequest;
-  state: RecordState;
+  state: RecordedRequestState;
   response: ServerResponse;
   signal: AbortSignal;
   /** Told before this side ends the connection. */
   onHangUp: () => void;
 }
 
-export function createExchange({ request, state, response, signal, onHangUp }: ExchangeOptions): Exchange {
+export function createResponseWriter({
+  request,
+  state,
+  response,
+  signal,
+  onHangUp,
+}: ResponseWriterOptions): ResponseWriter {
   const { socket } = response.req;
 
-  async function flushed(isTaken: boolean): Promise<void> {
+  async function waitForDrain(isTaken: boolean): Promise<void> {
     if (!isTaken) {
       state.pausedWrites += 1;
       await once(response, 'drain', { signal });
@@ -63,14 +69,14 @@ export function createExchange({ request, state, response, signal, onHangUp }: E
     signal.throwIfAborted();
   }
 
-  const never = new Promise<never>((_, reject) => {
+  const closed = new Promise<never>((_, reject) => {
     const fail = (): void => {
       reject(signal.reason as Error);
     };
     if (signal.aborted) fail();
     else signal.addEventListener('abort', fail, { once: true });
   });
-  never.catch(() => undefined);
+  closed.catch(() => undefined);
 
   return {
     request,
@@ -82,14 +88,14 @@ export function createExchange({ request, state, response, signal, onHangUp }: E
       response.writeHead(status, lines.flat());
       response.flushHeaders();
     },
-    write: (piece) => flushed(response.write(piece)),
+    write: (piece) => waitForDrain(response.write(piece)),
     async end(piece) {
       const finished = once(response, 'finish', { signal });
       response.end(piece);
       await finished;
       state.answeredAtMs = performance.now();
     },
-    async raw(bytes) {
+    async writeRaw(bytes) {
       await new Promise<void>((resolve) =>
         socket.write(bytes, () => {
           resolve();
@@ -106,11 +112,11 @@ export function createExchange({ request, state, response, signal, onHangUp }: E
       onHangUp();
       socket.end();
     },
-    pause: (ms) => rest(ms, undefined, { signal }),
-    async until(event) {
-      await Promise.race([event, never]);
+    delay: (ms) => rest(ms, undefined, { signal }),
+    async waitFor(event) {
+      await Promise.race([event, closed]);
     },
-    hold: () => never,
+    waitForClose: () => closed,
   };
 }
 

@@ -1,28 +1,28 @@
 import { answer, EVENT_STREAM } from './answers.ts';
-import type { Answer, Exchange } from './exchange.ts';
+import type { Answer, ResponseWriter } from './exchange.ts';
 import { completionFrames, DONE, frame, type CompletionOptions } from './frames.ts';
 
 /** Endless answers end with a reset here at the latest, whoever forgot to stop reading. */
-const MOST_ENDLESS_BYTES = 512 * 1024 * 1024;
+const MAX_ENDLESS_BYTES = 512 * 1024 * 1024;
 const BLOCK = 'x'.repeat(64 * 1024);
 
 /** Takes the request and never answers. */
 function silent(): Answer {
-  return (exchange) => exchange.hold();
+  return (writer) => writer.waitForClose();
 }
 
 /** Takes the request's headers and reads nothing of its body. */
 function readsNoBody(): Answer {
-  return Object.assign((exchange: Exchange) => exchange.hold(), { beforeBody: true });
+  return Object.assign((writer: ResponseWriter) => writer.waitForClose(), { beforeBody: true });
 }
 
 /** Sends the status line, then one header every `everyMs`, and never comes to an end of them. */
 function slowHeaders(everyMs = 20): Answer {
-  return async (exchange) => {
-    await exchange.raw('HTTP/1.1 200 OK\r\n');
+  return async (writer) => {
+    await writer.writeRaw('HTTP/1.1 200 OK\r\n');
     for (let index = 0; ; index += 1) {
-      await exchange.raw(`x-slow-${index % 100}: ${index}\r\n`);
-      await exchange.pause(everyMs);
+      await writer.writeRaw(`x-slow-${index % 100}: ${index}\r\n`);
+      await writer.delay(everyMs);
     }
   };
 }
@@ -36,78 +36,77 @@ function hugeHeaders(bytes = 1024 * 1024): Answer {
 
 /** Headers at once, then nothing. */
 function silentAfterHeaders(contentType = EVENT_STREAM): Answer {
-  return (exchange) => {
-    exchange.head(200, { 'content-type': contentType });
-    return exchange.hold();
+  return (writer) => {
+    writer.head(200, { 'content-type': contentType });
+    return writer.waitForClose();
   };
 }
 
 /** JSON headers at once, then one byte of an unfinished JSON text every `everyMs`, for ever. */
 function slowBody(everyMs = 20): Answer {
-  return async (exchange) => {
-    exchange.head(200, { 'content-type': 'application/json' });
-    await exchange.write('{"id":"');
+  return async (writer) => {
+    writer.head(200, { 'content-type': 'application/json' });
+    await writer.write('{"id":"');
     for (;;) {
-      await exchange.pause(everyMs);
-      await exchange.write('x');
+      await writer.delay(everyMs);
+      await writer.write('x');
     }
   };
 }
 
 /** JSON that begins well and never ends, as fast as the client takes it. */
 function endlessJson(status = 200): Answer {
-  return (exchange) =>
-    pour(exchange, status, 'application/json', '{"id":"chatcmpl-0","choices":[],"filler":"');
+  return (writer) => pour(writer, status, 'application/json', '{"id":"chatcmpl-0","choices":[],"filler":"');
 }
 
 /** An event stream whose first line never ends. */
 function endlessLine(): Answer {
-  return (exchange) => pour(exchange, 200, EVENT_STREAM, 'data: {"choices":[],"filler":"');
+  return (writer) => pour(writer, 200, EVENT_STREAM, 'data: {"choices":[],"filler":"');
 }
 
-async function pour(exchange: Exchange, status: number, type: string, start: string): Promise<void> {
-  exchange.head(status, { 'content-type': type });
-  await exchange.write(start);
-  for (let sent = 0; sent < MOST_ENDLESS_BYTES; sent += BLOCK.length) {
-    await exchange.write(BLOCK);
+async function pour(writer: ResponseWriter, status: number, type: string, start: string): Promise<void> {
+  writer.head(status, { 'content-type': type });
+  await writer.write(start);
+  for (let sent = 0; sent < MAX_ENDLESS_BYTES; sent += BLOCK.length) {
+    await writer.write(BLOCK);
     // A client in the same process needs a turn now and then.
-    await exchange.pause(0);
+    await writer.delay(0);
   }
-  await exchange.reset();
+  await writer.reset();
 }
 
 /** A reset when the request's headers are there and its body is not read. */
 function resetBeforeBody(): Answer {
-  return Object.assign((exchange: Exchange) => exchange.reset(), { beforeBody: true });
+  return Object.assign((writer: ResponseWriter) => writer.reset(), { beforeBody: true });
 }
 
 /** A reset when the whole request has been read and nothing of the answer was sent. */
 function resetBeforeHeaders(): Answer {
-  return (exchange) => exchange.reset();
+  return (writer) => writer.reset();
 }
 
 /** A reset in the middle of the answer's headers. */
 function resetInHeaders(): Answer {
-  return async (exchange) => {
-    await exchange.raw('HTTP/1.1 200 OK\r\ncontent-type: text/ev');
-    await exchange.reset();
+  return async (writer) => {
+    await writer.writeRaw('HTTP/1.1 200 OK\r\ncontent-type: text/ev');
+    await writer.reset();
   };
 }
 
 /** A reset right after the headers. */
 function resetAfterHeaders(contentType = EVENT_STREAM): Answer {
-  return async (exchange) => {
-    exchange.head(200, { 'content-type': contentType });
-    await exchange.reset();
+  return async (writer) => {
+    writer.head(200, { 'content-type': contentType });
+    await writer.reset();
   };
 }
 
 /** A reset in the middle of a JSON body whose length was announced. */
 function resetInBody(): Answer {
-  return async (exchange) => {
-    exchange.head(200, { 'content-type': 'application/json', 'content-length': '1000' });
-    await exchange.write('{"id":"chatcmpl-0","object":');
-    await exchange.reset();
+  return async (writer) => {
+    writer.head(200, { 'content-type': 'application/json', 'content-length': '1000' });
+    await writer.write('{"id":"chatcmpl-0","object":');
+    await writer.reset();
   };
 }
 
@@ -123,48 +122,48 @@ interface CutOptions extends CompletionOptions {
 
 /** A stream that is reset in the middle. */
 function resetInStream(options: CutOptions = {}): Answer {
-  return async (exchange) => {
-    await sendUntilCut(exchange, options);
-    await exchange.reset();
+  return async (writer) => {
+    await sendUntilCut(writer, options);
+    await writer.reset();
   };
 }
 
 /** A stream that ends in order, as HTTP has it, but without finish reason or `[DONE]`. */
 function endsEarly(options: CutOptions = {}): Answer {
-  return async (exchange) => {
-    await sendUntilCut(exchange, options);
-    await exchange.end();
+  return async (writer) => {
+    await sendUntilCut(writer, options);
+    await writer.end();
   };
 }
 
 /** A stream whose connection is closed without the end that HTTP wants (no last chunk), by FIN. */
 function hangsUpInStream(options: CutOptions = {}): Answer {
-  return async (exchange) => {
-    await sendUntilCut(exchange, options);
-    exchange.hangUp();
+  return async (writer) => {
+    await sendUntilCut(writer, options);
+    writer.hangUp();
   };
 }
 
-async function sendUntilCut(exchange: Exchange, options: CutOptions): Promise<void> {
+async function sendUntilCut(writer: ResponseWriter, options: CutOptions): Promise<void> {
   const { afterFrames = 2, cut = 'between-frames' } = options;
   const text = options.text ?? 'Ein schöner Gruß 🙂 aus Köln';
-  const frames = completionFrames(exchange.request, { ...options, text });
-  exchange.head(200, { 'content-type': EVENT_STREAM });
-  for (const one of frames.slice(0, afterFrames)) await exchange.write(one);
+  const frames = completionFrames(writer.request, { ...options, text });
+  writer.head(200, { 'content-type': EVENT_STREAM });
+  for (const one of frames.slice(0, afterFrames)) await writer.write(one);
   if (cut === 'between-frames') return;
   const next = Buffer.from(
     cut === 'in-frame' ? (frames[afterFrames] ?? '') : frame({ choices: [], filler: 'ö' }),
   );
   const end = cut === 'in-frame' ? Math.floor(next.length / 2) : next.indexOf(Buffer.from('ö')) + 1;
-  await exchange.write(next.subarray(0, end));
+  await writer.write(next.subarray(0, end));
 }
 
 /** A whole stream with `[DONE]`, after which the answer is not ended and the connection stays. */
 function openAfterDone(options: CompletionOptions = {}): Answer {
-  return async (exchange) => {
-    exchange.head(200, { 'content-type': EVENT_STREAM });
-    for (const one of [...completionFrames(exchange.request, options), DONE]) await exchange.write(one);
-    await exchange.hold();
+  return async (writer) => {
+    writer.head(200, { 'content-type': EVENT_STREAM });
+    for (const one of [...completionFrames(writer.request, options), DONE]) await writer.write(one);
+    await writer.waitForClose();
   };
 }
 
@@ -176,18 +175,18 @@ function errorEvent(options: CutOptions & { error?: object } = {}): Answer {
     param: null,
     code: null,
   };
-  return async (exchange) => {
-    await sendUntilCut(exchange, { ...options, cut: 'between-frames' });
-    await exchange.write(frame({ error }));
-    await exchange.end();
+  return async (writer) => {
+    await sendUntilCut(writer, { ...options, cut: 'between-frames' });
+    await writer.write(frame({ error }));
+    await writer.end();
   };
 }
 
 /** Any bytes in place of an HTTP answer, then FIN. For framing tricks. */
 function raw(bytes: string | Uint8Array): Answer {
-  return async (exchange) => {
-    await exchange.raw(bytes);
-    exchange.hangUp();
+  return async (writer) => {
+    await writer.writeRaw(bytes);
+    writer.hangUp();
   };
 }
 

@@ -1,11 +1,11 @@
-type Line = readonly [name: string, value: string];
+type HeaderLine = readonly [name: string, value: string];
 
 /**
  * Sixty different headers that an upstream may send and no client of ours may ever see with these values.
  * Those that our own answers carry too (`x-ops-*`, `x-request-id`, `cache-control`, ...) must come with our
  * value; every value below holds `hostile` or is absurd, so that a test can look for it.
  */
-export const HOSTILE_HEADERS: readonly Line[] = [
+export const HOSTILE_HEADERS: readonly HeaderLine[] = [
   ['set-cookie', 'session=hostile; Path=/; HttpOnly'],
   ['set-cookie2', 'session=hostile'],
   ['cookie', 'session=hostile'],
@@ -69,7 +69,7 @@ export const HOSTILE_HEADERS: readonly Line[] = [
 ];
 
 /** What of an upstream's headers may reach a client, beside the content type. */
-export const ALLOWED_HEADERS: readonly Line[] = [
+export const ALLOWED_HEADERS: readonly HeaderLine[] = [
   ['retry-after', '7'],
   ['x-ratelimit-limit-requests', '60'],
   ['x-ratelimit-remaining-tokens', '149984'],

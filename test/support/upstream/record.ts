@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 
 /** A connection that a client made. All times are `performance.now()`, in milliseconds. */
-export interface Connection {
+export interface UpstreamConnection {
   /** 0 for the first connection, and so on. */
   readonly id: number;
   readonly openedAtMs: number;
@@ -25,7 +25,7 @@ export interface RecordedRequest {
   readonly rawHeaders: readonly (readonly [name: string, value: string])[];
   /** What stood behind `Authorization: Bearer`, or in `x-api-key`. */
   readonly key: string | undefined;
-  readonly connection: Connection;
+  readonly connection: UpstreamConnection;
   readonly headersAtMs: number;
   /** Empty until the body was read to its end. */
   readonly body: Buffer;
@@ -41,20 +41,20 @@ export interface RecordedRequest {
 }
 
 /** The parts of a record that change while its request is served. */
-export interface RecordState {
+export interface RecordedRequestState {
   body: Buffer;
   bodyAtMs: number | undefined;
   answeredAtMs: number | undefined;
   pausedWrites: number;
 }
 
-export function recordOf(
+export function createRecord(
   index: number,
   request: IncomingMessage,
-  connection: Connection,
-): { record: RecordedRequest; state: RecordState } {
+  connection: UpstreamConnection,
+): { record: RecordedRequest; state: RecordedRequestState } {
   const socket = request.socket;
-  const state: RecordState = {
+  const state: RecordedRequestState = {
     body: Buffer.alloc(0),
     bodyAtMs: undefined,
     answeredAtMs: undefined,
@@ -66,8 +66,8 @@ export function recordOf(
     path: request.url ?? '',
     httpVersion: request.httpVersion,
     headers: request.headers,
-    rawHeaders: pairs(request.rawHeaders),
-    key: keyOf(request.headers),
+    rawHeaders: toPairs(request.rawHeaders),
+    key: findKey(request.headers),
     connection,
     headersAtMs: performance.now(),
     get body() {
@@ -95,13 +95,13 @@ function acceptedBytes(socket: Socket): number {
   return socket.bytesWritten - socket.writableLength;
 }
 
-function keyOf(headers: IncomingHttpHeaders): string | undefined {
+function findKey(headers: IncomingHttpHeaders): string | undefined {
   const bearer = /^Bearer (.*)$/i.exec(headers.authorization ?? '')?.[1];
   const other = headers['x-api-key'];
   return bearer ?? (typeof other === 'string' ? other : undefined);
 }
 
-function pairs(raw: readonly string[]): [string, string][] {
+function toPairs(raw: readonly string[]): [string, string][] {
   return raw.flatMap((name, index): [string, string][] =>
     index % 2 === 0 ? [[name, raw[index + 1] ?? '']] : [],
   );

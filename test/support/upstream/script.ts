@@ -18,7 +18,7 @@ export function createScript(keys: readonly string[] | undefined): Script {
   const byKey = new Map<string, Answer[]>();
   let ownDefault: Answer | undefined;
 
-  function forKey(key: string | undefined): Answer | undefined {
+  function nextForKey(key: string | undefined): Answer | undefined {
     const answers = key === undefined ? undefined : byKey.get(key);
     return answers !== undefined && answers.length > 1 ? answers.shift() : answers?.[0];
   }
@@ -30,7 +30,7 @@ export function createScript(keys: readonly string[] | undefined): Script {
     },
     setKey: (key, answers) => byKey.set(key, [...answers]),
     take(request) {
-      return forKey(request.key) ?? queued.shift() ?? ownDefault ?? usual(request, keys);
+      return nextForKey(request.key) ?? queued.shift() ?? ownDefault ?? defaultAnswer(request, keys);
     },
     clear() {
       queued.length = 0;
@@ -40,7 +40,7 @@ export function createScript(keys: readonly string[] | undefined): Script {
   };
 }
 
-function usual(request: RecordedRequest, keys: readonly string[] | undefined): Answer {
+function defaultAnswer(request: RecordedRequest, keys: readonly string[] | undefined): Answer {
   if (keys !== undefined && !keys.includes(request.key ?? '')) return answer.error(401);
   const path = request.path.split('?', 1)[0] ?? '';
   if (request.method === 'GET' && path.endsWith('/models')) return answer.models();

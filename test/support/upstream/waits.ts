@@ -1,10 +1,10 @@
 /** Waits that end by themselves: what does not come within `timeoutMs` fails with a sentence. */
 export interface Waits {
   /** Resolves with the first value of `look` that is not undefined; looked at now and at every `changed()`. */
-  for<T>(look: () => T | undefined, describe: () => string): Promise<T>;
-  changed(): void;
+  waitFor<T>(look: () => T | undefined, describe: () => string): Promise<T>;
+  check(): void;
   /** Fails all that still wait. */
-  end(reason: string): void;
+  failAll(reason: string): void;
 }
 
 interface Waiter {
@@ -15,7 +15,7 @@ interface Waiter {
 export function createWaits(timeoutMs: number): Waits {
   const waiters = new Set<Waiter>();
   return {
-    async for(look, describe) {
+    async waitFor(look, describe) {
       return new Promise((resolve, reject) => {
         const settle = (finish: () => void): void => {
           clearTimeout(timer);
@@ -44,10 +44,10 @@ export function createWaits(timeoutMs: number): Waits {
         waiter.check();
       });
     },
-    changed() {
+    check() {
       for (const waiter of [...waiters]) waiter.check();
     },
-    end(reason) {
+    failAll(reason) {
       for (const waiter of [...waiters]) waiter.fail(reason);
     },
   };
