@@ -1,10 +1,10 @@
 import express, { type Express } from 'express';
 import type { Context } from './context.ts';
-import { toOpenAiError } from './gateway/openai-errors.ts';
-import { drainingError } from './http/draining.ts';
-import { createErrorHandler, type ErrorFormat } from './http/error-handler.ts';
+import { toOpenAiError } from './gateway/errors.ts';
+import { drainingError } from './http/draining-error.ts';
+import { createErrorHandler, type ErrorFormat } from './http/errors.ts';
 import { createRequestContext } from './http/request-context.ts';
-import { mountRoutes } from './http/routes.ts';
+import { mountRoutes } from './http/route.ts';
 import { securityHeaders } from './http/security-headers.ts';
 import { notFound } from './lib/errors.ts';
 

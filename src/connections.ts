@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Config } from './config.ts';
 import type { KeyClients } from './keys/custody/deps.ts';
 import { createOwnerLock } from './keys/owner-lock.ts';
-import type { VaultLocation } from './keys/vault-place.ts';
+import type { VaultLocation } from './keys/vault-location.ts';
 import { createVault } from './keys/vault.ts';
 import { createDatabase, type Database } from './lib/database.ts';
 import { createDialer, type Dialer } from './lib/dialer.ts';

@@ -3,16 +3,16 @@ import { createClients, assertMigrated, assertRowSecurity } from './connections.
 import { assertRealmsValid } from './doctor/realm-check.ts';
 import type { MoveDeps } from './keys/custody/move.ts';
 import type { OwnerData, PurgeDeps } from './keys/custody/purge.ts';
-import { createEndpointCheck } from './keys/provider-choice.ts';
-import { assertVaultLocation } from './keys/vault-place.ts';
+import { createEndpointCheck } from './keys/provider-lookup.ts';
+import { assertVaultLocation } from './keys/vault-location.ts';
 import type { Database } from './lib/database.ts';
 import type { Log } from './lib/log.ts';
 import { getUserId } from './lib/owner.ts';
 import { createRunners } from './runners/index.ts';
-import { createEncryptedRuns } from './runs/sealed-runs.ts';
+import { createEncryptedRuns } from './runs/encrypted-runs.ts';
 import { listRunOwners, deleteRunsOfOwner } from './runs/service.ts';
 import { createServerRemoval } from './servers/removal.ts';
-import { createEncryptedServers } from './servers/sealed-servers.ts';
+import { createEncryptedServers } from './servers/encrypted-servers.ts';
 import { createServerWriter } from './servers/server-writer.ts';
 import { listServerOwners } from './servers/service.ts';
 

@@ -1,4 +1,4 @@
-import { jsonRoute, type Route } from '../http/routes.ts';
+import { jsonRoute, type Route } from '../http/route.ts';
 import type { Database } from '../lib/database.ts';
 import { userOwner } from '../lib/owner.ts';
 import { AuditPage, AuditQuery } from './schema.ts';

@@ -1,6 +1,6 @@
 import { checkKeys, type KeyCheckReport } from '../keys/custody/check.ts';
-import { importLegacyKeys, type ImportReport } from '../keys/custody/import-legacy.ts';
-import type { OtherSecretCounts } from '../keys/custody/elsewhere.ts';
+import { importLegacyKeys, type ImportReport } from '../keys/custody/import.ts';
+import type { OtherSecretCounts } from '../keys/custody/other-secrets.ts';
 import { rotateKeys, type RotationProgress, type RotationReport } from '../keys/custody/rotate.ts';
 import {
   formatCount,
@@ -8,7 +8,7 @@ import {
   toPrintable,
   withCommandContext,
   type CommandIo,
-} from './custody.ts';
+} from './admin-command.ts';
 
 /**
  * `keys check`: counts what the key ring opens, and changes nothing.

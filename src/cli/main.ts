@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import type { Environment } from '../config.ts';
-import { assertNodeVersion, toErrorMessage } from './failure.ts';
+import { assertNodeVersion, toErrorMessage } from './error-message.ts';
 import { readEnvFile } from './env-file.ts';
 import { listenForStopSignals } from './signals.ts';
 import type { VaultMoveOptions } from './vault.ts';

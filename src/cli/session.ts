@@ -2,7 +2,7 @@ import { isIP } from 'node:net';
 import type { Dispatcher } from 'undici';
 import type { Environment } from '../config.ts';
 import { SETTINGS } from '../settings.ts';
-import { signInWithForms } from './browserless-sign-in.ts';
+import { signInWithForms } from './form-sign-in.ts';
 import { createPinnedAgent } from './pinned-agent.ts';
 import { resolveDataDir } from './quickstart/data-dir.ts';
 import { assertLocalMode, readSetting } from './settings.ts';

@@ -1,14 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { moveVault, type MoveReport } from '../keys/custody/move.ts';
 import { purgeVault, type PurgeReport } from '../keys/custody/purge.ts';
-import { describeLocation } from '../keys/vault-place.ts';
+import { describeLocation } from '../keys/vault-location.ts';
 import {
   formatCount,
   createProgressReporter,
   toPrintable,
   withCommandContext,
   type CommandIo,
-} from './custody.ts';
+} from './admin-command.ts';
 import { StartError } from './start-error.ts';
 
 /**

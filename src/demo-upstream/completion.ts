@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { DemoReply, DemoChoice } from './answer.ts';
+import type { DemoReply, DemoChoice } from './reply.ts';
 
 /** What stands in the answer and in each of its chunks. */
 export interface Envelope {

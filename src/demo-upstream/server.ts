@@ -4,9 +4,9 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { setTimeout as rest } from 'node:timers/promises';
 import { isLoopbackHost } from '../lib/addresses.ts';
-import { createReply, TOOL_MODEL } from './answer.ts';
+import { createReply, TOOL_MODEL } from './reply.ts';
 import { toChunks, toCompletion, createEnvelope } from './completion.ts';
-import { readDemoChatRequest, DemoError } from './wire.ts';
+import { readDemoChatRequest, DemoError } from './protocol.ts';
 
 export interface DemoUpstreamOptions {
   /** 0 or missing: a free port. */

@@ -1,4 +1,4 @@
-import { messageText, type DemoChatRequest } from './wire.ts';
+import { messageText, type DemoChatRequest } from './protocol.ts';
 
 /**
  * One token of the demo: up to four letters or digits, or one other sign, with the white space before it.

@@ -1,5 +1,5 @@
 import { AppError } from '../lib/errors.ts';
-import { wrongFieldType, type ChatRequest } from './chat-request.ts';
+import { wrongFieldType, type ChatRequest } from './request.ts';
 import { foldName, isSteeringField } from './field-names.ts';
 
 /** What a request paid by someone else may carry: what shapes this one answer, and nothing stored or hosted. */

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Response } from 'express';
-import type { Redactor } from '../lib/scrub.ts';
-import { LOOP_HEADER } from '../lib/hop.ts';
+import type { Redactor } from '../lib/redact.ts';
+import { LOOP_HEADER } from '../lib/loop-guard.ts';
 
 const IDEMPOTENCY_KEY = 'idempotency-key';
 /** Request headers of the client that an upstream may see, whoever pays. */

@@ -1,11 +1,11 @@
 import type { Principal } from '../http/principal.ts';
-import { jsonRoute, rawRoute, type HttpCall, type Route } from '../http/routes.ts';
-import type { ChatSurface } from './chat.ts';
-import { CLIENT_GONE } from './exchange.ts';
-import { LOOP_HEADER } from '../lib/hop.ts';
-import type { ListModels } from './models.ts';
-import type { OpenRequestLimit } from '../http/open-requests.ts';
-import { toRoutePreview } from './route-answer.ts';
+import { jsonRoute, rawRoute, type HttpCall, type Route } from '../http/route.ts';
+import type { ChatSurface } from './surface.ts';
+import { CLIENT_GONE } from './request-lifetime.ts';
+import { LOOP_HEADER } from '../lib/loop-guard.ts';
+import type { ListModels } from './list-models.ts';
+import type { OpenRequestLimit } from '../http/limits.ts';
+import { toRoutePreview } from './decision-view.ts';
 import type { Routing } from './routing.ts';
 import { RoutePreview, RoutePreviewQuery } from './schema.ts';
 

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import { upstreamMalformed } from '../lib/upstream-body.ts';
-import { createByteBuffer } from './held-bytes.ts';
+import { createByteBuffer } from './byte-buffer.ts';
 
 const LF = 0x0a;
 const CR = 0x0d;

@@ -1,6 +1,6 @@
 import { createServer, type Server } from 'node:http';
 import { collectDefaultMetrics, Histogram, Registry } from 'prom-client';
-import { isListenerHost, type ListenerHosts } from '../http/host-check.ts';
+import { isListenerHost, type ListenerHosts } from '../http/host-guard.ts';
 import type { ObserveRequest } from '../http/request-context.ts';
 import type { Readiness } from './readiness.ts';
 

@@ -1,4 +1,4 @@
-import { rawRoute, type Route } from '../http/routes.ts';
+import { rawRoute, type Route } from '../http/route.ts';
 import type { Readiness } from './readiness.ts';
 
 /** The probes that anyone may call: `/livez` says that the process runs, `/readyz` that it can work. */

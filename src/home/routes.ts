@@ -1,8 +1,8 @@
 import type { Request, Response } from 'express';
 import helmet from 'helmet';
-import { summarizeError } from '../http/error-handler.ts';
+import { summarizeError } from '../http/errors.ts';
 import type { Authenticate, User } from '../http/principal.ts';
-import { rawRoute, type Route } from '../http/routes.ts';
+import { rawRoute, type Route } from '../http/route.ts';
 import { isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { HOME_CSS, renderHomePage, type HomeState } from './page.ts';

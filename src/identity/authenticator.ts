@@ -2,12 +2,12 @@ import type { Request } from 'express';
 import { listCookieValues } from '../http/cookies.ts';
 import { SCOPES, type Authenticate, type Principal, type Scope } from '../http/principal.ts';
 import { AppError, unauthenticated } from '../lib/errors.ts';
-import type { UserCache } from './directory.ts';
+import type { UserCache } from './user-cache.ts';
 import type { Logout } from './logout.ts';
 import type { SessionStore } from './session-store.ts';
 import type { RefreshIfDue } from './session-refresh.ts';
 import type { Sessions } from './sessions.ts';
-import type { TokenVerifier } from './tokens.ts';
+import type { TokenVerifier } from './token-verifier.ts';
 
 export interface AuthenticatorDeps {
   sessions: Sessions;

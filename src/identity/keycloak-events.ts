@@ -7,9 +7,9 @@ import {
 } from '../lib/admin-events.ts';
 import type { Database } from '../lib/database.ts';
 import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
-import type { UserCache } from './directory.ts';
-import { createKeycloakEventReader } from '../lib/event-reader.ts';
-import type { ActiveWork } from './live-work.ts';
+import type { UserCache } from './user-cache.ts';
+import { createKeycloakEventReader } from '../lib/keycloak-event-reader.ts';
+import type { ActiveWork } from './active-work.ts';
 import type { Logout } from './logout.ts';
 import type { SessionStore } from './session-store.ts';
 

@@ -1,4 +1,4 @@
-import type { ActiveWork } from './live-work.ts';
+import type { ActiveWork } from './active-work.ts';
 import type { StoredSession } from './schema.ts';
 import type { SessionStore } from './session-store.ts';
 

@@ -1,7 +1,7 @@
 import express, { type Request, type Response } from 'express';
 import { z } from 'zod';
-import { summarizeError } from '../http/error-handler.ts';
-import { toBodyError, jsonRoute, rawRoute, type Route } from '../http/routes.ts';
+import { summarizeError } from '../http/errors.ts';
+import { toBodyError, jsonRoute, rawRoute, type Route } from '../http/route.ts';
 import { AppError, isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { hasSessionCookie } from './authenticator.ts';
@@ -9,7 +9,7 @@ import type { Logout } from './logout.ts';
 import { Me, toMe } from './schema.ts';
 import type { SessionStore } from './session-store.ts';
 import type { SignInFlow } from './sign-in.ts';
-import type { TokenVerifier } from './tokens.ts';
+import type { TokenVerifier } from './token-verifier.ts';
 
 export interface IdentityRoutesDeps {
   cookieName: string;

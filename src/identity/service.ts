@@ -1,7 +1,7 @@
 import { writeAuditEvent, type AuditEvent } from '../audit/service.ts';
-import { createCrossSiteGuard } from '../http/cross-site.ts';
+import { createCrossSiteGuard } from '../http/cross-site-guard.ts';
 import type { Principal } from '../http/principal.ts';
-import type { RouteGuards, Route } from '../http/routes.ts';
+import type { RouteGuards, Route } from '../http/route.ts';
 import type { Database } from '../lib/database.ts';
 import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import { createKeycloakFetch } from '../lib/keycloak-fetch.ts';
@@ -9,24 +9,24 @@ import type { Keyring } from '../lib/keyring.ts';
 import type { Log } from '../lib/log.ts';
 import { userOwner } from '../lib/owner.ts';
 import { createAuthenticator } from './authenticator.ts';
-import { createUserCache, type UserCache } from './directory.ts';
+import { createUserCache, type UserCache } from './user-cache.ts';
 import { createDeletedUserPoll, createKeycloakEventPoll } from './keycloak-events.ts';
-import { createActiveWork, type ActiveWork } from './live-work.ts';
+import { createActiveWork, type ActiveWork } from './active-work.ts';
 import { createLocalExecution, type LocalExecution } from './local-execution.ts';
 import { createLoginStates } from './login-state.ts';
 import { createLogout } from './logout.ts';
-import { createPoller } from '../lib/loop.ts';
+import { createPoller } from '../lib/poller.ts';
 import { createOidcClient } from './oidc.ts';
 import { identityRoutes } from './routes.ts';
 import { createSessionRefresh } from './session-refresh.ts';
 import { createSessionStore } from './session-store.ts';
 import { createSessions } from './sessions.ts';
 import { createSignInFlow } from './sign-in.ts';
-import { createSignInCheck, createActiveWorkCheck } from './sweep.ts';
-import { createTokenVerifier } from './tokens.ts';
+import { createSignInCheck, createActiveWorkCheck } from './active-work-check.ts';
+import { createTokenVerifier } from './token-verifier.ts';
 
-export type { UserCache } from './directory.ts';
-export type { WorkEndReason, ActiveWork } from './live-work.ts';
+export type { UserCache } from './user-cache.ts';
+export type { WorkEndReason, ActiveWork } from './active-work.ts';
 export type { LocalExecution } from './local-execution.ts';
 
 /** The part of the configuration that identity needs. */

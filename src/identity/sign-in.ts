@@ -1,9 +1,9 @@
 import type { Request, Response } from 'express';
-import { getRequestContext } from '../http/routes.ts';
+import { getRequestContext } from '../http/route.ts';
 import { unauthenticated, AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
-import type { UserCache } from './directory.ts';
-import type { ActiveWork } from './live-work.ts';
+import type { UserCache } from './user-cache.ts';
+import type { ActiveWork } from './active-work.ts';
 import type { LoginStates } from './login-state.ts';
 import type { OidcClient, SignInResult } from './oidc.ts';
 import { safeReturnTo } from './return-to.ts';

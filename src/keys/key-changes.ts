@@ -13,19 +13,19 @@ import {
   INITIAL_KEY_STATUS,
   keyStatusName,
   writeTestResult,
-} from './facts-store.ts';
+} from './key-status-store.ts';
 import { assertKeyFormat } from './key-format.ts';
 import type { KeyTester, KeyTestResult } from './key-tester.ts';
 import { createPoolWriter, type PlannedWrite, type PoolWriterDeps } from './pool-writer.ts';
-import { getProvider, type CheckEndpoint } from './provider-choice.ts';
+import { getProvider, type CheckEndpoint } from './provider-lookup.ts';
 import {
   isSameContent,
   createStoreEdit,
   createUpdateEdit,
   type KeyInput,
   type PoolEdit,
-} from './proposal.ts';
-import { parsePool, UNREADABLE_KEY_ID, type StoredPool } from './record.ts';
+} from './pool-edit.ts';
+import { parsePool, UNREADABLE_KEY_ID, type StoredPool } from './stored-key.ts';
 import type { AddKey, KeyAdded, KeysDeleted, KeyView, UpdateKey } from './schema.ts';
 import { keyView, keyTestView } from './views.ts';
 

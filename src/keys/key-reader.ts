@@ -1,17 +1,17 @@
 import type { Database } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import type { NotificationListener } from '../lib/notifications.ts';
+import type { NotificationListener } from '../lib/notification-listener.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
-import { keyStatusName, listKeyStatuses, INITIAL_KEY_STATUS, type KeyStatus } from './facts-store.ts';
-import { readVaultIndex, writeVaultId } from './owners-store.ts';
+import { keyStatusName, listKeyStatuses, INITIAL_KEY_STATUS, type KeyStatus } from './key-status-store.ts';
+import { readVaultIndex, writeVaultId } from './vault-index-store.ts';
 import { createPoolCache, type PoolCache, type PoolSnapshot } from './pool-cache.ts';
-import { parsePool } from './record.ts';
+import { parsePool } from './stored-key.ts';
 import type { Vault, VaultRecord } from './vault.ts';
 import type { KeyWithStatus } from './views.ts';
 
-export { OWNERS_CHANNEL } from './owners-store.ts';
+export { OWNERS_CHANNEL } from './vault-index-store.ts';
 
 /** What other processes tell of owners; the channel is {@link OWNERS_CHANNEL}. */
 export type OwnerNotifications = Pick<NotificationListener, 'isListening' | 'onNotification' | 'onGap'>;

@@ -4,8 +4,8 @@ import { userOwner, type Owner } from '../lib/owner.ts';
 import type { OperatorUpstreams } from '../providers/address.ts';
 import type { Provider } from '../providers/provider.ts';
 import type { KeyReader } from './key-reader.ts';
-import { needsEndpoint } from './provider-choice.ts';
-import { decryptKey, UNREADABLE_KEY_ID } from './record.ts';
+import { needsEndpoint } from './provider-lookup.ts';
+import { decryptKey, UNREADABLE_KEY_ID } from './stored-key.ts';
 import type { KeyStats, KeyView, ProviderView } from './schema.ts';
 import { keyStats, keyView, providerView, type KeyWithStatus } from './views.ts';
 

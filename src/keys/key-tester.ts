@@ -1,7 +1,7 @@
 import type { Dialer, UpstreamResponse } from '../lib/dialer.ts';
 import { isAppError } from '../lib/errors.ts';
-import { LOOP_HEADER, type LoopGuard } from '../lib/hop.ts';
-import { parseJson } from '../lib/json-bounds.ts';
+import { LOOP_HEADER, type LoopGuard } from '../lib/loop-guard.ts';
+import { parseJson } from '../lib/json.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import { discardBody, readBoundedBody } from '../lib/upstream-body.ts';
 import { findKeyAddress, type OperatorUpstreams, type UpstreamAddress } from '../providers/address.ts';

@@ -6,11 +6,11 @@ import type { Keyring } from '../lib/keyring.ts';
 import type { Log } from '../lib/log.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
-import { writeTestResult } from './facts-store.ts';
+import { writeTestResult } from './key-status-store.ts';
 import type { KeyReader } from './key-reader.ts';
 import type { KeyTester, KeyTestResult } from './key-tester.ts';
-import { getProvider } from './provider-choice.ts';
-import { decryptKey } from './record.ts';
+import { getProvider } from './provider-lookup.ts';
+import { decryptKey } from './stored-key.ts';
 import type { KeysTested, KeyTested, KeyTestStatus } from './schema.ts';
 import { keyTestView, type KeyWithStatus } from './views.ts';
 

@@ -1,8 +1,8 @@
 import type { Database } from '../lib/database.ts';
 import type { Owner } from '../lib/owner.ts';
-import { writeTestStatus, writeLastUse, startCooldown } from './facts-store.ts';
+import { writeTestStatus, writeLastUse, startCooldown } from './key-status-store.ts';
 import type { KeyReader } from './key-reader.ts';
-import { UNREADABLE_KEY_ID } from './record.ts';
+import { UNREADABLE_KEY_ID } from './stored-key.ts';
 
 export interface KeyUseDeps {
   database: Database;

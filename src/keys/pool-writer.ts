@@ -5,8 +5,8 @@ import type { Log } from '../lib/log.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { KeyReader } from './key-reader.ts';
 import { keysBusy, type HeldOwnerLock, type OwnerLock } from './owner-lock.ts';
-import { beginVaultWrite, endVaultWrite, readVaultIndex, writeVaultId } from './owners-store.ts';
-import { parsePool, type StoredPool } from './record.ts';
+import { beginVaultWrite, endVaultWrite, readVaultIndex, writeVaultId } from './vault-index-store.ts';
+import { parsePool, type StoredPool } from './stored-key.ts';
 import type { Vault, VaultRecord } from './vault.ts';
 
 export interface PoolWriterDeps {

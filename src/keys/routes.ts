@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { jsonRoute, type Route } from '../http/routes.ts';
+import { jsonRoute, type Route } from '../http/route.ts';
 import { BYOK_TIER } from '../tiers.ts';
 import {
   AddKey,

@@ -10,7 +10,7 @@ import type { KeyTester } from './key-tester.ts';
 import { createKeyTests, type KeyTests } from './key-tests.ts';
 import { createKeyUse, type KeyUse } from './key-use.ts';
 import type { OwnerLock } from './owner-lock.ts';
-import { createEndpointCheck } from './provider-choice.ts';
+import { createEndpointCheck } from './provider-lookup.ts';
 import type { Vault } from './vault.ts';
 
 export type { ProviderKey } from './key-reads.ts';

@@ -5,11 +5,11 @@ import {
   type AdminEvent,
 } from '../lib/admin-events.ts';
 import type { Database } from '../lib/database.ts';
-import { createKeycloakEventReader } from '../lib/event-reader.ts';
+import { createKeycloakEventReader } from '../lib/keycloak-event-reader.ts';
 import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
 import type { KeyReader } from './key-reader.ts';
-import { removeDeletedRecord } from './owners-store.ts';
+import { removeDeletedRecord } from './vault-index-store.ts';
 
 export interface VaultEventReaderDeps {
   /** The vault client, in the realm of the records. */

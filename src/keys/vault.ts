@@ -6,7 +6,7 @@ import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
 import { getUserId, type Owner } from '../lib/owner.ts';
 import { keysBusy } from './owner-lock.ts';
-import { watchUserUpdates } from './person-saves.ts';
+import { watchUserUpdates } from './user-update-watch.ts';
 
 export interface VaultOptions {
   /** The vault client, in the realm of the records. */

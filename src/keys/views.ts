@@ -1,8 +1,8 @@
 import type { Provider } from '../providers/provider.ts';
 import type { Tier } from '../tiers.ts';
-import type { KeyStatus } from './facts-store.ts';
+import type { KeyStatus } from './key-status-store.ts';
 import type { KeyTestResult } from './key-tester.ts';
-import type { StoredKey } from './record.ts';
+import type { StoredKey } from './stored-key.ts';
 import type { KeyStats, KeyTested, KeyView, ProviderView } from './schema.ts';
 
 /** A stored key with what is known of it. */

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { KeycloakEventReaderDeps } from './event-reader.ts';
+import type { KeycloakEventReaderDeps } from './keycloak-event-reader.ts';
 import type { KeycloakAdmin } from './keycloak-admin.ts';
 
 /** An admin event, as far as it is read; the client's type lacks the id. */

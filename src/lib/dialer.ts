@@ -1,5 +1,5 @@
 import { isIPv6, type Socket } from 'node:net';
-import { createUpstreamConnections } from './connections.ts';
+import { createUpstreamConnections } from './upstream-connections.ts';
 import { rejectOnAbort, withDeadline } from './deadline.ts';
 import {
   createEgressPolicy,
@@ -9,9 +9,9 @@ import {
   type EgressOptions,
 } from './egress.ts';
 import { AppError, isAppError } from './errors.ts';
-import { sendUpstreamRequest, type UpstreamResponse, type UpstreamRequest } from './exchange.ts';
+import { sendUpstreamRequest, type UpstreamResponse, type UpstreamRequest } from './http-request.ts';
 
-export type { UpstreamResponse, UpstreamRequest } from './exchange.ts';
+export type { UpstreamResponse, UpstreamRequest } from './http-request.ts';
 
 export interface DialerOptions extends Omit<EgressOptions, 'ownAddresses'> {
   /** Look-up, TCP and TLS together. */

@@ -13,7 +13,7 @@ import {
   type IpAddress,
 } from './addresses.ts';
 import { AppError } from './errors.ts';
-import { createSystemHostLookup, createUntrustedHostLookup, resolveHost, type HostLookup } from './names.ts';
+import { createSystemHostLookup, createUntrustedHostLookup, resolveHost, type HostLookup } from './dns.ts';
 
 export interface ForbiddenDestination {
   /** A name or an address; `0.0.0.0` and `::` stand for every address of this host. */

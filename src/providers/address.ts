@@ -1,4 +1,4 @@
-import type { Provider } from '../providers/provider.ts';
+import type { Provider } from './provider.ts';
 
 /** Addresses and credentials that the operator has set. */
 export interface OperatorUpstreams {

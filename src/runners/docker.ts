@@ -3,8 +3,8 @@ import type { Log } from '../lib/log.ts';
 import { dockerConfig, toEngineRoute, type DockerConfig } from './docker/config.ts';
 import { containerName } from './docker/containers.ts';
 import { createEngine } from './docker/engine.ts';
-import { createEnginePool } from './docker/pool.ts';
-import type { DockerConnectionDeps } from './docker/reach.ts';
+import { createEnginePool } from './docker/engine-pool.ts';
+import type { DockerConnectionDeps } from './docker/connection-stages.ts';
 import { runDockerJob, type DockerRunDeps } from './docker/run.ts';
 import {
   detachSession,

@@ -1,8 +1,8 @@
 import type { Dialer } from '../lib/dialer.ts';
 import { createClusterApi, type ClusterApi } from './kubernetes/api.ts';
 import { toClusterAccess, kubernetesConfig, type KubernetesConfig } from './kubernetes/config.ts';
-import { ClusterError } from './kubernetes/failure.ts';
-import { removeRunPods, removeExpiredPods } from './kubernetes/leftovers.ts';
+import { ClusterError } from './kubernetes/errors.ts';
+import { removeRunPods, removeExpiredPods } from './kubernetes/cleanup.ts';
 import { runPod } from './kubernetes/run.ts';
 import { testCluster } from './kubernetes/staged-test.ts';
 import type { Limits, OptionalLimit, Runner, TargetServer } from './runner.ts';

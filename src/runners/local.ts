@@ -3,7 +3,7 @@ import path from 'node:path';
 import { z } from 'zod';
 import type { Log } from '../lib/log.ts';
 import { createControlGroups, type ControlGroups } from './local/control-groups.ts';
-import { findWorkingFolder } from './local/layout.ts';
+import { findWorkingFolder } from './local/bwrap-arguments.ts';
 import { killSandboxes } from './local/processes.ts';
 import { runLocalJob } from './local/run.ts';
 import { findEscapes } from './local/self-test.ts';

@@ -2,7 +2,7 @@ import type { ClientChannel } from 'ssh2';
 import { sshConfig, type SshConfig } from '../lib/ssh/config.ts';
 import type { SshConnections } from '../lib/ssh/connections.ts';
 import type { OptionalLimit, Runner, TargetServer } from './runner.ts';
-import { cleanUpSshRun } from './ssh/reap.ts';
+import { cleanUpSshRun } from './ssh/cleanup.ts';
 import { runSshJob } from './ssh/run.ts';
 import { testSshServer } from './ssh/staged-test.ts';
 

@@ -1,17 +1,17 @@
-import { drainingError } from '../http/draining.ts';
+import { drainingError } from '../http/draining-error.ts';
 import type { Principal } from '../http/principal.ts';
 import { rateLimited } from '../lib/errors.ts';
 import { randomId } from '../lib/ids.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { OpenServer, ServerOpener } from '../servers/service.ts';
-import { createActiveRuns, type ActiveRunsDeps } from './lives.ts';
-import { createOrphanRecovery, type OrphanRecoveryDeps } from './lost-runs.ts';
-import { createActiveRun, type ActiveRun } from './live-run.ts';
+import { createActiveRuns, type ActiveRunsDeps } from './active-runs.ts';
+import { createOrphanRecovery, type OrphanRecoveryDeps } from './orphan-recovery.ts';
+import { createActiveRun, type ActiveRun } from './active-run.ts';
 import type { NewRun } from './queue-store.ts';
 import type { RunsStore } from './runs-store.ts';
 import { listServerVersions } from './server-versions.ts';
 import { toJob, toLimits, type StartRun } from './schema.ts';
-import { hashProgram, toRunProgram, type RunRef } from './sealed.ts';
+import { hashProgram, toRunProgram, type RunRef } from './run-encryption.ts';
 
 export interface DispatcherDeps extends ActiveRunsDeps, OrphanRecoveryDeps {
   store: RunsStore;

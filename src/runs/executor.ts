@@ -1,8 +1,8 @@
 import type { OpenServer } from '../servers/service.ts';
 import type { ExitEvent, Job, Limits } from '../runners/runner.ts';
 import { createRunExit, type RunExit } from './events.ts';
-import { stopMessage, type ActiveRun } from './live-run.ts';
-import { createOutputChunker } from './pieces.ts';
+import { stopMessage, type ActiveRun } from './active-run.ts';
+import { createOutputChunker } from './output-chunker.ts';
 
 /** A run with all that it needs to begin. */
 export interface PreparedRun {

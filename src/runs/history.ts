@@ -6,7 +6,7 @@ import { getUserId, userOwner } from '../lib/owner.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { RunRow, RunsStore } from './runs-store.ts';
 import type { RunDetails, RunPage, RunsQuery, RunView } from './schema.ts';
-import { type RunRef, type RunEncryption } from './sealed.ts';
+import { type RunRef, type RunEncryption } from './run-encryption.ts';
 
 export interface RunHistoryDeps {
   database: Database;

@@ -9,11 +9,11 @@ import type { OpenServer } from '../servers/service.ts';
 import type { Limits } from '../runners/runner.ts';
 import { createRunExit, type RunExit } from './events.ts';
 import type { PreparedRun } from './executor.ts';
-import type { ActiveRun } from './live-run.ts';
+import type { ActiveRun } from './active-run.ts';
 import type { RunsStore } from './runs-store.ts';
 import { toJob, LIMIT_NAMES, toLimits } from './schema.ts';
 import { listServerVersions } from './server-versions.ts';
-import { type RunEncryption, type RunSignIn } from './sealed.ts';
+import { type RunEncryption, type RunSignIn } from './run-encryption.ts';
 
 export interface PrepareRunDeps {
   store: Pick<RunsStore, 'findWhole' | 'noteVersions'>;

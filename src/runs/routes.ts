@@ -1,9 +1,9 @@
 import type { Request, Response } from 'express';
 import { z } from 'zod';
-import { drainingError } from '../http/draining.ts';
+import { drainingError } from '../http/draining-error.ts';
 import type { Principal } from '../http/principal.ts';
-import { jsonRoute, parsedRoute, type Route, type RouteCall } from '../http/routes.ts';
-import { onResponseClosed } from '../http/when-closed.ts';
+import { jsonRoute, parsedRoute, type Route, type RouteCall } from '../http/route.ts';
+import { onResponseClosed } from '../http/on-response-closed.ts';
 import type { ActiveWork } from '../identity/service.ts';
 import { AppError } from '../lib/errors.ts';
 import { BYOK_TIER } from '../tiers.ts';
@@ -17,7 +17,7 @@ import {
   StartRun,
   RunResult,
 } from './schema.ts';
-import type { RunRef } from './sealed.ts';
+import type { RunRef } from './run-encryption.ts';
 import type { RunService } from './service.ts';
 import { streamEvents, collectResult } from './viewer.ts';
 

@@ -5,7 +5,7 @@ import { LANGUAGES, SERVER_TYPES } from '../runners/runner.ts';
 import type { RunExit, ByteCounts } from './events.ts';
 import { createQueueStore, notifyRuns, type QueueOptions } from './queue-store.ts';
 import { CLEANUPS, EXIT_CAUSES, RUN_STATUSES, type RunsQuery } from './schema.ts';
-import { type RunRef, type EncryptedBatch } from './sealed.ts';
+import { type RunRef, type EncryptedBatch } from './run-encryption.ts';
 
 const RunRow = z.object({
   id: z.string(),

@@ -5,22 +5,22 @@ import type { Database } from '../lib/database.ts';
 import { randomId } from '../lib/ids.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import type { Log } from '../lib/log.ts';
-import { createPoller } from '../lib/loop.ts';
-import { createNotificationListener } from '../lib/notifications.ts';
+import { createPoller } from '../lib/poller.ts';
+import { createNotificationListener } from '../lib/notification-listener.ts';
 import { userOwner } from '../lib/owner.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import type { ServerOpener } from '../servers/service.ts';
 import { createDispatcher } from './dispatcher.ts';
 import type { NumberedEvent } from './events.ts';
-import { createEventSubscriptions } from './following.ts';
+import { createEventSubscriptions } from './event-subscription.ts';
 import { createPrepareRun, assertLimitsSupported } from './preparation.ts';
 import { createRunHistory, type RunHistory } from './history.ts';
 import { RUNS_CHANNEL } from './queue-store.ts';
 import { createRunsStore } from './runs-store.ts';
 import { toLimits, type StartRun } from './schema.ts';
-import { createRunEncryption, type RunRef } from './sealed.ts';
+import { createRunEncryption, type RunRef } from './run-encryption.ts';
 
-export { listRunOwners } from './resealing-store.ts';
+export { listRunOwners } from './re-encryption-store.ts';
 export { deleteRunsOfOwner } from './runs-store.ts';
 
 export interface RunServiceDeps {

@@ -11,7 +11,7 @@ import {
   listSecretFields,
   type SecretBinding,
   type EncryptedConfig,
-} from './sealing.ts';
+} from './secret-encryption.ts';
 
 /** What a change makes of a configuration. */
 export interface ChangedConfig {

@@ -1,7 +1,7 @@
 import type { Response } from 'express';
 import { z } from 'zod';
-import { jsonRoute, type Route } from '../http/routes.ts';
-import { onResponseClosed } from '../http/when-closed.ts';
+import { jsonRoute, type Route } from '../http/route.ts';
+import { onResponseClosed } from '../http/on-response-closed.ts';
 import { generateSshKeyPair } from '../lib/ssh/private-key.ts';
 import { BYOK_TIER } from '../tiers.ts';
 import {

@@ -4,10 +4,10 @@ import type { Keyring } from '../lib/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
 import { getValidConfig, assertNoMasks } from './config-input.ts';
-import { checkJumpChain, createListJumpServerIds, listDependents } from './references.ts';
+import { checkJumpChain, createListJumpServerIds, listDependents } from './jump-chain.ts';
 import type { CreateServer, ServerDeleted, ServerView, UpdateServer } from './schema.ts';
-import { encryptConfig } from './sealing.ts';
-import type { RunnerAccess } from './server-kinds.ts';
+import { encryptConfig } from './secret-encryption.ts';
+import type { RunnerAccess } from './runner-access.ts';
 import { getServer, type ServerReads } from './server-reads.ts';
 import type { ServerChangeAuthor, ServerWriter } from './server-writer.ts';
 import {

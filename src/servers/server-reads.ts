@@ -2,7 +2,7 @@ import type { Database } from '../lib/database.ts';
 import { AppError, notFound } from '../lib/errors.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { ServerView } from './schema.ts';
-import type { RunnerAccess } from './server-kinds.ts';
+import type { RunnerAccess } from './runner-access.ts';
 import { listServers, type StoredServer } from './servers-store.ts';
 import { toServerView } from './views.ts';
 

@@ -1,5 +1,5 @@
 import { writeAuditEvent } from '../audit/service.ts';
-import { drainingError } from '../http/draining.ts';
+import { drainingError } from '../http/draining-error.ts';
 import type { Principal } from '../http/principal.ts';
 import type { ActiveWork } from '../identity/service.ts';
 import type { Database } from '../lib/database.ts';
@@ -10,9 +10,9 @@ import { userOwner } from '../lib/owner.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import type { Runner, ServerType, TargetServer, ServerTestResult } from '../runners/runner.ts';
 import { getValidConfig, assertNoMasks } from './config-input.ts';
-import { checkJumpChain, createListJumpServerIds } from './references.ts';
+import { checkJumpChain, createListJumpServerIds } from './jump-chain.ts';
 import type { ServerTestView, TestUnsavedServer } from './schema.ts';
-import type { RunnerAccess } from './server-kinds.ts';
+import type { RunnerAccess } from './runner-access.ts';
 import { getServer } from './server-reads.ts';
 import { listServers, saveServerTest } from './servers-store.ts';
 import type { TargetBuilder } from './targets.ts';

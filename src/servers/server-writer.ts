@@ -3,9 +3,9 @@ import type { Database, Sql } from '../lib/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { userOwner } from '../lib/owner.ts';
-import { createKeyedMutex } from '../lib/turns.ts';
+import { createKeyedMutex } from '../lib/keyed-mutex.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
-import { createListJumpServerIds, listDependents, type JumpChainNode } from './references.ts';
+import { createListJumpServerIds, listDependents, type JumpChainNode } from './jump-chain.ts';
 import { listServers, lockServers, type StoredServer } from './servers-store.ts';
 
 /** Who changes something, and in which request: for the audit trail. */

@@ -3,7 +3,7 @@ import type { Owner } from '../lib/owner.ts';
 import type { Runner } from '../runners/runner.ts';
 import { changeConfig } from './config-change.ts';
 import type { UpdateServer } from './schema.ts';
-import type { SecretBinding } from './sealing.ts';
+import type { SecretBinding } from './secret-encryption.ts';
 import type { ServerSettings, StoredServer } from './servers-store.ts';
 
 /** What a change makes of a server. */

@@ -2,8 +2,8 @@ import { AppError, notFound } from '../lib/errors.ts';
 import type { Keyring } from '../lib/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { HostKey, Runner, ServerType, TargetServer } from '../runners/runner.ts';
-import { MAX_JUMP_SERVERS } from './references.ts';
-import { decryptConfig } from './sealing.ts';
+import { MAX_JUMP_SERVERS } from './jump-chain.ts';
+import { decryptConfig } from './secret-encryption.ts';
 import type { StoredServer } from './servers-store.ts';
 
 /** A configuration in the clear, stored or not, and the settings around it. */

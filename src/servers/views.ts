@@ -1,6 +1,6 @@
 import type { Runner, ServerTestResult } from '../runners/runner.ts';
 import { STORED_SECRET_MASK, type ServerTestView, type ServerView } from './schema.ts';
-import { listSecretFields } from './sealing.ts';
+import { listSecretFields } from './secret-encryption.ts';
 import type { StoredServer } from './servers-store.ts';
 
 /**

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { fetch } from 'undici';
 import { KEYCLOAK_FOLDER } from '../../src/cli/quickstart/keycloak-archive.ts';
-import { findDockerFallback, startOwnKeycloak } from '../../src/cli/quickstart/keycloak-choice.ts';
+import { findDockerFallback, startOwnKeycloak } from '../../src/cli/quickstart/keycloak-runtime.ts';
 import type { RunningKeycloak } from '../../src/cli/quickstart/keycloak.ts';
 import { commandLine, isAlive } from '../../src/cli/quickstart/processes.ts';
 import { signInAsBootstrapAdmin } from '../../src/cli/quickstart/realm-setup.ts';
@@ -14,7 +14,7 @@ import { createSecrets, type SecretName, type Secrets } from '../../src/cli/quic
 import { evidence } from '../support/evidence.ts';
 import { describeOn, dockerHost } from '../support/hosts.ts';
 import { until } from '../support/until.ts';
-import { ensureKeycloakImage } from './keycloak-stand-in.ts';
+import { ensureKeycloakImage } from './keycloak-image.ts';
 
 const SECRETS: SecretName[] = [
   'keycloak-admin',

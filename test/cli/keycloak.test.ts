@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { stopKeycloak, listPlaceholders, copyRealmFiles } from '../../src/cli/quickstart/keycloak.ts';
-import { startOwnKeycloak } from '../../src/cli/quickstart/keycloak-choice.ts';
+import { startOwnKeycloak } from '../../src/cli/quickstart/keycloak-runtime.ts';
 import { KEYCLOAK_FOLDER } from '../../src/cli/quickstart/keycloak-archive.ts';
 import { isAlive } from '../../src/cli/quickstart/processes.ts';
 import { createSecrets } from '../../src/cli/quickstart/secrets.ts';

@@ -6,7 +6,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import pg from 'pg';
-import { preparePostgresLocation } from '../../src/cli/quickstart/postgres-place.ts';
+import { preparePostgresLocation } from '../../src/cli/quickstart/postgres-location.ts';
 import { startPostgres, type PostgresRole, type RunningPostgres } from '../../src/cli/quickstart/postgres.ts';
 import { isAlive } from '../../src/cli/quickstart/processes.ts';
 import { createSecrets } from '../../src/cli/quickstart/secrets.ts';

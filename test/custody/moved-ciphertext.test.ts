@@ -3,7 +3,7 @@ import { fernetKey, startApp, type TestApp } from '../support/app.ts';
 import { openAiKey } from '../support/key.ts';
 import { until } from '../support/until.ts';
 import { LAYOUTS } from './installation.ts';
-import { createScenario, listKeys, upstreamSettings, type Scenario } from './scene.ts';
+import { createScenario, listKeys, upstreamSettings, type Scenario } from './scenario.ts';
 
 /** Changes one character in the middle of the Fernet token. */
 function edited(value: string): string {

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { adminClient } from '../support/stack.ts';
-import { createScenario, statusOf, type Scenario } from './scene.ts';
+import { createScenario, statusOf, type Scenario } from './scenario.ts';
 
 describe('with one realm for people and keys', () => {
   let scene: Scenario;

@@ -7,7 +7,7 @@ import { startGateway, type Gateway } from '../support/gateway.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { adminClient, createUser } from '../support/stack.ts';
 import { answer, fault, type Upstream } from '../support/upstream.ts';
-import type { RecordedRequest } from '../support/upstream/record.ts';
+import type { RecordedRequest } from '../support/upstream/recorded-request.ts';
 
 const SYSTEM_KEY = 'sk-the-key-of-the-system-default';
 const MODEL = 'gpt-4o';

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { checkPersonalKeyBody, checkSharedPayerBody } from '../../src/gateway/body-rules.ts';
-import { readChatRequest } from '../../src/gateway/chat-request.ts';
+import { readChatRequest } from '../../src/gateway/request.ts';
 import { isAppError } from '../../src/lib/errors.ts';
 
 const chat = (body: unknown) => readChatRequest(Buffer.from(JSON.stringify(body)));

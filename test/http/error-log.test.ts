@@ -3,7 +3,7 @@ import { Writable } from 'node:stream';
 import { describe, expect, it } from '@jest/globals';
 import express from 'express';
 import supertest from 'supertest';
-import { createErrorHandler } from '../../src/http/error-handler.ts';
+import { createErrorHandler } from '../../src/http/errors.ts';
 import { createRequestContext } from '../../src/http/request-context.ts';
 import { AppError, databaseUnavailable, keycloakUnavailable } from '../../src/lib/errors.ts';
 import { createLog } from '../../src/lib/log.ts';

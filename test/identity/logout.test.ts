@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import pg from 'pg';
 import { request } from 'undici';
 import { z } from 'zod';
-import { createActiveWork } from '../../src/identity/live-work.ts';
+import { createActiveWork } from '../../src/identity/active-work.ts';
 import { createLogout } from '../../src/identity/logout.ts';
 import { createSessionStore } from '../../src/identity/session-store.ts';
 import { createBrowser, signIn, signInUpToCallback } from '../support/browser.ts';

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
-import { createActiveWork } from '../../src/identity/live-work.ts';
+import { createActiveWork } from '../../src/identity/active-work.ts';
 import { createLogout } from '../../src/identity/logout.ts';
 import type { SignInResult } from '../../src/identity/oidc.ts';
 import type { StoredSession } from '../../src/identity/schema.ts';

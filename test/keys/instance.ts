@@ -9,10 +9,13 @@ import { createVault } from '../../src/keys/vault.ts';
 import { createDatabase, type Database } from '../../src/lib/database.ts';
 import { createDialer } from '../../src/lib/dialer.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
-import { createLoopGuard } from '../../src/lib/hop.ts';
+import { createLoopGuard } from '../../src/lib/loop-guard.ts';
 import { createKeyring } from '../../src/lib/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
-import { createNotificationListener, type NotificationListener } from '../../src/lib/notifications.ts';
+import {
+  createNotificationListener,
+  type NotificationListener,
+} from '../../src/lib/notification-listener.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
 import type { Tier } from '../../src/tiers.ts';
 import { evidence } from '../support/evidence.ts';

@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { createKeyTester } from '../../src/keys/key-tester.ts';
 import type { Dialer } from '../../src/lib/dialer.ts';
 import { AppError } from '../../src/lib/errors.ts';
-import { createLoopGuard } from '../../src/lib/hop.ts';
+import { createLoopGuard } from '../../src/lib/loop-guard.ts';
 import { custom } from '../../src/providers/custom.ts';
 import { demo } from '../../src/providers/demo.ts';
 import { groq } from '../../src/providers/groq.ts';

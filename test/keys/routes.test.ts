@@ -1,10 +1,10 @@
 import express, { type Express } from 'express';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import supertest from 'supertest';
-import { createErrorHandler } from '../../src/http/error-handler.ts';
+import { createErrorHandler } from '../../src/http/errors.ts';
 import type { Principal, Scope } from '../../src/http/principal.ts';
 import { createRequestContext } from '../../src/http/request-context.ts';
-import { mountRoutes } from '../../src/http/routes.ts';
+import { mountRoutes } from '../../src/http/route.ts';
 import { keyRoutes } from '../../src/keys/routes.ts';
 import { createLog } from '../../src/lib/log.ts';
 import type { Tier } from '../../src/tiers.ts';

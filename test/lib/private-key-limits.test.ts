@@ -1,7 +1,14 @@
 import { describe, expect, it } from '@jest/globals';
 import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { findPrivateKeyError } from '../../src/lib/private-key-limits.ts';
-import { derInteger, derOctets, derOid, toPem, craftRsaKey, derSequence } from '../support/odd-keys.ts';
+import {
+  derInteger,
+  derOctets,
+  derOid,
+  toPem,
+  craftRsaKey,
+  derSequence,
+} from '../support/crafted-private-keys.ts';
 
 /** The overloads take one kind each. */
 const makePair = generateKeyPairSync as unknown as (kind: string, size: object) => { privateKey: KeyObject };

@@ -17,8 +17,8 @@
  */
 import { afterAll, afterEach, beforeAll, expect } from '@jest/globals';
 import type { Job, Language, Limits, Runner, TargetServer } from '../../src/runners/runner.ts';
-import { createContractHarness } from './contract/bench.ts';
-import { describeExits } from './contract/endings.ts';
+import { createContractHarness } from './contract/harness.ts';
+import { describeExits } from './contract/exits.ts';
 import { describeLimits } from './contract/limits.ts';
 import { describePrograms } from './contract/programs.ts';
 import { describeServer } from './contract/server.ts';

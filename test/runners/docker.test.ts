@@ -8,7 +8,7 @@ import { localDialer } from '../lib/ssh/servers.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
 import { describeOn, dockerHost } from '../support/hosts.ts';
 import { describeRunnerContract } from './contract.ts';
-import { createConfig, listContainers, createTarget } from './docker/engine.ts';
+import { createConfig, listContainers, createTarget } from './docker/test-engine.ts';
 
 describeOn('docker', 'the Docker runner', () => {
   const host = dockerHost();

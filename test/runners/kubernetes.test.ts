@@ -5,7 +5,13 @@ import { createKubernetesRunner } from '../../src/runners/kubernetes.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
 import { describeOn } from '../support/hosts.ts';
 import { describeRunnerContract } from './contract.ts';
-import { getCluster, createConfig, localDialer, listPodNames, createTarget } from './kubernetes/cluster.ts';
+import {
+  getCluster,
+  createConfig,
+  localDialer,
+  listPodNames,
+  createTarget,
+} from './kubernetes/test-cluster.ts';
 
 describeOn('kubernetes', 'the Kubernetes runner', () => {
   const host = getCluster();

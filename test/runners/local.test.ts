@@ -4,7 +4,7 @@ import { createLog } from '../../src/lib/log.ts';
 import { createLocalRunner } from '../../src/runners/local.ts';
 import { describeOn, recordServerUsed } from '../support/hosts.ts';
 import { describeRunnerContract } from './contract.ts';
-import { listLeaks, localTarget } from './local/leftovers.ts';
+import { listLeaks, localTarget } from './local/leaks.ts';
 
 describeOn('local', 'the local runner', () => {
   recordServerUsed('local', `${bwrapVersion()} on Linux ${release()}`);

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { createActiveWork, type ActiveWork } from '../../src/identity/live-work.ts';
+import { createActiveWork, type ActiveWork } from '../../src/identity/active-work.ts';
 import type { Principal, User } from '../../src/http/principal.ts';
 import { createDatabase } from '../../src/lib/database.ts';
 import { AppError } from '../../src/lib/errors.ts';
@@ -8,7 +8,7 @@ import { createLog } from '../../src/lib/log.ts';
 import type { TargetServer } from '../../src/runners/runner.ts';
 import type { NumberedEvent, RunExit } from '../../src/runs/events.ts';
 import { StartRun } from '../../src/runs/schema.ts';
-import type { RunRef } from '../../src/runs/sealed.ts';
+import type { RunRef } from '../../src/runs/run-encryption.ts';
 import { createRunService, type RunService, type RunServiceDeps } from '../../src/runs/service.ts';
 import type { Tier } from '../../src/tiers.ts';
 import { createProcessRunner } from './process-runner.ts';

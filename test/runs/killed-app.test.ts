@@ -13,7 +13,7 @@ import { readAllRunEvents, readRunEvents } from '../support/run-events.ts';
 import { createServerClient, type ServerClient } from '../support/servers.ts';
 import { createWebClient } from '../support/stack.ts';
 import { until } from '../support/until.ts';
-import { addSshServer } from './machine.ts';
+import { addSshServer } from './ssh-server.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts');
 /** The product's lease, and room for a busy machine. */

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { AppError } from '../../src/lib/errors.ts';
 import type { Principal } from '../../src/http/principal.ts';
 import type { NumberedEvent } from '../../src/runs/events.ts';
-import type { RunRef } from '../../src/runs/sealed.ts';
+import type { RunRef } from '../../src/runs/run-encryption.ts';
 import { fernetKey } from '../support/app.ts';
 import { createDatabase } from '../support/stack.ts';
 import { until } from '../support/until.ts';

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { Writable } from 'node:stream';
 import { fetch, type RequestInit, type Response } from 'undici';
-import { signInWithForms } from '../../src/cli/browserless-sign-in.ts';
+import { signInWithForms } from '../../src/cli/form-sign-in.ts';
 import { choosePort } from '../../src/cli/quickstart/ports.ts';
 import { readConfig, type Config, type Environment } from '../../src/config.ts';
 import { reencryptCanary } from '../../src/keys/custody/canary.ts';

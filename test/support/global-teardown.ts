@@ -1,5 +1,5 @@
 import { assertNoSecrets } from './evidence/search-run.ts';
-import { summarizeServersUsed } from './servers-met.ts';
+import { summarizeServersUsed } from './servers-used.ts';
 import { releaseServers, type ServersInUse } from './test-servers.ts';
 
 /** Runs once after all tests: says which servers they met, and searches what they left for their secrets while the servers still run. */

@@ -3,8 +3,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { isAlive } from '../../src/cli/quickstart/processes.ts';
 import type { HostKey } from '../../src/runners/runner.ts';
-import { clearSandboxCreators } from './local-remains.ts';
-import { DOCKER_PROXY_FOLDER, stopDockerProxy } from './own-engine.ts';
+import { clearSandboxCreators } from './sandbox-leaks.ts';
+import { DOCKER_PROXY_FOLDER, stopDockerProxy } from './external-docker-engine.ts';
 
 export const HOST_SCRIPTS = path.resolve(import.meta.dirname, '..', 'hosts');
 const STATE = path.resolve(import.meta.dirname, '..', '..', '.data', 'test-hosts');

@@ -4,7 +4,7 @@ import { appendFileSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import type { HostKey, ServerType } from '../../src/runners/runner.ts';
 import { evidence } from './evidence.ts';
-import { findSkipReason, HOST_ENVIRONMENT } from './host-presence.ts';
+import { findSkipReason, HOST_ENVIRONMENT } from './host-availability.ts';
 import {
   CERTIFICATES,
   ensureDockerEngine,
@@ -13,9 +13,9 @@ import {
   ensureSshServers,
   type SshAddress,
 } from './host-processes.ts';
-import { registerSandboxCreator } from './local-remains.ts';
-import { findExternalEngine, prepareExternalEngine } from './own-engine.ts';
-import { SERVERS_USED_PREFIX } from './servers-met.ts';
+import { registerSandboxCreator } from './sandbox-leaks.ts';
+import { findExternalEngine, prepareExternalEngine } from './external-docker-engine.ts';
+import { SERVERS_USED_PREFIX } from './servers-used.ts';
 import type { KubernetesAccount } from '../hosts/kubeconfig.ts';
 
 /** A real OpenSSH server. */

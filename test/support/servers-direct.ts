@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { createActiveWork } from '../../src/identity/live-work.ts';
+import { createActiveWork } from '../../src/identity/active-work.ts';
 import { createDatabase } from '../../src/lib/database.ts';
 import { createDialer } from '../../src/lib/dialer.ts';
 import { createKeyring, type Keyring } from '../../src/lib/keyring.ts';

@@ -10,14 +10,14 @@ import {
   startPostgres,
   type RunningPostgres,
 } from '../../src/cli/quickstart/postgres.ts';
-import { preparePostgresLocation } from '../../src/cli/quickstart/postgres-place.ts';
+import { preparePostgresLocation } from '../../src/cli/quickstart/postgres-location.ts';
 import { commandLine, isAlive } from '../../src/cli/quickstart/processes.ts';
 import { addDemoData, signInAsBootstrapAdmin } from '../../src/cli/quickstart/realm-setup.ts';
 import { createSecrets, writePrivateFile } from '../../src/cli/quickstart/secrets.ts';
 import { readDemo } from '../../src/doctor/demo-users.ts';
 import { MIGRATIONS_FOLDER, runMigrations } from '../../src/lib/migrations.ts';
 import { stopHosts } from './host-processes.ts';
-import { listHostLeaksAfterRun } from './host-remains.ts';
+import { listHostLeaksAfterRun } from './host-leaks.ts';
 
 /** What a test file needs to know of the servers; handed to the workers through the environment. */
 export interface ServersInUse {

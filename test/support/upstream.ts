@@ -38,20 +38,20 @@ import type { AddressInfo } from 'node:net';
 import { setTimeout as rest } from 'node:timers/promises';
 import { answer, type ReplyOptions } from './upstream/answers.ts';
 import { trackConnections } from './upstream/connections.ts';
-import { createResponseWriter, type Answer } from './upstream/exchange.ts';
+import { createResponseWriter, type Answer } from './upstream/response-writer.ts';
 import {
   createRecord,
   type UpstreamConnection,
   type RecordedRequest,
   type RecordedRequestState,
-} from './upstream/record.ts';
+} from './upstream/recorded-request.ts';
 import { createScript } from './upstream/script.ts';
 import { createWaits } from './upstream/waits.ts';
 
 export { answer } from './upstream/answers.ts';
 export { fault } from './upstream/faults.ts';
 export { ALLOWED_HEADERS, HOSTILE_HEADERS } from './upstream/hostile-headers.ts';
-export type { Answer } from './upstream/exchange.ts';
+export type { Answer } from './upstream/response-writer.ts';
 
 export interface UpstreamOptions {
   /** A loopback address; 127.0.0.1 by default. */

@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 import { runToCompletion, startChild, readLogTail, type Child } from './child.ts';
 import { locatePostgres } from './postgres-binaries.ts';
-import { preparePostgresLocation, type PostgresLocation } from './postgres-place.ts';
+import { preparePostgresLocation, type PostgresLocation } from './postgres-location.ts';
 import { prepareRoles } from './postgres-roles.ts';
 import { choosePort } from './ports.ts';
 import { commandLine, stopProcess, isAlive } from './processes.ts';

@@ -7,7 +7,7 @@ import { readDemo, type Demo } from '../../doctor/demo-users.ts';
 import { createLog } from '../../lib/log.ts';
 import { startServer, type RunningServer } from '../../server.ts';
 import { openAppLog, type AppLog } from './app-log.ts';
-import { startOwnKeycloak } from './keycloak-choice.ts';
+import { startOwnKeycloak } from './keycloak-runtime.ts';
 import type { RunningKeycloak } from './keycloak.ts';
 import { choosePort } from './ports.ts';
 import { startPostgres, type RunningPostgres } from './postgres.ts';

@@ -2,9 +2,9 @@ import { z } from 'zod';
 import type { Database, Sql } from '../../lib/database.ts';
 import { UnfitError } from '../../lib/errors.ts';
 import type { Keyring } from '../../lib/keyring.ts';
-import { parsePool } from '../record.ts';
+import { parsePool } from '../stored-key.ts';
 import type { KeyAdminDeps } from './deps.ts';
-import { listVaultRecords } from './listing.ts';
+import { listVaultRecords } from './list-records.ts';
 
 /**
  * One sealed text in the database. A process whose ENCRYPTION_KEY does not open it would find every stored key

@@ -1,10 +1,10 @@
 import type { Keyring } from '../../lib/keyring.ts';
 import type { Owner } from '../../lib/owner.ts';
-import { decryptKey, parsePool, type StoredKey } from '../record.ts';
+import { decryptKey, parsePool, type StoredKey } from '../stored-key.ts';
 import { findCanaryKeyIndex } from './canary.ts';
 import type { KeyAdminDeps } from './deps.ts';
-import { countOtherSecrets, type OtherSecretCounts } from './elsewhere.ts';
-import { listVaultRecords, type ListedRecord } from './listing.ts';
+import { countOtherSecrets, type OtherSecretCounts } from './other-secrets.ts';
+import { listVaultRecords, type ListedRecord } from './list-records.ts';
 
 /** What lies in the vault, in numbers. */
 export interface KeyCounts {

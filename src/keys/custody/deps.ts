@@ -5,10 +5,10 @@ import type { Log } from '../../lib/log.ts';
 import type { Provider } from '../../providers/provider.ts';
 import type { KeyReader } from '../key-reader.ts';
 import type { OwnerLock } from '../owner-lock.ts';
-import type { CheckEndpoint } from '../provider-choice.ts';
-import type { VaultLocation } from '../vault-place.ts';
+import type { CheckEndpoint } from '../provider-lookup.ts';
+import type { VaultLocation } from '../vault-location.ts';
 import type { Vault } from '../vault.ts';
-import type { OtherSecretsDeps } from './elsewhere.ts';
+import type { OtherSecretsDeps } from './other-secrets.ts';
 
 /** What stored keys lie in and are reached with, by the app as by the commands. */
 export interface KeyClients {

@@ -2,21 +2,21 @@ import { isAppError, UnfitError } from '../../lib/errors.ts';
 import type { KeycloakAdmin } from '../../lib/keycloak-admin.ts';
 import type { Owner } from '../../lib/owner.ts';
 import type { HeldOwnerLock } from '../owner-lock.ts';
-import { readVaultIndex } from '../owners-store.ts';
+import { readVaultIndex } from '../vault-index-store.ts';
 import {
   describeLocation,
   isSameLocation,
   lockVaultLocation,
   writeVaultLocation,
   type VaultLocation,
-} from '../vault-place.ts';
+} from '../vault-location.ts';
 import { createVault, type Vault } from '../vault.ts';
 import { setRecordValues } from './copy-values.ts';
-import { countAppConnections, setOwnerVaultId } from './custody-store.ts';
+import { countAppConnections, setOwnerVaultId } from './admin-store.ts';
 import type { KeyAdminDeps } from './deps.ts';
-import { areValuesContained } from './held-values.ts';
-import { listVaultRecords, type ListedRecord } from './listing.ts';
-import { withCommandLock } from './only-command.ts';
+import { areValuesContained } from './contained-values.ts';
+import { listVaultRecords, type ListedRecord } from './list-records.ts';
+import { withCommandLock } from './command-lock.ts';
 
 export interface MoveDeps extends KeyAdminDeps {
   /** Keycloak's admin interface as another client, in another realm. */

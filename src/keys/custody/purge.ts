@@ -3,9 +3,9 @@ import { randomId } from '../../lib/ids.ts';
 import type { KeycloakAdmin } from '../../lib/keycloak-admin.ts';
 import { getUserId, type Owner } from '../../lib/owner.ts';
 import type { KeyAdminDeps } from './deps.ts';
-import { listVaultRecords } from './listing.ts';
-import { withCommandLock } from './only-command.ts';
-import { createOwnerRemoval } from './removal.ts';
+import { listVaultRecords } from './list-records.ts';
+import { withCommandLock } from './command-lock.ts';
+import { createOwnerRemoval } from './remove-owner.ts';
 
 /** What people have here beside keys, which goes with them. */
 export interface OwnerData {

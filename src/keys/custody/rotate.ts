@@ -3,7 +3,7 @@ import { randomId } from '../../lib/ids.ts';
 import type { Keyring } from '../../lib/keyring.ts';
 import type { Owner } from '../../lib/owner.ts';
 import { createPoolWriter, type PlannedWrite, type PoolWriter } from '../pool-writer.ts';
-import { parsePool, type StoredKey, type StoredPool } from '../record.ts';
+import { parsePool, type StoredKey, type StoredPool } from '../stored-key.ts';
 import { beginRotation, findCanaryKeyIndex, reencryptCanary } from './canary.ts';
 import { parseEach, checkStoredKey, countKeys, type KeyCounts } from './check.ts';
 import type { KeyAdminDeps } from './deps.ts';
@@ -12,9 +12,9 @@ import {
   reencryptOtherSecrets,
   countOtherSecrets,
   type OtherSecretCounts,
-} from './elsewhere.ts';
-import { listVaultRecords, type ListedRecord } from './listing.ts';
-import { withCommandLock } from './only-command.ts';
+} from './other-secrets.ts';
+import { listVaultRecords, type ListedRecord } from './list-records.ts';
+import { withCommandLock } from './command-lock.ts';
 
 export interface RotateOptions {
   /**

@@ -4,7 +4,7 @@ import type { Dialer } from '../dialer.ts';
 import { resolveJumpChain, type SshHop, type SshServer } from './config.ts';
 import { dialFirstHop, discardChannel, connectThroughHop, type SshConnection } from './connection.ts';
 import type { SshStageListener } from './handshake.ts';
-import { createConnectionPool, type SshPoolKey, type ChannelSlot } from './pool.ts';
+import { createConnectionPool, type SshPoolKey, type ChannelSlot } from './connection-pool.ts';
 import { SshError } from './ssh-error.ts';
 
 /** A command's streams: what it prints is read from it, what is written to it is the command's input. */

@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream';
 import ssh2, { type AnyAuthMethod, type Client, type ConnectConfig } from 'ssh2';
 import type { SshHop, SshConfig } from './config.ts';
 import { parseHostKey, listHostKeyAlgorithms, isSameHostKey, type SshHostKey } from './host-key.ts';
-import { PrivateKeyError } from './key-error.ts';
+import { PrivateKeyError } from './private-key-error.ts';
 import { parsePrivateKey } from './private-key.ts';
 import { SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
 

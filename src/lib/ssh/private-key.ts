@@ -11,10 +11,10 @@ import {
   RSA_KEY_TOO_LARGE,
   UNREADABLE_PRIVATE_KEY,
 } from '../private-key-limits.ts';
-import { PrivateKeyError } from './key-error.ts';
+import { PrivateKeyError } from './private-key-error.ts';
 import { parseOpenSshKey, OPENSSH_MAGIC } from './openssh-key.ts';
-import { decryptPrivateKey } from './unlock.ts';
-import { findBcryptProblem, findPkcs8DerivationProblem } from './unlock-cost.ts';
+import { decryptPrivateKey } from './private-key-decryption.ts';
+import { findBcryptProblem, findPkcs8DerivationProblem } from './key-derivation-limits.ts';
 
 const PUBLIC_KEY = /^(?:ssh-|ecdsa-|sk-)|^-----BEGIN (?:RSA )?PUBLIC KEY-----|^---- BEGIN SSH2 PUBLIC KEY/;
 const OPENSSH = 'OPENSSH PRIVATE KEY';

@@ -14,7 +14,7 @@ import type { SshConnections } from '../../lib/ssh/connections.ts';
 import type { TargetServer } from '../runner.ts';
 import { toEngineRoute, type DockerConfig } from './config.ts';
 import type { ContainerSpec } from './containers.ts';
-import { DockerError, EngineResponseError } from './faults.ts';
+import { DockerError, EngineResponseError } from './errors.ts';
 
 export interface EngineDeps {
   dialer: Dialer;

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Engine } from './engine.ts';
-import { DockerError, EngineResponseError } from './faults.ts';
+import { DockerError, EngineResponseError } from './errors.ts';
 
 const progressLine = z.object({ error: z.string().nullish(), errorDetail: z.unknown().optional() });
 

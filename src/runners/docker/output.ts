@@ -1,6 +1,6 @@
 import type { RunEvent } from '../runner.ts';
 import { demultiplex } from './demultiplex.ts';
-import { createMarkerParser } from './records.ts';
+import { createMarkerParser } from './marker-stream.ts';
 import { isScriptMarker, type ScriptMarker } from './script.ts';
 import type { DockerSession } from './session.ts';
 

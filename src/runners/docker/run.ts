@@ -3,7 +3,7 @@ import type { ExitEvent, Job, Limits, RunEvent, StopCause, TargetServer } from '
 import type { DockerConfig } from './config.ts';
 import type { Engine } from './engine.ts';
 import { toDockerExit, exitWithoutCode, type ContainerEnd, type DockerExit } from './exit.ts';
-import { explainDockerError } from './explain.ts';
+import { explainDockerError } from './error-messages.ts';
 import { monitorEngine } from './heartbeat.ts';
 import { readDockerOutput } from './output.ts';
 import { writeRemovalScript, writeScript, type ScriptMarker } from './script.ts';

@@ -3,9 +3,9 @@ import { setTimeout as rest } from 'node:timers/promises';
 import type { ExitEvent, Limits, TargetServer } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
 import { createContainerSpec, containerLabels, containerName, type ContainerPurpose } from './containers.ts';
-import { assertLimitsKept } from './discarded.ts';
+import { assertLimitsKept } from './limit-warnings.ts';
 import type { CreatedContainer, Engine, ExitWait } from './engine.ts';
-import { EngineResponseError } from './faults.ts';
+import { EngineResponseError } from './errors.ts';
 import { pullImage } from './images.ts';
 
 type Cleanup = ExitEvent['cleanup'];

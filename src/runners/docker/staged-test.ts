@@ -1,10 +1,14 @@
 import type { TargetServer, ServerTestResult } from '../runner.ts';
 import { toEngineRoute, type DockerConfig } from './config.ts';
 import type { Engine } from './engine.ts';
-import { DockerError } from './faults.ts';
-import { createContainerStages } from './probe.ts';
-import { createSshConnectionStages, createTlsConnectionStages, type DockerConnectionDeps } from './reach.ts';
-import { runDockerTestSteps, type DockerTestStep } from './steps.ts';
+import { DockerError } from './errors.ts';
+import { createContainerStages } from './container-stages.ts';
+import {
+  createSshConnectionStages,
+  createTlsConnectionStages,
+  type DockerConnectionDeps,
+} from './connection-stages.ts';
+import { runDockerTestSteps, type DockerTestStep } from './test-steps.ts';
 
 /** Tries an engine stage by stage, with a container of its own, which is gone afterwards. */
 export async function testEngine(

@@ -5,7 +5,7 @@ import { effectivePort } from '../../lib/egress.ts';
 import { createTlsConnector, type Connector } from '../../lib/guarded-agent.ts';
 import { createGuardedPool } from '../../lib/guarded-pool.ts';
 import type { ClusterAccess } from './access.ts';
-import { clusterErrorFromResponse } from './failure.ts';
+import { clusterErrorFromResponse } from './errors.ts';
 import { createClusterRequests, type ClusterRequests } from './requests.ts';
 import { PodState } from './pod-state.ts';
 

@@ -9,7 +9,7 @@ import {
   readReducedKubeconfig,
   reduceKubeconfig,
 } from './kubeconfig.ts';
-import { IMAGE_PATTERN, NAMESPACE_PATTERN } from './names.ts';
+import { IMAGE_PATTERN, NAMESPACE_PATTERN } from './object-names.ts';
 import { areCertificates } from './pem.ts';
 
 /** An empty field of a form is one that was left out. */

@@ -1,10 +1,10 @@
 import type { KubeConfig } from '@kubernetes/client-node';
 import { PassThrough } from 'node:stream';
 import { z } from 'zod';
-import { parseJson } from '../../lib/json-bounds.ts';
+import { parseJson } from '../../lib/json.ts';
 import type { OutputStream } from '../runner.ts';
 import type { ClusterApi } from './api.ts';
-import { toClusterError, ClusterError } from './failure.ts';
+import { toClusterError, ClusterError } from './errors.ts';
 import { CONTAINER_NAME } from './manifest.ts';
 
 export interface ExecOutput {

@@ -1,9 +1,9 @@
 import type { V1Pod } from '@kubernetes/client-node';
 import type { ClusterApi } from './api.ts';
-import { ClusterError } from './failure.ts';
+import { ClusterError } from './errors.ts';
 import { START_TIMEOUT_MS } from './manifest.ts';
 import { isRunning, isUnschedulable, findStartFailure, type PodState } from './pod-state.ts';
-import { removePod, waitForPod } from './waiting.ts';
+import { removePod, waitForPod } from './wait-for-pod.ts';
 
 /** The pod of one run, or of one test, from its making to its end. */
 export interface JobPod {

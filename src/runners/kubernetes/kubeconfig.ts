@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import { parseEndpoint } from '../../lib/egress.ts';
-import { parseJson } from '../../lib/json-bounds.ts';
+import { parseJson } from '../../lib/json.ts';
 import type { ClusterAccess } from './access.ts';
-import { NAMESPACE_PATTERN } from './names.ts';
+import { NAMESPACE_PATTERN } from './object-names.ts';
 import { areCertificates, findKeyPairIssue } from './pem.ts';
 import { parseYaml } from './yaml.ts';
 

@@ -2,7 +2,7 @@ import type { V1Pod } from '@kubernetes/client-node';
 import type { Limits, TargetServer } from '../runner.ts';
 import type { KubernetesConfig } from './config.ts';
 import { INPUT_FOLDER, POD_COMMAND } from './launcher.ts';
-import { toLabelValue, LABELS, MANAGED_BY, toPodName } from './names.ts';
+import { toLabelValue, LABELS, MANAGED_BY, toPodName } from './object-names.ts';
 
 export const CONTAINER_NAME = 'job';
 

@@ -1,9 +1,9 @@
 import type { Dispatcher } from 'undici';
 import type { z } from 'zod';
 import type { GuardedPool } from '../../lib/guarded-pool.ts';
-import { parseJson } from '../../lib/json-bounds.ts';
+import { parseJson } from '../../lib/json.ts';
 import type { ClusterAccess } from './access.ts';
-import { toClusterError, ClusterError, clusterErrorFromResponse } from './failure.ts';
+import { toClusterError, ClusterError, clusterErrorFromResponse } from './errors.ts';
 
 interface KubernetesRequest {
   method: 'GET' | 'POST' | 'DELETE';

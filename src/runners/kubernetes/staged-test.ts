@@ -4,13 +4,13 @@ import { effectivePort } from '../../lib/egress.ts';
 import { isAppError } from '../../lib/errors.ts';
 import { createTlsHandshake } from '../../lib/guarded-agent.ts';
 import type { Limits, TestStageName, TargetServer, ServerTestResult } from '../runner.ts';
-import { runTestSteps, type TestStep, type TestOutcome } from '../stages.ts';
+import { runTestSteps, type TestStep, type TestOutcome } from '../test-stages.ts';
 import type { ClusterApi, ResourceRight } from './api.ts';
 import type { KubernetesConfig } from './config.ts';
-import { runPodCommand } from './command.ts';
-import { toClusterError, ClusterError, type ClusterErrorKind } from './failure.ts';
+import { runPodCommand } from './run-command.ts';
+import { toClusterError, ClusterError, type ClusterErrorKind } from './errors.ts';
 import { createJobPod, type JobPod } from './job-pod.ts';
-import { removeExpiredPods } from './leftovers.ts';
+import { removeExpiredPods } from './cleanup.ts';
 import { createPodManifest } from './manifest.ts';
 
 /** What the account needs, and no more. */

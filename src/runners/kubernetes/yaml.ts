@@ -1,4 +1,4 @@
-import { parseJson } from '../../lib/json-bounds.ts';
+import { parseJson } from '../../lib/json.ts';
 
 /**
  * Reads a document of YAML, of which JSON is a part: JSON needs no more than Node.

@@ -1,6 +1,6 @@
 import type { Log } from '../../lib/log.ts';
 import type { ExitEvent, Job, Language, Limits, RunEvent, StopCause } from '../runner.ts';
-import { findWorkingFolder, WRITABLE_FOLDERS } from './layout.ts';
+import { findWorkingFolder, WRITABLE_FOLDERS } from './bwrap-arguments.ts';
 import { readSandboxOutput } from './output.ts';
 import { startSandbox, type Sandbox, type SandboxDeps, type SandboxExit } from './sandbox.ts';
 

@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import type { Duplex, Readable } from 'node:stream';
 import type { Job, Limits } from '../runner.ts';
 import type { ControlGroup, ControlGroups } from './control-groups.ts';
-import { createBwrapArguments, type SandboxOptions } from './layout.ts';
+import { createBwrapArguments, type SandboxOptions } from './bwrap-arguments.ts';
 import { killSandboxes, waitForEmptyNamespace, findPidNamespace, runIdArguments } from './processes.ts';
 import { createStaging, type Staging } from './staging.ts';
 

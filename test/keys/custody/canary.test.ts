@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { KeyAdminContext } from '../../../src/custody.ts';
 import { findCanaryKeyIndex, assertCanary, reencryptCanary } from '../../../src/keys/custody/canary.ts';
 import { rotateKeys } from '../../../src/keys/custody/rotate.ts';
-import { writeVaultId } from '../../../src/keys/owners-store.ts';
+import { writeVaultId } from '../../../src/keys/vault-index-store.ts';
 import { createDatabase as openDatabase, type Database } from '../../../src/lib/database.ts';
 import { UnfitError } from '../../../src/lib/errors.ts';
 import { createKeyring, type Keyring } from '../../../src/lib/keyring.ts';
@@ -12,7 +12,7 @@ import { fernetKey, startApp } from '../../support/app.ts';
 import { addKey, openAiKey } from '../../support/key.ts';
 import { createDatabase, createUser } from '../../support/stack.ts';
 import { startUpstream } from '../../support/upstream.ts';
-import { createRealmUser, createFixture, randomOwner, readStoredPool, storeKey } from './rig.ts';
+import { createRealmUser, createFixture, randomOwner, readStoredPool, storeKey } from './fixture.ts';
 
 const home = createFixture();
 let custody: KeyAdminContext;

@@ -3,9 +3,9 @@ import type { KeyAdminContext } from '../../../src/custody.ts';
 import { moveVault, type MoveOptions } from '../../../src/keys/custody/move.ts';
 import { assertCanary } from '../../../src/keys/custody/canary.ts';
 import { rotateKeys } from '../../../src/keys/custody/rotate.ts';
-import { readVaultIndex } from '../../../src/keys/owners-store.ts';
-import { decryptKey } from '../../../src/keys/record.ts';
-import { assertVaultLocation } from '../../../src/keys/vault-place.ts';
+import { readVaultIndex } from '../../../src/keys/vault-index-store.ts';
+import { decryptKey } from '../../../src/keys/stored-key.ts';
+import { assertVaultLocation } from '../../../src/keys/vault-location.ts';
 import { createDatabase as openDatabase } from '../../../src/lib/database.ts';
 import { createLog } from '../../../src/lib/log.ts';
 import type { Owner } from '../../../src/lib/owner.ts';
@@ -20,7 +20,7 @@ import {
   readStoredPool,
   storeKey,
   type FixtureSettings,
-} from './rig.ts';
+} from './fixture.ts';
 
 const home = createFixture(2);
 

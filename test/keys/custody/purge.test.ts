@@ -3,9 +3,9 @@ import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import type { KeyAdminContext } from '../../../src/custody.ts';
 import { purgeVault, type PurgeOptions } from '../../../src/keys/custody/purge.ts';
-import { createOwnerRemoval } from '../../../src/keys/custody/removal.ts';
-import { writeTestStatus } from '../../../src/keys/facts-store.ts';
-import { readVaultIndex } from '../../../src/keys/owners-store.ts';
+import { createOwnerRemoval } from '../../../src/keys/custody/remove-owner.ts';
+import { writeTestStatus } from '../../../src/keys/key-status-store.ts';
+import { readVaultIndex } from '../../../src/keys/vault-index-store.ts';
 import { getUserId, type Owner } from '../../../src/lib/owner.ts';
 import { adminClient, stack } from '../../support/stack.ts';
 import { createRelay } from '../keycloak-relay.ts';
@@ -17,7 +17,7 @@ import {
   randomOwner,
   readStoredPool,
   storeKey,
-} from './rig.ts';
+} from './fixture.ts';
 
 const home = createFixture();
 let custody: KeyAdminContext;

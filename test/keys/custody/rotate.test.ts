@@ -7,7 +7,7 @@ import { assertCanary } from '../../../src/keys/custody/canary.ts';
 import { checkKeys } from '../../../src/keys/custody/check.ts';
 import { rotateKeys, type RotateOptions } from '../../../src/keys/custody/rotate.ts';
 import { createPoolWriter } from '../../../src/keys/pool-writer.ts';
-import { decryptKey } from '../../../src/keys/record.ts';
+import { decryptKey } from '../../../src/keys/stored-key.ts';
 import { findFernetTime, parseFernetKey, encryptFernet } from '../../../src/lib/fernet.ts';
 import { createKeyring } from '../../../src/lib/keyring.ts';
 import type { Owner } from '../../../src/lib/owner.ts';
@@ -25,7 +25,7 @@ import {
   readStoredPool,
   storeKey,
   type FixtureSettings,
-} from './rig.ts';
+} from './fixture.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', '..', 'src', 'cli', 'main.ts');
 

@@ -6,7 +6,7 @@ import type { SshConnections } from '../../../src/lib/ssh/connections.ts';
 import type { ExecStream } from '../../../src/lib/ssh/connections.ts';
 import { startCutProxy } from '../../support/cut-proxy.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
-import { startScriptedServer } from './odd-server.ts';
+import { startScriptedServer } from './scripted-server.ts';
 import { afterThisTest, neverAborted, openConnections, serverAt } from './servers.ts';
 
 /** What a command prints. */

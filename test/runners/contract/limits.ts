@@ -1,7 +1,7 @@
 import { describe, expect } from '@jest/globals';
 import { setTimeout as rest } from 'node:timers/promises';
 import { measureRetainedBytes } from '../../support/retained-bytes.ts';
-import type { ContractHarness } from './bench.ts';
+import type { ContractHarness } from './harness.ts';
 
 const MIB = 2 ** 20;
 const SENT_BYTES = 100 * MIB;

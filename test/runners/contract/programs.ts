@@ -1,7 +1,7 @@
 import { describe, expect } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import type { Language } from '../../../src/runners/runner.ts';
-import { exitedWith, type ContractHarness } from './bench.ts';
+import { exitedWith, type ContractHarness } from './harness.ts';
 
 /** What a shell, in whatever quotes, would take for more than text. */
 const HOSTILE = `'"$(echo injected)\`echo injected\`; echo injected & echo injected | cat # \\ * ? ~ ! %s {a,b} <x >y\n\t-rf é 💥'`;

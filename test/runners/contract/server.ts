@@ -1,6 +1,6 @@
 import { describe, expect } from '@jest/globals';
 import { TEST_STAGES } from '../../../src/runners/runner.ts';
-import { exitedWith, type ContractHarness } from './bench.ts';
+import { exitedWith, type ContractHarness } from './harness.ts';
 
 export function describeServer(bench: ContractHarness): void {
   describeSharing(bench);

@@ -1,6 +1,6 @@
 import { describe, expect } from '@jest/globals';
 import { until } from '../../support/until.ts';
-import type { ContractHarness } from './bench.ts';
+import type { ContractHarness } from './harness.ts';
 
 /** Cannot be asked to end, has a child in a session of its own and one whose parent is gone. */
 const UNSTOPPABLE_COMMAND = [

@@ -5,7 +5,7 @@ import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import { createLog } from '../../../src/lib/log.ts';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
 import { certificate } from '../../support/certificate.ts';
-import { toPem, craftRsaKey } from '../../support/odd-keys.ts';
+import { toPem, craftRsaKey } from '../../support/crafted-private-keys.ts';
 import { localDialer } from '../../lib/ssh/servers.ts';
 
 const SERVER = { host: 'srv_1', image: 'busybox' };

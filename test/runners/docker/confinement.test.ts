@@ -12,7 +12,7 @@ import {
   openRunner,
   runToExit,
   createTarget,
-} from './engine.ts';
+} from './test-engine.ts';
 
 const MIB = 2 ** 20;
 

@@ -7,7 +7,7 @@ import { dockerConfig } from '../../../src/runners/docker/config.ts';
 import { localDialer } from '../../lib/ssh/servers.ts';
 import type { Limits } from '../../../src/runners/runner.ts';
 import { LOOPBACK, startTcpUpstream } from '../../support/local-upstreams.ts';
-import { NO_LIMITS, afterThisTest, createJob, readOutcome, createTarget } from './engine.ts';
+import { NO_LIMITS, afterThisTest, createJob, readOutcome, createTarget } from './test-engine.ts';
 
 const MIB = 2 ** 20;
 /** What is read before an engine is left, and what lies between at most. */

@@ -10,7 +10,7 @@ import {
   readOutcome,
   runToExit,
   createTarget,
-} from './engine.ts';
+} from './test-engine.ts';
 
 describeOn('docker', 'a Docker server behind one of the own SSH servers', () => {
   const host = dockerHost();

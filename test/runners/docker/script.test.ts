@@ -2,7 +2,7 @@ import { expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { writeScript } from '../../../src/runners/docker/script.ts';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
-import { createConfig, createJob, openRunner, runToExit, createTarget } from './engine.ts';
+import { createConfig, createJob, openRunner, runToExit, createTarget } from './test-engine.ts';
 
 /** Texts that shells are fond of, and any others. */
 const hostile = fc

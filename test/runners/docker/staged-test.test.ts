@@ -12,7 +12,7 @@ import {
   readOutcome,
   NO_LIMITS,
   createTarget,
-} from './engine.ts';
+} from './test-engine.ts';
 
 const never = new AbortController().signal;
 

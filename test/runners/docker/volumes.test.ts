@@ -10,7 +10,7 @@ import {
   openRunner,
   runToExit,
   createTarget,
-} from './engine.ts';
+} from './test-engine.ts';
 
 describeOn('docker', 'volumes of a Docker server', () => {
   const host = dockerHost();

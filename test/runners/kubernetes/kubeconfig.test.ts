@@ -4,7 +4,7 @@ import type { z } from 'zod';
 import { toClusterAccess, kubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
 import { certificate } from '../../support/certificate.ts';
 import { evidence } from '../../support/evidence.ts';
-import { toPem, craftRsaKey } from '../../support/odd-keys.ts';
+import { toPem, craftRsaKey } from '../../support/crafted-private-keys.ts';
 
 const CA = Buffer.from(certificate.cert).toString('base64');
 const KEY = Buffer.from(certificate.key).toString('base64');

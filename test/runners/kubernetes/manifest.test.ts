@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { createKubernetesRunner } from '../../../src/runners/kubernetes.ts';
 import { kubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
 import { createPodManifest } from '../../../src/runners/kubernetes/manifest.ts';
-import { toPodName } from '../../../src/runners/kubernetes/names.ts';
+import { toPodName } from '../../../src/runners/kubernetes/object-names.ts';
 import {
   hasEnded,
   isRunning,
@@ -12,7 +12,7 @@ import {
   findStartFailure,
 } from '../../../src/runners/kubernetes/pod-state.ts';
 import type { Limits } from '../../../src/runners/runner.ts';
-import { localDialer, createTarget } from './cluster.ts';
+import { localDialer, createTarget } from './test-cluster.ts';
 
 const CONFIG = kubernetesConfig.parse({
   cluster_url: 'https://cluster.example.com',

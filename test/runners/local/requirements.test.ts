@@ -4,13 +4,13 @@ import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import type { ExitEvent, ServerTestResult } from '../../../src/runners/runner.ts';
 import { describeOn } from '../../support/hosts.ts';
-import { listLeaks } from './leftovers.ts';
+import { listLeaks } from './leaks.ts';
 
 /** An instance of the product; its second argument is what it does before it looks at the machine. */
 const INSTANCE = `
   const [, running, prelude] = process.argv;
   const { localRunner, runLocally } = await import(running);
-  const { localTarget } = await import(running.replace('running.ts', 'leftovers.ts'));
+  const { localTarget } = await import(running.replace('running.ts', 'leaks.ts'));
   const runner = localRunner();
   new Function(prelude)();
   const signal = new AbortController().signal;

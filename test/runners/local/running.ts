@@ -3,8 +3,8 @@ import { createLog } from '../../../src/lib/log.ts';
 import { createLocalRunner, type LocalRunnerOptions } from '../../../src/runners/local.ts';
 import type { ExitEvent, Job, Runner } from '../../../src/runners/runner.ts';
 import { supervise } from '../../../src/runners/supervise.ts';
-import { registerSandboxCreator } from '../../support/local-remains.ts';
-import { localTarget } from './leftovers.ts';
+import { registerSandboxCreator } from '../../support/sandbox-leaks.ts';
+import { localTarget } from './leaks.ts';
 
 /** A runner of this machine, supervised as in the product. */
 export function localRunner(options: Partial<LocalRunnerOptions> = {}): Runner {

@@ -6,7 +6,7 @@ import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import path from 'node:path';
 import { describeOn } from '../../support/hosts.ts';
 import { until } from '../../support/until.ts';
-import { listLeaks, listSandboxProcesses, localTarget } from './leftovers.ts';
+import { listLeaks, listSandboxProcesses, localTarget } from './leaks.ts';
 import { localRunner, runLocally } from './running.ts';
 
 describeOn('local', 'the sandbox of the local runner', () => {

@@ -7,7 +7,7 @@ import {
   listDeniedSyscallNumbers,
   type Architecture,
 } from '../../../src/runners/local/syscalls.ts';
-import { reportMissing } from '../../support/host-presence.ts';
+import { reportMissing } from '../../support/host-availability.ts';
 
 const AUDIT_ARCH = { x64: 0xc000_003e, arm64: 0xc000_00b7 };
 const [ALLOW, KILL, EPERM, ENOSYS, EAFNOSUPPORT] = [0x7fff_0000, 0x8000_0000, 0x5_0001, 0x5_0026, 0x5_0061];

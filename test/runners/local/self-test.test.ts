@@ -3,7 +3,7 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describeOn } from '../../support/hosts.ts';
-import { listLeaks, localTarget } from './leftovers.ts';
+import { listLeaks, localTarget } from './leaks.ts';
 import { localRunner, runLocally } from './running.ts';
 
 const HELLO = { program: { command: 'echo hello' } };

@@ -1,5 +1,5 @@
 import { gzipSync } from 'node:zlib';
-import type { Answer, HeaderLines } from './exchange.ts';
+import type { Answer, HeaderLines } from './response-writer.ts';
 import { completionBody, completionFrames, DONE, wantsStream, type CompletionOptions } from './frames.ts';
 import { ALLOWED_HEADERS, HOSTILE_HEADERS } from './hostile-headers.ts';
 

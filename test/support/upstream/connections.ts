@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import type { UpstreamConnection } from './record.ts';
+import type { UpstreamConnection } from './recorded-request.ts';
 
 interface TrackedConnection {
   connection: UpstreamConnection;

@@ -1,5 +1,5 @@
 import { answer, EVENT_STREAM } from './answers.ts';
-import type { Answer, ResponseWriter } from './exchange.ts';
+import type { Answer, ResponseWriter } from './response-writer.ts';
 import { completionFrames, DONE, frame, type CompletionOptions } from './frames.ts';
 
 /** Endless answers end with a reset here at the latest, whoever forgot to stop reading. */

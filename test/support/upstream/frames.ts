@@ -1,4 +1,4 @@
-import type { RecordedRequest } from './record.ts';
+import type { RecordedRequest } from './recorded-request.ts';
 
 export interface CompletionOptions {
   /** What the model says; `Hello from the upstream.` by default. */

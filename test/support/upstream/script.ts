@@ -1,6 +1,6 @@
 import { answer } from './answers.ts';
-import type { Answer } from './exchange.ts';
-import type { RecordedRequest } from './record.ts';
+import type { Answer } from './response-writer.ts';
+import type { RecordedRequest } from './recorded-request.ts';
 
 /** What the upstream will answer. A key's own answers win over the queue, the queue over the default. */
 export interface Script {

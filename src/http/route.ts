@@ -1,0 +1,267 @@
+import express, { type Express, type Request, type Response } from 'express';
+import { z, type ZodType } from 'zod';
+import { AppError, isAppError, type FieldError } from '../lib/errors.ts';
+import type { Log } from '../lib/log.ts';
+import { isTierAtLeast, type Tier } from '../tiers.ts';
+import { createOpenRequestLimit } from './limits.ts';
+import type { Authenticate, Principal, Scope } from './principal.ts';
+
+/**
+ * Who may call a route. There is no default: a route that does not say cannot be built.
+ * `session` admits the session cookie alone; `{ scope }` also admits any credential that has the scope.
+ */
+export type Access = 'public' | 'session' | { scope: Scope };
+
+interface RouteDeclaration {
+  method: 'get' | 'post' | 'patch' | 'put' | 'delete';
+  path: string;
+  access: Access;
+  /** The lowest tier that may call; read live from Keycloak. */
+  tier?: Tier;
+}
+
+export interface HttpCall {
+  /** Null on public routes only; use {@link RouteCall} where access is declared. */
+  principal: Principal | null;
+  requestId: string;
+  log: Log;
+  /**
+   * Asks anew who is calling and whether they may: after the body was read, for example, since a client can
+   * take its time over it. Throws what the first asking would (401, 403). Not for public routes.
+   */
+  reauthorize(): Promise<Principal>;
+}
+
+export interface RouteCall<Params, Query, Body> extends Omit<HttpCall, 'principal'> {
+  principal: Principal;
+  params: Params;
+  query: Query;
+  body: Body;
+}
+
+/** A route of the REST API that writes its own answer, e.g. a stream; everything that comes in passes a schema. */
+export interface ParsedRoute<Params, Query, Body> extends RouteDeclaration {
+  access: Exclude<Access, 'public'>;
+  params?: ZodType<Params>;
+  query?: ZodType<Query>;
+  body?: ZodType<Body>;
+  handle(call: RouteCall<Params, Query, Body>, request: Request, response: Response): Promise<void> | void;
+}
+
+/** A route of the REST API: everything that comes in and goes out passes a schema. */
+export interface JsonRoute<Params, Query, Body, Result> extends Omit<
+  ParsedRoute<Params, Query, Body>,
+  'handle'
+> {
+  /** Parses the answer and drops what is not declared: the best guard against leaking a secret. */
+  response: ZodType<Result>;
+  /** 200 unless said otherwise; may depend on what was asked for. */
+  status?: number | ((body: Body) => number);
+  /** `request` and `response` are for headers alone: the answer is what it returns. */
+  handle(
+    call: RouteCall<Params, Query, Body>,
+    request: Request,
+    response: Response,
+  ): Promise<Result> | Result;
+}
+
+/** A route that writes its own answer: redirects, pages, streams. It reads its own body, after the checks. */
+export interface RawRoute extends RouteDeclaration {
+  handle(call: HttpCall, request: Request, response: Response): Promise<void> | void;
+}
+
+export interface Route extends RouteDeclaration {
+  handle(call: HttpCall, request: Request, response: Response): Promise<void>;
+}
+
+const MAX_JSON_BODY = '1mb';
+const jsonBodyParser = express.json({
+  limit: MAX_JSON_BODY,
+  strict: true,
+  type: 'application/json',
+  inflate: false,
+});
+
+/** Declares a REST route. Errors: 400 `validation_failed`, 413, 415, and what `handle` throws. */
+export function jsonRoute<Params = object, Query = object, Body = undefined, Result = unknown>(
+  declaration: JsonRoute<Params, Query, Body, Result>,
+): Route {
+  return parsedRoute<Params, Query, Body>({
+    ...declaration,
+    async handle(call, request, response) {
+      const result = await declaration.handle(call, request, response);
+      const status =
+        typeof declaration.status === 'function'
+          ? declaration.status(call.body)
+          : (declaration.status ?? 200);
+      response.status(status).json(declaration.response.parse(result));
+    },
+  });
+}
+
+/** Declares a REST route that writes its own answer. Errors: as of {@link jsonRoute}. */
+export function parsedRoute<Params = object, Query = object, Body = undefined>(
+  declaration: ParsedRoute<Params, Query, Body>,
+): Route {
+  return {
+    ...pickDeclaration(declaration),
+    async handle(call, request, response) {
+      if (call.principal === null) throw new Error(`${declaration.path} needs a principal`);
+      const params = parseInput(declaration.params, request.params, 'path') as Params;
+      const query = parseInput(declaration.query, request.query, 'query') as Query;
+      const principal = declaration.body ? await readJsonBody(call, request, response) : call.principal;
+      const body = parseInput(declaration.body, request.body, 'body') as Body;
+      await declaration.handle({ ...call, principal, params, query, body }, request, response);
+    },
+  };
+}
+
+/** Declares a route that writes its own answer. */
+export function rawRoute(declaration: RawRoute): Route {
+  return {
+    ...pickDeclaration(declaration),
+    handle: async (call, request, response) => declaration.handle(call, request, response),
+  };
+}
+
+export interface RouteGuards {
+  authenticate: Authenticate;
+  /** Throws `csrf` (403) on a cross-site write. */
+  refuseCrossSite(request: Request): void;
+  /** Puts a refusal by tier on the caller's audit trail, before it is answered. */
+  auditTierRefusal(principal: Principal, route: RouteName, requestId: string): Promise<void>;
+}
+
+/** Which route, for the audit trail. */
+export type RouteName = Pick<RouteDeclaration, 'method' | 'path'>;
+
+/** Requests that one user may have open at once, whatever they ask. */
+const MAX_OPEN_REQUESTS = 64;
+
+/**
+ * Mounts the declared routes. Every request passes, in this order: authenticate, cross-site check,
+ * scope, tier; only then is its body read, and after that they pass again. A path known under another method
+ * answers 405.
+ * @throws Error at start when a route lacks its declaration or stands twice.
+ */
+export function mountRoutes(app: Express, routes: readonly Route[], guards: RouteGuards): void {
+  const seen = new Set<string>();
+  const openRequestLimit = createOpenRequestLimit(MAX_OPEN_REQUESTS);
+  for (const route of routes) {
+    const name = `${route.method} ${route.path}`;
+    // The type demands `access`; this holds where a cast has gone around the type.
+    if ((route.access as unknown) === undefined) throw new Error(`${name} declares no access`);
+    if (seen.has(name)) throw new Error(`${name} is declared twice`);
+    seen.add(name);
+    app[route.method](route.path, async (request, response) => {
+      const caller: { principal?: Principal } = {};
+      const context = getRequestContext(response);
+      const reauthorize = async () => {
+        const principal = await authenticate(route, guards, request, response);
+        caller.principal = principal;
+        authorize(route, principal);
+        return principal;
+      };
+      try {
+        const principal = route.access === 'public' ? null : await reauthorize();
+        if (principal !== null) openRequestLimit.acquire(principal.user.id, response);
+        await route.handle({ principal, reauthorize, ...context }, request, response);
+      } catch (error) {
+        if (caller.principal !== undefined && isAppError(error, 'tier_required'))
+          await guards.auditTierRefusal(caller.principal, route, context.requestId);
+        throw error;
+      }
+    });
+  }
+  for (const path of new Set(routes.map((route) => route.path))) {
+    const allow = routes.filter((route) => route.path === path).map((route) => route.method.toUpperCase());
+    app.all(path, () => {
+      throw new AppError('method_not_allowed', `This address answers ${allow.join(', ')} only.`, {
+        headers: { allow: allow.join(', ') },
+      });
+    });
+  }
+}
+
+/** The request's id and log, put there by `requestContext`. */
+export function getRequestContext(response: Response): { requestId: string; log: Log } {
+  return response.locals as { requestId: string; log: Log };
+}
+
+async function authenticate(
+  route: Route,
+  guards: RouteGuards,
+  request: Request,
+  response: Response,
+): Promise<Principal> {
+  if (route.access === 'public') throw new Error(`${route.path} is public: nobody is asked for`);
+  const principal = await guards.authenticate(request, response);
+  if (principal.credential === 'session') guards.refuseCrossSite(request);
+  return principal;
+}
+
+/** Throws `scope_required` or `tier_required` (403) unless the principal may call the route. */
+function authorize(route: Pick<Route, 'access' | 'tier'>, principal: Principal): void {
+  if (principal.credential !== 'session') {
+    const allowed = typeof route.access === 'object' && principal.scopes.has(route.access.scope);
+    if (!allowed) {
+      throw new AppError('scope_required', 'This credential may not do that. Sign in and use the session.');
+    }
+  }
+  if (route.tier !== undefined) requireTier(principal, route.tier);
+}
+
+/** Throws `tier_required` (403) with both tiers when the user's tier is below `required`. */
+export function requireTier(principal: Principal, required: Tier): void {
+  const current = principal.user.tier;
+  if (isTierAtLeast(current, required)) return;
+  throw new AppError('tier_required', `This needs the ${required} tier or higher; yours is ${current}.`, {
+    extra: { required_tier: required, current_tier: current },
+  });
+}
+
+/** Leaves the body in `request.body`; answers who is calling by then, and still may. */
+async function readJsonBody(call: HttpCall, request: Request, response: Response): Promise<Principal> {
+  const hasBody =
+    request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
+  if (hasBody && !request.is('application/json')) {
+    throw new AppError('unsupported_media_type', 'Send the body as application/json.');
+  }
+  await new Promise<void>((resolve, reject) => {
+    jsonBodyParser(request, response, (error?: unknown) => {
+      if (error === undefined) resolve();
+      else reject(toBodyError(error));
+    });
+  });
+  return call.reauthorize();
+}
+
+/** body-parser's errors carry a `type` and, for bad JSON, the body itself, which must not travel further. */
+export function toBodyError(error: unknown): AppError {
+  const type = (error as { type?: unknown }).type;
+  if (type === 'entity.too.large')
+    return new AppError('body_too_large', 'The body is larger than is accepted here.');
+  if (type === 'encoding.unsupported' || type === 'charset.unsupported') {
+    return new AppError('unsupported_media_type', 'Send the body as UTF-8, without content encoding.');
+  }
+  return new AppError('validation_failed', 'The body could not be read as JSON.');
+}
+
+function parseInput(schema: ZodType | undefined, value: unknown, part: string): unknown {
+  if (schema === undefined) return undefined;
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new AppError('validation_failed', 'The request is not valid; see errors.', {
+    errors: toFieldErrors(result.error, part),
+  });
+}
+
+/** Zod's issues as the wire has them. Messages name fields and rules, never the value. */
+function toFieldErrors(error: z.ZodError, part: string): FieldError[] {
+  return error.issues.map((issue) => ({ path: issue.path.join('.') || part, message: issue.message }));
+}
+
+function pickDeclaration(declaration: RouteDeclaration): RouteDeclaration {
+  const { method, path, access, tier } = declaration;
+  return tier === undefined ? { method, path, access } : { method, path, access, tier };
+}

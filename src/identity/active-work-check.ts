@@ -1,0 +1,73 @@
+import type { Principal } from '../http/principal.ts';
+import type { UserCache } from './user-cache.ts';
+import type { ActiveWork } from './active-work.ts';
+import type { Logout } from './logout.ts';
+import type { SessionStore } from './session-store.ts';
+
+export interface ActiveWorkCheckDeps {
+  activeWork: ActiveWork;
+  store: SessionStore;
+  userCache: UserCache;
+  logout: Logout;
+}
+
+/** With a sweep every 5 s, work of a user who vanished without an event ends within 10 s. */
+const MAX_USER_AGE_MS = 4_000;
+const MAX_CONCURRENT_LOOKUPS = 10;
+
+/**
+ * Builds the sweep over running work: what no event told this process (another instance ended the session, a
+ * directory behind Keycloak disabled the user, the session's time is over) is found here.
+ */
+export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<void> {
+  async function endWorkOfEndedSessions(): Promise<void> {
+    const ids = deps.activeWork
+      .principals()
+      .flatMap(({ sessionId }) => (sessionId === null ? [] : [sessionId]));
+    if (ids.length === 0) return;
+    const validIds = await deps.store.listValidSessionIds([...new Set(ids)]);
+    for (const id of ids) if (!validIds.has(id)) deps.activeWork.endSession(id);
+  }
+
+  async function endWorkOfLoggedOutTokens(): Promise<void> {
+    for (const principal of deps.activeWork.principals()) {
+      if (principal.credential === 'session') continue;
+      if (await deps.store.isLoggedOut(toSignInRef(principal))) deps.activeWork.endPrincipal(principal);
+    }
+  }
+
+  async function endWorkOfMissingUsers(): Promise<void> {
+    const ids = deps.activeWork.userIds();
+    for (let at = 0; at < ids.length; at += MAX_CONCURRENT_LOOKUPS) {
+      await Promise.all(
+        ids.slice(at, at + MAX_CONCURRENT_LOOKUPS).map(async (id) => {
+          if ((await deps.userCache.findUser(id, MAX_USER_AGE_MS)) === undefined)
+            await deps.logout.endUser(id);
+        }),
+      );
+    }
+  }
+
+  return async () => {
+    await endWorkOfEndedSessions();
+    await endWorkOfLoggedOutTokens();
+    await endWorkOfMissingUsers();
+  };
+}
+
+/** Builds the same question about one sign-in, for work that waited before it began. */
+export function createSignInCheck(store: SessionStore): (principal: Principal) => Promise<boolean> {
+  return async (principal) => {
+    const { sessionId } = principal;
+    if (sessionId === null) return !(await store.isLoggedOut(toSignInRef(principal)));
+    return (await store.listValidSessionIds([sessionId])).has(sessionId);
+  };
+}
+
+function toSignInRef(principal: Principal) {
+  return {
+    userId: principal.user.id,
+    keycloakSessionId: principal.keycloakSessionId,
+    signedInAtMs: principal.signedInAtMs ?? 0,
+  };
+}

@@ -1,0 +1,181 @@
+import { z } from 'zod';
+import type { Sql } from '../lib/database.ts';
+import type { Owner } from '../lib/owner.ts';
+import { notifyOwnerChanged } from './vault-index-store.ts';
+import { KEY_TEST_STATUSES, type KeyTestStatus } from './schema.ts';
+
+/** What changes about a key with every use. The key itself lies in the vault. */
+export interface KeyStatus {
+  lastUsedAt: Date | null;
+  lastTestedAt: Date | null;
+  testStatus: KeyTestStatus;
+  testMessage: string | null;
+  /** Not to be used before this time. */
+  cooldownUntil: Date | null;
+}
+
+/** Which key: `[owner, provider, key id]`, in the order of the primary key. */
+type KeyStatusId = readonly [owner: Owner, provider: string, keyId: string];
+
+export const INITIAL_KEY_STATUS: KeyStatus = {
+  lastUsedAt: null,
+  lastTestedAt: null,
+  testStatus: 'untested',
+  testMessage: null,
+  cooldownUntil: null,
+};
+
+const KeyStatusRow = z.object({
+  provider: z.string(),
+  key_id: z.string(),
+  last_used_at: z.date().nullable(),
+  last_tested_at: z.date().nullable(),
+  test_status: z.enum(KEY_TEST_STATUSES),
+  test_message: z.string().nullable(),
+  set_aside_until: z.date().nullable(),
+});
+
+/** The facts of all of an owner's keys, by {@link keyStatusName}. Keys without facts have no entry. */
+export async function listKeyStatuses(sql: Sql, owner: Owner): Promise<ReadonlyMap<string, KeyStatus>> {
+  const rows = await sql.rows(
+    KeyStatusRow,
+    `SELECT provider, key_id, last_used_at, last_tested_at, test_status, test_message, set_aside_until
+     FROM provider_key_facts WHERE owner = $1`,
+    [owner],
+  );
+  return new Map(
+    rows.map((row) => [
+      keyStatusName(row.provider, row.key_id),
+      {
+        lastUsedAt: row.last_used_at,
+        lastTestedAt: row.last_tested_at,
+        testStatus: row.test_status,
+        testMessage: row.test_message,
+        cooldownUntil: row.set_aside_until,
+      },
+    ]),
+  );
+}
+
+/** The name of a key among one owner's. */
+export function keyStatusName(provider: string, keyId: string): string {
+  return `${provider}/${keyId}`;
+}
+
+/**
+ * Sets a key aside: 1, 5, 30 minutes, then hourly. Refusals of requests that were under way while the key
+ * was set aside already say nothing new and do not lengthen it.
+ */
+export async function startCooldown(
+  sql: Sql,
+  key: KeyStatusId,
+  status: KeyTestStatus,
+  message: string,
+): Promise<void> {
+  const changed = await sql.run(
+    `INSERT INTO provider_key_facts AS facts
+       (owner, provider, key_id, test_status, test_message, refusals, set_aside_until)
+     VALUES ($1, $2, $3, $4, $5, 1, now() + interval '1 minute')
+     ON CONFLICT (owner, provider, key_id) DO UPDATE SET
+       test_status = excluded.test_status,
+       test_message = excluded.test_message,
+       refusals = facts.refusals + 1,
+       set_aside_until =
+         now() + (ARRAY[1, 5, 30, 60])[least(facts.refusals + 1, 4)] * interval '1 minute'
+     WHERE facts.set_aside_until IS NULL OR facts.set_aside_until <= now()`,
+    [...key, status, message],
+  );
+  if (changed > 0) await notifyOwnerChanged(sql, key[0]);
+}
+
+/**
+ * Marks a key without setting it aside: it is looked at again on each use, which costs nothing. Writes only
+ * when the status changes; asking in the conflict clause alone would still lock, and so write, the row.
+ */
+export async function writeTestStatus(
+  sql: Sql,
+  key: KeyStatusId,
+  status: KeyTestStatus,
+  message: string,
+): Promise<void> {
+  const changed = await sql.run(
+    `INSERT INTO provider_key_facts (owner, provider, key_id, test_status, test_message)
+     SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (
+       SELECT FROM provider_key_facts
+       WHERE owner = $1 AND provider = $2 AND key_id = $3 AND test_status = $4)
+     ON CONFLICT (owner, provider, key_id) DO UPDATE SET
+       test_status = excluded.test_status, test_message = excluded.test_message`,
+    [...key, status, message],
+  );
+  if (changed > 0) await notifyOwnerChanged(sql, key[0]);
+}
+
+/**
+ * A key that has served is not set aside. What a refusal said of it is taken back: it works.
+ * @returns whether more than the time of its last use has changed; all processes are then told.
+ */
+export async function writeLastUse(sql: Sql, key: KeyStatusId): Promise<boolean> {
+  await sql.run(
+    `INSERT INTO provider_key_facts (owner, provider, key_id, last_used_at) VALUES ($1, $2, $3, now())
+     ON CONFLICT (owner, provider, key_id) DO UPDATE SET last_used_at = excluded.last_used_at`,
+    [...key],
+  );
+  const changed = await sql.run(
+    `UPDATE provider_key_facts SET
+       refusals = 0,
+       set_aside_until = NULL,
+       test_status = CASE WHEN test_status IN ('invalid', 'undecryptable') THEN 'valid' ELSE test_status END,
+       test_message =
+         CASE WHEN test_status IN ('invalid', 'undecryptable') THEN NULL ELSE test_message END
+     WHERE owner = $1 AND provider = $2 AND key_id = $3
+       AND (refusals > 0 OR set_aside_until IS NOT NULL OR test_status IN ('invalid', 'undecryptable'))`,
+    [...key],
+  );
+  if (changed > 0) await notifyOwnerChanged(sql, key[0]);
+  return changed > 0;
+}
+
+/** Stores what a test found. A key that works is no longer set aside; one that was refused is. */
+export async function writeTestResult(
+  sql: Sql,
+  key: KeyStatusId,
+  { status, message }: { status: KeyTestStatus; message: string },
+): Promise<void> {
+  const works = status === 'valid' || status === 'unverified';
+  await sql.run(
+    `INSERT INTO provider_key_facts AS facts
+       (owner, provider, key_id, test_status, test_message, last_tested_at)
+     VALUES ($1, $2, $3, $4, $5, now())
+     ON CONFLICT (owner, provider, key_id) DO UPDATE SET
+       test_status = excluded.test_status,
+       test_message = excluded.test_message,
+       last_tested_at = excluded.last_tested_at,
+       refusals = CASE WHEN $6 THEN 0 ELSE facts.refusals END,
+       set_aside_until = CASE WHEN $6 THEN NULL ELSE facts.set_aside_until END`,
+    [...key, status, message, works],
+  );
+  await notifyOwnerChanged(sql, key[0]);
+  if (status === 'invalid') await startCooldown(sql, key, status, message);
+}
+
+/** An edited key is tried again at once. */
+export async function endCooldown(sql: Sql, key: KeyStatusId): Promise<void> {
+  await sql.run(
+    `UPDATE provider_key_facts SET refusals = 0, set_aside_until = NULL
+     WHERE owner = $1 AND provider = $2 AND key_id = $3`,
+    [...key],
+  );
+}
+
+/** Forgets keys that are gone. */
+export async function deleteKeyStatuses(
+  sql: Sql,
+  owner: Owner,
+  provider: string,
+  keyIds: readonly string[],
+): Promise<void> {
+  await sql.run(
+    'DELETE FROM provider_key_facts WHERE owner = $1 AND provider = $2 AND key_id = ANY($3::text[])',
+    [owner, provider, keyIds],
+  );
+}

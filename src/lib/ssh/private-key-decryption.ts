@@ -1,0 +1,68 @@
+import { Worker } from 'node:worker_threads';
+import { createSemaphore } from '../semaphore.ts';
+import { UNREADABLE_PRIVATE_KEY } from '../private-key-limits.ts';
+import { PrivateKeyError } from './private-key-error.ts';
+
+/** Past this a passphrase is not tried any more: 24 rounds, OpenSSH's default, take a quarter of a second. */
+const DECRYPTION_TIMEOUT_MS = 10_000;
+const QUEUE_TIMEOUT_MS = 10_000;
+
+const WRONG_PASSPHRASE = 'The passphrase does not open the private key, or the key is damaged.';
+const TIMED_OUT = 'The passphrase takes too long to be tried.';
+const BUSY = 'Too many passphrases are being tried just now. Try again.';
+
+/** Of the process: whatever is asked for, no more threads than these calculate. */
+const semaphore = createSemaphore(2);
+
+/**
+ * Takes off a passphrase in a thread of its own, once one is free.
+ * @returns the key as PEM.
+ * @throws KeyError, or the reason of `signal`; at once, also where the thread cannot be stopped.
+ */
+export async function decryptPrivateKey(
+  key: string,
+  passphrase: string,
+  signal: AbortSignal,
+): Promise<string> {
+  const release = await acquireSlot(signal);
+  const worker = startWorker({ key, passphrase });
+  // Not before: `terminate` cannot interrupt OpenSSL, and a thread that was given up still calculates.
+  worker.once('exit', release);
+  const deadline = AbortSignal.any([signal, AbortSignal.timeout(DECRYPTION_TIMEOUT_MS)]);
+  try {
+    return await new Promise<string>((resolve, reject) => {
+      worker.once('message', (pem: string | null) =>
+        pem === null ? reject(new PrivateKeyError(WRONG_PASSPHRASE)) : resolve(pem),
+      );
+      worker.once('error', () => reject(new PrivateKeyError(UNREADABLE_PRIVATE_KEY)));
+      worker.once('exit', () => reject(new PrivateKeyError(UNREADABLE_PRIVATE_KEY)));
+      const rejectOnAbort = () =>
+        reject(signal.aborted ? (signal.reason as Error) : new PrivateKeyError(TIMED_OUT));
+      if (deadline.aborted) rejectOnAbort();
+      else deadline.addEventListener('abort', rejectOnAbort, { once: true });
+    });
+  } finally {
+    void worker.terminate();
+  }
+}
+
+async function acquireSlot(signal: AbortSignal): Promise<() => void> {
+  try {
+    return await semaphore.acquire(AbortSignal.any([signal, AbortSignal.timeout(QUEUE_TIMEOUT_MS)]));
+  } catch {
+    signal.throwIfAborted();
+    throw new PrivateKeyError(BUSY);
+  }
+}
+
+function startWorker(workerData: { key: string; passphrase: string }): Worker {
+  const file = import.meta.url.endsWith('.ts')
+    ? './private-key-decryption-worker.ts'
+    : './private-key-decryption-worker.js';
+  return new Worker(new URL(file, import.meta.url), {
+    workerData,
+    env: {},
+    execArgv: [],
+    resourceLimits: { maxOldGenerationSizeMb: 64 },
+  });
+}

@@ -1,0 +1,95 @@
+import { connect as connectTcp, isIP, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+import { upstreamTimeout, upstreamUnreachable, rejectOnAbort } from './deadline.ts';
+import { endpointForbidden, effectivePort, type AllowedAddress, type EgressPolicy } from './egress.ts';
+import { createSystemHostLookup, resolveHost, type HostLookup } from './dns.ts';
+
+export interface DialOptions {
+  policy: EgressPolicy;
+  /** For tests. */
+  lookup?: HostLookup;
+  /** TCP and TLS together, shared by the addresses of a name. */
+  connectTimeoutMs: number;
+}
+
+/** A connected socket, and whether the address dialled is public; addresses of the operator count as public. */
+export type DialedSocket = [socket: Socket, isPublic: boolean];
+
+/** Connects to the host of `url`; a connecting socket is closed at once when the signal ends. */
+export type Dial = (url: URL, guarded: boolean, signal: AbortSignal) => Promise<DialedSocket>;
+
+/** Builds the one place where sockets to upstreams are opened: guarded ones only to addresses of the policy. */
+export function createDial(options: DialOptions): Dial {
+  const lookup = options.lookup ?? createSystemHostLookup();
+
+  async function resolveOperatorHost(host: string): Promise<AllowedAddress[]> {
+    const addresses = await resolveHost(host, lookup);
+    return addresses.map((address) => ({ address, isPublic: true }));
+  }
+
+  return async (url, guarded, signal) => {
+    const port = effectivePort(url);
+    const resolution = guarded
+      ? options.policy.resolveAllowed(url.hostname, port, signal)
+      : resolveOperatorHost(url.hostname);
+    const targets = await rejectOnAbort(resolution, signal);
+    const attemptMs = options.connectTimeoutMs / targets.length;
+    let lastError: unknown = endpointForbidden();
+    // In the order of the look-up, which puts first what is most likely reachable.
+    for (const { address, isPublic } of targets) {
+      try {
+        return [await openSocket(url, address, attemptMs, signal), isPublic];
+      } catch (error) {
+        signal.throwIfAborted();
+        lastError = error;
+      }
+    }
+    throw lastError;
+  };
+}
+
+function openSocket(url: URL, address: string, timeoutMs: number, signal: AbortSignal): Promise<Socket> {
+  const { promise, resolve, reject } = Promise.withResolvers<Socket>();
+  const socket = startSocket(url, address);
+  const fail = (error: unknown) => {
+    socket.destroy();
+    reject(error);
+  };
+  const onAbort = () => {
+    fail(signal.reason);
+  };
+  const timer = setTimeout(() => {
+    fail(upstreamTimeout('accept a connection'));
+  }, timeoutMs);
+  signal.addEventListener('abort', onAbort);
+  if (signal.aborted) onAbort();
+  // Stays for good: an error on an idle socket must not end the process.
+  socket.on('error', (error) => {
+    reject(upstreamUnreachable(error));
+  });
+  socket.once('close', () => {
+    reject(upstreamUnreachable(new Error('closed while connecting')));
+  });
+  socket.once(url.protocol === 'https:' ? 'secureConnect' : 'connect', () => {
+    socket.setNoDelay(true);
+    resolve(socket);
+  });
+  return promise.finally(() => {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', onAbort);
+  });
+}
+
+/** Dials exactly `address`; the name in `url` goes into SNI and is what the certificate must show. */
+function startSocket(url: URL, address: string): Socket {
+  const target = { host: address, port: effectivePort(url), keepAlive: true, keepAliveInitialDelay: 60_000 };
+  if (url.protocol !== 'https:') return connectTcp(target);
+  // SNI holds names only (RFC 6066); for a literal, the address itself is compared with the certificate.
+  const isName = isIP(url.hostname.replace(/^\[|\]$/g, '')) === 0;
+  return connectTls({
+    ...target,
+    ...(isName ? { servername: url.hostname } : {}),
+    ALPNProtocols: ['http/1.1'],
+    rejectUnauthorized: true, // Said aloud, so that no environment variable turns it off.
+  });
+}

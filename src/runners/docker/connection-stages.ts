@@ -1,0 +1,134 @@
+import type { Dialer } from '../../lib/dialer.ts';
+import { isAppError } from '../../lib/errors.ts';
+import { createTlsHandshake, findTlsErrorReason } from '../../lib/guarded-agent.ts';
+import type { DedicatedSshConnection, SshConnections } from '../../lib/ssh/connections.ts';
+import { SshError } from '../../lib/ssh/ssh-error.ts';
+import type { TestStageName, TargetServer } from '../runner.ts';
+import { toEngineRoute, type DockerConfig } from './config.ts';
+import { createEngineWithConnector, createEngineConnector, type Engine } from './engine.ts';
+import { DockerError } from './errors.ts';
+import type { DockerTestStep } from './test-steps.ts';
+
+export interface DockerConnectionDeps {
+  dialer: Dialer;
+  ssh: Pick<SshConnections, 'openExecStream' | 'connect'>;
+}
+
+/** A way to an engine, in the stages of a test. Its engine may be used when they are passed. */
+export interface ConnectionStages {
+  steps: readonly DockerTestStep[];
+  engine: Engine;
+  close(): void;
+}
+
+const PASSED_MESSAGES = {
+  policy: 'The address may be reached from here.',
+  tcp: 'The server accepts connections.',
+  tls: 'The certificate of the engine is the right one.',
+  host_key: 'The SSH server has the confirmed host key.',
+  authentication: 'The SSH server accepts the sign-in.',
+};
+
+/** The connection that the stages made is the engine's first. */
+export function createTlsConnectionStages(
+  target: TargetServer<DockerConfig>,
+  deps: DockerConnectionDeps,
+): ConnectionStages {
+  const route = toEngineRoute(target.config);
+  if (route.kind !== 'tls') throw new Error('not by TLS');
+  const { host, port, ca, client } = route;
+  const secure = createTlsHandshake({ host, tls: { ca, client } });
+  const connect = createEngineConnector(target, deps);
+  let dialing: ReturnType<Dialer['connect']> | undefined;
+  let firstConnection: Awaited<ReturnType<typeof secure>> | undefined;
+  const dial = (signal: AbortSignal) => (dialing ??= deps.dialer.connect(host, port, signal));
+  const engine = createEngineWithConnector(async (signal) => {
+    const ready = firstConnection;
+    firstConnection = undefined;
+    return ready ?? (await connect(signal));
+  }, route);
+  const steps: DockerTestStep[] = [
+    [
+      'policy',
+      async (signal) => {
+        await dial(signal).catch((error: unknown) => {
+          if (isAppError(error, 'endpoint_forbidden')) throw error;
+        });
+        return PASSED_MESSAGES.policy;
+      },
+    ],
+    ['tcp', async (signal) => dial(signal).then(() => PASSED_MESSAGES.tcp)],
+    [
+      'tls',
+      async (signal) => {
+        firstConnection = await secure(await dial(signal), signal);
+        return PASSED_MESSAGES.tls;
+      },
+    ],
+    ['authentication', (signal) => checkAuthentication(engine, signal)],
+  ];
+  return {
+    steps,
+    engine,
+    close() {
+      engine.close();
+      firstConnection?.destroy();
+      dialing?.then((socket) => socket.destroy()).catch(() => undefined);
+    },
+  };
+}
+
+/** With TLS 1.3 the engine looks at the certificate after the handshake, and some engines just close. */
+async function checkAuthentication(engine: Engine, signal: AbortSignal): Promise<string> {
+  try {
+    await engine.ping(signal);
+  } catch (error) {
+    const isClosed = isAppError(error, 'upstream_unreachable') && findTlsErrorReason(error) === undefined;
+    if (!isClosed) throw error;
+    throw new DockerError('The engine closed the connection: it may not know the authority of client_cert.');
+  }
+  return 'The engine accepts the client certificate.';
+}
+
+/** The stages are those of the SSH server, made over a connection that is not shared. */
+export function createSshConnectionStages(
+  target: TargetServer<DockerConfig>,
+  deps: DockerConnectionDeps,
+): ConnectionStages {
+  const route = toEngineRoute(target.config);
+  const server = route.kind === 'ssh' ? target.jumpServers.get(route.serverId) : undefined;
+  const engine = createEngineWithConnector(createEngineConnector(target, deps), { host: 'docker', port: 80 });
+  let connection: DedicatedSshConnection | undefined;
+  const passed = new Set<TestStageName>();
+  let connecting: Promise<void> | undefined;
+
+  async function connect(signal: AbortSignal): Promise<void> {
+    if (server?.owner !== target.owner)
+      throw new DockerError('The SSH server in host is not one of yours any more.');
+    connection = await deps.ssh.connect(server, signal, (stage) => passed.add(stage));
+  }
+
+  /** All are passed by one connecting; it fails in the first that was not passed. */
+  function createStep(name: keyof typeof PASSED_MESSAGES): DockerTestStep {
+    return [
+      name,
+      async (signal) => {
+        connecting ??= connect(signal);
+        await connecting.catch((error: unknown) => {
+          const isLater = error instanceof SshError ? error.stage !== name && passed.has(name) : false;
+          if (!isLater) throw error;
+        });
+        return PASSED_MESSAGES[name];
+      },
+    ];
+  }
+
+  return {
+    steps: [createStep('policy'), createStep('tcp'), createStep('host_key'), createStep('authentication')],
+    engine,
+    close() {
+      engine.close();
+      connection?.close();
+    },
+  };
+}

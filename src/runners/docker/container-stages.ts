@@ -1,0 +1,127 @@
+import { randomBytes } from 'node:crypto';
+import type { RunEvent, TargetServer } from '../runner.ts';
+import type { DockerConfig } from './config.ts';
+import { containerName } from './containers.ts';
+import type { Engine } from './engine.ts';
+import { DockerError } from './errors.ts';
+import { readDockerOutput } from './output.ts';
+import { readDockerExit } from './run.ts';
+import { quoteForShell, writeScript, type ScriptMarker } from './script.ts';
+import {
+  detachSession,
+  openDockerSession,
+  removeRunContainers,
+  removeStaleContainers,
+  type DockerSession,
+} from './session.ts';
+import type { DockerTestStep } from './test-steps.ts';
+
+/** The stages of a test that need a container. */
+export interface ContainerStages {
+  steps: readonly DockerTestStep[];
+  /** Removes whatever is left of it. */
+  close(): Promise<void>;
+}
+
+/** The launcher, what watches its input, the program, and its child. */
+const MIN_PROCESSES = 4;
+
+/** One job that says something, leaves its session, and would run on. */
+export function createContainerStages(
+  engine: Engine,
+  target: TargetServer<DockerConfig>,
+  instance: string,
+): ContainerStages {
+  const nonce = randomBytes(16).toString('hex');
+  const runId = `test-${nonce}`;
+  const script = writeScript(
+    createTestJob(runId, nonce),
+    target.workspacePath,
+    target.config.environment ?? {},
+  );
+  const markers = new Set<ScriptMarker>();
+  let session: DockerSession | undefined;
+  let events: AsyncGenerator<RunEvent, void> | undefined;
+  let output = '';
+
+  const getOpened = () => {
+    if (session === undefined || events === undefined) throw new Error('the stages have an order');
+    return { session, events };
+  };
+
+  async function startContainer(signal: AbortSignal): Promise<string> {
+    const request = {
+      target,
+      limits: null,
+      purpose: 'test',
+      name: containerName(runId),
+      runId,
+      instance,
+    } as const;
+    session = await openDockerSession(engine, request, signal);
+    events = readDockerOutput(session, script.markerPrefix, markers);
+    session.stream.write(script.text);
+    const first = await events.next();
+    if (first.done !== true) return 'A container was started with image, volumes and working folder.';
+    const { message } = await readDockerExit(engine, session, { ...script, markers });
+    throw new DockerError(message ?? 'The container ended before the program started.');
+  }
+
+  async function checkEcho(): Promise<string> {
+    const { events } = getOpened();
+    while (!output.includes('\n')) {
+      const next = await events.next();
+      if (next.done === true) break;
+      if (next.value.type === 'output') output += Buffer.from(next.value.data).toString('latin1');
+      if (output.length > 4_096) break;
+    }
+    if (output.trim() !== nonce)
+      throw new DockerError(
+        "A program's output did not come back unchanged. Look for an entry in the image that prints.",
+      );
+    return 'What a program prints comes back unchanged.';
+  }
+
+  async function checkKill(): Promise<string> {
+    const { session } = getOpened();
+    if ((await engine.countProcesses(session.id)) < MIN_PROCESSES)
+      throw new DockerError('The engine does not show the processes of a container.');
+    await engine.kill(session.id);
+    await session.exitWait.exitCode;
+    if ((await engine.inspect(session.id))?.isRunning !== false)
+      throw new DockerError('The container could not be killed.');
+    return 'A process that had left its session was ended.';
+  }
+
+  async function checkCleanup(): Promise<string> {
+    await removeStaleContainers(engine, target);
+    if ((await removeRunContainers(engine, target, runId)) === 'unverified')
+      throw new DockerError(
+        `A container of this test may be left. Its name begins with ${containerName(runId)}.`,
+      );
+    return 'Nothing of the test is left on the engine.';
+  }
+
+  return {
+    steps: [
+      ['workspace', startContainer],
+      ['echo', checkEcho],
+      ['kill', checkKill],
+      ['cleanup', checkCleanup],
+    ],
+    async close() {
+      if (session !== undefined) detachSession(session);
+      if (markers.size > 0 || session !== undefined) await removeRunContainers(engine, target, runId);
+    },
+  };
+}
+
+function createTestJob(runId: string, nonce: string) {
+  const command = [
+    // In a session of its own, where the image has the program for it: no signal to a group would reach it.
+    '{ setsid sleep 600 || sleep 600; } >/dev/null 2>&1 &',
+    `printf '%s\\n' ${quoteForShell(nonce)}`,
+    'sleep 600',
+  ].join('\n');
+  return { runId, program: { command }, stdin: null, files: [], env: {}, workdir: null };
+}

@@ -1,0 +1,101 @@
+import { constants } from 'node:os';
+import type { ExitEvent } from '../runner.ts';
+import type { ClusterApi } from './api.ts';
+import { runPodCommand } from './run-command.ts';
+import { ClusterError } from './errors.ts';
+import { INSPECT_COMMAND } from './launcher.ts';
+import { EVICTED, hasEnded, wasOomKilled, type PodState } from './pod-state.ts';
+import { waitForPod } from './wait-for-pod.ts';
+
+/** How a run ended, before anything was cleaned up. */
+export type PodExit = Pick<ExitEvent, 'cause' | 'code' | 'signal' | 'message'>;
+
+/** Until kubelet has reported the end of a container, which it does every second or so. */
+const REPORT_TIMEOUT_MS = 10_000;
+const INSPECTION_TIMEOUT_MS = 10_000;
+/** What a shell makes of a signal. */
+const SIGNAL_BASE = 128;
+
+const CONNECTION_LOST = 'The connection to the pod broke off, and nobody could tell how the program ended.';
+const POD_DELETED = 'The pod was deleted in the cluster while the program ran.';
+const OUT_OF_MEMORY = 'The program needed more memory than its limit.';
+
+/** A failure that is not the program's. */
+export function infrastructureExit(message: string): PodExit {
+  return { cause: 'infrastructure', code: null, signal: null, message };
+}
+
+function lostExit(message: string): PodExit {
+  return { cause: 'lost', code: null, signal: null, message };
+}
+
+function outOfMemoryExit(): PodExit {
+  return { cause: 'out_of_memory', code: null, signal: 'SIGKILL', message: OUT_OF_MEMORY };
+}
+
+/** What the end of a command says, with a look into the pod where a code may mean several things. */
+export async function readPodExit(
+  api: ClusterApi,
+  pod: string,
+  code: number,
+  signal: AbortSignal,
+): Promise<PodExit> {
+  const exited: PodExit = { cause: 'exited', code, signal: null, message: null };
+  if (code <= SIGNAL_BASE) return exited;
+  const found = await inspectPod(api, pod, signal);
+  // Where the kernel kills a container as a whole, nothing is left to look into.
+  if (found === undefined) return (await readExitFromPodState(api, pod)) ?? exited;
+  const name = findSignalName(code - SIGNAL_BASE);
+  if (found.outOfMemory && name === 'SIGKILL') return outOfMemoryExit();
+  if (found.bySignal && name !== null) return { cause: 'signal', code: null, signal: name, message: null };
+  return exited;
+}
+
+/** Why a command ended without a word of its own. */
+export async function readPodExitWithoutCode(api: ClusterApi, pod: string): Promise<PodExit> {
+  return (await readExitFromPodState(api, pod)) ?? lostExit(CONNECTION_LOST);
+}
+
+/** What the pod's state says of its end; undefined where it says nothing. */
+async function readExitFromPodState(api: ClusterApi, name: string): Promise<PodExit | undefined> {
+  const decide = (pod: PodState | undefined): PodExit | undefined => {
+    if (pod === undefined) return lostExit(POD_DELETED);
+    if (wasOomKilled(pod)) return outOfMemoryExit();
+    if (pod.status?.reason === 'Evicted') return infrastructureExit(EVICTED);
+    if (pod.metadata.deletionTimestamp != null) return lostExit(POD_DELETED);
+    return hasEnded(pod) ? lostExit(CONNECTION_LOST) : undefined;
+  };
+  try {
+    return await waitForPod(api, name, decide, AbortSignal.timeout(REPORT_TIMEOUT_MS));
+  } catch {
+    return undefined;
+  }
+}
+
+interface Inspection {
+  bySignal: boolean;
+  outOfMemory: boolean;
+}
+
+async function inspectPod(
+  api: ClusterApi,
+  pod: string,
+  signal: AbortSignal,
+): Promise<Inspection | undefined> {
+  const bound = AbortSignal.any([signal, AbortSignal.timeout(INSPECTION_TIMEOUT_MS)]);
+  try {
+    const answer = await runPodCommand(api, pod, INSPECT_COMMAND, bound);
+    if (answer === undefined) return undefined;
+    const [note = '', counters = ''] = answer.stdout.split('\n--\n');
+    return { bySignal: note.trim() !== '', outOfMemory: /^oom_kill [1-9]/m.test(counters) };
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof ClusterError || bound.aborted) return undefined;
+    throw error;
+  }
+}
+
+function findSignalName(number: number): string | null {
+  const found = Object.entries(constants.signals).find(([, value]) => value === number);
+  return found?.[0] ?? null;
+}

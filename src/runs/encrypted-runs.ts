@@ -1,0 +1,71 @@
+import type { Database } from '../lib/database.ts';
+import type { Keyring } from '../lib/keyring.ts';
+import type { EncryptedTexts, EncryptedText } from '../lib/encrypted-texts.ts';
+import {
+  listRunOwners,
+  listEncryptedBatches,
+  listEncryptedRuns,
+  replaceBatchCiphertext,
+  replaceRunCiphertext,
+} from './re-encryption-store.ts';
+import { createRunEncryption, type RunRef } from './run-encryption.ts';
+
+/** What was run and what came of it: one text per run, and one per batch of its events. */
+export function createEncryptedRuns({
+  database,
+  keyring,
+}: {
+  database: Database;
+  keyring: Keyring;
+}): EncryptedTexts {
+  const seals = createRunEncryption(keyring);
+
+  const toProgramText = (run: RunRef, token: string): EncryptedText => ({
+    owner: run.owner,
+    name: `run ${run.id}`,
+    token,
+    isValid: () => Promise.resolve(seals.decryptProgram(run, token) !== undefined),
+    replace: (next) => database.withOwner(run.owner, (sql) => replaceRunCiphertext(sql, run.id, token, next)),
+  });
+
+  const toEventsText = (run: RunRef, batch: { firstSeq: number; sealed: string }): EncryptedText => ({
+    owner: run.owner,
+    name: `run ${run.id}, events from ${batch.firstSeq}`,
+    token: batch.sealed,
+    isValid: () => Promise.resolve(seals.decryptEvents(run, batch) !== undefined),
+    replace: (next) =>
+      database.withOwner(run.owner, (sql) =>
+        replaceBatchCiphertext(sql, { runId: run.id, firstSeq: batch.firstSeq }, batch.sealed, next),
+      ),
+  });
+
+  async function* listBatches(run: RunRef): AsyncGenerator<EncryptedText> {
+    for (let afterSeq = -1; ;) {
+      const page = await database.withOwner(run.owner, (sql) => listEncryptedBatches(sql, run.id, afterSeq));
+      for (const batch of page) yield toEventsText(run, batch);
+      const last = page.at(-1);
+      if (last === undefined) return;
+      afterSeq = last.firstSeq;
+    }
+  }
+
+  async function* listRuns(owner: RunRef['owner']): AsyncGenerator<EncryptedText> {
+    for (let afterId = ''; ;) {
+      const page = await database.withOwner(owner, (sql) => listEncryptedRuns(sql, afterId));
+      for (const { id, sealed } of page) {
+        yield toProgramText({ id, owner }, sealed);
+        yield* listBatches({ id, owner });
+      }
+      const last = page.at(-1);
+      if (last === undefined) return;
+      afterId = last.id;
+    }
+  }
+
+  return {
+    kind: 'runs and their events',
+    async *list() {
+      for (const owner of await listRunOwners(database)) yield* listRuns(owner);
+    },
+  };
+}

@@ -1,0 +1,53 @@
+import type { Database } from '../lib/database.ts';
+import type { Keyring } from '../lib/keyring.ts';
+import { getUserId, type Owner } from '../lib/owner.ts';
+import type { EncryptedTexts, EncryptedText } from '../lib/encrypted-texts.ts';
+import type { Runner, ServerType } from '../runners/runner.ts';
+import { decryptConfig, listSecretFields, type SecretBinding } from './secret-encryption.ts';
+import {
+  listServerOwners,
+  listServers,
+  lockServers,
+  replaceSecretCiphertext,
+  type StoredServer,
+} from './servers-store.ts';
+
+export interface EncryptedServersDeps {
+  database: Database;
+  keyring: Keyring;
+  runners: ReadonlyMap<ServerType, Runner>;
+}
+
+/** The secrets of all servers, one text per member of a configuration. */
+export function createEncryptedServers({ database, keyring, runners }: EncryptedServersDeps): EncryptedTexts {
+  function listSecrets(owner: Owner, server: StoredServer): EncryptedText[] {
+    const runner = runners.get(server.serverType);
+    if (runner === undefined) return [];
+    const place: SecretBinding = { owner, serverId: server.id, hostKey: server.hostKey };
+    return listSecretFields(runner, server.config).map((field) => {
+      const token = String(server.config[field]);
+      return {
+        owner,
+        name: `server ${server.id}, ${field}`,
+        token,
+        isValid: async () => (await decryptConfig(keyring, runner, place, server.config)) !== undefined,
+        replace: (next) =>
+          database.withOwner(owner, async (sql) => {
+            // A change of the server reads and writes it under this lock: it would bring the old token back.
+            await lockServers(sql, getUserId(owner));
+            return replaceSecretCiphertext(sql, server.id, { field, from: token, to: next });
+          }),
+      };
+    });
+  }
+
+  return {
+    kind: 'secrets of servers',
+    async *list() {
+      for (const owner of await listServerOwners(database)) {
+        const servers = await database.withOwner(owner, listServers);
+        for (const server of servers) yield* listSecrets(owner, server);
+      }
+    },
+  };
+}

@@ -1,0 +1,52 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it } from '@jest/globals';
+import { assertNodeVersion, toErrorMessage } from '../../src/cli/error-message.ts';
+import { StartError } from '../../src/cli/start-error.ts';
+import { AppError, UnfitError } from '../../src/lib/errors.ts';
+
+describe('the Node version', () => {
+  it('is 24 in npm scripts, whatever the machine has', () => {
+    expect(process.versions.node).toMatch(/^24\./);
+  });
+
+  it.each(['20.19.0', '22.18.0', '26.0.0'])('is refused when it is %s, with what to do', (version) => {
+    expect(() => {
+      assertNodeVersion(version);
+    }).toThrow(/needs Node 24.*install it/s);
+  });
+});
+
+describe('a failure at the terminal', () => {
+  it('is told in its own words, without a stack, where it was foreseen', () => {
+    expect(toErrorMessage(new StartError('Install Java.'))).toBe('Install Java.');
+    expect(toErrorMessage(new AppError('keycloak_unavailable', 'Keycloak is away.'))).toBe(
+      'Keycloak is away.',
+    );
+    expect(toErrorMessage(new UnfitError('The realm is not fit.'))).toBe('The realm is not fit.');
+  });
+
+  it('names the settings for a port that was taken meanwhile', () => {
+    const error = Object.assign(new Error('listen EADDRINUSE'), { code: 'EADDRINUSE', port: 3000 });
+    expect(toErrorMessage(error)).toMatch(/Port 3000 is in use.*PORT/);
+  });
+});
+
+describe('the launcher', () => {
+  const others = (process.env['PATH'] ?? '')
+    .split(path.delimiter)
+    .map((folder) => path.join(folder, 'node'))
+    .filter((file) => !file.includes('node_modules') && existsSync(file))
+    .map((file) => ({ file, version: spawnSync(file, ['--version'], { encoding: 'utf8' }).stdout.trim() }))
+    .filter(({ version }) => !version.startsWith('v24.'));
+  const [other] = others;
+  const run = other === undefined ? it.skip : it;
+
+  run('tells an older Node, which cannot read TypeScript, what is needed', () => {
+    const launcher = path.join(import.meta.dirname, '..', '..', 'src', 'cli', 'launch.js');
+    const { stderr, status } = spawnSync(other?.file ?? '', [launcher, '--help'], { encoding: 'utf8' });
+    expect(stderr).toContain(`needs Node 24; this is Node ${other?.version.slice(1) ?? ''}`);
+    expect(status).toBe(1);
+  });
+});

@@ -1,0 +1,51 @@
+import { describe, expect, it } from '@jest/globals';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { reportMissing, findSkipReason } from '../support/host-availability.ts';
+
+it('What tests do without is a failure in CI', () => {
+  expect(() => {
+    reportMissing('Nothing is there.', { CI: 'true' });
+  }).toThrow('Nothing is there. CI may not do without.');
+});
+
+describe('Tests that need a host', () => {
+  const nowhere = { environment: { PATH: '/nowhere' }, canStart: false };
+
+  it.each(['ssh', 'docker', 'kubernetes', 'local'] as const)(
+    'on %s are skipped with a reason where it is not to be had',
+    (type) => {
+      expect(findSkipReason(type, nowhere)).toMatch(/\w/);
+    },
+  );
+
+  it.each(['ssh', 'docker', 'local'] as const)('on %s fail in CI instead', (type) => {
+    const inCi = { ...nowhere, environment: { ...nowhere.environment, CI: 'true' } };
+    expect(() => findSkipReason(type, inCi)).toThrow('CI may not skip it');
+    expect(findSkipReason('kubernetes', inCi)).toBe('TEST_KUBECONFIG names no cluster.');
+  });
+
+  it.each([
+    ['ssh', 'TEST_SSH_HOSTS'],
+    ['docker', 'TEST_DOCKER_HOST'],
+    ['kubernetes', 'TEST_KUBECONFIG'],
+  ] as const)('on %s run where %s names one', (type, name) => {
+    const environment = { ...nowhere.environment, CI: 'true', [name]: 'somewhere' };
+    expect(findSkipReason(type, { ...nowhere, environment })).toBeUndefined();
+  });
+
+  it('on SSH servers and Docker run where they can be started', () => {
+    for (const type of ['ssh', 'docker'] as const)
+      expect(findSkipReason(type, { ...nowhere, canStart: true })).toBeUndefined();
+  });
+
+  it('in the local sandbox run where bubblewrap is on the path', () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'path-'));
+    const there = { environment: { PATH: `/nowhere:${folder}` }, canStart: true };
+    expect(findSkipReason('local', there)).toMatch('bubblewrap');
+    writeFileSync(path.join(folder, 'bwrap'), '');
+    expect(findSkipReason('local', there)).toBeUndefined();
+    rmSync(folder, { recursive: true });
+  });
+});

@@ -1,0 +1,237 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import express from 'express';
+import supertest from 'supertest';
+import type { Response } from 'undici';
+import { createContext } from '../../src/context.ts';
+import { SCOPES, type Principal, type Scope } from '../../src/http/principal.ts';
+import { createErrorHandler } from '../../src/http/errors.ts';
+import { createRequestContext } from '../../src/http/request-context.ts';
+import { mountRoutes, rawRoute, type Access, type RawRoute, type Route } from '../../src/http/route.ts';
+import { createLog } from '../../src/lib/log.ts';
+import { TIERS, type Tier } from '../../src/tiers.ts';
+import { startApp, type TestApp } from '../support/app.ts';
+import { apiTokens, createApiClient } from '../support/keycloak-tokens.ts';
+import { createUser } from '../support/stack.ts';
+
+type Row = readonly [method: Route['method'], path: string, access: Access, tier?: Tier];
+
+const KEYS_READ = { scope: 'keys:read' } as const;
+const CHAT = { scope: 'chat' } as const;
+
+/** Every route with who may call it. A new route needs its row, and a changed one a reason. */
+const TABLE: readonly Row[] = [
+  ['get', '/livez', 'public'],
+  ['get', '/readyz', 'public'],
+  ['get', '/', 'public'],
+  ['get', '/home.css', 'public'],
+  ['get', '/auth/login', 'public'],
+  ['get', '/auth/callback', 'public'],
+  // Ends the session that its cookie names, under the cross-site check of its own.
+  ['post', '/auth/logout', 'public'],
+  // Keycloak's signature is its credential.
+  ['post', '/auth/backchannel-logout', 'public'],
+  ['get', '/api/v1/me', KEYS_READ],
+  ['get', '/api/v1/byok/providers', KEYS_READ],
+  ['get', '/api/v1/byok/keys', KEYS_READ],
+  ['get', '/api/v1/byok/stats', KEYS_READ],
+  ['get', '/api/v1/byok/route', KEYS_READ],
+  ['post', '/api/v1/byok/keys/add', 'session', 'starter'],
+  ['patch', '/api/v1/byok/keys/:provider/:key_id', 'session', 'starter'],
+  ['post', '/api/v1/byok/keys/test/:provider', 'session', 'starter'],
+  ['delete', '/api/v1/byok/keys/:provider', 'session'],
+  ['get', '/api/v1/execution-servers', 'session'],
+  ['get', '/api/v1/execution-servers/default', 'session'],
+  ['get', '/api/v1/execution-servers/:id', 'session'],
+  ['post', '/api/v1/execution-servers', 'session', 'starter'],
+  ['put', '/api/v1/execution-servers/:id', 'session', 'starter'],
+  // Whoever was downgraded can still take away what they have stored.
+  ['delete', '/api/v1/execution-servers/:id', 'session'],
+  ['post', '/api/v1/execution-servers/:id/host-key', 'session', 'starter'],
+  ['post', '/api/v1/execution-servers/test', 'session', 'starter'],
+  ['post', '/api/v1/execution-servers/:id/test', 'session', 'starter'],
+  ['post', '/api/v1/execution-servers/ssh-keypair', 'session', 'starter'],
+  ['post', '/api/v1/execution-servers/default/run', 'session', 'starter'],
+  ['post', '/api/v1/execution-servers/:id/run', 'session', 'starter'],
+  ['get', '/api/v1/runs', 'session'],
+  ['get', '/api/v1/runs/:id', 'session'],
+  ['get', '/api/v1/runs/:id/events', 'session'],
+  ['delete', '/api/v1/runs/:id', 'session'],
+  ['get', '/api/v1/audit', 'session'],
+  ['post', '/v1/chat/completions', CHAT],
+  ['get', '/v1/models', CHAT],
+];
+const PROTECTED = TABLE.filter(([, , access]) => access !== 'public');
+const PUBLIC = TABLE.filter(([, , access]) => access === 'public');
+
+let app: TestApp;
+/** Who asks, by the tier and the kind of credential. */
+let credentials: Record<'session' | 'bearer' | 'free session', Record<string, string>>;
+
+beforeAll(async () => {
+  const apiClient = await createApiClient();
+  app = await startApp({ env: { API_CLIENT_IDS: apiClient } });
+  const [user, free] = [await createUser({ tier: 'starter' }), await createUser({ tier: 'free' })];
+  credentials = {
+    session: { cookie: `session=${await app.signIn(user)}` },
+    bearer: { authorization: `Bearer ${(await apiTokens(apiClient, user)).access_token}` },
+    'free session': { cookie: `session=${await app.signIn(free)}` },
+  };
+});
+afterAll(async () => {
+  await app.stop();
+});
+
+/** Calls a route with nothing in it: whoever passes the checks gets as far as the route's own 4xx. */
+function call([method, path]: Row, headers: Record<string, string> = {}): Promise<Response> {
+  return app.call(path.replace(':provider', 'openai').replace(':key_id', 'abcDEF123456'), {
+    method: method.toUpperCase(),
+    headers,
+  });
+}
+
+async function readRefusal(response: Response): Promise<{ status: number; code: unknown }> {
+  const body = JSON.parse((await response.text()) || '{}') as { code?: unknown; error?: { code?: unknown } };
+  return { status: response.status, code: body.error?.code ?? body.code };
+}
+
+const REFUSALS = ['unauthenticated', 'scope_required', 'tier_required', 'csrf'];
+
+async function expectPassed(response: Response): Promise<void> {
+  const { status, code } = await readRefusal(response);
+  expect(REFUSALS).not.toContain(code);
+  // `DELETE` finds no key, `add` and `chat` no body: each was let in to find that out.
+  expect([200, 400, 404, 503]).toContain(status);
+}
+
+describe('the table of routes', () => {
+  it('is complete: every route has its row, and every row its route', async () => {
+    const context = createContext(app.config);
+    const rows = context.routes.map(({ method, path, access, tier }) => ({ method, path, access, tier }));
+    await context.close();
+    const byPath = (a: { path: string }, b: { path: string }) => (a.path < b.path ? -1 : 1);
+    expect(rows.sort(byPath)).toEqual(
+      TABLE.map(([method, path, access, tier]) => ({ method, path, access, tier })).sort(byPath),
+    );
+  });
+
+  it('is what the running app answers by: nothing else is there', async () => {
+    const { session } = credentials;
+    for (const path of [
+      '/api/v1',
+      '/api/v1/byok',
+      '/api/v1/byok/keys/openai/x/y',
+      '/v1',
+      '/auth',
+      '/metrics',
+    ])
+      expect((await app.call(path, { headers: session })).status).toBe(404);
+  });
+});
+
+describe('without a credential', () => {
+  it.each(PROTECTED)('%s %s answers 401', async (...row) => {
+    expect(await readRefusal(await call(row))).toEqual({ status: 401, code: 'unauthenticated' });
+  });
+
+  it.each(PUBLIC)('%s %s is open', async (...row) => {
+    expect([401, 403]).not.toContain((await call(row)).status);
+  });
+});
+
+describe('with a session', () => {
+  it.each(PROTECTED)('%s %s may be called', async (...row) => {
+    await expectPassed(await call(row, credentials.session));
+  });
+
+  it.each(PROTECTED)(
+    '%s %s, below its tier, says which tier it needs; without one it may be called',
+    async (...row) => {
+      const response = await call(row, credentials['free session']);
+      const [, , , tier] = row;
+      if (tier === undefined) return expectPassed(response);
+      expect(response.status).toBe(403);
+      expect(await response.json()).toMatchObject({
+        code: 'tier_required',
+        required_tier: tier,
+        current_tier: 'free',
+      });
+    },
+  );
+});
+
+describe('with an access token of Keycloak', () => {
+  it.each(PROTECTED)('%s %s may be called by its scope, and not where only a session may', async (...row) => {
+    const response = await call(row, credentials.bearer);
+    if (row[2] !== 'session') return expectPassed(response);
+    expect(await readRefusal(response)).toEqual({ status: 403, code: 'scope_required' });
+  });
+});
+
+describe('for every credential and scope', () => {
+  const cases = PROTECTED.flatMap((row) =>
+    (['session', 'bearer'] as const).flatMap((credential) =>
+      [[], ...SCOPES.map((scope) => [scope]), [...SCOPES]].map((scopes) => ({ row, credential, scopes })),
+    ),
+  );
+
+  it.each(cases)('$row.0 $row.1 by $credential with $scopes: as the table says', async (one) => {
+    const { row, credential, scopes } = one;
+    const [, , access, least] = row;
+    for (const tier of TIERS) {
+      const isScoped = typeof access === 'object' && scopes.includes(access.scope);
+      const isBelow = least !== undefined && TIERS.indexOf(tier) < TIERS.indexOf(least);
+      const expected =
+        credential === 'bearer' && !isScoped ? 'scope_required' : isBelow ? 'tier_required' : 'admitted';
+      expect(await callAs(row, createPrincipal(credential, scopes, tier))).toBe(expected);
+    }
+  });
+});
+
+/** Mounts a route as declared in the table, asks as that principal, and answers what came. */
+async function callAs([method, path, access, tier]: Row, principal: Principal): Promise<unknown> {
+  const server = express();
+  server.use(createRequestContext(createLog('silent'), () => undefined));
+  const handle: RawRoute['handle'] = (_call, _request, response) => void response.json({ code: 'admitted' });
+  const route = rawRoute({ method, path, access, handle, ...(tier === undefined ? {} : { tier }) });
+  const gate = {
+    authenticate: () => Promise.resolve(principal),
+    refuseCrossSite: () => undefined,
+    auditTierRefusal: () => Promise.resolve(),
+  };
+  mountRoutes(server, [route], gate);
+  server.use(createErrorHandler([]));
+  const response = await supertest(server)[method](path);
+  return (response.body as { code?: unknown }).code;
+}
+
+function createPrincipal(
+  credential: Principal['credential'],
+  scopes: readonly Scope[],
+  tier: Tier,
+): Principal {
+  return {
+    user: { id: 'id', username: 'name', email: null, name: null, tier },
+    credential,
+    scopes: new Set(scopes),
+    sessionId: null,
+    keycloakSessionId: null,
+  };
+}
+
+describe('a route that does not say who may call it', () => {
+  const route = rawRoute({ method: 'get', path: '/x', access: 'session', handle: () => undefined });
+  const gate = {
+    authenticate: () => Promise.reject(new Error('nobody')),
+    refuseCrossSite: () => undefined,
+    auditTierRefusal: () => Promise.resolve(),
+  };
+
+  it('keeps the app from starting', () => {
+    const { access: _access, ...undeclared } = route;
+    expect(() => mountRoutes(express(), [undeclared as Route], gate)).toThrow('get /x declares no access');
+  });
+
+  it('nor may one stand twice', () => {
+    expect(() => mountRoutes(express(), [route, route], gate)).toThrow('get /x is declared twice');
+  });
+});

@@ -1,0 +1,121 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import type { Principal } from '../../src/http/principal.ts';
+import { createUserCache } from '../../src/identity/user-cache.ts';
+import { createActiveWork } from '../../src/identity/active-work.ts';
+import { createLogout } from '../../src/identity/logout.ts';
+import { createSessionStore } from '../../src/identity/session-store.ts';
+import { createActiveWorkCheck } from '../../src/identity/active-work-check.ts';
+import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
+import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
+import { createLog } from '../../src/lib/log.ts';
+import { adminClient, createDatabase, createUser, stack } from '../support/stack.ts';
+
+let database: Database;
+beforeAll(async () => {
+  const { appUrl } = await createDatabase();
+  database = openDatabase({ url: appUrl, max: 2, applicationName: 'test', log: createLog('silent') });
+});
+afterAll(async () => {
+  await database.close();
+});
+
+/** The sweep alone: no events are read beside it. The clock of the user cache is the test's. */
+function setUp() {
+  const clock = { ms: 1_000_000 };
+  const { serviceClient, realm, url } = stack.keycloak;
+  const keycloakAdmin = createKeycloakAdmin({
+    baseUrl: url,
+    realm,
+    clientId: serviceClient.id,
+    clientSecret: serviceClient.secret,
+  });
+  const userCache = createUserCache({ keycloakAdmin, now: () => clock.ms });
+  const [activeWork, store] = [createActiveWork(), createSessionStore(database)];
+  const logout = createLogout({ store, activeWork });
+  const ended: string[] = [];
+  const begin = (name: string, principal: Principal) =>
+    activeWork.register(principal, () => void ended.push(name));
+  return {
+    clock,
+    store,
+    begin,
+    ended,
+    checkActiveWork: createActiveWorkCheck({ activeWork, store, userCache, logout }),
+  };
+}
+
+function bearerOf(id: string, own: Partial<Principal> = {}): Principal {
+  return {
+    user: { id, username: id, email: null, name: null, tier: 'free' },
+    credential: 'bearer',
+    scopes: new Set(['chat']),
+    sessionId: null,
+    keycloakSessionId: `sid of ${id}`,
+    signedInAtMs: 1_000_000,
+    ...own,
+  };
+}
+
+describe('the sweep over running work', () => {
+  it('ends the work of a user who vanished without an event, by the second sweep at 5 s', async () => {
+    const { clock, begin, ended, checkActiveWork: sweep } = setUp();
+    const [stays, goes] = [await createUser(), await createUser()];
+    begin('stays', bearerOf(stays.id));
+    begin('goes', bearerOf(goes.id));
+    await sweep();
+    expect(ended).toEqual([]);
+    await (await adminClient()).users.update({ id: goes.id }, { enabled: false });
+    clock.ms += 5_000;
+    await sweep();
+    expect(ended).toEqual(['goes']);
+  });
+
+  it('ends the work of a bearer token whose session was logged out elsewhere, and no other of its user', async () => {
+    const { store, begin, ended, checkActiveWork: sweep } = setUp();
+    const user = await createUser();
+    begin('out', bearerOf(user.id, { keycloakSessionId: 'out' }));
+    begin('in', bearerOf(user.id, { keycloakSessionId: 'in' }));
+    await store.markKeycloakSessions(['out'], Infinity);
+    await sweep();
+    expect(ended).toEqual(['out']);
+  });
+
+  it('ends the work of a session whose row is gone or whose time is over', async () => {
+    const { begin, ended, checkActiveWork: sweep } = setUp();
+    const user = await createUser();
+    const insert = (sid: string, expire: string) =>
+      database.run(`INSERT INTO sessions (sid, sess, expire) VALUES ($1, '{}', now() + $2::interval)`, [
+        sid,
+        expire,
+      ]);
+    await insert('stands', '1 hour');
+    await insert('over', '-1 second');
+    for (const sessionId of ['stands', 'over', 'gone'])
+      begin(sessionId, bearerOf(user.id, { credential: 'session', sessionId }));
+    await sweep();
+    expect(ended.sort()).toEqual(['gone', 'over']);
+  });
+
+  it('ends nothing while Keycloak cannot be asked', async () => {
+    const clock = { ms: 0 };
+    const liveWork = createActiveWork();
+    const ended: string[] = [];
+    const store = createSessionStore(database);
+    const keycloakAdmin = createKeycloakAdmin({
+      baseUrl: 'http://127.0.0.1:1',
+      realm: 'ops-center',
+      clientId: 'a',
+      clientSecret: 'b',
+    });
+    const directory = createUserCache({ keycloakAdmin, now: () => clock.ms });
+    liveWork.register(bearerOf('somebody'), () => void ended.push('ended'));
+    const sweep = createActiveWorkCheck({
+      activeWork: liveWork,
+      store,
+      userCache: directory,
+      logout: createLogout({ store, activeWork: liveWork }),
+    });
+    await expect(sweep()).rejects.toMatchObject({ code: 'keycloak_unavailable' });
+    expect(ended).toEqual([]);
+  });
+});

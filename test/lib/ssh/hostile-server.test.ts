@@ -1,0 +1,144 @@
+import { describe, expect, it } from '@jest/globals';
+import type { Connection } from 'ssh2';
+import { startScriptedServer, startRawTcpServer } from './scripted-server.ts';
+import { afterThisTest, neverAborted, openConnections, serverAt } from './servers.ts';
+
+const MIB = 2 ** 20;
+const hostKey = { type: 'ssh-ed25519', fingerprint: `SHA256:${'A'.repeat(43)}` };
+const login = { username: 'somebody', password: 'password-of-nobody' };
+
+/** What lies below ssh2's server: it sends what no honest server sends. */
+interface Wire {
+  _protocol: {
+    channelData(channel: number, data: Buffer): void;
+    channelWindowAdjust(channel: number, bytes: number): void;
+    ping(): void;
+    disconnect(reason: number): void;
+  };
+  _sock: { pause(): void; destroy(): void; write(data: Buffer): boolean; writableLength: number };
+}
+const wireOf = (client: Connection) => client as unknown as Wire;
+
+describe('a server that does not speak SSH', () => {
+  it.each([
+    ['says nothing', () => undefined],
+    ['talks for ever before SSH begins', 'a line of many\r\n'.repeat(4_096)],
+    ['has a line without end', 'a'.repeat(65_536)],
+    ['speaks HTTP', 'HTTP/1.1 400 Bad Request\r\n\r\n'],
+    ['claims a packet of 4 GB', Buffer.concat([Buffer.from('SSH-2.0-x\r\n'), Buffer.alloc(65_536, 0xff)])],
+    ['breaks off', null],
+  ])(
+    'and %s costs nothing but a while, and is not quoted',
+    async (_name, bytes) => {
+      const server = await startRawTcpServer((socket) => {
+        if (bytes === null) socket.end('SSH-2.0-secret-banner\r\n');
+        else if (typeof bytes !== 'function') {
+          const talk = () => {
+            while (!socket.destroyed && socket.write(bytes));
+          };
+          socket.on('drain', talk);
+          talk();
+        }
+      });
+      const { connections } = openConnections();
+      const opened = connections.openExecStream(
+        serverAt({ ...server, hostKey }, login),
+        'true',
+        neverAborted(),
+      );
+      await expect(opened).rejects.toMatchObject({
+        failure: expect.stringMatching(/^(?:offline|error)$/),
+        stage: 'host_key',
+        message: expect.not.stringContaining('banner'),
+      });
+    },
+    30_000,
+  );
+});
+
+describe('a hostile SSH server', () => {
+  it('is cut off when it sends more than it may to somebody who does not read', async () => {
+    let cut: () => void = () => undefined;
+    const cutOff = new Promise<void>((resolve) => (cut = resolve));
+    const server = await startScriptedServer({
+      exec: (_channel, _command, client) => {
+        const { _protocol, _sock } = wireOf(client);
+        // Odd in size, so that the window never comes out at nothing.
+        const data = Buffer.alloc(32_001);
+        const flood = setInterval(() => {
+          if (_sock.writableLength < MIB)
+            for (let packet = 0; packet < 32; packet += 1) _protocol.channelData(0, data);
+        }, 1);
+        client.once('close', () => {
+          clearInterval(flood);
+          cut();
+        });
+      },
+    });
+    const { connections } = openConnections();
+    const stream = await connections.openExecStream(serverAt(server, login), 'true', neverAborted());
+    await cutOff;
+    expect(stream.readableLength).toBeLessThan(8 * MIB);
+    stream.resume();
+    expect(await stream.ended).toMatchObject({ code: null });
+  }, 60_000);
+
+  it('is cut off when it takes in more than it may and never reads', async () => {
+    const server = await startScriptedServer({
+      exec: (_channel, _command, client) => {
+        const { _protocol, _sock } = wireOf(client);
+        _protocol.channelWindowAdjust(0, 0x7fffffff);
+        _sock.pause();
+        const asks = setInterval(() => _protocol.ping(), 10);
+        client.once('close', () => clearInterval(asks));
+        afterThisTest(() => {
+          clearInterval(asks);
+          _sock.destroy();
+        });
+      },
+    });
+    const { connections } = openConnections();
+    const stream = await connections.openExecStream(serverAt(server, login), 'true', neverAborted());
+    stream.resume();
+    const chunk = Buffer.alloc(MIB);
+    const more = setInterval(() => stream.write(chunk), 1);
+    expect(await stream.ended).toMatchObject({ code: null });
+    clearInterval(more);
+  });
+
+  it('opens nothing on this side', async () => {
+    const refusals: (Error | undefined)[] = [];
+    const server = await startScriptedServer({
+      exec: (channel, _command, client) => {
+        client.forwardOut('127.0.0.1', 1, '127.0.0.1', 22, (error) => {
+          refusals.push(error);
+          client.x11('127.0.0.1', 1, (second) => {
+            refusals.push(second);
+            channel.exit(0);
+            channel.end();
+          });
+        });
+      },
+    });
+    const { connections } = openConnections();
+    const stream = await connections.openExecStream(serverAt(server, login), 'true', neverAborted());
+    stream.resume();
+    expect(await stream.ended).toMatchObject({ code: 0 });
+    expect(refusals).toEqual([expect.any(Error), expect.any(Error)]);
+  });
+
+  it('that disconnects with a text is not quoted', async () => {
+    const server = await startScriptedServer({
+      authenticate: () => undefined,
+      onConnection: (client) => {
+        client.once('handshake', () => wireOf(client)._protocol.disconnect(2));
+      },
+    });
+    const { connections } = openConnections();
+    const opened = connections.openExecStream(serverAt(server, login), 'true', neverAborted());
+    await expect(opened).rejects.toMatchObject({
+      name: 'SshError',
+      message: expect.not.stringMatching(/PROTOCOL_ERROR/),
+    });
+  });
+});

@@ -1,0 +1,58 @@
+import { expect, it } from '@jest/globals';
+import { createLog } from '../../../src/lib/log.ts';
+import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
+import { dockerConfig } from '../../../src/runners/docker/config.ts';
+import { createEnginePool, type EnginePool } from '../../../src/runners/docker/engine-pool.ts';
+import type { TargetServer } from '../../../src/runners/runner.ts';
+import { localDialer } from '../../lib/ssh/servers.ts';
+import { afterThisTest, createTarget } from './test-engine.ts';
+
+const config = dockerConfig.parse({ host: 'jump' });
+
+function openPool(): EnginePool {
+  const dialer = localDialer();
+  const ssh = createSshConnections({ dialer });
+  const pool = createEnginePool({ dialer, ssh, log: createLog('silent'), instance: 'test', idleMs: 60_000 });
+  afterThisTest(async () => {
+    await pool.close();
+    ssh.close();
+    await dialer.close();
+  });
+  return pool;
+}
+
+/** A server as it is at one version, behind an SSH server at one version. */
+function serverAt(version: number, jumpVersion = 1) {
+  const jump: TargetServer = { ...createTarget(config), serverId: 'jump', version: jumpVersion };
+  return createTarget(config, { serverId: 'server', version, jumpServers: new Map([['jump', jump]]) });
+}
+
+const isKept = (pool: EnginePool, target: ReturnType<typeof serverAt>) =>
+  pool.getEngine(target) === pool.getEngine(target);
+
+it('nothing is kept again for a server that was let go of, by whoever still holds it as it was', async () => {
+  const pool = openPool();
+  const engine = pool.getEngine(serverAt(2));
+  expect(pool.getEngine(serverAt(2))).toBe(engine);
+  await pool.forget('server');
+  for (const late of [serverAt(2), serverAt(1)]) expect(isKept(pool, late)).toBe(false);
+  expect(isKept(pool, serverAt(3))).toBe(true);
+});
+
+it('an older version takes nothing from a newer one', () => {
+  const pool = openPool();
+  const engine = pool.getEngine(serverAt(2));
+  expect(isKept(pool, serverAt(1, 2))).toBe(false);
+  expect(pool.getEngine(serverAt(2))).toBe(engine);
+});
+
+it('a change of the server that it goes through makes it another, which is kept in turn', async () => {
+  const pool = openPool();
+  const engine = pool.getEngine(serverAt(2, 1));
+  await pool.forget('server');
+  expect(isKept(pool, serverAt(2, 1))).toBe(false);
+  const next = pool.getEngine(serverAt(2, 2));
+  expect(next).not.toBe(engine);
+  expect(isKept(pool, serverAt(2, 1))).toBe(false);
+  expect(pool.getEngine(serverAt(2, 2))).toBe(next);
+});

@@ -1,0 +1,255 @@
+import { afterAll, beforeAll, expect, it } from '@jest/globals';
+import { randomUUID } from 'node:crypto';
+import { createDialer, type Dialer } from '../../../src/lib/dialer.ts';
+import { createKubernetesRunner } from '../../../src/runners/kubernetes.ts';
+import { createClusterApi, type ClusterApi } from '../../../src/runners/kubernetes/api.ts';
+import { toClusterAccess, type KubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
+import { readPodExitWithoutCode } from '../../../src/runners/kubernetes/exit.ts';
+import { startExec } from '../../../src/runners/kubernetes/exec.ts';
+import { createJobPod } from '../../../src/runners/kubernetes/job-pod.ts';
+import { removeExpiredPods } from '../../../src/runners/kubernetes/cleanup.ts';
+import { createPodManifest } from '../../../src/runners/kubernetes/manifest.ts';
+import type { ExitEvent, Job, Limits, RunEvent } from '../../../src/runners/runner.ts';
+import { certificate } from '../../support/certificate.ts';
+import { startCutProxy } from '../../support/cut-proxy.ts';
+import { describeOn } from '../../support/hosts.ts';
+import { until } from '../../support/until.ts';
+import {
+  callCluster,
+  getCluster,
+  createConfig,
+  localDialer,
+  listPodNames,
+  parsePastedConfig,
+  createTarget,
+} from './test-cluster.ts';
+
+const LIMITS: Limits = {
+  timeoutMs: 120_000,
+  maxOutputBytes: 1_000_000,
+  ...{ memoryBytes: null, cpus: null, pids: null, network: null },
+};
+const FOREVER = { command: 'echo ready; while :; do sleep 1; done' };
+const TEST_MS = 120_000;
+
+function jobOf(change: Partial<Job> = {}): Job {
+  return { runId: randomUUID(), program: FOREVER, stdin: null, files: [], env: {}, workdir: null, ...change };
+}
+
+describeOn('kubernetes', 'trouble with a cluster', () => {
+  const host = getCluster();
+  const serverId = randomUUID();
+  let dialer: Dialer;
+  let api: ClusterApi;
+
+  beforeAll(() => {
+    dialer = localDialer();
+    api = createClusterApi(dialer, toClusterAccess(createConfig(host)));
+  });
+  afterAll(async () => {
+    await api.close();
+    await dialer.close();
+    expect(await listPodNames(host, serverId)).toEqual([]);
+  });
+
+  const never = new AbortController().signal;
+  const runner = () => createKubernetesRunner({ dialer, heartbeatMs: 300 });
+  const target = (config = createConfig(host)) => createTarget(serverId, config);
+
+  async function test(config: KubernetesConfig, by = dialer) {
+    const result = await createKubernetesRunner({ dialer: by }).test(target(config), never);
+    const failed = result.stages.filter(({ status }) => status === 'failed');
+    return { ...result, failed: failed.map(({ name }) => name) };
+  }
+
+  async function endOf(events: AsyncGenerator<RunEvent, void>): Promise<ExitEvent> {
+    for await (const event of events) if (event.type === 'exit') return event;
+    throw new Error('the run ended without an exit');
+  }
+
+  async function untilReady(events: AsyncGenerator<RunEvent, void>): Promise<void> {
+    for (;;) {
+      const { value } = await events.next();
+      if (value === undefined || value.type === 'exit') throw new Error(JSON.stringify(value));
+      if (value.type === 'output') return;
+    }
+  }
+
+  it(
+    'a pasted kubeconfig serves as well as address and token',
+    async () => {
+      const result = await test(await parsePastedConfig(host.kubeconfig, host.image));
+      expect(result).toMatchObject({ status: 'online', failed: [] });
+    },
+    TEST_MS,
+  );
+
+  it('a token that the cluster does not know fails at authentication', async () => {
+    const result = await test(createConfig(host, { service_account_token: 'unknown-token' }));
+    expect(result).toMatchObject({ status: 'auth_failed', failed: ['authentication'] });
+  });
+
+  it('a certificate of another authority fails at TLS, before the token is sent', async () => {
+    const result = await test(createConfig(host, { ca_cert: certificate.cert }));
+    expect(result).toMatchObject({ status: 'error', failed: ['tls'] });
+    expect(result.message).toContain('ca_cert');
+  });
+
+  it('an address that the operator does not allow is not dialled', async () => {
+    const strict = createDialer({
+      ...{ mode: 'deployed', allow: undefined, deny: [], forbidden: () => [], connectTimeoutMs: 5_000 },
+    });
+    const result = await test(createConfig(host), strict);
+    expect(result).toMatchObject({ status: 'forbidden', failed: ['policy'] });
+    await strict.close();
+  });
+
+  it('a port where nobody listens is offline', async () => {
+    const result = await test(createConfig(host, { cluster_url: 'https://127.0.0.1:1' }));
+    expect(result).toMatchObject({ status: 'offline', failed: ['tcp'] });
+  });
+
+  it('a namespace in which the account has no rights is refused, and each right that is missing is named', async () => {
+    const result = await test(createConfig(host, { namespace: 'kube-public' }));
+    expect(result).toMatchObject({ status: 'forbidden', failed: ['permission'] });
+    for (const right of ['create pods,', 'watch pods,', 'delete pods,', 'get pods/log', 'create pods/exec'])
+      expect(result.message).toContain(right);
+    const exit = await endOf(
+      runner().run(target(createConfig(host, { namespace: 'kube-public' })), jobOf(), LIMITS, never),
+    );
+    expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
+    expect(exit.message).toContain('may not');
+  });
+
+  const { adminKubeconfig } = host;
+  // Only an account with rights everywhere gets as far as a namespace that does not exist.
+  (adminKubeconfig === undefined ? it.skip : it)(
+    'a namespace that is not there fails its stage; an account may identify itself by a certificate',
+    async () => {
+      const config = await parsePastedConfig(adminKubeconfig ?? '', host.image);
+      expect(toClusterAccess(config).client).not.toBeNull();
+      const result = await test({ ...config, namespace: `none-${randomUUID()}` });
+      expect(result).toMatchObject({ status: 'error', failed: ['workspace'] });
+      expect(result.message).toContain('no such namespace');
+    },
+  );
+
+  it(
+    'an image that cannot be had is said, and nothing is left of the attempt',
+    async () => {
+      const config = createConfig(host, { image: 'registry.invalid/none:1' });
+      const exit = await endOf(runner().run(target(config), jobOf(), LIMITS, never));
+      expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
+      expect(exit.message).toContain('image');
+    },
+    TEST_MS,
+  );
+
+  it(
+    'a run can be cancelled while its image is pulled',
+    async () => {
+      const config = createConfig(host, { image: 'registry.invalid/none:2' });
+      const stop = new AbortController();
+      const end = endOf(runner().run(target(config), jobOf(), LIMITS, stop.signal));
+      await until(
+        () => listPodNames(host, serverId),
+        (pods) => pods.length > 0,
+      );
+      stop.abort('cancelled');
+      expect(await end).toMatchObject({ cause: 'cancelled', code: null, cleanup: 'verified' });
+    },
+    TEST_MS,
+  );
+
+  it(
+    'a pod that is deleted in the cluster is lost, not ended with code 0',
+    async () => {
+      const events = runner().run(target(), jobOf(), LIMITS, never);
+      await untilReady(events);
+      const [pod = ''] = await listPodNames(host, serverId);
+      await callCluster(host, 'DELETE', `/api/v1/namespaces/${host.namespace}/pods/${pod}`);
+      const exit = await endOf(events);
+      expect(exit).toMatchObject({ cause: 'lost', code: null, cleanup: 'verified' });
+      expect(exit.message).toContain('deleted');
+    },
+    TEST_MS,
+  );
+
+  it(
+    'a cluster that falls silent is noticed: the run is lost, and ended once the cluster is back',
+    async () => {
+      const proxy = await startCutProxy(host.clusterUrl);
+      const silent = target(createConfig(host, { cluster_url: proxy.through(host.clusterUrl) }));
+      const job = jobOf();
+      const events = runner().run(silent, job, LIMITS, never);
+      await untilReady(events);
+      proxy.silence();
+      expect(await endOf(events)).toMatchObject({ cause: 'lost', code: null, cleanup: 'unverified' });
+      proxy.restore();
+      expect(await runner().cleanUp(silent, job.runId)).toBe('verified');
+      await proxy.close();
+    },
+    TEST_MS,
+  );
+
+  it(
+    'a second run under the same id is refused, and the first goes on',
+    async () => {
+      const job = jobOf({ program: { command: 'echo ready; cat; echo done' }, stdin: Buffer.from('input') });
+      const first = runner().run(target(), jobOf({ runId: job.runId }), LIMITS, never);
+      await untilReady(first);
+      expect(await endOf(runner().run(target(), job, LIMITS, never))).toMatchObject({
+        cause: 'infrastructure',
+      });
+      expect(await listPodNames(host, serverId)).toHaveLength(1);
+      await first.return();
+    },
+    TEST_MS,
+  );
+
+  it(
+    'a pod that no node has room for is given up',
+    async () => {
+      const manifest = createPodManifest(target(), randomUUID(), { ...LIMITS, cpus: 1 });
+      for (const container of manifest.spec?.containers ?? [])
+        container.resources = { requests: { cpu: '5000' }, limits: { cpu: '5000' } };
+      const pod = createJobPod(api, manifest, 100);
+      await expect(pod.start(never)).rejects.toThrow('no node with room');
+      expect(await pod.remove()).toBe('verified');
+    },
+    TEST_MS,
+  );
+
+  it(
+    'a run that used more disk than it may is told as evicted',
+    async () => {
+      const manifest = createPodManifest(target(), randomUUID(), LIMITS);
+      for (const volume of manifest.spec?.volumes ?? []) volume.emptyDir = { sizeLimit: '1Mi' };
+      const pod = createJobPod(api, manifest);
+      await pod.start(never);
+      const command = ['sh', '-c', 'head -c 9000000 /dev/zero >/tmp/much; sleep 600'];
+      const exec = await startExec(api, pod.name, command, Buffer.alloc(0), never);
+      for await (const _output of exec.output());
+      const ending = await readPodExitWithoutCode(api, pod.name);
+      expect(ending).toMatchObject({ cause: 'infrastructure', code: null });
+      expect(ending.message).toContain('evicted');
+      expect(await pod.remove()).toBe('verified');
+    },
+    TEST_MS,
+  );
+
+  it(
+    'pods past their deadline are swept, those of runs under way are not',
+    async () => {
+      const events = runner().run(target(), jobOf(), LIMITS, never);
+      await untilReady(events);
+      expect(await removeExpiredPods(api, serverId, Date.now())).toBe('verified');
+      expect(await removeExpiredPods(api, 'another server', Date.now() + 86_400_000)).toBe('verified');
+      expect(await listPodNames(host, serverId)).toHaveLength(1);
+      expect(await removeExpiredPods(api, serverId, Date.now() + 86_400_000)).toBe('verified');
+      expect(await listPodNames(host, serverId)).toEqual([]);
+      await events.return();
+    },
+    TEST_MS,
+  );
+});

@@ -1,0 +1,125 @@
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from '@jest/globals';
+import { once } from 'node:events';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import type { Response } from 'undici';
+import type { RunDetails, RunResult } from '../../src/runs/schema.ts';
+import { startApp, type TestApp } from '../support/app.ts';
+import { describeOn, sshHosts } from '../support/hosts.ts';
+import { readRunEvents, joinOutput, type ReceivedRunEvent } from '../support/run-events.ts';
+import { createServerClient, type ServerClient } from '../support/servers.ts';
+import { until } from '../support/until.ts';
+import { addSshServer, sshServerConfig } from './ssh-server.ts';
+
+const MB = 1_000_000;
+
+describeOn('ssh', 'while a run goes on', () => {
+  let app: TestApp;
+  let ada: ServerClient;
+  let serverId: string;
+  /** A program waits until there is a file of the name `go` in it. */
+  let folder: string;
+
+  beforeAll(async () => {
+    app = await startApp({ env: { EGRESS_ALLOW: '127.0.0.1' } });
+  }, 60_000);
+  afterAll(() => app.stop());
+  beforeEach(async () => {
+    ada = await createServerClient(app);
+    serverId = await addSshServer(ada);
+    folder = mkdtempSync(path.join(tmpdir(), 'ops-runs-'));
+    // The account on the host is another.
+    chmodSync(folder, 0o755);
+  }, 60_000);
+  afterEach(() => {
+    rmSync(folder, { recursive: true });
+  });
+
+  const waitingProgram = () => `echo begun; until [ -e ${folder}/go ]; do sleep 0.1; done; echo done; exit 3`;
+  const letGo = () => {
+    writeFileSync(path.join(folder, 'go'), '');
+  };
+
+  const run = ({ session }: ServerClient, id: string, json: object, headers = {}) =>
+    app.call(`/api/v1/execution-servers/${id}/run`, { method: 'POST', session, json, headers });
+  const details = async (id: string) =>
+    (await (await app.call(`/api/v1/runs/${id}`, { session: ada.session })).json()) as RunDetails;
+
+  /** What comes up to the first output, and then what comes after it. */
+  async function untilOutput(answer: Response) {
+    const events = readRunEvents(answer);
+    const seen: ReceivedRunEvent[] = [];
+    while (seen.at(-1)?.event !== 'output') seen.push((await events.next()).value as ReceivedRunEvent);
+    return {
+      runId: seen[0]?.data.run_id ?? '',
+      rest: async () => {
+        for await (const one of events) seen.push(one);
+        return seen;
+      },
+    };
+  }
+
+  async function expectWholeHistory(seen: ReceivedRunEvent[], runId: string): Promise<void> {
+    expect(joinOutput(seen)).toBe('begun\ndone\n');
+    expect(seen.at(-1)?.data).toMatchObject({ cause: 'exited', code: 3, cleanup: 'verified' });
+    expect(await details(runId)).toMatchObject({
+      ...{ server_id: serverId, server_name: 'A machine', server_type: 'ssh', status: 'finished' },
+      ...{ cause: 'exited', code: 3, cleanup: 'verified', stdout_bytes: 'begun\ndone\n'.length },
+    });
+  }
+
+  it('its server may be changed: it goes on where it began, and its history says where', async () => {
+    const { runId, rest } = await untilOutput(await run(ada, serverId, { command: waitingProgram() }));
+    const { host, port } = sshHosts().jump;
+    await ada.change(serverId, { name: 'Another', connection_config: { ...sshServerConfig(), host, port } });
+    expect(await details(runId)).toMatchObject({ status: 'running', server_name: 'A machine' });
+    letGo();
+    await expectWholeHistory(await rest(), runId);
+  });
+
+  it('its server may be deleted: it goes on, and its history stays', async () => {
+    const { runId, rest } = await untilOutput(await run(ada, serverId, { command: waitingProgram() }));
+    await ada.remove(serverId);
+    expect(await details(runId)).toMatchObject({ status: 'running' });
+    letGo();
+    await expectWholeHistory(await rest(), runId);
+    const again = await run(ada, serverId, { command: 'true' });
+    expect(again.status).toBe(404);
+  });
+
+  it('its viewer may read nothing: it ends, its history is right, and others’ runs are not held up', async () => {
+    const bob = await createServerClient(app);
+    const bobsServer = await addSshServer(bob);
+    const body = JSON.stringify({
+      command: `head -c ${30 * MB} /dev/zero; echo end`,
+      limits: { max_output_bytes: 40 * MB },
+    });
+    const { port } = new URL(app.url);
+    const socket = connect(Number(port), 'localhost').pause();
+    await once(socket, 'connect');
+    socket.write(
+      [
+        `POST /api/v1/execution-servers/${serverId}/run HTTP/1.1`,
+        ...[`host: localhost:${port}`, `cookie: session=${ada.session}`, 'content-type: application/json'],
+        ...['accept: text/event-stream', `content-length: ${body.length}`, '', body],
+      ].join('\r\n'),
+    );
+    const runOf = async () => {
+      const page = await app.call('/api/v1/runs', { session: ada.session });
+      return ((await page.json()) as { data: { id: string; status: string }[] }).data[0];
+    };
+    const going = await until(runOf, (found) => found !== undefined);
+    const others = await run(bob, bobsServer, { command: 'echo hello' }, { accept: 'application/json' });
+    expect((await others.json()) as RunResult).toMatchObject({ stdout: 'hello\n', exit: { code: 0 } });
+    await until(runOf, (found) => found?.status === 'finished', 60_000);
+    expect(await details(going?.id ?? '')).toMatchObject({
+      ...{ cause: 'exited', code: 0, cleanup: 'verified', stdout_bytes: 30 * MB + 'end\n'.length },
+    });
+    // Nothing was read of it, and it was not given up before its time.
+    expect(socket.bytesRead).toBeLessThan(30 * MB);
+    expect(socket.destroyed).toBe(false);
+    socket.destroy();
+  }, 120_000);
+});

@@ -1,0 +1,104 @@
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import http from 'node:http';
+import path from 'node:path';
+import { commandLine, listProcesses } from '../../src/cli/quickstart/processes.ts';
+import { HOST_SCRIPTS, runningHosts } from './host-processes.ts';
+import { listSandboxLeaks } from './sandbox-leaks.ts';
+import { until } from './until.ts';
+
+/** Folders where anybody may leave something. */
+const PUBLIC_FOLDERS = ['/tmp', '/var/tmp', '/dev/shm'];
+
+/**
+ * What tests have left on the hosts that were started here, in the cluster and in sandboxes of this machine:
+ * processes, files, containers, volumes, networks, pods, control groups.
+ * @returns one line each; empty is as it must be
+ */
+export async function listHostLeaks(): Promise<string[]> {
+  const { ssh, docker } = runningHosts();
+  return [
+    ...(ssh === undefined ? [] : listAccountLeaks(ssh.user)),
+    ...(docker === undefined ? [] : await listEngineLeaks(docker.socketPath)),
+    ...listClusterLeaks(),
+    ...(process.platform === 'linux' ? listSandboxLeaks().map((what) => `local: ${what}`) : []),
+  ];
+}
+
+/** As {@link listHostLeaks}, when all tests are over; what is just going away gets some seconds. */
+export async function listHostLeaksAfterRun(): Promise<string[]> {
+  let last: string[] = [];
+  const look = async () => (last = await listHostLeaks());
+  await until(look, (remains) => remains.length === 0).catch((error: unknown) => last.push(String(error)));
+  return last;
+}
+
+function listAccountLeaks(user: string): string[] {
+  const [uid, home] = accountOf(user);
+  const processes = listProcesses()
+    .filter(({ pid }) => fileOwnerUid(`/proc/${pid}`) === uid)
+    .map(({ pid }) => `ssh: process ${pid}: ${(commandLine(pid) ?? ['gone']).join(' ').slice(0, 80)}`);
+  // What the account was made with: its keys, and the files of /etc/skel.
+  const own = new Set(['.ssh', ...(existsSync('/etc/skel') ? readdirSync('/etc/skel') : [])]);
+  const files = [
+    ...readdirSync(home)
+      .filter((name) => !own.has(name))
+      .map((name) => path.join(home, name)),
+    ...PUBLIC_FOLDERS.filter((folder) => existsSync(folder)).flatMap((folder) =>
+      readdirSync(folder)
+        .map((name) => path.join(folder, name))
+        .filter((file) => fileOwnerUid(file) === uid),
+    ),
+  ];
+  return [...processes, ...files.map((file) => `ssh: file ${file}`)];
+}
+
+function accountOf(user: string): [uid: number, home: string] {
+  const fields = execFileSync('getent', ['passwd', user], { encoding: 'utf8' }).trim().split(':');
+  return [Number(fields[2]), fields[5] ?? ''];
+}
+
+/** Undefined when the file or process has just gone. */
+function fileOwnerUid(file: string): number | undefined {
+  return statSync(file, { throwIfNoEntry: false })?.uid;
+}
+
+interface Named {
+  Id?: string;
+  Name?: string;
+  Names?: string[];
+  Image?: string;
+}
+
+/** The engine is the tests' own: whatever is in it besides images is theirs. */
+async function listEngineLeaks(socketPath: string): Promise<string[]> {
+  const containers = (await getJson(socketPath, '/containers/json?all=1')) as Named[];
+  const { Volumes: volumes } = (await getJson(socketPath, '/volumes')) as { Volumes: Named[] | null };
+  const networks = (await getJson(socketPath, '/networks')) as Named[];
+  return [
+    ...containers.map(
+      ({ Id, Names, Image }) => `docker: container ${(Names ?? [Id]).join(', ')} of ${Image ?? ''}`,
+    ),
+    ...(volumes ?? []).map(({ Name }) => `docker: volume ${Name ?? ''}`),
+    ...networks
+      .filter(({ Name = '' }) => !['bridge', 'host', 'none'].includes(Name))
+      .map(({ Name }) => `docker: network ${Name ?? ''}`),
+  ];
+}
+
+async function getJson(socketPath: string, question: string): Promise<unknown> {
+  const request = http.get({ socketPath, path: question });
+  const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+  let text = '';
+  for await (const piece of response.setEncoding('utf8')) text += piece as string;
+  return JSON.parse(text);
+}
+
+function listClusterLeaks(): string[] {
+  const file = process.env['TEST_KUBECONFIG'];
+  if (file === undefined) return [];
+  const args = [path.join(HOST_SCRIPTS, 'kubernetes-remains.ts'), file];
+  const text = execFileSync(process.execPath, args, { encoding: 'utf8' });
+  return (JSON.parse(text) as string[]).map((pod) => `kubernetes: ${pod}`);
+}
