@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as rest } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
-import { createDialer } from '../src/lib/dialer.ts';
+import { createDialer } from '../src/lib/net/dialer.ts';
 import { randomId } from '../src/lib/ids.ts';
 import { createLog } from '../src/lib/log.ts';
 import { createSshConnections, type SshConnections } from '../src/lib/ssh/connections.ts';

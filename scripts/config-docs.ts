@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { SETTINGS } from '../src/settings.ts';
+import { SETTINGS } from '../src/config/settings.ts';
 
 const ROOT = path.join(import.meta.dirname, '..');
 const BEGIN = '<!-- configuration: made by `npm run docs` -->';
@@ -19,7 +19,7 @@ const settings = Object.entries<SettingInfo>(SETTINGS);
 /** `.env.example`: every setting with its meaning, commented out with its default. */
 export function envExample(): string {
   const head =
-    '# Every setting of Ops Center. Made from src/settings.ts by `npm run docs`.\n# A secret can also come as the path of a file in NAME_FILE.\n';
+    '# Every setting of Ops Center. Made from src/config/settings.ts by `npm run docs`.\n# A secret can also come as the path of a file in NAME_FILE.\n';
   const entries = settings.map(
     ([name, setting]) => `\n# ${setting.description}${note(setting)}\n# ${name}=${setting.fallback ?? ''}\n`,
   );

@@ -1,6 +1,6 @@
 import express, { type Express } from 'express';
 import type { Context } from './context.ts';
-import { toOpenAiError } from './gateway/errors.ts';
+import { toOpenAiError } from './gateway/surfaces/openai-chat/errors.ts';
 import { drainingError } from './http/draining-error.ts';
 import { createErrorHandler, type ErrorFormat } from './http/errors.ts';
 import { createRequestContext } from './http/request-context.ts';

@@ -1,13 +1,13 @@
 import path from 'node:path';
 import { auditRoutes } from './audit/routes.ts';
-import type { Config } from './config.ts';
+import type { Config } from './config/config.ts';
 import {
   createClients,
   assertMigrated,
   assertRowSecurity,
   type OwnService,
   type Clients,
-} from './connections.ts';
+} from './clients.ts';
 import { assertRealmsValid } from './doctor/realm-check.ts';
 import { createGateway, type Gateway } from './gateway/service.ts';
 import { createMetrics, type Metrics } from './health/metrics.ts';
@@ -17,20 +17,23 @@ import { homeRoutes } from './home/routes.ts';
 import { createHostGuard } from './http/host-guard.ts';
 import type { RouteGuards, Route } from './http/route.ts';
 import { createIdentity, type Identity } from './identity/service.ts';
-import { assertCanary } from './keys/custody/canary.ts';
-import { createOwnerRemoval, type OwnerRemoval } from './keys/custody/remove-owner.ts';
+import { assertCanary } from './keys/admin/canary.ts';
+import { createOwnerRemoval, type OwnerRemoval } from './keys/admin/remove-owner.ts';
 import { createKeyReader, OWNERS_CHANNEL } from './keys/key-reader.ts';
 import { createKeyTester } from './keys/key-tester.ts';
 import { keyRoutes } from './keys/routes.ts';
 import { createKeyService, type KeyService } from './keys/service.ts';
 import { createVaultEventReader } from './keys/vault-events.ts';
 import { assertVaultLocation } from './keys/vault-location.ts';
-import { createLoopGuard, type LoopGuard } from './lib/loop-guard.ts';
+import { createLoopGuard, type LoopGuard } from './lib/net/loop-guard.ts';
 import { randomId } from './lib/ids.ts';
 import { createLog, type Log } from './lib/log.ts';
-import { createPoller, type Poller } from './lib/poller.ts';
-import { runMigrations } from './lib/migrations.ts';
-import { createNotificationListener, type NotificationListener } from './lib/notification-listener.ts';
+import { createPoller, type Poller } from './lib/async/poller.ts';
+import { runMigrations } from './lib/postgres/migrations.ts';
+import {
+  createNotificationListener,
+  type NotificationListener,
+} from './lib/postgres/notification-listener.ts';
 import { userOwner } from './lib/owner.ts';
 import { createRunners } from './runners/index.ts';
 import { runRoutes } from './runs/routes.ts';

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import { createApp } from './app.ts';
-import type { Config } from './config.ts';
+import type { Config } from './config/config.ts';
 import { createContext, type Context, type ContextOverrides } from './context.ts';
 
 /** After the grace period: time for the last answers to be written out. */

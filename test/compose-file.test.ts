@@ -3,9 +3,9 @@ import { loadYaml } from '@kubernetes/client-node';
 import { readFileSync } from 'node:fs';
 import { parseEnv } from 'node:util';
 import { createComposeEnv } from '../src/cli/compose.ts';
-import { readArchivePin } from '../src/cli/quickstart/keycloak-archive.ts';
-import { listPlaceholders } from '../src/cli/quickstart/keycloak.ts';
-import { readConfig, type Environment } from '../src/config.ts';
+import { readArchivePin } from '../src/dev/quickstart/keycloak/archive.ts';
+import { listPlaceholders } from '../src/dev/quickstart/keycloak/keycloak.ts';
+import { readConfig, type Environment } from '../src/config/config.ts';
 
 interface Service {
   '<<'?: Service | Service[];

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { fetch } from 'undici';
-import { choosePort } from '../src/cli/quickstart/ports.ts';
+import { choosePort } from '../src/dev/quickstart/ports.ts';
 import { fernetKey } from './support/app.ts';
 import { evidence } from './support/evidence.ts';
 import { describeOn, dockerHost, ensureNodeSlimImage } from './support/hosts.ts';

@@ -1,5 +1,5 @@
 import { jsonRoute, type Route } from '../http/route.ts';
-import type { Database } from '../lib/database.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import { userOwner } from '../lib/owner.ts';
 import { AuditPage, AuditQuery } from './schema.ts';
 import { listAuditEvents } from './service.ts';

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Sql } from '../lib/database.ts';
+import type { Sql } from '../lib/postgres/database.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { AuditPage, AuditQuery } from './schema.ts';
 

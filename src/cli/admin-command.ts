@@ -1,5 +1,5 @@
-import type { Environment } from '../config.ts';
-import { createKeyAdminContext, type KeyAdminContext } from '../custody.ts';
+import type { Environment } from '../config/config.ts';
+import { createKeyAdminContext, type KeyAdminContext } from './context.ts';
 import { createLog } from '../lib/log.ts';
 import { getRunningSettings } from './running-stack.ts';
 import { loadConfig } from './settings.ts';

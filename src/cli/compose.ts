@@ -2,10 +2,10 @@
  * What `docker-compose.yml` runs besides the app: commands that end, and the demo provider. They are the same
  * functions that `npm start` calls.
  */
-import type { Environment } from '../config.ts';
-import { startDemoUpstream } from '../demo-upstream/server.ts';
+import type { Environment } from '../config/config.ts';
+import { startDemoUpstream } from '../dev/demo-upstream/server.ts';
 import { readDemo } from '../doctor/demo-users.ts';
-import { SETTINGS } from '../settings.ts';
+import { SETTINGS } from '../config/settings.ts';
 import {
   ensureGeneratedSettings,
   ENV_HEADER,
@@ -14,8 +14,12 @@ import {
   readEnvFile,
   type SettingGenerators,
 } from './env-file.ts';
-import { prepareRoles } from './quickstart/postgres-roles.ts';
-import { addDemoData, setWebClientAddresses, signInAsBootstrapAdmin } from './quickstart/realm-setup.ts';
+import { prepareRoles } from '../dev/quickstart/postgres/roles.ts';
+import {
+  addDemoData,
+  setWebClientAddresses,
+  signInAsBootstrapAdmin,
+} from '../dev/quickstart/keycloak/realm-setup.ts';
 import { assertLocalMode, readSetting } from './settings.ts';
 import { whenAborted, type StopSignals } from './signals.ts';
 import { StartError } from './start-error.ts';

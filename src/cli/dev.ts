@@ -1,15 +1,15 @@
 import path from 'node:path';
-import type { Environment } from '../config.ts';
-import { resolveDataDir, createDataDir } from './quickstart/data-dir.ts';
+import type { Environment } from '../config/config.ts';
+import { resolveDataDir, createDataDir } from '../dev/quickstart/data-dir.ts';
 import { ensureGeneratedSettings, readEnvFile } from './env-file.ts';
-import { BOOTSTRAP_ADMIN } from './quickstart/keycloak.ts';
-import { acquireLock } from './quickstart/lock.ts';
-import type { RunSteps } from './quickstart/progress.ts';
-import { createSecrets } from './quickstart/secrets.ts';
-import { planStart } from './quickstart/plan.ts';
-import { removeStackFile, writeStackFile } from './quickstart/stack-file.ts';
-import { startStack, stopStack, type RunningStack } from './quickstart/start.ts';
-import { formatSummary } from './quickstart/summary.ts';
+import { BOOTSTRAP_ADMIN } from '../dev/quickstart/keycloak/keycloak.ts';
+import { acquireLock } from '../dev/quickstart/lock.ts';
+import type { RunSteps } from '../dev/quickstart/progress.ts';
+import { createSecrets } from '../dev/quickstart/secrets.ts';
+import { planStart } from '../dev/quickstart/plan.ts';
+import { removeStackFile, writeStackFile } from '../dev/quickstart/stack-file.ts';
+import { startStack, stopStack, type RunningStack } from '../dev/quickstart/start.ts';
+import { formatSummary } from '../dev/quickstart/summary.ts';
 import { assertLocalMode } from './settings.ts';
 import { whenAborted, type StopSignals } from './signals.ts';
 

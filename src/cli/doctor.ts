@@ -1,4 +1,4 @@
-import type { Environment } from '../config.ts';
+import type { Environment } from '../config/config.ts';
 import { checkRealmsInDepth } from '../doctor/realm-check.ts';
 import { formatFindings } from '../doctor/report.ts';
 import { getRunningSettings } from './running-stack.ts';

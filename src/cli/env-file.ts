@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { appendFileSync, chmodSync, existsSync, readFileSync } from 'node:fs';
 import { parseEnv } from 'node:util';
-import type { Environment } from '../config.ts';
-import { writePrivateFile } from './quickstart/secrets.ts';
+import type { Environment } from '../config/config.ts';
+import { writePrivateFile } from '../dev/quickstart/secrets.ts';
 
 /** The settings in a `.env` file; an empty record when there is none. */
 export function readEnvFile(file: string): Environment {

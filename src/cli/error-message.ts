@@ -1,4 +1,4 @@
-import { ConfigError } from '../config.ts';
+import { ConfigError } from '../config/config.ts';
 import { isAppError, UnfitError } from '../lib/errors.ts';
 import { StartError } from './start-error.ts';
 

@@ -1,7 +1,7 @@
-import { checkKeys, type KeyCheckReport } from '../keys/custody/check.ts';
-import { importLegacyKeys, type ImportReport } from '../keys/custody/import.ts';
-import type { OtherSecretCounts } from '../keys/custody/other-secrets.ts';
-import { rotateKeys, type RotationProgress, type RotationReport } from '../keys/custody/rotate.ts';
+import { checkKeys, type KeyCheckReport } from '../keys/admin/check.ts';
+import { importLegacyKeys, type ImportReport } from '../keys/admin/import.ts';
+import type { OtherSecretCounts } from '../keys/admin/other-secrets.ts';
+import { rotateKeys, type RotationProgress, type RotationReport } from '../keys/admin/rotate.ts';
 import {
   formatCount,
   createProgressReporter,

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import type { Environment } from '../config.ts';
+import type { Environment } from '../config/config.ts';
 import { assertNodeVersion, toErrorMessage } from './error-message.ts';
 import { readEnvFile } from './env-file.ts';
 import { listenForStopSignals } from './signals.ts';
@@ -33,7 +33,7 @@ program
   .description('start everything that is configured nowhere, then the app (npm start)')
   .action(async () => {
     const { runDev } = await import('./dev.ts');
-    const { plainProgress, terminalProgress } = await import('./quickstart/progress.ts');
+    const { plainProgress, terminalProgress } = await import('../dev/quickstart/progress.ts');
     const signals = listenForStopSignals();
     const runSteps = process.stdout.isTTY
       ? terminalProgress(signals.stop)

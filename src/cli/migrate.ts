@@ -1,5 +1,5 @@
-import type { Environment } from '../config.ts';
-import { runMigrations } from '../lib/migrations.ts';
+import type { Environment } from '../config/config.ts';
+import { runMigrations } from '../lib/postgres/migrations.ts';
 import { readSetting } from './settings.ts';
 import { StartError } from './start-error.ts';
 

@@ -1,8 +1,8 @@
-import type { Environment } from '../config.ts';
-import { resolveDataDir } from './quickstart/data-dir.ts';
-import { toLoopbackUrl } from './quickstart/ports.ts';
-import { createSecrets } from './quickstart/secrets.ts';
-import { getStackFile, hasStackFile, type StackFile } from './quickstart/stack-file.ts';
+import type { Environment } from '../config/config.ts';
+import { resolveDataDir } from '../dev/quickstart/data-dir.ts';
+import { toLoopbackUrl } from '../dev/quickstart/ports.ts';
+import { createSecrets } from '../dev/quickstart/secrets.ts';
+import { getStackFile, hasStackFile, type StackFile } from '../dev/quickstart/stack-file.ts';
 import { overrideSettings, readSetting } from './settings.ts';
 import { StartError } from './start-error.ts';
 

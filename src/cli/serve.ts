@@ -1,4 +1,4 @@
-import type { Environment } from '../config.ts';
+import type { Environment } from '../config/config.ts';
 import { startServer } from '../server.ts';
 import { loadConfig } from './settings.ts';
 import { whenAborted, type StopSignals } from './signals.ts';

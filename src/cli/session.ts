@@ -1,13 +1,13 @@
 import { isIP } from 'node:net';
 import type { Dispatcher } from 'undici';
-import type { Environment } from '../config.ts';
-import { SETTINGS } from '../settings.ts';
+import type { Environment } from '../config/config.ts';
+import { SETTINGS } from '../config/settings.ts';
 import { signInWithForms } from './form-sign-in.ts';
 import { createPinnedAgent } from './pinned-agent.ts';
-import { resolveDataDir } from './quickstart/data-dir.ts';
+import { resolveDataDir } from '../dev/quickstart/data-dir.ts';
 import { assertLocalMode, readSetting } from './settings.ts';
-import { toLoopbackUrl } from './quickstart/ports.ts';
-import { getStackFile, type StackFile } from './quickstart/stack-file.ts';
+import { toLoopbackUrl } from '../dev/quickstart/ports.ts';
+import { getStackFile, type StackFile } from '../dev/quickstart/stack-file.ts';
 import { StartError } from './start-error.ts';
 
 export interface DemoSession {

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { readConfig, type Config, type Environment } from '../config.ts';
+import { readConfig, type Config, type Environment } from '../config/config.ts';
 import { StartError } from './start-error.ts';
 
 /** Reads the configuration, with secrets from files where so configured. @throws ConfigError listing every fault. */

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
-import { moveVault, type MoveReport } from '../keys/custody/move.ts';
-import { purgeVault, type PurgeReport } from '../keys/custody/purge.ts';
+import { moveVault, type MoveReport } from '../keys/admin/move.ts';
+import { purgeVault, type PurgeReport } from '../keys/admin/purge.ts';
 import { describeLocation } from '../keys/vault-location.ts';
 import {
   formatCount,

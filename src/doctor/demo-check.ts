@@ -1,4 +1,4 @@
-import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
+import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import { readDemo } from './demo-users.ts';
 import { error, ok, type Finding } from './finding.ts';
 

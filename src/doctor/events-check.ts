@@ -1,4 +1,4 @@
-import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
+import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import { error, ok, warning, type Finding } from './finding.ts';
 
 /** Admin events tell the app that a user was changed or signed out in the console. */

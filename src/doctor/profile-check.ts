@@ -1,5 +1,5 @@
 import type { UserProfileConfig } from '@keycloak/keycloak-admin-client/lib/defs/userProfileMetadata.js';
-import { TIERS } from '../tiers.ts';
+import { TIERS } from '../config/tiers.ts';
 import { error, ok, warning, type Finding } from './finding.ts';
 
 /** What the profile of a realm is used for. */

@@ -1,4 +1,4 @@
-import { createKeycloakAdmin, keycloakStatus, type KeycloakAdmin } from '../lib/keycloak-admin.ts';
+import { createKeycloakAdmin, keycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import { PROVIDERS } from '../providers/index.ts';
 import { checkDemoUsers } from './demo-check.ts';
 import { checkEvents } from './events-check.ts';

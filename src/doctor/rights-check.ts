@@ -1,6 +1,6 @@
 import { decodeJwt } from 'jose';
 import { z } from 'zod';
-import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
+import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import { error, ok, warning, type Finding } from './finding.ts';
 
 /** The roles of `realm-management` that each client needs. */

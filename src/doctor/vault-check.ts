@@ -1,4 +1,4 @@
-import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
+import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import { error, ok, type Finding } from './finding.ts';
 
 const PAGE_SIZE = 100;

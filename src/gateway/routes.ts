@@ -1,12 +1,12 @@
 import type { Principal } from '../http/principal.ts';
 import { jsonRoute, rawRoute, type HttpCall, type Route } from '../http/route.ts';
-import type { ChatSurface } from './surface.ts';
-import { CLIENT_GONE } from './request-lifetime.ts';
-import { LOOP_HEADER } from '../lib/loop-guard.ts';
-import type { ListModels } from './list-models.ts';
+import type { ChatSurface } from './surfaces/openai-chat/surface.ts';
+import { CLIENT_GONE } from './admission/request-lifetime.ts';
+import { LOOP_HEADER } from '../lib/net/loop-guard.ts';
+import type { ListModels } from './surfaces/models/list-models.ts';
 import type { OpenRequestLimit } from '../http/limits.ts';
-import { toRoutePreview } from './decision-view.ts';
-import type { Routing } from './routing.ts';
+import { toRoutePreview } from './routing/decision-view.ts';
+import type { Routing } from './routing/routing.ts';
 import { RoutePreview, RoutePreviewQuery } from './schema.ts';
 
 export interface GatewayRouteDeps {

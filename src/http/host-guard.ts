@@ -1,6 +1,6 @@
 import type { NextFunction, Request, Response } from 'express';
 import type { IncomingMessage } from 'node:http';
-import { isLoopbackHost } from '../lib/addresses.ts';
+import { isLoopbackHost } from '../lib/net/addresses.ts';
 import { AppError } from '../lib/errors.ts';
 
 export interface HostGuardOptions {

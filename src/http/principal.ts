@@ -1,5 +1,5 @@
 import type { Request, Response } from 'express';
-import type { Tier } from '../tiers.ts';
+import type { Tier } from '../config/tiers.ts';
 
 /** What one may do with a credential; a session has every scope. */
 export const SCOPES = ['chat', 'keys:read'] as const;

@@ -2,7 +2,7 @@ import express, { type Express, type Request, type Response } from 'express';
 import { z, type ZodType } from 'zod';
 import { AppError, isAppError, type FieldError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import { isTierAtLeast, type Tier } from '../tiers.ts';
+import { isTierAtLeast, type Tier } from '../config/tiers.ts';
 import { createOpenRequestLimit } from './limits.ts';
 import type { Authenticate, Principal, Scope } from './principal.ts';
 

@@ -4,11 +4,11 @@ import {
   findDeletedUserId,
   findAffectedUserId,
   type AdminEvent,
-} from '../lib/admin-events.ts';
-import type { Database } from '../lib/database.ts';
-import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
+} from '../lib/keycloak/admin-events.ts';
+import type { Database } from '../lib/postgres/database.ts';
+import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import type { UserCache } from './user-cache.ts';
-import { createKeycloakEventReader } from '../lib/keycloak-event-reader.ts';
+import { createKeycloakEventReader } from '../lib/keycloak/keycloak-event-reader.ts';
 import type { ActiveWork } from './active-work.ts';
 import type { Logout } from './logout.ts';
 import type { SessionStore } from './session-store.ts';

@@ -1,5 +1,5 @@
 import { isAppError, keycloakUnavailable } from '../lib/errors.ts';
-import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak-admin.ts';
+import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 
 /** Code on this installation's own machine: whether, and for whom. */
 export interface LocalExecution {

@@ -2,7 +2,7 @@ import { hkdfSync } from 'node:crypto';
 import type { CookieOptions, Request, Response } from 'express';
 import { z } from 'zod';
 import { listCookies } from '../http/cookies.ts';
-import { createKeyring } from '../lib/keyring.ts';
+import { createKeyring } from '../lib/crypto/keyring.ts';
 
 /** What a sign-in under way must remember until Keycloak sends the browser back. */
 const LoginState = z.object({

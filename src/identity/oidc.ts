@@ -1,5 +1,5 @@
 import * as client from 'openid-client';
-import type { KeycloakFetch } from '../lib/keycloak-fetch.ts';
+import type { KeycloakFetch } from '../lib/keycloak/keycloak-fetch.ts';
 import { AppError, isAppError, keycloakUnavailable } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { User } from '../http/principal.ts';
-import { BYOK_TIER, isTierAtLeast, TIERS } from '../tiers.ts';
+import { BYOK_TIER, isTierAtLeast, TIERS } from '../config/tiers.ts';
 
 /** What a session's row holds beside the cookie's facts. SQL finds rows by `userId` and `keycloakSessionId`. */
 export const SessionContent = z.object({

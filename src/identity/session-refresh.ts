@@ -1,5 +1,5 @@
 import { isAppError } from '../lib/errors.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Logout } from './logout.ts';
 import type { OidcClient } from './oidc.ts';
 import type { SessionContent, StoredSession } from './schema.ts';

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Database } from '../lib/database.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import { SessionContent } from './schema.ts';
 
 /** Who signed in when: what a logout is compared with. */

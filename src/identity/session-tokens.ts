@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
 
 /** The tokens of a sign-in that the session keeps. The access token is not kept: nothing here uses it. */

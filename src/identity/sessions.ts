@@ -1,7 +1,7 @@
 import connectPgSimple from 'connect-pg-simple';
 import type { Request, Response } from 'express';
 import expressSession from 'express-session';
-import type { Database } from '../lib/database.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import { databaseUnavailable } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { SessionContent, type StoredSession } from './schema.ts';

@@ -1,7 +1,7 @@
 import type { Request, Response } from 'express';
 import { getRequestContext } from '../http/route.ts';
 import { unauthenticated, AppError } from '../lib/errors.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { UserCache } from './user-cache.ts';
 import type { ActiveWork } from './active-work.ts';
 import type { LoginStates } from './login-state.ts';

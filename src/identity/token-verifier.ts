@@ -7,7 +7,7 @@ import {
 } from 'jose';
 import { z } from 'zod';
 import { isAppError, unauthenticated } from '../lib/errors.ts';
-import type { KeycloakFetch } from '../lib/keycloak-fetch.ts';
+import type { KeycloakFetch } from '../lib/keycloak/keycloak-fetch.ts';
 
 /** Whose access token it is. */
 export interface BearerToken {

@@ -1,8 +1,8 @@
 import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/userRepresentation.js';
 import type { User } from '../http/principal.ts';
 import { isAppError, keycloakUnavailable } from '../lib/errors.ts';
-import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
-import { parseTier } from '../tiers.ts';
+import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
+import { parseTier } from '../config/tiers.ts';
 
 /** People as Keycloak knows them now. */
 export interface UserCache {

@@ -1,9 +1,9 @@
 import { writeAuditEvent } from '../audit/service.ts';
 import type { Principal } from '../http/principal.ts';
-import type { Database } from '../lib/database.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import { AppError } from '../lib/errors.ts';
 import { randomId } from '../lib/ids.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
 import {

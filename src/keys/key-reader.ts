@@ -1,7 +1,7 @@
-import type { Database } from '../lib/database.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import type { NotificationListener } from '../lib/notification-listener.ts';
+import type { NotificationListener } from '../lib/postgres/notification-listener.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
 import { keyStatusName, listKeyStatuses, INITIAL_KEY_STATUS, type KeyStatus } from './key-status-store.ts';

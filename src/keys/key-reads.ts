@@ -1,5 +1,5 @@
 import type { User } from '../http/principal.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import { userOwner, type Owner } from '../lib/owner.ts';
 import type { OperatorUpstreams } from '../providers/address.ts';
 import type { Provider } from '../providers/provider.ts';

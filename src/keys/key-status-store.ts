@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Sql } from '../lib/database.ts';
+import type { Sql } from '../lib/postgres/database.ts';
 import type { Owner } from '../lib/owner.ts';
 import { notifyOwnerChanged } from './vault-index-store.ts';
 import { KEY_TEST_STATUSES, type KeyTestStatus } from './schema.ts';

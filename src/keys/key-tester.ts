@@ -1,9 +1,9 @@
-import type { Dialer, UpstreamResponse } from '../lib/dialer.ts';
+import type { Dialer, UpstreamResponse } from '../lib/net/dialer.ts';
 import { isAppError } from '../lib/errors.ts';
-import { LOOP_HEADER, type LoopGuard } from '../lib/loop-guard.ts';
+import { LOOP_HEADER, type LoopGuard } from '../lib/net/loop-guard.ts';
 import { parseJson } from '../lib/json.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
-import { discardBody, readBoundedBody } from '../lib/upstream-body.ts';
+import { discardBody, readBoundedBody } from '../lib/net/upstream-body.ts';
 import { findKeyAddress, type OperatorUpstreams, type UpstreamAddress } from '../providers/address.ts';
 import { toKeyTestOutcome, unexpectedBodyOutcome } from '../providers/key-test.ts';
 import type { Provider, KeyTestOutcome } from '../providers/provider.ts';

@@ -1,8 +1,8 @@
 import { writeAuditEvent } from '../audit/service.ts';
 import type { Principal } from '../http/principal.ts';
-import type { Database } from '../lib/database.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import { AppError } from '../lib/errors.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Log } from '../lib/log.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';

@@ -1,4 +1,4 @@
-import type { Database } from '../lib/database.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import type { Owner } from '../lib/owner.ts';
 import { writeTestStatus, writeLastUse, startCooldown } from './key-status-store.ts';
 import type { KeyReader } from './key-reader.ts';

@@ -1,7 +1,7 @@
-import { isLockTimeout, type DatabaseConnection, type Database } from '../lib/database.ts';
+import { isLockTimeout, type DatabaseConnection, type Database } from '../lib/postgres/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Owner } from '../lib/owner.ts';
-import { createKeyedMutex, createDeadlineSemaphore } from '../lib/keyed-mutex.ts';
+import { createKeyedMutex, createDeadlineSemaphore } from '../lib/async/keyed-mutex.ts';
 
 export interface OwnerLockOptions {
   /** A pool of its own, so that writers who wait cannot take the connections that requests need. */

@@ -1,5 +1,5 @@
 import { AppError } from '../lib/errors.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
 import { maskKey } from './key-format.ts';

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { writeAuditEvent, type AuditAction } from '../audit/service.ts';
-import type { Sql } from '../lib/database.ts';
+import type { Sql } from '../lib/postgres/database.ts';
 import type { Log } from '../lib/log.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { KeyReader } from './key-reader.ts';

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { jsonRoute, type Route } from '../http/route.ts';
-import { BYOK_TIER } from '../tiers.ts';
+import { BYOK_TIER } from '../config/tiers.ts';
 import {
   AddKey,
   KeyAdded,

@@ -1,5 +1,5 @@
-import type { Database } from '../lib/database.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Database } from '../lib/postgres/database.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Log } from '../lib/log.ts';
 import type { OperatorUpstreams } from '../providers/address.ts';
 import type { Provider } from '../providers/provider.ts';

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { AppError } from '../lib/errors.ts';
-import { findFernetTime } from '../lib/fernet.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import { findFernetTime } from '../lib/crypto/fernet.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
 
 /** In the place of an id, for values that are no keys; shown among skipped keys. */

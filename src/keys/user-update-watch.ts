@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { decodeJwt } from 'jose';
 import { z } from 'zod';
-import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak-admin.ts';
+import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
 import type { Owner } from '../lib/owner.ts';
 

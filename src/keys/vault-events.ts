@@ -3,10 +3,10 @@ import {
   findDeletedUserId,
   findAffectedUserId,
   type AdminEvent,
-} from '../lib/admin-events.ts';
-import type { Database } from '../lib/database.ts';
-import { createKeycloakEventReader } from '../lib/keycloak-event-reader.ts';
-import type { KeycloakAdmin } from '../lib/keycloak-admin.ts';
+} from '../lib/keycloak/admin-events.ts';
+import type { Database } from '../lib/postgres/database.ts';
+import { createKeycloakEventReader } from '../lib/keycloak/keycloak-event-reader.ts';
+import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
 import type { KeyReader } from './key-reader.ts';
 import { removeDeletedRecord } from './vault-index-store.ts';

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { isLockTimeout, type Database, type Sql } from '../lib/database.ts';
+import { isLockTimeout, type Database, type Sql } from '../lib/postgres/database.ts';
 import { UnfitError } from '../lib/errors.ts';
 
 /** Where the owners' vault records lie. */

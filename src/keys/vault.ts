@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/userRepresentation.js';
 import { z } from 'zod';
 import { AppError, isAppError, keycloakUnavailable } from '../lib/errors.ts';
-import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak-admin.ts';
+import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
 import { getUserId, type Owner } from '../lib/owner.ts';
 import { keysBusy } from './owner-lock.ts';

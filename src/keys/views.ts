@@ -1,5 +1,5 @@
 import type { Provider } from '../providers/provider.ts';
-import type { Tier } from '../tiers.ts';
+import type { Tier } from '../config/tiers.ts';
 import type { KeyStatus } from './key-status-store.ts';
 import type { KeyTestResult } from './key-tester.ts';
 import type { StoredKey } from './stored-key.ts';

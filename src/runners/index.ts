@@ -1,11 +1,11 @@
-import type { Dialer } from '../lib/dialer.ts';
+import type { Dialer } from '../lib/net/dialer.ts';
 import type { Log } from '../lib/log.ts';
 import { createSshConnections } from '../lib/ssh/connections.ts';
-import { createDockerRunner } from './docker.ts';
-import { createKubernetesRunner } from './kubernetes.ts';
-import { createLocalRunner } from './local.ts';
+import { createDockerRunner } from './docker/index.ts';
+import { createKubernetesRunner } from './kubernetes/index.ts';
+import { createLocalRunner } from './local/index.ts';
 import type { Runner, ServerType } from './runner.ts';
-import { createSshRunner } from './ssh.ts';
+import { createSshRunner } from './ssh/index.ts';
 import { supervise } from './supervise.ts';
 
 export interface RunnersDeps {

@@ -1,4 +1,4 @@
-import { rejectOnAbort } from '../lib/deadline.ts';
+import { rejectOnAbort } from '../lib/net/deadline.ts';
 import type { TestStage, TestStageName, ServerTestResult } from './runner.ts';
 
 /** One stage of a test. @returns what was found, for people. */

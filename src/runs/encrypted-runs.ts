@@ -1,6 +1,6 @@
-import type { Database } from '../lib/database.ts';
-import type { Keyring } from '../lib/keyring.ts';
-import type { EncryptedTexts, EncryptedText } from '../lib/encrypted-texts.ts';
+import type { Database } from '../lib/postgres/database.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
+import type { EncryptedTexts, EncryptedText } from '../lib/crypto/encrypted-texts.ts';
 import {
   listRunOwners,
   listEncryptedBatches,

@@ -1,6 +1,6 @@
 import { writeAuditEvent } from '../audit/service.ts';
 import type { User } from '../http/principal.ts';
-import type { Database } from '../lib/database.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import { notFound } from '../lib/errors.ts';
 import { getUserId, userOwner } from '../lib/owner.ts';
 import type { Dispatcher } from './dispatcher.ts';

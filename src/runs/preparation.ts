@@ -4,7 +4,7 @@ import type { Identity } from '../identity/service.ts';
 import { AppError, isAppError } from '../lib/errors.ts';
 import { getUserId } from '../lib/owner.ts';
 import type { ServerOpener } from '../servers/service.ts';
-import { BYOK_TIER, isTierAtLeast } from '../tiers.ts';
+import { BYOK_TIER, isTierAtLeast } from '../config/tiers.ts';
 import type { OpenServer } from '../servers/service.ts';
 import type { Limits } from '../runners/runner.ts';
 import { createRunExit, type RunExit } from './events.ts';

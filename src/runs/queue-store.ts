@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { AuditAction } from '../audit/service.ts';
-import type { Database, Sql } from '../lib/database.ts';
+import type { Database, Sql } from '../lib/postgres/database.ts';
 import { OwnerText, type Owner } from '../lib/owner.ts';
 import type { Language, ServerType } from '../runners/runner.ts';
 

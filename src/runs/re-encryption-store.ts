@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Database, Sql } from '../lib/database.ts';
+import type { Database, Sql } from '../lib/postgres/database.ts';
 import { OwnerText, type Owner } from '../lib/owner.ts';
 
 /** How many are read at once: a batch of events may have a megabyte. */

@@ -6,7 +6,7 @@ import { jsonRoute, parsedRoute, type Route, type RouteCall } from '../http/rout
 import { onResponseClosed } from '../http/on-response-closed.ts';
 import type { ActiveWork } from '../identity/service.ts';
 import { AppError } from '../lib/errors.ts';
-import { BYOK_TIER } from '../tiers.ts';
+import { BYOK_TIER } from '../config/tiers.ts';
 import {
   EventsQuery,
   RunDetails,

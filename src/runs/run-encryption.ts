@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { Principal } from '../http/principal.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
 import { LANGUAGES, type Program } from '../runners/runner.ts';
 import { countOutputBytes, addByteCounts, NO_BYTES, type NumberedEvent, type ByteCounts } from './events.ts';

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Database, Sql } from '../lib/database.ts';
+import type { Database, Sql } from '../lib/postgres/database.ts';
 import { OwnerText, type Owner } from '../lib/owner.ts';
 import { LANGUAGES, SERVER_TYPES } from '../runners/runner.ts';
 import type { RunExit, ByteCounts } from './events.ts';

@@ -1,12 +1,12 @@
 import { setTimeout as rest } from 'node:timers/promises';
 import type { Principal } from '../http/principal.ts';
 import type { Identity } from '../identity/service.ts';
-import type { Database } from '../lib/database.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import { randomId } from '../lib/ids.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Log } from '../lib/log.ts';
-import { createPoller } from '../lib/poller.ts';
-import { createNotificationListener } from '../lib/notification-listener.ts';
+import { createPoller } from '../lib/async/poller.ts';
+import { createNotificationListener } from '../lib/postgres/notification-listener.ts';
 import { userOwner } from '../lib/owner.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import type { ServerOpener } from '../servers/service.ts';

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { AppError } from '../lib/errors.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { HostKey, Runner } from '../runners/runner.ts';
 import { invalidConfig, parseConfig, assertNoMasks, type ConfigInput } from './config-input.ts';
 import { STORED_SECRET_MASK } from './schema.ts';

@@ -1,7 +1,7 @@
-import type { Database } from '../lib/database.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Database } from '../lib/postgres/database.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import { getUserId, type Owner } from '../lib/owner.ts';
-import type { EncryptedTexts, EncryptedText } from '../lib/encrypted-texts.ts';
+import type { EncryptedTexts, EncryptedText } from '../lib/crypto/encrypted-texts.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
 import { decryptConfig, listSecretFields, type SecretBinding } from './secret-encryption.ts';
 import {

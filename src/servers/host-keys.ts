@@ -1,5 +1,5 @@
 import { AppError } from '../lib/errors.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { HostKey, Runner, ServerType } from '../runners/runner.ts';
 import { createListJumpServerIds, listJumpServers } from './jump-chain.ts';

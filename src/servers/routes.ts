@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { jsonRoute, type Route } from '../http/route.ts';
 import { onResponseClosed } from '../http/on-response-closed.ts';
 import { generateSshKeyPair } from '../lib/ssh/private-key.ts';
-import { BYOK_TIER } from '../tiers.ts';
+import { BYOK_TIER } from '../config/tiers.ts';
 import {
   ConfirmHostKey,
   CreateServer,

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { HostKey, Runner } from '../runners/runner.ts';
 

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { AppError } from '../lib/errors.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
 import { getValidConfig, assertNoMasks } from './config-input.ts';

@@ -1,4 +1,4 @@
-import type { Database } from '../lib/database.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import { AppError, notFound } from '../lib/errors.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { ServerView } from './schema.ts';

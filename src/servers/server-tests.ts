@@ -2,7 +2,7 @@ import { writeAuditEvent } from '../audit/service.ts';
 import { drainingError } from '../http/draining-error.ts';
 import type { Principal } from '../http/principal.ts';
 import type { ActiveWork } from '../identity/service.ts';
-import type { Database } from '../lib/database.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import { isAppError, unauthenticated } from '../lib/errors.ts';
 import { randomId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';

@@ -1,9 +1,9 @@
 import { writeAuditEvent, type AuditAction } from '../audit/service.ts';
-import type { Database, Sql } from '../lib/database.ts';
+import type { Database, Sql } from '../lib/postgres/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { userOwner } from '../lib/owner.ts';
-import { createKeyedMutex } from '../lib/keyed-mutex.ts';
+import { createKeyedMutex } from '../lib/async/keyed-mutex.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
 import { createListJumpServerIds, listDependents, type JumpChainNode } from './jump-chain.ts';
 import { listServers, lockServers, type StoredServer } from './servers-store.ts';

@@ -1,6 +1,6 @@
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Log } from '../lib/log.ts';
-import type { Database } from '../lib/database.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import type { ActiveWork, LocalExecution } from '../identity/service.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
 import { createHostKeyConfirmation, type HostKeyConfirmation } from './host-keys.ts';

@@ -1,4 +1,4 @@
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { Runner } from '../runners/runner.ts';
 import { changeConfig } from './config-change.ts';

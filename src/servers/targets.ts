@@ -1,5 +1,5 @@
 import { AppError, notFound } from '../lib/errors.ts';
-import type { Keyring } from '../lib/keyring.ts';
+import type { Keyring } from '../lib/crypto/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { HostKey, Runner, ServerType, TargetServer } from '../runners/runner.ts';
 import { MAX_JUMP_SERVERS } from './jump-chain.ts';

@@ -6,11 +6,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { toPrintable } from '../../src/cli/admin-command.ts';
 import { getRunningSettings } from '../../src/cli/running-stack.ts';
-import type { KeyAdminContext } from '../../src/custody.ts';
+import type { KeyAdminContext } from '../../src/cli/context.ts';
 import { assertVaultLocation } from '../../src/keys/vault-location.ts';
-import { assertCanary } from '../../src/keys/custody/canary.ts';
-import { createKeyring } from '../../src/lib/keyring.ts';
-import { createDatabase as openDatabase } from '../../src/lib/database.ts';
+import { assertCanary } from '../../src/keys/admin/canary.ts';
+import { createKeyring } from '../../src/lib/crypto/keyring.ts';
+import { createDatabase as openDatabase } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import type { Owner } from '../../src/lib/owner.ts';
 import {
@@ -22,7 +22,7 @@ import {
   readStoredPool,
   storeKey,
   type FixtureSettings,
-} from '../keys/custody/fixture.ts';
+} from '../keys/admin/fixture.ts';
 import { randomKey } from '../keys/instance.ts';
 import { fernetKey } from '../support/app.ts';
 import { adminClient } from '../support/stack.ts';

@@ -9,7 +9,7 @@ import pg from 'pg';
 import { fetch } from 'undici';
 import { addDemoUsers, createComposeEnv, prepareDatabase, writeComposeEnv } from '../../src/cli/compose.ts';
 import { readEnvFile } from '../../src/cli/env-file.ts';
-import { choosePort } from '../../src/cli/quickstart/ports.ts';
+import { choosePort } from '../../src/dev/quickstart/ports.ts';
 import { readDemo } from '../../src/doctor/demo-users.ts';
 import { evidence } from '../support/evidence.ts';
 import { adminClient, createWebClient, stack } from '../support/stack.ts';

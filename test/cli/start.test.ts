@@ -4,8 +4,8 @@ import { once } from 'node:events';
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { choosePort } from '../../src/cli/quickstart/ports.ts';
-import { isAlive } from '../../src/cli/quickstart/processes.ts';
+import { choosePort } from '../../src/dev/quickstart/ports.ts';
+import { isAlive } from '../../src/dev/quickstart/processes.ts';
 import { createUser, createWebClient, stack } from '../support/stack.ts';
 import { createVaultRealm, type VaultRealm } from '../support/vault-realm.ts';
 

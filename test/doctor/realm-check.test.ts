@@ -2,10 +2,10 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/glo
 import type KcAdminClient from '@keycloak/keycloak-admin-client';
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import type { Config } from '../../src/config.ts';
+import type { Config } from '../../src/config/config.ts';
 import type { Finding } from '../../src/doctor/finding.ts';
 import { assertRealmsValid, checkRealmsInDepth } from '../../src/doctor/realm-check.ts';
-import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
+import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { adminClient, stack } from '../support/stack.ts';
 
 const suffix = randomBytes(4).toString('hex');

@@ -7,7 +7,7 @@ import pg from 'pg';
 import { gzipSync } from 'node:zlib';
 import type { Response } from 'undici';
 import { AppError, type ErrorCode } from '../../src/lib/errors.ts';
-import { createKeyring } from '../../src/lib/keyring.ts';
+import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { fernetKey, startApp, type CallOptions, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { createUser, type TestUser } from '../support/stack.ts';

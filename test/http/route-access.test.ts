@@ -8,7 +8,7 @@ import { createErrorHandler } from '../../src/http/errors.ts';
 import { createRequestContext } from '../../src/http/request-context.ts';
 import { mountRoutes, rawRoute, type Access, type RawRoute, type Route } from '../../src/http/route.ts';
 import { createLog } from '../../src/lib/log.ts';
-import { TIERS, type Tier } from '../../src/tiers.ts';
+import { TIERS, type Tier } from '../../src/config/tiers.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { apiTokens, createApiClient } from '../support/keycloak-tokens.ts';
 import { createUser } from '../support/stack.ts';

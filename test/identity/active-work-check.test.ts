@@ -5,8 +5,8 @@ import { createActiveWork } from '../../src/identity/active-work.ts';
 import { createLogout } from '../../src/identity/logout.ts';
 import { createSessionStore } from '../../src/identity/session-store.ts';
 import { createActiveWorkCheck } from '../../src/identity/active-work-check.ts';
-import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
-import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
+import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
+import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { adminClient, createDatabase, createUser, stack } from '../support/stack.ts';
 

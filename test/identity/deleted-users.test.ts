@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { createDeletedUserPoll } from '../../src/identity/keycloak-events.ts';
-import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
-import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
+import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
+import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { adminClient, createDatabase, createUser, stack } from '../support/stack.ts';
 

@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { createKeycloakEventReader, type KeycloakEvent } from '../../src/lib/keycloak-event-reader.ts';
+import {
+  createKeycloakEventReader,
+  type KeycloakEvent,
+} from '../../src/lib/keycloak/keycloak-event-reader.ts';
 import { toAdminEventChanges, toEndedSessionIds } from '../../src/identity/keycloak-events.ts';
-import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
+import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { createDatabase } from '../support/stack.ts';
 

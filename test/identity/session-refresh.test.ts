@@ -8,7 +8,7 @@ import { createSessionRefresh } from '../../src/identity/session-refresh.ts';
 import { createSessionStore, type SessionStore } from '../../src/identity/session-store.ts';
 import { decryptSessionTokens, encryptSessionTokens } from '../../src/identity/session-tokens.ts';
 import { AppError } from '../../src/lib/errors.ts';
-import { createKeyring } from '../../src/lib/keyring.ts';
+import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { createBrowser, signIn, type Browser } from '../support/browser.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
 import { adminClient, createUser, stack, type TestUser } from '../support/stack.ts';

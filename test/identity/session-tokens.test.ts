@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { decryptSessionTokens, encryptSessionTokens } from '../../src/identity/session-tokens.ts';
-import { createKeyring } from '../../src/lib/keyring.ts';
+import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 
 const newKey = () => `${randomBytes(32).toString('base64url')}=`;
 const key = newKey();

@@ -12,7 +12,7 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { createTokenVerifier, type TokenVerifier } from '../../src/identity/token-verifier.ts';
-import { createKeycloakFetch } from '../../src/lib/keycloak-fetch.ts';
+import { createKeycloakFetch } from '../../src/lib/keycloak/keycloak-fetch.ts';
 
 const ISSUER = 'https://keycloak.example/realms/ops-center';
 const LOGOUT_EVENT = 'http://schemas.openid.net/event/backchannel-logout';

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import type KcAdminClient from '@keycloak/keycloak-admin-client';
 import { createUserCache } from '../../src/identity/user-cache.ts';
-import type { KeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
+import type { KeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 
 /** Keycloak whose answers the test gives, one look-up after the other. */
 function scriptedKeycloak() {

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
-import { createDatabase as openDatabase } from '../../src/lib/database.ts';
+import { createDatabase as openDatabase } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';

@@ -6,18 +6,18 @@ import { createKeyReader, OWNERS_CHANNEL, type KeyReader } from '../../src/keys/
 import { createOwnerLock } from '../../src/keys/owner-lock.ts';
 import { createKeyService, type KeyService } from '../../src/keys/service.ts';
 import { createVault } from '../../src/keys/vault.ts';
-import { createDatabase, type Database } from '../../src/lib/database.ts';
-import { createDialer } from '../../src/lib/dialer.ts';
-import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
-import { createLoopGuard } from '../../src/lib/loop-guard.ts';
-import { createKeyring } from '../../src/lib/keyring.ts';
+import { createDatabase, type Database } from '../../src/lib/postgres/database.ts';
+import { createDialer } from '../../src/lib/net/dialer.ts';
+import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
+import { createLoopGuard } from '../../src/lib/net/loop-guard.ts';
+import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
 import {
   createNotificationListener,
   type NotificationListener,
-} from '../../src/lib/notification-listener.ts';
+} from '../../src/lib/postgres/notification-listener.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
-import type { Tier } from '../../src/tiers.ts';
+import type { Tier } from '../../src/config/tiers.ts';
 import { evidence } from '../support/evidence.ts';
 
 /** What one process of the app is built from; plain data, so that it can be handed to another process. */

@@ -1,15 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { createKeyTester } from '../../src/keys/key-tester.ts';
-import type { Dialer } from '../../src/lib/dialer.ts';
+import type { Dialer } from '../../src/lib/net/dialer.ts';
 import { AppError } from '../../src/lib/errors.ts';
-import { createLoopGuard } from '../../src/lib/loop-guard.ts';
+import { createLoopGuard } from '../../src/lib/net/loop-guard.ts';
 import { custom } from '../../src/providers/custom.ts';
 import { demo } from '../../src/providers/demo.ts';
 import { groq } from '../../src/providers/groq.ts';
 import { ollama } from '../../src/providers/ollama.ts';
 import type { Provider } from '../../src/providers/provider.ts';
-import { startDemoUpstream } from '../../src/demo-upstream/server.ts';
+import { startDemoUpstream } from '../../src/dev/demo-upstream/server.ts';
 import { evidence } from '../support/evidence.ts';
 import { createTestDialer } from '../support/local-upstreams.ts';
 import { answer, fault, startUpstream, type Upstream } from '../support/upstream.ts';

@@ -2,8 +2,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import pg from 'pg';
 import { createKeyReader } from '../../src/keys/key-reader.ts';
 import { createVault } from '../../src/keys/vault.ts';
-import type { Database } from '../../src/lib/database.ts';
-import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
+import type { Database } from '../../src/lib/postgres/database.ts';
+import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';

@@ -7,7 +7,7 @@ import { createRequestContext } from '../../src/http/request-context.ts';
 import { mountRoutes } from '../../src/http/route.ts';
 import { keyRoutes } from '../../src/keys/routes.ts';
 import { createLog } from '../../src/lib/log.ts';
-import type { Tier } from '../../src/tiers.ts';
+import type { Tier } from '../../src/config/tiers.ts';
 import { createDatabase } from '../support/stack.ts';
 import { createInstance, createPrincipal, randomKey, type Instance } from './instance.ts';
 import { createInstanceOptions } from './instance-options.ts';

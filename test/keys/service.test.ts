@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
 import { AUDIT_ACTIONS } from '../../src/audit/service.ts';
 import { isAppError, type ErrorCode } from '../../src/lib/errors.ts';
-import { createDatabase as openDatabase } from '../../src/lib/database.ts';
+import { createDatabase as openDatabase } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
 import { adminClient, createDatabase, stack } from '../support/stack.ts';

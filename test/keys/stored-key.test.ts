@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from '@jest/globals';
-import { parseFernetKey, encryptFernet } from '../../src/lib/fernet.ts';
-import { createKeyring } from '../../src/lib/keyring.ts';
+import { parseFernetKey, encryptFernet } from '../../src/lib/crypto/fernet.ts';
+import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { maskKey } from '../../src/keys/key-format.ts';
 import {
   MAX_VALUE_LENGTH,

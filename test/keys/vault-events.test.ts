@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { isAppError } from '../../src/lib/errors.ts';
-import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
+import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { createVaultEventReader } from '../../src/keys/vault-events.ts';
 import { adminClient, createDatabase, stack } from '../support/stack.ts';

@@ -4,7 +4,7 @@ import pg from 'pg';
 import { z } from 'zod';
 import { writeVaultId } from '../../src/keys/vault-index-store.ts';
 import { assertVaultLocation, lockVaultLocation } from '../../src/keys/vault-location.ts';
-import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
+import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { startApp } from '../support/app.ts';
 import { createDatabase } from '../support/stack.ts';

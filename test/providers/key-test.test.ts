@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { createKeyTester, type KeyTestResult } from '../../src/keys/key-tester.ts';
-import { createLoopGuard } from '../../src/lib/loop-guard.ts';
+import { createLoopGuard } from '../../src/lib/net/loop-guard.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
 import type { Provider } from '../../src/providers/provider.ts';
 import { evidence } from '../support/evidence.ts';

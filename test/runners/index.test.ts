@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, it } from '@jest/globals';
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
-import { createDialer } from '../../src/lib/dialer.ts';
+import { createDialer } from '../../src/lib/net/dialer.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { createRunners } from '../../src/runners/index.ts';
 import { SERVER_TYPES } from '../../src/runners/runner.ts';
@@ -25,9 +25,9 @@ describe('the list of runners', () => {
   });
 
   it('has all runners of the folder, and no other file lies there', () => {
-    const files = readdirSync(FOLDER).filter((name) => name.endsWith('.ts') && !SHARED.includes(name));
-    expect(files.sort()).toEqual([...SERVER_TYPES].map((type) => `${type}.ts`).sort());
-    for (const type of SERVER_TYPES) expect(existsSync(path.join(FOLDER, type))).toBe(true);
+    const names = readdirSync(FOLDER).filter((name) => !SHARED.includes(name));
+    expect(names.sort()).toEqual([...SERVER_TYPES].sort());
+    for (const type of SERVER_TYPES) expect(existsSync(path.join(FOLDER, type, 'index.ts'))).toBe(true);
   });
 
   it('supervises them: a run that was cancelled before it began is not passed on', async () => {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
-import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
-import { createKeyring } from '../../src/lib/keyring.ts';
+import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
+import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { createRunExit, NO_BYTES } from '../../src/runs/events.ts';
 import { createEventWriter } from '../../src/runs/event-writer.ts';

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { createHash, randomBytes } from 'node:crypto';
 import pg from 'pg';
-import { createKeyring } from '../../src/lib/keyring.ts';
+import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { StartRun } from '../../src/runs/schema.ts';
 import { fernetKey } from '../support/app.ts';
 import { evidence } from '../support/evidence.ts';

@@ -1,16 +1,16 @@
 import { randomUUID } from 'node:crypto';
 import { createActiveWork, type ActiveWork } from '../../src/identity/active-work.ts';
 import type { Principal, User } from '../../src/http/principal.ts';
-import { createDatabase } from '../../src/lib/database.ts';
+import { createDatabase } from '../../src/lib/postgres/database.ts';
 import { AppError } from '../../src/lib/errors.ts';
-import { createKeyring } from '../../src/lib/keyring.ts';
+import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
 import type { TargetServer } from '../../src/runners/runner.ts';
 import type { NumberedEvent, RunExit } from '../../src/runs/events.ts';
 import { StartRun } from '../../src/runs/schema.ts';
 import type { RunRef } from '../../src/runs/run-encryption.ts';
 import { createRunService, type RunService, type RunServiceDeps } from '../../src/runs/service.ts';
-import type { Tier } from '../../src/tiers.ts';
+import type { Tier } from '../../src/config/tiers.ts';
 import { createProcessRunner } from './process-runner.ts';
 
 export interface InstanceOptions {

@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fetch } from 'undici';
-import { choosePort } from '../../src/cli/quickstart/ports.ts';
+import { choosePort } from '../../src/dev/quickstart/ports.ts';
 import type { RunDetails } from '../../src/runs/schema.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { describeOn } from '../support/hosts.ts';

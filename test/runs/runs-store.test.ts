@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
-import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
+import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import type { Owner } from '../../src/lib/owner.ts';
 import { createRunExit, NO_BYTES } from '../../src/runs/events.ts';

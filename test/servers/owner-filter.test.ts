@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
-import { createDatabase as openDatabase, type Database, type Sql } from '../../src/lib/database.ts';
+import { createDatabase as openDatabase, type Database, type Sql } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import {
   clearDefault,

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
-import { createDatabase } from '../../src/lib/database.ts';
+import { createDatabase } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { listServerOwners } from '../../src/servers/service.ts';
 import { startApp, type TestApp } from '../support/app.ts';

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { expect } from '@jest/globals';
-import type { DialerOptions, UpstreamRequest } from '../../src/lib/dialer.ts';
+import type { DialerOptions, UpstreamRequest } from '../../src/lib/net/dialer.ts';
 import {
   LOOPBACK,
   upstreamRequest,

@@ -5,7 +5,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { commandLine } from '../../src/cli/quickstart/processes.ts';
+import { commandLine } from '../../src/dev/quickstart/processes.ts';
 import type { FrontDescription } from '../hosts/docker-proxy.ts';
 import type { DockerHost } from './hosts.ts';
 

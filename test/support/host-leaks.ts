@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
-import { commandLine, listProcesses } from '../../src/cli/quickstart/processes.ts';
+import { commandLine, listProcesses } from '../../src/dev/quickstart/processes.ts';
 import { HOST_SCRIPTS, runningHosts } from './host-processes.ts';
 import { listSandboxLeaks } from './sandbox-leaks.ts';
 import { until } from './until.ts';

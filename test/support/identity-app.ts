@@ -10,9 +10,9 @@ import { createHostGuard } from '../../src/http/host-guard.ts';
 import { createRequestContext } from '../../src/http/request-context.ts';
 import { jsonRoute, mountRoutes, rawRoute } from '../../src/http/route.ts';
 import { createIdentity, type WorkEndReason, type Identity } from '../../src/identity/service.ts';
-import { createDatabase as openDatabase, type Database } from '../../src/lib/database.ts';
-import { createKeycloakAdmin } from '../../src/lib/keycloak-admin.ts';
-import { createKeyring } from '../../src/lib/keyring.ts';
+import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
+import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
+import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { evidence } from './evidence.ts';
 import { createDatabase, createWebClient, stack, type ClientCredentials } from './stack.ts';
 

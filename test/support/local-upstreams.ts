@@ -10,7 +10,12 @@ import {
   type Socket,
 } from 'node:net';
 import { afterEach, expect } from '@jest/globals';
-import { createDialer, type Dialer, type DialerOptions, type UpstreamRequest } from '../../src/lib/dialer.ts';
+import {
+  createDialer,
+  type Dialer,
+  type DialerOptions,
+  type UpstreamRequest,
+} from '../../src/lib/net/dialer.ts';
 import { certificate } from './certificate.ts';
 
 export const PUBLIC = '93.184.216.34';

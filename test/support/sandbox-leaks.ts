@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { commandLine, listProcesses } from '../../src/cli/quickstart/processes.ts';
+import { commandLine, listProcesses } from '../../src/dev/quickstart/processes.ts';
 
 /** As the runner gives them to its sandboxes. */
 const FIRST_UID = 1_900_000_000;

@@ -1,8 +1,8 @@
 import pg from 'pg';
 import { createActiveWork } from '../../src/identity/active-work.ts';
-import { createDatabase } from '../../src/lib/database.ts';
-import { createDialer } from '../../src/lib/dialer.ts';
-import { createKeyring, type Keyring } from '../../src/lib/keyring.ts';
+import { createDatabase } from '../../src/lib/postgres/database.ts';
+import { createDialer } from '../../src/lib/net/dialer.ts';
+import { createKeyring, type Keyring } from '../../src/lib/crypto/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { createRunners } from '../../src/runners/index.ts';
 import {

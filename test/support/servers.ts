@@ -4,7 +4,7 @@ import type { CreateServer, ServerDeleted, ServerTestView, ServerView } from '..
 import type { CallOptions, TestApp } from './app.ts';
 import { evidence } from './evidence.ts';
 import { createUser, type TestUser } from './stack.ts';
-import type { Tier } from '../../src/tiers.ts';
+import type { Tier } from '../../src/config/tiers.ts';
 
 export const SERVERS = '/api/v1/execution-servers';
 

@@ -1,8 +1,8 @@
 import KcAdminClient from '@keycloak/keycloak-admin-client';
 import { randomBytes, randomUUID } from 'node:crypto';
 import pg from 'pg';
-import { signInAsBootstrapAdmin, webClientAddresses } from '../../src/cli/quickstart/realm-setup.ts';
-import type { Tier } from '../../src/tiers.ts';
+import { signInAsBootstrapAdmin, webClientAddresses } from '../../src/dev/quickstart/keycloak/realm-setup.ts';
+import type { Tier } from '../../src/config/tiers.ts';
 import { evidence } from './evidence.ts';
 import { withDatabase, type ServersInUse } from './test-servers.ts';
 

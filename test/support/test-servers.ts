@@ -2,20 +2,24 @@ import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import pg from 'pg';
-import { stopKeycloak, keycloakDataFolder, startKeycloak } from '../../src/cli/quickstart/keycloak.ts';
-import { KEYCLOAK_FOLDER } from '../../src/cli/quickstart/keycloak-archive.ts';
-import { acquireLock } from '../../src/cli/quickstart/lock.ts';
+import {
+  stopKeycloak,
+  keycloakDataFolder,
+  startKeycloak,
+} from '../../src/dev/quickstart/keycloak/keycloak.ts';
+import { KEYCLOAK_FOLDER } from '../../src/dev/quickstart/keycloak/archive.ts';
+import { acquireLock } from '../../src/dev/quickstart/lock.ts';
 import {
   stopOrphanedPostgres,
   startPostgres,
   type RunningPostgres,
-} from '../../src/cli/quickstart/postgres.ts';
-import { preparePostgresLocation } from '../../src/cli/quickstart/postgres-location.ts';
-import { commandLine, isAlive } from '../../src/cli/quickstart/processes.ts';
-import { addDemoData, signInAsBootstrapAdmin } from '../../src/cli/quickstart/realm-setup.ts';
-import { createSecrets, writePrivateFile } from '../../src/cli/quickstart/secrets.ts';
+} from '../../src/dev/quickstart/postgres/postgres.ts';
+import { preparePostgresLocation } from '../../src/dev/quickstart/postgres/location.ts';
+import { commandLine, isAlive } from '../../src/dev/quickstart/processes.ts';
+import { addDemoData, signInAsBootstrapAdmin } from '../../src/dev/quickstart/keycloak/realm-setup.ts';
+import { createSecrets, writePrivateFile } from '../../src/dev/quickstart/secrets.ts';
 import { readDemo } from '../../src/doctor/demo-users.ts';
-import { MIGRATIONS_FOLDER, runMigrations } from '../../src/lib/migrations.ts';
+import { MIGRATIONS_FOLDER, runMigrations } from '../../src/lib/postgres/migrations.ts';
 import { stopHosts } from './host-processes.ts';
 import { listHostLeaksAfterRun } from './host-leaks.ts';
 

@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
 import type { Client, ClientChannel } from 'ssh2';
-import type { Dialer } from '../dialer.ts';
+import type { Dialer } from '../net/dialer.ts';
 import { isAppError } from '../errors.ts';
 import { hasExceededWindow } from './back-pressure.ts';
 import type { SshHop } from './config.ts';

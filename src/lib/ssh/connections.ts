@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
 import type { ClientChannel } from 'ssh2';
-import type { Dialer } from '../dialer.ts';
+import type { Dialer } from '../net/dialer.ts';
 import { resolveJumpChain, type SshHop, type SshServer } from './config.ts';
 import { dialFirstHop, discardChannel, connectThroughHop, type SshConnection } from './connection.ts';
 import type { SshStageListener } from './handshake.ts';

@@ -2,7 +2,15 @@
  * What taking off a passphrase costs. The key itself says how long that is to take, and OpenSSL cannot be
  * interrupted in it: a key is refused before it is tried.
  */
-import { derContent, DER, DerError, derChildren, readDer, derSmallInteger, type DerValue } from '../der.ts';
+import {
+  derContent,
+  DER,
+  DerError,
+  derChildren,
+  readDer,
+  derSmallInteger,
+  type DerValue,
+} from '../crypto/der.ts';
 
 /** About a second. OpenSSL writes 2 048, others up to 600 000 (OWASP, "Password Storage"). */
 const MAX_ITERATIONS = 1_000_000;

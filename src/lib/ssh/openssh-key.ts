@@ -1,4 +1,4 @@
-import { bitLength } from '../der.ts';
+import { bitLength } from '../crypto/der.ts';
 
 /** Begins a private key in OpenSSH's form. */
 export const OPENSSH_MAGIC = Buffer.from('openssh-key-v1\0');

@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads';
-import { createSemaphore } from '../semaphore.ts';
-import { UNREADABLE_PRIVATE_KEY } from '../private-key-limits.ts';
+import { createSemaphore } from '../async/semaphore.ts';
+import { UNREADABLE_PRIVATE_KEY } from '../crypto/private-key-limits.ts';
 import { PrivateKeyError } from './private-key-error.ts';
 
 /** Past this a passphrase is not tried any more: 24 rounds, OpenSSH's default, take a quarter of a second. */

@@ -10,7 +10,7 @@ import {
   MAX_RSA_BITS,
   RSA_KEY_TOO_LARGE,
   UNREADABLE_PRIVATE_KEY,
-} from '../private-key-limits.ts';
+} from '../crypto/private-key-limits.ts';
 import { PrivateKeyError } from './private-key-error.ts';
 import { parseOpenSshKey, OPENSSH_MAGIC } from './openssh-key.ts';
 import { decryptPrivateKey } from './private-key-decryption.ts';

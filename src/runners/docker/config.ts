@@ -1,6 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { z } from 'zod';
-import { findPrivateKeyError } from '../../lib/private-key-limits.ts';
+import { findPrivateKeyError } from '../../lib/crypto/private-key-limits.ts';
 import { dockerVolumes } from './volumes.ts';
 
 const MAX_HOST_LENGTH = 260;

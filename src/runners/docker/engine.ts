@@ -6,10 +6,10 @@ import {
   readText,
   type BoundedHttpClient,
   type BoundedRequest,
-} from '../../lib/bounded-http.ts';
+} from '../../lib/net/bounded-http.ts';
 import { AppError } from '../../lib/errors.ts';
-import { createGuardedAgent, createTlsConnector, type Connector } from '../../lib/guarded-agent.ts';
-import type { Dialer } from '../../lib/dialer.ts';
+import { createGuardedAgent, createTlsConnector, type Connector } from '../../lib/net/guarded-agent.ts';
+import type { Dialer } from '../../lib/net/dialer.ts';
 import type { SshConnections } from '../../lib/ssh/connections.ts';
 import type { TargetServer } from '../runner.ts';
 import { toEngineRoute, type DockerConfig } from './config.ts';

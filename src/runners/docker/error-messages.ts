@@ -1,5 +1,5 @@
 import { AppError, isAppError } from '../../lib/errors.ts';
-import { findTlsErrorReason, type TlsErrorReason } from '../../lib/guarded-agent.ts';
+import { findTlsErrorReason, type TlsErrorReason } from '../../lib/net/guarded-agent.ts';
 import { cannotLimitMessage } from './limit-warnings.ts';
 import { EngineResponseError, findDockerError } from './errors.ts';
 

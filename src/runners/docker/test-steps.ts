@@ -1,5 +1,5 @@
-import { rejectOnAbort } from '../../lib/deadline.ts';
-import { findTlsErrorReason } from '../../lib/guarded-agent.ts';
+import { rejectOnAbort } from '../../lib/net/deadline.ts';
+import { findTlsErrorReason } from '../../lib/net/guarded-agent.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { TestStage, TestStageName, ServerTestResult } from '../runner.ts';
 import { explainDockerError } from './error-messages.ts';

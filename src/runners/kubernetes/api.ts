@@ -1,9 +1,9 @@
 import type { V1Pod } from '@kubernetes/client-node';
 import { z } from 'zod';
-import type { Dialer } from '../../lib/dialer.ts';
-import { effectivePort } from '../../lib/egress.ts';
-import { createTlsConnector, type Connector } from '../../lib/guarded-agent.ts';
-import { createGuardedPool } from '../../lib/guarded-pool.ts';
+import type { Dialer } from '../../lib/net/dialer.ts';
+import { effectivePort } from '../../lib/net/egress.ts';
+import { createTlsConnector, type Connector } from '../../lib/net/guarded-agent.ts';
+import { createGuardedPool } from '../../lib/net/guarded-pool.ts';
 import type { ClusterAccess } from './access.ts';
 import { clusterErrorFromResponse } from './errors.ts';
 import { createClusterRequests, type ClusterRequests } from './requests.ts';

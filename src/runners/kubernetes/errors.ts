@@ -1,5 +1,5 @@
 import { isAppError } from '../../lib/errors.ts';
-import { findTlsErrorReason, type TlsErrorReason } from '../../lib/guarded-agent.ts';
+import { findTlsErrorReason, type TlsErrorReason } from '../../lib/net/guarded-agent.ts';
 
 /** What went wrong between this process and a cluster. */
 export type ClusterErrorKind =

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { parseEndpoint } from '../../lib/egress.ts';
+import { parseEndpoint } from '../../lib/net/egress.ts';
 import { parseJson } from '../../lib/json.ts';
 import type { ClusterAccess } from './access.ts';
 import { NAMESPACE_PATTERN } from './object-names.ts';

@@ -1,5 +1,5 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { findPrivateKeyError } from '../../lib/private-key-limits.ts';
+import { findPrivateKeyError } from '../../lib/crypto/private-key-limits.ts';
 
 const CERTIFICATE_BLOCK = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g;
 

@@ -1,6 +1,6 @@
 import type { Dispatcher } from 'undici';
 import type { z } from 'zod';
-import type { GuardedPool } from '../../lib/guarded-pool.ts';
+import type { GuardedPool } from '../../lib/net/guarded-pool.ts';
 import { parseJson } from '../../lib/json.ts';
 import type { ClusterAccess } from './access.ts';
 import { toClusterError, ClusterError, clusterErrorFromResponse } from './errors.ts';

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import type { Dialer } from '../../lib/dialer.ts';
-import { effectivePort } from '../../lib/egress.ts';
+import type { Dialer } from '../../lib/net/dialer.ts';
+import { effectivePort } from '../../lib/net/egress.ts';
 import { isAppError } from '../../lib/errors.ts';
-import { createTlsHandshake } from '../../lib/guarded-agent.ts';
+import { createTlsHandshake } from '../../lib/net/guarded-agent.ts';
 import type { Limits, TestStageName, TargetServer, ServerTestResult } from '../runner.ts';
 import { runTestSteps, type TestStep, type TestOutcome } from '../test-stages.ts';
 import type { ClusterApi, ResourceRight } from './api.ts';

@@ -1,6 +1,6 @@
 import { afterEach } from '@jest/globals';
 import { randomId } from '../../../src/lib/ids.ts';
-import { createDialer, type Dialer } from '../../../src/lib/dialer.ts';
+import { createDialer, type Dialer } from '../../../src/lib/net/dialer.ts';
 import { sshConfig, type SshConfig, type SshServer } from '../../../src/lib/ssh/config.ts';
 import { createSshConnections, type SshConnections } from '../../../src/lib/ssh/connections.ts';
 import { sshHosts, type SshServer as SshAddress } from '../../support/hosts.ts';

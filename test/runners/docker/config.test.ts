@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { createDockerRunner } from '../../../src/runners/docker.ts';
+import { createDockerRunner } from '../../../src/runners/docker/index.ts';
 import { dockerConfig, toEngineRoute } from '../../../src/runners/docker/config.ts';
 import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import { createLog } from '../../../src/lib/log.ts';

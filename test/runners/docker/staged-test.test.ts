@@ -1,5 +1,5 @@
 import { expect, it } from '@jest/globals';
-import { createDialer } from '../../../src/lib/dialer.ts';
+import { createDialer } from '../../../src/lib/net/dialer.ts';
 import type { TargetServer } from '../../../src/runners/runner.ts';
 import type { DockerConfig } from '../../../src/runners/docker/config.ts';
 import { startTcpUpstream } from '../../support/local-upstreams.ts';

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { randomUUID } from 'node:crypto';
-import { createDialer, type Dialer } from '../../../src/lib/dialer.ts';
-import { createKubernetesRunner } from '../../../src/runners/kubernetes.ts';
+import { createDialer, type Dialer } from '../../../src/lib/net/dialer.ts';
+import { createKubernetesRunner } from '../../../src/runners/kubernetes/index.ts';
 import { createClusterApi, type ClusterApi } from '../../../src/runners/kubernetes/api.ts';
 import { toClusterAccess, type KubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
 import { readPodExitWithoutCode } from '../../../src/runners/kubernetes/exit.ts';

@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { Dialer } from '../../../src/lib/dialer.ts';
-import { createKubernetesRunner } from '../../../src/runners/kubernetes.ts';
+import type { Dialer } from '../../../src/lib/net/dialer.ts';
+import { createKubernetesRunner } from '../../../src/runners/kubernetes/index.ts';
 import { createClusterApi, type ClusterApi } from '../../../src/runners/kubernetes/api.ts';
 import { startExec, type Exec } from '../../../src/runners/kubernetes/exec.ts';
 import { removeRunPods } from '../../../src/runners/kubernetes/cleanup.ts';

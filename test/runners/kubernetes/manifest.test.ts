@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { createKubernetesRunner } from '../../../src/runners/kubernetes.ts';
+import { createKubernetesRunner } from '../../../src/runners/kubernetes/index.ts';
 import { kubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
 import { createPodManifest } from '../../../src/runners/kubernetes/manifest.ts';
 import { toPodName } from '../../../src/runners/kubernetes/object-names.ts';

@@ -1,5 +1,5 @@
 import { request } from 'node:https';
-import { createDialer, type Dialer } from '../../../src/lib/dialer.ts';
+import { createDialer, type Dialer } from '../../../src/lib/net/dialer.ts';
 import { kubernetesConfig, type KubernetesConfig } from '../../../src/runners/kubernetes/config.ts';
 import { toLabelValue, LABELS } from '../../../src/runners/kubernetes/object-names.ts';
 import type { TargetServer } from '../../../src/runners/runner.ts';

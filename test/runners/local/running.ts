@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { createLog } from '../../../src/lib/log.ts';
-import { createLocalRunner, type LocalRunnerOptions } from '../../../src/runners/local.ts';
+import { createLocalRunner, type LocalRunnerOptions } from '../../../src/runners/local/index.ts';
 import type { ExitEvent, Job, Runner } from '../../../src/runners/runner.ts';
 import { supervise } from '../../../src/runners/supervise.ts';
 import { registerSandboxCreator } from '../../support/sandbox-leaks.ts';

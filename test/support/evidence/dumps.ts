@@ -1,6 +1,6 @@
 import type KcAdminClient from '@keycloak/keycloak-admin-client';
 import pg from 'pg';
-import { createKeyring, type Keyring } from '../../../src/lib/keyring.ts';
+import { createKeyring, type Keyring } from '../../../src/lib/crypto/keyring.ts';
 import { withDatabase } from '../test-servers.ts';
 import type { Secret } from './kinds.ts';
 

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { signInAsBootstrapAdmin } from '../../../src/cli/quickstart/realm-setup.ts';
-import { isAlive } from '../../../src/cli/quickstart/processes.ts';
+import { signInAsBootstrapAdmin } from '../../../src/dev/quickstart/keycloak/realm-setup.ts';
+import { isAlive } from '../../../src/dev/quickstart/processes.ts';
 import { TEST_DATA_DIR, type ServersInUse } from '../test-servers.ts';
 import { dumpDatabases, dumpRealm, decryptSessionTokens } from './dumps.ts';
 import { DATABASES, LOGS, RESPONSES, Secret, SECRETS } from './kinds.ts';

@@ -1,0 +1,202 @@
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { setTimeout as rest } from 'node:timers/promises';
+import { isLoopbackHost } from '../../lib/net/addresses.ts';
+import { createReply, TOOL_MODEL } from './reply.ts';
+import { toChunks, toCompletion, createEnvelope } from './completion.ts';
+import { readDemoChatRequest, DemoError } from './protocol.ts';
+
+export interface DemoUpstreamOptions {
+  /** 0 or missing: a free port. */
+  port?: number;
+  /** A loopback address or `localhost`; 127.0.0.1 by default. */
+  host?: string;
+  /** Rest before each word of a stream; 15 by default, 0 for none. */
+  delayMs?: number;
+}
+
+export interface DemoUpstream {
+  /** What precedes `/chat/completions`, e.g. `http://127.0.0.1:40123/v1`. */
+  url: string;
+  /** Ends open streams and stops listening. May be called again. */
+  stop(): Promise<void>;
+}
+
+/** What `/v1` of the gateway accepts, so that nothing that passed there is refused here for its size. */
+const MAX_BODY_BYTES = 32 * 1024 * 1024;
+const METHOD_BY_PATH = new Map([
+  ['/v1/chat/completions', 'POST'],
+  ['/v1/models', 'GET'],
+]);
+const BEARER = /^[Bb]earer +(demo-\S{11,})$/;
+
+/**
+ * Starts the upstream that is built into local mode: it speaks OpenAI's wire protocol without a model
+ * behind it and says so in every answer. It takes keys `demo-...` of 16 or more characters.
+ * @throws Error when `host` is not loopback, or the port is in use (`EADDRINUSE`).
+ */
+export async function startDemoUpstream(options: DemoUpstreamOptions = {}): Promise<DemoUpstream> {
+  const host = options.host ?? '127.0.0.1';
+  if (!isLoopbackHost(host)) throw new Error(`The demo upstream listens on loopback only, not on ${host}.`);
+  const stopping = new AbortController();
+  const delayMs = options.delayMs ?? 15;
+  const server = createServer((request, response) => {
+    void serve({ request, response, delayMs, stopSignal: stopping.signal });
+  });
+  server.listen(options.port ?? 0, host);
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const closed = once(server, 'close');
+  return {
+    url: `http://${host.includes(':') ? `[${host}]` : host}:${String(port)}/v1`,
+    async stop() {
+      stopping.abort();
+      server.close();
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}
+
+interface DemoCall {
+  request: IncomingMessage;
+  response: ServerResponse;
+  delayMs: number;
+  stopSignal: AbortSignal;
+}
+
+/** Never rejects: what cannot be answered ends the connection. */
+async function serve(call: DemoCall): Promise<void> {
+  const { response } = call;
+  response.setHeader('x-request-id', `req_${randomUUID().replaceAll('-', '')}`);
+  try {
+    await route(call);
+  } catch (error) {
+    if (response.headersSent || response.destroyed) {
+      response.destroy();
+      return;
+    }
+    const demoError = error instanceof DemoError ? error : new DemoError(500, 'The demo upstream failed.');
+    sendJson(response, demoError.status, demoError.body, demoError.headers);
+  }
+}
+
+async function route(call: DemoCall): Promise<void> {
+  const { request, response } = call;
+  checkHost(request);
+  const path = (request.url ?? '').split('?', 1)[0] ?? '';
+  const method = request.method ?? '';
+  const allowed = METHOD_BY_PATH.get(path);
+  if (allowed === undefined) throw new DemoError(404, `Invalid URL (${method} ${path})`);
+  if (method !== allowed) {
+    const message = `Not allowed to ${method} on ${path}. (HINT: Perhaps you meant to use a different HTTP method?)`;
+    throw new DemoError(405, message, { code: 'method_not_supported', headers: { allow: allowed } });
+  }
+  const key = readKey(request);
+  if (allowed === 'GET') sendJson(response, 200, modelList());
+  else await complete(call, key);
+}
+
+/** A page on the internet must not reach this by a name of its own that points at 127.0.0.1. */
+function checkHost(request: IncomingMessage): void {
+  const name = /^\[?(.*?)\]?(:\d+)?$/.exec(request.headers.host ?? '')?.[1] ?? '';
+  if (!isLoopbackHost(name)) throw new DemoError(421, 'The demo upstream answers under loopback names only.');
+}
+
+/** The key that the caller sent. The error never repeats it. */
+function readKey(request: IncomingMessage): string {
+  const header = request.headers.authorization;
+  if (header === undefined) {
+    throw new DemoError(
+      401,
+      "You didn't provide an API key. Send one in an Authorization header: Bearer demo-...",
+    );
+  }
+  const key = BEARER.exec(header)?.[1];
+  if (key !== undefined) return key;
+  throw new DemoError(
+    401,
+    'Incorrect API key provided. The demo takes keys that start with demo- and have 16 or more characters.',
+    { code: 'invalid_api_key' },
+  );
+}
+
+function modelList(): object {
+  const data = ['demo', TOOL_MODEL].map((id) => ({
+    id,
+    object: 'model',
+    created: 1_700_000_000,
+    owned_by: 'demo',
+  }));
+  return { object: 'list', data };
+}
+
+async function complete(call: DemoCall, key: string): Promise<void> {
+  const startedAtMs = performance.now();
+  const request = readDemoChatRequest(await readBody(call.request));
+  const reply = createReply(request, key);
+  const envelope = createEnvelope(request.model);
+  const { response } = call;
+  response.setHeader('openai-processing-ms', Math.round(performance.now() - startedAtMs));
+  if (request.stream !== true) {
+    sendJson(response, 200, toCompletion(envelope, reply));
+    return;
+  }
+  await sendStream(call, toChunks(envelope, reply, request.stream_options?.include_usage === true));
+}
+
+async function readBody(request: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  // Leaving the loop must not destroy the socket: the 413 still has to go out.
+  for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_BODY_BYTES) {
+      throw new DemoError(413, 'The body is larger than the demo accepts.', {
+        headers: { connection: 'close' },
+      });
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+/** Writes the chunks as the client takes them; ends at once when it goes away or the demo stops. */
+async function sendStream(
+  { response, delayMs, stopSignal: stopping }: DemoCall,
+  chunks: ReturnType<typeof toChunks>,
+): Promise<void> {
+  const clientGone = new AbortController();
+  response.once('close', () => {
+    clientGone.abort();
+  });
+  const signal = AbortSignal.any([clientGone.signal, stopping]);
+  response.writeHead(200, {
+    'content-type': 'text/event-stream; charset=utf-8',
+    'cache-control': 'no-cache',
+  });
+  for (const { data, isWord } of chunks) {
+    if (isWord && delayMs > 0) await rest(delayMs, undefined, { signal });
+    if (!response.write(`data: ${JSON.stringify(data)}\n\n`)) await once(response, 'drain', { signal });
+    signal.throwIfAborted();
+  }
+  response.end('data: [DONE]\n\n');
+}
+
+function sendJson(
+  response: ServerResponse,
+  status: number,
+  body: object,
+  headers: Record<string, string> = {},
+): void {
+  const text = JSON.stringify(body);
+  response
+    .writeHead(status, {
+      'content-type': 'application/json',
+      'content-length': Buffer.byteLength(text),
+      ...headers,
+    })
+    .end(text);
+}

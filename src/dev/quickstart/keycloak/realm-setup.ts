@@ -1,0 +1,99 @@
+import KcAdminClient, { NetworkError } from '@keycloak/keycloak-admin-client';
+import type { Demo } from '../../../doctor/demo-users.ts';
+import { BOOTSTRAP_ADMIN } from './keycloak.ts';
+import { StartError } from '../../../cli/start-error.ts';
+
+/**
+ * Signs in as the admin that the first start of Keycloak made.
+ * @param passwordSource where the password was read from, for people
+ * @throws StartError when the password is not that admin's (any more).
+ */
+export async function signInAsBootstrapAdmin(
+  baseUrl: string,
+  password: string,
+  passwordSource = 'DATA_DIR/secrets/keycloak-admin',
+): Promise<KcAdminClient> {
+  const admin = new KcAdminClient({ baseUrl, realmName: 'master', timeout: 30_000 });
+  try {
+    await admin.auth({ grantType: 'password', clientId: 'admin-cli', username: BOOTSTRAP_ADMIN, password });
+  } catch (error) {
+    if (!isRefused(error)) throw error;
+    throw new StartError(
+      `Keycloak refuses the password in ${passwordSource} for its user "${BOOTSTRAP_ADMIN}". If you changed it in the console, write the new one there.`,
+    );
+  }
+  return admin;
+}
+
+/** Points the web client at the address in use: a start may have chosen another port. */
+export async function setWebClientAddresses(
+  admin: KcAdminClient,
+  realm: string,
+  addresses: { clientId: string; publicUrl: string; internalUrl: string },
+): Promise<void> {
+  const [client] = await admin.clients.find({ realm, clientId: addresses.clientId });
+  if (client?.id === undefined)
+    throw new StartError(`The realm ${realm} has no client ${addresses.clientId}.`);
+  await admin.clients.update(
+    { realm, id: client.id },
+    { ...client, ...webClientAddresses(client.attributes, addresses.publicUrl, addresses.internalUrl) },
+  );
+}
+
+/** The members of a web client that follow from the app's address. */
+export function webClientAddresses(
+  attributes: Record<string, unknown> | undefined,
+  publicUrl: string,
+  internalUrl: string,
+) {
+  return {
+    rootUrl: publicUrl,
+    redirectUris: [`${publicUrl}/auth/callback`],
+    attributes: {
+      ...attributes,
+      'post.logout.redirect.uris': `${publicUrl}/`,
+      'backchannel.logout.url': `${internalUrl}/auth/backchannel-logout`,
+    },
+  };
+}
+
+/** Adds the demo users and their organization; what is there already stays as it is. */
+export async function addDemoData(admin: KcAdminClient, realm: string, demo: Demo): Promise<void> {
+  await admin.realms.partialImport({
+    realm,
+    rep: { ifResourceExists: 'SKIP', users: demo.users },
+  });
+  for (const { members, ...organization } of demo.organizations) {
+    const id = await ensureOrganization(admin, realm, organization);
+    for (const { username } of members) {
+      const [user] = await admin.users.find({ realm, username, exact: true, briefRepresentation: true });
+      if (user?.id === undefined) continue;
+      await admin.organizations.addMember({ realm, orgId: id, userId: user.id }).catch((error: unknown) => {
+        if (readStatus(error) !== 409) throw error;
+      });
+    }
+  }
+}
+
+async function ensureOrganization(
+  admin: KcAdminClient,
+  realm: string,
+  organization: { name: string; alias: string },
+): Promise<string> {
+  const found = await admin.organizations.find({ realm, search: organization.name, exact: true });
+  const existing = found.find((candidate) => candidate.alias === organization.alias)?.id;
+  if (existing !== undefined) return existing;
+  const made = await admin.organizations.create({ realm, ...organization });
+  return made.id;
+}
+
+/** How Keycloak says that a user or a password is wrong (RFC 6749, 5.2; older versions answer 401). */
+function isRefused(error: unknown): boolean {
+  return (
+    readStatus(error) === 401 || (readStatus(error) === 400 && (error as Error).message === 'invalid_grant')
+  );
+}
+
+function readStatus(error: unknown): number | undefined {
+  return error instanceof NetworkError ? error.response.status : undefined;
+}

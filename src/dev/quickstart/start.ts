@@ -1,0 +1,193 @@
+import { randomBytes } from 'node:crypto';
+import path from 'node:path';
+import type { Environment } from '../../config/config.ts';
+import { whenAborted } from '../../cli/signals.ts';
+import { startDemoUpstream, type DemoUpstream } from '../demo-upstream/server.ts';
+import { readDemo, type Demo } from '../../doctor/demo-users.ts';
+import { createLog } from '../../lib/log.ts';
+import { startServer, type RunningServer } from '../../server.ts';
+import { openAppLog, type AppLog } from './app-log.ts';
+import { startOwnKeycloak } from './keycloak/runtime.ts';
+import type { RunningKeycloak } from './keycloak/keycloak.ts';
+import { choosePort } from './ports.ts';
+import { startPostgres, type RunningPostgres } from './postgres/postgres.ts';
+import type { RunSteps, ProgressStep } from './progress.ts';
+import { addDemoData, setWebClientAddresses, signInAsBootstrapAdmin } from './keycloak/realm-setup.ts';
+import type { Secrets } from './secrets.ts';
+import { loadConfig, dropEmptySettings, overrideSettings } from '../../cli/settings.ts';
+import { toDemoSettings, toStackSettings, type StartPlan } from './plan.ts';
+
+export interface StackOptions {
+  environment: Environment;
+  plan: StartPlan;
+  dataDir: string;
+  secrets: Secrets;
+  runSteps: RunSteps;
+  print: (text: string) => void;
+  /** Aborted when the start is to be given up. */
+  stop: AbortSignal;
+}
+
+/** What has been started so far, filled in as it comes up, so that it can be stopped at any point. */
+export interface RunningStack {
+  postgres?: RunningPostgres;
+  keycloak?: RunningKeycloak;
+  demoUpstream?: DemoUpstream;
+  server?: RunningServer;
+  log?: AppLog;
+  demo?: Demo;
+  /** The settings that the app was given. */
+  settings?: Environment;
+}
+
+/** Brings everything up, the servers at the same time. @throws when a part does not come up; the others then run on. */
+export async function startStack(options: StackOptions, running: RunningStack): Promise<void> {
+  const { config } = options.plan;
+  const port = String(await choosePort(config.port, 'PORT', config.host));
+  const metricsPort = String(await choosePort(config.metricsPort, 'METRICS_PORT', config.host));
+  // With PORT=0 the addresses are known only now.
+  const addresses = config.port === 0 ? toAddresses(port, options.environment) : config;
+  await startServers(options, running, {
+    publicUrl: addresses.publicUrl,
+    internalUrl: addresses.internalUrl,
+  });
+  options.stop.throwIfAborted();
+  const settings = overrideSettings(options.environment, {
+    ...toStackSettings(running, options.secrets),
+    PORT: port,
+    METRICS_PORT: metricsPort,
+    PUBLIC_URL: addresses.publicUrl,
+    INTERNAL_URL: addresses.internalUrl,
+  });
+  running.settings = settings;
+  await options.runSteps([
+    { title: 'Ops Center', run: (note) => bringUpApp(options, running, settings, note) },
+  ]);
+}
+
+/** The app first, so that its streams can finish on working servers. */
+const STOP_ORDER = [
+  ['server', 'Ops Center'],
+  ['demoUpstream', 'the demo upstream'],
+  ['keycloak', 'Keycloak'],
+  ['postgres', 'Postgres'],
+] as const;
+
+/** Stops what runs, in order. A part that does not stop is told of and does not keep the others running. */
+export async function stopStack(
+  running: RunningStack,
+  options: { print: (text: string) => void; force: AbortSignal },
+): Promise<void> {
+  const forced = whenAborted(options.force);
+  for (const [part, name] of STOP_ORDER) {
+    const found = running[part];
+    if (found === undefined) continue;
+    options.print(`Stopping ${name}`);
+    const stopped = part === 'server' ? Promise.race([found.stop(), forced]) : found.stop();
+    await stopped.catch((error: unknown) => {
+      options.print(`${name} did not stop: ${error instanceof Error ? error.message : String(error)}`);
+    });
+  }
+  await running.log?.close();
+}
+
+type Addresses = Record<'publicUrl' | 'internalUrl', string>;
+
+function toAddresses(port: string, environment: Environment): Addresses {
+  const publicUrl = `http://localhost:${port}`;
+  return { publicUrl, internalUrl: dropEmptySettings(environment)['INTERNAL_URL'] ?? publicUrl };
+}
+
+/** Starts Postgres and Keycloak side by side. When one fails the other is given up, and its end awaited. */
+async function startServers(
+  options: StackOptions,
+  running: RunningStack,
+  addresses: Addresses,
+): Promise<void> {
+  const failed = new AbortController();
+  const signal = AbortSignal.any([options.stop, failed.signal]);
+  const work: Promise<void>[] = [];
+  const step = (title: string, run: ProgressStep['run']): ProgressStep => ({
+    title,
+    run: (note) => {
+      const done = run(note);
+      work.push(done);
+      return done;
+    },
+  });
+  const steps = [
+    ...(options.plan.postgres ? [step('Postgres', (note) => bringUpPostgres(options, running, note))] : []),
+    ...(options.plan.keycloak
+      ? [step('Keycloak', (note) => bringUpKeycloak(options, running, addresses, signal, note))]
+      : []),
+  ];
+  try {
+    await options.runSteps(steps);
+  } catch (error) {
+    failed.abort();
+    await Promise.allSettled(work);
+    throw error;
+  }
+}
+
+async function bringUpPostgres(
+  options: StackOptions,
+  running: RunningStack,
+  note: (text: string) => void,
+): Promise<void> {
+  const { dataDir, secrets, plan } = options;
+  running.postgres = await startPostgres({ dataDir, secrets, port: plan.postgresPort, durable: true, note });
+}
+
+async function bringUpKeycloak(
+  options: StackOptions,
+  running: RunningStack,
+  addresses: Addresses,
+  signal: AbortSignal,
+  note: (text: string) => void,
+): Promise<void> {
+  const { dataDir, secrets, plan, environment } = options;
+  const port = plan.keycloakPort;
+  running.keycloak = await startOwnKeycloak({
+    dataDir,
+    secrets,
+    port,
+    environment,
+    signal,
+    note,
+    ...addresses,
+  });
+  note('adding the demo users');
+  const admin = await signInAsBootstrapAdmin(running.keycloak.internalUrl, secrets.get('keycloak-admin'));
+  running.demo = await readDemo();
+  const { realm, web } = plan.config.keycloak;
+  await addDemoData(admin, realm, running.demo);
+  await setWebClientAddresses(admin, realm, { clientId: web.id, ...addresses });
+}
+
+async function bringUpApp(
+  options: StackOptions,
+  running: RunningStack,
+  settings: Environment,
+  note: (text: string) => void,
+): Promise<void> {
+  if (options.plan.demoUpstream) {
+    running.demoUpstream = await startDemoUpstream();
+    const key = `demo-${randomBytes(16).toString('hex')}`;
+    Object.assign(settings, toDemoSettings(running.demoUpstream.url, key, options.plan.demoIsDefault));
+  }
+  note('migrating the database and listening');
+  const config = loadConfig(settings);
+  running.log = await openAppLog(path.join(options.dataDir, 'app.log'), options.print);
+  running.server = await startServer(config, {
+    log: createLog(config.logLevel, running.log.stream),
+    ownServices: listOwnListeners(running),
+  });
+}
+
+/** Listeners of ours that no setting names; users' endpoints must not lead there. */
+function listOwnListeners({ keycloak, demoUpstream }: RunningStack): { host: string; port: number }[] {
+  const ports = [keycloak?.managementPort, demoUpstream && Number(new URL(demoUpstream.url).port)];
+  const known = ports.flatMap((port) => (port === undefined ? [] : [{ host: '127.0.0.1', port }]));
+  return [...known, ...(keycloak?.listeners ?? [])];
+}

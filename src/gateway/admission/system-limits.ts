@@ -1,0 +1,58 @@
+import type { Response } from 'express';
+import { rateLimited } from '../../lib/errors.ts';
+import { createRateLimit, type RateLimitState } from '../../lib/rate-limit.ts';
+
+export interface SystemLimits {
+  /**
+   * Takes a place for one request that the system pays for, and says so in the `RateLimit` headers.
+   * @returns gives the place back.
+   * @throws AppError `rate_limited` (429) with `Retry-After` in seconds.
+   */
+  acquire(userId: string, response: Response): Promise<() => void>;
+}
+
+const MAX_CONCURRENT = 4;
+const MAX_PER_MINUTE = 30;
+const WINDOW_S = 60;
+
+/** Limits per user and process: 4 requests at once, 30 a minute. */
+export function createSystemLimits(): SystemLimits {
+  const perMinute = createRateLimit({
+    points: MAX_PER_MINUTE,
+    windowS: WINDOW_S,
+    rejectionDetail: `At most ${MAX_PER_MINUTE} requests a minute are paid by the system. Add a key of your own.`,
+  });
+  const openByUser = new Map<string, number>();
+  return {
+    async acquire(userId, response) {
+      const open = openByUser.get(userId) ?? 0;
+      if (open >= MAX_CONCURRENT)
+        throw rateLimited(`At most ${MAX_CONCURRENT} requests at once are paid by the system.`, 1);
+      openByUser.set(userId, open + 1);
+      let isReleased = false;
+      const release = () => {
+        if (isReleased) return;
+        isReleased = true;
+        const remaining = (openByUser.get(userId) ?? 1) - 1;
+        if (remaining === 0) openByUser.delete(userId);
+        else openByUser.set(userId, remaining);
+      };
+      try {
+        const report = (state: RateLimitState) => {
+          writeRateLimitHeaders(response, state);
+        };
+        report(await perMinute.consume(userId, report));
+        return release;
+      } catch (error) {
+        release();
+        throw error;
+      }
+    },
+  };
+}
+
+/** draft-ietf-httpapi-ratelimit-headers: `q` quota, `w` window in seconds, `r` remaining, `t` seconds to the reset. */
+function writeRateLimitHeaders(response: Response, { remaining: left, resetS }: RateLimitState): void {
+  response.setHeader('ratelimit-policy', `"system";q=${MAX_PER_MINUTE};w=${WINDOW_S}`);
+  response.setHeader('ratelimit', `"system";r=${left};t=${resetS}`);
+}

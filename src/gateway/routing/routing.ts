@@ -1,0 +1,92 @@
+import type { User } from '../../http/principal.ts';
+import { type KeyService, type ProviderKey } from '../../keys/service.ts';
+import { userOwner } from '../../lib/owner.ts';
+import type { Provider } from '../../providers/provider.ts';
+import {
+  resolveRoute,
+  findSkipReason,
+  type RoutingDecision,
+  type RoutableKey,
+  type SystemDefault,
+} from './resolve.ts';
+import type { Rotation } from './rotation.ts';
+
+export type DecryptedGatewayKey = NonNullable<ReturnType<ProviderKey['decrypt']>>;
+
+/** A key of a pool as the gateway uses it: decrypted at most once a request, and only when it is looked at. */
+export interface GatewayKey extends RoutableKey {
+  provider: string;
+  /** As it lies in the vault. */
+  token: string;
+  /** Undefined when it does not decrypt or was altered. */
+  decrypt(): DecryptedGatewayKey | undefined;
+}
+
+export type GatewayDecision = RoutingDecision<GatewayKey>;
+
+export interface RoutingDeps {
+  keys: KeyService;
+  providers: readonly Provider[];
+  system: SystemDefault | null;
+  rotation: Rotation;
+}
+
+export interface Routing {
+  /** Decides for one request. Reads the vault and the facts; calls no upstream and takes no turn. */
+  decide(user: User, model: string | undefined): Promise<GatewayDecision>;
+  /** A key of a decision as it is now; undefined when it has gone or cannot be used any more. */
+  findUsableKey(user: User, key: GatewayKey): Promise<GatewayKey | undefined>;
+  /** Ends the turn that a decision was made in. */
+  advanceRotation(user: User, decision: Extract<GatewayDecision, { kind: 'pool' }>): void;
+}
+
+/** Brings together what the resolver needs for a user's request. */
+export function createRouting(deps: RoutingDeps): Routing {
+  return {
+    async decide(user, model) {
+      const pools = await deps.keys.readPools(userOwner(user.id));
+      return resolveRoute<GatewayKey>({
+        model,
+        tier: user.tier,
+        providers: deps.providers,
+        personal: new Map([...pools].map(([provider, pool]) => [provider, pool.map(toGatewayKey)])),
+        organization: new Map(),
+        system: deps.system,
+        policy: { preferredProvider: null },
+        unhealthyProviders: new Set(),
+        now: new Date(),
+        rotationIndex: (scope, provider) => deps.rotation.peek(toPoolId(user, scope, provider)),
+      });
+    },
+    async findUsableKey(user, { provider, id }) {
+      const pools = await deps.keys.readPools(userOwner(user.id));
+      const storedKey = pools.get(provider)?.find((key) => key.id === id);
+      const key = storedKey && toGatewayKey(storedKey);
+      return key && findSkipReason(key, new Date()) === undefined ? key : undefined;
+    },
+    advanceRotation(user, decision) {
+      deps.rotation.advance(toPoolId(user, decision.scope, decision.provider));
+    },
+  };
+}
+
+function toGatewayKey(key: ProviderKey): GatewayKey {
+  let cached: { key: DecryptedGatewayKey | undefined } | undefined;
+  const open = () => (cached ??= { key: key.decrypt() }).key;
+  const { id, provider, label, enabled, expiresAt, cooldownUntil: setAsideUntil, token } = key;
+  return {
+    id,
+    provider,
+    label,
+    enabled,
+    expiresAt,
+    cooldownUntil: setAsideUntil,
+    token,
+    decrypt: open,
+    isDecryptable: () => open() !== undefined,
+  };
+}
+
+function toPoolId(user: User, scope: string, provider: string): string {
+  return `${scope}:${user.id}:${provider}`;
+}

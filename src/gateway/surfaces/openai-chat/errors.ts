@@ -1,0 +1,35 @@
+import type { AppError } from '../../../lib/errors.ts';
+
+/** An error in the shape that OpenAI's SDKs read. */
+export interface OpenAiError {
+  error: { message: string; type: string; param: string | null; code: string | null } & Record<
+    string,
+    unknown
+  >;
+}
+
+/** Our error in OpenAI's shape; its code stands in `error.code`, extra members beside it. */
+export function toOpenAiError(error: AppError, requestId: string): OpenAiError {
+  return {
+    error: {
+      message: error.detail,
+      type: toErrorType(error.status),
+      param: error.errors?.[0]?.path ?? null,
+      code: error.code,
+      request_id: requestId,
+      ...error.extra,
+    },
+  };
+}
+
+/** The protocol's error event, for a stream that has begun; frames of its own, then the stream is closed. */
+export function toOpenAiErrorEvent(error: AppError, requestId: string): string {
+  return `data: ${JSON.stringify(toOpenAiError(error, requestId))}\n\n`;
+}
+
+function toErrorType(status: number): string {
+  if (status === 401) return 'authentication_error';
+  if (status === 403) return 'permission_error';
+  if (status === 429) return 'rate_limit_error';
+  return status >= 500 ? 'server_error' : 'invalid_request_error';
+}

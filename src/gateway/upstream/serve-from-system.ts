@@ -1,0 +1,66 @@
+import { AppError } from '../../lib/errors.ts';
+import type { Provider } from '../../providers/provider.ts';
+import { checkSharedPayerBody } from '../admission/body-rules.ts';
+import { writeReceiptHeaders, type Receipt } from './headers.ts';
+import type { GatewayDecision } from '../routing/routing.ts';
+import type { SystemLimits } from '../admission/system-limits.ts';
+import { findSystemAddress, type OperatorUpstreams } from '../../providers/address.ts';
+import type { UpstreamTarget, UpstreamCalls, GatewayCall } from './calls.ts';
+
+/** The system default's credential and address. */
+export interface SystemCredential {
+  apiKey: string;
+  /** Undefined: its provider's address. */
+  baseUrl: string | undefined;
+  /** Request fields that the operator allows beyond the built-in list. */
+  extraFields: readonly string[];
+}
+
+export interface ServeFromSystemDeps {
+  /** Null when the operator has set none up. */
+  system: SystemCredential | null;
+  limits: SystemLimits;
+  calls: UpstreamCalls;
+  /** Throws for an id that is no provider's. */
+  getProvider(id: string): Provider;
+  upstreams: OperatorUpstreams;
+}
+
+/** Answers on the system's bill, within its limits and its body rules. */
+export type ServeFromSystem = (
+  call: GatewayCall,
+  decision: Extract<GatewayDecision, { kind: 'system' }>,
+) => Promise<void>;
+
+export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSystem {
+  return async (call, decision) => {
+    if (deps.system === null) throw new Error('a system decision without a system default');
+    const provider = deps.getProvider(decision.provider);
+    const address = findSystemAddress(provider, deps.system.baseUrl, deps.upstreams);
+    if (address === undefined)
+      throw new AppError('no_default_provider', 'The system default has no address.');
+    const { model, reason } = decision;
+    const receipt: Receipt = {
+      provider: provider.id,
+      model,
+      scope: 'system',
+      keyId: null,
+      attempts: 0,
+      reason,
+    };
+    writeReceiptHeaders(call.response, receipt);
+    checkSharedPayerBody(call.chat, deps.system.extraFields);
+    const release = await deps.limits.acquire(call.principal.user.id, call.response);
+    try {
+      const target: UpstreamTarget = {
+        provider,
+        address,
+        secret: deps.system.apiKey,
+        receipt: { ...receipt, attempts: 1 },
+      };
+      await deps.calls.respond(call, target, await deps.calls.send(call, target, true));
+    } finally {
+      release();
+    }
+  };
+}

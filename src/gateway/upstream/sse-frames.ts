@@ -1,0 +1,64 @@
+import type { Readable } from 'node:stream';
+import { upstreamMalformed } from '../../lib/net/upstream-body.ts';
+import { createByteBuffer } from './byte-buffer.ts';
+
+const LF = 0x0a;
+const CR = 0x0d;
+/** A blank line is at most CR LF CR LF: this many bytes before a chunk can belong to one that it ends. */
+const OVERLAP_BYTES = 3;
+
+/**
+ * Cuts a stream of server-sent events into whole frames, bytes unchanged, blank line included. A frame that
+ * is not complete is held back, so that an error event can follow it without being glued to half a frame.
+ * The rest without a blank line comes last, when the stream ends cleanly. Each byte is looked at once, and
+ * time and memory are linear in the bytes, however small the pieces are.
+ * @param maxFrameBytes a longer frame throws `upstream_malformed`.
+ * Source of the grammar: WHATWG HTML, "Parsing an event stream" (LF, CRLF or CR end a line).
+ */
+export async function* readSseFrames(body: Readable, maxFrameBytes: number): AsyncGenerator<Buffer> {
+  const pending = createByteBuffer();
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    const overlap = pending.tail(OVERLAP_BYTES);
+    const end = lastFrameEnd(overlap.length === 0 ? chunk : Buffer.concat([overlap, chunk])) - overlap.length;
+    if (end > 0) yield pending.takeAll(chunk.subarray(0, end));
+    pending.append(chunk.subarray(Math.max(end, 0)));
+    if (pending.length > maxFrameBytes)
+      throw upstreamMalformed('The provider sent an event that is longer than is accepted.');
+  }
+  if (pending.length > 0) yield pending.takeAll(Buffer.alloc(0));
+}
+
+/** The offset behind the last blank line; 0 when there is none. */
+function lastFrameEnd(bytes: Buffer): number {
+  for (let at = bytes.length; at > 1; at -= 1) {
+    const last = bytes[at - 1];
+    if (last !== LF && last !== CR) continue;
+    const before = bytes[at - 2];
+    if (last === LF && (before === LF || (before === CR && bytes[at - 3] === LF))) return at;
+    if (last === CR && before === CR) return at;
+  }
+  return 0;
+}
+
+/** The `data` of each event in a run of whole frames, as text; comments and other fields are left out. */
+export function parseSseData(frames: Buffer): string[] {
+  return frames
+    .toString('utf8')
+    .split(/\r\n\r\n|\n\n|\r\r/)
+    .map((frame) =>
+      frame
+        .split(/\r\n|\n|\r/)
+        .filter((line) => line.startsWith('data:'))
+        .map((line) => line.slice(5).replace(/^ /, ''))
+        .join('\n'),
+    )
+    .filter((data) => data !== '');
+}
+
+/** An event with this data. */
+export function toSseEvent(data: string): string {
+  return `${data
+    .split('\n')
+    .map((line) => `data: ${line}`)
+    .join('\n')}\n\n`;
+}

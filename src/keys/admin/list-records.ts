@@ -1,0 +1,87 @@
+import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/userRepresentation.js';
+import { keycloakUnavailable } from '../../lib/errors.ts';
+import { keycloakStatus, type KeycloakAdmin } from '../../lib/keycloak/keycloak-admin.ts';
+import { parseOwner, userOwner, type Owner } from '../../lib/owner.ts';
+import { readAttributes, toVaultRecord, type VaultRecord } from '../vault.ts';
+
+const PAGE_SIZE = 100;
+
+/**
+ * Every user of a realm with all attributes, each once. Pages overlap by one: where a page does not hold the
+ * user that ended the last one, users before it were deleted meanwhile, and the walk goes back so that nobody
+ * is passed over. Users who come while it runs may be missed.
+ * @param maxUsers ends the walk with the page that holds so many.
+ * @throws AppError `keycloak_unavailable`, also when the client may not list users.
+ */
+export async function* listRealmUsers(
+  keycloak: KeycloakAdmin,
+  maxUsers = Number.POSITIVE_INFINITY,
+): AsyncGenerator<UserRepresentation> {
+  const seen = new Set<string>();
+  let first = 0;
+  for (;;) {
+    const page = await readPage(keycloak, first);
+    const isOverlapping = first === 0 || page.some(({ id }) => seen.has(id ?? ''));
+    if (!isOverlapping) {
+      first = Math.max(0, first - PAGE_SIZE);
+      continue;
+    }
+    for (const user of page) {
+      if (user.id === undefined || seen.has(user.id)) continue;
+      seen.add(user.id);
+      yield user;
+    }
+    if (page.length < PAGE_SIZE || seen.size >= maxUsers) return;
+    first += PAGE_SIZE - 1;
+  }
+}
+
+async function readPage(keycloak: KeycloakAdmin, first: number): Promise<UserRepresentation[]> {
+  try {
+    return await keycloak.call((client) =>
+      client.users.find({ first, max: PAGE_SIZE, briefRepresentation: false }),
+    );
+  } catch (error) {
+    const status = keycloakStatus(error);
+    if (status === undefined) throw error;
+    const detail = `Keycloak answered ${status} when asked for the users of realm "${keycloak.realm}".`;
+    throw keycloakUnavailable(error, detail);
+  }
+}
+
+/** A vault record as a walk over all of them finds it. */
+export interface ListedRecord extends Pick<VaultRecord, 'id' | 'values'> {
+  /** Undefined when it names none: the app refuses such a record. */
+  owner: Owner | undefined;
+  /** By which an administrator knows the owner; may be empty. */
+  ownerName: string;
+}
+
+/**
+ * Every vault record; where people are their own records, every person who has stored values.
+ * @param mostUsers ends the walk with the page that holds so many.
+ */
+export async function* listVaultRecords(
+  keycloak: KeycloakAdmin,
+  recordIsUser: boolean,
+  mostUsers?: number,
+): AsyncGenerator<ListedRecord> {
+  for await (const user of listRealmUsers(keycloak, mostUsers)) {
+    const { id, values } = toVaultRecord(user);
+    const username = user.username ?? '';
+    if (recordIsUser) {
+      if (values.size > 0) yield { id, values, owner: userOwner(id), ownerName: username };
+      continue;
+    }
+    const attributes = readAttributes(user);
+    const owner = findOwner(attributes['owner']?.[0]);
+    const isRecord = owner !== undefined || values.size > 0 || username.startsWith('user.');
+    if (isRecord) yield { id, values, owner, ownerName: attributes['owner_name']?.[0] ?? '' };
+  }
+}
+
+/** Organizations have no vault records yet: one that names an organization counts as a record without an owner. */
+function findOwner(text = ''): Owner | undefined {
+  const parsed = parseOwner(text);
+  return parsed?.kind === 'user' ? parsed.owner : undefined;
+}

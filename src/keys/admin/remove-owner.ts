@@ -1,0 +1,73 @@
+import { writeAuditEvent, type AuditAction } from '../../audit/service.ts';
+import type { Sql } from '../../lib/postgres/database.ts';
+import type { Owner } from '../../lib/owner.ts';
+import type { OwnerLock } from '../owner-lock.ts';
+import { beginVaultWrite, endVaultWrite, readVaultIndex } from '../vault-index-store.ts';
+import type { Vault } from '../vault.ts';
+import { deleteOwnerStatus } from './admin-store.ts';
+
+export interface OwnerRemovalDeps {
+  lock: OwnerLock;
+  vault: Vault;
+  /** True where a person's record is the person's own user: there is then no record of ours to delete. */
+  recordIsUser: boolean;
+}
+
+/** `removed`: the vault record is deleted. `absent`: there was none. `kept`: the owner may not be removed. */
+export type OwnerRemovalResult = 'removed' | 'absent' | 'kept';
+
+/** Ends an owner's custody: for a person who was deleted. */
+export interface OwnerRemoval {
+  /**
+   * Deletes the owner's vault record and all that is known of the keys, under the owner's lock. The audit trail
+   * stays, and gets a row.
+   * @param actor who ordered it, for the trail.
+   * @param mayRemove asked under the lock, right before anything is written.
+   * @throws AppError `busy`, `keycloak_unavailable`, `database_unavailable` (503); `key_undecryptable` when the
+   *   record names another owner.
+   */
+  removeOwner(
+    owner: Owner,
+    requestId: string,
+    actor: string,
+    mayRemove?: () => Promise<boolean>,
+  ): Promise<OwnerRemovalResult>;
+}
+
+export function createOwnerRemoval({ lock, vault, recordIsUser }: OwnerRemovalDeps): OwnerRemoval {
+  return {
+    removeOwner: (owner, requestId, actor, mayRemove) =>
+      lock.runExclusive(owner, async ({ connection, deadlineMs }) => {
+        if (mayRemove !== undefined && !(await mayRemove())) return 'kept';
+        const { vaultId } = await connection.withOwner(owner, (sql) => readVaultIndex(sql, owner));
+        const writable = vault.writableUntil(deadlineMs);
+        const record = await writable.findRecord(owner, vaultId);
+        // The person is there after all, and a person is never deleted here.
+        if (recordIsUser && record !== undefined) return 'kept';
+        if (record === undefined && vaultId === null) {
+          // The record went before the person: what was known of the keys may still be there.
+          await connection.withOwner(owner, (sql) => deleteOwnerStatus(sql, owner));
+          return 'absent';
+        }
+        const object = `vault:${record?.id ?? vaultId ?? 'none'}`;
+        const audit = (sql: Sql, action: AuditAction) =>
+          writeAuditEvent(sql, { owner, actor, action, object, requestId });
+        await connection.withOwner(owner, async (sql) => {
+          await beginVaultWrite(sql, owner);
+          if (record !== undefined) await audit(sql, 'vault.purged');
+        });
+        let isGone = record === undefined;
+        try {
+          if (record !== undefined) await writable.deleteRecord(owner, record);
+          isGone = true;
+        } finally {
+          await connection.withOwner(owner, async (sql) => {
+            if (isGone) await deleteOwnerStatus(sql, owner);
+            else await audit(sql, 'vault.purge_unconfirmed');
+            await endVaultWrite(sql, owner);
+          });
+        }
+        return record === undefined ? 'absent' : 'removed';
+      }),
+  };
+}

@@ -1,0 +1,184 @@
+import { networkInterfaces } from 'node:os';
+import {
+  canonicalAddress,
+  coversAddress,
+  coversName,
+  coversPort,
+  effectiveAddresses,
+  isThisHost,
+  normalizeHostName,
+  parseIpAddress,
+  parseEgressRule,
+  classifyAddress,
+  type IpAddress,
+} from './addresses.ts';
+import { AppError } from '../errors.ts';
+import { createSystemHostLookup, createUntrustedHostLookup, resolveHost, type HostLookup } from './dns.ts';
+
+export interface ForbiddenDestination {
+  /** A name or an address; `0.0.0.0` and `::` stand for every address of this host. */
+  host: string;
+  port: number;
+}
+
+export interface EgressOptions {
+  mode: 'local' | 'deployed';
+  /** EGRESS_ALLOW; undefined is the mode's default: loopback and LAN in local mode, else nothing. */
+  allow: string[] | undefined;
+  /** EGRESS_DENY; wins over `allow`. */
+  deny: string[];
+  /** Our own listeners, database and Keycloak (names allowed); asked anew on every look-up. */
+  forbidden: () => readonly ForbiddenDestination[];
+  /** For tests: looks up all names. */
+  lookup?: HostLookup;
+  /** For tests: asked for names that users bring, as `address:port`. */
+  nameServers?: readonly string[];
+  /** For tests: addresses of this host's interfaces. */
+  ownAddresses?: () => string[];
+}
+
+export interface AllowedAddress {
+  address: string;
+  isPublic: boolean;
+}
+
+export interface EgressPolicy {
+  /**
+   * Resolves a host that a user named and checks every address of the answer: one bad address refuses
+   * all. Only the addresses returned may be dialled, and only for this one connection. Names that users
+   * bring are looked up without a thread; names of the operator (`allow`, `deny`, `forbidden`) as the
+   * system does it.
+   * @param host name or address, IPv6 with or without brackets.
+   * @param signal gives up the look-up.
+   * @throws AppError `endpoint_forbidden`, or `upstream_unreachable` when a name cannot be resolved: the
+   *   host's own, or one that has to be known to check it.
+   */
+  resolveAllowed(host: string, port: number, signal?: AbortSignal): Promise<AllowedAddress[]>;
+}
+
+const LOCAL_ALLOW = ['127.0.0.0/8', '::1', '10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7'];
+const MAX_ENDPOINT_LENGTH = 256;
+const ENDPOINT_PATTERN =
+  /^(https?):\/\/(\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)(:\d{1,5})?((?:\/[a-z0-9._~-]+)*)\/?$/i;
+
+/**
+ * Reads an endpoint: http or https, host, port, and a path of `[A-Za-z0-9._~/-]`. The result is
+ * canonical: numeric hosts are dotted, a dot behind the host and a slash behind the path are gone.
+ * @throws AppError `endpoint_forbidden` for anything else (design: one grammar, no user, query, fragment).
+ */
+export function parseEndpoint(text: string): URL {
+  const match = text.length <= MAX_ENDPOINT_LENGTH ? ENDPOINT_PATTERN.exec(text) : null;
+  const [, scheme = '', host = '', port = '', path = ''] = match ?? [];
+  // The pattern runs on the raw text: `new URL` drops tabs, decodes %31 and folds full-width digits.
+  const hasDotSegment = path.split('/').some((segment) => segment === '.' || segment === '..');
+  const url = URL.parse(`${scheme}://${normalizeHostName(host)}${port}${path}`);
+  if (match === null || hasDotSegment || url === null || url.port === '0') {
+    throw new AppError(
+      'endpoint_forbidden',
+      `An endpoint is http:// or https:// with a host, perhaps a port, and a plain path: no user, query or fragment, at most 256 characters.`,
+    );
+  }
+  return url;
+}
+
+/** The port that a connection for `url` goes to. */
+export function effectivePort(url: URL): number {
+  return url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port);
+}
+
+/**
+ * Builds the policy for addresses that users bring.
+ * @throws Error naming the entry when `allow` or `deny` holds one that is not a rule.
+ */
+export function createEgressPolicy(options: EgressOptions): EgressPolicy {
+  const allow = (options.allow ?? (options.mode === 'local' ? LOCAL_ALLOW : [])).map(parseEgressRule);
+  const deny = options.deny.map(parseEgressRule);
+  const ownAddresses = options.ownAddresses ?? listInterfaceAddresses;
+  const systemLookup = options.lookup ?? createSystemHostLookup();
+  const untrustedLookup = options.lookup ?? createUntrustedHostLookup(options);
+
+  /** What may not be dialled at this port, resolved now, since names move. */
+  async function resolveBlocked(port: number) {
+    const services = options.forbidden().filter((service) => service.port === port);
+    const names = deny.flatMap((rule) => (rule.kind === 'name' && coversPort(rule, port) ? [rule.name] : []));
+    const [forbidden, denied] = await Promise.all([
+      Promise.all(services.map((service) => resolveHost(service.host, systemLookup))),
+      Promise.all(names.map((name) => resolveHost(name, systemLookup).catch(emptyIfNotFound))),
+    ]);
+    return {
+      forbidden: forbidden.flat().flatMap(toComparableAddresses),
+      denied: denied.flat().flatMap(toComparableAddresses),
+    };
+  }
+
+  async function admit(host: string, port: number, signal?: AbortSignal): Promise<AllowedAddress[]> {
+    const hostAddresses = new Set(ownAddresses().map(canonicalAddress));
+    const isAllowedName = allow.some((rule) => coversName(rule, host, port));
+    // A name that the operator allows is the operator's: it may lie where only the system finds it.
+    const lookup = isAllowedName ? systemLookup : untrustedLookup;
+    const [answer, blocked] = await Promise.all([
+      resolveHost(host, lookup, signal),
+      resolveBlocked(port),
+    ]).catch((cause: unknown) => {
+      throw new AppError('upstream_unreachable', "The endpoint's host could not be resolved.", { cause });
+    });
+    const blockedAddresses = new Set([...blocked.forbidden, ...blocked.denied].map(String));
+    // A listener of ours may be bound to all addresses of this host: its port is closed on each of them.
+    const isOurPort = blocked.forbidden.some((blockedAddress) => isThisHost(blockedAddress, hostAddresses));
+    const isDeniedName = deny.some((rule) => coversName(rule, host, port));
+
+    function isRefused(address: IpAddress): boolean {
+      const effective = effectiveAddresses(address);
+      const candidates = [address, ...effective];
+      if (
+        candidates.some(
+          (candidate) =>
+            blockedAddresses.has(candidate.toString()) || (isOurPort && isThisHost(candidate, hostAddresses)),
+        )
+      )
+        return true;
+      if (candidates.some((candidate) => deny.some((rule) => coversAddress(rule, candidate, port))))
+        return true;
+      if (isAllowedName) return false;
+      return (hostAddresses.has(address.toString()) ? candidates : effective).some(
+        (candidate) =>
+          classifyAddress(candidate, hostAddresses) !== 'public' &&
+          !allow.some((rule) => coversAddress(rule, candidate, port)),
+      );
+    }
+
+    return answer.map((text) => {
+      const address = parseIpAddress(text);
+      const addressClass = classifyAddress(address, hostAddresses);
+      if (isDeniedName || address === undefined || addressClass === 'never' || isRefused(address))
+        throw endpointForbidden();
+      return { address: text, isPublic: addressClass === 'public' };
+    });
+  }
+
+  return { resolveAllowed: admit };
+}
+
+/** The one wording for every address that is refused: it must not tell what stands there. */
+export function endpointForbidden(): AppError {
+  return new AppError('endpoint_forbidden', 'This endpoint may not be reached from here.');
+}
+
+function listInterfaceAddresses(): string[] {
+  return Object.values(networkInterfaces()).flatMap((entries) =>
+    (entries ?? []).map((entry) => entry.address),
+  );
+}
+
+/** @throws Error for an answer that is no address: what cannot be compared must not be let through. */
+function toComparableAddresses(text: string): readonly IpAddress[] {
+  const address = parseIpAddress(text);
+  if (address === undefined) throw new Error('the answer holds something that is not an address');
+  return [address, ...effectiveAddresses(address)];
+}
+
+/** A denied name that does not exist bans nothing; any other failure leaves open what it bans. */
+function emptyIfNotFound(error: unknown): string[] {
+  if ((error as { code?: unknown }).code === 'ENOTFOUND') return [];
+  throw error;
+}

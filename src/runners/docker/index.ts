@@ -1,0 +1,114 @@
+import { randomId } from '../../lib/ids.ts';
+import type { Log } from '../../lib/log.ts';
+import { dockerConfig, toEngineRoute, type DockerConfig } from './config.ts';
+import { containerName } from './containers.ts';
+import { createEngine } from './engine.ts';
+import { createEnginePool } from './engine-pool.ts';
+import type { DockerConnectionDeps } from './connection-stages.ts';
+import { runDockerJob, type DockerRunDeps } from './run.ts';
+import {
+  detachSession,
+  openDockerSession,
+  removeContainer,
+  removeRunContainers,
+  removeStaleContainers,
+  type DockerSession,
+} from './session.ts';
+import { testEngine } from './staged-test.ts';
+import type { Limits, Runner, TargetServer } from '../runner.ts';
+
+export interface DockerRunnerDeps extends DockerConnectionDeps {
+  log: Log;
+  /** How long a container that waits for a job is kept without one. */
+  warmIdleMs?: number;
+  /** How often an engine is asked whether it is still there while a job runs. */
+  heartbeatMs?: number;
+}
+
+const WARM_IDLE_MS = 10 * 60_000;
+const HEARTBEAT_MS = 10_000;
+
+/** Runs jobs in containers of a user's own Docker engine: over TLS with a client certificate, or through SSH. */
+export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig> {
+  const { log, warmIdleMs = WARM_IDLE_MS, heartbeatMs = HEARTBEAT_MS } = deps;
+  const instance = randomId();
+  const enginePool = createEnginePool({ ...deps, log, instance, idleMs: warmIdleMs });
+
+  /** A container that waits; with its run's name before it knows the job, so that the run can always be found. */
+  async function takeWarmContainer(
+    target: TargetServer<DockerConfig>,
+    limits: Limits,
+    runId: string,
+  ): Promise<DockerSession | undefined> {
+    const session = enginePool.takeWarm(target, limits);
+    if (session === undefined) return undefined;
+    const engine = enginePool.getEngine(target);
+    try {
+      await engine.rename(session.id, containerName(runId));
+      return session;
+    } catch {
+      // Gone meanwhile, or the engine is: making another one will tell.
+      detachSession(session);
+      void removeContainer(engine, session.id);
+      return undefined;
+    }
+  }
+
+  function createRunDeps(target: TargetServer<DockerConfig>): DockerRunDeps {
+    const engine = enginePool.getEngine(target);
+    return {
+      engine,
+      target,
+      heartbeatMs,
+      async openJobSession(limits, runId, signal) {
+        const warm = await takeWarmContainer(target, limits, runId);
+        if (warm !== undefined) return warm;
+        const request = {
+          target,
+          limits,
+          purpose: 'run',
+          name: containerName(runId),
+          runId,
+          instance,
+        } as const;
+        return await openDockerSession(engine, request, signal);
+      },
+      openCleanupSession(runId, signal) {
+        const name = `${containerName(runId)}-files`;
+        const request = { target, limits: null, purpose: 'run', name, runId, instance } as const;
+        return openDockerSession(engine, request, signal);
+      },
+      onStarted: () => enginePool.prewarm(target),
+    };
+  }
+
+  return {
+    type: 'docker',
+    config: dockerConfig,
+    secretFields: ['client_key', 'environment'],
+    needsHostKey: false,
+    // The environment is handed to whatever the image holds, beside whatever lies in the volumes.
+    destination: ({ host, ca, environment, image, volumes }) => ({
+      ...{ type: 'docker', host, ca },
+      ...(environment !== null && { image, volumes }),
+    }),
+    jumpServerIds(config) {
+      const route = toEngineRoute(config);
+      return route.kind === 'ssh' ? [route.serverId] : [];
+    },
+    unenforceableLimits: () => [],
+    test: (target, signal) => testEngine(target, { ...deps, instance }, signal),
+    run: (target, job, limits, signal) => runDockerJob(createRunDeps(target), job, limits, signal),
+    async cleanUp(target, runId) {
+      const engine = createEngine(target, deps);
+      try {
+        await removeStaleContainers(engine, target).catch(() => undefined);
+        return await removeRunContainers(engine, target, runId);
+      } finally {
+        engine.close();
+      }
+    },
+    forget: (serverId) => enginePool.forget(serverId),
+    close: () => enginePool.close(),
+  };
+}

@@ -1,0 +1,49 @@
+import type { ClientChannel } from 'ssh2';
+import { sshConfig, type SshConfig } from '../../lib/ssh/config.ts';
+import type { SshConnections } from '../../lib/ssh/connections.ts';
+import type { OptionalLimit, Runner, TargetServer } from '../runner.ts';
+import { cleanUpSshRun } from './cleanup.ts';
+import { runSshJob } from './run.ts';
+import { testSshServer } from './staged-test.ts';
+
+/** The runner for machines with an SSH server, as the user's own account there. */
+export function createSshRunner(deps: { connections: SshConnections }): Runner<SshConfig> {
+  const { connections } = deps;
+  const startOn =
+    (target: TargetServer) =>
+    (command: string, signal: AbortSignal): Promise<ClientChannel> =>
+      connections.exec(target, command, signal);
+  const reap = (target: TargetServer, runId: string) => cleanUpSshRun(startOn(target), runId);
+
+  return {
+    type: 'ssh',
+    config: sshConfig,
+    secretFields: ['password', 'private_key', 'passphrase'],
+    // A password or key was entered for one account, and is tried at no other.
+    destination: ({ host, port, username, jump }, hostKey) => ({
+      ...{ type: 'ssh', host, port, username, jump, hostKey },
+    }),
+    jumpServerIds: ({ jump }) => (jump === null ? [] : [jump]),
+    needsHostKey: true,
+    // An account on a machine has the machine: nothing but its administrator can take some of it away.
+    unenforceableLimits: (_config, limits) => UNENFORCEABLE.filter((limit) => isRequested(limits[limit])),
+    test: (target, signal) => testSshServer(connections, target, signal),
+    run: (target, job, _limits, signal) =>
+      runSshJob({ start: startOn(target), cleanUp: (runId) => reap(target, runId) }, target, job, signal),
+    cleanUp: reap,
+    forget(serverId) {
+      connections.forget(serverId);
+      return Promise.resolve();
+    },
+    close() {
+      connections.close();
+      return Promise.resolve();
+    },
+  };
+}
+
+const UNENFORCEABLE: readonly OptionalLimit[] = ['memoryBytes', 'cpus', 'pids', 'network'];
+
+function isRequested(limit: number | string | null): boolean {
+  return limit !== null && limit !== 'any';
+}

@@ -1,0 +1,50 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import type { Config } from '../src/config/config.ts';
+import { createKeyAdminContext } from '../src/cli/context.ts';
+import { createLog } from '../src/lib/log.ts';
+import { startServer } from '../src/server.ts';
+import { startApp, type TestApp } from './support/app.ts';
+import { openServers } from './support/servers-direct.ts';
+
+let app: TestApp;
+
+beforeAll(async () => {
+  app = await startApp();
+});
+afterAll(() => app.stop());
+
+const starts: [string, (config: Config) => Promise<unknown>][] = [
+  ['the app', (config) => startServer(config, { log: createLog('silent') })],
+  [
+    'a command',
+    async (config) => {
+      const custody = createKeyAdminContext(config, createLog('silent'));
+      await custody.start().finally(() => custody.close());
+    },
+  ],
+];
+
+describe.each(starts)('%s does not start', (_name, start) => {
+  it('as the owner of the schema, for whom row-level security does not hold', async () => {
+    await expect(start({ ...app.config, databaseUrl: app.ownerDatabaseUrl })).rejects.toMatchObject({
+      name: 'UnfitError',
+      message: expect.stringMatching(
+        /audit_events, owners, provider_key_facts, run_events, runs, user_execution_servers: .*MIGRATION_DATABASE_URL/,
+      ),
+    });
+  });
+
+  it('where it was switched off for a table with owners', async () => {
+    const direct = await openServers(app);
+    await direct.sql('ALTER TABLE user_execution_servers DISABLE ROW LEVEL SECURITY');
+    try {
+      await expect(start(app.config)).rejects.toMatchObject({
+        name: 'UnfitError',
+        message: expect.stringMatching(/ in user_execution_servers: /),
+      });
+    } finally {
+      await direct.sql('ALTER TABLE user_execution_servers ENABLE ROW LEVEL SECURITY');
+      await direct.close();
+    }
+  });
+});

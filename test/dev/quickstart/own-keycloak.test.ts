@@ -1,0 +1,162 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { keycloakDataFolder } from '../../../src/dev/quickstart/keycloak/keycloak.ts';
+import { keycloakHome } from '../../../src/dev/quickstart/keycloak/archive.ts';
+import { listTcpListeners } from '../../../src/dev/quickstart/listeners.ts';
+import { choosePort } from '../../../src/dev/quickstart/ports.ts';
+import { TEST_DATA_DIR } from '../../support/test-servers.ts';
+
+const MAIN = path.resolve(import.meta.dirname, '..', '..', '..', 'src', 'cli', 'main.ts');
+/** What `localhost` leads to on many machines, whatever this one's /etc/hosts says. */
+const LOCALHOST_IS_IPV6 = `
+  import dns from 'node:dns';
+  const { lookup } = dns;
+  const both = [{ address: '::1', family: 6 }, { address: '127.0.0.1', family: 4 }];
+  dns.lookup = (name, ...rest) => {
+    if (name !== 'localhost') return lookup(name, ...rest);
+    const [options] = rest;
+    process.nextTick(rest.at(-1), null, ...(options?.all ? [both] : ['::1', 6]));
+  };
+`;
+let cwd: string;
+let dataDir: string;
+let settings: Record<string, string>;
+let ports: number[];
+let start: ChildProcess;
+let squatters: Server[] = [];
+let caught = 0;
+
+interface Stack {
+  app_url: string;
+  pids: { keycloak: number };
+}
+const readStack = () => JSON.parse(readFileSync(path.join(dataDir, 'stack.json'), 'utf8')) as Stack;
+
+function run(...args: string[]): ChildProcess {
+  return spawn(process.execPath, [MAIN, ...args], {
+    cwd,
+    env: {
+      PATH: process.env['PATH'] ?? '',
+      NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(LOCALHOST_IS_IPV6)}`,
+      ...settings,
+    },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+}
+
+/** Everything that a command prints, and its exit code. */
+async function output(child: ChildProcess, until = /$^/): Promise<[code: number | undefined, text: string]> {
+  let text = '';
+  const seen = new Promise<void>((resolve) => {
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (part: string) => {
+        text += part;
+        if (until.test(text)) resolve();
+      });
+    }
+  });
+  const ended = once(child, 'close') as Promise<[number]>;
+  await Promise.race([seen, ended]);
+  return [child.exitCode ?? undefined, text];
+}
+
+/** As a first start leaves it, with the folders open as an earlier version of us left them. */
+function copyTestKeycloak(): void {
+  const realms = readdirSync(TEST_DATA_DIR).find((name) => name.startsWith('realms-')) ?? '';
+  const folders = [
+    [keycloakHome(TEST_DATA_DIR), keycloakHome(dataDir)],
+    [path.join(TEST_DATA_DIR, realms), keycloakDataFolder(dataDir)],
+    [path.join(TEST_DATA_DIR, 'secrets'), path.join(dataDir, 'secrets')],
+  ] as const;
+  for (const [from, to] of folders) {
+    cpSync(from, to, { recursive: true });
+    chmodSync(to, 0o755);
+  }
+}
+
+/** Another program of this machine, that waits where `localhost` may lead to as well. */
+async function squat(port: number): Promise<Server> {
+  const server = createServer((socket) => {
+    caught += 1;
+    socket.destroy();
+  });
+  server.listen(port, '::1');
+  await once(server, 'listening');
+  return server;
+}
+
+beforeAll(async () => {
+  cwd = mkdtempSync(path.join(tmpdir(), 'ops-own-'));
+  chmodSync(cwd, 0o755);
+  dataDir = path.join(cwd, '.data');
+  mkdirSync(dataDir);
+  copyTestKeycloak();
+  ports = [await choosePort(0, 'PORT'), await choosePort(0, 'KEYCLOAK_PORT')];
+  const [port, keycloakPort] = ports.map(String) as [string, string];
+  settings = { PORT: port, KEYCLOAK_PORT: keycloakPort, METRICS_PORT: '0', POSTGRES_PORT: '0' };
+  start = run('dev');
+  // By then the ports were looked at; the admin's password has not been sent yet.
+  await output(start, /Keycloak: starting/);
+  squatters = await Promise.all(ports.map(squat));
+  const [code, text] = await output(start, /Ctrl-C stops everything/);
+  if (code !== undefined) throw new Error(text);
+}, 180_000);
+afterAll(async () => {
+  for (const squatter of squatters) squatter.close();
+  if (start.exitCode === null) {
+    const ended = once(start, 'close');
+    start.kill('SIGINT');
+    await ended;
+  }
+  rmSync(cwd, { recursive: true });
+}, 60_000);
+
+describe('a start with a Keycloak of its own', () => {
+  it('closes to others what holds Keycloak’s secrets, also where an earlier start left it open', () => {
+    for (const folder of [keycloakDataFolder(dataDir), keycloakHome(dataDir), path.join(dataDir, 'secrets')])
+      expect(statSync(folder).mode & 0o777).toBe(0o700);
+  });
+
+  it('sends no password and no session to a program that waits on the other address of localhost', async () => {
+    const [code, session] = await output(run('session', 'professional'));
+    expect([code, session.trim().length > 20]).toEqual([0, true]);
+    expect(await output(run('demo'))).toMatchObject([0, expect.stringContaining('data: [DONE]')]);
+    expect(await output(run('doctor'))).toMatchObject([0, expect.stringMatching(/^0 error\(s\)/m)]);
+    expect(caught).toBe(0);
+  }, 60_000);
+
+  const onLinux = process.platform === 'linux' ? it : it.skip;
+  onLinux('keeps users’ endpoints away from everything that Keycloak listens on', async () => {
+    const session = (await output(run('session', 'starter')))[1].trim();
+    const add = async (port: number) => {
+      const answer = await fetch(`http://127.0.0.1:${String(ports[0])}/api/v1/byok/keys/add`, {
+        method: 'POST',
+        headers: { cookie: `session=${session}`, 'content-type': 'application/json' },
+        body: JSON.stringify({ provider: 'custom', key: 'any-key', endpoint: `http://127.0.0.1:${port}/v1` }),
+      });
+      return [answer.status, ((await answer.json()) as { code?: string }).code];
+    };
+    const found = listTcpListeners(readStack().pids.keycloak);
+    // Its pages, its management interface, and one that nobody asked for.
+    expect(found.length).toBeGreaterThanOrEqual(3);
+    for (const { host, port } of found) {
+      expect(host).toBe('127.0.0.1');
+      expect(await add(port)).toEqual([400, 'endpoint_forbidden']);
+    }
+    expect((await add(await choosePort(0, 'PORT')))[0]).toBe(201);
+  });
+});

@@ -1,0 +1,51 @@
+import { describe, expect, it } from '@jest/globals';
+import { once } from 'node:events';
+import { createServer, type AddressInfo } from 'node:net';
+import { choosePort, toLoopbackUrl } from '../../../src/dev/quickstart/ports.ts';
+
+describe('choosing a port', () => {
+  it('names the setting that changes a busy port', async () => {
+    const other = createServer().listen(0, '127.0.0.1');
+    await once(other, 'listening');
+    const { port } = other.address() as AddressInfo;
+    try {
+      await expect(choosePort(port, 'KEYCLOAK_PORT')).rejects.toThrow(
+        new RegExp(`Port ${port} is in use.*set KEYCLOAK_PORT`),
+      );
+    } finally {
+      other.close();
+      await once(other, 'close');
+    }
+    await expect(choosePort(port, 'KEYCLOAK_PORT')).resolves.toBe(port);
+  });
+
+  it('takes a port for busy on which another program waits at the other address of localhost', async () => {
+    for (const [taken, own] of [
+      ['::1', '127.0.0.1'],
+      ['127.0.0.1', '::1'],
+    ] as const) {
+      const squatter = createServer().listen(0, taken);
+      await once(squatter, 'listening');
+      const { port } = squatter.address() as AddressInfo;
+      await expect(choosePort(port, 'KEYCLOAK_PORT', own)).rejects.toThrow(`Port ${port} is in use`);
+      squatter.close();
+      await once(squatter, 'close');
+      await expect(choosePort(port, 'KEYCLOAK_PORT', own)).resolves.toBe(port);
+    }
+  });
+
+  it('picks a free one for 0', async () => {
+    const port = await choosePort(0, 'PORT');
+    expect(port).toBeGreaterThan(0);
+    const server = createServer().listen(port, '127.0.0.1');
+    await once(server, 'listening');
+    server.close();
+    await once(server, 'close');
+  });
+});
+
+describe('an address for calls of our own', () => {
+  it('leaves nothing to the name localhost', () => {
+    expect(toLoopbackUrl('http://localhost:8080')).toBe('http://127.0.0.1:8080');
+  });
+});

@@ -1,0 +1,162 @@
+import { describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { readChatRequest } from '../../../../src/gateway/surfaces/openai-chat/request.ts';
+import { findTopLevelMembers } from '../../../../src/gateway/admission/json-members.ts';
+import { isAppError } from '../../../../src/lib/errors.ts';
+import { measureRetainedBytes } from '../../../support/retained-bytes.ts';
+
+function codeOf(body: string | Buffer): string | undefined {
+  try {
+    readChatRequest(Buffer.from(body));
+    return undefined;
+  } catch (error) {
+    return isAppError(error) ? error.code : 'another error';
+  }
+}
+
+describe('topLevelMembers', () => {
+  it('finds the members that JSON.parse finds, with values that are cut out exactly', () => {
+    fc.assert(
+      fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.constantFrom(0, 1, 2), (object, indent) => {
+        const text = JSON.stringify(object, null, indent);
+        const { members } = findTopLevelMembers(text);
+        const rebuilt = members.map(({ name, valueStart, valueEnd }) => [
+          name,
+          JSON.parse(text.slice(valueStart, valueEnd)) as unknown,
+        ]);
+        expect(rebuilt).toEqual(Object.entries(JSON.parse(text) as object));
+      }),
+    );
+  });
+
+  it('finds both of two members with one name, which JSON.parse hides', () => {
+    const names = findTopLevelMembers('{ "a" : 1 , "\\u0061":{"x":[",}",{}]}, "b":"\\\\\\"" }').members.map(
+      (m) => m.name,
+    );
+    expect(names).toEqual(['a', 'a', 'b']);
+  });
+});
+
+describe('readChatRequest', () => {
+  it('replaces the model in place and leaves every other byte as it came', () => {
+    const body =
+      '{ "messages":[{"role":"user","content":"\\u00e9 é \u{1F600}"}],\n\t"model" : "demo/x" , "temperature":0.0,"big":12345678901234567890 }';
+    expect(readChatRequest(Buffer.from(body)).withModel('y"z').toString()).toBe(
+      body.replace('"demo/x"', '"y\\"z"'),
+    );
+  });
+
+  it('does not touch the word model inside of values', () => {
+    const body = '{"messages":[{"model":"inner"}],"x":"\\"model\\":1","model":"outer"}';
+    expect(readChatRequest(Buffer.from(body)).withModel('new').toString()).toBe(
+      body.replace('"outer"', '"new"'),
+    );
+  });
+
+  it.each([
+    ['{}', '{"model":"m"}'],
+    [' { "a":1}', ' {"model":"m", "a":1}'],
+  ])('puts a missing model in front of %s', (body, expected) => {
+    expect(readChatRequest(Buffer.from(body)).withModel('m').toString()).toBe(expected);
+  });
+
+  it('replaces it again by another, and copies nothing where the same model stands there already', () => {
+    const body = Buffer.from('{"a":"\u{1F600}","model":"one","b":2}');
+    const request = readChatRequest(body);
+    expect(request.withModel('one').buffer).toBe(body.buffer);
+    expect(request.withModel('two-é').toString()).toBe('{"a":"\u{1F600}","model":"two-é","b":2}');
+    expect(request.withModel('three').toString()).toBe('{"a":"\u{1F600}","model":"three","b":2}');
+    const bare = readChatRequest(Buffer.from('{"a":1}'));
+    expect(bare.withModel('m').toString()).toBe('{"model":"m","a":1}');
+    expect(bare.withModel('n').toString()).toBe('{"model":"n","a":1}');
+  });
+
+  it('keeps of a body its bytes alone, and none once it is forgotten', async () => {
+    const sizeBytes = 8 * 1024 * 1024;
+    const before = await measureRetainedBytes();
+    const request = readChatRequest(
+      Buffer.from(`{"model":"p/m","messages":["${'é'.repeat(sizeBytes / 2)}"]}`),
+    );
+    expect((await measureRetainedBytes()) - before).toBeLessThan(1.3 * sizeBytes);
+    request.withModel('m');
+    expect((await measureRetainedBytes()) - before).toBeLessThan(1.3 * sizeBytes);
+    request.forget();
+    expect((await measureRetainedBytes()) - before).toBeLessThan(0.3 * sizeBytes);
+    expect(() => request.withModel('m')).toThrow('forgotten');
+  });
+
+  it('replaces a null model in place instead of adding a second one', () => {
+    expect(readChatRequest(Buffer.from('{"model":null}')).withModel('m').toString()).toBe('{"model":"m"}');
+  });
+
+  it.each([
+    '{"model":"a","model":"b"}',
+    '{"model":"a","mod\\u0065l":"b"}',
+    '{"model":"a","Model":"b"}',
+    '{"MODEL":"b"}',
+    '{"stream":false,"Stream":true}',
+    '{"tools":[],"tools":[]}',
+    '{"max_tokens":1,"MAX_TOKENS":2}',
+    '{"store":false,"store":true}',
+    '{"n":1,"N":9}',
+    '{"stream_options":{},"stream_options":{}}',
+    '{"\u017ftore":true}',
+    '{"tool\u017f":[]}',
+    '{"store":false,"\\u017ftore":true}',
+  ])('refuses a governed field that could be read in two ways: %s', (body) => {
+    expect(codeOf(body)).toBe('ambiguous_field');
+  });
+
+  it.each([
+    '',
+    '[]',
+    '"x"',
+    'null',
+    '{',
+    '{"a":1}}',
+    '\ufeff{}',
+    '{"model":1}',
+    '{"stream":"yes"}',
+    '{"model":["a"]}',
+    `{"model":"${'m'.repeat(257)}"}`,
+    '{"model":"a\\nb"}',
+    '{"model":"a\\u001b[2Jb"}',
+    '{"model":"a\\u0085b"}',
+  ])('refuses what is no chat request: %j', (body) => {
+    expect(codeOf(body)).toBe('validation_failed');
+  });
+
+  it('takes a model’s name of 256 characters', () => {
+    expect(readChatRequest(Buffer.from(JSON.stringify({ model: 'é'.repeat(256) }))).model).toHaveLength(256);
+  });
+
+  it('refuses bytes that are not UTF-8', () => {
+    expect(codeOf(Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d]))).toBe('validation_failed');
+  });
+
+  it('passes a field that stands twice when we do not govern it', () => {
+    expect(codeOf('{"x_vendor":1,"x_vendor":2}')).toBeUndefined();
+  });
+
+  it.each([
+    ['nested deeply', `{"a":${'['.repeat(101)}${']'.repeat(101)}}`],
+    ['of very many parts', `{"a":[${'[],'.repeat(500_001)}[]]}`],
+    ['of brackets without an end', '['.repeat(1_000_000)],
+    ['with a string without an end', '{"a":"\\'],
+  ])('refuses a body %s before it is parsed', (_name, body) => {
+    expect(codeOf(body)).toBe('validation_failed');
+  });
+
+  it('takes long strings and ordinary nesting', () => {
+    expect(codeOf(JSON.stringify({ a: '[{"'.repeat(1_000_000), b: [[[[{ c: [1, 2] }]]]] }))).toBeUndefined();
+  });
+
+  it.each([
+    ['{"a":1,"a":2}', true],
+    ['{"a":{"b":[{"c":1,"\\u0063":2}]}}', true],
+    ['{"a":{"b":1},"c":{"b":":{"}}', false],
+    ['{"__proto__":1,"a":{"__proto__":2}}', false],
+  ])('tells whether a member stands twice anywhere: %s', (body, expected) => {
+    expect(readChatRequest(Buffer.from(body)).hasDuplicateMembers).toBe(expected);
+  });
+});

@@ -1,0 +1,62 @@
+import { once } from 'node:events';
+import { createServer, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { PassThrough } from 'node:stream';
+import { afterEach, describe, expect, it, jest } from '@jest/globals';
+import { fetch } from 'undici';
+import { sendStream, type StreamOutcome } from '../../../src/gateway/upstream/send-stream.ts';
+
+const KEEP_ALIVE_MS = 15_000;
+
+afterEach(() => {
+  jest.useRealTimers();
+});
+
+/** A client whose stream is fed by hand. */
+async function open() {
+  const body = new PassThrough();
+  const ended = Promise.withResolvers<StreamOutcome>();
+  const server = createServer((_request, response) => {
+    const answer = { kind: 'stream', status: 200, headers: {}, body, isPublic: true } as const;
+    const options = {
+      requestId: 'r',
+      scrub: (text: string) => text,
+      signal: new AbortController().signal,
+      idleTimeoutMs: 1000,
+    };
+    sendStream(answer, asExpress(response), options).then(ended.resolve, ended.reject);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const response = await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
+  const reader = response.body?.getReader();
+  const read = async () => Buffer.from((await reader?.read())?.value ?? []).toString();
+  return { body, read, ended: ended.promise, [Symbol.dispose]: () => void server.close() };
+}
+
+/** The one method of Express's that the relay uses. */
+function asExpress(response: ServerResponse): Parameters<typeof sendStream>[1] {
+  const status = (code: number) => Object.assign(response, { statusCode: code });
+  return Object.assign(response, { status }) as unknown as Parameters<typeof sendStream>[1];
+}
+
+describe('a stream in which nothing happens', () => {
+  it('gets a comment after 15 s of silence, counted anew from each frame', async () => {
+    jest.useFakeTimers({
+      doNotFake: ['nextTick', 'setImmediate', 'queueMicrotask', 'setTimeout', 'performance', 'Date'],
+    });
+    using stream = await open();
+    stream.body.write('data: 1\n\n');
+    expect(await stream.read()).toBe('data: 1\n\n');
+    jest.advanceTimersByTime(KEEP_ALIVE_MS - 1);
+    stream.body.write('data: 2\n\n');
+    expect(await stream.read()).toBe('data: 2\n\n');
+    jest.advanceTimersByTime(KEEP_ALIVE_MS - 1);
+    stream.body.write('data: 3\n\n');
+    expect(await stream.read()).toBe('data: 3\n\n');
+    jest.advanceTimersByTime(KEEP_ALIVE_MS);
+    expect(await stream.read()).toBe(': keep-alive\n\n');
+    stream.body.end('data: [DONE]\n\n');
+    expect(await stream.ended).toBe('done');
+  });
+});

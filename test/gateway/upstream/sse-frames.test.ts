@@ -1,0 +1,80 @@
+import { Readable } from 'node:stream';
+import { describe, expect, it, jest } from '@jest/globals';
+import fc from 'fast-check';
+import { parseSseData, readSseFrames } from '../../../src/gateway/upstream/sse-frames.ts';
+
+async function framesOf(chunks: Buffer[], maxFrameBytes = 1_000): Promise<string[]> {
+  const frames: string[] = [];
+  for await (const frame of readSseFrames(Readable.from(chunks), maxFrameBytes))
+    frames.push(frame.toString());
+  return frames;
+}
+
+describe('sseFrames', () => {
+  it('cuts anywhere, passes every byte, and lets only whole frames go before the end', async () => {
+    const frame = fc.constantFrom(
+      'data: {"a":"é\u{1F600}"}\n\n',
+      ': comment\n\n',
+      'event: x\r\ndata: 1\r\n\r\n',
+      'data: 2\r\r',
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(frame), fc.array(fc.nat(200)), async (whole, cuts) => {
+        const bytes = Buffer.from(whole.join(''));
+        const at = [...new Set([0, ...cuts.map((cut) => Math.min(cut, bytes.length)), bytes.length])].sort(
+          (a, b) => a - b,
+        );
+        const chunks = at.slice(1).map((end, index) => bytes.subarray(at[index], end));
+        const frames = await framesOf(chunks);
+        expect(frames.join('')).toBe(bytes.toString());
+        for (const run of frames) expect(run).toMatch(/(\n\n|\r\n\r\n|\r\r)$/);
+      }),
+    );
+  });
+
+  it('hands out what stands without a blank line when the stream ends cleanly', async () => {
+    expect(await framesOf([Buffer.from('data: 1\n\ndata: 2')])).toEqual(['data: 1\n\n', 'data: 2']);
+  });
+
+  it('copies and allocates a fixed number of bytes for each, however small the pieces of a long event are', async () => {
+    const work = async (pieces: number) => {
+      const spies = [jest.spyOn(Buffer, 'concat'), jest.spyOn(Buffer, 'allocUnsafe')] as const;
+      const chunks = Array.from({ length: pieces }, () => Buffer.alloc(10, 'x'));
+      await framesOf(chunks, Infinity);
+      const [concat, allocate] = spies;
+      const copied = concat.mock.calls.flatMap(([list]) => list).reduce((sum, part) => sum + part.length, 0);
+      const allocated = allocate.mock.calls.reduce((sum, [size]) => sum + size, 0);
+      for (const spy of spies) spy.mockRestore();
+      return copied + allocated;
+    };
+    expect(await work(4_000)).toBeLessThan(10 * 10 * 4_000);
+    expect(await work(40_000)).toBeLessThan(10 * 10 * 40_000);
+  });
+
+  it('holds on to no piece of an event that is not complete: its memory may serve again', async () => {
+    const network = Buffer.alloc(8);
+    async function* pieces() {
+      for (const piece of ['data: a', 'bc', '\n', '\ndata: ', '2\n\n']) {
+        network.fill(0);
+        yield network.subarray(0, network.write(piece));
+        await Promise.resolve();
+      }
+    }
+    const frames: string[] = [];
+    for await (const frame of readSseFrames(pieces() as unknown as Readable, 1_000))
+      frames.push(frame.toString());
+    expect(frames).toEqual(['data: abc\n\n', 'data: 2\n\n']);
+  });
+
+  it('gives up on a frame that does not end', async () => {
+    const endless = Array.from({ length: 20 }, () => Buffer.alloc(100, 'x'));
+    await expect(framesOf(endless)).rejects.toMatchObject({ code: 'upstream_malformed' });
+  });
+});
+
+describe('sseData', () => {
+  it('reads data lines of each event and leaves comments out', () => {
+    const frames = ': hi\n\ndata: {"a":1}\n\nevent: e\ndata: x\ndata: y\n\ndata:[DONE]\r\n\r\n';
+    expect(parseSseData(Buffer.from(frames))).toEqual(['{"a":1}', 'x\ny', '[DONE]']);
+  });
+});

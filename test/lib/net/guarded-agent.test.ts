@@ -1,0 +1,216 @@
+import { once } from 'node:events';
+import { request, type Agent } from 'node:https';
+import { text } from 'node:stream/consumers';
+import { createServer as createTlsServer, type TLSSocket, type TlsOptions } from 'node:tls';
+import type { AddressInfo } from 'node:net';
+import { afterEach, describe, expect, it } from '@jest/globals';
+import {
+  createGuardedAgent,
+  createTlsConnector,
+  findTlsErrorReason,
+  type Connector,
+  type TlsPeer,
+} from '../../../src/lib/net/guarded-agent.ts';
+import { certificate } from '../../support/certificate.ts';
+import {
+  LOOPBACK,
+  waitForClose,
+  createTestDialer,
+  errorWithCode,
+  startHttpUpstream,
+  startHttpsUpstream,
+  startTcpUpstream,
+  until,
+} from '../../support/local-upstreams.ts';
+
+const cleanups: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+const TRUSTING = { ca: certificate.cert, client: null };
+const CLIENT = { cert: certificate.cert, key: certificate.key };
+
+function connector(port: number, changes: Partial<TlsPeer> = {}): Connector {
+  return createTlsConnector(createTestDialer(), { host: LOOPBACK, port, tls: TRUSTING, ...changes });
+}
+
+/** An agent over `connect`, closed after the test. */
+function agentOver(connect: Connector) {
+  const guarded = createGuardedAgent(connect);
+  cleanups.push(() => guarded.close());
+  return guarded;
+}
+
+async function ask(agent: Agent, options: object = {}): Promise<string> {
+  const sent = request({ agent, host: 'elsewhere.test', ...options }).end();
+  const [answer] = (await once(sent, 'response')) as [NodeJS.ReadableStream];
+  return text(answer as never);
+}
+
+const faultOf = async (attempt: Promise<unknown>) => {
+  const error: unknown = await attempt.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  expect(error).toMatchObject({ code: 'upstream_unreachable' });
+  return findTlsErrorReason(error);
+};
+
+/** A server that asks for a client certificate, and ends each connection after a greeting. */
+async function asking(options: TlsOptions): Promise<number> {
+  const server = createTlsServer({ ...certificate, requestCert: true, ...options }, (socket: TLSSocket) => {
+    socket.on('error', () => undefined).end('hello');
+  });
+  server.on('tlsClientError', () => undefined);
+  server.listen(0, LOOPBACK);
+  await once(server, 'listening');
+  cleanups.push(() => server.close());
+  return (server.address() as AddressInfo).port;
+}
+
+const never = new AbortController().signal;
+
+describe('TLS over the dialer', () => {
+  it('connects to a server whose certificate shows its name or address', async () => {
+    const upstream = await startHttpsUpstream();
+    const socket = await connector(upstream.port)(never);
+    expect(socket).toMatchObject({ authorized: true });
+    socket.destroy();
+    await waitForClose(upstream.sockets[0]);
+  });
+
+  it('trusts the authorities that it was given, and otherwise the public ones', async () => {
+    const { port } = await startHttpsUpstream();
+    const attempt = connector(port, { tls: { ca: null, client: null } })(never);
+    expect(await faultOf(attempt)).toBe('untrusted');
+  });
+
+  it('refuses a certificate for another name', async () => {
+    const { port } = await startHttpsUpstream();
+    expect(await faultOf(connector(port, { host: 'localhost' })(never))).toBe('wrong_name');
+  });
+
+  it('lets no variable of the environment turn the check off', async () => {
+    const { port } = await startHttpsUpstream();
+    process.env['NODE_TLS_REJECT_UNAUTHORIZED'] = '0';
+    cleanups.push(() => delete process.env['NODE_TLS_REJECT_UNAUTHORIZED']);
+    const attempt = connector(port, { tls: { ca: null, client: null } })(never);
+    expect(await faultOf(attempt)).toBe('untrusted');
+  });
+
+  it('tells a server that does not speak TLS', async () => {
+    const { port } = await startTcpUpstream((socket) => socket.write('SSH-2.0-x\r\n'));
+    expect(await faultOf(connector(port)(never))).toBe('not_tls');
+  });
+
+  it('shows the client certificate, and tells when the server wants another one', async () => {
+    const port = await asking({ ca: certificate.cert });
+    const socket = await connector(port, { tls: { ...TRUSTING, client: CLIENT } })(never);
+    expect(await text(socket)).toBe('hello');
+    // With TLS 1.2 the server refuses within the handshake; with 1.3 the refusal comes behind it.
+    const old = await asking({ ca: certificate.cert, maxVersion: 'TLSv1.2' });
+    expect(await faultOf(connector(old)(never))).toBe('client_refused');
+    const refused = await connector(port)(never);
+    const error: unknown = await text(refused).catch((reason: unknown) => reason);
+    expect(findTlsErrorReason(error)).toBe('client_refused');
+  });
+
+  it('does not speak versions before 1.2', async () => {
+    const port = await asking({ maxVersion: 'TLSv1.1', minVersion: 'TLSv1', requestCert: false });
+    await expect(connector(port)(never)).rejects.toMatchObject(
+      errorWithCode('upstream_unreachable') as object,
+    );
+  });
+
+  it('goes only where the dialer lets it', async () => {
+    const { port } = await startHttpsUpstream();
+    const strict = createTestDialer({ mode: 'deployed' });
+    const connect = createTlsConnector(strict, { host: LOOPBACK, port, tls: TRUSTING });
+    await expect(connect(never)).rejects.toEqual(errorWithCode('endpoint_forbidden'));
+  });
+
+  it('ends a handshake that stalls with the signal, and closes the connection', async () => {
+    const upstream = await startTcpUpstream((socket) => socket.resume());
+    const stop = new AbortController();
+    const attempt = connector(upstream.port)(stop.signal);
+    await until(() => upstream.sockets.length === 1);
+    const reason = new Error('enough');
+    stop.abort(reason);
+    await expect(attempt).rejects.toBe(reason);
+    await waitForClose(upstream.sockets[0]);
+  });
+
+  it('fails at once on a client key that is none', () => {
+    expect(() =>
+      connector(1, { tls: { ...TRUSTING, client: { cert: certificate.cert, key: 'text' } } }),
+    ).toThrow();
+  });
+});
+
+describe('an agent over connections of ours', () => {
+  it('connects by its connector alone, whatever a request or the environment says', async () => {
+    const upstream = await startHttpsUpstream((_request, response) => response.end('right'));
+    const other = await startHttpUpstream((_request, response) => response.end('wrong'));
+    process.env['HTTPS_PROXY'] = other.origin;
+    cleanups.push(() => delete process.env['HTTPS_PROXY']);
+    const { agent } = agentOver(connector(upstream.port));
+    for (const options of [
+      { port: other.port },
+      { hostname: LOOPBACK, port: other.port },
+      { socketPath: '/nowhere' },
+      { rejectUnauthorized: false, ca: 'text', lookup: () => undefined },
+    ])
+      expect(await ask(agent, options)).toBe('right');
+    expect(other.sockets).toHaveLength(0);
+  });
+
+  it('uses a connection again, and opens another one when the server has closed it', async () => {
+    const upstream = await startHttpsUpstream((_request, response) => response.end('ok'));
+    const { agent } = agentOver(connector(upstream.port));
+    await ask(agent);
+    await ask(agent);
+    expect(upstream.sockets).toHaveLength(1);
+    upstream.sockets[0]?.destroy();
+    await until(() => Object.values(agent.freeSockets).flat().length === 0);
+    await ask(agent);
+    expect(upstream.sockets).toHaveLength(2);
+  });
+
+  it('closes what is idle when it is retired, and the rest when it becomes so', async () => {
+    const answers: (() => void)[] = [];
+    const upstream = await startHttpsUpstream((_request, response) => answers.push(() => response.end('ok')));
+    const guarded = agentOver(connector(upstream.port));
+    const { agent } = guarded;
+    const first = ask(agent);
+    await until(() => answers.length === 1);
+    const second = ask(agent);
+    await until(() => answers.length === 2);
+    answers[0]?.();
+    await first;
+    guarded.closeWhenIdle();
+    await waitForClose(upstream.sockets[0]);
+    answers[1]?.();
+    expect(await second).toBe('ok');
+    await waitForClose(upstream.sockets[1]);
+  });
+
+  it('closes everything when it is closed, also what is being opened', async () => {
+    const upstream = await startHttpsUpstream(() => undefined);
+    const stalled = await startTcpUpstream((socket) => socket.resume());
+    const open = createGuardedAgent(connector(upstream.port));
+    const opening = createGuardedAgent(connector(stalled.port));
+    const requests = [ask(open.agent), ask(opening.agent)];
+    await until(() => upstream.requests.length === 1 && stalled.sockets.length === 1);
+    open.close();
+    opening.close();
+    for (const attempt of requests) await expect(attempt).rejects.toThrow();
+    await waitForClose(upstream.sockets[0]);
+    await waitForClose(stalled.sockets[0]);
+  });
+
+  it('hands a failure to connect to the request', async () => {
+    const { agent } = agentOver(() => Promise.reject(new Error('not there')));
+    await expect(ask(agent)).rejects.toThrow('not there');
+  });
+});
