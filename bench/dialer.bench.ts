@@ -4,9 +4,9 @@ import { printTimes } from './table.ts';
 
 const ROUNDS = 100;
 
-/** The goal is 50 ms, worst of 100, on a machine that does nothing else. */
+/** Goal: at most 50 ms, worst of 100, on an idle machine. */
 it.each(CANCEL_PHASES)(
-  'measures how soon a cancelled request has left its upstream, %s',
+  'measures how soon the upstream connection of a cancelled request is closed, %s',
   async (name, prepare) => {
     const phase = await prepare();
     const times: number[] = [];

@@ -28,7 +28,7 @@ afterAll(async () => {
 const send = (json: object, signal: AbortSignal) =>
   app.call('/v1/chat/completions', { method: 'POST', session, json, signal });
 
-/** From the client's leaving to the end of the upstream's connection. */
+/** Time from the client's disconnect to the end of the upstream connection. */
 async function cancelMs(upstreamAnswer: Answer, stream: boolean, untilAnswered: boolean): Promise<number> {
   openai.reset();
   openai.reply(upstreamAnswer);
@@ -37,14 +37,14 @@ async function cancelMs(upstreamAnswer: Answer, stream: boolean, untilAnswered: 
   response.catch(() => undefined);
   await openai.received(1);
   if (untilAnswered) await (await response).body?.getReader().read();
-  const leftAtMs = performance.now();
+  const disconnectedAtMs = performance.now();
   disconnect.abort();
-  return (await openai.closed(0)) - leftAtMs;
+  return (await openai.closed(0)) - disconnectedAtMs;
 }
 
 /**
- * The same where the upstream is no HTTP server yet: it accepts the connection and says nothing (so a TLS
- * handshake hangs), or reads nothing more once the request's body has begun.
+ * Same for an upstream without an HTTP server: it accepts the connection and sends nothing (so a TLS handshake hangs),
+ * or stops reading after the start of the request body.
  */
 async function cancelRawMs(model: string, pad: number, raw: RawUpstream): Promise<number> {
   const disconnect = new AbortController();
@@ -55,11 +55,11 @@ async function cancelRawMs(model: string, pad: number, raw: RawUpstream): Promis
   await once(socket, 'data');
   socket.pause();
   const closed = once(socket, 'close');
-  const leftAtMs = performance.now();
+  const disconnectedAtMs = performance.now();
   disconnect.abort();
   socket.resume();
   await closed;
-  return performance.now() - leftAtMs;
+  return performance.now() - disconnectedAtMs;
 }
 
 interface RawUpstream {
@@ -74,7 +74,7 @@ async function listenRaw(): Promise<RawUpstream> {
   return { server, port: (server.address() as AddressInfo).port };
 }
 
-/** A client that reads nothing, and then leaves. */
+/** Same for a client that does not read the response before it disconnects. */
 async function cancelSlowReaderMs(): Promise<number> {
   openai.reset();
   openai.reply(answer.endlessStream({ frameBytes: 65_536 }));
@@ -86,9 +86,9 @@ async function cancelSlowReaderMs(): Promise<number> {
   client.pause();
   await openai.received(1);
   await openai.stalled(0, 100);
-  const leftAtMs = performance.now();
+  const disconnectedAtMs = performance.now();
   client.destroy();
-  return (await openai.closed(0)) - leftAtMs;
+  return (await openai.closed(0)) - disconnectedAtMs;
 }
 
 async function repeat(measure: () => Promise<number>): Promise<number[]> {
@@ -97,33 +97,33 @@ async function repeat(measure: () => Promise<number>): Promise<number[]> {
   return times;
 }
 
-it('measures how soon an upstream is left when the client has gone', async () => {
+it('measures how soon an upstream connection is closed after the client disconnected', async () => {
   const silent = await listenRaw();
-  const deaf = await listenRaw();
+  const unread = await listenRaw();
   for (const [label, endpoint] of [
     ['silent', `https://127.0.0.1:${silent.port}`],
-    ['deaf', `http://127.0.0.1:${deaf.port}`],
+    ['unread', `http://127.0.0.1:${unread.port}`],
   ] as const) {
     await app.call('/api/v1/byok/keys/custom', { method: 'DELETE', session });
     await addKey(app, session, { provider: 'custom', key: 'some-key', endpoint, label });
-    const raw = label === 'silent' ? silent : deaf;
+    const raw = label === 'silent' ? silent : unread;
     const pad = label === 'silent' ? 0 : 16 * 1024 * 1024;
     const name = label === 'silent' ? 'while connecting (TLS handshake)' : 'while the request is being sent';
-    printTimes('client gone -> upstream closed', {
+    printTimes('client disconnected -> upstream closed', {
       [name]: await repeat(() => cancelRawMs('custom/m', pad, raw)),
     });
     raw.server.close();
   }
-  printTimes('client gone -> upstream closed', {
+  printTimes('client disconnected -> upstream closed', {
     'waiting for the first byte': await repeat(() => cancelMs(fault.silent(), true, false)),
     'in the middle of a stream': await repeat(() =>
       cancelMs(answer.endlessStream({ everyMs: 5 }), true, true),
     ),
-    'in a stream that has fallen silent': await repeat(() =>
+    'in a stream that has stalled': await repeat(() =>
       cancelMs(answer.held(1, new Promise(() => undefined)), true, true),
     ),
     'in a stream that the client does not read': await repeat(() => cancelSlowReaderMs()),
-    'in the middle of an answer that is not streamed': await repeat(() =>
+    'in the middle of a response without streaming': await repeat(() =>
       cancelMs(fault.slowBody(), false, false),
     ),
   });
@@ -141,7 +141,7 @@ it('measures what the gateway adds to a small request', async () => {
   const direct = timed(() => fetch(`${openai.url}/chat/completions`, { method: 'POST', body, headers }));
   const through = timed(() => app.call('/v1/chat/completions', { method: 'POST', session, json: hello }));
   await repeat(through);
-  printTimes('a small request, answered at once', {
+  printTimes('a small request with an immediate response', {
     'directly to the upstream': await repeat(direct),
     'through the gateway': await repeat(through),
   });

@@ -15,7 +15,7 @@ beforeAll(async () => {
 });
 afterAll(() => app.stop());
 
-/** @throws Error for another status: a refusal is quick, and measures nothing. */
+/** @throws Error for another status: the time of a refusal is not of interest. */
 async function timed(
   path: string,
   options: Parameters<TestApp['call']>[1],
@@ -37,7 +37,7 @@ const add = (session: string, statuses = [201]) => {
 const deleteAll = (session: string) =>
   timed('/api/v1/byok/keys/openai', { method: 'DELETE', session }, [200, 404]);
 
-/** Lists over and over until `work` is over. */
+/** Lists keys repeatedly until `work` is finished. */
 async function listDuring(session: string, work: Promise<unknown>): Promise<number[]> {
   const times: number[] = [];
   const finished = new AbortController();
@@ -56,28 +56,28 @@ it('measures adding and listing keys', async () => {
     adding.push(await add(session));
     listing.push(await list(session));
   }
-  const remembered: number[] = [];
-  for (let round = 0; round < ROUNDS; round += 1) remembered.push(await list(session));
-  printTimes('keys of one person, pools of up to 10', {
+  const cached: number[] = [];
+  for (let round = 0; round < ROUNDS; round += 1) cached.push(await list(session));
+  printTimes('keys of one user, pools of up to 10', {
     'adding a key': adding,
     'listing right after a change': listing,
-    'listing again': remembered,
+    'listing again': cached,
   });
 });
 
-it('measures what 50 adds at once by one person do to the listing of another', async () => {
+it('measures the effect of 50 concurrent adds by one user on the listing of another', async () => {
   const [writer, reader] = [await signIn(), await signIn()];
   await add(reader);
-  const quiet: number[] = [];
-  for (let round = 0; round < ROUNDS; round += 1) quiet.push(await list(reader));
+  const idle: number[] = [];
+  for (let round = 0; round < ROUNDS; round += 1) idle.push(await list(reader));
   const busy: number[] = [];
   while (busy.length < ROUNDS) {
     await deleteAll(writer);
     const adds = Promise.all(Array.from({ length: BUSY_ADDS }, () => add(writer, [201, 409])));
     busy.push(...(await listDuring(reader, adds)));
   }
-  printTimes("listing one's keys", {
-    'while nothing else happens': quiet,
-    'while another adds 50 at once': busy,
+  printTimes('listing keys', {
+    'without other requests': idle,
+    'while another user adds 50 concurrently': busy,
   });
 });

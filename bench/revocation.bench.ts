@@ -10,11 +10,11 @@ import { editVaultRecord } from '../test/support/vault-record.ts';
 import { printTimes } from './table.ts';
 
 const ROUNDS = 100;
-/** An administrator is heard of at the next reading of events, which takes seconds. */
+/** Changes by an administrator take effect at the next poll of events, which takes seconds. */
 const SLOW_ROUNDS = 10;
 
 let openai: Upstream;
-/** Two processes of the product on one database. */
+/** Two app processes with one database. */
 let one: TestApp;
 let two: TestApp;
 
@@ -40,7 +40,7 @@ async function chats(session: string): Promise<boolean> {
   return response.status === 200;
 }
 
-/** Adds a key, has the other process remember it, and does away with it. @returns until when that served it. */
+/** Adds a key, lets the other process cache it, and revokes it. @returns how long that process still used it. */
 async function measureLagMs(session: string, revoke: (keyId: string) => Promise<unknown>): Promise<number> {
   const keyId = await addKey(one, session, { provider: 'openai', key: openAiKey() });
   await until(() => chats(session));
@@ -67,12 +67,12 @@ async function cutListeners(): Promise<void> {
   await client.end();
 }
 
-it('measures how long another process serves a key that was revoked (the promise: 1 s; in the console 10 s)', async () => {
+it('measures how long another process uses a revoked key (limit: 1 s; in the console 10 s)', async () => {
   const user = await createUser({ tier: 'starter' });
   const session = await one.signIn(user);
   const remove = (keyId: string) =>
     one.call(`/api/v1/byok/keys/openai?key_id=${keyId}`, { method: 'DELETE', session });
-  printTimes('key revoked -> refused by another process', {
+  printTimes('key revoked -> no longer used by another process', {
     deleted: await repeat(ROUNDS, () => measureLagMs(session, remove)),
     'deleted while the listening connections are cut': await repeat(ROUNDS, () =>
       measureLagMs(session, async (keyId) => {
@@ -86,7 +86,7 @@ it('measures how long another process serves a key that was revoked (the promise
   });
 });
 
-/** Until a stream of somebody who is no longer let in has ended. */
+/** Time from a revocation to the end of the user's stream. */
 async function measureEndMs(end: (user: TestUser) => Promise<unknown>): Promise<number> {
   const user = await createUser({ tier: 'starter' });
   const session = await one.signIn(user);
@@ -101,14 +101,14 @@ async function measureEndMs(end: (user: TestUser) => Promise<unknown>): Promise<
   return performance.now() - endedAtMs;
 }
 
-it('measures how long a stream of somebody who may not any more goes on (the promise: 10 s)', async () => {
-  const endings: Record<string, (user: TestUser) => Promise<unknown>> = {
+it('measures how long a stream continues after its user was revoked (limit: 10 s)', async () => {
+  const revocations: Record<string, (user: TestUser) => Promise<unknown>> = {
     'disabled in Keycloak': async ({ id }) => (await adminClient()).users.update({ id }, { enabled: false }),
     'deleted in Keycloak': async ({ id }) => (await adminClient()).users.del({ id }),
     'signed out in Keycloak': async ({ id }) => (await adminClient()).users.logout({ id }),
   };
-  for (const [name, end] of Object.entries(endings)) {
+  for (const [name, end] of Object.entries(revocations)) {
     const times = await repeat(SLOW_ROUNDS, () => measureEndMs(end));
-    printTimes('not let in any more -> stream ended', { [name]: times });
+    printTimes('user revoked -> stream ended', { [name]: times });
   }
 });

@@ -33,25 +33,25 @@ describeOn('ssh', 'runs over HTTP', () => {
   it('from the request to each event of echo', async () => {
     const times: Record<string, number[]> = {};
     for (let round = 0; round < ROUNDS + 5; round += 1) {
-      const askedAtMs = performance.now();
+      const sentAtMs = performance.now();
       const answer = await run({ command: 'echo hello' });
       const note = (name: string) => {
-        if (round >= 5) (times[name] ??= []).push(performance.now() - askedAtMs);
+        if (round >= 5) (times[name] ??= []).push(performance.now() - sentAtMs);
       };
-      note('head of the answer');
+      note('response headers');
       for await (const { event, data } of readRunEvents(answer)) note(data.phase ?? event);
     }
-    printTimes('A run over HTTP: echo on a warm SSH server, since the request', times);
+    printTimes('A run over HTTP: echo on a warm SSH server, time since the request', times);
   });
 
-  it('100 MB of output with a viewer who does not read', async () => {
+  it('100 MB of output with a viewer that does not read', async () => {
     const viewer = connect({ port: Number(new URL(app.url).port), host: '127.0.0.1' });
     await once(viewer, 'connect');
     const body = JSON.stringify({
       command: `head -c ${100 * MB} /dev/zero | tr '\\0' x`,
       limits: { max_output_bytes: 200 * MB },
     });
-    const grown: number[] = [];
+    const growthMb: number[] = [];
     const before = process.memoryUsage().rss;
     const head = [
       `POST ${path} HTTP/1.1`,
@@ -61,7 +61,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     const rest = ['content-type: application/json', `content-length: ${Buffer.byteLength(body)}`, '', body];
     viewer.pause();
     viewer.write([...head, ...rest].join('\r\n'));
-    const watching = setInterval(() => grown.push((process.memoryUsage().rss - before) / MB), 10);
+    const watching = setInterval(() => growthMb.push((process.memoryUsage().rss - before) / MB), 10);
     for (let status = ''; status !== 'finished';) {
       const answer = await app.call('/api/v1/runs?limit=1', { session: ada.session });
       const { data } = (await answer.json()) as { data: { status: string; stdout_bytes: number }[] };
@@ -71,7 +71,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     clearInterval(watching);
     viewer.destroy();
     process.stdout.write(
-      `\n100 MB, stalled viewer: resident memory grew by ${Math.max(...grown).toFixed(1)} MB\n`,
+      `\n100 MB, stalled viewer: resident memory grew by ${Math.max(...growthMb).toFixed(1)} MB\n`,
     );
   });
 });

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { setTimeout as rest } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { createDialer } from '../src/lib/net/dialer.ts';
 import { randomId } from '../src/lib/ids.ts';
@@ -43,7 +43,7 @@ afterAll(async () => {
   for (const runner of runners.values()) await runner.close();
   await dialer.close();
   rmSync(folder, { recursive: true });
-  printTimes('Runs: the first byte of echo, and a cancelled run until it was seen dead', times);
+  printTimes('Runs: time to the first byte of echo, and from cancel to the verified exit', times);
 });
 
 function job(command: string): Job {
@@ -57,7 +57,7 @@ function job(command: string): Job {
   };
 }
 
-/** Reads a run to its end. @returns when its first output came and when it ended, in ms from its start. */
+/** Reads a run to its end. @returns times of its first output and its end, in ms since its start. */
 async function timeRun(events: AsyncIterable<RunEvent>): Promise<{ firstMs: number; endMs: number }> {
   const startedAtMs = performance.now();
   let firstMs = NaN;
@@ -69,7 +69,7 @@ async function timeRun(events: AsyncIterable<RunEvent>): Promise<{ firstMs: numb
   return { firstMs, endMs: performance.now() - startedAtMs };
 }
 
-/** The least that SSH can take: a channel of an open connection, and nothing around the command. */
+/** Lower limit for SSH: a channel of an open connection, without any wrapper around the command. */
 async function timeChannel(connections: SshConnections, server: TargetServer): Promise<number> {
   const startedAtMs = performance.now();
   const channel = await connections.openExecStream(server, 'echo hello', new AbortController().signal);
@@ -79,7 +79,7 @@ async function timeChannel(connections: SshConnections, server: TargetServer): P
   return firstMs;
 }
 
-/** From the cancel of an endless loop to the exit that says it is dead. */
+/** Time from the cancel of an endless loop to its verified exit. */
 async function timeCancel(runner: Runner, target: TargetServer): Promise<number> {
   const stopping = new AbortController();
   let cancelledAtMs = NaN;
@@ -98,7 +98,7 @@ async function timeCancel(runner: Runner, target: TargetServer): Promise<number>
   return performance.now() - cancelledAtMs;
 }
 
-/** The plain command beside us: a process of its own each time, as people type it. */
+/** For comparison: the plain command line tool, one process per call. */
 async function timeCommand(file: string, args: string[], env: NodeJS.ProcessEnv = {}): Promise<number> {
   const startedAtMs = performance.now();
   const child: ChildProcess = spawn(file, args, {
@@ -115,7 +115,7 @@ async function timeCommand(file: string, args: string[], env: NodeJS.ProcessEnv 
 
 interface MeasureOptions {
   rounds?: number;
-  /** Rest before each round: in a warm pool a container is replaced meanwhile. */
+  /** Pause before each round, so that a warm pool can replace its container. */
   pauseMs?: number;
 }
 
@@ -125,13 +125,13 @@ async function measure(
   options: MeasureOptions = {},
 ): Promise<void> {
   const { rounds = ROUNDS, pauseMs = 0 } = options;
-  await one(); // Once for what is only ever slow the first time.
-  const found: number[] = [];
+  await one(); // Warm-up: the first round is slower.
+  const measured: number[] = [];
   for (let round = 0; round < rounds; round += 1) {
-    await rest(pauseMs);
-    found.push(await one());
+    await delay(pauseMs);
+    measured.push(await one());
   }
-  times[name] = found;
+  times[name] = measured;
 }
 
 function getRunner(type: ServerType): Runner {
@@ -152,10 +152,10 @@ async function measureRunner(
       (await timeRun(runner.run(target, job('echo hello'), LIMITS, new AbortController().signal))).firstMs,
     options,
   );
-  await measure(`${type}: cancel to verified dead`, () => timeCancel(runner, target), options);
+  await measure(`${type}: cancel to verified exit`, () => timeCancel(runner, target), options);
 }
 
-function target(config: object, own: Partial<TargetServer> = {}): TargetServer {
+function target(config: object, overrides: Partial<TargetServer> = {}): TargetServer {
   return {
     serverId: randomId(),
     owner: 'user:bench',
@@ -164,11 +164,11 @@ function target(config: object, own: Partial<TargetServer> = {}): TargetServer {
     hostKey: null,
     workspacePath: null,
     jumpServers: new Map(),
-    ...own,
+    ...overrides,
   };
 }
 
-/** A file with a secret, readable by nobody else. */
+/** Writes a file with a secret that only its owner can read. */
 function privateFile(name: string, text: string): string {
   const file = path.join(folder, name);
   writeFileSync(file, text);
@@ -218,7 +218,7 @@ const cluster = kubernetesHost();
   const parsed = (await getRunner('kubernetes').config.parseAsync(config)) as object;
   await measureRunner('kubernetes', target(parsed), { rounds: 5 });
   const file = privateFile('kubeconfig', kubeconfig);
-  // What the namespace demands of every pod; kubectl has no options for it.
+  // The namespace requires this of every pod; kubectl has no options for it.
   const securityContext = {
     runAsNonRoot: true,
     runAsUser: 10001,

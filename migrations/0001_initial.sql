@@ -1,5 +1,5 @@
--- The app connects as a member of ops_center_app, which owns nothing: it can use these tables, and
--- row-level security holds for it. Migrations run under the role that owns the schema.
+-- The app connects as a member of ops_center_app, which owns nothing, so that row-level security applies to it.
+-- Migrations run under the role that owns the schema.
 DO $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'ops_center_app') THEN
@@ -10,12 +10,12 @@ $$;
 
 GRANT USAGE ON SCHEMA public TO ops_center_app;
 
--- The owner whose rows a transaction may see, set by the app; null (no rows) when it was not set.
+-- The owner whose rows a transaction may see. The app sets it; unset it is null, and no rows are visible.
 CREATE FUNCTION current_owner() RETURNS text LANGUAGE sql STABLE
   AS $$ SELECT nullif(current_setting('ops_center.owner', true), '') $$;
 
--- Everyone who can own keys. `generation` is raised before and after each write to the owner's vault
--- record, so that a value read before a change is never kept after it.
+-- Owners of keys. `generation` is incremented before and after each write to the owner's vault record, so that a
+-- value read before a change is never cached after it.
 CREATE TABLE owners (
   owner text PRIMARY KEY CHECK (owner ~ '^(user|org):'),
   vault_id text,
@@ -27,24 +27,24 @@ CREATE POLICY own_row ON owners TO ops_center_app
   USING (owner = current_owner()) WITH CHECK (owner = current_owner());
 GRANT SELECT, INSERT, UPDATE ON owners TO ops_center_app;
 
--- Where the vault records lie: one row, written at the first start and compared at every later one.
+-- Location of the vault records: one row, written at the first start and compared at every later start.
 CREATE TABLE vault_place (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   realm text NOT NULL,
-  -- True where a person's record is the person's own user.
+  -- True where a user's vault record is the user itself.
   record_is_user boolean NOT NULL,
   since timestamptz NOT NULL DEFAULT now()
 );
 GRANT SELECT, INSERT, UPDATE ON vault_place TO ops_center_app;
 
--- Whether anybody has a vault record, and nothing else: row-level security hides the owners from the app.
+-- Whether any vault record exists. A function, because row-level security hides the owners from the app.
 CREATE FUNCTION has_vault_records() RETURNS boolean LANGUAGE sql STABLE
   SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   AS $$ SELECT EXISTS (SELECT FROM public.owners WHERE vault_id IS NOT NULL) $$;
 REVOKE ALL ON FUNCTION has_vault_records() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION has_vault_records() TO ops_center_app;
 
--- What happened to an owner's things. Rows are added and read, never changed.
+-- The audit trail. Rows are inserted and read, never changed.
 CREATE TABLE audit_events (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   owner text NOT NULL,
@@ -60,7 +60,7 @@ CREATE POLICY own_rows ON audit_events TO ops_center_app
   USING (owner = current_owner()) WITH CHECK (owner = current_owner());
 GRANT SELECT, INSERT ON audit_events TO ops_center_app;
 
--- The changing facts about a key. The key itself, sealed, lives in Keycloak.
+-- Key status. The encrypted key itself is in Keycloak.
 CREATE TABLE provider_key_facts (
   owner text NOT NULL,
   provider text NOT NULL,
@@ -69,7 +69,7 @@ CREATE TABLE provider_key_facts (
   last_tested_at timestamptz,
   test_status text NOT NULL DEFAULT 'untested',
   test_message text,
-  -- 401 answers in a row, which set the back-off.
+  -- Consecutive 401 responses; they determine the back-off.
   refusals integer NOT NULL DEFAULT 0,
   set_aside_until timestamptz,
   PRIMARY KEY (owner, provider, key_id)
@@ -79,7 +79,7 @@ CREATE POLICY own_rows ON provider_key_facts TO ops_center_app
   USING (owner = current_owner()) WITH CHECK (owner = current_owner());
 GRANT SELECT, INSERT, UPDATE, DELETE ON provider_key_facts TO ops_center_app;
 
--- Browser sessions, in the layout of connect-pg-simple. Tokens inside `sess` are sealed.
+-- Browser sessions, in the layout of connect-pg-simple. Tokens inside `sess` are encrypted.
 CREATE TABLE sessions (
   sid text PRIMARY KEY,
   sess jsonb NOT NULL,
@@ -90,7 +90,7 @@ CREATE INDEX sessions_user ON sessions ((sess ->> 'userId'));
 CREATE INDEX sessions_keycloak_session ON sessions ((sess ->> 'keycloakSessionId'));
 GRANT SELECT, INSERT, UPDATE, DELETE ON sessions TO ops_center_app;
 
--- Logouts that have been heard of. A sign-in that was under way when its logout came must not make a session.
+-- Received logouts. A sign-in that is in progress when its logout arrives must not create a session.
 CREATE TABLE logout_markers (
   kind text NOT NULL CHECK (kind IN ('user', 'keycloak_session')),
   value text NOT NULL,
@@ -101,14 +101,14 @@ CREATE TABLE logout_markers (
 );
 GRANT SELECT, INSERT, UPDATE, DELETE ON logout_markers TO ops_center_app;
 
--- Ids of back-channel logout tokens that were seen, so that none counts twice.
+-- Ids of received back-channel logout tokens, so that none is used twice.
 CREATE TABLE logout_token_ids (
   jti text PRIMARY KEY,
   expires_at timestamptz NOT NULL
 );
 GRANT SELECT, INSERT, DELETE ON logout_token_ids TO ops_center_app;
 
--- How far Keycloak's admin events have been read, in Keycloak's time (epoch milliseconds).
+-- Cursor of Keycloak's admin events, in Keycloak's time (epoch milliseconds).
 CREATE TABLE event_cursors (
   realm text PRIMARY KEY,
   read_to_ms bigint NOT NULL

@@ -1,9 +1,9 @@
--- While a write to the owner's vault record is under way, what is read may be of before it or after it, and
--- is not kept. A writer that died leaves its mark behind, which therefore ends by itself.
+-- During a write to the owner's vault record, a read may return the value before or after it and is not cached.
+-- The mark expires, because a writer that ends unexpectedly does not remove it.
 ALTER TABLE owners ADD COLUMN writing_until timestamptz;
 
--- For the rare case that an administrator deletes a vault record in Keycloak: the event names the record, and
--- row-level security hides from the app whose it was. Answers the owner whose record this was, if anybody's.
+-- For the rare case that an administrator deletes a vault record in Keycloak. The event names the record, and
+-- row-level security hides its owner from the app. Returns the owner of the record, or null.
 CREATE FUNCTION forget_vault_record(record_id text) RETURNS text LANGUAGE sql
   SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   AS $$
@@ -13,7 +13,7 @@ CREATE FUNCTION forget_vault_record(record_id text) RETURNS text LANGUAGE sql
 REVOKE ALL ON FUNCTION forget_vault_record(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION forget_vault_record(text) TO ops_center_app;
 
--- One text, sealed. A process whose ENCRYPTION_KEY does not open it would find every stored key undecryptable.
+-- One encrypted text. A process whose ENCRYPTION_KEY does not decrypt it would find every stored key undecryptable.
 CREATE TABLE encryption_canary (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   token text NOT NULL,

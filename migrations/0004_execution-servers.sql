@@ -1,5 +1,5 @@
--- The machines that people run code on. What is secret in `connection_config` is sealed, one token per member,
--- together with its owner, its server and where it may be sent. `user_id` is Keycloak's id of the user.
+-- Execution servers. Secret members of `connection_config` are encrypted, one token per member, together with their
+-- owner, server and destination. `user_id` is Keycloak's id of the user.
 CREATE TABLE user_execution_servers (
   id uuid PRIMARY KEY,
   user_id varchar(255) NOT NULL,
@@ -9,9 +9,9 @@ CREATE TABLE user_execution_servers (
   workspace_path varchar(500),
   is_default boolean NOT NULL DEFAULT false,
   is_active boolean NOT NULL DEFAULT true,
-  -- Raised with every change of the settings; a test's result is kept only where it has not risen meanwhile.
+  -- Incremented by every change of the settings. A test result is stored only if the version is unchanged.
   version integer NOT NULL DEFAULT 1,
-  -- {type, fingerprint}, as the owner has confirmed it.
+  -- {type, fingerprint} that the owner has confirmed.
   host_key jsonb,
   last_tested_at timestamptz,
   last_used_at timestamptz,
@@ -28,8 +28,8 @@ CREATE POLICY own_rows ON user_execution_servers TO ops_center_app
   USING ('user:' || user_id = current_owner()) WITH CHECK ('user:' || user_id = current_owner());
 GRANT SELECT, INSERT, UPDATE, DELETE ON user_execution_servers TO ops_center_app;
 
--- Who has servers, and nothing else: row-level security hides the rows of others from the app, and commands that
--- seal everything again, or look for people who are no more, need to know whom to ask for.
+-- All owners of servers. Row-level security hides the rows of other owners from the app; the commands that re-encrypt
+-- all secrets or find deleted users process one owner at a time.
 CREATE FUNCTION owners_of_servers() RETURNS SETOF text LANGUAGE sql STABLE
   SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   AS $$ SELECT DISTINCT 'user:' || user_id FROM public.user_execution_servers ORDER BY 1 $$;

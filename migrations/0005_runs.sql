@@ -1,14 +1,13 @@
--- Runs: the queue and the history are one table. What was to be run is sealed; when a run is over, its program
--- alone is kept.
+-- Runs: queue and history are one table. The request is encrypted; when a run is finished, only its program is kept.
 CREATE TABLE runs (
   id text PRIMARY KEY,
-  -- The order in which runs were accepted.
+  -- Order of acceptance.
   number bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
   owner text NOT NULL CHECK (owner ~ '^user:'),
   server_id text NOT NULL,
   server_name text NOT NULL,
   server_type text NOT NULL,
-  -- Versions of the server and of those that it goes through, as the run has them: where to look for what is left.
+  -- Versions of the server and its jump servers that the run uses: cleanup of an orphan needs the same servers.
   server_versions jsonb NOT NULL,
   -- Null for a plain command.
   language text,
@@ -23,10 +22,10 @@ CREATE TABLE runs (
   duration_ms bigint,
   stdout_bytes bigint NOT NULL DEFAULT 0,
   stderr_bytes bigint NOT NULL DEFAULT 0,
-  -- Of the last event that is stored.
+  -- Sequence number of the last stored event.
   last_seq integer NOT NULL DEFAULT 0,
   cancel_requested boolean NOT NULL DEFAULT false,
-  -- The process that has the run, and until when that counts without a sign of life.
+  -- The process that holds the run, and the end of its lease.
   holder text NOT NULL,
   lease_until timestamptz NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now(),
@@ -42,7 +41,7 @@ CREATE POLICY own_rows ON runs TO ops_center_app
   USING (owner = current_owner()) WITH CHECK (owner = current_owner());
 GRANT SELECT, INSERT, UPDATE, DELETE ON runs TO ops_center_app;
 
--- The events of a run in batches, sealed: what a program prints may be as secret as what it was given.
+-- The events of a run in encrypted batches: output can be as secret as input.
 CREATE TABLE run_events (
   run_id text NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
   first_seq integer NOT NULL,
@@ -58,14 +57,14 @@ CREATE POLICY own_rows ON run_events TO ops_center_app
   USING (owner = current_owner()) WITH CHECK (owner = current_owner());
 GRANT SELECT, INSERT, UPDATE, DELETE ON run_events TO ops_center_app;
 
--- Who may start is decided by one at a time, among all processes: count and change are one step.
+-- One lock over all processes serializes starts, so that counting and changing is one step.
 CREATE FUNCTION lock_run_queue() RETURNS void LANGUAGE sql
   SET search_path = pg_catalog, pg_temp
   AS $$ SELECT pg_advisory_xact_lock(7018465220381) $$;
 
--- Accepts a run in one round trip, with its row of the audit trail: it starts at once where the limits allow it
--- and nobody of its owner waits, else it is queued. With the caller's rights: its owner becomes the one whose
--- rows this transaction sees. `outcome`: running, queued, or full (nothing is stored then).
+-- Accepts a run in one round trip, with its audit row. It starts at once if the limits allow it and no other run of
+-- its owner is queued for the server, else it is queued. Runs with the caller's rights: the run's owner becomes the
+-- owner of this transaction. `outcome`: running, queued, or full (nothing is stored).
 CREATE FUNCTION submit_run(
   run jsonb, may_start boolean, per_user integer, per_server integer, most_queued integer,
   instance text, lease interval, audit_action text, request_id text
@@ -105,11 +104,12 @@ CREATE FUNCTION submit_run(
   END
   $$;
 
--- The functions from here on work across owners, which row-level security hides from the app. They answer ids,
--- owners and places in the queue, and nothing of what the runs are.
+-- The functions below work across owners, which row-level security hides from the app. They return ids, owners and
+-- queue positions, and no content of runs.
 
--- Starts queued runs: an instance's own, those that one has left when it stopped (their lease ended long ago), and
--- with `orphans` those whose instance gives no sign of life. Among users the one with the least running goes first; what one user has queued holds nobody else up.
+-- Starts queued runs: the instance's own, those that a stopping instance released (their lease is set to a past time),
+-- and with `orphans` those whose lease has ended. The user with the fewest running runs goes first; the queue of one
+-- user does not block others.
 CREATE FUNCTION claim_runs(
   instance text, orphans boolean, most integer, per_user integer, per_server integer, lease interval
 ) RETURNS TABLE (id text, owner text) LANGUAGE plpgsql
@@ -142,7 +142,7 @@ CREATE FUNCTION claim_runs(
   END
   $$;
 
--- A sign of life for these runs. Answers those that are still the instance's.
+-- Renews the leases of these runs. Returns those that the instance still holds.
 CREATE FUNCTION renew_runs(instance text, ids text[], lease interval)
   RETURNS TABLE (id text, cancel_requested boolean) LANGUAGE sql
   SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -152,7 +152,7 @@ CREATE FUNCTION renew_runs(instance text, ids text[], lease interval)
     RETURNING r.id, r.cancel_requested
   $$;
 
--- Takes over runs whose instance gives no sign of life, to end what is left of them.
+-- Takes over runs whose lease has ended, for cleanup.
 CREATE FUNCTION take_lost_runs(instance text, most integer, lease interval)
   RETURNS TABLE (id text, owner text) LANGUAGE sql
   SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -164,7 +164,7 @@ CREATE FUNCTION take_lost_runs(instance text, most integer, lease interval)
     RETURNING r.id, r.owner
   $$;
 
--- Where an instance's queued runs stand among those of their owner for the same server, from 1.
+-- Queue positions of an instance's queued runs among those of their owner for the same server, from 1.
 CREATE FUNCTION run_places(instance text) RETURNS TABLE (id text, place integer) LANGUAGE sql STABLE
   SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   AS $$
@@ -175,14 +175,14 @@ CREATE FUNCTION run_places(instance text) RETURNS TABLE (id text, place integer)
     WHERE q.holder = instance
   $$;
 
--- An instance that stops leaves its queued runs to the others, or to the next start.
+-- Releases an instance's queued runs to other instances, or to the next start.
 CREATE FUNCTION release_runs(instance text) RETURNS void LANGUAGE sql
   SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   AS $$
     UPDATE public.runs SET lease_until = '-infinity' WHERE holder = instance AND status = 'queued'
   $$;
 
--- The history's end. Answers how many went.
+-- Deletes old runs. Returns how many.
 CREATE FUNCTION prune_runs(days integer) RETURNS bigint LANGUAGE sql
   SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   AS $$

@@ -16,29 +16,29 @@ interface SettingInfo {
 
 const settings = Object.entries<SettingInfo>(SETTINGS);
 
-/** `.env.example`: every setting with its meaning, commented out with its default. */
+/** Text of `.env.example`: every setting with its description, commented out with its default. */
 export function envExample(): string {
   const head =
     '# Every setting of Ops Center. Made from src/config/settings.ts by `npm run docs`.\n# A secret can also come as the path of a file in NAME_FILE.\n';
   const entries = settings.map(
     ([name, setting]) => `\n# ${setting.description}${note(setting)}\n# ${name}=${setting.fallback ?? ''}\n`,
   );
-  return `${head}${entries.join('')}\n# What precedes /chat/completions for a provider, instead of its own address.\n# UPSTREAM_OPENAI_URL=\n`;
+  return `${head}${entries.join('')}\n# Base URL of a provider, without /chat/completions, instead of the provider's default.\n# UPSTREAM_OPENAI_URL=\n`;
 }
 
-/** The README's table of settings. */
+/** Table of settings for the README. */
 export function configTable(): string {
   const rows = settings.map(
     ([name, setting]) =>
       `| \`${name}\`${setting.secret ? ' *' : ''} | ${shownDefault(setting)} | ${setting.description.replaceAll('|', '\\|')} |`,
   );
   rows.push(
-    "| `UPSTREAM_<PROVIDER>_URL` | the provider's own | What precedes `/chat/completions`, e.g. `UPSTREAM_OPENAI_URL`. |",
+    "| `UPSTREAM_<PROVIDER>_URL` | the provider's own | Base URL, without `/chat/completions`, e.g. `UPSTREAM_OPENAI_URL`. |",
   );
   return ['| name | default | meaning |', '|---|---|---|', ...rows].join('\n');
 }
 
-/** A README with its table made anew. */
+/** Replaces the table in the text of the README. */
 export function withConfigTable(readme: string): string {
   const [before, rest] = readme.split(BEGIN);
   const after = rest?.split(END)[1];

@@ -8,7 +8,7 @@ import { mountRoutes } from './http/route.ts';
 import { securityHeaders } from './http/security-headers.ts';
 import { notFound } from './lib/errors.ts';
 
-/** Errors under `/v1` speak the protocol that the SDKs read, and say whose they are. */
+/** Errors under `/v1` have OpenAI's format, which the SDKs read, and a header that names their source. */
 const OPENAI_ERRORS: ErrorFormat = {
   pathPrefix: '/v1',
   contentType: 'application/json',
@@ -16,28 +16,28 @@ const OPENAI_ERRORS: ErrorFormat = {
   body: toOpenAiError,
 };
 
-/** Paths that still answer while the process drains. */
+/** Paths that are served while the process drains. */
 const PROBES = new Set(['/livez', '/readyz']);
 
 /**
- * Builds the HTTP application. The order is the policy: id and log, headers, host, then each route's own
- * checks (see `mountRoutes`), errors last.
+ * Creates the HTTP application. The order matters: request id and log, security headers, host check, each route's
+ * own checks (see `mountRoutes`), errors last.
  */
 export function createApp(context: Context): Express {
   const app = express();
   app.disable('x-powered-by').disable('etag');
-  // Our own checks compare paths as they are written; `/V1` must not be served past them.
+  // Our checks compare paths literally, so `/V1` must not match a route.
   app.enable('case sensitive routing');
   app.set('trust proxy', context.config.trustProxy);
   app.set('query parser', 'simple');
   app.use(createRequestContext(context.log, context.metrics.observe));
   app.use(securityHeaders);
-  app.use(context.hostCheck);
+  app.use(context.hostGuard);
   app.use((request, _response, next) => {
     if (context.isDraining() && !PROBES.has(request.path)) throw drainingError();
     next();
   });
-  mountRoutes(app, context.routes, context.gate);
+  mountRoutes(app, context.routes, context.guards);
   app.use(() => {
     throw notFound('This address');
   });

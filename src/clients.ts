@@ -13,36 +13,37 @@ import type { Log } from './lib/log.ts';
 import { listPendingMigrations } from './lib/postgres/migrations.ts';
 import { PROVIDERS } from './providers/index.ts';
 
+/** A listener or a service of this installation. */
 export interface OwnService {
   host: string;
   port: number;
 }
 
-/** What the app and the commands both stand on. */
+/** The clients that the app and the commands share. */
 export interface Clients extends KeyClients {
   dialer: Dialer;
-  /** Keycloak's admin interface as another client, in another realm. */
+  /** Keycloak's admin API for another realm, with another client. */
   createRealmAdmin(realm: string, client: { id: string; secret: string }): KeycloakAdmin;
   close(): Promise<void>;
 }
 
 export interface ClientsOptions {
-  /** How the database shows these connections. */
+  /** Shown by Postgres for these connections. */
   applicationName: string;
-  /** Database connections at most, those of writers apart. */
+  /** Maximum number of database connections, without those for owner locks. */
   maxConnections: number;
-  /** The longest that a call to Keycloak may take; its own default unless given. */
+  /** Time limit of one request to Keycloak. Default: that of `createKeycloakAdmin`. */
   keycloakTimeoutMs?: number;
-  /** Addresses of this installation beyond those in the configuration. */
+  /** Services of this installation that the configuration does not name. */
   ownServices?: readonly OwnService[];
   log: Log;
 }
 
-/** Writers who wait for an owner's lock must not take the connections that requests need. */
+/** A separate pool, so that writers waiting for an owner's lock do not take the connections of requests. */
 const MAX_LOCK_CONNECTIONS = 4;
 const MAX_WRITE_MS = 20_000;
 
-/** Builds them; nothing is connected before it is used. */
+/** Creates the clients. They connect on first use. */
 export function createClients(config: Config, options: ClientsOptions): Clients {
   const { keycloak } = config;
   const { applicationName, maxConnections, keycloakTimeoutMs, log } = options;
@@ -77,8 +78,8 @@ export function createClients(config: Config, options: ClientsOptions): Clients 
     vaultLocation,
     dialer,
     keyring: createKeyring(config.encryptionKeys),
-    // The demo provider exists in local mode only.
-    providers: PROVIDERS.filter((provider) => config.mode === 'local' || !provider.localOnly),
+    // The demo provider is available in local mode only.
+    providers: PROVIDERS.filter((provider) => config.mode === 'local' || !provider.isLocalOnly),
     createRealmAdmin,
     async close() {
       await Promise.all([dialer.close(), database.close(), lockDatabase.close()]);
@@ -93,14 +94,14 @@ export async function assertMigrated(database: Database): Promise<void> {
   const pending = await listPendingMigrations((text) => database.rows(NameRow, text));
   if (pending.length === 0) return;
   throw new UnfitError(
-    `The database lacks ${pending.join(', ')}. Set MIGRATION_DATABASE_URL, or run "npm run ops -- migrate".`,
+    `The database lacks the migrations ${pending.join(', ')}. Set MIGRATION_DATABASE_URL, or run "npm run ops -- migrate".`,
   );
 }
 
 /**
- * Row-level security keeps owners apart; it does not hold for whoever owns a table, for superusers, nor for roles
- * that bypass it, and they would see everybody's rows. Tables that name an owner count even where it was switched off.
- * @throws UnfitError naming the tables whose rows the app would see all of.
+ * Row-level security separates the owners' rows. It does not apply to the owner of a table, to superusers and to roles
+ * with BYPASSRLS, which see all rows. Tables with an owner column are checked even if it was disabled for them.
+ * @throws UnfitError naming the tables of which the app's role would see all rows.
  */
 export async function assertRowSecurity(database: Database): Promise<void> {
   const unprotected = await database.rows(
@@ -116,18 +117,18 @@ export async function assertRowSecurity(database: Database): Promise<void> {
   if (unprotected.length === 0) return;
   const tables = unprotected.map(({ name }) => name).join(', ');
   throw new UnfitError(
-    `The role of DATABASE_URL sees the rows of all people in ${tables}: row-level security does not hold for it. ` +
-      'Give the app a role that is a member of ops_center_app, owns no table, is no superuser and has no ' +
-      'BYPASSRLS; the owner of the schema belongs in MIGRATION_DATABASE_URL alone.',
+    `The role of DATABASE_URL can read the rows of all users in ${tables}: row-level security does not apply to it. ` +
+      'Give the app a role that is a member of ops_center_app, owns no table, is not a superuser and does not have ' +
+      'BYPASSRLS. Use the owner of the schema in MIGRATION_DATABASE_URL only.',
   );
 }
 
-/** With one realm for both, a person's keys lie with the person. */
+/** With one realm for both, the user's own Keycloak user is the vault record. */
 function toVaultLocation({ keycloak }: Config): VaultLocation {
   return { realm: keycloak.vaultRealm, recordIsUser: keycloak.vaultRealm === keycloak.realm };
 }
 
-/** What users' endpoints must never reach: our own listeners, the database, Keycloak. */
+/** Services that users' endpoints must not reach: our listeners, the database, Keycloak. */
 function listOwnServices(config: Config): OwnService[] {
   const listeners = [config.port, config.metricsPort].map((port) => ({ host: config.host, port }));
   const urls = [config.publicUrl, config.internalUrl, config.keycloak.url, config.keycloak.internalUrl];
@@ -139,7 +140,7 @@ function listOwnServices(config: Config): OwnService[] {
 
 const DEFAULT_PORTS: Record<string, number> = { 'http:': 80, 'https:': 443 };
 
-/** The settings give a database's address its port. */
+/** Database addresses always have a port: `settings.ts` adds it. */
 function toOwnService(text: string): OwnService {
   const url = new URL(text);
   return {

@@ -41,26 +41,27 @@ import { createRunService } from './runs/service.ts';
 import { serverRoutes } from './servers/routes.ts';
 import { createServerService } from './servers/service.ts';
 
-/** What a test or the quick start may put in the place of what the configuration would build. */
+/** Replacements by a test or the quick start for parts that the configuration determines. */
 export interface ContextOverrides {
   log?: Log;
-  /** Addresses of this installation beyond those in the configuration, e.g. Keycloak's management port. */
+  /** Services of this installation that the configuration does not name, e.g. Keycloak's management port. */
   ownServices?: readonly OwnService[];
 }
 
-/** Everything that the application is made of, built once. */
+/** All parts of the application. */
 export interface Context {
   config: Config;
   log: Log;
   metrics: Metrics;
-  hostCheck: ReturnType<typeof createHostGuard>;
-  gate: RouteGuards;
+  hostGuard: ReturnType<typeof createHostGuard>;
+  guards: RouteGuards;
   routes: readonly Route[];
   readiness(): Promise<Readiness>;
   isDraining(): boolean;
   /**
-   * Migrates the database where the owner's role is configured, and starts what runs beside requests.
-   * @throws Error naming the migrations that are pending otherwise.
+   * Runs pending migrations if the schema owner's role is configured, checks the installation and starts background
+   * work.
+   * @throws UnfitError naming what the operator must change, such as pending migrations.
    */
   start(): Promise<void>;
   /** Refuses new requests, lets streams finish for the grace period, then ends them with an error event. */
@@ -72,7 +73,7 @@ export interface Context {
 const MAX_REQUEST_CONNECTIONS = 16;
 const EVENT_POLL_INTERVAL_MS = 2_000;
 
-/** The only place that builds things. Nothing is connected and nothing listens before `start`. */
+/** Wires all parts. Nothing connects or listens before `start`. */
 export function createContext(config: Config, overrides: ContextOverrides = {}): Context {
   const log = overrides.log ?? createLog(config.logLevel);
   const clients = createClients(config, {
@@ -83,12 +84,12 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
   });
   const { database, usersKeycloak } = clients;
   const loopGuard = createLoopGuard(config.sessionSecret);
-  const {
-    keys,
-    ownerNotifications: notices,
-    vaultEventPoller: vaultEvents,
-    ownerRemoval: removal,
-  } = createKeyFeature(config, clients, loopGuard, log);
+  const { keys, ownerNotifications, vaultEventPoller, ownerRemoval } = createKeyFeature(
+    config,
+    clients,
+    loopGuard,
+    log,
+  );
   const identity = createIdentity({
     config,
     database,
@@ -98,7 +99,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       const requestId = `deletion-${randomId()}`;
       await runs.removeUser(userId);
       await servers.removeOwner(userId, requestId, 'system:keycloak');
-      await removal.removeOwner(userOwner(userId), requestId, 'system:keycloak');
+      await ownerRemoval.removeOwner(userOwner(userId), requestId, 'system:keycloak');
     },
     log,
   });
@@ -112,7 +113,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
     keyring,
     runners,
     localExecution,
-    liveWork: activeWork,
+    activeWork,
     log,
   });
   const runs = createRunService({
@@ -131,7 +132,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
     () => draining,
   );
   const home = homeRoutes({
-    authenticate: identity.gate.authenticate,
+    authenticate: identity.guards.authenticate,
     explainRoute: (user) => gateway.explainRoute(user),
     publicUrl: config.publicUrl,
     keycloakUrl: config.keycloak.url,
@@ -142,15 +143,15 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
     config,
     log,
     metrics,
-    hostCheck: createHostGuard(config),
-    gate: identity.gate,
+    hostGuard: createHostGuard(config),
+    guards: identity.guards,
     routes: [
       ...healthRoutes(readiness),
       ...home,
       ...identity.routes,
       ...keyRoutes({ keys }),
       ...serverRoutes({ servers }),
-      ...runRoutes({ runs, liveWork: activeWork }),
+      ...runRoutes({ runs, activeWork }),
       ...auditRoutes({ database }),
       ...gateway.routes,
     ],
@@ -164,7 +165,12 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await assertRealmsValid({ config, mainAdmin: usersKeycloak, vaultAdmin: clients.vaultKeycloak });
       await assertVaultLocation(database, clients.vaultLocation);
       await assertCanary(clients);
-      await Promise.all([notices.start(), vaultEvents.start(), identity.start(), runs.start()]);
+      await Promise.all([
+        ownerNotifications.start(),
+        vaultEventPoller.start(),
+        identity.start(),
+        runs.start(),
+      ]);
     },
     async drain() {
       draining = true;
@@ -173,8 +179,8 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await gateway.flushKeyStatus();
     },
     async close() {
-      await Promise.all([notices.stop(), vaultEvents.stop(), identity.stop(), runs.stop()]);
-      // In reverse: what Docker keeps on an engine behind SSH is removed through SSH's connections.
+      await Promise.all([ownerNotifications.stop(), vaultEventPoller.stop(), identity.stop(), runs.stop()]);
+      // In reverse order: Docker removes its objects on an engine behind SSH through the SSH runner's connections.
       for (const runner of [...runners.values()].reverse()) await runner.close();
       await clients.close();
     },
@@ -183,9 +189,9 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
 
 interface KeyFeature {
   keys: KeyService;
-  /** What other processes tell of owners' keys. */
+  /** Notifications of other processes about changed keys. */
   ownerNotifications: NotificationListener;
-  /** What administrators do to vault records. */
+  /** Reads the events of administrators' changes to vault records. */
   vaultEventPoller: Poller;
   ownerRemoval: OwnerRemoval;
 }
@@ -193,8 +199,12 @@ interface KeyFeature {
 function createKeyFeature(config: Config, clients: Clients, loopGuard: LoopGuard, log: Log): KeyFeature {
   const { database, lock, vault, vaultLocation, vaultKeycloak, keyring, dialer, providers } = clients;
   const upstreams = { overrides: config.upstreams };
-  const notices = createNotificationListener({ url: config.databaseUrl, channel: OWNERS_CHANNEL, log });
-  const reader = createKeyReader({ database, vault, providers, notifications: notices, log });
+  const ownerNotifications = createNotificationListener({
+    url: config.databaseUrl,
+    channel: OWNERS_CHANNEL,
+    log,
+  });
+  const reader = createKeyReader({ database, vault, providers, notifications: ownerNotifications, log });
   const tester = createKeyTester({ dialer, loopGuard, upstreams });
   const readVaultEvents = createVaultEventReader({ keycloak: vaultKeycloak, database, reader, log });
   const name = 'reading the events of the vault';
@@ -203,7 +213,7 @@ function createKeyFeature(config: Config, clients: Clients, loopGuard: LoopGuard
       ...{ database, reader, lock, vault, keyring, providers },
       ...{ upstreams, dialer, tester, log },
     }),
-    ownerNotifications: notices,
+    ownerNotifications,
     vaultEventPoller: createPoller(name, EVENT_POLL_INTERVAL_MS, readVaultEvents, log),
     ownerRemoval: createOwnerRemoval({ lock, vault, recordIsUser: vaultLocation.recordIsUser }),
   };
@@ -219,8 +229,8 @@ function createGatewayFrom(
   const { apiKey, ...system } = config.systemDefault;
   return createGateway({
     keys,
-    directory: identity.userCache,
-    liveWork: identity.activeWork,
+    userCache: identity.userCache,
+    activeWork: identity.activeWork,
     dialer: clients.dialer,
     providers: clients.providers,
     upstreams: { overrides: config.upstreams },
@@ -242,12 +252,12 @@ async function waitForActiveWork(identity: Identity, graceMs: number): Promise<v
   await activeWork.drain();
 }
 
-/** What no program that is run on this machine may see: the product, what it keeps, and its secrets. */
+/** Paths that are hidden from programs of users: the product, its data, and its secrets. */
 function hiddenPaths({ dataDir, secretFiles }: Config): string[] {
   return [path.join(import.meta.dirname, '..'), dataDir, '.env', ...secretFiles];
 }
 
 async function migrate(ownerUrl: string, appUrl: string, log: Log): Promise<void> {
   const names = await runMigrations({ ownerUrl, appRole: decodeURIComponent(new URL(appUrl).username) });
-  if (names.length > 0) log.info({ event: 'migrated', migrations: names }, 'migrations were run');
+  if (names.length > 0) log.info({ event: 'migrated', migrations: names }, 'migrations applied');
 }

@@ -4,10 +4,9 @@ import { createApp } from './app.ts';
 import type { Config } from './config/config.ts';
 import { createContext, type Context, type ContextOverrides } from './context.ts';
 
-/** After the grace period: time for the last answers to be written out. */
+/** Time after the grace period for the last responses to be sent. */
 const FINAL_FLUSH_MS = 5_000;
 
-/** A server that listens. */
 export interface RunningServer {
   /** The public address. */
   url: string;
@@ -15,14 +14,14 @@ export interface RunningServer {
   stop(): Promise<void>;
 }
 
-/** How long a client may take to send a request's head. */
+/** Time limit for a request's headers. */
 const HEADERS_TIMEOUT_MS = 30_000;
-/** How long it may take to send all of it: a request that is never finished must not hold a connection for ever. */
+/** Time limit for a whole request, so that an incomplete request does not hold a connection forever. */
 const REQUEST_TIMEOUT_MS = 60_000;
 
 /**
  * Starts the application and its metrics listener.
- * @throws Error when a port is taken (`EADDRINUSE`) or what it depends on is not fit; nothing is left open then.
+ * @throws Error when a port is in use (`EADDRINUSE`) or a dependency is not set up correctly; everything is closed then.
  */
 export async function startServer(config: Config, overrides: ContextOverrides = {}): Promise<RunningServer> {
   const context = createContext(config, overrides);
@@ -43,7 +42,7 @@ export async function startServer(config: Config, overrides: ContextOverrides = 
   return { url: config.publicUrl, stop: () => (stopping ??= stop(servers, context)) };
 }
 
-/** Answers that are not written out yet. */
+/** Responses that are not yet sent completely. */
 type OpenResponses = ReadonlySet<ServerResponse>;
 
 interface TrackedServer {
@@ -78,23 +77,20 @@ async function close(servers: readonly TrackedServer[], context: Context, timeou
   await context.close();
 }
 
-async function closeServer(
-  { server, openResponses: answers }: TrackedServer,
-  timeoutMs: number,
-): Promise<void> {
+async function closeServer({ server, openResponses }: TrackedServer, timeoutMs: number): Promise<void> {
   if (!server.listening) return;
-  // Not before: Node's close() cuts answers that are ended but not written out yet.
-  await waitForResponses(answers, timeoutMs);
+  // Before close(), which would cut responses that have ended but are not yet sent.
+  await waitForResponses(openResponses, timeoutMs);
   const closed = once(server, 'close');
   server.close();
-  // A connection that a browser opened in advance, and that never asked anything, is not idle to Node.
+  // Node does not count a connection without any request as idle; browsers open such connections in advance.
   server.closeAllConnections();
   await closed;
 }
 
 /**
- * Resolves when the answers of this moment are written out or given up, or after `patienceMs`. A request that
- * has not arrived in full is not waited for: whoever sends it decides when, and may be nobody we know.
+ * Resolves when the responses that are open now are sent or aborted, or after `timeoutMs`. Does not wait for requests
+ * that have not been received completely: the client, which may be hostile, decides when that happens.
  */
 async function waitForResponses(openResponses: OpenResponses, timeoutMs: number): Promise<void> {
   let timer: NodeJS.Timeout | undefined;

@@ -11,8 +11,8 @@ interface RuleFile extends IFlattenedRuleSet {
 }
 const rules = createRequire(import.meta.url)('../.dependency-cruiser.cjs') as RuleFile;
 
-/** For each rule of direction, files that break it: path -> text. */
-const BREACHES: Record<string, Record<string, string>> = {
+/** For each dependency rule, files that break it: path -> text. */
+const VIOLATIONS: Record<string, Record<string, string>> = {
   'no-circular': { 'src/lib/a.ts': "import './b.ts';", 'src/lib/b.ts': "import './a.ts';" },
   'no-unresolvable': { 'src/lib/a.ts': "import './nowhere.ts';" },
   'lib-is-leaf': { 'src/lib/a.ts': "import '../config/tiers.ts';", 'src/config/tiers.ts': '' },
@@ -85,16 +85,16 @@ async function brokenRules(files: Record<string, string>, name: string): Promise
   return violations.map((violation) => violation.rule.name);
 }
 
-describe('the rules of direction', () => {
-  it('has a breach for every rule', () => {
-    expect(Object.keys(BREACHES).sort()).toEqual(rules.forbidden.map((rule) => rule.name).sort());
+describe('the dependency rules', () => {
+  it('have a violation in this test for every rule', () => {
+    expect(Object.keys(VIOLATIONS).sort()).toEqual(rules.forbidden.map((rule) => rule.name).sort());
   });
 
-  it.each(Object.entries(BREACHES))('%s is seen when it is broken', async (name, files) => {
+  it.each(Object.entries(VIOLATIONS))('detect a violation of %s', async (name, files) => {
     expect(await brokenRules(files, name)).toContain(name);
   });
 
-  it('finds nothing where nothing is broken', async () => {
+  it('report nothing for allowed imports', async () => {
     const files = {
       'src/server.ts': "import './context.ts';",
       'src/context.ts': "import './keys/service.ts'; import './gateway/service.ts';",

@@ -18,14 +18,14 @@ const starts: [string, (config: Config) => Promise<unknown>][] = [
   [
     'a command',
     async (config) => {
-      const custody = createKeyAdminContext(config, createLog('silent'));
-      await custody.start().finally(() => custody.close());
+      const keyAdmin = createKeyAdminContext(config, createLog('silent'));
+      await keyAdmin.start().finally(() => keyAdmin.close());
     },
   ],
 ];
 
 describe.each(starts)('%s does not start', (_name, start) => {
-  it('as the owner of the schema, for whom row-level security does not hold', async () => {
+  it('with the role of the schema owner, to which row-level security does not apply', async () => {
     await expect(start({ ...app.config, databaseUrl: app.ownerDatabaseUrl })).rejects.toMatchObject({
       name: 'UnfitError',
       message: expect.stringMatching(
@@ -34,7 +34,7 @@ describe.each(starts)('%s does not start', (_name, start) => {
     });
   });
 
-  it('where it was switched off for a table with owners', async () => {
+  it('when row-level security is disabled for a table with owners', async () => {
     const direct = await openServers(app);
     await direct.sql('ALTER TABLE user_execution_servers DISABLE ROW LEVEL SECURITY');
     try {

@@ -37,12 +37,12 @@ const services = Object.fromEntries(
 );
 const secrets = parseEnv(createComposeEnv());
 
-/** As Compose reads the merge key, which YAML 1.2 no longer has. */
-function merged({ '<<': others = [], ...own }: Service): Service {
-  return Object.assign({}, ...[others].flat(), own) as Service;
+/** Applies the merge key like Compose does; YAML 1.2 no longer has it. */
+function merged({ '<<': bases = [], ...service }: Service): Service {
+  return Object.assign({}, ...[bases].flat(), service) as Service;
 }
 
-/** As Compose replaces `${NAME}`, `${NAME:-default}` and `${NAME:?message}`. */
+/** Replaces `${NAME}`, `${NAME:-default}` and `${NAME:?message}` like Compose does. */
 function filledIn(environment: Environment = {}): Environment {
   return Object.fromEntries(
     Object.entries(environment).map(([name, value = '']) => [
@@ -56,11 +56,11 @@ function filledIn(environment: Environment = {}): Environment {
 }
 
 const noFiles = () => {
-  throw new Error('no setting comes from a file');
+  throw new Error('no setting is read from a file');
 };
 
 describe('docker-compose.yml', () => {
-  it.each(Object.entries(services))('gives %s nothing that it does not need', (_name, service) => {
+  it.each(Object.entries(services))('gives %s no unnecessary privileges', (_name, service) => {
     expect(service.read_only).toBe(true);
     expect(service.cap_drop).toEqual(['ALL']);
     expect(service.security_opt).toEqual(['no-new-privileges:true']);
@@ -68,29 +68,29 @@ describe('docker-compose.yml', () => {
       expect.arrayContaining([expect.stringMatching(/^(privileged|cap_add|devices|pid|ipc|userns_mode)$/)]),
     );
     expect(service.network_mode ?? 'service:app').toBe('service:app');
-    // Named volumes only: nothing of the machine's own files.
+    // Named volumes only: no files of the machine.
     for (const volume of service.volumes ?? []) expect(volume).toMatch(/^[a-z]+:\//);
   });
 
-  it('does not make the app the first process of its container, which has to collect orphans', () => {
+  it('runs an init process in the app container, which reaps orphans', () => {
     expect(services['app']?.init).toBe(true);
   });
 
-  it('publishes ports on loopback only, and of Keycloak and the app alone', () => {
+  it('publishes ports on loopback only, and only of Keycloak and the app', () => {
     const published = Object.entries(services).filter(([, { ports }]) => ports !== undefined);
     expect(published.map(([name]) => name)).toEqual(['keycloak', 'app']);
     for (const [, { ports = [] }] of published)
       for (const port of ports) expect(port).toMatch(/^127\.0\.0\.1:/);
   });
 
-  it('keeps Postgres on a network that leads nowhere, with the app and what prepares it', () => {
+  it('keeps Postgres on an internal network, with the app and the service that prepares the database', () => {
     expect(compose.networks['database']).toEqual({ internal: true });
     expect(services['postgres']?.networks).toEqual(['database']);
-    const reaching = Object.entries(services).filter(([, { networks }]) => networks?.includes('database'));
-    expect(reaching.map(([name]) => name).sort()).toEqual(['app', 'postgres', 'prepare-database']);
+    const connected = Object.entries(services).filter(([, { networks }]) => networks?.includes('database'));
+    expect(connected.map(([name]) => name).sort()).toEqual(['app', 'postgres', 'prepare-database']);
   });
 
-  it('starts each service when what it needs is healthy or done', () => {
+  it('starts each service after the services that it needs are healthy or completed', () => {
     const order = Object.fromEntries(
       Object.entries(services).map(([name, { depends_on = {} }]) => [
         name,
@@ -107,35 +107,35 @@ describe('docker-compose.yml', () => {
     });
   });
 
-  it('says how each service shows its health that another one waits for', () => {
-    // The app's own check comes with its image.
+  it('has a health check for each service that another one waits for', () => {
+    // The health check of the app is in its image.
     expect(readFileSync('Dockerfile', 'utf8')).toContain('\nHEALTHCHECK ');
     for (const name of ['postgres', 'keycloak'])
       expect(services[name]?.healthcheck?.test?.length).toBeGreaterThan(1);
   });
 
-  it('takes every secret from .env, where the command env has written it', () => {
+  it('reads every secret from .env, as written by the command env', () => {
     const required = [...TEXT.matchAll(/\$\{(\w+):\?/g)].map(([, name]) => name);
     const plain = [...TEXT.matchAll(/\$\{(\w+)\}/g)].map(([, name]) => name);
     expect(new Set([...required, ...plain])).toEqual(new Set(Object.keys(secrets)));
-    // Whatever is used is also required somewhere: a missing .env is told, not filled with nothing.
+    // Every used variable is also required somewhere, so a missing .env is an error and not an empty value.
     expect(plain.filter((name) => !required.includes(name))).toEqual([]);
   });
 
-  it('gives Keycloak all that the realm files leave open', () => {
+  it('gives Keycloak all variables of the realm files', () => {
     for (const file of ['ops-center-realm.json', 'ops-center-vault-realm.json'])
       for (const name of listPlaceholders(readFileSync(`keycloak/${file}`, 'utf8')))
         expect(filledIn(services['keycloak']?.environment)[name]).toBeTruthy();
   });
 
-  it('builds the Keycloak that the quick start runs too', () => {
+  it('builds the same version of Keycloak as the quick start', () => {
     const from = /^FROM quay\.io\/keycloak\/keycloak:(\S+)$/m.exec(
       readFileSync('keycloak/Dockerfile', 'utf8'),
     );
     expect(`keycloak-${String(from?.[1])}`).toBe(readArchivePin().home);
   });
 
-  it('configures the app for local mode without a fault', () => {
+  it('has a valid configuration of the app in local mode', () => {
     const environment = { HOST: '0.0.0.0', ...filledIn(services['app']?.environment) };
     const config = readConfig(environment, noFiles, { isListening: true });
     expect(config.mode).toBe('local');
@@ -144,13 +144,13 @@ describe('docker-compose.yml', () => {
   });
 });
 
-describe("README's override for a deployment", () => {
+describe("the README's override for a deployment", () => {
   const readme = readFileSync('README.md', 'utf8');
   const block = /```yaml\n(# docker-compose\.override\.yml[\s\S]*?)```/.exec(readme)?.[1] ?? '';
   const override = loadYaml<ComposeFile>(block.replaceAll(' !override', ''));
   const demo = ['keycloak', 'demo-users', 'demo-provider'];
 
-  it('makes of the app a deployment without a fault', () => {
+  it('has a valid configuration of the app in deployed mode', () => {
     const environment = { ...services['app']?.environment, ...override.services['app']?.environment };
     const config = readConfig({ HOST: '0.0.0.0', ...filledIn(environment) }, noFiles, { isListening: true });
     expect(config.mode).toBe('deployed');
@@ -161,7 +161,7 @@ describe("README's override for a deployment", () => {
     for (const name of demo) expect(override.services[name]?.profiles).toEqual(['trial']);
   });
 
-  it('lets the app wait for nothing that is not started', () => {
+  it('lets the app wait only for services that are started', () => {
     expect(Object.keys(override.services['app']?.depends_on ?? {})).toEqual(['prepare-database']);
   });
 });

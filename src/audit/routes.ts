@@ -4,7 +4,7 @@ import { userOwner } from '../lib/owner.ts';
 import { AuditPage, AuditQuery } from './schema.ts';
 import { listAuditEvents } from './service.ts';
 
-/** What happened to the things of the person who asks; it needs a session, as what it tells of does. */
+/** The audit trail of the signed-in user. It requires a session, like the changes that it lists. */
 export function auditRoutes({ database }: { database: Database }): Route[] {
   return [
     jsonRoute({

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-/** `cursor` is what an earlier page gave as `next_cursor`. */
+/** `cursor` is the `next_cursor` of an earlier page. */
 export const AuditQuery = z.strictObject({
   cursor: z
     .string()

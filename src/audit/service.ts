@@ -4,9 +4,10 @@ import type { Owner } from '../lib/owner.ts';
 import type { AuditPage, AuditQuery } from './schema.ts';
 
 /**
- * Everything that the audit trail tells of. A row is written before the change that it names, so that no
- * change goes untold; one that could not be confirmed gets a second row, `..._unconfirmed`. A write that may
- * have overwritten what an administrator saved at the same moment gets one too, `key.write_collided`.
+ * All actions in the audit trail. A row is written before its change or in the same transaction, so that every change
+ * has one. `run.started` is written by the SQL function `submit_run`, all others by `writeAuditEvent`. A change that
+ * could not be confirmed gets a second row, `..._unconfirmed`. A write that may have overwritten a
+ * concurrent save by an administrator gets the second row `key.write_collided`.
  */
 export const AUDIT_ACTIONS = [
   'key.added',
@@ -39,15 +40,18 @@ export type AuditAction = (typeof AUDIT_ACTIONS)[number];
 
 export interface AuditEvent {
   owner: Owner;
-  /** An owner, or `system:<part of the system>`. */
+  /** An owner, or `system:<component>`. */
   actor: string;
   action: AuditAction;
-  /** What was touched, e.g. `key:openai/3f...`. Ids only, never a secret. */
+  /** What was changed, e.g. `key:openai/3f...`. Ids only, never a secret. */
   object: string;
   requestId: string;
 }
 
-/** Writes one row. `sql` is a transaction of `withOwner(event.owner, ...)`, best the one of what it tells. */
+/**
+ * Writes one row.
+ * @param sql a transaction of `withOwner(event.owner, ...)`, if possible the one that makes the change.
+ */
 export async function writeAuditEvent(sql: Sql, event: AuditEvent): Promise<void> {
   await sql.run(
     'INSERT INTO audit_events (owner, actor, action, object, request_id) VALUES ($1, $2, $3, $4, $5)',
@@ -64,14 +68,17 @@ const AuditRow = z.object({
   request_id: z.string(),
 });
 
-/** A page of the owner's events, newest first. `sql` is a transaction of `withOwner`, which alone says whose. */
+/**
+ * Lists one page of an owner's events, newest first.
+ * @param sql a transaction of `withOwner`, which selects the owner.
+ */
 export async function listAuditEvents(sql: Sql, { cursor, limit }: AuditQuery): Promise<AuditPage> {
   const rows = await sql.rows(
     AuditRow,
     `SELECT id, time, actor, action, object, request_id FROM audit_events
      WHERE owner = current_owner() AND ($1::bigint IS NULL OR id < $1::bigint)
      ORDER BY id DESC LIMIT $2`,
-    // One more than is shown tells whether there is a next page.
+    // One extra row shows whether there is a next page.
     [cursor ?? null, limit + 1],
   );
   const page = rows.slice(0, limit);

@@ -4,20 +4,20 @@ import { createLog } from '../lib/log.ts';
 import { getRunningSettings } from './running-stack.ts';
 import { loadConfig } from './settings.ts';
 
-/** What a command about stored keys needs of its surroundings. */
+/** Environment and output of a command. */
 export interface CommandIo {
   environment: Environment;
   cwd: string;
-  /** To standard output: the report. */
+  /** Prints the report, to standard output. */
   print: (text: string) => void;
-  /** To standard error: progress, so that a report in JSON stays whole. */
+  /** Prints progress, to standard error: standard output may be JSON. */
   printProgress: (text: string) => void;
 }
 
-/** Every so many steps, progress is told. */
+/** Progress is printed once per this number of steps. */
 const PROGRESS_INTERVAL = 25;
 
-/** Runs a command on what is configured or running, and closes every connection. */
+/** Runs a command on the configured or running installation, and closes all connections afterwards. */
 export async function withCommandContext<T>(
   { environment, cwd }: CommandIo,
   work: (context: KeyAdminContext) => Promise<T>,
@@ -33,7 +33,7 @@ export async function withCommandContext<T>(
   }
 }
 
-/** Tells progress now and then. */
+/** Returns a callback that prints progress on every 25th call. */
 export function createProgressReporter<T>(
   printProgress: (text: string) => void,
   format: (done: T) => string,
@@ -51,8 +51,8 @@ export function formatCount(count: number, noun: string): string {
 }
 
 /**
- * Text from elsewhere for a terminal: control characters, and those that turn the direction of writing, could
- * make a line say something else.
+ * Makes untrusted text safe for a terminal. Replaces control characters and bidirectional controls, which could make
+ * a line show other text.
  */
 export function toPrintable(text: string): string {
   return text.replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, '�');

@@ -1,6 +1,6 @@
 /**
- * What `docker-compose.yml` runs besides the app: commands that end, and the demo provider. They are the same
- * functions that `npm start` calls.
+ * Commands that `docker-compose.yml` runs besides the app: setup commands and the demo provider. They call the same
+ * functions as `npm start`.
  */
 import type { Environment } from '../config/config.ts';
 import { startDemoUpstream } from '../dev/demo-upstream/server.ts';
@@ -26,7 +26,7 @@ import { StartError } from './start-error.ts';
 
 type Print = (text: string) => void;
 
-/** Everything that `docker-compose.yml` takes from `.env` and that nobody has to choose. */
+/** All generated settings that `docker-compose.yml` reads from `.env`. */
 const COMPOSE_SECRETS: SettingGenerators = {
   ...APP_SECRETS,
   POSTGRES_PASSWORD: randomSecret,
@@ -39,40 +39,42 @@ const COMPOSE_SECRETS: SettingGenerators = {
   DEMO_PROVIDER_KEY: () => `demo-${randomSecret()}`,
 };
 
-/** Adds to `.env` what Compose needs and the file lacks; what stands there stays. */
+/** Adds missing settings for Compose to `.env`. Existing settings are not changed. */
 export function writeComposeEnv(file: string, print: Print): void {
-  // The file alone counts: what is set in this shell is not set in the one that starts Compose.
+  // Reads the file only: the shell that starts Compose may have other variables than this one.
   const added = ensureGeneratedSettings(file, readEnvFile(file), COMPOSE_SECRETS);
   print(
     added.length === 0
-      ? '.env has all that Compose needs.'
-      : `Made ${added.join(', ')} and wrote them to .env. Keep that file: without it stored keys cannot be read.`,
+      ? '.env has all settings that Compose needs.'
+      : `Generated ${added.join(', ')} in .env. Keep that file: without it, stored keys cannot be decrypted.`,
   );
 }
 
-/** A new `.env` as text, for a machine without Node where the image makes it. */
+/** Text of a new `.env`, for a machine without Node that runs this command in the image. */
 export function createComposeEnv(): string {
-  const lines = Object.entries(COMPOSE_SECRETS).map(([name, make]) => `${name}=${make()}`);
+  const lines = Object.entries(COMPOSE_SECRETS).map(([name, generate]) => `${name}=${generate()}`);
   return ENV_HEADER + lines.join('\n');
 }
 
 /**
- * Makes the two roles and the database that DATABASE_URL and MIGRATION_DATABASE_URL name, with the passwords
- * that they hold. May be run again.
- * @throws StartError when an address is missing or unfit.
+ * Creates the two roles and the database named in DATABASE_URL and MIGRATION_DATABASE_URL, and sets the passwords
+ * of these addresses. Idempotent.
+ * @throws StartError if an address is missing or not valid.
  */
 export async function prepareDatabase(environment: Environment, print: Print): Promise<void> {
   const app = getLogin(environment, 'DATABASE_URL');
   const owner = getLogin(environment, 'MIGRATION_DATABASE_URL');
   if (owner.database !== app.database)
-    throw new StartError('DATABASE_URL and MIGRATION_DATABASE_URL name different databases.');
+    throw new StartError(
+      'DATABASE_URL and MIGRATION_DATABASE_URL name different databases. Use the same database in both.',
+    );
   await prepareRoles(getRequired(environment, 'SUPERUSER_DATABASE_URL'), app.database, { owner, app });
-  print(`The database ${app.database} and its roles ${owner.name} and ${app.name} are there.`);
+  print(`The database ${app.database} and its roles ${owner.name} and ${app.name} are ready.`);
 }
 
 /**
- * Adds the demo users to the realm, and points its web client at the app. May be run again.
- * @throws StartError in a deployment, or when Keycloak refuses its administrator.
+ * Adds the demo users to the realm and sets the app's address in its web client. Idempotent.
+ * @throws StartError in a deployment, or if Keycloak refuses the administrator's password.
  */
 export async function addDemoUsers(environment: Environment, print: Print): Promise<void> {
   assertLocalMode(environment, 'demo-users');
@@ -93,10 +95,10 @@ export async function addDemoUsers(environment: Environment, print: Print): Prom
   print(`Demo users (password "demo"): ${names}. Open ${publicUrl}`);
 }
 
-/** Serves the demo provider on loopback until it is told to stop. */
+/** Serves the demo provider on loopback until `stop` is aborted. */
 export async function serveDemoProvider(port: number, print: Print, { stop }: StopSignals): Promise<void> {
   const upstream = await startDemoUpstream({ port });
-  print(`The demo provider answers at ${upstream.url}.`);
+  print(`The demo provider listens at ${upstream.url}.`);
   await whenAborted(stop);
   await upstream.stop();
 }
@@ -107,7 +109,7 @@ interface DatabaseLogin {
   database: string;
 }
 
-/** Names go into SQL as they are, so only plain ones are taken. */
+/** Names are written into SQL without quotes, so only plain names are allowed. */
 const PLAIN_NAME = /^[a-z_][a-z0-9_]{0,62}$/;
 
 function getLogin(environment: Environment, name: string): DatabaseLogin {
@@ -126,6 +128,6 @@ function getLogin(environment: Environment, name: string): DatabaseLogin {
 
 function getRequired(environment: Environment, name: string): string {
   const value = readSetting(environment, name);
-  if (value === undefined) throw new StartError(`${name} is not set.`);
+  if (value === undefined) throw new StartError(`${name} is not set. Set it and run the command again.`);
   return value;
 }

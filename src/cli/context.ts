@@ -16,40 +16,33 @@ import { createEncryptedServers } from '../servers/encrypted-servers.ts';
 import { createServerWriter } from '../servers/server-writer.ts';
 import { listServerOwners } from '../servers/service.ts';
 
-/** What the commands about stored keys are built of, beside whatever app is running. */
+/** What the commands for stored keys use. An app may run at the same time. */
 export interface KeyAdminContext extends MoveDeps, PurgeDeps {
   /**
-   * @param isMoving leaves out the comparison of places, since they are to differ.
-   * @throws UnfitError when the database or the realms are not fit, or the vault is in another place.
+   * @param isMoving skips the comparison of vault locations, which differ during a move.
+   * @throws UnfitError when the database or the realms are not fit, or the vault location differs.
    */
   start(isMoving?: boolean): Promise<void>;
   close(): Promise<void>;
 }
 
-/** A list of users takes longer than a single call of a request may. */
+/** Listing users takes longer than the Keycloak timeout of requests. */
 const LISTING_TIMEOUT_MS = 30_000;
 
-/** Builds what the commands need, as `createContext` does for the app; nothing is connected before `start`. */
+/** For commands what `createContext` is for the app. Nothing is connected before `start`. */
 export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext {
-  const connections = createClients(config, {
-    // Not the app's, whose connections show that it runs.
+  const clients = createClients(config, {
+    // Not the app's name: connections with that name show that the app runs.
     applicationName: 'ops-command',
     maxConnections: 4,
     keycloakTimeoutMs: LISTING_TIMEOUT_MS,
     log,
   });
-  const {
-    database,
-    usersKeycloak: people,
-    vaultKeycloak: records,
-    vaultLocation: place,
-    dialer,
-    keyring,
-  } = connections;
-  // For what they say of configurations: nothing is asked of a server.
+  const { database, usersKeycloak, vaultKeycloak, vaultLocation, dialer, keyring } = clients;
+  // Only for the parsing of server configurations: no server is contacted.
   const runners = createRunners({ dialer, log });
   return {
-    ...connections,
+    ...clients,
     checkEndpoint: createEndpointCheck({ dialer, upstreams: { overrides: config.upstreams } }),
     reader: { invalidate: () => undefined },
     ownerData: createOwnerData(database, log),
@@ -60,18 +53,18 @@ export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext
     log,
     async close() {
       await Promise.all([...runners.values()].map((runner) => runner.close()));
-      await connections.close();
+      await clients.close();
     },
     async start(isMoving = false) {
       await assertMigrated(database);
       await assertRowSecurity(database);
-      await assertRealmsValid({ config, mainAdmin: people, vaultAdmin: records });
-      if (!isMoving) await assertVaultLocation(database, place);
+      await assertRealmsValid({ config, mainAdmin: usersKeycloak, vaultAdmin: vaultKeycloak });
+      if (!isMoving) await assertVaultLocation(database, vaultLocation);
     },
   };
 }
 
-/** Execution servers and runs; a command holds no connections to any server. */
+/** Execution servers and runs. A command holds no connections to servers. */
 function createOwnerData(database: Database, log: Log): OwnerData {
   const writer = createServerWriter({ database, runners: new Map(), log });
   const removal = createServerRemoval({ writer });

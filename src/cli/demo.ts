@@ -5,24 +5,23 @@ import { z } from 'zod';
 export interface DemoOptions {
   appUrl: string;
   cookieName: string;
-  /** The session of a user of tier Starter or higher. */
+  /** Session of a user with tier Starter or higher. */
   session: string;
   username: string;
-  /** Leads to the app itself, see `createPinnedAgent`. */
+  /** Connects to the app itself, see `createPinnedAgent`. */
   dispatcher: Dispatcher;
   print: (text: string) => void;
 }
 
-/** Of a stream, so many events are printed. */
 const MAX_SHOWN_EVENTS = 4;
 const ROUTING_HEADERS = ['x-ops-provider', 'x-ops-model', 'x-ops-key-scope', 'x-ops-key-id', 'x-ops-reason'];
 const AddKeyResponse = z.object({ key: z.object({ id: z.string() }) });
 const QUESTION = { role: 'user', content: 'Who pays for this answer?' };
 
 /**
- * Walks the main job against a running stack, printing each call with its answer and who paid: chat, add a
- * key, chat on it (whole and streamed), take the key away again.
- * @throws Error when a call fails, or when somebody else pays than should.
+ * Runs the main use case on a running stack: chat, add a key, chat with it (with and without streaming), delete the key.
+ * Prints each request with its response and the payer.
+ * @throws Error if a request fails or the payer is not the expected one.
  */
 export async function runDemo(options: DemoOptions): Promise<void> {
   const { print } = options;
@@ -43,20 +42,20 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   const added = await call('Add a key.', 'POST', '/api/v1/byok/keys/add', {
     provider: 'demo',
     key: `demo-${randomBytes(12).toString('hex')}`,
-    label: 'Made by npm run demo',
+    label: 'Created by npm run demo',
   });
   const { key } = AddKeyResponse.parse(JSON.parse(added.text));
   try {
     await call('Which key would answer now?', 'GET', '/api/v1/byok/route?model=demo');
     for (const stream of [false, true]) {
       const payer = await chat(stream ? 'The same, streamed.' : 'Chat again. Who pays now?', stream);
-      // With keys of their own from before, a user's keys take turns; without, it must be the new one.
+      // If the user already had keys, requests rotate over all of them. Otherwise the new key must pay.
       const isExpected =
         payer.scope === 'personal' && (before.scope === 'personal' || payer.keyId === key.id);
-      if (!isExpected) throw new Error('The new key did not pay, although it should have.');
+      if (!isExpected) throw new Error('The request was not paid by the new key.');
     }
   } finally {
-    await call('Take the key away again.', 'DELETE', `/api/v1/byok/keys/demo?key_id=${key.id}`);
+    await call('Delete the key.', 'DELETE', `/api/v1/byok/keys/demo?key_id=${key.id}`);
   }
 }
 
@@ -95,7 +94,7 @@ function createCaller({ appUrl, cookieName, session, dispatcher, print }: DemoOp
   };
 }
 
-/** An answer for the terminal: of a stream's many events the first, the last ones and their number. */
+/** Shortens a long stream to its first and last two events and the number of events between. */
 function abbreviate(text: string): string {
   const events = text.trim().split('\n\n');
   if (!text.startsWith('data:') || events.length <= MAX_SHOWN_EVENTS) return text.trim();

@@ -14,19 +14,18 @@ import { assertLocalMode } from './settings.ts';
 import { whenAborted, type StopSignals } from './signals.ts';
 
 export interface DevOptions extends StopSignals {
-  /** The process's environment laid over the settings of `.env`. */
+  /** Settings of `.env`, overridden by the environment variables of the process. */
   environment: Environment;
-  /** Where `.env` is, and what paths are shown relative to. */
+  /** Folder of `.env`. Printed paths are relative to it. */
   cwd: string;
   print: (text: string) => void;
   runSteps: RunSteps;
 }
 
 /**
- * `npm start`: starts what is configured nowhere, then the app, and keeps all of it until it is told to stop
- * or one part ends by itself.
- * @returns false when a part ended by itself.
- * @throws StartError, ConfigError or AppError in words for people; nothing is left running then.
+ * `npm start`: starts each server that is not configured, then the app. Runs until it is stopped or one part exits.
+ * @returns false if a part exited on its own.
+ * @throws StartError, ConfigError or AppError with a message for the terminal; nothing is left running then.
  */
 export async function runDev(options: DevOptions): Promise<boolean> {
   assertLocalMode(options.environment, 'npm start');
@@ -54,21 +53,21 @@ export async function runDev(options: DevOptions): Promise<boolean> {
   }
 }
 
-/** ENCRYPTION_KEY and SESSION_SECRET are made once; the environment then has them too. */
+/** Generates ENCRYPTION_KEY and SESSION_SECRET on the first start. Returns the environment with both. */
 function generateSettings({ environment, cwd, print }: DevOptions): Environment {
   const file = path.join(cwd, '.env');
   const added = ensureGeneratedSettings(file, environment);
   if (added.length === 0) return environment;
   print(
-    `Made ${added.join(' and ')} and wrote them to .env. Keep that file: without it stored keys cannot be read.`,
+    `Generated ${added.join(' and ')} in .env. Keep that file: without it, stored keys cannot be decrypted.`,
   );
-  const made = readEnvFile(file);
-  return { ...environment, ...Object.fromEntries(added.map((name) => [name, made[name]])) };
+  const generated = readEnvFile(file);
+  return { ...environment, ...Object.fromEntries(added.map((name) => [name, generated[name]])) };
 }
 
 function publishStack(options: DevOptions, dataDir: string, cookieName: string, running: RunningStack): void {
   const { server, keycloak, postgres, settings, demo } = running;
-  if (server === undefined || settings === undefined) throw new Error('nothing was started');
+  if (server === undefined || settings === undefined) throw new Error('the stack has no server or settings');
   const adminPasswordFile = createSecrets(dataDir).fileOf('keycloak-admin');
   writeStackFile(dataDir, {
     app_url: server.url,
@@ -92,18 +91,18 @@ function publishStack(options: DevOptions, dataDir: string, cookieName: string, 
   );
 }
 
-/** Waits for Ctrl-C, or for a part that ends by itself: without it the rest is of no use. */
+/** Waits for Ctrl-C or for the exit of one part: the others cannot work without it. */
 async function untilStopped(options: DevOptions, { keycloak, postgres }: RunningStack): Promise<boolean> {
   const unexpectedExits = [
     ...(keycloak === undefined
       ? []
-      : [keycloak.ended.then((how) => `Keycloak ${how} by itself; see keycloak.log`)]),
+      : [keycloak.ended.then((exit) => `Keycloak ${exit} unexpectedly. See keycloak.log`)]),
     ...(postgres === undefined
       ? []
-      : [postgres.ended.then((how) => `Postgres ${how} by itself; see postgres.log`)]),
+      : [postgres.ended.then((exit) => `Postgres ${exit} unexpectedly. See postgres.log`)]),
   ];
   const exitMessage = await Promise.race([whenAborted(options.stop), ...unexpectedExits]);
   if (exitMessage === undefined) return true;
-  options.print(`${exitMessage} in DATA_DIR. Stopping.`);
+  options.print(`${exitMessage} in DATA_DIR. Stopping all parts.`);
   return false;
 }

@@ -5,8 +5,8 @@ import { getRunningSettings } from './running-stack.ts';
 import { loadConfig } from './settings.ts';
 
 /**
- * Prints everything that the realms are checked for.
- * @returns false when something must be changed.
+ * Checks the realms and prints all findings.
+ * @returns false if there is an error to fix.
  */
 export async function doctor(
   environment: Environment,

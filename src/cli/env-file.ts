@@ -4,31 +4,30 @@ import { parseEnv } from 'node:util';
 import type { Environment } from '../config/config.ts';
 import { writePrivateFile } from '../dev/quickstart/secrets.ts';
 
-/** The settings in a `.env` file; an empty record when there is none. */
+/** Reads the settings of a `.env` file; an empty object if the file does not exist. */
 export function readEnvFile(file: string): Environment {
   return existsSync(file) ? parseEnv(readFileSync(file, 'utf8')) : {};
 }
 
-/** What makes a setting that nobody has to choose. */
+/** Setting name -> function that generates its value. */
 export type SettingGenerators = Record<string, () => string>;
 
-/** 32 random bytes: a password or a key that needs no quotes anywhere. */
+/** 32 random bytes, as base64url: needs no quotes in a shell, a URL or an env file. */
 export function randomSecret(): string {
   return randomBytes(32).toString('base64url');
 }
 
-/** What every installation has of its own. */
+/** Secrets that each installation generates for itself. */
 export const APP_SECRETS: SettingGenerators = {
-  // As Fernet keys are written: with padding.
+  // Fernet keys have base64 padding.
   ENCRYPTION_KEY: () => `${randomSecret()}=`,
   SESSION_SECRET: randomSecret,
 };
 
 /**
- * Sees to it that generated settings are set: those that are set nowhere are made and added to the file. What
- * stands in the file is never changed; values are never printed.
- * @param environment the settings in force, the file's included.
- * @returns the names that were added.
+ * Generates missing settings and appends them to the file. Existing lines are not changed and values are not printed.
+ * @param environment all settings, including those of the file.
+ * @returns names of the added settings.
  */
 export function ensureGeneratedSettings(
   file: string,
@@ -42,7 +41,7 @@ export function ensureGeneratedSettings(
   const lines = missing.map(([name, generate]) => `${name}=${generate()}\n`).join('');
   if (existsSync(file)) {
     const before = readFileSync(file, 'utf8');
-    // First closed, then written: the secrets must not be readable for a moment either.
+    // Restrict the mode before writing: the secrets must never be readable for other users.
     chmodSync(file, 0o600);
     appendFileSync(file, `${before === '' || before.endsWith('\n') ? '' : '\n'}${lines}`);
   } else {
@@ -52,5 +51,5 @@ export function ensureGeneratedSettings(
 }
 
 export const ENV_HEADER = `# Settings of this installation; .env.example lists them all. Keep this file: without ENCRYPTION_KEY
-# no stored key can be read again.
+# no stored key can be decrypted.
 `;

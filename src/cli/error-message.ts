@@ -2,15 +2,15 @@ import { ConfigError } from '../config/config.ts';
 import { isAppError, UnfitError } from '../lib/errors.ts';
 import { StartError } from './start-error.ts';
 
-/** @throws StartError when this is not the Node that the project is written for. */
+/** @throws StartError if the Node version is not 24. */
 export function assertNodeVersion(version: string): void {
   if (version.startsWith('24.')) return;
   throw new StartError(
-    `Ops Center needs Node 24; this is Node ${version}. On Linux npm scripts bring it along; for everything else install it.`,
+    `Ops Center needs Node 24; this is Node ${version}. On Linux, npm scripts use the Node 24 of the dependencies. Otherwise install it.`,
   );
 }
 
-/** An error as the person at the terminal should read it; only one that nobody foresaw shows its stack. */
+/** Message of an error for the terminal. Only unexpected errors include their stack. */
 export function toErrorMessage(error: unknown): string {
   if (error instanceof StartError || error instanceof ConfigError || error instanceof UnfitError)
     return error.message;
@@ -19,7 +19,7 @@ export function toErrorMessage(error: unknown): string {
   return toPortInUseMessage(error) ?? error.stack ?? error.message;
 }
 
-/** A listener of ours that found its port taken after all. */
+/** Covers a port that was free when it was chosen and is in use when the app listens. */
 function toPortInUseMessage(error: Error & { code?: unknown; port?: unknown }): string | undefined {
   if (error.code !== 'EADDRINUSE') return undefined;
   return `Port ${String(error.port)} is in use by another program. Set PORT or METRICS_PORT to another one (0 picks a free one).`;

@@ -3,26 +3,26 @@ import { StartError } from './start-error.ts';
 
 export interface FormSignInOptions {
   appUrl: string;
-  /** Where Keycloak's pages are: the password is sent nowhere else. */
+  /** Keycloak's address. The password is sent to this origin only. */
   keycloakUrl: string;
   username: string;
   password: string;
   cookieName: string;
-  /** Where the connections go; default: wherever the names in the addresses lead. */
+  /** Default: connects to the address that each host name resolves to. */
   dispatcher?: Dispatcher;
 }
 
-/** Identity-first sign-in takes two pages; more means that Keycloak asks for something else. */
+/** Identity-first sign-in takes two pages. With more, Keycloak requires something else. */
 const MAX_PAGES = 3;
 const MAX_REDIRECTS = 10;
-/** Where Keycloak's pages say what is wrong: beside a field, or above the form. */
+/** Error message on a Keycloak page: beside a field, or above the form. */
 const ERROR_MESSAGE = /(?:id="input-error-[^"]*"|class="[^"]*kc-feedback-text[^"]*")[^>]*>\s*([^<\s][^<]*)/;
 
 /**
- * Signs a user in as a browser without scripts would: through the app's `/auth/login`, Keycloak's own pages
- * and `/auth/callback`.
- * @returns the value of the session cookie.
- * @throws StartError when Keycloak refuses the user, or shows a page that is not a sign-in.
+ * Signs a user in like a browser without scripts: through the app's `/auth/login`, Keycloak's pages and
+ * `/auth/callback`.
+ * @returns value of the session cookie.
+ * @throws StartError if Keycloak refuses the user, or shows a page that is not a sign-in page.
  */
 export async function signInWithForms(options: FormSignInOptions): Promise<string> {
   const browser = createBrowser(options.dispatcher);
@@ -49,8 +49,8 @@ interface Page {
 }
 
 /**
- * The form of a sign-in page.
- * @throws StartError with Keycloak's own words when it shows an error or another page.
+ * Reads the form of a sign-in page.
+ * @throws StartError with Keycloak's message if the page shows an error or is not a sign-in page.
  */
 function readForm(page: Page): { action: string; fields: Set<string> } {
   const message = ERROR_MESSAGE.exec(page.html)?.[1]?.trim();
@@ -75,7 +75,7 @@ function unescapeHtml(html: string): string {
   return html.replaceAll('&#39;', "'").replaceAll('&quot;', '"').replaceAll('&amp;', '&');
 }
 
-/** Cookies and redirects. Cookies are kept apart by origin: the app's never go to Keycloak. */
+/** Follows redirects and keeps cookies per origin: the app's cookies are not sent to Keycloak. */
 function createBrowser(dispatcher: Dispatcher | undefined) {
   const jars = new Map<string, Map<string, string>>();
   const getJar = (url: string) => {
@@ -103,7 +103,7 @@ function createBrowser(dispatcher: Dispatcher | undefined) {
       url = new URL(location, url).href;
       body = undefined;
     }
-    throw new StartError('The sign-in redirects without end.');
+    throw new StartError('The sign-in has too many redirects.');
   }
 
   return {

@@ -11,8 +11,8 @@ import {
 } from './admin-command.ts';
 
 /**
- * `keys check`: counts what the key ring opens, and changes nothing.
- * @returns false when anything is undecryptable or misplaced, or the app would refuse to start.
+ * `keys check`: counts the secrets that each key of the keyring decrypts. Changes nothing.
+ * @returns false if a secret is undecryptable or misplaced, or if the app would refuse to start.
  */
 export async function keysCheck(io: CommandIo, options: { json: boolean }): Promise<boolean> {
   const check = await withCommandContext(io, checkKeys);
@@ -24,7 +24,7 @@ export async function keysCheck(io: CommandIo, options: { json: boolean }): Prom
   return problemCount === 0 && check.canaryKeyIndex !== undefined;
 }
 
-/** Ring positions count from 1, as people do. */
+/** Positions in the keyring are counted from 1. */
 function toCheckJson(check: KeyCheckReport) {
   return {
     records: check.records,
@@ -47,15 +47,15 @@ function formatCheck(check: KeyCheckReport): string {
   return [
     `${formatCount(check.records, 'vault record')}, ${formatCount(check.keys, 'key')}`,
     ...lines,
-    `  undecryptable (under a key that is not in ENCRYPTION_KEY, or altered): ${check.undecryptable}`,
-    `  of those that open, misplaced (sealed for another place than where they lie): ${check.misplaced}`,
-    `  with an id that its pool has twice: ${check.duplicatedIds}`,
-    `values that are no keys: ${check.unreadable}`,
-    `records that name no owner: ${check.withoutOwner}`,
+    `  undecryptable (altered, or encrypted with a key that is not in ENCRYPTION_KEY): ${check.undecryptable}`,
+    `  misplaced (decryptable, but encrypted for another owner, provider, id, endpoint or expiry): ${check.misplaced}`,
+    `  with an id that is not unique in its pool: ${check.duplicatedIds}`,
+    `values that are not stored keys: ${check.unreadable}`,
+    `vault records without an owner: ${check.withoutOwner}`,
     ...check.otherSecrets.flatMap(formatOtherSecrets),
     check.canaryKeyIndex === undefined
-      ? 'the app refuses to start on this ENCRYPTION_KEY'
-      : `a start needs ${describeRingKey(check.canaryKeyIndex)}`,
+      ? 'the app would refuse to start with this ENCRYPTION_KEY'
+      : `the app needs this key to start: ${describeRingKey(check.canaryKeyIndex)}`,
   ].join('\n');
 }
 
@@ -75,19 +75,19 @@ function formatOtherSecrets({
 }
 
 function describeRingKey(index: number): string {
-  return `key ${index + 1} of ENCRYPTION_KEY${index === 0 ? ', which seals' : ''}`;
+  return `key ${index + 1} of ENCRYPTION_KEY${index === 0 ? ', used to encrypt' : ''}`;
 }
 
 /**
- * `keys rotate`: seals everything under the first key.
- * @returns false when an older key is still needed.
+ * `keys rotate`: re-encrypts all secrets with the first key.
+ * @returns false if an older key is still needed.
  */
 export async function keysRotate(io: CommandIo, options: { acceptLoss: boolean }): Promise<boolean> {
   const onProgress = createProgressReporter<RotationProgress>(
     io.printProgress,
-    ({ records, reencrypted: resealed, reencryptedSecrets: resealedElsewhere }) =>
-      `${formatCount(records, 'record')} seen, ${formatCount(resealed, 'key')} and ` +
-      `${formatCount(resealedElsewhere, 'other secret')} sealed anew`,
+    ({ records, reencrypted, reencryptedSecrets }) =>
+      `${formatCount(records, 'vault record')} read, ${formatCount(reencrypted, 'key')} and ` +
+      `${formatCount(reencryptedSecrets, 'other secret')} re-encrypted`,
   );
   const report = await withCommandContext(io, (context) => rotateKeys(context, { ...options, onProgress }));
   io.print(formatRotation(report));
@@ -95,47 +95,39 @@ export async function keysRotate(io: CommandIo, options: { acceptLoss: boolean }
 }
 
 function formatRotation(report: RotationReport): string {
-  const {
-    reencrypted: resealed,
-    reencryptedSecrets: resealedElsewhere,
-    failed,
-    skipped: left,
-    counts: tally,
-    otherSecrets: elsewhere,
-    isFinished,
-  } = report;
+  const { reencrypted, reencryptedSecrets, failed, skipped, counts, otherSecrets, isFinished } = report;
   const lines = [
-    `${formatCount(resealed, 'key')} and ${formatCount(resealedElsewhere, 'other secret')} sealed anew under the first key`,
+    `${formatCount(reencrypted, 'key')} and ${formatCount(reencryptedSecrets, 'other secret')} re-encrypted with the first key`,
     ...failed.map(({ pool, why }) => `not written: ${toPrintable(pool)} (${why})`),
-    ...left.map(({ key, why }) => `left as it is: ${toPrintable(key)} (${why})`),
-    ...tally.byRingKey.map((count, index) => `under ${describeRingKey(index)}: ${count}`),
-    ...elsewhere.flatMap(formatOtherSecrets),
+    ...skipped.map(({ key, why }) => `skipped: ${toPrintable(key)} (${why})`),
+    ...counts.byRingKey.map((count, index) => `encrypted with ${describeRingKey(index)}: ${count}`),
+    ...otherSecrets.flatMap(formatOtherSecrets),
   ];
   if (isFinished) {
-    const older = tally.byRingKey.length > 1 ? ' The older keys can be taken out of ENCRYPTION_KEY.' : '';
-    return [...lines, `Done: nothing needs an older key.${older}`].join('\n');
+    const older = counts.byRingKey.length > 1 ? ' You can remove the older keys from ENCRYPTION_KEY.' : '';
+    return [...lines, `Done: no secret needs an older key.${older}`].join('\n');
   }
-  const nothingDecrypts = 'Not done: ENCRYPTION_KEY opens none of the stored keys.';
+  const nothingDecrypts = 'Not done: no key of ENCRYPTION_KEY decrypts any stored key.';
   if (report.decryptsNothing)
-    return [...lines, `${nothingDecrypts} Look for the right one, or give them up with --accept-loss.`].join(
-      '\n',
-    );
+    return [
+      ...lines,
+      `${nothingDecrypts} Add the right key, or accept the loss of the stored keys with --accept-loss.`,
+    ].join('\n');
   const nextStep =
-    failed.length > 0 || tally.misplacedUnderOlderKey === 0
+    failed.length > 0 || counts.misplacedUnderOlderKey === 0
       ? 'Run it again.'
-      : 'Mend or delete the misplaced keys, or give them up with --accept-loss; then run it again.';
+      : 'Correct or delete the misplaced keys, or accept their loss with --accept-loss; then run it again.';
   return [...lines, `Not done: an older key is still needed. ${nextStep}`].join('\n');
 }
 
 /**
- * `keys import-legacy`: copies the keys of the system that came before.
- * @returns false when any was not imported.
+ * `keys import-legacy`: copies the keys of the previous system.
+ * @returns false if a key was not imported.
  */
 export async function keysImportLegacy(io: CommandIo, options: { dryRun: boolean }): Promise<boolean> {
   const onProgress = createProgressReporter<{ users: number; imported: number }>(
     io.printProgress,
-    ({ users, imported }) =>
-      `${formatCount(users, 'person').replace('persons', 'people')}: ${imported} imported`,
+    ({ users, imported }) => `${formatCount(users, 'user')}: ${formatCount(imported, 'key')} imported`,
   );
   const report = await withCommandContext(io, (context) =>
     importLegacyKeys(context, { ...options, onProgress }),
@@ -146,25 +138,25 @@ export async function keysImportLegacy(io: CommandIo, options: { dryRun: boolean
 
 const IMPORT_OUTCOMES = {
   imported: 'imported',
-  present: 'stored already',
+  present: 'already stored',
   pool_full: 'the pool is full (10 keys)',
-  unknown_provider: 'no such provider',
-  undecryptable: 'no key of ENCRYPTION_KEY opens it: append the one of the old system',
-  malformed: 'it is no key of this provider',
-  endpoint_refused: 'its endpoint is missing, refused, or not one that this provider takes',
-  failed: 'it could not be written; run it again',
+  unknown_provider: 'unknown provider',
+  undecryptable: 'no key of ENCRYPTION_KEY decrypts it; append the key of the old system',
+  malformed: 'not a valid key of this provider',
+  endpoint_refused: 'its endpoint is missing or not allowed for this provider',
+  failed: 'it could not be written; run the command again',
 };
 
 function formatImport({ users, counts, problems }: ImportReport, dryRun: boolean): string {
   const imported = `${formatCount(counts.imported, 'key')} ${dryRun ? 'would be imported' : 'imported'}`;
   if (users === 0) {
     return (
-      'Nobody has attributes of the old layout. If somebody should: Keycloak shows undeclared attributes only ' +
-      'where "Unmanaged Attributes" of the realm is "Only administrators can write" (docs/operations.md).'
+      'No user has attributes of the old layout. If there should be some: Keycloak returns undeclared attributes only ' +
+      'if "Unmanaged Attributes" of the realm is "Only administrators can write" (docs/operations.md).'
     );
   }
   return [
-    `${users} with keys of the old layout; ${imported}, ${counts.present} stored already`,
+    `${formatCount(users, 'user')} with keys of the old layout; ${imported}, ${counts.present} already stored`,
     ...problems.map(
       ({ userId, provider, why }) => `${userId}, ${toPrintable(provider)}: ${IMPORT_OUTCOMES[why]}`,
     ),

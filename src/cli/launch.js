@@ -1,4 +1,4 @@
-// Starts main.ts. Plain JavaScript, since a Node that is too old cannot read the TypeScript that would say so.
+// Starts main.ts. Plain JavaScript, because an old Node cannot parse TypeScript and could not print this message.
 if (process.versions.node.startsWith('24.')) {
   await import('./main.ts');
 } else {

@@ -6,15 +6,15 @@ import { listenForStopSignals } from './signals.ts';
 import type { VaultMoveOptions } from './vault.ts';
 
 /*
- * The one entry of all commands. Each command's code is loaded when it is called: a production server loads
- * nothing of the quick start, whose packages are development dependencies.
+ * Entry point of all commands. The code of a command is loaded when the command runs: a production server does not
+ * load the quick start, which needs development dependencies.
  */
 
 const cwd = process.cwd();
-/** A user whom the README gives no key, so that the walk begins with the system paying. */
+/** The README adds no key for this user, so the first request of the demo is paid by the system. */
 const DEMO_USER = 'professional';
 
-/** The process's environment over `.env`. Read once a command runs. */
+/** Settings of `.env`, overridden by the environment variables of the process. */
 function environment(): Environment {
   const set = Object.entries(process.env).filter(([, value]) => value !== '');
   return { ...readEnvFile(`${cwd}/.env`), ...Object.fromEntries(set) };
@@ -30,7 +30,7 @@ const program = new Command('ops-center')
 
 program
   .command('dev')
-  .description('start everything that is configured nowhere, then the app (npm start)')
+  .description('start each server that is not configured, then the app (npm start)')
   .action(async () => {
     const { runDev } = await import('./dev.ts');
     const { plainProgress, terminalProgress } = await import('../dev/quickstart/progress.ts');
@@ -44,7 +44,7 @@ program
 
 program
   .command('serve')
-  .description('start the app on what is configured, and nothing else (production)')
+  .description('start the app only, on the configured servers (production)')
   .action(async () => {
     const { serve } = await import('./serve.ts');
     await serve(environment(), listenForStopSignals());
@@ -52,7 +52,7 @@ program
 
 program
   .command('migrate')
-  .description('bring the database up to date, as MIGRATION_DATABASE_URL')
+  .description('run pending database migrations, as the role of MIGRATION_DATABASE_URL')
   .action(async () => {
     const { migrate } = await import('./migrate.ts');
     await migrate(environment(), print);
@@ -60,7 +60,7 @@ program
 
 program
   .command('doctor')
-  .description('check that the Keycloak realms are fit, and say what to change')
+  .description('check the Keycloak realms, and say what to change')
   .action(async () => {
     const { doctor } = await import('./doctor.ts');
     process.exitCode = (await doctor(environment(), cwd, print)) ? 0 : 1;
@@ -69,36 +69,38 @@ program
 program
   .command('session')
   .argument('<user>', 'a demo user, e.g. starter')
-  .description(
-    "sign a demo user in through Keycloak's forms and print the session cookie's value (local mode)",
-  )
+  .description("sign in a demo user through Keycloak's forms and print the session cookie (local mode)")
   .action(async (user: string) => {
-    const { createDemoSession: demoSession } = await import('./session.ts');
-    print((await demoSession(environment(), cwd, user)).session);
+    const { createDemoSession } = await import('./session.ts');
+    print((await createDemoSession(environment(), cwd, user)).session);
   });
 
 program
   .command('demo')
-  .description('walk through the main job on the running stack (npm run demo)')
+  .description('run the main use case on the running stack (npm run demo)')
   .action(async () => {
-    const { createDemoSession: demoSession } = await import('./session.ts');
-    const { runDemo: walkDemo } = await import('./demo.ts');
-    await walkDemo({ ...(await demoSession(environment(), cwd, DEMO_USER)), username: DEMO_USER, print });
+    const { createDemoSession } = await import('./session.ts');
+    const { runDemo } = await import('./demo.ts');
+    await runDemo({
+      ...(await createDemoSession(environment(), cwd, DEMO_USER)),
+      username: DEMO_USER,
+      print,
+    });
   });
 
 program
   .command('env')
-  .description('write the secrets that docker-compose.yml takes into .env, and keep those that are there')
-  .option('--stdout', 'print a new .env instead', false)
+  .description('add missing secrets for docker-compose.yml to .env')
+  .option('--stdout', 'print a new .env instead of writing the file', false)
   .action(async (options: { stdout: boolean }) => {
-    const { createComposeEnv: newComposeEnv, writeComposeEnv } = await import('./compose.ts');
-    if (options.stdout) print(newComposeEnv());
+    const { createComposeEnv, writeComposeEnv } = await import('./compose.ts');
+    if (options.stdout) print(createComposeEnv());
     else writeComposeEnv(`${cwd}/.env`, print);
   });
 
 program
   .command('prepare-database')
-  .description('make the roles and the database that the settings name, as SUPERUSER_DATABASE_URL')
+  .description('create the configured roles and database, as the role of SUPERUSER_DATABASE_URL')
   .action(async () => {
     const { prepareDatabase } = await import('./compose.ts');
     await prepareDatabase(environment(), print);
@@ -106,7 +108,7 @@ program
 
 program
   .command('demo-users')
-  .description('add the demo users to Keycloak, as its first administrator (local mode)')
+  .description('add the demo users to Keycloak, as its bootstrap administrator (local mode)')
   .action(async () => {
     const { addDemoUsers } = await import('./compose.ts');
     await addDemoUsers(environment(), print);
@@ -115,13 +117,13 @@ program
 program
   .command('demo-provider')
   .description('serve the demo provider on loopback (local mode)')
-  .option('--port <number>', 'where it listens', '9465')
+  .option('--port <number>', 'port to listen on', '9465')
   .action(async (options: { port: string }) => {
     const { serveDemoProvider } = await import('./compose.ts');
     await serveDemoProvider(Number(options.port), print, listenForStopSignals());
   });
 
-/** Where commands about stored keys take their settings from and write to. */
+/** Environment and output of the `keys` and `vault` commands. */
 const createIo = () => ({
   environment: environment(),
   cwd,
@@ -129,12 +131,12 @@ const createIo = () => ({
   printProgress: (text: string) => void process.stderr.write(`${text}\n`),
 });
 
-const keys = program.command('keys').description('the encryption of stored keys');
+const keys = program.command('keys').description('check, re-encrypt and import stored keys');
 
 keys
   .command('check')
-  .description('count which stored keys decrypt under which key of ENCRYPTION_KEY; changes nothing')
-  .option('--json', 'as JSON', false)
+  .description('count the stored keys that each key of ENCRYPTION_KEY decrypts; changes nothing')
+  .option('--json', 'print JSON', false)
   .action(async (options: { json: boolean }) => {
     const { keysCheck } = await import('./keys.ts');
     process.exitCode = (await keysCheck(createIo(), options)) ? 0 : 1;
@@ -142,8 +144,12 @@ keys
 
 keys
   .command('rotate')
-  .description('seal every stored key under the first key of ENCRYPTION_KEY, while the app serves')
-  .option('--accept-loss', 'give up what the keys of ENCRYPTION_KEY do not open, and misplaced keys', false)
+  .description('re-encrypt all stored keys with the first key of ENCRYPTION_KEY; the app can keep running')
+  .option(
+    '--accept-loss',
+    'accept the loss of secrets that no key of ENCRYPTION_KEY decrypts, and of misplaced keys',
+    false,
+  )
   .action(async (options: { acceptLoss: boolean }) => {
     const { keysRotate } = await import('./keys.ts');
     process.exitCode = (await keysRotate(createIo(), options)) ? 0 : 1;
@@ -151,8 +157,8 @@ keys
 
 keys
   .command('import-legacy')
-  .description('copy keys in the attributes byok_<provider>_key of people into the vault')
-  .option('--dry-run', 'judge every key and write nothing', false)
+  .description('copy keys from the user attributes byok_<provider>_key into the vault')
+  .option('--dry-run', 'check every key and write nothing', false)
   .action(async (options: { dryRun: boolean }) => {
     const { keysImportLegacy } = await import('./keys.ts');
     process.exitCode = (await keysImportLegacy(createIo(), options)) ? 0 : 1;
@@ -162,7 +168,7 @@ const vault = program.command('vault').description('the vault records in Keycloa
 
 vault
   .command('purge')
-  .description('list the keys and servers of people whom Keycloak does not know any more')
+  .description('list the keys and servers of users that no longer exist in Keycloak')
   .option('--yes', 'delete them', false)
   .option('--even-most', 'also when more than a tenth of all owners (and more than three) are missing', false)
   .action(async (options: { yes: boolean; evenMost: boolean }) => {
@@ -172,14 +178,14 @@ vault
 
 vault
   .command('move')
-  .description('move all records from where they are stored to KEYCLOAK_VAULT_REALM, with the app stopped')
-  .option('--from-client-id <id>', 'the vault client of the old place', 'ops-center-vault')
-  .requiredOption('--from-secret-file <path>', "a file with that client's secret")
+  .description('move all vault records to KEYCLOAK_VAULT_REALM; the app must be stopped')
+  .option('--from-client-id <id>', 'vault client of the old realm', 'ops-center-vault')
+  .requiredOption('--from-secret-file <path>', "file with that client's secret")
   .option(
     '--clean-up <realm>',
-    'only remove what an interrupted move left in that realm, but for keys that the new place lacks',
+    'only remove what an interrupted move left in that realm; keys missing in the new realm are kept',
   )
-  .option('--dry-run', 'say what would be done and write nothing', false)
+  .option('--dry-run', 'print what would be done and write nothing', false)
   .action(async (options: VaultMoveOptions) => {
     const { vaultMove } = await import('./vault.ts');
     process.exitCode = (await vaultMove(createIo(), options)) ? 0 : 1;
@@ -192,5 +198,5 @@ try {
   process.stderr.write(`${toErrorMessage(error)}\n`);
   process.exitCode = 1;
 }
-// What a library left open (a keep-alive connection, a timer) must not keep a finished command alive.
+// Exit even if a library has left a keep-alive connection or a timer open.
 process.exit();

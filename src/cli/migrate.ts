@@ -5,12 +5,14 @@ import { StartError } from './start-error.ts';
 
 /**
  * Runs the pending migrations.
- * @throws StartError when MIGRATION_DATABASE_URL is not set.
+ * @throws StartError if MIGRATION_DATABASE_URL is not set.
  */
 export async function migrate(environment: Environment, print: (text: string) => void): Promise<void> {
   const ownerUrl = readSetting(environment, 'MIGRATION_DATABASE_URL');
   if (ownerUrl === undefined) {
-    throw new StartError('MIGRATION_DATABASE_URL is not set: it names the role that owns the schema.');
+    throw new StartError(
+      'MIGRATION_DATABASE_URL is not set. Set it to the address with the role that owns the schema.',
+    );
   }
   const appUrl = readSetting(environment, 'DATABASE_URL');
   const names = await runMigrations({

@@ -1,10 +1,10 @@
 import { Agent, buildConnector } from 'undici';
 
 /**
- * Builds the way out for calls that carry secrets of this installation: it connects to a given address,
- * whatever the name in the URL resolves to. `localhost` may lead to `[::1]`, where another program of this
- * machine can listen on a port that is ours on 127.0.0.1.
- * @param pins origin (`http://localhost:3000`) -> the address to connect to. Others are looked up as usual.
+ * Creates an agent for requests with secrets of this installation. It connects to a fixed address per origin instead
+ * of resolving the host name: `localhost` can resolve to `[::1]`, where another program can listen on a port that
+ * this installation uses on 127.0.0.1.
+ * @param pins origin (`http://localhost:3000`) -> address to connect to. Other origins are resolved as usual.
  */
 export function createPinnedAgent(pins: ReadonlyMap<string, string>): Agent {
   const connect = buildConnector({});

@@ -7,17 +7,17 @@ import { overrideSettings, readSetting } from './settings.ts';
 import { StartError } from './start-error.ts';
 
 /**
- * The settings of this installation, for commands beside it: what is configured, and for what is configured
- * nowhere, what `npm start` started. What is configured always wins, since commands delete and move.
- * @throws StartError when Keycloak or the database is configured nowhere and nothing runs, or when what runs
- *   belongs to another configuration.
+ * Returns the settings for a command: the configured ones, completed with those of the servers that `npm start`
+ * started. Configured settings take precedence, because commands delete and move data.
+ * @throws StartError if Keycloak or the database is not configured and nothing runs, or if the running stack
+ *   has another configuration.
  */
 export function getRunningSettings(environment: Environment, cwd: string): Environment {
   const databaseUrl = readSetting(environment, 'DATABASE_URL');
   const keycloakUrl = readSetting(environment, 'KEYCLOAK_URL');
   if (keycloakUrl !== undefined && databaseUrl !== undefined) return environment;
   const dataDir = resolveDataDir(environment, cwd);
-  // What is missing is then named by whoever reads the settings.
+  // Reading the configuration then reports the missing settings.
   if (keycloakUrl !== undefined && !hasStackFile(dataDir)) return environment;
   const stack = getStackFile(dataDir);
   assertSameInstallation(stack, dataDir, { databaseUrl, keycloakUrl });
@@ -35,7 +35,7 @@ export function getRunningSettings(environment: Environment, cwd: string): Envir
   });
 }
 
-/** One half of one installation with the other half of another would make every key look like nobody's. */
+/** With the database of one installation and the Keycloak of another, every key would seem to have no owner. */
 function assertSameInstallation(
   stack: StackFile,
   dataDir: string,
@@ -45,19 +45,19 @@ function assertSameInstallation(
   const servers = [keycloak, postgres].filter((pid) => pid !== null);
   if (![...(servers.length > 0 ? servers : [app])].every(isAlive)) {
     throw new StartError(
-      `What ${dataDir}/stack.json tells of does not run any more: start it with \`npm start\` first, or configure ` +
+      `The servers of ${dataDir}/stack.json are not running. Start them with \`npm start\`, or configure ` +
         'DATABASE_URL and KEYCLOAK_URL.',
     );
   }
-  for (const [name, own, running] of [
+  for (const [name, setting, running] of [
     ['DATABASE_URL', configured.databaseUrl, stack.database_url],
     ['KEYCLOAK_URL', configured.keycloakUrl, stack.keycloak_url],
   ] as const) {
-    // Where the app read it from a file, the stack does not tell it.
-    if (own === undefined || running === '' || own === running) continue;
+    // The stack file does not have a setting that the app read from a file.
+    if (setting === undefined || running === '' || setting === running) continue;
     throw new StartError(
-      `${name} is configured, and what runs from ${dataDir} has another: configure both DATABASE_URL and ` +
-        'KEYCLOAK_URL, or neither.',
+      `${name} is configured, but the servers running from ${dataDir} use another one. Configure both ` +
+        'DATABASE_URL and KEYCLOAK_URL, or neither.',
     );
   }
 }
@@ -66,7 +66,7 @@ function isAlive(pid: number): boolean {
   try {
     return process.kill(pid, 0);
   } catch (error) {
-    // It is there, and somebody else's.
+    // The process exists and belongs to another user.
     return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }

@@ -4,8 +4,8 @@ import { loadConfig } from './settings.ts';
 import { whenAborted, type StopSignals } from './signals.ts';
 
 /**
- * The production command: starts the app on what is configured and nothing else, until it is told to stop.
- * @throws ConfigError listing every fault of the configuration at once.
+ * Production command: runs the app on the configured servers until `stop` is aborted.
+ * @throws ConfigError listing all errors of the configuration.
  */
 export async function serve(environment: Environment, signals: StopSignals): Promise<void> {
   const server = await startServer(loadConfig(environment));

@@ -14,17 +14,17 @@ export interface DemoSession {
   appUrl: string;
   cookieName: string;
   session: string;
-  /** For calls with that session. */
+  /** For requests with that session. */
   dispatcher: Dispatcher;
 }
 
-/** Every demo user's password; `keycloak/demo.json` says so. */
+/** Password of every demo user, see `keycloak/demo.json`. */
 const DEMO_PASSWORD = 'demo';
 
 /**
- * Signs a demo user in to the running stack through Keycloak's forms. There is no other way in: it works
- * because that password is known, and the users exist in local mode only.
- * @throws StartError when nothing runs, when this is a deployment, or when Keycloak refuses.
+ * Signs a demo user in to the running stack through Keycloak's forms, with the public demo password. It bypasses no
+ * check; demo users exist in local mode only.
+ * @throws StartError if no stack runs, in a deployment, or if Keycloak refuses the sign-in.
  */
 export async function createDemoSession(
   environment: Environment,
@@ -47,11 +47,11 @@ export async function createDemoSession(
     return { appUrl: stack.app_url, cookieName, session, dispatcher };
   } catch (error) {
     if (error instanceof StartError) throw error;
-    throw new StartError(`${stack.app_url} does not answer. Is it still running? (\`npm start\`)`);
+    throw new StartError(`${stack.app_url} does not respond. Start it with \`npm start\`.`);
   }
 }
 
-/** What we listen on ourselves, for the origins that name it `localhost`. */
+/** Maps the stack's `localhost` origins to the addresses that its servers listen on. */
 function toPinnedAddresses(stack: StackFile, environment: Environment): Map<string, string> {
   const pins = new Map<string, string>();
   if (stack.admin_user !== null)

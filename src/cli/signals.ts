@@ -1,11 +1,11 @@
 export interface StopSignals {
-  /** Aborted by the first Ctrl-C (or SIGTERM, SIGHUP): stop in order. */
+  /** Aborted by the first Ctrl-C (or SIGTERM, SIGHUP): stop gracefully. */
   stop: AbortSignal;
-  /** Aborted by the second: do not wait for streams to finish. */
+  /** Aborted by the second signal: stop without waiting for streams. */
   force: AbortSignal;
 }
 
-/** Turns the process's signals into two that can be waited for. */
+/** Converts signals of the process to abort signals. */
 export function listenForStopSignals(): StopSignals {
   const stop = new AbortController();
   const force = new AbortController();
@@ -18,7 +18,7 @@ export function listenForStopSignals(): StopSignals {
   return { stop: stop.signal, force: force.signal };
 }
 
-/** Resolves when the signal is aborted. */
+/** Resolves when `signal` is aborted. */
 export function whenAborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) resolve();

@@ -1,4 +1,4 @@
-/** A start that cannot go on, in words for the person at the terminal: printed as it is, without a stack. */
+/** Expected failure of a command. Its message is printed to the terminal without a stack. */
 export class StartError extends Error {
   override readonly name = 'StartError';
 }

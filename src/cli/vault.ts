@@ -12,8 +12,8 @@ import {
 import { StartError } from './start-error.ts';
 
 /**
- * `vault purge`: lists, and with `yes` deletes, the vault records and servers of people who are no more.
- * @returns false when something that should have been deleted was not.
+ * `vault purge`: lists the vault records and servers of users that no longer exist, and deletes them with `yes`.
+ * @returns false if a requested deletion was refused or failed.
  */
 export async function vaultPurge(
   io: CommandIo,
@@ -24,7 +24,7 @@ export async function vaultPurge(
     isOneRealm: context.vaultLocation.recordIsUser,
   }));
   io.print(
-    `${isOneRealm ? 'Here keys lie with the people themselves and go with them.\n' : ''}${formatPurge(report, options.yes)}`,
+    `${isOneRealm ? 'In the one-realm layout, keys are stored with the users and are deleted with them.\n' : ''}${formatPurge(report, options.yes)}`,
   );
   return !report.isRefused && report.failed.length === 0;
 }
@@ -35,17 +35,17 @@ function formatPurge(report: PurgeReport, yes: boolean): string {
     ({ owner, ownerName, keys }) =>
       `${toPrintable(owner)}  ${toPrintable(ownerName) || '(no name)'}  ${formatCount(keys, 'key')}`,
   );
-  const head = `Of ${formatCount(owners, 'owner')} of keys or servers, Keycloak does not know ${orphans.length}`;
+  const head = `${orphans.length} of ${formatCount(owners, 'owner')} of keys or servers not found in Keycloak`;
   if (orphans.length === 0) return `${head}.`;
   if (isRefused) {
     lines.push(
-      'Nothing was deleted: more than a tenth of all owners are missing, which is also what a wrong ' +
-        'KEYCLOAK_REALM looks like. If it is right, add --even-most.',
+      'Nothing was deleted: more than a tenth of all owners are missing, so KEYCLOAK_REALM may be wrong. ' +
+        'If it is right, add --even-most.',
     );
-  } else if (!yes) lines.push('Nothing was deleted. To delete their keys and servers: --yes');
+  } else if (!yes) lines.push('Nothing was deleted. To delete their keys and servers, add --yes.');
   else {
-    lines.push(`The keys and servers of ${formatCount(removed.length, 'owner')} deleted.`);
-    lines.push(...kept.map((owner) => `kept: ${toPrintable(owner)} is there after all`));
+    lines.push(`Deleted the keys and servers of ${formatCount(removed.length, 'owner')}.`);
+    lines.push(...kept.map((owner) => `kept: ${toPrintable(owner)} exists in Keycloak`));
     lines.push(...failed.map(({ owner, why }) => `not deleted: ${toPrintable(owner)} (${why})`));
   }
   return [`${head}:`, ...lines].join('\n');
@@ -53,21 +53,21 @@ function formatPurge(report: PurgeReport, yes: boolean): string {
 
 export interface VaultMoveOptions {
   fromClientId: string;
-  /** A file that holds the client's secret: an argument would be seen in the list of processes. */
+  /** File with the client's secret: an argument would be visible in the process list. */
   fromSecretFile: string;
   cleanUp?: string | undefined;
   dryRun: boolean;
 }
 
 /**
- * `vault move`: moves all records from where they are stored to where the configuration says.
- * @returns false when not everything was moved and removed.
+ * `vault move`: moves all vault records from their current realm to the configured one.
+ * @returns false if a record was not copied or an old record was not removed.
  */
 export async function vaultMove(io: CommandIo, options: VaultMoveOptions): Promise<boolean> {
   const from = { id: options.fromClientId, secret: readSecret(options.fromSecretFile) };
   const onProgress = createProgressReporter<{ step: string; records: number }>(
     io.printProgress,
-    ({ step, records }) => `${step}: ${formatCount(records, 'record')}`,
+    ({ step, records }) => `${step}: ${formatCount(records, 'vault record')}`,
   );
   const { cleanUp, dryRun } = options;
   const report = await withCommandContext(
@@ -80,28 +80,28 @@ export async function vaultMove(io: CommandIo, options: VaultMoveOptions): Promi
 }
 
 function formatMove(report: MoveReport, { cleanUp, dryRun }: VaultMoveOptions): string {
-  const { from, to, copied, empty, blockers: stopping, isMoved, removed, notRemoved } = report;
+  const { from, to, copied, empty, blockers, isMoved, removed, notRemoved } = report;
   const removal = [
-    `${formatCount(removed, 'old record')} removed`,
+    `${formatCount(removed, 'old vault record')} removed`,
     ...notRemoved.map(({ record, why }) => `not removed: ${toPrintable(record)} (${why})`),
-    ...(notRemoved.length > 0 ? [`Look at these, then: vault move --clean-up ${from.realm}`] : []),
+    ...(notRemoved.length > 0 ? [`Correct these, then run: vault move --clean-up ${from.realm}`] : []),
   ];
   if (cleanUp !== undefined) {
     return dryRun ? `Would remove what is left in ${describeLocation(from)}.` : removal.join('\n');
   }
   const lines = [
     `From ${describeLocation(from)} to ${describeLocation(to)}`,
-    `${formatCount(copied, 'record')} ${dryRun ? 'would be copied' : 'copied'}, ${empty} without keys left behind`,
-    ...stopping.map(({ record, why }) => `stops the move: ${toPrintable(record)} (${toPrintable(why)})`),
+    `${formatCount(copied, 'vault record')} ${dryRun ? 'would be copied' : 'copied'}, ${empty} without keys not copied`,
+    ...blockers.map(({ record, why }) => `blocks the move: ${toPrintable(record)} (${toPrintable(why)})`),
   ];
-  if (isMoved) return [...lines, 'The new place counts from now on.', ...removal].join('\n');
-  return [...lines, dryRun ? 'Nothing was changed.' : 'Not moved: the old place counts.'].join('\n');
+  if (isMoved) return [...lines, 'The new realm is used from now on.', ...removal].join('\n');
+  return [...lines, dryRun ? 'Nothing was changed.' : 'Not moved: the old realm is still used.'].join('\n');
 }
 
 function readSecret(file: string): string {
   try {
     return readFileSync(file, 'utf8').trim();
   } catch {
-    throw new StartError(`--from-secret-file names a file that cannot be read: ${file}`);
+    throw new StartError(`The file of --from-secret-file cannot be read: ${file}`);
   }
 }

@@ -9,32 +9,32 @@ export type Mode = 'local' | 'deployed';
 type SettingName = keyof typeof SETTINGS;
 type SettingValues = { [Name in SettingName]: z.output<(typeof SETTINGS)[Name]['schema']> | undefined };
 
-/** The environment as handed in by the two files that may read it. */
+/** The environment variables, passed in by the two files that may read them. */
 export type Environment = Record<string, string | undefined>;
 
 export interface ReadConfigOptions {
-  /** For a process that listens as configured: a port of 0 is refused. Not so where a port is chosen first. */
+  /** True for a process that listens on the configured ports: 0 is refused. The quick start chooses ports itself. */
   isListening?: boolean;
 }
 
 export interface Config extends ReturnType<typeof toConfig> {}
 
-/** All faults of a configuration at once, each with the setting's name. Values are never repeated. */
+/** All errors of a configuration, each with the setting's name. They never contain values. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
   readonly errors: readonly string[];
   constructor(errors: readonly string[]) {
     super(
-      `The configuration has ${errors.length} fault(s):\n${errors.map((error) => `  - ${error}`).join('\n')}`,
+      `The configuration has ${errors.length} error(s):\n${errors.map((error) => `  - ${error}`).join('\n')}`,
     );
     this.errors = errors;
   }
 }
 
 /**
- * Reads the configuration. A secret may also come as the path of a file in `NAME_FILE`.
- * @param readFile reads a text file; injected so that this module does no input.
- * @throws ConfigError listing every fault.
+ * Reads the configuration. The path of a file with a secret may be given in `NAME_FILE`.
+ * @param readFile reads a text file; injected so that this module does no I/O.
+ * @throws ConfigError with all errors.
  */
 export function readConfig(
   environment: Environment,
@@ -87,7 +87,7 @@ function readSettingText(
   return direct === undefined || direct === '' ? setting.fallback : direct;
 }
 
-/** Where secrets were read from: no program that is run here may see these files. */
+/** The files from which secrets were read. They are hidden from programs that users run on this machine. */
 function listSecretFiles(environment: Environment): string[] {
   const secrets = Object.entries<Setting>(SETTINGS).filter(([, setting]) => setting.secret);
   return secrets.map(([name]) => environment[`${name}_FILE`] ?? '').filter((file) => file !== '');
@@ -147,7 +147,7 @@ function toConfig(v: SettingValues, upstreams: Record<string, string>, secretFil
         v.DEFAULT_LLM_MODELS ?? (mode === 'local' ? ['*'] : defaultModel === null ? [] : [defaultModel]),
       extraFields: v.DEFAULT_LLM_EXTRA_FIELDS ?? [],
     },
-    /** Provider id -> the address that the operator set for it. */
+    /** Provider id -> address set by the operator. */
     upstreams,
     localExecution: v.LOCAL_EXECUTION ?? false,
     secretFiles,
@@ -168,11 +168,11 @@ function toConfig(v: SettingValues, upstreams: Record<string, string>, secretFil
 }
 
 interface ValidationContext extends ReadConfigOptions {
-  /** Settings that are set but could not be read: their own fault says enough. */
+  /** Settings with an invalid value, which already have an error of their own. */
   invalidNames: ReadonlySet<string>;
 }
 
-/** Faults that lie between settings. */
+/** Errors that concern several settings together. */
 function findCrossSettingErrors(config: Config, v: SettingValues, context: ValidationContext): string[] {
   const errors =
     config.mode === 'local' ? findLocalModeErrors(config) : findDeployedModeErrors(config, v, context);
@@ -186,17 +186,15 @@ function findCrossSettingErrors(config: Config, v: SettingValues, context: Valid
 function findPortErrors(
   config: Config,
   v: SettingValues,
-  { isListening: listens = false }: ValidationContext,
+  { isListening = false }: ValidationContext,
 ): string[] {
   const errors: string[] = [];
   if (config.port !== 0 && config.port === config.metricsPort) {
-    errors.push('METRICS_PORT must differ from PORT: each is a listener of its own');
+    errors.push('METRICS_PORT must differ from PORT: they are separate listeners');
   }
-  const zeros = listens ? (['PORT', 'METRICS_PORT'] as const).filter((name) => v[name] === 0) : [];
+  const zeros = isListening ? (['PORT', 'METRICS_PORT'] as const).filter((name) => v[name] === 0) : [];
   for (const name of zeros) {
-    errors.push(
-      `${name} must not be 0: which port that is would be known to nobody; only the quick start picks a free one`,
-    );
+    errors.push(`${name} must not be 0: set a fixed port. Only the quick start chooses a free one`);
   }
   return errors;
 }
@@ -214,7 +212,7 @@ function findLocalModeErrors(config: Config): string[] {
 function findDeployedModeErrors(
   config: Config,
   v: SettingValues,
-  { invalidNames: unread }: ValidationContext,
+  { invalidNames }: ValidationContext,
 ): string[] {
   const errors: string[] = [];
   if (v.DEBUG) errors.push('DEBUG=true and DEPLOY_ENV cannot both be set');
@@ -226,7 +224,7 @@ function findDeployedModeErrors(
     errors.push('KEYCLOAK_INTERNAL_URL must be https when KEYCLOAK_URL is');
   }
   for (const name of ['PUBLIC_URL', 'KEYCLOAK_VAULT_REALM'] as const) {
-    if (v[name] === undefined && !unread.has(name))
+    if (v[name] === undefined && !invalidNames.has(name))
       errors.push(`${name} is not set: it is required when DEPLOY_ENV is set`);
   }
   for (const [name, client] of [
@@ -243,7 +241,7 @@ function findDeployedModeErrors(
 
 function findDeployedProviderErrors({ systemDefault, upstreams }: Config): string[] {
   const errors: string[] = [];
-  for (const { id } of PROVIDERS.filter(({ localOnly }) => localOnly)) {
+  for (const { id } of PROVIDERS.filter(({ isLocalOnly }) => isLocalOnly)) {
     if (systemDefault.provider === id)
       errors.push(`DEFAULT_LLM_PROVIDER cannot be ${id} when DEPLOY_ENV is set: it is for local mode`);
     if (upstreams[id] !== undefined)
@@ -263,8 +261,8 @@ function hostOf(url: string): string {
   return new URL(url).hostname;
 }
 
-/** Each complaint once, to stand behind the setting's name. */
+/** The distinct messages, to follow the setting's name. */
 function formatZodError(error: z.ZodError): string {
-  const words = error.issues.map(({ message }) => message.charAt(0).toLowerCase() + message.slice(1));
-  return [...new Set(words)].join('; ');
+  const messages = error.issues.map(({ message }) => message.charAt(0).toLowerCase() + message.slice(1));
+  return [...new Set(messages)].join('; ');
 }

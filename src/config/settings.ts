@@ -10,22 +10,22 @@ const flag = z.stringbool({
 const port = wholeNumber(0, 65_535, 'must be a port number from 0 to 65535');
 const milliseconds = wholeNumber(1, 2 ** 31 - 1, 'must be a whole number of milliseconds from 1 on');
 /**
- * An http or https address, without slashes at its end. What is put behind it would land in a query or a
- * fragment, and a user name in it would be sent to wherever it names.
+ * An http or https address without trailing slashes. Paths are appended to it, so a query or a fragment is refused. A
+ * user name is refused, because it would be sent to the host.
  */
 export const webAddress = z
   .url({ protocol: /^https?$/, error: 'must be an http or https address' })
   .refine((url) => !/[?#\\]/.test(url), 'must have no query and no fragment')
   .refine((url) => !/^https?:\/\/[^/]*@/i.test(url), 'must have no user name and no password')
   .transform((url) => url.replace(/\/+$/, ''));
-/** A web address whose paths are all ours. */
+/** A web address without a path. */
 const webOrigin = webAddress.refine(
   (url) => !/^https?:\/\/[^/]+\//i.test(url),
-  'must have no path: the app answers at its root',
+  'must have no path: the app is served at the root',
 );
 /**
- * An address of Postgres. Its driver lets the query say where to connect to, past the address that users'
- * endpoints are kept away from.
+ * An address of Postgres. The driver would let the query override host and port, and the check of users' endpoints
+ * against the database's address would miss that.
  */
 const postgresAddress = z
   .url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// address' })
@@ -34,7 +34,7 @@ const postgresAddress = z
     'must name host and port before the path: host, hostaddr and port are not accepted in its query',
   )
   .refine((url) => URL.parse(url)?.hostname !== '', 'must name a host')
-  // The driver would otherwise take a missing port from the environment, and users' endpoints another.
+  // Otherwise the driver would read a missing port from the environment, and the check of endpoints would not know it.
   .transform((url) => {
     const address = new URL(url);
     if (address.port === '') address.port = '5432';
@@ -66,101 +66,101 @@ function wholeNumber(min: number, max: number, error: string) {
   return z.coerce.number({ error }).refine((n) => Number.isInteger(n) && n >= min && n <= max, { error });
 }
 
-/** One setting: how it is read, and what people are told of it. */
+/** How one setting is read and documented. */
 export interface Setting {
   schema: z.ZodType;
-  /** For people: .env.example, the README and the fault of a required one are made from it. It stands alone. */
+  /** Shown in .env.example, in the README and in the error for a missing required setting; understandable on its own. */
   description: string;
-  /** As it would stand in the environment. */
+  /** The default, in the form of an environment variable. */
   fallback?: string;
   secret?: true;
   required?: true;
-  /** How the quick start fills it in; shown as the default. */
+  /** The value that the quick start sets; shown as the default. */
   quickStart?: string;
 }
 
-/** Every setting of the product, in the order in which people read them. */
+/** All settings, in the order of the documentation. */
 export const SETTINGS = {
   DEPLOY_ENV: { schema: z.string(), description: 'Unset: local mode. Any value: deployed mode.' },
   DEBUG: {
     schema: flag,
     fallback: 'false',
-    description: 'Local mode only; together with DEPLOY_ENV a start error.',
+    description: 'Allowed in local mode only: with DEPLOY_ENV the app does not start.',
   },
   PORT: {
     schema: port,
     fallback: '3000',
-    description: 'Where the app listens; in the quick start 0 picks a free port.',
+    description: 'Port of the app. In the quick start, 0 chooses a free port.',
   },
-  HOST: { schema: z.string(), fallback: '127.0.0.1', description: 'The address that the app listens on.' },
+  HOST: { schema: z.string(), fallback: '127.0.0.1', description: 'Address that the app listens on.' },
   PUBLIC_URL: {
     schema: webOrigin,
     description:
-      'The app as the browser reaches it, without a path. Required when deployed; `http://localhost:PORT` in local mode.',
+      'Address of the app for browsers, without a path. Required when deployed. Default in local mode: `http://localhost:PORT`.',
   },
   INTERNAL_URL: {
     schema: webAddress,
-    description: 'The app as Keycloak reaches it, for back-channel logout. Default: PUBLIC_URL.',
+    description: 'Address of the app for Keycloak, for back-channel logout. Default: PUBLIC_URL.',
   },
   ALLOW_LOCAL_MODE_EXPOSED: {
     schema: flag,
     fallback: 'false',
-    description: 'Lets local mode listen beyond loopback.',
+    description: 'Allows local mode to listen on addresses other than loopback.',
   },
   TRUST_PROXY: {
     schema: wholeNumber(0, 100, 'must be the number of reverse proxies'),
     fallback: '0',
-    description: 'How many reverse proxies stand in front.',
+    description: 'Number of reverse proxies in front of the app.',
   },
   METRICS_PORT: {
     schema: port,
     fallback: '9464',
     description:
-      'Metrics and health details, on loopback unless HOST says otherwise; in the quick start 0 picks a free port.',
+      'Port for metrics and health details, on the address HOST. In the quick start, 0 chooses a free port.',
   },
   LOG_LEVEL: {
     schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
     fallback: 'info',
-    description: 'How much is logged.',
+    description: 'Minimum level of logged messages.',
   },
   DATA_DIR: {
     schema: z.string(),
     fallback: '.data',
-    description: 'What the quick start keeps: database, Keycloak, their passwords.',
+    description: 'Folder for data of the quick start: database, Keycloak, their passwords.',
   },
   DATABASE_URL: {
     schema: postgresAddress,
     required: true,
     secret: true,
     quickStart: 'started',
-    description: "Address of Postgres, as the app's role (a member of ops_center_app).",
+    description: "Address of Postgres with the app's role (a member of ops_center_app).",
   },
   MIGRATION_DATABASE_URL: {
     schema: postgresAddress,
     secret: true,
     quickStart: 'started',
     description:
-      'Address of Postgres, as the role that owns the schema. Unset: pending migrations refuse the start.',
+      'Address of Postgres with the role that owns the schema. Unset: the app does not start while migrations are pending.',
   },
   POSTGRES_PORT: {
     schema: port,
     fallback: '5433',
-    description: 'Port of the database that the quick start starts; 0 picks a free one.',
+    description: "Port of the quick start's database; 0 chooses a free one.",
   },
   ENCRYPTION_KEY: {
     schema: fernetKeys,
     required: true,
     secret: true,
-    quickStart: 'made once into .env',
+    quickStart: 'generated into .env',
     description:
-      'Fernet keys, comma-separated: the first encrypts, all decrypt. Losing it loses every stored key.',
+      'Fernet keys, comma-separated. The first one encrypts, all decrypt. If they are lost, all stored keys are lost.',
   },
   SESSION_SECRET: {
     schema: z.string().min(32, 'must have 32 characters or more'),
     required: true,
     secret: true,
-    quickStart: 'made once into .env',
-    description: 'Signs the cookies: 32 random characters or more.',
+    quickStart: 'generated into .env',
+    description: 'Signs the cookies. At least 32 random characters.',
   },
   SESSION_COOKIE_NAME: {
     schema: z.string().regex(/^[A-Za-z0-9_-]+$/),
@@ -171,34 +171,34 @@ export const SETTINGS = {
     schema: webAddress,
     required: true,
     quickStart: 'started',
-    description: 'Address of Keycloak as the browser reaches it, without /realms.',
+    description: 'Address of Keycloak for browsers, without /realms.',
   },
   KEYCLOAK_INTERNAL_URL: {
     schema: webAddress,
-    description: 'Address of Keycloak as the app reaches it. Default: KEYCLOAK_URL.',
+    description: 'Address of Keycloak for the app. Default: KEYCLOAK_URL.',
   },
-  KEYCLOAK_REALM: { schema: z.string(), fallback: 'ops-center', description: 'The realm of the people.' },
+  KEYCLOAK_REALM: { schema: z.string(), fallback: 'ops-center', description: 'Realm of the users.' },
   KEYCLOAK_VAULT_REALM: {
     schema: z.string(),
     description:
-      'The realm of the vault records. Default in local mode: ops-center-vault; must be set when deployed.',
+      'Realm of the vault records. Required when deployed. Default in local mode: ops-center-vault.',
   },
   KEYCLOAK_WEB_CLIENT_ID: {
     schema: z.string(),
     fallback: 'ops-center-web',
-    description: 'The client that people sign in through.',
+    description: 'Client for the sign-in of users.',
   },
   KEYCLOAK_WEB_CLIENT_SECRET: {
     schema: z.string().min(1),
     required: true,
     secret: true,
     quickStart: 'random',
-    description: 'Secret of KEYCLOAK_WEB_CLIENT_ID, the client that people sign in through.',
+    description: 'Secret of KEYCLOAK_WEB_CLIENT_ID, the client for the sign-in of users.',
   },
   KEYCLOAK_SERVICE_CLIENT_ID: {
     schema: z.string(),
     fallback: 'ops-center-service',
-    description: 'The client that reads users and events.',
+    description: 'Client that reads users and events.',
   },
   KEYCLOAK_SERVICE_CLIENT_SECRET: {
     schema: z.string().min(1),
@@ -210,7 +210,7 @@ export const SETTINGS = {
   KEYCLOAK_VAULT_CLIENT_ID: {
     schema: z.string(),
     fallback: 'ops-center-vault',
-    description: 'The client that writes vault records.',
+    description: 'Client that writes vault records.',
   },
   KEYCLOAK_VAULT_CLIENT_SECRET: {
     schema: z.string().min(1),
@@ -222,99 +222,100 @@ export const SETTINGS = {
   KEYCLOAK_PORT: {
     schema: port,
     fallback: '8080',
-    description: 'Port of the Keycloak that the quick start starts; 0 picks a free one.',
+    description: "Port of the quick start's Keycloak; 0 chooses a free one.",
   },
   API_CLIENT_IDS: {
     schema: list,
     fallback: '',
-    description: 'Keycloak clients whose access tokens may call the API. Empty: bearer tokens are off.',
+    description:
+      'Keycloak clients whose access tokens the API accepts. Empty: the API accepts no bearer tokens.',
   },
   DEFAULT_LLM_PROVIDER: {
     schema: z.enum(PROVIDER_IDS),
     fallback: 'openrouter',
     quickStart: 'the demo upstream',
-    description: 'The system default provider.',
+    description: 'Provider of the system default.',
   },
   DEFAULT_LLM_API_KEY: {
     schema: z.string().min(1),
     secret: true,
     quickStart: 'the demo upstream',
     description:
-      "The system default's key. Unset when deployed: no system default. Set, it needs a model to pay for.",
+      'API key of the system default. Unset when deployed: no system default. Set when deployed: needs DEFAULT_LLM_MODEL or DEFAULT_LLM_MODELS.',
   },
   DEFAULT_LLM_BASE_URL: {
     schema: webAddress,
-    description: "What precedes /chat/completions for the system default. Default: the provider's own.",
+    description: "Base URL of the system default, without /chat/completions. Default: the provider's own.",
   },
   DEFAULT_LLM_MODEL: {
     schema: z.string(),
     quickStart: 'demo',
-    description: 'Serves requests that name no model, or `default`.',
+    description: 'Model for requests without a model or with the model `default`.',
   },
   DEFAULT_LLM_MODELS: {
     schema: list,
     description:
-      'Models that the system default pays for; `*` = any. Default: DEFAULT_LLM_MODEL alone (`*` in local mode).',
+      'Models that the system default pays for; `*` = any. Default: DEFAULT_LLM_MODEL only (`*` in local mode).',
   },
   DEFAULT_LLM_EXTRA_FIELDS: {
     schema: list,
     fallback: '',
-    description: 'Request fields allowed on the system default beyond the built-in list.',
+    description: 'Request fields that the system default accepts in addition to the built-in list.',
   },
   EGRESS_ALLOW: {
     schema: egressRules,
     description:
-      'Private addresses that users may reach, as `CIDR-or-host[:port[-port]]`, comma-separated. Default in local mode: loopback and LAN; deployed: none. A name listed here is looked up as the system does it (mDNS, search domains); other names that users bring by the hosts file and DNS alone.',
+      "Private addresses that users' endpoints may use, as `CIDR-or-host[:port[-port]]`, comma-separated. Default in local mode: loopback and LAN; deployed: none. Names listed here are resolved by the system (mDNS, search domains); other names of users' endpoints by the hosts file and DNS only.",
   },
   EGRESS_DENY: {
     schema: egressRules,
     fallback: '',
-    description: 'Addresses that users may never reach; wins over EGRESS_ALLOW.',
+    description: "Addresses that users' endpoints must not use. Has priority over EGRESS_ALLOW.",
   },
   LOCAL_EXECUTION: {
     schema: flag,
     fallback: 'false',
     description:
-      "Lets users with the realm role `ops-operator` run code on this installation's own machine, in a sandbox.",
+      "Allows users with the realm role `ops-operator` to run code on this installation's machine, in a sandbox.",
   },
   UPSTREAM_CONNECT_TIMEOUT_MS: {
     schema: milliseconds,
     fallback: '5000',
-    description: 'Connecting to a provider.',
+    description: 'Time limit for connecting to a provider.',
   },
   UPSTREAM_FIRST_BYTE_TIMEOUT_MS: {
     schema: milliseconds,
     fallback: '120000',
-    description: "A provider's first byte.",
+    description: "Time limit for the first byte of a provider's response.",
   },
   UPSTREAM_IDLE_TIMEOUT_MS: {
     schema: milliseconds,
     fallback: '120000',
-    description: 'Silence within an answer.',
+    description: "Maximum pause within a provider's response.",
   },
   RUNS_PER_USER: {
     schema: wholeNumber(1, 10_000, 'must be a whole number from 1 to 10000'),
     fallback: '8',
-    description: 'Runs of one user that go on at once, in all processes together; more are queued.',
+    description: 'Concurrent runs of one user, in all processes together. Further runs are queued.',
   },
   RUNS_PER_SERVER: {
     schema: wholeNumber(1, 10_000, 'must be a whole number from 1 to 10000'),
     fallback: '8',
-    description: 'Runs that go on at once on one execution server; more are queued.',
+    description: 'Concurrent runs on one execution server. Further runs are queued.',
   },
   RUNS_PER_INSTANCE: {
     schema: wholeNumber(1, 10_000, 'must be a whole number from 1 to 10000'),
     fallback: '32',
-    description: 'Runs that go on at once in one process of the app; more are queued.',
+    description: 'Concurrent runs in one process of the app. Further runs are queued.',
   },
   RUN_HISTORY_DAYS: {
     schema: wholeNumber(1, 3_650, 'must be a whole number of days from 1 to 3650'),
     fallback: '30',
-    description: 'How long runs are kept once they are over: what was run, what it printed, how it ended.',
+    description: 'How long finished runs are kept: their code, output and exit.',
   },
   SHUTDOWN_GRACE_MS: {
     schema: milliseconds,
     fallback: '30000',
-    description: 'How long streams may finish on a stop.',
+    description: 'Time for open streams to finish when the app stops.',
   },
 } satisfies Record<string, Setting>;

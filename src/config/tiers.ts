@@ -5,7 +5,7 @@
 export const TIERS = ['free', 'trial', 'starter', 'professional', 'enterprise'] as const;
 export type Tier = (typeof TIERS)[number];
 
-/** The lowest tier that may store and use keys and servers of its own. */
+/** The lowest tier whose users may store and use their own keys and servers. */
 export const BYOK_TIER: Tier = 'starter';
 
 /** True when `tier` is `required` or higher. */
@@ -13,7 +13,7 @@ export function isTierAtLeast(tier: Tier, required: Tier): boolean {
   return TIERS.indexOf(tier) >= TIERS.indexOf(required);
 }
 
-/** Reads a tier from the identity provider; anything absent or unknown is `free` (never more). */
+/** Reads a tier from the identity provider; a missing or unknown tier is `free`. */
 export function parseTier(value: unknown): Tier {
   return TIERS.find((tier) => tier === value) ?? 'free';
 }

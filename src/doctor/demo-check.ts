@@ -2,7 +2,7 @@ import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import { readDemo } from './demo-users.ts';
 import { error, ok, type Finding } from './finding.ts';
 
-/** Demo users have a password that everyone knows. */
+/** Reports demo users, because their password is public. */
 export async function checkDemoUsers(admin: KeycloakAdmin): Promise<Finding[]> {
   const check = `demo users in realm ${admin.realm}`;
   const { users } = await readDemo();

@@ -19,12 +19,12 @@ const Demo = z.object({
   ),
 });
 
-/** The content of `keycloak/demo.json`. */
+/** Content of `keycloak/demo.json`. */
 export type Demo = z.infer<typeof Demo>;
 
 const DEMO_FILE = path.join(import.meta.dirname, '..', '..', 'keycloak', 'demo.json');
 
-/** The demo users and their organization. Local mode adds them; deployed mode refuses to run beside them. */
+/** Demo users and their organization. Local mode adds them; deployed mode refuses to start while they exist. */
 export async function readDemo(): Promise<Demo> {
   return Demo.parse(JSON.parse(await readFile(DEMO_FILE, 'utf8')));
 }

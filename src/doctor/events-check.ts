@@ -1,7 +1,7 @@
 import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import { error, ok, warning, type Finding } from './finding.ts';
 
-/** Admin events tell the app that a user was changed or signed out in the console. */
+/** The app needs admin events to detect that a user was changed or signed out in the console. */
 export async function checkEvents(admin: KeycloakAdmin, use: { holdsKeys: boolean }): Promise<Finding[]> {
   const events = await admin.call((client) => client.realms.getConfigEvents({ realm: admin.realm }));
   const check = `admin events of realm ${admin.realm}`;
@@ -11,7 +11,7 @@ export async function checkEvents(admin: KeycloakAdmin, use: { holdsKeys: boolea
       ? ok(check, 'are saved')
       : error(
           check,
-          'are not saved: the app would not see at once what an administrator changes',
+          'are not saved: changes by an administrator would take effect late',
           `${setting}: turn "Save events" on`,
         );
   const holdsCiphertext = use.holdsKeys && events.adminEventsDetailsEnabled === true;
@@ -20,7 +20,7 @@ export async function checkEvents(admin: KeycloakAdmin, use: { holdsKeys: boolea
         saved,
         warning(
           check,
-          'include representations: sealed keys are copied into the event table',
+          'include representations: encrypted keys are copied into the event table',
           `${setting}: turn "Include representation" off`,
         ),
       ]

@@ -1,7 +1,7 @@
-/** One thing that was looked at. `fix` says what an administrator should change; empty when all is well. */
+/** Result of one check. `fix` tells an administrator what to change; empty for level `ok`. */
 export interface Finding {
   level: 'ok' | 'warning' | 'error';
-  /** What was looked at, e.g. `the tier in realm ops-center`. */
+  /** Subject of the check, e.g. `the tier in realm ops-center`. */
   check: string;
   detail: string;
   fix: string;
@@ -11,12 +11,12 @@ export function ok(check: string, detail: string): Finding {
   return { level: 'ok', check, detail, fix: '' };
 }
 
-/** The app runs, but less well or less safely than it could. */
+/** The app starts, but with less function or less safety. */
 export function warning(check: string, detail: string, fix: string): Finding {
   return { level: 'warning', check, detail, fix };
 }
 
-/** The app refuses to run. */
+/** The app refuses to start. */
 export function error(check: string, detail: string, fix: string): Finding {
   return { level: 'error', check, detail, fix };
 }

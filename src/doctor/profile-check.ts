@@ -2,22 +2,22 @@ import type { UserProfileConfig } from '@keycloak/keycloak-admin-client/lib/defs
 import { TIERS } from '../config/tiers.ts';
 import { error, ok, warning, type Finding } from './finding.ts';
 
-/** What the profile of a realm is used for. */
+/** What a realm's user profile is used for. */
 export interface ProfileUse {
   realm: string;
   holdsUsers: boolean;
   holdsKeys: boolean;
-  /** The providers whose keys are stored, each in the attribute `byok_<provider>`. */
+  /** Ids of the providers. Keys are stored in the attribute `byok_<provider>`. */
   providers: readonly string[];
 }
 
-/** A sealed value is up to this long. */
+/** Maximum length of a stored key, in characters. */
 const MAX_ATTRIBUTE_LENGTH = 2048;
 const EDIT_PROFILE = 'Realm settings > User profile';
 
 /**
- * Checks a realm's user profile: who may see and write the tier and the keys. A profile that lets users do so
- * would let them set their own tier, or read and swap sealed keys.
+ * Checks who can see and edit the tier and the stored keys in a realm's user profile. If users can, they can set
+ * their own tier, or read and replace encrypted keys.
  */
 export function checkProfile(profile: UserProfileConfig, use: ProfileUse): Finding[] {
   return [
@@ -37,8 +37,8 @@ function checkTier(profile: UserProfileConfig, realm: string): Finding {
   const tier = findAttribute(profile, 'subscription_tier');
   if (tier === undefined) {
     return readPolicy(profile) === 'ENABLED'
-      ? error(check, 'subscription_tier is not declared, and users may write undeclared attributes', declare)
-      : warning(check, 'subscription_tier is not declared: no one can be given a tier', declare);
+      ? error(check, 'subscription_tier is not declared, and users can write undeclared attributes', declare)
+      : warning(check, 'subscription_tier is not declared: no user can get a tier', declare);
   }
   if (tier.permissions?.edit?.includes('user'))
     return error(check, 'users can change their own tier', declare);
@@ -63,7 +63,7 @@ function checkOrganizationAdmin(profile: UserProfileConfig, realm: string): Find
     : ok(check, 'users cannot change it');
 }
 
-/** No user may see or write a sealed key, in whichever realm it could lie. */
+/** No user can see or edit a stored key, in any realm that can hold one. */
 function checkKeysAreHidden(profile: UserProfileConfig, { realm, holdsKeys }: ProfileUse): Finding {
   const check = `stored keys in realm ${realm} are hidden from users`;
   const exposed = (profile.attributes ?? []).filter(

@@ -13,7 +13,7 @@ interface ClientCredentials {
   secret: string;
 }
 
-/** The part of the configuration that says which realms and clients are used. */
+/** The realms and clients of the configuration. */
 export interface RealmSettings {
   mode: 'local' | 'deployed';
   keycloak: {
@@ -27,29 +27,29 @@ export interface RealmSettings {
 
 export interface RealmClients {
   config: RealmSettings;
-  /** The service client, in the realm of the people. */
+  /** Main realm, as the service client. */
   mainAdmin: KeycloakAdmin;
-  /** The vault client, in the realm of the records; the same realm in the guide's layout. */
+  /** Vault realm, as the vault client. In the one-realm layout this is the main realm too. */
   vaultAdmin: KeycloakAdmin;
 }
 
 /**
- * What the app checks at every start.
- * @throws Error listing what an administrator must change; AppError `keycloak_unavailable` when Keycloak is away.
+ * Runs the checks of every start.
+ * @throws UnfitError listing what an administrator must change; AppError `keycloak_unavailable`.
  */
 export async function assertRealmsValid(clients: RealmClients): Promise<void> {
   const errors = (await checkRealms(clients)).filter(({ level }) => level === 'error');
   if (errors.length === 0) return;
   const lines = errors.map(({ check, detail, fix }) => `  - ${check}: ${detail}\n    ${fix}`);
-  throw new UnfitError(`Keycloak is not fit for this app. Change there:\n${lines.join('\n')}`);
+  throw new UnfitError(`Keycloak is not set up correctly. Change in Keycloak:\n${lines.join('\n')}`);
 }
 
-/** Everything that is checked at a start, and what takes longer: the vault's users one by one. */
+/** Runs the checks of every start, and a slower one: it reads each user of the vault realm. */
 export async function checkRealmsInDepth(config: RealmSettings): Promise<Finding[]> {
-  const { internalUrl: baseUrl, realm, vaultRealm, service, vault: vaultAdmin } = config.keycloak;
+  const { internalUrl: baseUrl, realm, vaultRealm, service, vault } = config.keycloak;
   const client = (name: string, { id, secret }: ClientCredentials) =>
     createKeycloakAdmin({ baseUrl, realm: name, clientId: id, clientSecret: secret, timeoutMs: 30_000 });
-  const clients = { config, mainAdmin: client(realm, service), vaultAdmin: client(vaultRealm, vaultAdmin) };
+  const clients = { config, mainAdmin: client(realm, service), vaultAdmin: client(vaultRealm, vault) };
   const findings = await checkRealms(clients);
   const canSignIn = findings.every(({ check }) => check !== SIGN_IN_CHECK);
   if (!canSignIn || realm === vaultRealm) return findings;
@@ -66,7 +66,7 @@ async function checkRealms(clients: RealmClients): Promise<Finding[]> {
   if (signInFindings.length > 0) return signInFindings;
   const { mainAdmin, vaultAdmin, config } = clients;
   const isOneRealm = mainAdmin.realm === vaultAdmin.realm;
-  const providers = PROVIDERS.filter(({ localOnly }) => config.mode === 'local' || !localOnly).map(
+  const providers = PROVIDERS.filter(({ isLocalOnly }) => config.mode === 'local' || !isLocalOnly).map(
     ({ id }) => id,
   );
   const use = { realm: mainAdmin.realm, holdsUsers: true, holdsKeys: isOneRealm, providers };
@@ -99,7 +99,7 @@ async function readAndCheckProfile(admin: KeycloakAdmin, use: ProfileUse): Promi
   return checkProfile(await admin.call((client) => client.users.getProfile({ realm: admin.realm })), use);
 }
 
-/** A wrong secret is told from a Keycloak that is away. */
+/** Reports a wrong client secret as a finding, and throws if Keycloak is unavailable. */
 async function checkSignIn({ mainAdmin, vaultAdmin }: RealmClients): Promise<Finding[]> {
   const findings: Finding[] = [];
   for (const [admin, name] of [
@@ -126,7 +126,7 @@ function readReason(cause: unknown): string {
   return cause instanceof Error && cause.cause instanceof Error ? cause.cause.message : 'no token';
 }
 
-/** A check that Keycloak forbids is a finding, not the end of the others. */
+/** Turns an error status of Keycloak into a finding, so that the other checks still run. */
 async function runCheck(check: string, run: () => Promise<Finding[]>): Promise<Finding[]> {
   try {
     return await run();
@@ -136,8 +136,8 @@ async function runCheck(check: string, run: () => Promise<Finding[]>): Promise<F
     return [
       error(
         check,
-        `Keycloak answered ${status} to the client that should read it`,
-        'Give the service account its roles, as in keycloak/README.md',
+        `Keycloak answered the client with status ${status}`,
+        'Give the service account the roles listed in keycloak/README.md',
       ),
     ];
   }

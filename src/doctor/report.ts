@@ -2,7 +2,7 @@ import type { Finding } from './finding.ts';
 
 const LEVEL_LABELS = { ok: 'ok     ', warning: 'warning', error: 'ERROR  ' } as const;
 
-/** Findings for people: one line each, what to change below it, and a count at the end. */
+/** One line per finding, followed by what to change, and a count at the end. */
 export function formatFindings(findings: readonly Finding[]): string {
   const lines = findings.map(({ level, check, detail, fix }) =>
     [`${LEVEL_LABELS[level]}  ${check}: ${detail}`, ...(fix === '' ? [] : [`         -> ${fix}`])].join('\n'),

@@ -3,19 +3,19 @@ import { z } from 'zod';
 import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import { error, ok, warning, type Finding } from './finding.ts';
 
-/** The roles of `realm-management` that each client needs. */
+/** Roles of `realm-management` that each client needs. */
 const REQUIRED_ROLES = {
   service: ['view-users', 'view-events', 'view-organizations'],
   vault: ['manage-users', 'view-events'],
 } as const;
-/** Roles that come along with the needed ones. */
+/** Roles that the required ones include. */
 const IMPLIED_ROLES = ['query-users', 'query-groups', 'query-organizations'];
 
 const TokenClaims = z.object({
   resource_access: z.record(z.string(), z.object({ roles: z.array(z.string()) })).optional(),
 });
 
-/** Compares what a client may do, by its own token, with what it needs. */
+/** Compares the roles in a client's token with the roles that it needs. */
 export async function checkRights(admin: KeycloakAdmin, kind: keyof typeof REQUIRED_ROLES): Promise<Finding> {
   const token = await admin.call((client) => client.getAccessToken());
   const claims = TokenClaims.parse(decodeJwt(token ?? ''));

@@ -4,8 +4,8 @@ import { error, ok, type Finding } from './finding.ts';
 const PAGE_SIZE = 100;
 
 /**
- * Looks at every user of a vault realm of its own: records are disabled and have no credentials, so an
- * enabled user, or one with a password, is somebody who could sign in there.
+ * Checks every user of a separate vault realm. Vault records are disabled users without credentials; an enabled
+ * user, or one with a password, could sign in.
  */
 export async function checkVaultUsers(vault: KeycloakAdmin): Promise<Finding[]> {
   const check = `users of the vault realm ${vault.realm}`;
@@ -27,16 +27,17 @@ export async function checkVaultUsers(vault: KeycloakAdmin): Promise<Finding[]> 
     }
     if (page.length < PAGE_SIZE) break;
   }
-  if (enabled.length + withCredentials.length === 0) return [ok(check, `${count} records, none can sign in`)];
+  if (enabled.length + withCredentials.length === 0)
+    return [ok(check, `${count} vault records, none can sign in`)];
   return [
     ...toFindings(check, 'enabled', enabled, 'disable or delete'),
     ...toFindings(check, 'have credentials', withCredentials, 'delete the credentials of'),
   ];
 }
 
-function toFindings(check: string, what: string, names: string[], action: string): Finding[] {
+function toFindings(check: string, problem: string, names: string[], action: string): Finding[] {
   if (names.length === 0) return [];
-  return [error(check, `${what}: ${names.join(', ')}`, `Users: ${action} ${names.join(', ')}`)];
+  return [error(check, `${problem}: ${names.join(', ')}`, `Users: ${action} ${names.join(', ')}`)];
 }
 
 function isServiceAccount(username: string): boolean {

@@ -16,13 +16,8 @@ export interface GatewayRouteDeps {
   openRequestLimit: OpenRequestLimit;
 }
 
-/** `/v1` in the providers' own shapes, and the explanation of its choices. */
-export function gatewayRoutes({
-  chat,
-  listModels,
-  routing,
-  openRequestLimit: openRequests,
-}: GatewayRouteDeps): Route[] {
+/** `/v1` in the shape of the provider protocols, and the preview of routing decisions. */
+export function gatewayRoutes({ chat, listModels, routing, openRequestLimit }: GatewayRouteDeps): Route[] {
   return [
     rawRoute({
       method: 'post',
@@ -36,16 +31,14 @@ export function gatewayRoutes({
       access: { scope: 'chat' },
       async handle(call, request, response) {
         const { user } = withPrincipal(call).principal;
-        openRequests.acquire(user.id, response);
+        openRequestLimit.acquire(user.id, response);
         const clientGone = new AbortController();
         response.once('close', () => {
           if (!response.writableFinished) clientGone.abort(CLIENT_GONE);
         });
         try {
-          const receivedHop = request.get(LOOP_HEADER);
-          response.json(
-            await listModels({ user, receivedLoopHeader: receivedHop, signal: clientGone.signal }),
-          );
+          const receivedLoopHeader = request.get(LOOP_HEADER);
+          response.json(await listModels({ user, receivedLoopHeader, signal: clientGone.signal }));
         } catch (error) {
           if (clientGone.signal.reason !== CLIENT_GONE) throw error;
         }

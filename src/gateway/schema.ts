@@ -5,7 +5,7 @@ const KeyScope = z.enum(['personal', 'organization', 'system']);
 /** `GET /api/v1/byok/route?model=` */
 export const RoutePreviewQuery = z.strictObject({ model: z.string().max(256).optional() });
 
-/** Who would answer, and why; the members are null when nobody would. */
+/** Which provider and key would serve a request, and why. The members are null when the request would be refused. */
 export const RoutePreview = z.object({
   provider: z.string().nullable(),
   model: z.string().nullable(),
@@ -22,10 +22,10 @@ export const ModelList = z.object({
   object: z.literal('list'),
   data: z.array(
     z.object({
-      /** `provider/model`, as a request may name it. */
+      /** `provider/model`, as requests name it. */
       id: z.string(),
       object: z.literal('model'),
-      /** Epoch seconds; 0 when the provider does not tell. */
+      /** Epoch seconds; 0 when the provider does not report it. */
       created: z.number(),
       owned_by: z.string(),
       x_ops_scope: KeyScope,
@@ -41,10 +41,10 @@ const UpstreamListedModel = z.object({
 });
 const MAX_MODELS = 10_000;
 
-/** What we read of a provider's own list; other members are dropped. */
+/** The members that are read from a provider's list; others are dropped. */
 export const UpstreamModelList = z
   .object({ data: z.array(UpstreamListedModel).max(MAX_MODELS) })
-  // Together's list has nothing around it (https://docs.together.ai/reference/models).
+  // Together returns a bare array (https://docs.together.ai/reference/models).
   .or(
     z
       .array(UpstreamListedModel)
@@ -52,7 +52,7 @@ export const UpstreamModelList = z
       .transform((data) => ({ data })),
   );
 
-/** The same from an address that is not public: it must say what it is. */
+/** The same for a private address, with the `object` members of the protocol required. */
 export const StrictUpstreamModelList = z.object({
   object: z.literal('list'),
   data: z.array(UpstreamListedModel.extend({ object: z.literal('model') })).max(MAX_MODELS),

@@ -25,77 +25,76 @@ import { createUpstreamCalls } from './upstream/calls.ts';
 
 export interface GatewayDeps {
   keys: KeyService;
-  directory: UserCache;
-  liveWork: ActiveWork;
+  userCache: UserCache;
+  activeWork: ActiveWork;
   dialer: Dialer;
   providers: readonly Provider[];
   upstreams: OperatorUpstreams;
-  /** What pays where the user has no key; null when the operator has set none up. */
+  /** The key that is used when the user has none; null when the operator has configured none. */
   system: (SystemDefault & SystemCredential) | null;
   timeouts: { firstByteMs: number; idleMs: number };
   loopGuard: LoopGuard;
-  /** What all instances share, so that each masks an idempotency key in the same way. */
+  /** Shared by all instances, so that each masks an idempotency key in the same way. */
   idempotencySecret: string;
 }
 
 export interface Gateway {
   routes: Route[];
-  /** In one sentence, which key would answer a request of the user that names no model. */
+  /** Describes in one sentence which key would serve a request of the user that names no model. */
   explainRoute(user: User): Promise<string>;
-  /** Resolves when everything noted about keys is written. */
+  /** Resolves when all pending writes of key status have ended. */
   flushKeyStatus(): Promise<void>;
 }
 
-/** Requests to `/v1` that one user may have open at once, whoever pays: an answer may stream for long. */
+/** Concurrent requests to `/v1` for each user, for any payer: a response may stream for a long time. */
 const MAX_OPEN_REQUESTS = 16;
 
-/** Builds the gateway from its parts. */
 export function createGateway(deps: GatewayDeps): Gateway {
-  const { keys, dialer, loopGuard: hops, providers, system, upstreams, directory, liveWork } = deps;
-  const notes = createKeyStatusWriter(keys);
+  const { keys, dialer, loopGuard, providers, system, upstreams, userCache, activeWork } = deps;
+  const keyStatus = createKeyStatusWriter(keys);
   const routing = createRouting({ keys, providers, system, rotation: createRotation() });
   const calls = createUpstreamCalls({
     dialer,
-    loopGuard: hops,
+    loopGuard,
     maskIdempotencyKey: createIdempotencyMask(deps.idempotencySecret),
     timeouts: deps.timeouts,
   });
   const getProvider = (id: string) => providers.find((provider) => provider.id === id) ?? unknownProvider(id);
   const systemLimits = createSystemLimits();
-  const openRequests = createOpenRequestLimit(MAX_OPEN_REQUESTS);
+  const openRequestLimit = createOpenRequestLimit(MAX_OPEN_REQUESTS);
   const chat = createChatSurface({
     routing,
-    keyStatus: notes,
-    liveWork,
-    loopGuard: hops,
-    openRequestLimit: openRequests,
+    keyStatus,
+    activeWork,
+    loopGuard,
+    openRequestLimit,
     bodyLimits: createBodyLimits(),
     serveFromPool: createServeFromPool({
       routing,
-      keyStatus: notes,
-      directory,
+      keyStatus,
+      userCache,
       calls,
       getProvider,
       upstreams,
     }),
     serveFromSystem: createServeFromSystem({ system, limits: systemLimits, calls, getProvider, upstreams }),
   });
-  const findLiveModels = createFindProviderModels(dialer);
+  const findProviderModels = createFindProviderModels(dialer);
   const listModels = createListModels({
     keys,
-    findProviderModels: findLiveModels,
-    loopGuard: hops,
+    findProviderModels,
+    loopGuard,
     providers,
     upstreams,
     system,
   });
   return {
-    routes: gatewayRoutes({ chat, listModels, routing, openRequestLimit: openRequests }),
+    routes: gatewayRoutes({ chat, listModels, routing, openRequestLimit }),
     explainRoute: async (user) => explainDecision(await routing.decide(user, undefined)),
-    flushKeyStatus: () => notes.flush(),
+    flushKeyStatus: () => keyStatus.flush(),
   };
 }
 
 function unknownProvider(id: string): never {
-  throw new Error(`no provider ${id}`);
+  throw new Error(`unknown provider ${id}`);
 }

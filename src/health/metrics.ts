@@ -5,11 +5,11 @@ import type { ObserveRequest } from '../http/request-context.ts';
 import type { Readiness } from './readiness.ts';
 
 export interface Metrics {
-  /** Labels are closed sets: method, declared path, status; never a user or a key. */
+  /** The labels have few values: method, declared path, status; never a user or a key. */
   observe: ObserveRequest;
   /**
-   * The listener for operators: `/metrics` in Prometheus' text form, `/livez`, `/readyz` with details. A Host
-   * header that is not its own gets a 421.
+   * The server for operators: `/metrics` in the Prometheus text format, `/livez`, and `/readyz` with details. An
+   * unknown Host header gets a 421.
    */
   createOperatorServer(readiness: () => Promise<Readiness>, hosts: ListenerHosts): Server;
 }
@@ -19,7 +19,7 @@ export function createMetrics(): Metrics {
   collectDefaultMetrics({ register: registry });
   const requests = new Histogram({
     name: 'ops_center_http_request_duration_seconds',
-    help: 'Time from a request to the end of its answer.',
+    help: 'Time from a request to the end of its response.',
     labelNames: ['method', 'route', 'status'],
     buckets: [0.005, 0.02, 0.1, 0.5, 2, 10, 60],
     registers: [registry],

@@ -1,4 +1,4 @@
-/** One thing that the app cannot work without; `check` throws when it is not there. */
+/** A dependency that the app requires; `check` throws when it is not available. */
 export interface Dependency {
   name: 'database' | 'migrations' | 'keycloak';
   check: () => Promise<void>;
@@ -6,15 +6,15 @@ export interface Dependency {
 
 export interface Readiness {
   ready: boolean;
-  /** Dependency -> `ok` or `failed`. Shown on the metrics port only. */
+  /** Result by dependency. Shown on the metrics port only. */
   details: Record<string, 'ok' | 'failed'>;
 }
 
-/** Probes come from several sides, often; what they ask is asked at most once in this time. */
+/** Several clients probe often, so the dependencies are checked at most once in this time. */
 const CACHE_TTL_MS = 1_000;
 const CHECK_TIMEOUT_MS = 3_000;
 
-/** Builds the readiness question: all dependencies at once, each given 3 s, shared by all who ask at the time. */
+/** Checks all dependencies in parallel with a timeout of 3 s each. Concurrent callers share one check. */
 export function createReadinessCheck(
   dependencies: readonly Dependency[],
   isDraining: () => boolean,
@@ -31,7 +31,7 @@ export function createReadinessCheck(
     if (last === undefined || now - last.startedAtMs > CACHE_TTL_MS)
       last = { startedAtMs: now, result: checkAll() };
     const readiness = await last.result;
-    // A process that is about to stop must get no more traffic, whatever its dependencies say.
+    // A process that is about to stop must receive no more traffic.
     return isDraining() ? { ...readiness, ready: false } : readiness;
   };
 }
@@ -42,7 +42,7 @@ async function runCheck(check: () => Promise<void>): Promise<'ok' | 'failed'> {
     deadline.addEventListener(
       'abort',
       () => {
-        reject(new Error('too slow'));
+        reject(new Error('dependency check timed out'));
       },
       { once: true },
     );

@@ -1,7 +1,7 @@
 import { rawRoute, type Route } from '../http/route.ts';
 import type { Readiness } from './readiness.ts';
 
-/** The probes that anyone may call: `/livez` says that the process runs, `/readyz` that it can work. */
+/** The public probes: `/livez` reports that the process runs, `/readyz` that its dependencies are available. */
 export function healthRoutes(readiness: () => Promise<Readiness>): Route[] {
   return [
     rawRoute({

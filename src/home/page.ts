@@ -1,10 +1,9 @@
-/** Who looks at the page, as far as it can be told. */
 export type HomeState =
   | { kind: 'signed_out' }
   | {
       kind: 'signed_in';
       user: { username: string; tier: string };
-      /** In words, which key would answer a chat request now. */
+      /** Sentence that names the key which would serve a chat request now. */
       answeredBy: string;
     }
   | { kind: 'failed'; error: { detail: string } };
@@ -12,12 +11,12 @@ export type HomeState =
 export interface HomeView {
   publicUrl: string;
   cookieName: string;
-  /** True where the demo provider and users are offered, so that the example works as it stands. */
+  /** True when the demo provider and demo users exist, so that the example works unchanged. */
   isLocal: boolean;
   state: HomeState;
 }
 
-/** The one page until the real one comes: sign in, who am I, which key would answer, the next line to try. */
+/** The page: sign-in, the user, the key that would serve a request, and an example command. */
 export function renderHomePage(view: HomeView): string {
   return `<!doctype html>
 <html lang="en">
@@ -30,7 +29,7 @@ export function renderHomePage(view: HomeView): string {
 <body>
 <main>
 <h1>Ops Center</h1>
-<p>Bring your own LLM keys. They are kept encrypted in Keycloak, and every answer says which key paid.</p>
+<p>Bring your own LLM keys. They are kept encrypted in Keycloak, and every response names the key that paid.</p>
 ${renderContent(view)}
 </main>
 </body>
@@ -61,11 +60,11 @@ type PageSettings = Omit<HomeView, 'state'>;
 
 function exampleHint({ isLocal, cookieName }: PageSettings): string {
   return isLocal
-    ? 'In a terminal, where this server was started:'
+    ? 'In a terminal, in the directory where this server was started:'
     : `In a terminal; SESSION is the value of your cookie ${cookieName}:`;
 }
 
-/** What a shell takes as it stands. */
+/** Words that a shell needs no quotes for. */
 const PLAIN_WORD = /^[A-Za-z0-9][A-Za-z0-9._@-]*$/;
 
 function exampleCommand({ publicUrl, cookieName, isLocal }: PageSettings, username: string): string {
@@ -82,7 +81,7 @@ function exampleCommand({ publicUrl, cookieName, isLocal }: PageSettings, userna
   ].join('\n');
 }
 
-/** Kept apart from the page so that its policy needs no inline styles. */
+/** A separate file, so that the content security policy needs no inline styles. */
 export const HOME_CSS = `:root { color-scheme: light dark; font-family: system-ui, sans-serif; line-height: 1.5; }
 body { margin: 0; background: Canvas; color: CanvasText; }
 main { max-width: 44rem; margin: 0 auto; padding: 2rem 1rem; overflow-wrap: anywhere; }

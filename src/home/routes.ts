@@ -9,10 +9,10 @@ import { HOME_CSS, renderHomePage, type HomeState } from './page.ts';
 
 export interface HomeDeps {
   authenticate: Authenticate;
-  /** Says which key would answer a request of the user that names no model. */
+  /** Describes which key would serve a request of the user that names no model. */
   explainRoute(user: User): Promise<string>;
   publicUrl: string;
-  /** Where the sign-out form may lead: the browser follows its redirect to Keycloak. */
+  /** Allowed as a form target, since the sign-out form redirects to Keycloak. */
   keycloakUrl: string;
   cookieName: string;
   isLocal: boolean;
@@ -31,7 +31,7 @@ export function homeRoutes(deps: HomeDeps): Route[] {
         frameAncestors: ["'none'"],
       },
     },
-    // With `no-referrer` the browser would send the sign-out form with `Origin: null`, as from another site.
+    // With `no-referrer` the browser would send the sign-out form with `Origin: null`, like another site.
     referrerPolicy: { policy: 'same-origin' },
     strictTransportSecurity: !deps.isLocal,
   });
@@ -43,7 +43,7 @@ export function homeRoutes(deps: HomeDeps): Route[] {
     } catch (error) {
       if (isAppError(error, 'unauthenticated')) return { kind: 'signed_out' };
       if (!isAppError(error)) throw error;
-      log.warn(summarizeError(error), 'the page cannot say who is signed in');
+      log.warn(summarizeError(error), 'the page cannot show the signed-in user');
       response.status(error.status).set(error.headers);
       return { kind: 'failed', error };
     }

@@ -1,6 +1,6 @@
 import type { Request } from 'express';
 
-/** Every value that the request sends under a cookie name, undecoded, in order; a browser can send several. */
+/** All values of a cookie, undecoded and in order. A browser can send several cookies of the same name. */
 export function listCookieValues(request: Request, name: string): string[] {
   return listCookies(request).flatMap(([cookieName, value]) => (cookieName === name ? [value] : []));
 }

@@ -4,9 +4,9 @@ import { AppError } from '../lib/errors.ts';
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS']);
 
 /**
- * Builds the check against forged writes (docs/api.md, "CSRF"): an unsafe request on the session cookie is
- * refused when the browser says that another site sent it. Programs that send neither header pass.
- * @returns a function that throws AppError `csrf` (403).
+ * Creates the guard against forged writes (docs/api.md, "CSRF"). It refuses an unsafe request with a session cookie
+ * when the browser reports another site as its source. Clients that send neither header pass.
+ * @returns function that throws AppError `csrf` (403).
  */
 export function createCrossSiteGuard(publicUrl: string): (request: Request) => void {
   const publicOrigin = new URL(publicUrl).origin;

@@ -4,23 +4,23 @@ import type { Log } from '../lib/log.ts';
 import { toProblem } from './problem.ts';
 import { getRequestContext } from './route.ts';
 
-/** Against causes that go round in a circle. */
+/** Stops at circular causes. */
 const MAX_CAUSES = 10;
 
-/** Writes an error's body for one family of paths. */
+/** The format of errors under one path prefix. */
 export interface ErrorFormat {
-  /** The paths that speak this shape, e.g. `/v1`. */
+  /** E.g. `/v1`. */
   pathPrefix: string;
   contentType: string;
-  /** Headers that stand on each of its errors. */
+  /** Headers of every error in this format. */
   headers: Record<string, string>;
   body(error: AppError, requestId: string): unknown;
 }
 
 /**
- * The one place where errors become answers. An unknown error is a 500 without detail, logged once; a
- * request that has begun to be answered can only be cut off.
- * @param formats protocols with error shapes of their own; everything else is `application/problem+json`.
+ * Converts every error to a response. An unknown error becomes a 500 without detail and is logged once. When the
+ * response has already begun, the connection is closed.
+ * @param formats formats by path prefix; all other paths get `application/problem+json`.
  */
 export function createErrorHandler(formats: readonly ErrorFormat[]) {
   return (thrown: unknown, request: Request, response: Response, _next: NextFunction): void => {
@@ -32,7 +32,7 @@ export function createErrorHandler(formats: readonly ErrorFormat[]) {
       return;
     }
     const format = formats.find(
-      ({ pathPrefix: prefix }) => request.path === prefix || request.path.startsWith(`${prefix}/`),
+      ({ pathPrefix }) => request.path === pathPrefix || request.path.startsWith(`${pathPrefix}/`),
     );
     for (const [name, value] of Object.entries({ ...format?.headers, ...error.headers }))
       response.setHeader(name, value);
@@ -43,19 +43,19 @@ export function createErrorHandler(formats: readonly ErrorFormat[]) {
   };
 }
 
-/** An outage elsewhere is expected and comes in crowds: a line each says enough. A fault of ours needs its stack. */
+/** Outages of dependencies are expected and frequent, so they get one line. Internal errors get a stack trace. */
 function logError(log: Log, error: AppError, thrown: unknown): void {
   if (error.code === 'internal_error') log.error({ err: thrown }, 'request failed');
   else if (error.status >= 500) log.warn(summarizeError(error), 'request failed');
   else log.debug({ code: error.code }, error.detail);
 }
 
-/** What the log says of a failure that is expected to happen: what and why, without stacks. */
+/** Log fields for an expected failure: code, detail and causes, without stack traces. */
 export function summarizeError(error: AppError): { code: string; detail: string; causes: string[] } {
   return { code: error.code, detail: error.detail, causes: listCauses(error) };
 }
 
-/** The messages of an error's causes, the nearest first. */
+/** The messages of an error's causes, the direct cause first. */
 function listCauses(error: Error): string[] {
   const causes: string[] = [];
   for (let cause = error.cause; cause !== undefined && causes.length < MAX_CAUSES;) {
@@ -65,7 +65,7 @@ function listCauses(error: Error): string[] {
   return causes;
 }
 
-/** Failing to connect to several addresses leaves an error without a message, but with a code. */
+/** The AggregateError of a failed connection to several addresses has a code but no message. */
 function causeMessage(cause: unknown): string {
   if (!(cause instanceof Error)) return String(cause);
   const { code } = cause as { code?: unknown };
@@ -74,9 +74,14 @@ function causeMessage(cause: unknown): string {
 
 function toAppError(thrown: unknown): AppError {
   if (isAppError(thrown)) return thrown;
-  // Express itself refuses a path that is not valid percent-encoding.
-  if (thrown instanceof URIError) return new AppError('validation_failed', 'The address is not valid.');
-  return new AppError('internal_error', 'Something went wrong here. The request id helps us to find it.', {
-    cause: thrown,
-  });
+  // Express throws URIError for a path with invalid percent-encoding.
+  if (thrown instanceof URIError)
+    return new AppError('validation_failed', 'The path is not valid percent-encoding.');
+  return new AppError(
+    'internal_error',
+    'Something went wrong on this server. Report the request id to the operator.',
+    {
+      cause: thrown,
+    },
+  );
 }

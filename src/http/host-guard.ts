@@ -6,7 +6,7 @@ import { AppError } from '../lib/errors.ts';
 export interface HostGuardOptions {
   mode: 'local' | 'deployed';
   publicUrl: string;
-  /** Where Keycloak reaches the app; accepted for the back-channel logout only. */
+  /** The address that Keycloak uses to reach the app. Accepted for back-channel logout only. */
   internalUrl: string;
 }
 
@@ -19,11 +19,11 @@ interface HostAndPort {
 }
 
 /**
- * Builds the middleware that refuses a Host header which is not ours: without it a page of another name that
- * resolves to this machine (DNS rebinding) could talk to the app as its own origin.
- * Accepted: the public address; in local mode any loopback name with its port; on the probes the address that
- * the connection came in on; on back-channel logout also the internal address.
- * It throws AppError `wrong_host` (421).
+ * Creates the middleware that refuses unknown Host headers. Without it, a page under another name that resolves to
+ * this machine (DNS rebinding) could call the app as its own origin.
+ * Accepted are the public address; in local mode any loopback name with the public port; for probes the local address
+ * of the connection; for back-channel logout also the internal address.
+ * @returns middleware that throws AppError `wrong_host` (421).
  */
 export function createHostGuard(options: HostGuardOptions) {
   const publicHost = parseUrlHost(options.publicUrl);
@@ -47,7 +47,10 @@ export function createHostGuard(options: HostGuardOptions) {
   return (request: Request, _response: Response, next: NextFunction): void => {
     const host = findSingleHost(request);
     if (host === undefined || !isAllowed(request, host)) {
-      throw new AppError('wrong_host', 'This server does not answer under that host name.');
+      throw new AppError(
+        'wrong_host',
+        'This server is not available under that host name. Use its public URL.',
+      );
     }
     next();
   };
@@ -55,13 +58,13 @@ export function createHostGuard(options: HostGuardOptions) {
 
 export interface ListenerHosts {
   mode: 'local' | 'deployed';
-  /** HOST: a name that the operator lets us listen on is ours. */
+  /** The configured HOST; accepted as a name. */
   host: string;
 }
 
 /**
- * True when the Host header is the address that the connection came in on or the configured HOST, with the
- * listener's port; in local mode also any loopback name with it.
+ * True when the Host header is the local address of the connection or the configured HOST, with the listener's port;
+ * in local mode also any loopback name with that port.
  */
 export function isListenerHost(request: IncomingMessage, { mode, host }: ListenerHosts): boolean {
   const requested = parseHost(findSingleHost(request) ?? '', '80');
@@ -74,7 +77,7 @@ export function isListenerHost(request: IncomingMessage, { mode, host }: Listene
   );
 }
 
-/** Undefined when there is none, or more than one. */
+/** Undefined when there is no Host header or more than one. */
 function findSingleHost(request: IncomingMessage): string | undefined {
   const hosts = request.headersDistinct['host'] ?? [];
   return hosts.length === 1 ? hosts[0] : undefined;
@@ -89,7 +92,7 @@ function parseUrlHost(text: string): HostAndPort {
   return { name: url.hostname, port: url.port || (url.protocol === 'https:' ? '443' : '80') };
 }
 
-/** Reads `name[:port]`; anything that is more than that (a path, a user) is undefined. */
+/** Parses `name[:port]`; undefined for anything else, such as a path or a user name. */
 function parseHost(text: string, defaultPort: string): HostAndPort | undefined {
   const parts = /^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?$/.exec(text);
   if (parts?.[1] === undefined) return undefined;

@@ -4,15 +4,15 @@ import { onResponseClosed } from './on-response-closed.ts';
 
 export interface OpenRequestLimit {
   /**
-   * Takes a place for one request, which comes back when its answer is over.
+   * Acquires a slot for one request. The slot is released when the response is closed.
    * @throws AppError `rate_limited` (429) with `Retry-After` in seconds.
    */
   acquire(userId: string, response: Response): void;
 }
 
 /**
- * Limits how many requests of one user are open at once in this process: each holds its body and a connection.
- * @param maxOpen what nobody's own work needs more of.
+ * Limits the concurrent requests of each user in this process, since each holds its body and a connection.
+ * @param maxOpen requests for each user.
  */
 export function createOpenRequestLimit(maxOpen: number): OpenRequestLimit {
   const openByUser = new Map<string, number>();
@@ -26,7 +26,11 @@ export function createOpenRequestLimit(maxOpen: number): OpenRequestLimit {
   return {
     acquire(userId, response) {
       const open = openByUser.get(userId) ?? 0;
-      if (open >= maxOpen) throw rateLimited(`At most ${maxOpen} of your requests may be open at once.`, 1);
+      if (open >= maxOpen)
+        throw rateLimited(
+          `You can have at most ${maxOpen} open requests at once. Wait until one of them has finished.`,
+          1,
+        );
       openByUser.set(userId, open + 1);
       onResponseClosed(response, () => {
         release(userId);

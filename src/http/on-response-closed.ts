@@ -1,8 +1,8 @@
 import type { ServerResponse } from 'node:http';
 
 /**
- * Calls back once when an answer is over: written out to its last byte, or its client gone. At once where
- * that has happened already.
+ * Calls back once when a response is closed, either completely sent or because the client disconnected. Calls back
+ * immediately when it is already closed.
  */
 export function onResponseClosed(response: ServerResponse, callback: () => void): void {
   if (response.destroyed) callback();

@@ -1,7 +1,7 @@
 import { STATUS_CODES } from 'node:http';
 import type { AppError } from '../lib/errors.ts';
 
-/** An error of the REST API as RFC 9457 has it, with our code; extra members are in wire spelling. */
+/** Converts an error to problem details (RFC 9457) with `code`, `request_id` and the extra members. */
 export function toProblem(error: AppError, requestId: string): Record<string, unknown> {
   return {
     type: 'about:blank',

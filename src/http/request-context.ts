@@ -2,10 +2,10 @@ import type { NextFunction, Request, Response } from 'express';
 import { randomId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
 
-/** What a client may call its request; logged beside our own id, never used as one. */
+/** Allowed form of a client's request id. It is logged beside the server's id and never replaces it. */
 const CLIENT_REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;
 
-/** Told of each request when it is over; the route is the declared path, so that it has few values. */
+/** Called for each closed request. `route` is the declared path, so that it has few values. */
 export type ObserveRequest = (observed: {
   method: string;
   route: string;
@@ -14,8 +14,8 @@ export type ObserveRequest = (observed: {
 }) => void;
 
 /**
- * Gives each request an id of ours and a log that carries it, and logs one line when it is over, with the route
- * as declared: people paste keys into addresses too.
+ * Creates the middleware that assigns a request id and a child log to each request and logs one line when the request
+ * is closed. The line names the declared route, since users paste keys into URLs.
  */
 export function createRequestContext(log: Log, observe: ObserveRequest) {
   return (request: Request, response: Response, next: NextFunction): void => {

@@ -7,8 +7,8 @@ import { createOpenRequestLimit } from './limits.ts';
 import type { Authenticate, Principal, Scope } from './principal.ts';
 
 /**
- * Who may call a route. There is no default: a route that does not say cannot be built.
- * `session` admits the session cookie alone; `{ scope }` also admits any credential that has the scope.
+ * Who may call a route. There is no default: every route must declare it.
+ * `session` admits only the session cookie; `{ scope }` also admits any credential with that scope.
  */
 export type Access = 'public' | 'session' | { scope: Scope };
 
@@ -16,18 +16,18 @@ interface RouteDeclaration {
   method: 'get' | 'post' | 'patch' | 'put' | 'delete';
   path: string;
   access: Access;
-  /** The lowest tier that may call; read live from Keycloak. */
+  /** The lowest tier that may call the route, compared with the user's current tier in Keycloak. */
   tier?: Tier;
 }
 
 export interface HttpCall {
-  /** Null on public routes only; use {@link RouteCall} where access is declared. */
+  /** Null on public routes only. */
   principal: Principal | null;
   requestId: string;
   log: Log;
   /**
-   * Asks anew who is calling and whether they may: after the body was read, for example, since a client can
-   * take its time over it. Throws what the first asking would (401, 403). Not for public routes.
+   * Authenticates and authorizes the request again, for example after its body was read, which can take long.
+   * Throws what the first check throws (401, 403). Not for public routes.
    */
   reauthorize(): Promise<Principal>;
 }
@@ -39,7 +39,7 @@ export interface RouteCall<Params, Query, Body> extends Omit<HttpCall, 'principa
   body: Body;
 }
 
-/** A route of the REST API that writes its own answer, e.g. a stream; everything that comes in passes a schema. */
+/** A REST route that writes its own response, e.g. a stream. All input is parsed by schemas. */
 export interface ParsedRoute<Params, Query, Body> extends RouteDeclaration {
   access: Exclude<Access, 'public'>;
   params?: ZodType<Params>;
@@ -48,16 +48,16 @@ export interface ParsedRoute<Params, Query, Body> extends RouteDeclaration {
   handle(call: RouteCall<Params, Query, Body>, request: Request, response: Response): Promise<void> | void;
 }
 
-/** A route of the REST API: everything that comes in and goes out passes a schema. */
+/** A REST route whose input and output are parsed by schemas. */
 export interface JsonRoute<Params, Query, Body, Result> extends Omit<
   ParsedRoute<Params, Query, Body>,
   'handle'
 > {
-  /** Parses the answer and drops what is not declared: the best guard against leaking a secret. */
+  /** Parses the response and drops undeclared members, which prevents leaking secrets. */
   response: ZodType<Result>;
-  /** 200 unless said otherwise; may depend on what was asked for. */
+  /** 200 by default; may depend on the request body. */
   status?: number | ((body: Body) => number);
-  /** `request` and `response` are for headers alone: the answer is what it returns. */
+  /** Returns the response body. Use `request` and `response` for headers only. */
   handle(
     call: RouteCall<Params, Query, Body>,
     request: Request,
@@ -65,7 +65,7 @@ export interface JsonRoute<Params, Query, Body, Result> extends Omit<
   ): Promise<Result> | Result;
 }
 
-/** A route that writes its own answer: redirects, pages, streams. It reads its own body, after the checks. */
+/** A route that writes its own response: redirects, pages, streams. It reads its body itself, after the guards. */
 export interface RawRoute extends RouteDeclaration {
   handle(call: HttpCall, request: Request, response: Response): Promise<void> | void;
 }
@@ -99,7 +99,7 @@ export function jsonRoute<Params = object, Query = object, Body = undefined, Res
   });
 }
 
-/** Declares a REST route that writes its own answer. Errors: as of {@link jsonRoute}. */
+/** Declares a REST route that writes its own response. Errors: see {@link jsonRoute}. */
 export function parsedRoute<Params = object, Query = object, Body = undefined>(
   declaration: ParsedRoute<Params, Query, Body>,
 ): Route {
@@ -116,7 +116,6 @@ export function parsedRoute<Params = object, Query = object, Body = undefined>(
   };
 }
 
-/** Declares a route that writes its own answer. */
 export function rawRoute(declaration: RawRoute): Route {
   return {
     ...pickDeclaration(declaration),
@@ -128,28 +127,27 @@ export interface RouteGuards {
   authenticate: Authenticate;
   /** Throws `csrf` (403) on a cross-site write. */
   refuseCrossSite(request: Request): void;
-  /** Puts a refusal by tier on the caller's audit trail, before it is answered. */
+  /** Writes a refusal by tier to the user's audit trail, before the response is sent. */
   auditTierRefusal(principal: Principal, route: RouteName, requestId: string): Promise<void>;
 }
 
-/** Which route, for the audit trail. */
+/** Identifies a route in the audit trail. */
 export type RouteName = Pick<RouteDeclaration, 'method' | 'path'>;
 
-/** Requests that one user may have open at once, whatever they ask. */
+/** Concurrent requests for each user, over all routes. */
 const MAX_OPEN_REQUESTS = 64;
 
 /**
- * Mounts the declared routes. Every request passes, in this order: authenticate, cross-site check,
- * scope, tier; only then is its body read, and after that they pass again. A path known under another method
- * answers 405.
- * @throws Error at start when a route lacks its declaration or stands twice.
+ * Mounts the declared routes. Every request passes these guards in order: authentication, cross-site guard, scope,
+ * tier. Then its body is read, and the guards run again. A known path with another method gets a 405.
+ * @throws Error at start when a route declares no access or is declared twice.
  */
 export function mountRoutes(app: Express, routes: readonly Route[], guards: RouteGuards): void {
   const seen = new Set<string>();
   const openRequestLimit = createOpenRequestLimit(MAX_OPEN_REQUESTS);
   for (const route of routes) {
     const name = `${route.method} ${route.path}`;
-    // The type demands `access`; this holds where a cast has gone around the type.
+    // The type requires `access`; this check also covers casts.
     if ((route.access as unknown) === undefined) throw new Error(`${name} declares no access`);
     if (seen.has(name)) throw new Error(`${name} is declared twice`);
     seen.add(name);
@@ -176,14 +174,14 @@ export function mountRoutes(app: Express, routes: readonly Route[], guards: Rout
   for (const path of new Set(routes.map((route) => route.path))) {
     const allow = routes.filter((route) => route.path === path).map((route) => route.method.toUpperCase());
     app.all(path, () => {
-      throw new AppError('method_not_allowed', `This address answers ${allow.join(', ')} only.`, {
+      throw new AppError('method_not_allowed', `This path supports ${allow.join(', ')} only.`, {
         headers: { allow: allow.join(', ') },
       });
     });
   }
 }
 
-/** The request's id and log, put there by `requestContext`. */
+/** The request id and log that `createRequestContext` has set. */
 export function getRequestContext(response: Response): { requestId: string; log: Log } {
   return response.locals as { requestId: string; log: Log };
 }
@@ -194,7 +192,8 @@ async function authenticate(
   request: Request,
   response: Response,
 ): Promise<Principal> {
-  if (route.access === 'public') throw new Error(`${route.path} is public: nobody is asked for`);
+  if (route.access === 'public')
+    throw new Error(`${route.path} is public: public routes must not authenticate`);
   const principal = await guards.authenticate(request, response);
   if (principal.credential === 'session') guards.refuseCrossSite(request);
   return principal;
@@ -205,7 +204,10 @@ function authorize(route: Pick<Route, 'access' | 'tier'>, principal: Principal):
   if (principal.credential !== 'session') {
     const allowed = typeof route.access === 'object' && principal.scopes.has(route.access.scope);
     if (!allowed) {
-      throw new AppError('scope_required', 'This credential may not do that. Sign in and use the session.');
+      throw new AppError(
+        'scope_required',
+        'This credential has no access to this route. Sign in and use the session.',
+      );
     }
   }
   if (route.tier !== undefined) requireTier(principal, route.tier);
@@ -220,7 +222,7 @@ export function requireTier(principal: Principal, required: Tier): void {
   });
 }
 
-/** Leaves the body in `request.body`; answers who is calling by then, and still may. */
+/** Reads the body into `request.body`, then authorizes the request again. */
 async function readJsonBody(call: HttpCall, request: Request, response: Response): Promise<Principal> {
   const hasBody =
     request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
@@ -236,15 +238,15 @@ async function readJsonBody(call: HttpCall, request: Request, response: Response
   return call.reauthorize();
 }
 
-/** body-parser's errors carry a `type` and, for bad JSON, the body itself, which must not travel further. */
+/** Converts an error of body-parser. For invalid JSON it contains the body, which must not reach a log or response. */
 export function toBodyError(error: unknown): AppError {
   const type = (error as { type?: unknown }).type;
   if (type === 'entity.too.large')
-    return new AppError('body_too_large', 'The body is larger than is accepted here.');
+    return new AppError('body_too_large', 'The body exceeds the size limit of this route.');
   if (type === 'encoding.unsupported' || type === 'charset.unsupported') {
     return new AppError('unsupported_media_type', 'Send the body as UTF-8, without content encoding.');
   }
-  return new AppError('validation_failed', 'The body could not be read as JSON.');
+  return new AppError('validation_failed', 'The body is not valid JSON.');
 }
 
 function parseInput(schema: ZodType | undefined, value: unknown, part: string): unknown {
@@ -256,7 +258,7 @@ function parseInput(schema: ZodType | undefined, value: unknown, part: string): 
   });
 }
 
-/** Zod's issues as the wire has them. Messages name fields and rules, never the value. */
+/** Converts Zod's issues. Messages name fields and rules, never the value. */
 function toFieldErrors(error: z.ZodError, part: string): FieldError[] {
   return error.issues.map((issue) => ({ path: issue.path.join('.') || part, message: issue.message }));
 }

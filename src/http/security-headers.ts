@@ -1,8 +1,8 @@
 import type { NextFunction, Request, Response } from 'express';
 
 /**
- * The headers of everything that is no page. An answer of an upstream that a browser could be brought to
- * show must not run, be stored, or be read by another site.
+ * Sets the headers of all responses except pages. When a browser displays an upstream's response, it must not execute
+ * it, store it or expose it to another site.
  */
 export function securityHeaders(_request: Request, response: Response, next: NextFunction): void {
   response.setHeader('x-content-type-options', 'nosniff');

@@ -11,13 +11,13 @@ export interface ActiveWorkCheckDeps {
   logout: Logout;
 }
 
-/** With a sweep every 5 s, work of a user who vanished without an event ends within 10 s. */
+/** The check runs every 5 s, so work of a user who was disabled or deleted without an event ends within 10 s. */
 const MAX_USER_AGE_MS = 4_000;
 const MAX_CONCURRENT_LOOKUPS = 10;
 
 /**
- * Builds the sweep over running work: what no event told this process (another instance ended the session, a
- * directory behind Keycloak disabled the user, the session's time is over) is found here.
+ * Creates the check that ends active work of invalid sign-ins. It covers what causes no event in this process: another
+ * instance has ended the session, an LDAP directory has disabled the user, or the session has expired.
  */
 export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<void> {
   async function endWorkOfEndedSessions(): Promise<void> {
@@ -36,7 +36,7 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
     }
   }
 
-  async function endWorkOfMissingUsers(): Promise<void> {
+  async function endWorkOfDisabledUsers(): Promise<void> {
     const ids = deps.activeWork.userIds();
     for (let at = 0; at < ids.length; at += MAX_CONCURRENT_LOOKUPS) {
       await Promise.all(
@@ -51,11 +51,11 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
   return async () => {
     await endWorkOfEndedSessions();
     await endWorkOfLoggedOutTokens();
-    await endWorkOfMissingUsers();
+    await endWorkOfDisabledUsers();
   };
 }
 
-/** Builds the same question about one sign-in, for work that waited before it began. */
+/** Checks one sign-in in the database, for work that waited in a queue before it started. */
 export function createSignInCheck(store: SessionStore): (principal: Principal) => Promise<boolean> {
   return async (principal) => {
     const { sessionId } = principal;

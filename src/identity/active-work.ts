@@ -1,32 +1,38 @@
 import type { Principal } from '../http/principal.ts';
 
-/** Why work is ended from outside. */
+/**
+ * Why active work is ended. `signed_out`: its sign-in is no longer valid, because the user signed out, was disabled or
+ * deleted, or the session has expired.
+ */
 export type WorkEndReason = 'signed_out' | 'draining';
 
-/** Streams and other work that outlives the moment in which its caller was admitted. */
+/**
+ * Streams and other work that continues after its request was authorized. `logout.ts` ends it when a user signs out,
+ * is disabled or is deleted; `active-work-check.ts` ends what no event has reported.
+ */
 export interface ActiveWork {
   /**
-   * Registers work under the principal that started it. `end` is called at most once and must not throw.
-   * @returns the function that takes it off the list again; call it when the work is over.
+   * Registers work for the principal that started it. `end` is called at most once and must not throw.
+   * @returns function that unregisters the work; call it when the work has finished.
    */
   register(principal: Principal, end: (reason: WorkEndReason) => void): () => void;
-  /** Ends all work of a user, or only that of sign-ins not after a time (Keycloak's, epoch ms). */
+  /** Ends the work of a user. With a time (Keycloak's clock, epoch ms), only work of sign-ins up to then. */
   endUser(userId: string, signedInNotAfterMs?: number): void;
-  /** Ends the work of everybody who signed in not after a time (Keycloak's, epoch ms). */
+  /** Ends the work of all sign-ins up to a time (Keycloak's clock, epoch ms). */
   endAll(signedInNotAfterMs: number): void;
-  /** Ends the work of exactly this principal. */
+  /** Ends the work of this principal object only. */
   endPrincipal(principal: Principal): void;
-  /** Ends the work of one of our sessions, by the id of its row. */
+  /** Ends the work of an app session, by the id of its row. */
   endSession(sessionId: string): void;
-  /** Ends the work of a session of Keycloak, by its `sid`. */
+  /** Ends the work of a Keycloak session, by its `sid`. */
   endKeycloakSession(keycloakSessionId: string): void;
-  /** Everyone who has work running, each once. */
+  /** Principals with active work, without duplicates. */
   principals(): Principal[];
   userIds(): string[];
   readonly size: number;
-  /** Resolves when nothing runs any more, at once if nothing does. */
+  /** Resolves when there is no active work; immediately if there is none now. */
   whenIdle(): Promise<void>;
-  /** Ends everything, and all that is registered from now on, with `draining`; resolves when it is gone. */
+  /** Ends all active work and all work registered later with `draining`. Resolves when none is left. */
   drain(): Promise<void>;
 }
 
@@ -36,7 +42,6 @@ interface WorkItem {
   ended: boolean;
 }
 
-/** Builds an empty register. */
 export function createActiveWork(): ActiveWork {
   const items = new Set<WorkItem>();
   let idleWaiters: (() => void)[] = [];
@@ -54,7 +59,7 @@ export function createActiveWork(): ActiveWork {
     idleWaiters = [];
   }
 
-  function idle(): Promise<void> {
+  function whenIdle(): Promise<void> {
     if (items.size === 0) return Promise.resolve();
     return new Promise((resolve) => idleWaiters.push(resolve));
   }
@@ -63,7 +68,7 @@ export function createActiveWork(): ActiveWork {
     register(principal, onEnd) {
       const item: WorkItem = { principal, end: onEnd, ended: false };
       items.add(item);
-      // Later, so that the caller has the function to unregister before it is told to end.
+      // Deferred, so that the caller has received the unregister function before `end` is called.
       if (draining)
         queueMicrotask(() => {
           endItem(item, 'draining');
@@ -78,11 +83,11 @@ export function createActiveWork(): ActiveWork {
     get size() {
       return items.size;
     },
-    whenIdle: idle,
+    whenIdle,
     drain() {
       draining = true;
       for (const item of [...items]) endItem(item, 'draining');
-      return idle();
+      return whenIdle();
     },
   };
 }
@@ -92,7 +97,6 @@ type EndMethods = Pick<
   'endUser' | 'endAll' | 'endPrincipal' | 'endSession' | 'endKeycloakSession'
 >;
 
-/** Whose work ends: every way of naming it. */
 function createEndMethods(endWhere: (matches: (principal: Principal) => boolean) => void): EndMethods {
   return {
     endUser: (userId, notAfterMs = Infinity) => {
@@ -119,7 +123,7 @@ function endItem(item: WorkItem, reason: WorkEndReason): void {
   item.end(reason);
 }
 
-/** A sign-in of unknown time counts as the oldest: in doubt its work is ended. */
+/** A sign-in with an unknown time counts as the oldest, so that its work is always ended. */
 function signedInAt(principal: Principal): number {
   return principal.signedInAtMs ?? 0;
 }

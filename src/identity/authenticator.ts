@@ -20,15 +20,15 @@ export interface AuthenticatorDeps {
 }
 
 const ALL_SCOPES: ReadonlySet<Scope> = new Set(SCOPES);
-/** What an access token of Keycloak may do (docs/api.md): it never changes keys. */
+/** Scopes of a Keycloak access token (docs/api.md). It can never change keys. */
 const BEARER_SCOPES: ReadonlySet<Scope> = new Set(['chat', 'keys:read']);
 /** RFC 6750, section 2.1. */
 const BEARER = /^Bearer +([A-Za-z0-9._~+/-]+=*)$/i;
 
 /**
- * Builds the one place where a credential becomes a principal. One credential decides alone: a bad
- * `Authorization` never falls back to `x-api-key`, nor that to the cookie. Whatever the credential, its user
- * must exist and be enabled in Keycloak.
+ * Turns a credential into a principal. Only one credential is read: a bad `Authorization` does not fall back to
+ * `x-api-key`, and a bad `x-api-key` does not fall back to the cookie. The user must exist and be enabled in
+ * Keycloak.
  */
 export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
   async function fromBearer(request: Request): Promise<Principal> {
@@ -73,7 +73,7 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
   return async (request, response) => {
     const hasCookie = hasSessionCookie(request, deps.cookieName);
     if (request.headers.authorization !== undefined) return fromBearer(request);
-    // No credential of this kind exists yet; its presence still decides.
+    // API keys are not implemented yet. The header is still decisive: no fallback to the cookie.
     if (request.headers['x-api-key'] !== undefined) throw unauthenticated();
     if (!hasCookie) throw unauthenticated();
     return fromSession(request, response);
@@ -81,13 +81,16 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
 }
 
 /**
- * Whether the request has the session cookie.
- * @throws AppError `validation_failed` when there are two: one could have been planted by a neighbouring host.
+ * Returns true if the request has the session cookie.
+ * @throws AppError `validation_failed` for two session cookies: a sibling host could have set one of them.
  */
 export function hasSessionCookie(request: Request, cookieName: string): boolean {
   const values = listCookieValues(request, cookieName);
   if (values.length > 1) {
-    throw new AppError('validation_failed', `The cookie ${cookieName} was sent more than once.`);
+    throw new AppError(
+      'validation_failed',
+      `The request has more than one ${cookieName} cookie. Send only one.`,
+    );
   }
   return values.length === 1;
 }

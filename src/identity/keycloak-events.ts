@@ -22,26 +22,29 @@ export interface KeycloakEventPollDeps {
   logout: Logout;
 }
 
-/** What a list of events asks of us. */
+/** Changes read from a list of admin events. */
 export interface AdminEventChanges {
-  /** Users who were changed in some way. */
+  /** Users with any change. */
   changedUserIds: string[];
-  /** Users whom an administrator signed out, with the time. */
+  /** Users that an administrator signed out, with Keycloak's time (epoch ms). */
   loggedOutUsers: { userId: string; atMs: number }[];
-  /** Keycloak's sessions that ended. */
+  /** Ids of ended Keycloak sessions. */
   endedSessionIds: string[];
-  /** The latest time at which the whole realm was signed out. */
+  /** Latest time at which the whole realm was signed out. */
   allLoggedOutAtMs: number | undefined;
 }
 
-/** A user's own event, of type LOGOUT. */
+/** User event of type LOGOUT. */
 const LogoutEvent = z.object({ id: z.string(), time: z.number(), sessionId: z.string().nullish() });
 export type LogoutEvent = z.output<typeof LogoutEvent>;
 
-/** Resource types that matter: REALM only for "log out all sessions". */
+/** Resource types to read. REALM is needed only for "log out all sessions". */
 const RESOURCE_TYPES = ['USER', 'USER_SESSION', 'REALM'];
 
-/** Reads admin events. Disabling a user sends no back-channel logout: these events are the only sign. */
+/**
+ * Summarizes admin events. Disabling or deleting a user sends no back-channel logout; it is reported by such an event,
+ * as a change of the user.
+ */
 export function toAdminEventChanges(events: readonly AdminEvent[]): AdminEventChanges {
   const changes: AdminEventChanges = {
     changedUserIds: [],
@@ -66,12 +69,15 @@ export function toAdminEventChanges(events: readonly AdminEvent[]): AdminEventCh
   return changes;
 }
 
-/** Keycloak's sessions that users ended themselves; the back-channel tells too, unless we were down. */
+/** Sessions that users ended themselves. Covers back-channel calls missed while the app was down. */
 export function toEndedSessionIds(events: readonly LogoutEvent[]): string[] {
   return events.flatMap((event) => (event.sessionId ? [event.sessionId] : []));
 }
 
-/** Builds the poll of both streams. It throws when Keycloak or the database is away; nothing is lost by that. */
+/**
+ * Polls admin events and user events. The poll throws if Keycloak or the database is unavailable; the next poll
+ * reads the same events again.
+ */
 export function createKeycloakEventPoll(deps: KeycloakEventPollDeps): () => Promise<void> {
   const { keycloakAdmin } = deps;
   const { realm } = keycloakAdmin;
@@ -100,20 +106,20 @@ export function createKeycloakEventPoll(deps: KeycloakEventPollDeps): () => Prom
 }
 
 export interface DeletedUserPollDeps extends Pick<KeycloakEventPollDeps, 'keycloakAdmin' | 'database'> {
-  /** May be told of the same user again, by each process and after a failure. */
+  /** Can run several times for the same user: in each process, and again after it throws. */
   onUserDeleted: (userId: string) => Promise<void>;
 }
 
 /**
- * Builds the poll for users whom an administrator has deleted. By its own cursor: what follows from it may
- * take long or fail, and signing others out must not wait for that. A user who is merely not found is never
- * taken for deleted: a mistyped realm, or LDAP being away, answers 404 for everybody.
+ * Polls for users that an administrator has deleted. It has its own cursor, because `onUserDeleted` can be slow or
+ * fail, and that must not delay logouts. Only a delete event counts: with a mistyped realm or an unavailable
+ * LDAP server, Keycloak answers 404 for every user.
  */
 export function createDeletedUserPoll(deps: DeletedUserPollDeps): () => Promise<void> {
   const { keycloakAdmin } = deps;
 
   async function isDeleted(id: string): Promise<boolean> {
-    // The client answers null on 404, where its type says undefined.
+    // The client returns null on 404, although its type says undefined.
     const user: unknown = await keycloakAdmin.call((client) => client.users.findOne({ id }));
     return user === null || user === undefined;
   }
@@ -124,7 +130,7 @@ export function createDeletedUserPoll(deps: DeletedUserPollDeps): () => Promise<
     fetchPage: createAdminEventFetcher(keycloakAdmin, ['USER']),
     async handle(events) {
       const ids = events.map(findDeletedUserId).filter((id) => id !== undefined);
-      // One that is there again was imported under the same id.
+      // A user that exists again was imported under the same id.
       for (const id of new Set(ids)) if (await isDeleted(id)) await deps.onUserDeleted(id);
     },
   });
@@ -135,7 +141,7 @@ async function applyChanges(deps: KeycloakEventPollDeps, changes: AdminEventChan
   if (changes.allLoggedOutAtMs !== undefined) await deps.logout.endAllUntil(changes.allLoggedOutAtMs);
   for (const { userId, atMs } of changes.loggedOutUsers) await deps.logout.endUserUntil(userId, atMs);
   await deps.logout.endKeycloakSessions(changes.endedSessionIds);
-  // Only those who are signed in or at work here: a realm may have many others.
+  // A realm can have many users. Look up only those with a session or active work.
   const withActiveWork = deps.activeWork.userIds().filter((id) => changes.changedUserIds.includes(id));
   const affectedUserIds = new Set([
     ...withActiveWork,

@@ -1,13 +1,14 @@
 import { isAppError, keycloakUnavailable } from '../lib/errors.ts';
 import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 
-/** Code on this installation's own machine: whether, and for whom. */
+/** Whether code can run on this installation's own machine, and for which users. */
 export interface LocalExecution {
-  /** The operator's switch, `LOCAL_EXECUTION`. */
+  /** Setting `LOCAL_EXECUTION`. */
   readonly isOn: boolean;
   /**
-   * Whether a user has the realm role for it, given directly, by a group or within another role. Asks Keycloak each
-   * time, so that a role that was taken away is of no use any more; nobody is asked while it is off.
+   * Returns true if the user has the realm role `ops-operator`, directly, through a group or through a composite
+   * role. Reads from Keycloak on every call, so that removing the role takes effect immediately. Returns false
+   * without a request while local execution is off.
    * @throws AppError `keycloak_unavailable` (503).
    */
   isAllowed: (userId: string) => Promise<boolean>;
@@ -33,6 +34,6 @@ async function hasRole(keycloakAdmin: KeycloakAdmin, id: string): Promise<boolea
   } catch (error) {
     if (isAppError(error)) throw error;
     if (keycloakStatus(error) === 404) return false;
-    throw keycloakUnavailable(error, 'Keycloak did not say which roles you have. Try again shortly.');
+    throw keycloakUnavailable(error, 'Your roles cannot be read from Keycloak. Try again shortly.');
   }
 }

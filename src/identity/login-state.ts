@@ -4,23 +4,23 @@ import { z } from 'zod';
 import { listCookies } from '../http/cookies.ts';
 import { createKeyring } from '../lib/crypto/keyring.ts';
 
-/** What a sign-in under way must remember until Keycloak sends the browser back. */
+/** State of a pending sign-in, kept until Keycloak redirects the browser back. */
 const LoginState = z.object({
   v: z.literal(1),
   state: z.string(),
   nonce: z.string(),
   pkceVerifier: z.string(),
   returnTo: z.string(),
-  /** Our clock, epoch ms. */
+  /** The app's clock, epoch ms. */
   startedAtMs: z.number(),
 });
 export type LoginState = z.output<typeof LoginState>;
 
-/** The sign-ins that a browser has under way, kept in encrypted cookies: a stranger cannot make rows. */
+/** Pending sign-ins of a browser. Stored in encrypted cookies, so that anonymous requests write no rows. */
 export interface LoginStates {
-  /** Keeps a sign-in for 10 minutes; the oldest of many are dropped so that the header stays small. */
+  /** Saves a sign-in for 10 minutes. Drops the oldest above 8, so that the cookie header stays small. */
   save(request: Request, response: Response, login: Omit<LoginState, 'v' | 'startedAtMs'>): void;
-  /** Finds the sign-in of a `state` and takes its cookie away; undefined when unknown, altered or too old. */
+  /** Returns the sign-in of a `state` and clears its cookie; undefined if it is unknown, altered or expired. */
   consume(request: Request, response: Response, state: string): LoginState | undefined;
 }
 
@@ -33,10 +33,10 @@ export interface LoginStateDeps {
 }
 
 const LIFETIME_MS = 10 * 60_000;
-/** Sign-ins under way per browser: each cookie has about 600 bytes, the whole header at most 16 kB. */
+/** Per browser. Each cookie has about 600 bytes; Node allows 16 kB for all headers. */
 const MAX_PENDING_SIGN_INS = 8;
 
-/** Builds the cookies of pre-login state, one per sign-in so that two tabs do not disturb each other. */
+/** Uses one cookie per sign-in, so that two tabs can sign in at the same time. */
 export function createLoginStates(deps: LoginStateDeps): LoginStates {
   const now = deps.now ?? Date.now;
   const keyring = createKeyring([deriveKey(deps.sessionSecret)]);
@@ -82,7 +82,7 @@ function toCookieSuffix(state: string): string {
   return state.slice(0, 12).replace(/[^A-Za-z0-9_-]/g, '');
 }
 
-/** A key of its own for this purpose, so that no other use of the session secret can read or make these. */
+/** A separate key for this purpose: no other use of the session secret can read or create these cookies. */
 function deriveKey(sessionSecret: string): string {
   const bytes = hkdfSync('sha256', sessionSecret, '', 'ops-center pre-login state v1', 32);
   return `${Buffer.from(bytes).toString('base64url')}=`;

@@ -3,21 +3,21 @@ import type { StoredSession } from './schema.ts';
 import type { SessionStore } from './session-store.ts';
 
 /**
- * Every way in which sessions end. The order is always: marker, rows, live work. The marker is committed before
- * the rows are deleted, and a sign-in saves its row before it looks for markers: so whichever of the two is
- * later sees the other, and a logout that arrives while a sign-in is under way wins. (In one transaction the
- * delete could miss a row that is saved while the marker is not visible yet.)
+ * Ends sessions. A logout marker is a row that invalidates all sign-ins up to a time. A logout writes the marker,
+ * deletes the sessions' rows and ends the active work, in this order. The marker is committed before the rows are
+ * deleted, and a sign-in saves its row before it reads the markers: one of the two finds the other, so that a logout
+ * during a sign-in wins. In one transaction the delete could miss a row that is saved before the marker is visible.
  */
 export interface Logout {
-  /** The user is missing or disabled: all their sessions end. Without a marker, since no time is known. */
+  /** Ends all sessions of a missing or disabled user. Writes no marker, because the time is not known. */
   endUser(userId: string): Promise<void>;
-  /** An administrator signed the user out: ends what was signed in up to then (Keycloak's clock, epoch ms). */
+  /** After a logout by an administrator: ends the user's sign-ins up to a time (Keycloak's clock, epoch ms). */
   endUserUntil(userId: string, notAfterMs: number): Promise<void>;
-  /** An administrator signed the whole realm out. */
+  /** After a logout of the whole realm: ends all sign-ins up to a time. */
   endAllUntil(notAfterMs: number): Promise<void>;
-  /** Keycloak ended these sessions of its own; their ids never come back, so no time is compared. */
+  /** After Keycloak ended sessions. Compares no time, because Keycloak does not reuse session ids. */
   endKeycloakSessions(keycloakSessionIds: string[]): Promise<void>;
-  /** The user signs out here; Keycloak's session may live on, so only what was signed in until now ends. */
+  /** Signs a user out of the app. The Keycloak session can continue, so only sign-ins up to now are ended. */
   endSession(session: StoredSession): Promise<void>;
 }
 
@@ -53,7 +53,7 @@ export function createLogout({ store, activeWork }: LogoutDeps): Logout {
       for (const id of ids) activeWork.endKeycloakSession(id);
     },
     async endSession(session) {
-      // Our clock may be behind Keycloak's; the session itself must be covered in any case.
+      // The app's clock can be behind Keycloak's. The marker must still cover this session.
       const notAfterMs = Math.max(Date.now(), session.signedInAtMs);
       const ids = [session.keycloakSessionId];
       await store.markKeycloakSessions(ids, notAfterMs);

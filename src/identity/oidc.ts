@@ -3,7 +3,7 @@ import type { KeycloakFetch } from '../lib/keycloak/keycloak-fetch.ts';
 import { AppError, isAppError, keycloakUnavailable } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 
-/** What a completed sign-in or refresh tells. */
+/** Result of a completed sign-in or token refresh. */
 export interface SignInResult {
   userId: string;
   keycloakSessionId: string;
@@ -11,40 +11,41 @@ export interface SignInResult {
   signedInAtMs: number;
   idToken: string;
   refreshToken: string;
-  /** Our clock, epoch ms: when the access token ends and it is time to ask again. */
+  /** When to refresh next: the expiry of the access token, at least one minute ahead. The app's clock, epoch ms. */
   refreshAtMs: number;
 }
 
 export interface AuthorizationRequest {
-  /** Where the browser goes. */
+  /** Keycloak's authorization page. */
   url: URL;
   state: string;
   nonce: string;
   pkceVerifier: string;
 }
 
-/** What the callback of a sign-in must match. */
+/** Values that the sign-in callback must match. */
 type ExpectedCallback = Omit<AuthorizationRequest, 'url'>;
 
-/** Keycloak as the place where people sign in (OpenID Connect, authorization code with PKCE). */
+/** OpenID Connect client for Keycloak (authorization code flow with PKCE). */
 export interface OidcClient {
   /** @throws AppError `keycloak_unavailable`. */
   startSignIn(): Promise<AuthorizationRequest>;
   /**
-   * Redeems the code. @param query the callback's query, with its `?`.
-   * @throws AppError `keycloak_unavailable`, or `unauthenticated` when Keycloak or a check says no.
+   * Redeems the authorization code.
+   * @param query the callback's query, with its `?`.
+   * @throws AppError `keycloak_unavailable`, or `unauthenticated` if Keycloak or a check refuses the code.
    */
   finishSignIn(query: string, expected: ExpectedCallback): Promise<SignInResult>;
-  /** New tokens; undefined when Keycloak says that the sign-in is over. @throws AppError `keycloak_unavailable`. */
+  /** Returns new tokens; undefined if the Keycloak session has ended. @throws AppError `keycloak_unavailable`. */
   refresh(refreshToken: string): Promise<SignInResult | undefined>;
-  /** Where the browser goes to sign out of Keycloak too. @throws AppError `keycloak_unavailable`. */
+  /** Address that signs the browser out of Keycloak. @throws AppError `keycloak_unavailable`. */
   endSessionUrl(idToken: string | undefined): Promise<URL>;
 }
 
 export interface OidcClientDeps {
-  /** Keycloak as the browser sees it; its tokens' issuer begins with it. */
+  /** Keycloak's address for browsers; the issuer of its tokens starts with it. */
   url: string;
-  /** Keycloak as this process reaches it. */
+  /** Keycloak's address for requests of the app. */
   internalUrl: string;
   realm: string;
   web: { id: string; secret: string };
@@ -53,10 +54,10 @@ export interface OidcClientDeps {
   log: Log;
 }
 
-/** Asking more often than this gains nothing, whatever a realm's token lifetime says. */
+/** Lower limit for realms with a very short token lifetime. */
 const MIN_REFRESH_INTERVAL_MS = 60_000;
 
-/** Builds the client. Discovery happens on first use and is kept once it succeeded. */
+/** Discovery runs on first use. Its result is cached after it succeeds. */
 export function createOidcClient(deps: OidcClientDeps): OidcClient {
   const redirectUri = `${deps.publicUrl}/auth/callback`;
   let discovered: Promise<client.Configuration> | undefined;
@@ -71,7 +72,7 @@ export function createOidcClient(deps: OidcClientDeps): OidcClient {
 
   return {
     startSignIn: async () => createAuthorizationRequest(await configuration(), redirectUri),
-    // Built from the configured address: the Host header has no say in what is redeemed.
+    // The callback is built from the configured address, not from the Host header.
     finishSignIn: async (query, expected) =>
       redeemCode(await configuration(), new URL(redirectUri + query), expected),
     refresh: async (refreshToken) => refreshTokens(await configuration(), refreshToken),
@@ -116,7 +117,7 @@ async function redeemCode(
     return toSignInResult(tokens);
   } catch (error) {
     if (isOutage(error)) throw toUnavailable(error);
-    throw new AppError('unauthenticated', 'Signing in did not work. Please sign in again.', { cause: error });
+    throw new AppError('unauthenticated', 'The sign-in failed. Please sign in again.', { cause: error });
   }
 }
 
@@ -133,8 +134,8 @@ async function refreshTokens(
 }
 
 /**
- * Reads Keycloak's metadata over the internal address. What the app itself calls is moved to that address: a
- * Keycloak without KC_HOSTNAME_BACKCHANNEL_DYNAMIC names the public one, which a container may not reach.
+ * Reads Keycloak's metadata from the internal address. Endpoints that the app calls are rewritten to that address:
+ * without KC_HOSTNAME_BACKCHANNEL_DYNAMIC, Keycloak returns the public one, which a container may not reach.
  */
 async function discover(deps: OidcClientDeps): Promise<client.Configuration> {
   const realm = `/realms/${encodeURIComponent(deps.realm)}`;
@@ -148,15 +149,18 @@ async function discover(deps: OidcClientDeps): Promise<client.Configuration> {
     auth,
     {
       [client.customFetch]: deps.fetch,
-      // The library looks for this very function in the list; a wrapper of ours is not recognised.
+      // The library compares by function identity, so a wrapper would not be recognized.
       // eslint-disable-next-line @typescript-eslint/no-deprecated
       ...(isHttp ? { execute: [client.allowInsecureRequests] } : {}),
     },
   );
   const metadata = first.serverMetadata();
   if (metadata.issuer !== issuer) {
-    deps.log.error({ expected: issuer, found: metadata.issuer }, 'Keycloak names another issuer');
-    throw new Error('Keycloak names another issuer than KEYCLOAK_URL says');
+    deps.log.error(
+      { expected: issuer, found: metadata.issuer },
+      "Keycloak's issuer does not match KEYCLOAK_URL",
+    );
+    throw new Error("Keycloak's issuer does not match KEYCLOAK_URL. Correct the setting.");
   }
   const config = new client.Configuration(
     withInternalEndpoints(metadata, deps),
@@ -166,12 +170,12 @@ async function discover(deps: OidcClientDeps): Promise<client.Configuration> {
   );
   config[client.customFetch] = deps.fetch;
   if (isHttp) allowPlainHttp(config);
-  // ID tokens straight from the token endpoint may go unchecked over TLS; ours can come over plain http.
+  // OpenID Connect lets clients skip the signature check of ID tokens received over TLS. Here plain http is possible.
   client.enableNonRepudiationChecks(config);
   return config;
 }
 
-/** What the app itself calls, at the internal address. */
+/** Rewrites the endpoints that the app calls to the internal address. */
 function withInternalEndpoints(
   metadata: client.ServerMetadata,
   { url, internalUrl }: OidcClientDeps,
@@ -183,7 +187,7 @@ function withInternalEndpoints(
   return { ...metadata, ...(Object.fromEntries(moved) as Partial<client.ServerMetadata>) };
 }
 
-/** Deprecated by the library only to stand out; an http issuer exists in local mode alone. */
+/** The library marks it deprecated only as a warning. An http issuer is possible in local mode only. */
 // eslint-disable-next-line @typescript-eslint/no-deprecated
 const allowPlainHttp: (config: client.Configuration) => void = client.allowInsecureRequests;
 
@@ -191,7 +195,7 @@ function toSignInResult(tokens: Awaited<ReturnType<typeof client.refreshTokenGra
   const claims = tokens.claims();
   const sid = claims?.['sid'];
   if (claims === undefined || typeof sid !== 'string' || !tokens.id_token || !tokens.refresh_token) {
-    throw new Error('Keycloak sent no ID token with a session id, or no refresh token');
+    throw new Error('Keycloak returned no ID token with a session id, or no refresh token');
   }
   const expiresInMs = (tokens.expires_in ?? 0) * 1000;
   return {
@@ -204,7 +208,7 @@ function toSignInResult(tokens: Awaited<ReturnType<typeof client.refreshTokenGra
   };
 }
 
-/** The library wraps what fetch threw; an outage is somewhere among the causes. */
+/** The library wraps errors thrown by fetch, so an outage is found in the chain of causes. */
 function findOutage(error: unknown): AppError | undefined {
   for (let current = error; current instanceof Error; current = current.cause) {
     if (isAppError(current, 'keycloak_unavailable')) return current;
@@ -219,6 +223,6 @@ function isOutage(error: unknown): boolean {
 function toUnavailable(error: unknown): AppError {
   return (
     findOutage(error) ??
-    keycloakUnavailable(error, 'Keycloak gave an answer that cannot be used. Try again shortly.')
+    keycloakUnavailable(error, 'Keycloak returned an invalid response. Try again shortly.')
   );
 }

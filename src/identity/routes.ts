@@ -17,9 +17,9 @@ export interface IdentityRoutesDeps {
   tokens: TokenVerifier;
   store: SessionStore;
   logout: Logout;
-  /** Throws `csrf` on a cross-site write. */
+  /** @throws AppError `csrf` for a cross-site write. */
   refuseCrossSite(request: Request): void;
-  /** Whether a user may have code run on this installation's own machine. */
+  /** Returns true if the user can run code on this installation's own machine. */
   canRunLocally(userId: string): Promise<boolean>;
 }
 
@@ -46,7 +46,7 @@ export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
     rawRoute({
       method: 'post',
       path: '/auth/logout',
-      // Not `session`: signing out must work while Keycloak is away, when nobody can be authenticated.
+      // Not `session`: signing out must work while Keycloak is unavailable and no user can be authenticated.
       access: 'public',
       async handle(_call, request, response) {
         if (hasSessionCookie(request, deps.cookieName)) deps.refuseCrossSite(request);
@@ -70,7 +70,7 @@ export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
   ];
 }
 
-/** Redirects; for a person in a browser a failure is a page with a way on, for programs the usual error. */
+/** Redirects. On failure, browsers get an error page with a link to sign in; other clients get problem+json. */
 async function redirectTo(
   request: Request,
   response: Response,
@@ -82,7 +82,7 @@ async function redirectTo(
     response.redirect(303, await getLocation());
   } catch (error) {
     if (!isAppError(error) || request.accepts(['json', 'html']) !== 'html') throw error;
-    log.warn(summarizeError(error), 'signing in failed');
+    log.warn(summarizeError(error), 'sign-in failed');
     response
       .status(error.status)
       .set(error.headers)
@@ -95,14 +95,14 @@ async function redirectTo(
   }
 }
 
-/** The detail is one of our own fixed sentences; nothing of the request is shown. */
+/** `error.detail` is a fixed text of the app, so the page shows nothing from the request. */
 function failurePage(error: AppError): string {
   return `<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Signing in did not work</title></head>
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Sign-in failed</title></head>
 <body>
 <main>
-<h1>Signing in did not work</h1>
+<h1>Sign-in failed</h1>
 <p>${error.detail}</p>
 <p><a href="/auth/login">Sign in again</a></p>
 </main>
@@ -113,12 +113,12 @@ function failurePage(error: AppError): string {
 
 const LogoutForm = z.object({ logout_token: z.string() });
 const parseForm = express.urlencoded({ extended: false, limit: '64kb' });
-/** Keycloak sends its few lines at once; anyone else may hold this open no longer. */
+/** Keycloak sends its small form at once. The limit stops other clients from holding the connection open. */
 const FORM_TIMEOUT_MS = 5_000;
 
 /**
- * Keycloak says that a session is over (OpenID Connect Back-Channel Logout 1.0, section 2.5 to 2.8). It does
- * not ask again after a failure; the polled events make up for that.
+ * Handles Keycloak's logout calls (OpenID Connect Back-Channel Logout 1.0, section 2.5 to 2.8). Keycloak does not
+ * retry a failed call; polled events cover that case.
  */
 async function backchannelLogout(
   deps: IdentityRoutesDeps,
@@ -137,14 +137,16 @@ async function backchannelLogout(
   response.status(200).end();
 }
 
-/** @throws AppError `validation_failed` for a form that cannot be read, or that is not all here in time. */
+/** @throws AppError `validation_failed` if the form cannot be read or is not complete in time. */
 async function readForm(request: Request, response: Response): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   try {
     await new Promise<void>((resolve, reject) => {
       timer = setTimeout(() => {
         const headers = { connection: 'close' };
-        reject(new AppError('validation_failed', 'The form did not arrive in time.', { headers }));
+        reject(
+          new AppError('validation_failed', 'The form was not received in time. Send it again.', { headers }),
+        );
       }, FORM_TIMEOUT_MS);
       parseForm(request, response, (error?: unknown) => {
         if (error === undefined) resolve();

@@ -2,26 +2,26 @@ import { z } from 'zod';
 import type { User } from '../http/principal.ts';
 import { BYOK_TIER, isTierAtLeast, TIERS } from '../config/tiers.ts';
 
-/** What a session's row holds beside the cookie's facts. SQL finds rows by `userId` and `keycloakSessionId`. */
+/** Content of a session row, besides the cookie settings. SQL selects rows by `userId` and `keycloakSessionId`. */
 export const SessionContent = z.object({
   userId: z.string(),
   /** Keycloak's `sid`. */
   keycloakSessionId: z.string(),
   /** Keycloak's clock, epoch ms. */
   signedInAtMs: z.number(),
-  /** Sealed, see session-tokens.ts. */
+  /** Encrypted, see session-tokens.ts. */
   tokens: z.string(),
-  /** Our clock, epoch ms: from then on the next use asks Keycloak whether the sign-in still stands. */
+  /** The app's clock, epoch ms. The first use after this time checks with Keycloak that the sign-in is valid. */
   refreshAtMs: z.number(),
 });
 export type SessionContent = z.output<typeof SessionContent>;
 
-/** A session and the id of its row. */
+/** Session content with the id of its row. */
 export interface StoredSession extends SessionContent {
   id: string;
 }
 
-/** `GET /api/v1/me` as docs/api.md has it. */
+/** Response of `GET /api/v1/me`, see docs/api.md. */
 export const Me = z.object({
   id: z.string(),
   username: z.string(),
@@ -32,7 +32,7 @@ export const Me = z.object({
   organizations: z.array(z.never()),
 });
 
-/** The wire form of a user. Organizations are not built yet. */
+/** `organizations` is empty: they are not implemented yet. */
 export function toMe(user: User, canRunLocally: boolean): z.input<typeof Me> {
   const { id, username, email, name, tier } = user;
   const hasTier = isTierAtLeast(tier, BYOK_TIER);

@@ -44,29 +44,29 @@ export interface IdentityDeps {
   config: IdentityConfig;
   database: Database;
   keyring: Keyring;
-  /** The main realm, as the service client. */
+  /** Admin client of the main realm, signed in as the service client. */
   keycloakAdmin: KeycloakAdmin;
   log: Log;
   /**
-   * Called when an administrator has deleted a user, and Keycloak confirms it; more than once, and again when
-   * it throws.
+   * Called after an administrator deleted a user and Keycloak no longer returns that user. Can be called more than
+   * once per user, and is called again after it throws.
    */
   onUserDeleted?: (userId: string) => Promise<void>;
 }
 
-/** Who people are: sign-in, sessions, and what is known of users right now. */
+/** Sign-in, sessions, and the current data of users. */
 export interface Identity {
   userCache: UserCache;
   activeWork: ActiveWork;
   localExecution: LocalExecution;
-  /** Whether the sign-in by which a principal came in still stands, as the database knows it now. */
+  /** Returns true if the principal's sign-in has not been ended, according to the database. */
   isSignInValid(principal: Principal): Promise<boolean>;
   /** For `mountRoutes`. */
-  gate: RouteGuards;
+  guards: RouteGuards;
   routes: Route[];
-  /** Begins to watch Keycloak's events and the running work. Resolves after the first look, good or bad. */
+  /** Starts polling Keycloak's events and checking active work. Resolves after the first poll, even if it fails. */
   start(): Promise<void>;
-  /** Ends the watching; running work is the caller's to drain. */
+  /** Stops polling. Does not end active work: the caller drains it. */
   stop(): Promise<void>;
 }
 
@@ -75,7 +75,7 @@ const EVENT_POLL_INTERVAL_MS = 2_000;
 const ACTIVE_WORK_CHECK_INTERVAL_MS = 5_000;
 const PRUNE_INTERVAL_MS = 10 * 60_000;
 
-/** Builds identity. Nothing is asked of Keycloak or the database before `start` or a request. */
+/** Makes no request to Keycloak or the database before `start` or the first HTTP request. */
 export function createIdentity(deps: IdentityDeps): Identity {
   const { config, database, keyring, keycloakAdmin, log } = deps;
   const secure = config.mode !== 'local';
@@ -145,7 +145,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
     activeWork,
     localExecution,
     isSignInValid: createSignInCheck(store),
-    gate: {
+    guards: {
       authenticate,
       refuseCrossSite,
       auditTierRefusal: ({ user }, route, requestId) => {
@@ -167,7 +167,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
   };
 }
 
-/** Puts what a person did, or was refused, on their audit trail. */
+/** Writes an action of a user, or a refusal, to the user's audit trail. */
 async function writeUserAuditEvent(
   database: Database,
   userId: string,

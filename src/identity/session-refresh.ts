@@ -7,8 +7,8 @@ import type { SessionStore } from './session-store.ts';
 import { decryptSessionTokens, encryptSessionTokens } from './session-tokens.ts';
 
 /**
- * Asks Keycloak, when it is time, whether the sign-in behind a session still stands.
- * @returns false when the session is over; its rows are gone then.
+ * Checks with Keycloak, if a refresh is due, that the session's sign-in is still valid.
+ * @returns false if the session has ended; its rows are deleted then.
  */
 export type RefreshIfDue = (session: StoredSession) => Promise<boolean>;
 
@@ -20,24 +20,24 @@ export interface SessionRefreshDeps {
   now?: () => number;
 }
 
-/** Builds the refresh: one call at a time per session, however many requests come in at once. */
+/** Concurrent requests of a session share one refresh. */
 export function createSessionRefresh(deps: SessionRefreshDeps): RefreshIfDue {
   const now = deps.now ?? Date.now;
   const refreshing = new Map<string, Promise<boolean>>();
 
   async function refresh(id: string): Promise<boolean> {
-    // Read anew: the request may have loaded the row before another one refreshed it.
+    // Reads the row again: another request may have refreshed it since this one loaded it.
     const session = await deps.store.findSession(id);
     if (session === undefined) return false;
     if (session.refreshAtMs > now()) return true;
     const tokens = decryptSessionTokens(deps.keyring, session, session.tokens);
     if (tokens === undefined) return endSession(id, session);
     const next = await deps.oidc.refresh(tokens.refreshToken).catch((error: unknown) => {
-      // Keycloak is away: the session stays, the directory decides whether anybody is let in.
-      if (isAppError(error, 'keycloak_unavailable')) return 'away' as const;
+      // Keycloak is unavailable: keep the session. The user lookup decides whether the request is allowed.
+      if (isAppError(error, 'keycloak_unavailable')) return 'unavailable' as const;
       throw error;
     });
-    if (next === 'away') return true;
+    if (next === 'unavailable') return true;
     const isSame = next?.userId === session.userId && next.keycloakSessionId === session.keycloakSessionId;
     if (next === undefined || !isSame) return endUnlessReplaced(id, session);
     return deps.store.replaceTokens(id, {
@@ -46,7 +46,7 @@ export function createSessionRefresh(deps: SessionRefreshDeps): RefreshIfDue {
     });
   }
 
-  /** A refused refresh token may be one that another instance has just used up. */
+  /** A refused refresh token may have been used by another instance just before. */
   async function endUnlessReplaced(id: string, session: SessionContent): Promise<boolean> {
     const current = await deps.store.findSession(id);
     if (current !== undefined && current.tokens !== session.tokens) return true;

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Database } from '../lib/postgres/database.ts';
 import { SessionContent } from './schema.ts';
 
-/** Who signed in when: what a logout is compared with. */
+/** Identifies a sign-in, to compare it with logout markers. */
 export interface SignInRef {
   userId: string;
   keycloakSessionId: string | null;
@@ -12,10 +12,10 @@ export interface SignInRef {
 
 const SessionIdRow = z.object({ sid: z.string() });
 
-/** SQL on the session rows, logout markers and seen logout tokens. Ids of rows are secrets: never log them. */
+/** Session rows, logout markers and used logout tokens. Row ids are secrets and must never be logged. */
 export type SessionStore = ReturnType<typeof createSessionStore>;
 
-/** How long a marker is kept: longer than a callback can be under way and than an access token lives. */
+/** Must be longer than a pending sign-in and than the lifetime of an access token. */
 const MARKER_LIFETIME = '1 hour';
 
 export function createSessionStore(database: Database) {
@@ -25,7 +25,7 @@ export function createSessionStore(database: Database) {
     ...createLogoutMarkers(database),
     ...createSeenLogoutTokens(database),
 
-    /** Removes markers and token ids that can no longer matter. */
+    /** Deletes expired markers and token ids. */
     async prune(): Promise<void> {
       await database.run('DELETE FROM logout_markers WHERE expires_at < now()');
       await database.run('DELETE FROM logout_token_ids WHERE expires_at < now()');
@@ -35,7 +35,7 @@ export function createSessionStore(database: Database) {
 
 function createSessionRows(database: Database) {
   return {
-    /** The session as its row has it now. */
+    /** Reads the session from its row. */
     async findSession(sessionId: string): Promise<SessionContent | undefined> {
       const rows = await database.rows(
         z.object({ sess: SessionContent }),
@@ -45,7 +45,7 @@ function createSessionRows(database: Database) {
       return rows[0]?.sess;
     },
 
-    /** Writes new tokens into a row that is still there; false when it is gone. It never makes a row. */
+    /** Updates the tokens of an existing row; false if the row does not exist. Never inserts a row. */
     async replaceTokens(
       sessionId: string,
       change: { tokens: string; refreshAtMs: number },
@@ -57,7 +57,7 @@ function createSessionRows(database: Database) {
       return changed > 0;
     },
 
-    /** Of these sessions, those whose rows still stand. */
+    /** Returns those of the given sessions that exist and have not expired. */
     async listValidSessionIds(sessionIds: string[]): Promise<Set<string>> {
       const rows = await database.rows(
         SessionIdRow,
@@ -67,7 +67,7 @@ function createSessionRows(database: Database) {
       return new Set(rows.map((row) => row.sid));
     },
 
-    /** Of these users, those who have a session. */
+    /** Returns those of the given users that have a session. */
     async listUsersWithSession(userIds: string[]): Promise<string[]> {
       const rows = await database.rows(
         z.object({ id: z.string() }),
@@ -79,7 +79,7 @@ function createSessionRows(database: Database) {
   };
 }
 
-/** Each answers the ids of the rows that went. */
+/** Each method returns the ids of the deleted rows. */
 function createSessionDeletions(database: Database) {
   async function deleteWhere(condition: string, values: unknown[]): Promise<string[]> {
     const rows = await database.rows(
@@ -108,7 +108,7 @@ function createSessionDeletions(database: Database) {
 }
 
 function createLogoutMarkers(database: Database) {
-  /** Marks sign-ins up to a time as ended; `Infinity`: all. Several marks: the latest time holds. */
+  /** Marks sign-ins up to a time as ended; `Infinity` for all. With several marks, the latest time applies. */
   async function mark(
     kind: 'user' | 'keycloak_session',
     values: string[],
@@ -126,11 +126,11 @@ function createLogoutMarkers(database: Database) {
 
   return {
     markUser: (userId: string, notAfterMs: number) => mark('user', [userId], notAfterMs),
-    /** Kept as a user of that name, which no id of Keycloak's is. */
+    /** Stored as the user id `*`, which is never an id in Keycloak. */
     markAllUsers: (notAfterMs: number) => mark('user', ['*'], notAfterMs),
     markKeycloakSessions: (ids: string[], notAfterMs: number) => mark('keycloak_session', ids, notAfterMs),
 
-    /** True when a logout covers the sign-in. */
+    /** Returns true if a logout marker covers the sign-in. */
     async isLoggedOut(signIn: SignInRef): Promise<boolean> {
       const found = await database.rows(
         z.object({}),
@@ -147,7 +147,7 @@ function createLogoutMarkers(database: Database) {
 
 function createSeenLogoutTokens(database: Database) {
   return {
-    /** Notes a logout token's id; false when it was seen before. */
+    /** Stores the id of a logout token; false if it is already stored. */
     async markLogoutTokenSeen(jti: string, expiresAtMs: number): Promise<boolean> {
       const added = await database.run(
         `INSERT INTO logout_token_ids (jti, expires_at) VALUES ($1, to_timestamp($2::double precision / 1000))

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
 
-/** The tokens of a sign-in that the session keeps. The access token is not kept: nothing here uses it. */
+/** Tokens stored with a session. The access token is not stored, because the app does not use it. */
 export interface SessionTokens {
   idToken: string;
   refreshToken: string;
@@ -17,13 +17,12 @@ const StoredTokens = z.object({
   refreshToken: z.string(),
 });
 
-/** Whose tokens they are: sealed inside, so that they cannot be moved to another session's row. */
+/** Encrypted with the tokens, so that they cannot be used in the row of another session. */
 interface SessionBinding {
   userId: string;
   keycloakSessionId: string;
 }
 
-/** Encrypts the tokens for the session's row. */
 export function encryptSessionTokens(
   keyring: Keyring,
   session: SessionBinding,
@@ -41,7 +40,7 @@ export function encryptSessionTokens(
   );
 }
 
-/** Decrypts the tokens; undefined when they were altered, lie in another's row or no key fits. */
+/** Decrypts tokens; undefined if they were altered, belong to another session, or no key decrypts them. */
 export function decryptSessionTokens(
   keyring: Keyring,
   session: SessionBinding,

@@ -10,17 +10,16 @@ declare module 'express-session' {
   interface SessionData extends Partial<SessionContent> {}
 }
 
-/** Browser sessions: a signed cookie that names a row in Postgres. */
+/** Browser sessions: a signed cookie with the id of a row in Postgres. */
 export interface Sessions {
-  /** The session that the request's cookie names, if it stands. @throws AppError `database_unavailable`. */
+  /** Finds the session of the request's cookie, if it is valid. @throws AppError `database_unavailable`. */
   find(request: Request, response: Response): Promise<StoredSession | undefined>;
-  /** Ends whatever session the cookie names and makes a new one, with a new id. The response gets its cookie. */
+  /** Ends the session of the cookie, if any, and creates one with a new id. Sets the cookie in the response. */
   replace(request: Request, response: Response, content: SessionContent): Promise<StoredSession>;
-  /** Undoes `replace`: the row goes, and the response gets no cookie even if the database fails now. */
+  /** Undoes `replace`: deletes the row. The response gets no cookie, even if the database fails. */
   discard(request: Request): Promise<void>;
-  /** Takes the cookie away. */
   clearCookie(response: Response): void;
-  /** Stops the pruning of old rows. */
+  /** Stops pruning expired rows. */
   close(): void;
 }
 
@@ -37,9 +36,9 @@ const LIFETIME_MS = 12 * 60 * 60_000;
 const PRUNE_INTERVAL_S = 15 * 60;
 
 /**
- * Builds the sessions on express-session. Its middleware runs only where a session is asked for, so public
- * pages cost no query. A session is written once, when it is made: the middleware would otherwise insert a row
- * again that a logout has just deleted. Refreshed tokens go through SessionStore.replaceTokens.
+ * Uses express-session. Its middleware runs only when a session is read, so public pages need no query. A session is
+ * written once, on creation: otherwise the middleware could insert a row again that a logout has just deleted.
+ * Refreshed tokens are written by SessionStore.replaceTokens.
  */
 export function createSessions(deps: SessionsDeps): Sessions {
   const cookie = { httpOnly: true, sameSite: 'lax', path: '/', secure: deps.secure } as const;
@@ -50,7 +49,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     disableTouch: true,
     pruneSessionInterval: PRUNE_INTERVAL_S,
     errorLog: () => {
-      deps.log.warn('old sessions could not be pruned');
+      deps.log.warn('expired sessions cannot be pruned');
     },
   });
   const middleware = expressSession({
@@ -64,8 +63,8 @@ export function createSessions(deps: SessionsDeps): Sessions {
   });
 
   async function load(request: Request, response: Response): Promise<void> {
-    // The browser's connection is https when PUBLIC_URL is, whatever the proxy's connection to us is; without
-    // this, express-session silently keeps the cookie back behind a proxy that is not trusted.
+    // If PUBLIC_URL is https, so is the browser's connection, even if the proxy connects to the app with http.
+    // Without this, express-session silently sends no cookie behind a proxy that is not trusted.
     if (deps.secure) Object.defineProperty(request, 'secure', { value: true, configurable: true });
     await toPromise((done) => {
       middleware(request, response, done);
@@ -83,8 +82,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
 
   return {
     async find(request, response) {
-      // A request that asks a second time wants to know whether its session still stands, and the library
-      // would answer with what it read first.
+      // A second lookup in the same request must read the row again; the library would return its first result.
       const isLoaded = (request.session as unknown) !== undefined;
       await load(request, response);
       const content = SessionContent.safeParse(isLoaded ? await read(request.sessionID) : request.session);
@@ -114,8 +112,8 @@ export function createSessions(deps: SessionsDeps): Sessions {
 }
 
 /**
- * The library does not notice that a regenerated session was saved, and saves it once more when the answer
- * ends: by then a logout may have deleted the row, and the session would be back.
+ * The library saves a regenerated session a second time when the response ends. By then a logout may have deleted
+ * the row, and the save would restore it.
  */
 function preventSecondSave(session: Request['session']): void {
   const save = (done?: (error?: unknown) => void) => {
@@ -125,7 +123,7 @@ function preventSecondSave(session: Request['session']): void {
   Object.defineProperty(session, 'save', { value: save });
 }
 
-/** Turns a callback of the session library into a promise; what its store reports is the database. */
+/** Turns a callback of the session library into a promise. Errors of its store are database errors. */
 function toPromise(start: (done: (error?: unknown) => void) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     start((error) => {

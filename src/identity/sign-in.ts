@@ -23,11 +23,11 @@ export interface SignInFlowDeps {
   userCache: UserCache;
   activeWork: ActiveWork;
   logout: Logout;
-  /** Puts a sign-in on the person's audit trail. */
+  /** Writes a sign-in to the user's audit trail. */
   recordSignIn(userId: string, requestId: string): Promise<void>;
 }
 
-/** Signing in and out in the browser. Each answers the address to go to next. */
+/** Sign-in and sign-out in the browser. Each method returns the address to redirect to. */
 export interface SignInFlow {
   /** @throws AppError `keycloak_unavailable`. */
   begin(request: Request, response: Response): Promise<string>;
@@ -40,7 +40,7 @@ export interface SignInFlow {
 export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
   const { oidc, sessions, store } = deps;
 
-  /** Saves first, then looks for a logout that came meanwhile; the order is explained in logout.ts. */
+  /** Saves the session, then checks for a logout during the sign-in. logout.ts explains the order. */
   async function createSession(request: Request, response: Response, signedIn: SignInResult): Promise<void> {
     const previous = await sessions.find(request, response);
     const { userId, keycloakSessionId, signedInAtMs, refreshAtMs } = signedIn;
@@ -61,7 +61,7 @@ export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
     try {
       return (await oidc.endSessionUrl(idToken)).href;
     } catch {
-      // Keycloak is away: here the user is signed out, there they cannot be.
+      // Keycloak is unavailable: the user is signed out of the app, but cannot be signed out of Keycloak.
       return `${deps.publicUrl}/`;
     }
   }
@@ -81,10 +81,10 @@ export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
       if (login === undefined) throw unknownSignIn();
       const query = request.originalUrl.slice(request.originalUrl.indexOf('?'));
       const signedIn = await oidc.finishSignIn(query, login);
-      // Read anew: a sign-in is where a change of an account is expected to show.
+      // A sign-in always uses the current account data.
       deps.userCache.invalidate(signedIn.userId);
       if ((await deps.userCache.findUser(signedIn.userId)) === undefined) throw unauthenticated();
-      // Before the session: no sign-in goes untold.
+      // Before the session is created, so that every sign-in is audited.
       await deps.recordSignIn(signedIn.userId, getRequestContext(response).requestId);
       await createSession(request, response, signedIn);
       return login.returnTo;
@@ -101,12 +101,9 @@ export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
 }
 
 function unknownSignIn(): AppError {
-  return new AppError(
-    'validation_failed',
-    'This sign-in is not known here or took too long. Please sign in again.',
-  );
+  return new AppError('validation_failed', 'This sign-in is unknown or has expired. Please sign in again.');
 }
 
 function signedOutDuringSignIn(): AppError {
-  return new AppError('unauthenticated', 'You were signed out in the meantime. Please sign in again.');
+  return new AppError('unauthenticated', 'You were signed out during the sign-in. Please sign in again.');
 }

@@ -9,16 +9,16 @@ import { z } from 'zod';
 import { isAppError, unauthenticated } from '../lib/errors.ts';
 import type { KeycloakFetch } from '../lib/keycloak/keycloak-fetch.ts';
 
-/** Whose access token it is. */
+/** Verified claims of an access token. */
 export interface BearerToken {
   userId: string;
-  /** Null for a token of a client's own, without a session. */
+  /** Null for a token of a service account, which has no session. */
   keycloakSessionId: string | null;
   /** Keycloak's clock, epoch ms. */
   issuedAtMs: number;
 }
 
-/** What a back-channel logout token says. One of the two names is there. */
+/** Verified claims of a back-channel logout token. At least one of the two ids is set. */
 export interface LogoutToken {
   userId: string | undefined;
   keycloakSessionId: string | undefined;
@@ -27,28 +27,28 @@ export interface LogoutToken {
   jti: string;
 }
 
-/** Checks tokens that Keycloak signed. */
+/** Verifies tokens signed by Keycloak. */
 export interface TokenVerifier {
-  /** @throws AppError `unauthenticated` for anything but a good access token, or `keycloak_unavailable`. */
+  /** @throws AppError `unauthenticated` if the access token is not valid, or `keycloak_unavailable`. */
   verifyBearer(token: string): Promise<BearerToken>;
-  /** Undefined for anything but a good logout token. @throws AppError `keycloak_unavailable`. */
+  /** Returns undefined if the logout token is not valid. @throws AppError `keycloak_unavailable`. */
   verifyLogoutToken(token: string): Promise<LogoutToken | undefined>;
 }
 
 export interface TokenVerifierDeps {
-  /** Keycloak as the browser sees it. */
+  /** Keycloak's address for browsers. */
   url: string;
   internalUrl: string;
   realm: string;
   webClientId: string;
-  /** Clients whose access tokens count; none: bearer tokens are off. */
+  /** Clients whose access tokens are accepted. If empty, bearer tokens are off. */
   apiClientIds: readonly string[];
   fetch: KeycloakFetch;
 }
 
-/** The audience that the realm's mapper writes into access tokens meant for us. */
+/** Audience that the realm's mapper adds to access tokens for this app. */
 const API_AUDIENCE = 'ops-center-api';
-/** Never a shared-secret algorithm: with one, our public key would be a signing key. */
+/** Without shared-secret algorithms: with one, an attacker could sign tokens with the public key. */
 const ASYMMETRIC_ALGORITHMS = [
   'RS256',
   'RS384',
@@ -63,10 +63,10 @@ const ASYMMETRIC_ALGORITHMS = [
   'Ed25519',
 ];
 const CLOCK_TOLERANCE_S = 5;
-/** What ended a bearer's principal is remembered for an hour: no token may be older, whatever its realm says. */
+/** Logout markers are kept for one hour, so older tokens are refused even if the realm allows them. */
 const MAX_BEARER_TOKEN_AGE = '1h';
 const LOGOUT_EVENT = 'http://schemas.openid.net/event/backchannel-logout';
-/** Keycloak's logout tokens live 2 minutes; nobody may stretch that. */
+/** Keycloak's logout tokens expire after 2 minutes. */
 const MAX_LOGOUT_TOKEN_AGE_S = 300;
 
 const BearerClaims = z.object({
@@ -90,7 +90,7 @@ const LogoutClaims = z
   })
   .refine((claims) => claims.sub !== undefined || claims.sid !== undefined);
 
-/** Builds the verifier. The realm's public keys are fetched on first use and cached. */
+/** The realm's public keys are fetched on first use and cached. */
 export function createTokenVerifier(deps: TokenVerifierDeps): TokenVerifier {
   const realm = `/realms/${encodeURIComponent(deps.realm)}`;
   const keys = createRemoteJWKSet(new URL(`${deps.internalUrl}${realm}/protocol/openid-connect/certs`), {
@@ -103,7 +103,7 @@ export function createTokenVerifier(deps: TokenVerifierDeps): TokenVerifier {
     requiredClaims: ['exp', 'iat'],
   };
 
-  /** The claims of a token that passes, else undefined. An outage is not the token's fault and is thrown. */
+  /** Returns the claims of a valid token, otherwise undefined. Throws if Keycloak is unavailable. */
   async function readClaims(token: string, options: JWTVerifyOptions): Promise<unknown> {
     try {
       return (await jwtVerify(token, keys, { ...common, ...options })).payload;

@@ -4,27 +4,27 @@ import { isAppError, keycloakUnavailable } from '../lib/errors.ts';
 import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import { parseTier } from '../config/tiers.ts';
 
-/** People as Keycloak knows them now. */
+/** Users as stored in Keycloak, cached for at most 10 s. */
 export interface UserCache {
   /**
-   * Looks a user up by Keycloak's id.
-   * @param maxAgeMs how old the answer may be, counted from the start of its fetch; 10 s at most.
-   * @returns undefined when the user is missing or disabled.
-   * @throws AppError `keycloak_unavailable` when Keycloak does not answer; an older answer is never used then.
+   * Finds a user by Keycloak id.
+   * @param maxAgeMs maximum age of a cached user, counted from the start of its fetch; at most 10 s.
+   * @returns undefined if the user is missing or disabled.
+   * @throws AppError `keycloak_unavailable` if Keycloak does not answer. An older cached user is not used then.
    */
   findUser(id: string, maxAgeMs?: number): Promise<User | undefined>;
-  /** Drops what is known of a user, so that the next look-up asks Keycloak. */
+  /** Drops the cached user, so that the next lookup reads from Keycloak. */
   invalidate(id: string): void;
 }
 
 export interface UserCacheDeps {
   keycloakAdmin: KeycloakAdmin;
-  /** A clock that never goes back, in ms. */
+  /** Monotonic clock, in ms. */
   now?: () => number;
   maxEntries?: number;
 }
 
-/** A tier or a switch that an administrator changes takes effect within this time even if no event is seen. */
+/** A change of tier or of `enabled` takes effect within this time, even if its admin event is missed. */
 const MAX_AGE_MS = 10_000;
 
 interface CachedUser {
@@ -33,8 +33,8 @@ interface CachedUser {
 }
 
 /**
- * Builds the directory. An entry is the fetch itself, from its start: whoever comes while it runs shares it,
- * and an entry that is dropped while its fetch runs is gone for all who come later.
+ * Caches fetches, not their results: concurrent lookups of a user share one fetch, and a user that is
+ * invalidated during its fetch is fetched again by later lookups.
  */
 export function createUserCache(deps: UserCacheDeps): UserCache {
   const now = deps.now ?? (() => performance.now());
@@ -65,15 +65,15 @@ export function createUserCache(deps: UserCacheDeps): UserCache {
 }
 
 async function fetchUser(keycloakAdmin: KeycloakAdmin, id: string): Promise<User | undefined> {
-  // An empty id would turn the look-up into a listing.
+  // With an empty id the request would list all users.
   if (id === '') return undefined;
   try {
     const found = await keycloakAdmin.call((client) => client.users.findOne({ id }));
     return toUser(id, found);
   } catch (error) {
     if (isAppError(error)) throw error;
-    // For example 403: the service client lost its rights. Nobody is let in on that.
-    throw keycloakUnavailable(error, 'Keycloak did not say who you are. Try again shortly.');
+    // For example 403: the service client has lost its roles.
+    throw keycloakUnavailable(error, 'Your account cannot be read from Keycloak. Try again shortly.');
   }
 }
 

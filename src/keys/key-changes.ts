@@ -32,27 +32,27 @@ import { keyView, keyTestView } from './views.ts';
 export interface KeyChangesDeps extends PoolWriterDeps {
   database: Database;
   keyring: Keyring;
-  /** The providers on offer in this mode. */
+  /** The providers available in this mode. */
   providers: readonly Provider[];
   checkEndpoint: CheckEndpoint;
   tester: KeyTester;
 }
 
-/** What owners change about their keys. Every change is audited and read back. */
+/** Changes of owners to their keys. Every change is audited and read back. */
 export interface KeyChanges {
   /**
-   * Seals and stores a key, or with `key_id` replaces one in place: id, position and creation date stay.
-   * With `validate` it is tested first, and nothing is stored when it does not work.
+   * Encrypts and stores a key, or with `key_id` replaces one in place: id, position and creation date stay.
+   * With `validate` the key is tested first, and not stored when it does not work.
    * @throws AppError `unknown_provider`, `key_not_found` (404); `invalid_key_format`, `wrong_provider_key`,
    *   `key_too_long`, `endpoint_forbidden`, `validation_failed` (400); `duplicate_key`, `pool_full` (409);
-   *   `key_test_failed` (422); `key_undecryptable` (424) when the stored key is to stay and does not open;
+   *   `key_test_failed` (422); `key_undecryptable` (424) when the stored key is kept and does not decrypt;
    *   `rate_limited` (429); `busy`, `keycloak_unavailable`, `database_unavailable` (503).
    */
   add(principal: Principal, body: AddKey, requestId: string): Promise<KeyAdded>;
   /**
-   * Changes label, switch or expiry.
+   * Changes label, enabled state or expiry.
    * @throws AppError `unknown_provider`, `key_not_found` (404), `key_undecryptable` (424) for a new expiry of
-   *   a key that does not open; `busy`, `keycloak_unavailable`, `database_unavailable` (503).
+   *   a key that does not decrypt; `busy`, `keycloak_unavailable`, `database_unavailable` (503).
    */
   update(principal: Principal, target: KeyTarget, change: UpdateKey, requestId: string): Promise<KeyView>;
   /**
@@ -76,20 +76,20 @@ export interface KeyTarget {
 export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
   const writer = createPoolWriter(deps);
 
-  /** A key as its owner sees it, from the value that was just stored. */
+  /** The owner's view of a key, from the value that was just stored. */
   async function readView(principal: Principal, provider: Provider, value: string): Promise<KeyView> {
     const [stored] = parsePool([value]).keys;
-    if (stored === undefined) throw new Error('the value that was just made is no key');
+    if (stored === undefined) throw new Error('the stored value is not a key');
     const owner = userOwner(principal.user.id);
-    const facts = await deps.database.withOwner(owner, (sql) => listKeyStatuses(sql, owner));
+    const statuses = await deps.database.withOwner(owner, (sql) => listKeyStatuses(sql, owner));
     return keyView({
       provider,
       stored,
-      status: facts.get(keyStatusName(provider.id, stored.id)) ?? INITIAL_KEY_STATUS,
+      status: statuses.get(keyStatusName(provider.id, stored.id)) ?? INITIAL_KEY_STATUS,
     });
   }
 
-  /** Tests what would be stored. The errors of the change itself come first: a test may cost money. */
+  /** Tests a key before it is stored. Errors of the change itself come first, since a test may cost money. */
   async function testBeforeStoring(
     principal: Principal,
     provider: Provider,
@@ -104,13 +104,13 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
     );
     const { secret, endpoint } = edit.content;
     const result = await deps.tester.test({ userId: principal.user.id, provider, secret, endpoint });
-    const facts = {
+    const fields = {
       user: principal.user.id,
       provider: provider.id,
       key_id: edit.id,
       status: result.status,
     };
-    deps.log.info({ event: 'key_tested', ...facts }, 'a key was tested before it is stored');
+    deps.log.info({ event: 'key_tested', ...fields }, 'a key was tested before it is stored');
     if (result.status === 'valid' || result.status === 'unverified') return { edit, result };
     throw new AppError('key_test_failed', `${result.message} Nothing was stored.`, {
       extra: { test: keyTestView(provider.id, edit.id, result) },
@@ -120,42 +120,42 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
   return {
     async add(principal, body, requestId) {
       const provider = getProvider(deps.providers, body.provider);
-      const replaced = body.key_id !== undefined;
-      // An empty key in a replacement means: keep what is stored.
-      if (body.key !== '' || !replaced || provider.requiresKey)
+      const isReplacement = body.key_id !== undefined;
+      // An empty key in a replacement keeps the stored key.
+      if (body.key !== '' || !isReplacement || provider.requiresKey)
         assertKeyFormat(provider, body.key, deps.providers);
-      const wish: KeyInput = {
+      const input: KeyInput = {
         owner: userOwner(principal.user.id),
         provider,
         id: body.key_id ?? randomId(),
-        isReplacement: replaced,
+        isReplacement,
         key: body.key,
         label: body.label,
         endpoint: await checkedEndpoint(deps.checkEndpoint, principal, provider, body),
         expiresAt: body.expires_at,
         createdAt: new Date(),
       };
-      const propose = (pool: StoredPool) => createStoreEdit(deps.keyring, wish, pool);
+      const createEdit = (pool: StoredPool) => createStoreEdit(deps.keyring, input, pool);
       const tested = body.validate
-        ? await testBeforeStoring(principal, provider, propose, requestId)
+        ? await testBeforeStoring(principal, provider, createEdit, requestId)
         : undefined;
       let value = '';
       await writer.write({
         ...toPoolChange(principal, provider, requestId),
-        action: replaced ? 'key.replaced' : 'key.added',
+        action: isReplacement ? 'key.replaced' : 'key.added',
         plan(pool) {
-          const proposal = propose(pool);
-          if (tested && !isSameContent(tested.edit, proposal)) throw changedDuringTest();
-          value = proposal.value;
-          return { values: proposal.values, keyIds: [proposal.id] };
+          const edit = createEdit(pool);
+          if (tested && !isSameContent(tested.edit, edit)) throw changedDuringTest();
+          value = edit.value;
+          return { values: edit.values, keyIds: [edit.id] };
         },
         async writeStatus(sql) {
-          await deleteKeyStatuses(sql, wish.owner, provider.id, [wish.id]);
-          if (tested) await writeTestResult(sql, [wish.owner, provider.id, wish.id], tested.result);
+          await deleteKeyStatuses(sql, input.owner, provider.id, [input.id]);
+          if (tested) await writeTestResult(sql, [input.owner, provider.id, input.id], tested.result);
         },
       });
       return {
-        message: `${provider.name} key ${replaced ? 'replaced' : 'added'}.`,
+        message: `${provider.name} key ${isReplacement ? 'replaced' : 'added'}.`,
         provider: provider.id,
         provider_name: provider.name,
         key: await readView(principal, provider, value),
@@ -170,14 +170,9 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
         ...toPoolChange(principal, provider, requestId),
         action: 'key.updated',
         plan(pool) {
-          const proposal = createUpdateEdit(
-            deps.keyring,
-            { owner, provider, id: target.keyId },
-            change,
-            pool,
-          );
-          value = proposal.value;
-          return { values: proposal.values, keyIds: [target.keyId] };
+          const edit = createUpdateEdit(deps.keyring, { owner, provider, id: target.keyId }, change, pool);
+          value = edit.value;
+          return { values: edit.values, keyIds: [target.keyId] };
         },
         writeStatus: (sql) => endCooldown(sql, [owner, provider.id, target.keyId]),
       });
@@ -200,7 +195,7 @@ export function createKeyChanges(deps: KeyChangesDeps): KeyChanges {
   };
 }
 
-/** Undefined where a replacement keeps the endpoint that is stored. */
+/** Undefined where a replacement keeps the stored endpoint. */
 async function checkedEndpoint(
   checkEndpoint: CheckEndpoint,
   principal: Principal,
@@ -211,25 +206,25 @@ async function checkedEndpoint(
   return checkEndpoint(principal.user.id, provider, endpoint ?? null);
 }
 
-/** Plans the removal of one key or all. Counts over attempts: what an earlier one took away is gone for the next. */
+/** Plans the removal of one key or all. Counts across attempts: a retry no longer reads what was removed before. */
 function createRemoval(provider: Provider, keyId: string | undefined) {
   const removed = new Set<string>();
-  let damagedCount = 0;
+  let unreadableCount = 0;
   return {
     plan(pool: StoredPool): PlannedWrite {
       for (const { id } of pool.keys) if (keyId === undefined || id === keyId) removed.add(id);
-      // "All" is all: the owner could not get rid of a value that was damaged in any other way.
-      if (keyId === undefined) damagedCount = Math.max(damagedCount, pool.unreadable.length);
-      if (removed.size + damagedCount === 0) {
+      // "All" includes unreadable values: the owner has no other way to remove them.
+      if (keyId === undefined) unreadableCount = Math.max(unreadableCount, pool.unreadable.length);
+      if (removed.size + unreadableCount === 0) {
         throw new AppError('key_not_found', `There is no such key of ${provider.name}.`);
       }
       const kept = pool.keys.filter((key) => !removed.has(key.id)).map((key) => key.value);
       return {
         values: keyId === undefined ? [] : [...kept, ...pool.unreadable],
-        keyIds: [...removed, ...(damagedCount > 0 ? [UNREADABLE_KEY_ID] : [])],
+        keyIds: [...removed, ...(unreadableCount > 0 ? [UNREADABLE_KEY_ID] : [])],
       };
     },
-    count: () => removed.size + damagedCount,
+    count: () => removed.size + unreadableCount,
   };
 }
 

@@ -2,13 +2,13 @@ import { AppError } from '../lib/errors.ts';
 import type { Provider } from '../providers/provider.ts';
 
 const MAX_KEY_LENGTH = 1024;
-/** Below this, four shown characters would be too much of the key. */
+/** In a shorter key, four shown characters would reveal too much. */
 const MIN_LENGTH_TO_SHOW = 16;
 const SHOWN_SUFFIX_LENGTH = 4;
 
 /**
- * Refuses what cannot be a key of this provider. No error repeats the key or any part of it.
- * @param providers every provider on offer, to name the one whose key it is.
+ * Refuses what cannot be a key of this provider. No error contains the key or a part of it.
+ * @param providers every available provider, to name the one that the key belongs to.
  * @throws AppError `invalid_key_format`, `wrong_provider_key`, `key_too_long` (400).
  */
 export function assertKeyFormat(provider: Provider, key: string, providers: readonly Provider[]): void {
@@ -19,7 +19,7 @@ export function assertKeyFormat(provider: Provider, key: string, providers: read
   if (key.length > MAX_KEY_LENGTH) {
     throw new AppError('key_too_long', `A key has at most ${MAX_KEY_LENGTH} characters.`);
   }
-  if (isMask(key)) throw invalidFormat('This is the mask that stands for a stored key, not a key.');
+  if (isMask(key)) throw invalidFormat('This is the mask of a stored key, not a key. Enter the key itself.');
   assertCharacters(key);
   if (provider.key.pattern.test(key)) return;
   const other = findProviderByPrefix(key, providers);
@@ -29,11 +29,11 @@ export function assertKeyFormat(provider: Provider, key: string, providers: read
       `This looks like a key of ${other.name}, not of ${provider.name}.`,
     );
   }
-  const hint = provider.key.hint === null ? '' : ` (it looks like ${provider.key.hint})`;
+  const hint = provider.key.hint === null ? '' : ` (its keys look like ${provider.key.hint})`;
   throw invalidFormat(`This is not a key of ${provider.name}${hint}.`);
 }
 
-/** Whose prefix a key has: the longest counts, since `sk-ant-` begins with `sk-`. Not every provider has one. */
+/** The provider with the longest matching prefix (`sk-ant-` begins with `sk-`). Not every provider has a prefix. */
 function findProviderByPrefix(key: string, providers: readonly Provider[]): Provider | undefined {
   const matching = providers.filter(({ key: { prefix } }) => prefix !== '' && key.startsWith(prefix));
   return matching.reduce<Provider | undefined>(
@@ -50,15 +50,15 @@ export function maskKey(provider: Provider, key: string): string {
   return `${prefix}…${key.slice(-SHOWN_SUFFIX_LENGTH)}`;
 }
 
-/** What pages and answers show in place of a key: `***stored***`, `***masked***`, `sk-…abcd`, `••••`. */
+/** The masks that pages and responses show: `***stored***`, `***masked***`, `sk-…abcd`, `••••`. */
 function isMask(key: string): boolean {
   return /…|^\*{3}.*\*{3}$|^[*•]+$/u.test(key.trim());
 }
 
 function assertCharacters(key: string): void {
   for (const [index, character] of Array.from(key).entries()) {
-    const fault = describeInvalidCharacter(character);
-    if (fault !== undefined) throw invalidFormat(`Character ${index + 1} of the key is ${fault}.`);
+    const problem = describeInvalidCharacter(character);
+    if (problem !== undefined) throw invalidFormat(`Character ${index + 1} of the key is ${problem}.`);
   }
 }
 

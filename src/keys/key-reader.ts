@@ -13,7 +13,7 @@ import type { KeyWithStatus } from './views.ts';
 
 export { OWNERS_CHANNEL } from './vault-index-store.ts';
 
-/** What other processes tell of owners; the channel is {@link OWNERS_CHANNEL}. */
+/** Notifications of other processes about changed owners, on {@link OWNERS_CHANNEL}. */
 export type OwnerNotifications = Pick<NotificationListener, 'isListening' | 'onNotification' | 'onGap'>;
 
 export interface KeyReaderDeps {
@@ -24,65 +24,65 @@ export interface KeyReaderDeps {
   log: Log;
 }
 
-/** All that lies where an owner's keys lie, still sealed. */
+/** The content of an owner's vault record, still encrypted. */
 export interface OwnedKeys {
-  /** By provider, then creation. */
+  /** Sorted by provider, then creation. */
   keys: readonly KeyWithStatus[];
-  /** Ids of providers under which something lies that is no key of ours, e.g. edited by hand. */
+  /** Ids of providers with values that are not stored keys, e.g. edited by hand. */
   unreadableProviders: ReadonlySet<string>;
 }
 
 /**
- * Reads what an owner has: the sealed keys from the vault, what is known of them from the database.
- * All throw AppError `keycloak_unavailable`, `database_unavailable` (503); `key_undecryptable` (424) when a
- * record that is known to exist is not found, or does not name its owner.
+ * Reads an owner's encrypted keys from the vault and their status from the database.
+ * Reads throw AppError `keycloak_unavailable`, `database_unavailable` (503); `key_undecryptable` (424) when a
+ * known record is not found, or does not name its owner.
  */
 export interface KeyReader extends Pick<
   PoolCache<OwnedKeys>,
   'invalidate' | 'invalidateRecord' | 'isWriteDue'
 > {
-  /** Keys and facts as they are now. By provider, then creation. */
+  /** Keys and status as they are now, without the cache. Sorted by provider, then creation. */
   readKeys(owner: Owner): Promise<readonly KeyWithStatus[]>;
   /**
-   * For the hot path: as remembered. A change through any process is seen within 1 s, at once in this one; an
-   * administrator's within 10 s.
+   * For the hot path: cached. A change through this process takes effect at once, through another process within
+   * 1 s, by an administrator in Keycloak within 10 s.
    */
   readPools(owner: Owner): Promise<OwnedKeys>;
 }
 
 export function createKeyReader(deps: KeyReaderDeps): KeyReader {
-  const { database, vault, notifications: notices, log } = deps;
+  const { database, vault, notifications, log } = deps;
 
   async function findRecord(owner: Owner, knownId: string | null): Promise<VaultRecord | undefined> {
     const record = await vault.findRecord(owner, knownId);
     if (isRecordMissing(record, knownId)) throw recordMissing(owner, knownId, log);
     if (record !== undefined && record.id !== knownId && record.values.size > 0) {
-      // Only where there is something to find again: a person who is their own record has one without keys.
+      // Only records with keys are indexed: with one realm, every user is a record, with or without keys.
       await database.withOwner(owner, (sql) => writeVaultId(sql, owner, record.id));
     }
     return record;
   }
 
   async function read(owner: Owner): Promise<PoolSnapshot<OwnedKeys>> {
-    const { before, facts } = await database.withOwner(owner, async (sql) => ({
+    const { before, statuses } = await database.withOwner(owner, async (sql) => ({
       before: await readVaultIndex(sql, owner),
-      facts: await listKeyStatuses(sql, owner),
+      statuses: await listKeyStatuses(sql, owner),
     }));
     const record = await findRecord(owner, before.vaultId);
-    // A write that began while the vault was read has raised it: what was read may be of before.
+    // A write that began during the read has raised the generation: what was read may be outdated.
     const after = await database.withOwner(owner, (sql) => readVaultIndex(sql, owner));
     return {
-      value: toOwnedKeys(deps, owner, record, facts),
+      value: toOwnedKeys(deps, owner, record, statuses),
       recordId: record?.id ?? null,
       isCacheable: after.generation === before.generation && !before.isBeingWritten && !after.isBeingWritten,
     };
   }
 
-  const cache = createPoolCache({ read, isListening: () => notices.isListening() });
-  notices.onNotification((owner) => {
+  const cache = createPoolCache({ read, isListening: () => notifications.isListening() });
+  notifications.onNotification((owner) => {
     cache.invalidate(owner as Owner);
   });
-  notices.onGap(() => {
+  notifications.onGap(() => {
     cache.clear();
   });
 
@@ -103,41 +103,44 @@ function toOwnedKeys(
   { providers, log }: KeyReaderDeps,
   owner: Owner,
   record: VaultRecord | undefined,
-  status: ReadonlyMap<string, KeyStatus>,
+  statuses: ReadonlyMap<string, KeyStatus>,
 ): OwnedKeys {
-  const damaged = new Set<string>();
+  const unreadableProviders = new Set<string>();
   const keys = providers.flatMap((provider) => {
     const pool = parsePool(record?.values.get(provider.id) ?? []);
     if (pool.unreadable.length > 0) {
-      damaged.add(provider.id);
-      log.warn({ owner, provider: provider.id, values: pool.unreadable.length }, 'values that are no keys');
+      unreadableProviders.add(provider.id);
+      log.warn(
+        { owner, provider: provider.id, values: pool.unreadable.length },
+        'a vault attribute holds values that are not stored keys',
+      );
     }
     return pool.keys.map((stored) => ({
       provider,
       stored,
-      status: status.get(keyStatusName(provider.id, stored.id)) ?? INITIAL_KEY_STATUS,
+      status: statuses.get(keyStatusName(provider.id, stored.id)) ?? INITIAL_KEY_STATUS,
     }));
   });
-  return { keys, unreadableProviders: damaged };
+  return { keys, unreadableProviders };
 }
 
-/** Also when another, empty record has taken its name: nobody has said that the keys are to go. */
+/** Also when another, empty record has its user name: that is no order to delete the keys. */
 function isRecordMissing(record: VaultRecord | undefined, knownId: string | null): boolean {
   if (knownId === null) return false;
   return record === undefined || (record.id !== knownId && record.values.size === 0);
 }
 
 /**
- * Not "no keys": the system would silently pay for somebody whose record was lost, or is looked for in the wrong
- * place. That an administrator deleted it is said by the event alone.
+ * Not "no keys": the system default would silently pay for an owner whose record was lost, or is searched in the wrong
+ * realm. Only Keycloak's event shows that an administrator deleted it.
  */
 function recordMissing(owner: Owner, vaultId: string | null, log: Log): AppError {
   const user = owner.slice(owner.indexOf(':') + 1);
-  const facts = { event: 'key_undecryptable', user, provider: null, key_id: null, vault_id: vaultId };
-  log.warn(facts, 'a known vault record was not found');
+  const fields = { event: 'key_undecryptable', user, provider: null, key_id: null, vault_id: vaultId };
+  log.warn(fields, 'a known vault record was not found');
   return new AppError(
     'key_undecryptable',
-    'Your stored keys were not found where they were kept: an administrator must look. Adding a key starts anew.',
+    'Your stored keys were not found. Ask an administrator to check them, or add a key to start again.',
     {
       extra: { skipped: [] },
       headers: { 'x-should-retry': 'false' },

@@ -9,7 +9,7 @@ import { decryptKey, UNREADABLE_KEY_ID } from './stored-key.ts';
 import type { KeyStats, KeyView, ProviderView } from './schema.ts';
 import { keyStats, keyView, providerView, type KeyWithStatus } from './views.ts';
 
-/** A stored key as the gateway uses it: still sealed. */
+/** A stored key as the gateway uses it, still encrypted. */
 export interface ProviderKey {
   id: string;
   provider: string;
@@ -18,16 +18,16 @@ export interface ProviderKey {
   enabled: boolean;
   expiresAt: string | null;
   cooldownUntil: Date | null;
-  /** As it lies in the vault: by it a key that was replaced is told from the one before. */
+  /** As stored in the vault. A replaced key has another token. */
   token: string;
-  /** Decrypts; undefined when no key fits, the token was altered, or it lies where it was not put. */
+  /** Undefined when no encryption key fits, the token was altered, or it was moved from where it was stored. */
   decrypt(): { secret: string; endpoint: string | null } | undefined;
 }
 
 export interface KeyReadsDeps {
   reader: KeyReader;
   keyring: Keyring;
-  /** The providers on offer in this mode, in the order in which people see them. */
+  /** The providers available in this mode, in display order. */
   providers: readonly Provider[];
   upstreams: OperatorUpstreams;
 }
@@ -35,12 +35,12 @@ export interface KeyReadsDeps {
 /** What owners and the gateway read of stored keys. */
 export interface KeyReads {
   listProviders(user: User): Promise<ProviderView[]>;
-  /** By creation, then id. Decrypts nothing. */
+  /** Sorted by creation, then id. Decrypts nothing. */
   listKeys(user: User): Promise<KeyView[]>;
   stats(user: User): Promise<KeyStats>;
-  /** Every stored key of the owner by provider id, each pool by creation, then id. Decrypts nothing. */
+  /** The owner's stored keys by provider id, each pool sorted by creation, then id. Decrypts nothing. */
   readPools(owner: Owner): Promise<ReadonlyMap<string, readonly ProviderKey[]>>;
-  /** Whether this very key is stored now, past everything that is remembered: not deleted, not replaced. */
+  /** Whether exactly this key is stored now: neither deleted nor replaced. Read without the cache. */
   isStored(owner: Owner, key: Pick<ProviderKey, 'provider' | 'id' | 'token'>): Promise<boolean>;
 }
 
@@ -49,8 +49,8 @@ export function createKeyReads({ reader, keyring, providers, upstreams }: KeyRea
     async listProviders(user) {
       const keys = await reader.readKeys(userOwner(user.id));
       return providers.map((provider) => {
-        const own = keys.filter((key) => key.provider === provider);
-        return providerView(provider, own.length, needsEndpoint(provider, upstreams));
+        const providerKeys = keys.filter((key) => key.provider === provider);
+        return providerView(provider, providerKeys.length, needsEndpoint(provider, upstreams));
       });
     },
 
@@ -64,12 +64,12 @@ export function createKeyReads({ reader, keyring, providers, upstreams }: KeyRea
     },
 
     async readPools(owner) {
-      const { keys, unreadableProviders: damaged } = await reader.readPools(owner);
+      const { keys, unreadableProviders } = await reader.readPools(owner);
       const pools = Map.groupBy(
         keys.map((key) => toProviderKey(keyring, owner, key)),
         (key) => key.provider,
       );
-      for (const provider of damaged)
+      for (const provider of unreadableProviders)
         pools.set(provider, [...(pools.get(provider) ?? []), createUnreadableKey(provider)]);
       return pools;
     },
@@ -86,7 +86,7 @@ export function createKeyReads({ reader, keyring, providers, upstreams }: KeyRea
 function toProviderKey(
   keyring: Keyring,
   owner: Owner,
-  { provider, stored, status: facts }: KeyWithStatus,
+  { provider, stored, status }: KeyWithStatus,
 ): ProviderKey {
   const { id, label, endpoint, enabled, expiresAt, token } = stored;
   return {
@@ -96,15 +96,15 @@ function toProviderKey(
     endpoint,
     enabled,
     expiresAt,
-    cooldownUntil: facts.cooldownUntil,
+    cooldownUntil: status.cooldownUntil,
     token,
     decrypt: () => decryptKey(keyring, { owner, provider: provider.id }, stored),
   };
 }
 
 /**
- * Stands for what lies where keys lie and is none, most likely a key that was edited by hand. An owner who had
- * only that has a key that fails, not no key: the system must not pay for it silently.
+ * Represents values that are not stored keys, most likely keys that were edited by hand. An owner with only such values
+ * has a failing key, not no key: the system default must not pay silently.
  */
 function createUnreadableKey(provider: string): ProviderKey {
   return {

@@ -4,17 +4,17 @@ import type { Owner } from '../lib/owner.ts';
 import { notifyOwnerChanged } from './vault-index-store.ts';
 import { KEY_TEST_STATUSES, type KeyTestStatus } from './schema.ts';
 
-/** What changes about a key with every use. The key itself lies in the vault. */
+/** What changes with the use of a key. The key itself is stored in the vault. */
 export interface KeyStatus {
   lastUsedAt: Date | null;
   lastTestedAt: Date | null;
   testStatus: KeyTestStatus;
   testMessage: string | null;
-  /** Not to be used before this time. */
+  /** The key is not used before this time. */
   cooldownUntil: Date | null;
 }
 
-/** Which key: `[owner, provider, key id]`, in the order of the primary key. */
+/** `[owner, provider, key id]`, in the order of the primary key. */
 type KeyStatusId = readonly [owner: Owner, provider: string, keyId: string];
 
 export const INITIAL_KEY_STATUS: KeyStatus = {
@@ -35,7 +35,7 @@ const KeyStatusRow = z.object({
   set_aside_until: z.date().nullable(),
 });
 
-/** The facts of all of an owner's keys, by {@link keyStatusName}. Keys without facts have no entry. */
+/** The status of all of an owner's keys, by {@link keyStatusName}. Keys without a row have no entry. */
 export async function listKeyStatuses(sql: Sql, owner: Owner): Promise<ReadonlyMap<string, KeyStatus>> {
   const rows = await sql.rows(
     KeyStatusRow,
@@ -57,14 +57,14 @@ export async function listKeyStatuses(sql: Sql, owner: Owner): Promise<ReadonlyM
   );
 }
 
-/** The name of a key among one owner's. */
+/** Identifies a key among one owner's keys. */
 export function keyStatusName(provider: string, keyId: string): string {
   return `${provider}/${keyId}`;
 }
 
 /**
- * Sets a key aside: 1, 5, 30 minutes, then hourly. Refusals of requests that were under way while the key
- * was set aside already say nothing new and do not lengthen it.
+ * Starts a cooldown of 1, 5, 30, then 60 minutes. Refusals of requests that were in flight when the cooldown began do
+ * not extend it.
  */
 export async function startCooldown(
   sql: Sql,
@@ -89,8 +89,8 @@ export async function startCooldown(
 }
 
 /**
- * Marks a key without setting it aside: it is looked at again on each use, which costs nothing. Writes only
- * when the status changes; asking in the conflict clause alone would still lock, and so write, the row.
+ * Writes the test status without a cooldown: the key is tried again on each use, which costs nothing. Writes only when
+ * the status changes. A condition in the conflict clause alone would still lock, and so write, the row.
  */
 export async function writeTestStatus(
   sql: Sql,
@@ -111,8 +111,8 @@ export async function writeTestStatus(
 }
 
 /**
- * A key that has served is not set aside. What a refusal said of it is taken back: it works.
- * @returns whether more than the time of its last use has changed; all processes are then told.
+ * Writes the time of use and ends a cooldown. A test status of `invalid` or `undecryptable` becomes `valid`.
+ * @returns whether more than the time of the last use has changed; all processes are notified then.
  */
 export async function writeLastUse(sql: Sql, key: KeyStatusId): Promise<boolean> {
   await sql.run(
@@ -135,13 +135,13 @@ export async function writeLastUse(sql: Sql, key: KeyStatusId): Promise<boolean>
   return changed > 0;
 }
 
-/** Stores what a test found. A key that works is no longer set aside; one that was refused is. */
+/** Stores a test result. It ends the cooldown of a working key and starts one for a refused key. */
 export async function writeTestResult(
   sql: Sql,
   key: KeyStatusId,
   { status, message }: { status: KeyTestStatus; message: string },
 ): Promise<void> {
-  const works = status === 'valid' || status === 'unverified';
+  const isWorking = status === 'valid' || status === 'unverified';
   await sql.run(
     `INSERT INTO provider_key_facts AS facts
        (owner, provider, key_id, test_status, test_message, last_tested_at)
@@ -152,13 +152,13 @@ export async function writeTestResult(
        last_tested_at = excluded.last_tested_at,
        refusals = CASE WHEN $6 THEN 0 ELSE facts.refusals END,
        set_aside_until = CASE WHEN $6 THEN NULL ELSE facts.set_aside_until END`,
-    [...key, status, message, works],
+    [...key, status, message, isWorking],
   );
   await notifyOwnerChanged(sql, key[0]);
   if (status === 'invalid') await startCooldown(sql, key, status, message);
 }
 
-/** An edited key is tried again at once. */
+/** An edited key is used again at once. */
 export async function endCooldown(sql: Sql, key: KeyStatusId): Promise<void> {
   await sql.run(
     `UPDATE provider_key_facts SET refusals = 0, set_aside_until = NULL
@@ -167,7 +167,6 @@ export async function endCooldown(sql: Sql, key: KeyStatusId): Promise<void> {
   );
 }
 
-/** Forgets keys that are gone. */
 export async function deleteKeyStatuses(
   sql: Sql,
   owner: Owner,

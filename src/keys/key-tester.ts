@@ -12,14 +12,14 @@ import type { KeyTestStatus } from './schema.ts';
 
 export interface KeyTestResult {
   status: KeyTestStatus;
-  /** For people, in our words. */
+  /** For users, in the app's own words. */
   message: string;
   details: {
-    /** From the last call to the end of its answer; null when that did not come. */
+    /** Of the last call, to the end of its response; null when that did not arrive. */
     latencyMs: number | null;
-    /** Of the last answer; null when there was none, it broke off, or it may not be told. */
+    /** Of the last response; null when there was none, it was cut off, or it must not be shown. */
     httpStatus: number | null;
-    /** True when the owner pays the provider for this test, or may do so. */
+    /** True when the provider charges the owner for this test, or may do so. */
     billed: boolean;
   };
 }
@@ -27,21 +27,21 @@ export interface KeyTestResult {
 interface KeyTestRequest {
   userId: string;
   provider: Provider;
-  /** Empty for a key that was stored without one. */
+  /** Empty for an endpoint that was stored without a key. */
   secret: string;
-  /** The endpoint sealed in the key; null for the provider's or operator's address. */
+  /** The endpoint encrypted with the key; null for the provider's or operator's address. */
   endpoint: string | null;
-  /** Ends the test early. */
+  /** Cancels the test. */
   signal?: AbortSignal;
 }
 
 export interface KeyTester {
   /**
-   * Tests a key by calling its provider. Where the address is the user's own, or the provider may do without a
-   * key, a random key goes first: if that is accepted the answer is `unverified`, and the real one stays here.
-   * @throws AppError `rate_limited` (429) above 20 upstream calls a minute and user; the signal's reason.
+   * Tests a key by calling its provider. Where the user named the endpoint, or the provider does not require a key, a
+   * random key is sent first. If it is accepted, the result is `unverified` and the real key is not sent.
+   * @throws AppError `rate_limited` (429) above 20 upstream calls per minute and user; the signal's reason.
    */
-  test(question: KeyTestRequest): Promise<KeyTestResult>;
+  test(request: KeyTestRequest): Promise<KeyTestResult>;
 }
 
 export interface KeyTesterDeps {
@@ -54,7 +54,7 @@ export interface KeyTesterDeps {
 
 const MAX_CALLS_PER_MINUTE = 20;
 const TIMEOUT_MS = 15_000;
-/** The longest lists of models have some 600 KB. */
+/** The longest model lists have about 600 KB. */
 const MAX_BODY_BYTES = 1024 * 1024;
 
 /** Statuses of tests that ended before the provider did any paid work. */
@@ -66,36 +66,35 @@ const UNBILLED_STATUSES: ReadonlySet<KeyTestStatus> = new Set([
   'unreachable',
 ]);
 
-/** What one call found. */
 interface CallResult {
   status: KeyTestStatus;
   message: string;
   latencyMs: number | null;
   httpStatus: number | null;
-  /** False when the HTTP status is for us alone. */
+  /** False when the HTTP status must not be shown to the user. */
   isStatusVisible: boolean;
 }
 
 interface TestCallRequest {
   provider: Provider;
   address: UpstreamAddress;
-  /** Empty: nothing is sent in its place. */
+  /** Empty: no credential is sent. */
   secret: string;
   signal: AbortSignal;
 }
 
-/** Builds the tester. The limit of calls is counted by this process alone. */
+/** The rate limit counts calls of this process only. */
 export function createKeyTester(deps: KeyTesterDeps): KeyTester {
-  const { dialer, loopGuard: hops, upstreams, timeoutMs = TIMEOUT_MS } = deps;
+  const { dialer, loopGuard, upstreams, timeoutMs = TIMEOUT_MS } = deps;
   const limit = createRateLimit({
     points: MAX_CALLS_PER_MINUTE,
-    rejectionDetail: `At most ${MAX_CALLS_PER_MINUTE} tests of keys a minute. Wait, then test again.`,
+    rejectionDetail: `At most ${MAX_CALLS_PER_MINUTE} key tests a minute. Wait, then test again.`,
   });
 
   async function callProvider({ provider, address, secret, signal }: TestCallRequest): Promise<CallResult> {
     const { keyTest } = provider;
     const startedAtMs = performance.now();
-    const answer = await dialer.request({
+    const response = await dialer.request({
       url: new URL(address.baseUrl + keyTest.path),
       method: keyTest.method,
       headers: {
@@ -103,31 +102,31 @@ export function createKeyTester(deps: KeyTesterDeps): KeyTester {
         'accept-encoding': 'identity',
         ...(keyTest.body === undefined ? {} : { 'content-type': 'application/json' }),
         ...(secret === '' ? {} : keyTest.authorize(secret)),
-        ...(address.isUserSupplied ? { [LOOP_HEADER]: hops.extendHeader(undefined) } : {}),
+        ...(address.isUserSupplied ? { [LOOP_HEADER]: loopGuard.extendHeader(undefined) } : {}),
       },
       ...(keyTest.body === undefined ? {} : { body: JSON.stringify(keyTest.body) }),
-      guarded: address.isUserSupplied,
+      isGuarded: address.isUserSupplied,
       signal,
       firstByteTimeoutMs: timeoutMs,
       idleTimeoutMs: timeoutMs,
     });
-    const found = await readCallResult(provider, answer);
-    if (found.httpStatus === null) return found;
-    return { ...found, latencyMs: Math.round(performance.now() - startedAtMs) };
+    const result = await readCallResult(provider, response);
+    if (result.httpStatus === null) return result;
+    return { ...result, latencyMs: Math.round(performance.now() - startedAtMs) };
   }
 
-  async function testKey(question: KeyTestRequest, deadline: AbortSignal): Promise<CallResult> {
-    const { userId, provider, secret, endpoint } = question;
+  async function testKey(request: KeyTestRequest, deadline: AbortSignal): Promise<CallResult> {
+    const { userId, provider, secret, endpoint } = request;
     const address = findKeyAddress(provider, endpoint, upstreams);
     if (address === undefined) return createResult('error', noAddressMessage(provider.name));
-    const signal = question.signal === undefined ? deadline : AbortSignal.any([question.signal, deadline]);
+    const signal = request.signal === undefined ? deadline : AbortSignal.any([request.signal, deadline]);
     const callOnce = async (sent: string): Promise<CallResult> => {
-      question.signal?.throwIfAborted();
+      request.signal?.throwIfAborted();
       await limit.consume(userId);
       try {
         return await callProvider({ provider, address, secret: sent, signal });
       } catch (error) {
-        question.signal?.throwIfAborted();
+        request.signal?.throwIfAborted();
         return toFailureResult(provider.name, error, deadline);
       }
     };
@@ -142,53 +141,53 @@ export function createKeyTester(deps: KeyTesterDeps): KeyTester {
   }
 
   return {
-    async test(question) {
-      const { status, message, ...found } = await testKey(question, AbortSignal.timeout(timeoutMs));
-      const httpStatus = found.isStatusVisible ? found.httpStatus : null;
-      const billed = question.provider.keyTest.billed && mayBeBilled(status, found.httpStatus);
-      // Where the status is not told, the time would tell a whole answer from a cut one.
-      const isLatencyHidden = status === 'error' && !found.isStatusVisible;
+    async test(request) {
+      const { status, message, ...result } = await testKey(request, AbortSignal.timeout(timeoutMs));
+      const httpStatus = result.isStatusVisible ? result.httpStatus : null;
+      const billed = request.provider.keyTest.billed && mayBeBilled(status, result.httpStatus);
+      // Where the status is hidden, the latency would distinguish a complete response from a cut one.
+      const isLatencyHidden = status === 'error' && !result.isStatusVisible;
       return {
         status,
         message,
-        details: { latencyMs: isLatencyHidden ? null : found.latencyMs, httpStatus, billed },
+        details: { latencyMs: isLatencyHidden ? null : result.latencyMs, httpStatus, billed },
       };
     },
   };
 }
 
-/** Reads an answer whole and judges it; its connection is free or closed afterwards. */
-async function readCallResult(provider: Provider, answer: UpstreamResponse): Promise<CallResult> {
+/** Reads the complete response and classifies it. Its connection is free or closed afterwards. */
+async function readCallResult(provider: Provider, response: UpstreamResponse): Promise<CallResult> {
   try {
-    const { status, headers } = answer;
-    const text = (await readBoundedBody(answer.body, MAX_BODY_BYTES)).toString('utf8');
+    const { status, headers } = response;
+    const text = (await readBoundedBody(response.body, MAX_BODY_BYTES)).toString('utf8');
     const encoding = headers['content-encoding'];
     const isPlain = encoding === undefined || encoding === 'identity';
-    const reading = toKeyTestOutcome(provider, { status, body: isPlain ? parseJson(text) : undefined });
-    return { ...toCallResult(provider, answer, reading), httpStatus: status };
+    const outcome = toKeyTestOutcome(provider, { status, body: isPlain ? parseJson(text) : undefined });
+    return { ...toCallResult(provider, response, outcome), httpStatus: status };
   } catch (error) {
-    // It was reached, since its answer had begun.
+    // The endpoint was reached: its response had begun.
     if (!isAppError(error, 'upstream_unreachable') && !isAppError(error, 'upstream_malformed')) throw error;
-    return toCallResult(provider, answer, {
+    return toCallResult(provider, response, {
       status: 'error',
       message: incompleteResponseMessage(provider.name),
     });
   } finally {
-    discardBody(answer.body);
+    discardBody(response.body);
   }
 }
 
 /**
- * Of an address that is not public only what a provider would say is told: a key can be pointed at anything
- * that stands there, and neither the status nor the words may tell what that is.
+ * For an address that is not public, only results that a provider can give are shown. A key can point to any service
+ * in the network, and neither status nor message may reveal which one it is.
  */
-function toCallResult(provider: Provider, answer: UpstreamResponse, reading: KeyTestOutcome): CallResult {
-  const isVisible = reading.status !== 'error' || answer.fromPublicAddress;
-  const { status, message } = isVisible ? reading : unexpectedBodyOutcome(provider.name);
+function toCallResult(provider: Provider, response: UpstreamResponse, outcome: KeyTestOutcome): CallResult {
+  const isVisible = outcome.status !== 'error' || response.isFromPublicAddress;
+  const { status, message } = isVisible ? outcome : unexpectedBodyOutcome(provider.name);
   return { ...createResult(status, message), isStatusVisible: isVisible };
 }
 
-/** What a call that failed says. @throws what is no fault of the upstream. */
+/** @throws the error when the upstream did not cause it. */
 function toFailureResult(name: string, error: unknown, deadline: AbortSignal): CallResult {
   if (deadline.aborted || isAppError(error, 'upstream_timeout')) {
     return createResult(
@@ -205,31 +204,31 @@ function toFailureResult(name: string, error: unknown, deadline: AbortSignal): C
   if (isAppError(error, 'endpoint_forbidden')) {
     return createResult(
       'error',
-      'The endpoint of this key may not be reached from here any more. Add the key again with another endpoint, or ask the operator.',
+      'The endpoint of this key is no longer allowed on this installation. Add the key again with another endpoint, or ask the operator.',
     );
   }
   throw error;
 }
 
-/** Answers of the kind that a wrong key gets; with 400, too, from those who read its form first. */
+/** Results that a wrong key gets. Providers that check the key's format first answer 400. */
 function isRejection({ status, httpStatus }: CallResult): boolean {
   return status === 'invalid' || status === 'forbidden' || status === 'no_credit' || httpStatus === 400;
 }
 
-/** An answer to the random key that neither takes nor refuses it: it says nothing of the real one. */
-function toProbeResult(name: string, found: CallResult): CallResult {
-  if (found.status !== 'rate_limited') return found;
+/** The random key was neither accepted nor refused: the result says nothing about the real key. */
+function toProbeResult(name: string, result: CallResult): CallResult {
+  if (result.status !== 'rate_limited') return result;
   const message = `${name} has had too many requests just now, so your key was not sent. Wait a minute, then test again.`;
-  return { ...found, message };
+  return { ...result, message };
 }
 
-/** What an endpoint says that is asked without a key. */
-function toKeylessResult(name: string, found: CallResult): CallResult {
-  if (found.status === 'valid') return { ...found, status: 'unverified', message: keylessMessage(name) };
-  return found.status === 'invalid' ? { ...found, message: missingKeyMessage(name) } : found;
+/** The result of a call without a key. */
+function toKeylessResult(name: string, result: CallResult): CallResult {
+  if (result.status === 'valid') return { ...result, status: 'unverified', message: keylessMessage(name) };
+  return result.status === 'invalid' ? { ...result, message: missingKeyMessage(name) } : result;
 }
 
-/** True unless the answer shows that no work was done; one that did not come, or not whole, shows nothing. */
+/** True unless the response shows that no paid work was done. A missing or cut response does not show it. */
 function mayBeBilled(status: KeyTestStatus, httpStatus: number | null): boolean {
   return !UNBILLED_STATUSES.has(status) && (httpStatus === null || httpStatus < 300);
 }
@@ -239,19 +238,19 @@ function createResult(status: KeyTestStatus, message: string): CallResult {
 }
 
 function anyKeyMessage(name: string): string {
-  return `${name} answers, but accepts any key: a random one was tried. So this says nothing of yours.`;
+  return `${name} answers, but accepts any key: it accepted a random one. So your key could not be verified.`;
 }
 
 function keylessMessage(name: string): string {
-  return `${name} answers without a key, as this one was stored. Whoever reaches the endpoint can use it.`;
+  return `${name} answers without a key, as it was stored. Anyone who reaches the endpoint can use it.`;
 }
 
 function missingKeyMessage(name: string): string {
-  return `${name} wants a key, and this one was stored without. Replace it with the key itself.`;
+  return `${name} requires a key, but none was stored. Replace this entry with the key itself.`;
 }
 
 function incompleteResponseMessage(name: string): string {
-  return `${name} sent an answer that broke off or is too long, so the key is not proven. Test again later.`;
+  return `${name} sent a response that was cut off or too long, so the key could not be verified. Test again later.`;
 }
 
 function noAddressMessage(name: string): string {

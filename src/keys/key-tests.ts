@@ -18,7 +18,7 @@ export interface KeyTestsDeps {
   reader: KeyReader;
   database: Database;
   keyring: Keyring;
-  /** The providers on offer in this mode. */
+  /** The providers available in this mode. */
   providers: readonly Provider[];
   tester: KeyTester;
   log: Log;
@@ -27,7 +27,7 @@ export interface KeyTestsDeps {
 /** Tests of stored keys. */
 export interface KeyTests {
   /**
-   * Tests one key, or without `keyId` all of the provider's, and stores what was found.
+   * Tests one key, or without `keyId` all of the provider's, and stores the results.
    * @throws AppError `unknown_provider`, `key_not_found` (404), `rate_limited` (429),
    *   `keycloak_unavailable`, `database_unavailable` (503).
    */
@@ -39,7 +39,7 @@ export interface KeyTests {
   ): Promise<KeysTested>;
 }
 
-/** From the one that needs its owner most to the one that needs nothing. */
+/** From the most to the least severe. */
 const WORST_FIRST: readonly KeyTestStatus[] = [
   'undecryptable',
   'invalid',
@@ -69,16 +69,16 @@ export function createKeyTests(deps: KeyTestsDeps): KeyTests {
   ): Promise<KeyTested> {
     const userId = principal.user.id;
     const owner = userOwner(userId);
-    const opened = decryptKey(keyring, { owner, provider: provider.id }, stored);
+    const decrypted = decryptKey(keyring, { owner, provider: provider.id }, stored);
     const result =
-      opened === undefined ? UNDECRYPTABLE_RESULT : await tester.test({ userId, provider, ...opened });
-    const facts = { user: userId, provider: provider.id, key_id: stored.id, status: result.status };
-    log.info({ event: 'key_tested', ...facts }, 'a stored key was tested');
-    // A key that was replaced meanwhile is another key: the result says nothing of it.
-    const now = await reader.readKeys(owner);
-    if (now.some((key) => key.stored.id === stored.id && key.stored.token === stored.token)) {
+      decrypted === undefined ? UNDECRYPTABLE_RESULT : await tester.test({ userId, provider, ...decrypted });
+    const fields = { user: userId, provider: provider.id, key_id: stored.id, status: result.status };
+    log.info({ event: 'key_tested', ...fields }, 'a stored key was tested');
+    // The result does not apply to a key that was replaced meanwhile.
+    const current = await reader.readKeys(owner);
+    if (current.some((key) => key.stored.id === stored.id && key.stored.token === stored.token)) {
       await database.withOwner(owner, (sql) => writeTestResult(sql, [owner, provider.id, stored.id], result));
-      // A key that was set aside and works is chosen again at once.
+      // A key in cooldown that works is used again at once.
       reader.invalidate(owner);
     }
     return keyTestView(provider.id, stored.id, result);
@@ -100,13 +100,13 @@ export function createKeyTests(deps: KeyTestsDeps): KeyTests {
           await writeAuditEvent(sql, { owner, actor: owner, action: 'key.tested', object, requestId });
         }
       });
-      // All are seen to their end, so that what was found of the others is stored when one fails.
+      // Waits for all tests, so that the other results are stored when one fails.
       const settled = await Promise.allSettled(keys.map((key) => testStoredKey(principal, key)));
-      const results = settled.map((one) => {
-        if (one.status === 'rejected') throw one.reason;
-        return one.value;
+      const results = settled.map((outcome) => {
+        if (outcome.status === 'rejected') throw outcome.reason;
+        return outcome.value;
       });
-      const worst = WORST_FIRST.flatMap((status) => results.filter((one) => one.status === status))[0];
+      const worst = WORST_FIRST.flatMap((status) => results.filter((result) => result.status === status))[0];
       if (worst === undefined) throw new Error('no test has a status');
       return { ...worst, results };
     },

@@ -9,22 +9,22 @@ export interface KeyUseDeps {
   reader: Pick<KeyReader, 'invalidate' | 'isWriteDue'>;
 }
 
-/** What the gateway found out about keys by using them. */
+/** Writes what the gateway learns about keys by using them. */
 export interface KeyUse {
-  /** Upstream answered 401: sets the key aside for 1, 5, 30 minutes, then hourly. */
+  /** Upstream answered 401: starts a cooldown of 1, 5, 30, then 60 minutes. */
   recordRefusal(owner: Owner, provider: string, keyId: string): Promise<void>;
-  /** `open()` answered undefined. */
+  /** `decrypt()` returned undefined. */
   recordUndecryptable(owner: Owner, provider: string, keyId: string): Promise<void>;
-  /** The key just served. */
+  /** The key served a request. */
   recordUse(owner: Owner, provider: string, keyId: string): Promise<void>;
 }
 
-/** So often at most is it written down that the same key is used, or is damaged, time and again. */
+/** Minimum interval between two status writes for the same key. */
 const MIN_WRITE_INTERVAL_MS = 1_000;
 
 /**
- * Builds it. Other processes hear of what changes the choice of a key; this one must not choose by what it
- * remembers of before either, as soon as the note is made.
+ * A change that affects key selection is notified to the other processes. The cache of this process is invalidated as
+ * soon as the status is written.
  */
 export function createKeyUse({ database, reader }: KeyUseDeps): KeyUse {
   return {

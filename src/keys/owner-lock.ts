@@ -4,40 +4,40 @@ import type { Owner } from '../lib/owner.ts';
 import { createKeyedMutex, createDeadlineSemaphore } from '../lib/async/keyed-mutex.ts';
 
 export interface OwnerLockOptions {
-  /** A pool of its own, so that writers who wait cannot take the connections that requests need. */
+  /** A separate pool, so that waiting writers cannot take the connections that requests need. */
   database: Database;
-  /** How many owners this process writes for at once: the size of that pool. */
+  /** How many owners this process writes for at the same time: the size of that pool. */
   slots: number;
-  /** Waiting and working in all. */
+  /** For waiting and work together. */
   timeoutMs: number;
 }
 
-/** What the holder of the lock works with. */
+/** What work under the lock receives. */
 export interface HeldOwnerLock {
-  /** The connection that holds the lock: the holder's SQL goes here, and fails if the lock was lost. */
+  /** The connection that holds the lock. The work runs its SQL on it, which fails if the lock was lost. */
   connection: DatabaseConnection;
-  /** Epoch ms: the work must be over by then, and the caller answered. */
+  /** Epoch ms. The work must have ended by then. */
   deadlineMs: number;
 }
 
-/** One writer per owner, in all processes that share the database. */
+/** Allows one writer per owner among all processes that share the database. */
 export interface OwnerLock {
-  /** @throws AppError `busy` (503) when the turn does not come in time; `database_unavailable`. */
-  runExclusive<T>(owner: Owner, work: (runExclusive: HeldOwnerLock) => Promise<T>): Promise<T>;
+  /** @throws AppError `busy` (503) when the lock is not free in time; `database_unavailable`. */
+  runExclusive<T>(owner: Owner, work: (held: HeldOwnerLock) => Promise<T>): Promise<T>;
 }
 
-/** A statement's own time limit in the pool is 15 s, so one wait for the lock stays below it. */
+/** Statements in the pool time out after 15 s, so one wait for the lock stays below that. */
 const MAX_WAIT_MS = 10_000;
 
-/** Keycloak has neither conditional nor partial updates: two writers at once lose one another's changes. */
+/** Keycloak has neither conditional nor partial updates: concurrent writers would overwrite each other's changes. */
 export function createOwnerLock(options: OwnerLockOptions): OwnerLock {
   const slots = createDeadlineSemaphore(options.slots, keysBusy);
-  const turns = createKeyedMutex(keysBusy);
+  const mutex = createKeyedMutex(keysBusy);
 
   return {
     runExclusive(owner, work) {
       const deadlineMs = Date.now() + options.timeoutMs;
-      return turns.run(owner, deadlineMs, () =>
+      return mutex.run(owner, deadlineMs, () =>
         slots.run(deadlineMs, () =>
           withAdvisoryLock(options.database, owner, deadlineMs, (connection) =>
             work({ connection, deadlineMs }),
@@ -65,15 +65,14 @@ async function withAdvisoryLock<T>(
       }
     });
   } catch (error) {
-    // Work that is done stays done when only the unlocking failed: the connection is then thrown away,
-    // and Postgres frees the lock with it.
+    // When only the unlock failed, the work still counts. The connection is closed, and Postgres frees the lock.
     if (outcome.value === undefined) throw error;
   }
   if (outcome.value === undefined) throw new Error('the work under the lock did not run');
   return outcome.value.result;
 }
 
-/** A session's lock outlives the transaction that asks for it, while the time limit set here does not. */
+/** A session lock outlasts the transaction that acquires it; the timeout set here ends with the transaction. */
 async function acquireLock(connection: DatabaseConnection, owner: Owner, deadlineMs: number): Promise<void> {
   for (;;) {
     const waitMs = Math.min(deadlineMs - Date.now(), MAX_WAIT_MS);
@@ -94,7 +93,7 @@ function lockName(owner: Owner): string {
   return `keys ${owner}`;
 }
 
-/** 503 for a write whose turn did not come, or whose change did not settle. */
+/** 503 for a write that did not get the lock in time, or that was overwritten on every attempt. */
 export function keysBusy(cause?: unknown): AppError {
   return new AppError('busy', 'Other changes to these keys are still being written. Try again shortly.', {
     headers: { 'retry-after': '5' },

@@ -1,58 +1,58 @@
 import type { Owner } from '../lib/owner.ts';
 
-/** What was read of an owner. */
+/** The result of reading an owner's vault record. */
 export interface PoolSnapshot<Value> {
   value: Value;
   /** The vault record that was read; null when there is none. */
   recordId: string | null;
-  /** False when the owner's keys were being changed meanwhile: it serves this request and is not kept. */
+  /** False when the owner's keys changed during the read: the result serves this request and is not cached. */
   isCacheable: boolean;
 }
 
 export interface PoolCacheDeps<Value> {
   read(owner: Owner): Promise<PoolSnapshot<Value>>;
-  /** Whether changes by other processes are heard of; while they are not, nothing is remembered or shared. */
+  /** Whether notifications of other processes arrive. While they do not, nothing is cached or shared. */
   isListening(): boolean;
-  /** A clock that never goes back, in ms. */
+  /** A monotonic clock, in ms. */
   now?: () => number;
   maxEntries?: number;
 }
 
-/** Remembers what was read of owners, until it changes, 10 s at most. */
+/** Caches what was read of an owner until it changes, for at most 10 s. */
 export interface PoolCache<Value> {
-  /** @throws what `read` throws; nothing older is used then. */
+  /** @throws what `read` throws; an older result is not used then. */
   get(owner: Owner): Promise<Value>;
-  /** Whoever comes from now on reads anew, and does not share what is being read. */
+  /** Later calls of `get` read again and do not share a read in progress. */
   invalidate(owner: Owner): void;
   /** The same, for the owner of a vault record. */
   invalidateRecord(recordId: string): void;
   clear(): void;
   /**
-   * False when `note` was made of the owner within `withinMs` and nothing of the owner has changed since:
-   * then it need not be written down again.
+   * False when the same note was written for the owner less than `withinMs` ago and the owner has not changed since.
+   * Otherwise true, and the note counts as written now.
    */
   isWriteDue(owner: Owner, note: string, withinMs: number): boolean;
 }
 
-/** What an administrator changes in Keycloak takes effect within this time even if no event is seen. */
+/** Changes made in Keycloak take effect within this time even without an event. */
 const MAX_AGE_MS = 10_000;
 
 interface CacheEntry<Value> {
   startedAtMs: number;
   snapshot: Promise<PoolSnapshot<Value>>;
-  /** Undefined while it is being read. */
+  /** Undefined during the read. */
   recordId: string | null | undefined;
-  /** When each note was made. */
+  /** Note -> time of its last write. */
   writtenAtMs: Map<string, number>;
 }
 
 /**
- * Builds the cache. An entry is the reading itself, from its start: whoever comes while it runs shares it,
- * and one that is dropped while it runs is gone for all who come later.
+ * An entry exists from the start of its read, so that concurrent calls share the read. After an entry is removed during
+ * its read, later calls start a new one.
  */
 export function createPoolCache<Value>(deps: PoolCacheDeps<Value>): PoolCache<Value> {
   const { now = () => performance.now(), maxEntries = 2_000 } = deps;
-  /** The oldest first. */
+  /** Oldest first. */
   const entries = new Map<Owner, CacheEntry<Value>>();
 
   function load(owner: Owner): CacheEntry<Value> {
@@ -68,9 +68,9 @@ export function createPoolCache<Value>(deps: PoolCacheDeps<Value>): PoolCache<Va
     const remove = () => {
       if (entries.get(owner) === entry) entries.delete(owner);
     };
-    entry.snapshot.then(({ recordId, isCacheable: isSettled }) => {
+    entry.snapshot.then(({ recordId, isCacheable }) => {
       entry.recordId = recordId;
-      if (!isSettled) remove();
+      if (!isCacheable) remove();
     }, remove);
     return entry;
   }
@@ -88,10 +88,10 @@ export function createPoolCache<Value>(deps: PoolCacheDeps<Value>): PoolCache<Va
 
   return {
     async get(owner) {
-      // What is being read by another request may be of before a change that was not heard of.
+      // A read in progress may have started before a change whose notification was lost.
       if (!deps.isListening()) return (await deps.read(owner)).value;
-      const known = entries.get(owner);
-      const entry = known !== undefined && isFresh(known) ? known : load(owner);
+      const cached = entries.get(owner);
+      const entry = cached !== undefined && isFresh(cached) ? cached : load(owner);
       return (await entry.snapshot).value;
     },
 
@@ -99,7 +99,7 @@ export function createPoolCache<Value>(deps: PoolCacheDeps<Value>): PoolCache<Va
 
     invalidateRecord(recordId) {
       for (const [owner, entry] of entries) {
-        // Of what is still being read nobody knows yet whose record it is.
+        // During a read, the record id is not known yet.
         if (entry.recordId === recordId || entry.recordId === undefined) entries.delete(owner);
       }
     },
@@ -109,10 +109,10 @@ export function createPoolCache<Value>(deps: PoolCacheDeps<Value>): PoolCache<Va
     },
 
     isWriteDue(owner, note, withinMs) {
-      const notes = deps.isListening() ? entries.get(owner)?.writtenAtMs : undefined;
-      const madeAtMs = notes?.get(note);
-      if (madeAtMs !== undefined && now() - madeAtMs < withinMs) return false;
-      notes?.set(note, now());
+      const writtenAtMs = deps.isListening() ? entries.get(owner)?.writtenAtMs : undefined;
+      const lastMs = writtenAtMs?.get(note);
+      if (lastMs !== undefined && now() - lastMs < withinMs) return false;
+      writtenAtMs?.set(note, now());
       return true;
     },
   };

@@ -6,28 +6,28 @@ import { maskKey } from './key-format.ts';
 import { decryptKey, encryptKey, toStoredValue, type StoredKey, type StoredPool } from './stored-key.ts';
 import type { UpdateKey } from './schema.ts';
 
-/** A key that an owner wants to have stored. */
+/** A key to store, new or as a replacement. */
 export interface KeyInput {
   owner: Owner;
   provider: Provider;
   id: string;
-  /** True when the key of this id is to be replaced in place. */
+  /** True when the stored key with this id is replaced in place. */
   isReplacement: boolean;
-  /** Empty in a replacement: the stored one stays. Else empty where the endpoint wants none. */
+  /** Empty in a replacement: the stored key stays. Otherwise empty where the endpoint needs no key. */
   key: string;
-  /** Undefined in a replacement: as it is stored. The same holds for the next two. */
+  /** Undefined in a replacement: stays as stored. The same applies to endpoint and expiry. */
   label: string | null | undefined;
   endpoint: string | null | undefined;
   expiresAt: string | null | undefined;
   createdAt: Date;
 }
 
-/** What a change would store, from what is stored now. */
+/** What a change stores, computed from what is stored now. */
 export interface PoolEdit {
   id: string;
-  /** The key in the clear and where it may go. */
+  /** The decrypted key and its endpoint. */
   content: KeyContent;
-  /** The key's own value. */
+  /** The value of the changed key. */
   value: string;
   /** All values of the provider's attribute. */
   values: readonly string[];
@@ -38,11 +38,11 @@ interface KeyContent {
   endpoint: string | null;
 }
 
-/** Keys per provider and owner; what readers of a vault attribute are built to hold. */
+/** Per provider and owner. Readers of a vault attribute are sized for it. */
 const MAX_KEYS_PER_POOL = 10;
 
 /**
- * Proposes a new key, or one in the place of another.
+ * Adds a key to a pool or replaces one.
  * @throws AppError `key_not_found`, `duplicate_key`, `pool_full`, `key_too_long`, `key_undecryptable`,
  *   `validation_failed`.
  */
@@ -52,9 +52,9 @@ export function createStoreEdit(keyring: Keyring, input: KeyInput, pool: StoredP
   const content = existing === undefined ? toContent(input) : toReplacementContent(keyring, input, existing);
   const others = pool.keys.filter((key) => key.id !== id);
   assertNotDuplicate(keyring, input, content, others);
-  // A replacement adds nothing, also where a pool was overfilled by hand.
+  // A replacement does not grow the pool, also where the pool was overfilled by hand.
   if (existing === undefined && others.length + pool.unreadable.length >= MAX_KEYS_PER_POOL) {
-    // Values that are no keys count too: an attribute must not grow without end.
+    // Unreadable values count too, so that an attribute cannot grow without limit.
     const detail = `There are ${MAX_KEYS_PER_POOL} keys of this provider already. Delete one first.`;
     throw new AppError('pool_full', detail);
   }
@@ -74,8 +74,8 @@ export function createStoreEdit(keyring: Keyring, input: KeyInput, pool: StoredP
 }
 
 /**
- * Proposes another label, switch or expiry for a stored key.
- * @throws AppError `key_not_found`; `key_undecryptable` when the expiry, which is sealed, cannot be changed.
+ * Changes label, enabled state or expiry of a stored key.
+ * @throws AppError `key_not_found`; `key_undecryptable` when the expiry changes, which needs the key decrypted.
  */
 export function createUpdateEdit(
   keyring: Keyring,
@@ -103,7 +103,7 @@ export function createUpdateEdit(
   return { value, values: replaceValue(pool, target.id, value) };
 }
 
-/** True when two proposals would store the same key for the same address. */
+/** True when two edits store the same key for the same endpoint. */
 export function isSameContent(a: PoolEdit, b: PoolEdit): boolean {
   return a.content.secret === b.content.secret && a.content.endpoint === b.content.endpoint;
 }
@@ -113,8 +113,8 @@ function toContent({ key, endpoint }: KeyInput): KeyContent {
 }
 
 /**
- * What a replacement keeps is taken from inside the token: what stands outside can be edited in Keycloak, and
- * a new key would then go to an address that its owner never named.
+ * A replacement keeps the key or the endpoint from inside the token. Members outside the token can be edited in
+ * Keycloak: a new key would then go to an endpoint that its owner never named.
  */
 function toReplacementContent(keyring: Keyring, input: KeyInput, existing: StoredKey): KeyContent {
   if (input.key !== '' && input.endpoint !== undefined) return toContent(input);
@@ -123,7 +123,7 @@ function toReplacementContent(keyring: Keyring, input: KeyInput, existing: Store
   const endpoint = input.endpoint === undefined ? stored.endpoint : input.endpoint;
   if (endpoint !== stored.endpoint && stored.secret !== '') {
     const message =
-      'A changed endpoint needs the key again: the stored one goes only where it was meant to go.';
+      'A changed endpoint needs the key again: the stored key is only sent to the endpoint it was stored for.';
     throw new AppError('validation_failed', message, { errors: [{ path: 'key', message }] });
   }
   return { secret: stored.secret, endpoint };
@@ -136,8 +136,8 @@ function assertNotDuplicate(
   others: readonly StoredKey[],
 ): void {
   const same = others.find((key) => {
-    const opened = decryptKey(keyring, { owner, provider: provider.id }, key);
-    return opened?.secret === content.secret && opened.endpoint === content.endpoint;
+    const decrypted = decryptKey(keyring, { owner, provider: provider.id }, key);
+    return decrypted?.secret === content.secret && decrypted.endpoint === content.endpoint;
   });
   if (same === undefined) return;
   const name = same.label === null ? 'a key without a label' : `"${same.label}"`;
@@ -157,8 +157,8 @@ function getDecrypted(
   { owner, provider }: { owner: Owner; provider: Provider },
   stored: StoredKey,
 ): KeyContent {
-  const opened = decryptKey(keyring, { owner, provider: provider.id }, stored);
-  if (opened !== undefined) return opened;
+  const decrypted = decryptKey(keyring, { owner, provider: provider.id }, stored);
+  if (decrypted !== undefined) return decrypted;
   throw new AppError(
     'key_undecryptable',
     'The stored key cannot be decrypted. Replace it: send key and endpoint.',
@@ -166,7 +166,7 @@ function getDecrypted(
   );
 }
 
-/** Values that are no keys of ours stay, in case they can be mended by hand. Superseded ones are dropped. */
+/** Unreadable values stay, since they may be repaired by hand. Superseded values are dropped. */
 function replaceValue(pool: StoredPool, id: string, value: string): string[] {
   const others = pool.keys.filter((key) => key.id !== id).map((key) => key.value);
   return [...others, value, ...pool.unreadable];

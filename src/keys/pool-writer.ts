@@ -1,4 +1,4 @@
-import { setTimeout as pause } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { writeAuditEvent, type AuditAction } from '../audit/service.ts';
 import type { Sql } from '../lib/postgres/database.ts';
 import type { Log } from '../lib/log.ts';
@@ -12,7 +12,7 @@ import type { Vault, VaultRecord } from './vault.ts';
 export interface PoolWriterDeps {
   vault: Vault;
   lock: OwnerLock;
-  /** What this process remembers; one that only writes remembers nothing. */
+  /** The cache of this process; absent in a process that only writes. */
   reader?: Pick<KeyReader, 'invalidate'>;
   log: Log;
 }
@@ -22,38 +22,38 @@ interface PoolChange {
   owner: Owner;
   ownerName: string;
   provider: string;
-  /** Who asks, for the audit trail. */
+  /** For the audit trail. */
   actor: string;
   requestId: string;
   action: KeyAction;
   /**
-   * What is to be stored, from what is there. Asked anew on every attempt; throws to refuse the change,
-   * and nothing has then been written.
+   * Computes what to store from what is stored. Called on every attempt. It throws to refuse the change; nothing has
+   * been written then.
    */
   plan(pool: StoredPool): PlannedWrite;
-  /** Facts that go with the change, in the transaction that ends it; not asked when the change did not hold. */
+  /** Writes key status in the transaction that ends a successful write. Not called when the write was overwritten. */
   writeStatus?(sql: Sql, keyIds: readonly string[]): Promise<void>;
 }
 
 export interface PlannedWrite {
   /** All values of the provider, in any order. */
   values: readonly string[];
-  /** The keys that the change is about, for the audit trail. */
+  /** The changed keys, for the audit trail. */
   keyIds: readonly string[];
 }
 
-/** What can happen to a stored key. */
+/** The audit actions of key writes. */
 type KeyAction = keyof typeof UNCONFIRMED_ACTIONS;
 
 export interface PoolWriter {
   /**
-   * What is stored of a provider right now, past everything that is remembered.
+   * Reads a provider's pool from the vault, without the cache.
    * @throws AppError `busy`, `keycloak_unavailable`, `database_unavailable` (503).
    */
   readStoredPool(owner: Owner, provider: string): Promise<StoredPool>;
   /**
-   * Carries the change out under the owner's lock and reads it back.
-   * @returns the ids of the keys that were changed.
+   * Writes the change under the owner's lock and reads it back.
+   * @returns the ids of the changed keys.
    * @throws AppError `busy`, `keycloak_unavailable`, `database_unavailable` (503), or what `plan` throws.
    */
   write(change: PoolChange): Promise<readonly string[]>;
@@ -61,7 +61,7 @@ export interface PoolWriter {
 
 const MAX_ATTEMPTS = 5;
 const RETRY_DELAY_MS = 50;
-/** What the trail says when a change that it announced could not be read back: it may have happened. */
+/** The audit action for a change that was announced and could not be read back: it may or may not be stored. */
 const UNCONFIRMED_ACTIONS = {
   'key.added': 'key.add_unconfirmed',
   'key.replaced': 'key.replace_unconfirmed',
@@ -77,8 +77,8 @@ export function createPoolWriter({ vault, lock, reader, log }: PoolWriterDeps): 
     return vault.writableUntil(held.deadlineMs).findRecord(owner, vaultId);
   }
 
-  /** Says before and after the write that what others remember is old, whatever becomes of it. */
-  async function attempt(
+  /** Invalidates the caches of all processes before and after the write, also when it fails. */
+  async function writeOnce(
     held: HeldOwnerLock,
     change: PoolChange,
     audited: Set<string>,
@@ -92,7 +92,7 @@ export function createPoolWriter({ vault, lock, reader, log }: PoolWriterDeps): 
     });
     let isStored = false;
     let hasCollided = false;
-    const whenCollided = () => {
+    const onCollision = () => {
       hasCollided = true;
     };
     try {
@@ -104,7 +104,7 @@ export function createPoolWriter({ vault, lock, reader, log }: PoolWriterDeps): 
         provider,
         values,
         ownerName,
-        onCollision: whenCollided,
+        onCollision,
       });
     } finally {
       await held.connection
@@ -114,7 +114,7 @@ export function createPoolWriter({ vault, lock, reader, log }: PoolWriterDeps): 
           await endVaultWrite(sql, owner);
         })
         .finally(() => {
-          // Who was answered reads what was written, here at once.
+          // After the answer, requests to this process read the new keys at once.
           reader?.invalidate(owner);
         });
     }
@@ -127,31 +127,31 @@ export function createPoolWriter({ vault, lock, reader, log }: PoolWriterDeps): 
     audited: Set<string>,
   ): Promise<readonly string[]> {
     for (let count = 1; count <= MAX_ATTEMPTS && Date.now() < held.deadlineMs; count += 1) {
-      const { isStored: isKept, keyIds } = await attempt(held, change, audited);
-      if (isKept) return keyIds;
+      const { isStored, keyIds } = await writeOnce(held, change, audited);
+      if (isStored) return keyIds;
       log.warn(
         { owner: change.owner, provider: change.provider, attempt: count },
-        'a key write did not hold',
+        'key write was overwritten; retrying',
       );
-      await pause(RETRY_DELAY_MS * count);
+      await delay(RETRY_DELAY_MS * count);
     }
     throw keysBusy();
   }
 
   return {
     readStoredPool: (owner, provider) =>
-      lock.runExclusive(owner, async (hold) => {
-        const record = await findRecord(hold, owner);
+      lock.runExclusive(owner, async (held) => {
+        const record = await findRecord(held, owner);
         return parsePool(record?.values.get(provider) ?? []);
       }),
 
     write: (change) =>
-      lock.runExclusive(change.owner, async (hold) => {
-        const told = new Set<string>();
+      lock.runExclusive(change.owner, async (held) => {
+        const audited = new Set<string>();
         try {
-          return await writeWithRetries(hold, change, told);
+          return await writeWithRetries(held, change, audited);
         } catch (error) {
-          await auditUnconfirmed(hold, change, told).catch((failure: unknown) => {
+          await auditUnconfirmed(held, change, audited).catch((failure: unknown) => {
             log.error({ err: failure, owner: change.owner }, 'an audit row could not be written');
           });
           throw error;
@@ -165,7 +165,7 @@ interface WriteResult {
   keyIds: readonly string[];
 }
 
-/** Writes the audit rows before the change, once per key. */
+/** Audits the change before it is written, once per key. */
 async function auditOnce(
   sql: Sql,
   change: PoolChange,

@@ -6,14 +6,14 @@ const LOWER = 'abcdefghijklmnopqrstuvwxyz';
 const ALPHABETS = [DIGITS, LOWER, LOWER.toUpperCase()];
 const ANY = ALPHABETS.join('');
 /**
- * Public prefixes that name a kind of key and stay: a server may look at them first. Nothing else does: of a key
- * in a form of its own, any part may be what is secret.
+ * Public prefixes that name a kind of key. They are kept, since a server may check them first. Nothing else is kept: in
+ * a key of unknown format, any part may be secret.
  */
 const PREFIXES = PROVIDERS.map(({ key }) => key.prefix)
   .filter((prefix) => prefix !== '')
   .sort((a, b) => b.length - a.length);
 const VERSION = /^v\d[-_]/;
-/** Without so many characters behind it, what looks like a prefix is the key itself. */
+/** With fewer characters after it, an apparent prefix is treated as part of the secret. */
 const MIN_SECRET_LENGTH = 12;
 
 /**
@@ -28,7 +28,7 @@ export function createProbeKey(key: string): string {
   const kept = key.length - publicPart.length >= MIN_SECRET_LENGTH ? publicPart : '';
   const secretPart = key.slice(kept.length);
   const isHex = /^[0-9a-f]{16,}$/.test(secretPart);
-  // Of punctuation alone nothing would change.
+  // Punctuation alone would stay the same.
   const isFixed = !/[A-Za-z0-9]/.test(secretPart);
   const alphabetOf = (character: string) => {
     if (isHex) return `${DIGITS}abcdef`;

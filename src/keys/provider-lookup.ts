@@ -8,15 +8,15 @@ export function getProvider(providers: readonly Provider[], id: string): Provide
   const provider = providers.find((known) => known.id === id);
   if (provider !== undefined) return provider;
   const known = providers.map((each) => each.id).join(', ');
-  throw new AppError('unknown_provider', `There is no such provider. Known are: ${known}.`);
+  throw new AppError('unknown_provider', `There is no such provider. Available providers: ${known}.`);
 }
 
-/** True when a key of this provider must say where it goes: neither the provider nor the operator does. */
+/** True when a key of this provider needs an endpoint: neither the provider nor the operator defines an address. */
 export function needsEndpoint(provider: Provider, upstreams: OperatorUpstreams): boolean {
   return provider.requiresEndpoint && upstreams.overrides[provider.id] === undefined;
 }
 
-/** Every check may look a name up, at a server that its owner chose. */
+/** Every check may send a DNS query to a name server that the user chose. */
 const MAX_CHECKS_PER_MINUTE = 30;
 
 export interface EndpointCheckDeps {
@@ -25,7 +25,7 @@ export interface EndpointCheckDeps {
 }
 
 /**
- * Answers where a key may be sent, as it will be dialled; null for the provider's or operator's own address.
+ * Returns the endpoint as it is dialled; null for the provider's or operator's own address.
  * @throws AppError `validation_failed`, `endpoint_forbidden` (400), `rate_limited` (429).
  */
 export type CheckEndpoint = (
@@ -37,7 +37,7 @@ export type CheckEndpoint = (
 export function createEndpointCheck({ dialer, upstreams }: EndpointCheckDeps): CheckEndpoint {
   const limit = createRateLimit({
     points: MAX_CHECKS_PER_MINUTE,
-    rejectionDetail: `At most ${MAX_CHECKS_PER_MINUTE} endpoints a minute are looked up.`,
+    rejectionDetail: `At most ${MAX_CHECKS_PER_MINUTE} endpoints are checked per minute. Try again later.`,
   });
   return async (userId, provider, endpoint) => {
     if (endpoint === null) {

@@ -17,10 +17,10 @@ import {
 import type { KeyService } from './service.ts';
 
 const READ = { scope: 'keys:read' } as const;
-/** Adding, changing and testing; a token cannot do it. */
+/** For adding, changing and testing keys. Tokens are refused. */
 const CHANGE = { access: 'session', tier: BYOK_TIER } as const;
 
-/** The keys of the person who asks. Reading and deleting are open to every tier. */
+/** The signed-in user's keys. Every tier may read and delete. */
 export function keyRoutes({ keys }: { keys: KeyService }): Route[] {
   return [
     jsonRoute({

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-/** What is known of a key from testing and using it. */
+/** What tests and use have shown about a key. */
 export const KEY_TEST_STATUSES = [
   'untested',
   'valid',
@@ -25,7 +25,7 @@ export const ProviderView = z.object({
   key_format: z.string().nullable(),
   requires_key: z.boolean(),
   requires_endpoint: z.boolean(),
-  /** True when the caller has a key of their own for it. */
+  /** True when the caller has stored a key for it. */
   configured: z.boolean(),
   key_count: z.number().int(),
   docs_url: z.string().nullable(),
@@ -33,7 +33,7 @@ export const ProviderView = z.object({
 });
 export type ProviderView = z.output<typeof ProviderView>;
 
-/** A key as its owner sees it; the key itself is in no answer. */
+/** The owner's view of a key. No response contains the key itself. */
 export const KeyView = z.object({
   id: z.string(),
   scope: z.literal('personal'),
@@ -53,7 +53,7 @@ export const KeyView = z.object({
 });
 export type KeyView = z.output<typeof KeyView>;
 
-/** Null clears it, and so does a blank one. */
+/** Null or a blank text clears the label. */
 const label = z
   .string()
   .trim()
@@ -62,18 +62,18 @@ const label = z
   .transform((text) => (text === '' ? null : text))
   .nullable();
 
-/** Stored in UTC, whatever offset it came with. */
+/** Accepts any offset; stored in UTC. */
 const expiry = z.iso
   .datetime({ offset: true, error: 'must be a date and time with its offset, e.g. 2030-01-31T00:00:00Z' })
   .transform((text) => new Date(text).toISOString())
-  // An offset can lead past the year 9999, whose spelling with a sign nobody reads back.
+  // An offset can lead past the year 9999. ISO years with a sign could not be read back.
   .refine((text) => /^\d{4}-/.test(text), 'must lie before the year 10000')
   .refine((text) => Date.parse(text) > Date.now(), 'must lie in the future')
   .nullable();
 
 /**
- * What the key must look like is the provider's business, with error codes of its own. With `key_id` it
- * replaces that key in place, and what is missing stays as it was.
+ * The key's format is checked per provider, with its own error codes. With `key_id` it replaces that key in place, and
+ * missing members stay as stored.
  */
 export const AddKey = z.strictObject({
   provider: z.string(),
@@ -93,7 +93,7 @@ export type AddKey = z.output<typeof AddKey>;
 
 export const KeyParams = z.object({ provider: z.string(), key_id: z.string() });
 
-/** At least one member; what is missing stays. */
+/** At least one member. Missing members stay as stored. */
 export const UpdateKey = z
   .strictObject({
     label: label.optional(),
@@ -121,7 +121,7 @@ export const KeyQuery = z.strictObject({ key_id: z.string().min(1, 'must not be 
 export const KeysDeleted = z.object({ message: z.string(), deleted: z.number().int() });
 export type KeysDeleted = z.output<typeof KeysDeleted>;
 
-/** What a test of one key found. */
+/** The result of testing one key. */
 export const KeyTested = z.object({
   provider: z.string(),
   key_id: z.string(),
@@ -130,22 +130,22 @@ export const KeyTested = z.object({
   details: z.object({
     latency_ms: z.number().int().nullable(),
     http_status: z.number().int().nullable(),
-    /** True when the owner pays the provider for this test. */
+    /** True when the provider charges the owner for this test, or may do so. */
     billed: z.boolean(),
   }),
 });
 export type KeyTested = z.output<typeof KeyTested>;
 
-/** On top the key that was asked for, or the one with the worst result of all. */
+/** The top level holds the requested key, or the one with the worst result. */
 export const KeysTested = KeyTested.extend({ results: z.array(KeyTested) });
 export type KeysTested = z.output<typeof KeysTested>;
 
 export const KeyStats = z.object({
   total_providers: z.number().int(),
   configured_providers: z.number().int(),
-  /** Providers with a key of which something is known. */
+  /** Providers with a key that is not `untested`. */
   tested_providers: z.number().int(),
-  /** Providers with a key that is known to work. */
+  /** Providers with a `valid` key. */
   valid_providers: z.number().int(),
   user_tier: z.string(),
   providers: z.record(z.string(), z.object({ key_count: z.number().int(), valid_count: z.number().int() })),

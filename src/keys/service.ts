@@ -21,7 +21,7 @@ export interface KeyServiceDeps {
   lock: OwnerLock;
   vault: Vault;
   keyring: Keyring;
-  /** The providers on offer in this mode, in the order in which people see them. */
+  /** The providers available in this mode, in display order. */
   providers: readonly Provider[];
   upstreams: OperatorUpstreams;
   dialer: { checkEndpoint(text: string): Promise<URL> };
@@ -29,7 +29,7 @@ export interface KeyServiceDeps {
   log: Log;
 }
 
-/** Provider keys of people. Nothing decrypted is kept. */
+/** Provider keys of users. Decrypted keys are never cached. */
 export interface KeyService extends KeyReads, KeyChanges, KeyTests, KeyUse {}
 
 export function createKeyService(deps: KeyServiceDeps): KeyService {

@@ -4,16 +4,16 @@ import { findFernetTime } from '../lib/crypto/fernet.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
 
-/** In the place of an id, for values that are no keys; shown among skipped keys. */
+/** The key id of a value that is not a stored key. It appears in lists of skipped keys. */
 export const UNREADABLE_KEY_ID = 'unreadable';
 
-/** Keycloak refuses longer attribute values under the policy ADMIN_EDIT (UTF-16 units). */
+/** In UTF-16 units. Keycloak refuses longer attribute values under the policy ADMIN_EDIT. */
 export const MAX_VALUE_LENGTH = 2048;
 
 const FORMAT_VERSION = 1;
 const PLAINTEXT_KIND = 'provider_key';
 
-/** One value of a vault attribute. What stands outside the token is for display; the token decides. */
+/** One value of a vault attribute. Members outside the token are for display; the token's content decides. */
 const StoredValue = z.object({
   v: z.literal(FORMAT_VERSION),
   id: z.string().regex(/^[0-9A-Za-z]{1,32}$/),
@@ -26,7 +26,7 @@ const StoredValue = z.object({
   token: z.string().min(1),
 });
 
-/** What is sealed: the key with everything that says whose it is and where it may go. */
+/** The plaintext of a token: the key with its owner, provider, id, endpoint and expiry. */
 const Plaintext = z.strictObject({
   v: z.literal(FORMAT_VERSION),
   kind: z.literal(PLAINTEXT_KIND),
@@ -38,7 +38,7 @@ const Plaintext = z.strictObject({
   expires_at: z.string().nullable(),
 });
 
-/** A stored key as it lies in the vault, still sealed. */
+/** A stored key as read from the vault, still encrypted. */
 export interface StoredKey {
   id: string;
   label: string | null;
@@ -48,23 +48,23 @@ export interface StoredKey {
   enabled: boolean;
   endpoint: string | null;
   token: string;
-  /** The token's own time, to the second. */
+  /** The creation time of the token, to the second. */
   updatedAt: string;
-  /** The value byte for byte as it was read, so that a write to a neighbour cannot change it. */
+  /** The value as read, byte for byte. Writes of other keys copy it and so cannot change it. */
   value: string;
 }
 
 /** Every value of one provider's attribute. */
 export interface StoredPool {
-  /** By creation, then id: Keycloak does not keep the order of values. */
+  /** Sorted by creation, then id: Keycloak does not keep the order of values. */
   keys: readonly StoredKey[];
-  /** Values that are no keys of ours, e.g. typed in by hand. Writes carry them along untouched. */
+  /** Values that are not stored keys, e.g. entered by hand. Writes keep them unchanged. */
   unreadable: readonly string[];
-  /** Older values of an id that stands twice (two writers merged by Keycloak). The next write drops them. */
+  /** Older values of an id that occurs twice (Keycloak merged two writes). The next write drops them. */
   superseded: readonly string[];
 }
 
-/** Reads an attribute's values: unique ids, the newest token wins; nothing that is unreadable is lost. */
+/** Parses an attribute's values. Of values with the same id the newest token wins; unreadable values are kept. */
 export function parsePool(values: readonly string[]): StoredPool {
   const newest = new Map<string, StoredKey>();
   const unreadable: string[] = [];
@@ -82,7 +82,7 @@ export function parsePool(values: readonly string[]): StoredPool {
   return { keys: [...newest.values()].sort(byCreation), unreadable, superseded };
 }
 
-/** On a tie the one that is switched off wins; then the text, so that every reader picks the same one. */
+/** At equal times the disabled value wins, then the greater text, so that every reader picks the same value. */
 function isNewer(a: StoredKey, b: StoredKey): boolean {
   if (a.updatedAt !== b.updatedAt) return a.updatedAt > b.updatedAt;
   return a.enabled === b.enabled ? a.value > b.value : b.enabled;
@@ -106,24 +106,24 @@ function parseValue(value: string): StoredKey | undefined {
     enabled,
     endpoint,
     token,
-    // A token that was edited by hand may have no time; the key is then still listed.
+    // A token that was edited by hand may have no time. The key is still listed.
     updatedAt: findFernetTime(token)?.toISOString() ?? created_at,
     value,
   };
 }
 
-/** Whose a key is and where it may go: what is sealed together with it. */
+/** What is encrypted together with a key. It must match where the key is stored. */
 interface KeyBinding {
   owner: Owner;
   provider: string;
   id: string;
-  /** Null where it goes to the provider's own address. */
+  /** Null for the provider's own address. */
   endpoint: string | null;
   /** ISO 8601; null = never. */
   expiresAt: string | null;
 }
 
-/** Seals a key together with its owner, destination and expiry. */
+/** Encrypts a key together with its owner, provider, id, endpoint and expiry. */
 function encryptToken(keyring: Keyring, binding: KeyBinding, key: string): string {
   const { owner, provider, id, endpoint } = binding;
   const plaintext: z.output<typeof Plaintext> = {
@@ -140,7 +140,7 @@ function encryptToken(keyring: Keyring, binding: KeyBinding, key: string): strin
 }
 
 /**
- * The value that is stored for a key.
+ * Builds the value that is stored for a key.
  * @throws AppError `key_too_long` (400) when Keycloak would refuse it; ZodError when it could not be read back.
  */
 export function toStoredValue(key: Omit<StoredKey, 'updatedAt' | 'value'>): string {
@@ -157,7 +157,8 @@ export function toStoredValue(key: Omit<StoredKey, 'updatedAt' | 'value'>): stri
   };
   const text = JSON.stringify(StoredValue.parse(value));
   if (text.length > MAX_VALUE_LENGTH) {
-    throw new AppError('key_too_long', 'Key, label and endpoint together are too long.');
+    const detail = 'Key, label and endpoint together are too long. Shorten the label or the endpoint.';
+    throw new AppError('key_too_long', detail);
   }
   return text;
 }
@@ -170,16 +171,16 @@ export interface NewKey extends KeyBinding {
   enabled: boolean;
 }
 
-/** Seals a key and makes the value that is stored. @throws AppError `key_too_long` (400). */
-export function encryptKey(keyring: Keyring, { key, ...own }: NewKey): string {
-  return toStoredValue({ ...own, token: encryptToken(keyring, own, key) });
+/** Encrypts a key and builds the value that is stored. @throws AppError `key_too_long` (400). */
+export function encryptKey(keyring: Keyring, { key, ...binding }: NewKey): string {
+  return toStoredValue({ ...binding, token: encryptToken(keyring, binding, key) });
 }
 
 /**
- * Opens a stored key and compares what was sealed with where it lies now. Fernet has no associated data:
- * without the comparison, whoever can edit users in Keycloak could hand one person's key to another, or
- * send it to an endpoint of their own.
- * @returns undefined when it does not decrypt or anything differs; the two are not told apart.
+ * Decrypts a stored key and compares the plaintext with where the key is stored. Fernet has no associated data.
+ * Without the comparison, an administrator of users in Keycloak could give one user's key to another user, or
+ * send it to another endpoint.
+ * @returns undefined when it does not decrypt or anything differs; the two cases are not distinguished.
  */
 export function decryptKey(
   keyring: Keyring,

@@ -1,21 +1,20 @@
-import { setTimeout as pause } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { decodeJwt } from 'jose';
 import { z } from 'zod';
 import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
 import type { Owner } from '../lib/owner.ts';
 
-/** A change to a person's own user, as Keycloak's event tables tell of it. */
+/** An update of a user, from Keycloak's event tables. */
 const UserUpdate = z.object({
   id: z.string(),
   /** Keycloak's clock, epoch ms. */
   time: z.number(),
-  /** An administrator's, or a client's; a person's change to himself has none. */
+  /** The administrator or client; absent where users update themselves. */
   authDetails: z.object({ userId: z.string().optional() }).optional(),
 });
 type UserUpdate = z.output<typeof UserUpdate>;
 
-/** Whose user is watched. */
 interface WatchedUser {
   owner: Owner;
   /** Keycloak's id of the user. */
@@ -23,30 +22,29 @@ interface WatchedUser {
 }
 
 /**
- * To be asked once the update is over; says it in the log, too.
- * @returns true when somebody else saved the person meanwhile: our update may have overwritten that change.
+ * To be called after the update. Logs a collision.
+ * @returns true when another client updated the user meanwhile: our update may have overwritten that change.
  */
 type CollisionCheck = () => Promise<boolean>;
 
 type KeycloakCaller = Pick<KeycloakAdmin, 'call' | 'realm'>;
 
 /**
- * How far back events are asked for, by this machine's clock, which may differ from Keycloak's. Should it
- * differ by more, our own update is not found, and that is told.
+ * How far back events are read, by this machine's clock. If Keycloak's clock differs by more, our own update is not
+ * found, which is logged.
  */
 const LOOKBACK_MS = 15 * 60_000;
 const MAX_EVENTS = 100;
 /**
- * Keycloak's cache of users learns of a save a moment after the database holds it, together with its event, on
- * other nodes of a cluster later still: read in between, a person is older than the events say.
+ * Keycloak refreshes its user cache a moment after the database holds the update and its event, on other nodes of a
+ * cluster later still. A user that is read in between is older than its events.
  */
 const CACHE_SETTLE_MS = 250;
 
 /**
- * Begins to watch who saves a person; to be awaited before the representation is read that an update is built
- * from. Whatever Keycloak carried out before that is in the representation; whatever it carried out between
- * reading and update has an event that was not there before. Events are written in the transaction of what
- * they tell.
+ * Starts to watch updates of a user. Await it before reading the representation that an update is built from. Updates
+ * before that are part of the representation. An update between read and write has a new event, since Keycloak writes
+ * an event in the transaction of its update.
  * @throws AppError `keycloak_unavailable`, `busy`; nothing has been written then.
  */
 export async function watchUserUpdates(
@@ -55,20 +53,20 @@ export async function watchUserUpdates(
   log: Log,
 ): Promise<CollisionCheck> {
   const before = await readUpdates(keycloak, user.vaultId).catch((error: unknown) => {
-    // No right to see events, say: keys can be stored nevertheless, and the doctor says what is missing.
+    // For example, the client has no right to read events. Keys can still be stored; the doctor reports the right.
     if (keycloakStatus(error) === undefined) throw error;
     return undefined;
   });
-  const self = await findServiceAccountId(keycloak);
-  // Our own saves were read back when they were made.
-  await pause(settleDelayMs(before?.filter((save) => updaterOf(save) !== self) ?? []));
-  const known = new Set(before?.map((save) => save.id));
-  const facts = { owner: user.owner, vault_id: user.vaultId };
+  const ownId = await findServiceAccountId(keycloak);
+  // Our own updates were read back when they were made.
+  await delay(settleDelayMs(before?.filter((update) => updaterOf(update) !== ownId) ?? []));
+  const known = new Set(before?.map((update) => update.id));
+  const fields = { owner: user.owner, vault_id: user.vaultId };
 
-  /** Others' saves of the same moment; undefined when not even our own is there: then nothing can be known. */
+  /** Concurrent updates by others. Undefined when even our own is missing: then the events show nothing. */
   async function findOtherUpdates(): Promise<UserUpdate[] | undefined> {
-    const fresh = (await readUpdates(keycloak, user.vaultId)).filter((save) => !known.has(save.id));
-    const others = fresh.filter((save) => updaterOf(save) !== self);
+    const fresh = (await readUpdates(keycloak, user.vaultId)).filter((update) => !known.has(update.id));
+    const others = fresh.filter((update) => updaterOf(update) !== ownId);
     return others.length < fresh.length ? others : undefined;
   }
 
@@ -76,22 +74,22 @@ export async function watchUserUpdates(
     const others = before && (await findOtherUpdates().catch(() => undefined));
     if (others === undefined)
       log.warn(
-        { event: 'vault_write_unwatched', ...facts },
-        'whether a key write overwrote what somebody else saved is not known',
+        { event: 'vault_write_unwatched', ...fields },
+        'no event of this key write was found: it may have overwritten a concurrent update of the user',
       );
     if (others === undefined || others.length === 0) return false;
-    // Nothing is put right here: nobody knows which of two values was meant.
+    // Nothing is repaired here: the intended value is not known.
     log.error(
-      { event: 'vault_write_collision', ...facts, saved_by: [...new Set(others.map(updaterOf))] },
-      'a person was saved while a key was written: look whether that change is still there',
+      { event: 'vault_write_collision', ...fields, saved_by: [...new Set(others.map(updaterOf))] },
+      'a user was updated during a key write: check that the other update is still there',
     );
     return true;
   };
 }
 
-/** How long the newest save still needs to be seen by all; by this machine's clock, so never for long. */
+/** How long the newest update needs to reach all caches. Bounded, since the two clocks may differ. */
 function settleDelayMs(updates: readonly UserUpdate[]): number {
-  const newestMs = Math.max(0, ...updates.map((save) => save.time));
+  const newestMs = Math.max(0, ...updates.map((update) => update.time));
   return Math.min(Math.max(newestMs + CACHE_SETTLE_MS - Date.now(), 0), CACHE_SETTLE_MS);
 }
 
@@ -106,7 +104,7 @@ async function readUpdates(keycloak: KeycloakCaller, userId: string): Promise<Us
     keycloak.call((client) =>
       client.realms.findAdminEvents({
         ...page,
-        // The typed Date is answered with a 400: epoch milliseconds are what the server reads.
+        // Keycloak answers 400 to the Date that the type requires; it reads epoch milliseconds.
         dateFrom: since as unknown as Date,
         operationTypes: 'UPDATE',
         resourcePath: `users/${userId}`,
@@ -126,7 +124,7 @@ async function readUpdates(keycloak: KeycloakCaller, userId: string): Promise<Us
 
 const Claims = z.object({ sub: z.string().optional() });
 
-/** The vault client's service account; unknown where the client lacks the scope `basic`. */
+/** The vault client's service account; undefined where the client lacks the scope `basic`. */
 async function findServiceAccountId(keycloak: KeycloakCaller): Promise<string | undefined> {
   const token = await keycloak.call((client) => client.getAccessToken());
   return Claims.parse(decodeJwt(token ?? '')).sub;

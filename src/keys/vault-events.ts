@@ -12,7 +12,7 @@ import type { KeyReader } from './key-reader.ts';
 import { removeDeletedRecord } from './vault-index-store.ts';
 
 export interface VaultEventReaderDeps {
-  /** The vault client, in the realm of the records. */
+  /** The vault client, in the vault realm. */
   keycloak: KeycloakAdmin;
   database: Database;
   reader: Pick<KeyReader, 'invalidateRecord'>;
@@ -20,8 +20,8 @@ export interface VaultEventReaderDeps {
 }
 
 /**
- * Builds the poll of what administrators do to vault records. Our own writes are among the events; what they
- * make this process read again is little. It throws when Keycloak or the database is away; nothing is lost by that.
+ * Returns one poll of the admin events of vault records. The app's own writes are among the events and only cause a few
+ * extra reads. A poll throws when Keycloak or the database is unavailable; no event is lost by that.
  */
 export function createVaultEventReader({
   keycloak,
@@ -37,7 +37,7 @@ export function createVaultEventReader({
 
   return createKeycloakEventReader<AdminEvent>({
     database,
-    // The realm may be the people's too, whose events are read for other ends at another pace.
+    // With one realm for users and keys, another reader of the same events has a cursor of its own.
     cursorName: `${keycloak.realm} vault`,
     fetchPage: createAdminEventFetcher(keycloak, ['USER']),
     async handle(events) {

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Database, Sql } from '../lib/postgres/database.ts';
 import { OwnerText, type Owner } from '../lib/owner.ts';
 
-/** Where every process hears of owners whose keys have changed; the payload is the owner. */
+/** NOTIFY channel for owners whose keys have changed; the payload is the owner. */
 export const OWNERS_CHANNEL = 'ops_center_owners';
 
 const VaultIndexRow = z.object({
@@ -12,17 +12,16 @@ const VaultIndexRow = z.object({
 });
 
 export interface VaultIndexEntry {
-  /** The id of the owner's vault record, where it has been seen before. */
+  /** The id of the owner's vault record; null until it was found once. */
   vaultId: string | null;
-  /** Raised by every change; what was read under another one is old. */
+  /** Raised by every change. What was read under another generation is outdated. */
   generation: number;
-  /** A write is under way: what is read now may be of before it, and must not be kept. */
+  /** A write is in progress: what is read now may be outdated and must not be cached. */
   isBeingWritten: boolean;
 }
 
 const EMPTY_ENTRY: VaultIndexEntry = { vaultId: null, generation: 0, isBeingWritten: false };
 
-/** What is known of the owner's vault record. */
 export async function readVaultIndex(sql: Sql, owner: Owner): Promise<VaultIndexEntry> {
   const [row] = await sql.rows(
     VaultIndexRow,
@@ -34,7 +33,7 @@ export async function readVaultIndex(sql: Sql, owner: Owner): Promise<VaultIndex
   return { vaultId: row.vault_id, generation: row.generation, isBeingWritten: row.is_being_written };
 }
 
-/** Remembers where the owner's record lies, so that it need not be searched for. */
+/** Stores the id of the owner's record, so that it need not be searched. */
 export async function writeVaultId(sql: Sql, owner: Owner, vaultId: string): Promise<void> {
   await sql.run(
     `INSERT INTO owners (owner, vault_id) VALUES ($1, $2)
@@ -44,9 +43,8 @@ export async function writeVaultId(sql: Sql, owner: Owner, vaultId: string): Pro
 }
 
 /**
- * Says that a write to the owner's record begins: what was read before counts as old, and until
- * {@link endVaultWrite} nothing that is read is kept. A writer that dies is over after a minute, three times as
- * long as a write may take.
+ * Marks the start of a write to the owner's record. Earlier reads are outdated, and until {@link endVaultWrite} reads are
+ * not cached. The mark of a crashed writer expires after one minute, three times as long as a write may take.
  */
 export async function beginVaultWrite(sql: Sql, owner: Owner): Promise<void> {
   await sql.run(
@@ -58,7 +56,7 @@ export async function beginVaultWrite(sql: Sql, owner: Owner): Promise<void> {
   await notifyOwnerChanged(sql, owner);
 }
 
-/** Says that the write is over, whatever became of it. */
+/** Marks the end of a write, successful or not. */
 export async function endVaultWrite(sql: Sql, owner: Owner): Promise<void> {
   await sql.run('UPDATE owners SET generation = generation + 1, writing_until = NULL WHERE owner = $1', [
     owner,
@@ -66,7 +64,7 @@ export async function endVaultWrite(sql: Sql, owner: Owner): Promise<void> {
   await notifyOwnerChanged(sql, owner);
 }
 
-/** Tells all processes, when the transaction commits, that what they remember of the owner is old. */
+/** Makes all processes invalidate the owner in their caches when the transaction commits. */
 export async function notifyOwnerChanged(sql: Sql, owner: Owner): Promise<void> {
   await sql.run('SELECT pg_notify($1, $2)', [OWNERS_CHANNEL, owner]);
 }
@@ -74,8 +72,8 @@ export async function notifyOwnerChanged(sql: Sql, owner: Owner): Promise<void> 
 const RemovedRow = z.object({ owner: OwnerText.nullable() });
 
 /**
- * An administrator has deleted a vault record in Keycloak: its owner has no keys any more.
- * @returns whose it was, if anybody's.
+ * For a vault record that an administrator deleted in Keycloak: its owner has no keys any more.
+ * @returns the owner of the record, if it had one.
  */
 export async function removeDeletedRecord(database: Database, recordId: string): Promise<Owner | undefined> {
   return database.transaction(async (sql) => {

@@ -9,58 +9,58 @@ import { keysBusy } from './owner-lock.ts';
 import { watchUserUpdates } from './user-update-watch.ts';
 
 export interface VaultOptions {
-  /** The vault client, in the realm of the records. */
+  /** The vault client, in the vault realm. */
   keycloak: KeycloakAdmin;
   /**
-   * True where the records lie in the realm of the people: a person's record is then the person's own
-   * user, which is never created here. Otherwise it is a disabled user made for the purpose.
+   * True with one realm for users and keys: the vault record of a user is that Keycloak user, and is never created
+   * here. Otherwise a vault record is a separate, disabled user.
    */
   recordIsUser: boolean;
   log: Log;
 }
 
-/** An owner's record as it was read. */
+/** An owner's vault record as read. */
 export interface VaultRecord {
-  /** Keycloak's id of the record. */
+  /** Keycloak's id of the user that holds the keys. */
   readonly id: string;
   /** Provider id -> values, unparsed and in no order. */
   readonly values: ReadonlyMap<string, readonly string[]>;
-  /** The whole user, as it was read. */
+  /** The complete user as read. */
   readonly representation: UserRepresentation;
 }
 
 /**
- * Where keys are kept: attributes of users in Keycloak. Nothing is deleted because of what is read here, or
- * not found: that takes an order of its own.
+ * Keys are stored in attributes of Keycloak users. A read never causes a deletion, also when it finds nothing: a
+ * deletion is a separate call.
  */
 export interface Vault {
   /**
-   * Reads an owner's record: by `knownId`, else by its name.
-   * @returns undefined when there is none. Says nothing about why: a mistyped realm looks the same.
+   * Finds an owner's record by `knownId`, otherwise by its user name.
+   * @returns undefined when there is none. The cause is not known: a mistyped realm gives the same result.
    * @throws AppError `keycloak_unavailable`; `key_undecryptable` when the record names another owner.
    */
   findRecord(owner: Owner, knownId: string | null): Promise<VaultRecord | undefined>;
   /**
-   * The vault for a writer who must be done by `deadlineMs` (epoch ms). A call then has only the time that
-   * is left, and one for which there is none fails as `busy` without being sent.
+   * A vault for writes that must end by `deadlineMs` (epoch ms). Each call gets the remaining time. Without enough
+   * time left, a call fails with `busy` and is not sent.
    */
   writableUntil(deadlineMs: number): WritableVault;
 }
 
-/** Call it with the owner's lock held. */
+/** To be used while the owner's lock is held. */
 export interface WritableVault extends Pick<Vault, 'findRecord'> {
-  /** Makes an empty record. @param ownerName by which an administrator finds it in the console. */
+  /** Creates an empty record. @param ownerName helps administrators to find it in Keycloak's console. */
   createRecord(owner: Owner, ownerName: string): Promise<VaultRecord>;
   /**
-   * Replaces one provider's values and reads them back. Where the record is a person's own user, all else of
-   * it is written as it was read a moment before: what others save in that moment may be lost, and is told.
-   * @returns false when the record does not hold what was written, or holds other keys than those that the
-   *   change was made from: read again and repeat.
+   * Replaces one provider's values and reads them back. Where the record is a Keycloak user with a sign-in, the rest
+   * of the user is written as it was read just before. A concurrent update of it may be lost: see `onCollision`.
+   * @returns false when the record does not hold what was written, or its keys are not those that the change was
+   *   computed from. Read again and retry.
    */
   writeValues(owner: Owner, record: VaultRecord, change: ValueChange): Promise<boolean>;
   /**
-   * Deletes a record made for the purpose, and sees that it is gone. Never a person's own user.
-   * @throws AppError `keycloak_unavailable` when it is still there.
+   * Deletes a separate vault record and verifies that it is gone. Never deletes a user who can sign in.
+   * @throws AppError `keycloak_unavailable` when it still exists.
    */
   deleteRecord(owner: Owner, record: VaultRecord): Promise<void>;
 }
@@ -68,21 +68,21 @@ export interface WritableVault extends Pick<Vault, 'findRecord'> {
 interface ValueChange {
   provider: string;
   values: readonly string[];
-  /** Kept up to date with each write. */
+  /** Stored with each write. */
   ownerName: string;
-  /** Called when somebody else saved the person meanwhile, whose change this write may have overwritten. */
+  /** Called when another client updated the user meanwhile: this write may have overwritten that update. */
   onCollision?: () => void;
 }
 
 const KEY_ATTRIBUTE = /^byok_([a-z]+)$/;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const Attributes = z.record(z.string(), z.array(z.string())).default({});
-/** Keycloak answers 409, or 500, when two updates collide, and 404 when the record has just gone. */
+/** Keycloak answers 409 or 500 when two updates collide, and 404 when the record was just deleted. */
 const COLLISION_STATUSES = [404, 409, 500];
 
 /**
- * No update is begun with less than this left: Keycloak may carry out one that was cut off, and by then the
- * next writer would be at work.
+ * No update starts with less time left. Keycloak may still apply an update whose request was cut off, and by then
+ * the next writer could hold the lock.
  */
 const MIN_UPDATE_MS = 1_000;
 
@@ -100,17 +100,13 @@ export function createVault({ keycloak, recordIsUser, log }: VaultOptions): Vaul
   };
 }
 
-/** @param minRemainingMs what must be left for a call to be sent. */
-function createDeadlineCaller(
-  keycloak: KeycloakCaller,
-  deadlineMs: number,
-  minRemainingMs: number,
-): KeycloakCaller {
+/** @param minMs calls need more remaining time than this. */
+function createDeadlineCaller(keycloak: KeycloakCaller, deadlineMs: number, minMs: number): KeycloakCaller {
   return {
     realm: keycloak.realm,
     async call(work) {
       const remainingMs = deadlineMs - Date.now();
-      if (remainingMs <= minRemainingMs) throw keysBusy();
+      if (remainingMs <= minMs) throw keysBusy();
       return keycloak.call(work, remainingMs);
     },
   };
@@ -130,7 +126,7 @@ function createRecordFinder(keycloak: KeycloakCaller, recordIsUser: boolean, log
     return id === undefined ? undefined : getUser(id);
   }
 
-  /** The one place that knows where an owner's record lies. */
+  /** The only code that maps an owner to a Keycloak user. */
   async function findUser(owner: Owner, knownId: string | null): Promise<UserRepresentation | undefined> {
     if (recordIsUser) return getUser(getUserId(owner));
     const known = knownId === null ? undefined : await getUser(knownId);
@@ -142,10 +138,11 @@ function createRecordFinder(keycloak: KeycloakCaller, recordIsUser: boolean, log
     if (user === undefined) return undefined;
     const record = toVaultRecord(user);
     if (recordIsUser || readAttributes(user)['owner']?.[0] === owner) return record;
-    // Not "no keys": the system must not pay for somebody whose record was tampered with.
-    const facts = { event: 'key_undecryptable', user: getUserId(owner), provider: null, key_id: null };
-    log.warn({ ...facts, vault_id: record.id }, 'a vault record does not name its owner');
-    throw new AppError('key_undecryptable', 'Your stored keys cannot be used: an administrator must look.', {
+    // Not "no keys": the system default must not pay for an owner whose record was tampered with.
+    const fields = { event: 'key_undecryptable', user: getUserId(owner), provider: null, key_id: null };
+    log.warn({ ...fields, vault_id: record.id }, 'a vault record does not name its owner');
+    const detail = 'Your stored keys cannot be used. Ask an administrator to check them.';
+    throw new AppError('key_undecryptable', detail, {
       extra: { skipped: [] },
       headers: { 'x-should-retry': 'false' },
       cause: new Error(`vault record ${record.id} does not belong to ${owner}; see its attribute "owner"`),
@@ -153,7 +150,7 @@ function createRecordFinder(keycloak: KeycloakCaller, recordIsUser: boolean, log
   };
 }
 
-/** @param updates the way for what changes something. */
+/** @param updates for requests that change something. */
 function createWriter(
   reads: KeycloakCaller,
   updates: KeycloakCaller,
@@ -170,19 +167,14 @@ function createWriter(
       throw toVaultError(error);
     }
     const readBack = await findRecord(owner, record.id);
-    return (
-      readBack?.id === record.id && isSameList(keyValuesOf(readBack.representation), keyValuesOf(desired))
-    );
+    return readBack?.id === record.id && isSame(keyValues(readBack.representation), keyValues(desired));
   }
 
-  /** Keycloak has no update of one attribute alone: the time in which another's save can be lost is kept short. */
+  /** Keycloak cannot update a single attribute. Reading again just before the update makes lost updates less likely. */
   async function updateUser(owner: Owner, record: VaultRecord, change: ValueChange): Promise<boolean> {
     const checkCollision = await watchUserUpdates(reads, { owner, vaultId: record.id }, log);
     const current = await findRecord(owner, record.id);
-    if (
-      current === undefined ||
-      !isSameList(keyValuesOf(current.representation), keyValuesOf(record.representation))
-    )
+    if (current === undefined || !isSame(keyValues(current.representation), keyValues(record.representation)))
       return false;
     try {
       return await update(owner, current, change);
@@ -205,14 +197,14 @@ function createWriter(
       );
       const record = await findRecord(owner, created.id);
       if (record === undefined)
-        throw vaultUnavailable(new Error(`the new vault record of ${owner} is not there`));
+        throw vaultUnavailable(new Error(`the new vault record of ${owner} was not found`));
       return record;
     },
 
     writeValues: recordIsUser ? updateUser : update,
 
     async deleteRecord(owner, record) {
-      if (recordIsUser) throw new Error('a person is never deleted here');
+      if (recordIsUser) throw new Error('a user is never deleted here');
       try {
         await updates.call((client) => client.users.del({ id: record.id }));
       } catch (error) {
@@ -220,7 +212,7 @@ function createWriter(
       }
       const remaining = await findRecord(owner, record.id);
       if (remaining !== undefined)
-        throw vaultUnavailable(new Error(`the vault record of ${owner} is still there`));
+        throw vaultUnavailable(new Error(`the vault record of ${owner} still exists`));
     },
   };
 }
@@ -232,12 +224,12 @@ function recordUsername(owner: Owner): string {
   return `user.${name}`;
 }
 
-/** A user's attributes; Keycloak leaves the member out where there are none. */
+/** Keycloak omits the member `attributes` where there are none. */
 export function readAttributes(user: UserRepresentation): Record<string, string[]> {
   return Attributes.parse(user.attributes);
 }
 
-/** A user as a vault record, whosever it is. */
+/** Reads a user as a vault record, without a check of its owner. */
 export function toVaultRecord(user: UserRepresentation): VaultRecord {
   const values = new Map<string, string[]>();
   for (const [name, list] of Object.entries(readAttributes(user))) {
@@ -247,13 +239,12 @@ export function toVaultRecord(user: UserRepresentation): VaultRecord {
   return { id: z.string().parse(user.id), values, representation: user };
 }
 
-/** What an update wipes where it is missing: these, and every attribute. */
+/** Keycloak clears these members, and every attribute, when an update omits them. */
 const CLEARED_IF_OMITTED = ['username', 'email', 'firstName', 'lastName'] as const;
 
 /**
- * An update that changes one attribute. What Keycloak keeps by itself is left out, and so cannot be set back:
- * whether the user is enabled, verified, must do something at the next login. "Enabled" would also lift the
- * lock that follows wrong passwords.
+ * Builds an update that changes one attribute. It omits what Keycloak keeps when omitted, so that the update cannot
+ * reset it: enabled, verified, required actions. `enabled` would also lift the lock after wrong passwords.
  */
 function toUserUpdate(
   user: UserRepresentation,
@@ -261,26 +252,26 @@ function toUserUpdate(
   recordIsUser: boolean,
 ): UserRepresentation {
   const attributes = { ...readAttributes(user), [`byok_${change.provider}`]: [...change.values] };
-  // Whose record it is, for administrators; a person's own user needs no such note.
+  // Shows administrators the owner. A user who is the record needs no such attribute.
   if (!recordIsUser) attributes['owner_name'] = [change.ownerName];
   const desired: UserRepresentation = { attributes };
   for (const name of CLEARED_IF_OMITTED) if (user[name] !== undefined) desired[name] = user[name];
   return desired;
 }
 
-/** The attributes that are ours to vouch for. Keycloak keeps values byte for byte, but not their order. */
-function keyValuesOf(user: UserRepresentation): string[] {
+/** The key attributes, sorted: Keycloak keeps values byte for byte, but not their order. */
+function keyValues(user: UserRepresentation): string[] {
   return Object.entries(readAttributes(user))
     .filter(([name]) => KEY_ATTRIBUTE.test(name))
     .flatMap(([name, values]) => values.map((value) => `${name}=${value}`))
     .sort();
 }
 
-function isSameList(a: readonly string[], b: readonly string[]): boolean {
+function isSame(a: readonly string[], b: readonly string[]): boolean {
   return a.length === b.length && a.every((value, index) => value === b[index]);
 }
 
-/** A call whose every failure means that the vault cannot be used now (wrong realm or rights included). */
+/** Every failure of the call means that the vault is unavailable, also a wrong realm or missing rights. */
 async function callKeycloak<T>(
   keycloak: KeycloakCaller,
   work: Parameters<typeof keycloak.call<T>>[0],
@@ -296,7 +287,7 @@ function toVaultError(error: unknown): unknown {
   return keycloakStatus(error) === undefined ? error : vaultUnavailable(error);
 }
 
-/** The status that Keycloak answered with, also where it has become an AppError already. */
+/** The HTTP status of Keycloak's answer, also where the error is already an AppError. */
 function statusOf(error: unknown): number | undefined {
   return keycloakStatus(isAppError(error) ? error.cause : error);
 }

@@ -5,14 +5,13 @@ import type { KeyTestResult } from './key-tester.ts';
 import type { StoredKey } from './stored-key.ts';
 import type { KeyStats, KeyTested, KeyView, ProviderView } from './schema.ts';
 
-/** A stored key with what is known of it. */
 export interface KeyWithStatus {
   provider: Provider;
   stored: StoredKey;
   status: KeyStatus;
 }
 
-export function keyView({ provider, stored, status: facts }: KeyWithStatus): KeyView {
+export function keyView({ provider, stored, status }: KeyWithStatus): KeyView {
   return {
     id: stored.id,
     scope: 'personal',
@@ -25,10 +24,10 @@ export function keyView({ provider, stored, status: facts }: KeyWithStatus): Key
     added_date: stored.createdAt,
     updated_date: stored.updatedAt,
     expires_at: stored.expiresAt,
-    last_used: facts.lastUsedAt?.toISOString() ?? null,
-    last_tested: facts.lastTestedAt?.toISOString() ?? null,
-    test_status: facts.testStatus,
-    test_message: facts.testMessage,
+    last_used: status.lastUsedAt?.toISOString() ?? null,
+    last_tested: status.lastTestedAt?.toISOString() ?? null,
+    test_status: status.testStatus,
+    test_message: status.testMessage,
   };
 }
 
@@ -43,7 +42,7 @@ export function keyTestView(provider: string, keyId: string, result: KeyTestResu
   };
 }
 
-/** @param requiresEndpoint whether a key must name its address: the operator may have set one for all. */
+/** @param requiresEndpoint whether a key needs an endpoint: the operator may have set an address for all keys. */
 export function providerView(provider: Provider, keyCount: number, requiresEndpoint: boolean): ProviderView {
   return {
     id: provider.id,
@@ -70,17 +69,17 @@ export function keyStats(
       keys.filter((key) => key.provider.id === id).map((key) => key.status.testStatus),
     ]),
   );
-  const count = (test: (own: readonly string[]) => boolean) => [...statuses.values()].filter(test).length;
+  const count = (test: (list: readonly string[]) => boolean) => [...statuses.values()].filter(test).length;
   return {
     total_providers: providers.length,
-    configured_providers: count((own) => own.length > 0),
-    tested_providers: count((own) => own.some((status) => status !== 'untested')),
-    valid_providers: count((own) => own.includes('valid')),
+    configured_providers: count((list) => list.length > 0),
+    tested_providers: count((list) => list.some((status) => status !== 'untested')),
+    valid_providers: count((list) => list.includes('valid')),
     user_tier: tier,
     providers: Object.fromEntries(
-      [...statuses].map(([id, own]) => [
+      [...statuses].map(([id, list]) => [
         id,
-        { key_count: own.length, valid_count: own.filter((status) => status === 'valid').length },
+        { key_count: list.length, valid_count: list.filter((status) => status === 'valid').length },
       ]),
     ),
   };

@@ -1,6 +1,6 @@
 /**
- * Every error code that a caller can see, with its HTTP status. The codes are the wire contract
- * (docs/api.md, "Errors"); a code that is not listed here cannot be sent.
+ * All error codes of the API with their HTTP status. The codes are part of the wire contract (docs/api.md, "Errors");
+ * other codes cannot be sent.
  */
 const STATUS_BY_CODE = {
   validation_failed: 400,
@@ -49,13 +49,13 @@ const STATUS_BY_CODE = {
 export type ErrorCode = keyof typeof STATUS_BY_CODE;
 
 export interface FieldError {
-  /** Where the fault is, e.g. `label` or `messages.0.content`. */
+  /** Path of the invalid member, e.g. `label` or `messages.0.content`. */
   path: string;
   message: string;
 }
 
 export interface AppErrorOptions {
-  /** Extra members of the answer, in wire spelling (e.g. `required_tier`). Never a secret. */
+  /** Extra members of the response, in wire spelling (e.g. `required_tier`). Never a secret. */
   extra?: Record<string, unknown>;
   errors?: FieldError[];
   /** Response headers, e.g. `retry-after` in seconds. */
@@ -63,7 +63,7 @@ export interface AppErrorOptions {
   cause?: unknown;
 }
 
-/** An error that a caller may see: `detail` is written for people and never holds a secret. */
+/** An error that is sent to the caller. `detail` is shown to users and never contains a secret. */
 export class AppError extends Error {
   override readonly name = 'AppError';
   readonly code: ErrorCode;
@@ -87,32 +87,32 @@ export class AppError extends Error {
 /** In seconds. */
 const RETRY_SOON = { 'retry-after': '2' };
 
-/** The installation is not fit to start on. The message tells the operator what to change, and holds no secret. */
+/** The installation is not set up correctly. The message says what the operator must change; it contains no secret. */
 export class UnfitError extends Error {
   override readonly name = 'UnfitError';
 }
 
-/** True for an {@link AppError}, optionally of one code. */
+/** True for an {@link AppError}, optionally with one code. */
 export function isAppError(error: unknown, code?: ErrorCode): error is AppError {
   return error instanceof AppError && (code === undefined || error.code === code);
 }
 
-/** 401 with the one wording that tells a stranger nothing about why. */
+/** 401. The same text for every reason, so that it reveals nothing. */
 export function unauthenticated(cause?: unknown): AppError {
   return new AppError('unauthenticated', 'Sign in first: there is no valid session or token.', { cause });
 }
 
-/** 404 for a thing that is not there, or is another owner's (the two are not told apart). */
+/** 404 for a resource that does not exist or belongs to another owner; the two look the same. */
 export function notFound(what: string): AppError {
   return new AppError('not_found', `${what} was not found.`);
 }
 
-/** 429 for too much of something. @param retryAfterS seconds until it is worth trying again. */
+/** 429. @param retryAfterS sent as `Retry-After`, in seconds. */
 export function rateLimited(detail: string, retryAfterS: number): AppError {
   return new AppError('rate_limited', detail, { headers: { 'retry-after': String(retryAfterS) } });
 }
 
-/** 503 for a Keycloak that is away, slow, or refuses what it must not. @param detail what could not be done, for people. */
+/** 503 when Keycloak is unreachable, slow, or refuses our own credentials. @param detail shown to users. */
 export function keycloakUnavailable(
   cause: unknown,
   detail = 'Keycloak cannot be reached right now. Try again shortly.',
@@ -120,7 +120,7 @@ export function keycloakUnavailable(
   return new AppError('keycloak_unavailable', detail, { cause, headers: RETRY_SOON });
 }
 
-/** 503 for a database that cannot be reached or is shutting down. */
+/** 503 when the database cannot be reached or is shutting down. */
 export function databaseUnavailable(cause: unknown): AppError {
   const detail = 'The database cannot be reached right now. Try again shortly.';
   return new AppError('database_unavailable', detail, { cause, headers: RETRY_SOON });

@@ -1,10 +1,10 @@
-/** How much structure a JSON text has; strings and numbers are not counted, however long they are. */
+/** The amount of structure in a JSON text, not counting the length of strings and numbers. */
 export interface JsonSize {
-  /** Objects and arrays within one another. */
+  /** Nesting of objects and arrays. */
   depth: number;
-  /** Values, roughly: brackets and commas. */
+  /** Approximate number of values: brackets and commas. */
   parts: number;
-  /** Members of objects, counting one that stands twice as two, which a parser hides. */
+  /** Members of objects. Duplicate members are counted separately; a parser hides them. */
   members: number;
 }
 
@@ -16,13 +16,13 @@ const OPENING = new Set([0x7b, 0x5b]);
 const CLOSING = new Set([0x7d, 0x5d]);
 
 /**
- * What may be parsed: 16 million brackets are 32 MB of text, but 3 seconds of parsing and a gigabyte of arrays.
- * No chat request and no provider's answer comes near these numbers.
+ * Limits for parsing. 16 million brackets are 32 MB of text, but take 3 seconds to parse and a gigabyte of memory.
+ * Chat requests and providers' responses stay far below these limits.
  */
 const MAX_DEPTH = 100;
 const MAX_PARTS = 1_000_000;
 
-/** Measures a text in one pass, without parsing it; for a text that is no JSON the numbers mean nothing. */
+/** Measures a text in one pass, without parsing it. The result is meaningless for a text that is not JSON. */
 export function measureJson(text: string): JsonSize {
   let level = 0;
   const size: JsonSize = { depth: 0, parts: 0, members: 0 };
@@ -40,19 +40,19 @@ export function measureJson(text: string): JsonSize {
   return size;
 }
 
-/** True when parsing the text would cost more than it may. */
+/** True when the text has too much structure to be parsed. */
 export function exceedsJsonLimits({ depth, parts }: JsonSize): boolean {
   return depth > MAX_DEPTH || parts > MAX_PARTS;
 }
 
-/** Members of a parsed value and of all values in it. */
+/** Counts the members of a parsed value and of all values in it. */
 export function countMembers(value: unknown): number {
   if (typeof value !== 'object' || value === null) return 0;
   const own = Array.isArray(value) ? 0 : Object.keys(value).length;
   return Object.values(value).reduce((sum: number, each) => sum + countMembers(each), own);
 }
 
-/** Crosses a string by search, not step by step: images are long. The end of the text when it is not closed. */
+/** Uses `indexOf`, because strings such as images are long. @returns the end of the text for an unclosed string. */
 function findClosingQuote(text: string, opening: number): number {
   for (let quote = text.indexOf('"', opening + 1); quote >= 0; quote = text.indexOf('"', quote + 1)) {
     let first = quote;
@@ -62,7 +62,7 @@ function findClosingQuote(text: string, opening: number): number {
   return text.length;
 }
 
-/** The value of a JSON text; undefined when it is none (which no JSON text means), or too much to parse. */
+/** Parses a JSON text; undefined when it is invalid or exceeds the limits. No JSON text has the value undefined. */
 export function parseJson(text: string): unknown {
   if (exceedsJsonLimits(measureJson(text))) return undefined;
   try {

@@ -3,8 +3,8 @@ import { pino, type DestinationStream, type Logger } from 'pino';
 export type Log = Logger;
 
 /**
- * Members whose value is never written, whatever logs them. This is the second line: the first is that
- * nothing logs bodies, headers or configuration.
+ * Members whose value is redacted in every log line. This is the second line of defence: the code does not log bodies,
+ * headers or configuration.
  */
 const SECRET_MEMBERS = [
   'authorization',
@@ -20,7 +20,7 @@ const SECRET_MEMBERS = [
   'sessionSecret',
 ];
 
-/** Builds the process's log: JSON lines with UTC times; `destination` is for tests. */
+/** Creates the process's log: JSON lines with UTC times. @param destination for tests. */
 export function createLog(level: string, destination?: DestinationStream): Log {
   return pino(
     {
@@ -35,8 +35,8 @@ export function createLog(level: string, destination?: DestinationStream): Log {
 }
 
 /**
- * An error as the log shows it: name, message, code, stack and causes, and nothing else. Library errors
- * carry whole requests (with credentials) as properties, so properties are not copied.
+ * Logs name, message, code, stack and causes of an error only. Other properties are not copied, because errors of
+ * libraries contain whole requests with credentials.
  */
 function serializeError(error: unknown): unknown {
   if (!(error instanceof Error)) return { message: String(error) };

@@ -9,21 +9,21 @@ import { promisify } from 'node:util';
 const run = promisify(execFile);
 
 export interface NamedPipe {
-  /** The end to write to, for a child. The caller closes it. */
+  /** The write end, for a child process. The caller closes it. */
   descriptor: number;
-  /** Ends when every copy of the other end is closed. */
+  /** Ends when every copy of the write end is closed. */
   readable: Readable;
 }
 
 /**
- * Makes a pipe for the output of a child. Those that Node makes for its children are sockets, which a program
- * cannot open again as `/dev/stderr`, as shell scripts do. It has no name any more when this is done.
+ * Creates a pipe for a child's output. Node's own pipes are sockets, which a child cannot open again as
+ * `/dev/stderr`, as shell scripts do. The pipe's name is removed before this resolves.
  */
 export async function createNamedPipe(): Promise<NamedPipe> {
   const folder = mkdtempSync(path.join(tmpdir(), `ops-center-pipe-${process.pid}-`));
   const name = path.join(folder, 'pipe');
   try {
-    // Anybody may open it again by its descriptor; the folder keeps others from its name.
+    // Every user may reopen it through the descriptor; the folder's mode protects the name.
     await run('mkfifo', ['-m', '666', name], { env: {}, cwd: '/' });
     const reading = openSync(name, constants.O_RDONLY | constants.O_NONBLOCK);
     const readable = new Socket({ fd: reading, readable: true, writable: false });

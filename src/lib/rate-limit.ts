@@ -3,35 +3,31 @@ import { rateLimited } from './errors.ts';
 
 export interface RateLimit {
   /**
-   * Counts one use by `who`.
-   * @returns what is left now.
-   * @throws AppError `rate_limited` (429) with `Retry-After` in seconds; `onRefused` hears the state before.
+   * Counts one use of the user.
+   * @returns the state after this use.
+   * @throws AppError `rate_limited` (429) with `Retry-After` in seconds, after calling `onRejected` with the state.
    */
   consume(userId: string, onRejected?: (state: RateLimitState) => void): Promise<RateLimitState>;
 }
 
 export interface RateLimitState {
-  /** Uses left in the running window. */
+  /** Uses left in the current window. */
   remaining: number;
-  /** Seconds until it ends, rounded up. */
+  /** Seconds until the window ends, rounded up. */
   resetS: number;
 }
 
 export interface RateLimitOptions {
-  /** Uses in a window, which begins with the first. */
+  /** Uses per window. A window begins with the first use. */
   points: number;
-  /** Seconds; a minute unless given. */
+  /** In seconds; 60 by default. */
   windowS?: number;
-  /** Told to whoever is refused. */
+  /** Detail of the 429 error. */
   rejectionDetail: string;
 }
 
-/** A limit per user, counted by this process alone and forgotten when it ends. */
-export function createRateLimit({
-  points,
-  windowS = 60,
-  rejectionDetail: refusal,
-}: RateLimitOptions): RateLimit {
+/** A limit per user, counted in the memory of this process. */
+export function createRateLimit({ points, windowS = 60, rejectionDetail }: RateLimitOptions): RateLimit {
   const limiter = new RateLimiterMemory({ points, duration: windowS });
   return {
     async consume(userId, onRejected) {
@@ -41,7 +37,7 @@ export function createRateLimit({
         if (!(reason instanceof RateLimiterRes)) throw reason;
         const state = toRateLimitState(reason);
         onRejected?.(state);
-        throw rateLimited(refusal, state.resetS);
+        throw rateLimited(rejectionDetail, state.resetS);
       }
     },
   };

@@ -1,20 +1,19 @@
-/** Replaces secrets in text that came from elsewhere and is about to be shown. */
+/** Replaces secrets in text from upstreams before it is shown. */
 export type Redactor = (text: string) => string;
 
 const REPLACEMENT = '***';
-/** Shorter values are no secrets, and replacing them would tear innocent text apart. */
+/** Shorter values are not secrets, and replacing them would damage unrelated text. */
 const MIN_SECRET_LENGTH = 6;
 
 /**
- * Builds a scrubber for whole secrets in raw, JSON, base64, base64url and percent form.
- * Only for error bodies, error frames and headers: rewriting a success body would tell a caller
- * which of the strings that they guess is the secret.
+ * Redacts whole secrets in raw, JSON, base64, base64url and percent-encoded form. Only for error bodies, error frames
+ * and headers: redacting a success body would reveal to a caller which of several guesses is the secret.
  */
 export function createRedactor(secrets: readonly string[]): Redactor {
   const forms = new Set(
     secrets.filter((secret) => secret.length >= MIN_SECRET_LENGTH).flatMap(listEncodedForms),
   );
-  // The longest first, so that no form is cut short by one that it contains.
+  // Longest first, so that a form is not broken by a shorter form that it contains.
   const longestFirst = [...forms].sort((a, b) => b.length - a.length);
   return (text) => longestFirst.reduce((redacted, form) => redacted.replaceAll(form, REPLACEMENT), text);
 }

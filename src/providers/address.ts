@@ -1,23 +1,24 @@
 import type { Provider } from './provider.ts';
 
-/** Addresses and credentials that the operator has set. */
+/** Upstream addresses that the operator has set. */
 export interface OperatorUpstreams {
   /** Provider id -> address, from `UPSTREAM_<PROVIDER>_URL`. */
   overrides: Readonly<Record<string, string>>;
 }
 
 export interface UpstreamAddress {
-  /** What precedes `/chat/completions`, without a slash at the end. */
+  /** The URL in front of `/chat/completions`, without a trailing slash. */
   baseUrl: string;
-  /** True when a user brought it: such an address is dialled under the rules for users. */
+  /** True when it comes from a user. The dialer then applies the egress rules for users. */
   isUserSupplied: boolean;
-  /** True when the operator set it, rather than the provider's file. */
+  /** True when the operator set it; false for the address in the provider's file. */
   isOperatorSupplied: boolean;
 }
 
 /**
- * Where a key goes: to the endpoint sealed in it, or to its provider's address, and nowhere else.
- * @param endpoint the endpoint from inside the key's token; null when it has none.
+ * Returns the only address to which a key may be sent: the endpoint encrypted with it, else its provider's address.
+ * @param endpoint the endpoint from the decrypted token; null when it has none.
+ * @returns undefined when neither exists.
  */
 export function findKeyAddress(
   provider: Provider,
@@ -32,7 +33,7 @@ export function findKeyAddress(
     : { baseUrl: provider.baseUrl, isUserSupplied: false, isOperatorSupplied: false };
 }
 
-/** Where the system's key goes: its own base URL, else the operator's override, else the provider's address. */
+/** Returns the address for the system's key: its own base URL, else the operator's override, else the provider's address. */
 export function findSystemAddress(
   provider: Provider,
   baseUrl: string | undefined,

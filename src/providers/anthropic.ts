@@ -1,12 +1,12 @@
 import { isObject, LIST_MODELS, openAiCompatible, type KeyTestResponse } from './provider.ts';
 
-/** Anthropic through its endpoint that speaks OpenAI's protocol. */
+/** Anthropic through its OpenAI-compatible endpoint. */
 export const anthropic = openAiCompatible({
   id: 'anthropic',
   name: 'Anthropic',
   baseUrl: 'https://api.anthropic.com/v1',
   docsUrl: 'https://platform.claude.com/settings/keys',
-  // `sk-ant-admin` keys administer an account, `oat` and `ort` tokens belong to a subscription: neither is for the API.
+  // `sk-ant-admin` keys administer an account, `oat` and `ort` tokens belong to a subscription. Neither works with the API.
   key: {
     hint: 'sk-ant-api03-...',
     pattern: /^sk-ant-(?!admin|oat|ort)[A-Za-z0-9_-]{16,}$/,
@@ -14,7 +14,7 @@ export const anthropic = openAiCompatible({
   },
   keyTest: {
     ...LIST_MODELS,
-    // The list is part of Anthropic's own API, which reads the key from a header of its own.
+    // The model list is part of Anthropic's own API, which expects the key in `x-api-key`.
     authorize: (secret) => ({ 'x-api-key': secret, 'anthropic-version': '2023-06-01' }),
     findOutcome: (response) =>
       isOutOfCredit(response)
@@ -37,8 +37,8 @@ export const anthropic = openAiCompatible({
 });
 
 /**
- * Anthropic tells of an empty balance and of limits that the owner set with a 400 that only its text sets
- * apart from a faulty request (https://platform.claude.com/docs/en/api/errors).
+ * Anthropic answers 400 for an empty balance and for a spending limit of the account. Only the error text differs
+ * from that of an invalid request (https://platform.claude.com/docs/en/api/errors).
  */
 function isOutOfCredit({ status, body }: KeyTestResponse): boolean {
   const error = isObject(body) ? body['error'] : undefined;

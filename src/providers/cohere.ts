@@ -6,9 +6,9 @@ export const cohere = openAiCompatible({
   name: 'Cohere',
   baseUrl: 'https://api.cohere.ai/compatibility/v1',
   docsUrl: 'https://dashboard.cohere.com/api-keys',
-  // 40 letters and digits today; Cohere does not document the form, so a little more or less passes too.
+  // Keys have 40 letters and digits today. Cohere does not document the format, so 36 to 48 are accepted.
   key: { hint: null, pattern: /^[A-Za-z0-9]{36,48}$/, prefix: '' },
-  // Cohere's own check of a key lies outside the address of chats, and its smallest model costs least.
+  // Cohere's own key check is outside the base URL of chats. Its smallest model costs least.
   keyTest: completeOneToken('command-r7b-12-2024'),
   modelPatterns: [/^command-[-.\w]+$/],
   models: ['command-a-03-2025', 'command-r-plus-08-2024', 'command-r-08-2024', 'command-r7b-12-2024'],

@@ -1,6 +1,6 @@
 import { openAiCompatible } from './provider.ts';
 
-/** Any endpoint that speaks OpenAI's protocol; the user brings its address with the key. */
+/** Any OpenAI-compatible endpoint; the user enters its address with the key. */
 export const custom = openAiCompatible({
   id: 'custom',
   name: 'Custom endpoint',

@@ -1,6 +1,6 @@
 import { openAiCompatible } from './provider.ts';
 
-/** The upstream built into local mode, so that the product can be tried without any provider. */
+/** The demo upstream of local mode, so that the product can be tried without a provider. */
 export const demo = openAiCompatible({
   id: 'demo',
   name: 'Demo',
@@ -9,5 +9,5 @@ export const demo = openAiCompatible({
   key: { hint: 'demo-...', pattern: /^demo-[A-Za-z0-9_-]{11,}$/, prefix: 'demo-' },
   modelPatterns: [/^demo(-[-.\w]+)?$/],
   models: ['demo', 'demo-tools'],
-  localOnly: true,
+  isLocalOnly: true,
 });

@@ -6,7 +6,7 @@ export const groq = openAiCompatible({
   baseUrl: 'https://api.groq.com/openai/v1',
   docsUrl: 'https://console.groq.com/keys',
   key: { hint: 'gsk_...', pattern: /^gsk_[A-Za-z0-9]{16,}$/, prefix: 'gsk_' },
-  // The two endings are Groq's own names for how it serves a model.
+  // The two suffixes are Groq's own: they name how it serves a model.
   modelPatterns: [/^llama-3\.[13]-\d+b-(versatile|instant)$/],
   models: ['openai/gpt-oss-120b', 'openai/gpt-oss-20b', 'llama-3.3-70b-versatile', 'llama-3.1-8b-instant'],
 });

@@ -1,22 +1,22 @@
 import { completeOneToken, openAiCompatible } from './provider.ts';
 
-/** A router to models that others host; its model ids are those of the Hub (`openai/gpt-oss-120b`). */
+/** A router to models that others host. Its model ids are those of the Hub (`openai/gpt-oss-120b`). */
 export const huggingface = openAiCompatible({
   id: 'huggingface',
   name: 'Hugging Face',
   baseUrl: 'https://router.huggingface.co/v1',
   docsUrl: 'https://huggingface.co/settings/tokens',
-  // Tokens of users are letters and digits; those of OAuth (`hf_oauth_...`) hold a JWT.
+  // User tokens are letters and digits; OAuth tokens (`hf_oauth_...`) contain a JWT.
   key: { hint: 'hf_...', pattern: /^hf_[A-Za-z0-9._-]{16,}$/, prefix: 'hf_' },
   keyTest: {
-    // The list of models is public, and a token that may not call providers is found out by a call alone.
+    // The model list is public, and only a call shows whether a token may call providers.
     ...completeOneToken('openai/gpt-oss-120b'),
     findOutcome: ({ status }) =>
       status === 403
         ? {
             status: 'forbidden',
             message:
-              'Hugging Face knows this token, but it may not call models. Give it the permission "Make calls to Inference Providers", then test again.',
+              'Hugging Face accepts this token, but the token may not call models. Give it the permission "Make calls to Inference Providers", then test again.',
           }
         : undefined,
   },

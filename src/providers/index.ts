@@ -11,7 +11,7 @@ import { perplexity } from './perplexity.ts';
 import type { Provider } from './provider.ts';
 import { together } from './together.ts';
 
-/** Every provider, in the order in which people see them. */
+/** All providers, in the order in which they are shown. */
 export const PROVIDERS: readonly Provider[] = [
   openai,
   anthropic,

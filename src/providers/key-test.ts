@@ -1,8 +1,8 @@
 import { isObject, type Provider, type KeyTestResponse, type KeyTestOutcome } from './provider.ts';
 
 /**
- * Codes and types by which providers tell that there is no money left, whatever status they put on it:
- * OpenAI (https://developers.openai.com/api/docs/guides/error-codes), Anthropic
+ * Error codes and types that mean "no credit left", with any 4xx status.
+ * Sources: OpenAI (https://developers.openai.com/api/docs/guides/error-codes), Anthropic
  * (https://platform.claude.com/docs/en/api/errors), Groq (https://console.groq.com/docs/spend-limits), Together.
  */
 const NO_CREDIT_CODES: ReadonlySet<unknown> = new Set([
@@ -17,7 +17,7 @@ const NO_CREDIT_CODES: ReadonlySet<unknown> = new Set([
   'credit_limit',
 ]);
 
-/** What an answer to a provider's test says of the key: the provider's own reading, then the common one. */
+/** Converts a test response to an outcome: by the provider's own rule if it has one, else by the common rules. */
 export function toKeyTestOutcome(provider: Provider, response: KeyTestResponse): KeyTestOutcome {
   return provider.keyTest.findOutcome?.(response) ?? toCommonOutcome(provider, response);
 }
@@ -37,53 +37,53 @@ function toCommonOutcome({ name, keyTest }: Provider, { status, body }: KeyTestR
   if (status === 401) {
     return {
       status: 'invalid',
-      message: `${name} refuses this key. Check that it was copied whole and is not revoked, or make a new one.`,
+      message: `${name} refuses this key. Check that it was copied completely and is not revoked, or create a new one.`,
     };
   }
   if (status === 403) {
     return {
       status: 'forbidden',
-      message: `${name} does not allow this key what the test asks for. Check its permissions, and whether the account may be used from here.`,
+      message: `${name} does not permit the test call with this key. Check the permissions of the key, and whether the account may be used from this location.`,
     };
   }
   if (status === 429) {
     return {
       status: 'rate_limited',
-      message: `${name} has had too many requests of this key just now. Wait a minute, then test again.`,
+      message: `${name} received too many requests with this key. Wait a minute, then test again.`,
     };
   }
   return toErrorOutcome(name, status);
 }
 
-/** Answers that say nothing of the key: never taken for a good one, nor for a bad one. */
+/** The outcome of responses that show nothing about the key: `error`, neither `valid` nor `invalid`. */
 function toErrorOutcome(name: string, status: number): KeyTestOutcome {
   if (status === 404) {
     return {
       status: 'error',
-      message: `${name} does not know the address that the test asked. If the endpoint is yours, check it: most end in /v1.`,
+      message: `${name} answered 404 to the test. If the endpoint is your own, check it: most end in /v1.`,
     };
   }
   if (status >= 500) {
     return {
       status: 'error',
-      message: `${name} has trouble of its own (${status}), which says nothing of the key. Test again later.`,
+      message: `${name} has an error of its own (${status}), so the test shows nothing about the key. Test again later.`,
     };
   }
   return {
     status: 'error',
-    message: `${name} answered the test with ${status}, which says nothing of the key. Test again later; if that does not help, ask the operator.`,
+    message: `${name} answered the test with ${status}, which shows nothing about the key. Test again later; if that does not help, ask the operator.`,
   };
 }
 
-/** The reading of an answer that is not what the provider's API sends. */
+/** The outcome of a response that the provider's API does not send. */
 export function unexpectedBodyOutcome(name: string): KeyTestOutcome {
   return {
     status: 'error',
-    message: `${name} answered with something that its API does not send, so the key is not proven. Check the endpoint if it is yours; most end in /v1.`,
+    message: `${name} sent a response that its API does not send, so the test shows nothing about the key. Check the endpoint if it is your own; most end in /v1.`,
   };
 }
 
-/** Looks where the protocols of OpenAI and Anthropic put codes: `error.code`, `.type`, `.details.error_code`. */
+/** Reads the members in which OpenAI and Anthropic send codes: `error.code`, `.type`, `.details.error_code`. */
 function hasNoCreditCode(body: unknown): boolean {
   const error = isObject(body) ? body['error'] : undefined;
   if (!isObject(error)) return false;

@@ -1,8 +1,8 @@
 import { openAiCompatible } from './provider.ts';
 
 /**
- * Ollama on a machine of the user's or the operator's. Its list of models is what is installed there. It
- * ignores keys; what stands in front of it may want one.
+ * Ollama on a machine of the user or the operator. It lists the models that are installed there. Ollama ignores
+ * keys; a proxy in front of it may require one.
  */
 export const ollama = openAiCompatible({
   id: 'ollama',

@@ -8,7 +8,7 @@ export const openai = openAiCompatible({
   key: {
     hint: 'sk-...',
     // User keys `sk-`, project keys `sk-proj-`, service accounts `sk-svcacct-`. The two exceptions are the
-    // prefixes of Anthropic and OpenRouter, so that a key pasted into the wrong field is noticed.
+    // prefixes of Anthropic and OpenRouter, so that a key pasted into the wrong field is refused.
     pattern: /^sk-(?!ant-|or-)[A-Za-z0-9_-]{16,}$/,
     prefix: 'sk-',
   },
@@ -19,19 +19,19 @@ export const openai = openAiCompatible({
         ? {
             status: 'forbidden',
             message:
-              'OpenAI knows this key, but it may not list models, so it cannot be tested. Give it the permission to read models, or use it untested.',
+              'OpenAI accepts this key, but the key may not list models, so it cannot be tested. Give it the permission to read models, or use it untested.',
           }
         : undefined,
   },
   modelPatterns: [
-    // `gpt-oss-*` are open weights that others host and OpenAI's API does not.
+    // `gpt-oss-*` are open-weight models. Other providers host them, OpenAI's API does not.
     /^(ft:)?(gpt-(?!oss)|chatgpt-|codex-|computer-use-|text-embedding-)[-.:\w]+$/,
     /^(ft:)?o[1-9](-[-.:\w]+)?$/,
   ],
   models: ['gpt-6-sol', 'gpt-6-luna', 'gpt-5.4-mini', 'gpt-5.1', 'gpt-4.1', 'gpt-4o', 'gpt-4o-mini'],
 });
 
-/** A key with restricted permissions is refused like a wrong one, with 401; only the text tells them apart. */
+/** OpenAI answers 401 to a key with restricted permissions, too. Only the text differs from that for an invalid key. */
 function lacksPermission({ status, body }: KeyTestResponse): boolean {
   const error = isObject(body) ? body['error'] : undefined;
   const message = isObject(error) ? error['message'] : undefined;

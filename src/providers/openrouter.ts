@@ -6,7 +6,7 @@ import {
   type KeyTestOutcome,
 } from './provider.ts';
 
-/** A router to other providers' models; its model ids have a vendor in front (`openai/gpt-4o`). */
+/** A router to other providers' models. Its model ids start with a vendor (`openai/gpt-4o`). */
 export const openrouter = openAiCompatible({
   id: 'openrouter',
   name: 'OpenRouter',
@@ -16,7 +16,7 @@ export const openrouter = openAiCompatible({
   key: { hint: 'sk-or-v1-...', pattern: /^sk-or-[A-Za-z0-9_-]{16,}$/, prefix: 'sk-or-' },
   keyTest: {
     ...LIST_MODELS,
-    // The list of models is public: it answers any key.
+    // The model list is public, so the test reads the key's own data.
     path: '/key',
     isExpectedBody: (body) => isObject(findData(body)),
     findOutcome: findKeyOutcome,
@@ -28,15 +28,14 @@ function findData(body: unknown): unknown {
   return isObject(body) ? body['data'] : undefined;
 }
 
-/** What the key says of itself (https://openrouter.ai/docs/api/api-reference/api-keys/get-current-key). */
+/** Reads the key's own data (https://openrouter.ai/docs/api/api-reference/api-keys/get-current-key). */
 function findKeyOutcome({ status, body }: KeyTestResponse): KeyTestOutcome | undefined {
   const data = findData(body);
   if (status !== 200 || !isObject(data)) return undefined;
   if (data['is_management_key'] === true || data['is_provisioning_key'] === true) {
     return {
       status: 'forbidden',
-      message:
-        'This key of OpenRouter manages other keys and cannot chat. Add one that was made for API calls.',
+      message: 'This OpenRouter key manages other keys and cannot chat. Add a key for API calls.',
     };
   }
   const remaining = data['limit_remaining'];
@@ -44,6 +43,6 @@ function findKeyOutcome({ status, body }: KeyTestResponse): KeyTestOutcome | und
   return {
     status: 'no_credit',
     message:
-      'OpenRouter accepts this key, but its own limit is used up. Raise the limit of the key, or wait for its reset.',
+      'OpenRouter accepts this key, but the key has used up its own limit. Raise the limit of the key, or wait for its reset.',
   };
 }

@@ -1,9 +1,9 @@
 import { completeOneToken, isObject, openAiCompatible, type KeyTestOutcome } from './provider.ts';
 
 /**
- * Perplexity ended its chat completions on 2026-09-27; what its keys serve since is the Agent API, which
- * speaks OpenAI's Responses (https://docs.perplexity.ai/docs/agent-api/migrate-from-sonar/overview). Chat
- * completions are left for its Router API, in private preview: the operator's address
+ * Perplexity ended its chat completions on 2026-09-27. Since then its keys work with the Agent API, which uses
+ * OpenAI's Responses protocol (https://docs.perplexity.ai/docs/agent-api/migrate-from-sonar/overview). Only its
+ * Router API, in private preview, still has chat completions; the operator sets its address
  * `https://api.perplexity.ai/router/v1`.
  */
 export const perplexity = openAiCompatible({
@@ -15,7 +15,7 @@ export const perplexity = openAiCompatible({
   keyTest: {
     ...completeOneToken('perplexity/sonar'),
     path: '/responses',
-    // Without tools no search is charged; 16 is the least that the protocol lets one ask for.
+    // Without tools no search is charged; 16 is the minimum of the protocol.
     body: { model: 'perplexity/sonar', input: '1', max_output_tokens: 16 },
     isExpectedBody: (body) =>
       isObject(body) &&
@@ -28,18 +28,19 @@ export const perplexity = openAiCompatible({
   models: ['perplexity/sonar'],
 });
 
-/** Perplexity answers 401 to a key whose account has run out of credit, too, and often with a page of HTML. */
+/** Perplexity answers 401 also when the account has no credit, often with an HTML page. */
 function toRefusalOutcome(body: unknown): KeyTestOutcome {
   const error = isObject(body) ? body['error'] : undefined;
   if (isObject(error) && error['type'] === 'insufficient_quota') {
     return {
       status: 'no_credit',
-      message: 'Perplexity knows this key, but its account has no credit left. Buy credit, then test again.',
+      message:
+        'Perplexity accepts this key, but its account has no credit left. Buy credit, then test again.',
     };
   }
   return {
     status: 'invalid',
     message:
-      'Perplexity refuses this key, which it also does when its account has no credit. Check the credit, and that the key was copied whole and is not revoked.',
+      'Perplexity refuses this key, which it also does when its account has no credit. Check the credit, and that the key was copied completely and is not revoked.',
   };
 }

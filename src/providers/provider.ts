@@ -1,9 +1,9 @@
-/** A dialect of the wire between us and an upstream. */
+/** A wire protocol that an upstream accepts. */
 type Protocol = 'openai';
 
 /**
- * What the product knows of a provider. A provider is one file in this folder and one line in
- * `index.ts`; most are plain data. It knows neither Express nor any other provider.
+ * The definition of a provider. A provider is one file in this folder and one line in `index.ts`; most are
+ * plain data. A provider file imports neither Express nor another provider.
  */
 export interface Provider {
   /** Stable id on the wire and in storage: `[a-z]+`. */
@@ -11,66 +11,65 @@ export interface Provider {
   name: string;
   kind: 'llm' | 'tool' | 'git';
   protocol: Protocol;
-  /** What stands before `/chat/completions`; null where each key brings its own endpoint. */
+  /** The base URL in front of `/chat/completions`; null where each key has its own endpoint. */
   baseUrl: string | null;
-  /** Where people get a key. */
+  /** The page where users get a key. */
   docsUrl: string | null;
   key: KeyFormat;
-  /** How a key is tested. */
   keyTest: KeyTest;
-  /** True when a key must name the endpoint that it is for. */
+  /** True when a key must be stored together with its endpoint. */
   requiresEndpoint: boolean;
-  /** True when there is nothing to do without a key. */
+  /** True when the provider cannot be used without a key. */
   requiresKey: boolean;
-  /** Models that go to this provider without a prefix. Matched against the whole name. */
+  /** Models that are routed to this provider without a prefix. Matched against the whole name. */
   modelPatterns: readonly RegExp[];
-  /** Models to show where the live list cannot be had. */
+  /** Models to show where the provider's own list is not available. */
   models: readonly string[];
   /** Offered in local mode only. */
-  localOnly: boolean;
+  isLocalOnly: boolean;
 }
 
 interface KeyFormat {
-  /** For people, e.g. `sk-...`; null when there is no common form. */
+  /** Shown to users, e.g. `sk-...`; null when keys have no common format. */
   hint: string | null;
-  /** What a key of this provider looks like in full; anything else is `invalid_key_format`. */
+  /** Matches a whole key of this provider; anything else is `invalid_key_format`. */
   pattern: RegExp;
   /** The public prefix that a preview may show; `''` when there is none. */
   prefix: string;
 }
 
-/** One call that succeeds with a good key only. It goes to the address that chats go to. */
+/** One call that succeeds only with a valid key. It uses the same base URL as chats. */
 export interface KeyTest {
   method: 'GET' | 'POST';
-  /** Behind the base URL, e.g. `/models`. */
+  /** Appended to the base URL, e.g. `/models`. */
   path: string;
   /** Sent as JSON. */
   body?: Readonly<Record<string, unknown>>;
-  /** The headers that carry the key, and what must stand beside it; names in lower case. */
+  /** Returns the headers that carry the key and those required with it; names in lower case. */
   authorize: (secret: string) => Record<string, string>;
-  /** True when the owner pays the provider for a test that succeeds. */
+  /** True when the provider charges the owner for a successful test. */
   billed: boolean;
-  /** True when a body that came with 2xx is what the call asks for; anything else is no proof. */
+  /** True when the body of a 2xx response is what the call asks for. Any other body does not prove the key. */
   isExpectedBody: (body: unknown) => boolean;
-  /** Answers of this provider that mean something else than `readAnswer` takes them for; undefined for all others. */
-  findOutcome?: (answer: KeyTestResponse) => KeyTestOutcome | undefined;
+  /** The outcome of responses that `toKeyTestOutcome` would misread for this provider; undefined for all others. */
+  findOutcome?: (response: KeyTestResponse) => KeyTestOutcome | undefined;
 }
 
-/** What a provider answered to a test. */
+/** The provider's response to a key test. */
 export interface KeyTestResponse {
   status: number;
-  /** Parsed JSON; undefined when there is none, or it cannot be read. */
+  /** Parsed JSON; undefined when the body is empty or not JSON. */
   body: unknown;
 }
 
-/** What an answer says of the key. */
+/** What a response shows about the key. */
 export interface KeyTestOutcome {
   status: 'valid' | 'invalid' | 'forbidden' | 'no_credit' | 'rate_limited' | 'error';
-  /** For people, in our words: never the provider's text, which may hold anything. */
+  /** Shown to users. Never contains the provider's text, which may contain anything. */
   message: string;
 }
 
-/** Lists the models: free, and refused without a good key by most providers that list per account. */
+/** Lists the models. The call is free, and most providers that list models per account require a valid key for it. */
 export const LIST_MODELS: KeyTest = {
   method: 'GET',
   path: '/models',
@@ -79,7 +78,7 @@ export const LIST_MODELS: KeyTest = {
   isExpectedBody: isModelList,
 };
 
-/** Asks for one token: for providers whose list of models is public, or not documented to need a key. */
+/** Requests one token, for providers whose model list is public or not documented to require a key. */
 export function completeOneToken(model: string): KeyTest {
   return {
     method: 'POST',
@@ -91,7 +90,7 @@ export function completeOneToken(model: string): KeyTest {
   };
 }
 
-/** Builds a provider that speaks OpenAI's protocol; the defaults are those of a hosted service. */
+/** Creates a provider with OpenAI's protocol. The defaults are those of a hosted service. */
 export function openAiCompatible(
   definition: Pick<Provider, 'id' | 'name' | 'baseUrl' | 'docsUrl' | 'key'> & Partial<Provider>,
 ): Provider {
@@ -103,7 +102,7 @@ export function openAiCompatible(
     requiresKey: true,
     modelPatterns: [],
     models: [],
-    localOnly: false,
+    isLocalOnly: false,
     ...definition,
   };
 }
@@ -112,16 +111,16 @@ function bearerHeaders(secret: string): Record<string, string> {
   return { authorization: `Bearer ${secret}` };
 }
 
-/** True for a list of models in OpenAI's shape; Ollama writes `null` for a list without any. */
+/** True for a model list in OpenAI's shape. Ollama sends `data: null` for an empty list. */
 function isModelList(body: unknown): boolean {
   if (!isObject(body)) return false;
   const { data } = body;
   return Array.isArray(data) ? isModelArray(data) : data === null && body['object'] === 'list';
 }
 
-/** True for an array in which each entry has the id of a model. */
-export function isModelArray(list: unknown): boolean {
-  return Array.isArray(list) && list.every((entry) => isObject(entry) && typeof entry['id'] === 'string');
+/** True for an array in which every entry has an `id`. */
+export function isModelArray(value: unknown): boolean {
+  return Array.isArray(value) && value.every((entry) => isObject(entry) && typeof entry['id'] === 'string');
 }
 
 /** True for a JSON object. */

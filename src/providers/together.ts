@@ -1,12 +1,12 @@
 import { isModelArray, LIST_MODELS, openAiCompatible } from './provider.ts';
 
-/** Open models, named as on the Hub (`meta-llama/...`). */
+/** Open models, named as on the Hugging Face Hub (`meta-llama/...`). */
 export const together = openAiCompatible({
   id: 'together',
   name: 'Together AI',
   baseUrl: 'https://api.together.xyz/v1',
   docsUrl: 'https://api.together.ai/settings/projects/~current/api-keys',
-  // Older keys are 64 hexadecimal digits.
+  // Older keys have 64 hexadecimal digits.
   key: { hint: 'tgp_v1_...', pattern: /^(tgp_v1_[A-Za-z0-9_-]{16,}|[0-9a-f]{64})$/, prefix: 'tgp_v1_' },
   // The list is a bare array (https://docs.together.ai/reference/models).
   keyTest: { ...LIST_MODELS, isExpectedBody: isModelArray },

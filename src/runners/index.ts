@@ -11,11 +11,11 @@ import { supervise } from './supervise.ts';
 export interface RunnersDeps {
   dialer: Dialer;
   log: Log;
-  /** Where the operator lets programs run on this machine: what no program may see. */
+  /** Set if the operator allows local execution: paths that no program may see. */
   local?: { hiddenPaths: readonly string[] } | undefined;
 }
 
-/** Every kind of server, in the order in which people see them, each supervised. */
+/** All runners in display order, each supervised. */
 export function createRunners({ dialer, log, local }: RunnersDeps): ReadonlyMap<ServerType, Runner> {
   const ssh = createSshConnections({ dialer });
   const runners: readonly Runner[] = [

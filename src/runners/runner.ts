@@ -1,68 +1,69 @@
 import type { ZodType } from 'zod';
 import type { Owner } from '../lib/owner.ts';
 
-/** The kinds of servers that run code. One file or folder each beside this one, listed in `index.ts`. */
+/**
+ * Server types that run code. Each has a folder of the same name beside this file and an entry in `index.ts`.
+ */
 export const SERVER_TYPES = ['ssh', 'docker', 'kubernetes', 'local'] as const;
 export type ServerType = (typeof SERVER_TYPES)[number];
 
 export const LANGUAGES = ['python', 'javascript', 'bash'] as const;
 export type Language = (typeof LANGUAGES)[number];
 
-/** An SSH host key as people compare it. */
+/** An SSH host key in the form that users compare. */
 export interface HostKey {
-  /** As in the SSH protocol, e.g. `ssh-ed25519`. */
+  /** Key type as in the SSH protocol, e.g. `ssh-ed25519`. */
   type: string;
   /** `SHA256:` and unpadded base64, as OpenSSH prints it. */
   fingerprint: string;
 }
 
-/**
- * A server as it is dialled: one snapshot, with its secrets opened. Lives as long as a test or a run, and is
- * never logged.
- */
+/** Snapshot of a server with decrypted secrets. It exists for one test or one run and is never logged. */
 export interface TargetServer<Config = unknown> {
-  /** The server's id; random for a configuration that was not stored. */
+  /** The server's id. Random for a configuration that is not stored. */
   serverId: string;
   /** Owner of the server. Nothing is shared between owners. */
   owner: Owner;
-  /** Raised with every change of the server: with it, what was kept for an older version is of no use. */
+  /** Increases with every change of the server. State cached for an older version must not be used. */
   version: number;
-  /** Parsed by the runner's own schema, secrets in the clear. */
+  /** Parsed by the runner's schema, with secrets in plaintext. */
   config: Config;
-  /** The confirmed host key; null before that, and for servers without one. */
+  /** The confirmed host key. Null before confirmation and for server types without host keys. */
   hostKey: HostKey | null;
-  /** Where jobs run that name no other folder; null is the account's or image's own. */
+  /** Working folder of jobs that name none. Null is the account's or the image's default. */
   workspacePath: string | null;
-  /** The owner's other servers that this one goes through, by id: the jump host, the host of an engine. */
+  /**
+   * The owner's servers on the way to this one, by id: jump servers, or the SSH server of a Docker engine.
+   */
   jumpServers: ReadonlyMap<string, TargetServer>;
 }
 
 export type Program = { language: Language; code: string } | { command: string };
 
 export interface JobFile {
-  /** Relative to the job's folder, without `..`; folders are made. */
+  /** Relative to the job's folder, without `..`. Missing folders are created. */
   path: string;
   content: Uint8Array;
 }
 
-/** What is to be run. Everything in it is data: no part is ever put together with a shell's text unquoted. */
+/** The program to run. All members are data: none is inserted into shell text unquoted. */
 export interface Job {
   runId: string;
   program: Program;
-  /** Null is an empty input: the program reads its end at once. */
+  /** Null is empty input: the program reads end of file at once. */
   stdin: Uint8Array | null;
-  /** Written before the program starts, beside it (in its working folder), and removed after it. */
+  /** Written to the working folder before the program starts, and removed afterwards. */
   files: readonly JobFile[];
   /** Names `[A-Za-z_][A-Za-z0-9_]*`. */
   env: Readonly<Record<string, string>>;
-  /** Absolute; null is the server's workspace, and without one a new folder that is removed afterwards. */
+  /** Absolute. Null is the server's workspace or, without one, a new folder that is removed afterwards. */
   workdir: string | null;
 }
 
-/** Null: not asked for, so that the runner's own default holds. */
+/** Null means not requested: the runner's default applies. */
 export interface Limits {
   timeoutMs: number;
-  /** Of both streams together. */
+  /** Both streams together. */
   maxOutputBytes: number;
   memoryBytes: number | null;
   cpus: number | null;
@@ -70,22 +71,22 @@ export interface Limits {
   network: 'none' | 'any' | null;
 }
 
-/** The limits that not every runner can enforce. Those of time and output hold everywhere. */
+/** Limits that some runners cannot enforce. Every runner enforces the time and output limits. */
 export type OptionalLimit = 'memoryBytes' | 'cpus' | 'pids' | 'network';
 
-/** Why a run was ended from this side: what a run's signal is aborted with. */
+/** Why a run was stopped. It is the abort reason of the run's signal. */
 export type StopCause = 'timeout' | 'cancelled' | 'output_limit';
 
 export type ExitCause =
   | StopCause
-  /** The program ended by itself; `code` tells how. */
+  /** The program ended by itself with `code`. */
   | 'exited'
-  /** A signal that nobody here sent ended it. */
+  /** A signal that the runner did not send ended the program. */
   | 'signal'
   | 'out_of_memory'
-  /** It was seen to start, and then nobody could tell how it ended. */
+  /** The program started, and how it ended is unknown. */
   | 'lost'
-  /** It could not be started, or the server failed under it: no fault of the program. */
+  /** The program could not start, or the server failed during the run. Not a failure of the program. */
   | 'infrastructure';
 
 export type OutputStream = 'stdout' | 'stderr';
@@ -93,13 +94,13 @@ export type OutputStream = 'stdout' | 'stderr';
 export interface ExitEvent {
   type: 'exit';
   cause: ExitCause;
-  /** The program's own, where it has one: never 0 unless the server said so. */
+  /** The program's exit code, if known. It is 0 only if the server reported 0. */
   code: number | null;
   /** E.g. `SIGKILL`. */
   signal: string | null;
-  /** `verified`: looked at afterwards, and nothing of the run was left. */
+  /** `verified`: checked after the run, and nothing of it is left on the server. */
   cleanup: 'verified' | 'unverified';
-  /** What to do about it, for people; null where cause and code say it all. Never a secret, never what a server sent. */
+  /** What to do, for users. Null if cause and code suffice. Holds no secret and no text from the server. */
   message: string | null;
 }
 
@@ -108,7 +109,7 @@ export type RunEvent =
   | { type: 'output'; stream: OutputStream; data: Uint8Array }
   | ExitEvent;
 
-/** In the order in which they are tried. `host_key` is SSH's, `tls` the others'. */
+/** In the order in which they run. `host_key` is for SSH only, `tls` for the other types. */
 export const TEST_STAGES = [
   'policy',
   'tcp',
@@ -123,7 +124,7 @@ export const TEST_STAGES = [
 ] as const;
 export type TestStageName = (typeof TEST_STAGES)[number];
 
-/** How a test ended; `untested` is a server's state before its first. */
+/** Result of a test. `untested` is the state before the first test. */
 export const SERVER_TEST_STATUSES = [
   'untested',
   'online',
@@ -141,7 +142,7 @@ export interface TestStage {
   /** `skipped`: an earlier stage failed, or there was nothing to do. */
   status: 'ok' | 'failed' | 'skipped';
   durationMs: number;
-  /** What was found and, where it failed, what to do. Never a secret, never what a server sent. */
+  /** The finding and, on failure, what to do. Holds no secret and no text from the server. */
   message: string;
 }
 
@@ -149,38 +150,47 @@ export interface ServerTestResult {
   status: Exclude<ServerTestStatus, 'untested'>;
   message: string;
   stages: TestStage[];
-  /** The key that was shown where it is unknown or has changed; `hop` is the id of the jump server that showed it. */
+  /**
+   * The key that the server presented, if it is unknown or has changed. `hop` is the id of the jump server
+   * that presented it.
+   */
   hostKey: (HostKey & { hop: string | null }) | null;
 }
 
 /**
- * A kind of server. Held to its promises by one suite over all of them (test/runners/contract.ts):
- * exactly one `exit`, last; a signal means kill the whole process tree, look, then report; a reader that does not
- * read holds the program back and costs no memory; a limit is enforced or listed as one that is not; without a
- * status the cause is `lost`, never code 0; a failure of the server is never a failure of the program.
+ * Runs jobs on one type of server. One suite checks the guarantees of every runner
+ * (test/runners/contract.ts): exactly one `exit`, as the last event; an aborted signal kills the whole
+ * process tree, checks that it is gone, and then reports; a slow reader pauses the program and uses no
+ * memory; a limit is enforced or listed as unenforceable; without an exit status the cause is `lost`, never
+ * code 0; a failure of the server is never reported as a failure of the program.
  */
 export interface Runner<Config = unknown> {
   readonly type: ServerType;
   /**
-   * The `connection_config` of the wire, with nothing undeclared. Read what people send by `parseAsync` and keep what
-   * comes out: that can be read again by `parse`. @throws ZodError with messages for people.
+   * Schema of `connection_config`. Undeclared members are refused. Parse user input with `parseAsync` and
+   * store the output, which `parse` accepts again.
+   * @throws ZodError with messages for users.
    */
   readonly config: ZodType<Config>;
-  /** The members of the configuration that are sealed, and that nobody reads back. */
+  /** Members of the configuration that are stored encrypted and never returned to users. */
   readonly secretFields: readonly string[];
-  /** Everything that says where secrets go: sealed with them, compared at every use. */
+  /**
+   * Everything that decides where secrets are sent. It is encrypted with the secrets and compared at every
+   * use.
+   */
   destination(config: Config, hostKey: HostKey | null): unknown;
-  /** Ids of the owner's SSH servers that it goes through. */
+  /** Ids of the owner's SSH servers on the way to this server. */
   jumpServerIds(config: Config): readonly string[];
-  /** True where nothing may be run before a host key was confirmed. */
+  /** True if a host key must be confirmed before anything runs. */
   readonly needsHostKey: boolean;
-  /** Which of the limits asked for cannot be enforced there: such a run is refused. */
+  /** The requested limits that cannot be enforced there. Such a run is refused. */
   unenforceableLimits(config: Config, limits: Limits): readonly OptionalLimit[];
-  /** Tries a server stage by stage; answers within a minute. Throws only the reason of `signal`. */
+  /** Tests a server stage by stage, within a minute. Throws only the reason of `signal`. */
   test(target: TargetServer<Config>, signal: AbortSignal): Promise<ServerTestResult>;
   /**
-   * Runs a job. The output comes as it is read: whoever does not read holds the program back.
-   * @param signal aborted with a {@link StopCause}: the process tree is killed, looked for, and then reported.
+   * Runs a job. Output is read on demand: a reader that stops reading pauses the program.
+   * @param signal aborted with a {@link StopCause}: the runner kills the process tree, checks that it is
+   *   gone, and reports.
    */
   run(
     target: TargetServer<Config>,
@@ -189,12 +199,12 @@ export interface Runner<Config = unknown> {
     signal: AbortSignal,
   ): AsyncGenerator<RunEvent, void>;
   /**
-   * Ends whatever is left of a run whose instance has died, and looks.
-   * @returns `verified` when nothing of it is there any more.
+   * Kills and removes what is left of a run after its instance has ended, and checks the result.
+   * @returns `verified` if nothing of the run is left.
    */
   cleanUp(target: TargetServer<Config>, runId: string): Promise<'verified' | 'unverified'>;
-  /** Lets go of what is kept for a server: connections, containers made in advance. Runs under way go on. */
+  /** Releases what is cached for a server: connections and pre-started containers. Active runs continue. */
   forget(serverId: string): Promise<void>;
-  /** Lets go of everything. */
+  /** Releases everything. */
   close(): Promise<void>;
 }

@@ -2,32 +2,32 @@ import { isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { ExitEvent, Job, Limits, RunEvent, Runner, StopCause, TargetServer } from './runner.ts';
 
-/** How long a runner may take, after it was told to stop, before its run is given up as not verified. */
+/** Time between the stop signal and giving up a run as unverified. */
 const STOP_GRACE_MS = 30_000;
-/** The most that `setTimeout` takes; beyond it, it fires at once. */
+/** Maximum delay of `setTimeout`; a longer one fires at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
 export interface SuperviseOptions {
   log: Log;
-  /** Time that is spent waiting for the runner; a reader that stalls does not use it up. */
+  /** Counts only time spent waiting for the runner, not for the reader. */
   stopGraceMs?: number;
 }
 
-/** What can stop one run: the caller, the clock, and what is found in its output. */
+/** Stops one run: by the caller's signal, the time-out, or the output limit. */
 interface StopControl {
   signal: AbortSignal;
   start: () => void;
-  /** Does nothing once the run has ended: by then the ids of its processes may be others'. */
+  /** Does nothing after the run has ended, because its process ids may have been reused. */
   stop: (cause: StopCause) => void;
-  /** Lets go of the timer and the caller's signal. */
+  /** Removes the timer and the listener on the caller's signal. */
   close: () => void;
 }
 
 /**
- * Puts around a runner what every runner has in common: the time-out (counted from the first read on, not from
- * the queue), the output limit, and the promises about how a run ends. Whatever the runner does, there is
- * exactly one `exit`, it comes last, and no more than `maxOutputBytes` come before it. Leaving the generator
- * early cancels the run, and waits until the runner has cleaned up.
+ * Adds what all runners have in common: the time-out (from the first read, not from queueing), the output
+ * limit, and the guarantees about the end of a run. There is exactly one `exit`, it is the last event, and at
+ * most `maxOutputBytes` precede it. Leaving the generator early cancels the run and waits for the runner's
+ * cleanup.
  */
 export function supervise<Config>(runner: Runner<Config>, options: SuperviseOptions): Runner<Config> {
   return {
@@ -36,7 +36,7 @@ export function supervise<Config>(runner: Runner<Config>, options: SuperviseOpti
       const control = createStopControl(limits.timeoutMs, signal);
       const events = superviseRun(runner, { target, job, limits, control }, options);
       const returnEvents = events.return.bind(events);
-      // A read that is under way would hold `return` back until the program says something.
+      // A pending read would delay `return` until the program prints something.
       events.return = (value) => {
         control.stop('cancelled');
         return returnEvents(value);
@@ -46,7 +46,7 @@ export function supervise<Config>(runner: Runner<Config>, options: SuperviseOpti
   };
 }
 
-/** Nothing is held before the first read: a generator that nobody reads is never ended either. */
+/** Allocates nothing before the first read, because a generator that is never read is never closed either. */
 function createStopControl(timeoutMs: number, caller: AbortSignal): StopControl {
   const controller = new AbortController();
   let isClosed = false;
@@ -98,7 +98,7 @@ async function* superviseRun<Config>(
   }
 }
 
-/** Passes on what the limit leaves room for; the first byte beyond it stops the run. */
+/** Passes output up to the limit. The first byte beyond it stops the run. */
 async function* limitOutput(
   events: AsyncGenerator<RunEvent, void>,
   maxBytes: number,
@@ -119,12 +119,15 @@ async function* limitOutput(
   }
 }
 
-/** A program that ended by itself just then has lost output all the same: its end must not look complete. */
+/** Output is lost even if the program ended by itself at that moment, so its end must not look complete. */
 function toTruncatedExit(exit: ExitEvent): ExitEvent {
   return exit.cause === 'exited' || exit.cause === 'signal' ? { ...exit, cause: 'output_limit' } : exit;
 }
 
-/** Reads a runner up to its `exit`, or makes one up for a runner that fails, falls silent or leaves it out. */
+/**
+ * Reads events up to `exit`. Creates an `exit` for a runner that throws, stops responding, or ends without
+ * one.
+ */
 async function* readUntilExit(
   source: AsyncGenerator<RunEvent, void>,
   control: StopControl,
@@ -151,19 +154,19 @@ async function* readUntilExit(
 
 type ReadEvent = () => Promise<RunEvent>;
 
-/** The reader has left: what the runner still sends is dropped until it is done. */
+/** The reader has left. Discards the remaining events until the runner is done. */
 async function cancelAndDrain(readEvent: ReadEvent, control: StopControl): Promise<void> {
   control.stop('cancelled');
   try {
     while ((await readEvent()).type !== 'exit');
   } catch {
-    // Nobody is left to be told.
+    // No reader is left to report to.
   }
 }
 
 /**
- * Reads one event at a time. Once the signal has ended, all waiting together takes `graceMs` at most: the time
- * in which the reader does something else does not count.
+ * Reads one event at a time. After the signal is aborted, all waiting together takes at most `graceMs`. Time
+ * between reads does not count.
  */
 function createGraceReader(
   source: AsyncGenerator<RunEvent, void>,
@@ -198,9 +201,9 @@ function createGraceReader(
 }
 
 const NOT_CONFIRMED =
-  'The server did not confirm in time that the run has ended. Look there for what is left of it.';
-const NO_EXIT = 'The connection to the run ended, and nobody could tell how the program did.';
-const RUNNER_FAILED = 'The server failed, or what connects to it did. Test the server, then run this again.';
+  'The server did not confirm in time that the run has ended. Check the server for what is left of it.';
+const NO_EXIT = 'The connection to the run ended, so how the program ended is unknown.';
+const RUNNER_FAILED = 'The server or the connection to it failed. Test the server, then run this again.';
 
 function failureExit(error: unknown, signal: AbortSignal): ExitEvent {
   if (signal.aborted) return createExit(toStopCause(signal.reason), 'unverified', NOT_CONFIRMED);
@@ -217,7 +220,7 @@ function createExit(
 
 const STOP_CAUSES: readonly unknown[] = ['timeout', 'cancelled', 'output_limit'] satisfies StopCause[];
 
-/** A signal that was ended with anything else (a closing server, a viewer that left) cancels. */
+/** Any other abort reason (server shutdown, a viewer that left) counts as a cancel. */
 function toStopCause(reason: unknown): StopCause {
   return STOP_CAUSES.includes(reason) ? (reason as StopCause) : 'cancelled';
 }

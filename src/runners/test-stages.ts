@@ -1,54 +1,53 @@
 import { rejectOnAbort } from '../lib/net/deadline.ts';
 import type { TestStage, TestStageName, ServerTestResult } from './runner.ts';
 
-/** One stage of a test. @returns what was found, for people. */
-export type TestStep = readonly [name: TestStageName, take: (signal: AbortSignal) => Promise<string>];
+/** One stage of a test. @returns the finding, for users. */
+export type TestStep = readonly [name: TestStageName, run: (signal: AbortSignal) => Promise<string>];
 
-/** What a test says about a server as a whole. */
+/** Result of a test without its stages. */
 export type TestOutcome = Omit<ServerTestResult, 'stages'>;
 
-/** What holds for all steps of a test. */
 export interface TestStepOptions {
-  /** Of all steps together; what the runner then cleans up comes on top. */
+  /** For all steps together. The runner's cleanup comes on top. */
   timeoutMs: number;
-  /** Said where every stage was passed, for people. */
+  /** Message for users if every stage passes. */
   successMessage: string;
-  /** What a failure means; `isLate`: the time was up, and the error says nothing. */
+  /** Converts a failure. `isLate`: the time-out has passed, so the error has no meaning. */
   toOutcome: (error: unknown, stage: TestStageName, isLate: boolean) => TestOutcome;
 }
 
-/** Takes the steps up to the first that fails. @throws the reason of `signal`, and nothing else. */
+/** Runs the steps up to the first failure. @throws only the reason of `signal`. */
 export async function runTestSteps(
   steps: readonly TestStep[],
-  { timeoutMs, successMessage: praise, toOutcome: judge }: TestStepOptions,
+  { timeoutMs, successMessage, toOutcome }: TestStepOptions,
   signal: AbortSignal,
 ): Promise<ServerTestResult> {
   const timedSignal = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
   const tracker = createStageTracker(steps.map(([name]) => name));
-  for (const [name, take] of steps) {
+  for (const [name, run] of steps) {
     try {
       timedSignal.throwIfAborted();
-      tracker.markPassed(name, await rejectOnAbort(take(timedSignal), timedSignal));
+      tracker.markPassed(name, await rejectOnAbort(run(timedSignal), timedSignal));
     } catch (error) {
       signal.throwIfAborted();
-      return tracker.toFailure(name, judge(error, name, timedSignal.aborted));
+      return tracker.toFailure(name, toOutcome(error, name, timedSignal.aborted));
     }
   }
-  return tracker.toSuccess(praise);
+  return tracker.toSuccess(successMessage);
 }
 
-/** The stages of a test as they are passed. Each lasts from the end of the one before. */
+/** Collects the stages of a test. Each lasts from the end of the previous one. */
 export interface StageTracker {
-  /** A stage may be passed several times, e.g. once for each jump server: it lasts as long as they do together. */
+  /** A stage may pass several times, e.g. once for each jump server. Its durations are added. */
   markPassed(name: TestStageName, message: string): void;
-  /** The first that was not passed; where all were, the one that every test ends with. */
+  /** The first stage that has not passed, or `cleanup` if all have. */
   firstNotPassed(): TestStageName;
-  toSuccess(praise: string): ServerTestResult;
-  /** Whatever comes behind the failed stage was not tried, even if a jump server has passed it. */
-  toFailure(name: TestStageName, verdict: TestOutcome): ServerTestResult;
+  toSuccess(message: string): ServerTestResult;
+  /** Marks all stages after the failed one as not tried, even if a jump server passed them. */
+  toFailure(name: TestStageName, outcome: TestOutcome): ServerTestResult;
 }
 
-/** @param order all stages of the test, in the order in which they are tried. */
+/** @param order all stages of the test, in the order in which they run. */
 export function createStageTracker(order: readonly TestStageName[]): StageTracker {
   const stages = new Map<TestStageName, TestStage>();
   let startedMs = performance.now();
@@ -69,11 +68,11 @@ export function createStageTracker(order: readonly TestStageName[]): StageTracke
       stages: order.map((name) => stages.get(name) ?? skipped(name)),
       hostKey: null,
     }),
-    toFailure(failed, verdict) {
-      add(failed, 'failed', verdict.message);
+    toFailure(failed, outcome) {
+      add(failed, 'failed', outcome.message);
       const end = order.indexOf(failed);
       return {
-        ...verdict,
+        ...outcome,
         stages: order.map((name, index) => (index <= end ? stages.get(name) : undefined) ?? skipped(name)),
       };
     },

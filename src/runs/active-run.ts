@@ -4,29 +4,28 @@ import { createEventBuffer, type EventBuffer } from './event-buffer.ts';
 import type { RunRef } from './run-encryption.ts';
 
 /**
- * Why a run is stopped from this side. `taken`: it is another process's now. `released`: this process stops, and
- * the run, which has not begun, is left to others.
+ * Why this process stops a run. `taken`: another process has taken it over. `released`: this process shuts down, and
+ * another process may start the queued run.
  */
 export type StopReason = 'requested' | 'viewer_left' | 'signed_out' | 'draining' | 'taken' | 'released';
 
-/** A run that this process has, from its acceptance until its end is stored. */
+/** A run held by this process, from its acceptance until its exit is stored. */
 export interface ActiveRun extends RunRef {
   readonly events: EventBuffer;
-  /** The sign-in that it was started under; null for what is only cleared away. */
+  /** The sign-in that started the run; null when the stored run does not decrypt. */
   readonly principal: Principal | null;
   /** Aborted with `cancelled` when the run is stopped. */
   readonly signal: AbortSignal;
   readonly stopReason: StopReason | undefined;
-  /** Stops it; the first reason holds. */
+  /** Later calls have no effect: the first reason is kept. */
   stop: (reason: StopReason) => void;
-  /** Resolves when the queue lets it begin. */
+  /** Resolves when the queue allows the run to start. */
   readonly startAllowed: Promise<void>;
   allowStart: () => void;
-  /** Resolves when it is stopped. */
   readonly stopped: Promise<void>;
 }
 
-/** Builds it. @param storedEvents its events that are stored already. */
+/** @param storedEvents the events of the run that are already stored. */
 export function createActiveRun(
   { id, owner }: RunRef,
   principal: Principal | null,
@@ -59,11 +58,12 @@ export function createActiveRun(
   };
 }
 
-/** What the history says of a run that was stopped, where that was not its owner's own doing. */
+/** The message stored with a stopped run; null when the owner cancelled it. */
 export function stopMessage(reason: StopReason | undefined): string | null {
   if (reason === 'signed_out')
-    return 'The sign-in that this run was started under has ended, and the run with it.';
-  if (reason === 'draining') return 'Ops Center was stopped, and the run with it. Run it again.';
-  if (reason === 'viewer_left') return 'Nobody was watching any more, as asked for with on_disconnect.';
+    return 'The run was stopped because the sign-in that started it ended. Sign in and run it again.';
+  if (reason === 'draining') return 'The run was stopped because Ops Center was stopped. Run it again.';
+  if (reason === 'viewer_left')
+    return 'The run was cancelled because its viewer disconnected (on_disconnect).';
   return null;
 }

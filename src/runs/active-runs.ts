@@ -11,33 +11,33 @@ export interface ActiveRunsDeps extends RunLifecycleDeps {
   store: RunsStore;
 }
 
-/** The runs of this process, each from its acceptance until its end is stored. */
+/** The runs of this process, each from its acceptance until its exit is stored. */
 export interface ActiveRuns {
   find(run: RunRef): ActiveRun | undefined;
-  /** Makes a run known whose row is being stored. @returns what makes it unknown again. */
+  /** Adds a run while its row is being stored. @returns a function that removes it again. */
   register(run: ActiveRun): () => void;
-  /** @param leaveRoom called once, when the run is over. */
-  start(run: ActiveRun, prepared: PreparedRun, leaveRoom: () => void): void;
-  /** Lets a run wait for its turn. @param place in the queue, from 1. */
-  enqueue(run: ActiveRun, place: number): void;
-  /** The turn of a run has come, of this process or of one that is gone. */
-  startQueued(name: RunRef, leaveRoom: () => void): void;
+  /** Starts a run. @param releaseSlot called once, when the run has ended. */
+  start(run: ActiveRun, prepared: PreparedRun, releaseSlot: () => void): void;
+  /** Waits until the queue allows the run to start. @param position in the queue, from 1. */
+  enqueue(run: ActiveRun, position: number): void;
+  /** Starts a claimed run: one that is queued here, or one of a process that is gone. */
+  startQueued(ref: RunRef, releaseSlot: () => void): void;
   readonly hasQueued: boolean;
-  /** Tells those that wait where they stand. */
-  publishPositions(places: ReadonlyMap<string, number>): void;
-  /** Lets go of those that wait, for other processes. */
+  /** Appends a `queued` event to each run whose position has changed. */
+  publishPositions(positions: ReadonlyMap<string, number>): void;
+  /** Stops waiting for the queued runs, so that other processes can take them. */
   releaseQueued(): Promise<void>;
-  /** Those whose rows are this process's to keep alive. */
+  /** The runs whose leases this process renews. */
   listLeased(): RunRef[];
-  /** What the database says of a run. @param isToEnd undefined when it is not this process's any more. */
-  applyDatabaseState(runId: string, isToEnd: boolean | undefined): void;
+  /** @param isCancelRequested undefined when this process does not hold the run any more. */
+  applyDatabaseState(runId: string, isCancelRequested: boolean | undefined): void;
+  /** Resolves when no run is under way and every exit is stored. */
   settled(): Promise<void>;
 }
 
 const noSlot = () => undefined;
 const notStarted = Promise.resolve();
 
-/** Builds an empty register. */
 export function createActiveRuns(deps: ActiveRunsDeps): ActiveRuns {
   const { store, log } = deps;
   const lifecycle = createRunLifecycle(deps);
@@ -45,53 +45,53 @@ export function createActiveRuns(deps: ActiveRunsDeps): ActiveRuns {
   const pending = new Set<Promise<void>>();
 
   const listQueued = () =>
-    [...entries.values()].filter((life) => life.state === 'waiting' && life.releaseSlot === noSlot);
+    [...entries.values()].filter((entry) => entry.state === 'queued' && entry.releaseSlot === noSlot);
 
   function runLifecycle(
-    life: ActiveRunEntry,
+    entry: ActiveRunEntry,
     storedSeq: number,
-    begin: () => Promise<RunExit | undefined>,
+    work: () => Promise<RunExit | undefined>,
   ): Promise<void> {
-    const work = lifecycle.runToEnd(life, storedSeq, begin).finally(() => {
-      entries.delete(life.run.id);
-      life.releaseSlot();
+    const finished = lifecycle.runToEnd(entry, storedSeq, work).finally(() => {
+      entries.delete(entry.run.id);
+      entry.releaseSlot();
     });
-    return trackPending(work);
+    return trackPending(finished);
   }
 
   function trackPending(work: Promise<void>): Promise<void> {
-    const over = work
+    const tracked = work
       .catch((error: unknown) => {
-        log.error({ err: error }, 'a run was not carried to its end');
+        log.error({ err: error }, 'a run ended without a stored exit');
       })
-      .finally(() => pending.delete(over));
-    pending.add(over);
-    return over;
+      .finally(() => pending.delete(tracked));
+    pending.add(tracked);
+    return tracked;
   }
 
-  /** Takes a queued run over whose process is gone, with what its viewers were told of it. */
-  async function adopt(name: RunRef, leaveRoom: () => void): Promise<void> {
-    const row = await store.findWhole(name).catch(() => undefined);
-    const opened = row && deps.seals.decryptRun(name, row.sealed);
-    // Ended just before: its claim and its end met.
+  /** Takes over a queued run of a process that is gone, with the events that it has stored. */
+  async function adopt(ref: RunRef, releaseSlot: () => void): Promise<void> {
+    const row = await store.findRunWithProgram(ref).catch(() => undefined);
+    const decrypted = row && deps.encryption.decryptRun(ref, row.sealed);
+    // The run has ended since its claim, or its row cannot be read: then its lease expires.
     if (row?.status !== 'running') {
-      leaveRoom();
+      releaseSlot();
       return;
     }
-    const batches = await store.readBatches(name, 0, 1_000);
-    const known = batches.flatMap((batch) => deps.seals.decryptEvents(name, batch) ?? []);
-    const principal = opened === undefined ? null : toPrincipal(getUserId(name.owner), opened.signIn);
-    const run = createActiveRun(name, principal, known);
-    const life: ActiveRunEntry = {
+    const batches = await store.readBatches(ref, 0, 1_000);
+    const storedEvents = batches.flatMap((batch) => deps.encryption.decryptEvents(ref, batch) ?? []);
+    const principal = decrypted === undefined ? null : toPrincipal(getUserId(ref.owner), decrypted.signIn);
+    const run = createActiveRun(ref, principal, storedEvents);
+    const entry: ActiveRunEntry = {
       run,
-      state: 'going',
+      state: 'running',
       position: 0,
-      releaseSlot: leaveRoom,
+      releaseSlot,
       finished: notStarted,
     };
-    entries.set(run.id, life);
+    entries.set(run.id, entry);
     run.allowStart();
-    await runLifecycle(life, run.events.lastSeq, () => lifecycle.executeQueued(life));
+    await runLifecycle(entry, run.events.lastSeq, () => lifecycle.executeQueued(entry));
   }
 
   return {
@@ -100,69 +100,70 @@ export function createActiveRuns(deps: ActiveRunsDeps): ActiveRuns {
       return run?.owner === owner ? run : undefined;
     },
     register(run) {
-      const life: ActiveRunEntry = {
+      const entry: ActiveRunEntry = {
         run,
-        state: 'expected',
+        state: 'submitting',
         position: 0,
         releaseSlot: noSlot,
         finished: notStarted,
       };
-      entries.set(run.id, life);
+      entries.set(run.id, entry);
       return () => {
         entries.delete(run.id);
-        life.releaseSlot();
+        entry.releaseSlot();
       };
     },
-    start(run, prepared, leaveRoom) {
-      const life: ActiveRunEntry = {
+    start(run, prepared, releaseSlot) {
+      const entry: ActiveRunEntry = {
         run,
-        state: 'going',
+        state: 'running',
         position: 0,
-        releaseSlot: leaveRoom,
+        releaseSlot,
         finished: notStarted,
       };
-      entries.set(run.id, life);
-      life.finished = runLifecycle(life, 0, () => lifecycle.executePrepared(run, prepared));
+      entries.set(run.id, entry);
+      entry.finished = runLifecycle(entry, 0, () => lifecycle.executePrepared(run, prepared));
     },
-    enqueue(run, place) {
-      const life = entries.get(run.id) ?? {
+    enqueue(run, position) {
+      const entry = entries.get(run.id) ?? {
         run,
-        state: 'waiting',
-        position: place,
+        state: 'queued',
+        position,
         releaseSlot: noSlot,
         finished: notStarted,
       };
-      life.state = 'waiting';
-      entries.set(run.id, life);
-      publishPosition(life, place);
-      life.finished = runLifecycle(life, 0, () => lifecycle.executeQueued(life));
+      entry.state = 'queued';
+      entries.set(run.id, entry);
+      publishPosition(entry, position);
+      entry.finished = runLifecycle(entry, 0, () => lifecycle.executeQueued(entry));
     },
-    startQueued(name, leaveRoom) {
-      const life = entries.get(name.id);
-      if (life === undefined) {
-        void trackPending(adopt(name, leaveRoom));
+    startQueued(ref, releaseSlot) {
+      const entry = entries.get(ref.id);
+      if (entry === undefined) {
+        void trackPending(adopt(ref, releaseSlot));
         return;
       }
-      life.releaseSlot = leaveRoom;
-      life.run.allowStart();
+      entry.releaseSlot = releaseSlot;
+      entry.run.allowStart();
     },
     get hasQueued() {
       return listQueued().length > 0;
     },
-    publishPositions(places) {
-      for (const life of listQueued()) publishPosition(life, places.get(life.run.id));
+    publishPositions(positions) {
+      for (const entry of listQueued()) publishPosition(entry, positions.get(entry.run.id));
     },
     async releaseQueued() {
       const released = listQueued();
       for (const { run } of released) run.stop('released');
-      await Promise.all(released.map(({ finished: over }) => over));
+      await Promise.all(released.map(({ finished }) => finished));
     },
-    listLeased: () => [...entries.values()].filter(({ state }) => state !== 'expected').map(({ run }) => run),
-    applyDatabaseState(id, isToEnd) {
-      const life = entries.get(id);
-      if (life === undefined || life.state === 'ending') return;
-      if (isToEnd === undefined) life.run.stop('taken');
-      else if (isToEnd) life.run.stop('requested');
+    listLeased: () =>
+      [...entries.values()].filter(({ state }) => state !== 'submitting').map(({ run }) => run),
+    applyDatabaseState(id, isCancelRequested) {
+      const entry = entries.get(id);
+      if (entry === undefined || entry.state === 'finishing') return;
+      if (isCancelRequested === undefined) entry.run.stop('taken');
+      else if (isCancelRequested) entry.run.stop('requested');
     },
     async settled() {
       await Promise.all(pending);
@@ -170,8 +171,8 @@ export function createActiveRuns(deps: ActiveRunsDeps): ActiveRuns {
   };
 }
 
-function publishPosition(life: ActiveRunEntry, place: number | undefined): void {
-  if (place === undefined || place === life.position || life.state !== 'waiting') return;
-  life.position = place;
-  life.run.events.append({ type: 'phase', phase: 'queued', position: place });
+function publishPosition(entry: ActiveRunEntry, position: number | undefined): void {
+  if (position === undefined || position === entry.position || entry.state !== 'queued') return;
+  entry.position = position;
+  entry.run.events.append({ type: 'phase', phase: 'queued', position });
 }

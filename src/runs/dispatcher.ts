@@ -16,87 +16,90 @@ import { hashProgram, toRunProgram, type RunRef } from './run-encryption.ts';
 export interface DispatcherDeps extends ActiveRunsDeps, OrphanRecoveryDeps {
   store: RunsStore;
   servers: ServerOpener;
-  /** How many runs may go on at once in this process. */
-  perInstance: number;
+  /** Runs under way at once in this process. */
+  maxActive: number;
   leaseMs: number;
-  mostQueued: number;
+  maxQueuedPerUser: number;
 }
 
-/** Which runs this process has, and which of them go on. */
+/** Starts runs of this process or queues them. */
 export interface Dispatcher {
   /**
-   * Stores a run and begins it, at once or when its turn comes.
-   * @throws AppError `rate_limited` (429) when the user has too many queued; `draining`, `database_unavailable` (503).
+   * Stores a run and starts it, at once or when the queue allows it.
+   * @throws AppError `rate_limited` (429) when the user has too many queued runs; `draining`, `database_unavailable`
+   *   (503).
    */
-  accept(principal: Principal, server: OpenServer, asked: StartRun, requestId: string): Promise<ActiveRun>;
-  /** A run that this process has. */
+  accept(principal: Principal, server: OpenServer, request: StartRun, requestId: string): Promise<ActiveRun>;
+  /** A run held by this process. */
   find(run: RunRef): ActiveRun | undefined;
-  /** Somebody asked for the end of a run, which may be this process's. */
+  /** Stops a run if this process holds it. */
   cancel(runId: string): void;
-  /** Some run has ended: looks whether one that is queued here may begin now. */
+  /** Starts queued runs of this process if the limits allow it. To be called when a run has ended. */
   claimQueued(): void;
-  /** Another process has left its queued runs to others. */
+  /** Starts queued runs that another process has released. */
   claimReleased(): void;
-  /** A sign of life for what this process has; takes over what others have left. To be called again and again. */
+  /** Renews the leases of this process's runs and takes over orphans. To be called several times per lease. */
   heartbeat(): Promise<void>;
-  /** Begins nothing more, and leaves to others what is queued here. */
+  /** Starts no further run and releases the queued runs of this process to other processes. */
   releaseQueued(): Promise<void>;
-  /** Resolves when the history of all that went on here is stored, and nothing is under way. */
+  /** Resolves when no run is under way here and every history is stored. */
   settled(): Promise<void>;
 }
 
-/** In seconds. */
 const RETRY_AFTER_S = 5;
 
-/** Builds it. Who may begin is decided in the database, for all processes; room in this one here. */
+/**
+ * Creates the dispatcher. `claim_runs` and `submit_run` (`queue-store.ts`, `migrations/0005_runs.sql`) decide for all
+ * processes which run starts; the dispatcher counts the slots of this process.
+ */
 export function createDispatcher(deps: DispatcherDeps): Dispatcher {
-  const { store, log, leaseMs, perInstance } = deps;
+  const { store, log, leaseMs, maxActive } = deps;
   const activeRuns = createActiveRuns(deps);
   const orphanRecovery = createOrphanRecovery(deps);
-  /** Runs that go on here, and places that are asked for. */
+  /** Runs under way here, and slots reserved for a pending claim or submission. */
   let usedSlots = 0;
   let claiming: Promise<void> | undefined;
   let isClaimDue = false;
   let isReleasing = false;
-  /** Since when the database has heard every sign of life: until then, silence of others may be its own. */
+  /** Start of uninterrupted heartbeats. Orphans are taken over only after one full lease of them. */
   let heartbeatsSinceMs: number | undefined;
 
-  /** Those who wait here are asked for their turn first. */
+  /** @returns false when no slot is free. Also during a claim, so that queued runs start before new ones. */
   function takeSlot(): boolean {
-    if (claiming !== undefined || usedSlots >= perInstance) return false;
+    if (claiming !== undefined || usedSlots >= maxActive) return false;
     usedSlots += 1;
     return true;
   }
 
   function releaseSlot(): void {
     usedSlots -= 1;
-    poke();
+    claimQueued();
   }
 
-  function poke(): void {
+  function claimQueued(): void {
     if (activeRuns.hasQueued) void claim(false);
   }
 
-  async function claim(orphans: boolean): Promise<void> {
+  async function claim(includeOrphans: boolean): Promise<void> {
     isClaimDue = true;
-    claiming ??= claimAll(orphans).finally(() => {
+    claiming ??= claimAll(includeOrphans).finally(() => {
       claiming = undefined;
     });
     await claiming;
   }
 
-  async function claimAll(orphans: boolean): Promise<void> {
+  async function claimAll(includeOrphans: boolean): Promise<void> {
     while (isClaimDue && !isReleasing) {
       isClaimDue = false;
-      const most = perInstance - usedSlots;
-      if (most <= 0) return;
-      usedSlots += most;
-      // The next beat tries again.
-      const claimed = await store.claim(most, orphans).catch((error: unknown) => {
-        log.warn({ err: error }, 'the queue of runs could not be read');
+      const freeSlots = maxActive - usedSlots;
+      if (freeSlots <= 0) return;
+      usedSlots += freeSlots;
+      // The next heartbeat tries again.
+      const claimed = await store.claim(freeSlots, includeOrphans).catch((error: unknown) => {
+        log.warn({ err: error }, 'the run queue could not be read; the next heartbeat retries');
         return [];
       });
-      usedSlots -= most - claimed.length;
+      usedSlots -= freeSlots - claimed.length;
       for (const run of claimed) activeRuns.startQueued(run, releaseSlot);
       await publishPositions();
     }
@@ -108,51 +111,55 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   }
 
   async function takeOverOrphans(): Promise<void> {
-    for (const run of await store.takeOrphans(perInstance)) orphanRecovery.recover(run);
+    for (const run of await store.takeOrphans(maxActive)) orphanRecovery.recover(run);
     await claim(true);
   }
 
   return {
-    async accept(principal, server, asked, requestId) {
+    async accept(principal, server, request, requestId) {
       if (isReleasing) throw drainingError();
-      const name: RunRef = { id: `run_${randomId(20)}`, owner: userOwner(principal.user.id) };
-      const run = createActiveRun(name, principal);
+      const ref: RunRef = { id: `run_${randomId(20)}`, owner: userOwner(principal.user.id) };
+      const run = createActiveRun(ref, principal);
       const hasSlot = takeSlot();
-      const forget = activeRuns.register(run);
-      const sealed = deps.seals.encryptRun(name, asked, principal);
-      const answer = await store
-        .submit(toNewRun(name, server, asked, sealed), hasSlot, requestId)
+      const unregister = activeRuns.register(run);
+      const ciphertext = deps.encryption.encryptRun(ref, request, principal);
+      const submission = await store
+        .submit(toNewRun(ref, server, request, ciphertext), hasSlot, requestId)
         .catch((error: unknown) => {
-          forget();
+          unregister();
           if (hasSlot) releaseSlot();
           throw error;
         });
-      if (answer.outcome === 'running') {
-        activeRuns.start(run, { server, job: toJob(run.id, asked), limits: toLimits(asked) }, releaseSlot);
+      if (submission.outcome === 'running') {
+        activeRuns.start(
+          run,
+          { server, job: toJob(run.id, request), limits: toLimits(request) },
+          releaseSlot,
+        );
         return run;
       }
       if (hasSlot) releaseSlot();
-      if (answer.outcome === 'full') {
-        forget();
-        throw rateLimited(`At most ${deps.mostQueued} of your runs may be queued.`, RETRY_AFTER_S);
+      if (submission.outcome === 'full') {
+        unregister();
+        throw rateLimited(`At most ${deps.maxQueuedPerUser} of your runs may be queued.`, RETRY_AFTER_S);
       }
-      activeRuns.enqueue(run, answer.place);
-      poke();
+      activeRuns.enqueue(run, submission.position);
+      claimQueued();
       return run;
     },
     find: (run) => activeRuns.find(run),
     cancel: (id) => {
       activeRuns.applyDatabaseState(id, true);
     },
-    claimQueued: poke,
+    claimQueued,
     claimReleased: () => void claim(false),
     async heartbeat() {
-      const known = [...activeRuns.listLeased(), ...orphanRecovery.listPending()];
-      const renewed = await store.renew(known.map(({ id }) => id)).catch((error: unknown) => {
+      const held = [...activeRuns.listLeased(), ...orphanRecovery.listPending()];
+      const renewed = await store.renew(held.map(({ id }) => id)).catch((error: unknown) => {
         heartbeatsSinceMs = undefined;
         throw error;
       });
-      for (const run of known) activeRuns.applyDatabaseState(run.id, renewed.get(run.id));
+      for (const run of held) activeRuns.applyDatabaseState(run.id, renewed.get(run.id));
       heartbeatsSinceMs ??= performance.now();
       if (isReleasing) return;
       if (performance.now() - heartbeatsSinceMs > leaseMs) await takeOverOrphans();
@@ -163,7 +170,10 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       await claiming;
       await activeRuns.releaseQueued();
       await store.release().catch((error: unknown) => {
-        log.warn({ err: error }, 'queued runs could not be left to others; they are once their leases end');
+        log.warn(
+          { err: error },
+          'queued runs could not be released; other processes take them when their leases end',
+        );
       });
     },
     async settled() {
@@ -172,10 +182,10 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   };
 }
 
-function toNewRun({ id, owner }: RunRef, server: OpenServer, asked: StartRun, sealed: string): NewRun {
-  const program = toRunProgram(asked);
+function toNewRun({ id, owner }: RunRef, server: OpenServer, request: StartRun, ciphertext: string): NewRun {
+  const program = toRunProgram(request);
   return {
-    ...{ id, owner, sealed },
+    ...{ id, owner, ciphertext },
     serverId: server.id,
     serverName: server.name,
     serverType: server.serverType,

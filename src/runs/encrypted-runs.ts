@@ -10,7 +10,7 @@ import {
 } from './re-encryption-store.ts';
 import { createRunEncryption, type RunRef } from './run-encryption.ts';
 
-/** What was run and what came of it: one text per run, and one per batch of its events. */
+/** The encrypted texts of runs: one per run, and one per batch of its events. */
 export function createEncryptedRuns({
   database,
   keyring,
@@ -18,24 +18,25 @@ export function createEncryptedRuns({
   database: Database;
   keyring: Keyring;
 }): EncryptedTexts {
-  const seals = createRunEncryption(keyring);
+  const encryption = createRunEncryption(keyring);
 
-  const toProgramText = (run: RunRef, token: string): EncryptedText => ({
+  const toProgramText = (run: RunRef, ciphertext: string): EncryptedText => ({
     owner: run.owner,
     name: `run ${run.id}`,
-    token,
-    isValid: () => Promise.resolve(seals.decryptProgram(run, token) !== undefined),
-    replace: (next) => database.withOwner(run.owner, (sql) => replaceRunCiphertext(sql, run.id, token, next)),
+    ciphertext: ciphertext,
+    isValid: () => Promise.resolve(encryption.decryptProgram(run, ciphertext) !== undefined),
+    replace: (next) =>
+      database.withOwner(run.owner, (sql) => replaceRunCiphertext(sql, run.id, ciphertext, next)),
   });
 
-  const toEventsText = (run: RunRef, batch: { firstSeq: number; sealed: string }): EncryptedText => ({
+  const toEventsText = (run: RunRef, batch: { firstSeq: number; ciphertext: string }): EncryptedText => ({
     owner: run.owner,
     name: `run ${run.id}, events from ${batch.firstSeq}`,
-    token: batch.sealed,
-    isValid: () => Promise.resolve(seals.decryptEvents(run, batch) !== undefined),
+    ciphertext: batch.ciphertext,
+    isValid: () => Promise.resolve(encryption.decryptEvents(run, batch) !== undefined),
     replace: (next) =>
       database.withOwner(run.owner, (sql) =>
-        replaceBatchCiphertext(sql, { runId: run.id, firstSeq: batch.firstSeq }, batch.sealed, next),
+        replaceBatchCiphertext(sql, { runId: run.id, firstSeq: batch.firstSeq }, batch.ciphertext, next),
       ),
   });
 
@@ -52,8 +53,8 @@ export function createEncryptedRuns({
   async function* listRuns(owner: RunRef['owner']): AsyncGenerator<EncryptedText> {
     for (let afterId = ''; ;) {
       const page = await database.withOwner(owner, (sql) => listEncryptedRuns(sql, afterId));
-      for (const { id, sealed } of page) {
-        yield toProgramText({ id, owner }, sealed);
+      for (const { id, sealed: ciphertext } of page) {
+        yield toProgramText({ id, owner }, ciphertext);
         yield* listBatches({ id, owner });
       }
       const last = page.at(-1);

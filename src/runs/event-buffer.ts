@@ -7,22 +7,22 @@ import {
   type ByteCounts,
 } from './events.ts';
 
-/** The news of a run that this process has, in memory: the beginning, which is stored as well, and the latest. */
+/** The events of a run of this process, in memory: the head, which is also stored, and the most recent ones (tail). */
 export interface EventBuffer {
-  /** Numbers the news and tells whoever follows. An exit is the last. */
-  append(news: ViewerEvent): void;
+  /** Numbers the event and wakes the subscribers. An exit is the last event. */
+  append(event: ViewerEvent): void;
   /**
-   * Yields what comes after a number, then what comes. Whoever is slow loses what memory does not hold any more
-   * and gets `truncated` for it. Ends after the exit, at `signal`, or when the journal is left without an exit.
+   * Yields the events after a number, then new ones. A slow subscriber gets `truncated` for output that has left the
+   * buffer. Ends after the exit, at `signal`, or when the buffer is closed without an exit.
    */
   subscribe(afterSeq: number, signal: AbortSignal): AsyncGenerator<NumberedEvent, void>;
-  /** The beginning that is to be stored, from a number on. */
+  /** The events of the head after a number. These are stored. */
   head(afterSeq: number): readonly NumberedEvent[];
-  /** Resolves when the beginning has grown beyond a number, or the journal is over. */
+  /** Resolves when the head has an event after a number, or the buffer has ended. */
   headGrown(afterSeq: number): Promise<void>;
-  /** Bytes that did not go into the beginning. */
+  /** Output bytes that are not in the head. */
   bytesBeyondHead(): ByteCounts;
-  /** No news come any more, and none was the exit: another process goes on. */
+  /** Ends the buffer. Without an exit, another process continues the run. */
   close(): void;
   readonly total: ByteCounts;
   readonly lastSeq: number;
@@ -30,38 +30,39 @@ export interface EventBuffer {
 }
 
 interface BufferedEvent extends NumberedEvent {
-  /** Bytes of the run before this. */
+  /** Output bytes of the run before this event. */
   bytesBefore: ByteCounts;
 }
 
-/** The beginning: bytes of output, and how many news. */
-const MAX_HEAD = { bytes: 1024 * 1024, news: 16_384 };
-/** What of the latest is kept for viewers who are behind. */
-const MAX_TAIL = { bytes: 4 * 1024 * 1024, news: 16_384 };
+/** Limits of the head: bytes of output, and number of events. */
+const MAX_HEAD = { bytes: 1024 * 1024, events: 16_384 };
+/** Limits of the tail, for viewers that are behind. */
+const MAX_TAIL = { bytes: 4 * 1024 * 1024, events: 16_384 };
 
-/** Builds a journal. @param storedEvents what an earlier holder of the run has stored. */
+/** @param storedEvents the events that a previous holder of the run has stored. */
 export function createEventBuffer(storedEvents: readonly NumberedEvent[] = []): EventBuffer {
-  const beginning: BufferedEvent[] = [];
+  const head: BufferedEvent[] = [];
   const tail = createTail();
   let isHeadFull = false;
   let total = NO_BYTES;
-  let stored = NO_BYTES;
+  let headBytes = NO_BYTES;
   let lastSeq = 0;
-  let isOver = false;
+  let hasEnded = false;
   let wake = Promise.withResolvers<undefined>();
 
-  function add(news: ViewerEvent): void {
+  function add(event: ViewerEvent): void {
     lastSeq += 1;
-    const entry = { seq: lastSeq, news, bytesBefore: total };
-    const own = countOutputBytes(news);
-    total = addByteCounts(total, own);
-    isHeadFull ||= bytesOf(addByteCounts(stored, own)) > MAX_HEAD.bytes || beginning.length >= MAX_HEAD.news;
+    const entry = { seq: lastSeq, event, bytesBefore: total };
+    const added = countOutputBytes(event);
+    total = addByteCounts(total, added);
+    isHeadFull ||=
+      bytesOf(addByteCounts(headBytes, added)) > MAX_HEAD.bytes || head.length >= MAX_HEAD.events;
     if (isHeadFull) tail.push(entry);
     else {
-      beginning.push(entry);
-      stored = addByteCounts(stored, own);
+      head.push(entry);
+      headBytes = addByteCounts(headBytes, added);
     }
-    isOver = news.type === 'exit';
+    hasEnded = event.type === 'exit';
   }
 
   function wakeAll(): void {
@@ -69,41 +70,44 @@ export function createEventBuffer(storedEvents: readonly NumberedEvent[] = []): 
     wake = Promise.withResolvers();
   }
 
-  const next = (afterSeq: number) => beginning[afterSeq] ?? tail.after(afterSeq);
+  const next = (afterSeq: number) => head[afterSeq] ?? tail.after(afterSeq);
 
-  for (const { news } of storedEvents) add(news);
+  for (const { event } of storedEvents) add(event);
   return {
-    append(news) {
-      add(news);
+    append(event) {
+      add(event);
       wakeAll();
     },
     async *subscribe(afterSeq, signal) {
-      let at: ReadPosition = { seq: afterSeq, bytesRead: undefined };
+      let position: ReadPosition = { seq: afterSeq, bytesRead: undefined };
       signal.addEventListener('abort', wakeAll);
       try {
         while (!signal.aborted) {
-          const entry = next(at.seq);
+          const entry = next(position.seq);
           if (entry !== undefined) {
-            if (entry.seq > at.seq + 1) yield* truncatedBetween(at, entry, stored);
-            yield { seq: entry.seq, news: entry.news };
-            at = {
+            if (entry.seq > position.seq + 1) yield* truncatedBetween(position, entry, headBytes);
+            yield { seq: entry.seq, event: entry.event };
+            position = {
               seq: entry.seq,
-              bytesRead: addByteCounts(entry.bytesBefore, countOutputBytes(entry.news)),
+              bytesRead: addByteCounts(entry.bytesBefore, countOutputBytes(entry.event)),
             };
-          } else if (isOver) return;
+          } else if (hasEnded) return;
           else await wake.promise;
         }
       } finally {
         signal.removeEventListener('abort', wakeAll);
       }
     },
-    head: (afterSeq) => beginning.slice(afterSeq),
+    head: (afterSeq) => head.slice(afterSeq),
     async headGrown(afterSeq) {
-      while (!isOver && beginning.length <= afterSeq) await wake.promise;
+      while (!hasEnded && head.length <= afterSeq) await wake.promise;
     },
-    bytesBeyondHead: () => ({ stdout: total.stdout - stored.stdout, stderr: total.stderr - stored.stderr }),
+    bytesBeyondHead: () => ({
+      stdout: total.stdout - headBytes.stdout,
+      stderr: total.stderr - headBytes.stderr,
+    }),
     close() {
-      isOver = true;
+      hasEnded = true;
       wakeAll();
     },
     get total() {
@@ -113,43 +117,47 @@ export function createEventBuffer(storedEvents: readonly NumberedEvent[] = []): 
       return lastSeq;
     },
     get hasEnded() {
-      return isOver;
+      return hasEnded;
     },
   };
 }
 
-/** Where a viewer stands: after which number, and how many bytes that is, where that is known. */
+/** How far a subscriber has read: the last number, and the output bytes up to it; undefined for a resumed read. */
 interface ReadPosition {
   seq: number;
   bytesRead: ByteCounts | undefined;
 }
 
 /**
- * In the place of the last entries that are missing. Of whoever comes back, what they had seen beyond the
- * beginning counts as well.
+ * `truncated` events for the gap before `until`, with the last numbers of the gap. For a resumed read, everything
+ * beyond the head counts as dropped.
  */
-function truncatedBetween(at: ReadPosition, until: BufferedEvent, stored: ByteCounts): NumberedEvent[] {
-  const from = at.bytesRead ?? stored;
+function truncatedBetween(
+  position: ReadPosition,
+  until: BufferedEvent,
+  headBytes: ByteCounts,
+): NumberedEvent[] {
+  const from = position.bytesRead ?? headBytes;
   const dropped = (['stdout', 'stderr'] as const)
     .map((stream) => ({ stream, droppedBytes: until.bytesBefore[stream] - from[stream] }))
     .filter(({ droppedBytes }) => droppedBytes > 0);
-  return dropped.map((one, index) => ({
-    seq: Math.max(at.seq + 1, until.seq - dropped.length + index),
-    news: { type: 'truncated', ...one },
+  return dropped.map((gap, index) => ({
+    seq: Math.max(position.seq + 1, until.seq - dropped.length + index),
+    event: { type: 'truncated', ...gap },
   }));
 }
 
-/** The latest entries, as many as there is room for. */
+/** The most recent events within {@link MAX_TAIL}. */
 function createTail() {
   const entries: BufferedEvent[] = [];
   let bytes = 0;
   return {
     push(entry: BufferedEvent): void {
       entries.push(entry);
-      bytes += bytesOf(countOutputBytes(entry.news));
-      while (bytes > MAX_TAIL.bytes || entries.length > MAX_TAIL.news) {
-        const gone = entries.shift();
-        if (gone !== undefined) bytes -= bytesOf(countOutputBytes(gone.news));
+      bytes += bytesOf(countOutputBytes(entry.event));
+      while (bytes > MAX_TAIL.bytes || entries.length > MAX_TAIL.events) {
+        const removed = entries.shift();
+        if (removed !== undefined) bytes -= bytesOf(countOutputBytes(removed.event));
       }
     },
     after(seq: number): BufferedEvent | undefined {

@@ -1,4 +1,4 @@
-import { setTimeout as rest } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { addByteCounts, NO_BYTES, countOutputBytes, type NumberedEvent, type RunExit } from './events.ts';
@@ -8,66 +8,68 @@ import type { RunEncryption, EncryptedBatch } from './run-encryption.ts';
 
 export interface EventWriterDeps {
   store: Pick<RunsStore, 'saveEvents' | 'finish'>;
-  seals: RunEncryption;
+  encryption: RunEncryption;
   log: Log;
-  /** Aborted when the database is about to be closed: nothing is tried any more. */
+  /** Aborted before the database is closed; ends all retries. */
   closing: AbortSignal;
 }
 
-/** Stores one run's events beside it. */
+/** Stores the events of one run while it is under way. */
 export interface EventWriter {
   /**
-   * Stores the rest and how the run ended, as often as it takes. No news may come any more.
-   * @returns false when the run is another process's by now, or this one is closing.
+   * Stores the remaining events and the exit, with retries. No event may be appended after this call.
+   * @returns false when another process holds the run, when this process is closing, or when the database rejects
+   *   the exit.
    */
   finish(exit: RunExit): Promise<boolean>;
-  /** Stores what there is, for whoever goes on. */
+  /** Stores the events so far, for the process that continues the run, and stops. */
   flush(): Promise<void>;
   /** Stores nothing more. */
   stop(): void;
 }
 
-/** Events are stored in batches, a moment after they were told to those who watch. */
+/** Events are stored in batches, with this delay after viewers receive them. */
 const WRITE_DELAY_MS = 200;
 const RETRY_DELAY_MS = 1_000;
 const MAX_BATCH_BYTES = 256 * 1024;
 const MAX_BATCH_EVENTS = 2_000;
 
 /**
- * Begins to store a run's events; a database that is away is tried again, and nobody waits for it.
- * @param storedSeq the last event that is stored already.
+ * Starts to store a run's events. Failed writes are retried; the run does not wait for them.
+ * @param storedSeq number of the last stored event.
  */
 export function createEventWriter(run: ActiveRun, storedSeq: number, deps: EventWriterDeps): EventWriter {
-  const { events: journal } = run;
-  const { store, seals, log, closing } = deps;
+  const { events: buffer } = run;
+  const { store, encryption, log, closing } = deps;
   let savedSeq = storedSeq;
   let saving = Promise.resolve();
   let isStopped = false;
   let isFailing = false;
 
   /**
-   * @param onRefused hears that the database is there and does not take it: trying again would not help.
-   * @returns undefined when it failed, which the log hears of once.
+   * @param onRejected called when the database is available and rejects the write, so that a retry does not help.
+   * @returns undefined when the write failed. A series of failures is logged once.
    */
-  async function attempt<T>(work: () => Promise<T>, onRefused?: () => void): Promise<T | undefined> {
+  async function attempt<T>(work: () => Promise<T>, onRejected?: () => void): Promise<T | undefined> {
     try {
       const result = await work();
       isFailing = false;
       return result;
     } catch (error) {
-      if (!isFailing) log.warn({ err: error, run: run.id }, 'the history of a run could not be stored yet');
+      if (!isFailing)
+        log.warn({ err: error, run: run.id }, 'the history of a run could not be stored; retrying');
       isFailing = true;
-      if (!isAppError(error, 'database_unavailable')) onRefused?.();
+      if (!isAppError(error, 'database_unavailable')) onRejected?.();
       return undefined;
     }
   }
 
   async function save(): Promise<void> {
-    const news = journal.head(savedSeq);
-    const last = news.at(-1);
+    const events = buffer.head(savedSeq);
+    const last = events.at(-1);
     if (last === undefined) return;
     const isSaved = await attempt(async () => {
-      await store.saveEvents(run, encryptBatches(seals, run, news));
+      await store.saveEvents(run, encryptBatches(encryption, run, events));
       return true;
     });
     if (isSaved) savedSeq = last.seq;
@@ -75,37 +77,40 @@ export function createEventWriter(run: ActiveRun, storedSeq: number, deps: Event
 
   async function writeLoop(): Promise<void> {
     for (;;) {
-      await journal.headGrown(savedSeq);
-      await rest(isFailing ? RETRY_DELAY_MS : WRITE_DELAY_MS, undefined, { signal: closing });
-      if (isStopped || journal.hasEnded) return;
+      await buffer.headGrown(savedSeq);
+      await delay(isFailing ? RETRY_DELAY_MS : WRITE_DELAY_MS, undefined, { signal: closing });
+      if (isStopped || buffer.hasEnded) return;
       saving = save();
       await saving;
     }
   }
 
-  // It throws only when the process closes.
+  // Rejects only when `closing` aborts.
   writeLoop().catch(() => undefined);
 
   return {
     async finish(exit) {
       isStopped = true;
       await saving;
-      let end = exit;
-      let refusals = 0;
+      let storedExit = exit;
+      let rejections = 0;
       for (;;) {
-        const lastSeq = journal.lastSeq + 1;
-        const batches = encryptBatches(seals, run, [...journal.head(savedSeq), ...toFinalEvents(run, end)]);
-        const { total } = journal;
-        const reseal = (sealed: string) => seals.reencryptProgram(run, sealed);
-        const isOurs = await attempt(
-          () => store.finish(run, { exit: end, batches, total, lastSeq, reseal }),
-          () => (refusals += 1),
+        const lastSeq = buffer.lastSeq + 1;
+        const batches = encryptBatches(encryption, run, [
+          ...buffer.head(savedSeq),
+          ...toFinalEvents(run, storedExit),
+        ]);
+        const { total } = buffer;
+        const reencrypt = (ciphertext: string) => encryption.reencryptProgram(run, ciphertext);
+        const isHeld = await attempt(
+          () => store.finish(run, { exit: storedExit, batches, total, lastSeq, reencrypt }),
+          () => (rejections += 1),
         );
-        if (isOurs !== undefined) return isOurs;
-        // What is not taken twice is left to its lease: it must not hold a place for ever.
-        if (closing.aborted || refusals > 1) return false;
-        if (refusals === 1) end = withoutDetails(exit);
-        await rest(RETRY_DELAY_MS, undefined, { signal: closing }).catch(() => undefined);
+        if (isHeld !== undefined) return isHeld;
+        // After the second rejection the run is left to its lease: it must not hold its slot for ever.
+        if (closing.aborted || rejections > 1) return false;
+        if (rejections === 1) storedExit = withoutDetails(exit);
+        await delay(RETRY_DELAY_MS, undefined, { signal: closing }).catch(() => undefined);
       }
     },
     async flush() {
@@ -119,42 +124,42 @@ export function createEventWriter(run: ActiveRun, storedSeq: number, deps: Event
   };
 }
 
-/** The exit of a run whose own the database does not take. */
+/** The exit stored when the database rejects the original one. */
 function withoutDetails({ cleanup, durationMs }: RunExit): RunExit {
-  const message = 'How the run ended could not be stored.';
+  const message = 'The exit of the run could not be stored. Run it again.';
   return { type: 'exit', cause: 'infrastructure', code: null, signal: null, cleanup, message, durationMs };
 }
 
-/** The last events as they are stored: what was only told live stands as `truncated`, before the exit. */
-function toFinalEvents({ events: journal }: ActiveRun, exit: RunExit): NumberedEvent[] {
-  const beyond = journal.bytesBeyondHead();
+/** The last stored events: `truncated` for output beyond the head, then the exit. */
+function toFinalEvents({ events: buffer }: ActiveRun, exit: RunExit): NumberedEvent[] {
+  const beyond = buffer.bytesBeyondHead();
   const dropped = (['stdout', 'stderr'] as const).filter((stream) => beyond[stream] > 0);
-  const exitSeq = journal.lastSeq + 1;
+  const exitSeq = buffer.lastSeq + 1;
   return [
     ...dropped.map((stream, at) => ({
       seq: exitSeq - dropped.length + at,
-      news: { type: 'truncated' as const, stream, droppedBytes: beyond[stream] },
+      event: { type: 'truncated' as const, stream, droppedBytes: beyond[stream] },
     })),
-    { seq: exitSeq, news: exit },
+    { seq: exitSeq, event: exit },
   ];
 }
 
 function encryptBatches(
-  seals: RunEncryption,
+  encryption: RunEncryption,
   run: ActiveRun,
-  news: readonly NumberedEvent[],
+  events: readonly NumberedEvent[],
 ): EncryptedBatch[] {
   const batches: EncryptedBatch[] = [];
   let batch: NumberedEvent[] = [];
   let bytes = NO_BYTES;
-  for (const one of news) {
-    batch.push(one);
-    bytes = addByteCounts(bytes, countOutputBytes(one.news));
+  for (const numbered of events) {
+    batch.push(numbered);
+    bytes = addByteCounts(bytes, countOutputBytes(numbered.event));
     if (bytes.stdout + bytes.stderr < MAX_BATCH_BYTES && batch.length < MAX_BATCH_EVENTS) continue;
-    batches.push(seals.encryptEvents(run, batch));
+    batches.push(encryption.encryptEvents(run, batch));
     batch = [];
     bytes = NO_BYTES;
   }
-  if (batch.length > 0) batches.push(seals.encryptEvents(run, batch));
+  if (batch.length > 0) batches.push(encryption.encryptEvents(run, batch));
   return batches;
 }

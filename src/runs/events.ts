@@ -1,6 +1,6 @@
 import type { ExitCause, ExitEvent, OutputStream } from '../runners/runner.ts';
 
-/** How many bytes of each stream. */
+/** Number of bytes of each stream. */
 export type ByteCounts = Readonly<Record<OutputStream, number>>;
 
 export const NO_BYTES: ByteCounts = { stdout: 0, stderr: 0 };
@@ -10,30 +10,30 @@ export type RunPhase = 'queued' | 'preparing' | 'started';
 export interface OutputEvent {
   type: 'output';
   stream: OutputStream;
-  /** Whole characters where it is text. */
+  /** `utf8` when the data consists of whole characters. */
   encoding: 'utf8' | 'base64';
   data: Buffer;
 }
 
 export interface RunExit extends ExitEvent {
-  /** From the program's start to its end; 0 when it never started. */
+  /** From the program's start to its end; 0 when the program never started. */
   durationMs: number;
 }
 
-/** What happens in a run, as its viewers are told. */
+/** An event of a run as viewers receive it. */
 export type ViewerEvent =
   | { type: 'phase'; phase: RunPhase; position: number | null }
   | OutputEvent
   | { type: 'truncated'; stream: OutputStream; droppedBytes: number }
   | RunExit;
 
-/** News with its number, from 1 in each run. */
+/** An event with its number, from 1 in each run. */
 export interface NumberedEvent {
   seq: number;
-  news: ViewerEvent;
+  event: ViewerEvent;
 }
 
-/** The exit of a run that no runner told the end of. */
+/** The exit of a run whose program ended without an exit event from the runner, or never started. */
 export function createRunExit(
   cause: ExitCause,
   message: string | null,
@@ -42,7 +42,6 @@ export function createRunExit(
   return { type: 'exit', cause, code: null, signal: null, cleanup, message, durationMs: 0 };
 }
 
-/** The bytes that news carries. */
 export function countOutputBytes(event: ViewerEvent): ByteCounts {
   return event.type === 'output' ? { ...NO_BYTES, [event.stream]: event.data.length } : NO_BYTES;
 }

@@ -1,4 +1,4 @@
-import { setTimeout as rest } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { ActiveWork } from '../identity/service.ts';
 import type { Log } from '../lib/log.ts';
 import { getUserId } from '../lib/owner.ts';
@@ -11,60 +11,60 @@ import type { PrepareRun } from './preparation.ts';
 
 export interface RunLifecycleDeps extends EventWriterDeps {
   prepare: PrepareRun;
-  servers: Pick<ServerOpener, 'noteUse'>;
-  liveWork: ActiveWork;
+  servers: Pick<ServerOpener, 'recordUse'>;
+  activeWork: ActiveWork;
   log: Log;
 }
 
-/** A run of this process with its place among the others. */
+/** A run of this process with its position in the queue and its slot. */
 export interface ActiveRunEntry {
   run: ActiveRun;
-  state: 'expected' | 'waiting' | 'going' | 'ending';
-  /** In the queue, from 1; 0 before it was told one. */
+  state: 'submitting' | 'queued' | 'running' | 'finishing';
+  /** Position in the queue, from 1; 0 before the first one is known. */
   position: number;
-  /** Gives back the place that it takes while it goes on. */
+  /** Frees the slot that the run takes while it is under way. */
   releaseSlot: () => void;
   finished: Promise<void>;
 }
 
-/** What happens to one run. */
+/** The steps of one run. */
 export interface RunLifecycle {
   /**
-   * From its first event until its end is stored.
-   * @param storedSeq the last event that is stored already.
-   * @param begin answers undefined when the run is left to other processes.
+   * Carries a run from its first event until its exit is stored.
+   * @param storedSeq number of the last stored event.
+   * @param work returns undefined when other processes continue the run.
    */
-  runToEnd(life: ActiveRunEntry, storedSeq: number, begin: () => Promise<RunExit | undefined>): Promise<void>;
-  /** Runs it on its server. */
+  runToEnd(entry: ActiveRunEntry, storedSeq: number, work: () => Promise<RunExit | undefined>): Promise<void>;
+  /** Runs the job on its server. */
   executePrepared(run: ActiveRun, prepared: PreparedRun): Promise<RunExit>;
-  /** Waits for its turn, and looks then whether it may still run. */
-  executeQueued(life: ActiveRunEntry): Promise<RunExit | undefined>;
+  /** Waits until the queue allows the start, checks that the run is still permitted, and runs it. */
+  executeQueued(entry: ActiveRunEntry): Promise<RunExit | undefined>;
 }
 
-/** So long at most an exit waits for the history, so that whoever sees it finds it there. */
+/** An exit event waits up to this long for its storage, so that a viewer who receives it finds it in the history. */
 const STORE_EXIT_TIMEOUT_MS = 1_000;
-const FAILED_MESSAGE = 'Something went wrong here, and the run could not be carried out. Run it again.';
+const FAILED_MESSAGE = 'The run failed because of an internal error. Run it again.';
 
 export function createRunLifecycle(deps: RunLifecycleDeps): RunLifecycle {
   const { log } = deps;
 
   async function runToEnd(
-    life: ActiveRunEntry,
+    entry: ActiveRunEntry,
     storedSeq: number,
-    begin: () => Promise<RunExit | undefined>,
+    work: () => Promise<RunExit | undefined>,
   ): Promise<void> {
-    const { run } = life;
-    const keeper = createEventWriter(run, storedSeq, deps);
+    const { run } = entry;
+    const writer = createEventWriter(run, storedSeq, deps);
     const unregister =
-      run.principal === null ? () => undefined : deps.liveWork.register(run.principal, run.stop);
+      run.principal === null ? () => undefined : deps.activeWork.register(run.principal, run.stop);
     try {
-      const exit = await begin().catch((error: unknown) => {
-        log.error({ err: error, run: run.id }, 'a run could not be carried out');
+      const exit = await work().catch((error: unknown) => {
+        log.error({ err: error, run: run.id }, 'a run failed because of an internal error');
         return createRunExit('infrastructure', FAILED_MESSAGE, 'unverified');
       });
-      if (run.stopReason === 'taken') keeper.stop();
-      else if (exit === undefined) await keeper.flush();
-      else await storeExit(life, keeper, exit, unregister);
+      if (run.stopReason === 'taken') writer.stop();
+      else if (exit === undefined) await writer.flush();
+      else await storeExit(entry, writer, exit, unregister);
     } finally {
       unregister();
       run.events.close();
@@ -72,37 +72,37 @@ export function createRunLifecycle(deps: RunLifecycleDeps): RunLifecycle {
   }
 
   async function storeExit(
-    life: ActiveRunEntry,
-    keeper: EventWriter,
+    entry: ActiveRunEntry,
+    writer: EventWriter,
     exit: RunExit,
     unregister: () => void,
   ): Promise<void> {
-    const { run } = life;
-    life.state = 'ending';
-    const stored = keeper.finish(exit);
-    const isOurs = await Promise.race([stored, rest(STORE_EXIT_TIMEOUT_MS, true, { ref: false })]);
-    // Of a run that somebody else has ended meanwhile, the history tells how.
-    if (isOurs) run.events.append(exit);
+    const { run } = entry;
+    entry.state = 'finishing';
+    const stored = writer.finish(exit);
+    const isHeld = await Promise.race([stored, delay(STORE_EXIT_TIMEOUT_MS, true, { ref: false })]);
+    // If another process has ended the run, its history has the exit.
+    if (isHeld) run.events.append(exit);
     unregister();
     const { cause, code, cleanup, durationMs } = exit;
-    const facts = { event: 'run_ended', run: run.id, cause, code, cleanup, duration_ms: durationMs };
-    log.info(facts, 'a run has ended');
+    const fields = { event: 'run_ended', run: run.id, cause, code, cleanup, duration_ms: durationMs };
+    log.info(fields, 'a run has ended');
     await stored;
   }
 
   async function executePrepared(run: ActiveRun, prepared: PreparedRun): Promise<RunExit> {
-    deps.servers.noteUse(getUserId(run.owner), prepared.server).catch((error: unknown) => {
-      log.warn({ err: error }, 'the use of a server could not be noted');
+    deps.servers.recordUse(getUserId(run.owner), prepared.server).catch((error: unknown) => {
+      log.warn({ err: error }, 'the last use of a server could not be stored');
     });
     return executeRun(run, prepared);
   }
 
-  async function executeQueued(life: ActiveRunEntry): Promise<RunExit | undefined> {
-    const { run } = life;
+  async function executeQueued(entry: ActiveRunEntry): Promise<RunExit | undefined> {
+    const { run } = entry;
     await Promise.race([run.startAllowed, run.stopped]);
     if (run.stopReason === 'released' || run.stopReason === 'taken') return undefined;
     if (run.stopReason !== undefined) return createRunExit('cancelled', stopMessage(run.stopReason));
-    life.state = 'going';
+    entry.state = 'running';
     const prepared = await deps.prepare(run);
     return 'exit' in prepared ? prepared.exit : executePrepared(run, prepared);
   }

@@ -1,4 +1,4 @@
-import { setTimeout as rest } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { Log } from '../lib/log.ts';
 import { getUserId } from '../lib/owner.ts';
@@ -9,68 +9,79 @@ import { listServerVersions } from './server-versions.ts';
 import { type RunRef, type RunEncryption } from './run-encryption.ts';
 
 export interface OrphanRecoveryDeps {
-  store: Pick<RunsStore, 'findRun' | 'findExtent' | 'finish'>;
-  seals: RunEncryption;
-  servers: Pick<ServerOpener, 'openForReaping'>;
+  store: Pick<RunsStore, 'findRun' | 'readStoredExtent' | 'finish'>;
+  encryption: RunEncryption;
+  servers: Pick<ServerOpener, 'openForCleanup'>;
   log: Log;
 }
 
-/** Runs that were under way in a process that is gone: what is left of them is ended. */
+/** Ends runs that were under way in a process that is gone. */
 export interface OrphanRecovery {
-  /** Ends a run that this process has taken over, and stores that it was lost. */
+  /** Cleans up a run that this process has taken over, and stores the exit cause `lost`. */
   recover(run: RunRef): void;
-  /** Those under way. */
+  /** The runs whose recovery is under way. */
   listPending(): RunRef[];
   settled(): Promise<void>;
 }
 
 const CLEANUP_TIMEOUT_MS = 30_000;
 const LOST_MESSAGE =
-  'The process of Ops Center that had this run is gone, and nobody saw how the program ended. Run it again.';
+  'The Ops Center process that had this run is gone, so the exit of the program is unknown. Run it again.';
 
-/** Builds it. A run that cannot be cleared away now is left: its lease ends, and whoever sees that tries again. */
-export function createOrphanRecovery({ store, seals, servers, log }: OrphanRecoveryDeps): OrphanRecovery {
-  const pending = new Map<string, { run: RunRef; over: Promise<void> }>();
+/** If a recovery fails, the lease of the run ends and a process with a later heartbeat tries again. */
+export function createOrphanRecovery({
+  store,
+  encryption,
+  servers,
+  log,
+}: OrphanRecoveryDeps): OrphanRecovery {
+  const pending = new Map<string, { run: RunRef; finished: Promise<void> }>();
 
   async function recoverRun(run: RunRef): Promise<void> {
     const row = await store.findRun(run);
     if (row === undefined) return;
     const cleanup = await Promise.race([
-      reap(run, row),
-      rest(CLEANUP_TIMEOUT_MS, 'unverified' as const, { ref: false }),
+      cleanUp(run, row),
+      delay(CLEANUP_TIMEOUT_MS, 'unverified' as const, { ref: false }),
     ]);
     const exit = createRunExit('lost', LOST_MESSAGE, cleanup);
-    const { lastSeq, total } = await store.findExtent(run);
-    const batches = [seals.encryptEvents(run, [{ seq: lastSeq + 1, news: exit }])];
-    const reseal = (sealed: string) => seals.reencryptProgram(run, sealed);
-    await store.finish(run, { exit, batches, total, lastSeq: lastSeq + 1, reseal });
-    log.warn({ event: 'run_lost', run: run.id, cleanup }, 'a run was lost with the process that had it');
+    const { lastSeq, total } = await store.readStoredExtent(run);
+    const batches = [encryption.encryptEvents(run, [{ seq: lastSeq + 1, event: exit }])];
+    const reencrypt = (ciphertext: string) => encryption.reencryptProgram(run, ciphertext);
+    await store.finish(run, { exit, batches, total, lastSeq: lastSeq + 1, reencrypt });
+    log.warn({ event: 'run_lost', run: run.id, cleanup }, 'a run was lost because its process is gone');
   }
 
-  /** Where the server was changed meanwhile it may be another place, which finds nothing of a run it never had. */
-  async function reap(run: RunRef, row: RunRow): Promise<'verified' | 'unverified'> {
+  /** `unverified` if the server has changed: it may be another host, where no trace of the run is to be found. */
+  async function cleanUp(run: RunRef, row: RunRow): Promise<'verified' | 'unverified'> {
     try {
-      const { runner, target } = await servers.openForReaping(getUserId(run.owner), row.server_id);
+      const { runner, target } = await servers.openForCleanup(getUserId(run.owner), row.server_id);
       const cleanup = await runner.cleanUp(target, run.id);
       return isDeepStrictEqual(listServerVersions(target), row.server_versions) ? cleanup : 'unverified';
     } catch (error) {
-      log.warn({ err: error, run: run.id }, 'what is left of a lost run could not be ended');
+      log.warn(
+        { err: error, run: run.id },
+        'the cleanup of a lost run failed; its exit is stored as unverified',
+      );
       return 'unverified';
     }
   }
 
   return {
     recover(run) {
-      const over = recoverRun(run)
+      const finished = recoverRun(run)
         .catch((error: unknown) => {
-          log.warn({ err: error, run: run.id }, 'a lost run could not be cleared away; it is tried again');
+          log.warn(
+            { err: error, run: run.id },
+            'a lost run could not be recovered; a later heartbeat retries',
+          );
         })
         .finally(() => pending.delete(run.id));
-      pending.set(run.id, { run, over });
+      pending.set(run.id, { run, finished });
     },
     listPending: () => [...pending.values()].map(({ run }) => run),
     async settled() {
-      await Promise.all([...pending.values()].map(({ over }) => over));
+      await Promise.all([...pending.values()].map(({ finished }) => finished));
     },
   };
 }

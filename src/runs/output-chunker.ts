@@ -2,24 +2,25 @@ import { isUtf8 } from 'node:buffer';
 import type { OutputStream } from '../runners/runner.ts';
 import type { OutputEvent } from './events.ts';
 
-/** Turns the bytes of a run into pieces of output. */
+/** Combines the output bytes of a run into output events. */
 export interface OutputChunker {
-  /** Takes bytes as they come; what is not told at once is told within {@link FLUSH_INTERVAL_MS}. */
+  /** Emits the bytes at once or within {@link FLUSH_INTERVAL_MS}. */
   write(stream: OutputStream, bytes: Uint8Array): void;
-  /** Tells what is waiting, but for the beginning of a character. */
+  /** Emits the pending bytes, except an incomplete character. */
   flush(): void;
-  /** Tells everything. */
+  /** Emits all bytes, incomplete characters too. */
   end(): void;
 }
 
-/** A program that writes byte by byte must not cost an event for each. */
+/** Bytes are collected for this long, so that a program that writes single bytes does not cause one event each. */
 const FLUSH_INTERVAL_MS = 8;
 const MAX_CHUNK_BYTES = 64 * 1024;
 const EMPTY = Buffer.alloc(0);
 
 /**
- * Builds them for one run. The first bytes after a rest are told at once; what follows closely is gathered. A
- * character whose bytes come apart is held back, each stream for itself; bytes that are no UTF-8 go as base64.
+ * For one run. The first bytes after an interval without output are emitted at once; bytes that follow within the
+ * interval are collected. An incomplete UTF-8 character is held back, per stream. Bytes that are not UTF-8 are
+ * emitted as base64.
  */
 export function createOutputChunker(emit: (output: OutputEvent) => void): OutputChunker {
   const incomplete: Record<OutputStream, Buffer> = { stdout: EMPTY, stderr: EMPTY };
@@ -30,7 +31,7 @@ export function createOutputChunker(emit: (output: OutputEvent) => void): Output
   function emitBytes(stream: OutputStream, bytes: Buffer): void {
     for (let at = 0; at < bytes.length;) {
       const end = at + countCompleteBytes(bytes.subarray(at, at + MAX_CHUNK_BYTES));
-      // Only the bytes of a lone beginning are left: they are no characters.
+      // Only an incomplete character is left: it is emitted as base64.
       const data = bytes.subarray(at, end > at ? end : bytes.length);
       emit({ type: 'output', stream, encoding: isUtf8(data) ? 'utf8' : 'base64', data });
       at += data.length;
@@ -45,9 +46,9 @@ export function createOutputChunker(emit: (output: OutputEvent) => void): Output
     pending = undefined;
     flushedAtMs = performance.now();
     const bytes = concatChunks(incomplete[stream], chunks);
-    const whole = countCompleteBytes(bytes);
-    incomplete[stream] = bytes.subarray(whole);
-    emitBytes(stream, bytes.subarray(0, whole));
+    const completeBytes = countCompleteBytes(bytes);
+    incomplete[stream] = bytes.subarray(completeBytes);
+    emitBytes(stream, bytes.subarray(0, completeBytes));
   }
 
   return {
@@ -73,15 +74,15 @@ export function createOutputChunker(emit: (output: OutputEvent) => void): Output
 }
 
 /**
- * One after the other. A large chunk is not copied, since most output comes in such; a small one is, into memory of
- * its own, or a byte would keep all that the network handed over with it, or the pool that Node cuts buffers from.
+ * A single large chunk is not copied, since most output arrives in such chunks. A small one is copied into its own
+ * memory: otherwise one byte would retain the whole network buffer, or Node's buffer pool.
  */
-function concatChunks(held: Buffer, chunks: readonly Uint8Array[]): Buffer {
+function concatChunks(incomplete: Buffer, chunks: readonly Uint8Array[]): Buffer {
   const [first] = chunks;
-  const isAlone = held.length === 0 && chunks.length === 1 && first !== undefined;
-  if (isAlone && first.byteLength * 2 >= first.buffer.byteLength)
+  const isSingle = incomplete.length === 0 && chunks.length === 1 && first !== undefined;
+  if (isSingle && first.byteLength * 2 >= first.buffer.byteLength)
     return Buffer.from(first.buffer, first.byteOffset, first.byteLength);
-  const parts = [held, ...chunks];
+  const parts = [incomplete, ...chunks];
   const all = Buffer.allocUnsafeSlow(parts.reduce((bytes, part) => bytes + part.length, 0));
   let at = 0;
   for (const part of parts) {
@@ -91,7 +92,7 @@ function concatChunks(held: Buffer, chunks: readonly Uint8Array[]): Buffer {
   return all;
 }
 
-/** How many of the bytes are no beginning of a character that is still to come: at most 3 fewer than all. */
+/** Number of bytes without an incomplete character at the end: at most 3 fewer than all. */
 function countCompleteBytes(bytes: Uint8Array): number {
   for (let back = 1; back <= Math.min(3, bytes.length); back += 1) {
     const byte = bytes[bytes.length - back] ?? 0;
@@ -101,7 +102,7 @@ function countCompleteBytes(bytes: Uint8Array): number {
   return bytes.length;
 }
 
-/** RFC 3629, section 3; bytes that begin no character stand for themselves. */
+/** Length of a character by its first byte: RFC 3629, section 3; 1 for a byte that begins no character. */
 function lengthByLeadByte(byte: number): number {
   if (byte >= 0xf8) return 1;
   return byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;

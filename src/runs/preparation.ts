@@ -16,21 +16,24 @@ import { listServerVersions } from './server-versions.ts';
 import { type RunEncryption, type RunSignIn } from './run-encryption.ts';
 
 export interface PrepareRunDeps {
-  store: Pick<RunsStore, 'findWhole' | 'noteVersions'>;
-  seals: RunEncryption;
+  store: Pick<RunsStore, 'findRunWithProgram' | 'saveServerVersions'>;
+  encryption: RunEncryption;
   identity: Pick<Identity, 'userCache' | 'isSignInValid'>;
-  servers: Pick<ServerOpener, 'openForUse'>;
+  servers: Pick<ServerOpener, 'openForRun'>;
 }
 
-/** Makes a run ready whose turn has come in the queue: who asked and where is looked at again. */
+/** Prepares a queued run for its start. The user's right, the sign-in and the server are checked again. */
 export type PrepareRun = (run: ActiveRun) => Promise<PreparedRun | { exit: RunExit }>;
 
-export function createPrepareRun({ store, seals, identity, servers }: PrepareRunDeps): PrepareRun {
-  /** @throws AppError that says why it may not run any more. */
+export function createPrepareRun({ store, encryption, identity, servers }: PrepareRunDeps): PrepareRun {
+  /** @throws AppError with the reason why the run is no longer permitted. */
   async function authorize({ principal, owner }: ActiveRun): Promise<User> {
     const user = await identity.userCache.findUser(getUserId(owner));
     if (user === undefined || principal === null || !(await identity.isSignInValid(principal)))
-      throw new AppError('unauthenticated', 'The sign-in that this run was started under has ended.');
+      throw new AppError(
+        'unauthenticated',
+        'The sign-in that started this run has ended. Sign in and run it again.',
+      );
     if (!isTierAtLeast(user.tier, BYOK_TIER))
       throw new AppError('tier_required', `Running code needs the ${BYOK_TIER} tier or higher.`);
     return user;
@@ -38,20 +41,23 @@ export function createPrepareRun({ store, seals, identity, servers }: PrepareRun
 
   return async (run) => {
     try {
-      const row = await store.findWhole(run);
+      const row = await store.findRunWithProgram(run);
       if (row === undefined || row.cancel_requested) return { exit: createRunExit('cancelled', null) };
-      const opened = seals.decryptRun(run, row.sealed);
-      if (opened === undefined)
-        throw new AppError('key_undecryptable', 'What was to be run does not decrypt. Run it again.');
+      const decrypted = encryption.decryptRun(run, row.sealed);
+      if (decrypted === undefined)
+        throw new AppError(
+          'key_undecryptable',
+          'The stored program of this run does not decrypt. Run it again.',
+        );
       const user = await authorize(run);
-      const server = await servers.openForUse(user.id, row.server_id);
-      const limits = toLimits(opened.asked);
+      const server = await servers.openForRun(user.id, row.server_id);
+      const limits = toLimits(decrypted.request);
       assertLimitsSupported(server, limits);
       const versions = listServerVersions(server.target);
-      const isOurs =
-        isDeepStrictEqual(versions, row.server_versions) || (await store.noteVersions(run, versions));
-      if (!isOurs) return { exit: createRunExit('lost', null) };
-      return { server, job: toJob(run.id, opened.asked), limits };
+      const isHeld =
+        isDeepStrictEqual(versions, row.server_versions) || (await store.saveServerVersions(run, versions));
+      if (!isHeld) return { exit: createRunExit('lost', null) };
+      return { server, job: toJob(run.id, decrypted.request), limits };
     } catch (error) {
       if (!isAppError(error)) throw error;
       const isRefused = error.code === 'unauthenticated' || error.code === 'tier_required';
@@ -69,7 +75,7 @@ export function assertLimitsSupported({ runner, target, name }: OpenServer, limi
   });
 }
 
-/** Who started a run, as far as its ending with the sign-in needs it. */
+/** The principal that started a run, reduced to what ends the run together with the sign-in. */
 export function toPrincipal(
   userId: string,
   { sessionId, keycloakSessionId, signedInAtMs }: RunSignIn,

@@ -4,10 +4,10 @@ import type { Database, Sql } from '../lib/postgres/database.ts';
 import { OwnerText, type Owner } from '../lib/owner.ts';
 import type { Language, ServerType } from '../runners/runner.ts';
 
-/** What processes tell each other of runs. */
+/** NOTIFY channel of runs. Payloads: `cancel <id>`, `stored <id>`, `ended <id>`, `released`. */
 export const RUNS_CHANNEL = 'ops_center_runs';
 
-/** How many runs may go on at once, of one user and on one server, in all processes together. */
+/** Runs under way at once, of one user and on one server, in all processes together. */
 export interface RunConcurrencyLimits {
   perUser: number;
   perServer: number;
@@ -19,22 +19,23 @@ export interface NewRun {
   serverId: string;
   serverName: string;
   serverType: ServerType;
-  /** Of the server and of those that it goes through. */
+  /** Versions of the server and of its jump servers. */
   serverVersions: readonly number[];
   language: Language | null;
   codeSha256: string;
-  sealed: string;
+  ciphertext: string;
 }
 
-/** What became of a run that was handed in; `place` in the queue, from 1. */
-export type Submission = { outcome: 'running' } | { outcome: 'full' } | { outcome: 'queued'; place: number };
+/** The outcome of submitting a run; `position` in the queue, from 1. */
+export type Submission =
+  { outcome: 'running' } | { outcome: 'full' } | { outcome: 'queued'; position: number };
 
 export interface QueueOptions {
-  /** This process, for as long as it lives. */
+  /** Random id of this process. */
   instance: string;
   leaseMs: number;
   limits: RunConcurrencyLimits;
-  mostQueued: number;
+  maxQueuedPerUser: number;
 }
 
 const SubmittedRow = z.object({
@@ -45,18 +46,21 @@ const RunRefRow = z.object({ id: z.string(), owner: OwnerText });
 const RenewedRow = z.object({ id: z.string(), cancel_requested: z.boolean() });
 const PositionRow = z.object({ id: z.string(), place: z.number() });
 
-/** SQL on the queue, across owners; every call is one round trip. */
+/**
+ * The run queue of all owners. The SQL functions in `migrations/0005_runs.sql` contain its rules: `submit_run` decides
+ * whether a new run starts, `claim_runs` which queued run starts next.
+ */
 export function createQueueStore(
   database: Database,
-  { instance, leaseMs, limits, mostQueued }: QueueOptions,
+  { instance, leaseMs, limits, maxQueuedPerUser }: QueueOptions,
 ) {
   const lease = `${leaseMs} milliseconds`;
   return {
     /**
-     * Stores a run and starts it, or queues it.
-     * @param mayStart whether this process has room for it.
+     * Stores a run with its audit row `run.started`, and starts it or queues it (`submit_run`).
+     * @param hasSlot whether this process has a free slot for the run.
      */
-    async submit(run: NewRun, mayStart: boolean, requestId: string): Promise<Submission> {
+    async submit(run: NewRun, hasSlot: boolean, requestId: string): Promise<Submission> {
       const action: AuditAction = 'run.started';
       const [row] = await database.rows(
         SubmittedRow,
@@ -71,12 +75,12 @@ export function createQueueStore(
             server_versions: run.serverVersions,
             language: run.language,
             code_sha256: run.codeSha256,
-            sealed: run.sealed,
+            sealed: run.ciphertext,
           }),
-          mayStart,
+          hasSlot,
           limits.perUser,
           limits.perServer,
-          mostQueued,
+          maxQueuedPerUser,
           instance,
           lease,
           action,
@@ -84,21 +88,24 @@ export function createQueueStore(
         ],
       );
       const { outcome, place } = row ?? { outcome: 'full', place: null };
-      return outcome === 'queued' ? { outcome, place: place ?? 1 } : { outcome };
+      return outcome === 'queued' ? { outcome, position: place ?? 1 } : { outcome };
     },
 
-    /** Starts up to `most` queued runs of this process, and with `orphans` those whose process gives no sign of life. */
-    claim: (most: number, includeOrphans: boolean) =>
+    /**
+     * Claims the next queued runs, at most `max` (`claim_runs`): those of this process, released ones, and with
+     * `includeOrphans` those whose lease has expired.
+     */
+    claim: (max: number, includeOrphans: boolean) =>
       database.rows(RunRefRow, 'SELECT id, owner FROM claim_runs($1, $2, $3, $4, $5, $6)', [
         instance,
         includeOrphans,
-        most,
+        max,
         limits.perUser,
         limits.perServer,
         lease,
       ]),
 
-    /** A sign of life. @returns those that are still this process's, and whether each is to be cancelled. */
+    /** Renews leases. @returns for each run that this process still holds, whether its cancellation is requested. */
     async renew(ids: readonly string[]): Promise<ReadonlyMap<string, boolean>> {
       const rows = await database.rows(
         RenewedRow,
@@ -108,17 +115,17 @@ export function createQueueStore(
       return new Map(rows.map((row) => [row.id, row.cancel_requested]));
     },
 
-    /** Takes over up to `most` runs that were under way in a process that gives no sign of life. */
-    takeOrphans: (most: number) =>
-      database.rows(RunRefRow, 'SELECT id, owner FROM take_lost_runs($1, $2, $3)', [instance, most, lease]),
+    /** Takes over up to `max` runs under way whose lease has expired. */
+    takeOrphans: (max: number) =>
+      database.rows(RunRefRow, 'SELECT id, owner FROM take_lost_runs($1, $2, $3)', [instance, max, lease]),
 
-    /** Where the queued runs of this process stand, from 1. */
+    /** Positions of this process's queued runs, from 1, by run id. */
     async listPositions(): Promise<ReadonlyMap<string, number>> {
       const rows = await database.rows(PositionRow, 'SELECT id, place FROM run_places($1)', [instance]);
       return new Map(rows.map((row) => [row.id, row.place]));
     },
 
-    /** Leaves the queued runs of this process to others. */
+    /** Releases the queued runs of this process to other processes. */
     async release(): Promise<void> {
       await database.run('SELECT release_runs($1)', [instance]);
       await notifyRuns(database, 'released');
@@ -130,7 +137,6 @@ export function createQueueStore(
   };
 }
 
-/** Tells all processes something of runs. */
 export async function notifyRuns(sql: Sql, payload: string): Promise<void> {
   await sql.run('SELECT pg_notify($1, $2)', [RUNS_CHANNEL, payload]);
 }

@@ -23,27 +23,27 @@ import { streamEvents, collectResult } from './viewer.ts';
 
 export interface RunRouteDeps {
   runs: RunService;
-  liveWork: ActiveWork;
+  activeWork: ActiveWork;
 }
 
 const START_ROUTE = { method: 'post', access: 'session', tier: BYOK_TIER, body: StartRun } as const;
 
-/** Running code, and what became of it. Looking and cancelling are open to every tier. */
+/** Starting, listing, reading and cancelling runs. Reading and cancelling are open to every tier. */
 export function runRoutes(deps: RunRouteDeps): Route[] {
   const { runs } = deps;
-  const views = createEventHandlers(deps);
+  const handlers = createEventHandlers(deps);
   return [
-    // Before the one with a parameter, which would take it.
+    // Before the route with a parameter, which would match it.
     parsedRoute({
       ...START_ROUTE,
       path: '/api/v1/execution-servers/default/run',
-      handle: (call, request, response) => views.start(call, 'default', request, response),
+      handle: (call, request, response) => handlers.start(call, 'default', request, response),
     }),
     parsedRoute({
       ...START_ROUTE,
       path: '/api/v1/execution-servers/:id/run',
       params: RunServerParams,
-      handle: (call, request, response) => views.start(call, call.params.id, request, response),
+      handle: (call, request, response) => handlers.start(call, call.params.id, request, response),
     }),
     jsonRoute({
       method: 'get',
@@ -67,7 +67,7 @@ export function runRoutes(deps: RunRouteDeps): Route[] {
       access: 'session',
       params: RunParams,
       query: EventsQuery,
-      handle: (call, request, response) => views.resume(call, request, response),
+      handle: (call, request, response) => handlers.resume(call, request, response),
     }),
     jsonRoute({
       method: 'delete',
@@ -86,8 +86,8 @@ export function runRoutes(deps: RunRouteDeps): Route[] {
 
 type ResumeCall = RouteCall<z.output<typeof RunParams>, z.output<typeof EventsQuery>, undefined>;
 
-/** The answers that take as long as a run does. */
-function createEventHandlers({ runs, liveWork }: RunRouteDeps) {
+/** The responses that last as long as a run. */
+function createEventHandlers({ runs, activeWork }: RunRouteDeps) {
   async function start(
     call: RouteCall<object, object, StartRun>,
     ref: string,
@@ -106,33 +106,33 @@ function createEventHandlers({ runs, liveWork }: RunRouteDeps) {
       onResponseClosed(response, () => {
         if (response.writableFinished) return;
         runs.cancel(principal.user, run.id, requestId, 'viewer_left').catch((error: unknown) => {
-          log.warn({ err: error }, 'a run that nobody watches any more could not be cancelled');
+          log.warn({ err: error }, 'a run could not be cancelled after its viewer disconnected');
         });
       });
-    const isWaitedFor = request.accepts(['text/event-stream', 'application/json']) === 'application/json';
-    await watch(principal, run, response, (signal) => {
+    const wantsJson = request.accepts(['text/event-stream', 'application/json']) === 'application/json';
+    await withViewer(principal, run, response, (signal) => {
       const events = runs.subscribe(run, 0, signal);
-      return isWaitedFor ? sendResult(run, events, response) : streamEvents(response, run.id, events, signal);
+      return wantsJson ? sendResult(run, events, response) : streamEvents(response, run.id, events, signal);
     });
   }
 
-  /** Ties a view to its connection and to its viewer's right to it. */
-  async function watch(
+  /** Ends the response when the connection closes or the viewer's sign-in ends. */
+  async function withViewer(
     principal: Principal,
     run: RunRef,
     response: Response,
-    show: (signal: AbortSignal) => Promise<void>,
+    respond: (signal: AbortSignal) => Promise<void>,
   ): Promise<void> {
     const disconnected = new AbortController();
     onResponseClosed(response, () => {
       disconnected.abort();
     });
-    const unregister = liveWork.register(principal, (reason) => {
-      // A run that ends with this process is shown to its end.
+    const unregister = activeWork.register(principal, (reason) => {
+      // A viewer of a run that ends with this process still receives its exit.
       if (reason !== 'draining' || !runs.isActive(run)) disconnected.abort();
     });
     try {
-      await show(disconnected.signal);
+      await respond(disconnected.signal);
     } finally {
       unregister();
     }
@@ -142,12 +142,12 @@ function createEventHandlers({ runs, liveWork }: RunRouteDeps) {
     const { principal, params, query } = call;
     const afterSeq = query.from === undefined ? readLastEventId(request) : query.from - 1;
     const run = await runs.getProgress(principal.user, params.id);
-    // What tells a browser's EventSource not to come back; it would after every other end.
+    // 204 stops a browser's EventSource; after any other end it reconnects.
     if (run.status === 'finished' && run.cause !== 'lost' && afterSeq >= (run.lastSeq ?? 0)) {
       response.status(204).end();
       return;
     }
-    await watch(principal, run, response, (signal) =>
+    await withViewer(principal, run, response, (signal) =>
       streamEvents(response, run.id, runs.subscribe(run, afterSeq, signal), signal),
     );
   }
@@ -160,20 +160,23 @@ async function sendResult(
   events: Parameters<typeof collectResult>[1],
   response: Response,
 ): Promise<void> {
-  const whole = await collectResult(run.id, events);
-  if (whole !== undefined) response.json(RunResult.parse(whole));
+  const result = await collectResult(run.id, events);
+  if (result !== undefined) response.json(RunResult.parse(result));
   else if (!response.destroyed) throw drainingError();
 }
 
 /** RFC 7240, section 4.1. */
 function prefersAsync(request: Request): boolean {
   const preferences = (request.get('prefer') ?? '').split(',');
-  return preferences.some((one) => one.split(';')[0]?.trim().toLowerCase() === 'respond-async');
+  return preferences.some((preference) => preference.split(';')[0]?.trim().toLowerCase() === 'respond-async');
 }
 
 /** @throws AppError `validation_failed` (400). */
 function readLastEventId(request: Request): number {
-  const text = request.get('last-event-id') ?? '0';
-  if (/^\d{1,9}$/.test(text)) return Number(text);
-  throw new AppError('validation_failed', 'Last-Event-ID must be the id of an event of this run.');
+  const header = request.get('last-event-id') ?? '0';
+  if (/^\d{1,9}$/.test(header)) return Number(header);
+  throw new AppError(
+    'validation_failed',
+    'Last-Event-ID must be the id of an event of this run: a number of at most 9 digits.',
+  );
 }

@@ -8,13 +8,13 @@ import { countOutputBytes, addByteCounts, NO_BYTES, type NumberedEvent, type Byt
 import { StartRun } from './schema.ts';
 import { fromWireEvent, StoredEvent, toWireEvent } from './wire-events.ts';
 
-/** Which run: what is sealed for it opens in its place alone. */
+/** Identifies a run. Texts encrypted for it decrypt only for this id and owner. */
 export interface RunRef {
   id: string;
   owner: Owner;
 }
 
-/** The sign-in that a run was started under: it ends with it. */
+/** The sign-in that started a run. The run ends when the sign-in ends. */
 const RunSignIn = z.object({
   sessionId: z.string().nullable(),
   keycloakSessionId: z.string().nullable(),
@@ -45,25 +45,25 @@ const EventsPlaintext = z.object({
   events: z.array(StoredEvent),
 });
 
-/** A batch of events as it is stored. */
+/** A stored batch of events. */
 export interface EncryptedBatch {
   firstSeq: number;
   lastSeq: number;
   bytes: ByteCounts;
-  sealed: string;
+  ciphertext: string;
 }
 
-/** Seals what is stored of runs, each piece together with whose it is and where it belongs. */
+/** Encrypts the stored texts of runs. Each plaintext contains its owner, its run and its kind. */
 export interface RunEncryption {
-  encryptRun(run: RunRef, asked: StartRun, principal: Principal): string;
-  /** @returns undefined when it does not decrypt, or lies elsewhere than where it was sealed for. */
-  decryptRun(run: RunRef, sealed: string): { asked: StartRun; signIn: RunSignIn } | undefined;
-  /** What is kept of a run that is over. @returns the same text when it does not decrypt. */
-  reencryptProgram(run: RunRef, sealedRun: string): string;
-  /** The program of a run, over or not. */
-  decryptProgram(run: RunRef, sealed: string): Program | undefined;
-  encryptEvents(run: RunRef, news: readonly NumberedEvent[]): EncryptedBatch;
-  decryptEvents(run: RunRef, batch: { firstSeq: number; sealed: string }): NumberedEvent[] | undefined;
+  encryptRun(run: RunRef, request: StartRun, principal: Principal): string;
+  /** @returns undefined when the text does not decrypt, or was encrypted for another run or owner. */
+  decryptRun(run: RunRef, ciphertext: string): { request: StartRun; signIn: RunSignIn } | undefined;
+  /** The text of a finished run, with the program alone. @returns the same text when it does not decrypt. */
+  reencryptProgram(run: RunRef, ciphertext: string): string;
+  /** The program of a run, finished or not. */
+  decryptProgram(run: RunRef, ciphertext: string): Program | undefined;
+  encryptEvents(run: RunRef, events: readonly NumberedEvent[]): EncryptedBatch;
+  decryptEvents(run: RunRef, batch: { firstSeq: number; ciphertext: string }): NumberedEvent[] | undefined;
 }
 
 export function createRunEncryption(keyring: Keyring): RunEncryption {
@@ -73,48 +73,50 @@ export function createRunEncryption(keyring: Keyring): RunEncryption {
   function decrypt<T extends { owner: string; run: string }>(
     schema: z.ZodType<T>,
     run: RunRef,
-    sealed: string,
+    ciphertext: string,
   ): T | undefined {
-    const found = schema.safeParse(parseJson(keyring.decrypt(sealed))).data;
-    return found?.owner === run.owner && found.run === run.id ? found : undefined;
+    const plaintext = schema.safeParse(parseJson(keyring.decrypt(ciphertext))).data;
+    return plaintext?.owner === run.owner && plaintext.run === run.id ? plaintext : undefined;
   }
 
-  const decryptRun: RunEncryption['decryptRun'] = (run, sealed) => {
-    const found = decrypt(RunPlaintext, run, sealed);
-    return found === undefined ? undefined : { asked: found.asked, signIn: found.sign_in };
+  const decryptRun: RunEncryption['decryptRun'] = (run, ciphertext) => {
+    const plaintext = decrypt(RunPlaintext, run, ciphertext);
+    return plaintext === undefined ? undefined : { request: plaintext.asked, signIn: plaintext.sign_in };
   };
-  const decryptProgram: RunEncryption['decryptProgram'] = (run, sealed) => {
-    const whole = decryptRun(run, sealed);
-    return whole === undefined ? decrypt(ProgramPlaintext, run, sealed)?.program : toRunProgram(whole.asked);
+  const decryptProgram: RunEncryption['decryptProgram'] = (run, ciphertext) => {
+    const decrypted = decryptRun(run, ciphertext);
+    return decrypted === undefined
+      ? decrypt(ProgramPlaintext, run, ciphertext)?.program
+      : toRunProgram(decrypted.request);
   };
 
   return {
-    encryptRun(run, asked, { sessionId, keycloakSessionId, signedInAtMs }) {
+    encryptRun(run, request, { sessionId, keycloakSessionId, signedInAtMs }) {
       const signIn = { sessionId, keycloakSessionId, signedInAtMs };
-      return encrypt({ ...toBinding(run), kind: 'run', asked, sign_in: signIn });
+      return encrypt({ ...toBinding(run), kind: 'run', asked: request, sign_in: signIn });
     },
     decryptRun,
-    reencryptProgram(run, sealedRun) {
-      const own = decryptProgram(run, sealedRun);
-      return own === undefined
-        ? sealedRun
-        : encrypt({ ...toBinding(run), kind: 'run_program', program: own });
+    reencryptProgram(run, ciphertext) {
+      const program = decryptProgram(run, ciphertext);
+      return program === undefined
+        ? ciphertext
+        : encrypt({ ...toBinding(run), kind: 'run_program', program });
     },
     decryptProgram,
-    encryptEvents(run, news) {
-      const [first, last] = [news[0]?.seq ?? 0, news.at(-1)?.seq ?? 0];
-      const events = news.map((one) => ({ seq: one.seq, event: toWireEvent(one.news) }));
+    encryptEvents(run, numbered) {
+      const [first, last] = [numbered[0]?.seq ?? 0, numbered.at(-1)?.seq ?? 0];
+      const events = numbered.map((each) => ({ seq: each.seq, event: toWireEvent(each.event) }));
       return {
         firstSeq: first,
         lastSeq: last,
-        bytes: news.map((one) => countOutputBytes(one.news)).reduce(addByteCounts, NO_BYTES),
-        sealed: encrypt({ ...toBinding(run), kind: 'run_events', first, events }),
+        bytes: numbered.map((each) => countOutputBytes(each.event)).reduce(addByteCounts, NO_BYTES),
+        ciphertext: encrypt({ ...toBinding(run), kind: 'run_events', first, events }),
       };
     },
     decryptEvents(run, batch) {
-      const found = decrypt(EventsPlaintext, run, batch.sealed);
-      if (found?.first !== batch.firstSeq) return undefined;
-      return found.events.map(({ seq, event }) => ({ seq, news: fromWireEvent(event) }));
+      const plaintext = decrypt(EventsPlaintext, run, batch.ciphertext);
+      if (plaintext?.first !== batch.firstSeq) return undefined;
+      return plaintext.events.map(({ seq, event }) => ({ seq, event: fromWireEvent(event) }));
     },
   };
 }
@@ -123,10 +125,10 @@ export function toRunProgram({ language, code, command }: StartRun): Program {
   return language !== undefined && code !== undefined ? { language, code } : { command: command ?? '' };
 }
 
-/** Of the code or the command alone: the same program has the same hash everywhere. */
-export function hashProgram(own: Program): string {
+/** SHA-256 of the code or the command alone, in hex: the same program always has the same hash. */
+export function hashProgram(program: Program): string {
   return createHash('sha256')
-    .update('code' in own ? own.code : own.command)
+    .update('code' in program ? program.code : program.command)
     .digest('hex');
 }
 

@@ -36,7 +36,7 @@ const RunRow = z.object({
 export type RunRow = z.output<typeof RunRow>;
 
 const COLUMNS = Object.keys(RunRow.shape).join(', ');
-/** A list needs no programs. */
+/** For lists, which do not need the programs. */
 const COLUMNS_WITHOUT_PROGRAM = COLUMNS.replace('sealed', `'' AS sealed`);
 
 const ExtentRow = z.object({
@@ -52,35 +52,38 @@ const BatchRow = z.object({
   sealed: z.string(),
 });
 
-/** Finished runs of one owner; older ones go, so that nobody fills everybody's database. */
+/** Finished runs kept per owner. Older ones are deleted, so that one owner cannot fill the database. */
 const MAX_FINISHED_RUNS = 500;
 
 export interface RunCompletion {
   exit: RunExit;
-  /** What was not stored before. */
+  /** The events that are not yet stored. */
   batches: readonly EncryptedBatch[];
   total: ByteCounts;
   lastSeq: number;
-  /** Seals the program again, without what it was given. */
-  reseal(sealed: string): string;
+  /** Encrypts the program again, without input, environment and files. */
+  reencrypt(ciphertext: string): string;
 }
 
 export interface RunsStoreOptions extends QueueOptions {
-  /** Finished runs of one owner that are kept, the latest. */
-  mostKept?: number;
+  /** Finished runs kept per owner, the most recent ones. */
+  maxFinishedRuns?: number;
 }
 
 export type RunsStore = ReturnType<typeof createRunsStore>;
 
-/** SQL on the runs: what a process does with the queue, and what owners see and do. */
+/** SQL on runs: the queue of all owners, and the runs of one owner. */
 export function createRunsStore(database: Database, options: RunsStoreOptions) {
   return { ...createQueueStore(database, options), ...createOwnerStore(database, options) };
 }
 
-/** What is done as an owner. */
-function createOwnerStore(database: Database, { instance, mostKept = MAX_FINISHED_RUNS }: RunsStoreOptions) {
+/** Statements that run as one owner. */
+function createOwnerStore(
+  database: Database,
+  { instance, maxFinishedRuns = MAX_FINISHED_RUNS }: RunsStoreOptions,
+) {
   return {
-    /** A run as it stands, without what was run. */
+    /** A run without its encrypted program. */
     async findRun({ id, owner }: RunRef): Promise<RunRow | undefined> {
       const rows = await database.withOwner(owner, (sql) =>
         sql.rows(RunRow, `SELECT ${COLUMNS_WITHOUT_PROGRAM} FROM runs WHERE id = $1 AND owner = $2`, [
@@ -91,30 +94,28 @@ function createOwnerStore(database: Database, { instance, mostKept = MAX_FINISHE
       return rows[0];
     },
 
-    /** The same with what was run. */
-    async findWhole({ id, owner }: RunRef): Promise<RunRow | undefined> {
+    /** A run with its encrypted program. */
+    async findRunWithProgram({ id, owner }: RunRef): Promise<RunRow | undefined> {
       const rows = await database.withOwner(owner, (sql) =>
         sql.rows(RunRow, `SELECT ${COLUMNS} FROM runs WHERE id = $1 AND owner = $2`, [id, owner]),
       );
       return rows[0];
     },
 
-    /**
-     * Keeps on which versions of servers a run begins. @returns false when it is not this process's, any more.
-     */
-    async noteVersions({ id, owner }: RunRef, versions: readonly number[]): Promise<boolean> {
-      const noted = await database.withOwner(owner, (sql) =>
+    /** Stores the server versions on which a run starts. @returns false when this process does not hold the run. */
+    async saveServerVersions({ id, owner }: RunRef, versions: readonly number[]): Promise<boolean> {
+      const updated = await database.withOwner(owner, (sql) =>
         sql.run(`UPDATE runs SET server_versions = $3 WHERE id = $1 AND holder = $2 AND status = 'running'`, [
           id,
           instance,
           JSON.stringify(versions),
         ]),
       );
-      return noted > 0;
+      return updated > 0;
     },
 
-    /** How much of a run is stored. */
-    async findExtent({ id, owner }: RunRef): Promise<{ lastSeq: number; total: ByteCounts }> {
+    /** Number of the last stored event of a run, and the stored output bytes. */
+    async readStoredExtent({ id, owner }: RunRef): Promise<{ lastSeq: number; total: ByteCounts }> {
       const [row] = await database.withOwner(owner, (sql) =>
         sql.rows(
           ExtentRow,
@@ -128,7 +129,7 @@ function createOwnerStore(database: Database, { instance, mostKept = MAX_FINISHE
       return { lastSeq, total };
     },
 
-    /** Newest first; one more than the page holds, where there is one. */
+    /** Newest first. Reads one row more than the page size, to detect a next page. */
     listRuns: (owner: Owner, { cursor, limit }: RunsQuery) =>
       database.withOwner(owner, (sql) =>
         sql.rows(
@@ -139,21 +140,21 @@ function createOwnerStore(database: Database, { instance, mostKept = MAX_FINISHE
         ),
       ),
 
-    /** Asks whoever has the run to end it. @returns false when it is over already. */
+    /** Asks the process that holds the run to end it. @returns false when the run has finished or does not exist. */
     async requestCancel(sql: Sql, id: string): Promise<boolean> {
-      const asked = await sql.run(
+      const updated = await sql.run(
         `UPDATE runs SET cancel_requested = true WHERE id = $1 AND status <> 'finished'`,
         [id],
       );
-      if (asked > 0) await notifyRuns(sql, `cancel ${id}`);
-      return asked > 0;
+      if (updated > 0) await notifyRuns(sql, `cancel ${id}`);
+      return updated > 0;
     },
 
     async hasRun(sql: Sql, id: string): Promise<boolean> {
       return (await sql.rows(z.object({}), 'SELECT FROM runs WHERE id = $1', [id])).length > 0;
     },
 
-    /** Stores events of a run that is this process's; of another's, nothing. */
+    /** Stores events of a run. Does nothing when another process holds the run. */
     saveEvents: (run: RunRef, batches: readonly EncryptedBatch[]) =>
       database.withOwner(run.owner, async (sql) => {
         if ((await lockHeldRun(sql, run, instance)) === undefined) return;
@@ -161,48 +162,48 @@ function createOwnerStore(database: Database, { instance, mostKept = MAX_FINISHE
         await notifyRuns(sql, `stored ${run.id}`);
       }),
 
-    /** The batches that hold events after a number, the first few of them. */
-    async readBatches({ id, owner }: RunRef, afterSeq: number, most: number): Promise<EncryptedBatch[]> {
+    /** Up to `max` batches that contain events after a number, in order. */
+    async readBatches({ id, owner }: RunRef, afterSeq: number, max: number): Promise<EncryptedBatch[]> {
       const rows = await database.withOwner(owner, (sql) =>
         sql.rows(
           BatchRow,
           `SELECT first_seq, last_seq, stdout_bytes, stderr_bytes, sealed FROM run_events
            WHERE run_id = $1 AND owner = $2 AND last_seq > $3 ORDER BY first_seq LIMIT $4`,
-          [id, owner, afterSeq, most],
+          [id, owner, afterSeq, max],
         ),
       );
       return rows.map((row) => ({
         firstSeq: row.first_seq,
         lastSeq: row.last_seq,
         bytes: { stdout: row.stdout_bytes, stderr: row.stderr_bytes },
-        sealed: row.sealed,
+        ciphertext: row.sealed,
       }));
     },
 
-    /** Ends a run that is this process's. @returns false when it is not, any more. */
+    /** Stores the exit of a run. @returns false when another process holds the run. */
     finish: (run: RunRef, completion: RunCompletion) =>
       database.withOwner(run.owner, async (sql) => {
-        const sealed = await lockHeldRun(sql, run, instance);
-        if (sealed === undefined) return false;
+        const ciphertext = await lockHeldRun(sql, run, instance);
+        if (ciphertext === undefined) return false;
         await insertBatches(sql, run, completion.batches);
         await sql.run(
           `UPDATE runs SET status = 'finished', cause = $2, code = $3, signal = $4, cleanup = $5, message = $6,
              duration_ms = $7, stdout_bytes = $8, stderr_bytes = $9, last_seq = $10, sealed = $11,
              finished_at = clock_timestamp()
            WHERE id = $1`,
-          [run.id, ...toExitValues(completion), completion.reseal(sealed)],
+          [run.id, ...toExitValues(completion), completion.reencrypt(ciphertext)],
         );
         await sql.run(
           `DELETE FROM runs WHERE owner = $1 AND status = 'finished' AND number <= (
              SELECT number FROM runs WHERE owner = $1 AND status = 'finished'
              ORDER BY number DESC OFFSET $2 LIMIT 1)`,
-          [run.owner, mostKept],
+          [run.owner, maxFinishedRuns],
         );
         await notifyRuns(sql, `ended ${run.id}`);
         return true;
       }),
 
-    /** Everything of an owner who is no more. */
+    /** Deletes all runs of a deleted owner. */
     removeOwner: (owner: Owner) => deleteRunsOfOwner(database, owner),
   };
 }
@@ -212,7 +213,10 @@ export async function deleteRunsOfOwner(database: Database, owner: Owner): Promi
   await database.withOwner(owner, (sql) => sql.run('DELETE FROM runs WHERE owner = $1', [owner]));
 }
 
-/** What is sealed of a run that is not over and is this process's; nobody takes it over before the transaction ends. */
+/**
+ * Locks an unfinished run that this process holds: no process takes it over before the transaction ends.
+ * @returns its ciphertext; undefined when another process holds it.
+ */
 async function lockHeldRun(sql: Sql, { id }: RunRef, instance: string): Promise<string | undefined> {
   const [row] = await sql.rows(
     z.object({ sealed: z.string() }),
@@ -227,19 +231,19 @@ function toExitValues({ exit, total, lastSeq }: RunCompletion): unknown[] {
   return [cause, code, signal, cleanup, message, durationMs, total.stdout, total.stderr, lastSeq];
 }
 
-/** Written again after an answer that was lost, a batch is the same. */
+/** Idempotent: a batch that is written again after a lost response replaces the same rows. */
 async function insertBatches(
   sql: Sql,
   { id, owner }: RunRef,
   batches: readonly EncryptedBatch[],
 ): Promise<void> {
-  for (const { firstSeq, lastSeq, bytes, sealed } of batches) {
+  for (const { firstSeq, lastSeq, bytes, ciphertext } of batches) {
     await sql.run(
       `INSERT INTO run_events (run_id, first_seq, last_seq, owner, stdout_bytes, stderr_bytes, sealed)
        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (run_id, first_seq) DO UPDATE SET
          last_seq = excluded.last_seq, stdout_bytes = excluded.stdout_bytes,
          stderr_bytes = excluded.stderr_bytes, sealed = excluded.sealed`,
-      [id, firstSeq, lastSeq, owner, bytes.stdout, bytes.stderr, sealed],
+      [id, firstSeq, lastSeq, owner, bytes.stdout, bytes.stderr, ciphertext],
     );
   }
 }

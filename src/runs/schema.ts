@@ -3,7 +3,7 @@ import { LANGUAGES, SERVER_TYPES, type Job, type Limits } from '../runners/runne
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
-/** What a request may ask for; a body has 1 MB in all. */
+/** Limits of a request to start a run. The whole body is limited to 1 MB. */
 const MAX = {
   codeBytes: 512 * KIB,
   commandBytes: 64 * KIB,
@@ -29,7 +29,7 @@ export const EXIT_CAUSES = [
 export const CLEANUPS = ['verified', 'unverified'] as const;
 export const RUN_STATUSES = ['queued', 'running', 'finished'] as const;
 
-/** Text of a bounded number of bytes, without the zero byte, which no argument or variable can hold. */
+/** Text of at most `maxBytes` bytes, without a zero byte, which no argument or variable can contain. */
 function text(maxBytes: number) {
   return z
     .string()
@@ -42,7 +42,7 @@ function wholeNumber(min: number, max: number) {
   return z.number({ error }).int(error).min(min, error).max(max, error);
 }
 
-/** Relative, and not out of the folder that it is relative to. */
+/** A relative path that stays inside its folder. */
 const relativePath = text(255)
   .refine((path) => path !== '' && !path.startsWith('/'), 'must be a relative path')
   .refine(
@@ -98,7 +98,7 @@ const limits = z.strictObject({
   network: z.enum(['none', 'any']).nullish(),
 });
 
-/** Either a language and its code, or a command. */
+/** A request to start a run: either a language and its code, or a command. */
 export const StartRun = z
   .strictObject({
     language: z.enum(LANGUAGES).optional(),
@@ -124,19 +124,19 @@ export const StartRun = z
   );
 export type StartRun = z.output<typeof StartRun>;
 
-/** What is to be run, in the runners' terms. */
-export function toJob(runId: string, asked: StartRun): Job {
-  const { language, code, command } = asked;
+/** The job for the runner. */
+export function toJob(runId: string, request: StartRun): Job {
+  const { language, code, command } = request;
   return {
     runId,
     program: language !== undefined && code !== undefined ? { language, code } : { command: command ?? '' },
-    stdin: asked.stdin == null ? null : Buffer.from(asked.stdin),
-    files: asked.files.map(({ path, content, encoding }) => ({
+    stdin: request.stdin == null ? null : Buffer.from(request.stdin),
+    files: request.files.map(({ path, content, encoding }) => ({
       path,
       content: Buffer.from(content, encoding),
     })),
-    env: asked.env,
-    workdir: asked.workdir ?? null,
+    env: request.env,
+    workdir: request.workdir ?? null,
   };
 }
 
@@ -151,7 +151,7 @@ export function toLimits({ timeout_ms: timeoutMs, limits: own }: StartRun): Limi
   };
 }
 
-/** How the wire names the limits that not every runner enforces. */
+/** Wire names of the limits that not every runner enforces. */
 export const LIMIT_NAMES = {
   memoryBytes: 'memory_bytes',
   cpus: 'cpus',
@@ -162,7 +162,7 @@ export const LIMIT_NAMES = {
 export const RunServerParams = z.object({ id: z.string() });
 export const RunParams = z.object({ id: z.string() });
 
-/** `from` is the first number wanted. */
+/** `from` is the number of the first event to send. */
 export const EventsQuery = z.strictObject({
   from: z.coerce
     .number({ error: 'must be a whole number from 1 on' })
@@ -172,7 +172,7 @@ export const EventsQuery = z.strictObject({
     .optional(),
 });
 
-/** `cursor` is what an earlier page gave as `next_cursor`. */
+/** `cursor` is the `next_cursor` of the previous page. */
 export const RunsQuery = z.strictObject({
   cursor: z
     .string()
@@ -189,7 +189,7 @@ export type RunsQuery = z.output<typeof RunsQuery>;
 
 const timestamp = z.iso.datetime();
 
-/** A run as the history lists it. */
+/** A run in a list. */
 export const RunView = z.object({
   id: z.string(),
   user_id: z.string(),
@@ -214,7 +214,7 @@ export const RunView = z.object({
 });
 export type RunView = z.output<typeof RunView>;
 
-/** With what was run: null where it does not decrypt any more. */
+/** A run with its program; null when the program does not decrypt. */
 export const RunDetails = RunView.extend({
   program: z
     .union([z.object({ language: z.enum(LANGUAGES), code: z.string() }), z.object({ command: z.string() })])
@@ -226,7 +226,7 @@ export type RunDetails = z.output<typeof RunDetails>;
 export const RunPage = z.object({ data: z.array(RunView), next_cursor: z.string().nullable() });
 export type RunPage = z.output<typeof RunPage>;
 
-/** A run that was waited for. */
+/** The response of a request that waits for the exit of its run. */
 export const RunResult = z.object({
   run_id: z.string(),
   exit: z.object({
@@ -241,7 +241,7 @@ export const RunResult = z.object({
   stdout_encoding: z.enum(['utf8', 'base64']),
   stderr: z.string(),
   stderr_encoding: z.enum(['utf8', 'base64']),
-  /** True when there was more output than is kept. */
+  /** True when there was more output than the response contains. */
   truncated: z.boolean(),
 });
 export type RunResult = z.output<typeof RunResult>;

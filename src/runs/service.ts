@@ -1,4 +1,4 @@
-import { setTimeout as rest } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Principal } from '../http/principal.ts';
 import type { Identity } from '../identity/service.ts';
 import type { Database } from '../lib/postgres/database.ts';
@@ -14,6 +14,7 @@ import { createDispatcher } from './dispatcher.ts';
 import type { NumberedEvent } from './events.ts';
 import { createEventSubscriptions } from './event-subscription.ts';
 import { createPrepareRun, assertLimitsSupported } from './preparation.ts';
+import { createCancelRun, type CancelRun } from './cancel-run.ts';
 import { createRunHistory, type RunHistory } from './history.ts';
 import { RUNS_CHANNEL } from './queue-store.ts';
 import { createRunsStore } from './runs-store.ts';
@@ -25,117 +26,120 @@ export { deleteRunsOfOwner } from './runs-store.ts';
 
 export interface RunServiceDeps {
   database: Database;
-  /** Straight to Postgres, where processes tell each other of runs. */
+  /** Connects to Postgres without a pooler, for LISTEN. */
   databaseUrl: string;
   keyring: Keyring;
   identity: Pick<Identity, 'userCache' | 'isSignInValid' | 'activeWork'>;
   servers: ServerOpener;
   settings: { perUser: number; perServer: number; perInstance: number; historyDays: number };
   log: Log;
-  /** How long a run counts without a sign of life of the process that has it. */
+  /** A run is an orphan when its process has not renewed the lease for this long. */
   leaseMs?: number;
 }
 
-/** Running code on people's servers: from any process, seen from any, never under way for ever. */
+/** Runs code on users' servers. Runs can be started and watched in any process, and every run ends. */
 export interface RunService extends RunHistory {
   /**
-   * Begins a run, or queues it. It goes on until it ends, is cancelled, or the sign-in that started it ends.
+   * Starts a run, or queues it. The run ends when its program exits, when it is cancelled, or when the sign-in that
+   * started it ends.
    * @param ref the server's id, or `default`.
-   * @throws AppError what opening the server throws; `limit_unsupported` (422), `rate_limited` (429).
+   * @throws AppError as {@link ServerOpener.openForRun}; `limit_unsupported` (422), `rate_limited` (429).
    */
-  submit(principal: Principal, ref: string, asked: StartRun, requestId: string): Promise<RunRef>;
-  /** Whether this process has the run under way. */
+  submit(principal: Principal, ref: string, request: StartRun, requestId: string): Promise<RunRef>;
+  cancel: CancelRun;
+  /** Whether this process holds the run. */
   isActive(run: RunRef): boolean;
-  /** A run's events after a number, up to its exit or until `signal` ends. */
+  /** A run's events after a number, up to its exit or until `signal` aborts. */
   subscribe(run: RunRef, afterSeq: number, signal: AbortSignal): AsyncGenerator<NumberedEvent, void>;
-  /** Deletes all runs of a person who is no more. What is under way ends. */
+  /** Deletes all runs of a deleted user. Runs under way end. */
   removeUser(userId: string): Promise<void>;
-  /** Begins to look after the queue. Resolves after the first look, good or bad. */
+  /** Starts heartbeat and pruning. Resolves after the first round, also when it failed. */
   start(): Promise<void>;
-  /** Begins nothing more, and leaves to other processes what is queued; what goes on is the caller's to end. */
+  /** Starts no further run and releases queued runs to other processes. The caller ends the runs under way. */
   drain(): Promise<void>;
-  /** Waits a while for what is being stored, and ends the looking after. */
+  /** Waits up to {@link SETTLE_TIMEOUT_MS} for pending writes, then stops heartbeat and pruning. */
   stop(): Promise<void>;
 }
 
 const MAX_QUEUED_PER_USER = 64;
-/** Every start costs rows, and can be a look at an address. */
+/** Per user. Every start writes rows, and can probe an address. */
 const MAX_STARTS_PER_MINUTE = 120;
 const LEASE_MS = 20_000;
 const HEARTBEATS_PER_LEASE = 4;
 const PRUNE_INTERVAL_MS = 10 * 60_000;
 const SETTLE_TIMEOUT_MS = 5_000;
-/** Notices make things quick here, and nothing depends on them. */
+/** NOTIFY only lowers latency; polling is the fallback. */
 const LISTEN_HEARTBEAT_MS = 1_000;
 
-/** Builds it. Nothing is asked of the database before `start` or a request. */
+/** Sends no query before `start` or a request. */
 export function createRunService(deps: RunServiceDeps): RunService {
   const { database, identity, servers, settings, log, leaseMs = LEASE_MS } = deps;
   const { historyDays, perInstance, ...limits } = settings;
   const closing = new AbortController();
-  const starts = createRateLimit({
+  const startLimit = createRateLimit({
     points: MAX_STARTS_PER_MINUTE,
-    rejectionDetail: 'You have started many runs in a minute. Wait a little.',
+    rejectionDetail: `At most ${MAX_STARTS_PER_MINUTE} starts of runs a minute. Wait, then start the run again.`,
   });
-  const seals = createRunEncryption(deps.keyring);
+  const encryption = createRunEncryption(deps.keyring);
   const store = createRunsStore(database, {
     instance: randomId(20),
     leaseMs,
     limits,
-    mostQueued: MAX_QUEUED_PER_USER,
+    maxQueuedPerUser: MAX_QUEUED_PER_USER,
   });
   const dispatcher = createDispatcher({
-    ...{ store, seals, servers, log, perInstance },
-    prepare: createPrepareRun({ store, seals, identity, servers }),
-    liveWork: identity.activeWork,
+    ...{ store, encryption, servers, log, maxActive: perInstance },
+    prepare: createPrepareRun({ store, encryption, identity, servers }),
+    activeWork: identity.activeWork,
     closing: closing.signal,
     leaseMs,
-    mostQueued: MAX_QUEUED_PER_USER,
+    maxQueuedPerUser: MAX_QUEUED_PER_USER,
   });
-  const subscriptions = createEventSubscriptions({ store, seals, dispatcher });
+  const subscriptions = createEventSubscriptions({ store, encryption, dispatcher });
   const notifications = createNotificationListener({
     url: deps.databaseUrl,
     channel: RUNS_CHANNEL,
     log,
     heartbeatIntervalMs: LISTEN_HEARTBEAT_MS,
   });
-  notifications.onNotification((notice) => {
-    const [what, id = ''] = notice.split(' ');
-    if (what === 'cancel') dispatcher.cancel(id);
+  notifications.onNotification((payload) => {
+    const [event, id = ''] = payload.split(' ');
+    if (event === 'cancel') dispatcher.cancel(id);
     else subscriptions.wake(id);
-    if (what === 'ended') dispatcher.claimQueued();
-    if (what === 'released') dispatcher.claimReleased();
+    if (event === 'ended') dispatcher.claimQueued();
+    if (event === 'released') dispatcher.claimReleased();
   });
   const pollers = [
     createPoller(
-      'looking after the queue of runs',
+      'the heartbeat of the run queue',
       leaseMs / HEARTBEATS_PER_LEASE,
       () => dispatcher.heartbeat(),
       log,
     ),
-    createPoller('pruning the history of runs', PRUNE_INTERVAL_MS, () => store.prune(historyDays), log),
+    createPoller('the pruning of the run history', PRUNE_INTERVAL_MS, () => store.prune(historyDays), log),
   ];
 
   return {
-    async submit(principal, ref, asked, requestId) {
-      await starts.consume(principal.user.id);
-      const server = await servers.openForUse(principal.user.id, ref);
-      assertLimitsSupported(server, toLimits(asked));
-      const { id, owner } = await dispatcher.accept(principal, server, asked, requestId);
+    async submit(principal, ref, request, requestId) {
+      await startLimit.consume(principal.user.id);
+      const server = await servers.openForRun(principal.user.id, ref);
+      assertLimitsSupported(server, toLimits(request));
+      const { id, owner } = await dispatcher.accept(principal, server, request, requestId);
       return { id, owner };
     },
-    ...createRunHistory({ database, store, seals, dispatcher }),
+    ...createRunHistory({ store, encryption, dispatcher }),
+    cancel: createCancelRun({ database, store, dispatcher }),
     isActive: (run) => dispatcher.find(run) !== undefined,
     subscribe: (run, afterSeq, signal) => subscriptions.subscribe(run, afterSeq, signal),
     removeUser: (userId) => store.removeOwner(userOwner(userId)),
     async start() {
-      await Promise.all([notifications.start(), ...pollers.map((loop) => loop.start())]);
+      await Promise.all([notifications.start(), ...pollers.map((poller) => poller.start())]);
     },
     drain: () => dispatcher.releaseQueued(),
     async stop() {
-      await Promise.race([dispatcher.settled(), rest(SETTLE_TIMEOUT_MS, undefined, { ref: false })]);
+      await Promise.race([dispatcher.settled(), delay(SETTLE_TIMEOUT_MS, undefined, { ref: false })]);
       closing.abort();
-      await Promise.all([notifications.stop(), ...pollers.map((loop) => loop.stop())]);
+      await Promise.all([notifications.stop(), ...pollers.map((poller) => poller.stop())]);
     },
   };
 }

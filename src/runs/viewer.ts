@@ -5,17 +5,17 @@ import type { NumberedEvent, ViewerEvent, RunExit } from './events.ts';
 import type { RunResult } from './schema.ts';
 import { toSseFrame, toWireExit } from './wire-events.ts';
 
-/** A comment goes out after this much silence, so that proxies in between keep the connection. */
+/** A comment is sent after this time without an event, so that proxies keep the connection open. */
 const PING_INTERVAL_MS = 15_000;
 const PING = ': ping\n\n';
 const IDLE_TIMEOUT_MS = 120_000;
-/** What is kept for an answer that is waited for. */
+/** Output bytes in a response that waits for the exit. */
 const MAX_RESULT_BYTES = 1024 * 1024;
 
 /**
- * Shows a run to a viewer as server-sent events. Whoever reads slowly slows nothing but their own answer.
- * @param idleMs a viewer who takes nothing for so long is given up.
- * @returns when the events or the viewer have ended; `signal` ends the answer where it is.
+ * Streams the events of a run to a viewer as server-sent events. A slow viewer delays only its own response.
+ * @param idleMs a viewer that reads nothing for this long is disconnected.
+ * @returns when the events have ended or the viewer is gone; `signal` ends the response at once.
  */
 export async function streamEvents(
   response: Response,
@@ -43,7 +43,7 @@ export async function streamEvents(
   }
 }
 
-/** @returns false when the viewer is gone or takes nothing. */
+/** @returns false when the viewer is gone or reads nothing. */
 async function waitForDrain(response: Response, signal: AbortSignal, idleMs: number): Promise<boolean> {
   try {
     await once(response, 'drain', { signal: AbortSignal.any([signal, AbortSignal.timeout(idleMs)]) });
@@ -54,34 +54,34 @@ async function waitForDrain(response: Response, signal: AbortSignal, idleMs: num
 }
 
 /**
- * Reads a run to its end.
- * @returns undefined when the events end without one.
+ * Reads the events of a run up to its exit.
+ * @returns undefined when the events end without an exit.
  */
 export async function collectResult(
   runId: string,
   events: AsyncIterable<NumberedEvent>,
 ): Promise<RunResult | undefined> {
   const output = createOutputCollector();
-  for await (const { news } of events) {
-    if (news.type === 'exit') return { run_id: runId, exit: toWireExit(news), ...output.result() };
-    output.add(news);
+  for await (const { event } of events) {
+    if (event.type === 'exit') return { run_id: runId, exit: toWireExit(event), ...output.result() };
+    output.add(event);
   }
   return undefined;
 }
 
 function createOutputCollector() {
   const chunks: Record<'stdout' | 'stderr', Buffer[]> = { stdout: [], stderr: [] };
-  let leftBytes = MAX_RESULT_BYTES;
+  let remainingBytes = MAX_RESULT_BYTES;
   let truncated = false;
   return {
-    add(news: Exclude<ViewerEvent, RunExit>): void {
-      if (news.type === 'truncated') truncated = true;
-      if (news.type !== 'output') return;
-      // Once something is left out, so is all that comes after it.
-      if (truncated || news.data.length > leftBytes) truncated = true;
+    add(event: Exclude<ViewerEvent, RunExit>): void {
+      if (event.type === 'truncated') truncated = true;
+      if (event.type !== 'output') return;
+      // After the first dropped output, all later output is dropped too.
+      if (truncated || event.data.length > remainingBytes) truncated = true;
       else {
-        leftBytes -= news.data.length;
-        chunks[news.stream].push(news.data);
+        remainingBytes -= event.data.length;
+        chunks[event.stream].push(event.data);
       }
     },
     result() {

@@ -4,7 +4,7 @@ import { CLEANUPS, EXIT_CAUSES } from './schema.ts';
 
 const stream = z.enum(['stdout', 'stderr']);
 
-/** An event as viewers get it and as the spool keeps it. */
+/** An event on the wire and in the stored history. */
 const WireEvent = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('phase'),
@@ -32,22 +32,22 @@ export function toWireExit({ cause, code, signal, cleanup, message, durationMs }
   return { cause, code, signal, cleanup, message, duration_ms: durationMs };
 }
 
-export function toWireEvent(news: ViewerEvent): WireEvent {
-  switch (news.type) {
+export function toWireEvent(event: ViewerEvent): WireEvent {
+  switch (event.type) {
     case 'phase':
       return {
         type: 'phase',
-        phase: news.phase,
-        ...(news.position === null ? {} : { position: news.position }),
+        phase: event.phase,
+        ...(event.position === null ? {} : { position: event.position }),
       };
     case 'output': {
-      const { stream: name, encoding, data } = news;
-      return { type: 'output', stream: name, encoding, data: data.toString(encoding) };
+      const { stream: streamName, encoding, data } = event;
+      return { type: 'output', stream: streamName, encoding, data: data.toString(encoding) };
     }
     case 'truncated':
-      return { type: 'truncated', stream: news.stream, dropped_bytes: news.droppedBytes };
+      return { type: 'truncated', stream: event.stream, dropped_bytes: event.droppedBytes };
     case 'exit':
-      return { type: 'exit', ...toWireExit(news) };
+      return { type: 'exit', ...toWireExit(event) };
   }
 }
 
@@ -56,8 +56,8 @@ export function fromWireEvent(event: WireEvent): ViewerEvent {
     case 'phase':
       return { type: 'phase', phase: event.phase, position: event.position ?? null };
     case 'output': {
-      const { stream: name, encoding, data } = event;
-      return { type: 'output', stream: name, encoding, data: Buffer.from(data, encoding) };
+      const { stream: streamName, encoding, data } = event;
+      return { type: 'output', stream: streamName, encoding, data: Buffer.from(data, encoding) };
     }
     case 'truncated':
       return { type: 'truncated', stream: event.stream, droppedBytes: event.dropped_bytes };
@@ -68,8 +68,8 @@ export function fromWireEvent(event: WireEvent): ViewerEvent {
   }
 }
 
-/** One server-sent event. JSON has no line breaks of its own, so that no data can end it early. */
-export function toSseFrame(runId: string, { seq, news }: NumberedEvent): string {
-  const { type, ...rest } = toWireEvent(news);
+/** One server-sent event. JSON contains no raw line breaks, so no data can end the event early. */
+export function toSseFrame(runId: string, { seq, event }: NumberedEvent): string {
+  const { type, ...rest } = toWireEvent(event);
   return `event: ${type}\nid: ${seq}\ndata: ${JSON.stringify({ run_id: runId, seq, type, ...rest })}\n\n`;
 }

@@ -13,75 +13,75 @@ import {
   type EncryptedConfig,
 } from './secret-encryption.ts';
 
-/** What a change makes of a configuration. */
+/** A configuration after a change. */
 export interface ChangedConfig {
   config: EncryptedConfig;
   hostKey: HostKey | null;
-  /** True where nothing has changed at all. */
+  /** True when the change alters nothing. */
   isSame: boolean;
 }
 
 /**
- * Merges a change into a stored configuration: what is missing stays, and so does a secret that is sent as its
- * mask; null clears. A secret that stays must stay where it was meant to go: with another destination of its own it
- * is to be sent again, and with any other destination the host key is to be confirmed again.
- * @throws AppError `validation_failed` (400) that names the members at fault; `key_undecryptable` (424) where
- *   something is to stay that does not open.
+ * Merges a change into a stored configuration. A missing member stays, and so does a secret that is sent as its mask;
+ * null clears a member. A stored secret goes only to its stored destination: if its destination changes, the secret
+ * must be sent again. If any destination changes, the host key must be confirmed again.
+ * @throws AppError `validation_failed` (400) with the invalid members; `key_undecryptable` (424) when stored members
+ *   are to stay and do not decrypt.
  */
 export async function changeConfig(
   keyring: Keyring,
   runner: Runner,
-  place: SecretBinding,
+  binding: SecretBinding,
   stored: EncryptedConfig,
   input: ConfigInput,
 ): Promise<ChangedConfig> {
   assertNoMasks(input, listSecretFields(runner, stored));
-  const opened = await decryptConfig(keyring, runner, place, stored);
-  if (opened === undefined) return replaceConfig(keyring, runner, place, input);
+  const decrypted = await decryptConfig(keyring, runner, binding, stored);
+  if (decrypted === undefined) return replaceConfig(keyring, runner, binding, input);
   const sent = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== STORED_SECRET_MASK));
-  const parsed = await parseConfig(runner, { ...(opened as object), ...sent });
-  if ('faults' in parsed) throw invalidConfig(parsed.faults);
+  const parsed = await parseConfig(runner, { ...(decrypted as object), ...sent });
+  if ('errors' in parsed) throw invalidConfig(parsed.errors);
   const { config } = parsed;
-  const [before, after] = [opened, config].map((each) => hashDestination(runner, each, place.hostKey));
-  const hostKey = before === after ? place.hostKey : null;
-  const isSame = isDeepStrictEqual(opened, config);
+  const [before, after] = [decrypted, config].map((each) => hashDestination(runner, each, binding.hostKey));
+  const hostKey = before === after ? binding.hostKey : null;
+  const isSame = isDeepStrictEqual(decrypted, config);
   const kept = listSecretFields(runner, config as ConfigInput).filter((field) => !(field in sent));
   assertNoKeptSecrets(
     kept.filter((field) => {
-      const [old, next] = [opened, config].map((each) =>
-        hashFieldDestination(runner, each, field, place.hostKey),
+      const [old, next] = [decrypted, config].map((each) =>
+        hashFieldDestination(runner, each, field, binding.hostKey),
       );
       return old !== next;
     }),
   );
-  return { config: encryptConfig(keyring, runner, { ...place, hostKey }, config), hostKey, isSame };
+  return { config: encryptConfig(keyring, runner, { ...binding, hostKey }, config), hostKey, isSame };
 }
 
 /**
- * Takes a change for a whole configuration, since what is stored cannot be trusted: its address may have been
- * altered to receive the secret that is now entered again.
+ * Replaces a configuration that does not decrypt. The change must be a whole configuration, because the stored
+ * address may have been altered to receive the secret that is entered now.
  */
 async function replaceConfig(
   keyring: Keyring,
   runner: Runner,
-  place: SecretBinding,
+  binding: SecretBinding,
   input: ConfigInput,
 ): Promise<ChangedConfig> {
   const parsed = Object.values(input).includes(STORED_SECRET_MASK)
     ? undefined
     : await parseConfig(runner, input);
-  if (parsed === undefined || 'faults' in parsed) {
+  if (parsed === undefined || 'errors' in parsed) {
     throw new AppError(
       'key_undecryptable',
-      'The stored secrets do not open, or were stored for another address: nothing of them is kept. Send the whole connection_config, secrets included.',
-      parsed === undefined ? {} : { errors: invalidConfig(parsed.faults).errors ?? [] },
+      'The stored secrets do not decrypt, or were stored for another address. Send the whole connection_config, including the secrets.',
+      parsed === undefined ? {} : { errors: invalidConfig(parsed.errors).errors ?? [] },
     );
   }
-  const config = encryptConfig(keyring, runner, { ...place, hostKey: null }, parsed.config);
+  const config = encryptConfig(keyring, runner, { ...binding, hostKey: null }, parsed.config);
   return { config, hostKey: null, isSame: false };
 }
 
-/** Where one secret would go if it were the only one: what is bound for the sake of another is no matter to it. */
+/** The destination of one secret: the digest of the configuration without its other secrets. */
 function hashFieldDestination(
   runner: Runner,
   config: unknown,
@@ -93,6 +93,7 @@ function hashFieldDestination(
 }
 
 function assertNoKeptSecrets(fields: readonly string[]): void {
-  const message = 'must be sent again: a stored secret goes only to the destination that it was stored for';
+  const message =
+    'must be sent again, because a stored secret is only used for the destination it was stored for';
   if (fields.length > 0) throw invalidConfig(fields.map((path) => ({ path, message })));
 }

@@ -18,24 +18,24 @@ export interface EncryptedServersDeps {
   runners: ReadonlyMap<ServerType, Runner>;
 }
 
-/** The secrets of all servers, one text per member of a configuration. */
+/** The encrypted secrets of all servers: one text per secret member of a configuration. */
 export function createEncryptedServers({ database, keyring, runners }: EncryptedServersDeps): EncryptedTexts {
   function listSecrets(owner: Owner, server: StoredServer): EncryptedText[] {
     const runner = runners.get(server.serverType);
     if (runner === undefined) return [];
-    const place: SecretBinding = { owner, serverId: server.id, hostKey: server.hostKey };
+    const binding: SecretBinding = { owner, serverId: server.id, hostKey: server.hostKey };
     return listSecretFields(runner, server.config).map((field) => {
-      const token = String(server.config[field]);
+      const ciphertext = String(server.config[field]);
       return {
         owner,
         name: `server ${server.id}, ${field}`,
-        token,
-        isValid: async () => (await decryptConfig(keyring, runner, place, server.config)) !== undefined,
+        ciphertext,
+        isValid: async () => (await decryptConfig(keyring, runner, binding, server.config)) !== undefined,
         replace: (next) =>
           database.withOwner(owner, async (sql) => {
-            // A change of the server reads and writes it under this lock: it would bring the old token back.
+            // Changes of a server read and write its row under this lock; without it they would restore the old text.
             await lockServers(sql, getUserId(owner));
-            return replaceSecretCiphertext(sql, server.id, { field, from: token, to: next });
+            return replaceSecretCiphertext(sql, server.id, { field, from: ciphertext, to: next });
           }),
       };
     });

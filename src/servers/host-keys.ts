@@ -12,14 +12,14 @@ import { updateServer, type StoredServer } from './servers-store.ts';
 import { undecryptable } from './targets.ts';
 import { toServerView } from './views.ts';
 
-/** What owners say about the keys by which hosts prove who they are. */
+/** Confirmation of SSH host keys by the owners of servers. */
 export interface HostKeyConfirmation {
   /**
-   * Stores exactly the key that was sent, and seals the server's secrets anew for a host that has it.
-   * @param id the server that was tested; the key is that of the server `hop` on its way where there is one.
-   * @returns the server whose key it is.
-   * @throws AppError `not_found` (404); `validation_failed` (400) for a server that has no host key, or a `hop` that
-   *   is not on the way; `key_undecryptable` (424); `database_unavailable` (503).
+   * Stores exactly the key that was sent, and encrypts the server's secrets again, bound to this key.
+   * @param id the tested server. With `hop`, the key belongs to that jump server of it.
+   * @returns the server that the key belongs to.
+   * @throws AppError `not_found` (404); `validation_failed` (400) for a server without a host key, or a `hop` that
+   *   is not in the jump chain; `key_undecryptable` (424); `database_unavailable` (503).
    */
   confirmHostKey(author: ServerChangeAuthor, id: string, key: ConfirmHostKey): Promise<ServerView>;
 }
@@ -27,36 +27,36 @@ export interface HostKeyConfirmation {
 export interface HostKeyConfirmationDeps {
   keyring: Keyring;
   runners: ReadonlyMap<ServerType, Runner>;
-  kinds: RunnerAccess;
+  runnerAccess: RunnerAccess;
   writer: ServerWriter;
 }
 
 export function createHostKeyConfirmation({
   keyring,
   runners,
-  kinds,
+  runnerAccess,
   writer,
 }: HostKeyConfirmationDeps): HostKeyConfirmation {
-  const referencesOf = createListJumpServerIds(runners);
+  const listJumpServerIds = createListJumpServerIds(runners);
   return {
     confirmHostKey: (author, id, { type, fingerprint, hop }) =>
-      writer.write(author, async ({ sql, servers, recordChange: tell }) => {
+      writer.write(author, async ({ sql, servers, recordChange }) => {
         const server = getServer(servers, id);
         const subject =
           hop == null || hop === id
             ? server
-            : listJumpServers(servers, server, referencesOf).find((each) => each.id === hop);
+            : listJumpServers(servers, server, listJumpServerIds).find((each) => each.id === hop);
         if (subject === undefined) throw notInJumpChain();
-        const runner = kinds.findRunner(subject.serverType);
+        const runner = runnerAccess.findRunner(subject.serverType);
         if (runner?.needsHostKey !== true) throw hasNoHostKey(subject);
-        const place = { owner: userOwner(author.userId), serverId: subject.id, hostKey: subject.hostKey };
-        const config = await decryptConfig(keyring, runner, place, subject.config);
+        const binding = { owner: userOwner(author.userId), serverId: subject.id, hostKey: subject.hostKey };
+        const config = await decryptConfig(keyring, runner, binding, subject.config);
         if (config === undefined) throw undecryptable(subject.name);
         const hostKey = { type, fingerprint };
         if (matchesHostKey(subject.hostKey, hostKey)) return toServerView(subject, runner);
-        const sealed = encryptConfig(keyring, runner, { ...place, hostKey }, config);
-        await tell('server.host_key_confirmed', subject.id);
-        const stored = await updateServer(sql, subject.id, { ...subject, config: sealed, hostKey }, false);
+        const encrypted = encryptConfig(keyring, runner, { ...binding, hostKey }, config);
+        await recordChange('server.host_key_confirmed', subject.id);
+        const stored = await updateServer(sql, subject.id, { ...subject, config: encrypted, hostKey }, false);
         return toServerView(stored, runner);
       }),
   };
@@ -67,7 +67,7 @@ function matchesHostKey(known: HostKey | null, key: HostKey): boolean {
 }
 
 function notInJumpChain(): AppError {
-  const message = 'must be the id of a server that this one goes through';
+  const message = 'must be the id of a jump server of this server';
   return new AppError('validation_failed', 'The request is not valid; see errors.', {
     errors: [{ path: 'hop', message }],
   });
@@ -76,6 +76,6 @@ function notInJumpChain(): AppError {
 function hasNoHostKey({ name, serverType }: StoredServer): AppError {
   return new AppError(
     'validation_failed',
-    `“${name}” has no host key: it is a server of the kind ${serverType}. If it goes through an SSH server, say that one's id as hop.`,
+    `“${name}” has no host key, because its type is ${serverType}. To confirm the key of its SSH server, send that server's id as hop.`,
   );
 }

@@ -12,16 +12,16 @@ import {
   ServerTestView,
   ServerView,
   SshKeyPair,
-  TestUnsavedServer,
+  TestServerDraft,
   UpdateServer,
 } from './schema.ts';
 import type { ServerService } from './service.ts';
 
 const BASE = '/api/v1/execution-servers';
-/** Adding, changing and testing. */
+/** Access to the routes that add, change and test servers. */
 const CHANGE_ACCESS = { access: 'session', tier: BYOK_TIER } as const;
 
-/** The servers of the person who asks. Reading and deleting are open to every tier; a token can do none of it. */
+/** The signed-in user's own servers. Reading and deleting are open to every tier. Tokens are not accepted. */
 export function serverRoutes({ servers }: { servers: ServerService }): Route[] {
   return [...readRoutes(servers), ...changeRoutes(servers), ...testRoutes(servers)];
 }
@@ -35,7 +35,7 @@ function readRoutes(servers: ServerService): Route[] {
       response: z.array(ServerView),
       handle: ({ principal }) => servers.list(principal.user.id),
     }),
-    // Before the one with an id, which would take the word for one.
+    // Before the route with an id, which would match `default`.
     jsonRoute({
       method: 'get',
       path: `${BASE}/default`,
@@ -114,10 +114,10 @@ function testRoutes(servers: ServerService): Route[] {
       method: 'post',
       path: `${BASE}/test`,
       ...CHANGE_ACCESS,
-      body: TestUnsavedServer,
+      body: TestServerDraft,
       response: ServerTestView,
       handle: ({ principal, requestId, body }, _request, response) =>
-        servers.testUnsaved({ principal, requestId, gone: createDisconnectSignal(response) }, body),
+        servers.testUnsaved({ principal, requestId, disconnected: createDisconnectSignal(response) }, body),
     }),
     jsonRoute({
       method: 'post',
@@ -126,7 +126,7 @@ function testRoutes(servers: ServerService): Route[] {
       params: ServerParams,
       response: ServerTestView,
       handle: ({ principal, requestId, params }, _request, response) =>
-        servers.test({ principal, requestId, gone: createDisconnectSignal(response) }, params.id),
+        servers.test({ principal, requestId, disconnected: createDisconnectSignal(response) }, params.id),
     }),
     jsonRoute({
       method: 'post',
@@ -146,11 +146,11 @@ function withETag(response: Response, server: ServerView): ServerView {
   return server;
 }
 
-/** Ends when the answer is over or its client has left. */
+/** Aborts when the response has ended or its client has disconnected. */
 function createDisconnectSignal(response: Response): AbortSignal {
-  const gone = new AbortController();
+  const disconnected = new AbortController();
   onResponseClosed(response, () => {
-    gone.abort();
+    disconnected.abort();
   });
-  return gone.signal;
+  return disconnected.signal;
 }

@@ -2,14 +2,14 @@ import type { LocalExecution } from '../identity/service.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
 
-/** The kinds of servers that are to be had here. */
+/** The runners of this installation, and which users may use them. */
 export interface RunnerAccess {
-  /** What runs code on this kind, whoever asks; undefined where it is not built in. */
+  /** The runner of a server type, without a check of rights; undefined when the type is not built in. */
   findRunner(type: ServerType): Runner | undefined;
   /**
-   * What runs code on this kind, for this user.
-   * @throws AppError `validation_failed` (400) where the kind is not to be had here, `scope_required` (403) where
-   *   it is not for this user; `keycloak_unavailable` (503).
+   * The runner of a server type, for a user.
+   * @throws AppError `validation_failed` (400) when the type is not available on this installation, `scope_required`
+   *   (403) when the user may not use it; `keycloak_unavailable` (503).
    */
   getAllowedRunner(userId: string, type: ServerType): Promise<Runner>;
 }
@@ -34,15 +34,15 @@ export function createRunnerAccess({ runners, localExecution }: RunnerAccessDeps
 function typeUnavailable(type: ServerType): AppError {
   const message =
     type === 'local'
-      ? 'Code does not run on this installation itself: its operator has not switched that on (LOCAL_EXECUTION).'
-      : `Servers of the kind ${type} are not to be had here.`;
+      ? 'Server type local is not available, because LOCAL_EXECUTION is off. Use another server type, or ask the operator to switch it on.'
+      : `Server type ${type} is not available on this installation.`;
   return new AppError('validation_failed', message, { errors: [{ path: 'server_type', message }] });
 }
 
 function operatorRoleRequired(): AppError {
   return new AppError(
     'scope_required',
-    'Running code on this installation itself needs the role ops-operator, which an administrator gives.',
+    'Local execution needs the role ops-operator. Ask an administrator for it, or use another server type.',
     { extra: { required_role: 'ops-operator' } },
   );
 }

@@ -1,10 +1,10 @@
 import { z } from 'zod';
 import { SERVER_TYPES, TEST_STAGES, SERVER_TEST_STATUSES } from '../runners/runner.ts';
 
-/** What a stored secret reads as, and what keeps it when it is sent back. */
+/** Replaces stored secrets in responses. Sent back, it keeps the stored secret. */
 export const STORED_SECRET_MASK = '***stored***';
 
-/** No kind of server nests deeper than a list or a map. */
+/** No configuration nests deeper than a list or a map. */
 const MAX_DEPTH = 8;
 
 const timestamp = z.iso.datetime();
@@ -24,7 +24,7 @@ const workspacePath = z
   .refine(isStorable, 'must be valid Unicode')
   .nullable();
 
-/** What its members must be is for the kind of server to say. */
+/** The members are validated by the runner of the server type. */
 const connectionConfig = z
   .record(z.string(), z.unknown())
   .refine((config) => isStorableDeep(config), 'must be valid Unicode without null characters');
@@ -41,7 +41,7 @@ export const CreateServer = z.strictObject({
 });
 export type CreateServer = z.output<typeof CreateServer>;
 
-/** What is missing stays; in `connection_config`, too, where null clears a member. */
+/** Missing members stay. The same holds inside `connection_config`, where null clears a member. */
 export const UpdateServer = z.strictObject({
   name: name.optional(),
   server_type: serverType.optional(),
@@ -52,7 +52,7 @@ export const UpdateServer = z.strictObject({
 });
 export type UpdateServer = z.output<typeof UpdateServer>;
 
-/** As OpenSSH prints them: `ssh-ed25519`, `SHA256:` and 43 characters of base64. */
+/** As OpenSSH prints it: `ssh-ed25519`, `SHA256:` and 43 characters of base64. */
 const hostKey = z.strictObject({
   type: z.string().regex(/^[a-z0-9@.-]{1,64}$/, 'must be a type of host key, e.g. ssh-ed25519'),
   fingerprint: z
@@ -60,24 +60,24 @@ const hostKey = z.strictObject({
     .regex(/^SHA256:[A-Za-z0-9+/]{43}$/, 'must be SHA256: and 43 characters of base64, as a test shows it'),
 });
 
-/** `hop` is the id of the jump server whose key it is; without it, it is the server's own. */
+/** With `hop`, the id of a jump server, the key belongs to that jump server; otherwise to the server itself. */
 export const ConfirmHostKey = hostKey.extend({ hop: z.string().nullish() });
 export type ConfirmHostKey = z.output<typeof ConfirmHostKey>;
 
 /** A server that is tested before it is saved. `host_key` is trusted for this test alone. */
-export const TestUnsavedServer = z.strictObject({
+export const TestServerDraft = z.strictObject({
   server_type: serverType,
   connection_config: connectionConfig,
   workspace_path: workspacePath.optional(),
   host_key: hostKey.nullish(),
 });
-export type TestUnsavedServer = z.output<typeof TestUnsavedServer>;
+export type TestServerDraft = z.output<typeof TestServerDraft>;
 
 export const ServerParams = z.object({ id: z.string() });
 
 const HostKeyView = z.object({ type: z.string(), fingerprint: z.string() });
 
-/** What a test found, beside its status. */
+/** The result of a test, without its status. */
 export const ServerTestDetails = z.object({
   stages: z.array(
     z.object({
@@ -87,14 +87,14 @@ export const ServerTestDetails = z.object({
       message: z.string(),
     }),
   ),
-  /** The key that was shown where none is confirmed or it has changed; `hop` is the jump server that showed it. */
+  /** The host's key when none is confirmed or it has changed; `hop` is the id of the jump server that has this key. */
   host_key: HostKeyView.extend({ hop: z.string().nullable() }).nullable(),
 });
 export type ServerTestDetails = z.output<typeof ServerTestDetails>;
 
 const testStatus = z.enum(SERVER_TEST_STATUSES);
 
-/** A server as its owner sees it; a stored secret reads as {@link STORED_SECRET_MASK}. */
+/** A server in responses to its owner. A stored secret reads as {@link STORED_SECRET_MASK}. */
 export const ServerView = z.object({
   id: z.string(),
   scope: z.literal('personal'),
@@ -125,11 +125,11 @@ export const ServerTestView = z.object({
 });
 export type ServerTestView = z.output<typeof ServerTestView>;
 
-/** The one time that the private half is shown; it is stored nowhere. */
+/** The private key is in this response only; it is not stored. */
 export const SshKeyPair = z.object({ public_key: z.string(), private_key: z.string() });
 export type SshKeyPair = z.output<typeof SshKeyPair>;
 
-/** Postgres takes neither null characters nor halves of surrogate pairs. */
+/** Postgres stores neither null characters nor lone surrogates. */
 function isStorable(text: string): boolean {
   return text.isWellFormed() && !text.includes('\0');
 }

@@ -7,7 +7,7 @@ import type { HostKey, Runner } from '../runners/runner.ts';
 const VERSION = 1;
 const KIND = 'server_secret';
 
-/** What is sealed: the secret with everything that says whose it is and where it may go. */
+/** The encrypted content: the secret with its owner, server, field and destination. */
 const SecretPlaintext = z.strictObject({
   v: z.literal(VERSION),
   kind: z.literal(KIND),
@@ -18,10 +18,10 @@ const SecretPlaintext = z.strictObject({
   value: z.unknown(),
 });
 
-/** A configuration as it is stored: secret members as tokens, the others in the clear. */
+/** A configuration as it is stored: secret members encrypted, the others in the clear. */
 export type EncryptedConfig = Record<string, unknown>;
 
-/** Where a configuration stands. */
+/** The server that the secrets of a configuration are bound to. */
 export interface SecretBinding {
   owner: Owner;
   serverId: string;
@@ -29,75 +29,77 @@ export interface SecretBinding {
 }
 
 /**
- * Seals the secret members of a configuration, each with its owner, server and field, and with a digest of the
- * destination that the whole configuration and the host key say.
- * @param config as the runner's schema has parsed it.
+ * Encrypts the secret members of a configuration, each with its owner, server and field, and with a digest of the
+ * destination, which is determined by the whole configuration and the host key.
+ * @param config as parsed by the runner's schema.
  */
 export function encryptConfig(
   keyring: Keyring,
   runner: Runner,
-  place: SecretBinding,
+  binding: SecretBinding,
   config: unknown,
 ): EncryptedConfig {
-  const destination = hashDestination(runner, config, place.hostKey);
-  const sealed: EncryptedConfig = { ...(config as object) };
-  for (const field of listSecretFields(runner, sealed)) {
-    const content: z.output<typeof SecretPlaintext> = {
+  const destination = hashDestination(runner, config, binding.hostKey);
+  const encrypted: EncryptedConfig = { ...(config as object) };
+  for (const field of listSecretFields(runner, encrypted)) {
+    const plaintext: z.output<typeof SecretPlaintext> = {
       v: VERSION,
       kind: KIND,
-      owner: place.owner,
-      server: place.serverId,
+      owner: binding.owner,
+      server: binding.serverId,
       field,
       destination,
-      value: sealed[field],
+      value: encrypted[field],
     };
-    sealed[field] = keyring.encrypt(JSON.stringify(content));
+    encrypted[field] = keyring.encrypt(JSON.stringify(plaintext));
   }
-  return sealed;
+  return encrypted;
 }
 
 /**
- * Opens a stored configuration. Fernet has no associated data: without the comparisons, whoever can write to the
- * database could have a secret sent to a host of their own. The destination is that of the very configuration and
- * host key that are answered.
- * @returns the configuration as the runner parses it; undefined when a secret does not decrypt, was sealed for
- *   another place, or the rest was altered. Which of these is not told apart.
+ * Decrypts a stored configuration. Fernet has no associated data: without the comparisons, an attacker with write
+ * access to the database could have a secret sent to a host of their own. The compared destination is computed from
+ * the returned configuration and the host key.
+ * @returns the configuration as parsed by the runner; undefined when a secret does not decrypt, is bound to another
+ *   server or field, or when the rest was altered. These cases are not distinguished.
  */
 export async function decryptConfig(
   keyring: Keyring,
   runner: Runner,
-  place: SecretBinding,
+  binding: SecretBinding,
   stored: EncryptedConfig,
 ): Promise<unknown> {
   const config: Record<string, unknown> = { ...stored };
   const destinations = new Set<string>();
   for (const field of listSecretFields(runner, stored)) {
-    const sealed = decryptSecret(keyring, stored[field]);
-    const isInPlace =
-      sealed?.owner === place.owner && sealed.server === place.serverId && sealed.field === field;
-    if (!isInPlace) return undefined;
-    destinations.add(sealed.destination);
-    config[field] = sealed.value;
+    const plaintext = decryptSecret(keyring, stored[field]);
+    const isBound =
+      plaintext?.owner === binding.owner &&
+      plaintext.server === binding.serverId &&
+      plaintext.field === field;
+    if (!isBound) return undefined;
+    destinations.add(plaintext.destination);
+    config[field] = plaintext.value;
   }
   const parsed = await runner.config.safeParseAsync(config);
   if (!parsed.success) return undefined;
-  const destination = hashDestination(runner, parsed.data, place.hostKey);
+  const destination = hashDestination(runner, parsed.data, binding.hostKey);
   return [...destinations].every((each) => each === destination) ? parsed.data : undefined;
 }
 
-/** The names of the secret members that a configuration has, sealed or not. */
+/** The names of the secret members that a configuration contains, encrypted or not. */
 export function listSecretFields(runner: Runner, config: Readonly<Record<string, unknown>>): string[] {
   return runner.secretFields.filter((field) => config[field] !== undefined && config[field] !== null);
 }
 
-/** A digest of everything that says where the secrets of a configuration go. Hex. */
+/** SHA-256, in hex, of everything that determines where the secrets of a configuration go. */
 export function hashDestination(runner: Runner, config: unknown, hostKey: HostKey | null): string {
   const destination = { type: runner.type, destination: runner.destination(config, hostKey) };
   return createHash('sha256').update(canonicalJson(destination)).digest('hex');
 }
 
-function decryptSecret(keyring: Keyring, token: unknown): z.output<typeof SecretPlaintext> | undefined {
-  const plaintext = typeof token === 'string' ? keyring.decrypt(token) : undefined;
+function decryptSecret(keyring: Keyring, ciphertext: unknown): z.output<typeof SecretPlaintext> | undefined {
+  const plaintext = typeof ciphertext === 'string' ? keyring.decrypt(ciphertext) : undefined;
   if (plaintext === undefined) return undefined;
   try {
     return SecretPlaintext.safeParse(JSON.parse(plaintext)).data;
@@ -106,7 +108,7 @@ function decryptSecret(keyring: Keyring, token: unknown): z.output<typeof Secret
   }
 }
 
-/** JSON with sorted members: one value has one spelling. */
+/** JSON with sorted members, so that equal values have equal text. */
 function canonicalJson(value: unknown): string {
   return JSON.stringify(value, (_name, member: unknown) =>
     typeof member === 'object' && member !== null && !Array.isArray(member)

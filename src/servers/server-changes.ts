@@ -20,18 +20,18 @@ import {
 import { changeSettings, isFirstActive } from './settings-change.ts';
 import { toServerView } from './views.ts';
 
-/** What owners change about their servers. Every change is audited. */
+/** Changes of servers by their owners. Every change is audited. */
 export interface ServerChanges {
   /**
-   * Seals and stores a server. The first active one becomes the default.
-   * @throws AppError `validation_failed` (400), `scope_required` (403) where this kind is not for this user;
+   * Encrypts the secrets of a server and stores it. The first active server becomes the default.
+   * @throws AppError `validation_failed` (400), `scope_required` (403) when the user may not use this server type;
    *   `server_limit` (409); `keycloak_unavailable`, `database_unavailable` (503).
    */
-  create(author: ServerChangeAuthor, wish: CreateServer): Promise<ServerView>;
+  create(author: ServerChangeAuthor, input: CreateServer): Promise<ServerView>;
   /**
-   * Merges a change. With another address the stored secrets are to be sent again, and the host key confirmed again.
-   * @param ifMatch the header, as it came.
-   * @throws AppError as of {@link create}, and `not_found` (404), `version_mismatch` (412), `key_undecryptable` (424).
+   * Merges a change. If the address changes, the secrets must be sent again and the host key confirmed again.
+   * @param ifMatch the `If-Match` header.
+   * @throws AppError as {@link create}, and `not_found` (404), `version_mismatch` (412), `key_undecryptable` (424).
    */
   update(
     author: ServerChangeAuthor,
@@ -40,7 +40,7 @@ export interface ServerChanges {
     ifMatch: string | undefined,
   ): Promise<ServerView>;
   /**
-   * Deletes one, also one that others go through: those say so when they are used.
+   * Deletes a server, also a jump server of others. Those answer `not_found` when they are used.
    * @throws AppError `not_found` (404), `version_mismatch` (412), `database_unavailable` (503).
    */
   remove(author: ServerChangeAuthor, id: string, ifMatch: string | undefined): Promise<ServerDeleted>;
@@ -49,41 +49,41 @@ export interface ServerChanges {
 export interface ServerChangesDeps {
   keyring: Keyring;
   runners: ReadonlyMap<ServerType, Runner>;
-  kinds: RunnerAccess;
+  runnerAccess: RunnerAccess;
   reads: ServerReads;
   writer: ServerWriter;
 }
 
-/** By the lock under which all of an owner's changes are made. */
+/** Exact, because all changes of an owner's servers are made under one lock. */
 const MAX_SERVERS = 20;
 
 export function createServerChanges(deps: ServerChangesDeps): ServerChanges {
-  const { keyring, kinds, reads, writer } = deps;
-  const referencesOf = createListJumpServerIds(deps.runners);
+  const { keyring, runnerAccess, reads, writer } = deps;
+  const listJumpServerIds = createListJumpServerIds(deps.runners);
 
   return {
-    async create(author, wish) {
-      const runner = await kinds.getAllowedRunner(author.userId, wish.server_type);
-      assertNoMasks(wish.connection_config);
-      const parsed = await getValidConfig(runner, wish.connection_config);
+    async create(author, input) {
+      const runner = await runnerAccess.getAllowedRunner(author.userId, input.server_type);
+      assertNoMasks(input.connection_config);
+      const parsed = await getValidConfig(runner, input.connection_config);
       const id = randomUUID();
-      const place = { owner: userOwner(author.userId), serverId: id, hostKey: null };
-      return writer.write(author, async (hold) => {
-        const { sql, servers } = hold;
+      const binding = { owner: userOwner(author.userId), serverId: id, hostKey: null };
+      return writer.write(author, async (transaction) => {
+        const { sql, servers } = transaction;
         if (servers.length >= MAX_SERVERS) throw tooManyServers();
-        const isActive = wish.is_active ?? true;
+        const isActive = input.is_active ?? true;
         const server = {
           id,
-          serverType: wish.server_type,
-          name: wish.name,
-          config: encryptConfig(keyring, runner, place, parsed),
-          workspacePath: wish.workspace_path ?? null,
+          serverType: input.server_type,
+          name: input.name,
+          config: encryptConfig(keyring, runner, binding, parsed),
+          workspacePath: input.workspace_path ?? null,
           hostKey: null,
           isActive,
-          isDefault: wish.is_default === true || (isActive && isFirstActive(servers)),
+          isDefault: input.is_default === true || (isActive && isFirstActive(servers)),
         };
-        checkJumpChain(servers, server, referencesOf);
-        await hold.recordChange('server.added', id);
+        checkJumpChain(servers, server, listJumpServerIds);
+        await transaction.recordChange('server.added', id);
         if (server.isDefault) await clearDefault(sql);
         return toServerView(await insertServer(sql, author.userId, server), runner);
       });
@@ -91,32 +91,32 @@ export function createServerChanges(deps: ServerChangesDeps): ServerChanges {
 
     async update(author, id, change, ifMatch) {
       const { server_type: type } = await reads.get(author.userId, id);
-      const runner = await kinds.getAllowedRunner(author.userId, type);
-      return writer.write(author, async (hold) => {
-        const server = getServer(hold.servers, id);
+      const runner = await runnerAccess.getAllowedRunner(author.userId, type);
+      return writer.write(author, async (transaction) => {
+        const server = getServer(transaction.servers, id);
         assertVersionMatches(server, ifMatch);
         assertSameType(server, change);
-        const { sql, servers } = hold;
-        const around = { keyring, runner, owner: userOwner(author.userId) };
-        const { settings, ...same } = await changeSettings(around, servers, server, change);
-        if (!same.isSameConfig) checkJumpChain(servers, { ...server, ...settings }, referencesOf);
-        await hold.recordChange('server.updated', id);
+        const { sql, servers } = transaction;
+        const context = { keyring, runner, owner: userOwner(author.userId) };
+        const { settings, ...unchanged } = await changeSettings(context, servers, server, change);
+        if (!unchanged.isSameConfig) checkJumpChain(servers, { ...server, ...settings }, listJumpServerIds);
+        await transaction.recordChange('server.updated', id);
         if (settings.isDefault && !server.isDefault) await clearDefault(sql);
-        return toServerView(await updateServer(sql, id, settings, same.isTestStillValid), runner);
+        return toServerView(await updateServer(sql, id, settings, unchanged.isTestStillValid), runner);
       });
     },
 
     remove: (author, id, ifMatch) =>
-      writer.write(author, async ({ sql, servers, recordChange: tell }) => {
+      writer.write(author, async ({ sql, servers, recordChange }) => {
         const server = getServer(servers, id);
         assertVersionMatches(server, ifMatch);
-        await tell('server.deleted', id);
+        await recordChange('server.deleted', id);
         await deleteServer(sql, id);
-        const dependents = listDependents(servers, id, referencesOf).map(({ name }) => name);
-        const left = servers.find((each) => each.isDefault && each !== server);
+        const dependents = listDependents(servers, id, listJumpServerIds).map(({ name }) => name);
+        const newDefault = servers.find((each) => each.isDefault && each !== server);
         return {
           message: deletionMessage(server, servers.length - 1, dependents),
-          default_server_id: left?.id ?? null,
+          default_server_id: newDefault?.id ?? null,
         };
       }),
   };
@@ -124,27 +124,29 @@ export function createServerChanges(deps: ServerChangesDeps): ServerChanges {
 
 function deletionMessage(
   { name, isDefault }: StoredServer,
-  left: number,
+  remaining: number,
   dependents: readonly string[],
 ): string {
   const sentences = [`“${name}” deleted.`];
-  if (isDefault && left > 0)
-    sentences.push('It was the default: there is none now until you choose another.');
+  if (isDefault && remaining > 0)
+    sentences.push('It was the default. You have no default server until you choose one.');
   if (dependents.length > 0) {
-    const names = dependents.map((each) => `“${each}”`).join(', ');
-    sentences.push(`What goes through it does not work until you change its connection_config: ${names}.`);
+    const dependentNames = dependents.map((each) => `“${each}”`).join(', ');
+    sentences.push(
+      `These servers connect through it and fail until you change their connection_config: ${dependentNames}.`,
+    );
   }
   return sentences.join(' ');
 }
 
-/** `If-Match` after RFC 9110, 13.1.1: strong comparison, so that a weak tag never matches. */
+/** `If-Match`: RFC 9110, 13.1.1, with strong comparison: a weak tag never matches. */
 function assertVersionMatches({ version }: StoredServer, ifMatch: string | undefined): void {
   if (ifMatch === undefined) return;
   const tags = ifMatch.split(',').map((tag) => tag.trim());
   if (tags.includes('*') || tags.includes(`"${version}"`)) return;
   throw new AppError(
     'version_mismatch',
-    `The server was changed meanwhile: it is at version ${version} now.`,
+    `The server was changed in the meantime and has version ${version} now. Read it again before you change it.`,
     {
       extra: { version },
       headers: { etag: `"${version}"` },
@@ -154,7 +156,7 @@ function assertVersionMatches({ version }: StoredServer, ifMatch: string | undef
 
 function assertSameType(server: StoredServer, { server_type: type }: UpdateServer): void {
   if (type === undefined || type === server.serverType) return;
-  const message = `stays ${server.serverType}: add another server for another kind`;
+  const message = `cannot change from ${server.serverType}; add another server for another type`;
   throw new AppError('validation_failed', 'The request is not valid; see errors.', {
     errors: [{ path: 'server_type', message }],
   });
@@ -163,6 +165,6 @@ function assertSameType(server: StoredServer, { server_type: type }: UpdateServe
 function tooManyServers(): AppError {
   return new AppError(
     'server_limit',
-    `You have ${MAX_SERVERS} servers, which is the most. Delete one first.`,
+    `You have ${MAX_SERVERS} servers, which is the maximum. Delete one first.`,
   );
 }

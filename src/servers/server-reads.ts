@@ -6,9 +6,9 @@ import type { RunnerAccess } from './runner-access.ts';
 import { listServers, type StoredServer } from './servers-store.ts';
 import { toServerView } from './views.ts';
 
-/** What owners see of their servers. Nothing is opened for it. */
+/** Reads servers for their owners. Nothing is decrypted. */
 export interface ServerReads {
-  /** By creation. */
+  /** In the order of creation. */
   list(userId: string): Promise<ServerView[]>;
   /** @throws AppError `not_found` (404), also for another owner's. */
   get(userId: string, id: string): Promise<ServerView>;
@@ -18,13 +18,13 @@ export interface ServerReads {
 
 export function createServerReads({
   database,
-  kinds,
+  runnerAccess,
 }: {
   database: Database;
-  kinds: RunnerAccess;
+  runnerAccess: RunnerAccess;
 }): ServerReads {
   const read = (userId: string) => database.withOwner(userOwner(userId), listServers);
-  const view = (server: StoredServer) => toServerView(server, kinds.findRunner(server.serverType));
+  const view = (server: StoredServer) => toServerView(server, runnerAccess.findRunner(server.serverType));
   return {
     list: async (userId) => (await read(userId)).map(view),
     get: async (userId, id) => view(getServer(await read(userId), id)),
@@ -47,6 +47,6 @@ export function getDefaultServer(servers: readonly StoredServer[]): StoredServer
     'no_default_server',
     servers.length === 0
       ? 'You have no server yet. Add one with POST /api/v1/execution-servers.'
-      : 'None of your servers is the default. Make one so with PUT and is_default: true.',
+      : 'None of your servers is the default. Choose one with PUT and is_default: true.',
   );
 }

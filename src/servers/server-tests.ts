@@ -11,72 +11,80 @@ import { createRateLimit } from '../lib/rate-limit.ts';
 import type { Runner, ServerType, TargetServer, ServerTestResult } from '../runners/runner.ts';
 import { getValidConfig, assertNoMasks } from './config-input.ts';
 import { checkJumpChain, createListJumpServerIds } from './jump-chain.ts';
-import type { ServerTestView, TestUnsavedServer } from './schema.ts';
+import type { ServerTestView, TestServerDraft } from './schema.ts';
 import type { RunnerAccess } from './runner-access.ts';
 import { getServer } from './server-reads.ts';
 import { listServers, saveServerTest } from './servers-store.ts';
 import type { TargetBuilder } from './targets.ts';
 import { toServerTestView } from './views.ts';
 
-/** Who wants a test, and until when. */
+/** The caller of a test. */
 export interface ServerTestCall {
   principal: Principal;
   requestId: string;
-  /** Ends the test: nobody waits for its result any more. */
-  gone: AbortSignal;
+  /** Aborts the test when the client has disconnected. */
+  disconnected: AbortSignal;
 }
 
 /** Tests of servers, stage by stage. */
 export interface ServerTests {
   /**
-   * Tests a stored server, also a paused one, and stores what was found unless it was changed meanwhile.
-   * @throws AppError `not_found` (404), `rate_limited` (429); `validation_failed` (400), `scope_required` (403) where
-   *   this kind is not to be had; `unauthenticated` (401) when its user is signed out meanwhile;
+   * Tests a stored server, also a paused one. Stores the result unless the server was changed during the test.
+   * @throws AppError `not_found` (404), `rate_limited` (429); `validation_failed` (400), `scope_required` (403) when
+   *   this server type is not available; `unauthenticated` (401) when the user is signed out during the test;
    *   `keycloak_unavailable`, `database_unavailable`, `draining` (503).
    */
   test(call: ServerTestCall, id: string): Promise<ServerTestView>;
-  /** Tests a configuration that is not stored; nothing of it is kept. @throws AppError as of {@link test}. */
-  testUnsaved(call: ServerTestCall, wish: TestUnsavedServer): Promise<ServerTestView>;
+  /** Tests a configuration without storing it. @throws AppError as {@link test}. */
+  testUnsaved(call: ServerTestCall, input: TestServerDraft): Promise<ServerTestView>;
 }
 
 export interface ServerTestsDeps {
   database: Database;
   runners: ReadonlyMap<ServerType, Runner>;
-  kinds: RunnerAccess;
-  targets: TargetBuilder;
-  liveWork: ActiveWork;
+  runnerAccess: RunnerAccess;
+  targetBuilder: TargetBuilder;
+  activeWork: ActiveWork;
   log: Log;
-  /** For one test. */
+  /** Time limit of one test. */
   testTimeoutMs?: number;
 }
 
 const MAX_TESTS_PER_MINUTE = 10;
 const TEST_TIMEOUT_MS = 60_000;
 
-/** Builds the tests. The limit is counted by this process alone. */
+/** The limit per minute is counted per process. */
 export function createServerTests(deps: ServerTestsDeps): ServerTests {
-  const { database, kinds, targets, liveWork, log, testTimeoutMs: timeoutMs = TEST_TIMEOUT_MS } = deps;
-  const refusal = `At most ${MAX_TESTS_PER_MINUTE} tests of servers a minute. Wait, then test again.`;
-  const referencesOf = createListJumpServerIds(deps.runners);
-  const limit = createRateLimit({ points: MAX_TESTS_PER_MINUTE, rejectionDetail: refusal });
+  const {
+    database,
+    runnerAccess,
+    targetBuilder,
+    activeWork,
+    log,
+    testTimeoutMs: timeoutMs = TEST_TIMEOUT_MS,
+  } = deps;
+  const message = `At most ${MAX_TESTS_PER_MINUTE} tests of servers a minute. Wait, then test the server again.`;
+  const listJumpServerIds = createListJumpServerIds(deps.runners);
+  const rateLimit = createRateLimit({ points: MAX_TESTS_PER_MINUTE, rejectionDetail: message });
 
-  /** Runs the test of one target under the time limit, the client's patience and the user's right to it. */
+  /** Runs one test. It is aborted by the time limit, by the client's disconnection and by the end of the sign-in. */
   async function run(
-    { principal, gone }: ServerTestCall,
+    { principal, disconnected }: ServerTestCall,
     runner: Runner,
     open: () => Promise<TargetServer>,
   ): Promise<ServerTestResult> {
-    const ending = new AbortController();
+    const abortController = new AbortController();
     const timeout = AbortSignal.timeout(timeoutMs);
-    const unregister = liveWork.register(principal, (reason) => {
-      ending.abort(reason === 'signed_out' ? unauthenticated() : drainingError());
+    const unregister = activeWork.register(principal, (reason) => {
+      abortController.abort(reason === 'signed_out' ? unauthenticated() : drainingError());
     });
     try {
       const target = await open();
-      return await runner.test(target, AbortSignal.any([gone, timeout, ending.signal]));
+      return await runner.test(target, AbortSignal.any([disconnected, timeout, abortController.signal]));
     } catch (error) {
-      ending.signal.throwIfAborted();
-      if (gone.aborted) return failedTest('error', 'The test was given up: nobody waited for it any more.');
+      abortController.signal.throwIfAborted();
+      if (disconnected.aborted)
+        return failedTest('error', 'The test was cancelled because the client disconnected.');
       if (timeout.aborted) return failedTest('offline', `The test did not end within ${timeoutMs / 1000} s.`);
       return toFailedTest(error);
     } finally {
@@ -86,10 +94,10 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
 
   return {
     async test(call, id) {
-      const { principal, requestId, gone } = call;
+      const { principal, requestId, disconnected } = call;
       const userId = principal.user.id;
       const owner = userOwner(userId);
-      await limit.consume(userId);
+      await rateLimit.consume(userId);
       const servers = await database.withOwner(owner, async (sql) => {
         const all = await listServers(sql);
         const object = `server:${getServer(all, id).id}`;
@@ -97,50 +105,50 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
         return all;
       });
       const server = getServer(servers, id);
-      const runner = await kinds.getAllowedRunner(userId, server.serverType);
-      const result = await run(call, runner, () => targets.fromStored(userId, servers, server));
+      const runner = await runnerAccess.getAllowedRunner(userId, server.serverType);
+      const result = await run(call, runner, () => targetBuilder.fromStored(userId, servers, server));
       const view = toServerTestView(result);
       const { status, message, details } = view;
       log.info(
         { event: 'execution_server_tested', user: userId, id, status },
         'an execution server was tested',
       );
-      if (!gone.aborted) {
-        const facts = { status, details: { message, ...details } };
-        await database.withOwner(owner, (sql) => saveServerTest(sql, server, facts));
+      if (!disconnected.aborted) {
+        const stored = { status, details: { message, ...details } };
+        await database.withOwner(owner, (sql) => saveServerTest(sql, server, stored));
       }
       return view;
     },
 
-    async testUnsaved(call, wish) {
+    async testUnsaved(call, input) {
       const userId = call.principal.user.id;
-      await limit.consume(userId);
-      const runner = await kinds.getAllowedRunner(userId, wish.server_type);
-      assertNoMasks(wish.connection_config);
+      await rateLimit.consume(userId);
+      const runner = await runnerAccess.getAllowedRunner(userId, input.server_type);
+      assertNoMasks(input.connection_config);
       const serverId = `test-${randomId()}`;
-      const config = await getValidConfig(runner, wish.connection_config);
+      const config = await getValidConfig(runner, input.connection_config);
       const servers = await database.withOwner(userOwner(userId), listServers);
-      const node = { id: serverId, name: 'it', serverType: runner.type, isActive: true };
-      checkJumpChain(servers, { ...node, config: config as Record<string, unknown> }, referencesOf);
+      const node = { id: serverId, name: 'this server', serverType: runner.type, isActive: true };
+      checkJumpChain(servers, { ...node, config: config as Record<string, unknown> }, listJumpServerIds);
       const draft = {
         serverId,
         version: 0,
         config,
-        hostKey: wish.host_key ?? null,
-        workspacePath: wish.workspace_path ?? null,
+        hostKey: input.host_key ?? null,
+        workspacePath: input.workspace_path ?? null,
       };
-      const result = await run(call, runner, () => targets.fromDraft(userId, servers, runner, draft));
+      const result = await run(call, runner, () => targetBuilder.fromDraft(userId, servers, runner, draft));
       return toServerTestView(result);
     },
   };
 }
 
-/** What keeps a server from being tried at all is a result too: its last one must not stand. */
+/** An error that prevents the test is also a result, so that the previous result does not stay. */
 function toFailedTest(error: unknown): ServerTestResult {
-  const isOfTheServer = ['key_undecryptable', 'not_found', 'server_paused', 'validation_failed'].some(
+  const isServerError = ['key_undecryptable', 'not_found', 'server_paused', 'validation_failed'].some(
     (code) => isAppError(error) && error.code === code,
   );
-  if (!isOfTheServer || !isAppError(error)) throw error;
+  if (!isServerError || !isAppError(error)) throw error;
   return failedTest('error', error.detail);
 }
 

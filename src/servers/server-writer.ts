@@ -8,27 +8,27 @@ import type { Runner, ServerType } from '../runners/runner.ts';
 import { createListJumpServerIds, listDependents, type JumpChainNode } from './jump-chain.ts';
 import { listServers, lockServers, type StoredServer } from './servers-store.ts';
 
-/** Who changes something, and in which request: for the audit trail. */
+/** The author of a change and the request id, for the audit trail. */
 export interface ServerChangeAuthor {
   userId: string;
   requestId: string;
-  /** For the audit trail; the user where it is missing. */
+  /** For the audit trail; by default the user. */
   actor?: string;
 }
 
 export interface ServerWriter {
   /**
-   * Changes a user's servers in one transaction, one change at a time: `work` sees them as they are, and what it
-   * judges by still holds when it commits.
-   * @throws what `work` throws, with nothing changed; AppError `busy` (503) when the turn does not come in time.
+   * Changes a user's servers in one transaction, one change at a time: the servers that `work` receives are unchanged
+   * until its commit.
+   * @throws what `work` throws, with nothing changed; AppError `busy` (503) when the owner's mutex is not free in time.
    */
-  write<T>(author: ServerChangeAuthor, work: (hold: ServerTransaction) => Promise<T>): Promise<T>;
+  write<T>(author: ServerChangeAuthor, work: (transaction: ServerTransaction) => Promise<T>): Promise<T>;
 }
 
 export interface ServerTransaction {
   sql: Sql;
   servers: readonly StoredServer[];
-  /** Puts on the audit trail what is done to a server, and has connections to it given up after the commit. */
+  /** Writes an audit event for a server and discards the connections to it after the commit. */
   recordChange: (action: AuditAction, serverId: string) => Promise<void>;
 }
 
@@ -38,23 +38,26 @@ export interface ServerWriterDeps {
   log: Log;
 }
 
-/** For the turn alone; a statement's own time limit ends the wait for other processes. */
+/** For the mutex of this process only. The statement timeout limits the wait for other processes. */
 const MAX_WAIT_MS = 20_000;
 
 export function createServerWriter({ database, runners, log }: ServerWriterDeps): ServerWriter {
-  const referencesOf = createListJumpServerIds(runners);
-  // Waits for the lock take a connection each, which everybody's requests need: one per owner may.
+  const listJumpServerIds = createListJumpServerIds(runners);
+  // Every wait for the advisory lock takes a database connection. The mutex allows one such wait per owner.
   const ownerMutex = createKeyedMutex(busy);
 
-  /** In this process; others notice by the version. Nobody waits for it: a host that is slow must not hold an answer. */
+  /** For this process; others compare the version. Not awaited, so that a slow host does not delay the response. */
   function forgetConnections(servers: readonly JumpChainNode[], id: string): void {
-    const own = servers.filter((server) => server.id === id);
-    for (const server of [...own, ...listDependents(servers, id, referencesOf)]) {
+    const changed = servers.filter((server) => server.id === id);
+    for (const server of [...changed, ...listDependents(servers, id, listJumpServerIds)]) {
       runners
         .get(server.serverType)
         ?.forget(server.id)
         .catch((error: unknown) => {
-          log.warn({ err: error, server: server.id }, 'what was kept of a server could not be let go');
+          log.warn(
+            { err: error, server: server.id },
+            'the connections to a changed server could not be closed',
+          );
         });
     }
   }
@@ -66,12 +69,12 @@ export function createServerWriter({ database, runners, log }: ServerWriterDeps)
       const write = async (sql: Sql) => {
         await lockServers(sql, userId);
         const before = await listServers(sql);
-        const tell = async (action: AuditAction, serverId: string) => {
+        const recordChange = async (action: AuditAction, serverId: string) => {
           changedIds.push(serverId);
           const object = `server:${serverId}`;
           await writeAuditEvent(sql, { owner, actor: actor ?? owner, action, object, requestId });
         };
-        return { result: await work({ sql, servers: before, recordChange: tell }), servers: before };
+        return { result: await work({ sql, servers: before, recordChange }), servers: before };
       };
       const { result, servers } = await ownerMutex.run(owner, Date.now() + MAX_WAIT_MS, () =>
         database.withOwner(owner, write),
@@ -83,7 +86,11 @@ export function createServerWriter({ database, runners, log }: ServerWriterDeps)
 }
 
 function busy(): AppError {
-  return new AppError('busy', 'Other changes to your servers are still being written. Try again shortly.', {
-    headers: { 'retry-after': '5' },
-  });
+  return new AppError(
+    'busy',
+    'Other changes of your servers are still being written. Try again in a few seconds.',
+    {
+      headers: { 'retry-after': '5' },
+    },
+  );
 }

@@ -10,7 +10,7 @@ import {
 } from '../runners/runner.ts';
 import { ServerTestDetails } from './schema.ts';
 
-/** A server as it lies in the database; of its configuration the secret members are sealed. */
+/** A server as it is stored: the secret members of its configuration are encrypted. */
 export interface StoredServer {
   id: string;
   name: string;
@@ -32,19 +32,19 @@ export interface StoredServer {
 const StoredTestDetails = ServerTestDetails.extend({ message: z.string() });
 type StoredTestDetails = z.output<typeof StoredTestDetails>;
 
-/** What its owner decides about a server. */
+/** The members of a server that its owner sets. */
 export type ServerSettings = Pick<
   StoredServer,
   'name' | 'config' | 'workspacePath' | 'isDefault' | 'isActive' | 'hostKey'
 >;
 
-/** What a test found. */
+/** The stored result of a test. */
 interface StoredTestResult {
   status: ServerTestStatus;
   details: StoredTestDetails;
 }
 
-/** What was edited by hand past recognition counts as absent: a secret then fits its place no more. */
+/** Values that do not parse after a manual edit count as missing. Without its host key a secret does not decrypt. */
 const ServerRow = z
   .object({
     id: z.string(),
@@ -85,20 +85,20 @@ const COLUMNS = `id, name, server_type, connection_config, workspace_path, is_de
   last_tested_at, last_used_at, test_status, test_details, created_at, updated_at`;
 
 /**
- * Whose rows a statement means, said again: row-level security says so too, but one filter alone would be one
- * mistake away from everybody's servers. No rows where the transaction has no owner.
+ * The owner's rows. Row-level security has the same filter; the second one protects the servers of all users against
+ * a mistake in the first. Matches no row when the transaction has no owner.
  */
 const OWNER_FILTER = 'owner = current_owner()';
 
 /**
- * Waits until nobody else changes this owner's servers; held to the end of the transaction. Limits, the one
- * default and references between servers are judged under it.
+ * Locks an owner's servers until the end of the transaction. The limit, the single default and the jump chains are
+ * checked under this lock.
  */
 export async function lockServers(sql: Sql, userId: string): Promise<void> {
   await sql.run('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [`ops-center servers ${userId}`]);
 }
 
-/** All servers of the transaction's owner, by creation. */
+/** All servers of the transaction's owner, in the order of creation. */
 export async function listServers(sql: Sql): Promise<StoredServer[]> {
   return sql.rows(
     ServerRow,
@@ -106,7 +106,7 @@ export async function listServers(sql: Sql): Promise<StoredServer[]> {
   );
 }
 
-/** Adds one, at version 1. */
+/** Adds a server with version 1. */
 export async function insertServer(
   sql: Sql,
   userId: string,
@@ -125,13 +125,13 @@ export async function insertServer(
 
 /**
  * Stores new settings and raises the version.
- * @param isSame false where the last test says nothing of the new settings.
+ * @param isTestStillValid false when the last test does not apply to the new settings; its result is deleted.
  */
 export async function updateServer(
   sql: Sql,
   id: string,
   settings: ServerSettings,
-  isSame: boolean,
+  isTestStillValid: boolean,
 ): Promise<StoredServer> {
   return getOnlyRow(
     await sql.rows(
@@ -143,12 +143,12 @@ export async function updateServer(
          test_status = CASE WHEN $8 THEN test_status ELSE 'untested' END,
          test_details = CASE WHEN $8 THEN test_details END
        WHERE id = $1 AND ${OWNER_FILTER} RETURNING ${COLUMNS}`,
-      [id, ...toColumnValues(settings), isSame],
+      [id, ...toColumnValues(settings), isTestStillValid],
     ),
   );
 }
 
-/** Takes the mark of the default from whichever server has it. */
+/** Clears `is_default` of the owner's default server. */
 export async function clearDefault(sql: Sql): Promise<void> {
   await sql.run(
     `UPDATE user_execution_servers SET is_default = false, version = version + 1, updated_at = now()
@@ -157,29 +157,28 @@ export async function clearDefault(sql: Sql): Promise<void> {
 }
 
 /**
- * Puts another token in the place of a secret, and changes nothing else: what the owner has decided is the same.
- * @returns false when the secret is another one by now, or is gone.
+ * Replaces the ciphertext of a secret and nothing else; the version stays, because the owner's settings stay.
+ * @returns false when the stored ciphertext is not `from`.
  */
 export async function replaceSecretCiphertext(
   sql: Sql,
   id: string,
   { field, from, to }: { field: string; from: string; to: string },
 ): Promise<boolean> {
-  const replaced = await sql.run(
+  const updated = await sql.run(
     `UPDATE user_execution_servers
      SET connection_config = jsonb_set(connection_config, ARRAY[$2::text], to_jsonb($4::text))
      WHERE id = $1 AND ${OWNER_FILTER} AND connection_config ->> $2::text = $3`,
     [id, field, from, to],
   );
-  return replaced > 0;
+  return updated > 0;
 }
 
-/** Removes one. */
 export async function deleteServer(sql: Sql, id: string): Promise<void> {
   await sql.run(`DELETE FROM user_execution_servers WHERE id = $1 AND ${OWNER_FILTER}`, [id]);
 }
 
-/** Stores what a test found, unless the server was changed or deleted meanwhile. */
+/** Stores the result of a test, unless the server was changed or deleted in the meantime. */
 export async function saveServerTest(
   sql: Sql,
   { id, version }: Pick<StoredServer, 'id' | 'version'>,
@@ -192,7 +191,7 @@ export async function saveServerTest(
   );
 }
 
-/** Stores that it is used now. */
+/** Sets the time of the last use to now. */
 export async function saveServerUse(sql: Sql, id: string): Promise<void> {
   await sql.run(`UPDATE user_execution_servers SET last_used_at = now() WHERE id = $1 AND ${OWNER_FILTER}`, [
     id,
@@ -209,11 +208,11 @@ export async function listServerOwners(database: Database): Promise<Owner[]> {
 
 function toColumnValues(settings: ServerSettings): unknown[] {
   const { name, config, workspacePath, isDefault, isActive, hostKey } = settings;
-  const key = hostKey === null ? null : JSON.stringify(hostKey);
-  return [name, JSON.stringify(config), workspacePath, isDefault, isActive, key];
+  const hostKeyJson = hostKey === null ? null : JSON.stringify(hostKey);
+  return [name, JSON.stringify(config), workspacePath, isDefault, isActive, hostKeyJson];
 }
 
 function getOnlyRow<T>([row]: T[]): T {
-  if (row === undefined) throw new Error('the row is gone, though its owner is locked');
+  if (row === undefined) throw new Error('the row is gone although its owner is locked');
   return row;
 }

@@ -20,24 +20,24 @@ export interface ServerServiceDeps {
   database: Database;
   keyring: Keyring;
   runners: ReadonlyMap<ServerType, Runner>;
-  /** Who may run code on this installation's own machine. */
+  /** Which users may run code on the machine of this installation. */
   localExecution: LocalExecution;
-  liveWork: ActiveWork;
+  activeWork: ActiveWork;
   log: Log;
-  /** For one test of a server; a minute unless given. */
+  /** Time limit of one test of a server; 1 minute by default. */
   testTimeoutMs?: number;
 }
 
-/** The machines that people run code on. */
+/** The execution servers of users. */
 export interface ServerService
   extends ServerReads, ServerChanges, HostKeyConfirmation, ServerTests, ServerOpener, ServerRemoval {}
 
 export function createServerService(deps: ServerServiceDeps): ServerService {
-  const kinds = createRunnerAccess(deps);
-  const targets = createTargetBuilder(deps);
-  const reads = createServerReads({ ...deps, kinds });
+  const runnerAccess = createRunnerAccess(deps);
+  const targetBuilder = createTargetBuilder(deps);
+  const reads = createServerReads({ ...deps, runnerAccess });
   const writer = createServerWriter(deps);
-  const all = { ...deps, kinds, targets, reads, writer };
+  const all = { ...deps, runnerAccess, targetBuilder, reads, writer };
   return {
     ...reads,
     ...createServerChanges(all),

@@ -6,19 +6,19 @@ import type { UpdateServer } from './schema.ts';
 import type { SecretBinding } from './secret-encryption.ts';
 import type { ServerSettings, StoredServer } from './servers-store.ts';
 
-/** What a change makes of a server. */
+/** The settings of a server after a change. */
 export interface ChangedSettings {
   settings: ServerSettings;
-  /** True where the configuration is what it was, so that what it refers to need not be judged again. */
+  /** True when the configuration is unchanged, so that its jump servers need no check. */
   isSameConfig: boolean;
-  /** True where the last test still says something of it. */
+  /** True when the last test still applies. */
   isTestStillValid: boolean;
 }
 
 /**
- * Merges a change into a server's settings: what is missing stays. One that is switched on becomes the default
- * where no other can be used.
- * @throws AppError as of {@link changeConfig}.
+ * Merges a change into a server's settings: missing members stay. A server that is switched on becomes the default
+ * when no other server is active or the default.
+ * @throws AppError as {@link changeConfig}.
  */
 export async function changeSettings(
   { keyring, runner, owner }: { keyring: Keyring; runner: Runner; owner: Owner },
@@ -26,11 +26,11 @@ export async function changeSettings(
   server: StoredServer,
   change: UpdateServer,
 ): Promise<ChangedSettings> {
-  const place: SecretBinding = { owner, serverId: server.id, hostKey: server.hostKey };
+  const binding: SecretBinding = { owner, serverId: server.id, hostKey: server.hostKey };
   const { config, hostKey, isSame } =
     change.connection_config === undefined
       ? { config: server.config, hostKey: server.hostKey, isSame: true }
-      : await changeConfig(keyring, runner, place, server.config, change.connection_config);
+      : await changeConfig(keyring, runner, binding, server.config, change.connection_config);
   const isActive = change.is_active ?? server.isActive;
   const workspacePath = change.workspace_path === undefined ? server.workspacePath : change.workspace_path;
   const others = servers.filter((each) => each !== server);
@@ -43,7 +43,7 @@ export async function changeSettings(
   };
 }
 
-/** Whether one that is added to these, or switched on beside them, is the first that can be used. */
+/** Whether a server that is added or switched on is the first one: no other is active or the default. */
 export function isFirstActive(others: readonly StoredServer[]): boolean {
   return others.every((server) => !server.isActive && !server.isDefault);
 }

@@ -6,7 +6,7 @@ import { MAX_JUMP_SERVERS } from './jump-chain.ts';
 import { decryptConfig } from './secret-encryption.ts';
 import type { StoredServer } from './servers-store.ts';
 
-/** A configuration in the clear, stored or not, and the settings around it. */
+/** A decrypted configuration, stored or not, with the settings that a target needs. */
 export interface ServerDraft {
   serverId: string;
   version: number;
@@ -15,22 +15,22 @@ export interface ServerDraft {
   workspacePath: string | null;
 }
 
-/** Opens servers, with all that they go through. */
+/** Builds the targets of servers, with the targets of their jump servers. */
 export interface TargetBuilder {
   /**
-   * Opens a stored server.
-   * @param servers all servers of the user, as one query read them.
-   * @throws AppError `key_undecryptable` (424) when the stored secrets do not open or were sealed for another
-   *   destination, here or on the way; `not_found` (404) and `server_paused` (409) for a server on the way;
-   *   `validation_failed` (400) for a way that is too long.
+   * The target of a stored server.
+   * @param servers all servers of the user, from one query.
+   * @throws AppError `key_undecryptable` (424) when stored secrets of the server or of a jump server do not decrypt or
+   *   are bound to another destination; `not_found` (404) and `server_paused` (409) for a jump server;
+   *   `validation_failed` (400) for a jump chain that is too long.
    */
   fromStored(userId: string, servers: readonly StoredServer[], server: StoredServer): Promise<TargetServer>;
-  /** The same for a configuration that is not stored. */
+  /** The target of a configuration that is not stored. @throws AppError as {@link fromStored}. */
   fromDraft(
     userId: string,
     servers: readonly StoredServer[],
     runner: Runner,
-    fromDraft: ServerDraft,
+    draft: ServerDraft,
   ): Promise<TargetServer>;
 }
 
@@ -47,8 +47,8 @@ export function createTargetBuilder({ keyring, runners }: TargetBuilderDeps): Ta
     server: StoredServer,
   ): Promise<TargetServer> {
     const runner = runners.get(server.serverType);
-    const place = { owner: userOwner(userId), serverId: server.id, hostKey: server.hostKey };
-    const config = runner && (await decryptConfig(keyring, runner, place, server.config));
+    const binding = { owner: userOwner(userId), serverId: server.id, hostKey: server.hostKey };
+    const config = runner && (await decryptConfig(keyring, runner, binding, server.config));
     if (runner === undefined || config === undefined) throw undecryptable(server.name);
     return buildTarget(depth, userId, servers, runner, { ...server, serverId: server.id, config });
   }
@@ -60,12 +60,12 @@ export function createTargetBuilder({ keyring, runners }: TargetBuilderDeps): Ta
     runner: Runner,
     { serverId, version, config, hostKey, workspacePath }: ServerDraft,
   ): Promise<TargetServer> {
-    const references = new Map<string, TargetServer>();
+    const jumpServers = new Map<string, TargetServer>();
     for (const id of runner.jumpServerIds(config)) {
-      // A circle ends here too.
+      // Also ends a circle.
       if (depth === MAX_JUMP_SERVERS) throw chainTooLong();
       const next = getJumpServer(servers, id);
-      references.set(id, await buildStored(depth + 1, userId, servers, next));
+      jumpServers.set(id, await buildStored(depth + 1, userId, servers, next));
     }
     return {
       serverId,
@@ -74,7 +74,7 @@ export function createTargetBuilder({ keyring, runners }: TargetBuilderDeps): Ta
       config,
       hostKey,
       workspacePath,
-      jumpServers: references,
+      jumpServers,
     };
   }
 
@@ -84,29 +84,32 @@ export function createTargetBuilder({ keyring, runners }: TargetBuilderDeps): Ta
   };
 }
 
-/** The database shows a user's own servers alone: one of somebody else's is not there. */
+/** `servers` contains the user's own servers only, so that another user's server is not found. */
 function getJumpServer(servers: readonly StoredServer[], id: string): StoredServer {
-  const hop = servers.find((each) => each.id === id && each.serverType === 'ssh');
-  if (hop === undefined) {
-    throw notFound('The SSH server that this one goes through');
+  const jump = servers.find((each) => each.id === id && each.serverType === 'ssh');
+  if (jump === undefined) {
+    throw notFound('The SSH server that this server connects through');
   }
-  if (!hop.isActive) {
-    throw new AppError('server_paused', `This server goes through “${hop.name}”, which is paused.`);
+  if (!jump.isActive) {
+    throw new AppError(
+      'server_paused',
+      `This server connects through “${jump.name}”, which is paused. Switch that one on first.`,
+    );
   }
-  return hop;
+  return jump;
 }
 
-/** 424: the same for a wrong key, an altered token and another destination. */
+/** 424: the same error for a wrong key, an altered ciphertext and another destination. */
 export function undecryptable(name: string): AppError {
   return new AppError(
     'key_undecryptable',
-    `The stored secrets of “${name}” do not open, or were stored for another address. Enter its connection_config again.`,
+    `The stored secrets of “${name}” do not decrypt, or were stored for another address. Enter its connection_config again.`,
   );
 }
 
 function chainTooLong(): AppError {
   return new AppError(
     'validation_failed',
-    `A server may go through at most ${MAX_JUMP_SERVERS} others, and not in a circle.`,
+    `A server may have at most ${MAX_JUMP_SERVERS} jump servers, and no circle of them.`,
   );
 }

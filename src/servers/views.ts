@@ -4,9 +4,9 @@ import { listSecretFields } from './secret-encryption.ts';
 import type { StoredServer } from './servers-store.ts';
 
 /**
- * A server as its owner sees it. Whether a secret is stored can be seen, and nothing else of it.
- * @param runner undefined where its kind is not built in: its configuration is then not shown, since nobody knows
- *   what of it is secret.
+ * The response for a server. It shows whether a secret is stored, and nothing else of the secret.
+ * @param runner undefined when the server type is not built in. The configuration is then omitted, because its secret
+ *   members are unknown.
  */
 export function toServerView(server: StoredServer, runner: Runner | undefined): ServerView {
   return {
@@ -36,7 +36,7 @@ function toConfigView({ config }: StoredServer, runner: Runner): Record<string, 
   return view;
 }
 
-/** What a test found, for the wire. */
+/** The response for a test. */
 export function toServerTestView({ status, message, stages, hostKey }: ServerTestResult): ServerTestView {
   return {
     status,

@@ -36,10 +36,10 @@ async function signInUser(tier: 'free' | 'starter' = 'starter') {
   return { id: user.id, session: await app.signIn(user) };
 }
 
-const add = (session: string) => addKey(app, session, { provider: 'openai', key: openAiKey() });
+const addOpenAiKey = (session: string) => addKey(app, session, { provider: 'openai', key: openAiKey() });
 
 describe('the audit trail', () => {
-  it('begins with the sign-in', async () => {
+  it('starts with the sign-in', async () => {
     const { id, session } = await signInUser();
     const { data } = await readAuditPage(session);
     expect(data).toEqual([
@@ -53,9 +53,9 @@ describe('the audit trail', () => {
     ]);
   });
 
-  it('tells of every change of a key, newest first, with the id of the request that made it', async () => {
+  it('contains every change of a key, newest first, with the request id of the change', async () => {
     const { session } = await signInUser();
-    const keyId = await add(session);
+    const keyId = await addOpenAiKey(session);
     const path = `/api/v1/byok/keys/openai/${keyId}`;
     const changed = await app.call(path, { method: 'PATCH', session, json: { enabled: false } });
     await app.call(`/api/v1/byok/keys/openai?key_id=${keyId}`, { method: 'DELETE', session });
@@ -69,7 +69,7 @@ describe('the audit trail', () => {
     expect(data[1]?.request_id).toBe(changed.headers.get('x-request-id'));
   });
 
-  it('tells of a refusal by tier, naming what was refused', async () => {
+  it('contains a refusal by tier with the refused route', async () => {
     const { id, session } = await signInUser('free');
     const json = { provider: 'openai', key: openAiKey() };
     const refused = await app.call('/api/v1/byok/keys/add', { method: 'POST', session, json });
@@ -83,11 +83,11 @@ describe('the audit trail', () => {
     });
   });
 
-  it('comes in pages that leave nothing out and repeat nothing', async () => {
+  it('is paginated without gaps or repeated events', async () => {
     const { session } = await signInUser();
-    for (let count = 0; count < 4; count += 1) await add(session);
-    const whole = await readAuditPage(session);
-    expect(whole).toMatchObject({ data: { length: 5 }, next_cursor: null });
+    for (let count = 0; count < 4; count += 1) await addOpenAiKey(session);
+    const all = await readAuditPage(session);
+    expect(all).toMatchObject({ data: { length: 5 }, next_cursor: null });
     const paged = [];
     let query = '?limit=2';
     for (let pages = 1; ; pages += 1) {
@@ -99,12 +99,12 @@ describe('the audit trail', () => {
       }
       query = `?limit=2&cursor=${next_cursor}`;
     }
-    expect(paged).toEqual(whole.data);
+    expect(paged).toEqual(all.data);
   });
 
-  it('shows nobody the events of another, whatever the cursor says', async () => {
+  it('contains only the own events of a user, with any cursor', async () => {
     const [one, other] = [await signInUser(), await signInUser()];
-    await add(one.session);
+    await addOpenAiKey(one.session);
     const { data } = await readAuditPage(other.session, '?cursor=999999999999');
     expect(data.map(({ actor }) => actor)).toEqual([`user:${other.id}`]);
   });

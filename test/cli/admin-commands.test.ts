@@ -32,14 +32,14 @@ const MAIN = path.resolve(import.meta.dirname, '..', '..', 'src', 'cli', 'main.t
 const home = createFixture(2);
 let cwd: string;
 let context: KeyAdminContext;
-/** Keys in the clear and tokens, of which no command may print any. */
+/** Plaintext keys and tokens. No command may print them. */
 const secrets: string[] = [];
 
 beforeEach(async () => {
   context = home.open();
   await assertVaultLocation(context.database, context.vaultLocation);
   await assertCanary(context);
-  cwd = mkdtempSync(path.join(tmpdir(), 'ops-custody-'));
+  cwd = mkdtempSync(path.join(tmpdir(), 'ops-admin-commands-'));
   secrets.splice(0);
 });
 afterEach(() => {
@@ -51,7 +51,7 @@ async function storeKeyOf(owner: Owner, ownerName?: string): Promise<void> {
   secrets.push(key, ...(await readStoredPool(context, owner)).keys.map(({ token }) => token));
 }
 
-/** Runs a command to its end, as an operator does. */
+/** Runs a command and waits for its exit. */
 async function ops(args: string[], change: Partial<FixtureSettings> = {}) {
   const child = spawn(process.execPath, [MAIN, ...args], {
     cwd,
@@ -70,12 +70,12 @@ async function ops(args: string[], change: Partial<FixtureSettings> = {}) {
 }
 
 describe('ops keys check', () => {
-  it('counts, in words and as JSON, and says with its exit code that all is well', async () => {
+  it('counts as text and as JSON, and exits with 0 if there is no problem', async () => {
     await storeKeyOf(randomOwner());
-    const words = await ops(['keys', 'check']);
-    expect(words).toMatchObject({ code: 0, stderr: '' });
-    expect(words.stdout).toContain('1 vault record, 1 key\n');
-    expect(words.stdout).toContain('key 1 of ENCRYPTION_KEY, which seals: 1\n');
+    const text = await ops(['keys', 'check']);
+    expect(text).toMatchObject({ code: 0, stderr: '' });
+    expect(text.stdout).toContain('1 vault record, 1 key\n');
+    expect(text.stdout).toContain('key 1 of ENCRYPTION_KEY, used to encrypt: 1\n');
     const json = await ops(['keys', 'check', '--json']);
     expect(JSON.parse(json.stdout)).toEqual({
       ...{ records: 1, records_without_owner: 0, keys: 1, by_ring_key: [1], undecryptable: 0, misplaced: 0 },
@@ -86,7 +86,7 @@ describe('ops keys check', () => {
     });
   });
 
-  it('ends with 1 when a key is undecryptable, or misplaced', async () => {
+  it('exits with 1 if a key is undecryptable or misplaced', async () => {
     const [one, two] = [randomOwner(), randomOwner()];
     await storeKeyOf(one);
     await storeKeyOf(two);
@@ -102,7 +102,7 @@ describe('ops keys check', () => {
 });
 
 describe('ops keys rotate', () => {
-  it('says what it has done, and after it the new key suffices', async () => {
+  it('reports its work, and afterwards the new key is sufficient', async () => {
     await storeKeyOf(randomOwner());
     const newKey = fernetKey();
     const refused = await ops(['keys', 'rotate'], { encryptionKeys: [newKey] });
@@ -111,28 +111,28 @@ describe('ops keys rotate', () => {
     expect(refused.stderr).not.toContain('    at ');
     const done = await ops(['keys', 'rotate'], { encryptionKeys: [newKey, ...home.settings.encryptionKeys] });
     expect(done.code).toBe(0);
-    expect(done.stdout).toContain('1 key and 0 other secrets sealed anew under the first key');
-    expect(done.stdout).toContain('The older keys can be taken out of ENCRYPTION_KEY.');
+    expect(done.stdout).toContain('1 key and 0 other secrets re-encrypted with the first key');
+    expect(done.stdout).toContain('You can remove the older keys from ENCRYPTION_KEY.');
     expect((await ops(['keys', 'check'], { encryptionKeys: [newKey] })).code).toBe(0);
   });
 
-  it('ends with 1, names the key and says what to do, when an older key is still needed', async () => {
+  it('exits with 1, names the stored key and what to do, if an older key is still needed', async () => {
     const [one, two] = [randomOwner(), randomOwner()];
     await storeKeyOf(one);
     await storeKeyOf(two);
     const [stolen] = (await readStoredPool(context, one)).keys;
     await editOwnerRecord(context, two, { byok_openai: [stolen?.value ?? ''] });
     const encryptionKeys = [fernetKey(), ...home.settings.encryptionKeys];
-    const left = await ops(['keys', 'rotate'], { encryptionKeys });
-    expect(left.code).toBe(1);
-    expect(left.stdout).toContain(`left as it is: ${two}, openai/${stolen?.id} (misplaced)`);
-    expect(left.stdout).toContain('--accept-loss');
+    const unfinished = await ops(['keys', 'rotate'], { encryptionKeys });
+    expect(unfinished.code).toBe(1);
+    expect(unfinished.stdout).toContain(`skipped: ${two}, openai/${stolen?.id} (misplaced)`);
+    expect(unfinished.stdout).toContain('--accept-loss');
     expect((await ops(['keys', 'rotate', '--accept-loss'], { encryptionKeys })).code).toBe(0);
   });
 });
 
 describe('ops keys import-legacy', () => {
-  it('imports, names what it could not by person and provider, and ends with 1 then', async () => {
+  it('imports keys, names failed ones by user and provider, and exits with 1 then', async () => {
     const legacy = createKeyring(home.settings.encryptionKeys);
     const key = randomKey();
     secrets.push(key);
@@ -140,16 +140,16 @@ describe('ops keys import-legacy', () => {
       byok_openai_key: [legacy.encrypt(key)],
       byok_openrouter_key: [legacy.encrypt(key)],
     });
-    const rehearsal = await ops(['keys', 'import-legacy', '--dry-run']);
-    expect(rehearsal.stdout).toContain('1 key would be imported');
+    const dryRun = await ops(['keys', 'import-legacy', '--dry-run']);
+    expect(dryRun.stdout).toContain('1 key would be imported');
     const done = await ops(['keys', 'import-legacy']);
     expect(done.code).toBe(1);
     expect(done.stdout).toContain('1 key imported');
-    expect(done.stdout).toContain(`${id}, openrouter: it is no key of this provider`);
+    expect(done.stdout).toContain(`${id}, openrouter: not a valid key of this provider`);
     expect((await readStoredPool(context, owner)).keys).toHaveLength(1);
   });
 
-  it('says where to look when it finds nothing at all', async () => {
+  it('says what to check if it finds no key', async () => {
     const done = await ops(['keys', 'import-legacy']);
     expect(done).toMatchObject({ code: 0 });
     expect(done.stdout).toContain('Unmanaged Attributes');
@@ -157,27 +157,27 @@ describe('ops keys import-legacy', () => {
 });
 
 describe('ops vault purge', () => {
-  it('lists first, and deletes with --yes', async () => {
-    const [gone, ...others] = [
+  it('lists owners, and deletes with --yes', async () => {
+    const [deleted, ...others] = [
       await createRealmUser(home.realms),
       await createRealmUser(home.realms),
       await createRealmUser(home.realms),
     ];
-    for (const person of [gone, ...others]) await storeKeyOf(person.owner, person.username);
-    await (await adminClient(home.realms.people)).users.del({ id: gone.id });
+    for (const user of [deleted, ...others]) await storeKeyOf(user.owner, user.username);
+    await (await adminClient(home.realms.main)).users.del({ id: deleted.id });
     const list = await ops(['vault', 'purge']);
     expect(list.code).toBe(0);
-    expect(list.stdout).toContain(`${gone.owner}  ${gone.username}  1 key\n`);
-    expect(list.stdout).toContain('Nothing was deleted. To delete their keys and servers: --yes');
+    expect(list.stdout).toContain(`${deleted.owner}  ${deleted.username}  1 key\n`);
+    expect(list.stdout).toContain('Nothing was deleted. To delete their keys and servers, add --yes.');
     expect((await ops(['vault', 'purge', '--yes'])).stdout).toContain(
-      'The keys and servers of 1 owner deleted.',
+      'Deleted the keys and servers of 1 owner.',
     );
     expect((await ops(['vault', 'purge'])).stdout).toContain(
-      'Of 2 owners of keys or servers, Keycloak does not know 0.',
+      '0 of 2 owners of keys or servers not found in Keycloak.',
     );
   });
 
-  it('ends with 1 when it refuses, since most owners are missing', async () => {
+  it('exits with 1 if it refuses because most owners are missing', async () => {
     await storeKeyOf(randomOwner());
     const refused = await ops(['vault', 'purge', '--yes']);
     expect(refused.code).toBe(1);
@@ -186,27 +186,27 @@ describe('ops vault purge', () => {
 });
 
 describe('ops vault move', () => {
-  it('moves to the configured realm with the old client’s secret from a file', async () => {
+  it('moves to the configured realm, with the secret of the old client in a file', async () => {
     const owner = randomOwner();
     await storeKeyOf(owner);
     const secretFile = path.join(cwd, 'secret');
     writeFileSync(secretFile, `${home.realms.secret}\n`);
     const change = { vaultRealm: home.realms.vaults[1] ?? '' };
     const args = ['vault', 'move', '--from-secret-file', secretFile];
-    const rehearsal = await ops([...args, '--dry-run'], change);
-    expect(rehearsal).toMatchObject({ code: 0 });
-    expect(rehearsal.stdout).toContain('1 record would be copied');
+    const dryRun = await ops([...args, '--dry-run'], change);
+    expect(dryRun).toMatchObject({ code: 0 });
+    expect(dryRun.stdout).toContain('1 vault record would be copied');
     const unmoved = await ops(['keys', 'check'], change);
     expect(unmoved.code).toBe(1);
     expect(unmoved.stderr).toContain('or move the records there: npm run ops -- vault move');
     const done = await ops(args, change);
     expect(done).toMatchObject({ code: 0 });
-    expect(done.stdout).toContain('1 record copied, 0 without keys left behind');
-    expect(done.stdout).toContain('The new place counts from now on.\n1 old record removed');
+    expect(done.stdout).toContain('1 vault record copied, 0 without keys not copied');
+    expect(done.stdout).toContain('The new realm is used from now on.\n1 old vault record removed');
     expect((await ops(['keys', 'check'], change)).stdout).toContain('1 vault record, 1 key');
   }, 60_000);
 
-  it('ends with 1 and in words when the app runs, or the file is not there', async () => {
+  it('exits with 1 and a message if the app runs, or the file does not exist', async () => {
     await storeKeyOf(randomOwner());
     const app = openDatabase({
       ...{ url: home.settings.databaseUrl, max: 1, applicationName: 'ops-center', log: createLog('silent') },
@@ -229,14 +229,14 @@ describe('ops vault move', () => {
 });
 
 describe('settings of a command', () => {
-  /** What a start that was killed leaves behind, or one that runs still. */
+  /** Writes the stack file of a killed or running start. */
   function writeStack(pid: number, change: Record<string, unknown> = {}): void {
     mkdirSync(path.join(cwd, '.data', 'secrets'), { recursive: true });
     const stack = {
       ...{
         app_url: 'http://localhost:1',
         keycloak_url: 'http://localhost:1',
-        database_url: 'postgres://nobody@127.0.0.1:1/no',
+        database_url: 'postgres://user@127.0.0.1:1/no',
       },
       ...{ admin_user: 'admin', admin_password_file: null, pids: { app: pid, keycloak: pid, postgres: pid } },
       ...change,
@@ -250,7 +250,7 @@ describe('settings of a command', () => {
     return child.pid ?? 0;
   }
 
-  it('are those that are configured, whatever runs or ran from DATA_DIR', async () => {
+  it('are the configured ones, also if a stack runs or ran from DATA_DIR', async () => {
     await storeKeyOf(randomOwner());
     for (const pid of [await deadPid(), process.pid]) {
       writeStack(pid);
@@ -258,27 +258,27 @@ describe('settings of a command', () => {
     }
   });
 
-  it('are not taken from what ran once, nor half from one installation and half from another', async () => {
+  it('are not taken from a stopped stack, nor from two installations', async () => {
     const configured = toEnvironment(home.settings);
     const { DATABASE_URL: _url, ...withoutDatabase } = configured;
     const { KEYCLOAK_URL: _keycloak, ...withoutKeycloak } = configured;
     const read = (environment: Record<string, string>) => () => getRunningSettings(environment, cwd);
     writeStack(await deadPid());
     for (const environment of [withoutDatabase, withoutKeycloak])
-      expect(read(environment)).toThrow('does not run any more');
+      expect(read(environment)).toThrow('are not running');
     writeStack(process.pid);
-    expect(read(withoutDatabase)).toThrow('KEYCLOAK_URL is configured, and what runs');
-    expect(read(withoutKeycloak)).toThrow('DATABASE_URL is configured, and what runs');
+    expect(read(withoutDatabase)).toThrow('KEYCLOAK_URL is configured, but the servers running');
+    expect(read(withoutKeycloak)).toThrow('DATABASE_URL is configured, but the servers running');
     expect(read(configured)()).toEqual(configured);
-    // One that it was started with.
+    // The running stack was started with this setting.
     writeStack(process.pid, { keycloak_url: configured['KEYCLOAK_URL'], admin_user: null });
     expect(read(withoutDatabase)()).toEqual({
       ...withoutDatabase,
-      DATABASE_URL: 'postgres://nobody@127.0.0.1:1/no',
+      DATABASE_URL: 'postgres://user@127.0.0.1:1/no',
     });
   });
 });
 
-it('text from elsewhere cannot steer the terminal', () => {
+it('replaces control characters in untrusted text for the terminal', () => {
   expect(toPrintable('ann\u001b[2J\u202Eb\nc é 名')).toBe('ann�[2J�b�c é 名');
 });

@@ -13,7 +13,7 @@ import { choosePort } from '../../src/dev/quickstart/ports.ts';
 import { readDemo } from '../../src/doctor/demo-users.ts';
 import { evidence } from '../support/evidence.ts';
 import { adminClient, createWebClient, stack } from '../support/stack.ts';
-import { withDatabase, type ServersInUse } from '../support/test-servers.ts';
+import { withDatabase, type ServersInUse } from '../support/postgres-and-keycloak.ts';
 
 const servers = JSON.parse(process.env['OPS_TEST_SERVERS'] ?? '{}') as ServersInUse;
 const print = () => undefined;
@@ -29,7 +29,7 @@ describe('The command env', () => {
     rmSync(folder, { recursive: true });
   });
 
-  it('writes secrets that are all different, into a file that only its owner can read', () => {
+  it('writes different secrets into a file that only its owner can read', () => {
     writeComposeEnv(file, print);
     expect(statSync(file).mode & 0o777).toBe(0o600);
     const values = Object.values(readEnvFile(file)).map(String);
@@ -37,7 +37,7 @@ describe('The command env', () => {
     expect(values.every((value) => value.length >= 43)).toBe(true);
   });
 
-  it('keeps what stands in the file, and adds what it lacks', () => {
+  it('keeps the lines of the file, and adds missing settings', () => {
     writeFileSync(file, 'PORT=4000\nPOSTGRES_PASSWORD=mine\n');
     writeComposeEnv(file, print);
     expect(readFileSync(file, 'utf8')).toMatch(/^PORT=4000\nPOSTGRES_PASSWORD=mine\n/);
@@ -47,17 +47,17 @@ describe('The command env', () => {
     expect(readFileSync(file, 'utf8')).toBe(once);
   });
 
-  it('tells the names of what it made, and no value', () => {
+  it('prints the names of generated settings, and no value', () => {
     const lines: string[] = [];
     writeComposeEnv(file, (text) => lines.push(text));
-    const made = readEnvFile(file);
-    for (const [name, value] of Object.entries(made)) {
+    const generated = readEnvFile(file);
+    for (const [name, value] of Object.entries(generated)) {
       expect(lines.join('\n')).toContain(name);
       expect(lines.join('\n')).not.toContain(value);
     }
   });
 
-  it('prints the same as text where there is no Node to write it', () => {
+  it('prints the same settings as text', () => {
     writeComposeEnv(file, print);
     writeFileSync(`${file}.printed`, createComposeEnv());
     expect(Object.keys(readEnvFile(`${file}.printed`))).toEqual(Object.keys(readEnvFile(file)));
@@ -97,7 +97,7 @@ describe('The command prepare-database', () => {
       await query(servers.superuserUrl, `DROP ROLE IF EXISTS ${role}`);
   });
 
-  it('makes an owner that may create tables and an app that may not, and may be run again', async () => {
+  it('creates an owner that can create tables and an app that cannot, and is idempotent', async () => {
     await prepareDatabase(environment(), print);
     await prepareDatabase(environment(), print);
     await query(address('owner'), 'CREATE TABLE one (id int)');
@@ -105,7 +105,7 @@ describe('The command prepare-database', () => {
     await expect(query(address('app'), 'SELECT * FROM one')).rejects.toThrow('permission denied');
   });
 
-  it('gives a role the password that its address holds now', async () => {
+  it('sets the current password of the address', async () => {
     await prepareDatabase(environment(), print);
     password.app = randomBytes(18).toString('base64url');
     evidence.registerSecret('password', password.app);
@@ -117,21 +117,21 @@ describe('The command prepare-database', () => {
   it.each([
     ['another database for the owner', 'MIGRATION_DATABASE_URL', 'o:secret@db/other', 'different databases'],
     [
-      'a role that is no plain name',
+      'a role that is not a plain name',
       'DATABASE_URL',
       `a%22b:secret@db/${names.database}`,
       'DATABASE_URL must be',
     ],
-    ['a database that is no plain name', 'DATABASE_URL', 'app:secret@db/a%22b', 'DATABASE_URL must be'],
+    ['a database that is not a plain name', 'DATABASE_URL', 'app:secret@db/a%22b', 'DATABASE_URL must be'],
     ['no password', 'DATABASE_URL', `app@db/${names.database}`, 'DATABASE_URL must be'],
-  ])('refuses %s in words that repeat no secret', async (_name, setting, address, words) => {
+  ])('refuses %s with a message that contains no secret', async (_name, setting, address, message) => {
     const wrong = { ...environment(), [setting]: `postgres://${address}` };
     const problem = String(await prepareDatabase(wrong, print).catch(String));
-    expect(problem).toContain(words);
+    expect(problem).toContain(message);
     expect(problem).not.toContain('secret@');
   });
 
-  it('refuses to begin without a superuser', async () => {
+  it('refuses to start without a superuser', async () => {
     await expect(prepareDatabase({ ...environment(), SUPERUSER_DATABASE_URL: '' }, print)).rejects.toThrow(
       'SUPERUSER_DATABASE_URL is not set',
     );
@@ -147,31 +147,31 @@ describe('The command demo-users', () => {
     INTERNAL_URL: 'http://app:3000',
   });
 
-  it('leaves the demo users in the realm, and its web client pointing at the app', async () => {
+  it('adds the demo users to the realm, and sets the address of the app in its web client', async () => {
     const client = await createWebClient('http://localhost:1');
     await addDemoUsers({ ...environment(), KEYCLOAK_WEB_CLIENT_ID: client.id }, print);
     const admin = await adminClient();
     for (const { username } of (await readDemo()).users)
       expect(await admin.users.find({ username, exact: true })).toHaveLength(1);
-    const [pointed] = await admin.clients.find({ clientId: client.id });
-    expect(pointed?.redirectUris).toEqual(['http://localhost:4321/auth/callback']);
-    expect(pointed?.attributes?.['backchannel.logout.url']).toBe('http://app:3000/auth/backchannel-logout');
+    const [updated] = await admin.clients.find({ clientId: client.id });
+    expect(updated?.redirectUris).toEqual(['http://localhost:4321/auth/callback']);
+    expect(updated?.attributes?.['backchannel.logout.url']).toBe('http://app:3000/auth/backchannel-logout');
   });
 
-  it('adds nobody to a deployment', async () => {
+  it('adds no user to a deployment', async () => {
     await expect(addDemoUsers({ ...environment(), DEPLOY_ENV: 'production' }, print)).rejects.toThrow(
       'DEPLOY_ENV is set',
     );
   });
 
-  it('says which setting holds a password that Keycloak refuses', async () => {
-    const wrong = { ...environment(), KEYCLOAK_ADMIN_PASSWORD: 'not the one' };
+  it('names the setting of a password that Keycloak refuses', async () => {
+    const wrong = { ...environment(), KEYCLOAK_ADMIN_PASSWORD: 'wrong' };
     await expect(addDemoUsers(wrong, print)).rejects.toThrow('the password in KEYCLOAK_ADMIN_PASSWORD');
   });
 });
 
 describe('The command demo-provider', () => {
-  it('answers on loopback as a provider does, until it is told to stop', async () => {
+  it('responds on loopback like a provider until it is stopped', async () => {
     const port = await choosePort(0, 'PORT');
     const main = path.resolve(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts');
     const child = spawn(process.execPath, [main, 'demo-provider', '--port', String(port)], {

@@ -18,19 +18,19 @@ describe('the generated settings', () => {
   it('are written once into a file that only its owner can read', () => {
     expect(ensureGeneratedSettings(file, {})).toEqual(['ENCRYPTION_KEY', 'SESSION_SECRET']);
     expect(statSync(file).mode & 0o777).toBe(0o600);
-    const made = readEnvFile(file);
-    expect(made['ENCRYPTION_KEY']).toMatch(/^[A-Za-z0-9_-]{43}=$/);
-    expect(made['SESSION_SECRET']?.length).toBeGreaterThanOrEqual(32);
+    const generated = readEnvFile(file);
+    expect(generated['ENCRYPTION_KEY']).toMatch(/^[A-Za-z0-9_-]{43}=$/);
+    expect(generated['SESSION_SECRET']?.length).toBeGreaterThanOrEqual(32);
   });
 
-  it('stay what they are on later starts', () => {
+  it('are not changed on later starts', () => {
     ensureGeneratedSettings(file, {});
     const first = readFileSync(file, 'utf8');
     expect(ensureGeneratedSettings(file, readEnvFile(file))).toEqual([]);
     expect(readFileSync(file, 'utf8')).toBe(first);
   });
 
-  it('are added below what the file holds, which stays byte for byte', () => {
+  it('are appended to the file, which is otherwise unchanged', () => {
     const before = '# mine\nPORT=4000\nSESSION_SECRET=my-own-secret-of-more-than-32-characters';
     writeFileSync(file, before, { mode: 0o644 });
     expect(ensureGeneratedSettings(file, readEnvFile(file))).toEqual(['ENCRYPTION_KEY']);
@@ -43,17 +43,17 @@ describe('the generated settings', () => {
   });
 
   const onLinux = process.platform === 'linux' ? it : it.skip;
-  onLinux('are not written into a file that cannot be closed to others first', () => {
-    // The name of this process: a file that takes text, and whose mode nobody can change.
-    const open = '/proc/self/comm';
-    const before = readFileSync(open, 'utf8');
-    expect(() => ensureGeneratedSettings(open, {})).toThrow('EPERM');
-    const after = readFileSync(open, 'utf8');
-    writeFileSync(open, before);
+  onLinux('are not written into a file whose mode cannot be restricted first', () => {
+    // The name of this process: a writable file whose mode cannot be changed.
+    const fixedModeFile = '/proc/self/comm';
+    const before = readFileSync(fixedModeFile, 'utf8');
+    expect(() => ensureGeneratedSettings(fixedModeFile, {})).toThrow('EPERM');
+    const after = readFileSync(fixedModeFile, 'utf8');
+    writeFileSync(fixedModeFile, before);
     expect(after).toBe(before);
   });
 
-  it('are not made when they are set elsewhere, be it as the name of a file', () => {
+  it('are not generated if they are set in the environment, also as the name of a file', () => {
     const environment = { ENCRYPTION_KEY_FILE: '/run/secrets/key', SESSION_SECRET: 'x'.repeat(32) };
     expect(ensureGeneratedSettings(file, environment)).toEqual([]);
     expect(readEnvFile(file)).toEqual({});

@@ -7,27 +7,27 @@ import { StartError } from '../../src/cli/start-error.ts';
 import { AppError, UnfitError } from '../../src/lib/errors.ts';
 
 describe('the Node version', () => {
-  it('is 24 in npm scripts, whatever the machine has', () => {
+  it('is 24 in npm scripts, also if another version is installed', () => {
     expect(process.versions.node).toMatch(/^24\./);
   });
 
-  it.each(['20.19.0', '22.18.0', '26.0.0'])('is refused when it is %s, with what to do', (version) => {
+  it.each(['20.19.0', '22.18.0', '26.0.0'])('is refused if it is %s, with what to do', (version) => {
     expect(() => {
       assertNodeVersion(version);
     }).toThrow(/needs Node 24.*install it/s);
   });
 });
 
-describe('a failure at the terminal', () => {
-  it('is told in its own words, without a stack, where it was foreseen', () => {
+describe('an error message at the terminal', () => {
+  it('has no stack for an expected error', () => {
     expect(toErrorMessage(new StartError('Install Java.'))).toBe('Install Java.');
-    expect(toErrorMessage(new AppError('keycloak_unavailable', 'Keycloak is away.'))).toBe(
-      'Keycloak is away.',
+    expect(toErrorMessage(new AppError('keycloak_unavailable', 'Keycloak is unavailable.'))).toBe(
+      'Keycloak is unavailable.',
     );
-    expect(toErrorMessage(new UnfitError('The realm is not fit.'))).toBe('The realm is not fit.');
+    expect(toErrorMessage(new UnfitError('The realm is not set up.'))).toBe('The realm is not set up.');
   });
 
-  it('names the settings for a port that was taken meanwhile', () => {
+  it('names the settings of a port that is in use', () => {
     const error = Object.assign(new Error('listen EADDRINUSE'), { code: 'EADDRINUSE', port: 3000 });
     expect(toErrorMessage(error)).toMatch(/Port 3000 is in use.*PORT/);
   });
@@ -43,7 +43,7 @@ describe('the launcher', () => {
   const [other] = others;
   const run = other === undefined ? it.skip : it;
 
-  run('tells an older Node, which cannot read TypeScript, what is needed', () => {
+  run('names the required version on a Node that cannot parse TypeScript', () => {
     const launcher = path.join(import.meta.dirname, '..', '..', 'src', 'cli', 'launch.js');
     const { stderr, status } = spawnSync(other?.file ?? '', [launcher, '--help'], { encoding: 'utf8' });
     expect(stderr).toContain(`needs Node 24; this is Node ${other?.version.slice(1) ?? ''}`);

@@ -5,7 +5,7 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync } fr
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { choosePort } from '../../src/dev/quickstart/ports.ts';
-import { isAlive } from '../../src/dev/quickstart/processes.ts';
+import { isProcessRunning } from '../../src/dev/quickstart/processes.ts';
 import { createUser, createWebClient, stack } from '../support/stack.ts';
 import { createVaultRealm, type VaultRealm } from '../support/vault-realm.ts';
 
@@ -21,7 +21,7 @@ interface Running {
   ended: Promise<number | null>;
 }
 
-/** Runs a command in the directory, with the test Keycloak configured and all else left to the quick start. */
+/** Runs a command in `cwd`. Only the test Keycloak is configured; the quick start starts the rest. */
 function run(args: string[], more: Record<string, string> = {}): Running {
   const child = spawn(process.execPath, [MAIN, ...args], {
     cwd,
@@ -98,7 +98,7 @@ describe('npm start', () => {
     await running.ended;
   });
 
-  it('prints the address and the next call, and none of the secrets that it made', () => {
+  it('prints the address and the next request, and none of the generated secrets', () => {
     const printed = running.printed();
     expect(printed).toContain(`http://localhost:${settings['PORT']}`);
     expect(printed).toContain('npm run -s ops -- session starter');
@@ -110,21 +110,21 @@ describe('npm start', () => {
     for (const secret of secrets) expect(printed).not.toContain(secret);
   });
 
-  it('keeps what it made to its owner', () => {
+  it('restricts generated files to their owner', () => {
     expect(statSync(path.join(cwd, '.env')).mode & 0o777).toBe(0o600);
     expect(statSync(stackFile()).mode & 0o777).toBe(0o600);
     expect(statSync(path.join(cwd, '.data', 'secrets')).mode & 0o777).toBe(0o700);
   });
 
-  it('is refused a second time in one data directory, and the first runs on', async () => {
+  it('is refused for a data directory in use, and the first start keeps running', async () => {
     const second = run(['dev'], { PORT: '0' });
     expect(await second.ended).toBe(1);
     expect(second.printed()).toContain(`Process ${running.child.pid} already runs from`);
     expect(existsSync(stackFile())).toBe(true);
-    expect(isAlive(readStack().pids.postgres)).toBe(true);
+    expect(isProcessRunning(readStack().pids.postgres)).toBe(true);
   });
 
-  it('is refused with the setting named when its port is busy', async () => {
+  it('is refused with the name of the setting if its port is in use', async () => {
     const second = run(['dev'], { DATA_DIR: '.data-2' });
     expect(await second.ended).toBe(1);
     expect(second.printed()).toContain(`Port ${settings['PORT']} is in use by another program.`);
@@ -137,7 +137,7 @@ describe('npm start', () => {
     expect(second.printed()).toContain('HOST is not loopback');
   });
 
-  it('lets `session` sign a demo user in through Keycloak and prints the cookie alone', async () => {
+  it('supports `session`, which signs in a demo user through Keycloak and prints only the cookie', async () => {
     const session = (await output(['session', 'starter'])).trim();
     const answer = await fetch(`${readStack().app_url}/api/v1/me`, {
       headers: { cookie: `session=${session}` },
@@ -145,7 +145,7 @@ describe('npm start', () => {
     expect(await answer.json()).toMatchObject({ username: 'starter', tier: 'starter' });
   });
 
-  it('gives `session` no back door: a user with another password is refused by Keycloak', async () => {
+  it('gives `session` no bypass: Keycloak refuses a user with another password', async () => {
     const user = await createUser();
     const refused = run(['session', user.username]);
     expect(await refused.ended).toBe(1);
@@ -158,62 +158,62 @@ describe('npm start', () => {
     expect(refused.printed()).toContain('DEPLOY_ENV is set');
   });
 
-  it('lets `demo` walk the main job, from the system default to a key of one’s own', async () => {
+  it('supports `demo`, from the system default to the user’s own key', async () => {
     const printed = await output(['demo']);
     const scopes = [...printed.matchAll(/^x-ops-key-scope: (\w+)$/gm)].map((match) => match[1]);
     expect(scopes).toEqual(['system', 'personal', 'personal']);
     expect(printed).toContain('data: [DONE]');
   });
 
-  it('lets `doctor` check the realms of what runs', async () => {
+  it('supports `doctor` on the running stack', async () => {
     const printed = await output(['doctor']);
     expect(printed).toMatch(/^0 error\(s\)/m);
   });
 
-  it('lets commands about stored keys work beside the app, on its database and encryption key', async () => {
+  it('supports commands about stored keys while the app runs', async () => {
     const check = run(['keys', 'check', '--json']);
-    // The realm of the test servers holds other installations' keys, which count as undecryptable.
+    // The realm of the test servers has keys of other installations, which count as undecryptable.
     await check.ended;
     expect(JSON.parse(check.printed())).toMatchObject({ canary_ring_key: 1 });
   });
 });
 
 describe('stopping', () => {
-  it('ends everything on Ctrl-C, and says so when it is asked for what ran', async () => {
+  it('stops everything on Ctrl-C, and commands then report that nothing runs', async () => {
     const running = await start();
     const { pids } = readStack();
     running.child.kill('SIGINT');
     expect(await running.ended).toBe(0);
-    expect(isAlive(pids.postgres)).toBe(false);
+    expect(isProcessRunning(pids.postgres)).toBe(false);
     expect(existsSync(stackFile())).toBe(false);
     const refused = run(['session', 'starter']);
     expect(await refused.ended).toBe(1);
     expect(refused.printed()).toContain('`npm start` first');
   });
 
-  it('recovers from a kill: the next start replaces what was left, and keys and settings are kept', async () => {
+  it('recovers from a kill: the next start replaces the old server and keeps keys and settings', async () => {
     const killed = await start();
     const before = { ...readStack(), env: readFileSync(path.join(cwd, '.env'), 'utf8') };
     killed.child.kill('SIGKILL');
     await killed.ended;
-    expect(isAlive(before.pids.postgres)).toBe(true);
+    expect(isProcessRunning(before.pids.postgres)).toBe(true);
     const running = await start();
-    expect(isAlive(before.pids.postgres)).toBe(false);
+    expect(isProcessRunning(before.pids.postgres)).toBe(false);
     expect(readFileSync(path.join(cwd, '.env'), 'utf8')).toBe(before.env);
     running.child.kill('SIGINT');
     await running.ended;
   });
 
-  it('follows a part that ends by itself, and tells which', async () => {
+  it('happens if a part exits unexpectedly, with a message that names it', async () => {
     const running = await start();
     process.kill(readStack().pids.postgres, 'SIGKILL');
     expect(await running.ended).toBe(1);
-    expect(running.printed()).toContain('Postgres was ended by SIGKILL by itself');
+    expect(running.printed()).toContain('Postgres was killed by SIGKILL unexpectedly');
   });
 });
 
 describe('node main.js serve', () => {
-  it('starts nothing and lists every fault of the configuration at once', async () => {
+  it('starts nothing and lists all errors of the configuration', async () => {
     const empty = mkdtempSync(path.join(tmpdir(), 'ops-serve-'));
     const child = spawn(process.execPath, [MAIN, 'serve'], {
       cwd: empty,

@@ -5,12 +5,12 @@ import { envExample, withConfigTable } from '../../scripts/config-docs.ts';
 
 const read = (name: string) => readFileSync(path.join(import.meta.dirname, '..', '..', name), 'utf8');
 
-describe('the documents made from the configuration', () => {
-  it('has an .env.example that is what `npm run docs` writes', () => {
+describe('the documentation of the settings', () => {
+  it('matches the .env.example that `npm run docs` writes', () => {
     expect(read('.env.example')).toBe(envExample());
   });
 
-  it('has a table in the README that is what `npm run docs` writes', () => {
+  it('matches the table in the README that `npm run docs` writes', () => {
     const readme = read('README.md');
     const tidy = (text: string) =>
       text

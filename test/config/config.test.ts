@@ -30,7 +30,7 @@ const deployed: Environment = {
   KEYCLOAK_VAULT_REALM: 'ops-center-vault',
 };
 
-function faultsOf(
+function errorsOf(
   environment: Environment,
   readFile: (path: string) => string = noFile,
   options: ReadConfigOptions = {},
@@ -45,7 +45,7 @@ function faultsOf(
 }
 
 describe('readConfig', () => {
-  it('derives the mode from DEPLOY_ENV alone', () => {
+  it('derives the mode from DEPLOY_ENV only', () => {
     expect(readConfig(local, noFile)).toMatchObject({ mode: 'local', publicUrl: 'http://localhost:3000' });
     expect(readConfig({ ...local, DEPLOY_ENV: '' }, noFile).mode).toBe('local');
     expect(readConfig(deployed, noFile)).toMatchObject({
@@ -54,8 +54,8 @@ describe('readConfig', () => {
     });
   });
 
-  it('names every fault at once and repeats no value', () => {
-    const faults = faultsOf({
+  it('lists all errors at once and contains no value', () => {
+    const errors = errorsOf({
       PORT: 'many',
       LOG_LEVEL: 'loud',
       ENCRYPTION_KEY: 'geheim',
@@ -70,23 +70,23 @@ describe('readConfig', () => {
       'KEYCLOAK_URL',
       'KEYCLOAK_VAULT_CLIENT_SECRET',
     ]) {
-      expect(faults).toContainEqual(expect.stringMatching(new RegExp(`^${name} `)));
+      expect(errors).toContainEqual(expect.stringMatching(new RegExp(`^${name} `)));
     }
-    expect(faults.join()).not.toMatch(/geheim|short|many|loud/);
+    expect(errors.join()).not.toMatch(/geheim|short|many|loud/);
   });
 
-  it('takes a secret from the file in NAME_FILE, without its line end', () => {
+  it('reads a secret from the file in NAME_FILE, without its line break', () => {
     const { SESSION_SECRET: _direct, ...rest } = local;
     const config = readConfig({ ...rest, SESSION_SECRET_FILE: '/run/secrets/session' }, (path) =>
       path === '/run/secrets/session' ? `${'y'.repeat(40)}\n` : '',
     );
     expect(config.sessionSecret).toBe('y'.repeat(40));
-    // For those who keep programs away from it.
+    // Local execution hides these files from users' programs.
     expect(config.secretFiles).toEqual(['/run/secrets/session']);
-    expect(faultsOf({ ...rest, SESSION_SECRET_FILE: '/nowhere' })).toContainEqual(
+    expect(errorsOf({ ...rest, SESSION_SECRET_FILE: '/nowhere' })).toContainEqual(
       expect.stringContaining('SESSION_SECRET_FILE'),
     );
-    expect(faultsOf({ ...local, SESSION_SECRET_FILE: '/x' }, () => SECRET)).toContainEqual(
+    expect(errorsOf({ ...local, SESSION_SECRET_FILE: '/x' }, () => SECRET)).toContainEqual(
       expect.stringContaining('both set'),
     );
   });
@@ -94,18 +94,18 @@ describe('readConfig', () => {
   it.each(['0.0.0.0', '::', '192.168.1.10', 'ops.example.com'])(
     'refuses to listen on %s in local mode',
     (HOST) => {
-      expect(faultsOf({ ...local, HOST })).toEqual([expect.stringContaining('HOST is not loopback')]);
-      expect(faultsOf({ ...local, HOST, ALLOW_LOCAL_MODE_EXPOSED: 'true' })).toEqual([]);
+      expect(errorsOf({ ...local, HOST })).toEqual([expect.stringContaining('HOST is not loopback')]);
+      expect(errorsOf({ ...local, HOST, ALLOW_LOCAL_MODE_EXPOSED: 'true' })).toEqual([]);
     },
   );
 
-  it('refuses a public address beyond loopback in local mode, whatever is allowed for listeners', () => {
+  it('refuses a public address other than loopback in local mode, even with ALLOW_LOCAL_MODE_EXPOSED', () => {
     const environment = {
       ...local,
       PUBLIC_URL: 'http://192.168.1.10:3000',
       ALLOW_LOCAL_MODE_EXPOSED: 'true',
     };
-    expect(faultsOf(environment)).toEqual([expect.stringContaining('PUBLIC_URL is not loopback')]);
+    expect(errorsOf(environment)).toEqual([expect.stringContaining('PUBLIC_URL is not loopback')]);
   });
 
   it.each<[string, Environment]>([
@@ -121,29 +121,29 @@ describe('readConfig', () => {
     ['UPSTREAM_DEMO_URL cannot be set', { UPSTREAM_DEMO_URL: 'https://demo.example.com/v1' }],
     ['DEFAULT_LLM_API_KEY is set but pays for no model', { DEFAULT_LLM_API_KEY: 'sk-or-system' }],
     ['METRICS_PORT must differ from PORT', { PORT: '4000', METRICS_PORT: '4000' }],
-  ])('refuses a deployment where %s', (fault, change) => {
-    expect(faultsOf({ ...deployed, ...change })).toEqual([expect.stringContaining(fault)]);
+  ])('refuses a deployment where %s', (error, change) => {
+    expect(errorsOf({ ...deployed, ...change })).toEqual([expect.stringContaining(error)]);
   });
 
-  it('takes a system default that has a model to pay for, or none at all', () => {
+  it('accepts a system default with a model, or no system default', () => {
     const key = { DEFAULT_LLM_API_KEY: 'sk-or-system' };
-    expect(faultsOf({ ...deployed, ...key, DEFAULT_LLM_MODEL: 'a/b' })).toEqual([]);
-    expect(faultsOf({ ...deployed, ...key, DEFAULT_LLM_MODELS: 'a/b' })).toEqual([]);
-    expect(faultsOf(deployed)).toEqual([]);
-    expect(faultsOf({ ...local, ...key })).toEqual([]);
+    expect(errorsOf({ ...deployed, ...key, DEFAULT_LLM_MODEL: 'a/b' })).toEqual([]);
+    expect(errorsOf({ ...deployed, ...key, DEFAULT_LLM_MODELS: 'a/b' })).toEqual([]);
+    expect(errorsOf(deployed)).toEqual([]);
+    expect(errorsOf({ ...local, ...key })).toEqual([]);
   });
 
   it.each([
     ['local', local],
     ['deployed', deployed],
-  ])('refuses a port of 0 only for a process that listens as configured (%s)', (_mode, environment) => {
+  ])('refuses port 0 only for a process that listens on the configured ports (%s)', (_mode, environment) => {
     const zeros = { ...environment, PORT: '0', METRICS_PORT: '0' };
-    expect(faultsOf(zeros)).toEqual([]);
-    expect(faultsOf(zeros, noFile, { isListening: true })).toEqual([
+    expect(errorsOf(zeros)).toEqual([]);
+    expect(errorsOf(zeros, noFile, { isListening: true })).toEqual([
       expect.stringMatching(/^PORT must not be 0/),
       expect.stringMatching(/^METRICS_PORT must not be 0/),
     ]);
-    expect(faultsOf(environment, noFile, { isListening: true })).toEqual([]);
+    expect(errorsOf(environment, noFile, { isListening: true })).toEqual([]);
   });
 
   it.each([
@@ -153,8 +153,8 @@ describe('readConfig', () => {
     'KEYCLOAK_INTERNAL_URL',
     'DEFAULT_LLM_BASE_URL',
     'UPSTREAM_OPENAI_URL',
-  ])('refuses a query, a fragment, a user and another scheme in %s, and repeats no value', (name) => {
-    const one = (value: string) => faultsOf({ ...local, [name]: value });
+  ])('refuses a query, a fragment, a user and another scheme in %s, and contains no value', (name) => {
+    const one = (value: string) => errorsOf({ ...local, [name]: value });
     for (const value of ['http://localhost:1?geheim', 'http://localhost:1/?', 'http://localhost:1#geheim'])
       expect(one(value)).toEqual([`${name} must have no query and no fragment`]);
     for (const value of ['http://me:geheim@localhost:1', 'http://@localhost:1'])
@@ -165,10 +165,10 @@ describe('readConfig', () => {
   });
 
   it.each(['DATABASE_URL', 'MIGRATION_DATABASE_URL'])(
-    'refuses a query in %s that leads to another host or port than the address says, and repeats no value',
+    'refuses a query in %s that overrides host or port, and contains no value',
     (name) => {
       const one = (query: string) =>
-        faultsOf({ ...local, [name]: `postgres://app@127.0.0.1:5433/ops${query}` });
+        errorsOf({ ...local, [name]: `postgres://app@127.0.0.1:5433/ops${query}` });
       for (const query of ['?host=geheim', '?sslmode=require&port=1', '?hostaddr=10.0.0.1', '?%68ost=geheim'])
         expect(one(query)).toEqual([
           `${name} must name host and port before the path: host, hostaddr and port are not accepted in its query`,
@@ -177,37 +177,37 @@ describe('readConfig', () => {
     },
   );
 
-  it('takes neither host nor port of the database from anywhere else', () => {
+  it('reads host and port of the database from the address only', () => {
     const address = (value: string) => readConfig({ ...local, DATABASE_URL: value }, noFile).databaseUrl;
     expect(address('postgres://app@db.internal/ops')).toBe('postgres://app@db.internal:5432/ops');
     expect(address('postgres://app@db.internal:6543/ops')).toBe('postgres://app@db.internal:6543/ops');
-    expect(faultsOf({ ...local, DATABASE_URL: 'postgres:///ops' })).toEqual([
+    expect(errorsOf({ ...local, DATABASE_URL: 'postgres:///ops' })).toEqual([
       'DATABASE_URL must name a host',
     ]);
   });
 
-  it('refuses a path in PUBLIC_URL, where Keycloak and upstreams may have one', () => {
-    expect(faultsOf({ ...deployed, PUBLIC_URL: 'https://example.com/ops' })).toEqual([
+  it('refuses a path in PUBLIC_URL, but not in addresses of Keycloak and upstreams', () => {
+    expect(errorsOf({ ...deployed, PUBLIC_URL: 'https://example.com/ops' })).toEqual([
       expect.stringContaining('PUBLIC_URL must have no path'),
     ]);
-    expect(faultsOf({ ...deployed, KEYCLOAK_URL: 'https://example.com/auth' })).toEqual([]);
-    expect(faultsOf({ ...deployed, UPSTREAM_OPENAI_URL: 'https://example.com/@a/v1' })).toEqual([]);
+    expect(errorsOf({ ...deployed, KEYCLOAK_URL: 'https://example.com/auth' })).toEqual([]);
+    expect(errorsOf({ ...deployed, UPSTREAM_OPENAI_URL: 'https://example.com/@a/v1' })).toEqual([]);
   });
 
-  it('tells of a missing setting in a sentence that stands alone', () => {
-    const faults = faultsOf({});
-    expect(faults).toContain(
-      'KEYCLOAK_WEB_CLIENT_SECRET is not set: Secret of KEYCLOAK_WEB_CLIENT_ID, the client that people sign in through.',
+  it('describes a missing setting in a sentence that is understandable on its own', () => {
+    const errors = errorsOf({});
+    expect(errors).toContain(
+      'KEYCLOAK_WEB_CLIENT_SECRET is not set: Secret of KEYCLOAK_WEB_CLIENT_ID, the client for the sign-in of users.',
     );
-    for (const fault of faults) expect(fault).not.toMatch(/: (Its|It|The same)\b/);
+    for (const error of errors) expect(error).not.toMatch(/: (Its|It|The same)\b/);
   });
 
-  it('says once what a number must be', () => {
+  it('states the allowed values of a number once', () => {
     for (const PORT of ['many', '1.5', '-1', '65536'])
-      expect(faultsOf({ ...local, PORT })).toEqual(['PORT must be a port number from 0 to 65535']);
+      expect(errorsOf({ ...local, PORT })).toEqual(['PORT must be a port number from 0 to 65535']);
   });
 
-  it('pays for DEFAULT_LLM_MODEL alone when deployed, for anything in local mode', () => {
+  it('allows only DEFAULT_LLM_MODEL when deployed, and any model in local mode', () => {
     const model = { DEFAULT_LLM_MODEL: 'openai/gpt-4o-mini' };
     expect(readConfig({ ...deployed, ...model }, noFile).systemDefault.models).toEqual([
       'openai/gpt-4o-mini',
@@ -222,13 +222,13 @@ describe('readConfig', () => {
     expect(readConfig({ ...local, UPSTREAM_OPENAI_URL: 'http://127.0.0.1:9/v1/' }, noFile).upstreams).toEqual(
       { openai: 'http://127.0.0.1:9/v1' },
     );
-    expect(faultsOf({ ...local, UPSTREAM_OPENAY_URL: 'http://x' })).toEqual([
+    expect(errorsOf({ ...local, UPSTREAM_OPENAY_URL: 'http://x' })).toEqual([
       expect.stringContaining('names no provider'),
     ]);
   });
 
-  it('refuses an egress rule that cannot be read', () => {
-    expect(faultsOf({ ...local, EGRESS_ALLOW: '10.0.0.0/33' })).toEqual([
+  it('refuses an invalid egress rule', () => {
+    expect(errorsOf({ ...local, EGRESS_ALLOW: '10.0.0.0/33' })).toEqual([
       expect.stringContaining('EGRESS_ALLOW'),
     ]);
   });

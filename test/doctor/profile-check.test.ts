@@ -32,14 +32,14 @@ function levels(file: string, use: ProfileUse, change: Change): string[] {
 
 const MAIN = 'ops-center-realm.json';
 const VAULT = 'ops-center-vault-realm.json';
-const nothing: Change = () => undefined;
+const noChange: Change = () => undefined;
 const policy =
   (value: string): Change =>
   (profile) => {
     profile.unmanagedAttributePolicy = value as never;
   };
 const drop =
-  (name: string, next: Change = nothing): Change =>
+  (name: string, next: Change = noChange): Change =>
   (profile) => {
     profile.attributes = (profile.attributes ?? []).filter((attribute) => attribute.name !== name);
     next(profile);
@@ -66,8 +66,8 @@ const declareKeys =
 
 describe('the profile check', () => {
   it.each<[string, string, ProfileUse, Change, string[]]>([
-    ['takes the shipped main realm', MAIN, mainRealm, nothing, []],
-    ['takes the shipped vault realm', VAULT, vaultRealm, nothing, []],
+    ['accepts the shipped main realm', MAIN, mainRealm, noChange, []],
+    ['accepts the shipped vault realm', VAULT, vaultRealm, noChange, []],
     [
       'refuses a tier that users can edit',
       MAIN,
@@ -76,26 +76,20 @@ describe('the profile check', () => {
       ['error'],
     ],
     [
-      'warns of a tier that no one can edit',
+      'warns of a tier that no admin can edit',
       MAIN,
       mainRealm,
       permit('subscription_tier', ['admin'], []),
       ['warning'],
     ],
     [
-      'refuses an undeclared tier where users may write undeclared attributes',
+      'refuses an undeclared tier if users can write undeclared attributes',
       MAIN,
       mainRealm,
       drop('subscription_tier', policy('ENABLED')),
       ['error'],
     ],
-    [
-      'warns of an undeclared tier where they may not',
-      MAIN,
-      mainRealm,
-      drop('subscription_tier'),
-      ['warning'],
-    ],
+    ['warns of an undeclared tier if they cannot', MAIN, mainRealm, drop('subscription_tier'), ['warning']],
     [
       'refuses organization_admin that users can edit',
       MAIN,
@@ -124,12 +118,12 @@ describe('the profile check', () => {
       permit('byok_openai', ['admin'], ['user']),
       ['error'],
     ],
-    ['refuses ENABLED where keys are', VAULT, vaultRealm, policy('ENABLED'), ['error']],
-    ['refuses ADMIN_VIEW where keys are', VAULT, vaultRealm, policy('ADMIN_VIEW'), ['error']],
+    ['refuses ENABLED in a realm with keys', VAULT, vaultRealm, policy('ENABLED'), ['error']],
+    ['refuses ADMIN_VIEW in a realm with keys', VAULT, vaultRealm, policy('ADMIN_VIEW'), ['error']],
     ['refuses a vault that drops keys', VAULT, vaultRealm, policy('DISABLED'), ['error']],
-    ['takes ADMIN_EDIT in the one-realm layout', MAIN, oneRealm, policy('ADMIN_EDIT'), []],
-    ['refuses the one-realm layout without a place for keys', MAIN, oneRealm, nothing, ['error']],
-    ['takes declared key attributes that are long enough', MAIN, oneRealm, declareKeys(2048), []],
+    ['accepts ADMIN_EDIT in the one-realm layout', MAIN, oneRealm, policy('ADMIN_EDIT'), []],
+    ['refuses the one-realm layout if the profile cannot store keys', MAIN, oneRealm, noChange, ['error']],
+    ['accepts declared key attributes that are long enough', MAIN, oneRealm, declareKeys(2048), []],
     ['refuses declared key attributes that are too short', MAIN, oneRealm, declareKeys(2047), ['error']],
   ])('%s', (_name, file, use, change, expected) => {
     expect(levels(file, use, change)).toEqual(expected);

@@ -40,16 +40,16 @@ const problems = (findings: Finding[]) =>
     .map(({ level, check, detail }) => `${level}: ${check}: ${detail}`);
 
 function assertValid(keycloak: Keycloak): Promise<void> {
-  const of = (realm: string, { id, secret: clientSecret }: { id: string; secret: string }) =>
+  const createAdmin = (realm: string, { id, secret: clientSecret }: { id: string; secret: string }) =>
     createKeycloakAdmin({ baseUrl: keycloak.internalUrl, realm, clientId: id, clientSecret });
   return assertRealmsValid({
     config: { mode: 'local', keycloak },
-    mainAdmin: of(keycloak.realm, keycloak.service),
-    vaultAdmin: of(keycloak.vaultRealm, keycloak.vault),
+    mainAdmin: createAdmin(keycloak.realm, keycloak.service),
+    vaultAdmin: createAdmin(keycloak.vaultRealm, keycloak.vault),
   });
 }
 
-/** A copy of a shipped realm under another name, as an administrator of an installation would make it. */
+/** Creates a copy of a shipped realm with another name, like an administrator would. */
 async function makeRealm(admin: KcAdminClient, file: string, realm: string): Promise<void> {
   const text = readFileSync(`keycloak/${file}`, 'utf8')
     .replaceAll(/\$\{KEYCLOAK_\w+_SECRET\}/g, secret)
@@ -69,19 +69,19 @@ afterAll(async () => {
   await again.realms.del({ realm: VAULT });
 });
 
-// The bootstrap admin's tokens end after a minute.
+// The bootstrap admin's tokens expire after a minute.
 beforeEach(async () => {
   admin = await adminClient();
 });
 
-/** Changes the scratch realms for the length of a look at them. */
+/** Changes the scratch realms while `check` runs. */
 async function whileChanged<T>(
   change: () => Promise<() => Promise<unknown>>,
-  look: () => Promise<T>,
+  check: () => Promise<T>,
 ): Promise<T> {
   const undo = await change();
   try {
-    return await look();
+    return await check();
   } finally {
     await undo();
   }
@@ -96,8 +96,8 @@ async function changeProfile(realm: string, edit: (text: string) => string) {
 
 async function changeRealm(realm: string, rep: Record<string, boolean>) {
   await admin.realms.update({ realm }, rep);
-  const back = Object.fromEntries(Object.entries(rep).map(([name, value]) => [name, !value]));
-  return () => admin.realms.update({ realm }, back);
+  const previous = Object.fromEntries(Object.entries(rep).map(([name, value]) => [name, !value]));
+  return () => admin.realms.update({ realm }, previous);
 }
 
 async function changeRole(realm: string, clientId: string, role: string, action: 'add' | 'remove') {
@@ -120,19 +120,19 @@ async function serviceAccount(realm: string, clientId: string) {
 }
 
 describe('the shipped realms', () => {
-  it('are fit, with nothing to warn of', async () => {
+  it('pass all checks without a warning', async () => {
     expect(problems(await checkInDepth(shipped))).toEqual([]);
     await assertValid(shipped);
   });
 
-  it('are refused in a deployment while they hold demo users', async () => {
+  it('are refused in a deployment while they have demo users', async () => {
     expect(problems(await checkInDepth(shipped, 'deployed'))).toEqual([
       expect.stringMatching(/^error: demo users .*free, trial, starter.*public password/),
     ]);
   });
 });
 
-describe('a realm that an administrator has changed', () => {
+describe('a realm changed by an administrator', () => {
   const editableTier = () =>
     changeProfile(MAIN, (text) =>
       text.replace(
@@ -141,7 +141,7 @@ describe('a realm that an administrator has changed', () => {
       ),
     );
 
-  it('refuses the start, saying what to change, when users can edit their tier', async () => {
+  it('refuses the start with what to change if users can edit their tier', async () => {
     await whileChanged(editableTier, async () => {
       await expect(assertValid(scratch)).rejects.toThrow(
         /users can change their own tier\n.*Realm settings > User profile: declare subscription_tier/,
@@ -150,14 +150,14 @@ describe('a realm that an administrator has changed', () => {
     await assertValid(scratch);
   });
 
-  it('refuses the start when users could see or write keys in the vault realm', async () => {
+  it('refuses the start if users can see or edit keys in the vault realm', async () => {
     const enabled = () => changeProfile(VAULT, (text) => text.replace('ADMIN_EDIT', 'ENABLED'));
     await whileChanged(enabled, async () => {
       await expect(assertValid(scratch)).rejects.toThrow(/policy for unmanaged attributes is ENABLED/);
     });
   });
 
-  it('refuses the start when admin events are not saved', async () => {
+  it('refuses the start if admin events are not saved', async () => {
     await whileChanged(
       () => changeRealm(MAIN, { adminEventsEnabled: false }),
       async () => {
@@ -168,7 +168,7 @@ describe('a realm that an administrator has changed', () => {
     );
   });
 
-  it('warns when sealed keys are copied into the event table', async () => {
+  it('warns if encrypted keys are copied into the event table', async () => {
     await whileChanged(
       () => changeRealm(VAULT, { adminEventsDetailsEnabled: true }),
       async () => {
@@ -182,7 +182,7 @@ describe('a realm that an administrator has changed', () => {
   it.each([
     ['service', 'view-events', MAIN, 'ops-center-service'],
     ['vault', 'manage-users', VAULT, 'ops-center-vault'],
-  ] as const)('refuses the start when the %s client lacks %s', async (kind, role, realm, clientId) => {
+  ] as const)('refuses the start if the %s client lacks %s', async (kind, role, realm, clientId) => {
     await whileChanged(
       () => changeRole(realm, clientId, role, 'remove'),
       async () => {
@@ -193,7 +193,7 @@ describe('a realm that an administrator has changed', () => {
     );
   });
 
-  it('warns when the service client could take over accounts', async () => {
+  it('warns if the service client could take over accounts', async () => {
     await whileChanged(
       () => changeRole(MAIN, 'ops-center-service', 'manage-users', 'add'),
       async () => {
@@ -204,11 +204,11 @@ describe('a realm that an administrator has changed', () => {
     );
   });
 
-  it('complains of a vault user who is enabled or has a password', async () => {
+  it('reports a vault user that is enabled or has a password', async () => {
     const addUser = async () => {
       const { id } = await admin.users.create({
         realm: VAULT,
-        username: 'somebody',
+        username: 'some-user',
         enabled: true,
         credentials: [{ type: 'password', value: secret }],
       });
@@ -216,24 +216,24 @@ describe('a realm that an administrator has changed', () => {
     };
     await whileChanged(addUser, async () => {
       expect(problems(await checkInDepth(scratch))).toEqual([
-        `error: users of the vault realm ${VAULT}: enabled: somebody`,
-        `error: users of the vault realm ${VAULT}: have credentials: somebody`,
+        `error: users of the vault realm ${VAULT}: enabled: some-user`,
+        `error: users of the vault realm ${VAULT}: have credentials: some-user`,
       ]);
     });
   });
 });
 
-describe('a configuration that does not fit Keycloak', () => {
-  it('is told from a Keycloak that is away: a wrong secret names its setting', async () => {
+describe('a configuration that does not match Keycloak', () => {
+  it('is distinguished from an unavailable Keycloak: the finding names the setting of a wrong secret', async () => {
     const wrong = { ...scratch, vault: { id: 'ops-center-vault', secret: 'wrong' } };
     const findings = await checkInDepth(wrong);
     expect(problems(findings)).toHaveLength(1);
     expect(findings[0]?.fix).toContain('KEYCLOAK_VAULT_CLIENT_ID and _SECRET');
-    const away = { ...scratch, internalUrl: 'http://127.0.0.1:1' };
-    await expect(assertValid(away)).rejects.toMatchObject({ code: 'keycloak_unavailable' });
+    const unavailable = { ...scratch, internalUrl: 'http://127.0.0.1:1' };
+    await expect(assertValid(unavailable)).rejects.toMatchObject({ code: 'keycloak_unavailable' });
   });
 
-  it('is refused in the one-realm layout until the profile can hold keys', async () => {
+  it('is refused in the one-realm layout until the profile can store keys', async () => {
     const oneRealm = { ...scratch, vaultRealm: MAIN, vault: scratch.service };
     expect(problems(await checkInDepth(oneRealm))).toEqual(
       expect.arrayContaining([

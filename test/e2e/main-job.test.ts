@@ -32,7 +32,7 @@ afterEach(() => {
   gateway.reset();
 });
 
-/** The official SDK, as the README sets it up. */
+/** Official SDK with the options of the README. */
 function sdk(session: string): OpenAI {
   return new OpenAI({
     baseURL: `${app.url}/v1`,
@@ -49,7 +49,7 @@ async function signedInWithKey(): Promise<{ session: string; client: OpenAI; key
   return { session, client: sdk(session), key, keyId };
 }
 
-/** Exactly these, whatever the SDK sends to us. */
+/** Expects exactly these headers, independent of the headers that the SDK sends. */
 function expectOwnHeaders(request: RecordedRequest, key: string, accept: string): void {
   expect(Object.fromEntries(request.rawHeaders.map(([name, value]) => [name.toLowerCase(), value]))).toEqual({
     accept,
@@ -87,7 +87,7 @@ describeInBrowser('in a browser', () => {
     return cookies.find(({ name }) => name === 'session')?.value ?? '';
   }
 
-  it('a user signs in on Keycloak’s pages, brings a key, chats on it with the official SDK, deletes it, and signs out', async () => {
+  it('a user signs in on Keycloak’s pages, adds a key, chats with it through the official SDK, deletes it, and signs out', async () => {
     const user = await createUser({ tier: 'starter' });
     const page = await browser.newPage();
     const complaints = collectPageErrors(page);
@@ -133,7 +133,7 @@ describeInBrowser('in a browser', () => {
     await page.context().close();
   });
 
-  it('signing out ends the session here and in Keycloak', async () => {
+  it('signing out ends the session in the app and in Keycloak', async () => {
     const user = await createUser({ tier: 'starter' });
     const page = await browser.newPage();
     const session = await signInOnPages(page, user);
@@ -167,7 +167,7 @@ describe('the official SDK', () => {
     expect(usage).toMatchObject({ prompt_tokens: 11, completion_tokens: 7, total_tokens: 18 });
   });
 
-  it('gathers a stream with its usage and tool calls into the same answer', async () => {
+  it('collects a stream with usage and tool calls into the same response', async () => {
     const { client, key } = await signedInWithKey();
     const call = { name: 'weather', arguments: '{"city":"Köln","days":[1,2]}' };
     openai.answerAll(answer.completion({ toolCalls: [call] }));
@@ -197,19 +197,22 @@ describe('the official SDK', () => {
     ['401', 401, AuthenticationError],
     ['429', 429, RateLimitError],
     ['400', 400, BadRequestError],
-  ])('throws its own class for the provider’s %s, with the provider’s words', async (_name, status, kind) => {
-    const { client } = await signedInWithKey();
-    openai.answerAll(answer.error(status, { message: 'the words of the provider' }));
-    const error: unknown = await client.chat.completions
-      .create({ model: MODEL, messages })
-      .catch((thrown: unknown) => thrown);
-    expect(error).toBeInstanceOf(kind);
-    const { headers, message } = error as APIError;
-    expect(message).toBe(`${status} the words of the provider`);
-    expect(headers?.get('x-ops-error-source')).toBe('upstream');
-  });
+  ])(
+    'throws its own class for the provider’s %s, with the provider’s message',
+    async (_name, status, kind) => {
+      const { client } = await signedInWithKey();
+      openai.answerAll(answer.error(status, { message: 'the message of the provider' }));
+      const error: unknown = await client.chat.completions
+        .create({ model: MODEL, messages })
+        .catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(kind);
+      const { headers, message } = error as APIError;
+      expect(message).toBe(`${status} the message of the provider`);
+      expect(headers?.get('x-ops-error-source')).toBe('upstream');
+    },
+  );
 
-  it('shows our own errors with status, code, field and request id', async () => {
+  it('shows errors of the app with status, code, field and request id', async () => {
     const { client } = await signedInWithKey();
     openai.answerAll(answer.error(401));
     const refused = client.chat.completions.create({ model: MODEL, messages });
@@ -222,16 +225,16 @@ describe('the official SDK', () => {
       requestID: expect.stringMatching(/^req_/),
       error: { skipped: [{ reason: 'set_aside' }] },
     });
-    const steering = { model: MODEL, messages, api_base: 'http://elsewhere' };
+    const withForbiddenField = { model: MODEL, messages, api_base: 'http://other.example' };
     const { client: other } = await signedInWithKey();
     const forbidden: unknown = await other.chat.completions
-      .create(steering)
+      .create(withForbiddenField)
       .catch((thrown: unknown) => thrown);
     expect(forbidden).toBeInstanceOf(BadRequestError);
     expect(forbidden).toMatchObject({ code: 'field_not_allowed', param: 'api_base' });
   });
 
-  it('throws an APIError when the stream breaks in the middle, behind what had arrived', async () => {
+  it('throws an APIError if the stream breaks in the middle, after the received chunks', async () => {
     const { client } = await signedInWithKey();
     openai.reply(fault.resetInStream({ afterFrames: 3 }));
     const stream = await client.chat.completions.create({ model: MODEL, messages, stream: true });

@@ -3,7 +3,8 @@ import { fetch } from 'undici';
 import { startApp, type TestApp } from '../support/app.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
 import { addKey, openAiKey } from '../support/key.ts';
-import { blockDatabase, createUser, stack } from '../support/stack.ts';
+import { blockDatabase } from '../support/database.ts';
+import { createUser, stack } from '../support/stack.ts';
 import { findStreamError, readEventStream } from '../support/stream.ts';
 import { until } from '../support/until.ts';
 import { answer, startUpstream, type Upstream } from '../support/upstream.ts';
@@ -15,7 +16,7 @@ let openai: Upstream;
 let keycloak: CutProxy;
 let app: TestApp;
 let session: string;
-/** Somebody for whom nothing is under way, of whom the app hears nothing by itself. */
+/** Session of a user without active work. */
 let idleSession: string;
 let key: string;
 
@@ -51,7 +52,7 @@ async function details(): Promise<Answered> {
   return [response.status, await response.json()];
 }
 
-/** Until the probe, which remembers its last look for a second, has seen the change. */
+/** Waits until the probe has the new state. It caches its result for one second. */
 async function expectReadiness(expected: Record<string, 'ok' | 'failed'>): Promise<void> {
   const isReady = Object.values(expected).every((state) => state === 'ok');
   const status = isReady ? 200 : 503;
@@ -64,7 +65,7 @@ async function expectReadiness(expected: Record<string, 'ok' | 'failed'>): Promi
 async function expectRefused(code: string): Promise<void> {
   const me = await until(
     () => app.call('/api/v1/me', { session: idleSession }),
-    // What is known of a user may be used for 10 s.
+    // A cached user is used for up to 10 s.
     ({ status }) => status !== 200,
   );
   expect([me.status, me.headers.get('content-type'), me.headers.get('retry-after')]).toEqual([
@@ -89,23 +90,23 @@ async function expectWorksAgain(): Promise<void> {
   expect(openai.requests.at(-1)?.key).toBe(key);
 }
 
-async function expectStreamGoesOn(during: () => Promise<void>): Promise<void> {
-  const goOn = Promise.withResolvers<undefined>();
-  openai.reply(answer.held(2, goOn.promise));
+async function expectStreamContinues(during: () => Promise<void>): Promise<void> {
+  const resume = Promise.withResolvers<undefined>();
+  openai.reply(answer.held(2, resume.promise));
   const stream = readEventStream(await chat({ stream: true }));
   await stream.first;
   openai.reset();
   await during();
-  goOn.resolve(undefined);
+  resume.resolve(undefined);
   const events = await stream.events;
   expect(findStreamError(events)).toBeUndefined();
   expect(events.at(-1)).toBe('[DONE]');
 }
 
-describe('while Postgres is away', () => {
-  it('requests are 503 in both shapes, the probes say so, a stream goes on, and all is well without a restart', async () => {
+describe('while Postgres is unavailable', () => {
+  it('requests get 503 in both formats, the probes report it, a stream continues, and no restart is needed', async () => {
     await expectReadiness({ database: 'ok', migrations: 'ok', keycloak: 'ok' });
-    await expectStreamGoesOn(async () => {
+    await expectStreamContinues(async () => {
       const restore = await blockDatabase(app.databaseUrl);
       try {
         await expectRefused('database_unavailable');
@@ -118,7 +119,7 @@ describe('while Postgres is away', () => {
     await expectReadiness({ database: 'ok', migrations: 'ok', keycloak: 'ok' });
   });
 
-  it('the page says so to people', async () => {
+  it('the page shows an error message', async () => {
     const restore = await blockDatabase(app.databaseUrl);
     const response = await app.call('/', { session }).finally(restore);
     expect([response.status, response.headers.get('content-type')]).toEqual([
@@ -130,9 +131,9 @@ describe('while Postgres is away', () => {
   });
 });
 
-describe('while Keycloak is away', () => {
-  it('nobody is let in on old knowledge: requests are 503 in both shapes, a stream goes on, and all is well without a restart', async () => {
-    await expectStreamGoesOn(async () => {
+describe('while Keycloak is unavailable', () => {
+  it('requests get 503 in both formats instead of using expired users, a stream continues, and no restart is needed', async () => {
+    await expectStreamContinues(async () => {
       keycloak.cut();
       try {
         await expectRefused('keycloak_unavailable');
@@ -145,7 +146,7 @@ describe('while Keycloak is away', () => {
     await expectReadiness({ database: 'ok', migrations: 'ok', keycloak: 'ok' });
   });
 
-  it('signing in fails with a page for people, and works when Keycloak is back', async () => {
+  it('signing in fails with an error page, and works when Keycloak is available again', async () => {
     await using other = await startApp({ env: { KEYCLOAK_INTERNAL_URL: keycloak.url } });
     keycloak.cut();
     const failed = await other.call('/auth/login', { headers: { accept: 'text/html' } }).finally(() => {
@@ -157,12 +158,12 @@ describe('while Keycloak is away', () => {
   });
 
   it('signing out works', async () => {
-    const own = await app.signIn(await createUser());
+    const otherSession = await app.signIn(await createUser());
     keycloak.cut();
-    const out = await app.call('/auth/logout', { method: 'POST', session: own }).finally(() => {
+    const out = await app.call('/auth/logout', { method: 'POST', session: otherSession }).finally(() => {
       keycloak.restore();
     });
     expect(out.status).toBe(303);
-    expect((await app.call('/api/v1/me', { session: own })).status).toBe(401);
+    expect((await app.call('/api/v1/me', { session: otherSession })).status).toBe(401);
   });
 });

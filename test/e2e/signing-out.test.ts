@@ -20,8 +20,8 @@ afterEach(() => {
   openai.reset();
 });
 
-// How soon is measured by the benchmark (npm run bench).
-describe('a chat stream gets the protocol’s error event and ends, here and at the provider', () => {
+// The benchmark measures how soon (npm run bench).
+describe('a chat stream gets the protocol’s error event and ends, in the app and at the provider', () => {
   it.each<[string, (user: TestUser, session: string) => Promise<unknown>]>([
     [
       'when its user is disabled in Keycloak',

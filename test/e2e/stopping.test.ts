@@ -12,7 +12,7 @@ import { answer, fault, startUpstream, type Upstream } from '../support/upstream
 
 const CHAT = '/v1/chat/completions';
 const hello = { model: 'gpt-4o', messages: [{ role: 'user', content: 'Hello' }] };
-/** Longer than a test may take: whoever waits for it fails. */
+/** Longer than the timeout of a test. */
 const LONG_GRACE = { SHUTDOWN_GRACE_MS: '60000' };
 const SHORT_GRACE = { SHUTDOWN_GRACE_MS: '300' };
 
@@ -28,7 +28,7 @@ afterEach(() => {
 interface RunningApp extends AsyncDisposable {
   app: TestApp;
   session: string;
-  /** A request that waits for its answer. */
+  /** Sends a request without streaming. */
   chat(json?: object): ReturnType<TestApp['call']>;
   stream(): Promise<OpenStream>;
 }
@@ -51,7 +51,7 @@ async function startRunningApp(env: Record<string, string>): Promise<RunningApp>
   };
 }
 
-/** A connection of a client's own; `text` gathers what comes. */
+/** Opens a raw connection; `text` returns the received text. */
 async function openConnection(app: TestApp): Promise<{ socket: Socket; text: () => string }> {
   const { hostname, port } = new URL(app.url);
   const socket = connect(Number(port), hostname);
@@ -78,17 +78,17 @@ async function expectNothingListens(app: TestApp): Promise<void> {
   expect(await connects(app, app.config.metricsPort)).toBe(false);
 }
 
-describe('a server that is told to stop', () => {
-  it('refuses new requests, each in its protocol’s shape, while a stream that is under way finishes untouched', async () => {
-    await using place = await startRunningApp(LONG_GRACE);
-    const { app, session } = place;
-    const goOn = Promise.withResolvers<undefined>();
-    openai.reply(answer.held(2, goOn.promise));
-    const stream = await place.stream();
+describe('a stopping server', () => {
+  it('refuses new requests in the format of their protocol, while an active stream finishes normally', async () => {
+    await using running = await startRunningApp(LONG_GRACE);
+    const { app, session } = running;
+    const resume = Promise.withResolvers<undefined>();
+    openai.reply(answer.held(2, resume.promise));
+    const stream = await running.stream();
 
     const stopped = app.stop();
     expect(app.stop()).toBe(stopped);
-    const chat = await place.chat();
+    const chat = await running.chat();
     expect([chat.status, await chat.json()]).toMatchObject([
       503,
       { error: { code: 'draining', type: 'server_error' } },
@@ -101,7 +101,7 @@ describe('a server that is told to stop', () => {
     expect([ready.status, await ready.json()]).toEqual([503, { status: 'not_ready' }]);
     expect((await app.call('/livez')).status).toBe(200);
 
-    goOn.resolve(undefined);
+    resume.resolve(undefined);
     const events = await stream.events;
     expect(events.at(-1)).toBe('[DONE]');
     expect(findStreamError(events)).toBeUndefined();
@@ -109,28 +109,28 @@ describe('a server that is told to stop', () => {
     await expectNothingListens(app);
   });
 
-  it('ends a stream that outlives the grace period with the protocol’s error event, and its upstream’s request', async () => {
-    await using place = await startRunningApp(SHORT_GRACE);
+  it('ends a stream that exceeds the grace period with the protocol’s error event, and its upstream request', async () => {
+    await using running = await startRunningApp(SHORT_GRACE);
     openai.reply(answer.endlessStream({ everyMs: 10 }));
-    const stream = await place.stream();
-    await place.app.stop();
+    const stream = await running.stream();
+    await running.app.stop();
     expect(findStreamError(await stream.events)).toMatchObject({ code: 'draining' });
     await openai.closed(0);
   });
 
-  it('answers a request that still waits for its upstream after the grace period as draining', async () => {
-    await using place = await startRunningApp(SHORT_GRACE);
+  it('answers a request with `draining` if it still waits for its upstream after the grace period', async () => {
+    await using running = await startRunningApp(SHORT_GRACE);
     openai.reply(fault.silent());
-    const waiting = place.chat();
+    const waiting = running.chat();
     await openai.received(1);
-    await place.app.stop();
+    await running.app.stop();
     const response = await waiting;
     expect([response.status, await response.json()]).toMatchObject([503, { error: { code: 'draining' } }]);
   });
 
-  it('does not wait for a client that sends its body for ever, and answers it', async () => {
-    await using place = await startRunningApp(SHORT_GRACE);
-    const { app, session } = place;
+  it('does not wait for a client that never finishes its body, and answers it', async () => {
+    await using running = await startRunningApp(SHORT_GRACE);
+    const { app, session } = running;
     const { socket, text } = await openConnection(app);
     const head = [
       `POST ${CHAT} HTTP/1.1`,
@@ -141,33 +141,33 @@ describe('a server that is told to stop', () => {
     ].join('\r\n');
     socket.write(`${head}\r\nExpect: 100-continue\r\n\r\n{"model":`);
     await once(socket, 'data');
-    // It was admitted before this one, and so waits for its body by now.
-    await (await place.chat()).text();
+    // The first request was admitted before this one, so it now waits for its body.
+    await (await running.chat()).text();
     const ended = once(socket, 'close');
     await app.stop();
     await ended;
     expect(text()).toMatch(/HTTP\/1\.1 503 [\s\S]*"code":"draining"/);
   });
 
-  it('does not wait for a stranger’s request that is only half there', async () => {
-    await using place = await startRunningApp(LONG_GRACE);
-    const { socket, text } = await openConnection(place.app);
+  it('does not wait for an incomplete request of an anonymous client', async () => {
+    await using running = await startRunningApp(LONG_GRACE);
+    const { socket, text } = await openConnection(running.app);
     socket.write(
-      `POST /auth/backchannel-logout HTTP/1.1\r\nHost: ${new URL(place.app.url).host}\r\n` +
+      `POST /auth/backchannel-logout HTTP/1.1\r\nHost: ${new URL(running.app.url).host}\r\n` +
         'Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n' +
         'Expect: 100-continue\r\n\r\nlogout_token=',
     );
     await once(socket, 'data');
     const ended = once(socket, 'close');
-    await place.app.stop();
+    await running.app.stop();
     await ended;
-    // Cut off, that is: the form's own limit would have answered.
+    // The connection was closed: the time limit of the form would have sent a response.
     expect(text()).toBe('HTTP/1.1 100 Continue\r\n\r\n');
   });
 
-  it('writes out an answer to a client that is slow to take it', async () => {
-    await using place = await startRunningApp(LONG_GRACE);
-    const { app, session } = place;
+  it('finishes a response to a slow client', async () => {
+    await using running = await startRunningApp(LONG_GRACE);
+    const { app, session } = running;
     const filler = 'x'.repeat(24 * 1024 * 1024);
     openai.reply({ body: { choices: [], filler } });
     const { socket, text } = await openConnection(app);
@@ -189,38 +189,38 @@ describe('a server that is told to stop', () => {
     expect(text().endsWith('"}')).toBe(true);
   });
 
-  it('is gone at once when nothing is under way, though a browser holds a connection that it has not used', async () => {
-    await using place = await startRunningApp(LONG_GRACE);
-    const { socket } = await openConnection(place.app);
+  it('stops at once if there is no request, even with an unused connection of a browser', async () => {
+    await using running = await startRunningApp(LONG_GRACE);
+    const { socket } = await openConnection(running.app);
     const ended = once(socket, 'close');
-    await place.app.stop();
+    await running.app.stop();
     await ended;
-    await expectNothingListens(place.app);
+    await expectNothingListens(running.app);
   });
 });
 
-describe('a stranger who sends a request in part', () => {
-  it('is cut off after 60 s, and after 30 s without a whole head', async () => {
-    await using place = await startRunningApp(SHORT_GRACE);
+describe('an anonymous client with an incomplete request', () => {
+  it('is disconnected after 60 s, and after 30 s without complete headers', async () => {
+    await using running = await startRunningApp(SHORT_GRACE);
     const servers: Server[] = [];
-    // Where Node tells of requests; nobody wants to wait for a minute here.
+    // Reads the limits from Node's diagnostics channel instead of waiting for a minute.
     const note = (message: unknown) => servers.push((message as { server: Server }).server);
     subscribe('http.server.request.start', note);
-    await place.app.call('/livez');
+    await running.app.call('/livez');
     unsubscribe('http.server.request.start', note);
     expect(servers.at(-1)).toMatchObject({ requestTimeout: 60_000, headersTimeout: 30_000 });
   });
 
-  it('is given up after 5 s where Keycloak posts its logout tokens', async () => {
-    await using place = await startRunningApp(SHORT_GRACE);
-    const { socket, text } = await openConnection(place.app);
+  it('is disconnected after 5 s on the endpoint for Keycloak’s logout tokens', async () => {
+    await using running = await startRunningApp(SHORT_GRACE);
+    const { socket, text } = await openConnection(running.app);
     const ended = once(socket, 'close');
     socket.write(
-      `POST /auth/backchannel-logout HTTP/1.1\r\nHost: ${new URL(place.app.url).host}\r\n` +
+      `POST /auth/backchannel-logout HTTP/1.1\r\nHost: ${new URL(running.app.url).host}\r\n` +
         'Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\nlogout_token=',
     );
     await ended;
-    // By the form's own limit: that of the server (60 s) answers 408.
+    // This is the limit of the form; the limit of the server (60 s) answers 408.
     expect(text()).toMatch(/^HTTP\/1\.1 400 [\s\S]*connection: close[\s\S]*"code":"validation_failed"/i);
   });
 });

@@ -50,8 +50,8 @@ async function signedIn(tier: 'free' | 'starter' = 'starter'): Promise<{ session
 const chat = (session: string, json: object, headers: Record<string, string> = {}) =>
   app.call(CHAT, { method: 'POST', session, json, headers });
 
-describe('who answers and who pays', () => {
-  it('sends a request to the key’s provider with exactly that key, and says so', async () => {
+describe('routing and payer', () => {
+  it('sends a request to the key’s provider with exactly that key and names both in the response headers', async () => {
     const { session, user } = await signedIn();
     const key = openAiKey();
     const id = await addKey(app, session, { provider: 'openai', key });
@@ -80,7 +80,7 @@ describe('who answers and who pays', () => {
     });
   });
 
-  it('lets the system pay where there is no key, with the reason', async () => {
+  it('uses the system key when the user has none and names the reason', async () => {
     const { session } = await signedIn();
     const response = await chat(session, hello(undefined));
     expect(response.status).toBe(200);
@@ -95,7 +95,7 @@ describe('who answers and who pays', () => {
     expect(app.events('system_fallback').at(-1)).toMatchObject({ reason: 'no_key' });
   });
 
-  it('passes the pool over below Starter, says why, and uses it again when the tier is back', async () => {
+  it('skips the pool below Starter, names the reason, and uses it again when the tier is restored', async () => {
     const { session, user } = await signedIn();
     await addKey(app, session, { provider: 'openai', key: openAiKey() });
     await setTier(session, user, 'trial');
@@ -110,13 +110,13 @@ describe('who answers and who pays', () => {
     const { session } = await signedIn();
     const keys = [openAiKey(), openAiKey(), openAiKey()];
     for (const key of keys) await addKey(app, session, { provider: 'openai', key });
-    for (let turn = 0; turn < 6; turn += 1) await chat(session, hello('gpt-4o'));
+    for (let count = 0; count < 6; count += 1) await chat(session, hello('gpt-4o'));
     const used = openai.requests.map((request) => request.key);
     expect(used.slice(0, 3).sort()).toEqual([...keys].sort());
     expect(used.slice(3)).toEqual(used.slice(0, 3));
   });
 
-  it('explains its choice beforehand, taking no turn and calling nobody', async () => {
+  it('previews the decision without advancing the rotation or calling an upstream', async () => {
     const { session } = await signedIn();
     for (const label of ['a', 'b'])
       await addKey(app, session, { provider: 'openai', key: openAiKey(), label });
@@ -135,7 +135,7 @@ describe('who answers and who pays', () => {
     expect((await chat(session, hello('gpt-4o'))).headers.get('x-ops-key-id')).toBe(first.key_id);
   });
 
-  it('does not offer models that the system does not pay for', async () => {
+  it('refuses models that the system does not pay for', async () => {
     const { session } = await signedIn('free');
     const response = await chat(session, hello('vendor/expensive'));
     expect(response.status).toBe(404);
@@ -144,54 +144,54 @@ describe('who answers and who pays', () => {
     expect(system.requests).toHaveLength(0);
   });
 
-  it('sends a custom key to the endpoint that was sealed with it', async () => {
-    const own = await startUpstream();
+  it('sends a custom key to the endpoint that was encrypted with it', async () => {
+    const custom = await startUpstream();
     try {
       const { session } = await signedIn();
-      await addKey(app, session, { provider: 'custom', key: 'my-own-key', endpoint: own.url });
+      await addKey(app, session, { provider: 'custom', key: 'my-own-key', endpoint: custom.url });
       const response = await chat(
         session,
-        hello('custom/some/model', { api_key: 'passes to my own endpoint' }),
+        hello('custom/some/model', { api_key: 'allowed for a custom endpoint' }),
       );
       expect(response.status).toBe(200);
-      const request = await own.received(1);
+      const request = await custom.received(1);
       expect(request.key).toBe('my-own-key');
       expect(request.json()['model']).toBe('some/model');
       expect(request.headers['x-ops-hop']).toEqual(expect.any(String));
     } finally {
-      await own.stop();
+      await custom.stop();
     }
   });
 
-  it('sends no authorization to an endpoint that wants no key', async () => {
-    const own = await startUpstream();
+  it('sends no authorization to an endpoint that needs no key', async () => {
+    const custom = await startUpstream();
     try {
       const { session } = await signedIn();
-      await addKey(app, session, { provider: 'custom', key: '', endpoint: own.url });
+      await addKey(app, session, { provider: 'custom', key: '', endpoint: custom.url });
       expect((await chat(session, hello('custom/m'))).status).toBe(200);
-      expect((await own.received(1)).headers.authorization).toBeUndefined();
+      expect((await custom.received(1)).headers.authorization).toBeUndefined();
     } finally {
-      await own.stop();
+      await custom.stop();
     }
   });
 
-  it('refuses a request that comes back to it', async () => {
+  it('refuses a request that loops back to the gateway', async () => {
     const { session } = await signedIn();
-    const own = await startUpstream();
-    await addKey(app, session, { provider: 'custom', key: 'some-key', endpoint: own.url });
+    const custom = await startUpstream();
+    await addKey(app, session, { provider: 'custom', key: 'some-key', endpoint: custom.url });
     await chat(session, hello('custom/m'));
-    const hop = String((await own.received(1)).headers['x-ops-hop']);
-    await own.stop();
-    const response = await chat(session, hello('custom/m'), { 'x-ops-hop': hop });
+    const loopHeader = String((await custom.received(1)).headers['x-ops-hop']);
+    await custom.stop();
+    const response = await chat(session, hello('custom/m'), { 'x-ops-hop': loopHeader });
     expect(response.status).toBe(508);
-    const list = await app.call('/v1/models', { session, headers: { 'x-ops-hop': hop } });
+    const list = await app.call('/v1/models', { session, headers: { 'x-ops-hop': loopHeader } });
     expect(list.status).toBe(508);
     expect(await response.json()).toMatchObject({ error: { code: 'loop_detected' } });
   });
 });
 
 describe('a key that the provider refuses', () => {
-  it('is set aside, the next one serves, and the receipt counts both calls', async () => {
+  it('is put in cooldown, the next key serves, and the headers count both attempts', async () => {
     const { session } = await signedIn();
     const bad = openAiKey();
     const good = openAiKey();
@@ -216,7 +216,7 @@ describe('a key that the provider refuses', () => {
     expect(route).toMatchObject({ key_id: goodId, skipped: [{ key_id: badId, reason: 'set_aside' }] });
   });
 
-  it('answers with the first 401 when all say so, then with no_usable_key, and never lets the system pay', async () => {
+  it('gets the first 401 when every key is refused, then no_usable_key, and never the system key', async () => {
     const { session } = await signedIn();
     const keys = [openAiKey(), openAiKey()];
     for (const key of keys) await addKey(app, session, { provider: 'openai', key });
@@ -242,7 +242,7 @@ describe('a key that the provider refuses', () => {
   });
 
   it.each([400, 402, 403, 404, 429, 500, 503, 529])(
-    'passes a %s on as it is and asks no other key',
+    'forwards a %s unchanged and tries no other key',
     async (status) => {
       const { session } = await signedIn();
       for (const key of [openAiKey(), openAiKey()]) await addKey(app, session, { provider: 'openai', key });
@@ -261,7 +261,7 @@ describe('a key that the provider refuses', () => {
 });
 
 describe('headers and bodies', () => {
-  it('builds the upstream’s headers: nothing of the client’s goes out but the list', async () => {
+  it('forwards only the allowed client headers to the upstream', async () => {
     const { session } = await signedIn();
     const key = openAiKey();
     await addKey(app, session, { provider: 'openai', key });
@@ -302,7 +302,7 @@ describe('headers and bodies', () => {
     expect(request.path).toBe('/v1/chat/completions');
   });
 
-  it('names no account of the user’s on the system’s key', async () => {
+  it('forwards no account headers with the system key', async () => {
     const { session } = await signedIn();
     await chat(session, hello(undefined), { 'openai-organization': 'org-mine', 'openai-project': 'p' });
     const { headers } = await system.received(1);
@@ -311,7 +311,7 @@ describe('headers and bodies', () => {
   });
 
   it.each([[false], [true]])(
-    'lets exactly the allowed ones of 60 hostile response headers through (streamed: %s)',
+    'returns only the allowed headers of a response with 60 hostile ones (streamed: %s)',
     async (stream) => {
       const { session } = await signedIn();
       await addKey(app, session, { provider: 'openai', key: openAiKey() });
@@ -333,7 +333,7 @@ describe('headers and bodies', () => {
     },
   );
 
-  it('refuses on the system’s bill what could cost or reach more than this answer, naming the field', async () => {
+  it('refuses fields with the system key that could cost or access more than this response, and names them', async () => {
     const { session } = await signedIn();
     const response = await chat(session, hello(undefined, { previous_response_id: 'resp_1' }));
     expect(response.status).toBe(400);
@@ -343,10 +343,10 @@ describe('headers and bodies', () => {
     expect(system.requests).toHaveLength(0);
   });
 
-  it('refuses fields that steer a proxy where the operator set the address', async () => {
+  it('refuses fields that steer a proxy when the operator set the address', async () => {
     const { session } = await signedIn();
     await addKey(app, session, { provider: 'openai', key: openAiKey() });
-    const response = await chat(session, hello('gpt-4o', { api_base: 'http://elsewhere' }));
+    const response = await chat(session, hello('gpt-4o', { api_base: 'http://other.example' }));
     expect(await response.json()).toMatchObject({ error: { code: 'field_not_allowed', param: 'api_base' } });
     expect(openai.requests).toHaveLength(0);
   });
@@ -362,19 +362,19 @@ describe('headers and bodies', () => {
     ],
     [415, 'unsupported_media_type', { body: '{}', headers: { 'content-encoding': 'gzip' } }],
     [413, 'body_too_large', { body: `{"a":"${'x'.repeat(33 * 1024 * 1024)}"}` }],
-  ])('answers %s %s to a body that cannot be used', async (status, code, own) => {
+  ])('answers %s %s to an invalid body', async (status, code, options) => {
     const { session } = await signedIn();
     const response = await app.call(CHAT, {
       method: 'POST',
       session,
-      ...own,
-      headers: { 'content-type': 'application/json', ...own.headers },
+      ...options,
+      headers: { 'content-type': 'application/json', ...options.headers },
     });
     expect(response.status).toBe(status);
     expect(await response.json()).toMatchObject({ error: { code } });
   });
 
-  it('passes a large body whole', async () => {
+  it('forwards a large body completely', async () => {
     const { session } = await signedIn();
     await addKey(app, session, { provider: 'openai', key: openAiKey() });
     const body = JSON.stringify(hello('openai/gpt-4o', { pad: 'é'.repeat(10 * 1024 * 1024) }));
@@ -390,7 +390,7 @@ describe('headers and bodies', () => {
     );
   });
 
-  it('scrubs the key from an upstream’s error, in whatever form it comes back', async () => {
+  it('redacts the key in an upstream’s error, in every encoded form', async () => {
     const { session } = await signedIn();
     const key = openAiKey();
     await addKey(app, session, { provider: 'openai', key });
@@ -409,8 +409,8 @@ describe('headers and bodies', () => {
   });
 });
 
-describe('limits of what the system pays for', () => {
-  it('is 4 at once and 30 a minute for each user', async () => {
+describe('limits of the system key', () => {
+  it('are 4 concurrent requests and 30 a minute for each user', async () => {
     const { session } = await signedIn('free');
     const gate = Promise.withResolvers<null>();
     system.answerAll(answer.held(1, gate.promise));
@@ -438,7 +438,7 @@ describe('limits of what the system pays for', () => {
 });
 
 describe('paths', () => {
-  it('are taken as they are written', async () => {
+  it('are case sensitive', async () => {
     const { session } = await signedIn();
     expect(
       (await app.call('/V1/chat/completions', { method: 'POST', session, json: hello('gpt-4o') })).status,
@@ -447,14 +447,14 @@ describe('paths', () => {
 });
 
 describe('a key that is replaced while the old one is in use', () => {
-  it('is not blamed for the refusal of the old one that comes late', async () => {
+  it('is not marked invalid by a late refusal of the old one', async () => {
     const { session } = await signedIn();
     const [old, fresh] = [openAiKey(), openAiKey()];
     const id = await addKey(app, session, { provider: 'openai', key: old });
     const gate = Promise.withResolvers<undefined>();
-    openai.answerKey(old, async (exchange) => {
+    openai.answerKey(old, async (writer) => {
       await gate.promise;
-      await answer.error(401)(exchange);
+      await answer.error(401)(writer);
     });
     openai.answerKey(fresh, answer.completion());
     const late = chat(session, hello('gpt-4o'));
@@ -469,7 +469,7 @@ describe('a key that is replaced while the old one is in use', () => {
 });
 
 describe('GET /v1/models', () => {
-  it('lists what own keys and the system reach, live where the provider answers', async () => {
+  it('lists the models of the user’s keys and the system, live when the provider responds', async () => {
     const { session } = await signedIn();
     await addKey(app, session, { provider: 'openai', key: openAiKey() });
     openai.answerAll(answer.models(['gpt-live']));
@@ -483,7 +483,7 @@ describe('GET /v1/models', () => {
     ]);
   });
 
-  it('asks each provider as it wants to be asked, and reads a list with nothing around it', async () => {
+  it('sends each provider its own authorization headers, and accepts a bare array', async () => {
     const { session } = await signedIn();
     const key = `sk-ant-api03-${openAiKey().slice(3)}`;
     await addKey(app, session, { provider: 'anthropic', key });
@@ -493,13 +493,13 @@ describe('GET /v1/models', () => {
     expect(list.data.map(({ id }) => id)).toEqual(
       expect.arrayContaining(['anthropic/listed', 'together/listed']),
     );
-    const asked = openai.requests.map(({ rawHeaders }) => rawHeaders.flat());
-    const ofAnthropic = asked.find((headers) => headers.includes('x-api-key'));
-    expect(ofAnthropic).toEqual(expect.arrayContaining([key, 'anthropic-version']));
-    expect(ofAnthropic).not.toContain('authorization');
+    const requestHeaders = openai.requests.map(({ rawHeaders }) => rawHeaders.flat());
+    const anthropicHeaders = requestHeaders.find((headers) => headers.includes('x-api-key'));
+    expect(anthropicHeaders).toEqual(expect.arrayContaining([key, 'anthropic-version']));
+    expect(anthropicHeaders).not.toContain('authorization');
   });
 
-  it('falls back to the catalogue when the provider does not answer in time', async () => {
+  it('falls back to the catalogue when the provider times out', async () => {
     const { session } = await signedIn();
     await addKey(app, session, { provider: 'openai', key: openAiKey() });
     openai.answerAll(fault.silent());
@@ -508,7 +508,7 @@ describe('GET /v1/models', () => {
   });
 });
 
-/** Changes the tier as an administrator would, and waits until the app has heard of it. */
+/** Changes the tier as an administrator would, and waits until the app uses it. */
 async function setTier(session: string, user: TestUser, tier: string): Promise<void> {
   const admin = await adminClient();
   const { userProfileMetadata: _metadata, ...stored } = (await admin.users.findOne({ id: user.id })) ?? {};

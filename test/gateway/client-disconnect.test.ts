@@ -10,7 +10,7 @@ const hello = { model: 'gpt-4o', messages: [{ role: 'user', content: 'Hello' }] 
 const streamed = { ...hello, stream: true };
 
 let openai: Upstream;
-/** Its time-outs are minutes: only the client's leaving ends a request here. */
+/** Its timeouts are minutes, so only a client disconnect ends a request in these tests. */
 let app: TestApp;
 let session: string;
 
@@ -31,42 +31,41 @@ afterEach(() => {
 const chat = (json: object, signal: AbortSignal) =>
   app.call('/v1/chat/completions', { method: 'POST', session, json, signal });
 
-describe('a client that leaves', () => {
-  // How soon is measured by the benchmark (npm run bench).
+describe('a client disconnect', () => {
+  // The benchmark measures the delay (npm run bench).
   it.each<[string, Answer, object, boolean]>([
-    ['while the upstream is silent', fault.silent(), hello, false],
+    ['while the upstream does not respond', fault.silent(), hello, false],
     ['in the middle of a stream', answer.endlessStream({ everyMs: 5 }), streamed, true],
-    ['in a stream that has fallen silent', answer.held(1, new Promise(() => undefined)), streamed, true],
-    ['in the middle of an answer that is not streamed', fault.slowBody(), hello, false],
-  ])('%s ends the upstream’s request', async (_name, trouble, body, answers) => {
+    ['in a stream that has stalled', answer.held(1, new Promise(() => undefined)), streamed, true],
+    ['in the middle of a response that is not streamed', fault.slowBody(), hello, false],
+  ])('%s ends the upstream request', async (_name, upstreamAnswer, body, hasResponse) => {
     for (let round = 0; round < ROUNDS; round += 1) {
       openai.reset();
-      openai.reply(trouble);
-      const leaving = new AbortController();
-      const response = chat(body, leaving.signal);
+      openai.reply(upstreamAnswer);
+      const client = new AbortController();
+      const response = chat(body, client.signal);
       response.catch(() => undefined);
       await openai.received(1);
-      if (answers) await (await response).body?.getReader().read();
+      if (hasResponse) await (await response).body?.getReader().read();
       expect(openai.openConnections).toBe(1);
-      leaving.abort();
+      client.abort();
       await openai.closed(0);
     }
   });
 
-  it('leaves a line in the log and no work behind', async () => {
+  it('is logged once and leaves no open connection', async () => {
     const before = app.events('client_gone').length;
     openai.reply(fault.silent());
-    const leaving = new AbortController();
-    const response = chat(hello, leaving.signal);
+    const client = new AbortController();
+    const response = chat(hello, client.signal);
     await openai.received(1);
-    leaving.abort();
+    client.abort();
     await expect(response).rejects.toThrow();
     await openai.closed(0);
     await until(
       () => app.events('client_gone').length,
       (count) => count === before + 1,
     );
-    // A stop waits for all work under way: with none it is immediate.
     expect(openai.openConnections).toBe(0);
   });
 });

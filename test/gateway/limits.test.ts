@@ -37,7 +37,7 @@ async function signedIn(): Promise<string> {
 
 const chat = (session: string, json: object = hello) => app.call(CHAT, { method: 'POST', session, json });
 
-/** Begins a chat request on a connection of its own and sends nothing of its body beyond `begun`. */
+/** Starts a chat request on a separate connection and sends only `start` of its body. */
 function beginRequest(session: string, framing: string, start: string | Buffer = ''): Socket {
   const { hostname, port } = new URL(app.url);
   const socket = connect(Number(port), hostname);
@@ -49,21 +49,20 @@ function beginRequest(session: string, framing: string, start: string | Buffer =
   return socket;
 }
 
-/** Announces a body and sends nothing of it; the app has let the request in when this resolves. */
+/** Declares a body and sends nothing of it. Resolves when the app has authorized the request. */
 async function declareBody(session: string, bytes: number): Promise<Socket> {
   const socket = beginRequest(session, `Content-Length: ${bytes}`);
   await once(socket, 'connect');
-  // The same checks for requests that came later are over: so they are for this one.
+  // Later requests have passed the same guards, so this one has too.
   for (let count = 0; count < 3; count += 1) await app.call('/api/v1/me', { session });
   return socket;
 }
 
-/** Sends a body but for its last byte. */
 function sendAllButLastByte(session: string, bytes: number): Socket {
   return beginRequest(session, `Content-Length: ${bytes}`, Buffer.alloc(bytes - 1, 'x'));
 }
 
-/** Fills the first `count` places of a user with requests that the upstream leaves unanswered. */
+/** Opens `count` requests that the upstream leaves without a response. */
 async function openRequests(session: string, count: number): Promise<void> {
   const body = JSON.stringify(hello);
   const before = openai.requests.length;
@@ -73,10 +72,10 @@ async function openRequests(session: string, count: number): Promise<void> {
   await openai.received(before + count);
 }
 
-/** The head and the body of the answer on such a connection. */
+/** The head and body of the response on such a connection. */
 async function readResponse(socket: Socket): Promise<string> {
   let text = '';
-  socket.on('data', (piece: Buffer) => (text += piece.toString()));
+  socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
   return until(
     () => text,
     (all) => all.includes('"request_id"'),
@@ -94,7 +93,7 @@ async function expectRefusal(
 }
 
 describe('open requests of one user', () => {
-  it('are at most 16 whoever pays; the 17th is refused before its body is read, and other users are served', async () => {
+  it('are limited to 16 for any payer: the 17th is refused before its body is read, other users are served', async () => {
     const session = await signedIn();
     const other = await signedIn();
     const gate = Promise.withResolvers<null>();
@@ -112,7 +111,7 @@ describe('open requests of one user', () => {
     for (let count = 0; count < 20; count += 1) expect((await chat(session)).status).toBe(200);
   });
 
-  it('are given back when clients leave', async () => {
+  it('are released when clients disconnect', async () => {
     const session = await signedIn();
     for (let round = 0; round < 2; round += 1) {
       await openRequests(session, 16);
@@ -126,11 +125,11 @@ describe('open requests of one user', () => {
   });
 });
 
-describe('bodies that are being read', () => {
-  it('take of one user at most a third of the room, and give it back', async () => {
+describe('request bodies', () => {
+  it('hold at most a third of the memory for one user, until they are closed', async () => {
     const session = await signedIn();
     const held = sendAllButLastByte(session, 32 * MB);
-    // All but what the kernel holds has been read by then; requests of 12 MB each would slow that down.
+    // By then the app has read all bytes except those in the kernel's buffers. Requests of 12 MB would delay that.
     await until(() => held.writableLength === 0);
     const large = { ...hello, pad: 'x'.repeat(12 * MB) };
     const refused = await until(
@@ -138,7 +137,7 @@ describe('bodies that are being read', () => {
       ({ status }) => status !== 200,
     );
     await expectRefusal(refused, 429, 'rate_limited');
-    // What fits in is served.
+    // A body that fits is served.
     expect((await chat(session)).status).toBe(200);
     for (const socket of sockets) socket.destroy();
     await until(
@@ -147,7 +146,7 @@ describe('bodies that are being read', () => {
     );
   });
 
-  it('take all of the room together, beyond which requests are asked to come later', async () => {
+  it('hold at most the memory limit together; further requests get 503 with Retry-After', async () => {
     for (let count = 0; count < 4; count += 1) sendAllButLastByte(await signedIn(), 32 * MB - 1024);
     const session = await signedIn();
     const large = { ...hello, pad: 'x'.repeat(3 * MB) };
@@ -156,8 +155,8 @@ describe('bodies that are being read', () => {
       ({ status }) => status !== 200,
     );
     await expectRefusal(filled, 503, 'busy');
-    const piece = Buffer.concat([Buffer.from(`${(4 * MB).toString(16)}\r\n`), Buffer.alloc(4 * MB, 'x')]);
-    const socket = beginRequest(session, 'Transfer-Encoding: chunked', piece);
+    const chunk = Buffer.concat([Buffer.from(`${(4 * MB).toString(16)}\r\n`), Buffer.alloc(4 * MB, 'x')]);
+    const socket = beginRequest(session, 'Transfer-Encoding: chunked', chunk);
     expect(await readResponse(socket)).toMatch(/^HTTP\/1.1 503 [^]*"code":"busy"/);
     for (const held of sockets) held.destroy();
     await until(
@@ -166,7 +165,7 @@ describe('bodies that are being read', () => {
     );
   });
 
-  it('take nothing by being announced alone', async () => {
+  it('hold no memory while they are only declared', async () => {
     for (let count = 0; count < 4; count += 1) {
       const holder = await signedIn();
       for (const size of [32, 31]) await declareBody(holder, size * MB);
@@ -175,7 +174,7 @@ describe('bodies that are being read', () => {
     expect((await chat(session, { ...hello, pad: 'x'.repeat(3 * MB) })).status).toBe(200);
   });
 
-  it('count with their bytes alone once they are on their way', async () => {
+  it('count only their bytes after they were sent to the upstream', async () => {
     const session = await signedIn();
     const gate = Promise.withResolvers<null>();
     openai.answerAll(answer.held(1, gate.promise));
@@ -189,13 +188,13 @@ describe('bodies that are being read', () => {
     for (const response of await Promise.all(running)) expect(response.status).toBe(200);
   });
 
-  it('that are announced too large are refused for their size', async () => {
+  it('that are declared too large are refused before they are read', async () => {
     const session = await signedIn();
     expect(await readResponse(await declareBody(session, 33 * MB))).toMatch(/^HTTP\/1.1 413 /);
   });
 });
 
-it('an answer that its client does not take keeps its place until the client has gone', async () => {
+it('a response that its client does not read keeps its slot until the client disconnects', async () => {
   const session = await signedIn();
   openai.reply(answer.completion({ text: 'x'.repeat(24 * MB) }));
   const body = JSON.stringify(hello);

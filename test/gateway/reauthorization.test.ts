@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { request as open, type IncomingMessage } from 'node:http';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import type { TestApp } from '../support/app.ts';
 import { startGateway, type Gateway } from '../support/gateway.ts';
@@ -37,10 +37,10 @@ async function signedIn(): Promise<void> {
   session = await app.signIn(user);
 }
 
-/** A request whose body is sent in two halves; the app has let it in when this resolves. */
+/** Starts a request whose body is sent in two parts. Resolves when the app has authorized it. */
 async function beginSlowly(path: string, json: object): Promise<() => Promise<[number, string]>> {
   const text = JSON.stringify(json);
-  const sent = open(`${app.url}${path}`, {
+  const sent = httpRequest(`${app.url}${path}`, {
     method: 'POST',
     headers: { 'content-type': 'application/json', cookie: `session=${session}`, expect: '100-continue' },
   });
@@ -48,7 +48,7 @@ async function beginSlowly(path: string, json: object): Promise<() => Promise<[n
   sent.flushHeaders();
   await once(sent, 'continue');
   sent.write(text.slice(0, 10));
-  // The same checks for a request that came later are over: so they are for this one.
+  // A later request has passed the same guards, so this one has too.
   expect(await meStatus()).toBe(200);
   return async () => {
     sent.end(text.slice(10));
@@ -59,7 +59,7 @@ async function beginSlowly(path: string, json: object): Promise<() => Promise<[n
 
 const meStatus = async () => (await app.call('/api/v1/me', { session })).status;
 
-/** Changes the user as an administrator would, and waits until the app has heard of it. */
+/** Changes the user as an administrator would, and waits until the app uses the change. */
 async function changeUser(changes: { enabled?: boolean; tier?: string }): Promise<void> {
   const admin = await adminClient();
   const { userProfileMetadata: _metadata, ...stored } = (await admin.users.findOne({ id: user.id })) ?? {};
@@ -77,8 +77,8 @@ async function countStoredKeys(): Promise<number> {
   return found.length;
 }
 
-describe('who was let in, and then took time to send the body, is asked for again:', () => {
-  it('a user who was disabled meanwhile adds no key', async () => {
+describe('authorization after a slow body:', () => {
+  it('a user who was disabled in the meantime adds no key', async () => {
     await signedIn();
     const finish = await beginSlowly(ADD, { provider: 'openai', key: openAiKey() });
     await changeUser({ enabled: false });
@@ -87,7 +87,7 @@ describe('who was let in, and then took time to send the body, is asked for agai
     expect(await countStoredKeys()).toBe(0);
   });
 
-  it('a user who signed out meanwhile adds no key', async () => {
+  it('a user who signed out in the meantime adds no key', async () => {
     await signedIn();
     const finish = await beginSlowly(ADD, { provider: 'openai', key: openAiKey() });
     expect((await app.call('/auth/logout', { method: 'POST', session })).status).toBe(303);
@@ -95,7 +95,7 @@ describe('who was let in, and then took time to send the body, is asked for agai
     expect(await countStoredKeys()).toBe(0);
   });
 
-  it('a user whose tier fell below the route’s meanwhile adds no key', async () => {
+  it('a user with a tier that fell below the route’s adds no key', async () => {
     await signedIn();
     const finish = await beginSlowly(ADD, { provider: 'openai', key: openAiKey() });
     await changeUser({ tier: 'trial' });
@@ -104,7 +104,7 @@ describe('who was let in, and then took time to send the body, is asked for agai
     expect(await countStoredKeys()).toBe(0);
   });
 
-  it('a user who was disabled meanwhile is answered by no provider', async () => {
+  it('a user who was disabled in the meantime reaches no provider', async () => {
     await signedIn();
     await addKey(app, session, { provider: 'openai', key: openAiKey() });
     const finish = await beginSlowly(CHAT, hello);
@@ -115,7 +115,7 @@ describe('who was let in, and then took time to send the body, is asked for agai
     expect(system.requests).toHaveLength(0);
   });
 
-  it('a chat request is routed by the tier that its user has when the body is complete', async () => {
+  it('a chat request is routed by the user’s tier at the end of the body', async () => {
     await signedIn();
     await addKey(app, session, { provider: 'openai', key: openAiKey() });
     const finish = await beginSlowly(CHAT, hello);
@@ -125,7 +125,7 @@ describe('who was let in, and then took time to send the body, is asked for agai
     expect(system.requests).toHaveLength(1);
   });
 
-  it('one for whom nothing changed is served', async () => {
+  it('an unchanged user is served', async () => {
     await signedIn();
     expect((await (await beginSlowly(ADD, { provider: 'openai', key: openAiKey() }))())[0]).toBe(201);
     expect((await (await beginSlowly(CHAT, hello))())[0]).toBe(200);
@@ -134,15 +134,15 @@ describe('who was let in, and then took time to send the body, is asked for agai
 });
 
 describe('before the next key of a pool is tried', () => {
-  it('the pool is read again: a key that was deleted meanwhile is passed over, the one behind it serves', async () => {
+  it('the pool is read again: a deleted key is skipped and the one after it serves', async () => {
     await signedIn();
     const ids = new Map<string, string>();
     for (const key of [openAiKey(), openAiKey(), openAiKey()])
       ids.set(key, await addKey(app, session, { provider: 'openai', key }));
     const gate = Promise.withResolvers<null>();
-    openai.reply(async (exchange) => {
+    openai.reply(async (writer) => {
       await gate.promise;
-      await answer.error(401)(exchange);
+      await answer.error(401)(writer);
     });
     const chat = app.call(CHAT, { method: 'POST', session, json: hello });
     const first = String((await openai.received(1)).key);
@@ -155,15 +155,15 @@ describe('before the next key of a pool is tried', () => {
     expect(openai.requests.map(({ key }) => key)).toEqual([first, last]);
   });
 
-  it('and when every other key is gone, the refusal that came is the answer', async () => {
+  it('and the first refusal is the response when all other keys were deleted', async () => {
     await signedIn();
     const ids = new Map<string, string>();
     for (const key of [openAiKey(), openAiKey()])
       ids.set(key, await addKey(app, session, { provider: 'openai', key }));
     const gate = Promise.withResolvers<null>();
-    openai.reply(async (exchange) => {
+    openai.reply(async (writer) => {
       await gate.promise;
-      await answer.error(401)(exchange);
+      await answer.error(401)(writer);
     });
     const chat = app.call(CHAT, { method: 'POST', session, json: hello });
     const first = String((await openai.received(1)).key);

@@ -48,13 +48,13 @@ function events(text: string): string[] {
 const parseLastEvent = (text: string) =>
   JSON.parse(events(text).at(-1) ?? '') as { error: { code: string; message: string } };
 
-describe('an upstream that does not answer as it should', () => {
+describe('an upstream', () => {
   it.each<[string, Answer, number, string]>([
     ['HTML with 200', answer.html(200), 502, 'upstream_malformed'],
     ['HTML with 500', answer.html(500), 502, 'upstream_malformed'],
-    ['a compressed answer', answer.gzipped(), 502, 'upstream_malformed'],
+    ['a compressed response', answer.gzipped(), 502, 'upstream_malformed'],
     ['a redirect', answer.redirect(307, 'http://127.0.0.1:1/v1/chat/completions'), 502, 'upstream_malformed'],
-    ['an endless answer', fault.endlessJson(), 502, 'upstream_malformed'],
+    ['an endless response', fault.endlessJson(), 502, 'upstream_malformed'],
     ['an endless error', fault.endlessJson(500), 502, 'upstream_malformed'],
     [
       'JSON that is cut short',
@@ -64,17 +64,17 @@ describe('an upstream that does not answer as it should', () => {
     ],
     ['headers of a megabyte', fault.hugeHeaders(), 502, 'upstream_unreachable'],
     ['silence', fault.silent(), 504, 'upstream_timeout'],
-    ['headers without an end', fault.slowHeaders(), 504, 'upstream_timeout'],
+    ['endless headers', fault.slowHeaders(), 504, 'upstream_timeout'],
     ['headers, then silence', fault.silentAfterHeaders('application/json'), 504, 'upstream_timeout'],
     ['a reset before the headers', fault.resetBeforeHeaders(), 502, 'upstream_unreachable'],
     ['a reset in the headers', fault.resetInHeaders(), 502, 'upstream_unreachable'],
     ['a reset after the headers', fault.resetAfterHeaders('application/json'), 502, 'upstream_unreachable'],
     ['a reset in the body', fault.resetInBody(), 502, 'upstream_unreachable'],
-    ['a body shorter than it says', fault.shortBody(), 502, 'upstream_unreachable'],
-    ['two ways of framing', fault.doubleFraming(), 502, 'upstream_unreachable'],
-    ['no HTTP at all', fault.raw('SSH-2.0-OpenSSH_9.2\r\n'), 502, 'upstream_unreachable'],
-  ])('%s becomes an error in the protocol’s shape', async (_name, trouble, status, code) => {
-    openai.reply(trouble);
+    ['a body shorter than declared', fault.shortBody(), 502, 'upstream_unreachable'],
+    ['contradicting framing headers', fault.doubleFraming(), 502, 'upstream_unreachable'],
+    ['another protocol than HTTP', fault.raw('SSH-2.0-OpenSSH_9.2\r\n'), 502, 'upstream_unreachable'],
+  ])('%s becomes an error in the protocol’s shape', async (_name, upstreamAnswer, status, code) => {
+    openai.reply(upstreamAnswer);
     const response = await chat(hello);
     expect([response.status, await response.json()]).toMatchObject([
       status,
@@ -85,10 +85,10 @@ describe('an upstream that does not answer as it should', () => {
     await openai.closed(0);
   });
 
-  it('that cannot be connected to is a 502', async () => {
-    const gone = await startUpstream();
-    await gone.stop();
-    await addKey(app, session, { provider: 'custom', key: 'some-key', endpoint: gone.url });
+  it('that refuses connections is a 502', async () => {
+    const stopped = await startUpstream();
+    await stopped.stop();
+    await addKey(app, session, { provider: 'custom', key: 'some-key', endpoint: stopped.url });
     const response = await chat({ ...hello, model: 'custom/m' });
     expect([response.status, await response.json()]).toMatchObject([
       502,
@@ -100,8 +100,8 @@ describe('an upstream that does not answer as it should', () => {
   it.each([
     ['an error object', (text: string) => ({ error: { message: text, type: 'x' } })],
     ['an error text', (text: string) => ({ error: text })],
-    ['an error beside what it said so far', (text: string) => ({ choices: [], error: { message: text } })],
-  ])('that reports %s with status 200 tells no secret by it', async (_name, body) => {
+    ['an error beside choices', (text: string) => ({ choices: [], error: { message: text } })],
+  ])('that reports %s with status 200 reveals no secret', async (_name, body) => {
     openai.reply(answer.reply({ status: 200, body: body(`the key ${key} is odd`) }));
     const response = await chat(hello);
     expect([response.status, await response.text()]).toEqual([
@@ -111,24 +111,28 @@ describe('an upstream that does not answer as it should', () => {
   });
 
   it.each([[false], [true]])(
-    'that answers well passes byte for byte, or masks would tell who guesses it which text is the key (streamed: %s)',
+    'with a successful response is forwarded unchanged, since a mask would confirm a guessed key (streamed: %s)',
     async (stream) => {
-      // A key of its own that is not among the secrets that no answer of the run may hold.
+      // Not created by openAiKey(), whose keys must not appear in any response of the run.
       const guessed = `sk-${randomBytes(24).toString('hex')}`;
-      const own = await app.signIn(await createUser({ tier: 'starter' }));
+      const otherSession = await app.signIn(await createUser({ tier: 'starter' }));
       const json = { provider: 'openai', key: guessed };
-      await app.call('/api/v1/byok/keys/add', { method: 'POST', session: own, json });
-      const said = { delta: { content: guessed }, message: { content: guessed } };
-      const chunk = { choices: [{ index: 0, ...said }], error: null };
+      await app.call('/api/v1/byok/keys/add', { method: 'POST', session: otherSession, json });
+      const content = { delta: { content: guessed }, message: { content: guessed } };
+      const chunk = { choices: [{ index: 0, ...content }], error: null };
       const events = `data: ${JSON.stringify(chunk)}\n\ndata: [DONE]\n\n`;
       openai.reply(stream ? answer.steps([events]) : answer.reply({ status: 200, body: chunk }));
-      const response = await app.call(CHAT, { method: 'POST', session: own, json: { ...hello, stream } });
+      const response = await app.call(CHAT, {
+        method: 'POST',
+        session: otherSession,
+        json: { ...hello, stream },
+      });
       expect((await openai.received(1)).key).toBe(guessed);
       expect(await response.text()).toBe(stream ? events : JSON.stringify(chunk));
     },
   );
 
-  it('that answers from a private address without speaking the protocol is not shown', async () => {
+  it('from a private address is not shown unless it follows the protocol', async () => {
     const inside = await startUpstream();
     try {
       await addKey(app, session, { provider: 'custom', key: 'some-key', endpoint: inside.url });
@@ -174,7 +178,7 @@ describe('an upstream that does not answer as it should', () => {
 });
 
 describe('a stream', () => {
-  it('passes byte for byte, comments, odd spacing, unknown fields and all', async () => {
+  it('is forwarded byte for byte with comments, unusual spacing and unknown fields', async () => {
     const frames = [
       ': a comment\n\n',
       'event: x\r\nid: 7\r\ndata:  {"choices" : [{"index":0,"delta":{"content":"\\u00e9 é \u{1F600}"}}] , "big":1.0e0}\r\n\r\n',
@@ -186,7 +190,7 @@ describe('a stream', () => {
     expect(Buffer.from(await response.arrayBuffer()).equals(Buffer.from(frames.join('')))).toBe(true);
   });
 
-  it('passes every byte, however the upstream cuts it, and ends with [DONE]', async () => {
+  it('is forwarded completely for any chunk boundaries and ends with [DONE]', async () => {
     openai.reply(answer.chopped(1, { text: 'Grüße \u{1F600} an alle' }));
     const chopped = await (await chat(streamed)).text();
     const content = events(chopped)
@@ -201,14 +205,14 @@ describe('a stream', () => {
     expect(events(chopped).at(-1)).toBe('[DONE]');
   });
 
-  it('ends at [DONE] although the upstream keeps the connection open', async () => {
+  it('ends at [DONE] even when the upstream keeps the connection open', async () => {
     openai.reply(fault.openAfterDone());
     expect(events(await (await chat(streamed)).text()).at(-1)).toBe('[DONE]');
     await openai.closed(0);
   });
 
   it.each(['between-frames', 'in-frame', 'in-code-point'] as const)(
-    'that is reset %s gets an error event behind whole frames, never a clean end',
+    'that is reset %s gets an error event after complete frames, never a clean end',
     async (cut) => {
       openai.reply(fault.resetInStream({ afterFrames: 3, cut }));
       const text = await (await chat(streamed)).text();
@@ -218,14 +222,14 @@ describe('a stream', () => {
     },
   );
 
-  it('that falls silent gets an error event', async () => {
+  it('that stalls gets an error event', async () => {
     openai.reply(fault.silentAfterHeaders());
     const response = await chat(streamed);
     expect(response.status).toBe(200);
     expect(parseLastEvent(await response.text())).toMatchObject({ error: { code: 'upstream_timeout' } });
   });
 
-  it('that sends a line without an end gets an error event', async () => {
+  it('with an endless line gets an error event', async () => {
     openai.reply(fault.endlessLine());
     expect(parseLastEvent(await (await chat(streamed)).text())).toMatchObject({
       error: { code: 'upstream_malformed' },
@@ -233,7 +237,7 @@ describe('a stream', () => {
     await openai.closed(0);
   });
 
-  it('that ends early passes as it is, and is recorded as incomplete', async () => {
+  it('that ends early is forwarded unchanged and logged as incomplete', async () => {
     openai.reply(fault.endsEarly({ afterFrames: 2 }));
     const text = await (await chat(streamed)).text();
     expect(text).not.toContain('[DONE]');
@@ -241,21 +245,21 @@ describe('a stream', () => {
     expect(app.events('answer_passed').at(-1)).toMatchObject({ end: 'incomplete' });
   });
 
-  it('passes the upstream’s own error event on, secrets scrubbed', async () => {
+  it('forwards the upstream’s error event with secrets redacted', async () => {
     openai.reply(fault.errorEvent({ error: { message: `your key ${key} is odd`, code: 'own' } }));
     const text = await (await chat(streamed)).text();
     expect(text).toContain('"code":"own"');
     expect(text).not.toContain(key);
   });
 
-  it('is answered as JSON when the upstream does not stream', async () => {
+  it('becomes JSON when the upstream does not stream', async () => {
     openai.reply(answer.reply({ status: 200, body: { choices: [], object: 'chat.completion' } }));
     const response = await chat(streamed);
     expect(response.headers.get('content-type')).toBe('application/json');
     expect(await response.json()).toEqual({ choices: [], object: 'chat.completion' });
   });
 
-  it('holds the upstream back while the client does not read', async () => {
+  it('applies backpressure to the upstream while the client does not read', async () => {
     openai.reply(answer.endlessStream({ frameBytes: 65_536 }));
     const { hostname, port } = new URL(app.url);
     const client = connect(Number(port), hostname);

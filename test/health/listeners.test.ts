@@ -19,7 +19,7 @@ const metrics = (path: string, method = 'GET') =>
   fetch(`http://127.0.0.1:${app.config.metricsPort}${path}`, { method });
 
 describe('the probes', () => {
-  it('answer everybody on the public port, in one word', async () => {
+  it('are public on the public port and return only a status', async () => {
     for (const [path, status] of [
       ['/livez', 'alive'],
       ['/readyz', 'ready'],
@@ -30,7 +30,7 @@ describe('the probes', () => {
     }
   });
 
-  it('tell operators on the metrics port what works', async () => {
+  it('list the dependencies on the metrics port', async () => {
     expect(await (await metrics('/livez')).json()).toEqual({ status: 'alive' });
     const response = await metrics('/readyz');
     expect([response.status, await response.json()]).toEqual([
@@ -41,7 +41,7 @@ describe('the probes', () => {
 });
 
 describe('the metrics', () => {
-  it('count requests by declared path and status, and name no user, query or unknown path', async () => {
+  it('count requests by declared path and status, without users, queries or unknown paths', async () => {
     const user = await createUser();
     const session = await app.signIn(user);
     await app.call('/api/v1/me?secret=query', { session });
@@ -57,7 +57,7 @@ describe('the metrics', () => {
       expect(text).not.toContain(secret);
   });
 
-  it('are not on the public port, and nothing else is on theirs', async () => {
+  it('are served only on the metrics port, which serves nothing else', async () => {
     expect((await app.call('/metrics')).status).toBe(404);
     expect((await metrics('/api/v1/me')).status).toBe(404);
     expect((await metrics('/metrics', 'POST')).status).toBe(405);
@@ -65,7 +65,7 @@ describe('the metrics', () => {
 });
 
 describe('the Host header on the metrics port', () => {
-  /** The status of a request with exactly these. */
+  /** The status of a request with exactly these Host headers. */
   async function ask(path: string, ...hosts: string[]): Promise<number> {
     const headers = hosts.flatMap((host) => ['Host', host]);
     const port = app.config.metricsPort;
@@ -76,7 +76,7 @@ describe('the Host header on the metrics port', () => {
     return answer.statusCode;
   }
 
-  it('must be its own address or, in local mode, a loopback name with its port', async () => {
+  it('must be the local address or, in local mode, a loopback name, with its port', async () => {
     const { metricsPort, port } = app.config;
     for (const name of ['127.0.0.1', 'localhost', 'LOCALHOST', '[::1]'])
       expect(await ask('/metrics', `${name}:${metricsPort}`)).toBe(200);
@@ -87,7 +87,7 @@ describe('the Host header on the metrics port', () => {
     expect([400, 421]).toContain(await ask('/metrics', `localhost:${metricsPort}`, 'evil.example'));
   });
 
-  it('of a deployment may be its own address and the configured one only', async () => {
+  it('of a deployment may only be the local address or the configured host', async () => {
     const server = createMetrics().createOperatorServer(() => Promise.resolve({ ready: true, details: {} }), {
       mode: 'deployed',
       host: 'Metrics.internal',
@@ -112,7 +112,7 @@ describe('the Host header on the metrics port', () => {
 });
 
 describe('the listeners', () => {
-  it('are on loopback alone', async () => {
+  it('listen on loopback only', async () => {
     const addresses = Object.values(networkInterfaces())
       .flatMap((list) => list ?? [])
       .filter(({ internal, family }) => !internal && family === 'IPv4');

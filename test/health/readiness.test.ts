@@ -5,7 +5,7 @@ const works = () => Promise.resolve();
 const fails = () => Promise.reject(new Error('the details of the failure'));
 
 describe('readiness', () => {
-  it('is there when all that is needed works, and names what does not, without its words', async () => {
+  it('requires all dependencies and names a failed one without its error message', async () => {
     const ready = createReadinessCheck(
       [
         { name: 'database', check: works },
@@ -24,25 +24,25 @@ describe('readiness', () => {
     expect(await notReady()).toEqual({ ready: false, details: { database: 'ok', keycloak: 'failed' } });
   });
 
-  it('asks once for all who come within a second, however many they are', async () => {
-    let asked = 0;
+  it('checks once a second for any number of callers', async () => {
+    let checks = 0;
     const check = () => {
-      asked += 1;
+      checks += 1;
       return works();
     };
     const readiness = createReadinessCheck([{ name: 'database', check }], () => false);
     await Promise.all(Array.from({ length: 20 }, () => readiness()));
     await readiness();
-    expect(asked).toBe(1);
+    expect(checks).toBe(1);
   });
 
-  it('does not wait longer than 3 s for what does not answer', async () => {
+  it('waits at most 3 s for a dependency', async () => {
     const never = () => new Promise<never>(() => undefined);
     const readiness = createReadinessCheck([{ name: 'keycloak', check: never }], () => false);
     expect(await readiness()).toEqual({ ready: false, details: { keycloak: 'failed' } });
   }, 5_000);
 
-  it('is gone from the moment in which the process is to stop, whatever was asked before', async () => {
+  it('ends as soon as the process drains, even when the last check is cached', async () => {
     let draining = false;
     const readiness = createReadinessCheck([{ name: 'database', check: works }], () => draining);
     expect((await readiness()).ready).toBe(true);

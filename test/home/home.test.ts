@@ -12,7 +12,7 @@ beforeAll(async () => {
 afterAll(() => app.stop());
 
 describe('GET /', () => {
-  it('offers to sign in, and HEAD answers it too', async () => {
+  it('offers to sign in, also for HEAD', async () => {
     const page = await app.call('/');
     expect([page.status, page.headers.get('content-type')]).toEqual([200, 'text/html; charset=utf-8']);
     expect(await page.text()).toContain('href="/auth/login?return_to=/"');
@@ -20,25 +20,25 @@ describe('GET /', () => {
     expect([head.status, await head.text()]).toEqual([200, '']);
   });
 
-  it('takes a session that has ended for none', async () => {
+  it('treats an ended session as signed out', async () => {
     const page = await app.call('/', { session: 's%3Aabcdef.ghi' });
     expect(page.status).toBe(200);
     expect(await page.text()).toContain('Sign in');
   });
 
-  it('shows on a page what keeps it from telling who is there', async () => {
+  it('shows on the page why the user cannot be determined', async () => {
     const page = await app.call('/', { headers: { cookie: 'session=a; session=b' } });
     expect([page.status, page.headers.get('content-type')]).toEqual([400, 'text/html; charset=utf-8']);
-    expect(await page.text()).toContain('The cookie session was sent more than once.');
+    expect(await page.text()).toContain('The request has more than one session cookie. Send only one.');
     const line = app
       .logs()
       .split('\n')
-      .find((text) => text.includes('the page cannot say who is signed in'));
+      .find((text) => text.includes('the page cannot show the signed-in user'));
     expect(JSON.parse(line ?? '{}')).toMatchObject({ code: 'validation_failed', level: 40 });
     expect(line).not.toContain('stack');
   });
 
-  it('says who is there, is kept by no cache, and runs no script', async () => {
+  it('names the user, is not cached, and runs no script', async () => {
     const user = await createUser({ tier: 'trial' });
     const page = await app.call('/', { session: await app.signIn(user) });
     const text = await page.text();
@@ -89,18 +89,18 @@ describeInBrowser('the page in a browser', () => {
   );
 
   it.each(looks)(
-    'fits, can be read, and the browser has nothing to complain of (signed in: $signedIn, $width px, $colorScheme)',
+    'fits, has enough contrast and causes no browser errors (signed in: $signedIn, $width px, $colorScheme)',
     async (look) => {
       const { page, complaints } = await open(look);
-      const facts = await page.evaluate(inspectPage);
-      expect(facts).toMatchObject({ lang: 'en', title: 'Ops Center', headings: 1, overflowPx: 0 });
-      expect(facts.contrast).toBeGreaterThan(4.5);
+      const properties = await page.evaluate(inspectPage);
+      expect(properties).toMatchObject({ lang: 'en', title: 'Ops Center', headings: 1, overflowPx: 0 });
+      expect(properties.contrast).toBeGreaterThan(4.5);
       expect(complaints).toEqual([]);
       await page.context().close();
     },
   );
 
-  it('shows where the keyboard is, and reaches everything with it', async () => {
+  it('shows the keyboard focus, and every control is reachable by keyboard', async () => {
     const { page } = await open({ signedIn: true, width: 320, colorScheme: 'light' });
     const reached: string[] = [];
     for (let step = 0; step < 2; step += 1) {
@@ -115,7 +115,7 @@ describeInBrowser('the page in a browser', () => {
   });
 });
 
-/* The functions below run in the page, which knows nothing of this file. */
+/* The functions below run in the page and have no access to this file. */
 
 interface PageElement {
   tagName: string;

@@ -8,8 +8,8 @@ const signedIn = (username: string): HomeState => ({
   answeredBy: 'The system default (demo) would answer.',
 });
 
-describe('the page', () => {
-  it('shows names and sentences as text, whatever stands in them', () => {
+describe('the home page', () => {
+  it('escapes names and sentences', () => {
     const hostile = `<img src=x onerror="alert(1)">&'`;
     const states: HomeState[] = [
       { kind: 'signed_in', user: { username: hostile, tier: hostile }, answeredBy: hostile },
@@ -22,21 +22,21 @@ describe('the page', () => {
     }
   });
 
-  it('gives a line that works as it stands with the demo users and provider', () => {
+  it('has an example that works unchanged with the demo users and provider', () => {
     const page = renderHomePage({ ...settings, state: signedIn('starter') });
     expect(page).toContain('SESSION=$(npm run -s ops -- session starter)');
     expect(page).toContain('curl -X POST http://localhost:3000/api/v1/byok/keys/add');
     expect(page).toContain('&quot;provider&quot;: &quot;demo&quot;');
   });
 
-  it('puts no name into the line that a shell would take for more than a word', () => {
+  it('puts only names into the example that need no shell quotes', () => {
     for (const name of ['a; rm -rf x', '$(id)', '`id`', '-x', 'a b']) {
       const page = renderHomePage({ ...settings, state: signedIn(name) });
       expect(page).toContain('SESSION=$(npm run -s ops -- session starter)');
     }
   });
 
-  it('offers neither demo users nor the demo provider in a deployment', () => {
+  it('names neither demo users nor the demo provider in a deployment', () => {
     const page = renderHomePage({
       publicUrl: 'https://ops.example',
       cookieName: '__Host-session',

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes what a Docker engine's TLS needs: an authority, a server's certificate for loopback, a client's, and
-# the certificate of a stranger, whose authority the server does not know. Keeps what is there.
+# Creates the TLS files of a Docker engine: an authority, a server certificate for loopback, a client certificate, and
+# a certificate of another authority, which the server does not trust. Keeps existing files.
 # Usage: certificates.sh FOLDER
 set -euo pipefail
 folder=$1

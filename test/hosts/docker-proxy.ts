@@ -7,12 +7,12 @@ import path from 'node:path';
 import { pipeline, type Duplex } from 'node:stream';
 import tls from 'node:tls';
 
-/** Where the process stands, and what is behind it. */
-export interface FrontDescription {
+/** Where the proxy listens, and the version of the engine. */
+export interface DockerProxyDescription {
   pid: number;
-  /** Behind TLS, on loopback; 0 where the engine has TLS itself. */
+  /** The TLS port on loopback; 0 if the engine has TLS itself. */
   port: number;
-  /** Without TLS. */
+  /** The socket without TLS. */
   socketPath: string;
   version: string;
 }
@@ -20,8 +20,8 @@ export interface FrontDescription {
 const [address = '', folder = '', engineCertificates = ''] = process.argv.slice(2);
 const readOwnCertificate = (name: string) => readFileSync(path.join(folder, 'certs', `${name}.pem`));
 
-/** An engine behind a local socket: TLS before it, for those who show the client's certificate. */
-async function frontTls(socketPath: string): Promise<FrontDescription> {
+/** For an engine with a local socket: listens with TLS and requires the client certificate. */
+async function startTlsProxy(socketPath: string): Promise<DockerProxyDescription> {
   const server = tls.createServer({
     ...{
       ca: readOwnCertificate('ca'),
@@ -36,11 +36,11 @@ async function frontTls(socketPath: string): Promise<FrontDescription> {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
-  return { pid: process.pid, port, socketPath, version: await versionAt(socketPath) };
+  return { pid: process.pid, port, socketPath, version: await readVersion(socketPath) };
 }
 
-/** An engine behind TLS: a local socket before it, in a folder that only this account enters. */
-async function frontSocket({ hostname, port }: URL): Promise<FrontDescription> {
+/** For an engine with TLS: listens on a local socket in a folder that only this account can enter. */
+async function startSocketProxy({ hostname, port }: URL): Promise<DockerProxyDescription> {
   const readEngineCertificate = (name: string) => readFileSync(path.join(engineCertificates, `${name}.pem`));
   const certificates = {
     ca: readEngineCertificate('ca'),
@@ -58,7 +58,7 @@ async function frontSocket({ hostname, port }: URL): Promise<FrontDescription> {
   });
   server.listen(socketPath);
   await once(server, 'listening');
-  return { pid: process.pid, port: 0, socketPath, version: await versionAt(socketPath) };
+  return { pid: process.pid, port: 0, socketPath, version: await readVersion(socketPath) };
 }
 
 function pipeBothWays(one: Duplex, other: Duplex): void {
@@ -67,28 +67,28 @@ function pipeBothWays(one: Duplex, other: Duplex): void {
   pipeline(other, one, ended);
 }
 
-async function versionAt(socketPath: string): Promise<string> {
+async function readVersion(socketPath: string): Promise<string> {
   const request = http.get({ socketPath, path: '/version' });
   const [response] = (await once(request, 'response')) as [http.IncomingMessage];
   let text = '';
-  for await (const piece of response.setEncoding('utf8')) text += piece as string;
+  for await (const chunk of response.setEncoding('utf8')) text += chunk as string;
   return (JSON.parse(text) as { Version: string }).Version;
 }
 
-async function startFront(): Promise<FrontDescription> {
+async function startProxy(): Promise<DockerProxyDescription> {
   const url = new URL(address);
-  return url.protocol === 'unix:' ? frontTls(url.pathname) : frontSocket(url);
+  return url.protocol === 'unix:' ? startTlsProxy(url.pathname) : startSocketProxy(url);
 }
 
-/** The file appears whole, and says what became of the start. */
-function writeOutcome(outcome: FrontDescription | { problem: string }): void {
+/** Writes the result of the start atomically. */
+function writeOutcome(outcome: DockerProxyDescription | { problem: string }): void {
   const file = path.join(folder, 'front.json');
   writeFileSync(`${file}.new`, JSON.stringify(outcome));
   renameSync(`${file}.new`, file);
 }
 
 try {
-  writeOutcome(await startFront());
+  writeOutcome(await startProxy());
 } catch (error) {
   writeOutcome({ problem: String(error) });
   process.exit(1);

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A Docker Engine for the tests, apart from the machine's own: data, sockets and bridge of its own, TLS with
-# client certificates on loopback. Its containers have no way out of the machine: the engine touches no
-# firewall, masquerades nothing and forwards nothing.
+# A Docker Engine for the tests, separate from the machine's: with its own data, sockets and bridge, and TLS with
+# client certificates on loopback. Its containers cannot reach other machines: the engine changes no firewall rules,
+# and neither masquerades nor forwards.
 # Usage: docker.sh up | down
-# `up` may be repeated; it leaves an engine that runs alone and describes it in .data/test-hosts/docker/host.json.
-# `down` ends it with all its containers; images are kept, since making them takes a minute.
+# `up` may be repeated: it keeps a running engine, and describes it in .data/test-hosts/docker/host.json.
+# `down` stops it and removes its containers. Images are kept, since creating them takes a minute.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 data=$state/docker
@@ -21,8 +21,7 @@ make_bridge() {
   ip link set "$bridge" up
 }
 
-# start DRIVER PORT. The empty configuration stands in for /etc/docker/daemon.json, which is for the machine's
-# own engine.
+# start DRIVER PORT. The empty configuration replaces /etc/docker/daemon.json, which is for the machine's engine.
 start() {
   echo '{}' >"$data/daemon.json"
   setsid /usr/sbin/dockerd --config-file "$data/daemon.json" \
@@ -53,7 +52,7 @@ up() {
     make_bridge
     local port
     port=$(free_port)
-    # overlay2 is what people have; where the checkout lies on an overlay itself, only copies work.
+    # overlay2 is the usual driver. If the checkout itself is on an overlay, only vfs works.
     start overlay2 "$port" || start vfs "$port" || {
       echo "dockerd did not start:" >&2
       tail -5 "$data/dockerd.log" >&2
@@ -78,8 +77,7 @@ down() {
   fi
   stop "$pid_file" "--data-root $data/engine" 30
   ip link del "$bridge" 2>/dev/null || true
-  # What stays mounted: namespaces of containers always, layers after an engine that was killed. The innermost
-  # first.
+  # Unmounts what the engine leaves: namespaces of containers always, layers if it was killed. The innermost first.
   awk -v data="$data/engine/" -v run="$run/docker/" 'index($2, data) == 1 || index($2, run) == 1 { print $2 }' \
     /proc/self/mounts | sort -r | xargs -r umount -l
   id "$name" >/dev/null 2>&1 || groupdel "$name" 2>/dev/null || true

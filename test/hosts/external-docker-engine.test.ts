@@ -8,11 +8,11 @@ import path from 'node:path';
 import { describeOn, dockerHost, type DockerHost } from '../support/hosts.ts';
 import { prepareExternalEngine, stopDockerProxy } from '../support/external-docker-engine.ts';
 
-// The engine of the tests plays a person's own here, first by its socket, then by its TLS.
+// Uses the engine of the tests as an external one, first through its socket, then through TLS.
 
 type Engine = Omit<DockerHost, 'overSsh'>;
 
-function leave(folder: string): void {
+function stopAndRemove(folder: string): void {
   stopDockerProxy(folder);
   rmSync(folder, { recursive: true });
 }
@@ -33,10 +33,10 @@ function askOverSocket({ socketPath }: Engine): Promise<number | undefined> {
   return statusOf(http.request({ socketPath, path: '/version', agent: false }));
 }
 
-describeOn('docker', "An engine of one's own", () => {
+describeOn('docker', 'An external Docker engine', () => {
   const { host, socketPath, image, smallImage, version, ...certificates } = dockerHost();
 
-  it('that is a local socket gets TLS before it, for those with the right certificate alone', async () => {
+  it('with a local socket gets a TLS proxy that requires the right certificate', async () => {
     const folder = mkdtempSync(path.join(os.tmpdir(), 'own-engine-'));
     const address = `unix://${socketPath}`;
     try {
@@ -46,11 +46,11 @@ describeOn('docker', "An engine of one's own", () => {
       await expect(askOverTls(engine, engine.untrustedCert, engine.untrustedKey)).rejects.toThrow();
       expect(await askOverSocket(engine)).toBe(200);
     } finally {
-      leave(folder);
+      stopAndRemove(folder);
     }
   });
 
-  it('that has TLS gets a local socket before it, for tests that look', async () => {
+  it('with TLS gets a proxy on a local socket, for the inspection by tests', async () => {
     const folder = mkdtempSync(path.join(os.tmpdir(), 'own-engine-'));
     for (const [name, text] of Object.entries({
       ca: certificates.ca,
@@ -70,11 +70,11 @@ describeOn('docker', "An engine of one's own", () => {
       expect(await askOverTls(engine, engine.clientCert, engine.clientKey)).toBe(200);
       expect(await askOverSocket(engine)).toBe(200);
     } finally {
-      leave(folder);
+      stopAndRemove(folder);
     }
   });
 
-  it('that does not answer is named', () => {
+  it('that does not respond is named in the error', () => {
     const folder = mkdtempSync(path.join(os.tmpdir(), 'own-engine-'));
     const address = `unix://${path.join(folder, 'nothing.sock')}`;
     try {
@@ -82,7 +82,7 @@ describeOn('docker', "An engine of one's own", () => {
         prepareExternalEngine({ address, certificates: undefined, image, smallImage, folder }),
       ).toThrow(`The Docker Engine at ${address} was not reached`);
     } finally {
-      leave(folder);
+      stopAndRemove(folder);
     }
   });
 });

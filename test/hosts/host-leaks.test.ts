@@ -9,12 +9,12 @@ import { describeOn, dockerHost, sshHosts } from '../support/hosts.ts';
 import { listControlGroupFolders } from '../support/sandbox-leaks.ts';
 import { until } from '../support/until.ts';
 
-// The run that ends last fails on what these looks name. Other test files may be at work on the same hosts.
+// The end of a test run fails on any leak that these functions list. Other test files may use the same hosts.
 
-describeOn('ssh', 'What tests leave on the SSH servers', () => {
+describeOn('ssh', 'a leak on the SSH servers', () => {
   const { user } = sshHosts();
 
-  it('is named when it is a process of the account, and no longer when that has ended', async () => {
+  it('is listed for a process of the account until the process has ended', async () => {
     const child = spawn('runuser', ['-u', user, '--', 'sleep', '987'], { stdio: 'ignore' });
     try {
       await until(async () => (await listHostLeaks()).some((line) => /^ssh: process .*sleep 987/.test(line)));
@@ -25,7 +25,7 @@ describeOn('ssh', 'What tests leave on the SSH servers', () => {
     await until(async () => !(await listHostLeaks()).some((line) => line.includes('sleep 987')));
   });
 
-  it('is named when it is a file in a folder for everybody', async () => {
+  it('is listed for a file in a world-writable folder', async () => {
     const folder = mkdtempSync('/tmp/left-');
     try {
       execFileSync('chown', [user, folder]);
@@ -36,7 +36,7 @@ describeOn('ssh', 'What tests leave on the SSH servers', () => {
     expect(await listHostLeaks()).not.toContain(`ssh: file ${folder}`);
   });
 
-  it('is named when it is a file in the home of the account', async () => {
+  it('is listed for a file in the home of the account', async () => {
     const home = execFileSync('getent', ['passwd', user], { encoding: 'utf8' }).split(':')[5] ?? '';
     const file = path.join(home, 'left-behind');
     writeFileSync(file, '');
@@ -48,7 +48,7 @@ describeOn('ssh', 'What tests leave on the SSH servers', () => {
   });
 });
 
-describeOn('docker', 'What tests leave in the engine', () => {
+describeOn('docker', 'a leak in the Docker engine', () => {
   const { socketPath, smallImage, command } = dockerHost();
   const docker = (...args: string[]) =>
     execFileSync(command, ['--host', `unix://${socketPath}`, ...args], { encoding: 'utf8' }).trim();
@@ -57,71 +57,71 @@ describeOn('docker', 'What tests leave in the engine', () => {
     ['container', () => docker('create', '--name', 'left-behind', smallImage), ['rm', 'left-behind']],
     ['volume', () => docker('volume', 'create', 'left-behind'), ['volume', 'rm', 'left-behind']],
     ['network', () => docker('network', 'create', 'left-behind'), ['network', 'rm', 'left-behind']],
-  ])('is named when it is a %s', async (kind, leave, removal) => {
-    const isNamed = async () =>
+  ])('is listed for a %s', async (kind, create, removal) => {
+    const isListed = async () =>
       (await listHostLeaks()).some(
         (line) => line.startsWith(`docker: ${kind} `) && line.includes('left-behind'),
       );
-    leave();
+    create();
     try {
-      expect(await isNamed()).toBe(true);
+      expect(await isListed()).toBe(true);
     } finally {
       docker(...removal);
     }
-    expect(await isNamed()).toBe(false);
+    expect(await isListed()).toBe(false);
   });
 });
 
-describeOn('local', 'What tests leave of sandboxes on this machine', () => {
-  const isNamed = async (part: string) =>
+describeOn('local', 'a leak of a sandbox on this machine', () => {
+  const isListed = async (part: string) =>
     (await listHostLeaks()).some((line) => line.startsWith('local: ') && line.includes(part));
-  /** As the process of that id would make one. */
-  const groupOf = (maker: number) =>
-    path.join(listControlGroupFolders()[0] ?? '', `ops-center-run-${maker}-left-behind`);
+  /** The folder of a control group as the process with that id would create it. */
+  const groupOf = (creator: number) =>
+    path.join(listControlGroupFolders()[0] ?? '', `ops-center-run-${creator}-left-behind`);
 
-  it('is named when it is a process of a sandbox, and no longer when that has ended', async () => {
+  it('is listed for a process of a sandbox until the process has ended', async () => {
     const id = 1_900_000_001;
     const child = spawn('sleep', ['986'], { uid: id, gid: id, cwd: '/', stdio: 'ignore' });
     try {
-      await until(() => isNamed('sleep 986'));
+      await until(() => isListed('sleep 986'));
     } finally {
       child.kill('SIGTERM');
     }
     await once(child, 'exit');
-    expect(await isNamed('sleep 986')).toBe(false);
+    expect(await isListed('sleep 986')).toBe(false);
   });
 
-  it('is named when it is a process that nobody looks after any more', async () => {
+  it('is listed for an orphaned process', async () => {
     const id = 1_900_000_002;
     const starter = 'sleep 985 >/dev/null 2>&1 & echo $!';
     const pid = Number(execFileSync('sh', ['-c', starter], { uid: id, gid: id, cwd: '/', encoding: 'utf8' }));
     try {
-      await until(() => isNamed('sleep 985'));
+      await until(() => isListed('sleep 985'));
     } finally {
       process.kill(pid, 'SIGTERM');
     }
-    await until(async () => !(await isNamed('sleep 985')));
+    await until(async () => !(await isListed('sleep 985')));
   });
 
-  it('is named when it is a control group, unless another checkout made it', async () => {
+  it('is listed for a control group, unless another checkout created it', async () => {
     const [ours, theirs] = [groupOf(process.pid), groupOf(2 ** 22 + 1)];
     for (const group of [ours, theirs]) mkdirSync(group);
     try {
       expect(await listHostLeaks()).toContain(`local: control group ${ours}`);
-      expect(await isNamed(theirs)).toBe(false);
+      expect(await isListed(theirs)).toBe(false);
     } finally {
       for (const group of [ours, theirs]) rmdirSync(group);
     }
-    expect(await isNamed(ours)).toBe(false);
+    expect(await isListed(ours)).toBe(false);
   });
 
-  it.each(['file', 'pipe', 'bait'])('is named when it is a folder for a %s', async (what) => {
+  it.each(['file', 'pipe', 'bait'])('is listed for a temporary folder of a %s', async (what) => {
     const folder = mkdtempSync(path.join(tmpdir(), `ops-center-${what}-${process.pid}-`));
     try {
       expect(await listHostLeaks()).toContain(`local: folder ${folder}`);
     } finally {
       rmSync(folder, { recursive: true });
     }
-    expect(await isNamed(folder)).toBe(false);
+    expect(await isListed(folder)).toBe(false);
   });
 });

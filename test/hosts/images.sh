@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes images out of Debian packages and this checkout's Node, for the engine of docker.sh, which pulls
-# nothing. Archives are kept in .data/test-hosts/images, so that only the first run makes them.
-# Usage: images.sh NAME...   (without DOCKER_HOST only the archives are made)
-#   busybox      busybox:test: a shell and little else
+# Creates images from Debian packages and this checkout's Node, for the engine of docker.sh, which pulls none.
+# Archives are kept in .data/test-hosts/images, so that only the first run creates them.
+# Usage: images.sh NAME...   (without DOCKER_HOST only the archives are created)
+#   busybox      busybox:test: busybox only
 #   python-node  python-node:test: python3, node, bash; no package manager
-#   node-slim    node:24-bookworm-slim: stands in for the image of that name in a Dockerfile: apt, node, npm
+#   node-slim    node:24-bookworm-slim: replaces the image of that name in a Dockerfile: apt, node, npm
 set -euo pipefail
 hosts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 project=$(cd "$hosts/../.." && pwd -P)
@@ -13,14 +13,14 @@ docker=/usr/bin/docker
 mkdir -p "$archives"
 work=$(mktemp -d)
 trap 'rm -rf --one-file-system "$work"' EXIT
-# The folder's mode becomes that of / in the image, which others than root must be able to enter.
+# The mode of the folder becomes that of / in the image, which other users than root must be able to enter.
 chmod 755 "$work"
 root=$work/root
 
-# Packages onto $root. `extract` unpacks and runs no package's script; `apt` makes a whole system.
+# Installs packages into $root. `extract` unpacks them without running their scripts; `apt` creates a complete system.
 debian() { # debian VARIANT PACKAGES
   local mirror
-  # Either of the two places may be missing.
+  # Either of the two locations may be missing.
   mirror=$({ cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null || true; } |
     awk '$1 == "URIs:" || $1 == "deb" { if (!found++) print $2 }')
   mmdebstrap --quiet --variant="$1" --include="$2" --dpkgopt='path-exclude=/usr/share/doc/*' \
@@ -29,14 +29,14 @@ debian() { # debian VARIANT PACKAGES
     tail -5 "$work/log" >&2
     return 1
   }
-  # A container gets a /dev of its own.
+  # A container gets its own /dev.
   rm -rf "$root/dev"
   mkdir "$root/dev"
 }
 
 node_and_user() {
   install -D -m 755 "$project"/node_modules/node-linux-*/bin/node "$root/usr/local/bin/node"
-  # As in the image that it stands for. Without the packages' scripts there are no accounts at all.
+  # As in the original image. Without the packages' scripts there are no accounts.
   [ -s "$root/etc/passwd" ] || cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
   [ -s "$root/etc/group" ] || cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
   echo 'node:x:1000:1000::/home/node:/bin/bash' >>"$root/etc/passwd"
@@ -55,7 +55,7 @@ fill_busybox() {
 
 fill_python_node() {
   debian extract base-files,base-passwd,bash,dash,coreutils,grep,sed,findutils,libc-bin,python3,libstdc++6,libgcc-s1,util-linux
-  # Links that packages' scripts would have made.
+  # Links that the packages' scripts would have created.
   [ -e "$root/bin/sh" ] || ln -s dash "$root/bin/sh"
   [ -e "$root/usr/bin/python3" ] || ln -s python3.11 "$root/usr/bin/python3"
   node_and_user
@@ -70,15 +70,15 @@ fill_node_slim() {
   chmod 755 "$root"/usr/local/lib/node_modules/npm/bin/*.js
   ln -s ../lib/node_modules/npm/bin/npm-cli.js "$root/usr/local/bin/npm"
   ln -s ../lib/node_modules/npm/bin/npx-cli.js "$root/usr/local/bin/npx"
-  # A machine may reach the registries only through a proxy that it trusts by a certificate of its own.
+  # The machine may reach the registries only through a proxy with a certificate that only this machine trusts.
   cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 }
 
-image() { # image NAME TAG CHANGES...: makes the archive if need be, and gives it to the engine
+image() { # image NAME TAG CHANGES...: creates the archive if it is missing, and imports it into the engine
   local archive=$archives/$1.tar tag=$2 fill=fill_${1//-/_}
   shift 2
   if [ ! -f "$archive" ]; then
-    echo "Making the image $tag" >&2
+    echo "Creating the image $tag" >&2
     mkdir "$root"
     "$fill"
     tar -C "$root" -cf "$archive.part" .

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the test hosts are made of on Debian 12, where it is missing. Starts no service, neither now
-# nor when the machine starts again: a machine that served nobody must not begin to because tests ran on it.
+# Installs the packages of the test hosts on Debian 12, if they are missing. It starts no service and enables none at
+# boot: running tests must not turn a machine into a server.
 # Usage: install.sh [ssh] [docker] [local] [shells]   (without names: all)
 set -euo pipefail
 [ "$#" -gt 0 ] || set -- ssh docker local shells
@@ -19,7 +19,7 @@ for kind in "$@"; do
       ;;
     docker)
       need docker.io dockerd
-      # dockerd looks for the program even where it is told to leave the firewall alone.
+      # dockerd requires the program even if it must not change the firewall.
       need iptables iptables
       need iproute2 ip
       need openssl openssl
@@ -28,7 +28,7 @@ for kind in "$@"; do
       ;;
     local)
       need bubblewrap bwrap
-      # The numbers of system calls, to compare the filter's with.
+      # System call numbers, for comparison with those of the seccomp filter.
       [ -e /usr/include/asm-generic/unistd.h ] || missing+=(linux-libc-dev)
       ;;
     shells) # that hosts have as `sh`, besides Debian's own
@@ -50,7 +50,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "Installing for the test hosts: ${missing[*]}" >&2
 
-# Debian's way of telling packages not to start their services (policy-rc.d, invoke-rc.d(8)).
+# Prevents packages from starting their services (policy-rc.d, invoke-rc.d(8)).
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' >"$policy"

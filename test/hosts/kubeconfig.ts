@@ -1,7 +1,7 @@
 import { KubeConfig, VersionApi } from '@kubernetes/client-node';
 import { readFileSync } from 'node:fs';
 
-/** What a kubeconfig says of its account, and what answers there. */
+/** The account of a kubeconfig, and the version of its cluster. */
 export interface KubernetesAccount {
   clusterUrl: string;
   /** PEM text. */
@@ -11,7 +11,7 @@ export interface KubernetesAccount {
   version: string;
 }
 
-/** Reads a kubeconfig of the plain kind, with a token, and asks the cluster for its version. */
+/** Reads a kubeconfig with a token, and reads the version of the cluster. */
 async function readAccount(file: string): Promise<KubernetesAccount> {
   const config = new KubeConfig();
   config.loadFromFile(file);

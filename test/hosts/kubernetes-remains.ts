@@ -1,4 +1,4 @@
-/** Names what is left in the namespace of a kubeconfig, of what its account may see, as a JSON list. */
+/** Prints the pods in the namespace of a kubeconfig as a JSON list of names. */
 import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
 
 const config = new KubeConfig();

@@ -9,7 +9,7 @@ interface Described extends Record<'plain' | 'jump' | 'inner', SshServer> {
   user: string;
 }
 
-describeOn('ssh', 'The SSH servers of another checkout, in a folder closed to others', () => {
+describeOn('ssh', 'the SSH servers of another checkout in an unreadable folder', () => {
   const ours = sshHosts();
   let checkout: string;
   let theirs: Described;
@@ -20,7 +20,7 @@ describeOn('ssh', 'The SSH servers of another checkout, in a folder closed to ot
   const state = (name: string) => path.join(checkout, '.data', 'test-hosts', 'ssh', name);
 
   beforeAll(() => {
-    // mkdtemp closes it to everybody else.
+    // mkdtemp makes it unreadable for other users.
     checkout = mkdtempSync(path.join(tmpdir(), 'checkout-'));
     mkdirSync(path.join(checkout, 'test'));
     cpSync(import.meta.dirname, path.join(checkout, 'test', 'hosts'), { recursive: true });
@@ -35,7 +35,7 @@ describeOn('ssh', 'The SSH servers of another checkout, in a folder closed to ot
     rmSync(checkout, { recursive: true, force: true });
   });
 
-  /** Runs a command with OpenSSH's own client, which knows the servers' keys beforehand. */
+  /** Runs a command with the OpenSSH client, with the host keys in known_hosts. */
   function runOn(server: SshServer, key: string, options: readonly string[], command: string) {
     const args = [
       ...['-F', 'none', '-i', state(key), '-o', 'IdentitiesOnly=yes', '-o', 'BatchMode=yes'],
@@ -46,7 +46,7 @@ describeOn('ssh', 'The SSH servers of another checkout, in a folder closed to ot
     return spawnSync('ssh', args, { encoding: 'utf8' });
   }
 
-  function know(servers: readonly (keyof Described & ('plain' | 'jump' | 'inner'))[]): void {
+  function writeKnownHosts(servers: readonly (keyof Described & ('plain' | 'jump' | 'inner'))[]): void {
     const lines = servers.map((name) => {
       const { host, port } = theirs[name];
       const [type, key] = readFileSync(state(`host_${name}.pub`), 'utf8').split(' ');
@@ -55,15 +55,15 @@ describeOn('ssh', 'The SSH servers of another checkout, in a folder closed to ot
     writeFileSync(state('known_hosts'), lines.join(''));
   }
 
-  it('stand beside ours without meeting them', () => {
+  it('run beside the servers of this checkout without interfering', () => {
     expect(theirs.user).not.toBe(ours.user);
     expect(theirs.plain.port).not.toBe(ours.plain.port);
     expect(theirs.jump.host).not.toBe(ours.jump.host);
     expect(theirs.plain.hostKey.fingerprint).not.toBe(ours.plain.hostKey.fingerprint);
   });
 
-  it('let their account in by its keys, and nobody by a key that is not its', () => {
-    know(['plain']);
+  it('accept the keys of their account and no other key', () => {
+    writeKnownHosts(['plain']);
     for (const key of ['ed25519', 'rsa', 'ecdsa', 'rsaPem'])
       expect(runOn(theirs.plain, key, [], 'whoami').stdout).toBe(`${theirs.user}\n`);
     const refused = runOn(theirs.plain, 'other', [], 'whoami');
@@ -71,8 +71,8 @@ describeOn('ssh', 'The SSH servers of another checkout, in a folder closed to ot
     expect(refused.stderr).toContain('Permission denied');
   });
 
-  it('show the inner one through the jump host alone', () => {
-    know(['jump', 'inner']);
+  it('make the inner server reachable only through the jump host', () => {
+    writeKnownHosts(['jump', 'inner']);
     const { host, port } = theirs.jump;
     const jump = [
       ...['ssh', '-F', 'none', '-i', state('ed25519'), '-o', 'IdentitiesOnly=yes', '-o', 'BatchMode=yes'],
@@ -81,13 +81,13 @@ describeOn('ssh', 'The SSH servers of another checkout, in a folder closed to ot
     ].join(' ');
     const through = runOn(theirs.inner, 'ed25519', ['-o', `ProxyCommand=${jump}`], 'echo $SSH_CONNECTION');
     expect(through.stdout).toMatch(/^127\.0\.0\.1 \d+ 127\.0\.0\.1 22\n$/);
-    // The plain server forwards nothing.
-    know(['plain', 'inner']);
+    // The plain server forwards no connections.
+    writeKnownHosts(['plain', 'inner']);
     const plain = jump.replace(`-p ${port}`, `-p ${theirs.plain.port}`).replace(host, theirs.plain.host);
     expect(runOn(theirs.inner, 'ed25519', ['-o', `ProxyCommand=${plain}`], 'true').status).toBe(255);
   });
 
-  it('leave nothing on the machine but their keys when they end', () => {
+  it('leave only their keys on the machine after they are stopped', () => {
     script('down');
     expect(spawnSync('getent', ['passwd', theirs.user]).status).toBe(2);
     expect(existsSync(`/run/netns/${theirs.user}`)).toBe(false);
@@ -101,7 +101,7 @@ describeOn('ssh', 'The SSH servers of another checkout, in a folder closed to ot
     const again = JSON.parse(readFileSync(state('hosts.json'), 'utf8')) as Described;
     expect(again.plain.hostKey).toEqual(theirs.plain.hostKey);
     theirs = again;
-    know(['plain']);
+    writeKnownHosts(['plain']);
     expect(runOn(theirs.plain, 'ed25519', [], 'whoami').stdout).toBe(`${theirs.user}\n`);
   });
 });

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# OpenSSH servers for the tests, apart from the machine's own (nothing below /etc/ssh is read or written):
+# OpenSSH servers for the tests, separate from the machine's (nothing below /etc/ssh is read or written):
 #   plain  on this machine's loopback
-#   jump   in a network namespace that this machine reaches by one wire
+#   jump   in a network namespace that is connected to this machine by one veth pair
 #   inner  on that namespace's loopback, so that only the jump host reaches it
 # Usage: ssh.sh up | down
-# `up` may be repeated; it leaves what runs alone and describes the servers in .data/test-hosts/ssh/hosts.json.
-# `down` ends them and removes the account with all it has; keys are kept, since making them takes seconds.
+# `up` may be repeated: it keeps running servers, and describes them in .data/test-hosts/ssh/hosts.json.
+# `down` stops them and removes the account with its files. Keys are kept, since creating them takes seconds.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 keys=$state/ssh
@@ -20,7 +20,7 @@ make_key() { # make_key FILE ARGUMENTS...
   [ -f "$file" ] || ssh-keygen -q -C "$(basename "$file")" -f "$file" "$@"
 }
 
-# One key of each kind that people bring. `other` is authorized nowhere.
+# One key of each supported type. `other` is not authorized on any server.
 make_keys() {
   mkdir -p "$keys"
   [ -f "$keys/passphrase" ] || openssl rand -base64 18 | tr -d '\n' >"$keys/passphrase"
@@ -34,7 +34,7 @@ make_keys() {
   make_key rsaPem -t rsa -b 3072 -m PEM -N ''
   make_key rsaPemPass -t rsa -b 3072 -m PEM -N "$passphrase"
   make_key other -t ed25519 -N ''
-  # A host key each, so that a server taken for another is noticed.
+  # Each server has its own host key, so that a mix-up is detected.
   local server
   for server in "${servers[@]}"; do make_key "host_$server" -t ed25519 -N ''; done
 }
@@ -44,7 +44,7 @@ make_account() {
   id "$name" >/dev/null 2>&1 && return
   useradd --home-dir "$home" --create-home --gid "$name" --shell /bin/bash "$name"
   chmod 750 "$home"
-  # A new one for each account: nothing that an earlier run left somewhere opens this one.
+  # A new password for each account, so that passwords of earlier runs are not valid.
   openssl rand -base64 18 | tr -d '\n' >"$keys/password"
   printf '%s:%s\n' "$name" "$(cat "$keys/password")" | chpasswd
   install -d -m 700 -o "$name" -g "$name" "$home/.ssh"
@@ -67,7 +67,7 @@ make_namespace() {
   ip -netns "$name" link set eth0 up
 }
 
-# Of a keyword that stands twice the first counts (sshd_config(5)): what is special to a server comes first.
+# If a keyword occurs twice, the first value counts (sshd_config(5)), so the lines of a server come first.
 configure() { # configure SERVER ADDRESS LINES...
   local server=$1 address=$2
   shift 2
@@ -89,11 +89,11 @@ PrintLastLog no
 AllowAgentForwarding no
 AllowTcpForwarding no
 X11Forwarding no
-# Many tests at once come from one address.
+# Many concurrent tests connect from one address.
 MaxStartups 100
-# The usual limit of channels on a connection: tests meet it.
+# The default limit of channels per connection; tests reach it.
 MaxSessions 10
-# The engine of docker.sh, for those who go to Docker through SSH.
+# The engine of docker.sh, for tests of Docker over SSH.
 SetEnv DOCKER_HOST=unix://$run/docker.sock
 Subsystem sftp internal-sftp
 LogLevel VERBOSE
@@ -155,7 +155,7 @@ down() {
   local server
   for server in "${servers[@]}"; do stop "$run/sshd-$server.pid" "$keys/sshd-$server.conf" 5; done
   if id "$name" >/dev/null 2>&1; then
-    # By its id: what still belongs to the account belongs to no one else.
+    # By user id, so that all processes of the account are killed and no others.
     pkill -KILL -u "$(id -u "$name")" 2>/dev/null || true
     for _ in $(seq 100); do
       pgrep -u "$(id -u "$name")" >/dev/null || break

@@ -13,19 +13,19 @@ function send(method: string, headers: Record<string, string>): string {
   }
 }
 
-describe('the cross-site check', () => {
+describe('the cross-site guard', () => {
   it.each([
-    ['no header of a browser at all', {}],
-    ['a page of our own', { 'sec-fetch-site': 'same-origin', origin: 'https://ops.example' }],
-    ['an address that the user typed', { 'sec-fetch-site': 'none' }],
-    ['an old browser that sends our origin alone', { origin: 'https://ops.example' }],
-  ])('lets a write through that has %s', (_name, headers) => {
+    ['no browser header', {}],
+    ['the headers of our own page', { 'sec-fetch-site': 'same-origin', origin: 'https://ops.example' }],
+    ['the header of an address that the user typed', { 'sec-fetch-site': 'none' }],
+    ['only our origin, as from an old browser', { origin: 'https://ops.example' }],
+  ])('allows a write with %s', (_name, headers) => {
     expect(send('POST', headers)).toBe('passes');
   });
 
   it.each([
     ['another site', { 'sec-fetch-site': 'cross-site' }],
-    ['a neighbouring host', { 'sec-fetch-site': 'same-site', origin: 'https://ops.example' }],
+    ['another host of the same site', { 'sec-fetch-site': 'same-site', origin: 'https://ops.example' }],
     ['another origin', { origin: 'https://evil.example' }],
     ['our host on another port', { origin: 'https://ops.example:8443' }],
     ['our host without TLS', { origin: 'http://ops.example' }],
@@ -38,7 +38,7 @@ describe('the cross-site check', () => {
     for (const method of ['POST', 'PUT', 'PATCH', 'DELETE']) expect(send(method, headers)).toBe('csrf');
   });
 
-  it('lets reading through from anywhere', () => {
+  it('allows reads from any site', () => {
     for (const method of ['GET', 'HEAD', 'OPTIONS'])
       expect(send(method, { 'sec-fetch-site': 'cross-site', origin: 'https://evil.example' })).toBe('passes');
   });

@@ -8,18 +8,18 @@ import { createRequestContext } from '../../src/http/request-context.ts';
 import { AppError, databaseUnavailable, keycloakUnavailable } from '../../src/lib/errors.ts';
 import { createLog } from '../../src/lib/log.ts';
 
-/** What the log says of a request that failed with `thrown`, beside the line that each request gets. */
+/** The log lines of a request that failed with `thrown`, without the line that every request gets. */
 async function loggedFor(thrown: unknown): Promise<Record<string, unknown>[]> {
   const lines: Record<string, unknown>[] = [];
   const sink = new Writable({
     write(chunk: Buffer, _encoding, done) {
       const line = JSON.parse(chunk.toString()) as Record<string, unknown>;
-      if (line['event'] === 'request') sink.emit('over');
+      if (line['event'] === 'request') sink.emit('closed');
       else lines.push(line);
       done();
     },
   });
-  const over = once(sink, 'over');
+  const closed = once(sink, 'closed');
   const app = express();
   app.use(createRequestContext(createLog('info', sink), () => undefined));
   app.use(() => {
@@ -27,7 +27,7 @@ async function loggedFor(thrown: unknown): Promise<Record<string, unknown>[]> {
   });
   app.use(createErrorHandler([]));
   await supertest(app).get('/');
-  await over;
+  await closed;
   return lines;
 }
 
@@ -41,14 +41,14 @@ describe('the log of a failed request', () => {
     [new AppError('busy', 'Later.'), 'busy'],
     [new AppError('upstream_unreachable', 'Away.'), 'upstream_unreachable'],
     [new AppError('upstream_timeout', 'Slow.'), 'upstream_timeout'],
-  ])('has one warning for what is expected to happen (%#)', async (error, code) => {
+  ])('has one warning for an expected failure (%#)', async (error, code) => {
     const lines = await loggedFor(error);
     expect(lines).toMatchObject([
       { level: WARN, code, detail: error.detail, causes: [], msg: 'request failed' },
     ]);
   });
 
-  it('names the causes in their order, without a stack', async () => {
+  it('names the causes in order, without a stack', async () => {
     const root = Object.assign(new AggregateError([], ''), { code: 'ECONNREFUSED' });
     const failed = new TypeError('fetch failed', { cause: root });
     const [line] = await loggedFor(keycloakUnavailable(failed));
@@ -56,14 +56,14 @@ describe('the log of a failed request', () => {
     expect(JSON.stringify(line)).not.toMatch(/stack|error-log\.test|\n/);
   });
 
-  it('survives causes that go round in a circle, and causes that are no errors', async () => {
+  it('handles circular causes and causes that are not errors', async () => {
     const circle = new Error('again');
     circle.cause = circle;
     expect((await loggedFor(databaseUnavailable(circle)))[0]?.['causes']).toHaveLength(10);
     expect((await loggedFor(databaseUnavailable('a text')))[0]?.['causes']).toEqual(['a text']);
   });
 
-  it('keeps a fault of our own as an error with its stack', async () => {
+  it('has an error with its stack for an internal error', async () => {
     const [line] = await loggedFor(new TypeError('a fault'));
     expect(line).toMatchObject({ level: ERROR, err: { message: 'a fault' } });
     expect((line?.['err'] as { stack: string }).stack).toContain('error-log.test');

@@ -32,7 +32,7 @@ afterAll(() => app.stop());
 
 type Members = Record<string, unknown>;
 
-/** Puts tokens of another encryption key in the place of a person's stored ones. */
+/** Replaces a user's stored tokens by tokens of another encryption key. */
 async function encryptWithOtherKey(owner: TestUser): Promise<void> {
   const keyring = createKeyring([fernetKey()]);
   const { attributes } = await readVaultRecord(owner);
@@ -42,7 +42,7 @@ async function encryptWithOtherKey(owner: TestUser): Promise<void> {
   await editVaultRecord(owner, { byok_openai: values });
 }
 
-/** The body of an error in the REST API's shape; fails unless everything that it always has is right. */
+/** The body of an error in the REST API's format. Checks the members that every error has. */
 async function readProblem(response: Response): Promise<Members> {
   expect(response.headers.get('content-type')).toBe('application/problem+json');
   expect(response.headers.has('x-ops-error-source')).toBe(false);
@@ -58,7 +58,7 @@ async function readProblem(response: Response): Promise<Members> {
   return body;
 }
 
-/** The same for OpenAI's shape. */
+/** The same for OpenAI's format. */
 async function readOpenAiError(response: Response): Promise<Members> {
   expect(response.headers.get('content-type')).toBe('application/json');
   expect(response.headers.get('x-ops-error-source')).toBe('ops-center');
@@ -74,7 +74,7 @@ async function readOpenAiError(response: Response): Promise<Members> {
   return error;
 }
 
-/** A request with a Host of its own, which `fetch` does not allow. */
+/** A request with a custom Host header, which `fetch` does not allow. */
 async function callWithHost(host: string, path: string): Promise<{ status: number; body: Members }> {
   const sent = request({ host: '127.0.0.1', port: app.config.port, path, headers: { host } }).end();
   const [answer] = (await once(sent, 'response')) as [IncomingMessage];
@@ -83,7 +83,7 @@ async function callWithHost(host: string, path: string): Promise<{ status: numbe
 }
 
 describe('the list of error codes', () => {
-  it('is the same in the API’s description and in the code, with the same status', async () => {
+  it('is the same in docs/api.md and in the code, with the same statuses', async () => {
     const described = parseDocumentedCodes(await readFile('docs/api.md', 'utf8'));
     const source = await readFile('src/lib/errors.ts', 'utf8');
     const coded = [...source.matchAll(/^ {2}([a-z_]+): (\d{3}),$/gm)].map(([, code]) => String(code));
@@ -100,7 +100,7 @@ function parseDocumentedCodes(text: string): Map<string, number[]> {
   return new Map(
     rows.flatMap((row) => {
       const [, statuses = '', codes = ''] = row.split('|');
-      // What stands in brackets are members and headers.
+      // Members and headers are in parentheses.
       const names = codes.replace(/\([^)]*\)/g, '').matchAll(/`([a-z_]+)`/g);
       const numbers = (statuses.match(/\d{3}/g) ?? []).map(Number);
       return [...names].map(([, name = '']): [string, number[]] => [name, numbers]);
@@ -108,10 +108,10 @@ function parseDocumentedCodes(text: string): Map<string, number[]> {
   );
 }
 
-describe('an error of the REST API is a problem with its code, status and request id:', () => {
+describe('an error of the REST API is a problem with code, status and request id:', () => {
   it.each<[string, string, CallOptions, number, Members]>([
-    ['an address that is none', '/api/v1/nothing', {}, 404, { code: 'not_found' }],
-    ['an address that is none, for everybody', '/nothing', {}, 404, { code: 'not_found' }],
+    ['an unknown path', '/api/v1/nothing', {}, 404, { code: 'not_found' }],
+    ['an unknown path outside the API', '/nothing', {}, 404, { code: 'not_found' }],
     ['no credential', '/api/v1/me', {}, 401, { code: 'unauthenticated' }],
     ['an unknown user', '/api/v1/me', { session: 's%3Aabc.def' }, 401, { code: 'unauthenticated' }],
     [
@@ -127,7 +127,7 @@ describe('an error of the REST API is a problem with its code, status and reques
     expect(await readProblem(response)).toMatchObject(members);
   });
 
-  it('a body that breaks rules names every one, by its field', async () => {
+  it('an invalid body names every violated rule by its field', async () => {
     const json = { provider: 'openai', key: openAiKey(), label: 'x'.repeat(121), colour: 'red' };
     const response = await app.call(ADD, { method: 'POST', session, json });
     const { code, errors } = await readProblem(response);
@@ -138,7 +138,7 @@ describe('an error of the REST API is a problem with its code, status and reques
     expect(JSON.stringify(errors)).toContain('colour');
   });
 
-  it('a tier that is too low is told both tiers', async () => {
+  it('a tier that is too low names both tiers', async () => {
     const free = await app.signIn(await createUser({ tier: 'trial' }));
     const json = { provider: 'openai', key: openAiKey() };
     const response = await app.call(ADD, { method: 'POST', session: free, json });
@@ -150,7 +150,7 @@ describe('an error of the REST API is a problem with its code, status and reques
     });
   });
 
-  it('a method that an address does not answer is told the ones that it does', async () => {
+  it('an unsupported method names the supported ones', async () => {
     const response = await app.call('/api/v1/me', { method: 'DELETE', session });
     expect([response.status, response.headers.get('allow')]).toEqual([405, 'GET']);
     expect(await readProblem(response)).toMatchObject({ code: 'method_not_allowed' });
@@ -171,9 +171,9 @@ describe('an error of the REST API is a problem with its code, status and reques
   });
 });
 
-describe('an error under /v1 has the shape that OpenAI’s SDKs read:', () => {
+describe('an error under /v1 has OpenAI’s format:', () => {
   it.each<[string, string, CallOptions, number, Members]>([
-    ['an address that is none', '/v1/embeddings', POST_JSON, 404, { code: 'not_found' }],
+    ['an unknown path', '/v1/embeddings', POST_JSON, 404, { code: 'not_found' }],
     ['the bare prefix', '/v1', {}, 404, { code: 'not_found', type: 'invalid_request_error' }],
     [
       'no credential',
@@ -188,7 +188,7 @@ describe('an error under /v1 has the shape that OpenAI’s SDKs read:', () => {
     expect(await readOpenAiError(response)).toMatchObject(members);
   });
 
-  it('a method that an address does not answer is told the ones that it does', async () => {
+  it('an unsupported method names the supported ones', async () => {
     const response = await app.call(CHAT, { session });
     expect([response.status, response.headers.get('allow')]).toEqual([405, 'POST']);
     expect(await readOpenAiError(response)).toMatchObject({ code: 'method_not_allowed' });
@@ -205,14 +205,14 @@ describe('an error under /v1 has the shape that OpenAI’s SDKs read:', () => {
     });
   });
 
-  it('a model that is missing is named as the parameter', async () => {
+  it('a missing model is named as the parameter', async () => {
     const { messages } = hello;
     const response = await app.call(CHAT, { method: 'POST', session, json: { messages } });
     expect(response.status).toBe(400);
     expect(await readOpenAiError(response)).toMatchObject({ code: 'validation_failed', param: 'model' });
   });
 
-  it('nobody who answers: 503, and the SDK is told not to try again', async () => {
+  it('no default provider: 503 and no retry by the SDK', async () => {
     const client = new OpenAI({
       baseURL: `${app.url}/v1`,
       apiKey: 'unused',
@@ -224,12 +224,12 @@ describe('an error under /v1 has the shape that OpenAI’s SDKs read:', () => {
     expect(app.events('request').filter(({ status }) => status === 503)).toHaveLength(1);
   });
 
-  it('a key that cannot be decrypted: 424 with the keys that were passed over, and nothing is lost', async () => {
+  it('a key that cannot be decrypted: 424 with the skipped keys, and the key stays stored', async () => {
     const owner = await createUser({ tier: 'starter' });
-    const own = await app.signIn(owner);
-    const id = await addKey(app, own, { provider: 'openai', key: openAiKey() });
+    const ownerSession = await app.signIn(owner);
+    const id = await addKey(app, ownerSession, { provider: 'openai', key: openAiKey() });
     await encryptWithOtherKey(owner);
-    const response = await app.call(CHAT, { method: 'POST', session: own, json: hello });
+    const response = await app.call(CHAT, { method: 'POST', session: ownerSession, json: hello });
     expect([response.status, response.headers.get('x-should-retry')]).toEqual([424, 'false']);
     expect(await readOpenAiError(response)).toMatchObject({
       code: 'key_undecryptable',
@@ -238,16 +238,21 @@ describe('an error under /v1 has the shape that OpenAI’s SDKs read:', () => {
     expect(app.events('key_undecryptable')).toMatchObject([
       { user: owner.id, provider: 'openai', key_id: id },
     ]);
-    const listed = await app.call('/api/v1/byok/keys', { session: own });
+    const listed = await app.call('/api/v1/byok/keys', { session: ownerSession });
     expect(await listed.json()).toMatchObject([{ id, label: null }]);
   });
 });
 
 describe('a body under /api', () => {
-  const add = (own: Partial<CallOptions>) =>
-    app.call(ADD, { method: 'POST', session, ...own, headers: { ...POST_JSON.headers, ...own.headers } });
+  const add = (options: Partial<CallOptions>) =>
+    app.call(ADD, {
+      method: 'POST',
+      session,
+      ...options,
+      headers: { ...POST_JSON.headers, ...options.headers },
+    });
 
-  it('that is no JSON is never shown, neither to the caller nor in the log', async () => {
+  it('that is not JSON appears neither in the response nor in the log', async () => {
     const secret = openAiKey();
     const response = await add({ body: `{"provider":"openai","key":"${secret}"` });
     expect([response.status, (await readProblem(response))['code']]).toEqual([400, 'validation_failed']);
@@ -255,7 +260,7 @@ describe('a body under /api', () => {
     expect(again + app.logs()).not.toContain(secret.slice(0, 12));
   });
 
-  it('may have 1 MB and no byte more', async () => {
+  it('may have at most 1 MB', async () => {
     const sized = (bytes: number) => `{"provider":"${'x'.repeat(bytes - 15)}"}`;
     expect(sized(1_048_576)).toHaveLength(1_048_576);
     expect((await add({ body: sized(1_048_576) })).status).toBe(400);
@@ -267,12 +272,12 @@ describe('a body under /api', () => {
     ['in another type', { body: 'provider=openai', headers: { 'content-type': 'text/plain' } }],
     ['in another charset', { body: '{}', headers: { 'content-type': 'application/json; charset=latin1' } }],
     ['that is compressed', { body: gzipSync('{}'), headers: { 'content-encoding': 'gzip' } }],
-  ])('%s is a 415', async (_name, own) => {
-    const response = await add(own);
+  ])('%s is a 415', async (_name, options) => {
+    const response = await add(options);
     expect([response.status, (await readProblem(response))['code']]).toEqual([415, 'unsupported_media_type']);
   });
 
-  it('may be missing in any type, where none is needed', async () => {
+  it('may be missing with any content type when none is needed', async () => {
     const headers = { 'content-type': 'text/plain' };
     const none = await app.call('/api/v1/byok/keys/openai', { method: 'DELETE', session, headers });
     expect([none.status, (await readProblem(none))['code']]).toEqual([404, 'key_not_found']);
@@ -281,17 +286,17 @@ describe('a body under /api', () => {
   });
 });
 
-describe('a fault of our own', () => {
-  it('is a 500 without detail in both shapes, logged once each with its cause', async () => {
+describe('an internal error', () => {
+  it('is a 500 without detail in both formats, logged once each with its cause', async () => {
     await using broken = await startApp();
     const owner = new pg.Client({ connectionString: broken.ownerDatabaseUrl });
     await owner.connect();
     await owner.query('ALTER TABLE provider_key_facts RENAME TO hidden_table');
     await owner.end();
-    // Only now: nothing of this person is remembered.
-    const own = await broken.signIn(await createUser({ tier: 'starter' }));
-    const listed = await broken.call('/api/v1/byok/keys', { session: own });
-    const chatted = await broken.call(CHAT, { method: 'POST', session: own, json: hello });
+    // Created only now, so that nothing of this user is cached.
+    const ownerSession = await broken.signIn(await createUser({ tier: 'starter' }));
+    const listed = await broken.call('/api/v1/byok/keys', { session: ownerSession });
+    const chatted = await broken.call(CHAT, { method: 'POST', session: ownerSession, json: hello });
     const texts = [await listed.clone().text(), await chatted.clone().text()].join();
     expect(texts).not.toMatch(/provider_key_facts|relation|42P01|\.ts/);
     expect([listed.status, (await readProblem(listed))['code']]).toEqual([500, 'internal_error']);
@@ -316,14 +321,14 @@ const logLines = (from: TestApp) =>
     .filter((line) => line !== '')
     .map((line) => JSON.parse(line) as Members);
 
-describe('a request’s id', () => {
+describe('the request id', () => {
   const requestLogged = (id: string | null) =>
     until(
       () => app.events('request').find((line) => line['request_id'] === id),
       (line) => line !== undefined,
     );
 
-  it('is ours, whatever the client calls it; the client’s own name is logged beside it', async () => {
+  it('is created by the server; the client’s id is logged beside it', async () => {
     const headers = { 'x-request-id': 'Client-1.2_3' };
     const response = await app.call('/api/v1/me', { session, headers });
     const id = response.headers.get('x-request-id');
@@ -337,17 +342,17 @@ describe('a request’s id', () => {
     expect(logged).not.toHaveProperty('client_request_id');
   });
 
-  it('stands on every answer, and the log names the route, not what stood in the address', async () => {
-    const response = await app.call('/auth/login?return_to=/secret-place');
+  it('is in every response, and the log names the route, not the URL', async () => {
+    const response = await app.call('/auth/login?return_to=/secret-path');
     expect(response.status).toBe(303);
     expect(await requestLogged(response.headers.get('x-request-id'))).toMatchObject({ route: '/auth/login' });
-    // Not a secret of this run: the addresses that tests call are on record.
+    // Not registered as a secret of this run, since the URLs that tests call are recorded.
     const key = `sk-${'pasted'.repeat(8)}`;
     const pasted = await app.call(`/api/v1/byok/keys/${key}`, { method: 'DELETE', session });
     expect(pasted.status).toBe(404);
     await requestLogged(pasted.headers.get('x-request-id'));
-    await app.call(`/no/such/place/${key}`);
-    expect(app.logs()).not.toContain('secret-place');
+    await app.call(`/no/such/path/${key}`);
+    expect(app.logs()).not.toContain('secret-path');
     expect(app.logs()).not.toContain(key);
   });
 });

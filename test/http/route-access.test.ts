@@ -18,7 +18,7 @@ type Row = readonly [method: Route['method'], path: string, access: Access, tier
 const KEYS_READ = { scope: 'keys:read' } as const;
 const CHAT = { scope: 'chat' } as const;
 
-/** Every route with who may call it. A new route needs its row, and a changed one a reason. */
+/** Every route and who may call it. Add a row for a new route; change a row only with a reason. */
 const TABLE: readonly Row[] = [
   ['get', '/livez', 'public'],
   ['get', '/readyz', 'public'],
@@ -26,9 +26,9 @@ const TABLE: readonly Row[] = [
   ['get', '/home.css', 'public'],
   ['get', '/auth/login', 'public'],
   ['get', '/auth/callback', 'public'],
-  // Ends the session that its cookie names, under the cross-site check of its own.
+  // Ends the session of its cookie and has its own cross-site check.
   ['post', '/auth/logout', 'public'],
-  // Keycloak's signature is its credential.
+  // Authenticated by Keycloak's signature.
   ['post', '/auth/backchannel-logout', 'public'],
   ['get', '/api/v1/me', KEYS_READ],
   ['get', '/api/v1/byok/providers', KEYS_READ],
@@ -44,7 +44,7 @@ const TABLE: readonly Row[] = [
   ['get', '/api/v1/execution-servers/:id', 'session'],
   ['post', '/api/v1/execution-servers', 'session', 'starter'],
   ['put', '/api/v1/execution-servers/:id', 'session', 'starter'],
-  // Whoever was downgraded can still take away what they have stored.
+  // A downgraded user can still delete stored servers.
   ['delete', '/api/v1/execution-servers/:id', 'session'],
   ['post', '/api/v1/execution-servers/:id/host-key', 'session', 'starter'],
   ['post', '/api/v1/execution-servers/test', 'session', 'starter'],
@@ -64,7 +64,7 @@ const PROTECTED = TABLE.filter(([, , access]) => access !== 'public');
 const PUBLIC = TABLE.filter(([, , access]) => access === 'public');
 
 let app: TestApp;
-/** Who asks, by the tier and the kind of credential. */
+/** Headers by credential and tier. */
 let credentials: Record<'session' | 'bearer' | 'free session', Record<string, string>>;
 
 beforeAll(async () => {
@@ -81,7 +81,7 @@ afterAll(async () => {
   await app.stop();
 });
 
-/** Calls a route with nothing in it: whoever passes the checks gets as far as the route's own 4xx. */
+/** Calls a route without input. A caller that passes the guards gets the route's own 4xx. */
 function call([method, path]: Row, headers: Record<string, string> = {}): Promise<Response> {
   return app.call(path.replace(':provider', 'openai').replace(':key_id', 'abcDEF123456'), {
     method: method.toUpperCase(),
@@ -99,12 +99,12 @@ const REFUSALS = ['unauthenticated', 'scope_required', 'tier_required', 'csrf'];
 async function expectPassed(response: Response): Promise<void> {
   const { status, code } = await readRefusal(response);
   expect(REFUSALS).not.toContain(code);
-  // `DELETE` finds no key, `add` and `chat` no body: each was let in to find that out.
+  // `DELETE` finds no key, `add` and `chat` find no body: all of them passed the guards.
   expect([200, 400, 404, 503]).toContain(status);
 }
 
-describe('the table of routes', () => {
-  it('is complete: every route has its row, and every row its route', async () => {
+describe('the route table', () => {
+  it('has a row for every route and a route for every row', async () => {
     const context = createContext(app.config);
     const rows = context.routes.map(({ method, path, access, tier }) => ({ method, path, access, tier }));
     await context.close();
@@ -114,7 +114,7 @@ describe('the table of routes', () => {
     );
   });
 
-  it('is what the running app answers by: nothing else is there', async () => {
+  it('lists all paths: others get a 404', async () => {
     const { session } = credentials;
     for (const path of [
       '/api/v1',
@@ -133,48 +133,45 @@ describe('without a credential', () => {
     expect(await readRefusal(await call(row))).toEqual({ status: 401, code: 'unauthenticated' });
   });
 
-  it.each(PUBLIC)('%s %s is open', async (...row) => {
+  it.each(PUBLIC)('%s %s is public', async (...row) => {
     expect([401, 403]).not.toContain((await call(row)).status);
   });
 });
 
 describe('with a session', () => {
-  it.each(PROTECTED)('%s %s may be called', async (...row) => {
+  it.each(PROTECTED)('%s %s is allowed', async (...row) => {
     await expectPassed(await call(row, credentials.session));
   });
 
-  it.each(PROTECTED)(
-    '%s %s, below its tier, says which tier it needs; without one it may be called',
-    async (...row) => {
-      const response = await call(row, credentials['free session']);
-      const [, , , tier] = row;
-      if (tier === undefined) return expectPassed(response);
-      expect(response.status).toBe(403);
-      expect(await response.json()).toMatchObject({
-        code: 'tier_required',
-        required_tier: tier,
-        current_tier: 'free',
-      });
-    },
-  );
+  it.each(PROTECTED)('%s %s names its tier to a user below it and is allowed without one', async (...row) => {
+    const response = await call(row, credentials['free session']);
+    const [, , , tier] = row;
+    if (tier === undefined) return expectPassed(response);
+    expect(response.status).toBe(403);
+    expect(await response.json()).toMatchObject({
+      code: 'tier_required',
+      required_tier: tier,
+      current_tier: 'free',
+    });
+  });
 });
 
-describe('with an access token of Keycloak', () => {
-  it.each(PROTECTED)('%s %s may be called by its scope, and not where only a session may', async (...row) => {
+describe('with a Keycloak access token', () => {
+  it.each(PROTECTED)('%s %s is allowed by its scope and refused for session-only routes', async (...row) => {
     const response = await call(row, credentials.bearer);
     if (row[2] !== 'session') return expectPassed(response);
     expect(await readRefusal(response)).toEqual({ status: 403, code: 'scope_required' });
   });
 });
 
-describe('for every credential and scope', () => {
+describe('every credential and scope', () => {
   const cases = PROTECTED.flatMap((row) =>
     (['session', 'bearer'] as const).flatMap((credential) =>
       [[], ...SCOPES.map((scope) => [scope]), [...SCOPES]].map((scopes) => ({ row, credential, scopes })),
     ),
   );
 
-  it.each(cases)('$row.0 $row.1 by $credential with $scopes: as the table says', async (one) => {
+  it.each(cases)('$row.0 $row.1 by $credential with $scopes follows the table', async (one) => {
     const { row, credential, scopes } = one;
     const [, , access, least] = row;
     for (const tier of TIERS) {
@@ -187,7 +184,7 @@ describe('for every credential and scope', () => {
   });
 });
 
-/** Mounts a route as declared in the table, asks as that principal, and answers what came. */
+/** Mounts a route as declared in the table and calls it as that principal. Returns the code of the response. */
 async function callAs([method, path, access, tier]: Row, principal: Principal): Promise<unknown> {
   const server = express();
   server.use(createRequestContext(createLog('silent'), () => undefined));
@@ -218,20 +215,20 @@ function createPrincipal(
   };
 }
 
-describe('a route that does not say who may call it', () => {
+describe('a route declaration', () => {
   const route = rawRoute({ method: 'get', path: '/x', access: 'session', handle: () => undefined });
   const gate = {
-    authenticate: () => Promise.reject(new Error('nobody')),
+    authenticate: () => Promise.reject(new Error('not called')),
     refuseCrossSite: () => undefined,
     auditTierRefusal: () => Promise.resolve(),
   };
 
-  it('keeps the app from starting', () => {
+  it('without access is refused at start', () => {
     const { access: _access, ...undeclared } = route;
     expect(() => mountRoutes(express(), [undeclared as Route], gate)).toThrow('get /x declares no access');
   });
 
-  it('nor may one stand twice', () => {
+  it('that occurs twice is refused at start', () => {
     expect(() => mountRoutes(express(), [route, route], gate)).toThrow('get /x is declared twice');
   });
 });

@@ -8,7 +8,8 @@ import { createActiveWorkCheck } from '../../src/identity/active-work-check.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { createLog } from '../../src/lib/log.ts';
-import { adminClient, createDatabase, createUser, stack } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
+import { adminClient, createUser, stack } from '../support/stack.ts';
 
 let database: Database;
 beforeAll(async () => {
@@ -19,7 +20,7 @@ afterAll(async () => {
   await database.close();
 });
 
-/** The sweep alone: no events are read beside it. The clock of the user cache is the test's. */
+/** Runs the check without polling events. The test controls the clock of the user cache. */
 function setUp() {
   const clock = { ms: 1_000_000 };
   const { serviceClient, realm, url } = stack.keycloak;
@@ -44,7 +45,7 @@ function setUp() {
   };
 }
 
-function bearerOf(id: string, own: Partial<Principal> = {}): Principal {
+function bearerOf(id: string, overrides: Partial<Principal> = {}): Principal {
   return {
     user: { id, username: id, email: null, name: null, tier: 'free' },
     credential: 'bearer',
@@ -52,51 +53,51 @@ function bearerOf(id: string, own: Partial<Principal> = {}): Principal {
     sessionId: null,
     keycloakSessionId: `sid of ${id}`,
     signedInAtMs: 1_000_000,
-    ...own,
+    ...overrides,
   };
 }
 
-describe('the sweep over running work', () => {
-  it('ends the work of a user who vanished without an event, by the second sweep at 5 s', async () => {
-    const { clock, begin, ended, checkActiveWork: sweep } = setUp();
-    const [stays, goes] = [await createUser(), await createUser()];
-    begin('stays', bearerOf(stays.id));
-    begin('goes', bearerOf(goes.id));
-    await sweep();
+describe('the check of active work', () => {
+  it('ends the work of a user that was disabled without an event, at the second check after 5 s', async () => {
+    const { clock, begin, ended, checkActiveWork } = setUp();
+    const [enabled, disabled] = [await createUser(), await createUser()];
+    begin('enabled', bearerOf(enabled.id));
+    begin('disabled', bearerOf(disabled.id));
+    await checkActiveWork();
     expect(ended).toEqual([]);
-    await (await adminClient()).users.update({ id: goes.id }, { enabled: false });
+    await (await adminClient()).users.update({ id: disabled.id }, { enabled: false });
     clock.ms += 5_000;
-    await sweep();
-    expect(ended).toEqual(['goes']);
+    await checkActiveWork();
+    expect(ended).toEqual(['disabled']);
   });
 
-  it('ends the work of a bearer token whose session was logged out elsewhere, and no other of its user', async () => {
-    const { store, begin, ended, checkActiveWork: sweep } = setUp();
+  it('ends the work of a bearer token whose session was logged out in another instance, and no other work of its user', async () => {
+    const { store, begin, ended, checkActiveWork } = setUp();
     const user = await createUser();
     begin('out', bearerOf(user.id, { keycloakSessionId: 'out' }));
     begin('in', bearerOf(user.id, { keycloakSessionId: 'in' }));
     await store.markKeycloakSessions(['out'], Infinity);
-    await sweep();
+    await checkActiveWork();
     expect(ended).toEqual(['out']);
   });
 
-  it('ends the work of a session whose row is gone or whose time is over', async () => {
-    const { begin, ended, checkActiveWork: sweep } = setUp();
+  it('ends the work of a session that was deleted or has expired', async () => {
+    const { begin, ended, checkActiveWork } = setUp();
     const user = await createUser();
     const insert = (sid: string, expire: string) =>
       database.run(`INSERT INTO sessions (sid, sess, expire) VALUES ($1, '{}', now() + $2::interval)`, [
         sid,
         expire,
       ]);
-    await insert('stands', '1 hour');
-    await insert('over', '-1 second');
-    for (const sessionId of ['stands', 'over', 'gone'])
+    await insert('valid', '1 hour');
+    await insert('expired', '-1 second');
+    for (const sessionId of ['valid', 'expired', 'deleted'])
       begin(sessionId, bearerOf(user.id, { credential: 'session', sessionId }));
-    await sweep();
-    expect(ended.sort()).toEqual(['gone', 'over']);
+    await checkActiveWork();
+    expect(ended.sort()).toEqual(['deleted', 'expired']);
   });
 
-  it('ends nothing while Keycloak cannot be asked', async () => {
+  it('ends nothing while Keycloak is unavailable', async () => {
     const clock = { ms: 0 };
     const liveWork = createActiveWork();
     const ended: string[] = [];
@@ -108,14 +109,14 @@ describe('the sweep over running work', () => {
       clientSecret: 'b',
     });
     const directory = createUserCache({ keycloakAdmin, now: () => clock.ms });
-    liveWork.register(bearerOf('somebody'), () => void ended.push('ended'));
-    const sweep = createActiveWorkCheck({
+    liveWork.register(bearerOf('some-user'), () => void ended.push('ended'));
+    const checkActiveWork = createActiveWorkCheck({
       activeWork: liveWork,
       store,
       userCache: directory,
       logout: createLogout({ store, activeWork: liveWork }),
     });
-    await expect(sweep()).rejects.toMatchObject({ code: 'keycloak_unavailable' });
+    await expect(checkActiveWork()).rejects.toMatchObject({ code: 'keycloak_unavailable' });
     expect(ended).toEqual([]);
   });
 });

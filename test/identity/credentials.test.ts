@@ -36,11 +36,11 @@ afterAll(async () => {
 });
 
 describe('the session cookie', () => {
-  it('alone signs a request in', async () => {
+  it('authenticates a request', async () => {
     expect((await ask('/api/v1/me', { cookie })).body['id']).toBe(user.id);
   });
 
-  it('sent twice is a 400, whichever of the two is good', async () => {
+  it('is refused with 400 if sent twice, even if one of the two is valid', async () => {
     for (const header of [
       `${cookie}; session=s%3Aother.sig`,
       `session=s%3Aother.sig; ${cookie}`,
@@ -52,7 +52,7 @@ describe('the session cookie', () => {
       });
   });
 
-  it('sent twice is a 400 for sign-in and sign-out too', async () => {
+  it('is refused with 400 if sent twice to sign-in and sign-out', async () => {
     const twice = createBrowser();
     const callback = await signInUpToCallback(twice, `${app.publicUrl}/auth/login`, user);
     twice.setCookie(app.publicUrl, 'session', 'a');
@@ -62,10 +62,10 @@ describe('the session cookie', () => {
   });
 
   it.each([
-    ['with another signature', (value: string) => `${value.slice(0, -4)}AAAA`],
-    ['of a session that never was', () => 's%3Aabcdefghijklmnopqrstuvwxyz012345.c2lnbmF0dXJl'],
+    ['signed with another key', (value: string) => `${value.slice(0, -4)}AAAA`],
+    ['of a session that never existed', () => 's%3Aabcdefghijklmnopqrstuvwxyz012345.c2lnbmF0dXJl'],
     ['empty', () => ''],
-  ])('%s is nobody', async (_name, change) => {
+  ])('is refused with 401 if it is %s', async (_name, change) => {
     const value = change(browser.cookie('session') ?? '');
     expect(await ask('/api/v1/me', { cookie: `session=${value}` })).toMatchObject({
       status: 401,
@@ -73,7 +73,7 @@ describe('the session cookie', () => {
     });
   });
 
-  it('unsigned is nobody, though it is the id of a row that stands', async () => {
+  it('is refused without a signature, even with the id of an existing row', async () => {
     const other = createBrowser();
     await signIn(other, app.publicUrl, user);
     const id = /^s:(.+)\./.exec(decodeURIComponent(other.cookie('session') ?? ''))?.[1] ?? '';
@@ -81,13 +81,13 @@ describe('the session cookie', () => {
     expect(await rows()).toBe(1);
     for (const value of [id, `s:${id}`, `s:${id}.`])
       expect((await ask('/api/v1/me', { cookie: `session=${encodeURIComponent(value)}` })).status).toBe(401);
-    // What is sent as a cookie is searched for in the databases when all tests are over; an id lies there by
-    // design, so this row goes first.
+    // After all tests, the databases are searched for values sent as cookies. The id of an existing row would be found,
+    // so the row is deleted first.
     await other.post(`${app.publicUrl}/auth/logout`, {});
     expect(await rows()).toBe(0);
   });
 
-  it('is refused for a write that another site asks for', async () => {
+  it('is refused for a cross-site write', async () => {
     expect((await ask('/api/v1/write', { cookie }, 'POST')).status).toBe(200);
     expect((await ask('/api/v1/write', { cookie, origin: app.publicUrl }, 'POST')).status).toBe(200);
     for (const headers of [
@@ -102,7 +102,7 @@ describe('the session cookie', () => {
   });
 });
 
-describe('forged and foreign identities', () => {
+describe('invalid credentials', () => {
   it.each([
     ['x-user-id', { 'x-user-id': 'admin' }],
     [
@@ -113,8 +113,8 @@ describe('forged and foreign identities', () => {
     ['an OpenAI key as bearer', { authorization: 'Bearer sk-abcdefghijklmnopqrstuvwxyz' }],
     ['an x-api-key', { 'x-api-key': 'oc_abcdefghijklmnopqrstuvwxyz' }],
     ['a name and password', { authorization: 'Basic YWRtaW46YWRtaW4=' }],
-    ['nothing', {}],
-  ])('%s: 401', async (_name, headers) => {
+    ['no credential', {}],
+  ])('%s is refused with 401', async (_name, headers) => {
     expect(await ask('/api/v1/me', headers)).toMatchObject({ status: 401, code: 'unauthenticated' });
   });
 
@@ -124,20 +124,20 @@ describe('forged and foreign identities', () => {
     ['an x-api-key', { 'x-api-key': 'x' }],
     ['an empty x-api-key', { 'x-api-key': '' }],
     ['two Authorizations', { authorization: ['Bearer a', 'Bearer b'] }],
-  ])('%s decides alone: a good cookie beside it does not help', async (_name, headers) => {
+  ])('%s is refused even with a valid cookie', async (_name, headers) => {
     expect(await ask('/api/v1/me', { ...headers, cookie })).toMatchObject({
       status: 401,
       code: 'unauthenticated',
     });
   });
 
-  it('x-user-id beside a good cookie changes nothing', async () => {
+  it('x-user-id is ignored if there is a valid cookie', async () => {
     expect((await ask('/api/v1/me', { cookie, 'x-user-id': 'admin' })).body['id']).toBe(user.id);
   });
 });
 
 describe('a bearer token of Keycloak', () => {
-  it('of a listed client may chat and read keys, and nothing else', async () => {
+  it('of a listed client can chat and read keys, and nothing else', async () => {
     const { access_token } = await apiTokens(apiClient, user);
     const headers = { authorization: `Bearer ${access_token}` };
     expect((await ask('/api/v1/me', headers)).body['id']).toBe(user.id);
@@ -148,12 +148,12 @@ describe('a bearer token of Keycloak', () => {
     });
   });
 
-  it('of another client of the realm is refused, though it names us as audience', async () => {
+  it('of another client of the realm is refused, even with the right audience', async () => {
     const { access_token } = await apiTokens(otherClient, user);
     expect((await ask('/api/v1/me', { authorization: `Bearer ${access_token}` })).status).toBe(401);
   });
 
-  it('that is an ID or refresh token is refused', async () => {
+  it('is refused if it is an ID or refresh token', async () => {
     const tokens = await apiTokens(apiClient, user);
     for (const token of [tokens.id_token, tokens.refresh_token]) {
       expect(token).toBeDefined();
@@ -161,7 +161,7 @@ describe('a bearer token of Keycloak', () => {
     }
   });
 
-  it('ends with its session: an administrator signs the user out, and it is refused before it runs out', async () => {
+  it('is refused before its expiry once an administrator signs the user out', async () => {
     const other = await createUser();
     const headers = { authorization: `Bearer ${(await apiTokens(apiClient, other)).access_token}` };
     expect((await ask('/api/v1/me', headers)).status).toBe(200);

@@ -4,12 +4,13 @@ import { createDeletedUserPoll } from '../../src/identity/keycloak-events.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { createLog } from '../../src/lib/log.ts';
-import { adminClient, createDatabase, createUser, stack } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
+import { adminClient, createUser, stack } from '../support/stack.ts';
 
 let database: Database;
-/** In the order in which they were told. Other tests delete users in this realm too. */
+/** In the order of the callbacks. Other tests delete users in this realm too. */
 const deletedIds: string[] = [];
-/** Of whom the next telling fails. */
+/** The next callback for this user fails. */
 let failingId: string | undefined;
 let poll: () => Promise<void>;
 
@@ -25,7 +26,7 @@ beforeAll(async () => {
       deletedIds.push(userId);
       if (userId !== failingId) return Promise.resolve();
       failingId = undefined;
-      return Promise.reject(new Error('the vault is away'));
+      return Promise.reject(new Error('the vault is unavailable'));
     },
   });
   await poll();
@@ -36,8 +37,8 @@ afterAll(async () => {
 
 const countDeletions = (id: string) => deletedIds.filter((each) => each === id).length;
 
-describe('a user whom an administrator has deleted', () => {
-  it('is told once', async () => {
+describe('a user deleted by an administrator', () => {
+  it('is reported once', async () => {
     const user = await createUser();
     await (await adminClient()).users.del({ id: user.id });
     await poll();
@@ -45,26 +46,26 @@ describe('a user whom an administrator has deleted', () => {
     expect(countDeletions(user.id)).toBe(1);
   });
 
-  it('is told again when obeying failed', async () => {
+  it('is reported again after the callback failed', async () => {
     const user = await createUser();
     await (await adminClient()).users.del({ id: user.id });
     failingId = user.id;
-    await expect(poll()).rejects.toThrow('the vault is away');
+    await expect(poll()).rejects.toThrow('the vault is unavailable');
     await poll();
     await poll();
     expect(countDeletions(user.id)).toBe(2);
   });
 });
 
-describe('a user who is not told', () => {
-  it('was disabled', async () => {
+describe('a user is not reported', () => {
+  it('if it was disabled', async () => {
     const user = await createUser();
     await (await adminClient()).users.update({ id: user.id }, { enabled: false });
     await poll();
     expect(countDeletions(user.id)).toBe(0);
   });
 
-  it('lost something that was deleted', async () => {
+  it('if a group of the user was deleted', async () => {
     const user = await createUser();
     const admin = await adminClient();
     const group = await admin.groups.create({ name: `group-${randomBytes(6).toString('hex')}` });
@@ -75,7 +76,7 @@ describe('a user who is not told', () => {
     expect(countDeletions(user.id)).toBe(0);
   });
 
-  it('was deleted and imported again under the same id', async () => {
+  it('if it was deleted and imported again with the same id', async () => {
     const user = await createUser();
     const admin = await adminClient();
     await admin.users.del({ id: user.id });

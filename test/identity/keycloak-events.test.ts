@@ -6,7 +6,7 @@ import {
 import { toAdminEventChanges, toEndedSessionIds } from '../../src/identity/keycloak-events.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';
-import { createDatabase } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
 
 let database: Database;
 beforeAll(async () => {
@@ -17,7 +17,7 @@ afterAll(async () => {
   await database.close();
 });
 
-/** Keycloak's list of events, newest first, as a page query answers it. */
+/** Keycloak's list of events; a page query returns the newest first. */
 function source() {
   const events: KeycloakEvent[] = [];
   return {
@@ -51,7 +51,7 @@ function reader(cursorName: string, fetchPage: ReturnType<typeof source>['fetchP
       return Promise.resolve();
     },
   });
-  return { read, obeyed: handled, failure };
+  return { read, handled, failure };
 }
 
 const T = 1_800_000_000_000;
@@ -59,51 +59,51 @@ const T = 1_800_000_000_000;
 describe('reading events from a cursor', () => {
   it('reads all pages to the end, each event once', async () => {
     const { add, fetchPage } = source();
-    const { read, obeyed } = reader('paging', fetchPage);
+    const { read, handled } = reader('paging', fetchPage);
     add('old', T - 3_600_000);
     await read();
     for (let number = 0; number < 10; number += 1) add(`e${String(number)}`, T + number);
     await read();
     await read();
-    expect(obeyed.filter((id) => id !== 'old').sort()).toEqual(
+    expect(handled.filter((id) => id !== 'old').sort()).toEqual(
       Array.from({ length: 10 }, (_, number) => `e${String(number)}`),
     );
   });
 
-  it('obeys an event that appears late, with an earlier time than one already read', async () => {
+  it('handles an event that appears late, with an earlier time than one already read', async () => {
     const { add, fetchPage } = source();
-    const { read, obeyed } = reader('late', fetchPage);
+    const { read, handled } = reader('late', fetchPage);
     add('first', T);
     await read();
     add('later', T + 5_000);
     await read();
     add('late', T + 1_000);
     await read();
-    expect(obeyed).toEqual(['first', 'later', 'late']);
+    expect(handled).toEqual(['first', 'later', 'late']);
   });
 
-  it('obeys again what it failed to obey', async () => {
+  it('handles events again after the handler failed', async () => {
     const { add, fetchPage } = source();
-    const { read, obeyed, failure } = reader('failing', fetchPage);
+    const { read, handled, failure } = reader('failing', fetchPage);
     add('start', T);
     await read();
     add('event', T + 60_000);
-    failure.next = new Error('database away');
-    await expect(read()).rejects.toThrow('database away');
+    failure.next = new Error('database unavailable');
+    await expect(read()).rejects.toThrow('database unavailable');
     await read();
-    expect(obeyed).toEqual(['start', 'event']);
+    expect(handled).toEqual(['start', 'event']);
   });
 
-  it('begins, at the first start ever, with now and not with years of history', async () => {
+  it('starts with the current time on the very first start, not with the whole history', async () => {
     const { add, fetchPage } = source();
-    const { read, obeyed } = reader('history', fetchPage);
+    const { read, handled } = reader('history', fetchPage);
     for (let day = 1; day < 20; day += 1) add(`day ${String(day)}`, T - day * 86_400_000);
     add('newest', T);
     await read();
-    expect(obeyed).toEqual(['newest']);
+    expect(handled).toEqual(['newest']);
   });
 
-  it('goes on, after a restart, where the last process was, and a bit before', async () => {
+  it('continues after a restart shortly before the position of the last process', async () => {
     const { add, fetchPage } = source();
     const before = reader('restart', fetchPage);
     add('long before', T - 3_600_000);
@@ -113,10 +113,10 @@ describe('reading events from a cursor', () => {
     add('much later', T + 3_600_000);
     const after = reader('restart', fetchPage);
     await after.read();
-    expect(after.obeyed.sort()).toEqual(['much later', 'seen', 'while down']);
+    expect(after.handled.sort()).toEqual(['much later', 'seen', 'while down']);
   });
 
-  it('obeys every event in every process: another one that is ahead takes nothing away', async () => {
+  it('handles every event in every process, also if another process is ahead', async () => {
     const { add, fetchPage } = source();
     const [one, two] = [reader('two', fetchPage), reader('two', fetchPage)];
     add('start', T);
@@ -126,16 +126,16 @@ describe('reading events from a cursor', () => {
     add('next', T + 3_600_000);
     await one.read();
     await two.read();
-    expect(two.obeyed).toEqual(['start', 'next', 'event']);
+    expect(two.handled).toEqual(['start', 'next', 'event']);
   });
 });
 
-describe('a clock of Keycloak that is not ours', () => {
+describe("a difference between Keycloak's clock and the app's", () => {
   const MINUTE_MS = 60_000;
 
-  it.each([-5, 5])('changes nothing when it is %i minutes off', async (minutes) => {
+  it.each([-5, 5])('has no effect if it is %i minutes', async (minutes) => {
     const { add, fetchPage } = source();
-    const { read, obeyed } = reader(`off by ${String(minutes)}`, fetchPage);
+    const { read, handled } = reader(`off by ${String(minutes)}`, fetchPage);
     const there = T + minutes * MINUTE_MS;
     add('long before', there - 60 * MINUTE_MS);
     await read();
@@ -143,38 +143,38 @@ describe('a clock of Keycloak that is not ours', () => {
       add(`e${String(number)}`, there + number * 2_000);
       await read();
     }
-    expect(obeyed).toEqual(['long before', 'e0', 'e1', 'e2', 'e3', 'e4', 'e5', 'e6']);
+    expect(handled).toEqual(['long before', 'e0', 'e1', 'e2', 'e3', 'e4', 'e5', 'e6']);
   });
 
-  it('hides nothing when it ran 5 minutes ahead and is set right, also over a restart', async () => {
+  it('loses no event if Keycloak was 5 minutes ahead and is corrected, also over a restart', async () => {
     const { add, fetchPage } = source();
-    const { read, obeyed } = reader('set back', fetchPage);
+    const { read, handled } = reader('set back', fetchPage);
     add('ahead', T + 5 * MINUTE_MS);
     await read();
     add('set right', T + 1_000);
     await read();
     await read();
-    expect(obeyed).toEqual(['ahead', 'set right']);
+    expect(handled).toEqual(['ahead', 'set right']);
     const next = reader('set back', fetchPage, () => T + 60_000);
     add('after the restart', T + 61_000);
     await next.read();
-    expect(next.obeyed).toContain('after the restart');
+    expect(next.handled).toContain('after the restart');
   });
 });
 
-describe('what admin events ask for', () => {
+describe('changes of admin events', () => {
   const event = (resourcePath: string, time = T) => ({ id: resourcePath, time, resourcePath });
 
-  it('any event below a user touches the user', () => {
+  it('any event below a user counts as a change of the user', () => {
     const orders = toAdminEventChanges([
       event('users/u1'),
       event('users/u2/reset-password'),
       event('users/u1'),
     ]);
-    expect(orders).toMatchObject({ touchedUserIds: ['u1', 'u2'], loggedOutUsers: [], endedSessionIds: [] });
+    expect(orders).toMatchObject({ changedUserIds: ['u1', 'u2'], loggedOutUsers: [], endedSessionIds: [] });
   });
 
-  it('logging a user out, ending a session and logging everybody out are told apart', () => {
+  it('distinguish the logout of a user, the end of a session and the logout of the realm', () => {
     const orders = toAdminEventChanges([
       event('users/u1/logout', T + 5),
       event('sessions/s1'),
@@ -185,14 +185,14 @@ describe('what admin events ask for', () => {
       { id: 'x', time: T },
     ]);
     expect(orders).toEqual({
-      touchedUserIds: ['u1'],
+      changedUserIds: ['u1'],
       loggedOutUsers: [{ userId: 'u1', atMs: T + 5 }],
       endedSessionIds: ['s1'],
-      everyoneAtMs: T + 2,
+      allLoggedOutAtMs: T + 2,
     });
   });
 
-  it("a user's own logout names the session that ended", () => {
+  it('a logout event of a user names the ended session', () => {
     expect(
       toEndedSessionIds([
         { id: 'a', time: T, sessionId: 's1' },

@@ -2,14 +2,14 @@ import { describe, expect, it } from '@jest/globals';
 import type { CookieOptions, Request, Response } from 'express';
 import { createLoginStates } from '../../src/identity/login-state.ts';
 
-/** A browser's cookies, written and read as Express does. */
+/** Cookies of a browser, written and read like Express does. */
 function browser() {
   const cookies = new Map<string, string>();
   const options = new Map<string, CookieOptions>();
   const response = {
-    cookie(name: string, value: string, own: CookieOptions) {
+    cookie(name: string, value: string, cookieOptions: CookieOptions) {
       cookies.set(name, value);
-      options.set(name, own);
+      options.set(name, cookieOptions);
     },
     clearCookie: (name: string) => cookies.delete(name),
   } as unknown as Response;
@@ -34,8 +34,8 @@ function setUp(sessionSecret = 's'.repeat(32)) {
 const login = (state: string) => ({ state, nonce: 'nonce-1', pkceVerifier: 'verifier-1', returnTo: '/x' });
 const STATE = 'state-of-forty-three-characters-as-they-are';
 
-describe('pre-login state', () => {
-  it('comes back once, for its own state', () => {
+describe('login state', () => {
+  it('is returned once, for its own state', () => {
     const { states } = setUp();
     const { request, response } = browser();
     states.save(request(), response, login(STATE));
@@ -43,7 +43,7 @@ describe('pre-login state', () => {
     expect(states.consume(request(), response, STATE)).toBeUndefined();
   });
 
-  it('lies encrypted in an HttpOnly, Secure, SameSite=Lax cookie for 10 minutes', () => {
+  it('is stored encrypted in an HttpOnly, Secure, SameSite=Lax cookie for 10 minutes', () => {
     const { states } = setUp();
     const { cookies, options, request, response } = browser();
     states.save(request(), response, login(STATE));
@@ -58,7 +58,7 @@ describe('pre-login state', () => {
     expect(value).not.toContain('verifier-1');
   });
 
-  it('is too old after 10 minutes even if the browser keeps it', () => {
+  it('expires after 10 minutes, even if the browser still sends the cookie', () => {
     const { states, clock } = setUp();
     const { request, response } = browser();
     states.save(request(), response, login(STATE));
@@ -66,14 +66,14 @@ describe('pre-login state', () => {
     expect(states.consume(request(), response, STATE)).toBeUndefined();
   });
 
-  it('of another state does not count, even when the cookie bears its name', () => {
+  it('is not returned for another state with the same cookie name', () => {
     const { states } = setUp();
     const { request, response } = browser();
     states.save(request(), response, login(STATE));
     expect(states.consume(request(), response, `${STATE.slice(0, 12)}-and-then-another`)).toBeUndefined();
   });
 
-  it('made under another secret, or altered, does not count', () => {
+  it('is not returned if it was created with another secret or altered', () => {
     const other = setUp('o'.repeat(32));
     const { states } = setUp();
     const { cookies, request, response } = browser();
@@ -84,7 +84,7 @@ describe('pre-login state', () => {
     expect(states.consume(request(), response, STATE)).toBeUndefined();
   });
 
-  it('of many sign-ins under way keeps the newest eight, so that the header stays small', () => {
+  it('keeps the newest eight pending sign-ins, so that the header stays small', () => {
     const { states, clock } = setUp();
     const { cookies, request, response } = browser();
     for (let number = 10; number < 30; number += 1) {

@@ -15,7 +15,7 @@ import { adminClient, createUser, stack } from '../support/stack.ts';
 
 let app: IdentityApp;
 beforeAll(async () => {
-  // Nothing but the back-channel tells this one of a logout.
+  // This app receives logouts by back-channel only.
   app = await startIdentityApp({ watch: false });
 });
 afterAll(async () => {
@@ -33,24 +33,24 @@ async function countSessions(userId: string): Promise<number> {
   return row?.count ?? -1;
 }
 
-describe('a logout while a sign-in is under way', () => {
-  it('wins when it comes between the redeeming of the code and the saving of the session', async () => {
+describe('a logout during a sign-in', () => {
+  it('wins if it happens after the code is redeemed and before the session is saved', async () => {
     const user = await createUser();
     const browser = createBrowser();
     const callback = await signInUpToCallback(browser, `${app.publicUrl}/auth/login`, user);
     const gate = await holdInserts(app.databaseUrl.ownerUrl);
     const answer = browser.get(callback);
     await gate.waitForInsert();
-    // Keycloak waits for our answer to its back-channel call: then markers and deletes are done.
+    // Keycloak waits for the response to its back-channel call. Then markers are written and rows are deleted.
     await (await adminClient()).users.logout({ id: user.id });
     await gate.release();
     expect((await answer).status).toBe(401);
-    expect((await answer).text).toContain('signed out in the meantime');
+    expect((await answer).text).toContain('signed out during the sign-in');
     expect(browser.cookie('session')).toBeUndefined();
     expect(await countSessions(user.id)).toBe(0);
   });
 
-  it('finds the session written once: nothing saves it again after the look for logouts', async () => {
+  it('cannot be undone by a second save: a sign-in writes its session once', async () => {
     const user = await createUser();
     const owner = new pg.Client({ connectionString: app.databaseUrl.ownerUrl });
     await owner.connect();
@@ -76,7 +76,7 @@ describe('a logout while a sign-in is under way', () => {
     }
   });
 
-  it('wins at whatever moment it comes', async () => {
+  it('wins at any moment', async () => {
     const admin = await adminClient();
     const user = await createUser();
     for (let round = 0; round < 20; round += 1) {
@@ -125,7 +125,7 @@ async function holdInserts(ownerUrl: string): Promise<Gate> {
 }
 
 describe('back-channel logout', () => {
-  /** Stands where the app's back-channel address points to, and keeps what Keycloak sends. */
+  /** Server at the app's back-channel address that records Keycloak's requests. */
   let recorder: Server;
   const received: string[] = [];
 
@@ -164,7 +164,7 @@ describe('back-channel logout', () => {
     return { status: answer.statusCode, headers: answer.headers, text: await answer.body.text() };
   }
 
-  it("obeys Keycloak's own token once, and refuses it altered or again", async () => {
+  it('accepts a token of Keycloak once, and refuses it altered or a second time', async () => {
     await setBackchannel(`http://127.0.0.1:${String((recorder.address() as AddressInfo).port)}/`);
     const user = await createUser();
     const browser = createBrowser();
@@ -179,9 +179,9 @@ describe('back-channel logout', () => {
     expect(altered.headers['cache-control']).toBe('no-store');
     expect((await browser.get(`${app.publicUrl}/api/v1/me`)).status).toBe(200);
 
-    const obeyed = await send(body);
-    expect(obeyed).toMatchObject({ status: 200, text: '' });
-    expect(obeyed.headers['cache-control']).toBe('no-store');
+    const accepted = await send(body);
+    expect(accepted).toMatchObject({ status: 200, text: '' });
+    expect(accepted.headers['cache-control']).toBe('no-store');
     expect((await browser.get(`${app.publicUrl}/api/v1/me`)).status).toBe(401);
 
     expect((await send(body)).status).toBe(400);
@@ -198,7 +198,7 @@ describe('back-channel logout', () => {
 });
 
 describe('ending sessions by time', () => {
-  const liveWork = createActiveWork();
+  const activeWork = createActiveWork();
 
   async function insert(sid: string, content: Record<string, unknown>): Promise<void> {
     await app.database.run(
@@ -207,25 +207,25 @@ describe('ending sessions by time', () => {
     );
   }
 
-  it('ends what was signed in up to the time of the logout, for one user or for all, and leaves the rest', async () => {
+  it('ends sign-ins up to the time of the logout, for one user or for all, and keeps later ones', async () => {
     const store = createSessionStore(app.database);
-    const logout = createLogout({ store, activeWork: liveWork });
+    const logout = createLogout({ store, activeWork });
     await insert('a1', { userId: 'a', keycloakSessionId: 'ka1', signedInAtMs: 1_000 });
     await insert('a2', { userId: 'a', keycloakSessionId: 'ka2', signedInAtMs: 2_000 });
     await insert('a3', { userId: 'a', keycloakSessionId: 'ka3', signedInAtMs: 3_000 });
     await insert('b1', { userId: 'b', keycloakSessionId: 'kb1', signedInAtMs: 1_000 });
-    const standing = async () => [...(await store.listValidSessionIds(['a1', 'a2', 'a3', 'b1']))].sort();
+    const validIds = async () => [...(await store.listValidSessionIds(['a1', 'a2', 'a3', 'b1']))].sort();
     await logout.endUserUntil('a', 2_000);
-    expect(await standing()).toEqual(['a3', 'b1']);
+    expect(await validIds()).toEqual(['a3', 'b1']);
     await logout.endAllUntil(2_999);
-    expect(await standing()).toEqual(['a3']);
+    expect(await validIds()).toEqual(['a3']);
     await logout.endKeycloakSessions(['ka3']);
-    expect(await standing()).toEqual([]);
+    expect(await validIds()).toEqual([]);
   });
 
-  it('remembers logouts for sign-ins under way: the latest time of a user, a session for good', async () => {
+  it('marks logouts for pending sign-ins: of a user up to the latest time, of a session without a limit', async () => {
     const store = createSessionStore(app.database);
-    const logout = createLogout({ store, activeWork: liveWork });
+    const logout = createLogout({ store, activeWork });
     await logout.endUserUntil('m', 5_000_000);
     await logout.endUserUntil('m', 4_000_000);
     await logout.endKeycloakSessions(['km']);
@@ -239,7 +239,7 @@ describe('ending sessions by time', () => {
     expect(await signIn('n', 'other', 9_001_000)).toBe(false);
   });
 
-  it('forgets markers and token ids when they can no longer matter, and no sooner', async () => {
+  it('prunes expired markers and token ids only', async () => {
     const store = createSessionStore(app.database);
     await store.markKeycloakSessions(['old', 'new'], Infinity);
     await app.database.run(

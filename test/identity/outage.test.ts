@@ -3,7 +3,8 @@ import { createBrowser, signIn, signInUpToCallback, type Browser } from '../supp
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
 import { until } from '../support/until.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
-import { adminClient, blockDatabase, createUser, stack, type TestUser } from '../support/stack.ts';
+import { blockDatabase } from '../support/database.ts';
+import { adminClient, createUser, stack, type TestUser } from '../support/stack.ts';
 
 let proxy: CutProxy;
 let app: IdentityApp;
@@ -24,18 +25,18 @@ afterAll(async () => {
 
 const ask = (path: string) => browser.get(app.publicUrl + path, { accept: 'application/json' });
 
-describe('with different addresses of Keycloak for the browser and for the app', () => {
-  it('the browser is sent to the one and the app calls the other', async () => {
+describe('different Keycloak addresses for browsers and for the app', () => {
+  it('redirects the browser to one and sends the requests of the app to the other', async () => {
     const start = await ask('/auth/login');
     expect(start.location?.startsWith(stack.keycloak.url)).toBe(true);
     expect((await ask('/api/v1/me')).status).toBe(200);
   });
 });
 
-describe('while Keycloak is away', () => {
-  it('nobody is let in on an old answer: 503, and again in when it is back', async () => {
+describe('while Keycloak is unavailable', () => {
+  it('requests are refused with 503 instead of using an expired user, and work again afterwards', async () => {
     proxy.cut();
-    // As an event would, or the 10 s: nothing younger is to be had.
+    // Same effect as an event or the 10 s limit: there is no fresh cached user.
     app.identity.userCache.invalidate(user.id);
     const answer = await ask('/api/v1/me');
     expect(answer.status).toBe(503);
@@ -45,21 +46,21 @@ describe('while Keycloak is away', () => {
     expect((await ask('/api/v1/me')).status).toBe(200);
   });
 
-  it('an answer that is known is used no longer than 10 s', async () => {
+  it('a cached user is used for at most 10 s', async () => {
     expect((await ask('/api/v1/me')).status).toBe(200);
     proxy.cut();
     await until(async () => (await ask('/api/v1/me')).status === 503, Boolean, 10_000);
     proxy.restore();
   });
 
-  it('a sign-in under way fails with a page that offers another try, and makes no session', async () => {
+  it('a pending sign-in fails with a page that links to a new one, and creates no session', async () => {
     const other = createBrowser();
     const callback = await signInUpToCallback(other, `${app.publicUrl}/auth/login`, user);
     proxy.cut();
     const answer = await other.get(callback);
     expect(answer.status).toBe(503);
     expect(answer.text).toContain('href="/auth/login"');
-    const line = app.logLines.find((text) => text.includes('signing in failed'));
+    const line = app.logLines.find((text) => text.includes('sign-in failed'));
     expect(JSON.parse(line ?? '{}')).toMatchObject({
       ...{ level: 40, code: 'keycloak_unavailable' },
       detail: expect.stringContaining('Keycloak cannot be reached'),
@@ -69,7 +70,7 @@ describe('while Keycloak is away', () => {
     proxy.restore();
   });
 
-  it('signing out still works here', async () => {
+  it('signing out of the app still works', async () => {
     const other = createBrowser();
     await signIn(other, app.publicUrl, user);
     const kept = other.clone();
@@ -80,10 +81,10 @@ describe('while Keycloak is away', () => {
     expect((await kept.get(`${app.publicUrl}/api/v1/me`)).status).toBe(401);
   });
 
-  it('nothing is lost: what an administrator did meanwhile is obeyed within 10 s of its return', async () => {
+  it('changes by an administrator take effect within 10 s after it is available again', async () => {
     const other = await createUser();
-    const theirs = createBrowser();
-    await signIn(theirs, app.publicUrl, other);
+    const otherBrowser = createBrowser();
+    await signIn(otherBrowser, app.publicUrl, other);
     proxy.cut();
     await (await adminClient()).users.update({ id: other.id }, { enabled: false });
     proxy.restore();
@@ -94,8 +95,8 @@ describe('while Keycloak is away', () => {
   });
 });
 
-describe('while the database is away', () => {
-  it('a session cannot be read: 503 database_unavailable, and it is there again afterwards', async () => {
+describe('while the database is unavailable', () => {
+  it('a session cannot be read: 503 database_unavailable, and it works again afterwards', async () => {
     const restore = await blockDatabase(app.databaseUrl.appUrl);
     const answer = await ask('/api/v1/me');
     await restore();

@@ -2,20 +2,20 @@ import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { safeReturnTo } from '../../src/identity/return-to.ts';
 
-const OWN = 'https://ops.example';
+const ORIGIN = 'https://ops.example';
 
-describe('where to go after signing in', () => {
+describe('the return address of a sign-in', () => {
   it.each([
     ['/', '/'],
     ['/keys?provider=openai#add', '/keys?provider=openai#add'],
     ['keys', '/keys'],
-    [`${OWN}/keys`, '/keys'],
+    [`${ORIGIN}/keys`, '/keys'],
     ['/a/../b', '/b'],
     ['/%20x', '/%20x'],
-    // With our own scheme and no slashes it is a relative address.
+    // With the same scheme and no slashes, it is a relative address.
     ['https:evil.example', '/evil.example'],
-  ])('%s is ours', (wanted, path) => {
-    expect(safeReturnTo(wanted, OWN)).toBe(OWN + path);
+  ])('accepts %s', (requested, path) => {
+    expect(safeReturnTo(requested, ORIGIN)).toBe(ORIGIN + path);
   });
 
   it.each([
@@ -43,11 +43,11 @@ describe('where to go after signing in', () => {
     undefined,
     ['/a', '/b'],
     42,
-  ])('%s becomes the start page', (wanted) => {
-    expect(safeReturnTo(wanted, OWN)).toBe(`${OWN}/`);
+  ])('replaces %s by the home page', (requested) => {
+    expect(safeReturnTo(requested, ORIGIN)).toBe(`${ORIGIN}/`);
   });
 
-  it('never leaves our origin, whatever is asked for', () => {
+  it('never returns an address of another origin', () => {
     const piece = fc.constantFrom(
       '/',
       '\\',
@@ -68,9 +68,9 @@ describe('where to go after signing in', () => {
       .array(fc.oneof(piece, fc.string({ maxLength: 4 })), { maxLength: 8 })
       .map((parts) => parts.join(''));
     fc.assert(
-      fc.property(text, (wanted) => {
-        const result = new URL(safeReturnTo(wanted, OWN));
-        expect(result.origin).toBe(OWN);
+      fc.property(text, (requested) => {
+        const result = new URL(safeReturnTo(requested, ORIGIN));
+        expect(result.origin).toBe(ORIGIN);
         expect(result.pathname.startsWith('//')).toBe(false);
         expect(result.username).toBe('');
       }),

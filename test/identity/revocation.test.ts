@@ -7,9 +7,9 @@ import { until } from '../support/until.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
 import { adminClient, createUser, stack, type TestUser } from '../support/stack.ts';
 
-/** Hears of logouts by back-channel and by events. */
+/** Receives logouts by back-channel and by events. */
 let app: IdentityApp;
-/** Keycloak cannot reach it: it must get by on events. */
+/** Keycloak cannot reach it, so it has only events. */
 let unreachable: IdentityApp;
 
 beforeAll(async () => {
@@ -29,9 +29,9 @@ async function breakBackchannel(target: IdentityApp): Promise<void> {
   await admin.clients.update({ id: client.id }, { ...client, attributes });
 }
 
-/** A running stream. Wrapped, since a promise would be awaited when it is handed on. */
+/** A running stream. Wrapped in an object, because a returned promise would be awaited. */
 interface Work {
-  /** The whole text of the stream, once it is over. */
+  /** Text of the stream, after it has ended. */
   text: Promise<string>;
 }
 
@@ -41,7 +41,7 @@ async function beginWork(target: IdentityApp, browser: Browser): Promise<Work> {
   });
   expect(statusCode).toBe(200);
   const text = body.text();
-  // A test that fails leaves its stream to be cut.
+  // If a test fails, its stream is cut later.
   text.catch(() => undefined);
   return { text };
 }
@@ -71,18 +71,18 @@ function sessionsOf(target: IdentityApp, user: TestUser) {
 const me = async (target: IdentityApp, browser: Browser) =>
   (await browser.get(`${target.publicUrl}/api/v1/me`, { accept: 'application/json' })).status;
 
-// How soon is measured by the benchmark (npm run bench).
+// The benchmark measures how soon (npm run bench).
 describe('sessions and running work end', () => {
   it('when the user is disabled', async () => {
     const { user, browser, work } = await signInAndWork(app);
     await (await adminClient()).users.update({ id: user.id }, { enabled: false });
     await expectEndOf(app, user, work);
-    // Enabled again, they must sign in again.
+    // After the user is enabled again, a new sign-in is needed.
     await (await adminClient()).users.update({ id: user.id }, { enabled: true });
     expect(await me(app, browser)).toBe(401);
   });
 
-  it('when the user is disabled and nothing of theirs runs', async () => {
+  it('when the user is disabled and has no active work', async () => {
     const user = await createUser();
     await signIn(createBrowser(), app.publicUrl, user);
     await (await adminClient()).users.update({ id: user.id }, { enabled: false });
@@ -96,21 +96,21 @@ describe('sessions and running work end', () => {
     expect(await me(app, browser)).toBe(401);
   });
 
-  it('when an administrator signs the user out, told by the back-channel before the administrator has an answer', async () => {
+  it('when an administrator signs the user out, by back-channel before the administrator gets a response', async () => {
     const { user, browser, work } = await signInAndWork(app);
     await (await adminClient()).users.logout({ id: user.id });
     expect(await me(app, browser)).toBe(401);
     await expectEndOf(app, user, work);
   });
 
-  it('when an administrator signs the user out and the back-channel is dead', async () => {
+  it('when an administrator signs the user out and the back-channel does not work', async () => {
     const { user, browser, work } = await signInAndWork(unreachable);
     await (await adminClient()).users.logout({ id: user.id });
     await expectEndOf(unreachable, user, work);
     expect(await me(unreachable, browser)).toBe(401);
   });
 
-  it('when an administrator ends that one session and the back-channel is dead', async () => {
+  it('when an administrator ends that one session and the back-channel does not work', async () => {
     const { user, work } = await signInAndWork(unreachable);
     const [row] = await sessionsOf(unreachable, user);
     const admin = await adminClient();
@@ -122,7 +122,7 @@ describe('sessions and running work end', () => {
     await expectEndOf(unreachable, user, work);
   });
 
-  it('when the user ends the session in the account pages and the back-channel is dead', async () => {
+  it('when the user ends the session in the account pages and the back-channel does not work', async () => {
     const { user, work } = await signInAndWork(unreachable);
     const [row] = await sessionsOf(unreachable, user);
     await endInAccountPages(user, row?.keycloak_sid ?? '');
@@ -137,26 +137,26 @@ describe('sessions and running work end', () => {
     await expectEndOf(app, user, work);
   });
 
-  it('while those of other users go on', async () => {
-    const stays = await signInAndWork(unreachable);
-    const goes = await signInAndWork(unreachable);
-    await (await adminClient()).users.logout({ id: goes.user.id });
-    await expectEndOf(unreachable, goes.user, goes.work);
-    expect(await me(unreachable, stays.browser)).toBe(200);
-    expect(unreachable.identity.activeWork.userIds()).toContain(stays.user.id);
-    await stays.browser.post(`${unreachable.publicUrl}/auth/logout`, {});
-    expect(await stays.work.text).toContain('data: signed_out');
+  it('while those of other users continue', async () => {
+    const staying = await signInAndWork(unreachable);
+    const leaving = await signInAndWork(unreachable);
+    await (await adminClient()).users.logout({ id: leaving.user.id });
+    await expectEndOf(unreachable, leaving.user, leaving.work);
+    expect(await me(unreachable, staying.browser)).toBe(200);
+    expect(unreachable.identity.activeWork.userIds()).toContain(staying.user.id);
+    await staying.browser.post(`${unreachable.publicUrl}/auth/logout`, {});
+    expect(await staying.work.text).toContain('data: signed_out');
   });
 });
 
 describe('after an administrator signed a user out', () => {
-  it('the next sign-in stands, however often the event is read again', async () => {
+  it('the next sign-in stays valid, even if the event is read again', async () => {
     const { user, browser, work } = await signInAndWork(unreachable);
     await (await adminClient()).users.logout({ id: user.id });
     await expectEndOf(unreachable, user, work);
-    // Tokens tell whole seconds: a sign-in within the second of the logout counts as before it.
+    // Tokens have whole seconds: a sign-in in the same second as the logout counts as before it.
     await until(async () => (await signIn(browser, unreachable.publicUrl, user)).status === 303);
-    // Another instance begins by reading the last events once more.
+    // Another instance starts by reading the last events again.
     await using another = await startIdentityApp({ sharedWith: unreachable });
     expect(await me(another, browser)).toBe(200);
     expect(await me(unreachable, browser)).toBe(200);
@@ -164,7 +164,7 @@ describe('after an administrator signed a user out', () => {
 });
 
 describe('events that happened while the app was down', () => {
-  it('are obeyed when it is back', async () => {
+  it('are applied after it has started again', async () => {
     await using first = await startIdentityApp();
     await breakBackchannel(first);
     const [gone, stays] = [await signInAndWork(first), await signInAndWork(first)];
@@ -177,7 +177,7 @@ describe('events that happened while the app was down', () => {
 });
 
 describe('a change of the tier', () => {
-  it('shows at the next poll of events, well before the cache of 10 s is old', async () => {
+  it('takes effect at the next poll of events, before the cached user expires after 10 s', async () => {
     const user = await createUser({ tier: 'free' });
     const browser = createBrowser();
     await signIn(browser, app.publicUrl, user);
@@ -196,7 +196,7 @@ describe('a change of the tier', () => {
   });
 });
 
-/** What the account pages do when a user signs a device out. */
+/** Makes the requests of the account pages when a user signs out a device. */
 async function endInAccountPages(user: TestUser, keycloakSessionId: string): Promise<void> {
   const clientId = `pages-${randomBytes(6).toString('hex')}`;
   const admin = await adminClient();

@@ -42,7 +42,7 @@ async function signedIn(): Promise<{
 }
 
 describe('refreshing a session with Keycloak', () => {
-  it('happens on use when it is due: new tokens, the same session', async () => {
+  it('happens on use if it is due, and keeps the session', async () => {
     const { user, me, sid } = await signedIn();
     const before = await store.findSession(sid);
     expect(await me()).toBe(200);
@@ -55,11 +55,11 @@ describe('refreshing a session with Keycloak', () => {
     expect(after).toMatchObject({ userId: user.id, signedInAtMs: before?.signedInAtMs });
   });
 
-  it('ends the session when Keycloak says that the sign-in is over', async () => {
+  it('ends the session if the Keycloak session has ended', async () => {
     const { user, me, sid } = await signedIn();
     const admin = await adminClient();
     const session = await store.findSession(sid);
-    // Back-channel logout would come first: it is switched off for this client.
+    // Back-channel logout would end the session before, so it is off for this client.
     const [client] = await admin.clients.find({ clientId: app.webClient.id });
     const attributes = { ...client?.attributes, 'backchannel.logout.url': 'http://127.0.0.1:1/' };
     await admin.clients.update({ id: client?.id ?? '' }, { ...client, attributes });
@@ -74,16 +74,16 @@ describe('refreshing a session with Keycloak', () => {
     expect(await store.findSession(sid)).toBeUndefined();
   });
 
-  it('ends a session whose tokens were put there from the row of another', async () => {
-    const [mine, theirs] = [await signedIn(), await signedIn()];
-    const foreign = await store.findSession(theirs.sid);
-    await store.replaceTokens(mine.sid, { tokens: foreign?.tokens ?? '', refreshAtMs: 0 });
-    expect(await mine.me()).toBe(401);
-    expect(await theirs.me()).toBe(200);
+  it('ends a session with the tokens of another session', async () => {
+    const [first, second] = [await signedIn(), await signedIn()];
+    const foreign = await store.findSession(second.sid);
+    await store.replaceTokens(first.sid, { tokens: foreign?.tokens ?? '', refreshAtMs: 0 });
+    expect(await first.me()).toBe(401);
+    expect(await second.me()).toBe(200);
   });
 });
 
-describe('a refresh with an answer of our choice', () => {
+describe('a refresh with a scripted response', () => {
   const keyring = createKeyring([`${randomBytes(32).toString('base64url')}=`]);
 
   async function setUp(refresh: (session: StoredSession) => Promise<SignInResult | undefined>) {
@@ -109,7 +109,7 @@ describe('a refresh with an answer of our choice', () => {
     const logout = createLogout({ store, activeWork: createActiveWork() });
     return {
       session,
-      asked: refreshTokens,
+      refreshTokens,
       refreshIfDue: createSessionRefresh({ oidc, keyring, store, logout }),
     };
   }
@@ -123,11 +123,13 @@ describe('a refresh with an answer of our choice', () => {
     refreshAtMs: Date.now() + 60_000,
   });
 
-  it('asks Keycloak once for all requests of a session, also for one that loaded its row before', async () => {
-    const { session, asked, refreshIfDue } = await setUp((own) => Promise.resolve(renewed(own)));
+  it('makes one request for all requests of a session, also for one that loaded its row before', async () => {
+    const { session, refreshTokens, refreshIfDue } = await setUp((current) =>
+      Promise.resolve(renewed(current)),
+    );
     expect(await Promise.all([refreshIfDue(session), refreshIfDue(session)])).toEqual([true, true]);
     expect(await refreshIfDue(session)).toBe(true);
-    expect(asked).toEqual(['refresh-1']);
+    expect(refreshTokens).toEqual(['refresh-1']);
     const row = await store.findSession(session.id);
     expect(decryptSessionTokens(keyring, session, row?.tokens ?? '')).toEqual({
       idToken: 'id-2',
@@ -135,29 +137,29 @@ describe('a refresh with an answer of our choice', () => {
     });
   });
 
-  it('never brings back a session that was ended while Keycloak was asked', async () => {
-    const { session, refreshIfDue } = await setUp(async (own) => {
-      await store.deleteSession(own.id);
-      return renewed(own);
+  it('never restores a session that was ended during the refresh', async () => {
+    const { session, refreshIfDue } = await setUp(async (current) => {
+      await store.deleteSession(current.id);
+      return renewed(current);
     });
     expect(await refreshIfDue(session)).toBe(false);
     expect(await store.findSession(session.id)).toBeUndefined();
   });
 
-  it('keeps the session while Keycloak is away, and asks again at the next use', async () => {
-    const { session, asked, refreshIfDue } = await setUp(() =>
-      Promise.reject(new AppError('keycloak_unavailable', 'away')),
+  it('keeps the session while Keycloak is unavailable, and refreshes at the next use', async () => {
+    const { session, refreshTokens, refreshIfDue } = await setUp(() =>
+      Promise.reject(new AppError('keycloak_unavailable', 'Keycloak is unavailable')),
     );
     expect(await refreshIfDue(session)).toBe(true);
     expect(await refreshIfDue(session)).toBe(true);
-    expect(asked).toHaveLength(2);
+    expect(refreshTokens).toHaveLength(2);
     expect(await store.findSession(session.id)).toBeDefined();
   });
 
-  it('keeps the session when another instance has used the refresh token up', async () => {
-    const { session, refreshIfDue } = await setUp(async (own) => {
-      await store.replaceTokens(own.id, {
-        tokens: encryptSessionTokens(keyring, own, { idToken: 'id-3', refreshToken: 'refresh-3' }),
+  it('keeps the session if another instance has used the refresh token', async () => {
+    const { session, refreshIfDue } = await setUp(async (current) => {
+      await store.replaceTokens(current.id, {
+        tokens: encryptSessionTokens(keyring, current, { idToken: 'id-3', refreshToken: 'refresh-3' }),
         refreshAtMs: Date.now() + 60_000,
       });
       return undefined;
@@ -166,9 +168,9 @@ describe('a refresh with an answer of our choice', () => {
     expect(await store.findSession(session.id)).toBeDefined();
   });
 
-  it('ends the session when Keycloak answers with another user', async () => {
-    const { session, refreshIfDue } = await setUp((own) =>
-      Promise.resolve({ ...renewed(own), userId: 'somebody else' }),
+  it('ends the session if Keycloak returns another user', async () => {
+    const { session, refreshIfDue } = await setUp((current) =>
+      Promise.resolve({ ...renewed(current), userId: 'another user' }),
     );
     expect(await refreshIfDue(session)).toBe(false);
     expect(await store.findSession(session.id)).toBeUndefined();

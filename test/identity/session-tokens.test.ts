@@ -10,8 +10,8 @@ const session = { userId: 'u1', keycloakSessionId: 's1' };
 const tokens = { idToken: 'id', refreshToken: 'refresh' };
 const ciphertext = encryptSessionTokens(keyring, session, tokens);
 
-describe("a session's tokens", () => {
-  it('come back for the session that they belong to, also after a change of keys', () => {
+describe('session tokens', () => {
+  it('are decrypted for their own session, also with an older key of the keyring', () => {
     expect(decryptSessionTokens(keyring, session, ciphertext)).toEqual(tokens);
     expect(decryptSessionTokens(createKeyring([newKey(), key]), session, ciphertext)).toEqual(tokens);
   });
@@ -19,11 +19,11 @@ describe("a session's tokens", () => {
   it.each([
     ['another user', { ...session, userId: 'u2' }],
     ['another session', { ...session, keycloakSessionId: 's2' }],
-  ])('do not open in the row of %s', (_name, other) => {
+  ])('are not decrypted for %s', (_name, other) => {
     expect(decryptSessionTokens(keyring, other, ciphertext)).toBeUndefined();
   });
 
-  it('do not open when they were altered, when the key is lost, or when they are something else', () => {
+  it('are not decrypted if they were altered, the key is missing, or the text is of another kind', () => {
     expect(
       decryptSessionTokens(keyring, session, `${ciphertext.slice(0, 30)}A${ciphertext.slice(31)}`),
     ).toBeUndefined();

@@ -3,8 +3,8 @@ import type { Request, Response } from 'express';
 import { createSignInFlow, type SignInFlowDeps } from '../../src/identity/sign-in.ts';
 
 /**
- * Keycloak itself redeems no code of a disabled user. What is checked here is the moment after: the parts
- * around the sign-in are scripted, since no real server can be made to stop in between.
+ * Keycloak refuses the code of a disabled user. This test covers a user that is disabled after the code was redeemed.
+ * It uses doubles, because no real server can be stopped between these two steps.
  */
 function setUp() {
   const calls: string[] = [];
@@ -21,7 +21,7 @@ function setUp() {
     loginStates: { consume: () => ({ returnTo: 'http://localhost:3000/' }) },
     oidc: { finishSignIn: () => Promise.resolve(signedIn) },
     userCache: {
-      invalidate: (id: string) => void calls.push(`forget ${id}`),
+      invalidate: (id: string) => void calls.push(`invalidate ${id}`),
       findUser(id: string) {
         calls.push(`find ${id}`);
         return Promise.resolve(undefined);
@@ -29,7 +29,7 @@ function setUp() {
     },
     sessions: {
       find: () => Promise.resolve(undefined),
-      replace: () => void calls.push('session made'),
+      replace: () => void calls.push('session created'),
     },
   } as unknown as SignInFlowDeps;
   const request = { query: { state: 'x' }, originalUrl: '/auth/callback?state=x' } as unknown as Request;
@@ -37,9 +37,9 @@ function setUp() {
 }
 
 describe('completing a sign-in', () => {
-  it('makes no session for a user who is missing or disabled now, whatever was known of them before', async () => {
+  it('creates no session for a user that is missing or disabled now, even if the cached user is valid', async () => {
     const { calls, complete } = setUp();
     await expect(complete()).rejects.toMatchObject({ code: 'unauthenticated' });
-    expect(calls).toEqual(['forget u1', 'find u1']);
+    expect(calls).toEqual(['invalidate u1', 'find u1']);
   });
 });

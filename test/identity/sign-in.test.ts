@@ -15,8 +15,8 @@ afterAll(async () => {
   await app.close();
 });
 
-describe('signing in through the real pages of Keycloak', () => {
-  it('makes a session for which /api/v1/me tells who it is, and goes where the user wanted to be', async () => {
+describe("signing in through Keycloak's pages", () => {
+  it('creates a session that /api/v1/me accepts, and redirects to the requested address', async () => {
     const browser = createBrowser();
     const callback = await signInUpToCallback(
       browser,
@@ -56,7 +56,7 @@ describe('signing in through the real pages of Keycloak', () => {
     const browser = createBrowser();
     await signIn(browser, app.publicUrl, user);
     const before = browser.clone();
-    // Keycloak knows the browser by now: no form, straight back.
+    // Keycloak has a session for this browser, so it redirects without a form.
     const start = await browser.get(`${app.publicUrl}/auth/login`);
     const back = await browser.get(start.location ?? '');
     expect((await browser.get(back.location ?? '')).status).toBe(303);
@@ -74,19 +74,19 @@ describe('signing in through the real pages of Keycloak', () => {
     expect((await browser.get(back.location ?? '')).location).toBe(`${app.publicUrl}/one`);
   });
 
-  it('keeps no token in clear in the sessions table', async () => {
+  it('stores no plaintext token in the sessions table', async () => {
     const browser = createBrowser();
     await signIn(browser, app.publicUrl, user);
     const rows = await app.database.rows(z.object({ sess: z.string() }), 'SELECT sess::text FROM sessions');
     expect(rows.length).toBeGreaterThan(0);
     for (const { sess } of rows) {
       expect(sess).toMatch(/"tokens": "gAAAA/);
-      // Every token of Keycloak is a JWT: two JSON parts with a dot between, which sealed text never has.
+      // Every token of Keycloak is a JWT: two JSON parts with a dot between. Ciphertext never matches that.
       expect(sess).not.toMatch(/eyJ[\w-]+\.eyJ/);
     }
   });
 
-  it('ends 12 hours after the sign-in: using the session does not prolong it', async () => {
+  it('expires 12 hours after the sign-in: using the session does not extend it', async () => {
     const browser = createBrowser();
     await signIn(browser, app.publicUrl, user);
     await app.database.run(`UPDATE sessions SET expire = '2100-01-01' WHERE sess ->> 'userId' = $1`, [
@@ -97,7 +97,7 @@ describe('signing in through the real pages of Keycloak', () => {
     expect(await app.database.run(changed, [user.id])).toBe(0);
   });
 
-  it('goes to the start page whatever foreign address is asked for', async () => {
+  it('redirects to the home page if another origin is requested', async () => {
     const hostile = [
       '//evil.example/x',
       '/\\evil.example',
@@ -110,15 +110,17 @@ describe('signing in through the real pages of Keycloak', () => {
     ];
     const browser = createBrowser();
     await signIn(browser, app.publicUrl, user);
-    for (const wanted of hostile) {
-      const start = await browser.get(`${app.publicUrl}/auth/login?return_to=${encodeURIComponent(wanted)}`);
+    for (const requested of hostile) {
+      const start = await browser.get(
+        `${app.publicUrl}/auth/login?return_to=${encodeURIComponent(requested)}`,
+      );
       const back = await browser.get(start.location ?? '');
       const end = await browser.get(back.location ?? '');
-      expect({ wanted, location: end.location }).toEqual({ wanted, location: `${app.publicUrl}/` });
+      expect({ requested, location: end.location }).toEqual({ requested, location: `${app.publicUrl}/` });
     }
   });
 
-  it('sends Keycloak the configured callback whatever the Host header says', async () => {
+  it('sends Keycloak the configured callback, not the one of the Host header', async () => {
     const browser = createBrowser();
     const port = new URL(app.publicUrl).port;
     const start = await browser.get(`${app.publicUrl}/auth/login`, { host: `127.0.0.1:${port}` });
@@ -128,14 +130,14 @@ describe('signing in through the real pages of Keycloak', () => {
   });
 });
 
-describe('a callback that cannot be trusted', () => {
-  it('is refused without the browser that began the sign-in', async () => {
+describe('an invalid callback', () => {
+  it('is refused from a browser that did not start the sign-in', async () => {
     const callback = await signInUpToCallback(createBrowser(), `${app.publicUrl}/auth/login`, user);
-    const stranger = createBrowser();
-    const answer = await stranger.get(callback, { accept: 'application/json' });
+    const otherBrowser = createBrowser();
+    const answer = await otherBrowser.get(callback, { accept: 'application/json' });
     expect(answer.status).toBe(400);
     expect(answer.json()).toMatchObject({ code: 'validation_failed' });
-    expect(stranger.cookie('session')).toBeUndefined();
+    expect(otherBrowser.cookie('session')).toBeUndefined();
   });
 
   it('is refused the second time', async () => {
@@ -146,12 +148,12 @@ describe('a callback that cannot be trusted', () => {
     const again = await browser.get(callback);
     expect(again.status).toBe(400);
     expect(again.text).toContain('href="/auth/login"');
-    // Even with the cookie of the sign-in kept: the code is used up.
+    // Even with the cookie of the sign-in: the code has been used.
     expect((await replay.get(callback)).status).toBe(401);
     expect(replay.cookie('session')).toBeUndefined();
   });
 
-  it('is refused with another code, and says so to programs as problem+json', async () => {
+  it('is refused with another code, with problem+json for programs', async () => {
     const browser = createBrowser();
     const callback = new URL(await signInUpToCallback(browser, `${app.publicUrl}/auth/login`, user));
     callback.searchParams.set('code', 'a.b.c');
@@ -161,7 +163,7 @@ describe('a callback that cannot be trusted', () => {
     expect(answer.json()).toMatchObject({ code: 'unauthenticated' });
   });
 
-  it('is refused for a user who was disabled while signing in', async () => {
+  it('is refused for a user that was disabled during the sign-in', async () => {
     const other = await createUser();
     const browser = createBrowser();
     const callback = await signInUpToCallback(browser, `${app.publicUrl}/auth/login`, other);
@@ -173,7 +175,7 @@ describe('a callback that cannot be trusted', () => {
 });
 
 describe('signing out', () => {
-  it('ends the session here and in Keycloak, and comes back to the start page', async () => {
+  it('ends the session in the app and in Keycloak, and redirects to the home page', async () => {
     const browser = createBrowser();
     await signIn(browser, app.publicUrl, user);
     const kept = browser.clone();
@@ -188,13 +190,13 @@ describe('signing out', () => {
     expect(again.text).toContain('kc-form-login');
   });
 
-  it('without a session goes to the start page', async () => {
+  it('redirects to the home page without a session', async () => {
     const answer = await createBrowser().post(`${app.publicUrl}/auth/logout`, {});
     expect(answer.status).toBe(303);
     expect(answer.location).toBe(`${app.publicUrl}/`);
   });
 
-  it('is refused when another site asks for it', async () => {
+  it('is refused for a cross-site request', async () => {
     const browser = createBrowser();
     await signIn(browser, app.publicUrl, user);
     const answer = await browser.post(`${app.publicUrl}/auth/logout`, {}, { origin: 'https://evil.example' });

@@ -3,7 +3,7 @@ import type KcAdminClient from '@keycloak/keycloak-admin-client';
 import { createUserCache } from '../../src/identity/user-cache.ts';
 import type { KeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 
-/** Keycloak whose answers the test gives, one look-up after the other. */
+/** Keycloak double: the test resolves each lookup. */
 function scriptedKeycloak() {
   const waiting: { id: string; resolve(value: unknown): void; reject(error: Error): void }[] = [];
   const client = {
@@ -31,8 +31,8 @@ const userOf = (tier?: string) => ({
   ...(tier === undefined ? {} : { attributes: { subscription_tier: [tier] } }),
 });
 
-describe('the directory', () => {
-  it('asks once for all who want the same user at the same time', async () => {
+describe('the user cache', () => {
+  it('makes one request for concurrent lookups of a user', async () => {
     const { directory, waiting } = scriptedKeycloak();
     const both = Promise.all([directory.findUser('u1'), directory.findUser('u1')]);
     expect(waiting).toHaveLength(1);
@@ -42,7 +42,7 @@ describe('the directory', () => {
     expect(b).toEqual(a);
   });
 
-  it('uses an answer for 10 s from the start of its fetch, not from its end', async () => {
+  it('uses a user for 10 s from the start of its fetch, not from its end', async () => {
     const { directory, waiting, advance } = scriptedKeycloak();
     const first = directory.findUser('u1');
     advance(4_000);
@@ -56,7 +56,7 @@ describe('the directory', () => {
     expect(waiting).toHaveLength(2);
   });
 
-  it('asks sooner for those who want it fresher, and never later for those who say more than 10 s', async () => {
+  it('accepts a lower maximum age, and limits a higher one to 10 s', async () => {
     const { directory, waiting, advance } = scriptedKeycloak();
     const first = directory.findUser('u1');
     waiting[0]?.resolve(userOf());
@@ -69,7 +69,7 @@ describe('the directory', () => {
     expect(waiting).toHaveLength(3);
   });
 
-  it('does not keep an answer whose user was forgotten while it was fetched', async () => {
+  it('does not cache a user that was invalidated during the fetch', async () => {
     const { directory, waiting } = scriptedKeycloak();
     const old = directory.findUser('u1');
     directory.invalidate('u1');
@@ -82,7 +82,7 @@ describe('the directory', () => {
     expect(waiting).toHaveLength(2);
   });
 
-  it('never falls back to an older answer when Keycloak fails, and asks again next time', async () => {
+  it('never falls back to an expired user if Keycloak fails, and fetches again on the next lookup', async () => {
     const { directory, waiting, advance } = scriptedKeycloak();
     const first = directory.findUser('u1');
     waiting[0]?.resolve(userOf('starter'));
@@ -99,29 +99,29 @@ describe('the directory', () => {
   it.each([
     ['missing', null],
     ['disabled', { ...userOf(), enabled: false }],
-    ['without a word on being enabled', { id: 'u1', username: 'ada' }],
-    ['somebody else', { ...userOf(), id: 'u2' }],
-  ])('does not know a user who is %s', async (_name, answer) => {
+    ['without `enabled`', { id: 'u1', username: 'ada' }],
+    ['another user', { ...userOf(), id: 'u2' }],
+  ])('does not find a user that is %s', async (_name, answer) => {
     const { directory, waiting } = scriptedKeycloak();
     const found = directory.findUser('u1');
     waiting[0]?.resolve(answer);
     expect(await found).toBeUndefined();
   });
 
-  it.each([['unlimited'], ['Enterprise'], [undefined]])('takes the tier %s for free', async (tier) => {
+  it.each([['unlimited'], ['Enterprise'], [undefined]])('maps the tier %s to free', async (tier) => {
     const { directory, waiting } = scriptedKeycloak();
     const found = directory.findUser('u1');
     waiting[0]?.resolve(userOf(tier));
     expect((await found)?.tier).toBe('free');
   });
 
-  it('asks nobody about an empty id, which would list the realm', async () => {
+  it('makes no request for an empty id, which would list the realm', async () => {
     const { directory, waiting } = scriptedKeycloak();
     expect(await directory.findUser('')).toBeUndefined();
     expect(waiting).toHaveLength(0);
   });
 
-  it('holds a bounded number of users and drops the oldest', () => {
+  it('limits the number of users and drops the oldest', () => {
     const { directory, waiting } = scriptedKeycloak();
     for (const id of ['a', 'b', 'c', 'd']) void directory.findUser(id);
     void directory.findUser('d');

@@ -11,19 +11,19 @@ import { readVaultRecord } from '../support/vault-record.ts';
 let app: TestApp;
 
 beforeAll(async () => {
-  // Nobody listens there: a test of a key ends at once, and is written down.
+  // Nothing listens on this port, so a key test ends at once and its result is stored.
   app = await startApp({ env: { UPSTREAM_OPENAI_URL: 'http://127.0.0.1:1/v1' } });
 });
 afterAll(() => app.stop());
 
-describe('a person whom an administrator deletes', () => {
-  it('leaves no vault record behind, and the trail says why', async () => {
+describe('a user who is deleted by an administrator', () => {
+  it('leaves no vault record, and the audit trail contains the reason', async () => {
     const [user, other] = [await createUser({ tier: 'starter' }), await createUser({ tier: 'starter' })];
-    for (const person of [user, other])
-      await addKey(app, await app.signIn(person), { provider: 'openai', key: openAiKey() });
+    for (const each of [user, other])
+      await addKey(app, await app.signIn(each), { provider: 'openai', key: openAiKey() });
     const { id } = await readVaultRecord(user);
-    const people = await adminClient(stack.keycloak.realm);
-    await people.users.del({ id: user.id });
+    const mainRealm = await adminClient(stack.keycloak.realm);
+    await mainRealm.users.del({ id: user.id });
 
     const vault = await adminClient(stack.keycloak.vaultRealm);
     await until(async () => ((await vault.users.findOne({ id })) ? undefined : true));
@@ -43,7 +43,7 @@ describe('a person whom an administrator deletes', () => {
     expect((await readVaultRecord(other)).attributes['byok_openai']).toHaveLength(1);
   });
 
-  it('leaves nothing that was known of the keys, also where the record went before', async () => {
+  it('leaves no key status, even if the vault record was deleted before', async () => {
     const user = await createUser({ tier: 'starter' });
     const session = await app.signIn(user);
     await addKey(app, session, { provider: 'openai', key: openAiKey() });
@@ -54,15 +54,15 @@ describe('a person whom an administrator deletes', () => {
     const database = openDatabase({
       ...{ url: app.databaseUrl, max: 1, applicationName: 'test', log: createLog('silent') },
     });
-    const countFacts = async () => {
+    const countStatuses = async () => {
       const rows = await database.withOwner(`user:${user.id}`, (sql) =>
         sql.rows(z.object({}), 'SELECT FROM provider_key_facts'),
       );
       return rows.length;
     };
-    expect(await countFacts()).toBe(1);
+    expect(await countStatuses()).toBe(1);
     await (await adminClient(stack.keycloak.realm)).users.del({ id: user.id });
-    await until(countFacts, (count) => count === 0);
+    await until(countStatuses, (count) => count === 0);
     await database.close();
   });
 });

@@ -1,7 +1,7 @@
 import { stack } from '../support/stack.ts';
 import { randomEncryptionKey, type InstanceOptions } from './instance.ts';
 
-/** For instances on this database, with a key ring of their own, whose records lie in the vault realm of the tests. */
+/** Options for instances on this database, with a new keyring and vault records in the vault realm of the tests. */
 export function createInstanceOptions(databaseUrl: string): InstanceOptions {
   return {
     databaseUrl,

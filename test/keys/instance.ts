@@ -20,7 +20,7 @@ import { PROVIDERS } from '../../src/providers/index.ts';
 import type { Tier } from '../../src/config/tiers.ts';
 import { evidence } from '../support/evidence.ts';
 
-/** What one process of the app is built from; plain data, so that it can be handed to another process. */
+/** Options of one process of the app. Plain data, so that they can be passed to a child process. */
 export interface InstanceOptions {
   databaseUrl: string;
   keycloakUrl: string;
@@ -28,31 +28,31 @@ export interface InstanceOptions {
   client: { id: string; secret: string };
   encryptionKeys: string[];
   recordIsUser?: boolean;
-  /** Provider id -> address of its double. */
+  /** Provider id -> address of its test upstream. */
   upstreams?: Record<string, string>;
-  /** The longest that a call to Keycloak may take. */
+  /** Timeout of one call to Keycloak. */
   keycloakTimeoutMs?: number;
-  /** How long a write may wait and work. */
+  /** Total time of a write, including the wait for the lock. */
   lockTimeoutMs?: number;
-  /** The database as the notices come from it, e.g. through a proxy; otherwise as all else. */
+  /** Database URL of the LISTEN connection, e.g. of a proxy; `databaseUrl` by default. */
   notificationsUrl?: string;
-  /** Another channel than the one on which processes tell each other of owners: nothing is heard then. */
+  /** A channel other than `OWNERS_CHANNEL`, so that no notification of another process is received. */
   notificationsChannel?: string;
 }
 
-/** One process's worth of the key service, with connections of its own. */
+/** The key service as in one process of the app, with its own connections. */
 export interface Instance {
   keys: KeyService;
   reader: KeyReader;
-  /** Nothing is remembered before it is started. */
+  /** The pool cache is disabled until it is started. */
   notifications: NotificationListener;
   database: Database;
-  /** Every line that it has logged. */
+  /** Returns all log lines. */
   logged(): string;
   close(): Promise<void>;
 }
 
-/** An address that nobody may reach: a cloud's metadata service. */
+/** An address that is always refused: a cloud's metadata service. */
 export const FORBIDDEN_ENDPOINT = 'http://169.254.169.254/v1';
 
 export function createInstance(options: InstanceOptions): Instance {
@@ -83,16 +83,16 @@ export function createInstance(options: InstanceOptions): Instance {
     allow: undefined,
     deny: [],
     forbidden: () => [],
-    // The names of the tests exist nowhere; all of them are this public address.
+    // The host names of the tests do not exist; all of them resolve to this public address.
     lookup: () => Promise.resolve(['93.184.215.14']),
     connectTimeoutMs: 1_000,
   });
   const upstreams = { overrides: options.upstreams ?? {} };
   const vault = createVault({ keycloak, recordIsUser: options.recordIsUser ?? false, log });
-  const noticesUrl = options.notificationsUrl ?? options.databaseUrl;
-  const noticesChannel = options.notificationsChannel ?? OWNERS_CHANNEL;
-  const notices = createNotificationListener({ url: noticesUrl, channel: noticesChannel, log });
-  const reader = createKeyReader({ database, vault, providers: PROVIDERS, notifications: notices, log });
+  const notificationsUrl = options.notificationsUrl ?? options.databaseUrl;
+  const channel = options.notificationsChannel ?? OWNERS_CHANNEL;
+  const notifications = createNotificationListener({ url: notificationsUrl, channel, log });
+  const reader = createKeyReader({ database, vault, providers: PROVIDERS, notifications, log });
   const keys = createKeyService({
     database,
     reader,
@@ -102,23 +102,23 @@ export function createInstance(options: InstanceOptions): Instance {
     providers: PROVIDERS,
     upstreams,
     dialer,
-    tester: createKeyTester({ dialer, loopGuard: createLoopGuard('hops of the tests'), upstreams }),
+    tester: createKeyTester({ dialer, loopGuard: createLoopGuard('loop guard of the tests'), upstreams }),
     log,
   });
   return {
     keys,
     reader,
-    notifications: notices,
+    notifications,
     database,
     logged: () => lines.join(''),
     close: async () => {
-      await notices.stop();
+      await notifications.stop();
       await Promise.all([database.close(), lockDatabase.close(), dialer.close()]);
     },
   };
 }
 
-/** A signed-in person; the key service asks nothing else of one. */
+/** A signed-in user, as the key service receives it. */
 export function createPrincipal(
   id: string = randomUUID(),
   tier: Tier = 'starter',
@@ -137,7 +137,7 @@ export function randomEncryptionKey(): string {
   return randomBytes(32).toString('base64').replaceAll('+', '-').replaceAll('/', '_');
 }
 
-/** A key in OpenAI's form that nobody else has. */
+/** A random key in OpenAI's format. */
 export function randomKey(prefix = 'sk-'): string {
   const key = prefix + randomBytes(18).toString('hex');
   evidence.registerSecret('provider key', key);

@@ -2,10 +2,11 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
 import type { Principal } from '../../src/http/principal.ts';
 import { isAppError, type AppError } from '../../src/lib/errors.ts';
-import { type ProviderKey } from '../../src/keys/service.ts';
+import type { ProviderKey } from '../../src/keys/service.ts';
 import { userOwner } from '../../src/lib/owner.ts';
 import { startUpstream, answer, type Upstream } from '../support/upstream.ts';
-import { adminClient, createDatabase, stack } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
+import { adminClient, stack } from '../support/stack.ts';
 import {
   createInstance,
   createPrincipal,
@@ -17,19 +18,19 @@ import { createInstanceOptions } from './instance-options.ts';
 
 let instance: Instance;
 let upstream: Upstream;
-/** Another process with another encryption key: what the first one stored does not open here. */
-let stranger: Instance;
+/** Another process with another encryption key: it cannot decrypt keys that the first one stored. */
+let otherKeyInstance: Instance;
 
 beforeAll(async () => {
   upstream = await startUpstream();
   const { appUrl } = await createDatabase();
   const options = { ...createInstanceOptions(appUrl), upstreams: { openai: upstream.url } };
   instance = createInstance(options);
-  stranger = createInstance({ ...options, encryptionKeys: [randomEncryptionKey()] });
+  otherKeyInstance = createInstance({ ...options, encryptionKeys: [randomEncryptionKey()] });
 });
 
 afterAll(async () => {
-  await Promise.all([instance.close(), stranger.close(), upstream.stop()]);
+  await Promise.all([instance.close(), otherKeyInstance.close(), upstream.stop()]);
 });
 
 const FUTURE = '2090-01-31T00:00:00.000Z';
@@ -48,9 +49,9 @@ async function errorOf(work: Promise<unknown>): Promise<AppError> {
 async function addKey(
   principal: Principal,
   body: Partial<Parameters<Instance['keys']['add']>[1]> = {},
-  of = instance,
+  by = instance,
 ) {
-  const { key } = await of.keys.add(principal, { provider: 'openai', key: randomKey(), ...body }, 'r');
+  const { key } = await by.keys.add(principal, { provider: 'openai', key: randomKey(), ...body }, 'r');
   return key;
 }
 
@@ -69,7 +70,7 @@ async function actionsOf({ user }: Principal): Promise<string[]> {
   return rows.map(({ action }) => action);
 }
 
-/** Edits each stored value as an administrator could in the console. */
+/** Edits each stored value, as an administrator could in the Keycloak console. */
 async function editValue(userId: string, provider: string, edit: (value: Record<string, unknown>) => void) {
   await editValues(userId, provider, (values) =>
     values.map((text) => {
@@ -93,7 +94,7 @@ async function editValues(userId: string, provider: string, edit: (values: strin
 }
 
 describe('replacing a key in place', () => {
-  it('keeps id, position, creation date, label, switch and expiry, and stores the new key', async () => {
+  it('keeps id, position, creation date, label, enabled state and expiry, and stores the new key', async () => {
     const principal = createPrincipal();
     const first = await addKey(principal, { label: 'Work', expires_at: FUTURE });
     const second = await addKey(principal);
@@ -113,14 +114,14 @@ describe('replacing a key in place', () => {
     expect(await actionsOf(principal)).toEqual(['key.added', 'key.added', 'key.updated', 'key.replaced']);
   });
 
-  it('clears a label that is empty and an expiry that is null', async () => {
+  it('clears an empty label and a null expiry', async () => {
     const principal = createPrincipal();
     const { id } = await addKey(principal, { label: 'Work', expires_at: FUTURE });
     const replaced = await addKey(principal, { key_id: id, label: null, expires_at: null });
     expect(replaced).toMatchObject({ label: null, expires_at: null });
   });
 
-  it('forgets what was known of the old key', async () => {
+  it('resets the status of the old key', async () => {
     const principal = createPrincipal();
     const { id } = await addKey(principal);
     await instance.keys.recordRefusal(userOwner(principal.user.id), 'openai', id);
@@ -140,7 +141,7 @@ describe('replacing a key in place', () => {
     expect(await instance.keys.listKeys(principal.user)).toHaveLength(10);
   });
 
-  it('is possible in a pool that was overfilled by hand', async () => {
+  it('is possible in a pool that an administrator overfilled', async () => {
     const principal = createPrincipal();
     const keys = [];
     for (let count = 0; count < 10; count += 1) keys.push(await addKey(principal));
@@ -155,19 +156,19 @@ describe('replacing a key in place', () => {
     expect((await errorOf(addKey(principal))).code).toBe('pool_full');
   });
 
-  it('is a 404 for an id of another provider, of another person or of nobody', async () => {
+  it('answers 404 for an id of another provider or user, and for an unknown id', async () => {
     const principal = createPrincipal();
-    const custom = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
-    const foreign = await addKey(createPrincipal());
-    for (const key_id of [custom.id, foreign.id, 'abcDEF123456']) {
+    const customKey = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
+    const foreignKey = await addKey(createPrincipal());
+    for (const key_id of [customKey.id, foreignKey.id, 'abcDEF123456']) {
       expect((await errorOf(addKey(principal, { key_id }))).code).toBe('key_not_found');
     }
     expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
   });
 
-  it('works for a key that does not decrypt any more', async () => {
+  it('works for a key that cannot be decrypted', async () => {
     const principal = createPrincipal();
-    const { id } = await addKey(principal, {}, stranger);
+    const { id } = await addKey(principal, {}, otherKeyInstance);
     expect(await secretOf(principal, id)).toBeUndefined();
     const secret = randomKey();
     await addKey(principal, { key: secret, key_id: id });
@@ -175,13 +176,13 @@ describe('replacing a key in place', () => {
   });
 });
 
-describe('values that are no keys', () => {
-  it('take room in a pool, so that an attribute cannot grow without end', async () => {
+describe('unreadable values', () => {
+  it('count towards the pool limit, so that an attribute cannot grow without bound', async () => {
     const principal = createPrincipal();
     const { id } = await addKey(principal);
     await editValues(principal.user.id, 'openai', (values) => [
       ...values,
-      ...Array.from({ length: 9 }, (_, at) => `damaged ${at}`),
+      ...Array.from({ length: 9 }, (_, index) => `damaged ${index}`),
     ]);
     expect((await errorOf(addKey(principal))).code).toBe('pool_full');
     expect((await addKey(principal, { key_id: id })).id).toBe(id);
@@ -189,7 +190,7 @@ describe('values that are no keys', () => {
 });
 
 describe('the endpoint of a stored key', () => {
-  it('stays when a new key comes without one', async () => {
+  it('is kept when the new key has none', async () => {
     const principal = createPrincipal();
     const { id } = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
     await addKey(principal, { provider: 'custom', key: 'new-secret-0123456789', key_id: id });
@@ -199,7 +200,7 @@ describe('the endpoint of a stored key', () => {
     });
   });
 
-  it('is not taken from what stands outside the token, where administrators can edit it', async () => {
+  it('is not read from outside the token, where administrators can edit it', async () => {
     const principal = createPrincipal();
     const { id } = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
     await editValue(
@@ -231,14 +232,14 @@ describe('the endpoint of a stored key', () => {
     expect((await secretOf(principal, id, 'custom'))?.endpoint).toBe(ENDPOINT);
   });
 
-  it('can be changed where there is no key that could go astray', async () => {
+  it('can be changed where no key is stored with it', async () => {
     const principal = createPrincipal();
     const { id } = await addKey(principal, { provider: 'custom', key: '', endpoint: ENDPOINT });
     await addKey(principal, { provider: 'custom', key: '', endpoint: OTHER_ENDPOINT, key_id: id });
     expect(await secretOf(principal, id, 'custom')).toEqual({ secret: '', endpoint: OTHER_ENDPOINT });
   });
 
-  it('is no reason to lose the key: an empty key in a replacement keeps the stored one', async () => {
+  it('is kept with its key when a replacement has an empty key', async () => {
     const principal = createPrincipal();
     const key = randomKey();
     const { id } = await addKey(principal, { provider: 'custom', key, endpoint: ENDPOINT });
@@ -248,8 +249,8 @@ describe('the endpoint of a stored key', () => {
   });
 });
 
-describe('a key that is stored already', () => {
-  it('is refused and names the label under which it lies', async () => {
+describe('a duplicate key', () => {
+  it('is refused with the label of the stored key', async () => {
     const principal = createPrincipal();
     const key = randomKey();
     await addKey(principal, { key, label: 'Work' });
@@ -259,7 +260,7 @@ describe('a key that is stored already', () => {
     expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
   });
 
-  it('is refused in the place of another key, and accepted in its own', async () => {
+  it('is refused as replacement of another key, and accepted as its own replacement', async () => {
     const principal = createPrincipal();
     const [one, two] = [randomKey(), randomKey()];
     const first = await addKey(principal, { key: one });
@@ -271,7 +272,7 @@ describe('a key that is stored already', () => {
     expect((await addKey(principal, { key: one, key_id: first.id, label: 'Same' })).label).toBe('Same');
   });
 
-  it('is another key at another endpoint, and may be had by another person', async () => {
+  it('is allowed with another endpoint and for another user', async () => {
     const principal = createPrincipal();
     const key = randomKey();
     await addKey(principal, { provider: 'custom', key, endpoint: ENDPOINT });
@@ -280,7 +281,7 @@ describe('a key that is stored already', () => {
     expect(await instance.keys.listKeys(principal.user)).toHaveLength(2);
   });
 
-  it('is noticed by whoever comes second of two that race', async () => {
+  it('is refused for the second of two concurrent requests', async () => {
     const principal = createPrincipal();
     const key = randomKey();
     const outcomes = await Promise.allSettled([addKey(principal, { key }), addKey(principal, { key })]);
@@ -289,10 +290,10 @@ describe('a key that is stored already', () => {
   });
 });
 
-describe('changing a key', () => {
+describe('updating a key', () => {
   const target = (keyId: string) => ({ provider: 'openai', keyId });
 
-  it('names, pauses and resumes it without touching the key or its date', async () => {
+  it('sets the label and pauses and resumes it without changing the key or its date', async () => {
     const principal = createPrincipal();
     const key = randomKey();
     const { id, updated_date } = await addKey(principal, { key });
@@ -304,7 +305,7 @@ describe('changing a key', () => {
     expect(await secretOf(principal, id)).toEqual({ secret: key, endpoint: null });
   });
 
-  it('sets an expiry that is sealed with the key, and lifts it', async () => {
+  it('sets an expiry, which is encrypted with the key, and removes it', async () => {
     const principal = createPrincipal();
     const key = randomKey();
     const { id } = await addKey(principal, { key });
@@ -314,32 +315,32 @@ describe('changing a key', () => {
     await editValue(principal.user.id, 'openai', (value) => (value['expires_at'] = '2099-01-01T00:00:00Z'));
     expect(await secretOf(principal, id)).toBeUndefined();
     await editValue(principal.user.id, 'openai', (value) => (value['expires_at'] = FUTURE));
-    const lifted = await instance.keys.update(principal, target(id), { expires_at: null }, 'r');
-    expect(lifted.expires_at).toBeNull();
+    const unlimited = await instance.keys.update(principal, target(id), { expires_at: null }, 'r');
+    expect(unlimited.expires_at).toBeNull();
     expect(await secretOf(principal, id)).toEqual({ secret: key, endpoint: null });
   });
 
-  it('has it tried again at once when it had been set aside', async () => {
+  it('ends its cooldown', async () => {
     const principal = createPrincipal();
     const { id } = await addKey(principal);
     await instance.keys.recordRefusal(userOwner(principal.user.id), 'openai', id);
-    await instance.keys.update(principal, target(id), { label: 'Mended' }, 'r');
+    await instance.keys.update(principal, target(id), { label: 'Repaired' }, 'r');
     expect((await poolOf(principal))[0]?.cooldownUntil).toBeNull();
   });
 
-  it('is a 404 for a key that is not there, another provider’s or another person’s', async () => {
+  it('answers 404 for an id of another provider or user, and for an unknown id', async () => {
     const principal = createPrincipal();
-    const custom = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
-    const foreign = await addKey(createPrincipal());
-    for (const id of [custom.id, foreign.id, 'abcDEF123456']) {
+    const customKey = await addKey(principal, { provider: 'custom', endpoint: ENDPOINT });
+    const foreignKey = await addKey(createPrincipal());
+    for (const id of [customKey.id, foreignKey.id, 'abcDEF123456']) {
       const refused = await errorOf(instance.keys.update(principal, target(id), { enabled: false }, 'r'));
       expect(refused.code).toBe('key_not_found');
     }
   });
 
-  it('refuses a new expiry for a key that does not decrypt, but lets it be paused', async () => {
+  it('refuses a new expiry for a key that cannot be decrypted, but can pause it', async () => {
     const principal = createPrincipal();
-    const { id } = await addKey(principal, {}, stranger);
+    const { id } = await addKey(principal, {}, otherKeyInstance);
     const refused = await errorOf(instance.keys.update(principal, target(id), { expires_at: FUTURE }, 'r'));
     expect(refused.code).toBe('key_undecryptable');
     expect(await instance.keys.update(principal, target(id), { enabled: false }, 'r')).toMatchObject({
@@ -348,8 +349,8 @@ describe('changing a key', () => {
   });
 });
 
-describe('adding a key that is to be tested first', () => {
-  it('stores it with the result when it works', async () => {
+describe('adding a key with a test', () => {
+  it('stores the key with the result when the test succeeds', async () => {
     const principal = createPrincipal();
     const key = randomKey();
     upstream.answerKey(key, answer.models(['gpt-4o']));
@@ -358,7 +359,7 @@ describe('adding a key that is to be tested first', () => {
     expect(stored.last_tested).not.toBeNull();
   });
 
-  it('stores nothing when it does not, and says what the test found', async () => {
+  it('stores nothing when the test fails, and answers with the result', async () => {
     const principal = createPrincipal();
     const key = randomKey();
     upstream.answerKey(key, answer.error(401));
@@ -375,7 +376,7 @@ describe('adding a key that is to be tested first', () => {
     expect(await actionsOf(principal)).toEqual(['key.tested']);
   });
 
-  it('keeps the old key when the one that is to replace it does not work', async () => {
+  it('keeps the old key when its replacement fails the test', async () => {
     const principal = createPrincipal();
     const [good, bad] = [randomKey(), randomKey()];
     const { id } = await addKey(principal, { key: good });
@@ -384,7 +385,7 @@ describe('adding a key that is to be tested first', () => {
     expect((await secretOf(principal, id))?.secret).toBe(good);
   });
 
-  it('calls nobody when the key could not be stored anyway', async () => {
+  it('calls no provider when the key cannot be stored', async () => {
     const principal = createPrincipal();
     const key = randomKey();
     await addKey(principal, { key });
@@ -398,7 +399,7 @@ describe('adding a key that is to be tested first', () => {
 });
 
 describe('testing stored keys', () => {
-  it('tests one, stores what was found, and audits it before', async () => {
+  it('tests one key, stores the result and writes the audit event', async () => {
     const principal = createPrincipal();
     const key = randomKey();
     const { id } = await addKey(principal, { key });
@@ -417,7 +418,7 @@ describe('testing stored keys', () => {
     expect(instance.logged()).toContain('"event":"key_tested"');
   });
 
-  it('tests all of a provider and answers the worst on top', async () => {
+  it('tests all keys of a provider and answers with the worst result first', async () => {
     const principal = createPrincipal();
     const [good, bad] = [randomKey(), randomKey()];
     const first = await addKey(principal, { key: good });
@@ -432,7 +433,7 @@ describe('testing stored keys', () => {
     ]);
   });
 
-  it('sets a refused key aside and takes a good one back', async () => {
+  it('starts a cooldown for a refused key and ends it for a valid one', async () => {
     const principal = createPrincipal();
     const key = randomKey();
     const { id } = await addKey(principal, { key });
@@ -443,18 +444,18 @@ describe('testing stored keys', () => {
     expect((await poolOf(principal))[0]?.cooldownUntil).toBeNull();
   });
 
-  it('says nothing of a key that was replaced while it was tested', async () => {
+  it('stores no status for a key that was replaced during the test', async () => {
     const principal = createPrincipal();
     const key = randomKey();
     const { id } = await addKey(principal, { key });
     const gate = Promise.withResolvers<undefined>();
-    upstream.answerKey(key, async (exchange) => {
+    upstream.answerKey(key, async (response) => {
       await gate.promise;
-      await answer.error(401)(exchange);
+      await answer.error(401)(response);
     });
-    const asked = upstream.requests.length + 1;
+    const requestCount = upstream.requests.length + 1;
     const testing = instance.keys.test(principal, 'openai', id, 'r');
-    await upstream.received(asked);
+    await upstream.received(requestCount);
     await addKey(principal, { key_id: id });
     gate.resolve(undefined);
     expect((await testing).status).toBe('invalid');
@@ -462,9 +463,9 @@ describe('testing stored keys', () => {
     expect(listed).toMatchObject({ test_status: 'untested', last_tested: null });
   });
 
-  it('finds a key that does not decrypt without calling anybody', async () => {
+  it('reports a key that cannot be decrypted without calling the provider', async () => {
     const principal = createPrincipal();
-    const { id } = await addKey(principal, {}, stranger);
+    const { id } = await addKey(principal, {}, otherKeyInstance);
     const before = upstream.requests.length;
     expect(await instance.keys.test(principal, 'openai', id, 'r')).toMatchObject({
       status: 'undecryptable',
@@ -473,23 +474,23 @@ describe('testing stored keys', () => {
     expect(upstream.requests).toHaveLength(before);
   });
 
-  it('is a 404 without keys and for ids of others', async () => {
+  it('answers 404 without keys, for ids of other users and for unknown providers', async () => {
     const principal = createPrincipal();
-    const foreign = await addKey(createPrincipal());
+    const foreignKey = await addKey(createPrincipal());
     expect((await errorOf(instance.keys.test(principal, 'openai', undefined, 'r'))).code).toBe(
       'key_not_found',
     );
-    expect((await errorOf(instance.keys.test(principal, 'openai', foreign.id, 'r'))).code).toBe(
+    expect((await errorOf(instance.keys.test(principal, 'openai', foreignKey.id, 'r'))).code).toBe(
       'key_not_found',
     );
-    expect((await errorOf(instance.keys.test(principal, 'nobody', undefined, 'r'))).code).toBe(
+    expect((await errorOf(instance.keys.test(principal, 'unknown', undefined, 'r'))).code).toBe(
       'unknown_provider',
     );
   });
 });
 
 describe('endpoints', () => {
-  it('are looked up at most 30 times a minute for one person', async () => {
+  it('are checked at most 30 times a minute per user', async () => {
     const principal = createPrincipal();
     for (let count = 0; count < 30; count += 1) {
       await errorOf(addKey(principal, { provider: 'custom', key: 'not fit', endpoint: ENDPOINT }));

@@ -12,7 +12,7 @@ import { openrouter } from '../../src/providers/openrouter.ts';
 import type { Provider } from '../../src/providers/provider.ts';
 import { together } from '../../src/providers/together.ts';
 
-const good = `sk-proj-${'a1B2'.repeat(6)}`;
+const validKey = `sk-proj-${'a1B2'.repeat(6)}`;
 
 function refusal(provider: Provider, key: string): AppError {
   try {
@@ -24,40 +24,44 @@ function refusal(provider: Provider, key: string): AppError {
   throw new Error('the key was accepted');
 }
 
-describe('the form of a key', () => {
+describe('the format of a key', () => {
   it.each<[Provider, string]>([
-    [openai, good],
+    [openai, validKey],
     [openrouter, `sk-or-v1-${'0'.repeat(32)}`],
     [demo, 'demo-0123456789abc'],
-    [custom, good],
+    [custom, validKey],
     [custom, 'anything!~'],
     [custom, ''],
-  ])('is accepted where it is that of its provider (%#)', (provider, key) => {
+  ])('is accepted where it is the format of the provider (%#)', (provider, key) => {
     expect(() => {
       assertKeyFormat(provider, key, PROVIDERS);
     }).not.toThrow();
   });
 
   it.each<[string, string, string]>([
-    ['a blank inside', `${good} x`, `Character ${good.length + 1} of the key is a blank.`],
-    ['a blank before it', ` ${good}`, 'Character 1 of the key is a blank.'],
-    ['a line break after it', `${good}\n`, `Character ${good.length + 1} of the key is a line break.`],
-    ['a tab', `sk-\t${good}`, 'Character 4 of the key is a blank.'],
-    ['a no-break space', `sk-\u00a0${good}`, 'Character 4 of the key is a blank.'],
-    ['a typographic dash', good.replace('-', '–'), 'Character 3 of the key is not printable ASCII.'],
-    ['an emoji before the fault', `🔑${good}`, 'Character 1 of the key is not printable ASCII.'],
-    ['a control character', `sk-\u0000${good}`, 'Character 4 of the key is not printable ASCII.'],
+    ['a blank inside', `${validKey} x`, `Character ${validKey.length + 1} of the key is a blank.`],
+    ['a blank before it', ` ${validKey}`, 'Character 1 of the key is a blank.'],
+    [
+      'a line break after it',
+      `${validKey}\n`,
+      `Character ${validKey.length + 1} of the key is a line break.`,
+    ],
+    ['a tab', `sk-\t${validKey}`, 'Character 4 of the key is a blank.'],
+    ['a no-break space', `sk-\u00a0${validKey}`, 'Character 4 of the key is a blank.'],
+    ['a typographic dash', validKey.replace('-', '–'), 'Character 3 of the key is not printable ASCII.'],
+    ['an emoji at the start', `🔑${validKey}`, 'Character 1 of the key is not printable ASCII.'],
+    ['a control character', `sk-\u0000${validKey}`, 'Character 4 of the key is not printable ASCII.'],
     [
       'an invisible character',
-      `${good}\u200b`,
-      `Character ${good.length + 1} of the key is not printable ASCII.`,
+      `${validKey}\u200b`,
+      `Character ${validKey.length + 1} of the key is not printable ASCII.`,
     ],
-  ])('is refused with its place for %s', (_name, key, detail) => {
+  ])('is refused with the position for %s', (_name, key, detail) => {
     expect(refusal(openai, key)).toMatchObject({ code: 'invalid_key_format', status: 400, detail });
   });
 
   it.each(['***stored***', '***masked***', 'sk-…4Xyz', '…', '••••••••', '********', '  ***stored*** '])(
-    'is never a mask that was sent back: %s',
+    'is never a returned mask: %s',
     (mask) => {
       for (const provider of [openai, custom])
         expect(refusal(provider, mask)).toMatchObject({
@@ -67,11 +71,11 @@ describe('the form of a key', () => {
     },
   );
 
-  it('may be empty only where the provider does without', () => {
+  it('may be empty only if the provider requires no key', () => {
     expect(refusal(openai, '')).toMatchObject({ code: 'invalid_key_format', detail: 'A key is required.' });
   });
 
-  it('names the provider whose key it looks like', () => {
+  it('is refused with the provider to which the key seems to belong', () => {
     const key = `sk-or-v1-${'0'.repeat(32)}`;
     expect(refusal(openai, key)).toMatchObject({
       code: 'wrong_provider_key',
@@ -87,15 +91,18 @@ describe('the form of a key', () => {
     ["Hugging Face's", cohere, `hf_${'aB'.repeat(17)}`, 'Hugging Face'],
     ["Perplexity's", groq, `pplx-${'a1B2'.repeat(12)}`, 'Perplexity'],
     ["Together's", openai, `tgp_v1_${'a1B2'.repeat(11)}`, 'Together AI'],
-    ['one that was cut off', openai, 'gsk_a1B2', 'Groq'],
-  ])('names whose it is by its longest known prefix: %s', (_name, provider, key, owner) => {
-    expect(refusal(provider, key)).toMatchObject({
-      code: 'wrong_provider_key',
-      detail: `This looks like a key of ${owner}, not of ${provider.name}.`,
-    });
-  });
+    ['a truncated key', openai, 'gsk_a1B2', 'Groq'],
+  ])(
+    'is refused with the provider of the longest known prefix: %s',
+    (_name, provider, key, actualProvider) => {
+      expect(refusal(provider, key)).toMatchObject({
+        code: 'wrong_provider_key',
+        detail: `This looks like a key of ${actualProvider}, not of ${provider.name}.`,
+      });
+    },
+  );
 
-  it("is nobody's where the prefix is that of the provider itself, or where there is none", () => {
+  it('is refused without another provider where the prefix is its own or unknown', () => {
     expect(refusal(groq, 'gsk_a1B2')).toMatchObject({ code: 'invalid_key_format' });
     expect(refusal(cohere, 'a1B2'.repeat(16))).toMatchObject({
       code: 'invalid_key_format',
@@ -103,10 +110,10 @@ describe('the form of a key', () => {
     });
   });
 
-  it("gives the provider's hint for what looks like nobody's", () => {
+  it('is refused with the hint of the provider where no provider matches', () => {
     expect(refusal(openai, 'hello-world-hello-world')).toMatchObject({
       code: 'invalid_key_format',
-      detail: 'This is not a key of OpenAI (it looks like sk-...).',
+      detail: 'This is not a key of OpenAI (its keys look like sk-...).',
     });
   });
 
@@ -118,25 +125,32 @@ describe('the form of a key', () => {
     expect(refusal(openai, `${longest}a`)).toMatchObject({ code: 'key_too_long', status: 400 });
   });
 
-  it('that is far too long is refused for its length, before its characters are looked at', () => {
+  it('is refused for its length before its characters are checked', () => {
     expect(refusal(openai, `${'a'.repeat(1024 * 1024)} \n…`)).toMatchObject({ code: 'key_too_long' });
   });
 
-  it('never comes back in a refusal', () => {
-    const keys = [`${good} x`, `${good}\n`, `wrong-${good}`, `sk-or-v1-${good}`, good.repeat(60), `${good}…`];
+  it('is refused without repeating the key', () => {
+    const keys = [
+      `${validKey} x`,
+      `${validKey}\n`,
+      `wrong-${validKey}`,
+      `sk-or-v1-${validKey}`,
+      validKey.repeat(60),
+      `${validKey}…`,
+    ];
     for (const key of keys) expect(JSON.stringify(refusal(openai, key))).not.toContain('a1B2');
   });
 });
 
-describe('the preview of a key', () => {
+describe('the mask of a key', () => {
   it.each<[Provider, string, string]>([
-    [openai, good, 'sk-…a1B2'],
+    [openai, validKey, 'sk-…a1B2'],
     [openrouter, `sk-or-v1-${'0'.repeat(32)}`, 'sk-or-…0000'],
     [custom, 'abcdefghijklmnop', '…mnop'],
     [custom, 'abcdefghijklmno', '…'],
     [custom, '', '…'],
   ])(
-    'shows the public prefix and the last four, and nothing of a short key (%#)',
+    'shows the public prefix and the last four characters, and nothing of a short key (%#)',
     (provider, key, preview) => {
       expect(maskKey(provider, key)).toBe(preview);
     },

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import pg from 'pg';
-import { createDatabase } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
 import { createInstance, createPrincipal, randomKey, type Instance } from './instance.ts';
 import { createInstanceOptions } from './instance-options.ts';
 
@@ -29,18 +29,18 @@ async function withKey() {
     refuse: () => instance.keys.recordRefusal(name, 'openai', key.id),
     use: () => instance.keys.recordUse(name, 'openai', key.id),
     undecryptable: () => instance.keys.recordUndecryptable(name, 'openai', key.id),
-    /** Lets the time that the key is set aside for pass at once. */
-    wait: () =>
+    /** Ends the cooldown of the key. */
+    endCooldown: () =>
       owner.query(
         "UPDATE provider_key_facts SET set_aside_until = now() - interval '1 second' WHERE key_id = $1",
         [key.id],
       ),
-    asideForMs: async () => {
+    cooldownMs: async () => {
       const pool = (await instance.keys.readPools(name)).get('openai');
       const until = pool?.[0]?.cooldownUntil?.getTime();
       return until === undefined ? undefined : until - Date.now();
     },
-    /** Which version of the row this is, and whether anything has locked it since. */
+    /** The version of the row, including row locks. */
     version: async () =>
       (
         await owner.query(
@@ -52,50 +52,50 @@ async function withKey() {
   };
 }
 
-/** A set-aside time that began just now: a few seconds may have gone by since. */
-function expectMinutes(actualMs: number | undefined, minutes: number): void {
+/** Expects a cooldown that started now; some seconds may have passed since. */
+function expectCooldown(actualMs: number | undefined, minutes: number): void {
   expect(actualMs).toBeGreaterThan(minutes * MINUTE_MS - 20_000);
   expect(actualMs).toBeLessThanOrEqual(minutes * MINUTE_MS + 1_000);
 }
 
-describe('a key that its provider refuses', () => {
-  it('is set aside for 1, 5 and 30 minutes, then for an hour each time, and shown as invalid', async () => {
+describe('a key refused by its provider', () => {
+  it('has cooldowns of 1, 5 and 30 minutes, then of an hour each, and is shown as invalid', async () => {
     const key = await withKey();
     for (const minutes of [1, 5, 30, 60, 60, 60]) {
       await key.refuse();
-      expectMinutes(await key.asideForMs(), minutes);
+      expectCooldown(await key.cooldownMs(), minutes);
       expect(await key.view()).toMatchObject({
         test_status: 'invalid',
         test_message: 'The provider refused it (401).',
       });
-      await key.wait();
+      await key.endCooldown();
     }
   });
 
-  it('is refused once, however many requests were under way with it', async () => {
+  it('counts concurrent refusals as one', async () => {
     const key = await withKey();
     await Promise.all(Array.from({ length: 6 }, () => key.refuse()));
-    expectMinutes(await key.asideForMs(), 1);
-    await key.wait();
+    expectCooldown(await key.cooldownMs(), 1);
+    await key.endCooldown();
     await key.refuse();
-    expectMinutes(await key.asideForMs(), 5);
+    expectCooldown(await key.cooldownMs(), 5);
   });
 
-  it('begins anew once it has served again', async () => {
+  it('starts with the shortest cooldown again after a successful use', async () => {
     const key = await withKey();
     await key.refuse();
-    await key.wait();
+    await key.endCooldown();
     await key.refuse();
     await key.use();
-    expect(await key.asideForMs()).toBeUndefined();
+    expect(await key.cooldownMs()).toBeUndefined();
     expect(await key.view()).toMatchObject({ test_status: 'valid', test_message: null });
     await key.refuse();
-    expectMinutes(await key.asideForMs(), 1);
+    expectCooldown(await key.cooldownMs(), 1);
   });
 });
 
-describe('a key that serves', () => {
-  it('shows when, and is not called tested by that', async () => {
+describe('a used key', () => {
+  it('shows the time of its last use, and stays untested', async () => {
     const key = await withKey();
     expect(await key.view()).toMatchObject({ last_used: null, test_status: 'untested' });
     await key.use();
@@ -105,27 +105,27 @@ describe('a key that serves', () => {
   });
 });
 
-describe('a key that does not decrypt', () => {
-  it('is shown as undecryptable, is not set aside, and recovers with its first use', async () => {
+describe('a key that cannot be decrypted', () => {
+  it('is shown as undecryptable, has no cooldown, and recovers with its next use', async () => {
     const key = await withKey();
     await key.undecryptable();
     expect(await key.view()).toMatchObject({ test_status: 'undecryptable' });
-    expect(await key.asideForMs()).toBeUndefined();
+    expect(await key.cooldownMs()).toBeUndefined();
     await key.use();
     expect(await key.view()).toMatchObject({ test_status: 'valid', test_message: null });
   });
 
-  it('is noted once: what says nothing new touches no row', async () => {
+  it('is written once: a repeated report changes and locks no row', async () => {
     const key = await withKey();
     await key.refuse();
     await key.undecryptable();
-    const noted = await key.version();
-    expect(noted).toHaveLength(1);
+    const written = await key.version();
+    expect(written).toHaveLength(1);
     await key.undecryptable();
-    expect(await key.version()).toEqual(noted);
+    expect(await key.version()).toEqual(written);
   });
 
-  it('is noted once also by requests at the same time', async () => {
+  it('is written once by concurrent requests', async () => {
     const key = await withKey();
     await Promise.all(Array.from({ length: 6 }, () => key.undecryptable()));
     expect(await key.version()).toHaveLength(1);

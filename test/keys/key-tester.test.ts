@@ -15,7 +15,7 @@ import { createTestDialer } from '../support/local-upstreams.ts';
 import { answer, fault, startUpstream, type Upstream } from '../support/upstream.ts';
 
 let upstream: Upstream;
-/** Takes no key but those in `keys`. */
+/** The only keys that the upstream accepts. */
 const keys: string[] = [];
 
 beforeAll(async () => {
@@ -33,7 +33,7 @@ function randomKey(): string {
   return key;
 }
 
-interface Question {
+interface TestInput {
   userId?: string;
   provider?: Provider;
   secret?: string;
@@ -42,7 +42,7 @@ interface Question {
   signal?: AbortSignal;
 }
 
-const hops = createLoopGuard('a secret');
+const loopGuard = createLoopGuard('a secret');
 
 interface TesterOptions {
   through?: Pick<Dialer, 'request'>;
@@ -55,28 +55,28 @@ function createTester({
   overrides = {},
   timeoutMs = 10_000,
 }: TesterOptions = {}) {
-  const tester = createKeyTester({ dialer: through, loopGuard: hops, upstreams: { overrides }, timeoutMs });
-  return (question: Question = {}) =>
+  const tester = createKeyTester({ dialer: through, loopGuard, upstreams: { overrides }, timeoutMs });
+  return (input: TestInput = {}) =>
     tester.test({
       userId: 'u1',
       provider: custom,
       secret: randomKey(),
       endpoint: upstream.url,
       signal: new AbortController().signal,
-      ...question,
+      ...input,
     });
 }
 
-/** The same answers over the same wire, as if they came from a public address. */
+/** A dialer that reports every address as public. */
 function asPublic(): Pick<Dialer, 'request'> {
   const real = createTestDialer();
-  return { request: async (request) => ({ ...(await real.request(request)), fromPublicAddress: true }) };
+  return { request: async (request) => ({ ...(await real.request(request)), isFromPublicAddress: true }) };
 }
 
 const sentKeys = () => upstream.requests.map((request) => request.key);
 
 describe("a key for the user's own endpoint", () => {
-  it('is valid when a random key was refused first and it was not', async () => {
+  it('is valid when a random key is refused first and the key is accepted', async () => {
     const secret = randomKey();
     keys.push(secret);
     expect(await createTester()({ secret })).toMatchObject({ status: 'valid', details: { httpStatus: 200 } });
@@ -94,12 +94,12 @@ describe("a key for the user's own endpoint", () => {
     expect(sentKeys()).not.toContain(secret);
   });
 
-  it('is invalid when it is refused like the random one', async () => {
+  it('is invalid when it is refused like the random key', async () => {
     expect(await createTester()()).toMatchObject({ status: 'invalid', details: { httpStatus: 401 } });
     expect(sentKeys()).toHaveLength(2);
   });
 
-  it.each([400, 402, 403])('is tried where a random key is refused with %i', async (status) => {
+  it.each([400, 402, 403])('is sent where a random key is refused with %i', async (status) => {
     const secret = randomKey();
     upstream.answerAll(answer.error(status));
     upstream.answerKey(secret, answer.models());
@@ -112,17 +112,20 @@ describe("a key for the user's own endpoint", () => {
     ['error', answer.error(500)],
     ['error', answer.html()],
     ['error', answer.reply({ body: { hello: 'world' } })],
-  ] as const)('stays here (%s) when the answer to a random one says nothing of keys', async (status, one) => {
-    upstream.answerAll(one);
-    const secret = randomKey();
-    const result = await createTester()({ secret });
-    expect(result).toMatchObject({ status });
-    expect(result.message).not.toMatch(/accepts this key|of this key/);
-    expect(sentKeys()).toHaveLength(1);
-    expect(sentKeys()).not.toContain(secret);
-  });
+  ] as const)(
+    'is not sent (%s) when the response to the random key shows nothing about keys',
+    async (status, one) => {
+      upstream.answerAll(one);
+      const secret = randomKey();
+      const result = await createTester()({ secret });
+      expect(result).toMatchObject({ status });
+      expect(result.message).not.toMatch(/accepts this key|with this key/);
+      expect(sentKeys()).toHaveLength(1);
+      expect(sentKeys()).not.toContain(secret);
+    },
+  );
 
-  it('that was stored empty is asked about without any, and unverified when that is answered', async () => {
+  it('that is empty is tested without a key, and unverified when the call succeeds', async () => {
     upstream.answerAll(answer.models());
     const result = await createTester()({ provider: ollama, secret: '' });
     expect(result.status).toBe('unverified');
@@ -130,14 +133,14 @@ describe("a key for the user's own endpoint", () => {
     expect(upstream.requests.map(({ headers }) => headers.authorization)).toEqual([undefined]);
   });
 
-  it('that was stored empty is invalid where a key is wanted, and the words say so', async () => {
+  it('that is empty is invalid where a key is required, and the message says so', async () => {
     const result = await createTester()({ secret: '' });
     expect(result.status).toBe('invalid');
-    expect(result.message).toContain('wants a key');
+    expect(result.message).toContain('requires a key');
     expect(upstream.requests).toHaveLength(1);
   });
 
-  it('goes out with a hop mark, and with nothing else that a test would not need', async () => {
+  it('is sent with the loop guard header, and with no other header that a test does not need', async () => {
     const secret = randomKey();
     keys.push(secret);
     await createTester()({ secret });
@@ -151,20 +154,20 @@ describe("a key for the user's own endpoint", () => {
         'x-ops-hop',
       ]);
       expect(() => {
-        hops.rejectLoop(request.headers['x-ops-hop'] as string);
+        loopGuard.rejectLoop(request.headers['x-ops-hop'] as string);
       }).toThrow(AppError);
     }
   });
 
-  it('is dialled under the rules for addresses that users bring', async () => {
+  it('is dialled under the egress rules for users', async () => {
     const forbidding = createTestDialer({ deny: ['127.0.0.0/8'] });
     const result = await createTester({ through: forbidding })();
     expect(result).toMatchObject({ status: 'error', details: { httpStatus: null, latencyMs: null } });
-    expect(result.message).toContain('may not be reached');
+    expect(result.message).toContain('no longer allowed');
     expect(upstream.requests).toEqual([]);
   });
 
-  it('ends in one deadline for both calls', async () => {
+  it('is tested within one deadline for both calls', async () => {
     const secret = randomKey();
     upstream.answerKey(secret, fault.silent());
     expect(await createTester({ timeoutMs: 400 })({ secret })).toMatchObject({ status: 'timeout' });
@@ -173,7 +176,7 @@ describe("a key for the user's own endpoint", () => {
 });
 
 describe('an address that is not public', () => {
-  const odd = [
+  const unexpectedAnswers = [
     ['404', answer.error(404)],
     ['500', answer.error(500)],
     ['418', answer.error(418)],
@@ -183,10 +186,10 @@ describe('an address that is not public', () => {
     ['a redirect', answer.redirect(302, 'http://127.0.0.1:1/')],
   ] as const;
 
-  it('says one and the same for all that is no answer of a provider, so that nothing there is explored', async () => {
+  it('has one result for all responses that are not from a provider, so that hosts cannot be explored', async () => {
     const results: unknown[] = [];
-    const cut = [fault.resetInBody(), fault.shortBody(), fault.endlessJson()];
-    for (const one of [...odd.map(([, each]) => each), ...cut]) {
+    const incomplete = [fault.resetInBody(), fault.shortBody(), fault.endlessJson()];
+    for (const one of [...unexpectedAnswers.map(([, each]) => each), ...incomplete]) {
       upstream.answerAll(one);
       const { status, message, details } = await createTester()();
       results.push({ status, message, httpStatus: details.httpStatus });
@@ -195,13 +198,16 @@ describe('an address that is not public', () => {
     expect(results[0]).toMatchObject({ status: 'error', httpStatus: null });
   });
 
-  it.each(odd)('is not treated like a public one, whose status is told: %s', async (_name, one) => {
-    upstream.answerAll(one);
-    const result = await createTester({ through: asPublic() })();
-    expect(result.details.httpStatus).not.toBeNull();
-  });
+  it.each(unexpectedAnswers)(
+    'is not treated like a public one, whose status is shown: %s',
+    async (_name, one) => {
+      upstream.answerAll(one);
+      const result = await createTester({ through: asPublic() })();
+      expect(result.details.httpStatus).not.toBeNull();
+    },
+  );
 
-  it('tells what a provider would: 401, 402, 403, 429', async () => {
+  it('shows the statuses that a provider would send: 401, 402, 403, 429', async () => {
     for (const status of [401, 402, 403, 429]) {
       upstream.answerAll(answer.error(status));
       expect((await createTester()()).details.httpStatus).toBe(status);
@@ -209,8 +215,8 @@ describe('an address that is not public', () => {
   });
 });
 
-describe("an address of the operator's or of a provider's file", () => {
-  it('gets the key at once, without a hop mark', async () => {
+describe('an address of the operator or of the provider', () => {
+  it('receives the key at once, without the loop guard header', async () => {
     const secret = randomKey();
     keys.push(secret);
     const test = createTester({ overrides: { groq: upstream.url } });
@@ -219,13 +225,13 @@ describe("an address of the operator's or of a provider's file", () => {
     expect(upstream.requests[0]?.headers).not.toHaveProperty('x-ops-hop');
   });
 
-  it('gets a random key first where the provider may ignore keys', async () => {
+  it('receives a random key first where the provider may ignore keys', async () => {
     upstream.answerAll(answer.models());
     const test = createTester({ overrides: { ollama: upstream.url } });
     expect(await test({ provider: ollama, endpoint: null })).toMatchObject({ status: 'unverified' });
   });
 
-  it('that is missing is an error that says what to do, and calls nobody', async () => {
+  it('that is missing is an error that says what to do, without a call', async () => {
     const result = await createTester()({ provider: ollama, endpoint: null });
     expect(result).toEqual({
       status: 'error',
@@ -236,7 +242,7 @@ describe("an address of the operator's or of a provider's file", () => {
 });
 
 describe('the demo', () => {
-  it('refuses keys that are none of its own, so that a test of its keys tests something', async () => {
+  it('refuses keys of another format, so that a key test can fail', async () => {
     const started = await startDemoUpstream();
     try {
       const test = createTester({ overrides: { demo: started.url } });
@@ -250,20 +256,20 @@ describe('the demo', () => {
 });
 
 describe('the limit of tests', () => {
-  it('is 20 upstream calls a minute and user, the 21st is a 429 that says when to come back', async () => {
+  it('is 20 upstream calls per minute and user; the 21st is refused with 429 and retry-after', async () => {
     const test = createTester({ overrides: { groq: upstream.url } });
-    const question = { provider: groq, endpoint: null };
-    for (let count = 0; count < 20; count += 1) await test(question);
-    const error = await test(question).catch((reason: unknown) => reason);
+    const input = { provider: groq, endpoint: null };
+    for (let count = 0; count < 20; count += 1) await test(input);
+    const error = await test(input).catch((reason: unknown) => reason);
     expect(error).toMatchObject({ code: 'rate_limited', status: 429 });
     const seconds = Number((error as AppError).headers['retry-after']);
     expect(seconds).toBeGreaterThan(0);
     expect(seconds).toBeLessThanOrEqual(60);
     expect(upstream.requests).toHaveLength(20);
-    expect(await test({ ...question, userId: 'u2' })).toMatchObject({ status: 'invalid' });
+    expect(await test({ ...input, userId: 'u2' })).toMatchObject({ status: 'invalid' });
   });
 
-  it('counts the call with a random key too', async () => {
+  it('counts the call with the random key too', async () => {
     const test = createTester();
     for (let count = 0; count < 10; count += 1) await test();
     await expect(test()).rejects.toMatchObject({ code: 'rate_limited' });
@@ -271,14 +277,14 @@ describe('the limit of tests', () => {
   });
 });
 
-describe('a test that its caller gives up', () => {
-  it('fails with the reason, and ends the call to the upstream', async () => {
+describe('an aborted test', () => {
+  it('fails with the reason of the abort, and ends the call to the upstream', async () => {
     upstream.answerAll(fault.silent());
     const controller = new AbortController();
     const running = createTester()({ signal: controller.signal });
     await upstream.received(1);
-    // Not taken for what the upstream did.
-    const reason = new AppError('upstream_timeout', 'gone');
+    // The reason must not be read as an error of the upstream.
+    const reason = new AppError('upstream_timeout', 'aborted');
     controller.abort(reason);
     await expect(running).rejects.toBe(reason);
     await upstream.closed(0);
@@ -287,15 +293,15 @@ describe('a test that its caller gives up', () => {
   it('makes no further call', async () => {
     const controller = new AbortController();
     upstream.answerAll(() => {
-      controller.abort(new Error('gone'));
+      controller.abort(new Error('aborted'));
     });
-    await expect(createTester()({ signal: controller.signal })).rejects.toThrow('gone');
+    await expect(createTester()({ signal: controller.signal })).rejects.toThrow('aborted');
     expect(upstream.requests).toHaveLength(1);
   });
 });
 
-describe('what comes out of a test', () => {
-  it('holds no key and no word of the upstream, also when the upstream repeats the key', async () => {
+describe('the result of a test', () => {
+  it('contains no key and no text of the upstream, even if the upstream repeats the key', async () => {
     const secret = randomKey();
     for (const status of [200, 400, 401, 402, 403, 404, 429, 500]) {
       upstream.answerAll(answer.error(401));

@@ -2,32 +2,32 @@ import { once } from 'node:events';
 import { createServer, request, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-/** What becomes of a call: passed on, answered here without being passed on, or held unanswered. */
+/** What happens to a call: forwarded, answered with a status without being forwarded, or left unanswered. */
 type RelayDecision = 'pass' | { answer: number } | 'hold';
 
 export interface Relay {
-  /** Keycloak's address by way of the relay. */
+  /** The relay's address, to be used as Keycloak's. */
   url: string;
-  /** Decides on each call, before it is passed on; a call waits for its verdict. */
+  /** Decides on each call before it is forwarded. A call waits for its decision. */
   before(decide: (call: IncomingMessage) => RelayDecision | Promise<RelayDecision>): void;
-  /** Decides on each answer, after Keycloak has done the work. */
+  /** Decides on each response, after Keycloak has executed the call. */
   after(decide: (call: IncomingMessage) => RelayDecision | Promise<RelayDecision>): void;
-  /** Decides nothing any more: everything is passed on. */
+  /** Resets both decisions: all calls are forwarded. */
   passAll(): void;
   close(): Promise<void>;
 }
 
-/** Stands between the app and the real Keycloak, so that a test can fail one call at the moment it means. */
+/** An HTTP proxy between the app and the real Keycloak, so that a test can fail one call at a chosen moment. */
 export async function createRelay(keycloakUrl: string): Promise<Relay> {
   let decideBefore: (call: IncomingMessage) => RelayDecision | Promise<RelayDecision> = () => 'pass';
   let decideAfter: (call: IncomingMessage) => RelayDecision | Promise<RelayDecision> = () => 'pass';
   const server = createServer((call, reply) => {
-    void Promise.resolve(decideBefore(call)).then((verdict) => {
-      if (verdict === 'hold') return;
-      if (verdict === 'pass') forwardCall(keycloakUrl, call, reply, (seen) => decideAfter(seen));
+    void Promise.resolve(decideBefore(call)).then((decision) => {
+      if (decision === 'hold') return;
+      if (decision === 'pass') forwardCall(keycloakUrl, call, reply, (forwarded) => decideAfter(forwarded));
       else {
         call.resume();
-        reply.writeHead(verdict.answer).end();
+        reply.writeHead(decision.answer).end();
       }
     });
   });
@@ -58,22 +58,22 @@ function forwardCall(
   reply: ServerResponse,
   decideAfter: (call: IncomingMessage) => RelayDecision | Promise<RelayDecision>,
 ): void {
-  const onward = request(new URL(call.url ?? '/', keycloakUrl), {
+  const forwarded = request(new URL(call.url ?? '/', keycloakUrl), {
     method: call.method,
     headers: { ...call.headers, host: new URL(keycloakUrl).host },
     agent: false,
   });
-  onward.on('error', () => reply.destroy());
-  onward.on('response', (answer) => {
-    void Promise.resolve(decideAfter(call)).then((verdict) => {
-      if (verdict === 'pass') {
-        reply.writeHead(answer.statusCode ?? 502, answer.headers);
-        answer.pipe(reply);
+  forwarded.on('error', () => reply.destroy());
+  forwarded.on('response', (response) => {
+    void Promise.resolve(decideAfter(call)).then((decision) => {
+      if (decision === 'pass') {
+        reply.writeHead(response.statusCode ?? 502, response.headers);
+        response.pipe(reply);
         return;
       }
-      answer.resume();
-      if (verdict !== 'hold') reply.writeHead(verdict.answer).end();
+      response.resume();
+      if (decision !== 'hold') reply.writeHead(decision.answer).end();
     });
   });
-  call.pipe(onward);
+  call.pipe(forwarded);
 }

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { setTimeout as pause } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
 import { stack } from '../support/stack.ts';
 import {
@@ -15,15 +15,15 @@ import { createOneRealm, type OneRealm, type RealmUser } from './one-realm.ts';
 let realm: OneRealm;
 let relay: Relay;
 let instance: Instance;
-/** An instance whose calls to Keycloak go through the relay. */
+/** An instance that calls Keycloak through the relay. */
 let relayed: Instance;
-const opened: Instance[] = [];
+const instances: Instance[] = [];
 
 beforeAll(async () => {
   realm = await createOneRealm();
   relay = await createRelay(stack.keycloak.url);
-  instance = another({});
-  relayed = another({ keycloakUrl: relay.url });
+  instance = openInstance({});
+  relayed = openInstance({ keycloakUrl: relay.url });
 }, 60_000);
 
 afterEach(() => {
@@ -31,14 +31,14 @@ afterEach(() => {
 });
 
 afterAll(async () => {
-  await Promise.all(opened.map((each) => each.close()));
+  await Promise.all(instances.map((each) => each.close()));
   await relay.close();
   await realm.remove();
 });
 
-function another(change: Partial<InstanceOptions>): Instance {
+function openInstance(change: Partial<InstanceOptions>): Instance {
   const made = createInstance({ ...realm.options, ...change });
-  opened.push(made);
+  instances.push(made);
   return made;
 }
 
@@ -51,8 +51,8 @@ async function actionsOf(userId: string): Promise<string[]> {
   return rows.map((row) => row.action);
 }
 
-/** What the log says of one person's writes. */
-function eventsOf(from: Instance, person: RealmUser) {
+/** The logged events with this user's vault id. */
+function eventsOf(from: Instance, user: RealmUser) {
   const Line = z.object({ event: z.string().optional(), vault_id: z.string().optional(), level: z.number() });
   const lines = from
     .logged()
@@ -60,7 +60,7 @@ function eventsOf(from: Instance, person: RealmUser) {
     .filter((line) => line !== '');
   return lines
     .map((line) => Line.loose().parse(JSON.parse(line)))
-    .filter((line) => line.vault_id === person.id);
+    .filter((line) => line.vault_id === user.id);
 }
 
 async function secretsOf({ id }: RealmUser): Promise<(string | undefined)[]> {
@@ -68,8 +68,8 @@ async function secretsOf({ id }: RealmUser): Promise<(string | undefined)[]> {
   return (pools.get('openai') ?? []).map((each) => each.decrypt()?.secret);
 }
 
-describe('one realm for people and keys', () => {
-  it("keeps keys with the person's own user and leaves the rest of it as it was", async () => {
+describe('one realm for users and keys', () => {
+  it('stores keys with the user and leaves the rest of the user unchanged', async () => {
     const { admin } = realm;
     const { id, principal } = await realm.createUser();
     const before = await admin.users.findOne({ id });
@@ -88,7 +88,7 @@ describe('one realm for people and keys', () => {
     expect(await actionsOf(id)).toEqual(['key.added', 'key.deleted']);
   });
 
-  it('counts nobody as an owner of a record who never added a key', async () => {
+  it('stores no vault index row for a user without keys', async () => {
     const { id } = await realm.admin.users.create({ username: 'keyless', enabled: true });
     expect(await instance.keys.listKeys(createPrincipal(id).user)).toEqual([]);
     const owner = `user:${id}` as const;
@@ -98,7 +98,7 @@ describe('one realm for people and keys', () => {
     expect(rows).toEqual([]);
   });
 
-  it('makes no user for a person who is not there', async () => {
+  it('creates no user for an unknown user id', async () => {
     const principal = createPrincipal();
     const add = instance.keys.add(
       principal,
@@ -112,173 +112,174 @@ describe('one realm for people and keys', () => {
 
 type Call = Parameters<Parameters<Relay['before']>[0]>[0];
 const isUpdate = (call: Call) => call.method === 'PUT' && call.url?.includes('/users/') === true;
-const isFirstLook = (call: Call) => call.url?.includes('/admin-events') === true;
+const isFirstEventQuery = (call: Call) => call.url?.includes('/admin-events') === true;
 
-/** Has `work` done once, when the first such call has come and before it is passed on. */
-function justBefore(isMeant: (call: Call) => boolean, work: () => Promise<unknown>): void {
+/** Runs `work` once, before the first matching call is forwarded. */
+function justBefore(isMatch: (call: Call) => boolean, work: () => Promise<unknown>): void {
   let isDone = false;
   relay.before(async (call) => {
-    if (isDone || !isMeant(call)) return 'pass' as const;
+    if (isDone || !isMatch(call)) return 'pass' as const;
     isDone = true;
     await work();
     return 'pass' as const;
   });
 }
 
-/** All that an administrator can change at a person at once. */
+/** Everything that an administrator can change in one save of a user. */
 const CHANGES = {
   ...{ firstName: 'Augusta', lastName: 'King', email: 'king@example.test' },
   ...{ enabled: false, emailVerified: false, requiredActions: ['UPDATE_PASSWORD'] },
   attributes: { subscription_tier: ['free'], 'a note': ['“two”', 'values'] },
 };
 
-describe('a person whom an administrator saves while a key is written', () => {
-  it('keeps all of that which the update can leave out: disabled, unverified, with something to do', async () => {
-    const person = await realm.createUser();
-    justBefore(isUpdate, () => realm.saveUser(person.id, CHANGES));
-    await relayed.keys.add(person.principal, openaiKey(), 'r1');
-    const { enabled, emailVerified, requiredActions } = await realm.readUser(person.id);
-    const { enabled: off, emailVerified: doubted, requiredActions: todo } = CHANGES;
+describe('a user saved by an administrator during a key write', () => {
+  it('keeps what the update can omit: enabled, emailVerified and requiredActions', async () => {
+    const user = await realm.createUser();
+    justBefore(isUpdate, () => realm.saveUser(user.id, CHANGES));
+    await relayed.keys.add(user.principal, openaiKey(), 'r1');
+    const { enabled, emailVerified, requiredActions } = await realm.readUser(user.id);
     expect({ enabled, emailVerified, requiredActions }).toEqual({
-      ...{ enabled: off, emailVerified: doubted, requiredActions: todo },
+      enabled: CHANGES.enabled,
+      emailVerified: CHANGES.emailVerified,
+      requiredActions: CHANGES.requiredActions,
     });
   });
 
-  it('may get back the older tier, names and address, and that is told: loudly, and in the audit trail', async () => {
-    const person = await realm.createUser();
+  it('may get back the older tier, names and address, which is logged as an error and audited', async () => {
+    const user = await realm.createUser();
     const key = openaiKey();
     justBefore(isUpdate, async () => {
-      await realm.saveUser(person.id, CHANGES);
+      await realm.saveUser(user.id, CHANGES);
     });
-    await relayed.keys.add(person.principal, key, 'r1');
-    const [told, ...others] = eventsOf(relayed, person);
-    const savedBy = (await savesOf(person))[1]?.authDetails?.userId;
-    expect(told).toMatchObject({ event: 'vault_write_collision', level: 50, owner: `user:${person.id}` });
+    await relayed.keys.add(user.principal, key, 'r1');
+    const [collision, ...others] = eventsOf(relayed, user);
+    const savedBy = (await updateEventsOf(user))[1]?.authDetails?.userId;
+    expect(collision).toMatchObject({ event: 'vault_write_collision', level: 50, owner: `user:${user.id}` });
     expect(savedBy).toBeDefined();
-    expect(told?.['saved_by']).toEqual([savedBy]);
+    expect(collision?.['saved_by']).toEqual([savedBy]);
     expect(others).toEqual([]);
-    expect(await actionsOf(person.id)).toEqual(['key.added', 'key.write_collided']);
-    expect(await secretsOf(person)).toEqual([key.key]);
+    expect(await actionsOf(user.id)).toEqual(['key.added', 'key.write_collided']);
+    expect(await secretsOf(user)).toEqual([key.key]);
   });
 
-  it('loses nothing of what was saved before the write read the person for the last time', async () => {
-    const person = await realm.createUser();
+  it('loses nothing that was saved before the last read of the write', async () => {
+    const user = await realm.createUser();
     const key = openaiKey();
-    justBefore(isFirstLook, () => realm.saveUser(person.id, CHANGES));
-    await relayed.keys.add(person.principal, key, 'r1');
-    const { attributes, ...rest } = await realm.readUser(person.id);
+    justBefore(isFirstEventQuery, () => realm.saveUser(user.id, CHANGES));
+    await relayed.keys.add(user.principal, key, 'r1');
+    const { attributes, ...rest } = await realm.readUser(user.id);
     const { byok_openai: values, ...foreign } = attributes as Record<string, string[]>;
     expect({ ...rest, attributes: foreign }).toMatchObject(CHANGES);
     expect(values).toHaveLength(1);
-    expect(await secretsOf(person)).toEqual([key.key]);
-    expect(await actionsOf(person.id)).toEqual(['key.added']);
-    // Keycloak's caches had the time to learn of it.
-    const [written, saved] = await savesOf(person);
+    expect(await secretsOf(user)).toEqual([key.key]);
+    expect(await actionsOf(user.id)).toEqual(['key.added']);
+    // The write waits until Keycloak's caches are updated.
+    const [written, saved] = await updateEventsOf(user);
     expect((written?.time ?? 0) - (saved?.time ?? 0)).toBeGreaterThan(200);
   });
 
-  it('gets back no key that the administrator removed while another one was added', async () => {
-    const person = await realm.createUser();
+  it('gets back no key that the administrator removed during the add of another key', async () => {
+    const user = await realm.createUser();
     const key = openaiKey();
-    await relayed.keys.add(person.principal, openaiKey(), 'r1');
-    justBefore(isFirstLook, () => realm.saveUser(person.id, { attributes: { byok_openai: [] } }));
-    await relayed.keys.add(person.principal, key, 'r2');
-    expect(await secretsOf(person)).toEqual([key.key]);
+    await relayed.keys.add(user.principal, openaiKey(), 'r1');
+    justBefore(isFirstEventQuery, () => realm.saveUser(user.id, { attributes: { byok_openai: [] } }));
+    await relayed.keys.add(user.principal, key, 'r2');
+    expect(await secretsOf(user)).toEqual([key.key]);
   });
 
-  it('has the new key also when the administrator saves an older state over it, and the tier so saved', async () => {
-    const person = await realm.createUser();
+  it('has the new key and the saved tier even if the administrator saves an older state over the key', async () => {
+    const user = await realm.createUser();
     const key = openaiKey();
-    const loaded = await realm.readUser(person.id);
+    const loaded = await realm.readUser(user.id);
     let updates = 0;
     relay.after(async (call) => {
       if (isUpdate(call) && (updates += 1) === 1)
-        await realm.saveUser(person.id, { attributes: { subscription_tier: ['enterprise'] } }, loaded);
+        await realm.saveUser(user.id, { attributes: { subscription_tier: ['enterprise'] } }, loaded);
       return 'pass' as const;
     });
-    await relayed.keys.add(person.principal, key, 'r1');
+    await relayed.keys.add(user.principal, key, 'r1');
     expect(updates).toBe(2);
-    expect((await realm.readUser(person.id)).attributes).toMatchObject({ subscription_tier: ['enterprise'] });
-    expect(await secretsOf(person)).toEqual([key.key]);
+    expect((await realm.readUser(user.id)).attributes).toMatchObject({ subscription_tier: ['enterprise'] });
+    expect(await secretsOf(user)).toEqual([key.key]);
   });
 
-  it('is spoken of in no alarm when the save was over before', async () => {
-    const person = await realm.createUser();
-    await realm.saveUser(person.id, { lastName: 'King' });
-    await relayed.keys.add(person.principal, openaiKey(), 'r1');
-    expect(eventsOf(relayed, person)).toEqual([]);
-    expect(await actionsOf(person.id)).toEqual(['key.added']);
+  it('causes no collision event when the save ended before the write', async () => {
+    const user = await realm.createUser();
+    await realm.saveUser(user.id, { lastName: 'King' });
+    await relayed.keys.add(user.principal, openaiKey(), 'r1');
+    expect(eventsOf(relayed, user)).toEqual([]);
+    expect(await actionsOf(user.id)).toEqual(['key.added']);
   });
 });
 
-describe('a key write to a person', () => {
-  it('tells when the person changed the own profile at the same moment', async () => {
-    const person = await realm.createUser();
+describe('a key write to a user', () => {
+  it('detects a concurrent change of the profile by the user', async () => {
+    const user = await realm.createUser();
     justBefore(isUpdate, async () => {
       const answer = await fetch(`${stack.keycloak.url}/realms/${realm.name}/account`, {
         method: 'POST',
         headers: {
-          authorization: `Bearer ${(await signIn(person, person.password)).access_token ?? ''}`,
+          authorization: `Bearer ${(await signIn(user, user.password)).access_token ?? ''}`,
           'content-type': 'application/json',
         },
         body: JSON.stringify({
-          ...{ username: person.username, email: `${person.username}@example.test` },
+          ...{ username: user.username, email: `${user.username}@example.test` },
           ...{ firstName: 'Myself', lastName: 'Example' },
         }),
       });
       expect(answer.status).toBe(204);
     });
-    await relayed.keys.add(person.principal, openaiKey(), 'r1');
-    expect(eventsOf(relayed, person)).toMatchObject([
+    await relayed.keys.add(user.principal, openaiKey(), 'r1');
+    expect(eventsOf(relayed, user)).toMatchObject([
       { event: 'vault_write_collision', saved_by: ['the person'] },
     ]);
   });
 
-  it('does not lift the lock that follows wrong passwords', async () => {
-    const person = await realm.createUser();
+  it('does not end the lock after wrong passwords', async () => {
+    const user = await realm.createUser();
     const isLocked = async () => {
-      const state: unknown = await realm.admin.attackDetection.findOne({ id: person.id });
+      const state: unknown = await realm.admin.attackDetection.findOne({ id: user.id });
       return z.object({ disabled: z.boolean() }).parse(state).disabled;
     };
-    for (let count = 0; count < 10 && !(await isLocked()); count += 1) await signIn(person, 'wrong');
+    for (let count = 0; count < 10 && !(await isLocked()); count += 1) await signIn(user, 'wrong');
     expect(await isLocked()).toBe(true);
-    await instance.keys.add(person.principal, openaiKey(), 'r1');
+    await instance.keys.add(user.principal, openaiKey(), 'r1');
     expect(await isLocked()).toBe(true);
   });
 
-  it('works without the right to see events, and says that nobody watches', async () => {
-    const person = await realm.createUser();
-    const blind = another({ client: realm.clientWithoutEvents });
+  it('works without the right to view events, and logs that collisions are not detected', async () => {
+    const user = await realm.createUser();
+    const withoutEvents = openInstance({ client: realm.clientWithoutEvents });
     const key = openaiKey();
-    await blind.keys.add(person.principal, key, 'r1');
-    expect(await secretsOf(person)).toEqual([key.key]);
-    expect(eventsOf(blind, person)).toMatchObject([{ event: 'vault_write_unwatched', level: 40 }]);
+    await withoutEvents.keys.add(user.principal, key, 'r1');
+    expect(await secretsOf(user)).toEqual([key.key]);
+    expect(eventsOf(withoutEvents, user)).toMatchObject([{ event: 'vault_write_unwatched', level: 40 }]);
   });
 
-  it('leaves no loss untold: 50 writes against 50 saves of the tier at random moments', async () => {
+  it('audits every loss: 50 writes against 50 saves of the tier at random moments', async () => {
     const race = async () => {
-      const person = await realm.createUser();
-      const added = instance.keys.add(person.principal, openaiKey(), 'r1');
-      await pause(Math.random() * 120);
-      await realm.saveUser(person.id, { attributes: { subscription_tier: ['free'] } });
+      const user = await realm.createUser();
+      const added = instance.keys.add(user.principal, openaiKey(), 'r1');
+      await delay(Math.random() * 120);
+      await realm.saveUser(user.id, { attributes: { subscription_tier: ['free'] } });
       await added;
-      const attributes = (await realm.readUser(person.id)).attributes as Record<string, string[]>;
+      const attributes = (await realm.readUser(user.id)).attributes as Record<string, string[]>;
       const isLost = attributes['subscription_tier']?.[0] !== 'free';
-      const isTold = (await actionsOf(person.id)).includes('key.write_collided');
-      return { isLost, isTold };
+      const isAudited = (await actionsOf(user.id)).includes('key.write_collided');
+      return { isLost, isAudited };
     };
-    const lanes = Array.from({ length: 5 }, async () => {
-      const seen = [];
-      for (let count = 0; count < 10; count += 1) seen.push(await race());
-      return seen;
+    const workers = Array.from({ length: 5 }, async () => {
+      const results = [];
+      for (let count = 0; count < 10; count += 1) results.push(await race());
+      return results;
     });
-    const seen = (await Promise.all(lanes)).flat();
-    expect(seen.filter(({ isLost, isTold }) => isLost && !isTold)).toEqual([]);
+    const results = (await Promise.all(workers)).flat();
+    expect(results.filter(({ isLost, isAudited }) => isLost && !isAudited)).toEqual([]);
   }, 60_000);
 });
 
-/** Keycloak's events of them, newest first. */
-async function savesOf({ id }: RealmUser) {
+/** Keycloak's admin events for updates of the user, newest first. */
+async function updateEventsOf({ id }: RealmUser) {
   return realm.admin.realms.findAdminEvents({
     ...{ realm: realm.name, resourcePath: `users/${id}`, operationTypes: 'UPDATE' },
   });

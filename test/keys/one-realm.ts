@@ -3,22 +3,23 @@ import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/us
 import { randomBytes } from 'node:crypto';
 import type { Principal } from '../../src/http/principal.ts';
 import { evidence } from '../support/evidence.ts';
-import { adminClient, createDatabase, stack, type ClientCredentials } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
+import { adminClient, stack, type ClientCredentials } from '../support/stack.ts';
 import { createPrincipal, randomEncryptionKey, type InstanceOptions } from './instance.ts';
 
-/** A realm in which people are their own vault records: one realm for both, as an operator may choose. */
+/** A realm that holds users and keys: the user is the vault record (the layout with one realm). */
 export interface OneRealm {
   name: string;
   admin: KcAdminClient;
-  /** For an instance of the key service that keeps keys there, on a database of its own. */
+  /** Options for instances of the key service that store keys in this realm, on a new database. */
   options: InstanceOptions;
-  /** A client that may write people and not see events. */
+  /** A client that may update users but not view events. */
   clientWithoutEvents: ClientCredentials;
-  /** A client with which people sign in by password alone. */
+  /** A client for sign-in by password (direct access grants). */
   signInClient: string;
   createUser(): Promise<RealmUser>;
   readUser(id: string): Promise<UserRepresentation>;
-  /** Saves a person as the console does: all of it as it was `loaded`, with the changes. */
+  /** Saves a user as the admin console does: the whole representation as `loaded`, with the changes. */
   saveUser(id: string, changes: UserRepresentation, loaded?: UserRepresentation): Promise<void>;
   remove(): Promise<void>;
 }
@@ -31,20 +32,20 @@ export interface RealmUser {
 }
 
 export async function createOneRealm(): Promise<OneRealm> {
-  const name = `people-${randomBytes(6).toString('hex')}`;
+  const name = `one-realm-${randomBytes(6).toString('hex')}`;
   const admin = await adminClient(name);
-  const [client, blindClient] = [newClient('vault'), newClient('blind')];
+  const [client, clientWithoutEvents] = [newClient('vault'), newClient('blind')];
   await admin.realms.create({
     realm: name,
     enabled: true,
     bruteForceProtected: true,
-    // An update that leaves out the user name is refused then.
+    // With this setting an update that omits the user name is refused.
     editUsernameAllowed: true,
     adminEventsEnabled: true,
     eventsEnabled: true,
     enabledEventTypes: ['UPDATE_PROFILE'],
     clients: [
-      ...[client, blindClient].map(({ id, secret }) => ({
+      ...[client, clientWithoutEvents].map(({ id, secret }) => ({
         ...{ clientId: id, secret, enabled: true, publicClient: false },
         ...{ standardFlowEnabled: false, serviceAccountsEnabled: true },
       })),
@@ -52,7 +53,7 @@ export async function createOneRealm(): Promise<OneRealm> {
     ],
     users: [
       serviceAccount(client.id, ['manage-users', 'view-events']),
-      serviceAccount(blindClient.id, ['manage-users']),
+      serviceAccount(clientWithoutEvents.id, ['manage-users']),
     ],
   });
   const profile = await admin.users.getProfile({ realm: name });
@@ -62,9 +63,9 @@ export async function createOneRealm(): Promise<OneRealm> {
     unmanagedAttributePolicy: 'ADMIN_EDIT' as never,
   });
   const { appUrl } = await createDatabase();
-  const read = async (id: string) => (await admin.users.findOne({ id })) ?? {};
+  const readUser = async (id: string) => (await admin.users.findOne({ id })) ?? {};
   return {
-    ...{ name, admin, clientWithoutEvents: blindClient, signInClient: 'sign-in', readUser: read },
+    ...{ name, admin, clientWithoutEvents, signInClient: 'sign-in', readUser },
     options: {
       databaseUrl: appUrl,
       keycloakUrl: stack.keycloak.url,
@@ -75,11 +76,11 @@ export async function createOneRealm(): Promise<OneRealm> {
     },
     createUser: () => createRealmUser(admin),
     async saveUser(id, changes, loaded) {
-      const { userProfileMetadata: _metadata, ...found } = loaded ?? (await read(id));
+      const { userProfileMetadata: _metadata, ...found } = loaded ?? (await readUser(id));
       const attributes = { ...found.attributes, ...changes.attributes } as Record<string, string[]>;
       await admin.users.update({ id }, { ...found, ...changes, attributes });
     },
-    // A client that signed in long ago may have to sign in again.
+    // The token of the earlier client may have expired.
     remove: async () => (await adminClient()).realms.del({ realm: name }),
   };
 }

@@ -5,155 +5,155 @@ import type { Owner } from '../../src/lib/owner.ts';
 const ADA: Owner = 'user:ada';
 const BOB: Owner = 'user:bob';
 
-interface Held {
+interface PendingRead {
   owner: Owner;
-  /** Ends the reading. */
-  end: (reading: Partial<PoolSnapshot<string>>) => void;
+  /** Completes the read. */
+  complete: (snapshot: Partial<PoolSnapshot<string>>) => void;
   fail: (error: Error) => void;
 }
 
-/** A cache whose readings end when the test says so, and whose clock and hearing are the test's. */
+/** Creates a cache whose reads, clock and listening state are controlled by the test. */
 function setUp(options: { maxEntries?: number } = {}) {
-  const state = { nowMs: 0, isHeard: true };
-  const held: Held[] = [];
+  const state = { nowMs: 0, isListening: true };
+  const reads: PendingRead[] = [];
   const cache = createPoolCache<string>({
     read: (owner) =>
       new Promise((resolve, reject) => {
-        const end: Held['end'] = (reading) => {
-          resolve({ value: '', recordId: `record of ${owner}`, isCacheable: true, ...reading });
+        const complete: PendingRead['complete'] = (snapshot) => {
+          resolve({ value: '', recordId: `record of ${owner}`, isCacheable: true, ...snapshot });
         };
-        held.push({ owner, end, fail: reject });
+        reads.push({ owner, complete, fail: reject });
       }),
-    isListening: () => state.isHeard,
+    isListening: () => state.isListening,
     now: () => state.nowMs,
     ...options,
   });
-  /** Reads to the end; answers whether the source was asked. */
-  async function get(owner: Owner, value: string): Promise<{ got: string; asked: boolean }> {
-    const before = held.length;
-    const answer = cache.get(owner);
-    const asked = held.length > before;
-    if (asked) held.at(-1)?.end({ value });
-    return { got: await answer, asked };
+  /** Calls `get`, completes its read, and returns whether there was a read. */
+  async function get(owner: Owner, value: string): Promise<{ value: string; isRead: boolean }> {
+    const before = reads.length;
+    const result = cache.get(owner);
+    const isRead = reads.length > before;
+    if (isRead) reads.at(-1)?.complete({ value });
+    return { value: await result, isRead };
   }
-  return { state, held, cache, get };
+  return { state, reads, cache, get };
 }
 
-describe('what was read of an owner', () => {
-  it('serves for 10 s from the start of the reading, and each owner alone', async () => {
-    const { state, held, cache, get } = setUp();
-    const reading = cache.get(ADA);
+describe('a cached pool', () => {
+  it('is used for 10 s from the start of the read, for its owner only', async () => {
+    const { state, reads, cache, get } = setUp();
+    const pending = cache.get(ADA);
     state.nowMs = 4_000;
-    held[0]?.end({ value: 'first' });
-    await reading;
+    reads[0]?.complete({ value: 'first' });
+    await pending;
     state.nowMs = 9_999;
-    expect(await get(ADA, 'second')).toEqual({ got: 'first', asked: false });
-    expect(await get(BOB, 'other')).toEqual({ got: 'other', asked: true });
+    expect(await get(ADA, 'second')).toEqual({ value: 'first', isRead: false });
+    expect(await get(BOB, 'other')).toEqual({ value: 'other', isRead: true });
     state.nowMs = 10_000;
-    expect(await get(ADA, 'third')).toEqual({ got: 'third', asked: true });
+    expect(await get(ADA, 'third')).toEqual({ value: 'third', isRead: true });
   });
 
-  it('is shared by all who come while it is read', async () => {
-    const { held, cache } = setUp();
+  it('is shared by all calls during its read', async () => {
+    const { reads, cache } = setUp();
     const answers = [cache.get(ADA), cache.get(ADA), cache.get(ADA)];
-    expect(held).toHaveLength(1);
-    held[0]?.end({ value: 'one' });
+    expect(reads).toHaveLength(1);
+    reads[0]?.complete({ value: 'one' });
     expect(await Promise.all(answers)).toEqual(['one', 'one', 'one']);
   });
 
-  it('serves those who asked and is not kept when the owner was being changed meanwhile', async () => {
-    const { held, cache, get } = setUp();
+  it('is returned but not cached when the owner changed during the read', async () => {
+    const { reads, cache, get } = setUp();
     const answer = cache.get(ADA);
-    held[0]?.end({ value: 'in between', isCacheable: false });
-    expect(await answer).toBe('in between');
-    expect(await get(ADA, 'after')).toEqual({ got: 'after', asked: true });
-    expect(await get(ADA, 'later')).toEqual({ got: 'after', asked: false });
+    reads[0]?.complete({ value: 'during change', isCacheable: false });
+    expect(await answer).toBe('during change');
+    expect(await get(ADA, 'after')).toEqual({ value: 'after', isRead: true });
+    expect(await get(ADA, 'later')).toEqual({ value: 'after', isRead: false });
   });
 
-  it('is not kept when it failed, and nothing older serves then', async () => {
-    const { state, held, cache, get } = setUp();
+  it('is not replaced by an older one when the read fails, and the failure is not cached', async () => {
+    const { state, reads, cache, get } = setUp();
     await get(ADA, 'old');
     state.nowMs = 10_000;
     const answer = cache.get(ADA);
-    held.at(-1)?.fail(new Error('away'));
-    await expect(answer).rejects.toThrow('away');
-    expect(await get(ADA, 'new')).toEqual({ got: 'new', asked: true });
+    reads.at(-1)?.fail(new Error('unavailable'));
+    await expect(answer).rejects.toThrow('unavailable');
+    expect(await get(ADA, 'new')).toEqual({ value: 'new', isRead: true });
   });
 
-  it('is bounded: the oldest goes first', async () => {
+  it('is evicted when it is the oldest of too many', async () => {
     const { get } = setUp({ maxEntries: 2 });
     const [one, two, three]: Owner[] = ['user:1', 'user:2', 'user:3'];
     for (const owner of [one, two, three]) await get(owner ?? ADA, 'kept');
-    expect((await get(three ?? ADA, 'again')).asked).toBe(false);
-    expect((await get(two ?? ADA, 'again')).asked).toBe(false);
-    expect((await get(one ?? ADA, 'again')).asked).toBe(true);
+    expect((await get(three ?? ADA, 'again')).isRead).toBe(false);
+    expect((await get(two ?? ADA, 'again')).isRead).toBe(false);
+    expect((await get(one ?? ADA, 'again')).isRead).toBe(true);
   });
 });
 
-describe('forgetting', () => {
-  it('an owner makes the next reader ask, and leaves others', async () => {
+describe('invalidating', () => {
+  it('an owner makes the next call read again, and leaves other owners cached', async () => {
     const { cache, get } = setUp();
     await get(ADA, 'old');
     await get(BOB, 'other');
     cache.invalidate(ADA);
-    expect(await get(ADA, 'new')).toEqual({ got: 'new', asked: true });
-    expect((await get(BOB, 'new')).asked).toBe(false);
+    expect(await get(ADA, 'new')).toEqual({ value: 'new', isRead: true });
+    expect((await get(BOB, 'new')).isRead).toBe(false);
   });
 
-  it('an owner who is being read: later readers do not share that, nor is it kept', async () => {
-    const { held, cache, get } = setUp();
+  it('an owner during a read makes later calls read again, and does not cache the running read', async () => {
+    const { reads, cache, get } = setUp();
     const before = cache.get(ADA);
     cache.invalidate(ADA);
     const after = cache.get(ADA);
-    expect(held).toHaveLength(2);
-    held[1]?.end({ value: 'of after' });
-    held[0]?.end({ value: 'of before' });
+    expect(reads).toHaveLength(2);
+    reads[1]?.complete({ value: 'of after' });
+    reads[0]?.complete({ value: 'of before' });
     expect(await Promise.all([before, after])).toEqual(['of before', 'of after']);
-    expect(await get(ADA, '')).toEqual({ got: 'of after', asked: false });
+    expect(await get(ADA, '')).toEqual({ value: 'of after', isRead: false });
   });
 
-  it('a vault record makes its owner be read again, and also those of whom nobody knows yet', async () => {
-    const { held, cache, get } = setUp();
+  it('a vault record makes its owner be read again, and owners whose record is not known yet', async () => {
+    const { reads, cache, get } = setUp();
     await get(ADA, 'old');
     await get(BOB, 'other');
     const carol = cache.get('user:carol');
     cache.invalidateRecord(`record of ${ADA}`);
-    held.at(-1)?.end({ value: 'of before' });
+    reads.at(-1)?.complete({ value: 'of before' });
     await carol;
-    expect((await get(ADA, 'new')).asked).toBe(true);
-    expect((await get('user:carol', 'new')).asked).toBe(true);
-    expect((await get(BOB, 'new')).asked).toBe(false);
+    expect((await get(ADA, 'new')).isRead).toBe(true);
+    expect((await get('user:carol', 'new')).isRead).toBe(true);
+    expect((await get(BOB, 'new')).isRead).toBe(false);
   });
 
-  it('all leaves nothing', async () => {
+  it('everything leaves nothing cached', async () => {
     const { cache, get } = setUp();
     await get(ADA, 'old');
-    const reading = cache.get(BOB);
+    const pending = cache.get(BOB);
     cache.clear();
-    expect((await get(ADA, 'new')).asked).toBe(true);
-    expect((await get(BOB, 'new')).asked).toBe(true);
-    void reading;
+    expect((await get(ADA, 'new')).isRead).toBe(true);
+    expect((await get(BOB, 'new')).isRead).toBe(true);
+    void pending;
   });
 });
 
-describe('while changes by others are not heard of', () => {
-  it('nothing that is remembered serves, and nothing is remembered or shared', async () => {
-    const { state, held, cache, get } = setUp();
+describe('while notifications are not received', () => {
+  it('cached results are not used, and nothing is cached or shared', async () => {
+    const { state, reads, cache, get } = setUp();
     await get(ADA, 'old');
-    state.isHeard = false;
-    expect(await get(ADA, 'new')).toEqual({ got: 'new', asked: true });
+    state.isListening = false;
+    expect(await get(ADA, 'new')).toEqual({ value: 'new', isRead: true });
     const both = [cache.get(ADA), cache.get(ADA)];
-    expect(held).toHaveLength(4);
-    for (const each of held) each.end({ value: 'own' });
-    expect(await Promise.all(both)).toEqual(['own', 'own']);
+    expect(reads).toHaveLength(4);
+    for (const each of reads) each.complete({ value: 'separate' });
+    expect(await Promise.all(both)).toEqual(['separate', 'separate']);
     cache.clear();
-    state.isHeard = true;
-    expect((await get(ADA, 'heard again')).asked).toBe(true);
+    state.isListening = true;
+    expect((await get(ADA, 'listening again')).isRead).toBe(true);
   });
 });
 
-describe('a note about an owner', () => {
-  it('is news once in its time, and again as soon as anything of the owner has changed', async () => {
+describe('a status write for an owner', () => {
+  it('is due once per interval, and again as soon as the owner has changed', async () => {
     const { state, cache, get } = setUp();
     await get(ADA, 'read');
     expect(cache.isWriteDue(ADA, 'used', 1_000)).toBe(true);
@@ -166,14 +166,14 @@ describe('a note about an owner', () => {
     expect(cache.isWriteDue(ADA, 'used', 1_000)).toBe(true);
   });
 
-  it('is always news of an owner of whom nothing is remembered', async () => {
+  it('is always due for an owner who is not cached', async () => {
     const { state, cache, get } = setUp();
     expect([cache.isWriteDue(ADA, 'used', 1_000), cache.isWriteDue(ADA, 'used', 1_000)]).toEqual([
       true,
       true,
     ]);
     await get(ADA, 'read');
-    state.isHeard = false;
+    state.isListening = false;
     expect([cache.isWriteDue(ADA, 'used', 1_000), cache.isWriteDue(ADA, 'used', 1_000)]).toEqual([
       true,
       true,

@@ -1,13 +1,12 @@
 /**
- * One process's worth of the key service, told what to do: a JSON command per line of its input, each carried
- * out at once beside the others, a JSON answer per line of its output. It ends when its input ends or when it
- * is killed.
+ * A child process with the key service. It reads one JSON command per line from stdin, executes the commands
+ * concurrently, and writes one JSON result per line to stdout. It exits at the end of stdin.
  */
 import { createInterface } from 'node:readline';
 import { isAppError } from '../../src/lib/errors.ts';
 import { createInstance, createPrincipal, type Instance, type InstanceOptions } from './instance.ts';
 
-/** What is to be done, by the name under which its answer comes back. */
+/** A command; its result has the same `name`. */
 export type RaceCommand = { name: string; userId: string; provider: string } & (
   | { kind: 'add'; key: string; label: string; endpoint?: string }
   | { kind: 'replace'; key: string; keyId: string; endpoint?: string }
@@ -17,9 +16,9 @@ export type RaceCommand = { name: string; userId: string; provider: string } & (
 
 export interface RaceResult {
   name: string;
-  /** The error's code; null when it was done. */
+  /** The error code; null on success. */
   code: string | null;
-  /** Of the key that was added, replaced or changed. */
+  /** Id of the key that was added, replaced, updated or deleted. */
   keyId: string | null;
 }
 
@@ -56,15 +55,15 @@ async function toResult(keys: Instance['keys'], command: RaceCommand): Promise<R
 
 if (process.env['RACE_OPTIONS'] !== undefined) {
   const instance = createInstance(JSON.parse(process.env['RACE_OPTIONS']) as InstanceOptions);
-  const underWay: Promise<void>[] = [];
+  const pending: Promise<void>[] = [];
   for await (const line of createInterface({ input: process.stdin })) {
-    const answering = toResult(instance.keys, JSON.parse(line) as RaceCommand);
-    underWay.push(
-      answering.then((answer) => {
-        process.stdout.write(`${JSON.stringify(answer)}\n`);
+    const running = toResult(instance.keys, JSON.parse(line) as RaceCommand);
+    pending.push(
+      running.then((result) => {
+        process.stdout.write(`${JSON.stringify(result)}\n`);
       }),
     );
   }
-  await Promise.all(underWay);
+  await Promise.all(pending);
   await instance.close();
 }

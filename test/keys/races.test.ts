@@ -9,7 +9,8 @@ import { PROVIDERS } from '../../src/providers/index.ts';
 import type { Provider } from '../../src/providers/provider.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { openAiKey } from '../support/key.ts';
-import { createDatabase, createUser } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
+import { createUser } from '../support/stack.ts';
 import {
   createInstance,
   createPrincipal,
@@ -24,7 +25,7 @@ import type { RaceResult, RaceCommand } from './race-process.ts';
 const RUNS = Number(process.env['RACE_RUNS'] ?? 1);
 const RUN_LIMIT_MS = 120_000;
 
-describe('50 adds at once, to two processes, by one person', () => {
+describe('50 concurrent adds of one user to two processes', () => {
   let apps: [TestApp, TestApp];
 
   beforeAll(async () => {
@@ -36,11 +37,11 @@ describe('50 adds at once, to two processes, by one person', () => {
   });
 
   it(
-    'keep ten keys and answer 409 to the other forty',
+    'store ten keys and are refused with 409 forty times',
     async () => {
       for (let run = 1; run <= RUNS; run += 1) {
         const user = await createUser({ tier: 'starter' });
-        // One after the other: Keycloak takes quick sign-ins of one person for an attack.
+        // One after the other: Keycloak treats quick sign-ins of one user as an attack.
         const sessions: string[] = [];
         for (const app of apps) sessions.push(await app.signIn(user));
         const adds = Array.from({ length: 50 }, async (_, at) => {
@@ -71,45 +72,45 @@ describe('50 adds at once, to two processes, by one person', () => {
   );
 });
 
-describe('200 writes at once by two processes, one of which is killed', () => {
+describe('200 concurrent writes by two processes, one of which is killed', () => {
   let options: InstanceOptions;
-  let judge: Instance;
+  let observer: Instance;
 
   beforeAll(async () => {
     const { appUrl } = await createDatabase();
     options = {
       ...createInstanceOptions(appUrl),
-      // All 200 stand in one queue: none is to fail for its length.
+      // All 200 wait for one lock, and none may fail because of the wait.
       lockTimeoutMs: RUN_LIMIT_MS,
     };
-    judge = createInstance(options);
+    observer = createInstance(options);
   });
-  afterAll(() => judge.close());
+  afterAll(() => observer.close());
 
   it(
-    'leave exactly what was answered: nothing confirmed is lost, nothing refused is done',
+    'lose no confirmed write and execute no refused write',
     async () => {
-      const told = { done: 0, refused: 0, unanswered: 0 };
+      const outcomes = { done: 0, refused: 0, unanswered: 0 };
       for (let run = 1; run <= RUNS; run += 1) {
-        const race = await prepareRace(judge);
+        const race = await prepareRace(observer);
         const [one, two] = [startProcess(options), startProcess(options)];
         const killAfter = 5 + ((run * 17) % 80);
         for (const [at, command] of race.commands.entries()) (at % 2 === 0 ? one : two).send(command);
-        await two.answered(killAfter);
+        await two.waitForAnswers(killAfter);
         await two.kill();
         await one.finish();
         const answers = new Map([...one.answers, ...two.answers].map((answer) => [answer.name, answer]));
-        const keys = await judge.keys.listKeys(createPrincipal(race.userId).user);
-        expect([run, faultsOf(race, answers, keys)]).toEqual([run, []]);
+        const keys = await observer.keys.listKeys(createPrincipal(race.userId).user);
+        expect([run, findDifferences(race, answers, keys)]).toEqual([run, []]);
         for (const { name } of race.commands) {
           const answer = answers.get(name);
-          told[answer === undefined ? 'unanswered' : answer.code === null ? 'done' : 'refused'] += 1;
+          outcomes[answer === undefined ? 'unanswered' : answer.code === null ? 'done' : 'refused'] += 1;
         }
       }
-      // A race in which nobody was cut off, or nothing was done, would show nothing.
-      if (RUNS > 1) process.stdout.write(`200 writes, ${RUNS} runs: ${JSON.stringify(told)}\n`);
-      expect(told.done).toBeGreaterThan(RUNS * 50);
-      expect(told.unanswered).toBeGreaterThan(0);
+      // A race in which no write was interrupted, or none succeeded, would prove nothing.
+      if (RUNS > 1) process.stdout.write(`200 writes, ${RUNS} runs: ${JSON.stringify(outcomes)}\n`);
+      expect(outcomes.done).toBeGreaterThan(RUNS * 50);
+      expect(outcomes.unanswered).toBeGreaterThan(0);
     },
     RUNS * RUN_LIMIT_MS,
   );
@@ -123,18 +124,18 @@ interface Race {
 
 const ENDPOINT = 'https://llm.example.test/v1';
 
-/** Every provider that a deployment offers. */
-const offered = PROVIDERS.filter((provider) => !provider.localOnly);
+/** All providers of a deployment. */
+const offered = PROVIDERS.filter((provider) => !provider.isLocalOnly);
 
 function newKey({ key, requiresEndpoint }: Provider): { key: string; endpoint?: string } {
-  // Cohere's keys have 40 characters and no prefix; the others take any longer one behind theirs.
-  const made = key.prefix === '' ? randomKey('0000') : randomKey(key.prefix);
-  return requiresEndpoint ? { key: made, endpoint: ENDPOINT } : { key: made };
+  // Cohere's keys have 40 characters and no prefix; the others accept any long text after their prefix.
+  const value = key.prefix === '' ? randomKey('0000') : randomKey(key.prefix);
+  return requiresEndpoint ? { key: value, endpoint: ENDPOINT } : { key: value };
 }
 
 /**
- * Five keys in each of ten pools; each is the target of one command only, so that the answers alone say how it
- * must end. 150 adds crowd in between, more than there is room for.
+ * Stores five keys in each of ten pools. Each key is the target of one command, so that the results alone determine
+ * its final state. 150 adds, more than fit into the pools, run concurrently.
  */
 async function prepareRace(instance: Instance): Promise<Race> {
   const userId = randomUUID();
@@ -143,32 +144,36 @@ async function prepareRace(instance: Instance): Promise<Race> {
   const commands: RaceCommand[] = [];
   for (const provider of offered) {
     for (let at = 0; at < 5; at += 1) {
-      const wish = { provider: provider.id, ...newKey(provider), label: 'old' };
-      const { key } = await instance.keys.add(principal, wish, 'r');
+      const input = { provider: provider.id, ...newKey(provider), label: 'old' };
+      const { key } = await instance.keys.add(principal, input, 'r');
       before.set(key.id, key);
-      const own = { name: `change of ${key.id}`, userId, provider: provider.id, keyId: key.id };
-      if (at < 2) commands.push({ ...own, kind: 'delete' });
-      else if (at < 4) commands.push({ ...own, kind: 'update', label: 'new' });
-      else commands.push({ ...own, kind: 'replace', key: newKey(provider).key });
+      const target = { name: `change of ${key.id}`, userId, provider: provider.id, keyId: key.id };
+      if (at < 2) commands.push({ ...target, kind: 'delete' });
+      else if (at < 4) commands.push({ ...target, kind: 'update', label: 'new' });
+      else commands.push({ ...target, kind: 'replace', key: newKey(provider).key });
     }
   }
   for (let at = 0; commands.length < 200; at += 1) {
     const provider = offered[at % offered.length];
-    if (provider === undefined) throw new Error('no provider is offered');
+    if (provider === undefined) throw new Error('there is no provider');
     const add = { name: `add ${at}`, userId, provider: provider.id, label: `add ${at}`, ...newKey(provider) };
-    // In between, so that adds, changes and deletes of one pool stand side by side.
+    // Spread out, so that adds, updates and deletes of one pool run concurrently.
     commands.splice((at * 7919) % commands.length, 0, { ...add, kind: 'add' });
   }
   return { userId, before, commands };
 }
 
-/** What the final list shows that the answers do not allow. Commands without an answer may have happened. */
-function faultsOf(race: Race, answers: ReadonlyMap<string, RaceResult>, keys: readonly KeyView[]): string[] {
-  const faults: string[] = [];
+/** Lists differences between the final keys and the results. Commands without a result may have been executed. */
+function findDifferences(
+  race: Race,
+  answers: ReadonlyMap<string, RaceResult>,
+  keys: readonly KeyView[],
+): string[] {
+  const differences: string[] = [];
   const byId = new Map(keys.map((key) => [key.id, key]));
   for (const { id } of offered) {
     const count = keys.filter((key) => key.provider === id).length;
-    if (count > 10) faults.push(`${id} holds ${count} keys`);
+    if (count > 10) differences.push(`${id} holds ${count} keys`);
   }
   for (const command of race.commands) {
     const answer = answers.get(command.name);
@@ -176,23 +181,25 @@ function faultsOf(race: Race, answers: ReadonlyMap<string, RaceResult>, keys: re
     const key = isAdd
       ? keys.find(({ label, provider }) => label === command.label && provider === command.provider)
       : byId.get(command.keyId);
-    const happened = isAdd ? key !== undefined : hasHappened(command, key, race);
-    if (answer?.code === null && !happened) faults.push(`${command.name} was confirmed and is not there`);
+    const isExecuted = isAdd ? key !== undefined : isChangeApplied(command, key, race);
+    if (answer?.code === null && !isExecuted)
+      differences.push(`${command.name} was confirmed but is not applied`);
     if (answer !== undefined && answer.code !== null) {
-      if (happened) faults.push(`${command.name} was refused (${answer.code}) and is there`);
-      // Only a full pool may refuse here.
-      if (answer.code !== 'pool_full') faults.push(`${command.name} was refused with ${answer.code}`);
+      if (isExecuted) differences.push(`${command.name} was refused (${answer.code}) but is applied`);
+      // Only a full pool is a valid reason for a refusal here.
+      if (answer.code !== 'pool_full') differences.push(`${command.name} was refused with ${answer.code}`);
     }
-    if (isAdd && answer?.keyId && key?.id !== answer.keyId) faults.push(`${command.name} has another id`);
+    if (isAdd && answer?.keyId && key?.id !== answer.keyId)
+      differences.push(`${command.name} has another id`);
   }
   const labels = new Set(race.commands.flatMap((command) => (command.kind === 'add' ? [command.label] : [])));
   for (const { id, label } of keys) {
-    if (!race.before.has(id) && !labels.has(label ?? '')) faults.push(`${id} was asked for by nobody`);
+    if (!race.before.has(id) && !labels.has(label ?? '')) differences.push(`${id} was not requested`);
   }
-  return faults;
+  return differences;
 }
 
-function hasHappened(
+function isChangeApplied(
   command: Exclude<RaceCommand, { kind: 'add' }>,
   key: KeyView | undefined,
   race: Race,
@@ -205,11 +212,11 @@ function hasHappened(
 interface RaceProcess {
   send(command: RaceCommand): void;
   readonly answers: readonly RaceResult[];
-  /** Resolves when `count` answers have come. */
-  answered(count: number): Promise<void>;
-  /** Ends it as a power cut would. */
+  /** Resolves when `count` results have arrived. */
+  waitForAnswers(count: number): Promise<void>;
+  /** Kills the process (SIGKILL). */
   kill(): Promise<void>;
-  /** Resolves when everything is answered. @throws Error when it failed. */
+  /** Resolves when all commands have results. @throws Error when the process failed. */
   finish(): Promise<void>;
 }
 
@@ -224,26 +231,26 @@ function startProcess(options: InstanceOptions): RaceProcess {
   stdin.on('error', () => undefined);
   const exit = once(child, 'exit') as Promise<[number | null, string | null]>;
   const answers: RaceResult[] = [];
-  let heard = Promise.withResolvers<undefined>();
-  const reading = createInterface({ input: stdout });
-  reading.on('line', (line) => {
+  let received = Promise.withResolvers<undefined>();
+  const lines = createInterface({ input: stdout });
+  lines.on('line', (line) => {
     answers.push(JSON.parse(line) as RaceResult);
-    heard.resolve(undefined);
-    heard = Promise.withResolvers<undefined>();
+    received.resolve(undefined);
+    received = Promise.withResolvers<undefined>();
   });
   return {
     send: (command) => void stdin.write(`${JSON.stringify(command)}\n`),
     answers,
-    async answered(count) {
-      while (answers.length < count) await heard.promise;
+    async waitForAnswers(count) {
+      while (answers.length < count) await received.promise;
     },
     async kill() {
-      const closed = once(reading, 'close');
+      const closed = once(lines, 'close');
       child.kill('SIGKILL');
       await Promise.all([exit, closed]);
     },
     async finish() {
-      const closed = once(reading, 'close');
+      const closed = once(lines, 'close');
       stdin.end();
       const [[code]] = await Promise.all([exit, closed]);
       if (code !== 0) throw new Error(`a racing process ended with ${String(code)}`);

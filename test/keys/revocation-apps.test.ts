@@ -8,12 +8,12 @@ import { startUpstream, type Upstream } from '../support/upstream.ts';
 import { until } from '../support/until.ts';
 import { editVaultRecord, readVaultRecord } from '../support/vault-record.ts';
 
-/** What is remembered grows old by itself in twice this time: what is obeyed within it was heard of. */
+/** Half of the cache's maximum age: a change that takes effect within this time was notified. */
 const LIMIT_MS = 5_000;
 const ROUNDS = Number(process.env['OPS_TEST_ROUNDS'] ?? 20);
 
 let upstream: Upstream;
-/** Two processes of the product on one database. */
+/** Two processes of the app on one database. */
 let one: TestApp;
 let two: TestApp;
 let user: TestUser;
@@ -32,7 +32,7 @@ afterAll(async () => {
   await upstream.stop();
 });
 
-/** Answers the status of a chat. */
+/** Sends a chat and returns its status. */
 async function chat(app: TestApp): Promise<number> {
   const json = { model: 'openai/gpt-4o', messages: [{ role: 'user', content: 'Hello' }] };
   const response = await app.call('/v1/chat/completions', { method: 'POST', session, json });
@@ -40,14 +40,14 @@ async function chat(app: TestApp): Promise<number> {
   return response.status;
 }
 
-const addOne = () => addKey(one, session, { provider: 'openai', key: openAiKey() });
+const addOpenAiKey = () => addKey(one, session, { provider: 'openai', key: openAiKey() });
 
 async function remove(keyId: string): Promise<void> {
   const path = `/api/v1/byok/keys/openai?key_id=${keyId}`;
   expect((await one.call(path, { method: 'DELETE', session })).status).toBe(200);
 }
 
-/** The other process has heard of what was done. */
+/** Waits until the process refuses chats. */
 const untilRefused = (app: TestApp) =>
   until(
     () => chat(app),
@@ -65,13 +65,13 @@ async function cutListeners(): Promise<void> {
   await client.end();
 }
 
-// How soon is measured by the benchmark (npm run bench).
+// The latency is measured by the benchmark (npm run bench).
 describe('two processes on one database', () => {
   it(
-    'agree that a key is deleted, before anything remembered grows old',
+    'both refuse a deleted key before the cache expires',
     async () => {
       for (let round = 0; round < ROUNDS; round += 1) {
-        const keyId = await addOne();
+        const keyId = await addOpenAiKey();
         await until(async () => (await chat(two)) === 200);
         await remove(keyId);
         await untilRefused(two);
@@ -80,26 +80,26 @@ describe('two processes on one database', () => {
     10_000 + ROUNDS * 3_000,
   );
 
-  it('agree also when the connections on which they hear of one another are cut, and say so once', async () => {
-    const keyId = await addOne();
+  it('both refuse a deleted key when their LISTEN connections are cut, and log the loss once', async () => {
+    const keyId = await addOpenAiKey();
     await until(async () => (await chat(two)) === 200);
     await cutListeners();
     await remove(keyId);
     await untilRefused(two);
-    const said = (words: string) =>
+    const linesWith = (text: string) =>
       two
         .logs()
         .split('\n')
-        .filter((line) => line.includes(`"${OWNERS_CHANNEL}"`) && line.includes(words));
-    await until(() => said('notices of other processes are heard again').length > 0);
-    expect(said('notices of other processes are not heard')).toHaveLength(1);
+        .filter((line) => line.includes(`"${OWNERS_CHANNEL}"`) && line.includes(text));
+    await until(() => linesWith('LISTEN connection recovered').length > 0);
+    expect(linesWith('LISTEN connection lost')).toHaveLength(1);
   });
 });
 
-describe('an administrator is obeyed by both, before anything remembered grows old', () => {
-  /** Both send the key upstream, then somebody edits what is stored. */
+describe('a change by an administrator takes effect in both before the cache expires', () => {
+  /** Both use the key, then an administrator edits the stored value. Resolves when both refuse chats. */
   async function afterEdit(edit: (value: string) => string[]): Promise<void> {
-    const keyId = await addOne();
+    const keyId = await addOpenAiKey();
     const apps = [one, two];
     await until(async () => (await Promise.all(apps.map(chat))).every((status) => status === 200));
     const values = (await readVaultRecord(user)).attributes['byok_openai'] ?? [];
@@ -108,13 +108,13 @@ describe('an administrator is obeyed by both, before anything remembered grows o
     await Promise.all(apps.map(untilRefused));
   }
 
-  it('who disables a key', async () => {
+  it('when a key is disabled', async () => {
     await afterEdit((value) => [value.replace('"enabled":true', '"enabled":false')]);
     expect([await chat(one), await chat(two)]).toEqual([424, 424]);
     await one.call('/api/v1/byok/keys/openai', { method: 'DELETE', session });
   });
 
-  it('who removes a key', async () => {
+  it('when a key is removed', async () => {
     await afterEdit(() => []);
     expect([await chat(one), await chat(two)]).toEqual([503, 503]);
   });

@@ -7,7 +7,8 @@ import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
 import { startCutProxy, type CutProxy } from '../support/cut-proxy.ts';
-import { createDatabase, stack } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
+import { stack } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 import {
   createInstance,
@@ -19,23 +20,24 @@ import {
 import { createInstanceOptions } from './instance-options.ts';
 import { createRelay, type Relay } from './keycloak-relay.ts';
 
-/** What is remembered grows old by itself in twice this time: what is obeyed within it was heard of. */
+/** Half of the cache's maximum age: a change that takes effect within this time was notified. */
 const LIMIT_MS = 5_000;
-/** How often each way is tried. */
+/** Repetitions of each test. */
 const ROUNDS = Number(process.env['OPS_TEST_ROUNDS'] ?? 20);
 
 let options: InstanceOptions;
+/** Has the rights of the schema owner. */
 let tables: pg.Client;
 let relay: Relay;
-/** Calls of the second process to Keycloak so far. */
+/** Number of calls to Keycloak by the second process. */
 let calls = 0;
 let proxy: CutProxy;
 /** Changes keys. */
 let writer: Instance;
-/** Remembers them; reaches Keycloak through the relay and hears through the proxy. */
+/** Caches them. It calls Keycloak through the relay and listens through the proxy. */
 let other: Instance;
-/** Owners of whom the second process has been told. */
-const toldOf: string[] = [];
+/** Owners in the notifications that the second process has received. */
+const notifiedOwners: string[] = [];
 
 beforeAll(async () => {
   const { appUrl, ownerUrl } = await createDatabase();
@@ -46,7 +48,7 @@ beforeAll(async () => {
   other = createInstance({ ...options, keycloakUrl: relay.url, notificationsUrl: proxy.through(appUrl) });
   tables = new pg.Client({ connectionString: ownerUrl });
   await tables.connect();
-  other.notifications.onNotification((owner) => void toldOf.push(owner));
+  other.notifications.onNotification((owner) => void notifiedOwners.push(owner));
   await Promise.all([writer.notifications.start(), other.notifications.start()]);
 });
 beforeEach(async () => {
@@ -65,68 +67,68 @@ afterAll(async () => {
   await Promise.all([relay.close(), proxy.close()]);
 });
 
-/** Someone with one key, which the other process remembers. */
-async function personWithKey() {
+/** Creates a user with one key, which the other process has cached. */
+async function createUserWithKey() {
   const principal = createPrincipal();
   const owner = `user:${principal.user.id}` as const;
   const { key } = await writer.keys.add(principal, { provider: 'openai', key: randomKey() }, 'r1');
-  const served = async () => (await other.keys.readPools(owner)).get('openai') ?? [];
-  // The notices of the add itself may still be on their way.
-  await until(async () => (await callsOf(served)) === 0);
-  return { principal, owner, key, served };
+  const readKeys = async () => (await other.keys.readPools(owner)).get('openai') ?? [];
+  // The notifications of the add itself may arrive later.
+  await until(async () => (await countCalls(readKeys)) === 0);
+  return { principal, owner, key, readKeys };
 }
 
-type Person = Awaited<ReturnType<typeof personWithKey>>;
+type UserWithKey = Awaited<ReturnType<typeof createUserWithKey>>;
 
-async function callsOf(work: () => Promise<unknown>): Promise<number> {
+async function countCalls(work: () => Promise<unknown>): Promise<number> {
   const before = calls;
   await work();
   return calls - before;
 }
 
-const remove = ({ principal, key }: Person) => writer.keys.remove(principal, 'openai', key.id, 'r2');
+const remove = ({ principal, key }: UserWithKey) => writer.keys.remove(principal, 'openai', key.id, 'r2');
 
-/** Until then the other process serves what it remembers only as long as it takes itself for one that hears. */
-async function untilRefused({ served }: Person): Promise<void> {
+/** Waits until the other process has no key. Before that it may use cached keys only while it is listening. */
+async function untilRefused({ readKeys }: UserWithKey): Promise<void> {
   const isRefused = async () => {
-    const wasHeard = other.notifications.isListening();
-    const isServed = (await served()).length > 0;
-    expect({ isServed, wasHeard }).not.toEqual({ isServed: true, wasHeard: false });
-    return !isServed;
+    const wasListening = other.notifications.isListening();
+    const hasKey = (await readKeys()).length > 0;
+    expect({ hasKey, wasListening }).not.toEqual({ hasKey: true, wasListening: false });
+    return !hasKey;
   };
   await until(isRefused, Boolean, LIMIT_MS);
 }
 
-/** Everything that was told before this has been heard by the other process when it resolves. */
-async function untilHeard(): Promise<void> {
-  const mark = `mark ${String(Math.random())}`;
-  await writer.database.run("SELECT pg_notify('ops_center_owners', $1)", [mark]);
-  await until(() => toldOf.includes(mark));
+/** Resolves when the other process has received all notifications sent before. */
+async function untilNotified(): Promise<void> {
+  const marker = `marker ${String(Math.random())}`;
+  await writer.database.run("SELECT pg_notify('ops_center_owners', $1)", [marker]);
+  await until(() => notifiedOwners.includes(marker));
 }
 
-// How soon is measured by the benchmark (npm run bench).
-describe('a key that was deleted in one process is refused in the other', () => {
+// The latency is measured by the benchmark (npm run bench).
+describe('a key deleted in one process is refused in the other', () => {
   it(
-    'from the notice on, while notices are heard',
+    'as soon as the notification is received',
     async () => {
       for (let round = 0; round < ROUNDS; round += 1) {
-        const person = await personWithKey();
-        await remove(person);
-        await untilHeard();
-        expect(await person.served()).toEqual([]);
+        const user = await createUserWithKey();
+        await remove(user);
+        await untilNotified();
+        expect(await user.readKeys()).toEqual([]);
       }
     },
     10_000 + ROUNDS * 2_000,
   );
 
   it(
-    'from the cut on, while the connection that listens is cut',
+    'as soon as the LISTEN connection is lost',
     async () => {
       for (let round = 0; round < ROUNDS; round += 1) {
-        const person = await personWithKey();
+        const user = await createUserWithKey();
         proxy.cut();
-        await remove(person);
-        await untilRefused(person);
+        await remove(user);
+        await untilRefused(user);
         proxy.restore();
         await until(() => other.notifications.isListening());
       }
@@ -135,17 +137,17 @@ describe('a key that was deleted in one process is refused in the other', () => 
   );
 
   it(
-    'once it knows itself deaf, while a proxy swallows what the connection carries',
+    'as soon as heartbeats are missing, while a proxy drops all data of the connection',
     async () => {
-      const atOnce = 5;
-      for (let round = 0; round < ROUNDS; round += atOnce) {
-        const people = await Promise.all(Array.from({ length: atOnce }, personWithKey));
+      const concurrency = 5;
+      for (let round = 0; round < ROUNDS; round += concurrency) {
+        const users = await Promise.all(Array.from({ length: concurrency }, createUserWithKey));
         proxy.silence();
-        toldOf.length = 0;
-        await Promise.all(people.map(remove));
-        await Promise.all(people.map(untilRefused));
-        // It was not told, and has found by itself that it hears nothing.
-        expect(toldOf).toEqual([]);
+        notifiedOwners.length = 0;
+        await Promise.all(users.map(remove));
+        await Promise.all(users.map(untilRefused));
+        // No notification arrived; the process detected the missing heartbeats itself.
+        expect(notifiedOwners).toEqual([]);
         proxy.restore();
         await until(() => other.notifications.isListening());
       }
@@ -153,68 +155,72 @@ describe('a key that was deleted in one process is refused in the other', () => 
     10_000 + ROUNDS * 4_000,
   );
 
-  it('also when it was cut off during the delete and hears again', async () => {
-    const person = await personWithKey();
+  it('even if it was disconnected during the delete and has reconnected', async () => {
+    const user = await createUserWithKey();
     proxy.cut();
     await until(() => !other.notifications.isListening());
-    await writer.keys.remove(person.principal, 'openai', person.key.id, 'r2');
+    await writer.keys.remove(user.principal, 'openai', user.key.id, 'r2');
     proxy.restore();
     await until(() => other.notifications.isListening());
-    expect(await person.served()).toEqual([]);
+    expect(await user.readKeys()).toEqual([]);
   });
 });
 
 describe('in its own process', () => {
-  /** It hears none of its own notices: what it forgets it forgets by itself. */
-  let alone: Instance;
+  /** It receives none of its own notifications, so that only its own invalidation has an effect. */
+  let isolated: Instance;
   beforeAll(async () => {
-    alone = createInstance({ ...options, keycloakUrl: relay.url, notificationsChannel: 'elsewhere' });
-    await alone.notifications.start();
+    isolated = createInstance({
+      ...options,
+      keycloakUrl: relay.url,
+      notificationsChannel: 'another_channel',
+    });
+    await isolated.notifications.start();
   });
-  afterAll(() => alone.close());
+  afterAll(() => isolated.close());
 
-  const remembered = async (owner: Person['owner']) =>
-    (await alone.keys.readPools(owner)).get('openai') ?? [];
+  const readCached = async (owner: UserWithKey['owner']) =>
+    (await isolated.keys.readPools(owner)).get('openai') ?? [];
 
-  it('a change shows to whoever asks after its answer', async () => {
-    const { principal, owner } = await personWithKey();
-    expect(await remembered(owner)).toHaveLength(1);
-    const { key } = await alone.keys.add(principal, { provider: 'openai', key: randomKey() }, 'r2');
-    expect(await remembered(owner)).toHaveLength(2);
-    await alone.keys.remove(principal, 'openai', key.id, 'r3');
-    expect(await remembered(owner)).toHaveLength(1);
+  it('a change is visible to every read after its response', async () => {
+    const { principal, owner } = await createUserWithKey();
+    expect(await readCached(owner)).toHaveLength(1);
+    const { key } = await isolated.keys.add(principal, { provider: 'openai', key: randomKey() }, 'r2');
+    expect(await readCached(owner)).toHaveLength(2);
+    await isolated.keys.remove(principal, 'openai', key.id, 'r3');
+    expect(await readCached(owner)).toHaveLength(1);
   });
 
-  it('a change shows also while a reading from before it is under way', async () => {
-    const { principal, owner, key } = await personWithKey();
-    const { held, release } = holdNextReading();
-    const older = remembered(owner);
+  it('a change is visible even while an earlier read is running', async () => {
+    const { principal, owner, key } = await createUserWithKey();
+    const { held, release } = holdNextRead();
+    const older = readCached(owner);
     await held;
-    await alone.keys.remove(principal, 'openai', key.id, 'r2');
-    const newer = await remembered(owner);
+    await isolated.keys.remove(principal, 'openai', key.id, 'r2');
+    const newer = await readCached(owner);
     release();
     expect(newer).toEqual([]);
     await older;
-    expect(await remembered(owner)).toEqual([]);
+    expect(await readCached(owner)).toEqual([]);
   });
 
-  it('a key that was refused is passed over at once, and used again at once when it has served', async () => {
-    const { owner, key } = await personWithKey();
-    expect((await remembered(owner))[0]?.cooldownUntil).toBeNull();
-    await alone.keys.recordRefusal(owner, 'openai', key.id);
-    expect((await remembered(owner))[0]?.cooldownUntil).toBeInstanceOf(Date);
-    await alone.keys.recordUse(owner, 'openai', key.id);
-    expect((await remembered(owner))[0]?.cooldownUntil).toBeNull();
+  it('a refused key has a cooldown at once, and none at once after a successful use', async () => {
+    const { owner, key } = await createUserWithKey();
+    expect((await readCached(owner))[0]?.cooldownUntil).toBeNull();
+    await isolated.keys.recordRefusal(owner, 'openai', key.id);
+    expect((await readCached(owner))[0]?.cooldownUntil).toBeInstanceOf(Date);
+    await isolated.keys.recordUse(owner, 'openai', key.id);
+    expect((await readCached(owner))[0]?.cooldownUntil).toBeNull();
   });
 });
 
-/** Holds Keycloak's next answer about a record, which it has read by then, until it is released. */
-function holdNextReading(): { held: Promise<void>; release: () => void } {
+/** Delays Keycloak's next response with a vault record until `release` is called. */
+function holdNextRead(): { held: Promise<void>; release: () => void } {
   const [held, released] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()];
-  let isTaken = false;
+  let isHolding = false;
   relay.after(async (call) => {
-    if (!isTaken && call.method === 'GET' && /\/users\/[^?]/.test(call.url ?? '')) {
-      isTaken = true;
+    if (!isHolding && call.method === 'GET' && /\/users\/[^?]/.test(call.url ?? '')) {
+      isHolding = true;
       held.resolve(undefined);
       await released.promise;
     }
@@ -228,24 +234,24 @@ function holdNextReading(): { held: Promise<void>; release: () => void } {
   };
 }
 
-describe('a reading from before a change that ends after it', () => {
-  it('is not kept', async () => {
-    const { principal, owner, key, served } = await personWithKey();
+describe('a read that starts before a change and ends after it', () => {
+  it('is not cached', async () => {
+    const { principal, owner, key, readKeys } = await createUserWithKey();
     other.reader.invalidate(owner);
-    const { held, release } = holdNextReading();
-    const older = served();
+    const { held, release } = holdNextRead();
+    const older = readKeys();
     await held;
     await writer.keys.remove(principal, 'openai', key.id, 'r2');
     release();
-    // The request that had asked before is served.
+    // The earlier request still receives the key.
     expect(await older).toHaveLength(1);
-    expect(await served()).toEqual([]);
+    expect(await readKeys()).toEqual([]);
   });
 
-  it('is not kept even where no notice comes: the generation has changed', async () => {
-    const { principal, owner, key } = await personWithKey();
-    const reader = readerThatHearsNothing(relay.url, other.database);
-    const { held, release } = holdNextReading();
+  it('is not cached even without a notification, since the generation has changed', async () => {
+    const { principal, owner, key } = await createUserWithKey();
+    const reader = createReaderWithoutNotifications(relay.url, other.database);
+    const { held, release } = holdNextRead();
     const older = reader.readPools(owner);
     await held;
     await writer.keys.remove(principal, 'openai', key.id, 'r2');
@@ -255,8 +261,8 @@ describe('a reading from before a change that ends after it', () => {
   });
 });
 
-/** It believes that it hears everything. */
-function readerThatHearsNothing(keycloakUrl: string, database: Database) {
+/** Creates a reader that always counts as listening but receives no notifications. */
+function createReaderWithoutNotifications(keycloakUrl: string, database: Database) {
   const { realm, client } = options;
   const keycloak = createKeycloakAdmin({
     baseUrl: keycloakUrl,
@@ -266,39 +272,39 @@ function readerThatHearsNothing(keycloakUrl: string, database: Database) {
   });
   const log = createLog('silent');
   const vault = createVault({ keycloak, recordIsUser: false, log });
-  const notices = { isListening: () => true, onNotification: () => undefined, onGap: () => undefined };
-  return createKeyReader({ database, vault, providers: PROVIDERS, notifications: notices, log });
+  const notifications = { isListening: () => true, onNotification: () => undefined, onGap: () => undefined };
+  return createKeyReader({ database, vault, providers: PROVIDERS, notifications, log });
 }
 
-describe('a writer that died in the middle', () => {
-  it('leaves its mark: until that ends nothing of the owner is kept', async () => {
-    const { owner, served } = await personWithKey();
-    const setMark = (until: string) =>
+describe('a writer that was killed during a write', () => {
+  it('leaves the write mark of the owner, and nothing is cached until it expires', async () => {
+    const { owner, readKeys } = await createUserWithKey();
+    const setWriteMark = (until: string) =>
       tables.query(`UPDATE owners SET writing_until = ${until} WHERE owner = $1`, [owner]);
-    await setMark("now() + interval '1 minute'");
+    await setWriteMark("now() + interval '1 minute'");
     other.reader.invalidate(owner);
     for (let reading = 0; reading < 3; reading += 1) {
-      expect(await callsOf(served)).toBe(1);
-      expect(await served()).toHaveLength(1);
+      expect(await countCalls(readKeys)).toBe(1);
+      expect(await readKeys()).toHaveLength(1);
     }
-    await setMark("now() - interval '1 second'");
-    expect(await callsOf(served)).toBe(1);
-    expect(await callsOf(served)).toBe(0);
+    await setWriteMark("now() - interval '1 second'");
+    expect(await countCalls(readKeys)).toBe(1);
+    expect(await countCalls(readKeys)).toBe(0);
   });
 });
 
-describe('reading for the hot path', () => {
-  it('asks neither Keycloak nor the database while it is warm', async () => {
-    const { owner } = await personWithKey();
+describe('reading from the cache', () => {
+  it('calls neither Keycloak nor the database', async () => {
+    const { owner } = await createUserWithKey();
     let queries = 0;
-    const counting: Database = {
+    const countingDatabase: Database = {
       ...other.database,
       withOwner: (name, work) => {
         queries += 1;
         return other.database.withOwner(name, work);
       },
     };
-    const reader = readerThatHearsNothing(relay.url, counting);
+    const reader = createReaderWithoutNotifications(relay.url, countingDatabase);
     await reader.readPools(owner);
     expect(queries).toBeGreaterThan(0);
     const before = { queries, calls };
@@ -309,42 +315,42 @@ describe('reading for the hot path', () => {
   });
 });
 
-describe('what is found out about a key in one process', () => {
-  it('is obeyed in the other: it is set aside, and used again when it has served', async () => {
-    const { owner, key, served } = await personWithKey();
-    const asideUntil = async () => (await served())[0]?.cooldownUntil ?? null;
+describe('the key status written by one process', () => {
+  it('takes effect in the other: the cooldown of a refused key, and its end after a successful use', async () => {
+    const { owner, key, readKeys } = await createUserWithKey();
+    const readCooldown = async () => (await readKeys())[0]?.cooldownUntil ?? null;
     await writer.keys.recordRefusal(owner, 'openai', key.id);
-    await until(asideUntil, (time) => time !== null, LIMIT_MS);
+    await until(readCooldown, (time) => time !== null, LIMIT_MS);
     await writer.keys.recordUse(owner, 'openai', key.id);
-    await until(asideUntil, (time) => time === null, LIMIT_MS);
+    await until(readCooldown, (time) => time === null, LIMIT_MS);
   });
 
-  it('makes nobody read anew when it is only that the key was used', async () => {
-    const { principal, owner, key, served } = await personWithKey();
+  it('does not invalidate caches when it is only the last use', async () => {
+    const { principal, owner, key, readKeys } = await createUserWithKey();
     await writer.keys.recordUse(owner, 'openai', key.id);
     await other.keys.recordUse(owner, 'openai', key.id);
-    await untilHeard();
-    expect(await callsOf(served)).toBe(0);
-    // While the list is of now.
+    await untilNotified();
+    expect(await countCalls(readKeys)).toBe(0);
+    // The list is always current.
     const [view] = await other.keys.listKeys(principal.user);
     expect(view?.last_used).not.toBeNull();
   });
 
-  it('is written down once a second at most when it is always the same', async () => {
-    const { owner, key, served } = await personWithKey();
+  it('is written at most once a second when it does not change', async () => {
+    const { owner, key, readKeys } = await createUserWithKey();
     const versions = async () =>
       (await tables.query('SELECT xmin::text FROM provider_key_facts WHERE key_id = $1', [key.id]))
         .rows as unknown[];
-    await served();
+    await readKeys();
     await other.keys.recordUse(owner, 'openai', key.id);
     const first = await versions();
     expect(first).toHaveLength(1);
     await Promise.all(Array.from({ length: 20 }, () => other.keys.recordUse(owner, 'openai', key.id)));
     expect(await versions()).toEqual(first);
-    // What says something new is not held back by that.
+    // A new status is written at once.
     await other.keys.recordRefusal(owner, 'openai', key.id);
-    await served();
+    await readKeys();
     await other.keys.recordUse(owner, 'openai', key.id);
-    expect((await served())[0]?.cooldownUntil).toBeNull();
+    expect((await readKeys())[0]?.cooldownUntil).toBeNull();
   });
 });

@@ -8,7 +8,7 @@ import { mountRoutes } from '../../src/http/route.ts';
 import { keyRoutes } from '../../src/keys/routes.ts';
 import { createLog } from '../../src/lib/log.ts';
 import type { Tier } from '../../src/config/tiers.ts';
-import { createDatabase } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
 import { createInstance, createPrincipal, randomKey, type Instance } from './instance.ts';
 import { createInstanceOptions } from './instance-options.ts';
 
@@ -21,7 +21,7 @@ beforeAll(async () => {
 
 afterAll(() => instance.close());
 
-/** The key routes behind the real guard, for one person who is signed in already. */
+/** The key routes behind the real guard, for one signed-in user. */
 function appFor(principal: Principal): Express {
   const app = express().set('query parser', 'simple');
   app.use(createRequestContext(createLog('silent'), () => undefined));
@@ -41,18 +41,18 @@ const bearer = (...scopes: Scope[]) =>
 const BASE = '/api/v1/byok';
 
 describe('the key routes', () => {
-  it('add with 201, list, count and delete', async () => {
+  it('add a key with 201, list, count and delete keys', async () => {
     const http = signedIn();
     const key = randomKey();
     const added = await http.post(`${BASE}/keys/add`).send({ provider: 'openai', key, label: '  Mine  ' });
     expect(added.status).toBe(201);
-    const answer = added.body as { key: { id: string; label: string } };
-    expect(Object.keys(answer)).toEqual(['message', 'provider', 'provider_name', 'key']);
-    expect(answer.key.label).toBe('Mine');
+    const body = added.body as { key: { id: string; label: string } };
+    expect(Object.keys(body)).toEqual(['message', 'provider', 'provider_name', 'key']);
+    expect(body.key.label).toBe('Mine');
     expect(added.text).not.toContain(key);
 
     const listed = await http.get(`${BASE}/keys`);
-    expect(listed.body).toEqual([answer.key]);
+    expect(listed.body).toEqual([body.key]);
     const providers = await http.get(`${BASE}/providers`);
     expect((providers.body as { id: string; key_count: number }[])[0]).toMatchObject({
       id: 'openai',
@@ -61,7 +61,7 @@ describe('the key routes', () => {
     const stats = await http.get(`${BASE}/stats`);
     expect(stats.body).toMatchObject({ configured_providers: 1, user_tier: 'starter' });
 
-    const deleted = await http.delete(`${BASE}/keys/openai?key_id=${answer.key.id}`);
+    const deleted = await http.delete(`${BASE}/keys/openai?key_id=${body.key.id}`);
     expect([deleted.status, deleted.body]).toEqual([200, { message: '1 OpenAI key deleted.', deleted: 1 }]);
     expect((await http.delete(`${BASE}/keys/openai`)).body).toMatchObject({
       status: 404,
@@ -70,10 +70,10 @@ describe('the key routes', () => {
     expect((await http.get(`${BASE}/keys`)).body).toEqual([]);
   });
 
-  it('take an empty label as none, and null for what is absent', async () => {
+  it('accept an empty label as no label, and null for absent members', async () => {
     const http = signedIn();
-    const own = { provider: 'openai', key: randomKey(), label: ' ', endpoint: null };
-    const added = await http.post(`${BASE}/keys/add`).send(own);
+    const input = { provider: 'openai', key: randomKey(), label: ' ', endpoint: null };
+    const added = await http.post(`${BASE}/keys/add`).send(input);
     expect(added.status).toBe(201);
     expect(added.body).toMatchObject({ key: { label: null, endpoint: null } });
   });
@@ -83,26 +83,26 @@ describe('the key routes', () => {
     ['an expiry that has passed', { expires_at: '2020-01-01T00:00:00Z' }, 'expires_at'],
     ['an expiry beyond the year 9999', { expires_at: '9999-12-31T23:59:59-23:59' }, 'expires_at'],
     ['an expiry without an offset', { expires_at: '2090-01-01T00:00:00' }, 'expires_at'],
-    ['a wish for a test that is no yes or no', { validate: 'yes' }, 'validate'],
+    ['a test flag that is not boolean', { validate: 'yes' }, 'validate'],
     ['an unknown member', { api_base: 'http://x' }, 'api_base'],
     ['a label of 121 characters', { label: 'x'.repeat(121) }, 'label'],
     ['a label with a line break inside', { label: 'a\nb' }, 'label'],
     ['an endpoint of 257 characters', { endpoint: `https://${'x'.repeat(249)}` }, 'endpoint'],
-    ['a key that is no text', { key: ['sk-x'] }, 'key'],
+    ['a key that is not a string', { key: ['sk-x'] }, 'key'],
     ['no provider', { provider: undefined }, 'provider'],
-  ])('refuse %s as validation_failed, naming it', async (_name, change, named) => {
+  ])('refuse %s as validation_failed with its path', async (_name, change, path) => {
     const http = signedIn();
     const key = randomKey();
     const refused = await http
       .post(`${BASE}/keys/add`)
       .send({ provider: 'openai', key, ...(change as object) });
     expect(refused.body).toMatchObject({ status: 400, code: 'validation_failed' });
-    expect(JSON.stringify((refused.body as { errors: unknown }).errors)).toContain(named);
+    expect(JSON.stringify((refused.body as { errors: unknown }).errors)).toContain(path);
     expect(refused.text).not.toContain(key);
     expect((await http.get(`${BASE}/keys`)).body).toEqual([]);
   });
 
-  it('replace with 200, change, and name what is there already', async () => {
+  it('replace a key with 200, update it, and refuse a duplicate with its label', async () => {
     const http = signedIn();
     const [key, other] = [randomKey(), randomKey()];
     const added = await http.post(`${BASE}/keys/add`).send({ provider: 'openai', key, label: 'Work' });
@@ -129,11 +129,11 @@ describe('the key routes', () => {
     expect([added.text, replaced.text, again.text, changed.text].join()).not.toContain(other);
   });
 
-  it('test a key, and store none that fails where it is to be tested first', async () => {
+  it('test a key, and do not store a key that fails the requested test', async () => {
     const http = signedIn();
-    const wish = { provider: 'custom', key: randomKey(), endpoint: 'https://llm.example.test/v1' };
-    // The names of the tests lead nowhere.
-    const refused = await http.post(`${BASE}/keys/add`).send({ ...wish, validate: true });
+    const input = { provider: 'custom', key: randomKey(), endpoint: 'https://llm.example.test/v1' };
+    // The host name does not lead to a server.
+    const refused = await http.post(`${BASE}/keys/add`).send({ ...input, validate: true });
     expect([refused.status, refused.body]).toMatchObject([
       422,
       {
@@ -142,7 +142,7 @@ describe('the key routes', () => {
       },
     ]);
     expect((await http.get(`${BASE}/keys`)).body).toEqual([]);
-    const { body } = (await http.post(`${BASE}/keys/add`).send(wish)) as { body: { key: { id: string } } };
+    const { body } = (await http.post(`${BASE}/keys/add`).send(input)) as { body: { key: { id: string } } };
     const tested = await http.post(`${BASE}/keys/test/custom?key_id=${body.key.id}`);
     expect([tested.status, tested.body]).toMatchObject([
       200,
@@ -151,12 +151,12 @@ describe('the key routes', () => {
     expect(Object.keys(tested.body as object).sort()).toEqual(
       ['details', 'key_id', 'message', 'provider', 'results', 'status'].sort(),
     );
-    const none = await http.post(`${BASE}/keys/test/openai`);
-    expect([none.status, (none.body as { code: string }).code]).toEqual([404, 'key_not_found']);
+    const withoutKeys = await http.post(`${BASE}/keys/test/openai`);
+    expect([withoutKeys.status, (withoutKeys.body as { code: string }).code]).toEqual([404, 'key_not_found']);
   });
 
   it.each(['key_id=', 'key_id=a&key_id=b', 'keyid=abcDEF123456', 'key_id[]=abcDEF123456', 'all'])(
-    'never take a mistyped query for "delete all": ?%s',
+    'never read a mistyped query as "delete all": ?%s',
     async (query) => {
       const http = signedIn();
       await http.post(`${BASE}/keys/add`).send({ provider: 'openai', key: randomKey() });
@@ -167,7 +167,7 @@ describe('the key routes', () => {
   );
 
   it.each<[string, unknown, number, string]>([
-    ['a provider that is none', { provider: 'nobody', key: 'x' }, 404, 'unknown_provider'],
+    ['an unknown provider', { provider: 'unknown', key: 'x' }, 404, 'unknown_provider'],
     ['a key with a blank', { provider: 'openai', key: 'sk-1 2' }, 400, 'invalid_key_format'],
     [
       "another provider's key",
@@ -176,14 +176,14 @@ describe('the key routes', () => {
       'wrong_provider_key',
     ],
     ['a key that is too long', { provider: 'openai', key: `sk-${'a'.repeat(2000)}` }, 400, 'key_too_long'],
-  ])('say what is wrong with %s', async (_name, body, status, code) => {
+  ])('refuse %s with its error code', async (_name, body, status, code) => {
     const refused = await signedIn()
       .post(`${BASE}/keys/add`)
       .send(body as object);
     expect(refused.body).toMatchObject({ status, code });
   });
 
-  it.each<Tier>(['free', 'trial'])('let tier %s read and delete, and not add', async (tier) => {
+  it.each<Tier>(['free', 'trial'])('let tier %s read and delete, but not add', async (tier) => {
     const http = signedIn(tier);
     const refused = await http.post(`${BASE}/keys/add`).send({ provider: 'openai', key: randomKey() });
     expect(refused.body).toMatchObject({
@@ -197,7 +197,7 @@ describe('the key routes', () => {
     expect((await http.delete(`${BASE}/keys/openai`)).body).toMatchObject({ code: 'key_not_found' });
   });
 
-  it('let a bearer with keys:read read, and no bearer write', async () => {
+  it('let a bearer token with keys:read read, and no bearer token write', async () => {
     const reader = bearer('keys:read', 'chat');
     for (const path of ['providers', 'keys', 'stats']) {
       expect((await reader.get(`${BASE}/${path}`)).status).toBe(200);

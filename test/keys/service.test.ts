@@ -6,7 +6,8 @@ import { isAppError, type ErrorCode } from '../../src/lib/errors.ts';
 import { createDatabase as openDatabase } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
-import { adminClient, createDatabase, stack } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
+import { adminClient, stack } from '../support/stack.ts';
 import {
   createInstance,
   FORBIDDEN_ENDPOINT,
@@ -20,23 +21,23 @@ import { createInstanceOptions } from './instance-options.ts';
 
 let options: InstanceOptions;
 let instance: Instance;
-const opened: Instance[] = [];
-/** Every key that this file has submitted. */
+const instances: Instance[] = [];
+/** All keys that this file has submitted. */
 const submitted: string[] = [];
 
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
   options = createInstanceOptions(appUrl);
-  instance = another({});
+  instance = openInstance({});
 });
 
 afterAll(async () => {
-  await Promise.all(opened.map((each) => each.close()));
+  await Promise.all(instances.map((each) => each.close()));
 });
 
-function another(change: Partial<InstanceOptions>): Instance {
+function openInstance(change: Partial<InstanceOptions>): Instance {
   const made = createInstance({ ...options, ...change });
-  opened.push(made);
+  instances.push(made);
   return made;
 }
 
@@ -46,28 +47,28 @@ function submit(prefix = 'sk-'): string {
   return key;
 }
 
-const body = (own: { provider?: string; key?: string; label?: string; endpoint?: string }) => ({
-  provider: own.provider ?? 'openai',
-  key: own.key ?? submit(),
-  label: own.label ?? null,
-  endpoint: own.endpoint ?? null,
+const body = (input: { provider?: string; key?: string; label?: string; endpoint?: string }) => ({
+  provider: input.provider ?? 'openai',
+  key: input.key ?? submit(),
+  label: input.label ?? null,
+  endpoint: input.endpoint ?? null,
 });
 
-/** The vault record of a person, as an administrator sees it. */
-async function recordOf(userId: string) {
+/** The vault record of a user, as an administrator sees it. */
+async function readRecord(userId: string) {
   const admin = await adminClient(stack.keycloak.vaultRealm);
   const [found] = await admin.users.find({ username: `user.${userId}`, exact: true });
   const record = found?.id === undefined ? undefined : await admin.users.findOne({ id: found.id });
   return record ?? undefined;
 }
 
-/** Edits a person's record as an administrator would. */
+/** Edits a user's vault record, as an administrator could. */
 async function editRecord(
   userId: string,
   edit: (attributes: Record<string, string[]>) => Record<string, string[]>,
 ) {
   const admin = await adminClient(stack.keycloak.vaultRealm);
-  const record = await recordOf(userId);
+  const record = await readRecord(userId);
   const attributes = edit((record?.attributes ?? {}) as Record<string, string[]>);
   await admin.users.update({ id: String(record?.id) }, { ...record, attributes });
 }
@@ -81,7 +82,7 @@ async function codeOf(work: Promise<unknown>): Promise<ErrorCode> {
   throw new Error('expected an AppError', { cause: error });
 }
 
-async function auditOf(userId: string) {
+async function readAuditTrail(userId: string) {
   const row = z.object({
     actor: z.string(),
     action: z.enum(AUDIT_ACTIONS),
@@ -101,7 +102,7 @@ async function generationOf(userId: string): Promise<number> {
 }
 
 describe('adding a key', () => {
-  it('answers with the key as it may be seen, and lists it', async () => {
+  it('returns the view of the key and lists it', async () => {
     const principal = createPrincipal();
     const key = submit();
     const answer = await instance.keys.add(principal, body({ key, label: 'Mine' }), 'r1');
@@ -133,7 +134,7 @@ describe('adding a key', () => {
   it('stores it in a disabled user of the vault realm that has no e-mail and no credentials', async () => {
     const principal = createPrincipal();
     const { key } = await instance.keys.add(principal, body({}), 'r1');
-    const record = await recordOf(principal.user.id);
+    const record = await readRecord(principal.user.id);
     expect(record).toMatchObject({ username: `user.${principal.user.id}`, enabled: false });
     expect(record?.email).toBeUndefined();
     const admin = await adminClient(stack.keycloak.vaultRealm);
@@ -147,7 +148,7 @@ describe('adding a key', () => {
     expect(value).toMatchObject({ v: 1, id: key.id, token: expect.stringMatching(/^gAAAAA/) });
   });
 
-  it('lets the gateway open it', async () => {
+  it('stores it so that the gateway can decrypt it', async () => {
     const principal = createPrincipal();
     const key = submit();
     await instance.keys.add(principal, body({ key }), 'r1');
@@ -156,7 +157,7 @@ describe('adding a key', () => {
     expect(pools.get('openai')?.map((each) => each.decrypt())).toEqual([{ secret: key, endpoint: null }]);
   });
 
-  it('names a record by a digest where the subject is no UUID', async () => {
+  it('names the vault record by a digest where the subject is not a UUID', async () => {
     const id = `f:${randomUUID()}:someone`;
     const principal = createPrincipal(id, 'starter', 'federated');
     await instance.keys.add(principal, body({}), 'r1');
@@ -166,11 +167,11 @@ describe('adding a key', () => {
     expect(found?.username).toMatch(/^user\.[0-9a-f]{64}$/);
   });
 
-  it('keeps an endpoint with the key where the provider has none of its own', async () => {
+  it('stores an endpoint with the key where the provider has no address', async () => {
     const principal = createPrincipal();
     const key = submit();
-    const own = body({ provider: 'custom', key, endpoint: 'https://LLM.example:8443/v1/' });
-    const answer = await instance.keys.add(principal, own, 'r1');
+    const input = body({ provider: 'custom', key, endpoint: 'https://LLM.example:8443/v1/' });
+    const answer = await instance.keys.add(principal, input, 'r1');
     expect(answer.key.endpoint).toBe('https://llm.example:8443/v1');
     const pools = await instance.keys.readPools(`user:${principal.user.id}`);
     expect(pools.get('custom')?.[0]?.decrypt()).toEqual({
@@ -180,22 +181,22 @@ describe('adding a key', () => {
   });
 
   it.each<[ErrorCode, Parameters<typeof body>[0]]>([
-    ['unknown_provider', { provider: 'nobody' }],
+    ['unknown_provider', { provider: 'unknown' }],
     ['unknown_provider', { provider: '__proto__' }],
     ['invalid_key_format', { key: '***stored***' }],
     ['invalid_key_format', { key: '' }],
     ['wrong_provider_key', { key: `sk-or-v1-${'0'.repeat(32)}` }],
     ['key_too_long', { key: `sk-${'a'.repeat(1022)}` }],
     ['validation_failed', { provider: 'custom' }],
-    ['validation_failed', { endpoint: 'https://elsewhere.example/v1' }],
+    ['validation_failed', { endpoint: 'https://another.example/v1' }],
     ['endpoint_forbidden', { provider: 'custom', endpoint: FORBIDDEN_ENDPOINT }],
-    // Each quote takes two characters in JSON: the assembled value is what counts.
+    // Each quote takes two characters in JSON, and the limit applies to the assembled value.
     ['key_too_long', { provider: 'custom', key: '"'.repeat(1000), endpoint: 'https://llm.example/v1' }],
-  ])('is refused as %s without a trace (%#)', async (code, own) => {
+  ])('is refused as %s without a trace (%#)', async (code, input) => {
     const principal = createPrincipal();
-    expect(await codeOf(instance.keys.add(principal, body(own), 'r1'))).toBe(code);
-    expect(await recordOf(principal.user.id)).toBeUndefined();
-    expect(await auditOf(principal.user.id)).toEqual([]);
+    expect(await codeOf(instance.keys.add(principal, body(input), 'r1'))).toBe(code);
+    expect(await readRecord(principal.user.id)).toBeUndefined();
+    expect(await readAuditTrail(principal.user.id)).toEqual([]);
   });
 
   it('stores the longest key with the longest label', async () => {
@@ -217,7 +218,7 @@ describe('adding a key', () => {
 });
 
 describe('deleting keys', () => {
-  it('removes one by its id and all without', async () => {
+  it('removes one key by its id, and all without an id', async () => {
     const principal = createPrincipal();
     const first = await instance.keys.add(principal, body({}), 'r1');
     const second = await instance.keys.add(principal, body({}), 'r2');
@@ -232,19 +233,19 @@ describe('deleting keys', () => {
     expect(left).toHaveLength(3);
     expect(await instance.keys.remove(principal, 'openai', undefined, 'r6')).toMatchObject({ deleted: 2 });
     expect(await instance.keys.listKeys(principal.user)).toEqual([other.key]);
-    expect((await recordOf(principal.user.id))?.attributes).not.toHaveProperty('byok_openai');
+    expect((await readRecord(principal.user.id))?.attributes).not.toHaveProperty('byok_openai');
   });
 
-  it('answers key_not_found when there is nothing, also for a key of another person', async () => {
+  it('answers key_not_found without keys and for a key of another user', async () => {
     const [mine, yours] = [createPrincipal(), createPrincipal()];
     const { key } = await instance.keys.add(yours, body({}), 'r1');
     expect(await codeOf(instance.keys.remove(mine, 'openai', key.id, 'r2'))).toBe('key_not_found');
     expect(await codeOf(instance.keys.remove(mine, 'openai', undefined, 'r2'))).toBe('key_not_found');
     expect(await codeOf(instance.keys.remove(yours, 'openai', 'abcDEF123456', 'r2'))).toBe('key_not_found');
     expect(await codeOf(instance.keys.remove(yours, 'demo', key.id, 'r2'))).toBe('key_not_found');
-    expect(await codeOf(instance.keys.remove(yours, 'nobody', key.id, 'r2'))).toBe('unknown_provider');
+    expect(await codeOf(instance.keys.remove(yours, 'unknown', key.id, 'r2'))).toBe('unknown_provider');
     expect(await instance.keys.listKeys(yours.user)).toHaveLength(1);
-    expect(await recordOf(mine.user.id)).toBeUndefined();
+    expect(await readRecord(mine.user.id)).toBeUndefined();
   });
 
   it('is open to every tier', async () => {
@@ -254,7 +255,7 @@ describe('deleting keys', () => {
     expect(await instance.keys.remove(downgraded, 'openai', undefined, 'r2')).toMatchObject({ deleted: 1 });
   });
 
-  it('forgets what was known of the key', async () => {
+  it('deletes the key status', async () => {
     const principal = createPrincipal();
     const owner = `user:${principal.user.id}` as const;
     const { key } = await instance.keys.add(principal, body({}), 'r1');
@@ -268,20 +269,20 @@ describe('deleting keys', () => {
 });
 
 describe('the audit trail', () => {
-  it('tells of each key added and deleted, with who, what and the request', async () => {
+  it('contains each added and deleted key with actor, object and request id', async () => {
     const principal = createPrincipal();
     const { key: a } = await instance.keys.add(principal, body({}), 'r1');
     const { key: b } = await instance.keys.add(principal, body({}), 'r2');
     await instance.keys.remove(principal, 'openai', undefined, 'r3');
     const actor = `user:${principal.user.id}`;
-    const told = await auditOf(principal.user.id);
-    expect(told.slice(0, 2)).toEqual([
+    const events = await readAuditTrail(principal.user.id);
+    expect(events.slice(0, 2)).toEqual([
       { actor, action: 'key.added', object: `key:openai/${a.id}`, request_id: 'r1' },
       { actor, action: 'key.added', object: `key:openai/${b.id}`, request_id: 'r2' },
     ]);
-    expect(told.slice(2)).toHaveLength(2);
+    expect(events.slice(2)).toHaveLength(2);
     for (const id of [a.id, b.id])
-      expect(told).toContainEqual({
+      expect(events).toContainEqual({
         actor,
         action: 'key.deleted',
         object: `key:openai/${id}`,
@@ -291,7 +292,7 @@ describe('the audit trail', () => {
 });
 
 describe('providers and statistics', () => {
-  it('say what is configured', async () => {
+  it('show what is configured', async () => {
     const principal = createPrincipal();
     const { key } = await instance.keys.add(principal, body({}), 'r1');
     await instance.keys.add(principal, body({ provider: 'demo', key: submit('demo-') }), 'r2');
@@ -336,53 +337,53 @@ describe('providers and statistics', () => {
     });
   });
 
-  it('are empty for someone who never added a key, and leave nothing behind', async () => {
+  it('are empty for a user without keys, and store nothing', async () => {
     const principal = createPrincipal();
     expect(await instance.keys.listKeys(principal.user)).toEqual([]);
     expect((await instance.keys.stats(principal.user)).configured_providers).toBe(0);
-    expect(await recordOf(principal.user.id)).toBeUndefined();
+    expect(await readRecord(principal.user.id)).toBeUndefined();
   });
 });
 
-describe('a record that was edited behind our back', () => {
+describe('a vault record that was edited by an administrator', () => {
   async function withKey() {
     const principal = createPrincipal();
     const key = submit();
     const { key: view } = await instance.keys.add(principal, body({ key }), 'r1');
     const owner = `user:${principal.user.id}` as const;
-    const opened = async (where = instance) =>
+    const decrypted = async (where = instance) =>
       (await where.keys.readPools(owner)).get('openai')?.map((each) => each.decrypt());
-    return { principal, key, view, owner, opened };
+    return { principal, key, view, owner, decrypted };
   }
 
-  it('is not opened when its ciphertext was edited, and is whole again when that is undone', async () => {
-    const { principal, key, opened } = await withKey();
+  it('is not decrypted when a ciphertext was edited, and decrypts again when that is undone', async () => {
+    const { principal, key, decrypted } = await withKey();
     const edit = (from: RegExp, to: string) =>
       editRecord(principal.user.id, (attributes) => ({
         ...attributes,
         byok_openai: (attributes['byok_openai'] ?? []).map((value) => value.replace(from, to)),
       }));
     await edit(/"token":"gA/, '"token":"gB');
-    expect(await opened()).toEqual([undefined]);
+    expect(await decrypted()).toEqual([undefined]);
     expect(await instance.keys.listKeys(principal.user)).toHaveLength(1);
     await edit(/"token":"gB/, '"token":"gA');
-    expect(await opened()).toEqual([{ secret: key, endpoint: null }]);
+    expect(await decrypted()).toEqual([{ secret: key, endpoint: null }]);
   });
 
-  it("is not opened in another person's record", async () => {
+  it("is not decrypted with a key from another user's record", async () => {
     const { principal: victim } = await withKey();
-    const { principal: thief, opened } = await withKey();
+    const { principal: thief, decrypted } = await withKey();
     const stolen =
-      ((await recordOf(victim.user.id))?.attributes as Record<string, string[]>)['byok_openai'] ?? [];
+      ((await readRecord(victim.user.id))?.attributes as Record<string, string[]>)['byok_openai'] ?? [];
     await editRecord(thief.user.id, (attributes) => ({ ...attributes, byok_openai: stolen }));
-    expect(await opened()).toEqual([undefined]);
+    expect(await decrypted()).toEqual([undefined]);
     expect(await instance.keys.listKeys(victim.user)).toHaveLength(1);
   });
 
-  it('is not opened when it was pointed to another endpoint', async () => {
+  it('is not decrypted with another endpoint', async () => {
     const principal = createPrincipal();
-    const own = body({ provider: 'custom', endpoint: 'https://llm.example/v1' });
-    await instance.keys.add(principal, own, 'r1');
+    const input = body({ provider: 'custom', endpoint: 'https://llm.example/v1' });
+    await instance.keys.add(principal, input, 'r1');
     await editRecord(principal.user.id, (attributes) => ({
       ...attributes,
       byok_custom: (attributes['byok_custom'] ?? []).map((value) =>
@@ -395,16 +396,16 @@ describe('a record that was edited behind our back', () => {
     ]);
   });
 
-  it('is not opened under an unknown encryption key, and is not lost by that', async () => {
-    const { principal, key, opened } = await withKey();
-    const stranger = another({ encryptionKeys: [randomEncryptionKey()] });
-    expect(await opened(stranger)).toEqual([undefined]);
-    const { key: added } = await stranger.keys.add(principal, body({}), 'r2');
-    await stranger.keys.remove(principal, 'openai', added.id, 'r3');
-    expect(await opened()).toEqual([{ secret: key, endpoint: null }]);
+  it('is not decrypted with another encryption key, and keeps its keys', async () => {
+    const { principal, key, decrypted } = await withKey();
+    const otherKeyInstance = openInstance({ encryptionKeys: [randomEncryptionKey()] });
+    expect(await decrypted(otherKeyInstance)).toEqual([undefined]);
+    const { key: added } = await otherKeyInstance.keys.add(principal, body({}), 'r2');
+    await otherKeyInstance.keys.remove(principal, 'openai', added.id, 'r3');
+    expect(await decrypted()).toEqual([{ secret: key, endpoint: null }]);
   });
 
-  it('is read over values that are no keys, and they survive our writes', async () => {
+  it('keeps unreadable values through writes', async () => {
     const { principal, view } = await withKey();
     const noise = ['typed by hand, "with" quotes ', '{"v":2,"later":true}'];
     await editRecord(principal.user.id, (attributes) => ({
@@ -414,12 +415,12 @@ describe('a record that was edited behind our back', () => {
     expect((await instance.keys.listKeys(principal.user)).map((key) => key.id)).toEqual([view.id]);
     const { key: added } = await instance.keys.add(principal, body({}), 'r2');
     for (const id of [view.id, added.id]) await instance.keys.remove(principal, 'openai', id, 'r3');
-    const attributes = (await recordOf(principal.user.id))?.attributes as Record<string, string[]>;
+    const attributes = (await readRecord(principal.user.id))?.attributes as Record<string, string[]>;
     expect(attributes['byok_openai']?.toSorted()).toEqual(noise.toSorted());
     expect(await instance.keys.listKeys(principal.user)).toEqual([]);
   });
 
-  it('counts a value that was damaged by hand as a key that fails, until its owner deletes all', async () => {
+  it('has an unreadable value as a key that cannot be decrypted, until its owner deletes all', async () => {
     const { principal } = await withKey();
     await editRecord(principal.user.id, (attributes) => ({ ...attributes, byok_openai: ['{"v":1,"id":'] }));
     const owner = `user:${principal.user.id}` as const;
@@ -429,7 +430,7 @@ describe('a record that was edited behind our back', () => {
     expect((await instance.keys.readPools(owner)).has('openai')).toBe(false);
   });
 
-  it('counts every value that a deletion of all takes away, damaged ones too', async () => {
+  it('counts all values deleted with all keys, including unreadable ones', async () => {
     const { principal } = await withKey();
     await editRecord(principal.user.id, (attributes) => ({
       ...attributes,
@@ -441,7 +442,7 @@ describe('a record that was edited behind our back', () => {
     });
   });
 
-  it('shows a duplicate id once, and the next write removes the older value', async () => {
+  it('lists a duplicate id once, and the next write removes the older value', async () => {
     const { principal, view } = await withKey();
     await editRecord(principal.user.id, (attributes) => {
       const [value = ''] = attributes['byok_openai'] ?? [];
@@ -450,14 +451,14 @@ describe('a record that was edited behind our back', () => {
     const [shown, ...more] = await instance.keys.listKeys(principal.user);
     expect([shown?.id, more]).toEqual([view.id, []]);
     await instance.keys.add(principal, body({}), 'r2');
-    const attributes = (await recordOf(principal.user.id))?.attributes as Record<string, string[]>;
+    const attributes = (await readRecord(principal.user.id))?.attributes as Record<string, string[]>;
     expect(attributes['byok_openai']).toHaveLength(2);
   });
 
-  it('is not used at all when it names another owner: nothing is read or written, and the log tells', async () => {
+  it('is neither read nor written when it names another owner, and the event is logged', async () => {
     const { principal, owner, view } = await withKey();
     await editRecord(principal.user.id, (attributes) => ({ ...attributes, owner: ['user:someone-else'] }));
-    const told = await auditOf(principal.user.id);
+    const eventsBefore = await readAuditTrail(principal.user.id);
     for (const work of [
       instance.keys.listKeys(principal.user),
       instance.keys.readPools(owner),
@@ -465,9 +466,9 @@ describe('a record that was edited behind our back', () => {
       instance.keys.remove(principal, 'openai', view.id, 'r3'),
     ])
       expect(await codeOf(work)).toBe('key_undecryptable');
-    const record = await recordOf(principal.user.id);
+    const record = await readRecord(principal.user.id);
     expect((record?.attributes as Record<string, string[]>)['byok_openai']).toHaveLength(1);
-    expect(await auditOf(principal.user.id)).toEqual(told);
+    expect(await readAuditTrail(principal.user.id)).toEqual(eventsBefore);
     const lines = instance.logged().split('\n');
     const events = lines.filter(
       (line) => line.includes('key_undecryptable') && line.includes(record?.id ?? ''),
@@ -477,7 +478,7 @@ describe('a record that was edited behind our back', () => {
     );
   });
 
-  it('never takes an eleventh key', async () => {
+  it('never accepts an eleventh key', async () => {
     const { principal } = await withKey();
     await editRecord(principal.user.id, (attributes) => {
       const [value = ''] = attributes['byok_openai'] ?? [];
@@ -491,71 +492,73 @@ describe('a record that was edited behind our back', () => {
   });
 });
 
-describe('trouble', () => {
-  it('deletes nothing and calls nobody keyless when the record answers 404, as it does in a wrong realm', async () => {
+describe('on a failure of Keycloak or Postgres', () => {
+  it('a vault record that is not found in a wrong realm is never read as "no keys", and nothing is deleted', async () => {
     const principal = createPrincipal();
     const owner = `user:${principal.user.id}` as const;
     const { key } = await instance.keys.add(principal, body({}), 'r1');
     await instance.keys.recordUse(owner, 'openai', key.id);
-    // The service account of the people's realm can see that realm's users, where no record lies.
-    const astray = another({ realm: stack.keycloak.realm, client: stack.keycloak.serviceClient });
-    // Not "no keys": the system would silently pay.
-    expect(await codeOf(astray.keys.listKeys(principal.user))).toBe('key_undecryptable');
-    expect(await codeOf(astray.keys.readPools(owner))).toBe('key_undecryptable');
-    expect(await codeOf(astray.keys.remove(principal, 'openai', undefined, 'r2'))).toBe('key_not_found');
-    expect(await codeOf(astray.keys.add(principal, body({}), 'r3'))).toBe('keycloak_unavailable');
+    // The service account of the main realm can view the users of that realm, which has no vault records.
+    const wrongRealm = openInstance({ realm: stack.keycloak.realm, client: stack.keycloak.serviceClient });
+    // With "no keys" the gateway would use the system's key instead, and the system would pay.
+    expect(await codeOf(wrongRealm.keys.listKeys(principal.user))).toBe('key_undecryptable');
+    expect(await codeOf(wrongRealm.keys.readPools(owner))).toBe('key_undecryptable');
+    expect(await codeOf(wrongRealm.keys.remove(principal, 'openai', undefined, 'r2'))).toBe('key_not_found');
+    expect(await codeOf(wrongRealm.keys.add(principal, body({}), 'r3'))).toBe('keycloak_unavailable');
     const [back] = await instance.keys.listKeys(principal.user);
     expect(back).toMatchObject({ id: key.id, last_used: expect.stringMatching(/Z$/) });
   });
 
-  it('finds the record again when the database has forgotten it', async () => {
+  it('the vault record is found again after the database was lost', async () => {
     const principal = createPrincipal();
     await instance.keys.add(principal, body({}), 'r1');
     const { appUrl } = await createDatabase();
-    const restored = another({ databaseUrl: appUrl });
+    const restored = openInstance({ databaseUrl: appUrl });
     expect(await restored.keys.listKeys(principal.user)).toHaveLength(1);
     await restored.keys.add(principal, body({}), 'r2');
     expect(await instance.keys.listKeys(principal.user)).toHaveLength(2);
   });
 
-  it('makes a new record when an administrator has deleted the old one', async () => {
+  it('a deleted vault record is replaced by a new one', async () => {
     const principal = createPrincipal();
     await instance.keys.add(principal, body({}), 'r1');
     const admin = await adminClient(stack.keycloak.vaultRealm);
-    await admin.users.del({ id: String((await recordOf(principal.user.id))?.id) });
+    await admin.users.del({ id: String((await readRecord(principal.user.id))?.id) });
     const { key } = await instance.keys.add(principal, body({}), 'r2');
     expect((await instance.keys.listKeys(principal.user)).map((each) => each.id)).toEqual([key.id]);
   });
 
-  it('says keycloak_unavailable while Keycloak is away, for reads and writes', async () => {
-    const away = another({ keycloakUrl: 'http://127.0.0.1:9' });
+  it('reads and writes answer keycloak_unavailable while Keycloak is down', async () => {
+    const unavailable = openInstance({ keycloakUrl: 'http://127.0.0.1:9' });
     const principal = createPrincipal();
-    expect(await codeOf(away.keys.listKeys(principal.user))).toBe('keycloak_unavailable');
-    expect(await codeOf(away.keys.add(principal, body({}), 'r1'))).toBe('keycloak_unavailable');
-    expect(await codeOf(away.keys.remove(principal, 'openai', undefined, 'r1'))).toBe('keycloak_unavailable');
+    expect(await codeOf(unavailable.keys.listKeys(principal.user))).toBe('keycloak_unavailable');
+    expect(await codeOf(unavailable.keys.add(principal, body({}), 'r1'))).toBe('keycloak_unavailable');
+    expect(await codeOf(unavailable.keys.remove(principal, 'openai', undefined, 'r1'))).toBe(
+      'keycloak_unavailable',
+    );
   });
 
-  it('says keycloak_unavailable when the vault client is not the one', async () => {
-    const wrong = another({ client: { ...options.client, secret: 'not-the-secret' } });
+  it('reads answer keycloak_unavailable when the vault client cannot authenticate', async () => {
+    const wrong = openInstance({ client: { ...options.client, secret: 'not-the-secret' } });
     expect(await codeOf(wrong.keys.listKeys(createPrincipal().user))).toBe('keycloak_unavailable');
   });
 
-  it('says database_unavailable while Postgres is away, and writes nothing', async () => {
-    const away = another({ databaseUrl: 'postgres://nobody@127.0.0.1:9/none' });
+  it('reads and writes answer database_unavailable while Postgres is down, and nothing is written', async () => {
+    const unavailable = openInstance({ databaseUrl: 'postgres://unknown@127.0.0.1:9/none' });
     const principal = createPrincipal();
-    expect(await codeOf(away.keys.listKeys(principal.user))).toBe('database_unavailable');
-    expect(await codeOf(away.keys.add(principal, body({}), 'r1'))).toBe('database_unavailable');
-    expect(await codeOf(away.keys.recordUse('user:x', 'openai', 'k'))).toBe('database_unavailable');
-    expect(await recordOf(principal.user.id)).toBeUndefined();
+    expect(await codeOf(unavailable.keys.listKeys(principal.user))).toBe('database_unavailable');
+    expect(await codeOf(unavailable.keys.add(principal, body({}), 'r1'))).toBe('database_unavailable');
+    expect(await codeOf(unavailable.keys.recordUse('user:x', 'openai', 'k'))).toBe('database_unavailable');
+    expect(await readRecord(principal.user.id)).toBeUndefined();
   });
 });
 
-describe('rows have owners', () => {
-  it('and a query that names none sees none', async () => {
+describe('row-level security', () => {
+  it('hides rows from a query without an owner and with another owner', async () => {
     const principal = createPrincipal();
     const { key } = await instance.keys.add(principal, body({}), 'r1');
     await instance.keys.recordUse(`user:${principal.user.id}`, 'openai', key.id);
-    const plain = openDatabase({
+    const appDatabase = openDatabase({
       url: options.databaseUrl,
       max: 1,
       applicationName: 'keys-test',
@@ -564,24 +567,24 @@ describe('rows have owners', () => {
     try {
       const anything = z.object({});
       for (const table of ['owners', 'audit_events', 'provider_key_facts']) {
-        expect(await plain.rows(anything, `SELECT 1 FROM ${table}`)).toEqual([]);
-        const other = plain.withOwner('user:someone-else', (sql) =>
+        expect(await appDatabase.rows(anything, `SELECT 1 FROM ${table}`)).toEqual([]);
+        const foreignRows = appDatabase.withOwner('user:someone-else', (sql) =>
           sql.rows(anything, `SELECT 1 FROM ${table}`),
         );
-        expect(await other).toEqual([]);
-        const own = plain.withOwner(`user:${principal.user.id}`, (sql) =>
+        expect(await foreignRows).toEqual([]);
+        const ownRows = appDatabase.withOwner(`user:${principal.user.id}`, (sql) =>
           sql.rows(anything, `SELECT 1 FROM ${table}`),
         );
-        expect(await own).not.toEqual([]);
+        expect(await ownRows).not.toEqual([]);
       }
     } finally {
-      await plain.close();
+      await appDatabase.close();
     }
   });
 });
 
 describe('a submitted key', () => {
-  it('is in no answer, no error, no log line and no table', async () => {
+  it('is in no response, no error, no log line and no table', async () => {
     const principal = createPrincipal();
     const shown: unknown[] = [];
     shown.push(await instance.keys.add(principal, body({}), 'r1'));
@@ -594,14 +597,14 @@ describe('a submitted key', () => {
     shown.push([...pools.values()]);
     const refused = instance.keys.add(principal, body({ provider: 'openrouter' }), 'r2');
     shown.push(await refused.catch((error: unknown) => [String(error), (error as Error).stack]));
-    shown.push(await recordOf(principal.user.id));
+    shown.push(await readRecord(principal.user.id));
     for (const table of ['owners', 'audit_events', 'provider_key_facts'])
       shown.push(
         await instance.database.withOwner(`user:${principal.user.id}`, (sql) =>
           sql.rows(z.record(z.string(), z.unknown()), `SELECT * FROM ${table}`),
         ),
       );
-    const text = JSON.stringify(shown) + opened.map((each) => each.logged()).join('');
+    const text = JSON.stringify(shown) + instances.map((each) => each.logged()).join('');
     expect(submitted.length).toBeGreaterThan(20);
     for (const key of submitted) expect(text.includes(key)).toBe(false);
   });

@@ -14,9 +14,9 @@ import { PROVIDERS } from '../../src/providers/index.ts';
 
 const encryptionKey = randomBytes(32).toString('base64').replaceAll('+', '-').replaceAll('/', '_');
 const keyring = createKeyring([encryptionKey]);
-const place = { owner: 'user:0b8e7f3a-1111-4222-8333-944445555666', provider: 'custom' } as const;
-const own = {
-  ...place,
+const location = { owner: 'user:0b8e7f3a-1111-4222-8333-944445555666', provider: 'custom' } as const;
+const newKey = {
+  ...location,
   id: 'abcDEF123456',
   key: 'sk-secret-0123456789',
   label: 'Mine',
@@ -33,9 +33,9 @@ function stored(value: string): StoredKey {
   return key;
 }
 
-/** A value whose token was made at `timeMs`. */
+/** A stored value with a token of the given time. */
 function valueAt(id: string, createdAt: string, timeMs: number): string {
-  const value = JSON.parse(encryptKey(keyring, { ...own, id })) as Record<string, unknown>;
+  const value = JSON.parse(encryptKey(keyring, { ...newKey, id })) as Record<string, unknown>;
   const token = encryptFernet(parseFernetKey(encryptionKey), Buffer.from('x'), {
     timeMs,
     iv: randomBytes(16),
@@ -43,89 +43,89 @@ function valueAt(id: string, createdAt: string, timeMs: number): string {
   return JSON.stringify({ ...value, created_at: createdAt, token });
 }
 
-describe('a sealed key', () => {
-  it('opens where it was put', () => {
-    const key = stored(encryptKey(keyring, own));
-    expect(decryptKey(keyring, place, key)).toEqual({ secret: own.key, endpoint: own.endpoint });
+describe('an encrypted key', () => {
+  it('decrypts with its newKey binding', () => {
+    const key = stored(encryptKey(keyring, newKey));
+    expect(decryptKey(keyring, location, key)).toEqual({ secret: newKey.key, endpoint: newKey.endpoint });
   });
 
-  it('is in the layout that administrators see, with nothing of the key but its mask outside the token', () => {
-    const value = encryptKey(keyring, own);
+  it('has the documented layout, with only the mask of the key outside the token', () => {
+    const value = encryptKey(keyring, newKey);
     expect(JSON.parse(value)).toEqual({
       v: 1,
-      id: own.id,
+      id: newKey.id,
       label: 'Mine',
       mask: 'sk-…6789',
       created_at: '2026-02-03T04:05:06.789Z',
       expires_at: null,
       enabled: true,
-      endpoint: own.endpoint,
+      endpoint: newKey.endpoint,
       token: expect.stringMatching(/^gAAAAA/),
     });
     expect(value).not.toContain('secret');
   });
 
-  it('is updated when its token was made, and created when it was first added', () => {
+  it('has the time of its token as update time, and keeps its creation time', () => {
     const before = Math.floor(Date.now() / 1000) * 1000;
-    const key = stored(encryptKey(keyring, own));
+    const key = stored(encryptKey(keyring, newKey));
     expect(key.createdAt).toBe('2026-02-03T04:05:06.789Z');
     expect(Date.parse(key.updatedAt)).toBeGreaterThanOrEqual(before);
   });
 
-  const key = stored(encryptKey(keyring, own));
+  const key = stored(encryptKey(keyring, newKey));
   it.each<[string, unknown]>([
-    ['another owner', [{ ...place, owner: 'user:someone-else' }, key]],
-    ['another provider', [{ ...place, provider: 'openai' }, key]],
-    ['another id', [place, { ...key, id: 'abcDEF123457' }]],
-    ['another endpoint', [place, { ...key, endpoint: 'https://thief.example/v1' }]],
-    ['no endpoint', [place, { ...key, endpoint: null }]],
-    ['another expiry', [place, { ...key, expiresAt: '2030-01-01T00:00:00.000Z' }]],
+    ['another owner', [{ ...location, owner: 'user:someone-else' }, key]],
+    ['another provider', [{ ...location, provider: 'openai' }, key]],
+    ['another id', [location, { ...key, id: 'abcDEF123457' }]],
+    ['another endpoint', [location, { ...key, endpoint: 'https://thief.example/v1' }]],
+    ['no endpoint', [location, { ...key, endpoint: null }]],
+    ['another expiry', [location, { ...key, expiresAt: '2030-01-01T00:00:00.000Z' }]],
     [
       'an edited token',
-      [place, { ...key, token: key.token.replace(/.$/, (last) => (last === 'A' ? 'B' : 'A')) }],
+      [location, { ...key, token: key.token.replace(/.$/, (last) => (last === 'A' ? 'B' : 'A')) }],
     ],
-    ['no token at all', [place, { ...key, token: own.key }]],
-  ])('does not open under %s', (_name, given) => {
-    const [where, what] = given as [typeof place, StoredKey];
-    expect(decryptKey(keyring, where, what)).toBeUndefined();
+    ['no token at all', [location, { ...key, token: newKey.key }]],
+  ])('does not decrypt with %s', (_name, given) => {
+    const [keyLocation, storedKey] = given as [typeof location, StoredKey];
+    expect(decryptKey(keyring, keyLocation, storedKey)).toBeUndefined();
   });
 
-  it('does not open under an encryption key that is not its own', () => {
+  it('does not decrypt with another encryption key', () => {
     const other = createKeyring([
       randomBytes(32).toString('base64').replaceAll('+', '-').replaceAll('/', '_'),
     ]);
-    expect(decryptKey(other, place, key)).toBeUndefined();
+    expect(decryptKey(other, location, key)).toBeUndefined();
   });
 
-  it('does not open when it was sealed as something else', () => {
-    const sealed = (plain: unknown) => ({ ...key, token: keyring.encrypt(JSON.stringify(plain)) });
+  it('does not decrypt with a plaintext of another kind, version or shape', () => {
+    const withPlaintext = (plain: unknown) => ({ ...key, token: keyring.encrypt(JSON.stringify(plain)) });
     const plain = {
       v: 1,
       kind: 'provider_key',
-      owner: own.owner,
-      provider: own.provider,
-      id: own.id,
-      key: own.key,
-      endpoint: own.endpoint,
+      owner: newKey.owner,
+      provider: newKey.provider,
+      id: newKey.id,
+      key: newKey.key,
+      endpoint: newKey.endpoint,
       expires_at: null,
     };
-    expect(decryptKey(keyring, place, sealed(plain))).toBeDefined();
+    expect(decryptKey(keyring, location, withPlaintext(plain))).toBeDefined();
     for (const wrong of [
       { ...plain, kind: 'server_secret' },
       { ...plain, v: 2 },
       { ...plain, more: 1 },
       { ...plain, expires_at: undefined },
-      own.key,
+      newKey.key,
     ])
-      expect(decryptKey(keyring, place, sealed(wrong))).toBeUndefined();
+      expect(decryptKey(keyring, location, withPlaintext(wrong))).toBeUndefined();
   });
 
   it.each(PROVIDERS.map((provider) => [provider.id, provider] as const))(
-    'fits with 1,024 characters and a label of 120 (%s)',
+    'fits into an attribute value with 1,024 characters and a label of 120 (%s)',
     (_id, provider) => {
       const secret = provider.key.prefix + 'k'.repeat(1024 - provider.key.prefix.length);
       const value = encryptKey(keyring, {
-        ...own,
+        ...newKey,
         provider: provider.id,
         key: secret,
         label: 'ß'.repeat(120),
@@ -138,7 +138,7 @@ describe('a sealed key', () => {
 });
 
 describe('reading the values of an attribute', () => {
-  it('orders by creation, then id, whatever order Keycloak answers in', () => {
+  it('orders by creation, then id, in any order of values from Keycloak', () => {
     const values = [
       valueAt('b', '2026-01-02T00:00:00Z', 1000),
       valueAt('c', '2026-01-01T00:00:00Z', 1000),
@@ -148,7 +148,7 @@ describe('reading the values of an attribute', () => {
       expect(parsePool(order).keys.map((key) => key.id)).toEqual(['c', 'a', 'b']);
   });
 
-  it('keeps the newest of an id that stands twice, and says which is superseded', () => {
+  it('keeps the newest value of a duplicate id, and lists the superseded one', () => {
     const old = valueAt('a', '2026-01-01T00:00:00Z', 1_000_000);
     const newer = valueAt('a', '2026-01-01T00:00:00Z', 2_000_000);
     for (const order of [
@@ -168,7 +168,7 @@ describe('reading the values of an attribute', () => {
     expect(parsePool(values).keys).toHaveLength(16);
   });
 
-  it('sets aside what is no key of ours, byte for byte', () => {
+  it('lists unreadable values unchanged', () => {
     const good = valueAt('a', '2026-01-01T00:00:00Z', 1000);
     const noise = ['typed by hand ', '{"v":1}', 'null', '[]', '"text"', '{', good.replace('"v":1', '"v":9')];
     const pool = parsePool([noise[0] ?? '', good, ...noise.slice(1)]);
@@ -176,8 +176,8 @@ describe('reading the values of an attribute', () => {
     expect(pool.unreadable).toEqual(noise);
   });
 
-  it('lists a key whose token was spoilt, so that its owner can see and delete it', () => {
-    const value = JSON.stringify({ ...JSON.parse(encryptKey(keyring, own)), token: 'spoilt' });
-    expect(stored(value)).toMatchObject({ id: own.id, updatedAt: own.createdAt });
+  it('lists a key with a damaged token, so that its owner can see and delete it', () => {
+    const value = JSON.stringify({ ...JSON.parse(encryptKey(keyring, newKey)), token: 'damaged' });
+    expect(stored(value)).toMatchObject({ id: newKey.id, updatedAt: newKey.createdAt });
   });
 });

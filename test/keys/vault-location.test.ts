@@ -7,11 +7,11 @@ import { assertVaultLocation, lockVaultLocation } from '../../src/keys/vault-loc
 import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { startApp } from '../support/app.ts';
-import { createDatabase } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
 
 const VAULT_REALM = { realm: 'vault', recordIsUser: false };
 const OTHER_REALM = { realm: 'valut', recordIsUser: false };
-const ONE_REALM = { realm: 'people', recordIsUser: true };
+const ONE_REALM = { realm: 'main', recordIsUser: true };
 
 let database: Database;
 
@@ -27,14 +27,14 @@ beforeEach(async () => {
 
 afterEach(() => database.close());
 
-/** What a first write leaves behind. */
+/** Writes a row as the first key write of an owner does. */
 async function storeRecord(): Promise<void> {
   const owner = `user:${randomUUID()}` as const;
   await database.withOwner(owner, (sql) => writeVaultId(sql, owner, randomUUID()));
 }
 
-/** Runs SQL as the role that owns the schema, which sees all rows. */
-async function asOwner(url: string, text: string): Promise<void> {
+/** Runs SQL as the schema owner, which sees all rows. */
+async function runAsOwner(url: string, text: string): Promise<void> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();
   try {
@@ -44,39 +44,39 @@ async function asOwner(url: string, text: string): Promise<void> {
   }
 }
 
-describe('the place of the vault', () => {
-  it('is written down at the first start, also when several start at once', async () => {
+describe('the stored vault location', () => {
+  it('is written at the first start, also by concurrent starts', async () => {
     await Promise.all(Array.from({ length: 6 }, () => assertVaultLocation(database, VAULT_REALM)));
     await storeRecord();
     await assertVaultLocation(database, VAULT_REALM);
     await expect(assertVaultLocation(database, OTHER_REALM)).rejects.toThrow();
   });
 
-  it('in another realm refuses the start while anybody has a record, naming both and what to do', async () => {
+  it('prevents a start with another realm while there are vault records, naming both realms and what to do', async () => {
     await assertVaultLocation(database, VAULT_REALM);
     await storeRecord();
     await expect(assertVaultLocation(database, OTHER_REALM)).rejects.toThrow(
-      'The stored keys lie in the realm "vault" in records of their own, but the configuration says the realm ' +
-        '"valut" in records of their own. Set KEYCLOAK_VAULT_REALM back to "vault", or move the records there: ' +
+      'The stored keys are in the realm "vault" in separate vault records, but the configuration names the realm ' +
+        '"valut" in separate vault records. Set KEYCLOAK_VAULT_REALM back to "vault", or move the records there: ' +
         'npm run ops -- vault move (docs/operations.md).',
     );
-    // The refusal itself changes nothing.
+    // A refusal changes nothing.
     await assertVaultLocation(database, VAULT_REALM);
   });
 
-  it('may not change between people’s own users and records of their own either', async () => {
+  it('prevents a start with the other layout while there are vault records', async () => {
     await assertVaultLocation(database, ONE_REALM);
     await storeRecord();
-    await expect(assertVaultLocation(database, { realm: 'people', recordIsUser: false })).rejects.toThrow(
-      'Set KEYCLOAK_REALM back to "people", or',
+    await expect(assertVaultLocation(database, { realm: 'main', recordIsUser: false })).rejects.toThrow(
+      'Set KEYCLOAK_REALM back to "main", or',
     );
     await expect(assertVaultLocation(database, VAULT_REALM)).rejects.toThrow(
-      'Set KEYCLOAK_VAULT_REALM back to "people", which is KEYCLOAK_REALM too, or',
+      'Set KEYCLOAK_VAULT_REALM back to "main", which is KEYCLOAK_REALM too, or',
     );
     await assertVaultLocation(database, ONE_REALM);
   });
 
-  it('may change while nobody has a record, and counts from then on', async () => {
+  it('may change while there are no vault records', async () => {
     await assertVaultLocation(database, OTHER_REALM);
     await assertVaultLocation(database, VAULT_REALM);
     await storeRecord();
@@ -85,8 +85,8 @@ describe('the place of the vault', () => {
   });
 });
 
-describe('a start while the vault is being moved', () => {
-  it('is refused in words once it has waited some seconds, and works when the move is over', async () => {
+describe('a start during a move of the vault', () => {
+  it('is refused after some seconds of waiting, and works after the move', async () => {
     await assertVaultLocation(database, VAULT_REALM);
     const [held, release] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()];
     const move = database.transaction(async (sql) => {
@@ -104,18 +104,18 @@ describe('a start while the vault is being moved', () => {
   });
 });
 
-describe('the question whether there are records', () => {
-  const ask = (sql: Pick<Database, 'rows'>) =>
+describe('has_vault_records()', () => {
+  const hasRecords = (sql: Pick<Database, 'rows'>) =>
     sql.rows(z.object({ answer: z.boolean() }), 'SELECT has_vault_records() AS answer');
 
-  it('is answered across owners, whose rows stay hidden', async () => {
-    expect(await ask(database)).toEqual([{ answer: false }]);
+  it('counts rows of all owners, which stay hidden', async () => {
+    expect(await hasRecords(database)).toEqual([{ answer: false }]);
     await storeRecord();
-    expect(await ask(database)).toEqual([{ answer: true }]);
+    expect(await hasRecords(database)).toEqual([{ answer: true }]);
     expect(await database.rows(z.object({}), 'SELECT FROM owners')).toEqual([]);
   });
 
-  it('cannot be turned to another table of that name', async () => {
+  it('cannot be redirected to another table with the same name', async () => {
     await storeRecord();
     await database.withConnection(async (connection) => {
       await connection.run('CREATE TEMP TABLE owners (vault_id text)');
@@ -131,18 +131,18 @@ describe('the question whether there are records', () => {
 });
 
 describe('the app', () => {
-  it('does not start where the vault is in another place than the keys, and starts once that is undone', async () => {
+  it('does not start with another vault location, and starts when the location is correct again', async () => {
     const first = await startApp();
     const { realm, vaultRealm } = first.config.keycloak;
     expect(realm).not.toBe(vaultRealm);
     await first.stop();
-    const own = (text: string) => asOwner(first.ownerDatabaseUrl, text);
-    await own(`INSERT INTO owners (owner, vault_id) VALUES ('user:somebody', 'a-record')`);
-    await own(`UPDATE vault_place SET realm = 'where-the-keys-are'`);
+    const run = (sql: string) => runAsOwner(first.ownerDatabaseUrl, sql);
+    await run(`INSERT INTO owners (owner, vault_id) VALUES ('user:another', 'a-record')`);
+    await run(`UPDATE vault_place SET realm = 'where-the-keys-are'`);
     await expect(startApp({ shared: first })).rejects.toThrow(
       `Set KEYCLOAK_VAULT_REALM back to "where-the-keys-are"`,
     );
-    await own(`UPDATE vault_place SET realm = '${vaultRealm}'`);
+    await run(`UPDATE vault_place SET realm = '${vaultRealm}'`);
     await (await startApp({ shared: first })).stop();
   });
 });

@@ -4,26 +4,27 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { z } from 'zod';
 import { isAppError } from '../../src/lib/errors.ts';
 import { setClocksAhead } from '../support/clocks.ts';
-import { createDatabase, stack } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
+import { stack } from '../support/stack.ts';
 import { createInstance, createPrincipal, randomKey, type Instance } from './instance.ts';
 import { createInstanceOptions } from './instance-options.ts';
 import { createRelay, type Relay } from './keycloak-relay.ts';
 
 const LIMIT_MS = 3_000;
-/** Longer than a test may take: what ends a write that hangs is the end of its own time. */
+/** Longer than a test may run, so that only the write's own deadline can end a hanging call. */
 const NEVER_MS = 60_000;
 
 let direct: Instance;
 let relay: Relay;
 let relayedOptions: Parameters<typeof createInstance>[0];
-const opened: Instance[] = [];
+const instances: Instance[] = [];
 
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
   relay = await createRelay(stack.keycloak.url);
   const options = createInstanceOptions(appUrl);
   direct = createInstance(options);
-  opened.push(direct);
+  instances.push(direct);
   relayedOptions = {
     ...options,
     keycloakUrl: relay.url,
@@ -37,14 +38,14 @@ afterEach(() => {
 });
 
 afterAll(async () => {
-  await Promise.all(opened.map((each) => each.close()));
+  await Promise.all(instances.map((each) => each.close()));
   await relay.close();
 });
 
-/** An instance that reaches Keycloak by way of the relay and has no token yet. */
+/** Creates an instance that calls Keycloak through the relay and has no token yet. */
 function relayed(): Instance {
   const made = createInstance(relayedOptions);
-  opened.push(made);
+  instances.push(made);
   return made;
 }
 
@@ -52,7 +53,7 @@ const openaiKey = () => ({ provider: 'openai', key: randomKey(), label: null, en
 const isToken = (call: IncomingMessage) => call.url?.endsWith('/token') === true;
 const isChange = (call: IncomingMessage) => call.url?.includes('/users') === true && call.method !== 'GET';
 
-async function refusalOf(work: Promise<unknown>): Promise<string> {
+async function errorCodeOf(work: Promise<unknown>): Promise<string> {
   const error: unknown = await work.then(
     () => undefined,
     (reason: unknown) => reason,
@@ -68,8 +69,8 @@ async function actionsOf(userId: string): Promise<string[]> {
   return rows.map((row) => row.action);
 }
 
-describe('a write whose time runs out', () => {
-  it('while Keycloak is slow to answer, begins no change', async () => {
+describe('a write that reaches its deadline', () => {
+  it('while Keycloak responds slowly, starts no change', async () => {
     const principal = createPrincipal();
     const changes: string[] = [];
     relay.before((call) => {
@@ -80,35 +81,35 @@ describe('a write whose time runs out', () => {
     await instance.keys.listKeys(principal.user);
     using late = new DisposableStack();
     relay.after(() => {
-      // Nearly all of its time is gone when the first answer comes.
+      // At the first response only 500 ms are left.
       late.use(setClocksAhead(LIMIT_MS - 500));
       return 'pass';
     });
-    expect(await refusalOf(instance.keys.add(principal, openaiKey(), 'r1'))).toBe('busy');
+    expect(await errorCodeOf(instance.keys.add(principal, openaiKey(), 'r1'))).toBe('busy');
     expect(changes).toEqual([]);
   });
 
-  it('in the middle of a change cuts it off, tells the trail, and leaves the lock free', async () => {
+  it('during a change aborts it, writes an audit event and releases the lock', async () => {
     const principal = createPrincipal();
     const { key: first } = await direct.keys.add(principal, openaiKey(), 'r1');
-    const cutOff: Promise<unknown>[] = [];
+    const aborted: Promise<unknown>[] = [];
     relay.before((call) => {
       if (!isChange(call)) return 'pass';
-      cutOff.push(once(call.socket, 'close'));
+      aborted.push(once(call.socket, 'close'));
       return 'hold';
     });
     const add = relayed().keys.add(principal, openaiKey(), 'r2');
-    expect(await refusalOf(add)).toBe('keycloak_unavailable');
-    expect(cutOff).toHaveLength(1);
-    await Promise.all(cutOff);
+    expect(await errorCodeOf(add)).toBe('keycloak_unavailable');
+    expect(aborted).toHaveLength(1);
+    await Promise.all(aborted);
     expect(await actionsOf(principal.user.id)).toEqual(['key.added', 'key.added', 'key.add_unconfirmed']);
     const { key: next } = await direct.keys.add(principal, openaiKey(), 'r3');
     const listed = await direct.keys.listKeys(principal.user);
     expect(listed.map((key) => key.id)).toEqual([first.id, next.id]);
-    expect(cutOff).toHaveLength(1);
+    expect(aborted).toHaveLength(1);
   });
 
-  it('while it waits for a token, sends nothing when the token comes after all', async () => {
+  it('while waiting for a token, sends nothing when the token arrives late', async () => {
     const late = Promise.withResolvers<undefined>();
     const calls: string[] = [];
     relay.before((call) => {
@@ -121,7 +122,7 @@ describe('a write whose time runs out', () => {
     });
     const instance = relayed();
     const add = instance.keys.add(createPrincipal(), openaiKey(), 'r1');
-    expect(await refusalOf(add)).toBe('keycloak_unavailable');
+    expect(await errorCodeOf(add)).toBe('keycloak_unavailable');
     late.resolve(undefined);
     const other = createPrincipal();
     expect(await instance.keys.listKeys(other.user)).toEqual([]);

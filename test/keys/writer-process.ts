@@ -1,6 +1,6 @@
 /**
- * Adds keys for one person until it is killed. Its parent sees every call to Keycloak pass by and so
- * knows when to kill; what was confirmed is printed, one key id to a line.
+ * Adds keys for one user until it is killed. The parent process forwards its calls to Keycloak and kills it at a
+ * chosen call. The id of each confirmed key is printed, one per line.
  */
 import { createInstance, createPrincipal, randomKey, type InstanceOptions } from './instance.ts';
 

@@ -5,7 +5,8 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
 import { isAppError } from '../../src/lib/errors.ts';
-import { adminClient, createDatabase, stack } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
+import { adminClient, stack } from '../support/stack.ts';
 import {
   createInstance,
   createPrincipal,
@@ -19,16 +20,16 @@ import { createRelay, type Relay } from './keycloak-relay.ts';
 let options: InstanceOptions;
 let direct: Instance;
 let relay: Relay;
-/** An instance whose calls to Keycloak go through the relay. */
+/** An instance that calls Keycloak through the relay. */
 let relayed: Instance;
-const opened: Instance[] = [];
+const instances: Instance[] = [];
 
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
   relay = await createRelay(stack.keycloak.url);
   options = createInstanceOptions(appUrl);
-  direct = another({});
-  relayed = another({ keycloakUrl: relay.url });
+  direct = openInstance({});
+  relayed = openInstance({ keycloakUrl: relay.url });
 });
 
 afterEach(() => {
@@ -36,13 +37,13 @@ afterEach(() => {
 });
 
 afterAll(async () => {
-  await Promise.all(opened.map((each) => each.close()));
+  await Promise.all(instances.map((each) => each.close()));
   await relay.close();
 });
 
-function another(change: Partial<InstanceOptions>): Instance {
+function openInstance(change: Partial<InstanceOptions>): Instance {
   const made = createInstance({ ...options, ...change });
-  opened.push(made);
+  instances.push(made);
   return made;
 }
 
@@ -75,10 +76,10 @@ async function codeOf(work: Promise<unknown>): Promise<string> {
   return 'none';
 }
 
-describe('writers of one owner', () => {
-  it('lose nothing: 20 adds at once from two processes, to two attributes of one record', async () => {
+describe('concurrent writes of one owner', () => {
+  it('lose nothing: 20 adds by two processes to two attributes of one record', async () => {
     const principal = createPrincipal();
-    const [one, two] = [another({ lockTimeoutMs: 60_000 }), another({ lockTimeoutMs: 60_000 })];
+    const [one, two] = [openInstance({ lockTimeoutMs: 60_000 }), openInstance({ lockTimeoutMs: 60_000 })];
     const adds = Array.from({ length: 20 }, (_, at) =>
       (at % 2 === 0 ? one : two).keys.add(principal, at % 4 < 2 ? openaiKey() : openrouterKey(), `r${at}`),
     );
@@ -87,9 +88,9 @@ describe('writers of one owner', () => {
     expect(new Set(added).size).toBe(20);
   });
 
-  it('never store more than ten keys of a provider between them', async () => {
+  it('never store more than ten keys of a provider', async () => {
     const principal = createPrincipal();
-    const [one, two] = [another({ lockTimeoutMs: 60_000 }), another({ lockTimeoutMs: 60_000 })];
+    const [one, two] = [openInstance({ lockTimeoutMs: 60_000 }), openInstance({ lockTimeoutMs: 60_000 })];
     const adds = Array.from({ length: 13 }, (_, at) =>
       codeOf((at % 2 === 0 ? one : two).keys.add(principal, openaiKey(), `r${at}`)),
     );
@@ -99,7 +100,7 @@ describe('writers of one owner', () => {
     expect(await idsOf(principal)).toHaveLength(10);
   });
 
-  it('wait for one another, and give up as busy with a time to come back', async () => {
+  it('wait for each other, and time out as busy with retry-after', async () => {
     const principal = createPrincipal();
     await direct.keys.add(principal, openaiKey(), 'r1');
     const [taken, release] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()];
@@ -112,11 +113,11 @@ describe('writers of one owner', () => {
     });
     try {
       await taken.promise;
-      const impatient = another({ lockTimeoutMs: 10_000 });
+      const impatient = openInstance({ lockTimeoutMs: 10_000 });
       const refused = ['r2', 'r3'].map((id) =>
         impatient.keys.add(principal, openaiKey(), id).catch((error: unknown) => error),
       );
-      // Another owner's writes do not wait for this one's.
+      // Writes of another owner do not wait.
       expect(await codeOf(impatient.keys.add(createPrincipal(), openaiKey(), 'r4'))).toBe('none');
       for (const error of await Promise.all(refused))
         expect(error).toMatchObject({ code: 'busy', status: 503, headers: { 'retry-after': '5' } });
@@ -135,12 +136,12 @@ describe('a write to Keycloak', () => {
   const isUpdate = (call: { method?: string | undefined; url?: string | undefined }) =>
     call.method === 'PUT' && call.url?.includes('/users/') === true;
 
-  it('that was answered 204 and not kept is found by reading back, and repeated', async () => {
+  it('that was answered 204 but not stored is detected by reading back, and repeated', async () => {
     const principal = createPrincipal();
-    let swallowed = 0;
-    relay.before((call) => (isUpdate(call) && (swallowed += 1) <= 2 ? { answer: 204 } : 'pass'));
+    let dropped = 0;
+    relay.before((call) => (isUpdate(call) && (dropped += 1) <= 2 ? { answer: 204 } : 'pass'));
     const { key } = await relayed.keys.add(principal, openaiKey(), 'r1');
-    expect(swallowed).toBe(3);
+    expect(dropped).toBe(3);
     expect(await idsOf(principal)).toEqual([key.id]);
     expect(await actionsOf(principal.user.id)).toEqual(['key.added']);
   });
@@ -154,7 +155,7 @@ describe('a write to Keycloak', () => {
     expect(await idsOf(principal)).toEqual([key.id]);
   });
 
-  it('that never holds ends as busy, and the trail says that it is unconfirmed', async () => {
+  it('that is never stored ends as busy, with an unconfirmed audit event', async () => {
     const principal = createPrincipal();
     relay.before((call) => (isUpdate(call) ? { answer: 204 } : 'pass'));
     expect(await codeOf(relayed.keys.add(principal, openaiKey(), 'r1'))).toBe('busy');
@@ -162,7 +163,7 @@ describe('a write to Keycloak', () => {
     expect(await actionsOf(principal.user.id)).toEqual(['key.added', 'key.add_unconfirmed']);
   });
 
-  it('of a delete that was done and then called a collision still counts as that delete', async () => {
+  it('of a delete that was executed and answered as a collision counts as deleted', async () => {
     const principal = createPrincipal();
     const { key } = await direct.keys.add(principal, openaiKey(), 'r1');
     let updates = 0;
@@ -173,7 +174,7 @@ describe('a write to Keycloak', () => {
     expect(await actionsOf(principal.user.id)).toEqual(['key.added', 'key.deleted']);
   });
 
-  it('of an add that was done and then called a collision still makes one key', async () => {
+  it('of an add that was executed and answered as a collision stores one key', async () => {
     const principal = createPrincipal();
     let updates = 0;
     relay.after((call) => (isUpdate(call) && (updates += 1) === 1 ? { answer: 500 } : 'pass'));
@@ -182,7 +183,7 @@ describe('a write to Keycloak', () => {
     expect(await idsOf(principal)).toEqual([key.id]);
   });
 
-  it.each([429, 503, 403])('that Keycloak does not take (%i) is not insisted on', async (status) => {
+  it.each([429, 503, 403])('that Keycloak refuses (%i) is not repeated', async (status) => {
     const principal = createPrincipal();
     let refused = 0;
     relay.before((call) => (isUpdate(call) && (refused += 1) > 0 ? { answer: status } : 'pass'));
@@ -192,23 +193,23 @@ describe('a write to Keycloak', () => {
     expect(await actionsOf(principal.user.id)).toEqual(['key.added', 'key.add_unconfirmed']);
   });
 
-  it('that cannot be read back, since Keycloak died meanwhile, is told as unconfirmed and not lost', async () => {
+  it('that cannot be read back, since Keycloak failed, is audited as unconfirmed and not lost', async () => {
     const principal = createPrincipal();
     const secret = openaiKey();
-    let isDead = false;
+    let isDown = false;
     relay.after((call) => {
-      if (isUpdate(call)) isDead = true;
+      if (isUpdate(call)) isDown = true;
       return 'pass';
     });
-    relay.before(() => (isDead ? { answer: 502 } : 'pass'));
+    relay.before(() => (isDown ? { answer: 502 } : 'pass'));
     expect(await codeOf(relayed.keys.add(principal, secret, 'r1'))).toBe('keycloak_unavailable');
     expect(await actionsOf(principal.user.id)).toEqual(['key.added', 'key.add_unconfirmed']);
-    // Whoever tries again after that is told that it is there already.
+    // A second attempt is refused as a duplicate.
     expect(await codeOf(direct.keys.add(principal, secret, 'r2'))).toBe('duplicate_key');
     expect(await idsOf(principal)).toHaveLength(1);
   });
 
-  it('leaves everything else in the record as an administrator made it', async () => {
+  it('leaves everything else in the record unchanged', async () => {
     const principal = createPrincipal();
     await direct.keys.add(principal, openaiKey(), 'r1');
     const admin = await adminClient(stack.keycloak.vaultRealm);
@@ -232,9 +233,9 @@ describe('a write to Keycloak', () => {
   });
 });
 
-describe('a process that is killed in the middle of a write', () => {
-  /** Runs a writer until `moment` of its nth update, kills it, and answers the keys that it confirmed. */
-  async function killedAt(moment: 'before' | 'after', nth: number, userId: string): Promise<string[]> {
+describe('a process that is killed during a write', () => {
+  /** Kills a writer process before or after its nth update. Returns the ids of the keys that it confirmed. */
+  async function killWriterAt(moment: 'before' | 'after', nth: number, userId: string): Promise<string[]> {
     const confirmed: string[] = [];
     const child = spawn(process.execPath, [fileURLToPath(new URL('writer-process.ts', import.meta.url))], {
       env: { ...process.env, WRITER_OPTIONS: JSON.stringify({ ...options, keycloakUrl: relay.url, userId }) },
@@ -242,30 +243,30 @@ describe('a process that is killed in the middle of a write', () => {
     });
     const exited = once(child, 'exit');
     const lines = createInterface(child.stdout).on('line', (line) => confirmed.push(line));
-    const read = once(lines, 'close');
+    const closed = once(lines, 'close');
     let updates = 0;
-    const isTheOne = (call: { method?: string | undefined }) => {
+    const isNthUpdate = (call: { method?: string | undefined }) => {
       if (call.method !== 'PUT' || (updates += 1) !== nth) return false;
       child.kill('SIGKILL');
       return true;
     };
-    relay[moment]((call: { method?: string | undefined }) => (isTheOne(call) ? 'hold' : 'pass'));
+    relay[moment]((call: { method?: string | undefined }) => (isNthUpdate(call) ? 'hold' : 'pass'));
     const [, signal] = (await exited) as [number | null, string | null];
-    await read;
+    await closed;
     expect(signal).toBe('SIGKILL');
     return confirmed;
   }
 
-  it('before Keycloak has heard of it leaves the old list', async () => {
+  it('before Keycloak receives it leaves the old keys', async () => {
     const principal = createPrincipal();
-    const confirmed = await killedAt('before', 3, principal.user.id);
+    const confirmed = await killWriterAt('before', 3, principal.user.id);
     expect(confirmed).toHaveLength(2);
     expect(await idsOf(principal)).toEqual(confirmed);
   });
 
-  it('after Keycloak has done it leaves the new list, and the next writer is not held up', async () => {
+  it('after Keycloak executes it leaves the new keys, and the next write does not wait', async () => {
     const principal = createPrincipal();
-    const confirmed = await killedAt('after', 3, principal.user.id);
+    const confirmed = await killWriterAt('after', 3, principal.user.id);
     expect(confirmed).toHaveLength(2);
     const listed = await idsOf(principal);
     expect(listed.slice(0, 2)).toEqual(confirmed);
@@ -275,16 +276,16 @@ describe('a process that is killed in the middle of a write', () => {
   });
 });
 
-describe('losing Postgres in the middle of a write', () => {
-  it('ends as database_unavailable with the old or the new list, and the next write works', async () => {
+describe('the loss of the Postgres connection during a write', () => {
+  it('ends it as database_unavailable with the old or the new keys, and the next write works', async () => {
     const principal = createPrincipal();
     const { key } = await direct.keys.add(principal, openaiKey(), 'r1');
-    const lost = another({ keycloakUrl: relay.url });
+    const lost = openInstance({ keycloakUrl: relay.url });
     let isCut = false;
     relay.after(async (call) => {
       if (call.method === 'PUT' && !isCut) {
         isCut = true;
-        // Locks are listed for the whole server, which other tests use too.
+        // pg_locks lists the locks of the whole server, which other tests use too.
         await direct.database.run(
           `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted
            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { createRedactor } from '../../src/lib/redact.ts';
 
-describe('createScrub', () => {
+describe('createRedactor', () => {
   const secret = 'sk-"quoted"/+key\\with ü';
 
   it.each([
@@ -16,7 +16,7 @@ describe('createScrub', () => {
     expect(cleaned).not.toContain(text.replace(/^"|"$|=+$/g, ''));
   });
 
-  it('leaves other text alone, and does not tear text apart for a value that is no secret', () => {
+  it('does not change other text, nor text with a value that is too short for a secret', () => {
     expect(createRedactor(['', 'ab', secret])('abc and what else')).toBe('abc and what else');
   });
 });

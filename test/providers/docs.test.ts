@@ -3,23 +3,23 @@ import { describe, expect, it } from '@jest/globals';
 import { KEY_TEST_STATUSES } from '../../src/keys/schema.ts';
 import { providersTable, outcomesTable, toMarkdown } from './tables.ts';
 
-const page = readFileSync(new URL('../../docs/providers.md', import.meta.url), 'utf8');
+const docsPage = readFileSync(new URL('../../docs/providers.md', import.meta.url), 'utf8');
 
-/** A page without the blanks that put tables in columns. */
-function plain(text: string): string {
+/** Removes the padding of table columns. */
+function withoutPadding(text: string): string {
   return text.replace(/-{3,}/g, '---').replace(/ +/g, ' ');
 }
 
 describe('docs/providers.md', () => {
-  it('tells the address, key, test and price of every provider as the code has them', () => {
-    expect(plain(page)).toContain(plain(toMarkdown(providersTable())));
+  it('states address, key format, test and billing of every provider as in the code', () => {
+    expect(withoutPadding(docsPage)).toContain(withoutPadding(toMarkdown(providersTable())));
   });
 
-  it('tells for every provider which answers lead to which outcome, as the recorded answers are read', () => {
-    expect(plain(page)).toContain(plain(toMarkdown(outcomesTable())));
+  it('states for every provider which response leads to which outcome, as in the recorded responses', () => {
+    expect(withoutPadding(docsPage)).toContain(withoutPadding(toMarkdown(outcomesTable())));
   });
 
-  it('explains every status that a test can have', () => {
-    for (const status of KEY_TEST_STATUSES) expect(page).toContain(`\`${status}\``);
+  it('explains every status of a test', () => {
+    for (const status of KEY_TEST_STATUSES) expect(docsPage).toContain(`\`${status}\``);
   });
 });

@@ -15,7 +15,7 @@ import { perplexity } from '../../src/providers/perplexity.ts';
 import type { Provider } from '../../src/providers/provider.ts';
 import { together } from '../../src/providers/together.ts';
 
-// Put together here, so that no scanner takes a made-up key for a real one.
+// Assembled here, so that no secret scanner reports an invented key.
 const LETTERS = 'Zq7Xw2Lm9Kd4Rt6Yb1Nc';
 const HEX = '0123456789abcdef';
 const LEGACY = ['sk-', LETTERS, 'T3Blbk', 'FJ', LETTERS].join('');
@@ -27,7 +27,7 @@ const OPENROUTER = ['sk-', 'or-', 'v1-', HEX, HEX, HEX, HEX].join('');
 const ANTHROPIC = ['sk-', 'ant-', 'api03-', LETTERS, LETTERS, LETTERS, LETTERS, 'AA'].join('');
 const ANTHROPIC_ADMIN = ANTHROPIC.replace('api03', 'admin01');
 const ANTHROPIC_OAUTH = ANTHROPIC.replace('api03', 'oat01');
-// Lengths by the rules of gitleaks and trufflehog, which look for them in the open.
+// Lengths as in the rules of gitleaks and trufflehog.
 const HUGGINGFACE = ['hf_', LETTERS, LETTERS.slice(0, 14)].join('');
 const HUGGINGFACE_OAUTH = ['hf_', 'oauth_', 'eyJ', LETTERS, '.', LETTERS, '.', LETTERS, '-_', LETTERS].join(
   '',
@@ -44,7 +44,7 @@ function claims(model: string): string[] {
   );
 }
 
-describe('key forms', () => {
+describe('key formats', () => {
   it.each<[string, Provider, string]>([
     ["OpenAI's user keys", openai, LEGACY],
     ["OpenAI's project keys", openai, PROJECT],
@@ -63,7 +63,7 @@ describe('key forms', () => {
     ["the demo's shortest keys", demo, 'demo-0123456789a'],
     ['any printable key of a custom endpoint', custom, 'p@ss/w0rd+with=signs:{}"'],
     ['no key for a custom endpoint', custom, ''],
-  ])('%s are taken', (_, provider, key) => {
+  ])('%s are accepted', (_, provider, key) => {
     expect(key).toMatch(provider.key.pattern);
   });
 
@@ -71,10 +71,10 @@ describe('key forms', () => {
     ["Anthropic's keys by OpenAI", openai, ANTHROPIC],
     ["OpenRouter's keys by OpenAI", openai, OPENROUTER],
     ["OpenAI's keys by OpenRouter", openrouter, PROJECT],
-    ["Anthropic's keys for administration", anthropic, ANTHROPIC_ADMIN],
-    ["Anthropic's tokens of subscriptions", anthropic, ANTHROPIC_OAUTH],
+    ["Anthropic's admin keys", anthropic, ANTHROPIC_ADMIN],
+    ["Anthropic's subscription tokens", anthropic, ANTHROPIC_OAUTH],
     ["Together's older keys by Cohere", cohere, TOGETHER_OLD],
-    ["Together's older keys in capitals", together, TOGETHER_OLD.toUpperCase()],
+    ["Together's older keys in upper case", together, TOGETHER_OLD.toUpperCase()],
     ["Cohere's keys by Together", together, COHERE],
     ['demo keys under 16 characters', demo, 'demo-0123456789'],
     ['a masked key', openai, 'sk-…abcd'],
@@ -85,7 +85,7 @@ describe('key forms', () => {
 });
 
 describe('model names', () => {
-  it("of OpenAI's own SDK for chat are all claimed by OpenAI alone, and OpenAI shows no other", async () => {
+  it("of OpenAI's SDK for chat are claimed by OpenAI alone, and OpenAI lists no others", async () => {
     const path = createRequire(import.meta.url).resolve('openai/resources/shared');
     const types = await readFile(path.replace(/\.(m?)js$/, '.d.$1ts'), 'utf8');
     const list = /export type ChatModel =([^;]+);/.exec(types)?.[1] ?? '';
@@ -118,7 +118,7 @@ describe('model names', () => {
     ['openai/gpt-4o', []],
     ['gpt-4o\n', []],
     ['GPT-4o', []],
-  ])('%j goes to %j', (model, ids) => {
+  ])('%j is claimed by %j', (model, ids) => {
     expect(claims(model)).toEqual(ids);
   });
 });

@@ -26,8 +26,8 @@ function randomKey(prefix: string): string {
   return key;
 }
 
-/** Tests a key of the provider, all of whose addresses are `url`. */
-function test(provider: Provider, secret: string, { url = upstream.url, timeoutMs = 10_000 } = {}) {
+/** Tests a key of the provider at `url`. */
+function testKey(provider: Provider, secret: string, { url = upstream.url, timeoutMs = 10_000 } = {}) {
   const tester = createKeyTester({
     dialer: createTestDialer(),
     loopGuard: createLoopGuard('a secret'),
@@ -38,29 +38,29 @@ function test(provider: Provider, secret: string, { url = upstream.url, timeoutM
   return tester.test({ userId: 'u1', provider, secret, endpoint: null, signal });
 }
 
-/** Answers this key alone; any other gets a 401, as the random one of a provider that may ignore keys. */
-function answerKey(key: string, one: Answer): void {
+/** Answers this key with `keyAnswer` and any other key with 401, including the random key that is tried first. */
+function answerKey(key: string, keyAnswer: Answer): void {
   upstream.answerAll(answer.error(401));
-  upstream.answerKey(key, one);
+  upstream.answerKey(key, keyAnswer);
 }
 
-function replyOf({ status, body, contentType }: Recordings['answers'][number]): Answer {
+function toAnswer({ status, body, contentType }: Recordings['answers'][number]): Answer {
   return answer.reply({ status, body, ...(contentType && { headers: { 'content-type': contentType } }) });
 }
 
 const providers = PROVIDERS.map((provider) => [provider.id, provider, readRecordings(provider.id)] as const);
 
-describe.each(providers)('a test of a key of %s', (_id, provider, recordings) => {
+describe.each(providers)('a key test of %s', (_id, provider, recordings) => {
   it.each(recordings.answers.map((one) => [one.outcome, one.status, one.source, one] as const))(
     'reads the recorded answer as %s (%i, %s)',
     async (outcome, status, _source, recording) => {
       const key = randomKey(recordings.keyPrefix);
-      answerKey(key, replyOf(recording));
-      const result = await test(provider, key);
+      answerKey(key, toAnswer(recording));
+      const result = await testKey(provider, key);
       expect(result).toMatchObject({ status: outcome, details: { httpStatus: status } });
       expect(result.details.latencyMs).toBeGreaterThanOrEqual(0);
       expect(result.details.billed).toBe(provider.keyTest.billed && status === 200);
-      // Our words: the recorded text may hold anything.
+      // The message contains no text of the provider, which may contain anything.
       expect(result.message).not.toContain(key);
       expect(result.message).toMatch(/^[\x20-\x7e]{20,255}$/);
       for (const text of textsOf(recording.body)) expect(result.message).not.toContain(text);
@@ -73,37 +73,37 @@ describe.each(providers)('a test of a key of %s', (_id, provider, recordings) =>
     );
   });
 
-  it('takes keys of the form that the recorded test uses', () => {
+  it('accepts keys in the format of the recorded test', () => {
     expect(randomKey(recordings.keyPrefix)).toMatch(provider.key.pattern);
   });
 
-  it('sends exactly the documented request, with the key where the provider looks for it, and nothing else', async () => {
+  it('sends exactly the documented request, with the key only where the provider expects it', async () => {
     const key = randomKey(recordings.keyPrefix);
     answerKey(key, answer.models());
-    await test(provider, key);
+    await testKey(provider, key);
     const request = upstream.requests.at(-1);
     if (request === undefined) throw new Error('no request came');
     const { method, path, headers, body } = recordings.request;
     expect(`${request.method} ${request.path}`).toBe(`${method} /v1${path}`);
-    const own = Object.entries(headers).map(([name, value]) => [name, value.replace('{key}', key)]);
+    const expected = Object.entries(headers).map(([name, value]) => [name, value.replace('{key}', key)]);
     const { host: _host, connection: _connection, 'content-length': length, ...sent } = request.headers;
     expect(sent).toEqual({
       accept: 'application/json',
       'accept-encoding': 'identity',
-      ...(Object.fromEntries(own) as Record<string, string>),
+      ...(Object.fromEntries(expected) as Record<string, string>),
     });
     expect(request.body.toString()).toBe(body === undefined ? '' : JSON.stringify(body));
     expect(length).toBe(body === undefined ? undefined : String(request.body.length));
   });
 
-  it('has a wording of its own for every outcome', async () => {
+  it('has a different message for every outcome', async () => {
     const seen = new Map<string, string>();
     for (const outcome of OUTCOMES) {
       const recording = recordings.answers.find((one) => one.outcome === outcome);
-      if (recording === undefined) throw new Error(`nothing is recorded for ${outcome}`);
+      if (recording === undefined) throw new Error(`no response is recorded for ${outcome}`);
       const key = randomKey(recordings.keyPrefix);
-      answerKey(key, replyOf(recording));
-      seen.set((await test(provider, key)).message, outcome);
+      answerKey(key, toAnswer(recording));
+      seen.set((await testKey(provider, key)).message, outcome);
     }
     expect([...seen.values()]).toEqual([...OUTCOMES]);
   });
@@ -121,36 +121,36 @@ describe.each(providers)('a test of a key of %s', (_id, provider, recordings) =>
     ['200 without a body', answer.reply({ body: '' })],
     ['204', answer.reply({ status: 204, body: '' })],
     ['a redirect', answer.redirect(302, 'http://127.0.0.1:1/')],
-  ])('takes %s for an error, never for a good key', async (_name, one) => {
+  ])('reads %s as an error, never as a valid key', async (_name, one) => {
     const key = randomKey(recordings.keyPrefix);
     answerKey(key, one);
-    const result = await test(provider, key);
+    const result = await testKey(provider, key);
     expect(result.status).toBe('error');
     expect(result.details.httpStatus).not.toBeNull();
     expect(upstream.requests.filter((request) => request.key === key)).toHaveLength(1);
   });
 
-  it.each([404, 500, 300])('takes a good answer with status %i for an error', async (status) => {
+  it.each([404, 500, 300])('reads a valid body with status %i as an error', async (status) => {
     const key = randomKey(recordings.keyPrefix);
     const good = recordings.answers.find((one) => one.outcome === 'valid');
     answerKey(key, answer.reply({ status, body: good?.body }));
-    expect(await test(provider, key)).toMatchObject({ status: 'error', details: { httpStatus: status } });
+    expect(await testKey(provider, key)).toMatchObject({ status: 'error', details: { httpStatus: status } });
   });
 
   it.each<[string, Answer]>([
     ['a reset within the body', fault.resetInBody()],
-    ['a body that is shorter than it says', fault.shortBody()],
+    ['a body shorter than its content-length', fault.shortBody()],
     ['a body without an end', fault.endlessJson()],
-  ])('takes %s for an error', async (_name, one) => {
+  ])('reads %s as an error', async (_name, one) => {
     const key = randomKey(recordings.keyPrefix);
     answerKey(key, one);
-    expect(await test(provider, key)).toMatchObject({
+    expect(await testKey(provider, key)).toMatchObject({
       status: 'error',
       details: { httpStatus: null, latencyMs: null },
     });
   });
 
-  it('takes a good answer that is compressed, though nobody asked, for an error', async () => {
+  it('reads a compressed response, which was not requested, as an error', async () => {
     const key = randomKey(recordings.keyPrefix);
     const good = recordings.answers.find((one) => one.outcome === 'valid');
     answerKey(
@@ -160,33 +160,33 @@ describe.each(providers)('a test of a key of %s', (_id, provider, recordings) =>
         body: gzipSync(JSON.stringify(good?.body)),
       }),
     );
-    expect(await test(provider, key)).toMatchObject({ status: 'error', details: { httpStatus: 200 } });
+    expect(await testKey(provider, key)).toMatchObject({ status: 'error', details: { httpStatus: 200 } });
   });
 
   it.each<[string, Answer]>([
     ['sends nothing', fault.silent()],
-    ['falls silent within its answer', fault.silentAfterHeaders('application/json')],
+    ['stops sending within its response', fault.silentAfterHeaders('application/json')],
     ['sends its body byte by byte', fault.slowBody()],
-  ])('is over in time when the provider %s', async (_name, one) => {
+  ])('ends in time when the provider %s', async (_name, one) => {
     const key = randomKey(recordings.keyPrefix);
     answerKey(key, one);
-    expect(await test(provider, key, { timeoutMs: 120 })).toMatchObject({
+    expect(await testKey(provider, key, { timeoutMs: 120 })).toMatchObject({
       status: 'timeout',
       details: { httpStatus: null, latencyMs: null, billed: provider.keyTest.billed },
     });
   });
 
-  it('tells a provider that is not there from one that is slow', async () => {
-    const gone = await startUpstream();
-    await gone.stop();
-    expect(await test(provider, randomKey(recordings.keyPrefix), { url: gone.url })).toMatchObject({
+  it('distinguishes an unreachable provider from a slow one', async () => {
+    const stopped = await startUpstream();
+    await stopped.stop();
+    expect(await testKey(provider, randomKey(recordings.keyPrefix), { url: stopped.url })).toMatchObject({
       status: 'unreachable',
       details: { httpStatus: null, latencyMs: null, billed: false },
     } satisfies Partial<KeyTestResult>);
   });
 });
 
-describe('the words of a test say what to do where a provider means something of its own', () => {
+describe('the message of a test says what to do where a response has a provider-specific meaning', () => {
   it.each([
     ['huggingface', 'forbidden', 'Make calls to Inference Providers'],
     ['openai', 'forbidden', 'permission to read models'],
@@ -197,14 +197,14 @@ describe('the words of a test say what to do where a provider means something of
   ])('%s, %s: %s', async (id, outcome, words) => {
     const [, provider, recordings] = providers.find(([known]) => known === id) ?? [];
     const recording = recordings?.answers.find((one) => one.outcome === outcome);
-    if (provider === undefined || recording === undefined) throw new Error('nothing is recorded');
+    if (provider === undefined || recording === undefined) throw new Error('no response is recorded');
     const key = randomKey(recordings?.keyPrefix ?? '');
-    answerKey(key, replyOf(recording));
-    expect((await test(provider, key)).message).toContain(words);
+    answerKey(key, toAnswer(recording));
+    expect((await testKey(provider, key)).message).toContain(words);
   });
 });
 
-/** Texts of a body that could only come from it. */
+/** Strings long enough that they could only come from this body. */
 function textsOf(body: unknown): string[] {
   if (typeof body === 'string') return body.length > 15 ? [body] : [];
   return typeof body === 'object' && body !== null ? Object.values(body).flatMap(textsOf) : [];

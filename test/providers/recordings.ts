@@ -1,28 +1,28 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 
-/** What a provider's answers can say of a key. */
+/** The outcomes that a provider's response can have. */
 export const OUTCOMES = ['valid', 'invalid', 'forbidden', 'no_credit', 'rate_limited', 'error'] as const;
 
 const Recording = z.strictObject({
   outcome: z.enum(OUTCOMES),
   status: z.int(),
-  /** What sets it apart from others of its status, where no code does; for docs/providers.md. */
+  /** Distinguishes it from others with the same status where no code does; for docs/providers.md. */
   mark: z.string().optional(),
-  /** JSON unless said otherwise. */
+  /** JSON by default. */
   contentType: z.string().optional(),
-  /** Text for what is no JSON. */
+  /** A string when the content type is not JSON. */
   body: z.json(),
-  /** Where the answer was found. */
+  /** Where the response was published. */
   source: z.string().min(5),
-  /** How near it is to what the source shows. */
+  /** How closely it matches the source. */
   form: z.string().min(5),
 });
 
 const Recordings = z.strictObject({
-  /** What a made-up key of the provider starts with. */
+  /** The prefix of an invented key of the provider. */
   keyPrefix: z.string(),
-  /** The request that a test is; `{key}` stands for the key. */
+  /** The request that a test sends; `{key}` is replaced by the key. */
   request: z.strictObject({
     method: z.enum(['GET', 'POST']),
     path: z.string(),
@@ -34,7 +34,7 @@ const Recordings = z.strictObject({
 export type Recording = z.output<typeof Recording>;
 export type Recordings = z.output<typeof Recordings>;
 
-/** The recorded answers of a provider. */
+/** The recorded responses of a provider. */
 export function readRecordings(id: string): Recordings {
   const file = new URL(`recorded/${id}.json`, import.meta.url);
   return Recordings.parse(JSON.parse(readFileSync(file, 'utf8')));

@@ -1,19 +1,19 @@
 /**
- * The one suite that every runner passes against real servers. To plug one in, in `test/runners/<type>.test.ts`:
+ * The suite that every runner passes against real servers. To use it, in `test/runners/<type>/<type>.test.ts`:
  *
  *     describeOn('ssh', 'the SSH runner', () => {
  *       describeRunnerContract({
- *         createRunner: () => createSshRunner({ dialer, log }), // bare: the suite supervises it
- *         target: () => ({ serverId, owner, version: 1, config, hostKey, workspacePath: null, references }),
- *         look: () => leftovers(),       // names of containers, pods, temporary folders: [] when clean
+ *         createRunner: () => createSshRunner({ connections }), // unsupervised: the suite supervises it
+ *         target: () => ({ serverId, owner, version: 1, config, hostKey, workspacePath: null, jumpServers }),
+ *         listLeaks: () => findLeaks(),  // names of containers, pods, temporary folders; [] when clean
  *         capabilities: { languages: ['python', 'javascript', 'bash'], enforces: { ... }, ... },
- *         vanish: { go, back },          // takes the server away in the middle of a run, and brings it back
+ *         outage: { begin, end },        // makes the server unreachable during a run, and reachable again
  *       });
  *     });
  *
- * A capability says what a kind of server cannot do by nature. It never hides a fault. Processes are found by
- * the suite itself: it marks the environment of every job, and after every test nothing marked may be left on
- * this machine. Programs are written for a POSIX shell, so that an image with busybox is enough.
+ * A capability describes what a type of server cannot do. It must not hide a fault. The suite finds processes itself:
+ * it marks the environment of every job, and after every test no marked process may be left on this machine. The
+ * programs are written for a POSIX shell, so that an image with busybox is enough.
  */
 import { afterAll, afterEach, beforeAll, expect } from '@jest/globals';
 import type { Job, Language, Limits, Runner, TargetServer } from '../../src/runners/runner.ts';
@@ -25,51 +25,51 @@ import { describeServer } from './contract/server.ts';
 import { describeStopping } from './contract/stopping.ts';
 
 export interface Capabilities {
-  /** What the server of `target()` has. */
+  /** The interpreters on the server of `target()`. */
   languages: readonly Language[];
-  /** The limits that hold there; the others are listed by `unenforceable`. */
+  /** The limits that are enforced; `unenforceableLimits` must list the others. */
   enforces: { memoryBytes: boolean; cpus: boolean; pids: boolean; none: boolean; any: boolean };
-  /** False where the server tells a signal as an exit code (128 + n) and nothing else. */
+  /** False if the server reports a signal only as an exit code (128 + n). */
   reportsSignals: boolean;
 }
 
 export interface ContractSubject {
-  /** A new runner, as another instance of the product would have it. Closed by the suite. */
+  /** Creates a runner, as each instance of the product has one. The suite closes it. */
   createRunner: () => Runner | Promise<Runner>;
-  /** A server that works; asked for anew by each run. */
+  /** A working server. Called for each run. */
   target: () => TargetServer;
   capabilities: Capabilities;
-  /** A server, or a job, that has no interpreter for a language. */
+  /** A server or an environment without the interpreter of a language. */
   missingInterpreter: { target?: () => TargetServer; language: Language; env?: Job['env'] };
-  /** What runs have left on the server, by name. What is kept warm on purpose does not count. */
+  /** Names of what runs left on the server, without containers that are kept on purpose. */
   listLeaks: () => Promise<readonly string[]> | readonly string[];
-  /** Absent where the server is this very machine. */
+  /** Absent if the server is this machine. */
   outage?: {
-    /** A server of its own where `target()` is needed by others. */
+    /** A separate server, if `target()` must stay reachable for other tests. */
     target?: () => TargetServer | Promise<TargetServer>;
     begin: () => Promise<void> | void;
     end: () => Promise<void> | void;
   };
-  /** Where the server's own limits are in the way of the usual ones: lifted or lowered for every job. */
+  /** Limits for every job, if the server does not support the usual ones. */
   limits?: Partial<Limits>;
-  /** How many runs it can hold at once; 20 unless the server has too little room. */
+  /** How many runs the server can run at once; by default 20. */
   concurrentRuns?: number;
-  /** The most that one test may take. */
+  /** Time-out of each test. */
   testTimeoutMs?: number;
 }
 
-/** Adds the suite's tests to the `describe` that is open. */
+/** Adds the tests of the suite to the current `describe`. */
 export function describeRunnerContract(subject: ContractSubject): void {
-  const bench = createContractHarness(subject);
-  beforeAll(bench.open, subject.testTimeoutMs);
-  afterAll(bench.close);
+  const harness = createContractHarness(subject);
+  beforeAll(harness.open, subject.testTimeoutMs);
+  afterAll(harness.close);
   afterEach(async () => {
-    expect(await bench.listLeaks()).toEqual([]);
+    expect(await harness.listLeaks()).toEqual([]);
   });
 
-  describePrograms(bench);
-  describeExits(bench);
-  describeStopping(bench);
-  describeLimits(bench);
-  describeServer(bench);
+  describePrograms(harness);
+  describeExits(harness);
+  describeStopping(harness);
+  describeLimits(harness);
+  describeServer(harness);
 }

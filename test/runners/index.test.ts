@@ -18,7 +18,7 @@ describe('the list of runners', () => {
   const log = createLog('silent');
   afterAll(() => dialer.close());
 
-  it('has every kind of server, under its own name and in the order that people see', () => {
+  it('contains every server type once, in the order in which users see them', () => {
     const runners = createRunners({ dialer, log });
     expect([...runners.keys()]).toEqual([...SERVER_TYPES]);
     for (const [type, runner] of runners) expect(runner.type).toBe(type);
@@ -30,7 +30,7 @@ describe('the list of runners', () => {
     for (const type of SERVER_TYPES) expect(existsSync(path.join(FOLDER, type, 'index.ts'))).toBe(true);
   });
 
-  it('supervises them: a run that was cancelled before it began is not passed on', async () => {
+  it('is supervised: a run that was cancelled before its start is not passed to a runner', async () => {
     for (const runner of createRunners({ dialer, log }).values()) {
       // A runner would read the target and the job.
       const events = runner.run(
@@ -44,7 +44,7 @@ describe('the list of runners', () => {
     }
   });
 
-  it('runs nothing on this machine unless the operator says so', async () => {
+  it('does not run local jobs unless the operator has enabled it', async () => {
     const local = createRunners({ dialer, log }).get('local');
     const target = { serverId: 'local', owner: 'user:1' as const, version: 1, config: {}, hostKey: null };
     const result = await local?.test(

@@ -25,12 +25,12 @@ const EXIT: ExitEvent = {
   message: null,
 };
 
-/** A runner of which only `run` is of interest here. */
+/** Supervises a runner that only has `run`. */
 function run(body: Body, limits: Partial<Limits> = {}, signal = new AbortController().signal) {
   const lines: string[] = [];
   const log = createLog('info', { write: (line) => void lines.push(line) });
-  const bare = { type: 'ssh', run: (_target, _job, _limits, stop) => body(stop) } as Runner;
-  const runner = supervise(bare, { log, stopGraceMs: 50 });
+  const unsupervised = { type: 'ssh', run: (_target, _job, _limits, stop) => body(stop) } as Runner;
+  const runner = supervise(unsupervised, { log, stopGraceMs: 50 });
   const events = runner.run({} as TargetServer, {} as Job, { ...LIMITS, ...limits }, signal);
   return { events, lines };
 }
@@ -49,7 +49,7 @@ function textOf(events: readonly RunEvent[]): string {
   return events.map((event) => (event.type === 'output' ? Buffer.from(event.data).toString() : '')).join('');
 }
 
-/** Ends as a runner should: once it is told to stop, with the reason that it was told. */
+/** Ends as a runner should: once the signal is aborted, with its reason as the cause. */
 async function* untilStopped(signal: AbortSignal): AsyncGenerator<RunEvent, void> {
   yield STARTED;
   if (!signal.aborted) await once(signal, 'abort');
@@ -57,16 +57,16 @@ async function* untilStopped(signal: AbortSignal): AsyncGenerator<RunEvent, void
 }
 
 describe('a supervised run', () => {
-  it('passes on what the runner tells, in its order', async () => {
+  it('passes on the events of the runner in order', async () => {
     const events = [STARTED, output('a'), output('b', 'stderr'), EXIT];
-    const { events: seen } = run(async function* () {
+    const { events: received } = run(async function* () {
       yield* events;
       await Promise.resolve();
     });
-    expect(await readAll(seen)).toEqual(events);
+    expect(await readAll(received)).toEqual(events);
   });
 
-  it('ends with the first exit: nothing comes after it', async () => {
+  it('ends with the first exit and emits nothing after it', async () => {
     const { events } = run(async function* () {
       yield EXIT;
       await Promise.resolve();
@@ -88,7 +88,7 @@ describe('a supervised run', () => {
     });
   });
 
-  it('is the fault of the server when the runner fails, and is logged', async () => {
+  it('ends with the cause infrastructure when the runner throws, and logs it', async () => {
     const { events, lines } = run(async function* () {
       yield STARTED;
       await Promise.resolve();
@@ -100,7 +100,7 @@ describe('a supervised run', () => {
     expect(lines.join('')).toContain('a runner failed');
   });
 
-  it('says what an error for people says', async () => {
+  it('passes on the detail of an AppError', async () => {
     // eslint-disable-next-line require-yield
     const { events } = run(async function* () {
       await Promise.resolve();
@@ -109,7 +109,7 @@ describe('a supervised run', () => {
     expect((await readAll(events)).at(-1)).toMatchObject({ cause: 'infrastructure', message: 'It is away.' });
   });
 
-  it('ends with the cause of the stop when the runner fails after it', async () => {
+  it('ends with the cause of the stop when the runner throws after it', async () => {
     const caller = new AbortController();
     const { events } = run(
       async function* (signal) {
@@ -127,7 +127,7 @@ describe('a supervised run', () => {
 });
 
 describe('the output limit', () => {
-  it('lets exactly as many bytes pass as are allowed, over both streams', async () => {
+  it('passes exactly the allowed number of bytes of both streams together', async () => {
     const { events } = run(async function* (signal) {
       yield output('123456');
       yield output('7890', 'stderr');
@@ -138,12 +138,12 @@ describe('the output limit', () => {
       yield { ...EXIT, cause: 'output_limit' as const };
       await Promise.resolve();
     });
-    const seen = await readAll(events);
-    expect(textOf(seen)).toBe('1234567890');
-    expect(seen.at(-1)).toMatchObject({ cause: 'output_limit' });
+    const received = await readAll(events);
+    expect(textOf(received)).toBe('1234567890');
+    expect(received.at(-1)).toMatchObject({ cause: 'output_limit' });
   });
 
-  it('cuts the piece in which it is passed', async () => {
+  it('truncates the chunk that exceeds it', async () => {
     const { events } = run(async function* () {
       yield output('12345678901234');
       yield { ...EXIT, cause: 'output_limit' as const };
@@ -152,7 +152,7 @@ describe('the output limit', () => {
     expect(textOf(await readAll(events))).toBe('1234567890');
   });
 
-  it('is told even when the program ended by itself just then, since output was lost', async () => {
+  it('is reported even if the program ended by itself meanwhile, since output was lost', async () => {
     const { events } = run(async function* () {
       yield output('12345678901');
       yield EXIT;
@@ -161,7 +161,7 @@ describe('the output limit', () => {
     expect((await readAll(events)).at(-1)).toEqual({ ...EXIT, cause: 'output_limit' });
   });
 
-  it('does not hide that the run was lost', async () => {
+  it('does not replace the cause lost', async () => {
     const { events } = run(async function* () {
       yield output('12345678901');
       yield { ...EXIT, cause: 'lost' as const, code: null };
@@ -172,12 +172,12 @@ describe('the output limit', () => {
 });
 
 describe('stopping a supervised run', () => {
-  it('tells the runner when the time is up', async () => {
+  it('aborts the runner after the time-out', async () => {
     const { events } = run(untilStopped, { timeoutMs: 1 });
     expect((await readAll(events)).at(-1)).toMatchObject({ cause: 'timeout' });
   });
 
-  it('takes no time-out for over that a timer cannot hold', async () => {
+  it('supports a time-out above the maximum of a timer', async () => {
     const { events } = run(
       async function* (signal) {
         await new Promise((resolve) => setTimeout(resolve, 20));
@@ -188,7 +188,7 @@ describe('stopping a supervised run', () => {
     expect(await readAll(events)).toEqual([EXIT]);
   });
 
-  it('passes on the cause of the caller, and takes other reasons for a cancel', async () => {
+  it('passes on a stop cause of the caller, and treats other reasons as cancelled', async () => {
     for (const [reason, cause] of [
       ['timeout', 'timeout'],
       [new Error('closing'), 'cancelled'],
@@ -210,22 +210,22 @@ describe('stopping a supervised run', () => {
     expect(await readAll(events)).toMatchObject([{ cause: 'cancelled' }]);
   });
 
-  it('does not bother the runner with a run that was cancelled before', async () => {
-    let asked = false;
+  it('does not start a run that was cancelled before', async () => {
+    let isStarted = false;
     const { events } = run(
       // eslint-disable-next-line require-yield
       async function* () {
-        asked = true;
+        isStarted = true;
         await Promise.resolve();
       },
       {},
       AbortSignal.abort('cancelled'),
     );
     expect(await readAll(events)).toMatchObject([{ cause: 'cancelled', cleanup: 'verified' }]);
-    expect(asked).toBe(false);
+    expect(isStarted).toBe(false);
   });
 
-  it('happens when the reader leaves, who then waits for the clean-up', async () => {
+  it('happens when the reader leaves, and the reader waits for the cleanup', async () => {
     const steps: unknown[] = [];
     const { events } = run(async function* (signal) {
       yield STARTED;
@@ -239,7 +239,7 @@ describe('stopping a supervised run', () => {
     expect(steps).toEqual(['cancelled', 'cleaned up']);
   });
 
-  it('happens when the reader leaves while a read is under way', async () => {
+  it('happens when the reader leaves during a read', async () => {
     const { events } = run(untilStopped);
     await events.next();
     const reading = events.next();
@@ -253,7 +253,7 @@ describe('stopping a supervised run', () => {
     await expect(events.throw(new Error('reader'))).rejects.toThrow('reader');
   });
 
-  it('does not touch the runner any more once the run has ended', async () => {
+  it('does not abort the runner once the run has ended', async () => {
     const caller = new AbortController();
     let stop: AbortSignal | undefined;
     const { events } = run(
@@ -272,7 +272,7 @@ describe('stopping a supervised run', () => {
     expect(getEventListeners(caller.signal, 'abort')).toEqual([]);
   });
 
-  it('has an end even when the runner has none', async () => {
+  it('ends even if the runner never ends', async () => {
     const { events } = run(
       async function* () {
         yield STARTED;
@@ -286,7 +286,7 @@ describe('stopping a supervised run', () => {
     ]);
   });
 
-  it('has an end even when the runner goes on telling things', async () => {
+  it('ends even if the runner keeps emitting events', async () => {
     const { events } = run(
       async function* () {
         for (;;) {
@@ -299,7 +299,7 @@ describe('stopping a supervised run', () => {
     expect(await readAll(events)).toMatchObject([{ cause: 'timeout', cleanup: 'unverified' }]);
   });
 
-  it('does not count the time that the reader takes', async () => {
+  it('does not count the time in which the reader is busy', async () => {
     const caller = new AbortController();
     const { events } = run(
       async function* (signal) {
@@ -315,8 +315,8 @@ describe('stopping a supervised run', () => {
     await events.next();
     caller.abort('cancelled');
     await new Promise((resolve) => setTimeout(resolve, 100));
-    const seen = await readAll(events);
-    expect(textOf(seen)).toBe('12');
-    expect(seen.at(-1)).toEqual({ ...EXIT, cause: 'cancelled' });
+    const received = await readAll(events);
+    expect(textOf(received)).toBe('12');
+    expect(received.at(-1)).toEqual({ ...EXIT, cause: 'cancelled' });
   });
 });

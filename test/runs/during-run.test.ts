@@ -15,11 +15,11 @@ import { addSshServer, sshServerConfig } from './ssh-server.ts';
 
 const MB = 1_000_000;
 
-describeOn('ssh', 'while a run goes on', () => {
+describeOn('ssh', 'a run under way', () => {
   let app: TestApp;
   let ada: ServerClient;
   let serverId: string;
-  /** A program waits until there is a file of the name `go` in it. */
+  /** The program of {@link programThatWaits} waits until this folder contains a file `go`. */
   let folder: string;
 
   beforeAll(async () => {
@@ -30,15 +30,16 @@ describeOn('ssh', 'while a run goes on', () => {
     ada = await createServerClient(app);
     serverId = await addSshServer(ada);
     folder = mkdtempSync(path.join(tmpdir(), 'ops-runs-'));
-    // The account on the host is another.
+    // The program runs under another account.
     chmodSync(folder, 0o755);
   }, 60_000);
   afterEach(() => {
     rmSync(folder, { recursive: true });
   });
 
-  const waitingProgram = () => `echo begun; until [ -e ${folder}/go ]; do sleep 0.1; done; echo done; exit 3`;
-  const letGo = () => {
+  const programThatWaits = () =>
+    `echo begun; until [ -e ${folder}/go ]; do sleep 0.1; done; echo done; exit 3`;
+  const createGoFile = () => {
     writeFileSync(path.join(folder, 'go'), '');
   };
 
@@ -47,7 +48,7 @@ describeOn('ssh', 'while a run goes on', () => {
   const details = async (id: string) =>
     (await (await app.call(`/api/v1/runs/${id}`, { session: ada.session })).json()) as RunDetails;
 
-  /** What comes up to the first output, and then what comes after it. */
+  /** Reads the events up to the first output. `rest` reads the others and returns all. */
   async function untilOutput(answer: Response) {
     const events = readRunEvents(answer);
     const seen: ReceivedRunEvent[] = [];
@@ -70,26 +71,26 @@ describeOn('ssh', 'while a run goes on', () => {
     });
   }
 
-  it('its server may be changed: it goes on where it began, and its history says where', async () => {
-    const { runId, rest } = await untilOutput(await run(ada, serverId, { command: waitingProgram() }));
+  it('continues on the same host when its server is changed, and its history names the original server', async () => {
+    const { runId, rest } = await untilOutput(await run(ada, serverId, { command: programThatWaits() }));
     const { host, port } = sshHosts().jump;
     await ada.change(serverId, { name: 'Another', connection_config: { ...sshServerConfig(), host, port } });
     expect(await details(runId)).toMatchObject({ status: 'running', server_name: 'A machine' });
-    letGo();
+    createGoFile();
     await expectWholeHistory(await rest(), runId);
   });
 
-  it('its server may be deleted: it goes on, and its history stays', async () => {
-    const { runId, rest } = await untilOutput(await run(ada, serverId, { command: waitingProgram() }));
+  it('continues when its server is deleted, and its history is kept', async () => {
+    const { runId, rest } = await untilOutput(await run(ada, serverId, { command: programThatWaits() }));
     await ada.remove(serverId);
     expect(await details(runId)).toMatchObject({ status: 'running' });
-    letGo();
+    createGoFile();
     await expectWholeHistory(await rest(), runId);
     const again = await run(ada, serverId, { command: 'true' });
     expect(again.status).toBe(404);
   });
 
-  it('its viewer may read nothing: it ends, its history is right, and others’ runs are not held up', async () => {
+  it('ends with a complete history when its viewer reads nothing, and does not delay other users’ runs', async () => {
     const bob = await createServerClient(app);
     const bobsServer = await addSshServer(bob);
     const body = JSON.stringify({
@@ -117,7 +118,7 @@ describeOn('ssh', 'while a run goes on', () => {
     expect(await details(going?.id ?? '')).toMatchObject({
       ...{ cause: 'exited', code: 0, cleanup: 'verified', stdout_bytes: 30 * MB + 'end\n'.length },
     });
-    // Nothing was read of it, and it was not given up before its time.
+    // The client has not read the response, and the connection is kept until the idle timeout.
     expect(socket.bytesRead).toBeLessThan(30 * MB);
     expect(socket.destroyed).toBe(false);
     socket.destroy();

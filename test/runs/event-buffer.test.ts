@@ -11,98 +11,98 @@ function output(bytes: number, stream: 'stdout' | 'stderr' = 'stdout'): ViewerEv
 }
 
 async function readAll(
-  journal: EventBuffer,
+  buffer: EventBuffer,
   afterSeq = 0,
   signal = new AbortController().signal,
 ): Promise<NumberedEvent[]> {
   const seen: NumberedEvent[] = [];
-  for await (const one of journal.subscribe(afterSeq, signal)) seen.push(one);
+  for await (const event of buffer.subscribe(afterSeq, signal)) seen.push(event);
   return seen;
 }
 
 function bytesIn(seen: readonly NumberedEvent[]) {
   let [shown, dropped] = [0, 0];
-  for (const { news } of seen) {
-    if (news.type === 'output') shown += news.data.length;
-    if (news.type === 'truncated') dropped += news.droppedBytes;
+  for (const { event } of seen) {
+    if (event.type === 'output') shown += event.data.length;
+    if (event.type === 'truncated') dropped += event.droppedBytes;
   }
   return { shown, dropped };
 }
 
-describe('a journal', () => {
-  it('numbers from 1 and shows everybody the same, whenever they come, up to the exit', async () => {
-    const journal = createEventBuffer();
-    const early = readAll(journal);
-    journal.append({ type: 'phase', phase: 'started', position: null });
-    journal.append(output(3));
-    const middle = readAll(journal);
-    journal.append(EXIT);
-    const [a, b, c] = await Promise.all([early, middle, readAll(journal)]);
+describe('an event buffer', () => {
+  it('numbers events from 1 and yields the same events to early and late subscribers, up to the exit', async () => {
+    const buffer = createEventBuffer();
+    const early = readAll(buffer);
+    buffer.append({ type: 'phase', phase: 'started', position: null });
+    buffer.append(output(3));
+    const middle = readAll(buffer);
+    buffer.append(EXIT);
+    const [a, b, c] = await Promise.all([early, middle, readAll(buffer)]);
     expect(a.map(({ seq }) => seq)).toEqual([1, 2, 3]);
     expect(b).toEqual(a);
     expect(c).toEqual(a);
-    expect(await readAll(journal, 2)).toEqual(a.slice(2));
+    expect(await readAll(buffer, 2)).toEqual(a.slice(2));
   });
 
-  it('tells one who was away how much of each stream is missing, and nothing twice', async () => {
-    const journal = createEventBuffer();
-    for (let at = 0; at < 400; at += 1) journal.append(output(PIECE, at % 4 === 0 ? 'stderr' : 'stdout'));
-    journal.append(EXIT);
-    const seen = await readAll(journal);
+  it('reports the dropped bytes of each stream to a late subscriber, and yields no event twice', async () => {
+    const buffer = createEventBuffer();
+    for (let at = 0; at < 400; at += 1) buffer.append(output(PIECE, at % 4 === 0 ? 'stderr' : 'stdout'));
+    buffer.append(EXIT);
+    const seen = await readAll(buffer);
     const { shown, dropped } = bytesIn(seen);
     expect(shown + dropped).toBe(400 * PIECE);
     expect(shown).toBeLessThanOrEqual(5 * MIB);
-    expect(seen.filter(({ news }) => news.type === 'truncated')).toHaveLength(2);
+    expect(seen.filter(({ event }) => event.type === 'truncated')).toHaveLength(2);
     const seqs = seen.map(({ seq }) => seq);
     expect(seqs).toEqual([...new Set(seqs)].sort((x, y) => x - y));
-    expect(seen.at(-1)).toEqual({ seq: 401, news: EXIT });
+    expect(seen.at(-1)).toEqual({ seq: 401, event: EXIT });
   });
 
-  it('counts exactly what a viewer missed who fell behind in the middle', async () => {
-    const journal = createEventBuffer();
-    journal.append(output(PIECE));
-    const viewer = journal.subscribe(0, new AbortController().signal);
+  it('counts exactly the bytes that a slow subscriber missed', async () => {
+    const buffer = createEventBuffer();
+    buffer.append(output(PIECE));
+    const viewer = buffer.subscribe(0, new AbortController().signal);
     const seen = [(await viewer.next()).value as NumberedEvent];
-    for (let at = 0; at < 300; at += 1) journal.append(output(PIECE));
-    journal.append(EXIT);
-    for await (const one of viewer) seen.push(one);
+    for (let at = 0; at < 300; at += 1) buffer.append(output(PIECE));
+    buffer.append(EXIT);
+    for await (const event of viewer) seen.push(event);
     const { shown, dropped } = bytesIn(seen);
     expect(shown + dropped).toBe(301 * PIECE);
     expect(dropped).toBeGreaterThan(0);
   });
 
-  it('says what did not go into the beginning, which is what is stored', () => {
-    const journal = createEventBuffer();
-    for (let at = 0; at < 20; at += 1) journal.append(output(PIECE));
-    const stored = bytesIn(journal.head(0));
+  it('limits the head, which is stored, and counts the bytes beyond it', () => {
+    const buffer = createEventBuffer();
+    for (let at = 0; at < 20; at += 1) buffer.append(output(PIECE));
+    const stored = bytesIn(buffer.head(0));
     expect(stored.shown).toBe(MIB);
-    expect(journal.bytesBeyondHead()).toEqual({ stdout: 4 * PIECE, stderr: 0 });
-    expect(journal.head(3)[0]?.seq).toBe(4);
-    expect(journal.total).toEqual({ stdout: 20 * PIECE, stderr: 0 });
+    expect(buffer.bytesBeyondHead()).toEqual({ stdout: 4 * PIECE, stderr: 0 });
+    expect(buffer.head(3)[0]?.seq).toBe(4);
+    expect(buffer.total).toEqual({ stdout: 20 * PIECE, stderr: 0 });
   });
 
-  it('goes on after what an earlier holder has stored', async () => {
-    const journal = createEventBuffer([{ seq: 1, news: { type: 'phase', phase: 'queued', position: 2 } }]);
-    journal.append({ type: 'phase', phase: 'started', position: null });
-    journal.append(EXIT);
-    expect((await readAll(journal)).map(({ seq }) => seq)).toEqual([1, 2, 3]);
+  it('continues the numbers of the stored events of a previous holder', async () => {
+    const buffer = createEventBuffer([{ seq: 1, event: { type: 'phase', phase: 'queued', position: 2 } }]);
+    buffer.append({ type: 'phase', phase: 'started', position: null });
+    buffer.append(EXIT);
+    expect((await readAll(buffer)).map(({ seq }) => seq)).toEqual([1, 2, 3]);
   });
 
-  it('lets viewers go when they leave, and when another process goes on', async () => {
-    const journal = createEventBuffer();
+  it('ends a subscription when its signal aborts, and when the buffer is closed without an exit', async () => {
+    const buffer = createEventBuffer();
     const leaving = new AbortController();
-    const [gone, left] = [readAll(journal, 0, leaving.signal), readAll(journal)];
+    const [aborted, closed] = [readAll(buffer, 0, leaving.signal), readAll(buffer)];
     leaving.abort();
-    expect(await gone).toEqual([]);
-    journal.close();
-    expect(await left).toEqual([]);
+    expect(await aborted).toEqual([]);
+    buffer.close();
+    expect(await closed).toEqual([]);
   });
 
-  it('is bounded in number too: a program that drips for hours fills no memory', async () => {
-    const journal = createEventBuffer();
-    for (let at = 0; at < 50_000; at += 1) journal.append(output(1));
-    journal.append(EXIT);
-    const seen = await readAll(journal);
+  it('limits the number of events, so that single bytes do not fill the memory', async () => {
+    const buffer = createEventBuffer();
+    for (let at = 0; at < 50_000; at += 1) buffer.append(output(1));
+    buffer.append(EXIT);
+    const seen = await readAll(buffer);
     expect(seen.length).toBeLessThan(2 * 16_384 + 3);
     const { shown, dropped } = bytesIn(seen);
     expect(shown + dropped).toBe(50_000);

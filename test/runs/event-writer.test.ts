@@ -9,45 +9,49 @@ import { createActiveRun } from '../../src/runs/active-run.ts';
 import { createRunsStore, type RunsStore } from '../../src/runs/runs-store.ts';
 import { createRunEncryption } from '../../src/runs/run-encryption.ts';
 import { fernetKey } from '../support/app.ts';
-import { createDatabase } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
 
 const log = createLog('silent');
-const seals = createRunEncryption(createKeyring([fernetKey()]));
+const encryption = createRunEncryption(createKeyring([fernetKey()]));
 let database: Database;
 let store: RunsStore;
 
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
-  database = openDatabase({ url: appUrl, max: 4, applicationName: 'keeper-test', log });
+  database = openDatabase({ url: appUrl, max: 4, applicationName: 'event-writer-test', log });
   store = createRunsStore(database, {
-    ...{ instance: 'one', leaseMs: 60_000, mostQueued: 64, mostKept: 3 },
+    ...{ instance: 'one', leaseMs: 60_000, maxQueuedPerUser: 64, maxFinishedRuns: 3 },
     limits: { perUser: 8, perServer: 8 },
   });
 });
 afterAll(() => database.close());
 
-/** A run under way. */
-async function begun(owner: `user:${string}` = `user:${randomUUID()}`) {
+/** Stores a run as running. */
+async function startRun(owner: `user:${string}` = `user:${randomUUID()}`) {
   const name = { id: randomUUID(), owner };
-  const facts = { serverId: 'a', serverName: 'A', serverType: 'ssh', serverVersions: [1] } as const;
-  await store.submit({ ...name, ...facts, language: null, codeSha256: '', sealed: '-' }, true, 'req_test');
+  const columns = { serverId: 'a', serverName: 'A', serverType: 'ssh', serverVersions: [1] } as const;
+  await store.submit(
+    { ...name, ...columns, language: null, codeSha256: '', ciphertext: '-' },
+    true,
+    'req_test',
+  );
   return createActiveRun(name, null);
 }
 
-const keep = (run: ReturnType<typeof createActiveRun>) =>
-  createEventWriter(run, 0, { store, seals, log, closing: new AbortController().signal });
+const writerFor = (run: ReturnType<typeof createActiveRun>) =>
+  createEventWriter(run, 0, { store, encryption, log, closing: new AbortController().signal });
 
-describe('the end of a run', () => {
-  it('is stored as it was', async () => {
-    const run = await begun();
-    expect(await keep(run).finish({ ...createRunExit('exited', null), code: 3 })).toBe(true);
+describe('finishing a run', () => {
+  it('stores the exit', async () => {
+    const run = await startRun();
+    expect(await writerFor(run).finish({ ...createRunExit('exited', null), code: 3 })).toBe(true);
     expect(await store.findRun(run)).toMatchObject({ status: 'finished', cause: 'exited', code: 3 });
   });
 
-  it('that the database does not take is stored without its details, and tried no more', async () => {
-    const run = await begun();
+  it('stores the exit without details when the database rejects it', async () => {
+    const run = await startRun();
     const beyondPostgres = { ...createRunExit('exited', null), code: 2 ** 32 - 1 };
-    expect(await keep(run).finish(beyondPostgres)).toBe(true);
+    expect(await writerFor(run).finish(beyondPostgres)).toBe(true);
     expect(await store.findRun(run)).toMatchObject({
       status: 'finished',
       cause: 'infrastructure',
@@ -55,22 +59,22 @@ describe('the end of a run', () => {
     });
   });
 
-  it('that the database does not take in any form is left to the lease', async () => {
-    const run = await begun();
-    const untakeable = { ...createRunExit('exited', null), durationMs: NaN };
-    expect(await keep(run).finish(untakeable)).toBe(false);
+  it('gives up and leaves the run to its lease when the database rejects the exit twice', async () => {
+    const run = await startRun();
+    const unstorable = { ...createRunExit('exited', null), durationMs: NaN };
+    expect(await writerFor(run).finish(unstorable)).toBe(false);
     expect(await store.findRun(run)).toMatchObject({ status: 'running' });
   });
 });
 
-describe('the history of one user', () => {
-  it('holds the latest runs: the oldest goes when one too many has ended', async () => {
+describe('the history of one owner', () => {
+  it('keeps the latest runs: the oldest is deleted when there are too many', async () => {
     const owner = `user:${randomUUID()}` as const;
     const runs = [];
     for (let at = 0; at < 4; at += 1) {
-      const run = await begun(owner);
+      const run = await startRun(owner);
       const own = { exit: createRunExit('exited', null), batches: [], total: NO_BYTES, lastSeq: 1 };
-      await store.finish(run, { ...own, reseal: (sealed) => sealed });
+      await store.finish(run, { ...own, reencrypt: (ciphertext) => ciphertext });
       runs.push(run);
     }
     const [first, second] = runs;

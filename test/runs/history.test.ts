@@ -5,7 +5,7 @@ import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { StartRun } from '../../src/runs/schema.ts';
 import { fernetKey } from '../support/app.ts';
 import { evidence } from '../support/evidence.ts';
-import { blockDatabase, createDatabase } from '../support/stack.ts';
+import { blockDatabase, createDatabase } from '../support/database.ts';
 import { until } from '../support/until.ts';
 import {
   createInstance,
@@ -32,7 +32,7 @@ beforeEach(async () => {
 });
 afterEach(() => Promise.all(all.map((instance) => instance.close())));
 
-/** A process of its own, with nothing in its memory; closed after the test. */
+/** Opens another instance with an empty memory; it is closed after the test. */
 async function open(own: Partial<InstanceOptions> = {}): Promise<Instance> {
   const instance = createInstance({ ...options, ...own });
   all.push(instance);
@@ -40,7 +40,7 @@ async function open(own: Partial<InstanceOptions> = {}): Promise<Instance> {
   return instance;
 }
 
-/** As the schema's owner, whom row-level security does not hold. */
+/** Runs SQL as the schema's owner, to which row-level security does not apply. */
 async function sql(text: string): Promise<Record<string, unknown>[]> {
   const client = new pg.Client({ connectionString: urls.ownerUrl });
   await client.connect();
@@ -52,7 +52,7 @@ async function sql(text: string): Promise<Record<string, unknown>[]> {
 }
 
 describe('the history', () => {
-  it('says who ran what, where, with which result, and has the code and its hash', async () => {
+  it('contains user, server, program, its hash and the result of a run', async () => {
     const me = createPrincipal();
     const code = 'echo out; echo err >&2; exit 7';
     const asked = StartRun.parse({ language: 'bash', code });
@@ -77,7 +77,7 @@ describe('the history', () => {
     });
   });
 
-  it('has the exit by the time that a viewer sees it', async () => {
+  it('contains the exit when a viewer receives it', async () => {
     const me = createPrincipal();
     for (let at = 0; at < 10; at += 1) {
       const run = await submit(one, me, 'true');
@@ -86,7 +86,7 @@ describe('the history', () => {
     }
   });
 
-  it('keeps which version of the server a run has that waited while it was changed', async () => {
+  it('contains the server version with which a queued run was started', async () => {
     const me = createPrincipal();
     const alone = await open({ settings: { perUser: 1 } });
     const first = await submit(alone, me, 'sleep 600');
@@ -100,7 +100,7 @@ describe('the history', () => {
     ]);
   });
 
-  it('comes page by page, newest first', async () => {
+  it('is paged, newest first', async () => {
     const me = createPrincipal();
     const ids: string[] = [];
     for (let at = 0; at < 5; at += 1) ids.push((await submit(one, me, 'true')).id);
@@ -110,7 +110,7 @@ describe('the history', () => {
     expect(second.next_cursor).toBeNull();
   });
 
-  it('shows in another process what was shown live, byte for byte, from any number on', async () => {
+  it('yields the same events in another process as live, from any number', async () => {
     const me = createPrincipal();
     const run = await submit(one, me, `for i in 1 2 3; do echo $i é; sleep 0.05; printf '\\xff\\x00'; done`);
     const live = await collectEvents(one, run);
@@ -119,7 +119,7 @@ describe('the history', () => {
     expect(await collectEvents(two, run, 3)).toEqual(live.slice(3));
   });
 
-  it('has the first 1 MiB of the output and says how much more there was', async () => {
+  it('contains the first 1 MiB of the output and the number of dropped bytes', async () => {
     const me = createPrincipal();
     const run = await submit(one, me, 'head -c 3000000 /dev/zero | tr "\\0" x; head -c 10 /dev/zero >&2');
     await waitForExit(one, run);
@@ -128,18 +128,18 @@ describe('the history', () => {
     const shown = outputText(seen).length;
     expect(shown).toBeLessThanOrEqual(1024 * 1024);
     expect(shown).toBeGreaterThan(900 * 1024);
-    const truncated = seen.flatMap(({ news }) => (news.type === 'truncated' ? [news] : []));
+    const truncated = seen.flatMap(({ event }) => (event.type === 'truncated' ? [event] : []));
     expect(truncated).toContainEqual({
       type: 'truncated',
       stream: 'stdout',
       droppedBytes: 3_000_000 - shown,
     });
-    expect(seen.at(-1)?.news.type).toBe('exit');
+    expect(seen.at(-1)?.event.type).toBe('exit');
     const seqs = seen.map(({ seq }) => seq);
     expect(seqs).toEqual([...new Set(seqs)].sort((a, b) => a - b));
   });
 
-  it('ends: what is older than its days goes, events and all, and nothing that is under way', async () => {
+  it('is pruned after its days, with the events, and keeps runs under way', async () => {
     const me = createPrincipal();
     const [old, young] = [await submit(one, me, 'echo old'), await submit(one, me, 'echo young')];
     await waitForExit(one, old);
@@ -147,25 +147,25 @@ describe('the history', () => {
     const going = await submit(one, me, 'sleep 600');
     await sql(`UPDATE runs SET created_at = now() - interval '9 days',
       finished_at = CASE WHEN id = '${old.id}' THEN now() - interval '4 days' ELSE finished_at END`);
-    // The first look comes with the start.
+    // The start prunes for the first time.
     await open({ settings: { historyDays: 3 } });
     const { data } = await one.runs.list(me.user, { cursor: undefined, limit: 10 });
     expect(data.map(({ id }) => id)).toEqual([going.id, young.id]);
     expect(await sql(`SELECT FROM run_events WHERE run_id = '${old.id}'`)).toEqual([]);
   });
 
-  it('goes with its owner', async () => {
+  it('is deleted with its owner', async () => {
     const [me, other] = [createPrincipal(), createPrincipal()];
-    const [mine, theirs] = [await submit(one, me, 'true'), await submit(one, other, 'true')];
-    await waitForExit(one, mine);
-    await waitForExit(one, theirs);
+    const [own, others] = [await submit(one, me, 'true'), await submit(one, other, 'true')];
+    await waitForExit(one, own);
+    await waitForExit(one, others);
     await one.runs.removeUser(me.user.id);
     const left = await sql('SELECT DISTINCT run_id FROM run_events UNION SELECT id FROM runs');
-    expect(left).toEqual([{ run_id: theirs.id }]);
+    expect(left).toEqual([{ run_id: others.id }]);
   });
 });
 
-describe('what is stored of a run', () => {
+describe('the stored texts of a run', () => {
   const secret = () => {
     const value = `canary-${randomBytes(12).toString('hex')}`;
     evidence.registerSecret('canary', value);
@@ -177,12 +177,12 @@ describe('what is stored of a run', () => {
     files: [{ path: 'a', content: secret() }],
   });
 
-  it('is sealed: nothing of program, input, environment and output is readable in the database', async () => {
+  it('are encrypted: program, input, environment and output are not readable in the database', async () => {
     const me = createPrincipal();
     const given = asSecret();
     const inCode = secret();
     const run = await submit(one, me, `echo $TOKEN; cat; : ${inCode}; sleep 0.5`, 'one', given);
-    await firstEvent(one, run, ({ news }) => news.type === 'output');
+    await firstEvent(one, run, ({ event }) => event.type === 'output');
     const tables = () =>
       Promise.all([
         sql('SELECT * FROM runs'),
@@ -199,7 +199,7 @@ describe('what is stored of a run', () => {
       expect(dump).not.toContain(value);
   });
 
-  it('loses input, environment and files when it is over, and keeps the program', async () => {
+  it('contain only the program after the run has finished, without input, environment and files', async () => {
     const me = createPrincipal();
     const given = asSecret();
     const run = await submit(one, me, 'true', 'one', given);
@@ -212,26 +212,26 @@ describe('what is stored of a run', () => {
     expect((await one.runs.get(me.user, run.id)).program).toEqual({ command: 'true' });
   });
 
-  it('opens in its own place alone: moved to another run it is not shown', async () => {
+  it('decrypt only for their run: moved to another run they are not shown', async () => {
     const [me, other] = [createPrincipal(), createPrincipal()];
-    const [mine, theirs] = [await submit(one, me, 'echo mine'), await submit(one, other, 'echo theirs')];
-    await waitForExit(one, mine);
-    await waitForExit(one, theirs);
-    await sql(`UPDATE runs SET sealed = (SELECT sealed FROM runs WHERE id = '${theirs.id}')`);
+    const [own, others] = [await submit(one, me, 'echo mine'), await submit(one, other, 'echo theirs')];
+    await waitForExit(one, own);
+    await waitForExit(one, others);
+    await sql(`UPDATE runs SET sealed = (SELECT sealed FROM runs WHERE id = '${others.id}')`);
     await sql(
-      `UPDATE run_events SET sealed = (SELECT sealed FROM run_events WHERE run_id = '${theirs.id}' LIMIT 1)`,
+      `UPDATE run_events SET sealed = (SELECT sealed FROM run_events WHERE run_id = '${others.id}' LIMIT 1)`,
     );
     const two = await open();
-    expect((await two.runs.get(me.user, mine.id)).program).toBeNull();
-    const seen = await collectEvents(two, mine);
+    expect((await two.runs.get(me.user, own.id)).program).toBeNull();
+    const seen = await collectEvents(two, own);
     expect(outputText(seen)).toBe('');
-    expect(seen.map(({ news }) => news)).toMatchObject([
+    expect(seen.map(({ event }) => event)).toMatchObject([
       { type: 'truncated', stream: 'stdout', droppedBytes: 5 },
       { type: 'exit', cause: 'exited', code: 0 },
     ]);
   });
 
-  it('is seen by the app as its owner alone', async () => {
+  it('are readable by the app only as their owner', async () => {
     const run = await submit(one, createPrincipal(), 'true');
     await waitForExit(one, run);
     const client = new pg.Client({ connectionString: urls.appUrl });
@@ -245,12 +245,12 @@ describe('what is stored of a run', () => {
   });
 });
 
-describe('while the database is away', () => {
-  it('output and exit reach who watches, and the history is completed when it is back', async () => {
+describe('while the database is unavailable', () => {
+  it('viewers receive output and exit, and the history is completed afterwards', async () => {
     const me = createPrincipal();
     const run = await submit(one, me, 'echo before; read; echo after; exit 5', 'one', { stdin: 'x' });
     const slow = await submit(one, me, 'echo slow; sleep 1.5; echo done');
-    await firstEvent(one, slow, ({ news }) => news.type === 'output');
+    await firstEvent(one, slow, ({ event }) => event.type === 'output');
     await waitForExit(one, run);
     const unblock = await blockDatabase(urls.appUrl);
     let seen;
@@ -260,7 +260,7 @@ describe('while the database is away', () => {
       await unblock();
     }
     expect(outputText(seen)).toBe('slow\ndone\n');
-    expect(seen.at(-1)?.news).toMatchObject({ cause: 'exited', code: 0 });
+    expect(seen.at(-1)?.event).toMatchObject({ cause: 'exited', code: 0 });
     const two = await open();
     await until(
       async () => (await two.runs.get(me.user, slow.id)).status,
@@ -269,10 +269,10 @@ describe('while the database is away', () => {
     expect(await collectEvents(two, slow)).toEqual(seen);
   });
 
-  it('a cancelled run ends all the same', async () => {
+  it('a run can be cancelled', async () => {
     const me = createPrincipal();
     const run = await submit(one, me, 'sleep 600');
-    await firstEvent(one, run, ({ news }) => news.type === 'phase' && news.phase === 'started');
+    await firstEvent(one, run, ({ event }) => event.type === 'phase' && event.phase === 'started');
     const unblock = await blockDatabase(urls.appUrl);
     try {
       await expect(one.runs.cancel(me.user, run.id, 'req_test')).rejects.toThrow();

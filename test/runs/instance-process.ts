@@ -1,12 +1,12 @@
 /**
- * A process of its own with one instance of runs, told what to do: a JSON command per line of its input, the id
- * of the run that it started per line of its output. It ends when its input ends, or when it is killed.
+ * A child process with one run service. It reads a JSON command per line of its input, and writes a JSON reference of
+ * the started run per line of its output. It exits when its input ends, or when it is killed.
  */
 import { createInterface } from 'node:readline';
 import type { Principal } from '../../src/http/principal.ts';
 import { createInstance, submit, type InstanceOptions } from './instance.ts';
 
-/** `scopes` does not survive JSON, and nothing here asks for it. */
+/** The set `scopes` is lost in JSON; it is not used here. */
 export interface StartCommand {
   principal: Principal;
   command: string;

@@ -17,17 +17,22 @@ export interface InstanceOptions {
   databaseUrl: string;
   encryptionKey: string;
   settings?: Partial<RunServiceDeps['settings']>;
-  /** Shorter than the product's, for tests that wait for their ends. */
+  /** Shorter than the default, for tests that wait until a lease ends. */
   leaseMs?: number;
 }
 
-/** The runs of one process, on a real database, with this machine's bash as every server. */
+/** The run service of one process, on a real database. Every server is this machine's bash. */
 export interface Instance {
   runs: RunService;
-  liveWork: ActiveWork;
-  /** What is asked when a queued run's turn comes; may be changed. */
-  conditions: { user: User | undefined; isStanding: boolean; refusal: AppError | undefined; version: number };
-  /** How often servers were noted as used. */
+  activeWork: ActiveWork;
+  /** What the checks before the start of a queued run find. Tests change it. */
+  conditions: {
+    user: User | undefined;
+    isSignInValid: boolean;
+    refusal: AppError | undefined;
+    version: number;
+  };
+  /** The ids of the used servers, one per use. */
   usedServers: string[];
   close(): Promise<void>;
 }
@@ -40,40 +45,41 @@ export function createInstance(options: InstanceOptions): Instance {
     applicationName: 'runs-test',
     log,
   });
-  const liveWork = createActiveWork();
+  const activeWork = createActiveWork();
   const runner = createProcessRunner();
-  const world: Instance['conditions'] = {
-    user: testUser('anybody'),
-    isStanding: true,
+  const conditions: Instance['conditions'] = {
+    user: testUser('any user'),
+    isSignInValid: true,
     refusal: undefined,
     version: 1,
   };
-  const used: string[] = [];
+  const usedServers: string[] = [];
   const runs = createRunService({
     database,
     databaseUrl: options.databaseUrl,
     keyring: createKeyring([options.encryptionKey]),
     identity: {
-      activeWork: liveWork,
-      isSignInValid: () => Promise.resolve(world.isStanding),
+      activeWork,
+      isSignInValid: () => Promise.resolve(conditions.isSignInValid),
       userCache: {
-        findUser: (id) => Promise.resolve(world.user === undefined ? undefined : { ...world.user, id }),
+        findUser: (id) =>
+          Promise.resolve(conditions.user === undefined ? undefined : { ...conditions.user, id }),
         invalidate: () => undefined,
       },
     },
     servers: {
-      openForUse(userId, ref) {
-        if (world.refusal !== undefined) return Promise.reject(world.refusal);
-        const { version } = world;
+      openForRun(userId, ref) {
+        if (conditions.refusal !== undefined) return Promise.reject(conditions.refusal);
+        const { version } = conditions;
         const target = targetOf(userId, ref, version);
         return Promise.resolve({
           ...{ id: ref, name: `server ${ref}`, serverType: 'ssh', version, target, runner },
         } as const);
       },
-      openForReaping: (userId, id) =>
-        Promise.resolve({ target: targetOf(userId, id, world.version), runner }),
-      noteUse(_userId, { id }) {
-        used.push(id);
+      openForCleanup: (userId, id) =>
+        Promise.resolve({ target: targetOf(userId, id, conditions.version), runner }),
+      recordUse(_userId, { id }) {
+        usedServers.push(id);
         return Promise.resolve();
       },
     },
@@ -83,12 +89,12 @@ export function createInstance(options: InstanceOptions): Instance {
   });
   return {
     runs,
-    liveWork,
-    conditions: world,
-    usedServers: used,
+    activeWork,
+    conditions,
+    usedServers,
     async close() {
       await runs.drain();
-      await liveWork.drain();
+      await activeWork.drain();
       await runs.stop();
       await database.close();
     },
@@ -105,7 +111,7 @@ export function testUser(id: string, tier: Tier = 'starter'): User {
   return { id, username: id, email: null, name: null, tier };
 }
 
-/** A signed-in person of the tests; nobody else has the same id. */
+/** The principal of a new signed-in user with a random id. */
 export function createPrincipal(): Principal {
   return {
     user: testUser(randomUUID()),
@@ -117,7 +123,7 @@ export function createPrincipal(): Principal {
   };
 }
 
-/** Starts a command for a person. */
+/** Starts a command. */
 export function submit(
   { runs }: Instance,
   principal: Principal,
@@ -128,38 +134,38 @@ export function submit(
   return runs.submit(principal, server, StartRun.parse({ command, ...more }), 'req_test');
 }
 
-/** Everything that a viewer is shown of a run, up to its exit. */
+/** All events that a viewer of a run receives, up to the exit. */
 export async function collectEvents({ runs }: Instance, run: RunRef, afterSeq = 0): Promise<NumberedEvent[]> {
   const seen: NumberedEvent[] = [];
-  for await (const one of runs.subscribe(run, afterSeq, new AbortController().signal)) seen.push(one);
+  for await (const event of runs.subscribe(run, afterSeq, new AbortController().signal)) seen.push(event);
   return seen;
 }
 
 export async function waitForExit(instance: Instance, run: RunRef): Promise<RunExit> {
-  for await (const { news } of instance.runs.subscribe(run, 0, new AbortController().signal))
-    if (news.type === 'exit') return news;
-  throw new Error('the run was not shown to its end');
+  for await (const { event } of instance.runs.subscribe(run, 0, new AbortController().signal))
+    if (event.type === 'exit') return event;
+  throw new Error('the events ended without an exit');
 }
 
-/** What a stream said, put together. */
+/** The whole output of a stream. */
 export function outputText(seen: readonly NumberedEvent[], stream: 'stdout' | 'stderr' = 'stdout'): string {
-  const outputs = seen.flatMap(({ news }) =>
-    news.type === 'output' && news.stream === stream ? [news.data] : [],
+  const outputs = seen.flatMap(({ event }) =>
+    event.type === 'output' && event.stream === stream ? [event.data] : [],
   );
   return Buffer.concat(outputs).toString();
 }
 
-/** The events of a run up to the first that will do, and the way to see the others. */
+/** Waits for the first event of a run that matches. */
 export async function firstEvent(
   { runs }: Instance,
   run: RunRef,
-  matches: (one: NumberedEvent) => boolean,
+  matches: (event: NumberedEvent) => boolean,
 ): Promise<NumberedEvent> {
-  const enough = new AbortController();
+  const found = new AbortController();
   try {
-    for await (const one of runs.subscribe(run, 0, enough.signal)) if (matches(one)) return one;
+    for await (const event of runs.subscribe(run, 0, found.signal)) if (matches(event)) return event;
   } finally {
-    enough.abort();
+    found.abort();
   }
-  throw new Error('the run ended before');
+  throw new Error('the events ended before one matched');
 }

@@ -16,10 +16,10 @@ import { until } from '../support/until.ts';
 import { addSshServer } from './ssh-server.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts');
-/** The product's lease, and room for a busy machine. */
+/** The default lease, with a margin for a busy machine. */
 const LOST_WITHIN_MS = 100_000;
 
-describeOn('ssh', 'an app that is killed while a run goes on', () => {
+describeOn('ssh', 'an app that is killed during a run', () => {
   let survivor: TestApp;
   let ada: ServerClient;
   let cwd: string;
@@ -52,7 +52,7 @@ describeOn('ssh', 'an app that is killed while a run goes on', () => {
     rmSync(cwd, { recursive: true });
   });
 
-  /** A process of its own on the survivor's database, with its keys: whoever is signed in there is here too. */
+  /** The environment of a second process with the survivor's database and keys, so that its sessions are valid there. */
   async function environmentFor(port: number): Promise<Record<string, string>> {
     const { config, databaseUrl } = survivor;
     const { keycloak } = config;
@@ -74,8 +74,8 @@ describeOn('ssh', 'an app that is killed while a run goes on', () => {
     };
   }
 
-  /** Starts a program there that would go on for long. @returns the run, and its process on the host. */
-  async function startThere(serverId: string): Promise<{ id: string; pid: string }> {
+  /** Starts a long program in the child. @returns the run's id, and the id of its process on the host. */
+  async function startInChild(serverId: string): Promise<{ id: string; pid: string }> {
     const answer = await fetch(`${childUrl}/api/v1/execution-servers/${serverId}/run`, {
       method: 'POST',
       headers: { cookie: `session=${ada.session}`, 'content-type': 'application/json' },
@@ -86,21 +86,21 @@ describeOn('ssh', 'an app that is killed while a run goes on', () => {
       if (data.type === 'output') return { id: data.run_id, pid: (data.data ?? '').trim() };
       if (data.type === 'exit') throw new Error(`ended: ${JSON.stringify(data)}`);
     }
-    throw new Error('the events ended before the program had said anything');
+    throw new Error('the events ended before the first output');
   }
 
-  const processOf = ({ pid }: { pid: string }) => existsSync(`/proc/${pid}`);
+  const isProcessAlive = ({ pid }: { pid: string }) => existsSync(`/proc/${pid}`);
 
   it(
-    'leaves nothing on the host: another one ends the run, also on a paused server, and says that it was lost',
+    'leaves no process on the host: another app ends the run as lost, also on a paused server',
     async () => {
       const [one, two] = [await addSshServer(ada), await addSshServer(ada)];
-      const [kept, paused] = [await startThere(one), await startThere(two)];
-      for (const run of [kept, paused]) expect(processOf(run)).toBe(true);
+      const [kept, paused] = [await startInChild(one), await startInChild(two)];
+      for (const run of [kept, paused]) expect(isProcessAlive(run)).toBe(true);
       await ada.change(two, { is_active: false });
       child.kill('SIGKILL');
       await once(child, 'exit');
-      // What was verified was verified on the server as the run had it.
+      // Pausing changes the server's version, so that the cleanup cannot be verified.
       for (const [run, cleanup] of [
         [kept, 'verified'],
         [paused, 'unverified'],
@@ -112,7 +112,7 @@ describeOn('ssh', 'an app that is killed while a run goes on', () => {
         expect((await details.json()) as RunDetails).toMatchObject({
           ...{ status: 'finished', cause: 'lost', cleanup },
         });
-        await until(() => !processOf(run));
+        await until(() => !isProcessAlive(run));
       }
     },
     2 * LOST_WITHIN_MS,

@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { RunRef } from '../../src/runs/run-encryption.ts';
 import { fernetKey } from '../support/app.ts';
-import { createDatabase } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
 import { until } from '../support/until.ts';
 import {
   createInstance,
@@ -22,7 +22,7 @@ import { processesOf } from './process-runner.ts';
 
 const PROCESS = fileURLToPath(new URL('./instance-process.ts', import.meta.url));
 const LEASE_MS = 2_000;
-const FOR_EVER = 'echo begun; setsid sleep 600 & sleep 600';
+const ENDLESS = 'echo begun; setsid sleep 600 & sleep 600';
 
 let options: InstanceOptions;
 let survivor: Instance;
@@ -51,7 +51,7 @@ afterEach(async () => {
   await survivor.close();
 });
 
-async function startThere(...commands: StartCommand[]): Promise<RunRef[]> {
+async function startInChild(...commands: StartCommand[]): Promise<RunRef[]> {
   const answers = createInterface({ input: child.stdout ?? process.stdin })[Symbol.asyncIterator]();
   const runs: RunRef[] = [];
   for (const command of commands) {
@@ -62,22 +62,22 @@ async function startThere(...commands: StartCommand[]): Promise<RunRef[]> {
   return runs;
 }
 
-const hasSaid =
+const hasOutput =
   (text: string) =>
-  ({ news }: { news: { type: string; data?: Buffer } }) =>
-    news.type === 'output' && String(news.data).includes(text);
+  ({ event }: { event: { type: string; data?: Buffer } }) =>
+    event.type === 'output' && String(event.data).includes(text);
 
-describe('the runs of a process that is killed', () => {
-  it('become lost, their programs end, and what was queued goes on elsewhere', async () => {
+describe('the runs of a killed process', () => {
+  it('end as lost with their programs, and queued runs start in another process', async () => {
     const me = createPrincipal();
-    const [first, second, queued] = await startThere(
-      { principal: me, command: FOR_EVER },
-      { principal: me, command: FOR_EVER },
+    const [first, second, queued] = await startInChild(
+      { principal: me, command: ENDLESS },
+      { principal: me, command: ENDLESS },
       { principal: me, command: 'echo in another process' },
     );
     if (first === undefined || second === undefined || queued === undefined) throw new Error('not started');
     for (const run of [first, second]) {
-      await firstEvent(survivor, run, hasSaid('begun'));
+      await firstEvent(survivor, run, hasOutput('begun'));
       expect(processesOf(run.id).length).toBeGreaterThan(1);
     }
     child.kill('SIGKILL');
@@ -85,51 +85,51 @@ describe('the runs of a process that is killed', () => {
     for (const run of [first, second]) {
       const seen = await collectEvents(survivor, run);
       expect(outputText(seen)).toBe('begun\n');
-      expect(seen.at(-1)?.news).toMatchObject({ cause: 'lost', code: null, cleanup: 'verified' });
+      expect(seen.at(-1)?.event).toMatchObject({ cause: 'lost', code: null, cleanup: 'verified' });
       expect(processesOf(run.id)).toEqual([]);
       expect(await survivor.runs.get(me.user, run.id)).toMatchObject({ status: 'finished', cause: 'lost' });
     }
     expect(outputText(await collectEvents(survivor, queued))).toBe('in another process\n');
   });
 
-  it('are ended, but not said to be so, where their server was changed meanwhile', async () => {
-    const [run] = await startThere({ principal: createPrincipal(), command: FOR_EVER });
+  it('end with an unverified cleanup when their server has changed', async () => {
+    const [run] = await startInChild({ principal: createPrincipal(), command: ENDLESS });
     if (run === undefined) throw new Error('not started');
-    await firstEvent(survivor, run, hasSaid('begun'));
+    await firstEvent(survivor, run, hasOutput('begun'));
     survivor.conditions.version = 2;
     child.kill('SIGKILL');
     const exit = (await collectEvents(survivor, run)).at(-1);
-    expect(exit?.news).toMatchObject({ cause: 'lost', cleanup: 'unverified' });
+    expect(exit?.event).toMatchObject({ cause: 'lost', cleanup: 'unverified' });
     expect(processesOf(run.id)).toEqual([]);
   });
 
-  it('end for whoever had seen more of them than was stored', async () => {
-    const [run] = await startThere({ principal: createPrincipal(), command: FOR_EVER });
+  it('end for a viewer that had received more events than were stored', async () => {
+    const [run] = await startInChild({ principal: createPrincipal(), command: ENDLESS });
     if (run === undefined) throw new Error('not started');
-    await firstEvent(survivor, run, hasSaid('begun'));
+    await firstEvent(survivor, run, hasOutput('begun'));
     child.kill('SIGKILL');
     const seen = await collectEvents(survivor, run, 1_000);
     expect(seen).toHaveLength(1);
-    expect(seen[0]?.news).toMatchObject({ type: 'exit', cause: 'lost' });
+    expect(seen[0]?.event).toMatchObject({ type: 'exit', cause: 'lost' });
   });
 });
 
-describe('a process that was away for longer than its lease', () => {
-  it('ends what others have taken from it, and writes nothing into its history', async () => {
+describe('a process that was suspended for longer than its lease', () => {
+  it('stops a run that another process has taken over, and writes nothing to its history', async () => {
     const me = createPrincipal();
-    const [run] = await startThere({
+    const [run] = await startInChild({
       principal: me,
-      command: `${FOR_EVER} | while sleep 0.1; do echo more; done`,
+      command: `${ENDLESS} | while sleep 0.1; do echo more; done`,
     });
     if (run === undefined) throw new Error('not started');
-    await firstEvent(survivor, run, hasSaid('more'));
+    await firstEvent(survivor, run, hasOutput('more'));
     child.kill('SIGSTOP');
     const exit = (await collectEvents(survivor, run)).at(-1);
-    expect(exit?.news).toMatchObject({ cause: 'lost' });
+    expect(exit?.event).toMatchObject({ cause: 'lost' });
     const before = await survivor.runs.get(me.user, run.id);
     child.kill('SIGCONT');
-    // It is of use again: it has noticed, and goes on with what comes.
-    const [next] = await startThere({ principal: me, command: 'echo next' });
+    // The resumed process starts new runs.
+    const [next] = await startInChild({ principal: me, command: 'echo next' });
     if (next === undefined) throw new Error('not started');
     expect(outputText(await collectEvents(survivor, next))).toBe('next\n');
     expect(await survivor.runs.get(me.user, run.id)).toEqual(before);
@@ -138,13 +138,13 @@ describe('a process that was away for longer than its lease', () => {
   });
 });
 
-describe('runs that somebody keeps alive', () => {
-  it('are nobody else’s, however long they take', async () => {
+describe('runs with renewed leases', () => {
+  it('are not taken over, however long they take', async () => {
     const me = createPrincipal();
     const run = await submit(survivor, me, `sleep ${(3 * LEASE_MS) / 1_000}; echo done`);
-    await startThere();
+    await startInChild();
     const seen = await collectEvents(survivor, run);
     expect(outputText(seen)).toBe('done\n');
-    expect(seen.at(-1)?.news).toMatchObject({ cause: 'exited', code: 0 });
+    expect(seen.at(-1)?.event).toMatchObject({ cause: 'exited', code: 0 });
   });
 });

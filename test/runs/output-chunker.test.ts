@@ -5,17 +5,17 @@ import type { OutputEvent } from '../../src/runs/events.ts';
 import { createOutputChunker } from '../../src/runs/output-chunker.ts';
 import { until } from '../support/until.ts';
 
-function gather() {
-  const told: OutputEvent[] = [];
-  const pieces = createOutputChunker((output) => void told.push(output));
-  return { told, pieces };
+function createTestChunker() {
+  const emitted: OutputEvent[] = [];
+  const chunker = createOutputChunker((output) => void emitted.push(output));
+  return { emitted, chunker };
 }
 
-const textOf = (told: readonly OutputEvent[], stream: string) =>
-  Buffer.concat(told.filter((one) => one.stream === stream).map(({ data }) => data));
+const textOf = (emitted: readonly OutputEvent[], stream: string) =>
+  Buffer.concat(emitted.filter((one) => one.stream === stream).map(({ data }) => data));
 
-describe('pieces of output', () => {
-  it('hold every byte of each stream, in order, however the bytes come, and are whole characters where text', () => {
+describe('the output chunker', () => {
+  it('emits every byte of each stream in order, and text as whole characters', () => {
     const chunk = fc.record({
       stream: fc.constantFrom('stdout' as const, 'stderr' as const),
       bytes: fc.oneof(
@@ -26,17 +26,17 @@ describe('pieces of output', () => {
     });
     fc.assert(
       fc.property(fc.array(chunk, { maxLength: 30 }), (chunks) => {
-        const { told, pieces } = gather();
+        const { emitted, chunker } = createTestChunker();
         for (const { stream, bytes, flush } of chunks) {
-          pieces.write(stream, bytes);
-          if (flush) pieces.flush();
+          chunker.write(stream, bytes);
+          if (flush) chunker.flush();
         }
-        pieces.end();
+        chunker.end();
         for (const name of ['stdout', 'stderr'] as const) {
           const written = chunks.filter(({ stream }) => stream === name).map(({ bytes }) => bytes);
-          expect(textOf(told, name)).toEqual(Buffer.concat(written));
+          expect(textOf(emitted, name)).toEqual(Buffer.concat(written));
         }
-        for (const { encoding, data } of told) {
+        for (const { encoding, data } of emitted) {
           expect(data.length).toBeGreaterThan(0);
           expect(encoding).toBe(isUtf8(data) ? 'utf8' : 'base64');
         }
@@ -44,67 +44,67 @@ describe('pieces of output', () => {
     );
   });
 
-  it('are text throughout when text is cut anywhere, each stream for itself', () => {
+  it('emits text only, when text of either stream is split at any byte', () => {
     const text = Buffer.from('aé€😀z'.repeat(20));
-    const { told, pieces } = gather();
+    const { emitted, chunker } = createTestChunker();
     for (const byte of text) {
-      pieces.write('stdout', Buffer.of(byte));
-      pieces.write('stderr', Buffer.of(byte));
+      chunker.write('stdout', Buffer.of(byte));
+      chunker.write('stderr', Buffer.of(byte));
     }
-    pieces.end();
-    expect(new Set(told.map(({ encoding }) => encoding))).toEqual(new Set(['utf8']));
-    expect(textOf(told, 'stdout')).toEqual(text);
-    expect(textOf(told, 'stderr')).toEqual(text);
+    chunker.end();
+    expect(new Set(emitted.map(({ encoding }) => encoding))).toEqual(new Set(['utf8']));
+    expect(textOf(emitted, 'stdout')).toEqual(text);
+    expect(textOf(emitted, 'stderr')).toEqual(text);
   });
 
-  it('tell the beginning of a character that never ends as base64, at the end', () => {
-    const { told, pieces } = gather();
-    pieces.write('stdout', Buffer.from([0x61, 0xf0, 0x9f]));
-    expect(told.map(({ data }) => data.toString())).toEqual(['a']);
-    pieces.end();
-    expect(told[1]).toMatchObject({ encoding: 'base64', data: Buffer.from([0xf0, 0x9f]) });
+  it('emits an incomplete character as base64 at the end', () => {
+    const { emitted, chunker } = createTestChunker();
+    chunker.write('stdout', Buffer.from([0x61, 0xf0, 0x9f]));
+    expect(emitted.map(({ data }) => data.toString())).toEqual(['a']);
+    chunker.end();
+    expect(emitted[1]).toMatchObject({ encoding: 'base64', data: Buffer.from([0xf0, 0x9f]) });
   });
 
-  it('keep nothing of the memory that a few bytes came in', () => {
-    const { told, pieces } = gather();
+  it('does not retain the large buffer of a few bytes', () => {
+    const { emitted, chunker } = createTestChunker();
     for (const stream of ['stdout', 'stderr', 'stdout', 'stderr'] as const) {
       const received = Buffer.alloc(16 * 1024, 'x');
-      pieces.write(stream, received.subarray(100, 101));
-      pieces.write(stream, Buffer.from('y'));
-      pieces.flush();
+      chunker.write(stream, received.subarray(100, 101));
+      chunker.write(stream, Buffer.from('y'));
+      chunker.flush();
     }
-    pieces.end();
-    expect(textOf(told, 'stdout').toString()).toBe('xyxy');
-    for (const { data } of told) expect(data.buffer.byteLength).toBeLessThanOrEqual(2);
+    chunker.end();
+    expect(textOf(emitted, 'stdout').toString()).toBe('xyxy');
+    for (const { data } of emitted) expect(data.buffer.byteLength).toBeLessThanOrEqual(2);
   });
 
-  it('keep the order of the two streams', () => {
-    const { told, pieces } = gather();
+  it('keeps the order of the two streams', () => {
+    const { emitted, chunker } = createTestChunker();
     for (const [stream, text] of [
       ['stdout', '1'],
       ['stdout', '2'],
       ['stderr', '3'],
       ['stdout', '4'],
     ] as const)
-      pieces.write(stream, Buffer.from(text));
-    pieces.end();
-    expect(told.map(({ data }) => data.toString()).join('')).toBe('1234');
+      chunker.write(stream, Buffer.from(text));
+    chunker.end();
+    expect(emitted.map(({ data }) => data.toString()).join('')).toBe('1234');
   });
 
-  it('tell the first bytes at once, gather those that follow closely, and tell them without being asked', async () => {
-    const { told, pieces } = gather();
-    pieces.write('stdout', Buffer.from('first'));
-    expect(told).toHaveLength(1);
-    for (let at = 0; at < 100; at += 1) pieces.write('stdout', Buffer.from('x'));
-    expect(told.length).toBeLessThan(50);
-    await until(() => textOf(told, 'stdout').length === 105);
+  it('emits the first bytes at once, and collects the following ones for a short time', async () => {
+    const { emitted, chunker } = createTestChunker();
+    chunker.write('stdout', Buffer.from('first'));
+    expect(emitted).toHaveLength(1);
+    for (let at = 0; at < 100; at += 1) chunker.write('stdout', Buffer.from('x'));
+    expect(emitted.length).toBeLessThan(50);
+    await until(() => textOf(emitted, 'stdout').length === 105);
   });
 
-  it('have a bounded size', () => {
-    const { told, pieces } = gather();
-    pieces.write('stdout', Buffer.alloc(1024 * 1024, 'é'));
-    pieces.end();
-    expect(Math.max(...told.map(({ data }) => data.length))).toBeLessThanOrEqual(64 * 1024);
-    expect(textOf(told, 'stdout')).toHaveLength(1024 * 1024);
+  it('limits the size of an event', () => {
+    const { emitted, chunker } = createTestChunker();
+    chunker.write('stdout', Buffer.alloc(1024 * 1024, 'é'));
+    chunker.end();
+    expect(Math.max(...emitted.map(({ data }) => data.length))).toBeLessThanOrEqual(64 * 1024);
+    expect(textOf(emitted, 'stdout')).toHaveLength(1024 * 1024);
   });
 });

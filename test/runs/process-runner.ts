@@ -1,6 +1,6 @@
 /**
- * A runner for this machine's own bash, for tests of what is the same for every kind of server: the queue, the
- * history, the viewers. Real processes, each run a group of its own that carries the run's id in its environment.
+ * A runner for this machine's bash, for tests of queue, history and viewers, which do not depend on the server type.
+ * It starts real processes. Every run is a process group with the run's id in its environment.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -22,10 +22,10 @@ export function createProcessRunner(): Runner {
     jumpServerIds: () => [],
     needsHostKey: false,
     unenforceableLimits: (_config, limits) => (limits.memoryBytes === null ? [] : ['memoryBytes']),
-    test: () => Promise.reject(new Error('tested elsewhere')),
+    test: () => Promise.reject(new Error('this runner has no test')),
     run: (_target: TargetServer, job, _limits, signal) => runBash(job, signal),
     async cleanUp(_target, runId) {
-      end(runId);
+      killProcesses(runId);
       await until(() => processesOf(runId).length === 0);
       return 'verified';
     },
@@ -45,7 +45,7 @@ async function* runBash(job: Job, signal: AbortSignal): AsyncGenerator<RunEvent,
   await once(child, 'spawn');
   const closed = once(child, 'close') as Promise<[number | null, string | null]>;
   const kill = () => {
-    end(job.runId);
+    killProcesses(job.runId);
   };
   signal.addEventListener('abort', kill);
   if (signal.aborted) kill();
@@ -64,7 +64,7 @@ async function* runBash(job: Job, signal: AbortSignal): AsyncGenerator<RunEvent,
   yield { type: 'exit', cause, code, signal: name, cleanup: 'verified', message: null };
 }
 
-/** Both streams as they come; whoever does not read holds the program back. */
+/** Both streams in the order of arrival. A reader that does not read stops the program. */
 async function* outputOf(
   stdout: NodeJS.ReadableStream,
   stderr: NodeJS.ReadableStream,
@@ -74,36 +74,36 @@ async function* outputOf(
     { stream: 'stderr' as const, chunks: stderr[Symbol.asyncIterator]() },
   ];
   const next = async (source: (typeof sources)[number]) => ({ source, result: await source.chunks.next() });
-  const waiting = new Map(sources.map((source) => [source, next(source)]));
-  while (waiting.size > 0) {
-    const { source, result } = await Promise.race(waiting.values());
-    if (result.done === true) waiting.delete(source);
+  const pending = new Map(sources.map((source) => [source, next(source)]));
+  while (pending.size > 0) {
+    const { source, result } = await Promise.race(pending.values());
+    if (result.done === true) pending.delete(source);
     else {
-      waiting.set(source, next(source));
+      pending.set(source, next(source));
       yield { type: 'output', stream: source.stream, data: result.value as Buffer };
     }
   }
 }
 
-function end(runId: string): void {
+function killProcesses(runId: string): void {
   for (const pid of processesOf(runId)) {
     try {
       process.kill(pid, 'SIGKILL');
     } catch {
-      // Gone by itself meanwhile.
+      // The process has already exited.
     }
   }
 }
 
-/** The processes of a run that live. */
+/** The ids of a run's processes that exist. */
 export function processesOf(runId: string): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
-    .filter((pid) => carries(pid, `${MARK}=${runId}`));
+    .filter((pid) => hasMark(pid, `${MARK}=${runId}`));
 }
 
-function carries(pid: number, mark: string): boolean {
+function hasMark(pid: number, mark: string): boolean {
   try {
     return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').includes(mark);
   } catch {

@@ -7,7 +7,7 @@ import type { Principal } from '../../src/http/principal.ts';
 import type { NumberedEvent } from '../../src/runs/events.ts';
 import type { RunRef } from '../../src/runs/run-encryption.ts';
 import { fernetKey } from '../support/app.ts';
-import { createDatabase } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
 import { until } from '../support/until.ts';
 import {
   createInstance,
@@ -25,17 +25,17 @@ import { processesOf } from './process-runner.ts';
 
 let shared: { databaseUrl: string; encryptionKey: string };
 let instances: Instance[];
-/** Runs of {@link HELD} go on until a file with this name is there. */
+/** Runs of {@link heldProgram} end when this file exists. */
 let gate: string;
 let folder: string;
-let held: string;
+let heldProgram: string;
 
 beforeEach(async () => {
   shared = { databaseUrl: (await createDatabase()).appUrl, encryptionKey: fernetKey() };
   instances = [];
   folder = mkdtempSync(path.join(tmpdir(), 'ops-center-runs-'));
   gate = path.join(folder, 'gate');
-  held = `while [ ! -e ${gate} ]; do sleep 0.02; done; echo done`;
+  heldProgram = `while [ ! -e ${gate} ]; do sleep 0.02; done; echo done`;
 });
 afterEach(async () => {
   await Promise.all(instances.map((instance) => instance.close()));
@@ -49,12 +49,12 @@ async function open(options: Partial<InstanceOptions> = {}): Promise<Instance> {
   return instance;
 }
 
-const letGo = () => {
+const openGate = () => {
   writeFileSync(gate, '');
 };
-const isStarted = ({ news }: NumberedEvent) => news.type === 'phase' && news.phase === 'started';
+const isStarted = ({ event }: NumberedEvent) => event.type === 'phase' && event.phase === 'started';
 const positions = (seen: readonly NumberedEvent[]) =>
-  seen.flatMap(({ news }) => (news.type === 'phase' && news.phase === 'queued' ? [news.position] : []));
+  seen.flatMap(({ event }) => (event.type === 'phase' && event.phase === 'queued' ? [event.position] : []));
 
 async function statuses({ runs }: Instance, { user }: Principal): Promise<string[]> {
   const { data } = await runs.list(user, { cursor: undefined, limit: 200 });
@@ -63,14 +63,14 @@ async function statuses({ runs }: Instance, { user }: Principal): Promise<string
 const countOf = (all: readonly string[], one: string) => all.filter((status) => status === one).length;
 
 describe('the queue', () => {
-  it('starts what the limits allow and the rest in order, telling each how far it has come', async () => {
+  it('starts as many runs as the limits allow and the others in order, and publishes their positions', async () => {
     const one = await open({ settings: { perServer: 1 } });
     const me = createPrincipal();
     const runs: RunRef[] = [];
-    for (let at = 0; at < 4; at += 1) runs.push(await submit(one, me, at === 0 ? held : `echo ${at}`));
+    for (let at = 0; at < 4; at += 1) runs.push(await submit(one, me, at === 0 ? heldProgram : `echo ${at}`));
     const watched = runs.map((run) => collectEvents(one, run));
     expect(await statuses(one, me)).toEqual(['queued', 'queued', 'queued', 'running']);
-    letGo();
+    openGate();
     const seen = await Promise.all(watched);
     expect(seen.map(positions)).toEqual([[], [1], [2, 1], [3, 2, 1]]);
     const { data } = await one.runs.list(me.user, { cursor: undefined, limit: 10 });
@@ -78,59 +78,59 @@ describe('the queue', () => {
     expect(starts).toEqual(starts.toSorted().reverse());
   });
 
-  it('holds the limits per user and per server in all processes together', async () => {
+  it('enforces the limits per user and per server over all processes', async () => {
     const settings = { perUser: 3, perServer: 2 };
     const [one, two] = [await open({ settings }), await open({ settings })];
     const me = createPrincipal();
     const runs = await Promise.all(
       Array.from({ length: 12 }, (_, at) =>
-        submit(at % 2 === 0 ? one : two, me, held, at % 3 === 0 ? 'a' : 'b'),
+        submit(at % 2 === 0 ? one : two, me, heldProgram, at % 3 === 0 ? 'a' : 'b'),
       ),
     );
     const now = await statuses(one, me);
     expect([countOf(now, 'running'), countOf(now, 'queued')]).toEqual([3, 9]);
-    letGo();
+    openGate();
     let most = 0;
     const over = new AbortController();
-    const counting = (async () => {
+    const counter = (async () => {
       while (!over.signal.aborted) most = Math.max(most, countOf(await statuses(two, me), 'running'));
     })();
-    // From the other process than the one that has the run.
+    // Each exit is read in the process that does not hold the run.
     const exits = await Promise.all(runs.map((run, at) => waitForExit(at % 2 === 0 ? two : one, run)));
     over.abort();
-    await counting;
+    await counter;
     expect(new Set(exits.map(({ code }) => code))).toEqual(new Set([0]));
     expect(most).toBe(3);
   });
 
-  it('lets a user with one run by another who has many queued', async () => {
+  it('does not delay the run of a user behind the many queued runs of another user', async () => {
     const one = await open({ settings: { perInstance: 2 } });
     const [many, few] = [createPrincipal(), createPrincipal()];
-    const first = await submit(one, many, held);
-    for (let at = 0; at < 20; at += 1) await submit(one, many, held, `server ${at}`);
+    const first = await submit(one, many, heldProgram);
+    for (let at = 0; at < 20; at += 1) await submit(one, many, heldProgram, `server ${at}`);
     const run = await submit(one, few, 'echo mine');
     await one.runs.cancel(many.user, first.id, 'req_test');
     expect((await waitForExit(one, run)).code).toBe(0);
     expect(countOf(await statuses(one, many), 'queued')).toBeGreaterThan(17);
-    letGo();
+    openGate();
   });
 
-  it('has room for 64 of a user; the next is refused and nothing of it is kept', async () => {
+  it('queues 64 runs of a user, refuses the next one and stores nothing of it', async () => {
     const one = await open({ settings: { perUser: 1 } });
     const me = createPrincipal();
-    await submit(one, me, held);
+    await submit(one, me, heldProgram);
     for (let at = 0; at < 64; at += 1) await submit(one, me, 'true');
     await expect(submit(one, me, 'true')).rejects.toMatchObject({ code: 'rate_limited', status: 429 });
     expect((await waitForExit(one, await submit(one, createPrincipal(), 'true'))).code).toBe(0);
     expect(await statuses(one, me)).toHaveLength(65);
-    letGo();
+    openGate();
   });
 
-  it('goes on in another process when the one that had the runs is told to stop', async () => {
+  it('continues in another process when the process of the queued runs is stopped', async () => {
     const settings = { perUser: 1 };
     const one = await open({ settings, leaseMs: 1_000 });
     const me = createPrincipal();
-    const [going, queued] = [await submit(one, me, held), await submit(one, me, 'echo later')];
+    const [going, queued] = [await submit(one, me, heldProgram), await submit(one, me, 'echo later')];
     await firstEvent(one, going, isStarted);
     const closing = one.close();
     instances = [];
@@ -140,30 +140,30 @@ describe('the queue', () => {
     const seen = await collectEvents(two, queued);
     expect(outputText(seen)).toBe('later\n');
     expect(seen.map(({ seq }) => seq)).toEqual(seen.map((_, at) => at + 1));
-    expect(seen[0]?.news).toMatchObject({ phase: 'queued', position: 1 });
+    expect(seen[0]?.event).toMatchObject({ phase: 'queued', position: 1 });
   });
 });
 
-describe('a run whose turn comes', () => {
+describe('a queued run that may start', () => {
   const after: [string, (instance: Instance) => void, object][] = [
     [
-      'is not started for a user who is gone or disabled',
-      ({ conditions: world }) => (world.user = undefined),
+      'is not started for a deleted or disabled user',
+      ({ conditions }) => (conditions.user = undefined),
       { cause: 'cancelled' },
     ],
     [
       'is not started after its sign-in ended',
-      ({ conditions: world }) => (world.isStanding = false),
+      ({ conditions }) => (conditions.isSignInValid = false),
       { cause: 'cancelled' },
     ],
     [
-      'is not started below Starter',
-      ({ conditions: world }) => (world.user = testUser('somebody', 'trial')),
+      'is not started below the Starter tier',
+      ({ conditions }) => (conditions.user = testUser('any user', 'trial')),
       { cause: 'cancelled', message: 'Running code needs the starter tier or higher.' },
     ],
     [
-      'is not started on a server that was paused or deleted meanwhile',
-      ({ conditions: world }) => (world.refusal = new AppError('server_paused', 'The server is paused.')),
+      'is not started on a server that was paused or deleted in the meantime',
+      ({ conditions }) => (conditions.refusal = new AppError('server_paused', 'The server is paused.')),
       { cause: 'infrastructure', message: 'The server is paused.' },
     ],
   ];
@@ -171,10 +171,10 @@ describe('a run whose turn comes', () => {
     const one = await open({ settings: { perUser: 1 } });
     const me = createPrincipal();
     const mark = path.join(folder, 'started');
-    await submit(one, me, held);
+    await submit(one, me, heldProgram);
     const queued = await submit(one, me, `touch ${mark}`);
     change(one);
-    letGo();
+    openGate();
     expect(await waitForExit(one, queued)).toMatchObject({ code: null, cleanup: 'verified', ...expected });
     expect(() => {
       writeFileSync(mark, '', { flag: 'wx' });
@@ -183,34 +183,34 @@ describe('a run whose turn comes', () => {
 });
 
 describe('cancelling', () => {
-  it('ends a run that goes on in another process', async () => {
+  it('ends a run of another process', async () => {
     const [one, two] = [await open(), await open()];
     const me = createPrincipal();
     const run = await submit(one, me, `sleep 600 & echo begun; wait`);
-    await firstEvent(two, run, ({ news }) => news.type === 'output');
+    await firstEvent(two, run, ({ event }) => event.type === 'output');
     expect(processesOf(run.id).length).toBeGreaterThan(1);
     await two.runs.cancel(me.user, run.id, 'req_test');
     expect(await waitForExit(two, run)).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
     expect(processesOf(run.id)).toEqual([]);
   });
 
-  it('takes a run out of the queue, from any process, and does so once', async () => {
+  it('removes a run from the queue, from any process; a second call has no effect', async () => {
     const settings = { perUser: 1 };
     const [one, two] = [await open({ settings }), await open({ settings })];
     const me = createPrincipal();
-    await submit(one, me, held);
+    await submit(one, me, heldProgram);
     const queued = await submit(one, me, 'echo never');
     await two.runs.cancel(me.user, queued.id, 'req_test');
     expect(await waitForExit(two, queued)).toMatchObject({ cause: 'cancelled', code: null, durationMs: 0 });
     await two.runs.cancel(me.user, queued.id, 'req_test');
     expect(outputText(await collectEvents(one, queued))).toBe('');
-    letGo();
+    openGate();
   });
 
-  it('is not for the runs of others, nor is looking at them', async () => {
+  it('and reading are refused for the runs of other users', async () => {
     const one = await open();
     const [me, other] = [createPrincipal(), createPrincipal()];
-    const run = await submit(one, me, held);
+    const run = await submit(one, me, heldProgram);
     for (const call of [
       () => one.runs.cancel(other.user, run.id, 'req_test'),
       () => one.runs.get(other.user, run.id),
@@ -219,19 +219,19 @@ describe('cancelling', () => {
       await expect(call()).rejects.toMatchObject({ code: 'not_found' });
     expect(await statuses(one, other)).toEqual([]);
     expect(processesOf(run.id)).not.toEqual([]);
-    letGo();
+    openGate();
     expect((await waitForExit(one, run)).cause).toBe('exited');
   });
 
-  it('comes with the end of the sign-in, queued or under way', async () => {
+  it('happens at the end of the sign-in, for queued runs and runs under way', async () => {
     const one = await open({ settings: { perUser: 1 } });
     const me = createPrincipal();
-    const runs = [await submit(one, me, held), await submit(one, me, held)] as const;
+    const runs = [await submit(one, me, heldProgram), await submit(one, me, heldProgram)] as const;
     await firstEvent(one, runs[0], isStarted);
-    one.liveWork.endUser(me.user.id);
+    one.activeWork.endUser(me.user.id);
     const exits = await Promise.all(runs.map((run) => waitForExit(one, run)));
     expect(exits.map(({ cause }) => cause)).toEqual(['cancelled', 'cancelled']);
     expect(exits[0]?.message).toMatch(/sign-in/);
-    await until(() => one.liveWork.size === 0);
+    await until(() => one.activeWork.size === 0);
   });
 });

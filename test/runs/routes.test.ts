@@ -61,7 +61,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     return problem;
   }
 
-  it('show a program live, numbered from 1, up to its exit, and list it', async () => {
+  it('stream events numbered from 1 up to the exit, and appear in the list', async () => {
     const answer = await run({ language: 'python', code: 'import sys\nprint("héllo")\nsys.exit(3)' });
     expect(answer.status).toBe(200);
     expect(answer.headers.get('content-type')).toContain('text/event-stream');
@@ -92,7 +92,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     expect(one.events('execution_server_used').at(-1)).toMatchObject({ id: serverId });
   });
 
-  it('are waited for by who asks for JSON', async () => {
+  it('answer with the exit and the output when the client accepts JSON', async () => {
     const whole = await waited({ command: 'cat; echo err >&2', stdin: 'in' });
     expect(whole).toEqual({
       run_id: expect.stringMatching(/^run_/),
@@ -115,7 +115,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     expect(long.stdout.length).toBeLessThanOrEqual(1024 * 1024);
   });
 
-  it('start without being waited for, and are resumed in another process from any event on', async () => {
+  it('start asynchronously, and are resumed in another process from any event', async () => {
     const answer = await run(
       { command: 'for i in 1 2 3 4 5; do echo $i; sleep 0.1; done' },
       { headers: { prefer: 'respond-async' } },
@@ -137,7 +137,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     expect((await runs(`/${id}/events`, { headers: { 'last-event-id': 'x' } })).status).toBe(400);
   });
 
-  it('are cancelled from another process, once or more often', async () => {
+  it('are cancelled from another process; cancelling again has no effect', async () => {
     const answer = await run({ command: 'sleep 600 & while :; do :; done' });
     const id = answer.headers.get('location')?.split('/').at(-1) ?? '';
     const seen = [];
@@ -152,11 +152,11 @@ describeOn('ssh', 'runs over HTTP', () => {
     const audit = (await (await one.call('/api/v1/audit', { session: ada.session })).json()) as {
       data: { action: string; object: string }[];
     };
-    const told = audit.data.filter(({ object }) => object === `run:${id}`).map(({ action }) => action);
-    expect(told).toEqual(['run.cancelled', 'run.started']);
+    const actions = audit.data.filter(({ object }) => object === `run:${id}`).map(({ action }) => action);
+    expect(actions).toEqual(['run.cancelled', 'run.started']);
   });
 
-  it('go on when their viewer leaves, unless told otherwise', async () => {
+  it('continue when their viewer disconnects, unless on_disconnect is cancel', async () => {
     for (const [asked, cause] of [
       ['continue', 'exited'],
       ['cancel', 'cancelled'],
@@ -174,7 +174,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     }
   });
 
-  it('queue beyond the limit of the server and say where they stand', async () => {
+  it('are queued beyond the limit of the server, with their position', async () => {
     const started: string[] = [];
     for (let at = 0; at < 3; at += 1) started.push(await startAsync({ command: 'sleep 600' }));
     const queued = await startAsync({ command: 'echo my turn' });
@@ -186,7 +186,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     expect(joinOutput(seen)).toBe('my turn\n');
   });
 
-  it('run on the default server by that name', async () => {
+  it('start on the default server with the id default', async () => {
     const answer = await run({ command: 'echo default' }, {}, 'default');
     expect(joinOutput(await readAllRunEvents(answer))).toBe('default\n');
     const bob = await createServerClient(one);
@@ -194,7 +194,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     expect(await problemOf(refused)).toMatchObject({ status: 404, code: 'no_default_server' });
   });
 
-  it('are refused before they start, with the reason, and leave nothing in the history', async () => {
+  it('are refused before they start, with a reason and without an entry in the history', async () => {
     const { data: before } = (await (await runs('')).json()) as RunPage;
     const eve = await createServerClient(one);
     const pausedId = await addServer(ada);
@@ -229,7 +229,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     expect(after).toEqual(before);
   });
 
-  it('are nobody else’s to see or to cancel', async () => {
+  it('cannot be read or cancelled by other users', async () => {
     const eve = await createServerClient(one);
     const id = await startAsync({ command: 'sleep 600' });
     for (const [path, method] of [
@@ -245,7 +245,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     await runs(`/${id}`, { method: 'DELETE' });
   });
 
-  it('are not for a tier below Starter; who comes down to it looks and cancels, and starts nothing', async () => {
+  it('need the Starter tier to start; a user below it can still read and cancel runs', async () => {
     const eve = await createServerClient(one, 'starter');
     const id = await addServer(eve);
     const as = { session: eve.session };
@@ -273,7 +273,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     expect(seen.at(-1)?.data).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
   });
 
-  it('end with the sign-in, and so do their viewers', async () => {
+  it('end with the sign-in, and so do the responses to their viewers', async () => {
     const eve = await createServerClient(one);
     const id = await addServer(eve);
     const answer = await run({ command: 'echo begun; sleep 600' }, { session: eve.session }, id);
@@ -291,7 +291,7 @@ describeOn('ssh', 'runs over HTTP', () => {
     expect(ended.message).toMatch(/sign-in/);
   });
 
-  it('end when the app is told to stop, verified, and are shown to their end; queued ones go on afterwards', async () => {
+  it('end verified when the app stops, with the exit sent to viewers; queued runs start in the next app', async () => {
     const env = { EGRESS_ALLOW: '127.0.0.1', RUNS_PER_USER: '1', SHUTDOWN_GRACE_MS: '300' };
     const third = await startApp({ env });
     const eve = await createServerClient(third);

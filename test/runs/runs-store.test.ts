@@ -7,7 +7,7 @@ import type { Owner } from '../../src/lib/owner.ts';
 import { createRunExit, NO_BYTES } from '../../src/runs/events.ts';
 import type { NewRun } from '../../src/runs/queue-store.ts';
 import { createRunsStore, type RunsStore } from '../../src/runs/runs-store.ts';
-import { createDatabase } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
 
 const PER_USER = 3;
 const PER_SERVER = 2;
@@ -15,7 +15,7 @@ const PER_SERVER = 2;
 let urls: { appUrl: string; ownerUrl: string };
 let database: Database;
 let owner: Owner;
-/** Two processes. */
+/** The stores of two processes. */
 let one: RunsStore;
 let two: RunsStore;
 
@@ -35,11 +35,11 @@ beforeEach(async () => {
 
 const store = (instance: string) =>
   createRunsStore(database, {
-    ...{ instance, leaseMs: 60_000, mostQueued: 64 },
+    ...{ instance, leaseMs: 60_000, maxQueuedPerUser: 64 },
     limits: { perUser: PER_USER, perServer: PER_SERVER },
   });
 
-/** As the schema's owner, whom row-level security does not hold. */
+/** Runs SQL as the schema's owner, to which row-level security does not apply. */
 async function sql(text: string): Promise<Record<string, unknown>[]> {
   const client = new pg.Client({ connectionString: urls.ownerUrl });
   await client.connect();
@@ -49,13 +49,13 @@ async function sql(text: string): Promise<Record<string, unknown>[]> {
     await client.end();
   }
 }
-const silence = (id: string) =>
+const expireLease = (id: string) =>
   sql(`UPDATE runs SET lease_until = now() - interval '1 s' WHERE id = '${id}'`);
 
 function newRun(own: Partial<NewRun> = {}): NewRun {
   return {
     ...{ id: randomUUID(), owner, serverId: 'a', serverName: 'A', serverType: 'ssh' },
-    ...{ serverVersions: [1], language: null, codeSha256: '', sealed: 'sealed', ...own },
+    ...{ serverVersions: [1], language: null, codeSha256: '', ciphertext: 'sealed', ...own },
   };
 }
 
@@ -66,13 +66,13 @@ async function submit(by: RunsStore, own: Partial<NewRun> = {}, mayStart = true)
 
 const finish = {
   exit: createRunExit('exited', null),
-  batches: [{ firstSeq: 1, lastSeq: 1, bytes: NO_BYTES, sealed: 'of the finish' }],
-  ...{ total: NO_BYTES, lastSeq: 1, reseal: (sealed: string) => `${sealed} again` },
+  batches: [{ firstSeq: 1, lastSeq: 1, bytes: NO_BYTES, ciphertext: 'of the finish' }],
+  ...{ total: NO_BYTES, lastSeq: 1, reencrypt: (ciphertext: string) => `${ciphertext} again` },
 };
-const idsOf = (runs: readonly { id: string }[]) => runs.map(({ id }) => id);
+const toIds = (runs: readonly { id: string }[]) => runs.map(({ id }) => id);
 
-describe('handing a run in', () => {
-  it('starts no more than the limits allow, however many come at once and to whom', async () => {
+describe('submitting a run', () => {
+  it('starts no more runs than the limits allow, for concurrent requests to two processes', async () => {
     const answers = await Promise.all(
       Array.from({ length: 40 }, (_, at) =>
         submit(at % 2 === 0 ? one : two, { serverId: ['a', 'b', 'c'][at % 3] ?? '' }),
@@ -85,17 +85,17 @@ describe('handing a run in', () => {
     expect(Math.max(...onServers.map(({ n }) => Number(n)))).toBeLessThanOrEqual(PER_SERVER);
   });
 
-  it('passes nobody of its owner by who waits already, and others do not matter', async () => {
+  it('queues a run behind its owner’s queued runs on the same server, and not behind other owners’ runs', async () => {
     const first = await submit(one, {}, false);
-    expect(first).toMatchObject({ outcome: 'queued', place: 1 });
-    expect(await submit(two)).toMatchObject({ outcome: 'queued', place: 2 });
-    expect(await submit(two, { serverId: 'b' })).toMatchObject({ outcome: 'queued', place: 1 });
+    expect(first).toMatchObject({ outcome: 'queued', position: 1 });
+    expect(await submit(two)).toMatchObject({ outcome: 'queued', position: 2 });
+    expect(await submit(two, { serverId: 'b' })).toMatchObject({ outcome: 'queued', position: 1 });
     expect(await submit(two, { owner: `user:${randomUUID()}` })).toEqual(
       expect.objectContaining({ outcome: 'running' }),
     );
   });
 
-  it('stores nothing of the 65th that would wait, not even in the audit trail', async () => {
+  it('stores nothing of the 65th queued run, not even in the audit trail', async () => {
     for (let at = 0; at < 64; at += 1) await submit(one, {}, false);
     const refused = await submit(one, {}, false);
     expect(refused.outcome).toBe('full');
@@ -105,50 +105,50 @@ describe('handing a run in', () => {
 });
 
 describe('a process', () => {
-  it('begins its own queued runs, and those of others only when they are silent and it is asked to', async () => {
+  it('claims its own queued runs, and orphans only if it includes them and their lease has expired', async () => {
     const run = await submit(one, {}, false);
     expect(await two.claim(10, true)).toEqual([]);
-    await silence(run.id);
+    await expireLease(run.id);
     expect(await two.claim(10, false)).toEqual([]);
-    expect(idsOf(await two.claim(10, true))).toEqual([run.id]);
+    expect(toIds(await two.claim(10, true))).toEqual([run.id]);
     expect(await one.claim(10, true)).toEqual([]);
   });
 
-  it('gets at once what another has left behind', async () => {
+  it('claims released runs of another process at once', async () => {
     const run = await submit(one, {}, false);
     await one.release();
-    expect(idsOf(await two.claim(10, false))).toEqual([run.id]);
+    expect(toIds(await two.claim(10, false))).toEqual([run.id]);
   });
 
-  it('begins no run twice, whoever claims at the same time', async () => {
+  it('claims no run twice, also for concurrent claims', async () => {
     await Promise.all(
       Array.from({ length: 30 }, () => submit(one, { owner: `user:${randomUUID()}` }, false)),
     );
     await one.release();
     const claimed = await Promise.all([one, two, one, two].map((own) => own.claim(10, false)));
-    const ids = idsOf(claimed.flat());
+    const ids = toIds(claimed.flat());
     expect(ids).toHaveLength(30);
     expect(new Set(ids).size).toBe(30);
   });
 
-  it('takes over what goes on in a silent one, and nothing that somebody keeps alive', async () => {
-    const [dead, alive] = [await submit(one), await submit(one)];
-    await silence(dead.id);
-    await one.renew([alive.id]);
-    expect(idsOf(await two.takeOrphans(10))).toEqual([dead.id]);
+  it('takes over runs under way with an expired lease, and none with a renewed lease', async () => {
+    const [orphan, renewed] = [await submit(one), await submit(one)];
+    await expireLease(orphan.id);
+    await one.renew([renewed.id]);
+    expect(toIds(await two.takeOrphans(10))).toEqual([orphan.id]);
     expect(await two.takeOrphans(10)).toEqual([]);
-    expect(await one.renew([dead.id, alive.id])).toEqual(new Map([[alive.id, false]]));
+    expect(await one.renew([orphan.id, renewed.id])).toEqual(new Map([[renewed.id, false]]));
   });
 
-  it('can neither end a run that was taken over, nor write into its history', async () => {
+  it('can neither finish a run that was taken over, nor write to its history', async () => {
     const run = await submit(one);
-    await silence(run.id);
+    await expireLease(run.id);
     await two.takeOrphans(10);
     await one.saveEvents(run, finish.batches);
     expect(await one.finish(run, finish)).toBe(false);
     expect(await sql('SELECT FROM run_events')).toEqual([]);
     expect(await two.finish(run, finish)).toBe(true);
-    await two.saveEvents(run, [{ firstSeq: 1, lastSeq: 1, bytes: NO_BYTES, sealed: 'too late' }]);
+    await two.saveEvents(run, [{ firstSeq: 1, lastSeq: 1, bytes: NO_BYTES, ciphertext: 'too late' }]);
     expect(await two.finish(run, { ...finish, exit: createRunExit('lost', null) })).toBe(false);
     expect(await sql('SELECT sealed FROM run_events')).toEqual([{ sealed: 'of the finish' }]);
     expect(await sql('SELECT cause, sealed, status FROM runs')).toEqual([
@@ -156,7 +156,7 @@ describe('a process', () => {
     ]);
   });
 
-  it('is told ids, owners and places of what is others’, and nothing else', async () => {
+  it('receives only ids, owners and positions of other owners’ runs', async () => {
     const run = await submit(one, {}, false);
     const client = new pg.Client({ connectionString: urls.appUrl });
     await client.connect();

@@ -9,41 +9,41 @@ import { evidence } from '../support/evidence.ts';
 import { adminClient, createUser, stack, type ClientCredentials, type TestUser } from '../support/stack.ts';
 import type { VaultView } from '../support/vault-record.ts';
 
-/** Where keys may lie; the suites of this folder hold for both. */
-export const LAYOUTS = ['a realm of its own for keys', 'one realm for people and keys'] as const;
+/** Where keys may be stored. The suites of this folder run over both. */
+export const LAYOUTS = ['a separate realm for keys', 'one realm for users and keys'] as const;
 export type Layout = (typeof LAYOUTS)[number];
 
-/** The product, running, with the realms that it uses and an administrator's hands on them. */
+/** A running app with its realms and an administrator's access to them. */
 export interface Installation {
   layout: Layout;
   app: TestApp;
-  /** Where the people are. */
+  /** The user realm. */
   realm: string;
-  /** Where the keys are; the same as `realm` in the guide's layout. */
+  /** The vault realm; the same as `realm` in the guide's layout. */
   vaultRealm: string;
   service: ClientCredentials;
   vault: ClientCredentials;
-  /** A person with a random name. */
+  /** Creates a user with a random name. */
   createUser(tier?: Tier): Promise<TestUser>;
-  /** The record of a person's keys, as an administrator sees it. @throws Error when there is none. */
-  readRecord(person: Pick<TestUser, 'id'>): Promise<VaultView>;
+  /** A user's vault record as an administrator sees it. @throws Error when there is none. */
+  readRecord(user: Pick<TestUser, 'id'>): Promise<VaultView>;
   /** Saves the record with some attributes replaced, as the console does. */
-  editRecord(person: Pick<TestUser, 'id'>, change: Record<string, string[]>): Promise<void>;
-  /** Lets people sign in at another app on the same realms; where each app has a web client, they can anyway. */
+  editRecord(user: Pick<TestUser, 'id'>, change: Record<string, string[]>): Promise<void>;
+  /** Lets users sign in at another app on the same realms. Does nothing where each app has its own web client. */
   pointWebClientAt(app: Pick<TestApp, 'url'>): Promise<void>;
   stop(): Promise<void>;
 }
 
 /** @param env settings beyond those that every test app has. */
 export async function install(layout: Layout, env: Environment = {}): Promise<Installation> {
-  return layout === 'one realm for people and keys' ? installInOneRealm(env) : installInTwoRealms(env);
+  return layout === 'one realm for users and keys' ? installInOneRealm(env) : installInTwoRealms(env);
 }
 
 async function installInTwoRealms(env: Environment): Promise<Installation> {
   const { realm, vaultRealm, serviceClient, vaultClient } = stack.keycloak;
   const app = await startApp({ env });
   return {
-    layout: 'a realm of its own for keys',
+    layout: 'a separate realm for keys',
     app,
     realm,
     vaultRealm,
@@ -60,7 +60,7 @@ async function installInTwoRealms(env: Environment): Promise<Installation> {
   };
 }
 
-/** A copy of the shipped realm of the people, made fit to hold keys as `keycloak/README.md` tells an administrator. */
+/** A copy of the shipped user realm, prepared to hold keys as in `keycloak/README.md`. */
 async function installInOneRealm(env: Environment): Promise<Installation> {
   const realm = `one-realm-${randomBytes(6).toString('hex')}`;
   const [web, service, vault] = ['web', 'service', 'vault'].map((name) => ({
@@ -81,7 +81,7 @@ async function installInOneRealm(env: Environment): Promise<Installation> {
   });
   await pointWebClient(realm, web.id, app.url);
   return {
-    layout: 'one realm for people and keys',
+    layout: 'one realm for users and keys',
     app,
     realm,
     vaultRealm: realm,
@@ -116,13 +116,13 @@ async function createRealm(
           .replaceAll(/\$\{(PUBLIC|INTERNAL)_URL\}/g, 'http://localhost:1'),
       ),
     );
-  const [people, vault] = [read('ops-center-realm.json'), read('ops-center-vault-realm.json')];
+  const [main, vault] = [read('ops-center-realm.json'), read('ops-center-vault-realm.json')];
   const admin = await adminClient();
   await admin.realms.create({
-    ...people,
+    ...main,
     realm,
-    clients: [...people.clients, ...vault.clients],
-    users: [...people.users, ...vault.users],
+    clients: [...main.clients, ...vault.clients],
+    users: [...main.users, ...vault.users],
   });
   const fresh = await adminClient();
   const profile = await fresh.users.getProfile({ realm });
@@ -157,21 +157,21 @@ const Attributes = z.record(z.string(), z.array(z.string()));
 
 function recordsIn(
   realm: string,
-  findId: (person: Pick<TestUser, 'id'>) => Promise<string | undefined>,
+  findId: (user: Pick<TestUser, 'id'>) => Promise<string | undefined>,
 ): Pick<Installation, 'readRecord' | 'editRecord'> {
-  async function getId(person: Pick<TestUser, 'id'>): Promise<string> {
-    const id = await findId(person);
-    if (id === undefined) throw new Error(`${person.id} has no record`);
+  async function getId(user: Pick<TestUser, 'id'>): Promise<string> {
+    const id = await findId(user);
+    if (id === undefined) throw new Error(`${user.id} has no record`);
     return id;
   }
   return {
-    async readRecord(person) {
-      const id = await getId(person);
+    async readRecord(user) {
+      const id = await getId(user);
       const found = await (await adminClient(realm)).users.findOne({ id });
       return { id, attributes: Attributes.parse(found?.attributes) };
     },
-    async editRecord(person, change) {
-      const id = await getId(person);
+    async editRecord(user, change) {
+      const id = await getId(user);
       const admin = await adminClient(realm);
       const { userProfileMetadata: _metadata, ...stored } = (await admin.users.findOne({ id })) ?? {};
       await admin.users.update({ id }, { ...stored, attributes: { ...stored.attributes, ...change } });

@@ -18,63 +18,63 @@ import { createScenario, type UserWithKey, type Scenario } from './scenario.ts';
 const LABEL = 'a label of mine';
 
 describe.each(LAYOUTS)('with %s', (layout) => {
-  const isOneRealm = layout === 'one realm for people and keys';
-  let scene: Scenario;
-  let person: UserWithKey;
-  /** Of the stored value the Fernet token, and what is shown in the key's place. */
+  const isOneRealm = layout === 'one realm for users and keys';
+  let scenario: Scenario;
+  let owner: UserWithKey;
+  /** The Fernet token of the stored value, and the mask that is shown. */
   let token: string;
   let mask: string;
   beforeAll(async () => {
-    scene = await createScenario(layout);
-    person = await scene.createUserWithKey({ label: LABEL });
-    ({ token, mask } = JSON.parse(person.value) as { token: string; mask: string });
+    scenario = await createScenario(layout);
+    owner = await scenario.createUserWithKey({ label: LABEL });
+    ({ token, mask } = JSON.parse(owner.value) as { token: string; mask: string });
   }, 120_000);
-  afterAll(() => scene.stop());
+  afterAll(() => scenario.stop());
 
-  /** Nothing of the key: neither itself nor what stands for it, sealed or shown. */
+  /** The text contains neither the key nor its token, mask or label. */
   function expectNothingOfKeys(text: string): void {
     expect(text).not.toBe('');
-    expectNothingOf(text, [person.key, mask, token, person.value, 'gAAAAA', 'byok', LABEL]);
+    expectNothingOf(text, [owner.key, mask, token, owner.value, 'gAAAAA', 'byok', LABEL]);
   }
 
-  const base = () => `${stack.keycloak.url}/realms/${scene.realm}`;
+  const base = () => `${stack.keycloak.url}/realms/${scenario.realm}`;
   const account = () => `${base()}/account/`;
 
-  describe('an administrator', () => {
-    it('sees the Fernet token in the record, and only the app’s encryption key opens it', async () => {
-      const { attributes } = await scene.readRecord(person.user);
+  describe('an administrator of Keycloak', () => {
+    it('sees the Fernet token in the record, and only the app’s encryption key decrypts it', async () => {
+      const { attributes } = await scenario.readRecord(owner.user);
       expect(attributes).toEqual({
         ...(isOneRealm
           ? { subscription_tier: ['starter'] }
-          : { owner: [`user:${person.user.id}`], owner_name: [person.user.username] }),
-        byok_openai: [person.value],
+          : { owner: [`user:${owner.user.id}`], owner_name: [owner.user.username] }),
+        byok_openai: [owner.value],
       });
-      expectNothingOf(person.value, [person.key]);
+      expectNothingOf(owner.value, [owner.key]);
       expect(token).toMatch(/^gAAAAA[\w-]+=*$/);
-      const sealed = createKeyring(scene.app.config.encryptionKeys).decrypt(token) ?? '{}';
-      expect(JSON.parse(sealed)).toMatchObject({
-        key: person.key,
-        owner: `user:${person.user.id}`,
+      const plaintext = createKeyring(scenario.app.config.encryptionKeys).decrypt(token) ?? '{}';
+      expect(JSON.parse(plaintext)).toMatchObject({
+        key: owner.key,
+        owner: `user:${owner.user.id}`,
         provider: 'openai',
       });
       expect(createKeyring([fernetKey()]).decrypt(token)).toBeUndefined();
     });
 
-    it('finds the person’s own user as it was but for the sealed keys, where they lie there', async () => {
-      const found = await (await adminClient(scene.realm)).users.findOne({ id: person.user.id });
-      const { username, email } = person.user;
+    it('sees the Keycloak user unchanged, except for encrypted keys with one realm', async () => {
+      const found = await (await adminClient(scenario.realm)).users.findOne({ id: owner.user.id });
+      const { username, email } = owner.user;
       expect(found).toMatchObject({ username, email, firstName: 'Test', lastName: 'User', enabled: true });
       const { byok_openai: _keys, ...others } = (found?.attributes ?? {}) as Record<string, string[]>;
       expect(others).toEqual({ subscription_tier: ['starter'] });
       if (!isOneRealm) expectNothingOfKeys(JSON.stringify(found));
     });
 
-    it('finds in the events that keys were written, and nothing of them', async () => {
-      const { id } = await scene.readRecord(person.user);
-      const admin = await adminClient(scene.realm);
+    it('sees in the events that keys were written, and no part of a key', async () => {
+      const { id } = await scenario.readRecord(owner.user);
+      const admin = await adminClient(scenario.realm);
       const lists = [
-        await admin.realms.findEvents({ realm: scene.realm, user: person.user.id }),
-        await admin.realms.findAdminEvents({ realm: scene.vaultRealm, resourcePath: `users/${id}` }),
+        await admin.realms.findEvents({ realm: scenario.realm, user: owner.user.id }),
+        await admin.realms.findAdminEvents({ realm: scenario.vaultRealm, resourcePath: `users/${id}` }),
       ];
       for (const events of lists) {
         expect(events.length).toBeGreaterThan(0);
@@ -83,18 +83,18 @@ describe.each(LAYOUTS)('with %s', (layout) => {
     });
   });
 
-  describe('the user', () => {
-    it('sees nothing of keys in the account pages’ own API', async () => {
-      const accessToken = await accountConsoleToken(person.user, scene.realm);
+  describe('a user', () => {
+    it('sees no part of a key in the API of the account pages', async () => {
+      const accessToken = await accountConsoleToken(owner.user, scenario.realm);
       const { status, text } = await callKeycloak(
         accessToken,
         'GET',
         `${account()}?userProfileMetadata=true`,
       );
       expect(status).toBe(200);
-      // The profile is the real one: it shows the tier.
+      // The complete profile was read: it shows the tier.
       expect(JSON.parse(text)).toMatchObject({
-        username: person.user.username,
+        username: owner.user.username,
         attributes: { subscription_tier: ['starter'] },
       });
       expectNothingOfKeys(text);
@@ -102,24 +102,24 @@ describe.each(LAYOUTS)('with %s', (layout) => {
 
     it.each([
       ['the tier', { subscription_tier: ['enterprise'] }],
-      ['the tier away', { subscription_tier: [] }],
+      ['an empty tier', { subscription_tier: [] }],
       ['a key', { byok_openai: ['{"v":1}'] }],
       ['another provider’s key', { byok_anything: ['x'] }],
       ['organizations to administer', { organization_admin: ['demo'] }],
-    ])('cannot write %s through it', async (_name, change) => {
-      const writer = await scene.createUser();
-      const accessToken = await accountConsoleToken(writer, scene.realm);
+    ])('cannot write %s through that API', async (_name, change) => {
+      const writer = await scenario.createUser();
+      const accessToken = await accountConsoleToken(writer, scenario.realm);
       const own = JSON.parse((await callKeycloak(accessToken, 'GET', account())).text) as {
         attributes: Record<string, string[]>;
       };
       const write = (attributes: Record<string, string[]>, lastName: string) =>
         callKeycloak(accessToken, 'POST', account(), { ...own, lastName, attributes });
       await write({ ...own.attributes, ...change }, 'Tried');
-      const admin = await adminClient(scene.realm);
+      const admin = await adminClient(scenario.realm);
       expect((await admin.users.findOne({ id: writer.id }))?.attributes).toEqual({
         subscription_tier: ['starter'],
       });
-      // The same call writes what is the user's own to write.
+      // The same call writes what users may change.
       expect((await write(own.attributes, 'Written')).status).toBe(204);
       expect(await admin.users.findOne({ id: writer.id })).toMatchObject({
         lastName: 'Written',
@@ -128,26 +128,26 @@ describe.each(LAYOUTS)('with %s', (layout) => {
     });
 
     it('does not lose keys by saving the account pages', async () => {
-      const writer = await scene.createUserWithKey();
-      const accessToken = await accountConsoleToken(writer.user, scene.realm);
+      const writer = await scenario.createUserWithKey();
+      const accessToken = await accountConsoleToken(writer.user, scenario.realm);
       const own = JSON.parse((await callKeycloak(accessToken, 'GET', account())).text) as object;
       const saved = await callKeycloak(accessToken, 'POST', account(), { ...own, lastName: 'Saved' });
       expect(saved.status).toBe(204);
-      expect((await scene.readRecord(writer.user)).attributes['byok_openai']).toEqual([writer.value]);
-      await scene.expectKeyUsed(writer);
+      expect((await scenario.readRecord(writer.user)).attributes['byok_openai']).toEqual([writer.value]);
+      await scenario.expectKeyUsed(writer);
     });
 
-    it('may use no part of the admin interface', async () => {
-      const accessToken = await accountConsoleToken(person.user, scene.realm);
-      const { id } = await scene.readRecord(person.user);
+    it('is refused by the admin API', async () => {
+      const accessToken = await accountConsoleToken(owner.user, scenario.realm);
+      const { id } = await scenario.readRecord(owner.user);
       for (const url of [
-        adminUrl(scene.realm, `/users/${person.user.id}`),
-        adminUrl(scene.vaultRealm, `/users/${id}`),
+        adminUrl(scenario.realm, `/users/${owner.user.id}`),
+        adminUrl(scenario.vaultRealm, `/users/${id}`),
       ])
         expect([401, 403]).toContain((await callKeycloak(accessToken, 'GET', url)).status);
     });
 
-    it('has tokens that say nothing of keys or tier: ID and access token, userinfo', async () => {
+    it('has tokens without keys or tier: ID token, access token and userinfo', async () => {
       const tokens = await tokensOfSession();
       const userinfo = await callKeycloak(
         tokens.access_token,
@@ -156,40 +156,40 @@ describe.each(LAYOUTS)('with %s', (layout) => {
       );
       expect(userinfo.status).toBe(200);
       for (const text of [claimsOf(tokens.id_token), claimsOf(tokens.access_token), userinfo.text]) {
-        expect(JSON.parse(text)).toMatchObject({ sub: person.user.id });
+        expect(JSON.parse(text)).toMatchObject({ sub: owner.user.id });
         expectNothingOfKeys(text);
         expect(text).not.toContain('subscription_tier');
       }
     });
 
-    it('cannot open the account API with the token that the app holds', async () => {
+    it('cannot use the account API with the token that the app holds', async () => {
       const { access_token } = await tokensOfSession();
       expect([401, 403]).toContain((await callKeycloak(access_token, 'GET', account())).status);
     });
 
     if (!isOneRealm) {
-      it('cannot sign in as a vault record, nor is there anything to sign in to', async () => {
-        const admin = await adminClient(scene.vaultRealm);
-        const { id } = await scene.readRecord(person.user);
+      it('cannot sign in as a vault record: it is disabled and has no credentials', async () => {
+        const admin = await adminClient(scenario.vaultRealm);
+        const { id } = await scenario.readRecord(owner.user);
         expect(await admin.users.findOne({ id })).toMatchObject({ enabled: false });
         expect(await admin.users.getCredentials({ id })).toEqual([]);
       });
     }
   });
 
-  /** The tokens of the user's real session, as the app holds them; the access token comes of its refresh token. */
+  /** The tokens of the user's session as the app holds them. The access token is issued for its refresh token. */
   async function tokensOfSession(): Promise<Tokens> {
-    const { config, ownerDatabaseUrl } = scene.app;
+    const { config, ownerDatabaseUrl } = scenario.app;
     const client = new pg.Client({ connectionString: ownerDatabaseUrl });
     await client.connect();
     const { rows } = await client.query<{
       sess: { userId: string; keycloakSessionId: string; tokens: string };
-    }>(`SELECT sess FROM sessions WHERE sess ->> 'userId' = $1`, [person.user.id]);
+    }>(`SELECT sess FROM sessions WHERE sess ->> 'userId' = $1`, [owner.user.id]);
     await client.end();
     const [row] = rows;
     if (row === undefined) throw new Error('the user has no session');
     const held = decryptSessionTokens(createKeyring(config.encryptionKeys), row.sess, row.sess.tokens);
-    if (held === undefined) throw new Error('the session’s tokens do not open');
+    if (held === undefined) throw new Error('the session’s tokens do not decrypt');
     const { web } = config.keycloak;
     const fresh = await getTokens(
       {
@@ -198,7 +198,7 @@ describe.each(LAYOUTS)('with %s', (layout) => {
         client_secret: web.secret,
         refresh_token: held.refreshToken,
       },
-      scene.realm,
+      scenario.realm,
     );
     return { ...fresh, id_token: held.idToken };
   }

@@ -22,18 +22,18 @@ const IN_A_YEAR = new Date(Date.now() + 365 * 86_400_000).toISOString();
 const OTHER_ID = 'otherkey0001';
 
 describe.each(LAYOUTS)('with %s', (layout) => {
-  let scene: Scenario;
+  let scenario: Scenario;
   beforeAll(async () => {
-    scene = await createScenario(layout);
+    scenario = await createScenario(layout);
   }, 120_000);
-  afterAll(() => scene.stop());
+  afterAll(() => scenario.stop());
   afterEach(() => {
-    scene.upstream.reset();
+    scenario.upstream.reset();
   });
 
-  /** Another process on the same realms, with a database of its own, as after a theft of the realms. */
-  function startElsewhere(encryptionKey: string, shared?: TestApp): Promise<TestApp> {
-    const { realm, vaultRealm, service, vault, upstream, app } = scene;
+  /** Another process on the same realms, with its own database unless `shared` is set, as after a theft of the realms. */
+  function startOtherApp(encryptionKey: string, shared?: TestApp): Promise<TestApp> {
+    const { realm, vaultRealm, service, vault, upstream, app } = scenario;
     return startApp({
       ...(shared === undefined ? {} : { shared }),
       env: {
@@ -43,7 +43,7 @@ describe.each(LAYOUTS)('with %s', (layout) => {
         KEYCLOAK_VAULT_REALM: vaultRealm,
         KEYCLOAK_SERVICE_CLIENT_SECRET: service.secret,
         KEYCLOAK_VAULT_CLIENT_SECRET: vault.secret,
-        // In one realm both are the same web client, see signInAt.
+        // With one realm, both apps use the same web client: see signInAt.
         ...(realm === vaultRealm
           ? {
               KEYCLOAK_WEB_CLIENT_ID: app.config.keycloak.web.id,
@@ -54,177 +54,177 @@ describe.each(LAYOUTS)('with %s', (layout) => {
     });
   }
 
-  describe('a ciphertext that an administrator', () => {
-    it('copies to another person is of no use there, and all is as before when that is undone', async () => {
-      const [owner, other] = [await scene.createUserWithKey(), await scene.createUserWithKey()];
-      await scene.editRecord(other.user, { byok_openai: [owner.value] });
-      await scene.expectUndecryptable({ session: other.session, keyId: owner.keyId }, 'openai/gpt-4o');
-      expect((await scene.readRecord(other.user)).attributes['byok_openai']).toEqual([owner.value]);
-      await scene.expectKeyUsed(owner);
-      await scene.editRecord(other.user, { byok_openai: [other.value] });
-      await scene.expectKeyUsed(other);
+  describe('a ciphertext that an administrator of Keycloak', () => {
+    it('copies to another owner does not decrypt there, and the copy can be undone', async () => {
+      const [owner, other] = [await scenario.createUserWithKey(), await scenario.createUserWithKey()];
+      await scenario.editRecord(other.user, { byok_openai: [owner.value] });
+      await scenario.expectUndecryptable({ session: other.session, keyId: owner.keyId }, 'openai/gpt-4o');
+      expect((await scenario.readRecord(other.user)).attributes['byok_openai']).toEqual([owner.value]);
+      await scenario.expectKeyUsed(owner);
+      await scenario.editRecord(other.user, { byok_openai: [other.value] });
+      await scenario.expectKeyUsed(other);
     });
 
-    it('puts beside a person’s own key is passed over: the own key serves', async () => {
-      const [owner, other] = [await scene.createUserWithKey(), await scene.createUserWithKey()];
-      await scene.editRecord(other.user, { byok_openai: [owner.value, other.value] });
-      for (let turn = 1; turn <= 3; turn += 1) {
-        expect((await scene.chat(other.session, 'openai/gpt-4o')).status).toBe(200);
-        expect((await scene.upstream.received(turn)).key).toBe(other.key);
+    it('copies next to another owner’s key is skipped, and that owner’s key serves', async () => {
+      const [owner, other] = [await scenario.createUserWithKey(), await scenario.createUserWithKey()];
+      await scenario.editRecord(other.user, { byok_openai: [owner.value, other.value] });
+      for (let count = 1; count <= 3; count += 1) {
+        expect((await scenario.chat(other.session, 'openai/gpt-4o')).status).toBe(200);
+        expect((await scenario.upstream.received(count)).key).toBe(other.key);
       }
       await until(
         async () =>
-          (await listKeys(scene.app, other.session)).find(({ id }) => id === owner.keyId)?.test_status,
+          (await listKeys(scenario.app, other.session)).find(({ id }) => id === owner.keyId)?.test_status,
         (status) => status === 'undecryptable',
       );
     });
 
-    it('copies to another provider of the same person is of no use there, and stays in use where it was', async () => {
-      const person = await scene.createUserWithKey();
-      await scene.editRecord(person.user, { byok_openrouter: [person.value] });
-      await scene.expectUndecryptable(person, 'openrouter/openai/gpt-4o');
-      await scene.expectKeyUsed(person);
-      expect((await scene.readRecord(person.user)).attributes).toMatchObject({
-        byok_openai: [person.value],
-        byok_openrouter: [person.value],
+    it('copies to another provider of the same owner does not decrypt there, and the original still serves', async () => {
+      const owner = await scenario.createUserWithKey();
+      await scenario.editRecord(owner.user, { byok_openrouter: [owner.value] });
+      await scenario.expectUndecryptable(owner, 'openrouter/openai/gpt-4o');
+      await scenario.expectKeyUsed(owner);
+      expect((await scenario.readRecord(owner.user)).attributes).toMatchObject({
+        byok_openai: [owner.value],
+        byok_openrouter: [owner.value],
       });
     });
 
     it.each([
       ['edits', edited],
       ['cuts short', (value: string) => value.replace(/.{8}"}$/, '"}')],
-      ['replaces by text', withMembers({ token: 'sk-of-the-admin' })],
+      ['replaces with text', withMembers({ token: 'sk-of-the-admin' })],
       ['gives an endpoint', withMembers({ endpoint: 'http://127.0.0.1:9/v1' })],
       ['gives an expiry', withMembers({ expires_at: IN_A_YEAR })],
-    ])('%s is not opened, and is back in use when that is undone', async (_name, change) => {
-      const person = await scene.createUserWithKey();
-      const changed = change(person.value);
-      expect(changed).not.toBe(person.value);
-      await scene.editRecord(person.user, { byok_openai: [changed] });
-      await scene.expectUndecryptable(person, 'openai/gpt-4o');
-      expect((await scene.readRecord(person.user)).attributes['byok_openai']).toEqual([changed]);
-      await scene.editRecord(person.user, { byok_openai: [person.value] });
-      await scene.expectKeyUsed(person);
+    ])('%s does not decrypt, and the change can be undone', async (_name, change) => {
+      const owner = await scenario.createUserWithKey();
+      const changed = change(owner.value);
+      expect(changed).not.toBe(owner.value);
+      await scenario.editRecord(owner.user, { byok_openai: [changed] });
+      await scenario.expectUndecryptable(owner, 'openai/gpt-4o');
+      expect((await scenario.readRecord(owner.user)).attributes['byok_openai']).toEqual([changed]);
+      await scenario.editRecord(owner.user, { byok_openai: [owner.value] });
+      await scenario.expectKeyUsed(owner);
     });
 
-    it('gives another key’s id is not opened under that id, and the key itself still serves beside it', async () => {
-      const person = await scene.createUserWithKey();
-      const renamed = withMembers({ id: OTHER_ID })(person.value);
-      await scene.editRecord(person.user, { byok_openai: [renamed] });
-      await scene.expectUndecryptable({ ...person, keyId: OTHER_ID }, 'openai/gpt-4o');
-      await scene.editRecord(person.user, { byok_openai: [renamed, person.value] });
-      await scene.expectKeyUsed(person);
+    it('stores under another id does not decrypt there, and the original still serves', async () => {
+      const owner = await scenario.createUserWithKey();
+      const renamed = withMembers({ id: OTHER_ID })(owner.value);
+      await scenario.editRecord(owner.user, { byok_openai: [renamed] });
+      await scenario.expectUndecryptable({ ...owner, keyId: OTHER_ID }, 'openai/gpt-4o');
+      await scenario.editRecord(owner.user, { byok_openai: [renamed, owner.value] });
+      await scenario.expectKeyUsed(owner);
     });
 
-    it('puts in the place of a newer key of the same person, by the newer one’s id, is not opened', async () => {
-      const person = await scene.createUserWithKey();
-      const second = await scene.storeKey(person, { key: openAiKey() });
-      const { token } = JSON.parse(person.value) as { token: string };
-      await scene.editRecord(person.user, { byok_openai: [withMembers({ token })(second.value)] });
-      await scene.expectUndecryptable({ ...person, keyId: second.keyId }, 'openai/gpt-4o');
+    it('stores under the id of a newer key of the same owner does not decrypt', async () => {
+      const owner = await scenario.createUserWithKey();
+      const second = await scenario.storeKey(owner, { key: openAiKey() });
+      const { token } = JSON.parse(owner.value) as { token: string };
+      await scenario.editRecord(owner.user, { byok_openai: [withMembers({ token })(second.value)] });
+      await scenario.expectUndecryptable({ ...owner, keyId: second.keyId }, 'openai/gpt-4o');
     });
 
-    it('frees of its expiry, or gives a later one, is not opened: the sealed one holds', async () => {
-      const person = await scene.createUserWithKey({ expires_at: TOMORROW });
+    it('stores without expiry, or with a later one, does not decrypt: the encrypted expiry applies', async () => {
+      const owner = await scenario.createUserWithKey({ expires_at: TOMORROW });
       for (const expires_at of [null, IN_A_YEAR]) {
-        await scene.editRecord(person.user, { byok_openai: [withMembers({ expires_at })(person.value)] });
-        await scene.expectUndecryptable(person, 'openai/gpt-4o');
+        await scenario.editRecord(owner.user, { byok_openai: [withMembers({ expires_at })(owner.value)] });
+        await scenario.expectUndecryptable(owner, 'openai/gpt-4o');
       }
-      await scene.editRecord(person.user, { byok_openai: [person.value] });
-      await scene.expectKeyUsed(person);
+      await scenario.editRecord(owner.user, { byok_openai: [owner.value] });
+      await scenario.expectKeyUsed(owner);
     });
 
-    it('sends to another endpoint than the one that its owner named is not opened: neither hears of it', async () => {
-      const { upstream } = scene;
-      const person = await scene.createUserWithKey({ provider: 'custom', endpoint: upstream.url });
-      const elsewhere = withMembers({ endpoint: upstream.url.replace('/v1', '/v2') })(person.value);
-      await scene.editRecord(person.user, { byok_custom: [elsewhere] });
-      await scene.expectUndecryptable(person, 'custom/gpt-4o');
-      await scene.editRecord(person.user, { byok_custom: [person.value] });
-      await scene.expectKeyUsed(person);
+    it('stores with another endpoint does not decrypt, and neither endpoint is called', async () => {
+      const { upstream } = scenario;
+      const owner = await scenario.createUserWithKey({ provider: 'custom', endpoint: upstream.url });
+      const moved = withMembers({ endpoint: upstream.url.replace('/v1', '/v2') })(owner.value);
+      await scenario.editRecord(owner.user, { byok_custom: [moved] });
+      await scenario.expectUndecryptable(owner, 'custom/gpt-4o');
+      await scenario.editRecord(owner.user, { byok_custom: [owner.value] });
+      await scenario.expectKeyUsed(owner);
     });
   });
 
   describe('a key under an encryption key that the app does not have', () => {
-    it('keeps a process that has another one from starting on the same database', async () => {
-      await scene.createUserWithKey();
-      await expect(startElsewhere(fernetKey(), scene.app)).rejects.toThrow(
+    it('prevents a process with another key from starting on the same database', async () => {
+      await scenario.createUserWithKey();
+      await expect(startOtherApp(fernetKey(), scenario.app)).rejects.toThrow(
         'ENCRYPTION_KEY does not fit the stored keys',
       );
     });
 
-    it('is refused in another installation on the same realms, untouched, and serves where it belongs', async () => {
-      const person = await scene.createUserWithKey();
-      const before = await scene.readRecord(person.user);
-      await using stranger = await startElsewhere(fernetKey());
-      const session = await signInAt(stranger, person);
-      await scene.expectUndecryptable({ session, keyId: person.keyId }, 'openai/gpt-4o', stranger);
-      expect(await scene.readRecord(person.user)).toEqual(before);
-      await scene.expectKeyUsed(person);
+    it('is refused by another installation on the same realms, stays unchanged, and still serves the first one', async () => {
+      const owner = await scenario.createUserWithKey();
+      const before = await scenario.readRecord(owner.user);
+      await using otherApp = await startOtherApp(fernetKey());
+      const session = await signInAt(otherApp, owner);
+      await scenario.expectUndecryptable({ session, keyId: owner.keyId }, 'openai/gpt-4o', otherApp);
+      expect(await scenario.readRecord(owner.user)).toEqual(before);
+      await scenario.expectKeyUsed(owner);
     });
 
-    it('stays when another key is added beside it there', async () => {
-      const person = await scene.createUserWithKey();
-      await using stranger = await startElsewhere(fernetKey());
-      const session = await signInAt(stranger, person);
+    it('stays stored when the other installation adds a key', async () => {
+      const owner = await scenario.createUserWithKey();
+      await using otherApp = await startOtherApp(fernetKey());
+      const session = await signInAt(otherApp, owner);
       const added = openAiKey();
       const json = { provider: 'openai', key: added };
-      const answer = await stranger.call('/api/v1/byok/keys/add', { method: 'POST', session, json });
+      const answer = await otherApp.call('/api/v1/byok/keys/add', { method: 'POST', session, json });
       expect(answer.status).toBe(201);
-      expect((await scene.chat(session, 'openai/gpt-4o', stranger)).status).toBe(200);
-      expect((await scene.upstream.received(1)).key).toBe(added);
-      expect((await scene.readRecord(person.user)).attributes['byok_openai']).toContain(person.value);
+      expect((await scenario.chat(session, 'openai/gpt-4o', otherApp)).status).toBe(200);
+      expect((await scenario.upstream.received(1)).key).toBe(added);
+      expect((await scenario.readRecord(owner.user)).attributes['byok_openai']).toContain(owner.value);
     });
 
-    it('is opened by a process that lists it as an older one', async () => {
-      const person = await scene.createUserWithKey();
-      const ring = [fernetKey(), ...scene.app.config.encryptionKeys].join(',');
-      await using rotated = await startElsewhere(ring, scene.app);
-      expect((await scene.chat(person.session, 'openai/gpt-4o', rotated)).status).toBe(200);
-      expect((await scene.upstream.received(1)).key).toBe(person.key);
+    it('decrypts in a process that lists that encryption key as an older one', async () => {
+      const owner = await scenario.createUserWithKey();
+      const ring = [fernetKey(), ...scenario.app.config.encryptionKeys].join(',');
+      await using rotated = await startOtherApp(ring, scenario.app);
+      expect((await scenario.chat(owner.session, 'openai/gpt-4o', rotated)).status).toBe(200);
+      expect((await scenario.upstream.received(1)).key).toBe(owner.key);
     });
   });
 
-  /** In one realm the web client's address is the first app's, so that the other app's must take its place. */
-  async function signInAt(app: TestApp, person: { user: Parameters<TestApp['signIn']>[0] }): Promise<string> {
-    await scene.pointWebClientAt(app);
+  /** With one realm, the web client has the first app's address and is changed to the other app's for the sign-in. */
+  async function signInAt(app: TestApp, owner: { user: Parameters<TestApp['signIn']>[0] }): Promise<string> {
+    await scenario.pointWebClientAt(app);
     try {
-      return await app.signIn(person.user);
+      return await app.signIn(owner.user);
     } finally {
-      await scene.pointWebClientAt(scene.app);
+      await scenario.pointWebClientAt(scenario.app);
     }
   }
 });
 
 describe('a vault record that names another owner', () => {
-  let scene: Scenario;
+  let scenario: Scenario;
   beforeAll(async () => {
-    scene = await createScenario('a realm of its own for keys');
+    scenario = await createScenario('a separate realm for keys');
   }, 120_000);
-  afterAll(() => scene.stop());
+  afterAll(() => scenario.stop());
 
-  it('is refused for list, route and chat, the system does not pay, and all is back when that is undone', async () => {
-    const person = await scene.createUserWithKey();
-    const { attributes } = await scene.readRecord(person.user);
-    await scene.editRecord(person.user, { owner: ['user:somebody-else'] });
+  it('is refused for list, route and chat without use of the system default, until the owner is restored', async () => {
+    const owner = await scenario.createUserWithKey();
+    const { attributes } = await scenario.readRecord(owner.user);
+    await scenario.editRecord(owner.user, { owner: ['user:another-user'] });
     for (const path of ['/api/v1/byok/keys', '/api/v1/byok/route?model=gpt-4o']) {
-      const response = await scene.app.call(path, { session: person.session });
+      const response = await scenario.app.call(path, { session: owner.session });
       expect([response.status, await response.json()]).toMatchObject([424, { code: 'key_undecryptable' }]);
     }
     for (const model of ['openai/gpt-4o', 'any/model']) {
-      const response = await scene.chat(person.session, model);
+      const response = await scenario.chat(owner.session, model);
       expect([response.status, await response.json()]).toMatchObject([
         424,
         { error: { code: 'key_undecryptable', skipped: [] } },
       ]);
       expect(response.headers.get('x-should-retry')).toBe('false');
     }
-    expect(scene.upstream.requests).toHaveLength(0);
-    expect(scene.app.events('key_undecryptable').at(-1)).toMatchObject({
-      user: person.user.id,
+    expect(scenario.upstream.requests).toHaveLength(0);
+    expect(scenario.app.events('key_undecryptable').at(-1)).toMatchObject({
+      user: owner.user.id,
       key_id: null,
     });
-    await scene.editRecord(person.user, { owner: attributes['owner'] ?? [] });
-    await scene.expectKeyUsed(person);
+    await scenario.editRecord(owner.user, { owner: attributes['owner'] ?? [] });
+    await scenario.expectKeyUsed(owner);
   });
 });

@@ -8,18 +8,18 @@ import { startUpstream, type Upstream } from '../support/upstream.ts';
 import { until } from '../support/until.ts';
 import { install, type Installation, type Layout } from './installation.ts';
 
-/** Someone with a key of their own. */
+/** A user who has stored a key. */
 export interface UserWithKey {
   user: TestUser;
   session: string;
   provider: string;
   key: string;
   keyId: string;
-  /** What the vault holds of the key. */
+  /** The stored value in the vault. */
   value: string;
 }
 
-/** What `POST /keys/add` takes beside provider and key. */
+/** Optional members of `POST /keys/add`. */
 export interface KeyOptions {
   provider?: string;
   key?: string;
@@ -29,27 +29,27 @@ export interface KeyOptions {
   key_id?: string;
 }
 
-/** An installation whose every upstream is one double, and whose system default would pay for any model. */
+/** An installation with one double for every upstream and a system default that serves any model. */
 export interface Scenario extends Installation {
   upstream: Upstream;
   createUserWithKey(options?: KeyOptions): Promise<UserWithKey>;
-  /** Adds or replaces a key over the API; answers its id and the value that is stored. */
+  /** Adds or replaces a key through the API. Returns its id and the stored value. */
   storeKey(
-    person: Pick<UserWithKey, 'user' | 'session'>,
+    owner: Pick<UserWithKey, 'user' | 'session'>,
     options: KeyOptions & { key: string },
   ): Promise<Pick<UserWithKey, 'keyId' | 'value'>>;
   chat(session: string, model: string, by?: TestApp): ReturnType<TestApp['call']>;
-  /** Once the change is seen, the chat is refused for that key alone, nobody is called and nobody else pays. */
+  /** Waits for the change, then expects a 424 for that key only, without any upstream call or use of the default. */
   expectUndecryptable(
-    person: Pick<UserWithKey, 'session' | 'keyId'>,
+    owner: Pick<UserWithKey, 'session' | 'keyId'>,
     model: string,
     by?: TestApp,
   ): Promise<void>;
-  /** Once the change is seen, the key serves and is shown as whole, and the upstream gets exactly it. */
-  expectKeyUsed(person: UserWithKey, model?: string): Promise<void>;
+  /** Waits for the change, then expects that the upstream receives exactly this key and that its status is restored. */
+  expectKeyUsed(owner: UserWithKey, model?: string): Promise<void>;
 }
 
-/** Whoever makes it stops it. */
+/** The caller stops it. */
 export async function createScenario(layout: Layout): Promise<Scenario> {
   const upstream = await startUpstream();
   const installation = await install(layout, upstreamSettings(upstream.url));
@@ -83,44 +83,44 @@ export async function createScenario(layout: Layout): Promise<Scenario> {
         json: { model, messages: [{ role: 'user', content: 'Hello' }] },
       }),
 
-    async expectUndecryptable(person, model, by = app) {
+    async expectUndecryptable(owner, model, by = app) {
       await until(
-        () => statusOf(scenario.chat(person.session, model, by)),
+        () => statusOf(scenario.chat(owner.session, model, by)),
         (status) => status === 424,
       );
       upstream.reset();
-      const response = await scenario.chat(person.session, model, by);
+      const response = await scenario.chat(owner.session, model, by);
       expect(response.status).toBe(424);
       expect(await response.json()).toMatchObject({
         error: {
           code: 'key_undecryptable',
-          skipped: [{ key_id: person.keyId, reason: 'undecryptable' }],
+          skipped: [{ key_id: owner.keyId, reason: 'undecryptable' }],
         },
       });
       expect(response.headers.get('x-should-retry')).toBe('false');
-      const test = `/api/v1/byok/keys/test/${model.split('/')[0] ?? ''}?key_id=${person.keyId}`;
-      const tested = await by.call(test, { method: 'POST', session: person.session });
+      const test = `/api/v1/byok/keys/test/${model.split('/')[0] ?? ''}?key_id=${owner.keyId}`;
+      const tested = await by.call(test, { method: 'POST', session: owner.session });
       expect(await tested.json()).toMatchObject({ status: 'undecryptable', details: { billed: false } });
       expect(upstream.requests).toHaveLength(0);
-      expect(by.events('key_undecryptable').at(-1)).toMatchObject({ key_id: person.keyId });
+      expect(by.events('key_undecryptable').at(-1)).toMatchObject({ key_id: owner.keyId });
       await until(
-        () => testStatus(by, person, model),
+        () => testStatus(by, owner, model),
         (status) => status === 'undecryptable',
       );
     },
 
-    async expectKeyUsed(person, model = `${person.provider}/gpt-4o`) {
+    async expectKeyUsed(owner, model = `${owner.provider}/gpt-4o`) {
       await until(
-        () => statusOf(scenario.chat(person.session, model)),
+        () => statusOf(scenario.chat(owner.session, model)),
         (status) => status === 200,
       );
       upstream.reset();
-      const response = await scenario.chat(person.session, model);
+      const response = await scenario.chat(owner.session, model);
       expect(response.status).toBe(200);
-      expect(response.headers.get('x-ops-key-id')).toBe(person.keyId);
-      expect((await upstream.received(1)).key).toBe(person.key);
+      expect(response.headers.get('x-ops-key-id')).toBe(owner.keyId);
+      expect((await upstream.received(1)).key).toBe(owner.key);
       await until(
-        () => testStatus(app, person, model),
+        () => testStatus(app, owner, model),
         (status) => status !== 'undecryptable',
       );
     },
@@ -133,7 +133,7 @@ export async function createScenario(layout: Layout): Promise<Scenario> {
   return scenario;
 }
 
-/** The system would pay for every model: it must not, where a key of one's own is damaged. */
+/** A system default for every model. It must not be used where a stored key is damaged. */
 export function upstreamSettings(url: string): Record<string, string> {
   return {
     UPSTREAM_OPENAI_URL: url,
@@ -146,20 +146,20 @@ export function upstreamSettings(url: string): Record<string, string> {
   };
 }
 
-/** What the upstream sees when the system pays. */
+/** The key that the upstream receives when the system default is used. */
 export const SYSTEM_KEY = 'sk-or-v1-of-the-system-default';
 
 const Added = z.object({ key: z.object({ id: z.string() }) });
 const Listed = z.array(z.looseObject({ id: z.string(), provider: z.string(), test_status: z.string() }));
 
-/** A person's keys as they are listed. */
+/** Lists a user's keys through the API. */
 export async function listKeys(app: TestApp, session: string): Promise<z.output<typeof Listed>> {
   const response = await app.call('/api/v1/byok/keys', { session });
   expect(response.status).toBe(200);
   return Listed.parse(await response.json());
 }
 
-/** How the key is listed; it is noted after the answer. */
+/** The listed test status. It is written after the response. */
 async function testStatus(
   app: TestApp,
   { session, keyId }: Pick<UserWithKey, 'session' | 'keyId'>,
@@ -170,7 +170,7 @@ async function testStatus(
   return keys.find((key) => key.id === keyId && key.provider === provider)?.test_status;
 }
 
-/** The status of an answer, its body read and let go. */
+/** The status of a response. Its body is read and discarded. */
 export async function statusOf(answer: ReturnType<TestApp['call']>): Promise<number> {
   const response = await answer;
   await response.text();

@@ -16,8 +16,9 @@ import { createEvidence, type Evidence } from '../support/evidence.ts';
 import { recordResponses } from '../support/evidence/responses.ts';
 import { createSearch } from '../support/evidence/search.ts';
 import { assertNoSecrets, searchRun } from '../support/evidence/search-run.ts';
-import { adminClient, createDatabase, createUser, stack } from '../support/stack.ts';
-import type { ServersInUse } from '../support/test-servers.ts';
+import { createDatabase } from '../support/database.ts';
+import { adminClient, createUser, stack } from '../support/stack.ts';
+import type { ServersInUse } from '../support/postgres-and-keycloak.ts';
 
 const servers = JSON.parse(process.env['OPS_TEST_SERVERS'] ?? '') as ServersInUse;
 
@@ -47,7 +48,7 @@ describe('the search for secrets that ends each run', () => {
     await plantInVault(canary());
   });
 
-  it('finds a secret that was planted in a log, an answer, a table, a user and a vault record', async () => {
+  it('finds a secret that was planted in a log, a response, a table, a user and a vault record', async () => {
     const { hits, secrets } = await searchRun(folder, servers);
     expect(secrets).toBeGreaterThanOrEqual(5);
     expect(hits.map(({ place }) => place.replaceAll(/\d+\.txt|test_\w+/g, '*')).sort()).toEqual([
@@ -59,24 +60,24 @@ describe('the search for secrets that ends each run', () => {
     ]);
   });
 
-  it('fails the run then, naming kind and place but not the secret', async () => {
-    const said: string[] = [];
-    const error: unknown = await assertNoSecrets(folder, servers, (text) => said.push(text)).catch(
+  it('fails the run and names kind and location, not the secret', async () => {
+    const printed: string[] = [];
+    const error: unknown = await assertNoSecrets(folder, servers, (text) => printed.push(text)).catch(
       (reason: unknown) => reason,
     );
-    const text = `${String(error)} ${said.join()}`;
+    const text = `${String(error)} ${printed.join()}`;
     expect(text).toContain('canary, as it is: logs-');
     expect(text).toContain('hits: 5');
     expect(text).not.toContain('canary-');
   });
 
-  it('looks for the tokens that lie sealed in sessions, too', async () => {
-    const own = mkdtempSync(path.join(tmpdir(), 'evidence-'));
-    const evidenceOfOwn = createEvidence(own);
+  it('searches for the tokens that are encrypted in sessions', async () => {
+    const ownFolder = mkdtempSync(path.join(tmpdir(), 'evidence-'));
+    const ownEvidence = createEvidence(ownFolder);
     const [encryptionKey, refreshToken] = [fernetKey(), randomBytes(30).toString('hex')];
-    evidenceOfOwn.registerSecret('encryption key', encryptionKey);
+    ownEvidence.registerSecret('encryption key', encryptionKey);
     const { ownerUrl } = await createDatabase();
-    evidenceOfOwn.recordDatabase(new URL(ownerUrl).pathname.slice(1));
+    ownEvidence.recordDatabase(new URL(ownerUrl).pathname.slice(1));
     const tokens = encryptSessionTokens(
       createKeyring([encryptionKey]),
       { userId: 'u', keycloakSessionId: 's' },
@@ -86,13 +87,13 @@ describe('the search for secrets that ends each run', () => {
       'sid',
       JSON.stringify({ tokens }),
     ]);
-    evidenceOfOwn.recordLog(`{"token":"${refreshToken}"}\n`);
-    const { hits } = await searchRun(own, servers);
-    rmSync(own, { recursive: true });
+    ownEvidence.recordLog(`{"token":"${refreshToken}"}\n`);
+    const { hits } = await searchRun(ownFolder, servers);
+    rmSync(ownFolder, { recursive: true });
     expect(hits).toMatchObject([{ kind: 'refresh token', form: 'as it is' }]);
   });
 
-  it('fails a run in which an app ran and left nothing to search in', async () => {
+  it('fails a run that started an app and recorded nothing', async () => {
     const empty = mkdtempSync(path.join(tmpdir(), 'evidence-'));
     createEvidence(empty).registerSecret('session secret', randomBytes(24).toString('hex'));
     await expect(assertNoSecrets(empty, servers, () => undefined)).rejects.toThrow('nothing to search in');
@@ -100,7 +101,7 @@ describe('the search for secrets that ends each run', () => {
   });
 });
 
-describe('what is recorded of an answer', () => {
+describe('the recording of a response', () => {
   let stop: () => Promise<void>;
   let own: string;
   const responses: string[] = [];
@@ -130,7 +131,7 @@ describe('what is recorded of an answer', () => {
     await (await fetch(url, { headers, redirect: 'manual' })).text();
   }
 
-  it('is its status, its headers and its body in one piece, however it was written', async () => {
+  it('joins status, headers and body, however the body was written', async () => {
     await ask((_request, response) => {
       response.setHeader('x-request-id', `req_${randomId(20)}`);
       response.writeHead(202, { 'x-late': own });
@@ -144,7 +145,7 @@ describe('what is recorded of an answer', () => {
     expect(responses[0]).toContain(`\n\n${own}`);
   });
 
-  it('leaves out the cookie that it sets and the hint that Keycloak asks for, and nothing else', async () => {
+  it('omits only the session cookie and the ID token hint', async () => {
     await ask((_request, response) => {
       response.setHeader('x-request-id', `req_${randomId(20)}`);
       response.setHeader('set-cookie', `session=${own}`);
@@ -155,12 +156,12 @@ describe('what is recorded of an answer', () => {
     expect(responses.join()).toMatch(/\?a=left&id_token_hint=.*&b=right/);
   });
 
-  it('is nothing where the answer is not ours', async () => {
+  it('ignores responses of other servers', async () => {
     await ask((_request, response) => response.end(own));
     expect(responses).toEqual([]);
   });
 
-  it('comes with the credentials of its request, which become secrets', async () => {
+  it('registers the credentials of the request as secrets', async () => {
     await ask(
       (_request, response) => response.setHeader('x-request-id', `req_${randomId(20)}`).end(),
       { cookie: 'a=b; session=s%3Aone.two%2F', authorization: 'Bearer three', 'x-api-key': 'four' },
@@ -176,7 +177,7 @@ describe('what is recorded of an answer', () => {
   });
 });
 
-describe('a secret is found', () => {
+describe('a search finds a secret', () => {
   const value = 'sk-"quoted"/and+more?of&it=';
   const bytes = Buffer.from(value);
   it.each([
@@ -194,14 +195,14 @@ describe('a secret is found', () => {
     expect(search.hits.map((hit) => hit.form)).toContain(form);
   });
 
-  it('in base64url, where that differs', () => {
+  it('in base64url', () => {
     const secret = { kind: 'provider key', value: '???>>>???>>>???' } as const;
     const search = createSearch([secret]);
     search.text('a log', Buffer.from(secret.value).toString('base64url'));
     expect(search.hits.map((hit) => hit.form)).toEqual(['in base64url']);
   });
 
-  it('at the very start, at the very end, and not when a character differs', () => {
+  it('at the start and the end of a text, and not when a character differs', () => {
     const search = createSearch([{ kind: 'provider key', value }]);
     search.text('start', `${value} after`);
     search.text('end', `before ${value}`);
@@ -209,7 +210,7 @@ describe('a secret is found', () => {
     expect(search.hits.map((hit) => hit.place)).toEqual(['start', 'end']);
   });
 
-  it('across the pieces in which a file is read', async () => {
+  it('across the chunks in which a file is read', async () => {
     const file = path.join(folder, 'large');
     for (const at of [4_194_304 - 13, 4_194_304, 2 * 4_194_304 - 1]) {
       const data = Buffer.alloc(9_000_000, 'x');

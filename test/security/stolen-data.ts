@@ -28,8 +28,8 @@ export async function dumpDatabase(ownerUrl: string): Promise<string> {
 const PAGE_SIZE = 500;
 
 /**
- * What `kc.sh export` writes of a realm but for password hashes and the realm's signing keys, which Keycloak
- * shows nobody while it runs: the realm, its clients with their secrets, all users with all attributes.
+ * What `kc.sh export` writes of a realm: the realm, its clients with their secrets, all users with all attributes.
+ * Without password hashes and signing keys, which a running Keycloak does not show.
  */
 export async function exportRealm(realm: string): Promise<string> {
   const admin = await adminClient(realm);
@@ -52,31 +52,30 @@ const FERNET_TOKEN = /gAAAAA[\w-]{40,}=*/g;
 /** What could be a Fernet key, padded or not. */
 const KEY_LIKE = /(?<![\w-])[\w-]{43}(?![\w-])/g;
 
-/** All sealed texts in the loot. */
+/** All Fernet tokens in the stolen data. */
 export function fernetTokensIn(text: string): string[] {
   return [...new Set(text.match(FERNET_TOKEN))];
 }
 
 /**
- * None of the keys is in the loot in any spelling, and nothing that is sealed in it is opened by anything else
- * in it.
+ * The stolen data holds none of the keys in any encoding, and no candidate key in it decrypts a token in it.
  */
 export function expectNoUsableKey(text: string, keys: readonly string[]): void {
   expect(text).not.toBe('');
   const search = createSearch(keys.map((value) => ({ kind: 'provider key', value })));
-  search.text('the loot', text);
+  search.text('the stolen data', text);
   expect(search.hits).toEqual([]);
   const candidates = [...new Set(text.match(KEY_LIKE))].map((key) => createKeyring([`${key}=`]));
   for (const token of fernetTokensIn(text))
     for (const keyring of candidates) expect(keyring.decrypt(token)).toBeUndefined();
 }
 
-/** The loot tells all of these texts. A failure names what is missing, not the whole loot. */
+/** The stolen data holds all of these texts. A failure names the missing texts only. */
 export function expectAllOf(text: string, texts: readonly string[]): void {
   expect(texts.filter((part) => part === '' || !text.includes(part))).toEqual([]);
 }
 
-/** The loot has none of these texts, as they are or as JSON spells them. */
+/** The stolen data holds none of these texts, neither as they are nor in JSON encoding. */
 export function expectNothingOf(text: string, texts: readonly string[]): void {
   for (const part of texts) {
     expect(part).not.toBe('');
@@ -84,7 +83,7 @@ export function expectNothingOf(text: string, texts: readonly string[]): void {
   }
 }
 
-/** The cookie of a session, signed as `express-session` does it. */
+/** A session cookie, signed as by `express-session`. */
 export function signedCookie(sessionId: string, secret: string): string {
   const signature = createHmac('sha256', secret).update(sessionId).digest('base64').replace(/=+$/, '');
   return encodeURIComponent(`s:${sessionId}.${signature}`);

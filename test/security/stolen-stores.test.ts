@@ -22,7 +22,7 @@ import { createScenario, listKeys, statusOf, type Scenario } from './scenario.ts
 
 const LABEL = 'a label of the owner';
 
-/** What somebody has done with the product before the theft. */
+/** What a user did before the theft. */
 interface History {
   user: TestUser;
   session: string;
@@ -30,13 +30,13 @@ interface History {
   submitted: string[];
   /** The ids of the keys that are stored. */
   keyIds: string[];
-  /** The sealed keys that are stored. */
+  /** The encrypted keys that are stored. */
   tokens: string[];
   masks: string[];
 }
 
-async function useProduct(scene: Scenario): Promise<History> {
-  const { app, upstream } = scene;
+async function useProduct(scenario: Scenario): Promise<History> {
+  const { app, upstream } = scenario;
   const submitted: string[] = [];
   const newKey = () => {
     const key = openAiKey();
@@ -48,21 +48,21 @@ async function useProduct(scene: Scenario): Promise<History> {
       app.call(`/api/v1/byok/keys${path}`, { method, session, ...(json === undefined ? {} : { json }) }),
     );
 
-  const first = await scene.createUserWithKey({ key: newKey(), label: LABEL });
+  const first = await scenario.createUserWithKey({ key: newKey(), label: LABEL });
   const { user, session } = first;
-  const custom = await scene.storeKey(first, {
+  const custom = await scenario.storeKey(first, {
     provider: 'custom',
     key: newKey(),
     endpoint: upstream.url,
     label: LABEL,
   });
-  const gone = await scene.storeKey(first, { key: newKey() });
+  const gone = await scenario.storeKey(first, { key: newKey() });
   expect(await send('DELETE', `/openai?key_id=${gone.keyId}`)).toBe(200);
-  const replaced = await scene.storeKey(first, { key: newKey(), key_id: first.keyId });
+  const replaced = await scenario.storeKey(first, { key: newKey(), key_id: first.keyId });
   const key = submitted.at(-1) ?? '';
 
-  // Adds that are refused: the tier, the form, the test.
-  const free = await scene.createUser('free');
+  // Refused because of the tier, the format and the test.
+  const free = await scenario.createUser('free');
   const freeSession = await app.signIn(free);
   expect(await send('POST', '/add', { provider: 'openai', key: newKey() }, freeSession)).toBe(403);
   expect(await send('POST', '/add', { provider: 'openai', key: `${newKey()} ` })).toBe(400);
@@ -70,21 +70,21 @@ async function useProduct(scene: Scenario): Promise<History> {
   upstream.answerKey(refused, answer.error(401, { message: `Incorrect API key provided: ${refused}` }));
   expect(await send('POST', '/add', { provider: 'openai', key: refused, validate: true })).toBe(422);
 
-  // Keys where something else belongs.
+  // Keys in the place of an id or a provider.
   const misplaced = newKey();
   expect(await send('DELETE', `/openai?key_id=${misplaced}`)).toBe(404);
   expect(await send('POST', '/add', { provider: misplaced, key: 'x' })).toBe(404);
   expect(await send('POST', '/add', { provider: 'openai', key: newKey(), key_id: misplaced })).toBe(404);
 
-  // Tests and chats, good and bad, with an upstream that repeats the key in its error.
+  // Successful and failing tests and chats. The upstream repeats the key in an error.
   expect(await send('POST', '/test/openai')).toBe(200);
   expect(await send('POST', '/test/custom')).toBe(200);
-  expect(await statusOf(scene.chat(session, 'openai/gpt-4o'))).toBe(200);
-  expect(await statusOf(scene.chat(session, 'custom/gpt-4o'))).toBe(200);
+  expect(await statusOf(scenario.chat(session, 'openai/gpt-4o'))).toBe(200);
+  expect(await statusOf(scenario.chat(session, 'custom/gpt-4o'))).toBe(200);
   upstream.refuseConnections(1);
-  await statusOf(scene.chat(session, 'openai/gpt-4o'));
+  await statusOf(scenario.chat(session, 'openai/gpt-4o'));
   upstream.answerKey(key, answer.error(401, { message: `Incorrect API key provided: ${key}` }));
-  expect(await statusOf(scene.chat(session, 'openai/gpt-4o'))).toBe(401);
+  expect(await statusOf(scenario.chat(session, 'openai/gpt-4o'))).toBe(401);
 
   const keys = await listKeys(app, session);
   return {
@@ -97,42 +97,48 @@ async function useProduct(scene: Scenario): Promise<History> {
   };
 }
 
-describe.each(LAYOUTS)('with %s, a thief', (layout) => {
-  let scene: Scenario;
-  let past: History;
+describe.each(LAYOUTS)('stolen data with %s', (layout) => {
+  let scenario: Scenario;
+  let history: History;
   beforeAll(async () => {
-    scene = await createScenario(layout);
-    past = await useProduct(scene);
+    scenario = await createScenario(layout);
+    history = await useProduct(scenario);
   }, 120_000);
-  afterAll(() => scene.stop());
+  afterAll(() => scenario.stop());
 
-  const personal = () => [past.user.username, past.user.email, LABEL, scene.upstream.url, ...past.masks];
-  const cookieWith = (session: string) => statusOf(scene.app.call('/api/v1/me', { session }));
+  const personal = () => [
+    history.user.username,
+    history.user.email,
+    LABEL,
+    scenario.upstream.url,
+    ...history.masks,
+  ];
+  const cookieWith = (session: string) => statusOf(scenario.app.call('/api/v1/me', { session }));
 
-  describe('of a dump of Postgres', () => {
-    let loot: string;
+  describe('a dump of Postgres', () => {
+    let stolen: string;
     let sessionId: string;
     beforeAll(async () => {
-      loot = await dumpDatabase(scene.app.ownerDatabaseUrl);
-      const row = loot.split('\n').find((line) => line.includes('"sid"') && line.includes(past.user.id));
+      stolen = await dumpDatabase(scenario.app.ownerDatabaseUrl);
+      const row = stolen.split('\n').find((line) => line.includes('"sid"') && line.includes(history.user.id));
       ({ sid: sessionId } = JSON.parse(row ?? '{}') as { sid: string });
       evidence.registerSecret('session id', sessionId);
     });
 
-    it('gets no usable key, and no sealed one either', () => {
-      expectNoUsableKey(loot, past.submitted);
-      expectNothingOf(loot, past.tokens);
-      const keyring = createKeyring(scene.app.config.encryptionKeys);
-      const kinds = fernetTokensIn(loot).map((token) => {
-        const opened = JSON.parse(keyring.decrypt(token) ?? '{}') as { kind?: string };
-        return opened.kind;
+    it('contains no key, neither usable nor encrypted', () => {
+      expectNoUsableKey(stolen, history.submitted);
+      expectNothingOf(stolen, history.tokens);
+      const keyring = createKeyring(scenario.app.config.encryptionKeys);
+      const kinds = fernetTokensIn(stolen).map((token) => {
+        const decrypted = JSON.parse(keyring.decrypt(token) ?? '{}') as { kind?: string };
+        return decrypted.kind;
       });
       expect(new Set(kinds)).toEqual(new Set(['session_tokens', 'encryption_canary']));
     });
 
-    it('learns who has keys of which provider, when they were used and tested and what was done, by ids', () => {
-      expectAllOf(loot, [past.user.id, ...past.keyIds, 'key:openai/', 'key:custom/']);
-      expectAllOf(loot, [
+    it('shows by ids who has keys of which provider, when they were used and tested, and what was done', () => {
+      expectAllOf(stolen, [history.user.id, ...history.keyIds, 'key:openai/', 'key:custom/']);
+      expectAllOf(stolen, [
         'key.added',
         'key.replaced',
         'key.deleted',
@@ -140,15 +146,15 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
         'session.started',
         'tier.refused',
       ]);
-      expectAllOf(loot, ['"last_used_at": "20', '"last_tested_at": "20', '"test_status": "invalid"']);
+      expectAllOf(stolen, ['"last_used_at": "20', '"last_tested_at": "20', '"test_status": "invalid"']);
     });
 
-    it('learns no name, e-mail address, label, endpoint or last characters of a key', () => {
-      expectNothingOf(loot, personal());
+    it('contains no name, e-mail address, label, endpoint or last characters of a key', () => {
+      expectNothingOf(stolen, personal());
     });
 
-    it('finds in the audit trail ids and the names of routes, and nothing else', () => {
-      const rows = loot
+    it('contains only ids and names of routes in the audit trail', () => {
+      const rows = stolen
         .split('\n')
         .filter((line) => line.includes('"action"'))
         .map((line) => JSON.parse(line) as Record<string, string>);
@@ -167,8 +173,8 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
       }
     });
 
-    it('cannot change the audit trail as the app’s own role, nor read that of others', async () => {
-      const client = new pg.Client({ connectionString: scene.app.databaseUrl });
+    it('does not let the app’s role change the audit trail or read that of others', async () => {
+      const client = new pg.Client({ connectionString: scenario.app.databaseUrl });
       await client.connect();
       try {
         expect((await client.query('SELECT FROM audit_events')).rowCount).toBe(0);
@@ -181,69 +187,69 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
       }
     });
 
-    it('has the ids of sessions, which open nothing without SESSION_SECRET', async () => {
+    it('contains the ids of sessions, which are useless without SESSION_SECRET', async () => {
       expect(await cookieWith(sessionId)).toBe(401);
       expect(await cookieWith(encodeURIComponent(`s:${sessionId}`))).toBe(401);
       const guessed = randomBytes(32).toString('base64url');
       expect(await cookieWith(signedCookie(sessionId, guessed))).toBe(401);
-      // Both together are somebody's session: why the two are kept apart.
-      expect(await cookieWith(signedCookie(sessionId, scene.app.config.sessionSecret))).toBe(200);
+      // Both together are a valid session. That is why they are stored separately.
+      expect(await cookieWith(signedCookie(sessionId, scenario.app.config.sessionSecret))).toBe(200);
     });
   });
 
-  describe('of an export of the realms', () => {
-    let loot: string;
+  describe('an export of the realms', () => {
+    let stolen: string;
     beforeAll(async () => {
-      const realms = [...new Set([scene.realm, scene.vaultRealm])];
-      loot = (await Promise.all(realms.map(exportRealm))).join('\n');
+      const realms = [...new Set([scenario.realm, scenario.vaultRealm])];
+      stolen = (await Promise.all(realms.map(exportRealm))).join('\n');
     });
 
-    it('gets no usable key: the sealed ones open under ENCRYPTION_KEY alone', () => {
-      expectNoUsableKey(loot, past.submitted);
-      const [own, others] = [createKeyring(scene.app.config.encryptionKeys), createKeyring([fernetKey()])];
-      for (const token of past.tokens) {
-        expect(fernetTokensIn(loot).includes(token)).toBe(true);
+    it('contains no usable key: the encrypted keys need ENCRYPTION_KEY', () => {
+      expectNoUsableKey(stolen, history.submitted);
+      const [own, others] = [createKeyring(scenario.app.config.encryptionKeys), createKeyring([fernetKey()])];
+      for (const token of history.tokens) {
+        expect(fernetTokensIn(stolen).includes(token)).toBe(true);
         expect(others.decrypt(token)).toBeUndefined();
-        // The two together are the keys: why ENCRYPTION_KEY never goes into Keycloak.
-        const opened = JSON.parse(own.decrypt(token) ?? '{}') as { key: string };
-        expect(past.submitted).toContain(opened.key);
+        // Both together give the keys. That is why ENCRYPTION_KEY is never stored in Keycloak.
+        const decrypted = JSON.parse(own.decrypt(token) ?? '{}') as { key: string };
+        expect(history.submitted).toContain(decrypted.key);
       }
     });
 
-    it('learns who everybody is, their tiers, and of every key the label, endpoint and last characters', () => {
-      expectAllOf(loot, [...personal(), '"subscription_tier":["starter"]']);
+    it('shows all users with their tiers, and label, endpoint and last characters of every key', () => {
+      expectAllOf(stolen, [...personal(), '"subscription_tier":["starter"]']);
     });
 
-    it('has the secrets of the clients, and with them what each of those is good for', () => {
-      const clients = [scene.app.config.keycloak.web, scene.service, scene.vault];
+    it('contains the secrets of the clients', () => {
+      const clients = [scenario.app.config.keycloak.web, scenario.service, scenario.vault];
       expectAllOf(
-        loot,
+        stolen,
         clients.map(({ secret }) => secret),
       );
     });
 
-    it('does not have ENCRYPTION_KEY or SESSION_SECRET', () => {
-      expectNothingOf(loot, [...scene.app.config.encryptionKeys, scene.app.config.sessionSecret]);
+    it('contains neither ENCRYPTION_KEY nor SESSION_SECRET', () => {
+      expectNothingOf(stolen, [...scenario.app.config.encryptionKeys, scenario.app.config.sessionSecret]);
     });
   });
 
-  describe('of all logs, at the level trace', () => {
-    let loot: string;
+  describe('all logs at level trace', () => {
+    let stolen: string;
     beforeAll(() => {
-      loot = scene.app.logs();
+      stolen = scenario.app.logs();
     });
 
-    it('gets no key, in whatever spelling and also where an upstream repeated it, and no sealed one', () => {
-      expectNoUsableKey(loot, past.submitted);
-      expect(fernetTokensIn(loot)).toEqual([]);
+    it('contain no key in any encoding, also where an upstream repeated it, and no encrypted key', () => {
+      expectNoUsableKey(stolen, history.submitted);
+      expect(fernetTokensIn(stolen)).toEqual([]);
     });
 
-    it('gets no key either that somebody put into an address', async () => {
-      const { app } = scene;
-      // Not registered with the run's own evidence, which notes the addresses of requests.
+    it('contain no key that was sent in a URL', async () => {
+      const { app } = scenario;
+      // Not registered as a secret of the test run, since its evidence records the URLs of requests.
       const misplaced = `sk-${randomBytes(24).toString('hex')}`;
       for (const path of ['/api/v1/byok/keys/test/', '/api/v1/byok/keys/openai/', '/']) {
-        const response = await app.call(path + misplaced, { method: 'POST', session: past.session });
+        const response = await app.call(path + misplaced, { method: 'POST', session: history.session });
         expect([404, 405]).toContain(response.status);
         const id = response.headers.get('x-request-id');
         await until(() => app.events('request').find((line) => line['request_id'] === id));
@@ -251,26 +257,26 @@ describe.each(LAYOUTS)('with %s, a thief', (layout) => {
       expectNoUsableKey(app.logs(), [misplaced]);
     });
 
-    it('gets no session, token, password or secret of a client', () => {
-      const { keycloak, sessionSecret, encryptionKeys, systemDefault } = scene.app.config;
+    it('contain no session, token, password or client secret', () => {
+      const { keycloak, sessionSecret, encryptionKeys, systemDefault } = scenario.app.config;
       const clients = [keycloak.web, keycloak.service, keycloak.vault].map(({ secret }) => secret);
-      const cookie = decodeURIComponent(past.session);
+      const cookie = decodeURIComponent(history.session);
       const sessionId = cookie.slice(2, cookie.lastIndexOf('.'));
-      const own = [past.session, cookie, sessionId, past.user.password, systemDefault.apiKey ?? ''];
-      expectNothingOf(loot, [...own, ...clients, ...encryptionKeys, sessionSecret]);
-      expect(/eyJ[\w-]+\.eyJ/.test(loot)).toBe(false);
+      const own = [history.session, cookie, sessionId, history.user.password, systemDefault.apiKey ?? ''];
+      expectNothingOf(stolen, [...own, ...clients, ...encryptionKeys, sessionSecret]);
+      expect(/eyJ[\w-]+\.eyJ/.test(stolen)).toBe(false);
     });
 
-    it('learns who used which provider, model and key when, by ids, and no names, labels or endpoints', () => {
-      expectAllOf(loot, [past.user.id, ...past.keyIds, '"provider":"openai"', 'gpt-4o']);
-      expectNothingOf(loot, personal());
+    it('show by ids who used which provider, model and key and when, and no names, labels or endpoints', () => {
+      expectAllOf(stolen, [history.user.id, ...history.keyIds, '"provider":"openai"', 'gpt-4o']);
+      expectNothingOf(stolen, personal());
     });
   });
 
-  describe('of SESSION_SECRET alone', () => {
-    it('makes no session: its row is in Postgres', async () => {
+  describe('SESSION_SECRET without the database', () => {
+    it('does not give a session, since its row is in Postgres', async () => {
       const invented = randomBytes(24).toString('base64url');
-      expect(await cookieWith(signedCookie(invented, scene.app.config.sessionSecret))).toBe(401);
+      expect(await cookieWith(signedCookie(invented, scenario.app.config.sessionSecret))).toBe(401);
     });
   });
 });

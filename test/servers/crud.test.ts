@@ -24,10 +24,15 @@ afterAll(async () => {
 });
 
 describe('adding a server', () => {
-  it('answers 201 with its address, its version, and everything but the secrets', async () => {
+  it('answers 201 with the location, the version and all members except the secrets', async () => {
     const config = createSshServerConfig({ port: 2222 });
-    const wish = { name: '  Dev  ', server_type: 'ssh', connection_config: config, workspace_path: '/srv/w' };
-    const response = await ada.send('POST', '', wish);
+    const input = {
+      name: '  Dev  ',
+      server_type: 'ssh',
+      connection_config: config,
+      workspace_path: '/srv/w',
+    };
+    const response = await ada.send('POST', '', input);
     const text = await response.text();
     const server = JSON.parse(text) as { id: string; created_at: string };
     expect(response.status).toBe(201);
@@ -60,7 +65,7 @@ describe('adding a server', () => {
     await ada.remove(server.id);
   });
 
-  it('works as the guide prints it, with and without a slash at the end', async () => {
+  it('accepts the example of the guide, with and without a trailing slash', async () => {
     const { privateKey: key } = generateKeyPairSync('rsa', {
       modulusLength: 2048,
       publicKeyEncoding: { type: 'spki', format: 'pem' },
@@ -88,8 +93,8 @@ describe('adding a server', () => {
     ['a blank name', { name: '   ' }, 'name'],
     ['a name of 256 characters', { name: 'x'.repeat(256) }, 'name'],
     ['a name with a line break', { name: 'a\nb' }, 'name'],
-    ['a name that is half a character', { name: 'a\ud800' }, 'name'],
-    ['an unknown kind', { server_type: 'telnet' }, 'server_type'],
+    ['a name with a lone surrogate', { name: 'a\ud800' }, 'name'],
+    ['an unknown server type', { server_type: 'telnet' }, 'server_type'],
     ['no configuration', { connection_config: undefined }, 'connection_config'],
     ['a configuration that is a list', { connection_config: [] }, 'connection_config'],
     [
@@ -98,17 +103,17 @@ describe('adding a server', () => {
       'connection_config',
     ],
     [
-      'a host with a shell in it',
+      'a host with a shell command',
       { connection_config: createSshServerConfig({ host: 'x;reboot' }) },
       'connection_config.host',
     ],
     [
-      'a port that is none',
+      'an invalid port',
       { connection_config: createSshServerConfig({ port: 70_000 }) },
       'connection_config.port',
     ],
     [
-      'no password where one is due',
+      'no password for the auth method password',
       { connection_config: createSshServerConfig({ password: null }) },
       'connection_config.password',
     ],
@@ -123,31 +128,31 @@ describe('adding a server', () => {
       'connection_config.password',
     ],
     [
-      'the mask anywhere',
+      'the mask in another member',
       { connection_config: createSshServerConfig({ username: '***stored***' }) },
       'connection_config.username',
     ],
     ['a relative workspace', { workspace_path: 'home' }, 'workspace_path'],
     ['a workspace with a line break', { workspace_path: '/home\nx' }, 'workspace_path'],
     ['a workspace of 501 characters', { workspace_path: `/${'x'.repeat(500)}` }, 'workspace_path'],
-    ['an unknown member', { user_id: 'somebody' }, 'body'],
-    ['a switch that is no switch', { is_default: 'yes' }, 'is_default'],
-  ])('refuses %s, naming it, and stores nothing', async (_name, change, named) => {
+    ['an unknown member', { user_id: 'x' }, 'body'],
+    ['a boolean that is text', { is_default: 'yes' }, 'is_default'],
+  ])('refuses %s with the name of the member, and stores nothing', async (_name, change, named) => {
     const password = randomPassword();
-    const wish = {
+    const input = {
       name: 'x',
       server_type: 'ssh',
       connection_config: createSshServerConfig({ password }),
       ...change,
     };
-    const refused = await ada.expectRefusal('POST', '', wish);
+    const refused = await ada.expectRefusal('POST', '', input);
     expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
     expect(refused.errors?.map(({ path }) => path)).toContain(named);
     expect(JSON.stringify(refused)).not.toContain(password);
     expect(await ada.list()).toEqual([]);
   });
 
-  it('refuses a configuration that is nested without end', async () => {
+  it('refuses a configuration that is nested too deeply', async () => {
     const depth = 100_000;
     const host = `${'['.repeat(depth)}${']'.repeat(depth)}`;
     const response = await app.call(SERVERS, {
@@ -162,7 +167,7 @@ describe('adding a server', () => {
 });
 
 describe('changing a server', () => {
-  it('keeps what is missing, clears what is null, and raises the version', async () => {
+  it('keeps missing members, clears null members and raises the version', async () => {
     const bob = await createServerClient(app);
     const { id } = await bob.add({
       name: 'Old',
@@ -176,7 +181,7 @@ describe('changing a server', () => {
     expect(Date.parse(cleared.updated_at)).toBeGreaterThan(Date.parse(cleared.created_at));
   });
 
-  it('goes by If-Match where it is sent', async () => {
+  it('obeys If-Match', async () => {
     const bob = await createServerClient(app);
     const { id } = await bob.add({ connection_config: createSshServerConfig() });
     for (const tag of ['"2"', 'W/"1"', '1', ''])
@@ -194,7 +199,7 @@ describe('changing a server', () => {
     );
   });
 
-  it('leaves its kind alone', async () => {
+  it('cannot change its type', async () => {
     const bob = await createServerClient(app);
     const { id } = await bob.add({ connection_config: createSshServerConfig() });
     expect(await bob.change(id, { server_type: 'ssh' })).toMatchObject({ server_type: 'ssh' });
@@ -204,7 +209,7 @@ describe('changing a server', () => {
 });
 
 describe('the default server', () => {
-  it('is the first active one, and afterwards the one that is chosen', async () => {
+  it('is the first active server until another one is chosen', async () => {
     const bob = await createServerClient(app);
     expect(await bob.expectRefusal('GET', '/default')).toMatchObject({
       status: 404,
@@ -236,7 +241,7 @@ describe('the default server', () => {
     expect((await bob.list()).filter(({ is_default }) => is_default)).toEqual([third]);
   });
 
-  it('is the first that is switched on, unless it is said not to be', async () => {
+  it('is the first server that is switched on, unless is_default is false', async () => {
     const bob = await createServerClient(app);
     const { id } = await bob.add({ connection_config: createSshServerConfig(), is_active: false });
     expect((await bob.change(id, { is_active: true, is_default: false })).is_default).toBe(false);
@@ -244,14 +249,14 @@ describe('the default server', () => {
     expect((await bob.change(id, { is_active: true })).is_default).toBe(true);
   });
 
-  it('is nobody after it was deleted, and the answer says so', async () => {
+  it('is not replaced when it is deleted, and the response says so', async () => {
     const bob = await createServerClient(app);
     const first = await bob.add({ name: 'First', connection_config: createSshServerConfig() });
     const second = await bob.add({ name: 'Second', connection_config: createSshServerConfig() });
     const third = await bob.add({ name: 'Third', connection_config: createSshServerConfig() });
     expect(await bob.remove(third.id)).toEqual({ message: '“Third” deleted.', default_server_id: first.id });
     expect(await bob.remove(first.id)).toEqual({
-      message: '“First” deleted. It was the default: there is none now until you choose another.',
+      message: '“First” deleted. It was the default. You have no default server until you choose one.',
       default_server_id: null,
     });
     expect(await bob.expectRefusal('GET', '/default')).toMatchObject({
@@ -265,7 +270,7 @@ describe('the default server', () => {
 });
 
 describe("another user's server", () => {
-  it('is not found, whatever is asked of it', async () => {
+  it('is not found by any route', async () => {
     const bob = await createServerClient(app);
     const { id } = await bob.add({ connection_config: createSshServerConfig() });
     const key = { type: 'ssh-ed25519', fingerprint: `SHA256:${'a'.repeat(43)}` };
@@ -282,21 +287,21 @@ describe("another user's server", () => {
     expect(await ada.list()).toEqual([]);
   });
 
-  it('is told apart from none by nothing, and an id that is none is not found either', async () => {
+  it('gets the same response as an unknown or malformed id', async () => {
     for (const id of [randomUUID(), 'x', '0', '%00', '..%2f'])
       expect(await ada.expectRefusal('GET', `/${id}`)).toMatchObject({ status: 404, code: 'not_found' });
   });
 });
 
 describe('below the Starter tier', () => {
-  it('servers can be looked at and deleted, and nothing else', async () => {
+  it('servers can only be read and deleted', async () => {
     const bob = await createServerClient(app);
     const { id } = await bob.add({ connection_config: createSshServerConfig() });
     const admin = await adminClient();
     const user = await admin.users.findOne({ id: bob.user.id });
     const attributes = { ...user?.attributes, subscription_tier: ['trial'] };
     await admin.users.update({ id: bob.user.id }, { ...user, attributes });
-    // Whatever is remembered of the tier is at most ten seconds old.
+    // The tier is cached for at most ten seconds.
     await untilTier(bob, 'trial');
     expect(await bob.list()).toHaveLength(1);
     const key = { type: 'ssh-ed25519', fingerprint: `SHA256:${'a'.repeat(43)}` };
@@ -319,7 +324,7 @@ describe('below the Starter tier', () => {
 });
 
 describe('the audit trail', () => {
-  it('tells of every change, by id alone', async () => {
+  it('contains every change, with the id of the server only', async () => {
     const bob = await createServerClient(app);
     const { id } = await bob.add({ name: 'Secretly named', connection_config: createSshServerConfig() });
     await bob.change(id, { name: 'x' });

@@ -4,7 +4,7 @@ import type { SshKeyPair } from '../../src/servers/schema.ts';
 import { startApp } from '../support/app.ts';
 import { createSshServerConfig, createServerClient } from '../support/servers.ts';
 
-it('a key pair is made that SSH reads and that serves as a server’s key, each time another', async () => {
+it('each generated key pair is new, is readable by SSH and works as the key of a server', async () => {
   await using app = await startApp();
   const ada = await createServerClient(app);
   const make = async () => (await (await ada.send('POST', '/ssh-keypair')).json()) as SshKeyPair;

@@ -12,7 +12,7 @@ async function features({ session }: ServerClient, app: TestApp): Promise<unknow
   return me.features;
 }
 
-/** Gives a user the role within another one, as operators of a realm do with groups of rights. */
+/** Gives a user the role inside a composite role, as administrators of a realm do. @returns removes it. */
 async function makeOperator(userId: string): Promise<() => Promise<void>> {
   const admin = await adminClient();
   const name = `role-${randomBytes(6).toString('hex')}`;
@@ -28,8 +28,8 @@ async function makeOperator(userId: string): Promise<() => Promise<void>> {
   return () => admin.users.delRealmRoleMappings(mapping);
 }
 
-describe('where local execution is off', () => {
-  it('no local server can be added or tested, not even by an operator', async () => {
+describe('with local execution off', () => {
+  it('a local server cannot be added or tested, not even by an operator', async () => {
     await using app = await startApp();
     const ada = await createServerClient(app);
     await makeOperator(ada.user.id);
@@ -46,7 +46,7 @@ describe('where local execution is off', () => {
   });
 });
 
-describeOn('local', 'where local execution is on', () => {
+describeOn('local', 'with local execution on', () => {
   let app: TestApp;
 
   beforeAll(async () => {
@@ -56,7 +56,7 @@ describeOn('local', 'where local execution is on', () => {
     await app.stop();
   });
 
-  it('a user without the role is told what is missing', async () => {
+  it('a user without the role gets an error that names the role', async () => {
     const ada = await createServerClient(app);
     expect(await features(ada, app)).toMatchObject({ execution_servers: true, local_execution: false });
     expect(await ada.expectRefusal('POST', '', LOCAL)).toMatchObject({
@@ -65,7 +65,7 @@ describeOn('local', 'where local execution is on', () => {
     });
   });
 
-  it('an operator below the Starter tier has it no more than other servers', async () => {
+  it('an operator below the Starter tier cannot use it', async () => {
     const ada = await createServerClient(app, 'free');
     await makeOperator(ada.user.id);
     expect(await features(ada, app)).toEqual({
@@ -76,7 +76,7 @@ describeOn('local', 'where local execution is on', () => {
     expect(await ada.expectRefusal('POST', '', LOCAL)).toMatchObject({ status: 403, code: 'tier_required' });
   });
 
-  it('an operator has it, until the role is taken away: then it can be looked at and deleted', async () => {
+  it('an operator can use it; after the loss of the role the server can only be read and deleted', async () => {
     const ada = await createServerClient(app);
     const takeAway = await makeOperator(ada.user.id);
     expect(await features(ada, app)).toMatchObject({ local_execution: true });

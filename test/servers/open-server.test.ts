@@ -23,10 +23,10 @@ afterAll(async () => {
   await app.stop();
 });
 
-const open = (ref: string, userId = ada.user.id) => direct.service.openForUse(userId, ref);
+const open = (ref: string, userId = ada.user.id) => direct.service.openForRun(userId, ref);
 
 describe('opening a server for a run', () => {
-  it('answers one snapshot with its secrets in the clear, by id or as the default', async () => {
+  it('returns one snapshot with decrypted secrets, by id or as the default', async () => {
     const config = createSshServerConfig();
     const { id } = await ada.add({ name: 'Dev', connection_config: config, workspace_path: '/w' });
     await ada.confirm(id, HOST_KEY);
@@ -41,7 +41,7 @@ describe('opening a server for a run', () => {
     }
   });
 
-  it('is refused for what is missing, paused, unconfirmed or somebody else’s', async () => {
+  it('is refused for a missing, paused or unconfirmed server and for another user’s server', async () => {
     await expect(open('default')).rejects.toMatchObject({ status: 404, code: 'no_default_server' });
     const { id } = await ada.add({ name: 'Dev', connection_config: createSshServerConfig() });
     await expect(open(id)).rejects.toMatchObject({ status: 409, code: 'host_key_unconfirmed' });
@@ -56,7 +56,7 @@ describe('opening a server for a run', () => {
     await expect(open(id)).rejects.toMatchObject({ status: 404, code: 'not_found' });
   });
 
-  it('is not refused for a paused one, or one behind it, where what is left of a run is to be ended', async () => {
+  it('is allowed for the cleanup of a run when the server or its jump server is paused', async () => {
     const jump = await ada.add({ connection_config: createSshServerConfig() });
     const { id } = await ada.add({ connection_config: createSshServerConfig({ jump: jump.id }) });
     for (const each of [jump.id, id]) {
@@ -64,23 +64,23 @@ describe('opening a server for a run', () => {
       await ada.change(each, { is_active: false });
     }
     await expect(open(id)).rejects.toMatchObject({ code: 'server_paused' });
-    const { target, runner } = await direct.service.openForReaping(ada.user.id, id);
+    const { target, runner } = await direct.service.openForCleanup(ada.user.id, id);
     expect(target.jumpServers.get(jump.id)).toMatchObject({ serverId: jump.id });
     expect(target.serverId).toBe(id);
     expect(runner.cleanUp).toEqual(expect.any(Function));
     const bob = await createServerClient(app);
-    await expect(direct.service.openForReaping(bob.user.id, id)).rejects.toMatchObject({ code: 'not_found' });
+    await expect(direct.service.openForCleanup(bob.user.id, id)).rejects.toMatchObject({ code: 'not_found' });
   });
 
-  it('is kept and logged once it is used, without a new version', async () => {
+  it('stores and logs the use without a new version', async () => {
     const { id } = await ada.add({ name: 'Dev', connection_config: createSshServerConfig() });
-    await direct.service.noteUse(ada.user.id, { id, name: 'Dev' });
+    await direct.service.recordUse(ada.user.id, { id, name: 'Dev' });
     expect(await ada.get(id)).toMatchObject({ version: 1, last_used_at: expect.stringMatching(/Z$/) });
   });
 });
 
 describe('a test that does not end', () => {
-  it('is given up after its time, and that is its result', async () => {
+  it('is aborted at its time limit, which is stored as its result', async () => {
     await using silent = await listeningHost();
     const { host, port } = silent;
     const { id } = await ada.add({ connection_config: createSshServerConfig({ host, port }) });
@@ -89,7 +89,7 @@ describe('a test that does not end', () => {
       ...{ user, credential: 'session', scopes: new Set() },
       ...{ sessionId: null, keycloakSessionId: null },
     };
-    const call = { principal, requestId: 'x', gone: new AbortController().signal };
+    const call = { principal, requestId: 'x', disconnected: new AbortController().signal };
     const message = 'The test did not end within 0.1 s.';
     expect(await direct.service.test(call, id)).toMatchObject({ status: 'offline', message });
     expect(await ada.get(id)).toMatchObject({

@@ -13,11 +13,11 @@ import {
   updateServer,
   type StoredServer,
 } from '../../src/servers/servers-store.ts';
-import { createDatabase } from '../support/stack.ts';
+import { createDatabase } from '../support/database.ts';
 
-/** As the owner of the schema: row-level security does not hold for it, so that the statements stand alone. */
+/** Connected as the owner of the schema, to which row-level security does not apply: only the statements filter. */
 let database: Database;
-let theirs: StoredServer;
+let foreign: StoredServer;
 const settings = {
   name: 'A server',
   serverType: 'ssh' as const,
@@ -32,23 +32,23 @@ const as = <T>(user: string, work: (sql: Sql) => Promise<T>) => database.withOwn
 beforeAll(async () => {
   const { ownerUrl: url } = await createDatabase();
   database = openDatabase({ url, max: 2, applicationName: 'test', log: createLog('silent') });
-  theirs = await as('bob', (sql) => insertServer(sql, 'bob', { ...settings, id: randomUUID() }));
+  foreign = await as('bob', (sql) => insertServer(sql, 'bob', { ...settings, id: randomUUID() }));
   await as('ada', (sql) => insertServer(sql, 'ada', { ...settings, id: randomUUID() }));
 });
 afterAll(() => database.close());
 
-it('a list holds the servers of the transaction\u2019s owner alone, and nothing without an owner', async () => {
-  expect(await as('bob', listServers)).toEqual([theirs]);
+it('a list contains only the servers of the transaction\u2019s owner, and nothing without an owner', async () => {
+  expect(await as('bob', listServers)).toEqual([foreign]);
   expect(await as('ada', listServers)).toHaveLength(1);
   expect(await listServers(database)).toEqual([]);
 });
 
 it.each<[string, (sql: Sql, id: string) => Promise<unknown>]>([
-  ['taking the mark of the default away', (sql) => clearDefault(sql)],
+  ['clearing the default', (sql) => clearDefault(sql)],
   ['deleting', (sql, id) => deleteServer(sql, id)],
   ['changing', (sql, id) => updateServer(sql, id, settings, false).catch(() => undefined)],
   [
-    'putting in another token',
+    'replacing a ciphertext',
     (sql, id) => replaceSecretCiphertext(sql, id, { field: 'password', from: 'token', to: 'other' }),
   ],
   [
@@ -64,7 +64,7 @@ it.each<[string, (sql: Sql, id: string) => Promise<unknown>]>([
       ),
   ],
   ['storing a use', (sql, id) => saveServerUse(sql, id)],
-])('%s leaves the servers of others alone', async (_name, work) => {
-  await as('ada', (sql) => work(sql, theirs.id));
-  expect(await as('bob', listServers)).toEqual([theirs]);
+])('%s does not affect the servers of other owners', async (_name, work) => {
+  await as('ada', (sql) => work(sql, foreign.id));
+  expect(await as('bob', listServers)).toEqual([foreign]);
 });

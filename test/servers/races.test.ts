@@ -9,7 +9,7 @@ import {
 } from '../support/servers.ts';
 import { until } from '../support/until.ts';
 
-/** Two processes on one database: what holds in one memory alone would not hold here. */
+/** Two processes on one database: a rule that one process enforces in its memory alone fails here. */
 let apps: [TestApp, TestApp];
 let direct: DirectServers;
 
@@ -23,18 +23,20 @@ afterAll(async () => {
   await Promise.all(apps.map((app) => app.stop()));
 });
 
-/** One person, through both processes by turns. */
-async function person() {
+/** One user, with calls to both processes in alternation. */
+async function createTestUser() {
   const ada = await createServerClient(apps[0]);
   const both = [ada, createServerClientFor(apps[1], ada.user, await apps[1].signIn(ada.user))] as const;
   return { ada, by: (n: number) => both[n % 2 === 0 ? 0 : 1] };
 }
 
-describe('at once', () => {
-  it('40 new servers of one person become 20', async () => {
-    const { ada, by } = await person();
-    const wish = { name: 'x', server_type: 'ssh', connection_config: createSshServerConfig() };
-    const answers = await Promise.all(Array.from({ length: 40 }, (_each, n) => by(n).send('POST', '', wish)));
+describe('concurrent requests', () => {
+  it('for 40 new servers of one user add 20', async () => {
+    const { ada, by } = await createTestUser();
+    const input = { name: 'x', server_type: 'ssh', connection_config: createSshServerConfig() };
+    const answers = await Promise.all(
+      Array.from({ length: 40 }, (_each, n) => by(n).send('POST', '', input)),
+    );
     const statuses = answers.map(({ status }) => status).sort();
     expect(statuses).toEqual([...Array<number>(20).fill(201), ...Array<number>(20).fill(409)]);
     const refused = (await answers.find(({ status }) => status === 409)?.json()) as Problem;
@@ -44,8 +46,8 @@ describe('at once', () => {
     expect(servers.filter(({ is_default }) => is_default)).toHaveLength(1);
   });
 
-  it('20 requests that each set another default leave one', async () => {
-    const { ada, by } = await person();
+  it('that each set another default leave one default', async () => {
+    const { ada, by } = await createTestUser();
     for (let n = 0; n < 20; n += 1)
       await ada.add({ name: `server ${n}`, connection_config: createSshServerConfig() });
     const ids = (await ada.list()).map(({ id }) => id);
@@ -59,8 +61,8 @@ describe('at once', () => {
     expect(rows).toEqual([{ defaults: 1 }]);
   });
 
-  it('20 changes with the same If-Match make one', async () => {
-    const { ada, by } = await person();
+  it('with the same If-Match make one change', async () => {
+    const { ada, by } = await createTestUser();
     const { id } = await ada.add({ connection_config: createSshServerConfig() });
     const header = { headers: { 'if-match': '"1"' } };
     const answers = await Promise.all(
@@ -71,8 +73,8 @@ describe('at once', () => {
     expect((await ada.get(id)).version).toBe(2);
   });
 
-  it('two servers that are each to go through the other do not become a circle', async () => {
-    const { ada, by } = await person();
+  it('that make two servers connect through each other do not create a circle', async () => {
+    const { ada, by } = await createTestUser();
     const [one, two] = [
       await ada.add({ connection_config: createSshServerConfig() }),
       await ada.add({ connection_config: createSshServerConfig() }),
@@ -91,13 +93,13 @@ describe('at once', () => {
 });
 
 describe('a change that waits for another process', () => {
-  it('holds up its own person alone, however many there are', async () => {
-    const { ada } = await person();
+  it('delays only requests of its own user, however many changes wait', async () => {
+    const { ada } = await createTestUser();
     const bob = await createServerClient(apps[0]);
     const lock = [`ops-center servers ${ada.user.id}`];
     await direct.sql('SELECT pg_advisory_lock(hashtextextended($1, 0))', lock);
-    const wish = { name: 'x', server_type: 'ssh', connection_config: createSshServerConfig() };
-    const waiting = Array.from({ length: 40 }, () => ada.send('POST', '', wish));
+    const input = { name: 'x', server_type: 'ssh', connection_config: createSshServerConfig() };
+    const waiting = Array.from({ length: 40 }, () => ada.send('POST', '', input));
     const inDatabase = () =>
       direct.sql(
         `SELECT pid FROM pg_locks JOIN pg_database d ON d.oid = database
@@ -105,7 +107,7 @@ describe('a change that waits for another process', () => {
       );
     try {
       await until(inDatabase, (found) => found.length > 0);
-      // They came before these.
+      // The waiting changes were sent before these requests.
       for (let n = 0; n < 5; n += 1) expect(await bob.list()).toEqual([]);
       expect(await inDatabase()).toHaveLength(1);
     } finally {
@@ -116,9 +118,9 @@ describe('a change that waits for another process', () => {
   });
 });
 
-describe('the database itself', () => {
-  it('refuses a second default and an unknown kind, whoever writes', async () => {
-    const { ada } = await person();
+describe('the database', () => {
+  it('refuses a second default and an unknown server type from any writer', async () => {
+    const { ada } = await createTestUser();
     await ada.add({ connection_config: createSshServerConfig() });
     const second = await ada.add({ connection_config: createSshServerConfig() });
     await expect(

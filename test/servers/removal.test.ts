@@ -23,10 +23,10 @@ afterAll(async () => {
 const serversOf = (userId: string) =>
   direct.sql('SELECT id FROM user_execution_servers WHERE user_id = $1', [userId]);
 
-it('with a user whom an administrator deletes, their servers go, and nobody else’s', async () => {
+it('deletes the servers of a user whom an administrator deletes, and no others', async () => {
   const [ada, bob] = [await createServerClient(app), await createServerClient(app)];
-  const mine = await ada.add({ connection_config: createSshServerConfig() });
-  await ada.add({ connection_config: createSshServerConfig({ jump: mine.id }) });
+  const jump = await ada.add({ connection_config: createSshServerConfig() });
+  await ada.add({ connection_config: createSshServerConfig({ jump: jump.id }) });
   await bob.add({ connection_config: createSshServerConfig() });
   await (await adminClient()).users.del({ id: ada.user.id });
   await until(
@@ -34,15 +34,15 @@ it('with a user whom an administrator deletes, their servers go, and nobody else
     (rows) => rows.length === 0,
   );
   expect(await serversOf(bob.user.id)).toHaveLength(1);
-  const told = await direct.sql(
+  const auditEvents = await direct.sql(
     `SELECT actor, action FROM audit_events WHERE owner = $1 AND action = 'server.deleted'`,
     [`user:${ada.user.id}`],
   );
   const row = { actor: 'system:keycloak', action: 'server.deleted' };
-  expect(told).toEqual([row, row]);
+  expect(auditEvents).toEqual([row, row]);
 });
 
-it('everybody who has servers can be listed, and through the app’s role nothing else of them seen', async () => {
+it('the app’s database role can list all owners of servers, and read nothing else of them', async () => {
   const [ada, bob] = [await createServerClient(app), await createServerClient(app)];
   await ada.add({ connection_config: createSshServerConfig() });
   const log = createLog('silent');

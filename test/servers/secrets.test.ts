@@ -35,8 +35,8 @@ function randomKey(): string {
   return privateKey;
 }
 
-/** What is sealed in one member of a stored configuration. */
-async function sealedIn(id: string, field: string): Promise<Record<string, unknown>> {
+/** The plaintext of one member of a stored configuration. */
+async function readPlaintext(id: string, field: string): Promise<Record<string, unknown>> {
   const token = (await direct.storedConfig(id))[field];
   return JSON.parse(direct.keyring.decrypt(String(token)) ?? 'null') as Record<string, unknown>;
 }
@@ -46,13 +46,13 @@ const setConfig = (id: string, change: object) =>
     'UPDATE user_execution_servers SET connection_config = connection_config || $2::jsonb WHERE id = $1',
     [id, JSON.stringify(change)],
   );
-const open = (id: string) => direct.service.openForUse(ada.user.id, id);
+const open = (id: string) => direct.service.openForRun(ada.user.id, id);
 
 describe('a stored secret', () => {
-  it('is sealed with its owner, server, field and destination', async () => {
+  it('is encrypted together with its owner, server, field and destination', async () => {
     const password = randomPassword();
     const { id } = await ada.add({ connection_config: createSshServerConfig({ password }) });
-    expect(await sealedIn(id, 'password')).toEqual({
+    expect(await readPlaintext(id, 'password')).toEqual({
       v: 1,
       kind: 'server_secret',
       owner: `user:${ada.user.id}`,
@@ -64,7 +64,7 @@ describe('a stored secret', () => {
     await ada.remove(id);
   });
 
-  it('stays where it is missing or sent back as its mask, and goes where it is null', async () => {
+  it('stays when it is missing or sent back as its mask, and is cleared by null', async () => {
     const [password, key] = [randomPassword(), randomKey()];
     const { id } = await ada.add({
       connection_config: createSshServerConfig({ password, private_key: key }),
@@ -73,24 +73,25 @@ describe('a stored secret', () => {
     const whole = (await ada.get(id)).connection_config;
     expect(whole).toMatchObject({ auth_method: 'key', password: STORED, private_key: STORED });
     await ada.change(id, { connection_config: whole });
-    expect([(await sealedIn(id, 'password'))['value'], (await sealedIn(id, 'private_key'))['value']]).toEqual(
-      [password, key],
-    );
+    expect([
+      (await readPlaintext(id, 'password'))['value'],
+      (await readPlaintext(id, 'private_key'))['value'],
+    ]).toEqual([password, key]);
     const back = { auth_method: 'password', private_key: null };
     const cleared = await ada.change(id, { connection_config: back });
     expect(cleared.connection_config).toMatchObject({ password: STORED, private_key: null });
     expect((await direct.storedConfig(id))['private_key']).toBeNull();
     const replaced = randomPassword();
     await ada.change(id, { connection_config: { password: replaced } });
-    expect((await sealedIn(id, 'password'))['value']).toBe(replaced);
+    expect((await readPlaintext(id, 'password'))['value']).toBe(replaced);
     await ada.remove(id);
   });
 
   it.each<[string, Record<string, unknown>, string]>([
-    ['a mask where nothing is stored', { private_key: STORED }, 'private_key'],
-    ['a mask in the place of something that is no secret', { username: STORED }, 'username'],
-    ['a mask inside something', { host: { a: [STORED] } }, 'host'],
-    ['no secret where one is due', { password: null }, 'password'],
+    ['a mask for a secret that is not stored', { private_key: STORED }, 'private_key'],
+    ['a mask for a member that is no secret', { username: STORED }, 'username'],
+    ['a mask inside another value', { host: { a: [STORED] } }, 'host'],
+    ['no value for a required secret', { password: null }, 'password'],
   ])('a change with %s is refused, and changes nothing', async (_name, change, field) => {
     const { id } = await ada.add({ connection_config: createSshServerConfig() });
     const before = await direct.storedConfig(id);
@@ -102,17 +103,17 @@ describe('a stored secret', () => {
   });
 });
 
-describe('another address', () => {
-  it.each([{ host: 'elsewhere.example.test' }, { port: 2022 }, { username: 'root' }, { jump: 'set' }])(
-    'needs every secret again, and the host key to be confirmed again: %j',
+describe('a change of the address', () => {
+  it.each([{ host: 'other.example.test' }, { port: 2022 }, { username: 'root' }, { jump: 'set' }])(
+    'requires every secret again, and a new confirmation of the host key: %j',
     async (change) => {
       const jump = await ada.add({ name: 'jump', connection_config: createSshServerConfig() });
-      const wish = 'jump' in change ? { jump: jump.id } : change;
+      const other = 'jump' in change ? { jump: jump.id } : change;
       const config = createSshServerConfig({ password: randomPassword(), private_key: randomKey() });
       const { id } = await ada.add({ connection_config: config });
       await ada.confirm(id, HOST_KEY);
       for (const own of [{}, { password: STORED, private_key: STORED }]) {
-        const refused = await ada.expectRefusal('PUT', `/${id}`, { connection_config: { ...wish, ...own } });
+        const refused = await ada.expectRefusal('PUT', `/${id}`, { connection_config: { ...other, ...own } });
         expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
         expect(refused.errors?.map(({ path }) => path)).toEqual([
           'connection_config.password',
@@ -120,19 +121,19 @@ describe('another address', () => {
         ]);
         expect(refused.errors?.[0]?.message).toMatch(/sent again/);
       }
-      const half = { ...wish, password: randomPassword() };
+      const half = { ...other, password: randomPassword() };
       expect((await ada.expectRefusal('PUT', `/${id}`, { connection_config: half })).errors).toHaveLength(1);
       expect(await ada.get(id)).toMatchObject({ version: 2, host_key: HOST_KEY });
       const password = randomPassword();
-      const changed = await ada.change(id, { connection_config: { ...wish, password, private_key: null } });
-      expect(changed).toMatchObject({ version: 3, host_key: null, connection_config: wish });
-      expect((await sealedIn(id, 'password'))['value']).toBe(password);
+      const changed = await ada.change(id, { connection_config: { ...other, password, private_key: null } });
+      expect(changed).toMatchObject({ version: 3, host_key: null, connection_config: other });
+      expect((await readPlaintext(id, 'password'))['value']).toBe(password);
       await ada.remove(id);
       await ada.remove(jump.id);
     },
   );
 
-  it('is none where only the way to prove who one is changes', async () => {
+  it('does not include a change of the auth method', async () => {
     const config = createSshServerConfig({ private_key: randomKey() });
     const { id } = await ada.add({ connection_config: config });
     await ada.confirm(id, HOST_KEY);
@@ -146,29 +147,35 @@ describe('another address', () => {
 describe('the environment of a Docker server', () => {
   const { cert: client_cert, key: client_key } = certificate;
   const address = { host: 'tcp://docker.example.test:2376', client_cert, client_key };
-  const elsewhere = [{ image: 'other:1' }, { volumes: [{ source: 'data', target: '/data' }] }];
+  const otherDestinations = [{ image: 'other:1' }, { volumes: [{ source: 'data', target: '/data' }] }];
   const addDocker = (change: object = {}) =>
     ada.add({ server_type: 'docker', connection_config: { ...address, ...change } });
 
-  it.each(elsewhere)('is needed again, and it alone, with another content: %j', async (change) => {
-    const { id } = await addDocker({ environment: { TOKEN: randomPassword() } });
-    const refused = await ada.expectRefusal('PUT', `/${id}`, { connection_config: change });
-    expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
-    expect(refused.errors?.map(({ path }) => path)).toEqual(['connection_config.environment']);
-    const environment = { TOKEN: randomPassword() };
-    await ada.change(id, { connection_config: { ...change, environment } });
-    expect((await open(id)).target.config).toMatchObject({ ...address, ...change, environment });
-    await ada.remove(id);
-  });
+  it.each(otherDestinations)(
+    'must be sent again, and it alone, when other members change: %j',
+    async (change) => {
+      const { id } = await addDocker({ environment: { TOKEN: randomPassword() } });
+      const refused = await ada.expectRefusal('PUT', `/${id}`, { connection_config: change });
+      expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
+      expect(refused.errors?.map(({ path }) => path)).toEqual(['connection_config.environment']);
+      const environment = { TOKEN: randomPassword() };
+      await ada.change(id, { connection_config: { ...change, environment } });
+      expect((await open(id)).target.config).toMatchObject({ ...address, ...change, environment });
+      await ada.remove(id);
+    },
+  );
 
-  it.each(elsewhere)('does not open where the row was given another content: %j', async (change) => {
-    const { id } = await addDocker({ environment: { TOKEN: randomPassword() } });
-    await setConfig(id, change);
-    await expect(open(id)).rejects.toMatchObject({ code: 'key_undecryptable', status: 424 });
-    await ada.remove(id);
-  });
+  it.each(otherDestinations)(
+    'does not decrypt when other members of the row were edited: %j',
+    async (change) => {
+      const { id } = await addDocker({ environment: { TOKEN: randomPassword() } });
+      await setConfig(id, change);
+      await expect(open(id)).rejects.toMatchObject({ code: 'key_undecryptable', status: 424 });
+      await ada.remove(id);
+    },
+  );
 
-  it('can be added, changed and cleared, and the content without one, while the key stays', async () => {
+  it('can be added, changed and cleared while the client key stays; without it other members can change', async () => {
     const { id } = await addDocker();
     const environment = { TOKEN: randomPassword() };
     for (const change of [
@@ -184,8 +191,8 @@ describe('the environment of a Docker server', () => {
   });
 });
 
-describe('a row that was changed by hand in the database', () => {
-  it('never gets its secret sent to the address that stands there now', async () => {
+describe('a row that was edited by hand in the database', () => {
+  it('does not send its secret to the edited address', async () => {
     await using listener = await listeningHost();
     const { host, port } = listener;
     const { id } = await ada.add({ connection_config: createSshServerConfig() });
@@ -195,7 +202,7 @@ describe('a row that was changed by hand in the database', () => {
     await expect(open(id)).rejects.toMatchObject({ code: 'key_undecryptable', status: 424 });
     expect(await ada.test(id)).toMatchObject({
       status: 'error',
-      message: expect.stringMatching(/do not open, or were stored for another address/),
+      message: expect.stringMatching(/do not decrypt, or were stored for another address/),
       details: { stages: [], host_key: null },
     });
     expect(listener.connections()).toBe(0);
@@ -206,17 +213,17 @@ describe('a row that was changed by hand in the database', () => {
     ['another port', (id) => setConfig(id, { port: 2022 })],
     ['another account', (id) => setConfig(id, { username: 'root' })],
     ['another jump server', (id, other) => setConfig(id, { jump: other })],
-    ["another server's token", async (id, other) => setConfig(id, await direct.storedConfig(other))],
+    ["another server's ciphertext", async (id, other) => setConfig(id, await direct.storedConfig(other))],
     [
-      'the tokens of two fields exchanged',
+      'the ciphertexts of two fields exchanged',
       async (id) => {
         const { password, passphrase } = await direct.storedConfig(id);
         return setConfig(id, { password: passphrase, passphrase: password });
       },
     ],
     ['a secret in the clear', (id) => setConfig(id, { password: 'plain' })],
-    ['a damaged token', (id) => setConfig(id, { password: 'gAAAAABmAAAA' })],
-    ['a member that is none', (id) => setConfig(id, { proxy: 'x' })],
+    ['a damaged ciphertext', (id) => setConfig(id, { password: 'gAAAAABmAAAA' })],
+    ['an unknown member', (id) => setConfig(id, { proxy: 'x' })],
     [
       'another host key',
       (id) =>
@@ -231,13 +238,13 @@ describe('a row that was changed by hand in the database', () => {
       (id) => direct.sql('UPDATE user_execution_servers SET host_key = NULL WHERE id = $1', [id]),
     ],
     [
-      'a host key that is none',
+      'an invalid host key',
       (id) => direct.sql(`UPDATE user_execution_servers SET host_key = '"x"' WHERE id = $1`, [id]),
     ],
-  ])('does not open: %s', async (_name, alter) => {
+  ])('does not decrypt: %s', async (_name, alter) => {
     const config = createSshServerConfig({ private_key: randomKey(), passphrase: randomPassword() });
     const { id } = await ada.add({ connection_config: config });
-    // Alike but for its id and its password: what else is compared would not tell the two apart.
+    // Differs only in its id and its password, so that no other comparison distinguishes the two.
     const other = await ada.add({ connection_config: { ...config, password: randomPassword() } });
     for (const each of [id, other.id]) await ada.confirm(each, HOST_KEY);
     expect((await open(id)).target.config).toMatchObject(config);
@@ -247,27 +254,27 @@ describe('a row that was changed by hand in the database', () => {
     await ada.remove(other.id);
   });
 
-  it("does not open with another person's secrets", async () => {
+  it("does not decrypt with another user's secrets", async () => {
     const bob = await createServerClient(app);
     const config = createSshServerConfig();
-    const [mine, theirs] = [
+    const [own, foreign] = [
       await ada.add({ connection_config: config }),
       await bob.add({ connection_config: config }),
     ];
-    await ada.confirm(mine.id, HOST_KEY);
-    await bob.confirm(theirs.id, HOST_KEY);
-    await setConfig(mine.id, await direct.storedConfig(theirs.id));
-    await expect(open(mine.id)).rejects.toMatchObject({ code: 'key_undecryptable' });
+    await ada.confirm(own.id, HOST_KEY);
+    await bob.confirm(foreign.id, HOST_KEY);
+    await setConfig(own.id, await direct.storedConfig(foreign.id));
+    await expect(open(own.id)).rejects.toMatchObject({ code: 'key_undecryptable' });
     await direct.sql('UPDATE user_execution_servers SET user_id = $2, is_default = false WHERE id = $1', [
-      theirs.id,
+      foreign.id,
       ada.user.id,
     ]);
-    await expect(open(theirs.id)).rejects.toMatchObject({ code: 'key_undecryptable' });
-    await ada.remove(mine.id);
-    await ada.remove(theirs.id);
+    await expect(open(foreign.id)).rejects.toMatchObject({ code: 'key_undecryptable' });
+    await ada.remove(own.id);
+    await ada.remove(foreign.id);
   });
 
-  it('takes a secret again only with the whole address, so that none is entered for an altered one', async () => {
+  it('accepts a new secret only with the whole address, so that none is entered for an altered one', async () => {
     const { id } = await ada.add({ connection_config: createSshServerConfig() });
     await ada.confirm(id, HOST_KEY);
     await setConfig(id, { host: 'evil.example.test' });
@@ -280,22 +287,22 @@ describe('a row that was changed by hand in the database', () => {
     expect(await ada.expectRefusal('POST', `/${id}/host-key`, HOST_KEY)).toMatchObject({
       code: 'key_undecryptable',
     });
-    // What has nothing to do with secrets can still be changed.
+    // Members that are unrelated to secrets can still be changed.
     expect(await ada.change(id, { name: 'renamed' })).toMatchObject({ name: 'renamed' });
     const mended = await ada.change(id, { connection_config: createSshServerConfig({ password }) });
     expect(mended).toMatchObject({ host_key: null, connection_config: { host: 'dev.example.test' } });
-    expect((await sealedIn(id, 'password'))['value']).toBe(password);
+    expect((await readPlaintext(id, 'password'))['value']).toBe(password);
     await ada.remove(id);
   });
 });
 
 describe('confirming a host key', () => {
-  it('stores exactly what was sent, seals anew, and raises the version once', async () => {
+  it('stores exactly the sent key, encrypts the secrets again and raises the version once', async () => {
     const { id } = await ada.add({ connection_config: createSshServerConfig() });
     await expect(open(id)).rejects.toMatchObject({ code: 'host_key_unconfirmed', status: 409 });
-    const before = (await sealedIn(id, 'password'))['destination'];
+    const before = (await readPlaintext(id, 'password'))['destination'];
     expect(await ada.confirm(id, HOST_KEY)).toMatchObject({ version: 2, host_key: HOST_KEY });
-    expect((await sealedIn(id, 'password'))['destination']).not.toBe(before);
+    expect((await readPlaintext(id, 'password'))['destination']).not.toBe(before);
     expect(await ada.confirm(id, HOST_KEY)).toMatchObject({ version: 2 });
     expect((await open(id)).target.hostKey).toEqual(HOST_KEY);
     await ada.remove(id);
@@ -303,10 +310,10 @@ describe('confirming a host key', () => {
 
   it.each<[string, object, string]>([
     ['no type', { fingerprint: HOST_KEY.fingerprint }, 'type'],
-    ['a type with a blank', { ...HOST_KEY, type: 'ssh ed25519' }, 'type'],
+    ['a type with a space', { ...HOST_KEY, type: 'ssh ed25519' }, 'type'],
     ['an MD5 fingerprint', { ...HOST_KEY, fingerprint: 'MD5:00:11' }, 'fingerprint'],
-    ['a fingerprint that is cut', { ...HOST_KEY, fingerprint: `SHA256:${'a'.repeat(42)}` }, 'fingerprint'],
-    ['a hop that is not on the way', { ...HOST_KEY, hop: 'somewhere' }, 'hop'],
+    ['a truncated fingerprint', { ...HOST_KEY, fingerprint: `SHA256:${'a'.repeat(42)}` }, 'fingerprint'],
+    ['a hop that is not in the jump chain', { ...HOST_KEY, hop: 'x' }, 'hop'],
     ['an unknown member', { ...HOST_KEY, trust: true }, 'body'],
   ])('refuses %s', async (_name, body, field) => {
     const { id } = await ada.add({ connection_config: createSshServerConfig() });
@@ -316,7 +323,7 @@ describe('confirming a host key', () => {
     await ada.remove(id);
   });
 
-  it('stores the key of a hop on the server that it belongs to', async () => {
+  it('stores the key of a jump server on that server', async () => {
     const jump = await ada.add({ name: 'jump', connection_config: createSshServerConfig() });
     const inner = await ada.add({ connection_config: createSshServerConfig({ jump: jump.id }) });
     const answered = await ada.confirm(inner.id, { ...HOST_KEY, hop: jump.id });

@@ -18,7 +18,7 @@ const HOST_KEY = { type: 'ssh-ed25519', fingerprint: `SHA256:${'a'.repeat(43)}` 
 let app: TestApp;
 let direct: DirectServers;
 let ada: ServerClient;
-/** Through which a Docker engine is reached. */
+/** Id of the SSH server that Docker servers connect through. */
 let ssh: string;
 
 beforeAll(async () => {
@@ -43,25 +43,25 @@ function randomToken(): string {
 
 type Config = Record<string, unknown>;
 
-/** One of each kind that somebody may add from anywhere, with all its secrets. */
-const SAMPLES: Record<Exclude<ServerType, 'local'>, () => { config: Config; elsewhere: Config }> = {
-  ssh: () => ({ config: createSshServerConfig(), elsewhere: { port: 2022 } }),
+/** One server of each type except local, with all its secrets. */
+const SAMPLES: Record<Exclude<ServerType, 'local'>, () => { config: Config; otherAddress: Config }> = {
+  ssh: () => ({ config: createSshServerConfig(), otherAddress: { port: 2022 } }),
   docker: () => ({
     config: { host: ssh, image: 'python:3.13-slim', environment: { API_TOKEN: randomToken() } },
-    elsewhere: { host: 'tcp://engine.example.test:2376' },
+    otherAddress: { host: 'tcp://engine.example.test:2376' },
   }),
   kubernetes: () => ({
     config: {
       ...{ cluster_url: 'https://cluster.example.test:6443', namespace: 'runner', image: 'python:3.13' },
       service_account_token: randomToken(),
     },
-    elsewhere: { cluster_url: 'https://other.example.test:6443' },
+    otherAddress: { cluster_url: 'https://other.example.test:6443' },
   }),
 };
-const KINDS = Object.keys(SAMPLES) as Exclude<ServerType, 'local'>[];
+const TYPES = Object.keys(SAMPLES) as Exclude<ServerType, 'local'>[];
 
-describe.each(KINDS)('a server of the kind %s', (type) => {
-  it('is stored without a secret in the clear, kept through a change, and opened as it was entered', async () => {
+describe.each(TYPES)('a server of type %s', (type) => {
+  it('is stored without a secret in the clear, survives a change and decrypts to the entered values', async () => {
     const { config } = SAMPLES[type]();
     const { id } = await ada.add({ server_type: type, connection_config: config });
     const text = JSON.stringify(await direct.storedConfig(id));
@@ -69,18 +69,18 @@ describe.each(KINDS)('a server of the kind %s', (type) => {
     const secrets = Object.keys(shown).filter((member) => shown[member] === STORED);
     expect(secrets.length).toBeGreaterThan(0);
     for (const member of secrets) expect(text).not.toContain(secretText(config[member]));
-    // What is shown can be sent back as it is.
+    // The response can be sent back unchanged.
     await ada.change(id, { connection_config: shown });
     await ada.change(id, { name: 'renamed' });
     if (type === 'ssh') await ada.confirm(id, HOST_KEY);
-    const { target, runner, name } = await direct.service.openForUse(ada.user.id, id);
+    const { target, runner, name } = await direct.service.openForRun(ada.user.id, id);
     expect([target.config, runner.type, name]).toEqual([expect.objectContaining(config), type, 'renamed']);
   });
 
-  it('takes another address only together with its secrets', async () => {
-    const { config, elsewhere } = SAMPLES[type]();
+  it('accepts another address only together with its secrets', async () => {
+    const { config, otherAddress } = SAMPLES[type]();
     const { id } = await ada.add({ server_type: type, connection_config: config });
-    const refused = await ada.expectRefusal('PUT', `/${id}`, { connection_config: elsewhere });
+    const refused = await ada.expectRefusal('PUT', `/${id}`, { connection_config: otherAddress });
     expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
     const shown = (await ada.get(id)).connection_config;
     expect(shown).toMatchObject({ ...config, ...maskedLike(shown) });
@@ -90,14 +90,14 @@ describe.each(KINDS)('a server of the kind %s', (type) => {
 describe('a Docker server on an SSH server', () => {
   const engine = (host: string) => ({ server_type: 'docker' as const, connection_config: { host } });
 
-  it('is opened with it, and needs its host key', async () => {
+  it('is opened together with it, and requires its host key', async () => {
     const { id } = await ada.add(engine(ssh));
-    const { target } = await direct.service.openForUse(ada.user.id, id);
+    const { target } = await direct.service.openForRun(ada.user.id, id);
     expect(target.hostKey).toBeNull();
     expect(target.jumpServers.get(ssh)).toMatchObject({ serverId: ssh, hostKey: HOST_KEY });
     const other = await ada.add({ connection_config: createSshServerConfig() });
     const second = await ada.add(engine(other.id));
-    await expect(direct.service.openForUse(ada.user.id, second.id)).rejects.toMatchObject({
+    await expect(direct.service.openForRun(ada.user.id, second.id)).rejects.toMatchObject({
       code: 'host_key_unconfirmed',
       extra: { server_id: other.id },
     });
@@ -107,17 +107,17 @@ describe('a Docker server on an SSH server', () => {
     expect(none).toMatchObject({ status: 400, detail: expect.stringMatching(/has no host key/) });
   });
 
-  it('may not stand on a server of another kind, of another person, or of none', async () => {
+  it('must not connect through a server of another type, another user’s server or an unknown one', async () => {
     const docker = await ada.add(engine(ssh));
     const bob = await createServerClient(app);
-    const theirs = await bob.add({ connection_config: createSshServerConfig() });
-    for (const host of [docker.id, theirs.id, randomUUID()]) {
+    const foreign = await bob.add({ connection_config: createSshServerConfig() });
+    for (const host of [docker.id, foreign.id, randomUUID()]) {
       const refused = await ada.expectRefusal('POST', '', { name: 'x', ...engine(host) });
       expect(refused).toMatchObject({ status: 400, errors: [{ path: 'connection_config.host' }] });
     }
   });
 
-  it('is never the socket of this machine', async () => {
+  it('must not use a socket of this machine', async () => {
     for (const host of ['unix:///var/run/docker.sock', '/var/run/docker.sock', 'npipe:////./pipe/docker'])
       expect(await ada.expectRefusal('POST', '', { name: 'x', ...engine(host) })).toMatchObject({
         status: 400,
@@ -127,7 +127,7 @@ describe('a Docker server on an SSH server', () => {
 });
 
 describe('a pasted kubeconfig', () => {
-  it('that would run a program here is refused by name, and nothing of it is stored or repeated', async () => {
+  it('that would run a program here is refused with its member; it is neither stored nor repeated', async () => {
     const token = randomToken();
     const kubeconfig = JSON.stringify({
       ...{ apiVersion: 'v1', kind: 'Config', 'current-context': 'c' },
@@ -148,30 +148,30 @@ describe('a pasted kubeconfig', () => {
   });
 });
 
-describe('what is kept of a server', () => {
-  it('is let go of when it, or one that it goes through, is changed, confirmed or deleted', async () => {
+describe('the connections of a server', () => {
+  it('are closed when it or one of its jump servers is changed, confirmed or deleted', async () => {
     const inner = await ada.add({ connection_config: createSshServerConfig({ jump: ssh }) });
     const engine = await ada.add({ server_type: 'docker', connection_config: { host: inner.id } });
     await ada.add({ connection_config: createSshServerConfig() });
     const author = { userId: ada.user.id, requestId: 'x' };
-    const told = async (work: () => Promise<unknown>) => {
+    const collectForgotten = async (work: () => Promise<unknown>) => {
       const before = direct.forgotten.length;
       await work();
       return direct.forgotten.slice(before).toSorted();
     };
     const all = [ssh, inner.id, engine.id].toSorted();
     const { service } = direct;
-    expect(await told(() => service.update(author, ssh, { name: 'x' }, undefined))).toEqual(all);
+    expect(await collectForgotten(() => service.update(author, ssh, { name: 'x' }, undefined))).toEqual(all);
     const key = { ...HOST_KEY, fingerprint: `SHA256:${'b'.repeat(43)}` };
-    expect(await told(() => service.confirmHostKey(author, ssh, key))).toEqual(all);
-    expect(await told(() => service.update(author, engine.id, { name: 'x' }, undefined))).toEqual([
-      engine.id,
-    ]);
-    expect(await told(() => service.remove(author, ssh, undefined))).toEqual(all);
+    expect(await collectForgotten(() => service.confirmHostKey(author, ssh, key))).toEqual(all);
+    expect(await collectForgotten(() => service.update(author, engine.id, { name: 'x' }, undefined))).toEqual(
+      [engine.id],
+    );
+    expect(await collectForgotten(() => service.remove(author, ssh, undefined))).toEqual(all);
   });
 });
 
-it('a configuration that is longer than anybody needs is refused', async () => {
+it('refuses a configuration that is too long', async () => {
   const value = randomPassword().repeat(1_000);
   const environment = Object.fromEntries(Array.from({ length: 6 }, (_each, n) => [`NAME_${n}`, value]));
   const connection_config = { host: ssh, environment };
@@ -186,13 +186,13 @@ it('a configuration that is longer than anybody needs is refused', async () => {
   });
 });
 
-it('every kind that is built in is tried here', () => {
-  const dialer = { connect: () => Promise.reject(new Error('nobody')) } as never;
-  const kinds = [...createRunners({ dialer, log: {} as never }).keys()].filter((type) => type !== 'local');
-  expect(kinds).toEqual(KINDS);
+it('this file tests every built-in server type except local', () => {
+  const dialer = { connect: () => Promise.reject(new Error('unused')) } as never;
+  const types = [...createRunners({ dialer, log: {} as never }).keys()].filter((type) => type !== 'local');
+  expect(types).toEqual(TYPES);
 });
 
-/** The text by which a secret would be found. */
+/** The text of a secret to search for. */
 function secretText(secret: unknown): string {
   return typeof secret === 'string' ? secret : String(Object.values(secret as object)[0]);
 }

@@ -28,14 +28,14 @@ describeOn('ssh', 'testing a server', () => {
     await app.stop();
   });
 
-  const account = (place: { host: string; port: number }, change: Record<string, unknown> = {}) => ({
-    ...{ host: place.host, port: place.port, username: hosts.user },
+  const account = (address: { host: string; port: number }, change: Record<string, unknown> = {}) => ({
+    ...{ host: address.host, port: address.port, username: hosts.user },
     ...{ auth_method: 'password', password: hosts.password, ...change },
   });
   const outcome = ({ details }: ServerTestView) =>
     Object.fromEntries(details.stages.map(({ name, status }) => [name, status]));
 
-  it('shows an unknown host key, and goes through all stages once it is confirmed', async () => {
+  it('returns an unknown host key, and passes all stages after its confirmation', async () => {
     const { id } = await ada.add({ connection_config: account(hosts.plain) });
     const first = await ada.test(id);
     expect(first).toMatchObject({
@@ -70,7 +70,7 @@ describeOn('ssh', 'testing a server', () => {
     ]);
   });
 
-  it('fails hard on a host key that has changed, and shows both', async () => {
+  it('fails for a changed host key, and returns both keys', async () => {
     const { id } = await ada.add({ connection_config: account(hosts.plain) });
     const known = { type: 'ssh-ed25519', fingerprint: `SHA256:${'b'.repeat(43)}` };
     await ada.confirm(id, known);
@@ -84,7 +84,7 @@ describeOn('ssh', 'testing a server', () => {
     expect(await ada.get(id)).toMatchObject({ host_key: known, test_status: 'host_key_changed' });
   });
 
-  it('goes through a jump server whose key is confirmed on it', async () => {
+  it('connects through a jump server after the confirmation of its host key', async () => {
     const jump = await ada.add({ name: 'jump', connection_config: account(hosts.jump) });
     const inner = await ada.add({
       name: 'inner',
@@ -103,7 +103,7 @@ describeOn('ssh', 'testing a server', () => {
     expect(await ada.get(jump.id)).toMatchObject({ host_key: hosts.jump.hostKey });
   });
 
-  it('says that a password is wrong', async () => {
+  it('reports a wrong password', async () => {
     const config = account(hosts.plain, { password: randomPassword() });
     const { id } = await ada.add({ connection_config: config });
     await ada.confirm(id, hosts.plain.hostKey);
@@ -112,15 +112,15 @@ describeOn('ssh', 'testing a server', () => {
     expect(outcome(tested)).toMatchObject({ host_key: 'ok', authentication: 'failed', echo: 'skipped' });
   });
 
-  it('tries a configuration before it is saved, with a host key for this once, and keeps nothing of it', async () => {
-    const wish = { server_type: 'ssh', connection_config: account(hosts.plain) };
-    const response = await ada.send('POST', '/test', wish);
+  it('tests a configuration and a host key without storing them', async () => {
+    const input = { server_type: 'ssh', connection_config: account(hosts.plain) };
+    const response = await ada.send('POST', '/test', input);
     expect(await response.json()).toMatchObject({
       status: 'host_key_unknown',
       details: { host_key: { ...hosts.plain.hostKey, hop: null } },
     });
     const { type, fingerprint } = hosts.plain.hostKey;
-    const again = await ada.send('POST', '/test', { ...wish, host_key: { type, fingerprint } });
+    const again = await ada.send('POST', '/test', { ...input, host_key: { type, fingerprint } });
     expect(await again.json()).toMatchObject({ status: 'online' });
     expect(await ada.list()).toEqual([]);
     for (const [change, path] of [
@@ -132,15 +132,15 @@ describeOn('ssh', 'testing a server', () => {
       [{ host_key: { type: 'x', fingerprint: 'y' } }, 'host_key.fingerprint'],
       [{ name: 'x' }, 'body'],
     ] as const) {
-      const refused = await ada.expectRefusal('POST', '/test', { ...wish, ...change });
+      const refused = await ada.expectRefusal('POST', '/test', { ...input, ...change });
       expect(refused.errors?.map((each) => each.path)).toContain(path);
     }
   });
 
-  it('tells addresses that may not be reached from those that do not answer', async () => {
-    const gone = await listeningHost();
-    await gone[Symbol.asyncDispose]();
-    const { port } = gone;
+  it('distinguishes forbidden addresses from addresses that do not answer', async () => {
+    const closedHost = await listeningHost();
+    await closedHost[Symbol.asyncDispose]();
+    const { port } = closedHost;
     const statuses = [];
     for (const host of ['169.254.169.254', '10.99.99.99', 'no-such-name.invalid', '127.0.0.1']) {
       const { id } = await ada.add({
@@ -152,21 +152,21 @@ describeOn('ssh', 'testing a server', () => {
     expect(statuses).toEqual(['forbidden', 'forbidden', 'offline', 'offline']);
   });
 
-  it('is let go of ten times a minute, and a refusal says when to come again', async () => {
+  it('is limited to ten times a minute, and a refusal has a Retry-After header', async () => {
     const { id } = await ada.add({ connection_config: createSshServerConfig({ host: '169.254.169.254' }) });
     for (let n = 0; n < 10; n += 1) expect((await ada.send('POST', `/${id}/test`)).status).toBe(200);
-    const wish = { server_type: 'ssh', connection_config: createSshServerConfig() };
-    for (const [path, json] of [[`/${id}/test`], ['/test', wish]] as const) {
+    const input = { server_type: 'ssh', connection_config: createSshServerConfig() };
+    for (const [path, json] of [[`/${id}/test`], ['/test', input]] as const) {
       const response = await ada.send('POST', path, json);
       expect(response.status).toBe(429);
       expect(Number(response.headers.get('retry-after'))).toBeGreaterThan(0);
       expect(await response.json()).toMatchObject({ code: 'rate_limited' });
     }
     const bob = await createServerClient(app);
-    expect((await bob.send('POST', '/test', wish)).status).toBe(200);
+    expect((await bob.send('POST', '/test', input)).status).toBe(200);
   });
 
-  it('keeps no result of a version that is gone', async () => {
+  it('does not store the result of a previous version', async () => {
     await using host = await listeningHost();
     const { id } = await ada.add({
       connection_config: createSshServerConfig({ host: host.host, port: host.port }),
@@ -180,12 +180,12 @@ describeOn('ssh', 'testing a server', () => {
     expect(await ada.get(id)).toMatchObject({ test_status: 'untested', last_tested_at: null });
   });
 
-  it('ends when its client leaves, and then keeps nothing', async () => {
+  it('ends when its client disconnects, and stores no result', async () => {
     await using host = await listeningHost();
     const { id } = await ada.add({
       connection_config: createSshServerConfig({ host: host.host, port: host.port }),
     });
-    // One that began earlier and whose client stays: by itself it would be the first to end.
+    // This test started earlier and its client stays connected; without a disconnection it would end first.
     const staying = ada.send('POST', `/${id}/test`);
     await host.waitForConnections(1);
     const leaving = new AbortController();

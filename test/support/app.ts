@@ -10,21 +10,22 @@ import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { startServer } from '../../src/server.ts';
 import { evidence } from './evidence.ts';
-import { createDatabase, createWebClient, stack, type TestUser } from './stack.ts';
+import { createDatabase } from './database.ts';
+import { createWebClient, stack, type TestUser } from './stack.ts';
 
-/** The whole product, listening, on the real Keycloak and a database of its own. */
+/** The whole app, listening, with the real Keycloak and its own database. */
 export interface TestApp {
   url: string;
   config: Config;
   databaseUrl: string;
   ownerDatabaseUrl: string;
-  /** Everything that the app has logged, as text. */
+  /** All log lines as text. */
   logs(): string;
-  /** The log's events of one name, parsed. */
+  /** The parsed log lines with one `event` name. */
   events(name: string): Record<string, unknown>[];
-  /** Signs a user in through Keycloak's pages; answers the session cookie's value. */
+  /** Signs a user in through Keycloak's pages. @returns the session cookie's value. */
   signIn(user: TestUser): Promise<string>;
-  /** Calls the app; `session` becomes the cookie, a JSON `body` is written out. */
+  /** Calls the app with the session cookie; `json` is sent as the body. */
   call(path: string, options?: CallOptions): Promise<Response>;
   stop(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -38,13 +39,13 @@ export interface CallOptions extends Omit<RequestInit, 'body' | 'headers'> {
 }
 
 export interface TestAppOptions {
-  /** Settings beyond the ones that every test app has. */
+  /** Additional settings. */
   env?: Environment;
-  /** For a second process on one database: take these from the first. */
+  /** For a second app on the same database: the values of the first. */
   shared?: Pick<TestApp, 'config'> & { databaseUrl: string; ownerDatabaseUrl: string };
 }
 
-/** Starts the app in this process, in local mode, without a system default unless `env` sets one up. */
+/** Starts the app in this process, in local mode. It has no system default unless `env` configures one. */
 export async function startApp(options: TestAppOptions = {}): Promise<TestApp> {
   const port = await choosePort(0, 'PORT');
   const publicUrl = `http://localhost:${port}`;
@@ -90,7 +91,7 @@ export async function startApp(options: TestAppOptions = {}): Promise<TestApp> {
         password,
         cookieName: config.sessionCookieName,
       }),
-    call: (path, own = {}) => call(publicUrl, path, own),
+    call: (path, callOptions = {}) => call(publicUrl, path, callOptions),
     stop: () => server.stop(),
     [Symbol.asyncDispose]: () => server.stop(),
   };
@@ -121,8 +122,8 @@ async function environment(
 }
 
 /**
- * Every app's database is new and its encryption key its own, while the vault is one for all tests: an app looks
- * like one that has started before, since a first start is refused beside keys that it cannot open.
+ * Each app has a new database and its own encryption key, but all tests share one vault. A first start is refused when
+ * the vault contains keys that cannot be decrypted, so the app is made to look as if it had started before.
  */
 async function markAsInitialized({ databaseUrl, encryptionKeys }: Config): Promise<void> {
   const options = { url: databaseUrl, max: 1, applicationName: 'test support', log: createLog('silent') };
@@ -139,7 +140,7 @@ function registerSecrets({ encryptionKeys, sessionSecret, systemDefault, keycloa
     evidence.registerSecret('client secret', secret);
 }
 
-/** A random Fernet key, in the spelling of ENCRYPTION_KEY. */
+/** A random Fernet key in the format of ENCRYPTION_KEY. */
 export function fernetKey(): string {
   return `${randomBytes(32).toString('base64url')}=`;
 }

@@ -3,13 +3,13 @@ import { request } from 'undici';
 export interface BrowserResponse {
   status: number;
   headers: Record<string, string | string[] | undefined>;
-  /** The address that a redirect names, absolute. */
+  /** The absolute address of a redirect. */
   location: string | undefined;
   text: string;
   json(): unknown;
 }
 
-/** As much of a browser as signing in needs: cookies, forms, and redirects one at a time. */
+/** A minimal browser for signing in: cookies, forms, and redirects that are followed one at a time. */
 export interface Browser {
   get(url: string, headers?: Record<string, string>): Promise<BrowserResponse>;
   post(url: string, form: Record<string, string>, headers?: Record<string, string>): Promise<BrowserResponse>;
@@ -47,7 +47,7 @@ export function createBrowser(initial: readonly Cookie[] = []): Browser {
     if (!isExpired) jar.push({ host: url.hostname, path, name, value: pair.slice(at + 1) });
   }
 
-  // Ports do not separate cookies, as in real browsers.
+  // Cookies are shared between ports, as in real browsers.
   const cookieHeader = (text: string) => {
     const url = new URL(text);
     return jar
@@ -59,7 +59,7 @@ export function createBrowser(initial: readonly Cookie[] = []): Browser {
   async function send(
     method: 'GET' | 'POST',
     address: string,
-    own: Record<string, string>,
+    extraHeaders: Record<string, string>,
     body?: string,
   ): Promise<BrowserResponse> {
     const cookies = cookieHeader(address);
@@ -69,7 +69,7 @@ export function createBrowser(initial: readonly Cookie[] = []): Browser {
       body: stream,
     } = await request(address, {
       method,
-      headers: { accept: 'text/html', ...(cookies === '' ? {} : { cookie: cookies }), ...own },
+      headers: { accept: 'text/html', ...(cookies === '' ? {} : { cookie: cookies }), ...extraHeaders },
       ...(body === undefined ? {} : { body }),
     });
     const text = await stream.text();
@@ -102,7 +102,7 @@ export function createBrowser(initial: readonly Cookie[] = []): Browser {
   };
 }
 
-/** The address of Keycloak's login form on a page. */
+/** The address to which Keycloak's login form on a page is sent. */
 function formAction(page: BrowserResponse): string {
   const action = /<form[^>]*id="kc-form-login"[^>]*action="([^"]+)"/s.exec(page.text)?.[1];
   if (action === undefined) throw new Error(`no login form on the page (status ${String(page.status)})`);
@@ -110,8 +110,8 @@ function formAction(page: BrowserResponse): string {
 }
 
 /**
- * Walks through Keycloak's real pages from `/auth/login` on, and stops before the callback.
- * @returns the callback's address with its code.
+ * Signs in through Keycloak's pages from `/auth/login` on, up to the callback.
+ * @returns the callback's address with its code, which was not yet requested.
  */
 export async function signInUpToCallback(
   browser: Browser,
@@ -122,27 +122,27 @@ export async function signInUpToCallback(
   if (start.location === undefined) throw new Error(`no redirect to Keycloak: ${start.text}`);
   const location = await submitLoginPages(browser, start.location, user);
   if (!location.includes('/auth/callback'))
-    throw new Error(`Keycloak sent the browser elsewhere: ${location}`);
+    throw new Error(`Keycloak redirected the browser to another address: ${location}`);
   return location;
 }
 
-/** Fills in Keycloak's login pages, beginning with the address of an authorization request; answers where they lead. */
+/** Submits Keycloak's login pages of an authorization request. @returns the address of the final redirect. */
 export async function submitLoginPages(
   browser: Browser,
   authorizationUrl: string,
   user: { username: string; password: string },
 ): Promise<string> {
   let page = await browser.get(authorizationUrl);
-  // With an organization in the realm the name comes first and the password on a second page.
+  // With an organization in the realm, the password is on a second page.
   for (let pages = 0; page.location === undefined && pages < 2; pages += 1) {
     page = await browser.post(formAction(page), { username: user.username, password: user.password });
   }
   if (page.location === undefined)
-    throw new Error(`Keycloak did not send the browser back: ${String(page.status)}`);
+    throw new Error(`Keycloak did not redirect the browser back: ${String(page.status)}`);
   return page.location;
 }
 
-/** Signs in; the browser has the session cookie afterwards. Answers the callback's answer. */
+/** Signs in; the browser then has the session cookie. @returns the callback's response. */
 export async function signIn(
   browser: Browser,
   publicUrl: string,

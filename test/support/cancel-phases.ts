@@ -14,28 +14,28 @@ import {
   type Upstream,
 } from './local-upstreams.ts';
 
-/** Longer than a test may take: what ends a request within it, is the cancel. */
+/** Longer than a test may take, so that only the cancellation ends a request. */
 const NEVER_MS = 60_000;
 
-/** A request in one phase of its life, over and over again. */
+/** Brings requests into one phase, repeatedly. */
 export interface Phase {
   start(signal: AbortSignal): Promise<unknown>;
-  /** Resolves when the request is in the phase meant. */
+  /** Resolves when the request has reached the phase. */
   reached(): Promise<unknown>;
-  /** True once its connection has been seen to end. */
+  /** True when its connection has been observed to end. */
   isClosed(): boolean;
 }
 
 /**
- * Begins a request, cancels it in the phase, and sees its connection end and the request fail with the reason of
- * the signal. Nothing else ends it: all its time-outs are {@link NEVER_MS}.
- * @returns the time from the cancel until the end was seen, in ms.
+ * Starts a request, cancels it in the phase, and checks that its connection ends and that it fails with the reason of
+ * the signal. Nothing else ends it: all its timeouts are {@link NEVER_MS}.
+ * @returns the time in ms from the cancellation until the end was observed.
  */
 export async function cancelInPhase(phase: Phase): Promise<number> {
   const controller = new AbortController();
   const reason = new Error('the client left');
   const failed = expect(phase.start(controller.signal)).rejects.toBe(reason);
-  failed.catch(() => undefined); // Awaited below; a test that times out before must not end the process.
+  failed.catch(() => undefined); // Awaited below; must not end the process when the test times out before.
   await phase.reached();
   expect(phase.isClosed()).toBe(false);
   const cancelledAtMs = performance.now();
@@ -46,7 +46,7 @@ export async function cancelInPhase(phase: Phase): Promise<number> {
   return tookMs;
 }
 
-/** What is cancelled, by the words for it. A full queue of connections stays silent on Linux only. */
+/** The phases by name. Only Linux leaves connections unanswered when the accept queue is full. */
 export const CANCEL_PHASES: readonly (readonly [name: string, prepare: () => Phase | Promise<Phase>])[] = [
   ['while the name is being resolved', resolving],
   ...(process.platform === 'linux' ? [['while TCP is connecting', connecting] as const] : []),
@@ -54,8 +54,8 @@ export const CANCEL_PHASES: readonly (readonly [name: string, prepare: () => Pha
   ['while the request is being sent', sending],
   ['while waiting for the first byte (POST)', () => waiting('POST')],
   ['while waiting for the first byte (GET)', () => waiting('GET')],
-  ['while the answer streams', streaming],
-  ['while a slow reader holds the answer back', backpressured],
+  ['while the response streams', streaming],
+  ['while a slow reader applies back pressure', backpressured],
 ];
 
 const patientDialer = (options: Partial<DialerOptions> = {}) =>
@@ -64,7 +64,7 @@ const patientDialer = (options: Partial<DialerOptions> = {}) =>
 const patientRequest = (url: string, options: Partial<UpstreamRequest>) =>
   upstreamRequest(url, { firstByteTimeoutMs: NEVER_MS, idleTimeoutMs: NEVER_MS, ...options });
 
-/** There is no connection yet: its end is that nobody waits any more. */
+/** There is no connection yet: the rejection of the request counts as its end. */
 function resolving(): Phase {
   let [isAsked, isOver] = [false, false];
   const from = patientDialer({
@@ -91,13 +91,13 @@ async function connecting(): Promise<Phase> {
   const before = countSockets();
   return {
     start: (signal) => from.request(patientRequest(`http://${LOOPBACK}:${port}`, { signal })),
-    // Nothing but time could connect it: the socket is there, and stays in the making.
+    // The socket exists and stays in the connecting state.
     reached: () => until(() => countSockets() > before),
     isClosed: () => countSockets() === before,
   };
 }
 
-/** For phases that the upstream can see: it tells when they are reached, and when the connection closed. */
+/** For phases that the upstream can observe, as well as the end of the connection. */
 function observedByUpstream(
   upstream: Upstream,
   start: (signal: AbortSignal) => Promise<unknown>,
@@ -125,7 +125,7 @@ async function handshaking(): Promise<Phase> {
   return observedByUpstream(
     upstream,
     (signal) => from.request(patientRequest(`https://${LOOPBACK}:${upstream.port}`, { signal })),
-    // The client has said hello and gets no answer.
+    // The client has sent its ClientHello and receives no response.
     async (socket) => {
       socket.resume();
       await once(socket, 'data');
@@ -150,7 +150,7 @@ async function sending(): Promise<Phase> {
       socket?.pause();
       both = countSockets();
     },
-    // The upstream, which reads nothing, would see the end behind all that the kernel holds for it.
+    // The upstream does not read, so it would see the end only after the kernel's buffered data.
     isClosed: () => countSockets() < both,
   };
 }
@@ -196,7 +196,7 @@ async function backpressured(): Promise<Phase> {
   );
 }
 
-/** Sockets of this process that are open or in the making, on both sides. */
+/** Number of this process's open or connecting sockets, on both sides. */
 function countSockets(): number {
   return process.getActiveResourcesInfo().filter((kind) => kind === 'TCPSocketWrap').length;
 }

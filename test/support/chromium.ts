@@ -5,17 +5,17 @@ import type { TestUser } from './stack.ts';
 
 const executablePath = process.env['CHROMIUM_PATH'] ?? '/usr/bin/chromium';
 
-/** `describe` where there is a browser. Elsewhere its tests are skipped aloud, except in CI, where they must run. */
+/** `describe` when a browser is installed. Otherwise the tests are skipped with a message; in CI that is an error. */
 export const describeInBrowser = existsSync(executablePath) ? describe : withoutBrowser();
 
 function withoutBrowser(): typeof describe.skip {
-  const reason = `There is no Chromium at ${executablePath}; CHROMIUM_PATH can name another.`;
+  const reason = `There is no Chromium at ${executablePath}. Set CHROMIUM_PATH to another path.`;
   if (process.env['CI'] !== undefined) throw new Error(reason);
   process.stderr.write(`${reason} Tests in the browser are skipped.\n`);
   return describe.skip;
 }
 
-/** A real browser without a window. The caller closes it. It visits loopback only. */
+/** Starts a headless browser, which requests loopback addresses only. The caller closes it. */
 export function launchChromium(): Promise<Browser> {
   return chromium.launch({
     executablePath,
@@ -31,18 +31,18 @@ export function launchChromium(): Promise<Browser> {
   });
 }
 
-/** Collects what the browser complains of on a page: errors in its console (refused by policy, not loaded) and scripts that failed. */
+/** Collects errors and warnings of a page's console (such as blocked or missing resources) and uncaught script errors. */
 export function collectPageErrors(page: Page): string[] {
-  const complaints: string[] = [];
+  const errors: string[] = [];
   page.on('console', (message) => {
     if (message.type() === 'error' || message.type() === 'warning')
-      complaints.push(`${page.url()}: ${message.text()}`);
+      errors.push(`${page.url()}: ${message.text()}`);
   });
-  page.on('pageerror', (error) => complaints.push(`${page.url()}: ${error.message}`));
-  return complaints;
+  page.on('pageerror', (error) => errors.push(`${page.url()}: ${error.message}`));
+  return errors;
 }
 
-/** Fills in Keycloak's login pages; with an organization in the realm the name has a page of its own. */
+/** Fills in Keycloak's login pages. With an organization in the realm, the password is on a second page. */
 export async function fillInLogin(page: Page, user: TestUser): Promise<void> {
   await page.locator('#username').fill(user.username);
   const password = page.locator('#password');

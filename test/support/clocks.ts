@@ -1,8 +1,8 @@
 import { jest } from '@jest/globals';
 
 /**
- * Sets both clocks of this process ahead, the steady and the wall clock, until it is disposed of; timers go on as
- * they were. So a test sees what becomes of something that is old, without growing old itself.
+ * Sets both clocks of this process (monotonic and wall clock) ahead until it is disposed; timers are not affected. So a
+ * test can check what happens to old data without waiting.
  */
 export function setClocksAhead(ms: number): Disposable {
   const spies = [Date, performance].map((clock: { now(): number }) => {

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { registerPrivateKey } from './hosts.ts';
 
-/** Private keys as no tool makes them, put together by hand; none of them can be used. */
+/** Builds private keys that no tool would create. They are not usable. */
 
 function derValue(tag: number, ...parts: Buffer[]): Buffer {
   const content = Buffer.concat(parts);
@@ -18,7 +18,7 @@ export const derInteger = (number: number): Buffer => {
   return derValue(0x02, unsigned(Buffer.from(hex.length % 2 === 0 ? hex : `0${hex}`, 'hex')));
 };
 
-/** A number whose first bit would be taken for its sign gets a zero byte before it, and no other does. */
+/** Adds a leading zero byte only if the first bit would be read as the sign. */
 function unsigned(bytes: Buffer): Buffer {
   return (bytes[0] ?? 0) < 0x80 ? bytes : Buffer.concat([Buffer.of(0), bytes]);
 }
@@ -30,7 +30,7 @@ export function toPem(label: string, bytes: Buffer): string {
   return text;
 }
 
-/** An odd number of so many bits, as SSH and DER write it. */
+/** A random odd number of the given length, as encoded by SSH and DER. */
 function numberOf(bits: number): Buffer {
   const bytes = randomBytes(Math.ceil(bits / 8));
   const top = (bits - 1) % 8;
@@ -41,7 +41,7 @@ function numberOf(bits: number): Buffer {
 
 type RsaMember = 'n' | 'e' | 'd' | 'p' | 'q' | 'dp' | 'dq' | 'qi';
 
-/** PKCS#1 with numbers at random. @param bits of the modulus; `given` those of others, which fit else. */
+/** PKCS#1 with random numbers. @param bits of the modulus. @param given bits of other numbers; otherwise they match. */
 export function craftRsaKey(bits: number, given: Partial<Record<RsaMember, number>> = {}): Buffer {
   const half = bits / 2;
   const sizes = { n: bits, e: 17, d: bits, p: half, q: half, dp: half, dq: half, qi: half, ...given };
@@ -62,7 +62,7 @@ interface OpenSshOptions {
   rounds?: number;
 }
 
-/** OpenSSH's form, encrypted where rounds are given. */
+/** OpenSSH's format; encrypted if `rounds` is given. */
 export function craftOpenSshKey({ type, publicBits, privateBits, rounds }: OpenSshOptions): string {
   const name = field(type ?? 'ssh-rsa');
   const [e, n] = [field(numberOf(17)), field(numberOf(publicBits ?? 2048))];
@@ -81,7 +81,7 @@ export function craftOpenSshKey({ type, publicBits, privateBits, rounds }: OpenS
   return toPem('OPENSSH PRIVATE KEY', Buffer.concat(bytes));
 }
 
-/** Encrypted PKCS#8 (RFC 8018, PBES2) by the derivation and numbers given. */
+/** Encrypted PKCS#8 (RFC 8018, PBES2) with the given key derivation and its numbers. */
 export function craftEncryptedKey(derivation: string, ...numbers: number[]): string {
   const parameters = derSequence(derOctets(randomBytes(16)), ...numbers.map(derInteger));
   const aes = derSequence(derOid('60864801650304012a'), derOctets(randomBytes(16)));

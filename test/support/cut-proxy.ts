@@ -2,15 +2,15 @@ import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { Transform } from 'node:stream';
 
-/** A TCP proxy on loopback that can be cut, to take a server away from the app alone. */
+/** A TCP proxy on loopback that can be cut, to make a server unreachable for the app only. */
 export interface CutProxy {
   url: string;
-  /** A longer address of the server, such as one with a path and credentials, by way of the proxy. */
+  /** Changes host and port of an address of the server to those of the proxy. */
   through(target: string): string;
   cut(): void;
-  /** Keeps all connections open, and those that come, and passes nothing on: as a network that drops packets. */
+  /** Keeps existing and new connections open but forwards nothing, like a network that drops packets. */
   silence(): void;
-  /** Passes new connections on. Those that were silenced stay so: parts of what they carried are lost. */
+  /** Forwards new connections. Silenced connections stay silent, because some of their data was dropped. */
   restore(): void;
   close(): Promise<void>;
 }

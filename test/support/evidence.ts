@@ -1,29 +1,28 @@
 /**
- * What a test run leaves behind for the search that ends it: every secret that was used, every log line of
- * the apps under test, and every answer that they sent. Test files write, each process to files of its own;
- * `evidence/search-run.ts` reads them when all tests are over.
+ * Evidence for the search for secrets at the end of a test run: all secrets that were used, all log lines of the apps
+ * under test, and all responses that they sent. Each test process writes its own files; `evidence/search-run.ts` reads
+ * them after all tests.
  */
 import { appendFileSync } from 'node:fs';
 import path from 'node:path';
 import { DATABASES, jsonLine, LOGS, RESPONSES, SECRETS, type SecretKind } from './evidence/kinds.ts';
 
-/** Below this, a value turns up by chance. */
+/** Shorter values occur by chance. */
 const MIN_SECRET_LENGTH = 12;
 
-/** Takes evidence down. */
 export interface Evidence {
-  /** Names a value that must be found nowhere. Values under 12 characters are passed over. */
+  /** Registers a value that must not be found anywhere. Values under 12 characters are ignored. */
   registerSecret(kind: SecretKind, value: string): void;
   recordLog(lines: string): void;
-  /** A database whose every row is searched at the end. */
+  /** Registers a database of which all rows are searched at the end. */
   recordDatabase(name: string): void;
-  /** Bytes that are one answer: head and body. */
+  /** @param bytes one response: head and body. */
   recordResponse(bytes: Buffer): void;
 }
 
 /**
- * Writes to a folder at once, so that nothing is lost however a process ends.
- * @param folder undefined outside a test run: nothing is kept then.
+ * Writes to a folder immediately, so that nothing is lost when a process is killed.
+ * @param folder undefined outside a test run: nothing is written then.
  */
 export function createEvidence(folder: string | undefined): Evidence {
   const known = new Set<string>();

@@ -1,32 +1,33 @@
 /**
- * An engine of one's own in the place of the one that the tests start, as TEST_DOCKER_HOST names it. Where it is a local socket, a small process puts TLS before it, since the product speaks nothing else; where it is
- * behind TLS, that process puts a local socket before it, for tests that look past TLS.
+ * The engine of TEST_DOCKER_HOST, used instead of the one that the tests start. For a local socket, a proxy process adds
+ * TLS, because the app connects with TLS only. For a TLS address, the proxy adds a local socket, for tests that inspect
+ * the engine without TLS.
  */
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { commandLine } from '../../src/dev/quickstart/processes.ts';
-import type { FrontDescription } from '../hosts/docker-proxy.ts';
+import { readCommandLine } from '../../src/dev/quickstart/processes.ts';
+import type { DockerProxyDescription } from '../hosts/docker-proxy.ts';
 import type { DockerHost } from './hosts.ts';
 
 const HOSTS = path.resolve(import.meta.dirname, '..', 'hosts');
-/** The client of whoever named the engine. */
+/** The `docker` program on the PATH. */
 const DOCKER_COMMAND = 'docker';
 const START_WAIT_MS = 20_000;
 
-/** An engine as the environment names it. */
+/** An engine that the environment configures. */
 export interface ExternalEngine {
   /** `unix:///path` or `tcp://host:port`. */
   address: string;
-  /** Holds `ca.pem`, `cert.pem` and `key.pem` for an address of the second kind. */
+  /** Folder with `ca.pem`, `cert.pem` and `key.pem`, for a tcp address. */
   certificates: string | undefined;
   image: string;
   smallImage: string;
-  /** Where the process before the engine keeps what is its own. */
+  /** Folder for the proxy's files. */
   folder: string;
 }
 
-/** What TEST_DOCKER_HOST and the variables beside it name; undefined where the tests start an engine. */
+/** The engine of TEST_DOCKER_HOST and its related variables; undefined when the tests start one. */
 export function findExternalEngine(environment: NodeJS.ProcessEnv): ExternalEngine | undefined {
   const address = environment['TEST_DOCKER_HOST'];
   if (address === undefined) return undefined;
@@ -40,7 +41,7 @@ export function findExternalEngine(environment: NodeJS.ProcessEnv): ExternalEngi
 }
 export const DOCKER_PROXY_FOLDER = path.resolve(HOSTS, '..', '..', '.data', 'test-hosts', 'front');
 
-/** The engine as tests meet it, with the images in it. {@link stopDockerProxy} ends the process before it. */
+/** Starts the proxy and pulls the images. {@link stopDockerProxy} stops the proxy. */
 export function prepareExternalEngine(engine: ExternalEngine): Omit<DockerHost, 'overSsh'> {
   execFileSync(path.join(HOSTS, 'certificates.sh'), [path.join(engine.folder, 'certs')], {
     stdio: 'inherit',
@@ -48,41 +49,49 @@ export function prepareExternalEngine(engine: ExternalEngine): Omit<DockerHost, 
   const { socketPath, version, port } = ensureDockerProxy(engine);
   for (const name of [engine.image, engine.smallImage]) ensureImage(socketPath, name);
   const { image, smallImage } = engine;
-  const own = (name: string) => readFileSync(path.join(engine.folder, 'certs', `${name}.pem`), 'utf8');
-  const stranger = { untrustedCert: own('stranger'), untrustedKey: own('stranger-key') };
-  const rest = { image, smallImage, ...stranger, socketPath, version, command: DOCKER_COMMAND };
+  const readProxyCertificate = (name: string) =>
+    readFileSync(path.join(engine.folder, 'certs', `${name}.pem`), 'utf8');
+  const untrusted = {
+    untrustedCert: readProxyCertificate('stranger'),
+    untrustedKey: readProxyCertificate('stranger-key'),
+  };
+  const common = { image, smallImage, ...untrusted, socketPath, version, command: DOCKER_COMMAND };
   const { certificates } = engine;
   if (certificates === undefined) {
-    const client = { ca: own('ca'), clientCert: own('client'), clientKey: own('client-key') };
-    return { host: `tcp://127.0.0.1:${port}`, ...client, ...rest };
+    const client = {
+      ca: readProxyCertificate('ca'),
+      clientCert: readProxyCertificate('client'),
+      clientKey: readProxyCertificate('client-key'),
+    };
+    return { host: `tcp://127.0.0.1:${port}`, ...client, ...common };
   }
-  const given = (name: string) => readFileSync(path.join(certificates, `${name}.pem`), 'utf8');
+  const readCertificate = (name: string) => readFileSync(path.join(certificates, `${name}.pem`), 'utf8');
   return {
     host: engine.address,
-    ca: given('ca'),
-    clientCert: given('cert'),
-    clientKey: given('key'),
-    ...rest,
+    ca: readCertificate('ca'),
+    clientCert: readCertificate('cert'),
+    clientKey: readCertificate('key'),
+    ...common,
   };
 }
 
-/** Ends the process of {@link prepareExternalEngine}. */
+/** Stops the proxy of {@link prepareExternalEngine}. */
 export function stopDockerProxy(folder: string): void {
   const outcome = readOutcome(folder);
-  if (outcome !== undefined && 'pid' in outcome && commandLine(outcome.pid)?.includes(folder) === true)
+  if (outcome !== undefined && 'pid' in outcome && readCommandLine(outcome.pid)?.includes(folder) === true)
     process.kill(outcome.pid);
   rmSync(path.join(folder, 'front.json'), { force: true });
   rmSync(path.join(folder, 'claimed'), { recursive: true, force: true });
 }
 
-function readOutcome(folder: string): FrontDescription | { problem: string } | undefined {
+function readOutcome(folder: string): DockerProxyDescription | { problem: string } | undefined {
   const file = path.join(folder, 'front.json');
   if (!existsSync(file)) return undefined;
-  return JSON.parse(readFileSync(file, 'utf8')) as FrontDescription | { problem: string };
+  return JSON.parse(readFileSync(file, 'utf8')) as DockerProxyDescription | { problem: string };
 }
 
-/** Whoever makes the folder starts the process; the others wait for what it says of itself. */
-function ensureDockerProxy(engine: ExternalEngine): FrontDescription {
+/** The process that creates the folder starts the proxy; the others wait for the proxy's description. */
+function ensureDockerProxy(engine: ExternalEngine): DockerProxyDescription {
   try {
     mkdirSync(path.join(engine.folder, 'claimed'));
     startDockerProxy(engine);

@@ -3,16 +3,16 @@ import { startUpstream, type Upstream } from './upstream.ts';
 
 export interface Gateway {
   app: TestApp;
-  /** Where keys for OpenAI go. */
+  /** The upstream of OpenAI keys. */
   openai: Upstream;
-  /** Where the system's own key goes. */
+  /** The upstream of the system default. */
   system: Upstream;
-  /** After each test. */
+  /** Call after each test. */
   reset(): void;
   stop(): Promise<void>;
 }
 
-/** Starts the product with a double for OpenAI, and one for whom the operator pays. */
+/** Starts the app with a double for OpenAI and one for the system default. */
 export async function startGateway(
   env: (doubles: Pick<Gateway, 'openai' | 'system'>) => Record<string, string>,
 ): Promise<Gateway> {

@@ -1,9 +1,9 @@
 import { createEvidenceFolder } from './evidence/search-run.ts';
-import { acquireServers, releaseServers } from './test-servers.ts';
+import { acquireServers, releaseServers } from './postgres-and-keycloak.ts';
 
 /**
- * Runs once before all tests, outside jest's sandbox. What test files need goes to them through the
- * environment, which worker processes inherit.
+ * Runs once before all tests, outside jest's sandbox. It passes data to test files through the environment, which
+ * worker processes inherit.
  */
 export default async function globalSetup(): Promise<void> {
   const startedMs = Date.now();
@@ -25,7 +25,7 @@ export default async function globalSetup(): Promise<void> {
     process.env['OPS_TEST_EVIDENCE'] = createEvidenceFolder();
     say('ready');
   } catch (error) {
-    // jest runs no teardown after a set-up that failed.
+    // jest does not run the teardown after a failed set-up.
     await releaseServers(false);
     throw error;
   } finally {

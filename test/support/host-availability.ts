@@ -2,10 +2,10 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { ServerType } from '../../src/runners/runner.ts';
 
-/** What decides whether a kind of host is to be had. */
+/** Determines which types of hosts are available. */
 export interface HostEnvironment {
   environment: NodeJS.ProcessEnv;
-  /** Root on Linux: the scripts of `test/hosts` can start servers. */
+  /** True for root on Linux: the scripts in `test/hosts` can start servers. */
   canStart: boolean;
 }
 
@@ -15,22 +15,22 @@ export const HOST_ENVIRONMENT: HostEnvironment = {
 };
 
 /**
- * Why tests on a kind of host are skipped; undefined where they run. Starts nothing.
- * @throws Error in CI, where only Kubernetes may be missing: it takes too long to build there
+ * Why tests on a type of host are skipped; undefined when they run. Starts nothing.
+ * @throws Error in CI, except for Kubernetes, which takes too long to build there
  */
 export function findSkipReason(type: ServerType, surroundings: HostEnvironment): string | undefined {
   const reason = findMissingRequirement(type, surroundings);
   const mayBeMissing = surroundings.environment['CI'] === undefined || type === 'kubernetes';
-  if (reason !== undefined && !mayBeMissing) throw new Error(`${reason} CI may not skip it.`);
+  if (reason !== undefined && !mayBeMissing) throw new Error(`${reason} It must not be skipped in CI.`);
   return reason;
 }
 
 /**
- * Says aloud what the tests do without on this machine.
+ * Reports what is missing for tests on this machine.
  * @throws Error in CI, where nothing may be missing
  */
 export function reportMissing(reason: string, environment: NodeJS.ProcessEnv): void {
-  if (environment['CI'] !== undefined) throw new Error(`${reason} CI may not do without.`);
+  if (environment['CI'] !== undefined) throw new Error(`${reason} It must be available in CI.`);
   process.stderr.write(`${reason}\n`);
 }
 
@@ -47,7 +47,7 @@ function findMissingRequirement(
       if (canStart || isNamed('TEST_DOCKER_HOST')) return undefined;
       return 'The Docker Engine needs root on Linux, or TEST_DOCKER_HOST.';
     case 'kubernetes':
-      return isNamed('TEST_KUBECONFIG') ? undefined : 'TEST_KUBECONFIG names no cluster.';
+      return isNamed('TEST_KUBECONFIG') ? undefined : 'TEST_KUBECONFIG is not set.';
     case 'local':
       if (canStart && isOnPath('bwrap', environment['PATH'])) return undefined;
       return 'Running locally needs bubblewrap, and root on Linux.';

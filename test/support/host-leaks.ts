@@ -3,18 +3,18 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
-import { commandLine, listProcesses } from '../../src/dev/quickstart/processes.ts';
+import { readCommandLine, listProcesses } from '../../src/dev/quickstart/processes.ts';
 import { HOST_SCRIPTS, runningHosts } from './host-processes.ts';
 import { listSandboxLeaks } from './sandbox-leaks.ts';
 import { until } from './until.ts';
 
-/** Folders where anybody may leave something. */
+/** World-writable folders. */
 const PUBLIC_FOLDERS = ['/tmp', '/var/tmp', '/dev/shm'];
 
 /**
- * What tests have left on the hosts that were started here, in the cluster and in sandboxes of this machine:
+ * Lists what tests have left on the hosts that were started here, in the cluster and in sandboxes of this machine:
  * processes, files, containers, volumes, networks, pods, control groups.
- * @returns one line each; empty is as it must be
+ * @returns one line each; must be empty
  */
 export async function listHostLeaks(): Promise<string[]> {
   const { ssh, docker } = runningHosts();
@@ -26,11 +26,11 @@ export async function listHostLeaks(): Promise<string[]> {
   ];
 }
 
-/** As {@link listHostLeaks}, when all tests are over; what is just going away gets some seconds. */
+/** As {@link listHostLeaks}, but waits some seconds for what is just being removed. */
 export async function listHostLeaksAfterRun(): Promise<string[]> {
   let last: string[] = [];
   const look = async () => (last = await listHostLeaks());
-  await until(look, (remains) => remains.length === 0).catch((error: unknown) => last.push(String(error)));
+  await until(look, (leaks) => leaks.length === 0).catch((error: unknown) => last.push(String(error)));
   return last;
 }
 
@@ -38,12 +38,12 @@ function listAccountLeaks(user: string): string[] {
   const [uid, home] = accountOf(user);
   const processes = listProcesses()
     .filter(({ pid }) => fileOwnerUid(`/proc/${pid}`) === uid)
-    .map(({ pid }) => `ssh: process ${pid}: ${(commandLine(pid) ?? ['gone']).join(' ').slice(0, 80)}`);
-  // What the account was made with: its keys, and the files of /etc/skel.
-  const own = new Set(['.ssh', ...(existsSync('/etc/skel') ? readdirSync('/etc/skel') : [])]);
+    .map(({ pid }) => `ssh: process ${pid}: ${(readCommandLine(pid) ?? ['ended']).join(' ').slice(0, 80)}`);
+  // The account was created with its keys and the files of /etc/skel.
+  const initialFiles = new Set(['.ssh', ...(existsSync('/etc/skel') ? readdirSync('/etc/skel') : [])]);
   const files = [
     ...readdirSync(home)
-      .filter((name) => !own.has(name))
+      .filter((name) => !initialFiles.has(name))
       .map((name) => path.join(home, name)),
     ...PUBLIC_FOLDERS.filter((folder) => existsSync(folder)).flatMap((folder) =>
       readdirSync(folder)
@@ -59,7 +59,7 @@ function accountOf(user: string): [uid: number, home: string] {
   return [Number(fields[2]), fields[5] ?? ''];
 }
 
-/** Undefined when the file or process has just gone. */
+/** Undefined when the file or process has just disappeared. */
 function fileOwnerUid(file: string): number | undefined {
   return statSync(file, { throwIfNoEntry: false })?.uid;
 }
@@ -71,7 +71,7 @@ interface Named {
   Image?: string;
 }
 
-/** The engine is the tests' own: whatever is in it besides images is theirs. */
+/** Only tests use this engine: everything in it except images is theirs. */
 async function listEngineLeaks(socketPath: string): Promise<string[]> {
   const containers = (await getJson(socketPath, '/containers/json?all=1')) as Named[];
   const { Volumes: volumes } = (await getJson(socketPath, '/volumes')) as { Volumes: Named[] | null };

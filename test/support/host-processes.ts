@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { isAlive } from '../../src/dev/quickstart/processes.ts';
+import { isProcessRunning } from '../../src/dev/quickstart/processes.ts';
 import type { HostKey } from '../../src/runners/runner.ts';
 import { clearSandboxCreators } from './sandbox-leaks.ts';
 import { DOCKER_PROXY_FOLDER, stopDockerProxy } from './external-docker-engine.ts';
@@ -36,19 +36,19 @@ interface DockerDescription {
   socketPath: string;
 }
 
-/** Where the SSH servers are, which are started if they do not run. */
+/** Starts the SSH servers if they are not running. @returns their addresses. */
 export function ensureSshServers(): SshDescription {
   return ensureRunning(SSH_FILE, 'ssh.sh', ({ plain, jump, inner }: SshDescription) =>
     [plain, jump, inner].map(({ pid }) => pid),
   );
 }
 
-/** Where the Docker Engine is, which is started if it does not run. */
+/** Starts the Docker Engine if it is not running. @returns its address. */
 export function ensureDockerEngine(): DockerDescription {
   return ensureRunning(DOCKER_FILE, 'docker.sh', ({ pid }: DockerDescription) => [pid]);
 }
 
-/** The hosts that were started here and run; nothing is started. */
+/** The hosts that were started here and are running. Starts nothing. */
 export function runningHosts(): { ssh: SshDescription | undefined; docker: DockerDescription | undefined } {
   const read = (file: string): unknown =>
     existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : undefined;
@@ -58,7 +58,7 @@ export function runningHosts(): { ssh: SshDescription | undefined; docker: Docke
   };
 }
 
-/** Ends what was started here, and what a run that was killed left. @throws AggregateError when all was tried. */
+/** Stops the hosts that were started here, also by a killed run. @throws AggregateError after trying all. */
 export function stopHosts(): void {
   clearSandboxCreators();
   stopDockerProxy(DOCKER_PROXY_FOLDER);
@@ -75,19 +75,19 @@ export function stopHosts(): void {
     }
   }
   if (problems.length > 0)
-    throw new AggregateError(problems, `Not ended in good order: ${problems.join(', ')}`);
+    throw new AggregateError(problems, `Some hosts could not be stopped: ${problems.join(', ')}`);
 }
 
 function ensureRunning<T>(file: string, script: string, pidsOf: (description: T) => number[]): T {
   const read = () => JSON.parse(readFileSync(file, 'utf8')) as T;
-  if (!existsSync(file) || !pidsOf(read()).every(isAlive)) {
-    process.stderr.write(`[test hosts] starting what ${script} brings\n`);
+  if (!existsSync(file) || !pidsOf(read()).every(isProcessRunning)) {
+    process.stderr.write(`[test hosts] running ${script} up\n`);
     runScript(script, 'up');
   }
   return read();
 }
 
-/** Waits for it: nothing else can go on in a test file that needs the server. */
+/** Synchronous: the test file needs the server before it can continue. */
 function runScript(script: string, action: 'up' | 'down'): void {
   execFileSync(path.join(HOST_SCRIPTS, script), [action], { stdio: ['ignore', 'ignore', 'inherit'] });
 }

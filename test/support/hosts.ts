@@ -25,24 +25,24 @@ export interface SshServer {
   hostKey: HostKey;
 }
 
-/** Three OpenSSH servers with one account. Private keys are text in the form that their name tells. */
+/** Three OpenSSH servers with one account. Private keys are text in the format that their name states. */
 export interface SshHosts {
   user: string;
   password: string;
   /** Of the keys whose names end in `Pass`. */
   passphrase: string;
-  /** What answers, for people. */
+  /** Version of the servers, for reports. */
   version: string;
-  /** Reached directly. */
+  /** Reachable directly. */
   plain: SshServer;
-  /** Reached directly; the way to `inner`. */
+  /** Reachable directly; the jump host for `inner`. */
   jump: SshServer;
-  /** Reached through `jump` alone; the address is as `jump` sees it. */
+  /** Reachable through `jump` only; the address is the one that `jump` uses. */
   inner: SshServer;
   keys: Record<SshKeyName, string>;
 }
 
-/** `other` opens no account. Names without `Pem` are in OpenSSH's own format. */
+/** `other` is not authorized for the account. Keys without `Pem` in their name have OpenSSH's format. */
 const SSH_KEYS = [
   'ed25519',
   'rsa',
@@ -55,51 +55,51 @@ const SSH_KEYS = [
 ] as const;
 type SshKeyName = (typeof SSH_KEYS)[number];
 
-/** A real Docker Engine that speaks TLS and wants to see a client's certificate. Certificates and keys are PEM text. */
+/** A real Docker Engine with TLS that requires a client certificate. Certificates and keys are PEM text. */
 export interface DockerHost {
   /** `tcp://127.0.0.1:<port>` */
   host: string;
   ca: string;
   clientCert: string;
   clientKey: string;
-  /** A certificate of an authority that the engine does not know. */
+  /** A client certificate of an authority that the engine does not trust. */
   untrustedCert: string;
   untrustedKey: string;
   /** Has python3, node and bash. */
   image: string;
   /** Has a shell and little else. */
   smallImage: string;
-  /** A way past TLS, for tests that look at what is left. */
+  /** The engine without TLS, for tests that look for leaks. */
   socketPath: string;
-  /** The `docker` program that goes with the engine. */
+  /** The engine's `docker` program. */
   command: string;
-  /** True where the account of {@link sshHosts} has the `docker` command and this engine behind it. */
+  /** True when the account of {@link sshHosts} can use this engine with the `docker` command. */
   overSsh: boolean;
   version: string;
 }
 
 /** A real Kubernetes cluster. */
 export interface KubernetesHost {
-  /** Of an account that may use pods in the namespace, and nothing else. */
+  /** For an account that may use pods in the namespace, and nothing else. */
   kubeconfig: string;
-  /** Of an account that may do more, for tests that look and that prepare; undefined where none was named. */
+  /** For an account with more rights, for preparation and checks; undefined when not configured. */
   adminKubeconfig: string | undefined;
   clusterUrl: string;
   /** PEM text. */
   caCert: string;
   namespace: string;
-  /** Of the restricted account. */
+  /** Token of the restricted account. */
   token: string;
   /** Has a shell. */
   image: string;
-  /** Has python3, node and bash; undefined where none was named. */
+  /** Has python3, node and bash; undefined when not configured. */
   languagesImage: string | undefined;
 }
 
 /**
- * `describe` where there is such a server. Elsewhere its tests are skipped aloud; in CI a missing server fails,
- * except Kubernetes, which takes too long to build there.
- * @param tests may ask for the server at once ({@link sshHosts} and the like): where there is none it is not called
+ * `describe` when such a server is available. Otherwise the tests are skipped with a message; in CI that is an error,
+ * except for Kubernetes, which takes too long to build there.
+ * @param tests not called without a server, so it may use {@link sshHosts} and the like immediately
  */
 export function describeOn(type: ServerType, name: string, tests: () => void): void {
   const reason = findSkipReason(type, HOST_ENVIRONMENT);
@@ -114,21 +114,24 @@ export function describeOn(type: ServerType, name: string, tests: () => void): v
   });
 }
 
-/** The SSH servers; the first who asks starts them (a second or two). They end with the run. */
+/** The SSH servers. The first call starts them (a second or two); they are stopped after the run. */
 export function sshHosts(): SshHosts {
   sshCache ??= readSshHosts();
   return sshCache;
 }
 let sshCache: SshHosts | undefined;
 
-/** The Docker Engine; the first who asks starts it, and makes its images on the very first run (a minute). It ends with the run. */
+/**
+ * The Docker Engine. The first call starts it, and builds its images in the very first run (a minute). It is stopped
+ * after the run.
+ */
 export function dockerHost(): DockerHost {
   dockerCache ??= readDockerHost();
   return dockerCache;
 }
 let dockerCache: DockerHost | undefined;
 
-/** The cluster that TEST_KUBECONFIG names; undefined where it names none. */
+/** The cluster of TEST_KUBECONFIG; undefined when that is not set. */
 export function kubernetesHost(): KubernetesHost | undefined {
   const file = process.env['TEST_KUBECONFIG'];
   if (file === undefined) return undefined;
@@ -138,8 +141,8 @@ export function kubernetesHost(): KubernetesHost | undefined {
 let kubernetesCache: KubernetesHost | undefined;
 
 /**
- * Makes an image that only some tests need, `node:24-bookworm-slim`, known to the engine of {@link dockerHost}
- * (a minute the first time). With an engine of one's own that engine pulls it when it builds.
+ * Adds the image `node:24-bookworm-slim`, which only some tests need, to the engine of {@link dockerHost} (a minute the
+ * first time). An engine of TEST_DOCKER_HOST pulls it when it builds.
  */
 export function ensureNodeSlimImage(): void {
   const { socketPath } = dockerHost();
@@ -151,14 +154,14 @@ export function ensureNodeSlimImage(): void {
   });
 }
 
-/** Says, for the line that ends the run, which real server a runner met: `OpenSSH 9.2p1 on loopback`. */
+/** Records which real server a runner used, for the summary of the run: `OpenSSH 9.2p1 on loopback`. */
 export function recordServerUsed(runner: ServerType, what: string): void {
   const folder = process.env['OPS_TEST_EVIDENCE'];
   if (folder === undefined) return;
   appendFileSync(path.join(folder, `${SERVERS_USED_PREFIX}-${process.pid}.txt`), `${runner}: ${what}\n`);
 }
 
-/** Registers a private key as a secret of the run: by a line of its middle, which only this key has. */
+/** Registers a private key as a secret of the run: one line from its middle, which is unique to the key. */
 export function registerPrivateKey(pem: string): void {
   const lines = pem.split('\n').filter((line) => /^[A-Za-z0-9+/=]{20,}$/.test(line));
   const middle = lines[Math.floor(lines.length / 2)];
@@ -187,11 +190,12 @@ function startedSshHosts(): SshHosts {
 }
 
 function readDockerHost(): DockerHost {
-  const given = findExternalEngine(process.env);
-  const found = given === undefined ? startedEngine() : { ...prepareExternalEngine(given), overSsh: false };
+  const external = findExternalEngine(process.env);
+  const found =
+    external === undefined ? startedEngine() : { ...prepareExternalEngine(external), overSsh: false };
   registerPrivateKey(found.clientKey);
   registerPrivateKey(found.untrustedKey);
-  recordServerUsed('docker', `Docker Engine ${found.version} at ${given?.address ?? found.host}`);
+  recordServerUsed('docker', `Docker Engine ${found.version} at ${external?.address ?? found.host}`);
   return found;
 }
 
@@ -207,13 +211,13 @@ function startedEngine(): DockerHost {
     untrustedKey: certificate('stranger-key'),
     image: 'python-node:test',
     smallImage: 'busybox:test',
-    // Debian's, which comes with the engine: another one on the PATH may lack parts of it.
+    // Debian's program, which belongs to the engine. Another one on the PATH may lack plug-ins.
     command: '/usr/bin/docker',
     ...{ socketPath, version, overSsh: process.env['TEST_SSH_HOSTS'] === undefined },
   };
 }
 
-/** Read by the Kubernetes client in a process of its own: loading the client takes long, and only its tests need it. */
+/** Uses the Kubernetes client in a child process: loading it is slow, and only its tests need it. */
 function readKubernetesHost(file: string): KubernetesHost {
   const script = path.join(HOST_SCRIPTS, 'kubeconfig.ts');
   const text = execFileSync(process.execPath, [script, file], { encoding: 'utf8' });

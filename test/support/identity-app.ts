@@ -14,19 +14,20 @@ import { createDatabase as openDatabase, type Database } from '../../src/lib/pos
 import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { evidence } from './evidence.ts';
-import { createDatabase, createWebClient, stack, type ClientCredentials } from './stack.ts';
+import { createDatabase } from './database.ts';
+import { createWebClient, stack, type ClientCredentials } from './stack.ts';
 
 export interface IdentityAppOptions {
   apiClientIds?: string[];
-  /** Keycloak as the app reaches it, e.g. through a proxy that can be cut. */
+  /** Address of Keycloak for the app, e.g. of a proxy that can be cut. */
   keycloakInternalUrl?: string;
-  /** A second instance on the first one's database and web client. */
+  /** For a second instance: the first one, whose database and secrets it shares. */
   sharedWith?: IdentityApp;
-  /** Whether events are polled and running work is swept. */
+  /** Whether events are polled and active work is checked; true by default. */
   watch?: boolean;
 }
 
-/** Identity with a few routes around it, listening on a free port of loopback. */
+/** The identity feature with a few routes, listening on a free port of loopback. */
 export interface IdentityApp {
   publicUrl: string;
   identity: Identity;
@@ -35,22 +36,22 @@ export interface IdentityApp {
   webClient: ClientCredentials;
   secrets: { session: string; encryption: string };
   logLines: string[];
-  /** How the work that `GET /api/v1/work` started was ended, in order. */
+  /** Why the work started by `GET /api/v1/work` was ended, in order. */
   ended: WorkEndReason[];
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-/** Starts an app with a database and a web client of its own. */
+/** Starts an app with its own database and web client. */
 export async function startIdentityApp(options: IdentityAppOptions = {}): Promise<IdentityApp> {
   const server = createServer();
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const publicUrl = `http://localhost:${String((server.address() as AddressInfo).port)}`;
-  const { sharedWith: beside } = options;
-  const databaseUrl = beside?.databaseUrl ?? (await createDatabase());
+  const { sharedWith } = options;
+  const databaseUrl = sharedWith?.databaseUrl ?? (await createDatabase());
   const webClient = await createWebClient(publicUrl);
-  const secrets = beside?.secrets ?? {
+  const secrets = sharedWith?.secrets ?? {
     session: randomBytes(32).toString('hex'),
     encryption: `${randomBytes(32).toString('base64url')}=`,
   };
@@ -142,7 +143,7 @@ function createApp(identity: Identity, publicUrl: string, log: pino.Logger, ende
       response.write(': begun\n\n');
     },
   });
-  mountRoutes(app, [...identity.routes, write, chat, work], identity.gate);
+  mountRoutes(app, [...identity.routes, write, chat, work], identity.guards);
   app.use(createErrorHandler([]));
   return app;
 }

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { TestApp } from './app.ts';
 import { evidence } from './evidence.ts';
 
-/** A key that looks like one of OpenAI's, different each time. */
+/** A random key in OpenAI's format. */
 export function openAiKey(): string {
   const key = `sk-${randomBytes(24).toString('hex')}`;
   evidence.registerSecret('provider key', key);
@@ -12,7 +12,7 @@ export function openAiKey(): string {
 
 const Added = z.object({ key: z.object({ id: z.string() }) });
 
-/** Adds a key over the API; answers its id. */
+/** Adds a key through the API. @returns its id. */
 export async function addKey(
   app: TestApp,
   session: string,

@@ -12,7 +12,7 @@ const Tokens = z.object({
 });
 export type Tokens = z.output<typeof Tokens>;
 
-/** Asks a realm's token endpoint; answers what came, good or bad. */
+/** Calls a realm's token endpoint. @returns its response, also an error. */
 export async function requestTokens(
   form: Record<string, string>,
   realm: string = stack.keycloak.realm,
@@ -27,7 +27,7 @@ export async function requestTokens(
 /** @throws Error when Keycloak refuses */
 export async function getTokens(form: Record<string, string>, realm?: string): Promise<Tokens> {
   const { status, body } = await requestTokens(form, realm);
-  if (status !== 200) throw new Error(`the token endpoint answered ${status}: ${JSON.stringify(body)}`);
+  if (status !== 200) throw new Error(`the token endpoint responded ${status}: ${JSON.stringify(body)}`);
   const tokens = Tokens.parse(body);
   evidence.registerSecret('access token', tokens.access_token);
   evidence.registerSecret('ID token', tokens.id_token ?? '');
@@ -35,22 +35,22 @@ export async function getTokens(form: Record<string, string>, realm?: string): P
   return tokens;
 }
 
-/** The access token of a client's own service account. */
+/** The access token of a client's service account. */
 export async function serviceToken(client: ClientCredentials, realm: string): Promise<string> {
   const form = { grant_type: 'client_credentials', client_id: client.id, client_secret: client.secret };
   return (await getTokens(form, realm)).access_token;
 }
 
-/** The token that the user's own account pages work with, got as those pages get it. */
+/** A token of the user's account console, requested in the same way. */
 export async function accountConsoleToken(
   user: TestUser,
   realm: string = stack.keycloak.realm,
 ): Promise<string> {
   const base = `${stack.keycloak.url}/realms/${realm}`;
   const verifier = randomBytes(32).toString('base64url');
-  const own = { client_id: 'account-console', redirect_uri: `${base}/account/` };
+  const client = { client_id: 'account-console', redirect_uri: `${base}/account/` };
   const query = new URLSearchParams({
-    ...own,
+    ...client,
     response_type: 'code',
     scope: 'openid',
     state: 'state',
@@ -63,14 +63,14 @@ export async function accountConsoleToken(
     user,
   );
   const code = new URL(back).searchParams.get('code') ?? '';
-  const form = { ...own, grant_type: 'authorization_code', code, code_verifier: verifier };
+  const form = { ...client, grant_type: 'authorization_code', code, code_verifier: verifier };
   const tokens = await getTokens(form, realm);
   return tokens.access_token;
 }
 
 /**
- * A public client, as an operator names them in `API_CLIENT_IDS`, that hands out tokens for a password, so
- * that tests need no pages for them. @returns its id
+ * Creates a public client, as listed in `API_CLIENT_IDS`. It issues tokens for a password, so that tests need no login
+ * pages. @returns its id
  */
 export async function createApiClient(): Promise<string> {
   const clientId = `api-${randomBytes(6).toString('hex')}`;
@@ -99,7 +99,7 @@ export function apiTokens(clientId: string, user: TestUser): Promise<Tokens> {
   return getTokens({ grant_type: 'password', scope: 'openid', client_id: clientId, username, password });
 }
 
-/** Asks Keycloak with an access token; answers the status and the text. */
+/** Calls Keycloak with an access token. */
 export async function callKeycloak(
   accessToken: string,
   method: string,
@@ -118,7 +118,7 @@ export async function callKeycloak(
   return { status: response.status, text: await response.text() };
 }
 
-/** An address of a realm's admin interface. */
+/** An address of a realm's admin API. */
 export function adminUrl(realm: string, path: string): string {
   return `${stack.keycloak.url}/admin/realms/${realm}${path}`;
 }

@@ -2,33 +2,33 @@ import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
 import { until } from './until.ts';
 
-/** A host on loopback that takes connections and says nothing. */
+/** A host on loopback that accepts connections and sends nothing. */
 export interface ListeningHost extends AsyncDisposable {
   host: string;
   port: number;
-  /** How many have connected. */
+  /** Number of accepted connections. */
   connections(): number;
-  /** Waits until so many have connected. */
+  /** Waits for the given number of connections. */
   waitForConnections(count?: number): Promise<unknown>;
-  /** Which connection was over first, counted from 0 in the order in which they came. */
+  /** Resolves with the index (from 0) of the connection that ended first. */
   firstClosed: Promise<number>;
   closeConnections(): void;
 }
 
 export async function listeningHost(): Promise<ListeningHost> {
-  const gone = Promise.withResolvers<number>();
+  const firstClosed = Promise.withResolvers<number>();
   const sockets: { destroy(): unknown }[] = [];
   const server = createServer((socket) => {
     const index = sockets.push(socket) - 1;
-    // Whoever leaves may do so rudely.
+    // Clients may reset the connection.
     socket.on('error', () => undefined);
     socket.once('close', () => {
-      gone.resolve(index);
+      firstClosed.resolve(index);
     });
     socket.resume();
   });
   await once(server.listen(0, '127.0.0.1'), 'listening');
-  const hangUp = () => {
+  const closeConnections = () => {
     for (const socket of sockets) socket.destroy();
   };
   return {
@@ -36,12 +36,12 @@ export async function listeningHost(): Promise<ListeningHost> {
     port: (server.address() as AddressInfo).port,
     connections: () => sockets.length,
     waitForConnections: (count = 1) => until(() => sockets.length >= count),
-    firstClosed: gone.promise,
-    closeConnections: hangUp,
+    firstClosed: firstClosed.promise,
+    closeConnections,
     async [Symbol.asyncDispose]() {
       const closed = once(server, 'close');
       server.close();
-      hangUp();
+      closeConnections();
       await closed;
     },
   };

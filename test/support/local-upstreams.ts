@@ -26,7 +26,7 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** Runs after the test that asks for it, last one first. */
+/** Runs `cleanup` after the current test, in reverse order. */
 function afterCurrentTest(cleanup: () => Promise<unknown>): void {
   cleanups.push(cleanup);
 }
@@ -48,12 +48,12 @@ export function createTestDialer(options: Partial<DialerOptions> = {}): Dialer {
 export interface Upstream {
   port: number;
   origin: string;
-  /** Connections accepted, in order. */
+  /** Accepted connections, in order. */
   sockets: Socket[];
   requests: IncomingMessage[];
 }
 
-type Answer = (request: IncomingMessage, response: ServerResponse) => void;
+type RespondHandler = (request: IncomingMessage, response: ServerResponse) => void;
 
 async function startListening(server: Server, scheme: string, port = 0): Promise<Upstream> {
   const upstream: Upstream = { port: 0, origin: '', sockets: [], requests: [] };
@@ -77,34 +77,33 @@ async function startListening(server: Server, scheme: string, port = 0): Promise
   return upstream;
 }
 
-const ok: Answer = (_request, response) => response.end('ok');
+const ok: RespondHandler = (_request, response) => response.end('ok');
 
-/** Its `keepAliveMs` is how long it says that it keeps idle connections. */
+/** @param options `keepAliveMs`: the idle timeout that it announces. */
 export function startHttpUpstream(
-  answer: Answer = ok,
+  respond: RespondHandler = ok,
   options: { keepAliveMs?: number; port?: number } = {},
 ) {
-  const server = createHttpServer({ keepAliveTimeout: options.keepAliveMs ?? 60_000 }, answer);
+  const server = createHttpServer({ keepAliveTimeout: options.keepAliveMs ?? 60_000 }, respond);
   return startListening(server, 'http', options.port);
 }
 
-/** With the certificate of `upstream.test` and 127.0.0.1. */
-export function startHttpsUpstream(answer: Answer = ok): Promise<Upstream> {
-  return startListening(createHttpsServer(certificate, answer), 'https');
+/** Its certificate is valid for `upstream.test` and 127.0.0.1. */
+export function startHttpsUpstream(respond: RespondHandler = ok): Promise<Upstream> {
+  return startListening(createHttpsServer(certificate, respond), 'https');
 }
 
-/** Speaks whatever `speak` says. */
 export function startTcpUpstream(onConnection: (socket: Socket) => void): Promise<Upstream> {
   return startListening(createTcpServer(onConnection), 'http');
 }
 
-/** A guarded GET with patient time-outs. */
+/** A guarded GET with long timeouts. */
 export function upstreamRequest(url: string, options: Partial<UpstreamRequest> = {}): UpstreamRequest {
   return {
     url: new URL(url),
     method: 'GET',
     headers: {},
-    guarded: true,
+    isGuarded: true,
     signal: new AbortController().signal,
     firstByteTimeoutMs: 5_000,
     idleTimeoutMs: 5_000,
@@ -115,7 +114,7 @@ export function upstreamRequest(url: string, options: Partial<UpstreamRequest> =
 /** Matches an error with this code. */
 export const errorWithCode = (code: string): unknown => expect.objectContaining({ code });
 
-/** A resolver that gives one answer after the other, the last one for ever, and counts. */
+/** A look-up that returns one list after the other, the last one repeatedly. `asked` collects the hosts. */
 export function createSequentialLookup(...list: string[][]) {
   const asked: string[] = [];
   const lookup = (host: string) => {
@@ -132,7 +131,7 @@ export async function waitForClose(socket: Socket | undefined): Promise<void> {
 
 const GIVE_UP_MS = 15_000;
 
-/** Waits, turn by turn of the event loop, for something that has no event. */
+/** Polls a condition once per turn of the event loop, for changes without an event. */
 export async function until(isSo: () => boolean): Promise<void> {
   const deadlineMs = performance.now() + GIVE_UP_MS;
   while (!isSo()) {
@@ -142,9 +141,9 @@ export async function until(isSo: () => boolean): Promise<void> {
 }
 
 /**
- * A port at `host` that neither accepts nor refuses: its process sleeps and its queue is full.
- * (For a minute, lest it outlive a test run that was killed.)
- * Linux only: others answer the greeting all the same.
+ * A port at `host` that neither accepts nor refuses connections: its process sleeps and its accept queue is full. The
+ * process exits after a minute, so that it does not outlive a killed test run.
+ * Linux only: other systems still respond to the SYN.
  */
 export async function fullBacklog(host: string): Promise<number> {
   const script = `const server = require('node:net').createServer();
@@ -160,7 +159,7 @@ export async function fullBacklog(host: string): Promise<number> {
   });
   const [line] = (await once(child.stdout, 'data')) as [Buffer];
   const port = Number(line.toString());
-  // Linux lets one more in than the backlog says, and then answers no further greeting.
+  // Linux accepts one connection more than the backlog, and then no longer responds to SYN packets.
   for (let count = 0; count < 2; count++) {
     const filler = connect(port, host);
     filler.on('error', () => undefined);

@@ -2,24 +2,24 @@ import { createSocket, type RemoteInfo } from 'node:dgram';
 import { once } from 'node:events';
 import { isIPv4 } from 'node:net';
 
-/** Per question: addresses, a failure, or nothing at all. Families are asked for one by one. */
+/** Per query: addresses, an error, or no response. A query is for one address family. */
 export type DnsAnswer = readonly string[] | 'absent' | 'failing' | 'silent';
 
 const RESPONSE_CODES = { absent: 3, failing: 2 };
 const IPV6 = 28;
 
-/** A name server on loopback that speaks DNS over UDP (RFC 1035, just enough for A and AAAA). */
-export async function startNameServer(answer: (name: string, family: 4 | 6) => DnsAnswer) {
+/** A name server on loopback: DNS over UDP (RFC 1035), for A and AAAA queries only. */
+export async function startNameServer(respond: (name: string, family: 4 | 6) => DnsAnswer) {
   const socket = createSocket('udp4');
-  /** Names asked for, lower case, one entry per question that arrived. */
+  /** Queried names in lower case, one entry per received query. */
   const asked: string[] = [];
   socket.on('message', (question: Buffer, from: RemoteInfo) => {
     const { name, end } = readName(question);
     const family = question.readUInt16BE(end) === IPV6 ? 6 : 4;
     asked.push(name);
-    const answered = answer(name, family);
-    if (answered !== 'silent')
-      socket.send(reply(question.subarray(0, end + 4), answered), from.port, from.address);
+    const result = respond(name, family);
+    if (result !== 'silent')
+      socket.send(reply(question.subarray(0, end + 4), result), from.port, from.address);
   });
   socket.bind(0, '127.0.0.1');
   await once(socket, 'listening');
@@ -33,7 +33,7 @@ export async function startNameServer(answer: (name: string, family: 4 | 6) => D
   };
 }
 
-/** The name of the one question, and where its type begins. */
+/** The name in the question section, and the offset of its type. */
 function readName(message: Buffer) {
   const labels: string[] = [];
   let at = 12;
@@ -44,17 +44,17 @@ function readName(message: Buffer) {
   return { name: labels.join('.').toLowerCase(), end: at + 1 };
 }
 
-function reply(question: Buffer, answered: Exclude<DnsAnswer, 'silent'>): Buffer {
-  const addresses = typeof answered === 'string' ? [] : answered;
+function reply(question: Buffer, result: Exclude<DnsAnswer, 'silent'>): Buffer {
+  const addresses = typeof result === 'string' ? [] : result;
   const head = Buffer.from(question);
-  head.writeUInt16BE(0x8180 | (typeof answered === 'string' ? RESPONSE_CODES[answered] : 0), 2);
+  head.writeUInt16BE(0x8180 | (typeof result === 'string' ? RESPONSE_CODES[result] : 0), 2);
   head.writeUInt16BE(1, 4);
   head.writeUInt16BE(addresses.length, 6);
   head.writeUInt32BE(0, 8);
   return Buffer.concat([head, ...addresses.map(resourceRecord)]);
 }
 
-/** IPv6 addresses are written in full, without `::`. */
+/** @param address IPv6 in full form, without `::`. */
 function resourceRecord(address: string): Buffer {
   const data = isIPv4(address)
     ? Buffer.from(address.split('.').map(Number))
@@ -66,7 +66,7 @@ function resourceRecord(address: string): Buffer {
         'hex',
       );
   const head = Buffer.alloc(12);
-  head.writeUInt16BE(0xc00c, 0); // The name of the question.
+  head.writeUInt16BE(0xc00c, 0); // A pointer to the name in the question.
   head.writeUInt16BE(data.length === 4 ? 1 : IPV6, 2);
   head.writeUInt16BE(1, 4);
   head.writeUInt16BE(data.length, 10);

@@ -1,6 +1,6 @@
 import type { Response } from 'undici';
 
-/** A server-sent event of a run, as it came. */
+/** A received server-sent event of a run. */
 export interface ReceivedRunEvent {
   /** The `event:` and `id:` lines. */
   event: string;
@@ -23,7 +23,7 @@ export interface ReceivedRunEvent {
   };
 }
 
-/** Yields the events of an answer as they come. Comments are left out. */
+/** Yields the events of a response as they arrive, without comments. */
 export async function* readRunEvents(response: Response): AsyncGenerator<ReceivedRunEvent, void> {
   const decoder = new TextDecoder();
   let rest = '';
@@ -50,7 +50,7 @@ function read(frame: string): ReceivedRunEvent {
   };
 }
 
-/** What a stream said. */
+/** Joins the output of one stream. */
 export function joinOutput(
   seen: readonly ReceivedRunEvent[],
   stream: 'stdout' | 'stderr' = 'stdout',

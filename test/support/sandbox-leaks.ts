@@ -1,36 +1,36 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { commandLine, listProcesses } from '../../src/dev/quickstart/processes.ts';
+import { readCommandLine, listProcesses } from '../../src/dev/quickstart/processes.ts';
 
-/** As the runner gives them to its sandboxes. */
+/** The first user id that the local runner assigns to sandboxes. */
 const FIRST_UID = 1_900_000_000;
 const GROUP_PATTERN = /^ops-center-run-(\d+)-/;
 const TEMPORARY_PATTERN = /^ops-center-(?:file|pipe|bait)-(\d+)-/;
-/** A file for each process of this checkout that can make sandboxes, named after its id. */
+/** Contains a file for each process of this checkout that may create sandboxes, named after its process id. */
 const CREATORS_FOLDER = path.resolve(import.meta.dirname, '..', '..', '.data', 'test-hosts', 'local');
 
 /**
- * Notes that this process makes sandboxes. What it leaves bears its id, and is known by that as this checkout's when
- * it has ended: others test on the same machine.
+ * Records that this process creates sandboxes. Their names contain its process id. So leaks of this checkout are
+ * recognized after the process has ended, even if other checkouts run tests on the same machine.
  */
 export function registerSandboxCreator(): void {
   mkdirSync(CREATORS_FOLDER, { recursive: true });
   writeFileSync(path.join(CREATORS_FOLDER, String(process.pid)), '');
 }
 
-/** For the run that ends last, when it has looked: ids are given anew. */
+/** Called by the last run after its check, because process ids are reused. */
 export function clearSandboxCreators(): void {
   rmSync(CREATORS_FOLDER, { recursive: true, force: true });
 }
 
-/** What is left of sandboxes that this checkout's tests have made, and of those that nobody looks after any more. */
+/** Remaining sandboxes of this checkout's tests, and orphaned sandboxes. */
 export function listSandboxLeaks(): string[] {
   const makers = new Set(existsSync(CREATORS_FOLDER) ? readdirSync(CREATORS_FOLDER) : []);
   return listSandboxArtifacts((maker) => makers.has(String(maker)), true);
 }
 
-/** What is there now of the sandboxes that one process has made. */
+/** Existing sandboxes that one process has created. */
 export function listSandboxesOf(pid: number): string[] {
   return listSandboxArtifacts((maker) => maker === pid, false);
 }
@@ -44,7 +44,7 @@ function listSandboxArtifacts(isOurs: (maker: number) => boolean, withOrphans: b
     ...listProcesses()
       .filter(({ pid }) => uidOf(pid) >= FIRST_UID)
       .filter(({ pid }) => isOurs(creatorOf(pid)) || (withOrphans && creatorOf(pid) === 1))
-      .map(({ pid }) => `process ${pid}: ${(commandLine(pid) ?? ['gone']).join(' ').slice(0, 80)}`),
+      .map(({ pid }) => `process ${pid}: ${(readCommandLine(pid) ?? ['ended']).join(' ').slice(0, 80)}`),
     ...listControlGroupFolders().flatMap((folder) =>
       named(folder, GROUP_PATTERN).map((name) => `control group ${name}`),
     ),
@@ -52,7 +52,7 @@ function listSandboxArtifacts(isOurs: (maker: number) => boolean, withOrphans: b
   ];
 }
 
-/** Which process made a sandbox: its control group tells; before it is in one, those that it descends from. */
+/** The process that created a sandbox, from its control group; before it has one, from its parent processes. */
 function creatorOf(pid: number): number {
   const group = /\/ops-center-run-(\d+)-/.exec(read(`/proc/${pid}/cgroup`))?.[1];
   if (group !== undefined) return Number(group);
@@ -60,12 +60,12 @@ function creatorOf(pid: number): number {
   return uidOf(parent) >= FIRST_UID ? creatorOf(parent) : parent;
 }
 
-/** 0 for what has just gone. */
+/** 0 when the process has just ended. */
 function uidOf(pid: number): number {
   return statSync(`/proc/${pid}`, { throwIfNoEntry: false })?.uid ?? 0;
 }
 
-/** Where groups of runs can be: in our own of each hierarchy, and in version 2 beside it. */
+/** Folders that may contain control groups of runs: our own group in each hierarchy, in version 2 also its parent. */
 export function listControlGroupFolders(): string[] {
   const lines = readFileSync('/proc/self/cgroup', 'utf8').trim().split('\n');
   const folders = lines.flatMap((line) => {
@@ -76,7 +76,7 @@ export function listControlGroupFolders(): string[] {
   return [...new Set(folders)].filter((folder) => existsSync(folder));
 }
 
-/** Empty for what is gone. */
+/** Empty when the process has ended. */
 function read(file: string): string {
   try {
     return readFileSync(file, 'latin1');

@@ -12,20 +12,19 @@ import {
 } from '../../src/servers/service.ts';
 import type { TestApp } from './app.ts';
 
-/** The servers of a running app, without HTTP: its service, its rows past row-level security, its keyring. */
+/** Access to the servers of a running app without HTTP: a service, the rows without row-level security, the keyring. */
 export interface DirectServers {
   service: ServerService;
   keyring: Keyring;
-  /** Runs SQL as the owner of the schema: what a database administrator can do. */
+  /** Runs SQL as the owner of the schema, like a database administrator. */
   sql(text: string, values?: unknown[]): Promise<Record<string, unknown>[]>;
   /** One server's stored configuration. */
   storedConfig(id: string): Promise<Record<string, unknown>>;
-  /** Ids of servers of which runners were told to let go, in that order. */
+  /** Server ids that were passed to runners' `forget`, in order. */
   forgotten: readonly string[];
   close(): Promise<void>;
 }
 
-/** Opens them on an app's database. */
 export async function openServers(
   { config, databaseUrl, ownerDatabaseUrl }: TestApp,
   options: Pick<ServerServiceDeps, 'testTimeoutMs'> = {},
@@ -61,7 +60,7 @@ export async function openServers(
     service: createServerService({
       ...{ database, keyring, runners, log, ...options },
       localExecution: { isOn: false, isAllowed: () => Promise.resolve(false) },
-      liveWork: createActiveWork(),
+      activeWork: createActiveWork(),
     }),
     keyring,
     sql,

@@ -2,11 +2,11 @@ import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { SERVER_TYPES } from '../../src/runners/runner.ts';
 
-/** What the names of the files begin with that say which real servers a run met, one `type: what` a line. */
-export const SERVERS_USED_PREFIX = 'servers-met';
+/** Name prefix of the files that record the real servers of a run, one `type: description` per line. */
+export const SERVERS_USED_PREFIX = 'servers-used';
 
 /**
- * Which real server each runner met in a run, one line per runner, for its end.
+ * Lists the real servers that each runner used in a run, one line per runner.
  * @param folder the run's evidence
  */
 export function summarizeServersUsed(folder: string): string[] {
@@ -16,6 +16,6 @@ export function summarizeServersUsed(folder: string): string[] {
     const used = lines
       .filter((line) => line.startsWith(`${type}: `))
       .map((line) => line.slice(type.length + 2));
-    return `${type}: ${used.length === 0 ? 'met no server' : [...new Set(used)].join('; ')}`;
+    return `${type}: ${used.length === 0 ? 'no server used' : [...new Set(used)].join('; ')}`;
   });
 }

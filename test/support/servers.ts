@@ -8,7 +8,7 @@ import type { Tier } from '../../src/config/tiers.ts';
 
 export const SERVERS = '/api/v1/execution-servers';
 
-/** A problem as the API answers it. */
+/** The body of an error response. */
 export interface Problem {
   status: number;
   code: string;
@@ -17,7 +17,7 @@ export interface Problem {
   [extra: string]: unknown;
 }
 
-/** One person's calls of the servers API. Each answers the parsed body, or throws when the status is another. */
+/** Calls the servers API as one user. Each method returns the parsed body and throws for an unexpected status. */
 export interface ServerClient {
   user: TestUser;
   session: string;
@@ -28,18 +28,18 @@ export interface ServerClient {
   remove(id: string): Promise<ServerDeleted>;
   test(id: string): Promise<ServerTestView>;
   confirm(id: string, key: HostKey & { hop?: string }): Promise<ServerView>;
-  /** Expects a refusal. */
+  /** Expects an error response. */
   expectRefusal(
     method: string,
     path: string,
     json?: object,
     headers?: Record<string, string>,
   ): Promise<Problem>;
-  /** Whatever comes. */
+  /** Returns the response with any status. */
   send(method: string, path: string, json?: object, options?: CallOptions): ReturnType<TestApp['call']>;
 }
 
-/** A new person who is signed in. */
+/** A client of a new user who is signed in. */
 export async function createServerClient(app: TestApp, tier: Tier = 'starter'): Promise<ServerClient> {
   const user = await createUser({ tier });
   return createServerClientFor(app, user, await app.signIn(user));
@@ -51,7 +51,8 @@ export function createServerClientFor(app: TestApp, user: TestUser, session: str
   async function expectJson<T>(method: string, path: string, status: number, json?: object): Promise<T> {
     const response = await send(method, path, json);
     const text = await response.text();
-    if (response.status !== status) throw new Error(`${method} ${path} answered ${response.status}: ${text}`);
+    if (response.status !== status)
+      throw new Error(`${method} ${path} responded ${response.status}: ${text}`);
     return JSON.parse(text) as T;
   }
   return {
@@ -68,20 +69,20 @@ export function createServerClientFor(app: TestApp, user: TestUser, session: str
     async expectRefusal(method, path, json, headers = {}) {
       const response = await send(method, path, json, { headers });
       const text = await response.text();
-      if (response.status < 400) throw new Error(`${method} ${path} answered ${response.status}`);
+      if (response.status < 400) throw new Error(`${method} ${path} responded ${response.status}`);
       return JSON.parse(text) as Problem;
     },
   };
 }
 
-/** A random password that must be found nowhere. */
+/** A random password, registered as a secret. */
 export function randomPassword(): string {
   const password = `pw-${randomBytes(12).toString('hex')}`;
   evidence.registerSecret('password', password);
   return password;
 }
 
-/** A host that does not exist, with a password of its own. */
+/** A configuration with a host that does not exist and a random password. */
 export function createSshServerConfig(change: Record<string, unknown> = {}): Record<string, unknown> {
   return {
     host: 'dev.example.test',

@@ -1,17 +1,16 @@
 import KcAdminClient from '@keycloak/keycloak-admin-client';
 import { randomBytes, randomUUID } from 'node:crypto';
-import pg from 'pg';
 import { signInAsBootstrapAdmin, webClientAddresses } from '../../src/dev/quickstart/keycloak/realm-setup.ts';
 import type { Tier } from '../../src/config/tiers.ts';
 import { evidence } from './evidence.ts';
-import { withDatabase, type ServersInUse } from './test-servers.ts';
+import { servers } from './servers-in-use.ts';
 
 export interface ClientCredentials {
   id: string;
   secret: string;
 }
 
-/** The servers of this run. Everything here is real; the data is thrown away after the run. */
+/** The real servers of this run. Their data is deleted after the run. */
 export interface TestStack {
   keycloak: {
     url: string;
@@ -22,8 +21,6 @@ export interface TestStack {
     webClient: ClientCredentials;
   };
 }
-
-const servers = readServers();
 
 export const stack: TestStack = {
   keycloak: {
@@ -36,12 +33,12 @@ export const stack: TestStack = {
   },
 };
 
-/** Keycloak's admin interface as its bootstrap admin, who may do everything. @param realm default `ops-center` */
+/** Keycloak's admin API as the bootstrap admin, who has all rights. @param realm default `ops-center` */
 export async function adminClient(realm: string = stack.keycloak.realm): Promise<KcAdminClient> {
   const signIn = () => signInAsBootstrapAdmin(stack.keycloak.url, servers.adminPassword);
   const admin = await signIn();
   let signedIn = { token: admin.accessToken, atMs: Date.now() };
-  // A sign-in that is left alone ends, and its refresh token with it; a slow test goes on with a new one.
+  // An unused session expires together with its refresh token, so a slow test signs in again.
   admin.registerTokenProvider({
     async getAccessToken() {
       if (Date.now() - signedIn.atMs > SIGN_IN_AGAIN_MS)
@@ -53,26 +50,8 @@ export async function adminClient(realm: string = stack.keycloak.realm): Promise
   return admin;
 }
 
-/** Half of the time that Keycloak's access tokens are good for, unless told otherwise. */
+/** Half of the default lifetime of Keycloak's access tokens. */
 const SIGN_IN_AGAIN_MS = 30_000;
-
-/** A migrated, empty database of the caller's own (50 ms). It goes away with the run. */
-export async function createDatabase(): Promise<{ appUrl: string; ownerUrl: string }> {
-  const name = `test_${randomBytes(8).toString('hex')}`;
-  evidence.recordDatabase(name);
-  await asSuperuser(
-    `CREATE DATABASE ${name} OWNER ops_center_owner TEMPLATE ${servers.template} STRATEGY wal_log`,
-  );
-  return { appUrl: withDatabase(servers.appUrl, name), ownerUrl: withDatabase(servers.ownerUrl, name) };
-}
-
-/** Cuts every connection to a database and refuses new ones until the returned function is called. */
-export async function blockDatabase(url: string): Promise<() => Promise<void>> {
-  const name = new URL(url).pathname.slice(1);
-  await asSuperuser(`ALTER DATABASE ${name} WITH ALLOW_CONNECTIONS false`);
-  await asSuperuser(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '${name}'`);
-  return () => asSuperuser(`ALTER DATABASE ${name} WITH ALLOW_CONNECTIONS true`);
-}
 
 export interface TestUser {
   id: string;
@@ -81,7 +60,7 @@ export interface TestUser {
   email: string;
 }
 
-/** A user of the main realm with a random name, so that tests do not meet. */
+/** Creates a user of the main realm with a random name, so that tests do not interfere. */
 export async function createUser(
   options: { tier?: Tier; enabled?: boolean; username?: string } = {},
 ): Promise<TestUser> {
@@ -99,7 +78,7 @@ export async function createUser(
   return { id, username, password, email };
 }
 
-/** A copy of `ops-center-web` for one test app: the redirect, post-logout and back-channel addresses are its own. */
+/** Creates a copy of `ops-center-web` for one test app, with the app's redirect, post-logout and back-channel addresses. */
 export async function createWebClient(publicUrl: string): Promise<ClientCredentials> {
   const admin = await adminClient();
   const [original] = await admin.clients.find({ clientId: stack.keycloak.webClient.id });
@@ -118,24 +97,4 @@ export async function createWebClient(publicUrl: string): Promise<ClientCredenti
     secret: credentials.secret,
   });
   return credentials;
-}
-
-async function asSuperuser(text: string): Promise<void> {
-  const client = new pg.Client({ connectionString: servers.superuserUrl });
-  await client.connect();
-  try {
-    await client.query(text);
-  } finally {
-    await client.end();
-  }
-}
-
-function readServers(): ServersInUse {
-  const text = process.env['OPS_TEST_SERVERS'];
-  if (text === undefined) throw new Error('the test servers are started by jest: run `npm test -- <path>`');
-  const found = JSON.parse(text) as ServersInUse;
-  evidence.registerSecret('password', found.adminPassword);
-  for (const url of [found.superuserUrl, found.ownerUrl, found.appUrl])
-    evidence.registerSecret('password', decodeURIComponent(new URL(url).password));
-  return found;
 }

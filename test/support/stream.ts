@@ -1,14 +1,14 @@
 import type { Response } from 'undici';
 
-/** An event stream that is being read, so that a test can meet it in the middle. */
+/** An event stream that is being read, so that a test can act while it is open. */
 export interface OpenStream {
   /** Resolves with the first event's data. */
   first: Promise<string>;
-  /** Resolves with the data of all events when the stream ends in order; rejects when it is cut. */
+  /** Resolves with the data of all events when the stream ends; rejects when the connection breaks. */
   events: Promise<string[]>;
 }
 
-/** Reads a streamed answer from now on. Comments are left out. */
+/** Starts to read a streamed response. Comments are skipped. */
 export function readEventStream(response: Response): OpenStream {
   const first = Promise.withResolvers<string>();
   async function read(): Promise<string[]> {
@@ -33,7 +33,7 @@ export function readEventStream(response: Response): OpenStream {
   return { first: first.promise, events };
 }
 
-/** The error that a stream ended with, if its last event is one. */
+/** The error in the last event of a stream; undefined when it is not an error. */
 export function findStreamError(events: readonly string[]): { code: string; message: string } | undefined {
   const last = events.at(-1);
   if (last === undefined || last === '[DONE]') return undefined;

@@ -2,19 +2,19 @@ import { once } from 'node:events';
 import { createServer, Socket, type AddressInfo } from 'node:net';
 import pg from 'pg';
 
-/** A pooler that lends the one connection it has to a client for the length of a transaction. */
+/** A pooler with one connection, which it lends to a client for each transaction. */
 export interface TransactionPooler {
-  /** The database by way of the pooler, which asks for no password. */
+  /** Address of the database through the pooler, which requires no password. */
   url: string;
   close(): Promise<void>;
 }
 
-/** Authentication is done; key data that name no process of the server; ready for a query. */
+/** AuthenticationOk; BackendKeyData with an invalid process id; ReadyForQuery. */
 const WELCOME = Buffer.from('520000000800000000' + '4b0000000c0000000100000001' + '5a0000000549', 'hex');
 
 /**
- * What the server says between transactions, such as a notice, goes to whoever had its connection last, or
- * with `toAll` to every client.
+ * Messages of the server between transactions, such as notifications, go to the client that used the connection last,
+ * or with `toAll` to every client.
  */
 export async function startTransactionPooler(target: string, toAll = false): Promise<TransactionPooler> {
   const backend = new Socket();
@@ -24,13 +24,13 @@ export async function startTransactionPooler(target: string, toAll = false): Pro
   const clients = new Set<Socket>();
   let holder: Socket | undefined;
   let done: () => void = () => undefined;
-  let turn: Promise<unknown> = Promise.resolve();
+  let queue: Promise<unknown> = Promise.resolve();
 
   backend.removeAllListeners('data');
   eachMessage(backend, (message) => {
     const isNotice = message[0] === 0x41;
     for (const client of isNotice && toAll ? clients : [holder]) client?.write(message);
-    // Ready, and in no transaction.
+    // ReadyForQuery outside a transaction.
     if (message[0] === 0x5a && message[5] === 0x49) done();
   });
 
@@ -39,11 +39,11 @@ export async function startTransactionPooler(target: string, toAll = false): Pro
     eachMessage(client, (message) => {
       if (message[0] === 0x58) return void client.end();
       parts.push(message);
-      // A query or a Sync ends what the server answers at once.
+      // The server responds to a group of messages that ends with Query or Sync.
       if (message[0] !== 0x51 && message[0] !== 0x53) return;
       const query = Buffer.concat(parts);
       parts = [];
-      turn = turn.then(async () => {
+      queue = queue.then(async () => {
         holder = client;
         const { promise, resolve } = Promise.withResolvers<undefined>();
         done = () => {
@@ -59,7 +59,7 @@ export async function startTransactionPooler(target: string, toAll = false): Pro
     clients.add(client);
     client.on('error', () => undefined);
     client.on('close', () => clients.delete(client));
-    // The start-up message, which comes in one piece, tells nothing that is needed.
+    // The start-up message arrives in one chunk and is ignored.
     client.once('data', () => {
       serve(client);
       client.write(WELCOME);
@@ -82,7 +82,7 @@ export async function startTransactionPooler(target: string, toAll = false): Pro
   };
 }
 
-/** A message is a letter, the length of what follows (its own four bytes too), and its content. */
+/** A message is a type byte, a length (including its own four bytes), and content. */
 function eachMessage(socket: Socket, handle: (message: Buffer) => void): void {
   let rest = Buffer.alloc(0);
   socket.on('data', (chunk: Buffer) => {

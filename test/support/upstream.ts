@@ -1,9 +1,9 @@
 /**
- * A double of an upstream LLM: a real HTTP server on loopback that speaks OpenAI's protocol, records what
- * arrives and does to its clients whatever a test wants.
+ * A double of an upstream LLM: a real HTTP server on loopback with OpenAI's protocol. It records requests and sends the
+ * responses and faults that a test chooses.
  *
  * ```ts
- * const upstream = await startUpstream();               // answers every chat request with a completion
+ * const upstream = await startUpstream();               // responds to every chat request with a completion
  * // ... point the product at upstream.url, send a chat request ...
  * const request = await upstream.received(1);           // the 1st request, its body read
  * expect(request.key).toBe('sk-...');
@@ -11,23 +11,23 @@
  *
  * upstream.reply(answer.error(429), answer.completion({ text: 'again' }));  // the next two requests
  * upstream.reply({ status: 200, body: { any: 'thing' } });                  // plain data works too
- * upstream.answerKey('sk-bad', answer.error(401));      // this key, until told otherwise
- * upstream.answerKey('sk-x', answer.error(401), answer.completion());       // refused once, then good
- * upstream.answerAll(fault.silent());                   // all others, until told otherwise
+ * upstream.answerKey('sk-bad', answer.error(401));      // this key, until changed
+ * upstream.answerKey('sk-x', answer.error(401), answer.completion());       // refused once, then accepted
+ * upstream.answerAll(fault.silent());                   // all other requests, until changed
  *
  * upstream.reply(fault.resetInStream({ afterFrames: 3, cut: 'in-code-point' }));
  * const gate = Promise.withResolvers<void>();
  * upstream.reply(answer.held(2, gate.promise));         // two frames, then nothing until gate.resolve()
  *
- * // The client went away: resolves when the upstream knows, with the time (performance.now(), ms).
+ * // The client disconnects: resolves when the upstream has detected it, with the time (performance.now(), ms).
  * controller.abort();
  * await upstream.closed(0);
  *
- * // Back pressure: the client stopped reading. The kernels hold some MB, then nothing more is taken.
+ * // Back pressure: the client stops reading. The kernels buffer some MB, then accept no more.
  * upstream.reply(answer.endlessStream({ frameBytes: 65_536 }));
  * const stalledAt = await upstream.stalled(0);
  *
- * await upstream.stop();                                // ends everything, also what hangs
+ * await upstream.stop();                                // ends all connections, also stalled ones
  * ```
  *
  * An answer is any function of an {@link Exchange}; write one in the test where none of the ready ones fits.
@@ -35,7 +35,7 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { setTimeout as rest } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { answer, type ReplyOptions } from './upstream/answers.ts';
 import { trackConnections } from './upstream/connections.ts';
 import { createResponseWriter, type Answer } from './upstream/response-writer.ts';
@@ -58,62 +58,62 @@ export interface UpstreamOptions {
   host?: string;
   /** 0 or missing: a free port. */
   port?: number;
-  /** Keys that are good; any other gets a 401. Missing: every key is good. */
+  /** Accepted keys; any other key gets a 401. Missing: every key is accepted. */
   keys?: readonly string[];
-  /** How long `received`, `closed`, `sent` and `stalled` wait before they fail; 10,000 by default. */
+  /** Time limit of `received`, `closed`, `sent` and `stalled`; 10,000 by default. */
   waitMs?: number;
 }
 
 export interface Upstream {
-  /** What precedes `/chat/completions`: `http://127.0.0.1:PORT/v1`. */
+  /** Base URL, without `/chat/completions`: `http://127.0.0.1:PORT/v1`. */
   readonly url: string;
   readonly host: string;
   readonly port: number;
-  /** All requests since the start or the last `reset`, in the order in which their headers came. */
+  /** All requests since the start or the last `reset`, in the order of their headers. */
   readonly requests: readonly RecordedRequest[];
-  /** All connections since the start, those that carried no request included. */
+  /** All connections since the start, also those without a request. */
   readonly connections: readonly UpstreamConnection[];
   readonly openConnections: number;
   /** Answers of the next requests, in order. */
   reply(...answers: (Answer | ReplyOptions)[]): void;
-  /** The answer of all requests that have none of their own. */
+  /** Answer of all requests without a specific answer. */
   answerAll(one: Answer | ReplyOptions): void;
   /** Answers of one key's requests, in order; the last one stays. */
   answerKey(key: string, ...answers: (Answer | ReplyOptions)[]): void;
   /** Resets the next `count` connections as soon as they are made. */
   refuseConnections(count: number): void;
-  /** Closes connections that carry no request just now, as servers do with idle ones. */
+  /** Closes connections without an open request, as servers close idle connections. */
   closeIdleConnections(): void;
   /**
-   * Resolves with request number `count` (from 1) once its body has been read, or its headers if its answer
-   * leaves the body unread. Requests of one moment are counted in the order of their headers.
+   * Resolves with request number `count` (from 1) when its body has been read, or its headers if its answer does not
+   * read the body. Requests are counted in the order of their headers.
    */
   received(count: number): Promise<RecordedRequest>;
-  /** Resolves when the connection of request `index` (from 0) was closed, with that time. */
+  /** Resolves with the time at which the connection of request `index` (from 0) was closed. */
   closed(index: number): Promise<number>;
-  /** Resolves when the system has taken `bytes` or more for the connection of request `index`. */
+  /** Resolves when the kernel has accepted `bytes` or more for the connection of request `index`. */
   sent(index: number, bytes: number): Promise<number>;
-  /** Resolves with the bytes taken so far once none was taken for `quietMs`. */
+  /** Resolves with the number of accepted bytes when none was accepted for `quietMs`. */
   stalled(index: number, quietMs?: number): Promise<number>;
-  /** Forgets requests and script; connections stay. */
+  /** Clears requests and script; connections stay open. */
   reset(): void;
   /**
-   * Ends all connections and waits, and stops listening. May be called again.
-   * @throws AggregateError of what answers threw while their client was there: a fault of the test.
+   * Ends all connections and waits, and stops listening. Can be called again.
+   * @throws AggregateError with the errors of answers whose client was still connected: errors of the test.
    */
   stop(): Promise<void>;
 }
 
 interface ReceivedRequest {
   record: RecordedRequest;
-  /** Read as far as its answer wants it. */
+  /** The part of the request that its answer needs has been read. */
   isReady: boolean;
 }
 
 const LOOPBACK = /^(127(\.\d{1,3}){3}|::1|localhost)$/;
 const POLL_MS = 10;
 
-/** Starts a double. The caller stops it. */
+/** Starts a double, which the caller stops. */
 export async function startUpstream(options: UpstreamOptions = {}): Promise<Upstream> {
   const host = options.host ?? '127.0.0.1';
   if (!LOOPBACK.test(host)) throw new Error('The upstream double listens on loopback only.');
@@ -129,7 +129,7 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
   const server = createServer((request, response) => {
     void serve(request, response);
   });
-  // Nothing is ended by time here: whoever closes, it was the client or the script.
+  // No timeouts: only the client or the script closes a connection.
   server.keepAliveTimeout = 0;
   server.headersTimeout = 0;
   server.requestTimeout = 0;
@@ -141,17 +141,23 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
     const entry: ReceivedRequest = { record, isReady: false };
     entries.push(entry);
     const chosen = script.take(record);
-    const { signal, markClosedByUpstream: markOurs } = link;
-    const exchange = createResponseWriter({ request: record, state, response, signal, onHangUp: markOurs });
+    const { signal, markClosedByUpstream } = link;
+    const exchange = createResponseWriter({
+      request: record,
+      state,
+      response,
+      signal,
+      onHangUp: markClosedByUpstream,
+    });
     try {
       if (chosen.beforeBody !== true) await readBody(request, state);
       entry.isReady = true;
       waits.check();
       await chosen(exchange);
     } catch (error) {
-      // A connection that is gone ends any answer; every other error is a fault of the test's own answer.
+      // After a disconnect every answer may fail. Other errors are errors of the test's answer.
       if (!signal.aborted && !request.socket.destroyed) {
-        markOurs();
+        markClosedByUpstream();
         request.socket.destroy();
         brokenAnswers.push(error);
       }
@@ -160,7 +166,8 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
 
   function recordAt(index: number): RecordedRequest {
     const record = entries[index]?.record;
-    if (record === undefined) throw new Error(`There is no request ${index}; ${entries.length} came in.`);
+    if (record === undefined)
+      throw new Error(`There is no request ${index}; ${entries.length} were received.`);
     return record;
   }
 
@@ -198,7 +205,7 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
     received: (count) =>
       waits.waitFor(
         () => (entries[count - 1]?.isReady === true ? entries[count - 1]?.record : undefined),
-        () => `Request ${count} (${entries.length} came in)`,
+        () => `Request ${count} (${entries.length} were received)`,
       ),
     async closed(index) {
       const { connection } = recordAt(index);
@@ -212,8 +219,8 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
       const deadlineMs = performance.now() + waitMs;
       while (record.sentBytes < bytes) {
         if (performance.now() > deadlineMs)
-          throw new Error(`Only ${record.sentBytes} of ${bytes} bytes were taken.`);
-        await rest(POLL_MS);
+          throw new Error(`Only ${record.sentBytes} of ${bytes} bytes were accepted.`);
+        await delay(POLL_MS);
       }
       return record.sentBytes;
     },
@@ -244,12 +251,12 @@ async function untilQuiet(record: RecordedRequest, quietMs: number, waitMs: numb
   let bytes = -1;
   let sinceMs = performance.now();
   while (performance.now() - sinceMs < quietMs) {
-    if (performance.now() > deadlineMs) throw new Error(`The client still takes bytes (${bytes} so far).`);
+    if (performance.now() > deadlineMs) throw new Error(`The client still accepts bytes (${bytes} so far).`);
     if (record.sentBytes !== bytes) {
       bytes = record.sentBytes;
       sinceMs = performance.now();
     }
-    await rest(POLL_MS);
+    await delay(POLL_MS);
   }
   return bytes;
 }

@@ -8,8 +8,8 @@ export interface VaultRealm {
 }
 
 /**
- * A copy of the shipped vault realm, with the test stack's vault client and nobody's records: an installation
- * whose database is new refuses to start where keys lie that it cannot open.
+ * Creates a copy of the shipped vault realm with the test stack's vault client and without records. An installation with
+ * a new database does not start with a vault that contains keys which it cannot decrypt.
  */
 export async function createVaultRealm(): Promise<VaultRealm> {
   const realm = `vault-${randomBytes(4).toString('hex')}`;

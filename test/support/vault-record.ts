@@ -3,13 +3,13 @@ import { adminClient, stack, type TestUser } from './stack.ts';
 
 const Attributes = z.record(z.string(), z.array(z.string()));
 
-/** A user's vault record as an administrator sees and edits it. */
+/** A user's vault record as shown to administrators. */
 export interface VaultView {
   id: string;
   attributes: Record<string, string[]>;
 }
 
-/** @throws Error when the user has none */
+/** @throws Error when the user has no vault record */
 export async function readVaultRecord(user: Pick<TestUser, 'id'>): Promise<VaultView> {
   const admin = await adminClient(stack.keycloak.vaultRealm);
   const [found] = await admin.users.find({ username: `user.${user.id}`, exact: true });
@@ -18,7 +18,7 @@ export async function readVaultRecord(user: Pick<TestUser, 'id'>): Promise<Vault
   return { id, attributes: Attributes.parse((await admin.users.findOne({ id }))?.attributes) };
 }
 
-/** Saves the record with some attributes replaced, as the console does. */
+/** Replaces some attributes of the record and saves it, like the admin console. */
 export async function editVaultRecord(
   user: Pick<TestUser, 'id'>,
   change: Record<string, string[]>,

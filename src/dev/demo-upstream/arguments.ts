@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-/** The little of JSON Schema that the demo reads; anything else is ignored. */
+/** The part of JSON Schema that the demo supports; anything else is ignored. */
 const ParameterSchema = z.looseObject({
   type: z
     .union([z.string(), z.array(z.string())])
@@ -13,17 +13,17 @@ const ParameterSchema = z.looseObject({
   properties: z.record(z.string(), z.unknown()).optional().catch(undefined),
 });
 
-/** Schemas come from callers and may nest without end. */
+/** Schemas are client input and may be nested deeply. */
 const MAX_DEPTH = 4;
 
-/** Made-up arguments that fit a tool's `parameters` (a JSON Schema of an object). */
+/** Creates arguments that match a tool's `parameters` (a JSON Schema of an object). */
 export function createArguments(parameters: unknown): Record<string, unknown> {
   return createObject(parameters, 0);
 }
 
 function createObject(schema: unknown, depth: number): Record<string, unknown> {
   const properties = ParameterSchema.safeParse(schema).data?.properties ?? {};
-  // Built from entries: a property named __proto__ stays a plain property.
+  // fromEntries keeps a property named __proto__ as a plain property.
   return Object.fromEntries(
     Object.entries(properties).map(([name, property]) => [name, createValue(property, depth + 1)]),
   );

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import type { DemoReply, DemoChoice } from './reply.ts';
 
-/** What stands in the answer and in each of its chunks. */
+/** Members of the response and of each chunk. */
 export interface Envelope {
   id: string;
-  /** Seconds since 1970. */
+  /** Epoch seconds. */
   created: number;
   model: string;
   system_fingerprint: string;
@@ -19,7 +19,7 @@ export function createEnvelope(model: string): Envelope {
   };
 }
 
-/** The body of an answer that is not streamed. */
+/** The body of a response that is not streamed. */
 export function toCompletion(envelope: Envelope, reply: DemoReply): object {
   return {
     ...envelope,
@@ -43,15 +43,15 @@ function toWireToolCall(call: DemoChoice['toolCalls'][number]): object {
   return { id: call.id, type: 'function', function: { name: call.name, arguments: call.arguments } };
 }
 
-/** One chunk of a stream, and whether it carries a word (before which the demo rests a moment). */
+/** One chunk of a stream. `isWord` chunks are delayed. */
 export interface CompletionChunk {
   data: object;
   isWord: boolean;
 }
 
 /**
- * The chunks of a streamed answer, in order. With `includeUsage` each chunk has `usage: null` and one more
- * follows with the numbers and no choices (OpenAI's API reference, `stream_options.include_usage`).
+ * The chunks of a streamed response, in order. With `includeUsage` each chunk has `usage: null` and a last chunk
+ * without choices reports the usage (OpenAI's API reference, `stream_options.include_usage`).
  */
 export function* toChunks(
   envelope: Envelope,
@@ -80,8 +80,8 @@ function* toDeltas(choice: DemoChoice): Generator<{ delta: object; isWord: boole
   for (const [index, call] of choice.toolCalls.entries()) {
     const opening = { index, id: call.id, type: 'function', function: { name: call.name, arguments: '' } };
     yield { delta: { tool_calls: [opening] }, isWord: false };
-    for (const piece of call.arguments.match(/[\s\S]{1,6}/gu) ?? []) {
-      yield { delta: { tool_calls: [{ index, function: { arguments: piece } }] }, isWord: true };
+    for (const part of call.arguments.match(/[\s\S]{1,6}/gu) ?? []) {
+      yield { delta: { tool_calls: [{ index, function: { arguments: part } }] }, isWord: true };
     }
   }
 }

@@ -1,8 +1,8 @@
 import { z } from 'zod';
 
 /**
- * The part of OpenAI's chat completions protocol that the demo understands. Objects are loose: fields that
- * it does not know are accepted and ignored, as OpenAI's own newer fields would be by an older server.
+ * The part of OpenAI's chat completions protocol that the demo implements. Objects are loose: unknown fields are
+ * accepted and ignored, so that newer fields of OpenAI do not fail.
  */
 const TextPart = z.looseObject({ type: z.string(), text: z.string().optional() });
 
@@ -26,7 +26,7 @@ const ToolChoice = z.union([
   z.looseObject({ type: z.literal('function'), function: z.looseObject({ name: z.string() }) }),
 ]);
 
-/** `n` is far below OpenAI's 128: the demo writes word by word. */
+/** Far below OpenAI's limit of 128, since the demo sends word by word. */
 const MAX_CHOICES = 8;
 const tokenLimit = z.int().min(1).nullish();
 
@@ -46,9 +46,9 @@ export const DemoChatRequest = z.looseObject({
 });
 export type DemoChatRequest = z.output<typeof DemoChatRequest>;
 
-/** An answer of the demo that is an error, in OpenAI's shape. */
+/** An error response in OpenAI's shape. */
 export class DemoError extends Error {
-  override readonly name = 'WireError';
+  override readonly name = 'DemoError';
   readonly status: number;
   readonly body: {
     error: { message: string; type: string; param: string | null; code: string | null };
@@ -75,8 +75,8 @@ export class DemoError extends Error {
 }
 
 /**
- * Reads a chat completion request.
- * @throws WireError 400 that names the first field at fault, in OpenAI's words where it has them.
+ * Parses a chat completion request.
+ * @throws DemoError 400 that names the first invalid field, with OpenAI's message where it has one.
  */
 export function readDemoChatRequest(body: Buffer): DemoChatRequest {
   const result = DemoChatRequest.safeParse(parseJson(body));
@@ -100,7 +100,7 @@ function toFieldError(error: z.ZodError): DemoError {
   const [issue] = error.issues;
   const param = issue?.path.join('.') ?? '';
   if (issue === undefined || param === '') return new DemoError(400, 'The body is not a JSON object.');
-  // Zod tells a missing field from a wrong one only in its words.
+  // Only Zod's message distinguishes a missing field from an invalid one.
   if (issue.code === 'invalid_type' && issue.message.endsWith('received undefined')) {
     return new DemoError(400, `Missing required parameter: '${param}'.`, {
       param,
@@ -127,7 +127,7 @@ function checkToolChoice(request: DemoChatRequest): void {
   }
 }
 
-/** The text of a message: its string, or its text parts joined. */
+/** The text of a message: the string or the joined text parts. */
 export function messageText(message: DemoMessage): string {
   if (typeof message.content === 'string') return message.content;
   return (message.content ?? []).map((part) => part.text ?? '').join('');

@@ -6,12 +6,12 @@ import { messageText, type DemoChatRequest, type DemoTool } from './protocol.ts'
 interface ToolCall {
   id: string;
   name: string;
-  /** JSON text, as the protocol has it. */
+  /** JSON text, as in the protocol. */
   arguments: string;
 }
 
 export interface DemoChoice {
-  /** Null when the choice is tool calls. */
+  /** Null when the choice consists of tool calls. */
   text: string | null;
   toolCalls: readonly ToolCall[];
   finishReason: 'stop' | 'length' | 'tool_calls';
@@ -28,13 +28,13 @@ export interface DemoReply {
   usage: DemoUsage;
 }
 
-/** Asks for tools whenever it is given some; any other model name is served by text. */
+/** The model that calls a tool whenever the request has tools. All other model names get text. */
 export const TOOL_MODEL = 'demo-tools';
 const MAX_QUOTED_LENGTH = 200;
 
 /**
- * Decides what the demo says. The text always says that it is a demo and names the last 4 characters of
- * the key that was used, so that people can see which key answered.
+ * Creates the demo's reply. The text always states that it is a demo and contains the last 4 characters of the key,
+ * so that users see which key was used.
  */
 export function createReply(request: DemoChatRequest, key: string): DemoReply {
   const tools = chooseTools(request);
@@ -50,9 +50,9 @@ export function createReply(request: DemoChatRequest, key: string): DemoReply {
 }
 
 /**
- * Tools to call: the forced one; any that the user's text names; the first one when a call is required or
- * the model is `demo-tools`. None right after a tool's result, even if one is required: the demo would ask
- * for it for ever, where a model would come to an end.
+ * Tools to call: the forced tool; all tools that the user's text names; the first tool when a call is required or the
+ * model is `demo-tools`. None directly after a tool result, even when a call is required: the demo would call the tool
+ * forever, where a model would stop.
  */
 function chooseTools(request: DemoChatRequest): DemoTool[] {
   const tools = request.tools ?? [];
@@ -97,7 +97,7 @@ function lastUserText(request: DemoChatRequest): string {
   return message === undefined ? '' : messageText(message);
 }
 
-/** By code points, so that no half of a surrogate pair goes out. */
+/** Cuts between code points, so that no surrogate pair is split. */
 function shorten(text: string): string {
   const codePoints = Array.from(text);
   return codePoints.length <= MAX_QUOTED_LENGTH

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { setTimeout as rest } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { isLoopbackHost } from '../../lib/net/addresses.ts';
 import { createReply, TOOL_MODEL } from './reply.ts';
 import { toChunks, toCompletion, createEnvelope } from './completion.ts';
@@ -13,18 +13,18 @@ export interface DemoUpstreamOptions {
   port?: number;
   /** A loopback address or `localhost`; 127.0.0.1 by default. */
   host?: string;
-  /** Rest before each word of a stream; 15 by default, 0 for none. */
+  /** Delay before each word of a stream; 15 by default, 0 for none. */
   delayMs?: number;
 }
 
 export interface DemoUpstream {
-  /** What precedes `/chat/completions`, e.g. `http://127.0.0.1:40123/v1`. */
+  /** Base URL without `/chat/completions`, e.g. `http://127.0.0.1:40123/v1`. */
   url: string;
-  /** Ends open streams and stops listening. May be called again. */
+  /** Closes open streams and stops listening. May be called again. */
   stop(): Promise<void>;
 }
 
-/** What `/v1` of the gateway accepts, so that nothing that passed there is refused here for its size. */
+/** The same limit as `/v1` of the gateway, so that no body accepted there is refused here for its size. */
 const MAX_BODY_BYTES = 32 * 1024 * 1024;
 const METHOD_BY_PATH = new Map([
   ['/v1/chat/completions', 'POST'],
@@ -33,17 +33,17 @@ const METHOD_BY_PATH = new Map([
 const BEARER = /^[Bb]earer +(demo-\S{11,})$/;
 
 /**
- * Starts the upstream that is built into local mode: it speaks OpenAI's wire protocol without a model
- * behind it and says so in every answer. It takes keys `demo-...` of 16 or more characters.
+ * Starts the built-in upstream of local mode. It implements OpenAI's protocol without a model and states so in every
+ * response. It accepts keys `demo-...` with 16 or more characters.
  * @throws Error when `host` is not loopback, or the port is in use (`EADDRINUSE`).
  */
 export async function startDemoUpstream(options: DemoUpstreamOptions = {}): Promise<DemoUpstream> {
   const host = options.host ?? '127.0.0.1';
   if (!isLoopbackHost(host)) throw new Error(`The demo upstream listens on loopback only, not on ${host}.`);
-  const stopping = new AbortController();
+  const stopController = new AbortController();
   const delayMs = options.delayMs ?? 15;
   const server = createServer((request, response) => {
-    void serve({ request, response, delayMs, stopSignal: stopping.signal });
+    void serve({ request, response, delayMs, stopSignal: stopController.signal });
   });
   server.listen(options.port ?? 0, host);
   await once(server, 'listening');
@@ -52,7 +52,7 @@ export async function startDemoUpstream(options: DemoUpstreamOptions = {}): Prom
   return {
     url: `http://${host.includes(':') ? `[${host}]` : host}:${String(port)}/v1`,
     async stop() {
-      stopping.abort();
+      stopController.abort();
       server.close();
       server.closeAllConnections();
       await closed;
@@ -67,7 +67,7 @@ interface DemoCall {
   stopSignal: AbortSignal;
 }
 
-/** Never rejects: what cannot be answered ends the connection. */
+/** Never rejects: without a possible error response it closes the connection. */
 async function serve(call: DemoCall): Promise<void> {
   const { response } = call;
   response.setHeader('x-request-id', `req_${randomUUID().replaceAll('-', '')}`);
@@ -99,13 +99,14 @@ async function route(call: DemoCall): Promise<void> {
   else await complete(call, key);
 }
 
-/** A page on the internet must not reach this by a name of its own that points at 127.0.0.1. */
+/** Protects against DNS rebinding: a web page under a name that resolves to 127.0.0.1 must get no access. */
 function checkHost(request: IncomingMessage): void {
   const name = /^\[?(.*?)\]?(:\d+)?$/.exec(request.headers.host ?? '')?.[1] ?? '';
-  if (!isLoopbackHost(name)) throw new DemoError(421, 'The demo upstream answers under loopback names only.');
+  if (!isLoopbackHost(name))
+    throw new DemoError(421, 'The demo upstream is available under loopback names only.');
 }
 
-/** The key that the caller sent. The error never repeats it. */
+/** The client's key. The error never contains it. */
 function readKey(request: IncomingMessage): string {
   const header = request.headers.authorization;
   if (header === undefined) {
@@ -150,11 +151,11 @@ async function complete(call: DemoCall, key: string): Promise<void> {
 async function readBody(request: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
-  // Leaving the loop must not destroy the socket: the 413 still has to go out.
+  // Leaving the loop must not destroy the socket: the 413 is still to be sent.
   for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     size += chunk.length;
     if (size > MAX_BODY_BYTES) {
-      throw new DemoError(413, 'The body is larger than the demo accepts.', {
+      throw new DemoError(413, 'The body exceeds the size limit of the demo.', {
         headers: { connection: 'close' },
       });
     }
@@ -163,22 +164,22 @@ async function readBody(request: IncomingMessage): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-/** Writes the chunks as the client takes them; ends at once when it goes away or the demo stops. */
+/** Sends the chunks with backpressure. Ends when the client disconnects or the demo stops. */
 async function sendStream(
-  { response, delayMs, stopSignal: stopping }: DemoCall,
+  { response, delayMs, stopSignal }: DemoCall,
   chunks: ReturnType<typeof toChunks>,
 ): Promise<void> {
   const clientGone = new AbortController();
   response.once('close', () => {
     clientGone.abort();
   });
-  const signal = AbortSignal.any([clientGone.signal, stopping]);
+  const signal = AbortSignal.any([clientGone.signal, stopSignal]);
   response.writeHead(200, {
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-cache',
   });
   for (const { data, isWord } of chunks) {
-    if (isWord && delayMs > 0) await rest(delayMs, undefined, { signal });
+    if (isWord && delayMs > 0) await delay(delayMs, undefined, { signal });
     if (!response.write(`data: ${JSON.stringify(data)}\n\n`)) await once(response, 'drain', { signal });
     signal.throwIfAborted();
   }

@@ -1,11 +1,11 @@
 import { messageText, type DemoChatRequest } from './protocol.ts';
 
 /**
- * One token of the demo: up to four letters or digits, or one other sign, with the white space before it.
- * Near what real tokenizers make of English, and it needs no vocabulary.
+ * One token of the demo: up to four letters or digits, or one other character, with preceding white space.
+ * Close to real tokenizers for English, without a vocabulary.
  */
 const TOKEN = /\s*(?:[\p{L}\p{M}\p{N}_]{1,4}|[^\s\p{L}\p{M}\p{N}_])/gu;
-/** What OpenAI's chat format adds around each message, and once for the answer. */
+/** Tokens that OpenAI's chat format adds for each message and once for the response. */
 const TOKENS_PER_MESSAGE = 4;
 const TOKENS_PER_RESPONSE = 3;
 
@@ -13,7 +13,7 @@ export function countTokens(text: string): number {
   return text.match(TOKEN)?.length ?? 0;
 }
 
-/** The longest start of `text` that has at most `limit` tokens. */
+/** The longest prefix of `text` with at most `limit` tokens. */
 export function firstTokens(text: string, limit: number): string {
   const tokens = text.match(TOKEN) ?? [];
   return tokens.length <= limit ? text : tokens.slice(0, limit).join('');

@@ -6,23 +6,23 @@ import { StartError } from '../../cli/start-error.ts';
 
 export interface AppLog {
   stream: DestinationStream;
-  /** Writes out what is left; a log that has failed is left as it is. */
+  /** Flushes and closes the log. Ignores a log that has failed. */
   close(): Promise<void>;
 }
 
 /**
- * Opens the app's log, readable for its owner alone.
- * @param onError is told once when it can no longer be written (a full disk): the app runs on without it.
- * @throws StartError when it cannot be opened.
+ * Opens the app's log. Only its owner can read it.
+ * @param onError receives one message if the log can no longer be written (a full disk). The app keeps running.
+ * @throws StartError if the log cannot be opened.
  */
 export async function openAppLog(file: string, onError: (text: string) => void): Promise<AppLog> {
   const stream = createWriteStream(file, { flags: 'a', mode: 0o600 });
   await once(stream, 'open').catch((error: unknown) => {
     throw new StartError(`${file} cannot be written: ${(error as Error).message}`);
   });
-  // Without a listener the error would end the process, and what was started would be left running.
+  // Without a listener, the error would end the process and leave the started servers running.
   stream.on('error', (error) => {
-    onError(`${file} can no longer be written (${error.message}). Ops Center runs on without its log.`);
+    onError(`${file} can no longer be written (${error.message}). Ops Center keeps running without its log.`);
   });
   return {
     stream,

@@ -3,7 +3,7 @@ import { closeSync, openSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { StartError } from '../../cli/start-error.ts';
 
-/** The user that a child runs as; undefined: the same as we. */
+/** Unix user that a child process runs as; undefined: the user of this process. */
 export interface RunAs {
   uid: number;
   gid: number;
@@ -12,26 +12,26 @@ export interface RunAs {
 export interface ChildOptions {
   command: string;
   args: readonly string[];
-  /** The whole environment: a child never inherits ours. */
+  /** Complete environment: a child inherits no variables of this process. */
   env: Record<string, string>;
   cwd: string;
-  /** What it prints is appended here. */
+  /** Output of the child is appended to this file. */
   logFile: string;
   runAs?: RunAs | undefined;
-  /** Ends a command that runs to its end. */
+  /** Kills a command of `runToCompletion` when aborted. */
   signal?: AbortSignal | undefined;
 }
 
 export interface Child {
   readonly pid: number;
-  /** Resolves with words for how it ended. */
+  /** Resolves with a text that describes the exit. */
   readonly ended: Promise<string>;
 }
 
 /**
- * Starts a long-lived child in a process group of its own, so that a Ctrl-C in the terminal reaches us
- * alone and we stop the parts in order.
- * @throws StartError when the command cannot be run.
+ * Starts a long-running child in its own process group. A Ctrl-C in the terminal then reaches this process only,
+ * which stops its children in order.
+ * @throws StartError if the command cannot be run.
  */
 export async function startChild(options: ChildOptions): Promise<Child> {
   const log = openSync(options.logFile, 'a', 0o600);
@@ -45,30 +45,30 @@ export async function startChild(options: ChildOptions): Promise<Child> {
   closeSync(log);
   const ended = new Promise<string>((resolve) => {
     child.once('exit', (code, signal) => {
-      resolve(signal === null ? `ended with code ${code ?? 0}` : `was ended by ${signal}`);
+      resolve(signal === null ? `exited with code ${code ?? 0}` : `was killed by ${signal}`);
     });
   });
   await new Promise<void>((resolve, reject) => {
     child.once('spawn', resolve);
     child.once('error', (error) => {
-      reject(new StartError(`${options.command} could not be run: ${error.message}`));
+      reject(new StartError(`${options.command} cannot be run: ${error.message}`));
     });
   });
-  if (child.pid === undefined) throw new StartError(`${options.command} could not be run`);
+  if (child.pid === undefined) throw new StartError(`${options.command} cannot be run`);
   return { pid: child.pid, ended };
 }
 
 /**
- * Runs a command to its end.
- * @returns what it printed, both streams together.
- * @throws StartError with the last lines when it ends with anything but 0.
+ * Runs a command and waits for its exit.
+ * @returns its standard output and standard error together.
+ * @throws StartError with the last lines of output if the exit code is not 0.
  */
 export async function runToCompletion(options: Omit<ChildOptions, 'logFile'>): Promise<string> {
   const child = spawn(options.command, options.args, {
     cwd: options.cwd,
     env: options.env,
     stdio: ['ignore', 'pipe', 'pipe'],
-    // A Ctrl-C in the terminal is for us to act on.
+    // A Ctrl-C in the terminal must reach this process only.
     detached: true,
     ...(options.runAs ?? {}),
     ...(options.signal ? { signal: options.signal } : {}),
@@ -81,7 +81,7 @@ export async function runToCompletion(options: Omit<ChildOptions, 'logFile'>): P
   }
   const code = await new Promise<number | string>((resolve, reject) => {
     child.once('error', (error) => {
-      reject(new StartError(`${options.command} could not be run: ${error.message}`));
+      reject(new StartError(`${options.command} cannot be run: ${error.message}`));
     });
     child.once('close', (exitCode, signal) => {
       resolve(exitCode ?? signal ?? 'unknown');
@@ -91,7 +91,7 @@ export async function runToCompletion(options: Omit<ChildOptions, 'logFile'>): P
   return output;
 }
 
-/** The end of a log file, for messages. */
+/** Returns the last lines of a log file, for messages. */
 export async function readLogTail(logFile: string): Promise<string> {
   return lastLines(await readFile(logFile, 'utf8').catch(() => ''));
 }

@@ -10,10 +10,10 @@ export function resolveDataDir(environment: Environment, cwd: string): string {
 }
 
 /**
- * Makes the data directory, closed to others; started by root it stays enterable (not readable) for the
- * user that Postgres runs as. One that is there already keeps its mode, so what holds secrets below it is
- * closed by itself, at every start.
- * @returns its path without symbolic links, as the programs started from it show it.
+ * Creates the data directory with access for its owner only. If root starts it, other users can enter it (not read
+ * it), because Postgres runs as another user. An existing directory keeps its mode, so the folder for secrets is
+ * restricted separately at every start.
+ * @returns path without symbolic links, as in the command lines of programs started from it.
  */
 export function createDataDir(dataDir: string): string {
   if (!existsSync(dataDir)) {
@@ -24,12 +24,12 @@ export function createDataDir(dataDir: string): string {
   return realpathSync(dataDir);
 }
 
-/** Where the secrets that the quick start makes are kept. */
+/** Folder of the secrets that the quick start generates. */
 export function secretsFolder(dataDir: string): string {
   return path.join(dataDir, 'secrets');
 }
 
-/** Makes a folder that nobody but its owner can enter. One that is there already is closed too. */
+/** Creates a folder that only its owner can enter. Restricts the mode of an existing folder too. */
 export function createPrivateFolder(folder: string): void {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   chmodSync(folder, 0o700);

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
-/** Where a process listens: an address, `0.0.0.0` or `::` for all of this host, and a TCP port. */
+/** Address and TCP port on which a process listens; `0.0.0.0` or `::` for all addresses. */
 export interface TcpListener {
   host: string;
   port: number;
@@ -10,9 +10,9 @@ export interface TcpListener {
 const TCP_LISTEN = '0A';
 
 /**
- * The TCP ports that a process of our own user listens on, also those that no setting names: Keycloak's
- * transaction manager (Narayana) holds one on loopback, whose number is its mark of the process.
- * @returns nothing where the system has no such tables (macOS), or when the process is gone.
+ * Lists the TCP ports on which a process of the same Unix user listens. This includes ports without a setting:
+ * Keycloak's transaction manager (Narayana) opens one on loopback to identify its process.
+ * @returns an empty list without /proc (macOS), or if the process has exited.
  */
 export function listTcpListeners(pid: number): TcpListener[] {
   try {
@@ -27,14 +27,13 @@ export function listTcpListeners(pid: number): TcpListener[] {
   }
 }
 
-/** The inodes of a process's sockets. */
 function readSocketInodes(pid: number): Set<string> {
   const folder = `/proc/${pid}/fd`;
   const inodes = readdirSync(folder).map((fd) => /^socket:\[(\d+)\]$/.exec(readLink(`${folder}/${fd}`))?.[1]);
   return new Set(inodes.filter((inode) => inode !== undefined));
 }
 
-/** A file that the process has closed since the folder was read has no link any more. */
+/** Returns an empty string if the process has closed the file since the folder was read. */
 function readLink(file: string): string {
   try {
     return readlinkSync(file);
@@ -44,8 +43,8 @@ function readLink(file: string): string {
 }
 
 /**
- * Reads `0100007F:1F90` (proc_pid_net(5)): words of four bytes, each in the order of the machine, which is
- * little-endian on all that Node 24 runs on here, and the port.
+ * Parses `0100007F:1F90` (proc_pid_net(5)): the address as four-byte words in the byte order of the machine, and the
+ * port. All supported machines are little-endian.
  */
 function parseLocalAddress(text: string): TcpListener {
   const [address = '', port = ''] = text.split(':');

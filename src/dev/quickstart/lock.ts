@@ -5,11 +5,10 @@ import { findStartTime } from './processes.ts';
 import { StartError } from '../../cli/start-error.ts';
 
 export interface LockOptions {
-  /** The lock file. */
   file: string;
-  /** How long to wait for another holder; 0 gives up at once. */
+  /** How long to wait while another process holds the lock; 0 fails at once. */
   waitMs: number;
-  /** What to say when the other holder stays. */
+  /** Message of the error if the lock is not released in time. */
   busyMessage: (pid: number) => string;
 }
 
@@ -19,18 +18,18 @@ interface LockHolder {
 }
 
 /**
- * Takes a lock that a file holds, named after this process. A lock whose process is gone (killed, or the
- * machine was restarted) counts as free.
- * @returns a function that gives it back.
- * @throws StartError when another process holds it for longer than `waitMs`.
+ * Acquires a lock file for this process. The lock of a process that no longer runs (killed, or the machine was
+ * restarted) counts as free.
+ * @returns function that releases the lock.
+ * @throws StartError if another process holds the lock for longer than `waitMs`.
  */
 export async function acquireLock(options: LockOptions): Promise<() => void> {
   const untilMs = Date.now() + options.waitMs;
-  const own: LockHolder = { pid: process.pid, mark: findStartTime(process.pid) ?? '' };
+  const self: LockHolder = { pid: process.pid, mark: findStartTime(process.pid) ?? '' };
   for (;;) {
-    if (tryAcquire(options.file, own)) {
+    if (tryAcquire(options.file, self)) {
       return () => {
-        if (isSameHolder(readHolder(options.file), own)) rmSync(options.file, { force: true });
+        if (isSameHolder(readHolder(options.file), self)) rmSync(options.file, { force: true });
       };
     }
     const holder = readHolder(options.file);
@@ -43,10 +42,10 @@ export async function acquireLock(options: LockOptions): Promise<() => void> {
   }
 }
 
-/** A hard link appears whole or not at all, and only if the name is free. */
-function tryAcquire(file: string, own: LockHolder): boolean {
-  const draft = `${file}.${own.pid}`;
-  writeFileSync(draft, JSON.stringify(own), { mode: 0o600 });
+/** Creating a hard link is atomic, and fails if the name exists. */
+function tryAcquire(file: string, self: LockHolder): boolean {
+  const draft = `${file}.${self.pid}`;
+  writeFileSync(draft, JSON.stringify(self), { mode: 0o600 });
   try {
     linkSync(draft, file);
     return true;
@@ -58,7 +57,7 @@ function tryAcquire(file: string, own: LockHolder): boolean {
   }
 }
 
-/** Two may find the same stale lock: a lock that was taken in between is put back. */
+/** Several processes can find the same stale lock. A lock that was acquired in between is restored. */
 function removeStale(file: string, stale: LockHolder | undefined): void {
   const movedFile = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.stale`);
   try {

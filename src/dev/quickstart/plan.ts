@@ -5,21 +5,21 @@ import type { RunningPostgres } from './postgres/postgres.ts';
 import type { Secrets } from './secrets.ts';
 import { loadConfig, dropEmptySettings } from '../../cli/settings.ts';
 
-/** What the quick start has to start, since it is configured nowhere. */
+/** Servers that the quick start must start, because they are not configured. */
 export interface StartPlan {
-  /** Valid but for what is yet to be started. */
+  /** Valid, with placeholders for the servers to start. */
   config: Config;
   postgres: boolean;
   keycloak: boolean;
-  /** The demo upstream, for the provider `demo`. */
+  /** Whether to start the demo upstream, for the provider `demo`. */
   demoUpstream: boolean;
-  /** The demo upstream is the system default too. */
+  /** Whether the demo upstream is the system default too. */
   demoIsDefault: boolean;
   postgresPort: number;
   keycloakPort: number;
 }
 
-/** Stands in for what is started later, so that all other faults are told before anything is started. */
+/** Placeholders for servers that are started later, so that all other settings can be validated first. */
 const PLACEHOLDER_SETTINGS = {
   database: { DATABASE_URL: 'postgres://127.0.0.1/later' },
   keycloak: {
@@ -31,8 +31,8 @@ const PLACEHOLDER_SETTINGS = {
 };
 
 /**
- * Decides what to start.
- * @throws ConfigError listing every fault of what is configured.
+ * Decides which servers to start.
+ * @throws ConfigError listing all errors of the configuration.
  */
 export function planStart(environment: Environment): StartPlan {
   const isSet = (name: string) => Boolean(environment[name] ?? environment[`${name}_FILE`]);
@@ -56,7 +56,7 @@ export function planStart(environment: Environment): StartPlan {
   };
 }
 
-/** The settings of what was started, to be laid over the environment. */
+/** Settings for the started servers; they override the environment. */
 export function toStackSettings(
   started: { postgres?: RunningPostgres; keycloak?: RunningKeycloak },
   secrets: Secrets,
@@ -77,7 +77,7 @@ export function toStackSettings(
   };
 }
 
-/** The settings that make the demo upstream the provider `demo` and, where `isDefault`, the system default. */
+/** Settings that make the demo upstream the provider `demo` and, if `isDefault`, the system default. */
 export function toDemoSettings(url: string, key: string, isDefault: boolean): Environment {
   if (!isDefault) return { UPSTREAM_DEMO_URL: url };
   return {
@@ -89,7 +89,7 @@ export function toDemoSettings(url: string, key: string, isDefault: boolean): En
   };
 }
 
-/** The realm files name the realms and clients; other names cannot be had with a Keycloak of ours. */
+/** The realm files define the names of realms and clients, so other names need another Keycloak. */
 function assertDefaultRealms(config: Config): void {
   const { realm, vaultRealm, web, service, vault } = config.keycloak;
   const settings: [string, string, string][] = [
@@ -101,9 +101,7 @@ function assertDefaultRealms(config: Config): void {
   ];
   const problems = settings
     .filter(([, value, required]) => value !== required)
-    .map(
-      ([name, , required]) => `${name} must be ${required}, or KEYCLOAK_URL must name a Keycloak of yours`,
-    );
+    .map(([name, , required]) => `${name} must be ${required}, or set KEYCLOAK_URL to your own Keycloak`);
   if (problems.length > 0) throw new ConfigError(problems);
 }
 

@@ -3,18 +3,18 @@ import { isLoopbackHost } from '../../lib/net/addresses.ts';
 import { StartError } from '../../cli/start-error.ts';
 
 const LOOPBACK = '127.0.0.1';
-/** What `localhost` may lead to. */
+/** Addresses that `localhost` can resolve to. */
 const LOOPBACK_ADDRESSES = [LOOPBACK, '::1'];
-/** How often a free port is picked anew that turns out to be taken on the other loopback address. */
+/** Attempts to pick a free port, if the picked one is in use on the other loopback address. */
 const MAX_PICKS = 20;
-/** This machine has no such address. */
+/** Error codes if this machine does not have the address. */
 const NO_SUCH_ADDRESS = ['EADDRNOTAVAIL', 'EAFNOSUPPORT'];
 
 /**
- * The port to use: `wanted`, or a free one for 0. On loopback it must be free on both addresses that
- * `localhost` may lead to: on the other one, another program could wait for passwords that are meant for us.
- * @param variable the setting that changes the port, named when it is busy.
- * @throws StartError when the port is taken.
+ * Returns `requested`, or a free port for 0. On loopback the port must be free on both addresses that `localhost` can
+ * resolve to: on the other address, another program could receive passwords meant for this installation.
+ * @param variable setting that changes the port, for the error message.
+ * @throws StartError if the port is in use.
  */
 export async function choosePort(requested: number, variable: string, host = LOOPBACK): Promise<number> {
   const others = isLoopbackHost(host) ? LOOPBACK_ADDRESSES.filter((address) => address !== host) : [];
@@ -28,7 +28,7 @@ export async function choosePort(requested: number, variable: string, host = LOO
   );
 }
 
-/** The same address without the name `localhost`, which may lead to a listener of somebody else on `[::1]`. */
+/** Replaces the host name by 127.0.0.1: `localhost` can resolve to `[::1]`, where another program can listen. */
 export function toLoopbackUrl(url: string): string {
   const { protocol, port } = new URL(url);
   return `${protocol}//${LOOPBACK}:${port}`;
@@ -51,7 +51,7 @@ async function tryToListen(port: number, host: string): Promise<number | undefin
     server.once('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'EADDRINUSE') resolve(false);
       else if (error.code === 'EACCES')
-        reject(new StartError(`Port ${port} needs rights that you do not have.`));
+        reject(new StartError(`You are not allowed to listen on port ${port}. Choose a port above 1023.`));
       else reject(error);
     });
     server.listen(port, host, () => {

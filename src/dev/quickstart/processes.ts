@@ -3,14 +3,14 @@ import { readdirSync, readFileSync } from 'node:fs';
 
 export interface ProcessInfo {
   pid: number;
-  /** The command line; on systems without /proc the parts are those that `ps` shows, split at blanks. */
+  /** Command line. Without /proc it is the output of `ps`, split at spaces. */
   argv: string[];
 }
 
 const hasProc = process.platform === 'linux';
 
-/** True when a process of that id exists, whoever owns it. */
-export function isAlive(pid: number): boolean {
+/** Returns true if the process exists, also if it belongs to another user. */
+export function isProcessRunning(pid: number): boolean {
   if (hasProc && readState(pid) === 'Z') return false;
   try {
     process.kill(pid, 0);
@@ -20,17 +20,17 @@ export function isAlive(pid: number): boolean {
   }
 }
 
-/** All processes that can be seen, with their command lines. */
+/** Lists all visible processes. */
 export function listProcesses(): ProcessInfo[] {
   if (!hasProc) return listWithPs();
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
-    .map((name) => ({ pid: Number(name), argv: commandLine(Number(name)) ?? [] }))
+    .map((name) => ({ pid: Number(name), argv: readCommandLine(Number(name)) ?? [] }))
     .filter((found) => found.argv.length > 0);
 }
 
-/** The command line of a process, undefined when it is gone. */
-export function commandLine(pid: number): string[] | undefined {
+/** Returns the command line of a process; undefined if it does not exist. */
+export function readCommandLine(pid: number): string[] | undefined {
   if (!hasProc) return listWithPs().find((found) => found.pid === pid)?.argv;
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
@@ -40,15 +40,15 @@ export function commandLine(pid: number): string[] | undefined {
 }
 
 /**
- * What tells this process from a later one that was given the same id: its start time. Undefined when the
- * process is gone.
+ * Returns the start time of a process, which distinguishes it from a later process with the same id. Undefined if the
+ * process does not exist.
  */
 export function findStartTime(pid: number): string | undefined {
-  if (!isAlive(pid)) return undefined;
+  if (!isProcessRunning(pid)) return undefined;
   try {
     if (!hasProc)
       return execFileSync('ps', ['-o', 'lstart=', '-p', String(pid)], { encoding: 'utf8' }).trim();
-    // Field 22 of /proc/PID/stat (proc(5)); the name in field 2 may hold blanks and brackets.
+    // Field 22 of /proc/PID/stat (proc(5)). The name in field 2 can contain spaces and brackets.
     return readStatFields(pid)[19];
   } catch {
     return undefined;
@@ -56,8 +56,8 @@ export function findStartTime(pid: number): string | undefined {
 }
 
 /**
- * Ends a process: sends each signal in turn and waits for the time given with it.
- * @returns false when it is still there after the last one.
+ * Stops a process: sends each signal in order and waits for the given time after each.
+ * @returns false if the process still exists after the last signal.
  */
 export async function stopProcess(
   pid: number,
@@ -74,10 +74,10 @@ export async function stopProcess(
   return false;
 }
 
-/** Waits for a process that may not be our child; false when the time is over first. */
+/** Waits for the exit of a process, which need not be a child; false on timeout. */
 async function waitUntilExited(pid: number, waitMs: number): Promise<boolean> {
   const untilMs = Date.now() + waitMs;
-  while (isAlive(pid)) {
+  while (isProcessRunning(pid)) {
     if (Date.now() >= untilMs) return false;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
@@ -89,7 +89,7 @@ function readStatFields(pid: number): string[] {
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
 }
 
-/** `Z`: ended, but not yet collected by its parent. */
+/** `Z`: zombie, not yet reaped by its parent. */
 function readState(pid: number): string | undefined {
   try {
     return readStatFields(pid)[0];

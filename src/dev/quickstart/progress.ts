@@ -1,19 +1,19 @@
-/** One of the long steps of a start. */
+/** A long step of the start. */
 export interface ProgressStep {
   title: string;
-  /** @param note says what is being done now. */
+  /** @param note receives the current activity. */
   run: (note: (text: string) => void) => Promise<void>;
 }
 
-/** Runs steps, all at the same time, and shows how long each takes. */
+/** Runs steps in parallel and shows how long each takes. */
 export type RunSteps = (steps: readonly ProgressStep[]) => Promise<void>;
 
 const REMINDER_INTERVAL_MS = 15_000;
 const REDRAW_INTERVAL_MS = 1_000;
 
 /**
- * Plain lines, for logs and pipes: one when a step begins or changes, one every 15 s, one at its end.
- * @param stop aborted when the person wants it all to end: what fails then has not failed by itself.
+ * Prints plain lines, for logs and pipes: one when a step starts or changes, one every 15 s, one at its end.
+ * @param stop aborted by Ctrl-C. A step that fails after that is shown as stopped, not as failed.
  */
 export function plainProgress(print: (line: string) => void, stop: AbortSignal): RunSteps {
   async function runStep({ title, run }: ProgressStep): Promise<void> {
@@ -43,12 +43,12 @@ export function plainProgress(print: (line: string) => void, stop: AbortSignal):
   };
 }
 
-/** Given up because the person, or the failure of another step, wanted it. */
+/** Returns true if the step was cancelled by Ctrl-C or by the failure of another step. */
 function isCancelled(error: unknown, stop: AbortSignal): boolean {
   return stop.aborted || (error as { name?: unknown } | null)?.name === 'AbortError';
 }
 
-/** Lines that change in place, for a terminal. @param stop see {@link plainProgress} */
+/** Updates lines in place, for a terminal. @param stop see {@link plainProgress} */
 export function terminalProgress(stop: AbortSignal): RunSteps {
   return async (steps) => {
     const { Listr } = await import('listr2');
@@ -70,7 +70,7 @@ export function terminalProgress(stop: AbortSignal): RunSteps {
             });
           } catch (error) {
             if (!isCancelled(error, stop)) throw error;
-            // Thrown inside, it would be shown as a failure.
+            // The library would show an error thrown here as a failure.
             stopped.push(error);
             task.skip(`${step.title}: stopped`);
           } finally {
@@ -80,7 +80,7 @@ export function terminalProgress(stop: AbortSignal): RunSteps {
           }
         },
       })),
-      // Signals are ours: the library would end the process without stopping what was started.
+      // The library's signal handler would exit without stopping the started servers.
       { concurrent: true, registerSignalListeners: false },
     );
     await list.run();
@@ -88,13 +88,13 @@ export function terminalProgress(stop: AbortSignal): RunSteps {
   };
 }
 
-/** What is used of the library's task. */
+/** The used part of the library's task. */
 interface TaskLine {
   title?: string;
   skip(message: string): void;
 }
 
-/** Time since it was made, as people write it. */
+/** Returns a function that formats the time since this call, e.g. `1 min 5 s`. */
 function stopwatch(): () => string {
   const startedMs = Date.now();
   return () => {

@@ -3,7 +3,7 @@ import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { createPrivateFolder, secretsFolder } from './data-dir.ts';
 
-/** Every secret that the quick start makes, one file each in DATA_DIR/secrets. */
+/** Secrets that the quick start generates, one file each in DATA_DIR/secrets. */
 export type SecretName =
   | 'postgres-superuser'
   | 'postgres-owner'
@@ -14,15 +14,15 @@ export type SecretName =
   | 'keycloak-vault-client';
 
 export interface Secrets {
-  /** The secret; made on first use. */
+  /** Returns the secret; generates it on first use. */
   get(name: SecretName): string;
-  /** Where it is kept. */
+  /** Path of the secret's file. */
   fileOf(name: SecretName): string;
-  /** True when it was made before. */
+  /** Returns true if the secret has been generated. */
   has(name: SecretName): boolean;
 }
 
-/** Random secrets that live as long as the data directory. Only its owner can read them. */
+/** Random secrets, stored in the data directory. Only its owner can read them. */
 export function createSecrets(dataDir: string): Secrets {
   const folder = secretsFolder(dataDir);
   const fileOf = (name: SecretName) => path.join(folder, name);
@@ -39,7 +39,7 @@ export function createSecrets(dataDir: string): Secrets {
   };
 }
 
-/** Writes a file that only its owner can read, whole or not at all. */
+/** Writes a file atomically. Only its owner can read it. */
 export function writePrivateFile(file: string, text: string): void {
   const draft = `${file}.${process.pid}.new`;
   writeFileSync(draft, text, { mode: 0o600 });

@@ -7,10 +7,10 @@ import { StartError } from '../../cli/start-error.ts';
 const StackFile = z.object({
   app_url: z.string(),
   keycloak_url: z.string(),
-  /** Null where Keycloak is somebody else's. */
+  /** Null if Keycloak was not started by this stack. */
   admin_user: z.string().nullable(),
   admin_password_file: z.string().nullable(),
-  /** As the app's role, with its password. */
+  /** Address with the app's role and password. */
   database_url: z.string(),
   pids: z.object({
     app: z.number(),
@@ -19,7 +19,7 @@ const StackFile = z.object({
   }),
 });
 
-/** What runs, for other programs on this machine: `DATA_DIR/stack.json`. */
+/** `DATA_DIR/stack.json`: the running stack, for other programs on this machine. */
 export type StackFile = z.infer<typeof StackFile>;
 
 const toStackFilePath = (dataDir: string) => path.join(dataDir, 'stack.json');
@@ -36,9 +36,9 @@ export function removeStackFile(dataDir: string): void {
   rmSync(toStackFilePath(dataDir), { force: true });
 }
 
-/** @throws StartError when nothing was started in that data directory. */
+/** @throws StartError if no stack runs from that data directory. */
 export function getStackFile(dataDir: string): StackFile {
   if (!hasStackFile(dataDir))
-    throw new StartError(`Nothing runs from ${dataDir}: start it with \`npm start\` first.`);
+    throw new StartError(`No stack is running from ${dataDir}. Start it with \`npm start\` first.`);
   return StackFile.parse(JSON.parse(readFileSync(toStackFilePath(dataDir), 'utf8')));
 }

@@ -24,11 +24,11 @@ export interface StackOptions {
   secrets: Secrets;
   runSteps: RunSteps;
   print: (text: string) => void;
-  /** Aborted when the start is to be given up. */
+  /** Cancels the start when aborted. */
   stop: AbortSignal;
 }
 
-/** What has been started so far, filled in as it comes up, so that it can be stopped at any point. */
+/** Started parts. Each is added when it is ready, so that an incomplete start can be stopped too. */
 export interface RunningStack {
   postgres?: RunningPostgres;
   keycloak?: RunningKeycloak;
@@ -36,16 +36,16 @@ export interface RunningStack {
   server?: RunningServer;
   log?: AppLog;
   demo?: Demo;
-  /** The settings that the app was given. */
+  /** Settings of the app. */
   settings?: Environment;
 }
 
-/** Brings everything up, the servers at the same time. @throws when a part does not come up; the others then run on. */
+/** Starts the servers in parallel, then the app. @throws if a part fails to start; the others keep running then. */
 export async function startStack(options: StackOptions, running: RunningStack): Promise<void> {
   const { config } = options.plan;
   const port = String(await choosePort(config.port, 'PORT', config.host));
   const metricsPort = String(await choosePort(config.metricsPort, 'METRICS_PORT', config.host));
-  // With PORT=0 the addresses are known only now.
+  // With PORT=0 the addresses are known only after the port is chosen.
   const addresses = config.port === 0 ? toAddresses(port, options.environment) : config;
   await startServers(options, running, {
     publicUrl: addresses.publicUrl,
@@ -65,7 +65,7 @@ export async function startStack(options: StackOptions, running: RunningStack): 
   ]);
 }
 
-/** The app first, so that its streams can finish on working servers. */
+/** The app is stopped first, so that its streams can finish while the servers still run. */
 const STOP_ORDER = [
   ['server', 'Ops Center'],
   ['demoUpstream', 'the demo upstream'],
@@ -73,17 +73,17 @@ const STOP_ORDER = [
   ['postgres', 'Postgres'],
 ] as const;
 
-/** Stops what runs, in order. A part that does not stop is told of and does not keep the others running. */
+/** Stops all parts in order. Prints a message if a part does not stop, and continues with the next. */
 export async function stopStack(
   running: RunningStack,
   options: { print: (text: string) => void; force: AbortSignal },
 ): Promise<void> {
   const forced = whenAborted(options.force);
   for (const [part, name] of STOP_ORDER) {
-    const found = running[part];
-    if (found === undefined) continue;
+    const target = running[part];
+    if (target === undefined) continue;
     options.print(`Stopping ${name}`);
-    const stopped = part === 'server' ? Promise.race([found.stop(), forced]) : found.stop();
+    const stopped = part === 'server' ? Promise.race([target.stop(), forced]) : target.stop();
     await stopped.catch((error: unknown) => {
       options.print(`${name} did not stop: ${error instanceof Error ? error.message : String(error)}`);
     });
@@ -98,7 +98,7 @@ function toAddresses(port: string, environment: Environment): Addresses {
   return { publicUrl, internalUrl: dropEmptySettings(environment)['INTERNAL_URL'] ?? publicUrl };
 }
 
-/** Starts Postgres and Keycloak side by side. When one fails the other is given up, and its end awaited. */
+/** Starts Postgres and Keycloak in parallel. If one fails, cancels the other and waits until it has ended. */
 async function startServers(
   options: StackOptions,
   running: RunningStack,
@@ -185,7 +185,7 @@ async function bringUpApp(
   });
 }
 
-/** Listeners of ours that no setting names; users' endpoints must not lead there. */
+/** Listeners of the stack that no setting names. Users' endpoints must not reach them. */
 function listOwnListeners({ keycloak, demoUpstream }: RunningStack): { host: string; port: number }[] {
   const ports = [keycloak?.managementPort, demoUpstream && Number(new URL(demoUpstream.url).port)];
   const known = ports.flatMap((port) => (port === undefined ? [] : [{ host: '127.0.0.1', port }]));

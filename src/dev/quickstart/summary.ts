@@ -4,14 +4,14 @@ import type { Demo } from '../../doctor/demo-users.ts';
 export interface Summary {
   appUrl: string;
   cookieName: string;
-  /** Null where Keycloak is somebody else's: its users and its console are theirs too. */
+  /** Null if Keycloak was not started by this stack: it then has no demo users. */
   ownKeycloak: { url: string; adminUser: string; adminPasswordFile: string; demo: Demo } | null;
   logFile: string;
-  /** Paths are shown relative to it. */
+  /** Printed paths are relative to it. */
   cwd: string;
 }
 
-/** What a person needs to know when everything runs. No secret is in it. */
+/** Text printed after a successful start. Contains no secret. */
 export function formatSummary(summary: Summary): string {
   return [
     '',

@@ -4,10 +4,10 @@ import type { RunAs } from './child.ts';
 import { StartError } from '../../cli/start-error.ts';
 
 /**
- * Postgres refuses to run as root. Started by root it runs as the system's `postgres` user or, without
- * one, as `nobody` (a user without an entry in /etc/passwd is refused by initdb).
- * @param existing a folder that an earlier start made: its owner is kept.
- * @returns undefined when we are not root.
+ * Returns the Unix user for Postgres, which refuses to run as root: the user postgres, or the user nobody if that does
+ * not exist. (initdb refuses a user without an entry in /etc/passwd.)
+ * @param existing folder of an earlier start. If it exists, its owner is used.
+ * @returns undefined if this process does not run as root.
  */
 export function getUnprivilegedUser(existing: string): RunAs | undefined {
   if (process.getuid?.() !== 0) return undefined;
@@ -18,10 +18,10 @@ export function getUnprivilegedUser(existing: string): RunAs | undefined {
     const [, , uid, gid] = lines.find((line) => line.startsWith(`${name}:`))?.split(':') ?? [];
     if (uid !== undefined && gid !== undefined) return { uid: Number(uid), gid: Number(gid) };
   }
-  throw new StartError('Postgres cannot run as root, and /etc/passwd has neither `postgres` nor `nobody`.');
+  throw new StartError('Postgres cannot run as root. Create a user `postgres`, or start as another user.');
 }
 
-/** True when the user can get to `target`: every folder above it, and `target`, may be entered. */
+/** Returns true if the user can enter `target` and every folder above it. */
 export function canEnter(target: string, user: RunAs | undefined): boolean {
   if (user === undefined) return true;
   for (let folder = path.resolve(target); ; folder = path.dirname(folder)) {

@@ -2,21 +2,21 @@ import type { Response } from 'express';
 import { onResponseClosed } from '../../http/on-response-closed.ts';
 import { AppError } from '../../lib/errors.ts';
 
-/** What one request's body takes of the budget; given back when the answer is over. */
+/** Memory held for one request body. Released when the response is closed. */
 export interface BodyReservation {
   /**
-   * Refuses a body for which there is no room now. Takes none: who announces much and sends nothing must not
-   * keep others out.
+   * Checks that a body of this size fits now. Reserves nothing, so that a client which declares a large body and
+   * sends nothing does not block others.
    * @throws what `add` throws.
    */
   assertFits(bytes: number): void;
   /**
-   * Counts bytes of a body as they come.
-   * @throws AppError `busy` (503) when the process has no room, `rate_limited` (429) when this user holds as
-   *   much as one user may; both with `Retry-After` in seconds.
+   * Counts body bytes as they arrive.
+   * @throws AppError `busy` (503) when the limit of the process is reached, `rate_limited` (429) when the limit of
+   *   the user is reached; both with `Retry-After` in seconds.
    */
   add(bytes: number): void;
-  /** Reading is over: from here on nothing but these bytes is kept. */
+  /** Sets the reservation to these bytes once the body was read and parsed. */
   keepOnly(bytes: number): void;
 }
 
@@ -24,20 +24,20 @@ export interface BodyLimits {
   createReservation(userId: string, response: Response): BodyReservation;
 }
 
-/** Bytes that all bodies together may take in this process. */
+/** Memory for all request bodies in this process. */
 const MAX_TOTAL_BYTES = 512 * 1024 * 1024;
-/** So that nobody can keep all others out; the largest body has room while it is read. */
+/** One user cannot block all others, and the largest body still fits while it is read. */
 const MAX_BYTES_PER_USER = MAX_TOTAL_BYTES / 3;
 /**
- * What a byte of a body takes until it has been read and parsed: its pieces, the whole, the text, the parsed
- * value, and what of all that is not collected yet. Measured with bodies of 32 MB, 6 to 12 at once, as resident
- * memory: 3.0 to 4.5 bytes, by their content. From then on it is the bytes alone.
+ * Memory per body byte until the body is parsed: chunks, buffer, text, parsed value and garbage not yet collected.
+ * Measured as resident memory with 6 to 12 concurrent bodies of 32 MB: 3.0 to 4.5 bytes, depending on the content.
+ * After parsing only the bytes themselves count.
  */
 const MEMORY_PER_UNPARSED_BYTE = 4;
 
 const RETRY_AFTER_HEADERS = { 'retry-after': '1' };
 
-/** Keeps the memory that request bodies take within bounds, however many clients send however slowly. */
+/** Limits the memory of request bodies, for any number of clients and any upload speed. */
 export function createBodyLimits(): BodyLimits {
   const byUser = new Map<string, number>();
   let total = 0;
@@ -51,11 +51,11 @@ export function createBodyLimits(): BodyLimits {
 
   function assertFits(userId: string, bytes: number): void {
     if ((byUser.get(userId) ?? 0) + bytes > MAX_BYTES_PER_USER) {
-      const detail = 'Your open requests are as large together as they may be.';
+      const detail = 'Your open requests together reach the size limit. Wait until one of them has finished.';
       throw new AppError('rate_limited', detail, { headers: RETRY_AFTER_HEADERS });
     }
     if (total + bytes > MAX_TOTAL_BYTES) {
-      const detail = 'This server has no room for a body of this size right now. Try again shortly.';
+      const detail = 'This server has no memory for a body of this size right now. Try again shortly.';
       throw new AppError('busy', detail, { headers: RETRY_AFTER_HEADERS });
     }
   }

@@ -2,7 +2,7 @@ import { AppError } from '../../lib/errors.ts';
 import { wrongFieldType, type ChatRequest } from '../surfaces/openai-chat/request.ts';
 import { foldName, isSteeringField } from './field-names.ts';
 
-/** What a request paid by someone else may carry: what shapes this one answer, and nothing stored or hosted. */
+/** Fields that a shared payer accepts: they shape this response only and use no stored objects or hosted tools. */
 const SHARED_PAYER_FIELDS = new Set([
   'frequency_penalty',
   'function_call',
@@ -34,12 +34,12 @@ const SHARED_PAYER_FIELDS = new Set([
   'verbosity',
 ]);
 
-/** Tools that the client itself runs; every other type runs on the payer's account. */
+/** Tools that the client runs; all other types run on the payer's account. */
 const CLIENT_SIDE_TOOLS = new Set<unknown>(['function', 'custom']);
 
 /**
- * The rule for a user's own key: everything passes, except steering fields where the operator set the
- * upstream's address (it may be a proxy that holds keys of its own).
+ * Checks a body that a user's own key pays for. All fields are allowed, except steering fields when the operator set
+ * the upstream's address, which may be a proxy with its own keys.
  * @throws AppError `field_not_allowed` naming the field.
  */
 export function checkPersonalKeyBody(request: ChatRequest, isOperatorAddress: boolean): void {
@@ -50,15 +50,18 @@ export function checkPersonalKeyBody(request: ChatRequest, isOperatorAddress: bo
 }
 
 /**
- * The rule for a shared payer (organization or system): known fields only, no reference to objects stored
- * on the shared account, no hosted tools.
- * @param extraFields what the operator allows beyond the list; steering fields stay refused.
+ * Checks a body that a shared payer (organization or system) pays for: known fields only, no references to objects
+ * stored on the shared account, no hosted tools.
+ * @param extraFields fields that the operator also allows. Steering fields stay refused.
  * @throws AppError `field_not_allowed` naming the field; `ambiguous_field`; `validation_failed`.
  */
 export function checkSharedPayerBody(request: ChatRequest, extraFields: readonly string[]): void {
-  // What is inspected here must be what the upstream reads, in every object of the body.
+  // The upstream must read the same values as this check, in every object of the body.
   if (request.hasDuplicateMembers) {
-    throw new AppError('ambiguous_field', 'An object in the body has two members of one name.');
+    throw new AppError(
+      'ambiguous_field',
+      'An object in the body has two members with the same name. Send each member once.',
+    );
   }
   for (const name of request.fieldNames) {
     if (isSteeringField(name)) throw fieldNotAllowed(name);
@@ -71,13 +74,13 @@ export function checkSharedPayerBody(request: ChatRequest, extraFields: readonly
 }
 
 function refuseHostedTool(tool: unknown): void {
-  // Only a client-side type under exactly this name: a lax reader takes `Type` for it, too.
+  // The member must be spelled exactly `type`: lax parsers accept `Type` as well.
   const types = listMembers(tool).filter(([name]) => foldName(name) === 'type');
   const [name, type] = types[0] ?? [];
   if (types.length !== 1 || name !== 'type' || !CLIENT_SIDE_TOOLS.has(type)) throw fieldNotAllowed('tools');
 }
 
-/** Uploaded files and earlier audio answers are named by id and belong to the account, not to the user. */
+/** Ids of uploaded files and earlier audio responses belong to the account, not to the user. */
 function refuseStoredObjects(message: unknown): void {
   if (typeof message !== 'object' || message === null || Array.isArray(message))
     throw wrongFieldType('messages', 'an array of objects');
@@ -88,7 +91,7 @@ function refuseStoredObjects(message: unknown): void {
   refuseStoredIds(message, 'messages', false);
 }
 
-/** Looks at every depth: where a reference may stand differs from upstream to upstream. */
+/** Searches at every depth, since upstreams accept references in different positions. */
 function refuseStoredIds(value: unknown, path: string, isInAudio: boolean): void {
   if (Array.isArray(value)) for (const item of value) refuseStoredIds(item, path, isInAudio);
   else {
@@ -111,13 +114,13 @@ function toArray(value: unknown, field: string): unknown[] {
   return value;
 }
 
-/** The members of an object; of any other value none. */
+/** The members of an object; an empty list for any other value. */
 function listMembers(value: unknown): [string, unknown][] {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.entries(value) : [];
 }
 
 function fieldNotAllowed(field: string): AppError {
-  // The name is the client's text: shortened, and quoted as JSON so that it cannot dress up as ours.
+  // The name is client input: it is shortened and quoted as JSON, so that it cannot imitate our text.
   const shown = JSON.stringify(field.slice(0, 64));
   return new AppError('field_not_allowed', `The field ${shown} is not allowed for this payer and address.`, {
     errors: [{ path: field.slice(0, 64), message: 'is not allowed here' }],

@@ -1,15 +1,14 @@
 /**
- * A field's name as the laxest reader compares it: Go's `encoding/json` and .NET take another letter case for
- * the same name, and Go also `ſ` (U+017F) for `s` and the Kelvin sign (U+212A) for `k`, by Unicode's simple
- * case folding.
+ * Folds a field name as the laxest parsers do. Go's `encoding/json` and .NET ignore letter case; Go also matches `ſ`
+ * (U+017F) with `s` and the Kelvin sign (U+212A) with `k`, by Unicode simple case folding.
  */
 export function foldName(name: string): string {
   return name.toUpperCase().toLowerCase();
 }
 
 /**
- * Fields by which a body steers a proxy (LiteLLM and its like) to another address, key or configuration.
- * Credentials come from the vault or the operator, never from a request.
+ * Fields that make a proxy such as LiteLLM use another address, key or configuration. Credentials come from the vault
+ * or the operator, never from a request.
  */
 const STEERING_FIELDS = new Set([
   'api_base',
@@ -29,10 +28,10 @@ const STEERING_FIELDS = new Set([
   'user_config',
 ]);
 
-/** The proxy's own settings, and the credentials and addresses of clouds: whatever follows. */
+/** Prefixes of proxy settings and of cloud credentials and addresses. */
 const STEERING_PREFIXES = ['litellm_', 'aws_', 'vertex_', 'azure_'];
 
-/** True for a field that could steer an upstream which is a proxy. */
+/** True for a field that could steer an upstream proxy. */
 export function isSteeringField(name: string): boolean {
   const folded = foldName(name);
   return STEERING_FIELDS.has(folded) || STEERING_PREFIXES.some((prefix) => folded.startsWith(prefix));

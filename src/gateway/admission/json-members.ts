@@ -1,4 +1,4 @@
-/** One member of a JSON object's top level; offsets count UTF-16 units of the text. */
+/** A top-level member of a JSON object. Offsets count UTF-16 units of the text. */
 export interface JsonMember {
   /** Decoded: `"mod\u0065l"` is `model`. */
   name: string;
@@ -8,7 +8,7 @@ export interface JsonMember {
 
 export interface JsonObjectMembers {
   members: JsonMember[];
-  /** Just behind the opening brace, where a member can be put in. */
+  /** Offset after the opening brace, where a member can be inserted. */
   afterBrace: number;
 }
 
@@ -20,8 +20,8 @@ const CLOSING = new Set([0x7d, 0x5d]);
 const WHITE_SPACE = /[\t\n\r ]*/y;
 
 /**
- * Finds the top-level members of a JSON object in its text, duplicates included, which `JSON.parse` hides.
- * @param text a text that `JSON.parse` has accepted and answered with an object (RFC 8259).
+ * Finds the top-level members in the text of a JSON object, including the duplicates that `JSON.parse` hides.
+ * @param text text that `JSON.parse` has parsed to an object (RFC 8259).
  */
 export function findTopLevelMembers(text: string): JsonObjectMembers {
   const afterBrace = text.indexOf('{') + 1;
@@ -45,7 +45,7 @@ function skipWhiteSpace(text: string, at: number): number {
   return WHITE_SPACE.lastIndex;
 }
 
-/** The offset behind a string's closing quote; long strings (images) are crossed by search, not step by step. */
+/** The offset after the closing quote. Uses `indexOf`, since strings with images are long. */
 function stringEndOffset(text: string, openingQuote: number): number {
   let quote = text.indexOf('"', openingQuote + 1);
   while (isEscaped(text, quote)) quote = text.indexOf('"', quote + 1);

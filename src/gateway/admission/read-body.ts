@@ -7,12 +7,12 @@ const MAX_BODY_BYTES = 32 * 1024 * 1024;
 const readRaw = express.raw({ limit: MAX_BODY_BYTES, type: () => true, inflate: false });
 
 /**
- * Reads the bytes of a request to `/v1`, at most 32 MB. Encoded bodies are refused: inflating them would let
- * a small request grow without a limit.
- * @param reservation counts the bytes as they come.
- * @param signal ends the wait for a client that sends its body slowly or never.
+ * Reads the body of a request to `/v1`, at most 32 MB. Encoded bodies are refused, since a small request could
+ * inflate without limit.
+ * @param reservation counts the bytes as they arrive.
+ * @param signal aborts the wait for a client that sends its body slowly or never.
  * @throws AppError `unsupported_media_type` (415), `body_too_large` (413), `validation_failed` (400, no body);
- *   what `share` refuses with; the signal's reason.
+ *   what `reservation` throws; the signal's reason.
  */
 export async function readRequestBody(
   request: Request,
@@ -20,12 +20,12 @@ export async function readRequestBody(
   reservation: BodyReservation,
   signal: AbortSignal,
 ): Promise<Buffer> {
-  // A client may announce a body of no bytes: that is no body, whatever its type.
+  // `Content-Length: 0` means no body, so its type does not count.
   if (request.get('content-length') !== '0' && request.is('application/json') === false) {
     throw new AppError('unsupported_media_type', 'Send the body as application/json.');
   }
   const declaredBytes = Number(request.get('content-length') ?? 0);
-  // The reader would first wait for all of it, to throw it away.
+  // The body parser would first read and discard all of it.
   if (declaredBytes > MAX_BODY_BYTES) throw toBodyError({ type: 'entity.too.large' });
   reservation.assertFits(declaredBytes);
   signal.throwIfAborted();
@@ -40,14 +40,14 @@ export async function readRequestBody(
     countBytes(request, reservation, reject);
   });
   const body: unknown = request.body;
-  // The request lives as long as its answer, and must not hold the body for so long.
+  // The request object outlives the upload and must not retain the body.
   request.body = undefined;
   if (!Buffer.isBuffer(body) || body.length === 0)
-    throw new AppError('validation_failed', 'The request has no body.');
+    throw new AppError('validation_failed', 'The request has no body. Send a JSON object.');
   return body;
 }
 
-/** Once there is no room nothing more is read: what is left is dropped unread when the error has gone out. */
+/** Stops reading when a limit is exceeded. The rest is dropped unread after the error was sent. */
 function countBytes(request: Request, reservation: BodyReservation, reject: (error: Error) => void): void {
   const onData = (chunk: Buffer) => {
     try {

@@ -4,23 +4,23 @@ import type { ActiveWork } from '../../identity/service.ts';
 import { drainingError } from '../../http/draining-error.ts';
 import { unauthenticated } from '../../lib/errors.ts';
 
-/** The reason of the abort when the client has closed the connection; nobody is left to answer. */
+/** Abort reason when the client has closed the connection, so that no response can be sent. */
 export const CLIENT_GONE = Symbol('client gone');
 
 export interface RequestLifetime {
   /**
-   * Aborts everything done for one request. Its reason is {@link CLIENT_GONE}, or an AppError to tell the
-   * client: `unauthenticated` after a sign-out, `draining` on a stop.
+   * Aborts all work for the request. The reason is {@link CLIENT_GONE}, or an AppError for the client:
+   * `unauthenticated` when the sign-in has ended (sign-out, user disabled or deleted), `draining` on shutdown.
    */
   signal: AbortSignal;
   close(): void;
 }
 
-/** Ties a request's work to its client's connection and to its user's right to have it done. */
+/** Ends the work for a request when the client disconnects, the user signs out or is disabled, or the process stops. */
 export function createRequestLifetime(
   response: Response,
   principal: Principal,
-  liveWork: ActiveWork,
+  activeWork: ActiveWork,
 ): RequestLifetime {
   const controller = new AbortController();
   const onClose = () => {
@@ -28,7 +28,7 @@ export function createRequestLifetime(
   };
   response.once('close', onClose);
   if (response.destroyed) onClose();
-  const unregister = liveWork.register(principal, (reason) => {
+  const unregister = activeWork.register(principal, (reason) => {
     controller.abort(reason === 'signed_out' ? unauthenticated() : drainingError());
   });
   return {

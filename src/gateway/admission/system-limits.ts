@@ -4,8 +4,8 @@ import { createRateLimit, type RateLimitState } from '../../lib/rate-limit.ts';
 
 export interface SystemLimits {
   /**
-   * Takes a place for one request that the system pays for, and says so in the `RateLimit` headers.
-   * @returns gives the place back.
+   * Acquires a slot for one request that the system pays for and writes the `RateLimit` headers.
+   * @returns function that releases the slot.
    * @throws AppError `rate_limited` (429) with `Retry-After` in seconds.
    */
   acquire(userId: string, response: Response): Promise<() => void>;
@@ -15,19 +15,22 @@ const MAX_CONCURRENT = 4;
 const MAX_PER_MINUTE = 30;
 const WINDOW_S = 60;
 
-/** Limits per user and process: 4 requests at once, 30 a minute. */
+/** Limits for each user and process: 4 concurrent requests, 30 a minute. */
 export function createSystemLimits(): SystemLimits {
   const perMinute = createRateLimit({
     points: MAX_PER_MINUTE,
     windowS: WINDOW_S,
-    rejectionDetail: `At most ${MAX_PER_MINUTE} requests a minute are paid by the system. Add a key of your own.`,
+    rejectionDetail: `The system pays for at most ${MAX_PER_MINUTE} requests a minute. Add your own key or try again later.`,
   });
   const openByUser = new Map<string, number>();
   return {
     async acquire(userId, response) {
       const open = openByUser.get(userId) ?? 0;
       if (open >= MAX_CONCURRENT)
-        throw rateLimited(`At most ${MAX_CONCURRENT} requests at once are paid by the system.`, 1);
+        throw rateLimited(
+          `The system pays for at most ${MAX_CONCURRENT} requests at once. Add your own key or try again later.`,
+          1,
+        );
       openByUser.set(userId, open + 1);
       let isReleased = false;
       const release = () => {
@@ -52,7 +55,7 @@ export function createSystemLimits(): SystemLimits {
 }
 
 /** draft-ietf-httpapi-ratelimit-headers: `q` quota, `w` window in seconds, `r` remaining, `t` seconds to the reset. */
-function writeRateLimitHeaders(response: Response, { remaining: left, resetS }: RateLimitState): void {
+function writeRateLimitHeaders(response: Response, { remaining, resetS }: RateLimitState): void {
   response.setHeader('ratelimit-policy', `"system";q=${MAX_PER_MINUTE};w=${WINDOW_S}`);
-  response.setHeader('ratelimit', `"system";r=${left};t=${resetS}`);
+  response.setHeader('ratelimit', `"system";r=${remaining};t=${resetS}`);
 }

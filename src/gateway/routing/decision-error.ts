@@ -4,7 +4,7 @@ import type { GatewayDecision } from './routing.ts';
 
 type RefusedDecision = Extract<GatewayDecision, { kind: 'refused' }>;
 
-/** The error for a decision that nobody answers; trying again cannot help, and the SDKs are told so. */
+/** The error for a refused decision. Sets `x-should-retry: false`, which SDKs obey, since a retry cannot succeed. */
 export function toDecisionError(response: Response, decision: RefusedDecision): AppError {
   response.setHeader('x-should-retry', 'false');
   switch (decision.code) {
@@ -33,7 +33,7 @@ export function toDecisionError(response: Response, decision: RefusedDecision): 
     case 'no_usable_key':
       return new AppError(
         'no_usable_key',
-        `Every key for ${decision.provider} is disabled, expired or set aside.`,
+        `Every key for ${decision.provider} is disabled, expired or in cooldown.`,
         {
           extra: { skipped: toSkippedView(decision) },
         },
@@ -41,7 +41,7 @@ export function toDecisionError(response: Response, decision: RefusedDecision): 
   }
 }
 
-/** Skipped keys in wire spelling. */
+/** The skipped keys as they are sent. */
 export function toSkippedView(decision: GatewayDecision): { key_id: string; reason: string }[] {
   if (!('skipped' in decision)) return [];
   return decision.skipped.map(({ keyId, reason }) => ({ key_id: keyId, reason }));

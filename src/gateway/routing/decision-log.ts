@@ -2,7 +2,7 @@ import type { User } from '../../http/principal.ts';
 import type { Log } from '../../lib/log.ts';
 import type { GatewayDecision } from './routing.ts';
 
-/** Writes the events `request_routing` and, where the system pays, `system_fallback`. */
+/** Logs the event `request_routing` and, when the system pays, `system_fallback`. */
 export function logDecision(log: Log, user: User, decision: GatewayDecision): void {
   const scope = decision.kind === 'pool' ? decision.scope : decision.kind === 'system' ? 'system' : null;
   const reason =
@@ -21,5 +21,5 @@ export function logDecision(log: Log, user: User, decision: GatewayDecision): vo
     'request routing',
   );
   if (decision.kind === 'system')
-    log.info({ event: 'system_fallback', reason }, 'the system default answers');
+    log.info({ event: 'system_fallback', reason }, 'served by the system default');
 }

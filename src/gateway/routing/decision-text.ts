@@ -1,6 +1,6 @@
 import type { GatewayDecision } from './routing.ts';
 
-/** A decision in one sentence, for people. */
+/** Describes a decision in one sentence for display. */
 export function explainDecision(decision: GatewayDecision): string {
   if (decision.kind === 'pool') {
     const label = decision.keys[0]?.label;

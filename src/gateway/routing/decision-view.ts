@@ -2,7 +2,7 @@ import { toSkippedView } from './decision-error.ts';
 import type { GatewayDecision } from './routing.ts';
 import type { RoutePreview } from '../schema.ts';
 
-/** A decision as `GET /api/v1/byok/route` tells it. */
+/** The response of `GET /api/v1/byok/route`. */
 export function toRoutePreview(decision: GatewayDecision): RoutePreview {
   const { provider, model } = decision;
   const key = decision.kind === 'pool' ? decision.keys[0] : undefined;

@@ -1,20 +1,20 @@
-import { type KeyService } from '../../keys/service.ts';
+import type { KeyService } from '../../keys/service.ts';
 import { userOwner } from '../../lib/owner.ts';
 import type { GatewayDecision, GatewayKey } from './routing.ts';
 import type { GatewayCall } from '../upstream/calls.ts';
 
-/** Notes what became of keys. Facts are worth less than the answer: a database that is away does not spoil it. */
+/** Writes the status of keys after use. A failed write is logged and never fails the request. */
 export interface KeyStatusWriter {
-  /** In the background. */
+  /** Runs in the background. */
   writeUse(call: GatewayCall, key: KeyReference): void;
   /**
-   * Before the answer, so that the next request already passes the key over. A key that was replaced while the
-   * upstream thought about the old one is not blamed for it.
+   * Completes before the response is sent, so that the next request already skips the key. Does nothing when the
+   * key was replaced while the upstream processed the request.
    */
   writeRefusal(call: GatewayCall, key: KeyReference): Promise<void>;
-  /** Logs `key_undecryptable` and notes it for every damaged key of a decision, in the background. */
+  /** Logs `key_undecryptable` and writes the status of every undecryptable key of a decision, in the background. */
   writeUndecryptable(call: GatewayCall, decision: GatewayDecision): void;
-  /** Resolves when all notes under way are written. */
+  /** Resolves when all pending writes have ended. */
   flush(): Promise<void>;
 }
 
@@ -32,7 +32,7 @@ export function createKeyStatusWriter(
   function track(call: GatewayCall, write: Promise<void>): Promise<void> {
     const tracked = write
       .catch((error: unknown) => {
-        call.log.warn({ err: error }, 'a fact about a key could not be stored');
+        call.log.warn({ err: error }, 'key status could not be written');
       })
       .finally(() => pending.delete(tracked));
     pending.add(tracked);
@@ -48,7 +48,7 @@ export function createKeyStatusWriter(
       for (const { keyId, reason } of skipped) {
         if (reason !== 'undecryptable') continue;
         const fields = { event: 'key_undecryptable', user: call.principal.user.id, provider, key_id: keyId };
-        call.log.warn(fields, 'a stored key does not decrypt');
+        call.log.warn(fields, 'a stored key cannot be decrypted');
         void track(call, keys.recordUndecryptable(userOwner(call.principal.user.id), provider, keyId));
       }
     },

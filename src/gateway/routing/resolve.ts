@@ -1,53 +1,52 @@
 import type { Provider } from '../../providers/provider.ts';
 import { BYOK_TIER, isTierAtLeast, type Tier } from '../../config/tiers.ts';
 
-/** Why a key was passed over. */
+/** Why a key was skipped. */
 export type SkipReason = 'disabled' | 'expired' | 'set_aside' | 'undecryptable';
 
-/** What the choice needs to know of a key. */
+/** The properties of a key that the decision reads. */
 export interface RoutableKey {
   id: string;
   label: string | null;
   enabled: boolean;
-  /** ISO 8601; null = never. */
+  /** ISO 8601; null means never. */
   expiresAt: string | null;
   cooldownUntil: Date | null;
-  /** False when the stored token does not open or was altered. */
+  /** False when the stored token cannot be decrypted or was altered. */
   isDecryptable(): boolean;
 }
 
-/** An owner's keys by provider id, each pool in its order. */
+/** An owner's keys by provider id, in pool order. */
 export type PoolsByProvider<Key extends RoutableKey> = ReadonlyMap<string, readonly Key[]>;
 
-/** Who pays when no own key serves: what the operator has set up. */
+/** The operator's key, used when no key of the user serves the request. */
 export interface SystemDefault {
   provider: string;
-  /** Serves requests that name no model. */
+  /** Used for requests that name no model. */
   model: string | null;
-  /** Models it pays for; `*` = any. */
+  /** Models that the system pays for; `*` means any. */
   models: readonly string[];
 }
 
-/** A user's routing policy. */
 export interface RoutePolicy {
   preferredProvider: string | null;
 }
 
 export interface ResolveInput<Key extends RoutableKey> {
-  /** As the request names it; undefined or `default` = the system default's model. */
+  /** The model of the request; undefined or `default` means the model of the system default. */
   model: string | undefined;
   tier: Tier;
   providers: readonly Provider[];
   personal: PoolsByProvider<Key>;
-  /** Keys of the organization that the user acts for; empty when there is none. */
+  /** Keys of the organization that the user acts for; empty without an organization. */
   organization: PoolsByProvider<Key>;
-  /** Null when the operator has set none. */
+  /** Null when the operator has configured none. */
   system: SystemDefault | null;
   policy: RoutePolicy;
-  /** Provider ids whose circuit is open: chosen only when the request names them. */
+  /** Providers with an open circuit breaker. They are chosen only when the request names them. */
   unhealthyProviders: ReadonlySet<string>;
   now: Date;
-  /** Turn of the rotation for a pool. */
+  /** Index of the first key to try, modulo the number of usable keys. */
   rotationIndex: (scope: 'personal' | 'organization', provider: string) => number;
 }
 
@@ -62,7 +61,7 @@ export type RoutingDecision<Key extends RoutableKey> =
       scope: 'personal' | 'organization';
       provider: string;
       model: string;
-      /** Usable keys, the one whose turn it is first. Never empty. */
+      /** Usable keys in the order in which they are tried. Never empty. */
       keys: readonly Key[];
       skipped: readonly SkippedKey[];
     }
@@ -82,9 +81,9 @@ export type RoutingDecision<Key extends RoutableKey> =
     };
 
 /**
- * Decides which provider and which keys answer a request, or who pays instead, or why nobody does.
- * Pure: it calls nobody and changes nothing. A non-empty narrower pool is exclusive: a pool whose keys all
- * fail is refused, never silently paid by the system.
+ * Decides which provider and keys serve a request, whether the system pays instead, or why the request is refused.
+ * Pure: no I/O and no state. A non-empty pool excludes the wider payers (personal, organization, system, in this
+ * order): when none of its keys is usable, the request is refused, never silently paid by the system.
  */
 export function resolveRoute<Key extends RoutableKey>(input: ResolveInput<Key>): RoutingDecision<Key> {
   const requestedModel =
@@ -96,7 +95,7 @@ export function resolveRoute<Key extends RoutableKey>(input: ResolveInput<Key>):
   if (choice === undefined) return decideSystem(input, requestedModel, 'no_key');
   const personal = input.personal.get(choice.provider) ?? [];
   if (personal.length > 0) {
-    // Below the tier the own pool is passed over, and the answer says why somebody else paid.
+    // Below the required tier the personal pool is skipped, and the response names the reason.
     if (!isTierAtLeast(input.tier, BYOK_TIER)) return decideSystem(input, requestedModel, 'tier_required');
     return decidePool(input, 'personal', choice, personal);
   }
@@ -110,7 +109,7 @@ interface ProviderModel {
   model: string;
 }
 
-/** Model -> provider: explicit prefix, patterns of the catalogue, OpenRouter, the preferred provider; undefined = the system default. */
+/** Order: explicit prefix, model patterns of the catalogue, OpenRouter, the preferred provider. Undefined means the system default. */
 function chooseProvider<Key extends RoutableKey>(
   input: ResolveInput<Key>,
   requestedModel: string,
@@ -138,7 +137,7 @@ function chooseProvider<Key extends RoutableKey>(
   return provider === undefined || provider === null ? undefined : { provider, model: requestedModel };
 }
 
-/** `openrouter/openai/gpt-4o` -> `openrouter` and `openai/gpt-4o`: the first segment alone is a prefix. */
+/** `openrouter/openai/gpt-4o` becomes `openrouter` and `openai/gpt-4o`: only the first segment is a prefix. */
 function splitPrefix(model: string): ProviderModel | undefined {
   const slash = model.indexOf('/');
   if (slash <= 0 || slash === model.length - 1) return undefined;
@@ -179,7 +178,7 @@ function decidePool<Key extends RoutableKey>(
   };
 }
 
-/** Why a key is passed over; undefined when it can be used. */
+/** Why a key must be skipped; undefined when it is usable. */
 export function findSkipReason(key: RoutableKey, now: Date): SkipReason | undefined {
   if (!key.enabled) return 'disabled';
   if (key.expiresAt !== null && new Date(key.expiresAt) <= now) return 'expired';

@@ -1,16 +1,17 @@
 import { randomInt } from 'node:crypto';
 
+/** Round robin over the keys of a pool: where the next request starts. After a 401, `serve-from-pool.ts` tries the next key. */
 export interface Rotation {
-  /** The turn that the next request will get. */
+  /** The index that the next request will use. */
   peek(poolId: string): number;
-  /** Ends the current turn; called once for each request that used the pool. */
+  /** Moves to the next index. Called once for each request that used the pool. */
   advance(poolId: string): void;
 }
 
-/** How many pools are remembered; the longest unused starts anew at random, which harms nothing. */
+/** When exceeded, the least recently used pool is dropped and later restarts at a random index. */
 const MAX_POOLS = 10_000;
 
-/** Counts turns per pool in this process, each pool starting at random so that several instances spread evenly. */
+/** Keeps a rotation index per pool in this process. Each starts at random, so that several instances spread evenly. */
 export function createRotation(): Rotation {
   const indexes = new Map<string, number>();
   function peek(poolId: string): number {

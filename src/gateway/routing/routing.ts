@@ -1,5 +1,5 @@
 import type { User } from '../../http/principal.ts';
-import { type KeyService, type ProviderKey } from '../../keys/service.ts';
+import type { KeyService, ProviderKey } from '../../keys/service.ts';
 import { userOwner } from '../../lib/owner.ts';
 import type { Provider } from '../../providers/provider.ts';
 import {
@@ -13,12 +13,12 @@ import type { Rotation } from './rotation.ts';
 
 export type DecryptedGatewayKey = NonNullable<ReturnType<ProviderKey['decrypt']>>;
 
-/** A key of a pool as the gateway uses it: decrypted at most once a request, and only when it is looked at. */
+/** A key of a pool. It is decrypted at most once a request, and only when needed. */
 export interface GatewayKey extends RoutableKey {
   provider: string;
-  /** As it lies in the vault. */
+  /** The encrypted token in the vault. */
   token: string;
-  /** Undefined when it does not decrypt or was altered. */
+  /** Undefined when the token cannot be decrypted or was altered. */
   decrypt(): DecryptedGatewayKey | undefined;
 }
 
@@ -32,15 +32,15 @@ export interface RoutingDeps {
 }
 
 export interface Routing {
-  /** Decides for one request. Reads the vault and the facts; calls no upstream and takes no turn. */
+  /** Decides for one request. Reads the vault and the key status; calls no upstream and does not advance the rotation. */
   decide(user: User, model: string | undefined): Promise<GatewayDecision>;
-  /** A key of a decision as it is now; undefined when it has gone or cannot be used any more. */
+  /** Reads a key of a decision again; undefined when it was deleted or is not usable any more. */
   findUsableKey(user: User, key: GatewayKey): Promise<GatewayKey | undefined>;
-  /** Ends the turn that a decision was made in. */
+  /** Advances the rotation of the pool that a decision uses. */
   advanceRotation(user: User, decision: Extract<GatewayDecision, { kind: 'pool' }>): void;
 }
 
-/** Brings together what the resolver needs for a user's request. */
+/** Collects the input of the resolver. */
 export function createRouting(deps: RoutingDeps): Routing {
   return {
     async decide(user, model) {
@@ -72,18 +72,18 @@ export function createRouting(deps: RoutingDeps): Routing {
 
 function toGatewayKey(key: ProviderKey): GatewayKey {
   let cached: { key: DecryptedGatewayKey | undefined } | undefined;
-  const open = () => (cached ??= { key: key.decrypt() }).key;
-  const { id, provider, label, enabled, expiresAt, cooldownUntil: setAsideUntil, token } = key;
+  const decrypt = () => (cached ??= { key: key.decrypt() }).key;
+  const { id, provider, label, enabled, expiresAt, cooldownUntil, token } = key;
   return {
     id,
     provider,
     label,
     enabled,
     expiresAt,
-    cooldownUntil: setAsideUntil,
+    cooldownUntil,
     token,
-    decrypt: open,
-    isDecryptable: () => open() !== undefined,
+    decrypt,
+    isDecryptable: () => decrypt() !== undefined,
   };
 }
 

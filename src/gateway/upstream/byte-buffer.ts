@@ -1,18 +1,18 @@
-/** Bytes that wait for more to come. */
+/** A growing buffer for bytes that do not form a complete frame yet. */
 export interface ByteBuffer {
   readonly length: number;
-  /** The last bytes, at most `count`; valid until the next call. */
+  /** At most the last `count` bytes. The slice is valid until the next call. */
   tail(count: number): Buffer;
   append(chunk: Buffer): void;
-  /** All of it with `end` behind, as a buffer of its own; nothing is held any more. */
+  /** Returns all bytes followed by `end` as a separate buffer, and empties this one. */
   takeAll(end: Buffer): Buffer;
 }
 
 const INITIAL_CAPACITY = 1024;
 
 /**
- * Builds an empty hold. Pieces are copied into one buffer that grows by doubling: kept as they came, a million
- * pieces of a byte would each hold on to the network buffer that it is a part of, and be joined again and again.
+ * Chunks are copied into one buffer that grows by doubling. Keeping the chunks themselves would retain the network
+ * buffer behind each of them, and a million one-byte chunks would be concatenated again and again.
  */
 export function createByteBuffer(): ByteBuffer {
   let buffer: Buffer = Buffer.alloc(0);
@@ -36,7 +36,7 @@ export function createByteBuffer(): ByteBuffer {
     },
     takeAll(end) {
       const whole = length === 0 ? end : Buffer.concat([buffer.subarray(0, length), end]);
-      // What one long event needed is not kept for a stream's lifetime.
+      // The capacity that one long event needed is not kept for the rest of the stream.
       buffer = Buffer.alloc(0);
       length = 0;
       return whole;

@@ -13,7 +13,7 @@ import type { MaskIdempotencyKey } from './idempotency.ts';
 import { LOOP_HEADER, type LoopGuard } from '../../lib/net/loop-guard.ts';
 import type { UpstreamAddress } from '../../providers/address.ts';
 
-/** One request on its way: who asks, what, and the connection to answer on. */
+/** One gateway request: the authenticated principal, the request that was read, and the response to write. */
 export interface GatewayCall {
   principal: Principal;
   requestId: string;
@@ -21,27 +21,28 @@ export interface GatewayCall {
   request: Request;
   response: Response;
   chat: ChatRequest;
-  /** What the body takes of the process's budget. */
+  /** Memory that the request body holds under the process's limits. */
   bodyReservation: BodyReservation;
   signal: AbortSignal;
 }
 
-/** What goes to an upstream: where, with which credential, and who pays. */
+/** Destination of one upstream request: provider, address, credential and payer. */
 export interface UpstreamTarget {
   provider: Provider;
   address: UpstreamAddress;
-  /** Null when the endpoint wants no key. */
+  /** Null when the endpoint needs no key. */
   secret: string | null;
+  /** The response headers that name provider, model, key and payer. */
   receipt: Receipt;
 }
 
 export interface UpstreamCalls {
   /**
-   * Sends the request to one upstream and judges the answer's head; the receipt is on the response from here on.
-   * @param isLastAttempt no other key may need the body: it is forgotten.
+   * Sends the request to one upstream and classifies the response. Writes the receipt headers first.
+   * @param isLastAttempt true when no further key will be tried: the body is released after sending.
    */
   send(call: GatewayCall, target: UpstreamTarget, isLastAttempt: boolean): Promise<ClassifiedResponse>;
-  /** Passes the answer on to the client. */
+  /** Sends the upstream's response to the client. */
   respond(call: GatewayCall, target: UpstreamTarget, upstreamResponse: ClassifiedResponse): Promise<void>;
 }
 
@@ -52,9 +53,8 @@ export interface UpstreamCallsDeps {
   timeouts: { firstByteMs: number; idleMs: number };
 }
 
-/** Builds the two halves of a call to an upstream. */
 export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
-  const { dialer, loopGuard: hops, timeouts } = deps;
+  const { dialer, loopGuard, timeouts } = deps;
 
   function createHeaders(
     call: GatewayCall,
@@ -66,12 +66,12 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       secret,
       isStreaming: call.chat.isStreaming,
       scope: receipt.scope,
-      loopHeader: address.isUserSupplied ? hops.extendHeader(call.request.get(LOOP_HEADER)) : null,
+      loopHeader: address.isUserSupplied ? loopGuard.extendHeader(call.request.get(LOOP_HEADER)) : null,
       maskIdempotencyKey: (value) => deps.maskIdempotencyKey(id, value),
     });
   }
 
-  /** Not async: a function that waits would keep the body with its other variables. */
+  /** Not async, so that the request body is not retained while waiting. */
   function startRequest(call: GatewayCall, target: UpstreamTarget): Promise<UpstreamResponse> {
     const body = call.chat.withModel(target.receipt.model);
     call.bodyReservation.keepOnly(body.length);
@@ -80,7 +80,7 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       method: 'POST',
       headers: createHeaders(call, target),
       body,
-      guarded: target.address.isUserSupplied,
+      isGuarded: target.address.isUserSupplied,
       signal: call.signal,
       firstByteTimeoutMs: timeouts.firstByteMs,
       idleTimeoutMs: timeouts.idleMs,
@@ -92,7 +92,7 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       call.signal.throwIfAborted();
       writeReceiptHeaders(call.response, target.receipt);
       const upstreamResponse = startRequest(call, target);
-      if (isLastAttempt) call.chat.forget();
+      if (isLastAttempt) call.chat.release();
       return classifyResponse(await upstreamResponse);
     },
     async respond(call, target, upstreamResponse) {
@@ -100,13 +100,13 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       writeReceiptHeaders(call.response, target.receipt);
       const outcome = await sendResponse(upstreamResponse, call.response, {
         requestId: call.requestId,
-        scrub: createRedactor(target.secret === null ? [] : [target.secret]),
+        redact: createRedactor(target.secret === null ? [] : [target.secret]),
         signal: call.signal,
         idleTimeoutMs: timeouts.idleMs,
       });
       call.log.info(
         { event: 'answer_passed', status: upstreamResponse.status, end: outcome },
-        'answer passed on',
+        'response sent to the client',
       );
     },
   };

@@ -4,36 +4,36 @@ import type { Redactor } from '../../lib/redact.ts';
 import { LOOP_HEADER } from '../../lib/net/loop-guard.ts';
 
 const IDEMPOTENCY_KEY = 'idempotency-key';
-/** Request headers of the client that an upstream may see, whoever pays. */
+/** Client request headers that every upstream may receive. */
 const FORWARDED_HEADERS = ['anthropic-version', 'anthropic-beta', IDEMPOTENCY_KEY];
-/** Those that name the payer's own account, and so go with a personal key only. */
+/** Headers that name the payer's account. They are sent with a personal key only. */
 const PERSONAL_KEY_HEADERS = ['openai-organization', 'openai-project'];
 
-/** Response headers of an upstream that a client may see; everything else is dropped. */
+/** Upstream response headers that are copied to the client; all others are dropped. */
 const RETURNED_HEADERS =
   /^(retry-after|x-ratelimit-[a-z0-9-]+|anthropic-ratelimit-[a-z0-9-]+|openai-processing-ms|request-id)$/;
 const MAX_RETURNED_VALUE_LENGTH = 1_024;
-/** What may stand in a header's value that we pass on (RFC 9110, field-value, printable ASCII alone). */
+/** Header values that are copied: printable ASCII, a subset of field-value in RFC 9110. */
 const HEADER_VALUE = /^[\x20-\x7e]*$/;
 
 export interface UpstreamHeaderInput {
   clientHeaders: IncomingHttpHeaders;
-  /** Null when the endpoint wants no key. */
+  /** Null when the endpoint needs no key. */
   secret: string | null;
   isStreaming: boolean;
   scope: 'personal' | 'organization' | 'system';
-  /** For addresses that users brought. */
+  /** Value of the loop guard header; null for addresses that no user supplied. */
   loopHeader: string | null;
-  /** What an `idempotency-key` becomes on a key that several users share; without it, none is sent there. */
+  /** Masks the `idempotency-key` on a provider key that several users share. Without it the header is not sent there. */
   maskIdempotencyKey?: (value: string) => string;
 }
 
-/** Builds the headers of a request to an upstream. Built, never copied: nothing else of the client's goes out. */
+/** Builds the headers of an upstream request from an allow-list: no other client header is forwarded. */
 export function createUpstreamHeaders(input: UpstreamHeaderInput): Record<string, string> {
   const headers: Record<string, string> = {
     'content-type': 'application/json',
     accept: input.isStreaming ? 'text/event-stream' : 'application/json',
-    // The answer's bytes pass as they are and are inspected, so they must not be compressed.
+    // The response is inspected and forwarded unchanged, so it must not be compressed.
     'accept-encoding': 'identity',
     'user-agent': 'ops-center',
   };
@@ -51,20 +51,20 @@ export function createUpstreamHeaders(input: UpstreamHeaderInput): Record<string
   return headers;
 }
 
-/** Puts the allowed ones of an upstream's headers on our answer, secrets scrubbed. */
+/** Copies the allowed headers of an upstream's response, secrets redacted. */
 export function copyResponseHeaders(
   response: Response,
   upstreamHeaders: Record<string, string | string[] | undefined>,
-  scrub: Redactor,
+  redact: Redactor,
 ): void {
   for (const [name, value] of Object.entries(upstreamHeaders)) {
     if (typeof value !== 'string' || !RETURNED_HEADERS.test(name)) continue;
     if (value.length <= MAX_RETURNED_VALUE_LENGTH && HEADER_VALUE.test(value))
-      response.setHeader(name, scrub(value));
+      response.setHeader(name, redact(value));
   }
 }
 
-/** Who answered and who paid; on every answer from the moment it is known. */
+/** Which provider served the request and who paid. Sent with every response as soon as it is known. */
 export interface Receipt {
   provider: string;
   model: string;
@@ -76,7 +76,7 @@ export interface Receipt {
   reason: string | null;
 }
 
-/** Writes the receipt headers; `model` is percent-encoded where it is not plain ASCII. */
+/** Writes the `x-ops-*` headers. The model is percent-encoded when it is not printable ASCII. */
 export function writeReceiptHeaders(response: Response, receipt: Receipt): void {
   response.setHeader('x-ops-provider', receipt.provider);
   response.setHeader('x-ops-model', toHeaderText(receipt.model));

@@ -1,12 +1,12 @@
 import { createHmac } from 'node:crypto';
 
-/** What stands for a user's own `idempotency-key` on a key that several users share. */
+/** Replaces a user's `idempotency-key` on a provider key that several users share. */
 export type MaskIdempotencyKey = (userId: string, value: string) => string;
 
 /**
- * Several users behind one key are one client to the upstream: with the value that another user sent, one
- * would be given that user's answer. Each user gets values of their own, the same again for the same value.
- * @param secret what all instances of this deployment share.
+ * To the upstream, all users of one key are one client: a user who sends the value of another user would receive
+ * that user's response. The mask differs per user and is stable for the same value.
+ * @param secret shared by all instances of this deployment.
  */
 export function createIdempotencyMask(secret: string): MaskIdempotencyKey {
   const key = createHmac('sha256', secret).update('idempotency-key').digest();

@@ -4,11 +4,9 @@ import { parseJson } from '../../lib/json.ts';
 import { hasErrorMember, findProtocolError, isChatResponse } from '../surfaces/openai-chat/response-shape.ts';
 import { discardBody, upstreamMalformed, readBoundedBody } from '../../lib/net/upstream-body.ts';
 
-/** Bytes at most of an answer that is not streamed. */
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
-/** Bytes at most of an error's body. */
 const MAX_ERROR_BYTES = 1024 * 1024;
-/** Answers that steer what comes next, however their body is written: a refused key, a limit. */
+/** Statuses that are accepted with any body: a refused key, a rate limit. */
 const ANY_BODY_STATUSES = new Set([401, 429]);
 
 interface ResponseHead {
@@ -16,17 +14,17 @@ interface ResponseHead {
   headers: UpstreamResponse['headers'];
 }
 
-/** An upstream's answer, judged by its head. */
+/** An upstream's response, classified by its status and headers. */
 export type ClassifiedResponse =
   | (ResponseHead & { kind: 'stream'; body: Readable; isPublic: boolean })
-  /** `carriesError`: some report a failure with status 200; it is shown as any other error is. */
+  /** `hasError`: some providers report a failure with status 200; secrets are redacted as in any other error. */
   | (ResponseHead & { kind: 'json'; body: Buffer; hasError: boolean })
-  /** An empty body: there was none, or it may not be shown. */
+  /** The body is empty when there was none or when it may not be shown. */
   | (ResponseHead & { kind: 'error'; body: Buffer });
 
 /**
- * Judges an upstream's answer, and reads it whole unless it is a stream: a reset in the middle of a JSON
- * answer can then still become an error in the protocol's shape.
+ * Classifies an upstream's response and reads its body unless it is a stream. A connection reset in the middle of a
+ * JSON body can then still become an error in the protocol's shape.
  * @throws AppError `upstream_malformed` for anything but JSON or an event stream (HTML with 200, redirects,
  *   compressed bodies, endless bodies), `upstream_unreachable` and `upstream_timeout` from reading.
  */
@@ -44,20 +42,24 @@ async function classify(response: UpstreamResponse): Promise<ClassifiedResponse>
   const type = mediaType(headers['content-type']);
   const encoding = headers['content-encoding'];
   if (encoding !== undefined && encoding !== 'identity') {
-    throw upstreamMalformed('The provider compressed its answer although it was asked not to.');
+    throw upstreamMalformed(
+      'The provider compressed its response although the request asked for no encoding.',
+    );
   }
   if (status >= 400) return classifyError(response, type);
   if (status !== 200)
-    throw upstreamMalformed(`The provider answered ${status}, which is no answer to a chat request.`);
+    throw upstreamMalformed(
+      `The provider answered ${status}, which is not a valid status for a chat request.`,
+    );
   if (type === 'text/event-stream') {
-    return { kind: 'stream', status, headers, body: response.body, isPublic: response.fromPublicAddress };
+    return { kind: 'stream', status, headers, body: response.body, isPublic: response.isFromPublicAddress };
   }
-  if (type !== 'application/json')
-    throw upstreamMalformed('The provider answered with something that is not JSON.');
+  if (type !== 'application/json') throw upstreamMalformed('The response of the provider is not JSON.');
   const body = await readBoundedBody(response.body, MAX_JSON_BYTES);
   const value = parseJson(body.toString('utf8'));
-  if (value === undefined) throw upstreamMalformed('The provider answered with JSON that cannot be read.');
-  if (!response.fromPublicAddress && !isChatResponse(value)) throw protocolMismatch();
+  if (value === undefined)
+    throw upstreamMalformed('The JSON of the provider is invalid or exceeds the size limits.');
+  if (!response.isFromPublicAddress && !isChatResponse(value)) throw protocolMismatch();
   return { kind: 'json', status, headers, body, hasError: hasErrorMember(value) };
 }
 
@@ -66,10 +68,10 @@ async function classifyError(response: UpstreamResponse, type: string): Promise<
   const body = await readBoundedBody(response.body, MAX_ERROR_BYTES);
   const value = /^application\/(problem\+)?json$/.test(type) ? parseJson(body.toString('utf8')) : undefined;
   if (body.length > 0 && value === undefined && !ANY_BODY_STATUSES.has(status)) {
-    throw upstreamMalformed(`The provider answered ${status} with something that is not JSON.`);
+    throw upstreamMalformed(`The provider answered ${status} with a body that is not JSON.`);
   }
   if (value === undefined) return { kind: 'error', status, headers, body: Buffer.alloc(0) };
-  if (response.fromPublicAddress) return { kind: 'error', status, headers, body };
+  if (response.isFromPublicAddress) return { kind: 'error', status, headers, body };
   const error = findProtocolError(value);
   return {
     kind: 'error',
@@ -79,9 +81,9 @@ async function classifyError(response: UpstreamResponse, type: string): Promise<
   };
 }
 
-/** The one wording for what a private address says that is not the protocol: it could be anyone's. */
+/** The only error for an unexpected response from a private address: its content may belong to any internal service. */
 export function protocolMismatch() {
-  return upstreamMalformed('The endpoint does not speak the chat completions protocol.');
+  return upstreamMalformed('The endpoint does not implement the chat completions protocol.');
 }
 
 function mediaType(header: string | string[] | undefined): string {

@@ -5,17 +5,17 @@ import { copyResponseHeaders } from './headers.ts';
 import { sendStream, type StreamOutcome, type SendOptions } from './send-stream.ts';
 
 /**
- * Passes an upstream's answer to the client: success byte for byte, errors with their status and body,
- * secrets scrubbed. Only the headers of the allow-list go along.
+ * Sends an upstream's response to the client: a success byte for byte, an error with its status and body, secrets
+ * redacted. Only the headers of the allow-list are copied.
  */
 export async function sendResponse(
   upstreamResponse: ClassifiedResponse,
   response: Response,
   options: SendOptions,
 ): Promise<StreamOutcome | 'whole'> {
-  copyResponseHeaders(response, upstreamResponse.headers, options.scrub);
+  copyResponseHeaders(response, upstreamResponse.headers, options.redact);
   if (upstreamResponse.kind === 'stream') return sendStream(upstreamResponse, response, options);
-  // A client that takes nothing of an answer must not keep it in memory for ever.
+  // A client that does not read must not keep the response in memory forever.
   response.setTimeout(options.idleTimeoutMs, () => response.destroy());
   response.status(upstreamResponse.status).setHeader('content-type', 'application/json');
   if (upstreamResponse.kind === 'error') response.setHeader('x-ops-error-source', 'upstream');
@@ -23,14 +23,14 @@ export async function sendResponse(
   return 'whole';
 }
 
-/** A success goes out as it came: masks in it would tell a caller which of the strings they guess is the secret. */
+/** A success stays unchanged: a mask in it would confirm to a caller which guessed string is the secret. */
 function toClientBody(
   upstreamResponse: Exclude<ClassifiedResponse, { kind: 'stream' }>,
   options: SendOptions,
 ): string | Buffer {
   if (upstreamResponse.kind === 'error') return toErrorBody(upstreamResponse, options);
   return upstreamResponse.hasError
-    ? options.scrub(upstreamResponse.body.toString('utf8'))
+    ? options.redact(upstreamResponse.body.toString('utf8'))
     : upstreamResponse.body;
 }
 
@@ -38,7 +38,7 @@ function toErrorBody(
   upstreamResponse: Extract<ClassifiedResponse, { kind: 'error' }>,
   options: SendOptions,
 ): string {
-  if (upstreamResponse.body.length > 0) return options.scrub(upstreamResponse.body.toString('utf8'));
+  if (upstreamResponse.body.length > 0) return options.redact(upstreamResponse.body.toString('utf8'));
   const message =
     `The provider answered ${upstreamResponse.status} ${STATUS_CODES[upstreamResponse.status] ?? ''}`.trim() +
     ' without an explanation.';

@@ -11,26 +11,26 @@ import { discardBody, upstreamMalformed } from '../../lib/net/upstream-body.ts';
 
 const MAX_FRAME_BYTES = 8 * 1024 * 1024;
 const MAX_STREAM_BYTES = 1024 * 1024 * 1024;
-/** A comment goes out after this much silence, so that proxies in between keep the connection. */
+/** A comment is sent after this much silence, so that proxies on the way keep the connection open. */
 const KEEP_ALIVE_MS = 15_000;
 const KEEP_ALIVE_COMMENT = ': keep-alive\n\n';
 
 export interface SendOptions {
   requestId: string;
-  scrub: Redactor;
+  redact: Redactor;
   signal: AbortSignal;
-  /** A client that takes nothing for so long is given up. */
+  /** The connection is closed when the client reads nothing for this long. */
   idleTimeoutMs: number;
 }
 
-/** How a relayed stream ended: with `[DONE]`, without it, or with an error event. */
+/** How the stream ended: with `[DONE]`, without it, or with an error event. */
 export type StreamOutcome = 'done' | 'incomplete' | 'failed';
 
 /**
- * Passes an upstream's event stream to the client, bytes unchanged, and holds the upstream back while the
- * client is slow. `[DONE]` ends it. What goes wrong on the upstream's side becomes the protocol's error event,
- * never a clean end.
- * @throws the signal's reason when the client has gone.
+ * Sends an upstream's event stream to the client, bytes unchanged, with backpressure to the upstream while the
+ * client is slow. `[DONE]` ends the stream. An upstream failure becomes an error event of the protocol, never a
+ * clean end.
+ * @throws the signal's reason when the client has disconnected.
  */
 export async function sendStream(
   upstreamResponse: Extract<ClassifiedResponse, { kind: 'stream' }>,
@@ -67,10 +67,10 @@ async function sendFrames(
     onFrame();
     total += frames.length;
     if (total > MAX_STREAM_BYTES)
-      throw upstreamMalformed('The provider sent more than is accepted in one answer.');
+      throw upstreamMalformed('The response of the provider exceeds the size limit.');
     const checked = upstreamResponse.isPublic
-      ? checkPublicFrames(frames, options.scrub)
-      : checkPrivateFrames(frames, options.scrub);
+      ? checkPublicFrames(frames, options.redact)
+      : checkPrivateFrames(frames, options.redact);
     await writeWithBackpressure(response, checked.bytes, options);
     if (checked.isDone) {
       response.end();
@@ -83,29 +83,29 @@ async function sendFrames(
 
 interface CheckedFrames {
   bytes: Buffer;
-  /** The stream has said that it is over. */
+  /** True when the frames contain `[DONE]`. */
   isDone: boolean;
 }
 
-/** From a provider: byte for byte, but for secrets in its error events. Most frames are deltas and pass unread. */
-function checkPublicFrames(frames: Buffer, scrub: Redactor): CheckedFrames {
+/** Frames from a public address stay unchanged, except for secrets in error events. Most frames are deltas and are not parsed. */
+function checkPublicFrames(frames: Buffer, redact: Redactor): CheckedFrames {
   const needsReading = frames.includes('[DONE]') || frames.includes('"error"');
   const data = needsReading ? parseSseData(frames) : [];
   const bytes = data.some((text) => hasErrorMember(parseJson(text)))
-    ? Buffer.from(scrub(frames.toString('utf8')))
+    ? Buffer.from(redact(frames.toString('utf8')))
     : frames;
   return { bytes, isDone: data.includes('[DONE]') };
 }
 
-/** From an address that is not public: events of the protocol and nothing beside them, not even comments. */
-function checkPrivateFrames(frames: Buffer, scrub: Redactor): CheckedFrames {
+/** Frames from a private address are reduced to events of the protocol. Comments and other fields are dropped. */
+function checkPrivateFrames(frames: Buffer, redact: Redactor): CheckedFrames {
   const data = parseSseData(frames);
   const events = data.map((text) => {
     const value = parseJson(text);
     if (text === '[DONE]' || isChatResponse(value)) return toSseEvent(text);
     const error = findProtocolError(value);
     if (error === undefined) throw protocolMismatch();
-    return toSseEvent(scrub(JSON.stringify(error)));
+    return toSseEvent(redact(JSON.stringify(error)));
   });
   return { bytes: Buffer.from(events.join('')), isDone: data.includes('[DONE]') };
 }
@@ -125,7 +125,7 @@ function toStreamError(error: unknown): AppError {
   if (isAppError(error)) return error;
   return new AppError(
     'upstream_unreachable',
-    'The connection to the provider broke in the middle of the answer.',
+    'The connection to the provider broke in the middle of the response.',
     { cause: error },
   );
 }

@@ -17,24 +17,24 @@ type PoolDecision = Extract<GatewayDecision, { kind: 'pool' }>;
 export interface ServeFromPoolDeps {
   routing: Routing;
   keyStatus: KeyStatusWriter;
-  directory: UserCache;
+  userCache: UserCache;
   calls: UpstreamCalls;
-  /** Throws for an id that is no provider's. */
+  /** Throws for an unknown provider id. */
   getProvider(id: string): Provider;
   upstreams: OperatorUpstreams;
 }
 
 /**
- * Answers on the keys of a pool. Only a 401 moves on to the next key; when all say so, the first 401 is the
- * answer. Every other answer is the answer.
+ * Serves a request with the keys of a pool. Only a 401 moves on to the next key. When every key gets a 401, the
+ * first of them is sent to the client. Any other response is sent as it is.
  */
-export type ServeFromPool = (work: GatewayCall, decision: PoolDecision) => Promise<void>;
+export type ServeFromPool = (call: GatewayCall, decision: PoolDecision) => Promise<void>;
 
 export function createServeFromPool(deps: ServeFromPoolDeps): ServeFromPool {
   return async (call, decision) => {
     const provider = deps.getProvider(decision.provider);
     deps.routing.advanceRotation(call.principal.user, decision);
-    let firstUnauthorized: { answer: ClassifiedResponse; target: UpstreamTarget } | undefined;
+    let firstUnauthorized: { response: ClassifiedResponse; target: UpstreamTarget } | undefined;
     let attempts = 0;
     for (const decidedKey of decision.keys) {
       const key = attempts === 0 ? decidedKey : await reauthorizeKey(deps, call.principal, decidedKey);
@@ -42,18 +42,18 @@ export function createServeFromPool(deps: ServeFromPoolDeps): ServeFromPool {
       attempts += 1;
       const target = createPoolTarget(provider, key, decision, attempts, deps.upstreams);
       checkPersonalKeyBody(call.chat, target.address.isOperatorSupplied);
-      const answer = await deps.calls.send(call, target, decidedKey === decision.keys.at(-1));
-      if (answer.kind !== 'error' || answer.status !== 401) {
-        if (answer.kind !== 'error') deps.keyStatus.writeUse(call, key);
-        return deps.calls.respond(call, target, answer);
+      const response = await deps.calls.send(call, target, decidedKey === decision.keys.at(-1));
+      if (response.kind !== 'error' || response.status !== 401) {
+        if (response.kind !== 'error') deps.keyStatus.writeUse(call, key);
+        return deps.calls.respond(call, target, response);
       }
       await deps.keyStatus.writeRefusal(call, key);
-      firstUnauthorized ??= { answer, target };
+      firstUnauthorized ??= { response, target };
     }
     if (firstUnauthorized === undefined) throw new Error('a pool decision without keys');
     firstUnauthorized.target.receipt.attempts = attempts;
     call.response.setHeader('x-should-retry', 'false');
-    return deps.calls.respond(call, firstUnauthorized.target, firstUnauthorized.answer);
+    return deps.calls.respond(call, firstUnauthorized.target, firstUnauthorized.response);
   };
 }
 
@@ -75,16 +75,16 @@ function createPoolTarget(
 }
 
 /**
- * Every attempt is authorized anew: since the first, the user may have been disabled or downgraded, and the
- * key deleted, replaced or set aside.
- * @returns the key as it is now; undefined when it is to be passed over.
+ * Authorizes every further attempt again. Since the first one, the user may have been disabled or downgraded, and
+ * the key deleted, replaced or put in cooldown.
+ * @returns the current key; undefined when it must be skipped.
  */
 async function reauthorizeKey(
-  { directory, routing }: ServeFromPoolDeps,
+  { userCache, routing }: ServeFromPoolDeps,
   principal: Principal,
   key: GatewayKey,
 ): Promise<GatewayKey | undefined> {
-  const user = await directory.findUser(principal.user.id);
+  const user = await userCache.findUser(principal.user.id);
   if (user === undefined) throw unauthenticated();
   requireTier({ ...principal, user }, BYOK_TIER);
   return routing.findUsableKey(user, key);

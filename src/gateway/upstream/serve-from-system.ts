@@ -10,23 +10,23 @@ import type { UpstreamTarget, UpstreamCalls, GatewayCall } from './calls.ts';
 /** The system default's credential and address. */
 export interface SystemCredential {
   apiKey: string;
-  /** Undefined: its provider's address. */
+  /** Undefined means the provider's own address. */
   baseUrl: string | undefined;
-  /** Request fields that the operator allows beyond the built-in list. */
+  /** Request fields that the operator allows in addition to the built-in list. */
   extraFields: readonly string[];
 }
 
 export interface ServeFromSystemDeps {
-  /** Null when the operator has set none up. */
+  /** Null when the operator has configured none. */
   system: SystemCredential | null;
   limits: SystemLimits;
   calls: UpstreamCalls;
-  /** Throws for an id that is no provider's. */
+  /** Throws for an unknown provider id. */
   getProvider(id: string): Provider;
   upstreams: OperatorUpstreams;
 }
 
-/** Answers on the system's bill, within its limits and its body rules. */
+/** Serves a request with the system's key, under the system's limits and the body rules of a shared payer. */
 export type ServeFromSystem = (
   call: GatewayCall,
   decision: Extract<GatewayDecision, { kind: 'system' }>,
@@ -38,7 +38,10 @@ export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSyste
     const provider = deps.getProvider(decision.provider);
     const address = findSystemAddress(provider, deps.system.baseUrl, deps.upstreams);
     if (address === undefined)
-      throw new AppError('no_default_provider', 'The system default has no address.');
+      throw new AppError(
+        'no_default_provider',
+        'The system default has no address. Ask the operator to set DEFAULT_LLM_BASE_URL.',
+      );
     const { model, reason } = decision;
     const receipt: Receipt = {
       provider: provider.id,

@@ -4,14 +4,14 @@ import { createByteBuffer } from './byte-buffer.ts';
 
 const LF = 0x0a;
 const CR = 0x0d;
-/** A blank line is at most CR LF CR LF: this many bytes before a chunk can belong to one that it ends. */
+/** The longest blank line is CR LF CR LF, so its first 3 bytes can be at the end of the previous chunk. */
 const OVERLAP_BYTES = 3;
 
 /**
- * Cuts a stream of server-sent events into whole frames, bytes unchanged, blank line included. A frame that
- * is not complete is held back, so that an error event can follow it without being glued to half a frame.
- * The rest without a blank line comes last, when the stream ends cleanly. Each byte is looked at once, and
- * time and memory are linear in the bytes, however small the pieces are.
+ * Splits a stream of server-sent events into complete frames. The bytes stay unchanged, blank line included.
+ * An incomplete frame is held back, so that an error event never follows half a frame. Bytes without a final blank
+ * line come last, when the stream ends cleanly. Each byte is read once; time and memory are linear in the number of
+ * bytes for any chunk size.
  * @param maxFrameBytes a longer frame throws `upstream_malformed`.
  * Source of the grammar: WHATWG HTML, "Parsing an event stream" (LF, CRLF or CR end a line).
  */
@@ -23,12 +23,12 @@ export async function* readSseFrames(body: Readable, maxFrameBytes: number): Asy
     if (end > 0) yield pending.takeAll(chunk.subarray(0, end));
     pending.append(chunk.subarray(Math.max(end, 0)));
     if (pending.length > maxFrameBytes)
-      throw upstreamMalformed('The provider sent an event that is longer than is accepted.');
+      throw upstreamMalformed('An event of the provider exceeds the size limit.');
   }
   if (pending.length > 0) yield pending.takeAll(Buffer.alloc(0));
 }
 
-/** The offset behind the last blank line; 0 when there is none. */
+/** The offset after the last blank line; 0 when there is none. */
 function lastFrameEnd(bytes: Buffer): number {
   for (let at = bytes.length; at > 1; at -= 1) {
     const last = bytes[at - 1];
@@ -40,7 +40,7 @@ function lastFrameEnd(bytes: Buffer): number {
   return 0;
 }
 
-/** The `data` of each event in a run of whole frames, as text; comments and other fields are left out. */
+/** The `data` of each event in a sequence of complete frames. Comments and other fields are dropped. */
 export function parseSseData(frames: Buffer): string[] {
   return frames
     .toString('utf8')
@@ -55,7 +55,6 @@ export function parseSseData(frames: Buffer): string[] {
     .filter((data) => data !== '');
 }
 
-/** An event with this data. */
 export function toSseEvent(data: string): string {
   return `${data
     .split('\n')

@@ -4,16 +4,16 @@ import type { Owner } from '../../lib/owner.ts';
 
 const CountRow = z.object({ count: z.coerce.number() });
 
-/** Forgets what is known of an owner whose record is gone: the facts of all keys, and where the record was. */
+/** Deletes the status of all keys, and the record id, of an owner whose vault record is gone. */
 export async function deleteOwnerStatus(sql: Sql, owner: Owner): Promise<void> {
   await sql.run('DELETE FROM provider_key_facts WHERE owner = $1', [owner]);
   await sql.run('UPDATE owners SET vault_id = NULL WHERE owner = $1', [owner]);
 }
 
 /**
- * Says where an owner's record lies after a move, and that what was read before is old. In the caller's
- * transaction, which may speak for many owners one after another.
- * @param vaultId null for an owner who has no record there.
+ * Stores the id of an owner's record after a move and outdates earlier reads. Runs in the caller's transaction, which
+ * may write for many owners one after another.
+ * @param vaultId null for an owner without a record there.
  */
 export async function setOwnerVaultId(sql: Sql, owner: Owner, vaultId: string | null): Promise<void> {
   await sql.run("SELECT set_config('ops_center.owner', $1, true)", [owner]);
@@ -24,7 +24,7 @@ export async function setOwnerVaultId(sql: Sql, owner: Owner, vaultId: string | 
   );
 }
 
-/** How many connections app processes hold on this database. Commands have another name. */
+/** How many connections app processes hold to this database. Commands use another application name. */
 export async function countAppConnections(sql: Pick<Sql, 'rows'>): Promise<number> {
   const [row] = await sql.rows(
     CountRow,

@@ -7,16 +7,16 @@ import type { KeyAdminDeps } from './deps.ts';
 import { listVaultRecords } from './list-records.ts';
 
 /**
- * One sealed text in the database. A process whose ENCRYPTION_KEY does not open it would find every stored key
- * undecryptable, and seal new ones so that the right key does not open them.
+ * One encrypted text in the database. A process whose ENCRYPTION_KEY does not decrypt it could not decrypt any stored
+ * key, and would encrypt new keys so that the right ENCRYPTION_KEY does not decrypt them.
  */
 const CANARY = JSON.stringify({ v: 1, kind: 'encryption_canary' });
 
 const CanaryRow = z.object({
   token: z.string(),
-  /** The fingerprint of the key that seals; null in rows of before it was kept. */
+  /** The fingerprint of the encrypting key; null in rows from before the column existed. */
   sealing_key: z.string().nullable(),
-  /** Fingerprints of keys that a rotation has taken the place of. */
+  /** Fingerprints of keys that a rotation has replaced. */
   replaced_keys: z.array(z.string()),
 });
 const HasDataRow = z.object({ has_data: z.boolean() });
@@ -24,33 +24,32 @@ const HasDataRow = z.object({ has_data: z.boolean() });
 const SELECT_CANARY = 'SELECT token, sealing_key, replaced_keys FROM encryption_canary';
 
 const KEYRING_MISMATCH =
-  'ENCRYPTION_KEY does not fit the stored keys: they were sealed under another key. Put that key behind the ' +
-  'new one, separated by a comma (ENCRYPTION_KEY=new,old), then run "npm run ops -- keys rotate". Where it is ' +
-  'lost for good, see "Losing an encryption key" in docs/operations.md.';
+  'ENCRYPTION_KEY does not fit the stored keys: they were encrypted under another key. Put that key after ' +
+  'the new one, separated by a comma (ENCRYPTION_KEY=new,old), then run "npm run ops -- keys rotate". If that ' +
+  'key is lost, see "Losing an encryption key" in docs/operations.md.';
 
 const FIRST_KEY_REPLACED =
-  'The first key of ENCRYPTION_KEY seals no more: "keys rotate" has put another one in its place, and what this ' +
-  'process stored would be lost with the old one. Put the new key first (ENCRYPTION_KEY=new,old). If this key ' +
-  'is to seal after all, run "npm run ops -- keys rotate" with this list before.';
+  'The first key of ENCRYPTION_KEY no longer encrypts: "keys rotate" has replaced it, and keys that this process ' +
+  'stores would be lost with it. Put the new key first (ENCRYPTION_KEY=new,old). To encrypt with this key again, ' +
+  'run "npm run ops -- keys rotate" with this list first.';
 
-/** How many users of the vault are looked at to tell whether its keys are ours. */
+/** How many users of the vault are read to find out whether the ring decrypts its keys. */
 const MAX_USERS = 1_000;
 
 type CanaryDeps = Pick<KeyAdminDeps, 'database' | 'keyring' | 'vaultKeycloak' | 'vaultLocation'>;
 
 /**
- * Lets a process start, or a command seal, only with a key ring that fits what is stored:
+ * Lets a process start, or a command encrypt, only with a key ring that fits the stored data:
  *
- * - The ring opens the canary. It is made at the first start, and made anew where it does not fit while nobody has
- *   a vault record, a server or a run; in both cases only when the vault holds no keys that the ring does not open, since it is the
- *   database that may be new.
- * - The first key has not been replaced. When `keys rotate` begins, its first key becomes the sealing key; the one
- *   before it, and the others of its ring, are replaced from then on. A process with one of these in front
- *   (`old,new`, or `old` alone) would store keys that are lost when the old key is taken away. Before a rotation
- *   nothing is replaced, so that processes can go from `old` over `old,new` to `new,old` one by one, in any order.
- *   Which of two keys is the newer cannot be told from a ring; only the order to rotate says so. It is also what
- *   lets a replaced key seal again.
- * @throws UnfitError in words for the operator; AppError `keycloak_unavailable`.
+ * - The ring decrypts the canary. The canary is created at the first start. A canary that does not fit is replaced while
+ *   no vault record, server or run exists. Both require that the vault holds no keys that the ring does not decrypt,
+ *   since only the database may be new.
+ * - The first key has not been replaced. When `keys rotate` begins, its first key becomes the encrypting key. The
+ *   previous one and the other keys of its ring are replaced from then on. A process with one of these in front
+ *   (`old,new`, or `old` alone) would store keys that are lost when the old key is removed. Before a rotation no key
+ *   is replaced, so that processes can go from `old` over `old,new` to `new,old` one by one, in any order. A ring does
+ *   not show which of two keys is newer; only the command does. A rotation also lets a replaced key encrypt again.
+ * @throws UnfitError for the operator; AppError `keycloak_unavailable`.
  */
 export async function assertCanary(deps: CanaryDeps): Promise<void> {
   await assertKeyringFits(deps);
@@ -61,11 +60,11 @@ export async function assertCanary(deps: CanaryDeps): Promise<void> {
 async function assertKeyringFits(deps: CanaryDeps): Promise<void> {
   const { database, keyring } = deps;
   const [found] = await database.rows(CanaryRow, SELECT_CANARY);
-  // Keycloak is asked before the row is locked: other processes wait for that lock.
+  // Keycloak is read before the row is locked, since other processes wait for that lock.
   if (found === undefined || keyring.decrypt(found.token) !== CANARY) await assertVaultDecryptable(deps);
   const encrypted = [keyring.encrypt(CANARY), keyring.fingerprints[0]];
   await database.transaction(async (sql) => {
-    // Of processes that start at once, all but one wait here and then read what that one wrote.
+    // Of processes that start at the same time, all but one wait here and then read the row of that one.
     await sql.run(
       'INSERT INTO encryption_canary (token, sealing_key) VALUES ($1, $2) ON CONFLICT (only_row) DO NOTHING',
       encrypted,
@@ -85,14 +84,10 @@ async function assertKeyringFits(deps: CanaryDeps): Promise<void> {
   });
 }
 
-/** The database may be new or lost while the vault is not. One key that opens shows that the vault is ours. */
-async function assertVaultDecryptable({
-  vaultKeycloak: records,
-  vaultLocation: place,
-  keyring,
-}: CanaryDeps): Promise<void> {
+/** The database may be new while the vault is not. One key that decrypts shows that the ring fits the vault. */
+async function assertVaultDecryptable({ vaultKeycloak, vaultLocation, keyring }: CanaryDeps): Promise<void> {
   let undecryptable = 0;
-  for await (const { values } of listVaultRecords(records, place.recordIsUser, MAX_USERS)) {
+  for await (const { values } of listVaultRecords(vaultKeycloak, vaultLocation.recordIsUser, MAX_USERS)) {
     const keys = [...values.values()].flatMap((list) => parsePool(list).keys);
     if (keys.some(({ token }) => keyring.findKeyIndex(token) !== undefined)) return;
     undecryptable += keys.length;
@@ -100,7 +95,7 @@ async function assertVaultDecryptable({
   if (undecryptable > 0) throw new UnfitError(KEYRING_MISMATCH);
 }
 
-/** Only a key that seals has ever sealed the canary. */
+/** Only the encrypting key ever encrypts the canary. */
 async function writeEncryptingKey(sql: Sql, keyring: Keyring, token: string): Promise<void> {
   const fingerprint = keyring.fingerprints[keyring.findKeyIndex(token) ?? 0];
   await sql.run('UPDATE encryption_canary SET sealing_key = $1', [fingerprint]);
@@ -114,9 +109,9 @@ function isFirstKeyReplaced(
 }
 
 /**
- * From now on the first key of the ring seals, and no process may start with an older one in front.
- * @param acceptLoss goes on where the ring does not fit.
- * @throws UnfitError where it does not fit otherwise.
+ * Makes the first key of the ring the encrypting key. From now on no process can start with an older key in front.
+ * @param acceptLoss continues where the ring does not fit.
+ * @throws UnfitError where the ring does not fit, unless `acceptLoss` is set.
  */
 export async function beginRotation(deps: CanaryDeps, acceptLoss: boolean): Promise<void> {
   if (!acceptLoss) await assertKeyringFits(deps);
@@ -133,15 +128,15 @@ async function markOthersReplaced(sql: Pick<Sql, 'run'>, { fingerprints }: Keyri
 }
 
 /**
- * Which key of the ring opens the canary, from 0; undefined when a start would be refused: none does, there is
- * none yet, or the first key has been replaced.
+ * The index of the ring key that decrypts the canary, from 0. Undefined when a start would be refused: no key decrypts
+ * it, there is no canary yet, or the first key has been replaced.
  */
 export async function findCanaryKeyIndex(database: Database, keyring: Keyring): Promise<number | undefined> {
   const [row] = await database.rows(CanaryRow, SELECT_CANARY);
   return row === undefined || isFirstKeyReplaced(row, keyring) ? undefined : keyring.findKeyIndex(row.token);
 }
 
-/** Seals the canary under the first key: from now on a start needs that one, and no older key. */
+/** Encrypts the canary under the first key. From now on a start needs that key and no older one. */
 export async function reencryptCanary(database: Database, keyring: Keyring): Promise<void> {
   await database.transaction(async (sql) => {
     await sql.run(

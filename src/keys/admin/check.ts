@@ -6,50 +6,49 @@ import type { KeyAdminDeps } from './deps.ts';
 import { countOtherSecrets, type OtherSecretCounts } from './other-secrets.ts';
 import { listVaultRecords, type ListedRecord } from './list-records.ts';
 
-/** What lies in the vault, in numbers. */
+/** What the vault holds, in numbers. */
 export interface KeyCounts {
   records: number;
-  /** Records that name no owner; the app refuses them, and their keys count as misplaced. */
+  /** Records that name no owner. The app refuses them, and their keys count as misplaced. */
   withoutOwner: number;
-  /** All values that are keys: those under a key of the ring, and the undecryptable ones. */
+  /** All stored keys, also undecryptable ones. */
   keys: number;
-  /** How many each key of the ring opens, in the order of ENCRYPTION_KEY. */
+  /** How many each key of the ring decrypts, in the order of ENCRYPTION_KEY. */
   byRingKey: number[];
-  /** Opened by no key of the ring, or altered. */
+  /** No key of the ring decrypts them, or they were altered. */
   undecryptable: number;
-  /** They open, but were sealed for another owner, provider, id, endpoint or expiry than where they lie. */
+  /** They decrypt, but were encrypted for another owner, provider, id, endpoint or expiry. */
   misplaced: number;
-  /** Of the misplaced ones those that are not under the first key. */
+  /** Misplaced keys that are not under the first key. */
   misplacedUnderOlderKey: number;
-  /** Values in the place of keys that are none, for example edited by hand. */
+  /** Values that are not stored keys, e.g. edited by hand. */
   unreadable: number;
   /** Values that repeat an id of their pool. They count as keys too; the next write drops them. */
   duplicatedIds: number;
 }
 
-/** How one stored key stands. */
 export interface StoredKeyState {
   state: 'in_place' | 'misplaced' | 'undecryptable';
-  /** Which key of the ring opens it, from 0. */
+  /** The index of the ring key that decrypts it, from 0. */
   ringIndex: number | undefined;
 }
 
 export interface KeyCheckReport extends KeyCounts {
-  /** What lies sealed outside the vault, kind by kind. */
+  /** Encrypted texts outside the vault, by kind. */
   otherSecrets: readonly OtherSecretCounts[];
-  /** Which key of the ring fits the canary, from 0; undefined when the app would refuse to start. */
+  /** The index of the ring key that decrypts the canary, from 0; undefined when the app would refuse to start. */
   canaryKeyIndex: number | undefined;
 }
 
-/** Walks all vault records, and all that lies sealed elsewhere, and changes nothing. */
+/** Reads all vault records and all encrypted texts outside the vault. Changes nothing. */
 export async function checkKeys(
   deps: Pick<KeyAdminDeps, 'database' | 'vaultKeycloak' | 'vaultLocation' | 'keyring' | 'otherSecrets'>,
 ): Promise<KeyCheckReport> {
   const counts = await countKeys(deps);
-  const elsewhere = await countOtherSecrets(deps);
+  const otherSecrets = await countOtherSecrets(deps);
   return {
     ...counts,
-    otherSecrets: elsewhere,
+    otherSecrets,
     canaryKeyIndex: await findCanaryKeyIndex(deps.database, deps.keyring),
   };
 }
@@ -93,12 +92,12 @@ function countRecord(counts: KeyCounts, keyring: Keyring, { owner, values }: Lis
   }
 }
 
-/** Values one by one, so that none takes the place of another of its id. */
+/** Parses values one by one, so that values with the same id are all kept. */
 export function parseEach(values: readonly string[]): StoredKey[] {
   return values.flatMap((value) => parsePool([value]).keys);
 }
 
-/** @param owner undefined for a record that names none: nothing in it is where it belongs. */
+/** @param owner undefined for a record that names none: all its keys are misplaced. */
 export function checkStoredKey(
   keyring: Keyring,
   owner: Owner | undefined,

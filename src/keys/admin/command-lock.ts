@@ -6,9 +6,9 @@ const LockRow = z.object({ is_ours: z.boolean() });
 const LOCK_NAME = 'ops-center command that writes stored keys';
 
 /**
- * Runs a command that writes stored keys while no other one does: `vault move` would lose what another writes
- * meanwhile. The lock belongs to a connection that is held all the while, so that it ends with the process.
- * @throws UnfitError in words when another one runs.
+ * Runs a command that writes stored keys while no other such command runs: `vault move` would lose concurrent writes.
+ * The lock belongs to a connection that stays open meanwhile, so that it ends with the process.
+ * @throws UnfitError when another such command runs.
  */
 export function withCommandLock<T>(database: Database, work: () => Promise<T>): Promise<T> {
   return database.withConnection(async (connection) => {
@@ -21,7 +21,7 @@ export function withCommandLock<T>(database: Database, work: () => Promise<T>): 
     try {
       return await work();
     } finally {
-      // Where the connection was lost, Postgres has freed the lock already.
+      // If the connection was lost, Postgres has freed the lock already.
       await connection.run('SELECT pg_advisory_unlock(hashtextextended($1, 0))', [LOCK_NAME]).catch(() => 0);
     }
   });
@@ -29,4 +29,4 @@ export function withCommandLock<T>(database: Database, work: () => Promise<T>): 
 
 const ANOTHER_COMMAND =
   'Another command is writing stored keys ("keys rotate", "keys import-legacy", "vault purge" or "vault move"). ' +
-  'Run this one again when that is over.';
+  'Run this command again when the other one has ended.';

@@ -5,26 +5,26 @@ import type { VaultRecord } from '../vault.ts';
 type KeyValues = VaultRecord['values'];
 
 /**
- * Whether everything of an old record is in the one that counts, so that the old one can go. A key that was
- * changed or sealed anew in the one that counts is there; one that was written to the old one since is not, nor is
- * one that its owner has deleted meanwhile: the two cannot be told apart.
+ * Whether the current record contains everything of the old one, so that the old one can be deleted. A key that was
+ * changed or re-encrypted in the current record is contained. A key that was written to the old record since is not,
+ * nor is a key that its owner has deleted meanwhile: the two cases cannot be distinguished.
  */
-export function areValuesContained(keyring: Keyring, old: KeyValues, now: KeyValues): boolean {
+export function areValuesContained(keyring: Keyring, old: KeyValues, current: KeyValues): boolean {
   return [...old].every(([provider, list]) => {
-    const [then, current] = [parsePool(list), parsePool(now.get(provider) ?? [])];
+    const [oldPool, currentPool] = [parsePool(list), parsePool(current.get(provider) ?? [])];
     return (
-      then.unreadable.every((value) => current.unreadable.includes(value)) &&
-      then.keys.every((key) =>
-        current.keys.some((other) => other.id === key.id && !isOlder(keyring, other, key)),
+      oldPool.unreadable.every((value) => currentPool.unreadable.includes(value)) &&
+      oldPool.keys.every((key) =>
+        currentPool.keys.some((other) => other.id === key.id && !isOlder(keyring, other, key)),
       )
     );
   });
 }
 
-/** The same token may stand beside a newer label. A token sealed anew keeps its time, under a newer key. */
-function isOlder(keyring: Keyring, now: StoredKey, old: StoredKey): boolean {
-  if (now.token === old.token) return false;
-  if (now.updatedAt !== old.updatedAt) return now.updatedAt < old.updatedAt;
-  const [current, then] = [keyring.findKeyIndex(now.token), keyring.findKeyIndex(old.token)];
-  return current === undefined || (then !== undefined && then <= current);
+/** With the same token, only the label may be newer. A re-encrypted token keeps its time, under a newer key. */
+function isOlder(keyring: Keyring, current: StoredKey, old: StoredKey): boolean {
+  if (current.token === old.token) return false;
+  if (current.updatedAt !== old.updatedAt) return current.updatedAt < old.updatedAt;
+  const [currentIndex, oldIndex] = [keyring.findKeyIndex(current.token), keyring.findKeyIndex(old.token)];
+  return currentIndex === undefined || (oldIndex !== undefined && oldIndex <= currentIndex);
 }

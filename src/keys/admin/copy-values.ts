@@ -1,4 +1,4 @@
-import { setTimeout as pause } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Owner } from '../../lib/owner.ts';
 import { keysBusy, type HeldOwnerLock } from '../owner-lock.ts';
 import type { Vault, VaultRecord, WritableVault } from '../vault.ts';
@@ -8,7 +8,7 @@ type KeyValues = VaultRecord['values'];
 interface TargetRecord {
   owner: Owner;
   ownerName: string;
-  /** The record's id where it is known; otherwise it is found by its name. */
+  /** Null where it is not known: the record is then found by its user name. */
   recordId: string | null;
 }
 
@@ -16,8 +16,8 @@ const MAX_FAILURES = 5;
 const RETRY_DELAY_MS = 50;
 
 /**
- * Makes a record hold exactly these values, provider by provider, each write read back; all else of the record
- * stays. A record that is not there is made. What holds already is not written again.
+ * Makes a record hold exactly these values. Writes provider by provider and reads each write back. The rest of the
+ * record stays. A missing record is created. Equal values are not written again.
  * @throws AppError `busy`, `keycloak_unavailable`.
  */
 export async function setRecordValues(
@@ -35,7 +35,7 @@ export async function setRecordValues(
     const values = wanted.get(provider) ?? [];
     if (await writable.writeValues(owner, record, { provider, values, ownerName })) continue;
     failures += 1;
-    await pause(RETRY_DELAY_MS * failures);
+    await delay(RETRY_DELAY_MS * failures);
   }
   throw keysBusy();
 }
@@ -49,7 +49,7 @@ async function findOrCreateRecord(
   return (await writable.findRecord(owner, recordId)) ?? (await writable.createRecord(owner, ownerName));
 }
 
-/** A provider whose values are not the same in both. Keycloak does not keep their order. */
+/** A provider whose values differ. Their order does not count: Keycloak does not keep it. */
 function findDifferingProvider(a: KeyValues, b: KeyValues): string | undefined {
   return [...a.keys(), ...b.keys()].find(
     (provider) => toComparable(a, provider) !== toComparable(b, provider),

@@ -10,27 +10,27 @@ import type { VaultLocation } from '../vault-location.ts';
 import type { Vault } from '../vault.ts';
 import type { OtherSecretsDeps } from './other-secrets.ts';
 
-/** What stored keys lie in and are reached with, by the app as by the commands. */
+/** Clients for stored keys, shared by the app and the commands. */
 export interface KeyClients {
   database: Database;
-  /** One writer per owner; on connections of its own. */
+  /** One writer per owner; uses its own database connections. */
   lock: OwnerLock;
-  /** The service client, in the realm of the people. */
+  /** The service client, in the user realm. */
   usersKeycloak: KeycloakAdmin;
-  /** The vault client, in the realm of the records. */
+  /** The vault client, in the vault realm. */
   vaultKeycloak: KeycloakAdmin;
   vault: Vault;
-  /** Where the configuration says that the records lie. */
+  /** The configured location. */
   vaultLocation: VaultLocation;
   keyring: Keyring;
-  /** The providers on offer in this mode. */
+  /** The providers available in this mode. */
   providers: readonly Provider[];
 }
 
-/** What the commands about stored keys work with. */
+/** What the commands for stored keys use. */
 export interface KeyAdminDeps extends KeyClients, OtherSecretsDeps {
   checkEndpoint: CheckEndpoint;
-  /** What this process remembers of owners: commands remember nothing. */
+  /** The cache of this process; commands have none. */
   reader: Pick<KeyReader, 'invalidate'>;
   log: Log;
 }

@@ -11,12 +11,12 @@ import { readLegacyKeys, type LegacyKey } from './legacy-keys.ts';
 import { listRealmUsers } from './list-records.ts';
 
 export interface ImportOptions {
-  /** Judges every key and writes nothing. */
+  /** Checks every key and writes nothing. */
   dryRun: boolean;
   onProgress(done: { users: number; imported: number }): void;
 }
 
-/** Why a key was not imported; `present` is no trouble: it is stored already, for the same endpoint. */
+/** The result for one key. `present` is no problem: the key is stored already, for the same endpoint. */
 type ImportOutcome =
   | 'imported'
   | 'present'
@@ -28,10 +28,10 @@ type ImportOutcome =
   | 'failed';
 
 export interface ImportReport {
-  /** People who have keys in the old layout. */
+  /** Users who have keys in the old layout. */
   users: number;
   counts: Record<ImportOutcome, number>;
-  /** What was not imported and should have been, by user id and provider. */
+  /** Keys that should have been imported and were not, by user id and provider. */
   problems: readonly { userId: string; provider: string; why: ImportOutcome }[];
 }
 
@@ -44,9 +44,9 @@ const ACTOR = 'system:keys-import-legacy';
 
 /**
  * Copies the keys of the old layout into the vault. The old attributes are read and never written. It can be
- * run again: what is stored already, with the same endpoint, is passed over.
+ * run again: keys that are stored already, with the same endpoint, are skipped.
  * @throws UnfitError when ENCRYPTION_KEY does not fit the stored keys, or another command is writing; AppError
- *   when Keycloak is away.
+ *   when Keycloak is unavailable.
  */
 export async function importLegacyKeys(deps: KeyAdminDeps, options: ImportOptions): Promise<ImportReport> {
   const run = () => importAll(deps, options);
@@ -59,16 +59,16 @@ async function importAll(deps: KeyAdminDeps, options: ImportOptions): Promise<Im
   const problems: ImportReport['problems'][number][] = [];
   const counts = createCounts();
   let users = 0;
-  for await (const user of listRealmUsers(deps.usersKeycloak)) {
-    const found = readLegacyKeys(user);
-    if (found.length === 0) continue;
-    const person = { id: user.id ?? '', username: user.username ?? '' };
+  for await (const representation of listRealmUsers(deps.usersKeycloak)) {
+    const legacyKeys = readLegacyKeys(representation);
+    if (legacyKeys.length === 0) continue;
+    const user = { id: representation.id ?? '', username: representation.username ?? '' };
     users += 1;
-    for (const legacy of found) {
-      const outcome = await importKey(person, legacy);
+    for (const legacy of legacyKeys) {
+      const outcome = await importKey(user, legacy);
       counts[outcome] += 1;
       if (outcome !== 'imported' && outcome !== 'present')
-        problems.push({ userId: person.id, provider: legacy.provider, why: outcome });
+        problems.push({ userId: user.id, provider: legacy.provider, why: outcome });
     }
     options.onProgress({ users, imported: counts.imported });
   }
@@ -92,7 +92,7 @@ function createKeyImporter(deps: KeyAdminDeps, dryRun: boolean) {
   const writer = createPoolWriter(deps);
   const requestId = `import-${randomId()}`;
 
-  return async (person: LegacyUser, legacy: LegacyKey): Promise<ImportOutcome> => {
+  return async (user: LegacyUser, legacy: LegacyKey): Promise<ImportOutcome> => {
     const provider = deps.providers.find(({ id }) => id === legacy.provider);
     if (provider === undefined) return 'unknown_provider';
     const key = deps.keyring.decrypt(legacy.token);
@@ -100,23 +100,23 @@ function createKeyImporter(deps: KeyAdminDeps, dryRun: boolean) {
     if (isOwnPlaintext(key)) return 'malformed';
     try {
       assertKeyFormat(provider, key, deps.providers);
-      const wish: KeyInput = {
-        owner: userOwner(person.id),
+      const input: KeyInput = {
+        owner: userOwner(user.id),
         provider,
         id: randomId(),
         isReplacement: false,
         key,
         label: legacy.label,
-        endpoint: await deps.checkEndpoint(person.id, provider, legacy.endpoint),
+        endpoint: await deps.checkEndpoint(user.id, provider, legacy.endpoint),
         expiresAt: null,
         createdAt: legacy.addedAt ?? new Date(),
       };
-      await (dryRun ? checkOnly : store)(wish, person.username);
+      await (dryRun ? checkOnly : store)(input, user.username);
       return 'imported';
     } catch (error) {
       const outcome = toOutcome(error);
       if (outcome === 'failed')
-        deps.log.warn({ err: error, user: person.id, provider: provider.id }, 'a key was not imported');
+        deps.log.warn({ err: error, user: user.id, provider: provider.id }, 'a key was not imported');
       return outcome;
     }
   };
@@ -143,9 +143,9 @@ function createKeyImporter(deps: KeyAdminDeps, dryRun: boolean) {
 }
 
 /**
- * The old system sealed bare keys; whatever else is under our keys is a JSON object: a stored key with its owner,
- * a session's tokens. People can write their own attributes of old: without this, whoever has seen another's
- * sealed key would put it into them and have it sealed anew as one of their own.
+ * The old system encrypted bare keys. Everything that this app encrypts is a JSON object: a stored key with its owner,
+ * the tokens of a session. Users can write their own legacy attributes. Without this check, a user could put another
+ * user's encrypted key there and have it imported as their own.
  */
 function isOwnPlaintext(plaintext: string): boolean {
   try {
@@ -156,7 +156,7 @@ function isOwnPlaintext(plaintext: string): boolean {
   }
 }
 
-/** @throws the error again when it is one that the next key would meet too. */
+/** @throws the error itself when the next key would fail with it too. */
 function toOutcome(error: unknown): ImportOutcome {
   if (!isAppError(error)) throw error;
   switch (error.code) {

@@ -2,26 +2,26 @@ import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/us
 import { readAttributes } from '../vault.ts';
 
 /**
- * A key in the layout of the system that came before: one key per provider in attributes of the person,
- * `byok_<provider>_key|label|added_date|endpoint|last_tested|test_status`, the key a Fernet token of its bare
- * text. What its tests found is not read: they could not fail.
+ * A key in the layout of the previous system: one key per provider in attributes of the user,
+ * `byok_<provider>_key|label|added_date|endpoint|last_tested|test_status`. The key is a Fernet token of its bare text.
+ * Test results are not read: the tests of that system could not fail.
  */
 export interface LegacyKey {
   provider: string;
   token: string;
   label: string | null;
   endpoint: string | null;
-  /** Undefined where the stored date is none, or lies ahead. */
+  /** Undefined where the stored date is invalid or in the future. */
   addedAt: Date | undefined;
 }
 
 const TOKEN_ATTRIBUTE = /^byok_(\w+)_key$/;
-/** What people may enter today; longer ones of old are cut. */
+/** The limit for new labels. Longer legacy labels are cut. */
 const MAX_LABEL_LENGTH = 120;
 /** A date and time without a zone, as Python's `utcnow().isoformat()` writes it: it means UTC. */
 const DATE_WITHOUT_ZONE = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$/;
 
-/** A person's keys of the old layout, by provider. */
+/** One key per provider. */
 export function readLegacyKeys(user: UserRepresentation): LegacyKey[] {
   const attributes = readAttributes(user);
   return Object.entries(attributes).flatMap(([name, [token = '']]) => {

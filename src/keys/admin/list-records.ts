@@ -7,10 +7,10 @@ import { readAttributes, toVaultRecord, type VaultRecord } from '../vault.ts';
 const PAGE_SIZE = 100;
 
 /**
- * Every user of a realm with all attributes, each once. Pages overlap by one: where a page does not hold the
- * user that ended the last one, users before it were deleted meanwhile, and the walk goes back so that nobody
- * is passed over. Users who come while it runs may be missed.
- * @param maxUsers ends the walk with the page that holds so many.
+ * Lists every user of a realm once, with all attributes. Pages overlap by one user. Where a page does not hold a known
+ * user, users before it were deleted meanwhile, and the listing goes back one page so that no user is skipped. Users who
+ * are created meanwhile may be missed.
+ * @param maxUsers ends the listing with the page that reaches this number.
  * @throws AppError `keycloak_unavailable`, also when the client may not list users.
  */
 export async function* listRealmUsers(
@@ -44,29 +44,28 @@ async function readPage(keycloak: KeycloakAdmin, first: number): Promise<UserRep
   } catch (error) {
     const status = keycloakStatus(error);
     if (status === undefined) throw error;
-    const detail = `Keycloak answered ${status} when asked for the users of realm "${keycloak.realm}".`;
+    const detail = `Keycloak answered ${status} to a request for the users of realm "${keycloak.realm}".`;
     throw keycloakUnavailable(error, detail);
   }
 }
 
-/** A vault record as a walk over all of them finds it. */
 export interface ListedRecord extends Pick<VaultRecord, 'id' | 'values'> {
-  /** Undefined when it names none: the app refuses such a record. */
+  /** Undefined when the record names none; the app refuses such a record. */
   owner: Owner | undefined;
-  /** By which an administrator knows the owner; may be empty. */
+  /** The owner's user name, for administrators; may be empty. */
   ownerName: string;
 }
 
 /**
- * Every vault record; where people are their own records, every person who has stored values.
- * @param mostUsers ends the walk with the page that holds so many.
+ * Lists every vault record; with one realm for users and keys, every user who has stored keys.
+ * @param maxUsers ends the listing with the page that reaches this number.
  */
 export async function* listVaultRecords(
   keycloak: KeycloakAdmin,
   recordIsUser: boolean,
-  mostUsers?: number,
+  maxUsers?: number,
 ): AsyncGenerator<ListedRecord> {
-  for await (const user of listRealmUsers(keycloak, mostUsers)) {
+  for await (const user of listRealmUsers(keycloak, maxUsers)) {
     const { id, values } = toVaultRecord(user);
     const username = user.username ?? '';
     if (recordIsUser) {
@@ -80,7 +79,7 @@ export async function* listVaultRecords(
   }
 }
 
-/** Organizations have no vault records yet: one that names an organization counts as a record without an owner. */
+/** Organizations have no vault records yet: a record that names one counts as a record without an owner. */
 function findOwner(text = ''): Owner | undefined {
   const parsed = parseOwner(text);
   return parsed?.kind === 'user' ? parsed.owner : undefined;

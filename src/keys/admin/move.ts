@@ -19,14 +19,14 @@ import { listVaultRecords, type ListedRecord } from './list-records.ts';
 import { withCommandLock } from './command-lock.ts';
 
 export interface MoveDeps extends KeyAdminDeps {
-  /** Keycloak's admin interface as another client, in another realm. */
+  /** Keycloak's admin API as another client, in another realm. */
   createRealmAdmin(realm: string, client: { id: string; secret: string }): KeycloakAdmin;
 }
 
 export interface MoveOptions {
-  /** The vault client of the place that the records come from. */
+  /** The vault client of the old location. */
   from: { id: string; secret: string };
-  /** The realm whose old values an interrupted move left behind. */
+  /** A realm in which an interrupted move left old values. */
   cleanUp: string | undefined;
   dryRun: boolean;
   onProgress(done: { step: 'copying' | 'removing'; records: number }): void;
@@ -35,20 +35,20 @@ export interface MoveOptions {
 export interface MoveReport {
   from: VaultLocation;
   to: VaultLocation;
-  /** Owners with keys, whose values are in the new place (in a dry run: would be). */
+  /** Owners whose keys were copied to the new location (in a dry run: would be). */
   copied: number;
-  /** Records of owners who keep nothing in them, and which are left behind. */
+  /** Records without keys. They are not copied. */
   empty: number;
-  /** Records that stop the move: a record id or an owner, with why. */
+  /** Records that stop the move: a record id or an owner, with the reason. */
   blockers: readonly { record: string; why: string }[];
-  /** True when the new place counts. */
+  /** True when the new location is in use. */
   isMoved: boolean;
   removed: number;
-  /** Old values that are still there. */
+  /** Records whose old values are still stored. */
   notRemoved: readonly { record: string; why: string }[];
 }
 
-/** What a walk over the old place found. */
+/** The result of copying the records of the old location. */
 interface CopyResult {
   copied: Map<Owner, string | null>;
   empty: Owner[];
@@ -63,12 +63,10 @@ interface VaultMove {
 }
 
 /**
- * Moves all vault records from where they are stored to where the configuration says: copies each under its
- * owner's lock and reads it back, then lets the new place count for all at once, then removes the old values.
- * While it copies, no app can start. Cut off before the switch it can simply be run again; cut off after it, the
- * old values are removed with `cleanUp`.
- * @throws UnfitError in words for the operator when it cannot be done, or another command is writing; AppError
- *   when Keycloak is away.
+ * Moves all vault records from the stored location to the configured one. Copies each record under its owner's lock and
+ * reads it back, then switches all owners to the new location at once, then removes the old values. No app can start
+ * while it copies. If it is interrupted before the switch, run it again; after the switch, use `cleanUp`.
+ * @throws UnfitError when a move is not possible or another command is writing; AppError when Keycloak fails.
  */
 export function moveVault(deps: MoveDeps, options: MoveOptions): Promise<MoveReport> {
   const run = () => moveAll(deps, options);
@@ -81,7 +79,7 @@ async function moveAll(deps: MoveDeps, options: MoveOptions): Promise<MoveReport
     const move = createMove(deps, options, await deps.database.transaction(lockVaultLocation));
     return { ...toReport(move, await copyAll(deps, options, move)), isMoved: false, ...NOTHING_REMOVED };
   }
-  const { move, result } = await copyAndSwitch(deps, options);
+  const { move, result } = await moveRecords(deps, options);
   const isMoved = result.blockers.length === 0;
   const removal = isMoved ? await removeOld(deps, options, move) : NOTHING_REMOVED;
   return { ...toReport(move, result), isMoved, ...removal };
@@ -89,11 +87,8 @@ async function moveAll(deps: MoveDeps, options: MoveOptions): Promise<MoveReport
 
 const NOTHING_REMOVED = { removed: 0, notRemoved: [] };
 
-/** The row of the place is held all the while, so that no process can start on the one or the other. */
-function copyAndSwitch(
-  deps: MoveDeps,
-  options: MoveOptions,
-): Promise<{ move: VaultMove; result: CopyResult }> {
+/** The row of the location stays locked, so that no process can start with the old or the new location. */
+function moveRecords(deps: MoveDeps, options: MoveOptions): Promise<{ move: VaultMove; result: CopyResult }> {
   return deps.database.transaction(async (sql) => {
     const move = createMove(deps, options, await lockVaultLocation(sql));
     const connections = await countAppConnections(deps.database);
@@ -112,14 +107,14 @@ function createMove(deps: MoveDeps, options: MoveOptions, from: VaultLocation | 
   const to = deps.vaultLocation;
   if (from === undefined || isSameLocation(from, to)) {
     throw new UnfitError(
-      `The stored keys lie in ${describeLocation(to)}, as the configuration says: there is nothing to move. ` +
-        'Old values that an interrupted move left behind are removed with --clean-up <realm>.',
+      `The stored keys are in ${describeLocation(to)}, as configured: there is nothing to move. ` +
+        'To remove old values that an interrupted move left, use --clean-up <realm>.',
     );
   }
   if (from.realm === to.realm) {
     throw new UnfitError(
-      `The vault's realm "${to.realm}" is the same before and after: it is KEYCLOAK_REALM that was changed, and ` +
-        'another realm has other people. Set KEYCLOAK_REALM back.',
+      `The vault's realm "${to.realm}" is the same before and after; KEYCLOAK_REALM was changed, and ` +
+        'another realm has other users. Set KEYCLOAK_REALM back.',
     );
   }
   return openMove(deps, options, from);
@@ -144,20 +139,18 @@ async function copyAll(deps: MoveDeps, options: MoveOptions, move: VaultMove): P
   return result;
 }
 
-/** Values that lie in the new place already and have nothing to do with the old would come to life. */
+/** Keys that are only in the new location would come into use with the switch. They stop the move. */
 async function findUnexpectedRecords(deps: MoveDeps, result: CopyResult): Promise<void> {
   const known = new Set<string | undefined>([...result.copied.keys(), ...result.empty]);
   const blocked = new Set(result.blockers.map(({ record }) => record));
-  for await (const { id, owner, values } of listVaultRecords(
-    deps.vaultKeycloak,
-    deps.vaultLocation.recordIsUser,
-  )) {
+  const { vaultKeycloak, vaultLocation } = deps;
+  for await (const { id, owner, values } of listVaultRecords(vaultKeycloak, vaultLocation.recordIsUser)) {
     if (values.size === 0 || known.has(owner) || blocked.has(owner ?? id)) continue;
     result.blockers.push({ record: owner ?? id, why: UNEXPECTED_RECORD });
   }
 }
 
-const UNEXPECTED_RECORD = 'the new place holds keys of it that the old one does not: delete them there';
+const UNEXPECTED_RECORD = 'the new location holds keys of it that the old one does not: delete them there';
 
 async function copyOne(
   deps: MoveDeps,
@@ -172,22 +165,18 @@ async function copyOne(
     return;
   }
   try {
-    await deps.lock.runExclusive(owner, async (hold) => {
-      const old = await findOldRecord(move, hold, owner);
+    await deps.lock.runExclusive(owner, async (held) => {
+      const old = await findOldRecord(move, held, owner);
       if (old?.id !== listed.id) {
-        result.blockers.push({ record: listed.id, why: `it names ${owner}, whose record is another` });
+        result.blockers.push({ record: listed.id, why: `it names ${owner}, which has another record` });
       } else if (old.values.size === 0) {
-        if (!options.dryRun) await clearCopy(deps, hold, owner, ownerName);
+        if (!options.dryRun) await clearCopy(deps, held, owner, ownerName);
         result.empty.push(owner);
       } else if (options.dryRun) {
-        await checkCopy(deps, hold, owner, result);
+        await checkCopy(deps, held, owner, result);
       } else {
-        const copy = await setRecordValues(
-          deps.vault,
-          hold,
-          { owner, ownerName, recordId: null },
-          old.values,
-        );
+        const target = { owner, ownerName, recordId: null };
+        const copy = await setRecordValues(deps.vault, held, target, old.values);
         result.copied.set(owner, copy.id);
       }
     });
@@ -198,7 +187,7 @@ async function copyOne(
   }
 }
 
-/** What a run that was cut off has copied, and the owner has deleted since. */
+/** Removes keys that an interrupted move copied and that the owner has deleted since. */
 async function clearCopy(
   deps: MoveDeps,
   held: HeldOwnerLock,
@@ -215,7 +204,7 @@ async function findOldRecord({ oldVault }: VaultMove, held: HeldOwnerLock, owner
   return oldVault.writableUntil(held.deadlineMs).findRecord(owner, vaultId);
 }
 
-/** Finds what would stop the copy, and writes nothing. */
+/** Finds what would stop the copy. Writes nothing. */
 async function checkCopy(
   deps: MoveDeps,
   held: HeldOwnerLock,
@@ -228,16 +217,16 @@ async function checkCopy(
   else result.copied.set(owner, target?.id ?? null);
 }
 
-const NO_SUCH_USER = 'Keycloak has no such person: set the configuration back, run "vault purge", then move';
+const NO_SUCH_USER = 'Keycloak has no such user: set the configuration back, run "vault purge", then move';
 
-/** Where people hold their own keys, a person who is gone is the likely reason, and has a remedy. */
+/** With one realm for users and keys, the likely cause is a deleted user, which has a remedy. */
 async function toCopyErrorReason(deps: MoveDeps, owner: Owner, code: string): Promise<string> {
   if (!deps.vaultLocation.recordIsUser) return code;
   const target = await deps.vault.findRecord(owner, null).catch(() => null);
   return target === undefined ? NO_SUCH_USER : code;
 }
 
-/** Removes old values, of owners alone whose keys are in the place that counts. */
+/** Removes the old values of owners whose keys are in the new location. */
 async function removeOld(
   deps: MoveDeps,
   options: MoveOptions,
@@ -259,22 +248,22 @@ async function removeOld(
   return { removed, notRemoved };
 }
 
-/** @returns why nothing was removed, else undefined. */
+/** @returns why nothing was removed; undefined when the values were removed. */
 async function removeOne(deps: MoveDeps, move: VaultMove, listed: ListedRecord): Promise<string | undefined> {
   const { owner, ownerName } = listed;
   if (owner === undefined) return 'it names no owner';
-  return deps.lock.runExclusive(owner, async (hold) => {
-    const old = await move.oldVault.writableUntil(hold.deadlineMs).findRecord(owner, listed.id);
-    if (old?.id !== listed.id) return 'it has changed meanwhile';
+  return deps.lock.runExclusive(owner, async (held) => {
+    const old = await move.oldVault.writableUntil(held.deadlineMs).findRecord(owner, listed.id);
+    if (old?.id !== listed.id) return 'it was changed meanwhile';
     if (old.values.size > 0) {
-      const now = await findCurrentRecord(deps, hold, owner);
-      if (now === undefined) return 'the owner has no record in the place that counts';
-      if (!areValuesContained(deps.keyring, old.values, now.values))
-        return 'it holds keys that the new place lacks';
+      const current = await findCurrentRecord(deps, held, owner);
+      if (current === undefined) return 'the owner has no record in the new location';
+      if (!areValuesContained(deps.keyring, old.values, current.values))
+        return 'it holds keys that the new location lacks';
     }
     if (move.from.recordIsUser)
-      await setRecordValues(move.oldVault, hold, { owner, ownerName, recordId: old.id }, new Map());
-    else await move.oldVault.writableUntil(hold.deadlineMs).deleteRecord(owner, old);
+      await setRecordValues(move.oldVault, held, { owner, ownerName, recordId: old.id }, new Map());
+    else await move.oldVault.writableUntil(held.deadlineMs).deleteRecord(owner, old);
     return undefined;
   });
 }
@@ -288,8 +277,8 @@ async function cleanUp(deps: MoveDeps, options: MoveOptions, realm: string): Pro
   const current = await deps.database.transaction(lockVaultLocation);
   if (current === undefined || !isSameLocation(current, deps.vaultLocation) || current.realm === realm) {
     throw new UnfitError(
-      `Only what lies elsewhere than in ${describeLocation(current ?? deps.vaultLocation)} can be cleaned up, and the ` +
-        'configuration must say that place.',
+      `The stored keys are in ${describeLocation(current ?? deps.vaultLocation)}. --clean-up needs a realm other than ` +
+        "that, and the configuration must name the keys' location.",
     );
   }
   const move = openMove(deps, options, { realm, recordIsUser: realm === deps.usersKeycloak.realm });
@@ -303,7 +292,7 @@ function toReport({ from, to }: VaultMove, { copied, empty, blockers }: CopyResu
 
 function appRunningMessage(connections: number): string {
   return (
-    `The app is running (${connections} connections to the database). Stop all its processes first: what they ` +
-    'wrote during the move would be lost.'
+    `The app is running (${connections} connections to the database). Stop all its processes first: their ` +
+    'writes during the move would be lost.'
   );
 }

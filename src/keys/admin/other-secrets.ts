@@ -1,31 +1,31 @@
 import type { Keyring } from '../../lib/crypto/keyring.ts';
 import type { EncryptedTexts, EncryptedText } from '../../lib/crypto/encrypted-texts.ts';
 
-/** How the sealed texts of one kind stand. */
+/** Encrypted texts of one kind, in numbers. */
 export interface OtherSecretCounts {
   kind: string;
   texts: number;
-  /** How many each key of the ring opens, in the order of ENCRYPTION_KEY. */
+  /** How many each key of the ring decrypts, in the order of ENCRYPTION_KEY. */
   byRingKey: number[];
-  /** Opened by no key of the ring, or altered. */
+  /** No key of the ring decrypts them, or they were altered. */
   undecryptable: number;
-  /** They open, but were sealed for another place than where they lie. */
+  /** They decrypt, but were encrypted for another owner, row or member. */
   misplaced: number;
 }
 
 export interface OtherSecretsDeps {
   keyring: Keyring;
-  /** What lies sealed outside the vault. */
+  /** Encrypted texts outside the vault. */
   otherSecrets: readonly EncryptedTexts[];
 }
 
-/** Counts what lies outside the vault, and changes nothing. */
+/** Counts the encrypted texts outside the vault. Changes nothing. */
 export async function countOtherSecrets({
   keyring,
-  otherSecrets: sealedElsewhere,
+  otherSecrets,
 }: OtherSecretsDeps): Promise<OtherSecretCounts[]> {
   const allCounts: OtherSecretCounts[] = [];
-  for (const secrets of sealedElsewhere) {
+  for (const secrets of otherSecrets) {
     const byRingKey = Array.from({ length: keyring.size }, () => 0);
     const counts: OtherSecretCounts = {
       kind: secrets.kind,
@@ -41,7 +41,7 @@ export async function countOtherSecrets({
 }
 
 async function countSecret(counts: OtherSecretCounts, keyring: Keyring, text: EncryptedText): Promise<void> {
-  const ringIndex = keyring.findKeyIndex(text.token);
+  const ringIndex = keyring.findKeyIndex(text.ciphertext);
   counts.texts += 1;
   if (ringIndex === undefined) counts.undecryptable += 1;
   else {
@@ -51,20 +51,20 @@ async function countSecret(counts: OtherSecretCounts, keyring: Keyring, text: En
 }
 
 /**
- * Seals anew what lies under an older key, text by text, each only where it is still the one that was read: whoever
- * changes it meanwhile has sealed it himself. Misplaced ones stay misplaced, under the first key.
- * @param onSeen is called for each text that was seen, with how many were sealed anew so far.
- * @returns how many were.
+ * Re-encrypts texts under an older key, one by one. A text that changed since it was read is skipped: its writer has
+ * encrypted it. Misplaced texts are re-encrypted too and stay misplaced.
+ * @param onSeen is called for each text, with the number of re-encrypted texts so far.
+ * @returns the number of re-encrypted texts.
  */
 export async function reencryptOtherSecrets(
-  { keyring, otherSecrets: sealedElsewhere }: OtherSecretsDeps,
+  { keyring, otherSecrets }: OtherSecretsDeps,
   onSeen: (reencrypted: number) => void,
 ): Promise<number> {
   let reencrypted = 0;
-  for (const secrets of sealedElsewhere) {
+  for (const secrets of otherSecrets) {
     for await (const text of secrets.list()) {
-      const isUnderOlder = (keyring.findKeyIndex(text.token) ?? 0) > 0;
-      const token = isUnderOlder ? keyring.reencrypt(text.token) : undefined;
+      const isUnderOlderKey = (keyring.findKeyIndex(text.ciphertext) ?? 0) > 0;
+      const token = isUnderOlderKey ? keyring.reencrypt(text.ciphertext) : undefined;
       if (token !== undefined && (await text.replace(token))) reencrypted += 1;
       onSeen(reencrypted);
     }
@@ -72,7 +72,7 @@ export async function reencryptOtherSecrets(
   return reencrypted;
 }
 
-/** How many of them need an older key. */
+/** How many texts need an older key. */
 export function countUnderOlderKeys(allCounts: readonly OtherSecretCounts[]): number {
   return allCounts.flatMap(({ byRingKey }) => byRingKey.slice(1)).reduce((sum, each) => sum + each, 0);
 }

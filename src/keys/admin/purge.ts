@@ -7,11 +7,11 @@ import { listVaultRecords } from './list-records.ts';
 import { withCommandLock } from './command-lock.ts';
 import { createOwnerRemoval } from './remove-owner.ts';
 
-/** What people have here beside keys, which goes with them. */
+/** What owners have beside keys. It is removed with them. */
 export interface OwnerData {
-  /** Everybody who has some. */
+  /** All owners with such data. */
   listOwners(): Promise<readonly Owner[]>;
-  /** Removes all that an owner has. */
+  /** Removes all such data of an owner. */
   remove(owner: Owner, requestId: string, actor: string): Promise<void>;
 }
 
@@ -22,11 +22,11 @@ export interface PurgeDeps extends KeyAdminDeps {
 export interface PurgeOptions {
   /** Deletes; otherwise only lists. */
   yes: boolean;
-  /** Deletes also where more are missing than leave: a mistyped realm would look like that. */
+  /** Deletes even when most owners are missing, as they would be with a mistyped realm. */
   evenMost: boolean;
 }
 
-/** Somebody with a vault record or belongings who is in the realm of the people no more. */
+/** An owner with a vault record or other data who is no longer in the user realm. */
 interface Orphan {
   owner: Owner;
   ownerName: string;
@@ -34,13 +34,13 @@ interface Orphan {
 }
 
 export interface PurgeReport {
-  /** Everybody with a vault record that names them, or with belongings. */
+  /** All owners that a vault record names, or that have other data. */
   owners: number;
   orphans: readonly Orphan[];
   /** True when nothing was deleted because too many owners are missing. */
   isRefused: boolean;
   removed: readonly Owner[];
-  /** Owners who were there again when it came to deleting. */
+  /** Owners who existed again right before the deletion. */
   kept: readonly Owner[];
   failed: readonly { owner: Owner; why: string }[];
 }
@@ -48,10 +48,9 @@ export interface PurgeReport {
 const ACTOR = 'system:vault-purge';
 
 /**
- * Finds the vault records and belongings of people whom Keycloak does not know, and deletes them when told to.
- * Where people are their own records, keys go with the person, and belongings alone are left.
- * @throws AppError `keycloak_unavailable` when it cannot be told who is there; UnfitError when another command
- *   is writing.
+ * Finds vault records and other data of users that Keycloak does not have, and deletes them with `yes`. With one realm
+ * for users and keys, keys are deleted with the user, and only other data is left.
+ * @throws AppError `keycloak_unavailable` when the users cannot be read; UnfitError when another command is writing.
  */
 export async function purgeVault(deps: PurgeDeps, options: PurgeOptions): Promise<PurgeReport> {
   const run = () => purge(deps, options);
@@ -66,7 +65,7 @@ async function purge(deps: PurgeDeps, options: PurgeOptions): Promise<PurgeRepor
   return { ...report, ...(await removeAll(deps, orphans)) };
 }
 
-/** In a small installation one who leaves is a tenth at once; there only most of all are too many. */
+/** Up to three are too many only as a majority: in a small installation, one orphan is already a tenth of all owners. */
 function areTooMany(orphans: number, owners: number): boolean {
   return orphans > owners / 2 || (orphans > 3 && orphans > owners / 10);
 }
@@ -82,19 +81,15 @@ async function findOrphans(deps: PurgeDeps): Promise<Pick<PurgeReport, 'owners' 
   return { owners: owners.size, orphans };
 }
 
-/** Everybody of whom something is kept, some of them twice; the vault first, since it knows names. */
-async function* listOwners({
-  vaultLocation: place,
-  vaultKeycloak: records,
-  ownerData: belongings,
-}: PurgeDeps): AsyncGenerator<Orphan> {
-  if (!place.recordIsUser) {
-    for await (const { owner, ownerName, values } of listVaultRecords(records, false)) {
+/** All owners with stored data, some of them twice. The vault comes first, since it holds names. */
+async function* listOwners({ vaultLocation, vaultKeycloak, ownerData }: PurgeDeps): AsyncGenerator<Orphan> {
+  if (!vaultLocation.recordIsUser) {
+    for await (const { owner, ownerName, values } of listVaultRecords(vaultKeycloak, false)) {
       const keys = [...values.values()].reduce((sum, list) => sum + list.length, 0);
       if (owner !== undefined) yield { owner, ownerName, keys };
     }
   }
-  for (const owner of await belongings.listOwners()) yield { owner, ownerName: '', keys: 0 };
+  for (const owner of await ownerData.listOwners()) yield { owner, ownerName: '', keys: 0 };
 }
 
 async function removeAll(
@@ -113,22 +108,25 @@ async function removeAll(
       (outcome === 'kept' ? kept : removed).push(owner);
     } catch (error) {
       if (!isAppError(error)) throw error;
-      deps.log.warn({ err: error, owner }, 'what somebody left behind was not deleted');
+      deps.log.warn({ err: error, owner }, 'the data of a deleted user was not removed');
       failed.push({ owner, why: error.code });
     }
   }
   return { removed, kept, failed };
 }
 
-/** Whether the realm of the people has the owner, enabled or not. Only a 404 is a no. */
-async function isKnownUser(people: KeycloakAdmin, owner: Owner): Promise<boolean> {
+/** Whether the user realm has the owner, enabled or not. Only a 404 counts as no. */
+async function isKnownUser(usersKeycloak: KeycloakAdmin, owner: Owner): Promise<boolean> {
   const id = getUserId(owner);
   try {
-    const found = await people.call((client) => client.users.findOne({ id }));
+    const found = await usersKeycloak.call((client) => client.users.findOne({ id }));
     // The client answers null where its type says undefined.
     return (found ?? undefined) !== undefined;
   } catch (error) {
     if (isAppError(error)) throw error;
-    throw keycloakUnavailable(error, `Keycloak did not say whether ${owner} is in realm "${people.realm}".`);
+    throw keycloakUnavailable(
+      error,
+      `Keycloak did not say whether ${owner} is in realm "${usersKeycloak.realm}".`,
+    );
   }
 }

@@ -9,20 +9,20 @@ import { deleteOwnerStatus } from './admin-store.ts';
 export interface OwnerRemovalDeps {
   lock: OwnerLock;
   vault: Vault;
-  /** True where a person's record is the person's own user: there is then no record of ours to delete. */
+  /** True with one realm for users and keys: the record is the user, and is not deleted here. */
   recordIsUser: boolean;
 }
 
 /** `removed`: the vault record is deleted. `absent`: there was none. `kept`: the owner may not be removed. */
 export type OwnerRemovalResult = 'removed' | 'absent' | 'kept';
 
-/** Ends an owner's custody: for a person who was deleted. */
+/** Removes the keys of owners who were deleted in Keycloak. */
 export interface OwnerRemoval {
   /**
-   * Deletes the owner's vault record and all that is known of the keys, under the owner's lock. The audit trail
-   * stays, and gets a row.
-   * @param actor who ordered it, for the trail.
-   * @param mayRemove asked under the lock, right before anything is written.
+   * Deletes the owner's vault record and the status of the keys, under the owner's lock. The audit trail stays and
+   * gets a row.
+   * @param actor for the audit trail.
+   * @param mayRemove called under the lock, right before anything is written.
    * @throws AppError `busy`, `keycloak_unavailable`, `database_unavailable` (503); `key_undecryptable` when the
    *   record names another owner.
    */
@@ -42,10 +42,10 @@ export function createOwnerRemoval({ lock, vault, recordIsUser }: OwnerRemovalDe
         const { vaultId } = await connection.withOwner(owner, (sql) => readVaultIndex(sql, owner));
         const writable = vault.writableUntil(deadlineMs);
         const record = await writable.findRecord(owner, vaultId);
-        // The person is there after all, and a person is never deleted here.
+        // The user exists after all, and a user is never deleted here.
         if (recordIsUser && record !== undefined) return 'kept';
         if (record === undefined && vaultId === null) {
-          // The record went before the person: what was known of the keys may still be there.
+          // The record was deleted before the user: the status of its keys may still be stored.
           await connection.withOwner(owner, (sql) => deleteOwnerStatus(sql, owner));
           return 'absent';
         }

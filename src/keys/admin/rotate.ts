@@ -18,52 +18,53 @@ import { withCommandLock } from './command-lock.ts';
 
 export interface RotateOptions {
   /**
-   * Goes on where the canary does not open, and lets it be sealed anew although keys are left that an older
-   * key would open, or none that any key does: what the first key does not open is given up.
+   * Continues where the canary does not decrypt. Re-encrypts it although an older key would decrypt more keys, or no
+   * key decrypts anything. What the first key does not decrypt is given up.
    */
   acceptLoss: boolean;
   onProgress(done: RotationProgress): void;
 }
 
 export interface RotationProgress {
-  /** Vault records seen. */
+  /** Vault records read. */
   records: number;
-  /** Keys sealed anew. */
+  /** Re-encrypted keys. */
   reencrypted: number;
-  /** Texts outside the vault sealed anew. */
+  /** Re-encrypted texts outside the vault. */
   reencryptedSecrets: number;
 }
 
 export interface RotationReport {
-  /** Keys, by this run. */
+  /** Keys re-encrypted by this command. */
   reencrypted: number;
-  /** Texts outside the vault, by this run. */
+  /** Texts outside the vault re-encrypted by this command. */
   reencryptedSecrets: number;
-  /** Pools that could not be written, as `<owner>, <provider>`, with why. */
+  /** Pools that could not be written, as `<owner>, <provider>`, with the error code. */
   failed: readonly { pool: string; why: string }[];
-  /** Keys that were left as they are, as `<owner>, <provider>/<id>`. */
+  /** Keys that were not changed, as `<owner>, <provider>/<id>`. */
   skipped: readonly { key: string; why: 'misplaced' | 'undecryptable' }[];
-  /** What lies in the vault after it. */
+  /** What the vault holds after the rotation. */
   counts: KeyCounts;
-  /** What lies outside the vault after it, kind by kind. */
+  /** Texts outside the vault after the rotation, by kind. */
   otherSecrets: readonly OtherSecretCounts[];
-  /** True when no key of the ring opens anything of all that is stored. */
+  /** True when the ring decrypts nothing of what is stored. */
   decryptsNothing: boolean;
-  /** True when nothing needs an older key any more: a start takes the first key alone. */
+  /** True when nothing needs an older key any more: the first key is enough to start. */
   isFinished: boolean;
 }
 
 const ACTOR = 'system:keys-rotate';
-/** So many failures one after another are no matter of single owners. */
+/** So many failures in a row are not caused by single owners. */
 const MAX_CONSECUTIVE_FAILURES = 5;
-/** Refuses a change that is none: others have been at the same work. */
-const NOTHING_TO_DO = new Error('nothing to seal anew');
+/** Refuses an empty change: another process has re-encrypted the pool. */
+const NOTHING_TO_DO = new Error('nothing to re-encrypt');
 
 /**
- * Seals every key that lies under an older key of the ring under the first one, owner by owner under the
- * owner's lock, while apps serve and write; then what lies sealed outside the vault, text by text. It keeps no account of its own: a run that was cut off goes on where
- * it stood, because what is done is seen in the tokens.
- * @throws UnfitError when the ring does not fit the stored keys, or another command is writing; AppError when Keycloak or the database is away.
+ * Re-encrypts under the first key every key that is under an older one, owner by owner under the owner's lock, while
+ * apps serve and write. Then re-encrypts the texts outside the vault. It stores no progress: after an interruption it
+ * continues, because the tokens show what is done.
+ * @throws UnfitError when the ring does not fit the stored keys, or another command is writing; AppError when
+ *   Keycloak or the database is unavailable.
  */
 export function rotateKeys(deps: KeyAdminDeps, options: RotateOptions): Promise<RotationReport> {
   return withCommandLock(deps.database, () => rotateAll(deps, options));
@@ -71,30 +72,30 @@ export function rotateKeys(deps: KeyAdminDeps, options: RotateOptions): Promise<
 
 async function rotateAll(deps: KeyAdminDeps, options: RotateOptions): Promise<RotationReport> {
   await beginRotation(deps, options.acceptLoss);
-  const { reencrypted: resealed, failed, skipped: left, records } = await reencryptAll(deps, options);
-  const resealedElsewhere = await reencryptOtherSecrets(deps, (count) => {
-    options.onProgress({ records, reencrypted: resealed, reencryptedSecrets: count });
+  const { reencrypted, failed, skipped, records } = await reencryptAll(deps, options);
+  const reencryptedSecrets = await reencryptOtherSecrets(deps, (count) => {
+    options.onProgress({ records, reencrypted, reencryptedSecrets: count });
   });
-  // Counted anew: what was written meanwhile by a process that has the old key alone must not be missed.
-  const tally = await countKeys(deps);
-  const elsewhere = await countOtherSecrets(deps);
-  const underOlder = tally.byRingKey.slice(1).reduce((sum, each) => sum + each, 0);
+  // Counted again, since a process that has only the old key may have written meanwhile.
+  const counts = await countKeys(deps);
+  const otherSecrets = await countOtherSecrets(deps);
+  const underOlder = counts.byRingKey.slice(1).reduce((sum, each) => sum + each, 0);
   const needed =
-    underOlder - (options.acceptLoss ? tally.misplacedUnderOlderKey : 0) + countUnderOlderKeys(elsewhere);
-  const opensNothing = isNothingDecryptable(tally, elsewhere);
-  // Such a ring is rather the wrong one than one that is needed no more.
-  const isFinished = failed.length === 0 && needed === 0 && (!opensNothing || options.acceptLoss);
+    underOlder - (options.acceptLoss ? counts.misplacedUnderOlderKey : 0) + countUnderOlderKeys(otherSecrets);
+  const decryptsNothing = isNothingDecryptable(counts, otherSecrets);
+  // A ring that decrypts nothing is more likely the wrong one than one that nothing needs.
+  const isFinished = failed.length === 0 && needed === 0 && (!decryptsNothing || options.acceptLoss);
   if (isFinished && (await findCanaryKeyIndex(deps.database, deps.keyring)) !== 0) {
     await reencryptCanary(deps.database, deps.keyring);
   }
   return {
-    reencrypted: resealed,
-    reencryptedSecrets: resealedElsewhere,
+    reencrypted,
+    reencryptedSecrets,
     failed,
-    skipped: left,
-    counts: tally,
-    otherSecrets: elsewhere,
-    decryptsNothing: opensNothing,
+    skipped,
+    counts,
+    otherSecrets,
+    decryptsNothing,
     isFinished,
   };
 }
@@ -111,8 +112,8 @@ async function reencryptAll(deps: KeyAdminDeps, options: RotateOptions): Promise
   const writer = createPoolWriter(deps);
   const requestId = `rotate-${randomId()}`;
   const failed: RotationReport['failed'][number][] = [];
-  const left: RotationReport['skipped'][number][] = [];
-  let [records, resealed, failuresInARow] = [0, 0, 0];
+  const skipped: RotationReport['skipped'][number][] = [];
+  let [records, reencrypted, consecutiveFailures] = [0, 0, 0];
 
   async function reencryptPool(
     record: ListedRecord,
@@ -120,15 +121,15 @@ async function reencryptAll(deps: KeyAdminDeps, options: RotateOptions): Promise
     values: readonly string[],
   ): Promise<void> {
     const { owner } = record;
-    left.push(...listSkipped(deps.keyring, record, provider, values));
+    skipped.push(...listSkipped(deps.keyring, record, provider, values));
     if (owner === undefined || !needsReencryption(deps.keyring, owner, provider, parsePool(values))) return;
     try {
-      resealed += await writeReencrypted(writer, deps.keyring, record, { owner, provider, requestId });
-      failuresInARow = 0;
+      reencrypted += await writeReencrypted(writer, deps.keyring, record, { owner, provider, requestId });
+      consecutiveFailures = 0;
     } catch (error) {
-      failuresInARow += 1;
-      if (!isAppError(error) || failuresInARow >= MAX_CONSECUTIVE_FAILURES) throw error;
-      deps.log.warn({ err: error, owner, provider }, 'keys could not be sealed anew');
+      consecutiveFailures += 1;
+      if (!isAppError(error) || consecutiveFailures >= MAX_CONSECUTIVE_FAILURES) throw error;
+      deps.log.warn({ err: error, owner, provider }, 'keys could not be re-encrypted');
       failed.push({ pool: `${owner}, ${provider}`, why: error.code });
     }
   }
@@ -136,12 +137,12 @@ async function reencryptAll(deps: KeyAdminDeps, options: RotateOptions): Promise
   for await (const record of listVaultRecords(deps.vaultKeycloak, deps.vaultLocation.recordIsUser)) {
     for (const [provider, values] of record.values) await reencryptPool(record, provider, values);
     records += 1;
-    options.onProgress({ records, reencrypted: resealed, reencryptedSecrets: 0 });
+    options.onProgress({ records, reencrypted, reencryptedSecrets: 0 });
   }
-  return { reencrypted: resealed, failed, skipped: left, records };
+  return { reencrypted, failed, skipped, records };
 }
 
-/** @returns how many keys were sealed anew. */
+/** @returns the number of re-encrypted keys. */
 async function writeReencrypted(
   writer: PoolWriter,
   keyring: Keyring,
@@ -163,7 +164,7 @@ async function writeReencrypted(
   }
 }
 
-/** What is sealed anew is kept over attempts: an earlier one may have held after all. */
+/** Collects ids across attempts: the write of an earlier attempt may have succeeded after all. */
 function createReencryptionPlan(
   keyring: Keyring,
   owner: Owner,
@@ -181,7 +182,7 @@ function createReencryptionPlan(
   };
 }
 
-/** Superseded values are dropped by any write, so one under an older key is reason enough for a write. */
+/** Any write drops superseded values, so one under an older key also needs a write. */
 function needsReencryption(keyring: Keyring, owner: Owner, provider: string, pool: StoredPool): boolean {
   return (
     pool.keys.some((key) => isUnderOlderKey(keyring, owner, provider, key)) ||
@@ -194,7 +195,7 @@ function isUnderOlderKey(keyring: Keyring, owner: Owner, provider: string, key: 
   return state === 'in_place' && ringIndex !== 0;
 }
 
-/** The value with another token and all else as it was, members that this version does not know included. */
+/** Replaces the token and keeps all other members, also those that this version does not know. */
 function withToken(value: string, token: string): string {
   return JSON.stringify({ ...(JSON.parse(value) as object), token });
 }

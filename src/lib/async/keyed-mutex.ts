@@ -1,16 +1,16 @@
-/** Lets a number of pieces of work through at once, the others in the order in which they came. */
+/** Limits concurrent work; waiting work starts in the order of the calls. */
 export interface DeadlineSemaphore {
-  /** @param deadlineMs epoch ms: whose turn has not come by then is refused. */
+  /** @param deadlineMs epoch ms: work that has not started by then is rejected. */
   run<T>(deadlineMs: number, work: () => Promise<T>): Promise<T>;
 }
 
-/** A turnstile for one piece of work at a time under each name; names that nobody uses cost nothing. */
+/** Runs one piece of work per name at a time. Unused names take no memory. */
 export interface KeyedMutex {
-  /** @param deadlineMs as of {@link DeadlineSemaphore}. */
+  /** @param deadlineMs as in {@link DeadlineSemaphore}. */
   run<T>(name: string, deadlineMs: number, work: () => Promise<T>): Promise<T>;
 }
 
-/** @param createTimeoutError makes what is thrown when a turn does not come in time. */
+/** @param createTimeoutError creates the error for work that did not start in time. */
 export function createDeadlineSemaphore(permits: number, createTimeoutError: () => Error): DeadlineSemaphore {
   let free = permits;
   const waiting: (() => void)[] = [];
@@ -51,7 +51,7 @@ export function createDeadlineSemaphore(permits: number, createTimeoutError: () 
   };
 }
 
-/** @param createTimeoutError as of {@link createDeadlineSemaphore}. */
+/** @param createTimeoutError as in {@link createDeadlineSemaphore}. */
 export function createKeyedMutex(createTimeoutError: () => Error): KeyedMutex {
   const entries = new Map<string, { semaphore: DeadlineSemaphore; useCount: number }>();
   return {

@@ -1,16 +1,16 @@
 import type { Log } from '../log.ts';
 
-/** A piece of work that repeats until it is stopped. */
+/** Repeats a piece of work until it is stopped. */
 export interface Poller {
-  /** Resolves when the first round is over, whether it worked or not. */
+  /** Resolves after the first round, also when it failed. */
   start(): Promise<void>;
-  /** Resolves when no round runs any more. */
+  /** Resolves when no round is running. */
   stop(): Promise<void>;
 }
 
 /**
- * Builds a loop with a pause of `intervalMs` between the rounds. A round that fails is tried again; the log
- * hears of an outage once when it begins and once when it ends.
+ * Waits `intervalMs` between the rounds. A failed round is retried in the next one. An outage is logged once when it
+ * begins and once when it ends.
  */
 export function createPoller(name: string, intervalMs: number, poll: () => Promise<void>, log: Log): Poller {
   let timer: NodeJS.Timeout | undefined;
@@ -25,10 +25,7 @@ export function createPoller(name: string, intervalMs: number, poll: () => Promi
       isFailing = false;
     } catch (error) {
       if (!isFailing)
-        log.warn(
-          { loop: name, err: error },
-          `${name} fails; it is tried again every ${String(intervalMs)} ms`,
-        );
+        log.warn({ loop: name, err: error }, `${name} fails; retrying every ${String(intervalMs)} ms`);
       isFailing = true;
     }
     if (!isStopped) timer = setTimeout(() => void runRound(), intervalMs).unref();

@@ -1,14 +1,13 @@
-/** A fixed number of places for work that must not all be done at once. */
+/** Limits the number of concurrent pieces of work. */
 export interface Semaphore {
   /**
-   * Waits for a place, in turn.
-   * @returns what gives the place back, to be called once the work has really ended; later calls do nothing.
-   * @throws the reason of `signal` when it ends first.
+   * Waits for a free permit, in the order of the calls.
+   * @returns a function that releases the permit. Call it when the work has ended; later calls have no effect.
+   * @throws the reason of `signal` when it aborts first.
    */
   acquire(signal: AbortSignal): Promise<() => void>;
 }
 
-/** Makes places, all of them free. */
 export function createSemaphore(count: number): Semaphore {
   const waiting = new Set<() => void>();
   let free = count;
@@ -19,7 +18,7 @@ export function createSemaphore(count: number): Semaphore {
     else next();
   }
 
-  function take(): () => void {
+  function createRelease(): () => void {
     let isTaken = true;
     return () => {
       if (isTaken) release();
@@ -32,7 +31,7 @@ export function createSemaphore(count: number): Semaphore {
       signal.throwIfAborted();
       if (free > 0) {
         free -= 1;
-        return take();
+        return createRelease();
       }
       return new Promise((resolve, reject) => {
         const abort = () => {
@@ -42,7 +41,7 @@ export function createSemaphore(count: number): Semaphore {
         const proceed = () => {
           waiting.delete(proceed);
           signal.removeEventListener('abort', abort);
-          resolve(take());
+          resolve(createRelease());
         };
         waiting.add(proceed);
         signal.addEventListener('abort', abort, { once: true });

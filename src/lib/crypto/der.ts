@@ -1,45 +1,45 @@
-/** Bytes that are not DER (X.690), as far as it is read here. */
+/** The bytes are not DER (X.690), or use a part of it that is not supported here. */
 export class DerError extends Error {
   override readonly name = 'DerError';
 }
 
 export interface DerValue {
-  /** Class, form and number in one byte; longer tags are not read. */
+  /** Class, form and number in one byte; longer tags are not supported. */
   tag: number;
   content: Buffer;
 }
 
 export const DER = { integer: 0x02, octets: 0x04, oid: 0x06, sequence: 0x30, context0: 0xa0 } as const;
 
-/** Reads the first value; what follows it, such as padding, nobody reads. @throws DerError */
+/** Reads the first value and ignores what follows it, such as padding. @throws DerError */
 export function readDer(bytes: Buffer): DerValue {
   return readValue(bytes, 0).value;
 }
 
-/** The values in a value of this tag. @throws DerError for another tag. */
+/** The values inside a value with this tag. @throws DerError for another tag. */
 export function derChildren(value: DerValue | undefined, tag: number = DER.sequence): DerValue[] {
   return readValues(derContent(value, tag));
 }
 
-/** @throws DerError for a value of another tag, or none. */
+/** @throws DerError when the value is missing or has another tag. */
 export function derContent(value: DerValue | undefined, tag: number): Buffer {
-  if (value?.tag !== tag) throw new DerError('a value of another kind is needed');
+  if (value?.tag !== tag) throw new DerError('unexpected tag');
   return value.content;
 }
 
-/** The bytes of an INTEGER without leading zeros; its sign is left out of account. @throws DerError */
+/** The bytes of an INTEGER without leading zeros; the sign is ignored. @throws DerError */
 export function derMagnitude(value: DerValue | undefined): Buffer {
   return withoutLeadingZeros(derContent(value, DER.integer));
 }
 
-/** Reads an INTEGER that is not negative and below 2^32. @throws DerError */
+/** Reads a non-negative INTEGER below 2^32. @throws DerError */
 export function derSmallInteger(value: DerValue | undefined): number {
   const bytes = derMagnitude(value);
   if (bytes.length > 4) throw new DerError('the number is too large');
   return bytes.length === 0 ? 0 : bytes.readUIntBE(0, bytes.length);
 }
 
-/** How many bits a number takes, given by its bytes. */
+/** The number of bits of a big-endian number. */
 export function bitLength(bytes: Buffer): number {
   const [first, ...rest] = withoutLeadingZeros(bytes);
   return first === undefined ? 0 : rest.length * 8 + 32 - Math.clz32(first);
@@ -63,7 +63,7 @@ function readValues(bytes: Buffer): DerValue[] {
 function readValue(bytes: Buffer, at: number): { value: DerValue; end: number } {
   const tag = bytes[at] ?? 0;
   const first = bytes[at + 1];
-  // Of the lengths that say how many bytes they take, two bytes are enough for any key.
+  // Long-form lengths of one or two bytes are enough for any key.
   const lengthBytes = first === 0x81 ? 1 : first === 0x82 ? 2 : 0;
   const start = at + 2 + lengthBytes;
   if (first === undefined || (first > 0x7f && lengthBytes === 0) || start > bytes.length)

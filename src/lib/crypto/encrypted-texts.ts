@@ -1,24 +1,24 @@
 import type { Owner } from '../owner.ts';
 
-/** A sealed text where it lies in the database, as the commands about the key ring see it. */
+/** An encrypted text in a row of the database, as the key ring commands process it. */
 export interface EncryptedText {
   owner: Owner;
-  /** Which of the owner's, for reports: e.g. `server <id>, password`. */
+  /** Names the text in reports, e.g. `server <id>, password`. */
   name: string;
-  token: string;
-  /** Whether it opens, and was sealed for where it lies. */
+  ciphertext: string;
+  /** True when it can be decrypted and was encrypted for this row and field. */
   isValid(): Promise<boolean>;
   /**
-   * Puts another token in its place, and changes nothing else.
-   * @returns false when it had been changed or deleted meanwhile: then nothing is written.
+   * Replaces the token and nothing else.
+   * @returns false when the row was changed or deleted in the meantime; nothing is written then.
    */
-  replace(token: string): Promise<boolean>;
+  replace(ciphertext: string): Promise<boolean>;
 }
 
-/** All sealed texts of one kind, whoever's they are. */
+/** All encrypted texts of one kind, of all owners. */
 export interface EncryptedTexts {
-  /** In the plural, e.g. `secrets of servers`. */
+  /** Plural, e.g. `secrets of servers`. */
   kind: string;
-  /** Reads them a few at a time, holding nothing meanwhile. What is written in the course of it may be missed. */
+  /** Reads them in small pages, without holding a lock or transaction. Texts written meanwhile may be missed. */
   list(): AsyncIterable<EncryptedText>;
 }

@@ -1,9 +1,9 @@
 import { createCipheriv, createDecipheriv, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 
 /**
- * Fernet, after the specification at github.com/fernet/spec (Spec.md):
+ * Fernet, as specified at github.com/fernet/spec (Spec.md):
  * base64url( 0x80 | 64-bit time in seconds | 128-bit IV | AES-128-CBC, PKCS #7 | HMAC-SHA256 of all before ).
- * Note that it is AES-128: of the key's 32 bytes one half signs and the other encrypts.
+ * The cipher is AES-128: one half of the key's 32 bytes signs, the other half encrypts.
  */
 export interface FernetKey {
   readonly signing: Buffer;
@@ -16,10 +16,10 @@ const IV_AT = 9;
 const CIPHERTEXT_AT = 25;
 const BLOCK_BYTES = 16;
 const MAC_BYTES = 32;
-/** What Python's `cryptography` and the specification's test vectors allow clocks to differ by. */
+/** The tolerance of Python's `cryptography` and of the specification's test vectors. */
 const MAX_CLOCK_SKEW_S = 60;
 
-/** Reads a key: 32 bytes as URL-safe base64 with padding. The error never repeats the text. */
+/** Reads a key: 32 bytes as URL-safe base64 with padding. @throws Error, which never contains the text. */
 export function parseFernetKey(text: string): FernetKey {
   const bytes = decodeBase64Url(text);
   if (bytes?.length !== 32) throw new Error('A Fernet key is 32 bytes as URL-safe base64 with its padding.');
@@ -27,9 +27,8 @@ export function parseFernetKey(text: string): FernetKey {
 }
 
 /**
- * Encrypts and signs.
- * @param options `timeMs` for a token that takes the place of an older one; `iv` for the specification's
- *   vectors only: an IV must never be used twice.
+ * @param options `timeMs` for a token that replaces an older one; `iv` only for the specification's vectors: an IV
+ *   must never be used twice.
  */
 export function encryptFernet(
   key: FernetKey,
@@ -46,9 +45,9 @@ export function encryptFernet(
 }
 
 /**
- * Opens a token. Whatever is wrong with it (spelling, length, signature, version, age, padding), the
- * answer is the same `undefined`, and nothing of it is looked at before the signature has been checked.
- * @param limit refuses tokens older than `ttlS` seconds or from a clock far ahead; without it age is no matter.
+ * Decrypts a token. Every defect (spelling, length, signature, version, age, padding) gives the same `undefined`. The
+ * signature is verified before the content is read.
+ * @param limit refuses tokens older than `ttlS` seconds or from a clock far ahead. Without it the age is not checked.
  */
 export function decryptFernet(
   key: FernetKey,
@@ -64,7 +63,7 @@ export function decryptFernet(
   return decryptAesCbc(key, signed.subarray(IV_AT, CIPHERTEXT_AT), signed.subarray(CIPHERTEXT_AT));
 }
 
-/** When a token says that it was made. It stands in clear, so this proves nothing: for display only. */
+/** The creation time in a token, not verified: for display only. */
 export function findFernetTime(token: string): Date | undefined {
   const bytes = decodeBase64Url(token);
   if (bytes === undefined || bytes.length < IV_AT || bytes[0] !== VERSION) return undefined;
@@ -87,7 +86,7 @@ function decryptAesCbc(key: FernetKey, iv: Buffer, ciphertext: Buffer): Buffer |
   try {
     return Buffer.concat([decipher.update(ciphertext), decipher.final()]);
   } catch {
-    // Wrong length or padding under a good signature: made by a faulty writer.
+    // Wrong length or padding under a valid signature: written by a faulty program.
     return undefined;
   }
 }
@@ -96,7 +95,7 @@ function encodeBase64Url(bytes: Buffer): string {
   return bytes.toString('base64').replaceAll('+', '-').replaceAll('/', '_');
 }
 
-/** Strict, where Node's decoder skips what it does not know: one value has one spelling. */
+/** Strict: one value has one spelling. Node's decoder would skip invalid characters. */
 function decodeBase64Url(text: string): Buffer | undefined {
   if (!/^[A-Za-z0-9_-]*={0,2}$/.test(text)) return undefined;
   const bytes = Buffer.from(text, 'base64url');

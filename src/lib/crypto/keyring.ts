@@ -3,27 +3,27 @@ import { findFernetTime, decryptFernet, parseFernetKey, encryptFernet, type Fern
 
 /** The operator's encryption keys (`ENCRYPTION_KEY`). */
 export interface Keyring {
-  /** How many keys there are. */
+  /** Number of keys. */
   readonly size: number;
-  /** One text per key, in their order, that tells keys apart and says nothing of them: hex. */
+  /** One hexadecimal text per key, in the same order. It identifies a key without revealing it. */
   readonly fingerprints: readonly string[];
   /** Encrypts text under the first key. */
   encrypt(plaintext: string): string;
-  /** Decrypts under whichever key fits; undefined when none does or the token was altered. */
+  /** Decrypts with the matching key; undefined when no key matches or the token was altered. */
   decrypt(token: string): string | undefined;
-  /** Which key opens a token, counted from 0; undefined when none does. */
+  /** Index (from 0) of the key that decrypts a token; undefined when none does. */
   findKeyIndex(token: string): number | undefined;
   /**
-   * The same plaintext with the same time under the first key: what changes is the key alone.
-   * @returns undefined when no key opens the token.
+   * Encrypts the same plaintext with the same time under the first key.
+   * @returns undefined when no key decrypts the token.
    */
   reencrypt(token: string): string | undefined;
 }
 
 /**
- * Builds a keyring: the first key seals, all open, so that a new key is put in front and the old one
- * stays until everything has been sealed again.
- * @throws Error when there is no key or one is malformed; it never repeats a key.
+ * The first key encrypts, all keys decrypt. To rotate, put a new key first and keep the old one until all texts have
+ * been re-encrypted.
+ * @throws Error when there is no key or one is malformed; it never contains a key.
  */
 export function createKeyring(keys: readonly string[]): Keyring {
   const parsed = keys.map(parseFernetKey);
@@ -56,7 +56,7 @@ export function createKeyring(keys: readonly string[]): Keyring {
   };
 }
 
-/** HMAC-SHA256 of a constant: the keys are random, so that nobody can try them out against it. */
+/** HMAC-SHA256 of a constant. The keys are random, so a fingerprint does not allow a key to be guessed. */
 function fingerprint({ signing, encryption }: FernetKey): string {
   return createHmac('sha256', Buffer.concat([signing, encryption]))
     .update('ops-center encryption key fingerprint')

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { KeycloakEventReaderDeps } from './keycloak-event-reader.ts';
 import type { KeycloakAdmin } from './keycloak-admin.ts';
 
-/** An admin event, as far as it is read; the client's type lacks the id. */
+/** The members of an admin event that are used. The client's type lacks the id. */
 const AdminEvent = z.object({
   id: z.string(),
   time: z.number(),
@@ -12,8 +12,8 @@ const AdminEvent = z.object({
 export type AdminEvent = z.output<typeof AdminEvent>;
 
 /**
- * Fetches pages of a realm's admin events, for `createEventReader`. Needs the role `view-events`.
- * @param resourceTypes e.g. `USER`; Keycloak's names.
+ * Fetches pages of a realm's admin events. Needs the role `view-events`.
+ * @param resourceTypes Keycloak's names, e.g. `USER`.
  */
 export function createAdminEventFetcher(
   keycloakAdmin: KeycloakAdmin,
@@ -24,7 +24,7 @@ export function createAdminEventFetcher(
       realm: keycloakAdmin.realm,
       first,
       max,
-      // The typed Date is answered with a 400: epoch milliseconds are what the server reads.
+      // Keycloak responds 400 to the Date that the type demands; it reads epoch milliseconds.
       dateFrom: dateFromMs as unknown as Date,
       resourceTypes: resourceTypes as unknown as string,
     };
@@ -33,13 +33,13 @@ export function createAdminEventFetcher(
   };
 }
 
-/** The user that an event is about, itself or anything below it. */
+/** The id of the user that an event concerns: the user itself or a resource below it. */
 export function findAffectedUserId({ resourcePath }: AdminEvent): string | undefined {
   const [kind, id] = (resourcePath ?? '').split('/');
   return kind === 'users' && id !== undefined && id !== '' ? id : undefined;
 }
 
-/** The user that an event says was deleted: exactly that one, and not something of it. */
+/** The id of a deleted user; undefined for deleted resources below a user. */
 export function findDeletedUserId(event: AdminEvent): string | undefined {
   const id = findAffectedUserId(event);
   const isUser = event.resourcePath === `users/${String(id)}`;

@@ -9,30 +9,29 @@ export interface KeycloakAdminOptions {
   realm: string;
   clientId: string;
   clientSecret: string;
-  /** One call's time at most. */
+  /** Time limit of one request. */
   timeoutMs?: number;
 }
 
-/** Keycloak's admin REST interface for one realm, as one service account. */
+/** Keycloak's admin REST API for one realm, with one service account. */
 export interface KeycloakAdmin {
   readonly realm: string;
   /**
-   * Runs calls against the realm.
-   * @param limitMs for all of `work`, a token and a repetition included; without it each request has a time
-   *   of its own. When it is over, the request under way is cut off and no other is sent.
-   * @throws AppError `keycloak_unavailable` (503) when Keycloak is away, slow or answers 5xx, 401 or 429.
-   *   Other HTTP errors pass as the client's `NetworkError`, for the caller to judge.
+   * Calls the realm's API.
+   * @param limitMs for all of `work`, including a token request and a retry. After it the open request is aborted
+   *   and no other is sent. Without it only each single request is limited.
+   * @throws AppError `keycloak_unavailable` (503) when Keycloak is unreachable, slow or responds 5xx, 401 or 429.
+   *   Other HTTP errors are thrown as the client's `NetworkError`.
    */
   call<T>(work: (client: KcAdminClient) => Promise<T>, limitMs?: number): Promise<T>;
-  /** Resolves when the realm answers; needs no credential. Throws `keycloak_unavailable` otherwise. */
+  /** Resolves when the realm responds; needs no credential. @throws AppError `keycloak_unavailable`. */
   ping(): Promise<void>;
 }
 
 const TokenResponse = z.object({ access_token: z.string(), expires_in: z.number() });
-/** A token is renewed this long before it ends, so that none expires on the way. */
+/** A token is renewed this long before it expires, so that it does not expire during a request. */
 const RENEW_BEFORE_MS = 30_000;
 
-/** Builds the client. */
 export function createKeycloakAdmin(options: KeycloakAdminOptions): KeycloakAdmin {
   const timeoutMs = options.timeoutMs ?? 5_000;
   const connection = { baseUrl: options.baseUrl, realmName: options.realm };
@@ -41,8 +40,8 @@ export function createKeycloakAdmin(options: KeycloakAdminOptions): KeycloakAdmi
   defaultClient.registerTokenProvider({ getAccessToken: () => tokens.get() });
 
   /**
-   * A client of its own: the library knows no limit per call. It passes a signal on, though its type does not
-   * say so, as long as it has no `timeout`.
+   * The library has no limit per call, so each limited call gets its own client. The library passes on a signal
+   * (which its type does not declare) as long as `timeout` is not set.
    */
   function createLimitedClient(limitMs: number): KcAdminClient {
     const signal = AbortSignal.timeout(Math.max(0, Math.min(limitMs, timeoutMs)));
@@ -58,7 +57,7 @@ export function createKeycloakAdmin(options: KeycloakAdminOptions): KeycloakAdmi
       const client = limitMs === undefined ? defaultClient : createLimitedClient(limitMs);
       try {
         return await work(client).catch((error: unknown) => {
-          // Tokens die early: with a restart of Keycloak, and when an administrator signs the realm out.
+          // Tokens become invalid early when Keycloak restarts or an administrator signs out the realm.
           if (keycloakStatus(error) !== 401) throw error;
           tokens.invalidate();
           return work(client);
@@ -77,21 +76,21 @@ export function createKeycloakAdmin(options: KeycloakAdminOptions): KeycloakAdmi
       });
       await response.body.dump();
       if (response.statusCode !== 200)
-        throw keycloakUnavailable(new Error(`the realm answered ${response.statusCode}`));
+        throw keycloakUnavailable(new Error(`the realm responded ${response.statusCode}`));
     },
   };
 }
 
-/** The service account's access token. */
+/** Provides the service account's access token. */
 interface TokenSource {
   get(): Promise<string>;
-  /** Makes the next `get` ask Keycloak. */
+  /** The next `get` requests a new token. */
   invalidate(): void;
 }
 
 /**
- * Caches the token and fetches it once for all who wait. The library's own handling refuses every call from
- * 5 s before expiry on under client_credentials.
+ * Caches the token and fetches it once for all concurrent callers. The library's own token handling refuses every
+ * call from 5 s before expiry on with client_credentials.
  */
 function createTokenSource(options: KeycloakAdminOptions, timeoutMs: number): TokenSource {
   let cached: { token: string; renewAtMs: number } | undefined;
@@ -137,11 +136,13 @@ async function requestToken(
   );
   const response = TokenResponse.safeParse(await body.json().catch(() => undefined));
   if (statusCode !== 200 || !response.success)
-    throw keycloakUnavailable(new Error(`Keycloak answered ${statusCode} to ${clientId} asking for a token`));
+    throw keycloakUnavailable(
+      new Error(`Keycloak responded ${statusCode} to the token request of ${clientId}`),
+    );
   return { token: response.data.access_token, lifetimeMs: response.data.expires_in * 1000 };
 }
 
-/** Rejects with the signal's reason when that comes first; the promise itself goes on for others. */
+/** Rejects with the signal's reason when it aborts first. The promise continues for other callers. */
 async function withAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   const aborted = Promise.withResolvers<never>();
   const abort = () => {
@@ -156,7 +157,7 @@ async function withAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T
   }
 }
 
-/** The HTTP status of an answer that the admin client turned into an error, else undefined. */
+/** The HTTP status of the admin client's error; undefined for other errors. */
 export function keycloakStatus(error: unknown): number | undefined {
   return error instanceof NetworkError ? error.response.status : undefined;
 }

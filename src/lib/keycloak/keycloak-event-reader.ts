@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Database } from '../postgres/database.ts';
 
-/** An event of Keycloak, as far as the reader must know it. */
+/** The members of a Keycloak event that the reader needs. */
 export interface KeycloakEvent {
   id: string;
   /** Keycloak's clock, epoch ms. */
@@ -10,11 +10,11 @@ export interface KeycloakEvent {
 
 export interface KeycloakEventReaderDeps<Event extends KeycloakEvent> {
   database: Database;
-  /** Under which name the cursor is kept: one per stream of events. */
+  /** Name of the stored cursor: one per stream of events. */
   cursorName: string;
-  /** One page, newest first, of events from `dateFromMs` on (inclusive). */
+  /** Fetches one page of events from `dateFromMs` on (inclusive), newest first. */
   fetchPage(page: { dateFromMs: number; first: number; max: number }): Promise<Event[]>;
-  /** Obeys events; may see one again after a restart or a failure. Order within a page is newest first. */
+  /** Handles events, newest first within a page. An event may be repeated after a restart or an error. */
   handle(events: Event[]): Promise<void>;
   pageSize?: number;
   /** This machine's clock, epoch ms. */
@@ -22,17 +22,17 @@ export interface KeycloakEventReaderDeps<Event extends KeycloakEvent> {
 }
 
 /**
- * Events bear the time at which their request began and appear when it is committed, so that an older one can
- * appear after a newer one: each poll reads this far back again.
+ * An event has the time at which its request began, but appears when the request is committed. So an older event can
+ * appear after a newer one: each poll reads this overlap again.
  */
 const OVERLAP_MS = 15_000;
 
 const Cursor = z.object({ read_to_ms: z.coerce.number() });
 
 /**
- * Builds a reader that polls a stream of events from a cursor in Keycloak's own time. The cursor in the
- * database serves a restart; while running, each process has its own, since each must obey every event.
- * @returns a function that reads on to the newest event.
+ * Polls a stream of events from a cursor in Keycloak's time. The cursor in the database is used after a restart only.
+ * While running, each process has its own cursor, because each process must handle every event.
+ * @returns a function that reads up to the newest event.
  */
 export function createKeycloakEventReader<Event extends KeycloakEvent>(
   deps: KeycloakEventReaderDeps<Event>,
@@ -40,7 +40,7 @@ export function createKeycloakEventReader<Event extends KeycloakEvent>(
   const { pageSize = 100, now = Date.now } = deps;
   let cursorMs: number | undefined;
   let savedMs: number | undefined;
-  /** Events obeyed that can come again, with their times. */
+  /** Handled events that can be returned again, with their times. */
   const seen = new Map<string, number>();
 
   async function readStartTime(): Promise<number> {
@@ -50,7 +50,7 @@ export function createKeycloakEventReader<Event extends KeycloakEvent>(
       [deps.cursorName],
     );
     if (stored !== undefined) return stored.read_to_ms;
-    // The first start ever: nothing is kept here that an older event could concern.
+    // First start ever: this process holds no state that an older event could concern.
     const [newest] = await deps.fetchPage({ dateFromMs: 0, first: 0, max: 1 });
     return newest?.time ?? 0;
   }
@@ -64,14 +64,14 @@ export function createKeycloakEventReader<Event extends KeycloakEvent>(
   }
 
   return async () => {
-    // Kept at once: a first poll that fails half-way must not begin later next time.
+    // Stored at once: if the first poll fails, the next one must not begin later.
     const readToMs = (cursorMs ??= await readStartTime());
-    // Keycloak's clock may run ahead and be set back: then the newest event that was read lies in the future,
-    // and what happens now seems to be long before it.
+    // Keycloak's clock may run ahead and then be set back. The newest event is then in the future, and new events
+    // have earlier times.
     const fromMs = Math.max(0, Math.min(readToMs, now()) - OVERLAP_MS);
     let newestMs = readToMs;
     const handled = new Map<string, number>();
-    // A new event moves the others to later places: pages can repeat an event, never leave one out.
+    // A new event shifts the others to later pages: pages can repeat an event, but not omit one.
     for (let first = 0; ; first += pageSize) {
       const page = await deps.fetchPage({ dateFromMs: fromMs, first, max: pageSize });
       const unseen = page.filter((event) => !seen.has(event.id));
@@ -84,10 +84,10 @@ export function createKeycloakEventReader<Event extends KeycloakEvent>(
     }
     if (newestMs !== savedMs) await save(newestMs);
     savedMs = newestMs;
-    // Only now: what failed half-way is read and obeyed again.
+    // Only now: after an error the events are read and handled again.
     cursorMs = newestMs;
     for (const [id, time] of handled) seen.set(id, time);
-    // Later polls begin no earlier than this one did.
+    // Later polls do not begin earlier than this one.
     for (const [id, time] of seen) if (time < fromMs) seen.delete(id);
   };
 }

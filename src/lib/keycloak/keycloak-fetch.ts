@@ -9,12 +9,12 @@ interface FetchInit {
   signal?: AbortSignal | null;
 }
 
-/** `fetch` for Keycloak's own addresses, in the shape in which openid-client and jose take one. */
+/** `fetch` for Keycloak's addresses, with the signature that openid-client and jose accept. */
 export type KeycloakFetch = (url: string, init?: FetchInit) => Promise<Response>;
 
 /**
- * Builds the fetch. No answer, a slow one and a 5xx all are AppError `keycloak_unavailable`, so that an outage
- * is never mistaken for a bad token.
+ * Throws AppError `keycloak_unavailable` for no response, a timeout and 5xx, so that an outage is never taken for an
+ * invalid token.
  * @param timeoutMs for a whole call.
  */
 export function createKeycloakFetch(timeoutMs: number): KeycloakFetch {
@@ -28,9 +28,9 @@ export function createKeycloakFetch(timeoutMs: number): KeycloakFetch {
     });
     if (response.status >= 500) {
       await response.body?.cancel();
-      throw keycloakUnavailable(new Error(`Keycloak answered ${String(response.status)}`));
+      throw keycloakUnavailable(new Error(`Keycloak responded ${String(response.status)}`));
     }
-    // The libraries take the global class, which is not the one of this package.
+    // The libraries expect the global Response, not undici's class.
     const body = await response.arrayBuffer().catch((error: unknown) => {
       throw keycloakUnavailable(error);
     });

@@ -4,12 +4,12 @@ import ipaddr from 'ipaddr.js';
 export type IpAddress = ipaddr.IPv4 | ipaddr.IPv6;
 
 /**
- * How far a user may point us at an address: `public` freely, `private` only where the operator allows
- * it, `never` not at all, whatever the operator's lists say.
+ * Whether a user's endpoint may have an address: `public` always, `private` only if the operator allows it, `never`
+ * not even then.
  */
 export type AddressClass = 'public' | 'private' | 'never';
 
-/** Where clouds hand credentials to whoever asks from inside: AWS, Azure, Alibaba, Google. */
+/** Metadata services that hand out cloud credentials without authentication: AWS, Azure, Alibaba, Google. */
 const METADATA_ADDRESSES = [
   '169.254.169.254',
   'fd00:ec2::254',
@@ -21,22 +21,22 @@ const PRIVATE_RANGES: readonly string[] = ['loopback', 'private', 'carrierGradeN
 const NAT64 = ipaddr.IPv6.parse('64:ff9b::');
 const GLOBAL_UNICAST = ipaddr.IPv6.parse('2000::');
 
-/** Reads an address in its one strict form: no octal, hex or short parts, no zone. */
+/** Reads an address in its strict form: no octal, hexadecimal or short parts, no zone. */
 export function parseIpAddress(text: string): IpAddress | undefined {
-  // ipaddr.js alone also reads 0177.1 and 2130706433; those forms must have been resolved by now.
+  // ipaddr.js would also accept 0177.1 and 2130706433; URL parsing has normalized those forms before.
   return isIP(text) === 0 || text.includes('%') ? undefined : ipaddr.parse(text);
 }
 
-/** One spelling per address, for comparing. */
+/** The one spelling of an address that is used for comparison. */
 export function canonicalAddress(text: string): string {
   return parseIpAddress(text)?.toString() ?? text;
 }
 
 /**
- * The addresses that answer behind `address`: itself, or the IPv4 addresses that an IPv6 form carries
+ * The addresses that packets to `address` reach: itself, or the IPv4 addresses embedded in an IPv6 address
  * (mapped and compatible RFC 4291, NAT64 RFC 6052, 6to4 RFC 3056, Teredo RFC 4380: server and client).
- * All of them have to pass where one is judged. The local-use NAT64 prefix (RFC 8215) does not tell
- * where in it the IPv4 address lies, so it is left as it is, and its range is refused.
+ * Each of them must pass the policy. In the local-use NAT64 prefix (RFC 8215) the position of the IPv4 address is
+ * unknown; such an address is returned unchanged and its range is refused.
  */
 export function effectiveAddresses(address: IpAddress): readonly IpAddress[] {
   if (address instanceof ipaddr.IPv4) return [address];
@@ -58,9 +58,9 @@ function isIpv4Compatible(address: ipaddr.IPv6): boolean {
 }
 
 /**
- * Judges an address by all its faces; the strictest counts. What cannot be read is `never`.
- * @param ownAddresses canonical addresses of this host's interfaces: never public, they may reach
- *   what listens for this host alone.
+ * Classifies an address by all its effective addresses; the strictest class wins. `undefined` is `never`.
+ * @param ownAddresses canonical addresses of this host's interfaces. They are never public, because services
+ *   that are meant for this host only may listen on them.
  */
 export function classifyAddress(
   address: IpAddress | undefined,
@@ -79,20 +79,20 @@ function classifyEffectiveAddress(address: IpAddress, ownAddresses: ReadonlySet<
   if (METADATA_ADDRESSES.includes(text)) return 'never';
   const range: string = address.range();
   if (PRIVATE_RANGES.includes(range)) return 'private';
-  // Link-local, multicast, broadcast, unspecified, documentation, benchmarks and the like.
+  // Link-local, multicast, broadcast, unspecified, documentation, benchmarking and similar ranges.
   if (range !== 'unicast') return 'never';
-  // Outside 2000::/3 nothing is assigned (IANA), and ipaddr.js calls the unassigned `unicast`.
+  // IANA assigns global unicast in 2000::/3 only, but ipaddr.js reports unassigned ranges as `unicast`.
   if (address instanceof ipaddr.IPv6 && !address.match(GLOBAL_UNICAST, 3)) return 'never';
   return ownAddresses.has(text) ? 'private' : 'public';
 }
 
-/** True for an address at which only this host itself answers. */
+/** True for an address that always leads to this host. */
 export function isThisHost(address: IpAddress, ownAddresses: ReadonlySet<string>): boolean {
   const range: string = address.range();
   return range === 'loopback' || range === 'unspecified' || ownAddresses.has(address.toString());
 }
 
-/** True for `localhost` and for loopback addresses, an IPv6 one with or without its brackets. */
+/** True for `localhost` and for loopback addresses, IPv6 with or without brackets. */
 export function isLoopbackHost(host: string): boolean {
   const range: string | undefined = parseIpAddress(/^\[(.*:.*)\]$/.exec(host)?.[1] ?? host)?.range();
   return host === 'localhost' || range === 'loopback';
@@ -103,14 +103,14 @@ export type EgressRule = { fromPort: number; toPort: number } & (
   { kind: 'network'; address: IpAddress; prefix: number } | { kind: 'name'; name: string }
 );
 
-/** Bracketed (port optional), without a colon (port optional), or a bare IPv6 address or range (no port). */
+/** Bracketed (port optional), without colon (port optional), or a bare IPv6 address or range (no port). */
 const RULE_PATTERN =
   /^(?:\[([^[\]]+)\](\/\d+)?|([^:[\]]+)|([^:[\]]*:[^[\]]*:[^[\]]*))(?::(\d{1,5})(?:-(\d{1,5}))?)?$/;
 const HOST_NAME_PATTERN = /^(?=.{1,253}$)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$/;
 
 /**
- * Reads `CIDR-or-host[:port[-port]]`; IPv6 with a port stands in brackets (`[fd00::]/8:443`).
- * @throws Error that names the rule.
+ * Reads `CIDR-or-host[:port[-port]]`. IPv6 with a port needs brackets (`[fd00::]/8:443`).
+ * @throws Error naming the rule.
  */
 export function parseEgressRule(text: string): EgressRule {
   const match = RULE_PATTERN.exec(text);
@@ -129,7 +129,7 @@ function parseRuleTarget(host: string) {
   const [text = '', prefixText, ...rest] = host.split('/');
   const address = parseIpAddress(text);
   if (address === undefined) {
-    // A name whose last label is a number would be read as an IPv4 address by every URL parser.
+    // URL parsers read a name whose last label is a number as an IPv4 address.
     const name = normalizeHostName(host);
     return HOST_NAME_PATTERN.test(name) && !/(?:^|\.)(?:\d+|0x[\da-f]*)$/.test(name)
       ? ({ kind: 'name', name } as const)
@@ -137,24 +137,24 @@ function parseRuleTarget(host: string) {
   }
   const bits = address instanceof ipaddr.IPv4 ? 32 : 128;
   const prefix = prefixText === undefined ? bits : /^\d{1,3}$/.test(prefixText) ? Number(prefixText) : NaN;
-  // Mapped addresses are compared as the IPv4 addresses that they are, so such a rule would never match.
+  // Mapped addresses are compared by their IPv4 address, so such a rule would never match.
   const isMapped = address.range() === 'ipv4Mapped';
   if (rest.length > 0 || !(prefix <= bits) || isMapped) return undefined;
   return { kind: 'network', address, prefix } as const;
 }
 
-/** A host name as it is compared: lower case, no dot at the end. */
+/** Lower case, without the trailing dot: the form in which host names are compared. */
 export function normalizeHostName(host: string): string {
   return host.toLowerCase().replace(/\.$/, '');
 }
 
-/** True when the rule covers the address at that port. Rules by name cover none. */
+/** True when the rule covers the address and port. Rules by name cover no address. */
 export function coversAddress(rule: EgressRule, address: IpAddress, port: number): boolean {
   if (rule.kind !== 'network' || !coversPort(rule, port)) return false;
   return rule.address.kind() === address.kind() && address.match(rule.address, rule.prefix);
 }
 
-/** True when the rule covers the host name at that port. Rules by address cover none. */
+/** True when the rule covers the host name and port. Rules by address cover no name. */
 export function coversName(rule: EgressRule, host: string, port: number): boolean {
   return rule.kind === 'name' && coversPort(rule, port) && rule.name === normalizeHostName(host);
 }

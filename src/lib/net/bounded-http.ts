@@ -4,37 +4,40 @@ import type { Duplex, Readable } from 'node:stream';
 import { upstreamUnreachable, withDeadline } from './deadline.ts';
 import { AppError } from '../errors.ts';
 
-/** One request to a server that is not trusted: it has a time, and its answer a size. */
+/** A request to an untrusted server, with a time limit. */
 export interface BoundedRequest {
   method: 'GET' | 'POST' | 'DELETE';
-  /** With its query; what came from elsewhere is percent-encoded by the caller. */
+  /** Path and query. The caller percent-encodes parts that come from outside. */
   path: string;
   /** Sent as JSON. */
   body?: unknown;
-  /** Until the answer is there: all of it for `send`, its headers for the others. */
+  /** Time until the response is complete (`requestText`), or until its headers are received. */
   timeoutMs: number;
   signal?: AbortSignal;
 }
 
 export interface BoundedHttpClient {
-  /** The whole answer. @throws AppError `upstream_malformed` for more than `maxBytes`, and as {@link requestStream}. */
+  /**
+   * Reads the whole response.
+   * @throws AppError `upstream_malformed` for a body over `maxBytes`, and as {@link requestStream}.
+   */
   requestText(request: BoundedRequest & { maxBytes: number }): Promise<{ status: number; text: string }>;
   /**
-   * The answer's headers; its body is read, or destroyed, by the caller.
+   * Resolves when the headers are received. The caller reads or destroys the body.
    * @throws AppError `upstream_unreachable`, `upstream_timeout`, what the agent's connector throws, or the
    *   signal's reason.
    */
   requestStream(request: BoundedRequest): Promise<{ status: number; body: Readable }>;
   /**
-   * Asks for the bare connection (`Upgrade: tcp`), and closes it unless the server agrees.
-   * @returns the connection, or the answer of a server that does not agree.
+   * Requests the raw connection (`Upgrade: tcp`).
+   * @returns the connection, or the response of a server that refuses; the connection is closed after it.
    */
   upgrade(request: BoundedRequest): Promise<Duplex | { status: number; body: Readable }>;
 }
 
 const MAX_HEADER_BYTES = 16 * 1024;
 
-/** @param authority what is sent as `Host`: the agent alone decides where to connect to. */
+/** @param authority sent as `Host`. The agent alone decides where to connect. */
 export function createBoundedHttpClient(
   agent: Agent,
   authority: { host: string; port: number },
@@ -53,7 +56,7 @@ export function createBoundedHttpClient(
       },
       maxHeaderSize: MAX_HEADER_BYTES,
     });
-    // Stays for good: what happens to the connection later is for the reader of the body.
+    // Stays attached: the reader of the body handles later errors of the connection.
     return request.on('error', () => undefined).end(text);
   }
 
@@ -97,7 +100,7 @@ function waitForResponse(request: ClientRequest, signal: AbortSignal): Promise<H
 function waitForUpgrade(request: ClientRequest, signal: AbortSignal): Promise<Duplex | HttpResponse> {
   const { promise, resolve, reject } = Promise.withResolvers<Duplex | HttpResponse>();
   request.once('upgrade', (_response, socket: Duplex, head: Buffer) => {
-    // Stays for good, as above.
+    // Stays attached, as above.
     socket.on('error', () => undefined);
     if (head.length > 0) socket.unshift(head);
     resolve(socket);
@@ -119,14 +122,14 @@ function rejectOnFailure(request: ClientRequest, signal: AbortSignal, reject: (r
   request.once('error', reject);
   request.once('close', () => {
     signal.removeEventListener('abort', onAbort);
-    reject(upstreamUnreachable(new Error('closed before the answer')));
+    reject(upstreamUnreachable(new Error('closed before the response')));
   });
   signal.addEventListener('abort', onAbort);
 }
 
 /**
- * Reads a text to its end.
- * @throws AppError `upstream_malformed` when there is more than `maxBytes`, `upstream_unreachable` when it breaks off.
+ * Reads a body to its end.
+ * @throws AppError `upstream_malformed` for more than `maxBytes`, `upstream_unreachable` when the connection breaks.
  */
 export async function readText(body: Readable, maxBytes: number, signal: AbortSignal): Promise<string> {
   const chunks: Buffer[] = [];
@@ -150,7 +153,7 @@ export async function readText(body: Readable, maxBytes: number, signal: AbortSi
   return Buffer.concat(chunks).toString();
 }
 
-/** Reads lines, each of `maxLineBytes` at most. @throws as {@link readText}. */
+/** Reads lines of at most `maxLineBytes` each. @throws as {@link readText}. */
 export async function* readLines(body: Readable, maxLineBytes: number): AsyncGenerator<string, void> {
   let rest = Buffer.alloc(0);
   try {
@@ -171,5 +174,5 @@ export async function* readLines(body: Readable, maxLineBytes: number): AsyncGen
 }
 
 function responseTooLarge(): AppError {
-  return new AppError('upstream_malformed', 'The server sent more than can be right.');
+  return new AppError('upstream_malformed', 'The response exceeds the size limit.');
 }

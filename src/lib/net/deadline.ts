@@ -1,45 +1,47 @@
 import { AppError } from '../errors.ts';
 
-/** 502 for whatever keeps an upstream from answering; the cause is for the log alone. */
+/** 502 for an upstream that does not respond. The cause is logged only. */
 export function upstreamUnreachable(cause: unknown): AppError {
-  return new AppError('upstream_unreachable', 'The upstream could not be reached, or broke off.', { cause });
+  return new AppError('upstream_unreachable', 'The upstream could not be reached, or the connection broke.', {
+    cause,
+  });
 }
 
-/** 504 for an upstream that is too slow in `phase`. */
+/** 504. @param action what the upstream did not do in time, e.g. `respond`. */
 export function upstreamTimeout(action: string): AppError {
   return new AppError('upstream_timeout', `The upstream took too long to ${action}.`);
 }
 
 /**
- * Runs `work` with a signal that ends with any of `signals`, and after `timeoutMs` with `upstream_timeout`.
- * All errors of `work` come out as AppError; once the signal has ended, its reason comes out instead.
+ * Runs `work` with a signal that aborts with any of `signals`, or with `upstream_timeout` after `timeoutMs`.
+ * @throws AppError for every error of `work`, or the signal's reason once it has aborted.
  */
 export async function withDeadline<T>(
   timeoutMs: number,
   signals: readonly AbortSignal[],
-  work: (phase: AbortSignal) => Promise<T>,
+  work: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   for (const signal of signals) signal.throwIfAborted();
-  const phase = new AbortController();
+  const controller = new AbortController();
   const timer = setTimeout(() => {
-    phase.abort(upstreamTimeout('accept a connection'));
+    controller.abort(upstreamTimeout('accept a connection'));
   }, timeoutMs);
-  const follow = (event: Event) => {
-    phase.abort((event.target as AbortSignal).reason);
+  const forwardAbort = (event: Event) => {
+    controller.abort((event.target as AbortSignal).reason);
   };
-  for (const signal of signals) signal.addEventListener('abort', follow);
+  for (const signal of signals) signal.addEventListener('abort', forwardAbort);
   try {
-    return await work(phase.signal);
+    return await work(controller.signal);
   } catch (error) {
-    phase.signal.throwIfAborted();
+    controller.signal.throwIfAborted();
     throw error instanceof AppError ? error : upstreamUnreachable(error);
   } finally {
     clearTimeout(timer);
-    for (const signal of signals) signal.removeEventListener('abort', follow);
+    for (const signal of signals) signal.removeEventListener('abort', forwardAbort);
   }
 }
 
-/** Stops waiting for `work` when the signal ends: a look-up of the system cannot be cancelled. */
+/** Stops waiting for `work` when the signal aborts, e.g. for a look-up of the system, which cannot be cancelled. */
 export function rejectOnAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     signal.addEventListener('abort', () => {

@@ -14,38 +14,38 @@ import { sendUpstreamRequest, type UpstreamResponse, type UpstreamRequest } from
 export type { UpstreamResponse, UpstreamRequest } from './http-request.ts';
 
 export interface DialerOptions extends Omit<EgressOptions, 'ownAddresses'> {
-  /** Look-up, TCP and TLS together. */
+  /** DNS look-up, TCP and TLS together. */
   connectTimeoutMs: number;
 }
 
 export interface Dialer {
   /**
-   * Sends one request. Nothing is retried once a byte of it was sent.
+   * Sends one request. It is not retried once a byte of it was sent.
    * @throws AppError `upstream_unreachable`, `upstream_timeout`, `endpoint_forbidden`; or the signal's reason.
    */
   request(request: UpstreamRequest): Promise<UpstreamResponse>;
   /**
-   * Reads an endpoint that a user brought and checks that it may be reached now. Takes 3 s at most.
-   * @throws AppError `endpoint_forbidden` with a coarse reason, also when its name is not found in that time.
+   * Reads a user's endpoint and checks that it is allowed now. Takes at most 3 s.
+   * @throws AppError `endpoint_forbidden` with a coarse reason, also when its name is not resolved in that time.
    */
   checkEndpoint(text: string): Promise<URL>;
   /**
-   * Connects to a host and port that a user brought, by the same policy. The socket has `TCP_NODELAY` set and no
-   * TLS; whoever adds TLS says the name again. The caller closes it.
+   * Connects to a user's host and port, by the same policy. The socket has `TCP_NODELAY` set and no TLS; a caller
+   * that adds TLS passes the host name again. The caller closes the socket.
    * @param host name or address, IPv6 with or without brackets.
    * @throws AppError `upstream_unreachable`, `upstream_timeout`, `endpoint_forbidden`; or the signal's reason.
    */
   connect(host: string, port: number, signal: AbortSignal): Promise<Socket>;
-  /** Closes every connection; requests under way fail with `upstream_unreachable`. */
+  /** Closes every connection; open requests fail with `upstream_unreachable`. */
   close(): Promise<void>;
 }
 
 const ENDPOINT_CHECK_TIMEOUT_MS = 3_000;
 
 /**
- * Builds the one way out of this process to upstreams: no redirects, no proxy of the environment, and
- * for addresses that users bring, the policy of `egress.ts` on every new connection.
- * @throws Error naming the entry when `allow` or `deny` holds one that is not a rule.
+ * All requests to upstreams go through the dialer. It follows no redirects and ignores the environment's proxy
+ * settings. It applies the policy of `egress.ts` to every new connection to a user's address.
+ * @throws Error naming the invalid entry of `allow` or `deny`.
  */
 export function createDialer(options: DialerOptions): Dialer {
   const policy = createEgressPolicy(options);
@@ -57,14 +57,14 @@ export function createDialer(options: DialerOptions): Dialer {
 
   return {
     async request(request) {
-      const { url, guarded, signal } = request;
+      const { url, isGuarded, signal } = request;
       const isPlainHttpUrl = /^https?:$/.test(url.protocol) && url.username === '' && url.password === '';
       if (!isPlainHttpUrl) throw endpointForbidden();
       for (;;) {
         signal.throwIfAborted();
-        const connection = await connections.acquire(url, guarded, signal);
+        const connection = await connections.acquire(url, isGuarded, signal);
         const response = await sendUpstreamRequest(connection, request);
-        // An idle connection that had ended unnoticed: take the next one, in the end a new one.
+        // The idle connection had been closed by the upstream: use the next one, finally a new one.
         if (response !== undefined) return response;
       }
     },
@@ -85,7 +85,7 @@ export function createDialer(options: DialerOptions): Dialer {
   };
 }
 
-/** To the one who brings an endpoint, a name that nobody answers for is a fault of the endpoint. */
+/** For the user who enters an endpoint, a name that does not resolve is an error of the endpoint. */
 function endpointHostNotFound(cause: unknown): AppError {
   return new AppError('endpoint_forbidden', "The endpoint's host could not be found.", { cause });
 }

@@ -1,61 +1,60 @@
-import { lookup as askSystem, Resolver } from 'node:dns/promises';
+import { lookup as lookupBySystem, Resolver } from 'node:dns/promises';
 import { readFile, stat } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { normalizeHostName } from './addresses.ts';
 
 /**
- * Answers every address of a host name; rejects when there is none. When `signal` ends, nobody waits for
- * the answer any more, and a look-up that can be given up is.
+ * Resolves with all addresses of a host name; rejects when there is none. `signal` cancels the look-up where the
+ * look-up supports it.
  */
 export type HostLookup = (host: string, signal?: AbortSignal) => Promise<string[]>;
 
 export interface UntrustedHostLookupOptions {
-  /** For tests: asked instead of the system's name servers, as `address:port`. */
+  /** For tests: used instead of the system's name servers, as `address:port`. */
   nameServers?: readonly string[];
   /** For tests. */
   hostsFile?: string;
 }
 
-/** From the first question to the last answer, whatever the number of name servers. */
+/** Limit of a whole look-up, for any number of name servers. */
 const LOOKUP_TIMEOUT_MS = 2_500;
 const QUERY_TIMEOUT_MS = 1_000;
 
 /**
- * All addresses of a host; an address is its own answer. Rejects when there is none.
+ * Resolves with all addresses of a host; an address resolves to itself. Rejects when there is none.
  * @param host name or address, IPv6 with or without brackets.
  */
 export async function resolveHost(host: string, lookup: HostLookup, signal?: AbortSignal): Promise<string[]> {
   const bare = host.replace(/^\[(.*)\]$/, '$1');
-  // Literals never pass a look-up hook of net or undici: they are answered here so that they get checked.
+  // net and undici do not call their look-up hook for literals: they are returned here so that they are checked.
   if (isIP(bare) !== 0) return [bare];
-  const answer = await lookup(bare, signal);
-  if (answer.length === 0) throw new Error('the name has no address');
-  return answer;
+  const addresses = await lookup(bare, signal);
+  if (addresses.length === 0) throw new Error('the name has no address');
+  return addresses;
 }
 
 /**
- * The system's own way (getaddrinfo), for names that the operator wrote: mDNS, search domains and the like
- * count, and so does what our database and Keycloak clients see. It holds a thread until the system gives
- * up, and libuv lends all look-ups of the process two threads: one look-up per name serves all who ask
- * meanwhile, so that no number of requests takes more than that.
+ * Uses the system's resolver (getaddrinfo), for names that the operator configures. It includes mDNS and search
+ * domains, and agrees with what the database and Keycloak clients resolve. Each look-up blocks a thread until the
+ * system gives up, and libuv allows two such threads per process. Concurrent look-ups of one name share one call.
  */
 export function createSystemHostLookup(): HostLookup {
   const pending = new Map<string, Promise<string[]>>();
   return (host) => {
     const known = pending.get(host);
     if (known !== undefined) return known;
-    const answer = askSystem(host, { all: true })
+    const result = lookupBySystem(host, { all: true })
       .then((entries) => entries.map((entry) => entry.address))
       .finally(() => pending.delete(host));
-    pending.set(host, answer);
-    return answer;
+    pending.set(host, result);
+    return result;
   };
 }
 
 /**
- * The way for names that users bring: whoever runs a name's server decides how long an answer takes, so no
- * thread waits for it. The hosts file and `localhost` come first, then DNS (c-ares, on the event loop). What only
- * the system knows (mDNS, search domains, other sources of nsswitch) is not found.
+ * For names that users enter. An attacker's name server decides how long a response takes, so no thread waits for
+ * it. The hosts file and `localhost` come first, then DNS (c-ares, on the event loop). Names that only the system's
+ * resolver knows (mDNS, search domains, other sources of nsswitch) are not found.
  */
 export function createUntrustedHostLookup(options: UntrustedHostLookupOptions = {}): HostLookup {
   const readHosts = createHostsFileReader(options.hostsFile ?? '/etc/hosts');
@@ -63,21 +62,21 @@ export function createUntrustedHostLookup(options: UntrustedHostLookupOptions = 
     const name = normalizeHostName(host);
     const listed = (await readHosts()).get(name);
     if (listed !== undefined) return listed;
-    // Never a question for DNS (RFC 6761).
+    // Never sent to DNS (RFC 6761).
     if (name === 'localhost' || name.endsWith('.localhost')) return ['127.0.0.1', '::1'];
     return queryNameServers(name, options.nameServers, signal);
   };
 }
 
-/** Both families at once; what has answered in time counts, IPv4 first since it is reachable nearly everywhere. */
+/** Queries both families at once and uses what arrives in time. IPv4 comes first: it is reachable almost everywhere. */
 async function queryNameServers(
   name: string,
   nameServers: readonly string[] | undefined,
   signal: AbortSignal | undefined,
 ): Promise<string[]> {
   signal?.throwIfAborted();
-  // A new one each time: it reads the system's name servers once, and laptops change networks; and its
-  // `cancel` ends the questions of this look-up alone.
+  // One resolver per look-up: a resolver reads the system's name servers only once, but laptops change networks.
+  // Its `cancel` ends the queries of this look-up only.
   const resolver = new Resolver({ timeout: QUERY_TIMEOUT_MS, tries: 2 });
   if (nameServers !== undefined) resolver.setServers(nameServers);
   const cancel = () => {
@@ -86,9 +85,9 @@ async function queryNameServers(
   const timer = setTimeout(cancel, LOOKUP_TIMEOUT_MS);
   signal?.addEventListener('abort', cancel);
   try {
-    const answers = await Promise.allSettled([resolver.resolve4(name), resolver.resolve6(name)]);
-    const addresses = answers.flatMap((answer) => (answer.status === 'fulfilled' ? answer.value : []));
-    const failure = answers.find((answer) => answer.status === 'rejected');
+    const results = await Promise.allSettled([resolver.resolve4(name), resolver.resolve6(name)]);
+    const addresses = results.flatMap((result) => (result.status === 'fulfilled' ? result.value : []));
+    const failure = results.find((result) => result.status === 'rejected');
     if (addresses.length === 0 && failure !== undefined) throw failure.reason;
     return addresses;
   } finally {
@@ -97,7 +96,7 @@ async function queryNameServers(
   }
 }
 
-/** Reads the hosts file, anew when it has changed. One that cannot be read lists nothing, as for the system. */
+/** Reads the hosts file, again when it has changed. An unreadable file counts as empty, as for the system. */
 function createHostsFileReader(path: string): () => Promise<ReadonlyMap<string, string[]>> {
   let known: { version: string; hosts: ReadonlyMap<string, string[]> } | undefined;
   return async () => {
@@ -112,7 +111,7 @@ function createHostsFileReader(path: string): () => Promise<ReadonlyMap<string, 
   };
 }
 
-/** hosts(5): an address and its names per line; a name may stand in several. */
+/** hosts(5): an address and its names per line; a name may occur in several lines. */
 function parseHosts(text: string): Map<string, string[]> {
   const hosts = new Map<string, string[]>();
   for (const line of text.split('\n')) {

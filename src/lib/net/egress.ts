@@ -16,7 +16,7 @@ import { AppError } from '../errors.ts';
 import { createSystemHostLookup, createUntrustedHostLookup, resolveHost, type HostLookup } from './dns.ts';
 
 export interface ForbiddenDestination {
-  /** A name or an address; `0.0.0.0` and `::` stand for every address of this host. */
+  /** A name or an address; `0.0.0.0` and `::` mean every address of this host. */
   host: string;
   port: number;
 }
@@ -27,11 +27,11 @@ export interface EgressOptions {
   allow: string[] | undefined;
   /** EGRESS_DENY; wins over `allow`. */
   deny: string[];
-  /** Our own listeners, database and Keycloak (names allowed); asked anew on every look-up. */
+  /** Our own listeners, database and Keycloak (names allowed). Called for every connection. */
   forbidden: () => readonly ForbiddenDestination[];
   /** For tests: looks up all names. */
   lookup?: HostLookup;
-  /** For tests: asked for names that users bring, as `address:port`. */
+  /** For tests: name servers for users' names, as `address:port`. */
   nameServers?: readonly string[];
   /** For tests: addresses of this host's interfaces. */
   ownAddresses?: () => string[];
@@ -44,14 +44,14 @@ export interface AllowedAddress {
 
 export interface EgressPolicy {
   /**
-   * Resolves a host that a user named and checks every address of the answer: one bad address refuses
-   * all. Only the addresses returned may be dialled, and only for this one connection. Names that users
-   * bring are looked up without a thread; names of the operator (`allow`, `deny`, `forbidden`) as the
-   * system does it.
+   * Resolves a user's host and checks every address: one bad address refuses all. Only the returned addresses may
+   * be dialled, and only for this connection. Host names from users are resolved on the event loop (`dns.ts`), because a
+   * slow lookup by the system's resolver would occupy a thread; names in `allow`, `deny` and `forbidden` are the
+   * operator's and use the system's resolver.
    * @param host name or address, IPv6 with or without brackets.
-   * @param signal gives up the look-up.
-   * @throws AppError `endpoint_forbidden`, or `upstream_unreachable` when a name cannot be resolved: the
-   *   host's own, or one that has to be known to check it.
+   * @param signal cancels the look-up.
+   * @throws AppError `endpoint_forbidden`, or `upstream_unreachable` when the host, or a name needed to check it,
+   *   cannot be resolved.
    */
   resolveAllowed(host: string, port: number, signal?: AbortSignal): Promise<AllowedAddress[]>;
 }
@@ -62,33 +62,33 @@ const ENDPOINT_PATTERN =
   /^(https?):\/\/(\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)(:\d{1,5})?((?:\/[a-z0-9._~-]+)*)\/?$/i;
 
 /**
- * Reads an endpoint: http or https, host, port, and a path of `[A-Za-z0-9._~/-]`. The result is
- * canonical: numeric hosts are dotted, a dot behind the host and a slash behind the path are gone.
- * @throws AppError `endpoint_forbidden` for anything else (design: one grammar, no user, query, fragment).
+ * Reads an endpoint: http or https, host, port, and a path of `[A-Za-z0-9._~/-]`. The result is canonical: numeric
+ * hosts are dotted, a trailing dot of the host and a trailing slash of the path are removed.
+ * @throws AppError `endpoint_forbidden` for anything else.
  */
 export function parseEndpoint(text: string): URL {
   const match = text.length <= MAX_ENDPOINT_LENGTH ? ENDPOINT_PATTERN.exec(text) : null;
   const [, scheme = '', host = '', port = '', path = ''] = match ?? [];
-  // The pattern runs on the raw text: `new URL` drops tabs, decodes %31 and folds full-width digits.
+  // The pattern tests the raw text: `new URL` drops tabs, decodes %31 and normalizes full-width digits.
   const hasDotSegment = path.split('/').some((segment) => segment === '.' || segment === '..');
   const url = URL.parse(`${scheme}://${normalizeHostName(host)}${port}${path}`);
   if (match === null || hasDotSegment || url === null || url.port === '0') {
     throw new AppError(
       'endpoint_forbidden',
-      `An endpoint is http:// or https:// with a host, perhaps a port, and a plain path: no user, query or fragment, at most 256 characters.`,
+      'An endpoint is http:// or https:// with a host, an optional port and a plain path, at most 256 characters, without user, query or fragment.',
     );
   }
   return url;
 }
 
-/** The port that a connection for `url` goes to. */
+/** The port of `url`, or the default port of its protocol. */
 export function effectivePort(url: URL): number {
   return url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port);
 }
 
 /**
- * Builds the policy for addresses that users bring.
- * @throws Error naming the entry when `allow` or `deny` holds one that is not a rule.
+ * Builds the policy for users' addresses.
+ * @throws Error naming the invalid entry of `allow` or `deny`.
  */
 export function createEgressPolicy(options: EgressOptions): EgressPolicy {
   const allow = (options.allow ?? (options.mode === 'local' ? LOCAL_ALLOW : [])).map(parseEgressRule);
@@ -97,7 +97,7 @@ export function createEgressPolicy(options: EgressOptions): EgressPolicy {
   const systemLookup = options.lookup ?? createSystemHostLookup();
   const untrustedLookup = options.lookup ?? createUntrustedHostLookup(options);
 
-  /** What may not be dialled at this port, resolved now, since names move. */
+  /** Addresses that must not be dialled at this port. Resolved for every connection, because DNS entries change. */
   async function resolveBlocked(port: number) {
     const services = options.forbidden().filter((service) => service.port === port);
     const names = deny.flatMap((rule) => (rule.kind === 'name' && coversPort(rule, port) ? [rule.name] : []));
@@ -111,19 +111,19 @@ export function createEgressPolicy(options: EgressOptions): EgressPolicy {
     };
   }
 
-  async function admit(host: string, port: number, signal?: AbortSignal): Promise<AllowedAddress[]> {
+  async function resolveAllowed(host: string, port: number, signal?: AbortSignal): Promise<AllowedAddress[]> {
     const hostAddresses = new Set(ownAddresses().map(canonicalAddress));
     const isAllowedName = allow.some((rule) => coversName(rule, host, port));
-    // A name that the operator allows is the operator's: it may lie where only the system finds it.
+    // A name in `allow` is the operator's: only the system's resolver may know it.
     const lookup = isAllowedName ? systemLookup : untrustedLookup;
-    const [answer, blocked] = await Promise.all([
+    const [addresses, blocked] = await Promise.all([
       resolveHost(host, lookup, signal),
       resolveBlocked(port),
     ]).catch((cause: unknown) => {
       throw new AppError('upstream_unreachable', "The endpoint's host could not be resolved.", { cause });
     });
     const blockedAddresses = new Set([...blocked.forbidden, ...blocked.denied].map(String));
-    // A listener of ours may be bound to all addresses of this host: its port is closed on each of them.
+    // Our listener may be bound to all addresses of this host: its port is refused on each of them.
     const isOurPort = blocked.forbidden.some((blockedAddress) => isThisHost(blockedAddress, hostAddresses));
     const isDeniedName = deny.some((rule) => coversName(rule, host, port));
 
@@ -140,6 +140,7 @@ export function createEgressPolicy(options: EgressOptions): EgressPolicy {
       if (candidates.some((candidate) => deny.some((rule) => coversAddress(rule, candidate, port))))
         return true;
       if (isAllowedName) return false;
+      // An address of this host must be allowed itself, not only the IPv4 addresses embedded in it.
       return (hostAddresses.has(address.toString()) ? candidates : effective).some(
         (candidate) =>
           classifyAddress(candidate, hostAddresses) !== 'public' &&
@@ -147,7 +148,7 @@ export function createEgressPolicy(options: EgressOptions): EgressPolicy {
       );
     }
 
-    return answer.map((text) => {
+    return addresses.map((text) => {
       const address = parseIpAddress(text);
       const addressClass = classifyAddress(address, hostAddresses);
       if (isDeniedName || address === undefined || addressClass === 'never' || isRefused(address))
@@ -156,10 +157,10 @@ export function createEgressPolicy(options: EgressOptions): EgressPolicy {
     });
   }
 
-  return { resolveAllowed: admit };
+  return { resolveAllowed };
 }
 
-/** The one wording for every address that is refused: it must not tell what stands there. */
+/** The same text for every refused address: it must not reveal what is there. */
 export function endpointForbidden(): AppError {
   return new AppError('endpoint_forbidden', 'This endpoint may not be reached from here.');
 }
@@ -170,14 +171,14 @@ function listInterfaceAddresses(): string[] {
   );
 }
 
-/** @throws Error for an answer that is no address: what cannot be compared must not be let through. */
+/** @throws Error for a text that is not an address: it could not be compared. */
 function toComparableAddresses(text: string): readonly IpAddress[] {
   const address = parseIpAddress(text);
-  if (address === undefined) throw new Error('the answer holds something that is not an address');
+  if (address === undefined) throw new Error('the look-up returned something that is not an address');
   return [address, ...effectiveAddresses(address)];
 }
 
-/** A denied name that does not exist bans nothing; any other failure leaves open what it bans. */
+/** A denied name that does not exist blocks nothing. After any other error it is unknown what it blocks. */
 function emptyIfNotFound(error: unknown): string[] {
   if ((error as { code?: unknown }).code === 'ENOTFOUND') return [];
   throw error;

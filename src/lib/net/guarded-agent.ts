@@ -5,30 +5,30 @@ import { connect as connectTls, createSecureContext, type TLSSocket } from 'node
 import { upstreamUnreachable, withDeadline } from './deadline.ts';
 import type { Dialer } from './dialer.ts';
 
-/** Whom to trust and how to identify oneself, all PEM. */
+/** TLS trust and client credentials, all PEM. */
 export interface TlsIdentity {
-  /** Certificate authorities of the server; null is the public ones that Node brings. */
+  /** Certificate authorities that are trusted; null: Node's list of public ones. */
   ca: string | null;
-  /** The client's certificate (with its chain) and key; null where the server is shown another proof. */
+  /** The client's certificate (with its chain) and key; null when the client authenticates otherwise. */
   client: { cert: string; key: string } | null;
 }
 
-/** A server that is reached through the dialer. */
+/** A TLS server. */
 export interface TlsPeer {
-  /** Name or address, IPv6 with or without brackets: what the certificate must show. */
+  /** Name or address, IPv6 with or without brackets. The certificate must be valid for it. */
   host: string;
   port: number;
   tls: TlsIdentity;
 }
 
-/** What is wrong with a TLS connection, as far as it helps people. */
+/** Why a TLS connection failed. */
 export type TlsErrorReason =
   | 'untrusted'
   | 'wrong_name'
   | 'expired'
-  /** The peer speaks something else on this port. */
+  /** The peer does not use TLS on this port. */
   | 'not_tls'
-  /** The peer wants another client certificate, or any. */
+  /** The peer requires a client certificate, or refused the one that was sent. */
   | 'client_refused'
   | 'other';
 
@@ -36,16 +36,16 @@ export type TlsErrorReason =
 export type Connector = (signal: AbortSignal) => Promise<Duplex>;
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-/** Keeps a silent connection from being forgotten by what lies between, and finds out that its peer is gone. */
+/** Keeps network devices from dropping an idle connection, and detects a lost peer. */
 const TCP_KEEPALIVE_MS = 15_000;
 const IDLE_TIMEOUT_MS = 15_000;
 const MAX_IDLE_SOCKETS = 4;
 
 /**
- * TLS over a socket of the dialer.
- * @throws AppError of the dialer; `upstream_unreachable` with what Node found as its cause ({@link findTlsErrorReason}
- *   reads it), `upstream_timeout`; or the reason of `signal`. Error, at once, for a client key or certificate that
- *   is none.
+ * Connects through the dialer and performs the TLS handshake.
+ * @throws AppError of the dialer; `upstream_unreachable` with Node's error as its cause ({@link findTlsErrorReason}
+ *   reads it), `upstream_timeout`; or the reason of `signal`. Error, at once, for an invalid client key or
+ *   certificate.
  */
 export function createTlsConnector(dialer: Dialer, peer: TlsPeer): Connector {
   const handshake = createTlsHandshake(peer);
@@ -53,13 +53,13 @@ export function createTlsConnector(dialer: Dialer, peer: TlsPeer): Connector {
 }
 
 /**
- * The handshake alone, for whoever looks at the steps one by one.
- * @throws what {@link createTlsConnector} throws, except of the dialer.
+ * The handshake only, for callers that report each step.
+ * @throws as {@link createTlsConnector}, except the dialer's errors.
  */
 export function createTlsHandshake(peer: Omit<TlsPeer, 'port'>) {
   const { ca, client } = peer.tls;
   const host = peer.host.replace(/^\[|\]$/g, '');
-  // Parsed once: the key then lies in OpenSSL's memory, and no text of it is kept here.
+  // Parsed once: the key is then in OpenSSL's memory, and its text is not retained here.
   const secureContext = createSecureContext({
     ...(ca !== null && { ca }),
     ...client,
@@ -70,14 +70,16 @@ export function createTlsHandshake(peer: Omit<TlsPeer, 'port'>) {
     const secured = connectTls({
       socket,
       host,
-      // SNI holds names only (RFC 6066); a literal is compared with the certificate as `host`.
+      // SNI permits names only (RFC 6066); an address is compared with the certificate as `host`.
       servername: isIP(host) === 0 ? host : '',
       secureContext,
       ALPNProtocols: ['http/1.1'],
-      rejectUnauthorized: true, // Said aloud, so that no environment variable turns it off.
+      rejectUnauthorized: true, // Explicit, so that NODE_TLS_REJECT_UNAUTHORIZED cannot turn it off.
     });
     try {
-      return await withDeadline(HANDSHAKE_TIMEOUT_MS, [signal], (phase) => waitForHandshake(secured, phase));
+      return await withDeadline(HANDSHAKE_TIMEOUT_MS, [signal], (handshakeSignal) =>
+        waitForHandshake(secured, handshakeSignal),
+      );
     } catch (error) {
       secured.destroy();
       throw error;
@@ -87,7 +89,7 @@ export function createTlsHandshake(peer: Omit<TlsPeer, 'port'>) {
 
 function waitForHandshake(socket: TLSSocket, signal: AbortSignal): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
-    // Stays for good: an error on an idle socket must not end the process.
+    // Stays attached: an unhandled error of an idle socket would end the process.
     socket.on('error', reject);
     socket.once('close', () => reject(new Error('closed during the handshake')));
     socket.once('secureConnect', () => resolve(socket));
@@ -95,9 +97,9 @@ function waitForHandshake(socket: TLSSocket, signal: AbortSignal): Promise<TLSSo
   });
 }
 
-/** Reads out of an error, or its causes, what is wrong with a TLS connection; undefined where it is not about TLS. */
+/** Finds the TLS reason of an error or of its causes; undefined when the error is not about TLS. */
 export function findTlsErrorReason(error: unknown): TlsErrorReason | undefined {
-  // By its members, not its class: Node's own errors are of another realm where a program runs in a context.
+  // Checks members, not the class: in a vm context, Node's errors have another realm's classes.
   for (let cause = error; typeof cause === 'object' && cause !== null; cause = (cause as Error).cause) {
     const { code } = cause as { code?: unknown };
     const reason = typeof code === 'string' ? findReasonForCode(code) : undefined;
@@ -106,32 +108,32 @@ export function findTlsErrorReason(error: unknown): TlsErrorReason | undefined {
   return undefined;
 }
 
-/** The codes are Node's names of OpenSSL's verify results, and OpenSSL's reasons behind `ERR_SSL_`. */
+/** The codes are Node's names of OpenSSL's verify results, and `ERR_SSL_` with OpenSSL's reason. */
 function findReasonForCode(code: string): TlsErrorReason | undefined {
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return 'wrong_name';
   if (code === 'CERT_HAS_EXPIRED' || code === 'CERT_NOT_YET_VALID') return 'expired';
   if (/^(DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|CERT_|INVALID_CA|INVALID_PURPOSE)/.test(code))
     return 'untrusted';
   if (/^ERR_SSL_(WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|HTTP_REQUEST)/.test(code)) return 'not_tls';
-  // Alerts come from the peer, and these are about what we have shown it.
+  // Alerts from the peer that concern our certificate.
   if (/ALERT_(BAD_CERT|CERTIFICATE|UNKNOWN_CA|UNSUPPORTED_CERT|ACCESS_DENIED|HANDSHAKE_FAILURE)/.test(code))
     return 'client_refused';
   return code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_') ? 'other' : undefined;
 }
 
-/** An agent for HTTP clients, with a way to let go of it that leaves work under way alone. */
+/** An agent for HTTP clients. */
 export interface GuardedAgent {
-  /** For `https` requests whatever the connector opens: TLS, where there is any, is the connector's. */
+  /** Used with `https.request` for every connector. The connector performs TLS, if any. */
   readonly agent: Agent;
-  /** Closes what is idle, and the rest as it becomes idle. */
+  /** Closes idle connections now, and the others when they become idle. */
   closeWhenIdle(): void;
-  /** Closes everything, also what is being opened. */
+  /** Closes all connections, also those being opened. */
   close(): void;
 }
 
 /**
- * An agent that opens connections by `connect` alone: no look-up, no proxy of the environment, no socket path and
- * no TLS setting of a request can lead it elsewhere. Idle connections are kept for 15 s, four at most.
+ * An agent that opens connections with `connect` only. No look-up, proxy environment variable, socket path or TLS
+ * setting of a request changes the destination. Keeps at most four idle connections, for 15 s each.
  */
 export function createGuardedAgent(connect: Connector): GuardedAgent {
   const closing = new AbortController();
@@ -147,8 +149,8 @@ export function createGuardedAgent(connect: Connector): GuardedAgent {
     );
     return undefined;
   };
-  // Node's hooks for the two ends of an idle time. Timed here, since streams of SSH have no time-outs.
-  // (What the first answers, whether to keep the connection, is missing in its type.)
+  // Node calls these hooks when a connection becomes idle and when it is used again. The idle time is limited here,
+  // because streams of SSH have no timeouts. (The type lacks the first one's result: whether to keep the connection.)
   const keepAlive: (stream: Duplex) => unknown = agent.keepSocketAlive.bind(agent);
   const reuse = agent.reuseSocket.bind(agent);
   agent.keepSocketAlive = (stream) => {
@@ -172,7 +174,7 @@ export function createGuardedAgent(connect: Connector): GuardedAgent {
   };
 }
 
-/** Gives a stream that is no socket what Node's HTTP client calls on sockets. */
+/** Adds the socket methods that Node's HTTP client calls to a stream that is not a socket. */
 function withSocketMethods(stream: Duplex): Duplex {
   const absent = ['setTimeout', 'setKeepAlive', 'setNoDelay', 'ref', 'unref'].filter(
     (name) => !(name in stream),

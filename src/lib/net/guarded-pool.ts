@@ -4,18 +4,18 @@ import { Pool } from 'undici';
 import { upstreamUnreachable } from './deadline.ts';
 import type { Connector } from './guarded-agent.ts';
 
-/** Requests to one server that a user brought. */
+/** An HTTP connection pool for one server of a user. */
 export interface GuardedPool {
-  /** Follows no redirect and knows no proxy; its bodies are read as they are wanted. */
+  /** Follows no redirects and uses no proxy. The caller reads the bodies. */
   readonly pool: Pool;
-  /** Closes every connection, also those being opened; requests under way fail. */
+  /** Closes all connections, also those being opened; open requests fail. */
   close(): Promise<void>;
 }
 
 /**
- * Keeps up to four connections to one server, opened by `connect` alone.
- * @param origin of the server; says what the `host` header shows, not where connections lead.
- * @param headersTimeoutMs for an answer to begin; how long its body may take is for its reader to bound.
+ * Keeps up to four connections to one server, opened with `connect` only.
+ * @param origin of the server, for the `host` header. It does not decide where to connect.
+ * @param headersTimeoutMs until a response begins. The reader of a body limits the body's time.
  */
 export function createGuardedPool(origin: string, connect: Connector, headersTimeoutMs: number): GuardedPool {
   const closing = new AbortController();

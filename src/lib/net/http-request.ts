@@ -8,50 +8,49 @@ export interface UpstreamRequest {
   method: 'GET' | 'POST';
   headers: Record<string, string>;
   body?: Buffer | string;
-  /** True when a user brought the address; false for addresses of the operator or of a provider's file. */
-  guarded: boolean;
-  /** Ends the request in any phase; its reason is what `request` or the body then fails with. */
+  /** True for a user's address; false for addresses of the operator or of a provider's file. */
+  isGuarded: boolean;
+  /** Aborts the request in any phase. The request or its body then fails with the signal's reason. */
   signal: AbortSignal;
-  /** From sending the request to the headers of the answer. */
+  /** From sending the request to the response's headers. */
   firstByteTimeoutMs: number;
-  /** Between two pieces of the body; time in which the reader holds back does not count. */
+  /** Between two chunks of the body. Time in which the reader applies back pressure does not count. */
   idleTimeoutMs: number;
 }
 
 export interface UpstreamResponse {
-  /** As the upstream said; redirects are not followed. */
+  /** As sent; redirects are not followed. */
   status: number;
   headers: Record<string, string | string[] | undefined>;
   /**
-   * The body as sent, not decompressed. When it fails, the reader gets an AppError
-   * (`upstream_unreachable` when the upstream broke off, `upstream_timeout` when it fell silent), or the
-   * signal's reason; pieces that were not read until then are dropped. Destroying it closes the connection.
+   * The body as sent, not decompressed. On failure the reader gets an AppError (`upstream_unreachable` when the
+   * connection broke, `upstream_timeout` after the idle timeout) or the signal's reason, and chunks that were not
+   * yet read are dropped. Destroying it closes the connection.
    */
   body: Readable;
   /** False when the address dialled is not public (guarded requests only). */
-  fromPublicAddress: boolean;
+  isFromPublicAddress: boolean;
 }
 
-/** An exchange under way: what its timers, its body and the callbacks of undici share. */
+/** State of an open request, shared by its timers, its body and undici's callbacks. */
 interface RequestState {
   readonly connection: UpstreamConnection;
   readonly response: PromiseWithResolvers<UpstreamResponse | undefined>;
-  /** To the headers first, then between two pieces of the body. */
+  /** Until the headers first, then between two chunks of the body. */
   timer: NodeJS.Timeout;
   controller: Dispatcher.DispatchController | undefined;
   body: Readable | undefined;
-  /** The reader holds back. */
+  /** The reader applies back pressure. */
   isPaused: boolean;
-  /** Nothing more is expected of the connection. */
+  /** No further data is expected from the connection. */
   isFinished: boolean;
-  /** Stops listening to the request's signal. */
   removeAbortListener(): void;
 }
 
 /**
- * One request and its answer over one connection, by undici's dispatch: what `request()` of undici does,
- * with exact timers that rest while the reader holds back.
- * @returns undefined when the connection had ended before anything was sent.
+ * Sends one request over one connection, with undici's `dispatch`. Unlike undici's `request()` it has exact timers,
+ * which stop while the reader applies back pressure.
+ * @returns undefined when the connection was closed before the request was sent.
  */
 export function sendUpstreamRequest(
   connection: UpstreamConnection,
@@ -65,7 +64,7 @@ export function sendUpstreamRequest(
     connection,
     response: Promise.withResolvers(),
     timer: setTimeout(() => {
-      fail(state, upstreamTimeout('answer'));
+      fail(state, upstreamTimeout('respond'));
     }, request.firstByteTimeoutMs),
     controller: undefined,
     body: undefined,
@@ -85,11 +84,11 @@ export function sendUpstreamRequest(
   return state.response.promise;
 }
 
-/** Ends the exchange as failed; harmless when it has ended before. */
+/** Ends the request with an error; no effect when it has already ended. */
 function fail(state: RequestState, error: unknown): void {
   if (!state.isFinished) state.connection.destroy();
   finish(state);
-  // Both without effect where the answer, or its body, is through.
+  // Neither has an effect once the response, or its body, is complete.
   if (state.body === undefined) state.removeAbortListener();
   state.body?.destroy(error as Error);
   state.response.reject(error);
@@ -115,7 +114,7 @@ function createBody(state: RequestState): Readable {
       done(error);
     },
   });
-  // A body that fails before anyone reads it must not end the process; readers get the error all the same.
+  // A body that fails before it is read must not end the process. Readers still get the error.
   return stream.on('error', () => undefined);
 }
 
@@ -128,11 +127,11 @@ function createHandler(state: RequestState, idleTimeoutMs: number): Dispatcher.D
       if (status < 200) return;
       clearTimeout(state.timer);
       state.timer = setTimeout(() => {
-        if (!state.isPaused) fail(state, upstreamTimeout('go on with its answer'));
+        if (!state.isPaused) fail(state, upstreamTimeout('continue its response'));
       }, idleTimeoutMs);
       const body = createBody(state);
       state.body = body;
-      state.response.resolve({ status, headers, body, fromPublicAddress: state.connection.isPublic });
+      state.response.resolve({ status, headers, body, isFromPublicAddress: state.connection.isPublic });
     },
     onResponseData(_controller, chunk) {
       if (state.isFinished) return;
@@ -156,7 +155,7 @@ function createHandler(state: RequestState, idleTimeoutMs: number): Dispatcher.D
   };
 }
 
-/** Headers or a path that cannot be sent: no fault of the upstream. */
+/** Headers or a path that cannot be sent: not an error of the upstream. */
 function isInvalidArgument(error: Error): boolean {
   return (error as { code?: unknown }).code === 'UND_ERR_INVALID_ARG';
 }

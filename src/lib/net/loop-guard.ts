@@ -1,11 +1,11 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { AppError } from '../errors.ts';
 
-/** Marks requests that we send to addresses that users brought, so that one which comes back is noticed. */
+/** Marks requests to users' addresses, so that a request that returns to this gateway is detected. */
 export interface LoopGuard {
-  /** The header's value for a request that goes on: what came, and ours behind it. */
+  /** The header's value for the outgoing request: the received entries and our own. */
   extendHeader(received: string | undefined): string;
-  /** Throws `loop_detected` (508) when the request has passed here before, or has passed too many gateways. */
+  /** @throws AppError `loop_detected` (508) when the request has passed this or too many gateways. */
   rejectLoop(received: string | undefined): void;
 }
 
@@ -13,7 +13,7 @@ export const LOOP_HEADER = 'x-ops-hop';
 const MAX_GATEWAYS = 4;
 const MAX_ENTRY_LENGTH = 128;
 
-/** @param secret what all instances of this deployment share. */
+/** @param secret shared by all instances of this deployment. */
 export function createLoopGuard(secret: string): LoopGuard {
   const sign = (nonce: string) => createHmac('sha256', secret).update(`hop:${nonce}`).digest('base64url');
   const isOurs = (entry: string) => {
@@ -32,7 +32,7 @@ export function createLoopGuard(secret: string): LoopGuard {
       if (entries.length < MAX_GATEWAYS && !entries.some(isOurs)) return;
       throw new AppError(
         'loop_detected',
-        'This request has come back to where it started; check the endpoint of your key.',
+        'This request came back to the gateway that sent it. Check the endpoint of your key.',
       );
     },
   };

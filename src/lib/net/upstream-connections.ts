@@ -1,4 +1,4 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setImmediate as nextEventLoopTurn } from 'node:timers/promises';
 import type { Socket } from 'node:net';
 import { Client } from 'undici';
 import { upstreamUnreachable, withDeadline } from './deadline.ts';
@@ -7,12 +7,12 @@ import { createDial, type DialOptions } from './upstream-sockets.ts';
 /** One HTTP/1.1 connection, used by one request at a time. */
 export interface UpstreamConnection {
   readonly client: Client;
-  /** False when the address dialled is not public; addresses of the operator count as public. */
+  /** False when the dialled address is not public. The operator's addresses count as public. */
   readonly isPublic: boolean;
-  /** True from the second request on: then the upstream may have closed it meanwhile. */
+  /** True from the second request on: the upstream may have closed the connection in between. */
   readonly isReused: boolean;
   isOpen(): boolean;
-  /** Gives the connection back once an answer has been received in full. */
+  /** Returns the connection once a response has been received completely. */
   release(): void;
   /** Closes the socket at once. */
   destroy(): void;
@@ -20,25 +20,25 @@ export interface UpstreamConnection {
 
 export interface UpstreamConnections {
   /**
-   * An idle connection to the origin of `url`, or a new one. Guarded and unguarded ones are kept apart.
-   * Look-up, TCP and TLS of a new one take `connectTimeoutMs` together at most.
+   * Takes an idle connection to the origin of `url`, or opens one. Guarded and unguarded ones are separate.
+   * DNS look-up, TCP and TLS of a new one take at most `connectTimeoutMs` together.
    * @throws AppError `upstream_unreachable`, `upstream_timeout`, `endpoint_forbidden`; or the reason of
-   *   `signal`, upon which a connecting socket is closed at once.
+   *   `signal`, which closes a connecting socket at once.
    */
   acquire(url: URL, guarded: boolean, signal: AbortSignal): Promise<UpstreamConnection>;
   /**
-   * A bare TCP connection to the host and port of `url`, which users brought; for protocols that are not HTTP, or
-   * libraries that speak it themselves. The caller closes it.
-   * @throws what {@link acquire} throws.
+   * Opens a raw TCP connection to the host and port of a user's `url`, for protocols other than HTTP and for
+   * libraries with their own HTTP client. The caller closes it.
+   * @throws as {@link acquire}.
    */
   connect(url: URL, signal: AbortSignal): Promise<Socket>;
-  /** Closes everything, idle or not. */
+  /** Closes all connections, idle or not. */
   close(): Promise<void>;
 }
 
 /**
- * A client of undici reconnects by itself when its connection ends before a request was written. Ours
- * has one connection, dialled and checked beforehand, so it gets this error: the request was not sent.
+ * An undici client reconnects when its connection ends before a request was written. Our clients have one
+ * connection, dialled and checked before, so they get this error: the request was not sent.
  */
 export const requestNotSent = new Error('the connection ended before the request was sent');
 
@@ -46,19 +46,19 @@ const CLIENT_OPTIONS = {
   pipelining: 1,
   allowH2: false,
   maxHeaderSize: 16 * 1024,
-  // Servers close idle connections after 5 s or more, and a request that meets the close is lost: end
-  // earlier than that, and 2 s before what a `keep-alive` header promises.
+  // Servers close idle connections after 5 s or more, and a request sent during the close is lost. Close earlier,
+  // and 2 s before the time of a `keep-alive` header.
   keepAliveTimeout: 4_000,
   keepAliveTimeoutThreshold: 2_000,
   keepAliveMaxTimeout: 30_000,
-  // undici's timers are off by up to a second and run on while a slow reader holds the answer back.
+  // undici's timers are inexact by up to a second and continue while a slow reader applies back pressure.
   headersTimeout: 0,
   bodyTimeout: 0,
 };
 
 /**
- * Keeps the connections to upstreams. It connects by itself and hands undici the finished socket: undici
- * leaves a connecting socket alone when its request is aborted, and by then it has left the policy behind.
+ * Keeps the connections to upstreams. It opens the sockets itself and passes connected ones to undici: undici does
+ * not close a connecting socket when its request is aborted, and does not apply the egress policy.
  */
 export function createUpstreamConnections(options: DialOptions): UpstreamConnections {
   const dial = createDial(options);
@@ -89,7 +89,7 @@ export function createUpstreamConnections(options: DialOptions): UpstreamConnect
         [signal, closing.signal],
         (phase) => dial(url, guarded, phase),
       );
-      // Closed between the socket's last event and here, when nobody was listening.
+      // close() may have been called after the socket's last event.
       if (closing.signal.aborted) socket.destroy();
       return track(key, url, socket, isPublic);
     },
@@ -110,7 +110,7 @@ export function createUpstreamConnections(options: DialOptions): UpstreamConnect
   };
 }
 
-/** Connections that wait for their next request; the one used last goes first. */
+/** Idle connections by origin; the one used last is taken first. */
 function createIdleConnections() {
   const byKey = new Map<string, UpstreamConnection[]>();
   return {
@@ -130,9 +130,9 @@ function createIdleConnections() {
         connection !== undefined;
         connection = byKey.get(key)?.pop()
       ) {
-        // undici lets one turn of the event loop pass before it uses a connection again, which may be the
-        // rest of this one. With ours, what has arrived by now is read first: a close costs no request.
-        await nextTurn();
+        // undici waits one turn of the event loop before it reuses a connection, which may be the current one. With a
+        // full turn, data that has already arrived is read first, so that a close by the upstream loses no request.
+        await nextEventLoopTurn();
         if (connection.isOpen()) return connection;
       }
       return undefined;
@@ -153,26 +153,26 @@ function createUpstreamConnection(
     isOpen: () => !socket.destroyed,
     release() {
       connection.isReused = true;
-      // undici decides right after its last callback whether the connection lives on.
+      // undici decides right after its last callback whether it keeps the connection.
       queueMicrotask(() => {
         if (!socket.destroyed) onReleased(connection);
       });
     },
     destroy() {
-      // With an error, or undici takes the end of the socket for the end of a body without length.
+      // With an error: otherwise undici treats the end of the socket as the end of a body without length.
       socket.destroy(new Error('discarded'));
     },
   };
   return connection;
 }
 
-/** undici's connector for a socket that is connected already; it serves once. */
+/** An undici connector for a socket that is already connected; works once. */
 function createSingleUseConnector(socket: Socket) {
   let isUsed = false;
   return (_options: unknown, callback: (...result: [null, Socket] | [Error, null]) => void) => {
     const isFirst = !isUsed;
     isUsed = true;
-    // Later, since undici ignores what happens while it is still calling.
+    // Deferred, because undici ignores a callback during its own call.
     queueMicrotask(() => {
       if (isFirst && !socket.destroyed) callback(null, socket);
       else callback(requestNotSent, null);

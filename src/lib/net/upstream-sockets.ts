@@ -8,17 +8,17 @@ export interface DialOptions {
   policy: EgressPolicy;
   /** For tests. */
   lookup?: HostLookup;
-  /** TCP and TLS together, shared by the addresses of a name. */
+  /** TCP and TLS together, divided among the addresses of a name. */
   connectTimeoutMs: number;
 }
 
-/** A connected socket, and whether the address dialled is public; addresses of the operator count as public. */
+/** A connected socket, and whether its address is public. The operator's addresses count as public. */
 export type DialedSocket = [socket: Socket, isPublic: boolean];
 
-/** Connects to the host of `url`; a connecting socket is closed at once when the signal ends. */
+/** Connects to the host of `url`. The signal closes a connecting socket at once. */
 export type Dial = (url: URL, guarded: boolean, signal: AbortSignal) => Promise<DialedSocket>;
 
-/** Builds the one place where sockets to upstreams are opened: guarded ones only to addresses of the policy. */
+/** The only code that opens sockets to upstreams. Guarded ones go to addresses that the policy allows. */
 export function createDial(options: DialOptions): Dial {
   const lookup = options.lookup ?? createSystemHostLookup();
 
@@ -35,7 +35,7 @@ export function createDial(options: DialOptions): Dial {
     const targets = await rejectOnAbort(resolution, signal);
     const attemptMs = options.connectTimeoutMs / targets.length;
     let lastError: unknown = endpointForbidden();
-    // In the order of the look-up, which puts first what is most likely reachable.
+    // In the order of the look-up, which puts the address that is most likely reachable first.
     for (const { address, isPublic } of targets) {
       try {
         return [await openSocket(url, address, attemptMs, signal), isPublic];
@@ -63,7 +63,7 @@ function openSocket(url: URL, address: string, timeoutMs: number, signal: AbortS
   }, timeoutMs);
   signal.addEventListener('abort', onAbort);
   if (signal.aborted) onAbort();
-  // Stays for good: an error on an idle socket must not end the process.
+  // Stays attached: an unhandled error of an idle socket would end the process.
   socket.on('error', (error) => {
     reject(upstreamUnreachable(error));
   });
@@ -80,16 +80,16 @@ function openSocket(url: URL, address: string, timeoutMs: number, signal: AbortS
   });
 }
 
-/** Dials exactly `address`; the name in `url` goes into SNI and is what the certificate must show. */
+/** Dials exactly `address`. The name in `url` is sent as SNI, and the certificate must be valid for it. */
 function startSocket(url: URL, address: string): Socket {
   const target = { host: address, port: effectivePort(url), keepAlive: true, keepAliveInitialDelay: 60_000 };
   if (url.protocol !== 'https:') return connectTcp(target);
-  // SNI holds names only (RFC 6066); for a literal, the address itself is compared with the certificate.
+  // SNI permits names only (RFC 6066); for a literal, the address is compared with the certificate.
   const isName = isIP(url.hostname.replace(/^\[|\]$/g, '')) === 0;
   return connectTls({
     ...target,
     ...(isName ? { servername: url.hostname } : {}),
     ALPNProtocols: ['http/1.1'],
-    rejectUnauthorized: true, // Said aloud, so that no environment variable turns it off.
+    rejectUnauthorized: true, // Explicit, so that NODE_TLS_REJECT_UNAUTHORIZED cannot turn it off.
   });
 }

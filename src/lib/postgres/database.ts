@@ -4,25 +4,24 @@ import { AppError, databaseUnavailable } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Owner } from '../owner.ts';
 
-/** Runs SQL with bound parameters. */
 export interface Sql {
   /** Runs a query and parses each row with `schema`. */
   rows<T>(schema: ZodType<T>, text: string, values?: unknown[]): Promise<T[]>;
-  /** Runs a statement and answers the number of rows it touched. */
+  /** Runs a statement. @returns the number of affected rows. */
   run(text: string, values?: unknown[]): Promise<number>;
 }
 
-/** One connection, kept for the length of a piece of work. */
+/** One connection, reserved for a piece of work. */
 export interface DatabaseConnection extends Sql {
   /** Commits when `work` resolves, rolls back when it throws. */
   transaction<T>(work: (sql: Sql) => Promise<T>): Promise<T>;
-  /** A transaction that sees and writes only the rows of `owner` (row-level security). */
+  /** A transaction that can read and write only the rows of `owner` (row-level security). */
   withOwner<T>(owner: Owner, work: (sql: Sql) => Promise<T>): Promise<T>;
 }
 
 export interface Database extends DatabaseConnection {
-  /** Holds one connection for the length of `work`; it is discarded when `work` throws. */
-  withConnection<T>(work: (withConnection: DatabaseConnection) => Promise<T>): Promise<T>;
+  /** Reserves one connection for `work`. It is discarded after an error that may leave it unusable. */
+  withConnection<T>(work: (connection: DatabaseConnection) => Promise<T>): Promise<T>;
   /** The pool itself, for libraries that need one (the session store). */
   readonly pool: pg.Pool;
   close(): Promise<void>;
@@ -30,13 +29,13 @@ export interface Database extends DatabaseConnection {
 
 export interface DatabaseOptions {
   url: string;
-  /** Connections at most. */
+  /** Maximum number of connections. */
   max: number;
   applicationName: string;
   log: Log;
 }
 
-/** Opens a pool; nothing is connected before the first query. All errors of the connection are `database_unavailable`. */
+/** Creates a pool, which connects on the first query. Connection errors are thrown as `database_unavailable`. */
 export function createDatabase(options: DatabaseOptions): Database {
   const pool = new pg.Pool({
     connectionString: options.url,
@@ -48,10 +47,10 @@ export function createDatabase(options: DatabaseOptions): Database {
   });
   // Without a listener, an idle connection that the server closes would end the process.
   pool.on('error', (error) => {
-    options.log.warn({ err: error }, 'an idle database connection was lost');
+    options.log.warn({ err: error }, 'idle database connection lost');
   });
 
-  async function connection<T>(work: (connection: DatabaseConnection) => Promise<T>): Promise<T> {
+  async function withConnection<T>(work: (connection: DatabaseConnection) => Promise<T>): Promise<T> {
     const client = await pool.connect().catch((error: unknown) => {
       throw toDatabaseError(error);
     });
@@ -71,9 +70,9 @@ export function createDatabase(options: DatabaseOptions): Database {
 
   return {
     ...toSql(pool),
-    withConnection: connection,
-    transaction: (work) => connection((held) => held.transaction(work)),
-    withOwner: (owner, work) => connection((held) => held.withOwner(owner, work)),
+    withConnection,
+    transaction: (work) => withConnection((connection) => connection.transaction(work)),
+    withOwner: (owner, work) => withConnection((connection) => connection.withOwner(owner, work)),
     pool,
     close: () => pool.end(),
   };
@@ -117,7 +116,7 @@ function toDatabaseConnection(client: pg.ClientBase): DatabaseConnection {
   };
 }
 
-/** A statement that Postgres itself refused leaves the connection usable; anything else does not. */
+/** True for errors after which the connection is usable: a statement that Postgres refused, or our own AppErrors. */
 function keepsConnectionUsable(error: unknown): boolean {
   return error instanceof AppError
     ? error.code !== 'database_unavailable'
@@ -125,7 +124,7 @@ function keepsConnectionUsable(error: unknown): boolean {
 }
 
 /**
- * Tells "the database cannot be reached or is shutting down" (503) from a fault in a statement (ours).
+ * Converts errors of the connection and of a server that shuts down to 503. Errors in our statements stay as they are.
  * SQLSTATE classes: 08 connection, 53 resources, 57P admin shutdown
  * (PostgreSQL documentation, appendix A).
  */

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { runner } from 'node-pg-migrate';
 import pg from 'pg';
 
-/** Where the plain SQL files lie, for the source and for the built server alike. */
+/** Folder of the SQL files; the path is correct from the source and from the built server. */
 export const MIGRATIONS_FOLDER = path.join(import.meta.dirname, '..', '..', '..', 'migrations');
 const MIGRATIONS_TABLE = 'schema_migrations';
 const APP_GROUP = 'ops_center_app';
@@ -11,15 +11,15 @@ const APP_GROUP = 'ops_center_app';
 export interface MigrationOptions {
   /** Connection string of the role that owns the schema. */
   ownerUrl: string;
-  /** The app's login, made a member of `ops_center_app` when it is not one; undefined leaves that alone. */
+  /** The app's login; it becomes a member of `ops_center_app`. Undefined: membership is not changed. */
   appRole?: string | undefined;
   folder?: string;
 }
 
 /**
- * Runs the pending migrations in one transaction. Two that start together run one after the other.
- * @returns the names of those that were run, in order.
- * @throws the database's error, with nothing changed.
+ * Runs the pending migrations in one transaction. Concurrent calls run one after the other.
+ * @returns the names of the applied migrations, in order.
+ * @throws the database's error; nothing is changed then.
  */
 export async function runMigrations(options: MigrationOptions): Promise<string[]> {
   const client = new pg.Client({
@@ -38,7 +38,7 @@ export async function runMigrations(options: MigrationOptions): Promise<string[]
       advisoryLockMode: 'wait',
       logger: SILENT,
     });
-    // The app looks there to tell whether it may serve.
+    // The app reads this table to check for pending migrations.
     await client.query(`GRANT SELECT ON ${MIGRATIONS_TABLE} TO ${APP_GROUP}`);
     if (options.appRole !== undefined) await ensureMember(client, options.appRole);
     return run.map((migration) => migration.name);
@@ -48,7 +48,7 @@ export async function runMigrations(options: MigrationOptions): Promise<string[]
 }
 
 /**
- * The migrations of the folder that the database has not seen, in order.
+ * Lists the migrations of the folder that were not yet applied, in order.
  * @param query runs SQL on the database; the app's role is enough.
  */
 export async function listPendingMigrations(

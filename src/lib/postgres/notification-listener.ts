@@ -1,39 +1,39 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { Socket } from 'node:net';
-import { setTimeout as pause } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 import type { Log } from '../log.ts';
 
-/** What other processes tell through Postgres (LISTEN and NOTIFY). */
+/** Receives notifications of other processes through Postgres (LISTEN and NOTIFY). */
 export interface NotificationListener {
   /**
-   * Whether everything that was told up to `deafAfterMs` ago has been heard. Asked at the time of use: also
-   * after a pause of the whole process the answer is of now.
+   * True when every notification sent up to `staleAfterMs` ago has been received. Computed at each call, so the result
+   * is also correct after the whole process was suspended.
    */
   isListening(): boolean;
-  /** @param handler gets the payload of every notice. */
+  /** @param handler receives the payload of every notification. */
   onNotification(handler: (payload: string) => void): void;
-  /** @param handler is called when notices may have been missed: what was remembered until then is of no use. */
+  /** @param handler is called when notifications may have been missed: discard cached data. */
   onGap(handler: () => void): void;
-  /** Resolves when the first attempt to listen has worked or failed. */
+  /** Resolves when the first attempt to listen has succeeded or failed. */
   start(): Promise<void>;
-  /** Leaves nothing open. */
+  /** Closes all connections. */
   stop(): Promise<void>;
 }
 
 export interface NotificationListenerOptions {
   /**
-   * Straight to Postgres, or by way of a pooler in session mode. One in transaction mode gives the connection
-   * that listens to others, who get its notices: that is found out, and counts as being deaf.
+   * Postgres itself, or a pooler in session mode. A pooler in transaction mode lends the listening connection to
+   * other clients, which then receive the notifications. The heartbeat detects that; it counts as not listening.
    */
   url: string;
   channel: string;
   log: Log;
   heartbeatIntervalMs?: number;
-  /** How long ago the newest heartbeat that was heard may have been sent. */
+  /** Maximum age of the newest received heartbeat, counted from when it was sent. */
   staleAfterMs?: number;
-  /** When a heartbeat, or a new connection, counts as lost. */
+  /** Time after which a heartbeat or a new connection counts as lost. */
   responseTimeoutMs?: number;
 }
 
@@ -41,24 +41,24 @@ const MIN_RETRY_DELAY_MS = 100;
 const MAX_RETRY_DELAY_MS = 2_000;
 
 /**
- * Listens on one connection and sends heartbeats through another, as notices come: one that is sent where it
- * is listened for comes back with its own query, also when notices do not come through. Notices arrive in the
- * order in which their transactions were committed, so that whoever has heard a heartbeat has heard everything
- * that was told before it was sent. Neither connection waits for what else the app asks of the database.
+ * Listens on one connection and sends heartbeat notifications through another one. A heartbeat that was sent on the
+ * listening connection would return with its own query even when other notifications are lost. Notifications arrive in
+ * commit order, so after a heartbeat has been received, everything sent before it has been received too. Both
+ * connections are separate from the app's pool, so that neither waits for other queries.
  */
 export function createNotificationListener(options: NotificationListenerOptions): NotificationListener {
-  const { log, heartbeatIntervalMs: heartbeatMs = 250, staleAfterMs: deafAfterMs = 800 } = options;
+  const { log, heartbeatIntervalMs = 250, staleAfterMs = 800 } = options;
   const notificationHandlers: ((payload: string) => void)[] = [];
   const gapHandlers: (() => void)[] = [];
   const stopping = new AbortController();
   const firstAttempt = Promise.withResolvers<undefined>();
   let running: Promise<void> | undefined;
-  /** When the newest heartbeat that was heard was sent. */
+  /** When the newest received heartbeat was sent. */
   let lastHeartbeat: ClockReading | undefined;
   let isLost = false;
 
   function markReceived(sentAt: ClockReading): void {
-    if (isLost) log.info({ channel: options.channel }, 'notices of other processes are heard again');
+    if (isLost) log.info({ channel: options.channel }, 'LISTEN connection recovered');
     isLost = false;
     lastHeartbeat = sentAt;
     firstAttempt.resolve(undefined);
@@ -72,7 +72,7 @@ export function createNotificationListener(options: NotificationListenerOptions)
     isLost = true;
     log.warn(
       { channel: options.channel, err: error },
-      'notices of other processes are not heard; until they are, nothing is remembered',
+      'LISTEN connection lost; caching disabled until it recovers',
     );
   }
 
@@ -89,7 +89,7 @@ export function createNotificationListener(options: NotificationListenerOptions)
         for (;;) {
           markReceived(await session.sendHeartbeat());
           retryDelayMs = MIN_RETRY_DELAY_MS;
-          await session.wait(heartbeatMs);
+          await session.wait(heartbeatIntervalMs);
         }
       } catch (error) {
         markLost(error);
@@ -97,14 +97,14 @@ export function createNotificationListener(options: NotificationListenerOptions)
         signal.removeEventListener('abort', failSession);
         await session.close();
       }
-      await pause(retryDelayMs, undefined, { signal }).catch(() => undefined);
+      await delay(retryDelayMs, undefined, { signal }).catch(() => undefined);
       retryDelayMs = Math.min(2 * retryDelayMs, MAX_RETRY_DELAY_MS);
     }
     firstAttempt.resolve(undefined);
   }
 
   return {
-    isListening: () => lastHeartbeat !== undefined && msSince(lastHeartbeat) <= deafAfterMs,
+    isListening: () => lastHeartbeat !== undefined && msSince(lastHeartbeat) <= staleAfterMs,
     onNotification: (handler) => void notificationHandlers.push(handler),
     onGap: (handler) => void gapHandlers.push(handler),
     async start() {
@@ -121,39 +121,39 @@ export function createNotificationListener(options: NotificationListenerOptions)
 interface ListenSession {
   /** Connects and listens. */
   connect(): Promise<void>;
-  /** Sends a heartbeat and waits until it is heard. @returns when it was sent. */
+  /** Sends a heartbeat and waits until it is received. @returns when it was sent. */
   sendHeartbeat(): Promise<ClockReading>;
-  /** Lets time pass, less when a connection ends. */
+  /** Resolves after `ms`; rejects at once when a connection ends. */
   wait(ms: number): Promise<void>;
-  /** Makes what is waited for, and all that comes, fail. */
+  /** Rejects the current wait and all later ones. */
   fail(error: Error): void;
-  /** Gives both connections up, also when nobody answers. */
+  /** Closes both connections, also when the server does not respond. */
   close(): Promise<void>;
 }
 
-/** Two connections. Every wait ends when either of them does, and after `deadAfterMs` at the latest. */
+/** Opens two connections. Every wait fails when one of them ends, and after `responseTimeoutMs`. */
 function createListenSession(
-  { url, channel, responseTimeoutMs: deadAfterMs = 2_000 }: NotificationListenerOptions,
+  { url, channel, responseTimeoutMs = 2_000 }: NotificationListenerOptions,
   handlers: readonly ((payload: string) => void)[],
 ): ListenSession {
-  const { withTimeout: inTime, fail } = createTimedWait(deadAfterMs);
+  const { withTimeout, fail } = createTimedWait(responseTimeoutMs);
   const listenConnection = createRawConnection(url, 'ops-center-listen', fail);
   const sendConnection = createRawConnection(url, 'ops-center-beat', fail);
   const heartbeatChannel = `${channel}_${randomUUID()}`;
-  /** The server's process that listens. A pooler may tell another when connecting. */
+  /** The server process that listens. The id from the connection handshake may be another one behind a pooler. */
   let listenerPid: number | undefined;
   let pendingHeartbeat: { nonce: string; received: () => void } | undefined;
 
   listenConnection.client.on('notification', ({ channel: notifiedChannel, payload = '', processId }) => {
     if (notifiedChannel === channel) for (const handle of handlers) handle(payload);
-    // One that the listening process has sent shows nothing: those of others go another way.
+    // A heartbeat that the listening server process itself sent proves nothing about other senders.
     else if (processId !== listenerPid && payload === pendingHeartbeat?.nonce) pendingHeartbeat.received();
   });
 
   return {
     async connect() {
-      await inTime(Promise.all([listenConnection.client.connect(), sendConnection.client.connect()]));
-      listenerPid = await inTime(listen(listenConnection.client, [channel, heartbeatChannel]));
+      await withTimeout(Promise.all([listenConnection.client.connect(), sendConnection.client.connect()]));
+      listenerPid = await withTimeout(listen(listenConnection.client, [channel, heartbeatChannel]));
     },
     async sendHeartbeat() {
       const received = Promise.withResolvers<undefined>();
@@ -165,7 +165,7 @@ function createListenSession(
           received.resolve(undefined);
         },
       };
-      await inTime(
+      await withTimeout(
         Promise.all([
           sendConnection.client.query(HEARTBEAT_SQL, [heartbeatChannel, nonce]),
           received.promise,
@@ -173,7 +173,7 @@ function createListenSession(
       );
       return sentAt;
     },
-    wait: (ms) => inTime(pause(ms, undefined, { ref: false })),
+    wait: (ms) => withTimeout(delay(ms, undefined, { ref: false })),
     fail,
     async close() {
       await Promise.all([listenConnection.close(), sendConnection.close()]);
@@ -181,17 +181,20 @@ function createListenSession(
   };
 }
 
-/** A heartbeat is a transaction: it need not wait for the disk. */
+/** A heartbeat is a transaction; it does not wait for the disk. */
 const HEARTBEAT_SQL = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
 
-/** In one transaction, so that a pooler cannot spread it. @returns the process that listens. */
+/**
+ * Sends all statements in one transaction, so that a pooler cannot distribute them.
+ * @returns the id of the server process that listens.
+ */
 async function listen(client: pg.Client, channels: readonly string[]): Promise<number> {
   const listens = channels.map((name) => `LISTEN ${client.escapeIdentifier(name)}`);
   const text = [...listens, 'SELECT pg_backend_pid() AS pid'].join('; ');
-  // Several statements have several results, which the types do not tell.
+  // Several statements return several results; the types do not declare that.
   const results = (await client.query(text)) as unknown as pg.QueryResult<{ pid: number }>[];
   const pid = results.at(-1)?.rows[0]?.pid;
-  if (pid === undefined) throw new Error('the server did not name its process');
+  if (pid === undefined) throw new Error('the server did not return its process id');
   return pid;
 }
 
@@ -201,7 +204,7 @@ interface RawConnection {
 }
 
 function createRawConnection(url: string, name: string, onEnd: (error: Error) => void): RawConnection {
-  // One's own, to be able to drop it: the client would wait for a server that is silent.
+  // Created here, so that it can be destroyed: the client would wait for a server that does not respond.
   const socket = new Socket();
   const client = new pg.Client({ connectionString: url, application_name: name, stream: () => socket });
   client.on('error', onEnd);
@@ -211,7 +214,7 @@ function createRawConnection(url: string, name: string, onEnd: (error: Error) =>
   return {
     client,
     async close() {
-      // Said and not waited for: a server that hears it logs no broken connection, a silent one never would.
+      // Sent without waiting, so that the server does not log a broken connection.
       client.end().catch(() => undefined);
       socket.destroy();
       if (!socket.closed) await once(socket, 'close');
@@ -225,7 +228,7 @@ interface TimedWait {
   fail: (error: Error) => void;
 }
 
-/** Waits of `limitMs` at most; after the first failure all of them fail. */
+/** Limits each wait to `timeoutMs`; after the first failure all later waits fail. */
 function createTimedWait(timeoutMs: number): TimedWait {
   let failure: Error | undefined;
   let failWait: (error: Error) => void = () => undefined;
@@ -235,26 +238,26 @@ function createTimedWait(timeoutMs: number): TimedWait {
     failWait(failure);
   }
 
-  async function inTime<T>(work: Promise<T>): Promise<T> {
+  async function withTimeout<T>(work: Promise<T>): Promise<T> {
     const failed = Promise.withResolvers<never>();
     failWait = failed.reject;
     const timer = setTimeout(() => {
-      fail(new Error(`no answer within ${String(timeoutMs)} ms`));
+      fail(new Error(`no response within ${String(timeoutMs)} ms`));
     }, timeoutMs);
     if (failure !== undefined) fail(failure);
     try {
       return await Promise.race([work, failed.promise]);
     } finally {
       clearTimeout(timer);
-      // It may fail later, when nobody waits for it any more.
+      // Its later rejection is ignored.
       work.catch(() => undefined);
     }
   }
 
-  return { withTimeout: inTime, fail };
+  return { withTimeout, fail };
 }
 
-/** By two clocks: one does not count while the machine is suspended, the other can be set back. */
+/** Two clocks: the monotonic one may stop while the machine is suspended, the wall clock can be set back. */
 interface ClockReading {
   steadyMs: number;
   wallMs: number;

@@ -1,35 +1,35 @@
 import type { ClientChannel } from 'ssh2';
 
-/** What ssh2 keeps of a channel's window, which it has no functions for. */
+/** Private fields of ssh2's channel that control its window; ssh2 has no public functions for them. */
 interface ChannelWindow {
-  /** How much the server may still send. */
+  /** Bytes that the server may still send. */
   incoming: { window: number };
-  /** Makes the next `_read` open the window again, where it is half used up. */
+  /** Makes the next `_read` enlarge the window again once half of it is used. */
   _waitChanDrain: boolean;
   _read(): void;
 }
 
-/** More than is ever sent: with it, a window never looks used up. */
+/** More bytes than are ever sent: while it is added, ssh2 never enlarges the window. */
 const PAUSE_OFFSET = 2 ** 40;
 
 /**
- * Stops opening the channel's window: the server may send what is left of it (2 MiB at most), then has to wait.
- * Pausing the streams would not do: the two share one window, which ssh2 opens again for the one as long as it
- * is read or nearly empty, however much waits in the other.
+ * Stops enlarging the channel's window: the server may send the rest of it (at most 2 MiB), then has to wait.
+ * Pausing the streams is not enough: stdout and stderr share one window, and ssh2 enlarges it as long as one of
+ * them is read or nearly empty, even if the other is full.
  */
 export function pauseChannelWindow(channel: ClientChannel): void {
   toChannelWindow(channel).incoming.window += PAUSE_OFFSET;
 }
 
-/** Ends what {@link pauseChannelWindow} began. */
+/** Reverts {@link pauseChannelWindow}. */
 export function resumeChannelWindow(channel: ClientChannel): void {
-  const windowed = toChannelWindow(channel);
-  windowed.incoming.window -= PAUSE_OFFSET;
-  windowed._waitChanDrain = true;
-  windowed._read();
+  const channelWindow = toChannelWindow(channel);
+  channelWindow.incoming.window -= PAUSE_OFFSET;
+  channelWindow._waitChanDrain = true;
+  channelWindow._read();
 }
 
-/** True when a server has sent more than it may, which ssh2 does not mind. */
+/** True when the server sent more than its window allows; ssh2 does not check this. */
 export function hasExceededWindow(channel: ClientChannel): boolean {
   const { window } = toChannelWindow(channel).incoming;
   return window < 0 || (window > PAUSE_OFFSET / 2 && window < PAUSE_OFFSET);

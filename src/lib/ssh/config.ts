@@ -4,7 +4,7 @@ import type { SshHostKey } from './host-key.ts';
 import { findPrivateKeyProblem } from './private-key.ts';
 import { SshError } from './ssh-error.ts';
 
-/** A user name or address goes into no shell; this keeps control characters out of messages. */
+/** Keeps control characters out of messages. User names and addresses are never passed to a shell. */
 const NO_CONTROL_CHARACTERS = /^[^\p{Cc}\p{Cf}]+$/u;
 const HOST = /^(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?|\[?[0-9A-Fa-f:.]+\]?)$/;
 const MAX_SECRET_LENGTH = 4_096;
@@ -12,12 +12,15 @@ const MAX_PRIVATE_KEY_LENGTH = 32_768;
 
 const secret = (maxLength: number) => z.string().min(1).max(maxLength).nullable().default(null);
 
-/** `connection_config` of an SSH server as on the wire, with nothing undeclared. */
+/** `connection_config` of an SSH server as on the wire. Undeclared members are refused. */
 export const sshConfig = z
   .strictObject({
     host: z.string().max(253).regex(HOST, 'A host is a name or an address, without port or user.'),
     port: z.number().int().min(1).max(65_535).default(22),
-    username: z.string().max(128).regex(NO_CONTROL_CHARACTERS, 'A user name holds no control characters.'),
+    username: z
+      .string()
+      .max(128)
+      .regex(NO_CONTROL_CHARACTERS, 'A user name must not contain control characters.'),
     auth_method: z.enum(['password', 'key']),
     password: secret(MAX_SECRET_LENGTH),
     private_key: secret(MAX_PRIVATE_KEY_LENGTH),
@@ -28,7 +31,7 @@ export const sshConfig = z
     const member = config.auth_method === 'password' ? 'password' : 'private_key';
     const addIssue = (path: string, message: string) =>
       context.addIssue({ code: 'custom', path: [path], message });
-    if (config[member] === null) addIssue(member, `With auth_method "${config.auth_method}" it is needed.`);
+    if (config[member] === null) addIssue(member, `auth_method "${config.auth_method}" requires this field.`);
     if (config.private_key === null) return;
     const keyProblem = findPrivateKeyProblem(config.private_key, config.passphrase);
     if (keyProblem !== undefined) addIssue('private_key', keyProblem);
@@ -36,16 +39,16 @@ export const sshConfig = z
 
 export type SshConfig = z.infer<typeof sshConfig>;
 
-/** A server as whoever connects to it has it; the {@link SshConfig} is read when it is dialled. */
+/** A server to connect to. Its `config` is parsed as {@link SshConfig} at every connect. */
 export interface SshServer {
   serverId: string;
-  /** Nothing is shared between owners. */
+  /** Connections are never shared between owners. */
   owner: Owner;
   version: number;
   config: unknown;
-  /** The confirmed host key; null before that: then nothing is sent but what shows the key. */
+  /** The confirmed host key; null before the confirmation: then the handshake ends after the key exchange. */
   hostKey: SshHostKey | null;
-  /** The owner's other servers, by id. */
+  /** The owner's servers that can be jump servers, by id. */
   jumpServers: ReadonlyMap<string, SshServer>;
 }
 
@@ -56,15 +59,15 @@ export interface SshHop {
   version: number;
   config: SshConfig;
   hostKey: SshHostKey | null;
-  /** The server's id where it is only passed through; null for the last. */
+  /** The server's id for a jump server; null for the last hop. */
   id: string | null;
 }
 
 const MAX_HOPS = 5;
 
 /**
- * The hops to a server: its jump servers from the outermost on, then itself.
- * @throws SshError when a jump server is missing, goes in a circle, or is another owner's.
+ * Lists the hops to a server: its jump servers, the outermost first, then the server itself.
+ * @throws SshError when a jump server is missing or belongs to another owner, or the chain has a circle.
  */
 export function resolveJumpChain(server: SshServer): SshHop[] {
   const hops: SshHop[] = [];
@@ -85,19 +88,19 @@ export function resolveJumpChain(server: SshServer): SshHop[] {
 function readConfig(server: SshServer, hop: string | null): SshConfig {
   const parsed = sshConfig.safeParse(server.config);
   if (parsed.success) return parsed.data;
-  const message = parsed.error.issues[0]?.message ?? 'it is not one of an SSH server';
+  const message = parsed.error.issues[0]?.message ?? 'it is not the configuration of an SSH server';
   const isKey = parsed.error.issues[0]?.path[0] === 'private_key';
   throw new SshError({
     failure: isKey ? 'auth_failed' : 'error',
     stage: isKey ? 'authentication' : 'policy',
     hop,
-    message: isKey ? message : `The configuration cannot be used: ${message}`,
+    message: isKey ? message : `The configuration is invalid: ${message}`,
   });
 }
 
 function createJumpError(hop: string): SshError {
   const message =
-    'The jump server cannot be used: it must be another SSH server of yours, without a circle, ' +
-    `over at most ${MAX_HOPS - 1} of them.`;
+    'The jump server cannot be used. It must be another SSH server of yours, and the jump chain must have no ' +
+    `circle and at most ${MAX_HOPS - 1} jump servers.`;
   return new SshError({ failure: 'error', stage: 'policy', hop, message });
 }

@@ -1,31 +1,31 @@
 import type { SshConnection } from './connection.ts';
 
-/** OpenSSH allows 10 sessions per connection (MaxSessions); two are left for looking after the others. */
+/** OpenSSH allows 10 sessions per connection (MaxSessions); two are reserved for cleanup. */
 const MAX_CHANNELS_PER_CONNECTION = 8;
 const IDLE_MS = 5 * 60_000;
 
-/** A place on a connection. */
+/** One of the channels that a connection may have. */
 export interface ChannelSlot {
   connection: SshConnection;
-  /** Gives the place back; further calls do nothing. */
+  /** Returns the slot. Further calls do nothing. */
   release(): void;
-  /** The server refused a channel here: nobody else is sent to this connection while others use it. */
+  /** Call when the server refused a channel: the connection gets no further channels until it is idle. */
   markFull(): void;
 }
 
-export interface ConnectionPool {
+export interface SshConnectionPool {
   /**
-   * A place on a connection of this key, at most 8 on each; a new one is made where there is none.
-   * @param connect is aborted when all who waited for it have left.
+   * Acquires a slot on a connection of this key, at most 8 per connection. Opens a connection if none has a free slot.
+   * @param connect its signal is aborted when every caller that waited for the connection has aborted.
    */
   acquire(key: SshPoolKey, connect: Connect, signal: AbortSignal): Promise<ChannelSlot>;
-  /** Idle connections that touch the server are closed; those in use are, when their last channel ends. */
+  /** Closes the connections to and through a server; those in use close when their last channel ends. */
   forget(serverId: string): void;
   close(): void;
 }
 
 export interface SshPoolKey {
-  /** Equal only where owner, hops, versions and host keys are. */
+  /** Equal for the same owner, hops, versions and host keys. */
   text: string;
   serverIds: readonly string[];
 }
@@ -43,15 +43,14 @@ interface PooledConnection {
   idle: NodeJS.Timeout | undefined;
 }
 
-/** Keeps connections for their next use. */
-export function createConnectionPool(): ConnectionPool {
-  const entries = new Set<PooledConnection>();
+export function createConnectionPool(): SshConnectionPool {
+  const pooled = new Set<PooledConnection>();
 
-  function remove(entry: PooledConnection): void {
-    entries.delete(entry);
-    clearTimeout(entry.idle);
-    entry.controller.abort();
-    entry.ready.then(
+  function remove(item: PooledConnection): void {
+    pooled.delete(item);
+    clearTimeout(item.idle);
+    item.controller.abort();
+    item.ready.then(
       (connection) => connection.close(),
       () => undefined,
     );
@@ -59,7 +58,7 @@ export function createConnectionPool(): ConnectionPool {
 
   function add(key: SshPoolKey, connect: Connect): PooledConnection {
     const controller = new AbortController();
-    const entry: PooledConnection = {
+    const item: PooledConnection = {
       key,
       controller,
       ready: connect(controller.signal),
@@ -69,73 +68,73 @@ export function createConnectionPool(): ConnectionPool {
       isRetired: false,
       idle: undefined,
     };
-    entries.add(entry);
-    entry.ready.then(
+    pooled.add(item);
+    item.ready.then(
       (connection) => {
-        entry.connection = connection;
-        connection.onClose(() => remove(entry));
+        item.connection = connection;
+        connection.onClose(() => remove(item));
       },
-      () => remove(entry),
+      () => remove(item),
     );
-    return entry;
+    return item;
   }
 
-  function release(entry: PooledConnection): void {
-    entry.slots -= 1;
-    if (entry.slots > 0 || !entries.has(entry)) return;
-    entry.maxSlots = MAX_CHANNELS_PER_CONNECTION;
-    if (entry.isRetired || entry.controller.signal.aborted) remove(entry);
-    else entry.idle = setTimeout(() => remove(entry), IDLE_MS).unref();
+  function release(item: PooledConnection): void {
+    item.slots -= 1;
+    if (item.slots > 0 || !pooled.has(item)) return;
+    item.maxSlots = MAX_CHANNELS_PER_CONNECTION;
+    if (item.isRetired || item.controller.signal.aborted) remove(item);
+    else item.idle = setTimeout(() => remove(item), IDLE_MS).unref();
   }
 
   function findAvailable(key: SshPoolKey): PooledConnection | undefined {
-    return [...entries].find(
-      (entry) =>
-        entry.key.text === key.text &&
-        !entry.isRetired &&
-        entry.slots < entry.maxSlots &&
-        entry.connection?.isOpen() !== false,
+    return [...pooled].find(
+      (item) =>
+        item.key.text === key.text &&
+        !item.isRetired &&
+        item.slots < item.maxSlots &&
+        item.connection?.isOpen() !== false,
     );
   }
 
   return {
     async acquire(key, connect, signal) {
       signal.throwIfAborted();
-      const entry = findAvailable(key) ?? add(key, connect);
-      entry.slots += 1;
-      clearTimeout(entry.idle);
+      const item = findAvailable(key) ?? add(key, connect);
+      item.slots += 1;
+      clearTimeout(item.idle);
       let isReleased = false;
       const releaseOnce = () => {
-        if (!isReleased) release(entry);
+        if (!isReleased) release(item);
         isReleased = true;
       };
       let isReady = false;
       try {
-        const connection = await untilAborted(entry.ready, signal);
+        const connection = await untilAborted(item.ready, signal);
         isReady = true;
         return {
           connection,
           release: releaseOnce,
           markFull: () => {
-            entry.maxSlots = Math.max(1, entry.slots - 1);
+            item.maxSlots = Math.max(1, item.slots - 1);
           },
         };
       } finally {
         if (!isReady) {
-          if (entry.slots === 1) remove(entry);
+          if (item.slots === 1) remove(item);
           releaseOnce();
         }
       }
     },
     forget(serverId) {
-      for (const entry of entries) {
-        if (!entry.key.serverIds.includes(serverId)) continue;
-        entry.isRetired = true;
-        if (entry.slots === 0) remove(entry);
+      for (const item of pooled) {
+        if (!item.key.serverIds.includes(serverId)) continue;
+        item.isRetired = true;
+        if (item.slots === 0) remove(item);
       }
     },
     close() {
-      for (const entry of entries) remove(entry);
+      for (const item of pooled) remove(item);
     },
   };
 }

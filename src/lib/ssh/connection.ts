@@ -7,26 +7,26 @@ import type { SshHop } from './config.ts';
 import { createHopError, performSshHandshake, type SshStageListener } from './handshake.ts';
 import type { SshError } from './ssh-error.ts';
 
-/** One authenticated connection. */
+/** An authenticated connection to one server. */
 export interface SshConnection {
   readonly hop: SshHop;
   isOpen(): boolean;
-  /** @throws SshError, or the signal's reason: then nothing was run. */
+  /** @throws SshError or the signal's reason; in both cases nothing was run. */
   exec(command: string, signal: AbortSignal): Promise<ClientChannel>;
-  /** A stream from the server to a host that it can reach. @throws what {@link exec} throws. */
+  /** Opens a stream from this server to a host that it can reach. @throws what {@link exec} throws. */
   forward(next: SshHop, signal: AbortSignal): Promise<Duplex>;
   close(): void;
   onClose(listener: () => void): void;
 }
 
-/** A channel is opened in two round trips; past this the connection is taken for dead. */
+/** Opening a channel takes two round trips. After this time the connection is considered lost. */
 const CHANNEL_OPEN_TIMEOUT_MS = 10_000;
-/** ssh2 ignores back pressure on what it sends; an honest server reads, or keeps our window closed. */
+/** ssh2 ignores back pressure when it sends. A well-behaved server reads, or keeps our window closed. */
 const MAX_UNSENT_BYTES = 16 * 1024 * 1024;
-/** Of one channel: each of its streams may hold a window of 2 MiB, and ssh2 opens it for both alike. */
+/** Per channel. Each of its two streams can buffer a whole window of 2 MiB; ssh2 enlarges it for both. */
 const MAX_UNREAD_BYTES = 8 * 1024 * 1024;
 
-/** Dials the first hop, by the policy for addresses that users bring. @throws SshError, or the signal's reason. */
+/** Connects to the first hop under the egress policy. @throws SshError or the signal's reason. */
 export async function dialFirstHop(
   dialer: Pick<Dialer, 'connect'>,
   hop: SshHop,
@@ -44,7 +44,7 @@ export async function dialFirstHop(
   return createConnection(hop, socket, await performSshHandshake(hop, socket, signal, onStage));
 }
 
-/** Connects to the next hop through the one before it. @throws SshError, or the signal's reason. */
+/** Connects to a hop through the previous one. @throws SshError or the signal's reason. */
 export async function connectThroughHop(
   previous: SshConnection,
   hop: SshHop,
@@ -59,12 +59,12 @@ export async function connectThroughHop(
 function toDialError(hop: SshHop, cause: unknown): SshError {
   if (isAppError(cause, 'endpoint_forbidden')) {
     const message =
-      'This address may not be reached from here. The operator decides which may (EGRESS_ALLOW).';
+      'Connections to this address are not allowed. The operator can allow it with EGRESS_ALLOW.';
     return createHopError(hop, { failure: 'forbidden', stage: 'policy', message, cause });
   }
   const message = isAppError(cause, 'upstream_timeout')
     ? 'The server did not answer in time. Check address, port and firewall.'
-    : 'The server cannot be reached: its name is not found, or nothing listens there. Check address and port.';
+    : 'The server cannot be reached: its name was not found, or no process listens on the port. Check address and port.';
   return createHopError(hop, { failure: 'offline', stage: 'tcp', message, cause });
 }
 
@@ -121,7 +121,7 @@ function createConnection(hop: SshHop, transport: Duplex, client: Client): SshCo
       try {
         start(opened);
       } catch (error) {
-        // ssh2 throws when the connection has just ended.
+        // ssh2 throws when the connection has just closed.
         isOpen = false;
         opened(error as Error, undefined as never);
       }
@@ -149,7 +149,7 @@ function createConnection(hop: SshHop, transport: Duplex, client: Client): SshCo
   };
 }
 
-/** Closes a channel and reads what is left of it: only then does ssh2 let it go. */
+/** Closes a channel and drains it; ssh2 releases a channel only after it was read to the end. */
 export function discardChannel(channel: ClientChannel): void {
   channel.on('error', () => undefined);
   channel.close();
@@ -162,14 +162,14 @@ function withoutBrackets(host: string): string {
 }
 
 function createConnectionLostError(hop: SshHop): SshError {
-  const message = 'The connection to the server broke off.';
+  const message = 'The connection to the server was lost. Try again.';
   return createHopError(hop, { failure: 'offline', stage: 'permission', message });
 }
 
 function createSessionRefusedError(hop: SshHop, cause: Error): SshError {
   const message =
-    'The server accepted the sign-in but runs no commands: it allows no (further) sessions, see MaxSessions and ' +
-    'ForceCommand in its sshd_config.';
+    'The server accepted the sign-in but refused a session to run commands. Check MaxSessions and ForceCommand in ' +
+    'its sshd_config.';
   return createHopError(hop, { failure: 'error', stage: 'permission', message, cause });
 }
 
@@ -177,7 +177,7 @@ function createSessionRefusedError(hop: SshHop, cause: Error): SshError {
 function createForwardRefusedError(next: SshHop, cause: Error): SshError {
   const isProhibited = (cause as { reason?: unknown }).reason === 1;
   const message = isProhibited
-    ? 'The jump server does not forward connections to it: set AllowTcpForwarding in its sshd_config.'
-    : 'The jump server cannot reach it. Check address and port as seen from the jump server.';
+    ? 'The jump server does not forward connections to this server. Set AllowTcpForwarding in its sshd_config.'
+    : 'The jump server cannot reach this server. Check address and port as seen from the jump server.';
   return createHopError(next, { failure: 'offline', stage: 'tcp', message, cause });
 }

@@ -7,44 +7,44 @@ import type { SshStageListener } from './handshake.ts';
 import { createConnectionPool, type SshPoolKey, type ChannelSlot } from './connection-pool.ts';
 import { SshError } from './ssh-error.ts';
 
-/** A command's streams: what it prints is read from it, what is written to it is the command's input. */
+/** A command's stdin and stdout as one stream: reads return its stdout, writes go to its stdin. */
 export interface ExecStream extends Duplex {
-  /** Resolves once the channel has closed and what it sent was read. */
+  /** Resolves once the channel has closed and its output was read. */
   readonly ended: Promise<ExecResult>;
 }
 
 export interface ExecResult {
-  /** Both null when the server did not say, e.g. because the connection broke off. */
+  /** Both are null when the server reported no status, e.g. because the connection was lost. */
   code: number | null;
   signal: string | null;
-  /** The beginning of the command's error stream, for telling failures apart; not to be passed on. */
+  /** The first 4096 characters of stderr, to tell failures apart. It must not be shown to users. */
   stderr: string;
 }
 
-/** A connection of one's own, not shared: for tests of a server. */
+/** An unshared connection, for the test of a server. */
 export interface DedicatedSshConnection {
   exec(command: string, signal: AbortSignal): Promise<ClientChannel>;
-  /** Closes it and the connections to the jump servers. */
+  /** Closes the connection and those to its jump servers. */
   close(): void;
 }
 
-/** SSH connections to users' servers, kept for their next use: one set per server, version and owner. */
+/** Pooled SSH connections to users' servers, keyed by owner, server and version. */
 export interface SshConnections {
   /**
-   * Runs a command by the account's shell; the caller closes the channel and reads it to its end.
-   * @throws SshError, or the signal's reason: then nothing was run.
+   * Runs a command in the account's shell. The caller closes the channel and reads it to its end.
+   * @throws SshError or the signal's reason; in both cases nothing was run.
    */
   exec(server: SshServer, command: string, signal: AbortSignal): Promise<ClientChannel>;
   /**
-   * The same as a plain stream, for a protocol over a command's input and output, e.g. that of
-   * `docker system dial-stdio`. Its error stream is read and dropped but for its beginning.
-   * @param signal ends the opening; afterwards `destroy()` ends the stream.
+   * Runs a command and returns its stdin and stdout as one stream, e.g. for `docker system dial-stdio`. Its stderr
+   * is drained; only its beginning is kept.
+   * @param signal aborts opening the stream only; later `destroy()` ends it.
    * @throws what {@link exec} throws.
    */
   openExecStream(server: SshServer, command: string, signal: AbortSignal): Promise<ExecStream>;
-  /** Connects anew and tells how far it comes. @throws SshError, or the signal's reason. */
+  /** Opens an unshared connection and reports each stage. @throws SshError or the signal's reason. */
   connect(server: SshServer, signal: AbortSignal, onStage: SshStageListener): Promise<DedicatedSshConnection>;
-  /** Lets go of connections to a server, and of those through it; what is under way goes on. */
+  /** Closes the connections to and through a server; those in use close when their last channel ends. */
   forget(serverId: string): void;
   close(): void;
 }
@@ -52,16 +52,16 @@ export interface SshConnections {
 const MAX_ATTEMPTS = 3;
 const MAX_STDERR_LENGTH = 4_096;
 
-/** Builds the pool; all TCP connections go through the dialer. */
+/** All TCP connections go through the dialer, which enforces the egress policy. */
 export function createSshConnections(deps: { dialer: Pick<Dialer, 'connect'> }): SshConnections {
   const { dialer } = deps;
   const pool = createConnectionPool();
 
   function acquire(hops: readonly SshHop[], signal: AbortSignal): Promise<ChannelSlot> {
-    return pool.acquire(toPoolKey(hops), (phase) => connectShared(hops, phase), signal);
+    return pool.acquire(toPoolKey(hops), (connectSignal) => connectShared(hops, connectSignal), signal);
   }
 
-  /** The last hop, over shared connections to the ones before it. */
+  /** Connects to the last hop through shared connections to the previous ones. */
   async function connectShared(hops: readonly SshHop[], signal: AbortSignal): Promise<SshConnection> {
     const last = getLast(hops);
     if (hops.length === 1) return await dialFirstHop(dialer, last, signal, ignoreStage);
@@ -85,7 +85,7 @@ export function createSshConnections(deps: { dialer: Pick<Dialer, 'connect'> }):
         channel.once('close', () => slot.release());
         return channel;
       } catch (error) {
-        // A kept connection may have died unnoticed, and a server may allow fewer sessions: nothing was run yet.
+        // The pooled connection may be lost, or the server may allow fewer sessions. Nothing was run yet.
         slot.markFull();
         slot.release();
         if (!(error instanceof SshError) || attempt === MAX_ATTEMPTS) throw error;
@@ -113,7 +113,7 @@ export function createSshConnections(deps: { dialer: Pick<Dialer, 'connect'> }):
           );
         }
         const last = getLast(chain);
-        return { exec: (command, phase) => last.exec(command, phase), close };
+        return { exec: (command, execSignal) => last.exec(command, execSignal), close };
       } catch (error) {
         close();
         throw error;
@@ -128,7 +128,7 @@ const ignoreStage: SshStageListener = () => undefined;
 
 function getLast<T>(list: readonly T[]): T {
   const last = list.at(-1);
-  if (last === undefined) throw new Error('there is at least one hop');
+  if (last === undefined) throw new Error('the jump chain is empty');
   return last;
 }
 
@@ -138,17 +138,17 @@ function toPoolKey(hops: readonly SshHop[]): SshPoolKey {
 }
 
 function toExecStream(channel: ClientChannel): ExecStream {
-  let errors = '';
+  let stderr = '';
   channel.stderr.on('data', (chunk: Buffer) => {
-    if (errors.length < MAX_STDERR_LENGTH)
-      errors += chunk.toString('latin1', 0, MAX_STDERR_LENGTH - errors.length);
+    if (stderr.length < MAX_STDERR_LENGTH)
+      stderr += chunk.toString('latin1', 0, MAX_STDERR_LENGTH - stderr.length);
   });
   let status: Pick<ExecResult, 'code' | 'signal'> = { code: null, signal: null };
   channel.once('exit', (code: number | null, signal?: string) => {
     status = { code, signal: signal ?? null };
   });
   const ended = new Promise<ExecResult>((resolve) => {
-    channel.once('close', () => resolve({ ...status, stderr: errors }));
+    channel.once('close', () => resolve({ ...status, stderr }));
   });
   const destroy = channel.destroy.bind(channel);
   return Object.assign(channel, {

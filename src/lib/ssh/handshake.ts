@@ -6,13 +6,13 @@ import { PrivateKeyError } from './private-key-error.ts';
 import { parsePrivateKey } from './private-key.ts';
 import { SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
 
-/** From the first byte to a session; a server that takes longer is taken for unreachable. */
+/** From the first byte to an authenticated session. A slower server counts as offline. */
 const READY_TIMEOUT_MS = 15_000;
 const KEEPALIVE_INTERVAL_MS = 15_000;
 
 /**
- * No SHA-1, no CBC, no compression (a few bytes could become gigabytes), and no group exchange: there the server
- * chooses how long this process calculates.
+ * No SHA-1, no CBC, no compression (a few bytes could expand to gigabytes) and no group exchange, in which the
+ * server chooses the size of the computation.
  */
 const ALGORITHMS = {
   kex: [
@@ -36,13 +36,13 @@ const ALGORITHMS = {
   compress: ['none'],
 } satisfies ConnectConfig['algorithms'];
 
-/** Told when a hop has passed a stage. */
+/** Called when a hop has passed a stage. */
 export type SshStageListener = (stage: SshStage, hop: SshHop) => void;
 
 /**
- * Makes an SSH session over an open transport: the host key is compared before anything is authenticated, no
- * agent is asked, and nothing that the server would open is accepted.
- * @throws SshError, or the signal's reason; the transport is closed then.
+ * Opens an SSH session over an open transport. The host key is checked before authentication, no agent is used,
+ * and channels that the server opens are refused.
+ * @throws SshError or the signal's reason; the transport is closed in both cases.
  */
 export async function performSshHandshake(
   hop: SshHop,
@@ -60,9 +60,9 @@ export async function performSshHandshake(
   }
 }
 
-/** The ways to authenticate, in the order in which they are tried. */
+/** The authentication methods, in the order in which they are tried. */
 async function readAuthMethods(hop: SshHop, signal: AbortSignal): Promise<AnyAuthMethod[]> {
-  // Without a confirmed host key it never comes to authentication: no secret is touched.
+  // Without a confirmed host key authentication is never reached, so the secrets are not read.
   if (hop.hostKey === null) return [];
   const { username, auth_method, password, private_key, passphrase } = hop.config;
   if (auth_method === 'password') return createPasswordMethods(username, password ?? '');
@@ -81,7 +81,7 @@ function createPasswordMethods(username: string, password: string): AnyAuthMetho
     {
       type: 'keyboard-interactive',
       username,
-      // Many servers ask for the password this way alone. Only the one hidden question gets it, and only once.
+      // Many servers accept passwords only this way. The password answers a single hidden prompt, and only once.
       prompt: (_name, _instructions, _language, prompts, finish) => {
         const isPassword = !hasAnswered && prompts.length === 1 && prompts[0]?.echo !== true;
         hasAnswered ||= prompts.length > 0;
@@ -116,7 +116,7 @@ function startSession(
     client.once('change password', () => {
       reject(createHopError(hop, { failure: 'auth_failed', stage, message: PASSWORD_EXPIRED }));
     });
-    // Listened to for ever: an error that nobody hears would end the process.
+    // Never removed: an 'error' event without a listener would end the process.
     client.on('error', fail);
     client.once('close', () => fail(undefined));
     signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
@@ -137,7 +137,7 @@ function startSession(
   return wait;
 }
 
-const PASSWORD_EXPIRED = 'The password has expired: set a new one on the server, then enter it here.';
+const PASSWORD_EXPIRED = 'The password has expired. Set a new one on the server, then enter it here.';
 
 function createHostKeyCheck(hop: SshHop) {
   let failure: SshError | undefined;
@@ -163,17 +163,17 @@ function createHostKeyError(hop: SshHop, shown: SshHostKey | undefined): SshErro
     return createHopError(hop, { failure: 'host_key_unknown', stage, message, hostKey: shown });
   }
   const message =
-    `The server shows another host key than the confirmed one: ${shown.type} ${shown.fingerprint} in place of ` +
-    `${hop.hostKey.type} ${hop.hostKey.fingerprint}. Somebody may stand between; if the server was set up anew, ` +
-    'confirm the new key.';
+    `The server shows another host key than the confirmed one: ${shown.type} ${shown.fingerprint} instead of ` +
+    `${hop.hostKey.type} ${hop.hostKey.fingerprint}. The connection may be intercepted. If the server was ` +
+    'reinstalled, confirm the new key.';
   return createHopError(hop, { failure: 'host_key_changed', stage, message, hostKey: shown });
 }
 
-/** ssh2 asks for a method at first, and again after each refusal; `false` ends it. */
+/** ssh2 calls it for the first method and after each refusal. `false` ends the authentication. */
 function createAuthHandler(methods: readonly AnyAuthMethod[]) {
   let next = 0;
   return (remaining: string[] | null, isPartial: boolean | null): AnyAuthMethod | false => {
-    // Partly accepted: a second factor is wanted, which nobody is here to give.
+    // Partial success: the server requires a second factor, which is not supported.
     while (next < methods.length && isPartial !== true) {
       const method = methods[next++];
       if (method !== undefined && (remaining === null || remaining.includes(method.type))) return method;
@@ -183,10 +183,10 @@ function createAuthHandler(methods: readonly AnyAuthMethod[]) {
 }
 
 const NO_COMMON_ALGORITHM =
-  'The server does not speak SSH here, or none of the algorithms that are safe today. Check the port; OpenSSH 6.5 ' +
-  'and later will do.';
+  'The server offers no SSH on this port, or none of the accepted algorithms. Check the port, and use OpenSSH 6.5 or ' +
+  'later.';
 
-/** What an error of ssh2 means; its text may be the server's and is not passed on. */
+/** Maps an error of ssh2. Its text may come from the server and is not shown to users. */
 function toSshHandshakeError(hop: SshHop, stage: SshStage, cause: unknown): SshError {
   const level = (cause as { level?: unknown } | undefined)?.level;
   if (level === 'client-timeout') {
@@ -201,22 +201,22 @@ function toSshHandshakeError(hop: SshHop, stage: SshStage, cause: unknown): SshE
         message: authFailureMessage(hop.config),
         cause,
       });
-    const message = 'The server broke the connection off during authentication.';
+    const message = 'The server closed the connection during authentication.';
     return createHopError(hop, { failure: 'offline', stage, message, cause });
   }
   if (level === 'handshake')
     return createHopError(hop, { failure: 'error', stage, message: NO_COMMON_ALGORITHM, cause });
-  const message = 'The server closed the connection before the SSH handshake was over. Check the port.';
+  const message = 'The server closed the connection before the SSH handshake had finished. Check the port.';
   return createHopError(hop, { failure: 'offline', stage, message, cause });
 }
 
 function authFailureMessage(config: SshConfig): string {
   return config.auth_method === 'password'
-    ? 'The server refused the user name and password, allows no passwords, or wants a second factor.'
+    ? 'The server refused the user name and password, allows no passwords, or requires a second factor.'
     : "The server refused the key for this user: add its public key to the account's ~/.ssh/authorized_keys.";
 }
 
-/** An error of one hop; a jump server is named, since its owner looks at the server behind it. */
+/** Creates an error of one hop. The message names a jump server, because the user sees the server behind it. */
 export function createHopError(hop: SshHop, options: Omit<SshErrorOptions, 'hop'>): SshError {
   const prefix = hop.id === null ? '' : `Jump server ${hop.config.host}:${hop.config.port}: `;
   return new SshError({ ...options, hop: hop.id, message: `${prefix}${options.message}` });

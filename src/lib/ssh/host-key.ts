@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 
-/** An SSH host key as people compare it. */
+/** An SSH host key as users compare it. */
 export interface SshHostKey {
   /** As in the SSH protocol, e.g. `ssh-ed25519`. */
   type: string;
@@ -8,7 +8,7 @@ export interface SshHostKey {
   fingerprint: string;
 }
 
-/** What a key of each type may sign with, the best first. SHA-1 (`ssh-rsa`) and DSA are not accepted. */
+/** The accepted signature algorithms per key type, the preferred first. SHA-1 (`ssh-rsa`) and DSA are refused. */
 const SIGNATURE_ALGORITHMS_BY_KEY_TYPE: ReadonlyMap<string, readonly string[]> = new Map([
   ['ssh-ed25519', ['ssh-ed25519']],
   ['ecdsa-sha2-nistp256', ['ecdsa-sha2-nistp256']],
@@ -18,8 +18,8 @@ const SIGNATURE_ALGORITHMS_BY_KEY_TYPE: ReadonlyMap<string, readonly string[]> =
 ]);
 
 /**
- * Reads the public key that a server shows (RFC 4253, 6.6: the type's name comes first).
- * @returns undefined for a type that is not accepted; a server's own text never becomes a type.
+ * Parses the public key that a server shows (RFC 4253, 6.6: the name of the type comes first).
+ * @returns undefined for a type that is not accepted, so that a type is never arbitrary text of the server.
  */
 export function parseHostKey(blob: Buffer): SshHostKey | undefined {
   if (blob.length < 4) return undefined;
@@ -29,17 +29,16 @@ export function parseHostKey(blob: Buffer): SshHostKey | undefined {
   return { type, fingerprint: `SHA256:${digest}` };
 }
 
-/** True when both are the same key. */
-export function isSameHostKey(one: SshHostKey, other: SshHostKey): boolean {
-  return one.type === other.type && one.fingerprint === other.fingerprint;
+export function isSameHostKey(first: SshHostKey, second: SshHostKey): boolean {
+  return first.type === second.type && first.fingerprint === second.fingerprint;
 }
 
 /**
- * The algorithms to ask a server for. Those of the pinned key come first, so that a server that was given a
- * further key goes on to show the one that people confirmed.
+ * The host key algorithms to offer. Those of the confirmed key come first, so that a server with several keys
+ * keeps showing the confirmed one.
  */
-export function listHostKeyAlgorithms(pinned: SshHostKey | null): string[] {
+export function listHostKeyAlgorithms(confirmed: SshHostKey | null): string[] {
   const all = [...SIGNATURE_ALGORITHMS_BY_KEY_TYPE.values()].flat();
-  const first = SIGNATURE_ALGORITHMS_BY_KEY_TYPE.get(pinned?.type ?? '') ?? [];
+  const first = SIGNATURE_ALGORITHMS_BY_KEY_TYPE.get(confirmed?.type ?? '') ?? [];
   return [...first, ...all.filter((name) => !first.includes(name))];
 }

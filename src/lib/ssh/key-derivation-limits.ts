@@ -1,6 +1,6 @@
 /**
- * What taking off a passphrase costs. The key itself says how long that is to take, and OpenSSL cannot be
- * interrupted in it: a key is refused before it is tried.
+ * Limits of the key derivation of encrypted private keys. The key file sets its cost, and OpenSSL cannot be
+ * interrupted, so that a key over the limit is refused before it is decrypted.
  */
 import {
   derContent,
@@ -12,31 +12,31 @@ import {
   type DerValue,
 } from '../crypto/der.ts';
 
-/** About a second. OpenSSL writes 2 048, others up to 600 000 (OWASP, "Password Storage"). */
+/** About a second. OpenSSL uses 2 048, other tools up to 600 000 (OWASP, "Password Storage"). */
 const MAX_ITERATIONS = 1_000_000;
-/** N times r times p: 8 times what OpenSSL writes. */
+/** N times r times p: 8 times the default of OpenSSL. */
 const MAX_SCRYPT_COST = 2 ** 20;
-/** OpenSSH writes 24. */
+/** The default of OpenSSH is 24. */
 const MAX_BCRYPT_ROUNDS = 1_024;
 
 const DERIVATION_TOO_SLOW =
-  "The private key's passphrase takes too long to be tried: set it anew with fewer rounds, by " +
+  'Decrypting the private key takes too long. Set its passphrase again with fewer rounds, with ' +
   '"ssh-keygen -p -a 24".';
 const UNSUPPORTED_ENCRYPTION =
-  'The private key is encrypted in a way that is not read here: encrypt it by "openssl pkcs8 -topk8", or by ' +
+  'The encryption of the private key is not supported. Encrypt it again with "openssl pkcs8 -topk8" or ' +
   '"ssh-keygen -p".';
 
-/** Content of the object identifiers, in hexadecimal (RFC 8018, RFC 7914). */
+/** Contents of object identifiers, in hexadecimal (RFC 8018, RFC 7914). */
 const PBES2 = '2a864886f70d01050d';
 const PBKDF2 = '2a864886f70d01050c';
 const SCRYPT = '2b06010401da47040b';
 
-/** Why the passphrase of a key in OpenSSH's form is not tried, for people. */
+/** Why an encrypted key in OpenSSH format is not decrypted, for users. */
 export function findBcryptProblem(rounds: number): string | undefined {
   return rounds > MAX_BCRYPT_ROUNDS ? DERIVATION_TOO_SLOW : undefined;
 }
 
-/** Why the passphrase of an encrypted PKCS#8 key is not tried, for people. @param bytes DER */
+/** Why an encrypted PKCS#8 key is not decrypted, for users. @param bytes DER */
 export function findPkcs8DerivationProblem(bytes: Buffer): string | undefined {
   try {
     const [algorithm] = derChildren(readDer(bytes));
@@ -51,7 +51,7 @@ export function findPkcs8DerivationProblem(bytes: Buffer): string | undefined {
   }
 }
 
-/** @param numbers the first is the salt. */
+/** @param numbers parameters of the key derivation; the first is the salt. */
 function findDerivationProblem(name: string, [, ...numbers]: readonly DerValue[]): string | undefined {
   if (name === PBKDF2) return derSmallInteger(numbers[0]) > MAX_ITERATIONS ? DERIVATION_TOO_SLOW : undefined;
   if (name !== SCRYPT) return UNSUPPORTED_ENCRYPTION;

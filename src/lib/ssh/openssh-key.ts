@@ -1,20 +1,20 @@
 import { bitLength } from '../crypto/der.ts';
 
-/** Begins a private key in OpenSSH's form. */
+/** The first bytes of a private key in OpenSSH format. */
 export const OPENSSH_MAGIC = Buffer.from('openssh-key-v1\0');
 
-/** What a private key in OpenSSH's form tells without its passphrase (openssh/PROTOCOL.key). */
+/** The unencrypted part of a private key in OpenSSH format (openssh/PROTOCOL.key). */
 export interface OpenSshKeyInfo {
   isEncrypted: boolean;
-  /** Of bcrypt; 0 without a passphrase. */
+  /** Rounds of bcrypt; 0 without a passphrase. */
   rounds: number;
   /** E.g. `ssh-rsa`. */
   type: string;
-  /** Of an RSA key; 0 for others. */
+  /** 0 for a key that is not RSA. */
   modulusBits: number;
 }
 
-/** Undefined for bytes that are no such key, or tell of several. */
+/** @returns undefined for other formats, truncated keys and files with several keys. */
 export function parseOpenSshKey(bytes: Buffer): OpenSshKeyInfo | undefined {
   if (!bytes.subarray(0, OPENSSH_MAGIC.length).equals(OPENSSH_MAGIC)) return undefined;
   try {
@@ -27,23 +27,22 @@ export function parseOpenSshKey(bytes: Buffer): OpenSshKeyInfo | undefined {
 
 function readOpenSshKey(bytes: Buffer): OpenSshKeyInfo | undefined {
   const reader = createReader(bytes, OPENSSH_MAGIC.length);
-  const isEncrypted = reader.field().toString('latin1') !== 'none';
-  reader.field();
-  const options = createReader(reader.field());
-  if (reader.number() !== 1) return undefined;
-  const publicKey = createReader(reader.field());
-  const type = publicKey.field().toString('latin1');
-  if (isEncrypted) options.field();
-  const rounds = isEncrypted ? options.number() : 0;
+  const isEncrypted = reader.readString().toString('latin1') !== 'none';
+  reader.readString();
+  const options = createReader(reader.readString());
+  if (reader.readUint32() !== 1) return undefined;
+  const publicKey = createReader(reader.readString());
+  const type = publicKey.readString().toString('latin1');
+  if (isEncrypted) options.readString();
+  const rounds = isEncrypted ? options.readUint32() : 0;
   if (type !== 'ssh-rsa') return { isEncrypted, rounds, type, modulusBits: 0 };
-  publicKey.field();
-  return { isEncrypted, rounds, type, modulusBits: bitLength(publicKey.field()) };
+  publicKey.readString();
+  return { isEncrypted, rounds, type, modulusBits: bitLength(publicKey.readString()) };
 }
 
-/** The bytes ended before the key did. */
 class TruncatedKeyError extends Error {}
 
-/** Reads the SSH protocol's data (RFC 4251, 5). Both throw an EndError past the end. */
+/** Reads data types of the SSH protocol (RFC 4251, 5). Both functions throw TruncatedKeyError past the end. */
 function createReader(bytes: Buffer, start = 0) {
   let offset = start;
   const take = (length: number) => {
@@ -51,7 +50,7 @@ function createReader(bytes: Buffer, start = 0) {
     offset += length;
     return bytes.subarray(offset - length, offset);
   };
-  const number = () => take(4).readUInt32BE();
-  const field = () => take(number());
-  return { number, field };
+  const readUint32 = () => take(4).readUInt32BE();
+  const readString = () => take(readUint32());
+  return { readUint32, readString };
 }

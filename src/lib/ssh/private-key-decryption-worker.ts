@@ -1,6 +1,6 @@
 /**
- * The body of a worker thread: takes the passphrase off a private key, which may keep a processor busy for
- * seconds, and answers with the key as PEM, or with null when the passphrase is wrong.
+ * Worker thread that decrypts one private key, which can take seconds of processor time. Posts the key as PEM, or
+ * null when the passphrase is wrong.
  */
 import { createPrivateKey } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';

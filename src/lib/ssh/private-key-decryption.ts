@@ -3,21 +3,21 @@ import { createSemaphore } from '../async/semaphore.ts';
 import { UNREADABLE_PRIVATE_KEY } from '../crypto/private-key-limits.ts';
 import { PrivateKeyError } from './private-key-error.ts';
 
-/** Past this a passphrase is not tried any more: 24 rounds, OpenSSH's default, take a quarter of a second. */
+/** The default of OpenSSH, 24 rounds, takes a quarter of a second. */
 const DECRYPTION_TIMEOUT_MS = 10_000;
 const QUEUE_TIMEOUT_MS = 10_000;
 
-const WRONG_PASSPHRASE = 'The passphrase does not open the private key, or the key is damaged.';
-const TIMED_OUT = 'The passphrase takes too long to be tried.';
-const BUSY = 'Too many passphrases are being tried just now. Try again.';
+const WRONG_PASSPHRASE = 'The passphrase does not decrypt the private key, or the key is damaged.';
+const TIMED_OUT = 'Decrypting the private key takes too long. Set its passphrase again with fewer rounds.';
+const BUSY = 'Too many private keys are being decrypted at the moment. Try again.';
 
-/** Of the process: whatever is asked for, no more threads than these calculate. */
+/** Bounds the decryption threads of this process. */
 const semaphore = createSemaphore(2);
 
 /**
- * Takes off a passphrase in a thread of its own, once one is free.
+ * Decrypts a private key in a worker thread, once one of two is free.
  * @returns the key as PEM.
- * @throws KeyError, or the reason of `signal`; at once, also where the thread cannot be stopped.
+ * @throws PrivateKeyError or the reason of `signal`, without waiting for a thread that cannot be stopped.
  */
 export async function decryptPrivateKey(
   key: string,
@@ -26,7 +26,7 @@ export async function decryptPrivateKey(
 ): Promise<string> {
   const release = await acquireSlot(signal);
   const worker = startWorker({ key, passphrase });
-  // Not before: `terminate` cannot interrupt OpenSSL, and a thread that was given up still calculates.
+  // Not released earlier: `terminate` cannot interrupt OpenSSL, so an abandoned thread still uses a processor.
   worker.once('exit', release);
   const deadline = AbortSignal.any([signal, AbortSignal.timeout(DECRYPTION_TIMEOUT_MS)]);
   try {

@@ -1,4 +1,4 @@
-/** A private key that cannot be used; the message is for people and holds nothing of the key. */
+/** A private key that cannot be used. The message is for users and contains no part of the key. */
 export class PrivateKeyError extends Error {
-  override readonly name = 'KeyError';
+  override readonly name = 'PrivateKeyError';
 }

@@ -23,18 +23,18 @@ const ENCRYPTED_PKCS8 = 'ENCRYPTED PRIVATE KEY';
 /** PKCS#1 and SEC 1. */
 const TRADITIONAL: readonly (string | undefined)[] = ['RSA PRIVATE KEY', 'EC PRIVATE KEY'];
 const ENCRYPTED_TRADITIONAL = /^Proc-Type: 4,ENCRYPTED$/m;
-/** Ed25519, RSA and ECDSA: not DSA, and none that a security key holds. */
+/** Ed25519, RSA and ECDSA. DSA and keys on security keys are not supported. */
 const OPENSSH_TYPES = /^(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521))$/;
 
 const PUTTY_KEY_MESSAGE =
   'This is a PuTTY key (PPK). Convert it with "puttygen key.ppk -O private-openssh -o key", or in PuTTYgen by ' +
   '"Conversions > Export OpenSSH key", and use the result.';
 const PASSPHRASE_MISSING =
-  'The private key is encrypted: enter its passphrase, or take it off with "ssh-keygen -p".';
+  'The private key is encrypted: enter its passphrase, or remove the passphrase with "ssh-keygen -p".';
 
 /**
- * Looks at a private key without opening it, which is quick: its form, its size, and what its passphrase costs.
- * @returns what is wrong with it, for people; undefined when nothing is to be seen.
+ * Checks format, size and key derivation cost of a private key without decrypting it, which is quick.
+ * @returns a message for users; undefined when no problem was found.
  */
 export function findPrivateKeyProblem(text: string, passphrase: string | null): string | undefined {
   if (text.length > MAX_PRIVATE_KEY_LENGTH) return PRIVATE_KEY_TOO_LONG;
@@ -42,39 +42,39 @@ export function findPrivateKeyProblem(text: string, passphrase: string | null): 
   if (key.startsWith('PuTTY-User-Key-File-')) return PUTTY_KEY_MESSAGE;
   if (PUBLIC_KEY.test(key))
     return 'This is a public key. The private key is the file of the same name without ".pub".';
-  const form = findPrivateKeyInfo(key);
-  if (form === undefined) return UNREADABLE_PRIVATE_KEY;
-  if (form.isEncrypted && passphrase === null) return PASSPHRASE_MISSING;
-  return form.problem;
+  const info = findPrivateKeyInfo(key);
+  if (info === undefined) return UNREADABLE_PRIVATE_KEY;
+  if (info.isEncrypted && passphrase === null) return PASSPHRASE_MISSING;
+  return info.problem;
 }
 
 /**
- * Opens a private key: of OpenSSH, PKCS#1, SEC 1 or PKCS#8.
- * @throws KeyError, or the reason of `signal` when it ends while a passphrase is tried.
+ * Parses a private key in OpenSSH, PKCS#1, SEC 1 or PKCS#8 format and decrypts it if needed.
+ * @throws PrivateKeyError, or the reason of `signal` when it is aborted during the decryption.
  */
 export async function parsePrivateKey(
   text: string,
   passphrase: string | null,
   signal: AbortSignal,
 ): Promise<ParsedKey> {
-  const fault = findPrivateKeyProblem(text, passphrase);
-  if (fault !== undefined) throw new PrivateKeyError(fault);
-  const form = findPrivateKeyInfo(normalize(text));
-  if (form === undefined) throw new PrivateKeyError(UNREADABLE_PRIVATE_KEY);
-  // The passphrase's derivation takes as long as the key says: it must keep nobody else waiting.
-  const isLocked = passphrase !== null && form.isEncrypted;
-  const opened = isLocked ? await decryptPrivateKey(form.pem, passphrase, signal) : form.pem;
-  return parseUnencryptedKey(opened);
+  const problem = findPrivateKeyProblem(text, passphrase);
+  if (problem !== undefined) throw new PrivateKeyError(problem);
+  const info = findPrivateKeyInfo(normalize(text));
+  if (info === undefined) throw new PrivateKeyError(UNREADABLE_PRIVATE_KEY);
+  // The key file sets the cost of the key derivation, so it must not block the event loop.
+  const needsDecryption = passphrase !== null && info.isEncrypted;
+  const decrypted = needsDecryption ? await decryptPrivateKey(info.pem, passphrase, signal) : info.pem;
+  return parseUnencryptedKey(decrypted);
 }
 
 export interface GeneratedSshKeyPair {
   /** One line for `authorized_keys`. */
   publicKey: string;
-  /** In OpenSSH's form, without a passphrase. */
+  /** In OpenSSH format, without a passphrase. */
   privateKey: string;
 }
 
-/** Makes an Ed25519 key pair. The library's own generator damages keys that begin with a zero byte. */
+/** Generates an Ed25519 key pair. ssh2's own generator corrupts keys that begin with a zero byte. */
 export function generateSshKeyPair(): GeneratedSshKeyPair {
   const privateKey = encodeEd25519(generateKeyPairSync('ed25519').privateKey);
   const blob = readWithSsh2(privateKey).getPublicSSH().toString('base64');
@@ -85,12 +85,12 @@ function normalize(text: string): string {
   return `${text.replaceAll('\r\n', '\n').trim()}\n`;
 }
 
-/** A key as far as it can be read without its passphrase. */
+/** The part of a key file that can be read without its passphrase. */
 interface PrivateKeyInfo {
-  /** The key alone, as PEM. */
+  /** The key's PEM block, without surrounding text. */
   pem: string;
   isEncrypted: boolean;
-  /** Why it is not opened, for people. */
+  /** Why the key is refused, for users. */
   problem: string | undefined;
 }
 
@@ -99,7 +99,7 @@ function findPrivateKeyInfo(text: string): PrivateKeyInfo | undefined {
   if (pem === undefined) return undefined;
   const { label, body, text: key } = pem;
   if (TRADITIONAL.includes(label) && ENCRYPTED_TRADITIONAL.test(body))
-    // One round of MD5: what is in it is looked at once it is open.
+    // Its key derivation is one round of MD5, so it has no cost limit. The content is checked after decryption.
     return { pem: key, isEncrypted: true, problem: undefined };
   if (TRADITIONAL.includes(label) || label === PKCS8)
     return { pem: key, isEncrypted: false, problem: findPrivateKeyError(key) };
@@ -119,20 +119,20 @@ function findOpenSshKeyInfo(key: string, bytes: Buffer): PrivateKeyInfo | undefi
   return { pem: key, isEncrypted, problem: findBcryptProblem(rounds) };
 }
 
-/** Reads a key without a passphrase, whose numbers are looked at before anything is calculated with them. */
+/** Parses an unencrypted key. Its numbers are checked before any computation uses them. */
 function parseUnencryptedKey(key: string): ParsedKey {
   const isOpenSsh = findPemKey(key)?.label === OPENSSH;
   const parsed = isOpenSsh ? readWithSsh2(key) : undefined;
-  // What ssh2 calculates with: the public half, which anybody reads, may tell of another key.
-  const fault = findPrivateKeyError(parsed?.getPrivatePEM() ?? key);
-  if (fault !== undefined) throw new PrivateKeyError(fault);
+  // Checks the numbers that ssh2 computes with: the public part of the file may belong to another key.
+  const problem = findPrivateKeyError(parsed?.getPrivatePEM() ?? key);
+  if (problem !== undefined) throw new PrivateKeyError(problem);
   return parsed ?? readWithSsh2(findPemKey(key)?.label === PKCS8 ? fromPkcs8(key) : key);
 }
 
 function readWithSsh2(key: string): ParsedKey {
   let parsed: ParsedKey | Error | undefined;
   try {
-    // Undefined for a file that says that it holds no key.
+    // ssh2 returns undefined for a file that declares that it contains no key.
     parsed = ssh2.utils.parseKey(key);
   } catch {
     parsed = undefined;
@@ -142,7 +142,7 @@ function readWithSsh2(key: string): ParsedKey {
   return parsed;
 }
 
-/** What ssh2 reads, from PKCS#8, which it does not. */
+/** Converts PKCS#8, which ssh2 does not support, to a format that it does. */
 function fromPkcs8(pem: string): string {
   let key: KeyObject;
   try {
@@ -155,7 +155,7 @@ function fromPkcs8(pem: string): string {
   return key.export({ type, format: 'pem' }).toString();
 }
 
-/** An unencrypted key in OpenSSH's form (openssh/PROTOCOL.key). */
+/** Encodes an unencrypted key in OpenSSH format (openssh/PROTOCOL.key). */
 function encodeEd25519(key: KeyObject): string {
   const { x = '', d = '' } = key.export({ format: 'jwk' });
   const publicPart = Buffer.from(x, 'base64url');

@@ -1,31 +1,31 @@
 import type { SshHostKey } from './host-key.ts';
 
-/** What a failed connection means to the one whose server it is. */
+/** What a failed connection means to the user. */
 export type SshFailure =
   | 'forbidden'
   | 'offline'
   | 'host_key_unknown'
   | 'host_key_changed'
   | 'auth_failed'
-  /** It answers, but not so that anything can be run there. */
+  /** The server responds, but no command can be run on it. */
   | 'error';
 
-/** How far it came; in this order for each hop. */
+/** The stage at which a connection failed; each hop passes them in this order. */
 export type SshStage = 'policy' | 'tcp' | 'host_key' | 'authentication' | 'permission';
 
 export interface SshErrorOptions {
   failure: SshFailure;
   stage: SshStage;
-  /** Written for people: what was found and what to do. Never a secret, never what a server sent. */
+  /** For users: what was found and what to do. Contains no secret and no text from the server. */
   message: string;
-  /** The id of the jump server that failed; null when it was the server itself. */
+  /** The id of the jump server that failed; null for the server itself. */
   hop?: string | null;
-  /** The key that was shown, where it is unknown or has changed. */
+  /** The host key that the server showed, if it is unknown or has changed. */
   hostKey?: SshHostKey | null;
   cause?: unknown;
 }
 
-/** An SSH connection that could not be made or used. */
+/** An SSH connection could not be opened or used. */
 export class SshError extends Error {
   override readonly name = 'SshError';
   readonly failure: SshFailure;

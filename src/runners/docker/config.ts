@@ -10,7 +10,7 @@ const MAX_VARIABLES = 64;
 const TCP_ADDRESS = /^tcp:\/\/((?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)|\[[0-9a-f:.]+\]):([1-9]\d{0,4})$/i;
 const SERVER_ID = /^[A-Za-z0-9_-]{1,64}$/;
 const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
-/** Registry and path, tag, digest (distribution, "reference"); short of its rarer forms. */
+/** Registry and path, tag, digest (distribution, "reference"), without its rarer forms. */
 const IMAGE =
   /^(?:[A-Za-z0-9.-]+(?::\d{1,5})?\/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:\/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$/;
 /** Has Python and bash. */
@@ -18,7 +18,7 @@ const DEFAULT_IMAGE = 'python:3.13-slim';
 
 const pem = z.string().min(1).max(MAX_PEM_LENGTH).nullable().default(null);
 
-/** `connection_config` of a Docker server as on the wire, with nothing undeclared. */
+/** Schema of `connection_config` of a Docker server. Undeclared members are refused. */
 export const dockerConfig = z
   .strictObject({
     host: z.string().min(1).max(MAX_HOST_LENGTH),
@@ -28,16 +28,21 @@ export const dockerConfig = z
     image: z
       .string()
       .max(255)
-      .regex(IMAGE, 'An image is written as for docker pull, e.g. python:3.13-slim.')
+      .regex(IMAGE, 'Write the image as for docker pull, e.g. python:3.13-slim.')
       .default(DEFAULT_IMAGE),
     volumes: dockerVolumes.default([]),
     environment: z
       .record(
-        z.string().regex(VARIABLE_NAME, 'A variable is named with letters, digits and _.'),
+        z
+          .string()
+          .regex(
+            VARIABLE_NAME,
+            'A variable name holds only letters, digits and _, and does not begin with a digit.',
+          ),
         z
           .string()
           .max(MAX_VALUE_LENGTH)
-          .refine((value) => !value.includes('\0'), 'A value holds no zero byte.'),
+          .refine((value) => !value.includes('\0'), 'A value must not contain a zero byte.'),
       )
       .refine((all) => Object.keys(all).length <= MAX_VARIABLES, `At most ${MAX_VARIABLES} variables.`)
       .nullable()
@@ -51,18 +56,19 @@ export const dockerConfig = z
 
 export type DockerConfig = z.infer<typeof dockerConfig>;
 
-/** How the engine is reached. */
+/** How to reach the engine. */
 export type EngineRoute =
   | { kind: 'tls'; host: string; port: number; ca: string | null; client: { cert: string; key: string } }
-  /** Through an SSH server of the owner's. */
+  /** Through one of the owner's SSH servers. */
   | { kind: 'ssh'; serverId: string };
 
-/** @throws Error for a configuration that the schema has not seen. */
+/** @throws Error for a configuration that did not pass the schema. */
 export function toEngineRoute(config: DockerConfig): EngineRoute {
   const address = findAddress(config.host);
   if (address === undefined) return { kind: 'ssh', serverId: config.host };
   const { ca, client_cert: cert, client_key: key } = config;
-  if (cert === null || key === null) throw new Error('the schema asks for both');
+  if (cert === null || key === null)
+    throw new Error('client_cert and client_key must be set: parse the configuration first');
   return { kind: 'tls', ...address, ca, client: { cert, key } };
 }
 
@@ -81,7 +87,7 @@ function listConfigIssues(
   if (findAddress(host) === undefined) {
     if (!SERVER_ID.test(host)) issues.push(['host', explainHost(host)]);
     if (ca !== null || cert !== null || key !== null)
-      issues.push(['host', 'Certificates belong to a host of the form tcp://name:port.']);
+      issues.push(['host', 'Certificates are used only with a host of the form tcp://name:port.']);
     return issues;
   }
   if (cert === null)
@@ -98,7 +104,7 @@ function listConfigIssues(
 
 function explainHost(host: string): string {
   if (/^(unix|npipe|fd):|^\//.test(host))
-    return 'A socket of this machine is not offered: use tcp:// or an SSH server.';
+    return 'Sockets of this machine are not supported: use tcp:// or an SSH server.';
   if (host.startsWith('ssh:'))
     return 'Add the machine as an SSH server first, and name that server’s id here.';
   if (/^https?:/.test(host)) return 'Write tcp:// instead; the connection is always encrypted.';
@@ -110,7 +116,7 @@ function listKeyIssues(key: string, cert: string | null): ConfigIssue[] {
     return [
       ['client_key', 'The key has a passphrase: remove it (openssl pkey) before you store the key here.'],
     ];
-  // Before OpenSSL reads it.
+  // Checked before OpenSSL reads the key.
   const limitIssue = findPrivateKeyError(key);
   if (limitIssue !== undefined) return [['client_key', limitIssue]];
   try {

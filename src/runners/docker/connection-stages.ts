@@ -14,7 +14,7 @@ export interface DockerConnectionDeps {
   ssh: Pick<SshConnections, 'openExecStream' | 'connect'>;
 }
 
-/** A way to an engine, in the stages of a test. Its engine may be used when they are passed. */
+/** Test stages that connect to an engine. The engine may be used once they have passed. */
 export interface ConnectionStages {
   steps: readonly DockerTestStep[];
   engine: Engine;
@@ -24,18 +24,18 @@ export interface ConnectionStages {
 const PASSED_MESSAGES = {
   policy: 'The address may be reached from here.',
   tcp: 'The server accepts connections.',
-  tls: 'The certificate of the engine is the right one.',
+  tls: 'The certificate of the engine is valid.',
   host_key: 'The SSH server has the confirmed host key.',
   authentication: 'The SSH server accepts the sign-in.',
 };
 
-/** The connection that the stages made is the engine's first. */
+/** The engine reuses the connection of the stages as its first. */
 export function createTlsConnectionStages(
   target: TargetServer<DockerConfig>,
   deps: DockerConnectionDeps,
 ): ConnectionStages {
   const route = toEngineRoute(target.config);
-  if (route.kind !== 'tls') throw new Error('not by TLS');
+  if (route.kind !== 'tls') throw new Error('the engine is not reached by TLS');
   const { host, port, ca, client } = route;
   const secure = createTlsHandshake({ host, tls: { ca, client } });
   const connect = createEngineConnector(target, deps);
@@ -78,19 +78,24 @@ export function createTlsConnectionStages(
   };
 }
 
-/** With TLS 1.3 the engine looks at the certificate after the handshake, and some engines just close. */
+/**
+ * With TLS 1.3 the engine checks the client certificate after the handshake, and some engines just close the
+ * connection.
+ */
 async function checkAuthentication(engine: Engine, signal: AbortSignal): Promise<string> {
   try {
     await engine.ping(signal);
   } catch (error) {
     const isClosed = isAppError(error, 'upstream_unreachable') && findTlsErrorReason(error) === undefined;
     if (!isClosed) throw error;
-    throw new DockerError('The engine closed the connection: it may not know the authority of client_cert.');
+    throw new DockerError(
+      'The engine closed the connection: check that its --tlscacert holds the authority of client_cert.',
+    );
   }
   return 'The engine accepts the client certificate.';
 }
 
-/** The stages are those of the SSH server, made over a connection that is not shared. */
+/** The stages of the SSH server, over a connection that is not shared. */
 export function createSshConnectionStages(
   target: TargetServer<DockerConfig>,
   deps: DockerConnectionDeps,
@@ -104,11 +109,11 @@ export function createSshConnectionStages(
 
   async function connect(signal: AbortSignal): Promise<void> {
     if (server?.owner !== target.owner)
-      throw new DockerError('The SSH server in host is not one of yours any more.');
+      throw new DockerError('The SSH server in host is not one of yours any more: choose another.');
     connection = await deps.ssh.connect(server, signal, (stage) => passed.add(stage));
   }
 
-  /** All are passed by one connecting; it fails in the first that was not passed. */
+  /** One connection attempt covers all stages. It fails in the first stage that has not passed. */
   function createStep(name: keyof typeof PASSED_MESSAGES): DockerTestStep {
     return [
       name,

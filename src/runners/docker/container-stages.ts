@@ -16,17 +16,17 @@ import {
 } from './session.ts';
 import type { DockerTestStep } from './test-steps.ts';
 
-/** The stages of a test that need a container. */
+/** Test stages that need a container. */
 export interface ContainerStages {
   steps: readonly DockerTestStep[];
-  /** Removes whatever is left of it. */
+  /** Removes what is left of the container. */
   close(): Promise<void>;
 }
 
-/** The launcher, what watches its input, the program, and its child. */
+/** The launcher, its input watcher, the program, and the program's child. */
 const MIN_PROCESSES = 4;
 
-/** One job that says something, leaves its session, and would run on. */
+/** Runs one job that prints a nonce, starts a process in its own session, and keeps running. */
 export function createContainerStages(
   engine: Engine,
   target: TargetServer<DockerConfig>,
@@ -45,7 +45,8 @@ export function createContainerStages(
   let output = '';
 
   const getOpened = () => {
-    if (session === undefined || events === undefined) throw new Error('the stages have an order');
+    if (session === undefined || events === undefined)
+      throw new Error('the container is not running: run the stages in order');
     return { session, events };
   };
 
@@ -77,9 +78,9 @@ export function createContainerStages(
     }
     if (output.trim() !== nonce)
       throw new DockerError(
-        "A program's output did not come back unchanged. Look for an entry in the image that prints.",
+        "A program's output came back changed. Check whether the image prints something at start.",
       );
-    return 'What a program prints comes back unchanged.';
+    return 'The output of a program comes back unchanged.';
   }
 
   async function checkKill(): Promise<string> {
@@ -118,7 +119,7 @@ export function createContainerStages(
 
 function createTestJob(runId: string, nonce: string) {
   const command = [
-    // In a session of its own, where the image has the program for it: no signal to a group would reach it.
+    // In its own session if the image has setsid, so that no signal to a process group reaches it.
     '{ setsid sleep 600 || sleep 600; } >/dev/null 2>&1 &',
     `printf '%s\\n' ${quoteForShell(nonce)}`,
     'sleep 600',

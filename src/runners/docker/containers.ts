@@ -1,29 +1,29 @@
 import { createHash } from 'node:crypto';
 import type { Limits, TargetServer } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
-import { LAUNCHER, SCRATCH_FOLDER } from './script.ts';
+import { DOCKER_LAUNCH_COMMAND, SCRATCH_FOLDER } from './script.ts';
 
-/** The body of "Create a container" (Engine API), as far as it is used. */
+/** Body of "Create a container" (Engine API), as far as it is used. */
 export type ContainerSpec = Readonly<Record<string, unknown>>;
 
-/** What a container is for: a job, or waiting for one. */
+/** A job, waiting for a job, or a test. */
 export type ContainerPurpose = 'run' | 'warm' | 'test';
 
 const DEFAULT_MEMORY_BYTES = 512 * 1024 * 1024;
 const DEFAULT_PIDS = 256;
 const SCRATCH_BYTES = 256 * 1024 * 1024;
-/** No account of the image's, and none of the host's. */
+/** An account that neither the image nor the host has. */
 const UID = 10_001;
 
-/** What says whose a container is: on an engine that others use too, nothing else may be touched. */
+/** Labels that identify a container. An engine may have other users; their containers must not be touched. */
 export function containerLabels(
   target: TargetServer,
-  rest: { purpose?: ContainerPurpose; runId?: string; instance?: string },
+  details: { purpose?: ContainerPurpose; runId?: string; instance?: string },
 ) {
-  const { purpose, runId, instance } = rest;
+  const { purpose, runId, instance } = details;
   return {
     'ops-center.server': target.serverId,
-    // Ids of people are no business of whoever else uses the engine.
+    // Hashed, so that other users of the engine do not see user ids.
     'ops-center.owner': createHash('sha256').update(target.owner).digest('hex').slice(0, 32),
     ...(purpose !== undefined && { 'ops-center.purpose': purpose }),
     ...(runId !== undefined && { 'ops-center.run': runId }),
@@ -32,14 +32,15 @@ export function containerLabels(
 }
 
 /**
- * The name of a run's container; names that begin with it are of the run too. A container that was made before its
- * job was known gets it later, which labels cannot do. Hashed: ids have characters that names have not.
+ * Name of a run's container. Other containers of the run have names that begin with it. A pre-started
+ * container gets this name later, which is not possible with labels. Hashed, because ids may hold characters
+ * that names must not.
  */
 export function containerName(runId: string): string {
   return `ops-center-run-${createHash('sha256').update(runId).digest('hex').slice(0, 32)}`;
 }
 
-/** True for limits that containers have which were made before the job was known. */
+/** True for the limits of pre-started containers. */
 export function areDefaultLimits(limits: Limits): boolean {
   const { memoryBytes, cpus, pids, network } = limits;
   return (
@@ -51,8 +52,8 @@ export function areDefaultLimits(limits: Limits): boolean {
 }
 
 /**
- * A container that can do little: no network unless asked for, no rights, nothing to write to but memory and the
- * user's volumes. Nothing secret is in it, since everyone who may use the engine can look.
+ * A confined container: no network unless requested, no capabilities, and only memory and the user's volumes
+ * are writable. It holds no secret, because every user of the engine can inspect it.
  * @param limits null: the defaults.
  */
 export function createContainerSpec(
@@ -62,7 +63,7 @@ export function createContainerSpec(
 ): ContainerSpec {
   return {
     Image: config.image,
-    Entrypoint: LAUNCHER,
+    Entrypoint: DOCKER_LAUNCH_COMMAND,
     Cmd: [],
     User: `${UID}:${UID}`,
     WorkingDir: '/',
@@ -82,7 +83,7 @@ export function createContainerSpec(
 const CONFINEMENT = {
   AutoRemove: false,
   RestartPolicy: { Name: 'no' },
-  // What is printed goes to whoever is attached, and to no file of the engine.
+  // Output goes to the attached connection and to no file on the engine.
   LogConfig: { Type: 'none', Config: {} },
   Privileged: false,
   ReadonlyRootfs: true,
@@ -107,7 +108,9 @@ function toHostLimits(limits: Limits | null) {
   };
 }
 
-/** As a structure, so that no character of a path can add to it. Folders that are missing are not made. */
+/**
+ * A structure, so that no character of a path can add options. The engine does not create missing folders.
+ */
 function toMount({ source, target, read_only }: DockerConfig['volumes'][number]) {
   const type = source.startsWith('/') ? 'bind' : 'volume';
   return { Type: type, Source: source, Target: target, ReadOnly: read_only };

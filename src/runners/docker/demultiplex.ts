@@ -7,14 +7,14 @@ export interface DockerOutputChunk {
 }
 
 const HEADER_BYTES = 8;
-/** The engine frames what it has read, so that it never sends empty frames; a few are forgiven. */
+/** The engine frames data that it has read, so it never sends empty frames. A few are tolerated. */
 const MAX_EMPTY_FRAMES = 64;
 
 /**
- * Takes apart the stream of an attached container (Engine API, "Attach to a container", stream format): frames of
- * type, three zeros, length (big-endian), data. Data is passed on as it comes and never gathered, whatever a header
- * claims; whoever does not ask for the next piece holds the engine back.
- * @throws AppError `upstream_malformed`, or what `source` fails with.
+ * Splits the stream of an attached container (Engine API, "Attach to a container", stream format): frames of
+ * type, three zero bytes, length (big-endian), data. Data is passed on as it arrives and never collected,
+ * regardless of the length in the header. A reader that does not request the next chunk pauses the engine.
+ * @throws AppError `upstream_malformed`, or the error of `source`.
  */
 export async function* demultiplex(source: AsyncIterable<Buffer>): AsyncGenerator<DockerOutputChunk, void> {
   const header = Buffer.alloc(HEADER_BYTES);
@@ -53,5 +53,5 @@ function readStreamType(header: Buffer): OutputStream {
 }
 
 function malformed(): AppError {
-  return new AppError('upstream_malformed', 'The engine sent output that cannot be read.');
+  return new AppError('upstream_malformed', 'The engine sent output in an invalid format.');
 }

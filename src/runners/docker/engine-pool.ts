@@ -13,16 +13,16 @@ import {
   type DockerSession,
 } from './session.ts';
 
-/** Engines in use, each with at most one container that waits for the next job of its server. */
+/** Cached engines, each with at most one pre-started container for the next job of its server. */
 export interface EnginePool {
   /**
-   * The server's engine, kept for its next job too. A job may still hold a server as it was before it was changed or
-   * deleted: it gets an engine of its own, of which nothing is kept.
+   * The server's cached engine. A job with an outdated version of the server gets an engine that is not
+   * cached.
    */
   getEngine(target: TargetServer<DockerConfig>): Engine;
-  /** The waiting container, if its limits will do: used once. */
+  /** Takes the pre-started container if its limits match. Each container serves one job. */
   takeWarm(target: TargetServer<DockerConfig>, limits: Limits): DockerSession | undefined;
-  /** Makes the next one, in the background. */
+  /** Starts the next container in the background. */
   prewarm(target: TargetServer<DockerConfig>): void;
   forget(serverId: string): Promise<void>;
   close(): Promise<void>;
@@ -30,42 +30,42 @@ export interface EnginePool {
 
 export interface EnginePoolOptions extends EngineDeps {
   log: Log;
-  /** Of this process. */
+  /** Id of this process. */
   instance: string;
-  /** How long a server may go without a job before its container and connections are let go. */
+  /** How long the container and the connections of a server are kept without a job. */
   idleMs: number;
 }
 
-/** The versions of a server and of those that it goes through, in this order: they only rise. */
+/** Versions of a server and then of the servers on the way to it. They only increase. */
 type VersionChain = readonly number[];
 
-/** How long an older state of a server is known as such: longer than a job takes to come here with one. */
+/** How long released versions are remembered: longer than a job can hold an outdated server. */
 const REMEMBER_RELEASED_MS = 60 * 60_000;
 
-/** What is kept for one version of one server. */
+/** Cached state of one version of one server. */
 interface PooledEngine {
   owner: Owner;
   versions: VersionChain;
   engine: Engine;
-  /** Settles when the container waits; undefined where there is none. */
+  /** Settles when the container is ready. Undefined if none is being started. */
   starting: Promise<DockerSession | undefined> | undefined;
   warm: DockerSession | undefined;
   isClosed: boolean;
-  /** Containers that could not be removed so far. */
+  /** Containers that still have to be removed. */
   unremoved: Set<string>;
   idle: NodeJS.Timeout;
   stop: AbortController;
 }
 
-/** Nothing is shared between servers, and so nothing between owners. */
+/** Nothing is shared between servers or owners. */
 export function createEnginePool(options: EnginePoolOptions): EnginePool {
   const { log, instance, idleMs } = options;
   const entries = new Map<string, PooledEngine>();
-  /** What was let go of since its server was changed or deleted. */
+  /** Versions released because their server was changed or deleted. */
   const releasedVersions = new Map<string, VersionChain>();
   const closing = new Set<Promise<void>>();
 
-  /** @returns undefined for a server as it is no more. */
+  /** @returns undefined for an outdated version of a server. */
   function findEntry(target: TargetServer<DockerConfig>): PooledEngine | undefined {
     const { serverId, owner } = target;
     const versions = toVersionChain(target);
@@ -111,10 +111,10 @@ export function createEnginePool(options: EnginePoolOptions): EnginePool {
     getEngine: (target) => findEntry(target)?.engine ?? createUnpooledEngine(target, options),
     takeWarm(target, limits) {
       const entry = findEntry(target);
-      const ready = entry?.warm;
-      if (entry === undefined || ready === undefined || !areDefaultLimits(limits)) return undefined;
+      const session = entry?.warm;
+      if (entry === undefined || session === undefined || !areDefaultLimits(limits)) return undefined;
       entry.warm = undefined;
-      return ready;
+      return session;
     },
     prewarm(target) {
       const entry = findEntry(target);
@@ -122,7 +122,7 @@ export function createEnginePool(options: EnginePoolOptions): EnginePool {
       entry.starting ??= startWarmContainer(entry, target, instance)
         .catch((error: unknown) => {
           if (!entry.isClosed)
-            log.debug({ err: error, server: target.serverId }, 'no container was made in advance');
+            log.debug({ err: error, server: target.serverId }, 'could not pre-start a container');
           return undefined;
         })
         .finally(() => {
@@ -142,7 +142,7 @@ export function createEnginePool(options: EnginePoolOptions): EnginePool {
   };
 }
 
-/** An engine that keeps no idle connection, so that nobody needs to let go of it. */
+/** An engine that keeps no idle connections and therefore needs no closing. */
 function createUnpooledEngine(target: TargetServer<DockerConfig>, deps: EngineDeps): Engine {
   const engine = createEngine(target, deps);
   engine.closeWhenIdle();
@@ -150,11 +150,11 @@ function createUnpooledEngine(target: TargetServer<DockerConfig>, deps: EngineDe
 }
 
 function toVersionChain({ version, jumpServers }: TargetServer): VersionChain {
-  // At most one each: a Docker server goes through one SSH server, and that one through at most one jump server.
+  // At most one each: a Docker server has one SSH server, which has at most one jump server.
   return [version, ...[...jumpServers.values()].flatMap(toVersionChain)];
 }
 
-/** Below 0 where `a` is older: the way can only be another one where a version before it has risen. */
+/** Negative if `a` is older. The servers in the chain can only change if an earlier version has increased. */
 function compareVersions(a: VersionChain, b: VersionChain): number {
   const at = a.findIndex((version, index) => version !== b[index]);
   return at === -1 ? a.length - b.length : (a[at] ?? 0) - (b[at] ?? 0);
@@ -177,7 +177,7 @@ async function startWarmContainer(
   entry.warm = session;
   session.stream.once('close', () => {
     if (entry.warm !== session) return;
-    // It ended before it was used, e.g. because the engine was restarted.
+    // The container ended before it was used, e.g. because the engine restarted.
     entry.warm = undefined;
     detachSession(session);
     void removeOrRetryLater(entry, session.id);
@@ -185,11 +185,11 @@ async function startWarmContainer(
   return session;
 }
 
-/** Lets go of what waits; the engine's connections go as they become idle. */
+/** Removes the waiting container. The engine's connections close as they become idle. */
 async function closePooledEngine(entry: PooledEngine): Promise<void> {
   entry.isClosed = true;
   clearTimeout(entry.idle);
-  entry.stop.abort(new Error('let go'));
+  entry.stop.abort(new Error('the engine was released'));
   const sessions = [entry.warm, await entry.starting];
   entry.warm = undefined;
   for (const session of sessions) {
@@ -201,7 +201,7 @@ async function closePooledEngine(entry: PooledEngine): Promise<void> {
   entry.engine.closeWhenIdle();
 }
 
-/** Removes a container, or remembers to try again: the engine may be away for a while. */
+/** Removes a container. A failure is retried later, because the engine may be unreachable for a while. */
 async function removeOrRetryLater(entry: PooledEngine, idOrName: string): Promise<void> {
   if ((await removeContainer(entry.engine, idOrName)) === 'verified') entry.unremoved.delete(idOrName);
   else entry.unremoved.add(idOrName);

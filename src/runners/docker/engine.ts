@@ -22,39 +22,42 @@ export interface EngineDeps {
 }
 
 /**
- * The part of the Engine API that is used here, over connections of the dialer's or of SSH alone. Paths are
- * without a version: engines from 20.10 on differ in what versions they still know, not in these calls. The engine
- * is not trusted: every answer has a size and a time.
+ * Client for the part of the Engine API that is used, over connections of the dialer or of SSH only. Paths
+ * have no version: engines from 20.10 on support different versions, but these calls are the same in all of
+ * them. The engine is not trusted: every response is bounded in size and time.
  *
- * Everything throws EngineRefusal; AppError `upstream_unreachable`, `upstream_timeout`, `upstream_malformed`,
- * `endpoint_forbidden`; SshError; or the reason of a signal.
+ * Every method throws EngineResponseError; AppError `upstream_unreachable`, `upstream_timeout`,
+ * `upstream_malformed`, `endpoint_forbidden`; SshError; or the reason of a signal.
  */
 export interface Engine {
   ping(signal?: AbortSignal): Promise<void>;
   version(signal?: AbortSignal): Promise<{ version: string; os: string }>;
   info(signal?: AbortSignal): Promise<EngineInfo>;
-  /** Lines of progress, as JSON. */
+  /** Progress lines as JSON. */
   pull(image: string, signal: AbortSignal): AsyncGenerator<string, void>;
   create(name: string, spec: ContainerSpec): Promise<CreatedContainer>;
   attach(id: string): Promise<Duplex>;
-  /** Resolves when the engine listens for the container's end, with what resolves at that end. */
+  /**
+   * Resolves when the engine has begun to wait for the container's exit. `exitCode` of the result resolves at
+   * that exit.
+   */
   wait(id: string, condition: 'next-exit' | 'not-running'): Promise<ExitWait>;
   start(id: string): Promise<void>;
   kill(id: string): Promise<void>;
   inspect(id: string): Promise<InspectedContainer | undefined>;
-  /** How many processes it has. */
+  /** Number of processes in the container. */
   countProcesses(id: string): Promise<number>;
-  /** Kills it and removes it with its unnamed volumes; fine when it is not there. */
+  /** Kills and removes the container with its anonymous volumes. Does nothing if it does not exist. */
   remove(id: string): Promise<void>;
   rename(id: string, name: string): Promise<void>;
-  /** Containers, running or not; of very many the first hundred. */
+  /** Running and stopped containers, at most 100. */
   list(which: ContainerFilter): Promise<ListedContainer[]>;
-  /** Closes idle connections, and others as they become idle. */
+  /** Closes idle connections now and busy ones when they become idle. */
   readonly closeWhenIdle: () => void;
   readonly close: () => void;
 }
 
-/** All of these labels, and a name that holds `name`. */
+/** Matches containers with all these labels and a name that contains `name`. */
 export interface ContainerFilter {
   labels: Readonly<Record<string, string>>;
   name?: string;
@@ -66,7 +69,7 @@ export interface ExitWait {
 }
 
 const CALL_MS = 20_000;
-/** A busy engine may take long to make and start a container, and to remove one. */
+/** A busy engine may be slow to create, start and remove a container. */
 const SLOW_CALL_MS = 60_000;
 const MAX_RESPONSE_BYTES = 2 * 1024 * 1024;
 const MAX_LINE_BYTES = 64 * 1024;
@@ -84,7 +87,7 @@ export type EngineInfo = z.infer<typeof infoResponse>;
 const createResponse = z
   .object({ Id: containerId, Warnings: z.array(z.string().max(MAX_ERROR_TEXT)).max(MAX_WARNINGS).nullish() })
   .transform(({ Id, Warnings }) => ({ id: Id, warnings: Warnings ?? [] }));
-/** Warnings tell what the container was made without: see `refuseDiscarded`. */
+/** Warnings name the limits that the container lacks: see `assertLimitsKept`. */
 export type CreatedContainer = z.infer<typeof createResponse>;
 const waitResponse = z.object({
   StatusCode: z.number().int().min(0).max(255),
@@ -104,7 +107,7 @@ const listResponse = z.array(
 );
 export type ListedContainer = z.infer<typeof listResponse>[number];
 
-/** Opens nothing until it is first used. @throws Error for a client key or certificate that is none. */
+/** Connects at the first call. @throws Error for an invalid client key or certificate. */
 export function createEngine(target: TargetServer<DockerConfig>, deps: EngineDeps): Engine {
   const route = toEngineRoute(target.config);
   const connect = createEngineConnector(target, deps);
@@ -112,7 +115,9 @@ export function createEngine(target: TargetServer<DockerConfig>, deps: EngineDep
   return createEngineWithConnector(connect, authority);
 }
 
-/** How one connection to the engine is made. The socket of this machine is no way, nor is anything of the environment. */
+/**
+ * Opens one connection to the engine. Never uses the Docker socket of this machine or environment variables.
+ */
 export function createEngineConnector(
   target: TargetServer<DockerConfig>,
   { dialer, ssh }: EngineDeps,
@@ -125,12 +130,12 @@ export function createEngineConnector(
   const server = target.jumpServers.get(route.serverId);
   return async (signal) => {
     if (server?.owner !== target.owner)
-      throw new DockerError('The SSH server in host is not one of yours any more.');
+      throw new DockerError('The SSH server in host is not one of yours any more: choose another.');
     return await ssh.openExecStream(server, 'docker system dial-stdio', signal);
   };
 }
 
-/** As {@link createEngine}, over connections made otherwise. */
+/** Like {@link createEngine}, with another connector. */
 export function createEngineWithConnector(
   connect: Connector,
   authority: { host: string; port: number },
@@ -143,12 +148,12 @@ export function createEngineWithConnector(
 }
 
 interface Calls {
-  /** The text of an answer with one of the statuses that are fine, and the status. */
+  /** Returns status and text of a response. @throws EngineResponseError for a status that is not accepted. */
   readonly call: (
     request: BoundedRequest,
     accepted: readonly number[],
   ) => Promise<{ status: number; text: string }>;
-  /** What is got, as the schema reads it. */
+  /** Sends a request and parses the response. */
   readonly read: <T>(schema: z.ZodType<T>, request: Omit<BoundedRequest, 'timeoutMs'>) => Promise<T>;
 }
 
@@ -180,7 +185,7 @@ function hostCalls({ call, read }: Calls): Pick<Engine, 'ping' | 'version' | 'in
   };
 }
 
-/** Those whose answers are read bit by bit. */
+/** Calls with streamed responses. */
 function streamCalls(http: BoundedHttpClient): Pick<Engine, 'pull' | 'attach' | 'wait'> {
   return {
     async *pull(image, signal) {
@@ -226,7 +231,7 @@ function containerCalls({ call, read }: Calls): ContainerCalls {
       await call({ method: 'POST', path: `/containers/${id}/start`, timeoutMs: SLOW_CALL_MS }, [204, 304]);
     },
     async kill(id) {
-      // 409: it has ended already.
+      // 409: the container has already ended.
       await call({ method: 'POST', path: `/containers/${id}/kill`, timeoutMs: CALL_MS }, [204, 409]);
     },
     async inspect(id) {
@@ -240,7 +245,7 @@ function containerCalls({ call, read }: Calls): ContainerCalls {
     },
     async remove(id) {
       const path = `/containers/${encodeURIComponent(id)}?force=1&v=1`;
-      // 409: somebody else is removing it; whoever wants to know looks afterwards.
+      // 409: another removal is in progress. The caller checks the result with `inspect`.
       await call({ method: 'DELETE', path, timeoutMs: SLOW_CALL_MS }, [204, 404, 409]);
     },
     async rename(id, name) {
@@ -261,17 +266,17 @@ function get(path: string, signal?: AbortSignal) {
   return { method: 'GET' as const, path, ...(signal === undefined ? {} : { signal }) };
 }
 
-/** The answer's headers come at once, its body when the container has ended, perhaps hours later. */
+/** The headers arrive at once, the body when the container has ended, possibly hours later. */
 function readExitWait(body: Readable): ExitWait {
   const signal = new AbortController().signal;
-  const code = readText(body, MAX_RESPONSE_BYTES, signal).then((text) => {
+  const exitCode = readText(body, MAX_RESPONSE_BYTES, signal).then((text) => {
     const response = parse(waitResponse, text);
     if (response.Error != null) throw new EngineResponseError(500, 'wait');
     return response.StatusCode;
   });
-  // Not everybody who waits asks.
-  code.catch(() => undefined);
-  return { exitCode: code, stop: () => body.destroy() };
+  // The caller may never read the code.
+  exitCode.catch(() => undefined);
+  return { exitCode, stop: () => body.destroy() };
 }
 
 async function toResponseError(response: { status: number; body: Readable }): Promise<EngineResponseError> {
@@ -283,11 +288,11 @@ function parse<T>(schema: z.ZodType<T>, text: string): T {
   try {
     return schema.parse(JSON.parse(text));
   } catch (cause) {
-    throw new AppError('upstream_malformed', 'The engine sent an answer that cannot be read.', { cause });
+    throw new AppError('upstream_malformed', 'The engine sent a response in an invalid format.', { cause });
   }
 }
 
-/** The engine pulls all tags of a name that comes without one. */
+/** Without a tag the engine would pull all tags. */
 function splitImage(image: string): { fromImage: string; tag: string } {
   const [name = image, digest] = image.split('@');
   const [, path = name, tag = 'latest'] = /^(.*?)(?::([^:/]+))?$/.exec(name) ?? [];

@@ -7,16 +7,16 @@ const TLS_MESSAGES: Record<TlsErrorReason, string> = {
   untrusted: "The engine's certificate is not signed by the authority in ca.",
   wrong_name: "The engine's certificate is for another name than the one in host.",
   expired: "The engine's certificate has expired, or is not valid yet.",
-  not_tls: 'What answers there does not speak TLS: start the engine with --tlsverify.',
+  not_tls: 'The server at this address does not use TLS: start the engine with --tlsverify.',
   client_refused: 'The engine refused client_cert: it must be signed by the authority of its --tlscacert.',
-  other: 'No encrypted connection could be agreed on with the engine.',
+  other: 'The TLS handshake with the engine failed.',
 };
 
-/** Of the engine's own words, the cases that people meet. They differ between versions, so only parts are looked for. */
+/** Known error texts of the engine. They differ between versions, so only parts are matched. */
 const RESPONSE_MESSAGES: readonly (readonly [pattern: RegExp, message: string])[] = [
   [/no such image/i, 'The image is not on the engine.'],
   [/bind source path does not exist/i, "A volume's source is a folder that the engine's host does not have."],
-  // Of this one limit it does not make a container without.
+  // The engine refuses this limit instead of dropping it.
   [/nanocpus can ?not be set/i, cannotLimitMessage('CPUs')],
   [/range of cpus/i, 'The engine has fewer CPUs than the limit asks for.'],
   [
@@ -30,7 +30,7 @@ const RESPONSE_MESSAGES: readonly (readonly [pattern: RegExp, message: string])[
   [/no space left/i, "The engine's host has no space left."],
 ];
 
-/** What went wrong with an engine, for people: never what the engine sent. */
+/** Error message for users. It never contains text from the engine. */
 export function explainDockerError(error: unknown): string {
   const dockerError = findDockerError(error);
   if (dockerError !== undefined)
@@ -48,15 +48,15 @@ export function explainDockerError(error: unknown): string {
 function explainUnreachable(error: AppError): string {
   const { code } = (error.cause ?? {}) as { code?: unknown };
   if (code === 'ECONNREFUSED')
-    return 'Nothing accepts connections there: look at the port, and at the engine.';
+    return 'Nothing accepts connections at this address: check the port, and whether the engine runs.';
   return error.detail.includes('resolved')
     ? 'The name in host could not be found.'
-    : 'The engine could not be reached, or broke off.';
+    : 'The engine cannot be reached, or the connection broke.';
 }
 
-function explainResponseError({ status, responseText: said }: EngineResponseError): string {
-  const known = RESPONSE_MESSAGES.find(([pattern]) => pattern.test(said));
+function explainResponseError({ status, responseText }: EngineResponseError): string {
+  const known = RESPONSE_MESSAGES.find(([pattern]) => pattern.test(responseText));
   if (known !== undefined) return known[1];
   if (status === 401 || status === 403) return 'The engine does not allow this client to do that.';
-  return `The engine refused (status ${status}). Look at its log, and at image, volumes and limits.`;
+  return `The engine refused the request (status ${status}). Check its log, and the image, volumes and limits.`;
 }

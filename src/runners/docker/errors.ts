@@ -1,19 +1,19 @@
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 
-/** What a user can do something about: an image that could not be fetched, and the like. The message is for people. */
+/** A problem that a user can fix, e.g. an image that cannot be pulled. The message is for users. */
 export class DockerError extends Error {
-  override readonly name = 'DockerFault';
+  override readonly name = 'DockerError';
 }
 
-/** An answer of the engine that says no. */
+/** An error response of the engine. */
 export class EngineResponseError extends Error {
-  override readonly name = 'EngineRefusal';
+  override readonly name = 'EngineResponseError';
   readonly status: number;
-  /** What the engine said, for telling cases apart; not to be passed on. */
+  /** Text of the response, used to tell cases apart. Never shown to users. */
   readonly responseText: string;
 
   constructor(status: number, responseText: string) {
-    super(`the engine answered ${status}`);
+    super(`the engine responded with status ${status}`);
     this.status = status;
     this.responseText = responseText;
   }
@@ -21,7 +21,7 @@ export class EngineResponseError extends Error {
 
 type KnownError = DockerError | EngineResponseError | SshError;
 
-/** The fault that an error is, or that caused it: what a connector throws comes out of a request as its cause. */
+/** Searches an error and its causes: the error of a connector is the cause of the failed request's error. */
 export function findDockerError(error: unknown): KnownError | undefined {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     if (cause instanceof DockerError || cause instanceof EngineResponseError || cause instanceof SshError)

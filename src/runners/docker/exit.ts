@@ -2,38 +2,38 @@ import { constants } from 'node:os';
 import type { ExitCause, ExitEvent, StopCause } from '../runner.ts';
 import type { ScriptMarker } from './script.ts';
 
-/** All that is known about how a container ended. */
+/** Everything known about the end of a container. */
 export interface ContainerEnd {
-  /** As the engine says. */
+  /** As reported by the engine. */
   code: number;
-  /** Also true when only a child of the program was killed for its memory. */
+  /** Also true if only a child of the program was killed for its memory. */
   wasOomKilled: boolean;
   markers: ReadonlySet<ScriptMarker>;
-  /** What the program is written for. */
+  /** Name of the program's interpreter. */
   interpreter: string;
 }
 
 export type DockerExit = Pick<ExitEvent, 'cause' | 'code' | 'signal' | 'message'>;
 
-/** A shell tells of a signal as 128 + its number, and so does the engine. */
+/** Shells and the engine report a signal as 128 + its number. */
 const SIGNAL_BASE = 128;
-/** The most that a program can exit with: another number is made up by what calls itself an engine. */
+/** Maximum exit code of a program. An untrusted engine may report any number. */
 const MAX_EXIT_CODE = 255;
 const SIGKILL_EXIT_CODE = SIGNAL_BASE + constants.signals.SIGKILL;
 
-/** Judges how a program ended that nobody here stopped. */
+/** Determines how a program ended that was not stopped. */
 export function toDockerExit({ code, wasOomKilled, markers, interpreter }: ContainerEnd): DockerExit {
   if (wasOomKilled && code === SIGKILL_EXIT_CODE)
     return { ...exitWithoutCode('out_of_memory'), signal: 'SIGKILL' };
   if (markers.has('fail:workspace'))
     return exitWithoutCode(
       'infrastructure',
-      'The working folder is not in the container, or may not be entered.',
+      'The working folder does not exist in the container, or cannot be entered.',
     );
   if (markers.has('fail:interpreter'))
     return exitWithoutCode(
       'infrastructure',
-      `The image has no ${interpreter}: choose one that has it for this server.`,
+      `The image has no ${interpreter}: choose an image for this server that has it.`,
     );
   if (markers.has('fail:files'))
     return exitWithoutCode(
@@ -46,16 +46,16 @@ export function toDockerExit({ code, wasOomKilled, markers, interpreter }: Conta
   if (!markers.has('start'))
     return exitWithoutCode('infrastructure', 'The container ended before the program started.');
   if (!Number.isInteger(code) || code < 0 || code > MAX_EXIT_CODE)
-    return exitWithoutCode('lost', 'The engine told of an exit code that no program has.');
+    return exitWithoutCode('lost', 'The engine reported an invalid exit code.');
   const signal = findSignalName(code);
-  // Without either record it was not the script that ended the container.
+  // Without a marker, something other than the script ended the container.
   if (signal !== null && !markers.has('exited')) return { ...exitWithoutCode('signal'), signal };
   if (!markers.has('exited'))
-    return exitWithoutCode('lost', 'The container ended without a word about its program.');
+    return exitWithoutCode('lost', 'The container ended without reporting how its program ended.');
   return { ...exitWithoutCode('exited'), code };
 }
 
-/** A verdict where the program has no code of its own. */
+/** An exit without an exit code. */
 export function exitWithoutCode(cause: ExitCause | StopCause, message: string | null = null): DockerExit {
   return { cause, code: null, signal: null, message };
 }

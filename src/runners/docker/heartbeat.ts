@@ -1,12 +1,12 @@
 import type { Engine } from './engine.ts';
 
-/** One answer may be lost to a busy engine. */
+/** One missing response is tolerated, because the engine may be busy. */
 const MAX_MISSED_PINGS = 2;
 
 /**
- * Asks an engine now and then whether it is there, since a path that has died says nothing.
- * @param onLost called at most once, after two questions without an answer.
- * @returns ends it.
+ * Pings an engine regularly, because a broken network path causes no error by itself.
+ * @param onLost called at most once, after two pings without a response.
+ * @returns stops the pings.
  */
 export function monitorEngine(engine: Engine, intervalMs: number, onLost: () => void): () => void {
   const stopping = new AbortController();

@@ -5,9 +5,8 @@ import { DockerError, EngineResponseError } from './errors.ts';
 const progressLine = z.object({ error: z.string().nullish(), errorDetail: z.unknown().optional() });
 
 /**
- * Fetches an image that the engine does not have.
- * @param onProgress called now and then, while something comes.
- * @throws DockerFault when the registry says no; what the engine throws; the reason of `signal`.
+ * Pulls an image that the engine does not have.
+ * @throws DockerError if the registry refuses; errors of the engine; the reason of `signal`.
  */
 export async function pullImage(engine: Engine, image: string, signal: AbortSignal): Promise<void> {
   try {
@@ -30,11 +29,11 @@ function findPullFailure(line: string): string | undefined {
 }
 
 function toPullError(image: string, failure: string): DockerError {
-  const start = `The image ${image} is not on the engine, and could not be fetched:`;
+  const start = `The image ${image} is not on the engine and cannot be pulled:`;
   if (/not found|manifest unknown|does not exist|access denied|unauthorized/i.test(failure))
-    return new DockerError(`${start} its registry does not have it, or wants a login.`);
+    return new DockerError(`${start} its registry does not have it, or requires a login.`);
   if (/no space left/i.test(failure)) return new DockerError(`${start} the engine's host has no space left.`);
   return new DockerError(
-    `${start} the engine does not reach the registry. Load the image there, or name another.`,
+    `${start} the engine cannot reach the registry. Load the image on the engine, or choose another.`,
   );
 }

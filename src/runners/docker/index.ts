@@ -19,22 +19,28 @@ import type { Limits, Runner, TargetServer } from '../runner.ts';
 
 export interface DockerRunnerDeps extends DockerConnectionDeps {
   log: Log;
-  /** How long a container that waits for a job is kept without one. */
+  /** How long a pre-started container is kept without a job. */
   warmIdleMs?: number;
-  /** How often an engine is asked whether it is still there while a job runs. */
+  /** Interval of engine pings while a job runs. */
   heartbeatMs?: number;
 }
 
 const WARM_IDLE_MS = 10 * 60_000;
 const HEARTBEAT_MS = 10_000;
 
-/** Runs jobs in containers of a user's own Docker engine: over TLS with a client certificate, or through SSH. */
+/**
+ * Runs jobs in containers on a user's Docker engine, reached over TLS with a client certificate or through
+ * SSH.
+ */
 export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig> {
   const { log, warmIdleMs = WARM_IDLE_MS, heartbeatMs = HEARTBEAT_MS } = deps;
   const instance = randomId();
   const enginePool = createEnginePool({ ...deps, log, instance, idleMs: warmIdleMs });
 
-  /** A container that waits; with its run's name before it knows the job, so that the run can always be found. */
+  /**
+   * Takes a pre-started container. It gets the run's name before it receives the job, so that cleanup can
+   * always find it.
+   */
   async function takeWarmContainer(
     target: TargetServer<DockerConfig>,
     limits: Limits,
@@ -47,7 +53,7 @@ export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig>
       await engine.rename(session.id, containerName(runId));
       return session;
     } catch {
-      // Gone meanwhile, or the engine is: making another one will tell.
+      // The container or the engine is gone. Creating a new container reports the reason.
       detachSession(session);
       void removeContainer(engine, session.id);
       return undefined;
@@ -87,7 +93,7 @@ export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig>
     config: dockerConfig,
     secretFields: ['client_key', 'environment'],
     needsHostKey: false,
-    // The environment is handed to whatever the image holds, beside whatever lies in the volumes.
+    // Code in the image and in the volumes can read the environment, so both are part of its destination.
     destination: ({ host, ca, environment, image, volumes }) => ({
       ...{ type: 'docker', host, ca },
       ...(environment !== null && { image, volumes }),

@@ -1,18 +1,20 @@
-/** What the job's script says of itself, on the container's standard error, between the program's own words. */
+/** Separates the script's markers from the program's output on the container's standard error. */
 export interface MarkerParser {
-  /** Takes a piece of standard error. @returns what of it, or of what was held back, is the program's. */
+  /**
+   * Reads a chunk of standard error. @returns the program's bytes, including pending ones that are no marker.
+   */
   push(data: Buffer): Buffer;
-  /** What was held back and turned out to be the program's. */
+  /** Returns the pending bytes at the end of the stream: they are the program's. */
   flush(): Buffer;
 }
 
-/** A record's text is a few words; anything longer is none. */
+/** The text of a marker is short; anything longer is program output. */
 const MAX_MARKER_BYTES = 64;
 const NEWLINE = 10;
 
 /**
- * Takes records, `mark` + text + newline, out of a stream. The mark is random, so that no program writes it by
- * accident. Held back is only what may be the beginning of a record.
+ * Parses markers of the form prefix + text + newline. The prefix is random, so that no program writes it by
+ * accident. Only bytes that may begin a marker are delayed.
  */
 export function createMarkerParser(markerPrefix: Buffer, onMarker: (text: string) => void): MarkerParser {
   let pending: Buffer = Buffer.alloc(0);
@@ -53,7 +55,7 @@ function concat(chunks: Buffer[], last: Buffer): Buffer {
   return chunks.length === 0 ? last : Buffer.concat([...chunks, last]);
 }
 
-/** How many bytes at the end of `data` are a beginning of `mark`. */
+/** Number of bytes at the end of `data` that are a beginning of `prefix`. */
 function partialPrefixLength(data: Buffer, prefix: Buffer): number {
   for (let length = Math.min(data.length, prefix.length - 1); length > 0; length--) {
     if (data.subarray(data.length - length).equals(prefix.subarray(0, length))) return length;

@@ -4,25 +4,25 @@ import { createMarkerParser } from './marker-stream.ts';
 import { isScriptMarker, type ScriptMarker } from './script.ts';
 import type { DockerSession } from './session.ts';
 
-/** How long an engine may still hold the output open, without sending any, after it said that the container ended. */
-const DRAIN_MS = 10_000;
+/** How long the output may stay open without data after the container has ended. */
+const DRAIN_TIMEOUT_MS = 10_000;
 
 /**
- * The program's output as it comes, up to its end; what the script records is taken out and added to `records`.
- * @throws AppError `upstream_malformed`, or what the session's stream was destroyed with.
+ * Reads the program's output to its end. Removes the script's markers from it and adds them to `markers`.
+ * @throws AppError `upstream_malformed`, or the error that the session's stream was destroyed with.
  */
 export async function* readDockerOutput(
   session: DockerSession,
-  mark: Buffer,
+  markerPrefix: Buffer,
   markers: Set<ScriptMarker>,
 ): AsyncGenerator<RunEvent, void> {
   let hasStarted = false;
-  const parser = createMarkerParser(mark, (text) => {
+  const parser = createMarkerParser(markerPrefix, (text) => {
     if (isScriptMarker(text)) markers.add(text);
   });
   for await (const { stream, data } of demultiplex(drainAfterExit(session))) {
     const programOutput = stream === 'stderr' ? parser.push(data) : data;
-    // The two streams overtake each other: the first output is as good a sign as the record.
+    // The order between the two streams is not fixed, so the first output also counts as the start.
     if (!hasStarted && (markers.has('start') || programOutput.length > 0)) {
       hasStarted = true;
       markers.add('start');
@@ -34,21 +34,24 @@ export async function* readDockerOutput(
   if (programOutput.length > 0) yield { type: 'output', stream: 'stderr', data: programOutput };
 }
 
-/** Reads the stream; once the container has ended, waiting for more has an end too. Time that the reader takes is not counted. */
-async function* drainAfterExit({ stream, exitWait: waiting }: DockerSession): AsyncGenerator<Buffer, void> {
+/**
+ * Reads the stream. After the container has ended, waiting for more data is limited. Time that the reader
+ * takes does not count.
+ */
+async function* drainAfterExit({ stream, exitWait }: DockerSession): AsyncGenerator<Buffer, void> {
   let hasEnded = false;
   let isReading = false;
   let timer: NodeJS.Timeout | undefined;
   const restartTimer = () => {
     clearTimeout(timer);
     if (hasEnded && isReading)
-      timer = setTimeout(() => stream.destroy(new Error('the output did not end')), DRAIN_MS);
+      timer = setTimeout(() => stream.destroy(new Error('the output did not end')), DRAIN_TIMEOUT_MS);
   };
   const onExit = () => {
     hasEnded = true;
     restartTimer();
   };
-  waiting.exitCode.then(onExit, () => undefined);
+  exitWait.exitCode.then(onExit, () => undefined);
   const chunks = (stream as AsyncIterable<Buffer>)[Symbol.asyncIterator]();
   try {
     for (;;) {

@@ -1,4 +1,4 @@
-import { setTimeout as rest } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { ExitEvent, Job, Limits, RunEvent, StopCause, TargetServer } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
 import type { Engine } from './engine.ts';
@@ -9,29 +9,28 @@ import { readDockerOutput } from './output.ts';
 import { writeRemovalScript, writeScript, type ScriptMarker } from './script.ts';
 import { detachSession, removeContainer, removeRunContainers, type DockerSession } from './session.ts';
 
-/** Where a job runs. */
 export interface DockerRunDeps {
   engine: Engine;
   target: TargetServer<DockerConfig>;
-  /** A container of this place that waits for a job, or a new one. @throws what `openSession` throws. */
+  /** Takes a pre-started container or creates one. @throws what `openDockerSession` throws. */
   openJobSession(limits: Limits, runId: string, signal: AbortSignal): Promise<DockerSession>;
-  /** For a removal of files, beside the job's own container. */
+  /** Creates another container, which removes the job's files. */
   openCleanupSession(runId: string, signal: AbortSignal): Promise<DockerSession>;
-  /** Called once when the program has been seen to start. */
+  /** Called once when the program has started. */
   onStarted(): void;
   heartbeatMs: number;
 }
 
 type Cleanup = ExitEvent['cleanup'];
 
-/** The engine says that a container has ended about when its output ends. */
+/** The engine reports the exit of a container at about the time its output ends. */
 const EXIT_TIMEOUT_MS = 10_000;
 const FILE_REMOVAL_TIMEOUT_MS = 15_000;
-const NOT_STARTED = 'The connection to the engine broke off before the program had started.';
+const NOT_STARTED = 'The connection to the engine broke before the program started.';
 const CONNECTION_LOST =
-  'The connection to the engine broke off while the program ran, and nobody could tell how it ended.';
+  'The connection to the engine broke while the program ran, so how it ended is unknown.';
 
-/** Runs a job in a container of its own. */
+/** Runs a job in its own container. */
 export async function* runDockerJob(
   deps: DockerRunDeps,
   job: Job,
@@ -53,7 +52,7 @@ export async function* runDockerJob(
   yield* runInSession(deps, session, job, signal);
 }
 
-/** Sends a job into a container, and stays until nothing is left of it. */
+/** Sends a job to a container and ends when nothing is left of it. */
 async function* runInSession(
   deps: DockerRunDeps,
   session: DockerSession,
@@ -65,14 +64,14 @@ async function* runInSession(
   const script = writeScript(job, workdir, target.config.environment ?? {});
   const markers = new Set<ScriptMarker>();
   let cleanup: Promise<Cleanup> | undefined;
-  const remove = () => (cleanup ??= removeContainerAndFiles(deps, session, job, markers));
+  const removeOnce = () => (cleanup ??= removeContainerAndFiles(deps, session, job, markers));
   const onAbort = () => {
-    // Not left to the reader below, which waits for whoever reads the events.
-    void remove();
+    // Not left to the loop below, which waits for the reader of the events.
+    void removeOnce();
     session.stream.destroy(new Error('stopped'));
   };
-  const stopWatching = monitorEngine(engine, deps.heartbeatMs, () => {
-    session.stream.destroy(new Error('the engine has fallen silent'));
+  const stopMonitor = monitorEngine(engine, deps.heartbeatMs, () => {
+    session.stream.destroy(new Error('the engine does not respond'));
   });
   let exit: DockerExit;
   let hasStarted = false;
@@ -92,24 +91,24 @@ async function* runInSession(
       : exitWithoutCode('infrastructure', NOT_STARTED);
   } finally {
     signal.removeEventListener('abort', onAbort);
-    stopWatching();
+    stopMonitor();
     detachSession(session);
-    await remove();
+    await removeOnce();
   }
   if (signal.aborted) exit = exitWithoutCode(signal.reason as StopCause);
-  yield { type: 'exit', ...exit, cleanup: await remove() };
+  yield { type: 'exit', ...exit, cleanup: await removeOnce() };
 }
 
-/** How the program ended, once its output has. @throws when nobody can tell. */
+/** Reads how the program ended, after the end of its output. @throws if that is unknown. */
 export async function readDockerExit(
   engine: Engine,
   session: DockerSession,
   result: Pick<ContainerEnd, 'markers' | 'interpreter'>,
 ): Promise<DockerExit> {
   const timeoutControl = new AbortController();
-  const timedOut = rest(EXIT_TIMEOUT_MS, undefined, { signal: timeoutControl.signal, ref: false }).then(
+  const timedOut = delay(EXIT_TIMEOUT_MS, undefined, { signal: timeoutControl.signal, ref: false }).then(
     () => {
-      throw new Error('the output has ended, and the container has not');
+      throw new Error('the output has ended, but the container has not');
     },
   );
   try {
@@ -122,7 +121,7 @@ export async function readDockerExit(
   }
 }
 
-/** What lies between may have closed the silent connection that waits for the end: then it is asked for again. */
+/** A proxy may have closed the idle connection that waits for the exit. Then it waits once more. */
 async function waitForExitCode(engine: Engine, session: DockerSession): Promise<number> {
   try {
     return await session.exitWait.exitCode;
@@ -132,7 +131,10 @@ async function waitForExitCode(engine: Engine, session: DockerSession): Promise<
   }
 }
 
-/** Ends a run's container; and where the script could not do it any more, removes its files from the user's folder. */
+/**
+ * Removes a run's container. If the script could not do it, also removes the job's files from the user's
+ * folder.
+ */
 async function removeContainerAndFiles(
   deps: DockerRunDeps,
   session: DockerSession,
@@ -141,9 +143,9 @@ async function removeContainerAndFiles(
 ): Promise<Cleanup> {
   const cleanup = await removeContainer(deps.engine, session.id);
   const workdir = job.workdir ?? deps.target.workspacePath;
-  const hasScriptCleanedUp = [...markers].some((record) => record !== 'start');
+  const hasScriptCleanedUp = [...markers].some((marker) => marker !== 'start');
   if (workdir === null || hasScriptCleanedUp || cleanup === 'unverified') return cleanup;
-  // Before its start it may have met files that are the user's own: those are not touched.
+  // Before the start, files of these names may be the user's own. They are not touched.
   if (!markers.has('start')) return 'unverified';
   return await removeJobFiles(deps, job, workdir).catch(() => 'unverified' as const);
 }

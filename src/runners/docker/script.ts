@@ -2,17 +2,17 @@ import { createHash, randomBytes } from 'node:crypto';
 import { posix } from 'node:path';
 import type { Job, JobFile, Program } from '../runner.ts';
 
-/** What a container is told to do, and the mark of what it says about it (see `records.ts`). */
+/** Text for a container, and the prefix of the markers that it prints (see `marker-stream.ts`). */
 export interface Script {
   text: Buffer;
-  /** The program that the job needs in the image. */
+  /** Name of the interpreter that the job needs in the image. */
   interpreter: string;
   markerPrefix: Buffer;
 }
 
 /**
- * What a script records: that the program is about to start; whether it exited or a signal ended it (an exit code
- * alone does not tell); or why it was not started.
+ * Markers that a script prints: the program is about to start; it exited, or a signal ended it (an exit code
+ * alone does not distinguish them); or why it did not start.
  */
 const SCRIPT_MARKERS = [
   'start',
@@ -26,17 +26,19 @@ const SCRIPT_MARKERS = [
 export type ScriptMarker = (typeof SCRIPT_MARKERS)[number];
 
 /**
- * The first process of every container: it waits on its standard input for a script, and the script's length before
- * it. It is the same for all, so that a container can wait for a job that nobody knows yet. The input is not closed
- * behind the script: much that stands between us and an engine closes both directions when one is.
+ * First process of every container. It reads the length of a script, and then the script, from standard
+ * input. It is the same for all jobs, so that a container can be started before its job is known. The input
+ * stays open after the script, because many proxies close both directions when one is closed.
  */
-export const LAUNCHER = ['/bin/sh', '-c', 'IFS= read -r size && eval "$(head -c "$size")"'];
+export const DOCKER_LAUNCH_COMMAND = ['/bin/sh', '-c', 'IFS= read -r size && eval "$(head -c "$size")"'];
 
-/** In the container's memory, empty at its start. */
+/** In the container's memory; empty at its start. */
 export const SCRATCH_FOLDER = '/tmp';
-/** Where jobs run that name no folder. */
+/** Working folder of jobs that name none. */
 const JOB_FOLDER = `${SCRATCH_FOLDER}/job`;
-/** In some shells `printf` is a program, and the arguments of programs are limited to 128 KB each. */
+/**
+ * In some shells `printf` is an external program, and the arguments of programs are limited to 128 KB each.
+ */
 const CHUNK_BYTES = 16 * 1024;
 
 interface Interpreter {
@@ -46,7 +48,7 @@ interface Interpreter {
 }
 
 const INTERPRETERS = {
-  // Unbuffered, so that output is live, and without leaving compiled files behind.
+  // Unbuffered for live output, and without leaving compiled files.
   python: { names: ['python3', 'python'], flags: ['-u', '-B'], extension: 'py' },
   javascript: { names: ['node', 'nodejs'], flags: [], extension: 'js' },
   bash: { names: ['bash'], flags: [], extension: 'sh' },
@@ -54,12 +56,12 @@ const INTERPRETERS = {
 } as const satisfies Record<string, Interpreter>;
 
 /**
- * Writes a job as text for a POSIX shell (dash, busybox and bash were tried). All data is quoted or escaped. The
- * text stands in braces: if it is cut off on its way, nothing of it is run.
+ * Writes a job as text for a POSIX shell (tested with dash, busybox and bash). All data is quoted or escaped.
+ * The text stands in braces, so that nothing of it runs if it is cut off.
  *
- * The shell stays the first process and runs the program as its child, since the kernel shields a first process
- * from signals. When the program ends, so does the shell, and with it whatever else is in the container.
- * @param environment of the server; the job's own goes before it.
+ * The shell stays the first process and runs the program as its child, because the kernel shields a first
+ * process from signals. When the program ends, the shell ends, and with it everything else in the container.
+ * @param environment of the server. The job's own variables take precedence.
  */
 export function writeScript(
   job: Job,
@@ -72,13 +74,13 @@ export function writeScript(
   const lines = [
     'exec 3>&2 2>/dev/null',
     `record() { printf '\\000${nonce}:%s\\n' "$1" >&3; }`,
-    // In a folder of the user's, nothing is left behind, and nothing that still runs may go on there.
+    // In a user's folder, no file is left behind, and no remaining process may continue there.
     workdir === null
       ? 'clean() { :; }'
       : 'clean() { kill -9 -1; for made; do rm -f -- "$made" || rmdir -- "$made"; done; }',
     'fail() { record "fail:$1"; shift; clean "$@"; exit 125; }',
     ...openShellMessages(),
-    // Whoever sent this is gone when the input ends: then the program is not left to itself.
+    // The input ends when the sender is gone. Then the program must not continue.
     'exec 6<&0 </dev/null',
     '{ read -r line; kill -9 -1; } <&6 3>&- 4<&- &',
     ...openStdin(job.stdin),
@@ -96,7 +98,7 @@ export function writeScript(
   };
 }
 
-/** Writes what removes a job's files from its folder, for when the job was killed and could not do so itself. */
+/** Writes a script that removes a job's files, for a job that was killed before it could do so. */
 export function writeRemovalScript(job: Job, workdir: string): Script {
   const paths = [...job.files, toProgram(job, workdir).file].map(({ path }) => path);
   const folders = [...new Set(paths.flatMap(parentFolders))].sort().reverse();
@@ -114,12 +116,12 @@ export function isScriptMarker(text: string): text is ScriptMarker {
   return (SCRIPT_MARKERS as readonly string[]).includes(text);
 }
 
-/** One word of a shell: single quotes end at nothing but a single quote. */
+/** Quotes one word for a shell. Only a single quote ends a quoted string. */
 export function quoteForShell(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
-/** A file without a name takes the shell's own words: by them it tells that a signal ended its child. */
+/** An unlinked file receives the shell's own messages. They show whether a signal ended its child. */
 function openShellMessages(): string[] {
   const notes = `${SCRATCH_FOLDER}/.notes`;
   return [`printf '' >${notes} && exec 4<${notes} 2>>${notes} && rm ${notes} || fail scratch`];
@@ -131,7 +133,7 @@ function openStdin(stdin: Uint8Array | null): string[] {
   return [...writeFile(path, stdin, 'fail scratch'), `exec 5<${path} && rm ${path}`];
 }
 
-/** What is there already is not written over, since it is removed afterwards: `set -C`. */
+/** Existing files are not overwritten (`set -C`), because these files are removed afterwards. */
 function writeFiles(files: Job['files'], program: JobFile): string[] {
   const folders = [...new Set(files.flatMap(({ path }) => parentFolders(path)))];
   const name = quoteForShell(program.path);
@@ -145,10 +147,11 @@ function writeFiles(files: Job['files'], program: JobFile): string[] {
     }),
     ...files.flatMap(({ path, content }) => {
       const word = quoteForShell(`./${path}`);
-      // (Not with `:`, at which a shell ends when it cannot write.)
+      // (Not `:`, because it ends the shell when the redirection fails.)
       return [`printf '' >${word} && set -- ${word} "$@" || ${orElse}`, ...writeFile(word, content, orElse)];
     }),
-    // Code beside its files where that can be; else a folder that may only be read will do.
+    // The code is placed beside its files if possible, else in the scratch folder, so that a read-only folder
+    // suffices.
     `at=.; printf '' >./${name} || { at=${SCRATCH_FOLDER}; printf '' >"$at"/${name}; } || ${orElse}`,
     `set -- "$at"/${name} "$@"`,
     ...writeFile(`"$at"/${name}`, program.content, orElse),
@@ -165,7 +168,7 @@ function writeFile(word: string, content: Uint8Array, orElse: string): string[] 
   return lines;
 }
 
-/** As `printf '%b'` reads it: all but plain ASCII in octal. */
+/** Escapes for `printf '%b'`: everything but plain ASCII in octal. */
 function escapeForPrintf(bytes: Buffer): string {
   return bytes
     .toString('latin1')
@@ -177,14 +180,14 @@ function runProgram(interpreter: Interpreter, path: string, variables: readonly 
   return [
     `for tool in ${names.join(' ')}; do command -v "$tool" >/dev/null && break; tool=; done`,
     '[ -n "$tool" ] || fail interpreter "$@"',
-    // What it said so far is not about the program.
+    // Skips messages that are not about the program.
     'while read -r notes <&4; do :; done',
     'record start',
-    // In a shell of its own, or the outer one's words would go where the program's go.
+    // In a subshell, so that the outer shell's messages do not go to the program's output.
     `( exec env ${variables.map(quoteForShell).join(' ')} "$tool" ${flags.join(' ')} "$at"/${quoteForShell(path)} <&5 2>&3 3>&- 4<&- 5<&- 6<&- )`,
     'code=$?',
     'IFS= read -r notes <&4; if [ -z "$notes" ] || [ "$code" -le 128 ]; then end=exited; else end=signal; fi',
-    // By a trap, since some shells give up when they cannot start another process for the cleaning.
+    // By a trap, because some shells exit when they cannot start another process for the cleanup.
     `trap 'record "$end"; exit "$code"' EXIT`,
     'clean "$@"',
     'exit "$code"',

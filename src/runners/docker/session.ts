@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream';
-import { setTimeout as rest } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { ExitEvent, Limits, TargetServer } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
 import { createContainerSpec, containerLabels, containerName, type ContainerPurpose } from './containers.ts';
@@ -14,10 +14,10 @@ const REMOVAL_TIMEOUT_MS = 10_000;
 const REMOVAL_POLL_MS = 50;
 const STALE_MS = 60_000;
 
-/** A container that runs its launcher, with everything attached that a job needs. It serves one job. */
+/** A container that runs its launcher, with its streams attached. It serves one job. */
 export interface DockerSession {
   readonly id: string;
-  /** Its standard input, and its multiplexed output. */
+  /** Standard input and multiplexed output of the container. */
   readonly stream: Duplex;
   readonly exitWait: ExitWait;
 }
@@ -27,18 +27,21 @@ export interface DockerSessionRequest {
   /** Null: the defaults. */
   limits: Limits | null;
   purpose: ContainerPurpose;
-  /** Of the container: as it is known from the start, it can be removed even if the engine's answer is lost. */
+  /**
+   * Name of the container. It is known in advance, so that the container can be removed even if the engine's
+   * response is lost.
+   */
   name: string;
   runId?: string;
-  /** Of this process, to be told apart in the engine. */
+  /** Id of this process, which distinguishes instances on the engine. */
   instance: string;
 }
 
 /**
- * Makes a container, and starts it once its output and its end are listened to: an engine keeps neither for those
- * who come later. An image that is missing is fetched. On failure nothing is left behind, as far as the engine
- * can be reached; nor is a container used that the engine made without one of its limits.
- * @throws what the engine throws, DockerFault, or the signal's reason.
+ * Creates a container. It is started after attaching to its output and waiting for its exit, because an
+ * engine stores neither. A missing image is pulled. On failure the container is removed, as far as the engine
+ * can be reached. A container that lacks one of its limits is not used.
+ * @throws errors of the engine, DockerError, or the signal's reason.
  */
 export async function openDockerSession(
   engine: Engine,
@@ -53,7 +56,7 @@ export async function openDockerSession(
     const { id, warnings } = await createContainer(engine, name, spec, target.config.image, signal);
     assertLimitsKept(warnings);
     signal.throwIfAborted();
-    // The order of these three matters, the first two among themselves do not.
+    // Attach and wait may run in any order, but both before start.
     [stream, exitWait] = await settleBoth(engine.attach(id), engine.wait(id, 'next-exit'));
     signal.throwIfAborted();
     await engine.start(id);
@@ -95,29 +98,32 @@ async function createContainer(
   return await engine.create(name, spec);
 }
 
-/** Ends what is attached. The container is another matter. */
+/** Closes the attached streams. Does not remove the container. */
 export function detachSession(session: DockerSession): void {
   session.stream.destroy();
   session.exitWait.stop();
 }
 
-/** Removes a container and looks: `verified` when the engine does not know it any more. Never throws. */
+/**
+ * Removes a container and checks the result. Never throws.
+ * @returns `verified` if the engine no longer has it.
+ */
 export async function removeContainer(engine: Engine, id: string): Promise<Cleanup> {
   const deadlineMs = performance.now() + REMOVAL_TIMEOUT_MS;
   try {
     for (;;) {
       await engine.remove(id);
       if ((await engine.inspect(id)) === undefined) return 'verified';
-      // Somebody else is removing it, or its processes hang in the kernel.
+      // Another removal is in progress, or its processes hang in the kernel.
       if (performance.now() > deadlineMs) return 'unverified';
-      await rest(REMOVAL_POLL_MS);
+      await delay(REMOVAL_POLL_MS);
     }
   } catch {
     return 'unverified';
   }
 }
 
-/** Removes every container of a run, and looks. Never throws. */
+/** Removes every container of a run and checks the result. Never throws. */
 export async function removeRunContainers(
   engine: Engine,
   target: TargetServer,
@@ -134,8 +140,9 @@ export async function removeRunContainers(
 }
 
 /**
- * Removes containers that waited for a process that is no more: they have lost their input, and so have ended.
- * @param staleMs how old one must be that does not run, since others may just be making it
+ * Removes pre-started containers of app instances that have ended. Such containers have lost their input and
+ * have therefore ended.
+ * @param staleMs minimum age of a stopped container, because another instance may be starting it.
  */
 export async function removeStaleContainers(
   engine: Engine,

@@ -10,15 +10,15 @@ import {
 } from './connection-stages.ts';
 import { runDockerTestSteps, type DockerTestStep } from './test-steps.ts';
 
-/** Tries an engine stage by stage, with a container of its own, which is gone afterwards. */
+/** Tests an engine stage by stage with its own container, which is removed afterwards. */
 export async function testEngine(
   target: TargetServer<DockerConfig>,
   deps: DockerConnectionDeps & { instance: string },
   signal: AbortSignal,
 ): Promise<ServerTestResult> {
   signal.throwIfAborted();
-  const byTls = toEngineRoute(target.config).kind === 'tls';
-  const connection = byTls
+  const isTls = toEngineRoute(target.config).kind === 'tls';
+  const connection = isTls
     ? createTlsConnectionStages(target, deps)
     : createSshConnectionStages(target, deps);
   const container = createContainerStages(connection.engine, target, deps.instance);
@@ -42,9 +42,9 @@ function createPermissionStep(engine: Engine): DockerTestStep {
       const { canLimit } = await engine.info(signal);
       const names = { memoryBytes: 'memory', cpus: 'CPUs', pids: 'processes' };
       const missing = (['memoryBytes', 'cpus', 'pids'] as const).filter((limit) => !canLimit[limit]);
-      const rights = 'The engine may be used. Whoever may use it has the rights of root on its host.';
-      if (missing.length === 0) return rights;
-      return `${rights} It cannot limit ${missing.map((limit) => names[limit]).join(', ')}.`;
+      const passed = 'The engine may be used. Every client of the engine has root rights on its host.';
+      if (missing.length === 0) return passed;
+      return `${passed} It cannot limit ${missing.map((limit) => names[limit]).join(', ')}.`;
     },
   ];
 }

@@ -5,13 +5,13 @@ import type { TestStage, TestStageName, ServerTestResult } from '../runner.ts';
 import { explainDockerError } from './error-messages.ts';
 import { findDockerError } from './errors.ts';
 
-/** Together with the cleaning less than a minute; an image that has to be fetched may use most of it. */
+/** With the cleanup less than a minute. Pulling an image may take most of it. */
 const TEST_TIMEOUT_MS = 45_000;
 
-/** One stage of a test. @returns what was found, for people. */
-export type DockerTestStep = readonly [name: TestStageName, take: (signal: AbortSignal) => Promise<string>];
+/** One stage of a test. @returns the finding, for users. */
+export type DockerTestStep = readonly [name: TestStageName, run: (signal: AbortSignal) => Promise<string>];
 
-/** What a failure means for the server as a whole, by the stage in which it came. */
+/** Test status by the stage that failed. */
 const STATUS_BY_STAGE: Partial<Record<TestStageName, ServerTestResult['status']>> = {
   policy: 'forbidden',
   tcp: 'offline',
@@ -19,21 +19,21 @@ const STATUS_BY_STAGE: Partial<Record<TestStageName, ServerTestResult['status']>
   permission: 'forbidden',
 };
 
-/** Takes the steps up to the first that fails. @throws the reason of `signal`, and nothing else. */
+/** Runs the steps up to the first failure. @throws only the reason of `signal`. */
 export async function runDockerTestSteps(
   steps: readonly DockerTestStep[],
   signal: AbortSignal,
 ): Promise<ServerTestResult> {
   const timedSignal = AbortSignal.any([signal, AbortSignal.timeout(TEST_TIMEOUT_MS)]);
   const stages: TestStage[] = [];
-  for (const [index, [name, take]] of steps.entries()) {
+  for (const [index, [name, run]] of steps.entries()) {
     const startedMs = performance.now();
     const add = (status: TestStage['status'], message: string) => {
       stages.push({ name, status, durationMs: Math.round(performance.now() - startedMs), message });
     };
     try {
       timedSignal.throwIfAborted();
-      add('ok', await rejectOnAbort(take(timedSignal), timedSignal));
+      add('ok', await rejectOnAbort(run(timedSignal), timedSignal));
     } catch (error) {
       signal.throwIfAborted();
       const message = timedSignal.aborted ? timeoutMessage(name) : explainDockerError(error);
@@ -69,6 +69,6 @@ function toSkippedStage([name]: DockerTestStep): TestStage {
 
 function timeoutMessage(name: TestStageName): string {
   return name === 'workspace'
-    ? 'The container did not start in time. If the engine is still fetching the image, test again in a minute.'
+    ? 'The container did not start in time. If the engine is still pulling the image, test again in a minute.'
     : 'The engine took too long.';
 }

@@ -2,14 +2,14 @@ import { posix } from 'node:path';
 import { z } from 'zod';
 import { SCRATCH_FOLDER } from './script.ts';
 
-/** As the engine names them (Engine API, "Create a volume"). */
+/** Volume names (Engine API, "Create a volume"). */
 const VOLUME_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
 const MAX_PATH_LENGTH = 512;
 const MAX_VOLUMES = 16;
 
 /**
- * Folders of an engine's host that open the host itself: devices, the kernel's settings, sockets of services (the
- * engine's own among them), and the engine's data. Compared in lower case, as some file systems do.
+ * Folders that give control of the engine's host: devices, kernel settings, sockets of services (including
+ * the engine's), and the engine's data. Compared in lower case, because some file systems ignore case.
  */
 const HOST_FOLDERS = [
   '/proc',
@@ -31,21 +31,21 @@ const NO_CONTROL_CHARACTERS = /^[^\p{Cc}\p{Cf}]*$/u;
 const pathText = z
   .string()
   .max(MAX_PATH_LENGTH)
-  .regex(NO_CONTROL_CHARACTERS, 'A path holds no control characters.');
+  .regex(NO_CONTROL_CHARACTERS, 'A path must not contain control characters.');
 
 const volume = z.strictObject({
   source: pathText.superRefine((source, context) => {
-    const fault = findSourceIssue(source);
-    if (fault !== undefined) context.addIssue({ code: 'custom', message: fault });
+    const issue = findSourceIssue(source);
+    if (issue !== undefined) context.addIssue({ code: 'custom', message: issue });
   }),
   target: pathText.superRefine((target, context) => {
-    const fault = findTargetIssue(target);
-    if (fault !== undefined) context.addIssue({ code: 'custom', message: fault });
+    const issue = findTargetIssue(target);
+    if (issue !== undefined) context.addIssue({ code: 'custom', message: issue });
   }),
   read_only: z.boolean().default(false),
 });
 
-/** Volumes as on the wire: named ones, or folders of the engine's own host. */
+/** Volumes as on the wire: named volumes, or folders of the engine's host. */
 export const dockerVolumes = z
   .array(volume)
   .max(MAX_VOLUMES)
@@ -61,24 +61,24 @@ function findSourceIssue(source: string): string | undefined {
       ? undefined
       : "A source is a volume's name (letters, digits, _ . -) or a path that begins with /.";
   }
-  if (hasDotSegments(source)) return 'A path is written without . and .. in it.';
+  if (hasDotSegments(source)) return 'Write the path without . and .. segments.';
   const path = normalizePath(source);
-  if (path === '/') return 'The root folder of the host cannot be a volume: whoever has it has the host.';
+  if (path === '/') return 'The root folder of the host cannot be a volume: it gives control of the host.';
   if (path.split('/').some((name) => name.endsWith('.sock')))
-    return 'A socket cannot be a volume: whoever has the socket of the engine has its host.';
-  // In both directions: a folder above holds what is below.
+    return 'A socket cannot be a volume: the socket of the engine gives control of its host.';
+  // Both directions, because a parent folder contains the protected one.
   if (HOST_FOLDERS.some((folder) => isWithin(path, folder) || isWithin(folder, path)))
-    return 'This folder cannot be a volume: it holds what controls the host, or the socket of the engine.';
+    return 'This folder cannot be a volume: it gives control of the host, or holds the socket of the engine.';
   return undefined;
 }
 
 function findTargetIssue(target: string): string | undefined {
   if (!target.startsWith('/')) return 'A target is a path in the container that begins with /.';
-  if (hasDotSegments(target)) return 'A path is written without . and .. in it.';
+  if (hasDotSegments(target)) return 'Write the path without . and .. segments.';
   const path = normalizePath(target);
-  if (path === '/') return 'A volume cannot take the place of the root folder of the container.';
+  if (path === '/') return 'A volume cannot replace the root folder of the container.';
   if (CONTAINER_FOLDERS.some((folder) => isWithin(path, folder)))
-    return "A volume cannot take the place of the container's own devices and settings.";
+    return "A volume cannot replace the container's own devices and settings.";
   if (isWithin(path, SCRATCH_FOLDER)) return `${SCRATCH_FOLDER} is kept in memory: choose another target.`;
   return undefined;
 }

@@ -1,11 +1,11 @@
-/** How to reach and use one namespace of one cluster, secrets in the clear. */
+/** Address and credentials for one namespace of one cluster, with secrets in plaintext. */
 export interface ClusterAccess {
-  /** https; the path goes before that of every request. */
+  /** https. Its path is the prefix of every request path. */
   server: URL;
-  /** PEM; null are the public certificate authorities. */
+  /** PEM. Null is the public certificate authorities. */
   ca: string | null;
   namespace: string;
-  /** A service account's, or any bearer token; null where a certificate identifies. */
+  /** A service account's token, or any bearer token. Null if a client certificate is used. */
   token: string | null;
   /** PEM. */
   client: { cert: string; key: string } | null;

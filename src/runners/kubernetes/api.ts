@@ -16,44 +16,55 @@ export interface ResourceRight {
   subresource?: string;
 }
 
-/** The part of the Kubernetes API that is used, in one namespace, with every answer bounded and checked. */
+/**
+ * Client for the part of the Kubernetes API that is used, in one namespace. Every response is bounded and
+ * validated.
+ */
 export interface ClusterApi {
   readonly access: ClusterAccess;
-  /** Opens a connection of its own, for protocols above HTTP. @throws what the connector throws. */
+  /** Opens a separate connection, for protocols above HTTP. @throws errors of the connector. */
   readonly connect: Connector;
-  /** @throws ClusterError when the pod was not made, or may not have been: then its kind is not `refused`. */
+  /**
+   * @throws ClusterError. The pod may exist nevertheless, unless the kind is in `NOT_CREATED_KINDS`
+   *   (job-pod.ts).
+   */
   createPod(pod: V1Pod): Promise<PodState>;
-  /** @returns undefined when there is no such pod. @throws ClusterError */
+  /** @returns undefined if there is no such pod. @throws ClusterError */
   findPod(name: string): Promise<PodState | undefined>;
   /** At most 500. @param labels a selector, e.g. `a=b,c=d`. @throws ClusterError */
   listPods(labels: string): Promise<PodState[]>;
   /**
-   * Asks for a pod to be ended. With grace, it is listed until the node has said that its processes are gone;
-   * without, the cluster forgets it at once, whatever they do.
-   * @returns false when there was none. @throws ClusterError
+   * Deletes a pod. With a grace period it is listed until the node confirms that its processes are gone.
+   * Without one the cluster removes it from the list at once, even if its processes still run.
+   * @returns false if there was none. @throws ClusterError
    */
   deletePod(name: string, graceSeconds: number): Promise<boolean>;
-  /** States of one pod as they come, undefined once it is gone; ends when the server ends it. @throws ClusterError */
+  /**
+   * Yields each state of one pod, and undefined once it is gone. Ends when the server ends the watch.
+   * @throws ClusterError
+   */
   watchPod(name: string, since: string, signal: AbortSignal): AsyncGenerator<PodState | undefined>;
-  /** Asks the cluster itself what this account may do. @throws ClusterError */
+  /** Checks one right of this account with a SelfSubjectAccessReview. @throws ClusterError */
   isAllowed(right: ResourceRight): Promise<boolean>;
   close(): Promise<void>;
 }
 
-/** An answer begins within this, also when the cluster is busy: creation waits for its admission plug-ins. */
+/**
+ * Maximum time to the response headers, also on a busy cluster: creating a pod waits for admission plug-ins.
+ */
 const HEADERS_TIMEOUT_MS = 30_000;
-/** The server ends a watch by then, and the reader a little later. */
+/** The server ends a watch after this time, and the client a little later. */
 const WATCH_SECONDS = 60;
 
 const PodList = z.object({ items: z.array(PodState) });
 const WatchEvent = z.discriminatedUnion('type', [
   z.object({ type: z.enum(['ADDED', 'MODIFIED', 'DELETED']), object: PodState }),
-  // The version asked for is too old, for example; whoever watches asks again.
+  // E.g. the requested version is too old. The caller starts a new watch.
   z.object({ type: z.literal('ERROR') }),
 ]);
 const AccessReview = z.object({ status: z.object({ allowed: z.boolean() }) });
 
-/** Opens the way to a cluster; nothing is connected before the first request. */
+/** Creates a client. It connects at the first request. */
 export function createClusterApi(dialer: Dialer, access: ClusterAccess): ClusterApi {
   const { server, ca, client } = access;
   const connect = createTlsConnector(dialer, {
@@ -87,14 +98,14 @@ function podCalls(
     },
     async deletePod(name, graceSeconds) {
       const body = { apiVersion: 'v1', kind: 'DeleteOptions', gracePeriodSeconds: graceSeconds };
-      const answer = await requests.send({
+      const response = await requests.send({
         method: 'DELETE',
         path: `${pods}/${encodeURIComponent(name)}`,
         body,
       });
-      if (answer.status !== 404 && answer.status >= 300)
-        throw clusterErrorFromResponse(answer.status, answer.body);
-      return answer.status !== 404;
+      if (response.status !== 404 && response.status >= 300)
+        throw clusterErrorFromResponse(response.status, response.body);
+      return response.status !== 404;
     },
     async *watchPod(name, since, signal) {
       const query = new URLSearchParams({
@@ -103,8 +114,8 @@ function podCalls(
         resourceVersion: since,
         timeoutSeconds: String(WATCH_SECONDS),
       });
-      const bound = AbortSignal.any([signal, AbortSignal.timeout((WATCH_SECONDS + 10) * 1000)]);
-      for await (const event of requests.readLines(`${pods}?${query.toString()}`, WatchEvent, bound)) {
+      const timedSignal = AbortSignal.any([signal, AbortSignal.timeout((WATCH_SECONDS + 10) * 1000)]);
+      for await (const event of requests.readLines(`${pods}?${query.toString()}`, WatchEvent, timedSignal)) {
         if (event.type === 'ERROR') return;
         yield event.type === 'DELETED' ? undefined : event.object;
       }

@@ -12,14 +12,14 @@ import {
 import { IMAGE_PATTERN, NAMESPACE_PATTERN } from './object-names.ts';
 import { areCertificates } from './pem.ts';
 
-/** An empty field of a form is one that was left out. */
+/** An empty form field counts as left out. */
 const optionalText = (maxLength: number) =>
   z
     .string()
     .max(maxLength)
     .nullish()
     .transform((text) => (text === undefined || text?.trim() === '' ? null : text));
-/** Without the space that copying brings along. */
+/** Trims white space that was copied along. */
 const optionalName = (maxLength: number) => optionalText(maxLength).transform((text) => text?.trim() ?? null);
 
 const ConfigSchema = z.strictObject({
@@ -33,36 +33,34 @@ const ConfigSchema = z.strictObject({
     .string()
     .regex(
       IMAGE_PATTERN,
-      'Name an image, e.g. registry.example.com/python:3.13, with a shell and your languages in it.',
+      'Name an image with a shell and your languages, e.g. registry.example.com/python:3.13.',
     ),
 });
 
-/** `connection_config` of a cluster: either a kubeconfig, or an address with a token. */
+/** `connection_config` of a cluster: a kubeconfig, or an address with a token. */
 export type KubernetesConfig = z.output<typeof ConfigSchema>;
 
 type ConfigIssue = [member: keyof KubernetesConfig, message: string];
 
 /**
- * Reads `connection_config`. A kubeconfig comes out as {@link reduceKubeconfig} writes it: only what is used is kept.
- * A pasted one is read asynchronously, since the parser of YAML is loaded when it is needed: use `parseAsync`. What
- * came out can be read again at once.
+ * Schema of `connection_config`. A kubeconfig is replaced by the output of {@link reduceKubeconfig}, which
+ * keeps only the used parts. Parse user input with `parseAsync`, because the YAML parser is loaded on demand.
+ * `parse` accepts the output again.
  */
 export const kubernetesConfig: z.ZodType<KubernetesConfig> = ConfigSchema.transform((config, context) => {
-  const refuse = (member: keyof KubernetesConfig, message: string) => {
+  const addIssue = (member: keyof KubernetesConfig, message: string) => {
     context.addIssue({ code: 'custom', path: [member], message });
     return z.NEVER;
   };
-  const refusals = [
-    ...(config.kubeconfig === null ? listAddressIssues(config) : listExclusionIssues(config)),
-  ];
-  for (const [member, message] of refusals) refuse(member, message);
+  const issues = [...(config.kubeconfig === null ? listAddressIssues(config) : listExclusionIssues(config))];
+  for (const [member, message] of issues) addIssue(member, message);
   const { kubeconfig } = config;
-  if (kubeconfig === null || refusals.length > 0) return config;
+  if (kubeconfig === null || issues.length > 0) return config;
   if (isReducedKubeconfig(kubeconfig)) return config;
   return reduceKubeconfig(kubeconfig).then(
     (reduced) => ({ ...config, kubeconfig: reduced }),
     (error: unknown) => {
-      if (error instanceof KubeconfigError) return refuse('kubeconfig', error.message);
+      if (error instanceof KubeconfigError) return addIssue('kubeconfig', error.message);
       throw error;
     },
   );
@@ -70,7 +68,10 @@ export const kubernetesConfig: z.ZodType<KubernetesConfig> = ConfigSchema.transf
 
 function* listNamespaceIssues({ namespace }: KubernetesConfig): Generator<ConfigIssue> {
   if (namespace !== null && !NAMESPACE_PATTERN.test(namespace))
-    yield ['namespace', 'A namespace is up to 63 of a-z, 0-9 and -, with no - at either end.'];
+    yield [
+      'namespace',
+      'A namespace has up to 63 characters of a-z, 0-9 and -, and does not begin or end with -.',
+    ];
 }
 
 function* listAddressIssues(config: KubernetesConfig): Generator<ConfigIssue> {
@@ -81,12 +82,12 @@ function* listAddressIssues(config: KubernetesConfig): Generator<ConfigIssue> {
       'Give a kubeconfig, or an address with a token.',
     ];
   else if (!isServerUrl(url))
-    yield ['cluster_url', 'An address is https:// with a host, perhaps a port and a path.'];
+    yield ['cluster_url', 'Write the address as https:// with a host, and optionally a port and a path.'];
   if (token !== null && !isBearerToken(token))
-    yield ['service_account_token', 'A token has no spaces and only ASCII.'];
+    yield ['service_account_token', 'A token is ASCII text without spaces.'];
   if (ca !== null && !areCertificates(ca))
     yield ['ca_cert', 'Paste the certificate authority as PEM text: -----BEGIN CERTIFICATE----- and so on.'];
-  if (config.namespace === null) yield ['namespace', 'Name the namespace in which pods may be made.'];
+  if (config.namespace === null) yield ['namespace', 'Name the namespace in which pods may be created.'];
   yield* listNamespaceIssues(config);
 }
 
@@ -104,7 +105,7 @@ function isServerUrl(url: string): boolean {
   }
 }
 
-/** How to reach what a configuration names, which {@link kubernetesConfig} has read. */
+/** Converts a configuration that {@link kubernetesConfig} has parsed. */
 export function toClusterAccess(config: KubernetesConfig): ClusterAccess {
   if (config.kubeconfig !== null) {
     const access = readReducedKubeconfig(config.kubeconfig);

@@ -1,24 +1,24 @@
 import { isAppError } from '../../lib/errors.ts';
 import { findTlsErrorReason, type TlsErrorReason } from '../../lib/net/guarded-agent.ts';
 
-/** What went wrong between this process and a cluster. */
+/** Kind of failure between this process and a cluster. */
 export type ClusterErrorKind =
-  /** The operator lets nobody go there. */
+  /** The operator's address policy forbids the address. */
   | 'policy'
   | 'unreachable'
   | 'timeout'
   | 'tls'
-  /** It does not know the credentials. */
+  /** The cluster does not accept the credentials. */
   | 'unauthenticated'
-  /** It knows them, and they do not suffice. */
+  /** The cluster accepts the credentials, but they lack a right. */
   | 'forbidden'
   | 'no_namespace'
-  /** The pod as such is refused: its image's name, a quota, a security policy. */
+  /** The cluster refuses the pod: image name, quota, or security policy. */
   | 'refused'
-  /** It answers in no way an API server does. */
+  /** The response is not that of a Kubernetes API. */
   | 'malformed';
 
-/** A cluster that does not do what it was asked. The message is for people, and holds nothing that a server sent. */
+/** A failed request to a cluster. The message is for users and holds no text from the server. */
 export class ClusterError extends Error {
   override readonly name = 'ClusterError';
   readonly kind: ClusterErrorKind;
@@ -33,12 +33,12 @@ const TLS_MESSAGES: Readonly<Record<TlsErrorReason, string>> = {
   untrusted: 'The certificate of the cluster does not come from the given authority: check ca_cert.',
   wrong_name: 'The certificate of the cluster was made for another name or address.',
   expired: 'The certificate of the cluster has expired or is not valid yet.',
-  not_tls: 'What answers at that port does not speak TLS.',
+  not_tls: 'The server at this address does not use TLS.',
   client_refused: 'The cluster refuses the client certificate.',
-  other: 'A TLS connection to the cluster could not be made.',
+  other: 'The TLS handshake with the cluster failed.',
 };
 
-/** Wraps whatever a connection or a request fails with. */
+/** Converts any error of a connection or a request. */
 export function toClusterError(error: unknown): ClusterError {
   if (error instanceof ClusterError) return error;
   const tlsProblem = findTlsErrorReason(error);
@@ -47,7 +47,9 @@ export function toClusterError(error: unknown): ClusterError {
     return new ClusterError('policy', error.detail, { cause: error });
   if (isAppError(error, 'upstream_timeout') || isTimeout(error))
     return new ClusterError('timeout', 'The cluster took too long to answer.', { cause: error });
-  return new ClusterError('unreachable', 'The cluster could not be reached, or broke off.', { cause: error });
+  return new ClusterError('unreachable', 'The cluster cannot be reached, or the connection broke.', {
+    cause: error,
+  });
 }
 
 function isTimeout(error: unknown): boolean {
@@ -55,7 +57,7 @@ function isTimeout(error: unknown): boolean {
   return name === 'TimeoutError' || name === 'HeadersTimeoutError';
 }
 
-/** What a refused request says to people. The server's own words are read, never shown. */
+/** Converts an error response. The server's text is matched but never shown. */
 export function clusterErrorFromResponse(status: number, body: unknown): ClusterError {
   const text = readMessage(body);
   if (status === 401) {
@@ -67,21 +69,21 @@ export function clusterErrorFromResponse(status: number, body: unknown): Cluster
   if (status === 403) return toForbiddenError(text);
   if (status === 404) return new ClusterError('no_namespace', 'There is no such namespace in the cluster.');
   if (status === 429 || status >= 500)
-    return new ClusterError('unreachable', `The cluster answers that it cannot serve now (${status}).`);
+    return new ClusterError('unreachable', `The cluster reports that it is unavailable (status ${status}).`);
   if (status === 409) return new ClusterError('refused', 'The cluster has a pod of this run already.');
   if (status === 400 || status === 422)
     return new ClusterError('refused', 'The cluster refuses the pod: check image and limits.');
   return new ClusterError(
     'malformed',
-    `What answers there is no Kubernetes API, or not at this address (${status}).`,
+    `There is no Kubernetes API at this address (status ${status}): check its path.`,
   );
 }
 
 function toForbiddenError(text: string): ClusterError {
   if (/exceeded quota|must specify limits|LimitRanger|minimum|maximum .* usage/i.test(text))
-    return new ClusterError('refused', 'A quota or limit range of the namespace does not let the pod in.');
+    return new ClusterError('refused', 'A quota or limit range of the namespace does not allow the pod.');
   if (text.includes('PodSecurity'))
-    return new ClusterError('refused', 'The security policy of the namespace does not let the pod in.');
+    return new ClusterError('refused', 'The security policy of the namespace does not allow the pod.');
   if (text.includes('being terminated'))
     return new ClusterError('no_namespace', 'The namespace is being deleted.');
   return new ClusterError(

@@ -12,17 +12,20 @@ export interface ExecOutput {
   data: Buffer;
 }
 
-/** A command under way in a pod. */
+/** A running command in a pod. */
 export interface Exec {
-  /** Both streams in the order of their arrival. Whoever does not read holds the command back. Ends with it. */
+  /**
+   * Both streams in order of arrival, up to the end of the command. A reader that stops reading pauses the
+   * command.
+   */
   output: () => AsyncGenerator<ExecOutput, void>;
-  /** Once the output has ended: the exit code, or undefined where nobody told. */
+  /** The exit code, after the end of the output. Undefined if the cluster did not report it. */
   code: () => number | undefined;
-  /** Ends the connection; the command goes on. */
+  /** Closes the connection. The command continues. */
   close: () => void;
 }
 
-/** `ws`, as far as it is used: the client library's own type for it is not installed. */
+/** The used part of `ws`. The client library's own type for it is not installed. */
 interface ExecSocket {
   readonly protocol: string;
   pause(): void;
@@ -33,28 +36,28 @@ interface ExecSocket {
   on(event: 'close' | 'error', listener: () => void): void;
 }
 
-/** Channels of the remote command protocol (Kubernetes, KEP-4006); the first byte of every message. */
+/** Channels of the remote command protocol (Kubernetes, KEP-4006): the first byte of every message. */
 const STDIN = 0;
 const STREAMS: readonly (OutputStream | undefined)[] = [undefined, 'stdout', 'stderr'];
 const STATUS = 3;
 const CLOSE = 255;
-/** The most that a program can exit with. */
+/** Maximum exit code of a program. */
 const MAX_EXIT_CODE = 255;
-/** The first version that can say that the input has ended. */
+/** First protocol version that can signal the end of the input. */
 const EXEC_PROTOCOL = 'v5.channel.k8s.io';
 
 const HANDSHAKE_TIMEOUT_MS = 15_000;
-/** Between a server's goodbye and its going. */
+/** Maximum time between a close frame and the end of the connection. */
 const CLOSE_TIMEOUT_MS = 2_000;
 /** API servers send 32 KB at a time. */
 const MAX_MESSAGE_BYTES = 1024 * 1024;
 const INPUT_CHUNK_BYTES = 32 * 1024;
-/** Output that waits for its reader: above the first the connection is paused, below the second it goes on. */
+/** Buffered output. Above PAUSE_BYTES the connection is paused; below RESUME_BYTES it resumes. */
 const PAUSE_BYTES = 256 * 1024;
 const RESUME_BYTES = 64 * 1024;
-/** What a message costs beside its bytes: a cluster may send them one by one. */
+/** Memory per message besides its bytes, because a cluster may send single bytes. */
 const MESSAGE_OVERHEAD_BYTES = 128;
-/** What lies between often forgets connections that are silent for a minute. */
+/** Proxies often drop connections that are idle for a minute. */
 const PING_INTERVAL_MS = 15_000;
 
 /** `metav1.Status`, which ends every command. */
@@ -67,9 +70,9 @@ const Status = z.object({
 });
 
 /**
- * Starts a command in a running pod. The client library speaks the protocol, over a socket that was dialled here,
- * without compression and with small messages, so that no cluster can fill the memory.
- * @param command sent as parts of an address: nothing secret.
+ * Starts a command in a running pod. The client library implements the protocol, over a socket of the dialer,
+ * without compression and with bounded messages, so that a cluster cannot fill the memory.
+ * @param command sent in the URL: must not hold secrets.
  * @throws ClusterError, or the reason of `signal`.
  */
 export async function startExec(
@@ -88,11 +91,12 @@ export async function startExec(
     clearInterval(pings);
     messages.end();
   });
-  // A message that breaks the rules: nothing after it is of use, nor is a goodbye.
+  // After a protocol error, no further message and no close frame is of use.
   socket.on('error', () => {
     socket.terminate();
   });
-  // Beside the output: a command that writes before it has read everything would otherwise wait for us for ever.
+  // In parallel with the output: a command that writes before it has read all input would otherwise block
+  // forever.
   sendInput(socket, input).catch(() => {
     socket.terminate();
   });
@@ -138,7 +142,10 @@ async function openSocket(
   }
 }
 
-/** The two members that the library's handler asks for. Its own configuration would read files and the environment. */
+/**
+ * The two members that the library's handler uses. The library's own configuration would read files and
+ * environment variables.
+ */
 function toLibraryConfig({ access }: ClusterApi, transport: unknown): KubeConfig {
   const config = {
     getCurrentCluster: () => ({ server: access.server.href.replace(/\/$/, '') }),
@@ -158,12 +165,12 @@ function toLibraryConfig({ access }: ClusterApi, transport: unknown): KubeConfig
   return config as unknown as KubeConfig;
 }
 
-/** The handler closes streams by itself, those of this process unless it has others. */
+/** The handler closes its streams, which are those of this process unless others are given. */
 function createUnusedStreams() {
   return { stdin: new PassThrough(), stdout: new PassThrough(), stderr: new PassThrough() };
 }
 
-/** `ws` fails with an event, whose words hold the status. */
+/** `ws` reports a failure as an event with the status in its message. */
 function toHandshakeError(event: unknown): ClusterError {
   const { error, message } = event as { error?: unknown; message?: unknown };
   if (typeof message === 'string' && message.includes('server response: 403'))
@@ -186,7 +193,7 @@ function send(socket: ExecSocket, message: Buffer): Promise<void> {
   });
 }
 
-/** Messages of the protocol on their way to the reader, who sets the pace. */
+/** Queue of received output. The connection is paused while the reader is slower. */
 function createMessageQueue() {
   const queued: ExecOutput[] = [];
   let bytes = 0;
@@ -247,7 +254,7 @@ function createMessageQueue() {
   };
 }
 
-/** Undefined where the command could not be run, or nobody knows how it ended. */
+/** Undefined if the command could not run or its exit code is unknown. */
 function readExitCode(data: Buffer): number | undefined {
   const status = Status.safeParse(parseJson(data.toString('utf8'))).data;
   if (status?.status === 'Success') return 0;

@@ -7,20 +7,20 @@ import { INSPECT_COMMAND } from './launcher.ts';
 import { EVICTED, hasEnded, wasOomKilled, type PodState } from './pod-state.ts';
 import { waitForPod } from './wait-for-pod.ts';
 
-/** How a run ended, before anything was cleaned up. */
+/** How a run ended, before its cleanup. */
 export type PodExit = Pick<ExitEvent, 'cause' | 'code' | 'signal' | 'message'>;
 
-/** Until kubelet has reported the end of a container, which it does every second or so. */
+/** Maximum wait for kubelet to report the end of a container, which it does about every second. */
 const REPORT_TIMEOUT_MS = 10_000;
 const INSPECTION_TIMEOUT_MS = 10_000;
-/** What a shell makes of a signal. */
+/** A shell reports a signal as 128 + its number. */
 const SIGNAL_BASE = 128;
 
-const CONNECTION_LOST = 'The connection to the pod broke off, and nobody could tell how the program ended.';
+const CONNECTION_LOST = 'The connection to the pod broke, so how the program ended is unknown.';
 const POD_DELETED = 'The pod was deleted in the cluster while the program ran.';
 const OUT_OF_MEMORY = 'The program needed more memory than its limit.';
 
-/** A failure that is not the program's. */
+/** A failure of the server, not of the program. */
 export function infrastructureExit(message: string): PodExit {
   return { cause: 'infrastructure', code: null, signal: null, message };
 }
@@ -33,7 +33,7 @@ function outOfMemoryExit(): PodExit {
   return { cause: 'out_of_memory', code: null, signal: 'SIGKILL', message: OUT_OF_MEMORY };
 }
 
-/** What the end of a command says, with a look into the pod where a code may mean several things. */
+/** Converts the exit code of a command. Inspects the pod if the code is ambiguous. */
 export async function readPodExit(
   api: ClusterApi,
   pod: string,
@@ -42,21 +42,22 @@ export async function readPodExit(
 ): Promise<PodExit> {
   const exited: PodExit = { cause: 'exited', code, signal: null, message: null };
   if (code <= SIGNAL_BASE) return exited;
-  const found = await inspectPod(api, pod, signal);
-  // Where the kernel kills a container as a whole, nothing is left to look into.
-  if (found === undefined) return (await readExitFromPodState(api, pod)) ?? exited;
+  const inspection = await inspectPod(api, pod, signal);
+  // If the kernel killed the whole container, there is nothing to inspect.
+  if (inspection === undefined) return (await readExitFromPodState(api, pod)) ?? exited;
   const name = findSignalName(code - SIGNAL_BASE);
-  if (found.outOfMemory && name === 'SIGKILL') return outOfMemoryExit();
-  if (found.bySignal && name !== null) return { cause: 'signal', code: null, signal: name, message: null };
+  if (inspection.outOfMemory && name === 'SIGKILL') return outOfMemoryExit();
+  if (inspection.bySignal && name !== null)
+    return { cause: 'signal', code: null, signal: name, message: null };
   return exited;
 }
 
-/** Why a command ended without a word of its own. */
+/** Determines how a command ended that reported no exit code. */
 export async function readPodExitWithoutCode(api: ClusterApi, pod: string): Promise<PodExit> {
   return (await readExitFromPodState(api, pod)) ?? lostExit(CONNECTION_LOST);
 }
 
-/** What the pod's state says of its end; undefined where it says nothing. */
+/** Reads the end from the pod's state. Undefined if the state does not show it. */
 async function readExitFromPodState(api: ClusterApi, name: string): Promise<PodExit | undefined> {
   const decide = (pod: PodState | undefined): PodExit | undefined => {
     if (pod === undefined) return lostExit(POD_DELETED);
@@ -82,15 +83,15 @@ async function inspectPod(
   pod: string,
   signal: AbortSignal,
 ): Promise<Inspection | undefined> {
-  const bound = AbortSignal.any([signal, AbortSignal.timeout(INSPECTION_TIMEOUT_MS)]);
+  const timedSignal = AbortSignal.any([signal, AbortSignal.timeout(INSPECTION_TIMEOUT_MS)]);
   try {
-    const answer = await runPodCommand(api, pod, INSPECT_COMMAND, bound);
-    if (answer === undefined) return undefined;
-    const [note = '', counters = ''] = answer.stdout.split('\n--\n');
+    const result = await runPodCommand(api, pod, INSPECT_COMMAND, timedSignal);
+    if (result === undefined) return undefined;
+    const [note = '', counters = ''] = result.stdout.split('\n--\n');
     return { bySignal: note.trim() !== '', outOfMemory: /^oom_kill [1-9]/m.test(counters) };
   } catch (error) {
     signal.throwIfAborted();
-    if (error instanceof ClusterError || bound.aborted) return undefined;
+    if (error instanceof ClusterError || timedSignal.aborted) return undefined;
     throw error;
   }
 }

@@ -12,20 +12,20 @@ const CLEANUP_INTERVAL_MS = 60 * 60_000;
 
 export interface KubernetesRunnerDeps {
   dialer: Dialer;
-  /** How often it is looked whether the pod of a run is still there; for tests. */
+  /** Interval of checks that a run's pod still exists; for tests. */
   heartbeatMs?: number;
 }
 
 /**
- * Runs each job in a bare pod of its own, in one namespace of a user's cluster. Requests, the command's stream and
- * the end of the pod go through the dialer; nothing of the environment, of this machine's files or of a kubeconfig's
- * programs is used.
+ * Runs each job in its own bare pod, in one namespace of a user's cluster. All connections (requests, command
+ * streams, watches) go through the dialer. Environment variables, files of this machine and programs of a
+ * kubeconfig are never used.
  */
 export function createKubernetesRunner(deps: KubernetesRunnerDeps): Runner<KubernetesConfig> {
   const { dialer, heartbeatMs = HEARTBEAT_MS } = deps;
   const openApis = new Set<ClusterApi>();
 
-  /** Each run has connections of its own: none is shared between owners, and each ends with its run. */
+  /** Each run has its own connections, which close at its end. None is shared between owners. */
   function openApi(config: KubernetesConfig): ClusterApi & AsyncDisposable {
     const api = createClusterApi(dialer, toClusterAccess(config));
     openApis.add(api);
@@ -40,13 +40,13 @@ export function createKubernetesRunner(deps: KubernetesRunnerDeps): Runner<Kuber
 
   const lastCleanupMs = new Map<string, number>();
 
-  /** Beside a run, not before it: what instances that died have left is in nobody's way. */
+  /** Runs in parallel with a job, because pods left by ended instances do not block it. */
   async function removeExpiredHourly(target: TargetServer<KubernetesConfig>): Promise<void> {
     const nowMs = Date.now();
     if (nowMs - (lastCleanupMs.get(target.serverId) ?? 0) < CLEANUP_INTERVAL_MS) return;
     lastCleanupMs.set(target.serverId, nowMs);
     await using api = openApi(target.config);
-    // What fails here fails in the run as well, and is said there.
+    // The run fails for the same reason and reports it.
     await removeExpiredPods(api, target.serverId, nowMs).catch(() => undefined);
   }
 
@@ -88,8 +88,8 @@ export function createKubernetesRunner(deps: KubernetesRunnerDeps): Runner<Kuber
 }
 
 /**
- * How many processes a pod may have is for kubelet's own configuration to say; and a NetworkPolicy is an object that
- * many clusters accept and do not enforce, which nobody can see from here.
+ * Only kubelet's own configuration limits the processes of a pod. Many clusters accept a NetworkPolicy
+ * without enforcing it, which cannot be detected from here.
  */
 function listUnenforceableLimits({ pids, network }: Limits): OptionalLimit[] {
   return [...(pids === null ? [] : ['pids' as const]), ...(network === 'none' ? ['network' as const] : [])];

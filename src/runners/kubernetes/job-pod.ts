@@ -5,33 +5,33 @@ import { START_TIMEOUT_MS } from './manifest.ts';
 import { isRunning, isUnschedulable, findStartFailure, type PodState } from './pod-state.ts';
 import { removePod, waitForPod } from './wait-for-pod.ts';
 
-/** The pod of one run, or of one test, from its making to its end. */
+/** The pod of one run or test, from its creation to its removal. */
 export interface JobPod {
   readonly name: string;
-  /** Makes it and waits until its container runs. @throws ClusterError; or the reason of `signal`. */
+  /** Creates the pod and waits until its container runs. @throws ClusterError; or the reason of `signal`. */
   start(signal: AbortSignal): Promise<void>;
-  /** Ends it, whatever state it is in, also one that is just being made. The same answer to all who ask. */
+  /** Removes the pod in any state, also while it is being created. All callers get the same result. */
   remove(): Promise<'verified' | 'unverified'>;
 }
 
-/** Another pod may end meanwhile, or the cluster grow. */
+/** Meanwhile another pod may end, or the cluster may grow. */
 const UNSCHEDULABLE_TIMEOUT_MS = 60_000;
 const DELETED_BEFORE_START = 'The pod was deleted in the cluster before it ran.';
 const UNSCHEDULABLE =
   'The cluster has no node with room for the pod: ask for less memory or fewer processors.';
-const START_TIMEOUT = 'The pod did not start in three minutes: look at its namespace for what holds it back.';
+const START_TIMEOUT = 'The pod did not start in three minutes: look at the events of its namespace.';
 
-/** Errors upon which nothing was made: the cluster has said no, or was not reached at all. */
+/** Error kinds after which no pod exists: the cluster has refused, or was not reached. */
 const NOT_CREATED_KINDS = ['policy', 'tls', 'unauthenticated', 'forbidden', 'no_namespace', 'refused'];
 
-/** @param unschedulableMs how long a cluster without room for the pod may take to find some. */
+/** @param unschedulableMs how long a cluster may take to find room for the pod. */
 export function createJobPod(
   api: ClusterApi,
   manifest: V1Pod,
   unschedulableMs = UNSCHEDULABLE_TIMEOUT_MS,
 ): JobPod {
   const name = manifest.metadata?.name ?? '';
-  /** What is known of its making; null until it is asked for. */
+  /** Result of the creation. Null before it starts. */
   let creation: Promise<'made' | 'not made' | 'unknown'> | null = null;
   let removal: Promise<'verified' | 'unverified'> | undefined;
 
@@ -39,7 +39,7 @@ export function createJobPod(
     const creationResult = (await creation) ?? 'not made';
     if (creationResult === 'not made') return 'verified';
     const result = await removePod(api, name);
-    // A request that was not answered may still be carried out.
+    // A request without a response may still be carried out.
     return creationResult === 'unknown' ? 'unverified' : result;
   }
 
@@ -47,7 +47,7 @@ export function createJobPod(
     name,
     async start(signal) {
       signal.throwIfAborted();
-      // Not ended by the signal: half a request leaves behind a pod that nobody knows of.
+      // Not aborted by the signal: an aborted request could create a pod that is not known here.
       const created = api.createPod(manifest);
       creation = created.then(() => 'made', toCreationResult);
       await created;

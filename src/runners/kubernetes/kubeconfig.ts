@@ -6,28 +6,28 @@ import { NAMESPACE_PATTERN } from './object-names.ts';
 import { areCertificates, findKeyPairIssue } from './pem.ts';
 import { parseYaml } from './yaml.ts';
 
-/** What a kubeconfig is refused for, in words for its owner. */
+/** Why a kubeconfig is refused. The message is for its owner. */
 export class KubeconfigError extends Error {
   override readonly name = 'KubeconfigError';
 }
 
-/** Far more than certificates of three authorities, a client's and its key take. */
+/** Far more than the certificates of three authorities, a client certificate and its key need. */
 const MAX_KUBECONFIG_BYTES = 128 * 1024;
 /** Longer tokens do not fit into the headers that API servers accept. */
 export const MAX_TOKEN_LENGTH = 12 * 1024;
 
 const RUNS_COMMAND = 'runs a program here to sign in';
 const NAMES_FILE = 'names a file of the machine it is used on';
-const IMPERSONATES = 'acts as somebody else';
+const IMPERSONATES = 'impersonates another user';
 
 /**
- * Members that a kubeconfig may have and that are never followed: programs, files of this machine, other ways
- * round, and checks turned off. Each with why, since the answer names it.
+ * Valid members that are refused: programs, files of this machine, other network routes, and disabled checks.
+ * Each has a reason, which the error message gives.
  */
 const REFUSED_FOR_CLUSTER: Readonly<Record<string, string>> = {
   'certificate-authority': `${NAMES_FILE}; put the text into certificate-authority-data`,
-  'proxy-url': 'would send the connection elsewhere',
-  'insecure-skip-tls-verify': 'would send the credentials to whoever answers',
+  'proxy-url': 'would send the connection through a proxy',
+  'insecure-skip-tls-verify': 'would send the credentials to an unverified server',
   'tls-server-name': 'would accept the certificate of another name',
 };
 const REFUSED_FOR_USER: Readonly<Record<string, string>> = {
@@ -64,7 +64,7 @@ const KubeconfigContext = z.looseObject({
 const KubeconfigCluster = z.strictObject({
   server: nonEmptyText,
   'certificate-authority-data': nonEmptyText.optional(),
-  // Without meaning for anything done here; clusters' own tools write them.
+  // Ignored. Tools of clusters write them.
   'disable-compression': z.boolean().optional(),
   extensions: z.unknown().optional(),
 });
@@ -76,9 +76,9 @@ const KubeconfigUser = z.strictObject({
 });
 
 /**
- * Reads a pasted kubeconfig without following it anywhere: a client library would start its programs and read its
- * files (`exec`, `auth-provider`, file paths). Only the current context is looked at.
- * @returns what is needed of it, as a kubeconfig of its own in JSON: no other cluster's credentials are kept.
+ * Parses a pasted kubeconfig. A client library would run its programs and read its files (`exec`,
+ * `auth-provider`, file paths); this function does not. Only the current context is read.
+ * @returns the used parts as a new kubeconfig in JSON, without the credentials of other clusters.
  * @throws KubeconfigError
  */
 export async function reduceKubeconfig(source: string): Promise<string> {
@@ -87,7 +87,7 @@ export async function reduceKubeconfig(source: string): Promise<string> {
   return writeKubeconfig(readAccess(await parseYaml(source)));
 }
 
-/** True for what {@link reduceKubeconfig} has written, byte for byte. */
+/** True for output of {@link reduceKubeconfig}, byte for byte. */
 export function isReducedKubeconfig(source: string): boolean {
   try {
     return writeKubeconfig(readReducedKubeconfig(source)) === source;
@@ -96,7 +96,7 @@ export function isReducedKubeconfig(source: string): boolean {
   }
 }
 
-/** Reads what {@link reduceKubeconfig} has written. @throws KubeconfigError for anything else. */
+/** Parses output of {@link reduceKubeconfig}. @throws KubeconfigError for anything else. */
 export function readReducedKubeconfig(json: string): ClusterAccess {
   return readAccess(parseJson(json));
 }
@@ -126,7 +126,7 @@ function readAccess(document: unknown): ClusterAccess {
   const config = KubeconfigSchema.safeParse(document);
   if (!config.success)
     throw new KubeconfigError(
-      'This is no kubeconfig: paste what `kubectl config view --raw --minify` prints.',
+      'This is not a kubeconfig: paste the output of `kubectl config view --raw --minify`.',
     );
   const { data } = config;
   const context = KubeconfigContext.safeParse(findMember(data.contexts, data['current-context'], 'context'));
@@ -165,7 +165,7 @@ function parseMembers<Shape extends z.ZodType>(
   const result = shape.safeParse(rest);
   if (result.success) return result.data;
   const [issue] = result.error.issues;
-  // A name is the pasted text's; said back only where it looks like one.
+  // The name is part of the pasted text. It is shown only if it looks like the name of a member.
   const name = issue?.code === 'unrecognized_keys' ? issue.keys[0] : issue?.path[0];
   const shown = typeof name === 'string' && /^[A-Za-z-]{1,40}$/.test(name) ? `"${name}"` : 'a member';
   throw new KubeconfigError(`The kubeconfig has ${shown} in a form that is not accepted.`);
@@ -175,14 +175,14 @@ function readCluster(cluster: z.output<typeof KubeconfigCluster>): Pick<ClusterA
   const data = cluster['certificate-authority-data'];
   const ca = data === undefined ? null : decodePem(data);
   if (ca !== null && !areCertificates(ca))
-    throw new KubeconfigError('certificate-authority-data is no certificate in base64.');
+    throw new KubeconfigError('certificate-authority-data is not a certificate in base64.');
   return { server: readServer(cluster.server), ca };
 }
 
 function readUser(user: z.output<typeof KubeconfigUser>): Pick<ClusterAccess, 'token' | 'client'> {
   const { token, 'client-certificate-data': cert, 'client-key-data': key } = user;
   if (token !== undefined) {
-    if (!isBearerToken(token)) throw new KubeconfigError('The token of the kubeconfig is none.');
+    if (!isBearerToken(token)) throw new KubeconfigError('The token of the kubeconfig is not valid.');
     return { token, client: null };
   }
   if (cert === undefined || key === undefined)
@@ -205,7 +205,7 @@ function readServer(address: string): URL {
 
 function readNamespace(name: string): string {
   if (!NAMESPACE_PATTERN.test(name))
-    throw new KubeconfigError('The namespace of the kubeconfig is not a name.');
+    throw new KubeconfigError('The namespace of the kubeconfig is not a valid name.');
   return name;
 }
 
@@ -216,7 +216,7 @@ export function parseServerUrl(address: string): URL {
   return url;
 }
 
-/** True for text that can stand in an `authorization` header. */
+/** True for text that is valid in an `authorization` header. */
 export function isBearerToken(token: string): boolean {
   return token.length <= MAX_TOKEN_LENGTH && /^[\x21-\x7e]+$/.test(token);
 }

@@ -1,12 +1,12 @@
 import type { Job, Language } from '../runner.ts';
 
-/** Where a run's input lies in its pod; a volume that nothing else uses. */
+/** Folder of a run's input in its pod, on a volume for this purpose only. */
 export const INPUT_FOLDER = '/run/ops-center';
 
 /**
- * The first process of a pod: it waits, and ends at once when it is asked to, and with it every other process there
- * is. As the parent of orphans it takes their exit codes. Its own is a failure: kubelet forgets why it evicted a pod
- * whose containers have ended well.
+ * First process of a pod. It waits, and ends at once on SIGTERM, which ends all other processes. As the
+ * parent of orphans it reaps them. Its exit code is a failure, because kubelet forgets why it evicted a pod
+ * if its containers exit with 0.
  */
 export const POD_COMMAND = [
   'sh',
@@ -14,11 +14,11 @@ export const POD_COMMAND = [
   "trap 'exit 143' TERM; while :; do sleep 3600 & wait $!; done",
 ] as const;
 
-/** Why a program was not started, as {@link LAUNCHER} says it. */
+/** Why a program did not start, by the line that {@link LAUNCHER} prints. */
 export const START_FAILURES = {
   'refused files':
     'The files could not be written: the working folder is read-only for the run, or its disk is full.',
-  'refused workdir': 'The working folder does not exist in the image, or may not be entered.',
+  'refused workdir': 'The working folder does not exist in the image, or cannot be entered.',
   'refused python': 'The image has no python3: choose one that has.',
   'refused javascript': 'The image has no node: choose one that has.',
   'refused bash': 'The image has no bash: choose one that has.',
@@ -26,13 +26,13 @@ export const START_FAILURES = {
 export const STARTED_LINE = 'started';
 
 /**
- * Runs what comes on its input: a plan of `$1` bytes for the shell, in which all data is quoted, and behind it the
- * contents of the files. This text is the same for every run.
+ * Runs a job from its standard input: a plan of `$1` bytes of shell text, in which all data is quoted, and
+ * then the contents of the files. This script is the same for every run.
  *
- * What it says itself is the first line of standard error, before the program has it. That a signal ended the
- * program, a shell can tell only in words, and it tells them on its own standard error, the file `note`; a subshell
- * that becomes the program keeps that apart from the program's. At last everything that the program has left behind
- * is killed: it would hold the output open.
+ * Its own message is the first line of standard error, before the program starts. A shell reports only as
+ * text on its standard error, here the file `note`, that a signal ended a program. A subshell that becomes
+ * the program keeps that text separate from the program's. At the end all remaining processes are killed,
+ * because they would hold the output open.
  */
 const LAUNCHER = `
 exec 3>&2 2>/dev/null
@@ -53,7 +53,7 @@ kill -9 -1
 exit "$code"
 `;
 
-/** Tells what a shell noted and whether the kernel killed for want of memory (cgroup v2 and v1). */
+/** Prints the shell's note and the kernel's out-of-memory counters (cgroup v2 and v1). */
 export const INSPECT_COMMAND = [
   'sh',
   '-c',
@@ -61,7 +61,7 @@ export const INSPECT_COMMAND = [
 ];
 
 const INTERPRETERS: Readonly<Record<Language, { names: string; flags: string; extension: string }>> = {
-  // Without buffers, so that output is live, and without leaving compiled files behind.
+  // Unbuffered for live output, and without leaving compiled files.
   python: { names: 'python3 python', flags: '-u -B', extension: 'py' },
   javascript: { names: 'node nodejs', flags: '', extension: 'js' },
   bash: { names: 'bash', flags: '', extension: 'sh' },
@@ -69,14 +69,14 @@ const INTERPRETERS: Readonly<Record<Language, { names: string; flags: string; ex
 
 export interface JobLaunch {
   command: string[];
-  /** What the command reads, to its end. */
+  /** Complete standard input of the command. */
   input: Buffer;
 }
 
-/** What starts a job in its pod. @param workdir absolute; null is a new folder. */
+/** Creates the command that starts a job in its pod. @param workdir absolute; null is a new folder. */
 export function createJobLaunch(job: Job, workdir: string | null): JobLaunch {
   const blobs: Buffer[] = [];
-  let offset = 1; // `tail` counts from 1, here from behind the plan.
+  let offset = 1; // `tail` counts from 1. Offsets start after the plan.
   const put = (path: string, content: Uint8Array) => {
     const line = `put ${quoteForShell(path)} "$((size + ${offset}))" ${content.length}`;
     blobs.push(Buffer.from(content));
@@ -100,7 +100,7 @@ export function createJobLaunch(job: Job, workdir: string | null): JobLaunch {
   };
 }
 
-/** By `env`, not `export`: no name can then meet one of the shell's own. */
+/** With `env` instead of `export`, so that no name collides with a variable of the shell. */
 function quoteEnvironment(job: Job): string {
   return Object.entries(job.env)
     .map(([name, value]) => quoteForShell(`${name}=${value}`))
@@ -109,18 +109,19 @@ function quoteEnvironment(job: Job): string {
 
 function programLines({ program }: Job, put: (path: string, content: Uint8Array) => string): string[] {
   if ('command' in program) return [`set -- sh -c ${quoteForShell(program.command)}`];
-  const { names, flags, extension: ending } = INTERPRETERS[program.language];
-  const file = `.ops-center.${ending}`;
+  const { names, flags, extension } = INTERPRETERS[program.language];
+  const file = `.ops-center.${extension}`;
   return [
     `find ${program.language} ${names}`,
-    // Beside the files, where a program looks for its parts; elsewhere only where that folder cannot be written.
+    // Beside the files, where a program looks for its modules. In the input folder only if the working folder
+    // is not writable.
     `folder=$PWD; [ -w . ] || cd ${INPUT_FOLDER}`,
     put(file, Buffer.from(program.code)),
     `set -- "$program" ${flags} "$PWD/${file}"; cd -- "$folder"`,
   ];
 }
 
-/** One word of a shell: single quotes end at nothing but a single quote. */
+/** Quotes one word for a shell. Only a single quote ends a quoted string. */
 function quoteForShell(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
 }

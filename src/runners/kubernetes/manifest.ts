@@ -9,21 +9,21 @@ export const CONTAINER_NAME = 'job';
 const MIB = 1024 * 1024;
 const DEFAULT_MEMORY_BYTES = 512 * MIB;
 const DEFAULT_CPUS = 1;
-/** What is set aside for a pod: little, so that many fit on a node; the limits hold all the same. */
+/** Resource requests. They are small, so that many pods fit on a node; the limits apply all the same. */
 const REQUESTED_MEMORY_BYTES = 64 * MIB;
 const REQUESTED_CPUS = 0.05;
-/** Of what is written, outside of memory. */
+/** Limit of each disk volume. */
 const DISK_LIMIT = '1Gi';
 
-/** For the image to be pulled, and for the end to be noticed: on top of a run's own time. */
+/** Time to pull the image and to detect the end, on top of the run's own time. */
 export const START_TIMEOUT_MS = 180_000;
 const END_TIMEOUT_MS = 60_000;
 
 const UID = 10_001;
 
 /**
- * The bare pod of one run; passes the Pod Security Standard `restricted`. It waits until it is told what to do
- * ({@link POD_COMMAND}), and is ended by its node after the run's time even when nobody here is left to do it.
+ * Bare pod of one run. It passes the Pod Security Standard `restricted`. It waits for a command
+ * ({@link POD_COMMAND}). Its node ends it after the run's time, even if no instance is left to do so.
  */
 export function createPodManifest(
   target: TargetServer<KubernetesConfig>,
@@ -94,7 +94,7 @@ function toResources({ memoryBytes, cpus }: Limits) {
   };
 }
 
-/** In thousandths, the finest that Kubernetes knows. */
+/** In millicores, the smallest unit of Kubernetes. */
 function toCpuQuantity(cpus: number): string {
   return `${Math.max(1, Math.round(cpus * 1000))}m`;
 }

@@ -3,7 +3,7 @@ import { findPrivateKeyError } from '../../lib/crypto/private-key-limits.ts';
 
 const CERTIFICATE_BLOCK = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g;
 
-/** True for PEM text with at least one certificate, all of which can be read. */
+/** True for PEM text with at least one certificate, if all of them can be parsed. */
 export function areCertificates(pem: string): boolean {
   const blocks = pem.match(CERTIFICATE_BLOCK) ?? [];
   return blocks.length > 0 && blocks.every(isCertificate);
@@ -19,17 +19,17 @@ function isCertificate(pem: string): boolean {
 }
 
 /**
- * Looks at a PEM certificate and the private key that belongs to it; a key with a passphrase is refused.
- * @returns what is wrong, for people; undefined when they belong together, and the key's use is cheap.
+ * Checks a PEM certificate and its private key. A key with a passphrase is refused.
+ * @returns the problem, for users; undefined if they match and using the key is cheap.
  */
 export function findKeyPairIssue(cert: string, key: string): string | undefined {
-  // Before OpenSSL reads it.
+  // Checked before OpenSSL reads the key.
   const limitIssue = findPrivateKeyError(key);
   if (limitIssue !== undefined) return `client-key-data: ${limitIssue}`;
   try {
     if (new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))) return undefined;
   } catch {
-    // As for two that do not belong together.
+    // Treated like a pair that does not match.
   }
   return 'client-certificate-data and client-key-data are not a certificate and its key.';
 }

@@ -6,11 +6,11 @@ const ContainerState = z.object({
   terminated: z.object({ exitCode: z.number(), reason: z.string().optional() }).optional(),
 });
 
-/** What is read of a pod; everything else that a cluster says of it is dropped. */
+/** The used fields of a pod. All others are dropped. */
 export const PodState = z.object({
   metadata: z.object({
     name: z.string(),
-    // Asked for again in an address.
+    // Sent back in a URL.
     resourceVersion: z.string().max(64).default('0'),
     creationTimestamp: z.string().nullish(),
     deletionTimestamp: z.string().nullish(),
@@ -35,18 +35,18 @@ function readContainerState(pod: PodState): ContainerStatus {
   return pod.status?.containerStatuses?.[0]?.state ?? {};
 }
 
-/** The image is there and the container runs. */
+/** True if the container runs and the pod is not being deleted. */
 export function isRunning(pod: PodState): boolean {
   return readContainerState(pod).running !== undefined && pod.metadata.deletionTimestamp == null;
 }
 
-/** Nothing of it will run any more. */
+/** True if nothing in the pod will run any more. */
 export function hasEnded(pod: PodState): boolean {
   const phase = pod.status?.phase;
   return phase === 'Succeeded' || phase === 'Failed' || readContainerState(pod).terminated !== undefined;
 }
 
-/** The kernel ended its container for want of memory. */
+/** True if the kernel killed the container for lack of memory. */
 export function wasOomKilled(pod: PodState): boolean {
   return readContainerState(pod).terminated?.reason === 'OOMKilled';
 }
@@ -58,19 +58,22 @@ export function isUnschedulable(pod: PodState): boolean {
   );
 }
 
-const IMAGE_NOT_PULLED = 'The image cannot be had: check its name, and whether the cluster may pull it.';
+const IMAGE_NOT_PULLED = 'The image cannot be pulled: check its name, and whether the cluster may pull it.';
 
-/** Reasons of kubelet for which waiting is no use; the first is repeated, with pauses, once pulling has failed. */
+/**
+ * Reasons of kubelet after which the container will not start. Kubelet repeats ImagePullBackOff, with pauses,
+ * once pulling has failed.
+ */
 const FINAL_WAITING_REASONS: Readonly<Record<string, string>> = {
   ImagePullBackOff: IMAGE_NOT_PULLED,
   InvalidImageName: IMAGE_NOT_PULLED,
   ErrImageNeverPull: IMAGE_NOT_PULLED,
-  CreateContainerConfigError: 'The cluster cannot make the container from this image.',
-  CreateContainerError: 'The cluster cannot make the container from this image.',
+  CreateContainerConfigError: 'The cluster cannot create the container from this image.',
+  CreateContainerError: 'The cluster cannot create the container from this image.',
   RunContainerError: 'The container does not start: the image needs a shell (sh).',
 };
 
-/** Why a pod will never start, for people; undefined while it still may. */
+/** Why a pod will never start, for users. Undefined while it still may. */
 export function findStartFailure(pod: PodState): string | undefined {
   const { waiting, terminated } = readContainerState(pod);
   const reason = waiting?.reason;

@@ -7,20 +7,20 @@ import { toClusterError, ClusterError, clusterErrorFromResponse } from './errors
 
 interface KubernetesRequest {
   method: 'GET' | 'POST' | 'DELETE';
-  /** Below the cluster's own path; names in it are checked beforehand. */
+  /** Relative to the cluster's own path. The caller validates names in it. */
   path: string;
   body?: unknown;
 }
 
-/** Requests to one API server. No answer can be larger, slower or deeper than its bounds. */
+/** Requests to one API server. Every response is bounded in size, time and depth. */
 export interface ClusterRequests {
-  /** @returns status and body, whatever they are. @throws ClusterError when there is no whole answer. */
+  /** @returns any status and body. @throws ClusterError if there is no complete response. */
   send(request: KubernetesRequest): Promise<{ status: number; body: unknown }>;
   /** @throws ClusterError unless the status is 2xx and the body of that shape. */
   parse<Shape extends z.ZodType>(shape: Shape, status: number, body: unknown): z.output<Shape>;
-  /** Both together. */
+  /** Sends a request and parses the response. @throws ClusterError */
   request<Shape extends z.ZodType>(shape: Shape, request: KubernetesRequest): Promise<z.output<Shape>>;
-  /** Reads an answer line by line while it comes. Ends with `signal`. @throws ClusterError */
+  /** Yields the lines of a response as they arrive. Ends with `signal`. @throws ClusterError */
   readLines<Shape extends z.ZodType>(
     path: string,
     shape: Shape,
@@ -28,13 +28,12 @@ export interface ClusterRequests {
   ): AsyncGenerator<z.output<Shape>>;
 }
 
-/** A pod is 10 KB, and 500 of them are the most that is asked for. */
+/** A pod is about 10 KB, and at most 500 are requested. */
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
-/** News of one pod for a minute: each is 10 KB, and there are ten. */
+/** Events of one pod in a minute: about ten of 10 KB each. */
 const MAX_WATCH_BYTES = 4 * 1024 * 1024;
 const REQUEST_TIMEOUT_MS = 45_000;
 
-/** Builds the requests of one account. */
 export function createClusterRequests({ pool }: GuardedPool, access: ClusterAccess): ClusterRequests {
   const base = access.server.pathname.replace(/\/$/, '');
   const headers = {
@@ -58,8 +57,8 @@ export function createClusterRequests({ pool }: GuardedPool, access: ClusterAcce
   const requests: ClusterRequests = {
     async send(request) {
       try {
-        const answer = await dispatch(request, AbortSignal.timeout(REQUEST_TIMEOUT_MS));
-        return { status: answer.statusCode, body: parseJson(await readText(answer.body)) };
+        const response = await dispatch(request, AbortSignal.timeout(REQUEST_TIMEOUT_MS));
+        return { status: response.statusCode, body: parseJson(await readText(response.body)) };
       } catch (error) {
         throw toClusterError(error);
       }
@@ -76,10 +75,10 @@ export function createClusterRequests({ pool }: GuardedPool, access: ClusterAcce
     },
     async *readLines(path, shape, signal) {
       try {
-        const answer = await dispatch({ method: 'GET', path }, signal);
-        if (answer.statusCode !== 200)
-          throw clusterErrorFromResponse(answer.statusCode, parseJson(await readText(answer.body)));
-        for await (const line of splitLines(answer.body)) yield requests.parse(shape, 200, parseJson(line));
+        const response = await dispatch({ method: 'GET', path }, signal);
+        if (response.statusCode !== 200)
+          throw clusterErrorFromResponse(response.statusCode, parseJson(await readText(response.body)));
+        for await (const line of splitLines(response.body)) yield requests.parse(shape, 200, parseJson(line));
       } catch (error) {
         if (!signal.aborted) throw toClusterError(error);
       }
@@ -89,35 +88,35 @@ export function createClusterRequests({ pool }: GuardedPool, access: ClusterAcce
 }
 
 function malformedError(): ClusterError {
-  return new ClusterError('malformed', 'The cluster answers in a way that no Kubernetes API does.');
+  return new ClusterError('malformed', 'The response is not that of a Kubernetes API: check the address.');
 }
 
 type Body = Dispatcher.ResponseData['body'];
 
 async function readText(body: Body): Promise<string> {
-  const pieces: Buffer[] = [];
+  const chunks: Buffer[] = [];
   let bytes = 0;
-  for await (const piece of body as AsyncIterable<Buffer>) {
-    bytes += piece.length;
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
     // Leaving the loop destroys the body, and with it the connection.
     if (bytes > MAX_BODY_BYTES) throw malformedError();
-    pieces.push(piece);
+    chunks.push(chunk);
   }
-  return Buffer.concat(pieces).toString('utf8');
+  return Buffer.concat(chunks).toString('utf8');
 }
 
 async function* splitLines(body: Body): AsyncGenerator<string> {
-  let pieces: Buffer[] = [];
+  let chunks: Buffer[] = [];
   let bytes = 0;
-  for await (const piece of body as AsyncIterable<Buffer>) {
-    let rest = piece;
-    bytes += piece.length;
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    let rest = chunk;
+    bytes += chunk.length;
     for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n')) {
-      pieces.push(rest.subarray(0, end));
-      yield Buffer.concat(pieces).toString('utf8');
-      [pieces, rest] = [[], rest.subarray(end + 1)];
+      chunks.push(rest.subarray(0, end));
+      yield Buffer.concat(chunks).toString('utf8');
+      [chunks, rest] = [[], rest.subarray(end + 1)];
     }
-    pieces.push(rest);
+    chunks.push(rest);
     if (bytes > MAX_WATCH_BYTES) throw malformedError();
   }
 }

@@ -5,7 +5,7 @@ const MAX_OUTPUT_BYTES = 16 * 1024;
 
 /**
  * Runs a short command in a running pod, without input.
- * @returns undefined where it prints too much, or nobody told how it ended. @throws what `startExec` throws.
+ * @returns undefined if it prints too much or its exit code is unknown. @throws what `startExec` throws.
  */
 export async function runPodCommand(
   api: ClusterApi,

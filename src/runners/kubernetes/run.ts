@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Job, Limits, RunEvent, StopCause, TargetServer } from '../runner.ts';
 import type { ClusterApi } from './api.ts';
 import type { KubernetesConfig } from './config.ts';
@@ -11,9 +11,9 @@ import { createPodManifest } from './manifest.ts';
 import { hasEnded } from './pod-state.ts';
 
 const MAX_MISSED_CHECKS = 3;
-/** For what a pod that has ended still had to say. */
+/** Time for the remaining output of a pod that has ended. */
 const FINAL_OUTPUT_MS = 5_000;
-/** The first line of standard error is the launcher's, and short. */
+/** The first line of standard error is the launcher's message, which is short. */
 const MAX_START_LINE_BYTES = 64;
 
 export interface PodRun {
@@ -21,15 +21,17 @@ export interface PodRun {
   job: Job;
   limits: Limits;
   signal: AbortSignal;
-  /** How often it is looked whether the pod is still there: a path that is dead says nothing by itself. */
+  /**
+   * Interval of checks that the pod still exists, because a broken network path causes no error by itself.
+   */
   heartbeatMs: number;
 }
 
-/** Runs a job in a pod of its own, which is gone when this ends, however it ends. */
+/** Runs a job in its own pod, which is removed at the end in any case. */
 export async function* runPod(api: ClusterApi, run: PodRun): AsyncGenerator<RunEvent, void> {
   const { target, job, limits, signal } = run;
   const pod = createJobPod(api, createPodManifest(target, job.runId, limits));
-  // At once, not when the output is next read: nobody may be reading.
+  // At once, not at the next read: the reader may have stopped reading.
   const stop = () => void pod.remove();
   signal.addEventListener('abort', stop);
   try {
@@ -70,7 +72,7 @@ async function* runJobInPod(
   }
 }
 
-/** Passes the output on. @returns why the program was not started; undefined where it was. */
+/** Yields the output. @returns why the program did not start; undefined if it did. */
 async function* streamOutput(
   api: ClusterApi,
   pod: JobPod,
@@ -87,7 +89,8 @@ async function* streamOutput(
     for await (const { stream, data } of exec.output()) {
       if (signal.aborted) return undefined;
       const programOutput = stream === 'stderr' ? startLine.removeFrom(data) : data;
-      // Of two streams, which one is heard first is chance; the launcher itself says nothing on standard output.
+      // The order between the two streams is not fixed. The launcher itself prints nothing to standard
+      // output.
       if (!hasStarted && (stream === 'stdout' || startLine.line() === STARTED_LINE)) {
         hasStarted = true;
         yield { type: 'phase', phase: 'started' };
@@ -113,7 +116,7 @@ async function explainNotStarted(line: string | undefined, api: ClusterApi, name
   return NO_SHELL;
 }
 
-/** Takes the launcher's line off the beginning of a stream. */
+/** Removes the launcher's line from the beginning of a stream. */
 function createStartLineReader() {
   let pending = Buffer.alloc(0);
   let line: string | undefined;
@@ -130,7 +133,7 @@ function createStartLineReader() {
   };
 }
 
-/** Ends the connection to a command whose pod, or whose cluster, is no longer there. */
+/** Checks the pod regularly. Closes the connection to its command when the pod or the cluster is gone. */
 async function monitorPod(
   api: ClusterApi,
   pod: string,
@@ -139,28 +142,28 @@ async function monitorPod(
   signal: AbortSignal,
 ): Promise<void> {
   try {
-    for (let misses = 0; misses < MAX_MISSED_CHECKS;) {
-      await sleep(heartbeatMs, undefined, { signal });
-      const answer = await Promise.race([
+    for (let missedChecks = 0; missedChecks < MAX_MISSED_CHECKS;) {
+      await delay(heartbeatMs, undefined, { signal });
+      const state = await Promise.race([
         checkPod(api, pod),
-        sleep(heartbeatMs, 'unknown' as const, { signal }),
+        delay(heartbeatMs, 'unknown' as const, { signal }),
       ]);
-      if (answer === 'ended') {
-        await sleep(FINAL_OUTPUT_MS, undefined, { signal });
+      if (state === 'ended') {
+        await delay(FINAL_OUTPUT_MS, undefined, { signal });
         break;
       }
-      misses = answer === 'unknown' ? misses + 1 : 0;
+      missedChecks = state === 'unknown' ? missedChecks + 1 : 0;
     }
   } catch {
-    // The command has ended, and with it this.
+    // The command has ended, which stops these checks.
   }
   exec.close();
 }
 
 async function checkPod(api: ClusterApi, pod: string): Promise<'there' | 'ended' | 'unknown'> {
   try {
-    const state = await api.findPod(pod);
-    return state === undefined || hasEnded(state) ? 'ended' : 'there';
+    const found = await api.findPod(pod);
+    return found === undefined || hasEnded(found) ? 'ended' : 'there';
   } catch {
     return 'unknown';
   }

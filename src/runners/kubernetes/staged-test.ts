@@ -13,14 +13,14 @@ import { createJobPod, type JobPod } from './job-pod.ts';
 import { removeExpiredPods } from './cleanup.ts';
 import { createPodManifest } from './manifest.ts';
 
-/** What the account needs, and no more. */
+/** The rights that the account needs. */
 const REQUIRED_RIGHTS: readonly ResourceRight[] = [
   ...['create', 'get', 'list', 'watch', 'delete'].map((verb) => ({ verb, resource: 'pods' })),
   { verb: 'get', resource: 'pods', subresource: 'log' },
   ...['get', 'create'].map((verb) => ({ verb, resource: 'pods', subresource: 'exec' })),
 ];
 
-/** Together with the clean-up less than a minute. */
+/** With the cleanup less than a minute. */
 const TEST_TIMEOUT_MS = 38_000;
 const TEST_LIMITS: Limits = {
   timeoutMs: TEST_TIMEOUT_MS,
@@ -31,7 +31,7 @@ const TEST_LIMITS: Limits = {
   network: null,
 };
 
-const ONLINE_MESSAGE = 'Pods run, and end when they are told to.';
+const ONLINE_MESSAGE = 'Pods run, and end when they are stopped.';
 const STATUS_BY_KIND: Readonly<Record<ClusterErrorKind, ServerTestResult['status']>> = {
   policy: 'forbidden',
   unreachable: 'offline',
@@ -44,7 +44,7 @@ const STATUS_BY_KIND: Readonly<Record<ClusterErrorKind, ServerTestResult['status
   malformed: 'error',
 };
 
-/** Tries a cluster stage by stage, with a pod of its own, which is gone afterwards. */
+/** Tests a cluster stage by stage with its own pod, which is removed afterwards. */
 export async function testCluster(
   dialer: Dialer,
   api: ClusterApi,
@@ -91,7 +91,7 @@ function connectionSteps(dialer: Dialer, { access }: ClusterApi): TestStep[] {
       async (signal) => {
         const secure = createTlsHandshake({ host: server.hostname, tls: { ca, client } });
         (await secure(await connecting, signal)).destroy();
-        return 'The certificate of the cluster is the right one.';
+        return 'The certificate of the cluster is valid.';
       },
     ],
   ];
@@ -110,8 +110,8 @@ function accountSteps(api: ClusterApi): TestStep[] {
     [
       'permission',
       async () => {
-        const answers = await Promise.all(REQUIRED_RIGHTS.map((right) => api.isAllowed(right)));
-        const missing = REQUIRED_RIGHTS.filter((_, index) => answers[index] === false);
+        const allowed = await Promise.all(REQUIRED_RIGHTS.map((right) => api.isAllowed(right)));
+        const missing = REQUIRED_RIGHTS.filter((_, index) => allowed[index] === false);
         if (missing.length > 0) throw new ClusterError('forbidden', missingRightsMessage(missing, namespace));
         return `The account has the rights it needs in the namespace ${namespace}.`;
       },
@@ -128,7 +128,7 @@ function missingRightsMessage(missing: readonly ResourceRight[], namespace: stri
 
 function podSteps(api: ClusterApi, pod: JobPod, target: TargetServer<KubernetesConfig>): TestStep[] {
   const nonce = randomUUID();
-  // Its own session, as far as the image has the program for it: no signal to a group would reach it.
+  // In its own session if the image has setsid, so that no signal to a process group reaches it.
   const detachCommand = '{ setsid sleep 600 || sleep 600; } >/dev/null 2>&1 & echo detached';
   return [
     [
@@ -140,25 +140,25 @@ function podSteps(api: ClusterApi, pod: JobPod, target: TargetServer<KubernetesC
         if ((await runPodCommand(api, pod.name, enter, signal))?.code !== 0)
           throw new ClusterError(
             'refused',
-            'The workspace does not exist in the image, or may not be entered.',
+            'The workspace does not exist in the image, or cannot be entered.',
           );
-        return `The namespace ${api.access.namespace} takes the pods that runs need.`;
+        return `The namespace ${api.access.namespace} accepts the pods of runs.`;
       },
     ],
     [
       'echo',
       async (signal) => {
-        const answer = await runPodCommand(api, pod.name, ['sh', '-c', 'echo "$1"', 'sh', nonce], signal);
-        if (answer?.stdout.trim() !== nonce)
-          throw new ClusterError('malformed', 'The pod did not say back what it was told.');
+        const result = await runPodCommand(api, pod.name, ['sh', '-c', 'echo "$1"', 'sh', nonce], signal);
+        if (result?.stdout.trim() !== nonce)
+          throw new ClusterError('malformed', 'The output of a command in the pod came back changed.');
         return 'The output of a command came back.';
       },
     ],
     [
       'kill',
       async (signal) => {
-        const answer = await runPodCommand(api, pod.name, ['sh', '-c', detachCommand], signal);
-        if (answer?.stdout.trim() !== 'detached')
+        const result = await runPodCommand(api, pod.name, ['sh', '-c', detachCommand], signal);
+        if (result?.stdout.trim() !== 'detached')
           throw new ClusterError('malformed', 'No process could be started in the pod.');
         if ((await pod.remove()) === 'unverified')
           throw new ClusterError('timeout', 'The node did not confirm in time that the pod has ended.');

@@ -1,15 +1,15 @@
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { rejectOnAbort } from '../../lib/net/deadline.ts';
 import type { ClusterApi } from './api.ts';
 import { toClusterError, type ClusterError } from './errors.ts';
 import type { PodState } from './pod-state.ts';
 
-/** Between two looks where watching ends at once. */
+/** Delay before the next read, if a watch ends at once. */
 const RETRY_DELAY_MS = 250;
 
 /**
- * Looks at a pod, as it is and as it changes, until `decide` knows enough. It is called with undefined once the pod
- * is gone.
+ * Reads a pod and watches its changes until `decide` returns a decision. `decide` receives undefined once the
+ * pod is gone.
  * @throws ClusterError, or the reason of `signal`.
  */
 export async function waitForPod<Decision>(
@@ -27,22 +27,25 @@ export async function waitForPod<Decision>(
       decision = decide(state);
       if (decision !== undefined) return decision;
     }
-    await sleep(RETRY_DELAY_MS, undefined, { signal }).catch(() => undefined);
+    await delay(RETRY_DELAY_MS, undefined, { signal }).catch(() => undefined);
   }
 }
 
-/** Asks kubelet to end a pod at once. The least that means so: with 0 the cluster forgets a pod whose processes run on. */
+/**
+ * Grace period of a deletion. 1 is the minimum: with 0 the cluster removes a pod from its list although its
+ * processes still run.
+ */
 const GRACE_SECONDS = 1;
-/** Less than whoever waits for the end of a run does. */
+/** Less than the time that `supervise` waits for the end of a run. */
 const REMOVAL_TIMEOUT_MS = 20_000;
 
 /**
- * Ends a pod, and waits until its node has said that nothing of it runs any more: only then is it no longer listed.
- * @returns `unverified` where that was not heard; the pod's own deadline then ends it.
+ * Removes a pod and waits until its node confirms that nothing of it runs. Only then is it no longer listed.
+ * @returns `unverified` without that confirmation. The pod's own deadline then ends it.
  */
 export async function removePod(api: ClusterApi, name: string): Promise<'verified' | 'unverified'> {
   const signal = AbortSignal.timeout(REMOVAL_TIMEOUT_MS);
-  // Requests have bounds of their own, and longer ones.
+  // Requests have their own, longer time-outs.
   return await rejectOnAbort(removeUntilGone(api, name, signal), signal).catch(() => 'unverified');
 }
 
@@ -57,7 +60,7 @@ async function removeUntilGone(
       return 'verified';
     } catch (error) {
       if (signal.aborted || !isTransient(toClusterError(error))) return 'unverified';
-      await sleep(RETRY_DELAY_MS);
+      await delay(RETRY_DELAY_MS);
     }
   }
 }

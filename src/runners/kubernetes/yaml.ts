@@ -1,9 +1,10 @@
 import { parseJson } from '../../lib/json.ts';
 
 /**
- * Reads a document of YAML, of which JSON is a part: JSON needs no more than Node.
- * The parser is the Kubernetes client's, loaded when first needed; it builds plain data only. Aliases become
- * references, not copies, so a text cannot grow by them: whoever reads the result visits declared members only.
+ * Parses YAML or JSON. JSON is parsed by Node alone.
+ * The YAML parser is that of the Kubernetes client, loaded on first use. It builds plain data only. Aliases
+ * become references, not copies, so that a text cannot grow by them. Callers must only visit
+ * declared members.
  * @returns undefined for a text that is neither.
  */
 export async function parseYaml(text: string): Promise<unknown> {
@@ -13,7 +14,7 @@ export async function parseYaml(text: string): Promise<unknown> {
   try {
     return loadYaml<unknown>(text);
   } catch {
-    // Lists in lists by the thousand among them: the parser, too, knows a depth.
+    // Also for thousands of nested lists: the parser limits the depth.
     return undefined;
   }
 }

@@ -5,15 +5,15 @@ import { createSeccompFilter } from './seccomp.ts';
 import type { Staging } from './staging.ts';
 import type { Architecture } from './syscalls.ts';
 
-/** The folders of a sandbox that can be written to. All are memory, and gone with it. */
+/** The writable folders of a sandbox. They are in memory and disappear with it. */
 export const WRITABLE_FOLDERS = ['/work', '/tmp'] as const;
 const MAX_FOLDER_BYTES = 256 * 2 ** 20;
-/** What a program must see to run at all. The rest of the machine is not there. */
+/** The paths of the machine that programs need. No other path of the machine is visible in a sandbox. */
 const PROGRAM_FOLDERS = ['/usr'];
 const PROGRAM_LINKS = ['/bin', '/sbin', '/lib', '/lib32', '/lib64', '/libx32'];
 const PROGRAM_SETTINGS = ['/etc/alternatives', '/etc/ld.so.cache'];
 
-/** Inside; outside it is a uid that nobody else has. */
+/** The user id inside the sandbox. Outside, each run has its own. */
 const UID = '1000';
 const PASSWD = Buffer.from(`runner:x:${UID}:${UID}::/work:/bin/sh\n`);
 const GROUP = Buffer.from(`runner:x:${UID}:\n`);
@@ -23,13 +23,13 @@ const RUNTIME_FILE = '/run/node';
 const INTERPRETERS: Record<Language, string> = { python: 'python3', javascript: 'node', bash: 'bash' };
 const EXTENSIONS: Record<Language, string> = { python: 'py', javascript: 'js', bash: 'sh' };
 
-/** The folder for a job that asks for one; undefined where it is none of those, since nothing else could be written to. */
-export function findWorkingFolder(asked: string | null): string | undefined {
-  return asked === null ? WRITABLE_FOLDERS[0] : WRITABLE_FOLDERS.find((folder) => folder === asked);
+/** The requested working folder, by default `/work`; undefined if it is not one of the writable folders. */
+export function findWorkingFolder(requested: string | null): string | undefined {
+  return requested === null ? WRITABLE_FOLDERS[0] : WRITABLE_FOLDERS.find((folder) => folder === requested);
 }
 
 export interface BwrapArguments {
-  /** The options of bwrap as it reads them from a descriptor, where the list of processes does not show them. */
+  /** NUL-separated options. bwrap reads them from a descriptor, so that the process list does not show them. */
   options: Buffer;
   /** The interpreter and its file. */
   command: readonly [interpreter: string, file: string];
@@ -39,15 +39,15 @@ export interface BwrapArguments {
 
 export interface SandboxOptions {
   architecture: Architecture;
-  /** What of the product no program may see. */
+  /** Paths of the product that no program may see. */
   hiddenPaths: readonly string[];
-  /** The file of a Node that runs JavaScript in place of the one that the machine has for programs. */
+  /** A Node executable for JavaScript, instead of the machine's. */
   runtime?: string;
 }
 
 /**
- * Puts a job into the terms of bwrap. Files are staged: bwrap copies them into the sandbox before it starts.
- * @throws Error for a job that no route lets through: a path that leaves its folder, a NUL in a name or value.
+ * Creates the arguments of bwrap for a job. Files are staged: bwrap copies them into the sandbox before the start.
+ * @throws Error for a path outside of the folder or a NUL in a name or value; the routes already refuse both.
  */
 export function createBwrapArguments(
   job: Job,
@@ -56,7 +56,7 @@ export function createBwrapArguments(
   options: SandboxOptions,
 ): BwrapArguments {
   const source = createSourceFile(job, folder, options.runtime);
-  const files = job.files.map((each) => ({ path: toSandboxPath(folder, each.path), content: each.content }));
+  const files = job.files.map((item) => ({ path: toSandboxPath(folder, item.path), content: item.content }));
   const args = [
     ...isolationArguments(staging.file(createSeccompFilter(options.architecture))),
     ...programArguments(),
@@ -66,12 +66,13 @@ export function createBwrapArguments(
       ? []
       : ['--ro-bind-fd', String(staging.open(options.runtime)), RUNTIME_FILE]),
     ...[...files, source, { path: '/etc/passwd', content: PASSWD }, { path: '/etc/group', content: GROUP }]
-      .map((each) => ['--perms', '0644', '--file', String(staging.file(each.content)), each.path])
+      .map((item) => ['--perms', '0644', '--file', String(staging.file(item.content)), item.path])
       .flat(),
     ...['--remount-ro', '/', '--clearenv'],
     ...Object.entries({ ...ENVIRONMENT, ...job.env }).flatMap(([name, value]) => ['--setenv', name, value]),
   ];
-  if (args.some((each) => each.includes('\0'))) throw new Error('a job holds a NUL where none can be');
+  if (args.some((item) => item.includes('\0')))
+    throw new Error('a job contains a NUL character in a name or value');
   return { options: Buffer.from(args.join('\0')), command: [source.interpreter, source.path], folder };
 }
 
@@ -82,7 +83,7 @@ const ENVIRONMENT = {
   TMPDIR: '/tmp',
 };
 
-/** Beside the files of the job, so that it finds them; a command has no name of its own to be found by. */
+/** Code is placed beside the files of the job, so that it can import them. A command needs no such file. */
 function createSourceFile({ program, files }: Job, folder: string, runtime?: string) {
   if ('command' in program)
     return { interpreter: '/bin/sh', path: PROGRAM_FILE, content: Buffer.from(program.command) };
@@ -93,10 +94,10 @@ function createSourceFile({ program, files }: Job, folder: string, runtime?: str
 }
 
 function toSandboxPath(folder: string, relative: string): string {
-  const whole = path.posix.join(folder, relative);
-  if (!whole.startsWith(`${folder}/`) || path.posix.isAbsolute(relative))
-    throw new Error('a file of a job lies outside of its folder');
-  return whole;
+  const absolute = path.posix.join(folder, relative);
+  if (!absolute.startsWith(`${folder}/`) || path.posix.isAbsolute(relative))
+    throw new Error('a file of a job is outside of the working folder');
+  return absolute;
 }
 
 function isolationArguments(filter: number): string[] {
@@ -116,7 +117,7 @@ function programArguments(): string[] {
   ];
 }
 
-/** What of the product lies among the programs, as in a container image. The rest is not there to begin with. */
+/** Hides the product's paths that are inside visible folders, as in a container image. Others are not visible. */
 function hiddenPathArguments(paths: readonly string[]): string[] {
   const roots = [...PROGRAM_FOLDERS, ...PROGRAM_LINKS, ...PROGRAM_SETTINGS].filter((name) =>
     existsSync(name),

@@ -1,11 +1,11 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { setTimeout as rest } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Limits, OptionalLimit } from '../runner.ts';
 
 const ROOT = '/sys/fs/cgroup';
 const PREFIX = 'ops-center-run-';
-/** Of `cpu.cfs_period_us` and the like: 100 ms, the kernel's default. */
+/** Period of the CPU quota: 100 ms, the kernel's default. */
 const PERIOD_US = 100_000;
 const REMOVE_TRIES = 200;
 const REMOVE_POLL_MS = 10;
@@ -13,25 +13,25 @@ const REMOVE_POLL_MS = 10;
 type LimitValues = Pick<Limits, 'memoryBytes' | 'cpus' | 'pids'>;
 type CgroupLimit = Extract<OptionalLimit, keyof LimitValues>;
 
-/** One group of the kernel that holds one run to its limits. */
+/** The control group (cgroup) that enforces the limits of one run. */
 export interface ControlGroup {
   add(pid: number): void;
-  /** True when the kernel ended a process of it for want of memory. */
+  /** True when the kernel killed a process of the group because it was out of memory. */
   hasRunOutOfMemory(): boolean;
-  /** Kills what is in it and takes it away. False when that fails. */
+  /** Kills the processes in the group and removes it. False when that fails. */
   remove(): Promise<boolean>;
 }
 
 export interface ControlGroups {
-  /** What this machine lets us enforce; tried, not guessed. */
+  /** The limits that can be enforced on this machine, found by trying each. */
   enforceableLimits: ReadonlySet<CgroupLimit>;
-  /** Amounts that are null, or cannot be enforced, are not set. */
-  create(runId: string, amounts: LimitValues): ControlGroup;
-  /** Ends what is in the group of a run that another instance made. True when it is gone. */
+  /** Values that are null or cannot be enforced are not set. */
+  create(runId: string, values: LimitValues): ControlGroup;
+  /** Removes the groups of a run with their processes, also those of other instances. False when that fails. */
   removeByRunId(runId: string): Promise<boolean>;
 }
 
-/** How one kind of limit is set: the files of version 1, and those of version 2. */
+/** The files that set each limit, in cgroup version 1 and 2. */
 const SETTINGS: Record<CgroupLimit, { v1: LimitSetting; v2: LimitSetting }> = {
   memoryBytes: {
     v1: {
@@ -57,28 +57,28 @@ const SETTINGS: Record<CgroupLimit, { v1: LimitSetting; v2: LimitSetting }> = {
 };
 interface LimitSetting {
   controller: string;
-  /** A name that begins with `?` is set where it exists. */
-  files: (amount: number) => Record<string, number | string>;
+  /** A file whose name begins with `?` is written only if it exists. */
+  files: (value: number) => Record<string, number | string>;
 }
 
-/** Amounts that only show whether a limit can be set. */
+/** Values to try whether a limit can be set. */
 const TRIAL_VALUES: Record<CgroupLimit, number> = { memoryBytes: 2 ** 28, cpus: 1, pids: 100 };
 
-/** Finds out where groups may be made. Takes some milliseconds, and leaves nothing. */
+/** Finds where groups can be created, by creating and removing one per limit. Takes a few milliseconds. */
 export function createControlGroups(): ControlGroups {
   const locations = new Map<CgroupLimit, CgroupLocation>();
   for (const limit of Object.keys(SETTINGS) as CgroupLimit[]) {
-    const location = listLocations(limit).find((each) => isUsable(each, limit));
+    const location = listLocations(limit).find((candidate) => isUsable(candidate, limit));
     if (location !== undefined) locations.set(limit, location);
   }
   const parents = () => [...new Set([...locations.values()].map(({ folder }) => folder))];
   return {
     enforceableLimits: new Set(locations.keys()),
-    create(runId, amounts) {
+    create(runId, values) {
       const group = createControlGroup(parents().map((folder) => path.join(folder, toGroupName(runId))));
       try {
         for (const [limit, { folder, setting }] of locations)
-          setLimit(path.join(folder, toGroupName(runId)), setting, amounts[limit]);
+          setLimit(path.join(folder, toGroupName(runId)), setting, values[limit]);
         return group;
       } catch (error) {
         void group.remove();
@@ -109,20 +109,23 @@ interface CgroupLocation {
   setting: LimitSetting;
 }
 
-/** Where a group with a limit could be made: in our own group, and beside it where version 2 forbids that. */
+/** Candidate parents for a group with a limit: this process's group, in version 2 also its parent. */
 function listLocations(limit: CgroupLimit): CgroupLocation[] {
   const { v1, v2 } = SETTINGS[limit];
   return readOrDefault('/proc/self/cgroup', '')
     .split('\n')
     .flatMap((line) => {
-      const [, hierarchy, names, own] = /^(\d+):([^:]*):(\/.*)$/.exec(line) ?? [];
-      if (hierarchy === undefined || names === undefined || own === undefined) return [];
+      const [, hierarchy, names, ownGroup] = /^(\d+):([^:]*):(\/.*)$/.exec(line) ?? [];
+      if (hierarchy === undefined || names === undefined || ownGroup === undefined) return [];
       if (hierarchy !== '0')
         return names.split(',').includes(v1.controller)
-          ? [{ folder: path.join(ROOT, names, own), setting: v1 }]
+          ? [{ folder: path.join(ROOT, names, ownGroup), setting: v1 }]
           : [];
-      // A group with processes of its own passes no controllers on, so that its neighbour is what is left.
-      return [own, path.dirname(own)].map((each) => ({ folder: path.join(ROOT, each), setting: v2 }));
+      // In version 2 a group that contains processes cannot delegate controllers to child groups.
+      return [ownGroup, path.dirname(ownGroup)].map((candidate) => ({
+        folder: path.join(ROOT, candidate),
+        setting: v2,
+      }));
     });
 }
 
@@ -139,17 +142,17 @@ function isUsable({ folder, setting }: CgroupLocation, limit: CgroupLimit): bool
   }
 }
 
-/** In version 2 one group has all limits, so that it may be there already. */
-function setLimit(folder: string, setting: LimitSetting, amount: number | null): void {
+/** In version 2 all limits are in one group, so the folder may exist already. */
+function setLimit(folder: string, setting: LimitSetting, value: number | null): void {
   if (!existsSync(folder)) mkdirSync(folder);
-  if (amount !== null) writeSetting(folder, setting, amount);
+  if (value !== null) writeSetting(folder, setting, value);
 }
 
-function writeSetting(folder: string, { files }: LimitSetting, amount: number): void {
-  for (const [name, value] of Object.entries(files(amount))) {
+function writeSetting(folder: string, { files }: LimitSetting, value: number): void {
+  for (const [name, content] of Object.entries(files(value))) {
     const file = path.join(folder, name.replace('?', ''));
-    // Never made here: a plain file in a folder that is no group would look like a limit.
-    if (!name.startsWith('?') || existsSync(file)) writeFileSync(file, String(value), { flag: 'r+' });
+    // 'r+' never creates the file: in a folder that is no cgroup, a plain file would look like a limit.
+    if (!name.startsWith('?') || existsSync(file)) writeFileSync(file, String(content), { flag: 'r+' });
   }
 }
 
@@ -162,7 +165,7 @@ async function removeFolder(folder: string): Promise<boolean> {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return true;
     }
     killProcesses(folder);
-    await rest(REMOVE_POLL_MS);
+    await delay(REMOVE_POLL_MS);
   }
   return false;
 }
@@ -172,7 +175,7 @@ function killProcesses(folder: string): void {
     try {
       process.kill(Number(pid), 'SIGKILL');
     } catch {
-      // It has ended meanwhile.
+      // The process has ended meanwhile.
     }
   }
 }
@@ -185,12 +188,12 @@ function readMemoryEvents(folder: string): string {
     .join('\n');
 }
 
-/** With the process that made it, for whoever finds one that was left. */
+/** Contains the id of the creating process, so that leftover groups can be attributed. */
 function toGroupName(runId: string): string {
   return `${PREFIX}${process.pid}-${toFileName(runId)}`;
 }
 
-/** The groups of a run, whatever process made them. */
+/** The groups of a run, created by any process. */
 function listGroupFolders(folder: string, runId: string): string[] {
   const names = readdirSync(folder).filter((name) => name.startsWith(PREFIX));
   return names
@@ -202,10 +205,10 @@ function toFileName(runId: string): string {
   return runId.replaceAll(/[^\w-]/g, '_');
 }
 
-function readOrDefault(file: string, otherwise: string): string {
+function readOrDefault(file: string, fallback: string): string {
   try {
     return readFileSync(file, 'utf8');
   } catch {
-    return otherwise;
+    return fallback;
   }
 }

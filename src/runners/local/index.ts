@@ -13,23 +13,23 @@ import type { Limits, OptionalLimit, Runner } from '../runner.ts';
 const config = z.strictObject({});
 type LocalConfig = z.infer<typeof config>;
 
-/** Where systems put it. No search path of the environment decides what the wall is made of. */
+/** Fixed paths: the PATH of the environment must not decide which program isolates the jobs. */
 const BWRAP_PATHS = ['/usr/bin/bwrap', '/usr/local/bin/bwrap'];
 
 export interface LocalRunnerOptions {
   /** The operator's `LOCAL_EXECUTION`. */
   enabled: boolean;
-  /** Folders and files of the product that no program may see: its own folder, `DATA_DIR`, `.env`, files of secrets. */
+  /** Folders and files of the product that no program may see: its folder, `DATA_DIR`, `.env`, files of secrets. */
   hiddenPaths: readonly string[];
   log: Log;
-  /** Another bubblewrap than the system's. */
+  /** Path of bubblewrap; by default the system's. */
   bwrap?: string;
 }
 
 /**
- * Runs jobs on this very machine, each in a sandbox of its own, made by bubblewrap, under a user of its own and in a
- * control group; nothing runs where one of these cannot be had. Before the first, and until one has passed, a probe
- * tries to get out; nothing runs where it can.
+ * Runs jobs on this machine, each in its own bubblewrap sandbox, under its own user id and in a control group. If one
+ * of these is not available, no job runs. Before the first job a self-test tries to escape from a sandbox; it is
+ * repeated until it passes, and no job runs before.
  */
 export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConfig> {
   const { enabled, log } = options;
@@ -37,7 +37,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
   const bwrap = options.bwrap ?? BWRAP_PATHS.find((file) => existsSync(file));
   const architecture = process.arch === 'x64' || process.arch === 'arm64' ? process.arch : undefined;
   let controlGroups: ControlGroups | undefined;
-  /** Found out when first asked: where nothing is run, nothing is tried. What does not do is tried again. */
+  /** Created at first use, so that an unused runner creates no groups. Retried if the required limits are missing. */
   const getControlGroups = () => (controlGroups ??= createControlGroups());
   let selfTest: Promise<string | undefined> | undefined;
 
@@ -46,7 +46,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
       ? { bwrap, getControlGroups, hiddenPaths, architecture, log }
       : undefined;
 
-  /** A test that was passed holds for the life of the process; one that failed is tried again. */
+  /** A passed self-test is remembered until the process ends. A failed one is repeated. */
   async function findUnavailableReason(): Promise<string | undefined> {
     if (!enabled) return LOCAL_EXECUTION_DISABLED;
     if (deps === undefined) return BWRAP_MISSING;
@@ -56,12 +56,12 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
       return CGROUPS_MISSING;
     }
     selfTest ??= findEscapes(deps).then(toUnavailableReason);
-    const refusal = await selfTest.catch((error: unknown) => {
+    const reason = await selfTest.catch((error: unknown) => {
       log.error({ err: error }, 'the self-test of the sandbox failed');
       return SELF_TEST_FAILED;
     });
-    if (refusal !== undefined) selfTest = undefined;
-    return refusal;
+    if (reason !== undefined) selfTest = undefined;
+    return reason;
   }
 
   return {
@@ -76,10 +76,10 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
       testLocalServer(
         {
           enabled,
-          findUnavailableReason: findUnavailableReason,
+          findUnavailableReason,
           hasFolder: findWorkingFolder(workspacePath) !== undefined,
-          run: (job, limits, stop) =>
-            runLocalJob(job, workspacePath, limits, stop, { deps, findUnavailableReason }),
+          run: (job, limits, stopSignal) =>
+            runLocalJob(job, workspacePath, limits, stopSignal, { deps, findUnavailableReason }),
         },
         signal,
       ),
@@ -96,27 +96,27 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
 }
 
 const BWRAP_MISSING =
-  'Programs run on this machine only in a sandbox of bubblewrap (0.8 or later, on Linux): its operator can install it.';
+  'Local execution needs Linux with bubblewrap 0.8 or later. Ask the operator to install it, or use another server type.';
 const ROOT_MISSING =
-  'Programs run on this machine only under a user of their own, and only root can give them one: the app runs as another user.';
+  'Local execution needs root, because each run gets its own user id. Start the app as root, or use another server type.';
 const CGROUPS_MISSING =
-  'Programs run on this machine only where their memory and processes are bounded: the app cannot make control groups (cgroups) with the controllers memory and pids.';
+  'Local execution needs control groups (cgroups) with the controllers memory and pids, to limit memory and processes. The app cannot create them here.';
 const SELF_TEST_FAILED =
-  'The sandbox could not be tested, so no program may run in it. The log of the server says why.';
+  'The sandbox could not be tested, so no program may run in it. See the log of the app.';
 
-/** Without these two, one program could take the whole machine, whether or not its job asks for limits. */
+/** Required for every run: without them one program could exhaust the machine. */
 function hasRequiredLimits(enforceable: ReadonlySet<string>): boolean {
   return enforceable.has('memoryBytes') && enforceable.has('pids');
 }
 
 function toUnavailableReason(escapes: readonly string[]): string | undefined {
   if (escapes.length === 0) return undefined;
-  return `No program may run on this machine: one could ${escapes.join(', ')}.`;
+  return `No program may run on this machine, because the sandbox does not isolate it: a program could ${escapes.join(', ')}.`;
 }
 
 function findUnenforceable(limits: Limits, enforceable: ReadonlySet<string>): OptionalLimit[] {
   const requested = (['memoryBytes', 'cpus', 'pids'] as const).filter((limit) => limits[limit] !== null);
   const missing: OptionalLimit[] = requested.filter((limit) => !enforceable.has(limit));
-  // There is none in a sandbox.
+  // A sandbox has no network.
   return limits.network === 'any' ? [...missing, 'network'] : missing;
 }

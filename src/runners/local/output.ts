@@ -2,8 +2,8 @@ import type { Readable } from 'node:stream';
 import type { RunEvent, OutputStream } from '../runner.ts';
 
 /**
- * Reads both streams as they come, in turns. Neither is read ahead of the reader by more than its buffer, so
- * that a program waits that writes faster than it is read.
+ * Reads both streams alternately as data arrives. Reads ahead of the consumer by at most one stream buffer, so that
+ * a program that writes faster has to wait.
  */
 export async function* readSandboxOutput(
   streams: Record<OutputStream, Readable>,
@@ -11,11 +11,11 @@ export async function* readSandboxOutput(
   const names: readonly OutputStream[] = ['stdout', 'stderr'];
   let wake = (): void => undefined;
   for (const name of names)
-    for (const sign of ['readable', 'end', 'close']) streams[name].on(sign, () => wake());
+    for (const event of ['readable', 'end', 'close']) streams[name].on(event, () => wake());
   for (;;) {
-    const pieces = names.map((stream) => ({ stream, data: streams[stream].read() as Buffer | null }));
-    for (const { stream, data } of pieces) if (data !== null) yield { type: 'output', stream, data };
-    if (pieces.some(({ data }) => data !== null)) continue;
+    const chunks = names.map((stream) => ({ stream, data: streams[stream].read() as Buffer | null }));
+    for (const { stream, data } of chunks) if (data !== null) yield { type: 'output', stream, data };
+    if (chunks.some(({ data }) => data !== null)) continue;
     if (names.every((name) => streams[name].readableEnded || streams[name].destroyed)) return;
     await new Promise<void>((resolve) => (wake = resolve));
   }

@@ -1,46 +1,45 @@
-/** What the probe is told; all of it may be known to a program. */
+/** Input of the probe. It contains no secrets: a program could read all of it. */
 export interface ProbeInput {
   nonce: string;
   /** Folders and files of the product. */
   paths: readonly string[];
-  /** Where the product listens for it: ports of loopback and paths of sockets, also abstract ones. */
+  /** Sockets that the product opened as bait: loopback ports and socket paths, also abstract ones. */
   sockets: readonly (string | number)[];
-  /** The product's own process, by its id outside. */
+  /** The id of the product's process outside the sandbox. */
   pid: number;
-  /** The numbers of the system calls that are denied. */
+  /** The numbers of the denied system calls. */
   syscalls: readonly number[];
 }
 
-/** What the probe saw. Whether that is an escape is judged outside, where it cannot be forged by accident. */
+/** What the probe found. The self-test decides outside the sandbox whether that is an escape. */
 export interface ProbeFindings {
   nonce: string;
-  /** Those of the paths that held something. */
+  /** The paths that were readable and not empty. */
   readable: string[];
   connected: (string | number)[];
-  /** Names of variables in the environments of all processes that can be seen. */
+  /** Names of the variables in the environments of all visible processes. */
   variables: string[];
-  /** What stands in `/proc` for the process that has that id here; empty where there is none. */
+  /** `/proc/<pid>/stat` of the process with the product's id inside the sandbox; empty if there is none. */
   processStat: string;
-  /** By name, as `/proc/self/ns` tells them. */
+  /** By name, as in `/proc/self/ns`. */
   namespaces: Record<string, string>;
-  /** Of `/proc/self/status`: rights and filters. */
+  /** Capabilities, NoNewPrivs and Seccomp of `/proc/self/status`. */
   processStatus: Record<string, string>;
-  /** Names in the root folder, and in `/run`. */
+  /** Entries of `/` and `/run`. */
   entries: string[];
-  /** What is mounted. */
   mounts: { at: string; kind: string; readOnly: boolean }[];
-  /** Folders of the system in which a file could be made. */
+  /** System folders in which a file could be created. */
   writable: string[];
   interfaces: string[];
-  /** Sockets and files that were open when it started. */
+  /** Inherited descriptors: sockets and files that were open at the start. */
   descriptors: string[];
-  /** The error numbers of the calls, or `ok`; empty where no program is there to make them. */
+  /** The errno of each system call, or `ok`; empty when no program can make them. */
   syscallErrors: string[];
 }
 
 /**
- * Runs inside of the sandbox, as text: it may name nothing that lies outside of its own braces. It tries what
- * a hostile program would try first, and tells what it saw as one line of JSON.
+ * Runs in the sandbox. It is passed there as text, so it may use nothing declared outside its body. It tries what a
+ * hostile program would try first, and prints its findings as one line of JSON.
  */
 export async function probe(input: ProbeInput): Promise<void> {
   const fs = process.getBuiltinModule('node:fs');
@@ -48,11 +47,11 @@ export async function probe(input: ProbeInput): Promise<void> {
   const os = process.getBuiltinModule('node:os');
   const { spawnSync } = process.getBuiltinModule('node:child_process');
 
-  function tryOrDefault<T>(look: () => T, otherwise: T): T {
+  function tryOrDefault<T>(read: () => T, fallback: T): T {
     try {
-      return look();
+      return read();
     } catch {
-      return otherwise;
+      return fallback;
     }
   }
   const list = (folder: string) => tryOrDefault(() => fs.readdirSync(folder), []);
@@ -76,7 +75,7 @@ export async function probe(input: ProbeInput): Promise<void> {
     }, false);
   }
 
-  /** Perl belongs to Debian's smallest system; Python comes close. */
+  /** Needs Perl, which is in Debian's minimal system, or Python. */
   function makeSyscalls(): string[] {
     const perl = 'for (@ARGV) { print syscall($_ + 0, 0, 0, 0, 0, 0) == -1 ? $! + 0 : "ok", " " }';
     const python =

@@ -4,33 +4,33 @@ import { findWorkingFolder, WRITABLE_FOLDERS } from './bwrap-arguments.ts';
 import { readSandboxOutput } from './output.ts';
 import { startSandbox, type Sandbox, type SandboxDeps, type SandboxExit } from './sandbox.ts';
 
-/** Of what bwrap says when it fails, for the log. */
+/** Of the output of a failed bwrap, in the log. */
 const MAX_LOGGED_BYTES = 2_000;
 
 export interface LocalRunDeps {
-  /** Undefined where no sandbox can be made; then there is a refusal. */
+  /** Undefined when no sandbox can be created; then `findUnavailableReason` returns a reason. */
   deps: (SandboxDeps & { log: Log }) | undefined;
-  /** Why no program may run here; undefined where one may. */
+  /** Why no program may run here, for users; undefined when programs may run. */
   findUnavailableReason: () => Promise<string | undefined>;
 }
 
 /**
- * Runs a job in a sandbox, and looks that nothing of it is left.
- * @param workspace where jobs run that name no folder; null is the sandbox's own.
+ * Runs a job in a sandbox and verifies that nothing of it is left.
+ * @param workspace the working folder of jobs without one; null is `/work`.
  */
 export async function* runLocalJob(
   job: Job,
   workspace: string | null,
   limits: Limits,
   signal: AbortSignal,
-  { deps, findUnavailableReason: findRefusal }: LocalRunDeps,
+  { deps, findUnavailableReason }: LocalRunDeps,
 ): AsyncGenerator<RunEvent, void> {
   yield { type: 'phase', phase: 'preparing' };
-  const refusal = await findRefusal();
+  const reason = await findUnavailableReason();
   const folder = findWorkingFolder(job.workdir ?? workspace);
   if (signal.aborted) yield toStopExit(signal, 'verified');
-  else if (refusal !== undefined || deps === undefined)
-    yield { ...toStartFailure('failed', job), message: refusal ?? null };
+  else if (reason !== undefined || deps === undefined)
+    yield { ...toStartFailure('failed', job), message: reason ?? null };
   else if (folder === undefined) yield toStartFailure('folder', job);
   else yield* runInSandbox(await startSandbox(job, folder, limits, deps), job, signal, deps.log);
 }
@@ -49,10 +49,10 @@ async function* runInSandbox(
       yield { type: 'phase', phase: 'started' };
       yield* readSandboxOutput(sandbox);
     } else if (start === 'failed') await logBwrapOutput(sandbox, log);
-    const end = await sandbox.end;
-    if (isAborted(signal)) yield toStopExit(signal, end.cleanup);
-    else if (start === 'started') yield toExit(end);
-    else yield { ...toStartFailure(start, job), cleanup: end.cleanup };
+    const exit = await sandbox.end;
+    if (isAborted(signal)) yield toStopExit(signal, exit.cleanup);
+    else if (start === 'started') yield toExit(exit);
+    else yield { ...toStartFailure(start, job), cleanup: exit.cleanup };
   } finally {
     signal.removeEventListener('abort', sandbox.kill);
     sandbox.kill();
@@ -61,7 +61,7 @@ async function* runInSandbox(
   }
 }
 
-/** Asked in a function of its own, since it changes while we wait. */
+/** A function, because TypeScript would otherwise narrow `aborted` across the await. */
 function isAborted(signal: AbortSignal): boolean {
   return signal.aborted;
 }
@@ -72,29 +72,29 @@ function toStopExit(signal: AbortSignal, cleanup: ExitEvent['cleanup']): ExitEve
   return { ...EXIT_DEFAULTS, cause: signal.reason as StopCause, cleanup };
 }
 
-/** bwrap tells a signal as 128 and its number, which a program can also choose by itself: it stays a code. */
+/** bwrap reports a signal as 128 plus its number. A program can exit with such a code too, so it stays a code. */
 function toExit({ code, isOutOfMemory, cleanup }: SandboxExit): ExitEvent {
   if (isOutOfMemory && code !== 0) return { ...EXIT_DEFAULTS, cause: 'out_of_memory', code, cleanup };
   if (code === null) return { ...EXIT_DEFAULTS, cause: 'lost', cleanup, message: EXIT_UNKNOWN };
   return { ...EXIT_DEFAULTS, cause: 'exited', code, cleanup };
 }
 
-const EXIT_UNKNOWN = 'The sandbox was ended from outside, and nobody could tell how the program did.';
+const EXIT_UNKNOWN = 'The sandbox was killed from outside, so it is unknown how the program ended.';
 const INTERPRETERS: Record<Language, string> = { python: 'python3', javascript: 'node', bash: 'bash' };
 
-function toStartFailure(why: Exclude<Awaited<Sandbox['start']>, 'started'>, { program }: Job): ExitEvent {
+function toStartFailure(reason: Exclude<Awaited<Sandbox['start']>, 'started'>, { program }: Job): ExitEvent {
   const interpreter = 'language' in program ? INTERPRETERS[program.language] : 'sh';
   const message = {
-    folder: `The folder is not there. A program here can work in ${WRITABLE_FOLDERS.join(' and ')}.`,
-    interpreter: `There is no ${interpreter} among the programs of this machine. Install it, or use another language.`,
-    failed: 'The sandbox could not be made. The log of the server says why.',
-  }[why];
+    folder: `The working folder does not exist. Use ${WRITABLE_FOLDERS.join(' or ')}.`,
+    interpreter: `This machine has no ${interpreter}. Install it, or use another language.`,
+    failed: 'The sandbox could not be created. See the log of the app.',
+  }[reason];
   return { ...EXIT_DEFAULTS, cause: 'infrastructure', cleanup: 'verified', message };
 }
 
-/** What bwrap wrote is for the operator: it names things of this machine. */
+/** The output of bwrap is for the operator only: it contains details of this machine. */
 async function logBwrapOutput({ stderr }: Sandbox, log: Log): Promise<void> {
   let complaint = '';
-  for await (const piece of stderr) complaint = `${complaint}${String(piece)}`.slice(0, MAX_LOGGED_BYTES);
-  log.error({ complaint }, 'bwrap could not make a sandbox');
+  for await (const chunk of stderr) complaint = `${complaint}${String(chunk)}`.slice(0, MAX_LOGGED_BYTES);
+  log.error({ complaint }, 'bwrap could not create a sandbox');
 }

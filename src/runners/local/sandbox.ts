@@ -9,15 +9,15 @@ import { createBwrapArguments, type SandboxOptions } from './bwrap-arguments.ts'
 import { killSandboxes, waitForEmptyNamespace, findPidNamespace, runIdArguments } from './processes.ts';
 import { createStaging, type Staging } from './staging.ts';
 
-/** Above what systems give to people, services and containers. */
+/** Above the ids that systems assign to users, services and containers. */
 const FIRST_UID = 1_900_000_000;
 const UID_COUNT = 1_000_000;
-/** What holds where a job asks for nothing, so that one program does not take the machine. */
+/** Limits of a job that requests none, so that one program cannot exhaust the machine. */
 const DEFAULT_LIMITS = { memoryBytes: 2 ** 30, cpus: null, pids: 256 };
 
 /**
- * Runs inside, before the program: tells that it started, or why it cannot. The descriptor is closed to the
- * program, whose words would otherwise be taken for this script's.
+ * Runs in the sandbox before the program. Reports on descriptor 3 that the program starts, or why it cannot. The
+ * program does not inherit the descriptor, so that it cannot forge the report.
  */
 const START_SCRIPT = [
   'cd -- "$1" 2>/dev/null || { echo folder >&3; exit 1; }',
@@ -26,14 +26,13 @@ const START_SCRIPT = [
 ].join('\n');
 
 export interface SandboxDeps extends SandboxOptions {
-  /** Absolute. */
+  /** Absolute path. */
   bwrap: string;
   getControlGroups: () => ControlGroups;
 }
 
-/** How bwrap ended. */
 export interface SandboxExit {
-  /** As a shell tells it; null where the program did not come to its end. */
+  /** As a shell reports it; null when the program was killed with its sandbox. */
   code: number | null;
   isOutOfMemory: boolean;
   cleanup: 'verified' | 'unverified';
@@ -42,15 +41,15 @@ export interface SandboxExit {
 export interface Sandbox {
   stdout: Readable;
   stderr: Readable;
-  /** `failed`: bwrap could not make the sandbox; it says why on `stderr`. */
+  /** `failed`: bwrap could not create the sandbox; the reason is on `stderr`. */
   start: Promise<'started' | 'folder' | 'interpreter' | 'failed'>;
-  /** Settles when nothing is left of it, or when that could not be seen. */
+  /** Resolves after the cleanup was verified, or could not be verified in time. */
   end: Promise<SandboxExit>;
-  /** Ends everything in it. */
+  /** Kills all processes in the sandbox. */
   kill: () => void;
 }
 
-/** Starts one job in a sandbox of its own. */
+/** Starts a job in its own sandbox. */
 export async function startSandbox(
   job: Job,
   folder: string,
@@ -91,12 +90,12 @@ interface BwrapOptions {
   deps: SandboxDeps;
 }
 
-/** Descriptors of the child: after the usual three and the report of {@link START_SCRIPT}. */
+/** Descriptors of the child after stdin, stdout, stderr and the report of {@link START_SCRIPT}. */
 const STATUS_DESCRIPTOR = 4;
 const GATE_DESCRIPTOR = 5;
 const OPTIONS_DESCRIPTOR = 6;
 
-/** What is staged goes to the child under the numbers that it has here, since bwrap is told these. */
+/** Passes the staged descriptors to the child and uses their numbers in the child as arguments of bwrap. */
 function startBwrap(job: Job, folder: string, { staging, outputs, deps }: BwrapOptions): ChildProcess {
   const stdin = job.stdin === null ? 'ignore' : staging.file(job.stdin);
   const passed: number[] = [];
@@ -106,7 +105,7 @@ function startBwrap(job: Job, folder: string, { staging, outputs, deps }: BwrapO
     file: (content) => pass(staging.file(content)),
     open: (name) => pass(staging.open(name)),
   };
-  const layout = createBwrapArguments(job, folder, renumbering, deps);
+  const bwrapArguments = createBwrapArguments(job, folder, renumbering, deps);
   const args = [
     ...[
       '--args',
@@ -123,12 +122,20 @@ function startBwrap(job: Job, folder: string, { staging, outputs, deps }: BwrapO
       '-c',
       START_SCRIPT,
       'sh',
-      layout.folder,
-      ...layout.command,
+      bwrapArguments.folder,
+      ...bwrapArguments.command,
     ],
   ];
-  const stdio = [stdin, ...outputs, 'pipe', 'pipe', 'pipe', staging.file(layout.options), ...passed] as const;
-  // A user of its own for every run; where we are not root, this fails.
+  const stdio = [
+    stdin,
+    ...outputs,
+    'pipe',
+    'pipe',
+    'pipe',
+    staging.file(bwrapArguments.options),
+    ...passed,
+  ] as const;
+  // Every run gets its own user id. Fails if this process is not root.
   const id = FIRST_UID + randomInt(UID_COUNT);
   return spawn(deps.bwrap, args, { cwd: '/', env: {}, stdio: [...stdio], uid: id, gid: id });
 }
@@ -142,13 +149,13 @@ function watchBwrap(child: ChildProcess, runId: string, group: ControlGroup): Pi
     Readable,
     Duplex,
   ];
-  // Killed early, bwrap has not yet made its other half die with it; that half would hold the streams open.
+  // If bwrap is killed early, before it has set up die-with-parent, its second process would keep the streams open.
   const exited = once(child, 'exit').then(
     () => child.signalCode === null || killSandboxes(runId),
     () => true,
   );
   const bwrapStatus: BwrapStatus = { namespace: undefined, code: null };
-  // A sandbox that was killed before it came to the gate; unread, the socket would not notice its end.
+  // A sandbox can be killed before it reads the gate. The socket detects its end only while it is read.
   gate.on('error', () => undefined).resume();
   const reading = readStatus(status, bwrapStatus, (pid) => {
     group.add(pid);
@@ -170,24 +177,24 @@ function watchBwrap(child: ChildProcess, runId: string, group: ControlGroup): Pi
   };
 }
 
-/** The first line: bwrap itself holds the stream open as long as the program runs. */
+/** Reads only the first line: bwrap keeps the stream open as long as the program runs. */
 async function readReport(report: Readable): Promise<Awaited<Sandbox['start']>> {
-  let read = '';
+  let text = '';
   for await (const chunk of report.setEncoding('utf8')) {
-    read += String(chunk);
-    if (read.includes('\n')) break;
+    text += String(chunk);
+    if (text.includes('\n')) break;
   }
-  const line = read.trimEnd();
+  const line = text.trimEnd();
   return line === 'started' || line === 'folder' || line === 'interpreter' ? line : 'failed';
 }
 
 interface BwrapStatus {
-  /** Undefined when bwrap failed before it had one. */
+  /** Undefined when bwrap failed before it created one. */
   namespace: string | undefined;
   code: number | null;
 }
 
-/** Reads what bwrap tells: the first process of the sandbox, which waits at the gate, and at the end the code. */
+/** Reads the status of bwrap: the pid of the first process, which waits at the gate, and at the end the exit code. */
 async function readStatus(
   stream: Readable,
   bwrapStatus: BwrapStatus,

@@ -21,25 +21,25 @@ const EAFNOSUPPORT = 97;
 
 /** linux/audit.h; both are little-endian. */
 const AUDIT_ARCH: Record<Architecture, number> = { x64: 0xc000_003e, arm64: 0xc000_00b7 };
-/** From here on numbers are those of x32, which has other numbers for what is denied. */
+/** From here on the numbers are those of x32, whose numbers for the denied calls differ. */
 const X32_BIT = 0x4000_0000;
 
-/** Offsets in `struct seccomp_data`; of an argument the lower half. */
+/** Offsets in `struct seccomp_data`; for an argument, of its lower half. */
 const SYSCALL_NUMBER_OFFSET = 0;
 const ARCHITECTURE_OFFSET = 4;
 const toArgumentOffset = (index: number) => 16 + 8 * index;
 
 /** CLONE_NEWNS, -CGROUP, -UTS, -IPC, -USER, -PID and -NET. */
 const NEW_NAMESPACE_FLAGS = 0x7e02_0000;
-/** Both put input into a terminal. */
+/** Both inject input into a terminal. */
 const TIOCSTI = 0x5412;
 const TIOCLINUX = 0x541c;
-/** AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. The others reach past the network's namespace (AF_VSOCK) or into drivers. */
+/** AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. Others bypass the network namespace (AF_VSOCK) or reach drivers. */
 const SOCKET_FAMILIES = [1, 2, 10, 16];
 
 /**
- * The seccomp filter of a sandbox, as the bytes that `bwrap --seccomp` takes. What is denied answers EPERM, so
- * that programs can go on without it; a call by another architecture's numbers kills.
+ * Creates the seccomp filter of a sandbox, in the format of `bwrap --seccomp`. Denied calls fail with EPERM, so that
+ * programs can continue without them. A call with the numbers of another architecture kills the process.
  */
 export function createSeccompFilter(architecture: Architecture): Buffer {
   const number = (name: Parameters<typeof getConditionalSyscallNumber>[0]) =>
@@ -52,7 +52,7 @@ export function createSeccompFilter(architecture: Architecture): Buffer {
     ...listDeniedSyscallNumbers(architecture).flatMap((denied) =>
       returnWhen(JUMP_IF_EQUAL, denied, ERRNO | EPERM),
     ),
-    // Its flags lie in memory, where a filter does not look. Without it, libraries take clone.
+    // The flags of clone3 are in memory, which a filter cannot read. On ENOSYS libraries fall back to clone.
     ...returnWhen(JUMP_IF_EQUAL, number('clone3'), ERRNO | ENOSYS),
     ...forSyscall(number('clone'), [
       [LOAD_WORD, 0, 0, toArgumentOffset(0)],
@@ -89,7 +89,7 @@ function returnUnless(jump: number, operand: number, result: number): Instructio
   ];
 }
 
-/** What is done for one call alone; `body` returns on every path. */
+/** Applies `body` to one system call only; `body` returns on every path. */
 function forSyscall(number: number, body: readonly Instruction[]): Instruction[] {
   return [[JUMP_IF_EQUAL, 0, body.length, number], ...body];
 }

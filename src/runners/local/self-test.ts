@@ -27,10 +27,10 @@ const LIMITS: Limits = {
   pids: null,
   network: 'none',
 };
-/** What a sandbox sets by itself, and what shells add. */
+/** Variables that the sandbox sets or shells add. */
 const EXPECTED_VARIABLES = new Set(['PATH', 'HOME', 'LANG', 'TMPDIR', 'PWD', 'OLDPWD', 'SHLVL', '_']);
 const EXPECTED_ENTRIES = /^(bin|sbin|lib\w*|usr|etc|dev|proc|run|tmp|work|run\/(node|program))$/;
-/** What may be mounted from this machine, read-only, and what is made new for a sandbox. */
+/** Paths of this machine that may be mounted read-only, and mounts that are created for a sandbox, by type. */
 const READ_ONLY_MOUNTS = /^\/(usr|bin|sbin|lib\w*|etc\/(alternatives|ld\.so\.cache)|run\/node)(\/|$)/;
 const SANDBOX_MOUNTS: Record<string, RegExp> = {
   tmpfs: /^\/(dev|dev\/shm|tmp|work)?$/,
@@ -41,9 +41,9 @@ const SANDBOX_MOUNTS: Record<string, RegExp> = {
 const EPERM = '1';
 
 /**
- * Tries to get out of a sandbox that is made as every other.
- * @returns what could be done that must not be, in words that end a sentence; empty when nothing could.
- * @throws Error when the probe could not be run.
+ * Tries to escape from a sandbox that is created like that of any job.
+ * @returns the forbidden actions that succeeded, each as the end of a sentence; empty when none did.
+ * @throws Error when the probe could not run.
  */
 export async function findEscapes(deps: SandboxDeps): Promise<string[]> {
   const bait = await createBait();
@@ -56,14 +56,14 @@ export async function findEscapes(deps: SandboxDeps): Promise<string[]> {
       syscalls: listDeniedSyscallNumbers(deps.architecture),
     };
     const findings = await runProbe(input, deps);
-    if (findings === undefined) throw new Error('no sandbox could be made in which a probe could run');
+    if (findings === undefined) throw new Error('the probe could not run in a sandbox');
     return listEscapes(findings, input);
   } finally {
     await bait.remove();
   }
 }
 
-/** What a program would find if it could look around: a file for everybody, and sockets that accept anybody. */
+/** Creates what a program could reach without a sandbox: a world-readable file, and sockets that accept any user. */
 async function createBait() {
   const folder = mkdtempSync(path.join(tmpdir(), `ops-center-bait-${process.pid}-`));
   chmodSync(folder, 0o755);
@@ -83,9 +83,9 @@ async function createBait() {
   };
 }
 
-async function listen(where: { path: string } | { port: number }): Promise<Server> {
+async function listen(address: { path: string } | { port: number }): Promise<Server> {
   const server = createServer((socket) => socket.destroy());
-  server.listen({ ...where, ...('port' in where ? { host: '127.0.0.1' } : {}) });
+  server.listen({ ...address, ...('port' in address ? { host: '127.0.0.1' } : {}) });
   await once(server, 'listening');
   return server;
 }
@@ -132,25 +132,27 @@ function listEscapes(findings: ProbeFindings, input: ProbeInput): string[] {
     [listSharedNamespaces(findings.namespaces).length > 0, "share this machine's namespaces"],
     [
       capabilities.length === 0 || capabilities.some(([, value]) => !/^0+$/.test(value)),
-      'keep rights of the system',
+      'keep system capabilities',
     ],
-    [status['NoNewPrivs'] !== '1' || status['Seccomp'] !== '2', 'run without a filter of system calls'],
+    [status['NoNewPrivs'] !== '1' || status['Seccomp'] !== '2', 'run without a system call filter'],
     [findings.entries.some((name) => !EXPECTED_ENTRIES.test(name)), "see this machine's folders"],
     [!findings.mounts.every(isExpectedMount) || findings.mounts.length === 0, "see this machine's disks"],
-    [findings.writable.length > 0, 'write outside of its folders'],
+    [findings.writable.length > 0, 'write outside its folders'],
     [findings.interfaces.some((name) => name !== 'lo'), 'see a network'],
-    [findings.descriptors.length > 0, 'use what the product has open'],
-    [!areSyscallsDenied(findings.syscallErrors, input.syscalls), 'make system calls that are denied'],
+    [findings.descriptors.length > 0, 'use files or sockets that the product has open'],
+    [!areSyscallsDenied(findings.syscallErrors, input.syscalls), 'make denied system calls'],
   ];
-  return escapes.flatMap(([escaped, what]) => (escaped ? [what] : []));
+  return escapes.flatMap(([escaped, action]) => (escaped ? [action] : []));
 }
 
-/** Where nothing is there to make calls with, the filter's presence was seen in the status. */
+/** Without results no program could make the calls; that a filter is active is checked by the process status. */
 function areSyscallsDenied(results: readonly string[], calls: readonly number[]): boolean {
-  return results.length === 0 || (results.length === calls.length && results.every((each) => each === EPERM));
+  return (
+    results.length === 0 || (results.length === calls.length && results.every((result) => result === EPERM))
+  );
 }
 
-/** By the time at which it was started: ids are given anew in every namespace. */
+/** Compares the start time, since each PID namespace assigns its own ids. */
 function isThisProcess(stat: string): boolean {
   const startTime = (text: string) => text.replace(/^.*\)/s, '').split(' ')[20];
   return stat !== '' && startTime(stat) === startTime(readFileSync('/proc/self/stat', 'latin1'));
@@ -160,13 +162,13 @@ function isExpectedMount({ at, kind, readOnly }: ProbeFindings['mounts'][number]
   return (readOnly && READ_ONLY_MOUNTS.test(at)) || SANDBOX_MOUNTS[kind]?.test(at) === true;
 }
 
-function listSharedNamespaces(seen: Record<string, string>): string[] {
+function listSharedNamespaces(namespaces: Record<string, string>): string[] {
   return readdirSync('/proc/self/ns')
     .filter((name) => ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts'].includes(name))
-    .filter((name) => [undefined, '', readlinkSync(`/proc/self/ns/${name}`)].includes(seen[name]));
+    .filter((name) => [undefined, '', readlinkSync(`/proc/self/ns/${name}`)].includes(namespaces[name]));
 }
 
-/** The names of what this process was started with. */
+/** Names of the variables that this process was started with. */
 function listOwnVariables(): string[] {
   const variables = readFileSync('/proc/self/environ', 'latin1').split('\0');
   return variables.map((variable) => variable.replace(/=.*/s, '')).filter(Boolean);

@@ -19,26 +19,26 @@ const LIMITS: Limits = {
   pids: null,
   network: 'none',
 };
-/** Leaves its session, as what wants to outlive a run does, and cannot be asked to end. */
+/** Leaves its session and ignores HUP and TERM, like a program that tries to outlive its run. */
 const UNSTOPPABLE_COMMAND = `setsid sh -c 'trap "" HUP TERM; echo ready; while :; do sleep 1; done' & wait`;
 
 export interface LocalTestDeps {
   enabled: boolean;
-  /** Why no program may run here; undefined where one may. */
+  /** Why no program may run here, for users; undefined when programs may run. */
   findUnavailableReason: () => Promise<string | undefined>;
   hasFolder: boolean;
   run: (job: Job, limits: Limits, signal: AbortSignal) => AsyncGenerator<RunEvent, void>;
 }
 
-/** What is done at a stage: answers what was found, throws {@link StageError} with what to do. */
+/** Each step resolves to the message of the passed stage, or throws {@link StageError}. */
 type Steps = readonly (readonly [TestStageName, () => Promise<string> | string])[];
 
-/** A stage that failed, in words for people. */
+/** A stage failed. The message is for users. */
 class StageError extends Error {
   override readonly name = 'StageError';
 }
 
-/** Tries this machine stage by stage, as `Runner.test` says. */
+/** Implements {@link import('../runner.ts').Runner.test}. */
 export async function testLocalServer(deps: LocalTestDeps, signal: AbortSignal): Promise<ServerTestResult> {
   signal.throwIfAborted();
   const stages: TestStage[] = [];
@@ -57,14 +57,15 @@ export async function testLocalServer(deps: LocalTestDeps, signal: AbortSignal):
   return { status, message: failure.message, stages, hostKey: null };
 }
 
-const ONLINE = 'Programs run on this machine in a sandbox, and are ended with all that they start.';
+const ONLINE =
+  'Programs run on this machine in a sandbox, and are killed with all processes that they start.';
 
 function createSteps(
-  { enabled, findUnavailableReason: refusal, hasFolder, run }: LocalTestDeps,
+  { enabled, findUnavailableReason, hasFolder, run }: LocalTestDeps,
   signal: AbortSignal,
 ): Steps {
   const exits: ExitEvent[] = [];
-  const attempt = async (command: string, env: Job['env'], stopAt?: string) => {
+  const runCommand = async (command: string, env: Job['env'], stopAt?: string) => {
     const stop = new AbortController();
     const events = run(createJob(command, env), LIMITS, AbortSignal.any([signal, stop.signal]));
     const { text, exit } = await readAll(events, (read) => {
@@ -76,32 +77,37 @@ function createSteps(
   return [
     [
       'policy',
-      () => assertStage(enabled, LOCAL_EXECUTION_DISABLED, 'The operator lets programs run on this machine.'),
+      () =>
+        assertStage(
+          enabled,
+          LOCAL_EXECUTION_DISABLED,
+          'The operator allows programs to run on this machine.',
+        ),
     ],
     [
       'permission',
       async () => {
-        const reason = await refusal();
-        return assertStage(reason === undefined, reason ?? '', 'A probe could not leave its sandbox.');
+        const reason = await findUnavailableReason();
+        return assertStage(reason === undefined, reason ?? '', 'A probe could not escape from its sandbox.');
       },
     ],
-    ['workspace', () => assertStage(hasFolder, NO_FOLDER, 'The folder is there.')],
+    ['workspace', () => assertStage(hasFolder, NO_FOLDER, 'The working folder exists.')],
     [
       'echo',
       async () => {
         const nonce = randomId();
-        const { text } = await attempt('printf %s "$NONCE"', { NONCE: nonce });
-        return assertStage(text === nonce, NO_ECHO, 'What a program prints comes back unchanged.');
+        const { text } = await runCommand('printf %s "$NONCE"', { NONCE: nonce });
+        return assertStage(text === nonce, NO_ECHO, 'The output of a program arrives unchanged.');
       },
     ],
     [
       'kill',
       async () => {
-        const { text, exit } = await attempt(UNSTOPPABLE_COMMAND, {}, 'ready');
+        const { text, exit } = await runCommand(UNSTOPPABLE_COMMAND, {}, 'ready');
         return assertStage(
           text.includes('ready') && exit.cause === 'cancelled',
           NOT_KILLED,
-          'A process that had left its session was ended.',
+          'A process that had left its session was killed.',
         );
       },
     ],
@@ -111,20 +117,20 @@ function createSteps(
         assertStage(
           exits.every(({ cleanup }) => cleanup === 'verified'),
           CLEANUP_UNVERIFIED,
-          'Nothing of the test is left.',
+          'No processes or files of the test remain.',
         ),
     ],
   ];
 }
 
 export const LOCAL_EXECUTION_DISABLED =
-  'Programs run on this machine only where its operator has set LOCAL_EXECUTION=true.';
-const NO_FOLDER = 'The folder is not there. Leave it out, or name /work or /tmp.';
-const NO_ECHO =
-  'A program could not be run, or its output did not come back. The log of the server says more.';
-const NOT_KILLED = 'A program that should end was not seen to. Programs here could run on unnoticed.';
+  'Local execution is turned off. The operator can turn it on with LOCAL_EXECUTION=true.';
+const NO_FOLDER = 'The working folder does not exist. Use /work or /tmp, or leave it empty.';
+const NO_ECHO = 'A program could not be run, or its output did not arrive. See the log of the app.';
+const NOT_KILLED =
+  'It could not be verified that a stopped program ended. Programs could keep running unnoticed.';
 const CLEANUP_UNVERIFIED =
-  'Something of the test may be left on this machine. The log of the server says more.';
+  'Processes or files of the test may remain on this machine. See the log of the app.';
 
 function assertStage(holds: boolean, failureMessage: string, okMessage: string): string {
   if (!holds) throw new StageError(failureMessage);
@@ -132,9 +138,9 @@ function assertStage(holds: boolean, failureMessage: string, okMessage: string):
 }
 
 async function runStage(name: TestStageName, step: Steps[number][1]): Promise<TestStage> {
-  const sinceMs = performance.now();
+  const startedMs = performance.now();
   const end = (status: TestStage['status'], message: string): TestStage => {
-    return { name, status, durationMs: Math.round(performance.now() - sinceMs), message };
+    return { name, status, durationMs: Math.round(performance.now() - startedMs), message };
   };
   try {
     return end('ok', await step());

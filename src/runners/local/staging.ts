@@ -4,15 +4,15 @@ import path from 'node:path';
 import type { Readable } from 'node:stream';
 import { createNamedPipe } from '../../lib/named-pipe.ts';
 
-/** Files and pipes that a sandbox is handed as open descriptors: they have no name by the time it runs. */
+/** Files and pipes that are passed to a sandbox as open descriptors. Their names are removed before it runs. */
 export interface Staging {
-  /** A descriptor from which the content can be read. */
+  /** @returns a descriptor from which the content can be read. */
   file(content: Uint8Array): number;
-  /** A descriptor of a file that is there. */
+  /** @returns a descriptor of an existing file. */
   open(name: string): number;
-  /** The end to write to as a descriptor, and the end to read from. */
+  /** @returns the descriptor of the write end, and the read end as a stream. */
   pipe(): Promise<{ descriptor: number; readable: Readable }>;
-  /** Closes our copies of the descriptors, once they were passed on or are of no use. */
+  /** Closes the descriptors of this process. Call it once they were passed on or are not needed. */
   close(): void;
 }
 
@@ -40,7 +40,7 @@ function openUnnamedFile(content: Uint8Array): number {
   const folder = mkdtempSync(path.join(tmpdir(), `ops-center-file-${process.pid}-`));
   const name = path.join(folder, 'file');
   try {
-    // A program with another uid may open it again as /dev/stdin; the folder keeps others from its name.
+    // Readable for all, because the program's uid may reopen it as /dev/stdin. The folder is closed to other users.
     writeFileSync(name, content, { mode: 0o444, flag: 'wx' });
     return openSync(name, 'r');
   } finally {

@@ -1,12 +1,12 @@
 export type Architecture = 'x64' | 'arm64';
 
-/** The numbers of Linux; null where an architecture has no such call. */
+/** System call numbers of Linux; null if the architecture has no such call. */
 type SyscallNumbers = readonly [x64: number | null, arm64: number | null];
 
 /**
- * What no program needs that computes, and what has been the way out of other sandboxes: looking into processes,
- * mounting, new namespaces, keys of the kernel, loading code into it, its clock, and io_uring, which does
- * its work where filters do not see it.
+ * System calls that programs do not need for computing and that led out of other sandboxes: inspecting processes,
+ * mounting, creating namespaces, kernel keys, loading kernel code, setting the clock, and io_uring, whose operations
+ * bypass seccomp filters.
  */
 export const DENIED_SYSCALLS: Readonly<Record<string, SyscallNumbers>> = {
   ptrace: [101, 117],
@@ -73,7 +73,7 @@ export const DENIED_SYSCALLS: Readonly<Record<string, SyscallNumbers>> = {
   sysfs: [139, null],
 };
 
-/** Calls whose arguments decide. */
+/** System calls that are allowed or denied by their arguments. */
 const CONDITIONAL_SYSCALLS = {
   clone: [56, 220],
   clone3: [435, 435],
@@ -81,7 +81,6 @@ const CONDITIONAL_SYSCALLS = {
   socket: [41, 198],
 } as const satisfies Record<string, SyscallNumbers>;
 
-/** The number of a call that is decided by its arguments. */
 export function getConditionalSyscallNumber(
   name: keyof typeof CONDITIONAL_SYSCALLS,
   architecture: Architecture,
@@ -89,7 +88,7 @@ export function getConditionalSyscallNumber(
   return CONDITIONAL_SYSCALLS[name][architecture === 'x64' ? 0 : 1];
 }
 
-/** The numbers of all calls that are denied whatever their arguments. */
+/** The numbers of all system calls that are denied with any arguments. */
 export function listDeniedSyscallNumbers(architecture: Architecture): number[] {
   const column = architecture === 'x64' ? 0 : 1;
   return Object.values(DENIED_SYSCALLS).flatMap((numbers) => numbers[column] ?? []);

@@ -5,8 +5,8 @@ const CLEANUP_TIMEOUT_MS = 10_000;
 const MAX_RESPONSE_BYTES = 64 * 1024;
 
 /**
- * Ends what is left of a run and looks, from a channel of its own.
- * @returns `unverified` also when the server cannot be asked.
+ * Kills the remaining processes of a run, removes its files and verifies both, over a separate channel.
+ * @returns `unverified` also when the server cannot be reached.
  */
 export async function cleanUpSshRun(
   start: (command: string, signal: AbortSignal) => Promise<ClientChannel>,

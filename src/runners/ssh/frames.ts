@@ -1,32 +1,32 @@
 /**
- * What the launcher and the watcher say between a program's output: the mark, which is random and new for each
- * run, a letter, perhaps a word, and a line's end.
+ * A message of the launcher or the watcher within a program's output: the marker (random, new for each run), a
+ * letter, optionally a word, and a newline.
  */
 export type Frame =
-  /** The program starts now: what came before on this stream was the account's shell. */
+  /** The program starts. Earlier bytes on this stream are output of the account's shell. */
   | { kind: 'started' }
-  /** It was not started. */
+  /** The program was not started. */
   | { kind: 'refused'; reason: string; isClean: boolean }
-  /** The run was ended and looked for. */
+  /** The processes of the run were killed and searched for. */
   | { kind: 'ended'; isClean: boolean };
 
 export interface FrameReader {
-  /** @returns the output in these bytes and the frames among them; bytes that may begin a frame are held back. */
+  /** @returns the output and the frames in these bytes. Bytes that may begin a frame are held until the next call. */
   read(chunk: Buffer): { output: Buffer; frames: Frame[] };
-  /** At the end of the stream: what was held back. */
+  /** Call at the end of the stream. @returns the bytes that were held. */
   flush(): Buffer;
 }
 
 const MAX_FRAME_BYTES = 64;
-const NOTHING = Buffer.alloc(0);
+const EMPTY = Buffer.alloc(0);
 
-/** Reads one stream of a channel. */
+/** Separates frames and output of one stream of a channel. */
 export function createFrameReader(marker: string): FrameReader {
   const needle = Buffer.from(`\x1e${marker}`);
-  let pending: Buffer = NOTHING;
+  let pending: Buffer = EMPTY;
   let isStarted = false;
 
-  /** Cuts the first frame out; undefined when there is none, or not yet all of it. */
+  /** Extracts the first complete frame; undefined when there is none. */
   function extractFrame(bytes: Buffer): { before: Buffer; frame: Frame; after: Buffer } | undefined {
     for (let start = bytes.indexOf(needle); start !== -1; start = bytes.indexOf(needle, start + 1)) {
       const end = bytes.indexOf('\n', start);
@@ -55,8 +55,8 @@ export function createFrameReader(marker: string): FrameReader {
       return { output: Buffer.concat(output), frames };
     },
     flush() {
-      const last = isStarted ? pending : NOTHING;
-      pending = NOTHING;
+      const last = isStarted ? pending : EMPTY;
+      pending = EMPTY;
       return last;
     },
   };
@@ -71,7 +71,7 @@ function readFrame(text: string): Frame | undefined {
   return { kind: 'refused', reason, isClean: refusedState === 'V' };
 }
 
-/** Where a frame may begin that is not all there yet; the length of `bytes` when none does. */
+/** The offset at which an incomplete frame may begin; the length of `bytes` if there is none. */
 function findPartialFrame(bytes: Buffer, needle: Buffer): number {
   const whole = bytes.lastIndexOf(needle);
   if (whole !== -1 && bytes.length - whole <= MAX_FRAME_BYTES) return whole;

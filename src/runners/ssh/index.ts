@@ -6,31 +6,31 @@ import { cleanUpSshRun } from './cleanup.ts';
 import { runSshJob } from './run.ts';
 import { testSshServer } from './staged-test.ts';
 
-/** The runner for machines with an SSH server, as the user's own account there. */
+/** Runs jobs on a machine with an SSH server, as the account that the user configured. */
 export function createSshRunner(deps: { connections: SshConnections }): Runner<SshConfig> {
   const { connections } = deps;
   const startOn =
     (target: TargetServer) =>
     (command: string, signal: AbortSignal): Promise<ClientChannel> =>
       connections.exec(target, command, signal);
-  const reap = (target: TargetServer, runId: string) => cleanUpSshRun(startOn(target), runId);
+  const cleanUp = (target: TargetServer, runId: string) => cleanUpSshRun(startOn(target), runId);
 
   return {
     type: 'ssh',
     config: sshConfig,
     secretFields: ['password', 'private_key', 'passphrase'],
-    // A password or key was entered for one account, and is tried at no other.
+    // Binds the password or key to the account that it was entered for.
     destination: ({ host, port, username, jump }, hostKey) => ({
       ...{ type: 'ssh', host, port, username, jump, hostKey },
     }),
     jumpServerIds: ({ jump }) => (jump === null ? [] : [jump]),
     needsHostKey: true,
-    // An account on a machine has the machine: nothing but its administrator can take some of it away.
+    // Only the machine's administrator can limit what an account may use.
     unenforceableLimits: (_config, limits) => UNENFORCEABLE.filter((limit) => isRequested(limits[limit])),
     test: (target, signal) => testSshServer(connections, target, signal),
     run: (target, job, _limits, signal) =>
-      runSshJob({ start: startOn(target), cleanUp: (runId) => reap(target, runId) }, target, job, signal),
-    cleanUp: reap,
+      runSshJob({ start: startOn(target), cleanUp: (runId) => cleanUp(target, runId) }, target, job, signal),
+    cleanUp,
     forget(serverId) {
       connections.forget(serverId);
       return Promise.resolve();

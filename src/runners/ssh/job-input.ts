@@ -1,25 +1,25 @@
 import { posix } from 'node:path';
 import type { Job, JobFile, Program } from '../runner.ts';
 
-/** A job that cannot be put to a host; the message is for people. */
+/** A job that cannot be sent to a host. The message is for users. */
 export class InvalidJobError extends Error {
-  override readonly name = 'JobError';
+  override readonly name = 'InvalidJobError';
 }
 
 const RUN_ID = /^[A-Za-z0-9_-]{1,64}$/;
 const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
-/** Shells keep these for themselves: to set one ends some of them. */
+/** Read-only in shells: setting one ends some of them. */
 const RESERVED_VARIABLES = new Set(['BASHOPTS', 'BASH_VERSINFO', 'EUID', 'PPID', 'SHELLOPTS', 'UID']);
-/** Longer programs go as counted bytes: the launcher reads lines byte by byte, but without a process for it. */
+/** Longer programs are sent as counted bytes: the shell reads lines byte by byte, but without starting a process. */
 const MAX_INLINE_BYTES = 2_048;
 
 /**
- * What the launcher of `scripts.ts` reads: lines and counted bytes, in its order.
- * @param marker begins every frame that comes back; of letters and digits.
- * @throws JobError for what a host's shell or file system cannot take.
+ * Encodes a job as the lines and counted bytes that the launcher of `scripts.ts` reads, in its order.
+ * @param marker begins every frame of the response; letters and digits.
+ * @throws InvalidJobError for what a host's shell or file system cannot represent.
  */
 export function encodeSshJob(job: Job, workdir: string | null, marker: string): Buffer {
-  if (!RUN_ID.test(job.runId)) throw new InvalidJobError('The id of the run is not one.');
+  if (!RUN_ID.test(job.runId)) throw new InvalidJobError('The id of the run is invalid.');
   const { kind, inline, program } = encodeProgram(job.program);
   const env = Object.entries(job.env);
   const counts = [kind, job.stdin?.length ?? -1, program?.length ?? -1, job.files.length, env.length];
@@ -34,7 +34,7 @@ export function encodeSshJob(job: Job, workdir: string | null, marker: string): 
 }
 
 interface EncodedProgram {
-  /** Of the launcher: a language, `script` for a command in a file, or `command`. */
+  /** As the launcher reads it: a language, `script` for a command in a file, or `command`. */
   kind: string;
   inline?: Buffer;
   program?: Buffer;
@@ -43,7 +43,8 @@ interface EncodedProgram {
 function encodeProgram(program: Program): EncodedProgram {
   const isCommand = 'command' in program;
   const code = isCommand ? program.command : program.code;
-  if (isCommand && code.includes('\0')) throw new InvalidJobError('A command cannot hold a NUL character.');
+  if (isCommand && code.includes('\0'))
+    throw new InvalidJobError('A command must not contain a NUL character.');
   const bytes = Buffer.from(code);
   const isShort = bytes.length <= MAX_INLINE_BYTES && !code.includes('\0');
   const kind = isCommand ? (isShort ? 'command' : 'script') : program.language;
@@ -61,10 +62,10 @@ function encodeFile(file: JobFile): Uint8Array[] {
 function encodeVariable(name: string, value: string): Buffer {
   if (!ENV_NAME.test(name) || value.includes('\0'))
     throw new InvalidJobError(
-      'The name of a variable has letters, digits and "_", and its value no NUL character.',
+      'The name of a variable may have letters, digits and "_", and its value must not contain a NUL character.',
     );
   if (RESERVED_VARIABLES.has(name))
-    throw new InvalidJobError(`The host's shell keeps the variable ${name} for itself.`);
+    throw new InvalidJobError(`The variable ${name} is reserved by the host's shell. Use another name.`);
   return encodeText(`${name}=${value}`);
 }
 
@@ -78,8 +79,8 @@ function encodeLines(...texts: string[]): Buffer {
   return Buffer.from(texts.map((each) => `${each}\n`).join(''));
 }
 
-/** Of any number of lines: their count comes first. */
+/** Encodes text of any number of lines: the number of lines, then the lines. */
 function encodeText(value: string): Buffer {
-  const all = value.split('\n');
-  return encodeLines(String(all.length), ...all);
+  const lines = value.split('\n');
+  return encodeLines(String(lines.length), ...lines);
 }

@@ -7,16 +7,16 @@ import { encodeSshJob, InvalidJobError } from './job-input.ts';
 import { LAUNCH_COMMAND } from './scripts.ts';
 import { openSshSession, WatcherTimeoutError, type SshSession, type SshSessionResult } from './session.ts';
 
-/** What starts the launcher: on a kept connection, or in a test on one of its own. */
+/** Starts the launcher on a pooled connection, or in a test on a dedicated one. */
 export type StartLauncher = (command: string, signal: AbortSignal) => ReturnType<SshConnections['exec']>;
 
 export interface SshRunDeps {
   start: StartLauncher;
-  /** Looks from a channel of its own, where the watcher was not heard. */
+  /** Cleans up over a separate channel; called when the watcher did not report. */
   cleanUp(runId: string): Promise<'verified' | 'unverified'>;
 }
 
-/** Runs a job on a host, as {@link import('../runner.ts').Runner.run} says. */
+/** Implements {@link import('../runner.ts').Runner.run}. */
 export async function* runSshJob(
   deps: SshRunDeps,
   target: Pick<TargetServer, 'workspacePath'>,
@@ -31,21 +31,21 @@ export async function* runSshJob(
     yield toStartFailure(error, signal);
     return;
   }
-  const stop = () => session.terminate();
-  signal.addEventListener('abort', stop, { once: true });
-  if (signal.aborted) stop();
+  const terminate = () => session.terminate();
+  signal.addEventListener('abort', terminate, { once: true });
+  if (signal.aborted) terminate();
   try {
     yield* readEvents(session);
     yield await createExitEvent(deps, job, session.result(), signal);
   } finally {
-    signal.removeEventListener('abort', stop);
-    // A reader that leaves early ends the run.
+    signal.removeEventListener('abort', terminate);
+    // A caller that stops reading early ends the run.
     session.terminate();
     session.close();
   }
 }
 
-/** Starts the launcher and sends it the job. @throws SshError, JobError, or the signal's reason. */
+/** Starts the launcher and sends it the job. @throws SshError, InvalidJobError or the signal's reason. */
 export async function startSshJob(
   start: StartLauncher,
   target: Pick<TargetServer, 'workspacePath'>,
@@ -79,65 +79,65 @@ function toStartFailure(error: unknown, signal: AbortSignal): ExitEvent {
 async function createExitEvent(
   deps: SshRunDeps,
   job: Job,
-  end: SshSessionResult,
+  result: SshSessionResult,
   signal: AbortSignal,
 ): Promise<ExitEvent> {
-  const isClean = end.refusal?.isClean ?? end.isClean;
+  const isClean = result.refusal?.isClean ?? result.isClean;
   const cleanup = isClean === undefined ? await deps.cleanUp(job.runId) : isClean ? 'verified' : 'unverified';
-  const status = end.isStarted && end.status !== undefined ? end.status : NO_STATUS;
+  const status = result.isStarted && result.status !== undefined ? result.status : NO_STATUS;
   const code = toValidExitCode(status.code);
   const name = status.signal;
   const exit = { type: 'exit', code, signal: toKnownSignal(name), cleanup, message: null } as const;
   if (signal.aborted) return { ...exit, cause: signal.reason as StopCause };
-  if (!end.isStarted)
-    return { ...exit, cause: 'infrastructure', message: toRefusalMessage(end.refusal?.reason) };
+  if (!result.isStarted)
+    return { ...exit, cause: 'infrastructure', message: toRefusalMessage(result.refusal?.reason) };
   if (name !== null) return { ...exit, cause: 'signal' };
   if (code !== null) return { ...exit, cause: 'exited' };
   return { ...exit, cause: 'lost', message: status.code === null ? CONNECTION_LOST : INVALID_EXIT_CODE };
 }
 
-/** SSH has room for 32 bits, a program for 8: a larger number is made up by the server. */
+/** SSH transmits 32 bits, but an exit code has 8: null for a larger number, which a server invented. */
 function toValidExitCode(code: number | null): number | null {
   return code !== null && code <= 255 ? code : null;
 }
 
-/** The name is the server's own text: null for one that no system has. */
+/** The name is text from the server: null for one that is not a signal name. */
 function toKnownSignal(name: string | null): string | null {
   return name !== null && Object.hasOwn(constants.signals, name) ? name : null;
 }
 
 const NO_STATUS = { code: null, signal: null };
 const INVALID_EXIT_CODE =
-  'The server told of an exit status that no program has, so nobody knows how it ended.';
+  'The server reported an invalid exit status, so it is unknown how the program ended.';
 const CONNECTION_LOST =
-  'The connection broke off while the program ran, so nobody knows how it ended. Without its connection it is ended ' +
-  'on the server within 15 s.';
+  'The connection was lost while the program ran, so it is unknown how the program ended. The server kills it within ' +
+  '15 s.';
 
 const REFUSAL_MESSAGES: ReadonlyMap<string, string> = new Map([
   [
     'tools',
-    'The server lacks "setsid" (util-linux) or "timeout" (coreutils), which end a run safely. Install them.',
+    'The server lacks "setsid" (util-linux) or "timeout" (coreutils), which are needed to terminate a run. Install them.',
   ],
   ['workdir', 'The working folder does not exist on the server, or this account may not enter it.'],
   [
     'folder',
-    'No folder for the run could be made on the server: is its temporary folder writable, and not full?',
+    'The folder for the run could not be created on the server. Check that its temporary folder is writable and not full.',
   ],
   [
     'file',
-    'A file of the run could not be written: one of that name may be there already, or the working folder cannot be ' +
-      'written to, or the disk is full.',
+    'A file of the run could not be written: a file of that name may exist already, the working folder may not be ' +
+      'writable, or the disk may be full.',
   ],
   ['python', missingInterpreterMessage('python', 'python3')],
   ['javascript', missingInterpreterMessage('javascript', 'node')],
   ['bash', missingInterpreterMessage('bash', 'bash')],
-  ['input', 'The run did not reach the server as a whole. Try again.'],
+  ['input', 'The job did not reach the server completely. Try again.'],
 ]);
 const NO_LAUNCHER_OUTPUT =
-  'The server accepted the sign-in but did not run the command: the account may have no shell, or a forced command, or ' +
-  'its start files print too much.';
+  'The server accepted the sign-in but did not run the command: the account may have no shell or a forced command, or ' +
+  "its shell's start files print too much.";
 
-/** Why the launcher started nothing, for people. @param reason undefined when it was not heard of. */
+/** Why the program was not started, for users. @param reason undefined when the launcher did not report one. */
 export function toRefusalMessage(reason: string | undefined): string {
   return REFUSAL_MESSAGES.get(reason ?? '') ?? NO_LAUNCHER_OUTPUT;
 }

@@ -1,24 +1,24 @@
 /**
- * What runs on a host, for any POSIX shell. The texts are constant: whatever belongs to a job goes through the
- * channel's input, so that nothing of it is read as code, and nothing of it is seen in a list of processes.
+ * Scripts that run on a host, for any POSIX shell. Their texts are constant: a job is sent over the channel's input,
+ * so that no part of it is read as code or shown in a process list.
  *
- * A channel's input is the job's lease. The launcher reads the job from it, starts a watcher in a session of its
- * own, and becomes the program, so that the server itself reports how the program ended. The watcher reads on:
- * at the end of the input, or when a heartbeat is 15 s overdue (a dead path gives no end), it kills every process
- * of the run, looks whether one is left, removes what was stored for it, and says so on the error stream.
+ * The channel's input is the job's lease. The launcher reads the job from it, starts the watcher in a new session,
+ * and replaces itself by the program, so that the SSH server reports how the program ended. The watcher goes on
+ * reading: at the end of the input, or 15 s after the last heartbeat (a dead network path gives no end), it kills
+ * every process of the run, checks that none is left, removes the files of the run, and reports on stderr.
  *
- * Processes of a run are found by what they inherit: OPS_RUN_ID in their environment, the program's session and
- * process group, the channel's pipes or sockets as their output, the run's folder as their working folder; and all
- * children of those. Without /proc the process group alone is killed, and nothing is verified.
+ * The processes of a run are found by what they inherit: OPS_RUN_ID in the environment, the program's session and
+ * process group, the channel's pipes or sockets as output, the run's folder as working folder; and all children of
+ * those. Without /proc only the process group is killed, and nothing is verified.
  */
 
-/** Comes before everything that the launcher and the watcher say; see `frames.ts`. */
+/** First character of every frame of the launcher and the watcher (RS, in octal); see `frames.ts`. */
 const FRAME = '\\036';
 
-/** Heartbeats come every 5 s. */
+/** Heartbeats are sent every 5 s. */
 const LEASE_S = 15;
 
-/** Needs `id` and `own`, the run's folder; `top`, the program's process id, and `out`, `err` may be empty. */
+/** Shell functions. They read `id` and `own`, the run's folder; `top`, the program's pid, `out` and `err` may be empty. */
 const CLEANUP_FUNCTIONS = `
 processes() {
   { grep -l -s -F -e "OPS_RUN_ID=$id" /proc/[0-9]*/environ
@@ -78,7 +78,7 @@ newline="
 folder() { own=\${TMPDIR:-/tmp}/ops-run-$id; }
 `;
 
-/** Arguments: the run's id, the program's process id, the run's folder. Its input begins with the frames' mark. */
+/** Arguments: the run's id, the program's process id, the run's folder. Its input begins with the marker. */
 const WATCHER_SCRIPT = `${CLEANUP_FUNCTIONS}
 id=$1 top=$2 own=$3
 cd /
@@ -95,8 +95,8 @@ printf "${FRAME}%s%s\\n" "$mark" "$state" >&4
 `;
 
 /**
- * Its argument is the watcher. What it reads is written by \`job-input.ts\`. Until the line "go" nothing is
- * started: input that breaks off before starts nothing.
+ * Argument: the watcher script. Its input is encoded by `job-input.ts`. It starts the program only after the line
+ * "go", so that truncated input starts nothing.
  */
 const LAUNCHER_SCRIPT = `${CLEANUP_FUNCTIONS}
 watcher=$1 top= out= err=
@@ -107,7 +107,7 @@ fail() { # reason
   printf "${FRAME}%sE%s%s\\n" "$mark" "$state" "$1" >&2
   exit 1
 }
-# Reads how many lines a text has, then the lines.
+# Reads a text: the number of its lines, then the lines.
 text() {
   text=
   IFS= read -r left || return 1
@@ -118,7 +118,7 @@ text() {
     [ $left -eq 0 ] || text=$text$newline
   done
 }
-# Notes what is to be removed; two slashes, which no path has, stand before a line's end within it.
+# Records a path to remove. A newline within a path is written as two slashes and a newline; no path has two slashes.
 note() { # path
   rest=$1
   while case $rest in *"$newline"*) true ;; *) false ;; esac; do
@@ -127,7 +127,7 @@ note() { # path
   done
   printf "%s\\n" "$rest"
 }
-# Writes so many bytes of the input, or the text where they are -1, to a file that was not there before.
+# Creates a file from so many bytes of the input, or from the text if bytes is -1. Fails if the file exists.
 put() { # path bytes
   (
     umask 077
@@ -139,7 +139,7 @@ put() { # path bytes
     [ $(($2 % 65536)) -eq 0 ] || timeout 60 dd bs=$(($2 % 65536)) count=1 iflag=fullblock
   ) 2>/dev/null
 }
-# Makes the folders of a file.
+# Creates the parent folders of a file.
 parents() { # path
   below=$1 at=.
   while case $below in */*) true ;; *) false ;; esac; do
@@ -192,13 +192,13 @@ exec 3<&- <"$source"
 printf "${FRAME}%sS\\n" "$mark"
 printf "${FRAME}%sS\\n" "$mark" >&2
 export "OPS_RUN_ID=$id"
-# From here on names are the job's: no variable of this script is used any more.
+# The job's variables may have the names of this script's: those are not used from here on.
 while [ "$1" != -- ]; do export "$1"; shift; done
 shift
 exec "$@"
 `;
 
-/** Its argument is a run's id. */
+/** Argument: the run's id. */
 const CLEANUP_SCRIPT = `${CLEANUP_FUNCTIONS}
 id=$1 top= out= err=
 folder
@@ -208,13 +208,13 @@ clean || state=U
 printf "${FRAME}%s" "$state"
 `;
 
-/** For the account's shell, whichever it is: constant texts in single quotes, then one of POSIX. */
+/** A command for any account shell: it only starts `sh` with constant texts in single quotes. */
 export const LAUNCH_COMMAND = `exec sh -c ${quoteForShell(LAUNCHER_SCRIPT)} ops-run ${quoteForShell(WATCHER_SCRIPT)}`;
 
-/** What the command for {@link createCleanupCommand} answers when nothing of the run is left. */
+/** The end of the output of {@link createCleanupCommand} when nothing of the run is left. */
 export const CLEANUP_VERIFIED = '\x1eV';
 
-/** Ends what is left of a run and looks. @param runId of letters, digits, `-` and `_`. */
+/** The command that cleans up a run and verifies it. @param runId letters, digits, `-` and `_` */
 export function createCleanupCommand(runId: string): string {
   return `exec sh -c ${quoteForShell(CLEANUP_SCRIPT)} ops-reap ${runId}`;
 }

@@ -3,7 +3,7 @@ import { pauseChannelWindow, resumeChannelWindow } from '../../lib/ssh/back-pres
 import type { OutputStream } from '../runner.ts';
 import { createFrameReader, type Frame } from './frames.ts';
 
-/** What happens on a job's channel, in the order of arrival. */
+/** An event on a job's channel, in the order of arrival. */
 export type SshSessionEvent = { type: 'started' } | { type: 'output'; stream: OutputStream; data: Buffer };
 
 /** How a job's channel ended. */
@@ -12,36 +12,36 @@ export interface SshSessionResult {
   refusal: Extract<Frame, { kind: 'refused' }> | undefined;
   /** As the server reported it; undefined when it did not. */
   status: { code: number | null; signal: string | null } | undefined;
-  /** What the watcher saw; undefined when nothing was heard of it. */
+  /** True when the watcher found nothing left of the run; undefined when it did not report. */
   isClean: boolean | undefined;
 }
 
 export interface SshSession {
   /**
-   * The next event; undefined when the channel has closed and all was read.
-   * @throws SilenceError when nothing came for a while although {@link terminate} was called.
+   * Waits for the next event; undefined when the channel has closed and all events were read.
+   * @throws WatcherTimeoutError when no data arrives for 8 s after {@link terminate}.
    */
   next(): Promise<SshSessionEvent | undefined>;
-  /** Ends the lease: whatever runs is killed, looked for and reported. */
+  /** Ends the lease: the watcher kills the processes of the run, checks that none is left, and reports. */
   terminate(): void;
   result(): SshSessionResult;
-  /** Closes the channel, whatever is under way. */
+  /** Closes the channel at once. */
   close(): void;
 }
 
-/** The watcher has said nothing for too long. */
+/** The watcher did not report in time. */
 export class WatcherTimeoutError extends Error {
-  override readonly name = 'SilenceError';
+  override readonly name = 'WatcherTimeoutError';
 }
 
 const HEARTBEAT_MS = 5_000;
-/** What may wait for a reader before the server is held back; a window of 2 MiB may follow. */
+/** Queued output at which the channel's window is paused; up to 2 MiB can still arrive. */
 const MAX_QUEUED_BYTES = 256 * 1024;
-/** What an account's shell may say before the launcher does. */
+/** Output of the account's shell that is accepted before the launcher reports. */
 const MAX_SHELL_OUTPUT_BYTES = 64 * 1024;
 const WATCHER_TIMEOUT_MS = 8_000;
 
-/** Takes over a channel on which the launcher was started, and sends it the job. */
+/** Takes over a channel on which the launcher was started, and sends the job to it. */
 export function openSshSession(channel: ClientChannel, marker: string, input: Buffer): SshSession {
   const queue: SshSessionEvent[] = [];
   const state: SshSessionResult = {
@@ -92,7 +92,7 @@ export function openSshSession(channel: ClientChannel, marker: string, input: Bu
       found.frames.forEach(onFrame);
       enqueueOutput(stream, found.output);
       if (!state.isStarted) shellOutputBytes += chunk.length;
-      if (shellOutputBytes > MAX_SHELL_OUTPUT_BYTES) discard();
+      if (shellOutputBytes > MAX_SHELL_OUTPUT_BYTES) close();
       wake();
     });
     source.once('close', () => {
@@ -103,7 +103,7 @@ export function openSshSession(channel: ClientChannel, marker: string, input: Bu
     });
   }
 
-  function finish(): void {
+  function terminate(): void {
     if (isTerminating) return;
     isTerminating = true;
     clearInterval(heartbeat);
@@ -111,7 +111,7 @@ export function openSshSession(channel: ClientChannel, marker: string, input: Bu
     wake();
   }
 
-  function discard(): void {
+  function close(): void {
     isTerminating = true;
     clearInterval(heartbeat);
     channel.close();
@@ -121,7 +121,7 @@ export function openSshSession(channel: ClientChannel, marker: string, input: Bu
   channel.on('error', () => undefined);
   channel.once('exit', (code: number | null, signal?: string) => {
     state.status = { code, signal: signal ?? null };
-    finish();
+    terminate();
   });
   readStream('stdout');
   readStream('stderr');
@@ -134,9 +134,12 @@ export function openSshSession(channel: ClientChannel, marker: string, input: Bu
         if (event !== undefined) return event;
         if (openStreams === 0) return undefined;
         await new Promise<void>((resolve, reject) => {
-          // Only while somebody waits here: a reader who holds the channel back is no silence.
+          // Counts only while a caller waits here: a slow reader also pauses the channel.
           const timeout = isTerminating
-            ? setTimeout(() => reject(new WatcherTimeoutError('nothing was heard')), WATCHER_TIMEOUT_MS)
+            ? setTimeout(
+                () => reject(new WatcherTimeoutError('the watcher did not report')),
+                WATCHER_TIMEOUT_MS,
+              )
             : undefined;
           wake = () => {
             clearTimeout(timeout);
@@ -145,8 +148,8 @@ export function openSshSession(channel: ClientChannel, marker: string, input: Bu
         });
       }
     },
-    terminate: finish,
+    terminate,
     result: () => state,
-    close: discard,
+    close,
   };
 }

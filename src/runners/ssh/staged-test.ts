@@ -8,32 +8,34 @@ import { toRefusalMessage, startSshJob } from './run.ts';
 import { InvalidJobError } from './job-input.ts';
 import { WatcherTimeoutError, type SshSession, type SshSessionResult } from './session.ts';
 
-/** Of the whole test. */
+/** For the whole test. */
 const TEST_TIMEOUT_MS = 45_000;
 
-/** The stages of SSH, and what is said where one is passed. */
+/** The stages of SSH with the message of each passed stage. */
 const PASSED_MESSAGES: ReadonlyMap<TestStageName, string> = new Map([
-  ['policy', 'The address may be reached from here.'],
+  ['policy', 'The address is allowed.'],
   ['tcp', 'The server accepts connections.'],
   ['host_key', 'The server has the confirmed host key.'],
   ['authentication', 'The server accepts the sign-in.'],
   ['permission', 'The account may run commands.'],
   ['workspace', 'The working folder can be entered.'],
-  ['echo', 'What a program prints comes back unchanged.'],
-  ['kill', 'A process that had left its session was ended.'],
-  ['cleanup', 'Nothing of the test is left on the server.'],
+  ['echo', 'The output of a program arrives unchanged.'],
+  ['kill', 'A process that had left its session was killed.'],
+  ['cleanup', 'No processes or files of the test remain on the server.'],
 ]);
 const ORDER = [...PASSED_MESSAGES.keys()];
 
 const WRONG_ECHO =
-  "A program's output did not come back unchanged. Look for start files of the account's shell that read or write.";
+  "The output of a program did not arrive unchanged. Check the start files of the account's shell: they must not read " +
+  'input or print.';
 const NOT_KILLED =
-  'A process that had left its session could not be ended, or the server could not be asked: see that /proc is ' +
-  "mounted, and that grep, awk, ls and cat are on the account's PATH.";
-const CLEANUP_UNVERIFIED = 'Something of the test may be left on the server: it could not be looked for.';
-const TIMED_OUT = `The server did not get through the test within ${TEST_TIMEOUT_MS / 1000} s.`;
+  'It could not be verified that a process that had left its session was killed. Check that /proc is mounted, and ' +
+  "that grep, awk, ls and cat are on the account's PATH.";
+const CLEANUP_UNVERIFIED =
+  'Processes or files of the test may remain on the server: the cleanup could not be verified.';
+const TIMED_OUT = `The test did not finish within ${TEST_TIMEOUT_MS / 1000} s.`;
 
-/** A stage that was not passed. */
+/** A stage failed. The message is for users. */
 class StageError extends Error {
   override readonly name = 'StageError';
   readonly stage: TestStageName;
@@ -44,19 +46,19 @@ class StageError extends Error {
   }
 }
 
-/** Tries a server stage by stage, as {@link import('../runner.ts').Runner.test} says. */
+/** Implements {@link import('../runner.ts').Runner.test}. */
 export async function testSshServer(
   connections: SshConnections,
   target: TargetServer,
   signal: AbortSignal,
 ): Promise<ServerTestResult> {
   signal.throwIfAborted();
-  const phase = AbortSignal.any([signal, AbortSignal.timeout(TEST_TIMEOUT_MS)]);
+  const timedSignal = AbortSignal.any([signal, AbortSignal.timeout(TEST_TIMEOUT_MS)]);
   const stages = createSshStageTracker();
   let connection: DedicatedSshConnection | undefined;
   try {
-    connection = await connections.connect(target, phase, (stage) => stages.pass(stage));
-    await runProbe(connection, target, phase, stages);
+    connection = await connections.connect(target, timedSignal, (stage) => stages.pass(stage));
+    await runProbe(connection, target, timedSignal, stages);
     return stages.succeed();
   } catch (error) {
     signal.throwIfAborted();
@@ -68,12 +70,12 @@ export async function testSshServer(
 
 type SshStageTracker = ReturnType<typeof createSshStageTracker>;
 
-/** The stages of SSH, with what is said where one is passed or failed. */
+/** Tracks the stages of SSH and adds their messages. */
 function createSshStageTracker() {
   const stages = createStageTracker(ORDER);
   return {
     pass: (name: TestStageName) => stages.markPassed(name, PASSED_MESSAGES.get(name) ?? ''),
-    succeed: () => stages.toSuccess('Programs run there, and end when they are stopped.'),
+    succeed: () => stages.toSuccess('Programs run on this server, and are killed when they are stopped.'),
     fail(error: unknown): ServerTestResult {
       if (error instanceof SshError) {
         const { stage, failure: status, message, hostKey, hop } = error;
@@ -90,17 +92,17 @@ function createSshStageTracker() {
   };
 }
 
-/** Runs one job that prints a nonce and leaves a process behind, ends it, and looks. */
+/** Runs a job that prints a nonce and starts a detached process, terminates it, and verifies the cleanup. */
 async function runProbe(
   connection: DedicatedSshConnection,
   target: TargetServer,
   signal: AbortSignal,
   stages: SshStageTracker,
 ) {
-  const start = (command: string, phase: AbortSignal) => connection.exec(command, phase);
+  const start = (command: string, execSignal: AbortSignal) => connection.exec(command, execSignal);
   const { job, expected } = createProbe();
   const session = await startSshJob(start, target, job, signal).catch((error: unknown) => {
-    // The job is ours: only the folder can be at fault.
+    // Only the working folder of this job comes from the user.
     throw error instanceof InvalidJobError ? new StageError('workspace', error.message) : error;
   });
   try {
@@ -119,7 +121,7 @@ function createProbe(): { job: Job; expected: Buffer } {
   const nonce = randomBytes(16).toString('hex');
   const job: Job = {
     runId: `test-${randomBytes(12).toString('hex')}`,
-    // The child leaves its session and its parent. What is printed ends in bytes that are not UTF-8.
+    // The child leaves its session and its parent. The output ends in bytes that are not UTF-8.
     program: { command: '(setsid sleep 300 &); printf "%s\\000\\377" "$OPS_TEST_NONCE"; sleep 300' },
     stdin: null,
     files: [],
@@ -149,7 +151,7 @@ async function readProbe(
       }
     }
   } catch (error) {
-    // What was not heard was not passed: the stages below find out.
+    // Without a report of the watcher a later stage fails.
     if (!(error instanceof WatcherTimeoutError)) throw error;
   } finally {
     signal.removeEventListener('abort', terminate);

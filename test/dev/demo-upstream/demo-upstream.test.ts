@@ -51,8 +51,8 @@ beforeAll(async () => {
 });
 afterAll(() => demo.stop());
 
-describe('an answer that is not streamed', () => {
-  it('says that it is a demo, names the last 4 characters of the key and no more of it, and echoes the text', async () => {
+describe('a response that is not streamed', () => {
+  it('states that it is a demo, contains only the last 4 characters of the key, and repeats the text', async () => {
     const answer = await client.chat.completions.create(ask('Good morning'));
     const text = answer.choices[0]?.message.content;
     expect(text).toContain('This is a demo');
@@ -63,13 +63,13 @@ describe('an answer that is not streamed', () => {
     expect(answer.choices[0]?.finish_reason).toBe('stop');
   });
 
-  it('answers for any model name, under that name', async () => {
+  it('accepts any model name and returns it', async () => {
     expect((await client.chat.completions.create({ ...ask('x'), model: 'openai/gpt-4o' })).model).toBe(
       'openai/gpt-4o',
     );
   });
 
-  it('counts the tokens of the prompt, the tools and the answer', async () => {
+  it('counts the tokens of the prompt, the tools and the response', async () => {
     const short = await client.chat.completions.create(ask('one'));
     const long = await client.chat.completions.create(ask('one two three four five'));
     const tooled = await client.chat.completions.create({ ...ask('one'), tools: [weather] });
@@ -102,7 +102,7 @@ describe('an answer that is not streamed', () => {
     expect(choices.map((choice) => choice.index)).toEqual([0, 1, 2]);
   });
 
-  it('reads content that comes in parts', async () => {
+  it('joins content parts', async () => {
     const content = [
       { type: 'text' as const, text: 'first ' },
       { type: 'text' as const, text: 'second' },
@@ -115,8 +115,8 @@ describe('an answer that is not streamed', () => {
   });
 });
 
-describe('a streamed answer', () => {
-  it('begins with the role, brings the words one by one and ends with the reason and [DONE]', async () => {
+describe('a streamed response', () => {
+  it('sends the role, one word per chunk, the finish reason and [DONE]', async () => {
     const { text, headers } = await post({ ...ask('Grüße 🙂'), stream: true });
     const frames = text.split('\n\n').filter(Boolean);
     expect(headers['content-type']).toBe('text/event-stream; charset=utf-8');
@@ -135,7 +135,7 @@ describe('a streamed answer', () => {
     expect(words.join('')).toMatch(/^This is a demo.* Grüße 🙂$/);
   });
 
-  it('is the same text through the SDK as the answer that is not streamed', async () => {
+  it('has the same text through the SDK as the response that is not streamed', async () => {
     const whole = await client.chat.completions.create(ask('same'));
     let streamed = '';
     for await (const chunk of await client.chat.completions.create({ ...ask('same'), stream: true })) {
@@ -159,7 +159,7 @@ describe('a streamed answer', () => {
     expect(chunks.every((chunk) => chunk.usage === null)).toBe(true);
   });
 
-  it('carries every choice of n under its own index', async () => {
+  it('has every choice of n under its own index', async () => {
     const ended: number[] = [];
     for await (const chunk of await client.chat.completions.create({ ...ask('x'), n: 2, stream: true })) {
       const choice = chunk.choices[0];
@@ -170,7 +170,7 @@ describe('a streamed answer', () => {
 });
 
 describe('tool calls', () => {
-  it('are made when they are required, with arguments that fit the schema', async () => {
+  it('are made when required, with arguments that match the schema', async () => {
     const answer = await client.chat.completions.create({
       ...ask('x'),
       tools: [weather],
@@ -183,7 +183,7 @@ describe('tool calls', () => {
     expect(given).toEqual({ city: 'demo', unit: 'celsius', days: 3 });
   });
 
-  it('go to the tool that tool_choice names', async () => {
+  it('use the tool that tool_choice names', async () => {
     const answer = await client.chat.completions.create({
       ...ask('x'),
       tools: [weather, clock],
@@ -208,16 +208,16 @@ describe('tool calls', () => {
       { ...ask('Use clock and get_weather.'), tools: [weather, clock], parallel_tool_calls: false },
       ['get_weather'],
     ],
-    ['nothing asks for them', { ...ask('x'), tools: [weather] }, []],
-    ['the text only holds the name in a longer word', { ...ask('o-clock'), tools: [clock] }, []],
+    ['nothing requires them', { ...ask('x'), tools: [weather] }, []],
+    ['the text contains the name only in a longer word', { ...ask('o-clock'), tools: [clock] }, []],
     ['tool_choice is none', { ...ask('clock'), tools: [clock], tool_choice: 'none' as const }, []],
-  ])('are chosen rightly when %s', async (_, body, names) => {
+  ])('select the right tools when %s', async (_, body, names) => {
     const { choices } = await client.chat.completions.create(body);
     const calls = choices[0]?.message.tool_calls ?? [];
     expect(calls.map((call) => (call.type === 'function' ? call.function.name : ''))).toEqual(names);
   });
 
-  it('stream as an opening with id and name, then pieces of the arguments, under an index each', async () => {
+  it('stream as one delta with id and name, then parts of the arguments, with an index each', async () => {
     const stream = await client.chat.completions.create({
       ...ask('get_weather and clock'),
       tools: [weather, clock],
@@ -248,7 +248,7 @@ describe('tool calls', () => {
     ).toBe('{}');
   });
 
-  it("lead to an answer in text that uses the tool's result, also when a call is required", async () => {
+  it("are followed by text that contains the tool's result, also when a call is required", async () => {
     const runner = client.chat.completions.runTools({
       ...ask('x'),
       model: 'demo-tools',
@@ -279,7 +279,7 @@ describe('tool calls', () => {
 
 describe('keys', () => {
   it.each(['demo-0123456789', 'sk-0123456789abcdef0123', 'Demo-0123456789abcdef'])(
-    'refuses %s with 401 and does not repeat it',
+    'refuses %s with 401 and does not repeat the key',
     async (key) => {
       const failure: unknown = await clientWith(key)
         .chat.completions.create(ask('x'))
@@ -290,12 +290,12 @@ describe('keys', () => {
     },
   );
 
-  it('takes a key of exactly 16 characters', async () => {
+  it('accepts a key of exactly 16 characters', async () => {
     const answer = await clientWith('demo-0123456789a').chat.completions.create(ask('x'));
     expect(answer.choices[0]?.message.content).toContain('789a');
   });
 
-  it('refuses a request without a key, for models too', async () => {
+  it('refuses a request without a key, also for models', async () => {
     const answer = await request(`${demo.url}/models`);
     expect(answer.statusCode).toBe(401);
     expect(errorOf(await answer.body.text())).toMatchObject({ code: null, type: 'invalid_request_error' });
@@ -381,7 +381,7 @@ describe('listening', () => {
     await expect(startDemoUpstream({ port })).rejects.toMatchObject({ code: 'EADDRINUSE' });
   });
 
-  it('stops with streams open, which then break off rather than end, and may be stopped twice', async () => {
+  it('breaks open streams when it stops, and may be stopped twice', async () => {
     const slow = await startDemoUpstream({ delayMs: 60_000 });
     const answer = await request(`${slow.url}/chat/completions`, {
       method: 'POST',

@@ -18,7 +18,7 @@ afterEach(() => {
 const open = (file: string) => openAppLog(file, (text) => messages.push(text));
 
 describe("the app's log", () => {
-  it('is added to a file that its owner alone can read', async () => {
+  it('is appended to a file that only its owner can read', async () => {
     const file = path.join(folder, 'app.log');
     for (const line of ['one\n', 'two\n']) {
       const log = await open(file);
@@ -29,22 +29,19 @@ describe("the app's log", () => {
     expect(statSync(file).mode & 0o777).toBe(0o600);
   });
 
-  it('that cannot be opened refuses the start in words', async () => {
+  it('refuses the start with a message if it cannot be opened', async () => {
     const file = path.join(folder, 'app.log');
     mkdirSync(file);
     await expect(open(file)).rejects.toThrow(`${file} cannot be written: EISDIR`);
   });
 
   const onLinux = process.platform === 'linux' ? it : it.skip;
-  onLinux(
-    'that can no longer be written is told of once, and neither it nor its end ends the app',
-    async () => {
-      const log = await open('/dev/full');
-      log.stream.write('lost\n');
-      await until(() => messages.length, Boolean);
-      log.stream.write('lost too\n');
-      await log.close();
-      expect(messages).toEqual([expect.stringMatching(/^\/dev\/full can no longer be written \(ENOSPC/)]);
-    },
-  );
+  onLinux('prints one message if it can no longer be written, and the app keeps running', async () => {
+    const log = await open('/dev/full');
+    log.stream.write('lost\n');
+    await until(() => messages.length, Boolean);
+    log.stream.write('lost too\n');
+    await log.close();
+    expect(messages).toEqual([expect.stringMatching(/^\/dev\/full can no longer be written \(ENOSPC/)]);
+  });
 });

@@ -36,26 +36,26 @@ function write(name: string, content: Buffer): string {
   return file;
 }
 
-describe('the pin of the Keycloak archive', () => {
-  it('names the version that the pom fetches', () => {
+describe('the pinned checksum of the Keycloak archive', () => {
+  it('names the version that the pom downloads', () => {
     const pom = readFileSync(path.join(KEYCLOAK_FOLDER, 'pom.xml'), 'utf8');
     const version = /<keycloak\.version>(.*)<\/keycloak\.version>/.exec(pom)?.[1];
     expect(readArchivePin().home).toBe(`keycloak-${version}`);
   });
 
-  it('admits an archive with its sum and removes any other', async () => {
+  it('accepts an archive with that checksum and removes any other', async () => {
     const content = Buffer.from('an archive');
     const sha256 = createHash('sha256').update(content).digest('hex');
     const archive = write('a.zip', content);
     await verifyArchive(archive, sha256);
     writeFileSync(archive, 'another archive');
-    await expect(verifyArchive(archive, sha256)).rejects.toThrow(/not the archive that this project pins/);
+    await expect(verifyArchive(archive, sha256)).rejects.toThrow(/The checksum of .* is wrong/);
     expect(existsSync(archive)).toBe(false);
   });
 });
 
 describe('unpacking', () => {
-  it('keeps executable files executable and the others not', async () => {
+  it('keeps the executable bits of files', async () => {
     const archive = write(
       'a.zip',
       zipOf([
@@ -72,7 +72,7 @@ describe('unpacking', () => {
   });
 
   it.each(['../outside', 'kc/../../outside', '/outside', 'kc\\..\\..\\outside'])(
-    'refuses an archive with the path %s and leaves nothing that counts as unpacked',
+    'refuses an archive with the path %s and leaves no partial installation',
     async (name) => {
       const archive = write(
         'a.zip',
@@ -89,7 +89,7 @@ describe('unpacking', () => {
     },
   );
 
-  it('starts afresh after one that was cut off', async () => {
+  it('starts again after it was interrupted', async () => {
     const home = path.join(folder, 'home');
     mkdirSync(`${home}.new/kc/bin`, { recursive: true });
     writeFileSync(`${home}.new/kc/bin/left-over`, '');
@@ -100,7 +100,7 @@ describe('unpacking', () => {
 });
 
 describe('installing', () => {
-  it('says what to install or set when there is no Maven', async () => {
+  it('says what to install or set if Maven is missing', async () => {
     await expect(
       installKeycloak({
         dataDir: folder,
@@ -108,10 +108,10 @@ describe('installing', () => {
         env: { PATH: folder },
         note: () => undefined,
       }),
-    ).rejects.toThrow(/install it .*maven.* or set KEYCLOAK_URL/s);
+    ).rejects.toThrow(/Install it .*maven.* or set KEYCLOAK_URL/s);
   });
 
-  it('fetches nothing when Keycloak is there', async () => {
+  it('downloads nothing if Keycloak is installed', async () => {
     const home = keycloakHome(folder);
     mkdirSync(path.join(home, 'bin'), { recursive: true });
     writeFileSync(path.join(home, 'bin', 'kc.sh'), '');
@@ -119,7 +119,7 @@ describe('installing', () => {
     expect(readdirSync(folder)).toEqual([path.basename(home)]);
   });
 
-  it('refuses and removes what Maven brings when it is not the pinned archive', async () => {
+  it('refuses and removes a downloaded archive with another checksum', async () => {
     const maven = path.join(folder, 'mvn');
     writeFileSync(maven, `#!/bin/sh\necho other > ${folder}/download/${readArchivePin().file}\n`, {
       mode: 0o755,
@@ -131,7 +131,7 @@ describe('installing', () => {
       env: { PATH: `${folder}:/usr/bin:/bin` },
       note: () => undefined,
     });
-    await expect(install).rejects.toThrow(/not the archive that this project pins/);
+    await expect(install).rejects.toThrow(/The checksum of .* is wrong/);
     expect(existsSync(home)).toBe(false);
     expect(readdirSync(path.join(folder, 'download'))).toEqual([]);
   });

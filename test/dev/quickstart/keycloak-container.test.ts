@@ -8,7 +8,7 @@ import { fetch } from 'undici';
 import { KEYCLOAK_FOLDER } from '../../../src/dev/quickstart/keycloak/archive.ts';
 import { findDockerFallback, startOwnKeycloak } from '../../../src/dev/quickstart/keycloak/runtime.ts';
 import type { RunningKeycloak } from '../../../src/dev/quickstart/keycloak/keycloak.ts';
-import { commandLine, isAlive } from '../../../src/dev/quickstart/processes.ts';
+import { readCommandLine, isProcessRunning } from '../../../src/dev/quickstart/processes.ts';
 import { signInAsBootstrapAdmin } from '../../../src/dev/quickstart/keycloak/realm-setup.ts';
 import { createSecrets, type SecretName, type Secrets } from '../../../src/dev/quickstart/secrets.ts';
 import { evidence } from '../../support/evidence.ts';
@@ -22,7 +22,7 @@ const SECRETS: SecretName[] = [
   'keycloak-service-client',
   'keycloak-vault-client',
 ];
-/** The stand-in is made, built for its settings, and started, on a machine that may be busy. */
+/** The image is created and started on a machine that may be busy. */
 const READY_TIMEOUT_MS = 15 * 60_000;
 
 let dataDir: string;
@@ -33,7 +33,7 @@ afterAll(() => {
   rmSync(dataDir, { recursive: true });
 });
 
-/** A folder for PATH that holds `docker` alone, and what a java of that version prints. */
+/** Creates a folder for PATH with only `docker`, and a `java` that prints the given version. */
 function pathWith(docker: string | undefined, javaVersion?: string): string {
   const folder = mkdtempSync(path.join(dataDir, 'path-'));
   if (docker !== undefined) symlinkSync(docker, path.join(folder, 'docker'));
@@ -44,23 +44,23 @@ function pathWith(docker: string | undefined, javaVersion?: string): string {
   return folder;
 }
 
-describe('What Keycloak runs on, without a Docker engine', () => {
-  it('is Java, and what to install is said, when `docker` is missing or no engine answers', async () => {
+describe('The runtime of Keycloak without a Docker engine', () => {
+  it('is Java if `docker` is missing or no engine responds', async () => {
     expect(await findDockerFallback({ dataDir, environment: { PATH: pathWith(undefined) } })).toBeUndefined();
-    const dead = {
+    const unreachable = {
       PATH: process.env['PATH'],
       JAVA_HOME: dataDir,
       DOCKER_HOST: `unix://${dataDir}/none.sock`,
     };
-    expect(await findDockerFallback({ dataDir, environment: dead })).toBeUndefined();
+    expect(await findDockerFallback({ dataDir, environment: unreachable })).toBeUndefined();
   });
 });
 
-// It makes and builds an image of Keycloak, which takes minutes: only where that is asked for.
+// Creating and building an image of Keycloak takes minutes, so these tests run on request only.
 if (process.env['TEST_KEYCLOAK_CONTAINER'] === 'true') {
   describeOn('docker', 'Keycloak in a container', describeContainer);
 } else {
-  process.stderr.write('Keycloak in a container is tested with TEST_KEYCLOAK_CONTAINER=true only.\n');
+  process.stderr.write('Skipping Keycloak in a container. Set TEST_KEYCLOAK_CONTAINER=true to test it.\n');
   describe.skip('Keycloak in a container', () => {
     it('is skipped without TEST_KEYCLOAK_CONTAINER=true', () => undefined);
   });
@@ -110,27 +110,27 @@ function describeContainer(): void {
     );
   });
 
-  it('is taken when Java is missing or too old, and not when it is there', async () => {
+  it('is used if Java is missing or too old, and not otherwise', async () => {
     const choose = (javaVersion?: string) =>
       findDockerFallback({
         dataDir,
         environment: { ...environment, PATH: pathWith(engine.command, javaVersion) },
       });
-    expect(await choose()).toMatchObject({ because: 'There is no Java' });
-    expect(await choose('11.0.2')).toMatchObject({ because: 'Java 11 is too old' });
+    expect(await choose()).toMatchObject({ reason: 'Java is not installed' });
+    expect(await choose('11.0.2')).toMatchObject({ reason: 'Java 11 is too old' });
     expect(await choose('17.0.15')).toBeUndefined();
   });
 
-  it('is not taken from an engine of another machine, whose loopback is not ours', async () => {
-    const far = { ...environment, PATH: pathWith(engine.command), DOCKER_HOST: engine.host };
-    expect(await findDockerFallback({ dataDir, environment: far })).toBeUndefined();
+  it('is not used with an engine of another machine, which has another loopback', async () => {
+    const remote = { ...environment, PATH: pathWith(engine.command), DOCKER_HOST: engine.host };
+    expect(await findDockerFallback({ dataDir, environment: remote })).toBeUndefined();
   });
 
-  it('says which way the start took', () => {
-    expect(notes[0]).toBe('There is no Java: taking a container of Docker');
+  it('reports that the start uses a container', () => {
+    expect(notes[0]).toBe('Java is not installed: starting in a Docker container');
   });
 
-  it('has the realms, under the address that browsers use, and the admin of the data directory', async () => {
+  it('has the realms with the address for browsers, and the admin of the data directory', async () => {
     for (const realm of ['ops-center', 'ops-center-vault']) {
       const answer = await fetch(`${keycloak.internalUrl}/realms/${realm}/.well-known/openid-configuration`);
       expect(await answer.json()).toMatchObject({ issuer: `${keycloak.url}/realms/${realm}` });
@@ -139,7 +139,7 @@ function describeContainer(): void {
     expect(web?.secret).toBe(secrets.get('keycloak-web-client'));
   });
 
-  it('is published on loopback alone, without capabilities, on a root that nobody can write', async () => {
+  it('is published on loopback only, without capabilities, with a read-only root', async () => {
     const [id = ''] = await containers();
     const [found] = JSON.parse(await docker('inspect', id)) as [{ HostConfig: Record<string, unknown> }];
     expect(found.HostConfig).toMatchObject({
@@ -151,19 +151,22 @@ function describeContainer(): void {
     });
   });
 
-  it('tells where the container can be reached past that, for users’ endpoints to be kept away', async () => {
+  it('lists the other addresses of the container, so that users’ endpoints cannot reach them', async () => {
     expect(keycloak.listeners.map(({ port }) => port)).toEqual([8080, 9000, 7800, 57_800]);
     const [{ host } = { host: '' }] = keycloak.listeners;
     expect((await fetch(`http://${host}:9000/health/ready`)).status).toBe(200);
   });
 
-  it('puts no secret on a command line, neither of the machine nor of the container', async () => {
+  it('has no secret on a command line, neither of the machine nor of the container', async () => {
     const [id = ''] = await containers();
-    const shown = [commandLine(keycloak.pid), await docker('inspect', '--format', '{{.Path}} {{.Args}}', id)];
+    const shown = [
+      readCommandLine(keycloak.pid),
+      await docker('inspect', '--format', '{{.Path}} {{.Args}}', id),
+    ];
     for (const name of SECRETS) expect(JSON.stringify(shown)).not.toContain(secrets.get(name));
   });
 
-  it('replaces the container that a killed start left, and keeps what was changed in the realms', async () => {
+  it('replaces the container that a killed start left, and keeps changes in the realms', async () => {
     await (await admin()).users.create({ realm: 'ops-center', username: 'kept', enabled: true });
     const left = await containers();
     process.kill(keycloak.pid, 'SIGKILL');
@@ -177,19 +180,19 @@ function describeContainer(): void {
     expect(kept).toHaveLength(1);
   }, 240_000);
 
-  it('leaves no container when it is stopped, and its `docker` ends', async () => {
+  it('leaves no container after it is stopped, and its `docker` exits', async () => {
     await keycloak.stop();
     await keycloak.ended;
     expect(await containers()).toEqual([]);
-    expect(isAlive(keycloak.pid)).toBe(false);
+    expect(isProcessRunning(keycloak.pid)).toBe(false);
   }, 60_000);
 
-  it('leaves no container when the start is given up', async () => {
+  it('leaves no container if the start is cancelled', async () => {
     const stop = new AbortController();
-    const given = start(stop.signal).catch((error: unknown) => error);
+    const cancelled = start(stop.signal).catch((error: unknown) => error);
     await until(containers, (ids) => ids.length === 1, 60_000);
     stop.abort();
-    expect(await given).toMatchObject({ name: 'AbortError' });
+    expect(await cancelled).toMatchObject({ name: 'AbortError' });
     expect(await containers()).toEqual([]);
   }, 120_000);
 }

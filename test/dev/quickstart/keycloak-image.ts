@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { keycloakHome } from '../../../src/dev/quickstart/keycloak/archive.ts';
 import { dockerHost } from '../../support/hosts.ts';
-import { TEST_DATA_DIR } from '../../support/test-servers.ts';
+import { TEST_DATA_DIR } from '../../support/postgres-and-keycloak.ts';
 
-/** The entry point, the folders and the user of the image that it stands for. */
+/** Same entry point, folders and user as the real image. */
 const DOCKERFILE = `FROM python-node:test
 ENV JAVA_HOME=/opt/java
 COPY java /opt/java
@@ -12,7 +12,7 @@ USER 1000
 ENTRYPOINT ["/opt/keycloak/bin/kc.sh"]
 `;
 
-/** Streams to the engine what the image is made of: nothing is copied on this side. */
+/** Streams the build context to the engine, without a copy on this machine. */
 const SCRIPT = `
 set -euo pipefail
 java=$(dirname "$(dirname "$(readlink -f "\${JAVA_HOME:-/usr}/bin/java")")")
@@ -26,8 +26,8 @@ tar -C "$folder" -ch --exclude=java/jmods --exclude=java/docs --exclude=java/man
 `;
 
 /**
- * Makes an image of the Keycloak that the tests run and of this machine's Java, under the name that
- * keycloak/Dockerfile begins with: the test engine reaches no registry. An engine of one's own pulls the real one.
+ * Builds an image of the tests' Keycloak and this machine's Java, with the name of the base image in
+ * keycloak/Dockerfile: the test engine cannot reach a registry. An external engine pulls the real image.
  */
 export function ensureKeycloakImage(image: string): void {
   if (process.env['TEST_DOCKER_HOST'] !== undefined) return;

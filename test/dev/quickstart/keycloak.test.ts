@@ -11,7 +11,7 @@ import {
 } from '../../../src/dev/quickstart/keycloak/keycloak.ts';
 import { startOwnKeycloak } from '../../../src/dev/quickstart/keycloak/runtime.ts';
 import { KEYCLOAK_FOLDER } from '../../../src/dev/quickstart/keycloak/archive.ts';
-import { isAlive } from '../../../src/dev/quickstart/processes.ts';
+import { isProcessRunning } from '../../../src/dev/quickstart/processes.ts';
 import { createSecrets } from '../../../src/dev/quickstart/secrets.ts';
 
 let folder: string;
@@ -26,13 +26,13 @@ const FILES = ['ops-center-realm.json', 'ops-center-vault-realm.json'];
 const readRealm = (file: string) => readFileSync(path.join(KEYCLOAK_FOLDER, file), 'utf8');
 
 describe('the realm files', () => {
-  it.each(FILES)('%s takes every client secret from outside, without a default', (file) => {
+  it.each(FILES)('%s reads every client secret from the environment, without a default', (file) => {
     const { clients } = JSON.parse(readRealm(file)) as { clients: { secret: string }[] };
     expect(clients.length).toBeGreaterThan(0);
     for (const { secret } of clients) expect(secret).toMatch(/^\$\{KEYCLOAK_[A-Z]+_CLIENT_SECRET\}$/);
   });
 
-  it.each(FILES)('%s holds no person', (file) => {
+  it.each(FILES)('%s contains no user except service accounts', (file) => {
     const { users } = JSON.parse(readRealm(file)) as { users: { username: string; credentials?: unknown }[] };
     for (const user of users) {
       expect(user.username).toMatch(/^service-account-/);
@@ -40,7 +40,7 @@ describe('the realm files', () => {
     }
   });
 
-  it('are not imported while a placeholder has no value', async () => {
+  it('are not imported if a placeholder has no value', async () => {
     const names = new Set(FILES.flatMap((file) => listPlaceholders(readRealm(file))));
     expect(names).toEqual(
       new Set([
@@ -60,7 +60,7 @@ describe('the realm files', () => {
   });
 });
 
-describe('a Keycloak that a killed start left behind', () => {
+describe('a Keycloak that a killed start left running', () => {
   const children: ChildProcess[] = [];
   afterEach(async () => {
     for (const child of children.splice(0)) {
@@ -70,8 +70,8 @@ describe('a Keycloak that a killed start left behind', () => {
     }
   });
 
-  /** Stands for a JVM of Keycloak: what counts is the command line. */
-  async function processOf(home: string): Promise<ChildProcess> {
+  /** Starts a process with the command line of a Keycloak JVM. */
+  async function startProcess(home: string): Promise<ChildProcess> {
     const args = ['-e', 'setInterval(() => {}, 1e6)', '--', `-Dkc.home.dir=${home}/bin/..`];
     const child = spawn(process.execPath, args, { stdio: 'ignore' });
     children.push(child);
@@ -79,21 +79,21 @@ describe('a Keycloak that a killed start left behind', () => {
     return child;
   }
 
-  it('is ended whatever its version, and one of another data directory is not', async () => {
+  it('is stopped, also with another version, and one of another data directory is not', async () => {
     const own = [
-      await processOf(path.join(folder, 'own', 'keycloak-26.7.4')),
-      await processOf(path.join(folder, 'own', 'keycloak-26.6.0')),
+      await startProcess(path.join(folder, 'own', 'keycloak-26.7.4')),
+      await startProcess(path.join(folder, 'own', 'keycloak-26.6.0')),
     ];
-    const other = await processOf(path.join(folder, 'other', 'keycloak-26.7.4'));
+    const other = await startProcess(path.join(folder, 'other', 'keycloak-26.7.4'));
     const ended = own.map((child) => once(child, 'exit'));
     await stopKeycloak(path.join(folder, 'own'));
     await Promise.all(ended);
-    expect(isAlive(other.pid ?? 0)).toBe(true);
+    expect(isProcessRunning(other.pid ?? 0)).toBe(true);
   });
 });
 
 describe('starting Keycloak', () => {
-  it('says what to install, start or set when there is neither Java nor Docker', async () => {
+  it('says what to install, start or set without Java and Docker', async () => {
     const start = startOwnKeycloak({
       dataDir: folder,
       port: 0,
@@ -104,7 +104,7 @@ describe('starting Keycloak', () => {
       note: () => undefined,
     });
     await expect(start).rejects.toThrow(
-      /no Java: .*Install Java .*JAVA_HOME.* or start Docker.* or set KEYCLOAK_URL/s,
+      /Java is not installed.*Install Java .*JAVA_HOME.* or start Docker.* or set KEYCLOAK_URL/s,
     );
   });
 });

@@ -19,14 +19,14 @@ afterEach(() => {
 const take = (waitMs = 0) => acquireLock({ file, waitMs, busyMessage: (pid) => `held by ${pid}` });
 
 describe('the lock of a data directory', () => {
-  it('is refused, with the holder named, while a live process holds it', async () => {
+  it('is refused with the id of the holder while its process runs', async () => {
     const release = await take();
     await expect(take()).rejects.toThrow(`held by ${process.pid}`);
     release();
     expect(readdirSync(folder)).toEqual([]);
   });
 
-  it('is free again when its process was killed', async () => {
+  it('is free after its process was killed', async () => {
     const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], { stdio: 'ignore' });
     await once(child, 'spawn');
     const pid = child.pid ?? 0;
@@ -38,25 +38,25 @@ describe('the lock of a data directory', () => {
     release();
   });
 
-  it('is free again when its process id now belongs to another process', async () => {
+  it('is free if its process id now belongs to another process', async () => {
     writeFileSync(file, JSON.stringify({ pid: process.pid, mark: 'an earlier start' }));
     const release = await take();
     release();
     expect(existsSync(file)).toBe(false);
   });
 
-  it('is free again when the file is damaged', async () => {
+  it('is free if the file is damaged', async () => {
     writeFileSync(file, '{"pid":');
     (await take())();
   });
 
-  it('goes to one of many who find the same stale lock', async () => {
+  it('is acquired by one of several processes that find the same stale lock', async () => {
     writeFileSync(file, JSON.stringify({ pid: process.pid, mark: 'an earlier start' }));
     const taken = await Promise.allSettled(Array.from({ length: 8 }, () => take()));
     expect(taken.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
   });
 
-  it('is waited for where a wait is allowed', async () => {
+  it('is acquired after a wait if a wait is allowed', async () => {
     const release = await take();
     const waiting = take(10_000);
     release();

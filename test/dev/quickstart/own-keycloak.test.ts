@@ -18,10 +18,10 @@ import { keycloakDataFolder } from '../../../src/dev/quickstart/keycloak/keycloa
 import { keycloakHome } from '../../../src/dev/quickstart/keycloak/archive.ts';
 import { listTcpListeners } from '../../../src/dev/quickstart/listeners.ts';
 import { choosePort } from '../../../src/dev/quickstart/ports.ts';
-import { TEST_DATA_DIR } from '../../support/test-servers.ts';
+import { TEST_DATA_DIR } from '../../support/postgres-and-keycloak.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', '..', 'src', 'cli', 'main.ts');
-/** What `localhost` leads to on many machines, whatever this one's /etc/hosts says. */
+/** Makes `localhost` resolve to `::1` first, as on many machines. */
 const LOCALHOST_IS_IPV6 = `
   import dns from 'node:dns';
   const { lookup } = dns;
@@ -58,7 +58,7 @@ function run(...args: string[]): ChildProcess {
   });
 }
 
-/** Everything that a command prints, and its exit code. */
+/** Collects the output of a command until it matches `until` or the command exits. */
 async function output(child: ChildProcess, until = /$^/): Promise<[code: number | undefined, text: string]> {
   let text = '';
   const seen = new Promise<void>((resolve) => {
@@ -74,7 +74,7 @@ async function output(child: ChildProcess, until = /$^/): Promise<[code: number 
   return [child.exitCode ?? undefined, text];
 }
 
-/** As a first start leaves it, with the folders open as an earlier version of us left them. */
+/** Creates the files of an earlier start, with the open folders of an earlier version. */
 function copyTestKeycloak(): void {
   const realms = readdirSync(TEST_DATA_DIR).find((name) => name.startsWith('realms-')) ?? '';
   const folders = [
@@ -88,7 +88,7 @@ function copyTestKeycloak(): void {
   }
 }
 
-/** Another program of this machine, that waits where `localhost` may lead to as well. */
+/** Simulates another program that listens on the other address of `localhost`. */
 async function squat(port: number): Promise<Server> {
   const server = createServer((socket) => {
     caught += 1;
@@ -109,7 +109,7 @@ beforeAll(async () => {
   const [port, keycloakPort] = ports.map(String) as [string, string];
   settings = { PORT: port, KEYCLOAK_PORT: keycloakPort, METRICS_PORT: '0', POSTGRES_PORT: '0' };
   start = run('dev');
-  // By then the ports were looked at; the admin's password has not been sent yet.
+  // At this point the ports have been checked, and the admin's password has not been sent yet.
   await output(start, /Keycloak: starting/);
   squatters = await Promise.all(ports.map(squat));
   const [code, text] = await output(start, /Ctrl-C stops everything/);
@@ -125,13 +125,13 @@ afterAll(async () => {
   rmSync(cwd, { recursive: true });
 }, 60_000);
 
-describe('a start with a Keycloak of its own', () => {
-  it('closes to others what holds Keycloak’s secrets, also where an earlier start left it open', () => {
+describe('a start that starts Keycloak too', () => {
+  it('restricts the folders with Keycloak’s secrets, also after an earlier start left them open', () => {
     for (const folder of [keycloakDataFolder(dataDir), keycloakHome(dataDir), path.join(dataDir, 'secrets')])
       expect(statSync(folder).mode & 0o777).toBe(0o700);
   });
 
-  it('sends no password and no session to a program that waits on the other address of localhost', async () => {
+  it('sends no password and no session to a program on the other address of localhost', async () => {
     const [code, session] = await output(run('session', 'professional'));
     expect([code, session.trim().length > 20]).toEqual([0, true]);
     expect(await output(run('demo'))).toMatchObject([0, expect.stringContaining('data: [DONE]')]);
@@ -140,7 +140,7 @@ describe('a start with a Keycloak of its own', () => {
   }, 60_000);
 
   const onLinux = process.platform === 'linux' ? it : it.skip;
-  onLinux('keeps users’ endpoints away from everything that Keycloak listens on', async () => {
+  onLinux('refuses users’ endpoints at every address on which Keycloak listens', async () => {
     const session = (await output(run('session', 'starter')))[1].trim();
     const add = async (port: number) => {
       const answer = await fetch(`http://127.0.0.1:${String(ports[0])}/api/v1/byok/keys/add`, {
@@ -150,10 +150,10 @@ describe('a start with a Keycloak of its own', () => {
       });
       return [answer.status, ((await answer.json()) as { code?: string }).code];
     };
-    const found = listTcpListeners(readStack().pids.keycloak);
-    // Its pages, its management interface, and one that nobody asked for.
-    expect(found.length).toBeGreaterThanOrEqual(3);
-    for (const { host, port } of found) {
+    const listeners = listTcpListeners(readStack().pids.keycloak);
+    // Its pages, its management interface, and one of its transaction manager.
+    expect(listeners.length).toBeGreaterThanOrEqual(3);
+    for (const { host, port } of listeners) {
       expect(host).toBe('127.0.0.1');
       expect(await add(port)).toEqual([400, 'endpoint_forbidden']);
     }

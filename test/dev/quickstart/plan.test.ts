@@ -17,7 +17,7 @@ const ownKeycloak = {
 };
 
 describe('the plan of a quick start', () => {
-  it('starts every part when nothing is configured', () => {
+  it('starts every server if nothing is configured', () => {
     expect(planStart(generated)).toMatchObject({
       postgres: true,
       keycloak: true,
@@ -33,7 +33,7 @@ describe('the plan of a quick start', () => {
     ['KEYCLOAK_URL', ownKeycloak, 'keycloak'],
     ['UPSTREAM_DEMO_URL', { UPSTREAM_DEMO_URL: 'http://127.0.0.1:1/v1' }, 'demoUpstream'],
     ['DEFAULT_LLM_API_KEY', { DEFAULT_LLM_API_KEY: 'sk-or-mine' }, 'demoIsDefault'],
-  ] as const)('uses what %s names instead of starting it', (_name, settings, part) => {
+  ] as const)('does not start the server that %s configures', (_name, settings, part) => {
     const plan = planStart({ ...generated, ...settings });
     expect(plan[part]).toBe(false);
     const others = (['postgres', 'keycloak', 'demoUpstream', 'demoIsDefault'] as const).filter(
@@ -42,7 +42,7 @@ describe('the plan of a quick start', () => {
     for (const other of others) expect(plan[other]).toBe(true);
   });
 
-  it('takes an empty setting for an unset one', () => {
+  it('treats an empty setting as unset', () => {
     expect(planStart({ ...generated, DATABASE_URL: '', KEYCLOAK_URL: '', POSTGRES_PORT: '' })).toMatchObject({
       postgres: true,
       keycloak: true,
@@ -50,18 +50,18 @@ describe('the plan of a quick start', () => {
     });
   });
 
-  it('tells every fault of the configuration before anything is started', () => {
-    const faulty = { ...generated, PORT: 'http', HOST: '0.0.0.0', KEYCLOAK_PORT: '70000' };
-    expect(() => planStart(faulty)).toThrow(/PORT.*KEYCLOAK_PORT.*HOST is not loopback/s);
+  it('lists all errors of the configuration before anything is started', () => {
+    const invalid = { ...generated, PORT: 'http', HOST: '0.0.0.0', KEYCLOAK_PORT: '70000' };
+    expect(() => planStart(invalid)).toThrow(/PORT.*KEYCLOAK_PORT.*HOST is not loopback/s);
   });
 
-  it('wants the secrets of a Keycloak that is configured', () => {
+  it('requires the secrets of a configured Keycloak', () => {
     expect(() => planStart({ ...generated, KEYCLOAK_URL: 'http://localhost:9999' })).toThrow(
       /WEB_CLIENT_SECRET.*SERVICE_CLIENT_SECRET.*VAULT_CLIENT_SECRET/s,
     );
   });
 
-  it('refuses other realms on a Keycloak of its own', () => {
+  it('refuses other realms if it starts Keycloak', () => {
     expect(() => planStart({ ...generated, KEYCLOAK_REALM: 'mine' })).toThrow(
       /KEYCLOAK_REALM must be ops-center/,
     );
@@ -69,7 +69,7 @@ describe('the plan of a quick start', () => {
 });
 
 describe('local-mode commands', () => {
-  it('are refused where DEPLOY_ENV is set', () => {
+  it('are refused if DEPLOY_ENV is set', () => {
     expect(() => {
       assertLocalMode({ DEPLOY_ENV: 'production' }, 'npm start');
     }).toThrow(/`npm start` is for local mode, and DEPLOY_ENV is set/);
@@ -77,8 +77,8 @@ describe('local-mode commands', () => {
   });
 });
 
-describe('the settings of what was started', () => {
-  it('make the demo upstream the system default only where none is configured', () => {
+describe('the settings of started servers', () => {
+  it('make the demo upstream the system default only if none is configured', () => {
     const url = 'http://127.0.0.1:1/v1';
     const base = { ...generated, ...ownKeycloak, DATABASE_URL: 'postgres://a@127.0.0.1/b' };
     const asDefault = loadConfig({ ...base, ...toDemoSettings(url, 'demo-0123456789', true) });
@@ -87,18 +87,18 @@ describe('the settings of what was started', () => {
       baseUrl: url,
       apiKey: 'demo-0123456789',
     });
-    const beside = loadConfig({
+    const notDefault = loadConfig({
       ...base,
       DEFAULT_LLM_API_KEY: 'mine',
       ...toDemoSettings(url, 'demo-0123456789', false),
     });
-    expect(beside.systemDefault).toMatchObject({ provider: 'openrouter', apiKey: 'mine' });
-    expect(beside.upstreams).toEqual({ demo: url });
+    expect(notDefault.systemDefault).toMatchObject({ provider: 'openrouter', apiKey: 'mine' });
+    expect(notDefault.upstreams).toEqual({ demo: url });
   });
 
   const secrets = { get: () => 'secret', has: () => false, fileOf: () => '' };
 
-  it('name Keycloak for browsers and, without a name that leads elsewhere, for the app', () => {
+  it('contain Keycloak’s address for browsers and, with an IP address, for the app', () => {
     const keycloak = {
       url: 'http://localhost:8080',
       internalUrl: 'http://127.0.0.1:8080',
@@ -111,13 +111,13 @@ describe('the settings of what was started', () => {
     });
   });
 
-  it('leave alone what was not started', () => {
+  it('are empty if nothing was started', () => {
     expect(dropEmptySettings(toStackSettings({}, secrets))).toEqual({});
   });
 });
 
-describe('settings laid over an environment', () => {
-  it('take the place of their NAME_FILE too', () => {
+describe('settings that override an environment', () => {
+  it('replace their NAME_FILE too', () => {
     const environment = {
       DATABASE_URL_FILE: '/run/secrets/database',
       SESSION_SECRET_FILE: '/run/secrets/session',

@@ -4,7 +4,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { choosePort, toLoopbackUrl } from '../../../src/dev/quickstart/ports.ts';
 
 describe('choosing a port', () => {
-  it('names the setting that changes a busy port', async () => {
+  it('names the setting of a port that is in use', async () => {
     const other = createServer().listen(0, '127.0.0.1');
     await once(other, 'listening');
     const { port } = other.address() as AddressInfo;
@@ -19,22 +19,22 @@ describe('choosing a port', () => {
     await expect(choosePort(port, 'KEYCLOAK_PORT')).resolves.toBe(port);
   });
 
-  it('takes a port for busy on which another program waits at the other address of localhost', async () => {
-    for (const [taken, own] of [
+  it('refuses a port on which another program listens at the other address of localhost', async () => {
+    for (const [used, host] of [
       ['::1', '127.0.0.1'],
       ['127.0.0.1', '::1'],
     ] as const) {
-      const squatter = createServer().listen(0, taken);
+      const squatter = createServer().listen(0, used);
       await once(squatter, 'listening');
       const { port } = squatter.address() as AddressInfo;
-      await expect(choosePort(port, 'KEYCLOAK_PORT', own)).rejects.toThrow(`Port ${port} is in use`);
+      await expect(choosePort(port, 'KEYCLOAK_PORT', host)).rejects.toThrow(`Port ${port} is in use`);
       squatter.close();
       await once(squatter, 'close');
-      await expect(choosePort(port, 'KEYCLOAK_PORT', own)).resolves.toBe(port);
+      await expect(choosePort(port, 'KEYCLOAK_PORT', host)).resolves.toBe(port);
     }
   });
 
-  it('picks a free one for 0', async () => {
+  it('picks a free port for 0', async () => {
     const port = await choosePort(0, 'PORT');
     expect(port).toBeGreaterThan(0);
     const server = createServer().listen(port, '127.0.0.1');
@@ -44,8 +44,8 @@ describe('choosing a port', () => {
   });
 });
 
-describe('an address for calls of our own', () => {
-  it('leaves nothing to the name localhost', () => {
+describe('the address for requests of the app', () => {
+  it('has an IP address instead of localhost', () => {
     expect(toLoopbackUrl('http://localhost:8080')).toBe('http://127.0.0.1:8080');
   });
 });

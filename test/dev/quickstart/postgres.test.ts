@@ -12,7 +12,7 @@ import {
   type PostgresRole,
   type RunningPostgres,
 } from '../../../src/dev/quickstart/postgres/postgres.ts';
-import { isAlive } from '../../../src/dev/quickstart/processes.ts';
+import { isProcessRunning } from '../../../src/dev/quickstart/processes.ts';
 import { createSecrets } from '../../../src/dev/quickstart/secrets.ts';
 import { canEnter } from '../../../src/dev/quickstart/unprivileged.ts';
 import { runMigrations } from '../../../src/lib/postgres/migrations.ts';
@@ -45,7 +45,7 @@ afterAll(async () => {
 });
 
 describe('the Postgres of the quick start', () => {
-  it('listens on loopback TCP alone and takes no one without a password', async () => {
+  it('listens on loopback TCP only and requires a password', async () => {
     const rows = await query(
       'superuser',
       "SELECT name, setting FROM pg_settings WHERE name IN ('listen_addresses', 'unix_socket_directories') ORDER BY name",
@@ -55,7 +55,7 @@ describe('the Postgres of the quick start', () => {
     expect(methods).toEqual([{ auth_method: 'scram-sha-256' }]);
   });
 
-  it('gives neither login superuser rights', async () => {
+  it('gives no login superuser privileges', async () => {
     const rows = await query(
       'superuser',
       "SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles WHERE rolname IN ('ops_center', 'ops_center_owner', 'ops_center_app')",
@@ -81,16 +81,16 @@ describe('the Postgres of the quick start', () => {
     await expect(query('app', statement)).rejects.toThrow(/permission denied|must be owner/);
   });
 
-  it('lets the app see which migrations were run', async () => {
+  it('lets the app read which migrations were run', async () => {
     const rows = await query('app', 'SELECT name FROM schema_migrations');
     expect(rows.length).toBeGreaterThan(0);
   });
 
-  it('replaces a server that a killed start left behind, and keeps its data', async () => {
+  it('replaces a server that a killed start left running, and keeps its data', async () => {
     await query('owner', 'CREATE TABLE kept AS SELECT 42 AS answer');
-    const leftOver = postgres;
+    const orphan = postgres;
     postgres = await start();
-    expect(isAlive(leftOver.pid)).toBe(false);
+    expect(isProcessRunning(orphan.pid)).toBe(false);
     expect(await query('owner', 'SELECT answer FROM kept')).toEqual([{ answer: 42 }]);
   });
 
@@ -101,7 +101,7 @@ describe('the Postgres of the quick start', () => {
     expect(await query('app', 'SELECT 1 AS up')).toEqual([{ up: 1 }]);
   });
 
-  it('starts when the process id in its pid file now belongs to another process, and leaves that alone', async () => {
+  it('starts if the process id in its pid file belongs to another process, and does not stop that process', async () => {
     await postgres.stop();
     const { folder, runAs } = preparePostgresLocation(dataDir);
     const other = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], {
@@ -112,14 +112,14 @@ describe('the Postgres of the quick start', () => {
     writeFileSync(path.join(folder, 'data', 'postmaster.pid'), `${other.pid}\n${folder}/data\n`);
     try {
       postgres = await start();
-      expect(isAlive(other.pid ?? 0)).toBe(true);
+      expect(isProcessRunning(other.pid ?? 0)).toBe(true);
     } finally {
       other.kill('SIGKILL');
       await once(other, 'exit');
     }
   });
 
-  it('names POSTGRES_PORT when its port is busy', async () => {
+  it('names POSTGRES_PORT if its port is in use', async () => {
     const other = createServer().listen(0, '127.0.0.1');
     await once(other, 'listening');
     await postgres.stop();
@@ -133,10 +133,10 @@ describe('the Postgres of the quick start', () => {
   });
 });
 
-describe('what the unprivileged user can get to', () => {
+describe('the folders of the unprivileged user', () => {
   const unprivileged = { uid: 65_534, gid: 65_534 };
 
-  it('ends at a folder on the way that is closed to it', () => {
+  it('cannot be reached below a folder that it cannot enter', () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'ops-closed-'));
     try {
       chmodSync(folder, 0o700);

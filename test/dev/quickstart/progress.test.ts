@@ -41,7 +41,7 @@ describe('progress in plain lines', () => {
     ]);
   });
 
-  it('runs steps side by side and passes the failure of one on', async () => {
+  it('runs steps in parallel and throws the error of a failed one', async () => {
     const lines: string[] = [];
     const fails = plainProgress(
       (line) => lines.push(line),
@@ -54,7 +54,7 @@ describe('progress in plain lines', () => {
     expect(lines).toEqual(expect.arrayContaining(['A: failed (0 s)', 'B: done (0 s)']));
   });
 
-  it('calls what a Ctrl-C ended stopped, and what another step’s failure ended too', async () => {
+  it('shows a step as stopped after Ctrl-C or after the failure of another step', async () => {
     const lines: string[] = [];
     const print = (line: string) => lines.push(line);
     const stop = new AbortController();
@@ -63,14 +63,14 @@ describe('progress in plain lines', () => {
       return Promise.reject(new Error('its child was killed'));
     };
     await expect(plainProgress(print, stop.signal)([{ title: 'Keycloak', run }])).rejects.toThrow('killed');
-    const givenUp = { title: 'Postgres', run: () => Promise.reject(AbortSignal.abort().reason as Error) };
-    await expect(plainProgress(print, new AbortController().signal)([givenUp])).rejects.toThrow();
+    const cancelled = { title: 'Postgres', run: () => Promise.reject(AbortSignal.abort().reason as Error) };
+    await expect(plainProgress(print, new AbortController().signal)([cancelled])).rejects.toThrow();
     expect(lines).toEqual(['Keycloak: stopped (0 s)', 'Postgres: stopped (0 s)']);
   });
 });
 
 describe('progress on a terminal', () => {
-  it('shows a step that a Ctrl-C ended as stopped, not as failed, and passes its end on', async () => {
+  it('shows a step as stopped after Ctrl-C, not as failed, and throws its error', async () => {
     jest.useRealTimers();
     let shown = '';
     const write = jest.spyOn(process.stdout, 'write').mockImplementation((text) => {

@@ -1,9 +1,10 @@
 import { describe, expect, it } from '@jest/globals';
 import pg from 'pg';
-import { adminClient, createDatabase, createUser, createWebClient } from '../../support/stack.ts';
+import { createDatabase } from '../../support/database.ts';
+import { adminClient, createUser, createWebClient } from '../../support/stack.ts';
 
 describe('the test stack', () => {
-  it('gives each caller a migrated database of its own', async () => {
+  it('creates a separate migrated database for each caller', async () => {
     const { appUrl } = await createDatabase();
     const client = new pg.Client({ connectionString: appUrl });
     await client.connect();
@@ -15,14 +16,14 @@ describe('the test stack', () => {
     }
   });
 
-  it('makes users with the tier asked for', async () => {
+  it('creates users with the requested tier', async () => {
     const user = await createUser({ tier: 'starter' });
     const admin = await adminClient();
     const found = await admin.users.findOne({ id: user.id });
     expect(found?.attributes).toEqual({ subscription_tier: ['starter'] });
   });
 
-  it('copies the web client with addresses of its own', async () => {
+  it('copies the web client with other addresses', async () => {
     const { id } = await createWebClient('http://localhost:4321');
     const admin = await adminClient();
     const [client] = await admin.clients.find({ clientId: id });

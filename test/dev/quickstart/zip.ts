@@ -1,6 +1,6 @@
 import { crc32 } from 'node:zlib';
 
-/** A zip of stored entries, written by hand so that hostile names can be in it (APPNOTE 4.3). */
+/** Builds a zip of stored entries (APPNOTE 4.3). Written by hand, so that entries can have hostile names. */
 export function zipOf(entries: readonly { name: string; content: string; mode?: number }[]): Buffer {
   const parts: Buffer[] = [];
   const directory: Buffer[] = [];
@@ -18,7 +18,7 @@ export function zipOf(entries: readonly { name: string; content: string; mode?: 
     const tail = Buffer.alloc(14);
     tail.writeUInt32LE((((0o100000 | mode) << 16) >>> 0) >>> 0, 6);
     tail.writeUInt32LE(offset, 10);
-    // Version made by: 3 is Unix, which gives the upper half of the attributes its meaning.
+    // "Version made by" 3 is Unix: the upper 16 bits of the attributes are then the file mode.
     directory.push(Buffer.from('PK\x01\x02', 'latin1'), Buffer.from([20, 3]), common, tail, nameBytes);
     parts.push(local);
     offset += local.length;

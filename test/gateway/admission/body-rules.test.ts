@@ -19,11 +19,11 @@ const STEERING = [
   ...['api_key', 'api_base', 'base_url', 'user_config', 'extra_headers', 'model_info'],
   ...['router_settings_override', 'litellm_params', 'litellm_metadata', 'litellm_credential_name'],
   ...['vertex_credentials', 'aws_bedrock_runtime_endpoint', 'azure_ad_token'],
-  // As a lax reader compares names: another case, U+017F for s, the Kelvin sign for k, U+0131 for i.
+  // Spellings that lax parsers accept: another letter case, U+017F for s, the Kelvin sign for k, U+0131 for i.
   ...['API_KEY', 'ba\u017fe_url', 'api_\u212aey', 'ap\u0131_base', 'AW\u017f_region'],
 ];
 
-/** Runs a check and answers the code of its refusal. */
+/** The error code of a check; undefined when it passes. */
 function codeOf(check: () => void): string | undefined {
   try {
     check();
@@ -33,8 +33,8 @@ function codeOf(check: () => void): string | undefined {
   }
 }
 
-describe('the body of a request on an own key', () => {
-  it.each(STEERING)('passes %s to an address that the provider itself or the user set', (field) => {
+describe('checkPersonalKeyBody', () => {
+  it.each(STEERING)('allows %s when the provider or the user set the address', (field) => {
     expect(
       refusedField(() => {
         checkPersonalKeyBody(chat({ [field]: 'x' }), false);
@@ -42,7 +42,7 @@ describe('the body of a request on an own key', () => {
     ).toBeUndefined();
   });
 
-  it.each(STEERING)('refuses %s where the operator set the address', (field) => {
+  it.each(STEERING)('refuses %s when the operator set the address', (field) => {
     expect(
       refusedField(() => {
         checkPersonalKeyBody(chat({ [field]: 'x' }), true);
@@ -50,7 +50,7 @@ describe('the body of a request on an own key', () => {
     ).toBe(field);
   });
 
-  it('passes fields that we do not know', () => {
+  it('allows unknown fields', () => {
     expect(
       refusedField(() => {
         checkPersonalKeyBody(chat({ x_new: 1, previous_response_id: 'r' }), true);
@@ -59,8 +59,8 @@ describe('the body of a request on an own key', () => {
   });
 });
 
-describe('the body of a request that somebody else pays for', () => {
-  it('passes an ordinary request with tools, images and a schema', () => {
+describe('checkSharedPayerBody', () => {
+  it('allows an ordinary request with tools, images and a schema', () => {
     const body = {
       model: 'demo',
       messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'data:' } }] }],
@@ -141,7 +141,7 @@ describe('the body of a request that somebody else pays for', () => {
     { messages: [{ content: { 0: 'x' } }] },
     { messages: [{ content: 1 }] },
     { messages: [{ Content: { type: 'x' } }] },
-  ])('refuses another shape, which an upstream might read in its own way: %j', (body) => {
+  ])('refuses a shape that an upstream might read differently: %j', (body) => {
     expect(
       codeOf(() => {
         checkSharedPayerBody(chat(body), []);
@@ -155,7 +155,7 @@ describe('the body of a request that somebody else pays for', () => {
     { messages: [{ content: [{ type: 'input_audio', input_audio: { data: '', format: 'wav' } }] }] },
     { messages: [{ content: 'the words file_id and audio' }] },
     { messages: [] },
-  ])('passes what stores and names nothing: %j', (body) => {
+  ])('allows a body without stored objects: %j', (body) => {
     expect(
       codeOf(() => {
         checkSharedPayerBody(chat(body), []);
@@ -163,7 +163,7 @@ describe('the body of a request that somebody else pays for', () => {
     ).toBeUndefined();
   });
 
-  it('lets the operator extend the list, but not by a steering field', () => {
+  it('lets the operator allow more fields, except steering fields', () => {
     expect(
       refusedField(() => {
         checkSharedPayerBody(chat({ service_tier: 'flex' }), ['service_tier']);
@@ -176,7 +176,7 @@ describe('the body of a request that somebody else pays for', () => {
     ).toBe('api_key');
   });
 
-  it('refuses a member that stands twice, wherever it is: the upstream might read the other one', () => {
+  it('refuses a duplicate member at any depth, since the upstream might read the other one', () => {
     for (const body of [
       '{"messages":[{"content":[{"file_id":"x"}]}],"messages":[]}',
       '{"tools":[{"type":"web_search","type":"function"}]}',

@@ -4,7 +4,7 @@ import { PROVIDERS } from '../../../src/providers/index.ts';
 
 const NOW = new Date('2026-01-01T00:00:00Z');
 
-function key(id: string, own: Partial<RoutableKey> = {}): RoutableKey {
+function key(id: string, overrides: Partial<RoutableKey> = {}): RoutableKey {
   return {
     id,
     label: null,
@@ -12,11 +12,11 @@ function key(id: string, own: Partial<RoutableKey> = {}): RoutableKey {
     expiresAt: null,
     cooldownUntil: null,
     isDecryptable: () => true,
-    ...own,
+    ...overrides,
   };
 }
 
-function decide(own: Partial<ResolveInput<RoutableKey>>) {
+function decide(overrides: Partial<ResolveInput<RoutableKey>>) {
   return resolveRoute<RoutableKey>({
     model: 'gpt-4o',
     tier: 'starter',
@@ -28,14 +28,14 @@ function decide(own: Partial<ResolveInput<RoutableKey>>) {
     unhealthyProviders: new Set(),
     now: NOW,
     rotationIndex: () => 0,
-    ...own,
+    ...overrides,
   });
 }
 
-const pools = (own: Record<string, RoutableKey[]>) => new Map(Object.entries(own));
+const pools = (byProvider: Record<string, RoutableKey[]>) => new Map(Object.entries(byProvider));
 
 describe('choosing the provider', () => {
-  it('strips the first segment alone when it names a provider with a key in any state', () => {
+  it('strips only the first segment, when it names a provider with a key in any state', () => {
     const personal = pools({ openrouter: [key('a')] });
     expect(decide({ model: 'openrouter/openai/gpt-4o', personal })).toMatchObject({
       provider: 'openrouter',
@@ -49,7 +49,7 @@ describe('choosing the provider', () => {
     });
   });
 
-  it('keeps a first segment that names a provider without a key, for OpenRouter speaks such names', () => {
+  it('keeps a first segment that names a provider without a key, since OpenRouter uses such model names', () => {
     const personal = pools({ openrouter: [key('a')] });
     expect(decide({ model: 'openai/gpt-4o', personal })).toMatchObject({
       provider: 'openrouter',
@@ -57,7 +57,7 @@ describe('choosing the provider', () => {
     });
   });
 
-  it('follows the catalogue before OpenRouter, OpenRouter before the preferred provider, that before the system', () => {
+  it('prefers the catalogue, then OpenRouter, then the preferred provider, then the system', () => {
     const all = { openai: [key('a')], openrouter: [key('b')], custom: [key('c')] };
     const policy = { preferredProvider: 'custom' };
     expect(decide({ personal: pools(all), policy })).toMatchObject({ provider: 'openai' });
@@ -68,7 +68,7 @@ describe('choosing the provider', () => {
     expect(decide({ policy })).toMatchObject({ kind: 'system', provider: 'openrouter', reason: 'no_key' });
   });
 
-  it('passes over an unhealthy provider unless the request names it', () => {
+  it('skips an unhealthy provider unless the request names it', () => {
     const input = {
       personal: pools({ openai: [key('a')], openrouter: [key('b')] }),
       unhealthy: new Set(['openai']),
@@ -77,11 +77,11 @@ describe('choosing the provider', () => {
     expect(decide({ ...input, model: 'openai/gpt-4o' })).toMatchObject({ provider: 'openai' });
   });
 
-  it.each([undefined, 'default'])('serves %s with the default model', (model) => {
+  it.each([undefined, 'default'])('serves the model name %s with the default model', (model) => {
     expect(decide({ model })).toMatchObject({ kind: 'system', model: 'openai/gpt-4o-mini' });
   });
 
-  it('refuses a missing model when there is no default', () => {
+  it('refuses a missing model without a default', () => {
     expect(decide({ model: undefined, system: null })).toMatchObject({
       kind: 'refused',
       code: 'model_missing',
@@ -90,7 +90,7 @@ describe('choosing the provider', () => {
 });
 
 describe('choosing the key', () => {
-  it('rotates over usable keys only, in pool order, so that a skipped key uses no turn', () => {
+  it('rotates over usable keys only, in pool order', () => {
     const pool = [
       key('a'),
       key('b', { enabled: false }),
@@ -98,14 +98,14 @@ describe('choosing the key', () => {
       key('d', { isDecryptable: () => false }),
       key('e'),
     ];
-    const first = [0, 1, 2, 3, 4, 5].map((turn) => {
-      const decision = decide({ personal: pools({ openai: pool }), rotationIndex: () => turn });
+    const orders = [0, 1, 2, 3, 4, 5].map((index) => {
+      const decision = decide({ personal: pools({ openai: pool }), rotationIndex: () => index });
       return decision.kind === 'pool' ? decision.keys.map(({ id }) => id).join('') : decision.kind;
     });
-    expect(first).toEqual(['ace', 'cea', 'eac', 'ace', 'cea', 'eac']);
+    expect(orders).toEqual(['ace', 'cea', 'eac', 'ace', 'cea', 'eac']);
   });
 
-  it('tells why each key was passed over', () => {
+  it('names the reason for each skipped key', () => {
     const pool = [
       key('a', { enabled: false }),
       key('b', { expiresAt: '2025-12-31T23:59:59Z' }),
@@ -125,20 +125,20 @@ describe('choosing the key', () => {
     });
   });
 
-  it('never moves a pool that fails to the system, and says when it is damaged', () => {
-    const aside = key('a', { cooldownUntil: new Date('2026-01-02T00:00:00Z') });
-    expect(decide({ personal: pools({ openai: [aside] }) })).toMatchObject({
+  it('never replaces an unusable pool by the system, and reports undecryptable keys', () => {
+    const inCooldown = key('a', { cooldownUntil: new Date('2026-01-02T00:00:00Z') });
+    expect(decide({ personal: pools({ openai: [inCooldown] }) })).toMatchObject({
       kind: 'refused',
       code: 'no_usable_key',
     });
-    const damaged = key('b', { isDecryptable: () => false });
-    expect(decide({ personal: pools({ openai: [aside, damaged] }) })).toMatchObject({
+    const undecryptable = key('b', { isDecryptable: () => false });
+    expect(decide({ personal: pools({ openai: [inCooldown, undecryptable] }) })).toMatchObject({
       kind: 'refused',
       code: 'key_undecryptable',
     });
   });
 
-  it('takes the personal pool alone when there is one, else the organization’s', () => {
+  it('uses only the personal pool when there is one, else the organization’s', () => {
     const organization = pools({ openai: [key('o')] });
     expect(decide({ organization })).toMatchObject({
       kind: 'pool',
@@ -149,7 +149,7 @@ describe('choosing the key', () => {
     expect(decide({ organization, personal })).toMatchObject({ kind: 'refused', code: 'no_usable_key' });
   });
 
-  it('passes the own pool over below Starter and says so', () => {
+  it('skips the personal pool below Starter and names the reason', () => {
     const personal = pools({ openai: [key('a')] });
     expect(decide({ personal, tier: 'trial' })).toMatchObject({
       kind: 'system',
@@ -160,20 +160,20 @@ describe('choosing the key', () => {
 });
 
 describe('the system default', () => {
-  it('serves the models of its list alone', () => {
+  it('serves only the models of its list', () => {
     expect(decide({ model: 'openai/o9' })).toMatchObject({ kind: 'refused', code: 'model_not_found' });
     const any = { provider: 'openrouter', model: null, models: ['*'] };
     expect(decide({ model: 'openai/o9', system: any })).toMatchObject({ kind: 'system', model: 'openai/o9' });
   });
 
-  it('strips its own prefix', () => {
+  it('strips its provider prefix', () => {
     expect(decide({ model: 'openrouter/openai/gpt-4o-mini' })).toMatchObject({
       kind: 'system',
       model: 'openai/gpt-4o-mini',
     });
   });
 
-  it('is refused when there is none', () => {
+  it('is refused when none is configured', () => {
     expect(decide({ system: null })).toMatchObject({ kind: 'refused', code: 'no_default_provider' });
   });
 });

@@ -26,8 +26,8 @@ afterAll(async () => {
   await upstream.stop();
 });
 
-/** What the upstream sees of an `idempotency-key`. */
-async function seen(session: string, value: string, model?: string): Promise<string> {
+/** The `idempotency-key` that the upstream receives. */
+async function receivedKey(session: string, value: string, model?: string): Promise<string> {
   const { length } = upstream.requests;
   const headers = { 'idempotency-key': value };
   const json = model === undefined ? hello : { ...hello, model };
@@ -35,16 +35,16 @@ async function seen(session: string, value: string, model?: string): Promise<str
   return String((await upstream.received(length + 1)).headers['idempotency-key']);
 }
 
-it('an idempotency key is the user’s own on the system’s key, the same for the same value, and passes on a personal key', async () => {
+it('masks an idempotency key per user on the system key and forwards it unchanged with a personal key', async () => {
   const one = await app.signIn(await createUser({ tier: 'starter' }));
   const other = await app.signIn(await createUser());
-  const first = await seen(one, 'retry-1');
+  const first = await receivedKey(one, 'retry-1');
   expect(first).toMatch(/^[0-9a-f]{64}$/);
-  expect(await seen(one, 'retry-1')).toBe(first);
-  expect(await seen(one, 'retry-2')).not.toBe(first);
-  expect(await seen(other, 'retry-1')).not.toBe(first);
-  // What one user was given is of no use to another either.
-  expect(await seen(other, first)).not.toBe(first);
+  expect(await receivedKey(one, 'retry-1')).toBe(first);
+  expect(await receivedKey(one, 'retry-2')).not.toBe(first);
+  expect(await receivedKey(other, 'retry-1')).not.toBe(first);
+  // A mask sent by another user is masked again.
+  expect(await receivedKey(other, first)).not.toBe(first);
   await addKey(app, one, { provider: 'openai', key: openAiKey() });
-  expect(await seen(one, 'retry-1', 'openai/gpt-4o')).toBe('retry-1');
+  expect(await receivedKey(one, 'retry-1', 'openai/gpt-4o')).toBe('retry-1');
 });

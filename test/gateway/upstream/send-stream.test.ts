@@ -12,7 +12,7 @@ afterEach(() => {
   jest.useRealTimers();
 });
 
-/** A client whose stream is fed by hand. */
+/** A client of a stream that the test writes. */
 async function open() {
   const body = new PassThrough();
   const ended = Promise.withResolvers<StreamOutcome>();
@@ -20,7 +20,7 @@ async function open() {
     const answer = { kind: 'stream', status: 200, headers: {}, body, isPublic: true } as const;
     const options = {
       requestId: 'r',
-      scrub: (text: string) => text,
+      redact: (text: string) => text,
       signal: new AbortController().signal,
       idleTimeoutMs: 1000,
     };
@@ -34,14 +34,14 @@ async function open() {
   return { body, read, ended: ended.promise, [Symbol.dispose]: () => void server.close() };
 }
 
-/** The one method of Express's that the relay uses. */
+/** Adds the only Express method that sendStream uses. */
 function asExpress(response: ServerResponse): Parameters<typeof sendStream>[1] {
   const status = (code: number) => Object.assign(response, { statusCode: code });
   return Object.assign(response, { status }) as unknown as Parameters<typeof sendStream>[1];
 }
 
-describe('a stream in which nothing happens', () => {
-  it('gets a comment after 15 s of silence, counted anew from each frame', async () => {
+describe('an idle stream', () => {
+  it('sends a comment after 15 s of silence, counted from the last frame', async () => {
     jest.useFakeTimers({
       doNotFake: ['nextTick', 'setImmediate', 'queueMicrotask', 'setTimeout', 'performance', 'Date'],
     });

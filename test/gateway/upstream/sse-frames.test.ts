@@ -10,8 +10,8 @@ async function framesOf(chunks: Buffer[], maxFrameBytes = 1_000): Promise<string
   return frames;
 }
 
-describe('sseFrames', () => {
-  it('cuts anywhere, passes every byte, and lets only whole frames go before the end', async () => {
+describe('readSseFrames', () => {
+  it('yields every byte in complete frames for any chunk boundaries', async () => {
     const frame = fc.constantFrom(
       'data: {"a":"é\u{1F600}"}\n\n',
       ': comment\n\n',
@@ -32,14 +32,14 @@ describe('sseFrames', () => {
     );
   });
 
-  it('hands out what stands without a blank line when the stream ends cleanly', async () => {
+  it('yields bytes without a final blank line when the stream ends cleanly', async () => {
     expect(await framesOf([Buffer.from('data: 1\n\ndata: 2')])).toEqual(['data: 1\n\n', 'data: 2']);
   });
 
-  it('copies and allocates a fixed number of bytes for each, however small the pieces of a long event are', async () => {
-    const work = async (pieces: number) => {
+  it('copies and allocates a constant number of bytes per byte, even for a long event in small chunks', async () => {
+    const countBytes = async (count: number) => {
       const spies = [jest.spyOn(Buffer, 'concat'), jest.spyOn(Buffer, 'allocUnsafe')] as const;
-      const chunks = Array.from({ length: pieces }, () => Buffer.alloc(10, 'x'));
+      const chunks = Array.from({ length: count }, () => Buffer.alloc(10, 'x'));
       await framesOf(chunks, Infinity);
       const [concat, allocate] = spies;
       const copied = concat.mock.calls.flatMap(([list]) => list).reduce((sum, part) => sum + part.length, 0);
@@ -47,33 +47,33 @@ describe('sseFrames', () => {
       for (const spy of spies) spy.mockRestore();
       return copied + allocated;
     };
-    expect(await work(4_000)).toBeLessThan(10 * 10 * 4_000);
-    expect(await work(40_000)).toBeLessThan(10 * 10 * 40_000);
+    expect(await countBytes(4_000)).toBeLessThan(10 * 10 * 4_000);
+    expect(await countBytes(40_000)).toBeLessThan(10 * 10 * 40_000);
   });
 
-  it('holds on to no piece of an event that is not complete: its memory may serve again', async () => {
+  it('does not retain the chunks of an incomplete event, whose memory may be reused', async () => {
     const network = Buffer.alloc(8);
-    async function* pieces() {
-      for (const piece of ['data: a', 'bc', '\n', '\ndata: ', '2\n\n']) {
+    async function* chunks() {
+      for (const text of ['data: a', 'bc', '\n', '\ndata: ', '2\n\n']) {
         network.fill(0);
-        yield network.subarray(0, network.write(piece));
+        yield network.subarray(0, network.write(text));
         await Promise.resolve();
       }
     }
     const frames: string[] = [];
-    for await (const frame of readSseFrames(pieces() as unknown as Readable, 1_000))
+    for await (const frame of readSseFrames(chunks() as unknown as Readable, 1_000))
       frames.push(frame.toString());
     expect(frames).toEqual(['data: abc\n\n', 'data: 2\n\n']);
   });
 
-  it('gives up on a frame that does not end', async () => {
+  it('throws on a frame without an end', async () => {
     const endless = Array.from({ length: 20 }, () => Buffer.alloc(100, 'x'));
     await expect(framesOf(endless)).rejects.toMatchObject({ code: 'upstream_malformed' });
   });
 });
 
-describe('sseData', () => {
-  it('reads data lines of each event and leaves comments out', () => {
+describe('parseSseData', () => {
+  it('returns the data lines of each event without comments', () => {
     const frames = ': hi\n\ndata: {"a":1}\n\nevent: e\ndata: x\ndata: y\n\ndata:[DONE]\r\n\r\n';
     expect(parseSseData(Buffer.from(frames))).toEqual(['{"a":1}', 'x\ny', '[DONE]']);
   });

@@ -10,44 +10,45 @@ import { createKeyring, type Keyring } from '../../../src/lib/crypto/keyring.ts'
 import { createLog } from '../../../src/lib/log.ts';
 import { fernetKey, startApp } from '../../support/app.ts';
 import { addKey, openAiKey } from '../../support/key.ts';
-import { createDatabase, createUser } from '../../support/stack.ts';
+import { createDatabase } from '../../support/database.ts';
+import { createUser } from '../../support/stack.ts';
 import { startUpstream } from '../../support/upstream.ts';
 import { createRealmUser, createFixture, randomOwner, readStoredPool, storeKey } from './fixture.ts';
 
-const home = createFixture();
-let custody: KeyAdminContext;
+const fixture = createFixture();
+let context: KeyAdminContext;
 let database: Database;
 
 beforeEach(() => {
-  custody = home.open();
-  ({ database } = custody);
+  context = fixture.open();
+  ({ database } = context);
 });
 
-/** What a start of the app does with its ENCRYPTION_KEY. */
-const start = (keyring: Keyring, on = custody) => assertCanary({ ...on, keyring });
+/** Checks the canary as a start of the app does. */
+const start = (keyring: Keyring, on = context) => assertCanary({ ...on, keyring });
 
-/** What a first write of a key leaves behind. */
+/** Writes a row as the first key write of an owner does. */
 async function storeRecord(): Promise<void> {
   const owner = randomOwner();
   await database.withOwner(owner, (sql) => writeVaultId(sql, owner, 'a-record'));
 }
 
 describe('the canary', () => {
-  it('is made at the first start, one row also when several start at once', async () => {
+  it('is created at the first start, as one row even by concurrent starts', async () => {
     const rings = Array.from({ length: 6 }, () => createKeyring([fernetKey()]));
     await Promise.all(rings.map((ring) => start(ring)));
     const rows = await database.rows(z.object({ token: z.string() }), 'SELECT token FROM encryption_canary');
     expect(rows).toHaveLength(1);
   });
 
-  it('lets only one of several rings start that meet on it when there are records', async () => {
+  it('lets only one of several concurrent starts with different keyrings succeed when there are records', async () => {
     await storeRecord();
     const rings = Array.from({ length: 6 }, () => createKeyring([fernetKey()]));
     const outcomes = await Promise.allSettled(rings.map((ring) => start(ring)));
     expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
   });
 
-  it('refuses, in words, a ring that does not open it while anybody has a record, and is not changed', async () => {
+  it('refuses a keyring that cannot decrypt it while there are records, and is not changed', async () => {
     const [oldKey, newKey] = [fernetKey(), fernetKey()];
     await start(createKeyring([oldKey]));
     await storeRecord();
@@ -60,7 +61,7 @@ describe('the canary', () => {
     await start(createKeyring([oldKey]));
   });
 
-  it('is made anew for another key while nobody has a record', async () => {
+  it('is replaced for another key while there are no records', async () => {
     const [oldRing, newRing] = [createKeyring([fernetKey()]), createKeyring([fernetKey()])];
     await start(oldRing);
     await start(newRing);
@@ -69,7 +70,7 @@ describe('the canary', () => {
     await expect(start(oldRing)).rejects.toThrow('does not fit');
   });
 
-  it('needs the first key alone once it was sealed anew', async () => {
+  it('needs only the first key after its re-encryption', async () => {
     const [oldKey, newKey] = [fernetKey(), fernetKey()];
     await start(createKeyring([oldKey]));
     await storeRecord();
@@ -80,85 +81,86 @@ describe('the canary', () => {
     await start(createKeyring([newKey]));
     await expect(start(createKeyring([oldKey]))).rejects.toThrow('does not fit');
   });
-  describe('beside keys of the vault', () => {
-    it.each(['in records of their own', 'with the people themselves'])(
-      'that it does not open, %s, is not made on a new database, nor made anew, until the loss is accepted',
+
+  describe('with stored keys in the vault', () => {
+    it.each(['in a vault realm', 'in one realm'])(
+      'that cannot be decrypted, %s, is neither created in a new database nor replaced until the loss is accepted',
       async (layout) => {
-        const isOneRealm = layout === 'with the people themselves';
-        const change = isOneRealm ? { vaultRealm: home.realms.people } : {};
-        const lost = home.open(change);
-        const owner = isOneRealm ? (await createRealmUser(home.realms)).owner : randomOwner();
+        const isOneRealm = layout === 'in one realm';
+        const change = isOneRealm ? { vaultRealm: fixture.realms.main } : {};
+        const lost = fixture.open(change);
+        const owner = isOneRealm ? (await createRealmUser(fixture.realms)).owner : randomOwner();
         await storeKey(lost, owner);
         const databaseUrl = (await createDatabase()).appUrl;
         const wrongKey = fernetKey();
-        const wrong = home.open({ ...change, databaseUrl, encryptionKeys: [wrongKey] });
+        const wrong = fixture.open({ ...change, databaseUrl, encryptionKeys: [wrongKey] });
         const rotate = (acceptLoss: boolean) =>
           rotateKeys(wrong, { acceptLoss, onProgress: () => undefined });
         await expect(assertCanary(wrong)).rejects.toThrow('ENCRYPTION_KEY does not fit the stored keys');
         await expect(rotate(false)).rejects.toThrow('does not fit');
         expect(await findCanaryKeyIndex(wrong.database, wrong.keyring)).toBeUndefined();
-        // A canary of before that nobody's records back is not replaced either.
-        const foreign = createKeyring([fernetKey()]);
-        await reencryptCanary(wrong.database, foreign);
+        // An earlier canary without records is not replaced either.
+        const otherRing = createKeyring([fernetKey()]);
+        await reencryptCanary(wrong.database, otherRing);
         await expect(assertCanary(wrong)).rejects.toThrow('does not fit');
-        expect(await findCanaryKeyIndex(wrong.database, foreign)).toBe(0);
+        expect(await findCanaryKeyIndex(wrong.database, otherRing)).toBe(0);
         expect(await rotate(true)).toMatchObject({ isFinished: true });
         await assertCanary(wrong);
       },
     );
 
-    it('of which it opens one is made on a new database', async () => {
+    it('of which one can be decrypted is created in a new database', async () => {
       const owner = randomOwner();
-      await storeKey(custody, owner);
-      const other = home.open({ encryptionKeys: [fernetKey()] });
+      await storeKey(context, owner);
+      const other = fixture.open({ encryptionKeys: [fernetKey()] });
       await storeKey(other, owner);
-      const anew = home.open({ databaseUrl: (await createDatabase()).appUrl });
-      await assertCanary(anew);
-      expect((await readStoredPool(anew, owner)).keys).toHaveLength(2);
+      const restored = fixture.open({ databaseUrl: (await createDatabase()).appUrl });
+      await assertCanary(restored);
+      expect((await readStoredPool(restored, owner)).keys).toHaveLength(2);
     });
   });
 });
 
-describe('the key that seals', () => {
+describe('the first encryption key', () => {
   const [a, b, c] = [fernetKey(), fernetKey(), fernetKey()];
   const startWith = (...keys: string[]) => start(createKeyring(keys));
   const rotate = (...keys: string[]) =>
     rotateKeys(
-      { ...custody, keyring: createKeyring(keys) },
+      { ...context, keyring: createKeyring(keys) },
       { acceptLoss: false, onProgress: () => undefined },
     );
 
-  it('can be changed process by process before a rotation, there and back', async () => {
+  it('can be changed process by process before a rotation, in both directions', async () => {
     await startWith(a);
     await storeRecord();
     for (const ring of [[a, b], [b, a], [a, b], [a], [b, a]]) await startWith(...ring);
   });
 
-  it('is the first of the rotation from its begin: an older one in front is refused, in words', async () => {
+  it('must be the new key from the start of a rotation: an older key in front is refused', async () => {
     await startWith(a);
-    await storeKey(openedWith(a), randomOwner());
+    await storeKey(openWith(a), randomOwner());
     await startWith(b, a);
-    // Cut off as early as can be.
-    const cutOff = rotateKeys(
-      { ...custody, keyring: createKeyring([b, a]) },
+    // Interrupted as early as possible.
+    const interrupted = rotateKeys(
+      { ...context, keyring: createKeyring([b, a]) },
       {
         acceptLoss: false,
         onProgress: () => {
-          throw new Error('the power went out');
+          throw new Error('interrupted');
         },
       },
     );
-    await expect(cutOff).rejects.toThrow('the power went out');
+    await expect(interrupted).rejects.toThrow('interrupted');
     await expect(startWith(a, b)).rejects.toBeInstanceOf(UnfitError);
     await expect(startWith(a, b)).rejects.toThrow('Put the new key first (ENCRYPTION_KEY=new,old)');
-    await expect(startWith(a)).rejects.toThrow('seals no more');
+    await expect(startWith(a)).rejects.toThrow('no longer encrypts');
     await startWith(b, a);
     expect(await rotate(b, a)).toMatchObject({ isFinished: true });
-    await expect(startWith(a, b)).rejects.toThrow('seals no more');
+    await expect(startWith(a, b)).rejects.toThrow('no longer encrypts');
     expect(await findCanaryKeyIndex(database, createKeyring([a, b]))).toBeUndefined();
     await startWith(b, a);
     await startWith(b);
-    // The next rotation begins as the first one did.
+    // The next rotation starts like the first one.
     await startWith(c, b);
     await startWith(b, c);
     await rotate(c, b);
@@ -166,44 +168,44 @@ describe('the key that seals', () => {
       [b, c],
       [a, c],
     ])
-      await expect(startWith(...ring)).rejects.toThrow('seals no more');
+      await expect(startWith(...ring)).rejects.toThrow('no longer encrypts');
   });
 
-  it('can be an older one again after a rotation that says so', async () => {
+  it('can be an older key again after a rotation to it', async () => {
     await startWith(a);
-    await storeKey(openedWith(a), randomOwner());
+    await storeKey(openWith(a), randomOwner());
     await rotate(b, a);
-    expect(await rotate(a, b)).toMatchObject({ resealed: 1, isFinished: true });
+    expect(await rotate(a, b)).toMatchObject({ reencrypted: 1, isFinished: true });
     await startWith(a, b);
-    await expect(startWith(b, a)).rejects.toThrow('seals no more');
+    await expect(startWith(b, a)).rejects.toThrow('no longer encrypts');
   });
 
-  it('is told from the canary where it was not noted yet', async () => {
+  it('is read from the canary where it is not stored yet', async () => {
     await startWith(b);
     await storeRecord();
     await database.run('UPDATE encryption_canary SET sealing_key = NULL');
     await startWith(c, b);
-    await rotateKeys(openedWith(c), { acceptLoss: true, onProgress: () => undefined });
-    await expect(startWith(b, c)).rejects.toThrow('seals no more');
+    await rotateKeys(openWith(c), { acceptLoss: true, onProgress: () => undefined });
+    await expect(startWith(b, c)).rejects.toThrow('no longer encrypts');
   });
 
-  const openedWith = (...encryptionKeys: string[]) => home.open({ encryptionKeys });
+  const openWith = (...encryptionKeys: string[]) => fixture.open({ encryptionKeys });
 });
 
 describe('the app', () => {
-  it('does not start on another ENCRYPTION_KEY while there are records, and starts with the old one behind', async () => {
+  it('does not start with another ENCRYPTION_KEY while there are records, and starts with the old key as second one', async () => {
     const first = await startApp();
     const [oldKey = ''] = first.config.encryptionKeys;
     await first.stop();
-    const own = openDatabase({
+    const database = openDatabase({
       url: first.databaseUrl,
       max: 1,
       applicationName: 'canary-test',
       log: createLog('silent'),
     });
     const owner = randomOwner();
-    await own.withOwner(owner, (sql) => writeVaultId(sql, owner, 'a-record'));
-    await own.close();
+    await database.withOwner(owner, (sql) => writeVaultId(sql, owner, 'a-record'));
+    await database.close();
     const newKey = fernetKey();
     const startWith = (encryptionKey: string) =>
       startApp({ shared: first, env: { ENCRYPTION_KEY: encryptionKey } });
@@ -212,8 +214,8 @@ describe('the app', () => {
   });
 });
 
-describe('an old key that was taken out of ENCRYPTION_KEY while stored keys need it', () => {
-  it('makes them fail when they are used, and nothing takes their place until it is back', async () => {
+describe('an old key removed from ENCRYPTION_KEY while stored keys need it', () => {
+  it('makes requests with these keys fail without a fallback until it is restored', async () => {
     const [openai, system] = [await startUpstream(), await startUpstream()];
     const env = {
       UPSTREAM_OPENAI_URL: openai.url,
@@ -229,13 +231,13 @@ describe('an old key that was taken out of ENCRYPTION_KEY while stored keys need
     await first.stop();
     const [oldKey = ''] = first.config.encryptionKeys;
     const newKey = fernetKey();
-    const own = openDatabase({
+    const database = openDatabase({
       ...{ url: first.databaseUrl, max: 1, applicationName: 'canary-test', log: createLog('silent') },
     });
-    await reencryptCanary(own, createKeyring([newKey]));
-    await own.close();
+    await reencryptCanary(database, createKeyring([newKey]));
+    await database.close();
 
-    const ask = async (encryptionKey: string) => {
+    const chat = async (encryptionKey: string) => {
       const app = await startApp({ shared: first, env: { ...env, ENCRYPTION_KEY: encryptionKey } });
       const answer = await app.call('/v1/chat/completions', {
         method: 'POST',
@@ -246,11 +248,11 @@ describe('an old key that was taken out of ENCRYPTION_KEY while stored keys need
       await app.stop();
       return { status: answer.status, text };
     };
-    const refused = await ask(newKey);
+    const refused = await chat(newKey);
     expect(refused.status).toBe(424);
     expect(refused.text).toContain('key_undecryptable');
     expect([openai.requests.length, system.requests.length]).toEqual([0, 0]);
-    expect(await ask(`${newKey},${oldKey}`)).toMatchObject({ status: 200 });
+    expect(await chat(`${newKey},${oldKey}`)).toMatchObject({ status: 200 });
     expect(openai.requests.map((request) => request.key)).toEqual([key]);
     expect(system.requests).toEqual([]);
     await Promise.all([openai.stop(), system.stop()]);

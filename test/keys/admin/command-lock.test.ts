@@ -11,42 +11,42 @@ import { assertVaultLocation } from '../../../src/keys/vault-location.ts';
 import { UnfitError } from '../../../src/lib/errors.ts';
 import { createFixture, randomOwner, readStoredPool, storeKey } from './fixture.ts';
 
-const home = createFixture(2);
-let custody: KeyAdminContext;
+const fixture = createFixture(2);
+let context: KeyAdminContext;
 /** The same installation with another vault realm, as `vault move` needs it. */
 let target: KeyAdminContext;
 
 beforeEach(async () => {
-  custody = home.open();
-  target = home.open({ vaultRealm: home.realms.vaults[1] ?? '' });
-  await assertVaultLocation(custody.database, custody.vaultLocation);
-  await assertCanary(custody);
+  context = fixture.open();
+  target = fixture.open({ vaultRealm: fixture.realms.vaults[1] ?? '' });
+  await assertVaultLocation(context.database, context.vaultLocation);
+  await assertCanary(context);
 });
 
 const onProgress = () => undefined;
 const move = (options: { dryRun: boolean; cleanUp?: string }) =>
   moveVault(target, {
-    from: { id: 'ops-center-vault', secret: home.realms.secret },
+    from: { id: 'ops-center-vault', secret: fixture.realms.secret },
     ...{ cleanUp: undefined, onProgress, ...options },
   });
 
-describe('while a command writes stored keys', () => {
+describe('while another command writes stored keys', () => {
   it.each<[string, () => Promise<unknown>]>([
-    ['keys rotate', () => rotateKeys(custody, { acceptLoss: false, onProgress })],
-    ['keys import-legacy', () => importLegacyKeys(custody, { dryRun: false, onProgress })],
-    ['vault purge --yes', () => purgeVault(custody, { yes: true, evenMost: true })],
+    ['keys rotate', () => rotateKeys(context, { acceptLoss: false, onProgress })],
+    ['keys import-legacy', () => importLegacyKeys(context, { dryRun: false, onProgress })],
+    ['vault purge --yes', () => purgeVault(context, { yes: true, evenMost: true })],
     ['vault move', () => move({ dryRun: false })],
-    ['vault move --clean-up', () => move({ dryRun: false, cleanUp: home.realms.vaults[0] ?? '' })],
-  ])('%s is refused in words and writes nothing', async (_name, run) => {
+    ['vault move --clean-up', () => move({ dryRun: false, cleanUp: fixture.realms.vaults[0] ?? '' })],
+  ])('%s is refused and writes nothing', async (_name, run) => {
     const owner = randomOwner();
-    await storeKey(custody, owner);
-    const before = await readStoredPool(custody, owner);
+    await storeKey(context, owner);
+    const before = await readStoredPool(context, owner);
     await withCommandLock(target.database, async () => {
       await expect(run()).rejects.toBeInstanceOf(UnfitError);
       await expect(run()).rejects.toThrow('Another command is writing stored keys');
     });
-    expect(await readStoredPool(custody, owner)).toEqual(before);
-    // And when it is over, it is not refused for that.
+    expect(await readStoredPool(context, owner)).toEqual(before);
+    // After the other command it is no longer refused for this reason.
     const error: unknown = await run().then(
       () => undefined,
       (reason: unknown) => reason,
@@ -54,19 +54,19 @@ describe('while a command writes stored keys', () => {
     expect(String(error)).not.toContain('Another command');
   });
 
-  it('those that only look run', async () => {
-    await storeKey(custody, randomOwner());
+  it('commands that only read are not refused', async () => {
+    await storeKey(context, randomOwner());
     await withCommandLock(target.database, async () => {
-      await checkKeys(custody);
-      await importLegacyKeys(custody, { dryRun: true, onProgress });
-      await purgeVault(custody, { yes: false, evenMost: false });
+      await checkKeys(context);
+      await importLegacyKeys(context, { dryRun: true, onProgress });
+      await purgeVault(context, { yes: false, evenMost: false });
       expect(await move({ dryRun: true })).toMatchObject({ copied: 1 });
     });
   });
 });
 
-it('a command that fails lets the next one run', async () => {
-  const failing = withCommandLock(custody.database, () => Promise.reject(new Error('the power went out')));
-  await expect(failing).rejects.toThrow('the power went out');
+it('a command that fails releases the lock', async () => {
+  const failing = withCommandLock(context.database, () => Promise.reject(new Error('interrupted')));
+  await expect(failing).rejects.toThrow('interrupted');
   expect(await withCommandLock(target.database, () => Promise.resolve('done'))).toBe('done');
 });

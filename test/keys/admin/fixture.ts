@@ -14,29 +14,31 @@ import type { Owner } from '../../../src/lib/owner.ts';
 import { openai } from '../../../src/providers/openai.ts';
 import { fernetKey } from '../../support/app.ts';
 import { evidence } from '../../support/evidence.ts';
-import { adminClient, createDatabase, stack } from '../../support/stack.ts';
+import { createDatabase } from '../../support/database.ts';
+import { adminClient, stack } from '../../support/stack.ts';
 import { randomKey } from '../instance.ts';
 
-/** Realms that nobody else's records lie in, so that a walk over all of them can be counted. */
+/** Realms of one test file only, so that a list of all their users can be counted. */
 export interface Realms {
-  people: string;
+  /** The realm of the users. */
+  main: string;
   vaults: readonly string[];
-  /** Of every client of theirs. */
+  /** Client secret of all their clients. */
   secret: string;
   drop(): Promise<void>;
 }
 
 /**
- * Copies of the shipped realms. In the realm of the people there is a vault client too, and attributes that
- * nobody declared are kept: it can hold keys itself, and keys of the old layout.
+ * Creates copies of the shipped realms. The main realm also has the vault client and keeps undeclared attributes,
+ * so that it can hold keys itself and keys of the old layout.
  */
 export async function createRealms(vaultCount: number): Promise<Realms> {
   const suffix = randomBytes(4).toString('hex');
   const secret = randomBytes(24).toString('base64url');
   evidence.registerSecret('client secret', secret);
-  const [people, vaults] = [
-    `custody-people-${suffix}`,
-    Array.from({ length: vaultCount }, (_, at) => `custody-vault-${at}-${suffix}`),
+  const [main, vaults] = [
+    `key-admin-main-${suffix}`,
+    Array.from({ length: vaultCount }, (_, index) => `key-admin-vault-${index}-${suffix}`),
   ];
   const shipped = (file: string) =>
     RealmFile.parse(
@@ -46,27 +48,27 @@ export async function createRealms(vaultCount: number): Promise<Realms> {
           .replaceAll(/\$\{(PUBLIC|INTERNAL)_URL\}/g, 'http://localhost:1'),
       ),
     );
-  const [main, vault] = [shipped('ops-center-realm.json'), shipped('ops-center-vault-realm.json')];
-  for (const realm of vaults) await (await adminClient()).realms.create({ ...vault, realm });
+  const [mainFile, vaultFile] = [shipped('ops-center-realm.json'), shipped('ops-center-vault-realm.json')];
+  for (const realm of vaults) await (await adminClient()).realms.create({ ...vaultFile, realm });
   const admin = await adminClient();
   await admin.realms.create({
-    ...main,
-    realm: people,
-    clients: [...main.clients, ...vault.clients],
-    users: [...main.users, ...vault.users],
+    ...mainFile,
+    realm: main,
+    clients: [...mainFile.clients, ...vaultFile.clients],
+    users: [...mainFile.users, ...vaultFile.users],
   });
-  const profile = await admin.users.getProfile({ realm: people });
+  const profile = await admin.users.getProfile({ realm: main });
   await admin.users.updateProfile({
     ...profile,
-    realm: people,
+    realm: main,
     unmanagedAttributePolicy: 'ADMIN_EDIT' as never,
   });
   return {
-    people,
+    main,
     vaults,
     secret,
     async drop() {
-      for (const realm of [people, ...vaults]) await (await adminClient()).realms.del({ realm });
+      for (const realm of [main, ...vaults]) await (await adminClient()).realms.del({ realm });
     },
   };
 }
@@ -78,75 +80,75 @@ const RealmFile = z.looseObject({
 
 export interface FixtureSettings {
   databaseUrl: string;
-  realms: Pick<Realms, 'people' | 'secret'>;
-  /** The realm of the people for the guide's layout. */
+  realms: Pick<Realms, 'main' | 'secret'>;
+  /** The main realm in the layout with one realm. */
   vaultRealm: string;
   encryptionKeys: readonly string[];
   keycloakUrl?: string;
 }
 
-/** Realms and a database of a test file's own, both empty when a test begins. */
+/** Realms and a database of one test file, both empty at the start of each test. */
 export interface Fixture {
   readonly realms: Realms;
-  /** With the first of the vault realms, and one key. */
+  /** Settings with the first vault realm and one encryption key. */
   readonly settings: FixtureSettings;
-  /** What the commands work with there; closed after the test. */
+  /** Creates the context of a command; it is closed after the test. */
   open(change?: Partial<FixtureSettings>): KeyAdminContext;
 }
 
-/** Call it at the top of a test file, before other hooks: they build on it. */
+/** Registers the hooks of the fixture. Call it at the top of a test file, since other hooks depend on it. */
 export function createFixture(vaultCount = 1): Fixture {
   let realms: Realms;
-  let setting: FixtureSettings;
-  const opened: KeyAdminContext[] = [];
+  let settings: FixtureSettings;
+  const contexts: KeyAdminContext[] = [];
   beforeAll(async () => {
     realms = await createRealms(vaultCount);
   }, 120_000);
   afterAll(() => realms.drop(), 60_000);
   beforeEach(async () => {
-    await Promise.all([realms.people, ...realms.vaults].map(emptyRealm));
+    await Promise.all([realms.main, ...realms.vaults].map(emptyRealm));
     const [{ appUrl }, vaultRealm = ''] = [await createDatabase(), realms.vaults[0]];
-    setting = { databaseUrl: appUrl, realms, vaultRealm, encryptionKeys: [fernetKey()] };
+    settings = { databaseUrl: appUrl, realms, vaultRealm, encryptionKeys: [fernetKey()] };
   }, 60_000);
   afterEach(async () => {
-    await Promise.all(opened.splice(0).map((each) => each.close()));
+    await Promise.all(contexts.splice(0).map((each) => each.close()));
   });
   return {
     get realms() {
       return realms;
     },
     get settings() {
-      return setting;
+      return settings;
     },
     open(change = {}) {
-      const custody = openContext({ ...setting, ...change });
-      opened.push(custody);
-      return custody;
+      const context = openContext({ ...settings, ...change });
+      contexts.push(context);
+      return context;
     },
   };
 }
 
-/** The settings of a command, as an operator would write them. */
-export function toEnvironment(setting: FixtureSettings): Record<string, string> {
-  for (const key of setting.encryptionKeys) evidence.registerSecret('encryption key', key);
+/** The environment variables of a command. */
+export function toEnvironment(settings: FixtureSettings): Record<string, string> {
+  for (const key of settings.encryptionKeys) evidence.registerSecret('encryption key', key);
   return {
     PORT: '1',
     METRICS_PORT: '2',
-    DATABASE_URL: setting.databaseUrl,
-    ENCRYPTION_KEY: setting.encryptionKeys.join(','),
+    DATABASE_URL: settings.databaseUrl,
+    ENCRYPTION_KEY: settings.encryptionKeys.join(','),
     SESSION_SECRET: randomBytes(32).toString('base64url'),
-    KEYCLOAK_URL: setting.keycloakUrl ?? stack.keycloak.url,
-    KEYCLOAK_REALM: setting.realms.people,
-    KEYCLOAK_VAULT_REALM: setting.vaultRealm,
-    KEYCLOAK_WEB_CLIENT_SECRET: setting.realms.secret,
-    KEYCLOAK_SERVICE_CLIENT_SECRET: setting.realms.secret,
-    KEYCLOAK_VAULT_CLIENT_SECRET: setting.realms.secret,
+    KEYCLOAK_URL: settings.keycloakUrl ?? stack.keycloak.url,
+    KEYCLOAK_REALM: settings.realms.main,
+    KEYCLOAK_VAULT_REALM: settings.vaultRealm,
+    KEYCLOAK_WEB_CLIENT_SECRET: settings.realms.secret,
+    KEYCLOAK_SERVICE_CLIENT_SECRET: settings.realms.secret,
+    KEYCLOAK_VAULT_CLIENT_SECRET: settings.realms.secret,
   };
 }
 
-/** What the commands work with, on real servers. */
-function openContext(setting: FixtureSettings): KeyAdminContext {
-  const config = readConfig(toEnvironment(setting) satisfies Environment, () => {
+/** Creates the context of a command with the real servers. */
+function openContext(settings: FixtureSettings): KeyAdminContext {
+  const config = readConfig(toEnvironment(settings) satisfies Environment, () => {
     throw new Error('tests use no secret files');
   });
   const destination = new Writable({
@@ -158,46 +160,46 @@ function openContext(setting: FixtureSettings): KeyAdminContext {
   return createKeyAdminContext(config, createLog('trace', destination));
 }
 
-/** A person of the realm of the people. */
+/** Creates a user in the main realm. */
 export async function createRealmUser(
   realms: Realms,
   attributes: Record<string, string[]> = {},
 ): Promise<{ id: string; owner: Owner; username: string }> {
-  const username = `person-${randomBytes(5).toString('hex')}`;
-  const admin = await adminClient(realms.people);
+  const username = `user-${randomBytes(5).toString('hex')}`;
+  const admin = await adminClient(realms.main);
   const { id } = await admin.users.create({
     username,
     email: `${username}@test.example`,
     firstName: 'Test',
-    lastName: 'Person',
+    lastName: 'User',
     enabled: true,
     attributes: { subscription_tier: ['starter'], ...attributes },
   });
   return { id, owner: `user:${id}`, username };
 }
 
-/** An owner who need not exist among the people. */
+/** An owner that is not a user of the main realm. */
 export function randomOwner(): Owner {
   return `user:${randomUUID()}`;
 }
 
-/** Seals a key under the first key of the ring and stores it as the app does; answers its id and its text. */
+/** Stores a key as the app does, encrypted with the first key of the ring. Returns its id and plaintext. */
 export async function storeKey(
-  custody: KeyAdminContext,
+  context: KeyAdminContext,
   owner: Owner,
   options: { provider?: string; ownerName?: string; label?: string } = {},
 ): Promise<{ id: string; key: string }> {
   const provider = options.provider ?? 'openai';
   const [id, key] = [randomId(), randomKey()];
-  const value = encryptKey(custody.keyring, {
+  const value = encryptKey(context.keyring, {
     ...{ owner, provider, id, key, endpoint: null, expiresAt: null, enabled: true },
     label: options.label ?? null,
     mask: maskKey(openai, key),
     createdAt: new Date().toISOString(),
   });
-  await createPoolWriter(custody).write({
+  await createPoolWriter(context).write({
     ...{ owner, provider, actor: owner, requestId: 'test', action: 'key.added' as const },
-    ownerName: options.ownerName ?? 'somebody',
+    ownerName: options.ownerName ?? 'a-user',
     plan: (pool) => ({
       values: [...pool.keys.map((each) => each.value), ...pool.unreadable, value],
       keyIds: [id],
@@ -206,25 +208,25 @@ export async function storeKey(
   return { id, key };
 }
 
-/** What is stored of a provider. */
+/** Reads the stored keys of a provider. */
 export async function readStoredPool(
-  custody: KeyAdminContext,
+  context: KeyAdminContext,
   owner: Owner,
   provider = 'openai',
 ): Promise<StoredPool> {
-  const record = await custody.vault.findRecord(owner, null);
+  const record = await context.vault.findRecord(owner, null);
   return parsePool(record?.values.get(provider) ?? []);
 }
 
-/** Saves some attributes of a record as an administrator does in the console; `[]` takes one away. */
+/** Saves attributes of a vault record as an administrator does in the console; `[]` removes one. */
 export async function editOwnerRecord(
-  custody: KeyAdminContext,
+  context: KeyAdminContext,
   owner: Owner,
   change: Record<string, string[]>,
 ): Promise<void> {
-  const record = await custody.vault.findRecord(owner, null);
+  const record = await context.vault.findRecord(owner, null);
   if (record === undefined) throw new Error(`${owner} has no record`);
-  const admin = await adminClient(custody.vaultLocation.realm);
+  const admin = await adminClient(context.vaultLocation.realm);
   const { userProfileMetadata: _metadata, access: _access, ...stored } = record.representation;
   await admin.users.update(
     { id: record.id },
@@ -232,18 +234,18 @@ export async function editOwnerRecord(
   );
 }
 
-/** What the trail says of an owner, oldest first. */
+/** Reads the audit trail of an owner, oldest first. */
 export async function readAuditTrail(
-  custody: KeyAdminContext,
+  context: KeyAdminContext,
   owner: Owner,
 ): Promise<{ actor: string; action: string }[]> {
   const Row = z.object({ actor: z.string(), action: z.string() });
-  return custody.database.withOwner(owner, (sql) =>
+  return context.database.withOwner(owner, (sql) =>
     sql.rows(Row, 'SELECT actor, action FROM audit_events ORDER BY id'),
   );
 }
 
-/** Deletes every user of a realm but service accounts. */
+/** Deletes all users of a realm except service accounts. */
 export async function emptyRealm(realm: string): Promise<void> {
   const admin = await adminClient(realm);
   for (;;) {

@@ -14,7 +14,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => realms.drop(), 60_000);
 
-const listing = () =>
+const createClient = () =>
   createKeycloakAdmin({
     baseUrl: stack.keycloak.url,
     realm,
@@ -23,7 +23,7 @@ const listing = () =>
     timeoutMs: 30_000,
   });
 
-/** Users in the order in which Keycloak lists them. */
+/** Creates users. Returns their names in Keycloak's list order. */
 async function createMany(count: number): Promise<string[]> {
   const admin = await adminClient(realm);
   const usernames = Array.from({ length: count }, (_, at) => `user.${String(at).padStart(4, '0')}`);
@@ -36,11 +36,11 @@ async function createMany(count: number): Promise<string[]> {
   return usernames;
 }
 
-it('a walk over users sees everybody once, also where there are several pages', async () => {
+it('lists every user once over several pages', async () => {
   await emptyRealm(realm);
   const usernames = await createMany(130);
   const seen: string[] = [];
-  for await (const { username = '', attributes } of listRealmUsers(listing())) {
+  for await (const { username = '', attributes } of listRealmUsers(createClient())) {
     seen.push(username);
     expect(attributes).toMatchObject({ byok_openai: ['a value'] });
   }
@@ -48,25 +48,25 @@ it('a walk over users sees everybody once, also where there are several pages', 
 }, 60_000);
 
 it.each([1, 60])(
-  'a walk over users passes nobody over when %i of those it has seen are deleted meanwhile',
+  'lists every user when %i of the listed ones are deleted during the listing',
   async (count) => {
     await emptyRealm(realm);
     const usernames = await createMany(130);
     const seen: string[] = [];
     const ids: string[] = [];
-    for await (const { id = '', username = '' } of listRealmUsers(listing())) {
+    for await (const { id = '', username = '' } of listRealmUsers(createClient())) {
       seen.push(username);
       ids.push(id);
       if (seen.length !== 100) continue;
       const admin = await adminClient(realm);
-      for (const gone of ids.slice(-count)) await admin.users.del({ id: gone });
+      for (const deletedId of ids.slice(-count)) await admin.users.del({ id: deletedId });
     }
     expect(seen.toSorted()).toEqual(usernames);
   },
   60_000,
 );
 
-it('a walk over records leaves out who is none, and says which name no owner', async () => {
+it('lists only vault records, with an undefined owner where none is named', async () => {
   await emptyRealm(realm);
   const admin = await adminClient(realm);
   const owner = `user:${randomUUID()}`;
@@ -74,9 +74,9 @@ it('a walk over records leaves out who is none, and says which name no owner', a
     admin.users.create({ username, enabled: false, attributes });
   await create('user.a', { owner: [owner], owner_name: ['ann'], byok_openai: ['x'], byok_openai_key: ['y'] });
   await create('user.b', { byok_openai: ['x'] });
-  await create('somebody', { note: ['no record'] });
+  await create('other-user', { note: ['no record'] });
   const found: unknown[] = [];
-  for await (const { owner: named, ownerName, values } of listVaultRecords(listing(), false))
+  for await (const { owner: named, ownerName, values } of listVaultRecords(createClient(), false))
     found.push([named, ownerName, [...values.keys()]]);
   expect(found).toEqual([
     [owner, 'ann', ['openai']],
@@ -84,9 +84,9 @@ it('a walk over records leaves out who is none, and says which name no owner', a
   ]);
 });
 
-it('a client that may not list users is told which realm refused it', async () => {
+it('refuses a client that may not list users with the name of the realm', async () => {
   const admin = await adminClient(realm);
-  const clientId = `powerless-${randomUUID()}`;
+  const clientId = `without-roles-${randomUUID()}`;
   await admin.clients.create({
     clientId,
     secret: realms.secret,
@@ -94,14 +94,14 @@ it('a client that may not list users is told which realm refused it', async () =
     serviceAccountsEnabled: true,
     standardFlowEnabled: false,
   });
-  const powerless = createKeycloakAdmin({
+  const withoutRoles = createKeycloakAdmin({
     baseUrl: stack.keycloak.url,
     realm,
     clientId,
     clientSecret: realms.secret,
   });
-  await expect(listRealmUsers(powerless).next()).rejects.toMatchObject({
+  await expect(listRealmUsers(withoutRoles).next()).rejects.toMatchObject({
     code: 'keycloak_unavailable',
-    detail: `Keycloak answered 403 when asked for the users of realm "${realm}".`,
+    detail: `Keycloak answered 403 to a request for the users of realm "${realm}".`,
   });
 });

@@ -31,98 +31,109 @@ import { createFixture, randomOwner, storeKey } from './fixture.ts';
 const SERVERS = 'secrets of servers';
 const RUNS = 'runs and their events';
 
-const home = createFixture();
+const fixture = createFixture();
 let ssh: Runner;
 /** The old key and the new one. */
 let [a, b] = ['', ''];
 
 beforeEach(async () => {
   [a, b] = [fernetKey(), fernetKey()];
-  const custody = open([a]);
-  await assertCanary(custody);
-  const runner = createRunners({ dialer: createTestDialer(), log: custody.log }).get('ssh');
-  if (runner === undefined) throw new Error('there is no SSH');
+  const context = open([a]);
+  await assertCanary(context);
+  const runner = createRunners({ dialer: createTestDialer(), log: context.log }).get('ssh');
+  if (runner === undefined) throw new Error('the SSH runner is missing');
   ssh = runner;
 });
 
-const open = (encryptionKeys: readonly string[]) => home.open({ encryptionKeys });
+const open = (encryptionKeys: readonly string[]) => fixture.open({ encryptionKeys });
 
-const rotate = (custody: KeyAdminContext, options: Partial<RotateOptions> = {}) =>
-  rotateKeys(custody, { acceptLoss: false, onProgress: () => undefined, ...options });
+const rotate = (context: KeyAdminContext, options: Partial<RotateOptions> = {}) =>
+  rotateKeys(context, { acceptLoss: false, onProgress: () => undefined, ...options });
 
-/** As the app stores a server, under the first key of the custody's ring. */
+/** Stores a server as the app does, encrypted with the first key of the ring. */
 async function addServer({ database, keyring }: KeyAdminContext, owner: Owner, password = randomPassword()) {
-  const place = { owner, serverId: randomUUID(), hostKey: null };
+  const binding = { owner, serverId: randomUUID(), hostKey: null };
   const config = encryptConfig(
     keyring,
     ssh,
-    place,
+    binding,
     await ssh.config.parseAsync(createSshServerConfig({ password })),
   );
   const settings = { name: 'x', workspacePath: null, isDefault: false, isActive: true, hostKey: null };
   await database.withOwner(owner, (sql) =>
-    insertServer(sql, getUserId(owner), { id: place.serverId, serverType: 'ssh', config, ...settings }),
+    insertServer(sql, getUserId(owner), { id: binding.serverId, serverType: 'ssh', config, ...settings }),
   );
-  return { id: place.serverId, place, password };
+  return { id: binding.serverId, binding, password };
 }
 
-const serversOf = ({ database }: KeyAdminContext, owner: Owner) => database.withOwner(owner, listServers);
+const listServersOf = ({ database }: KeyAdminContext, owner: Owner) => database.withOwner(owner, listServers);
 
-async function passwordOf(custody: KeyAdminContext, owner: Owner, id: string, keys: readonly string[]) {
-  const stored = (await serversOf(custody, owner)).find((server) => server.id === id);
-  const place = { owner, serverId: id, hostKey: null };
-  const config = await decryptConfig(createKeyring(keys), ssh, place, stored?.config ?? {});
+async function readPassword(context: KeyAdminContext, owner: Owner, id: string, keys: readonly string[]) {
+  const stored = (await listServersOf(context, owner)).find((server) => server.id === id);
+  const binding = { owner, serverId: id, hostKey: null };
+  const config = await decryptConfig(createKeyring(keys), ssh, binding, stored?.config ?? {});
   return (config as { password?: string } | undefined)?.password;
 }
 
-const runsOf = ({ database }: KeyAdminContext) =>
+const runsStoreOf = ({ database }: KeyAdminContext) =>
   createRunsStore(database, {
-    ...{ instance: 'one', leaseMs: 60_000, mostQueued: 1 },
+    ...{ instance: 'one', leaseMs: 60_000, maxQueuedPerUser: 1 },
     limits: { perUser: 9, perServer: 9 },
   });
 
-/** As the app stores a run that is under way and has said something, twice. */
-async function addRun(custody: KeyAdminContext, owner: Owner, command = 'true'): Promise<RunRef> {
-  const seals = createRunEncryption(custody.keyring);
+/** Stores a running run with two output events, as the app does. */
+async function addRun(context: KeyAdminContext, owner: Owner, command = 'true'): Promise<RunRef> {
+  const encryption = createRunEncryption(context.keyring);
   const run = { id: randomUUID(), owner };
-  const sealed = seals.encryptRun(run, StartRun.parse({ command }), createPrincipal(getUserId(owner)));
+  const ciphertext = encryption.encryptRun(
+    run,
+    StartRun.parse({ command }),
+    createPrincipal(getUserId(owner)),
+  );
   const server = { serverId: 'a', serverName: 'A', serverType: 'ssh' } as const;
   const more = { serverVersions: [1], language: null };
-  await runsOf(custody).submit({ ...run, ...server, ...more, codeSha256: '', sealed }, true, 'req_test');
-  const news = { type: 'output', stream: 'stdout', encoding: 'utf8', data: Buffer.from('said') } as const;
-  await runsOf(custody).saveEvents(
+  await runsStoreOf(context).submit(
+    { ...run, ...server, ...more, codeSha256: '', ciphertext },
+    true,
+    'req_test',
+  );
+  const event = { type: 'output', stream: 'stdout', encoding: 'utf8', data: Buffer.from('text') } as const;
+  await runsStoreOf(context).saveEvents(
     run,
-    [1, 2].map((seq) => seals.encryptEvents(run, [{ seq, news }])),
+    [1, 2].map((seq) => encryption.encryptEvents(run, [{ seq, event }])),
   );
   return run;
 }
 
-/** What a run was, and what it has said, to whoever has these keys. */
-async function readRun(custody: KeyAdminContext, run: RunRef, keys: readonly string[]) {
-  const seals = createRunEncryption(createKeyring(keys));
-  const batches = await runsOf(custody).readBatches(run, 0, 9);
+/** Decrypts the program and the events of a run with these keys. */
+async function readRun(context: KeyAdminContext, run: RunRef, keys: readonly string[]) {
+  const encryption = createRunEncryption(createKeyring(keys));
+  const batches = await runsStoreOf(context).readBatches(run, 0, 9);
   return {
-    program: seals.decryptProgram(run, (await runsOf(custody).findWhole(run))?.sealed ?? ''),
-    said: batches.map((batch) => seals.decryptEvents(run, batch)?.map(({ news }) => news)),
+    program: encryption.decryptProgram(
+      run,
+      (await runsStoreOf(context).findRunWithProgram(run))?.sealed ?? '',
+    ),
+    events: batches.map((batch) => encryption.decryptEvents(run, batch)?.map(({ event }) => event)),
   };
 }
 
-const said = [expect.objectContaining({ type: 'output', data: Buffer.from('said') })];
+const decryptedEvents = [expect.objectContaining({ type: 'output', data: Buffer.from('text') })];
 
-async function textsOf(custody: KeyAdminContext): Promise<EncryptedText[]> {
+async function listTexts(context: KeyAdminContext): Promise<EncryptedText[]> {
   const texts: EncryptedText[] = [];
-  for (const sealed of custody.otherSecrets) for await (const text of sealed.list()) texts.push(text);
+  for (const secrets of context.otherSecrets) for await (const text of secrets.list()) texts.push(text);
   return texts;
 }
 
-async function onlyText(custody: KeyAdminContext): Promise<EncryptedText> {
-  const [text] = await textsOf(custody);
-  if (text === undefined) throw new Error('nothing is sealed');
+async function getOnlyText(context: KeyAdminContext): Promise<EncryptedText> {
+  const [text] = await listTexts(context);
+  if (text === undefined) throw new Error('no text is stored');
   return text;
 }
 
 describe('keys check', () => {
-  it('counts the secrets of servers and runs, whoever’s they are, by the key that opens them', async () => {
+  it('counts the secrets of servers and runs of all owners by the key that decrypts them', async () => {
     for (const owner of [randomOwner(), randomOwner()]) await addServer(open([a]), owner);
     await addServer(open([b]), randomOwner());
     await addRun(open([a]), randomOwner());
@@ -136,26 +147,26 @@ describe('keys check', () => {
     ]);
   });
 
-  it('finds those that were moved to another place', async () => {
-    const custody = open([a]);
+  it('counts secrets that were moved to another row as misplaced', async () => {
+    const context = open([a]);
     const [owner, other] = [randomOwner(), randomOwner()];
-    await addServer(custody, owner);
-    const { id } = await addServer(custody, other);
-    const [stolen] = (await serversOf(custody, owner)).map(({ config }) => config['password']);
-    await custody.database.withOwner(other, (sql) =>
+    await addServer(context, owner);
+    const { id } = await addServer(context, other);
+    const [stolen] = (await listServersOf(context, owner)).map(({ config }) => config['password']);
+    await context.database.withOwner(other, (sql) =>
       sql.run(
         `UPDATE user_execution_servers SET connection_config = connection_config || $2::jsonb WHERE id = $1`,
         [id, JSON.stringify({ password: stolen })],
       ),
     );
-    const [run, moved] = [await addRun(custody, owner), await addRun(custody, owner)];
-    await custody.database.withOwner(owner, (sql) =>
+    const [run, moved] = [await addRun(context, owner), await addRun(context, owner)];
+    await context.database.withOwner(owner, (sql) =>
       sql.run('UPDATE runs SET sealed = (SELECT sealed FROM runs WHERE id = $1) WHERE id = $2', [
         run.id,
         moved.id,
       ]),
     );
-    expect((await checkKeys(custody)).otherSecrets).toMatchObject([
+    expect((await checkKeys(context)).otherSecrets).toMatchObject([
       { texts: 2, misplaced: 1, undecryptable: 0 },
       { texts: 6, misplaced: 1, undecryptable: 0 },
     ]);
@@ -163,150 +174,157 @@ describe('keys check', () => {
 });
 
 describe('keys rotate', () => {
-  it('seals the secrets of servers and runs under the new key: the old one is needed no more', async () => {
+  it('re-encrypts the secrets of servers and runs with the new key, so that the old one is no longer needed', async () => {
     const [owner, other] = [randomOwner(), randomOwner()];
     const before = open([a]);
     const server = await addServer(before, owner);
-    const [stored] = await serversOf(before, owner);
+    const [stored] = await listServersOf(before, owner);
     const run = await addRun(before, other, 'echo it');
     await storeKey(before, owner);
-    const custody = open([b, a]);
-    expect(await rotate(custody)).toMatchObject({
-      ...{ resealed: 1, resealedElsewhere: 4, isFinished: true },
-      elsewhere: [
+    const context = open([b, a]);
+    expect(await rotate(context)).toMatchObject({
+      ...{ reencrypted: 1, reencryptedSecrets: 4, isFinished: true },
+      otherSecrets: [
         { kind: SERVERS, byRingKey: [1, 0] },
         { kind: RUNS, byRingKey: [3, 0] },
       ],
     });
-    expect(await passwordOf(custody, owner, server.id, [b])).toBe(server.password);
-    expect(await readRun(custody, run, [b])).toEqual({ program: { command: 'echo it' }, said: [said, said] });
-    // Nothing else has changed, what a test has found still holds.
-    const [now] = await serversOf(custody, owner);
+    expect(await readPassword(context, owner, server.id, [b])).toBe(server.password);
+    expect(await readRun(context, run, [b])).toEqual({
+      program: { command: 'echo it' },
+      events: [decryptedEvents, decryptedEvents],
+    });
+    // Nothing else has changed, including the test result.
+    const [now] = await listServersOf(context, owner);
     expect({ ...now, config: undefined }).toEqual({ ...stored, config: undefined });
     expect({ ...now?.config, password: undefined }).toEqual({ ...stored?.config, password: undefined });
-    expect(await rotate(custody)).toMatchObject({ resealedElsewhere: 0, isFinished: true });
+    expect(await rotate(context)).toMatchObject({ reencryptedSecrets: 0, isFinished: true });
   });
 
-  it('goes on where it stood when it was cut off', async () => {
+  it('continues after an interruption', async () => {
     const owners = [randomOwner(), randomOwner(), randomOwner()];
     for (const owner of owners) await addServer(open([a]), owner);
-    const custody = open([b, a]);
-    const cutOff = new Error('cut off');
-    const onProgress: RotateOptions['onProgress'] = ({ reencryptedSecrets: resealedElsewhere }) => {
-      if (resealedElsewhere === 2) throw cutOff;
+    const context = open([b, a]);
+    const interruption = new Error('interrupted');
+    const onProgress: RotateOptions['onProgress'] = ({ reencryptedSecrets }) => {
+      if (reencryptedSecrets === 2) throw interruption;
     };
-    await expect(rotate(custody, { onProgress })).rejects.toBe(cutOff);
-    expect((await checkKeys(custody)).otherSecrets[0]).toMatchObject({ byRingKey: [2, 1] });
+    await expect(rotate(context, { onProgress })).rejects.toBe(interruption);
+    expect((await checkKeys(context)).otherSecrets[0]).toMatchObject({ byRingKey: [2, 1] });
     // A start still needs the old key.
-    expect((await checkKeys(custody)).canaryKeyIndex).toBe(1);
-    expect(await rotate(custody)).toMatchObject({ resealedElsewhere: 1, isFinished: true });
+    expect((await checkKeys(context)).canaryKeyIndex).toBe(1);
+    expect(await rotate(context)).toMatchObject({ reencryptedSecrets: 1, isFinished: true });
   });
 
-  it('is not finished as long as a process that has the old key alone goes on storing', async () => {
+  it('is not finished while a process that has only the old key stores secrets', async () => {
     const owner = randomOwner();
     await addServer(open([a]), owner);
-    const custody = open([b, a]);
-    const [servers, ...others] = custody.otherSecrets;
+    const context = open([b, a]);
+    const [servers, ...others] = context.otherSecrets;
     let isFirst = true;
     async function* listThenStore(): AsyncGenerator<EncryptedText> {
       if (servers !== undefined) yield* servers.list();
       if (isFirst) await addServer(open([a]), owner);
       isFirst = false;
     }
-    const sealedElsewhere = [{ kind: SERVERS, list: listThenStore }, ...others];
-    expect(await rotate({ ...custody, otherSecrets: sealedElsewhere })).toMatchObject({
-      ...{ resealedElsewhere: 1, isFinished: false },
-      elsewhere: [{ byRingKey: [1, 1] }, { texts: 0 }],
+    const otherSecrets = [{ kind: SERVERS, list: listThenStore }, ...others];
+    expect(await rotate({ ...context, otherSecrets })).toMatchObject({
+      ...{ reencryptedSecrets: 1, isFinished: false },
+      otherSecrets: [{ byRingKey: [1, 1] }, { texts: 0 }],
     });
-    expect((await checkKeys(custody)).canaryKeyIndex).toBe(1);
-    expect(await rotate(custody)).toMatchObject({ resealedElsewhere: 1, isFinished: true });
+    expect((await checkKeys(context)).canaryKeyIndex).toBe(1);
+    expect(await rotate(context)).toMatchObject({ reencryptedSecrets: 1, isFinished: true });
   });
 
-  it('leaves what no key opens as it is, and is finished all the same', async () => {
+  it('leaves secrets that no key decrypts unchanged, and is finished nevertheless', async () => {
     const owner = randomOwner();
     const lost = await addServer(open([fernetKey()]), owner);
     await addServer(open([a]), owner);
-    const custody = open([b, a]);
+    const context = open([b, a]);
     const tokenOf = async () =>
-      (await serversOf(custody, owner)).find(({ id }) => id === lost.id)?.config['password'];
+      (await listServersOf(context, owner)).find(({ id }) => id === lost.id)?.config['password'];
     const before = await tokenOf();
-    expect(await rotate(custody)).toMatchObject({
-      ...{ resealedElsewhere: 1, isFinished: true, opensNothing: false },
-      elsewhere: [{ texts: 2, undecryptable: 1 }, { texts: 0 }],
+    expect(await rotate(context)).toMatchObject({
+      ...{ reencryptedSecrets: 1, isFinished: true, decryptsNothing: false },
+      otherSecrets: [{ texts: 2, undecryptable: 1 }, { texts: 0 }],
     });
     expect(await tokenOf()).toBe(before);
   });
 });
 
-describe('what is changed while it is being sealed anew', () => {
-  it('of a server stays as its owner has it', async () => {
+describe('a secret that changes during its re-encryption', () => {
+  it('of a server keeps the change of its owner', async () => {
     const owner = randomOwner();
-    const custody = open([b, a]);
+    const context = open([b, a]);
     const server = await addServer(open([a]), owner);
-    const text = await onlyText(custody);
-    const next = custody.keyring.reencrypt(text.token) ?? '';
+    const text = await getOnlyText(context);
+    const next = context.keyring.reencrypt(text.ciphertext) ?? '';
     let replaced: Promise<boolean> | undefined;
     const changed = randomPassword();
-    await custody.database.withOwner(owner, async (sql) => {
+    await context.database.withOwner(owner, async (sql) => {
       await lockServers(sql, getUserId(owner));
       const servers = await listServers(sql);
-      // It waits: what was read here would otherwise bring the old token back.
+      // It waits for the lock. Otherwise it would restore the old token that was read here.
       replaced = text.replace(next);
-      await isWaiting(custody);
+      await untilLockAwaited(context);
       const config = await ssh.config.parseAsync(createSshServerConfig({ password: changed }));
-      const sealed = encryptConfig(open([a]).keyring, ssh, server.place, config);
-      for (const stored of servers) await updateServer(sql, stored.id, { ...stored, config: sealed }, true);
+      const encrypted = encryptConfig(open([a]).keyring, ssh, server.binding, config);
+      for (const stored of servers)
+        await updateServer(sql, stored.id, { ...stored, config: encrypted }, true);
     });
     expect(await replaced).toBe(false);
-    expect(await passwordOf(custody, owner, server.id, [a])).toBe(changed);
+    expect(await readPassword(context, owner, server.id, [a])).toBe(changed);
   });
 
-  it('of a run stays as its end has it', async () => {
-    const custody = open([b, a]);
-    const [running, over] = [await addRun(open([a]), randomOwner()), await addRun(open([a]), randomOwner())];
-    const texts = await textsOf(custody);
-    const seals = createRunEncryption(open([a]).keyring);
-    await runsOf(custody).finish(over, {
+  it('of a run keeps the state at its end', async () => {
+    const context = open([b, a]);
+    const [running, finished] = [
+      await addRun(open([a]), randomOwner()),
+      await addRun(open([a]), randomOwner()),
+    ];
+    const texts = await listTexts(context);
+    const encryption = createRunEncryption(open([a]).keyring);
+    await runsStoreOf(context).finish(finished, {
       ...{ exit: createRunExit('exited', null), batches: [], total: NO_BYTES, lastSeq: 2 },
-      reseal: (sealed) => seals.reencryptProgram(over, sealed),
+      reencrypt: (ciphertext) => encryption.reencryptProgram(finished, ciphertext),
     });
     const outcomes = await Promise.all(
       texts.map(async (text) => [
         text.owner,
-        await text.replace(custody.keyring.reencrypt(text.token) ?? ''),
+        await text.replace(context.keyring.reencrypt(text.ciphertext) ?? ''),
       ]),
     );
-    expect(outcomes.filter(([, isReplaced]) => isReplaced === false)).toEqual([[over.owner, false]]);
-    expect(await readRun(custody, running, [b])).toMatchObject({ program: { command: 'true' } });
-    expect(await readRun(custody, over, [a, b])).toMatchObject({ program: { command: 'true' } });
+    expect(outcomes.filter(([, isReplaced]) => isReplaced === false)).toEqual([[finished.owner, false]]);
+    expect(await readRun(context, running, [b])).toMatchObject({ program: { command: 'true' } });
+    expect(await readRun(context, finished, [a, b])).toMatchObject({ program: { command: 'true' } });
   });
 
-  it('is not brought back when it was deleted', async () => {
-    const custody = open([b, a]);
+  it('is not restored when it was deleted', async () => {
+    const context = open([b, a]);
     const owner = randomOwner();
     const { id } = await addServer(open([a]), owner);
     const run = await addRun(open([a]), owner);
-    const texts = await textsOf(custody);
-    await custody.database.withOwner(owner, (sql) => deleteServer(sql, id));
-    await runsOf(custody).removeOwner(run.owner);
+    const texts = await listTexts(context);
+    await context.database.withOwner(owner, (sql) => deleteServer(sql, id));
+    await runsStoreOf(context).removeOwner(run.owner);
     for (const text of texts) expect(await text.replace('another')).toBe(false);
-    expect(await textsOf(custody)).toEqual([]);
+    expect(await listTexts(context)).toEqual([]);
   });
 });
 
-describe('a start on a key that does not fit', () => {
-  it.each<[string, (custody: KeyAdminContext) => Promise<unknown>]>([
-    ['a server', (custody) => addServer(custody, randomOwner())],
-    ['a run', (custody) => addRun(custody, randomOwner())],
-  ])('is refused where nobody has a key, but somebody %s', async (_what, add) => {
+describe('a start with an encryption key that does not fit', () => {
+  it.each<[string, (context: KeyAdminContext) => Promise<unknown>]>([
+    ['a server exists', (context) => addServer(context, randomOwner())],
+    ['a run exists', (context) => addRun(context, randomOwner())],
+  ])('is refused where there is no stored key but %s', async (_what, add) => {
     await add(open([a]));
     await expect(assertCanary(open([b]))).rejects.toThrow('ENCRYPTION_KEY does not fit');
     await assertCanary(open([b, a]));
   });
 });
 
-/** Resolves once somebody waits for an advisory lock. */
-async function isWaiting({ database }: KeyAdminContext): Promise<void> {
+/** Resolves when a connection waits for an advisory lock. */
+async function untilLockAwaited({ database }: KeyAdminContext): Promise<void> {
   await until(
     async () => (await database.run("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")) > 0,
   );

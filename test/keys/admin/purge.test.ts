@@ -19,33 +19,37 @@ import {
   storeKey,
 } from './fixture.ts';
 
-const home = createFixture();
-let custody: KeyAdminContext;
+const fixture = createFixture();
+let context: KeyAdminContext;
 
 beforeEach(() => {
-  custody = home.open();
+  context = fixture.open();
 });
 
-const purge = (options: Partial<PurgeOptions> = {}, on = custody) =>
+const purge = (options: Partial<PurgeOptions> = {}, on = context) =>
   purgeVault(on, { yes: false, evenMost: false, ...options });
 
-/** Three people with keys, of whom the first is then deleted. */
-async function oneOfThreeGone(): Promise<{ gone: Owner; goneName: string; others: Owner[] }> {
-  const people = [
-    await createRealmUser(home.realms),
-    await createRealmUser(home.realms),
-    await createRealmUser(home.realms),
+/** Creates three users with keys and deletes the first user. */
+async function deleteOneOfThree(): Promise<{ deleted: Owner; deletedName: string; others: Owner[] }> {
+  const users = [
+    await createRealmUser(fixture.realms),
+    await createRealmUser(fixture.realms),
+    await createRealmUser(fixture.realms),
   ];
-  for (const { owner, username } of people) await storeKey(custody, owner, { ownerName: username });
-  const [first] = people;
-  if (first === undefined) throw new Error('nobody was created');
-  await storeKey(custody, first.owner, { provider: 'openrouter', ownerName: first.username });
-  await (await adminClient(home.realms.people)).users.del({ id: first.id });
-  return { gone: first.owner, goneName: first.username, others: people.slice(1).map(({ owner }) => owner) };
+  for (const { owner, username } of users) await storeKey(context, owner, { ownerName: username });
+  const [first] = users;
+  if (first === undefined) throw new Error('no user was created');
+  await storeKey(context, first.owner, { provider: 'openrouter', ownerName: first.username });
+  await (await adminClient(fixture.realms.main)).users.del({ id: first.id });
+  return {
+    deleted: first.owner,
+    deletedName: first.username,
+    others: users.slice(1).map(({ owner }) => owner),
+  };
 }
 
 const addServer = (owner: Owner) =>
-  custody.database.withOwner(owner, (sql) =>
+  context.database.withOwner(owner, (sql) =>
     sql.run(
       `INSERT INTO user_execution_servers (id, user_id, name, server_type, connection_config)
        VALUES (gen_random_uuid(), $1, 'x', 'local', '{}')`,
@@ -53,11 +57,11 @@ const addServer = (owner: Owner) =>
     ),
   );
 const countServers = (owner: Owner) =>
-  custody.database.withOwner(owner, (sql) => sql.run('SELECT FROM user_execution_servers'));
+  context.database.withOwner(owner, (sql) => sql.run('SELECT FROM user_execution_servers'));
 
-/** What somebody has run, who may have nothing else. */
+/** Adds a run with an event; the owner may have no keys. */
 const addRun = (owner: Owner) =>
-  custody.database.withOwner(owner, async (sql) => {
+  context.database.withOwner(owner, async (sql) => {
     const id = randomUUID();
     await sql.run(
       `INSERT INTO runs (id, owner, server_id, server_name, server_type, server_versions, code_sha256, sealed,
@@ -72,77 +76,80 @@ const addRun = (owner: Owner) =>
     );
   });
 const countRuns = (owner: Owner) =>
-  custody.database.withOwner(
+  context.database.withOwner(
     owner,
     async (sql) => (await sql.run('SELECT FROM runs')) + (await sql.run('SELECT FROM run_events')),
   );
 
-const stateOf = (owner: Owner) =>
-  custody.database.withOwner(owner, async (sql) => ({
+const readState = (owner: Owner) =>
+  context.database.withOwner(owner, async (sql) => ({
     ...(await readVaultIndex(sql, owner)),
-    facts: (await sql.rows(z.object({}), 'SELECT FROM provider_key_facts')).length,
+    keyStatuses: (await sql.rows(z.object({}), 'SELECT FROM provider_key_facts')).length,
   }));
 
 describe('purging the vault', () => {
-  it('lists the records of people who are no more, and deletes none of them unasked', async () => {
-    const { gone, goneName, others } = await oneOfThreeGone();
+  it('lists the records of deleted users, and deletes none without --yes', async () => {
+    const { deleted, deletedName, others } = await deleteOneOfThree();
     expect(await purge()).toEqual({
-      ...{ owners: 3, orphans: [{ owner: gone, ownerName: goneName, keys: 2 }], isRefused: false },
+      ...{ owners: 3, orphans: [{ owner: deleted, ownerName: deletedName, keys: 2 }], isRefused: false },
       ...{ removed: [], kept: [], failed: [] },
     });
-    for (const owner of [gone, ...others])
-      expect((await readStoredPool(custody, owner)).keys).toHaveLength(1);
+    for (const owner of [deleted, ...others])
+      expect((await readStoredPool(context, owner)).keys).toHaveLength(1);
   });
 
-  it('deletes, when told to, their records and all that is known of their keys, and tells it in the trail', async () => {
-    const { gone, others } = await oneOfThreeGone();
-    const keyId = (await readStoredPool(custody, gone)).keys[0]?.id ?? '';
-    await custody.database.withOwner(gone, (sql) =>
-      writeTestStatus(sql, [gone, 'openai', keyId], 'valid', 'It works.'),
+  it('deletes with --yes their records and key statuses, and writes an audit event', async () => {
+    const { deleted, others } = await deleteOneOfThree();
+    const keyId = (await readStoredPool(context, deleted)).keys[0]?.id ?? '';
+    await context.database.withOwner(deleted, (sql) =>
+      writeTestStatus(sql, [deleted, 'openai', keyId], 'valid', 'It works.'),
     );
-    const before = await stateOf(gone);
-    expect(before).toMatchObject({ facts: 1, vaultId: expect.any(String) });
-    expect(await purge({ yes: true })).toMatchObject({ removed: [gone], kept: [], failed: [] });
-    expect(await custody.vault.findRecord(gone, before.vaultId)).toBeUndefined();
-    const after = await stateOf(gone);
-    expect(after).toMatchObject({ facts: 0, vaultId: null, isBeingWritten: false });
-    // Before and after: what others read meanwhile is old.
+    const before = await readState(deleted);
+    expect(before).toMatchObject({ keyStatuses: 1, vaultId: expect.any(String) });
+    expect(await purge({ yes: true })).toMatchObject({ removed: [deleted], kept: [], failed: [] });
+    expect(await context.vault.findRecord(deleted, before.vaultId)).toBeUndefined();
+    const after = await readState(deleted);
+    expect(after).toMatchObject({ keyStatuses: 0, vaultId: null, isBeingWritten: false });
+    // Raised before and after the deletion, so that results read meanwhile are not cached.
     expect(after.generation).toBe(before.generation + 2);
-    expect((await readAuditTrail(custody, gone)).at(-1)).toEqual({
+    expect((await readAuditTrail(context, deleted)).at(-1)).toEqual({
       actor: 'system:vault-purge',
       action: 'vault.purged',
     });
-    for (const owner of others) expect((await readStoredPool(custody, owner)).keys).toHaveLength(1);
+    for (const owner of others) expect((await readStoredPool(context, owner)).keys).toHaveLength(1);
     expect(await purge()).toMatchObject({ owners: 2, orphans: [] });
   });
 
-  it('finds and deletes what people who are no more have run, also where they have nothing else', async () => {
-    const { gone, others } = await oneOfThreeGone();
-    const runsOnly = randomOwner();
-    for (const owner of [gone, runsOnly, ...others]) await addRun(owner);
-    expect(await purge()).toMatchObject({ owners: 4, orphans: [{ owner: gone }, { owner: runsOnly }] });
-    expect(await countRuns(runsOnly)).toBe(2);
-    expect(await purge({ yes: true })).toMatchObject({ removed: [gone, runsOnly], failed: [] });
-    for (const owner of [gone, runsOnly]) expect(await countRuns(owner)).toBe(0);
+  it('finds and deletes the runs of deleted users, even without keys', async () => {
+    const { deleted, others } = await deleteOneOfThree();
+    const withRunsOnly = randomOwner();
+    for (const owner of [deleted, withRunsOnly, ...others]) await addRun(owner);
+    expect(await purge()).toMatchObject({
+      owners: 4,
+      orphans: [{ owner: deleted }, { owner: withRunsOnly }],
+    });
+    expect(await countRuns(withRunsOnly)).toBe(2);
+    expect(await purge({ yes: true })).toMatchObject({ removed: [deleted, withRunsOnly], failed: [] });
+    for (const owner of [deleted, withRunsOnly]) expect(await countRuns(owner)).toBe(0);
     for (const owner of others) expect(await countRuns(owner)).toBe(2);
     expect(await purge()).toMatchObject({ owners: 2, orphans: [] });
   });
 
-  it('finds and deletes the servers of people who are no more, with a vault record or without', async () => {
-    const { gone, others } = await oneOfThreeGone();
+  it('finds and deletes the servers of deleted users, with or without a vault record', async () => {
+    const { deleted, others } = await deleteOneOfThree();
     const keyless = randomOwner();
-    for (const owner of [gone, keyless, ...others]) await addServer(owner);
+    for (const owner of [deleted, keyless, ...others]) await addServer(owner);
     expect(await purge()).toMatchObject({
       owners: 4,
       orphans: [
-        { owner: gone, keys: 2 },
+        { owner: deleted, keys: 2 },
         { owner: keyless, ownerName: '', keys: 0 },
       ],
     });
-    expect(await purge({ yes: true })).toMatchObject({ removed: [gone, keyless], failed: [] });
-    for (const owner of [gone, keyless]) {
+    expect(await purge({ yes: true })).toMatchObject({ removed: [deleted, keyless], failed: [] });
+    for (const owner of [deleted, keyless]) {
       expect(await countServers(owner)).toBe(0);
-      expect(await readAuditTrail(custody, owner)).toContainEqual({
+      expect(await readAuditTrail(context, owner)).toContainEqual({
         actor: 'system:vault-purge',
         action: 'server.deleted',
       });
@@ -151,54 +158,54 @@ describe('purging the vault', () => {
     expect(await purge()).toMatchObject({ owners: 2, orphans: [] });
   });
 
-  it('leaves the records of people who are disabled', async () => {
-    const { id, owner } = await createRealmUser(home.realms);
-    await storeKey(custody, owner);
-    await (await adminClient(home.realms.people)).users.update({ id }, { enabled: false });
+  it('keeps the records of disabled users', async () => {
+    const { id, owner } = await createRealmUser(fixture.realms);
+    await storeKey(context, owner);
+    await (await adminClient(fixture.realms.main)).users.update({ id }, { enabled: false });
     expect(await purge({ yes: true, evenMost: true })).toMatchObject({ owners: 1, orphans: [] });
   });
 
-  it('refuses when most owners are missing, as in a realm that was mistyped, unless told even so', async () => {
-    const owners = [randomOwner(), randomOwner(), (await createRealmUser(home.realms)).owner];
-    for (const owner of owners) await storeKey(custody, owner);
+  it('refuses when most owners are missing, as with a mistyped realm, unless --even-most is set', async () => {
+    const owners = [randomOwner(), randomOwner(), (await createRealmUser(fixture.realms)).owner];
+    for (const owner of owners) await storeKey(context, owner);
     expect(await purge({ yes: true })).toMatchObject({ owners: 3, isRefused: true, removed: [] });
-    for (const owner of owners) expect((await readStoredPool(custody, owner)).keys).toHaveLength(1);
+    for (const owner of owners) expect((await readStoredPool(context, owner)).keys).toHaveLength(1);
     const report = await purge({ yes: true, evenMost: true });
     expect(report.removed.toSorted()).toEqual(owners.slice(0, 2).toSorted());
-    expect((await readStoredPool(custody, owners[2] ?? randomOwner())).keys).toHaveLength(1);
+    expect((await readStoredPool(context, owners[2] ?? randomOwner())).keys).toHaveLength(1);
   });
 
-  it('refuses when more than a tenth and more than three are missing, unless told even so', async () => {
-    const people = [];
-    for (let at = 0; at < 9; at += 1) people.push(await createRealmUser(home.realms));
-    const gone = [randomOwner(), randomOwner(), randomOwner()];
-    for (const owner of [...people.map((each) => each.owner), ...gone]) await storeKey(custody, owner);
-    // Three are few, though they are a quarter.
+  it('refuses when more than a tenth and more than three are missing, unless --even-most is set', async () => {
+    const users = [];
+    for (let at = 0; at < 9; at += 1) users.push(await createRealmUser(fixture.realms));
+    const missing = [randomOwner(), randomOwner(), randomOwner()];
+    for (const owner of [...users.map((each) => each.owner), ...missing]) await storeKey(context, owner);
+    // Three are allowed, although they are a quarter.
     expect(await purge({ yes: true })).toMatchObject({ owners: 12, isRefused: false, failed: [] });
-    const more = [randomOwner(), randomOwner(), randomOwner(), randomOwner()];
-    for (const owner of more) await storeKey(custody, owner);
+    const moreMissing = [randomOwner(), randomOwner(), randomOwner(), randomOwner()];
+    for (const owner of moreMissing) await storeKey(context, owner);
     expect(await purge({ yes: true })).toMatchObject({ owners: 13, isRefused: true, removed: [] });
-    expect((await readStoredPool(custody, more[0] ?? randomOwner())).keys).toHaveLength(1);
+    expect((await readStoredPool(context, moreMissing[0] ?? randomOwner())).keys).toHaveLength(1);
     expect((await purge({ yes: true, evenMost: true })).removed).toHaveLength(4);
   }, 60_000);
 
-  it('asks again right before it deletes, and keeps who is there by then', async () => {
-    const { gone, goneName } = await oneOfThreeGone();
+  it('checks again right before it deletes, and keeps a user who exists by then', async () => {
+    const { deleted, deletedName } = await deleteOneOfThree();
     const relay = await createRelay(stack.keycloak.url);
-    let asked = 0;
+    let userLookups = 0;
     relay.before(({ url }) => {
-      if (url?.includes(`/users/${gone.slice(5)}`) === true) asked += 1;
+      if (url?.includes(`/users/${deleted.slice(5)}`) === true) userLookups += 1;
       return 'pass';
     });
-    const relayed = home.open({ keycloakUrl: relay.url });
+    const relayed = fixture.open({ keycloakUrl: relay.url });
     relay.after(async (call) => {
-      if (asked === 1 && call.url?.includes(`/users/${gone.slice(5)}`) === true) {
+      if (userLookups === 1 && call.url?.includes(`/users/${deleted.slice(5)}`) === true) {
         const admin = await adminClient();
         await admin.realms.partialImport({
-          realm: home.realms.people,
+          realm: fixture.realms.main,
           rep: {
             ifResourceExists: 'FAIL',
-            users: [{ id: gone.slice(5), username: goneName, enabled: true }],
+            users: [{ id: deleted.slice(5), username: deletedName, enabled: true }],
           },
         });
       }
@@ -206,69 +213,69 @@ describe('purging the vault', () => {
     });
     const report = await purge({ yes: true }, relayed);
     await relay.close();
-    expect(report).toMatchObject({ orphans: [{ owner: gone }], removed: [], kept: [gone] });
-    expect(asked).toBe(2);
-    expect((await readStoredPool(custody, gone)).keys).toHaveLength(1);
+    expect(report).toMatchObject({ orphans: [{ owner: deleted }], removed: [], kept: [deleted] });
+    expect(userLookups).toBe(2);
+    expect((await readStoredPool(context, deleted)).keys).toHaveLength(1);
   });
 
-  it('stops when Keycloak does not say who is there, and deletes nothing', async () => {
-    const { gone } = await oneOfThreeGone();
+  it('stops when Keycloak refuses to look up users, and deletes nothing', async () => {
+    const { deleted } = await deleteOneOfThree();
     const relay = await createRelay(stack.keycloak.url);
     relay.before(({ url }) =>
-      url?.includes(`/${home.realms.people}/users/`) === true ? { answer: 403 } : 'pass',
+      url?.includes(`/${fixture.realms.main}/users/`) === true ? { answer: 403 } : 'pass',
     );
-    const relayed = home.open({ keycloakUrl: relay.url });
+    const relayed = fixture.open({ keycloakUrl: relay.url });
     await expect(purge({ yes: true, evenMost: true }, relayed)).rejects.toMatchObject({
       code: 'keycloak_unavailable',
     });
     await relay.close();
-    expect((await readStoredPool(custody, gone)).keys).toHaveLength(1);
+    expect((await readStoredPool(context, deleted)).keys).toHaveLength(1);
   });
 
-  it('names what it could not delete, and the trail says that it is unconfirmed', async () => {
-    const { gone } = await oneOfThreeGone();
+  it('names owners that it could not delete, and audits them as unconfirmed', async () => {
+    const { deleted } = await deleteOneOfThree();
     const relay = await createRelay(stack.keycloak.url);
     relay.before(({ method }) => (method === 'DELETE' ? { answer: 403 } : 'pass'));
-    const relayed = home.open({ keycloakUrl: relay.url });
+    const relayed = fixture.open({ keycloakUrl: relay.url });
     const report = await purge({ yes: true }, relayed);
     await relay.close();
-    expect(report).toMatchObject({ removed: [], failed: [{ owner: gone, why: 'keycloak_unavailable' }] });
-    expect((await readAuditTrail(custody, gone)).slice(-2).map(({ action }) => action)).toEqual([
+    expect(report).toMatchObject({ removed: [], failed: [{ owner: deleted, why: 'keycloak_unavailable' }] });
+    expect((await readAuditTrail(context, deleted)).slice(-2).map(({ action }) => action)).toEqual([
       'vault.purged',
       'vault.purge_unconfirmed',
     ]);
-    expect(await stateOf(gone)).toMatchObject({ vaultId: expect.any(String), isBeingWritten: false });
-    expect((await readStoredPool(custody, gone)).keys).toHaveLength(1);
+    expect(await readState(deleted)).toMatchObject({ vaultId: expect.any(String), isBeingWritten: false });
+    expect((await readStoredPool(context, deleted)).keys).toHaveLength(1);
   });
 });
 
 describe('removing an owner', () => {
   it('never deletes a record that names another owner', async () => {
     const owner = randomOwner();
-    await storeKey(custody, owner);
-    await editOwnerRecord(custody, owner, { owner: [randomOwner()] });
-    const removal = createOwnerRemoval({ ...custody, recordIsUser: false });
+    await storeKey(context, owner);
+    await editOwnerRecord(context, owner, { owner: [randomOwner()] });
+    const removal = createOwnerRemoval({ ...context, recordIsUser: false });
     await expect(removal.removeOwner(owner, 'r1', 'admin')).rejects.toMatchObject({
       code: 'key_undecryptable',
     });
-    const admin = await adminClient(home.settings.vaultRealm);
+    const admin = await adminClient(fixture.settings.vaultRealm);
     expect(await admin.users.find({ username: `user.${owner.slice(5)}`, exact: true })).toHaveLength(1);
   });
 
-  it('forgets an owner who has no record, and says so', async () => {
+  it('removes the vault index of an owner without a record, and returns "absent"', async () => {
     const owner = randomOwner();
-    await storeKey(custody, owner);
-    const { vaultId } = await stateOf(owner);
-    await (await adminClient(home.settings.vaultRealm)).users.del({ id: vaultId ?? '' });
-    const removal = createOwnerRemoval({ ...custody, recordIsUser: false });
+    await storeKey(context, owner);
+    const { vaultId } = await readState(owner);
+    await (await adminClient(fixture.settings.vaultRealm)).users.del({ id: vaultId ?? '' });
+    const removal = createOwnerRemoval({ ...context, recordIsUser: false });
     expect(await removal.removeOwner(owner, 'r1', 'admin')).toBe('absent');
-    expect(await stateOf(owner)).toMatchObject({ vaultId: null, isBeingWritten: false });
+    expect(await readState(owner)).toMatchObject({ vaultId: null, isBeingWritten: false });
   });
 
-  it('waits for whoever is writing the same owner’s keys', async () => {
+  it('waits for a running write of the same owner', async () => {
     const owner = randomOwner();
-    await storeKey(custody, owner);
-    const other = home.open();
+    await storeKey(context, owner);
+    const other = fixture.open();
     const order: string[] = [];
     const [held, release] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()];
     const writing = other.lock.runExclusive(owner, async () => {
@@ -277,7 +284,7 @@ describe('removing an owner', () => {
       order.push('writer');
     });
     await held.promise;
-    const removal = createOwnerRemoval({ ...custody, recordIsUser: false });
+    const removal = createOwnerRemoval({ ...context, recordIsUser: false });
     const removing = removal.removeOwner(owner, 'r1', 'admin', () => {
       order.push('removal');
       return Promise.resolve(true);
@@ -288,17 +295,17 @@ describe('removing an owner', () => {
     expect(order).toEqual(['writer', 'removal']);
   });
 
-  it('never deletes a person where people are their own records', async () => {
-    const own = home.open({ vaultRealm: home.realms.people });
-    const { id, owner } = await createRealmUser(home.realms);
-    await storeKey(own, owner);
-    const removal = createOwnerRemoval({ ...own, recordIsUser: true });
+  it('never deletes a user in the layout with one realm', async () => {
+    const oneRealm = fixture.open({ vaultRealm: fixture.realms.main });
+    const { id, owner } = await createRealmUser(fixture.realms);
+    await storeKey(oneRealm, owner);
+    const removal = createOwnerRemoval({ ...oneRealm, recordIsUser: true });
     expect(await removal.removeOwner(owner, 'r1', 'admin')).toBe('kept');
-    expect((await readStoredPool(own, owner)).keys).toHaveLength(1);
-    const admin = await adminClient(home.realms.people);
+    expect((await readStoredPool(oneRealm, owner)).keys).toHaveLength(1);
+    const admin = await adminClient(fixture.realms.main);
     await admin.users.del({ id });
     expect(await removal.removeOwner(owner, 'r2', 'admin')).toBe('absent');
-    expect(await purge({ yes: true, evenMost: true }, own)).toMatchObject({ owners: 0, orphans: [] });
-    expect(await stateOf(owner)).toMatchObject({ vaultId: null });
+    expect(await purge({ yes: true, evenMost: true }, oneRealm)).toMatchObject({ owners: 0, orphans: [] });
+    expect(await readState(owner)).toMatchObject({ vaultId: null });
   });
 });

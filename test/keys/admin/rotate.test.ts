@@ -29,77 +29,82 @@ import {
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', '..', 'src', 'cli', 'main.ts');
 
-const home = createFixture();
-/** The realm that holds the records. */
+const fixture = createFixture();
+/** The realm with the vault records. */
 let vaultRealm = '';
 
 const open = (encryptionKeys: readonly string[], change: Partial<FixtureSettings> = {}) =>
-  home.open({ vaultRealm, encryptionKeys, ...change });
+  fixture.open({ vaultRealm, encryptionKeys, ...change });
 
-const rotate = (custody: KeyAdminContext, options: Partial<RotateOptions> = {}) =>
-  rotateKeys(custody, { acceptLoss: false, onProgress: () => undefined, ...options });
+const rotate = (context: KeyAdminContext, options: Partial<RotateOptions> = {}) =>
+  rotateKeys(context, { acceptLoss: false, onProgress: () => undefined, ...options });
 
-const ringOf = async (custody: KeyAdminContext, owner: Owner, provider = 'openai') =>
-  (await readStoredPool(custody, owner, provider)).keys.map(({ token }) =>
-    custody.keyring.findKeyIndex(token),
+const ringIndexesOf = async (context: KeyAdminContext, owner: Owner, provider = 'openai') =>
+  (await readStoredPool(context, owner, provider)).keys.map(({ token }) =>
+    context.keyring.findKeyIndex(token),
   );
 
-/** The secrets that are usable, in the order of the pool. */
-async function secretsOf(custody: KeyAdminContext, owner: Owner, provider = 'openai') {
-  const { keys } = await readStoredPool(custody, owner, provider);
-  return keys.map((key) => decryptKey(custody.keyring, { owner, provider }, key)?.secret);
+/** Decrypts the keys of a pool, in its order. */
+async function secretsOf(context: KeyAdminContext, owner: Owner, provider = 'openai') {
+  const { keys } = await readStoredPool(context, owner, provider);
+  return keys.map((key) => decryptKey(context.keyring, { owner, provider }, key)?.secret);
 }
 
-describe.each(['in records of their own', 'with the people themselves'])('keys %s', (layout) => {
-  const isOneRealm = layout === 'with the people themselves';
+describe.each(['in a vault realm', 'in one realm'])('keys %s', (layout) => {
+  const isOneRealm = layout === 'in one realm';
   /** The old key and the new one. */
   let [a, b] = ['', ''];
 
   beforeEach(() => {
-    vaultRealm = isOneRealm ? home.realms.people : home.settings.vaultRealm;
+    vaultRealm = isOneRealm ? fixture.realms.main : fixture.settings.vaultRealm;
     [a, b] = [fernetKey(), fernetKey()];
   });
 
-  const newPerson = async (): Promise<Owner> =>
-    isOneRealm ? (await createRealmUser(home.realms)).owner : randomOwner();
+  const createOwner = async (): Promise<Owner> =>
+    isOneRealm ? (await createRealmUser(fixture.realms)).owner : randomOwner();
 
-  it('are all sealed under the first key, with the same text and the same time, and nothing else changes', async () => {
+  it('are re-encrypted with the first key, with the same plaintext and time, and nothing else changes', async () => {
     const before = open([a]);
     await assertCanary(before);
-    const [one, two] = [await newPerson(), await newPerson()];
+    const [one, two] = [await createOwner(), await createOwner()];
     const first = await storeKey(before, one, { label: 'mine', ownerName: 'ann' });
     await storeKey(before, one, { provider: 'openrouter', ownerName: 'ann' });
     const ring = open([b, a]);
     const already = await storeKey(ring, two, { ownerName: 'bob' });
-    // Made years ago, and holding a member that this version knows nothing of.
+    // Created years ago, with a member that this version does not know.
     const key = (await readStoredPool(ring, one)).keys[0];
-    const aged = encryptFernet(
+    const oldToken = encryptFernet(
       parseFernetKey(a),
       Buffer.from(createKeyring([a]).decrypt(key?.token ?? '') ?? ''),
       {
         timeMs: Date.UTC(2021, 3, 5),
       },
     );
-    const value = { ...(JSON.parse(key?.value ?? '') as object), token: aged, later: { x: 1 } };
+    const value = { ...(JSON.parse(key?.value ?? '') as object), token: oldToken, later: { x: 1 } };
     await editOwnerRecord(ring, one, { byok_openai: [JSON.stringify(value)], note: ['of an administrator'] });
     const admin = await adminClient(vaultRealm);
     const record = await ring.vault.findRecord(one, null);
-    const old = await admin.users.findOne({ id: record?.id ?? '' });
+    const userBefore = await admin.users.findOne({ id: record?.id ?? '' });
     const untouched = await readStoredPool(ring, two);
 
-    expect(await checkKeys(ring)).toMatchObject({ records: 2, keys: 3, byRingKey: [1, 2], canary: 1 });
+    expect(await checkKeys(ring)).toMatchObject({
+      records: 2,
+      keys: 3,
+      byRingKey: [1, 2],
+      canaryKeyIndex: 1,
+    });
     const report = await rotate(ring);
-    expect(report).toMatchObject({ resealed: 2, failed: [], left: [], isFinished: true });
+    expect(report).toMatchObject({ reencrypted: 2, failed: [], skipped: [], isFinished: true });
     expect(report.counts).toMatchObject({ keys: 3, byRingKey: [3, 0] });
 
     const onlyNew = open([b]);
     expect(await secretsOf(onlyNew, one)).toEqual([first.key]);
     expect(await secretsOf(onlyNew, two)).toEqual([already.key]);
-    const resealed = (await readStoredPool(onlyNew, one)).keys[0];
-    expect(findFernetTime(resealed?.token ?? '')).toEqual(new Date(Date.UTC(2021, 3, 5)));
-    expect(JSON.parse(resealed?.value ?? '')).toEqual({ ...value, token: resealed?.token });
-    const now = await admin.users.findOne({ id: record?.id ?? '' });
-    const rest = (user: typeof now) => {
+    const reencrypted = (await readStoredPool(onlyNew, one)).keys[0];
+    expect(findFernetTime(reencrypted?.token ?? '')).toEqual(new Date(Date.UTC(2021, 3, 5)));
+    expect(JSON.parse(reencrypted?.value ?? '')).toEqual({ ...value, token: reencrypted?.token });
+    const userAfter = await admin.users.findOne({ id: record?.id ?? '' });
+    const withoutKeys = (user: typeof userAfter) => {
       const {
         byok_openai: _o,
         byok_openrouter: _r,
@@ -107,7 +112,7 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
       } = (user?.attributes ?? {}) as Record<string, unknown>;
       return { ...user, attributes: others };
     };
-    expect(rest(now)).toEqual(rest(old));
+    expect(withoutKeys(userAfter)).toEqual(withoutKeys(userBefore));
     expect(await readStoredPool(ring, two)).toEqual(untouched);
     expect((await readAuditTrail(ring, one)).slice(-2)).toEqual([
       { actor: 'system:keys-rotate', action: 'key.resealed' },
@@ -116,10 +121,10 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
     expect((await readAuditTrail(ring, two)).map(({ action }) => action)).toEqual(['key.added']);
   });
 
-  it('let the old key be taken out of ENCRYPTION_KEY after the rotation, and not before', async () => {
+  it('allow the removal of the old key from ENCRYPTION_KEY after the rotation, and not before', async () => {
     const before = open([a]);
     await assertCanary(before);
-    const owner = await newPerson();
+    const owner = await createOwner();
     await storeKey(before, owner);
     const start = (keys: string[]) => assertCanary({ ...before, keyring: createKeyring(keys) });
     await expect(start([b])).rejects.toThrow('does not fit');
@@ -127,23 +132,25 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
     await rotate(open([b, a]));
     await start([b]);
     await expect(start([a])).rejects.toThrow('does not fit');
-    // Once more changes nothing.
+    // A second rotation changes nothing.
     const [token] = (await readStoredPool(before, owner)).keys.map((key) => key.token);
-    expect(await rotate(open([b, a]))).toMatchObject({ resealed: 0, isFinished: true });
+    expect(await rotate(open([b, a]))).toMatchObject({ reencrypted: 0, isFinished: true });
     expect((await readStoredPool(before, owner)).keys.map((key) => key.token)).toEqual([token]);
   });
 
-  it('that are misplaced, undecryptable or no keys are counted, left as they are, and named', async () => {
+  it('that are misplaced, undecryptable or unreadable are counted, named and left unchanged', async () => {
     const before = open([a]);
     await assertCanary(before);
-    const [one, two] = [await newPerson(), await newPerson()];
+    const [one, two] = [await createOwner(), await createOwner()];
     await storeKey(before, one);
     await storeKey(open([fernetKey()]), one, { provider: 'openrouter' });
     await storeKey(before, two);
     const stolen = (await readStoredPool(before, one)).keys[0];
-    const own = (await readStoredPool(before, two)).keys[0];
-    const foreign = ['{"v":9}', 'typed by hand'];
-    await editOwnerRecord(before, two, { byok_openai: [own?.value ?? '', stolen?.value ?? '', ...foreign] });
+    const ownKey = (await readStoredPool(before, two)).keys[0];
+    const unreadable = ['{"v":9}', 'typed by hand'];
+    await editOwnerRecord(before, two, {
+      byok_openai: [ownKey?.value ?? '', stolen?.value ?? '', ...unreadable],
+    });
 
     const ring = open([b, a]);
     const counts = {
@@ -153,13 +160,13 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
         keys: 4,
         undecryptable: 1,
         misplaced: 1,
-        notKeys: 2,
+        unreadable: 2,
         duplicatedIds: 0,
       },
     };
     expect(await checkKeys(ring)).toMatchObject({ ...counts, byRingKey: [0, 3] });
     const report = await rotate(ring);
-    expect(report).toMatchObject({ resealed: 2, failed: [], isFinished: false });
+    expect(report).toMatchObject({ reencrypted: 2, failed: [], isFinished: false });
     expect(report.counts).toMatchObject({ ...counts, byRingKey: [2, 1] });
     const provider = 'openrouter';
     const lost = (await readStoredPool(ring, one, provider)).keys[0];
@@ -167,19 +174,19 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
       { key: `${two}, openai/${stolen?.id}`, why: 'misplaced' },
       { key: `${one}, ${provider}/${lost?.id}`, why: 'undecryptable' },
     ]);
-    const left = await readStoredPool(ring, two);
-    expect(left.unreadable.toSorted()).toEqual(foreign.toSorted());
-    expect(left.keys.map((key) => key.value)).toContain(stolen?.value);
-    // The old key would still open something, so it stays needed until that is given up.
+    const poolAfter = await readStoredPool(ring, two);
+    expect(poolAfter.unreadable.toSorted()).toEqual(unreadable.toSorted());
+    expect(poolAfter.keys.map((key) => key.value)).toContain(stolen?.value);
+    // The old key still decrypts a key, so it is required until the loss is accepted.
     await expect(assertCanary({ ...ring, keyring: createKeyring([b]) })).rejects.toThrow('does not fit');
-    expect(await rotate(ring, { acceptLoss: true })).toMatchObject({ resealed: 0, isFinished: true });
+    expect(await rotate(ring, { acceptLoss: true })).toMatchObject({ reencrypted: 0, isFinished: true });
     await assertCanary({ ...ring, keyring: createKeyring([b]) });
   });
 
-  it('of an id that stands twice are counted, and the older one does not keep the old key needed', async () => {
+  it('with a duplicate id are counted, and the older value does not require the old encryption key', async () => {
     const before = open([a]);
     await assertCanary(before);
-    const owner = await newPerson();
+    const owner = await createOwner();
     const { id, key } = await storeKey(before, owner);
     const value = (await readStoredPool(before, owner)).keys[0]?.value ?? '';
     const older = JSON.parse(value) as { token: string };
@@ -187,33 +194,33 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
     await editOwnerRecord(before, owner, { byok_openai: [value, JSON.stringify(older)] });
     const ring = open([b, a]);
     expect(await checkKeys(ring)).toMatchObject({ keys: 2, duplicatedIds: 1, misplaced: 1 });
-    expect(await rotate(ring)).toMatchObject({ resealed: 1, isFinished: true });
+    expect(await rotate(ring)).toMatchObject({ reencrypted: 1, isFinished: true });
     const pool = await readStoredPool(ring, owner);
     expect([pool.keys.map((each) => each.id), pool.superseded]).toEqual([[id], []]);
     expect(await secretsOf(open([b]), owner)).toEqual([key]);
   });
 
-  it('under a key that was removed while in use are undecryptable until it is back', async () => {
+  it('under a removed encryption key are undecryptable until that is restored', async () => {
     const before = open([a]);
     await assertCanary(before);
-    const owner = await newPerson();
+    const owner = await createOwner();
     const { key } = await storeKey(before, owner);
     const without = open([b]);
     expect(await checkKeys(without)).toMatchObject({
-      ...{ keys: 1, byRingKey: [0], undecryptable: 1, canary: undefined },
+      ...{ keys: 1, byRingKey: [0], undecryptable: 1, canaryKeyIndex: undefined },
     });
     expect(await secretsOf(without, owner)).toEqual([undefined]);
-    // A rotation that accepts the loss does not make it worse: the key comes back with the old encryption key.
-    expect(await rotate(without, { acceptLoss: true })).toMatchObject({ resealed: 0, isFinished: true });
+    // A rotation that accepts the loss changes no value: the key decrypts again with the old encryption key.
+    expect(await rotate(without, { acceptLoss: true })).toMatchObject({ reencrypted: 0, isFinished: true });
     expect(await secretsOf(open([b, a]), owner)).toEqual([key]);
-    expect(await rotate(open([b, a]))).toMatchObject({ resealed: 1, isFinished: true });
+    expect(await rotate(open([b, a]))).toMatchObject({ reencrypted: 1, isFinished: true });
     expect(await secretsOf(without, owner)).toEqual([key]);
   });
 
-  it('that are all undecryptable leave the rotation undone until the loss is accepted', async () => {
+  it('that are all undecryptable prevent the rotation until the loss is accepted', async () => {
     const before = open([a]);
     await assertCanary(before);
-    await storeKey(open([fernetKey()]), await newPerson());
+    await storeKey(open([fernetKey()]), await createOwner());
     const ring = open([b, a]);
     expect(await rotate(ring)).toMatchObject({ failed: [], isFinished: false });
     await expect(assertCanary(open([b]))).rejects.toThrow('does not fit');
@@ -221,10 +228,10 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
     await assertCanary(open([b]));
   });
 
-  it('lose nothing when others add and delete keys of the same owners meanwhile', async () => {
+  it('are not lost by concurrent adds and deletes of the same owners', async () => {
     const before = open([a]);
     await assertCanary(before);
-    const owners = await Promise.all(Array.from({ length: 4 }, newPerson));
+    const owners = await Promise.all(Array.from({ length: 4 }, createOwner));
     const expected = new Map<Owner, Map<string, string>>();
     for (const owner of owners) {
       const stored = [
@@ -235,26 +242,26 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
       expected.set(owner, new Map(stored.map(({ id, key }) => [id, key])));
     }
     const ring = open([b, a]);
-    // Apps on both sides of the change of settings: one that seals under the old key, one under the new.
+    // Two processes during the change of settings: one encrypts with the old key, one with the new key.
     const writers = [open([a, b]), open([b, a])];
-    const isOver = { now: false };
-    const busy = writers.map(async (custody) => {
-      for (let round = 0; !isOver.now || round < 2; round += 1) {
+    const state = { isOver: false };
+    const writing = writers.map(async (context) => {
+      for (let round = 0; !state.isOver || round < 2; round += 1) {
         for (const owner of owners) {
-          const mine = expected.get(owner);
-          const added = await storeKey(custody, owner);
-          mine?.set(added.id, added.key);
-          const [victim = ''] = mine?.keys() ?? [];
-          mine?.delete(victim);
-          await deleteKey(custody, owner, victim);
+          const ownKeys = expected.get(owner);
+          const added = await storeKey(context, owner);
+          ownKeys?.set(added.id, added.key);
+          const [deletedId = ''] = ownKeys?.keys() ?? [];
+          ownKeys?.delete(deletedId);
+          await deleteKey(context, owner, deletedId);
         }
       }
     });
     const reports = [await rotate(ring), await rotate(ring)];
-    isOver.now = true;
-    await Promise.all(busy);
+    state.isOver = true;
+    await Promise.all(writing);
     expect(reports.flatMap(({ failed }) => failed)).toEqual([]);
-    expect(await rotate(ring)).toMatchObject({ failed: [], left: [], isFinished: true });
+    expect(await rotate(ring)).toMatchObject({ failed: [], skipped: [], isFinished: true });
     const onlyNew = open([b]);
     for (const owner of owners) {
       const { keys } = await readStoredPool(onlyNew, owner);
@@ -266,17 +273,22 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
     }
   }, 120_000);
 
-  it('are gone on with where a killed run stood', async () => {
+  it('are rotated by the next command after a killed one', async () => {
     const before = open([a]);
     await assertCanary(before);
-    const owners = await Promise.all(Array.from({ length: 6 }, newPerson));
+    const owners = await Promise.all(Array.from({ length: 6 }, createOwner));
     const secrets = new Map<Owner, string>();
     for (const owner of owners) secrets.set(owner, (await storeKey(before, owner)).key);
     const relay = await createRelay(stack.keycloak.url);
     try {
       const child = spawn(process.execPath, [MAIN, 'keys', 'rotate'], {
         cwd: import.meta.dirname,
-        env: toEnvironment({ ...home.settings, vaultRealm, encryptionKeys: [b, a], keycloakUrl: relay.url }),
+        env: toEnvironment({
+          ...fixture.settings,
+          vaultRealm,
+          encryptionKeys: [b, a],
+          keycloakUrl: relay.url,
+        }),
         stdio: 'ignore',
       });
       let updates = 0;
@@ -291,47 +303,47 @@ describe.each(['in records of their own', 'with the people themselves'])('keys %
       await relay.close();
     }
     const ring = open([b, a]);
-    // Postgres frees the dead process's lock when it sees the connection end.
+    // Postgres releases the lock of the killed process when its connection closes.
     await until(() =>
       rotate(ring).then(
         ({ isFinished }) => isFinished,
         () => false,
       ),
     );
-    const resealed = await Promise.all(owners.map((owner) => readAuditTrail(ring, owner)));
-    const counts = resealed.map((rows) => rows.filter(({ action }) => action === 'key.resealed').length);
+    const audits = await Promise.all(owners.map((owner) => readAuditTrail(ring, owner)));
+    const counts = audits.map((rows) => rows.filter(({ action }) => action === 'key.resealed').length);
     expect(counts).toEqual([1, 1, 1, 1, 1, 1]);
     for (const owner of owners) {
-      expect(await ringOf(ring, owner)).toEqual([0]);
+      expect(await ringIndexesOf(ring, owner)).toEqual([0]);
       expect(await secretsOf(ring, owner)).toEqual([secrets.get(owner)]);
     }
   }, 60_000);
 
-  it('that cannot be written are named, the others are sealed anew, and the old key stays needed', async () => {
+  it('that cannot be written are named, the others are re-encrypted, and the old key is still required', async () => {
     const before = open([a]);
     await assertCanary(before);
-    const owners = await Promise.all(Array.from({ length: 3 }, newPerson));
+    const owners = await Promise.all(Array.from({ length: 3 }, createOwner));
     for (const owner of owners) await storeKey(before, owner);
-    const [stuck] = owners;
-    const stuckId = (await before.vault.findRecord(stuck ?? randomOwner(), null))?.id ?? '';
+    const [failing] = owners;
+    const failingId = (await before.vault.findRecord(failing ?? randomOwner(), null))?.id ?? '';
     const relay = await createRelay(stack.keycloak.url);
     relay.before((call) =>
-      call.method === 'PUT' && call.url?.endsWith(stuckId) === true ? { answer: 403 } : 'pass',
+      call.method === 'PUT' && call.url?.endsWith(failingId) === true ? { answer: 403 } : 'pass',
     );
     const report = await rotate(open([b, a], { keycloakUrl: relay.url })).finally(() => relay.close());
     expect(report).toMatchObject({
-      resealed: 2,
-      failed: [{ pool: `${stuck}, openai`, why: 'keycloak_unavailable' }],
+      reencrypted: 2,
+      failed: [{ pool: `${failing}, openai`, why: 'keycloak_unavailable' }],
       isFinished: false,
     });
     await expect(assertCanary({ ...before, keyring: createKeyring([b]) })).rejects.toThrow('does not fit');
-    expect(await rotate(open([b, a]))).toMatchObject({ resealed: 1, isFinished: true });
+    expect(await rotate(open([b, a]))).toMatchObject({ reencrypted: 1, isFinished: true });
   });
 });
 
-async function deleteKey(custody: KeyAdminContext, owner: Owner, id: string): Promise<void> {
-  await createPoolWriter(custody).write({
-    ...{ owner, provider: 'openai', ownerName: 'somebody', actor: owner, requestId: 'test' },
+async function deleteKey(context: KeyAdminContext, owner: Owner, id: string): Promise<void> {
+  await createPoolWriter(context).write({
+    ...{ owner, provider: 'openai', ownerName: 'a-user', actor: owner, requestId: 'test' },
     action: 'key.deleted',
     plan: (pool) => ({
       values: [...pool.keys.filter((key) => key.id !== id).map((key) => key.value), ...pool.unreadable],

@@ -27,8 +27,8 @@ function setUp(rounds: (() => Promise<void>)[]) {
 const works = () => Promise.resolve();
 const fails = () => Promise.reject(new Error('away'));
 
-describe('a loop', () => {
-  it('goes on through failures and tells the log once per outage', async () => {
+describe('a poller', () => {
+  it('continues after errors and logs each outage once', async () => {
     const { loop, lines, allDone } = setUp([works, fails, fails, fails, works, works, fails, works]);
     await loop.start();
     await allDone;
@@ -37,13 +37,13 @@ describe('a loop', () => {
     expect(levels).toEqual([40, 30, 40, 30]);
   });
 
-  it('starts even when its first round fails', async () => {
+  it('starts even when the first round fails', async () => {
     const { loop } = setUp([fails]);
     await loop.start();
     await loop.stop();
   });
 
-  it('stops when its running round is over, and begins no other', async () => {
+  it('stops after the current round and begins no other', async () => {
     let finish: () => void = () => undefined;
     const { loop, rounds } = setUp([() => new Promise<void>((resolve) => (finish = resolve))]);
     const started = loop.start();
@@ -55,7 +55,7 @@ describe('a loop', () => {
     expect(isStopped).toBe(false);
     finish();
     await Promise.all([started, stopped]);
-    // A pause of the same length that begins later ends later: a round that was coming would have come.
+    // A pause of the same length that begins later ends later: another round would have begun by now.
     const other = setUp([works]);
     await other.loop.start();
     await other.allDone;

@@ -3,34 +3,34 @@ import { createSemaphore } from '../../../src/lib/async/semaphore.ts';
 
 const never = new AbortController().signal;
 
-describe('places', () => {
-  it('are taken by no more than there are, and then in turn', async () => {
-    const places = createSemaphore(2);
+describe('a semaphore', () => {
+  it('grants at most its number of permits, the others in the order of the calls', async () => {
+    const semaphore = createSemaphore(2);
     const order: string[] = [];
-    const leave = [await places.acquire(never), await places.acquire(never)];
-    const third = places.acquire(never).then((done) => (order.push('third'), done));
-    const fourth = places.acquire(never).then((done) => (order.push('fourth'), done));
+    const release = [await semaphore.acquire(never), await semaphore.acquire(never)];
+    const third = semaphore.acquire(never).then((done) => (order.push('third'), done));
+    const fourth = semaphore.acquire(never).then((done) => (order.push('fourth'), done));
     await new Promise(setImmediate);
     expect(order).toEqual([]);
-    leave[0]?.();
-    leave[0]?.();
-    const leaveThird = await third;
+    release[0]?.();
+    release[0]?.();
+    const releaseThird = await third;
     await new Promise(setImmediate);
     expect(order).toEqual(['third']);
-    leaveThird();
+    releaseThird();
     await fourth;
     expect(order).toEqual(['third', 'fourth']);
   });
 
-  it('are no longer waited for by whoever has left', async () => {
-    const places = createSemaphore(1);
-    const leave = await places.acquire(never);
+  it('rejects a waiting call when its signal aborts', async () => {
+    const semaphore = createSemaphore(1);
+    const release = await semaphore.acquire(never);
     const stop = new AbortController();
-    const left = places.acquire(stop.signal);
+    const left = semaphore.acquire(stop.signal);
     stop.abort(new Error('gone'));
     await expect(left).rejects.toThrow('gone');
-    await expect(places.acquire(stop.signal)).rejects.toThrow('gone');
-    leave();
-    expect(await places.acquire(never)).toBeInstanceOf(Function);
+    await expect(semaphore.acquire(stop.signal)).rejects.toThrow('gone');
+    release();
+    expect(await semaphore.acquire(never)).toBeInstanceOf(Function);
   });
 });

@@ -47,15 +47,15 @@ const Recorded = z.object({ python: Tokens, ours: Tokens });
 const randomKey = () => parseFernetKey(randomKeyText());
 const randomKeyText = () => randomBytes(32).toString('base64').replaceAll('+', '-').replaceAll('/', '_');
 
-describe('Fernet by its published vectors', () => {
-  it.each(vectors('generate', Generate))('makes the published token of "$src"', (vector) => {
+describe("Fernet's published test vectors", () => {
+  it.each(vectors('generate', Generate))('creates the published token of "$src"', (vector) => {
     const given = { timeMs: Date.parse(vector.now), iv: Buffer.from(vector.iv) };
     const token = encryptFernet(parseFernetKey(vector.secret), Buffer.from(vector.src), given);
     expect(token).toBe(vector.token);
     expect(findFernetTime(token)?.getTime()).toBe(Date.parse(vector.now));
   });
 
-  it.each(vectors('verify', Verify))('opens the published token of "$src"', (vector) => {
+  it.each(vectors('verify', Verify))('decrypts the published token of "$src"', (vector) => {
     const limit = { ttlS: vector.ttl_sec, nowMs: Date.parse(vector.now) };
     expect(decryptFernet(parseFernetKey(vector.secret), vector.token, limit)?.toString()).toBe(vector.src);
   });
@@ -65,7 +65,7 @@ describe('Fernet by its published vectors', () => {
     expect(decryptFernet(parseFernetKey(vector.secret), vector.token, limit)).toBeUndefined();
   });
 
-  it('refuses for its age only where an age was asked for', () => {
+  it('checks the age only if a limit is given', () => {
     const aged = vectors('invalid', Invalid).filter((vector) => /TTL|TS/.test(vector.desc));
     expect(aged).toHaveLength(2);
     for (const vector of aged)
@@ -73,19 +73,19 @@ describe('Fernet by its published vectors', () => {
   });
 });
 
-describe('Fernet tokens recorded from two implementations', () => {
+describe('recorded Fernet tokens of two implementations', () => {
   const recorded = vectors('recorded', Recorded);
   it.each([
     ["Python's cryptography", recorded.python],
     ['our own, earlier', recorded.ours],
-  ])('opens those of %s', (_name, set) => {
+  ])('decrypts those of %s', (_name, set) => {
     const key = parseFernetKey(set.key);
     expect(set.tokens.length).toBeGreaterThan(5);
     for (const { text, token } of set.tokens) expect(decryptFernet(key, token)?.toString()).toBe(text);
   });
 });
 
-describe("Fernet beside Python's cryptography", () => {
+describe("compatibility with Python's cryptography", () => {
   const python = process.env['OPS_TEST_PYTHON'];
   const texts = ['', 'hello', 'exactly 16 bytes', 'Grüße, 日本語, 🔑', 'x'.repeat(2000), '\u0000\n"'];
   function run(program: string, input: unknown): unknown {
@@ -94,7 +94,7 @@ describe("Fernet beside Python's cryptography", () => {
   }
 
   if (python === undefined && process.env['CI'] !== 'true') {
-    process.stderr.write('Skipped: Fernet beside Python. Set OPS_TEST_PYTHON to run it.\n');
+    process.stderr.write('Skipped: compatibility of Fernet with Python. Set OPS_TEST_PYTHON to run it.\n');
     it.skip('SKIPPED: set OPS_TEST_PYTHON to a Python that has the package `cryptography`', () => undefined);
     return;
   }
@@ -103,18 +103,18 @@ describe("Fernet beside Python's cryptography", () => {
     expect(python).toBeDefined();
   });
 
-  it('makes tokens that Python opens', () => {
+  it('creates tokens that Python decrypts', () => {
     const text = randomKeyText();
     const tokens = texts.map((plain) => encryptFernet(parseFernetKey(text), Buffer.from(plain)));
-    const opened = run(
+    const decrypted = run(
       'import json,sys\nfrom cryptography.fernet import Fernet\nd=json.load(sys.stdin)\n' +
         "print(json.dumps([Fernet(d['key']).decrypt(t, ttl=60).decode() for t in d['tokens']]))",
       { key: text, tokens },
     );
-    expect(opened).toEqual(texts);
+    expect(decrypted).toEqual(texts);
   });
 
-  it('opens tokens that Python makes', () => {
+  it('decrypts tokens that Python creates', () => {
     const text = randomKeyText();
     const tokens = run(
       'import json,sys\nfrom cryptography.fernet import Fernet\nd=json.load(sys.stdin)\n' +
@@ -123,16 +123,16 @@ describe("Fernet beside Python's cryptography", () => {
     );
     const key = parseFernetKey(text);
     const limit = { ttlS: 60, nowMs: Date.now() };
-    const opened = z
+    const decrypted = z
       .array(z.string())
       .parse(tokens)
       .map((token) => decryptFernet(key, token, limit)?.toString());
-    expect(opened).toEqual(texts);
+    expect(decrypted).toEqual(texts);
   });
 });
 
 describe('a Fernet token', () => {
-  it('gives back any text under its own key, and nothing under another', () => {
+  it('decrypts to the same text with its key, and not with another key', () => {
     const [key, other] = [randomKey(), randomKey()];
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), (text) => {
@@ -152,7 +152,7 @@ describe('a Fernet token', () => {
     }
   });
 
-  it('has one spelling: no missing padding, blanks, other alphabet or loose bits', () => {
+  it('has one spelling: missing padding, blanks, another alphabet and extra bits are refused', () => {
     const key = randomKey();
     const token = encryptFernet(key, Buffer.from('0123456789abcdef'));
     expect(token).toMatch(/=$/);
@@ -161,7 +161,7 @@ describe('a Fernet token', () => {
     for (const spelling of spellings) expect(decryptFernet(key, spelling)).toBeUndefined();
   });
 
-  it('is not read before its signature holds: another version byte under a good signature is the same refusal', () => {
+  it('is refused for another version byte under a valid signature', () => {
     const key = randomKey();
     const bytes = Buffer.from(encryptFernet(key, Buffer.from('hello')), 'base64url');
     const signed = Buffer.concat([Buffer.from([0x81]), bytes.subarray(1, -32)]);
@@ -171,7 +171,7 @@ describe('a Fernet token', () => {
     expect(findFernetTime(token)).toBeUndefined();
   });
 
-  it('has a time that can be shown without a key, and none when it is no token', () => {
+  it('shows its time without a key; a text that is not a token has none', () => {
     const timeMs = Date.UTC(2026, 1, 3, 4, 5, 6);
     const token = encryptFernet(randomKey(), Buffer.from('x'), { timeMs: timeMs + 999, iv: randomBytes(16) });
     expect(findFernetTime(token)?.getTime()).toBe(timeMs);
@@ -181,7 +181,7 @@ describe('a Fernet token', () => {
 });
 
 describe('a Fernet key', () => {
-  it('must be 32 bytes in URL-safe base64, and a refused one is not repeated', () => {
+  it('must be 32 bytes in URL-safe base64; the error does not contain the key', () => {
     const bad = ['', 'short', 'A'.repeat(43), `${'+'.repeat(43)}=`, 'A'.repeat(44), `${'_'.repeat(43)}=`];
     for (const text of bad) {
       expect(() => parseFernetKey(text)).toThrow('A Fernet key is 32 bytes');

@@ -10,8 +10,8 @@ import { createKeyring } from '../../../src/lib/crypto/keyring.ts';
 
 const randomKey = () => randomBytes(32).toString('base64').replaceAll('+', '-').replaceAll('/', '_');
 
-describe('the keyring', () => {
-  it('seals under its first key and opens under each', () => {
+describe('a keyring', () => {
+  it('encrypts with the first key and decrypts with every key', () => {
     const [oldKey, newKey] = [randomKey(), randomKey()];
     const before = createKeyring([oldKey]).encrypt('made earlier');
     const rotated = createKeyring([newKey, oldKey]);
@@ -21,23 +21,23 @@ describe('the keyring', () => {
     expect(createKeyring([oldKey]).decrypt(now)).toBeUndefined();
   });
 
-  it('opens nothing under keys that are not its own', () => {
+  it('does not decrypt tokens of other keys', () => {
     const token = createKeyring([randomKey()]).encrypt('secret');
     expect(createKeyring([randomKey(), randomKey()]).decrypt(token)).toBeUndefined();
   });
 
-  it('never makes the same token twice', () => {
+  it('never creates the same token twice', () => {
     const ring = createKeyring([randomKey()]);
     expect(ring.encrypt('same')).not.toBe(ring.encrypt('same'));
   });
 
-  it('counts bytes that are no text as not openable', () => {
+  it('does not decrypt bytes that are not text', () => {
     const key = randomKey();
     const token = encryptFernet(parseFernetKey(key), Buffer.from([0xff, 0xfe, 0x80]));
     expect(createKeyring([key]).decrypt(token)).toBeUndefined();
   });
 
-  it('tells which of its keys opens a token', () => {
+  it('finds the index of the key that decrypts a token', () => {
     const keys = [randomKey(), randomKey(), randomKey()];
     const ring = createKeyring(keys);
     expect(ring.size).toBe(3);
@@ -46,19 +46,19 @@ describe('the keyring', () => {
     expect(ring.findKeyIndex('no token')).toBeUndefined();
   });
 
-  it('seals a token again under its first key: the same bytes with the same time', () => {
+  it('re-encrypts a token with the first key, keeping its bytes and time', () => {
     const [oldKey, newKey] = [randomKey(), randomKey()];
     const bytes = Buffer.from('\ufeffbytes, a mark before them and ünïcode');
     const timeMs = Date.UTC(2020, 1, 2, 3, 4, 5);
     const token = encryptFernet(parseFernetKey(oldKey), bytes, { timeMs });
-    const resealed = createKeyring([newKey, oldKey]).reencrypt(token) ?? '';
-    expect(decryptFernet(parseFernetKey(newKey), resealed)).toEqual(bytes);
-    expect(decryptFernet(parseFernetKey(oldKey), resealed)).toBeUndefined();
-    expect(findFernetTime(resealed)).toEqual(new Date(timeMs));
+    const reencrypted = createKeyring([newKey, oldKey]).reencrypt(token) ?? '';
+    expect(decryptFernet(parseFernetKey(newKey), reencrypted)).toEqual(bytes);
+    expect(decryptFernet(parseFernetKey(oldKey), reencrypted)).toBeUndefined();
+    expect(findFernetTime(reencrypted)).toEqual(new Date(timeMs));
     expect(createKeyring([randomKey()]).reencrypt(token)).toBeUndefined();
   });
 
-  it('refuses to exist without a key', () => {
+  it('refuses an empty list of keys', () => {
     expect(() => createKeyring([])).toThrow('at least one');
   });
 });

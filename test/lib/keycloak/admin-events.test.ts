@@ -9,7 +9,7 @@ const event = (operationType: string, resourcePath?: string) => ({
 });
 
 describe('an admin event', () => {
-  it('touches the user that it is about, or about a part of', () => {
+  it('affects the user that it names, or whose sub-resource it names', () => {
     expect(findAffectedUserId(event('UPDATE', 'users/u1'))).toBe('u1');
     expect(findAffectedUserId(event('ACTION', 'users/u1/reset-password'))).toBe('u1');
     for (const path of ['users', 'users/', 'groups/u1', 'realms/users/u1', undefined]) {
@@ -17,7 +17,7 @@ describe('an admin event', () => {
     }
   });
 
-  it('deletes a user only when it is exactly that user that was deleted', () => {
+  it('reports a deleted user only when the user itself was deleted', () => {
     expect(findDeletedUserId(event('DELETE', 'users/u1'))).toBe('u1');
     expect(findDeletedUserId(event('UPDATE', 'users/u1'))).toBeUndefined();
     for (const path of ['users/u1/groups/g1', 'users/u1/', 'users', 'users/', 'groups/u1', undefined]) {

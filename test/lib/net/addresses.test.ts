@@ -31,12 +31,12 @@ const EXPECTED: Record<AddressClass, string[]> = {
       '4000::1',
       '200::1',
     ],
-    // Another translation's embedded form (SIIT), and the local-use NAT64 prefix in either layout.
+    // The embedded form of another translation (SIIT), and the local-use NAT64 prefix in both layouts.
     ...['::ffff:0:8.8.8.8', '64:ff9b:1::8.8.8.8', '64:ff9b:1:808:8:800::'],
-    // Carried addresses of the list above.
+    // IPv6 forms that embed addresses of the list above.
     ...['::ffff:169.254.169.254', '::ffff:a9fe:a9fe', '::169.254.169.254', '64:ff9b::169.254.169.254'],
     ...['2002:a9fe:a9fe::1', '2002:a83f:8110::', '64:ff9b::6464:64c8', '::0.0.0.5', '::ffff:0.0.0.0'],
-    // Teredo: the server 8.8.8.8, the client ~169.254.169.254; and the other way round.
+    // Teredo: the server 8.8.8.8, the client ~169.254.169.254; and vice versa.
     ...['2001:0:808:808:0:0:5601:5601', '2001:0:a9fe:a9fe:0:0:f7f7:f7f7'],
     ...[
       '',
@@ -77,14 +77,14 @@ const EXPECTED: Record<AddressClass, string[]> = {
   ],
 };
 
-describe('reach of an address', () => {
+describe('classifyAddress', () => {
   for (const [expected, texts] of Object.entries(EXPECTED)) {
-    it.each(texts)(`of "%s" is ${expected}`, (text) => {
+    it.each(texts)(`classifies "%s" as ${expected}`, (text) => {
       expect(classify(text)).toBe(expected);
     });
   }
 
-  it('is private for an address of an interface of this host, however it is carried', () => {
+  it("classifies addresses of this host's interfaces as private, also when they are embedded", () => {
     const own = new Set(['8.8.8.8', '2606:4700::1111', '2002:101:101::1']);
     for (const text of ['8.8.8.8', '::ffff:8.8.8.8', '2606:4700:0::1111', '2002:101:101::1']) {
       expect(classify(text, own)).toBe('private');
@@ -92,7 +92,7 @@ describe('reach of an address', () => {
     expect(classify('8.8.4.4', own)).toBe('public');
   });
 
-  it('is that of the IPv4 address in every IPv6 form that carries one', () => {
+  it('classifies an IPv6 address by the IPv4 address that it embeds', () => {
     const bytes = fc.tuple(
       ...([0, 1, 2, 3].map(() => fc.nat(255)) as [fc.Arbitrary<number>, ...fc.Arbitrary<number>[]]),
     );
@@ -102,13 +102,13 @@ describe('reach of an address', () => {
     fc.assert(
       fc.property(fc.oneof(bytes, special), (v4) => {
         const expected = classify(v4.join('.'));
-        for (const form of carriedForms(v4)) expect([form, classify(form)]).toEqual([form, expected]);
+        for (const form of embeddingForms(v4)) expect([form, classify(form)]).toEqual([form, expected]);
       }),
       { numRuns: 2_000 },
     );
   });
 
-  it('is never public for anything outside 2000::/3 that carries no IPv4 address', () => {
+  it('never classifies an address outside 2000::/3 without an embedded IPv4 address as public', () => {
     const parts = fc.array(fc.nat(0xffff), { minLength: 8, maxLength: 8 });
     fc.assert(
       fc.property(parts, (words) => {
@@ -120,8 +120,8 @@ describe('reach of an address', () => {
   });
 });
 
-/** Mapped, compatible, NAT64, 6to4, Teredo with a public server. */
-function carriedForms(v4: readonly number[]): string[] {
+/** Mapped, compatible, NAT64, 6to4, and Teredo with a public server. */
+function embeddingForms(v4: readonly number[]): string[] {
   const [a = 0, b = 0, c = 0, d = 0] = v4;
   const hex = (high: number, low: number) => ((high << 8) | low).toString(16);
   const [high, low] = [hex(a, b), hex(c, d)];
@@ -209,7 +209,7 @@ describe('egress rules', () => {
       '[::1]80',
     ],
     ...['http://host', 'user@host', 'host/path', 'ho st', '[]', '[lan]:80x'],
-  ])('refuse "%s" by naming it', (text) => {
+  ])('refuse "%s" with an error that names it', (text) => {
     expect(() => parseEgressRule(text)).toThrow(`"${text}"`);
   });
 });

@@ -28,23 +28,23 @@ afterEach(async () => {
 const GET: BoundedRequest = { method: 'GET', path: '/x', timeoutMs: 5_000 };
 const OK = 'HTTP/1.1 200 OK\r\n';
 
-function over(upstream: Upstream): BoundedHttpClient {
+function createClient(upstream: Upstream): BoundedHttpClient {
   const dials = createTestDialer();
   const guarded = createGuardedAgent((signal) => dials.connect(LOOPBACK, upstream.port, signal));
   cleanups.push(() => guarded.close());
   return createBoundedHttpClient(guarded.agent, { host: 'server.test', port: 443 });
 }
 
-/** A client of a server that answers whatever it is asked by `answer`. */
-async function clientOf(
-  answer: (socket: Socket) => void,
+/** A client of a server that responds to each request with `respond`. */
+async function startServer(
+  respond: (socket: Socket) => void,
 ): Promise<BoundedHttpClient & { upstream: Upstream }> {
-  const upstream = await startTcpUpstream((socket) => socket.once('data', () => answer(socket)));
-  return { ...over(upstream), upstream };
+  const upstream = await startTcpUpstream((socket) => socket.once('data', () => respond(socket)));
+  return { ...createClient(upstream), upstream };
 }
 
-/** Writes a piece again and again, as long as the other end takes it. */
-function endless(socket: Socket, piece: string): void {
+/** Writes a chunk repeatedly, as long as the other end reads. */
+function writeForever(socket: Socket, piece: string): void {
   const write = () => {
     while (!socket.destroyed && socket.write(piece));
   };
@@ -55,8 +55,8 @@ function endless(socket: Socket, piece: string): void {
 const send = (client: BoundedHttpClient, changes: object = {}) =>
   client.requestText({ ...GET, maxBytes: 1_000, ...changes });
 
-describe('a request to a server that is not trusted', () => {
-  it('is sent as it is asked for, and answered whole', async () => {
+describe('a request to an untrusted server', () => {
+  it('is sent as given, and returns the whole response', async () => {
     const bodies: string[] = [];
     const upstream = await startHttpUpstream((asked, response) => {
       void text(asked).then((body) => {
@@ -64,9 +64,9 @@ describe('a request to a server that is not trusted', () => {
         response.writeHead(404).end('none');
       });
     });
-    const client = over(upstream);
-    const answer = await send(client, { method: 'POST', path: '/a?b=c', body: { d: 'é' } });
-    expect(answer).toEqual({ status: 404, text: 'none' });
+    const client = createClient(upstream);
+    const response = await send(client, { method: 'POST', path: '/a?b=c', body: { d: 'é' } });
+    expect(response).toEqual({ status: 404, text: 'none' });
     expect(upstream.requests[0]).toMatchObject({ method: 'POST', url: '/a?b=c' });
     expect(upstream.requests[0]?.headers).toMatchObject({
       host: 'server.test',
@@ -76,10 +76,10 @@ describe('a request to a server that is not trusted', () => {
     expect(bodies).toEqual(['{"d":"é"}']);
   });
 
-  it('fails when the answer is longer than it may be, and closes the connection', async () => {
-    const client = await clientOf((socket) => {
+  it('fails when the response exceeds the size limit, and closes the connection', async () => {
+    const client = await startServer((socket) => {
       socket.write(`${OK}transfer-encoding: chunked\r\n\r\n`);
-      endless(socket, `400\r\n${'x'.repeat(1024)}\r\n`);
+      writeForever(socket, `400\r\n${'x'.repeat(1024)}\r\n`);
     });
     await expect(send(client)).rejects.toEqual(errorWithCode('upstream_malformed'));
     await waitForClose(client.upstream.sockets[0]);
@@ -88,12 +88,12 @@ describe('a request to a server that is not trusted', () => {
   for (const [what, piece] of [
     ['headers without end', 'x-header: value\r\n'],
     ['one header without end', 'x'.repeat(1024)],
-    ['interim answers without end', 'HTTP/1.1 103 Early Hints\r\n\r\n'],
+    ['interim responses without end', 'HTTP/1.1 103 Early Hints\r\n\r\n'],
   ] as const) {
     it(`fails on ${what}`, async () => {
-      const client = await clientOf((socket) => {
+      const client = await startServer((socket) => {
         socket.write(piece.startsWith('HTTP') ? '' : OK);
-        endless(socket, piece);
+        writeForever(socket, piece);
       });
       await expect(send(client, { timeoutMs: 1_000 })).rejects.toMatchObject({
         code: expect.stringMatching(/^upstream_(unreachable|timeout)$/),
@@ -102,36 +102,36 @@ describe('a request to a server that is not trusted', () => {
     });
   }
 
-  it('fails on an answer that is not HTTP, or breaks off', async () => {
-    const garbage = await clientOf((socket) => socket.write('SSH-2.0-x\r\n'));
+  it('fails when the response is not HTTP or incomplete', async () => {
+    const garbage = await startServer((socket) => socket.write('SSH-2.0-x\r\n'));
     await expect(send(garbage)).rejects.toEqual(errorWithCode('upstream_unreachable'));
-    const cut = await clientOf((socket) => socket.end(`${OK}content-length: 10\r\n\r\nhalf`));
+    const cut = await startServer((socket) => socket.end(`${OK}content-length: 10\r\n\r\nhalf`));
     await expect(send(cut)).rejects.toEqual(errorWithCode('upstream_unreachable'));
-    const silent = await clientOf((socket) => socket.end());
+    const silent = await startServer((socket) => socket.end());
     await expect(send(silent)).rejects.toEqual(errorWithCode('upstream_unreachable'));
   });
 
-  it('has its time, in which all of a whole answer has come', async () => {
-    const silent = await clientOf(() => undefined);
+  it('fails when the whole response is not received within the time limit', async () => {
+    const silent = await startServer(() => undefined);
     await expect(send(silent, { timeoutMs: 200 })).rejects.toEqual(errorWithCode('upstream_timeout'));
-    const slow = await clientOf((socket) => socket.write(`${OK}content-length: 10\r\n\r\nhalf`));
+    const slow = await startServer((socket) => socket.write(`${OK}content-length: 10\r\n\r\nhalf`));
     await expect(send(slow, { timeoutMs: 200 })).rejects.toEqual(errorWithCode('upstream_timeout'));
     await waitForClose(slow.upstream.sockets[0]);
   });
 
-  it('ends with its signal', async () => {
-    const client = await clientOf(() => undefined);
+  it('fails with the reason of its signal', async () => {
+    const client = await startServer(() => undefined);
     const stop = new AbortController();
-    const answer = send(client, { signal: stop.signal });
+    const response = send(client, { signal: stop.signal });
     await until(() => client.upstream.sockets.length === 1);
     const reason = new Error('enough');
     stop.abort(reason);
-    await expect(answer).rejects.toBe(reason);
+    await expect(response).rejects.toBe(reason);
     await waitForClose(client.upstream.sockets[0]);
   });
 
-  it('leaves a body to its reader once the headers have come', async () => {
-    const client = await clientOf((socket) => socket.write(`${OK}transfer-encoding: chunked\r\n\r\n`));
+  it('does not limit the body of a streamed response after its headers', async () => {
+    const client = await startServer((socket) => socket.write(`${OK}transfer-encoding: chunked\r\n\r\n`));
     const { status, body } = await client.requestStream({ ...GET, timeoutMs: 200 });
     expect(status).toBe(200);
     await new Promise((resolve) => setTimeout(resolve, 300));
@@ -142,11 +142,11 @@ describe('a request to a server that is not trusted', () => {
   });
 });
 
-describe('asking for the bare connection', () => {
+describe('requesting the raw connection', () => {
   const SWITCH = 'HTTP/1.1 101 UPGRADED\r\nconnection: Upgrade\r\nupgrade: tcp\r\n\r\n';
 
-  it('gives it with all that came behind the answer, in both directions', async () => {
-    const client = await clientOf((socket) => socket.write(`${SWITCH}early`));
+  it('returns it with the bytes after the response, and works in both directions', async () => {
+    const client = await startServer((socket) => socket.write(`${SWITCH}early`));
     const stream = await client.upgrade({ ...GET, method: 'POST' });
     if ('status' in stream) throw new Error('it was refused');
     const pieces = stream[Symbol.asyncIterator]();
@@ -159,8 +159,10 @@ describe('asking for the bare connection', () => {
     await waitForClose(socket);
   });
 
-  it('gives the answer of a server that does not agree', async () => {
-    const client = await clientOf((socket) => socket.write('HTTP/1.1 409 No\r\ncontent-length: 0\r\n\r\n'));
+  it('returns the response of a server that refuses', async () => {
+    const client = await startServer((socket) =>
+      socket.write('HTTP/1.1 409 No\r\ncontent-length: 0\r\n\r\n'),
+    );
     expect(await client.upgrade(GET)).toMatchObject({ status: 409 });
   });
 });
@@ -173,11 +175,11 @@ describe('reading lines', () => {
     return found;
   }
 
-  it('finds them wherever they were cut', async () => {
+  it('finds lines across chunk borders', async () => {
     expect(await lines(['a\nb', 'c\n', '\nd'])).toEqual(['a', 'bc', '', 'd']);
   });
 
-  it('fails on a line that is longer than it may be, whether or not it ends', async () => {
+  it('fails on a line that exceeds the limit', async () => {
     await expect(lines(['x'.repeat(11)])).rejects.toEqual(errorWithCode('upstream_malformed'));
     expect(await lines(['x'.repeat(10)])).toEqual(['x'.repeat(10)]);
   });

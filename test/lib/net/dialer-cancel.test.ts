@@ -14,19 +14,19 @@ import {
 const ROUNDS = 20;
 
 describe('cancelling closes the connection and fails with the reason of the signal', () => {
-  // How soon is measured, over the same phases, by the benchmark (npm run bench).
+  // The benchmark (npm run bench) measures the delay for the same phases.
   it.each(CANCEL_PHASES)('%s', async (_name, prepare) => {
     const phase = await prepare();
     for (let round = 0; round < ROUNDS; round += 1) await cancelInPhase(phase);
   });
 
-  it('while the name is being resolved: nothing is dialled when the answer comes after all', async () => {
+  it('while the name is being resolved: nothing is dialled when the look-up completes later', async () => {
     const upstream = await startHttpUpstream();
-    const answer = Promise.withResolvers<string[]>();
+    const lookupResult = Promise.withResolvers<string[]>();
     let isAsked = false;
     const lookup = () => {
       isAsked = true;
-      return answer.promise;
+      return lookupResult.promise;
     };
     const controller = new AbortController();
     const url = `http://host.example:${upstream.port}`;
@@ -35,13 +35,13 @@ describe('cancelling closes the connection and fails with the reason of the sign
     const reason = new Error('the client left');
     controller.abort(reason);
     await expect(request).rejects.toBe(reason);
-    answer.resolve([LOOPBACK]);
-    // By the time that a later request is through, an earlier connection would have arrived.
+    lookupResult.resolve([LOOPBACK]);
+    // When a later request is complete, an earlier connection would have been accepted.
     expect(await text((await createTestDialer().request(upstreamRequest(upstream.origin))).body)).toBe('ok');
     expect(upstream.sockets).toHaveLength(1);
   });
 
-  it('before anything has begun', async () => {
+  it('before the request begins', async () => {
     const upstream = await startHttpUpstream();
     const reason = new Error('the client left');
     await expect(
@@ -50,7 +50,7 @@ describe('cancelling closes the connection and fails with the reason of the sign
     expect(upstream.sockets).toHaveLength(0);
   });
 
-  it('on an idle connection about to be used again', async () => {
+  it('on an idle connection that is about to be reused', async () => {
     const upstream = await startHttpUpstream();
     const reusing = createTestDialer();
     await text((await reusing.request(upstreamRequest(upstream.origin))).body);
@@ -63,7 +63,7 @@ describe('cancelling closes the connection and fails with the reason of the sign
     expect(upstream.requests).toHaveLength(2);
   });
 
-  it('leaves no listener on the signal behind', async () => {
+  it('leaves no listener on the signal', async () => {
     const upstream = await startHttpUpstream();
     const from = createTestDialer();
     const { signal } = new AbortController();
@@ -78,7 +78,7 @@ describe('cancelling closes the connection and fails with the reason of the sign
     expect(getEventListeners(signal, 'abort')).toHaveLength(0);
   });
 
-  it('and leaves a finished exchange and its connection alone', async () => {
+  it('and does not affect a finished request and its connection', async () => {
     const upstream = await startHttpUpstream();
     const reusing = createTestDialer();
     const controller = new AbortController();

@@ -13,18 +13,18 @@ import {
 
 const forever = new AbortController().signal;
 
-describe('a bare connection', () => {
-  it('reaches the host and port asked for, and speaks in both directions', async () => {
+describe('a raw connection', () => {
+  it('reaches the given host and port, and works in both directions', async () => {
     const upstream = await startTcpUpstream((socket) => socket.end('hello'));
     const socket = await createTestDialer().connect(LOOPBACK, upstream.port, forever);
     socket.end();
     expect(await text(socket)).toBe('hello');
   });
 
-  it('dials exactly the addresses that were checked, whatever the name answers later', async () => {
+  it('dials exactly the checked addresses, also when the name resolves differently later', async () => {
     const upstream = await startTcpUpstream((socket) => socket.end('hello'));
-    const answers = [[LOOPBACK], ['169.254.169.254']];
-    const from = createTestDialer({ lookup: () => Promise.resolve(answers.shift() ?? []) });
+    const lookupResults = [[LOOPBACK], ['169.254.169.254']];
+    const from = createTestDialer({ lookup: () => Promise.resolve(lookupResults.shift() ?? []) });
     const socket = await from.connect('host.example', upstream.port, forever);
     expect(await text(socket)).toBe('hello');
     await expect(from.connect('host.example', upstream.port, forever)).rejects.toEqual(
@@ -64,7 +64,7 @@ describe('a bare connection', () => {
     );
   });
 
-  it('is unreachable where nobody listens', async () => {
+  it('is unreachable where no process listens', async () => {
     const upstream = await startTcpUpstream((socket) => socket.resume());
     const { port } = upstream;
     const free = await createTestDialer().connect(LOOPBACK, port, forever);
@@ -75,7 +75,7 @@ describe('a bare connection', () => {
   });
 
   (process.platform === 'linux' ? it : it.skip)(
-    'fails with the reason of a signal that ends first',
+    'fails with the reason of a signal that aborts first',
     async () => {
       const port = await fullBacklog(LOOPBACK);
       const leaving = new AbortController();
@@ -86,7 +86,7 @@ describe('a bare connection', () => {
     },
   );
 
-  it('is closed with the dialer', async () => {
+  it('is closed together with the dialer', async () => {
     const upstream = await startTcpUpstream((socket) => socket.resume());
     const from = createTestDialer();
     const socket = await from.connect(LOOPBACK, upstream.port, forever);

@@ -32,8 +32,8 @@ afterEach(async () => {
 
 const local = () => createTestDialer({ nameServers: [server.address] });
 
-describe('names that users bring and that nobody answers for', () => {
-  it('hold up neither files, nor cryptography, nor other look-ups, nor other requests, and end when cancelled', async () => {
+describe("users' names that do not resolve", () => {
+  it('block neither files, cryptography, other look-ups nor other requests, and can be cancelled', async () => {
     const upstream = await startHttpUpstream();
     const from = local();
     const leaving = new AbortController();
@@ -47,7 +47,7 @@ describe('names that users bring and that nobody answers for', () => {
       return request;
     });
     await until(() => server.asked.length === 2 * SLOW_LOOKUPS);
-    // A look-up by the system holds one of four threads, of which look-ups get two.
+    // A look-up by the system would occupy one of four threads, of which look-ups may use two.
     expect(process.getActiveResourcesInfo()).not.toContain('GetAddrInfoReqWrap');
 
     await Promise.all([
@@ -56,7 +56,7 @@ describe('names that users bring and that nobody answers for', () => {
       systemLookup('localhost'),
     ]);
     const operators = await from.request(
-      upstreamRequest(`http://localhost:${upstream.port}`, { guarded: false }),
+      upstreamRequest(`http://localhost:${upstream.port}`, { isGuarded: false }),
     );
     expect(await text(operators.body)).toBe('ok');
     const users = await from.request(upstreamRequest(`http://quick.example:${upstream.port}`));
@@ -66,7 +66,7 @@ describe('names that users bring and that nobody answers for', () => {
     leaving.abort(reason);
     await until(() => ended === SLOW_LOOKUPS);
     for (const request of slow) await expect(request).rejects.toBe(reason);
-    // By the time that a later name is asked for again, so would they have been.
+    // When the query for a later name is repeated, theirs would have been repeated too.
     const later = from.request(
       upstreamRequest('http://later.silent.example', { signal: AbortSignal.timeout(5_000) }),
     );
@@ -76,7 +76,7 @@ describe('names that users bring and that nobody answers for', () => {
     expect(upstream.sockets).toHaveLength(2);
   });
 
-  it('are an unreachable upstream in a request, also when they do not exist', async () => {
+  it('fail a request as unreachable, also when they do not exist', async () => {
     for (const name of ['silent.example', 'absent.example']) {
       await expect(local().request(upstreamRequest(`http://${name}`))).rejects.toEqual(
         errorWithCode('upstream_unreachable'),
@@ -84,14 +84,14 @@ describe('names that users bring and that nobody answers for', () => {
     }
   });
 
-  it('are a time-out in a request when the time to connect ends first', async () => {
+  it('fail a request with a timeout when the time to connect ends first', async () => {
     const hurried = createTestDialer({ nameServers: [server.address], connectTimeoutMs: 30 });
     await expect(hurried.request(upstreamRequest('http://silent.example'))).rejects.toEqual(
       errorWithCode('upstream_timeout'),
     );
   });
 
-  it('make a forbidden endpoint, whether they do not exist or nobody knows', async () => {
+  it('make an endpoint forbidden, whether they do not exist or the name server is silent', async () => {
     for (const name of ['silent.example', 'absent.example']) {
       await expect(local().checkEndpoint(`http://${name}`)).rejects.toEqual(
         errorWithCode('endpoint_forbidden'),
@@ -99,7 +99,7 @@ describe('names that users bring and that nobody answers for', () => {
     }
   });
 
-  it('make a forbidden endpoint after 3 s, whoever is slow', async () => {
+  it('make an endpoint forbidden after 3 s', async () => {
     jest.useFakeTimers();
     const never = createTestDialer({ lookup: () => new Promise(() => undefined) });
     const refused = jest.fn();
@@ -110,7 +110,7 @@ describe('names that users bring and that nobody answers for', () => {
     expect(refused).toHaveBeenCalledWith(errorWithCode('endpoint_forbidden'));
   });
 
-  it('leave an endpoint that is answered for alone', async () => {
+  it('do not affect an endpoint whose name resolves', async () => {
     expect((await local().checkEndpoint('http://quick.example/v1')).href).toBe('http://quick.example/v1');
   });
 });

@@ -15,10 +15,10 @@ import {
   startTcpUpstream,
 } from '../../support/local-upstreams.ts';
 
-// A full queue of connections stays silent on Linux only.
+// Only Linux leaves connections unanswered when the accept queue is full.
 const onLinux = process.platform === 'linux' ? it : it.skip;
 
-describe('an upstream in trouble', () => {
+describe('a faulty upstream', () => {
   const GARBAGE = {
     'no HTTP': 'SSH-2.0-OpenSSH_9.9 secret-banner\r\n',
     'headers beyond 16 KiB': `HTTP/1.1 200 OK\r\nx-long: ${'a'.repeat(17 * 1024)}\r\n\r\n`,
@@ -27,7 +27,7 @@ describe('an upstream in trouble', () => {
     'an upgrade': 'HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n',
   };
   it.each(Object.entries(GARBAGE))(
-    'is unreachable when it answers %s, and is not quoted',
+    'is unreachable when it responds with %s, which the error does not quote',
     async (_name, bytes) => {
       const upstream = await startTcpUpstream((socket) => socket.once('data', () => socket.write(bytes)));
       await expect(createTestDialer().request(upstreamRequest(upstream.origin))).rejects.toEqual(
@@ -51,37 +51,37 @@ describe('an upstream in trouble', () => {
 
   it.each([true, false])('is unreachable when its name cannot be resolved (guarded: %s)', async (guarded) => {
     for (const lookup of [() => Promise.reject(new Error('down')), () => Promise.resolve([])]) {
-      const request = upstreamRequest('http://host.example', { guarded });
+      const request = upstreamRequest('http://host.example', { isGuarded: guarded });
       await expect(createTestDialer({ lookup }).request(request)).rejects.toEqual(
         errorWithCode('upstream_unreachable'),
       );
     }
   });
 
-  it('is dialled at its next address when one does not answer', async () => {
+  it('is dialled at its next address when one refuses the connection', async () => {
     const upstream = await startHttpUpstream();
-    // Nothing listens at 127.0.0.2 on that port.
+    // No process listens on that port of 127.0.0.2.
     const { lookup } = createSequentialLookup(['127.0.0.2', LOOPBACK]);
-    const answer = await createTestDialer({ lookup }).request(
+    const response = await createTestDialer({ lookup }).request(
       upstreamRequest(`http://host.example:${upstream.port}`),
     );
-    expect(await text(answer.body)).toBe('ok');
+    expect(await text(response.body)).toBe('ok');
   });
 
   onLinux(
-    'is dialled at its next address when one is silent, and each gets its share of the time',
+    'is dialled at its next address when one is silent; each address gets a share of the time',
     async () => {
       const port = await fullBacklog('127.0.0.2');
       const upstream = await startHttpUpstream(undefined, { port });
       const { lookup } = createSequentialLookup(['127.0.0.2', LOOPBACK]);
       const patient = createTestDialer({ lookup, connectTimeoutMs: 1_000 });
-      const answer = await patient.request(upstreamRequest(`http://host.example:${port}`));
-      expect(await text(answer.body)).toBe('ok');
+      const response = await patient.request(upstreamRequest(`http://host.example:${port}`));
+      expect(await text(response.body)).toBe('ok');
       expect(upstream.requests).toHaveLength(1);
     },
   );
 
-  onLinux('times out when TCP gets no answer', async () => {
+  onLinux('times out when TCP does not connect', async () => {
     const port = await fullBacklog(LOOPBACK);
     const request = upstreamRequest(`http://${LOOPBACK}:${port}`);
     await expect(createTestDialer({ connectTimeoutMs: 30 }).request(request)).rejects.toEqual(
@@ -90,7 +90,7 @@ describe('an upstream in trouble', () => {
   });
 
   it.each(['at once', 'after the request'])(
-    'is unreachable, after one call, when it hangs up %s',
+    'is unreachable, after one attempt, when it closes the connection %s',
     async (when) => {
       const upstream = await startTcpUpstream((socket) => {
         if (when === 'at once') socket.destroy();
@@ -110,7 +110,7 @@ describe('an upstream in trouble', () => {
     );
   });
 
-  it('times out when the TLS handshake goes nowhere, and the socket is closed', async () => {
+  it('times out when the TLS handshake stalls, and closes the socket', async () => {
     const upstream = await startTcpUpstream((socket) => socket.resume());
     const failed = expect(
       createTestDialer({ connectTimeoutMs: 30 }).request(
@@ -121,7 +121,7 @@ describe('an upstream in trouble', () => {
     await waitForClose(upstream.sockets[0]);
   });
 
-  it('times out when it is silent, interim answers or not, and the socket is closed', async () => {
+  it('times out when it does not respond, also after interim responses, and closes the socket', async () => {
     for (const interim of [false, true]) {
       const upstream = await startHttpUpstream((_request, response) => {
         if (interim) response.writeProcessing();
@@ -132,14 +132,16 @@ describe('an upstream in trouble', () => {
     }
   });
 
-  it('times out when it falls silent within its answer, as an error of the body', async () => {
+  it('fails the body with a timeout when the response stalls', async () => {
     const upstream = await startHttpUpstream((_request, response) => response.write('part'));
-    const answer = await createTestDialer().request(upstreamRequest(upstream.origin, { idleTimeoutMs: 30 }));
-    await expect(text(answer.body)).rejects.toEqual(errorWithCode('upstream_timeout'));
+    const response = await createTestDialer().request(
+      upstreamRequest(upstream.origin, { idleTimeoutMs: 30 }),
+    );
+    await expect(text(response.body)).rejects.toEqual(errorWithCode('upstream_timeout'));
     await waitForClose(upstream.sockets[0]);
   });
 
-  it('does not time out while its pieces keep coming', async () => {
+  it('does not time out while chunks arrive', async () => {
     const upstream = await startHttpUpstream((_request, response) => {
       let count = 0;
       const timer = setInterval(() => {
@@ -149,8 +151,10 @@ describe('an upstream in trouble', () => {
         response.end();
       }, 20);
     });
-    const answer = await createTestDialer().request(upstreamRequest(upstream.origin, { idleTimeoutMs: 400 }));
-    expect(await text(answer.body)).toBe('.'.repeat(25));
+    const response = await createTestDialer().request(
+      upstreamRequest(upstream.origin, { idleTimeoutMs: 400 }),
+    );
+    expect(await text(response.body)).toBe('.'.repeat(25));
   });
 
   const BROKEN = {
@@ -158,7 +162,7 @@ describe('an upstream in trouble', () => {
     'an early end of a chunked body': (response: ServerResponse) => response.socket?.destroy(),
   };
   it.each(Object.entries(BROKEN))(
-    'gives the reader what came and then an error, on %s',
+    'passes the received chunks and then an error to the reader, on %s',
     async (_name, hangUp) => {
       const upstream = await startHttpUpstream((request, response) => {
         response.write('part');
@@ -178,7 +182,7 @@ describe('an upstream in trouble', () => {
     },
   );
 
-  it('fails the body when it sends less than its content-length', async () => {
+  it('fails the body when it is shorter than its content-length', async () => {
     const upstream = await startHttpUpstream((_request, response) => {
       response.writeHead(200, { 'content-length': '10' });
       response.write('half', () => response.socket?.end());
@@ -187,7 +191,7 @@ describe('an upstream in trouble', () => {
     await expect(text(body)).rejects.toEqual(errorWithCode('upstream_unreachable'));
   });
 
-  it('cannot end the process by failing a body that nobody reads', async () => {
+  it('does not end the process when a body fails that is not read', async () => {
     const upstream = await startHttpUpstream((_request, response) => response.write('part'));
     const { body } = await createTestDialer().request(
       upstreamRequest(upstream.origin, { idleTimeoutMs: 10 }),
@@ -198,7 +202,7 @@ describe('an upstream in trouble', () => {
 });
 
 describe('a slow reader', () => {
-  it('holds the upstream back, longer than the idle timeout, and loses nothing', async () => {
+  it('applies back pressure for longer than the idle timeout and loses nothing', async () => {
     const piece = Buffer.alloc(64 * 1024, 'x');
     const total = 512 * piece.length;
     let written = 0;
@@ -215,7 +219,7 @@ describe('a slow reader', () => {
     });
     const slow = createTestDialer();
     const { body } = await slow.request(upstreamRequest(upstream.origin, { idleTimeoutMs: 1_000 }));
-    // Time passes while nothing is read: until another request has timed out.
+    // Nothing is read until another request has timed out.
     const silent = upstreamRequest(`${upstream.origin}/silent`, { firstByteTimeoutMs: 1_500 });
     await expect(slow.request(silent)).rejects.toEqual(errorWithCode('upstream_timeout'));
     expect(written).toBeLessThan(total);
@@ -223,9 +227,9 @@ describe('a slow reader', () => {
     expect((await buffer(body)).length).toBe(total);
   });
 
-  it('that has taken everything waits for more no longer than the idle timeout', async () => {
+  it('times out after the idle timeout when it has read everything', async () => {
     const upstream = await startHttpUpstream((request, response) => {
-      // The last of it fills the buffer, so the answer is held back with nothing more to come.
+      // The last chunk fills the buffer: back pressure applies, and no more data follows.
       if (request.url !== '/silent') response.write(Buffer.alloc(64 * 1024));
     });
     const slow = createTestDialer();
@@ -237,7 +241,7 @@ describe('a slow reader', () => {
   });
 });
 
-/** A port at which nothing listens. */
+/** A port on which no process listens. */
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, LOOPBACK);
   await once(server, 'listening');

@@ -19,7 +19,7 @@ import {
   until,
 } from '../../support/local-upstreams.ts';
 
-/** Asks each address of its arguments once; prints statuses and codes. */
+/** Requests each address of its arguments once; prints statuses and error codes. */
 const REQUEST_SCRIPT = `
   const { createDialer } = await import(${JSON.stringify(import.meta.resolve('../../../src/lib/net/dialer.ts'))});
   const dialer = createDialer({ mode: 'local', deny: [], forbidden: () => [], connectTimeoutMs: 5000 });
@@ -27,27 +27,27 @@ const REQUEST_SCRIPT = `
   for (const address of process.argv.slice(1)) {
     const request = { url: new URL(address), method: 'GET', headers: {}, guarded: true,
       signal: new AbortController().signal, firstByteTimeoutMs: 5000, idleTimeoutMs: 5000 };
-    results.push(await dialer.request(request).then((answer) => answer.status, (error) => error.code));
+    results.push(await dialer.request(request).then((response) => response.status, (error) => error.code));
   }
   console.log(JSON.stringify(results));
   await dialer.close();
 `;
 
 describe('a request', () => {
-  it('sends what it is given, and no more, and hands back what came', async () => {
+  it('sends exactly the given request and returns the response', async () => {
     const upstream = await startHttpUpstream((request, response) => {
       request.pipe(response.writeHead(418, { 'x-one': 'a', 'set-cookie': ['b=1', 'c=2'] }));
     });
-    const answer = await createTestDialer().request(
+    const response = await createTestDialer().request(
       upstreamRequest(`${upstream.origin}/v1/chat?x=1`, {
         method: 'POST',
         headers: { 'x-sent': 'yes' },
         body: '{"a":1}',
       }),
     );
-    expect(answer.status).toBe(418);
-    expect(answer.headers).toMatchObject({ 'x-one': 'a', 'set-cookie': ['b=1', 'c=2'] });
-    expect(await text(answer.body)).toBe('{"a":1}');
+    expect(response.status).toBe(418);
+    expect(response.headers).toMatchObject({ 'x-one': 'a', 'set-cookie': ['b=1', 'c=2'] });
+    expect(await text(response.body)).toBe('{"a":1}');
     expect(upstream.requests[0]).toMatchObject({ method: 'POST', url: '/v1/chat?x=1', httpVersion: '1.1' });
     expect(upstream.requests[0]?.headers).toEqual({
       host: `${LOOPBACK}:${upstream.port}`,
@@ -57,29 +57,29 @@ describe('a request', () => {
     });
   });
 
-  it('leaves a compressed answer as it is', async () => {
+  it('does not decompress the response', async () => {
     const packed = gzipSync('hello');
     const upstream = await startHttpUpstream((_request, response) =>
       response.writeHead(200, { 'content-encoding': 'gzip' }).end(packed),
     );
-    const answer = await createTestDialer().request(upstreamRequest(upstream.origin));
-    expect(answer.headers['content-encoding']).toBe('gzip');
-    expect(await buffer(answer.body)).toEqual(packed);
+    const response = await createTestDialer().request(upstreamRequest(upstream.origin));
+    expect(response.headers['content-encoding']).toBe('gzip');
+    expect(await buffer(response.body)).toEqual(packed);
   });
 
-  it('waits for the real answer behind interim ones', async () => {
+  it('waits for the final response after interim ones', async () => {
     const upstream = await startHttpUpstream((_request, response) => {
       response.writeProcessing();
       response.writeEarlyHints({ link: '</a>; rel=preload' });
       response.end('real');
     });
-    const answer = await createTestDialer().request(upstreamRequest(upstream.origin));
-    expect(answer.status).toBe(200);
-    expect(answer.headers['link']).toBeUndefined();
-    expect(await text(answer.body)).toBe('real');
+    const response = await createTestDialer().request(upstreamRequest(upstream.origin));
+    expect(response.status).toBe(200);
+    expect(response.headers['link']).toBeUndefined();
+    expect(await text(response.body)).toBe('real');
   });
 
-  it('obeys no environment: neither its proxies nor its switch that turns TLS checks off', async () => {
+  it('ignores the environment: its proxies and the switch that disables TLS checks', async () => {
     const [proxy, upstream, secure] = [
       await startHttpUpstream(),
       await startHttpUpstream(),
@@ -87,7 +87,7 @@ describe('a request', () => {
     ];
     const names = ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY', 'ALL_PROXY'];
     const proxies = Object.fromEntries(names.map((name) => [name, proxy.origin] as const));
-    // In a process of its own: the environment that the tests see is a copy, which Node does not read.
+    // In a separate process: in tests process.env is a copy, which Node does not read.
     const child = spawn(
       process.execPath,
       ['--input-type=module', '-e', REQUEST_SCRIPT, upstream.origin, secure.origin],
@@ -103,16 +103,16 @@ describe('a request', () => {
   it('refuses another scheme and credentials in the address', async () => {
     for (const url of ['ftp://host/', 'http://user@127.0.0.1:1/', 'http://:pw@127.0.0.1:1/']) {
       for (const guarded of [true, false]) {
-        await expect(createTestDialer().request(upstreamRequest(url, { guarded }))).rejects.toEqual(
-          errorWithCode('endpoint_forbidden'),
-        );
+        await expect(
+          createTestDialer().request(upstreamRequest(url, { isGuarded: guarded })),
+        ).rejects.toEqual(errorWithCode('endpoint_forbidden'));
       }
     }
   });
 });
 
-describe('addresses that users bring', () => {
-  it('are checked on the way to each new connection, literals too', async () => {
+describe("users' addresses", () => {
+  it('are checked for each new connection, also literals', async () => {
     const upstream = await startHttpUpstream();
     const deployed = createTestDialer({ mode: 'deployed' });
     await expect(deployed.request(upstreamRequest(upstream.origin))).rejects.toEqual(
@@ -126,7 +126,7 @@ describe('addresses that users bring', () => {
     expect(upstream.sockets).toHaveLength(0);
   });
 
-  it('are refused when one of the answers is bad, and nothing is dialled', async () => {
+  it('are refused when one address of a name is forbidden; nothing is dialled', async () => {
     const upstream = await startHttpUpstream();
     for (const bad of [
       '169.254.169.254',
@@ -145,24 +145,21 @@ describe('addresses that users bring', () => {
   });
 
   it.each([
-    ['an address that needs leave', { mode: 'deployed' as const }],
+    ['a private address', { mode: 'deployed' as const }],
     ['a denied address', { deny: ['127.0.0.0/8'] }],
     ['a port of our own', { mode: 'local' as const }],
-  ])(
-    'are checked again when dialled: an answer that changes to %s after the check',
-    async (name, options) => {
-      const upstream = await startHttpUpstream();
-      const { asked, lookup } = createSequentialLookup([PUBLIC], [LOOPBACK]);
-      const forbidden = () => (name === 'a port of our own' ? [{ host: LOOPBACK, port: upstream.port }] : []);
-      const changing = createTestDialer({ ...options, forbidden, lookup });
-      const url = await changing.checkEndpoint(`http://host.example:${upstream.port}/v1`);
-      await expect(changing.request(upstreamRequest(url.href))).rejects.toEqual(
-        errorWithCode('endpoint_forbidden'),
-      );
-      expect(asked).toEqual(['host.example', 'host.example']);
-      expect(upstream.sockets).toHaveLength(0);
-    },
-  );
+  ])('are checked again when dialled: the name resolves to %s after the check', async (name, options) => {
+    const upstream = await startHttpUpstream();
+    const { asked, lookup } = createSequentialLookup([PUBLIC], [LOOPBACK]);
+    const forbidden = () => (name === 'a port of our own' ? [{ host: LOOPBACK, port: upstream.port }] : []);
+    const changing = createTestDialer({ ...options, forbidden, lookup });
+    const url = await changing.checkEndpoint(`http://host.example:${upstream.port}/v1`);
+    await expect(changing.request(upstreamRequest(url.href))).rejects.toEqual(
+      errorWithCode('endpoint_forbidden'),
+    );
+    expect(asked).toEqual(['host.example', 'host.example']);
+    expect(upstream.sockets).toHaveLength(0);
+  });
 
   it('are checked again when a connection is replaced', async () => {
     const upstream = await startHttpUpstream((_request, response) =>
@@ -177,27 +174,27 @@ describe('addresses that users bring', () => {
     expect(upstream.sockets).toHaveLength(1);
   });
 
-  it('are dialled exactly as checked: one look-up per connection, the name kept for the Host header', async () => {
+  it('are dialled exactly as checked: one look-up per connection, with the name in the Host header', async () => {
     const upstream = await startHttpUpstream();
     const { asked, lookup } = createSequentialLookup([LOOPBACK], ['169.254.169.254']);
-    const answer = await createTestDialer({ lookup }).request(
+    const response = await createTestDialer({ lookup }).request(
       upstreamRequest(`http://Host.Example:${upstream.port}/`),
     );
-    expect(await text(answer.body)).toBe('ok');
+    expect(await text(response.body)).toBe('ok');
     expect(asked).toEqual(['host.example']);
     expect(upstream.requests[0]?.headers.host).toBe(`host.example:${upstream.port}`);
   });
 
-  it('are not followed by redirect: the answer goes back as it is', async () => {
+  it('are not redirected: the response is returned unchanged', async () => {
     const target = await startHttpUpstream();
     for (const status of [301, 302, 303, 307, 308]) {
       const upstream = await startHttpUpstream((_request, response) =>
         response.writeHead(status, { location: `${target.origin}/secret` }).end(),
       );
       const forbidden = () => [{ host: LOOPBACK, port: target.port }];
-      const answer = await createTestDialer({ forbidden }).request(upstreamRequest(upstream.origin));
-      expect(answer.status).toBe(status);
-      expect(answer.headers['location']).toBe(`${target.origin}/secret`);
+      const response = await createTestDialer({ forbidden }).request(upstreamRequest(upstream.origin));
+      expect(response.status).toBe(status);
+      expect(response.headers['location']).toBe(`${target.origin}/secret`);
     }
     expect(target.sockets).toHaveLength(0);
   });
@@ -217,35 +214,35 @@ describe('addresses that users bring', () => {
     expect(other.sockets).toHaveLength(1);
   });
 
-  it('never share a connection with addresses of the operator, which the policy does not touch', async () => {
+  it('never share a connection with addresses of the operator, to which the policy does not apply', async () => {
     const upstream = await startHttpUpstream();
     const forbidden = () => [{ host: LOOPBACK, port: upstream.port }];
     const shared = createTestDialer({ mode: 'deployed', deny: ['127.0.0.0/8'], forbidden });
-    const operators = await shared.request(upstreamRequest(upstream.origin, { guarded: false }));
+    const operators = await shared.request(upstreamRequest(upstream.origin, { isGuarded: false }));
     expect(await text(operators.body)).toBe('ok');
-    expect(operators.fromPublicAddress).toBe(true);
+    expect(operators.isFromPublicAddress).toBe(true);
     await expect(shared.request(upstreamRequest(upstream.origin))).rejects.toEqual(
       errorWithCode('endpoint_forbidden'),
     );
   });
 
-  it('tell whether the answer came from a public address', async () => {
+  it('report whether the response came from a public address', async () => {
     const upstream = await startHttpUpstream();
-    expect((await createTestDialer().request(upstreamRequest(upstream.origin))).fromPublicAddress).toBe(
+    expect((await createTestDialer().request(upstreamRequest(upstream.origin))).isFromPublicAddress).toBe(
       false,
     );
   });
 });
 
 describe('checkEndpoint', () => {
-  it('answers the canonical address of an endpoint that may be reached', async () => {
+  it('returns the canonical address of an allowed endpoint', async () => {
     const { lookup } = createSequentialLookup([PUBLIC]);
     expect((await createTestDialer({ lookup }).checkEndpoint('HTTPS://Host.Example.:443/v1/')).href).toBe(
       'https://host.example/v1',
     );
   });
 
-  it('says endpoint_forbidden for bad grammar, a forbidden address and a name that is not found', async () => {
+  it('throws endpoint_forbidden for invalid syntax, a forbidden address and a name that is not found', async () => {
     const { lookup } = createSequentialLookup(['10.0.0.1']);
     const deployed = createTestDialer({ mode: 'deployed', lookup });
     for (const endpoint of ['http://user@host', 'https://host.example', 'http://169.254.169.254']) {
@@ -257,7 +254,7 @@ describe('checkEndpoint', () => {
     );
   });
 
-  it('never tells the address that was resolved', async () => {
+  it('never reveals the resolved address', async () => {
     const { lookup } = createSequentialLookup(['10.11.12.13']);
     const deployed = createTestDialer({ mode: 'deployed', lookup });
     await expect(deployed.checkEndpoint('https://host.example')).rejects.toEqual(
@@ -275,15 +272,15 @@ describe('TLS', () => {
     setDefaultCACertificates(before);
   });
 
-  it('keeps the name for SNI and the certificate while the checked address is dialled', async () => {
+  it('uses the name for SNI and the certificate, and dials the checked address', async () => {
     const upstream = await startHttpsUpstream((request, response) =>
       response.end((request.socket as TLSSocket).servername),
     );
     const { lookup } = createSequentialLookup([LOOPBACK]);
-    const answer = await createTestDialer({ lookup }).request(
+    const response = await createTestDialer({ lookup }).request(
       upstreamRequest(`https://upstream.test:${upstream.port}`),
     );
-    expect(await text(answer.body)).toBe('upstream.test');
+    expect(await text(response.body)).toBe('upstream.test');
   });
 
   it('compares a literal address with the certificate and sends no name', async () => {
@@ -309,7 +306,7 @@ describe('TLS', () => {
     expect(upstream.requests).toHaveLength(0);
   });
 
-  it('is unreachable when the upstream does not speak TLS', async () => {
+  it('is unreachable when the upstream does not use TLS', async () => {
     const upstream = await startHttpUpstream();
     await expect(
       createTestDialer().request(upstreamRequest(`https://${LOOPBACK}:${upstream.port}`)),
@@ -320,7 +317,7 @@ describe('TLS', () => {
 describe('connections', () => {
   const readAll = async (from: Dialer, url: string) => text((await from.request(upstreamRequest(url))).body);
 
-  it('are used again, one request at a time', async () => {
+  it('are reused, with one request at a time', async () => {
     const upstream = await startHttpUpstream();
     const reusing = createTestDialer();
     for (let count = 0; count < 5; count++) await readAll(reusing, upstream.origin);
@@ -329,7 +326,7 @@ describe('connections', () => {
     expect(upstream.sockets).toHaveLength(2);
   });
 
-  it('are not used again after an answer that was cut, or that asks to close', async () => {
+  it('are not reused after an aborted response or `connection: close`', async () => {
     const upstream = await startHttpUpstream((request, response) => {
       if (request.url === '/close') response.writeHead(200, { connection: 'close' }).end();
       else response.write('part');
@@ -343,8 +340,8 @@ describe('connections', () => {
     expect(upstream.sockets).toHaveLength(3);
   });
 
-  it('are given up before the time that the upstream names for idle ones', async () => {
-    // It would close after 1 s; ours stays 2 s below that, so at once.
+  it('are closed before the idle timeout that the upstream announces', async () => {
+    // The upstream closes after 1 s; ours closes 2 s earlier, which is at once.
     const upstream = await startHttpUpstream(undefined, { keepAliveMs: 1_000 });
     const reusing = createTestDialer();
     await readAll(reusing, upstream.origin);
@@ -352,21 +349,21 @@ describe('connections', () => {
     expect(upstream.sockets).toHaveLength(2);
   });
 
-  it('that the upstream closed while idle cost no request', async () => {
+  it('cost no request when the upstream closes them while idle', async () => {
     const upstream = await startHttpUpstream();
     const reusing = createTestDialer();
     for (let count = 0; count < 50; count++) {
       await readAll(reusing, upstream.origin);
-      // The close is on its way while the next request is being made.
+      // The close arrives while the next request is being sent.
       upstream.sockets.at(-1)?.destroy();
-      const answer = await reusing.request(upstreamRequest(upstream.origin, { method: 'POST', body: 'x' }));
-      expect(await text(answer.body)).toBe('ok');
+      const response = await reusing.request(upstreamRequest(upstream.origin, { method: 'POST', body: 'x' }));
+      expect(await text(response.body)).toBe('ok');
       upstream.sockets.at(-1)?.end();
     }
     expect(upstream.requests).toHaveLength(100);
   });
 
-  it('are closed by close, idle, busy and connecting, and busy requests fail', async () => {
+  it('are closed by close, whether idle, busy or connecting; busy requests fail', async () => {
     const upstream = await startHttpUpstream((request, response) => {
       if (request.url === '/idle') response.end();
       if (request.url === '/streaming') response.write('part');

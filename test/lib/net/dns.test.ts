@@ -39,12 +39,12 @@ afterEach(async () => {
 
 const userLookup = () => createUntrustedHostLookup({ nameServers: [server.address], hostsFile });
 
-/** Look-ups of the system that are under way; each takes a thread. */
+/** Number of running look-ups by the system; each occupies a thread. */
 function countSystemLookups(): number {
   return process.getActiveResourcesInfo().filter((kind) => kind === 'GetAddrInfoReqWrap').length;
 }
 
-describe('names that users bring', () => {
+describe("users' names", () => {
   it.each([
     ['both.example', ['192.0.2.1', '192.0.2.2', '2001:db8::1']],
     ['BOTH.example.', ['192.0.2.1', '192.0.2.2', '2001:db8::1']],
@@ -54,7 +54,7 @@ describe('names that users bring', () => {
     ['broken-four.example', ['2001:db8::7']],
     ['silent-six.example', ['192.0.2.6']],
   ])(
-    'have the addresses of both families, IPv4 first, or of the one that answers: %s',
+    'resolve to the addresses of both families, IPv4 first, or of the one that responds: %s',
     async (name, found) => {
       expect(await userLookup()(name)).toEqual(found);
     },
@@ -64,41 +64,41 @@ describe('names that users bring', () => {
     ['absent.example', 'ENOTFOUND'],
     ['empty.example', 'ENODATA'],
     ['broken.example', 'ESERVFAIL'],
-    // Given up by ourselves, while three name servers, each asked twice, are waited for.
+    // Cancelled by our limit, while three name servers are queried twice each.
     ['silent.example', 'ECANCELLED'],
   ])(
-    'are not found, without a thread and without waiting for name servers that are silent, when no address is answered: %s',
+    'are not found when no address is returned, without a thread and without waiting for silent name servers: %s',
     async (name, code) => {
       for (const _each of [1, 2]) silent.push(await startNameServer(() => 'silent'));
       const nameServers = [server, ...silent].map(({ address }) => address);
-      const answer = createUntrustedHostLookup({ nameServers, hostsFile })(name);
+      const result = createUntrustedHostLookup({ nameServers, hostsFile })(name);
       expect(countSystemLookups()).toBe(0);
-      await expect(answer).rejects.toMatchObject({ code });
+      await expect(result).rejects.toMatchObject({ code });
       expect(server.asked).toContain(name);
     },
   );
 
-  it('are given up at once when the signal ends, and are not asked for again', async () => {
+  it('are cancelled at once when the signal aborts, without further queries', async () => {
     const controller = new AbortController();
-    const answer = userLookup()('silent.example', controller.signal);
-    answer.catch(() => undefined);
+    const result = userLookup()('silent.example', controller.signal);
+    result.catch(() => undefined);
     await until(() => server.asked.length === 2);
     controller.abort();
-    await expect(answer).rejects.toThrow();
+    await expect(result).rejects.toThrow();
     await expect(userLookup()('silent.example', controller.signal)).rejects.toBe(controller.signal.reason);
-    // By the time that a later name is asked for again, so would it have been.
+    // When the query for a later name is repeated, its own would have been repeated too.
     await expect(userLookup()('silent-six.example')).resolves.toHaveLength(1);
     expect(server.asked.filter((name) => name === 'silent.example')).toHaveLength(2);
   });
 
-  it('are this host when they are localhost or end in it, and nobody is asked', async () => {
+  it('resolve to this host for localhost and names below it, without a query', async () => {
     for (const name of ['localhost', 'LOCALHOST.', 'app.localhost']) {
       expect(await userLookup()(name)).toEqual(['127.0.0.1', '::1']);
     }
     expect(server.asked).toEqual([]);
   });
 
-  it('are found in the hosts file first, and nobody is asked', async () => {
+  it('are found in the hosts file first, without a query', async () => {
     const lines = [
       '# 192.0.2.99 comment.lan',
       '192.0.2.10\tnas.lan  NAS other # 192.0.2.98 hidden.lan',
@@ -119,7 +119,7 @@ describe('names that users bring', () => {
     }
   });
 
-  it('follow the hosts file when it changes, and do without it when there is none', async () => {
+  it('follow changes of the hosts file, also its removal', async () => {
     const lookup = userLookup();
     expect(await lookup('four.example')).toEqual(['192.0.2.4']);
     await writeFile(hostsFile, '192.0.2.11 four.example');
@@ -129,22 +129,22 @@ describe('names that users bring', () => {
   });
 });
 
-describe('names of the operator', () => {
-  it('are looked up by the system, one look-up for all who ask meanwhile, anew for the next', async () => {
+describe("the operator's names", () => {
+  it('are looked up by the system; concurrent look-ups of one name share one call', async () => {
     const lookup = createSystemHostLookup();
     for (const _round of [1, 2]) {
-      const answers = Array.from({ length: 50 }, () => lookup('localhost'));
+      const results = Array.from({ length: 50 }, () => lookup('localhost'));
       expect(countSystemLookups()).toBe(1);
-      for (const answer of await Promise.all(answers)) expect(answer).toContain('127.0.0.1');
+      for (const result of await Promise.all(results)) expect(result).toContain('127.0.0.1');
       await until(() => countSystemLookups() === 0);
     }
   });
 
   it.each([
-    ['that users bring as well, when EGRESS_ALLOW names them', ['localhost:80'], [], 1],
-    ['in EGRESS_DENY', ['127.0.0.0/8', '::1'], ['localhost:80'], 1],
-    ['unless they are named for another port', ['localhost:81'], ['localhost:82'], 0],
-  ])('are those %s', async (_case, allow, deny, systemLookups) => {
+    ["users' names that EGRESS_ALLOW lists", ['localhost:80'], [], 1],
+    ['names in EGRESS_DENY', ['127.0.0.0/8', '::1'], ['localhost:80'], 1],
+    ['not names that are listed for another port only', ['localhost:81'], ['localhost:82'], 0],
+  ])('include %s', async (_case, allow, deny, systemLookups) => {
     const policy = createEgressPolicy({
       ...{ mode: 'deployed', allow, deny },
       forbidden: () => [],
@@ -155,7 +155,7 @@ describe('names of the operator', () => {
     await admitted.catch(() => undefined);
   });
 
-  it('are our own listeners too', async () => {
+  it('include our own listeners', async () => {
     const policy = createEgressPolicy({
       ...{ mode: 'deployed', allow: [], deny: [], nameServers: [server.address] },
       forbidden: () => [{ host: 'localhost', port: 80 }],

@@ -16,8 +16,8 @@ function policy(options: Partial<EgressOptions> = {}) {
   });
 }
 
-/** What the policy says of an endpoint as a user would write it: its addresses, or the error's code. */
-async function verdict(endpoint: string, options: Partial<EgressOptions> = {}): Promise<string> {
+/** Applies the policy to a user's endpoint. @returns its allowed addresses, or the error's code. */
+async function evaluate(endpoint: string, options: Partial<EgressOptions> = {}): Promise<string> {
   try {
     const url = parseEndpoint(endpoint);
     const port = Number(url.port) || (url.protocol === 'https:' ? 443 : 80);
@@ -27,9 +27,9 @@ async function verdict(endpoint: string, options: Partial<EgressOptions> = {}): 
   }
 }
 
-const answering = (...addresses: string[]) => ({ lookup: () => Promise.resolve(addresses) });
+const resolvingTo = (...addresses: string[]) => ({ lookup: () => Promise.resolve(addresses) });
 
-describe('the endpoint grammar', () => {
+describe('parseEndpoint', () => {
   it.each([
     ['https://api.example.com/v1', 'https://api.example.com/v1'],
     ['https://api.example.com/v1/', 'https://api.example.com/v1'],
@@ -141,7 +141,7 @@ describe('the endpoint grammar', () => {
   });
 });
 
-/** One address each of the whole list, in every spelling that a URL can have. */
+/** One address of each range, in every spelling that URLs permit. */
 const SPELLINGS: Record<string, string[]> = {
   loopback: [
     '127.0.0.1',
@@ -208,35 +208,38 @@ const NEVER = [
 ];
 const EVERYTHING = ['0.0.0.0/0', '::/0'];
 
-describe('addresses that users bring', () => {
+describe("users' addresses", () => {
   for (const [kind, hosts] of Object.entries(SPELLINGS)) {
     it.each(hosts)(`are refused as ${kind} in the spelling %s`, async (host) => {
-      expect(await verdict(`http://${host}/v1`)).toBe('endpoint_forbidden');
-      expect(await verdict(`https://${host}:8443`)).toBe('endpoint_forbidden');
+      expect(await evaluate(`http://${host}/v1`)).toBe('endpoint_forbidden');
+      expect(await evaluate(`https://${host}:8443`)).toBe('endpoint_forbidden');
     });
   }
 
   for (const kind of NEVER) {
-    it.each(SPELLINGS[kind] ?? [])(`stay refused as ${kind} whatever is allowed: %s`, async (host) => {
-      expect(await verdict(`http://${host}`, { allow: EVERYTHING })).toBe('endpoint_forbidden');
-      expect(await verdict(`http://${host}`, { mode: 'local' })).toBe('endpoint_forbidden');
-      const named = {
-        allow: ['host.example'],
-        ...answering(parseEndpoint(`http://${host}`).hostname.replace(/[[\]]/g, '')),
-      };
-      expect(await verdict('http://host.example', named)).toBe('endpoint_forbidden');
-    });
+    it.each(SPELLINGS[kind] ?? [])(
+      `stay refused as ${kind} even if everything is allowed: %s`,
+      async (host) => {
+        expect(await evaluate(`http://${host}`, { allow: EVERYTHING })).toBe('endpoint_forbidden');
+        expect(await evaluate(`http://${host}`, { mode: 'local' })).toBe('endpoint_forbidden');
+        const named = {
+          allow: ['host.example'],
+          ...resolvingTo(parseEndpoint(`http://${host}`).hostname.replace(/[[\]]/g, '')),
+        };
+        expect(await evaluate('http://host.example', named)).toBe('endpoint_forbidden');
+      },
+    );
   }
 
-  it.each(Object.values(SPELLINGS).flat())('are refused by DNS answer: %s', async (host) => {
+  it.each(Object.values(SPELLINGS).flat())('are refused when a name resolves to %s', async (host) => {
     const address = parseEndpoint(`http://${host}`).hostname.replace(/[[\]]/g, '');
-    expect(await verdict('https://host.example', answering(address))).toBe('endpoint_forbidden');
-    // One bad address refuses all, wherever it stands in the answer.
-    expect(await verdict('https://host.example', answering(PUBLIC, address))).toBe('endpoint_forbidden');
-    expect(await verdict('https://host.example', answering(address, PUBLIC))).toBe('endpoint_forbidden');
+    expect(await evaluate('https://host.example', resolvingTo(address))).toBe('endpoint_forbidden');
+    // One forbidden address refuses all, at every position.
+    expect(await evaluate('https://host.example', resolvingTo(PUBLIC, address))).toBe('endpoint_forbidden');
+    expect(await evaluate('https://host.example', resolvingTo(address, PUBLIC))).toBe('endpoint_forbidden');
   });
 
-  it('are refused when an IPv6 form carries a private IPv4 address, by literal and by answer', async () => {
+  it('are refused when an IPv6 form embeds a private IPv4 address, as literal and from DNS', async () => {
     const tail = fc.tuple(fc.nat(255), fc.nat(255), fc.nat(255), fc.nat(255));
     const head = fc.constantFrom([10], [127], [192, 168], [172, 20], [169, 254], [100, 100], [0]);
     await fc.assert(
@@ -244,35 +247,35 @@ describe('addresses that users bring', () => {
         const [a = 0, b = 0, c = 0, d = 0] = [...start, ...rest].slice(0, 4);
         const hex = `${((a << 8) | b).toString(16)}:${((c << 8) | d).toString(16)}`;
         for (const form of [`::ffff:${hex}`, `64:ff9b::${hex}`, `64:ff9b:1::${hex}`, `2002:${hex}::1`]) {
-          expect(await verdict(`http://[${form}]/v1`)).toBe('endpoint_forbidden');
-          expect(await verdict('http://host.example', answering(PUBLIC, form))).toBe('endpoint_forbidden');
+          expect(await evaluate(`http://[${form}]/v1`)).toBe('endpoint_forbidden');
+          expect(await evaluate('http://host.example', resolvingTo(PUBLIC, form))).toBe('endpoint_forbidden');
         }
       }),
     );
   });
 
-  it('are admitted when public, all of them in the order of the answer', async () => {
-    expect(await verdict('https://host.example/v1', answering('2606:4700::1111', PUBLIC))).toBe(
+  it('are allowed when public, all of them in the order of the look-up', async () => {
+    expect(await evaluate('https://host.example/v1', resolvingTo('2606:4700::1111', PUBLIC))).toBe(
       `2606:4700::1111 ${PUBLIC}`,
     );
-    expect(await verdict('https://8.8.8.8')).toBe('8.8.8.8');
-    expect(await verdict('https://[2606:4700::1111]')).toBe('2606:4700::1111');
+    expect(await evaluate('https://8.8.8.8')).toBe('8.8.8.8');
+    expect(await evaluate('https://[2606:4700::1111]')).toBe('2606:4700::1111');
   });
 
-  it('are refused when an answer holds something that is not an address', async () => {
+  it('are refused when the look-up returns something that is not an address', async () => {
     for (const text of ['localhost', '127.1', '', '[::1]', '2606:4700::1111%eth0', '8.8.8.8:80']) {
-      expect(await verdict('https://host.example', answering(PUBLIC, text))).toBe('endpoint_forbidden');
+      expect(await evaluate('https://host.example', resolvingTo(PUBLIC, text))).toBe('endpoint_forbidden');
     }
   });
 
-  it('fail closed when a name has no address or the resolver fails', async () => {
-    expect(await verdict('https://host.example', answering())).toBe('upstream_unreachable');
+  it('are refused when a name has no address or the resolver fails', async () => {
+    expect(await evaluate('https://host.example', resolvingTo())).toBe('upstream_unreachable');
     const lookup = () => Promise.reject(new Error('resolver down'));
-    expect(await verdict('https://host.example', { lookup })).toBe('upstream_unreachable');
+    expect(await evaluate('https://host.example', { lookup })).toBe('upstream_unreachable');
   });
 
-  it('tell whether each address is public', async () => {
-    const local = policy({ mode: 'local', ...answering('127.0.0.1', PUBLIC, '::ffff:10.0.0.1') });
+  it('report for each address whether it is public', async () => {
+    const local = policy({ mode: 'local', ...resolvingTo('127.0.0.1', PUBLIC, '::ffff:10.0.0.1') });
     expect((await local.resolveAllowed('host.example', 80)).map((entry) => entry.isPublic)).toEqual([
       false,
       true,
@@ -280,17 +283,17 @@ describe('addresses that users bring', () => {
     ]);
   });
 
-  it('are refused when they belong to an interface of this host, unless the operator allows it', async () => {
+  it('are refused on interfaces of this host unless the operator allows them', async () => {
     const ownAddresses = () => ['127.0.0.1', PUBLIC, '2606:4700:0::1111'];
-    expect(await verdict('https://host.example', { ownAddresses })).toBe('endpoint_forbidden');
-    expect(await verdict('https://[2606:4700::1111]', { ownAddresses })).toBe('endpoint_forbidden');
-    expect(await verdict(`https://[::ffff:${PUBLIC}]`, { ownAddresses, mode: 'local' })).toBe(
+    expect(await evaluate('https://host.example', { ownAddresses })).toBe('endpoint_forbidden');
+    expect(await evaluate('https://[2606:4700::1111]', { ownAddresses })).toBe('endpoint_forbidden');
+    expect(await evaluate(`https://[::ffff:${PUBLIC}]`, { ownAddresses, mode: 'local' })).toBe(
       'endpoint_forbidden',
     );
-    expect(await verdict('https://host.example', { ownAddresses, allow: [`${PUBLIC}:443`] })).toBe(PUBLIC);
+    expect(await evaluate('https://host.example', { ownAddresses, allow: [`${PUBLIC}:443`] })).toBe(PUBLIC);
     const tunnel = { ownAddresses: () => ['2002:101:101::1'] };
-    expect(await verdict('https://[2002:101:101::1]', tunnel)).toBe('endpoint_forbidden');
-    expect(await verdict('https://[2002:101:101::1]', { ...tunnel, allow: ['2002::/16'] })).toBe(
+    expect(await evaluate('https://[2002:101:101::1]', tunnel)).toBe('endpoint_forbidden');
+    expect(await evaluate('https://[2002:101:101::1]', { ...tunnel, allow: ['2002::/16'] })).toBe(
       '2002:101:101::1',
     );
   });
@@ -303,72 +306,72 @@ describe('EGRESS_ALLOW and EGRESS_DENY', () => {
     'http://10.0.0.1',
     'http://192.168.1.1',
     'http://[fd00::1]',
-  ])('by default let local mode reach %s and deployed mode not', async (endpoint) => {
-    expect(await verdict(endpoint, { mode: 'local' })).not.toBe('endpoint_forbidden');
-    expect(await verdict(endpoint, { mode: 'deployed' })).toBe('endpoint_forbidden');
-    expect(await verdict(endpoint, { mode: 'local', allow: [] })).toBe('endpoint_forbidden');
+  ])('allow %s by default in local mode, but not in deployed mode', async (endpoint) => {
+    expect(await evaluate(endpoint, { mode: 'local' })).not.toBe('endpoint_forbidden');
+    expect(await evaluate(endpoint, { mode: 'deployed' })).toBe('endpoint_forbidden');
+    expect(await evaluate(endpoint, { mode: 'local', allow: [] })).toBe('endpoint_forbidden');
   });
 
-  it('leave CGNAT out of the default of local mode', async () => {
-    expect(await verdict('http://100.64.0.1', { mode: 'local' })).toBe('endpoint_forbidden');
-    expect(await verdict('http://100.64.0.1', { allow: ['100.64.0.0/10'] })).toBe('100.64.0.1');
+  it('do not allow CGNAT by default in local mode', async () => {
+    expect(await evaluate('http://100.64.0.1', { mode: 'local' })).toBe('endpoint_forbidden');
+    expect(await evaluate('http://100.64.0.1', { allow: ['100.64.0.0/10'] })).toBe('100.64.0.1');
   });
 
   it('allow exactly the address and port that they name', async () => {
     const allow = ['10.0.0.5:8000-8010', '[fd00::5]:443'];
-    expect(await verdict('http://10.0.0.5:8010', { allow })).toBe('10.0.0.5');
-    expect(await verdict('http://[::ffff:10.0.0.5]:8010', { allow })).toBe('::ffff:a00:5');
-    expect(await verdict('https://[fd00::5]', { allow })).toBe('fd00::5');
+    expect(await evaluate('http://10.0.0.5:8010', { allow })).toBe('10.0.0.5');
+    expect(await evaluate('http://[::ffff:10.0.0.5]:8010', { allow })).toBe('::ffff:a00:5');
+    expect(await evaluate('https://[fd00::5]', { allow })).toBe('fd00::5');
     for (const endpoint of [
       'http://10.0.0.5:8011',
       'http://10.0.0.6:8000',
       'http://[fd00::5]',
       'http://10.0.0.5',
     ]) {
-      expect(await verdict(endpoint, { allow })).toBe('endpoint_forbidden');
+      expect(await evaluate(endpoint, { allow })).toBe('endpoint_forbidden');
     }
   });
 
-  it('allow a name wherever it points, and its address under no other name', async () => {
-    const options = { allow: ['ollama.lan:11434'], ...answering('192.168.1.5') };
-    expect(await verdict('http://OLLAMA.lan.:11434', options)).toBe('192.168.1.5');
-    expect(await verdict('http://other.lan:11434', options)).toBe('endpoint_forbidden');
-    expect(await verdict('http://192.168.1.5:11434', options)).toBe('endpoint_forbidden');
-    expect(await verdict('http://ollama.lan:11435', options)).toBe('endpoint_forbidden');
+  it('allow a name at any address, but not its address under another name', async () => {
+    const options = { allow: ['ollama.lan:11434'], ...resolvingTo('192.168.1.5') };
+    expect(await evaluate('http://OLLAMA.lan.:11434', options)).toBe('192.168.1.5');
+    expect(await evaluate('http://other.lan:11434', options)).toBe('endpoint_forbidden');
+    expect(await evaluate('http://192.168.1.5:11434', options)).toBe('endpoint_forbidden');
+    expect(await evaluate('http://ollama.lan:11435', options)).toBe('endpoint_forbidden');
   });
 
-  it('let DENY win over ALLOW and over public addresses, in carried forms too', async () => {
+  it('give DENY priority over ALLOW and public addresses, also in embedding forms', async () => {
     const options = { allow: ['10.0.0.0/8'], deny: ['10.0.0.5', `${PUBLIC}:443`, '2606:4700::/32'] };
-    expect(await verdict('http://10.0.0.6', options)).toBe('10.0.0.6');
-    expect(await verdict('http://host.example', options)).toBe(PUBLIC);
+    expect(await evaluate('http://10.0.0.6', options)).toBe('10.0.0.6');
+    expect(await evaluate('http://host.example', options)).toBe(PUBLIC);
     for (const endpoint of [
       'http://10.0.0.5',
       'http://[::ffff:10.0.0.5]',
       'https://host.example',
       'http://[2606:4700::1]',
     ]) {
-      expect(await verdict(endpoint, options)).toBe('endpoint_forbidden');
+      expect(await evaluate(endpoint, options)).toBe('endpoint_forbidden');
     }
   });
 
-  it('deny a name also by the addresses that it has now', async () => {
+  it('deny a name also by its current addresses', async () => {
     const lookup = (host: string) => Promise.resolve([host === 'denied.example' ? '9.9.9.9' : PUBLIC]);
     const options = { deny: ['denied.example:443'], lookup };
-    expect(await verdict('https://DENIED.example.', options)).toBe('endpoint_forbidden');
-    expect(await verdict('https://9.9.9.9', options)).toBe('endpoint_forbidden');
-    expect(await verdict('https://host.example', options)).toBe(PUBLIC);
-    expect(await verdict('http://9.9.9.9', options)).toBe('9.9.9.9');
+    expect(await evaluate('https://DENIED.example.', options)).toBe('endpoint_forbidden');
+    expect(await evaluate('https://9.9.9.9', options)).toBe('endpoint_forbidden');
+    expect(await evaluate('https://host.example', options)).toBe(PUBLIC);
+    expect(await evaluate('http://9.9.9.9', options)).toBe('9.9.9.9');
   });
 
-  it('deny a name under itself even when its answer changes between two look-ups', async () => {
+  it('deny a name even when its address changes between two look-ups', async () => {
     let count = 0;
     const lookup = () => Promise.resolve([`9.9.9.${count++}`]);
-    expect(await verdict('https://denied.example', { deny: ['denied.example'], lookup })).toBe(
+    expect(await evaluate('https://denied.example', { deny: ['denied.example'], lookup })).toBe(
       'endpoint_forbidden',
     );
   });
 
-  it('ban nothing by a denied name that does not exist, and everything while it cannot be told', async () => {
+  it('block nothing for a denied name that does not exist, and everything while it cannot be resolved', async () => {
     const failing = (code: string) => ({
       deny: ['denied.example'],
       lookup: (host: string) =>
@@ -376,11 +379,11 @@ describe('EGRESS_ALLOW and EGRESS_DENY', () => {
           ? Promise.reject(Object.assign(new Error(code), { code }))
           : Promise.resolve([PUBLIC]),
     });
-    expect(await verdict('https://host.example', failing('ENOTFOUND'))).toBe(PUBLIC);
-    expect(await verdict('https://host.example', failing('EAI_AGAIN'))).toBe('upstream_unreachable');
+    expect(await evaluate('https://host.example', failing('ENOTFOUND'))).toBe(PUBLIC);
+    expect(await evaluate('https://host.example', failing('EAI_AGAIN'))).toBe('upstream_unreachable');
   });
 
-  it('are refused at the start when an entry cannot be read', () => {
+  it('are refused at start when an entry is invalid', () => {
     expect(() => policy({ allow: ['10.0.0.0/99'] })).toThrow('"10.0.0.0/99"');
     expect(() => policy({ deny: ['*'] })).toThrow('"*"');
   });
@@ -389,25 +392,25 @@ describe('EGRESS_ALLOW and EGRESS_DENY', () => {
 describe('our own listeners, database and Keycloak', () => {
   const allow = EVERYTHING;
 
-  it('are refused by address and port; the same address at another port is not', async () => {
+  it('are refused by address and port, but not on another port', async () => {
     const forbidden = () => [{ host: PUBLIC, port: 8080 }];
-    expect(await verdict('http://host.example:8080', { forbidden })).toBe('endpoint_forbidden');
-    expect(await verdict(`http://[::ffff:${PUBLIC}]:8080`, { forbidden })).toBe('endpoint_forbidden');
-    expect(await verdict('http://host.example:8081', { forbidden })).toBe(PUBLIC);
-    expect(await verdict('http://8.8.8.8:8080', { forbidden })).toBe('8.8.8.8');
+    expect(await evaluate('http://host.example:8080', { forbidden })).toBe('endpoint_forbidden');
+    expect(await evaluate(`http://[::ffff:${PUBLIC}]:8080`, { forbidden })).toBe('endpoint_forbidden');
+    expect(await evaluate('http://host.example:8081', { forbidden })).toBe(PUBLIC);
+    expect(await evaluate('http://8.8.8.8:8080', { forbidden })).toBe('8.8.8.8');
   });
 
   it('are refused at the default ports', async () => {
-    expect(await verdict(`https://${PUBLIC}`, { forbidden: () => [{ host: PUBLIC, port: 443 }] })).toBe(
+    expect(await evaluate(`https://${PUBLIC}`, { forbidden: () => [{ host: PUBLIC, port: 443 }] })).toBe(
       'endpoint_forbidden',
     );
-    expect(await verdict(`http://${PUBLIC}`, { forbidden: () => [{ host: PUBLIC, port: 80 }] })).toBe(
+    expect(await evaluate(`http://${PUBLIC}`, { forbidden: () => [{ host: PUBLIC, port: 80 }] })).toBe(
       'endpoint_forbidden',
     );
   });
 
   it.each(['127.0.0.1', '0.0.0.0', '::', '::1', '[::1]', '10.9.9.9', 'localhost'])(
-    'bound to %s on this host close their port on every address of this host',
+    'bound to %s block their port on every address of this host',
     async (host) => {
       const options = {
         ...{
@@ -415,7 +418,7 @@ describe('our own listeners, database and Keycloak', () => {
           forbidden: () => [{ host, port: 5433 }],
           ownAddresses: () => ['127.0.0.1', '::1', '10.9.9.9'],
         },
-        ...answering('127.0.0.1'),
+        ...resolvingTo('127.0.0.1'),
       };
       for (const own of [
         '127.0.0.1',
@@ -425,14 +428,14 @@ describe('our own listeners, database and Keycloak', () => {
         '[::ffff:10.9.9.9]',
         '[::ffff:127.0.0.1]',
       ]) {
-        expect(await verdict(`http://${own}:5433`, options)).toBe('endpoint_forbidden');
-        expect(await verdict(`http://${own}:5434`, options)).not.toBe('endpoint_forbidden');
+        expect(await evaluate(`http://${own}:5433`, options)).toBe('endpoint_forbidden');
+        expect(await evaluate(`http://${own}:5434`, options)).not.toBe('endpoint_forbidden');
       }
-      expect(await verdict('http://10.0.0.1:5433', options)).toBe('10.0.0.1');
+      expect(await evaluate('http://10.0.0.1:5433', options)).toBe('10.0.0.1');
     },
   );
 
-  it('are resolved anew on every look-up', async () => {
+  it('are resolved for every connection', async () => {
     let address = '9.9.9.9';
     const lookup = (host: string) => Promise.resolve([host === 'keycloak.example' ? address : PUBLIC]);
     const changing = policy({ lookup, forbidden: () => [{ host: 'keycloak.example', port: 443 }] });
@@ -441,21 +444,21 @@ describe('our own listeners, database and Keycloak', () => {
     await expect(changing.resolveAllowed('host.example', 443)).rejects.toThrow('endpoint_forbidden');
   });
 
-  it('are asked for anew on every look-up, since ports are chosen while we start', async () => {
-    const spots: { host: string; port: number }[] = [];
-    const changing = policy({ forbidden: () => spots });
+  it('are read for every connection, because ports are chosen during the start', async () => {
+    const services: { host: string; port: number }[] = [];
+    const changing = policy({ forbidden: () => services });
     expect(await changing.resolveAllowed('host.example', 443)).toHaveLength(1);
-    spots.push({ host: PUBLIC, port: 443 });
+    services.push({ host: PUBLIC, port: 443 });
     await expect(changing.resolveAllowed('host.example', 443)).rejects.toThrow('endpoint_forbidden');
   });
 
-  it('fail closed at their port while their name cannot be resolved', async () => {
+  it('block their port while their name cannot be resolved', async () => {
     const lookup = (host: string) =>
       host === 'db'
         ? Promise.reject(Object.assign(new Error('gone'), { code: 'ENOTFOUND' }))
         : Promise.resolve([PUBLIC]);
     const options = { lookup, forbidden: () => [{ host: 'db', port: 5432 }] };
-    expect(await verdict('http://host.example:5432', options)).toBe('upstream_unreachable');
-    expect(await verdict('http://host.example:5433', options)).toBe(PUBLIC);
+    expect(await evaluate('http://host.example:5432', options)).toBe('upstream_unreachable');
+    expect(await evaluate('http://host.example:5433', options)).toBe(PUBLIC);
   });
 });

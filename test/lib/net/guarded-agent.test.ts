@@ -35,7 +35,7 @@ function connector(port: number, changes: Partial<TlsPeer> = {}): Connector {
   return createTlsConnector(createTestDialer(), { host: LOOPBACK, port, tls: TRUSTING, ...changes });
 }
 
-/** An agent over `connect`, closed after the test. */
+/** An agent that uses `connect`; closed after the test. */
 function agentOver(connect: Connector) {
   const guarded = createGuardedAgent(connect);
   cleanups.push(() => guarded.close());
@@ -43,12 +43,12 @@ function agentOver(connect: Connector) {
 }
 
 async function ask(agent: Agent, options: object = {}): Promise<string> {
-  const sent = request({ agent, host: 'elsewhere.test', ...options }).end();
-  const [answer] = (await once(sent, 'response')) as [NodeJS.ReadableStream];
-  return text(answer as never);
+  const sent = request({ agent, host: 'other.test', ...options }).end();
+  const [response] = (await once(sent, 'response')) as [NodeJS.ReadableStream];
+  return text(response as never);
 }
 
-const faultOf = async (attempt: Promise<unknown>) => {
+const reasonOf = async (attempt: Promise<unknown>) => {
   const error: unknown = await attempt.then(
     () => undefined,
     (reason: unknown) => reason,
@@ -57,7 +57,7 @@ const faultOf = async (attempt: Promise<unknown>) => {
   return findTlsErrorReason(error);
 };
 
-/** A server that asks for a client certificate, and ends each connection after a greeting. */
+/** A server that requires a client certificate and ends each connection after a greeting. */
 async function asking(options: TlsOptions): Promise<number> {
   const server = createTlsServer({ ...certificate, requestCert: true, ...options }, (socket: TLSSocket) => {
     socket.on('error', () => undefined).end('hello');
@@ -72,7 +72,7 @@ async function asking(options: TlsOptions): Promise<number> {
 const never = new AbortController().signal;
 
 describe('TLS over the dialer', () => {
-  it('connects to a server whose certificate shows its name or address', async () => {
+  it('connects to a server whose certificate is valid for its name or address', async () => {
     const upstream = await startHttpsUpstream();
     const socket = await connector(upstream.port)(never);
     expect(socket).toMatchObject({ authorized: true });
@@ -80,57 +80,57 @@ describe('TLS over the dialer', () => {
     await waitForClose(upstream.sockets[0]);
   });
 
-  it('trusts the authorities that it was given, and otherwise the public ones', async () => {
+  it('trusts the given authorities, otherwise the public ones', async () => {
     const { port } = await startHttpsUpstream();
     const attempt = connector(port, { tls: { ca: null, client: null } })(never);
-    expect(await faultOf(attempt)).toBe('untrusted');
+    expect(await reasonOf(attempt)).toBe('untrusted');
   });
 
   it('refuses a certificate for another name', async () => {
     const { port } = await startHttpsUpstream();
-    expect(await faultOf(connector(port, { host: 'localhost' })(never))).toBe('wrong_name');
+    expect(await reasonOf(connector(port, { host: 'localhost' })(never))).toBe('wrong_name');
   });
 
-  it('lets no variable of the environment turn the check off', async () => {
+  it('ignores the environment variable that disables the check', async () => {
     const { port } = await startHttpsUpstream();
     process.env['NODE_TLS_REJECT_UNAUTHORIZED'] = '0';
     cleanups.push(() => delete process.env['NODE_TLS_REJECT_UNAUTHORIZED']);
     const attempt = connector(port, { tls: { ca: null, client: null } })(never);
-    expect(await faultOf(attempt)).toBe('untrusted');
+    expect(await reasonOf(attempt)).toBe('untrusted');
   });
 
-  it('tells a server that does not speak TLS', async () => {
+  it('detects a server that does not use TLS', async () => {
     const { port } = await startTcpUpstream((socket) => socket.write('SSH-2.0-x\r\n'));
-    expect(await faultOf(connector(port)(never))).toBe('not_tls');
+    expect(await reasonOf(connector(port)(never))).toBe('not_tls');
   });
 
-  it('shows the client certificate, and tells when the server wants another one', async () => {
+  it('sends the client certificate, and detects that the server requires another one', async () => {
     const port = await asking({ ca: certificate.cert });
     const socket = await connector(port, { tls: { ...TRUSTING, client: CLIENT } })(never);
     expect(await text(socket)).toBe('hello');
-    // With TLS 1.2 the server refuses within the handshake; with 1.3 the refusal comes behind it.
+    // With TLS 1.2 the server refuses during the handshake, with 1.3 after it.
     const old = await asking({ ca: certificate.cert, maxVersion: 'TLSv1.2' });
-    expect(await faultOf(connector(old)(never))).toBe('client_refused');
+    expect(await reasonOf(connector(old)(never))).toBe('client_refused');
     const refused = await connector(port)(never);
     const error: unknown = await text(refused).catch((reason: unknown) => reason);
     expect(findTlsErrorReason(error)).toBe('client_refused');
   });
 
-  it('does not speak versions before 1.2', async () => {
+  it('refuses versions before 1.2', async () => {
     const port = await asking({ maxVersion: 'TLSv1.1', minVersion: 'TLSv1', requestCert: false });
     await expect(connector(port)(never)).rejects.toMatchObject(
       errorWithCode('upstream_unreachable') as object,
     );
   });
 
-  it('goes only where the dialer lets it', async () => {
+  it('connects only where the dialer allows it', async () => {
     const { port } = await startHttpsUpstream();
     const strict = createTestDialer({ mode: 'deployed' });
     const connect = createTlsConnector(strict, { host: LOOPBACK, port, tls: TRUSTING });
     await expect(connect(never)).rejects.toEqual(errorWithCode('endpoint_forbidden'));
   });
 
-  it('ends a handshake that stalls with the signal, and closes the connection', async () => {
+  it('aborts a stalled handshake with the signal, and closes the connection', async () => {
     const upstream = await startTcpUpstream((socket) => socket.resume());
     const stop = new AbortController();
     const attempt = connector(upstream.port)(stop.signal);
@@ -141,15 +141,15 @@ describe('TLS over the dialer', () => {
     await waitForClose(upstream.sockets[0]);
   });
 
-  it('fails at once on a client key that is none', () => {
+  it('fails at once on an invalid client key', () => {
     expect(() =>
       connector(1, { tls: { ...TRUSTING, client: { cert: certificate.cert, key: 'text' } } }),
     ).toThrow();
   });
 });
 
-describe('an agent over connections of ours', () => {
-  it('connects by its connector alone, whatever a request or the environment says', async () => {
+describe('a guarded agent', () => {
+  it('connects with its connector only, regardless of the request and the environment', async () => {
     const upstream = await startHttpsUpstream((_request, response) => response.end('right'));
     const other = await startHttpUpstream((_request, response) => response.end('wrong'));
     process.env['HTTPS_PROXY'] = other.origin;
@@ -165,7 +165,7 @@ describe('an agent over connections of ours', () => {
     expect(other.sockets).toHaveLength(0);
   });
 
-  it('uses a connection again, and opens another one when the server has closed it', async () => {
+  it('reuses a connection, and opens another one when the server has closed it', async () => {
     const upstream = await startHttpsUpstream((_request, response) => response.end('ok'));
     const { agent } = agentOver(connector(upstream.port));
     await ask(agent);
@@ -177,25 +177,27 @@ describe('an agent over connections of ours', () => {
     expect(upstream.sockets).toHaveLength(2);
   });
 
-  it('closes what is idle when it is retired, and the rest when it becomes so', async () => {
-    const answers: (() => void)[] = [];
-    const upstream = await startHttpsUpstream((_request, response) => answers.push(() => response.end('ok')));
+  it('closes idle connections in closeWhenIdle, and the others when they become idle', async () => {
+    const pendingResponses: (() => void)[] = [];
+    const upstream = await startHttpsUpstream((_request, response) =>
+      pendingResponses.push(() => response.end('ok')),
+    );
     const guarded = agentOver(connector(upstream.port));
     const { agent } = guarded;
     const first = ask(agent);
-    await until(() => answers.length === 1);
+    await until(() => pendingResponses.length === 1);
     const second = ask(agent);
-    await until(() => answers.length === 2);
-    answers[0]?.();
+    await until(() => pendingResponses.length === 2);
+    pendingResponses[0]?.();
     await first;
     guarded.closeWhenIdle();
     await waitForClose(upstream.sockets[0]);
-    answers[1]?.();
+    pendingResponses[1]?.();
     expect(await second).toBe('ok');
     await waitForClose(upstream.sockets[1]);
   });
 
-  it('closes everything when it is closed, also what is being opened', async () => {
+  it('closes all connections in close, also those being opened', async () => {
     const upstream = await startHttpsUpstream(() => undefined);
     const stalled = await startTcpUpstream((socket) => socket.resume());
     const open = createGuardedAgent(connector(upstream.port));
@@ -209,7 +211,7 @@ describe('an agent over connections of ours', () => {
     await waitForClose(stalled.sockets[0]);
   });
 
-  it('hands a failure to connect to the request', async () => {
+  it('passes a connection error to the request', async () => {
     const { agent } = agentOver(() => Promise.reject(new Error('not there')));
     await expect(ask(agent)).rejects.toThrow('not there');
   });

@@ -1,12 +1,12 @@
 import { describe, expect, it } from '@jest/globals';
 import { createLoopGuard } from '../../../src/lib/net/loop-guard.ts';
 
-describe('hops', () => {
+describe('the loop guard', () => {
   const ours = createLoopGuard('a secret');
   const others = createLoopGuard('another secret');
   const loop = expect.objectContaining({ code: 'loop_detected' }) as unknown as Error;
 
-  it('refuses a request that has passed here, also when others stand between', () => {
+  it('refuses a request that has passed this gateway, also through others', () => {
     expect(() => {
       ours.rejectLoop(ours.extendHeader(undefined));
     }).toThrow(loop);
@@ -15,7 +15,7 @@ describe('hops', () => {
     }).toThrow(loop);
   });
 
-  it('admits a request from another deployment, but not through many', () => {
+  it('accepts a request of another deployment, but not after many gateways', () => {
     expect(() => {
       ours.rejectLoop(undefined);
     }).not.toThrow();
@@ -29,7 +29,7 @@ describe('hops', () => {
     }).toThrow(loop);
   });
 
-  it('is not fooled by a forged signature', () => {
+  it('ignores forged signatures', () => {
     expect(() => {
       ours.rejectLoop('abc.def, x');
     }).not.toThrow();

@@ -7,13 +7,13 @@ import {
 } from '../../../src/lib/postgres/notification-listener.ts';
 import { setClocksAhead } from '../../support/clocks.ts';
 import { startCutProxy, type CutProxy } from '../../support/cut-proxy.ts';
-import { createDatabase } from '../../support/stack.ts';
+import { createDatabase } from '../../support/database.ts';
 import { startTransactionPooler } from '../../support/transaction-pooler.ts';
 import { until } from '../../support/until.ts';
 
 const CHANNEL = 'things';
-/** The promise: whoever has not heard for this long says so. */
-const DEAF_AFTER_MS = 800;
+/** A listener without a heartbeat for this long reports that it is not listening. */
+const STALE_AFTER_MS = 800;
 
 let databaseUrl: string;
 beforeAll(async () => {
@@ -25,25 +25,25 @@ afterEach(async () => {
   for (const close of opened.splice(0).reverse()) await close();
 });
 
-interface Ear {
-  notifications: NotificationListener;
-  heard: string[];
+interface TestListener {
+  listener: NotificationListener;
+  received: string[];
   gaps: () => number;
   lines: string[];
-  /** The Postgres connections that listen in this test's database. */
+  /** Number of the listener's connections to this test's database. */
   connections: () => Promise<number>;
 }
 
-function ear(url: string): Ear {
+function createListener(url: string): TestListener {
   const lines: string[] = [];
   const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) });
-  const notifications = createNotificationListener({ url, channel: CHANNEL, log });
-  const heard: string[] = [];
+  const listener = createNotificationListener({ url, channel: CHANNEL, log });
+  const received: string[] = [];
   let gaps = 0;
-  notifications.onNotification((payload) => void heard.push(payload));
-  notifications.onGap(() => void (gaps += 1));
-  opened.push(() => notifications.stop());
-  return { notifications, heard, gaps: () => gaps, lines, connections: listeners };
+  listener.onNotification((payload) => void received.push(payload));
+  listener.onGap(() => void (gaps += 1));
+  opened.push(() => listener.stop());
+  return { listener, received, gaps: () => gaps, lines, connections: countConnections };
 }
 
 async function sql(text: string, values: unknown[] = []): Promise<Record<string, unknown>[]> {
@@ -56,16 +56,16 @@ async function sql(text: string, values: unknown[] = []): Promise<Record<string,
   }
 }
 
-const tell = (payload: string) => sql('SELECT pg_notify($1, $2)', [CHANNEL, payload]);
+const notify = (payload: string) => sql('SELECT pg_notify($1, $2)', [CHANNEL, payload]);
 
-async function listeners(): Promise<number> {
+async function countConnections(): Promise<number> {
   const rows = await sql(
     "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name IN ('ops-center-listen', 'ops-center-beat')",
   );
   return rows.length;
 }
 
-async function proxied(): Promise<{ proxy: CutProxy; url: string }> {
+async function startProxy(): Promise<{ proxy: CutProxy; url: string }> {
   const proxy = await startCutProxy(databaseUrl);
   opened.push(() => proxy.close());
   return { proxy, url: proxy.through(databaseUrl) };
@@ -73,145 +73,145 @@ async function proxied(): Promise<{ proxy: CutProxy; url: string }> {
 
 const messages = (lines: readonly string[]) => lines.map((line) => (JSON.parse(line) as { msg: string }).msg);
 
-describe('notices of other processes', () => {
-  it('are heard as soon as listening has started, and not those on other channels', async () => {
-    const { notifications, heard, lines } = ear(databaseUrl);
-    expect(notifications.isListening()).toBe(false);
-    await notifications.start();
-    expect(notifications.isListening()).toBe(true);
-    await tell('one');
+describe('a notification listener', () => {
+  it('receives notifications of its channel only, as soon as it has started', async () => {
+    const { listener, received, lines } = createListener(databaseUrl);
+    expect(listener.isListening()).toBe(false);
+    await listener.start();
+    expect(listener.isListening()).toBe(true);
+    await notify('one');
     await sql("SELECT pg_notify('other', 'thing')");
-    await tell('two');
-    await until(() => heard.length === 2);
-    expect(heard).toEqual(['one', 'two']);
+    await notify('two');
+    await until(() => received.length === 2);
+    expect(received).toEqual(['one', 'two']);
     expect(lines).toEqual([]);
   });
 
-  it('leave no connection behind when listening stops, and are not heard any more', async () => {
-    const { notifications, connections } = ear(databaseUrl);
-    await notifications.start();
+  it('closes its connections when it stops', async () => {
+    const { listener, connections } = createListener(databaseUrl);
+    await listener.start();
     expect(await connections()).toBe(2);
-    await notifications.stop();
-    expect(notifications.isListening()).toBe(false);
+    await listener.stop();
+    expect(listener.isListening()).toBe(false);
     await until(async () => (await connections()) === 0);
   });
 
-  it('can be stopped before listening has begun, and while nobody answers', async () => {
-    await ear(databaseUrl).notifications.stop();
-    const { proxy, url } = await proxied();
+  it('can be stopped before it has started, and while the server does not respond', async () => {
+    await createListener(databaseUrl).listener.stop();
+    const { proxy, url } = await startProxy();
     proxy.silence();
-    const { notifications } = ear(url);
-    const started = notifications.start();
-    await notifications.stop();
+    const { listener } = createListener(url);
+    const started = listener.start();
+    await listener.stop();
     await started;
   });
 
-  it('do not hold up the start when they cannot be heard, and are heard later', async () => {
-    const { proxy, url } = await proxied();
+  it('starts without a connection and listens later', async () => {
+    const { proxy, url } = await startProxy();
     proxy.cut();
-    const { notifications } = ear(url);
-    await notifications.start();
-    expect(notifications.isListening()).toBe(false);
+    const { listener } = createListener(url);
+    await listener.start();
+    expect(listener.isListening()).toBe(false);
     proxy.restore();
-    await until(() => notifications.isListening());
+    await until(() => listener.isListening());
   });
 });
 
-describe('a connection that is cut', () => {
-  it('is a gap, is made again, and is logged once when it begins and once when it ends', async () => {
-    const { proxy, url } = await proxied();
-    const { notifications, heard, gaps, lines } = ear(url);
-    await notifications.start();
+describe('a broken connection', () => {
+  it('reports a gap, reconnects, and logs the outage once at its begin and once at its end', async () => {
+    const { proxy, url } = await startProxy();
+    const { listener, received, gaps, lines } = createListener(url);
+    await listener.start();
     proxy.cut();
     await until(() => gaps() > 0);
-    expect(notifications.isListening()).toBe(false);
-    await tell('missed');
-    // Some attempts fail meanwhile; the log hears of the first alone.
+    expect(listener.isListening()).toBe(false);
+    await notify('missed');
+    // Several attempts fail in between; only the first is logged.
     await until(() => gaps() > 2);
     proxy.restore();
-    await until(() => notifications.isListening());
-    await tell('heard');
-    await until(() => heard.length > 0);
-    expect(heard).toEqual(['heard']);
+    await until(() => listener.isListening());
+    await notify('received');
+    await until(() => received.length > 0);
+    expect(received).toEqual(['received']);
     expect(messages(lines)).toEqual([
-      expect.stringContaining('are not heard'),
-      expect.stringContaining('are heard again'),
+      expect.stringContaining('connection lost'),
+      expect.stringContaining('connection recovered'),
     ]);
   });
 
-  it('by the server alone is noticed too', async () => {
-    const { notifications, gaps } = ear(databaseUrl);
-    await notifications.start();
+  it('is detected when the server ends it', async () => {
+    const { listener, gaps } = createListener(databaseUrl);
+    await listener.start();
     await sql(
       `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
        WHERE datname = current_database() AND application_name = 'ops-center-listen'`,
     );
     await until(() => gaps() === 1);
-    await until(() => notifications.isListening());
+    await until(() => listener.isListening());
   });
 });
 
-describe('a connection that passes nothing on any more', () => {
-  it('counts as deaf within its time, though nothing has failed', async () => {
-    const { proxy, url } = await proxied();
-    const { notifications, gaps } = ear(url);
-    await notifications.start();
+describe('a connection that stays open but transmits nothing', () => {
+  it('counts as not listening after STALE_AFTER_MS, without an error', async () => {
+    const { proxy, url } = await startProxy();
+    const { listener, gaps } = createListener(url);
+    await listener.start();
     proxy.silence();
-    using _later = setClocksAhead(DEAF_AFTER_MS);
-    expect(notifications.isListening()).toBe(false);
+    using _later = setClocksAhead(STALE_AFTER_MS);
+    expect(listener.isListening()).toBe(false);
     expect(gaps()).toBe(0);
   });
 
-  it('is given up and made again: what came meanwhile is a gap', async () => {
-    const { proxy, url } = await proxied();
-    const { notifications, heard, gaps } = ear(url);
-    await notifications.start();
+  it('is replaced, and reports a gap', async () => {
+    const { proxy, url } = await startProxy();
+    const { listener, received, gaps } = createListener(url);
+    await listener.start();
     proxy.silence();
     await until(() => gaps() > 0);
     proxy.restore();
-    await until(() => notifications.isListening());
-    await tell('heard');
-    await until(() => heard.length === 1);
+    await until(() => listener.isListening());
+    await notify('received');
+    await until(() => received.length === 1);
   });
 });
 
-describe('a pooler that lends the connection which listens to others', () => {
+describe('a pooler that lends the listening connection to other clients', () => {
   it.each([
-    ['and its notices with it', false],
-    ['and passes what the listening process itself has sent to all', true],
-  ])('%s counts as deaf', async (_, toAll) => {
+    ['with its notifications', false],
+    ['and sends notifications of the listening server process to all', true],
+  ])('%s counts as not listening', async (_, toAll) => {
     const pooler = await startTransactionPooler(databaseUrl, toAll);
     opened.push(() => pooler.close());
-    const { notifications, heard, gaps } = ear(pooler.url);
-    const started = notifications.start();
+    const { listener, received, gaps } = createListener(pooler.url);
+    const started = listener.start();
     const other = new pg.Client({ connectionString: pooler.url });
     await other.connect();
     for (let round = 0; gaps() === 0; round += 1) {
       await other.query('SELECT 1');
-      await tell(`notice ${String(round)}`);
-      expect(notifications.isListening()).toBe(false);
+      await notify(`notification ${String(round)}`);
+      expect(listener.isListening()).toBe(false);
     }
     await started;
     await other.end();
-    expect(heard.length > 0).toBe(toAll);
+    expect(received.length > 0).toBe(toAll);
   });
 });
 
-describe('a process that stood still', () => {
-  it('does not take itself for one that hears, before it has heard again', async () => {
-    const { notifications, heard } = ear(databaseUrl);
-    await notifications.start();
+describe('a process that was suspended', () => {
+  it('does not report that it is listening before it has received a heartbeat', async () => {
+    const { listener, received } = createListener(databaseUrl);
+    await listener.start();
     const other = new pg.Client({ connectionString: databaseUrl });
     await other.connect();
-    const told = other.query('SELECT pg_notify($1, $2)', [CHANNEL, 'meanwhile']);
+    const notified = other.query('SELECT pg_notify($1, $2)', [CHANNEL, 'meanwhile']);
     await new Promise((resolve) => setImmediate(resolve));
-    const untilMs = performance.now() + DEAF_AFTER_MS + 50;
+    const untilMs = performance.now() + STALE_AFTER_MS + 50;
     while (performance.now() < untilMs);
-    expect(heard).toEqual([]);
-    expect(notifications.isListening()).toBe(false);
-    await until(() => notifications.isListening());
-    await told;
+    expect(received).toEqual([]);
+    expect(listener.isListening()).toBe(false);
+    await until(() => listener.isListening());
+    await notified;
     await other.end();
-    expect(heard).toEqual(['meanwhile']);
+    expect(received).toEqual(['meanwhile']);
   });
 });

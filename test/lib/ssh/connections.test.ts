@@ -9,14 +9,14 @@ import { describeOn, sshHosts } from '../../support/hosts.ts';
 import { startScriptedServer } from './scripted-server.ts';
 import { afterThisTest, neverAborted, openConnections, serverAt } from './servers.ts';
 
-/** What a command prints. */
+/** Runs a command and returns its stdout. */
 async function output(connections: SshConnections, server: SshServer, command: string): Promise<string> {
   const stream = await connections.openExecStream(server, command, neverAborted());
   stream.end();
   return await text(stream);
 }
 
-const held = (connections: SshConnections, server: SshServer) =>
+const openCat = (connections: SshConnections, server: SshServer) =>
   connections.openExecStream(server, 'cat', neverAborted());
 
 async function end(streams: readonly ExecStream[]): Promise<void> {
@@ -36,8 +36,8 @@ describeOn('ssh', 'SSH connections', () => {
     passphrase: phrase,
   });
 
-  describe('signing in', () => {
-    it('works with a password', async () => {
+  describe('authentication', () => {
+    it('accepts a password', async () => {
       const { connections } = openConnections();
       expect(await output(connections, serverAt(plain), 'whoami')).toBe(`${user}\n`);
     });
@@ -49,7 +49,7 @@ describeOn('ssh', 'SSH connections', () => {
       ['rsaPem', null],
       ['ed25519Pass', passphrase],
       ['rsaPemPass', passphrase],
-    ] as const)('works with the key %s', async (name, phrase) => {
+    ] as const)('accepts the key %s', async (name, phrase) => {
       const { connections } = openConnections();
       const server = serverAt(plain, withKey(keys[name], phrase));
       expect(await output(connections, server, 'whoami')).toBe(`${user}\n`);
@@ -58,12 +58,12 @@ describeOn('ssh', 'SSH connections', () => {
     it.each([
       ['a wrong password', { password: 'not the password' }, /refused the user name and password/],
       ['a key that is not authorized', withKey(keys.other), /authorized_keys/],
-      ['a wrong passphrase', withKey(keys.ed25519Pass, 'wrong'), /passphrase does not open/],
+      ['a wrong passphrase', withKey(keys.ed25519Pass, 'wrong'), /passphrase does not decrypt/],
       ['an encrypted key without a passphrase', withKey(keys.ed25519Pass), /is encrypted/],
-      ['a user who is not there', { username: 'nobody-of-this-name' }, /refused the user name/],
-    ])('fails with %s', async (_name, given, message) => {
+      ['an unknown user', { username: 'nobody-of-this-name' }, /refused the user name/],
+    ])('fails with %s', async (_name, changes, message) => {
       const { connections } = openConnections();
-      await expect(output(connections, serverAt(plain, given), 'true')).rejects.toMatchObject({
+      await expect(output(connections, serverAt(plain, changes), 'true')).rejects.toMatchObject({
         failure: 'auth_failed',
         stage: 'authentication',
         hop: null,
@@ -71,7 +71,7 @@ describeOn('ssh', 'SSH connections', () => {
       });
     });
 
-    it('answers the one hidden question of a server that asks instead of taking passwords, and no other', async () => {
+    it('sends the password as the answer to one hidden keyboard-interactive prompt, and to no other prompt', async () => {
       const answers: string[][] = [];
       const server = await startScriptedServer({
         authenticate: (context) => {
@@ -97,7 +97,7 @@ describeOn('ssh', 'SSH connections', () => {
       expect(answers).toEqual([['asked-for-password'], ['']]);
     });
 
-    it('fails at a server that wants a second factor', async () => {
+    it('fails at a server that requires a second factor', async () => {
       const server = await startScriptedServer({
         authenticate: (context) => context.reject(['keyboard-interactive'], true),
       });
@@ -108,8 +108,8 @@ describeOn('ssh', 'SSH connections', () => {
     });
   });
 
-  describe('the host key', () => {
-    it('that was never confirmed is told, and nothing is authenticated', async () => {
+  describe('the host key check', () => {
+    it('reports a key that was never confirmed, and does not authenticate', async () => {
       const server = await startScriptedServer();
       const { connections } = openConnections();
       const opened = output(connections, serverAt(server, {}, { hostKey: null }), 'true');
@@ -122,7 +122,7 @@ describeOn('ssh', 'SSH connections', () => {
       expect(server.attempts).toEqual([]);
     });
 
-    it('that has changed is told beside the confirmed one, and nothing is authenticated', async () => {
+    it('reports a changed key together with the confirmed one, and does not authenticate', async () => {
       const server = await startScriptedServer();
       const { connections } = openConnections();
       const opened = output(connections, serverAt(server, {}, { hostKey: plain.hostKey }), 'true');
@@ -132,7 +132,7 @@ describeOn('ssh', 'SSH connections', () => {
       expect(server.attempts).toEqual([]);
     });
 
-    it('of another type with the same fingerprint is another key', async () => {
+    it('treats a key of another type with the same fingerprint as changed', async () => {
       const { connections } = openConnections();
       const hostKey = { ...plain.hostKey, type: 'ssh-rsa' };
       await expect(output(connections, serverAt(plain, {}, { hostKey }), 'true')).rejects.toMatchObject({
@@ -141,16 +141,17 @@ describeOn('ssh', 'SSH connections', () => {
     });
   });
 
-  describe('through a jump server', () => {
-    const jumpServer = (given = {}, own = {}) => serverAt(jump, given, { serverId: 'jump', ...own });
-    const behind = (before: SshServer, given = {}, own = {}) =>
+  describe('connections through a jump server', () => {
+    const jumpServer = (changes = {}, overrides = {}) =>
+      serverAt(jump, changes, { serverId: 'jump', ...overrides });
+    const behind = (jumpHost: SshServer, changes = {}, overrides = {}) =>
       serverAt(
         inner,
-        { jump: before.serverId, ...given },
-        { jumpServers: new Map([[before.serverId, before]]), ...own },
+        { jump: jumpHost.serverId, ...changes },
+        { jumpServers: new Map([[jumpHost.serverId, jumpHost]]), ...overrides },
       );
 
-    it('a server is reached, each hop with its own account and host key', async () => {
+    it('use the account and host key of each hop', async () => {
       const { connections, dials } = openConnections();
       const server = behind(jumpServer(withKey(keys.rsa)), withKey(keys.ed25519));
       expect(await output(connections, server, 'whoami')).toBe(`${user}\n`);
@@ -166,7 +167,7 @@ describeOn('ssh', 'SSH connections', () => {
         'host_key_unknown',
         'jump',
       ],
-      ['the unknown host key behind it', jumpServer(), { hostKey: null }, 'host_key_unknown', null],
+      ['the unknown host key of the last server', jumpServer(), { hostKey: null }, 'host_key_unknown', null],
       [
         'the changed host key of the jump server',
         jumpServer({}, { hostKey: inner.hostKey }),
@@ -174,44 +175,53 @@ describeOn('ssh', 'SSH connections', () => {
         'host_key_changed',
         'jump',
       ],
-      ['the changed host key behind it', jumpServer(), { hostKey: jump.hostKey }, 'host_key_changed', null],
       [
-        'the password of the jump server',
+        'the changed host key of the last server',
+        jumpServer(),
+        { hostKey: jump.hostKey },
+        'host_key_changed',
+        null,
+      ],
+      [
+        'a wrong password of the jump server',
         jumpServer({ password: 'not the password' }),
         {},
         'auth_failed',
         'jump',
       ],
-    ] as const)('%s is the fault of that hop', async (_name, before, own, failure, hop) => {
-      const { connections } = openConnections();
-      const opened = output(connections, behind(before, {}, own), 'true');
-      await expect(opened).rejects.toMatchObject({ failure, hop });
-      if (hop !== null) await expect(opened).rejects.toThrow(`Jump server ${jump.host}:${jump.port}: `);
-    });
+    ] as const)(
+      '%s is reported as an error of that hop',
+      async (_name, jumpHost, overrides, failure, hop) => {
+        const { connections } = openConnections();
+        const opened = output(connections, behind(jumpHost, {}, overrides), 'true');
+        await expect(opened).rejects.toMatchObject({ failure, hop });
+        if (hop !== null) await expect(opened).rejects.toThrow(`Jump server ${jump.host}:${jump.port}: `);
+      },
+    );
 
-    it('the password of the server behind is the fault of the server', async () => {
+    it('a wrong password of the last server is reported as an error of that server', async () => {
       const { connections } = openConnections();
       const opened = output(connections, behind(jumpServer(), { password: 'not the password' }), 'true');
       await expect(opened).rejects.toMatchObject({ failure: 'auth_failed', hop: null });
     });
 
-    it('a jump server that forwards nothing is told from one that cannot reach the server', async () => {
+    it('distinguish a jump server that forwards nothing from one that cannot reach the server', async () => {
       const { connections } = openConnections();
       const closed = behind(serverAt(plain, {}, { serverId: 'plain' }));
       await expect(output(connections, closed, 'true')).rejects.toThrow(/AllowTcpForwarding/);
-      const nobody = behind(jumpServer(), { port: 1 });
-      const opened = output(connections, nobody, 'true');
+      const unreachable = behind(jumpServer(), { port: 1 });
+      const opened = output(connections, unreachable, 'true');
       await expect(opened).rejects.toMatchObject({ failure: 'offline', stage: 'tcp', hop: null });
-      await expect(opened).rejects.toThrow(/cannot reach it/);
+      await expect(opened).rejects.toThrow(/cannot reach this server/);
     });
 
-    it('a jump server that is missing, goes in a circle or is another owner’s is refused before anything is dialled', async () => {
+    it('refuse a jump server that is missing, circular or of another owner before any connection is opened', async () => {
       const { connections, dials } = openConnections();
       const missing = serverAt(inner, { jump: 'gone' });
       const circle: SshServer = serverAt(inner, { jump: 'self' }, { serverId: 'self' });
-      const round = { ...circle, jumpServers: new Map([['self', circle]]) };
+      const circular = { ...circle, jumpServers: new Map([['self', circle]]) };
       const others = behind(jumpServer({}, { owner: 'user:other' }));
-      for (const server of [missing, round, others])
+      for (const server of [missing, circular, others])
         await expect(output(connections, server, 'true')).rejects.toThrow(
           /must be another SSH server of yours/,
         );
@@ -219,8 +229,8 @@ describeOn('ssh', 'SSH connections', () => {
     });
   });
 
-  describe('are kept', () => {
-    it('for the next command', async () => {
+  describe('pooled connections', () => {
+    it('are reused for the next command', async () => {
       const { connections, dials } = openConnections();
       const server = serverAt(plain);
       for (const word of ['one', 'two', 'three'])
@@ -228,24 +238,24 @@ describeOn('ssh', 'SSH connections', () => {
       expect(dials()).toBe(1);
     });
 
-    it('with at most 8 commands at once on each', async () => {
+    it('run at most 8 commands at once on each connection', async () => {
       const { connections, dials } = openConnections();
       const server = serverAt(plain);
-      const streams = await Promise.all(Array.from({ length: 17 }, () => held(connections, server)));
+      const streams = await Promise.all(Array.from({ length: 17 }, () => openCat(connections, server)));
       expect(dials()).toBe(3);
       await end(streams);
       expect(await output(connections, server, 'echo again')).toBe('again\n');
       expect(dials()).toBe(3);
     });
 
-    it('with fewer on each where the server allows fewer', async () => {
+    it('run fewer commands on each connection if the server allows fewer', async () => {
       const server = await startScriptedServer({
         maxSessions: 1,
         exec: (channel) => channel.on('end', () => channel.end()).resume(),
       });
       const { connections, dials } = openConnections();
-      const streams = [await held(connections, serverAt(server, {}, { serverId: 'small' }))];
-      streams.push(await held(connections, serverAt(server, {}, { serverId: 'small' })));
+      const streams = [await openCat(connections, serverAt(server, {}, { serverId: 'small' }))];
+      streams.push(await openCat(connections, serverAt(server, {}, { serverId: 'small' })));
       expect(dials()).toBe(2);
       await end(streams);
     });
@@ -254,15 +264,15 @@ describeOn('ssh', 'SSH connections', () => {
       ['another version', { version: 2 }],
       ['another owner', { owner: 'user:other' as const }],
       ['another server', { serverId: 'other' }],
-    ])('but not for %s', async (_name, own) => {
+    ])('are not reused for %s', async (_name, overrides) => {
       const { connections, dials } = openConnections();
       const server = serverAt(plain);
       await output(connections, server, 'true');
-      await output(connections, { ...server, ...own }, 'true');
+      await output(connections, { ...server, ...overrides }, 'true');
       expect(dials()).toBe(2);
     });
 
-    it('but not past a host key that was confirmed anew', async () => {
+    it('are not reused after another host key was confirmed', async () => {
       const { connections } = openConnections();
       const server = serverAt(plain);
       await output(connections, server, 'true');
@@ -272,10 +282,10 @@ describeOn('ssh', 'SSH connections', () => {
       });
     });
 
-    it('until they are let go of, while what is under way goes on', async () => {
+    it('are not reused after forget, but commands in progress continue', async () => {
       const { connections, dials } = openConnections();
       const server = serverAt(plain);
-      const stream = await held(connections, server);
+      const stream = await openCat(connections, server);
       connections.forget(server.serverId);
       expect(await output(connections, server, 'echo new')).toBe('new\n');
       expect(dials()).toBe(2);
@@ -284,13 +294,13 @@ describeOn('ssh', 'SSH connections', () => {
       await end([stream]);
     });
 
-    it('until they break: the next command makes a new one', async () => {
+    it('are replaced after they are lost', async () => {
       const proxy = await startCutProxy(`http://${plain.host}:${plain.port}`);
       afterThisTest(() => proxy.close());
       const { hostname, port } = new URL(proxy.url);
       const { connections, dials } = openConnections();
       const server = serverAt({ ...plain, host: hostname, port: Number(port) });
-      const stream = await held(connections, server);
+      const stream = await openCat(connections, server);
       proxy.cut();
       stream.resume();
       expect(await stream.ended).toMatchObject({ code: null, signal: null });
@@ -299,7 +309,7 @@ describeOn('ssh', 'SSH connections', () => {
       expect(dials()).toBe(2);
     });
 
-    it('and one who gives up waiting for one does not take it from the others', async () => {
+    it('stay open for other callers when one that waits for the connection aborts', async () => {
       const { connections, dials } = openConnections();
       const server = serverAt(plain);
       const leaving = new AbortController();
@@ -312,8 +322,8 @@ describeOn('ssh', 'SSH connections', () => {
     });
   });
 
-  describe('a command as a stream', () => {
-    it('passes bytes both ways and tells how it ended', async () => {
+  describe('an exec stream', () => {
+    it('passes bytes both ways and reports the exit code and stderr', async () => {
       const { connections } = openConnections();
       const stream = await connections.openExecStream(
         serverAt(plain),
@@ -326,11 +336,11 @@ describeOn('ssh', 'SSH connections', () => {
       expect(await stream.ended).toEqual({ code: 3, signal: null, stderr: 'wrong\n' });
     });
 
-    it('that is destroyed gives its place back', async () => {
+    it('returns its slot when it is destroyed', async () => {
       const { connections, dials } = openConnections();
       const server = serverAt(plain);
       for (let round = 0; round < 12; round += 1) {
-        const stream = await held(connections, server);
+        const stream = await openCat(connections, server);
         stream.destroy();
         await stream.ended;
       }

@@ -7,7 +7,7 @@ const MIB = 2 ** 20;
 const hostKey = { type: 'ssh-ed25519', fingerprint: `SHA256:${'A'.repeat(43)}` };
 const login = { username: 'somebody', password: 'password-of-nobody' };
 
-/** What lies below ssh2's server: it sends what no honest server sends. */
+/** Private parts of ssh2's server, to send what a correct server never sends. */
 interface Wire {
   _protocol: {
     channelData(channel: number, data: Buffer): void;
@@ -19,25 +19,25 @@ interface Wire {
 }
 const wireOf = (client: Connection) => client as unknown as Wire;
 
-describe('a server that does not speak SSH', () => {
+describe('a server without valid SSH', () => {
   it.each([
-    ['says nothing', () => undefined],
-    ['talks for ever before SSH begins', 'a line of many\r\n'.repeat(4_096)],
-    ['has a line without end', 'a'.repeat(65_536)],
-    ['speaks HTTP', 'HTTP/1.1 400 Bad Request\r\n\r\n'],
+    ['sends nothing', () => undefined],
+    ['sends endless lines before the SSH banner', 'a line of many\r\n'.repeat(4_096)],
+    ['sends an endless line', 'a'.repeat(65_536)],
+    ['responds with HTTP', 'HTTP/1.1 400 Bad Request\r\n\r\n'],
     ['claims a packet of 4 GB', Buffer.concat([Buffer.from('SSH-2.0-x\r\n'), Buffer.alloc(65_536, 0xff)])],
-    ['breaks off', null],
+    ['closes the connection', null],
   ])(
-    'and %s costs nothing but a while, and is not quoted',
+    'that %s fails the handshake, and its text is not quoted',
     async (_name, bytes) => {
       const server = await startRawTcpServer((socket) => {
         if (bytes === null) socket.end('SSH-2.0-secret-banner\r\n');
         else if (typeof bytes !== 'function') {
-          const talk = () => {
+          const send = () => {
             while (!socket.destroyed && socket.write(bytes));
           };
-          socket.on('drain', talk);
-          talk();
+          socket.on('drain', send);
+          send();
         }
       });
       const { connections } = openConnections();
@@ -57,13 +57,13 @@ describe('a server that does not speak SSH', () => {
 });
 
 describe('a hostile SSH server', () => {
-  it('is cut off when it sends more than it may to somebody who does not read', async () => {
+  it('is disconnected when it sends more than its window allows to a client that does not read', async () => {
     let cut: () => void = () => undefined;
     const cutOff = new Promise<void>((resolve) => (cut = resolve));
     const server = await startScriptedServer({
       exec: (_channel, _command, client) => {
         const { _protocol, _sock } = wireOf(client);
-        // Odd in size, so that the window never comes out at nothing.
+        // Not a divisor of the window, so that the window never becomes exactly 0.
         const data = Buffer.alloc(32_001);
         const flood = setInterval(() => {
           if (_sock.writableLength < MIB)
@@ -83,16 +83,16 @@ describe('a hostile SSH server', () => {
     expect(await stream.ended).toMatchObject({ code: null });
   }, 60_000);
 
-  it('is cut off when it takes in more than it may and never reads', async () => {
+  it('is disconnected when it opens a huge window and never reads', async () => {
     const server = await startScriptedServer({
       exec: (_channel, _command, client) => {
         const { _protocol, _sock } = wireOf(client);
         _protocol.channelWindowAdjust(0, 0x7fffffff);
         _sock.pause();
-        const asks = setInterval(() => _protocol.ping(), 10);
-        client.once('close', () => clearInterval(asks));
+        const pings = setInterval(() => _protocol.ping(), 10);
+        client.once('close', () => clearInterval(pings));
         afterThisTest(() => {
-          clearInterval(asks);
+          clearInterval(pings);
           _sock.destroy();
         });
       },
@@ -106,7 +106,7 @@ describe('a hostile SSH server', () => {
     clearInterval(more);
   });
 
-  it('opens nothing on this side', async () => {
+  it('cannot open channels to the client', async () => {
     const refusals: (Error | undefined)[] = [];
     const server = await startScriptedServer({
       exec: (channel, _command, client) => {
@@ -127,7 +127,7 @@ describe('a hostile SSH server', () => {
     expect(refusals).toEqual([expect.any(Error), expect.any(Error)]);
   });
 
-  it('that disconnects with a text is not quoted', async () => {
+  it('is not quoted when it disconnects with a text', async () => {
     const server = await startScriptedServer({
       authenticate: () => undefined,
       onConnection: (client) => {

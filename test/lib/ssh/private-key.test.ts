@@ -36,7 +36,7 @@ const pkcs8 = (type: 'ed25519' | 'rsa' | 'ec', passphrase?: string): string => {
     publicKeyEncoding: { type: 'spki', format: 'pem' },
     privateKeyEncoding: { ...format, ...cipher },
   } as const;
-  // The overloads take one type each.
+  // Each overload accepts one type only.
   const { privateKey } = generateKeyPairSync(type as 'ed25519', options as never) as unknown as {
     privateKey: string;
   };
@@ -44,11 +44,11 @@ const pkcs8 = (type: 'ed25519' | 'rsa' | 'ec', passphrase?: string): string => {
   return privateKey;
 };
 
-const open = (text: string, passphrase: string | null) => parsePrivateKey(text, passphrase, neverAborted());
+const parse = (text: string, passphrase: string | null) => parsePrivateKey(text, passphrase, neverAborted());
 
-/** True for a key that signs what its public half verifies. */
+/** True if the key's public half verifies its signature. */
 async function isUsable(text: string, passphrase: string | null): Promise<boolean> {
-  const key = await open(text, passphrase);
+  const key = await parse(text, passphrase);
   const data = Buffer.from('data');
   const digest = key.type === 'ssh-rsa' ? 'sha256' : undefined;
   return key.verify(data, key.sign(data, digest), digest);
@@ -57,59 +57,56 @@ async function isUsable(text: string, passphrase: string | null): Promise<boolea
 describeOn('ssh', 'a private key made by OpenSSH', () => {
   const { keys, passphrase } = sshHosts();
 
-  it.each(['ed25519', 'rsa', 'ecdsa', 'rsaPem'] as const)('of the kind %s is opened', async (name) => {
+  it.each(['ed25519', 'rsa', 'ecdsa', 'rsaPem'] as const)('of type %s is parsed', async (name) => {
     expect(await isUsable(keys[name], null)).toBe(true);
   });
 
-  it('is opened with the line ends of Windows and white space around it', async () => {
+  it('is parsed with Windows line ends and surrounding white space', async () => {
     expect(await isUsable(`\r\n  ${keys.ed25519.replaceAll('\n', '\r\n')}\r\n\r\n`, null)).toBe(true);
   });
 
   it.each(['ed25519Pass', 'rsaPass', 'rsaPemPass'] as const)(
-    'of the kind %s is opened by its passphrase, and by it alone',
+    'of type %s is decrypted by its passphrase only',
     async (name) => {
       expect(await isUsable(keys[name], passphrase)).toBe(true);
-      await expect(open(keys[name], null)).rejects.toThrow(/is encrypted: enter its passphrase/);
-      await expect(open(keys[name], 'wrong')).rejects.toThrow(/passphrase does not open/);
+      await expect(parse(keys[name], null)).rejects.toThrow(/is encrypted: enter its passphrase/);
+      await expect(parse(keys[name], 'wrong')).rejects.toThrow(/passphrase does not decrypt/);
     },
   );
 
-  it('is opened while others are served', async () => {
-    const opened = open(keys.ed25519Pass, passphrase);
-    let turns = 0;
-    const others = setInterval(() => (turns += 1), 1);
+  it('is decrypted without blocking the event loop', async () => {
+    const opened = parse(keys.ed25519Pass, passphrase);
+    let ticks = 0;
+    const timer = setInterval(() => (ticks += 1), 1);
     await opened;
-    clearInterval(others);
-    expect(turns).toBeGreaterThan(0);
+    clearInterval(timer);
+    expect(ticks).toBeGreaterThan(0);
   });
 
-  it('is not opened when a part of it is missing, and no part of it is quoted', async () => {
+  it('is refused when a part is missing, and no part of it is quoted', async () => {
     const cut = keys.ed25519.split('\n').toSpliced(2, 1).join('\n');
-    await expect(open(cut, null)).rejects.toThrow(/can be read|kind that is not used/);
-    await expect(open(cut, null)).rejects.not.toThrow(keys.ed25519.slice(60, 80));
+    await expect(parse(cut, null)).rejects.toThrow(/cannot be read|is not supported/);
+    await expect(parse(cut, null)).rejects.not.toThrow(keys.ed25519.slice(60, 80));
   });
 });
 
 describe('a private key', () => {
-  it.each(['ed25519', 'rsa', 'ec'] as const)(
-    'of the kind %s is read from PKCS#8, which many tools write',
-    async (type) => {
-      expect(await isUsable(pkcs8(type), null)).toBe(true);
-      expect(await isUsable(pkcs8(type, PASSPHRASE), PASSPHRASE)).toBe(true);
-      await expect(open(pkcs8(type, PASSPHRASE), 'wrong')).rejects.toThrow(/passphrase does not open/);
-    },
-  );
+  it.each(['ed25519', 'rsa', 'ec'] as const)('of type %s is read from PKCS#8', async (type) => {
+    expect(await isUsable(pkcs8(type), null)).toBe(true);
+    expect(await isUsable(pkcs8(type, PASSPHRASE), PASSPHRASE)).toBe(true);
+    await expect(parse(pkcs8(type, PASSPHRASE), 'wrong')).rejects.toThrow(/passphrase does not decrypt/);
+  });
 
   it.each([
-    ['of PuTTY is refused, and how to convert it is said', PPK, /puttygen .* -O private-openssh/],
-    ['that is a public key is told from one', 'ssh-ed25519 AAAAC3Nza somebody', /public key/],
-    ['that is a public key in PEM is told from one', '-----BEGIN PUBLIC KEY-----\nMCow\n', /public key/],
-    ['that is no key is refused', 'hello', /can be read/],
-    ['that is empty is refused', '', /can be read/],
-    ['that is a certificate is refused', '-----BEGIN CERTIFICATE-----\nMIIB\n', /can be read/],
+    ['of PuTTY is refused with the command that converts it', PPK, /puttygen .* -O private-openssh/],
+    ['that is a public key is refused', 'ssh-ed25519 AAAAC3Nza somebody', /public key/],
+    ['that is a public key in PEM is refused', '-----BEGIN PUBLIC KEY-----\nMCow\n', /public key/],
+    ['that is no key is refused', 'hello', /cannot be read/],
+    ['that is empty is refused', '', /cannot be read/],
+    ['that is a certificate is refused', '-----BEGIN CERTIFICATE-----\nMIIB\n', /cannot be read/],
   ])('%s', async (_rule, text, message) => {
     expect(findPrivateKeyProblem(text, null)).toMatch(message);
-    await expect(open(text, null)).rejects.toThrow(message);
+    await expect(parse(text, null)).rejects.toThrow(message);
   });
 
   it.each([
@@ -118,13 +115,13 @@ describe('a private key', () => {
     '-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----',
     `-----BEGIN OPENSSH PRIVATE KEY-----\n${Buffer.from('openssh-key-v1\0').toString('base64')}\n-----END OPENSSH PRIVATE KEY-----`,
   ])('that is damaged is refused (%#)', async (text) => {
-    await expect(open(text, null)).rejects.toThrow(/can be read|passphrase/);
-    await expect(open(text, 'x')).rejects.toThrow(/can be read|passphrase/);
+    await expect(parse(text, null)).rejects.toThrow(/cannot be read|passphrase/);
+    await expect(parse(text, 'x')).rejects.toThrow(/cannot be read|passphrase/);
   });
 });
 
-describe('a key pair that is made', () => {
-  it('is understood by OpenSSH, and its halves belong together', () => {
+describe('a generated key pair', () => {
+  it('is accepted by OpenSSH, and its halves match', () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'ops-center-key-'));
     try {
       const { publicKey, privateKey } = generateSshKeyPair();
@@ -139,7 +136,7 @@ describe('a key pair that is made', () => {
     }
   });
 
-  it('is whole also when it begins with a zero byte, as one of 256 does', async () => {
+  it('is valid when its public key begins with a zero byte, as one of 256 does', async () => {
     let zeros = 0;
     for (let made = 0; made < 20_000 && zeros === 0; made += 1) {
       const { publicKey, privateKey } = generateSshKeyPair();

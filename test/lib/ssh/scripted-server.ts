@@ -6,31 +6,31 @@ import { generateSshKeyPair } from '../../../src/lib/ssh/private-key.ts';
 import { registerPrivateKey } from '../../support/hosts.ts';
 import { afterThisTest } from './servers.ts';
 
-/** An SSH server of ours, for what no honest server does, and for looking at what reaches a server. */
+/** An SSH server whose behaviour a test scripts, e.g. as a hostile server. It records what clients send. */
 export interface ScriptedServer {
   host: string;
   port: number;
   hostKey: SshHostKey;
-  /** The methods by which clients tried to authenticate, in their order. */
+  /** The authentication methods that clients tried, in order. */
   attempts: string[];
 }
 
 export interface ServerBehaviour {
-  /** Accepts everything unless it is given. */
+  /** By default every authentication is accepted. */
   authenticate?: (context: AuthContext) => void;
-  /** On a command. */
+  /** Called for every command. */
   exec?: (channel: ServerChannel, command: string, client: Connection) => void;
   onConnection?: (client: Connection) => void;
-  /** At once on one connection. */
+  /** Open sessions per connection; unlimited by default. */
   maxSessions?: number;
 }
 
-/** Started on loopback, and ended after the test. */
+/** Starts a server on loopback that is closed after the test. */
 export async function startScriptedServer(behaviour: ServerBehaviour = {}): Promise<ScriptedServer> {
   const { privateKey, publicKey } = generateSshKeyPair();
   registerPrivateKey(privateKey);
   const hostKey = parseHostKey(Buffer.from(publicKey.split(' ')[1] ?? '', 'base64'));
-  if (hostKey === undefined) throw new Error('the key that was made is one');
+  if (hostKey === undefined) throw new Error('the generated key is not a host key');
   const attempts: string[] = [];
   const server = new ssh2.Server({ hostKeys: [privateKey] }, (client) => {
     client.on('error', () => undefined);
@@ -62,7 +62,7 @@ export async function startScriptedServer(behaviour: ServerBehaviour = {}): Prom
   return { host: '127.0.0.1', port: (server.address() as AddressInfo).port, hostKey, attempts };
 }
 
-/** A TCP server that speaks no SSH, or breaks it; ended with its connections after the test. */
+/** Starts a TCP server without a valid SSH protocol. It is closed with its connections after the test. */
 export async function startRawTcpServer(
   onSocket: (socket: Socket) => void,
 ): Promise<{ host: string; port: number }> {

@@ -10,7 +10,7 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** Runs after the test that asks for it, last one first. */
+/** Registers a cleanup for the end of the current test. Cleanups run in reverse order. */
 export function afterThisTest(cleanup: () => unknown): void {
   cleanups.push(cleanup);
 }
@@ -20,7 +20,7 @@ export function localDialer(connectTimeoutMs = 5_000): Dialer {
   return createDialer({ mode: 'local', allow: undefined, deny: [], forbidden: () => [], connectTimeoutMs });
 }
 
-/** Connections that are closed after the test; counts how often TCP was dialled. */
+/** Opens connections that are closed after the test, and counts the TCP connections. */
 export function openConnections(): { connections: SshConnections; dials: () => number } {
   const dialer = localDialer();
   let count = 0;
@@ -39,20 +39,20 @@ export function openConnections(): { connections: SshConnections; dials: () => n
   return { connections, dials: () => count };
 }
 
-/** The test account's own server, by password; `given` is what is different. */
+/** A server with the test account and its password. `changes` replace members of its config, `overrides` others. */
 export function serverAt(
   address: SshAddress,
-  given: Partial<Record<keyof SshConfig, unknown>> = {},
-  own: Partial<SshServer> = {},
+  changes: Partial<Record<keyof SshConfig, unknown>> = {},
+  overrides: Partial<SshServer> = {},
 ): SshServer {
   const { user, password } = sshHosts();
   const { host, port, hostKey } = address;
-  const config = { host, port, username: user, auth_method: 'password', password, ...given };
-  const rest = { serverId: randomId(), owner: 'user:test' as const, version: 1, jumpServers: new Map() };
-  return { ...rest, hostKey, config, ...own };
+  const config = { host, port, username: user, auth_method: 'password', password, ...changes };
+  const defaults = { serverId: randomId(), owner: 'user:test' as const, version: 1, jumpServers: new Map() };
+  return { ...defaults, hostKey, config, ...overrides };
 }
 
-/** The config as the product hands it to runners. */
+/** Parses the config, as the product does before it passes a server to a runner. */
 export function withParsedConfig<T extends SshServer>(server: T): T & { config: SshConfig } {
   return { ...server, config: sshConfig.parse(server.config) };
 }

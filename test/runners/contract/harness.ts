@@ -14,7 +14,7 @@ import type {
 import { supervise } from '../../../src/runners/supervise.ts';
 import type { ContractSubject } from '../contract.ts';
 
-/** What is said about a run; all else is as a user would leave it. */
+/** Options of a run that differ from the defaults. */
 export interface RunOptions extends Partial<Job> {
   limits?: Partial<Limits>;
   target?: TargetServer;
@@ -35,9 +35,9 @@ export interface StartedRun {
   stop: AbortController;
   /** Reads until the output so far holds `text`. */
   readUntil: (text: string) => Promise<void>;
-  /** Reads on until a phase has come. */
-  readUntilPhase: (readUntilPhase: 'preparing' | 'started') => Promise<void>;
-  /** Reads the rest; the outcome holds what was read before, too. */
+  /** Reads until the run has reached a phase. */
+  readUntilPhase: (phase: 'preparing' | 'started') => Promise<void>;
+  /** Reads to the end. The outcome includes what was read before. */
   readToEnd: () => Promise<RunOutcome>;
 }
 
@@ -46,17 +46,17 @@ export interface ContractHarness {
   open: () => Promise<void>;
   close: () => Promise<void>;
   runner: () => Runner;
-  /** Another instance's runner for the same servers. The caller closes it. */
+  /** Creates a runner for the same servers, as in another instance. The caller closes it. */
   createOtherRunner: () => Promise<Runner>;
-  start: (order: RunOptions) => StartedRun;
-  run: (order: RunOptions) => Promise<RunOutcome>;
-  /** What is left of all runs: marked processes on this machine, and what the subject finds. */
+  start: (options: RunOptions) => StartedRun;
+  run: (options: RunOptions) => Promise<RunOutcome>;
+  /** What all runs left behind: marked processes on this machine, and what the subject lists. */
   listLeaks: () => Promise<string[]>;
   /** `it` with the subject's time-out. */
   test: (rule: string, body: () => Promise<void>) => void;
 }
 
-/** So long that no test waits for it. */
+/** Longer than any test. */
 const TIMEOUT_MS = 600_000;
 const NO_LIMITS: Limits = {
   timeoutMs: TIMEOUT_MS,
@@ -71,30 +71,30 @@ const MARK_NAME = 'CONTRACT_MARK';
 export function createContractHarness(subject: ContractSubject): ContractHarness {
   const log = createLog('silent');
   const mark = randomUUID();
-  const running: Runner[] = [];
-  const another = async () => supervise(await subject.createRunner(), { log });
+  const runners: Runner[] = [];
+  const createOtherRunner = async () => supervise(await subject.createRunner(), { log });
   const runner = () => {
-    const [first] = running;
-    if (first === undefined) throw new Error('the runner is made before the tests');
+    const [first] = runners;
+    if (first === undefined) throw new Error('call open() before the tests');
     return first;
   };
-  const start = ({ limits, target = subject.target(), signal, ...order }: RunOptions): StartedRun => {
-    const job = createJob(order, mark);
+  const start = ({ limits, target = subject.target(), signal, ...options }: RunOptions): StartedRun => {
+    const job = createJob(options, mark);
     const stop = new AbortController();
     const signals = signal === undefined ? stop.signal : AbortSignal.any([stop.signal, signal]);
-    const all = { ...NO_LIMITS, ...subject.limits, ...limits };
-    return observeRun(job.runId, runner().run(target, job, all, signals), stop);
+    const allLimits = { ...NO_LIMITS, ...subject.limits, ...limits };
+    return observeRun(job.runId, runner().run(target, job, allLimits, signals), stop);
   };
   return {
     subject,
     open: async () => {
-      running.push(await another());
+      runners.push(await createOtherRunner());
     },
     close: async () => {
-      for (const each of running) await each.close();
+      for (const instance of runners) await instance.close();
     },
-    ...{ runner, createOtherRunner: another, start },
-    run: (order) => start(order).readToEnd(),
+    ...{ runner, createOtherRunner, start },
+    run: (options) => start(options).readToEnd(),
     listLeaks: async () => [...listMarkedProcesses(mark), ...(await subject.listLeaks())],
     test: (rule, body) => {
       it(rule, body, subject.testTimeoutMs ?? 120_000);
@@ -102,19 +102,19 @@ export function createContractHarness(subject: ContractSubject): ContractHarness
   };
 }
 
-function createJob({ env, ...order }: Partial<Job>, mark: string): Job {
+function createJob({ env, ...options }: Partial<Job>, mark: string): Job {
   return {
     runId: randomUUID(),
     program: { command: 'true' },
     stdin: null,
     files: [],
     workdir: null,
-    ...order,
+    ...options,
     env: { ...env, [MARK_NAME]: mark },
   };
 }
 
-/** Holds every run to the promises about the order of its events. */
+/** Asserts the promised order of the events of a run. */
 function observeRun(
   runId: string,
   events: AsyncGenerator<RunEvent, void>,
@@ -137,10 +137,10 @@ function observeRun(
     return event;
   };
   const text = () => Buffer.concat([...bytes.stdout, ...bytes.stderr]).toString();
-  const readUntil = async (done: () => boolean, what: string) => {
+  const readUntil = async (done: () => boolean, missing: string) => {
     while (!done()) {
       if ((await next()) === undefined)
-        throw new Error(`the run ended without ${what}: ${JSON.stringify(exit)} ${text().slice(0, 2000)}`);
+        throw new Error(`the run ended without ${missing}: ${JSON.stringify(exit)} ${text().slice(0, 2000)}`);
     }
   };
   return {
@@ -156,7 +156,7 @@ function observeRun(
   };
 }
 
-/** The processes of this machine, in whatever namespace, whose environment was marked; none elsewhere than on Linux. */
+/** The processes of this machine, in any namespace, with the marked environment; empty on systems other than Linux. */
 function listMarkedProcesses(mark: string): string[] {
   if (process.platform !== 'linux') return [];
   return readdirSync('/proc')
@@ -177,7 +177,7 @@ function readText(file: string): string {
   }
 }
 
-/** How a program ends that nobody stopped. */
+/** The exit of a program that ended by itself. */
 export const exitedWith = (code: number) => ({
   type: 'exit',
   cause: 'exited',

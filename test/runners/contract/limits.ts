@@ -1,42 +1,42 @@
 import { describe, expect } from '@jest/globals';
-import { setTimeout as rest } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { measureRetainedBytes } from '../../support/retained-bytes.ts';
 import type { ContractHarness } from './harness.ts';
 
 const MIB = 2 ** 20;
 const SENT_BYTES = 100 * MIB;
 const MAX_GROWTH_BYTES = 32 * MIB;
-/** How often memory is looked at while nobody reads: long enough for everything to arrive that is not held back. */
+/** Memory measurements while the output is not read: enough time for all output without back pressure to arrive. */
 const MEASUREMENTS = 8;
 
-export function describeLimits(bench: ContractHarness): void {
-  describeOutput(bench);
-  describeResources(bench);
+export function describeLimits(harness: ContractHarness): void {
+  describeOutput(harness);
+  describeResources(harness);
 }
 
 function describeOutput({ test, run, start }: ContractHarness): void {
   describe('output', () => {
-    test('a reader that does not read costs no memory, and loses nothing', async () => {
-      const underway = start({ program: { command: `head -c ${SENT_BYTES} /dev/zero` } });
-      await underway.readUntil('\0');
+    test('output that is not read costs no memory and is not lost', async () => {
+      const started = start({ program: { command: `head -c ${SENT_BYTES} /dev/zero` } });
+      await started.readUntil('\0');
       const before = await measureRetainedBytes();
-      let most = before;
-      for (let look = 0; look < MEASUREMENTS; look += 1) {
-        await rest(100);
-        most = Math.max(most, await measureRetainedBytes());
+      let peak = before;
+      for (let measurement = 0; measurement < MEASUREMENTS; measurement += 1) {
+        await delay(100);
+        peak = Math.max(peak, await measureRetainedBytes());
       }
-      expect((most - before) / MIB).toBeLessThan(MAX_GROWTH_BYTES / MIB);
-      expect(await countRest(underway.events)).toBeGreaterThan(SENT_BYTES - 8 * MIB);
+      expect((peak - before) / MIB).toBeLessThan(MAX_GROWTH_BYTES / MIB);
+      expect(await countRest(started.events)).toBeGreaterThan(SENT_BYTES - 8 * MIB);
     });
 
-    test('output beyond the limit ends the run, and no byte beyond it is passed on', async () => {
+    test('output beyond the limit stops the run, and no byte beyond it is emitted', async () => {
       const limits = { maxOutputBytes: 100_000 };
       const { stdout, stderr, exit } = await run({ program: { command: 'yes | tee /dev/stderr' }, limits });
       expect(stdout.length + stderr.length).toBe(100_000);
       expect(exit).toMatchObject({ cause: 'output_limit', cleanup: 'verified' });
     });
 
-    test('output up to the limit is no fault', async () => {
+    test('output of exactly the limit is allowed', async () => {
       const limits = { maxOutputBytes: 100_000 };
       const { stdout, exit } = await run({
         program: { command: 'head -c 100000 /dev/zero' },
@@ -63,14 +63,14 @@ function describeResources({ test, run, runner, subject }: ContractHarness): voi
     for (const [name, limits] of Object.entries(one)) {
       const holds = enforces[name as keyof typeof one];
       const limit = name === 'none' || name === 'any' ? 'network' : name;
-      test(`${limit === 'network' ? `network ${name}` : limit} is ${holds ? 'not ' : ''}listed as a limit that does not hold`, async () => {
+      test(`${limit === 'network' ? `network ${name}` : limit} is ${holds ? 'not ' : ''}listed as an unenforceable limit`, async () => {
         expect(runner().unenforceableLimits(subject.target().config, limits)).toEqual(holds ? [] : [limit]);
         await Promise.resolve();
       });
     }
 
     if (enforces.memoryBytes)
-      test('a program that takes more memory than it may is ended, and the cause is told', async () => {
+      test('a program over its memory limit is killed with the cause out_of_memory', async () => {
         const command = "x=$(head -c 400000000 /dev/zero | tr '\\0' a); echo ${#x}";
         const { stdout, exit } = await run({
           program: { command },
@@ -81,7 +81,7 @@ function describeResources({ test, run, runner, subject }: ContractHarness): voi
       });
 
     if (enforces.pids)
-      test('a program cannot start more processes than it may', async () => {
+      test('a program cannot start more processes than its limit', async () => {
         const command = 'i=0; while [ $i -lt 200 ]; do sleep 1000 & i=$((i+1)); done; echo all';
         const { stdout, exit } = await run({ program: { command }, limits: { pids: 50 } });
         expect(stdout.toString()).not.toContain('all');
@@ -89,7 +89,7 @@ function describeResources({ test, run, runner, subject }: ContractHarness): voi
       });
 
     if (enforces.cpus && languages.includes('python'))
-      test('a program gets no more of the processor than it may', async () => {
+      test('a program gets no more processor time than its limit', async () => {
         const code = [
           'import time',
           'begin = time.monotonic()',
@@ -103,7 +103,7 @@ function describeResources({ test, run, runner, subject }: ContractHarness): voi
       });
 
     if (enforces.none)
-      test('without a network a program sees no interface but its own loopback', async () => {
+      test('without a network a program sees only a loopback interface', async () => {
         const command = "sed '1,2d; s/:.*//; s/ //g' /proc/net/dev; sed 1d /proc/net/route";
         const { stdout } = await run({ program: { command }, limits: { network: 'none' } });
         expect(stdout.toString()).toBe('lo\n');

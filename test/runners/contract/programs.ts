@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import type { Language } from '../../../src/runners/runner.ts';
 import { exitedWith, type ContractHarness } from './harness.ts';
 
-/** What a shell, in whatever quotes, would take for more than text. */
+/** Text with characters that are special to a shell, in any kind of quotes. */
 const HOSTILE = `'"$(echo injected)\`echo injected\`; echo injected & echo injected | cat # \\ * ? ~ ! %s {a,b} <x >y\n\t-rf é 💥'`;
 
 /** Programs that read one line and a file, and write to both streams. */
@@ -33,15 +33,15 @@ const PRINT: Record<Language, (text: string) => string> = {
   bash: (text) => `printf %s '${text.replaceAll("'", `'\\''`)}'`,
 };
 
-export function describePrograms(bench: ContractHarness): void {
-  describeStreams(bench);
-  describeFolders(bench);
-  describeLanguages(bench);
+export function describePrograms(harness: ContractHarness): void {
+  describeStreams(harness);
+  describeFolders(harness);
+  describeLanguages(harness);
 }
 
 function describeStreams({ test, run }: ContractHarness): void {
   describe('input and output', () => {
-    test('every byte comes as it was written, on the stream that it was written to', async () => {
+    test('every byte arrives unchanged on the stream that it was written to', async () => {
       const content = Uint8Array.from({ length: 1024 }, (_, index) => index % 256);
       const files = [{ path: 'bytes', content }];
       const { stdout, stderr, exit, phases } = await run({
@@ -62,7 +62,7 @@ function describeStreams({ test, run }: ContractHarness): void {
       expect(stderr.toString()).toBe(numbers.map((each) => `e${each}\n`).join(''));
     });
 
-    test('characters survive being cut in the middle', async () => {
+    test('characters that are split between chunks stay intact', async () => {
       const text = '€'.repeat(300_000);
       const { stdout } = await run({
         program: { command: "printf '\\303'; printf '\\251'; cat" },
@@ -71,20 +71,20 @@ function describeStreams({ test, run }: ContractHarness): void {
       expect(stdout.toString() === `é${text}`).toBe(true);
     });
 
-    test('a large binary input arrives whole', async () => {
+    test('a large binary input arrives completely', async () => {
       const stdin = randomBytes(2_000_000);
       const { stdout, exit } = await run({ program: { command: 'cat' }, stdin });
       expect(exit).toEqual(exitedWith(0));
       expect(stdout.equals(stdin)).toBe(true);
     });
 
-    test('without an input the program reads its end at once', async () => {
+    test('without an input the program reads the end of input at once', async () => {
       const { stdout, exit } = await run({ program: { command: 'cat; echo end' } });
       expect(stdout.toString()).toBe('end\n');
       expect(exit).toEqual(exitedWith(0));
     });
 
-    test('an input that the program does not read is no fault', async () => {
+    test('a program may leave its input unread', async () => {
       const { exit } = await run({ program: { command: 'exit 3' }, stdin: randomBytes(1_000_000) });
       expect(exit).toEqual(exitedWith(3));
     });
@@ -93,7 +93,7 @@ function describeStreams({ test, run }: ContractHarness): void {
 
 function describeFolders({ test, run, subject }: ContractHarness): void {
   describe('files, folders and environment', () => {
-    test('values of the environment are text, whatever they hold', async () => {
+    test('values of the environment are never interpreted', async () => {
       const env = { HOSTILE, EMPTY: '', _x1: ' two  spaces ' };
       const command = 'printf "%s|%s|%s" "$HOSTILE" "${EMPTY-unset}" "$_x1"';
       const { stdout, stderr } = await run({ program: { command }, env });
@@ -101,7 +101,7 @@ function describeFolders({ test, run, subject }: ContractHarness): void {
       expect(stderr.toString()).toBe('');
     });
 
-    test('names of files are text, whatever they hold', async () => {
+    test('names of files are never interpreted', async () => {
       const names = ['$(echo injected > bad)', 'a\'b"c;d&e|f', '-rf', ' x ', 'new\nline', 'sub folder/ü/%s'];
       const files = names.map((path) => ({ path, content: Buffer.from(`<${path}>`) }));
       const quoted = names.map((name) => `'./${name.replaceAll("'", `'\\''`)}'`).join(' ');
@@ -113,7 +113,7 @@ function describeFolders({ test, run, subject }: ContractHarness): void {
       expect(exit).toEqual(exitedWith(0));
     });
 
-    test('a job without a folder gets one of its own, which is gone afterwards', async () => {
+    test('a job without a folder runs in a new one, which is removed afterwards', async () => {
       const first = await run({ program: { command: 'echo x > left && pwd' } });
       const folder = first.stdout.toString().trim();
       expect(folder).toMatch(/^\/./);
@@ -124,7 +124,7 @@ function describeFolders({ test, run, subject }: ContractHarness): void {
       expect(exit).toEqual(exitedWith(0));
     });
 
-    test('a job runs in the folder that it names, and takes its files away again', async () => {
+    test('a job runs in the folder that it names, and its files are removed afterwards', async () => {
       const name = `contract-${randomBytes(6).toString('hex')}`;
       const files = [{ path: `${name}/deep/file`, content: Buffer.from('content') }];
       const first = await run({
@@ -143,7 +143,7 @@ function describeFolders({ test, run, subject }: ContractHarness): void {
       expect(stdout.toString()).toBe('/tmp\n');
     });
 
-    test('a folder that is not there is said, and no part of its name is run', async () => {
+    test('a missing folder is reported, and no part of its name is executed', async () => {
       const workdir = `/tmp/none'; echo injected; "$(echo injected >&2)`;
       const { stdout, stderr, exit } = await run({ program: { command: 'echo ran' }, workdir });
       expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
@@ -164,7 +164,7 @@ function describeLanguages({ test, run, subject }: ContractHarness): void {
         expect(exit).toEqual(exitedWith(0));
       });
 
-      test(`${language} code is text for its interpreter alone, and may be long`, async () => {
+      test(`${language} code is only interpreted by its interpreter, and may be long`, async () => {
         const padding = `\n${COMMENT[language]} ${'x'.repeat(300_000)}`;
         const program = { language, code: PRINT[language](HOSTILE) + padding };
         const { stdout, exit } = await run({ program });
@@ -173,7 +173,7 @@ function describeLanguages({ test, run, subject }: ContractHarness): void {
       });
     }
 
-    test('an interpreter that is missing is the fault of the server, and is named', async () => {
+    test('a missing interpreter is an infrastructure error that names it', async () => {
       const { target = subject.target, language, env = {} } = subject.missingInterpreter;
       const program = { language, code: '' };
       const { exit } = await run({ program, env, target: target() });
@@ -183,7 +183,7 @@ function describeLanguages({ test, run, subject }: ContractHarness): void {
   });
 }
 
-/** For Python, whose source may be read in any locale. */
+/** Escapes text for Python, which may read its source in any locale. */
 function asEscapes(text: string): string {
   return Array.from(
     text,

@@ -2,19 +2,19 @@ import { describe, expect } from '@jest/globals';
 import { TEST_STAGES } from '../../../src/runners/runner.ts';
 import { exitedWith, type ContractHarness } from './harness.ts';
 
-export function describeServer(bench: ContractHarness): void {
-  describeSharing(bench);
-  describeTest(bench);
-  describeConfig(bench);
-  if (bench.subject.outage !== undefined) describeOutage(bench, bench.subject.outage);
+export function describeServer(harness: ContractHarness): void {
+  describeSharing(harness);
+  describeTest(harness);
+  describeConfig(harness);
+  if (harness.subject.outage !== undefined) describeOutage(harness, harness.subject.outage);
 }
 
 function describeSharing({ test, run, start, runner, subject }: ContractHarness): void {
-  const atOnce = subject.concurrentRuns ?? 20;
+  const concurrentRuns = subject.concurrentRuns ?? 20;
 
-  describe('one server for many runs', () => {
-    test(`${atOnce} runs at once do not touch each other`, async () => {
-      const runs = Array.from({ length: atOnce }, (_, index) =>
+  describe('concurrent runs on one server', () => {
+    test(`${concurrentRuns} concurrent runs do not affect each other`, async () => {
+      const runs = Array.from({ length: concurrentRuns }, (_, index) =>
         run({
           program: { command: 'cat file; cat; printf %s "$VALUE"; exit $VALUE' },
           files: [{ path: 'file', content: Buffer.from(`file ${index}, `) }],
@@ -29,11 +29,11 @@ function describeSharing({ test, run, start, runner, subject }: ContractHarness)
       }
     });
 
-    test('a run under way goes on when what is kept for its server is let go of', async () => {
-      const underway = start({ program: { command: 'echo ready; sleep 1; echo done' } });
-      await underway.readUntil('ready');
+    test('an active run continues when forget is called for its server', async () => {
+      const started = start({ program: { command: 'echo ready; sleep 1; echo done' } });
+      await started.readUntil('ready');
       await runner().forget(subject.target().serverId);
-      const { stdout, exit } = await underway.readToEnd();
+      const { stdout, exit } = await started.readToEnd();
       expect(stdout.toString()).toBe('ready\ndone\n');
       expect(exit).toEqual(exitedWith(0));
     });
@@ -42,7 +42,7 @@ function describeSharing({ test, run, start, runner, subject }: ContractHarness)
 
 function describeTest({ test, runner, subject }: ContractHarness): void {
   describe('the test of a server', () => {
-    test('a server that works is online after all stages, in their order', async () => {
+    test('a working server passes all stages in order and is online', async () => {
       const result = await runner().test(subject.target(), new AbortController().signal);
       expect(result).toMatchObject({ status: 'online', hostKey: null });
       const names = result.stages.map(({ name }) => name);
@@ -53,11 +53,11 @@ function describeTest({ test, runner, subject }: ContractHarness): void {
         expect([name, status]).not.toEqual([name, 'failed']);
         expect(message).toMatch(/\S/);
       }
-      const proven = result.stages.filter(({ name }) => ['echo', 'kill', 'cleanup'].includes(name));
-      expect(proven.map(({ status }) => status)).toEqual(['ok', 'ok', 'ok']);
+      const passed = result.stages.filter(({ name }) => ['echo', 'kill', 'cleanup'].includes(name));
+      expect(passed.map(({ status }) => status)).toEqual(['ok', 'ok', 'ok']);
     });
 
-    test('a workspace that is missing fails its stage, and the rest is passed over', async () => {
+    test('a missing workspace fails its stage, and later stages are skipped', async () => {
       const target = { ...subject.target(), workspacePath: `/tmp/none'; echo $(echo injected)` };
       const { status, stages } = await runner().test(target, new AbortController().signal);
       expect(status).toBe('error');
@@ -65,7 +65,7 @@ function describeTest({ test, runner, subject }: ContractHarness): void {
       expect(stages.find(({ name }) => name === 'echo')).toMatchObject({ status: 'skipped' });
     });
 
-    test('a test that is no longer wanted ends with the reason', async () => {
+    test('an aborted test rejects with the reason', async () => {
       const reason = new Error('gone');
       await expect(runner().test(subject.target(), AbortSignal.abort(reason))).rejects.toBe(reason);
     });
@@ -74,19 +74,20 @@ function describeTest({ test, runner, subject }: ContractHarness): void {
 
 function describeConfig({ test, runner, subject }: ContractHarness): void {
   describe('the configuration', () => {
-    test('it is read back as it is, and an undeclared member is refused', async () => {
+    test('parsing it again changes nothing, and undeclared members are refused', async () => {
       const config = subject.target().config as object;
       expect(runner().config.parse(config)).toEqual(config);
       expect(runner().config.safeParse({ ...config, undeclared: true }).success).toBe(false);
       await Promise.resolve();
     });
 
-    test('what its secrets are sealed with holds none of them', async () => {
+    test('the destination that its secrets are bound to contains no secret', async () => {
       const { config, hostKey } = subject.target();
-      const sealed = JSON.stringify(runner().destination(config, hostKey));
+      const destination = JSON.stringify(runner().destination(config, hostKey));
       for (const field of runner().secretFields) {
         const secret: unknown = (config as Record<string, unknown>)[field];
-        if (typeof secret === 'string') expect(sealed).not.toContain(JSON.stringify(secret).slice(1, -1));
+        if (typeof secret === 'string')
+          expect(destination).not.toContain(JSON.stringify(secret).slice(1, -1));
       }
       await Promise.resolve();
     });
@@ -95,21 +96,21 @@ function describeConfig({ test, runner, subject }: ContractHarness): void {
 
 function describeOutage(
   { test, start, runner, subject }: ContractHarness,
-  vanish: NonNullable<Outage>,
+  outage: NonNullable<Outage>,
 ): void {
-  describe('a server that goes away', () => {
-    test('the run is lost, and what is left of it is ended when the server is back', async () => {
-      const target = (await vanish.target?.()) ?? subject.target();
+  describe('a server outage', () => {
+    test('loses the run, and its processes are cleaned up when the server is back', async () => {
+      const target = (await outage.target?.()) ?? subject.target();
       const command = 'trap "" HUP TERM; echo ready; while :; do sleep 1; done';
-      const underway = start({ program: { command }, target });
-      await underway.readUntil('ready');
-      await vanish.begin();
+      const started = start({ program: { command }, target });
+      await started.readUntil('ready');
+      await outage.begin();
       try {
-        expect((await underway.readToEnd()).exit).toMatchObject({ cause: 'lost', code: null });
+        expect((await started.readToEnd()).exit).toMatchObject({ cause: 'lost', code: null });
       } finally {
-        await vanish.end();
+        await outage.end();
       }
-      expect(await runner().cleanUp(target, underway.runId)).toBe('verified');
+      expect(await runner().cleanUp(target, started.runId)).toBe('verified');
     });
   });
 }

@@ -2,7 +2,7 @@ import { describe, expect } from '@jest/globals';
 import { until } from '../../support/until.ts';
 import type { ContractHarness } from './harness.ts';
 
-/** Cannot be asked to end, has a child in a session of its own and one whose parent is gone. */
+/** Ignores HUP, INT and TERM; has one child in its own session, and one whose parent has ended. */
 const UNSTOPPABLE_COMMAND = [
   'trap "" HUP INT TERM',
   'setsid sh -c \'trap "" HUP INT TERM; while :; do sleep 1; done\' &',
@@ -11,8 +11,8 @@ const UNSTOPPABLE_COMMAND = [
 ].join('\n');
 const CANCELLED = { cause: 'cancelled', code: null, cleanup: 'verified' };
 
-export function describeStopping(bench: ContractHarness): void {
-  const { test, start, run, runner, listLeaks: left, subject } = bench;
+export function describeStopping(harness: ContractHarness): void {
+  const { test, start, run, runner, listLeaks, subject } = harness;
 
   describe('stopping', () => {
     test('a run that was cancelled before it started never starts', async () => {
@@ -24,14 +24,14 @@ export function describeStopping(bench: ContractHarness): void {
       expect(phases).toEqual([]);
     });
 
-    test('a run that is cancelled at once leaves nothing', async () => {
-      const underway = start({ program: { command: UNSTOPPABLE_COMMAND } });
-      const outcome = underway.readToEnd();
-      underway.stop.abort('cancelled');
+    test('a run that is cancelled at once leaves nothing behind', async () => {
+      const started = start({ program: { command: UNSTOPPABLE_COMMAND } });
+      const outcome = started.readToEnd();
+      started.stop.abort('cancelled');
       expect((await outcome).exit).toMatchObject(CANCELLED);
     });
 
-    test('a run that is cancelled at whatever moment of its start leaves nothing', async () => {
+    test('a run that is cancelled at any moment of its start leaves nothing behind', async () => {
       const outcomes = await Promise.all(
         [1, 2, 5, 10, 20, 50, 100].map((delayMs) => {
           const stopping = AbortSignal.timeout(delayMs);
@@ -42,62 +42,62 @@ export function describeStopping(bench: ContractHarness): void {
     });
 
     for (const phase of ['preparing', 'started'] as const) {
-      test(`a run that is cancelled when it is ${phase} is dead when its end is told`, async () => {
-        const underway = start({ program: { command: UNSTOPPABLE_COMMAND } });
-        await underway.readUntilPhase(phase);
-        underway.stop.abort('cancelled');
-        expect((await underway.readToEnd()).exit).toMatchObject(CANCELLED);
-        expect(await left()).toEqual([]);
+      test(`a run that is cancelled in the phase ${phase} has no processes when its exit is reported`, async () => {
+        const started = start({ program: { command: UNSTOPPABLE_COMMAND } });
+        await started.readUntilPhase(phase);
+        started.stop.abort('cancelled');
+        expect((await started.readToEnd()).exit).toMatchObject(CANCELLED);
+        expect(await listLeaks()).toEqual([]);
       });
     }
 
-    test('a program that runs is killed with all its children, those in other sessions too', async () => {
-      const underway = start({ program: { command: UNSTOPPABLE_COMMAND } });
-      await underway.readUntil('ready');
-      expect(await left()).not.toEqual([]);
-      underway.stop.abort('cancelled');
-      expect((await underway.readToEnd()).exit).toMatchObject(CANCELLED);
-      expect(await left()).toEqual([]);
+    test('a running program is killed with all its children, also those in other sessions', async () => {
+      const started = start({ program: { command: UNSTOPPABLE_COMMAND } });
+      await started.readUntil('ready');
+      expect(await listLeaks()).not.toEqual([]);
+      started.stop.abort('cancelled');
+      expect((await started.readToEnd()).exit).toMatchObject(CANCELLED);
+      expect(await listLeaks()).toEqual([]);
     });
 
-    test('a program that writes without end is killed', async () => {
-      const underway = start({ program: { command: 'echo ready; yes' } });
-      await underway.readUntil('ready\ny\n');
-      underway.stop.abort('cancelled');
-      expect((await underway.readToEnd()).exit).toMatchObject(CANCELLED);
+    test('a program that writes endlessly is killed', async () => {
+      const started = start({ program: { command: 'echo ready; yes' } });
+      await started.readUntil('ready\ny\n');
+      started.stop.abort('cancelled');
+      expect((await started.readToEnd()).exit).toMatchObject(CANCELLED);
     });
 
-    test('a program is killed while its reader does not read', async () => {
-      const underway = start({ program: { command: 'echo ready; yes' } });
-      await underway.readUntil('ready\ny\n');
-      underway.stop.abort('cancelled');
-      await until(left, (found) => found.length === 0, subject.testTimeoutMs);
-      expect((await underway.readToEnd()).exit).toMatchObject(CANCELLED);
+    test('a program is killed while its output is not read', async () => {
+      const started = start({ program: { command: 'echo ready; yes' } });
+      await started.readUntil('ready\ny\n');
+      started.stop.abort('cancelled');
+      await until(listLeaks, (found) => found.length === 0, subject.testTimeoutMs);
+      expect((await started.readToEnd()).exit).toMatchObject(CANCELLED);
     });
 
-    test('a program ends when its time is up', async () => {
+    test('a program is killed after its time-out', async () => {
       const { exit } = await run({ program: { command: UNSTOPPABLE_COMMAND }, limits: { timeoutMs: 1_500 } });
       expect(exit).toMatchObject({ cause: 'timeout', code: null, cleanup: 'verified' });
     });
 
-    test('whoever leaves a run ends it', async () => {
-      const underway = start({ program: { command: UNSTOPPABLE_COMMAND } });
-      await underway.readUntil('ready');
-      await underway.events.return();
-      expect(await left()).toEqual([]);
+    test('a caller that stops reading ends the run', async () => {
+      const started = start({ program: { command: UNSTOPPABLE_COMMAND } });
+      await started.readUntil('ready');
+      await started.events.return();
+      expect(await listLeaks()).toEqual([]);
     });
 
-    test('what is left of a run whose instance died is ended by another instance', async () => {
-      const underway = start({ program: { command: UNSTOPPABLE_COMMAND } });
-      await underway.readUntil('ready');
-      const other = await bench.createOtherRunner();
-      expect(await other.cleanUp(subject.target(), underway.runId)).toBe('verified');
-      expect(await left()).toEqual([]);
-      await underway.events.return();
+    test('another instance cleans up the run of an instance that died', async () => {
+      const started = start({ program: { command: UNSTOPPABLE_COMMAND } });
+      await started.readUntil('ready');
+      const other = await harness.createOtherRunner();
+      expect(await other.cleanUp(subject.target(), started.runId)).toBe('verified');
+      expect(await listLeaks()).toEqual([]);
+      await started.events.return();
       await other.close();
     });
 
-    test('ending what is left of one run does not touch another', async () => {
+    test('cleaning up one run does not affect another', async () => {
       const one = start({ program: { command: UNSTOPPABLE_COMMAND } });
       const two = start({ program: { command: 'echo ready; until [ -e go ]; do sleep 1; echo .; done' } });
       await Promise.all([one.readUntil('ready'), two.readUntil('ready')]);
@@ -108,7 +108,7 @@ export function describeStopping(bench: ContractHarness): void {
       await one.events.return();
     });
 
-    test('a run that nobody knows is not there', async () => {
+    test('the cleanup of an unknown run is verified', async () => {
       expect(await runner().cleanUp(subject.target(), '4cb3a1ae-6a1f-4a19-a8ec-1c1e9d2bd6f1')).toBe(
         'verified',
       );

@@ -11,7 +11,7 @@ import { localDialer } from '../../lib/ssh/servers.ts';
 const SERVER = { host: 'srv_1', image: 'busybox' };
 const TLS = { host: 'tcp://engine.test:2376', client_cert: certificate.cert, client_key: certificate.key };
 
-/** What is said of a configuration, by member; empty when it is fine. */
+/** The issues of a configuration as pairs of member and message. Empty for a valid one. */
 function listIssues(config: Record<string, unknown>): [string, string][] {
   const parsed = dockerConfig.safeParse(config);
   return (parsed.error?.issues ?? []).map(({ path, message }) => [path.join('.'), message]);
@@ -22,8 +22,8 @@ const volumeIssue = (source: string, target = '/data') =>
     .map(([, message]) => message)
     .join();
 
-describe('the configuration of a Docker server', () => {
-  it('is TLS to a name and port, with the certificates, or one of the own SSH servers', () => {
+describe('dockerConfig', () => {
+  it('accepts tcp:// with client certificates, or the id of an SSH server', () => {
     expect(toEngineRoute(dockerConfig.parse(TLS))).toMatchObject({
       kind: 'tls',
       host: 'engine.test',
@@ -35,7 +35,7 @@ describe('the configuration of a Docker server', () => {
     expect(toEngineRoute(dockerConfig.parse(SERVER))).toEqual({ kind: 'ssh', serverId: 'srv_1' });
   });
 
-  it('knows no other way to an engine, and no way without encryption', () => {
+  it('refuses every other way to an engine, and every way without encryption', () => {
     for (const host of [
       'unix:///var/run/docker.sock',
       '/var/run/docker.sock',
@@ -63,7 +63,7 @@ describe('the configuration of a Docker server', () => {
     }
   });
 
-  it('asks for the client certificate and its own key, in a form that can be used', () => {
+  it('requires the client certificate and its matching key in a usable form', () => {
     expect(listIssues({ host: TLS.host }).map(([member]) => member)).toEqual(['client_cert', 'client_key']);
     expect(listIssues({ ...TLS, client_key: 'text' })).toEqual([
       ['client_key', expect.stringMatching(/PEM/)],
@@ -80,7 +80,7 @@ describe('the configuration of a Docker server', () => {
     ]);
   });
 
-  it('refuses members that are not declared, down to the volumes', () => {
+  it('refuses undeclared members, also of volumes', () => {
     for (const config of [
       { ...SERVER, socketPath: '/var/run/docker.sock' },
       { ...SERVER, privileged: true },
@@ -89,7 +89,7 @@ describe('the configuration of a Docker server', () => {
       expect(listIssues(config)).not.toEqual([]);
   });
 
-  it('takes an image as docker pull does, and nothing that is more than a name', () => {
+  it('accepts an image as docker pull does, and nothing but a name', () => {
     for (const image of [
       'busybox',
       'python:3.13-slim',
@@ -102,7 +102,7 @@ describe('the configuration of a Docker server', () => {
       expect([image, listIssues({ ...SERVER, image }).length]).toEqual([image, 1]);
   });
 
-  it('takes variables by their names, and any text as their values', () => {
+  it('accepts valid variable names, and any text as values', () => {
     expect(listIssues({ ...SERVER, environment: { A_1: `'"$(x)\n` } })).toEqual([]);
     for (const name of ['1A', 'A-B', 'A=B', '', 'A B', 'A\n'])
       expect(listIssues({ ...SERVER, environment: { [name]: 'x' } })).not.toEqual([]);
@@ -110,8 +110,8 @@ describe('the configuration of a Docker server', () => {
   });
 });
 
-describe('the volumes of a Docker server', () => {
-  it('are named ones, and folders of the engine’s own host', () => {
+describe('volumes in dockerConfig', () => {
+  it('may be named volumes and folders of the engine’s host', () => {
     for (const source of [
       'data',
       'a.b-c_1',
@@ -125,13 +125,13 @@ describe('the volumes of a Docker server', () => {
       expect([source, volumeIssue(source)]).toEqual([source, '']);
   });
 
-  it('are never the root folder, however it is written', () => {
+  it('must not be the root folder, in any notation', () => {
     for (const source of ['/', '//', '///', '/.', '/..', '/srv/..', '/srv/../', '/./', '/srv/../../'])
       expect([source, volumeIssue(source)]).not.toEqual([source, '']);
     expect(volumeIssue('/')).toMatch(/root folder/);
   });
 
-  it('are never the socket of an engine, nor a folder that holds it', () => {
+  it('must not be the socket of an engine or a folder that contains it', () => {
     for (const source of [
       '/var/run/docker.sock',
       '/run/docker.sock',
@@ -154,7 +154,7 @@ describe('the volumes of a Docker server', () => {
     expect(volumeIssue('/var/run/docker.sock')).toMatch(/socket/);
   });
 
-  it('are never what controls the host', () => {
+  it('must not give control of the host', () => {
     for (const source of [
       '/proc',
       '/proc/1/root',
@@ -169,7 +169,7 @@ describe('the volumes of a Docker server', () => {
       expect([source, volumeIssue(source)]).not.toEqual([source, '']);
   });
 
-  it('are no texts that mean something else to an engine', () => {
+  it('must not be text that an engine interprets differently', () => {
     for (const source of [
       '',
       '.',
@@ -186,7 +186,7 @@ describe('the volumes of a Docker server', () => {
       expect([source, volumeIssue(source)]).not.toEqual([source, '']);
   });
 
-  it('do not take the place of the container’s own folders, nor of each other', () => {
+  it('must not replace the container’s own folders or each other', () => {
     for (const target of [
       '/',
       '//',
@@ -209,16 +209,9 @@ describe('the volumes of a Docker server', () => {
   });
 });
 
-describeOn('docker', 'the Docker runner’s answers about a configuration', () => {
-  it('seal the secrets with the engine’s address and authority, and name the SSH server that it goes through', async () => {
-    const {
-      host,
-      ca,
-      clientCert,
-      clientKey,
-      untrustedCert: strangerCert,
-      untrustedKey: strangerKey,
-    } = dockerHost();
+describeOn('docker', 'createDockerRunner', () => {
+  it('binds the secrets to the engine’s address and authority, and lists the SSH server of the engine', async () => {
+    const { host, ca, clientCert, clientKey, untrustedCert, untrustedKey } = dockerHost();
     const dialer = localDialer();
     const runner = createDockerRunner({
       dialer,
@@ -229,19 +222,22 @@ describeOn('docker', 'the Docker runner’s answers about a configuration', () =
     const destination = runner.destination(config, null);
     for (const change of [{ host: 'tcp://other.test:2376' }, { ca: clientCert }, { ca: null }])
       expect(runner.destination({ ...config, ...change }, null)).not.toEqual(destination);
-    const inside = [{ image: 'other' }, { volumes: [{ source: 'data', target: '/data', read_only: false }] }];
-    for (const change of inside)
+    const containerChanges = [
+      { image: 'other' },
+      { volumes: [{ source: 'data', target: '/data', read_only: false }] },
+    ];
+    for (const change of containerChanges)
       expect(runner.destination({ ...config, ...change }, null)).toEqual(destination);
     const withEnvironment = { ...config, environment: { A: 'b' } };
     const bound = runner.destination(withEnvironment, null);
     expect(JSON.stringify(bound)).not.toContain('environment');
-    for (const change of inside)
+    for (const change of containerChanges)
       expect(runner.destination({ ...withEnvironment, ...change }, null)).not.toEqual(bound);
     expect(runner.jumpServerIds(config)).toEqual([]);
     expect(runner.jumpServerIds(runner.config.parse(SERVER))).toEqual(['srv_1']);
-    const mixed = { host, ca, client_cert: strangerCert, client_key: clientKey };
+    const mixed = { host, ca, client_cert: untrustedCert, client_key: clientKey };
     expect(runner.config.safeParse(mixed).error?.issues[0]?.message).toMatch(/not the key/);
-    expect(runner.config.safeParse({ ...mixed, client_key: strangerKey }).success).toBe(true);
+    expect(runner.config.safeParse({ ...mixed, client_key: untrustedKey }).success).toBe(true);
     await runner.close();
     await dialer.close();
   });

@@ -16,11 +16,11 @@ import {
 
 const MIB = 2 ** 20;
 
-describeOn('docker', 'a container for a job', () => {
+describeOn('docker', 'the container of a job', () => {
   const host = dockerHost();
   const small = (changes: object = {}) => createConfig(host, { image: host.smallImage, ...changes });
 
-  it('has no rights, no account of the image, and can write to memory only', async () => {
+  it('has no capabilities and no account of the image, and can write only to memory', async () => {
     const command = [
       'id -u; id -g',
       'grep -E "^(CapEff|CapBnd|NoNewPrivs|Seccomp):" /proc/self/status',
@@ -42,7 +42,7 @@ describeOn('docker', 'a container for a job', () => {
     ]);
   });
 
-  it('has its memory, processes and scratch space limited, and no log, also when nobody asked', async () => {
+  it('has limits for memory, processes and scratch space, and no log, also without requested limits', async () => {
     const runner = openRunner();
     const target = createTarget(small());
     const stop = new AbortController();
@@ -68,7 +68,7 @@ describeOn('docker', 'a container for a job', () => {
     for await (const _event of events);
   });
 
-  it('shows nothing secret to those who may look at the engine', async () => {
+  it('shows no secret to other users of the engine', async () => {
     const secret = 'value-of-an-environment-8c1f';
     evidence.registerSecret('password', secret);
     const runner = openRunner();
@@ -78,20 +78,20 @@ describeOn('docker', 'a container for a job', () => {
     });
     const stop = new AbortController();
     const events = runner.run(target, job, NO_LIMITS, stop.signal);
-    let said = '';
+    let output = '';
     for await (const event of events) {
-      if (event.type === 'output') said += Buffer.from(event.data).toString();
-      if (!said.includes('set\n') || stop.signal.aborted) continue;
+      if (event.type === 'output') output += Buffer.from(event.data).toString();
+      if (!output.includes('set\n') || stop.signal.aborted) continue;
       const [container] = await listContainers(host, target.serverId);
       const all = JSON.stringify(await callEngine(host, 'GET', `/containers/${container?.id ?? ''}/json`));
       expect(all).not.toContain(secret);
       expect(all).not.toContain(target.owner);
       stop.abort('cancelled');
     }
-    expect(said).toBe('job\nset\n');
+    expect(output).toBe('job\nset\n');
   });
 
-  it('has a network when one was asked for', async () => {
+  it('has a network if one is requested', async () => {
     const command = 'ls /sys/class/net';
     const { stdout } = await runToExit(openRunner(), createTarget(small()), createJob(command), {
       network: 'any',
@@ -99,7 +99,7 @@ describeOn('docker', 'a container for a job', () => {
     expect(stdout.split('\n')).toContain('eth0');
   });
 
-  it('tells a program that was killed for its memory from one that only had such a child', async () => {
+  it('distinguishes a program killed for its memory from a program with a killed child', async () => {
     const runner = openRunner();
     const hog = "x=$(head -c 400000000 /dev/zero | tr '\\0' a)";
     const limits = { memoryBytes: 64 * MIB };
@@ -114,12 +114,12 @@ describeOn('docker', 'a container for a job', () => {
     expect(child.exit).toMatchObject({ cause: 'exited', code: 3, cleanup: 'verified' });
   });
 
-  it('ends by itself when the connection of whoever started it is gone', async () => {
-    const dialled: { destroy(): unknown }[] = [];
+  it('ends by itself when the connection of the app is gone', async () => {
+    const sockets: { destroy(): unknown }[] = [];
     const dialer = localDialer();
-    const connect: typeof dialer.connect = async (...where) => {
-      const socket = await dialer.connect(...where);
-      dialled.push(socket);
+    const connect: typeof dialer.connect = async (...address) => {
+      const socket = await dialer.connect(...address);
+      sockets.push(socket);
       return socket;
     };
     const runner = openRunner({ dialer: { ...dialer, connect } });
@@ -131,9 +131,9 @@ describeOn('docker', 'a container for a job', () => {
       new AbortController().signal,
     );
     while ((await events.next()).value?.type !== 'output');
-    // As when the process ends that runs all this: nothing is said to the engine any more.
+    // As when the app's process ends: the engine receives no further request.
     await dialer.close();
-    for (const socket of dialled) socket.destroy();
+    for (const socket of sockets) socket.destroy();
     await until(
       () => listContainers(host, target.serverId),
       (found) => found.every(({ state }) => state !== 'running'),

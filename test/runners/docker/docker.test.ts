@@ -54,7 +54,7 @@ describeOn('docker', 'the Docker runner', () => {
     },
   });
 
-  // After the suite's own, which closes the runners.
+  // Runs after the suite's own hook, which closes the runners.
   afterAll(async () => {
     await dialer.close();
     await proxy.close();

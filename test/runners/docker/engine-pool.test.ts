@@ -21,38 +21,38 @@ function openPool(): EnginePool {
   return pool;
 }
 
-/** A server as it is at one version, behind an SSH server at one version. */
+/** A server at one version, behind an SSH server at one version. */
 function serverAt(version: number, jumpVersion = 1) {
   const jump: TargetServer = { ...createTarget(config), serverId: 'jump', version: jumpVersion };
   return createTarget(config, { serverId: 'server', version, jumpServers: new Map([['jump', jump]]) });
 }
 
-const isKept = (pool: EnginePool, target: ReturnType<typeof serverAt>) =>
+const isCached = (pool: EnginePool, target: ReturnType<typeof serverAt>) =>
   pool.getEngine(target) === pool.getEngine(target);
 
-it('nothing is kept again for a server that was let go of, by whoever still holds it as it was', async () => {
+it('does not cache an engine again for a released version of a server', async () => {
   const pool = openPool();
   const engine = pool.getEngine(serverAt(2));
   expect(pool.getEngine(serverAt(2))).toBe(engine);
   await pool.forget('server');
-  for (const late of [serverAt(2), serverAt(1)]) expect(isKept(pool, late)).toBe(false);
-  expect(isKept(pool, serverAt(3))).toBe(true);
+  for (const outdated of [serverAt(2), serverAt(1)]) expect(isCached(pool, outdated)).toBe(false);
+  expect(isCached(pool, serverAt(3))).toBe(true);
 });
 
-it('an older version takes nothing from a newer one', () => {
+it('does not replace a newer version with an older one', () => {
   const pool = openPool();
   const engine = pool.getEngine(serverAt(2));
-  expect(isKept(pool, serverAt(1, 2))).toBe(false);
+  expect(isCached(pool, serverAt(1, 2))).toBe(false);
   expect(pool.getEngine(serverAt(2))).toBe(engine);
 });
 
-it('a change of the server that it goes through makes it another, which is kept in turn', async () => {
+it('treats a change of the SSH server as a new version, and caches it', async () => {
   const pool = openPool();
   const engine = pool.getEngine(serverAt(2, 1));
   await pool.forget('server');
-  expect(isKept(pool, serverAt(2, 1))).toBe(false);
+  expect(isCached(pool, serverAt(2, 1))).toBe(false);
   const next = pool.getEngine(serverAt(2, 2));
   expect(next).not.toBe(engine);
-  expect(isKept(pool, serverAt(2, 1))).toBe(false);
+  expect(isCached(pool, serverAt(2, 1))).toBe(false);
   expect(pool.getEngine(serverAt(2, 2))).toBe(next);
 });

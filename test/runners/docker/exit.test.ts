@@ -2,21 +2,21 @@ import { describe, expect, it } from '@jest/globals';
 import { toDockerExit } from '../../../src/runners/docker/exit.ts';
 import type { ScriptMarker } from '../../../src/runners/docker/script.ts';
 
-const exitFor = (code: number, records: ScriptMarker[], wasOomKilled = false) =>
-  toDockerExit({ code, wasOomKilled, markers: new Set(records), interpreter: 'node' });
+const exitFor = (code: number, markers: ScriptMarker[], wasOomKilled = false) =>
+  toDockerExit({ code, wasOomKilled, markers: new Set(markers), interpreter: 'node' });
 
-describe('the verdict on how a container ended', () => {
-  it('takes an exit code as it is when the script says that the program exited', () => {
+describe('toDockerExit', () => {
+  it('keeps an exit code if the script reports that the program exited', () => {
     for (const code of [0, 1, 137, 143, 255])
       expect(exitFor(code, ['start', 'exited'])).toMatchObject({ cause: 'exited', code, signal: null });
   });
 
-  it('believes no exit code that no program has', () => {
+  it('reports lost for an invalid exit code', () => {
     for (const code of [-1, 256, 2 ** 53, 1.5, Number.NaN])
       expect(exitFor(code, ['start', 'exited'])).toMatchObject({ cause: 'lost', code: null, signal: null });
   });
 
-  it('names the signal, and no code, when the script says that one ended the program', () => {
+  it('reports the signal, and no code, if the script reports that a signal ended the program', () => {
     expect(exitFor(137, ['start', 'signal'])).toMatchObject({
       cause: 'signal',
       code: null,
@@ -29,11 +29,11 @@ describe('the verdict on how a container ended', () => {
     });
   });
 
-  it('is a signal when somebody else killed the container', () => {
+  it('reports a signal if the container was killed from outside', () => {
     expect(exitFor(137, ['start'])).toMatchObject({ cause: 'signal', signal: 'SIGKILL' });
   });
 
-  it('is a lack of memory only when something was killed for it and the program did not end otherwise', () => {
+  it('reports out_of_memory only if a process was killed for memory and the program did not exit otherwise', () => {
     expect(exitFor(137, ['start', 'signal'], true)).toMatchObject({ cause: 'out_of_memory', code: null });
     expect(exitFor(137, ['start', 'exited'], true)).toMatchObject({ cause: 'out_of_memory' });
     expect(exitFor(137, [], true)).toMatchObject({ cause: 'out_of_memory' });
@@ -41,12 +41,12 @@ describe('the verdict on how a container ended', () => {
     expect(exitFor(0, ['start', 'exited'], true)).toMatchObject({ cause: 'exited', code: 0 });
   });
 
-  it('is never a code of 0 without a word of the script', () => {
+  it('never reports code 0 without a marker of the script', () => {
     expect(exitFor(0, ['start'])).toMatchObject({ cause: 'lost', code: null });
     expect(exitFor(0, [])).toMatchObject({ cause: 'infrastructure', code: null });
   });
 
-  it('is no fault of the program when it was not started, and says why', () => {
+  it('reports infrastructure with the reason if the program did not start', () => {
     expect(exitFor(125, ['fail:workspace'])).toMatchObject({ cause: 'infrastructure', code: null });
     expect(exitFor(125, ['fail:workspace']).message).toMatch(/working folder/);
     expect(exitFor(125, ['fail:files']).message).toMatch(/could not be written/);

@@ -14,47 +14,48 @@ import {
   createTarget,
 } from './test-engine.ts';
 
-const never = new AbortController().signal;
+const neverAborted = new AbortController().signal;
 
-describeOn('docker', 'an engine that is in trouble', () => {
+describeOn('docker', 'a failing engine', () => {
   const host = dockerHost();
   const cleanups: (() => Promise<unknown>)[] = [];
   afterEach(async () => {
     for (const cleanup of cleanups.splice(0)) await cleanup();
   });
 
-  /** The engine behind a proxy that can be cut. */
-  async function proxied() {
+  /** The engine behind a proxy that can cut the connection. */
+  async function startProxied() {
     const proxy = await startCutProxy(host.host.replace('tcp:', 'http:'));
     cleanups.push(() => proxy.close());
     const address = proxy.url.replace('http:', 'tcp:');
     return { proxy, target: createTarget(createConfig(host, { image: host.smallImage, host: address })) };
   }
 
-  it('that falls silent loses the run, once it has not answered twice', async () => {
-    const { proxy, target } = await proxied();
+  it('loses a run after two pings without a response', async () => {
+    const { proxy, target } = await startProxied();
     const runner = openRunner({ heartbeatMs: 500 });
     const job = createJob('echo ready; sleep 600');
-    const events = runner.run(target, job, NO_LIMITS, never);
+    const events = runner.run(target, job, NO_LIMITS, neverAborted);
     while ((await events.next()).value?.type !== 'output');
     proxy.silence();
-    const ending = readOutcome(events);
-    // It has been given up once its input is let go of, which ends it; what is asked meanwhile is not heard.
+    const outcome = readOutcome(events);
+    // The run is given up when the runner closes its input, which ends the container. Later requests get no
+    // response.
     await until(
       () => listContainers(host, target.serverId),
       (found) => found.every(({ purpose, state }) => purpose !== 'run' || state !== 'running'),
       30_000,
     );
     proxy.restore();
-    const { exit } = await ending;
+    const { exit } = await outcome;
     expect(exit).toMatchObject({ cause: 'lost', code: null });
     expect(await openRunner().cleanUp(target, job.runId)).toBe('verified');
   }, 60_000);
 
-  it('where somebody kills the container tells of the signal', async () => {
+  it('reports the signal if the container is killed from outside', async () => {
     const runner = openRunner();
     const target = createTarget(createConfig(host, { image: host.smallImage }));
-    const events = runner.run(target, createJob('echo ready; sleep 600'), NO_LIMITS, never);
+    const events = runner.run(target, createJob('echo ready; sleep 600'), NO_LIMITS, neverAborted);
     while ((await events.next()).value?.type !== 'output');
     const [container] = await listContainers(host, target.serverId);
     await callEngine(host, 'POST', `/containers/${container?.id ?? ''}/kill`);
@@ -62,10 +63,10 @@ describeOn('docker', 'an engine that is in trouble', () => {
     expect(exit).toMatchObject({ cause: 'signal', code: null, signal: 'SIGKILL', cleanup: 'verified' });
   });
 
-  it('where somebody removes the container under a job does not make it a success', async () => {
+  it('does not report success if the container is removed during a job', async () => {
     const runner = openRunner();
     const target = createTarget(createConfig(host, { image: host.smallImage }));
-    const events = runner.run(target, createJob('echo ready; sleep 600'), NO_LIMITS, never);
+    const events = runner.run(target, createJob('echo ready; sleep 600'), NO_LIMITS, neverAborted);
     while ((await events.next()).value?.type !== 'output');
     const [container] = await listContainers(host, target.serverId);
     await callEngine(host, 'DELETE', `/containers/${container?.id ?? ''}?force=1`);
@@ -74,8 +75,8 @@ describeOn('docker', 'an engine that is in trouble', () => {
     expect(exit).toMatchObject({ code: null, cleanup: 'verified' });
   });
 
-  it('that was away while a container was made in advance has it removed when it is back', async () => {
-    const { proxy, target } = await proxied();
+  it('removes a pre-started container after an outage of the engine', async () => {
+    const { proxy, target } = await startProxied();
     const runner = openRunner();
     await runToExit(runner, target, createJob('true'));
     await until(
@@ -92,8 +93,8 @@ describeOn('docker', 'an engine that is in trouble', () => {
     expect(await listContainers(host, target.serverId)).toEqual([]);
   });
 
-  it('that cannot be reached is no fault of the program', async () => {
-    const { proxy, target } = await proxied();
+  it('reports infrastructure if the engine cannot be reached', async () => {
+    const { proxy, target } = await startProxied();
     proxy.cut();
     const { exit } = await runToExit(openRunner(), target, createJob('true'));
     expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'unverified' });

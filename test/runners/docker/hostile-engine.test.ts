@@ -10,13 +10,13 @@ import { LOOPBACK, startTcpUpstream } from '../../support/local-upstreams.ts';
 import { NO_LIMITS, afterThisTest, createJob, readOutcome, createTarget } from './test-engine.ts';
 
 const MIB = 2 ** 20;
-/** What is read before an engine is left, and what lies between at most. */
-const MAX_READ_BYTES = 32 * MIB;
+/** Maximum number of bytes that an engine can send before it is cut off, including socket buffers. */
+const MAX_WRITTEN_BYTES = 32 * MIB;
 const ID = 'a'.repeat(64);
-const never = new AbortController().signal;
+const neverAborted = new AbortController().signal;
 
-/** What an engine says to the requests whose paths hold a text. */
-type Responses = readonly (readonly [path: string, answer: (socket: Socket) => unknown])[];
+/** Responses of an engine by a text in the request line. */
+type Responses = readonly (readonly [path: string, respond: (socket: Socket) => unknown])[];
 
 const respondWith = (status: number, body: unknown) => (socket: Socket) => {
   const text = typeof body === 'string' ? body : JSON.stringify(body);
@@ -30,7 +30,7 @@ const attachThen = (then: (socket: Socket) => unknown) => (socket: Socket) => {
   attach(socket);
   then(socket);
 };
-/** A frame of output, and its end. */
+/** Sends one frame of output and ends the stream. */
 const printHi = attachThen((socket) => socket.end(Buffer.from([1, 0, 0, 0, 0, 0, 0, 2, 104, 105])));
 const DEFAULT_RESPONSES: Responses = [
   ['/containers/create', respondWith(201, { Id: ID })],
@@ -43,28 +43,31 @@ const DEFAULT_RESPONSES: Responses = [
   ['/_ping', respondWith(200, 'OK')],
 ];
 
-/** Writes a piece again and again, as long as the other end takes it, and tells how many bytes have gone. */
-function endless(socket: Socket, piece: Buffer | string, onWritten?: (bytes: number) => void): void {
+/** Writes the chunk repeatedly until the socket closes. Reports the number of written bytes. */
+function writeEndlessly(socket: Socket, chunk: Buffer | string, onWritten?: (bytes: number) => void): void {
   let bytes = 0;
   const write = () => {
-    while (!socket.destroyed && socket.write(piece)) bytes += piece.length;
+    while (!socket.destroyed && socket.write(chunk)) bytes += chunk.length;
     onWritten?.(bytes);
   };
   socket.on('drain', write);
   write();
 }
 
-/** A server that speaks like an engine, but for `manners`. What it was asked is listed: methods and paths. */
-async function startEngine(manners: Responses): Promise<{ engine: Engine; asked: string[] }> {
-  const rules = [...manners, ...DEFAULT_RESPONSES];
-  const asked: string[] = [];
+/**
+ * Starts a server that behaves like an engine except for `responses`. `requestLines` lists the received
+ * requests.
+ */
+async function startEngine(responses: Responses): Promise<{ engine: Engine; requestLines: string[] }> {
+  const rules = [...responses, ...DEFAULT_RESPONSES];
+  const requestLines: string[] = [];
   const upstream = await startTcpUpstream((socket) => {
     let isRaw = false;
     socket.on('data', (data: Buffer) => {
       if (isRaw) return;
       const [line = ''] = data.toString('latin1').split('\r\n');
       if (!/^(GET|POST|DELETE) /.test(line)) return;
-      asked.push(line);
+      requestLines.push(line);
       isRaw = line.includes('/attach');
       rules.find(([path]) => line.includes(path))?.[1]?.(socket);
     });
@@ -78,41 +81,41 @@ async function startEngine(manners: Responses): Promise<{ engine: Engine; asked:
     engine.close();
     await dialer.close();
   });
-  return { engine, asked };
+  return { engine, requestLines };
 }
 
 const target = createTarget(dockerConfig.parse({ host: 'srv', image: 'busybox' }));
 
-function runOn(engine: Engine, signal = never, limits = NO_LIMITS) {
-  const place = {
+function runOn(engine: Engine, signal = neverAborted, limits = NO_LIMITS) {
+  const deps = {
     engine,
     target,
     heartbeatMs: 60_000,
     openJobSession: (limits: Limits, runId: string, phase: AbortSignal) =>
       openDockerSession(engine, { target, limits, purpose: 'run', name: 'run', runId, instance: 'x' }, phase),
-    openCleanupSession: () => Promise.reject(new Error('not asked for')),
+    openCleanupSession: () => Promise.reject(new Error('not expected')),
     onStarted: () => undefined,
   };
-  return runDockerJob(place, createJob('true'), limits, signal);
+  return runDockerJob(deps, createJob('true'), limits, signal);
 }
 
-describe('an engine that means harm', () => {
+describe('a hostile engine', () => {
   for (const [what, path, answer] of [
-    ['answers without end', '/_ping', `HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n`],
-    ['sends headers without end', '/_ping', 'HTTP/1.1 200 OK\r\n'],
+    ['sends an endless body', '/_ping', `HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n`],
+    ['sends endless headers', '/_ping', 'HTTP/1.1 200 OK\r\n'],
   ] as const) {
-    it(`costs no memory when it ${what}`, async () => {
+    it(`uses no memory if it ${what}`, async () => {
       const chunk = answer.includes('chunked')
         ? `100000\r\n${'x'.repeat(MIB)}\r\n`
         : `x: ${'y'.repeat(1000)}\r\n`;
-      let taken = 0;
+      let writtenBytes = 0;
       const { engine } = await startEngine([
         [
           path,
           (socket) => {
             socket.write(answer);
-            endless(socket, chunk, (bytes) => {
-              taken = bytes;
+            writeEndlessly(socket, chunk, (bytes) => {
+              writtenBytes = bytes;
             });
           },
         ],
@@ -120,31 +123,28 @@ describe('an engine that means harm', () => {
       await expect(engine.ping()).rejects.toMatchObject({
         code: expect.stringMatching(/^upstream_(malformed|unreachable)$/),
       });
-      // Most of it lies between, in no memory of this process.
-      expect(taken).toBeLessThan(MAX_READ_BYTES);
+      // Most of it is in socket buffers outside this process.
+      expect(writtenBytes).toBeLessThan(MAX_WRITTEN_BYTES);
     });
   }
 
-  for (const [what, manners] of [
-    ['answers with something else than JSON', [['/containers/create', respondWith(201, '<html>')]]],
+  for (const [what, responses] of [
+    ['responds with something other than JSON', [['/containers/create', respondWith(201, '<html>')]]],
+    ['reports an id with a path in it', [['/containers/create', respondWith(201, { Id: '../../images/x' })]]],
     [
-      'makes up ids that lead elsewhere',
-      [['/containers/create', respondWith(201, { Id: '../../images/x' })]],
-    ],
-    [
-      'does not hand over the connection',
+      'does not upgrade the connection',
       [['/attach', closeWith('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno')]],
     ],
-    ['refuses to listen for the end', [['/wait', respondWith(500, { message: 'no' })]]],
+    ['refuses to wait for the exit', [['/wait', respondWith(500, { message: 'no' })]]],
     ['closes every connection', [['/', (socket: Socket) => socket.destroy()]]],
     ['sends no frames', [['/attach', attachThen((socket) => socket.write('text, and no frames'))]]],
     [
-      'sends empty frames without end',
-      [['/attach', attachThen((socket) => endless(socket, Buffer.from([1, 0, 0, 0, 0, 0, 0, 0])))]],
+      'sends endless empty frames',
+      [['/attach', attachThen((socket) => writeEndlessly(socket, Buffer.from([1, 0, 0, 0, 0, 0, 0, 0])))]],
     ],
   ] as const) {
-    it(`gets no job started when it ${what}`, async () => {
-      const { engine } = await startEngine(manners);
+    it(`starts no job if it ${what}`, async () => {
+      const { engine } = await startEngine(responses);
       const { exit, stdout } = await readOutcome(runOn(engine));
       expect(exit).toMatchObject({ cause: 'infrastructure', code: null });
       expect(exit.message).not.toMatch(/html|frames/);
@@ -152,17 +152,17 @@ describe('an engine that means harm', () => {
     });
   }
 
-  it('costs no memory by a frame that claims to hold 4 GB, and is held back by the reader', async () => {
+  it('uses no memory for a frame that claims 4 GB, and is paused by a slow reader', async () => {
     const header = Buffer.from([1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
-    let taken = 0;
+    let writtenBytes = 0;
     const { engine } = await startEngine([
       [
         '/attach',
         (socket) => {
           attach(socket);
           socket.write(header);
-          endless(socket, Buffer.alloc(64 * 1024), (bytes) => {
-            taken = bytes;
+          writeEndlessly(socket, Buffer.alloc(64 * 1024), (bytes) => {
+            writtenBytes = bytes;
           });
         },
       ],
@@ -170,19 +170,19 @@ describe('an engine that means harm', () => {
     const stop = new AbortController();
     const events = runOn(engine, stop.signal);
     while ((await events.next()).value?.type !== 'output');
-    let before = -1;
-    // Until what lies between is full: others come through, again and again, and nothing more of this.
-    while (taken !== before && taken < MAX_READ_BYTES) {
-      before = taken;
+    let previousBytes = -1;
+    // Until the socket buffers are full: other requests pass, and no more of this output.
+    while (writtenBytes !== previousBytes && writtenBytes < MAX_WRITTEN_BYTES) {
+      previousBytes = writtenBytes;
       for (let round = 0; round < 50; round += 1) await engine.ping();
     }
-    expect(taken).toBeLessThan(MAX_READ_BYTES);
+    expect(writtenBytes).toBeLessThan(MAX_WRITTEN_BYTES);
     stop.abort('cancelled');
     const { exit } = await readOutcome(events);
     expect(exit).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
   });
 
-  it('that says that a job ended well, without a word of the job, is not believed', async () => {
+  it('loses a run for which the engine reports code 0 without a marker of the job', async () => {
     const { engine } = await startEngine([
       ['/attach', printHi],
       ['/wait', respondWith(200, { StatusCode: 0 })],
@@ -191,7 +191,7 @@ describe('an engine that means harm', () => {
     expect(exit).toMatchObject({ cause: 'lost', code: null });
   });
 
-  it('that will not say how a job ended loses it', async () => {
+  it('loses a run if the engine does not report its exit', async () => {
     const { engine } = await startEngine([
       ['/attach', printHi],
       ['/wait', (socket) => socket.end('HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"Status')],
@@ -201,7 +201,7 @@ describe('an engine that means harm', () => {
     expect(exit).toMatchObject({ cause: 'lost', code: null });
   });
 
-  it('that goes on showing a container that it should have removed is not believed to have removed it', async () => {
+  it('reports cleanup as unverified while the container is still listed', async () => {
     const { engine } = await startEngine([
       ['/attach', printHi],
       ['/wait', respondWith(200, { StatusCode: 1 })],
@@ -214,36 +214,36 @@ describe('an engine that means harm', () => {
     expect(exit.cleanup).toBe('unverified');
   });
 
-  it('that pulls without end is left with the signal, and a line without end is not read', async () => {
-    const pulls = (chunk: string, onWritten?: (bytes: number) => void) => (socket: Socket) => {
+  it('stops an endless pull with the signal, and refuses an endless line', async () => {
+    const sendProgress = (chunk: string, onWritten?: (bytes: number) => void) => (socket: Socket) => {
       socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n');
-      endless(socket, chunk, onWritten);
+      writeEndlessly(socket, chunk, onWritten);
     };
     const stop = new AbortController();
-    // More than what lies between can hold: it is being read.
+    // More than the socket buffers hold, so the client is reading it.
     const stopWhenRead = (bytes: number) => {
       if (bytes > 16 * MIB) stop.abort('timeout');
     };
-    const image: Responses = [
+    const missingImage: Responses = [
       ['/containers/create', respondWith(404, { message: 'No such image: busybox' })],
     ];
     const line = `${JSON.stringify({ status: 'x'.repeat(5_000) })}\n`;
-    const patient = await startEngine([
-      ...image,
-      ['/images/create', pulls(`${line.length.toString(16)}\r\n${line}\r\n`, stopWhenRead)],
+    const endlessPull = await startEngine([
+      ...missingImage,
+      ['/images/create', sendProgress(`${line.length.toString(16)}\r\n${line}\r\n`, stopWhenRead)],
     ]);
-    expect((await readOutcome(runOn(patient.engine, stop.signal))).exit.cause).toBe('timeout');
-    const long = await startEngine([
-      ...image,
-      ['/images/create', pulls(`10000\r\n${'x'.repeat(65_536)}\r\n`)],
+    expect((await readOutcome(runOn(endlessPull.engine, stop.signal))).exit.cause).toBe('timeout');
+    const endlessLine = await startEngine([
+      ...missingImage,
+      ['/images/create', sendProgress(`10000\r\n${'x'.repeat(65_536)}\r\n`)],
     ]);
-    expect((await readOutcome(runOn(long.engine))).exit).toMatchObject({ cause: 'infrastructure' });
+    expect((await readOutcome(runOn(endlessLine.engine))).exit).toMatchObject({ cause: 'infrastructure' });
   });
 });
 
-describe('an engine that cannot keep a limit', () => {
+describe('an engine without support for a limit', () => {
   const NO_CGROUP = 'or the cgroup is not mounted.';
-  const warns = (...warnings: string[]): Responses => [
+  const createWithWarnings = (...warnings: string[]): Responses => [
     ['/containers/create', respondWith(201, { Id: ID, Warnings: warnings })],
     ['/attach', printHi],
     ['/wait', respondWith(200, { StatusCode: 0 })],
@@ -260,21 +260,21 @@ describe('an engine that cannot keep a limit', () => {
     ['processes, memory', [`${swap} Memory limited without swap.`, pids, memory]],
     ['what a container may use', ['Your kernel does not support fairness. Fairness discarded.']],
   ] as const) {
-    it(`runs nothing in a container without its limit of ${name}, and removes it`, async () => {
-      const { engine, asked } = await startEngine(warns(...warnings));
+    it(`does not use a container that lacks its limit of ${name}, and removes it`, async () => {
+      const { engine, requestLines } = await startEngine(createWithWarnings(...warnings));
       const { exit, stdout } = await readOutcome(runOn(engine));
       expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
       expect(exit.message).toContain(`cannot limit ${name}, `);
       expect(exit.message).not.toMatch(/kernel|discarded/);
       expect(stdout).toBe('');
-      expect(asked.filter((line) => line.includes('/start'))).toEqual([]);
-      expect(asked).toContainEqual(expect.stringMatching(/^DELETE \/containers\/run\?/));
+      expect(requestLines.filter((line) => line.includes('/start'))).toEqual([]);
+      expect(requestLines).toContainEqual(expect.stringMatching(/^DELETE \/containers\/run\?/));
     });
   }
 
-  it('runs a container whose memory is limited without its swap, and others that lack nothing', async () => {
-    const { engine, asked } = await startEngine(
-      warns(
+  it('uses a container with a memory limit but no swap limit, and ignores other warnings', async () => {
+    const { engine, requestLines } = await startEngine(
+      createWithWarnings(
         `${swap} Memory limited without swap.`,
         `${swap} Limitation discarded.`,
         'IPv4 forwarding is disabled. Networking will not work.',
@@ -282,19 +282,21 @@ describe('an engine that cannot keep a limit', () => {
       ),
     );
     expect((await readOutcome(runOn(engine))).stdout).toBe('hi');
-    expect(asked).toContainEqual(expect.stringContaining('/start'));
+    expect(requestLines).toContainEqual(expect.stringContaining('/start'));
   });
 
-  it('is named when it refuses the limit itself', async () => {
+  it('names the limit if the engine refuses it', async () => {
     const message = 'NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler';
     const { engine } = await startEngine([['/containers/create', respondWith(400, { message })]]);
-    const { exit } = await readOutcome(runOn(engine, never, { ...NO_LIMITS, cpus: 1 }));
+    const { exit } = await readOutcome(runOn(engine, neverAborted, { ...NO_LIMITS, cpus: 1 }));
     expect(exit.message).toMatch(/^The engine cannot limit CPUs, /);
   });
 
-  it('that warns without end is not believed', async () => {
-    const { engine, asked } = await startEngine(warns(...Array.from({ length: 65 }, () => 'x')));
+  it('refuses a response with too many warnings', async () => {
+    const { engine, requestLines } = await startEngine(
+      createWithWarnings(...Array.from({ length: 65 }, () => 'x')),
+    );
     expect((await readOutcome(runOn(engine))).exit).toMatchObject({ cause: 'infrastructure' });
-    expect(asked).toContainEqual(expect.stringMatching(/^DELETE \/containers\/run\?/));
+    expect(requestLines).toContainEqual(expect.stringMatching(/^DELETE \/containers\/run\?/));
   });
 });

@@ -1,47 +1,47 @@
 import { describe, expect, it } from '@jest/globals';
 import { createMarkerParser } from '../../../src/runners/docker/marker-stream.ts';
 
-const MARK = Buffer.from('\0abcd:');
+const PREFIX = Buffer.from('\0abcd:');
 
-/** What is the program's, and the records, for a text that comes in pieces. */
-function parse(...pieces: string[]) {
-  const records: string[] = [];
-  const notes = createMarkerParser(MARK, (text) => records.push(text));
-  const own = pieces.map((piece) => notes.push(Buffer.from(piece, 'latin1')).toString('latin1'));
-  return { own: own.join('') + notes.flush().toString('latin1'), records, passed: own };
+/** The program's output and the markers of a text that arrives in chunks. */
+function parse(...texts: string[]) {
+  const markers: string[] = [];
+  const parser = createMarkerParser(PREFIX, (text) => markers.push(text));
+  const output = texts.map((text) => parser.push(Buffer.from(text, 'latin1')).toString('latin1'));
+  return { output: output.join('') + parser.flush().toString('latin1'), markers, chunks: output };
 }
 
-describe('the records of a script', () => {
-  it('are taken out of the error stream wherever it was cut', () => {
+describe('createMarkerParser', () => {
+  it('removes markers from the stream at any chunk boundary', () => {
     const text = 'before\0abcd:start\nbetween\0abcd:exited\nafter';
     for (let cut = 0; cut <= text.length; cut += 1) {
-      const { own, records } = parse(text.slice(0, cut), text.slice(cut));
-      expect(own).toBe('beforebetweenafter');
-      expect(records).toEqual(['start', 'exited']);
+      const { output, markers } = parse(text.slice(0, cut), text.slice(cut));
+      expect(output).toBe('beforebetweenafter');
+      expect(markers).toEqual(['start', 'exited']);
     }
     expect(parse(...Array.from(text))).toMatchObject({
-      own: 'beforebetweenafter',
-      records: ['start', 'exited'],
+      output: 'beforebetweenafter',
+      markers: ['start', 'exited'],
     });
   });
 
-  it('hold nothing back that cannot be one', () => {
-    expect(parse('live output').passed).toEqual(['live output']);
-    expect(parse('x\0ab').passed).toEqual(['x']);
-    expect(parse('x\0ab', 'y').passed).toEqual(['x', '\0aby']);
+  it('delays nothing that cannot be a marker', () => {
+    expect(parse('live output').chunks).toEqual(['live output']);
+    expect(parse('x\0ab').chunks).toEqual(['x']);
+    expect(parse('x\0ab', 'y').chunks).toEqual(['x', '\0aby']);
   });
 
-  it('leave alone what only looks like one', () => {
+  it('leaves text unchanged that only resembles a marker', () => {
     for (const text of ['\0abce:start\n', 'abcd:start\n', '\0abcd', '\0\0\0abc', '\0abcd:start']) {
-      expect(parse(text)).toMatchObject({ own: text, records: [] });
+      expect(parse(text)).toMatchObject({ output: text, markers: [] });
     }
   });
 
-  it('are short: a longer line behind a mark is the program’s', () => {
+  it('treats a long line after a prefix as program output', () => {
     const text = `\0abcd:${'x'.repeat(5000)}`;
-    const { own, records, passed } = parse(text.slice(0, 40), text.slice(40));
-    expect(own).toBe(text);
-    expect(records).toEqual([]);
-    expect(passed.join('')).toBe(text);
+    const { output, markers, chunks } = parse(text.slice(0, 40), text.slice(40));
+    expect(output).toBe(text);
+    expect(markers).toEqual([]);
+    expect(chunks.join('')).toBe(text);
   });
 });

@@ -12,25 +12,25 @@ import {
   createTarget,
 } from './test-engine.ts';
 
-describeOn('docker', 'a Docker server behind one of the own SSH servers', () => {
+describeOn('docker', 'a Docker server behind an SSH server', () => {
   const host = dockerHost();
-  const reachable = host.overSsh ? it : it.skip;
+  const itOverSsh = host.overSsh ? it : it.skip;
 
-  /** A server whose host is the SSH server with the id `ssh-1`. */
+  /** A Docker server whose host is the SSH server with the id `ssh-1`. */
   function target(changes?: Parameters<typeof withParsedConfig>[0]) {
     const owner = 'user:one' as const;
     const server = changes ?? serverAt(sshHosts().plain, {}, { serverId: 'ssh-1', owner });
     const tls = { ca: null, client_cert: null, client_key: null };
     const config = createConfig(host, { ...tls, host: 'ssh-1', image: host.smallImage });
-    const reference = {
+    const sshServer = {
       ...withParsedConfig(server),
       workspacePath: null,
       jumpServers: new Map<string, never>(),
     };
-    return createTarget(config, { owner, jumpServers: new Map([['ssh-1', reference]]) });
+    return createTarget(config, { owner, jumpServers: new Map([['ssh-1', sshServer]]) });
   }
 
-  reachable('is tested by the stages of SSH, and those of a container', async () => {
+  itOverSsh('is tested with the stages of SSH and of a container', async () => {
     const result = await openRunner().test(target(), new AbortController().signal);
     expect(result).toMatchObject({ status: 'online' });
     expect(result.stages.map(({ name, status }) => `${name} ${status}`)).toEqual([
@@ -39,7 +39,7 @@ describeOn('docker', 'a Docker server behind one of the own SSH servers', () => 
     ]);
   });
 
-  reachable('runs jobs, warm ones too, and stops them', async () => {
+  itOverSsh('runs jobs, also in pre-started containers, and stops them', async () => {
     const runner = openRunner();
     const server = target();
     for (const text of ['one', 'two']) {
@@ -61,7 +61,7 @@ describeOn('docker', 'a Docker server behind one of the own SSH servers', () => 
     expect(await listContainers(host, server.serverId)).toEqual([]);
   });
 
-  reachable('is not reached where the host key is unknown or another', async () => {
+  itOverSsh('is not reached if the host key is unknown or has changed', async () => {
     const { plain, jump } = sshHosts();
     for (const [hostKey, status] of [
       [null, 'host_key_unknown'],
@@ -76,8 +76,8 @@ describeOn('docker', 'a Docker server behind one of the own SSH servers', () => 
     }
   });
 
-  it('is not reached through a server that is missing, or another owner’s', async () => {
-    const own = target(
+  it('is not reached through a missing server or another owner’s server', async () => {
+    const reachable = target(
       serverAt(
         { host: '127.0.0.1', port: 1, hostKey: { type: 'ssh-ed25519', fingerprint: 'SHA256:x' } },
         {},
@@ -85,8 +85,8 @@ describeOn('docker', 'a Docker server behind one of the own SSH servers', () => 
       ),
     );
     for (const server of [
-      { ...own, jumpServers: new Map() },
-      { ...own, owner: 'user:two' as const },
+      { ...reachable, jumpServers: new Map() },
+      { ...reachable, owner: 'user:two' as const },
     ]) {
       const result = await openRunner().test(server, new AbortController().signal);
       expect(result).toMatchObject({ message: expect.stringMatching(/not one of yours/) });

@@ -14,7 +14,7 @@ import {
   createTarget,
 } from './test-engine.ts';
 
-const never = new AbortController().signal;
+const neverAborted = new AbortController().signal;
 
 describeOn('docker', 'the test of a Docker server', () => {
   const host = dockerHost();
@@ -22,7 +22,7 @@ describeOn('docker', 'the test of a Docker server', () => {
 
   async function test(config: DockerConfig, changes: Partial<TargetServer<DockerConfig>> = {}) {
     const target = createTarget(config, changes);
-    const result = await openRunner().test(target, never);
+    const result = await openRunner().test(target, neverAborted);
     expect(await listContainers(host, target.serverId)).toEqual([]);
     const failed = result.stages.find(({ status }) => status !== 'ok');
     const passed = result.stages.filter(({ status }) => status === 'ok').map(({ name }) => name);
@@ -35,7 +35,7 @@ describeOn('docker', 'the test of a Docker server', () => {
     };
   }
 
-  it('passes all stages on an engine that works, and leaves nothing', async () => {
+  it('passes all stages on a working engine, and leaves nothing', async () => {
     const { status, passed } = await test(small());
     expect(status).toBe('online');
     expect(passed).toEqual([
@@ -44,16 +44,16 @@ describeOn('docker', 'the test of a Docker server', () => {
     ]);
   });
 
-  it('fails in the stage where the fault is, and says what to do', async () => {
-    const { port: silentPort } = await startTcpUpstream((socket) => socket.write('SSH-2.0-x\r\n'));
-    const stranger = { client_cert: host.untrustedCert, client_key: host.untrustedKey };
+  it('fails in the stage of the error, and tells the user what to do', async () => {
+    const { port: plainPort } = await startTcpUpstream((socket) => socket.write('SSH-2.0-x\r\n'));
+    const untrusted = { client_cert: host.untrustedCert, client_key: host.untrustedKey };
     const cases = [
       [small({ host: 'tcp://169.254.169.254:2376' }), 'forbidden', 'policy', /may not be reached/],
       [small({ host: 'tcp://127.0.0.1:1' }), 'offline', 'tcp', /Nothing accepts/],
       [small({ host: 'tcp://nowhere.invalid:2376' }), 'offline', 'tcp', /could not be found/],
-      [small({ host: `tcp://127.0.0.1:${silentPort}` }), 'error', 'tls', /does not speak TLS/],
+      [small({ host: `tcp://127.0.0.1:${plainPort}` }), 'error', 'tls', /does not use TLS/],
       [small({ ca: host.untrustedCert }), 'error', 'tls', /not signed/],
-      [small(stranger), 'auth_failed', 'authentication', /client_cert/],
+      [small(untrusted), 'auth_failed', 'authentication', /client_cert/],
       [small({ image: 'ops-test/none:1' }), 'error', 'workspace', /ops-test\/none:1/],
       [small({ volumes: [{ source: '/srv/none', target: '/data' }] }), 'error', 'workspace', /volume/],
     ] as const;
@@ -65,20 +65,22 @@ describeOn('docker', 'the test of a Docker server', () => {
     }
   });
 
-  it('finds a working folder that is not there', async () => {
+  it('fails for a missing working folder', async () => {
     const { status, failed, message } = await test(small(), { workspacePath: '/none' });
     expect([status, failed]).toEqual(['error', 'workspace']);
     expect(message).toMatch(/working folder/);
   });
 
-  it('names a missing image in the run’s end, too', async () => {
+  it('names a missing image in the exit of a run', async () => {
     const target = createTarget(small({ image: 'ops-test/none:1' }));
-    const { exit } = await readOutcome(openRunner().run(target, createJob('echo ran'), NO_LIMITS, never));
+    const { exit } = await readOutcome(
+      openRunner().run(target, createJob('echo ran'), NO_LIMITS, neverAborted),
+    );
     expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
     expect(exit.message).toMatch(/ops-test\/none:1 is not on the engine/);
   });
 
-  it('asks no engine of this machine, whatever the environment says', async () => {
+  it('never uses an engine of this machine, regardless of DOCKER_HOST', async () => {
     const { DOCKER_HOST: before } = process.env;
     process.env['DOCKER_HOST'] = `unix://${host.socketPath}`;
     try {
@@ -90,7 +92,7 @@ describeOn('docker', 'the test of a Docker server', () => {
     }
   });
 
-  it('stays within the policy for addresses in runs, too', async () => {
+  it('applies the address policy to runs', async () => {
     const dialer = createDialer({
       mode: 'deployed',
       allow: undefined,
@@ -100,7 +102,7 @@ describeOn('docker', 'the test of a Docker server', () => {
     });
     const runner = openRunner({ dialer });
     const { exit } = await readOutcome(
-      runner.run(createTarget(small()), createJob('echo ran'), NO_LIMITS, never),
+      runner.run(createTarget(small()), createJob('echo ran'), NO_LIMITS, neverAborted),
     );
     expect(exit).toMatchObject({ cause: 'infrastructure', code: null });
     expect(exit.message).toMatch(/may not be reached/);

@@ -16,12 +16,12 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** Runs after the test that asks for it, last one first. */
+/** Runs after the current test, in reverse order of registration. */
 export function afterThisTest(cleanup: () => Promise<unknown>): void {
   cleanups.push(cleanup);
 }
 
-/** A runner of its own, closed after the test. */
+/** Creates a runner, which is closed after the test. */
 export function openRunner(changes: Partial<DockerRunnerDeps> = {}): Runner<DockerConfig> {
   const dialer: Dialer = localDialer();
   const ssh = createSshConnections({ dialer });
@@ -34,7 +34,7 @@ export function openRunner(changes: Partial<DockerRunnerDeps> = {}): Runner<Dock
   return runner;
 }
 
-/** The configuration of a server on the engine of the tests, as it comes out of the schema. */
+/** Parsed configuration of a server on the test engine. */
 export function createConfig(host: DockerHost, changes: Record<string, unknown> = {}): DockerConfig {
   const { ca, clientCert, clientKey, image } = host;
   const given = { host: host.host, ca, client_cert: clientCert, client_key: clientKey, image };
@@ -59,14 +59,14 @@ export function createTarget(
 
 export interface FoundContainer {
   id: string;
-  /** With a slash before it. */
+  /** With a leading slash. */
   name: string;
   /** `run`, `warm` or `test`. */
   purpose: string;
   state: string;
 }
 
-/** The containers of a server, and of those whose ids begin like its, seen past everything that is tested. */
+/** Lists the containers of all servers whose ids begin with `serverId`, with a direct call to the engine. */
 export async function listContainers(host: DockerHost, serverId: string): Promise<FoundContainer[]> {
   interface Listed {
     Id: string;
@@ -85,7 +85,7 @@ export async function listContainers(host: DockerHost, serverId: string): Promis
     }));
 }
 
-/** Asks the engine past everything that is tested. */
+/** Calls the engine directly, without the code under test. */
 export async function callEngine(
   { socketPath }: DockerHost,
   method: 'GET' | 'POST' | 'DELETE',
@@ -113,7 +113,7 @@ export const NO_LIMITS: Limits = {
   network: null,
 };
 
-/** A job as whoever names only what matters leaves it. */
+/** A job with defaults for all members that are not given. */
 export function createJob(command: string, changes: Partial<Job> = {}): Job {
   return {
     runId: randomUUID(),
@@ -132,7 +132,7 @@ export interface RunOutcome {
   exit: Extract<RunEvent, { type: 'exit' }>;
 }
 
-/** A run to its end, as nobody stops it. */
+/** Starts a run and reads it to its end. */
 export function runToExit(
   runner: Runner<DockerConfig>,
   target: TargetServer<DockerConfig>,

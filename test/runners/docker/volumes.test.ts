@@ -12,14 +12,15 @@ import {
   createTarget,
 } from './test-engine.ts';
 
-describeOn('docker', 'volumes of a Docker server', () => {
+describeOn('docker', 'volumes of a job', () => {
   const host = dockerHost();
 
-  /** A server with a named volume as its workspace, in which a job may write. */
+  /** A server with a named volume as its workspace, in which jobs may write. */
   async function withVolume(readOnly = false) {
     const source = `ops-test-${randomUUID()}`;
     await callEngine(host, 'POST', '/volumes/create', { Name: source });
-    // (Registered before the runner's own, and so done after it: a container that waits holds the volume.)
+    // (Registered before the runner's cleanup and therefore run after it: a pre-started container uses the
+    // volume.)
     afterThisTest(async () => {
       await callEngine(host, 'DELETE', `/volumes/${source}`);
       const { Volumes } = (await callEngine(host, 'GET', '/volumes')) as {
@@ -33,7 +34,7 @@ describeOn('docker', 'volumes of a Docker server', () => {
     return { source, target: createTarget(config, { workspacePath: '/data' }) };
   }
 
-  /** Runs a command as root, past everything that is tested. */
+  /** Runs a command as root, without the code under test. */
   async function inVolume(source: string, command: string): Promise<void> {
     const mount = { Type: 'volume', Source: source, Target: '/data' };
     const spec = { Image: host.smallImage, Cmd: ['sh', '-c', command], HostConfig: { Mounts: [mount] } };
@@ -45,7 +46,7 @@ describeOn('docker', 'volumes of a Docker server', () => {
 
   const files = [{ path: 'sub/given', content: Buffer.from('given') }];
 
-  it('keep what a job writes there, and nothing of what was given to it', async () => {
+  it('keep what a job writes, and none of its input files', async () => {
     const { target } = await withVolume();
     const runner = openRunner();
     const first = await runToExit(
@@ -59,11 +60,11 @@ describeOn('docker', 'volumes of a Docker server', () => {
     expect(stdout).toBe('made\nmine\n');
   });
 
-  it('keep nothing of what was given to a job that was killed', async () => {
+  it('keep no input file of a killed job', async () => {
     const { target } = await withVolume();
     const runner = openRunner();
     const stop = new AbortController();
-    // Also when it has killed what would tell its shell that it is being left.
+    // Also if the job has killed the process that watches its input.
     const command = [
       'for other in /proc/[0-9]*; do other=${other#/proc/}',
       '  [ $other = 1 ] || [ $other = $$ ] || kill -9 $other',
@@ -80,7 +81,7 @@ describeOn('docker', 'volumes of a Docker server', () => {
     expect(stdout).toBe('mine\n');
   });
 
-  it('are not left behind changed when a file of that name is there already', async () => {
+  it('are left unchanged if an input file exists already', async () => {
     const { target } = await withVolume();
     const runner = openRunner();
     const clash = [...files, { path: 'mine', content: Buffer.from('other') }];
@@ -95,7 +96,7 @@ describeOn('docker', 'volumes of a Docker server', () => {
     expect(stdout).toBe('mine\nkept\n');
   });
 
-  it('leave nothing running that could go on writing there', async () => {
+  it('receive no writes after the job', async () => {
     const { target } = await withVolume();
     const runner = openRunner();
     const command =
@@ -103,14 +104,14 @@ describeOn('docker', 'volumes of a Docker server', () => {
     const { exit } = await runToExit(runner, target, createJob(command));
     expect(exit).toMatchObject({ cause: 'exited', code: 0, cleanup: 'verified' });
     const sizes = [];
-    for (let look = 0; look < 2; look += 1)
+    for (let round = 0; round < 2; round += 1)
       sizes.push(
         (await runToExit(runner, target, createJob('wc -c </data/grows', { workdir: '/tmp' }))).stdout,
       );
     expect(sizes[0]).toBe(sizes[1]);
   });
 
-  it('that may only be read do for a job that brings no files', async () => {
+  it('may be read-only for a job without input files', async () => {
     const { target } = await withVolume(true);
     const runner = openRunner();
     const { stdout, exit } = await runToExit(
@@ -125,7 +126,7 @@ describeOn('docker', 'volumes of a Docker server', () => {
     expect(refused.exit.message).toMatch(/read-only/);
   });
 
-  it('that the engine’s host does not have are said, and no folder is made for them', async () => {
+  it('are reported if their folder is missing, and the folder is not created', async () => {
     const volumes = [{ source: `/srv/none-${randomUUID()}, readonly:rw`, target: '/data' }];
     const target = createTarget(createConfig(host, { image: host.smallImage, volumes }));
     for (const _ of [1, 2]) {

@@ -19,58 +19,58 @@ import {
   createTarget,
 } from './test-engine.ts';
 
-describeOn('docker', 'the container that waits for the next job', () => {
+describeOn('docker', 'the pre-started container', () => {
   const host = dockerHost();
   const config = createConfig(host, { image: host.smallImage });
   const all = (serverId: string) => listContainers(host, serverId);
   const warm = async (serverId: string) => (await all(serverId)).filter(({ purpose }) => purpose === 'warm');
-  const waiting = (serverId: string) =>
+  const waitForWarm = (serverId: string) =>
     until(
       () => warm(serverId),
       (found) => found.length === 1 && found[0]?.state === 'running',
     ).then(([found]) => found?.id);
 
-  it('is made behind a job, serves one job, and is replaced', async () => {
+  it('is created after a job, serves one job, and is replaced', async () => {
     const runner = openRunner();
     const target = createTarget(config);
     const first = await runToExit(runner, target, createJob('hostname; echo x >/tmp/left'));
-    const made = await waiting(target.serverId);
+    const containerId = await waitForWarm(target.serverId);
     const second = await runToExit(runner, target, createJob('hostname; ls -A /tmp'));
-    expect(made).toContain(second.stdout.split('\n')[0]);
+    expect(containerId).toContain(second.stdout.split('\n')[0]);
     expect(second.stdout).not.toContain(first.stdout.trim());
     expect(second.stdout).not.toContain('left');
-    expect(await waiting(target.serverId)).not.toBe(made);
+    expect(await waitForWarm(target.serverId)).not.toBe(containerId);
   });
 
-  it('is never another owner’s, another server’s or another version’s', async () => {
+  it('is not used for another owner, another server or another version', async () => {
     const runner = openRunner();
     for (const change of [{ owner: 'user:two' as const }, { version: 2 }, { serverId: randomUUID() }]) {
       const target = createTarget(config);
       await runToExit(runner, target, createJob('true'));
-      const made = await waiting(target.serverId);
+      const containerId = await waitForWarm(target.serverId);
       const { stdout } = await runToExit(runner, { ...target, ...change }, createJob('hostname'));
       expect(stdout.trim()).not.toBe('');
-      expect(made).not.toContain(stdout.trim());
+      expect(containerId).not.toContain(stdout.trim());
     }
   });
 
-  it('stays the newer version’s when a job comes late with an older one', async () => {
+  it('stays reserved for the newer version if a job uses an older one', async () => {
     const runner = openRunner();
     const target = createTarget(config, { version: 2 });
     await runToExit(runner, target, createJob('true'));
-    const made = await waiting(target.serverId);
+    const containerId = await waitForWarm(target.serverId);
     const late = await runToExit(runner, { ...target, version: 1 }, createJob('hostname'));
     expect(late.exit).toMatchObject({ cause: 'exited', code: 0, cleanup: 'verified' });
-    expect(made).not.toContain(late.stdout.trim());
+    expect(containerId).not.toContain(late.stdout.trim());
     const { stdout } = await runToExit(runner, target, createJob('hostname'));
-    expect(made).toContain(stdout.trim());
+    expect(containerId).toContain(stdout.trim());
   });
 
-  it('is not used for a job that asks for other limits', async () => {
+  it('is not used for a job with other limits', async () => {
     const runner = openRunner();
     const target = createTarget(config);
     await runToExit(runner, target, createJob('true'));
-    const made = await waiting(target.serverId);
+    const containerId = await waitForWarm(target.serverId);
     for (const limits of [
       { memoryBytes: 64 * 2 ** 20 },
       { cpus: 1 },
@@ -78,61 +78,61 @@ describeOn('docker', 'the container that waits for the next job', () => {
       { network: 'any' } as const,
     ]) {
       const { stdout } = await runToExit(runner, target, createJob('hostname'), limits);
-      expect(made).not.toContain(stdout.trim());
+      expect(containerId).not.toContain(stdout.trim());
     }
     const { stdout } = await runToExit(runner, target, createJob('hostname'), { network: 'none' });
-    expect(made).toContain(stdout.trim());
+    expect(containerId).toContain(stdout.trim());
   });
 
-  it('is gone when its server is let go of, when nobody needs it for a while, and when all is closed', async () => {
+  it('is removed when its server is released, after the idle time, and on close', async () => {
     const runner = openRunner({ warmIdleMs: 1_500 });
     const target = createTarget(config);
     await runToExit(runner, target, createJob('true'));
-    await waiting(target.serverId);
+    await waitForWarm(target.serverId);
     await runner.forget(target.serverId);
     expect(await all(target.serverId)).toEqual([]);
     await runToExit(runner, { ...target, version: 2 }, createJob('true'));
-    await waiting(target.serverId);
+    await waitForWarm(target.serverId);
     await until(
       () => all(target.serverId),
       (found) => found.length === 0,
     );
     const other = openRunner();
     await runToExit(other, target, createJob('true'));
-    await waiting(target.serverId);
+    await waitForWarm(target.serverId);
     await other.close();
     expect(await all(target.serverId)).toEqual([]);
   });
 
-  it('is made again when it ended before its job came', async () => {
+  it('is replaced if it ends before a job uses it', async () => {
     const runner = openRunner();
     const target = createTarget(config);
     await runToExit(runner, target, createJob('true'));
-    const made = await waiting(target.serverId);
-    await callEngine(host, 'POST', `/containers/${made ?? ''}/kill`);
+    const containerId = await waitForWarm(target.serverId);
+    await callEngine(host, 'POST', `/containers/${containerId ?? ''}/kill`);
     await until(
       () => warm(target.serverId),
       (found) => found.length === 0,
     );
     const { exit } = await runToExit(runner, target, createJob('true'));
     expect(exit).toMatchObject({ cause: 'exited', code: 0 });
-    expect(await waiting(target.serverId)).not.toBe(made);
+    expect(await waitForWarm(target.serverId)).not.toBe(containerId);
   });
 
-  it('is found by its run from the moment that it has a job', async () => {
+  it('is found by run id as soon as it has a job', async () => {
     const runner = openRunner();
     const target = createTarget(config);
     await runToExit(runner, target, createJob('true'));
-    const made = await waiting(target.serverId);
+    const containerId = await waitForWarm(target.serverId);
     const job = createJob('echo ready; sleep 600');
     const events = runner.run(target, job, NO_LIMITS, new AbortController().signal);
     while ((await events.next()).value?.type !== 'output');
     expect(await openRunner().cleanUp(target, job.runId)).toBe('verified');
-    expect((await all(target.serverId)).map(({ id }) => id)).not.toContain(made);
+    expect((await all(target.serverId)).map(({ id }) => id)).not.toContain(containerId);
     await events.return();
   });
 
-  it('is removed by another process when the one that it waited for is no more', async () => {
+  it('is removed by another instance after its own has ended', async () => {
     const target = createTarget(config);
     const labels = containerLabels(target, { purpose: 'warm' });
     const make = async (command: string) => {
@@ -150,12 +150,12 @@ describeOn('docker', 'the container that waits for the next job', () => {
     const dialer = localDialer();
     const engine = createEngine(target, { dialer, ssh: createSshConnections({ dialer }) });
     afterThisTest(() => dialer.close());
-    const left = async () => (await all(target.serverId)).map(({ id }) => id);
+    const remaining = async () => (await all(target.serverId)).map(({ id }) => id);
     await removeStaleContainers(engine, { ...target, owner: 'user:two' as const }, 0);
     await removeStaleContainers(engine, target);
-    expect(new Set(await left())).toEqual(new Set([ended, running, foreign]));
+    expect(new Set(await remaining())).toEqual(new Set([ended, running, foreign]));
     await removeStaleContainers(engine, target, -5_000);
-    expect(await left()).toEqual([running]);
+    expect(await remaining()).toEqual([running]);
     engine.close();
   });
 });

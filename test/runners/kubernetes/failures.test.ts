@@ -32,11 +32,11 @@ const LIMITS: Limits = {
 const FOREVER = { command: 'echo ready; while :; do sleep 1; done' };
 const TEST_MS = 120_000;
 
-function jobOf(change: Partial<Job> = {}): Job {
+function createJob(change: Partial<Job> = {}): Job {
   return { runId: randomUUID(), program: FOREVER, stdin: null, files: [], env: {}, workdir: null, ...change };
 }
 
-describeOn('kubernetes', 'trouble with a cluster', () => {
+describeOn('kubernetes', 'a failing cluster', () => {
   const host = getCluster();
   const serverId = randomUUID();
   let dialer: Dialer;
@@ -52,22 +52,22 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
     expect(await listPodNames(host, serverId)).toEqual([]);
   });
 
-  const never = new AbortController().signal;
+  const neverAborted = new AbortController().signal;
   const runner = () => createKubernetesRunner({ dialer, heartbeatMs: 300 });
   const target = (config = createConfig(host)) => createTarget(serverId, config);
 
   async function test(config: KubernetesConfig, by = dialer) {
-    const result = await createKubernetesRunner({ dialer: by }).test(target(config), never);
+    const result = await createKubernetesRunner({ dialer: by }).test(target(config), neverAborted);
     const failed = result.stages.filter(({ status }) => status === 'failed');
     return { ...result, failed: failed.map(({ name }) => name) };
   }
 
-  async function endOf(events: AsyncGenerator<RunEvent, void>): Promise<ExitEvent> {
+  async function readExit(events: AsyncGenerator<RunEvent, void>): Promise<ExitEvent> {
     for await (const event of events) if (event.type === 'exit') return event;
     throw new Error('the run ended without an exit');
   }
 
-  async function untilReady(events: AsyncGenerator<RunEvent, void>): Promise<void> {
+  async function waitUntilReady(events: AsyncGenerator<RunEvent, void>): Promise<void> {
     for (;;) {
       const { value } = await events.next();
       if (value === undefined || value.type === 'exit') throw new Error(JSON.stringify(value));
@@ -76,7 +76,7 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
   }
 
   it(
-    'a pasted kubeconfig serves as well as address and token',
+    'accepts a pasted kubeconfig in place of address and token',
     async () => {
       const result = await test(await parsePastedConfig(host.kubeconfig, host.image));
       expect(result).toMatchObject({ status: 'online', failed: [] });
@@ -84,18 +84,18 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
     TEST_MS,
   );
 
-  it('a token that the cluster does not know fails at authentication', async () => {
+  it('fails at authentication for an unknown token', async () => {
     const result = await test(createConfig(host, { service_account_token: 'unknown-token' }));
     expect(result).toMatchObject({ status: 'auth_failed', failed: ['authentication'] });
   });
 
-  it('a certificate of another authority fails at TLS, before the token is sent', async () => {
+  it('fails at TLS for a certificate of another authority, before the token is sent', async () => {
     const result = await test(createConfig(host, { ca_cert: certificate.cert }));
     expect(result).toMatchObject({ status: 'error', failed: ['tls'] });
     expect(result.message).toContain('ca_cert');
   });
 
-  it('an address that the operator does not allow is not dialled', async () => {
+  it('does not dial an address that the operator does not allow', async () => {
     const strict = createDialer({
       ...{ mode: 'deployed', allow: undefined, deny: [], forbidden: () => [], connectTimeoutMs: 5_000 },
     });
@@ -104,27 +104,32 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
     await strict.close();
   });
 
-  it('a port where nobody listens is offline', async () => {
+  it('is offline if nothing listens on the port', async () => {
     const result = await test(createConfig(host, { cluster_url: 'https://127.0.0.1:1' }));
     expect(result).toMatchObject({ status: 'offline', failed: ['tcp'] });
   });
 
-  it('a namespace in which the account has no rights is refused, and each right that is missing is named', async () => {
+  it('names each missing right in a namespace without rights', async () => {
     const result = await test(createConfig(host, { namespace: 'kube-public' }));
     expect(result).toMatchObject({ status: 'forbidden', failed: ['permission'] });
     for (const right of ['create pods,', 'watch pods,', 'delete pods,', 'get pods/log', 'create pods/exec'])
       expect(result.message).toContain(right);
-    const exit = await endOf(
-      runner().run(target(createConfig(host, { namespace: 'kube-public' })), jobOf(), LIMITS, never),
+    const exit = await readExit(
+      runner().run(
+        target(createConfig(host, { namespace: 'kube-public' })),
+        createJob(),
+        LIMITS,
+        neverAborted,
+      ),
     );
     expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
     expect(exit.message).toContain('may not');
   });
 
   const { adminKubeconfig } = host;
-  // Only an account with rights everywhere gets as far as a namespace that does not exist.
+  // Only an account with rights in all namespaces reaches a namespace that does not exist.
   (adminKubeconfig === undefined ? it.skip : it)(
-    'a namespace that is not there fails its stage; an account may identify itself by a certificate',
+    'fails at workspace for a missing namespace, and accepts a client certificate',
     async () => {
       const config = await parsePastedConfig(adminKubeconfig ?? '', host.image);
       expect(toClusterAccess(config).client).not.toBeNull();
@@ -135,10 +140,10 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
   );
 
   it(
-    'an image that cannot be had is said, and nothing is left of the attempt',
+    'reports an image that cannot be pulled, and leaves nothing',
     async () => {
       const config = createConfig(host, { image: 'registry.invalid/none:1' });
-      const exit = await endOf(runner().run(target(config), jobOf(), LIMITS, never));
+      const exit = await readExit(runner().run(target(config), createJob(), LIMITS, neverAborted));
       expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
       expect(exit.message).toContain('image');
     },
@@ -146,11 +151,11 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
   );
 
   it(
-    'a run can be cancelled while its image is pulled',
+    'cancels a run while its image is being pulled',
     async () => {
       const config = createConfig(host, { image: 'registry.invalid/none:2' });
       const stop = new AbortController();
-      const end = endOf(runner().run(target(config), jobOf(), LIMITS, stop.signal));
+      const end = readExit(runner().run(target(config), createJob(), LIMITS, stop.signal));
       await until(
         () => listPodNames(host, serverId),
         (pods) => pods.length > 0,
@@ -162,13 +167,13 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
   );
 
   it(
-    'a pod that is deleted in the cluster is lost, not ended with code 0',
+    'reports lost, not code 0, for a pod deleted in the cluster',
     async () => {
-      const events = runner().run(target(), jobOf(), LIMITS, never);
-      await untilReady(events);
+      const events = runner().run(target(), createJob(), LIMITS, neverAborted);
+      await waitUntilReady(events);
       const [pod = ''] = await listPodNames(host, serverId);
       await callCluster(host, 'DELETE', `/api/v1/namespaces/${host.namespace}/pods/${pod}`);
-      const exit = await endOf(events);
+      const exit = await readExit(events);
       expect(exit).toMatchObject({ cause: 'lost', code: null, cleanup: 'verified' });
       expect(exit.message).toContain('deleted');
     },
@@ -176,29 +181,32 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
   );
 
   it(
-    'a cluster that falls silent is noticed: the run is lost, and ended once the cluster is back',
+    'loses a run on a cluster that stops responding, and cleans it up once the cluster is back',
     async () => {
       const proxy = await startCutProxy(host.clusterUrl);
-      const silent = target(createConfig(host, { cluster_url: proxy.through(host.clusterUrl) }));
-      const job = jobOf();
-      const events = runner().run(silent, job, LIMITS, never);
-      await untilReady(events);
+      const proxied = target(createConfig(host, { cluster_url: proxy.through(host.clusterUrl) }));
+      const job = createJob();
+      const events = runner().run(proxied, job, LIMITS, neverAborted);
+      await waitUntilReady(events);
       proxy.silence();
-      expect(await endOf(events)).toMatchObject({ cause: 'lost', code: null, cleanup: 'unverified' });
+      expect(await readExit(events)).toMatchObject({ cause: 'lost', code: null, cleanup: 'unverified' });
       proxy.restore();
-      expect(await runner().cleanUp(silent, job.runId)).toBe('verified');
+      expect(await runner().cleanUp(proxied, job.runId)).toBe('verified');
       await proxy.close();
     },
     TEST_MS,
   );
 
   it(
-    'a second run under the same id is refused, and the first goes on',
+    'refuses a second run with the same id, and the first continues',
     async () => {
-      const job = jobOf({ program: { command: 'echo ready; cat; echo done' }, stdin: Buffer.from('input') });
-      const first = runner().run(target(), jobOf({ runId: job.runId }), LIMITS, never);
-      await untilReady(first);
-      expect(await endOf(runner().run(target(), job, LIMITS, never))).toMatchObject({
+      const job = createJob({
+        program: { command: 'echo ready; cat; echo done' },
+        stdin: Buffer.from('input'),
+      });
+      const first = runner().run(target(), createJob({ runId: job.runId }), LIMITS, neverAborted);
+      await waitUntilReady(first);
+      expect(await readExit(runner().run(target(), job, LIMITS, neverAborted))).toMatchObject({
         cause: 'infrastructure',
       });
       expect(await listPodNames(host, serverId)).toHaveLength(1);
@@ -208,41 +216,41 @@ describeOn('kubernetes', 'trouble with a cluster', () => {
   );
 
   it(
-    'a pod that no node has room for is given up',
+    'gives up a pod for which no node has room',
     async () => {
       const manifest = createPodManifest(target(), randomUUID(), { ...LIMITS, cpus: 1 });
       for (const container of manifest.spec?.containers ?? [])
         container.resources = { requests: { cpu: '5000' }, limits: { cpu: '5000' } };
       const pod = createJobPod(api, manifest, 100);
-      await expect(pod.start(never)).rejects.toThrow('no node with room');
+      await expect(pod.start(neverAborted)).rejects.toThrow('no node with room');
       expect(await pod.remove()).toBe('verified');
     },
     TEST_MS,
   );
 
   it(
-    'a run that used more disk than it may is told as evicted',
+    'reports a run that exceeds its disk limit as evicted',
     async () => {
       const manifest = createPodManifest(target(), randomUUID(), LIMITS);
       for (const volume of manifest.spec?.volumes ?? []) volume.emptyDir = { sizeLimit: '1Mi' };
       const pod = createJobPod(api, manifest);
-      await pod.start(never);
+      await pod.start(neverAborted);
       const command = ['sh', '-c', 'head -c 9000000 /dev/zero >/tmp/much; sleep 600'];
-      const exec = await startExec(api, pod.name, command, Buffer.alloc(0), never);
+      const exec = await startExec(api, pod.name, command, Buffer.alloc(0), neverAborted);
       for await (const _output of exec.output());
-      const ending = await readPodExitWithoutCode(api, pod.name);
-      expect(ending).toMatchObject({ cause: 'infrastructure', code: null });
-      expect(ending.message).toContain('evicted');
+      const exit = await readPodExitWithoutCode(api, pod.name);
+      expect(exit).toMatchObject({ cause: 'infrastructure', code: null });
+      expect(exit.message).toContain('evicted');
       expect(await pod.remove()).toBe('verified');
     },
     TEST_MS,
   );
 
   it(
-    'pods past their deadline are swept, those of runs under way are not',
+    'removes pods past their deadline, but not those of active runs',
     async () => {
-      const events = runner().run(target(), jobOf(), LIMITS, never);
-      await untilReady(events);
+      const events = runner().run(target(), createJob(), LIMITS, neverAborted);
+      await waitUntilReady(events);
       expect(await removeExpiredPods(api, serverId, Date.now())).toBe('verified');
       expect(await removeExpiredPods(api, 'another server', Date.now() + 86_400_000)).toBe('verified');
       expect(await listPodNames(host, serverId)).toHaveLength(1);

@@ -18,7 +18,7 @@ import {
 } from './hostile-cluster.ts';
 
 const V5 = 'v5.channel.k8s.io';
-const never = new AbortController().signal;
+const neverAborted = new AbortController().signal;
 
 let dialer: Dialer;
 let hostile: HostileCluster;
@@ -35,35 +35,35 @@ afterEach(async () => {
   await hostile.close();
 });
 
-/** Writes the same over and over until the other side has gone. */
-function writeForEver(stream: Duplex | ServerResponse, piece: string | Buffer): void {
-  const go = () => {
-    while (!stream.destroyed && stream.write(piece));
+/** Writes the same chunk repeatedly until the stream closes. */
+function writeForever(stream: Duplex | ServerResponse, chunk: string | Buffer): void {
+  const write = () => {
+    while (!stream.destroyed && stream.write(chunk));
   };
-  stream.on('drain', go);
-  go();
+  stream.on('drain', write);
+  write();
 }
 
-describe('answers of a hostile cluster', () => {
-  it('that have no end are cut off', async () => {
+describe('responses of a hostile cluster', () => {
+  it('are cut off if the body is endless', async () => {
     let closed = false;
     hostile.respond = (request, response) => {
       request.socket.on('close', () => (closed = true));
-      writeForEver(response, ' '.repeat(65_536));
+      writeForever(response, ' '.repeat(65_536));
     };
     await expect(api.listPods('a=b')).rejects.toMatchObject({ kind: 'malformed' });
     await until(() => closed, Boolean);
   });
 
-  it('with headers without end are cut off', async () => {
+  it('are cut off if the headers are endless', async () => {
     hostile.respond = (request) => {
       request.socket.write('HTTP/1.1 200 OK\r\n');
-      writeForEver(request.socket, `x-header: ${'x'.repeat(1000)}\r\n`);
+      writeForever(request.socket, `x-header: ${'x'.repeat(1000)}\r\n`);
     };
     await expect(api.listPods('a=b')).rejects.toMatchObject({ kind: 'unreachable' });
   });
 
-  it('that lead elsewhere are not followed, and take no token there', async () => {
+  it('are not followed to another address, which receives no token', async () => {
     const other = await startHostileCluster();
     const location = `${other.access.server.href}api`;
     hostile.respond = (_request, response) => response.writeHead(307, { location }).end();
@@ -74,20 +74,20 @@ describe('answers of a hostile cluster', () => {
     await other.close();
   });
 
-  const nonsense: [what: string, body: string][] = [
-    ['a page', '<html>'],
+  const invalidBodies: [what: string, body: string][] = [
+    ['an HTML page', '<html>'],
     ['JSON of another shape', '{"items": 7}'],
-    ['lists in lists', `{"items": ${'['.repeat(100_000)}`],
-    ['names that are no text', JSON.stringify({ items: [{ metadata: { name: { toString: 1 } } }] })],
+    ['deeply nested lists', `{"items": ${'['.repeat(100_000)}`],
+    ['names that are not text', JSON.stringify({ items: [{ metadata: { name: { toString: 1 } } }] })],
   ];
-  for (const [what, body] of nonsense) {
-    it(`that are ${what} are refused`, async () => {
+  for (const [what, body] of invalidBodies) {
+    it(`are refused if they are ${what}`, async () => {
       hostile.respond = (_request, response) => response.end(body);
       await expect(api.listPods('a=b')).rejects.toMatchObject({ kind: 'malformed' });
     });
   }
 
-  it('are not shown to anybody', async () => {
+  it('are neverAborted shown to users', async () => {
     for (const status of [400, 401, 403, 404, 409, 422, 429, 500]) {
       const message = 'exceeded: <b>call 555-1234</b>';
       hostile.respond = (_request, response) => response.writeHead(status).end(JSON.stringify({ message }));
@@ -97,7 +97,7 @@ describe('answers of a hostile cluster', () => {
     }
   });
 
-  it('cannot lead a request to another address by the name of a pod', async () => {
+  it('cannot redirect a request with the name of a pod', async () => {
     hostile.respond = (request, response) => {
       if (request.method === 'GET') response.end(JSON.stringify({ items: [podJson('../../nodes/one?x=')] }));
       else response.writeHead(404).end('{}');
@@ -108,31 +108,31 @@ describe('answers of a hostile cluster', () => {
 });
 
 describe('watches on a hostile cluster', () => {
-  /** The pod itself never changes; how its watch goes on is up to the test. */
+  /** The pod itself neverAborted changes; the test defines its watch. */
   function watched(watch: (response: ServerResponse) => void): void {
     hostile.respond = (request: IncomingMessage, response) => {
       if (request.url?.includes('watch=true') === true) watch(response);
       else response.end(JSON.stringify(podJson('pod', {})));
     };
   }
-  const wait = (signal = never) => waitForPod(api, 'pod', () => undefined, signal);
+  const wait = (signal = neverAborted) => waitForPod(api, 'pod', () => undefined, signal);
 
-  it('that send a line without end are cut off', async () => {
+  it('are cut off if a line is endless', async () => {
     watched((response) => {
-      writeForEver(response, 'x'.repeat(65_536));
+      writeForever(response, 'x'.repeat(65_536));
     });
     await expect(wait()).rejects.toMatchObject({ kind: 'malformed' });
   });
 
-  it('that send the same news for ever are cut off', async () => {
+  it('are cut off if they repeat an event forever', async () => {
     const event = JSON.stringify({ type: 'MODIFIED', object: podJson('pod', {}) });
     watched((response) => {
-      writeForEver(response, `${event}\n`.repeat(100));
+      writeForever(response, `${event}\n`.repeat(100));
     });
     await expect(wait()).rejects.toMatchObject({ kind: 'malformed' });
   });
 
-  it('that say nothing are given up with whoever waits', async () => {
+  it('end with the signal if they send nothing', async () => {
     const stop = new AbortController();
     watched((response) => {
       response.flushHeaders();
@@ -142,15 +142,15 @@ describe('watches on a hostile cluster', () => {
   });
 });
 
-describe('the stream of a command on a hostile cluster', () => {
-  it('may be of the right protocol alone', async () => {
+describe('a command on a hostile cluster', () => {
+  it('is refused over another protocol', async () => {
     hostile.onUpgrade = (socket, request) => {
       acceptWebSocket(socket, request, 'v4.channel.k8s.io');
     };
     await expect(exec()).rejects.toThrow('Kubernetes 1.30');
   });
 
-  const broken: [what: string, bytes: Buffer][] = [
+  const invalidMessages: [what: string, bytes: Buffer][] = [
     ['a message that claims four gigabytes', Buffer.of(0x82, 127, 0, 0, 0, 1, 0, 0, 0, 0, 1)],
     [
       'a message of two megabytes',
@@ -158,67 +158,64 @@ describe('the stream of a command on a hostile cluster', () => {
     ],
     ['a compressed message', Buffer.of(0xc2, 2, 1, 1)],
     ['a masked message', Buffer.of(0x82, 0x82, 0, 0, 0, 0, 1, 1)],
-    ['an end without a status', Buffer.of(0x88, 0)],
-    ['a status that is no JSON', frame(3, 'Success')],
+    ['a close frame without a status', Buffer.of(0x88, 0)],
+    ['a status that is not JSON', frame(3, 'Success')],
     [
       'a failure without an exit code',
       frame(3, JSON.stringify({ status: 'Failure', reason: 'InternalError' })),
     ],
     [
-      'an exit code that is no number',
+      'a missing exit code',
       frame(3, JSON.stringify({ status: 'Failure', reason: 'NonZeroExitCode', details: { causes: [] } })),
     ],
-    ['an exit code that no program has', exitCode('256')],
-    [
-      'text for channels that there are not',
-      Buffer.concat([frame(9, 'x'), frame(255, '\u0001'), Buffer.of(0x88, 0)]),
-    ],
+    ['an invalid exit code', exitCodeFrame('256')],
+    ['text for unknown channels', Buffer.concat([frame(9, 'x'), frame(255, '\u0001'), Buffer.of(0x88, 0)])],
   ];
-  for (const [what, bytes] of broken) {
+  for (const [what, bytes] of invalidMessages) {
     it(`ends without an exit code for ${what}`, async () => {
       hostile.onUpgrade = (socket, request) => {
         acceptWebSocket(socket, request, V5);
         socket.write(bytes);
       };
       const command = await exec();
-      expect(await outputOf(command)).toBe('');
+      expect(await readAllOutput(command)).toBe('');
       expect(command.code()).toBeUndefined();
     });
   }
 
-  it('is held back when nobody reads, also where it comes byte by byte', async () => {
+  it('is paused if its output is not read, also for single bytes', async () => {
     let sentBytes = 0;
-    const piece = Buffer.concat(Array.from({ length: 10_000 }, () => frame(1, 'x')));
+    const chunk = Buffer.concat(Array.from({ length: 10_000 }, () => frame(1, 'x')));
     hostile.onUpgrade = (socket, request) => {
       acceptWebSocket(socket, request, V5);
-      const go = () => {
-        let room = true;
-        while (room && !socket.destroyed) {
-          room = socket.write(piece);
-          sentBytes += piece.length;
+      const write = () => {
+        let canWrite = true;
+        while (canWrite && !socket.destroyed) {
+          canWrite = socket.write(chunk);
+          sentBytes += chunk.length;
         }
       };
-      socket.on('drain', go);
-      go();
+      socket.on('drain', write);
+      write();
     };
     const command = await exec();
     let beforeBytes = -1;
-    let stillness = 0;
+    let unchangedChecks = 0;
     await until(() => {
-      stillness = beforeBytes === sentBytes ? stillness + 1 : 0;
+      unchangedChecks = beforeBytes === sentBytes ? unchangedChecks + 1 : 0;
       beforeBytes = sentBytes;
-      return stillness > 10;
+      return unchangedChecks > 10;
     });
-    // What fits into the buffers of two sockets, and no more.
+    // No more than fits into the buffers of two sockets.
     expect(sentBytes).toBeLessThan(32 * 1024 * 1024);
     command.close();
-    let kept = 0;
-    for await (const _message of command.output()) kept += 1;
-    expect(kept).toBeLessThan(100_000);
+    let remaining = 0;
+    for await (const _message of command.output()) remaining += 1;
+    expect(remaining).toBeLessThan(100_000);
   });
 
-  it('is asked for without compression, by which little can become much', async () => {
-    let extensions: string | undefined = 'none asked';
+  it('is requested without compression, which could expand small messages', async () => {
+    let extensions: string | undefined = 'no request';
     hostile.onUpgrade = (socket, request) => {
       extensions = request.headers['sec-websocket-extensions'];
       acceptWebSocket(socket, request, V5);
@@ -230,7 +227,7 @@ describe('the stream of a command on a hostile cluster', () => {
 });
 
 describe('a run on a hostile cluster', () => {
-  it('is not believed to be cleaned up while its pod is still listed', async () => {
+  it('reports cleanup as unverified while its pod is still listed', async () => {
     hostile.respond = (request, response) => {
       if (request.url?.includes('watch=true') === true) response.flushHeaders();
       else response.end(JSON.stringify(podJson('pod')));
@@ -277,16 +274,16 @@ describe('a run on a hostile cluster', () => {
   }, 60_000);
 });
 
-function exitCode(message: string): Buffer {
+function exitCodeFrame(message: string): Buffer {
   const details = { causes: [{ reason: 'ExitCode', message }] };
   return frame(3, JSON.stringify({ status: 'Failure', reason: 'NonZeroExitCode', details }));
 }
 
 function exec(): Promise<Exec> {
-  return startExec(api, 'pod', ['true'], Buffer.alloc(0), never);
+  return startExec(api, 'pod', ['true'], Buffer.alloc(0), neverAborted);
 }
 
-async function outputOf(command: Exec): Promise<string> {
+async function readAllOutput(command: Exec): Promise<string> {
   let text = '';
   for await (const { data } of command.output()) text += data.toString();
   return text;

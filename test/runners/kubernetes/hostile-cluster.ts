@@ -7,13 +7,16 @@ import type { Duplex } from 'node:stream';
 import type { ClusterAccess } from '../../../src/runners/kubernetes/access.ts';
 import { certificate } from '../../support/certificate.ts';
 
-/** A server that a user may name as a cluster, and that does as a test says: what no real API server would. */
+/**
+ * A server that a user may name as a cluster. Its behaviour is defined by a test and differs from a real API
+ * server.
+ */
 export interface HostileCluster {
   access: ClusterAccess;
-  /** Method and address of what was asked, in order. */
+  /** Method and URL of each request, in order. */
   requests: string[];
   respond: (request: IncomingMessage, response: ServerResponse) => void;
-  /** Does what follows an upgrade; the socket is the server's own. */
+  /** Handles an upgrade. The socket is the server's own. */
   onUpgrade: (socket: Duplex, request: IncomingMessage) => void;
   close: () => Promise<void>;
 }
@@ -45,14 +48,15 @@ export async function startHostileCluster(): Promise<HostileCluster> {
       await once(server, 'close');
     },
   };
-  const note = ({ method, url }: IncomingMessage) => hostile.requests.push(`${method ?? ''} ${url ?? ''}`);
+  const recordRequest = ({ method, url }: IncomingMessage) =>
+    hostile.requests.push(`${method ?? ''} ${url ?? ''}`);
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
-    note(request);
+    recordRequest(request);
     response.on('error', () => undefined);
     hostile.respond(request, response);
   });
   server.on('upgrade', (request: IncomingMessage, socket: Duplex) => {
-    note(request);
+    recordRequest(request);
     socket.on('error', () => undefined);
     hostile.onUpgrade(socket, request);
   });
@@ -61,7 +65,7 @@ export async function startHostileCluster(): Promise<HostileCluster> {
 
 const WEBSOCKET_ID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
 
-/** Agrees to a WebSocket (RFC 6455). */
+/** Accepts a WebSocket handshake (RFC 6455). */
 export function acceptWebSocket(socket: Duplex, request: IncomingMessage, protocol: string): void {
   const accept = createHash('sha1')
     .update(`${String(request.headers['sec-websocket-key'])}${WEBSOCKET_ID}`)
@@ -84,7 +88,7 @@ export function frame(channel: number, text: string): Buffer {
   return Buffer.concat([Buffer.of(0x82, payload.length), payload]);
 }
 
-/** A pod as an API server lists it. */
+/** A pod in the JSON of an API server. */
 export function podJson(name: string, state: object = { running: {} }): object {
   return {
     metadata: { name, resourceVersion: '1', creationTimestamp: '2020-01-01T00:00:00Z' },

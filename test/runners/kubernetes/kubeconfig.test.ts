@@ -12,7 +12,7 @@ const TOKEN = `token-${randomUUID()}`;
 evidence.registerSecret('access token', TOKEN);
 const IMAGE = 'registry.example.com/python:3.13';
 
-/** A kubeconfig as people have it: YAML, with other clusters beside. Lines of the cluster and the user are added. */
+/** A typical kubeconfig: YAML with several clusters. Adds lines to the cluster, the user and the context. */
 function kubeconfig(
   cluster: string[] = [],
   user: string[] = [`token: ${TOKEN}`],
@@ -60,7 +60,7 @@ async function listIssues(input: object): Promise<string[]> {
 }
 
 describe('a pasted kubeconfig', () => {
-  it('gives server, authority, token and namespace of its current context', async () => {
+  it('provides server, authority, token and namespace of its current context', async () => {
     const access = await read(
       kubeconfig([`certificate-authority-data: ${CA}`], [`token: ${TOKEN}`], ['namespace: jobs']),
     );
@@ -73,19 +73,19 @@ describe('a pasted kubeconfig', () => {
     });
   });
 
-  it('gives a certificate and its key where there is no token', async () => {
+  it('provides a certificate and its key if there is no token', async () => {
     const user = [`client-certificate-data: ${CA}`, `client-key-data: ${KEY}`];
     const { token, client } = await read(kubeconfig([], user));
     expect(token).toBeNull();
     expect(client).toEqual({ cert: certificate.cert, key: certificate.key });
   });
 
-  it('runs in the namespace default unless it or the configuration names one', async () => {
+  it('uses the namespace default unless it or the configuration names one', async () => {
     expect((await read(kubeconfig())).namespace).toBe('default');
     expect((await read(kubeconfig(), { namespace: 'chosen' })).namespace).toBe('chosen');
   });
 
-  it('is kept without the clusters and users that are not used, and reads back as it is kept', async () => {
+  it('is stored without unused clusters and users, and parses again unchanged', async () => {
     const config = await kubernetesConfig.parseAsync({ kubeconfig: kubeconfig(), image: IMAGE });
     expect(config.kubeconfig).not.toContain('other');
     expect(kubernetesConfig.parse(config)).toEqual(config);
@@ -109,10 +109,10 @@ describe('a pasted kubeconfig', () => {
     'insecure-skip-tls-verify: true',
     'tls-server-name: other.example.com',
   ]) {
-    it(`is refused by name for ${member} of its cluster`, async () => {
+    it(`is refused with the name of ${member} in its cluster`, async () => {
       const [name = ''] = member.split(':');
-      const faults = await listIssues({ kubeconfig: kubeconfig([member]), image: IMAGE });
-      expect(faults).toEqual([expect.stringContaining(`kubeconfig: The kubeconfig uses "${name}"`)]);
+      const issues = await listIssues({ kubeconfig: kubeconfig([member]), image: IMAGE });
+      expect(issues).toEqual([expect.stringContaining(`kubeconfig: The kubeconfig uses "${name}"`)]);
     });
   }
 
@@ -127,58 +127,55 @@ describe('a pasted kubeconfig', () => {
     'username: admin',
     'password: admin',
   ]) {
-    it(`is refused by name for ${member.split(':')[0] ?? ''} of its user, beside a token too`, async () => {
+    it(`is refused with the name of ${member.split(':')[0] ?? ''} in its user, also beside a token`, async () => {
       const [name = ''] = member.split(':');
-      const faults = await listIssues({
+      const issues = await listIssues({
         kubeconfig: kubeconfig([], [`token: ${TOKEN}`, member]),
         image: IMAGE,
       });
-      expect(faults).toEqual([expect.stringContaining(`kubeconfig: The kubeconfig uses "${name}"`)]);
+      expect(issues).toEqual([expect.stringContaining(`kubeconfig: The kubeconfig uses "${name}"`)]);
     });
   }
 
-  it('may say that it does not skip the check of certificates', async () => {
+  it('may set insecure-skip-tls-verify to false', async () => {
     expect((await read(kubeconfig(['insecure-skip-tls-verify: false']))).token).toBe(TOKEN);
   });
 
-  it('is refused for a member that nobody here knows, without saying its value', async () => {
-    const faults = await listIssues({ kubeconfig: kubeconfig(['future-option: value-of-it']), image: IMAGE });
-    expect(faults).toEqual([expect.stringContaining('"future-option"')]);
-    expect(faults.join()).not.toContain('value-of-it');
+  it('is refused for an unknown member without showing its value', async () => {
+    const issues = await listIssues({ kubeconfig: kubeconfig(['future-option: value-of-it']), image: IMAGE });
+    expect(issues).toEqual([expect.stringContaining('"future-option"')]);
+    expect(issues.join()).not.toContain('value-of-it');
   });
 
-  const unusable: [why: string, text: string][] = [
-    ['text that is no YAML', '{{{'],
-    ['YAML that is no kubeconfig', 'kind: Pod'],
-    ['brackets without end', '['.repeat(50_000)],
-    ['lists in lists without end', '- '.repeat(60_000)],
+  const invalid: [why: string, text: string][] = [
+    ['text that is not YAML', '{{{'],
+    ['YAML that is not a kubeconfig', 'kind: Pod'],
+    ['thousands of brackets', '['.repeat(50_000)],
+    ['thousands of nested lists', '- '.repeat(60_000)],
     ['more than 128 KB', `${kubeconfig()}# ${'x'.repeat(130 * 1024)}`],
     ['a server without TLS', kubeconfig().replace('https://cluster', 'http://cluster')],
     [
       'a server with a user and a query',
       kubeconfig().replace('cluster.example.com', 'u:p@cluster.example.com'),
     ],
-    ['a namespace with a path in it', kubeconfig([], undefined, ['namespace: ../kube-system'])],
+    ['a namespace with a path', kubeconfig([], undefined, ['namespace: ../kube-system'])],
     ['a token with a line break', kubeconfig([], ['token: "a\\r\\nx-header: b"'])],
-    ['a user without any proof', kubeconfig([], ['extensions: []'])],
-    ['an authority that is no certificate', kubeconfig(['certificate-authority-data: bm9uZQ=='])],
+    ['a user without credentials', kubeconfig([], ['extensions: []'])],
+    ['an authority that is not a certificate', kubeconfig(['certificate-authority-data: bm9uZQ=='])],
     ['a certificate without its key', kubeconfig([], [`client-certificate-data: ${CA}`])],
-    ['a key that is none', kubeconfig([], [`client-certificate-data: ${CA}`, 'client-key-data: bm9uZQ=='])],
-    [
-      'a current context that is not there',
-      kubeconfig().replace('current-context: mine', 'current-context: none'),
-    ],
-    ['functions of JavaScript', `${kubeconfig()}extensions: !!js/function 'function () { throw 1 }'\n`],
+    ['an invalid key', kubeconfig([], [`client-certificate-data: ${CA}`, 'client-key-data: bm9uZQ=='])],
+    ['a missing current context', kubeconfig().replace('current-context: mine', 'current-context: none')],
+    ['a JavaScript function', `${kubeconfig()}extensions: !!js/function 'function () { throw 1 }'\n`],
   ];
-  for (const [why, text] of unusable) {
+  for (const [why, text] of invalid) {
     it(`is refused for ${why}`, async () => {
-      const faults = await listIssues({ kubeconfig: text, image: IMAGE });
-      expect(faults).toHaveLength(1);
-      expect(faults[0]).toMatch(/^kubeconfig: .*kubeconfig|^kubeconfig: .*data/);
+      const issues = await listIssues({ kubeconfig: text, image: IMAGE });
+      expect(issues).toHaveLength(1);
+      expect(issues[0]).toMatch(/^kubeconfig: .*kubeconfig|^kubeconfig: .*data/);
     });
   }
 
-  it('is refused for a key that takes long to calculate with', async () => {
+  it('is refused for a key that is expensive to use', async () => {
     const key = Buffer.from(toPem('RSA PRIVATE KEY', craftRsaKey(16_384))).toString('base64');
     const huge = kubeconfig([], [`client-certificate-data: ${CA}`, `client-key-data: ${key}`]);
     expect(await listIssues({ kubeconfig: huge, image: IMAGE })).toEqual([
@@ -186,7 +183,7 @@ describe('a pasted kubeconfig', () => {
     ]);
   });
 
-  it('cannot grow by aliases, nor put members into every object', async () => {
+  it('cannot expand by aliases or change the prototype of objects', async () => {
     const levels = Array.from({ length: 20 }, (_, level) => {
       const before = level === 0 ? '"x"' : `*l${level - 1}`;
       return `l${level}: &l${level} [${Array.from({ length: 10 }, () => before).join(', ')}]`;
@@ -195,13 +192,13 @@ describe('a pasted kubeconfig', () => {
     expect((await read(kubeconfig() + bomb)).token).toBe(TOKEN);
     const inPlace = kubeconfig().replace('clusters:', `${bomb}clusters: *l19\nunused:`);
     expect(await listIssues({ kubeconfig: inPlace, image: IMAGE })).toEqual([
-      expect.stringContaining('This is no kubeconfig'),
+      expect.stringContaining('This is not a kubeconfig'),
     ]);
     expect(({} as { polluted?: true }).polluted).toBeUndefined();
   });
 });
 
-describe('the configuration of a cluster', () => {
+describe('kubernetesConfig', () => {
   const good = {
     cluster_url: 'https://cluster.example.com:6443',
     ca_cert: certificate.cert,
@@ -210,16 +207,16 @@ describe('the configuration of a cluster', () => {
     image: IMAGE,
   };
 
-  it('is an address with a token, whose spaces around are left out', () => {
+  it('accepts an address with a token, and trims the token', () => {
     const config = kubernetesConfig.parse({ ...good, service_account_token: ` ${TOKEN}\n` });
     expect(config).toEqual({ ...good, kubeconfig: null });
   });
 
-  it('may leave out the authority: the public ones hold then', () => {
+  it('uses the public authorities if none is given', () => {
     expect(toClusterAccess(kubernetesConfig.parse({ ...good, ca_cert: '' })).ca).toBeNull();
   });
 
-  it('keeps the path of an address, behind which some clusters lie', () => {
+  it('keeps the path of an address, which some clusters need', () => {
     const cluster_url = 'https://rancher.example.com/k8s/clusters/c-1';
     expect(toClusterAccess(kubernetesConfig.parse({ ...good, cluster_url })).server.href).toBe(cluster_url);
   });
@@ -231,21 +228,21 @@ describe('the configuration of a cluster', () => {
     ['no token', 'service_account_token', { service_account_token: null }],
     ['a token of several words', 'service_account_token', { service_account_token: 'two words' }],
     ['no namespace', 'namespace', { namespace: undefined }],
-    ['a namespace with shell in it', 'namespace', { namespace: 'a;b' }],
-    ['a namespace with a path in it', 'namespace', { namespace: '../../nodes' }],
+    ['a namespace with shell text', 'namespace', { namespace: 'a;b' }],
+    ['a namespace with a path', 'namespace', { namespace: '../../nodes' }],
     ['a namespace in capitals', 'namespace', { namespace: 'Jobs' }],
-    ['an authority that is no certificate', 'ca_cert', { ca_cert: 'none' }],
+    ['an authority that is not a certificate', 'ca_cert', { ca_cert: 'none' }],
     ['half a certificate', 'ca_cert', { ca_cert: certificate.cert.slice(0, 200) }],
     ['no image', 'image', { image: '' }],
-    ['an image with shell in it', 'image', { image: 'python; touch /tmp/x' }],
+    ['an image with shell text', 'image', { image: 'python; touch /tmp/x' }],
     ['a kubeconfig beside an address', 'cluster_url', { kubeconfig: kubeconfig() }],
-    ['a member that is not declared', '', { exec: 'x' }],
+    ['an undeclared member', '', { exec: 'x' }],
   ];
   for (const [why, member, change] of bad) {
-    it(`is refused for ${why}, which it names`, async () => {
-      const faults = await listIssues({ ...good, ...change });
-      expect(faults[0]?.split(': ')[0]).toBe(member);
-      expect(faults.join()).not.toContain(TOKEN);
+    it(`refuses ${why}, and names the member`, async () => {
+      const issues = await listIssues({ ...good, ...change });
+      expect(issues[0]?.split(': ')[0]).toBe(member);
+      expect(issues.join()).not.toContain(TOKEN);
     });
   }
 });

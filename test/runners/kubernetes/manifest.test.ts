@@ -26,16 +26,16 @@ const LIMITS: Limits = {
   ...{ memoryBytes: null, cpus: null, pids: null, network: null },
 };
 
-function specOf(limits: Partial<Limits> = {}) {
+function createSpec(limits: Partial<Limits> = {}) {
   const spec = createPodManifest(createTarget('server', CONFIG), 'run', { ...LIMITS, ...limits }).spec;
   const container = spec?.containers[0];
-  if (spec === undefined || container === undefined) throw new Error('a pod has a container');
+  if (spec === undefined || container === undefined) throw new Error('the manifest has no container');
   return { spec, container };
 }
 
 describe('the pod of a run', () => {
-  it('may do nothing that the Pod Security Standard "restricted" forbids, and has no token of the cluster', () => {
-    const { spec, container } = specOf();
+  it('meets the Pod Security Standard "restricted", and has no token of the cluster', () => {
+    const { spec, container } = createSpec();
     expect(spec).toMatchObject({
       automountServiceAccountToken: false,
       enableServiceLinks: false,
@@ -52,24 +52,24 @@ describe('the pod of a run', () => {
     ]);
   });
 
-  it('is never started twice, and ends with its time when nobody is left to end it', () => {
-    const { spec } = specOf({ timeoutMs: 90_000 });
+  it('is never restarted, and ends at its deadline without the app', () => {
+    const { spec } = createSpec({ timeoutMs: 90_000 });
     expect(spec).toMatchObject({ restartPolicy: 'Never', terminationGracePeriodSeconds: 0 });
     expect(spec.activeDeadlineSeconds).toBeGreaterThan(90);
     expect(spec.activeDeadlineSeconds).toBeLessThanOrEqual(90 + 300);
   });
 
-  it('has limits whether they are asked for or not, and sets aside no more than they allow', () => {
-    expect(specOf().container.resources).toEqual({
+  it('has limits even if none are requested, and requests no more than they allow', () => {
+    expect(createSpec().container.resources).toEqual({
       requests: { memory: '67108864', cpu: '50m', 'ephemeral-storage': '16Mi' },
       limits: { memory: '536870912', cpu: '1000m', 'ephemeral-storage': '1Gi' },
     });
-    const small = specOf({ memoryBytes: 1_000_000, cpus: 0.02 }).container.resources;
+    const small = createSpec({ memoryBytes: 1_000_000, cpus: 0.02 }).container.resources;
     expect(small?.requests).toMatchObject({ memory: '1000000', cpu: '20m' });
     expect(small?.limits).toMatchObject({ memory: '1000000', cpu: '20m' });
   });
 
-  it('bears names and labels that Kubernetes allows, whatever the ids hold, and tells nobody the ids', () => {
+  it('has valid names and labels for any ids, and does not reveal the ids', () => {
     const target = { ...createTarget('server/../$(id)', CONFIG), owner: 'user:ö' as const };
     const { metadata } = createPodManifest(target, 'Run "1"\n', LIMITS);
     expect(metadata?.name).toMatch(/^[a-z0-9-]{1,63}$/);
@@ -77,7 +77,7 @@ describe('the pod of a run', () => {
     expect(toPodName('a')).not.toBe(toPodName('b'));
   });
 
-  it('does not hold the program: its text goes where only the run can read it', () => {
+  it('does not contain the program, whose text is sent only to the run', () => {
     expect(JSON.stringify(createPodManifest(createTarget('server', CONFIG), 'run', LIMITS))).not.toContain(
       'program',
     );
@@ -85,7 +85,7 @@ describe('the pod of a run', () => {
 });
 
 describe('limits of a pod', () => {
-  it('of processes and against the network are said not to hold, the others hold', async () => {
+  it('are unenforceable for processes and the network, and enforceable otherwise', async () => {
     const dialer = localDialer();
     const runner = createKubernetesRunner({ dialer });
     const all: Limits = { ...LIMITS, memoryBytes: 1, cpus: 1, pids: 1, network: 'none' };
@@ -100,7 +100,7 @@ describe('the state of a pod', () => {
     PodState.parse({ metadata: { name: 'pod', resourceVersion: '1', ...metadata }, status });
   const waiting = (reason: string) => pod({ containerStatuses: [{ state: { waiting: { reason } } }] });
 
-  it('is hopeless where waiting for it is no use', () => {
+  it('is a start failure for reasons that waiting does not resolve', () => {
     for (const reason of ['ImagePullBackOff', 'InvalidImageName', 'ErrImageNeverPull'])
       expect(findStartFailure(waiting(reason))).toContain('image');
     for (const reason of ['CreateContainerConfigError', 'CreateContainerError', 'RunContainerError'])
@@ -109,13 +109,13 @@ describe('the state of a pod', () => {
     expect(findStartFailure(pod({ phase: 'Failed' }))).toContain('shell');
   });
 
-  it('is not hopeless while the image is pulled, nor for reasons that nobody here knows', () => {
+  it('is not a start failure while the image is pulled, or for unknown reasons', () => {
     for (const reason of ['ContainerCreating', 'PodInitializing', 'ErrImagePull', 'constructor', 'toString'])
       expect(findStartFailure(waiting(reason))).toBeUndefined();
     expect(findStartFailure(pod({ phase: 'Pending' }))).toBeUndefined();
   });
 
-  it('is told by its container and its conditions', () => {
+  it('is read from its container and its conditions', () => {
     const running = { phase: 'Running', containerStatuses: [{ state: { running: { startedAt: 'now' } } }] };
     expect(isRunning(pod(running))).toBe(true);
     expect(isRunning(pod(running, { deletionTimestamp: 'now' }))).toBe(false);

@@ -8,7 +8,7 @@ import { kubernetesHost, type KubernetesHost } from '../../support/hosts.ts';
 /** Only within `describeOn('kubernetes', ...)`. */
 export function getCluster(): KubernetesHost {
   const host = kubernetesHost();
-  if (host === undefined) throw new Error('describeOn has let a test through without a cluster');
+  if (host === undefined) throw new Error('no cluster: call this only within describeOn');
   return host;
 }
 
@@ -23,7 +23,7 @@ export function localDialer(): Dialer {
   });
 }
 
-/** The configuration by address and token, as it was read. */
+/** Parsed configuration with address and token. */
 export function createConfig(
   host: KubernetesHost,
   changes: Partial<KubernetesConfig> = {},
@@ -46,12 +46,12 @@ export function createTarget(serverId: string, config: KubernetesConfig): Target
   };
 }
 
-/** The configuration by kubeconfig, read as it would be when it is saved. */
+/** Parsed configuration with a kubeconfig, as it is parsed before it is stored. */
 export async function parsePastedConfig(kubeconfig: string, image: string): Promise<KubernetesConfig> {
   return await kubernetesConfig.parseAsync({ kubeconfig, image });
 }
 
-/** Asks the cluster by other code than the product's. */
+/** Calls the cluster directly, without the code under test. */
 export function callCluster(
   host: KubernetesHost,
   method: string,
@@ -61,15 +61,15 @@ export function callCluster(
   return new Promise((resolve, reject) => {
     const url = new URL(path, host.clusterUrl);
     const headers = { authorization: `Bearer ${host.token}`, 'content-type': 'application/json' };
-    const asking = request(url, { method, headers, ca: host.caCert, agent: false }, (answer) => {
-      const pieces: Buffer[] = [];
-      answer.on('data', (piece: Buffer) => pieces.push(piece));
-      answer.on('end', () => {
-        resolve(JSON.parse(Buffer.concat(pieces).toString()));
+    const outgoing = request(url, { method, headers, ca: host.caCert, agent: false }, (response) => {
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.on('end', () => {
+        resolve(JSON.parse(Buffer.concat(chunks).toString()));
       });
     });
-    asking.on('error', reject);
-    asking.end(body === undefined ? undefined : JSON.stringify(body));
+    outgoing.on('error', reject);
+    outgoing.end(body === undefined ? undefined : JSON.stringify(body));
   });
 }
 
@@ -77,7 +77,7 @@ interface PodList {
   items: { metadata: { name: string; labels?: Record<string, string> } }[];
 }
 
-/** The names of the pods that the product has made for a server, and that are still listed. */
+/** Lists the names of a server's pods that still exist. */
 export async function listPodNames(host: KubernetesHost, serverId: string): Promise<string[]> {
   const path = `/api/v1/namespaces/${host.namespace}/pods`;
   const { items } = (await callCluster(host, 'GET', path)) as PodList;

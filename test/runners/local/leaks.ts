@@ -10,10 +10,10 @@ export function localTarget(): TargetServer {
   };
 }
 
-/** Sandboxes, control groups and staged files of this process that are there now: other tests have their own. */
+/** Current sandboxes, control groups and staged files of this process, without those of other tests. */
 export const listLeaks = () => listSandboxesOf(process.pid);
 
-/** The processes of bwrap that a process has started: those outside of the sandboxes. */
+/** The bwrap processes that a process has started, without those inside the sandboxes. */
 export function listSandboxProcesses(parent: number): string[] {
   const processes = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
   return processes.filter((pid) => {
@@ -22,7 +22,7 @@ export function listSandboxProcesses(parent: number): string[] {
   });
 }
 
-/** Empty for what is gone. */
+/** Empty if the file no longer exists. */
 function read(file: string): string {
   try {
     return readFileSync(file, 'latin1');

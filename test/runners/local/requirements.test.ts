@@ -6,7 +6,7 @@ import type { ExitEvent, ServerTestResult } from '../../../src/runners/runner.ts
 import { describeOn } from '../../support/hosts.ts';
 import { listLeaks } from './leaks.ts';
 
-/** An instance of the product; its second argument is what it does before it looks at the machine. */
+/** An instance of the product. Its second argument is code to run before it uses the machine. */
 const INSTANCE = `
   const [, running, prelude] = process.argv;
   const { localRunner, runLocally } = await import(running);
@@ -19,28 +19,28 @@ const INSTANCE = `
 `;
 const AS_NOBODY = 'process.setgroups([]); process.setgid(65534); process.setuid(65534);';
 
-interface Seen {
+interface InstanceResult {
   text: string;
   exit: ExitEvent;
   tested: ServerTestResult;
 }
 
-/** @param within a command that runs its arguments, in surroundings of its own. */
-async function lookFrom(within: readonly string[], prelude: string): Promise<Seen> {
+/** Runs an instance. @param within a command that runs its arguments in a changed environment. */
+async function runInstance(within: readonly string[], prelude: string): Promise<InstanceResult> {
   const running = path.join(import.meta.dirname, 'running.ts');
   const node = [process.execPath, '--input-type=module', '-e', INSTANCE, running, prelude];
   const [program = '', ...args] = [...within, ...node];
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  return JSON.parse(await text(child.stdout)) as Seen;
+  return JSON.parse(await text(child.stdout)) as InstanceResult;
 }
 
-/** Hides something of the machine from a process, and from what it starts. */
+/** A command that hides a part of the machine from the process that it runs. */
 const hiding = (mount: string) => ['unshare', '--mount', 'sh', '-c', `${mount} && exec "$@"`, 'sh'];
 
-function expectRefusal({ text: written, exit, tested }: Seen, complaint: RegExp): void {
+function expectRefusal({ text: written, exit, tested }: InstanceResult, message: RegExp): void {
   expect(written).toBe('');
   expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
-  expect(exit.message).toMatch(complaint);
+  expect(exit.message).toMatch(message);
   expect(tested).toMatchObject({ status: 'forbidden', message: exit.message });
   expect(tested.stages.map(({ name, status }) => `${name} ${status}`)).toEqual([
     ...['policy ok', 'permission failed', 'workspace skipped', 'echo skipped'],
@@ -48,27 +48,27 @@ function expectRefusal({ text: written, exit, tested }: Seen, complaint: RegExp)
   ]);
 }
 
-describeOn('local', 'what the local runner needs of the machine', () => {
+describeOn('local', 'local execution', () => {
   afterEach(() => expect(listLeaks()).toEqual([]));
 
-  it('is there for root, with control groups', async () => {
-    const { text: written, exit, tested } = await lookFrom([], '');
+  it('is available for root with control groups', async () => {
+    const { text: written, exit, tested } = await runInstance([], '');
     expect([written, exit.code, tested.status]).toEqual(['hello\n', 0, 'online']);
   });
 
-  it('is not there for an app that is not root, which could give no program another user', async () => {
-    expectRefusal(await lookFrom([], AS_NOBODY), /only root can give them one/);
+  it('is not available if the app is not root', async () => {
+    expectRefusal(await runInstance([], AS_NOBODY), /needs root/);
   });
 
-  it('is not there without control groups, without which nothing would bound memory and processes', async () => {
+  it('is not available without control groups', async () => {
     const without = hiding('mount -t tmpfs none /sys/fs/cgroup');
-    expectRefusal(await lookFrom(without, ''), /memory and processes are bounded.*control groups/);
+    expectRefusal(await runInstance(without, ''), /control groups.*memory and pids/);
   });
 
-  it('is not there where control groups cannot be written, as in most containers', async () => {
+  it('is not available if control groups are read-only, as in most containers', async () => {
     const readOnly = hiding(
       'for each in $(grep -oE " /sys/fs/cgroup[^ ]*" /proc/mounts); do mount -o remount,bind,ro "$each"; done',
     );
-    expectRefusal(await lookFrom(readOnly, ''), /memory and processes are bounded.*control groups/);
+    expectRefusal(await runInstance(readOnly, ''), /control groups.*memory and pids/);
   });
 });

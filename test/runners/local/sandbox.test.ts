@@ -15,7 +15,7 @@ describeOn('local', 'the sandbox of the local runner', () => {
   const python = (code: string) => runLocally(runner, { program: { language: 'python', code } });
   afterEach(() => expect(listLeaks()).toEqual([]));
 
-  it('gives a program no variable that nobody set for it', async () => {
+  it('passes a program only the variables that were set for it', async () => {
     const { text } = await runLocally(runner, { program: { command: 'env' }, env: { MINE: 'mine' } });
     const names = text
       .trim()
@@ -26,7 +26,7 @@ describeOn('local', 'the sandbox of the local runner', () => {
     );
   });
 
-  it('runs a program as a user that this machine does not have, without any right', async () => {
+  it('runs a program with an unused user id and without capabilities', async () => {
     let uids: (string | undefined)[] = [];
     const command = "echo ready; read -r line; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status";
     const { text } = await runLocally(runner, { program: { command } }, () => {
@@ -40,7 +40,7 @@ describeOn('local', 'the sandbox of the local runner', () => {
     expect(text).toMatch(/^Seccomp:\t2$/m);
   });
 
-  it('shows a program the programs of this machine, and nothing else of it', async () => {
+  it('shows a program only the programs of this machine', async () => {
     const { text } = await sh(
       'ls -A / /etc /run /work /tmp; touch /x /usr/x /etc/x 2>&1; ls /proc | grep -c "^[0-9]"',
     );
@@ -50,7 +50,7 @@ describeOn('local', 'the sandbox of the local runner', () => {
     expect(text.trim().split('\n').at(-1)).toMatch(/^[2-5]$/);
   });
 
-  it('hides the folder and the files of the product where they lie among the programs', async () => {
+  it('hides the product’s folders and files within visible folders', async () => {
     const folder = mkdtempSync('/usr/local/share/ops-center-test-');
     try {
       for (const name of ['.env', 'other'])
@@ -68,7 +68,7 @@ describeOn('local', 'the sandbox of the local runner', () => {
     }
   });
 
-  it('shows nobody else on this machine what a program was given', async () => {
+  it('does not show the data of a program in the process list', async () => {
     const secret = `value-${randomUUID()}`;
     const job = {
       program: { language: 'bash', code: `echo ready; : ${secret}; sleep 1000` },
@@ -77,7 +77,7 @@ describeOn('local', 'the sandbox of the local runner', () => {
     } as const;
     const shown = await new Promise<string[]>((resolve, reject) => {
       runLocally(runner, job, () => {
-        resolve(allCommandLines());
+        resolve(listCommandLines());
         throw new Error('seen enough');
       }).catch((error: unknown) =>
         (error as Error).message === 'seen enough' ? undefined : reject(error as Error),
@@ -88,7 +88,7 @@ describeOn('local', 'the sandbox of the local runner', () => {
     await until(listLeaks, (left) => left.length === 0);
   });
 
-  it('denies the calls that lead out, on this very kernel', async () => {
+  it('denies dangerous system calls on this kernel', async () => {
     const { text } = await python(
       [
         'import ctypes, socket',
@@ -117,33 +117,33 @@ describeOn('local', 'the sandbox of the local runner', () => {
     expect(lines.at(-1)).toBe('True');
   });
 
-  it('kills a program that calls by the numbers of x32', async () => {
+  it('kills a program that uses x32 system call numbers', async () => {
     if (process.arch !== 'x64') return;
     const { exit } = await python('import ctypes\nctypes.CDLL(None).syscall(0x40000000 + 39)');
     // 128 and SIGSYS.
     expect(exit).toMatchObject({ cause: 'exited', code: 159 });
   });
 
-  it('has folders of a size that is not exceeded', async () => {
+  it('limits the size of its folders', async () => {
     const { text, exit } = await sh('head -c 400000000 /dev/zero > file 2>&1; stat -c %s file; exit 4');
     expect(Number(/^(\d+)$/m.exec(text)?.[1])).toBeLessThanOrEqual(256 * 2 ** 20);
     expect(exit).toMatchObject({ cause: 'exited', code: 4 });
   });
 
-  it('lets programs open their streams again, as scripts do', async () => {
+  it('lets programs reopen their streams, as scripts do', async () => {
     const command = 'cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr';
     const { text, exit } = await runLocally(runner, { program: { command }, stdin: Buffer.from('in\n') });
     expect(text.split('\n').sort()).toEqual(['', 'err', 'in', 'out']);
     expect(exit.code).toBe(0);
   });
 
-  it('leaves files of a job alone that have the name of its own', async () => {
+  it('does not overwrite a file of the job with the name of the code file', async () => {
     const files = [{ path: 'main.py', content: Buffer.from('WORD = "theirs"') }];
     const program = { language: 'python', code: 'import main; print(main.WORD)' } as const;
     expect((await runLocally(runner, { program, files })).text).toBe('theirs\n');
   });
 
-  it('runs no job whose files leave its folder, and none that hides options in a value', async () => {
+  it('refuses files outside the folder, and NUL characters in names and values', async () => {
     const content = Buffer.from('x');
     for (const job of [
       { files: [{ path: '../usr/x', content }] },
@@ -155,7 +155,7 @@ describeOn('local', 'the sandbox of the local runner', () => {
       expect((await runLocally(runner, job)).exit).toMatchObject({ cause: 'infrastructure' });
   });
 
-  it('ends with the instance that made it, and another one clears up behind it', async () => {
+  it('ends with the instance that created it, and another instance cleans up', async () => {
     const runId = randomUUID();
     const running = path.join(import.meta.dirname, 'running.ts');
     const instance = spawn(process.execPath, ['--input-type=module', '-e', INSTANCE, running, runId], {
@@ -166,14 +166,14 @@ describeOn('local', 'the sandbox of the local runner', () => {
     instance.kill('SIGKILL');
     await once(instance, 'exit');
     await until(
-      () => allCommandLines().filter((line) => line.includes(runId)),
+      () => listCommandLines().filter((line) => line.includes(runId)),
       (left) => left.length === 0,
     );
     expect(await runner.cleanUp(localTarget(), runId)).toBe('verified');
   });
 });
 
-/** An instance of the product that runs one program, which would rather not end. */
+/** An instance of the product that runs a program that ignores signals. */
 const INSTANCE = `
   const [, running, runId] = process.argv;
   const { localRunner, runLocally } = await import(running);
@@ -182,7 +182,7 @@ const INSTANCE = `
   await runLocally(localRunner(), { runId, program }, (text) => void process.stdout.write(text));
 `;
 
-function allCommandLines(): string[] {
+function listCommandLines(): string[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .map((pid) => {

@@ -22,7 +22,7 @@ interface Call {
   arguments?: readonly bigint[];
 }
 
-/** Does what the kernel does with a filter, for an architecture that is not at hand. */
+/** Evaluates the filter as the kernel does, also for architectures other than this machine's. */
 function decide(architecture: Architecture, call: Call): number {
   const filter = createSeccompFilter(architecture);
   const data = Buffer.alloc(64);
@@ -30,10 +30,10 @@ function decide(architecture: Architecture, call: Call): number {
   data.writeUInt32LE(call.arch ?? AUDIT_ARCH[architecture], 4);
   for (const [index, value] of (call.arguments ?? []).entries()) data.writeBigUInt64LE(value, 16 + 8 * index);
   let accumulator = 0;
-  for (let at = 0; ; at += 8) {
-    const operand = filter.readUInt32LE(at + 4);
-    const jump = (holds: boolean) => 8 * filter.readUInt8(at + (holds ? 2 : 3));
-    switch (filter.readUInt16LE(at)) {
+  for (let offset = 0; ; offset += 8) {
+    const operand = filter.readUInt32LE(offset + 4);
+    const jump = (holds: boolean) => 8 * filter.readUInt8(offset + (holds ? 2 : 3));
+    switch (filter.readUInt16LE(offset)) {
       case 0x20:
         accumulator = data.readUInt32LE(operand);
         break;
@@ -41,44 +41,44 @@ function decide(architecture: Architecture, call: Call): number {
         accumulator = (accumulator & operand) >>> 0;
         break;
       case 0x15:
-        at += jump(accumulator === operand);
+        offset += jump(accumulator === operand);
         break;
       case 0x35:
-        at += jump(accumulator >= operand);
+        offset += jump(accumulator >= operand);
         break;
       case 0x06:
         return operand;
       default:
-        throw new Error('an instruction that is not used here');
+        throw new Error('unexpected BPF instruction');
     }
   }
 }
 
-describe.each(['x64', 'arm64'] as const)('the filter of system calls for %s', (architecture) => {
+describe.each(['x64', 'arm64'] as const)('the seccomp filter for %s', (architecture) => {
   const number = (name: Parameters<typeof getConditionalSyscallNumber>[0]) =>
     getConditionalSyscallNumber(name, architecture);
 
-  it('denies every listed call, whatever its arguments', () => {
+  it('denies every listed call with any arguments', () => {
     for (const denied of listDeniedSyscallNumbers(architecture)) {
       expect(decide(architecture, { number: denied })).toBe(EPERM);
       expect(decide(architecture, { number: denied, arguments: [1n, 2n, 3n] })).toBe(EPERM);
     }
   });
 
-  it('lets all other calls pass', () => {
+  it('allows all other calls', () => {
     const special = ['clone3', 'socket'] as const;
     const denied = new Set([...listDeniedSyscallNumbers(architecture), ...special.map(number)]);
     for (let each = 0; each < 500; each += 1)
       if (!denied.has(each)) expect(decide(architecture, { number: each })).toBe(ALLOW);
   });
 
-  it('kills what calls by the numbers of another architecture', () => {
+  it('kills calls with the numbers of another architecture', () => {
     const other = AUDIT_ARCH[architecture === 'x64' ? 'arm64' : 'x64'];
     for (const arch of [other, 0x4000_0003, 0x4000_0028, 0])
       expect(decide(architecture, { number: 1, arch })).toBe(KILL);
   });
 
-  it('lets threads and children start, and no namespace', () => {
+  it('allows threads and child processes, but no new namespaces', () => {
     const threads = 0x3d0f00n;
     const child = 0x1200011n;
     for (const flags of [threads, child, 17n])
@@ -89,7 +89,7 @@ describe.each(['x64', 'arm64'] as const)('the filter of system calls for %s', (a
     expect(decide(architecture, { number: number('clone3') })).toBe(ENOSYS);
   });
 
-  it('lets nobody type into a terminal, however the number is widened', () => {
+  it('denies terminal input injection, also with bits above 32 set', () => {
     const ioctl = (request: bigint) =>
       decide(architecture, { number: number('ioctl'), arguments: [0n, request] });
     expect(ioctl(0x5412n)).toBe(EPERM);
@@ -98,7 +98,7 @@ describe.each(['x64', 'arm64'] as const)('the filter of system calls for %s', (a
     expect(ioctl(0x5401n)).toBe(ALLOW);
   });
 
-  it('has sockets of the usual families only', () => {
+  it('allows sockets of the usual families only', () => {
     const socket = (family: bigint) =>
       decide(architecture, { number: number('socket'), arguments: [family] });
     for (const family of [1n, 2n, 10n, 16n]) expect(socket(family)).toBe(ALLOW);
@@ -106,13 +106,13 @@ describe.each(['x64', 'arm64'] as const)('the filter of system calls for %s', (a
   });
 });
 
-it('kills calls by the numbers of x32', () => {
+it('kills calls with x32 numbers', () => {
   expect(decide('x64', { number: 0x4000_0000 + 520 })).toBe(KILL);
   expect(decide('x64', { number: 0xffff_ffff })).toBe(KILL);
 });
 
 for (const [architecture, file] of Object.entries(HEADERS)) {
-  // Every Linux has the header of arm64, which is the general one; that of x64 is for x64 alone.
+  // The header of arm64 is the generic one and on every Linux. The header of x64 is on x64 only.
   if (!existsSync(file) && (architecture === 'arm64' || architecture === process.arch))
     reportMissing(
       `The numbers of calls on ${architecture} are not compared: there is no ${file}.`,

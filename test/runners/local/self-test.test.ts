@@ -8,7 +8,7 @@ import { localRunner, runLocally } from './running.ts';
 
 const HELLO = { program: { command: 'echo hello' } };
 
-/** Puts options behind ours. */
+/** Adds options after those of the runner. */
 const withOptions = (options: string) =>
   `args=(); for each in "$@"; do [ "$each" = -- ] && [ -z "$done" ] && { args+=(${options}); done=1; }; args+=("$each"); done; exec /usr/bin/bwrap "\${args[@]}"`;
 
@@ -21,8 +21,8 @@ describeOn('local', 'the self-test of the local runner', () => {
   afterAll(() => rmSync(folder, { recursive: true }));
   afterEach(() => expect(listLeaks()).toEqual([]));
 
-  /** A bubblewrap that was given other options on its way: with a hole, as an installation could have one. */
-  function holed(name: string, lines: string): string {
+  /** Creates a wrapper of bubblewrap with changed options, like a misconfigured installation. */
+  function createWrapper(name: string, lines: string): string {
     const file = path.join(folder, name);
     writeFileSync(file, `#!/bin/bash\n${lines}\n`, { mode: 0o755 });
     return file;
@@ -35,11 +35,11 @@ describeOn('local', 'the self-test of the local runner', () => {
     ['a disk of this machine under another name', withOptions('--ro-bind / /dev/shm'), /disks/],
     ['a folder of the system that can be written to', withOptions('--bind /tmp /etc'), /write/],
     ['the processes of this machine', withOptions('--ro-bind /proc /proc'), /process/],
-  ])('lets nothing run in a sandbox that has %s', async (what, script, complaint) => {
-    const runner = localRunner({ bwrap: holed(what.replaceAll(' ', '-'), script) });
+  ])('refuses to run anything in a sandbox with %s', async (weakness, script, message) => {
+    const runner = localRunner({ bwrap: createWrapper(weakness.replaceAll(' ', '-'), script) });
     const { text, exit } = await runLocally(runner, HELLO);
     expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
-    expect(exit.message).toMatch(complaint);
+    expect(exit.message).toMatch(message);
     expect(text).toBe('');
     const result = await runner.test(localTarget(), new AbortController().signal);
     expect(result).toMatchObject({ status: 'forbidden', message: exit.message });
@@ -49,23 +49,23 @@ describeOn('local', 'the self-test of the local runner', () => {
     ]);
   });
 
-  it('lets nothing run where there is no sandbox at all', async () => {
-    // What a wrapper would do that leaves out the wall: it runs what comes after the options.
-    const bare = holed('none', 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"');
+  it('refuses to run anything without a sandbox', async () => {
+    // Runs the command after the options without a sandbox.
+    const bare = createWrapper('none', 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"');
     const { text, exit } = await runLocally(localRunner({ bwrap: bare }), HELLO);
     expect(exit.cause).toBe('infrastructure');
     expect(text).toBe('');
   });
 
-  it('lets nothing run where bubblewrap fails', async () => {
-    const { exit } = await runLocally(localRunner({ bwrap: holed('fails', 'exit 1') }), HELLO);
+  it('refuses to run anything if bubblewrap fails', async () => {
+    const { exit } = await runLocally(localRunner({ bwrap: createWrapper('fails', 'exit 1') }), HELLO);
     expect(exit).toMatchObject({
       cause: 'infrastructure',
       message: expect.stringMatching(/could not be tested/),
     });
   });
 
-  it('says so where bubblewrap is missing', async () => {
+  it('reports that bubblewrap is missing', async () => {
     const runner = localRunner({ bwrap: path.join(folder, 'missing') });
     expect((await runLocally(runner, HELLO)).exit).toMatchObject({
       cause: 'infrastructure',
@@ -76,9 +76,9 @@ describeOn('local', 'the self-test of the local runner', () => {
     expect(stages[1]).toMatchObject({ name: 'permission', message: expect.stringMatching(/bubblewrap/) });
   });
 
-  it('lets nothing run, and tries nothing, where the operator has not switched it on', async () => {
+  it('is not run if the operator has not enabled local execution', async () => {
     const trace = path.join(folder, 'trace-off');
-    const bwrap = holed('traced-off', `echo >> ${trace}; exec /usr/bin/bwrap "$@"`);
+    const bwrap = createWrapper('traced-off', `echo >> ${trace}; exec /usr/bin/bwrap "$@"`);
     const runner = localRunner({ enabled: false, bwrap });
     const { exit } = await runLocally(runner, HELLO);
     expect(exit).toMatchObject({
@@ -90,11 +90,11 @@ describeOn('local', 'the self-test of the local runner', () => {
     expect(existsSync(trace)).toBe(false);
   });
 
-  it('is done once where it is passed, and again after it failed', async () => {
+  it('runs once if it passes, and again after it failed', async () => {
     const trace = path.join(folder, 'trace');
     writeFileSync(trace, '');
     chmodSync(trace, 0o666);
-    const bwrap = holed(
+    const bwrap = createWrapper(
       'traced',
       `echo >> ${trace}; [ -s ${trace} ] && [ $(wc -l < ${trace}) -gt 1 ] && exec /usr/bin/bwrap "$@"`,
     );
@@ -102,7 +102,7 @@ describeOn('local', 'the self-test of the local runner', () => {
     expect((await runLocally(runner, HELLO)).exit.cause).toBe('infrastructure');
     expect((await runLocally(runner, HELLO)).text).toBe('hello\n');
     expect((await runLocally(runner, HELLO)).text).toBe('hello\n');
-    // The failed test, the one that was passed, and two runs.
+    // The failed self-test, the passed one, and two runs.
     expect(readFileSync(trace, 'utf8')).toHaveLength(4);
   });
 });

@@ -7,14 +7,14 @@ const dialer = localDialer();
 const runner = createSshRunner({ connections: createSshConnections({ dialer }) });
 const base = { host: 'host.example', username: 'user', auth_method: 'password', password: 'secret' };
 
-/** Where a configuration is refused, and why. */
-function faults(config: unknown): Record<string, string> {
+/** The issues of a configuration: message by path. */
+function listIssues(config: unknown): Record<string, string> {
   const { error } = runner.config.safeParse(config);
   return Object.fromEntries((error?.issues ?? []).map(({ path, message }) => [path.join('.'), message]));
 }
 
 describe('the configuration of an SSH server', () => {
-  it('has every member once it was read', () => {
+  it('has every member after it was parsed', () => {
     expect(runner.config.parse(base)).toEqual({
       ...{ host: 'host.example', port: 22, username: 'user', auth_method: 'password', password: 'secret' },
       ...{ private_key: null, passphrase: null, jump: null },
@@ -26,15 +26,15 @@ describe('the configuration of an SSH server', () => {
     ['a host with a user', { host: 'user@host.example' }, 'host'],
     ['a host with spaces', { host: 'host example' }, 'host'],
     ['a host that is an option', { host: '' }, 'host'],
-    ['a port of none', { port: 0 }, 'port'],
-    ['a port beyond all', { port: 65_536 }, 'port'],
+    ['port 0', { port: 0 }, 'port'],
+    ['a port above 65535', { port: 65_536 }, 'port'],
     ['a user with control characters', { username: 'a\nb' }, 'username'],
-    ['another way to sign in', { auth_method: 'agent' }, 'auth_method'],
-    ['a password that is not there', { password: null }, 'password'],
-    ['a key that is not there', { auth_method: 'key' }, 'private_key'],
-    ['a key that is none', { auth_method: 'key', private_key: 'hello' }, 'private_key'],
-  ])('is refused with %s', (_name, given, member) => {
-    expect(Object.keys(faults({ ...base, ...given }))).toEqual([member]);
+    ['an unknown authentication method', { auth_method: 'agent' }, 'auth_method'],
+    ['a missing password', { password: null }, 'password'],
+    ['a missing key', { auth_method: 'key' }, 'private_key'],
+    ['an invalid key', { auth_method: 'key', private_key: 'hello' }, 'private_key'],
+  ])('is refused with %s', (_name, changes, member) => {
+    expect(Object.keys(listIssues({ ...base, ...changes }))).toEqual([member]);
   });
 
   it.each(['agent', 'proxy_command', 'sock', 'privateKey'])(
@@ -44,18 +44,18 @@ describe('the configuration of an SSH server', () => {
     },
   );
 
-  it('says how a key of PuTTY is converted', () => {
+  it('explains how to convert a PuTTY key', () => {
     const ppk = { ...base, auth_method: 'key', private_key: 'PuTTY-User-Key-File-2: ssh-rsa\n' };
-    expect(faults(ppk)['private_key']).toContain('puttygen key.ppk -O private-openssh');
+    expect(listIssues(ppk)['private_key']).toContain('puttygen key.ppk -O private-openssh');
   });
 
-  it('quotes no secret where it is refused', () => {
+  it('quotes no secret when it is refused', () => {
     const secret = 'a-secret-that-is-no-key';
     const config = { ...base, auth_method: 'key', private_key: secret, passphrase: secret, port: 'x' };
     expect(JSON.stringify(runner.config.safeParse(config).error?.issues)).not.toContain(secret);
   });
 
-  it('sends secrets to host, port, account, jump server and host key, and to no other', () => {
+  it('binds secrets to host, port, account, jump server and host key', () => {
     const hostKey = { type: 'ssh-ed25519', fingerprint: 'SHA256:x' };
     const config = runner.config.parse({ ...base, jump: 'other' });
     expect(runner.destination(config, hostKey)).toEqual({

@@ -8,7 +8,7 @@ import { createSshRunner } from '../../../src/runners/ssh/index.ts';
 import { startScriptedServer } from '../../lib/ssh/scripted-server.ts';
 import { afterThisTest, localDialer, neverAborted } from '../../lib/ssh/servers.ts';
 
-/** What the library lets a server say; hostile ones say more. */
+/** The signals that ssh2 lets a server report; a test adds others. */
 const { SIGNALS } = createRequire(import.meta.url)('ssh2/lib/protocol/constants.js') as {
   SIGNALS: Record<string, number>;
 };
@@ -18,14 +18,14 @@ const LIMITS = {
   ...{ memoryBytes: null, cpus: null, pids: null, network: null },
 };
 
-/** How a run ends at a server that plays the launcher, and then says `end`. */
+/** The exit of a run on a server that acts as the launcher and then reports `end`. */
 async function exitAt(end: (channel: ServerChannel) => void): Promise<ExitEvent | undefined> {
-  const server = await startScriptedServer({
+  const scriptedServer = await startScriptedServer({
     exec: (channel) =>
       channel.once('data', (data: Buffer) => {
-        const [mark] = data.toString('latin1').split('\n');
-        channel.write(`\u001e${mark}S\n`);
-        channel.stderr.write(`\u001e${mark}S\n\u001e${mark}V\n`);
+        const [marker] = data.toString('latin1').split('\n');
+        channel.write(`\u001e${marker}S\n`);
+        channel.stderr.write(`\u001e${marker}S\n\u001e${marker}V\n`);
         end(channel);
         channel.end();
       }),
@@ -36,16 +36,16 @@ async function exitAt(end: (channel: ServerChannel) => void): Promise<ExitEvent 
     await runner.close();
     await dialer.close();
   });
-  const { host, port, hostKey } = server;
+  const { host, port, hostKey } = scriptedServer;
   const config = runner.config.parse({ host, port, username: 'u', auth_method: 'password', password: 'p' });
-  const place = {
+  const server = {
     serverId: 's',
     owner: 'user:a' as const,
     version: 1,
     workspacePath: null,
     jumpServers: new Map(),
   };
-  const target: TargetServer<typeof config> = { ...place, config, hostKey };
+  const target: TargetServer<typeof config> = { ...server, config, hostKey };
   const program = { command: 'true' };
   const job: Job = { runId: randomUUID(), program, stdin: null, files: [], env: {}, workdir: null };
   for await (const event of runner.run(target, job, LIMITS, neverAborted()))
@@ -53,19 +53,19 @@ async function exitAt(end: (channel: ServerChannel) => void): Promise<ExitEvent 
   return undefined;
 }
 
-describe('a server that lies about how a program ended', () => {
-  it.each([256, 2 ** 31, 2 ** 32 - 1])('has no exit status of %d believed', async (status) => {
+describe('an exit status that a server reports', () => {
+  it.each([256, 2 ** 31, 2 ** 32 - 1])('of %d is not accepted', async (status) => {
     const exit = await exitAt((channel) => channel.exit(status));
     expect(exit).toMatchObject({ cause: 'lost', code: null, signal: null });
-    expect(exit?.message).toMatch(/no program has/);
+    expect(exit?.message).toMatch(/invalid exit status/);
   });
 
-  it('is believed up to 255', async () => {
+  it('is accepted up to 255', async () => {
     expect(await exitAt((channel) => channel.exit(255))).toMatchObject({ cause: 'exited', code: 255 });
   });
 
   it.each(['A\0B', '<B>BOLD</B>', 'X'.repeat(10_000), 'FANCY'])(
-    'has no signal named that no system has (%#)',
+    'with an unknown signal name is passed on without the name (%#)',
     async (name) => {
       SIGNALS[name] = 1;
       afterThisTest(() => Reflect.deleteProperty(SIGNALS, name));
@@ -75,7 +75,7 @@ describe('a server that lies about how a program ended', () => {
     },
   );
 
-  it('has the name of a signal passed on that there is', async () => {
+  it('with a known signal name is passed on with the name', async () => {
     expect(await exitAt((channel) => channel.exit('KILL'))).toMatchObject({
       cause: 'signal',
       signal: 'SIGKILL',

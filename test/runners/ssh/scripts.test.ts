@@ -13,16 +13,16 @@ import { LAUNCH_COMMAND, CLEANUP_VERIFIED, createCleanupCommand } from '../../..
 import { afterThisTest } from '../../lib/ssh/servers.ts';
 import { reportMissing } from '../../support/host-availability.ts';
 
-// The shells start hundreds of programs, which takes its time on a busy machine.
+// The shells start hundreds of programs, which takes long on a busy machine.
 jest.setTimeout(120_000);
 
-/** Where the shells of hosts are on this machine (`test/hosts/install.sh shells`); a host has one of them as `sh`. */
+/** Shells that hosts have as `sh`, and their paths on this machine (`test/hosts/install.sh shells`). */
 const SHELLS = ['dash', 'bash', 'busybox', 'mksh', 'zsh'].map((name) => [name, `/usr/bin/${name}`] as const);
-const MARK = 'a'.repeat(32);
-const frame = (word: string) => `\x1e${MARK}${word}\n`;
+const MARKER = 'a'.repeat(32);
+const frame = (word: string) => `\x1e${MARKER}${word}\n`;
 
-/** A folder of programs for a PATH, as on a host with that shell; with busybox, its own programs alone. */
-function makePath(shell: string): string {
+/** Creates a folder of programs for a PATH, as on a host with that shell; for busybox only its own programs. */
+function createPath(shell: string): string {
   const folder = mkdtempSync(path.join(tmpdir(), 'ops-center-shell-'));
   afterThisTest(() => rmSync(folder, { recursive: true }));
   const isBusybox = path.basename(shell) === 'busybox';
@@ -35,20 +35,20 @@ function makePath(shell: string): string {
   return folder;
 }
 
-interface Ended {
+interface LauncherResult {
   stdout: string;
   stderr: string;
   code: number | null;
   signal: string | null;
 }
 
-/** Runs the launcher as a server does: in a session of its own, with its input open until the program has ended. */
+/** Runs the launcher as an SSH server does: in a new session, with its input open until the program has ended. */
 async function launch(
   shell: string,
-  order: Partial<Job>,
-  isOver: (stdout: string) => boolean,
-): Promise<Ended> {
-  const env = { PATH: makePath(shell) };
+  overrides: Partial<Job>,
+  isDone: (stdout: string) => boolean,
+): Promise<LauncherResult> {
+  const env = { PATH: createPath(shell) };
   const runId = randomUUID();
   const job: Job = {
     runId,
@@ -57,25 +57,25 @@ async function launch(
     files: [],
     env: {},
     workdir: null,
-    ...order,
+    ...overrides,
   };
   const child = spawn('sh', ['-c', LAUNCH_COMMAND], { env, detached: true });
-  const seen: Buffer[] = [];
+  const chunks: Buffer[] = [];
   child.stdin.on('error', () => undefined);
   child.stdout.on('data', (chunk: Buffer) => {
-    seen.push(chunk);
-    if (isOver(Buffer.concat(seen).toString('latin1'))) child.stdin.end();
+    chunks.push(chunk);
+    if (isDone(Buffer.concat(chunks).toString('latin1'))) child.stdin.end();
   });
   child.once('exit', () => child.stdin.end());
-  child.stdin.write(encodeSshJob(job, null, MARK));
+  child.stdin.write(encodeSshJob(job, null, MARKER));
   const stderr = text(child.stderr);
   const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
-  const reaped = execFileSync('sh', ['-c', createCleanupCommand(runId)], { env, encoding: 'latin1' });
-  expect(reaped).toBe(CLEANUP_VERIFIED);
-  return { stdout: Buffer.concat(seen).toString('latin1'), stderr: await stderr, code, signal };
+  const cleanup = execFileSync('sh', ['-c', createCleanupCommand(runId)], { env, encoding: 'latin1' });
+  expect(cleanup).toBe(CLEANUP_VERIFIED);
+  return { stdout: Buffer.concat(chunks).toString('latin1'), stderr: await stderr, code, signal };
 }
 
-// Programs are started as on a host, and watched over by /proc.
+// The scripts need /proc.
 const onLinux = process.platform === 'linux' ? describe : describe.skip;
 
 const missing = SHELLS.filter(([, file]) => !existsSync(file)).map(([name]) => name);
@@ -90,8 +90,8 @@ onLinux.each(SHELLS.filter(([name]) => !missing.includes(name)))(
   (_name, shell) => {
     const untilEnd = () => false;
 
-    it('a program gets its input, files and environment, and its exit code is told', async () => {
-      const ended = await launch(
+    it('a program gets its input, files and environment, and its exit code is reported', async () => {
+      const result = await launch(
         shell,
         {
           program: { command: 'cat - "a b/c\nd"; printf "%s" "$A"; exit 3' },
@@ -101,7 +101,7 @@ onLinux.each(SHELLS.filter(([name]) => !missing.includes(name)))(
         },
         untilEnd,
       );
-      expect(ended).toEqual({
+      expect(result).toEqual({
         stdout: `${frame('S')}in\0put${'x'.repeat(70_000)}1\n\n2 \\036 %s`,
         stderr: `${frame('S')}${frame('V')}`,
         ...{ code: 3, signal: null },
@@ -110,29 +110,29 @@ onLinux.each(SHELLS.filter(([name]) => !missing.includes(name)))(
 
     it('a program is killed with all its children when its lease ends', async () => {
       const command = '(setsid sleep 1000 &); (env -i setsid sleep 1000 &); echo ready; sleep 1000';
-      const ended = await launch(shell, { program: { command } }, (stdout) => stdout.endsWith('ready\n'));
-      expect(ended).toMatchObject({ stderr: `${frame('S')}${frame('V')}`, code: null, signal: 'SIGKILL' });
+      const result = await launch(shell, { program: { command } }, (stdout) => stdout.endsWith('ready\n'));
+      expect(result).toMatchObject({ stderr: `${frame('S')}${frame('V')}`, code: null, signal: 'SIGKILL' });
     });
 
-    it('a long program comes as a file, whatever it holds', async () => {
+    it('a long program is sent as a file unchanged', async () => {
       const command = `${'# filler\n'.repeat(1_000)}echo 'done' "$0"`;
-      const ended = await launch(shell, { program: { command } }, untilEnd);
-      expect(ended.stdout).toMatch(/^.*S\ndone \.\/\.ops-run-[0-9a-f-]+\.sh\n$/);
+      const result = await launch(shell, { program: { command } }, untilEnd);
+      expect(result.stdout).toMatch(/^.*S\ndone \.\/\.ops-run-[0-9a-f-]+\.sh\n$/);
     });
 
-    it('an interpreter that is missing is named, and nothing is left', async () => {
-      const order = { program: { language: 'javascript', code: '' }, env: { PATH: '/nowhere' } } as const;
-      expect(await launch(shell, order, untilEnd)).toMatchObject({
+    it('a missing interpreter is reported, and nothing is left', async () => {
+      const overrides = { program: { language: 'javascript', code: '' }, env: { PATH: '/nowhere' } } as const;
+      expect(await launch(shell, overrides, untilEnd)).toMatchObject({
         stdout: '',
         stderr: frame('EVjavascript'),
       });
     });
 
-    it('input that breaks off starts nothing, and nothing is left', async () => {
-      const ended = await launch(shell, { runId: 'cut', program: { command: 'echo ran' } }, untilEnd);
-      expect(ended.stdout).toContain('ran');
-      const child = spawn('sh', ['-c', LAUNCH_COMMAND], { env: { PATH: makePath(shell) }, detached: true });
-      const whole = encodeSshJob(
+    it('truncated input starts nothing, and nothing is left', async () => {
+      const result = await launch(shell, { runId: 'cut', program: { command: 'echo ran' } }, untilEnd);
+      expect(result.stdout).toContain('ran');
+      const child = spawn('sh', ['-c', LAUNCH_COMMAND], { env: { PATH: createPath(shell) }, detached: true });
+      const input = encodeSshJob(
         {
           runId: randomUUID(),
           program: { command: 'echo ran' },
@@ -142,9 +142,9 @@ onLinux.each(SHELLS.filter(([name]) => !missing.includes(name)))(
           workdir: null,
         },
         null,
-        MARK,
+        MARKER,
       );
-      child.stdin.end(whole.subarray(0, whole.indexOf('go\n')));
+      child.stdin.end(input.subarray(0, input.indexOf('go\n')));
       expect(await text(child.stdout)).toBe('');
       expect(await text(child.stderr)).toBe(frame('EVinput'));
     });

@@ -54,7 +54,7 @@ describeOn('ssh', 'the SSH runner', () => {
 
 const NO_WORKSPACE = { workspacePath: null, jumpServers: new Map<string, never>() };
 
-/** Notes the runs of a runner, so that what they leave is told from what others' runs do. */
+/** Records the run ids of a runner, to tell its leaks from those of other tests. */
 function recordingRunIds<Config>(runner: Runner<Config>, runIds: string[]): Runner<Config> {
   return {
     ...runner,
@@ -65,17 +65,17 @@ function recordingRunIds<Config>(runner: Runner<Config>, runIds: string[]): Runn
   };
 }
 
-/** The folders and watchers of runs that should be gone. */
+/** The folders and watchers that ended runs left. */
 function findLeaks(runIds: readonly string[]): string[] {
   const folders = runIds.map((id) => `/tmp/ops-run-${id}`).filter((folder) => existsSync(folder));
   const watchers = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
-    .map((pid) => commandLine(pid))
+    .map((pid) => readCommandLine(pid))
     .filter((line) => line.includes('ops-watch') && runIds.some((id) => line.includes(id)));
   return [...folders, ...watchers];
 }
 
-function commandLine(pid: string): string {
+function readCommandLine(pid: string): string {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'latin1');
   } catch {

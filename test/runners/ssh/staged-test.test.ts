@@ -13,8 +13,8 @@ import { afterThisTest, localDialer, neverAborted, serverAt } from '../../lib/ss
 import { describeOn, sshHosts } from '../../support/hosts.ts';
 import { fullBacklog } from '../../support/local-upstreams.ts';
 
-/** Tests a server by a runner of its own. */
-async function tested(
+/** Runs the test of a server with a new runner. */
+async function testServer(
   server: SshServer,
   dialer: Dialer = localDialer(),
   workspacePath: string | null = null,
@@ -29,7 +29,7 @@ async function tested(
   return await runner.test(target, neverAborted());
 }
 
-/** Names of the stages by how they ended. */
+/** Names of the stages with a status. */
 const stages = ({ stages: all }: ServerTestResult, status: string) =>
   all.filter((stage) => stage.status === status).map(({ name }) => name);
 
@@ -49,13 +49,13 @@ describe('the test of an SSH server', () => {
   it.each(['169.254.169.254', '0.0.0.0', '[fd00:ec2::254]', '224.0.0.1'])(
     'fails at the policy for %s',
     async (host) => {
-      const result = await tested(serverAt({ host, port: 22, hostKey }, login));
+      const result = await testServer(serverAt({ host, port: 22, hostKey }, login));
       expect(result).toMatchObject({ status: 'forbidden', hostKey: null });
       expect(stages(result, 'failed')).toEqual(['policy']);
     },
   );
 
-  it('fails at the policy for a name that leads to an address of our own network', async () => {
+  it('fails at the policy for a name with an address in the internal network', async () => {
     const dialer = createDialer({
       mode: 'deployed',
       allow: undefined,
@@ -64,27 +64,29 @@ describe('the test of an SSH server', () => {
       connectTimeoutMs: 2_000,
       lookup: () => Promise.resolve(['10.0.0.1']),
     });
-    const result = await tested(serverAt({ host: 'inside.example', port: 22, hostKey }, login), dialer);
+    const result = await testServer(serverAt({ host: 'inside.example', port: 22, hostKey }, login), dialer);
     expect(result.status).toBe('forbidden');
   });
 
-  it('fails at TCP where nothing listens', async () => {
-    const result = await tested(serverAt({ host: '127.0.0.1', port: await closedPort(), hostKey }, login));
+  it('fails at TCP if no process listens on the port', async () => {
+    const result = await testServer(
+      serverAt({ host: '127.0.0.1', port: await closedPort(), hostKey }, login),
+    );
     expect(result.status).toBe('offline');
     expect(stages(result, 'ok')).toEqual(['policy']);
     expect(stages(result, 'failed')).toEqual(['tcp']);
     expect(stages(result, 'skipped')).toHaveLength(7);
   });
 
-  it('fails at TCP where a name is not found', async () => {
-    const result = await tested(serverAt({ host: 'nowhere.invalid', port: 22, hostKey }, login));
+  it('fails at TCP if the name is not found', async () => {
+    const result = await testServer(serverAt({ host: 'nowhere.invalid', port: 22, hostKey }, login));
     expect(result).toMatchObject({ status: 'offline' });
     expect(stages(result, 'failed')).toEqual(['tcp']);
   });
 
-  it('fails at TCP where nobody answers', async () => {
+  it('fails at TCP if the server does not respond', async () => {
     const host = '127.0.0.3';
-    const result = await tested(
+    const result = await testServer(
       serverAt({ host, port: await fullBacklog(host), hostKey }, login),
       localDialer(500),
     );
@@ -92,14 +94,14 @@ describe('the test of an SSH server', () => {
     expect(stages(result, 'failed')).toEqual(['tcp']);
   });
 
-  it('fails at the permission where a sign-in may run nothing', async () => {
+  it('fails at the permission if the account may open no session', async () => {
     const server = await startScriptedServer({ maxSessions: 0 });
-    const result = await tested(serverAt(server, login));
+    const result = await testServer(serverAt(server, login));
     expect(result).toMatchObject({ status: 'error', message: expect.stringContaining('MaxSessions') });
     expect(stages(result, 'failed')).toEqual(['permission']);
   });
 
-  it('fails at the permission where another command is run, and does not quote it', async () => {
+  it('fails at the permission if a forced command runs, and does not quote its output', async () => {
     const server = await startScriptedServer({
       exec: (channel) => {
         channel.stderr.write('secret-banner: this account is not available\n');
@@ -107,49 +109,49 @@ describe('the test of an SSH server', () => {
         channel.end('secret-banner');
       },
     });
-    const result = await tested(serverAt(server, login));
+    const result = await testServer(serverAt(server, login));
     expect(result).toMatchObject({ status: 'error', message: expect.stringContaining('forced command') });
     expect(stages(result, 'failed')).toEqual(['permission']);
     expect(JSON.stringify(result)).not.toContain('banner');
   });
 
-  it('fails at the permission where a shell talks for ever', async () => {
+  it('fails at the permission if the shell prints endlessly', async () => {
     const server = await startScriptedServer({
       exec: (channel) => {
-        const talk = () => {
+        const printWelcome = () => {
           while (channel.writable && channel.write('welcome '.repeat(1_000)));
         };
-        channel.on('drain', talk);
-        talk();
+        channel.on('drain', printWelcome);
+        printWelcome();
       },
     });
-    const result = await tested(serverAt(server, login));
+    const result = await testServer(serverAt(server, login));
     expect(result).toMatchObject({ status: 'error' });
     expect(stages(result, 'failed')).toEqual(['permission']);
   });
 });
 
-/** A host that plays the launcher: it says that the program has started, what it prints, and at the end how it ended. */
-function playLauncher(print: (nonce: string) => string, ending: string) {
+/** Acts as the launcher: reports the start, prints, and at the end of the input sends the frame `report`. */
+function actAsLauncher(print: (nonce: string) => string, report: string) {
   return (channel: ServerChannel) => {
     let input = '';
     channel.on('data', (chunk: Buffer) => {
-      const before = input;
+      const previous = input;
       input += chunk.toString('latin1');
-      if (before.includes('\ngo\n') || !input.includes('\ngo\n')) return;
+      if (previous.includes('\ngo\n') || !input.includes('\ngo\n')) return;
       const start = `\x1e${input.slice(0, 32)}`;
       channel.stderr.write(`${start}S\n`);
       channel.write(`${start}S\n${print(/OPS_TEST_NONCE=(\w+)/.exec(input)?.[1] ?? '')}`, 'latin1');
     });
     channel.once('end', () => {
-      if (ending !== '') channel.stderr.write(`\x1e${input.slice(0, 32)}${ending}\n`);
+      if (report !== '') channel.stderr.write(`\x1e${input.slice(0, 32)}${report}\n`);
       channel.exit('KILL');
       channel.end();
     });
   };
 }
 
-describe('the test of a server that pretends', () => {
+describe('the test of a server that reports false results', () => {
   const echo = (nonce: string) => `${nonce}\0\xff`;
 
   it.each([
@@ -158,10 +160,10 @@ describe('the test of a server that pretends', () => {
     ['kill', echo, 'U'],
     ['cleanup', echo, 'V'],
   ])(
-    'fails at the stage %s, which it does not pass (%#)',
-    async (stage, print, ending) => {
-      const server = await startScriptedServer({ exec: playLauncher(print, ending) });
-      const result = await tested(serverAt(server, login));
+    'fails at the stage %s (%#)',
+    async (stage, print, report) => {
+      const server = await startScriptedServer({ exec: actAsLauncher(print, report) });
+      const result = await testServer(serverAt(server, login));
       expect(result.status).toBe('error');
       expect(stages(result, 'failed')).toEqual([stage]);
     },
@@ -172,15 +174,15 @@ describe('the test of a server that pretends', () => {
 describeOn('ssh', 'the test of a real SSH server', () => {
   const { plain, jump, inner, keys } = sshHosts();
 
-  it('fails at the host key when it was never confirmed, and shows it', async () => {
-    const result = await tested(serverAt(plain, {}, { hostKey: null }));
+  it('fails at the host key if it was never confirmed, and returns it', async () => {
+    const result = await testServer(serverAt(plain, {}, { hostKey: null }));
     expect(result).toMatchObject({ status: 'host_key_unknown', hostKey: { ...plain.hostKey, hop: null } });
     expect(stages(result, 'ok')).toEqual(['policy', 'tcp']);
     expect(stages(result, 'failed')).toEqual(['host_key']);
   });
 
-  it('fails at the host key when it has changed, and shows both', async () => {
-    const result = await tested(serverAt(plain, {}, { hostKey: jump.hostKey }));
+  it('fails at the host key if it has changed, and names both keys', async () => {
+    const result = await testServer(serverAt(plain, {}, { hostKey: jump.hostKey }));
     expect(result).toMatchObject({ status: 'host_key_changed', hostKey: { ...plain.hostKey, hop: null } });
     expect(result.message).toContain(plain.hostKey.fingerprint);
     expect(result.message).toContain(jump.hostKey.fingerprint);
@@ -189,35 +191,46 @@ describeOn('ssh', 'the test of a real SSH server', () => {
   it.each([
     ['a wrong password', { password: 'not the password' }, 'refused the user name'],
     ['a wrong key', { auth_method: 'key', private_key: keys.other }, 'authorized_keys'],
-    ['an encrypted key alone', { auth_method: 'key', private_key: keys.rsaPass }, 'is encrypted'],
     [
-      'a key of PuTTY',
+      'an encrypted key without a passphrase',
+      { auth_method: 'key', private_key: keys.rsaPass },
+      'is encrypted',
+    ],
+    [
+      'a PuTTY key',
       { auth_method: 'key', private_key: 'PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n' },
       'puttygen',
     ],
-  ])('fails at the authentication with %s', async (_name, given, message) => {
-    const result = await tested(serverAt(plain, given));
+  ])('fails at the authentication with %s', async (_name, changes, message) => {
+    const result = await testServer(serverAt(plain, changes));
     expect(result).toMatchObject({ status: 'auth_failed', message: expect.stringContaining(message) });
     expect(stages(result, 'failed')).toEqual(['authentication']);
   });
 
-  it('tells which hop failed, and passes over what was not reached', async () => {
-    const before = serverAt(jump, {}, { serverId: 'jump', hostKey: null });
-    const through = serverAt(inner, { jump: 'jump' }, { jumpServers: new Map([['jump', before]]) });
-    const result = await tested(through);
+  it('names the hop that failed, and skips later stages', async () => {
+    const jumpServer = serverAt(jump, {}, { serverId: 'jump', hostKey: null });
+    const through = serverAt(inner, { jump: 'jump' }, { jumpServers: new Map([['jump', jumpServer]]) });
+    const result = await testServer(through);
     expect(result).toMatchObject({ status: 'host_key_unknown', hostKey: { ...jump.hostKey, hop: 'jump' } });
     expect(stages(result, 'failed')).toEqual(['host_key']);
 
-    const known = { ...before, hostKey: jump.hostKey };
-    const result2 = await tested({ ...through, hostKey: null, jumpServers: new Map([['jump', known]]) });
-    expect(result2).toMatchObject({ status: 'host_key_unknown', hostKey: { ...inner.hostKey, hop: null } });
-    expect(stages(result2, 'ok')).toEqual(['policy', 'tcp']);
+    const known = { ...jumpServer, hostKey: jump.hostKey };
+    const secondResult = await testServer({
+      ...through,
+      hostKey: null,
+      jumpServers: new Map([['jump', known]]),
+    });
+    expect(secondResult).toMatchObject({
+      status: 'host_key_unknown',
+      hostKey: { ...inner.hostKey, hop: null },
+    });
+    expect(stages(secondResult, 'ok')).toEqual(['policy', 'tcp']);
   });
 
   it.each(['/nowhere', '/root', '/tmp\n/etc', 'somewhere'])(
     'fails at the workspace %j',
     async (workspacePath) => {
-      const result = await tested(serverAt(plain), localDialer(), workspacePath);
+      const result = await testServer(serverAt(plain), localDialer(), workspacePath);
       expect(result.status).toBe('error');
       expect(stages(result, 'failed')).toEqual(['workspace']);
       expect(stages(result, 'skipped')).toEqual(expect.arrayContaining(['echo', 'kill', 'cleanup']));
@@ -225,9 +238,9 @@ describeOn('ssh', 'the test of a real SSH server', () => {
   );
 
   it('is online through a jump server', async () => {
-    const before = serverAt(jump, {}, { serverId: 'jump' });
-    const through = serverAt(inner, { jump: 'jump' }, { jumpServers: new Map([['jump', before]]) });
-    const result = await tested(through);
+    const jumpServer = serverAt(jump, {}, { serverId: 'jump' });
+    const through = serverAt(inner, { jump: 'jump' }, { jumpServers: new Map([['jump', jumpServer]]) });
+    const result = await testServer(through);
     expect(result).toMatchObject({ status: 'online', hostKey: null });
     expect(stages(result, 'ok')).toEqual([...BEFORE, 'workspace', 'echo', 'kill', 'cleanup']);
   });

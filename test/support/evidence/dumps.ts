@@ -1,22 +1,22 @@
 import type KcAdminClient from '@keycloak/keycloak-admin-client';
 import pg from 'pg';
 import { createKeyring, type Keyring } from '../../../src/lib/crypto/keyring.ts';
-import { withDatabase } from '../test-servers.ts';
+import { withDatabase } from '../postgres-and-keycloak.ts';
 import type { Secret } from './kinds.ts';
 
-/** Takes one piece of a dump. @param place what a hit is named by */
+/** Receives one part of a dump. @param place names the part in a hit */
 export type DumpSink = (place: string, text: string) => void;
 
 const CONCURRENCY = 4;
 
-/** Every row of every table of these databases, as JSON, but for the ids of sessions, which have to be there. */
+/** Dumps all rows of all tables of these databases as JSON, except session ids, which are stored by design. */
 export async function dumpDatabases(
   superuserUrl: string,
   names: readonly string[],
   take: DumpSink,
 ): Promise<void> {
   await withClient(superuserUrl, async (client) => {
-    // A test may have closed its database and failed before it opened it again.
+    // A test may have blocked its database and failed before unblocking it.
     const { rows } = await client.query<{ name: string }>(
       'SELECT datname AS name FROM pg_database WHERE NOT datallowconn AND datname = ANY($1)',
       [names],
@@ -46,7 +46,7 @@ async function dumpDatabase(url: string, name: string, take: DumpSink): Promise<
   });
 }
 
-/** The tokens that lie sealed in session rows: they are secrets of the run as well. */
+/** Decrypts the tokens in session rows, which are secrets of the run, too. */
 export function decryptSessionTokens(dump: string, encryptionKeys: readonly string[]): Secret[] {
   const keyrings = encryptionKeys.map((key) => createKeyring([key]));
   return [...dump.matchAll(/gAAAAA[\w-]+=*/g)].flatMap(([token]) => tokensIn(token, keyrings));
@@ -67,7 +67,7 @@ function tokensIn(token: string, keyrings: readonly Keyring[]): Secret[] {
 
 const PAGE = 500;
 
-/** What a realm holds of users (all attributes), clients (without their secrets) and events, as JSON. */
+/** Dumps a realm's users (all attributes), clients (without their secrets) and events as JSON. */
 export async function dumpRealm(admin: KcAdminClient, realm: string, take: DumpSink): Promise<void> {
   const lists: Record<string, (page: { first: number; max: number }) => Promise<unknown[]>> = {
     users: (page) => admin.users.find({ realm, ...page, briefRepresentation: false }),

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-/** How a hit names a secret, which it never prints. */
+/** A hit names a secret by its kind and never prints it. */
 const SECRET_KINDS = [
   'provider key',
   'system default key',
@@ -23,11 +23,11 @@ export type SecretKind = (typeof SECRET_KINDS)[number];
 export const Secret = z.object({ kind: z.enum(SECRET_KINDS), value: z.string() });
 export type Secret = z.output<typeof Secret>;
 
-/** What the names of evidence files begin with. */
+/** Prefixes of the names of evidence files. */
 export const SECRETS = 'secrets';
 export const LOGS = 'logs';
 export const RESPONSES = 'responses';
-/** Names of the databases that the run made. */
+/** Names of the databases that the run created. */
 export const DATABASES = 'databases';
 
 export function jsonLine(value: unknown): string {

@@ -2,18 +2,18 @@ import { channel, subscribe, unsubscribe } from 'node:diagnostics_channel';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Evidence } from '../evidence.ts';
 
-/** An answer is the product's when it carries an id as the product makes them. */
+/** A response is the app's if it has a request id in the app's format. */
 const OUR_REQUEST_ID = /^req_[0-9A-Za-z]{20}$/;
-/** More of one answer than this is not kept; answers that end are far smaller. */
+/** Maximum recorded size of a response; finite responses are far smaller. */
 const MAX_BYTES = 8_388_608;
 const REQUEST_START = 'http.server.request.start';
-/** One process runs many test files, one after the other: the last one's recorder is the only one. */
+/** One process runs many test files, one after the other. Each new recorder stops the previous one. */
 const takeoverChannel = channel('ops-center.test-evidence');
 
 /**
- * Records every answer of the product that any HTTP server of this process sends, and the credentials of
- * the requests as secrets. Two things are left out, which are secrets by design: `Set-Cookie`, and the
- * `id_token_hint` in the redirect to Keycloak's own sign-out.
+ * Records all responses of the app that any HTTP server of this process sends, and registers the credentials of the
+ * requests as secrets. Omits two values that are secrets by design: `Set-Cookie`, and the `id_token_hint` in the
+ * redirect to Keycloak's sign-out.
  */
 export function recordResponses(evidence: Evidence): void {
   const onRequest = (message: unknown) => {
@@ -51,11 +51,11 @@ function watch(evidence: Evidence, request: IncomingMessage, response: ServerRes
 }
 
 function isOurs(request: IncomingMessage, response: ServerResponse): boolean {
-  // The metrics listener gives no ids; no double answers this address.
+  // The metrics listener sends no ids; no double serves this path.
   return OUR_REQUEST_ID.test(String(response.getHeader('x-request-id'))) || request.url === '/metrics';
 }
 
-/** The chunk may be reused by its writer, so that it is copied. */
+/** Copies the chunk, because its writer may reuse it. */
 function bytesOf(chunk: unknown, encoding: unknown): Buffer | undefined {
   if (typeof chunk === 'string')
     return Buffer.from(chunk, typeof encoding === 'string' ? (encoding as BufferEncoding) : 'utf8');
@@ -78,7 +78,7 @@ function headOf(request: IncomingMessage, response: ServerResponse): string {
 }
 
 function withoutHint(location: string): string {
-  return location.replace(/([?&]id_token_hint=)[^&]*/, '$1(left out)');
+  return location.replace(/([?&]id_token_hint=)[^&]*/, '$1(omitted)');
 }
 
 function registerCredentials(evidence: Evidence, { url = '', headers }: IncomingMessage): void {

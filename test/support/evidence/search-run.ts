@@ -1,8 +1,8 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { signInAsBootstrapAdmin } from '../../../src/dev/quickstart/keycloak/realm-setup.ts';
-import { isAlive } from '../../../src/dev/quickstart/processes.ts';
-import { TEST_DATA_DIR, type ServersInUse } from '../test-servers.ts';
+import { isProcessRunning } from '../../../src/dev/quickstart/processes.ts';
+import { TEST_DATA_DIR, type ServersInUse } from '../postgres-and-keycloak.ts';
 import { dumpDatabases, dumpRealm, decryptSessionTokens } from './dumps.ts';
 import { DATABASES, LOGS, RESPONSES, Secret, SECRETS } from './kinds.ts';
 import { createSearch, type Hit, type Search } from './search.ts';
@@ -10,7 +10,7 @@ import { createSearch, type Hit, type Search } from './search.ts';
 const EVIDENCE_DIR = path.join(TEST_DATA_DIR, 'evidence');
 const REALMS = ['ops-center', 'ops-center-vault'];
 
-/** What a search found, and how much it searched. */
+/** The hits of a search, and the amount of searched data. */
 export interface SearchReport {
   secrets: number;
   bytes: Record<'logs' | 'responses' | 'databases' | 'keycloak' | 'server logs', number>;
@@ -21,19 +21,19 @@ export interface SearchReport {
 
 type Servers = Pick<ServersInUse, 'superuserUrl' | 'keycloakUrl' | 'adminPassword'>;
 
-/** Makes the folder for a run's evidence; what runs that are over have left goes away. */
+/** Creates the folder for a run's evidence, and deletes the folders of ended runs. */
 export function createEvidenceFolder(): string {
   mkdirSync(EVIDENCE_DIR, { recursive: true, mode: 0o700 });
   for (const pid of readdirSync(EVIDENCE_DIR))
-    if (!isAlive(Number(pid))) rmSync(path.join(EVIDENCE_DIR, pid), { recursive: true });
+    if (!isProcessRunning(Number(pid))) rmSync(path.join(EVIDENCE_DIR, pid), { recursive: true });
   const folder = path.join(EVIDENCE_DIR, String(process.pid));
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   return folder;
 }
 
 /**
- * Ends a run: no secret of it may be anywhere.
- * @throws Error that names each hit by its kind and place; the evidence then stays.
+ * Checks at the end of a run that no secret was written anywhere.
+ * @throws Error that names each hit by kind and place; the evidence is kept then.
  */
 export async function assertNoSecrets(
   folder: string,
@@ -48,7 +48,7 @@ export async function assertNoSecrets(
 }
 
 /**
- * Searches a run's logs, answers and databases and both realms for the run's secrets.
+ * Searches a run's logs, responses and databases and both realms for the run's secrets.
  * @param serverLogs names of log files in the test servers' folder
  */
 export async function searchRun(
@@ -116,12 +116,12 @@ function filesOf(folder: string, kind: string): string[] {
   return readdirSync(folder).filter((name) => name.startsWith(`${kind}-`));
 }
 
-/** A search in nothing finds nothing: an app that ran must have left logs and answers. */
+/** A search without data finds nothing: if an app ran, there must be logs and responses. */
 function assertNotEmpty(folder: string, { bytes }: SearchReport): void {
-  const anAppRan = readSecrets(folder).some(({ kind }) => kind === 'session secret');
+  const hasAppRun = readSecrets(folder).some(({ kind }) => kind === 'session secret');
   const isMissing = [bytes.logs, bytes.responses, bytes.databases, bytes.keycloak].includes(0);
-  if (anAppRan && isMissing)
-    throw new Error(`The search for secrets had nothing to search in: ${JSON.stringify(bytes)}`);
+  if (hasAppRun && isMissing)
+    throw new Error(`The search for secrets had no data to search: ${JSON.stringify(bytes)}`);
 }
 
 function summaryOf({ secrets, bytes, databases, hits, tookMs }: SearchReport): string {
@@ -134,5 +134,5 @@ function describeHits(hits: readonly Hit[], folder: string): string {
   const lines = hits.map(
     ({ kind, form, place, offset }) => `  ${kind}, ${form}: ${place}, at byte ${offset}`,
   );
-  return `Secrets lie where none may be (evidence: ${folder}):\n${lines.join('\n')}`;
+  return `Secrets were found (evidence: ${folder}):\n${lines.join('\n')}`;
 }

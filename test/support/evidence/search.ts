@@ -1,21 +1,21 @@
 import { createReadStream } from 'node:fs';
 import type { Secret } from './kinds.ts';
 
-/** A secret that was found. It tells which by kind only. */
+/** A secret that was found, named by its kind only. */
 export interface Hit {
   kind: Secret['kind'];
   form: Form;
   place: string;
-  /** Of the first such hit in its place. */
+  /** Byte offset of the first such hit in the place. */
   offset: number;
 }
 
 type Form = 'as it is' | 'in JSON' | 'in base64' | 'in base64url' | 'percent-encoded' | 'in hex';
 
 export interface Search {
-  /** Searches text or bytes that are whole. */
+  /** Searches a whole text or buffer. */
   text(place: string, data: string | Buffer): void;
-  /** Searches a file of any size, a piece at a time. */
+  /** Searches a file of any size in chunks. */
   file(place: string, file: string): Promise<void>;
   readonly hits: readonly Hit[];
   readonly bytes: number;
@@ -32,15 +32,15 @@ const TABLE_BITS = 20;
 const PIECE_BYTES = 4_194_304;
 
 /**
- * Looks for all secrets in all their forms at once: the last 4 bytes of each stand in a table, and only
- * where a table entry fits is a secret compared. Some 100 MB a second, however many there are.
+ * Searches for all secrets in all their forms at once. A table contains the last 4 bytes of each form, and only matches
+ * in the table are compared. About 100 MB a second for any number of secrets.
  */
 export function createSearch(secrets: readonly Secret[]): Search {
   const needles = secrets.flatMap(formsOf);
   const byGram = Map.groupBy(needles, ({ bytes }) => bytes.readUInt32LE(bytes.length - GRAM_BYTES));
   const mayEndHere = new Uint8Array(1 << TABLE_BITS);
   for (const gram of byGram.keys()) mayEndHere[slotOf(gram)] = 1;
-  // Not spread into arguments: a long race makes more secrets than a call can take.
+  // Not spread into arguments: a long test creates more secrets than a call can have arguments.
   const longest = needles.reduce((most, { bytes }) => Math.max(most, bytes.length), GRAM_BYTES);
   const hits = new Map<string, Hit>();
   let searched = 0;
@@ -76,7 +76,7 @@ export function createSearch(secrets: readonly Secret[]): Search {
         const data = Buffer.concat([kept, piece as Buffer]);
         searched += (piece as Buffer).length;
         scan(place, data, base);
-        // A secret may lie across two pieces.
+        // A secret may cross the border of two chunks.
         kept = data.subarray(Math.max(0, data.length - longest));
         base += data.length - kept.length;
       }
@@ -91,10 +91,10 @@ export function createSearch(secrets: readonly Secret[]): Search {
   };
 }
 
-// In jest's sandbox each look-up of a global takes longer than the hash itself.
+// In jest's sandbox the access to a global is slower than the hash itself.
 const { imul } = Math;
 
-/** Multiplicative hashing: keeps the table small enough for the processor's cache. */
+/** Multiplicative hash: the table fits into the processor's cache. */
 function slotOf(gram: number): number {
   return imul(gram, 0x9e3779b1) >>> (32 - TABLE_BITS);
 }
@@ -102,7 +102,7 @@ function slotOf(gram: number): number {
 function formsOf({ kind, value }: Secret): Needle[] {
   const bytes = Buffer.from(value);
   const forms = new Map<string, Form>([
-    // Padding says nothing: a key is the same key without it.
+    // Without padding, so that both spellings match.
     [value.replace(/=+$/, ''), 'as it is'],
     [bytes.toString('hex'), 'in hex'],
   ]);
@@ -120,8 +120,8 @@ function formsOf({ kind, value }: Secret): Needle[] {
 }
 
 /**
- * What base64 of a longer text shows of a secret that begins `shift` bytes after a group of three: without
- * the characters at both ends that depend on the neighbours (as in `Basic base64(id:secret)`).
+ * The characters of a secret within the base64 of a longer text, for a secret that begins `shift` bytes after a group of
+ * three. Characters at both ends that depend on the neighbouring bytes are omitted (as in `Basic base64(id:secret)`).
  */
 function base64At(secret: Buffer, shift: number): string {
   const padded = Buffer.concat([Buffer.alloc(shift), secret]);

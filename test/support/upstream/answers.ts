@@ -5,7 +5,7 @@ import { ALLOWED_HEADERS, HOSTILE_HEADERS } from './hostile-headers.ts';
 
 export const EVENT_STREAM = 'text/event-stream; charset=utf-8';
 
-/** One step of a streamed body: bytes to send, a rest, or an event to wait for. */
+/** One step of a streamed body: bytes to send, a pause, or an event to wait for. */
 type Step = string | Uint8Array | { pauseMs: number } | { until: Promise<unknown> };
 
 export interface ReplyOptions {
@@ -13,11 +13,11 @@ export interface ReplyOptions {
   status?: number;
   /** `content-type` is JSON unless set; `content-length` is added. */
   headers?: HeaderLines;
-  /** Text and bytes go out as they are, anything else as JSON. */
+  /** Text and bytes are sent unchanged, anything else as JSON. */
   body?: unknown;
 }
 
-/** A whole answer. */
+/** A complete response. */
 function reply(options: ReplyOptions = {}): Answer {
   return (writer) => {
     const body = toBytes(options.body ?? {});
@@ -25,7 +25,7 @@ function reply(options: ReplyOptions = {}): Answer {
     if (!lines.some(([name]) => name.toLowerCase() === 'content-type')) {
       lines.push(['content-type', 'application/json']);
     }
-    // HTTP has trailers in chunked answers only.
+    // HTTP allows trailers in chunked responses only.
     const isChunked = lines.some(([name]) => name.toLowerCase() === 'trailer');
     if (!isChunked) lines.push(['content-length', String(body.length)]);
     writer.head(options.status ?? 200, lines);
@@ -33,7 +33,7 @@ function reply(options: ReplyOptions = {}): Answer {
   };
 }
 
-/** A chat completion, streamed when the request asks for it. What every request gets unless scripted otherwise. */
+/** A chat completion, streamed when the request has `stream: true`. This is the default answer. */
 function completion(options: CompletionOptions & { headers?: HeaderLines } = {}): Answer {
   return (writer) => {
     const { headers = {} } = options;
@@ -44,7 +44,7 @@ function completion(options: CompletionOptions & { headers?: HeaderLines } = {})
   };
 }
 
-/** An event stream made of the given steps; it ends in order after the last. */
+/** An event stream of the given steps. It ends correctly after the last. */
 function steps(list: readonly Step[], options: { status?: number; headers?: HeaderLines } = {}): Answer {
   return async (writer) => {
     writer.head(options.status ?? 200, [['content-type', EVENT_STREAM], ...toLines(options.headers)]);
@@ -57,26 +57,26 @@ function steps(list: readonly Step[], options: { status?: number; headers?: Head
   };
 }
 
-/** A streamed completion sent in writes of `bytes` bytes, so that frames and code points are cut anywhere. */
+/** A streamed completion sent in writes of `bytes` bytes, which split frames and code points. */
 function chopped(bytes: number, options: CompletionOptions = {}): Answer {
   return (writer) => {
     const whole = Buffer.from([...completionFrames(writer.request, options), DONE].join(''));
     const count = Math.ceil(whole.length / bytes);
-    const pieces = Array.from({ length: count }, (_, index) =>
+    const chunks = Array.from({ length: count }, (_, index) =>
       whole.subarray(index * bytes, (index + 1) * bytes),
     );
-    // A rest of 0 lets each piece leave in a packet of its own.
-    return steps(pieces.flatMap((piece): Step[] => [piece, { pauseMs: 0 }]))(writer);
+    // A pause of 0 ms sends each chunk in a separate packet.
+    return steps(chunks.flatMap((chunk): Step[] => [chunk, { pauseMs: 0 }]))(writer);
   };
 }
 
-/** A streamed completion with `comments` (keep-alives) before the first frame and between all frames. */
+/** A streamed completion with a comment (keep-alive) before every frame. */
 function commented(comment = ': keep-alive\n\n', options: CompletionOptions = {}): Answer {
   return (writer) =>
     steps([...completionFrames(writer.request, options), DONE].flatMap((one) => [comment, one]))(writer);
 }
 
-/** A streamed completion that waits after `afterFrames` frames until `event`. */
+/** A streamed completion that waits for `event` after `afterFrames` frames. */
 function held(afterFrames: number, event: Promise<unknown>, options: CompletionOptions = {}): Answer {
   return (writer) => {
     const frames = [...completionFrames(writer.request, options), DONE];
@@ -84,14 +84,14 @@ function held(afterFrames: number, event: Promise<unknown>, options: CompletionO
   };
 }
 
-/** A stream without an end: one frame of `frameBytes` after the other, as fast as the client takes them. */
+/** An endless stream of frames of `frameBytes` bytes, as fast as the client reads. */
 function endlessStream({ frameBytes = 1024, everyMs = 0 } = {}): Answer {
   return async (writer) => {
     const one = completionFrames(writer.request, { text: 'x'.repeat(frameBytes) })[1] ?? '';
     writer.head(200, { 'content-type': EVENT_STREAM });
     for (;;) {
       await writer.write(one);
-      // Without any rest, a client in the same process would get no turn.
+      // Without a pause, a client in the same process would never run.
       await writer.delay(everyMs);
     }
   };
@@ -105,15 +105,15 @@ interface ErrorOptions {
   headers?: HeaderLines;
 }
 
-/** An error in OpenAI's shape and, where it has them, in OpenAI's words. */
+/** An error in OpenAI's format, with OpenAI's message where it has one. */
 function error(status: number, options: ErrorOptions = {}): Answer {
   const known = KNOWN_ERRORS[status] ?? {
     message: `Upstream error ${status}.`,
     type: 'server_error',
     code: null,
   };
-  const { headers = {}, ...own } = options;
-  return reply({ status, headers, body: { error: { ...known, param: null, ...own } } });
+  const { headers = {}, ...members } = options;
+  return reply({ status, headers, body: { error: { ...known, param: null, ...members } } });
 }
 
 const KNOWN_ERRORS: Readonly<Record<number, { message: string; type: string; code: string | null }>> = {
@@ -132,7 +132,7 @@ const KNOWN_ERRORS: Readonly<Record<number, { message: string; type: string; cod
   529: { message: 'Overloaded.', type: 'overloaded_error', code: null },
 };
 
-/** A 429 with the deadline in all the headers that providers use for it. */
+/** A 429 with the deadline in all headers that providers use for it. */
 function rateLimited(retryAfterSeconds = 20): Answer {
   return error(429, {
     headers: {
@@ -144,7 +144,7 @@ function rateLimited(retryAfterSeconds = 20): Answer {
   });
 }
 
-/** An error whose body and headers repeat the caller's key, raw and as JSON, base64 and percent text have it. */
+/** An error that contains the client's key in the body (raw, JSON, base64, percent-encoded) and in a header. */
 function keyEcho(status = 401): Answer {
   return (writer) => {
     const key = writer.request.key ?? '';
@@ -160,13 +160,13 @@ function redirect(status: 301 | 302 | 303 | 307 | 308, location: string): Answer
   return reply({ status, headers: { location }, body: {} });
 }
 
-/** Status 200 and a web page. */
+/** A web page. */
 function html(status = 200): Answer {
   const body = '<!doctype html><html><body><script>alert(1)</script>Welcome</body></html>';
   return reply({ status, headers: { 'content-type': 'text/html; charset=utf-8' }, body });
 }
 
-/** A good completion in gzip, though nobody asked for that. */
+/** A valid completion in gzip that the request did not allow. */
 function gzipped(options: CompletionOptions = {}): Answer {
   return (writer) => {
     const isStream = wantsStream(writer.request);
@@ -181,7 +181,7 @@ function gzipped(options: CompletionOptions = {}): Answer {
   };
 }
 
-/** A good completion with all of `HOSTILE_HEADERS`, and with `ALLOWED_HEADERS`, which may pass. */
+/** A valid completion with all `HOSTILE_HEADERS` and all `ALLOWED_HEADERS`. */
 function hostileHeaders(options: CompletionOptions = {}): Answer {
   return completion({ ...options, headers: [...ALLOWED_HEADERS, ...HOSTILE_HEADERS] });
 }
@@ -203,7 +203,7 @@ function toBytes(body: unknown): Buffer {
   return Buffer.from(typeof body === 'string' ? body : JSON.stringify(body));
 }
 
-/** Answers that an upstream in good order could give. */
+/** Answers of a working upstream. */
 export const answer = {
   reply,
   completion,

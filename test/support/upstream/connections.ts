@@ -3,13 +3,13 @@ import type { UpstreamConnection } from './recorded-request.ts';
 
 interface TrackedConnection {
   connection: UpstreamConnection;
-  /** Aborted when the connection is over. */
+  /** Aborted when the connection is closed. */
   signal: AbortSignal;
-  /** To be called before this side ends the connection. */
+  /** Call it before this side closes the connection. */
   markClosedByUpstream: () => void;
 }
 
-/** The connections of a server, from `add` (its `connection` event) to their end. */
+/** Tracks the connections of a server from `add` (its `connection` event) until they close. */
 export interface ConnectionTracker {
   add: (socket: Socket) => void;
   get(socket: Socket): TrackedConnection;
@@ -19,7 +19,7 @@ export interface ConnectionTracker {
   closeAll(): void;
 }
 
-/** @param onChange called whenever a connection has ended. */
+/** @param onChange called when a connection was closed. */
 export function trackConnections(onChange: () => void): ConnectionTracker {
   const trackedBySocket = new Map<Socket, TrackedConnection>();
   const connections: UpstreamConnection[] = [];
@@ -42,17 +42,17 @@ export function trackConnections(onChange: () => void): ConnectionTracker {
       closed.abort();
       onChange();
     };
-    // The first sign counts: FIN, then reset or any other error, then the end of the socket.
+    // The first event counts: FIN, a reset or another error, or the close of the socket.
     socket.once('end', close).once('error', close).once('close', close);
     socket.on('error', () => undefined);
     socket.once('close', () => trackedBySocket.delete(socket));
-    const markOurs = (): void => {
+    const markClosedByUpstream = (): void => {
       closedBy = 'upstream';
     };
-    trackedBySocket.set(socket, { connection, signal: closed.signal, markClosedByUpstream: markOurs });
+    trackedBySocket.set(socket, { connection, signal: closed.signal, markClosedByUpstream });
     if (refusalsLeft > 0) {
       refusalsLeft -= 1;
-      markOurs();
+      markClosedByUpstream();
       socket.resetAndDestroy();
     }
   }
@@ -61,7 +61,7 @@ export function trackConnections(onChange: () => void): ConnectionTracker {
     add,
     get(socket) {
       const tracked = trackedBySocket.get(socket);
-      if (tracked === undefined) throw new Error('A request came on a connection that is not known.');
+      if (tracked === undefined) throw new Error('A request arrived on an unknown connection.');
       return tracked;
     },
     list: () => connections,

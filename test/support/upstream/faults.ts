@@ -2,21 +2,21 @@ import { answer, EVENT_STREAM } from './answers.ts';
 import type { Answer, ResponseWriter } from './response-writer.ts';
 import { completionFrames, DONE, frame, type CompletionOptions } from './frames.ts';
 
-/** Endless answers end with a reset here at the latest, whoever forgot to stop reading. */
+/** Endless responses end with a reset at this size, even when a test does not stop reading. */
 const MAX_ENDLESS_BYTES = 512 * 1024 * 1024;
 const BLOCK = 'x'.repeat(64 * 1024);
 
-/** Takes the request and never answers. */
+/** Reads the request and never responds. */
 function silent(): Answer {
   return (writer) => writer.waitForClose();
 }
 
-/** Takes the request's headers and reads nothing of its body. */
+/** Reads the request's headers and nothing of its body. */
 function readsNoBody(): Answer {
   return Object.assign((writer: ResponseWriter) => writer.waitForClose(), { beforeBody: true });
 }
 
-/** Sends the status line, then one header every `everyMs`, and never comes to an end of them. */
+/** Sends the status line, then one header every `everyMs`, without an end. */
 function slowHeaders(everyMs = 20): Answer {
   return async (writer) => {
     await writer.writeRaw('HTTP/1.1 200 OK\r\n');
@@ -27,14 +27,14 @@ function slowHeaders(everyMs = 20): Answer {
   };
 }
 
-/** Headers of `bytes` bytes in all, then a good answer. */
+/** Headers of `bytes` bytes in total, then a valid response. */
 function hugeHeaders(bytes = 1024 * 1024): Answer {
   const count = Math.ceil(bytes / 1024);
   const lines = Array.from({ length: count }, (_, index) => [`x-huge-${index}`, 'h'.repeat(1000)] as const);
   return answer.completion({ headers: lines });
 }
 
-/** Headers at once, then nothing. */
+/** Sends the headers immediately, then nothing. */
 function silentAfterHeaders(contentType = EVENT_STREAM): Answer {
   return (writer) => {
     writer.head(200, { 'content-type': contentType });
@@ -42,7 +42,7 @@ function silentAfterHeaders(contentType = EVENT_STREAM): Answer {
   };
 }
 
-/** JSON headers at once, then one byte of an unfinished JSON text every `everyMs`, for ever. */
+/** Sends JSON headers immediately, then one byte of an unfinished JSON text every `everyMs`, without an end. */
 function slowBody(everyMs = 20): Answer {
   return async (writer) => {
     writer.head(200, { 'content-type': 'application/json' });
@@ -54,12 +54,12 @@ function slowBody(everyMs = 20): Answer {
   };
 }
 
-/** JSON that begins well and never ends, as fast as the client takes it. */
+/** Valid JSON without an end, as fast as the client reads. */
 function endlessJson(status = 200): Answer {
   return (writer) => pour(writer, status, 'application/json', '{"id":"chatcmpl-0","choices":[],"filler":"');
 }
 
-/** An event stream whose first line never ends. */
+/** An event stream with an endless first line. */
 function endlessLine(): Answer {
   return (writer) => pour(writer, 200, EVENT_STREAM, 'data: {"choices":[],"filler":"');
 }
@@ -69,23 +69,23 @@ async function pour(writer: ResponseWriter, status: number, type: string, start:
   await writer.write(start);
   for (let sent = 0; sent < MAX_ENDLESS_BYTES; sent += BLOCK.length) {
     await writer.write(BLOCK);
-    // A client in the same process needs a turn now and then.
+    // Without a pause, a client in the same process would never run.
     await writer.delay(0);
   }
   await writer.reset();
 }
 
-/** A reset when the request's headers are there and its body is not read. */
+/** A reset after the request's headers, with its body unread. */
 function resetBeforeBody(): Answer {
   return Object.assign((writer: ResponseWriter) => writer.reset(), { beforeBody: true });
 }
 
-/** A reset when the whole request has been read and nothing of the answer was sent. */
+/** A reset after the complete request, before any byte of the response. */
 function resetBeforeHeaders(): Answer {
   return (writer) => writer.reset();
 }
 
-/** A reset in the middle of the answer's headers. */
+/** A reset in the middle of the response headers. */
 function resetInHeaders(): Answer {
   return async (writer) => {
     await writer.writeRaw('HTTP/1.1 200 OK\r\ncontent-type: text/ev');
@@ -93,7 +93,7 @@ function resetInHeaders(): Answer {
   };
 }
 
-/** A reset right after the headers. */
+/** A reset directly after the response headers. */
 function resetAfterHeaders(contentType = EVENT_STREAM): Answer {
   return async (writer) => {
     writer.head(200, { 'content-type': contentType });
@@ -101,7 +101,7 @@ function resetAfterHeaders(contentType = EVENT_STREAM): Answer {
   };
 }
 
-/** A reset in the middle of a JSON body whose length was announced. */
+/** A reset in the middle of a JSON body with a declared length. */
 function resetInBody(): Answer {
   return async (writer) => {
     writer.head(200, { 'content-type': 'application/json', 'content-length': '1000' });
@@ -110,17 +110,17 @@ function resetInBody(): Answer {
   };
 }
 
-/** Where a stream breaks: after a whole frame, in a frame, or in a code point of several bytes. */
+/** Position of a cut: after a complete frame, in a frame, or in a multi-byte code point. */
 type Cut = 'between-frames' | 'in-frame' | 'in-code-point';
 
 interface CutOptions extends CompletionOptions {
-  /** Whole frames before the cut; the role's frame counts. 2 by default. */
+  /** Complete frames before the cut, including the role's frame. 2 by default. */
   afterFrames?: number;
   /** `between-frames` by default. */
   cut?: Cut;
 }
 
-/** A stream that is reset in the middle. */
+/** A stream with a reset in the middle. */
 function resetInStream(options: CutOptions = {}): Answer {
   return async (writer) => {
     await sendUntilCut(writer, options);
@@ -128,7 +128,7 @@ function resetInStream(options: CutOptions = {}): Answer {
   };
 }
 
-/** A stream that ends in order, as HTTP has it, but without finish reason or `[DONE]`. */
+/** A stream that ends correctly for HTTP, but without finish reason or `[DONE]`. */
 function endsEarly(options: CutOptions = {}): Answer {
   return async (writer) => {
     await sendUntilCut(writer, options);
@@ -136,7 +136,7 @@ function endsEarly(options: CutOptions = {}): Answer {
   };
 }
 
-/** A stream whose connection is closed without the end that HTTP wants (no last chunk), by FIN. */
+/** A stream that is closed by FIN without the last chunk that HTTP requires. */
 function hangsUpInStream(options: CutOptions = {}): Answer {
   return async (writer) => {
     await sendUntilCut(writer, options);
@@ -158,7 +158,7 @@ async function sendUntilCut(writer: ResponseWriter, options: CutOptions): Promis
   await writer.write(next.subarray(0, end));
 }
 
-/** A whole stream with `[DONE]`, after which the answer is not ended and the connection stays. */
+/** A complete stream with `[DONE]`, after which the response does not end and the connection stays open. */
 function openAfterDone(options: CompletionOptions = {}): Answer {
   return async (writer) => {
     writer.head(200, { 'content-type': EVENT_STREAM });
@@ -167,7 +167,7 @@ function openAfterDone(options: CompletionOptions = {}): Answer {
   };
 }
 
-/** A stream whose provider reports an error in the middle, and then ends in order without `[DONE]`. */
+/** A stream with an error event in the middle that ends correctly for HTTP, without `[DONE]`. */
 function errorEvent(options: CutOptions & { error?: object } = {}): Answer {
   const error = options.error ?? {
     message: 'The server had an error while processing your request.',
@@ -182,7 +182,7 @@ function errorEvent(options: CutOptions & { error?: object } = {}): Answer {
   };
 }
 
-/** Any bytes in place of an HTTP answer, then FIN. For framing tricks. */
+/** Any bytes instead of an HTTP response, then FIN. For framing attacks. */
 function raw(bytes: string | Uint8Array): Answer {
   return async (writer) => {
     await writer.writeRaw(bytes);
@@ -190,12 +190,12 @@ function raw(bytes: string | Uint8Array): Answer {
   };
 }
 
-/** A body shorter than its announced length, then FIN. */
+/** A body shorter than its declared length, then FIN. */
 function shortBody(): Answer {
   return raw('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{"id":"chat');
 }
 
-/** Two framings that contradict each other, as in response smuggling. */
+/** Two contradictory framing headers, as in response smuggling. */
 function doubleFraming(): Answer {
   return raw(
     'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n' +
@@ -203,7 +203,7 @@ function doubleFraming(): Answer {
   );
 }
 
-/** What can go wrong with an upstream, by name. */
+/** Faults of an upstream by name. */
 export const fault = {
   silent,
   readsNoBody,

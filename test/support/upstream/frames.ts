@@ -1,9 +1,9 @@
 import type { RecordedRequest } from './recorded-request.ts';
 
 export interface CompletionOptions {
-  /** What the model says; `Hello from the upstream.` by default. */
+  /** Text of the response; `Hello from the upstream.` by default. */
   text?: string;
-  /** The model that the answer names; the request's by default. */
+  /** Model named in the response; the request's by default. */
   model?: string;
   toolCalls?: readonly { name: string; arguments: string }[];
   usage?: { prompt_tokens: number; completion_tokens: number; total_tokens: number };
@@ -43,7 +43,7 @@ export function completionBody(request: RecordedRequest, options: CompletionOpti
   };
 }
 
-/** The frames of a streamed answer without the closing `[DONE]`: role, one per word, reason, usage if asked for. */
+/** The frames of a streamed response without the final `[DONE]`: role, one per word, finish reason, requested usage. */
 export function completionFrames(request: RecordedRequest, options: CompletionOptions = {}): string[] {
   const base = {
     id: `chatcmpl-${request.index}`,
@@ -76,8 +76,8 @@ function toolCall(call: { name: string; arguments: string }, index: number): obj
 
 function toolDeltas(call: { name: string; arguments: string }, index: number): object[] {
   const opening = { index, ...toolCall({ name: call.name, arguments: '' }, index) };
-  const pieces = call.arguments.match(/[\s\S]{1,5}/gu) ?? [];
-  return [opening, ...pieces.map((piece) => ({ index, function: { arguments: piece } }))].map((one) => ({
+  const parts = call.arguments.match(/[\s\S]{1,5}/gu) ?? [];
+  return [opening, ...parts.map((part) => ({ index, function: { arguments: part } }))].map((one) => ({
     tool_calls: [one],
   }));
 }

@@ -1,9 +1,9 @@
 type HeaderLine = readonly [name: string, value: string];
 
 /**
- * Sixty different headers that an upstream may send and no client of ours may ever see with these values.
- * Those that our own answers carry too (`x-ops-*`, `x-request-id`, `cache-control`, ...) must come with our
- * value; every value below holds `hostile` or is absurd, so that a test can look for it.
+ * Sixty headers that an upstream may send and that no client may receive with these values. Headers that the gateway
+ * also sets (`x-ops-*`, `x-request-id`, `cache-control`, ...) must have the gateway's value. Every value below contains
+ * `hostile` or is absurd, so that a test can search for it.
  */
 export const HOSTILE_HEADERS: readonly HeaderLine[] = [
   ['set-cookie', 'session=hostile; Path=/; HttpOnly'],
@@ -68,7 +68,7 @@ export const HOSTILE_HEADERS: readonly HeaderLine[] = [
   ['x-ops-unknown', 'hostile'],
 ];
 
-/** What of an upstream's headers may reach a client, beside the content type. */
+/** Upstream headers that a client receives, besides the content type. */
 export const ALLOWED_HEADERS: readonly HeaderLine[] = [
   ['retry-after', '7'],
   ['x-ratelimit-limit-requests', '60'],

@@ -1,38 +1,38 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 
-/** A connection that a client made. All times are `performance.now()`, in milliseconds. */
+/** A connection from a client. All times are `performance.now()`, in milliseconds. */
 export interface UpstreamConnection {
-  /** 0 for the first connection, and so on. */
+  /** Counted from 0. */
   readonly id: number;
   readonly openedAtMs: number;
-  /** When either side ended it; undefined while it is open. */
+  /** Time when either side closed it; undefined while it is open. */
   closedAtMs: number | undefined;
   closedBy: 'client' | 'upstream' | undefined;
 }
 
-/** A request as it arrived. */
+/** A request as received. */
 export interface RecordedRequest {
-  /** Its place among the requests, from 0. */
+  /** Counted from 0. */
   readonly index: number;
   readonly method: string;
-  /** Path with query, as it stood in the request line. */
+  /** Path with query, as in the request line. */
   readonly path: string;
   readonly httpVersion: string;
-  /** By lower-case name, as node:http merges them. */
+  /** By lower-case name, as merged by node:http. */
   readonly headers: IncomingHttpHeaders;
-  /** Every header line in order, names as they were written. */
+  /** All header lines in order, with names as sent. */
   readonly rawHeaders: readonly (readonly [name: string, value: string])[];
-  /** What stood behind `Authorization: Bearer`, or in `x-api-key`. */
+  /** Value of `Authorization: Bearer` or `x-api-key`. */
   readonly key: string | undefined;
   readonly connection: UpstreamConnection;
   readonly headersAtMs: number;
-  /** Empty until the body was read to its end. */
+  /** Empty until the body was read completely. */
   readonly body: Buffer;
   readonly bodyAtMs: number | undefined;
-  /** When the last byte of the answer was handed to the system. */
+  /** Time when the last byte of the response was passed to the operating system. */
   readonly answeredAtMs: number | undefined;
-  /** Bytes of the connection that the system has taken so far; stands still when the client reads nothing. */
+  /** Bytes of the connection that the operating system has accepted; constant while the client does not read. */
   readonly sentBytes: number;
   /** How often a write had to wait for the client. */
   readonly pausedWrites: number;
@@ -40,7 +40,7 @@ export interface RecordedRequest {
   json(): Record<string, unknown>;
 }
 
-/** The parts of a record that change while its request is served. */
+/** The members of a recorded request that change while it is served. */
 export interface RecordedRequestState {
   body: Buffer;
   bodyAtMs: number | undefined;
@@ -90,7 +90,7 @@ export function createRecord(
   return { record, state };
 }
 
-/** `bytesWritten` counts what waits in our own buffer too; a write leaves `writableLength` once it is done. */
+/** `bytesWritten` includes bytes in the socket's own buffer, which `writableLength` counts. */
 function acceptedBytes(socket: Socket): number {
   return socket.bytesWritten - socket.writableLength;
 }

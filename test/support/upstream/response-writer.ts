@@ -1,46 +1,46 @@
 import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
-import { setTimeout as rest } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { RecordedRequest, RecordedRequestState } from './recorded-request.ts';
 
-/** Header lines in order; a name may stand more than once. */
+/** Header lines in order; a name may occur more than once. */
 export type HeaderLines = Readonly<Record<string, string>> | readonly (readonly [string, string])[];
 
 /**
- * What an answer is made with. Every method waits for what it does, and rejects once the connection is
- * closed; the upstream swallows that, so an answer need not look for a client that left.
+ * Writes the response of an {@link Answer}. Every method waits until it is done and rejects when the connection is
+ * closed. The upstream ignores that rejection, so an answer needs no check for a disconnected client.
  */
 export interface ResponseWriter {
   readonly request: RecordedRequest;
   /** Aborted when the connection closes or the upstream stops. */
   readonly signal: AbortSignal;
-  /** Sends status and headers at once. */
+  /** Sends status and headers immediately. */
   head(status: number, headers?: HeaderLines): void;
-  /** Sends a piece of the body and waits while the client does not take it. */
-  write(piece: string | Uint8Array): Promise<void>;
-  /** Ends the answer as HTTP wants it; the connection stays for the next request. */
-  end(piece?: string | Uint8Array): Promise<void>;
-  /** Writes bytes past HTTP, straight to the connection. */
+  /** Sends a part of the body and waits while the client does not read. */
+  write(chunk: string | Uint8Array): Promise<void>;
+  /** Ends the response correctly; the connection stays open for the next request. */
+  end(chunk?: string | Uint8Array): Promise<void>;
+  /** Writes bytes directly to the connection, without HTTP. */
   writeRaw(bytes: string | Uint8Array): Promise<void>;
   /** Ends the connection with a TCP reset. */
   reset(): Promise<void>;
-  /** Ends the connection in an orderly way (FIN), whatever is still missing of the answer. */
+  /** Closes the connection with FIN, even when the response is incomplete. */
   hangUp(): void;
   delay(ms: number): Promise<void>;
   /** Waits for `event`, or until the connection closes. */
   waitFor(event: Promise<unknown>): Promise<void>;
-  /** Does nothing more until the connection closes. */
+  /** Waits until the connection closes, then rejects. */
   waitForClose(): Promise<never>;
 }
 
-/** An answer of the upstream: any function of an exchange. See `answer` and `fault` for ready ones. */
+/** An answer of the upstream: a function that writes a response. `answer` and `fault` create common ones. */
 export interface Answer {
-  (exchange: ResponseWriter): Promise<void> | void;
-  /** True: it runs as soon as the request's headers are there, and its body is left unread. */
+  (writer: ResponseWriter): Promise<void> | void;
+  /** True when the answer runs after the request's headers and leaves its body unread. */
   beforeBody?: boolean;
 }
 
-/** Before a reset, so that what was sent has left the client's network stack and is not lost with it. */
+/** Wait before a reset, so that the client has read the bytes sent so far, which a reset would discard. */
 const SETTLE_MS = 20;
 
 export interface ResponseWriterOptions {
@@ -48,7 +48,7 @@ export interface ResponseWriterOptions {
   state: RecordedRequestState;
   response: ServerResponse;
   signal: AbortSignal;
-  /** Told before this side ends the connection. */
+  /** Called before this side closes the connection. */
   onHangUp: () => void;
 }
 
@@ -88,10 +88,10 @@ export function createResponseWriter({
       response.writeHead(status, lines.flat());
       response.flushHeaders();
     },
-    write: (piece) => waitForDrain(response.write(piece)),
-    async end(piece) {
+    write: (chunk) => waitForDrain(response.write(chunk)),
+    async end(chunk) {
       const finished = once(response, 'finish', { signal });
-      response.end(piece);
+      response.end(chunk);
       await finished;
       state.answeredAtMs = performance.now();
     },
@@ -104,7 +104,7 @@ export function createResponseWriter({
       signal.throwIfAborted();
     },
     async reset() {
-      await rest(SETTLE_MS, undefined, { signal });
+      await delay(SETTLE_MS, undefined, { signal });
       onHangUp();
       socket.resetAndDestroy();
     },
@@ -112,7 +112,7 @@ export function createResponseWriter({
       onHangUp();
       socket.end();
     },
-    delay: (ms) => rest(ms, undefined, { signal }),
+    delay: (ms) => delay(ms, undefined, { signal }),
     async waitFor(event) {
       await Promise.race([event, closed]);
     },

@@ -2,21 +2,21 @@ import { answer } from './answers.ts';
 import type { Answer } from './response-writer.ts';
 import type { RecordedRequest } from './recorded-request.ts';
 
-/** What the upstream will answer. A key's own answers win over the queue, the queue over the default. */
+/** The answers of the upstream. Answers for a key have priority over the queue, the queue over the default. */
 export interface Script {
   queue(answers: readonly Answer[]): void;
-  setDefault(one: Answer): void;
+  setDefault(defaultAnswer: Answer): void;
   setKey(key: string, answers: readonly Answer[]): void;
-  /** Takes the answer for a request; a key's last answer and the default stay. */
+  /** Removes and returns the answer for a request. A key's last answer and the default stay. */
   take(request: RecordedRequest): Answer;
   clear(): void;
 }
 
-/** @param keys the keys that are good; undefined = any. */
+/** @param keys the valid keys; undefined means any. */
 export function createScript(keys: readonly string[] | undefined): Script {
   const queued: Answer[] = [];
   const byKey = new Map<string, Answer[]>();
-  let ownDefault: Answer | undefined;
+  let customDefault: Answer | undefined;
 
   function nextForKey(key: string | undefined): Answer | undefined {
     const answers = key === undefined ? undefined : byKey.get(key);
@@ -25,22 +25,22 @@ export function createScript(keys: readonly string[] | undefined): Script {
 
   return {
     queue: (answers) => queued.push(...answers),
-    setDefault(one) {
-      ownDefault = one;
+    setDefault(answerOfAll) {
+      customDefault = answerOfAll;
     },
     setKey: (key, answers) => byKey.set(key, [...answers]),
     take(request) {
-      return nextForKey(request.key) ?? queued.shift() ?? ownDefault ?? defaultAnswer(request, keys);
+      return nextForKey(request.key) ?? queued.shift() ?? customDefault ?? builtInAnswer(request, keys);
     },
     clear() {
       queued.length = 0;
       byKey.clear();
-      ownDefault = undefined;
+      customDefault = undefined;
     },
   };
 }
 
-function defaultAnswer(request: RecordedRequest, keys: readonly string[] | undefined): Answer {
+function builtInAnswer(request: RecordedRequest, keys: readonly string[] | undefined): Answer {
   if (keys !== undefined && !keys.includes(request.key ?? '')) return answer.error(401);
   const path = request.path.split('?', 1)[0] ?? '';
   if (request.method === 'GET' && path.endsWith('/models')) return answer.models();

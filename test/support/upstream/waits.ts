@@ -1,9 +1,9 @@
-/** Waits that end by themselves: what does not come within `timeoutMs` fails with a sentence. */
+/** Waits for conditions. A condition that is not met within `timeoutMs` fails with a description. */
 export interface Waits {
-  /** Resolves with the first value of `look` that is not undefined; looked at now and at every `changed()`. */
-  waitFor<T>(look: () => T | undefined, describe: () => string): Promise<T>;
+  /** Resolves with the first defined value of `find`, which is called now and at every `check()`. */
+  waitFor<T>(find: () => T | undefined, describe: () => string): Promise<T>;
   check(): void;
-  /** Fails all that still wait. */
+  /** Fails all pending waits. */
   failAll(reason: string): void;
 }
 
@@ -15,7 +15,7 @@ interface Waiter {
 export function createWaits(timeoutMs: number): Waits {
   const waiters = new Set<Waiter>();
   return {
-    async waitFor(look, describe) {
+    async waitFor(find, describe) {
       return new Promise((resolve, reject) => {
         const settle = (finish: () => void): void => {
           clearTimeout(timer);
@@ -24,7 +24,7 @@ export function createWaits(timeoutMs: number): Waits {
         };
         const waiter: Waiter = {
           check() {
-            const value = look();
+            const value = find();
             if (value !== undefined) {
               settle(() => {
                 resolve(value);

@@ -16,32 +16,32 @@ import type { TcpListener } from '../listeners.ts';
 import { choosePort, toLoopbackUrl } from '../ports.ts';
 import { writePrivateFile } from '../secrets.ts';
 
-/** A Docker engine of this machine, through the command `docker`. */
+/** Docker engine of this machine, used through the command `docker`. */
 export interface DockerCli {
-  /** What the command is given of our environment: where the engine is. */
+  /** Environment of the command: the variables that select the engine. */
   readonly env: Record<string, string>;
-  /** Runs `docker` to its end. @returns what it printed, warnings too. @throws StartError when it fails. */
+  /** Runs `docker` and waits for its exit. @returns its output, with warnings. @throws StartError if it fails. */
   run(args: readonly string[], signal?: AbortSignal): Promise<string>;
 }
 
-/** As docker-compose.yml names it: both build it from keycloak/Dockerfile. */
+/** Same name as in docker-compose.yml: both build keycloak/Dockerfile. */
 const IMAGE = 'ops-center-keycloak';
-/** As docker-compose.yml runs it. */
+/** Same options as in docker-compose.yml. */
 const HARDENING_OPTIONS = [
   '--read-only',
   '--cap-drop=ALL',
   '--security-opt=no-new-privileges',
   '--tmpfs=/tmp',
 ];
-/** Inside the container: pages, management, and the two of its cluster's transport, which nobody needs here. */
+/** Ports inside the container. `others` are the two of the cluster transport, which is not used here. */
 const PORTS = { pages: 8080, management: 9000, others: [7800, 57_800] };
 const DOCKER_TIMEOUT_MS = 15_000;
 const STOP_TIMEOUT_S = 20;
 
 /**
- * Finds the Docker engine that `docker` is set to.
- * @returns undefined without that command, when no engine answers, or when it is another machine's: what is
- *   published on its loopback cannot be reached from ours.
+ * Finds the Docker engine that the command `docker` uses.
+ * @returns undefined if the command is missing, the engine does not respond, or the engine runs on another machine:
+ *   ports published on its loopback cannot be reached from here.
  */
 export async function findDocker(
   environment: Record<string, string | undefined>,
@@ -62,9 +62,9 @@ export async function findDocker(
 }
 
 /**
- * Starts Keycloak in a container, reached on loopback alone, and waits until it says that it is ready. What a
- * killed start left is ended first. The realms are imported on the first start and left alone on later ones.
- * @throws StartError when the image cannot be built, the port is busy, or Keycloak does not come up.
+ * Starts Keycloak in a container that is published on loopback only, and waits until it is ready. First removes
+ * containers that a killed start left. The realms are imported on the first start only.
+ * @throws StartError if the image cannot be built, the port is in use, or Keycloak does not become ready.
  */
 export async function startKeycloakContainer(
   docker: DockerCli,
@@ -75,7 +75,7 @@ export async function startKeycloakContainer(
   await stop();
   const port = await choosePort(options.port, 'KEYCLOAK_PORT');
   const managementPort = await choosePort(0, 'KEYCLOAK_PORT');
-  note('building its image; the first time Docker fetches Keycloak');
+  note('building its image; the first build downloads Keycloak');
   await docker.run(['build', '--quiet', '--tag', IMAGE, KEYCLOAK_FOLDER], signal);
   signal?.throwIfAborted();
   const url = `http://localhost:${port}`;
@@ -97,7 +97,7 @@ export async function startKeycloakContainer(
   }
 }
 
-/** Made before it is started, so that from then on it is found by its label. @returns its id. */
+/** Creates the container without starting it, so that it can be found by its label. @returns its id. */
 async function createContainer(
   docker: DockerCli,
   options: KeycloakOptions,
@@ -111,36 +111,36 @@ async function createContainer(
     KC_BOOTSTRAP_ADMIN_USERNAME: BOOTSTRAP_ADMIN,
     KC_BOOTSTRAP_ADMIN_PASSWORD: options.secrets.get('keycloak-admin'),
   };
-  const printed = await runToCompletion({
+  const output = await runToCompletion({
     command: 'docker',
     args: [
       ...['create', `--label=${toDataDirLabel(options.dataDir)}`, ...HARDENING_OPTIONS],
-      // What it prints goes to keycloak.log; the engine keeps no second copy.
+      // The output goes to keycloak.log. The engine keeps no second copy.
       '--log-driver=none',
-      // Begins as a copy of the image's folder, the realm files in it.
+      // Docker initializes the volume with the image's folder, which has the realm files.
       `--volume=${getVolumeName(options.dataDir)}:/opt/keycloak/data`,
       `--publish=127.0.0.1:${at.port}:${PORTS.pages}`,
       `--publish=127.0.0.1:${at.managementPort}:${PORTS.management}`,
-      // By name alone: everybody on the machine can read a command line.
+      // Only the names: every user of the machine can read a command line.
       ...Object.keys(settings).map((name) => `--env=${name}`),
       IMAGE,
     ],
     env: { ...docker.env, ...settings },
     cwd: options.dataDir,
   });
-  const [id] = parseContainerIds(printed);
+  const [id] = parseContainerIds(output);
   if (id === undefined) throw new Error('docker create printed no id');
   return id;
 }
 
-/** The label tells whose it is, also after a start that was killed. */
+/** The label identifies containers of a data directory, also after the start was killed. */
 function toDataDirLabel(dataDir: string): string {
   return `ops-center.data-dir=${dataDir}`;
 }
 
 /**
- * The volume that holds the realms. Its name is kept in the data directory: without that, whose secrets are in the
- * realms, a later start must not find them.
+ * Returns the name of the volume with the realms. The name is stored in the data directory, next to the secrets that
+ * the realms use: without the directory, a later start must create new realms.
  */
 function getVolumeName(dataDir: string): string {
   const file = path.join(dataDir, 'keycloak-volume');
@@ -148,7 +148,7 @@ function getVolumeName(dataDir: string): string {
   return readFileSync(file, 'utf8').trim();
 }
 
-/** Ends the containers of a data directory and removes them; the volume stays. */
+/** Stops and removes the containers of a data directory. Keeps the volume. */
 async function removeContainers(docker: DockerCli, dataDir: string): Promise<void> {
   const ids = parseContainerIds(
     await docker.run(['ps', '--all', '--quiet', '--no-trunc', `--filter=label=${toDataDirLabel(dataDir)}`]),
@@ -158,12 +158,12 @@ async function removeContainers(docker: DockerCli, dataDir: string): Promise<voi
   await docker.run(['rm', '--force', ...ids]);
 }
 
-/** The ids of containers, each on a line of its own among warnings. */
-function parseContainerIds(printed: string): string[] {
-  return [...printed.matchAll(/^[0-9a-f]{64}$/gm)].map(([id]) => id);
+/** Container ids are on separate lines, possibly between warnings. */
+function parseContainerIds(output: string): string[] {
+  return [...output.matchAll(/^[0-9a-f]{64}$/gm)].map(([id]) => id);
 }
 
-/** Where the container itself can be reached, past what is published. */
+/** Addresses at which the container can be reached directly, without its published ports. */
 async function listContainerListeners(docker: DockerCli, id: string): Promise<TcpListener[]> {
   const format = '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}} {{end}}';
   const hosts = (await docker.run(['inspect', '--format', format, id])).split(/\s+/).filter(Boolean);

@@ -8,36 +8,36 @@ import { createPrivateFolder } from '../data-dir.ts';
 import { installKeycloak, KEYCLOAK_FOLDER, keycloakHome } from './archive.ts';
 import { listTcpListeners, type TcpListener } from '../listeners.ts';
 import { choosePort, toLoopbackUrl } from '../ports.ts';
-import { stopProcess, isAlive, listProcesses, type ProcessInfo } from '../processes.ts';
+import { stopProcess, isProcessRunning, listProcesses, type ProcessInfo } from '../processes.ts';
 import type { Secrets } from '../secrets.ts';
 import { StartError } from '../../../cli/start-error.ts';
 
 export interface KeycloakOptions {
   dataDir: string;
-  /** 0 picks a free one. */
+  /** 0 picks a free port. */
   port: number;
   secrets: Secrets;
-  /** What the realm files' `PUBLIC_URL` and `INTERNAL_URL` stand for on the first import. */
+  /** Values of `PUBLIC_URL` and `INTERNAL_URL` in the realm files, for the first import. */
   publicUrl: string;
   internalUrl: string;
-  /** Our own environment: PATH, HOME, JAVA_HOME and MAVEN_OPTS are handed on. */
+  /** Environment of this process. PATH, HOME, JAVA_HOME and MAVEN_OPTS are passed to child processes. */
   environment: Record<string, string | undefined>;
   note: (text: string) => void;
-  /** Gives the start up; nothing is left running then. */
+  /** Cancels the start; nothing is left running then. */
   signal?: AbortSignal | undefined;
 }
 
 export interface RunningKeycloak {
-  /** The address that browsers use, and that tokens name as their issuer's. */
+  /** Address for browsers, and the start of the issuer in tokens. */
   readonly url: string;
-  /** The address for calls of our own, which must not be led elsewhere: no name, see `onLoopback`. */
+  /** Address for requests of the app. Has an IP address instead of `localhost`, see `toLoopbackUrl`. */
   readonly internalUrl: string;
   readonly port: number;
-  /** Health lies there, on loopback; it must not be reachable by users. */
+  /** Port of the health endpoints, on loopback. Users must not reach it. */
   readonly managementPort: number;
-  /** All that the JVM listens on, as far as the system tells. */
+  /** All addresses on which Keycloak listens, as far as the system reports them. */
   readonly listeners: readonly TcpListener[];
-  /** Of the JVM (kc.sh may stand between us and it), or of the `docker` that follows its container. */
+  /** Process id of the JVM (kc.sh can be its parent), or of the `docker` command attached to the container. */
   readonly pid: number;
   readonly ended: Promise<string>;
   stop(): Promise<void>;
@@ -45,14 +45,14 @@ export interface RunningKeycloak {
 
 export const BOOTSTRAP_ADMIN = 'admin';
 const REALM_FILES = ['ops-center-realm.json', 'ops-center-vault-realm.json'];
-/** kc.sh sets G1; one thread's collector and the first compiler alone save 180 MB and half the start. */
+/** kc.sh selects the G1 collector. The serial collector and the C1 compiler save 180 MB and half the start time. */
 export const JAVA_OPTIONS = '-XX:-UseG1GC -XX:+UseSerialGC -XX:TieredStopAtLevel=1';
 const READY_TIMEOUT_MS = 10 * 60_000;
 
 /**
- * Installs Keycloak if need be, starts it on loopback, and waits until it says that it is ready. The realms
- * are imported on the first start and left alone on later ones.
- * @throws StartError without Java or Maven, when the port is busy, or when it does not come up.
+ * Installs Keycloak if necessary, starts it on loopback, and waits until it is ready. The realms are imported on the
+ * first start only.
+ * @throws StartError if Java or Maven is missing, the port is in use, or Keycloak does not become ready.
  */
 export async function startKeycloak(options: KeycloakOptions): Promise<RunningKeycloak> {
   const env = javaEnvironment(options.environment);
@@ -69,9 +69,7 @@ export async function startKeycloak(options: KeycloakOptions): Promise<RunningKe
   const logFile = path.join(options.dataDir, 'keycloak.log');
   const url = `http://localhost:${port}`;
   options.note(
-    isFirst
-      ? 'starting on Java for the first time: it builds itself and imports the realms'
-      : 'starting on Java',
+    isFirst ? 'starting on Java for the first time: building and importing the realms' : 'starting on Java',
   );
   const child = await startChild({
     command: path.join(home, 'bin', 'kc.sh'),
@@ -102,14 +100,14 @@ export async function startKeycloak(options: KeycloakOptions): Promise<RunningKe
   }
 }
 
-/** Where Keycloak keeps its realms, whichever version of it runs. */
+/** Folder of Keycloak's realms. It does not depend on the version. */
 export function keycloakDataFolder(dataDir: string): string {
   return path.join(dataDir, 'keycloak-data');
 }
 
 /**
- * Keycloak writes its files readable for everybody, realm keys and client secrets in them: what keeps other
- * users of the machine out is the folders around them.
+ * Restricts the folders around Keycloak's files: Keycloak creates files with realm keys and client secrets that every
+ * user of the machine can read.
  */
 function restrictFolders(dataDir: string, home: string): void {
   createPrivateFolder(keycloakDataFolder(dataDir));
@@ -117,35 +115,36 @@ function restrictFolders(dataDir: string, home: string): void {
 }
 
 /**
- * Keycloak's own default lies inside the folder of its version, and lets other processes join in
- * (AUTO_SERVER): for that the JVM would listen on one more port, which nobody needs. The other settings are the ones
- * that Keycloak adds to its own (its schema has columns named VALUE; it closes the database itself).
+ * Keycloak's default database is inside the folder of its version. It also lets other processes connect
+ * (AUTO_SERVER), so the JVM would listen on another port. The remaining settings are those that Keycloak adds to its
+ * default: its schema has columns named VALUE, and it closes the database itself.
  */
 function databaseUrl(dataDir: string): string {
   const settings = ['AUTO_SERVER=FALSE', 'NON_KEYWORDS=VALUE', 'DB_CLOSE_ON_EXIT=FALSE', 'DB_CLOSE_DELAY=0'];
   return [`jdbc:h2:file:${path.join(keycloakDataFolder(dataDir), 'keycloakdb')}`, ...settings].join(';');
 }
 
-/** The names in capitals that a realm file takes from the environment, without those that have a default. */
+/** Returns the environment variables in a realm file that have no default. */
 export function listPlaceholders(realmFile: string): string[] {
   return [...new Set([...realmFile.matchAll(/\$\{([A-Z][A-Z0-9_]*)\}/g)].map((match) => match[1] ?? ''))];
 }
 
 /**
- * Ends every process of a Keycloak in the data directory, whichever its version and whoever started it. The
- * JVM names its home on the command line; the script around it ends with it.
+ * Stops every Keycloak process of the data directory, of any version and from any start. The JVM has its home folder
+ * on the command line; its script exits with it.
  */
 export async function stopKeycloak(dataDir: string): Promise<void> {
-  const own = listProcesses().filter(({ argv }) => isKeycloakProcess(dataDir, argv));
+  const running = listProcesses().filter(({ argv }) => isKeycloakProcess(dataDir, argv));
   const ended = await Promise.all(
-    own.map(({ pid }) =>
+    running.map(({ pid }) =>
       stopProcess(pid, [
         { signal: 'SIGTERM', waitMs: 20_000 },
         { signal: 'SIGKILL', waitMs: 5_000 },
       ]),
     ),
   );
-  if (ended.includes(false)) throw new StartError(`Keycloak in ${dataDir} does not end.`);
+  if (ended.includes(false))
+    throw new StartError(`Keycloak in ${dataDir} cannot be stopped. Kill its process.`);
 }
 
 const HOME_OPTION = '-Dkc.home.dir=';
@@ -157,12 +156,12 @@ function isKeycloakProcess(dataDir: string, argv: readonly string[]): boolean {
   return isScript || argv.some((part) => part.startsWith(`${HOME_OPTION}${homes}`));
 }
 
-/** The JVM of the Keycloak in `home`; kc.sh spells its home that way. */
+/** Finds the JVM of the Keycloak in `home`. kc.sh passes the folder as `<home>/bin/..`. */
 function findJvm(home: string): ProcessInfo | undefined {
   return listProcesses().find(({ argv }) => argv.includes(`${HOME_OPTION}${home}/bin/..`));
 }
 
-/** What of our environment a child is given: those of the names that are set. */
+/** Returns the named variables that are set, as the environment of a child process. */
 export function pickEnvironment(
   environment: Record<string, string | undefined>,
   names: readonly string[],
@@ -176,7 +175,7 @@ function javaEnvironment(environment: Record<string, string | undefined>): Recor
   return pickEnvironment(environment, ['PATH', 'HOME', 'JAVA_HOME', 'MAVEN_OPTS', 'TMPDIR']);
 }
 
-/** @returns words for why the machine's Java cannot run Keycloak; undefined when it can. */
+/** @returns why the installed Java cannot run Keycloak; undefined if it can. */
 export async function findJavaProblem(
   environment: Record<string, string | undefined>,
   cwd: string,
@@ -184,17 +183,17 @@ export async function findJavaProblem(
   const env = javaEnvironment(environment);
   const javaHome = env['JAVA_HOME'];
   const command = javaHome === undefined ? 'java' : path.join(javaHome, 'bin', 'java');
-  const printed = await runToCompletion({ command, args: ['-version'], env, cwd }).catch(() => '');
-  const major = Number(/version "(\d+)/.exec(printed)?.[1] ?? 0);
+  const output = await runToCompletion({ command, args: ['-version'], env, cwd }).catch(() => '');
+  const major = Number(/version "(\d+)/.exec(output)?.[1] ?? 0);
   if (major >= 17) return undefined;
-  return major === 0 ? 'There is no Java' : `Java ${major} is too old`;
+  return major === 0 ? 'Java is not installed' : `Java ${major} is too old`;
 }
 
 async function assertJava({ environment, dataDir }: KeycloakOptions): Promise<void> {
   const problem = await findJavaProblem(environment, dataDir);
   if (problem === undefined) return;
   throw new StartError(
-    `${problem}: Keycloak needs Java 17, 21 or 25, or a Docker engine on this machine, and none answers either. Install Java (Debian: \`apt install openjdk-17-jre-headless\`, macOS: \`brew install openjdk@21\`) or point JAVA_HOME to it; or start Docker, and a container of Keycloak is taken; or set KEYCLOAK_URL to a Keycloak of your own.`,
+    `${problem}, and no Docker engine responds. Keycloak needs Java 17, 21 or 25, or a Docker engine on this machine. Install Java (Debian: \`apt install openjdk-17-jre-headless\`, macOS: \`brew install openjdk@21\`) or set JAVA_HOME; or start Docker to run Keycloak in a container; or set KEYCLOAK_URL to your own Keycloak.`,
   );
 }
 
@@ -209,9 +208,9 @@ export function realmVariables(options: KeycloakOptions): Record<string, string>
 }
 
 /**
- * Lays the realm files where Keycloak imports from.
- * @throws StartError when a placeholder has no value: Keycloak would take its literal text, which everyone
- *   can read here, for the secret.
+ * Copies the realm files to Keycloak's import folder.
+ * @throws StartError if a placeholder has no value: Keycloak would use its literal text, which is public, as the
+ *   secret.
  */
 export async function copyRealmFiles(home: string, values: Record<string, string>): Promise<void> {
   const folder = path.join(home, 'data', 'import');
@@ -219,7 +218,8 @@ export async function copyRealmFiles(home: string, values: Record<string, string
   for (const file of REALM_FILES) {
     const source = path.join(KEYCLOAK_FOLDER, file);
     const missing = listPlaceholders(await readFile(source, 'utf8')).filter((name) => !values[name]);
-    if (missing.length > 0) throw new StartError(`${file} cannot be imported without ${missing.join(', ')}.`);
+    if (missing.length > 0)
+      throw new StartError(`${file} cannot be imported without ${missing.join(', ')}. Set these variables.`);
     await copyFile(source, path.join(folder, file));
   }
 }
@@ -231,7 +231,7 @@ function serverArguments(url: string, port: number, managementPort: number): str
   ];
 }
 
-/** Waits until Keycloak says so. @throws StartError with the end of its log when `child` ends before. */
+/** Waits until Keycloak is ready. @throws StartError with the end of its log if `child` exits before. */
 export async function waitForKeycloak(
   managementPort: number,
   child: Child,
@@ -240,19 +240,19 @@ export async function waitForKeycloak(
 ): Promise<void> {
   const untilMs = Date.now() + READY_TIMEOUT_MS;
   let ended: string | undefined;
-  void child.ended.then((how) => {
-    ended = how;
+  void child.ended.then((exit) => {
+    ended = exit;
   });
   for (;;) {
     signal?.throwIfAborted();
-    if (ended !== undefined || !isAlive(child.pid)) {
+    if (ended !== undefined || !isProcessRunning(child.pid)) {
       throw new StartError(
-        `Keycloak ${ended ?? 'ended'}. The end of ${logFile}:\n${await readLogTail(logFile)}`,
+        `Keycloak ${ended ?? 'exited'}. The end of ${logFile}:\n${await readLogTail(logFile)}`,
       );
     }
     if (Date.now() > untilMs)
-      throw new StartError(`Keycloak did not become ready in 10 minutes; see ${logFile}`);
-    // "Listening" is logged before the schema and the import are done; this alone says ready.
+      throw new StartError(`Keycloak did not become ready in 10 minutes. See ${logFile}.`);
+    // Keycloak logs "Listening" before the schema and the import are finished. Only this endpoint shows readiness.
     const answer = await fetch(`http://127.0.0.1:${managementPort}/health/ready`).catch(() => undefined);
     await answer?.body?.cancel();
     if (answer?.status === 200) return;

@@ -4,9 +4,9 @@ import { BOOTSTRAP_ADMIN } from './keycloak.ts';
 import { StartError } from '../../../cli/start-error.ts';
 
 /**
- * Signs in as the admin that the first start of Keycloak made.
- * @param passwordSource where the password was read from, for people
- * @throws StartError when the password is not that admin's (any more).
+ * Signs in as the admin that Keycloak created on its first start.
+ * @param passwordSource where the password was read from, for the error message.
+ * @throws StartError if Keycloak refuses the password.
  */
 export async function signInAsBootstrapAdmin(
   baseUrl: string,
@@ -19,13 +19,13 @@ export async function signInAsBootstrapAdmin(
   } catch (error) {
     if (!isRefused(error)) throw error;
     throw new StartError(
-      `Keycloak refuses the password in ${passwordSource} for its user "${BOOTSTRAP_ADMIN}". If you changed it in the console, write the new one there.`,
+      `Keycloak refuses the password in ${passwordSource} for its user "${BOOTSTRAP_ADMIN}". If you changed it in the console, write the new password to ${passwordSource}.`,
     );
   }
   return admin;
 }
 
-/** Points the web client at the address in use: a start may have chosen another port. */
+/** Sets the current addresses of the app in its web client: a start can choose another port. */
 export async function setWebClientAddresses(
   admin: KcAdminClient,
   realm: string,
@@ -40,7 +40,7 @@ export async function setWebClientAddresses(
   );
 }
 
-/** The members of a web client that follow from the app's address. */
+/** Properties of a web client that depend on the app's address. */
 export function webClientAddresses(
   attributes: Record<string, unknown> | undefined,
   publicUrl: string,
@@ -57,7 +57,7 @@ export function webClientAddresses(
   };
 }
 
-/** Adds the demo users and their organization; what is there already stays as it is. */
+/** Adds the demo users and their organization. Existing ones are not changed. */
 export async function addDemoData(admin: KcAdminClient, realm: string, demo: Demo): Promise<void> {
   await admin.realms.partialImport({
     realm,
@@ -83,11 +83,11 @@ async function ensureOrganization(
   const found = await admin.organizations.find({ realm, search: organization.name, exact: true });
   const existing = found.find((candidate) => candidate.alias === organization.alias)?.id;
   if (existing !== undefined) return existing;
-  const made = await admin.organizations.create({ realm, ...organization });
-  return made.id;
+  const created = await admin.organizations.create({ realm, ...organization });
+  return created.id;
 }
 
-/** How Keycloak says that a user or a password is wrong (RFC 6749, 5.2; older versions answer 401). */
+/** Keycloak's response to a wrong user or password (RFC 6749, 5.2; older versions answer 401). */
 function isRefused(error: unknown): boolean {
   return (
     readStatus(error) === 401 || (readStatus(error) === 400 && (error as Error).message === 'invalid_grant')

@@ -2,8 +2,9 @@ import { findDocker, startKeycloakContainer, type DockerCli } from './container.
 import { findJavaProblem, startKeycloak, type KeycloakOptions, type RunningKeycloak } from './keycloak.ts';
 
 /**
- * Decides what Keycloak runs on: the machine's Java, and where that is missing or too old, a Docker engine.
- * @returns undefined for Java, also where there is neither: without Java `startKeycloak` says what to install.
+ * Finds a Docker engine to run Keycloak on if Java is missing or too old.
+ * @returns undefined if Java can be used, and also if Docker is missing too: `startKeycloak` then reports what to
+ *   install.
  */
 export async function findDockerFallback(
   options: Pick<KeycloakOptions, 'environment' | 'dataDir'>,
@@ -15,13 +16,13 @@ export async function findDockerFallback(
 }
 
 /**
- * Starts Keycloak on what there is, and says on what.
- * @throws StartError when there is neither, and as either way does.
+ * Starts Keycloak on Java, or in a Docker container if Java cannot be used.
+ * @throws StartError if both are missing, or if the start fails.
  */
 export async function startOwnKeycloak(options: KeycloakOptions): Promise<RunningKeycloak> {
   const fallback = await findDockerFallback(options);
   options.signal?.throwIfAborted();
   if (fallback === undefined) return startKeycloak(options);
-  options.note(`${fallback.reason}: taking a container of Docker`);
+  options.note(`${fallback.reason}: starting in a Docker container`);
   return startKeycloakContainer(fallback.docker, options);
 }

@@ -12,9 +12,9 @@ const require = createRequire(import.meta.url);
 const Symlinks = z.array(z.object({ source: z.string(), target: z.string() }));
 
 /**
- * Finds the Postgres that came with the development dependencies.
- * @param copyTo where to put a copy when `user` cannot get to `node_modules`.
- * @returns the folder that holds `bin`, `lib` and `share`.
+ * Locates the Postgres binaries of the development dependencies.
+ * @param copyTo folder for a copy, used if `user` cannot read `node_modules`.
+ * @returns folder with `bin`, `lib` and `share`.
  */
 export async function locatePostgres(user: RunAs | undefined, copyTo: string): Promise<string> {
   const native = path.join(packageFolder(), 'native');
@@ -37,14 +37,14 @@ function packageFolder(): string {
     return path.join(path.dirname(createRequire(wrapper).resolve(name)), '..');
   } catch {
     throw new StartError(
-      `There is no ${name} in node_modules. Run \`npm ci\` with development and optional packages, or set DATABASE_URL to a Postgres of your own.`,
+      `The package ${name} is not installed. Run \`npm ci\` with development and optional packages, or set DATABASE_URL to your own Postgres.`,
     );
   }
 }
 
 /**
- * npm packages cannot hold symbolic links: the package makes its own in an install script, which
- * `--ignore-scripts` leaves out. Paths in the list are relative to the package.
+ * Creates the symbolic links of the package. npm packages cannot contain links, so the package creates them in an
+ * install script, which `--ignore-scripts` skips. Paths in the list are relative to the package.
  */
 async function restoreSymlinks(native: string): Promise<void> {
   const list = path.join(native, 'pg-symlinks.json');

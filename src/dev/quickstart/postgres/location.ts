@@ -5,21 +5,21 @@ import type { RunAs } from '../child.ts';
 import { canEnter, getUnprivilegedUser } from '../unprivileged.ts';
 
 export interface PostgresLocation {
-  /** The user that Postgres runs as; undefined: ours. */
+  /** Unix user that Postgres runs as; undefined: the user of this process. */
   runAs: RunAs | undefined;
-  /** A folder of that user, closed to others: the cluster is in `data` below it. */
+  /** Folder of that user, closed to other users. The cluster is in its subfolder `data`. */
   folder: string;
-  /** A folder that the user can get to, for a copy of the binaries. */
+  /** Folder that the user can enter, for a copy of the binaries. */
   binariesParent: string;
 }
 
-/** Where root may keep things that another user must reach. */
+/** Folder for data that root creates and another user must reach. */
 const SHARED_FOLDER = '/var/lib/ops-center';
 
 /**
- * Decides where the cluster lives: DATA_DIR/postgres. Root with DATA_DIR below a folder that the
- * unprivileged user cannot enter (`/root`) keeps it in `/var/lib/ops-center/<random>` instead; DATA_DIR
- * then holds the path, so deleting DATA_DIR starts afresh there too.
+ * Creates the folder of the cluster: DATA_DIR/postgres. If root starts it and the unprivileged user cannot enter
+ * DATA_DIR (below `/root`, for example), the folder is `/var/lib/ops-center/<random>`. Its path is then stored in
+ * DATA_DIR, so that deleting DATA_DIR leads to a new cluster.
  */
 export function preparePostgresLocation(dataDir: string): PostgresLocation {
   const defaultFolder = path.join(dataDir, 'postgres');

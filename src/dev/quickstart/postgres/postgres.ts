@@ -8,32 +8,32 @@ import { locatePostgres } from './binaries.ts';
 import { preparePostgresLocation, type PostgresLocation } from './location.ts';
 import { prepareRoles } from './roles.ts';
 import { choosePort } from '../ports.ts';
-import { commandLine, stopProcess, isAlive } from '../processes.ts';
+import { readCommandLine, stopProcess, isProcessRunning } from '../processes.ts';
 import type { Secrets } from '../secrets.ts';
 import { StartError } from '../../../cli/start-error.ts';
 
 export interface PostgresOptions {
   dataDir: string;
-  /** 0 picks a free one. */
+  /** 0 picks a free port. */
   port: number;
   secrets: Secrets;
-  /** false: fsync off, for tests that throw the data away. */
+  /** false turns fsync off, for tests whose data is not kept. */
   durable: boolean;
-  /** Says what is being done, for the progress display. */
+  /** Receives the current activity, for the progress display. */
   note: (text: string) => void;
 }
 
-/** `superuser` exists for the set-up alone: the app is never given it. */
+/** `superuser` is used for setup only. The app does not receive its password. */
 export type PostgresRole = 'superuser' | 'owner' | 'app';
 
 export interface RunningPostgres {
   readonly port: number;
   readonly pid: number;
-  /** Resolves when the server ended, with words for how. */
+  /** Resolves when the server has exited, with a text that describes the exit. */
   readonly ended: Promise<string>;
-  /** A connection string. The password is in it. */
+  /** Connection string, with the password. */
   urlFor(role: PostgresRole, database?: string): string;
-  /** Ends it: connections are cut, everything committed is kept. */
+  /** Stops the server: closes all connections and keeps all committed data. */
   stop(): Promise<void>;
 }
 
@@ -41,9 +41,9 @@ const ROLE_NAMES = { superuser: 'postgres', owner: 'ops_center_owner', app: 'ops
 const DATABASE_NAME = 'ops_center';
 
 /**
- * Starts Postgres on loopback, making the cluster, its two roles and its database on the first run. A
- * server that an earlier, killed start left behind in the same folder is ended first.
- * @throws StartError when the port is busy or the server does not come up.
+ * Starts Postgres on loopback. Creates the cluster, its two roles and its database on the first run. First stops a
+ * server that a killed start left running in the same folder.
+ * @throws StartError if the port is in use or the server does not become ready.
  */
 export async function startPostgres(options: PostgresOptions): Promise<RunningPostgres> {
   const location = preparePostgresLocation(options.dataDir);
@@ -52,7 +52,7 @@ export async function startPostgres(options: PostgresOptions): Promise<RunningPo
   await stopOrphanedPostgres(data);
   const port = await choosePort(options.port, 'POSTGRES_PORT');
   if (!existsSync(data)) {
-    options.note('making the database cluster');
+    options.note('creating the database cluster');
     await createCluster(binaries, location, options);
   }
   const logFile = path.join(options.dataDir, 'postgres.log');
@@ -79,20 +79,20 @@ export async function startPostgres(options: PostgresOptions): Promise<RunningPo
 }
 
 /**
- * Ends a server that still serves this folder, and removes a `postmaster.pid` whose process id now
- * belongs to something else (Postgres takes any live process of its own user for a running server).
+ * Stops a server that still runs on this folder. Removes a `postmaster.pid` whose process id now belongs to another
+ * process: Postgres would take any process of its own user for a running server.
  */
 export async function stopOrphanedPostgres(data: string): Promise<void> {
   const pidFile = path.join(data, 'postmaster.pid');
   const lines = (await readFile(pidFile, 'utf8').catch(() => '')).split('\n');
   const pid = Number(lines[0]);
   if (!Number.isInteger(pid) || pid <= 1) return;
-  if (isAlive(pid) && isServing(pid, data)) await stopPostgres(pid);
+  if (isProcessRunning(pid) && isServing(pid, data)) await stopPostgres(pid);
   else await rm(pidFile, { force: true });
 }
 
 function isServing(pid: number, data: string): boolean {
-  const argv = commandLine(pid) ?? [];
+  const argv = readCommandLine(pid) ?? [];
   return path.basename(argv[0] ?? '') === 'postgres' && argv[argv.indexOf('-D') + 1] === data;
 }
 
@@ -102,7 +102,7 @@ async function stopPostgres(pid: number): Promise<void> {
     { signal: 'SIGINT', waitMs: 10_000 },
     { signal: 'SIGQUIT', waitMs: 5_000 },
   ]);
-  if (!ended) throw new StartError(`Postgres (process ${pid}) does not end.`);
+  if (!ended) throw new StartError(`Postgres cannot be stopped. Kill process ${pid}.`);
 }
 
 async function createCluster(
@@ -130,7 +130,7 @@ async function createCluster(
   } finally {
     await rm(passwordFile, { force: true });
   }
-  // Renamed only when complete: a killed initdb never counts as a cluster.
+  // Renamed only when complete, so that a killed initdb leaves no partial cluster.
   await rename(draft, path.join(location.folder, 'data'));
 }
 
@@ -160,8 +160,8 @@ function toRunningPostgres(child: Child, port: number, secrets: Secrets): Runnin
 
 async function waitForPostgres(server: RunningPostgres, child: Child, logFile: string): Promise<void> {
   let ended: string | undefined;
-  void child.ended.then((how) => {
-    ended = how;
+  void child.ended.then((exit) => {
+    ended = exit;
   });
   const untilMs = Date.now() + 60_000;
   for (;;) {
@@ -176,9 +176,10 @@ async function waitForPostgres(server: RunningPostgres, child: Child, logFile: s
       await client.connect();
       return;
     } catch (error) {
-      // 28P01: the server is up and the password is not the cluster's (DATA_DIR/secrets was lost).
+      // 28P01: the server is up, but the password is not that of the cluster (DATA_DIR/secrets was lost).
       if ((error as { code?: string }).code === '28P01') throw passwordMismatch();
-      if (Date.now() > untilMs) throw new StartError(`Postgres did not come up in 60 s; see ${logFile}`);
+      if (Date.now() > untilMs)
+        throw new StartError(`Postgres did not become ready in 60 s. See ${logFile}.`);
       await delay(50);
     } finally {
       await client.end().catch(() => undefined);
@@ -188,6 +189,6 @@ async function waitForPostgres(server: RunningPostgres, child: Child, logFile: s
 
 function passwordMismatch(): StartError {
   return new StartError(
-    'The database refuses the password in DATA_DIR/secrets: the two are not from the same start. Restore the file, or move DATA_DIR away to start afresh.',
+    'Postgres refuses the password in DATA_DIR/secrets: it is not the password of this cluster. Restore the file, or move DATA_DIR away to start with a new cluster.',
   );
 }

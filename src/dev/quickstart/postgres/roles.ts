@@ -5,13 +5,13 @@ interface RoleLogin {
   password: string;
 }
 
-/** The role through which the app's login gets its rights; migrations grant to it. */
+/** Role that gives the app's login its privileges. Migrations grant privileges to it. */
 const APP_GROUP = 'ops_center_app';
 
 /**
- * Makes the two logins and the database, and sets what an earlier start may have left undone:
- * - `owner` owns the database and its schema and runs migrations; it may add members to the app's group;
- * - `app` is a member of the group and nothing else: no superuser, owns nothing, creates nothing.
+ * Creates the two logins and the database. Idempotent, so it also completes an interrupted start:
+ * - `owner` owns the database and its schema, runs migrations, and can add members to the app's group;
+ * - `app` is only a member of the group: it is no superuser, owns nothing and can create nothing.
  */
 export async function prepareRoles(
   superuserUrl: string,
@@ -21,7 +21,7 @@ export async function prepareRoles(
   const client = new pg.Client({ connectionString: superuserUrl });
   await client.connect();
   try {
-    // A statement that fails is logged with its text, and these hold passwords.
+    // Postgres logs the text of failed statements, and these contain passwords.
     await client.query('SET log_min_error_statement = panic');
     await ensureRole(client, APP_GROUP, 'NOLOGIN');
     for (const login of [logins.owner, logins.app]) {

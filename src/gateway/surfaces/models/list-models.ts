@@ -1,5 +1,5 @@
 import type { User } from '../../../http/principal.ts';
-import { type KeyService, type ProviderKey } from '../../../keys/service.ts';
+import type { KeyService, ProviderKey } from '../../../keys/service.ts';
 import type { Provider } from '../../../providers/provider.ts';
 import { BYOK_TIER, isTierAtLeast } from '../../../config/tiers.ts';
 import type { LoopGuard } from '../../../lib/net/loop-guard.ts';
@@ -21,17 +21,17 @@ export interface ListModelsDeps {
 
 export interface ListModelsQuery {
   user: User;
-  /** The request's own hops. */
+  /** Value of the loop guard header of the request. */
   receivedLoopHeader: string | undefined;
   signal: AbortSignal;
 }
 
-/** The models that a user's own keys and the system default reach, ids as requests name them. */
-export type ListModels = (question: ListModelsQuery) => Promise<ModelList>;
+/** Lists the models that the user's keys and the system default serve, with ids as requests name them. */
+export type ListModels = (query: ListModelsQuery) => Promise<ModelList>;
 
 type ModelEntry = ModelList['data'][number];
 
-/** Builds the model list: what providers list live, else the catalogue. */
+/** Lists what the providers report, else the built-in catalogue. */
 export function createListModels(deps: ListModelsDeps): ListModels {
   return async (query) => {
     deps.loopGuard.rejectLoop(query.receivedLoopHeader);
@@ -43,16 +43,16 @@ export function createListModels(deps: ListModelsDeps): ListModels {
         )
       : [];
     const entries = (await Promise.all([...personal, listSystemModels(deps, query)])).flat();
-    // The own key comes first in the list, and answers where both could.
+    // The personal entry is listed first and wins when the system offers the same id.
     const byId = new Map(entries.toReversed().map((entry) => [entry.id, entry]));
     return { object: 'list', data: [...byId.values()].toReversed() };
   };
 }
 
-/** Asks with the first key of the pool that can be used. */
+/** Uses the first usable key of the pool. */
 async function listPersonalModels(
   deps: ListModelsDeps,
-  { user, receivedLoopHeader: receivedHop, signal }: ListModelsQuery,
+  { user, receivedLoopHeader, signal }: ListModelsQuery,
   provider: Provider,
   pool: readonly ProviderKey[],
 ): Promise<ModelEntry[]> {
@@ -65,7 +65,7 @@ async function listPersonalModels(
       key: key.token,
       address,
       authorization: decrypted.secret === '' ? {} : provider.keyTest.authorize(decrypted.secret),
-      loopHeader: address.isUserSupplied ? deps.loopGuard.extendHeader(receivedHop) : null,
+      loopHeader: address.isUserSupplied ? deps.loopGuard.extendHeader(receivedLoopHeader) : null,
       signal,
     });
     return toModelEntries(provider, models ?? toListedModels(provider.models), 'personal');

@@ -5,7 +5,7 @@ import { StrictUpstreamModelList, UpstreamModelList } from '../../schema.ts';
 import { discardBody, upstreamMalformed, readBoundedBody } from '../../../lib/net/upstream-body.ts';
 import type { UpstreamAddress } from '../../../providers/address.ts';
 
-/** A model as an upstream lists it. */
+/** A model in an upstream's list. */
 export interface ListedModel {
   id: string;
   /** Epoch seconds. */
@@ -14,25 +14,25 @@ export interface ListedModel {
 }
 
 export interface ProviderModelsQuery {
-  /** The pool: each has one list, of the key that was asked with last. */
+  /** Pool id. One list is cached for each pool: that of the key used last. */
   pool: string;
   /**
-   * What tells the keys of a pool apart, one that was replaced from the one before too; never a key itself.
-   * Another key's list is not shown: it may reach other models.
+   * Identifies one version of one key of the pool; never the key itself. A list is not shown for another key, which
+   * may serve other models.
    */
   key: string;
   address: UpstreamAddress;
-  /** What carries the key, as this provider wants it; none where the endpoint wants no key. */
+  /** The provider's authorization headers; empty when the endpoint needs no key. */
   authorization: Readonly<Record<string, string>>;
-  /** For an address that a user brought. */
+  /** Value of the loop guard header; null for addresses that no user supplied. */
   loopHeader: string | null;
   signal: AbortSignal;
 }
 
 /**
- * Asks a provider for its models; remembered for 5 minutes. Of a list from an address that a user brought, the
- * first 500 models and 128 KB are taken.
- * @returns undefined when it does not answer within 2 s, or not with a model list.
+ * Reads a provider's model list, cached for 5 minutes. From an address that a user supplied, at most the first 500
+ * models and 128 KB are kept.
+ * @returns undefined when there is no valid model list within 2 s.
  * @throws the signal's reason.
  */
 export type FindProviderModels = (query: ProviderModelsQuery) => Promise<readonly ListedModel[] | undefined>;
@@ -63,12 +63,12 @@ export function createFindProviderModels(dialer: Dialer, now: () => number = Dat
 
 type CacheKey = Pick<ProviderModelsQuery, 'pool' | 'key'>;
 
-/** Lists by pool, the oldest first: all live equally long, so the expired ones stand in front. */
+/** Lists by pool, the oldest first. All have the same lifetime, so the expired lists come first. */
 function createListCache(now: () => number) {
-  const lists = new Map<string, { key: string; models: readonly ListedModel[]; untilMs: number }>();
+  const lists = new Map<string, { key: string; models: readonly ListedModel[]; expiresAtMs: number }>();
   function dropExpired(): void {
-    for (const [pool, { untilMs }] of lists) {
-      if (untilMs > now() && lists.size <= MAX_CACHED_LISTS) return;
+    for (const [pool, { expiresAtMs }] of lists) {
+      if (expiresAtMs > now() && lists.size <= MAX_CACHED_LISTS) return;
       lists.delete(pool);
     }
   }
@@ -80,13 +80,13 @@ function createListCache(now: () => number) {
     },
     set({ pool, key }: CacheKey, models: readonly ListedModel[]): void {
       lists.delete(pool);
-      lists.set(pool, { key, models, untilMs: now() + CACHE_TTL_MS });
+      lists.set(pool, { key, models, expiresAtMs: now() + CACHE_TTL_MS });
       dropExpired();
     },
   };
 }
 
-/** The models in front that are not more than may be kept of a list that anybody can have written. */
+/** The first models within the limits for lists from user-supplied addresses. */
 function limitModels(models: readonly ListedModel[]): readonly ListedModel[] {
   let bytes = 0;
   const firstExcess = models.findIndex((model, index) => {
@@ -97,7 +97,7 @@ function limitModels(models: readonly ListedModel[]): readonly ListedModel[] {
 }
 
 async function fetchModels(dialer: Dialer, query: ProviderModelsQuery): Promise<readonly ListedModel[]> {
-  const { address, authorization, loopHeader: hop, signal } = query;
+  const { address, authorization, loopHeader, signal } = query;
   const response = await dialer.request({
     url: new URL(`${address.baseUrl}/models`),
     method: 'GET',
@@ -105,9 +105,9 @@ async function fetchModels(dialer: Dialer, query: ProviderModelsQuery): Promise<
       accept: 'application/json',
       'accept-encoding': 'identity',
       ...authorization,
-      ...(hop === null ? {} : { [LOOP_HEADER]: hop }),
+      ...(loopHeader === null ? {} : { [LOOP_HEADER]: loopHeader }),
     },
-    guarded: address.isUserSupplied,
+    isGuarded: address.isUserSupplied,
     signal: AbortSignal.any([signal, AbortSignal.timeout(LIST_TIMEOUT_MS)]),
     firstByteTimeoutMs: LIST_TIMEOUT_MS,
     idleTimeoutMs: LIST_TIMEOUT_MS,
@@ -122,6 +122,6 @@ async function fetchModels(dialer: Dialer, query: ProviderModelsQuery): Promise<
 async function readModels(response: UpstreamResponse): Promise<readonly ListedModel[]> {
   if (response.status !== 200) throw upstreamMalformed(`The provider answered ${response.status}.`);
   const value = parseJson((await readBoundedBody(response.body, MAX_LIST_BYTES)).toString('utf8'));
-  // Many a service answers `{data: [{id}]}`: from a private address only what calls itself a model list counts.
-  return (response.fromPublicAddress ? UpstreamModelList : StrictUpstreamModelList).parse(value).data;
+  // Many services respond with `{data: [{id}]}`, so from a private address the `object` members must match too.
+  return (response.isFromPublicAddress ? UpstreamModelList : StrictUpstreamModelList).parse(value).data;
 }

@@ -1,6 +1,6 @@
 import type { AppError } from '../../../lib/errors.ts';
 
-/** An error in the shape that OpenAI's SDKs read. */
+/** An error in the shape that OpenAI's SDKs parse. */
 export interface OpenAiError {
   error: { message: string; type: string; param: string | null; code: string | null } & Record<
     string,
@@ -8,7 +8,7 @@ export interface OpenAiError {
   >;
 }
 
-/** Our error in OpenAI's shape; its code stands in `error.code`, extra members beside it. */
+/** Converts an error to OpenAI's shape: the code is `error.code`, extra members are added to `error`. */
 export function toOpenAiError(error: AppError, requestId: string): OpenAiError {
   return {
     error: {
@@ -22,7 +22,7 @@ export function toOpenAiError(error: AppError, requestId: string): OpenAiError {
   };
 }
 
-/** The protocol's error event, for a stream that has begun; frames of its own, then the stream is closed. */
+/** The error event that ends a stream which has already begun. */
 export function toOpenAiErrorEvent(error: AppError, requestId: string): string {
   return `data: ${JSON.stringify(toOpenAiError(error, requestId))}\n\n`;
 }

@@ -4,8 +4,8 @@ import { foldName } from '../../admission/field-names.ts';
 import { findTopLevelMembers } from '../../admission/json-members.ts';
 
 /**
- * Fields that we act on. If one stood twice, we and the upstream could read different ones, and lax readers
- * also take another spelling for the same name; so each may stand once, as written here.
+ * Fields that the gateway reads. If one occurred twice, the gateway and the upstream could read different values.
+ * Lax parsers also accept other spellings of a name. So each may occur once, spelled as here.
  */
 const INTERPRETED_FIELDS = [
   'model',
@@ -19,52 +19,50 @@ const INTERPRETED_FIELDS = [
 ];
 
 const MAX_MODEL_LENGTH = 256;
-/** In a model's name they would only serve to dress up what is logged and shown. */
+/** Refused in model names, since they could forge log lines and terminal output. */
 const CONTROL_CHARACTER = /\p{Cc}/u;
 
 /**
- * A chat completion request: read once, its bytes kept, and nothing else of its size. A parsed body takes many
- * times its bytes, and a request waits long: for the key's look-up, for the upstream, for the client.
+ * A chat completion request. Only the bytes of the body are kept: a parsed body takes many times its bytes, and a
+ * request waits for the key, for the upstream and for the client.
  */
 export interface ChatRequest {
-  /** As the client wrote it; undefined when it is missing. */
+  /** As the client sent it; undefined when it is missing. */
   model: string | undefined;
   isStreaming: boolean;
   /** Names of all top-level fields. */
   fieldNames: readonly string[];
-  /** Whether an object anywhere in it has two members of one name: readers may then differ on what it says. */
+  /** True when any object in the body has two members of the same name, which parsers may read differently. */
   hasDuplicateMembers: boolean;
-  /** Parses the body as it came, for the rules of a shared payer. Keep the value over no waiting. */
+  /** Parses the received body. Needed only where a shared key (the system default) pays. Do not keep the value across an `await`. */
   parse(): Readonly<Record<string, unknown>>;
   /**
-   * The body with `model` replaced in place (put in front when it was missing); every other byte as it came.
-   * The body as it came is forgotten by this, so that there is one copy.
+   * The body with `model` replaced in place, or inserted first when it was missing. All other bytes are unchanged.
+   * The received body is released by this call, so that only one copy exists.
    */
   withModel(model: string): Buffer;
-  /** Forgets the body: it has been sent for the last time. */
-  forget(): void;
+  /** Releases the body after it was sent for the last time. */
+  release(): void;
 }
 
 /**
- * Reads a request body.
- * @throws AppError `validation_failed` (not a JSON object in UTF-8, a field of the wrong type, a model's name
- *   that is too long or has control characters), `ambiguous_field` (a governed field twice or in another
- *   spelling).
+ * @throws AppError `validation_failed` (not a JSON object in UTF-8, a field of the wrong type, a model name that is
+ *   too long or has control characters), `ambiguous_field` (an interpreted field twice or in another spelling).
  */
 export function readChatRequest(body: Buffer): ChatRequest {
-  const { text, value, repeatsMembers } = parseObject(body);
+  const { text, value, hasDuplicateMembers } = parseObject(body);
   const { members, afterBrace } = findTopLevelMembers(text);
   const fieldNames = members.map((member) => member.name);
   refuseAmbiguousFields(fieldNames);
-  const stream = value['stream'] ?? false;
-  if (typeof stream !== 'boolean') throw wrongFieldType('stream', 'true or false');
+  const isStreaming = value['stream'] ?? false;
+  if (typeof isStreaming !== 'boolean') throw wrongFieldType('stream', 'true or false');
   const modelMember = members.find((member) => member.name === 'model');
   const modelSpan = modelMember ?? { valueStart: afterBrace, valueEnd: afterBrace };
   return {
     model: readModel(value['model']),
-    isStreaming: stream,
+    isStreaming,
     fieldNames,
-    hasDuplicateMembers: repeatsMembers,
+    hasDuplicateMembers,
     ...createBody(body, {
       start: Buffer.byteLength(text.slice(0, modelSpan.valueStart)),
       end: Buffer.byteLength(text.slice(0, modelSpan.valueEnd)),
@@ -74,7 +72,7 @@ export function readChatRequest(body: Buffer): ChatRequest {
   };
 }
 
-/** Where the model stands in the body's bytes, and what must stand around it when it was missing. */
+/** Byte range of the model's value, and the text to add around the value when the member was missing. */
 interface ModelSpan {
   start: number;
   end: number;
@@ -82,29 +80,29 @@ interface ModelSpan {
   suffix: string;
 }
 
-/** Keeps a body's bytes: those of the request as it came, then those with the model that was asked for last. */
+/** Holds the bytes of the body: first as received, then with the model of the last `withModel` call. */
 function createBody(
   body: Buffer,
   { start, end, prefix, suffix }: ModelSpan,
-): Pick<ChatRequest, 'parse' | 'withModel' | 'forget'> {
+): Pick<ChatRequest, 'parse' | 'withModel' | 'release'> {
   let current: { bytes: Buffer; end: number } | undefined = { bytes: body, end };
-  function bytes(): { bytes: Buffer; end: number } {
-    if (current === undefined) throw new Error('the body was needed after it was forgotten');
+  function getCurrent(): { bytes: Buffer; end: number } {
+    if (current === undefined) throw new Error('the body was used after it was released');
     return current;
   }
   return {
-    parse: () => JSON.parse(bytes().bytes.toString('utf8')) as Record<string, unknown>,
+    parse: () => JSON.parse(getCurrent().bytes.toString('utf8')) as Record<string, unknown>,
     withModel(model) {
-      const now = bytes();
+      const { bytes, end: modelEnd } = getCurrent();
       const member = Buffer.from(prefix + JSON.stringify(model) + suffix);
-      // Mostly it is the model that stands there, and with 32 MB a copy counts.
-      if (!now.bytes.subarray(start, now.end).equals(member)) {
-        const whole = [now.bytes.subarray(0, start), member, now.bytes.subarray(now.end)];
+      // Usually the model is already the right one, and copying 32 MB is expensive.
+      if (!bytes.subarray(start, modelEnd).equals(member)) {
+        const whole = [bytes.subarray(0, start), member, bytes.subarray(modelEnd)];
         current = { bytes: Buffer.concat(whole), end: start + member.length };
       }
-      return bytes().bytes;
+      return getCurrent().bytes;
     },
-    forget() {
+    release() {
       current = undefined;
     },
   };
@@ -122,25 +120,25 @@ function readModel(value: unknown): string | undefined {
 function parseObject(body: Buffer): {
   text: string;
   value: Record<string, unknown>;
-  repeatsMembers: boolean;
+  hasDuplicateMembers: boolean;
 } {
   const text = decode(body);
-  const bounds = measureJson(text);
-  if (exceedsJsonLimits(bounds)) {
-    throw new AppError('validation_failed', 'The body is nested too deeply, or has too many parts.');
+  const size = measureJson(text);
+  if (exceedsJsonLimits(size)) {
+    throw new AppError('validation_failed', 'The body is nested too deeply or has too many values.');
   }
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
-    // The parser's message quotes the body, so it is not passed on.
+    // The parser's message quotes the body, so it is dropped.
     throw notJson();
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new AppError('validation_failed', 'The body must be a JSON object.');
   }
-  const repeatsMembers = countMembers(value) !== bounds.members;
-  return { text, value: value as Record<string, unknown>, repeatsMembers };
+  const hasDuplicateMembers = countMembers(value) !== size.members;
+  return { text, value: value as Record<string, unknown>, hasDuplicateMembers };
 }
 
 function decode(body: Buffer): string {
@@ -163,9 +161,9 @@ function refuseAmbiguousFields(names: readonly string[]): void {
     if (interpreted !== name || seen.has(interpreted)) {
       throw new AppError(
         'ambiguous_field',
-        `The field "${interpreted}" may stand once only, in this spelling.`,
+        `Send the field "${interpreted}" once only, in exactly this spelling.`,
         {
-          errors: [{ path: interpreted, message: 'stands twice, or in another letter case' }],
+          errors: [{ path: interpreted, message: 'occurs twice or in another letter case' }],
         },
       );
     }
@@ -173,7 +171,7 @@ function refuseAmbiguousFields(names: readonly string[]): void {
   }
 }
 
-/** 400 for a field of the wrong type. @param expected what it must be, for people. */
+/** 400 for a field of the wrong type. @param expected completes the sentence "must be ...". */
 export function wrongFieldType(field: string, expected: string): AppError {
   return new AppError('validation_failed', `The field "${field}" must be ${expected}.`, {
     errors: [{ path: field, message: `must be ${expected}` }],

@@ -19,7 +19,7 @@ import type { GatewayCall } from '../../upstream/calls.ts';
 export interface ChatSurfaceDeps {
   routing: Routing;
   keyStatus: KeyStatusWriter;
-  liveWork: ActiveWork;
+  activeWork: ActiveWork;
   loopGuard: LoopGuard;
   openRequestLimit: OpenRequestLimit;
   bodyLimits: BodyLimits;
@@ -28,11 +28,11 @@ export interface ChatSurfaceDeps {
 }
 
 export interface ChatSurface {
-  /** Answers `POST /v1/chat/completions`. */
+  /** Handles `POST /v1/chat/completions`. */
   complete(call: HttpCall & { principal: Principal }, request: Request, response: Response): Promise<void>;
 }
 
-/** Builds the chat surface: read, decide, then have the one who pays answer. */
+/** Reads the request, decides on the payer, and serves the request with the payer's key. */
 export function createChatSurface(deps: ChatSurfaceDeps): ChatSurface {
   async function complete(
     call: HttpCall & { principal: Principal },
@@ -41,19 +41,19 @@ export function createChatSurface(deps: ChatSurfaceDeps): ChatSurface {
   ): Promise<void> {
     const userId = call.principal.user.id;
     deps.openRequestLimit.acquire(userId, response);
-    const share = deps.bodyLimits.createReservation(userId, response);
-    const lifetime = createRequestLifetime(response, call.principal, deps.liveWork);
+    const bodyReservation = deps.bodyLimits.createReservation(userId, response);
+    const lifetime = createRequestLifetime(response, call.principal, deps.activeWork);
     const { signal } = lifetime;
     try {
       deps.loopGuard.rejectLoop(request.get(LOOP_HEADER));
-      const chat = readChatRequest(await readRequestBody(request, response, share, signal));
+      const chat = readChatRequest(await readRequestBody(request, response, bodyReservation, signal));
       const principal = await call.reauthorize();
       const { requestId, log } = call;
-      await serve({ principal, requestId, log, request, response, chat, bodyReservation: share, signal });
+      await serve({ principal, requestId, log, request, response, chat, bodyReservation, signal });
     } catch (error) {
       if (!signal.aborted) throw error;
       if (signal.reason === CLIENT_GONE)
-        call.log.info({ event: 'client_gone' }, 'the client left before its answer was complete');
+        call.log.info({ event: 'client_gone' }, 'the client disconnected before the response was complete');
       else throw signal.reason;
     } finally {
       lifetime.close();

@@ -9,7 +9,7 @@ import { measureRetainedBytes } from '../../../support/retained-bytes.ts';
 
 const MINUTE_MS = 60_000;
 
-/** Lists on demand: what a dialer answers with, how often it was asked, and a clock to turn. */
+/** A fake dialer that returns the lists, a request counter and a manual clock. */
 function start(list: (asked: number) => object[]) {
   let asked = 0;
   let nowMs = 0;
@@ -22,31 +22,31 @@ function start(list: (asked: number) => object[]) {
     },
   } as unknown as Dialer;
   const find = createFindProviderModels(dialer, () => nowMs);
-  const ids = async (own: Partial<ProviderModelsQuery> & { isUsers?: boolean } = {}) => {
-    const { isUsers = false, ...question } = own;
+  const ids = async (overrides: Partial<ProviderModelsQuery> & { isUserSupplied?: boolean } = {}) => {
+    const { isUserSupplied = false, ...query } = overrides;
     const baseUrl = 'http://127.0.0.1:1/v1';
-    const address = { baseUrl, isUserSupplied: isUsers, isOperatorSupplied: !isUsers };
+    const address = { baseUrl, isUserSupplied, isOperatorSupplied: !isUserSupplied };
     const signal = new AbortController().signal;
     const models = await find({
       ...{ pool: 'user:openai', key: 'a', address, authorization: {}, loopHeader: null, signal },
-      ...question,
+      ...query,
     });
     return models?.map(({ id }) => id);
   };
   return { ids, asked: () => asked, advance: (ms: number) => (nowMs += ms) };
 }
 
-describe('the models that a provider lists', () => {
-  it('are remembered for 5 minutes', async () => {
-    const { ids, advance: pass } = start((asked) => [{ id: `list-${asked}` }]);
+describe('a provider’s model list', () => {
+  it('is cached for 5 minutes', async () => {
+    const { ids, advance } = start((asked) => [{ id: `list-${asked}` }]);
     expect(await ids()).toEqual(['list-1']);
-    pass(5 * MINUTE_MS - 1);
+    advance(5 * MINUTE_MS - 1);
     expect(await ids()).toEqual(['list-1']);
-    pass(1);
+    advance(1);
     expect(await ids()).toEqual(['list-2']);
   });
 
-  it('are not shown for another key of the pool, whose list then takes the place', async () => {
+  it('is not shown for another key of the pool, whose list replaces it', async () => {
     const { ids } = start((asked) => [{ id: `list-${asked}` }]);
     expect(await ids({ key: 'a' })).toEqual(['list-1']);
     expect(await ids({ key: 'b' })).toEqual(['list-2']);
@@ -55,32 +55,32 @@ describe('the models that a provider lists', () => {
     expect(await ids({ pool: 'other:openai', key: 'a' })).toEqual(['list-4']);
   });
 
-  it('are of a user’s own address at most 500', async () => {
+  it('has at most 500 models from a user-supplied address', async () => {
     const { ids } = start(() => Array.from({ length: 700 }, (_, index) => ({ id: `m${index}` })));
-    const list = await ids({ isUsers: true });
+    const list = await ids({ isUserSupplied: true });
     expect([list?.length, list?.at(-1)]).toEqual([500, 'm499']);
-    expect(await ids({ isUsers: true })).toEqual(list);
-    expect(await ids({ pool: 'provider', isUsers: false })).toHaveLength(700);
+    expect(await ids({ isUserSupplied: true })).toEqual(list);
+    expect(await ids({ pool: 'provider', isUserSupplied: false })).toHaveLength(700);
   });
 
-  it('are of a user’s own address at most 128 KB', async () => {
+  it('has at most 128 KB from a user-supplied address', async () => {
     const { ids } = start(() =>
       Array.from({ length: 500 }, (_, index) => ({
         id: `${index}${'é'.repeat(250)}`,
         owned_by: 'é'.repeat(128),
       })),
     );
-    const list = (await ids({ isUsers: true })) ?? [];
+    const list = (await ids({ isUserSupplied: true })) ?? [];
     expect(list.length).toBeLessThan(180);
     expect(list.length).toBeGreaterThan(150);
   });
 
-  it('are not kept in memory once they are old, whoever asks next', async () => {
-    const { ids, advance: pass } = start((asked) => [{ id: `${asked}` }, ...longModels(500)]);
+  it('is removed from memory after it expired, when any pool is read next', async () => {
+    const { ids, advance } = start((asked) => [{ id: `${asked}` }, ...longModels(500)]);
     const before = await measureRetainedBytes();
     for (let pool = 0; pool < 100; pool += 1) await ids({ pool: `pool-${pool}` });
     expect((await measureRetainedBytes()) - before).toBeGreaterThan(100 * 100_000);
-    pass(5 * MINUTE_MS);
+    advance(5 * MINUTE_MS);
     await ids({ pool: 'another' });
     expect((await measureRetainedBytes()) - before).toBeLessThan(10 * 100_000);
   });

@@ -14,8 +14,8 @@ function codeOf(body: string | Buffer): string | undefined {
   }
 }
 
-describe('topLevelMembers', () => {
-  it('finds the members that JSON.parse finds, with values that are cut out exactly', () => {
+describe('findTopLevelMembers', () => {
+  it('finds the members that JSON.parse finds, with the exact offsets of their values', () => {
     fc.assert(
       fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.constantFrom(0, 1, 2), (object, indent) => {
         const text = JSON.stringify(object, null, indent);
@@ -29,7 +29,7 @@ describe('topLevelMembers', () => {
     );
   });
 
-  it('finds both of two members with one name, which JSON.parse hides', () => {
+  it('finds both members of the same name, of which JSON.parse hides one', () => {
     const names = findTopLevelMembers('{ "a" : 1 , "\\u0061":{"x":[",}",{}]}, "b":"\\\\\\"" }').members.map(
       (m) => m.name,
     );
@@ -38,7 +38,7 @@ describe('topLevelMembers', () => {
 });
 
 describe('readChatRequest', () => {
-  it('replaces the model in place and leaves every other byte as it came', () => {
+  it('replaces the model in place and leaves all other bytes unchanged', () => {
     const body =
       '{ "messages":[{"role":"user","content":"\\u00e9 é \u{1F600}"}],\n\t"model" : "demo/x" , "temperature":0.0,"big":12345678901234567890 }';
     expect(readChatRequest(Buffer.from(body)).withModel('y"z').toString()).toBe(
@@ -46,7 +46,7 @@ describe('readChatRequest', () => {
     );
   });
 
-  it('does not touch the word model inside of values', () => {
+  it('does not change the word model inside values', () => {
     const body = '{"messages":[{"model":"inner"}],"x":"\\"model\\":1","model":"outer"}';
     expect(readChatRequest(Buffer.from(body)).withModel('new').toString()).toBe(
       body.replace('"outer"', '"new"'),
@@ -56,11 +56,11 @@ describe('readChatRequest', () => {
   it.each([
     ['{}', '{"model":"m"}'],
     [' { "a":1}', ' {"model":"m", "a":1}'],
-  ])('puts a missing model in front of %s', (body, expected) => {
+  ])('inserts a missing model first in %s', (body, expected) => {
     expect(readChatRequest(Buffer.from(body)).withModel('m').toString()).toBe(expected);
   });
 
-  it('replaces it again by another, and copies nothing where the same model stands there already', () => {
+  it('replaces the model again, and copies nothing when the model is the same', () => {
     const body = Buffer.from('{"a":"\u{1F600}","model":"one","b":2}');
     const request = readChatRequest(body);
     expect(request.withModel('one').buffer).toBe(body.buffer);
@@ -71,7 +71,7 @@ describe('readChatRequest', () => {
     expect(bare.withModel('n').toString()).toBe('{"model":"n","a":1}');
   });
 
-  it('keeps of a body its bytes alone, and none once it is forgotten', async () => {
+  it('retains only the bytes of a body, and nothing after release', async () => {
     const sizeBytes = 8 * 1024 * 1024;
     const before = await measureRetainedBytes();
     const request = readChatRequest(
@@ -80,12 +80,12 @@ describe('readChatRequest', () => {
     expect((await measureRetainedBytes()) - before).toBeLessThan(1.3 * sizeBytes);
     request.withModel('m');
     expect((await measureRetainedBytes()) - before).toBeLessThan(1.3 * sizeBytes);
-    request.forget();
+    request.release();
     expect((await measureRetainedBytes()) - before).toBeLessThan(0.3 * sizeBytes);
-    expect(() => request.withModel('m')).toThrow('forgotten');
+    expect(() => request.withModel('m')).toThrow('released');
   });
 
-  it('replaces a null model in place instead of adding a second one', () => {
+  it('replaces a null model in place instead of adding a second member', () => {
     expect(readChatRequest(Buffer.from('{"model":null}')).withModel('m').toString()).toBe('{"model":"m"}');
   });
 
@@ -103,7 +103,7 @@ describe('readChatRequest', () => {
     '{"\u017ftore":true}',
     '{"tool\u017f":[]}',
     '{"store":false,"\\u017ftore":true}',
-  ])('refuses a governed field that could be read in two ways: %s', (body) => {
+  ])('refuses an interpreted field that could be read in two ways: %s', (body) => {
     expect(codeOf(body)).toBe('ambiguous_field');
   });
 
@@ -122,11 +122,11 @@ describe('readChatRequest', () => {
     '{"model":"a\\nb"}',
     '{"model":"a\\u001b[2Jb"}',
     '{"model":"a\\u0085b"}',
-  ])('refuses what is no chat request: %j', (body) => {
+  ])('refuses an invalid chat request: %j', (body) => {
     expect(codeOf(body)).toBe('validation_failed');
   });
 
-  it('takes a model’s name of 256 characters', () => {
+  it('accepts a model name of 256 characters', () => {
     expect(readChatRequest(Buffer.from(JSON.stringify({ model: 'é'.repeat(256) }))).model).toHaveLength(256);
   });
 
@@ -134,20 +134,20 @@ describe('readChatRequest', () => {
     expect(codeOf(Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d]))).toBe('validation_failed');
   });
 
-  it('passes a field that stands twice when we do not govern it', () => {
+  it('accepts a duplicate field that the gateway does not interpret', () => {
     expect(codeOf('{"x_vendor":1,"x_vendor":2}')).toBeUndefined();
   });
 
   it.each([
     ['nested deeply', `{"a":${'['.repeat(101)}${']'.repeat(101)}}`],
-    ['of very many parts', `{"a":[${'[],'.repeat(500_001)}[]]}`],
-    ['of brackets without an end', '['.repeat(1_000_000)],
-    ['with a string without an end', '{"a":"\\'],
+    ['with too many values', `{"a":[${'[],'.repeat(500_001)}[]]}`],
+    ['with unclosed brackets', '['.repeat(1_000_000)],
+    ['with an unterminated string', '{"a":"\\'],
   ])('refuses a body %s before it is parsed', (_name, body) => {
     expect(codeOf(body)).toBe('validation_failed');
   });
 
-  it('takes long strings and ordinary nesting', () => {
+  it('accepts long strings and ordinary nesting', () => {
     expect(codeOf(JSON.stringify({ a: '[{"'.repeat(1_000_000), b: [[[[{ c: [1, 2] }]]]] }))).toBeUndefined();
   });
 
@@ -156,7 +156,7 @@ describe('readChatRequest', () => {
     ['{"a":{"b":[{"c":1,"\\u0063":2}]}}', true],
     ['{"a":{"b":1},"c":{"b":":{"}}', false],
     ['{"__proto__":1,"a":{"__proto__":2}}', false],
-  ])('tells whether a member stands twice anywhere: %s', (body, expected) => {
+  ])('detects duplicate members at any depth: %s', (body, expected) => {
     expect(readChatRequest(Buffer.from(body)).hasDuplicateMembers).toBe(expected);
   });
 });

@@ -15,7 +15,7 @@ import {
   type RunningPostgres,
 } from '../../src/dev/quickstart/postgres/postgres.ts';
 import { preparePostgresLocation } from '../../src/dev/quickstart/postgres/location.ts';
-import { commandLine, isAlive } from '../../src/dev/quickstart/processes.ts';
+import { readCommandLine, isProcessRunning } from '../../src/dev/quickstart/processes.ts';
 import { addDemoData, signInAsBootstrapAdmin } from '../../src/dev/quickstart/keycloak/realm-setup.ts';
 import { createSecrets, writePrivateFile } from '../../src/dev/quickstart/secrets.ts';
 import { readDemo } from '../../src/doctor/demo-users.ts';
@@ -23,7 +23,7 @@ import { MIGRATIONS_FOLDER, runMigrations } from '../../src/lib/postgres/migrati
 import { stopHosts } from './host-processes.ts';
 import { listHostLeaksAfterRun } from './host-leaks.ts';
 
-/** What a test file needs to know of the servers; handed to the workers through the environment. */
+/** Data of the servers for test files; passed to the workers through the environment. */
 export interface ServersInUse {
   keycloakUrl: string;
   keycloakPid: number;
@@ -46,8 +46,8 @@ const RUNS = path.join(TEST_DATA_DIR, 'runs');
 const SERVERS_FILE = path.join(TEST_DATA_DIR, 'servers.json');
 
 /**
- * Starts Postgres and Keycloak for this run, or joins those of a run that is under way: two runs in one
- * checkout share them, and the last one out stops them.
+ * Starts Postgres and Keycloak for this run, or uses those of another active run: two runs in one checkout share them,
+ * and the last run stops them.
  */
 export async function acquireServers(say: (text: string) => void): Promise<ServersInUse> {
   mkdirSync(RUNS, { recursive: true });
@@ -67,17 +67,18 @@ export async function acquireServers(say: (text: string) => void): Promise<Serve
 
 /**
  * Ends this run's use; the last run stops the servers.
- * @param checkLeaks whether the last run looks at what tests have left on the hosts: not after a run that was broken off
- * @throws Error that names what was left, when all is stopped
+ * @param checkLeaks whether the last run checks the hosts for leaks; false after an interrupted run
+ * @throws Error that names the leaks, after stopping everything
  */
 export async function releaseServers(checkLeaks: boolean): Promise<void> {
   const release = await lockServers();
   try {
     rmSync(path.join(RUNS, String(process.pid)), { force: true });
     if (otherRuns().length > 0) return;
-    const remains = checkLeaks ? await listHostLeaksAfterRun() : [];
+    const leaks = checkLeaks ? await listHostLeaksAfterRun() : [];
     await stopServers();
-    if (remains.length > 0) throw new Error(`Tests have left on the hosts:\n  ${remains.join('\n  ')}`);
+    if (leaks.length > 0)
+      throw new Error(`Tests have left these objects on the hosts:\n  ${leaks.join('\n  ')}`);
   } finally {
     release();
   }
@@ -91,11 +92,11 @@ function lockServers(): Promise<() => void> {
   });
 }
 
-/** Runs that are under way; what a killed run left behind is cleared. */
+/** Process ids of other active runs. Removes the files of killed runs. */
 function otherRuns(): number[] {
   const pids = readdirSync(RUNS).map(Number);
   for (const pid of pids) {
-    if (!isAlive(pid) || !(commandLine(pid) ?? []).some((part) => part.includes('jest')))
+    if (!isProcessRunning(pid) || !(readCommandLine(pid) ?? []).some((part) => part.includes('jest')))
       rmSync(path.join(RUNS, String(pid)), { force: true });
   }
   return readdirSync(RUNS)
@@ -106,7 +107,7 @@ function otherRuns(): number[] {
 function readRunning(): Servers | undefined {
   if (!existsSync(SERVERS_FILE)) return undefined;
   const servers = JSON.parse(readFileSync(SERVERS_FILE, 'utf8')) as Servers;
-  return isAlive(servers.keycloakPid) && isAlive(servers.postgresPid) ? servers : undefined;
+  return isProcessRunning(servers.keycloakPid) && isProcessRunning(servers.postgresPid) ? servers : undefined;
 }
 
 async function startServers(say: (text: string) => void): Promise<Servers> {
@@ -160,7 +161,7 @@ function startTestPostgres(say: (text: string) => void): Promise<RunningPostgres
   });
 }
 
-/** The database that test files clone: made once for each state of the migrations. */
+/** The database that test files clone: created once per version of the migrations. */
 async function ensureTemplate(servers: Servers): Promise<string> {
   const template = `template_${hashOfFiles(MIGRATIONS_FOLDER)}`;
   const admin = new pg.Client({ connectionString: servers.superuserUrl });
@@ -178,7 +179,7 @@ async function ensureTemplate(servers: Servers): Promise<string> {
   }
 }
 
-/** The same server and login, another database. */
+/** The same server and login with another database. */
 export function withDatabase(url: string, name: string): string {
   const changed = new URL(url);
   changed.pathname = `/${name}`;
@@ -186,8 +187,8 @@ export function withDatabase(url: string, name: string): string {
 }
 
 /**
- * Each run begins with the realms as imported: what an earlier run left in them is replaced by a copy
- * that was made right after the import, and that is made anew when a realm file changes.
+ * Each run begins with freshly imported realms. They come from a copy that was made right after an import. The copy is
+ * replaced when a realm file changes.
  */
 async function startTestKeycloak(say: (text: string) => void) {
   const state = keycloakDataFolder(TEST_DATA_DIR);
@@ -201,7 +202,7 @@ async function startTestKeycloak(say: (text: string) => void) {
     createSecrets(TEST_DATA_DIR).get('keycloak-admin'),
   );
   await addDemoData(admin, 'ops-center', await readDemo());
-  say('Keycloak: keeping a copy of the fresh realms for later runs');
+  say('Keycloak: storing a copy of the fresh realms for later runs');
   await keycloak.stop();
   for (const old of readdirSync(TEST_DATA_DIR).filter((name) => name.startsWith('realms-')))
     rmSync(path.join(TEST_DATA_DIR, old), { recursive: true });
@@ -214,7 +215,7 @@ function startBareKeycloak(say: (text: string) => void) {
     dataDir: TEST_DATA_DIR,
     port: 0,
     secrets: createSecrets(TEST_DATA_DIR),
-    // Every test app has a web client of its own; nothing listens at the imported one's address.
+    // Every test app has its own web client; nothing listens at the address of the imported one.
     publicUrl: 'http://localhost:1',
     internalUrl: 'http://localhost:1',
     environment: process.env,
@@ -224,7 +225,7 @@ function startBareKeycloak(say: (text: string) => void) {
   });
 }
 
-/** The realms hold the secrets that they were imported with. */
+/** Includes a secret, because the imported realms contain the secrets. */
 function hashOfRealms(): string {
   const secrets = createSecrets(TEST_DATA_DIR);
   return hashOfFiles(KEYCLOAK_FOLDER, secrets.get('keycloak-admin'));
