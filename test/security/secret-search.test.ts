@@ -96,7 +96,7 @@ describe('the search for secrets that ends each run', () => {
   it('fails a run that started an app and recorded nothing', async () => {
     const empty = mkdtempSync(path.join(tmpdir(), 'evidence-'));
     createEvidence(empty).registerSecret('session secret', randomBytes(24).toString('hex'));
-    await expect(assertNoSecrets(empty, servers, () => undefined)).rejects.toThrow('nothing to search in');
+    await expect(assertNoSecrets(empty, servers, () => undefined)).rejects.toThrow('had no data to search');
     rmSync(empty, { recursive: true });
   });
 });

@@ -71,7 +71,7 @@ describe('choosing the provider', () => {
   it('skips an unhealthy provider unless the request names it', () => {
     const input = {
       personal: pools({ openai: [key('a')], openrouter: [key('b')] }),
-      unhealthy: new Set(['openai']),
+      unhealthyProviders: new Set(['openai']),
     };
     expect(decide(input)).toMatchObject({ provider: 'openrouter' });
     expect(decide({ ...input, model: 'openai/gpt-4o' })).toMatchObject({ provider: 'openai' });
