@@ -12,6 +12,7 @@ const REFUSED_WORDS = [
   'everybody',
   'whoever',
   'whosever',
+  'whosoever',
   'anew',
   'afresh',
   'aloud',
@@ -19,11 +20,11 @@ const REFUSED_WORDS = [
   'hears',
   'heard',
   'news',
-  'wish',
+  'wish(es)?',
   'elsewhere',
   'lives',
-  'stranger',
-  'leftovers',
+  'strangers?',
+  'leftovers?',
   'sign of life',
   'to be had',
   'made known',
@@ -32,8 +33,7 @@ const REFUSED_WORDS = [
   'lets go',
   'let go of',
   'at work',
-  'is no more',
-  'are no more',
+  '(is|are) no more',
   'no matter',
   'for the sake of',
 ];
@@ -43,7 +43,10 @@ const EXEMPT_TEXTS = [/\bthe (Unix )?(account|user|group) nobody\b/gi];
 
 const PATTERN = new RegExp(`\\b(${REFUSED_WORDS.join('|').replaceAll(' ', '\\s+')})\\b`, 'gi');
 
-/** An ESLint rule: refuses the words in comments, in literals that hold a blank, in exported names and in file names. */
+/**
+ * An ESLint rule: refuses the words in comments, in literals that hold a blank or are the message of an error, in
+ * exported names and in the paths of files.
+ */
 export const refusedWords: Rule.RuleModule = {
   meta: {
     type: 'suggestion',
@@ -56,10 +59,17 @@ export const refusedWords: Rule.RuleModule = {
         if (loc) context.report({ loc, messageId: 'refused', data: { word, where } });
       }
     }
+    function checkName(node: Rule.Node): void {
+      if (node.type === 'Identifier') check(separateWords(node.name), 'exported name', node.loc);
+    }
+    function checkErrorMessage(node: Rule.Node): void {
+      const isMessage = node.type === 'Literal' && typeof node.value === 'string' && !/\s/.test(node.value);
+      if (isMessage) check(String(node.value), 'text', node.loc);
+    }
     return {
       Program(node) {
-        check(separateWords(path.basename(context.filename)), 'file name', node.loc);
-        for (const { value, loc } of context.sourceCode.getAllComments()) {
+        check(separateWords(path.relative(context.cwd, context.filename)), 'file name', node.loc);
+        for (const { value, loc } of joinLineComments(context.sourceCode.getAllComments())) {
           // The margin of a block comment would separate the words of an expression.
           check(value.replace(/\n\s*\*/g, ' '), 'comment', loc);
         }
@@ -67,18 +77,14 @@ export const refusedWords: Rule.RuleModule = {
       Literal({ value, loc }) {
         if (typeof value === 'string' && /\s/.test(value)) check(value, 'text', loc);
       },
+      'NewExpression[callee.name=/Error$/] > Literal': checkErrorMessage,
       TemplateElement({ value, loc }) {
-        if (/\s/.test(value.raw)) check(value.raw, 'text', loc);
+        if (/\s/.test(value.raw)) check(value.cooked ?? value.raw, 'text', loc);
       },
-      'ExportNamedDeclaration > :matches(FunctionDeclaration, ClassDeclaration, TSInterfaceDeclaration, TSTypeAliasDeclaration) > Identifier.id':
-        checkName,
-      'ExportNamedDeclaration > VariableDeclaration > VariableDeclarator > Identifier.id': checkName,
-      'ExportSpecifier > Identifier.exported': checkName,
+      ':matches(ExportNamedDeclaration, ExportDefaultDeclaration) > * > Identifier.id': checkName,
+      'ExportNamedDeclaration > VariableDeclaration > VariableDeclarator Identifier': checkName,
+      ':matches(ExportSpecifier, ExportAllDeclaration) > Identifier.exported': checkName,
     };
-
-    function checkName(node: Rule.Node): void {
-      if (node.type === 'Identifier') check(separateWords(node.name), 'exported name', node.loc);
-    }
   },
 };
 
@@ -88,7 +94,33 @@ function findRefusedWords(text: string): string[] {
   return [...checked.matchAll(PATTERN)].map(([word]) => word.toLowerCase().replace(/\s+/g, ' '));
 }
 
-/** Separates the words of an identifier or a file name: `printNewsOnce` -> `print News Once`. */
+/** Separates the words of an identifier or a path: `keys/printSSHNews2` -> `keys print SSH News 2`. */
 function separateWords(name: string): string {
-  return name.replace(/[-_.]/g, ' ').replace(/([a-z0-9])([A-Z])/g, '$1 $2');
+  return name
+    .replace(/[-_./\\]/g, ' ')
+    .replace(/([a-z0-9])([A-Z])/g, '$1 $2')
+    .replace(/([A-Z])([A-Z][a-z])/g, '$1 $2')
+    .replace(/([A-Za-z])([0-9])/g, '$1 $2');
+}
+
+type SourceComment = ReturnType<Rule.RuleContext['sourceCode']['getAllComments']>[number];
+
+/** Joins line comments of consecutive lines, so that an expression over two lines is found. */
+function joinLineComments(comments: readonly SourceComment[]): SourceComment[] {
+  const joined: SourceComment[] = [];
+  for (const comment of comments) {
+    const previous = joined.at(-1);
+    const continues =
+      previous?.type === 'Line' &&
+      comment.type === 'Line' &&
+      previous.loc?.end.line === (comment.loc?.start.line ?? 0) - 1;
+    if (continues && previous.loc && comment.loc)
+      joined[joined.length - 1] = {
+        ...previous,
+        value: `${previous.value} ${comment.value}`,
+        loc: { start: previous.loc.start, end: comment.loc.end },
+      };
+    else joined.push(comment);
+  }
+  return joined;
 }

@@ -4,8 +4,11 @@ import { z } from 'zod';
 export type Owner = UserOwner | `org:${string}`;
 type UserOwner = `user:${string}`;
 
-/** The form of an owner in rows, the audit trail and the plaintext of encrypted texts. */
-const OWNER = /^(user|org):(\S+)$/;
+/**
+ * The form of an owner in rows, the audit trail and the plaintext of encrypted texts. The id may hold any character:
+ * Keycloak's id of a federated user contains the id of the other directory.
+ */
+const OWNER = /^(user|org):(.+)$/s;
 
 interface ParsedOwner {
   owner: Owner;

@@ -44,7 +44,7 @@ function valueAt(id: string, createdAt: string, timeMs: number): string {
 }
 
 describe('an encrypted key', () => {
-  it('decrypts with its newKey binding', () => {
+  it('decrypts with its own owner, provider, id, endpoint and expiry', () => {
     const key = stored(encryptKey(keyring, newKey));
     expect(decryptKey(keyring, location, key)).toEqual({ secret: newKey.key, endpoint: newKey.endpoint });
   });

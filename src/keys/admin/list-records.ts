@@ -82,5 +82,5 @@ export async function* listVaultRecords(
 /** Organizations have no vault records yet: a record that names one counts as a record without an owner. */
 function findOwner(text = ''): Owner | undefined {
   const parsed = parseOwner(text);
-  return parsed?.kind === 'user' ? parsed.owner : undefined;
+  return parsed?.kind === 'user' && !/\s/.test(parsed.id) ? parsed.owner : undefined;
 }

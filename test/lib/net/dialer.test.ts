@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { buffer, text } from 'node:stream/consumers';
 import { getCACertificates, setDefaultCACertificates, type TLSSocket } from 'node:tls';
 import { gzipSync } from 'node:zlib';
+import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import type { Dialer } from '../../../src/lib/net/dialer.ts';
 import { certificate } from '../../support/certificate.ts';
@@ -20,18 +21,7 @@ import {
 } from '../../support/local-upstreams.ts';
 
 /** Requests each address of its arguments once; prints statuses and error codes. */
-const REQUEST_SCRIPT = `
-  const { createDialer } = await import(${JSON.stringify(import.meta.resolve('../../../src/lib/net/dialer.ts'))});
-  const dialer = createDialer({ mode: 'local', deny: [], forbidden: () => [], connectTimeoutMs: 5000 });
-  const results = [];
-  for (const address of process.argv.slice(1)) {
-    const request = { url: new URL(address), method: 'GET', headers: {}, guarded: true,
-      signal: new AbortController().signal, firstByteTimeoutMs: 5000, idleTimeoutMs: 5000 };
-    results.push(await dialer.request(request).then((response) => response.status, (error) => error.code));
-  }
-  console.log(JSON.stringify(results));
-  await dialer.close();
-`;
+const REQUEST_PROCESS = path.join(import.meta.dirname, 'request-process.ts');
 
 describe('a request', () => {
   it('sends exactly the given request and returns the response', async () => {
@@ -88,14 +78,10 @@ describe('a request', () => {
     const names = ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY', 'ALL_PROXY'];
     const proxies = Object.fromEntries(names.map((name) => [name, proxy.origin] as const));
     // In a separate process: in tests process.env is a copy, which Node does not read.
-    const child = spawn(
-      process.execPath,
-      ['--input-type=module', '-e', REQUEST_SCRIPT, upstream.origin, secure.origin],
-      {
-        env: { ...proxies, NODE_USE_ENV_PROXY: '1', NODE_TLS_REJECT_UNAUTHORIZED: '0' },
-        stdio: ['ignore', 'pipe', 'ignore'],
-      },
-    );
+    const child = spawn(process.execPath, [REQUEST_PROCESS, upstream.origin, secure.origin], {
+      env: { ...proxies, NODE_USE_ENV_PROXY: '1', NODE_TLS_REJECT_UNAUTHORIZED: '0' },
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
     expect(JSON.parse(await text(child.stdout))).toEqual([200, 'upstream_unreachable']);
     expect(proxy.sockets).toHaveLength(0);
   });

@@ -87,7 +87,7 @@ describe('responses of a hostile cluster', () => {
     });
   }
 
-  it('are neverAborted shown to users', async () => {
+  it('are never shown to users', async () => {
     for (const status of [400, 401, 403, 404, 409, 422, 429, 500]) {
       const message = 'exceeded: <b>call 555-1234</b>';
       hostile.respond = (_request, response) => response.writeHead(status).end(JSON.stringify({ message }));
@@ -108,7 +108,7 @@ describe('responses of a hostile cluster', () => {
 });
 
 describe('watches on a hostile cluster', () => {
-  /** The pod itself neverAborted changes; the test defines its watch. */
+  /** The pod itself never changes; the test defines its watch. */
   function watched(watch: (response: ServerResponse) => void): void {
     hostile.respond = (request: IncomingMessage, response) => {
       if (request.url?.includes('watch=true') === true) watch(response);
