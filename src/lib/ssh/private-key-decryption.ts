@@ -36,10 +36,10 @@ export async function decryptPrivateKey(
       );
       worker.once('error', () => reject(new PrivateKeyError(UNREADABLE_PRIVATE_KEY)));
       worker.once('exit', () => reject(new PrivateKeyError(UNREADABLE_PRIVATE_KEY)));
-      const rejectOnAbort = () =>
+      const onDeadline = () =>
         reject(signal.aborted ? (signal.reason as Error) : new PrivateKeyError(TIMED_OUT));
-      if (deadline.aborted) rejectOnAbort();
-      else deadline.addEventListener('abort', rejectOnAbort, { once: true });
+      if (deadline.aborted) onDeadline();
+      else deadline.addEventListener('abort', onDeadline, { once: true });
     });
   } finally {
     void worker.terminate();
