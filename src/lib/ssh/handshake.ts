@@ -3,9 +3,8 @@ import ssh2, { type AnyAuthMethod, type Client, type ConnectConfig } from 'ssh2'
 import { rejectOnAbort } from '../async/reject-on-abort.ts';
 import type { SshHop, SshConfig } from './config.ts';
 import { parseHostKey, listHostKeyAlgorithms, isSameHostKey, type SshHostKey } from './host-key.ts';
-import { PrivateKeyError } from './private-key-error.ts';
 import { parsePrivateKey } from './private-key.ts';
-import { SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
+import { PrivateKeyError, SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
 
 /** From the first byte to an authenticated session. A slower server counts as offline. */
 const READY_TIMEOUT_MS = 15_000;

@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { createSemaphore } from '../async/semaphore.ts';
 import { UNREADABLE_PRIVATE_KEY } from '../crypto/private-key-limits.ts';
-import { PrivateKeyError } from './private-key-error.ts';
+import { PrivateKeyError } from './ssh-error.ts';
 
 /** The default of OpenSSH, 24 rounds, takes a quarter of a second. */
 const DECRYPTION_TIMEOUT_MS = 10_000;
