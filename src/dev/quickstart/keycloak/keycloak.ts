@@ -11,7 +11,7 @@ import { listTcpListeners } from '../listeners.ts';
 import { choosePort, toLoopbackUrl } from '../ports.ts';
 import { stopProcess, isProcessRunning, listProcesses, type ProcessInfo } from '../processes.ts';
 import type { Secrets } from '../secrets.ts';
-import { StartError } from '../../../cli/start-error.ts';
+import { StartError } from '../../../lib/errors.ts';
 
 export interface KeycloakOptions {
   dataDir: string;
