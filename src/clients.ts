@@ -5,19 +5,15 @@ import { createOwnerLock } from './keys/owner-lock.ts';
 import type { VaultLocation } from './keys/vault-location.ts';
 import { createVault } from './keys/vault.ts';
 import { createDatabase, type Database } from './lib/postgres/database.ts';
+import type { HostAndPort } from './lib/net/addresses.ts';
 import { createDialer, type Dialer } from './lib/net/dialer.ts';
+import { effectivePort } from './lib/net/egress.ts';
 import { UnfitError } from './lib/errors.ts';
 import { createKeycloakAdmin, type KeycloakAdmin } from './lib/keycloak/keycloak-admin.ts';
 import { createKeyring } from './lib/crypto/keyring.ts';
 import type { Log } from './lib/log.ts';
 import { listPendingMigrations } from './lib/postgres/migrations.ts';
 import { PROVIDERS } from './providers/index.ts';
-
-/** A listener or a service of this installation. */
-export interface OwnService {
-  host: string;
-  port: number;
-}
 
 /** The clients that the app and the commands share. */
 export interface Clients extends KeyClients {
@@ -35,7 +31,7 @@ export interface ClientsOptions {
   /** Time limit of one request to Keycloak. Default: that of `createKeycloakAdmin`. */
   keycloakTimeoutMs?: number;
   /** Services of this installation that the configuration does not name. */
-  ownServices?: readonly OwnService[];
+  ownServices?: readonly HostAndPort[];
   log: Log;
 }
 
@@ -129,22 +125,17 @@ function toVaultLocation({ keycloak }: Config): VaultLocation {
 }
 
 /** Services that users' endpoints must not reach: our listeners, the database, Keycloak. */
-function listOwnServices(config: Config): OwnService[] {
+function listOwnServices(config: Config): HostAndPort[] {
   const listeners = [config.port, config.metricsPort].map((port) => ({ host: config.host, port }));
   const urls = [config.publicUrl, config.internalUrl, config.keycloak.url, config.keycloak.internalUrl];
   const services = [...urls, config.databaseUrl, config.migrationDatabaseUrl].filter(
     (url) => url !== undefined,
   );
-  return [...listeners, ...services.map(toOwnService)];
+  return [...listeners, ...services.map(toHostAndPort)];
 }
 
-const DEFAULT_PORTS: Record<string, number> = { 'http:': 80, 'https:': 443 };
-
 /** Database addresses always have a port: `settings.ts` adds it. */
-function toOwnService(text: string): OwnService {
+function toHostAndPort(text: string): HostAndPort {
   const url = new URL(text);
-  return {
-    host: url.hostname,
-    port: url.port === '' ? (DEFAULT_PORTS[url.protocol] ?? 0) : Number(url.port),
-  };
+  return { host: url.hostname, port: effectivePort(url) };
 }

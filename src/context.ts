@@ -1,13 +1,7 @@
 import path from 'node:path';
 import { auditRoutes } from './audit/routes.ts';
 import type { Config } from './config/config.ts';
-import {
-  createClients,
-  assertMigrated,
-  assertRowSecurity,
-  type OwnService,
-  type Clients,
-} from './clients.ts';
+import { createClients, assertMigrated, assertRowSecurity, type Clients } from './clients.ts';
 import { assertRealmsValid } from './doctor/realm-check.ts';
 import { createGateway, type Gateway } from './gateway/service.ts';
 import { createMetrics, type Metrics } from './health/metrics.ts';
@@ -25,6 +19,7 @@ import { keyRoutes } from './keys/routes.ts';
 import { createKeyService, type KeyService } from './keys/service.ts';
 import { createVaultEventReader } from './keys/vault-events.ts';
 import { assertVaultLocation } from './keys/vault-location.ts';
+import type { HostAndPort } from './lib/net/addresses.ts';
 import { createLoopGuard, type LoopGuard } from './lib/net/loop-guard.ts';
 import { randomId } from './lib/ids.ts';
 import { createLog, type Log } from './lib/log.ts';
@@ -45,7 +40,7 @@ import { createServerService } from './servers/service.ts';
 export interface ContextOverrides {
   log?: Log;
   /** Services of this installation that the configuration does not name, e.g. Keycloak's management port. */
-  ownServices?: readonly OwnService[];
+  ownServices?: readonly HostAndPort[];
 }
 
 /** All parts of the application. */

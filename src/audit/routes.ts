@@ -1,7 +1,8 @@
+import { PageQuery } from '../http/page.ts';
 import { jsonRoute, type Route } from '../http/route.ts';
 import type { Database } from '../lib/postgres/database.ts';
 import { userOwner } from '../lib/owner.ts';
-import { AuditPage, AuditQuery } from './schema.ts';
+import { AuditPage } from './schema.ts';
 import { listAuditEvents } from './service.ts';
 
 /** The audit trail of the signed-in user. It requires a session, like the changes that it lists. */
@@ -11,7 +12,7 @@ export function auditRoutes({ database }: { database: Database }): Route[] {
       method: 'get',
       path: '/api/v1/audit',
       access: 'session',
-      query: AuditQuery,
+      query: PageQuery,
       response: AuditPage,
       handle: ({ principal, query }) => {
         const owner = userOwner(principal.user.id);

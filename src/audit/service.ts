@@ -1,7 +1,8 @@
 import { z } from 'zod';
+import { toPage, type PageQuery } from '../http/page.ts';
 import type { Sql } from '../lib/postgres/database.ts';
 import type { Owner } from '../lib/owner.ts';
-import type { AuditPage, AuditQuery } from './schema.ts';
+import type { AuditPage } from './schema.ts';
 
 /**
  * All actions in the audit trail. A row is written before its change or in the same transaction, so that every change
@@ -72,18 +73,18 @@ const AuditRow = z.object({
  * Lists one page of an owner's events, newest first.
  * @param sql a transaction of `withOwner`, which selects the owner.
  */
-export async function listAuditEvents(sql: Sql, { cursor, limit }: AuditQuery): Promise<AuditPage> {
+export async function listAuditEvents(sql: Sql, { cursor, limit }: PageQuery): Promise<AuditPage> {
   const rows = await sql.rows(
     AuditRow,
     `SELECT id, time, actor, action, object, request_id FROM audit_events
      WHERE owner = current_owner() AND ($1::bigint IS NULL OR id < $1::bigint)
      ORDER BY id DESC LIMIT $2`,
-    // One extra row shows whether there is a next page.
     [cursor ?? null, limit + 1],
   );
-  const page = rows.slice(0, limit);
-  return {
-    data: page.map(({ id: _id, time, ...event }) => ({ time: time.toISOString(), ...event })),
-    next_cursor: rows.length > limit ? (page.at(-1)?.id ?? null) : null,
-  };
+  return toPage(
+    rows,
+    limit,
+    ({ id }) => id,
+    ({ id: _id, time, ...event }) => ({ time: time.toISOString(), ...event }),
+  );
 }

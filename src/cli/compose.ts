@@ -22,7 +22,7 @@ import {
 } from '../dev/quickstart/keycloak/realm-setup.ts';
 import { assertLocalMode, readSetting } from './settings.ts';
 import { whenAborted, type StopSignals } from './signals.ts';
-import { StartError } from './start-error.ts';
+import { StartError } from '../lib/errors.ts';
 
 type Print = (text: string) => void;
 

@@ -1,6 +1,6 @@
 import type { Environment } from '../config/config.ts';
 import { checkRealmsInDepth } from '../doctor/realm-check.ts';
-import { formatFindings } from '../doctor/report.ts';
+import type { Finding } from '../doctor/finding.ts';
 import { getRunningSettings } from './running-stack.ts';
 import { loadConfig } from './settings.ts';
 
@@ -16,4 +16,15 @@ export async function doctor(
   const findings = await checkRealmsInDepth(loadConfig(getRunningSettings(environment, cwd)));
   print(formatFindings(findings));
   return findings.every(({ level }) => level !== 'error');
+}
+
+const LEVEL_LABELS = { ok: 'ok     ', warning: 'warning', error: 'ERROR  ' } as const;
+
+/** One line per finding, followed by what to change, and a count at the end. */
+function formatFindings(findings: readonly Finding[]): string {
+  const lines = findings.map(({ level, check, detail, fix }) =>
+    [`${LEVEL_LABELS[level]}  ${check}: ${detail}`, ...(fix === '' ? [] : [`         -> ${fix}`])].join('\n'),
+  );
+  const count = (level: Finding['level']) => findings.filter((finding) => finding.level === level).length;
+  return [...lines, '', `${count('error')} error(s), ${count('warning')} warning(s)`].join('\n');
 }

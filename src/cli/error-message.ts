@@ -1,6 +1,5 @@
 import { ConfigError } from '../config/config.ts';
-import { isAppError, UnfitError } from '../lib/errors.ts';
-import { StartError } from './start-error.ts';
+import { isAppError, UnfitError, StartError } from '../lib/errors.ts';
 
 /** @throws StartError if the Node version is not 24. */
 export function assertNodeVersion(version: string): void {

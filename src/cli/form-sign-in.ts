@@ -1,5 +1,5 @@
 import { fetch, type Dispatcher, type Response } from 'undici';
-import { StartError } from './start-error.ts';
+import { StartError } from '../lib/errors.ts';
 
 export interface FormSignInOptions {
   appUrl: string;

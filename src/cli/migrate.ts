@@ -1,7 +1,7 @@
 import type { Environment } from '../config/config.ts';
 import { runMigrations } from '../lib/postgres/migrations.ts';
 import { readSetting } from './settings.ts';
-import { StartError } from './start-error.ts';
+import { StartError } from '../lib/errors.ts';
 
 /**
  * Runs the pending migrations.

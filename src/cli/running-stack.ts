@@ -4,7 +4,7 @@ import { toLoopbackUrl } from '../dev/quickstart/ports.ts';
 import { createSecrets } from '../dev/quickstart/secrets.ts';
 import { getStackFile, hasStackFile, type StackFile } from '../dev/quickstart/stack-file.ts';
 import { overrideSettings, readSetting } from './settings.ts';
-import { StartError } from './start-error.ts';
+import { StartError } from '../lib/errors.ts';
 
 /**
  * Returns the settings for a command: the configured ones, completed with those of the servers that `npm start`

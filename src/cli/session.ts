@@ -1,14 +1,13 @@
 import { isIP } from 'node:net';
-import type { Dispatcher } from 'undici';
+import { Agent, buildConnector, type Dispatcher } from 'undici';
 import type { Environment } from '../config/config.ts';
 import { SETTINGS } from '../config/settings.ts';
 import { signInWithForms } from './form-sign-in.ts';
-import { createPinnedAgent } from './pinned-agent.ts';
 import { resolveDataDir } from '../dev/quickstart/data-dir.ts';
 import { assertLocalMode, readSetting } from './settings.ts';
 import { toLoopbackUrl } from '../dev/quickstart/ports.ts';
 import { getStackFile, type StackFile } from '../dev/quickstart/stack-file.ts';
-import { StartError } from './start-error.ts';
+import { StartError } from '../lib/errors.ts';
 
 export interface DemoSession {
   appUrl: string;
@@ -59,4 +58,20 @@ function toPinnedAddresses(stack: StackFile, environment: Environment): Map<stri
   const host = readSetting(environment, 'HOST') ?? SETTINGS.HOST.fallback;
   if (isIP(host) !== 0) pins.set(new URL(stack.app_url).origin, host);
   return pins;
+}
+
+/**
+ * Creates an agent for requests with secrets of this installation. It connects to a fixed address per origin instead
+ * of resolving the host name: `localhost` can resolve to `[::1]`, where another program can listen on a port that
+ * this installation uses on 127.0.0.1.
+ * @param pins origin (`http://localhost:3000`) -> address to connect to. Other origins are resolved as usual.
+ */
+function createPinnedAgent(pins: ReadonlyMap<string, string>): Agent {
+  const connect = buildConnector({});
+  return new Agent({
+    connect: (options, callback) => {
+      const { origin } = new URL(`${options.protocol}//${options.hostname}:${options.port}`);
+      connect({ ...options, hostname: pins.get(origin) ?? options.hostname }, callback);
+    },
+  });
 }

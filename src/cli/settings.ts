@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { readConfig, type Config, type Environment } from '../config/config.ts';
-import { StartError } from './start-error.ts';
+import { StartError } from '../lib/errors.ts';
 
 /** Reads the configuration, including secrets in files (NAME_FILE). @throws ConfigError listing all errors. */
 export function loadConfig(environment: Environment): Config {

@@ -9,7 +9,7 @@ import {
   withCommandContext,
   type CommandIo,
 } from './admin-command.ts';
-import { StartError } from './start-error.ts';
+import { StartError } from '../lib/errors.ts';
 
 /**
  * `vault purge`: lists the vault records and servers of users that no longer exist, and deletes them with `yes`.

@@ -1,10 +1,10 @@
+import { decodeJwt } from 'jose';
+import { z } from 'zod';
 import { createKeycloakAdmin, keycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import { PROVIDERS } from '../providers/index.ts';
-import { checkDemoUsers } from './demo-check.ts';
-import { checkEvents } from './events-check.ts';
-import { error, type Finding } from './finding.ts';
+import { checkDemoUsers } from './demo-users.ts';
+import { error, ok, warning, type Finding } from './finding.ts';
 import { checkProfile, type ProfileUse } from './profile-check.ts';
-import { checkRights } from './rights-check.ts';
 import { checkVaultUsers } from './vault-check.ts';
 import { UnfitError } from '../lib/errors.ts';
 
@@ -124,6 +124,61 @@ async function checkSignIn({ mainAdmin, vaultAdmin }: RealmClients): Promise<Fin
 
 function readReason(cause: unknown): string {
   return cause instanceof Error && cause.cause instanceof Error ? cause.cause.message : 'no token';
+}
+
+/** The app needs admin events to detect that a user was changed or signed out in the console. */
+async function checkEvents(admin: KeycloakAdmin, use: { holdsKeys: boolean }): Promise<Finding[]> {
+  const events = await admin.call((client) => client.realms.getConfigEvents({ realm: admin.realm }));
+  const check = `admin events of realm ${admin.realm}`;
+  const setting = 'Realm settings > Events > Admin events settings';
+  const saved =
+    events.adminEventsEnabled === true
+      ? ok(check, 'are saved')
+      : error(
+          check,
+          'are not saved: changes by an administrator would take effect late',
+          `${setting}: turn "Save events" on`,
+        );
+  const holdsCiphertext = use.holdsKeys && events.adminEventsDetailsEnabled === true;
+  return holdsCiphertext
+    ? [
+        saved,
+        warning(
+          check,
+          'include representations: encrypted keys are copied into the event table',
+          `${setting}: turn "Include representation" off`,
+        ),
+      ]
+    : [saved];
+}
+
+/** Roles of `realm-management` that each client needs. */
+const REQUIRED_ROLES = {
+  service: ['view-users', 'view-events', 'view-organizations'],
+  vault: ['manage-users', 'view-events'],
+} as const;
+/** Roles that the required ones include. */
+const IMPLIED_ROLES = ['query-users', 'query-groups', 'query-organizations'];
+
+const TokenClaims = z.object({
+  resource_access: z.record(z.string(), z.object({ roles: z.array(z.string()) })).optional(),
+});
+
+/** Compares the roles in a client's token with the roles that it needs. */
+async function checkRights(admin: KeycloakAdmin, kind: keyof typeof REQUIRED_ROLES): Promise<Finding> {
+  const token = await admin.call((client) => client.getAccessToken());
+  const claims = TokenClaims.parse(decodeJwt(token ?? ''));
+  const roles = claims.resource_access?.['realm-management']?.roles ?? [];
+  const needed: readonly string[] = REQUIRED_ROLES[kind];
+  const check = `rights of the ${kind} client in realm ${admin.realm}`;
+  const setting = 'Clients > (the client) > Service accounts roles';
+  const missing = needed.filter((role) => !roles.includes(role));
+  if (missing.length > 0)
+    return error(check, `${missing.join(', ')} missing`, `${setting}: assign ${missing.join(', ')}`);
+  const extra = roles.filter((role) => !needed.includes(role) && !IMPLIED_ROLES.includes(role));
+  return extra.length === 0
+    ? ok(check, needed.join(', '))
+    : warning(check, `more than needed: ${extra.join(', ')}`, `${setting}: unassign ${extra.join(', ')}`);
 }
 
 /** Turns an error status of Keycloak into a finding, so that the other checks still run. */

@@ -13,7 +13,8 @@ export interface HostGuardOptions {
 const PROBES = new Set(['/livez', '/readyz']);
 const BACKCHANNEL_LOGOUT = '/auth/backchannel-logout';
 
-interface HostAndPort {
+/** As in a Host header: the name in lower case, IPv6 with brackets. */
+interface RequestHost {
   name: string;
   port: string;
 }
@@ -83,23 +84,23 @@ function findSingleHost(request: IncomingMessage): string | undefined {
   return hosts.length === 1 ? hosts[0] : undefined;
 }
 
-function isSameHost(a: HostAndPort | undefined, b: HostAndPort | undefined): boolean {
+function isSameHost(a: RequestHost | undefined, b: RequestHost | undefined): boolean {
   return a !== undefined && a.name === b?.name && a.port === b.port;
 }
 
-function parseUrlHost(text: string): HostAndPort {
+function parseUrlHost(text: string): RequestHost {
   const url = new URL(text);
   return { name: url.hostname, port: url.port || (url.protocol === 'https:' ? '443' : '80') };
 }
 
 /** Parses `name[:port]`; undefined for anything else, such as a path or a user name. */
-function parseHost(text: string, defaultPort: string): HostAndPort | undefined {
+function parseHost(text: string, defaultPort: string): RequestHost | undefined {
   const parts = /^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?$/.exec(text);
   if (parts?.[1] === undefined) return undefined;
   return { name: parts[1].toLowerCase(), port: parts[2] ?? defaultPort };
 }
 
-function findSocketHost(request: IncomingMessage): HostAndPort | undefined {
+function findSocketHost(request: IncomingMessage): RequestHost | undefined {
   const { localAddress, localPort } = request.socket;
   if (localAddress === undefined || localPort === undefined) return undefined;
   const address = localAddress.replace(/^::ffff:/, '');

@@ -29,7 +29,6 @@ export interface ActiveWork {
   /** Principals with active work, without duplicates. */
   principals(): Principal[];
   userIds(): string[];
-  readonly size: number;
   /** Resolves when there is no active work; immediately if there is none now. */
   whenIdle(): Promise<void>;
   /** Ends all active work and all work registered later with `draining`. Resolves when none is left. */
@@ -80,9 +79,6 @@ export function createActiveWork(): ActiveWork {
     ...createEndMethods(endWhere),
     principals: () => [...new Set([...items].map((item) => item.principal))],
     userIds: () => [...new Set([...items].map((item) => item.principal.user.id))],
-    get size() {
-      return items.size;
-    },
     whenIdle,
     drain() {
       draining = true;

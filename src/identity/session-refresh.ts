@@ -17,19 +17,17 @@ export interface SessionRefreshDeps {
   keyring: Keyring;
   store: SessionStore;
   logout: Logout;
-  now?: () => number;
 }
 
 /** Concurrent requests of a session share one refresh. */
 export function createSessionRefresh(deps: SessionRefreshDeps): RefreshIfDue {
-  const now = deps.now ?? Date.now;
   const refreshing = new Map<string, Promise<boolean>>();
 
   async function refresh(id: string): Promise<boolean> {
     // Reads the row again: another request may have refreshed it since this one loaded it.
     const session = await deps.store.findSession(id);
     if (session === undefined) return false;
-    if (session.refreshAtMs > now()) return true;
+    if (session.refreshAtMs > Date.now()) return true;
     const tokens = decryptSessionTokens(deps.keyring, session, session.tokens);
     if (tokens === undefined) return endSession(id, session);
     const next = await deps.oidc.refresh(tokens.refreshToken).catch((error: unknown) => {
@@ -59,7 +57,7 @@ export function createSessionRefresh(deps: SessionRefreshDeps): RefreshIfDue {
   }
 
   return (session) => {
-    if (session.refreshAtMs > now()) return Promise.resolve(true);
+    if (session.refreshAtMs > Date.now()) return Promise.resolve(true);
     const current =
       refreshing.get(session.id) ?? refresh(session.id).finally(() => refreshing.delete(session.id));
     refreshing.set(session.id, current);

@@ -6,7 +6,6 @@ import type { UserCache } from './user-cache.ts';
 import type { ActiveWork } from './active-work.ts';
 import type { LoginStates } from './login-state.ts';
 import type { OidcClient, SignInResult } from './oidc.ts';
-import { safeReturnTo } from './return-to.ts';
 import type { StoredSession } from './schema.ts';
 import type { SessionStore } from './session-store.ts';
 import { decryptSessionTokens, encryptSessionTokens } from './session-tokens.ts';
@@ -106,4 +105,31 @@ function unknownSignIn(): AppError {
 
 function signedOutDuringSignIn(): AppError {
   return new AppError('unauthenticated', 'You were signed out during the sign-in. Please sign in again.');
+}
+
+/**
+ * C0 control characters and DEL, raw or percent-encoded, and backslashes. Browsers drop control characters and
+ * read a backslash as a slash, so `/\t/x` becomes `//x`.
+ */
+// eslint-disable-next-line no-control-regex -- the pattern matches control characters on purpose
+const UNSAFE_CHARACTERS = /[\u0000-\u001f\u007f\\]|%[01][0-9a-f]|%7f|%5c/i;
+const MAX_RETURN_TO_LENGTH = 1_024;
+
+/**
+ * Returns the address to open after the sign-in: absolute, and always of the app's own origin.
+ * @param requested address from the request. Any address that is not clearly of this origin becomes the home page.
+ */
+export function safeReturnTo(requested: unknown, publicUrl: string): string {
+  const home = `${publicUrl}/`;
+  if (
+    typeof requested !== 'string' ||
+    requested.length > MAX_RETURN_TO_LENGTH ||
+    UNSAFE_CHARACTERS.test(requested)
+  )
+    return home;
+  if (!URL.canParse(requested, home)) return home;
+  const url = new URL(requested, home);
+  const isSameOrigin = url.origin === new URL(home).origin && url.username === '' && url.password === '';
+  // With a path of `//x` the absolute address is safe, but the path alone would name another host.
+  return isSameOrigin && !url.pathname.startsWith('//') ? url.href : home;
 }

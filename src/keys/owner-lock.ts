@@ -1,7 +1,8 @@
 import { isLockTimeout, type DatabaseConnection, type Database } from '../lib/postgres/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Owner } from '../lib/owner.ts';
-import { createKeyedMutex, createDeadlineSemaphore } from '../lib/async/keyed-mutex.ts';
+import { createKeyedMutex } from '../lib/async/keyed-mutex.ts';
+import { createSemaphore, runWithPermit } from '../lib/async/semaphore.ts';
 
 export interface OwnerLockOptions {
   /** A separate pool, so that waiting writers cannot take the connections that requests need. */
@@ -31,14 +32,14 @@ const MAX_WAIT_MS = 10_000;
 
 /** Keycloak has neither conditional nor partial updates: concurrent writers would overwrite each other's changes. */
 export function createOwnerLock(options: OwnerLockOptions): OwnerLock {
-  const slots = createDeadlineSemaphore(options.slots, keysBusy);
+  const slots = createSemaphore(options.slots);
   const mutex = createKeyedMutex(keysBusy);
 
   return {
     runExclusive(owner, work) {
       const deadlineMs = Date.now() + options.timeoutMs;
       return mutex.run(owner, deadlineMs, () =>
-        slots.run(deadlineMs, () =>
+        runWithPermit(slots, deadlineMs, keysBusy, () =>
           withAdvisoryLock(options.database, owner, deadlineMs, (connection) =>
             work({ connection, deadlineMs }),
           ),

@@ -92,6 +92,11 @@ export class UnfitError extends Error {
   override readonly name = 'UnfitError';
 }
 
+/** Expected failure of a command. Its message is printed to the terminal without a stack. */
+export class StartError extends Error {
+  override readonly name = 'StartError';
+}
+
 /** True for an {@link AppError}, optionally with one code. */
 export function isAppError(error: unknown, code?: ErrorCode): error is AppError {
   return error instanceof AppError && (code === undefined || error.code === code);

@@ -1,4 +1,4 @@
-import { rejectOnAbort } from '../lib/net/deadline.ts';
+import { rejectOnAbort } from '../lib/async/reject-on-abort.ts';
 import type { TestStage, TestStageName, ServerTestResult } from './runner.ts';
 
 /** One stage of a test. @returns the finding, for users. */

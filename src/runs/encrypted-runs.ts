@@ -1,14 +1,23 @@
-import type { Database } from '../lib/postgres/database.ts';
+import { z } from 'zod';
+import type { Database, Sql } from '../lib/postgres/database.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { EncryptedTexts, EncryptedText } from '../lib/crypto/encrypted-texts.ts';
-import {
-  listRunOwners,
-  listEncryptedBatches,
-  listEncryptedRuns,
-  replaceBatchCiphertext,
-  replaceRunCiphertext,
-} from './re-encryption-store.ts';
+import { OwnerText, type Owner } from '../lib/owner.ts';
 import { createRunEncryption, type RunRef } from './run-encryption.ts';
+
+/** Rows read at once: a batch of events can have a megabyte. */
+const RUNS_PER_PAGE = 100;
+const BATCHES_PER_PAGE = 8;
+
+const RunOwnerRow = z.object({ owner: OwnerText });
+const EncryptedRunRow = z.object({ id: z.string(), sealed: z.string() });
+const EncryptedBatchRow = z.object({ first_seq: z.number(), sealed: z.string() });
+
+/** All owners of runs, for commands that process the runs of one owner after another. */
+export async function listRunOwners(database: Database): Promise<Owner[]> {
+  const rows = await database.rows(RunOwnerRow, 'SELECT owners_of_runs() AS owner');
+  return rows.map(({ owner }) => owner);
+}
 
 /** The encrypted texts of runs: one per run, and one per batch of its events. */
 export function createEncryptedRuns({
@@ -20,46 +29,54 @@ export function createEncryptedRuns({
 }): EncryptedTexts {
   const encryption = createRunEncryption(keyring);
 
-  const toProgramText = (run: RunRef, ciphertext: string): EncryptedText => ({
-    owner: run.owner,
-    name: `run ${run.id}`,
-    ciphertext: ciphertext,
-    isValid: () => Promise.resolve(encryption.decryptProgram(run, ciphertext) !== undefined),
-    replace: (next) =>
-      database.withOwner(run.owner, (sql) => replaceRunCiphertext(sql, run.id, ciphertext, next)),
-  });
-
-  const toEventsText = (run: RunRef, batch: { firstSeq: number; ciphertext: string }): EncryptedText => ({
-    owner: run.owner,
-    name: `run ${run.id}, events from ${batch.firstSeq}`,
-    ciphertext: batch.ciphertext,
-    isValid: () => Promise.resolve(encryption.decryptEvents(run, batch) !== undefined),
-    replace: (next) =>
-      database.withOwner(run.owner, (sql) =>
-        replaceBatchCiphertext(sql, { runId: run.id, firstSeq: batch.firstSeq }, batch.ciphertext, next),
-      ),
-  });
-
   async function* listBatches(run: RunRef): AsyncGenerator<EncryptedText> {
-    for (let afterSeq = -1; ;) {
-      const page = await database.withOwner(run.owner, (sql) => listEncryptedBatches(sql, run.id, afterSeq));
-      for (const batch of page) yield toEventsText(run, batch);
-      const last = page.at(-1);
-      if (last === undefined) return;
-      afterSeq = last.firstSeq;
+    const batches = readPages(EncryptedBatchRow, run.owner, (last) => [
+      'SELECT first_seq, sealed FROM run_events WHERE run_id = $1 AND first_seq > $2 ORDER BY first_seq LIMIT $3',
+      [run.id, last?.first_seq ?? -1, BATCHES_PER_PAGE],
+    ]);
+    for await (const { first_seq: firstSeq, sealed: ciphertext } of batches)
+      yield {
+        owner: run.owner,
+        ciphertext,
+        isValid: () => encryption.decryptEvents(run, { firstSeq, ciphertext }) !== undefined,
+        replace: (sql, next) =>
+          updateRow(
+            sql,
+            'UPDATE run_events SET sealed = $4 WHERE run_id = $1 AND first_seq = $2 AND sealed = $3',
+            [run.id, firstSeq, ciphertext, next],
+          ),
+      };
+  }
+
+  async function* listRuns(owner: Owner): AsyncGenerator<EncryptedText> {
+    const runs = readPages(EncryptedRunRow, owner, (last) => [
+      'SELECT id, sealed FROM runs WHERE id > $1 ORDER BY id LIMIT $2',
+      [last?.id ?? '', RUNS_PER_PAGE],
+    ]);
+    for await (const { id, sealed: ciphertext } of runs) {
+      const run = { id, owner };
+      yield {
+        owner,
+        ciphertext,
+        isValid: () => encryption.decryptProgram(run, ciphertext) !== undefined,
+        replace: (sql, next) =>
+          updateRow(sql, 'UPDATE runs SET sealed = $3 WHERE id = $1 AND sealed = $2', [id, ciphertext, next]),
+      };
+      yield* listBatches(run);
     }
   }
 
-  async function* listRuns(owner: RunRef['owner']): AsyncGenerator<EncryptedText> {
-    for (let afterId = ''; ;) {
-      const page = await database.withOwner(owner, (sql) => listEncryptedRuns(sql, afterId));
-      for (const { id, sealed: ciphertext } of page) {
-        yield toProgramText({ id, owner }, ciphertext);
-        yield* listBatches({ id, owner });
-      }
-      const last = page.at(-1);
+  /** @param toQuery query of the page after a row, or of the first page. */
+  async function* readPages<T>(
+    schema: z.ZodType<T>,
+    owner: Owner,
+    toQuery: (last: T | undefined) => [text: string, values: unknown[]],
+  ): AsyncGenerator<T> {
+    for (let last: T | undefined; ;) {
+      const page = await database.withOwner(owner, (sql) => sql.rows(schema, ...toQuery(last)));
+      yield* page;
+      last = page.at(-1);
       if (last === undefined) return;
-      afterId = last.id;
     }
   }
 
@@ -69,4 +86,9 @@ export function createEncryptedRuns({
       for (const owner of await listRunOwners(database)) yield* listRuns(owner);
     },
   };
+}
+
+/** @returns false when no row matches. */
+async function updateRow(sql: Sql, text: string, values: unknown[]): Promise<boolean> {
+  return (await sql.run(text, values)) > 0;
 }

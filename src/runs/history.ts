@@ -1,9 +1,10 @@
+import { toPage, type PageQuery } from '../http/page.ts';
 import type { User } from '../http/principal.ts';
 import { notFound } from '../lib/errors.ts';
 import { getUserId, userOwner } from '../lib/owner.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { RunRow, RunsStore } from './runs-store.ts';
-import type { RunDetails, RunPage, RunsQuery, RunView } from './schema.ts';
+import type { RunDetails, RunPage, RunView } from './schema.ts';
 import { type RunRef, type RunEncryption } from './run-encryption.ts';
 
 export interface RunHistoryDeps {
@@ -24,7 +25,7 @@ export interface RunProgress extends RunRef {
 export interface RunHistory {
   /** @throws AppError `not_found` (404), also for another user's run. */
   get(user: User, id: string): Promise<RunDetails>;
-  list(user: User, query: RunsQuery): Promise<RunPage>;
+  list(user: User, query: PageQuery): Promise<RunPage>;
   /** @throws AppError `not_found` (404). */
   getProgress(user: User, id: string): Promise<RunProgress>;
 }
@@ -38,9 +39,7 @@ export function createRunHistory({ store, encryption, dispatcher }: RunHistoryDe
     },
     async list(user, query) {
       const rows = await store.listRuns(userOwner(user.id), query);
-      const shown = rows.slice(0, query.limit);
-      const next = rows.length > query.limit ? shown.at(-1)?.number : undefined;
-      return { data: shown.map(toRunView), next_cursor: next ?? null };
+      return toPage(rows, query.limit, ({ number }) => number, toRunView);
     },
     async getProgress(user, id) {
       const run = { id, owner: userOwner(user.id) };

@@ -1,6 +1,7 @@
 import type { Request, Response } from 'express';
 import { z } from 'zod';
 import { drainingError } from '../http/draining-error.ts';
+import { PageQuery } from '../http/page.ts';
 import type { Principal } from '../http/principal.ts';
 import { jsonRoute, parsedRoute, type Route, type RouteCall } from '../http/route.ts';
 import { onResponseClosed } from '../http/on-response-closed.ts';
@@ -12,7 +13,6 @@ import {
   RunDetails,
   RunPage,
   RunParams,
-  RunsQuery,
   RunServerParams,
   StartRun,
   RunResult,
@@ -49,7 +49,7 @@ export function runRoutes(deps: RunRouteDeps): Route[] {
       method: 'get',
       path: '/api/v1/runs',
       access: 'session',
-      query: RunsQuery,
+      query: PageQuery,
       response: RunPage,
       handle: ({ principal, query }) => runs.list(principal.user, query),
     }),

@@ -1,10 +1,11 @@
 import { z } from 'zod';
+import type { PageQuery } from '../http/page.ts';
 import type { Database, Sql } from '../lib/postgres/database.ts';
 import { OwnerText, type Owner } from '../lib/owner.ts';
 import { LANGUAGES, SERVER_TYPES } from '../runners/runner.ts';
 import type { RunExit, ByteCounts } from './events.ts';
 import { createQueueStore, notifyRuns, type QueueOptions } from './queue-store.ts';
-import { CLEANUPS, EXIT_CAUSES, RUN_STATUSES, type RunsQuery } from './schema.ts';
+import { CLEANUPS, EXIT_CAUSES, RUN_STATUSES } from './schema.ts';
 import { type RunRef, type EncryptedBatch } from './run-encryption.ts';
 
 const RunRow = z.object({
@@ -130,7 +131,7 @@ function createOwnerStore(
     },
 
     /** Newest first. Reads one row more than the page size, to detect a next page. */
-    listRuns: (owner: Owner, { cursor, limit }: RunsQuery) =>
+    listRuns: (owner: Owner, { cursor, limit }: PageQuery) =>
       database.withOwner(owner, (sql) =>
         sql.rows(
           RunRow,

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { pageOf } from '../http/page.ts';
 import { LANGUAGES, SERVER_TYPES, type Job, type Limits } from '../runners/runner.ts';
 
 const KIB = 1024;
@@ -172,21 +173,6 @@ export const EventsQuery = z.strictObject({
     .optional(),
 });
 
-/** `cursor` is the `next_cursor` of the previous page. */
-export const RunsQuery = z.strictObject({
-  cursor: z
-    .string()
-    .regex(/^[1-9]\d{0,17}$/, 'must be the next_cursor of an earlier page')
-    .optional(),
-  limit: z.coerce
-    .number({ error: 'must be a whole number from 1 to 200' })
-    .int('must be a whole number from 1 to 200')
-    .min(1, 'must be a whole number from 1 to 200')
-    .max(200, 'must be a whole number from 1 to 200')
-    .default(50),
-});
-export type RunsQuery = z.output<typeof RunsQuery>;
-
 const timestamp = z.iso.datetime();
 
 /** A run in a list. */
@@ -222,8 +208,7 @@ export const RunDetails = RunView.extend({
 });
 export type RunDetails = z.output<typeof RunDetails>;
 
-/** Newest first; `next_cursor` is null on the last page. */
-export const RunPage = z.object({ data: z.array(RunView), next_cursor: z.string().nullable() });
+export const RunPage = pageOf(RunView);
 export type RunPage = z.output<typeof RunPage>;
 
 /** The response of a request that waits for the exit of its run. */

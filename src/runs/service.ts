@@ -21,7 +21,6 @@ import { createRunsStore } from './runs-store.ts';
 import { toLimits, type StartRun } from './schema.ts';
 import { createRunEncryption, type RunRef } from './run-encryption.ts';
 
-export { listRunOwners } from './re-encryption-store.ts';
 export { deleteRunsOfOwner } from './runs-store.ts';
 
 export interface RunServiceDeps {

@@ -28,15 +28,13 @@ export function createEncryptedServers({ database, keyring, runners }: Encrypted
       const ciphertext = String(server.config[field]);
       return {
         owner,
-        name: `server ${server.id}, ${field}`,
         ciphertext,
         isValid: async () => (await decryptConfig(keyring, runner, binding, server.config)) !== undefined,
-        replace: (next) =>
-          database.withOwner(owner, async (sql) => {
-            // Changes of a server read and write its row under this lock; without it they would restore the old text.
-            await lockServers(sql, getUserId(owner));
-            return replaceSecretCiphertext(sql, server.id, { field, from: ciphertext, to: next });
-          }),
+        replace: async (sql, next) => {
+          // Changes of a server read and write its row under this lock; without it they would restore the old text.
+          await lockServers(sql, getUserId(owner));
+          return replaceSecretCiphertext(sql, server.id, { field, from: ciphertext, to: next });
+        },
       };
     });
   }

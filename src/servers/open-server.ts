@@ -14,7 +14,6 @@ export interface OpenServer {
   id: string;
   name: string;
   serverType: ServerType;
-  version: number;
   /** Kept as long as the run. Never logged, never stored. */
   target: TargetServer;
   runner: Runner;
@@ -68,14 +67,14 @@ export function createServerOpener({
 
   async function open(userId: string, ref: string, servers: readonly StoredServer[]): Promise<OpenServer> {
     const server = ref === 'default' ? getDefaultServer(servers) : getServer(servers, ref);
-    const { id, name, serverType, version } = server;
+    const { id, name, serverType } = server;
     if (!server.isActive) throw new AppError('server_paused', `“${name}” is paused. Switch it on first.`);
     const runner = await runnerAccess.getAllowedRunner(userId, serverType);
     const target = await targetBuilder.fromStored(userId, servers, server);
     for (const each of [server, ...listJumpServers(servers, server, listJumpServerIds)]) {
       if (isHostKeyUnconfirmed(each, runners)) throw hostKeyUnconfirmed(each);
     }
-    return { id, name, serverType, version, target, runner };
+    return { id, name, serverType, target, runner };
   }
 
   return {

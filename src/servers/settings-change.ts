@@ -1,9 +1,18 @@
+import { isDeepStrictEqual } from 'node:util';
+import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
-import type { Runner } from '../runners/runner.ts';
-import { changeConfig } from './config-change.ts';
-import type { UpdateServer } from './schema.ts';
-import type { SecretBinding } from './secret-encryption.ts';
+import type { HostKey, Runner } from '../runners/runner.ts';
+import { invalidConfig, parseConfig, assertNoMasks, type ConfigInput } from './config-input.ts';
+import { STORED_SECRET_MASK, type UpdateServer } from './schema.ts';
+import {
+  hashDestination,
+  decryptConfig,
+  encryptConfig,
+  listSecretFields,
+  type SecretBinding,
+  type EncryptedConfig,
+} from './secret-encryption.ts';
 import type { ServerSettings, StoredServer } from './servers-store.ts';
 
 /** The settings of a server after a change. */
@@ -46,4 +55,89 @@ export async function changeSettings(
 /** Whether a server that is added or switched on is the first one: no other is active or the default. */
 export function isFirstActive(others: readonly StoredServer[]): boolean {
   return others.every((server) => !server.isActive && !server.isDefault);
+}
+
+/** A configuration after a change. */
+interface ChangedConfig {
+  config: EncryptedConfig;
+  hostKey: HostKey | null;
+  /** True when the change alters nothing. */
+  isSame: boolean;
+}
+
+/**
+ * Merges a change into a stored configuration. A missing member stays, and so does a secret that is sent as its mask;
+ * null clears a member. A stored secret goes only to its stored destination: if its destination changes, the secret
+ * must be sent again. If any destination changes, the host key must be confirmed again.
+ * @throws AppError `validation_failed` (400) with the invalid members; `key_undecryptable` (424) when stored members
+ *   are to stay and do not decrypt.
+ */
+async function changeConfig(
+  keyring: Keyring,
+  runner: Runner,
+  binding: SecretBinding,
+  stored: EncryptedConfig,
+  input: ConfigInput,
+): Promise<ChangedConfig> {
+  assertNoMasks(input, listSecretFields(runner, stored));
+  const decrypted = await decryptConfig(keyring, runner, binding, stored);
+  if (decrypted === undefined) return replaceConfig(keyring, runner, binding, input);
+  const sent = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== STORED_SECRET_MASK));
+  const parsed = await parseConfig(runner, { ...(decrypted as object), ...sent });
+  if ('errors' in parsed) throw invalidConfig(parsed.errors);
+  const { config } = parsed;
+  const [before, after] = [decrypted, config].map((each) => hashDestination(runner, each, binding.hostKey));
+  const hostKey = before === after ? binding.hostKey : null;
+  const isSame = isDeepStrictEqual(decrypted, config);
+  const kept = listSecretFields(runner, config as ConfigInput).filter((field) => !(field in sent));
+  assertNoKeptSecrets(
+    kept.filter((field) => {
+      const [old, next] = [decrypted, config].map((each) =>
+        hashFieldDestination(runner, each, field, binding.hostKey),
+      );
+      return old !== next;
+    }),
+  );
+  return { config: encryptConfig(keyring, runner, { ...binding, hostKey }, config), hostKey, isSame };
+}
+
+/**
+ * Replaces a configuration that does not decrypt. The change must be a whole configuration, because the stored
+ * address may have been altered to receive the secret that is entered now.
+ */
+async function replaceConfig(
+  keyring: Keyring,
+  runner: Runner,
+  binding: SecretBinding,
+  input: ConfigInput,
+): Promise<ChangedConfig> {
+  const parsed = Object.values(input).includes(STORED_SECRET_MASK)
+    ? undefined
+    : await parseConfig(runner, input);
+  if (parsed === undefined || 'errors' in parsed) {
+    throw new AppError(
+      'key_undecryptable',
+      'The stored secrets do not decrypt, or were stored for another address. Send the whole connection_config, including the secrets.',
+      parsed === undefined ? {} : { errors: invalidConfig(parsed.errors).errors ?? [] },
+    );
+  }
+  const config = encryptConfig(keyring, runner, { ...binding, hostKey: null }, parsed.config);
+  return { config, hostKey: null, isSame: false };
+}
+
+/** The destination of one secret: the digest of the configuration without its other secrets. */
+function hashFieldDestination(
+  runner: Runner,
+  config: unknown,
+  field: string,
+  hostKey: HostKey | null,
+): string {
+  const others = runner.secretFields.filter((each) => each !== field).map((each) => [each, null] as const);
+  return hashDestination(runner, { ...(config as object), ...Object.fromEntries(others) }, hostKey);
+}
+
+function assertNoKeptSecrets(fields: readonly string[]): void {
+  const message =
+    'must be sent again, because a stored secret is only used for the destination it was stored for';
+  if (fields.length > 0) throw invalidConfig(fields.map((path) => ({ path, message })));
 }

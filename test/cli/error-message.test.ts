@@ -3,8 +3,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from '@jest/globals';
 import { assertNodeVersion, toErrorMessage } from '../../src/cli/error-message.ts';
-import { StartError } from '../../src/cli/start-error.ts';
-import { AppError, UnfitError } from '../../src/lib/errors.ts';
+import { AppError, UnfitError, StartError } from '../../src/lib/errors.ts';
 
 describe('the Node version', () => {
   it('is 24 in npm scripts, also if another version is installed', () => {

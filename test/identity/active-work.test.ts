@@ -56,7 +56,7 @@ describe('active work', () => {
     expect(ended).toHaveLength(4);
   });
 
-  it('that has finished is not ended', () => {
+  it('that has finished is not ended', async () => {
     const activeWork = createActiveWork();
     const { ended, note } = recorder();
     const unregister = activeWork.register(principalOf('a'), note('a'));
@@ -64,7 +64,7 @@ describe('active work', () => {
     unregister();
     activeWork.endUser('a');
     expect(ended).toEqual([]);
-    expect(activeWork.size).toBe(0);
+    await activeWork.whenIdle();
   });
 
   it('is idle after the last work has finished', async () => {

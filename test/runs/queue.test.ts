@@ -8,7 +8,6 @@ import type { NumberedEvent } from '../../src/runs/events.ts';
 import type { RunRef } from '../../src/runs/run-encryption.ts';
 import { fernetKey } from '../support/app.ts';
 import { createDatabase } from '../support/database.ts';
-import { until } from '../support/until.ts';
 import {
   createInstance,
   waitForExit,
@@ -232,6 +231,6 @@ describe('cancelling', () => {
     const exits = await Promise.all(runs.map((run) => waitForExit(one, run)));
     expect(exits.map(({ cause }) => cause)).toEqual(['cancelled', 'cancelled']);
     expect(exits[0]?.message).toMatch(/sign-in/);
-    await until(() => one.activeWork.size === 0);
+    await one.activeWork.whenIdle();
   });
 });

@@ -2,7 +2,7 @@ import { createWriteStream } from 'node:fs';
 import { once } from 'node:events';
 import { finished } from 'node:stream/promises';
 import type { DestinationStream } from 'pino';
-import { StartError } from '../../cli/start-error.ts';
+import { StartError } from '../../lib/errors.ts';
 
 export interface AppLog {
   stream: DestinationStream;

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { StartError } from '../../cli/start-error.ts';
+import { StartError } from '../../lib/errors.ts';
 
 /** Unix user that a child process runs as; undefined: the user of this process. */
 export interface RunAs {

@@ -1,10 +1,5 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-
-/** Address and TCP port on which a process listens; `0.0.0.0` or `::` for all addresses. */
-export interface TcpListener {
-  host: string;
-  port: number;
-}
+import type { HostAndPort } from '../../lib/net/addresses.ts';
 
 /** `TCP_LISTEN` in the kernel's numbering (include/net/tcp_states.h). */
 const TCP_LISTEN = '0A';
@@ -14,7 +9,7 @@ const TCP_LISTEN = '0A';
  * Keycloak's transaction manager (Narayana) opens one on loopback to identify its process.
  * @returns an empty list without /proc (macOS), or if the process has exited.
  */
-export function listTcpListeners(pid: number): TcpListener[] {
+export function listTcpListeners(pid: number): HostAndPort[] {
   try {
     const sockets = readSocketInodes(pid);
     return ['tcp', 'tcp6']
@@ -46,7 +41,7 @@ function readLink(file: string): string {
  * Parses `0100007F:1F90` (proc_pid_net(5)): the address as four-byte words in the byte order of the machine, and the
  * port. All supported machines are little-endian.
  */
-function parseLocalAddress(text: string): TcpListener {
+function parseLocalAddress(text: string): HostAndPort {
   const [address = '', port = ''] = text.split(':');
   const bytes = (address.match(/.{8}/g) ?? []).flatMap((word) => [...Buffer.from(word, 'hex')].reverse());
   return { host: formatAddress(bytes), port: Number.parseInt(port, 16) };

@@ -2,7 +2,7 @@ import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { findStartTime } from './processes.ts';
-import { StartError } from '../../cli/start-error.ts';
+import { StartError } from '../../lib/errors.ts';
 
 export interface LockOptions {
   file: string;

@@ -1,6 +1,6 @@
 import { createServer } from 'node:net';
 import { isLoopbackHost } from '../../lib/net/addresses.ts';
-import { StartError } from '../../cli/start-error.ts';
+import { StartError } from '../../lib/errors.ts';
 
 const LOOPBACK = '127.0.0.1';
 /** Addresses that `localhost` can resolve to. */

@@ -2,7 +2,7 @@ import { existsSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { z } from 'zod';
 import { writePrivateFile } from './secrets.ts';
-import { StartError } from '../../cli/start-error.ts';
+import { StartError } from '../../lib/errors.ts';
 
 const StackFile = z.object({
   app_url: z.string(),

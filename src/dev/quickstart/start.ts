@@ -4,6 +4,7 @@ import type { Environment } from '../../config/config.ts';
 import { whenAborted } from '../../cli/signals.ts';
 import { startDemoUpstream, type DemoUpstream } from '../demo-upstream/server.ts';
 import { readDemo, type Demo } from '../../doctor/demo-users.ts';
+import type { HostAndPort } from '../../lib/net/addresses.ts';
 import { createLog } from '../../lib/log.ts';
 import { startServer, type RunningServer } from '../../server.ts';
 import { openAppLog, type AppLog } from './app-log.ts';
@@ -186,7 +187,7 @@ async function bringUpApp(
 }
 
 /** Listeners of the stack that no setting names. Users' endpoints must not reach them. */
-function listOwnListeners({ keycloak, demoUpstream }: RunningStack): { host: string; port: number }[] {
+function listOwnListeners({ keycloak, demoUpstream }: RunningStack): HostAndPort[] {
   const ports = [keycloak?.managementPort, demoUpstream && Number(new URL(demoUpstream.url).port)];
   const known = ports.flatMap((port) => (port === undefined ? [] : [{ host: '127.0.0.1', port }]));
   return [...known, ...(keycloak?.listeners ?? [])];

@@ -1,7 +1,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import type { RunAs } from './child.ts';
-import { StartError } from '../../cli/start-error.ts';
+import { StartError } from '../../lib/errors.ts';
 
 /**
  * Returns the Unix user for Postgres, which refuses to run as root: the user postgres, or the user nobody if that does

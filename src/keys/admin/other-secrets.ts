@@ -1,3 +1,4 @@
+import type { Database } from '../../lib/postgres/database.ts';
 import type { Keyring } from '../../lib/crypto/keyring.ts';
 import type { EncryptedTexts, EncryptedText } from '../../lib/crypto/encrypted-texts.ts';
 
@@ -14,6 +15,7 @@ export interface OtherSecretCounts {
 }
 
 export interface OtherSecretsDeps {
+  database: Database;
   keyring: Keyring;
   /** Encrypted texts outside the vault. */
   otherSecrets: readonly EncryptedTexts[];
@@ -57,7 +59,7 @@ async function countSecret(counts: OtherSecretCounts, keyring: Keyring, text: En
  * @returns the number of re-encrypted texts.
  */
 export async function reencryptOtherSecrets(
-  { keyring, otherSecrets }: OtherSecretsDeps,
+  { database, keyring, otherSecrets }: OtherSecretsDeps,
   onSeen: (reencrypted: number) => void,
 ): Promise<number> {
   let reencrypted = 0;
@@ -65,7 +67,8 @@ export async function reencryptOtherSecrets(
     for await (const text of secrets.list()) {
       const isUnderOlderKey = (keyring.findKeyIndex(text.ciphertext) ?? 0) > 0;
       const token = isUnderOlderKey ? keyring.reencrypt(text.ciphertext) : undefined;
-      if (token !== undefined && (await text.replace(token))) reencrypted += 1;
+      if (token !== undefined && (await database.withOwner(text.owner, (sql) => text.replace(sql, token))))
+        reencrypted += 1;
       onSeen(reencrypted);
     }
   }

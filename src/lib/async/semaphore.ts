@@ -49,3 +49,23 @@ export function createSemaphore(count: number): Semaphore {
     },
   };
 }
+
+/**
+ * Runs `work` with a permit.
+ * @param deadlineMs epoch ms: work that has not started by then is rejected with the error of `createTimeoutError`.
+ */
+export async function runWithPermit<T>(
+  semaphore: Semaphore,
+  deadlineMs: number,
+  createTimeoutError: () => Error,
+  work: () => Promise<T>,
+): Promise<T> {
+  const deadline = new AbortController();
+  const timer = setTimeout(() => deadline.abort(createTimeoutError()), deadlineMs - Date.now());
+  const release = await semaphore.acquire(deadline.signal).finally(() => clearTimeout(timer));
+  try {
+    return await work();
+  } finally {
+    release();
+  }
+}

@@ -1,18 +1,18 @@
 import type { Owner } from '../owner.ts';
+import type { Sql } from '../postgres/database.ts';
 
 /** An encrypted text in a row of the database, as the key ring commands process it. */
 export interface EncryptedText {
   owner: Owner;
-  /** Names the text in reports, e.g. `server <id>, password`. */
-  name: string;
   ciphertext: string;
   /** True when it can be decrypted and was encrypted for this row and field. */
-  isValid(): Promise<boolean>;
+  isValid(): boolean | Promise<boolean>;
   /**
    * Replaces the token and nothing else.
+   * @param sql a transaction of `withOwner` for the text's owner.
    * @returns false when the row was changed or deleted in the meantime; nothing is written then.
    */
-  replace(ciphertext: string): Promise<boolean>;
+  replace(sql: Sql, ciphertext: string): Promise<boolean>;
 }
 
 /** All encrypted texts of one kind, of all owners. */

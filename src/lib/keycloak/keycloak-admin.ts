@@ -1,6 +1,7 @@
 import KcAdminClient, { NetworkError } from '@keycloak/keycloak-admin-client';
 import { request } from 'undici';
 import { z } from 'zod';
+import { rejectOnAbort } from '../async/reject-on-abort.ts';
 import { isAppError, keycloakUnavailable } from '../errors.ts';
 
 export interface KeycloakAdminOptions {
@@ -47,7 +48,7 @@ export function createKeycloakAdmin(options: KeycloakAdminOptions): KeycloakAdmi
     const signal = AbortSignal.timeout(Math.max(0, Math.min(limitMs, timeoutMs)));
     const requestOptions: RequestInit = { signal };
     const client = new KcAdminClient({ ...connection, requestOptions });
-    client.registerTokenProvider({ getAccessToken: () => withAbort(tokens.get(), signal) });
+    client.registerTokenProvider({ getAccessToken: () => rejectOnAbort(tokens.get(), signal) });
     return client;
   }
 
@@ -140,21 +141,6 @@ async function requestToken(
       new Error(`Keycloak responded ${statusCode} to the token request of ${clientId}`),
     );
   return { token: response.data.access_token, lifetimeMs: response.data.expires_in * 1000 };
-}
-
-/** Rejects with the signal's reason when it aborts first. The promise continues for other callers. */
-async function withAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  const aborted = Promise.withResolvers<never>();
-  const abort = () => {
-    aborted.reject(signal.reason);
-  };
-  if (signal.aborted) abort();
-  signal.addEventListener('abort', abort);
-  try {
-    return await Promise.race([promise, aborted.promise]);
-  } finally {
-    signal.removeEventListener('abort', abort);
-  }
 }
 
 /** The HTTP status of the admin client's error; undefined for other errors. */

@@ -1,6 +1,12 @@
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 
+/** A TCP port of a host: a name, or an address; `0.0.0.0` and `::` are every address of this host. */
+export interface HostAndPort {
+  host: string;
+  port: number;
+}
+
 export type IpAddress = ipaddr.IPv4 | ipaddr.IPv6;
 
 /**

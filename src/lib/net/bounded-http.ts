@@ -1,6 +1,7 @@
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { request as startRequest, type Agent } from 'node:https';
 import type { Duplex, Readable } from 'node:stream';
+import type { HostAndPort } from './addresses.ts';
 import { upstreamUnreachable, withDeadline } from './deadline.ts';
 import { AppError } from '../errors.ts';
 
@@ -38,10 +39,7 @@ export interface BoundedHttpClient {
 const MAX_HEADER_BYTES = 16 * 1024;
 
 /** @param authority sent as `Host`. The agent alone decides where to connect. */
-export function createBoundedHttpClient(
-  agent: Agent,
-  authority: { host: string; port: number },
-): BoundedHttpClient {
+export function createBoundedHttpClient(agent: Agent, authority: HostAndPort): BoundedHttpClient {
   function start({ method, path, body }: BoundedRequest, headers: Record<string, string>): ClientRequest {
     const text = body === undefined ? undefined : JSON.stringify(body);
     const request = startRequest({

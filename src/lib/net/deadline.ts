@@ -40,13 +40,3 @@ export async function withDeadline<T>(
     for (const signal of signals) signal.removeEventListener('abort', forwardAbort);
   }
 }
-
-/** Stops waiting for `work` when the signal aborts, e.g. for a look-up of the system, which cannot be cancelled. */
-export function rejectOnAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    signal.addEventListener('abort', () => {
-      reject(signal.reason as Error);
-    });
-    work.then(resolve, reject);
-  });
-}

@@ -1,6 +1,7 @@
 import { isIPv6, type Socket } from 'node:net';
 import { createUpstreamConnections } from './upstream-connections.ts';
-import { rejectOnAbort, withDeadline } from './deadline.ts';
+import { rejectOnAbort } from '../async/reject-on-abort.ts';
+import { withDeadline } from './deadline.ts';
 import {
   createEgressPolicy,
   endpointForbidden,

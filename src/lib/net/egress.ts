@@ -10,16 +10,11 @@ import {
   parseIpAddress,
   parseEgressRule,
   classifyAddress,
+  type HostAndPort,
   type IpAddress,
 } from './addresses.ts';
 import { AppError } from '../errors.ts';
 import { createSystemHostLookup, createUntrustedHostLookup, resolveHost, type HostLookup } from './dns.ts';
-
-export interface ForbiddenDestination {
-  /** A name or an address; `0.0.0.0` and `::` mean every address of this host. */
-  host: string;
-  port: number;
-}
 
 export interface EgressOptions {
   mode: 'local' | 'deployed';
@@ -28,7 +23,7 @@ export interface EgressOptions {
   /** EGRESS_DENY; wins over `allow`. */
   deny: string[];
   /** Our own listeners, database and Keycloak (names allowed). Called for every connection. */
-  forbidden: () => readonly ForbiddenDestination[];
+  forbidden: () => readonly HostAndPort[];
   /** For tests: looks up all names. */
   lookup?: HostLookup;
   /** For tests: name servers for users' names, as `address:port`. */

@@ -2,6 +2,7 @@ import { isIP, type Socket } from 'node:net';
 import { Agent } from 'node:https';
 import type { Duplex } from 'node:stream';
 import { connect as connectTls, createSecureContext, type TLSSocket } from 'node:tls';
+import type { HostAndPort } from './addresses.ts';
 import { upstreamUnreachable, withDeadline } from './deadline.ts';
 import type { Dialer } from './dialer.ts';
 
@@ -14,10 +15,8 @@ export interface TlsIdentity {
 }
 
 /** A TLS server. */
-export interface TlsPeer {
-  /** Name or address, IPv6 with or without brackets. The certificate must be valid for it. */
-  host: string;
-  port: number;
+export interface TlsPeer extends HostAndPort {
+  /** The certificate must be valid for the host; IPv6 with or without brackets. */
   tls: TlsIdentity;
 }
 

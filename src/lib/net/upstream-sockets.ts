@@ -1,6 +1,7 @@
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
-import { upstreamTimeout, upstreamUnreachable, rejectOnAbort } from './deadline.ts';
+import { rejectOnAbort } from '../async/reject-on-abort.ts';
+import { upstreamTimeout, upstreamUnreachable } from './deadline.ts';
 import { endpointForbidden, effectivePort, type AllowedAddress, type EgressPolicy } from './egress.ts';
 import { createSystemHostLookup, resolveHost, type HostLookup } from './dns.ts';
 

@@ -13,7 +13,6 @@ export interface MigrationOptions {
   ownerUrl: string;
   /** The app's login; it becomes a member of `ops_center_app`. Undefined: membership is not changed. */
   appRole?: string | undefined;
-  folder?: string;
 }
 
 /**
@@ -31,7 +30,7 @@ export async function runMigrations(options: MigrationOptions): Promise<string[]
   try {
     const run = await runner({
       dbClient: client,
-      dir: options.folder ?? MIGRATIONS_FOLDER,
+      dir: MIGRATIONS_FOLDER,
       direction: 'up',
       migrationsTable: MIGRATIONS_TABLE,
       checkOrder: true,
@@ -48,14 +47,13 @@ export async function runMigrations(options: MigrationOptions): Promise<string[]
 }
 
 /**
- * Lists the migrations of the folder that were not yet applied, in order.
+ * Lists the migrations that were not yet applied, in order.
  * @param query runs SQL on the database; the app's role is enough.
  */
 export async function listPendingMigrations(
   query: (text: string) => Promise<readonly { name: string }[]>,
-  folder = MIGRATIONS_FOLDER,
 ): Promise<string[]> {
-  const known = (await readdir(folder))
+  const known = (await readdir(MIGRATIONS_FOLDER))
     .filter((file) => file.endsWith('.sql'))
     .map((file) => path.basename(file, '.sql'))
     .sort();

@@ -8,7 +8,7 @@ import type { Log } from '../log.ts';
 /** Receives notifications of other processes through Postgres (LISTEN and NOTIFY). */
 export interface NotificationListener {
   /**
-   * True when every notification sent up to `staleAfterMs` ago has been received. Computed at each call, so the result
+   * True when every notification sent up to {@link STALE_AFTER_MS} ago has been received. Computed at each call, so the result
    * is also correct after the whole process was suspended.
    */
   isListening(): boolean;
@@ -31,12 +31,12 @@ export interface NotificationListenerOptions {
   channel: string;
   log: Log;
   heartbeatIntervalMs?: number;
-  /** Maximum age of the newest received heartbeat, counted from when it was sent. */
-  staleAfterMs?: number;
-  /** Time after which a heartbeat or a new connection counts as lost. */
-  responseTimeoutMs?: number;
 }
 
+/** Maximum age of the newest received heartbeat, counted from when it was sent. */
+const STALE_AFTER_MS = 800;
+/** Time after which a heartbeat or a new connection counts as lost. */
+const RESPONSE_TIMEOUT_MS = 2_000;
 const MIN_RETRY_DELAY_MS = 100;
 const MAX_RETRY_DELAY_MS = 2_000;
 
@@ -47,7 +47,7 @@ const MAX_RETRY_DELAY_MS = 2_000;
  * connections are separate from the app's pool, so that neither waits for other queries.
  */
 export function createNotificationListener(options: NotificationListenerOptions): NotificationListener {
-  const { log, heartbeatIntervalMs = 250, staleAfterMs = 800 } = options;
+  const { log, heartbeatIntervalMs = 250 } = options;
   const notificationHandlers: ((payload: string) => void)[] = [];
   const gapHandlers: (() => void)[] = [];
   const stopping = new AbortController();
@@ -104,7 +104,7 @@ export function createNotificationListener(options: NotificationListenerOptions)
   }
 
   return {
-    isListening: () => lastHeartbeat !== undefined && msSince(lastHeartbeat) <= staleAfterMs,
+    isListening: () => lastHeartbeat !== undefined && msSince(lastHeartbeat) <= STALE_AFTER_MS,
     onNotification: (handler) => void notificationHandlers.push(handler),
     onGap: (handler) => void gapHandlers.push(handler),
     async start() {
@@ -131,12 +131,12 @@ interface ListenSession {
   close(): Promise<void>;
 }
 
-/** Opens two connections. Every wait fails when one of them ends, and after `responseTimeoutMs`. */
+/** Opens two connections. Every wait fails when one of them ends, and after {@link RESPONSE_TIMEOUT_MS}. */
 function createListenSession(
-  { url, channel, responseTimeoutMs = 2_000 }: NotificationListenerOptions,
+  { url, channel }: NotificationListenerOptions,
   handlers: readonly ((payload: string) => void)[],
 ): ListenSession {
-  const { withTimeout, fail } = createTimedWait(responseTimeoutMs);
+  const { withTimeout, fail } = createTimedWait(RESPONSE_TIMEOUT_MS);
   const listenConnection = createRawConnection(url, 'ops-center-listen', fail);
   const sendConnection = createRawConnection(url, 'ops-center-beat', fail);
   const heartbeatChannel = `${channel}_${randomUUID()}`;

@@ -1,3 +1,4 @@
+import { rejectOnAbort } from '../async/reject-on-abort.ts';
 import type { SshConnection } from './connection.ts';
 
 /** OpenSSH allows 10 sessions per connection (MaxSessions); two are reserved for cleanup. */
@@ -110,7 +111,7 @@ export function createConnectionPool(): SshConnectionPool {
       };
       let isReady = false;
       try {
-        const connection = await untilAborted(item.ready, signal);
+        const connection = await rejectOnAbort(item.ready, signal);
         isReady = true;
         return {
           connection,
@@ -137,12 +138,4 @@ export function createConnectionPool(): SshConnectionPool {
       for (const item of pooled) remove(item);
     },
   };
-}
-
-function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const giveUp = () => reject(signal.reason as Error);
-    signal.addEventListener('abort', giveUp, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', giveUp));
-  });
 }

@@ -9,7 +9,6 @@ import type { SshError } from './ssh-error.ts';
 
 /** An authenticated connection to one server. */
 export interface SshConnection {
-  readonly hop: SshHop;
   isOpen(): boolean;
   /** @throws SshError or the signal's reason; in both cases nothing was run. */
   exec(command: string, signal: AbortSignal): Promise<ClientChannel>;
@@ -129,7 +128,6 @@ function createConnection(hop: SshHop, transport: Duplex, client: Client): SshCo
   }
 
   return {
-    hop,
     isOpen: () => isOpen,
     exec: (command, signal) =>
       openChannel(

@@ -1,10 +1,10 @@
 import type { Duplex } from 'node:stream';
 import ssh2, { type AnyAuthMethod, type Client, type ConnectConfig } from 'ssh2';
+import { rejectOnAbort } from '../async/reject-on-abort.ts';
 import type { SshHop, SshConfig } from './config.ts';
 import { parseHostKey, listHostKeyAlgorithms, isSameHostKey, type SshHostKey } from './host-key.ts';
-import { PrivateKeyError } from './private-key-error.ts';
 import { parsePrivateKey } from './private-key.ts';
-import { SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
+import { PrivateKeyError, SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
 
 /** From the first byte to an authenticated session. A slower server counts as offline. */
 const READY_TIMEOUT_MS = 15_000;
@@ -119,7 +119,6 @@ function startSession(
     // Never removed: an 'error' event without a listener would end the process.
     client.on('error', fail);
     client.once('close', () => fail(undefined));
-    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
   });
   client.connect({
     sock: transport,
@@ -134,7 +133,7 @@ function startSession(
     keepaliveInterval: KEEPALIVE_INTERVAL_MS,
     keepaliveCountMax: 3,
   } as ConnectConfig);
-  return wait;
+  return rejectOnAbort(wait, signal);
 }
 
 const PASSWORD_EXPIRED = 'The password has expired. Set a new one on the server, then enter it here.';

@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { createSemaphore } from '../async/semaphore.ts';
 import { UNREADABLE_PRIVATE_KEY } from '../crypto/private-key-limits.ts';
-import { PrivateKeyError } from './private-key-error.ts';
+import { PrivateKeyError } from './ssh-error.ts';
 
 /** The default of OpenSSH, 24 rounds, takes a quarter of a second. */
 const DECRYPTION_TIMEOUT_MS = 10_000;
@@ -36,10 +36,10 @@ export async function decryptPrivateKey(
       );
       worker.once('error', () => reject(new PrivateKeyError(UNREADABLE_PRIVATE_KEY)));
       worker.once('exit', () => reject(new PrivateKeyError(UNREADABLE_PRIVATE_KEY)));
-      const rejectOnAbort = () =>
+      const onDeadline = () =>
         reject(signal.aborted ? (signal.reason as Error) : new PrivateKeyError(TIMED_OUT));
-      if (deadline.aborted) rejectOnAbort();
-      else deadline.addEventListener('abort', rejectOnAbort, { once: true });
+      if (deadline.aborted) onDeadline();
+      else deadline.addEventListener('abort', onDeadline, { once: true });
     });
   } finally {
     void worker.terminate();

@@ -11,7 +11,7 @@ import {
   RSA_KEY_TOO_LARGE,
   UNREADABLE_PRIVATE_KEY,
 } from '../crypto/private-key-limits.ts';
-import { PrivateKeyError } from './private-key-error.ts';
+import { PrivateKeyError } from './ssh-error.ts';
 import { parseOpenSshKey, OPENSSH_MAGIC } from './openssh-key.ts';
 import { decryptPrivateKey } from './private-key-decryption.ts';
 import { findBcryptProblem, findPkcs8DerivationProblem } from './key-derivation-limits.ts';

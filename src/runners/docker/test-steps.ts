@@ -1,4 +1,4 @@
-import { rejectOnAbort } from '../../lib/net/deadline.ts';
+import { rejectOnAbort } from '../../lib/async/reject-on-abort.ts';
 import { findTlsErrorReason } from '../../lib/net/guarded-agent.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { TestStage, TestStageName, ServerTestResult } from '../runner.ts';

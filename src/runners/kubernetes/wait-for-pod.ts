@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { rejectOnAbort } from '../../lib/net/deadline.ts';
+import { rejectOnAbort } from '../../lib/async/reject-on-abort.ts';
 import type { ClusterApi } from './api.ts';
 import { toClusterError, type ClusterError } from './errors.ts';
 import type { PodState } from './pod-state.ts';

@@ -126,6 +126,9 @@ async function listTexts(context: KeyAdminContext): Promise<EncryptedText[]> {
   return texts;
 }
 
+const replaceText = ({ database }: KeyAdminContext, text: EncryptedText, next: string) =>
+  database.withOwner(text.owner, (sql) => text.replace(sql, next));
+
 async function getOnlyText(context: KeyAdminContext): Promise<EncryptedText> {
   const [text] = await listTexts(context);
   if (text === undefined) throw new Error('no text is stored');
@@ -265,7 +268,7 @@ describe('a secret that changes during its re-encryption', () => {
       await lockServers(sql, getUserId(owner));
       const servers = await listServers(sql);
       // It waits for the lock. Otherwise it would restore the old token that was read here.
-      replaced = text.replace(next);
+      replaced = replaceText(context, text, next);
       await untilLockAwaited(context);
       const config = await ssh.config.parseAsync(createSshServerConfig({ password: changed }));
       const encrypted = encryptConfig(open([a]).keyring, ssh, server.binding, config);
@@ -291,7 +294,7 @@ describe('a secret that changes during its re-encryption', () => {
     const outcomes = await Promise.all(
       texts.map(async (text) => [
         text.owner,
-        await text.replace(context.keyring.reencrypt(text.ciphertext) ?? ''),
+        await replaceText(context, text, context.keyring.reencrypt(text.ciphertext) ?? ''),
       ]),
     );
     expect(outcomes.filter(([, isReplaced]) => isReplaced === false)).toEqual([[finished.owner, false]]);
@@ -307,7 +310,7 @@ describe('a secret that changes during its re-encryption', () => {
     const texts = await listTexts(context);
     await context.database.withOwner(owner, (sql) => deleteServer(sql, id));
     await runsStoreOf(context).removeOwner(run.owner);
-    for (const text of texts) expect(await text.replace('another')).toBe(false);
+    for (const text of texts) expect(await replaceText(context, text, 'another')).toBe(false);
     expect(await listTexts(context)).toEqual([]);
   });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { createSemaphore } from '../../../src/lib/async/semaphore.ts';
+import { createSemaphore, runWithPermit } from '../../../src/lib/async/semaphore.ts';
 
 const never = new AbortController().signal;
 
@@ -32,5 +32,33 @@ describe('a semaphore', () => {
     await expect(semaphore.acquire(stop.signal)).rejects.toThrow('gone');
     release();
     expect(await semaphore.acquire(never)).toBeInstanceOf(Function);
+  });
+});
+
+describe('work with a permit', () => {
+  const createTimeoutError = () => new Error('late');
+
+  it('starts when the work before it has ended, even if that failed', async () => {
+    const semaphore = createSemaphore(1);
+    const first = Promise.withResolvers<string>();
+    const runs = [
+      runWithPermit(semaphore, Date.now() + 60_000, createTimeoutError, () => first.promise),
+      runWithPermit(semaphore, Date.now() + 60_000, createTimeoutError, () => Promise.resolve('second')),
+    ];
+    first.reject(new Error('failed'));
+    expect(await Promise.allSettled(runs)).toEqual([
+      { status: 'rejected', reason: new Error('failed') },
+      { status: 'fulfilled', value: 'second' },
+    ]);
+  });
+
+  it('is rejected when it does not start by the deadline, and takes no permit', async () => {
+    const semaphore = createSemaphore(1);
+    const release = await semaphore.acquire(never);
+    const late = runWithPermit(semaphore, Date.now() - 1, createTimeoutError, () => Promise.resolve('run'));
+    await expect(late).rejects.toThrow('late');
+    release();
+    const next = runWithPermit(semaphore, Date.now() - 1, createTimeoutError, () => Promise.resolve('run'));
+    expect(await next).toBe('run');
   });
 });

@@ -4,7 +4,7 @@ import { mkdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { runToCompletion } from '../child.ts';
-import { StartError } from '../../../cli/start-error.ts';
+import { StartError } from '../../../lib/errors.ts';
 
 /** Folder of the realm files, the pom and the checksum. The path is valid from `src` and from `dist`. */
 export const KEYCLOAK_FOLDER = path.join(import.meta.dirname, '..', '..', '..', '..', 'keycloak');

@@ -12,7 +12,7 @@ import {
   type KeycloakOptions,
   type RunningKeycloak,
 } from './keycloak.ts';
-import type { TcpListener } from '../listeners.ts';
+import type { HostAndPort } from '../../../lib/net/addresses.ts';
 import { choosePort, toLoopbackUrl } from '../ports.ts';
 import { writePrivateFile } from '../secrets.ts';
 
@@ -164,7 +164,7 @@ function parseContainerIds(output: string): string[] {
 }
 
 /** Addresses at which the container can be reached directly, without its published ports. */
-async function listContainerListeners(docker: DockerCli, id: string): Promise<TcpListener[]> {
+async function listContainerListeners(docker: DockerCli, id: string): Promise<HostAndPort[]> {
   const format = '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}} {{end}}';
   const hosts = (await docker.run(['inspect', '--format', format, id])).split(/\s+/).filter(Boolean);
   const ports = [PORTS.pages, PORTS.management, ...PORTS.others];

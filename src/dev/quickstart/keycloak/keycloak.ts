@@ -3,14 +3,15 @@ import { copyFile, mkdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fetch } from 'undici';
+import type { HostAndPort } from '../../../lib/net/addresses.ts';
 import { runToCompletion, startChild, readLogTail, type Child } from '../child.ts';
 import { createPrivateFolder } from '../data-dir.ts';
 import { installKeycloak, KEYCLOAK_FOLDER, keycloakHome } from './archive.ts';
-import { listTcpListeners, type TcpListener } from '../listeners.ts';
+import { listTcpListeners } from '../listeners.ts';
 import { choosePort, toLoopbackUrl } from '../ports.ts';
 import { stopProcess, isProcessRunning, listProcesses, type ProcessInfo } from '../processes.ts';
 import type { Secrets } from '../secrets.ts';
-import { StartError } from '../../../cli/start-error.ts';
+import { StartError } from '../../../lib/errors.ts';
 
 export interface KeycloakOptions {
   dataDir: string;
@@ -36,7 +37,7 @@ export interface RunningKeycloak {
   /** Port of the health endpoints, on loopback. Users must not reach it. */
   readonly managementPort: number;
   /** All addresses on which Keycloak listens, as far as the system reports them. */
-  readonly listeners: readonly TcpListener[];
+  readonly listeners: readonly HostAndPort[];
   /** Process id of the JVM (kc.sh can be its parent), or of the `docker` command attached to the container. */
   readonly pid: number;
   readonly ended: Promise<string>;

@@ -1,7 +1,7 @@
 import KcAdminClient, { NetworkError } from '@keycloak/keycloak-admin-client';
 import type { Demo } from '../../../doctor/demo-users.ts';
 import { BOOTSTRAP_ADMIN } from './keycloak.ts';
-import { StartError } from '../../../cli/start-error.ts';
+import { StartError } from '../../../lib/errors.ts';
 
 /**
  * Signs in as the admin that Keycloak created on its first start.

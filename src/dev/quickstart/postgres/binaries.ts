@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { z } from 'zod';
 import type { RunAs } from '../child.ts';
-import { StartError } from '../../../cli/start-error.ts';
+import { StartError } from '../../../lib/errors.ts';
 import { canEnter } from '../unprivileged.ts';
 
 const require = createRequire(import.meta.url);

@@ -10,7 +10,7 @@ import { prepareRoles } from './roles.ts';
 import { choosePort } from '../ports.ts';
 import { readCommandLine, stopProcess, isProcessRunning } from '../processes.ts';
 import type { Secrets } from '../secrets.ts';
-import { StartError } from '../../../cli/start-error.ts';
+import { StartError } from '../../../lib/errors.ts';
 
 export interface PostgresOptions {
   dataDir: string;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { safeReturnTo } from '../../src/identity/return-to.ts';
+import { safeReturnTo } from '../../src/identity/sign-in.ts';
 
 const ORIGIN = 'https://ops.example';
 
