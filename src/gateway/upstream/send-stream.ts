@@ -1,19 +1,16 @@
-import { once } from 'node:events';
 import type { Response } from 'express';
+import { createSseWriter, toSseEvent, type SseWriter } from '../../http/sse.ts';
 import { AppError, isAppError } from '../../lib/errors.ts';
 import type { Redactor } from '../../lib/redact.ts';
 import { protocolMismatch, type ClassifiedResponse } from './response.ts';
 import { toOpenAiErrorEvent } from '../surfaces/openai-chat/errors.ts';
 import { parseJson } from '../../lib/json.ts';
 import { hasErrorMember, findProtocolError, isChatResponse } from '../surfaces/openai-chat/response-shape.ts';
-import { parseSseData, toSseEvent, readSseFrames } from './sse-frames.ts';
+import { parseSseData, readSseFrames } from './sse-frames.ts';
 import { discardBody, upstreamMalformed } from '../../lib/net/upstream-body.ts';
 
 const MAX_FRAME_BYTES = 8 * 1024 * 1024;
 const MAX_STREAM_BYTES = 1024 * 1024 * 1024;
-/** A comment is sent after this much silence, so that proxies on the way keep the connection open. */
-const KEEP_ALIVE_MS = 15_000;
-const KEEP_ALIVE_COMMENT = ': keep-alive\n\n';
 
 export interface SendOptions {
   requestId: string;
@@ -37,47 +34,38 @@ export async function sendStream(
   response: Response,
   options: SendOptions,
 ): Promise<StreamOutcome> {
-  response.status(200).setHeader('content-type', 'text/event-stream; charset=utf-8');
-  response.flushHeaders();
-  const keepAlive = setInterval(() => {
-    if (!response.writableNeedDrain) response.write(KEEP_ALIVE_COMMENT);
-  }, KEEP_ALIVE_MS);
+  using events = createSseWriter(response, { idleComment: 'keep-alive', ...options });
   try {
-    return await sendFrames(upstreamResponse, response, options, () => keepAlive.refresh());
+    const outcome = await sendFrames(upstreamResponse, events, options);
+    response.end();
+    return outcome;
   } catch (error) {
     if (response.destroyed) throw error;
     const streamError = toStreamError(options.signal.aborted ? options.signal.reason : error);
     response.end(toOpenAiErrorEvent(streamError, options.requestId));
     return 'failed';
   } finally {
-    clearInterval(keepAlive);
     discardBody(upstreamResponse.body);
   }
 }
 
 async function sendFrames(
   upstreamResponse: Extract<ClassifiedResponse, { kind: 'stream' }>,
-  response: Response,
+  events: SseWriter,
   options: SendOptions,
-  onFrame: () => void,
-): Promise<StreamOutcome> {
+): Promise<Exclude<StreamOutcome, 'failed'>> {
   let total = 0;
   for await (const frames of readSseFrames(upstreamResponse.body, MAX_FRAME_BYTES)) {
     options.signal.throwIfAborted();
-    onFrame();
     total += frames.length;
     if (total > MAX_STREAM_BYTES)
       throw upstreamMalformed('The response of the provider exceeds the size limit.');
     const checked = upstreamResponse.isPublic
       ? checkPublicFrames(frames, options.redact)
       : checkPrivateFrames(frames, options.redact);
-    await writeWithBackpressure(response, checked.bytes, options);
-    if (checked.isDone) {
-      response.end();
-      return 'done';
-    }
+    await events.write(checked.bytes);
+    if (checked.isDone) return 'done';
   }
-  response.end();
   return 'incomplete';
 }
 
@@ -108,17 +96,6 @@ function checkPrivateFrames(frames: Buffer, redact: Redactor): CheckedFrames {
     return toSseEvent(redact(JSON.stringify(error)));
   });
   return { bytes: Buffer.from(events.join('')), isDone: data.includes('[DONE]') };
-}
-
-async function writeWithBackpressure(response: Response, bytes: Buffer, options: SendOptions): Promise<void> {
-  if (response.write(bytes)) return;
-  const writeTimeout = AbortSignal.timeout(options.idleTimeoutMs);
-  try {
-    await once(response, 'drain', { signal: AbortSignal.any([options.signal, writeTimeout]) });
-  } catch (error) {
-    if (writeTimeout.aborted) response.destroy();
-    throw error;
-  }
 }
 
 function toStreamError(error: unknown): AppError {

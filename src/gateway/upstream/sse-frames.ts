@@ -54,10 +54,3 @@ export function parseSseData(frames: Buffer): string[] {
     )
     .filter((data) => data !== '');
 }
-
-export function toSseEvent(data: string): string {
-  return `${data
-    .split('\n')
-    .map((line) => `data: ${line}`)
-    .join('\n')}\n\n`;
-}
