@@ -1,5 +1,5 @@
 import type { Response } from 'express';
-import { rateLimited } from '../../lib/errors.ts';
+import { createConcurrencyLimit } from '../../http/limits.ts';
 import { createRateLimit, type RateLimitState } from '../../lib/rate-limit.ts';
 
 export interface SystemLimits {
@@ -22,24 +22,13 @@ export function createSystemLimits(): SystemLimits {
     windowS: WINDOW_S,
     rejectionDetail: `The system pays for at most ${MAX_PER_MINUTE} requests a minute. Add your own key or try again later.`,
   });
-  const openByUser = new Map<string, number>();
+  const concurrency = createConcurrencyLimit(
+    MAX_CONCURRENT,
+    `The system pays for at most ${MAX_CONCURRENT} requests at once. Add your own key or try again later.`,
+  );
   return {
     async acquire(userId, response) {
-      const open = openByUser.get(userId) ?? 0;
-      if (open >= MAX_CONCURRENT)
-        throw rateLimited(
-          `The system pays for at most ${MAX_CONCURRENT} requests at once. Add your own key or try again later.`,
-          1,
-        );
-      openByUser.set(userId, open + 1);
-      let isReleased = false;
-      const release = () => {
-        if (isReleased) return;
-        isReleased = true;
-        const remaining = (openByUser.get(userId) ?? 1) - 1;
-        if (remaining === 0) openByUser.delete(userId);
-        else openByUser.set(userId, remaining);
-      };
+      const release = concurrency.acquire(userId);
       try {
         const report = (state: RateLimitState) => {
           writeRateLimitHeaders(response, state);
