@@ -6,7 +6,7 @@ import type { Dialer } from '../lib/net/dialer.ts';
 import type { Provider } from '../providers/provider.ts';
 import { createBodyLimits } from './admission/body-limits.ts';
 import { createChatSurface } from './surfaces/openai-chat/surface.ts';
-import { explainDecision } from './routing/decision-text.ts';
+import { explainDecision } from './routing/decision-view.ts';
 import type { LoopGuard } from '../lib/net/loop-guard.ts';
 import { createIdempotencyMask } from './upstream/idempotency.ts';
 import { createKeyStatusWriter } from './routing/key-status-writer.ts';
