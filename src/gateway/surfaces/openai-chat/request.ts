@@ -1,7 +1,6 @@
 import { AppError } from '../../../lib/errors.ts';
-import { countMembers, exceedsJsonLimits, measureJson } from '../../../lib/json.ts';
+import { countMembers, exceedsJsonLimits, findTopLevelMembers, measureJson } from '../../../lib/json.ts';
 import { foldName } from '../../admission/field-names.ts';
-import { findTopLevelMembers } from '../../admission/json-members.ts';
 
 /**
  * Fields that the gateway reads. If one occurred twice, the gateway and the upstream could read different values.

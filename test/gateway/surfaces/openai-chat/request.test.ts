@@ -1,7 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import fc from 'fast-check';
 import { readChatRequest } from '../../../../src/gateway/surfaces/openai-chat/request.ts';
-import { findTopLevelMembers } from '../../../../src/gateway/admission/json-members.ts';
 import { isAppError } from '../../../../src/lib/errors.ts';
 import { measureRetainedBytes } from '../../../support/retained-bytes.ts';
 
@@ -13,29 +11,6 @@ function codeOf(body: string | Buffer): string | undefined {
     return isAppError(error) ? error.code : 'another error';
   }
 }
-
-describe('findTopLevelMembers', () => {
-  it('finds the members that JSON.parse finds, with the exact offsets of their values', () => {
-    fc.assert(
-      fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.constantFrom(0, 1, 2), (object, indent) => {
-        const text = JSON.stringify(object, null, indent);
-        const { members } = findTopLevelMembers(text);
-        const rebuilt = members.map(({ name, valueStart, valueEnd }) => [
-          name,
-          JSON.parse(text.slice(valueStart, valueEnd)) as unknown,
-        ]);
-        expect(rebuilt).toEqual(Object.entries(JSON.parse(text) as object));
-      }),
-    );
-  });
-
-  it('finds both members of the same name, of which JSON.parse hides one', () => {
-    const names = findTopLevelMembers('{ "a" : 1 , "\\u0061":{"x":[",}",{}]}, "b":"\\\\\\"" }').members.map(
-      (m) => m.name,
-    );
-    expect(names).toEqual(['a', 'a', 'b']);
-  });
-});
 
 describe('readChatRequest', () => {
   it('replaces the model in place and leaves all other bytes unchanged', () => {
