@@ -73,14 +73,17 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
 
   /** Not async, so that the request body is not retained while waiting. */
   function startRequest(call: GatewayCall, target: UpstreamTarget): Promise<UpstreamResponse> {
-    const body = call.chat.withModel(target.receipt.model);
+    const { provider, address, receipt } = target;
+    const path = provider.surfaces.chat;
+    if (path === undefined) throw new Error(`${provider.id} has no chat surface`);
+    const body = call.chat.withModel(receipt.model);
     call.bodyReservation.keepOnly(body.length);
     return dialer.request({
-      url: new URL(`${target.address.baseUrl}/chat/completions`),
+      url: new URL(address.baseUrl + path),
       method: 'POST',
       headers: createHeaders(call, target),
       body,
-      isGuarded: target.address.isUserSupplied,
+      isGuarded: address.isUserSupplied,
       signal: call.signal,
       firstByteTimeoutMs: timeouts.firstByteMs,
       idleTimeoutMs: timeouts.idleMs,
