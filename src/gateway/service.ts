@@ -5,7 +5,7 @@ import type { KeyService } from '../keys/service.ts';
 import type { Dialer } from '../lib/net/dialer.ts';
 import type { Provider } from '../providers/provider.ts';
 import { createBodyLimits } from './admission/body-limits.ts';
-import { createChatSurface } from './surfaces/openai-chat/surface.ts';
+import { createServeRequest } from './serve-request.ts';
 import { explainDecision } from './routing/decision-view.ts';
 import type { LoopGuard } from '../lib/net/loop-guard.ts';
 import { createIdempotencyMask } from './upstream/idempotency.ts';
@@ -62,7 +62,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
   const getProvider = (id: string) => providers.find((provider) => provider.id === id) ?? unknownProvider(id);
   const systemLimits = createSystemLimits();
   const openRequestLimit = createOpenRequestLimit(MAX_OPEN_REQUESTS);
-  const chat = createChatSurface({
+  const serveRequest = createServeRequest({
     routing,
     keyStatus,
     activeWork,
@@ -89,7 +89,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
     system,
   });
   return {
-    routes: gatewayRoutes({ chat, listModels, routing, openRequestLimit }),
+    routes: gatewayRoutes({ serveRequest, listModels, routing, openRequestLimit }),
     explainRoute: async (user) => explainDecision(await routing.decide(user, undefined)),
     flushKeyStatus: () => keyStatus.flush(),
   };

@@ -5,8 +5,7 @@ import { AppError, isAppError } from '../../lib/errors.ts';
 import { parseJson } from '../../lib/json.ts';
 import { discardBody, upstreamMalformed } from '../../lib/net/upstream-body.ts';
 import type { Redactor } from '../../lib/redact.ts';
-import { toOpenAiErrorEvent } from '../surfaces/openai-chat/errors.ts';
-import { hasErrorMember, findProtocolError, isChatResponse } from '../surfaces/openai-chat/response-shape.ts';
+import type { Surface } from '../surface.ts';
 import { copyResponseHeaders } from './headers.ts';
 import { protocolMismatch, type ClassifiedResponse } from './response.ts';
 import { parseSseData, readSseFrames } from './sse-frames.ts';
@@ -15,6 +14,7 @@ const MAX_FRAME_BYTES = 8 * 1024 * 1024;
 const MAX_STREAM_BYTES = 1024 * 1024 * 1024;
 
 export interface SendOptions {
+  surface: Surface;
   requestId: string;
   redact: Redactor;
   signal: AbortSignal;
@@ -22,7 +22,7 @@ export interface SendOptions {
   idleTimeoutMs: number;
 }
 
-/** How the response ended: sent whole, or as a stream with `[DONE]`, without it, or with an error event. */
+/** How the response ended: sent whole, or as a stream with the protocol's last event, without it, or with an error event. */
 export type SendOutcome = 'whole' | 'done' | 'incomplete' | 'failed';
 
 type StreamResponse = Extract<ClassifiedResponse, { kind: 'stream' }>;
@@ -65,13 +65,13 @@ function toErrorBody(
   const message =
     `The provider answered ${upstreamResponse.status} ${STATUS_CODES[upstreamResponse.status] ?? ''}`.trim() +
     ' without an explanation.';
-  return JSON.stringify({ error: { message, type: 'upstream_error', param: null, code: null } });
+  return JSON.stringify(options.surface.toUpstreamError(message));
 }
 
 /**
  * Sends an upstream's event stream to the client, bytes unchanged, with backpressure to the upstream while the
- * client is slow. `[DONE]` ends the stream. An upstream failure becomes an error event of the protocol, never a
- * clean end.
+ * client is slow. The protocol's last event ends the stream. An upstream failure becomes an error event of the
+ * protocol, never a clean end.
  * @throws the signal's reason when the client has disconnected.
  */
 async function sendStream(
@@ -87,7 +87,7 @@ async function sendStream(
   } catch (error) {
     if (response.destroyed) throw error;
     const streamError = toStreamError(options.signal.aborted ? options.signal.reason : error);
-    response.end(toOpenAiErrorEvent(streamError, options.requestId));
+    response.end(options.surface.toErrorEvent(streamError, options.requestId));
     return 'failed';
   } finally {
     discardBody(upstreamResponse.body);
@@ -106,8 +106,8 @@ async function sendFrames(
     if (total > MAX_STREAM_BYTES)
       throw upstreamMalformed('The response of the provider exceeds the size limit.');
     const checked = upstreamResponse.isPublic
-      ? checkPublicFrames(frames, options.redact)
-      : checkPrivateFrames(frames, options.redact);
+      ? checkPublicFrames(frames, options)
+      : checkPrivateFrames(frames, options);
     await events.write(checked.bytes);
     if (checked.isDone) return 'done';
   }
@@ -116,31 +116,31 @@ async function sendFrames(
 
 interface CheckedFrames {
   bytes: Buffer;
-  /** True when the frames contain `[DONE]`. */
+  /** True when the frames contain the last event of the stream. */
   isDone: boolean;
 }
 
 /** Frames from a public address stay unchanged, except for secrets in error events. Most frames are deltas and are not parsed. */
-function checkPublicFrames(frames: Buffer, redact: Redactor): CheckedFrames {
-  const needsReading = frames.includes('[DONE]') || frames.includes('"error"');
+function checkPublicFrames(frames: Buffer, { surface, redact }: SendOptions): CheckedFrames {
+  const needsReading = frames.includes(surface.endOfStream) || frames.includes('"error"');
   const data = needsReading ? parseSseData(frames) : [];
-  const bytes = data.some((text) => hasErrorMember(parseJson(text)))
+  const bytes = data.some((text) => surface.hasError(parseJson(text)))
     ? Buffer.from(redact(frames.toString('utf8')))
     : frames;
-  return { bytes, isDone: data.includes('[DONE]') };
+  return { bytes, isDone: data.includes(surface.endOfStream) };
 }
 
 /** Frames from a private address are reduced to events of the protocol. Comments and other fields are dropped. */
-function checkPrivateFrames(frames: Buffer, redact: Redactor): CheckedFrames {
+function checkPrivateFrames(frames: Buffer, { surface, redact }: SendOptions): CheckedFrames {
   const data = parseSseData(frames);
   const events = data.map((text) => {
     const value = parseJson(text);
-    if (text === '[DONE]' || isChatResponse(value)) return toSseEvent(text);
-    const error = findProtocolError(value);
-    if (error === undefined) throw protocolMismatch();
+    if (text === surface.endOfStream || surface.isResponse(value)) return toSseEvent(text);
+    const error = surface.findError(value);
+    if (error === undefined) throw protocolMismatch(surface);
     return toSseEvent(redact(JSON.stringify(error)));
   });
-  return { bytes: Buffer.from(events.join('')), isDone: data.includes('[DONE]') };
+  return { bytes: Buffer.from(events.join('')), isDone: data.includes(surface.endOfStream) };
 }
 
 function toStreamError(error: unknown): AppError {

@@ -1,6 +1,6 @@
 import { AppError } from '../../lib/errors.ts';
 import type { Provider } from '../../providers/provider.ts';
-import { checkSharedPayerBody } from '../admission/body-rules.ts';
+import { checkSharedPayerBody } from '../admission/request-body.ts';
 import { writeReceiptHeaders, type Receipt } from './headers.ts';
 import type { GatewayDecision } from '../routing/routing.ts';
 import type { SystemLimits } from '../admission/system-limits.ts';
@@ -52,7 +52,7 @@ export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSyste
       reason,
     };
     writeReceiptHeaders(call.response, receipt);
-    checkSharedPayerBody(call.chat, deps.system.extraFields);
+    checkSharedPayerBody(call.body, call.surface, deps.system.extraFields);
     const release = await deps.limits.acquire(call.principal.user.id, call.response);
     try {
       const target: UpstreamTarget = {

@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { PassThrough } from 'node:stream';
 import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import { fetch } from 'undici';
+import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
 import { sendResponse, type SendOutcome } from '../../../src/gateway/upstream/send-response.ts';
 
 const KEEP_ALIVE_MS = 15_000;
@@ -19,6 +20,7 @@ async function open() {
   const server = createServer((_request, response) => {
     const answer = { kind: 'stream', status: 200, headers: {}, body, isPublic: true } as const;
     const options = {
+      surface: openAiChat,
       requestId: 'r',
       redact: (text: string) => text,
       signal: new AbortController().signal,

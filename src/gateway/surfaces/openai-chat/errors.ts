@@ -28,6 +28,11 @@ export function toOpenAiErrorEvent(error: AppError, requestId: string): string {
   return toSseEvent(JSON.stringify(toOpenAiError(error, requestId)));
 }
 
+/** The body of an upstream's error that has none that may be shown. */
+export function toUpstreamError(message: string) {
+  return { error: { message, type: 'upstream_error', param: null, code: null } };
+}
+
 function toErrorType(status: number): string {
   if (status === 401) return 'authentication_error';
   if (status === 403) return 'permission_error';

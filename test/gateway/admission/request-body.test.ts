@@ -1,7 +1,10 @@
 import { describe, expect, it } from '@jest/globals';
-import { readChatRequest } from '../../../../src/gateway/surfaces/openai-chat/request.ts';
-import { isAppError } from '../../../../src/lib/errors.ts';
-import { measureRetainedBytes } from '../../../support/retained-bytes.ts';
+import { parseRequestBody } from '../../../src/gateway/admission/request-body.ts';
+import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
+import { isAppError } from '../../../src/lib/errors.ts';
+import { measureRetainedBytes } from '../../support/retained-bytes.ts';
+
+const readChatRequest = (body: Buffer) => parseRequestBody(body, openAiChat.interpretedFields);
 
 function codeOf(body: string | Buffer): string | undefined {
   try {
@@ -12,7 +15,7 @@ function codeOf(body: string | Buffer): string | undefined {
   }
 }
 
-describe('readChatRequest', () => {
+describe('parseRequestBody', () => {
   it('replaces the model in place and leaves all other bytes unchanged', () => {
     const body =
       '{ "messages":[{"role":"user","content":"\\u00e9 é \u{1F600}"}],\n\t"model" : "demo/x" , "temperature":0.0,"big":12345678901234567890 }';
