@@ -9,8 +9,12 @@ import type { BodyReservation } from '../admission/body-limits.ts';
 import type { RequestBody } from '../admission/request-body.ts';
 import type { Surface } from '../surface.ts';
 import { sendResponse } from './send-response.ts';
-import { createUpstreamHeaders, writeReceiptHeaders, type Receipt } from './headers.ts';
-import type { MaskIdempotencyKey } from './idempotency.ts';
+import {
+  createUpstreamHeaders,
+  writeReceiptHeaders,
+  type MaskIdempotencyKey,
+  type Receipt,
+} from './headers.ts';
 import { LOOP_HEADER, type LoopGuard } from '../../lib/net/loop-guard.ts';
 import type { UpstreamAddress } from '../../providers/address.ts';
 
