@@ -1,7 +1,7 @@
+import { STATUS_CODES } from 'node:http';
 import type { NextFunction, Request, Response } from 'express';
 import { AppError, isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import { toProblem } from './problem.ts';
 import { getRequestContext } from './route.ts';
 
 /** Stops at circular causes. */
@@ -40,6 +40,20 @@ export function createErrorHandler(formats: readonly ErrorFormat[]) {
       .status(error.status)
       .setHeader('content-type', format?.contentType ?? 'application/problem+json');
     response.end(JSON.stringify(format?.body(error, requestId) ?? toProblem(error, requestId)));
+  };
+}
+
+/** Converts an error to problem details (RFC 9457) with `code`, `request_id` and the extra members. */
+function toProblem(error: AppError, requestId: string): Record<string, unknown> {
+  return {
+    type: 'about:blank',
+    title: STATUS_CODES[error.status] ?? 'Error',
+    status: error.status,
+    detail: error.detail,
+    code: error.code,
+    request_id: requestId,
+    ...(error.errors === undefined ? {} : { errors: error.errors }),
+    ...error.extra,
   };
 }
 
