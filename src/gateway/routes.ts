@@ -1,29 +1,34 @@
 import type { Principal } from '../http/principal.ts';
 import { jsonRoute, rawRoute, type HttpCall, type Route } from '../http/route.ts';
-import type { ChatSurface } from './surfaces/openai-chat/surface.ts';
-import { CLIENT_GONE } from './admission/request-lifetime.ts';
 import { LOOP_HEADER } from '../lib/net/loop-guard.ts';
 import type { ListModels } from './surfaces/models/list-models.ts';
 import type { OpenRequestLimit } from '../http/limits.ts';
 import { toRoutePreview } from './routing/decision-view.ts';
 import type { Routing } from './routing/routing.ts';
 import { RoutePreview, RoutePreviewQuery } from './schema.ts';
+import type { ServeRequest } from './serve-request.ts';
+import { openAiChat } from './surfaces/openai-chat/surface.ts';
 
 export interface GatewayRouteDeps {
-  chat: ChatSurface;
+  serveRequest: ServeRequest;
   listModels: ListModels;
   routing: Routing;
   openRequestLimit: OpenRequestLimit;
 }
 
 /** `/v1` in the shape of the provider protocols, and the preview of routing decisions. */
-export function gatewayRoutes({ chat, listModels, routing, openRequestLimit }: GatewayRouteDeps): Route[] {
+export function gatewayRoutes({
+  serveRequest,
+  listModels,
+  routing,
+  openRequestLimit,
+}: GatewayRouteDeps): Route[] {
   return [
     rawRoute({
       method: 'post',
       path: '/v1/chat/completions',
       access: { scope: 'chat' },
-      handle: (call, request, response) => chat.complete(withPrincipal(call), request, response),
+      handle: (call, request, response) => serveRequest(openAiChat, withPrincipal(call), request, response),
     }),
     rawRoute({
       method: 'get',
@@ -34,13 +39,13 @@ export function gatewayRoutes({ chat, listModels, routing, openRequestLimit }: G
         openRequestLimit.acquire(user.id, response);
         const clientGone = new AbortController();
         response.once('close', () => {
-          if (!response.writableFinished) clientGone.abort(CLIENT_GONE);
+          if (!response.writableFinished) clientGone.abort();
         });
         try {
           const receivedLoopHeader = request.get(LOOP_HEADER);
           response.json(await listModels({ user, receivedLoopHeader, signal: clientGone.signal }));
         } catch (error) {
-          if (clientGone.signal.reason !== CLIENT_GONE) throw error;
+          if (!clientGone.signal.aborted) throw error;
         }
       },
     }),

@@ -5,21 +5,19 @@ import type { KeyService } from '../keys/service.ts';
 import type { Dialer } from '../lib/net/dialer.ts';
 import type { Provider } from '../providers/provider.ts';
 import { createBodyLimits } from './admission/body-limits.ts';
-import { createChatSurface } from './surfaces/openai-chat/surface.ts';
-import { explainDecision } from './routing/decision-text.ts';
+import { createServeRequest } from './serve-request.ts';
+import { explainDecision } from './routing/decision-view.ts';
 import type { LoopGuard } from '../lib/net/loop-guard.ts';
-import { createIdempotencyMask } from './upstream/idempotency.ts';
+import { createIdempotencyMask } from './upstream/headers.ts';
 import { createKeyStatusWriter } from './routing/key-status-writer.ts';
 import { createFindProviderModels } from './surfaces/models/provider-models.ts';
 import { createListModels } from './surfaces/models/list-models.ts';
 import { createOpenRequestLimit } from '../http/limits.ts';
 import { createServeFromPool } from './upstream/serve-from-pool.ts';
 import type { SystemDefault } from './routing/resolve.ts';
-import { createRotation } from './routing/rotation.ts';
 import { gatewayRoutes } from './routes.ts';
 import { createRouting } from './routing/routing.ts';
 import { createServeFromSystem, type SystemCredential } from './upstream/serve-from-system.ts';
-import { createSystemLimits } from './admission/system-limits.ts';
 import type { OperatorUpstreams } from '../providers/address.ts';
 import { createUpstreamCalls } from './upstream/calls.ts';
 
@@ -52,7 +50,7 @@ const MAX_OPEN_REQUESTS = 16;
 export function createGateway(deps: GatewayDeps): Gateway {
   const { keys, dialer, loopGuard, providers, system, upstreams, userCache, activeWork } = deps;
   const keyStatus = createKeyStatusWriter(keys);
-  const routing = createRouting({ keys, providers, system, rotation: createRotation() });
+  const routing = createRouting({ keys, providers, system });
   const calls = createUpstreamCalls({
     dialer,
     loopGuard,
@@ -60,9 +58,8 @@ export function createGateway(deps: GatewayDeps): Gateway {
     timeouts: deps.timeouts,
   });
   const getProvider = (id: string) => providers.find((provider) => provider.id === id) ?? unknownProvider(id);
-  const systemLimits = createSystemLimits();
   const openRequestLimit = createOpenRequestLimit(MAX_OPEN_REQUESTS);
-  const chat = createChatSurface({
+  const serveRequest = createServeRequest({
     routing,
     keyStatus,
     activeWork,
@@ -77,7 +74,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
       getProvider,
       upstreams,
     }),
-    serveFromSystem: createServeFromSystem({ system, limits: systemLimits, calls, getProvider, upstreams }),
+    serveFromSystem: createServeFromSystem({ system, calls, getProvider, upstreams }),
   });
   const findProviderModels = createFindProviderModels(dialer);
   const listModels = createListModels({
@@ -89,7 +86,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
     system,
   });
   return {
-    routes: gatewayRoutes({ chat, listModels, routing, openRequestLimit }),
+    routes: gatewayRoutes({ serveRequest, listModels, routing, openRequestLimit }),
     explainRoute: async (user) => explainDecision(await routing.decide(user, undefined)),
     flushKeyStatus: () => keyStatus.flush(),
   };

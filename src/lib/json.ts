@@ -71,3 +71,61 @@ export function parseJson(text: string): unknown {
     return undefined;
   }
 }
+
+/** A top-level member of a JSON object. Offsets count UTF-16 units of the text. */
+export interface JsonMember {
+  /** Decoded: `"mod\u0065l"` is `model`. */
+  name: string;
+  valueStart: number;
+  valueEnd: number;
+}
+
+export interface JsonObjectMembers {
+  members: JsonMember[];
+  /** Offset after the opening brace, where a member can be inserted. */
+  afterBrace: number;
+}
+
+const WHITE_SPACE = /[\t\n\r ]*/y;
+/** A number, `true`, `false` or `null`. */
+const PRIMITIVE = /[^\t\n\r ,\]}]*/y;
+
+/**
+ * Finds the top-level members in the text of a JSON object, including the duplicates that `JSON.parse` hides.
+ * @param text text that `JSON.parse` has parsed to an object (RFC 8259).
+ */
+export function findTopLevelMembers(text: string): JsonObjectMembers {
+  const afterBrace = text.indexOf('{') + 1;
+  const members: JsonMember[] = [];
+  let at = skip(WHITE_SPACE, text, afterBrace);
+  while (text.charCodeAt(at) === QUOTE) {
+    const nameEnd = findClosingQuote(text, at) + 1;
+    const name = JSON.parse(text.slice(at, nameEnd)) as string;
+    const valueStart = skip(WHITE_SPACE, text, skip(WHITE_SPACE, text, nameEnd) + 1);
+    const valueEnd = findValueEnd(text, valueStart);
+    members.push({ name, valueStart, valueEnd });
+    at = skip(WHITE_SPACE, text, valueEnd);
+    if (text.charCodeAt(at) === COMMA) at = skip(WHITE_SPACE, text, at + 1);
+  }
+  return { members, afterBrace };
+}
+
+/** The offset after the match of a sticky pattern that also matches nothing. */
+function skip(pattern: RegExp, text: string, at: number): number {
+  pattern.lastIndex = at;
+  pattern.test(text);
+  return pattern.lastIndex;
+}
+
+/** The offset after the value that begins at `start`. */
+function findValueEnd(text: string, start: number): number {
+  let level = 0;
+  for (let at = start; ; at += 1) {
+    const unit = text.charCodeAt(at);
+    if (unit === QUOTE) at = findClosingQuote(text, at);
+    else if (OPENING.has(unit)) level += 1;
+    else if (CLOSING.has(unit)) level -= 1;
+    else if (level === 0) return skip(PRIMITIVE, text, at);
+    if (level === 0) return at + 1;
+  }
+}

@@ -7,7 +7,7 @@ export interface OperatorUpstreams {
 }
 
 export interface UpstreamAddress {
-  /** The URL in front of `/chat/completions`, without a trailing slash. */
+  /** The URL in front of the paths of `Provider.surfaces`, without a trailing slash. */
   baseUrl: string;
   /** True when it comes from a user. The dialer then applies the egress rules for users. */
   isUserSupplied: boolean;

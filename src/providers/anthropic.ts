@@ -6,6 +6,7 @@ export const anthropic = openAiCompatible({
   name: 'Anthropic',
   baseUrl: 'https://api.anthropic.com/v1',
   docsUrl: 'https://platform.claude.com/settings/keys',
+  surfaces: { messages: '/messages' },
   // `sk-ant-admin` keys administer an account, `oat` and `ort` tokens belong to a subscription. Neither works with the API.
   key: {
     hint: 'sk-ant-api03-...',

@@ -6,6 +6,7 @@ export const custom = openAiCompatible({
   name: 'Custom endpoint',
   baseUrl: null,
   docsUrl: null,
+  surfaces: { embeddings: '/embeddings' },
   key: { hint: null, pattern: /^[\x21-\x7e]*$/, prefix: '' },
   requiresEndpoint: true,
   requiresKey: false,

@@ -9,6 +9,7 @@ export const ollama = openAiCompatible({
   name: 'Ollama',
   baseUrl: null,
   docsUrl: null,
+  surfaces: { embeddings: '/embeddings' },
   key: { hint: null, pattern: /^[\x21-\x7e]*$/, prefix: '' },
   requiresEndpoint: true,
   requiresKey: false,

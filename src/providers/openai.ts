@@ -5,6 +5,7 @@ export const openai = openAiCompatible({
   name: 'OpenAI',
   baseUrl: 'https://api.openai.com/v1',
   docsUrl: 'https://platform.openai.com/api-keys',
+  surfaces: { embeddings: '/embeddings', responses: '/responses' },
   key: {
     hint: 'sk-...',
     // User keys `sk-`, project keys `sk-proj-`, service accounts `sk-svcacct-`. The two exceptions are the

@@ -11,6 +11,7 @@ export const perplexity = openAiCompatible({
   name: 'Perplexity',
   baseUrl: 'https://api.perplexity.ai/v1',
   docsUrl: 'https://console.perplexity.ai',
+  surfaces: { responses: '/responses' },
   key: { hint: 'pplx-...', pattern: /^pplx-[A-Za-z0-9_-]{16,}$/, prefix: 'pplx-' },
   keyTest: {
     ...completeOneToken('perplexity/sonar'),

@@ -1,5 +1,5 @@
-/** A wire protocol that an upstream accepts. */
-type Protocol = 'openai';
+/** A protocol of LLM APIs: OpenAI's chat completions, embeddings and Responses, and Anthropic's Messages. */
+export type SurfaceName = 'chat' | 'embeddings' | 'responses' | 'messages';
 
 /**
  * The definition of a provider. A provider is one file in this folder and one line in `index.ts`; most are
@@ -10,8 +10,9 @@ export interface Provider {
   id: string;
   name: string;
   kind: 'llm' | 'tool' | 'git';
-  protocol: Protocol;
-  /** The base URL in front of `/chat/completions`; null where each key has its own endpoint. */
+  /** The native protocols of the provider's API, each with its path after the base URL. */
+  surfaces: Readonly<Partial<Record<SurfaceName, string>>>;
+  /** The base URL in front of the paths of `surfaces`; null where each key has its own endpoint. */
   baseUrl: string | null;
   /** The page where users get a key. */
   docsUrl: string | null;
@@ -69,6 +70,8 @@ export interface KeyTestOutcome {
   message: string;
 }
 
+const CHAT_PATH = '/chat/completions';
+
 /** Lists the models. The call is free, and most providers that list models per account require a valid key for it. */
 export const LIST_MODELS: KeyTest = {
   method: 'GET',
@@ -82,7 +85,7 @@ export const LIST_MODELS: KeyTest = {
 export function completeOneToken(model: string): KeyTest {
   return {
     method: 'POST',
-    path: '/chat/completions',
+    path: CHAT_PATH,
     body: { model, messages: [{ role: 'user', content: '1' }], max_tokens: 1 },
     authorize: bearerHeaders,
     billed: true,
@@ -90,13 +93,12 @@ export function completeOneToken(model: string): KeyTest {
   };
 }
 
-/** Creates a provider with OpenAI's protocol. The defaults are those of a hosted service. */
+/** Creates a provider with OpenAI's chat completions. The defaults are those of a hosted service. */
 export function openAiCompatible(
   definition: Pick<Provider, 'id' | 'name' | 'baseUrl' | 'docsUrl' | 'key'> & Partial<Provider>,
 ): Provider {
   return {
     kind: 'llm',
-    protocol: 'openai',
     keyTest: LIST_MODELS,
     requiresEndpoint: false,
     requiresKey: true,
@@ -104,6 +106,7 @@ export function openAiCompatible(
     models: [],
     isLocalOnly: false,
     ...definition,
+    surfaces: { chat: CHAT_PATH, ...definition.surfaces },
   };
 }
 

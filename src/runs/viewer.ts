@@ -1,13 +1,10 @@
 import { isUtf8 } from 'node:buffer';
-import { once } from 'node:events';
 import type { Response } from 'express';
+import { createSseWriter } from '../http/sse.ts';
 import type { NumberedEvent, ViewerEvent, RunExit } from './events.ts';
 import type { RunResult } from './schema.ts';
 import { toSseFrame, toWireExit } from './wire-events.ts';
 
-/** A comment is sent after this time without an event, so that proxies keep the connection open. */
-const PING_INTERVAL_MS = 15_000;
-const PING = ': ping\n\n';
 const IDLE_TIMEOUT_MS = 120_000;
 /** Output bytes in a response that waits for the exit. */
 const MAX_RESULT_BYTES = 1024 * 1024;
@@ -24,32 +21,19 @@ export async function streamEvents(
   signal: AbortSignal,
   idleMs = IDLE_TIMEOUT_MS,
 ): Promise<void> {
-  response.status(200).setHeader('content-type', 'text/event-stream; charset=utf-8');
-  response.flushHeaders();
-  const ping = setInterval(() => {
-    if (!response.writableNeedDrain) response.write(PING);
-  }, PING_INTERVAL_MS);
+  using sse = createSseWriter(response, { idleComment: 'ping', signal, idleTimeoutMs: idleMs });
   try {
     for await (const event of events) {
-      ping.refresh();
-      if (!response.write(toSseFrame(runId, event)) && !(await waitForDrain(response, signal, idleMs)))
-        return;
+      const isRead = await sse.write(toSseFrame(runId, event)).then(
+        () => true,
+        () => false,
+      );
+      if (!isRead) return;
     }
     response.end();
     response.setTimeout(idleMs, () => response.destroy());
   } finally {
-    clearInterval(ping);
     if (!response.writableEnded) response.destroy();
-  }
-}
-
-/** @returns false when the viewer is gone or reads nothing. */
-async function waitForDrain(response: Response, signal: AbortSignal, idleMs: number): Promise<boolean> {
-  try {
-    await once(response, 'drain', { signal: AbortSignal.any([signal, AbortSignal.timeout(idleMs)]) });
-    return true;
-  } catch {
-    return false;
   }
 }
 

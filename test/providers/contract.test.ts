@@ -1,6 +1,8 @@
 import { readdir } from 'node:fs/promises';
 import { describe, expect, it } from '@jest/globals';
+import { custom } from '../../src/providers/custom.ts';
 import { PROVIDER_IDS, PROVIDERS } from '../../src/providers/index.ts';
+import { ollama } from '../../src/providers/ollama.ts';
 import type { Provider } from '../../src/providers/provider.ts';
 
 /** Files of the folder that do not define a provider. */
@@ -37,6 +39,11 @@ describe('the list of providers', () => {
     }
   });
 
+  it('expects of an endpoint whose API is unknown the protocols that most such servers have', () => {
+    for (const { surfaces } of [custom, ollama])
+      expect(surfaces).toEqual({ chat: '/chat/completions', embeddings: '/embeddings' });
+  });
+
   it('has no two providers with the same name', () => {
     expect(new Set(PROVIDERS.map((provider) => provider.name)).size).toBe(PROVIDERS.length);
   });
@@ -59,11 +66,19 @@ describe.each(cases)('provider %s', (id, provider) => {
   it('has a name that fits a label and every field of the contract', () => {
     expect(provider.name).toMatch(/^\S(.{0,38}\S)?$/);
     expect(Object.keys(provider).sort()).toEqual(
-      'id name kind protocol baseUrl docsUrl key keyTest requiresEndpoint requiresKey modelPatterns models isLocalOnly'
+      'id name kind surfaces baseUrl docsUrl key keyTest requiresEndpoint requiresKey modelPatterns models isLocalOnly'
         .split(' ')
         .sort(),
     );
     expect(['llm', 'tool', 'git']).toContain(provider.kind);
+  });
+
+  it('serves chats, and names a path after the base URL for each of its protocols', () => {
+    expect(provider.surfaces.chat).toBe('/chat/completions');
+    expect(['chat', 'embeddings', 'responses', 'messages']).toEqual(
+      expect.arrayContaining(Object.keys(provider.surfaces)),
+    );
+    for (const path of Object.values(provider.surfaces)) expect(path).toMatch(/^(\/[a-z]+)+$/);
   });
 
   it('has an https address without a trailing slash, or none where the key or local mode supplies it', () => {

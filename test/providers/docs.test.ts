@@ -11,7 +11,7 @@ function withoutPadding(text: string): string {
 }
 
 describe('docs/providers.md', () => {
-  it('states address, key format, test and billing of every provider as in the code', () => {
+  it('states address, protocols, key format, test and billing of every provider as in the code', () => {
     expect(withoutPadding(docsPage)).toContain(withoutPadding(toMarkdown(providersTable())));
   });
 

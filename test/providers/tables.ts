@@ -4,13 +4,14 @@ import { OUTCOMES, readRecordings, type Recording } from './recordings.ts';
 
 type Row = readonly string[];
 
-/** One row per provider: address, key format, test and billing. */
+/** One row per provider: address, protocols, key format, test and billing. */
 export function providersTable(): Row[] {
   return [
-    ['provider', 'address', 'key', 'test', 'billed'],
+    ['provider', 'address', 'protocols', 'key', 'test', 'billed'],
     ...PROVIDERS.map((provider) => [
       `\`${provider.id}\` (${provider.name})`,
       provider.baseUrl === null ? describeAddress(provider) : `\`${provider.baseUrl}\``,
+      Object.keys(provider.surfaces).join(', '),
       describeKey(provider),
       `\`${provider.keyTest.method} ${provider.keyTest.path}\``,
       provider.keyTest.billed ? 'yes' : 'no',

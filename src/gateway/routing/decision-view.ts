@@ -1,18 +1,104 @@
-import { toSkippedView } from './decision-error.ts';
-import type { GatewayDecision } from './routing.ts';
+import type { Response } from 'express';
+import type { User } from '../../http/principal.ts';
+import { AppError } from '../../lib/errors.ts';
+import type { Log } from '../../lib/log.ts';
 import type { RoutePreview } from '../schema.ts';
+import type { GatewayDecision } from './routing.ts';
+
+/** The members of a decision that the log and the preview show alike. */
+function toDecisionView(
+  decision: GatewayDecision,
+): Pick<RoutePreview, 'provider' | 'model' | 'key_scope' | 'reason'> {
+  const { provider, model } = decision;
+  switch (decision.kind) {
+    case 'pool':
+      return { provider, model, key_scope: decision.scope, reason: null };
+    case 'system':
+      return { provider, model, key_scope: 'system', reason: decision.reason };
+    case 'refused':
+      return { provider, model, key_scope: null, reason: decision.code };
+  }
+}
+
+/** The skipped keys as they are sent. */
+function toSkippedView(decision: GatewayDecision): RoutePreview['skipped'] {
+  if (!('skipped' in decision)) return [];
+  return decision.skipped.map(({ keyId, reason }) => ({ key_id: keyId, reason }));
+}
+
+/** Logs the event `request_routing` and, when the system pays, `system_fallback`. */
+export function logDecision(log: Log, user: User, decision: GatewayDecision): void {
+  const { provider, model, key_scope, reason } = toDecisionView(decision);
+  const byok = decision.kind === 'pool';
+  log.info(
+    { event: 'request_routing', user: user.id, provider, model, byok, key_scope, reason },
+    'request routing',
+  );
+  if (decision.kind === 'system')
+    log.info({ event: 'system_fallback', reason }, 'served by the system default');
+}
 
 /** The response of `GET /api/v1/byok/route`. */
 export function toRoutePreview(decision: GatewayDecision): RoutePreview {
-  const { provider, model } = decision;
   const key = decision.kind === 'pool' ? decision.keys[0] : undefined;
   return {
-    provider,
-    model,
-    key_scope: decision.kind === 'pool' ? decision.scope : decision.kind === 'system' ? 'system' : null,
+    ...toDecisionView(decision),
     key_id: key?.id ?? null,
     label: key?.label ?? null,
-    reason: decision.kind === 'refused' ? decision.code : decision.kind === 'system' ? decision.reason : null,
     skipped: toSkippedView(decision),
   };
+}
+
+/** Describes a decision in one sentence for display. */
+export function explainDecision(decision: GatewayDecision): string {
+  if (decision.kind === 'pool') {
+    const label = decision.keys[0]?.label;
+    return `Your ${decision.provider} key${label ? ` “${label}”` : ''} would answer the next chat request.`;
+  }
+  if (decision.kind === 'system') {
+    const reason =
+      decision.reason === 'tier_required'
+        ? 'your tier does not include keys of your own'
+        : 'you have no key for it yet';
+    return `The system default (${decision.provider}) would answer the next chat request: ${reason}.`;
+  }
+  if (decision.code === 'model_missing')
+    return 'This server has no default model: a chat request must name one.';
+  return 'Nothing would answer a chat request now: add a key.';
+}
+
+type RefusedDecision = Extract<GatewayDecision, { kind: 'refused' }>;
+
+/** The error for a refused decision. Sets `x-should-retry: false`, which SDKs obey, since a retry cannot succeed. */
+export function toDecisionError(response: Response, decision: RefusedDecision): AppError {
+  response.setHeader('x-should-retry', 'false');
+  const extra = { skipped: toSkippedView(decision) };
+  switch (decision.code) {
+    case 'model_missing':
+      return new AppError('validation_failed', 'Name a model: this server has no default model.', {
+        errors: [{ path: 'model', message: 'is required' }],
+      });
+    case 'model_not_found':
+      return new AppError(
+        'model_not_found',
+        'No key of yours serves this model, and the system default does not offer it.',
+      );
+    case 'no_default_provider':
+      return new AppError(
+        'no_default_provider',
+        'There is no key of yours for this model, and no system default.',
+      );
+    case 'key_undecryptable':
+      return new AppError(
+        'key_undecryptable',
+        `No stored key for ${decision.provider} can be decrypted. Add the key again.`,
+        { extra },
+      );
+    case 'no_usable_key':
+      return new AppError(
+        'no_usable_key',
+        `Every key for ${decision.provider} is disabled, expired or in cooldown.`,
+        { extra },
+      );
+  }
 }

@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto';
 import type { User } from '../../http/principal.ts';
 import type { KeyService, ProviderKey } from '../../keys/service.ts';
 import { userOwner } from '../../lib/owner.ts';
@@ -9,7 +10,6 @@ import {
   type RoutableKey,
   type SystemDefault,
 } from './resolve.ts';
-import type { Rotation } from './rotation.ts';
 
 export type DecryptedGatewayKey = NonNullable<ReturnType<ProviderKey['decrypt']>>;
 
@@ -28,7 +28,6 @@ export interface RoutingDeps {
   keys: KeyService;
   providers: readonly Provider[];
   system: SystemDefault | null;
-  rotation: Rotation;
 }
 
 export interface Routing {
@@ -42,6 +41,7 @@ export interface Routing {
 
 /** Collects the input of the resolver. */
 export function createRouting(deps: RoutingDeps): Routing {
+  const rotation = createRotation();
   return {
     async decide(user, model) {
       const pools = await deps.keys.readPools(userOwner(user.id));
@@ -55,7 +55,7 @@ export function createRouting(deps: RoutingDeps): Routing {
         policy: { preferredProvider: null },
         unhealthyProviders: new Set(),
         now: new Date(),
-        rotationIndex: (scope, provider) => deps.rotation.peek(toPoolId(user, scope, provider)),
+        rotationIndex: (scope, provider) => rotation.peek(toPoolId(user, scope, provider)),
       });
     },
     async findUsableKey(user, { provider, id }) {
@@ -65,7 +65,7 @@ export function createRouting(deps: RoutingDeps): Routing {
       return key && findSkipReason(key, new Date()) === undefined ? key : undefined;
     },
     advanceRotation(user, decision) {
-      deps.rotation.advance(toPoolId(user, decision.scope, decision.provider));
+      rotation.advance(toPoolId(user, decision.scope, decision.provider));
     },
   };
 }
@@ -89,4 +89,34 @@ function toGatewayKey(key: ProviderKey): GatewayKey {
 
 function toPoolId(user: User, scope: string, provider: string): string {
   return `${scope}:${user.id}:${provider}`;
+}
+
+/** Round robin over the keys of a pool: where the next request starts. After a 401, `serve-from-pool.ts` tries the next key. */
+interface Rotation {
+  /** The index that the next request will use. */
+  peek(poolId: string): number;
+  /** Moves to the next index. Called once for each request that used the pool. */
+  advance(poolId: string): void;
+}
+
+/** When exceeded, the least recently used pool is dropped and later restarts at a random index. */
+const MAX_POOLS = 10_000;
+
+/** Keeps a rotation index per pool in this process. Each starts at random, so that several instances spread evenly. */
+function createRotation(): Rotation {
+  const indexes = new Map<string, number>();
+  function peek(poolId: string): number {
+    const index = indexes.get(poolId) ?? randomInt(1_000_000);
+    indexes.delete(poolId);
+    indexes.set(poolId, index);
+    const oldest = indexes.keys().next();
+    if (indexes.size > MAX_POOLS && !oldest.done) indexes.delete(oldest.value);
+    return index;
+  }
+  return {
+    peek,
+    advance: (poolId) => {
+      indexes.set(poolId, peek(poolId) + 1);
+    },
+  };
 }

@@ -6,21 +6,27 @@ import { createRedactor } from '../../lib/redact.ts';
 import type { Provider } from '../../providers/provider.ts';
 import { classifyResponse, type ClassifiedResponse } from './response.ts';
 import type { BodyReservation } from '../admission/body-limits.ts';
-import type { ChatRequest } from '../surfaces/openai-chat/request.ts';
+import type { RequestBody } from '../admission/request-body.ts';
+import type { Surface } from '../surface.ts';
 import { sendResponse } from './send-response.ts';
-import { createUpstreamHeaders, writeReceiptHeaders, type Receipt } from './headers.ts';
-import type { MaskIdempotencyKey } from './idempotency.ts';
+import {
+  createUpstreamHeaders,
+  writeReceiptHeaders,
+  type MaskIdempotencyKey,
+  type Receipt,
+} from './headers.ts';
 import { LOOP_HEADER, type LoopGuard } from '../../lib/net/loop-guard.ts';
 import type { UpstreamAddress } from '../../providers/address.ts';
 
 /** One gateway request: the authenticated principal, the request that was read, and the response to write. */
 export interface GatewayCall {
+  surface: Surface;
   principal: Principal;
   requestId: string;
   log: Log;
   request: Request;
   response: Response;
-  chat: ChatRequest;
+  body: RequestBody;
   /** Memory that the request body holds under the process's limits. */
   bodyReservation: BodyReservation;
   signal: AbortSignal;
@@ -64,7 +70,7 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
     return createUpstreamHeaders({
       clientHeaders: call.request.headers,
       secret,
-      isStreaming: call.chat.isStreaming,
+      isStreaming: call.body.isStreaming,
       scope: receipt.scope,
       loopHeader: address.isUserSupplied ? loopGuard.extendHeader(call.request.get(LOOP_HEADER)) : null,
       maskIdempotencyKey: (value) => deps.maskIdempotencyKey(id, value),
@@ -73,14 +79,17 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
 
   /** Not async, so that the request body is not retained while waiting. */
   function startRequest(call: GatewayCall, target: UpstreamTarget): Promise<UpstreamResponse> {
-    const body = call.chat.withModel(target.receipt.model);
+    const { provider, address, receipt } = target;
+    const path = provider.surfaces[call.surface.name];
+    if (path === undefined) throw new Error(`${provider.id} has no ${call.surface.name} surface`);
+    const body = call.body.withModel(receipt.model);
     call.bodyReservation.keepOnly(body.length);
     return dialer.request({
-      url: new URL(`${target.address.baseUrl}/chat/completions`),
+      url: new URL(address.baseUrl + path),
       method: 'POST',
       headers: createHeaders(call, target),
       body,
-      isGuarded: target.address.isUserSupplied,
+      isGuarded: address.isUserSupplied,
       signal: call.signal,
       firstByteTimeoutMs: timeouts.firstByteMs,
       idleTimeoutMs: timeouts.idleMs,
@@ -92,13 +101,14 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       call.signal.throwIfAborted();
       writeReceiptHeaders(call.response, target.receipt);
       const upstreamResponse = startRequest(call, target);
-      if (isLastAttempt) call.chat.release();
-      return classifyResponse(await upstreamResponse);
+      if (isLastAttempt) call.body.release();
+      return classifyResponse(await upstreamResponse, call.surface);
     },
     async respond(call, target, upstreamResponse) {
       call.signal.throwIfAborted();
       writeReceiptHeaders(call.response, target.receipt);
       const outcome = await sendResponse(upstreamResponse, call.response, {
+        surface: call.surface,
         requestId: call.requestId,
         redact: createRedactor(target.secret === null ? [] : [target.secret]),
         signal: call.signal,

@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import type { UpstreamResponse } from '../../lib/net/dialer.ts';
 import { parseJson } from '../../lib/json.ts';
-import { hasErrorMember, findProtocolError, isChatResponse } from '../surfaces/openai-chat/response-shape.ts';
+import type { Surface } from '../surface.ts';
 import { discardBody, upstreamMalformed, readBoundedBody } from '../../lib/net/upstream-body.ts';
 
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
@@ -28,16 +28,19 @@ export type ClassifiedResponse =
  * @throws AppError `upstream_malformed` for anything but JSON or an event stream (HTML with 200, redirects,
  *   compressed bodies, endless bodies), `upstream_unreachable` and `upstream_timeout` from reading.
  */
-export async function classifyResponse(response: UpstreamResponse): Promise<ClassifiedResponse> {
+export async function classifyResponse(
+  response: UpstreamResponse,
+  surface: Surface,
+): Promise<ClassifiedResponse> {
   try {
-    return await classify(response);
+    return await classify(response, surface);
   } catch (error) {
     discardBody(response.body);
     throw error;
   }
 }
 
-async function classify(response: UpstreamResponse): Promise<ClassifiedResponse> {
+async function classify(response: UpstreamResponse, surface: Surface): Promise<ClassifiedResponse> {
   const { status, headers } = response;
   const type = mediaType(headers['content-type']);
   const encoding = headers['content-encoding'];
@@ -46,10 +49,10 @@ async function classify(response: UpstreamResponse): Promise<ClassifiedResponse>
       'The provider compressed its response although the request asked for no encoding.',
     );
   }
-  if (status >= 400) return classifyError(response, type);
+  if (status >= 400) return classifyError(response, type, surface);
   if (status !== 200)
     throw upstreamMalformed(
-      `The provider answered ${status}, which is not a valid status for a chat request.`,
+      `The provider answered ${status}, which is not a valid status for a ${surface.name} request.`,
     );
   if (type === 'text/event-stream') {
     return { kind: 'stream', status, headers, body: response.body, isPublic: response.isFromPublicAddress };
@@ -59,11 +62,15 @@ async function classify(response: UpstreamResponse): Promise<ClassifiedResponse>
   const value = parseJson(body.toString('utf8'));
   if (value === undefined)
     throw upstreamMalformed('The JSON of the provider is invalid or exceeds the size limits.');
-  if (!response.isFromPublicAddress && !isChatResponse(value)) throw protocolMismatch();
-  return { kind: 'json', status, headers, body, hasError: hasErrorMember(value) };
+  if (!response.isFromPublicAddress && !surface.isResponse(value)) throw protocolMismatch(surface);
+  return { kind: 'json', status, headers, body, hasError: surface.hasError(value) };
 }
 
-async function classifyError(response: UpstreamResponse, type: string): Promise<ClassifiedResponse> {
+async function classifyError(
+  response: UpstreamResponse,
+  type: string,
+  surface: Surface,
+): Promise<ClassifiedResponse> {
   const { status, headers } = response;
   const body = await readBoundedBody(response.body, MAX_ERROR_BYTES);
   const value = /^application\/(problem\+)?json$/.test(type) ? parseJson(body.toString('utf8')) : undefined;
@@ -72,7 +79,7 @@ async function classifyError(response: UpstreamResponse, type: string): Promise<
   }
   if (value === undefined) return { kind: 'error', status, headers, body: Buffer.alloc(0) };
   if (response.isFromPublicAddress) return { kind: 'error', status, headers, body };
-  const error = findProtocolError(value);
+  const error = surface.findError(value);
   return {
     kind: 'error',
     status,
@@ -82,8 +89,8 @@ async function classifyError(response: UpstreamResponse, type: string): Promise<
 }
 
 /** The only error for an unexpected response from a private address: its content may belong to any internal service. */
-export function protocolMismatch() {
-  return upstreamMalformed('The endpoint does not implement the chat completions protocol.');
+export function protocolMismatch({ protocolName }: Surface) {
+  return upstreamMalformed(`The endpoint does not implement the ${protocolName} protocol.`);
 }
 
 function mediaType(header: string | string[] | undefined): string {

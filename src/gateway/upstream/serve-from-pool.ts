@@ -5,7 +5,7 @@ import { AppError, unauthenticated } from '../../lib/errors.ts';
 import type { Provider } from '../../providers/provider.ts';
 import { BYOK_TIER } from '../../config/tiers.ts';
 import type { ClassifiedResponse } from './response.ts';
-import { checkPersonalKeyBody } from '../admission/body-rules.ts';
+import { checkPersonalKeyBody } from '../admission/request-body.ts';
 import type { Receipt } from './headers.ts';
 import type { KeyStatusWriter } from '../routing/key-status-writer.ts';
 import type { GatewayDecision, GatewayKey, Routing } from '../routing/routing.ts';
@@ -41,7 +41,7 @@ export function createServeFromPool(deps: ServeFromPoolDeps): ServeFromPool {
       if (key === undefined) continue;
       attempts += 1;
       const target = createPoolTarget(provider, key, decision, attempts, deps.upstreams);
-      checkPersonalKeyBody(call.chat, target.address.isOperatorSupplied);
+      checkPersonalKeyBody(call.body, target.address.isOperatorSupplied);
       const response = await deps.calls.send(call, target, decidedKey === decision.keys.at(-1));
       if (response.kind !== 'error' || response.status !== 401) {
         if (response.kind !== 'error') deps.keyStatus.writeUse(call, key);

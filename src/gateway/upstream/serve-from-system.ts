@@ -1,9 +1,11 @@
+import type { Response } from 'express';
+import { createConcurrencyLimit } from '../../http/limits.ts';
 import { AppError } from '../../lib/errors.ts';
+import { createRateLimit, type RateLimitState } from '../../lib/rate-limit.ts';
 import type { Provider } from '../../providers/provider.ts';
-import { checkSharedPayerBody } from '../admission/body-rules.ts';
+import { checkSharedPayerBody } from '../admission/request-body.ts';
 import { writeReceiptHeaders, type Receipt } from './headers.ts';
 import type { GatewayDecision } from '../routing/routing.ts';
-import type { SystemLimits } from '../admission/system-limits.ts';
 import { findSystemAddress, type OperatorUpstreams } from '../../providers/address.ts';
 import type { UpstreamTarget, UpstreamCalls, GatewayCall } from './calls.ts';
 
@@ -19,7 +21,6 @@ export interface SystemCredential {
 export interface ServeFromSystemDeps {
   /** Null when the operator has configured none. */
   system: SystemCredential | null;
-  limits: SystemLimits;
   calls: UpstreamCalls;
   /** Throws for an unknown provider id. */
   getProvider(id: string): Provider;
@@ -33,6 +34,7 @@ export type ServeFromSystem = (
 ) => Promise<void>;
 
 export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSystem {
+  const limits = createSystemLimits();
   return async (call, decision) => {
     if (deps.system === null) throw new Error('a system decision without a system default');
     const provider = deps.getProvider(decision.provider);
@@ -52,8 +54,8 @@ export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSyste
       reason,
     };
     writeReceiptHeaders(call.response, receipt);
-    checkSharedPayerBody(call.chat, deps.system.extraFields);
-    const release = await deps.limits.acquire(call.principal.user.id, call.response);
+    checkSharedPayerBody(call.body, call.surface, deps.system.extraFields);
+    const release = await limits.acquire(call.principal.user.id, call.response);
     try {
       const target: UpstreamTarget = {
         provider,
@@ -66,4 +68,51 @@ export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSyste
       release();
     }
   };
+}
+
+interface SystemLimits {
+  /**
+   * Acquires a slot for one request that the system pays for and writes the `RateLimit` headers.
+   * @returns function that releases the slot.
+   * @throws AppError `rate_limited` (429) with `Retry-After` in seconds.
+   */
+  acquire(userId: string, response: Response): Promise<() => void>;
+}
+
+const MAX_CONCURRENT = 4;
+const MAX_PER_MINUTE = 30;
+const WINDOW_S = 60;
+
+/** Limits for each user and process: 4 concurrent requests, 30 a minute. */
+function createSystemLimits(): SystemLimits {
+  const perMinute = createRateLimit({
+    points: MAX_PER_MINUTE,
+    windowS: WINDOW_S,
+    rejectionDetail: `The system pays for at most ${MAX_PER_MINUTE} requests a minute. Add your own key or try again later.`,
+  });
+  const concurrency = createConcurrencyLimit(
+    MAX_CONCURRENT,
+    `The system pays for at most ${MAX_CONCURRENT} requests at once. Add your own key or try again later.`,
+  );
+  return {
+    async acquire(userId, response) {
+      const release = concurrency.acquire(userId);
+      try {
+        const report = (state: RateLimitState) => {
+          writeRateLimitHeaders(response, state);
+        };
+        report(await perMinute.consume(userId, report));
+        return release;
+      } catch (error) {
+        release();
+        throw error;
+      }
+    },
+  };
+}
+
+/** draft-ietf-httpapi-ratelimit-headers: `q` quota, `w` window in seconds, `r` remaining, `t` seconds to the reset. */
+function writeRateLimitHeaders(response: Response, { remaining, resetS }: RateLimitState): void {
+  response.setHeader('ratelimit-policy', `"system";q=${MAX_PER_MINUTE};w=${WINDOW_S}`);
+  response.setHeader('ratelimit', `"system";r=${remaining};t=${resetS}`);
 }

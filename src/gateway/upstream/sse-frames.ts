@@ -1,11 +1,11 @@
 import type { Readable } from 'node:stream';
 import { upstreamMalformed } from '../../lib/net/upstream-body.ts';
-import { createByteBuffer } from './byte-buffer.ts';
 
 const LF = 0x0a;
 const CR = 0x0d;
 /** The longest blank line is CR LF CR LF, so its first 3 bytes can be at the end of the previous chunk. */
 const OVERLAP_BYTES = 3;
+const INITIAL_CAPACITY = 1024;
 
 /**
  * Splits a stream of server-sent events into complete frames. The bytes stay unchanged, blank line included.
@@ -55,9 +55,46 @@ export function parseSseData(frames: Buffer): string[] {
     .filter((data) => data !== '');
 }
 
-export function toSseEvent(data: string): string {
-  return `${data
-    .split('\n')
-    .map((line) => `data: ${line}`)
-    .join('\n')}\n\n`;
+/** A growing buffer for bytes that do not form a complete frame yet. */
+interface ByteBuffer {
+  readonly length: number;
+  /** At most the last `count` bytes. The slice is valid until the next call. */
+  tail(count: number): Buffer;
+  append(chunk: Buffer): void;
+  /** Returns all bytes followed by `end` as a separate buffer, and empties this one. */
+  takeAll(end: Buffer): Buffer;
+}
+
+/**
+ * Chunks are copied into one buffer that grows by doubling. Keeping the chunks themselves would retain the network
+ * buffer behind each of them, and a million one-byte chunks would be concatenated again and again.
+ */
+function createByteBuffer(): ByteBuffer {
+  let buffer: Buffer = Buffer.alloc(0);
+  let length = 0;
+
+  function grow(needed: number): void {
+    const larger = Buffer.allocUnsafe(Math.max(needed, 2 * buffer.length, INITIAL_CAPACITY));
+    buffer.copy(larger, 0, 0, length);
+    buffer = larger;
+  }
+
+  return {
+    get length() {
+      return length;
+    },
+    tail: (count) => buffer.subarray(Math.max(0, length - count), length),
+    append(chunk) {
+      if (length + chunk.length > buffer.length) grow(length + chunk.length);
+      chunk.copy(buffer, length);
+      length += chunk.length;
+    },
+    takeAll(end) {
+      const whole = length === 0 ? end : Buffer.concat([buffer.subarray(0, length), end]);
+      // The capacity that one long event needed is not kept for the rest of the stream.
+      buffer = Buffer.alloc(0);
+      length = 0;
+      return whole;
+    },
+  };
 }

@@ -1,3 +1,4 @@
+import { toSseEvent } from '../../../http/sse.ts';
 import type { AppError } from '../../../lib/errors.ts';
 
 /** An error in the shape that OpenAI's SDKs parse. */
@@ -24,7 +25,12 @@ export function toOpenAiError(error: AppError, requestId: string): OpenAiError {
 
 /** The error event that ends a stream which has already begun. */
 export function toOpenAiErrorEvent(error: AppError, requestId: string): string {
-  return `data: ${JSON.stringify(toOpenAiError(error, requestId))}\n\n`;
+  return toSseEvent(JSON.stringify(toOpenAiError(error, requestId)));
+}
+
+/** The body of an upstream's error that has none that may be shown. */
+export function toUpstreamError(message: string) {
+  return { error: { message, type: 'upstream_error', param: null, code: null } };
 }
 
 function toErrorType(status: number): string {

@@ -1,74 +1,110 @@
-import type { Request, Response } from 'express';
-import type { Principal } from '../../../http/principal.ts';
-import type { HttpCall } from '../../../http/route.ts';
-import type { ActiveWork } from '../../../identity/service.ts';
-import { readRequestBody } from '../../admission/read-body.ts';
-import type { BodyLimits } from '../../admission/body-limits.ts';
-import { readChatRequest } from './request.ts';
-import { logDecision } from '../../routing/decision-log.ts';
-import { CLIENT_GONE, createRequestLifetime } from '../../admission/request-lifetime.ts';
-import { LOOP_HEADER, type LoopGuard } from '../../../lib/net/loop-guard.ts';
-import type { KeyStatusWriter } from '../../routing/key-status-writer.ts';
-import type { OpenRequestLimit } from '../../../http/limits.ts';
-import type { ServeFromPool } from '../../upstream/serve-from-pool.ts';
-import { toDecisionError } from '../../routing/decision-error.ts';
-import type { Routing } from '../../routing/routing.ts';
-import type { ServeFromSystem } from '../../upstream/serve-from-system.ts';
-import type { GatewayCall } from '../../upstream/calls.ts';
+import { fieldNotAllowed, foldName, wrongFieldType } from '../../admission/request-body.ts';
+import type { Surface } from '../../surface.ts';
+import { toOpenAiErrorEvent, toUpstreamError } from './errors.ts';
+import { findProtocolError, hasErrorMember, isChatResponse } from './response-shape.ts';
 
-export interface ChatSurfaceDeps {
-  routing: Routing;
-  keyStatus: KeyStatusWriter;
-  activeWork: ActiveWork;
-  loopGuard: LoopGuard;
-  openRequestLimit: OpenRequestLimit;
-  bodyLimits: BodyLimits;
-  serveFromPool: ServeFromPool;
-  serveFromSystem: ServeFromSystem;
+/** OpenAI's chat completions. */
+export const openAiChat: Surface = {
+  name: 'chat',
+  protocolName: 'chat completions',
+  interpretedFields: [
+    'model',
+    'stream',
+    'stream_options',
+    'max_tokens',
+    'max_completion_tokens',
+    'n',
+    'tools',
+    'store',
+  ],
+  sharedPayerFields: new Set([
+    'frequency_penalty',
+    'function_call',
+    'functions',
+    'logit_bias',
+    'logprobs',
+    'max_completion_tokens',
+    'max_tokens',
+    'messages',
+    'model',
+    'n',
+    'parallel_tool_calls',
+    'prediction',
+    'presence_penalty',
+    'reasoning_effort',
+    'response_format',
+    'safety_identifier',
+    'seed',
+    'stop',
+    'store',
+    'stream',
+    'stream_options',
+    'temperature',
+    'tool_choice',
+    'tools',
+    'top_logprobs',
+    'top_p',
+    'user',
+    'verbosity',
+  ]),
+  checkSharedPayerValues({ store, tools, messages }) {
+    if (store !== undefined && store !== null && store !== false) throw fieldNotAllowed('store');
+    for (const tool of toArray(tools, 'tools')) refuseHostedTool(tool);
+    for (const message of toArray(messages, 'messages')) refuseStoredObjects(message);
+  },
+  endOfStream: '[DONE]',
+  isResponse: isChatResponse,
+  hasError: hasErrorMember,
+  findError: findProtocolError,
+  toUpstreamError,
+  toErrorEvent: toOpenAiErrorEvent,
+};
+
+/** Tools that the client runs; all other types run on the payer's account. */
+const CLIENT_SIDE_TOOLS = new Set<unknown>(['function', 'custom']);
+
+function refuseHostedTool(tool: unknown): void {
+  // The member must be spelled exactly `type`: lax parsers accept `Type` as well.
+  const types = listMembers(tool).filter(([name]) => foldName(name) === 'type');
+  const [name, type] = types[0] ?? [];
+  if (types.length !== 1 || name !== 'type' || !CLIENT_SIDE_TOOLS.has(type)) throw fieldNotAllowed('tools');
 }
 
-export interface ChatSurface {
-  /** Handles `POST /v1/chat/completions`. */
-  complete(call: HttpCall & { principal: Principal }, request: Request, response: Response): Promise<void>;
+/** Ids of uploaded files and earlier audio responses belong to the account, not to the user. */
+function refuseStoredObjects(message: unknown): void {
+  if (typeof message !== 'object' || message === null || Array.isArray(message))
+    throw wrongFieldType('messages', 'an array of objects');
+  for (const [name, value] of listMembers(message)) {
+    if (foldName(name) === 'content' && !isMessageContent(value))
+      throw wrongFieldType('messages.content', 'a string, null or an array');
+  }
+  refuseStoredIds(message, 'messages', false);
 }
 
-/** Reads the request, decides on the payer, and serves the request with the payer's key. */
-export function createChatSurface(deps: ChatSurfaceDeps): ChatSurface {
-  async function complete(
-    call: HttpCall & { principal: Principal },
-    request: Request,
-    response: Response,
-  ): Promise<void> {
-    const userId = call.principal.user.id;
-    deps.openRequestLimit.acquire(userId, response);
-    const bodyReservation = deps.bodyLimits.createReservation(userId, response);
-    const lifetime = createRequestLifetime(response, call.principal, deps.activeWork);
-    const { signal } = lifetime;
-    try {
-      deps.loopGuard.rejectLoop(request.get(LOOP_HEADER));
-      const chat = readChatRequest(await readRequestBody(request, response, bodyReservation, signal));
-      const principal = await call.reauthorize();
-      const { requestId, log } = call;
-      await serve({ principal, requestId, log, request, response, chat, bodyReservation, signal });
-    } catch (error) {
-      if (!signal.aborted) throw error;
-      if (signal.reason === CLIENT_GONE)
-        call.log.info({ event: 'client_gone' }, 'the client disconnected before the response was complete');
-      else throw signal.reason;
-    } finally {
-      lifetime.close();
+/** Searches at every depth, since upstreams accept references in different positions. */
+function refuseStoredIds(value: unknown, path: string, isInAudio: boolean): void {
+  if (Array.isArray(value)) for (const item of value) refuseStoredIds(item, path, isInAudio);
+  else {
+    for (const [name, item] of listMembers(value)) {
+      const folded = foldName(name);
+      const memberPath = `${path}.${name}`;
+      if (folded === 'file_id' || (isInAudio && folded === 'id')) throw fieldNotAllowed(memberPath);
+      refuseStoredIds(item, memberPath, isInAudio || folded === 'audio');
     }
   }
+}
 
-  async function serve(call: GatewayCall): Promise<void> {
-    const decision = await deps.routing.decide(call.principal.user, call.chat.model);
-    call.signal.throwIfAborted();
-    logDecision(call.log, call.principal.user, decision);
-    deps.keyStatus.writeUndecryptable(call, decision);
-    if (decision.kind === 'refused') throw toDecisionError(call.response, decision);
-    if (decision.kind === 'pool') await deps.serveFromPool(call, decision);
-    else await deps.serveFromSystem(call, decision);
-  }
+function isMessageContent(value: unknown): boolean {
+  return value === null || typeof value === 'string' || Array.isArray(value);
+}
 
-  return { complete };
+function toArray(value: unknown, field: string): unknown[] {
+  if (value === undefined) return [];
+  if (!Array.isArray(value)) throw wrongFieldType(field, 'an array');
+  return value;
+}
+
+/** The members of an object; an empty list for any other value. */
+function listMembers(value: unknown): [string, unknown][] {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.entries(value) : [];
 }

@@ -1,32 +1,16 @@
-import { AppError } from '../../../lib/errors.ts';
-import { countMembers, exceedsJsonLimits, measureJson } from '../../../lib/json.ts';
-import { foldName } from '../../admission/field-names.ts';
-import { findTopLevelMembers } from '../../admission/json-members.ts';
-
-/**
- * Fields that the gateway reads. If one occurred twice, the gateway and the upstream could read different values.
- * Lax parsers also accept other spellings of a name. So each may occur once, spelled as here.
- */
-const INTERPRETED_FIELDS = [
-  'model',
-  'stream',
-  'stream_options',
-  'max_tokens',
-  'max_completion_tokens',
-  'n',
-  'tools',
-  'store',
-];
+import { AppError } from '../../lib/errors.ts';
+import { countMembers, exceedsJsonLimits, findTopLevelMembers, measureJson } from '../../lib/json.ts';
+import type { Surface } from '../surface.ts';
 
 const MAX_MODEL_LENGTH = 256;
 /** Refused in model names, since they could forge log lines and terminal output. */
 const CONTROL_CHARACTER = /\p{Cc}/u;
 
 /**
- * A chat completion request. Only the bytes of the body are kept: a parsed body takes many times its bytes, and a
+ * The body of a request that names a model. Only its bytes are kept: a parsed body takes many times its bytes, and a
  * request waits for the key, for the upstream and for the client.
  */
-export interface ChatRequest {
+export interface RequestBody {
   /** As the client sent it; undefined when it is missing. */
   model: string | undefined;
   isStreaming: boolean;
@@ -49,11 +33,11 @@ export interface ChatRequest {
  * @throws AppError `validation_failed` (not a JSON object in UTF-8, a field of the wrong type, a model name that is
  *   too long or has control characters), `ambiguous_field` (an interpreted field twice or in another spelling).
  */
-export function readChatRequest(body: Buffer): ChatRequest {
+export function parseRequestBody(body: Buffer, interpretedFields: readonly string[]): RequestBody {
   const { text, value, hasDuplicateMembers } = parseObject(body);
   const { members, afterBrace } = findTopLevelMembers(text);
   const fieldNames = members.map((member) => member.name);
-  refuseAmbiguousFields(fieldNames);
+  refuseAmbiguousFields(fieldNames, interpretedFields);
   const isStreaming = value['stream'] ?? false;
   if (typeof isStreaming !== 'boolean') throw wrongFieldType('stream', 'true or false');
   const modelMember = members.find((member) => member.name === 'model');
@@ -84,7 +68,7 @@ interface ModelSpan {
 function createBody(
   body: Buffer,
   { start, end, prefix, suffix }: ModelSpan,
-): Pick<ChatRequest, 'parse' | 'withModel' | 'release'> {
+): Pick<RequestBody, 'parse' | 'withModel' | 'release'> {
   let current: { bytes: Buffer; end: number } | undefined = { bytes: body, end };
   function getCurrent(): { bytes: Buffer; end: number } {
     if (current === undefined) throw new Error('the body was used after it was released');
@@ -153,10 +137,10 @@ function notJson(): AppError {
   return new AppError('validation_failed', 'The body is not valid JSON in UTF-8.');
 }
 
-function refuseAmbiguousFields(names: readonly string[]): void {
+function refuseAmbiguousFields(names: readonly string[], interpretedFields: readonly string[]): void {
   const seen = new Set<string>();
   for (const name of names) {
-    const interpreted = INTERPRETED_FIELDS.find((field) => field === foldName(name));
+    const interpreted = interpretedFields.find((field) => field === foldName(name));
     if (interpreted === undefined) continue;
     if (interpreted !== name || seen.has(interpreted)) {
       throw new AppError(
@@ -171,9 +155,93 @@ function refuseAmbiguousFields(names: readonly string[]): void {
   }
 }
 
+/**
+ * Checks a body that a user's own key pays for. All fields are allowed, except steering fields when the operator set
+ * the upstream's address, which may be a proxy with its own keys.
+ * @throws AppError `field_not_allowed` naming the field.
+ */
+export function checkPersonalKeyBody(body: RequestBody, isOperatorAddress: boolean): void {
+  if (!isOperatorAddress) return;
+  for (const name of body.fieldNames) {
+    if (isSteeringField(name)) throw fieldNotAllowed(name);
+  }
+}
+
+/**
+ * Checks a body that a shared payer (organization or system) pays for: known fields only, no references to objects
+ * stored on the shared account, no hosted tools.
+ * @param extraFields fields that the operator also allows. Steering fields stay refused.
+ * @throws AppError `field_not_allowed` naming the field; `ambiguous_field`; `validation_failed`.
+ */
+export function checkSharedPayerBody(
+  body: RequestBody,
+  surface: Surface,
+  extraFields: readonly string[],
+): void {
+  // The upstream must read the same values as this check, in every object of the body.
+  if (body.hasDuplicateMembers) {
+    throw new AppError(
+      'ambiguous_field',
+      'An object in the body has two members with the same name. Send each member once.',
+    );
+  }
+  for (const name of body.fieldNames) {
+    if (isSteeringField(name)) throw fieldNotAllowed(name);
+    if (!surface.sharedPayerFields.has(name) && !extraFields.includes(name)) throw fieldNotAllowed(name);
+  }
+  surface.checkSharedPayerValues(body.parse());
+}
+
+/**
+ * Fields that make a proxy such as LiteLLM use another address, key or configuration. Credentials come from the vault
+ * or the operator, never from a request.
+ */
+const STEERING_FIELDS = new Set([
+  'api_base',
+  'api_key',
+  'api_type',
+  'api_version',
+  'base_url',
+  'custom_llm_provider',
+  'extra_body',
+  'extra_headers',
+  'extra_query',
+  'fallbacks',
+  'headers',
+  'model_info',
+  'model_list',
+  'router_settings_override',
+  'user_config',
+]);
+
+/** Prefixes of proxy settings and of cloud credentials and addresses. */
+const STEERING_PREFIXES = ['litellm_', 'aws_', 'vertex_', 'azure_'];
+
+function isSteeringField(name: string): boolean {
+  const folded = foldName(name);
+  return STEERING_FIELDS.has(folded) || STEERING_PREFIXES.some((prefix) => folded.startsWith(prefix));
+}
+
+/**
+ * Folds a field name as the laxest parsers do. Go's `encoding/json` and .NET ignore letter case; Go also matches `ſ`
+ * (U+017F) with `s` and the Kelvin sign (U+212A) with `k`, by Unicode simple case folding.
+ */
+export function foldName(name: string): string {
+  return name.toUpperCase().toLowerCase();
+}
+
 /** 400 for a field of the wrong type. @param expected completes the sentence "must be ...". */
 export function wrongFieldType(field: string, expected: string): AppError {
   return new AppError('validation_failed', `The field "${field}" must be ${expected}.`, {
     errors: [{ path: field, message: `must be ${expected}` }],
+  });
+}
+
+/** 400 for a field that the payer or the address of a request does not allow. */
+export function fieldNotAllowed(field: string): AppError {
+  // The name is client input: it is shortened and quoted as JSON, so that it cannot imitate our text.
+  const shown = JSON.stringify(field.slice(0, 64));
+  return new AppError('field_not_allowed', `The field ${shown} is not allowed for this payer and address.`, {
+    errors: [{ path: field.slice(0, 64), message: 'is not allowed here' }],
   });
 }

@@ -4,7 +4,8 @@ import type { AddressInfo } from 'node:net';
 import { PassThrough } from 'node:stream';
 import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import { fetch } from 'undici';
-import { sendStream, type StreamOutcome } from '../../../src/gateway/upstream/send-stream.ts';
+import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
+import { sendResponse, type SendOutcome } from '../../../src/gateway/upstream/send-response.ts';
 
 const KEEP_ALIVE_MS = 15_000;
 
@@ -15,16 +16,17 @@ afterEach(() => {
 /** A client of a stream that the test writes. */
 async function open() {
   const body = new PassThrough();
-  const ended = Promise.withResolvers<StreamOutcome>();
+  const ended = Promise.withResolvers<SendOutcome>();
   const server = createServer((_request, response) => {
     const answer = { kind: 'stream', status: 200, headers: {}, body, isPublic: true } as const;
     const options = {
+      surface: openAiChat,
       requestId: 'r',
       redact: (text: string) => text,
       signal: new AbortController().signal,
       idleTimeoutMs: 1000,
     };
-    sendStream(answer, asExpress(response), options).then(ended.resolve, ended.reject);
+    sendResponse(answer, asExpress(response), options).then(ended.resolve, ended.reject);
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -34,10 +36,10 @@ async function open() {
   return { body, read, ended: ended.promise, [Symbol.dispose]: () => void server.close() };
 }
 
-/** Adds the only Express method that sendStream uses. */
-function asExpress(response: ServerResponse): Parameters<typeof sendStream>[1] {
+/** Adds the only Express method that sendResponse uses. */
+function asExpress(response: ServerResponse): Parameters<typeof sendResponse>[1] {
   const status = (code: number) => Object.assign(response, { statusCode: code });
-  return Object.assign(response, { status }) as unknown as Parameters<typeof sendStream>[1];
+  return Object.assign(response, { status }) as unknown as Parameters<typeof sendResponse>[1];
 }
 
 describe('an idle stream', () => {

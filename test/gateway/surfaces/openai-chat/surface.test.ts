@@ -1,9 +1,14 @@
 import { describe, expect, it } from '@jest/globals';
-import { checkPersonalKeyBody, checkSharedPayerBody } from '../../../src/gateway/admission/body-rules.ts';
-import { readChatRequest } from '../../../src/gateway/surfaces/openai-chat/request.ts';
-import { isAppError } from '../../../src/lib/errors.ts';
+import {
+  checkPersonalKeyBody,
+  checkSharedPayerBody,
+  parseRequestBody,
+} from '../../../../src/gateway/admission/request-body.ts';
+import { openAiChat } from '../../../../src/gateway/surfaces/openai-chat/surface.ts';
+import { isAppError } from '../../../../src/lib/errors.ts';
 
-const chat = (body: unknown) => readChatRequest(Buffer.from(JSON.stringify(body)));
+const parse = (text: string) => parseRequestBody(Buffer.from(text), openAiChat.interpretedFields);
+const chat = (body: unknown) => parse(JSON.stringify(body));
 
 function refusedField(check: () => void): string | undefined {
   try {
@@ -73,7 +78,7 @@ describe('checkSharedPayerBody', () => {
     };
     expect(
       refusedField(() => {
-        checkSharedPayerBody(chat(body), []);
+        checkSharedPayerBody(chat(body), openAiChat, []);
       }),
     ).toBeUndefined();
   });
@@ -91,7 +96,7 @@ describe('checkSharedPayerBody', () => {
   ])('refuses %s and names it', (field) => {
     expect(
       refusedField(() => {
-        checkSharedPayerBody(chat({ [field]: 'x' }), []);
+        checkSharedPayerBody(chat({ [field]: 'x' }), openAiChat, []);
       }),
     ).toBe(field);
   });
@@ -124,7 +129,7 @@ describe('checkSharedPayerBody', () => {
   ])('refuses hosted tools and stored objects: %s', (field, body) => {
     expect(
       refusedField(() => {
-        checkSharedPayerBody(chat(body), []);
+        checkSharedPayerBody(chat(body), openAiChat, []);
       }),
     ).toBe(field);
   });
@@ -144,7 +149,7 @@ describe('checkSharedPayerBody', () => {
   ])('refuses a shape that an upstream might read differently: %j', (body) => {
     expect(
       codeOf(() => {
-        checkSharedPayerBody(chat(body), []);
+        checkSharedPayerBody(chat(body), openAiChat, []);
       }),
     ).toBe('validation_failed');
   });
@@ -158,7 +163,7 @@ describe('checkSharedPayerBody', () => {
   ])('allows a body without stored objects: %j', (body) => {
     expect(
       codeOf(() => {
-        checkSharedPayerBody(chat(body), []);
+        checkSharedPayerBody(chat(body), openAiChat, []);
       }),
     ).toBeUndefined();
   });
@@ -166,12 +171,12 @@ describe('checkSharedPayerBody', () => {
   it('lets the operator allow more fields, except steering fields', () => {
     expect(
       refusedField(() => {
-        checkSharedPayerBody(chat({ service_tier: 'flex' }), ['service_tier']);
+        checkSharedPayerBody(chat({ service_tier: 'flex' }), openAiChat, ['service_tier']);
       }),
     ).toBeUndefined();
     expect(
       refusedField(() => {
-        checkSharedPayerBody(chat({ api_key: 'x' }), ['api_key']);
+        checkSharedPayerBody(chat({ api_key: 'x' }), openAiChat, ['api_key']);
       }),
     ).toBe('api_key');
   });
@@ -181,8 +186,8 @@ describe('checkSharedPayerBody', () => {
       '{"messages":[{"content":[{"file_id":"x"}]}],"messages":[]}',
       '{"tools":[{"type":"web_search","type":"function"}]}',
     ]) {
-      const request = readChatRequest(Buffer.from(body));
-      expect(() => checkSharedPayerBody(request, [])).toThrow(
+      const request = parse(body);
+      expect(() => checkSharedPayerBody(request, openAiChat, [])).toThrow(
         expect.objectContaining({ code: 'ambiguous_field' }),
       );
       expect(() => checkPersonalKeyBody(request, true)).not.toThrow();

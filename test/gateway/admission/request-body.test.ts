@@ -1,9 +1,10 @@
 import { describe, expect, it } from '@jest/globals';
-import fc from 'fast-check';
-import { readChatRequest } from '../../../../src/gateway/surfaces/openai-chat/request.ts';
-import { findTopLevelMembers } from '../../../../src/gateway/admission/json-members.ts';
-import { isAppError } from '../../../../src/lib/errors.ts';
-import { measureRetainedBytes } from '../../../support/retained-bytes.ts';
+import { parseRequestBody } from '../../../src/gateway/admission/request-body.ts';
+import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
+import { isAppError } from '../../../src/lib/errors.ts';
+import { measureRetainedBytes } from '../../support/retained-bytes.ts';
+
+const readChatRequest = (body: Buffer) => parseRequestBody(body, openAiChat.interpretedFields);
 
 function codeOf(body: string | Buffer): string | undefined {
   try {
@@ -14,30 +15,7 @@ function codeOf(body: string | Buffer): string | undefined {
   }
 }
 
-describe('findTopLevelMembers', () => {
-  it('finds the members that JSON.parse finds, with the exact offsets of their values', () => {
-    fc.assert(
-      fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.constantFrom(0, 1, 2), (object, indent) => {
-        const text = JSON.stringify(object, null, indent);
-        const { members } = findTopLevelMembers(text);
-        const rebuilt = members.map(({ name, valueStart, valueEnd }) => [
-          name,
-          JSON.parse(text.slice(valueStart, valueEnd)) as unknown,
-        ]);
-        expect(rebuilt).toEqual(Object.entries(JSON.parse(text) as object));
-      }),
-    );
-  });
-
-  it('finds both members of the same name, of which JSON.parse hides one', () => {
-    const names = findTopLevelMembers('{ "a" : 1 , "\\u0061":{"x":[",}",{}]}, "b":"\\\\\\"" }').members.map(
-      (m) => m.name,
-    );
-    expect(names).toEqual(['a', 'a', 'b']);
-  });
-});
-
-describe('readChatRequest', () => {
+describe('parseRequestBody', () => {
   it('replaces the model in place and leaves all other bytes unchanged', () => {
     const body =
       '{ "messages":[{"role":"user","content":"\\u00e9 é \u{1F600}"}],\n\t"model" : "demo/x" , "temperature":0.0,"big":12345678901234567890 }';

@@ -1,0 +1,120 @@
+import type { Request, Response } from 'express';
+import { drainingError } from '../http/draining-error.ts';
+import type { OpenRequestLimit } from '../http/limits.ts';
+import type { Principal } from '../http/principal.ts';
+import type { HttpCall } from '../http/route.ts';
+import type { ActiveWork } from '../identity/service.ts';
+import { unauthenticated } from '../lib/errors.ts';
+import { LOOP_HEADER, type LoopGuard } from '../lib/net/loop-guard.ts';
+import { readRequestBody, type BodyLimits } from './admission/body-limits.ts';
+import { parseRequestBody } from './admission/request-body.ts';
+import { logDecision, toDecisionError } from './routing/decision-view.ts';
+import type { KeyStatusWriter } from './routing/key-status-writer.ts';
+import type { Routing } from './routing/routing.ts';
+import type { Surface } from './surface.ts';
+import type { GatewayCall } from './upstream/calls.ts';
+import type { ServeFromPool } from './upstream/serve-from-pool.ts';
+import type { ServeFromSystem } from './upstream/serve-from-system.ts';
+
+export interface ServeRequestDeps {
+  routing: Routing;
+  keyStatus: KeyStatusWriter;
+  activeWork: ActiveWork;
+  loopGuard: LoopGuard;
+  openRequestLimit: OpenRequestLimit;
+  bodyLimits: BodyLimits;
+  serveFromPool: ServeFromPool;
+  serveFromSystem: ServeFromSystem;
+}
+
+/** Reads a request of a surface, decides on the payer, and serves the request with the payer's key. */
+export type ServeRequest = (
+  surface: Surface,
+  call: HttpCall & { principal: Principal },
+  request: Request,
+  response: Response,
+) => Promise<void>;
+
+export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
+  return async (surface, call, request, response) => {
+    const userId = call.principal.user.id;
+    deps.openRequestLimit.acquire(userId, response);
+    const bodyReservation = deps.bodyLimits.createReservation(userId, response);
+    const lifetime = createRequestLifetime(response, call.principal, deps.activeWork);
+    const { signal } = lifetime;
+    try {
+      deps.loopGuard.rejectLoop(request.get(LOOP_HEADER));
+      // Not in a variable, which would retain the received bytes until the response is complete.
+      const body = parseRequestBody(
+        await readRequestBody(request, response, bodyReservation, signal),
+        surface.interpretedFields,
+      );
+      const principal = await call.reauthorize();
+      const { requestId, log } = call;
+      await serve(deps, {
+        surface,
+        principal,
+        requestId,
+        log,
+        request,
+        response,
+        body,
+        bodyReservation,
+        signal,
+      });
+    } catch (error) {
+      if (!signal.aborted) throw error;
+      if (signal.reason === CLIENT_GONE)
+        call.log.info({ event: 'client_gone' }, 'the client disconnected before the response was complete');
+      else throw signal.reason;
+    } finally {
+      lifetime.close();
+    }
+  };
+}
+
+async function serve(deps: ServeRequestDeps, call: GatewayCall): Promise<void> {
+  const decision = await deps.routing.decide(call.principal.user, call.body.model);
+  call.signal.throwIfAborted();
+  logDecision(call.log, call.principal.user, decision);
+  deps.keyStatus.writeUndecryptable(call, decision);
+  if (decision.kind === 'refused') throw toDecisionError(call.response, decision);
+  if (decision.kind === 'pool') await deps.serveFromPool(call, decision);
+  else await deps.serveFromSystem(call, decision);
+}
+
+/** Abort reason when the client has closed the connection, so that no response can be sent. */
+const CLIENT_GONE = Symbol('client gone');
+
+interface RequestLifetime {
+  /**
+   * Aborts all work for the request. The reason is {@link CLIENT_GONE}, or an AppError for the client:
+   * `unauthenticated` when the sign-in has ended (sign-out, user disabled or deleted), `draining` on shutdown.
+   */
+  signal: AbortSignal;
+  close(): void;
+}
+
+/** Ends the work for a request when the client disconnects, the user signs out or is disabled, or the process stops. */
+function createRequestLifetime(
+  response: Response,
+  principal: Principal,
+  activeWork: ActiveWork,
+): RequestLifetime {
+  const controller = new AbortController();
+  const onClose = () => {
+    if (!response.writableFinished) controller.abort(CLIENT_GONE);
+  };
+  response.once('close', onClose);
+  if (response.destroyed) onClose();
+  const unregister = activeWork.register(principal, (reason) => {
+    controller.abort(reason === 'signed_out' ? unauthenticated() : drainingError());
+  });
+  return {
+    signal: controller.signal,
+    close() {
+      unregister();
+      response.off('close', onClose);
+    },
+  };
+}

@@ -1,0 +1,34 @@
+import type { AppError } from '../lib/errors.ts';
+import type { SurfaceName } from '../providers/provider.ts';
+
+/**
+ * The contract of a surface: what the gateway needs to know of the protocol in which a client calls it. A surface is
+ * one folder in `surfaces/`, does no I/O and imports no other surface.
+ */
+export interface Surface {
+  /** Selects the path of the outgoing call in `Provider.surfaces`. */
+  name: SurfaceName;
+  /** In error messages: "the ... protocol". */
+  protocolName: string;
+  /**
+   * Fields that the gateway reads. If one occurred twice, the gateway and the upstream could read different values.
+   * Lax parsers also accept other spellings of a name. So each may occur once, spelled as here.
+   */
+  interpretedFields: readonly string[];
+  /** Fields that a shared payer accepts: they shape this response only and use no stored objects or hosted tools. */
+  sharedPayerFields: ReadonlySet<string>;
+  /** @throws AppError `field_not_allowed`, `validation_failed` for values that a shared payer does not accept. */
+  checkSharedPayerValues(body: Readonly<Record<string, unknown>>): void;
+  /** `data` of the event that ends a stream. */
+  endOfStream: string;
+  /** True for a successful response of the protocol, or an event of one. */
+  isResponse(value: unknown): boolean;
+  /** True for a body or event that reports an error, regardless of its status. */
+  hasError(value: unknown): boolean;
+  /** The error with the members of the protocol only; undefined when the value has another shape. */
+  findError(value: unknown): object | undefined;
+  /** The body of an upstream's error that has none that may be shown. */
+  toUpstreamError(message: string): object;
+  /** The error event that ends a stream which has already begun. */
+  toErrorEvent(error: AppError, requestId: string): string;
+}
