@@ -13,7 +13,7 @@ import type { ServerOpener } from '../servers/service.ts';
 import { createDispatcher } from './dispatcher.ts';
 import type { NumberedEvent } from './events.ts';
 import { createEventSubscriptions } from './event-subscription.ts';
-import { createPrepareRun, assertLimitsSupported } from './preparation.ts';
+import { assertLimitsSupported } from './preparation.ts';
 import { createCancelRun, type CancelRun } from './cancel-run.ts';
 import { createRunHistory, type RunHistory } from './history.ts';
 import { RUNS_CHANNEL } from './queue-store.ts';
@@ -88,8 +88,7 @@ export function createRunService(deps: RunServiceDeps): RunService {
     maxQueuedPerUser: MAX_QUEUED_PER_USER,
   });
   const dispatcher = createDispatcher({
-    ...{ store, encryption, servers, log, maxActive: perInstance },
-    prepare: createPrepareRun({ store, encryption, identity, servers }),
+    ...{ store, encryption, identity, servers, log, maxActive: perInstance },
     activeWork: identity.activeWork,
     closing: closing.signal,
     leaseMs,
