@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import type { Response } from 'express';
 import type { NumberedEvent, ViewerEvent, RunExit } from './events.ts';
 import type { RunResult } from './schema.ts';
-import { toSseFrame, toWireExit } from './wire-events.ts';
+import { toSseFrame, toWireExit } from './events.ts';
 
 /** A comment is sent after this time without an event, so that proxies keep the connection open. */
 const PING_INTERVAL_MS = 15_000;
