@@ -65,6 +65,8 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   const adoptions = new Set<Promise<void>>();
   let claiming: Promise<void> | undefined;
   let isClaimDue = false;
+  /** Whether the due claim includes orphans. */
+  let areOrphansDue = false;
   let isReleasing = false;
   /** Start of uninterrupted heartbeats. Orphans are taken over only after one full lease of them. */
   let heartbeatsSinceMs: number | undefined;
@@ -95,15 +97,17 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
 
   async function claim(includeOrphans: boolean): Promise<void> {
     isClaimDue = true;
-    claiming ??= claimAll(includeOrphans).finally(() => {
+    areOrphansDue ||= includeOrphans;
+    claiming ??= claimAll().finally(() => {
       claiming = undefined;
     });
     await claiming;
   }
 
-  async function claimAll(includeOrphans: boolean): Promise<void> {
+  async function claimAll(): Promise<void> {
     while (isClaimDue && !isReleasing) {
-      isClaimDue = false;
+      const includeOrphans = areOrphansDue;
+      isClaimDue = areOrphansDue = false;
       // No other run takes a slot during a claim.
       const freeSlots = maxActive - slots.size;
       if (freeSlots <= 0) return;
