@@ -127,17 +127,19 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       run.claim();
       return;
     }
-    const adoption = adopt(ref)
-      .catch((error: unknown) => {
-        log.error({ err: error }, 'a run ended without a stored exit');
-      })
-      .finally(() => adoptions.delete(adoption));
+    const adoption = adopt(ref).finally(() => adoptions.delete(adoption));
     adoptions.add(adoption);
   }
 
   /** Takes over a queued run of a process that is gone, with the events that it has stored. */
   async function adopt(ref: RunRef): Promise<void> {
-    const stored = await preparation.restore(ref);
+    const stored = await preparation.restore(ref).catch((error: unknown) => {
+      log.warn(
+        { err: error, run: ref.id },
+        'a claimed run could not be read; it is lost when its lease ends',
+      );
+      return undefined;
+    });
     if (stored === undefined) {
       releaseSlot(ref);
       return;

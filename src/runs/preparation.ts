@@ -39,7 +39,10 @@ type SignedInRun = RunRef & { readonly principal: Principal | null };
 export interface RunPreparation {
   /** Prepares a claimed run for its start. The user's right, the sign-in and the server are checked again. */
   prepare: (run: SignedInRun) => Promise<PreparedRun | { exit: RunExit }>;
-  /** @returns undefined when the run has ended since its claim, or its row cannot be read. */
+  /**
+   * @returns undefined when the run has ended since its claim.
+   * @throws AppError `database_unavailable` (503).
+   */
   restore: (run: RunRef) => Promise<RestoredRun | undefined>;
 }
 
@@ -91,7 +94,7 @@ export function createRunPreparation({
   }
 
   async function restore(run: RunRef): Promise<RestoredRun | undefined> {
-    const row = await store.findRunWithProgram(run).catch(() => undefined);
+    const row = await store.findRunWithProgram(run);
     if (row?.status !== 'running') return undefined;
     const decrypted = encryption.decryptRun(run, row.sealed);
     const batches = await store.readBatches(run, 0, MAX_RESTORED_BATCHES);

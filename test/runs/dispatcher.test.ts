@@ -10,6 +10,7 @@ import { createRunEncryption, type RunRef } from '../../src/runs/run-encryption.
 import { createRunsStore, type RunsStore } from '../../src/runs/runs-store.ts';
 import { fernetKey } from '../support/app.ts';
 import { createDatabase } from '../support/database.ts';
+import { until } from '../support/until.ts';
 
 const LEASE_MS = 100;
 
@@ -96,4 +97,33 @@ describe('claiming', () => {
     await Promise.all([first, second]);
     expect(await statusOf(orphan)).not.toBe('queued');
   });
+});
+
+describe('a claimed run of another process that cannot be read', () => {
+  it.each(['findRunWithProgram', 'readBatches'] as const)(
+    'is logged and gives its slot to the next run when %s fails',
+    async (method) => {
+      const failing = new Set([method]);
+      const failOnce = async <T>(call: () => Promise<T>): Promise<T> => {
+        if (failing.delete(method)) throw new Error('the connection was lost');
+        return call();
+      };
+      const dispatcher = openDispatcher(
+        method === 'readBatches'
+          ? { readBatches: (...args) => failOnce(() => store.readBatches(...args)) }
+          : { findRunWithProgram: (run) => failOnce(() => store.findRunWithProgram(run)) },
+        1,
+      );
+      const other = openStore('a stopping process');
+      const [unread, next] = [await submitInOther(other), await submitInOther(other)];
+      await other.release();
+      dispatcher.claimReleased();
+      await until(() => lines.length > 0);
+      expect(lines[0]).toContain(unread.id);
+      expect(lines[0]).toContain('the connection was lost');
+      dispatcher.claimReleased();
+      await until(async () => (await statusOf(next)) === 'finished');
+      expect(await statusOf(unread)).toBe('running');
+    },
+  );
 });
