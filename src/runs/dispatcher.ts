@@ -4,16 +4,16 @@ import { rateLimited } from '../lib/errors.ts';
 import { randomId } from '../lib/ids.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { OpenServer, ServerOpener } from '../servers/service.ts';
-import { createActiveRuns, type ActiveRunsDeps } from './active-runs.ts';
+import { createActiveRun, type ActiveRun, type ActiveRunDeps } from './lifecycle.ts';
 import { createOrphanRecovery, type OrphanRecoveryDeps } from './orphan-recovery.ts';
-import { createActiveRun, type ActiveRun } from './active-run.ts';
+import { createRunPreparation, listServerVersions, type RunPreparationDeps } from './preparation.ts';
 import type { NewRun } from './queue-store.ts';
 import type { RunsStore } from './runs-store.ts';
-import { listServerVersions } from './server-versions.ts';
 import { toJob, toLimits, type StartRun } from './schema.ts';
 import { hashProgram, toRunProgram, type RunRef } from './run-encryption.ts';
 
-export interface DispatcherDeps extends ActiveRunsDeps, OrphanRecoveryDeps {
+export interface DispatcherDeps
+  extends Omit<ActiveRunDeps, 'prepare' | 'onEnd'>, RunPreparationDeps, OrphanRecoveryDeps {
   store: RunsStore;
   servers: ServerOpener;
   /** Runs under way at once in this process. */
@@ -22,7 +22,7 @@ export interface DispatcherDeps extends ActiveRunsDeps, OrphanRecoveryDeps {
   maxQueuedPerUser: number;
 }
 
-/** Starts runs of this process or queues them. */
+/** Decides which runs of this process start, wait, and stop. */
 export interface Dispatcher {
   /**
    * Stores a run and starts it, at once or when the queue allows it.
@@ -54,60 +54,105 @@ const RETRY_AFTER_S = 5;
  */
 export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   const { store, log, leaseMs, maxActive } = deps;
-  const activeRuns = createActiveRuns(deps);
+  const preparation = createRunPreparation(deps);
   const orphanRecovery = createOrphanRecovery(deps);
-  /** Runs under way here, and slots reserved for a pending claim or submission. */
-  let usedSlots = 0;
+  const runDeps: ActiveRunDeps = { ...deps, prepare: preparation.prepare, onEnd };
+  /** The runs of this process by id, each until it has ended. */
+  const runs = new Map<string, ActiveRun>();
+  /** Ids of the runs that have a slot: those under way, and those whose submission may start them. */
+  const slots = new Set<string>();
+  /** Claimed runs of other processes that are being read. */
+  const adoptions = new Set<Promise<void>>();
   let claiming: Promise<void> | undefined;
   let isClaimDue = false;
+  /** Whether the due claim includes orphans. */
+  let areOrphansDue = false;
   let isReleasing = false;
   /** Start of uninterrupted heartbeats. Orphans are taken over only after one full lease of them. */
   let heartbeatsSinceMs: number | undefined;
 
+  const listQueued = () => [...runs.values()].filter(({ state }) => state === 'queued');
+  /** A run that is being submitted may have no row yet, so no lease. */
+  const listLeased = () => [...runs.values()].filter(({ state }) => state !== 'submitting');
+
+  function onEnd(run: ActiveRun): void {
+    runs.delete(run.id);
+    releaseSlot(run);
+  }
+
   /** @returns false when no slot is free. Also during a claim, so that queued runs start before new ones. */
-  function takeSlot(): boolean {
-    if (claiming !== undefined || usedSlots >= maxActive) return false;
-    usedSlots += 1;
+  function takeSlot({ id }: RunRef): boolean {
+    if (claiming !== undefined || slots.size >= maxActive) return false;
+    slots.add(id);
     return true;
   }
 
-  function releaseSlot(): void {
-    usedSlots -= 1;
-    claimQueued();
+  function releaseSlot({ id }: RunRef): void {
+    if (slots.delete(id)) claimQueued();
   }
 
   function claimQueued(): void {
-    if (activeRuns.hasQueued) void claim(false);
+    if (listQueued().length > 0) void claim(false);
   }
 
   async function claim(includeOrphans: boolean): Promise<void> {
     isClaimDue = true;
-    claiming ??= claimAll(includeOrphans).finally(() => {
+    areOrphansDue ||= includeOrphans;
+    claiming ??= claimAll().finally(() => {
       claiming = undefined;
     });
     await claiming;
   }
 
-  async function claimAll(includeOrphans: boolean): Promise<void> {
+  async function claimAll(): Promise<void> {
     while (isClaimDue && !isReleasing) {
-      isClaimDue = false;
-      const freeSlots = maxActive - usedSlots;
+      const includeOrphans = areOrphansDue;
+      isClaimDue = areOrphansDue = false;
+      // No other run takes a slot during a claim.
+      const freeSlots = maxActive - slots.size;
       if (freeSlots <= 0) return;
-      usedSlots += freeSlots;
-      // The next heartbeat tries again.
       const claimed = await store.claim(freeSlots, includeOrphans).catch((error: unknown) => {
         log.warn({ err: error }, 'the run queue could not be read; the next heartbeat retries');
         return [];
       });
-      usedSlots -= freeSlots - claimed.length;
-      for (const run of claimed) activeRuns.startQueued(run, releaseSlot);
-      await publishPositions();
+      for (const run of claimed) startClaimed(run);
+      await updatePositions();
     }
   }
 
-  async function publishPositions(): Promise<void> {
-    if (activeRuns.hasQueued)
-      activeRuns.publishPositions(await store.listPositions().catch(() => new Map<string, number>()));
+  function startClaimed(ref: RunRef): void {
+    slots.add(ref.id);
+    const run = runs.get(ref.id);
+    if (run !== undefined) {
+      run.claim();
+      return;
+    }
+    const adoption = adopt(ref).finally(() => adoptions.delete(adoption));
+    adoptions.add(adoption);
+  }
+
+  /** Takes over a queued run of a process that is gone, with the events that it has stored. */
+  async function adopt(ref: RunRef): Promise<void> {
+    const stored = await preparation.restore(ref).catch((error: unknown) => {
+      log.warn(
+        { err: error, run: ref.id },
+        'a claimed run could not be read; it is lost when its lease ends',
+      );
+      return undefined;
+    });
+    if (stored === undefined) {
+      releaseSlot(ref);
+      return;
+    }
+    const run = createActiveRun(ref, stored.principal, runDeps, stored.events);
+    runs.set(run.id, run);
+    run.resume();
+  }
+
+  async function updatePositions(): Promise<void> {
+    if (listQueued().length === 0) return;
+    const positions = await store.listPositions().catch(() => new Map<string, number>());
+    for (const run of listQueued()) run.updatePosition(positions.get(run.id));
   }
 
   async function takeOverOrphans(): Promise<void> {
@@ -119,47 +164,46 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
     async accept(principal, server, request, requestId) {
       if (isReleasing) throw drainingError();
       const ref: RunRef = { id: `run_${randomId(20)}`, owner: userOwner(principal.user.id) };
-      const run = createActiveRun(ref, principal);
-      const hasSlot = takeSlot();
-      const unregister = activeRuns.register(run);
-      const ciphertext = deps.encryption.encryptRun(ref, request, principal);
-      const submission = await store
-        .submit(toNewRun(ref, server, request, ciphertext), hasSlot, requestId)
-        .catch((error: unknown) => {
-          unregister();
-          if (hasSlot) releaseSlot();
-          throw error;
-        });
-      if (submission.outcome === 'running') {
-        activeRuns.start(
-          run,
-          { server, job: toJob(run.id, request), limits: toLimits(request) },
-          releaseSlot,
-        );
-        return run;
-      }
-      if (hasSlot) releaseSlot();
+      const newRun = toNewRun(ref, server, request, deps.encryption.encryptRun(ref, request, principal));
+      const run = createActiveRun(ref, principal, runDeps);
+      runs.set(run.id, run);
+      const hasSlot = takeSlot(run);
+      const submission = await store.submit(newRun, hasSlot, requestId).catch((error: unknown) => {
+        run.discard();
+        throw error;
+      });
       if (submission.outcome === 'full') {
-        unregister();
+        run.discard();
         throw rateLimited(`At most ${deps.maxQueuedPerUser} of your runs may be queued.`, RETRY_AFTER_S);
       }
-      activeRuns.enqueue(run, submission.position);
+      if (submission.outcome === 'running') {
+        run.start({ server, job: toJob(run.id, request), limits: toLimits(request) });
+        return run;
+      }
+      // A run that is claimed already keeps its slot.
+      if (run.state === 'submitting') slots.delete(run.id);
+      run.enqueue(submission.position);
       claimQueued();
       return run;
     },
-    find: (run) => activeRuns.find(run),
-    cancel: (id) => {
-      activeRuns.applyDatabaseState(id, true);
+    find({ id, owner }) {
+      const run = runs.get(id);
+      return run?.owner === owner ? run : undefined;
     },
+    cancel: (id) => runs.get(id)?.stop('requested'),
     claimQueued,
     claimReleased: () => void claim(false),
     async heartbeat() {
-      const held = [...activeRuns.listLeased(), ...orphanRecovery.listPending()];
+      const held = [...listLeased(), ...orphanRecovery.listPending()];
       const renewed = await store.renew(held.map(({ id }) => id)).catch((error: unknown) => {
         heartbeatsSinceMs = undefined;
         throw error;
       });
-      for (const run of held) activeRuns.applyDatabaseState(run.id, renewed.get(run.id));
+      for (const { id } of held) {
+        const isCancelRequested = renewed.get(id);
+        if (isCancelRequested === undefined) runs.get(id)?.stop('taken');
+        else if (isCancelRequested) runs.get(id)?.stop('requested');
+      }
       heartbeatsSinceMs ??= performance.now();
       if (isReleasing) return;
       if (performance.now() - heartbeatsSinceMs > leaseMs) await takeOverOrphans();
@@ -168,7 +212,9 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
     async releaseQueued() {
       isReleasing = true;
       await claiming;
-      await activeRuns.releaseQueued();
+      const queued = listQueued();
+      for (const run of queued) run.stop('released');
+      await Promise.all(queued.map(({ ended }) => ended));
       await store.release().catch((error: unknown) => {
         log.warn(
           { err: error },
@@ -177,7 +223,8 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       });
     },
     async settled() {
-      await Promise.all([activeRuns.settled(), orphanRecovery.settled()]);
+      await Promise.all(adoptions);
+      await Promise.all([...listLeased().map(({ ended }) => ended), orphanRecovery.settled()]);
     },
   };
 }

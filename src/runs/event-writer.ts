@@ -2,9 +2,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { addByteCounts, NO_BYTES, countOutputBytes, type NumberedEvent, type RunExit } from './events.ts';
-import type { ActiveRun } from './active-run.ts';
+import type { EventBuffer } from './event-buffer.ts';
 import type { RunsStore } from './runs-store.ts';
-import type { RunEncryption, EncryptedBatch } from './run-encryption.ts';
+import type { RunEncryption, RunRef, EncryptedBatch } from './run-encryption.ts';
 
 export interface EventWriterDeps {
   store: Pick<RunsStore, 'saveEvents' | 'finish'>;
@@ -38,7 +38,11 @@ const MAX_BATCH_EVENTS = 2_000;
  * Starts to store a run's events. Failed writes are retried; the run does not wait for them.
  * @param storedSeq number of the last stored event.
  */
-export function createEventWriter(run: ActiveRun, storedSeq: number, deps: EventWriterDeps): EventWriter {
+export function createEventWriter(
+  run: RunRef & { readonly events: EventBuffer },
+  storedSeq: number,
+  deps: EventWriterDeps,
+): EventWriter {
   const { events: buffer } = run;
   const { store, encryption, log, closing } = deps;
   let savedSeq = storedSeq;
@@ -98,7 +102,7 @@ export function createEventWriter(run: ActiveRun, storedSeq: number, deps: Event
         const lastSeq = buffer.lastSeq + 1;
         const batches = encryptBatches(encryption, run, [
           ...buffer.head(savedSeq),
-          ...toFinalEvents(run, storedExit),
+          ...toFinalEvents(buffer, storedExit),
         ]);
         const { total } = buffer;
         const reencrypt = (ciphertext: string) => encryption.reencryptProgram(run, ciphertext);
@@ -131,7 +135,7 @@ function withoutDetails({ cleanup, durationMs }: RunExit): RunExit {
 }
 
 /** The last stored events: `truncated` for output beyond the head, then the exit. */
-function toFinalEvents({ events: buffer }: ActiveRun, exit: RunExit): NumberedEvent[] {
+function toFinalEvents(buffer: EventBuffer, exit: RunExit): NumberedEvent[] {
   const beyond = buffer.bytesBeyondHead();
   const dropped = (['stdout', 'stderr'] as const).filter((stream) => beyond[stream] > 0);
   const exitSeq = buffer.lastSeq + 1;
@@ -146,7 +150,7 @@ function toFinalEvents({ events: buffer }: ActiveRun, exit: RunExit): NumberedEv
 
 function encryptBatches(
   encryption: RunEncryption,
-  run: ActiveRun,
+  run: RunRef,
   events: readonly NumberedEvent[],
 ): EncryptedBatch[] {
   const batches: EncryptedBatch[] = [];

@@ -5,7 +5,7 @@ import { getUserId } from '../lib/owner.ts';
 import type { ServerOpener } from '../servers/service.ts';
 import { createRunExit } from './events.ts';
 import type { RunRow, RunsStore } from './runs-store.ts';
-import { listServerVersions } from './server-versions.ts';
+import { listServerVersions } from './preparation.ts';
 import { type RunRef, type RunEncryption } from './run-encryption.ts';
 
 export interface OrphanRecoveryDeps {

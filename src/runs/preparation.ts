@@ -3,31 +3,59 @@ import type { Principal, User } from '../http/principal.ts';
 import type { Identity } from '../identity/service.ts';
 import { AppError, isAppError } from '../lib/errors.ts';
 import { getUserId } from '../lib/owner.ts';
-import type { ServerOpener } from '../servers/service.ts';
+import type { OpenServer, ServerOpener } from '../servers/service.ts';
 import { BYOK_TIER, isTierAtLeast } from '../config/tiers.ts';
-import type { OpenServer } from '../servers/service.ts';
-import type { Limits } from '../runners/runner.ts';
-import { createRunExit, type RunExit } from './events.ts';
-import type { PreparedRun } from './executor.ts';
-import type { ActiveRun } from './active-run.ts';
+import type { Job, Limits, TargetServer } from '../runners/runner.ts';
+import { createRunExit, type NumberedEvent, type RunExit } from './events.ts';
 import type { RunsStore } from './runs-store.ts';
 import { toJob, LIMIT_NAMES, toLimits } from './schema.ts';
-import { listServerVersions } from './server-versions.ts';
-import { type RunEncryption, type RunSignIn } from './run-encryption.ts';
+import type { RunEncryption, RunRef, RunSignIn } from './run-encryption.ts';
 
-export interface PrepareRunDeps {
-  store: Pick<RunsStore, 'findRunWithProgram' | 'saveServerVersions'>;
+export interface RunPreparationDeps {
+  store: Pick<RunsStore, 'findRunWithProgram' | 'readBatches' | 'saveServerVersions'>;
   encryption: RunEncryption;
   identity: Pick<Identity, 'userCache' | 'isSignInValid'>;
   servers: Pick<ServerOpener, 'openForRun'>;
 }
 
-/** Prepares a queued run for its start. The user's right, the sign-in and the server are checked again. */
-export type PrepareRun = (run: ActiveRun) => Promise<PreparedRun | { exit: RunExit }>;
+/** Everything that a run needs to start. */
+export interface PreparedRun {
+  server: OpenServer;
+  job: Job;
+  limits: Limits;
+}
 
-export function createPrepareRun({ store, encryption, identity, servers }: PrepareRunDeps): PrepareRun {
+/** A claimed run of a process that is gone, as stored. */
+export interface RestoredRun {
+  /** Null when the stored run does not decrypt. */
+  principal: Principal | null;
+  events: NumberedEvent[];
+}
+
+/** A run with the sign-in that started it; null when the stored run does not decrypt. */
+type SignedInRun = RunRef & { readonly principal: Principal | null };
+
+/** Reads what is stored of a queued run, before it starts. */
+export interface RunPreparation {
+  /** Prepares a claimed run for its start. The user's right, the sign-in and the server are checked again. */
+  prepare: (run: SignedInRun) => Promise<PreparedRun | { exit: RunExit }>;
+  /**
+   * @returns undefined when the run has ended since its claim.
+   * @throws AppError `database_unavailable` (503).
+   */
+  restore: (run: RunRef) => Promise<RestoredRun | undefined>;
+}
+
+const MAX_RESTORED_BATCHES = 1_000;
+
+export function createRunPreparation({
+  store,
+  encryption,
+  identity,
+  servers,
+}: RunPreparationDeps): RunPreparation {
   /** @throws AppError with the reason why the run is no longer permitted. */
-  async function authorize({ principal, owner }: ActiveRun): Promise<User> {
+  async function authorize({ principal, owner }: SignedInRun): Promise<User> {
     const user = await identity.userCache.findUser(getUserId(owner));
     if (user === undefined || principal === null || !(await identity.isSignInValid(principal)))
       throw new AppError(
@@ -39,7 +67,7 @@ export function createPrepareRun({ store, encryption, identity, servers }: Prepa
     return user;
   }
 
-  return async (run) => {
+  async function prepare(run: SignedInRun): Promise<PreparedRun | { exit: RunExit }> {
     try {
       const row = await store.findRunWithProgram(run);
       if (row === undefined || row.cancel_requested) return { exit: createRunExit('cancelled', null) };
@@ -63,7 +91,20 @@ export function createPrepareRun({ store, encryption, identity, servers }: Prepa
       const isRefused = error.code === 'unauthenticated' || error.code === 'tier_required';
       return { exit: createRunExit(isRefused ? 'cancelled' : 'infrastructure', error.detail) };
     }
-  };
+  }
+
+  async function restore(run: RunRef): Promise<RestoredRun | undefined> {
+    const row = await store.findRunWithProgram(run);
+    if (row?.status !== 'running') return undefined;
+    const decrypted = encryption.decryptRun(run, row.sealed);
+    const batches = await store.readBatches(run, 0, MAX_RESTORED_BATCHES);
+    return {
+      principal: decrypted === undefined ? null : toPrincipal(getUserId(run.owner), decrypted.signIn),
+      events: batches.flatMap((batch) => encryption.decryptEvents(run, batch) ?? []),
+    };
+  }
+
+  return { prepare, restore };
 }
 
 /** @throws AppError `limit_unsupported` (422) naming the limits that the server cannot enforce. */
@@ -76,10 +117,7 @@ export function assertLimitsSupported({ runner, target, name }: OpenServer, limi
 }
 
 /** The principal that started a run, reduced to what ends the run together with the sign-in. */
-export function toPrincipal(
-  userId: string,
-  { sessionId, keycloakSessionId, signedInAtMs }: RunSignIn,
-): Principal {
+function toPrincipal(userId: string, { sessionId, keycloakSessionId, signedInAtMs }: RunSignIn): Principal {
   return {
     user: { id: userId, username: '', email: null, name: null, tier: 'free' },
     credential: sessionId === null ? 'bearer' : 'session',
@@ -88,4 +126,9 @@ export function toPrincipal(
     keycloakSessionId,
     ...(signedInAtMs === undefined ? {} : { signedInAtMs }),
   };
+}
+
+/** The versions of a server and of its jump servers. If they are equal, the run is on the same host. */
+export function listServerVersions({ version, jumpServers }: TargetServer): number[] {
+  return [version, ...[...jumpServers.values()].flatMap(listServerVersions)];
 }

@@ -4,9 +4,17 @@ import type { Principal } from '../http/principal.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
 import { LANGUAGES, type Program } from '../runners/runner.ts';
-import { countOutputBytes, addByteCounts, NO_BYTES, type NumberedEvent, type ByteCounts } from './events.ts';
+import {
+  countOutputBytes,
+  addByteCounts,
+  fromWireEvent,
+  NO_BYTES,
+  StoredEvent,
+  toWireEvent,
+  type NumberedEvent,
+  type ByteCounts,
+} from './events.ts';
 import { StartRun } from './schema.ts';
-import { fromWireEvent, StoredEvent, toWireEvent } from './wire-events.ts';
 
 /** Identifies a run. Texts encrypted for it decrypt only for this id and owner. */
 export interface RunRef {

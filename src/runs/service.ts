@@ -13,13 +13,12 @@ import type { ServerOpener } from '../servers/service.ts';
 import { createDispatcher } from './dispatcher.ts';
 import type { NumberedEvent } from './events.ts';
 import { createEventSubscriptions } from './event-subscription.ts';
-import { createPrepareRun, assertLimitsSupported } from './preparation.ts';
-import { createCancelRun, type CancelRun } from './cancel-run.ts';
-import { createRunHistory, type RunHistory } from './history.ts';
+import { assertLimitsSupported } from './preparation.ts';
 import { RUNS_CHANNEL } from './queue-store.ts';
 import { createRunsStore } from './runs-store.ts';
 import { toLimits, type StartRun } from './schema.ts';
 import { createRunEncryption, type RunRef } from './run-encryption.ts';
+import { createUserRuns, type UserRuns } from './user-runs.ts';
 
 export { deleteRunsOfOwner } from './runs-store.ts';
 
@@ -37,7 +36,7 @@ export interface RunServiceDeps {
 }
 
 /** Runs code on users' servers. Runs can be started and watched in any process, and every run ends. */
-export interface RunService extends RunHistory {
+export interface RunService extends UserRuns {
   /**
    * Starts a run, or queues it. The run ends when its program exits, when it is cancelled, or when the sign-in that
    * started it ends.
@@ -45,7 +44,6 @@ export interface RunService extends RunHistory {
    * @throws AppError as {@link ServerOpener.openForRun}; `limit_unsupported` (422), `rate_limited` (429).
    */
   submit(principal: Principal, ref: string, request: StartRun, requestId: string): Promise<RunRef>;
-  cancel: CancelRun;
   /** Whether this process holds the run. */
   isActive(run: RunRef): boolean;
   /** A run's events after a number, up to its exit or until `signal` aborts. */
@@ -87,8 +85,7 @@ export function createRunService(deps: RunServiceDeps): RunService {
     maxQueuedPerUser: MAX_QUEUED_PER_USER,
   });
   const dispatcher = createDispatcher({
-    ...{ store, encryption, servers, log, maxActive: perInstance },
-    prepare: createPrepareRun({ store, encryption, identity, servers }),
+    ...{ store, encryption, identity, servers, log, maxActive: perInstance },
     activeWork: identity.activeWork,
     closing: closing.signal,
     leaseMs,
@@ -126,8 +123,7 @@ export function createRunService(deps: RunServiceDeps): RunService {
       const { id, owner } = await dispatcher.accept(principal, server, request, requestId);
       return { id, owner };
     },
-    ...createRunHistory({ store, encryption, dispatcher }),
-    cancel: createCancelRun({ database, store, dispatcher }),
+    ...createUserRuns({ database, store, encryption, dispatcher }),
     isActive: (run) => dispatcher.find(run) !== undefined,
     subscribe: (run, afterSeq, signal) => subscriptions.subscribe(run, afterSeq, signal),
     removeUser: (userId) => store.removeOwner(userOwner(userId)),

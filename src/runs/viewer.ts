@@ -3,7 +3,7 @@ import type { Response } from 'express';
 import { createSseWriter } from '../http/sse.ts';
 import type { NumberedEvent, ViewerEvent, RunExit } from './events.ts';
 import type { RunResult } from './schema.ts';
-import { toSseFrame, toWireExit } from './wire-events.ts';
+import { toSseFrame, toWireExit } from './events.ts';
 
 const IDLE_TIMEOUT_MS = 120_000;
 /** Output bytes in a response that waits for the exit. */

@@ -5,7 +5,7 @@ import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { createRunExit, NO_BYTES } from '../../src/runs/events.ts';
 import { createEventWriter } from '../../src/runs/event-writer.ts';
-import { createActiveRun } from '../../src/runs/active-run.ts';
+import { createEventBuffer } from '../../src/runs/event-buffer.ts';
 import { createRunsStore, type RunsStore } from '../../src/runs/runs-store.ts';
 import { createRunEncryption } from '../../src/runs/run-encryption.ts';
 import { fernetKey } from '../support/app.ts';
@@ -35,10 +35,10 @@ async function startRun(owner: `user:${string}` = `user:${randomUUID()}`) {
     true,
     'req_test',
   );
-  return createActiveRun(name, null);
+  return { ...name, events: createEventBuffer() };
 }
 
-const writerFor = (run: ReturnType<typeof createActiveRun>) =>
+const writerFor = (run: Awaited<ReturnType<typeof startRun>>) =>
   createEventWriter(run, 0, { store, encryption, log, closing: new AbortController().signal });
 
 describe('finishing a run', () => {

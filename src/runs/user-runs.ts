@@ -2,12 +2,15 @@ import { toPage, type PageQuery } from '../http/page.ts';
 import type { User } from '../http/principal.ts';
 import { notFound } from '../lib/errors.ts';
 import { getUserId, userOwner } from '../lib/owner.ts';
+import { writeAuditEvent } from '../audit/service.ts';
+import type { Database } from '../lib/postgres/database.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { RunRow, RunsStore } from './runs-store.ts';
 import type { RunDetails, RunPage, RunView } from './schema.ts';
 import { type RunRef, type RunEncryption } from './run-encryption.ts';
 
-export interface RunHistoryDeps {
+export interface UserRunsDeps {
+  database: Database;
   store: RunsStore;
   encryption: RunEncryption;
   dispatcher: Pick<Dispatcher, 'find'>;
@@ -21,16 +24,22 @@ export interface RunProgress extends RunRef {
   cause: RunView['cause'];
 }
 
-/** Reads a user's own runs. */
-export interface RunHistory {
+/** Reads and cancels a user's own runs. */
+export interface UserRuns {
   /** @throws AppError `not_found` (404), also for another user's run. */
   get(user: User, id: string): Promise<RunDetails>;
   list(user: User, query: PageQuery): Promise<RunPage>;
   /** @throws AppError `not_found` (404). */
   getProgress(user: User, id: string): Promise<RunProgress>;
+  /**
+   * Cancels a run in whichever process it is; a finished run does not change. Writes the audit row `run.cancelled`.
+   * @param reason `viewer_left` is named in the history.
+   * @throws AppError `not_found` (404).
+   */
+  cancel(user: User, id: string, requestId: string, reason?: 'requested' | 'viewer_left'): Promise<void>;
 }
 
-export function createRunHistory({ store, encryption, dispatcher }: RunHistoryDeps): RunHistory {
+export function createUserRuns({ database, store, encryption, dispatcher }: UserRunsDeps): UserRuns {
   return {
     async get(user, id) {
       const run = { id, owner: userOwner(user.id) };
@@ -47,6 +56,20 @@ export function createRunHistory({ store, encryption, dispatcher }: RunHistoryDe
         return { ...run, status: 'running', lastSeq: null, cause: null };
       const row = (await store.findRun(run)) ?? throwNotFound();
       return { ...run, status: row.status, lastSeq: row.last_seq, cause: row.cause };
+    },
+    async cancel(user, id, requestId, reason = 'requested') {
+      const run = { id, owner: userOwner(user.id) };
+      try {
+        await database.withOwner(run.owner, async (sql) => {
+          const isRequested = await store.requestCancel(sql, id);
+          if (!isRequested && !(await store.hasRun(sql, id))) throwNotFound();
+          const event = { owner: run.owner, actor: run.owner, object: `run:${id}`, requestId };
+          if (isRequested) await writeAuditEvent(sql, { ...event, action: 'run.cancelled' });
+        });
+      } finally {
+        // Does not wait for the notification, and works without the database.
+        dispatcher.find(run)?.stop(reason);
+      }
     },
   };
 }
