@@ -2,8 +2,7 @@ import { rejectOnAbort } from '../../lib/net/deadline.ts';
 import { findTlsErrorReason } from '../../lib/net/guarded-agent.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { TestStage, TestStageName, ServerTestResult } from '../runner.ts';
-import { explainDockerError } from './error-messages.ts';
-import { findDockerError } from './errors.ts';
+import { explainDockerError, findDockerError } from './errors.ts';
 
 /** With the cleanup less than a minute. Pulling an image may take most of it. */
 const TEST_TIMEOUT_MS = 45_000;

@@ -4,8 +4,9 @@ import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { Job, TestStageName, TargetServer, ServerTestResult } from '../runner.ts';
 import { createStageTracker } from '../test-stages.ts';
 import { cleanUpSshRun } from './cleanup.ts';
-import { toRefusalMessage, startSshJob } from './run.ts';
+import { toRefusalMessage } from './exit.ts';
 import { InvalidJobError } from './job-input.ts';
+import { startSshJob } from './run.ts';
 import { WatcherTimeoutError, type SshSession, type SshSessionResult } from './session.ts';
 
 /** For the whole test. */
