@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { RunEvent, TargetServer } from '../runner.ts';
+import { quoteForShell } from '../shell.ts';
 import { removeRunContainers, removeStaleContainers } from './cleanup.ts';
 import type { DockerConfig } from './config.ts';
 import { containerName } from './containers.ts';
@@ -7,7 +8,7 @@ import type { Engine } from './engine.ts';
 import { DockerError } from './errors.ts';
 import { readDockerOutput } from './output.ts';
 import { readDockerExit } from './run.ts';
-import { quoteForShell, writeScript, type ScriptMarker } from './script.ts';
+import { writeScript, type ScriptMarker } from './script.ts';
 import { detachSession, openDockerSession, type DockerSession } from './session.ts';
 import type { DockerTestStep } from './test-steps.ts';
 

@@ -1,6 +1,6 @@
-import { constants } from 'node:os';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
-import type { ExitEvent, StopCause } from '../runner.ts';
+import { LANGUAGES, type ExitEvent, type Language, type StopCause } from '../runner.ts';
+import { INTERPRETERS, isSignalName, MAX_EXIT_CODE } from '../shell.ts';
 import { InvalidJobError } from './job-input.ts';
 import type { SshSessionResult } from './session.ts';
 
@@ -33,12 +33,12 @@ export function toSshExit(
 
 /** SSH transmits 32 bits, but an exit code has 8: null for a larger number, which a server invented. */
 function toValidExitCode(code: number | null): number | null {
-  return code !== null && code <= 255 ? code : null;
+  return code !== null && code <= MAX_EXIT_CODE ? code : null;
 }
 
 /** The name is text from the server: null for one that is not a signal name. */
 function toKnownSignal(name: string | null): string | null {
-  return name !== null && Object.hasOwn(constants.signals, name) ? name : null;
+  return name !== null && isSignalName(name) ? name : null;
 }
 
 const NO_STATUS = { code: null, signal: null };
@@ -63,9 +63,7 @@ const REFUSAL_MESSAGES: ReadonlyMap<string, string> = new Map([
     'A file of the run could not be written: a file of that name may exist already, the working folder may not be ' +
       'writable, or the disk may be full.',
   ],
-  ['python', missingInterpreterMessage('python', 'python3')],
-  ['javascript', missingInterpreterMessage('javascript', 'node')],
-  ['bash', missingInterpreterMessage('bash', 'bash')],
+  ...LANGUAGES.map((language): [string, string] => [language, missingInterpreterMessage(language)]),
   ['input', 'The job did not reach the server completely. Try again.'],
 ]);
 const NO_LAUNCHER_OUTPUT =
@@ -77,6 +75,6 @@ export function toRefusalMessage(reason: string | undefined): string {
   return REFUSAL_MESSAGES.get(reason ?? '') ?? NO_LAUNCHER_OUTPUT;
 }
 
-function missingInterpreterMessage(language: string, program: string): string {
-  return `The server has no interpreter for ${language}: install ${program}, or put it on the account's PATH.`;
+function missingInterpreterMessage(language: Language): string {
+  return `The server has no interpreter for ${language}: install ${INTERPRETERS[language].names[0]}, or put it on the account's PATH.`;
 }
