@@ -3,7 +3,7 @@ import { posix } from 'node:path';
 import type { Job, JobFile, Program } from '../runner.ts';
 import { getInterpreter, quoteForShell, type Interpreter } from '../shell.ts';
 
-/** Text for a container, and the prefix of the markers that it prints (see `marker-stream.ts`). */
+/** Text for a container, and the prefix of the markers that it prints (see `../marker-stream.ts`). */
 export interface Script {
   text: Buffer;
   /** Name of the interpreter that the job needs in the image. */
@@ -99,8 +99,8 @@ export function writeRemovalScript(job: Job, workdir: string): Script {
   return writeScript({ ...removal, runId: job.runId }, null, {});
 }
 
-export function isScriptMarker(text: string): text is ScriptMarker {
-  return (SCRIPT_MARKERS as readonly string[]).includes(text);
+export function parseScriptMarker(text: string): ScriptMarker | undefined {
+  return SCRIPT_MARKERS.find((marker) => marker === text);
 }
 
 /** An unlinked file receives the shell's own messages. They show whether a signal ended its child. */

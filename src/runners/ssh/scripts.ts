@@ -15,7 +15,7 @@ import { INTERPRETERS, quoteForShell } from '../shell.ts';
  * those. Without /proc only the process group is killed, and nothing is verified.
  */
 
-/** First character of every frame of the launcher and the watcher (RS, in octal); see `frames.ts`. */
+/** First character of every frame of the launcher and the watcher (RS, in octal); see `session.ts`. */
 const FRAME = '\\036';
 
 /** Heartbeats are sent every 5 s. */
