@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream';
 import ssh2, { type AnyAuthMethod, type Client, type ConnectConfig } from 'ssh2';
 import type { SshHop, SshConfig } from './config.ts';
-import { parseHostKey, listHostKeyAlgorithms, isSameHostKey, type SshHostKey } from './host-key.ts';
+import { parseHostKey, listHostKeyAlgorithms, isSameHostKey, type HostKey } from './host-key.ts';
 import { PrivateKeyError } from './private-key-error.ts';
 import { parsePrivateKey } from './private-key.ts';
 import { SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
@@ -152,7 +152,7 @@ function createHostKeyCheck(hop: SshHop) {
   };
 }
 
-function createHostKeyError(hop: SshHop, shown: SshHostKey | undefined): SshError {
+function createHostKeyError(hop: SshHop, shown: HostKey | undefined): SshError {
   const stage = 'host_key';
   if (shown === undefined)
     return createHopError(hop, { failure: 'error', stage, message: NO_COMMON_ALGORITHM });
