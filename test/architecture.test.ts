@@ -107,8 +107,11 @@ describe('the dependency rules', () => {
       'src/runners/index.ts': "import './ssh/index.ts'; import './kubernetes/index.ts';",
       'src/runners/ssh/index.ts':
         "import '../runner.ts'; import './job.ts'; import '../../lib/ssh/connect.ts';",
-      'src/runners/ssh/job.ts': "import '../runner.ts'; import '../test-stages.ts';",
+      'src/runners/ssh/job.ts':
+        "import '../runner.ts'; import '../test-stages.ts'; import '../shell.ts'; import '../marker-stream.ts';",
       'src/runners/test-stages.ts': "import './runner.ts';",
+      'src/runners/shell.ts': "import './runner.ts';",
+      'src/runners/marker-stream.ts': '',
       'src/runners/kubernetes/index.ts': "await import('@kubernetes/client-node');",
       'src/runners/runner.ts': '',
       'src/lib/ssh/connect.ts': "import 'ssh2';",

@@ -1,5 +1,6 @@
 import type { ZodType } from 'zod';
 import type { Owner } from '../lib/owner.ts';
+import type { HostKey } from '../lib/ssh/host-key.ts';
 
 /**
  * Server types that run code. Each has a folder of the same name beside this file and an entry in `index.ts`.
@@ -9,14 +10,6 @@ export type ServerType = (typeof SERVER_TYPES)[number];
 
 export const LANGUAGES = ['python', 'javascript', 'bash'] as const;
 export type Language = (typeof LANGUAGES)[number];
-
-/** An SSH host key in the form that users compare. */
-export interface HostKey {
-  /** Key type as in the SSH protocol, e.g. `ssh-ed25519`. */
-  type: string;
-  /** `SHA256:` and unpadded base64, as OpenSSH prints it. */
-  fingerprint: string;
-}
 
 /** Snapshot of a server with decrypted secrets. It exists for one test or one run and is never logged. */
 export interface TargetServer<Config = unknown> {

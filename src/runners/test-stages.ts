@@ -1,84 +1,122 @@
 import { rejectOnAbort } from '../lib/async/reject-on-abort.ts';
+import type { SshError } from '../lib/ssh/ssh-error.ts';
 import type { TestStage, TestStageName, ServerTestResult } from './runner.ts';
 
-/** One stage of a test. @returns the finding, for users. */
-export type TestStep = readonly [name: TestStageName, run: (signal: AbortSignal) => Promise<string>];
+/** One stage of a test. @returns the finding, for users; undefined for that of {@link PASSED_MESSAGES}. */
+export type TestStep = readonly [
+  name: TestStageName,
+  run: (signal: AbortSignal) => Promise<string | undefined> | string | undefined,
+];
 
 /** Result of a test without its stages. */
 export type TestOutcome = Omit<ServerTestResult, 'stages'>;
 
-export interface TestStepOptions {
-  /** For all steps together. The runner's cleanup comes on top. */
+/** Without a failed stage it is the first one that has not passed. */
+export type FailedTest = TestOutcome & { failedStage?: TestStageName };
+
+export interface StagedTestOptions {
+  /** For all stages together. The runner's cleanup comes on top. */
   timeoutMs: number;
-  /** Message for users if every stage passes. */
-  successMessage: string;
-  /** Converts a failure. `isLate`: the time-out has passed, so the error has no meaning. */
-  toOutcome: (error: unknown, stage: TestStageName, isLate: boolean) => TestOutcome;
+  /**
+   * Converts a failure.
+   * @param stage the first stage that has not passed.
+   * @param isLate the time-out has passed, so the error has no meaning.
+   */
+  toOutcome: (error: unknown, stage: TestStageName, isLate: boolean) => FailedTest;
 }
 
-/** Runs the steps up to the first failure. @throws only the reason of `signal`. */
-export async function runTestSteps(
+/** Marks a stage as passed. It may pass several times, e.g. once for each jump server. Its durations are added. */
+export type PassStage = (name: TestStageName, message?: string) => void;
+
+/** Findings of stages that have no other. They are the same for all types of servers. */
+const PASSED_MESSAGES: Record<TestStageName, string> = {
+  policy: 'The address is allowed.',
+  tcp: 'The server accepts connections.',
+  host_key: 'The server has the confirmed host key.',
+  tls: 'The certificate of the server is valid.',
+  authentication: 'The server accepts the sign-in.',
+  permission: 'The account may run commands.',
+  workspace: 'The working folder can be entered.',
+  echo: 'The output of a program arrives unchanged.',
+  kill: 'A detached process was killed.',
+  cleanup: 'Nothing of the test is left.',
+};
+const ONLINE_MESSAGE = 'Programs run on this server, and are killed when they are stopped.';
+const NOT_TRIED_MESSAGE = 'Not tried, since an earlier stage failed.';
+
+/** A stage failed. The message is for users. */
+export class StageError extends Error {
+  override readonly name = 'StageError';
+}
+
+/** Runs a test whose stages are separate steps, up to the first failure. @throws only the reason of `signal`. */
+export function runTestSteps(
   steps: readonly TestStep[],
-  { timeoutMs, successMessage, toOutcome }: TestStepOptions,
+  options: StagedTestOptions,
   signal: AbortSignal,
 ): Promise<ServerTestResult> {
-  const timedSignal = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
-  const tracker = createStageTracker(steps.map(([name]) => name));
-  for (const [name, run] of steps) {
-    try {
+  const runSteps = async (pass: PassStage, timedSignal: AbortSignal) => {
+    for (const [name, run] of steps) {
       timedSignal.throwIfAborted();
-      tracker.markPassed(name, await rejectOnAbort(run(timedSignal), timedSignal));
-    } catch (error) {
-      signal.throwIfAborted();
-      return tracker.toFailure(name, toOutcome(error, name, timedSignal.aborted));
+      pass(name, await rejectOnAbort(Promise.resolve(run(timedSignal)), timedSignal));
     }
-  }
-  return tracker.toSuccess(successMessage);
+  };
+  return runStagedTest(
+    steps.map(([name]) => name),
+    runSteps,
+    options,
+    signal,
+  );
 }
 
-/** Collects the stages of a test. Each lasts from the end of the previous one. */
-export interface StageTracker {
-  /** A stage may pass several times, e.g. once for each jump server. Its durations are added. */
-  markPassed(name: TestStageName, message: string): void;
-  /** The first stage that has not passed, or `cleanup` if all have. */
-  firstNotPassed(): TestStageName;
-  toSuccess(message: string): ServerTestResult;
-  /** Marks all stages after the failed one as not tried, even if a jump server passed them. */
-  toFailure(name: TestStageName, outcome: TestOutcome): ServerTestResult;
-}
-
-/** @param order all stages of the test, in the order in which they run. */
-export function createStageTracker(order: readonly TestStageName[]): StageTracker {
+/**
+ * Runs a test that reports each passed stage, up to the first error. @throws only the reason of `signal`.
+ * @param order all stages of the test, in the order in which they run.
+ */
+export async function runStagedTest(
+  order: readonly TestStageName[],
+  run: (pass: PassStage, signal: AbortSignal) => Promise<void>,
+  { timeoutMs, toOutcome }: StagedTestOptions,
+  signal: AbortSignal,
+): Promise<ServerTestResult> {
+  signal.throwIfAborted();
+  const timedSignal = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
   const stages = new Map<TestStageName, TestStage>();
   let startedMs = performance.now();
 
+  /** Each stage lasts from the end of the previous one. */
   function add(name: TestStageName, status: TestStage['status'], message: string): void {
     const nowMs = performance.now();
     const durationMs = (stages.get(name)?.durationMs ?? 0) + Math.round(nowMs - startedMs);
     stages.set(name, { name, status, durationMs, message });
     startedMs = nowMs;
   }
+  const listStages = (last: number) =>
+    order.map((name, index) => (index <= last ? stages.get(name) : undefined) ?? skipped(name));
 
-  return {
-    markPassed: (name, message) => add(name, 'ok', message),
-    firstNotPassed: () => order.find((name) => !stages.has(name)) ?? 'cleanup',
-    toSuccess: (message) => ({
-      status: 'online',
-      message,
-      stages: order.map((name) => stages.get(name) ?? skipped(name)),
-      hostKey: null,
-    }),
-    toFailure(failed, outcome) {
-      add(failed, 'failed', outcome.message);
-      const end = order.indexOf(failed);
-      return {
-        ...outcome,
-        stages: order.map((name, index) => (index <= end ? stages.get(name) : undefined) ?? skipped(name)),
-      };
-    },
-  };
+  try {
+    await run((name, message = PASSED_MESSAGES[name]) => add(name, 'ok', message), timedSignal);
+    return { status: 'online', message: ONLINE_MESSAGE, stages: listStages(order.length), hostKey: null };
+  } catch (error) {
+    signal.throwIfAborted();
+    const stage = order.find((name) => !stages.has(name)) ?? 'cleanup';
+    const { failedStage = stage, ...outcome } = toOutcome(error, stage, timedSignal.aborted);
+    add(failedStage, 'failed', outcome.message);
+    // Later stages count as not tried, even if a jump server passed them.
+    return { ...outcome, stages: listStages(order.indexOf(failedStage)) };
+  }
 }
 
 function skipped(name: TestStageName): TestStage {
-  return { name, status: 'skipped', durationMs: 0, message: 'Not tried, since an earlier stage failed.' };
+  return { name, status: 'skipped', durationMs: 0, message: NOT_TRIED_MESSAGE };
+}
+
+/** The outcome of a test whose SSH connection failed. The message is that of the error. */
+export function toSshOutcome({ failure: status, message, hostKey, hop }: SshError): TestOutcome {
+  return { status, message, hostKey: hostKey === null ? null : { ...hostKey, hop } };
+}
+
+/** Message for a test that took longer than its time-out. */
+export function createTimeoutMessage(timeoutMs: number): string {
+  return `The test did not finish within ${timeoutMs / 1000} s.`;
 }

@@ -1,7 +1,8 @@
 import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
-import type { HostKey, Runner, ServerType } from '../runners/runner.ts';
+import type { HostKey } from '../lib/ssh/host-key.ts';
+import type { Runner, ServerType } from '../runners/runner.ts';
 import { createListJumpServerIds, listJumpServers } from './jump-chain.ts';
 import type { ConfirmHostKey, ServerView } from './schema.ts';
 import { decryptConfig, encryptConfig } from './secret-encryption.ts';

@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
-import type { HostKey, Runner } from '../runners/runner.ts';
+import type { HostKey } from '../lib/ssh/host-key.ts';
+import type { Runner } from '../runners/runner.ts';
 
 const VERSION = 1;
 const KIND = 'server_secret';

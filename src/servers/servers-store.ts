@@ -1,10 +1,10 @@
 import { z } from 'zod';
 import type { Database, Sql } from '../lib/postgres/database.ts';
 import { OwnerText, type Owner } from '../lib/owner.ts';
+import type { HostKey } from '../lib/ssh/host-key.ts';
 import {
   SERVER_TYPES,
   SERVER_TEST_STATUSES,
-  type HostKey,
   type ServerType,
   type ServerTestStatus,
 } from '../runners/runner.ts';

@@ -2,7 +2,8 @@ import { isDeepStrictEqual } from 'node:util';
 import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
-import type { HostKey, Runner } from '../runners/runner.ts';
+import type { HostKey } from '../lib/ssh/host-key.ts';
+import type { Runner } from '../runners/runner.ts';
 import { invalidConfig, parseConfig, assertNoMasks, type ConfigInput } from './config-input.ts';
 import { STORED_SECRET_MASK, type UpdateServer } from './schema.ts';
 import {

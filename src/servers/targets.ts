@@ -1,7 +1,8 @@
 import { AppError, notFound } from '../lib/errors.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
-import type { HostKey, Runner, ServerType, TargetServer } from '../runners/runner.ts';
+import type { HostKey } from '../lib/ssh/host-key.ts';
+import type { Runner, ServerType, TargetServer } from '../runners/runner.ts';
 import { MAX_JUMP_SERVERS } from './jump-chain.ts';
 import { decryptConfig } from './secret-encryption.ts';
 import type { StoredServer } from './servers-store.ts';

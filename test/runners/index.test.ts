@@ -8,7 +8,7 @@ import { SERVER_TYPES } from '../../src/runners/runner.ts';
 
 const FOLDER = path.resolve(import.meta.dirname, '../../src/runners');
 /** What is no runner. */
-const SHARED = ['index.ts', 'runner.ts', 'test-stages.ts', 'supervise.ts'];
+const SHARED = ['index.ts', 'marker-stream.ts', 'runner.ts', 'test-stages.ts', 'shell.ts', 'supervise.ts'];
 
 describe('the list of runners', () => {
   const dialer = createDialer({

@@ -1,24 +1,25 @@
 import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import type { ServerTestResult } from '../../src/runners/runner.ts';
 import {
-  createStageTracker,
+  runStagedTest,
   runTestSteps,
-  type TestStepOptions,
+  type PassStage,
+  type StagedTestOptions,
   type TestStep,
   type TestOutcome,
 } from '../../src/runners/test-stages.ts';
 
 const NOT_TRIED = 'Not tried, since an earlier stage failed.';
 const OFFLINE: TestOutcome = { status: 'offline', message: 'Not reachable.', hostKey: null };
+const ONLINE = 'Programs run on this server, and are killed when they are stopped.';
 const neverSettles = () => new Promise<string>(() => undefined);
 const listStages = ({ stages }: ServerTestResult) =>
   stages.map(({ name, status, message }) => [name, status, message]);
 
 describe('runTestSteps', () => {
   const executed: string[] = [];
-  const options: TestStepOptions = {
+  const options: StagedTestOptions = {
     timeoutMs: 60_000,
-    successMessage: 'All is well.',
     toOutcome: (error, stage, isLate) => ({ ...OFFLINE, message: `${stage} ${String(error)} ${isLate}` }),
   };
   const step = (name: TestStep[0]): TestStep => [
@@ -32,9 +33,17 @@ describe('runTestSteps', () => {
 
   it('returns online with the message of each step if all pass', async () => {
     const result = await runTestSteps([step('policy'), step('tcp')], options, signal);
-    expect(result).toMatchObject({ status: 'online', message: 'All is well.', hostKey: null });
+    expect(result).toMatchObject({ status: 'online', message: ONLINE, hostKey: null });
     expect(listStages(result)).toEqual([
       ['policy', 'ok', 'policy found'],
+      ['tcp', 'ok', 'tcp found'],
+    ]);
+  });
+
+  it('uses the same finding for all types of servers if a step returns none', async () => {
+    const result = await runTestSteps([['policy', () => undefined], step('tcp')], options, signal);
+    expect(listStages(result)).toEqual([
+      ['policy', 'ok', 'The address is allowed.'],
       ['tcp', 'ok', 'tcp found'],
     ]);
   });
@@ -77,42 +86,63 @@ describe('runTestSteps', () => {
   });
 });
 
-describe('a stage tracker', () => {
+describe('runStagedTest', () => {
+  const { signal } = new AbortController();
+  const order = ['policy', 'tcp', 'authentication'] as const;
+  /** Passes the stages in turn and then fails; the options may name the failed stage. */
+  const failAfter = (passed: readonly (typeof order)[number][], outcome: Partial<StagedOutcome> = {}) =>
+    runStagedTest(
+      order,
+      (pass) => {
+        for (const name of passed) pass(name, 'found');
+        return Promise.reject(new Error('refused'));
+      },
+      { timeoutMs: 60_000, toOutcome: (_error, stage) => ({ ...OFFLINE, message: stage, ...outcome }) },
+      signal,
+    );
+  type StagedOutcome = ReturnType<StagedTestOptions['toOutcome']>;
+
   afterEach(() => {
     jest.useRealTimers();
   });
 
-  it('measures each stage from the end of the previous one, and adds up repeated stages', () => {
+  it('measures each stage from the end of the previous one, and adds up repeated stages', async () => {
     jest.useFakeTimers();
-    const tracker = createStageTracker(['policy', 'tcp']);
-    for (const name of ['policy', 'tcp', 'policy'] as const) {
-      jest.advanceTimersByTime(10);
-      tracker.markPassed(name, 'found');
-    }
-    const { stages } = tracker.toSuccess('All is well.');
+    const passAll = (pass: PassStage) => {
+      for (const name of ['policy', 'tcp', 'policy'] as const) {
+        jest.advanceTimersByTime(10);
+        pass(name, 'found');
+      }
+      return Promise.resolve();
+    };
+    const options = { timeoutMs: 60_000, toOutcome: () => OFFLINE };
+    const { stages } = await runStagedTest(['policy', 'tcp'], passAll, options, signal);
     expect(stages.map(({ durationMs }) => durationMs)).toEqual([20, 10]);
   });
 
-  it('finds the first stage that has not passed', () => {
-    const tracker = createStageTracker(['policy', 'tcp', 'cleanup']);
-    tracker.markPassed('policy', 'found');
-    expect(tracker.firstNotPassed()).toBe('tcp');
+  it('fails in the first stage that has not passed', async () => {
+    const result = await failAfter(['policy']);
+    expect(result.message).toBe('tcp');
+    expect(listStages(result)).toEqual([
+      ['policy', 'ok', 'found'],
+      ['tcp', 'failed', 'tcp'],
+      ['authentication', 'skipped', NOT_TRIED],
+    ]);
   });
 
-  it('marks stages after the failed one as skipped, even if a jump server passed them', () => {
-    const tracker = createStageTracker(['policy', 'tcp', 'authentication']);
-    for (const name of ['policy', 'tcp', 'authentication', 'policy'] as const)
-      tracker.markPassed(name, 'found');
-    expect(listStages(tracker.toFailure('tcp', OFFLINE))).toEqual([
+  it('marks stages after the failed one as skipped, even if a jump server passed them', async () => {
+    const result = await failAfter([...order, 'policy'], { ...OFFLINE, failedStage: 'tcp' });
+    expect(result).toEqual({ ...OFFLINE, stages: expect.anything() });
+    expect(listStages(result)).toEqual([
       ['policy', 'ok', 'found'],
       ['tcp', 'failed', 'Not reachable.'],
       ['authentication', 'skipped', NOT_TRIED],
     ]);
   });
 
-  it('passes on the host key of the outcome', () => {
+  it('passes on the host key of the outcome', async () => {
     const hostKey = { type: 'ssh-ed25519', fingerprint: 'SHA256:x', hop: null };
     const outcome: TestOutcome = { status: 'host_key_changed', message: 'Another key.', hostKey };
-    expect(createStageTracker(['host_key']).toFailure('host_key', outcome)).toMatchObject(outcome);
+    expect(await failAfter([], outcome)).toMatchObject(outcome);
   });
 });

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { isProcessRunning } from '../../src/dev/quickstart/processes.ts';
-import type { HostKey } from '../../src/runners/runner.ts';
+import type { HostKey } from '../../src/lib/ssh/host-key.ts';
 import { clearSandboxCreators } from './sandbox-leaks.ts';
 import { DOCKER_PROXY_FOLDER, stopDockerProxy } from './external-docker-engine.ts';
 

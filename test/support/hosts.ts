@@ -2,7 +2,8 @@ import { describe, it } from '@jest/globals';
 import { execFileSync } from 'node:child_process';
 import { appendFileSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import type { HostKey, ServerType } from '../../src/runners/runner.ts';
+import type { HostKey } from '../../src/lib/ssh/host-key.ts';
+import type { ServerType } from '../../src/runners/runner.ts';
 import { evidence } from './evidence.ts';
 import { findSkipReason, HOST_ENVIRONMENT } from './host-availability.ts';
 import {

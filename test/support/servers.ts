@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { HostKey } from '../../src/runners/runner.ts';
+import type { HostKey } from '../../src/lib/ssh/host-key.ts';
 import type { CreateServer, ServerDeleted, ServerTestView, ServerView } from '../../src/servers/schema.ts';
 import type { CallOptions, TestApp } from './app.ts';
 import { evidence } from './evidence.ts';

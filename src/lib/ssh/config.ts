@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Owner } from '../owner.ts';
-import type { SshHostKey } from './host-key.ts';
+import type { HostKey } from './host-key.ts';
 import { findPrivateKeyProblem } from './private-key.ts';
 import { SshError } from './ssh-error.ts';
 
@@ -47,7 +47,7 @@ export interface SshServer {
   version: number;
   config: unknown;
   /** The confirmed host key; null before the confirmation: then the handshake ends after the key exchange. */
-  hostKey: SshHostKey | null;
+  hostKey: HostKey | null;
   /** The owner's servers that can be jump servers, by id. */
   jumpServers: ReadonlyMap<string, SshServer>;
 }
@@ -58,7 +58,7 @@ export interface SshHop {
   owner: Owner;
   version: number;
   config: SshConfig;
-  hostKey: SshHostKey | null;
+  hostKey: HostKey | null;
   /** The server's id for a jump server; null for the last hop. */
   id: string | null;
 }

@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream';
 import ssh2, { type AnyAuthMethod, type Client, type ConnectConfig } from 'ssh2';
 import { rejectOnAbort } from '../async/reject-on-abort.ts';
 import type { SshHop, SshConfig } from './config.ts';
-import { parseHostKey, listHostKeyAlgorithms, isSameHostKey, type SshHostKey } from './host-key.ts';
+import { parseHostKey, listHostKeyAlgorithms, isSameHostKey, type HostKey } from './host-key.ts';
 import { parsePrivateKey } from './private-key.ts';
 import { PrivateKeyError, SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
 
@@ -151,7 +151,7 @@ function createHostKeyCheck(hop: SshHop) {
   };
 }
 
-function createHostKeyError(hop: SshHop, shown: SshHostKey | undefined): SshError {
+function createHostKeyError(hop: SshHop, shown: HostKey | undefined): SshError {
   const stage = 'host_key';
   if (shown === undefined)
     return createHopError(hop, { failure: 'error', stage, message: NO_COMMON_ALGORITHM });

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 
 /** An SSH host key as users compare it. */
-export interface SshHostKey {
+export interface HostKey {
   /** As in the SSH protocol, e.g. `ssh-ed25519`. */
   type: string;
   /** `SHA256:` and unpadded base64, as OpenSSH prints it. */
@@ -21,7 +21,7 @@ const SIGNATURE_ALGORITHMS_BY_KEY_TYPE: ReadonlyMap<string, readonly string[]> =
  * Parses the public key that a server shows (RFC 4253, 6.6: the name of the type comes first).
  * @returns undefined for a type that is not accepted, so that a type is never arbitrary text of the server.
  */
-export function parseHostKey(blob: Buffer): SshHostKey | undefined {
+export function parseHostKey(blob: Buffer): HostKey | undefined {
   if (blob.length < 4) return undefined;
   const type = blob.toString('latin1', 4, 4 + Math.min(blob.readUInt32BE(0), 64));
   if (!SIGNATURE_ALGORITHMS_BY_KEY_TYPE.has(type)) return undefined;
@@ -29,7 +29,7 @@ export function parseHostKey(blob: Buffer): SshHostKey | undefined {
   return { type, fingerprint: `SHA256:${digest}` };
 }
 
-export function isSameHostKey(first: SshHostKey, second: SshHostKey): boolean {
+export function isSameHostKey(first: HostKey, second: HostKey): boolean {
   return first.type === second.type && first.fingerprint === second.fingerprint;
 }
 
@@ -37,7 +37,7 @@ export function isSameHostKey(first: SshHostKey, second: SshHostKey): boolean {
  * The host key algorithms to offer. Those of the confirmed key come first, so that a server with several keys
  * keeps showing the confirmed one.
  */
-export function listHostKeyAlgorithms(confirmed: SshHostKey | null): string[] {
+export function listHostKeyAlgorithms(confirmed: HostKey | null): string[] {
   const all = [...SIGNATURE_ALGORITHMS_BY_KEY_TYPE.values()].flat();
   const first = SIGNATURE_ALGORITHMS_BY_KEY_TYPE.get(confirmed?.type ?? '') ?? [];
   return [...first, ...all.filter((name) => !first.includes(name))];

@@ -1,4 +1,4 @@
-import type { SshHostKey } from './host-key.ts';
+import type { HostKey } from './host-key.ts';
 
 /** What a failed connection means to the user. */
 export type SshFailure =
@@ -21,7 +21,7 @@ export interface SshErrorOptions {
   /** The id of the jump server that failed; null for the server itself. */
   hop?: string | null;
   /** The host key that the server showed, if it is unknown or has changed. */
-  hostKey?: SshHostKey | null;
+  hostKey?: HostKey | null;
   cause?: unknown;
 }
 
@@ -31,7 +31,7 @@ export class SshError extends Error {
   readonly failure: SshFailure;
   readonly stage: SshStage;
   readonly hop: string | null;
-  readonly hostKey: SshHostKey | null;
+  readonly hostKey: HostKey | null;
 
   constructor(options: SshErrorOptions) {
     super(options.message, options.cause === undefined ? undefined : { cause: options.cause });

@@ -4,10 +4,10 @@ import { createTlsHandshake, findTlsErrorReason } from '../../lib/net/guarded-ag
 import type { DedicatedSshConnection, SshConnections } from '../../lib/ssh/connections.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { TestStageName, TargetServer } from '../runner.ts';
+import type { TestStep } from '../test-stages.ts';
 import { toEngineRoute, type DockerConfig } from './config.ts';
 import { createEngineWithConnector, createEngineConnector, type Engine } from './engine.ts';
 import { DockerError } from './errors.ts';
-import type { DockerTestStep } from './test-steps.ts';
 
 export interface DockerConnectionDeps {
   dialer: Dialer;
@@ -16,18 +16,10 @@ export interface DockerConnectionDeps {
 
 /** Test stages that connect to an engine. The engine may be used once they have passed. */
 export interface ConnectionStages {
-  steps: readonly DockerTestStep[];
+  steps: readonly TestStep[];
   engine: Engine;
   close(): void;
 }
-
-const PASSED_MESSAGES = {
-  policy: 'The address may be reached from here.',
-  tcp: 'The server accepts connections.',
-  tls: 'The certificate of the engine is valid.',
-  host_key: 'The SSH server has the confirmed host key.',
-  authentication: 'The SSH server accepts the sign-in.',
-};
 
 /** The engine reuses the connection of the stages as its first. */
 export function createTlsConnectionStages(
@@ -47,22 +39,25 @@ export function createTlsConnectionStages(
     firstConnection = undefined;
     return ready ?? (await connect(signal));
   }, route);
-  const steps: DockerTestStep[] = [
+  const steps: TestStep[] = [
     [
       'policy',
       async (signal) => {
         await dial(signal).catch((error: unknown) => {
           if (isAppError(error, 'endpoint_forbidden')) throw error;
         });
-        return PASSED_MESSAGES.policy;
       },
     ],
-    ['tcp', async (signal) => dial(signal).then(() => PASSED_MESSAGES.tcp)],
+    [
+      'tcp',
+      async (signal) => {
+        await dial(signal);
+      },
+    ],
     [
       'tls',
       async (signal) => {
         firstConnection = await secure(await dial(signal), signal);
-        return PASSED_MESSAGES.tls;
       },
     ],
     ['authentication', (signal) => checkAuthentication(engine, signal)],
@@ -114,7 +109,7 @@ export function createSshConnectionStages(
   }
 
   /** One connection attempt covers all stages. It fails in the first stage that has not passed. */
-  function createStep(name: keyof typeof PASSED_MESSAGES): DockerTestStep {
+  function createStep(name: TestStageName): TestStep {
     return [
       name,
       async (signal) => {
@@ -123,7 +118,6 @@ export function createSshConnectionStages(
           const isLater = error instanceof SshError ? error.stage !== name && passed.has(name) : false;
           if (!isLater) throw error;
         });
-        return PASSED_MESSAGES[name];
       },
     ];
   }

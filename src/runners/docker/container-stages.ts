@@ -1,24 +1,20 @@
 import { randomBytes } from 'node:crypto';
 import type { RunEvent, TargetServer } from '../runner.ts';
+import { quoteForShell } from '../shell.ts';
+import type { TestStep } from '../test-stages.ts';
+import { removeRunContainers, removeStaleContainers } from './cleanup.ts';
 import type { DockerConfig } from './config.ts';
 import { containerName } from './containers.ts';
 import type { Engine } from './engine.ts';
 import { DockerError } from './errors.ts';
 import { readDockerOutput } from './output.ts';
 import { readDockerExit } from './run.ts';
-import { quoteForShell, writeScript, type ScriptMarker } from './script.ts';
-import {
-  detachSession,
-  openDockerSession,
-  removeRunContainers,
-  removeStaleContainers,
-  type DockerSession,
-} from './session.ts';
-import type { DockerTestStep } from './test-steps.ts';
+import { writeScript, type ScriptMarker } from './script.ts';
+import { detachSession, openDockerSession, type DockerSession } from './session.ts';
 
 /** Test stages that need a container. */
 export interface ContainerStages {
-  steps: readonly DockerTestStep[];
+  steps: readonly TestStep[];
   /** Removes what is left of the container. */
   close(): Promise<void>;
 }
@@ -68,7 +64,7 @@ export function createContainerStages(
     throw new DockerError(message ?? 'The container ended before the program started.');
   }
 
-  async function checkEcho(): Promise<string> {
+  async function checkEcho(): Promise<undefined> {
     const { events } = getOpened();
     while (!output.includes('\n')) {
       const next = await events.next();
@@ -78,12 +74,11 @@ export function createContainerStages(
     }
     if (output.trim() !== nonce)
       throw new DockerError(
-        "A program's output came back changed. Check whether the image prints something at start.",
+        'The output of a program did not arrive unchanged. Check whether the image prints something at start.',
       );
-    return 'The output of a program comes back unchanged.';
   }
 
-  async function checkKill(): Promise<string> {
+  async function checkKill(): Promise<undefined> {
     const { session } = getOpened();
     if ((await engine.countProcesses(session.id)) < MIN_PROCESSES)
       throw new DockerError('The engine does not show the processes of a container.');
@@ -91,16 +86,14 @@ export function createContainerStages(
     await session.exitWait.exitCode;
     if ((await engine.inspect(session.id))?.isRunning !== false)
       throw new DockerError('The container could not be killed.');
-    return 'A process that had left its session was ended.';
   }
 
-  async function checkCleanup(): Promise<string> {
+  async function checkCleanup(): Promise<undefined> {
     await removeStaleContainers(engine, target);
     if ((await removeRunContainers(engine, target, runId)) === 'unverified')
       throw new DockerError(
         `A container of this test may be left. Its name begins with ${containerName(runId)}.`,
       );
-    return 'Nothing of the test is left on the engine.';
   }
 
   return {

@@ -2,16 +2,11 @@ import { randomId } from '../../lib/ids.ts';
 import type { Log } from '../../lib/log.ts';
 import type { Owner } from '../../lib/owner.ts';
 import type { Limits, TargetServer } from '../runner.ts';
+import { removeContainer, removeStaleContainers } from './cleanup.ts';
 import type { DockerConfig } from './config.ts';
 import { areDefaultLimits } from './containers.ts';
 import { createEngine, type Engine, type EngineDeps } from './engine.ts';
-import {
-  detachSession,
-  openDockerSession,
-  removeContainer,
-  removeStaleContainers,
-  type DockerSession,
-} from './session.ts';
+import { detachSession, openDockerSession, type DockerSession } from './session.ts';
 
 /** Cached engines, each with at most one pre-started container for the next job of its server. */
 export interface EnginePool {

@@ -1,5 +1,5 @@
-import { constants } from 'node:os';
 import type { ExitCause, ExitEvent, StopCause } from '../runner.ts';
+import { findSignalName, MAX_EXIT_CODE } from '../shell.ts';
 import type { ScriptMarker } from './script.ts';
 
 /** Everything known about the end of a container. */
@@ -15,16 +15,10 @@ export interface ContainerEnd {
 
 export type DockerExit = Pick<ExitEvent, 'cause' | 'code' | 'signal' | 'message'>;
 
-/** Shells and the engine report a signal as 128 + its number. */
-const SIGNAL_BASE = 128;
-/** Maximum exit code of a program. An untrusted engine may report any number. */
-const MAX_EXIT_CODE = 255;
-const SIGKILL_EXIT_CODE = SIGNAL_BASE + constants.signals.SIGKILL;
-
 /** Determines how a program ended that was not stopped. */
 export function toDockerExit({ code, wasOomKilled, markers, interpreter }: ContainerEnd): DockerExit {
-  if (wasOomKilled && code === SIGKILL_EXIT_CODE)
-    return { ...exitWithoutCode('out_of_memory'), signal: 'SIGKILL' };
+  const signal = findSignalName(code);
+  if (wasOomKilled && signal === 'SIGKILL') return { ...exitWithoutCode('out_of_memory'), signal };
   if (markers.has('fail:workspace'))
     return exitWithoutCode(
       'infrastructure',
@@ -47,7 +41,6 @@ export function toDockerExit({ code, wasOomKilled, markers, interpreter }: Conta
     return exitWithoutCode('infrastructure', 'The container ended before the program started.');
   if (!Number.isInteger(code) || code < 0 || code > MAX_EXIT_CODE)
     return exitWithoutCode('lost', 'The engine reported an invalid exit code.');
-  const signal = findSignalName(code);
   // Without a marker, something other than the script ended the container.
   if (signal !== null && !markers.has('exited')) return { ...exitWithoutCode('signal'), signal };
   if (!markers.has('exited'))
@@ -58,9 +51,4 @@ export function toDockerExit({ code, wasOomKilled, markers, interpreter }: Conta
 /** An exit without an exit code. */
 export function exitWithoutCode(cause: ExitCause | StopCause, message: string | null = null): DockerExit {
   return { cause, code: null, signal: null, message };
-}
-
-function findSignalName(code: number): string | null {
-  const number = code - SIGNAL_BASE;
-  return Object.entries(constants.signals).find(([, value]) => value === number)?.[0] ?? null;
 }

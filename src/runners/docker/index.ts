@@ -1,19 +1,13 @@
 import { randomId } from '../../lib/ids.ts';
 import type { Log } from '../../lib/log.ts';
+import { removeContainer, removeRunContainers, removeStaleContainers } from './cleanup.ts';
 import { dockerConfig, toEngineRoute, type DockerConfig } from './config.ts';
 import { containerName } from './containers.ts';
 import { createEngine } from './engine.ts';
 import { createEnginePool } from './engine-pool.ts';
 import type { DockerConnectionDeps } from './connection-stages.ts';
 import { runDockerJob, type DockerRunDeps } from './run.ts';
-import {
-  detachSession,
-  openDockerSession,
-  removeContainer,
-  removeRunContainers,
-  removeStaleContainers,
-  type DockerSession,
-} from './session.ts';
+import { detachSession, openDockerSession, type DockerSession } from './session.ts';
 import { testEngine } from './staged-test.ts';
 import type { Limits, Runner, TargetServer } from '../runner.ts';
 

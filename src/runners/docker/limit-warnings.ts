@@ -1,4 +1,4 @@
-import { DockerError } from './errors.ts';
+import { cannotLimitMessage, DockerError } from './errors.ts';
 
 /**
  * An engine creates a container without a limit that its kernel or its rights do not allow, and reports that
@@ -26,10 +26,6 @@ export function assertLimitsKept(warnings: readonly string[]): void {
   const lostLimits = warnings.filter((warning) => LIMIT_DROPPED.test(warning)).map(findLostLimit);
   const names = new Set(lostLimits.filter((name) => name !== undefined));
   if (names.size > 0) throw new DockerError(cannotLimitMessage([...names].join(', ')));
-}
-
-export function cannotLimitMessage(names: string): string {
-  return `The engine cannot limit ${names}, so nothing runs there. Enable the cgroup controllers for that on its host.`;
 }
 
 /**

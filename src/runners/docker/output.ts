@@ -1,7 +1,7 @@
+import { createMarkerReader } from '../marker-stream.ts';
 import type { RunEvent } from '../runner.ts';
 import { demultiplex } from './demultiplex.ts';
-import { createMarkerParser } from './marker-stream.ts';
-import { isScriptMarker, type ScriptMarker } from './script.ts';
+import { parseScriptMarker, type ScriptMarker } from './script.ts';
 import type { DockerSession } from './session.ts';
 
 /** How long the output may stay open without data after the container has ended. */
@@ -17,21 +17,22 @@ export async function* readDockerOutput(
   markers: Set<ScriptMarker>,
 ): AsyncGenerator<RunEvent, void> {
   let hasStarted = false;
-  const parser = createMarkerParser(markerPrefix, (text) => {
-    if (isScriptMarker(text)) markers.add(text);
-  });
+  const reader = createMarkerReader(markerPrefix, parseScriptMarker);
   for await (const { stream, data } of demultiplex(drainAfterExit(session))) {
-    const programOutput = stream === 'stderr' ? parser.push(data) : data;
-    // The order between the two streams is not fixed, so the first output also counts as the start.
-    if (!hasStarted && (markers.has('start') || programOutput.length > 0)) {
-      hasStarted = true;
-      markers.add('start');
-      yield { type: 'phase', phase: 'started' };
+    for (const item of stream === 'stderr' ? reader.read(data) : [data]) {
+      const isOutput = Buffer.isBuffer(item);
+      if (!isOutput) markers.add(item);
+      // The order between the two streams is not fixed, so the first output also counts as the start.
+      if (!hasStarted && (isOutput || item === 'start')) {
+        hasStarted = true;
+        markers.add('start');
+        yield { type: 'phase', phase: 'started' };
+      }
+      if (isOutput) yield { type: 'output', stream, data: item };
     }
-    if (programOutput.length > 0) yield { type: 'output', stream, data: programOutput };
   }
-  const programOutput = parser.flush();
-  if (programOutput.length > 0) yield { type: 'output', stream: 'stderr', data: programOutput };
+  const rest = reader.flush();
+  if (rest.length > 0) yield { type: 'output', stream: 'stderr', data: rest };
 }
 
 /**

@@ -1,13 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ExitEvent, Job, Limits, RunEvent, StopCause, TargetServer } from '../runner.ts';
+import { removeContainer, removeRunContainers } from './cleanup.ts';
 import type { DockerConfig } from './config.ts';
 import type { Engine } from './engine.ts';
 import { toDockerExit, exitWithoutCode, type ContainerEnd, type DockerExit } from './exit.ts';
-import { explainDockerError } from './error-messages.ts';
+import { explainDockerError } from './errors.ts';
 import { monitorEngine } from './heartbeat.ts';
 import { readDockerOutput } from './output.ts';
 import { writeRemovalScript, writeScript, type ScriptMarker } from './script.ts';
-import { detachSession, removeContainer, removeRunContainers, type DockerSession } from './session.ts';
+import { detachSession, type DockerSession } from './session.ts';
 
 export interface DockerRunDeps {
   engine: Engine;

@@ -1,8 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { posix } from 'node:path';
 import type { Job, JobFile, Program } from '../runner.ts';
+import { getInterpreter, quoteForShell, type Interpreter } from '../shell.ts';
 
-/** Text for a container, and the prefix of the markers that it prints (see `marker-stream.ts`). */
+/** Text for a container, and the prefix of the markers that it prints (see `../marker-stream.ts`). */
 export interface Script {
   text: Buffer;
   /** Name of the interpreter that the job needs in the image. */
@@ -40,20 +41,6 @@ const JOB_FOLDER = `${SCRATCH_FOLDER}/job`;
  * In some shells `printf` is an external program, and the arguments of programs are limited to 128 KB each.
  */
 const CHUNK_BYTES = 16 * 1024;
-
-interface Interpreter {
-  names: readonly string[];
-  flags: readonly string[];
-  extension: string;
-}
-
-const INTERPRETERS = {
-  // Unbuffered for live output, and without leaving compiled files.
-  python: { names: ['python3', 'python'], flags: ['-u', '-B'], extension: 'py' },
-  javascript: { names: ['node', 'nodejs'], flags: [], extension: 'js' },
-  bash: { names: ['bash'], flags: [], extension: 'sh' },
-  command: { names: ['sh'], flags: [], extension: 'sh' },
-} as const satisfies Record<string, Interpreter>;
 
 /**
  * Writes a job as text for a POSIX shell (tested with dash, busybox and bash). All data is quoted or escaped.
@@ -112,13 +99,8 @@ export function writeRemovalScript(job: Job, workdir: string): Script {
   return writeScript({ ...removal, runId: job.runId }, null, {});
 }
 
-export function isScriptMarker(text: string): text is ScriptMarker {
-  return (SCRIPT_MARKERS as readonly string[]).includes(text);
-}
-
-/** Quotes one word for a shell. Only a single quote ends a quoted string. */
-export function quoteForShell(word: string): string {
-  return `'${word.replaceAll("'", `'\\''`)}'`;
+export function parseScriptMarker(text: string): ScriptMarker | undefined {
+  return SCRIPT_MARKERS.find((marker) => marker === text);
 }
 
 /** An unlinked file receives the shell's own messages. They show whether a signal ended its child. */
@@ -195,7 +177,7 @@ function runProgram(interpreter: Interpreter, path: string, variables: readonly 
 }
 
 function toProgram(job: Job, workdir: string | null) {
-  const interpreter = INTERPRETERS['command' in job.program ? 'command' : job.program.language];
+  const interpreter = getInterpreter(job.program);
   const defaultName = `main.${interpreter.extension}`;
   const isTaken = workdir !== null || job.files.some(({ path }) => path === defaultName);
   const id = createHash('sha256').update(job.runId).digest('hex').slice(0, 16);

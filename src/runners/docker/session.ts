@@ -1,18 +1,11 @@
 import type { Duplex } from 'node:stream';
-import { setTimeout as delay } from 'node:timers/promises';
-import type { ExitEvent, Limits, TargetServer } from '../runner.ts';
+import type { Limits, TargetServer } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
-import { createContainerSpec, containerLabels, containerName, type ContainerPurpose } from './containers.ts';
+import { createContainerSpec, containerLabels, type ContainerPurpose } from './containers.ts';
 import { assertLimitsKept } from './limit-warnings.ts';
 import type { CreatedContainer, Engine, ExitWait } from './engine.ts';
 import { EngineResponseError } from './errors.ts';
 import { pullImage } from './images.ts';
-
-type Cleanup = ExitEvent['cleanup'];
-
-const REMOVAL_TIMEOUT_MS = 10_000;
-const REMOVAL_POLL_MS = 50;
-const STALE_MS = 60_000;
 
 /** A container that runs its launcher, with its streams attached. It serves one job. */
 export interface DockerSession {
@@ -102,55 +95,4 @@ async function createContainer(
 export function detachSession(session: DockerSession): void {
   session.stream.destroy();
   session.exitWait.stop();
-}
-
-/**
- * Removes a container and checks the result. Never throws.
- * @returns `verified` if the engine no longer has it.
- */
-export async function removeContainer(engine: Engine, id: string): Promise<Cleanup> {
-  const deadlineMs = performance.now() + REMOVAL_TIMEOUT_MS;
-  try {
-    for (;;) {
-      await engine.remove(id);
-      if ((await engine.inspect(id)) === undefined) return 'verified';
-      // Another removal is in progress, or its processes hang in the kernel.
-      if (performance.now() > deadlineMs) return 'unverified';
-      await delay(REMOVAL_POLL_MS);
-    }
-  } catch {
-    return 'unverified';
-  }
-}
-
-/** Removes every container of a run and checks the result. Never throws. */
-export async function removeRunContainers(
-  engine: Engine,
-  target: TargetServer,
-  runId: string,
-): Promise<Cleanup> {
-  const filter = { labels: containerLabels(target, {}), name: containerName(runId) };
-  try {
-    const found = await engine.list(filter);
-    await Promise.all(found.map(({ id }) => removeContainer(engine, id)));
-    return (await engine.list(filter)).length === 0 ? 'verified' : 'unverified';
-  } catch {
-    return 'unverified';
-  }
-}
-
-/**
- * Removes pre-started containers of app instances that have ended. Such containers have lost their input and
- * have therefore ended.
- * @param staleMs minimum age of a stopped container, because another instance may be starting it.
- */
-export async function removeStaleContainers(
-  engine: Engine,
-  target: TargetServer,
-  staleMs = STALE_MS,
-): Promise<void> {
-  const found = await engine.list({ labels: containerLabels(target, { purpose: 'warm' }) });
-  const latestMs = Date.now() - staleMs;
-  const stale = found.filter(({ state, createdMs }) => state !== 'running' && createdMs < latestMs);
-  await Promise.all(stale.map(({ id }) => removeContainer(engine, id)));
 }

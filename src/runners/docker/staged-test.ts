@@ -1,14 +1,27 @@
-import type { TargetServer, ServerTestResult } from '../runner.ts';
+import { findTlsErrorReason } from '../../lib/net/guarded-agent.ts';
+import { SshError } from '../../lib/ssh/ssh-error.ts';
+import type { ServerTestResult, TargetServer, TestStageName } from '../runner.ts';
+import { runTestSteps, toSshOutcome, type TestOutcome, type TestStep } from '../test-stages.ts';
 import { toEngineRoute, type DockerConfig } from './config.ts';
 import type { Engine } from './engine.ts';
-import { DockerError } from './errors.ts';
+import { DockerError, explainDockerError, findDockerError } from './errors.ts';
 import { createContainerStages } from './container-stages.ts';
 import {
   createSshConnectionStages,
   createTlsConnectionStages,
   type DockerConnectionDeps,
 } from './connection-stages.ts';
-import { runDockerTestSteps, type DockerTestStep } from './test-steps.ts';
+
+/** With the cleanup less than a minute. Pulling an image may take most of it. */
+const TEST_TIMEOUT_MS = 45_000;
+
+/** Test status by the stage that failed. */
+const STATUS_BY_STAGE: Partial<Record<TestStageName, ServerTestResult['status']>> = {
+  policy: 'forbidden',
+  tcp: 'offline',
+  authentication: 'auth_failed',
+  permission: 'forbidden',
+};
 
 /** Tests an engine stage by stage with its own container, which is removed afterwards. */
 export async function testEngine(
@@ -23,8 +36,9 @@ export async function testEngine(
     : createSshConnectionStages(target, deps);
   const container = createContainerStages(connection.engine, target, deps.instance);
   try {
-    return await runDockerTestSteps(
+    return await runTestSteps(
       [...connection.steps, createPermissionStep(connection.engine), ...container.steps],
+      { timeoutMs: TEST_TIMEOUT_MS, toOutcome: toTestOutcome },
       signal,
     );
   } finally {
@@ -33,7 +47,7 @@ export async function testEngine(
   }
 }
 
-function createPermissionStep(engine: Engine): DockerTestStep {
+function createPermissionStep(engine: Engine): TestStep {
   return [
     'permission',
     async (signal) => {
@@ -47,4 +61,18 @@ function createPermissionStep(engine: Engine): DockerTestStep {
       return `${passed} It cannot limit ${missing.map((limit) => names[limit]).join(', ')}.`;
     },
   ];
+}
+
+function toTestOutcome(error: unknown, stage: TestStageName, isLate: boolean): TestOutcome {
+  const message = isLate ? timeoutMessage(stage) : explainDockerError(error);
+  const dockerError = findDockerError(error);
+  if (dockerError instanceof SshError) return { ...toSshOutcome(dockerError), message };
+  const isRefused = findTlsErrorReason(error) === 'client_refused';
+  return { status: isRefused ? 'auth_failed' : (STATUS_BY_STAGE[stage] ?? 'error'), message, hostKey: null };
+}
+
+function timeoutMessage(name: TestStageName): string {
+  return name === 'workspace'
+    ? 'The container did not start in time. If the engine is still pulling the image, test again in a minute.'
+    : 'The engine took too long.';
 }

@@ -3,6 +3,7 @@ import { PassThrough } from 'node:stream';
 import { z } from 'zod';
 import { parseJson } from '../../lib/json.ts';
 import type { OutputStream } from '../runner.ts';
+import { MAX_EXIT_CODE } from '../shell.ts';
 import type { ClusterApi } from './api.ts';
 import { toClusterError, ClusterError } from './errors.ts';
 import { CONTAINER_NAME } from './manifest.ts';
@@ -41,8 +42,6 @@ const STDIN = 0;
 const STREAMS: readonly (OutputStream | undefined)[] = [undefined, 'stdout', 'stderr'];
 const STATUS = 3;
 const CLOSE = 255;
-/** Maximum exit code of a program. */
-const MAX_EXIT_CODE = 255;
 /** First protocol version that can signal the end of the input. */
 const EXEC_PROTOCOL = 'v5.channel.k8s.io';
 

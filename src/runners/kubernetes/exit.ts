@@ -1,5 +1,5 @@
-import { constants } from 'node:os';
 import type { ExitEvent } from '../runner.ts';
+import { findSignalName, SIGNAL_BASE } from '../shell.ts';
 import type { ClusterApi } from './api.ts';
 import { runPodCommand } from './run-command.ts';
 import { ClusterError } from './errors.ts';
@@ -13,8 +13,6 @@ export type PodExit = Pick<ExitEvent, 'cause' | 'code' | 'signal' | 'message'>;
 /** Maximum wait for kubelet to report the end of a container, which it does about every second. */
 const REPORT_TIMEOUT_MS = 10_000;
 const INSPECTION_TIMEOUT_MS = 10_000;
-/** A shell reports a signal as 128 + its number. */
-const SIGNAL_BASE = 128;
 
 const CONNECTION_LOST = 'The connection to the pod broke, so how the program ended is unknown.';
 const POD_DELETED = 'The pod was deleted in the cluster while the program ran.';
@@ -45,7 +43,7 @@ export async function readPodExit(
   const inspection = await inspectPod(api, pod, signal);
   // If the kernel killed the whole container, there is nothing to inspect.
   if (inspection === undefined) return (await readExitFromPodState(api, pod)) ?? exited;
-  const name = findSignalName(code - SIGNAL_BASE);
+  const name = findSignalName(code);
   if (inspection.outOfMemory && name === 'SIGKILL') return outOfMemoryExit();
   if (inspection.bySignal && name !== null)
     return { cause: 'signal', code: null, signal: name, message: null };
@@ -94,9 +92,4 @@ async function inspectPod(
     if (error instanceof ClusterError || timedSignal.aborted) return undefined;
     throw error;
   }
-}
-
-function findSignalName(number: number): string | null {
-  const found = Object.entries(constants.signals).find(([, value]) => value === number);
-  return found?.[0] ?? null;
 }

@@ -1,4 +1,5 @@
-import type { Job, Language } from '../runner.ts';
+import type { Job } from '../runner.ts';
+import { INTERPRETERS, quoteForShell } from '../shell.ts';
 
 /** Folder of a run's input in its pod, on a volume for this purpose only. */
 export const INPUT_FOLDER = '/run/ops-center';
@@ -60,13 +61,6 @@ export const INSPECT_COMMAND = [
   `cat ${INPUT_FOLDER}/note; echo; echo --; cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null`,
 ];
 
-const INTERPRETERS: Readonly<Record<Language, { names: string; flags: string; extension: string }>> = {
-  // Unbuffered for live output, and without leaving compiled files.
-  python: { names: 'python3 python', flags: '-u -B', extension: 'py' },
-  javascript: { names: 'node nodejs', flags: '', extension: 'js' },
-  bash: { names: 'bash', flags: '', extension: 'sh' },
-};
-
 export interface JobLaunch {
   command: string[];
   /** Complete standard input of the command. */
@@ -112,16 +106,11 @@ function programLines({ program }: Job, put: (path: string, content: Uint8Array)
   const { names, flags, extension } = INTERPRETERS[program.language];
   const file = `.ops-center.${extension}`;
   return [
-    `find ${program.language} ${names}`,
+    `find ${program.language} ${names.join(' ')}`,
     // Beside the files, where a program looks for its modules. In the input folder only if the working folder
     // is not writable.
     `folder=$PWD; [ -w . ] || cd ${INPUT_FOLDER}`,
     put(file, Buffer.from(program.code)),
-    `set -- "$program" ${flags} "$PWD/${file}"; cd -- "$folder"`,
+    `set -- "$program" ${flags.join(' ')} "$PWD/${file}"; cd -- "$folder"`,
   ];
-}
-
-/** Quotes one word for a shell. Only a single quote ends a quoted string. */
-function quoteForShell(word: string): string {
-  return `'${word.replaceAll("'", `'\\''`)}'`;
 }

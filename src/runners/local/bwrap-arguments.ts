@@ -1,6 +1,7 @@
 import { existsSync, lstatSync, readlinkSync, realpathSync, statSync } from 'node:fs';
 import path from 'node:path';
-import type { Job, Language } from '../runner.ts';
+import type { Job } from '../runner.ts';
+import { INTERPRETERS } from '../shell.ts';
 import { createSeccompFilter } from './seccomp.ts';
 import type { Staging } from './staging.ts';
 import type { Architecture } from './syscalls.ts';
@@ -19,9 +20,6 @@ const PASSWD = Buffer.from(`runner:x:${UID}:${UID}::/work:/bin/sh\n`);
 const GROUP = Buffer.from(`runner:x:${UID}:\n`);
 const PROGRAM_FILE = '/run/program';
 const RUNTIME_FILE = '/run/node';
-
-const INTERPRETERS: Record<Language, string> = { python: 'python3', javascript: 'node', bash: 'bash' };
-const EXTENSIONS: Record<Language, string> = { python: 'py', javascript: 'js', bash: 'sh' };
 
 /** The requested working folder, by default `/work`; undefined if it is not one of the writable folders. */
 export function findWorkingFolder(requested: string | null): string | undefined {
@@ -87,9 +85,10 @@ const ENVIRONMENT = {
 function createSourceFile({ program, files }: Job, folder: string, runtime?: string) {
   if ('command' in program)
     return { interpreter: '/bin/sh', path: PROGRAM_FILE, content: Buffer.from(program.command) };
-  let name = `main.${EXTENSIONS[program.language]}`;
+  const { names, extension } = INTERPRETERS[program.language];
+  let name = `main.${extension}`;
   while (files.some((file) => path.posix.normalize(file.path) === name)) name = `_${name}`;
-  const interpreter = runtime === undefined ? INTERPRETERS[program.language] : RUNTIME_FILE;
+  const interpreter = runtime === undefined ? names[0] : RUNTIME_FILE;
   return { interpreter, path: path.posix.join(folder, name), content: Buffer.from(program.code) };
 }
 

@@ -1,5 +1,6 @@
 import type { Log } from '../../lib/log.ts';
-import type { ExitEvent, Job, Language, Limits, RunEvent, StopCause } from '../runner.ts';
+import type { ExitEvent, Job, Limits, RunEvent, StopCause } from '../runner.ts';
+import { getInterpreter } from '../shell.ts';
 import { findWorkingFolder, WRITABLE_FOLDERS } from './bwrap-arguments.ts';
 import { readSandboxOutput } from './output.ts';
 import { startSandbox, type Sandbox, type SandboxDeps, type SandboxExit } from './sandbox.ts';
@@ -80,13 +81,11 @@ function toExit({ code, isOutOfMemory, cleanup }: SandboxExit): ExitEvent {
 }
 
 const EXIT_UNKNOWN = 'The sandbox was killed from outside, so it is unknown how the program ended.';
-const INTERPRETERS: Record<Language, string> = { python: 'python3', javascript: 'node', bash: 'bash' };
 
 function toStartFailure(reason: Exclude<Awaited<Sandbox['start']>, 'started'>, { program }: Job): ExitEvent {
-  const interpreter = 'language' in program ? INTERPRETERS[program.language] : 'sh';
   const message = {
     folder: `The working folder does not exist. Use ${WRITABLE_FOLDERS.join(' or ')}.`,
-    interpreter: `This machine has no ${interpreter}. Install it, or use another language.`,
+    interpreter: `This machine has no ${getInterpreter(program).names[0]}. Install it, or use another language.`,
     failed: 'The sandbox could not be created. See the log of the app.',
   }[reason];
   return { ...EXIT_DEFAULTS, cause: 'infrastructure', cleanup: 'verified', message };

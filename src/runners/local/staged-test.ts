@@ -1,14 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { randomId } from '../../lib/ids.ts';
-import type {
-  ExitEvent,
-  Job,
-  Limits,
-  RunEvent,
-  TestStage,
-  TestStageName,
-  ServerTestResult,
-} from '../runner.ts';
+import type { ExitEvent, Job, Limits, RunEvent, TestStageName, ServerTestResult } from '../runner.ts';
+import {
+  createTimeoutMessage,
+  runTestSteps,
+  StageError,
+  type FailedTest,
+  type TestStep,
+} from '../test-stages.ts';
 
 const TEST_TIMEOUT_MS = 50_000;
 const LIMITS: Limits = {
@@ -30,97 +29,89 @@ export interface LocalTestDeps {
   run: (job: Job, limits: Limits, signal: AbortSignal) => AsyncGenerator<RunEvent, void>;
 }
 
-/** Each step resolves to the message of the passed stage, or throws {@link StageError}. */
-type Steps = readonly (readonly [TestStageName, () => Promise<string> | string])[];
-
-/** A stage failed. The message is for users. */
-class StageError extends Error {
-  override readonly name = 'StageError';
-}
-
 /** Implements {@link import('../runner.ts').Runner.test}. */
 export async function testLocalServer(deps: LocalTestDeps, signal: AbortSignal): Promise<ServerTestResult> {
-  signal.throwIfAborted();
-  const stages: TestStage[] = [];
-  let failure: TestStage | undefined;
-  for (const [name, step] of createSteps(
-    deps,
-    AbortSignal.any([signal, AbortSignal.timeout(TEST_TIMEOUT_MS)]),
-  )) {
-    const stage: TestStage = failure === undefined ? await runStage(name, step) : skipped(name);
-    if (stage.status === 'failed') failure = stage;
-    stages.push(stage);
-    signal.throwIfAborted();
+  const runs: Promise<unknown>[] = [];
+  const runCommand: RunCommand = (...args) => {
+    const run = readTestRun(deps.run, ...args);
+    runs.push(run);
+    return run;
+  };
+  try {
+    return await runTestSteps(
+      [...createSandboxSteps(deps), ...createProgramSteps(runCommand)],
+      { timeoutMs: TEST_TIMEOUT_MS, toOutcome },
+      signal,
+    );
+  } finally {
+    // After the time-out or an abort, the killed program is still being cleaned up.
+    await Promise.allSettled(runs);
   }
-  if (failure === undefined) return { status: 'online', message: ONLINE, stages, hostKey: null };
-  const status = failure.name === 'policy' || failure.name === 'permission' ? 'forbidden' : 'error';
-  return { status, message: failure.message, stages, hostKey: null };
 }
 
-const ONLINE =
-  'Programs run on this machine in a sandbox, and are killed with all processes that they start.';
-
-function createSteps(
-  { enabled, findUnavailableReason, hasFolder, run }: LocalTestDeps,
-  signal: AbortSignal,
-): Steps {
-  const exits: ExitEvent[] = [];
-  const runCommand = async (command: string, env: Job['env'], stopAt?: string) => {
-    const stop = new AbortController();
-    const events = run(createJob(command, env), LIMITS, AbortSignal.any([signal, stop.signal]));
-    const { text, exit } = await readAll(events, (read) => {
-      if (stopAt !== undefined && read.includes(stopAt)) stop.abort('cancelled');
-    });
-    exits.push(exit);
-    return { text, exit };
-  };
+function createSandboxSteps({ enabled, findUnavailableReason, hasFolder }: LocalTestDeps): TestStep[] {
   return [
     [
       'policy',
-      () =>
-        assertStage(
-          enabled,
-          LOCAL_EXECUTION_DISABLED,
-          'The operator allows programs to run on this machine.',
-        ),
+      () => {
+        if (!enabled) throw new StageError(LOCAL_EXECUTION_DISABLED);
+        return 'The operator allows programs to run on this machine.';
+      },
     ],
     [
       'permission',
       async () => {
         const reason = await findUnavailableReason();
-        return assertStage(reason === undefined, reason ?? '', 'A probe could not escape from its sandbox.');
+        if (reason !== undefined) throw new StageError(reason);
+        return 'A probe could not escape from its sandbox.';
       },
     ],
-    ['workspace', () => assertStage(hasFolder, NO_FOLDER, 'The working folder exists.')],
+    [
+      'workspace',
+      () => {
+        if (!hasFolder) throw new StageError(NO_FOLDER);
+        return undefined;
+      },
+    ],
+  ];
+}
+
+function createProgramSteps(runCommand: RunCommand): TestStep[] {
+  const exits: ExitEvent[] = [];
+  return [
     [
       'echo',
-      async () => {
+      async (signal) => {
         const nonce = randomId();
-        const { text } = await runCommand('printf %s "$NONCE"', { NONCE: nonce });
-        return assertStage(text === nonce, NO_ECHO, 'The output of a program arrives unchanged.');
+        const { text, exit } = await runCommand('printf %s "$NONCE"', { NONCE: nonce }, signal);
+        exits.push(exit);
+        if (text !== nonce) throw new StageError(NO_ECHO);
+        return undefined;
       },
     ],
     [
       'kill',
-      async () => {
-        const { text, exit } = await runCommand(UNSTOPPABLE_COMMAND, {}, 'ready');
-        return assertStage(
-          text.includes('ready') && exit.cause === 'cancelled',
-          NOT_KILLED,
-          'A process that had left its session was killed.',
-        );
+      async (signal) => {
+        const { text, exit } = await runCommand(UNSTOPPABLE_COMMAND, {}, signal, 'ready');
+        exits.push(exit);
+        if (!text.includes('ready') || exit.cause !== 'cancelled') throw new StageError(NOT_KILLED);
+        return undefined;
       },
     ],
     [
       'cleanup',
-      () =>
-        assertStage(
-          exits.every(({ cleanup }) => cleanup === 'verified'),
-          CLEANUP_UNVERIFIED,
-          'No processes or files of the test remain.',
-        ),
+      () => {
+        if (exits.some(({ cleanup }) => cleanup !== 'verified')) throw new StageError(CLEANUP_UNVERIFIED);
+        return undefined;
+      },
     ],
   ];
+}
+
+function toOutcome(error: unknown, stage: TestStageName, isLate: boolean): FailedTest {
+  if (isLate) return { status: 'error', message: createTimeoutMessage(TEST_TIMEOUT_MS), hostKey: null };
+  const status = stage === 'policy' || stage === 'permission' ? 'forbidden' : 'error';
+  return { status, message: error instanceof StageError ? error.message : NO_ECHO, hostKey: null };
 }
 
 export const LOCAL_EXECUTION_DISABLED =
@@ -132,36 +123,32 @@ const NOT_KILLED =
 const CLEANUP_UNVERIFIED =
   'Processes or files of the test may remain on this machine. See the log of the app.';
 
-function assertStage(holds: boolean, failureMessage: string, okMessage: string): string {
-  if (!holds) throw new StageError(failureMessage);
-  return okMessage;
-}
+/** Runs a command and returns its standard output. @param stopAt output at which the command is cancelled. */
+type RunCommand = (
+  command: string,
+  env: Job['env'],
+  signal: AbortSignal,
+  stopAt?: string,
+) => Promise<{ text: string; exit: ExitEvent }>;
 
-async function runStage(name: TestStageName, step: Steps[number][1]): Promise<TestStage> {
-  const startedMs = performance.now();
-  const end = (status: TestStage['status'], message: string): TestStage => {
-    return { name, status, durationMs: Math.round(performance.now() - startedMs), message };
+async function readTestRun(
+  run: LocalTestDeps['run'],
+  ...[command, env, signal, stopAt]: Parameters<RunCommand>
+): ReturnType<RunCommand> {
+  const stop = new AbortController();
+  const job = {
+    runId: `test-${randomUUID()}`,
+    program: { command },
+    stdin: null,
+    files: [],
+    env,
+    workdir: null,
   };
-  try {
-    return end('ok', await step());
-  } catch (error) {
-    return end('failed', error instanceof StageError ? error.message : NO_ECHO);
-  }
-}
-
-function skipped(name: TestStageName): TestStage {
-  return { name, status: 'skipped', durationMs: 0, message: 'Not tried, since an earlier stage failed.' };
-}
-
-function createJob(command: string, env: Job['env']): Job {
-  return { runId: `test-${randomUUID()}`, program: { command }, stdin: null, files: [], env, workdir: null };
-}
-
-async function readAll(events: AsyncGenerator<RunEvent, void>, onText: (read: string) => void) {
   let text = '';
-  for await (const event of events) {
+  for await (const event of run(job, LIMITS, AbortSignal.any([signal, stop.signal]))) {
     if (event.type === 'exit') return { text, exit: event };
-    if (event.type === 'output') onText((text += Buffer.from(event.data).toString()));
+    if (event.type === 'output') text += Buffer.from(event.data).toString();
+    if (stopAt !== undefined && text.includes(stopAt)) stop.abort('cancelled');
   }
   throw new Error('a run ended without an exit');
 }

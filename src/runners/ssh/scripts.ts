@@ -1,3 +1,6 @@
+import { LANGUAGES } from '../runner.ts';
+import { INTERPRETERS, quoteForShell } from '../shell.ts';
+
 /**
  * Scripts that run on a host, for any POSIX shell. Their texts are constant: a job is sent over the channel's input,
  * so that no part of it is read as code or shown in a process list.
@@ -12,7 +15,7 @@
  * those. Without /proc only the process group is killed, and nothing is verified.
  */
 
-/** First character of every frame of the launcher and the watcher (RS, in octal); see `frames.ts`. */
+/** First character of every frame of the launcher and the watcher (RS, in octal); see `session.ts`. */
 const FRAME = '\\036';
 
 /** Heartbeats are sent every 5 s. */
@@ -94,6 +97,11 @@ clean || state=U
 printf "${FRAME}%s%s\\n" "$mark" "$state" >&4
 `;
 
+const INTERPRETER_CASES = LANGUAGES.map((language) => {
+  const { names, extension } = INTERPRETERS[language];
+  return `  ${language}) set -- ${names[0]} ./.ops-run-$id.${extension} ;;`;
+}).join('\n');
+
 /**
  * Argument: the watcher script. Its input is encoded by `job-input.ts`. It starts the program only after the line
  * "go", so that truncated input starts nothing.
@@ -163,9 +171,7 @@ while [ $files -gt 0 ]; do
   parents "$text" && put "./$text" $size || fail file
 done
 case $kind in
-  python) set -- python3 ./.ops-run-$id.py ;;
-  javascript) set -- node ./.ops-run-$id.js ;;
-  bash) set -- bash ./.ops-run-$id.sh ;;
+${INTERPRETER_CASES}
   script) set -- sh ./.ops-run-$id.sh ;;
   command) set -- sh -c ;;
   *) fail input ;;
@@ -180,7 +186,7 @@ while [ $env -gt 0 ]; do
 done
 IFS= read -r line && [ "$line" = go ] || fail input
 case $kind in
-  python | javascript | bash)
+  ${LANGUAGES.join(' | ')})
     (
       while [ "$1" != -- ]; do export "$1"; shift; done
       command -v "$2" >/dev/null 2>&1
@@ -217,8 +223,4 @@ export const CLEANUP_VERIFIED = '\x1eV';
 /** The command that cleans up a run and verifies it. @param runId letters, digits, `-` and `_` */
 export function createCleanupCommand(runId: string): string {
   return `exec sh -c ${quoteForShell(CLEANUP_SCRIPT)} ops-reap ${runId}`;
-}
-
-function quoteForShell(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
 }

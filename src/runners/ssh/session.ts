@@ -1,7 +1,16 @@
 import type { ClientChannel } from 'ssh2';
 import { pauseChannelWindow, resumeChannelWindow } from '../../lib/ssh/back-pressure.ts';
+import { createMarkerReader, type MarkerReader } from '../marker-stream.ts';
 import type { OutputStream } from '../runner.ts';
-import { createFrameReader, type Frame } from './frames.ts';
+
+/** A message of the launcher or the watcher within a program's output: a letter, and optionally a word. */
+export type Frame =
+  /** The program starts. Earlier bytes on this stream are output of the account's shell. */
+  | { kind: 'started' }
+  /** The program was not started. */
+  | { kind: 'refused'; reason: string; isClean: boolean }
+  /** The processes of the run were killed and searched for. */
+  | { kind: 'ended'; isClean: boolean };
 
 /** An event on a job's channel, in the order of arrival. */
 export type SshSessionEvent = { type: 'started' } | { type: 'output'; stream: OutputStream; data: Buffer };
@@ -88,9 +97,10 @@ export function openSshSession(channel: ClientChannel, marker: string, input: Bu
     const source = stream === 'stdout' ? channel : channel.stderr;
     const frames = createFrameReader(marker);
     source.on('data', (chunk: Buffer) => {
-      const found = frames.read(chunk);
-      found.frames.forEach(onFrame);
-      enqueueOutput(stream, found.output);
+      for (const item of frames.read(chunk)) {
+        if (Buffer.isBuffer(item)) enqueueOutput(stream, item);
+        else onFrame(item);
+      }
       if (!state.isStarted) shellOutputBytes += chunk.length;
       if (shellOutputBytes > MAX_SHELL_OUTPUT_BYTES) close();
       wake();
@@ -152,4 +162,34 @@ export function openSshSession(channel: ClientChannel, marker: string, input: Bu
     result: () => state,
     close,
   };
+}
+
+/**
+ * Separates frames and output of one stream of a channel. Output before the start of the program is dropped.
+ * @param marker random, new for each run.
+ */
+export function createFrameReader(marker: string): MarkerReader<Frame> {
+  const reader = createMarkerReader(Buffer.from(`\x1e${marker}`), parseFrame);
+  let isStarted = false;
+  return {
+    read: (chunk) =>
+      reader.read(chunk).filter((item) => {
+        if (Buffer.isBuffer(item)) return isStarted;
+        isStarted ||= item.kind === 'started';
+        return true;
+      }),
+    flush() {
+      const rest = reader.flush();
+      return isStarted ? rest : Buffer.alloc(0);
+    },
+  };
+}
+
+function parseFrame(text: string): Frame | undefined {
+  const match = /^(?:(S)|E([VU])([a-z]+)|([VU]))$/.exec(text);
+  if (match === null) return undefined;
+  const [, started, refusedState, reason = '', endedState] = match;
+  if (started !== undefined) return { kind: 'started' };
+  if (endedState !== undefined) return { kind: 'ended', isClean: endedState === 'V' };
+  return { kind: 'refused', reason, isClean: refusedState === 'V' };
 }

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type AddressInfo, type Server as TcpServer, type Socket } from 'node:net';
 import ssh2, { type AuthContext, type Connection, type ServerChannel } from 'ssh2';
-import { parseHostKey, type SshHostKey } from '../../../src/lib/ssh/host-key.ts';
+import { parseHostKey, type HostKey } from '../../../src/lib/ssh/host-key.ts';
 import { generateSshKeyPair } from '../../../src/lib/ssh/private-key.ts';
 import { registerPrivateKey } from '../../support/hosts.ts';
 import { afterThisTest } from './servers.ts';
@@ -10,7 +10,7 @@ import { afterThisTest } from './servers.ts';
 export interface ScriptedServer {
   host: string;
   port: number;
-  hostKey: SshHostKey;
+  hostKey: HostKey;
   /** The authentication methods that clients tried, in order. */
   attempts: string[];
 }

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import { containerLabels } from '../../../src/runners/docker/containers.ts';
 import { createEngine } from '../../../src/runners/docker/engine.ts';
-import { removeStaleContainers } from '../../../src/runners/docker/session.ts';
+import { removeStaleContainers } from '../../../src/runners/docker/cleanup.ts';
 import { localDialer } from '../../lib/ssh/servers.ts';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
 import { until } from '../../support/until.ts';

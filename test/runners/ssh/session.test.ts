@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { createFrameReader, type Frame } from '../../../src/runners/ssh/frames.ts';
+import { createFrameReader, type Frame } from '../../../src/runners/ssh/session.ts';
 
 const MARKER = '0123456789abcdef';
 const frame = (word: string) => `\x1e${MARKER}${word}\n`;
@@ -11,9 +11,10 @@ function readAll(stream: string, size: number): { output: string; frames: Frame[
   const output: Buffer[] = [];
   const frames: Frame[] = [];
   for (let offset = 0; offset < bytes.length; offset += size) {
-    const read = reader.read(bytes.subarray(offset, offset + size));
-    output.push(read.output);
-    frames.push(...read.frames);
+    for (const item of reader.read(bytes.subarray(offset, offset + size))) {
+      if (Buffer.isBuffer(item)) output.push(item);
+      else frames.push(item);
+    }
   }
   output.push(reader.flush());
   return { output: Buffer.concat(output).toString('latin1'), frames };
@@ -38,11 +39,13 @@ describe('frames within the output of a program', () => {
 
   it('hold output back only while it may begin a frame', () => {
     const reader = createFrameReader(MARKER);
-    reader.read(Buffer.from(frame('S')));
-    expect(reader.read(Buffer.from('prompt> ')).output.toString()).toBe('prompt> ');
-    expect(reader.read(Buffer.from('a\x1e')).output.toString()).toBe('a');
-    expect(reader.read(Buffer.from('b')).output.toString()).toBe('\x1eb');
+    const read = (text: string) =>
+      Buffer.concat(reader.read(Buffer.from(text)).filter((item) => Buffer.isBuffer(item))).toString();
+    read(frame('S'));
+    expect(read('prompt> ')).toBe('prompt> ');
+    expect(read('a\x1e')).toBe('a');
+    expect(read('b')).toBe('\x1eb');
     const long = `\x1e${MARKER}${'x'.repeat(100)}`;
-    expect(reader.read(Buffer.from(long)).output.toString()).toBe(long);
+    expect(read(long)).toBe(long);
   });
 });
