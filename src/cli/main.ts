@@ -170,7 +170,11 @@ vault
   .command('purge')
   .description('list the keys and servers of users that no longer exist in Keycloak')
   .option('--yes', 'delete them', false)
-  .option('--even-most', 'also when more than a tenth of all owners (and more than three) are missing', false)
+  .option(
+    '--even-most',
+    'also when more than half of all owners, or more than a tenth and more than three, are missing',
+    false,
+  )
   .action(async (options: { yes: boolean; evenMost: boolean }) => {
     const { vaultPurge } = await import('./vault.ts');
     process.exitCode = (await vaultPurge(createIo(), options)) ? 0 : 1;

@@ -39,7 +39,7 @@ function formatPurge(report: PurgeReport, yes: boolean): string {
   if (orphans.length === 0) return `${head}.`;
   if (isRefused) {
     lines.push(
-      'Nothing was deleted: more than a tenth of all owners are missing, so KEYCLOAK_REALM may be wrong. ' +
+      'Nothing was deleted: more than half of all owners, or more than a tenth and more than three, are missing, so KEYCLOAK_REALM may be wrong. ' +
         'If it is right, add --even-most.',
     );
   } else if (!yes) lines.push('Nothing was deleted. To delete their keys and servers, add --yes.');
