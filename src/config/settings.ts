@@ -116,7 +116,7 @@ export const SETTINGS = {
     schema: port,
     fallback: '9464',
     description:
-      'Port for metrics and health details, on the address HOST. In the quick start, 0 chooses a free port.',
+      'Port for metrics and health details, on the address HOST (loopback unless it is changed). In the quick start, 0 chooses a free port.',
   },
   LOG_LEVEL: {
     schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
@@ -265,12 +265,13 @@ export const SETTINGS = {
   EGRESS_ALLOW: {
     schema: egressRules,
     description:
-      "Private addresses that users' endpoints may use, as `CIDR-or-host[:port[-port]]`, comma-separated. Default in local mode: loopback and LAN; deployed: none. Names listed here are resolved by the system (mDNS, search domains); other names of users' endpoints by the hosts file and DNS only.",
+      "Private addresses that users' endpoints and execution servers may use, as `CIDR-or-host[:port[-port]]`, comma-separated. Default in local mode: loopback and LAN; deployed: none. Names listed here are resolved by the system (mDNS, search domains); other names from users by the hosts file and DNS only.",
   },
   EGRESS_DENY: {
     schema: egressRules,
     fallback: '',
-    description: "Addresses that users' endpoints must not use. Has priority over EGRESS_ALLOW.",
+    description:
+      "Addresses that users' endpoints and execution servers must not use. Has priority over EGRESS_ALLOW.",
   },
   LOCAL_EXECUTION: {
     schema: flag,
