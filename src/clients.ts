@@ -1,22 +1,28 @@
 import { z } from 'zod';
 import type { Config } from './config/config.ts';
-import type { KeyClients } from './keys/admin/deps.ts';
-import { createOwnerLock } from './keys/owner-lock.ts';
-import type { VaultLocation } from './keys/vault-location.ts';
-import { createVault } from './keys/vault.ts';
+import { createKeyStorage, type KeyStorage } from './keys/service.ts';
 import { createDatabase, type Database } from './lib/postgres/database.ts';
 import type { HostAndPort } from './lib/net/addresses.ts';
 import { createDialer, type Dialer } from './lib/net/dialer.ts';
 import { effectivePort } from './lib/net/egress.ts';
 import { UnfitError } from './lib/errors.ts';
 import { createKeycloakAdmin, type KeycloakAdmin } from './lib/keycloak/keycloak-admin.ts';
-import { createKeyring } from './lib/crypto/keyring.ts';
+import { createKeyring, type Keyring } from './lib/crypto/keyring.ts';
 import type { Log } from './lib/log.ts';
 import { listPendingMigrations } from './lib/postgres/migrations.ts';
 import { PROVIDERS } from './providers/index.ts';
+import type { Provider } from './providers/provider.ts';
 
 /** The clients that the app and the commands share. */
-export interface Clients extends KeyClients {
+export interface Clients extends KeyStorage {
+  database: Database;
+  /** The service client, in the user realm. */
+  usersKeycloak: KeycloakAdmin;
+  /** The vault client, in the vault realm. */
+  vaultKeycloak: KeycloakAdmin;
+  keyring: Keyring;
+  /** The providers available in this mode. */
+  providers: readonly Provider[];
   dialer: Dialer;
   /** Keycloak's admin API for another realm, with another client. */
   createRealmAdmin(realm: string, client: { id: string; secret: string }): KeycloakAdmin;
@@ -35,9 +41,7 @@ export interface ClientsOptions {
   log: Log;
 }
 
-/** A separate pool, so that writers waiting for an owner's lock do not take the connections of requests. */
 const MAX_LOCK_CONNECTIONS = 4;
-const MAX_WRITE_MS = 20_000;
 
 /** Creates the clients. They connect on first use. */
 export function createClients(config: Config, options: ClientsOptions): Clients {
@@ -64,14 +68,20 @@ export function createClients(config: Config, options: ClientsOptions): Clients 
     connectTimeoutMs: config.timeouts.connectMs,
   });
   const vaultKeycloak = createRealmAdmin(keycloak.vaultRealm, keycloak.vault);
-  const vaultLocation = toVaultLocation(config);
-  return {
+  const keyStorage = createKeyStorage({
     database,
-    lock: createOwnerLock({ database: lockDatabase, slots: MAX_LOCK_CONNECTIONS, timeoutMs: MAX_WRITE_MS }),
+    vaultKeycloak,
+    // With one realm for both, the user's own Keycloak user is the vault record.
+    vaultLocation: { realm: keycloak.vaultRealm, recordIsUser: keycloak.vaultRealm === keycloak.realm },
+    lockDatabase,
+    maxLockConnections: MAX_LOCK_CONNECTIONS,
+    log,
+  });
+  return {
+    ...keyStorage,
+    database,
     usersKeycloak: createRealmAdmin(keycloak.realm, keycloak.service),
     vaultKeycloak,
-    vault: createVault({ keycloak: vaultKeycloak, recordIsUser: vaultLocation.recordIsUser, log }),
-    vaultLocation,
     dialer,
     keyring: createKeyring(config.encryptionKeys),
     // The demo provider is available in local mode only.
@@ -117,11 +127,6 @@ export async function assertRowSecurity(database: Database): Promise<void> {
       'Give the app a role that is a member of ops_center_app, owns no table, is not a superuser and does not have ' +
       'BYPASSRLS. Use the owner of the schema in MIGRATION_DATABASE_URL only.',
   );
-}
-
-/** With one realm for both, the user's own Keycloak user is the vault record. */
-function toVaultLocation({ keycloak }: Config): VaultLocation {
-  return { realm: keycloak.vaultRealm, recordIsUser: keycloak.vaultRealm === keycloak.realm };
 }
 
 /** Services that users' endpoints must not reach: our listeners, the database, Keycloak. */

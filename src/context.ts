@@ -11,24 +11,13 @@ import { homeRoutes } from './home/routes.ts';
 import { createHostGuard } from './http/host-guard.ts';
 import type { RouteGuards, Route } from './http/route.ts';
 import { createIdentity, type Identity } from './identity/service.ts';
-import { assertCanary } from './keys/admin/canary.ts';
-import { createOwnerRemoval, type OwnerRemoval } from './keys/admin/remove-owner.ts';
-import { createKeyReader, OWNERS_CHANNEL } from './keys/key-reader.ts';
-import { createKeyTester } from './keys/key-tester.ts';
 import { keyRoutes } from './keys/routes.ts';
 import { createKeyService, type KeyService } from './keys/service.ts';
-import { createVaultEventReader } from './keys/vault-events.ts';
-import { assertVaultLocation } from './keys/vault-location.ts';
 import type { HostAndPort } from './lib/net/addresses.ts';
 import { createLoopGuard, type LoopGuard } from './lib/net/loop-guard.ts';
 import { randomId } from './lib/ids.ts';
 import { createLog, type Log } from './lib/log.ts';
-import { createPoller, type Poller } from './lib/async/poller.ts';
 import { runMigrations } from './lib/postgres/migrations.ts';
-import {
-  createNotificationListener,
-  type NotificationListener,
-} from './lib/postgres/notification-listener.ts';
 import { userOwner } from './lib/owner.ts';
 import { createRunners } from './runners/index.ts';
 import { runRoutes } from './runs/routes.ts';
@@ -66,7 +55,6 @@ export interface Context {
 }
 
 const MAX_REQUEST_CONNECTIONS = 16;
-const EVENT_POLL_INTERVAL_MS = 2_000;
 
 /** Wires all parts. Nothing connects or listens before `start`. */
 export function createContext(config: Config, overrides: ContextOverrides = {}): Context {
@@ -79,12 +67,13 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
   });
   const { database, usersKeycloak } = clients;
   const loopGuard = createLoopGuard(config.sessionSecret);
-  const { keys, ownerNotifications, vaultEventPoller, ownerRemoval } = createKeyFeature(
-    config,
-    clients,
+  const keys = createKeyService({
+    ...clients,
+    databaseUrl: config.databaseUrl,
+    upstreams: { overrides: config.upstreams },
     loopGuard,
     log,
-  );
+  });
   const identity = createIdentity({
     config,
     database,
@@ -94,7 +83,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       const requestId = `deletion-${randomId()}`;
       await runs.removeUser(userId);
       await servers.removeOwner(userId, requestId, 'system:keycloak');
-      await ownerRemoval.removeOwner(userOwner(userId), requestId, 'system:keycloak');
+      await keys.removeOwner(userOwner(userId), requestId, 'system:keycloak');
     },
     log,
   });
@@ -158,14 +147,8 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await assertMigrated(database);
       await assertRowSecurity(database);
       await assertRealmsValid({ config, mainAdmin: usersKeycloak, vaultAdmin: clients.vaultKeycloak });
-      await assertVaultLocation(database, clients.vaultLocation);
-      await assertCanary(clients);
-      await Promise.all([
-        ownerNotifications.start(),
-        vaultEventPoller.start(),
-        identity.start(),
-        runs.start(),
-      ]);
+      await keys.assertFit();
+      await Promise.all([keys.start(), identity.start(), runs.start()]);
     },
     async drain() {
       draining = true;
@@ -174,43 +157,11 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await gateway.flushKeyStatus();
     },
     async close() {
-      await Promise.all([ownerNotifications.stop(), vaultEventPoller.stop(), identity.stop(), runs.stop()]);
+      await Promise.all([keys.stop(), identity.stop(), runs.stop()]);
       // In reverse order: Docker removes its objects on an engine behind SSH through the SSH runner's connections.
       for (const runner of [...runners.values()].reverse()) await runner.close();
       await clients.close();
     },
-  };
-}
-
-interface KeyFeature {
-  keys: KeyService;
-  /** Notifications of other processes about changed keys. */
-  ownerNotifications: NotificationListener;
-  /** Reads the events of administrators' changes to vault records. */
-  vaultEventPoller: Poller;
-  ownerRemoval: OwnerRemoval;
-}
-
-function createKeyFeature(config: Config, clients: Clients, loopGuard: LoopGuard, log: Log): KeyFeature {
-  const { database, lock, vault, vaultLocation, vaultKeycloak, keyring, dialer, providers } = clients;
-  const upstreams = { overrides: config.upstreams };
-  const ownerNotifications = createNotificationListener({
-    url: config.databaseUrl,
-    channel: OWNERS_CHANNEL,
-    log,
-  });
-  const reader = createKeyReader({ database, vault, providers, notifications: ownerNotifications, log });
-  const tester = createKeyTester({ dialer, loopGuard, upstreams });
-  const readVaultEvents = createVaultEventReader({ keycloak: vaultKeycloak, database, reader, log });
-  const name = 'reading the events of the vault';
-  return {
-    keys: createKeyService({
-      ...{ database, reader, lock, vault, keyring, providers },
-      ...{ upstreams, dialer, tester, log },
-    }),
-    ownerNotifications,
-    vaultEventPoller: createPoller(name, EVENT_POLL_INTERVAL_MS, readVaultEvents, log),
-    ownerRemoval: createOwnerRemoval({ lock, vault, recordIsUser: vaultLocation.recordIsUser }),
   };
 }
 

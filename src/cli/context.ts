@@ -1,10 +1,7 @@
 import type { Config } from '../config/config.ts';
 import { createClients, assertMigrated, assertRowSecurity } from '../clients.ts';
 import { assertRealmsValid } from '../doctor/realm-check.ts';
-import type { MoveDeps } from '../keys/admin/move.ts';
-import type { OwnerData, PurgeDeps } from '../keys/admin/purge.ts';
-import { createEndpointCheck } from '../keys/provider-lookup.ts';
-import { assertVaultLocation } from '../keys/vault-location.ts';
+import type { MoveDeps, OwnerData, PurgeDeps } from '../keys/service.ts';
 import type { Database } from '../lib/postgres/database.ts';
 import type { Log } from '../lib/log.ts';
 import { getUserId } from '../lib/owner.ts';
@@ -38,13 +35,12 @@ export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext
     keycloakTimeoutMs: LISTING_TIMEOUT_MS,
     log,
   });
-  const { database, usersKeycloak, vaultKeycloak, vaultLocation, dialer, keyring } = clients;
+  const { database, usersKeycloak, vaultKeycloak, dialer, keyring } = clients;
   // Only for the parsing of server configurations: no server is contacted.
   const runners = createRunners({ dialer, log });
   return {
     ...clients,
-    checkEndpoint: createEndpointCheck({ dialer, upstreams: { overrides: config.upstreams } }),
-    reader: { invalidate: () => undefined },
+    upstreams: { overrides: config.upstreams },
     ownerData: createOwnerData(database, log),
     otherSecrets: [
       createEncryptedServers({ database, keyring, runners }),
@@ -59,7 +55,7 @@ export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext
       await assertMigrated(database);
       await assertRowSecurity(database);
       await assertRealmsValid({ config, mainAdmin: usersKeycloak, vaultAdmin: vaultKeycloak });
-      if (!isMoving) await assertVaultLocation(database, vaultLocation);
+      if (!isMoving) await clients.assertVaultLocation();
     },
   };
 }

@@ -135,11 +135,16 @@ export async function writeLastUse(sql: Sql, key: KeyStatusId): Promise<boolean>
   return changed > 0;
 }
 
+interface TestResult {
+  status: KeyTestStatus;
+  message: string;
+}
+
 /** Stores a test result. It ends the cooldown of a working key and starts one for a refused key. */
 export async function writeTestResult(
   sql: Sql,
   key: KeyStatusId,
-  { status, message }: { status: KeyTestStatus; message: string },
+  { status, message }: TestResult,
 ): Promise<void> {
   const isWorking = status === 'valid' || status === 'unverified';
   await sql.run(
@@ -158,8 +163,29 @@ export async function writeTestResult(
   if (status === 'invalid') await startCooldown(sql, key, status, message);
 }
 
-/** An edited key is used again at once. */
-export async function endCooldown(sql: Sql, key: KeyStatusId): Promise<void> {
+/** What a stored change of a pool means for the status of the changed keys. */
+export type KeyStatusChange =
+  /** The keys are gone or have new content: nothing is known of them but the test before they were stored. */
+  | { kind: 'reset'; testResult?: TestResult | undefined }
+  /** An edited key is used again at once. */
+  | { kind: 'end_cooldown' };
+
+export async function writeStatusChange(
+  sql: Sql,
+  owner: Owner,
+  provider: string,
+  keyIds: readonly string[],
+  change: KeyStatusChange,
+): Promise<void> {
+  if (change.kind === 'reset') await deleteKeyStatuses(sql, owner, provider, keyIds);
+  for (const keyId of keyIds) {
+    const key = [owner, provider, keyId] as const;
+    if (change.kind === 'end_cooldown') await endCooldown(sql, key);
+    else if (change.testResult !== undefined) await writeTestResult(sql, key, change.testResult);
+  }
+}
+
+async function endCooldown(sql: Sql, key: KeyStatusId): Promise<void> {
   await sql.run(
     `UPDATE provider_key_facts SET refusals = 0, set_aside_until = NULL
      WHERE owner = $1 AND provider = $2 AND key_id = $3`,
@@ -167,7 +193,7 @@ export async function endCooldown(sql: Sql, key: KeyStatusId): Promise<void> {
   );
 }
 
-export async function deleteKeyStatuses(
+async function deleteKeyStatuses(
   sql: Sql,
   owner: Owner,
   provider: string,

@@ -1,4 +1,5 @@
-import { isLockTimeout, type DatabaseConnection, type Database } from '../lib/postgres/database.ts';
+import { withSessionLock } from '../lib/postgres/advisory-lock.ts';
+import type { DatabaseConnection, Database } from '../lib/postgres/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Owner } from '../lib/owner.ts';
 import { createKeyedMutex } from '../lib/async/keyed-mutex.ts';
@@ -27,9 +28,6 @@ export interface OwnerLock {
   runExclusive<T>(owner: Owner, work: (held: HeldOwnerLock) => Promise<T>): Promise<T>;
 }
 
-/** Statements in the pool time out after 15 s, so one wait for the lock stays below that. */
-const MAX_WAIT_MS = 10_000;
-
 /** Keycloak has neither conditional nor partial updates: concurrent writers would overwrite each other's changes. */
 export function createOwnerLock(options: OwnerLockOptions): OwnerLock {
   const slots = createSemaphore(options.slots);
@@ -38,60 +36,14 @@ export function createOwnerLock(options: OwnerLockOptions): OwnerLock {
   return {
     runExclusive(owner, work) {
       const deadlineMs = Date.now() + options.timeoutMs;
+      const lock = { name: `keys ${owner}`, deadlineMs, createBusyError: keysBusy };
       return mutex.run(owner, deadlineMs, () =>
         runWithPermit(slots, deadlineMs, keysBusy, () =>
-          withAdvisoryLock(options.database, owner, deadlineMs, (connection) =>
-            work({ connection, deadlineMs }),
-          ),
+          withSessionLock(options.database, lock, (connection) => work({ connection, deadlineMs })),
         ),
       );
     },
   };
-}
-
-async function withAdvisoryLock<T>(
-  database: Database,
-  owner: Owner,
-  deadlineMs: number,
-  work: (connection: DatabaseConnection) => Promise<T>,
-): Promise<T> {
-  const outcome: { value?: { result: T } } = {};
-  try {
-    await database.withConnection(async (connection) => {
-      await acquireLock(connection, owner, deadlineMs);
-      try {
-        outcome.value = { result: await work(connection) };
-      } finally {
-        await connection.run('SELECT pg_advisory_unlock(hashtextextended($1, 0))', [lockName(owner)]);
-      }
-    });
-  } catch (error) {
-    // When only the unlock failed, the work still counts. The connection is closed, and Postgres frees the lock.
-    if (outcome.value === undefined) throw error;
-  }
-  if (outcome.value === undefined) throw new Error('the work under the lock did not run');
-  return outcome.value.result;
-}
-
-/** A session lock outlasts the transaction that acquires it; the timeout set here ends with the transaction. */
-async function acquireLock(connection: DatabaseConnection, owner: Owner, deadlineMs: number): Promise<void> {
-  for (;;) {
-    const waitMs = Math.min(deadlineMs - Date.now(), MAX_WAIT_MS);
-    if (waitMs <= 0) throw keysBusy();
-    try {
-      await connection.transaction(async (sql) => {
-        await sql.run("SELECT set_config('lock_timeout', $1, true)", [`${Math.ceil(waitMs)}ms`]);
-        await sql.run('SELECT pg_advisory_lock(hashtextextended($1, 0))', [lockName(owner)]);
-      });
-      return;
-    } catch (error) {
-      if (!isLockTimeout(error)) throw error;
-    }
-  }
-}
-
-function lockName(owner: Owner): string {
-  return `keys ${owner}`;
 }
 
 /** 503 for a write that did not get the lock in time, or that was overwritten on every attempt. */

@@ -2,8 +2,16 @@ import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
-import { maskKey } from './key-format.ts';
-import { decryptKey, encryptKey, toStoredValue, type StoredKey, type StoredPool } from './stored-key.ts';
+import {
+  decryptKey,
+  encryptKey,
+  keyNotFound,
+  maskKey,
+  toStoredValue,
+  UNREADABLE_KEY_ID,
+  type StoredKey,
+  type StoredPool,
+} from './stored-key.ts';
 import type { UpdateKey } from './schema.ts';
 
 /** A key to store, new or as a replacement. */
@@ -103,6 +111,39 @@ export function createUpdateEdit(
   return { value, values: replaceValue(pool, target.id, value) };
 }
 
+/** What a removal has deleted in all its attempts. */
+interface Removal {
+  ids: ReadonlySet<string>;
+  /** Values that are not stored keys. */
+  unreadableCount: number;
+}
+
+export const NO_REMOVAL: Removal = { ids: new Set(), unreadableCount: 0 };
+
+/**
+ * Removes one key, or without `keyId` everything.
+ * @param earlier what earlier attempts of the same removal have found.
+ * @throws AppError `key_not_found`.
+ */
+export function createRemovalEdit(
+  provider: Provider,
+  keyId: string | undefined,
+  pool: StoredPool,
+  earlier: Removal,
+): { values: readonly string[]; keyIds: readonly string[]; removal: Removal } {
+  const found = pool.keys.map(({ id }) => id).filter((id) => keyId === undefined || id === keyId);
+  const ids = new Set([...earlier.ids, ...found]);
+  // "All" includes unreadable values: the owner has no other way to remove them.
+  const unreadableCount = keyId === undefined ? Math.max(earlier.unreadableCount, pool.unreadable.length) : 0;
+  if (ids.size + unreadableCount === 0) throw keyNotFound(provider);
+  const kept = pool.keys.filter(({ id }) => !ids.has(id)).map(({ value }) => value);
+  return {
+    values: keyId === undefined ? [] : [...kept, ...pool.unreadable],
+    keyIds: [...ids, ...(unreadableCount > 0 ? [UNREADABLE_KEY_ID] : [])],
+    removal: { ids, unreadableCount },
+  };
+}
+
 /** True when two edits store the same key for the same endpoint. */
 export function isSameContent(a: PoolEdit, b: PoolEdit): boolean {
   return a.content.secret === b.content.secret && a.content.endpoint === b.content.endpoint;
@@ -149,7 +190,7 @@ function assertNotDuplicate(
 function getStoredKey(pool: StoredPool, provider: Provider, id: string): StoredKey {
   const stored = pool.keys.find((key) => key.id === id);
   if (stored !== undefined) return stored;
-  throw new AppError('key_not_found', `There is no such key of ${provider.name}.`);
+  throw keyNotFound(provider);
 }
 
 function getDecrypted(

@@ -14,14 +14,14 @@ import {
   ProviderView,
   UpdateKey,
 } from './schema.ts';
-import type { KeyService } from './service.ts';
+import type { KeyOperations } from './service.ts';
 
 const READ = { scope: 'keys:read' } as const;
 /** For adding, changing and testing keys. Tokens are refused. */
 const CHANGE = { access: 'session', tier: BYOK_TIER } as const;
 
 /** The signed-in user's keys. Every tier may read and delete. */
-export function keyRoutes({ keys }: { keys: KeyService }): Route[] {
+export function keyRoutes({ keys }: { keys: KeyOperations }): Route[] {
   return [
     jsonRoute({
       method: 'get',

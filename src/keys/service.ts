@@ -1,43 +1,152 @@
-import type { Database } from '../lib/postgres/database.ts';
-import type { Keyring } from '../lib/crypto/keyring.ts';
+import type { Principal, User } from '../http/principal.ts';
+import { createPoller } from '../lib/async/poller.ts';
+import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
-import type { OperatorUpstreams } from '../providers/address.ts';
-import type { Provider } from '../providers/provider.ts';
-import { createKeyChanges, type KeyChanges } from './key-changes.ts';
-import type { KeyReader } from './key-reader.ts';
-import { createKeyReads, type KeyReads } from './key-reads.ts';
-import type { KeyTester } from './key-tester.ts';
-import { createKeyTests, type KeyTests } from './key-tests.ts';
-import { createKeyUse, type KeyUse } from './key-use.ts';
-import type { OwnerLock } from './owner-lock.ts';
-import { createEndpointCheck } from './provider-lookup.ts';
-import type { Vault } from './vault.ts';
+import type { Dialer } from '../lib/net/dialer.ts';
+import type { LoopGuard } from '../lib/net/loop-guard.ts';
+import type { Owner } from '../lib/owner.ts';
+import type { Database } from '../lib/postgres/database.ts';
+import { createNotificationListener } from '../lib/postgres/notification-listener.ts';
+import { addKey } from './add-key.ts';
+import { assertCanary } from './admin/canary.ts';
+import { createOwnerRemoval, type OwnerRemoval } from './admin/remove-owner.ts';
+import { createCallProvider } from './call-provider.ts';
+import type { KeyDeps } from './deps.ts';
+import { createEndpointCheck } from './key-input.ts';
+import { countKeyStatuses, listKeys, listProviders } from './list-keys.ts';
+import { createOwnerLock, type OwnerLock } from './owner-lock.ts';
+import { createPoolReader } from './pool-reader.ts';
+import { removeKey } from './remove-key.ts';
+import type { AddKey, UpdateKey } from './schema.ts';
+import { testKeys } from './test-key.ts';
+import { updateKey, type KeyTarget } from './update-key.ts';
+import {
+  isKeyStored,
+  readPools,
+  recordRefusal,
+  recordUndecryptable,
+  recordUse,
+  type ProviderKey,
+} from './use-key.ts';
+import { createVaultEventReader } from './vault-events.ts';
+import { OWNERS_CHANNEL } from './vault-index-store.ts';
+import { assertVaultLocation, type VaultLocation } from './vault-location.ts';
+import { createVault, type Vault } from './vault.ts';
 
-export type { ProviderKey } from './key-reads.ts';
+export type { MoveDeps } from './admin/move.ts';
+export type { OwnerData, PurgeDeps } from './admin/purge.ts';
+export type { ProviderKey } from './use-key.ts';
 
-export interface KeyServiceDeps {
+export interface KeyStorageOptions {
   database: Database;
-  reader: KeyReader;
-  lock: OwnerLock;
-  vault: Vault;
-  keyring: Keyring;
-  /** The providers available in this mode, in display order. */
-  providers: readonly Provider[];
-  upstreams: OperatorUpstreams;
-  dialer: { checkEndpoint(text: string): Promise<URL> };
-  tester: KeyTester;
+  /** The vault client, in the vault realm. */
+  vaultKeycloak: KeycloakAdmin;
+  vaultLocation: VaultLocation;
+  /** A separate pool, so that writers waiting for an owner's lock do not take the connections of requests. */
+  lockDatabase: Database;
+  /** The size of that pool. */
+  maxLockConnections: number;
   log: Log;
 }
 
-/** Provider keys of users. Decrypted keys are never cached. */
-export interface KeyService extends KeyReads, KeyChanges, KeyTests, KeyUse {}
+/** Where keys are stored; for the app and for commands. */
+export interface KeyStorage {
+  vault: Vault;
+  /** One writer per owner. */
+  lock: OwnerLock;
+  /** The configured location. */
+  vaultLocation: VaultLocation;
+  /** @throws UnfitError when keys are stored in another location; also while `vault move` runs. */
+  assertVaultLocation(): Promise<void>;
+}
 
-export function createKeyService(deps: KeyServiceDeps): KeyService {
-  const checkEndpoint = createEndpointCheck(deps);
+/** For waiting and work of a write together. */
+const MAX_WRITE_MS = 20_000;
+
+export function createKeyStorage(options: KeyStorageOptions): KeyStorage {
+  const { vaultKeycloak, vaultLocation, lockDatabase, maxLockConnections, log } = options;
   return {
-    ...createKeyReads(deps),
-    ...createKeyChanges({ ...deps, checkEndpoint }),
-    ...createKeyTests(deps),
-    ...createKeyUse(deps),
+    vault: createVault({ keycloak: vaultKeycloak, recordIsUser: vaultLocation.recordIsUser, log }),
+    lock: createOwnerLock({ database: lockDatabase, slots: maxLockConnections, timeoutMs: MAX_WRITE_MS }),
+    vaultLocation,
+    assertVaultLocation: () => assertVaultLocation(options.database, vaultLocation),
+  };
+}
+
+export interface KeyOperationsDeps extends Omit<KeyDeps, 'checkEndpoint' | 'callProvider'> {
+  dialer: Pick<Dialer, 'request' | 'checkEndpoint'>;
+  loopGuard: LoopGuard;
+}
+
+/** What users and the gateway do with stored keys. Decrypted keys are never cached. */
+export type KeyOperations = ReturnType<typeof createKeyOperations>;
+
+export function createKeyOperations(options: KeyOperationsDeps) {
+  const deps = {
+    ...options,
+    checkEndpoint: createEndpointCheck(options),
+    callProvider: createCallProvider(options),
+  };
+  return {
+    listProviders: (user: User) => listProviders(deps, user),
+    listKeys: (user: User) => listKeys(deps, user),
+    stats: (user: User) => countKeyStatuses(deps, user),
+    add: (principal: Principal, body: AddKey, requestId: string) => addKey(deps, principal, body, requestId),
+    update: (principal: Principal, target: KeyTarget, update: UpdateKey, requestId: string) =>
+      updateKey(deps, principal, target, update, requestId),
+    test: (principal: Principal, provider: string, keyId: string | undefined, requestId: string) =>
+      testKeys(deps, principal, provider, keyId, requestId),
+    remove: (principal: Principal, provider: string, keyId: string | undefined, requestId: string) =>
+      removeKey(deps, principal, provider, keyId, requestId),
+    readPools: (owner: Owner) => readPools(deps, owner),
+    isStored: (owner: Owner, key: Pick<ProviderKey, 'provider' | 'id' | 'token'>) =>
+      isKeyStored(deps, owner, key),
+    recordRefusal: (owner: Owner, provider: string, keyId: string) =>
+      recordRefusal(deps, owner, provider, keyId),
+    recordUndecryptable: (owner: Owner, provider: string, keyId: string) =>
+      recordUndecryptable(deps, owner, provider, keyId),
+    recordUse: (owner: Owner, provider: string, keyId: string) => recordUse(deps, owner, provider, keyId),
+  };
+}
+
+export interface KeyServiceDeps extends Omit<KeyOperationsDeps, 'reader'>, KeyStorage {
+  /** For the LISTEN connection. */
+  databaseUrl: string;
+  /** The vault client, in the vault realm. */
+  vaultKeycloak: KeycloakAdmin;
+}
+
+/** Provider keys of users. */
+export interface KeyService extends KeyOperations, OwnerRemoval {
+  /** @throws UnfitError when vault location or encryption key do not fit what is stored. */
+  assertFit(): Promise<void>;
+  /** Starts to receive changes by other processes and by administrators. */
+  start(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+const EVENT_POLL_INTERVAL_MS = 2_000;
+
+/** Nothing connects before `assertFit` or `start`. */
+export function createKeyService(deps: KeyServiceDeps): KeyService {
+  const { database, vaultKeycloak, vaultLocation, log } = deps;
+  const notifications = createNotificationListener({ url: deps.databaseUrl, channel: OWNERS_CHANNEL, log });
+  const reader = createPoolReader({ ...deps, notifications });
+  const readVaultEvents = createVaultEventReader({ keycloak: vaultKeycloak, database, reader, log });
+  const name = 'reading the events of the vault';
+  const vaultEventPoller = createPoller(name, EVENT_POLL_INTERVAL_MS, readVaultEvents, log);
+  return {
+    ...createKeyOperations({ ...deps, reader }),
+    ...createOwnerRemoval({ ...deps, recordIsUser: vaultLocation.recordIsUser }),
+    async assertFit() {
+      await deps.assertVaultLocation();
+      await assertCanary(deps);
+    },
+    async start() {
+      await Promise.all([notifications.start(), vaultEventPoller.start()]);
+    },
+    async stop() {
+      await Promise.all([notifications.stop(), vaultEventPoller.stop()]);
+    },
   };
 }

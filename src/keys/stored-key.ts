@@ -3,12 +3,17 @@ import { AppError } from '../lib/errors.ts';
 import { findFernetTime } from '../lib/crypto/fernet.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
+import type { Provider } from '../providers/provider.ts';
 
 /** The key id of a value that is not a stored key. It appears in lists of skipped keys. */
 export const UNREADABLE_KEY_ID = 'unreadable';
 
 /** In UTF-16 units. Keycloak refuses longer attribute values under the policy ADMIN_EDIT. */
 export const MAX_VALUE_LENGTH = 2048;
+
+/** In a shorter key, four shown characters would reveal too much. */
+const MIN_LENGTH_TO_SHOW = 16;
+const SHOWN_SUFFIX_LENGTH = 4;
 
 const FORMAT_VERSION = 1;
 const PLAINTEXT_KIND = 'provider_key';
@@ -112,6 +117,13 @@ function parseValue(value: string): StoredKey | undefined {
   };
 }
 
+/** What may be shown of a key: the provider's public prefix and the last four characters. */
+export function maskKey(provider: Provider, key: string): string {
+  if (key.length < MIN_LENGTH_TO_SHOW) return '…';
+  const prefix = key.startsWith(provider.key.prefix) ? provider.key.prefix : '';
+  return `${prefix}…${key.slice(-SHOWN_SUFFIX_LENGTH)}`;
+}
+
 /** What is encrypted together with a key. It must match where the key is stored. */
 interface KeyBinding {
   owner: Owner;
@@ -205,4 +217,9 @@ function parseJson(text: string): unknown {
   } catch {
     return undefined;
   }
+}
+
+/** 404 for an id that none of the provider's stored keys has. */
+export function keyNotFound({ name }: Provider): AppError {
+  return new AppError('key_not_found', `There is no such key of ${name}.`);
 }

@@ -8,14 +8,14 @@ import type { Database } from '../lib/postgres/database.ts';
 import { createKeycloakEventReader } from '../lib/keycloak/keycloak-event-reader.ts';
 import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
-import type { KeyReader } from './key-reader.ts';
+import type { PoolReader } from './pool-reader.ts';
 import { removeDeletedRecord } from './vault-index-store.ts';
 
 export interface VaultEventReaderDeps {
   /** The vault client, in the vault realm. */
   keycloak: KeycloakAdmin;
   database: Database;
-  reader: Pick<KeyReader, 'invalidateRecord'>;
+  reader: Pick<PoolReader, 'invalidateRecord'>;
   log: Log;
 }
 

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { lockUntilCommit } from '../lib/postgres/advisory-lock.ts';
 import type { Database, Sql } from '../lib/postgres/database.ts';
 import { OwnerText, type Owner } from '../lib/owner.ts';
 import type { HostKey } from '../lib/ssh/host-key.ts';
@@ -95,7 +96,7 @@ const OWNER_FILTER = 'owner = current_owner()';
  * checked under this lock.
  */
 export async function lockServers(sql: Sql, userId: string): Promise<void> {
-  await sql.run('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [`ops-center servers ${userId}`]);
+  await lockUntilCommit(sql, `ops-center servers ${userId}`);
 }
 
 /** All servers of the transaction's owner, in the order of creation. */

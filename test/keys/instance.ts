@@ -1,10 +1,10 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { Writable } from 'node:stream';
 import type { Principal } from '../../src/http/principal.ts';
-import { createKeyTester } from '../../src/keys/key-tester.ts';
-import { createKeyReader, OWNERS_CHANNEL, type KeyReader } from '../../src/keys/key-reader.ts';
 import { createOwnerLock } from '../../src/keys/owner-lock.ts';
-import { createKeyService, type KeyService } from '../../src/keys/service.ts';
+import { createPoolReader, type PoolReader } from '../../src/keys/pool-reader.ts';
+import { createKeyOperations, type KeyOperations } from '../../src/keys/service.ts';
+import { OWNERS_CHANNEL } from '../../src/keys/vault-index-store.ts';
 import { createVault } from '../../src/keys/vault.ts';
 import { createDatabase, type Database } from '../../src/lib/postgres/database.ts';
 import { createDialer } from '../../src/lib/net/dialer.ts';
@@ -42,8 +42,8 @@ export interface InstanceOptions {
 
 /** The key service as in one process of the app, with its own connections. */
 export interface Instance {
-  keys: KeyService;
-  reader: KeyReader;
+  keys: KeyOperations;
+  reader: PoolReader;
   /** The pool cache is disabled until it is started. */
   notifications: NotificationListener;
   database: Database;
@@ -92,8 +92,8 @@ export function createInstance(options: InstanceOptions): Instance {
   const notificationsUrl = options.notificationsUrl ?? options.databaseUrl;
   const channel = options.notificationsChannel ?? OWNERS_CHANNEL;
   const notifications = createNotificationListener({ url: notificationsUrl, channel, log });
-  const reader = createKeyReader({ database, vault, providers: PROVIDERS, notifications, log });
-  const keys = createKeyService({
+  const reader = createPoolReader({ database, vault, providers: PROVIDERS, notifications, log });
+  const keys = createKeyOperations({
     database,
     reader,
     lock: createOwnerLock({ database: lockDatabase, slots: 4, timeoutMs: options.lockTimeoutMs ?? 20_000 }),
@@ -102,7 +102,7 @@ export function createInstance(options: InstanceOptions): Instance {
     providers: PROVIDERS,
     upstreams,
     dialer,
-    tester: createKeyTester({ dialer, loopGuard: createLoopGuard('loop guard of the tests'), upstreams }),
+    loopGuard: createLoopGuard('loop guard of the tests'),
     log,
   });
   return {

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import pg from 'pg';
-import { OWNERS_CHANNEL } from '../../src/keys/key-reader.ts';
+import { OWNERS_CHANNEL } from '../../src/keys/vault-index-store.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { createUser, type TestUser } from '../support/stack.ts';

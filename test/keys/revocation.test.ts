@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import pg from 'pg';
-import { createKeyReader } from '../../src/keys/key-reader.ts';
+import { createPoolReader } from '../../src/keys/pool-reader.ts';
 import { createVault } from '../../src/keys/vault.ts';
 import type { Database } from '../../src/lib/postgres/database.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
@@ -273,7 +273,7 @@ function createReaderWithoutNotifications(keycloakUrl: string, database: Databas
   const log = createLog('silent');
   const vault = createVault({ keycloak, recordIsUser: false, log });
   const notifications = { isListening: () => true, onNotification: () => undefined, onGap: () => undefined };
-  return createKeyReader({ database, vault, providers: PROVIDERS, notifications, log });
+  return createPoolReader({ database, vault, providers: PROVIDERS, notifications, log });
 }
 
 describe('a writer that was killed during a write', () => {

@@ -2,15 +2,19 @@ import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from '@jest/globals';
 import { parseFernetKey, encryptFernet } from '../../src/lib/crypto/fernet.ts';
 import { createKeyring } from '../../src/lib/crypto/keyring.ts';
-import { maskKey } from '../../src/keys/key-format.ts';
 import {
   MAX_VALUE_LENGTH,
   decryptKey,
   parsePool,
   encryptKey,
+  maskKey,
   type StoredKey,
 } from '../../src/keys/stored-key.ts';
+import { custom } from '../../src/providers/custom.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
+import { openai } from '../../src/providers/openai.ts';
+import { openrouter } from '../../src/providers/openrouter.ts';
+import type { Provider } from '../../src/providers/provider.ts';
 
 const encryptionKey = randomBytes(32).toString('base64').replaceAll('+', '-').replaceAll('/', '_');
 const keyring = createKeyring([encryptionKey]);
@@ -180,4 +184,19 @@ describe('reading the values of an attribute', () => {
     const value = JSON.stringify({ ...JSON.parse(encryptKey(keyring, newKey)), token: 'damaged' });
     expect(stored(value)).toMatchObject({ id: newKey.id, updatedAt: newKey.createdAt });
   });
+});
+
+describe('the mask of a key', () => {
+  it.each<[Provider, string, string]>([
+    [openai, `sk-proj-${'a1B2'.repeat(6)}`, 'sk-…a1B2'],
+    [openrouter, `sk-or-v1-${'0'.repeat(32)}`, 'sk-or-…0000'],
+    [custom, 'abcdefghijklmnop', '…mnop'],
+    [custom, 'abcdefghijklmno', '…'],
+    [custom, '', '…'],
+  ])(
+    'shows the public prefix and the last four characters, and nothing of a short key (%#)',
+    (provider, key, preview) => {
+      expect(maskKey(provider, key)).toBe(preview);
+    },
+  );
 });

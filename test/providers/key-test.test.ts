@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { createKeyTester, type KeyTestResult } from '../../src/keys/key-tester.ts';
+import { createCallProvider, type KeyTestResult } from '../../src/keys/call-provider.ts';
 import { createLoopGuard } from '../../src/lib/net/loop-guard.ts';
 import { PROVIDERS } from '../../src/providers/index.ts';
 import type { Provider } from '../../src/providers/provider.ts';
@@ -28,14 +28,14 @@ function randomKey(prefix: string): string {
 
 /** Tests a key of the provider at `url`. */
 function testKey(provider: Provider, secret: string, { url = upstream.url, timeoutMs = 10_000 } = {}) {
-  const tester = createKeyTester({
+  const callProvider = createCallProvider({
     dialer: createTestDialer(),
     loopGuard: createLoopGuard('a secret'),
     upstreams: { overrides: { [provider.id]: url } },
     timeoutMs,
   });
   const { signal } = new AbortController();
-  return tester.test({ userId: 'u1', provider, secret, endpoint: null, signal });
+  return callProvider({ userId: 'u1', provider, secret, endpoint: null, signal });
 }
 
 /** Answers this key with `keyAnswer` and any other key with 401, including the random key that is tried first. */

@@ -1,13 +1,14 @@
+import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/userRepresentation.js';
 import { isAppError } from '../../lib/errors.ts';
 import { randomId } from '../../lib/ids.ts';
 import { userOwner } from '../../lib/owner.ts';
-import { assertKeyFormat } from '../key-format.ts';
-import { createPoolWriter, type PoolWriter } from '../pool-writer.ts';
+import { assertKeyFormat, createEndpointCheck } from '../key-input.ts';
+import { changePool, readStoredPool } from '../pool-writer.ts';
 import { createStoreEdit, type KeyInput } from '../pool-edit.ts';
+import { readAttributes } from '../vault.ts';
 import { assertCanary } from './canary.ts';
 import type { KeyAdminDeps } from './deps.ts';
 import { withCommandLock } from './command-lock.ts';
-import { readLegacyKeys, type LegacyKey } from './legacy-keys.ts';
 import { listRealmUsers } from './list-records.ts';
 
 export interface ImportOptions {
@@ -35,10 +36,30 @@ export interface ImportReport {
   problems: readonly { userId: string; provider: string; why: ImportOutcome }[];
 }
 
+/**
+ * A key in the layout of the previous system: one key per provider in attributes of the user,
+ * `byok_<provider>_key|label|added_date|endpoint|last_tested|test_status`. The key is a Fernet token of its bare text.
+ * Test results are not read: the tests of that system could not fail.
+ */
+interface LegacyKey {
+  provider: string;
+  token: string;
+  label: string | null;
+  endpoint: string | null;
+  /** Undefined where the stored date is invalid or in the future. */
+  addedAt: Date | undefined;
+}
+
 interface LegacyUser {
   id: string;
   username: string;
 }
+
+const TOKEN_ATTRIBUTE = /^byok_(\w+)_key$/;
+/** The limit for new labels. Longer legacy labels are cut. */
+const MAX_LABEL_LENGTH = 120;
+/** A date and time without a zone, as Python's `utcnow().isoformat()` writes it: it means UTC. */
+const DATE_WITHOUT_ZONE = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$/;
 
 const ACTOR = 'system:keys-import-legacy';
 
@@ -89,7 +110,7 @@ function createCounts(): Record<ImportOutcome, number> {
 }
 
 function createKeyImporter(deps: KeyAdminDeps, dryRun: boolean) {
-  const writer = createPoolWriter(deps);
+  const checkEndpoint = createEndpointCheck(deps);
   const requestId = `import-${randomId()}`;
 
   return async (user: LegacyUser, legacy: LegacyKey): Promise<ImportOutcome> => {
@@ -107,7 +128,7 @@ function createKeyImporter(deps: KeyAdminDeps, dryRun: boolean) {
         isReplacement: false,
         key,
         label: legacy.label,
-        endpoint: await deps.checkEndpoint(user.id, provider, legacy.endpoint),
+        endpoint: await checkEndpoint(user.id, provider, legacy.endpoint),
         expiresAt: null,
         createdAt: legacy.addedAt ?? new Date(),
       };
@@ -122,23 +143,15 @@ function createKeyImporter(deps: KeyAdminDeps, dryRun: boolean) {
   };
 
   async function checkOnly(input: KeyInput): Promise<void> {
-    createStoreEdit(deps.keyring, input, await writer.readStoredPool(input.owner, input.provider.id));
+    createStoreEdit(deps.keyring, input, await readStoredPool(deps, input.owner, input.provider.id));
   }
 
   async function store(input: KeyInput, ownerName: string): Promise<void> {
-    await writer.write(toPoolChange(input, ownerName));
-  }
-
-  function toPoolChange(input: KeyInput, ownerName: string): Parameters<PoolWriter['write']>[0] {
-    return {
-      owner: input.owner,
-      ownerName,
-      provider: input.provider.id,
-      actor: ACTOR,
-      requestId,
-      action: 'key.imported',
-      plan: (pool) => ({ values: createStoreEdit(deps.keyring, input, pool).values, keyIds: [input.id] }),
-    };
+    const { owner, provider, id } = input;
+    const pool = { owner, ownerName, provider: provider.id, actor: ACTOR, requestId };
+    await changePool(deps, { ...pool, action: 'key.imported' }, async (stored, write) => {
+      await write({ values: createStoreEdit(deps.keyring, input, stored).values, keyIds: [id] });
+    });
   }
 }
 
@@ -177,4 +190,28 @@ function toOutcome(error: unknown): ImportOutcome {
     default:
       return 'failed';
   }
+}
+
+/** One key per provider. */
+export function readLegacyKeys(user: UserRepresentation): LegacyKey[] {
+  const attributes = readAttributes(user);
+  return Object.entries(attributes).flatMap(([name, [token = '']]) => {
+    const provider = TOKEN_ATTRIBUTE.exec(name)?.[1];
+    if (provider === undefined) return [];
+    const text = (field: string) => attributes[`byok_${provider}_${field}`]?.[0]?.trim() ?? '';
+    return [
+      {
+        provider,
+        token: token.trim(),
+        label: Array.from(text('label')).slice(0, MAX_LABEL_LENGTH).join('').trim() || null,
+        endpoint: text('endpoint') || null,
+        addedAt: parseDate(text('added_date')),
+      },
+    ];
+  });
+}
+
+function parseDate(text: string): Date | undefined {
+  const date = new Date(DATE_WITHOUT_ZONE.test(text) ? `${text.replace(' ', 'T')}Z` : text);
+  return Number.isNaN(date.getTime()) || date.getTime() > Date.now() ? undefined : date;
 }

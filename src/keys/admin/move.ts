@@ -11,12 +11,11 @@ import {
   type VaultLocation,
 } from '../vault-location.ts';
 import { createVault, type Vault } from '../vault.ts';
-import { setRecordValues } from './copy-values.ts';
 import { countAppConnections, setOwnerVaultId } from './admin-store.ts';
 import type { KeyAdminDeps } from './deps.ts';
-import { areValuesContained } from './contained-values.ts';
 import { listVaultRecords, type ListedRecord } from './list-records.ts';
 import { withCommandLock } from './command-lock.ts';
+import { areValuesContained, setRecordValues } from './record-values.ts';
 
 export interface MoveDeps extends KeyAdminDeps {
   /** Keycloak's admin API as another client, in another realm. */

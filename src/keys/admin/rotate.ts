@@ -2,7 +2,7 @@ import { isAppError } from '../../lib/errors.ts';
 import { randomId } from '../../lib/ids.ts';
 import type { Keyring } from '../../lib/crypto/keyring.ts';
 import type { Owner } from '../../lib/owner.ts';
-import { createPoolWriter, type PlannedWrite, type PoolWriter } from '../pool-writer.ts';
+import { changePool } from '../pool-writer.ts';
 import { parsePool, type StoredKey, type StoredPool } from '../stored-key.ts';
 import { beginRotation, findCanaryKeyIndex, reencryptCanary } from './canary.ts';
 import { parseEach, checkStoredKey, countKeys, type KeyCounts } from './check.ts';
@@ -56,8 +56,6 @@ export interface RotationReport {
 const ACTOR = 'system:keys-rotate';
 /** So many failures in a row are not caused by single owners. */
 const MAX_CONSECUTIVE_FAILURES = 5;
-/** Refuses an empty change: another process has re-encrypted the pool. */
-const NOTHING_TO_DO = new Error('nothing to re-encrypt');
 
 /**
  * Re-encrypts under the first key every key that is under an older one, owner by owner under the owner's lock, while
@@ -109,7 +107,6 @@ function isNothingDecryptable(counts: KeyCounts, otherSecrets: readonly OtherSec
 type VaultRotation = Pick<RotationReport, 'reencrypted' | 'failed' | 'skipped'> & { records: number };
 
 async function reencryptAll(deps: KeyAdminDeps, options: RotateOptions): Promise<VaultRotation> {
-  const writer = createPoolWriter(deps);
   const requestId = `rotate-${randomId()}`;
   const failed: RotationReport['failed'][number][] = [];
   const skipped: RotationReport['skipped'][number][] = [];
@@ -124,7 +121,7 @@ async function reencryptAll(deps: KeyAdminDeps, options: RotateOptions): Promise
     skipped.push(...listSkipped(deps.keyring, record, provider, values));
     if (owner === undefined || !needsReencryption(deps.keyring, owner, provider, parsePool(values))) return;
     try {
-      reencrypted += await writeReencrypted(writer, deps.keyring, record, { owner, provider, requestId });
+      reencrypted += await writeReencrypted(deps, record, { owner, provider, requestId });
       consecutiveFailures = 0;
     } catch (error) {
       consecutiveFailures += 1;
@@ -142,44 +139,26 @@ async function reencryptAll(deps: KeyAdminDeps, options: RotateOptions): Promise
   return { reencrypted, failed, skipped, records };
 }
 
-/** @returns the number of re-encrypted keys. */
+/** @returns the number of re-encrypted keys; 0 when another process has re-encrypted the pool. */
 async function writeReencrypted(
-  writer: PoolWriter,
-  keyring: Keyring,
+  deps: KeyAdminDeps,
   { ownerName }: ListedRecord,
-  pool: { owner: Owner; provider: string; requestId: string },
+  target: { owner: Owner; provider: string; requestId: string },
 ): Promise<number> {
-  try {
-    const keyIds = await writer.write({
-      ...pool,
-      ownerName,
-      actor: ACTOR,
-      action: 'key.resealed',
-      plan: createReencryptionPlan(keyring, pool.owner, pool.provider),
-    });
-    return keyIds.length;
-  } catch (error) {
-    if (error === NOTHING_TO_DO) return 0;
-    throw error;
-  }
-}
-
-/** Collects ids across attempts: the write of an earlier attempt may have succeeded after all. */
-function createReencryptionPlan(
-  keyring: Keyring,
-  owner: Owner,
-  provider: string,
-): (pool: StoredPool) => PlannedWrite {
+  const { owner, provider } = target;
+  const change = { ...target, ownerName, actor: ACTOR, action: 'key.resealed' as const };
+  // Across attempts: the write of an earlier attempt may have succeeded after all.
   const reencrypted = new Set<string>();
-  return (pool) => {
-    if (reencrypted.size === 0 && !needsReencryption(keyring, owner, provider, pool)) throw NOTHING_TO_DO;
+  await changePool(deps, change, async (pool, write) => {
+    if (reencrypted.size === 0 && !needsReencryption(deps.keyring, owner, provider, pool)) return;
     const values = pool.keys.map((key) => {
-      if (!isUnderOlderKey(keyring, owner, provider, key)) return key.value;
+      if (!isUnderOlderKey(deps.keyring, owner, provider, key)) return key.value;
       reencrypted.add(key.id);
-      return withToken(key.value, keyring.reencrypt(key.token) ?? key.token);
+      return withToken(key.value, deps.keyring.reencrypt(key.token) ?? key.token);
     });
-    return { values: [...values, ...pool.unreadable], keyIds: [...reencrypted] };
-  };
+    await write({ values: [...values, ...pool.unreadable], keyIds: [...reencrypted] });
+  });
+  return reencrypted.size;
 }
 
 /** Any write drops superseded values, so one under an older key also needs a write. */

@@ -5,9 +5,8 @@ import { afterAll, afterEach, beforeAll, beforeEach } from '@jest/globals';
 import { z } from 'zod';
 import { readConfig, type Environment } from '../../../src/config/config.ts';
 import { createKeyAdminContext, type KeyAdminContext } from '../../../src/cli/context.ts';
-import { maskKey } from '../../../src/keys/key-format.ts';
-import { createPoolWriter } from '../../../src/keys/pool-writer.ts';
-import { parsePool, encryptKey, type StoredPool } from '../../../src/keys/stored-key.ts';
+import { changePool } from '../../../src/keys/pool-writer.ts';
+import { parsePool, encryptKey, maskKey, type StoredPool } from '../../../src/keys/stored-key.ts';
 import { randomId } from '../../../src/lib/ids.ts';
 import { createLog } from '../../../src/lib/log.ts';
 import type { Owner } from '../../../src/lib/owner.ts';
@@ -197,13 +196,11 @@ export async function storeKey(
     mask: maskKey(openai, key),
     createdAt: new Date().toISOString(),
   });
-  await createPoolWriter(context).write({
-    ...{ owner, provider, actor: owner, requestId: 'test', action: 'key.added' as const },
-    ownerName: options.ownerName ?? 'a-user',
-    plan: (pool) => ({
-      values: [...pool.keys.map((each) => each.value), ...pool.unreadable, value],
-      keyIds: [id],
-    }),
+  const ownerName = options.ownerName ?? 'a-user';
+  const change = { owner, ownerName, provider, requestId: 'test', action: 'key.added' } as const;
+  await changePool(context, change, async (pool, write) => {
+    const values = [...pool.keys.map((each) => each.value), ...pool.unreadable, value];
+    await write({ values, keyIds: [id] });
   });
   return { id, key };
 }

@@ -1,8 +1,7 @@
 import { beforeEach, describe, expect, it } from '@jest/globals';
 import type { KeyAdminContext } from '../../../src/cli/context.ts';
 import { assertCanary } from '../../../src/keys/admin/canary.ts';
-import { importLegacyKeys, type ImportReport } from '../../../src/keys/admin/import.ts';
-import { readLegacyKeys } from '../../../src/keys/admin/legacy-keys.ts';
+import { importLegacyKeys, readLegacyKeys, type ImportReport } from '../../../src/keys/admin/import.ts';
 import { writeVaultId } from '../../../src/keys/vault-index-store.ts';
 import { decryptKey } from '../../../src/keys/stored-key.ts';
 import { createKeyring } from '../../../src/lib/crypto/keyring.ts';

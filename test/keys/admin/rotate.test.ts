@@ -6,7 +6,7 @@ import type { KeyAdminContext } from '../../../src/cli/context.ts';
 import { assertCanary } from '../../../src/keys/admin/canary.ts';
 import { checkKeys } from '../../../src/keys/admin/check.ts';
 import { rotateKeys, type RotateOptions } from '../../../src/keys/admin/rotate.ts';
-import { createPoolWriter } from '../../../src/keys/pool-writer.ts';
+import { changePool } from '../../../src/keys/pool-writer.ts';
 import { decryptKey } from '../../../src/keys/stored-key.ts';
 import { findFernetTime, parseFernetKey, encryptFernet } from '../../../src/lib/crypto/fernet.ts';
 import { createKeyring } from '../../../src/lib/crypto/keyring.ts';
@@ -342,12 +342,9 @@ describe.each(['in a vault realm', 'in one realm'])('keys %s', (layout) => {
 });
 
 async function deleteKey(context: KeyAdminContext, owner: Owner, id: string): Promise<void> {
-  await createPoolWriter(context).write({
-    ...{ owner, provider: 'openai', ownerName: 'a-user', actor: owner, requestId: 'test' },
-    action: 'key.deleted',
-    plan: (pool) => ({
-      values: [...pool.keys.filter((key) => key.id !== id).map((key) => key.value), ...pool.unreadable],
-      keyIds: [id],
-    }),
+  const change = { owner, ownerName: 'a-user', provider: 'openai', requestId: 'test' };
+  await changePool(context, { ...change, action: 'key.deleted' }, async (pool, write) => {
+    const kept = pool.keys.filter((key) => key.id !== id).map((key) => key.value);
+    await write({ values: [...kept, ...pool.unreadable], keyIds: [id] });
   });
 }

@@ -9,14 +9,12 @@ import { readVaultIndex, writeVaultId } from './vault-index-store.ts';
 import { createPoolCache, type PoolCache, type PoolSnapshot } from './pool-cache.ts';
 import { parsePool } from './stored-key.ts';
 import type { Vault, VaultRecord } from './vault.ts';
-import type { KeyWithStatus } from './views.ts';
+import type { KeyWithStatus } from './key-view.ts';
 
-export { OWNERS_CHANNEL } from './vault-index-store.ts';
-
-/** Notifications of other processes about changed owners, on {@link OWNERS_CHANNEL}. */
+/** Notifications of other processes about changed owners, on `OWNERS_CHANNEL`. */
 export type OwnerNotifications = Pick<NotificationListener, 'isListening' | 'onNotification' | 'onGap'>;
 
-export interface KeyReaderDeps {
+export interface PoolReaderDeps {
   database: Database;
   vault: Pick<Vault, 'findRecord'>;
   providers: readonly Provider[];
@@ -37,7 +35,7 @@ export interface OwnedKeys {
  * Reads throw AppError `keycloak_unavailable`, `database_unavailable` (503); `key_undecryptable` (424) when a
  * known record is not found, or does not name its owner.
  */
-export interface KeyReader extends Pick<
+export interface PoolReader extends Pick<
   PoolCache<OwnedKeys>,
   'invalidate' | 'invalidateRecord' | 'isWriteDue'
 > {
@@ -50,7 +48,7 @@ export interface KeyReader extends Pick<
   readPools(owner: Owner): Promise<OwnedKeys>;
 }
 
-export function createKeyReader(deps: KeyReaderDeps): KeyReader {
+export function createPoolReader(deps: PoolReaderDeps): PoolReader {
   const { database, vault, notifications, log } = deps;
 
   async function findRecord(owner: Owner, knownId: string | null): Promise<VaultRecord | undefined> {
@@ -100,7 +98,7 @@ export function createKeyReader(deps: KeyReaderDeps): KeyReader {
 }
 
 function toOwnedKeys(
-  { providers, log }: KeyReaderDeps,
+  { providers, log }: PoolReaderDeps,
   owner: Owner,
   record: VaultRecord | undefined,
   statuses: ReadonlyMap<string, KeyStatus>,

@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto';
 import type { Dialer, UpstreamResponse } from '../lib/net/dialer.ts';
 import { isAppError } from '../lib/errors.ts';
 import { LOOP_HEADER, type LoopGuard } from '../lib/net/loop-guard.ts';
@@ -5,9 +6,9 @@ import { parseJson } from '../lib/json.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import { discardBody, readBoundedBody } from '../lib/net/upstream-body.ts';
 import { findKeyAddress, type OperatorUpstreams, type UpstreamAddress } from '../providers/address.ts';
+import { PROVIDERS } from '../providers/index.ts';
 import { toKeyTestOutcome, unexpectedBodyOutcome } from '../providers/key-test.ts';
 import type { Provider, KeyTestOutcome } from '../providers/provider.ts';
-import { createProbeKey } from './probe-key.ts';
 import type { KeyTestStatus } from './schema.ts';
 
 export interface KeyTestResult {
@@ -35,16 +36,14 @@ interface KeyTestRequest {
   signal?: AbortSignal;
 }
 
-export interface KeyTester {
-  /**
-   * Tests a key by calling its provider. Where the user named the endpoint, or the provider does not require a key, a
-   * random key is sent first. If it is accepted, the result is `unverified` and the real key is not sent.
-   * @throws AppError `rate_limited` (429) above 20 upstream calls per minute and user; the signal's reason.
-   */
-  test(request: KeyTestRequest): Promise<KeyTestResult>;
-}
+/**
+ * Tests a key by calling its provider. Where the user named the endpoint, or the provider does not require a key, a
+ * random key is sent first. If it is accepted, the result is `unverified` and the real key is not sent.
+ * @throws AppError `rate_limited` (429) above 20 upstream calls per minute and user; the signal's reason.
+ */
+export type CallProvider = (request: KeyTestRequest) => Promise<KeyTestResult>;
 
-export interface KeyTesterDeps {
+export interface CallProviderDeps {
   dialer: Pick<Dialer, 'request'>;
   loopGuard: LoopGuard;
   upstreams: OperatorUpstreams;
@@ -66,6 +65,21 @@ const UNBILLED_STATUSES: ReadonlySet<KeyTestStatus> = new Set([
   'unreachable',
 ]);
 
+const DIGITS = '0123456789';
+const LOWER = 'abcdefghijklmnopqrstuvwxyz';
+const ALPHABETS = [DIGITS, LOWER, LOWER.toUpperCase()];
+const ANY = ALPHABETS.join('');
+/**
+ * Public prefixes that name a kind of key. They are kept, since a server may check them first. Nothing else is kept: in
+ * a key of unknown format, any part may be secret.
+ */
+const PREFIXES = PROVIDERS.map(({ key }) => key.prefix)
+  .filter((prefix) => prefix !== '')
+  .sort((a, b) => b.length - a.length);
+const VERSION = /^v\d[-_]/;
+/** With fewer characters after it, an apparent prefix is treated as part of the secret. */
+const MIN_SECRET_LENGTH = 12;
+
 interface CallResult {
   status: KeyTestStatus;
   message: string;
@@ -84,14 +98,14 @@ interface TestCallRequest {
 }
 
 /** The rate limit counts calls of this process only. */
-export function createKeyTester(deps: KeyTesterDeps): KeyTester {
+export function createCallProvider(deps: CallProviderDeps): CallProvider {
   const { dialer, loopGuard, upstreams, timeoutMs = TIMEOUT_MS } = deps;
   const limit = createRateLimit({
     points: MAX_CALLS_PER_MINUTE,
     rejectionDetail: `At most ${MAX_CALLS_PER_MINUTE} key tests a minute. Wait, then test again.`,
   });
 
-  async function callProvider({ provider, address, secret, signal }: TestCallRequest): Promise<CallResult> {
+  async function sendOnce({ provider, address, secret, signal }: TestCallRequest): Promise<CallResult> {
     const { keyTest } = provider;
     const startedAtMs = performance.now();
     const response = await dialer.request({
@@ -118,13 +132,17 @@ export function createKeyTester(deps: KeyTesterDeps): KeyTester {
   async function testKey(request: KeyTestRequest, deadline: AbortSignal): Promise<CallResult> {
     const { userId, provider, secret, endpoint } = request;
     const address = findKeyAddress(provider, endpoint, upstreams);
-    if (address === undefined) return createResult('error', noAddressMessage(provider.name));
+    if (address === undefined)
+      return createResult(
+        'error',
+        `${provider.name} has no address here. Add the key again with its endpoint.`,
+      );
     const signal = request.signal === undefined ? deadline : AbortSignal.any([request.signal, deadline]);
     const callOnce = async (sent: string): Promise<CallResult> => {
       request.signal?.throwIfAborted();
       await limit.consume(userId);
       try {
-        return await callProvider({ provider, address, secret: sent, signal });
+        return await sendOnce({ provider, address, secret: sent, signal });
       } catch (error) {
         request.signal?.throwIfAborted();
         return toFailureResult(provider.name, error, deadline);
@@ -133,26 +151,26 @@ export function createKeyTester(deps: KeyTesterDeps): KeyTester {
     if (secret === '') return toKeylessResult(provider.name, await callOnce(''));
     if (address.isUserSupplied || !provider.requiresKey) {
       const probe = await callOnce(createProbeKey(secret));
-      if (probe.status === 'valid')
-        return { ...probe, status: 'unverified', message: anyKeyMessage(provider.name) };
+      if (probe.status === 'valid') {
+        const message = `${provider.name} answers, but accepts any key: it accepted a random one. So your key could not be verified.`;
+        return { ...probe, status: 'unverified', message };
+      }
       if (!isRejection(probe)) return toProbeResult(provider.name, probe);
     }
     return callOnce(secret);
   }
 
-  return {
-    async test(request) {
-      const { status, message, ...result } = await testKey(request, AbortSignal.timeout(timeoutMs));
-      const httpStatus = result.isStatusVisible ? result.httpStatus : null;
-      const billed = request.provider.keyTest.billed && mayBeBilled(status, result.httpStatus);
-      // Where the status is hidden, the latency would distinguish a complete response from a cut one.
-      const isLatencyHidden = status === 'error' && !result.isStatusVisible;
-      return {
-        status,
-        message,
-        details: { latencyMs: isLatencyHidden ? null : result.latencyMs, httpStatus, billed },
-      };
-    },
+  return async (request) => {
+    const { status, message, ...result } = await testKey(request, AbortSignal.timeout(timeoutMs));
+    const httpStatus = result.isStatusVisible ? result.httpStatus : null;
+    const billed = request.provider.keyTest.billed && mayBeBilled(status, result.httpStatus);
+    // Where the status is hidden, the latency would distinguish a complete response from a cut one.
+    const isLatencyHidden = status === 'error' && !result.isStatusVisible;
+    return {
+      status,
+      message,
+      details: { latencyMs: isLatencyHidden ? null : result.latencyMs, httpStatus, billed },
+    };
   };
 }
 
@@ -170,7 +188,7 @@ async function readCallResult(provider: Provider, response: UpstreamResponse): P
     if (!isAppError(error, 'upstream_unreachable') && !isAppError(error, 'upstream_malformed')) throw error;
     return toCallResult(provider, response, {
       status: 'error',
-      message: incompleteResponseMessage(provider.name),
+      message: `${provider.name} sent a response that was cut off or too long, so the key could not be verified. Test again later.`,
     });
   } finally {
     discardBody(response.body);
@@ -224,8 +242,13 @@ function toProbeResult(name: string, result: CallResult): CallResult {
 
 /** The result of a call without a key. */
 function toKeylessResult(name: string, result: CallResult): CallResult {
-  if (result.status === 'valid') return { ...result, status: 'unverified', message: keylessMessage(name) };
-  return result.status === 'invalid' ? { ...result, message: missingKeyMessage(name) } : result;
+  if (result.status === 'valid') {
+    const message = `${name} answers without a key, as it was stored. Anyone who reaches the endpoint can use it.`;
+    return { ...result, status: 'unverified', message };
+  }
+  if (result.status !== 'invalid') return result;
+  const message = `${name} requires a key, but none was stored. Replace this entry with the key itself.`;
+  return { ...result, message };
 }
 
 /** True unless the response shows that no paid work was done. A missing or cut response does not show it. */
@@ -237,22 +260,31 @@ function createResult(status: KeyTestStatus, message: string): CallResult {
   return { status, message, latencyMs: null, httpStatus: null, isStatusVisible: false };
 }
 
-function anyKeyMessage(name: string): string {
-  return `${name} answers, but accepts any key: it accepted a random one. So your key could not be verified.`;
+/**
+ * A random key of the same form and length: a digit for a digit, a letter for a letter, hexadecimal for
+ * hexadecimal. It is never the key itself.
+ * @param key not empty.
+ */
+export function createProbeKey(key: string): string {
+  const prefix = PREFIXES.find((known) => key.startsWith(known)) ?? '';
+  const version = prefix === '' ? '' : (VERSION.exec(key.slice(prefix.length))?.[0] ?? '');
+  const publicPart = prefix + version;
+  const kept = key.length - publicPart.length >= MIN_SECRET_LENGTH ? publicPart : '';
+  const secretPart = key.slice(kept.length);
+  const isHex = /^[0-9a-f]{16,}$/.test(secretPart);
+  // Punctuation alone would stay the same.
+  const isFixed = !/[A-Za-z0-9]/.test(secretPart);
+  const alphabetOf = (character: string) => {
+    if (isHex) return `${DIGITS}abcdef`;
+    return isFixed ? ANY : ALPHABETS.find((alphabet) => alphabet.includes(character));
+  };
+  for (;;) {
+    const probe =
+      kept + Array.from(secretPart, (character) => pick(alphabetOf(character)) ?? character).join('');
+    if (probe !== key) return probe;
+  }
 }
 
-function keylessMessage(name: string): string {
-  return `${name} answers without a key, as it was stored. Anyone who reaches the endpoint can use it.`;
-}
-
-function missingKeyMessage(name: string): string {
-  return `${name} requires a key, but none was stored. Replace this entry with the key itself.`;
-}
-
-function incompleteResponseMessage(name: string): string {
-  return `${name} sent a response that was cut off or too long, so the key could not be verified. Test again later.`;
-}
-
-function noAddressMessage(name: string): string {
-  return `${name} has no address here. Add the key again with its endpoint.`;
+function pick(alphabet: string | undefined): string | undefined {
+  return alphabet?.[randomInt(alphabet.length)];
 }

@@ -1,10 +1,62 @@
 import { AppError } from '../lib/errors.ts';
+import type { Dialer } from '../lib/net/dialer.ts';
+import { createRateLimit } from '../lib/rate-limit.ts';
+import type { OperatorUpstreams } from '../providers/address.ts';
 import type { Provider } from '../providers/provider.ts';
 
 const MAX_KEY_LENGTH = 1024;
-/** In a shorter key, four shown characters would reveal too much. */
-const MIN_LENGTH_TO_SHOW = 16;
-const SHOWN_SUFFIX_LENGTH = 4;
+/** Every check may send a DNS query to a name server that the user chose. */
+const MAX_CHECKS_PER_MINUTE = 30;
+
+/** @throws AppError `unknown_provider` (404). */
+export function getProvider(providers: readonly Provider[], id: string): Provider {
+  const provider = providers.find((known) => known.id === id);
+  if (provider !== undefined) return provider;
+  const known = providers.map((each) => each.id).join(', ');
+  throw new AppError('unknown_provider', `There is no such provider. Available providers: ${known}.`);
+}
+
+/** True when a key of this provider needs an endpoint: neither the provider nor the operator defines an address. */
+export function needsEndpoint(provider: Provider, upstreams: OperatorUpstreams): boolean {
+  return provider.requiresEndpoint && upstreams.overrides[provider.id] === undefined;
+}
+
+export interface EndpointCheckDeps {
+  dialer: Pick<Dialer, 'checkEndpoint'>;
+  upstreams: OperatorUpstreams;
+}
+
+/**
+ * Returns the endpoint as it is dialled; null for the provider's or operator's own address.
+ * @throws AppError `validation_failed`, `endpoint_forbidden` (400), `rate_limited` (429).
+ */
+export type CheckEndpoint = (
+  userId: string,
+  provider: Provider,
+  endpoint: string | null,
+) => Promise<string | null>;
+
+export function createEndpointCheck({ dialer, upstreams }: EndpointCheckDeps): CheckEndpoint {
+  const limit = createRateLimit({
+    points: MAX_CHECKS_PER_MINUTE,
+    rejectionDetail: `At most ${MAX_CHECKS_PER_MINUTE} endpoints are checked per minute. Try again later.`,
+  });
+  return async (userId, provider, endpoint) => {
+    if (endpoint === null) {
+      if (needsEndpoint(provider, upstreams)) throw invalidEndpoint(`${provider.name} needs an endpoint.`);
+      return null;
+    }
+    if (!provider.requiresEndpoint)
+      throw invalidEndpoint(`${provider.name} has an address of its own; leave endpoint out.`);
+    await limit.consume(userId);
+    const url = await dialer.checkEndpoint(endpoint);
+    return url.href.replace(/\/+$/, '');
+  };
+}
+
+function invalidEndpoint(message: string): AppError {
+  return new AppError('validation_failed', message, { errors: [{ path: 'endpoint', message }] });
+}
 
 /**
  * Refuses what cannot be a key of this provider. No error contains the key or a part of it.
@@ -41,13 +93,6 @@ function findProviderByPrefix(key: string, providers: readonly Provider[]): Prov
       longest === undefined || one.key.prefix.length > longest.key.prefix.length ? one : longest,
     undefined,
   );
-}
-
-/** What may be shown of a key: the provider's public prefix and the last four characters. */
-export function maskKey(provider: Provider, key: string): string {
-  if (key.length < MIN_LENGTH_TO_SHOW) return '…';
-  const prefix = key.startsWith(provider.key.prefix) ? provider.key.prefix : '';
-  return `${prefix}…${key.slice(-SHOWN_SUFFIX_LENGTH)}`;
 }
 
 /** The masks that pages and responses show: `***stored***`, `***masked***`, `sk-…abcd`, `••••`. */

@@ -1,0 +1,94 @@
+import { writeAuditEvent } from '../audit/service.ts';
+import type { Principal } from '../http/principal.ts';
+import { AppError } from '../lib/errors.ts';
+import { randomId } from '../lib/ids.ts';
+import { userOwner } from '../lib/owner.ts';
+import type { KeyTestResult } from './call-provider.ts';
+import type { KeyDeps } from './deps.ts';
+import { assertKeyFormat, getProvider } from './key-input.ts';
+import { readKeyView, toKeyTested } from './key-view.ts';
+import { createStoreEdit, isSameContent, type KeyInput, type PoolEdit } from './pool-edit.ts';
+import { changePool, readStoredPool } from './pool-writer.ts';
+import type { AddKey, KeyAdded } from './schema.ts';
+
+/**
+ * Encrypts and stores a key, or with `key_id` replaces one in place: id, position and creation date stay.
+ * With `validate` the key is tested first, and not stored when it does not work.
+ * @throws AppError `unknown_provider`, `key_not_found` (404); `invalid_key_format`, `wrong_provider_key`,
+ *   `key_too_long`, `endpoint_forbidden`, `validation_failed` (400); `duplicate_key`, `pool_full` (409);
+ *   `key_test_failed` (422); `key_undecryptable` (424) when the stored key is kept and does not decrypt;
+ *   `rate_limited` (429); `busy`, `keycloak_unavailable`, `database_unavailable` (503).
+ */
+export async function addKey(
+  deps: KeyDeps,
+  principal: Principal,
+  body: AddKey,
+  requestId: string,
+): Promise<KeyAdded> {
+  const input = await checkInput(deps, principal, body);
+  const { owner, provider, isReplacement } = input;
+  const tested = body.validate ? await testBeforeStoring(deps, principal, input, requestId) : undefined;
+  const change = { owner, ownerName: principal.user.username, provider: provider.id, requestId };
+  const action = isReplacement ? 'key.replaced' : 'key.added';
+  const value = await changePool(deps, { ...change, action }, async (pool, write) => {
+    const edit = createStoreEdit(deps.keyring, input, pool);
+    if (tested && !isSameContent(tested.edit, edit)) throw changedDuringTest();
+    const status = { kind: 'reset', testResult: tested?.result } as const;
+    await write({ values: edit.values, keyIds: [edit.id], status });
+    return edit.value;
+  });
+  return {
+    message: `${provider.name} key ${isReplacement ? 'replaced' : 'added'}.`,
+    provider: provider.id,
+    provider_name: provider.name,
+    key: await readKeyView(deps.database, owner, provider, value),
+  };
+}
+
+async function checkInput(deps: KeyDeps, { user }: Principal, body: AddKey): Promise<KeyInput> {
+  const provider = getProvider(deps.providers, body.provider);
+  const isReplacement = body.key_id !== undefined;
+  // An empty key in a replacement keeps the stored key.
+  if (body.key !== '' || !isReplacement || provider.requiresKey)
+    assertKeyFormat(provider, body.key, deps.providers);
+  const keepsEndpoint = isReplacement && body.endpoint === undefined && provider.requiresEndpoint;
+  return {
+    owner: userOwner(user.id),
+    provider,
+    id: body.key_id ?? randomId(),
+    isReplacement,
+    key: body.key,
+    label: body.label,
+    endpoint: keepsEndpoint ? undefined : await deps.checkEndpoint(user.id, provider, body.endpoint ?? null),
+    expiresAt: body.expires_at,
+    createdAt: new Date(),
+  };
+}
+
+/** Tests a key before it is stored. Errors of the change itself come first, since a test may cost money. */
+async function testBeforeStoring(
+  deps: KeyDeps,
+  { user }: Principal,
+  input: KeyInput,
+  requestId: string,
+): Promise<{ edit: PoolEdit; result: KeyTestResult }> {
+  const { owner, provider } = input;
+  const edit = createStoreEdit(deps.keyring, input, await readStoredPool(deps, owner, provider.id));
+  const object = `key:${provider.id}/${edit.id}`;
+  await deps.database.withOwner(owner, (sql) =>
+    writeAuditEvent(sql, { owner, actor: owner, action: 'key.tested', object, requestId }),
+  );
+  const result = await deps.callProvider({ userId: user.id, provider, ...edit.content });
+  const fields = { user: user.id, provider: provider.id, key_id: edit.id, status: result.status };
+  deps.log.info({ event: 'key_tested', ...fields }, 'a key was tested before it is stored');
+  if (result.status === 'valid' || result.status === 'unverified') return { edit, result };
+  throw new AppError('key_test_failed', `${result.message} Nothing was stored.`, {
+    extra: { test: toKeyTested(provider.id, edit.id, result) },
+  });
+}
+
+function changedDuringTest(): AppError {
+  return new AppError('busy', 'The stored key was changed while this one was tested. Try again.', {
+    headers: { 'retry-after': '1' },
+  });
+}

@@ -1,0 +1,37 @@
+import type { Principal } from '../http/principal.ts';
+import { userOwner } from '../lib/owner.ts';
+import type { KeyDeps } from './deps.ts';
+import { getProvider } from './key-input.ts';
+import { readKeyView } from './key-view.ts';
+import { createUpdateEdit } from './pool-edit.ts';
+import { changePool } from './pool-writer.ts';
+import type { KeyView, UpdateKey } from './schema.ts';
+
+export interface KeyTarget {
+  /** Provider id. */
+  provider: string;
+  keyId: string;
+}
+
+/**
+ * Changes label, enabled state or expiry.
+ * @throws AppError `unknown_provider`, `key_not_found` (404), `key_undecryptable` (424) for a new expiry of
+ *   a key that does not decrypt; `busy`, `keycloak_unavailable`, `database_unavailable` (503).
+ */
+export async function updateKey(
+  deps: KeyDeps,
+  { user }: Principal,
+  { provider: providerId, keyId }: KeyTarget,
+  update: UpdateKey,
+  requestId: string,
+): Promise<KeyView> {
+  const provider = getProvider(deps.providers, providerId);
+  const owner = userOwner(user.id);
+  const change = { owner, ownerName: user.username, provider: provider.id, requestId };
+  const value = await changePool(deps, { ...change, action: 'key.updated' }, async (pool, write) => {
+    const edit = createUpdateEdit(deps.keyring, { owner, provider, id: keyId }, update, pool);
+    await write({ values: edit.values, keyIds: [keyId], status: { kind: 'end_cooldown' } });
+    return edit.value;
+  });
+  return readKeyView(deps.database, owner, provider, value);
+}
