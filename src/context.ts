@@ -82,7 +82,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
     onUserDeleted: async (userId) => {
       const requestId = `deletion-${randomId()}`;
       await runs.removeUser(userId);
-      await servers.removeOwner(userId, requestId, 'system:keycloak');
+      await servers.removeUser(userId, requestId, 'system:keycloak');
       await keys.removeOwner(userOwner(userId), requestId, 'system:keycloak');
     },
     log,

@@ -71,7 +71,7 @@ function createOwnerData(database: Database, log: Log): OwnerData {
     },
     async remove(owner, requestId, actor) {
       await deleteRunsOfOwner(database, owner);
-      await removal.removeOwner(getUserId(owner), requestId, actor);
+      await removal.removeUser(getUserId(owner), requestId, actor);
     },
   };
 }

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
-import { error, ok, type Finding } from './finding.ts';
+import { createError, createOk, type Finding } from './finding.ts';
 
 const Demo = z.object({
   users: z.array(
@@ -44,9 +44,9 @@ export async function checkDemoUsers(admin: KeycloakAdmin): Promise<Finding[]> {
     }),
   );
   const names = present.flat();
-  if (names.length === 0) return [ok(check, 'none')];
+  if (names.length === 0) return [createOk(check, 'none')];
   return [
-    error(
+    createError(
       check,
       `${names.join(', ')} can sign in with a public password`,
       `Users: delete ${names.join(', ')}`,

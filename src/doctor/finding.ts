@@ -7,16 +7,16 @@ export interface Finding {
   fix: string;
 }
 
-export function ok(check: string, detail: string): Finding {
+export function createOk(check: string, detail: string): Finding {
   return { level: 'ok', check, detail, fix: '' };
 }
 
 /** The app starts, but with less function or less safety. */
-export function warning(check: string, detail: string, fix: string): Finding {
+export function createWarning(check: string, detail: string, fix: string): Finding {
   return { level: 'warning', check, detail, fix };
 }
 
 /** The app refuses to start. */
-export function error(check: string, detail: string, fix: string): Finding {
+export function createError(check: string, detail: string, fix: string): Finding {
   return { level: 'error', check, detail, fix };
 }

@@ -1,6 +1,6 @@
 import type { UserProfileConfig } from '@keycloak/keycloak-admin-client/lib/defs/userProfileMetadata.js';
 import { TIERS } from '../config/tiers.ts';
-import { error, ok, warning, type Finding } from './finding.ts';
+import { createError, createOk, createWarning, type Finding } from './finding.ts';
 
 /** What a realm's user profile is used for. */
 export interface ProfileUse {
@@ -37,17 +37,21 @@ function checkTier(profile: UserProfileConfig, realm: string): Finding {
   const tier = findAttribute(profile, 'subscription_tier');
   if (tier === undefined) {
     return readPolicy(profile) === 'ENABLED'
-      ? error(check, 'subscription_tier is not declared, and users can write undeclared attributes', declare)
-      : warning(check, 'subscription_tier is not declared: no user can get a tier', declare);
+      ? createError(
+          check,
+          'subscription_tier is not declared, and users can write undeclared attributes',
+          declare,
+        )
+      : createWarning(check, 'subscription_tier is not declared: no user can get a tier', declare);
   }
   if (tier.permissions?.edit?.includes('user'))
-    return error(check, 'users can change their own tier', declare);
+    return createError(check, 'users can change their own tier', declare);
   if (!tier.permissions?.edit?.includes('admin'))
-    return warning(check, 'no admin can change a tier', declare);
+    return createWarning(check, 'no admin can change a tier', declare);
   const options = (tier.validations?.['options'] as { options?: string[] } | undefined)?.options;
   const missing = options === undefined ? [] : TIERS.filter((name) => !options.includes(name));
-  if (missing.length > 0) return warning(check, `cannot be ${missing.join(', ')}`, declare);
-  return ok(check, 'only admins can change it');
+  if (missing.length > 0) return createWarning(check, `cannot be ${missing.join(', ')}`, declare);
+  return createOk(check, 'only admins can change it');
 }
 
 function checkOrganizationAdmin(profile: UserProfileConfig, realm: string): Finding {
@@ -59,8 +63,8 @@ function checkOrganizationAdmin(profile: UserProfileConfig, realm: string): Find
       ? readPolicy(profile) === 'ENABLED'
       : attribute.permissions?.edit?.includes('user') === true;
   return isUserEditable
-    ? error(check, 'users can make themselves administrators of organizations', declare)
-    : ok(check, 'users cannot change it');
+    ? createError(check, 'users can make themselves administrators of organizations', declare)
+    : createOk(check, 'users cannot change it');
 }
 
 /** No user can see or edit a stored key, in any realm that can hold one. */
@@ -73,7 +77,7 @@ function checkKeysAreHidden(profile: UserProfileConfig, { realm, holdsKeys }: Pr
   );
   if (exposed.length > 0) {
     const names = exposed.map(({ name }) => name).join(', ');
-    return error(
+    return createError(
       check,
       `${names} can be seen or changed by users`,
       `${EDIT_PROFILE}: give ${names} view [admin] and edit [admin]`,
@@ -81,24 +85,24 @@ function checkKeysAreHidden(profile: UserProfileConfig, { realm, holdsKeys }: Pr
   }
   const policy = readPolicy(profile);
   if (holdsKeys && (policy === 'ENABLED' || policy === 'ADMIN_VIEW')) {
-    return error(
+    return createError(
       check,
       `the policy for unmanaged attributes is ${policy}`,
       `Realm settings > General: set "Unmanaged Attributes" to "Only administrators can write" (ADMIN_EDIT)`,
     );
   }
-  return ok(check, 'they are');
+  return createOk(check, 'they are');
 }
 
 function checkKeysCanBeStored(profile: UserProfileConfig, { realm, providers }: ProfileUse): Finding {
   const check = `keys can be stored in realm ${realm}`;
   if (readPolicy(profile) !== 'DISABLED')
-    return ok(check, `undeclared attributes are kept (${readPolicy(profile)})`);
+    return createOk(check, `undeclared attributes are kept (${readPolicy(profile)})`);
   const unusable = providers
     .map((provider) => `byok_${provider}`)
     .filter((name) => !canHoldKeys(findAttribute(profile, name)));
-  if (unusable.length === 0) return ok(check, 'every provider has its attribute');
-  return error(
+  if (unusable.length === 0) return createOk(check, 'every provider has its attribute');
+  return createError(
     check,
     `undeclared attributes are dropped without an error, and ${unusable.join(', ')} cannot hold keys`,
     `Realm settings > General: set "Unmanaged Attributes" to "Only administrators can write"; or declare each of them in the user profile, multivalued, view [admin], edit [admin], length at least ${MAX_ATTRIBUTE_LENGTH}`,

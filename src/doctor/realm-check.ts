@@ -1,9 +1,13 @@
 import { decodeJwt } from 'jose';
 import { z } from 'zod';
-import { createKeycloakAdmin, keycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
+import {
+  createKeycloakAdmin,
+  findKeycloakStatus,
+  type KeycloakAdmin,
+} from '../lib/keycloak/keycloak-admin.ts';
 import { PROVIDERS } from '../providers/index.ts';
 import { checkDemoUsers } from './demo-users.ts';
-import { error, ok, warning, type Finding } from './finding.ts';
+import { createError, createOk, createWarning, type Finding } from './finding.ts';
 import { checkProfile, type ProfileUse } from './profile-check.ts';
 import { checkVaultUsers } from './vault-check.ts';
 import { UnfitError } from '../lib/errors.ts';
@@ -111,7 +115,7 @@ async function checkSignIn({ mainAdmin, vaultAdmin }: RealmClients): Promise<Fin
       .call((client) => client.getAccessToken())
       .catch((cause: unknown) => {
         findings.push(
-          error(
+          createError(
             SIGN_IN_CHECK,
             `realm ${admin.realm} refuses the ${name.toLowerCase()} client (${readReason(cause)})`,
             `Check KEYCLOAK_${name}_CLIENT_ID and _SECRET, and that the client has "Service accounts roles" on`,
@@ -133,8 +137,8 @@ async function checkEvents(admin: KeycloakAdmin, use: { holdsKeys: boolean }): P
   const setting = 'Realm settings > Events > Admin events settings';
   const saved =
     events.adminEventsEnabled === true
-      ? ok(check, 'are saved')
-      : error(
+      ? createOk(check, 'are saved')
+      : createError(
           check,
           'are not saved: changes by an administrator would take effect late',
           `${setting}: turn "Save events" on`,
@@ -143,7 +147,7 @@ async function checkEvents(admin: KeycloakAdmin, use: { holdsKeys: boolean }): P
   return holdsCiphertext
     ? [
         saved,
-        warning(
+        createWarning(
           check,
           'include representations: encrypted keys are copied into the event table',
           `${setting}: turn "Include representation" off`,
@@ -174,11 +178,15 @@ async function checkRights(admin: KeycloakAdmin, kind: keyof typeof REQUIRED_ROL
   const setting = 'Clients > (the client) > Service accounts roles';
   const missing = needed.filter((role) => !roles.includes(role));
   if (missing.length > 0)
-    return error(check, `${missing.join(', ')} missing`, `${setting}: assign ${missing.join(', ')}`);
+    return createError(check, `${missing.join(', ')} missing`, `${setting}: assign ${missing.join(', ')}`);
   const extra = roles.filter((role) => !needed.includes(role) && !IMPLIED_ROLES.includes(role));
   return extra.length === 0
-    ? ok(check, needed.join(', '))
-    : warning(check, `more than needed: ${extra.join(', ')}`, `${setting}: unassign ${extra.join(', ')}`);
+    ? createOk(check, needed.join(', '))
+    : createWarning(
+        check,
+        `more than needed: ${extra.join(', ')}`,
+        `${setting}: unassign ${extra.join(', ')}`,
+      );
 }
 
 /** Turns an error status of Keycloak into a finding, so that the other checks still run. */
@@ -186,10 +194,10 @@ async function runCheck(check: string, run: () => Promise<Finding[]>): Promise<F
   try {
     return await run();
   } catch (cause) {
-    const status = keycloakStatus(cause);
+    const status = findKeycloakStatus(cause);
     if (status === undefined) throw cause;
     return [
-      error(
+      createError(
         check,
         `Keycloak answered the client with status ${status}`,
         'Give the service account the roles listed in keycloak/README.md',

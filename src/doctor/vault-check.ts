@@ -1,5 +1,5 @@
 import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
-import { error, ok, type Finding } from './finding.ts';
+import { createError, createOk, type Finding } from './finding.ts';
 
 const PAGE_SIZE = 100;
 
@@ -28,7 +28,7 @@ export async function checkVaultUsers(vault: KeycloakAdmin): Promise<Finding[]> 
     if (page.length < PAGE_SIZE) break;
   }
   if (enabled.length + withCredentials.length === 0)
-    return [ok(check, `${count} vault records, none can sign in`)];
+    return [createOk(check, `${count} vault records, none can sign in`)];
   return [
     ...toFindings(check, 'enabled', enabled, 'disable or delete'),
     ...toFindings(check, 'have credentials', withCredentials, 'delete the credentials of'),
@@ -37,7 +37,7 @@ export async function checkVaultUsers(vault: KeycloakAdmin): Promise<Finding[]> 
 
 function toFindings(check: string, problem: string, names: string[], action: string): Finding[] {
   if (names.length === 0) return [];
-  return [error(check, `${problem}: ${names.join(', ')}`, `Users: ${action} ${names.join(', ')}`)];
+  return [createError(check, `${problem}: ${names.join(', ')}`, `Users: ${action} ${names.join(', ')}`)];
 }
 
 function isServiceAccount(username: string): boolean {

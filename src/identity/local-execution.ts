@@ -1,5 +1,5 @@
 import { isAppError, keycloakUnavailable } from '../lib/errors.ts';
-import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
+import { findKeycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 
 /** Whether code can run on this installation's own machine, and for which users. */
 export interface LocalExecution {
@@ -33,7 +33,7 @@ async function hasRole(keycloakAdmin: KeycloakAdmin, id: string): Promise<boolea
     return roles.some(({ name }) => name === OPERATOR_ROLE);
   } catch (error) {
     if (isAppError(error)) throw error;
-    if (keycloakStatus(error) === 404) return false;
+    if (findKeycloakStatus(error) === 404) return false;
     throw keycloakUnavailable(error, 'Your roles cannot be read from Keycloak. Try again shortly.');
   }
 }

@@ -7,7 +7,7 @@ import type { KeyTestResult } from './call-provider.ts';
 import type { KeyDeps } from './deps.ts';
 import { assertKeyFormat, getProvider } from './key-input.ts';
 import { readKeyView, toKeyTested } from './key-view.ts';
-import { createStoreEdit, isSameContent, type KeyInput, type PoolEdit } from './pool-edit.ts';
+import { createAddEdit, isSameContent, type KeyInput, type PoolEdit } from './pool-edit.ts';
 import { changePool, readStoredPool } from './pool-writer.ts';
 import type { AddKey, KeyAdded } from './schema.ts';
 
@@ -31,7 +31,7 @@ export async function addKey(
   const change = { owner, ownerName: principal.user.username, provider: provider.id, requestId };
   const action = isReplacement ? 'key.replaced' : 'key.added';
   const value = await changePool(deps, { ...change, action }, async (pool, write) => {
-    const edit = createStoreEdit(deps.keyring, input, pool);
+    const edit = createAddEdit(deps.keyring, input, pool);
     if (tested && !isSameContent(tested.edit, edit)) throw changedDuringTest();
     const status = { kind: 'reset', testResult: tested?.result } as const;
     await write({ values: edit.values, keyIds: [edit.id], status });
@@ -73,7 +73,7 @@ async function testBeforeStoring(
   requestId: string,
 ): Promise<{ edit: PoolEdit; result: KeyTestResult }> {
   const { owner, provider } = input;
-  const edit = createStoreEdit(deps.keyring, input, await readStoredPool(deps, owner, provider.id));
+  const edit = createAddEdit(deps.keyring, input, await readStoredPool(deps, owner, provider.id));
   const object = `key:${provider.id}/${edit.id}`;
   await deps.database.withOwner(owner, (sql) =>
     writeAuditEvent(sql, { owner, actor: owner, action: 'key.tested', object, requestId }),

@@ -101,7 +101,7 @@ interface TestCallRequest {
 export function createCallProvider(deps: CallProviderDeps): CallProvider {
   const { dialer, loopGuard, upstreams, timeoutMs = TIMEOUT_MS } = deps;
   const limit = createRateLimit({
-    points: MAX_CALLS_PER_MINUTE,
+    maxUses: MAX_CALLS_PER_MINUTE,
     rejectionDetail: `At most ${MAX_CALLS_PER_MINUTE} key tests a minute. Wait, then test again.`,
   });
 

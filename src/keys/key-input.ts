@@ -38,7 +38,7 @@ export type CheckEndpoint = (
 
 export function createEndpointCheck({ dialer, upstreams }: EndpointCheckDeps): CheckEndpoint {
   const limit = createRateLimit({
-    points: MAX_CHECKS_PER_MINUTE,
+    maxUses: MAX_CHECKS_PER_MINUTE,
     rejectionDetail: `At most ${MAX_CHECKS_PER_MINUTE} endpoints are checked per minute. Try again later.`,
   });
   return async (userId, provider, endpoint) => {

@@ -54,7 +54,7 @@ const MAX_KEYS_PER_POOL = 10;
  * @throws AppError `key_not_found`, `duplicate_key`, `pool_full`, `key_too_long`, `key_undecryptable`,
  *   `validation_failed`.
  */
-export function createStoreEdit(keyring: Keyring, input: KeyInput, pool: StoredPool): PoolEdit {
+export function createAddEdit(keyring: Keyring, input: KeyInput, pool: StoredPool): PoolEdit {
   const { owner, provider, id } = input;
   const existing = input.isReplacement ? getStoredKey(pool, provider, id) : undefined;
   const content = existing === undefined ? toContent(input) : toReplacementContent(keyring, input, existing);

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { decodeJwt } from 'jose';
 import { z } from 'zod';
-import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
+import { findKeycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
 import type { Owner } from '../lib/owner.ts';
 
@@ -54,7 +54,7 @@ export async function watchUserUpdates(
 ): Promise<CollisionCheck> {
   const before = await readUpdates(keycloak, user.vaultId).catch((error: unknown) => {
     // For example, the client has no right to read events. Keys can still be stored; the doctor reports the right.
-    if (keycloakStatus(error) === undefined) throw error;
+    if (findKeycloakStatus(error) === undefined) throw error;
     return undefined;
   });
   const ownId = await findServiceAccountId(keycloak);

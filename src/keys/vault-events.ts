@@ -9,7 +9,7 @@ import { createKeycloakEventReader } from '../lib/keycloak/keycloak-event-reader
 import type { KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
 import type { PoolReader } from './pool-reader.ts';
-import { removeDeletedRecord } from './vault-index-store.ts';
+import { unlinkDeletedRecord } from './vault-index-store.ts';
 
 export interface VaultEventReaderDeps {
   /** The vault client, in the vault realm. */
@@ -30,7 +30,7 @@ export function createVaultEventReader({
   log,
 }: VaultEventReaderDeps): () => Promise<void> {
   async function handleDeletedRecord(recordId: string): Promise<void> {
-    const owner = await removeDeletedRecord(database, recordId);
+    const owner = await unlinkDeletedRecord(database, recordId);
     if (owner === undefined) return;
     log.warn({ event: 'vault_record_deleted', owner, vault_id: recordId }, 'a vault record was deleted');
   }

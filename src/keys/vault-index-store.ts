@@ -75,7 +75,7 @@ const RemovedRow = z.object({ owner: OwnerText.nullable() });
  * For a vault record that an administrator deleted in Keycloak: its owner has no keys any more.
  * @returns the owner of the record, if it had one.
  */
-export async function removeDeletedRecord(database: Database, recordId: string): Promise<Owner | undefined> {
+export async function unlinkDeletedRecord(database: Database, recordId: string): Promise<Owner | undefined> {
   return database.transaction(async (sql) => {
     const [row] = await sql.rows(RemovedRow, 'SELECT forget_vault_record($1) AS owner', [recordId]);
     const owner = row?.owner ?? undefined;

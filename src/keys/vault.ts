@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/userRepresentation.js';
 import { z } from 'zod';
 import { AppError, isAppError, keycloakUnavailable } from '../lib/errors.ts';
-import { keycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
+import { findKeycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import type { Log } from '../lib/log.ts';
 import { getUserId, type Owner } from '../lib/owner.ts';
 import { keysBusy } from './owner-lock.ts';
@@ -284,12 +284,12 @@ async function callKeycloak<T>(
 }
 
 function toVaultError(error: unknown): unknown {
-  return keycloakStatus(error) === undefined ? error : vaultUnavailable(error);
+  return findKeycloakStatus(error) === undefined ? error : vaultUnavailable(error);
 }
 
 /** The HTTP status of Keycloak's answer, also where the error is already an AppError. */
 function statusOf(error: unknown): number | undefined {
-  return keycloakStatus(isAppError(error) ? error.cause : error);
+  return findKeycloakStatus(isAppError(error) ? error.cause : error);
 }
 
 function vaultUnavailable(cause: unknown): AppError {

@@ -19,7 +19,7 @@ export interface RateLimitState {
 
 export interface RateLimitOptions {
   /** Uses per window. A window begins with the first use. */
-  points: number;
+  maxUses: number;
   /** In seconds; 60 by default. */
   windowS?: number;
   /** Detail of the 429 error. */
@@ -27,7 +27,11 @@ export interface RateLimitOptions {
 }
 
 /** A limit per user, counted in the memory of this process. */
-export function createRateLimit({ points, windowS = 60, rejectionDetail }: RateLimitOptions): RateLimit {
+export function createRateLimit({
+  maxUses: points,
+  windowS = 60,
+  rejectionDetail,
+}: RateLimitOptions): RateLimit {
   const limiter = new RateLimiterMemory({ points, duration: windowS });
   return {
     async consume(userId, onRejected) {

@@ -197,7 +197,7 @@ export interface Runner<Config = unknown> {
    */
   cleanUp(target: TargetServer<Config>, runId: string): Promise<'verified' | 'unverified'>;
   /** Releases what is cached for a server: connections and pre-started containers. Active runs continue. */
-  forget(serverId: string): Promise<void>;
+  release(serverId: string): Promise<void>;
   /** Releases everything. */
   close(): Promise<void>;
 }

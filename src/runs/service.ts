@@ -74,7 +74,7 @@ export function createRunService(deps: RunServiceDeps): RunService {
   const { historyDays, perInstance, ...limits } = settings;
   const closing = new AbortController();
   const startLimit = createRateLimit({
-    points: MAX_STARTS_PER_MINUTE,
+    maxUses: MAX_STARTS_PER_MINUTE,
     rejectionDetail: `At most ${MAX_STARTS_PER_MINUTE} starts of runs a minute. Wait, then start the run again.`,
   });
   const encryption = createRunEncryption(deps.keyring);

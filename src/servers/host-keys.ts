@@ -10,7 +10,7 @@ import type { RunnerAccess } from './runner-access.ts';
 import { getServer } from './server-reads.ts';
 import type { ServerChangeAuthor, ServerWriter } from './server-writer.ts';
 import { updateServer, type StoredServer } from './servers-store.ts';
-import { undecryptable } from './targets.ts';
+import { secretsUndecryptable } from './targets.ts';
 import { toServerView } from './views.ts';
 
 /** Confirmation of SSH host keys by the owners of servers. */
@@ -52,7 +52,7 @@ export function createHostKeyConfirmation({
         if (runner?.needsHostKey !== true) throw hasNoHostKey(subject);
         const binding = { owner: userOwner(author.userId), serverId: subject.id, hostKey: subject.hostKey };
         const config = await decryptConfig(keyring, runner, binding, subject.config);
-        if (config === undefined) throw undecryptable(subject.name);
+        if (config === undefined) throw secretsUndecryptable(subject.name);
         const hostKey = { type, fingerprint };
         if (matchesHostKey(subject.hostKey, hostKey)) return toServerView(subject, runner);
         const encrypted = encryptConfig(keyring, runner, { ...binding, hostKey }, config);

@@ -9,12 +9,12 @@ export interface ServerRemoval {
    * @returns the number of deleted servers.
    * @throws AppError `database_unavailable` (503).
    */
-  removeOwner(userId: string, requestId: string, actor: string): Promise<number>;
+  removeUser(userId: string, requestId: string, actor: string): Promise<number>;
 }
 
 export function createServerRemoval({ writer }: { writer: ServerWriter }): ServerRemoval {
   return {
-    removeOwner: (userId, requestId, actor) =>
+    removeUser: (userId, requestId, actor) =>
       writer.write({ userId, requestId, actor }, async ({ sql, servers, recordChange }) => {
         for (const { id } of servers) {
           await recordChange('server.deleted', id);

@@ -65,7 +65,7 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
   } = deps;
   const message = `At most ${MAX_TESTS_PER_MINUTE} tests of servers a minute. Wait, then test the server again.`;
   const listJumpServerIds = createListJumpServerIds(deps.runners);
-  const rateLimit = createRateLimit({ points: MAX_TESTS_PER_MINUTE, rejectionDetail: message });
+  const rateLimit = createRateLimit({ maxUses: MAX_TESTS_PER_MINUTE, rejectionDetail: message });
 
   /** Runs one test. It is aborted by the time limit, by the client's disconnection and by the end of the sign-in. */
   async function run(

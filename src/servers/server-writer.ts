@@ -52,7 +52,7 @@ export function createServerWriter({ database, runners, log }: ServerWriterDeps)
     for (const server of [...changed, ...listDependents(servers, id, listJumpServerIds)]) {
       runners
         .get(server.serverType)
-        ?.forget(server.id)
+        ?.release(server.id)
         .catch((error: unknown) => {
           log.warn(
             { err: error, server: server.id },

@@ -50,7 +50,7 @@ export function createTargetBuilder({ keyring, runners }: TargetBuilderDeps): Ta
     const runner = runners.get(server.serverType);
     const binding = { owner: userOwner(userId), serverId: server.id, hostKey: server.hostKey };
     const config = runner && (await decryptConfig(keyring, runner, binding, server.config));
-    if (runner === undefined || config === undefined) throw undecryptable(server.name);
+    if (runner === undefined || config === undefined) throw secretsUndecryptable(server.name);
     return buildTarget(depth, userId, servers, runner, { ...server, serverId: server.id, config });
   }
 
@@ -101,7 +101,7 @@ function getJumpServer(servers: readonly StoredServer[], id: string): StoredServ
 }
 
 /** 424: the same error for a wrong key, an altered ciphertext and another destination. */
-export function undecryptable(name: string): AppError {
+export function secretsUndecryptable(name: string): AppError {
   return new AppError(
     'key_undecryptable',
     `The stored secrets of “${name}” do not decrypt, or were stored for another address. Enter its connection_config again.`,

@@ -29,7 +29,7 @@ export function createProcessRunner(): Runner {
       await until(() => processesOf(runId).length === 0);
       return 'verified';
     },
-    forget: () => Promise.resolve(),
+    release: () => Promise.resolve(),
     close: () => Promise.resolve(),
   };
   return supervise(runner, { log: createLog('silent') });

@@ -46,7 +46,7 @@ export async function openServers(
         ...runner,
         forget(serverId: string) {
           forgotten.push(serverId);
-          return runner.forget(serverId);
+          return runner.release(serverId);
         },
       },
     ]),

@@ -9,7 +9,7 @@ import { StartError } from '../../lib/errors.ts';
  * @param existing folder of an earlier start. If it exists, its owner is used.
  * @returns undefined if this process does not run as root.
  */
-export function getUnprivilegedUser(existing: string): RunAs | undefined {
+export function findUnprivilegedUser(existing: string): RunAs | undefined {
   if (process.getuid?.() !== 0) return undefined;
   const current = statSync(existing, { throwIfNoEntry: false });
   if (current !== undefined && current.uid !== 0) return { uid: current.uid, gid: current.gid };

@@ -86,7 +86,7 @@ const WINDOW_S = 60;
 /** Limits for each user and process: 4 concurrent requests, 30 a minute. */
 function createSystemLimits(): SystemLimits {
   const perMinute = createRateLimit({
-    points: MAX_PER_MINUTE,
+    maxUses: MAX_PER_MINUTE,
     windowS: WINDOW_S,
     rejectionDetail: `The system pays for at most ${MAX_PER_MINUTE} requests a minute. Add your own key or try again later.`,
   });

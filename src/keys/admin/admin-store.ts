@@ -5,7 +5,7 @@ import type { Owner } from '../../lib/owner.ts';
 const CountRow = z.object({ count: z.coerce.number() });
 
 /** Deletes the status of all keys, and the record id, of an owner whose vault record is gone. */
-export async function deleteOwnerStatus(sql: Sql, owner: Owner): Promise<void> {
+export async function clearOwnerRows(sql: Sql, owner: Owner): Promise<void> {
   await sql.run('DELETE FROM provider_key_facts WHERE owner = $1', [owner]);
   await sql.run('UPDATE owners SET vault_id = NULL WHERE owner = $1', [owner]);
 }

@@ -4,7 +4,7 @@ import { randomId } from '../../lib/ids.ts';
 import { userOwner } from '../../lib/owner.ts';
 import { assertKeyFormat, createEndpointCheck } from '../key-input.ts';
 import { changePool, readStoredPool } from '../pool-writer.ts';
-import { createStoreEdit, type KeyInput } from '../pool-edit.ts';
+import { createAddEdit, type KeyInput } from '../pool-edit.ts';
 import { readAttributes } from '../vault.ts';
 import { assertCanary } from './canary.ts';
 import type { KeyAdminDeps } from './deps.ts';
@@ -143,14 +143,14 @@ function createKeyImporter(deps: KeyAdminDeps, dryRun: boolean) {
   };
 
   async function checkOnly(input: KeyInput): Promise<void> {
-    createStoreEdit(deps.keyring, input, await readStoredPool(deps, input.owner, input.provider.id));
+    createAddEdit(deps.keyring, input, await readStoredPool(deps, input.owner, input.provider.id));
   }
 
   async function store(input: KeyInput, ownerName: string): Promise<void> {
     const { owner, provider, id } = input;
     const pool = { owner, ownerName, provider: provider.id, actor: ACTOR, requestId };
     await changePool(deps, { ...pool, action: 'key.imported' }, async (stored, write) => {
-      await write({ values: createStoreEdit(deps.keyring, input, stored).values, keyIds: [id] });
+      await write({ values: createAddEdit(deps.keyring, input, stored).values, keyIds: [id] });
     });
   }
 }

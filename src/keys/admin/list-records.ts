@@ -1,6 +1,6 @@
 import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/userRepresentation.js';
 import { keycloakUnavailable } from '../../lib/errors.ts';
-import { keycloakStatus, type KeycloakAdmin } from '../../lib/keycloak/keycloak-admin.ts';
+import { findKeycloakStatus, type KeycloakAdmin } from '../../lib/keycloak/keycloak-admin.ts';
 import { parseOwner, userOwner, type Owner } from '../../lib/owner.ts';
 import { readAttributes, toVaultRecord, type VaultRecord } from '../vault.ts';
 
@@ -42,7 +42,7 @@ async function readPage(keycloak: KeycloakAdmin, first: number): Promise<UserRep
       client.users.find({ first, max: PAGE_SIZE, briefRepresentation: false }),
     );
   } catch (error) {
-    const status = keycloakStatus(error);
+    const status = findKeycloakStatus(error);
     if (status === undefined) throw error;
     const detail = `Keycloak answered ${status} to a request for the users of realm "${keycloak.realm}".`;
     throw keycloakUnavailable(error, detail);

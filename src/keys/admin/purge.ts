@@ -27,7 +27,7 @@ export interface PurgeOptions {
 }
 
 /** An owner with a vault record or other data who is no longer in the user realm. */
-interface Orphan {
+interface ListedOwner {
   owner: Owner;
   ownerName: string;
   keys: number;
@@ -36,7 +36,7 @@ interface Orphan {
 export interface PurgeReport {
   /** All owners that a vault record names, or that have other data. */
   owners: number;
-  orphans: readonly Orphan[];
+  orphans: readonly ListedOwner[];
   /** True when nothing was deleted because too many owners are missing. */
   isRefused: boolean;
   removed: readonly Owner[];
@@ -58,7 +58,7 @@ export async function purgeVault(deps: PurgeDeps, options: PurgeOptions): Promis
 }
 
 async function purge(deps: PurgeDeps, options: PurgeOptions): Promise<PurgeReport> {
-  const { owners, orphans } = await findOrphans(deps);
+  const { owners, orphans } = await findMissingOwners(deps);
   const isRefused = options.yes && !options.evenMost && areTooMany(orphans.length, owners);
   const report = { owners, orphans, isRefused };
   if (!options.yes || isRefused) return { ...report, removed: [], kept: [], failed: [] };
@@ -70,8 +70,8 @@ function areTooMany(orphans: number, owners: number): boolean {
   return orphans > owners / 2 || (orphans > 3 && orphans > owners / 10);
 }
 
-async function findOrphans(deps: PurgeDeps): Promise<Pick<PurgeReport, 'owners' | 'orphans'>> {
-  const orphans: Orphan[] = [];
+async function findMissingOwners(deps: PurgeDeps): Promise<Pick<PurgeReport, 'owners' | 'orphans'>> {
+  const orphans: ListedOwner[] = [];
   const owners = new Set<Owner>();
   for await (const { owner, ownerName, keys } of listOwners(deps)) {
     if (owners.has(owner)) continue;
@@ -82,7 +82,11 @@ async function findOrphans(deps: PurgeDeps): Promise<Pick<PurgeReport, 'owners' 
 }
 
 /** All owners with stored data, some of them twice. The vault comes first, since it holds names. */
-async function* listOwners({ vaultLocation, vaultKeycloak, ownerData }: PurgeDeps): AsyncGenerator<Orphan> {
+async function* listOwners({
+  vaultLocation,
+  vaultKeycloak,
+  ownerData,
+}: PurgeDeps): AsyncGenerator<ListedOwner> {
   if (!vaultLocation.recordIsUser) {
     for await (const { owner, ownerName, values } of listVaultRecords(vaultKeycloak, false)) {
       const keys = [...values.values()].reduce((sum, list) => sum + list.length, 0);
@@ -94,7 +98,7 @@ async function* listOwners({ vaultLocation, vaultKeycloak, ownerData }: PurgeDep
 
 async function removeAll(
   deps: PurgeDeps,
-  orphans: readonly Orphan[],
+  orphans: readonly ListedOwner[],
 ): Promise<Pick<PurgeReport, 'removed' | 'kept' | 'failed'>> {
   const removal = createOwnerRemoval({ ...deps, recordIsUser: deps.vaultLocation.recordIsUser });
   const requestId = `purge-${randomId()}`;

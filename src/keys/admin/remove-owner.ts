@@ -4,7 +4,7 @@ import type { Owner } from '../../lib/owner.ts';
 import type { OwnerLock } from '../owner-lock.ts';
 import { beginVaultWrite, endVaultWrite, readVaultIndex } from '../vault-index-store.ts';
 import type { Vault } from '../vault.ts';
-import { deleteOwnerStatus } from './admin-store.ts';
+import { clearOwnerRows } from './admin-store.ts';
 
 export interface OwnerRemovalDeps {
   lock: OwnerLock;
@@ -46,7 +46,7 @@ export function createOwnerRemoval({ lock, vault, recordIsUser }: OwnerRemovalDe
         if (recordIsUser && record !== undefined) return 'kept';
         if (record === undefined && vaultId === null) {
           // The record was deleted before the user: the status of its keys may still be stored.
-          await connection.withOwner(owner, (sql) => deleteOwnerStatus(sql, owner));
+          await connection.withOwner(owner, (sql) => clearOwnerRows(sql, owner));
           return 'absent';
         }
         const object = `vault:${record?.id ?? vaultId ?? 'none'}`;
@@ -62,7 +62,7 @@ export function createOwnerRemoval({ lock, vault, recordIsUser }: OwnerRemovalDe
           isGone = true;
         } finally {
           await connection.withOwner(owner, async (sql) => {
-            if (isGone) await deleteOwnerStatus(sql, owner);
+            if (isGone) await clearOwnerRows(sql, owner);
             else await audit(sql, 'vault.purge_unconfirmed');
             await endVaultWrite(sql, owner);
           });

@@ -59,7 +59,7 @@ export function createKeycloakAdmin(options: KeycloakAdminOptions): KeycloakAdmi
       try {
         return await work(client).catch((error: unknown) => {
           // Tokens become invalid early when Keycloak restarts or an administrator signs out the realm.
-          if (keycloakStatus(error) !== 401) throw error;
+          if (findKeycloakStatus(error) !== 401) throw error;
           tokens.invalidate();
           return work(client);
         });
@@ -144,12 +144,12 @@ async function requestToken(
 }
 
 /** The HTTP status of the admin client's error; undefined for other errors. */
-export function keycloakStatus(error: unknown): number | undefined {
+export function findKeycloakStatus(error: unknown): number | undefined {
   return error instanceof NetworkError ? error.response.status : undefined;
 }
 
 function isOutage(error: unknown): boolean {
   if (isAppError(error)) return false;
-  const status = keycloakStatus(error);
+  const status = findKeycloakStatus(error);
   return status === undefined || status >= 500 || status === 401 || status === 429;
 }

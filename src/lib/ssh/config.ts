@@ -8,7 +8,7 @@ import { SshError } from './ssh-error.ts';
 const NO_CONTROL_CHARACTERS = /^[^\p{Cc}\p{Cf}]+$/u;
 const HOST = /^(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?|\[?[0-9A-Fa-f:.]+\]?)$/;
 const MAX_SECRET_LENGTH = 4_096;
-const MAX_PRIVATE_KEY_LENGTH = 32_768;
+const MAX_PRIVATE_KEY_INPUT_LENGTH = 32_768;
 
 const secret = (maxLength: number) => z.string().min(1).max(maxLength).nullable().default(null);
 
@@ -23,7 +23,7 @@ export const sshConfig = z
       .regex(NO_CONTROL_CHARACTERS, 'A user name must not contain control characters.'),
     auth_method: z.enum(['password', 'key']),
     password: secret(MAX_SECRET_LENGTH),
-    private_key: secret(MAX_PRIVATE_KEY_LENGTH),
+    private_key: secret(MAX_PRIVATE_KEY_INPUT_LENGTH),
     passphrase: secret(MAX_SECRET_LENGTH),
     jump: z.string().min(1).max(64).nullable().default(null),
   })

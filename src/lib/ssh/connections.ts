@@ -45,7 +45,7 @@ export interface SshConnections {
   /** Opens an unshared connection and reports each stage. @throws SshError or the signal's reason. */
   connect(server: SshServer, signal: AbortSignal, onStage: SshStageListener): Promise<DedicatedSshConnection>;
   /** Closes the connections to and through a server; those in use close when their last channel ends. */
-  forget(serverId: string): void;
+  release(serverId: string): void;
   close(): void;
 }
 
@@ -119,7 +119,7 @@ export function createSshConnections(deps: { dialer: Pick<Dialer, 'connect'> }):
         throw error;
       }
     },
-    forget: (serverId) => pool.forget(serverId),
+    release: (serverId) => pool.forget(serverId),
     close: () => pool.close(),
   };
 }

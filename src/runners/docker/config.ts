@@ -57,13 +57,13 @@ export const dockerConfig = z
 export type DockerConfig = z.infer<typeof dockerConfig>;
 
 /** How to reach the engine. */
-export type EngineRoute =
+export type EngineConnection =
   | { kind: 'tls'; host: string; port: number; ca: string | null; client: { cert: string; key: string } }
   /** Through one of the owner's SSH servers. */
   | { kind: 'ssh'; serverId: string };
 
 /** @throws Error for a configuration that did not pass the schema. */
-export function toEngineRoute(config: DockerConfig): EngineRoute {
+export function toEngineConnection(config: DockerConfig): EngineConnection {
   const address = findAddress(config.host);
   if (address === undefined) return { kind: 'ssh', serverId: config.host };
   const { ca, client_cert: cert, client_key: key } = config;

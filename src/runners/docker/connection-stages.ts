@@ -5,7 +5,7 @@ import type { DedicatedSshConnection, SshConnections } from '../../lib/ssh/conne
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { TestStageName, TargetServer } from '../runner.ts';
 import type { TestStep } from '../test-stages.ts';
-import { toEngineRoute, type DockerConfig } from './config.ts';
+import { toEngineConnection, type DockerConfig } from './config.ts';
 import { createEngineWithConnector, createEngineConnector, type Engine } from './engine.ts';
 import { DockerError } from './errors.ts';
 
@@ -26,7 +26,7 @@ export function createTlsConnectionStages(
   target: TargetServer<DockerConfig>,
   deps: DockerConnectionDeps,
 ): ConnectionStages {
-  const route = toEngineRoute(target.config);
+  const route = toEngineConnection(target.config);
   if (route.kind !== 'tls') throw new Error('the engine is not reached by TLS');
   const { host, port, ca, client } = route;
   const secure = createTlsHandshake({ host, tls: { ca, client } });
@@ -95,7 +95,7 @@ export function createSshConnectionStages(
   target: TargetServer<DockerConfig>,
   deps: DockerConnectionDeps,
 ): ConnectionStages {
-  const route = toEngineRoute(target.config);
+  const route = toEngineConnection(target.config);
   const server = route.kind === 'ssh' ? target.jumpServers.get(route.serverId) : undefined;
   const engine = createEngineWithConnector(createEngineConnector(target, deps), { host: 'docker', port: 80 });
   let connection: DedicatedSshConnection | undefined;

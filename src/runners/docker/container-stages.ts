@@ -9,7 +9,7 @@ import type { Engine } from './engine.ts';
 import { DockerError } from './errors.ts';
 import { readDockerOutput } from './output.ts';
 import { readDockerExit } from './run.ts';
-import { writeScript, type ScriptMarker } from './script.ts';
+import { createScript, type ScriptMarker } from './script.ts';
 import { detachSession, openDockerSession, type DockerSession } from './session.ts';
 
 /** Test stages that need a container. */
@@ -30,7 +30,7 @@ export function createContainerStages(
 ): ContainerStages {
   const nonce = randomBytes(16).toString('hex');
   const runId = `test-${nonce}`;
-  const script = writeScript(
+  const script = createScript(
     createTestJob(runId, nonce),
     target.workspacePath,
     target.config.environment ?? {},

@@ -12,7 +12,7 @@ import { createGuardedAgent, createTlsConnector, type Connector } from '../../li
 import type { Dialer } from '../../lib/net/dialer.ts';
 import type { SshConnections } from '../../lib/ssh/connections.ts';
 import type { TargetServer } from '../runner.ts';
-import { toEngineRoute, type DockerConfig } from './config.ts';
+import { toEngineConnection, type DockerConfig } from './config.ts';
 import type { ContainerSpec } from './containers.ts';
 import { DockerError, EngineResponseError } from './errors.ts';
 
@@ -109,7 +109,7 @@ export type ListedContainer = z.infer<typeof listResponse>[number];
 
 /** Connects at the first call. @throws Error for an invalid client key or certificate. */
 export function createEngine(target: TargetServer<DockerConfig>, deps: EngineDeps): Engine {
-  const route = toEngineRoute(target.config);
+  const route = toEngineConnection(target.config);
   const connect = createEngineConnector(target, deps);
   const authority = route.kind === 'tls' ? route : { host: 'docker', port: 443 };
   return createEngineWithConnector(connect, authority);
@@ -122,7 +122,7 @@ export function createEngineConnector(
   target: TargetServer<DockerConfig>,
   { dialer, ssh }: EngineDeps,
 ): Connector {
-  const route = toEngineRoute(target.config);
+  const route = toEngineConnection(target.config);
   if (route.kind === 'tls') {
     const { host, port, ca, client } = route;
     return createTlsConnector(dialer, { host, port, tls: { ca, client } });

@@ -1,7 +1,7 @@
 import { randomId } from '../../lib/ids.ts';
 import type { Log } from '../../lib/log.ts';
 import { removeContainer, removeRunContainers, removeStaleContainers } from './cleanup.ts';
-import { dockerConfig, toEngineRoute, type DockerConfig } from './config.ts';
+import { dockerConfig, toEngineConnection, type DockerConfig } from './config.ts';
 import { containerName } from './containers.ts';
 import { createEngine } from './engine.ts';
 import { createEnginePool } from './engine-pool.ts';
@@ -93,7 +93,7 @@ export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig>
       ...(environment !== null && { image, volumes }),
     }),
     jumpServerIds(config) {
-      const route = toEngineRoute(config);
+      const route = toEngineConnection(config);
       return route.kind === 'ssh' ? [route.serverId] : [];
     },
     unenforceableLimits: () => [],
@@ -108,7 +108,7 @@ export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig>
         engine.close();
       }
     },
-    forget: (serverId) => enginePool.forget(serverId),
+    release: (serverId) => enginePool.forget(serverId),
     close: () => enginePool.close(),
   };
 }

@@ -7,7 +7,7 @@ import { toDockerExit, exitWithoutCode, type ContainerEnd, type DockerExit } fro
 import { explainDockerError } from './errors.ts';
 import { monitorEngine } from './heartbeat.ts';
 import { readDockerOutput } from './output.ts';
-import { writeRemovalScript, writeScript, type ScriptMarker } from './script.ts';
+import { createRemovalScript, createScript, type ScriptMarker } from './script.ts';
 import { detachSession, type DockerSession } from './session.ts';
 
 export interface DockerRunDeps {
@@ -62,7 +62,7 @@ async function* runInSession(
 ): AsyncGenerator<RunEvent, void> {
   const { engine, target } = deps;
   const workdir = job.workdir ?? target.workspacePath;
-  const script = writeScript(job, workdir, target.config.environment ?? {});
+  const script = createScript(job, workdir, target.config.environment ?? {});
   const markers = new Set<ScriptMarker>();
   let cleanup: Promise<Cleanup> | undefined;
   const removeOnce = () => (cleanup ??= removeContainerAndFiles(deps, session, job, markers));
@@ -155,7 +155,7 @@ async function removeJobFiles(deps: DockerRunDeps, job: Job, workdir: string): P
   const signal = AbortSignal.timeout(FILE_REMOVAL_TIMEOUT_MS);
   const session = await deps.openCleanupSession(job.runId, signal);
   try {
-    const script = writeRemovalScript(job, workdir);
+    const script = createRemovalScript(job, workdir);
     const onTimeout = () => session.stream.destroy(new Error('too slow'));
     signal.addEventListener('abort', onTimeout, { once: true });
     session.stream.write(script.text);

@@ -50,7 +50,7 @@ const CHUNK_BYTES = 16 * 1024;
  * process from signals. When the program ends, the shell ends, and with it everything else in the container.
  * @param environment of the server. The job's own variables take precedence.
  */
-export function writeScript(
+export function createScript(
   job: Job,
   workdir: string | null,
   environment: Readonly<Record<string, string>>,
@@ -86,7 +86,7 @@ export function writeScript(
 }
 
 /** Writes a script that removes a job's files, for a job that was killed before it could do so. */
-export function writeRemovalScript(job: Job, workdir: string): Script {
+export function createRemovalScript(job: Job, workdir: string): Script {
   const paths = [...job.files, toProgram(job, workdir).file].map(({ path }) => path);
   const folders = [...new Set(paths.flatMap(parentFolders))].sort().reverse();
   const script = [
@@ -96,7 +96,7 @@ export function writeRemovalScript(job: Job, workdir: string): Script {
     'true',
   ].join('\n');
   const removal = { program: { command: script }, stdin: null, files: [], env: {}, workdir: null };
-  return writeScript({ ...removal, runId: job.runId }, null, {});
+  return createScript({ ...removal, runId: job.runId }, null, {});
 }
 
 export function parseScriptMarker(text: string): ScriptMarker | undefined {

@@ -2,7 +2,7 @@ import { findTlsErrorReason } from '../../lib/net/guarded-agent.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { ServerTestResult, TargetServer, TestStageName } from '../runner.ts';
 import { runTestSteps, toSshOutcome, type TestOutcome, type TestStep } from '../test-stages.ts';
-import { toEngineRoute, type DockerConfig } from './config.ts';
+import { toEngineConnection, type DockerConfig } from './config.ts';
 import type { Engine } from './engine.ts';
 import { DockerError, explainDockerError, findDockerError } from './errors.ts';
 import { createContainerStages } from './container-stages.ts';
@@ -30,7 +30,7 @@ export async function testEngine(
   signal: AbortSignal,
 ): Promise<ServerTestResult> {
   signal.throwIfAborted();
-  const isTls = toEngineRoute(target.config).kind === 'tls';
+  const isTls = toEngineConnection(target.config).kind === 'tls';
   const connection = isTls
     ? createTlsConnectionStages(target, deps)
     : createSshConnectionStages(target, deps);

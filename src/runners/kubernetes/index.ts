@@ -77,7 +77,7 @@ export function createKubernetesRunner(deps: KubernetesRunnerDeps): Runner<Kuber
         throw error;
       });
     },
-    forget(serverId) {
+    release(serverId) {
       lastCleanupMs.delete(serverId);
       return Promise.resolve();
     },

@@ -90,7 +90,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
       const removed = await getControlGroups().removeByRunId(runId);
       return ended && removed ? 'verified' : 'unverified';
     },
-    forget: () => Promise.resolve(),
+    release: () => Promise.resolve(),
     close: () => Promise.resolve(),
   };
 }

@@ -31,8 +31,8 @@ export function createSshRunner(deps: { connections: SshConnections }): Runner<S
     run: (target, job, _limits, signal) =>
       runSshJob({ start: startOn(target), cleanUp: (runId) => cleanUp(target, runId) }, target, job, signal),
     cleanUp,
-    forget(serverId) {
-      connections.forget(serverId);
+    release(serverId) {
+      connections.release(serverId);
       return Promise.resolve();
     },
     close() {

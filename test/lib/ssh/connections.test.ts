@@ -286,7 +286,7 @@ describeOn('ssh', 'SSH connections', () => {
       const { connections, dials } = openConnections();
       const server = serverAt(plain);
       const stream = await openCat(connections, server);
-      connections.forget(server.serverId);
+      connections.release(server.serverId);
       expect(await output(connections, server, 'echo new')).toBe('new\n');
       expect(dials()).toBe(2);
       stream.write('still there');

@@ -32,7 +32,7 @@ function describeSharing({ test, run, start, runner, subject }: ContractHarness)
     test('an active run continues when forget is called for its server', async () => {
       const started = start({ program: { command: 'echo ready; sleep 1; echo done' } });
       await started.readUntil('ready');
-      await runner().forget(subject.target().serverId);
+      await runner().release(subject.target().serverId);
       const { stdout, exit } = await started.readToEnd();
       expect(stdout.toString()).toBe('ready\ndone\n');
       expect(exit).toEqual(exitedWith(0));

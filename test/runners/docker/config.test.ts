@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { createDockerRunner } from '../../../src/runners/docker/index.ts';
-import { dockerConfig, toEngineRoute } from '../../../src/runners/docker/config.ts';
+import { dockerConfig, toEngineConnection } from '../../../src/runners/docker/config.ts';
 import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import { createLog } from '../../../src/lib/log.ts';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
@@ -24,15 +24,15 @@ const volumeIssue = (source: string, target = '/data') =>
 
 describe('dockerConfig', () => {
   it('accepts tcp:// with client certificates, or the id of an SSH server', () => {
-    expect(toEngineRoute(dockerConfig.parse(TLS))).toMatchObject({
+    expect(toEngineConnection(dockerConfig.parse(TLS))).toMatchObject({
       kind: 'tls',
       host: 'engine.test',
       port: 2376,
     });
-    expect(toEngineRoute(dockerConfig.parse({ ...TLS, host: 'tcp://[::1]:2376' }))).toMatchObject({
+    expect(toEngineConnection(dockerConfig.parse({ ...TLS, host: 'tcp://[::1]:2376' }))).toMatchObject({
       host: '[::1]',
     });
-    expect(toEngineRoute(dockerConfig.parse(SERVER))).toEqual({ kind: 'ssh', serverId: 'srv_1' });
+    expect(toEngineConnection(dockerConfig.parse(SERVER))).toEqual({ kind: 'ssh', serverId: 'srv_1' });
   });
 
   it('refuses every other way to an engine, and every way without encryption', () => {

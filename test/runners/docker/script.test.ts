@@ -1,6 +1,6 @@
 import { expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { writeScript } from '../../../src/runners/docker/script.ts';
+import { createScript } from '../../../src/runners/docker/script.ts';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
 import { createConfig, createJob, openRunner, runToExit, createTarget } from './test-engine.ts';
 
@@ -74,7 +74,7 @@ describeOn('docker', 'the script of a job', () => {
   it('runs nothing of a truncated script', async () => {
     const runner = openRunner();
     const target = createTarget(createConfig(host, { image: host.smallImage }));
-    const { text } = writeScript(createJob('echo ran'), null, {});
+    const { text } = createScript(createJob('echo ran'), null, {});
     const body = text.subarray(text.indexOf('\n') + 1).toString();
     for (const part of [0.3, 0.9, 0.99]) {
       const cut = body.slice(0, Math.floor(body.length * part));

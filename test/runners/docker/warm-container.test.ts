@@ -89,7 +89,7 @@ describeOn('docker', 'the pre-started container', () => {
     const target = createTarget(config);
     await runToExit(runner, target, createJob('true'));
     await waitForWarm(target.serverId);
-    await runner.forget(target.serverId);
+    await runner.release(target.serverId);
     expect(await all(target.serverId)).toEqual([]);
     await runToExit(runner, { ...target, version: 2 }, createJob('true'));
     await waitForWarm(target.serverId);

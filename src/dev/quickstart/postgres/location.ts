@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { chownSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { RunAs } from '../child.ts';
-import { canEnter, getUnprivilegedUser } from '../unprivileged.ts';
+import { canEnter, findUnprivilegedUser } from '../unprivileged.ts';
 
 export interface PostgresLocation {
   /** Unix user that Postgres runs as; undefined: the user of this process. */
@@ -25,7 +25,7 @@ export function preparePostgresLocation(dataDir: string): PostgresLocation {
   const defaultFolder = path.join(dataDir, 'postgres');
   const locationFile = path.join(dataDir, 'postgres-location');
   const storedFolder = existsSync(locationFile) ? readFileSync(locationFile, 'utf8').trim() : undefined;
-  const runAs = getUnprivilegedUser(storedFolder ?? defaultFolder);
+  const runAs = findUnprivilegedUser(storedFolder ?? defaultFolder);
   let folder = storedFolder ?? defaultFolder;
   if (storedFolder === undefined && !canEnter(dataDir, runAs)) {
     folder = path.join(SHARED_FOLDER, randomUUID());
