@@ -1,5 +1,7 @@
 -- Rows of servers name their owner like the rows of all other tables. The column is computed while only users own
--- servers; `DROP EXPRESSION` makes it an ordinary one when organizations do.
+-- servers; `DROP EXPRESSION` makes it an ordinary one when organizations do. Then these must change too:
+-- `user_id NOT NULL`, the unique index `user_execution_servers_default (user_id)`, and the check
+-- `runs.owner ~ '^user:'`.
 ALTER TABLE user_execution_servers
   ADD COLUMN owner text NOT NULL GENERATED ALWAYS AS ('user:' || user_id) STORED;
 CREATE INDEX user_execution_servers_owner ON user_execution_servers (owner, created_at, id);

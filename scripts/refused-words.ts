@@ -82,7 +82,9 @@ export const refusedWords: Rule.RuleModule = {
         if (/\s/.test(value.raw)) check(value.cooked ?? value.raw, 'text', loc);
       },
       ':matches(ExportNamedDeclaration, ExportDefaultDeclaration) > * > Identifier.id': checkName,
-      'ExportNamedDeclaration > VariableDeclaration > VariableDeclarator Identifier': checkName,
+      'ExportNamedDeclaration > VariableDeclaration > VariableDeclarator > Identifier.id': checkName,
+      'ExportNamedDeclaration > VariableDeclaration > VariableDeclarator > ObjectPattern.id Identifier':
+        checkName,
       ':matches(ExportSpecifier, ExportAllDeclaration) > Identifier.exported': checkName,
     };
   },

@@ -16,24 +16,27 @@ const VIOLATIONS: Record<string, Record<string, string>> = {
   'no-circular': { 'src/lib/a.ts': "import './b.ts';", 'src/lib/b.ts': "import './a.ts';" },
   'no-unresolvable': { 'src/lib/a.ts': "import './nowhere.ts';" },
   'lib-is-leaf': { 'src/lib/a.ts': "import '../config/tiers.ts';", 'src/config/tiers.ts': '' },
-  'provider-knows-its-contract': { 'src/providers/a.ts': "import './b.ts';", 'src/providers/b.ts': '' },
+  'provider-imports-contract-only': { 'src/providers/a.ts': "import './b.ts';", 'src/providers/b.ts': '' },
   'provider-has-no-framework': { 'src/providers/a.ts': "import 'express';" },
-  'runner-knows-its-contract': {
+  'runner-imports-contract-only': {
     'src/runners/ssh/index.ts': "import '../docker/index.ts';",
     'src/runners/docker/index.ts': '',
   },
   'heavy-clients-are-loaded-on-use': {
     'src/runners/kubernetes/index.ts': "import '@kubernetes/client-node';",
   },
-  'server-clients-stay-in-their-place': { 'src/servers/a.ts': "import 'ssh2';" },
+  'server-clients-in-runners-only': { 'src/servers/a.ts': "import 'ssh2';" },
   'http-imports-no-feature': { 'src/http/a.ts': "import '../keys/service.ts';", 'src/keys/service.ts': '' },
-  'features-meet-in-services': { 'src/gateway/a.ts': "import '../keys/vault.ts';", 'src/keys/vault.ts': '' },
-  'features-look-down': { 'src/keys/a.ts': "import '../context.ts';", 'src/context.ts': '' },
+  'features-import-services-only': {
+    'src/gateway/a.ts': "import '../keys/vault.ts';",
+    'src/keys/vault.ts': '',
+  },
+  'features-import-no-entry-point': { 'src/keys/a.ts': "import '../context.ts';", 'src/context.ts': '' },
   'store-belongs-to-its-feature': {
     'src/context.ts': "import './keys/a-store.ts';",
     'src/keys/a-store.ts': '',
   },
-  'demo-upstream-stands-alone': {
+  'demo-upstream-imports-lib-only': {
     'src/dev/demo-upstream/a.ts': "import '../../config/tiers.ts';",
     'src/config/tiers.ts': '',
   },

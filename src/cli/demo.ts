@@ -37,7 +37,7 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   };
   print(`Signed in as "${options.username}" through Keycloak.\n`);
   await call('Who am I?', 'GET', '/api/v1/me');
-  await call('Which key would answer?', 'GET', '/api/v1/byok/route?model=demo');
+  await call('Which key would serve a request?', 'GET', '/api/v1/byok/route?model=demo');
   const before = await chat('Chat. Who pays?', false);
   const added = await call('Add a key.', 'POST', '/api/v1/byok/keys/add', {
     provider: 'demo',
@@ -46,7 +46,7 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   });
   const { key } = AddKeyResponse.parse(JSON.parse(added.text));
   try {
-    await call('Which key would answer now?', 'GET', '/api/v1/byok/route?model=demo');
+    await call('Which key would serve a request now?', 'GET', '/api/v1/byok/route?model=demo');
     for (const stream of [false, true]) {
       const payer = await chat(stream ? 'The same, streamed.' : 'Chat again. Who pays now?', stream);
       // If the user already had keys, requests rotate over all of them. Otherwise the new key must pay.
@@ -89,7 +89,7 @@ function createCaller({ appUrl, cookieName, session, dispatcher, print }: DemoOp
       if (value !== null) print(`${name}: ${value}`);
     }
     print(`${abbreviate(text)}\n`);
-    if (!response.ok) throw new Error(`${method} ${path} answered ${response.status}`);
+    if (!response.ok) throw new Error(`${method} ${path} responded with status ${response.status}`);
     return { text, headers: response.headers };
   };
 }

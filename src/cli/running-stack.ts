@@ -1,6 +1,7 @@
 import type { Environment } from '../config/config.ts';
 import { resolveDataDir } from '../dev/quickstart/data-dir.ts';
 import { toLoopbackUrl } from '../dev/quickstart/ports.ts';
+import { isProcessRunning } from '../dev/quickstart/processes.ts';
 import { createSecrets } from '../dev/quickstart/secrets.ts';
 import { getStackFile, hasStackFile, type StackFile } from '../dev/quickstart/stack-file.ts';
 import { overrideSettings, readSetting } from './settings.ts';
@@ -43,7 +44,7 @@ function assertSameInstallation(
 ): void {
   const { app, keycloak, postgres } = stack.pids;
   const servers = [keycloak, postgres].filter((pid) => pid !== null);
-  if (![...(servers.length > 0 ? servers : [app])].every(isAlive)) {
+  if (![...(servers.length > 0 ? servers : [app])].every((pid) => isProcessRunning(pid))) {
     throw new StartError(
       `The servers of ${dataDir}/stack.json are not running. Start them with \`npm start\`, or configure ` +
         'DATABASE_URL and KEYCLOAK_URL.',
@@ -59,14 +60,5 @@ function assertSameInstallation(
       `${name} is configured, but the servers running from ${dataDir} use another one. Configure both ` +
         'DATABASE_URL and KEYCLOAK_URL, or neither.',
     );
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    // The process exists and belongs to another user.
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }

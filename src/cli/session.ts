@@ -13,7 +13,7 @@ export interface DemoSession {
   appUrl: string;
   cookieName: string;
   session: string;
-  /** For requests with that session. */
+  /** Agent for requests that send the session cookie. */
   dispatcher: Dispatcher;
 }
 

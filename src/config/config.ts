@@ -9,7 +9,7 @@ export type Mode = 'local' | 'deployed';
 type SettingName = keyof typeof SETTINGS;
 type SettingValues = { [Name in SettingName]: z.output<(typeof SETTINGS)[Name]['schema']> | undefined };
 
-/** The environment variables, passed in by the two files that may read them. */
+/** The environment variables, passed in by cli/main.ts. */
 export type Environment = Record<string, string | undefined>;
 
 export interface ReadConfigOptions {

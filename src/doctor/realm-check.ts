@@ -199,7 +199,7 @@ async function runCheck(check: string, run: () => Promise<Finding[]>): Promise<F
     return [
       createError(
         check,
-        `Keycloak answered the client with status ${status}`,
+        `Keycloak responded to the client with status ${status}`,
         'Give the service account the roles listed in keycloak/README.md',
       ),
     ];

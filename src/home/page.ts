@@ -4,7 +4,7 @@ export type HomeState =
       kind: 'signed_in';
       user: { username: string; tier: string };
       /** Sentence that names the key which would serve a chat request now. */
-      answeredBy: string;
+      routeSentence: string;
     }
   | { kind: 'failed'; error: { detail: string } };
 
@@ -48,7 +48,7 @@ function renderContent({ state, ...view }: HomeView): string {
 <dt>Signed in as</dt><dd>${escapeHtml(state.user.username)}</dd>
 <dt>Tier</dt><dd>${escapeHtml(state.user.tier)}</dd>
 </dl>
-<p>${escapeHtml(state.answeredBy)}</p>
+<p>${escapeHtml(state.routeSentence)}</p>
 <h2 id="add">Add a key</h2>
 <p>${escapeHtml(exampleHint(view))}</p>
 <pre tabindex="0" role="region" aria-labelledby="add"><code>${escapeHtml(exampleCommand(view, state.user.username))}</code></pre>

@@ -39,7 +39,7 @@ export function homeRoutes(deps: HomeDeps): Route[] {
   async function readState(request: Request, response: Response, log: Log): Promise<HomeState> {
     try {
       const { user } = await deps.authenticate(request, response);
-      return { kind: 'signed_in', user, answeredBy: await deps.explainRoute(user) };
+      return { kind: 'signed_in', user, routeSentence: await deps.explainRoute(user) };
     } catch (error) {
       if (isAppError(error, 'unauthenticated')) return { kind: 'signed_out' };
       if (!isAppError(error)) throw error;

@@ -3,7 +3,7 @@ import type { Response } from 'express';
 
 export interface SseWriter extends Disposable {
   /**
-   * Writes complete events, with backpressure while the client reads slowly.
+   * Writes complete events, with back pressure while the client reads slowly.
    * @throws AbortError when `signal` aborts meanwhile, or when the client reads nothing for `idleTimeoutMs`, after
    *   which the connection is closed.
    */

@@ -2,7 +2,7 @@ import type { Database } from '../lib/postgres/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { NotificationListener } from '../lib/postgres/notification-listener.ts';
-import type { Owner } from '../lib/owner.ts';
+import { getUserId, parseOwner, type Owner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
 import { keyStatusName, listKeyStatuses, INITIAL_KEY_STATUS, type KeyStatus } from './key-status-store.ts';
 import { readVaultIndex, writeVaultId } from './vault-index-store.ts';
@@ -77,8 +77,9 @@ export function createPoolReader(deps: PoolReaderDeps): PoolReader {
   }
 
   const cache = createPoolCache({ read, isListening: () => notifications.isListening() });
-  notifications.onNotification((owner) => {
-    cache.invalidate(owner as Owner);
+  notifications.onNotification((payload) => {
+    const parsed = parseOwner(payload);
+    if (parsed !== undefined) cache.invalidate(parsed.owner);
   });
   notifications.onGap(() => {
     cache.clear();
@@ -122,18 +123,21 @@ function toOwnedKeys(
   return { keys, unreadableProviders };
 }
 
-/** Also when another, empty record has its user name: that is no order to delete the keys. */
+/**
+ * True also when only an empty record with the owner's user name is found: that does not mean that the keys were
+ * deleted.
+ */
 function isRecordMissing(record: VaultRecord | undefined, knownId: string | null): boolean {
   if (knownId === null) return false;
   return record === undefined || (record.id !== knownId && record.values.size === 0);
 }
 
 /**
- * Not "no keys": the system default would silently pay for an owner whose record was lost, or is searched in the wrong
- * realm. Only Keycloak's event shows that an administrator deleted it.
+ * An error, not an empty pool: with an empty pool the system default would silently pay for an owner whose record was
+ * lost, or is searched in the wrong realm. Only Keycloak's event shows that an administrator deleted it.
  */
 function recordMissing(owner: Owner, vaultId: string | null, log: Log): AppError {
-  const user = owner.slice(owner.indexOf(':') + 1);
+  const user = getUserId(owner);
   const fields = { event: 'key_undecryptable', user, provider: null, key_id: null, vault_id: vaultId };
   log.warn(fields, 'a known vault record was not found');
   return new AppError(

@@ -154,7 +154,7 @@ async function writeOnce(
         await endVaultWrite(sql, owner);
       })
       .finally(() => {
-        // After the answer, requests to this process read the new keys at once.
+        // After the response, requests to this process read the new keys at once.
         reader?.invalidate(owner);
       });
   }

@@ -60,9 +60,11 @@ export async function testKeys(
     if (outcome.status === 'rejected') throw outcome.reason;
     return outcome.value;
   });
-  const worst = WORST_FIRST.flatMap((status) => results.filter((result) => result.status === status))[0];
-  if (worst === undefined) throw new Error('no test has a status');
-  return { ...worst, results };
+  const worstResult = WORST_FIRST.flatMap((status) =>
+    results.filter((result) => result.status === status),
+  )[0];
+  if (worstResult === undefined) throw new Error('no test has a status');
+  return { ...worstResult, results };
 }
 
 async function testStoredKey(

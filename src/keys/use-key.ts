@@ -51,8 +51,8 @@ export async function isKeyStored(
 }
 
 /**
- * Upstream answered 401: starts a cooldown of 1, 5, 30, then 60 minutes. Other processes are notified; the cache of this
- * one is invalidated as soon as the status is written.
+ * The upstream responded with status 401: starts a cooldown of 1, 5, 30, then 60 minutes. Other processes are notified;
+ * the cache of this one is invalidated as soon as the status is written.
  */
 export async function recordRefusal(
   { database, reader }: KeyDeps,

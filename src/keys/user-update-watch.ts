@@ -63,7 +63,9 @@ export async function watchUserUpdates(
   const known = new Set(before?.map((update) => update.id));
   const fields = { owner: user.owner, vault_id: user.vaultId };
 
-  /** Concurrent updates by others. Undefined when even our own is missing: then the events show nothing. */
+  /**
+   * Concurrent updates by others. Undefined when our own update has no event either: the events are then incomplete.
+   */
   async function findOtherUpdates(): Promise<UserUpdate[] | undefined> {
     const fresh = (await readUpdates(keycloak, user.vaultId)).filter((update) => !known.has(update.id));
     const others = fresh.filter((update) => updaterOf(update) !== ownId);

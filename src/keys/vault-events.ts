@@ -37,7 +37,7 @@ export function createVaultEventReader({
 
   return createKeycloakEventReader<AdminEvent>({
     database,
-    // With one realm for users and keys, another reader of the same events has a cursor of its own.
+    // With one realm, the identity feature reads the same events with another cursor.
     cursorName: `${keycloak.realm} vault`,
     fetchPage: createAdminEventFetcher(keycloak, ['USER']),
     async handle(events) {

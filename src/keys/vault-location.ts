@@ -21,7 +21,7 @@ const HasRecordsRow = z.object({ has_records: z.boolean() });
 export async function assertVaultLocation(database: Database, configured: VaultLocation): Promise<void> {
   const values = [configured.realm, configured.recordIsUser];
   await database.transaction(async (sql) => {
-    // Of processes that start at the same time, all but one wait here and then read the row of that one.
+    // Concurrent starts wait here for the first one and then read its row.
     await sql.run(
       'INSERT INTO vault_place (realm, record_is_user) VALUES ($1, $2) ON CONFLICT (only_row) DO NOTHING',
       values,

@@ -138,7 +138,8 @@ function createRecordFinder(keycloak: KeycloakCaller, recordIsUser: boolean, log
     if (user === undefined) return undefined;
     const record = toVaultRecord(user);
     if (recordIsUser || readAttributes(user)['owner']?.[0] === owner) return record;
-    // Not "no keys": the system default must not pay for an owner whose record was tampered with.
+    // An error, not an empty pool: with an empty pool the system default would silently pay for an owner whose record
+    // was tampered with.
     const fields = { event: 'key_undecryptable', user: getUserId(owner), provider: null, key_id: null };
     log.warn({ ...fields, vault_id: record.id }, 'a vault record does not name its owner');
     const detail = 'Your stored keys cannot be used. Ask an administrator to check them.';

@@ -48,8 +48,8 @@ export function exceedsJsonLimits({ depth, parts }: JsonSize): boolean {
 /** Counts the members of a parsed value and of all values in it. */
 export function countMembers(value: unknown): number {
   if (typeof value !== 'object' || value === null) return 0;
-  const own = Array.isArray(value) ? 0 : Object.keys(value).length;
-  return Object.values(value).reduce((sum: number, each) => sum + countMembers(each), own);
+  const ownCount = Array.isArray(value) ? 0 : Object.keys(value).length;
+  return Object.values(value).reduce((sum: number, each) => sum + countMembers(each), ownCount);
 }
 
 /** Uses `indexOf`, because strings such as images are long. @returns the end of the text for an unclosed string. */

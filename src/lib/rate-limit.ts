@@ -27,12 +27,8 @@ export interface RateLimitOptions {
 }
 
 /** A limit per user, counted in the memory of this process. */
-export function createRateLimit({
-  maxUses: points,
-  windowS = 60,
-  rejectionDetail,
-}: RateLimitOptions): RateLimit {
-  const limiter = new RateLimiterMemory({ points, duration: windowS });
+export function createRateLimit({ maxUses, windowS = 60, rejectionDetail }: RateLimitOptions): RateLimit {
+  const limiter = new RateLimiterMemory({ points: maxUses, duration: windowS });
   return {
     async consume(userId, onRejected) {
       try {

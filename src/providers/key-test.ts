@@ -60,7 +60,7 @@ function toErrorOutcome(name: string, status: number): KeyTestOutcome {
   if (status === 404) {
     return {
       status: 'error',
-      message: `${name} answered 404 to the test. If the endpoint is your own, check it: most end in /v1.`,
+      message: `${name} responded to the test with status 404. If the endpoint is your own, check it: most end in /v1.`,
     };
   }
   if (status >= 500) {
@@ -71,7 +71,7 @@ function toErrorOutcome(name: string, status: number): KeyTestOutcome {
   }
   return {
     status: 'error',
-    message: `${name} answered the test with ${status}, which shows nothing about the key. Test again later; if that does not help, ask the operator.`,
+    message: `${name} responded to the test with status ${status}, which shows nothing about the key. Test again later; if that does not help, ask the operator.`,
   };
 }
 

@@ -13,7 +13,7 @@ export interface SuperviseOptions {
   stopGraceMs?: number;
 }
 
-/** Stops one run: by the caller's signal, the time-out, or the output limit. */
+/** Stops one run: by the caller's signal, the timeout, or the output limit. */
 interface StopControl {
   signal: AbortSignal;
   start: () => void;
@@ -24,7 +24,7 @@ interface StopControl {
 }
 
 /**
- * Adds what all runners have in common: the time-out (from the first read, not from queueing), the output
+ * Adds what all runners have in common: the timeout (from the first read, not from queueing), the output
  * limit, and the guarantees about the end of a run. There is exactly one `exit`, it is the last event, and at
  * most `maxOutputBytes` precede it. Leaving the generator early cancels the run and waits for the runner's
  * cleanup.

@@ -20,7 +20,7 @@ export interface StagedTestOptions {
   /**
    * Converts a failure.
    * @param stage the first stage that has not passed.
-   * @param isLate the time-out has passed, so the error has no meaning.
+   * @param isLate the timeout has passed, so the error has no meaning.
    */
   toOutcome: (error: unknown, stage: TestStageName, isLate: boolean) => FailedTest;
 }
@@ -116,7 +116,7 @@ export function toSshOutcome({ failure: status, message, hostKey, hop }: SshErro
   return { status, message, hostKey: hostKey === null ? null : { ...hostKey, hop } };
 }
 
-/** Message for a test that took longer than its time-out. */
+/** Message for a test that took longer than its timeout. */
 export function createTimeoutMessage(timeoutMs: number): string {
   return `The test did not finish within ${timeoutMs / 1000} s.`;
 }

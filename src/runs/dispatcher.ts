@@ -16,7 +16,7 @@ export interface DispatcherDeps
   extends Omit<ActiveRunDeps, 'prepare' | 'onEnd'>, RunPreparationDeps, OrphanRecoveryDeps {
   store: RunsStore;
   servers: ServerOpener;
-  /** Runs under way at once in this process. */
+  /** Maximum number of concurrent runs in this process. */
   maxActive: number;
   leaseMs: number;
   maxQueuedPerUser: number;
@@ -42,7 +42,7 @@ export interface Dispatcher {
   heartbeat(): Promise<void>;
   /** Starts no further run and releases the queued runs of this process to other processes. */
   releaseQueued(): Promise<void>;
-  /** Resolves when no run is under way here and every history is stored. */
+  /** Resolves when no run is running here and every history is stored. */
   settled(): Promise<void>;
 }
 
@@ -59,10 +59,10 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
   const runDeps: ActiveRunDeps = { ...deps, prepare: preparation.prepare, onEnd };
   /** The runs of this process by id, each until it has ended. */
   const runs = new Map<string, ActiveRun>();
-  /** Ids of the runs that have a slot: those under way, and those whose submission may start them. */
+  /** Ids of the runs that have a slot: those that are running, and those whose submission may start them. */
   const slots = new Set<string>();
   /** Claimed runs of other processes that are being read. */
-  const adoptions = new Set<Promise<void>>();
+  const takeovers = new Set<Promise<void>>();
   let claiming: Promise<void> | undefined;
   let isClaimDue = false;
   /** Whether the due claim includes orphans. */
@@ -127,12 +127,12 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       run.claim();
       return;
     }
-    const adoption = adopt(ref).finally(() => adoptions.delete(adoption));
-    adoptions.add(adoption);
+    const takeover = takeOverQueued(ref).finally(() => takeovers.delete(takeover));
+    takeovers.add(takeover);
   }
 
-  /** Takes over a queued run of a process that is gone, with the events that it has stored. */
-  async function adopt(ref: RunRef): Promise<void> {
+  /** Takes over a queued run of a process that has ended, with the events that it has stored. */
+  async function takeOverQueued(ref: RunRef): Promise<void> {
     const stored = await preparation.restore(ref).catch((error: unknown) => {
       log.warn(
         { err: error, run: ref.id },
@@ -223,7 +223,7 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       });
     },
     async settled() {
-      await Promise.all(adoptions);
+      await Promise.all(takeovers);
       await Promise.all([...listLeased().map(({ ended }) => ended), orphanRecovery.settled()]);
     },
   };

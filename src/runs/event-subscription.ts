@@ -51,7 +51,7 @@ export function createEventSubscriptions({
       if (batches.length > 0) continue;
       const exit = toRunExit(row);
       if (exit === undefined) await waitForChange(run.id, signal);
-      // A viewer of a process that is gone may have received more events than were stored.
+      // A viewer of a process that has ended may have received more events than were stored.
       else if (seq < row.last_seq || exit.cause === 'lost') {
         yield { seq: Math.max(seq, row.last_seq), event: exit };
         return;

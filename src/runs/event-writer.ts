@@ -14,7 +14,7 @@ export interface EventWriterDeps {
   closing: AbortSignal;
 }
 
-/** Stores the events of one run while it is under way. */
+/** Stores the events of one run while it is running. */
 export interface EventWriter {
   /**
    * Stores the remaining events and the exit, with retries. No event may be appended after this call.
@@ -111,7 +111,7 @@ export function createEventWriter(
           () => (rejections += 1),
         );
         if (isHeld !== undefined) return isHeld;
-        // After the second rejection the run is left to its lease: it must not hold its slot for ever.
+        // The second rejection ends the attempts. The slot is freed, and the lease of the run expires.
         if (closing.aborted || rejections > 1) return false;
         if (rejections === 1) storedExit = withoutDetails(exit);
         await delay(RETRY_DELAY_MS, undefined, { signal: closing }).catch(() => undefined);

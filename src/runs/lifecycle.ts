@@ -21,7 +21,7 @@ const TRANSITIONS = {
     running: 'its row is stored, and the queue allows the start',
     queued: 'its row is stored, and it waits for its claim',
     claimed:
-      'it is claimed before the response to its submission arrives, or was queued by a process that is gone',
+      'it is claimed before the response to its submission arrives, or was queued by a process that has ended',
     ended: 'its row is not stored',
   },
   queued: {
@@ -68,7 +68,7 @@ export interface ActiveRun extends RunRef {
   updatePosition(position: number | undefined): void;
   /** Allows a queued run to start. */
   claim(): void;
-  /** Continues a claimed run of a process that is gone. */
+  /** Continues a claimed run of a process that has ended. */
   resume(): void;
   /** Ends a run that is not stored. */
   discard(): void;

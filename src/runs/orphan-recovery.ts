@@ -15,18 +15,18 @@ export interface OrphanRecoveryDeps {
   log: Log;
 }
 
-/** Ends runs that were under way in a process that is gone. */
+/** Ends runs that were running in a process that has ended. */
 export interface OrphanRecovery {
   /** Cleans up a run that this process has taken over, and stores the exit cause `lost`. */
   recover(run: RunRef): void;
-  /** The runs whose recovery is under way. */
+  /** The runs whose recovery is running. */
   listPending(): RunRef[];
   settled(): Promise<void>;
 }
 
 const CLEANUP_TIMEOUT_MS = 30_000;
 const LOST_MESSAGE =
-  'The Ops Center process that had this run is gone, so the exit of the program is unknown. Run it again.';
+  "The Ops Center process that ran this program has ended, so the program's exit is unknown. Run it again.";
 
 /** If a recovery fails, the lease of the run ends and a process with a later heartbeat tries again. */
 export function createOrphanRecovery({
@@ -49,7 +49,7 @@ export function createOrphanRecovery({
     const batches = [encryption.encryptEvents(run, [{ seq: lastSeq + 1, event: exit }])];
     const reencrypt = (ciphertext: string) => encryption.reencryptProgram(run, ciphertext);
     await store.finish(run, { exit, batches, total, lastSeq: lastSeq + 1, reencrypt });
-    log.warn({ event: 'run_lost', run: run.id, cleanup }, 'a run was lost because its process is gone');
+    log.warn({ event: 'run_lost', run: run.id, cleanup }, 'a run was lost because its process has ended');
   }
 
   /** `unverified` if the server has changed: it may be another host, where no trace of the run is to be found. */

@@ -25,7 +25,7 @@ export interface PreparedRun {
   limits: Limits;
 }
 
-/** A claimed run of a process that is gone, as stored. */
+/** A claimed run of a process that has ended, as stored. */
 export interface RestoredRun {
   /** Null when the stored run does not decrypt. */
   principal: Principal | null;

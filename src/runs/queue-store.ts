@@ -7,7 +7,7 @@ import type { Language, ServerType } from '../runners/runner.ts';
 /** NOTIFY channel of runs. Payloads: `cancel <id>`, `stored <id>`, `ended <id>`, `released`. */
 export const RUNS_CHANNEL = 'ops_center_runs';
 
-/** Runs under way at once, of one user and on one server, in all processes together. */
+/** Maximum number of concurrent runs of one user and on one server, in all processes together. */
 export interface RunConcurrencyLimits {
   perUser: number;
   perServer: number;
@@ -115,7 +115,7 @@ export function createQueueStore(
       return new Map(rows.map((row) => [row.id, row.cancel_requested]));
     },
 
-    /** Takes over up to `max` runs under way whose lease has expired. */
+    /** Takes over up to `max` running runs whose lease has expired. */
     takeOrphans: (max: number) =>
       database.rows(RunRefRow, 'SELECT id, owner FROM take_lost_runs($1, $2, $3)', [instance, max, lease]),
 

@@ -69,7 +69,7 @@ const files = z
   .array(File)
   .max(MAX.files, `must have ${MAX.files} entries or fewer`)
   .refine(
-    (own) => areDisjoint(own.map(({ path }) => path)),
+    (files) => areDisjoint(files.map(({ path }) => path)),
     'must name each path once, and none inside another',
   );
 
@@ -85,7 +85,10 @@ const env = z
     z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/, 'must be names of letters, digits and _'),
     text(MAX.envBytes),
   )
-  .refine((own) => Object.keys(own).length <= MAX.envNames, `must have ${MAX.envNames} names or fewer`);
+  .refine(
+    (variables) => Object.keys(variables).length <= MAX.envNames,
+    `must have ${MAX.envNames} names or fewer`,
+  );
 
 const limits = z.strictObject({
   max_output_bytes: wholeNumber(1, MAX.outputBytes).optional(),
@@ -141,14 +144,14 @@ export function toJob(runId: string, request: StartRun): Job {
   };
 }
 
-export function toLimits({ timeout_ms: timeoutMs, limits: own }: StartRun): Limits {
+export function toLimits({ timeout_ms: timeoutMs, limits: requested }: StartRun): Limits {
   return {
     timeoutMs,
-    maxOutputBytes: own.max_output_bytes ?? DEFAULT_OUTPUT_BYTES,
-    memoryBytes: own.memory_bytes ?? null,
-    cpus: own.cpus ?? null,
-    pids: own.pids ?? null,
-    network: own.network ?? null,
+    maxOutputBytes: requested.max_output_bytes ?? DEFAULT_OUTPUT_BYTES,
+    memoryBytes: requested.memory_bytes ?? null,
+    cpus: requested.cpus ?? null,
+    pids: requested.pids ?? null,
+    network: requested.network ?? null,
   };
 }
 

@@ -48,11 +48,11 @@ export interface RunService extends UserRuns {
   isActive(run: RunRef): boolean;
   /** A run's events after a number, up to its exit or until `signal` aborts. */
   subscribe(run: RunRef, afterSeq: number, signal: AbortSignal): AsyncGenerator<NumberedEvent, void>;
-  /** Deletes all runs of a deleted user. Runs under way end. */
+  /** Deletes all runs of a deleted user. Runs that are running end. */
   removeUser(userId: string): Promise<void>;
   /** Starts heartbeat and pruning. Resolves after the first round, also when it failed. */
   start(): Promise<void>;
-  /** Starts no further run and releases queued runs to other processes. The caller ends the runs under way. */
+  /** Starts no further run and releases queued runs to other processes. The caller ends the running ones. */
   drain(): Promise<void>;
   /** Waits up to {@link SETTLE_TIMEOUT_MS} for pending writes, then stops heartbeat and pruning. */
   stop(): Promise<void>;
@@ -65,7 +65,10 @@ const LEASE_MS = 20_000;
 const HEARTBEATS_PER_LEASE = 4;
 const PRUNE_INTERVAL_MS = 10 * 60_000;
 const SETTLE_TIMEOUT_MS = 5_000;
-/** NOTIFY only lowers latency; polling is the fallback. */
+/**
+ * Longer than the default: NOTIFY only lowers latency here (polling is the fallback), so a lost connection may be
+ * detected later.
+ */
 const LISTEN_HEARTBEAT_MS = 1_000;
 
 /** Sends no query before `start` or a request. */

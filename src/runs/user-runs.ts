@@ -19,7 +19,7 @@ export interface UserRunsDeps {
 /** The state of a run that decides how its events are read. */
 export interface RunProgress extends RunRef {
   status: RunView['status'];
-  /** Number of the last event; null while this process has the run under way. */
+  /** Number of the last event; null while the run is active in this process. */
   lastSeq: number | null;
   cause: RunView['cause'];
 }

@@ -38,8 +38,8 @@ export interface ServerOpener {
    */
   openForRun(userId: string, ref: string): Promise<OpenServer>;
   /**
-   * Opens a server of a user to clean up a run there. A paused server or jump server is opened too: its owner wants
-   * nothing to run on it.
+   * Opens a server of a user to clean up a run there. Paused servers and jump servers are opened too, because nothing
+   * of a run may be left on a paused server.
    * @throws AppError as {@link openForRun}, but never `server_paused`.
    */
   openForCleanup(userId: string, id: string): Promise<CleanupServer>;

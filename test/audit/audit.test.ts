@@ -102,7 +102,7 @@ describe('the audit trail', () => {
     expect(paged).toEqual(all.data);
   });
 
-  it('contains only the own events of a user, with any cursor', async () => {
+  it("contains only the user's own events, for any cursor", async () => {
     const [one, other] = [await signInUser(), await signInUser()];
     await addOpenAiKey(one.session);
     const { data } = await readAuditPage(other.session, '?cursor=999999999999');

@@ -191,7 +191,7 @@ describe('stopping', () => {
     expect(refused.printed()).toContain('`npm start` first');
   });
 
-  it('recovers from a kill: the next start replaces the old server and keeps keys and settings', async () => {
+  it('after SIGKILL, the next start replaces the old server and keeps keys and settings', async () => {
     const killed = await start();
     const before = { ...readStack(), env: readFileSync(path.join(cwd, '.env'), 'utf8') };
     killed.child.kill('SIGKILL');
@@ -204,7 +204,7 @@ describe('stopping', () => {
     await running.ended;
   });
 
-  it('happens if a part exits unexpectedly, with a message that names it', async () => {
+  it('stops everything, with a message that names the part, if a part exits unexpectedly', async () => {
     const running = await start();
     process.kill(readStack().pids.postgres, 'SIGKILL');
     expect(await running.ended).toBe(1);

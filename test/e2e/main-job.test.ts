@@ -96,13 +96,13 @@ describeInBrowser('in a browser', () => {
     const session = await signInOnPages(page, user);
     expect(await main.innerText()).toMatch(new RegExp(`Signed in as\\s+${user.username}\\s+Tier\\s+starter`));
     expect(await main.innerText()).toContain(
-      'The system default (openai) would answer the next chat request: you have no key for it yet.',
+      'The system default (openai) would serve the next chat request: you have no key for it yet.',
     );
 
     const key = openAiKey();
     const keyId = await addKey(app, session, { provider: 'openai', key, label: 'Mine' });
     await page.reload();
-    expect(await main.innerText()).toContain('Your openai key “Mine” would answer the next chat request.');
+    expect(await main.innerText()).toContain('Your openai key “Mine” would serve the next chat request.');
 
     const client = sdk(session);
     const whole = await client.chat.completions.create({ model: MODEL, messages }).withResponse();
@@ -117,7 +117,7 @@ describeInBrowser('in a browser', () => {
     const deleted = await app.call(`/api/v1/byok/keys/openai?key_id=${keyId}`, { method: 'DELETE', session });
     expect(await deleted.json()).toMatchObject({ deleted: 1 });
     await page.reload();
-    expect(await main.innerText()).toContain('The system default (openai) would answer');
+    expect(await main.innerText()).toContain('The system default (openai) would serve');
     const paid = await client.chat.completions.create({ model: MODEL, messages }).asResponse();
     expect(Object.fromEntries(paid.headers)).toMatchObject({
       'x-ops-key-scope': 'system',

@@ -259,7 +259,7 @@ describe('a stream', () => {
     expect(await response.json()).toEqual({ choices: [], object: 'chat.completion' });
   });
 
-  it('applies backpressure to the upstream while the client does not read', async () => {
+  it('applies back pressure to the upstream while the client does not read', async () => {
     openai.reply(answer.endlessStream({ frameBytes: 65_536 }));
     const { hostname, port } = new URL(app.url);
     const client = connect(Number(port), hostname);

@@ -5,14 +5,14 @@ const settings = { publicUrl: 'http://localhost:3000', cookieName: 'session', is
 const signedIn = (username: string): HomeState => ({
   kind: 'signed_in',
   user: { username, tier: 'starter' },
-  answeredBy: 'The system default (demo) would answer.',
+  routeSentence: 'The system default (demo) would serve the next chat request.',
 });
 
 describe('the home page', () => {
   it('escapes names and sentences', () => {
     const hostile = `<img src=x onerror="alert(1)">&'`;
     const states: HomeState[] = [
-      { kind: 'signed_in', user: { username: hostile, tier: hostile }, answeredBy: hostile },
+      { kind: 'signed_in', user: { username: hostile, tier: hostile }, routeSentence: hostile },
       { kind: 'failed', error: { detail: hostile } },
     ];
     for (const state of states) {

@@ -90,8 +90,8 @@ describe('a cached pool', () => {
   });
 });
 
-describe('invalidating', () => {
-  it('an owner makes the next call read again, and leaves other owners cached', async () => {
+describe('invalidation', () => {
+  it('invalidating an owner makes the next call read again, and leaves other owners cached', async () => {
     const { cache, get } = setUp();
     await get(ADA, 'old');
     await get(BOB, 'other');
@@ -100,7 +100,7 @@ describe('invalidating', () => {
     expect((await get(BOB, 'new')).isRead).toBe(false);
   });
 
-  it('an owner during a read makes later calls read again, and does not cache the running read', async () => {
+  it('invalidating an owner during a read makes later calls read again, and does not cache the running read', async () => {
     const { reads, cache, get } = setUp();
     const before = cache.get(ADA);
     cache.invalidate(ADA);
@@ -112,7 +112,7 @@ describe('invalidating', () => {
     expect(await get(ADA, '')).toEqual({ value: 'of after', isRead: false });
   });
 
-  it('a vault record makes its owner be read again, and owners whose record is not known yet', async () => {
+  it('invalidating a vault record also invalidates owners whose record is not known yet', async () => {
     const { reads, cache, get } = setUp();
     await get(ADA, 'old');
     await get(BOB, 'other');
@@ -125,7 +125,7 @@ describe('invalidating', () => {
     expect((await get(BOB, 'new')).isRead).toBe(false);
   });
 
-  it('everything leaves nothing cached', async () => {
+  it('clear() removes all entries', async () => {
     const { cache, get } = setUp();
     await get(ADA, 'old');
     const pending = cache.get(BOB);

@@ -113,17 +113,17 @@ describe('concurrent writes of one owner', () => {
     });
     try {
       await taken.promise;
-      const impatient = openInstance({ lockTimeoutMs: 10_000 });
+      const shortTimeout = openInstance({ lockTimeoutMs: 10_000 });
       const refused = ['r2', 'r3'].map((id) =>
-        impatient.keys.add(principal, openaiKey(), id).catch((error: unknown) => error),
+        shortTimeout.keys.add(principal, openaiKey(), id).catch((error: unknown) => error),
       );
       // Writes of another owner do not wait.
-      expect(await codeOf(impatient.keys.add(createPrincipal(), openaiKey(), 'r4'))).toBe('none');
+      expect(await codeOf(shortTimeout.keys.add(createPrincipal(), openaiKey(), 'r4'))).toBe('none');
       for (const error of await Promise.all(refused))
         expect(error).toMatchObject({ code: 'busy', status: 503, headers: { 'retry-after': '5' } });
-      const patient = codeOf(direct.keys.add(principal, openaiKey(), 'r5'));
+      const longTimeout = codeOf(direct.keys.add(principal, openaiKey(), 'r5'));
       release.resolve(undefined);
-      expect(await patient).toBe('none');
+      expect(await longTimeout).toBe('none');
     } finally {
       release.resolve(undefined);
       await holder;

@@ -54,7 +54,7 @@ export interface ContractSubject {
   limits?: Partial<Limits>;
   /** How many runs the server can run at once; by default 20. */
   concurrentRuns?: number;
-  /** Time-out of each test. */
+  /** Timeout of each test. */
   testTimeoutMs?: number;
 }
 

@@ -7,7 +7,7 @@ import { createRunners } from '../../src/runners/index.ts';
 import { SERVER_TYPES } from '../../src/runners/runner.ts';
 
 const FOLDER = path.resolve(import.meta.dirname, '../../src/runners');
-/** What is no runner. */
+/** Files that are not runners. */
 const SHARED = ['index.ts', 'marker-stream.ts', 'runner.ts', 'test-stages.ts', 'shell.ts', 'supervise.ts'];
 
 describe('the list of runners', () => {

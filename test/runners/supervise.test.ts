@@ -172,12 +172,12 @@ describe('the output limit', () => {
 });
 
 describe('stopping a supervised run', () => {
-  it('aborts the runner after the time-out', async () => {
+  it('aborts the runner after the timeout', async () => {
     const { events } = run(untilStopped, { timeoutMs: 1 });
     expect((await readAll(events)).at(-1)).toMatchObject({ cause: 'timeout' });
   });
 
-  it('supports a time-out above the maximum of a timer', async () => {
+  it('supports a timeout above the maximum of a timer', async () => {
     const { events } = run(
       async function* (signal) {
         await new Promise((resolve) => setTimeout(resolve, 20));

@@ -62,7 +62,7 @@ describe('runTestSteps', () => {
     ]);
   });
 
-  it('stops after the time-out and reports the failure as late', async () => {
+  it('stops after the timeout and reports the failure as late', async () => {
     const result = await runTestSteps(
       [['tcp', neverSettles], step('echo')],
       { ...options, timeoutMs: 1 },

@@ -70,7 +70,7 @@ async function submitInOther(other: RunsStore): Promise<RunRef> {
 const statusOf = async (run: RunRef) => (await store.findRun(run))?.status;
 
 describe('claiming', () => {
-  it('includes orphans when a claim without them is under way', async () => {
+  it('includes orphans when a claim without them is running', async () => {
     const [isClaiming, gate] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()];
     const isTaken = Promise.withResolvers<undefined>();
     const dispatcher = openDispatcher({
@@ -85,11 +85,11 @@ describe('claiming', () => {
         return orphans;
       },
     });
-    const orphan = await submitInOther(openStore('a process that is gone'));
+    const orphan = await submitInOther(openStore('a process that has ended'));
     const first = dispatcher.heartbeat();
     await isClaiming.promise;
     await delay(2 * LEASE_MS);
-    // The claim of the first heartbeat is still under way.
+    // The claim of the first heartbeat is still running.
     const second = dispatcher.heartbeat();
     await isTaken.promise;
     await setImmediate();

@@ -15,7 +15,7 @@ import { addSshServer, sshServerConfig } from './ssh-server.ts';
 
 const MB = 1_000_000;
 
-describeOn('ssh', 'a run under way', () => {
+describeOn('ssh', 'a running run', () => {
   let app: TestApp;
   let ada: ServerClient;
   let serverId: string;

@@ -139,7 +139,7 @@ describe('the history', () => {
     expect(seqs).toEqual([...new Set(seqs)].sort((a, b) => a - b));
   });
 
-  it('is pruned after its days, with the events, and keeps runs under way', async () => {
+  it('is pruned after its days, with the events, and keeps runs that are running', async () => {
     const me = createPrincipal();
     const [old, young] = [await submit(one, me, 'echo old'), await submit(one, me, 'echo young')];
     await waitForExit(one, old);

@@ -81,7 +81,8 @@ describeOn('ssh', 'an app that is killed during a run', () => {
       headers: { cookie: `session=${ada.session}`, 'content-type': 'application/json' },
       body: JSON.stringify({ command: 'echo $$; sleep 600' }),
     });
-    if (answer.status !== 200) throw new Error(`answered ${answer.status}: ${await answer.text()}`);
+    if (answer.status !== 200)
+      throw new Error(`responded with status ${answer.status}: ${await answer.text()}`);
     for await (const { data } of readRunEvents(answer)) {
       if (data.type === 'output') return { id: data.run_id, pid: (data.data ?? '').trim() };
       if (data.type === 'exit') throw new Error(`ended: ${JSON.stringify(data)}`);

@@ -222,7 +222,7 @@ describe('cancelling', () => {
     expect((await waitForExit(one, run)).cause).toBe('exited');
   });
 
-  it('happens at the end of the sign-in, for queued runs and runs under way', async () => {
+  it('happens at the end of the sign-in, for queued and running runs', async () => {
     const one = await open({ settings: { perUser: 1 } });
     const me = createPrincipal();
     const runs = [await submit(one, me, heldProgram), await submit(one, me, heldProgram)] as const;

@@ -131,7 +131,7 @@ describe('a process', () => {
     expect(new Set(ids).size).toBe(30);
   });
 
-  it('takes over runs under way with an expired lease, and none with a renewed lease', async () => {
+  it('takes over running runs with an expired lease, and none with a renewed lease', async () => {
     const [orphan, renewed] = [await submit(one), await submit(one)];
     await expireLease(orphan.id);
     await one.renew([renewed.id]);

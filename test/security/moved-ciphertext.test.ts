@@ -54,8 +54,8 @@ describe.each(LAYOUTS)('with %s', (layout) => {
     });
   }
 
-  describe('a ciphertext that an administrator of Keycloak', () => {
-    it('copies to another owner does not decrypt there, and the copy can be undone', async () => {
+  describe('after a change by an administrator of Keycloak,', () => {
+    it('a ciphertext copied to another owner does not decrypt there, and the copy can be undone', async () => {
       const [owner, other] = [await scenario.createUserWithKey(), await scenario.createUserWithKey()];
       await scenario.editRecord(other.user, { byok_openai: [owner.value] });
       await scenario.expectUndecryptable({ session: other.session, keyId: owner.keyId }, 'openai/gpt-4o');
@@ -65,7 +65,7 @@ describe.each(LAYOUTS)('with %s', (layout) => {
       await scenario.expectKeyUsed(other);
     });
 
-    it('copies next to another owner’s key is skipped, and that owner’s key serves', async () => {
+    it('a ciphertext copied next to another owner’s key is skipped, and that owner’s key serves', async () => {
       const [owner, other] = [await scenario.createUserWithKey(), await scenario.createUserWithKey()];
       await scenario.editRecord(other.user, { byok_openai: [owner.value, other.value] });
       for (let count = 1; count <= 3; count += 1) {
@@ -79,7 +79,7 @@ describe.each(LAYOUTS)('with %s', (layout) => {
       );
     });
 
-    it('copies to another provider of the same owner does not decrypt there, and the original still serves', async () => {
+    it('a ciphertext copied to another provider of the same owner does not decrypt there, and the original still serves', async () => {
       const owner = await scenario.createUserWithKey();
       await scenario.editRecord(owner.user, { byok_openrouter: [owner.value] });
       await scenario.expectUndecryptable(owner, 'openrouter/openai/gpt-4o');
@@ -91,12 +91,12 @@ describe.each(LAYOUTS)('with %s', (layout) => {
     });
 
     it.each([
-      ['edits', edited],
-      ['cuts short', (value: string) => value.replace(/.{8}"}$/, '"}')],
-      ['replaces with text', withMembers({ token: 'sk-of-the-admin' })],
-      ['gives an endpoint', withMembers({ endpoint: 'http://127.0.0.1:9/v1' })],
-      ['gives an expiry', withMembers({ expires_at: IN_A_YEAR })],
-    ])('%s does not decrypt, and the change can be undone', async (_name, change) => {
+      ['edited', edited],
+      ['cut short', (value: string) => value.replace(/.{8}"}$/, '"}')],
+      ['replaced with text', withMembers({ token: 'sk-of-the-admin' })],
+      ['given an endpoint', withMembers({ endpoint: 'http://127.0.0.1:9/v1' })],
+      ['given an expiry', withMembers({ expires_at: IN_A_YEAR })],
+    ])('a ciphertext %s does not decrypt, and the change can be undone', async (_name, change) => {
       const owner = await scenario.createUserWithKey();
       const changed = change(owner.value);
       expect(changed).not.toBe(owner.value);
@@ -107,7 +107,7 @@ describe.each(LAYOUTS)('with %s', (layout) => {
       await scenario.expectKeyUsed(owner);
     });
 
-    it('stores under another id does not decrypt there, and the original still serves', async () => {
+    it('a ciphertext stored under another id does not decrypt there, and the original still serves', async () => {
       const owner = await scenario.createUserWithKey();
       const renamed = withMembers({ id: OTHER_ID })(owner.value);
       await scenario.editRecord(owner.user, { byok_openai: [renamed] });
@@ -116,7 +116,7 @@ describe.each(LAYOUTS)('with %s', (layout) => {
       await scenario.expectKeyUsed(owner);
     });
 
-    it('stores under the id of a newer key of the same owner does not decrypt', async () => {
+    it('a ciphertext stored under the id of a newer key of the same owner does not decrypt', async () => {
       const owner = await scenario.createUserWithKey();
       const second = await scenario.storeKey(owner, { key: openAiKey() });
       const { token } = JSON.parse(owner.value) as { token: string };
@@ -124,7 +124,7 @@ describe.each(LAYOUTS)('with %s', (layout) => {
       await scenario.expectUndecryptable({ ...owner, keyId: second.keyId }, 'openai/gpt-4o');
     });
 
-    it('stores without expiry, or with a later one, does not decrypt: the encrypted expiry applies', async () => {
+    it('a ciphertext stored without expiry, or with a later one, does not decrypt: the encrypted expiry applies', async () => {
       const owner = await scenario.createUserWithKey({ expires_at: TOMORROW });
       for (const expires_at of [null, IN_A_YEAR]) {
         await scenario.editRecord(owner.user, { byok_openai: [withMembers({ expires_at })(owner.value)] });
@@ -134,7 +134,7 @@ describe.each(LAYOUTS)('with %s', (layout) => {
       await scenario.expectKeyUsed(owner);
     });
 
-    it('stores with another endpoint does not decrypt, and neither endpoint is called', async () => {
+    it('a ciphertext stored with another endpoint does not decrypt, and neither endpoint is called', async () => {
       const { upstream } = scenario;
       const owner = await scenario.createUserWithKey({ provider: 'custom', endpoint: upstream.url });
       const moved = withMembers({ endpoint: upstream.url.replace('/v1', '/v2') })(owner.value);
@@ -145,15 +145,15 @@ describe.each(LAYOUTS)('with %s', (layout) => {
     });
   });
 
-  describe('a key under an encryption key that the app does not have', () => {
-    it('prevents a process with another key from starting on the same database', async () => {
+  describe('with several encryption keys,', () => {
+    it('a process whose encryption key decrypts no stored key does not start on the same database', async () => {
       await scenario.createUserWithKey();
       await expect(startOtherApp(fernetKey(), scenario.app)).rejects.toThrow(
         'ENCRYPTION_KEY does not fit the stored keys',
       );
     });
 
-    it('is refused by another installation on the same realms, stays unchanged, and still serves the first one', async () => {
+    it('a key of one installation is refused by another installation on the same realms, stays unchanged, and still serves the first one', async () => {
       const owner = await scenario.createUserWithKey();
       const before = await scenario.readRecord(owner.user);
       await using otherApp = await startOtherApp(fernetKey());
@@ -163,7 +163,7 @@ describe.each(LAYOUTS)('with %s', (layout) => {
       await scenario.expectKeyUsed(owner);
     });
 
-    it('stays stored when the other installation adds a key', async () => {
+    it('a key of one installation stays stored when the other installation adds a key', async () => {
       const owner = await scenario.createUserWithKey();
       await using otherApp = await startOtherApp(fernetKey());
       const session = await signInAt(otherApp, owner);
@@ -176,7 +176,7 @@ describe.each(LAYOUTS)('with %s', (layout) => {
       expect((await scenario.readRecord(owner.user)).attributes['byok_openai']).toContain(owner.value);
     });
 
-    it('decrypts in a process that lists that encryption key as an older one', async () => {
+    it('a key decrypts in a process that lists its encryption key as an older one', async () => {
       const owner = await scenario.createUserWithKey();
       const ring = [fernetKey(), ...scenario.app.config.encryptionKeys].join(',');
       await using rotated = await startOtherApp(ring, scenario.app);
@@ -196,14 +196,14 @@ describe.each(LAYOUTS)('with %s', (layout) => {
   }
 });
 
-describe('a vault record that names another owner', () => {
+describe('after an edit of the owner in a vault record,', () => {
   let scenario: Scenario;
   beforeAll(async () => {
     scenario = await createScenario('a separate realm for keys');
   }, 120_000);
   afterAll(() => scenario.stop());
 
-  it('is refused for list, route and chat without use of the system default, until the owner is restored', async () => {
+  it('the record is refused for list, route and chat without use of the system default, until the owner is restored', async () => {
     const owner = await scenario.createUserWithKey();
     const { attributes } = await scenario.readRecord(owner.user);
     await scenario.editRecord(owner.user, { owner: ['user:another-user'] });

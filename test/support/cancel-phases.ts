@@ -58,16 +58,16 @@ export const CANCEL_PHASES: readonly (readonly [name: string, prepare: () => Pha
   ['while a slow reader applies back pressure', backpressured],
 ];
 
-const patientDialer = (options: Partial<DialerOptions> = {}) =>
+const longTimeoutDialer = (options: Partial<DialerOptions> = {}) =>
   createTestDialer({ connectTimeoutMs: NEVER_MS, ...options });
 
-const patientRequest = (url: string, options: Partial<UpstreamRequest>) =>
+const longTimeoutRequest = (url: string, options: Partial<UpstreamRequest>) =>
   upstreamRequest(url, { firstByteTimeoutMs: NEVER_MS, idleTimeoutMs: NEVER_MS, ...options });
 
 /** There is no connection yet: the rejection of the request counts as its end. */
 function resolving(): Phase {
   let [isAsked, isOver] = [false, false];
-  const from = patientDialer({
+  const from = longTimeoutDialer({
     lookup: () => {
       isAsked = true;
       return new Promise(() => undefined);
@@ -76,7 +76,7 @@ function resolving(): Phase {
   return {
     start(signal) {
       isAsked = isOver = false;
-      const request = from.request(patientRequest('http://host.example', { signal }));
+      const request = from.request(longTimeoutRequest('http://host.example', { signal }));
       request.catch(() => (isOver = true));
       return request;
     },
@@ -87,10 +87,10 @@ function resolving(): Phase {
 
 async function connecting(): Promise<Phase> {
   const port = await fullBacklog(LOOPBACK);
-  const from = patientDialer();
+  const from = longTimeoutDialer();
   const before = countSockets();
   return {
-    start: (signal) => from.request(patientRequest(`http://${LOOPBACK}:${port}`, { signal })),
+    start: (signal) => from.request(longTimeoutRequest(`http://${LOOPBACK}:${port}`, { signal })),
     // The socket exists and stays in the connecting state.
     reached: () => until(() => countSockets() > before),
     isClosed: () => countSockets() === before,
@@ -121,10 +121,10 @@ function observedByUpstream(
 
 async function handshaking(): Promise<Phase> {
   const upstream = await startTcpUpstream((socket) => socket.pause());
-  const from = patientDialer();
+  const from = longTimeoutDialer();
   return observedByUpstream(
     upstream,
-    (signal) => from.request(patientRequest(`https://${LOOPBACK}:${upstream.port}`, { signal })),
+    (signal) => from.request(longTimeoutRequest(`https://${LOOPBACK}:${upstream.port}`, { signal })),
     // The client has sent its ClientHello and receives no response.
     async (socket) => {
       socket.resume();
@@ -135,13 +135,13 @@ async function handshaking(): Promise<Phase> {
 
 async function sending(): Promise<Phase> {
   const upstream = await startTcpUpstream((socket) => socket.pause());
-  const from = patientDialer();
+  const from = longTimeoutDialer();
   const body = Buffer.alloc(16 * 1024 * 1024);
   let both = 0;
   return {
     start(signal) {
       for (const socket of upstream.sockets.splice(0)) socket.destroy();
-      return from.request(patientRequest(upstream.origin, { method: 'POST', body, signal }));
+      return from.request(longTimeoutRequest(upstream.origin, { method: 'POST', body, signal }));
     },
     async reached() {
       await until(() => upstream.sockets.length > 0);
@@ -157,23 +157,23 @@ async function sending(): Promise<Phase> {
 
 async function waiting(method: 'GET' | 'POST'): Promise<Phase> {
   const upstream = await startHttpUpstream(() => undefined);
-  const from = patientDialer();
+  const from = longTimeoutDialer();
   return observedByUpstream(
     upstream,
-    (signal) => from.request(patientRequest(upstream.origin, { method, signal })),
+    (signal) => from.request(longTimeoutRequest(upstream.origin, { method, signal })),
     (socket) => until(() => upstream.requests.at(-1)?.socket === socket),
   );
 }
 
 async function streaming(): Promise<Phase> {
   const upstream = await startHttpUpstream((_request, response) => response.write('part'));
-  const from = patientDialer();
+  const from = longTimeoutDialer();
   let pieces = 0;
   return observedByUpstream(
     upstream,
     async (signal) => {
       pieces = 0;
-      const { body } = await from.request(patientRequest(upstream.origin, { signal }));
+      const { body } = await from.request(longTimeoutRequest(upstream.origin, { signal }));
       for await (const piece of body) pieces += String(piece).length;
     },
     () => until(() => pieces > 0),
@@ -183,13 +183,13 @@ async function streaming(): Promise<Phase> {
 async function backpressured(): Promise<Phase> {
   const piece = Buffer.alloc(512 * 1024);
   const upstream = await startHttpUpstream((_request, response) => response.write(piece));
-  const from = patientDialer();
+  const from = longTimeoutDialer();
   let body: Readable | undefined;
   return observedByUpstream(
     upstream,
     async (signal) => {
       body = undefined;
-      body = (await from.request(patientRequest(upstream.origin, { signal }))).body;
+      body = (await from.request(longTimeoutRequest(upstream.origin, { signal }))).body;
       await new Promise((_resolve, reject) => body?.once('error', reject));
     },
     () => until(() => (body?.readableLength ?? 0) >= 64 * 1024),

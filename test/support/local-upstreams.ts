@@ -114,7 +114,7 @@ export function upstreamRequest(url: string, options: Partial<UpstreamRequest> =
 /** Matches an error with this code. */
 export const errorWithCode = (code: string): unknown => expect.objectContaining({ code });
 
-/** A look-up that returns one list after the other, the last one repeatedly. `asked` collects the hosts. */
+/** A lookup that returns one list after the other, the last one repeatedly. `asked` collects the hosts. */
 export function createSequentialLookup(...list: string[][]) {
   const asked: string[] = [];
   const lookup = (host: string) => {

@@ -164,7 +164,7 @@ async function readBody(request: IncomingMessage): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-/** Sends the chunks with backpressure. Ends when the client disconnects or the demo stops. */
+/** Sends the chunks with back pressure. Ends when the client disconnects or the demo stops. */
 async function sendStream(
   { response, delayMs, stopSignal }: DemoCall,
   chunks: ReturnType<typeof toChunks>,

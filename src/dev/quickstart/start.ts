@@ -62,7 +62,7 @@ export async function startStack(options: StackOptions, running: RunningStack): 
   });
   running.settings = settings;
   await options.runSteps([
-    { title: 'Ops Center', run: (note) => bringUpApp(options, running, settings, note) },
+    { title: 'Ops Center', run: (note) => startAppStep(options, running, settings, note) },
   ]);
 }
 
@@ -117,9 +117,9 @@ async function startServers(
     },
   });
   const steps = [
-    ...(options.plan.postgres ? [step('Postgres', (note) => bringUpPostgres(options, running, note))] : []),
+    ...(options.plan.postgres ? [step('Postgres', (note) => startPostgresStep(options, running, note))] : []),
     ...(options.plan.keycloak
-      ? [step('Keycloak', (note) => bringUpKeycloak(options, running, addresses, signal, note))]
+      ? [step('Keycloak', (note) => startKeycloakStep(options, running, addresses, signal, note))]
       : []),
   ];
   try {
@@ -131,7 +131,7 @@ async function startServers(
   }
 }
 
-async function bringUpPostgres(
+async function startPostgresStep(
   options: StackOptions,
   running: RunningStack,
   note: (text: string) => void,
@@ -140,7 +140,7 @@ async function bringUpPostgres(
   running.postgres = await startPostgres({ dataDir, secrets, port: plan.postgresPort, durable: true, note });
 }
 
-async function bringUpKeycloak(
+async function startKeycloakStep(
   options: StackOptions,
   running: RunningStack,
   addresses: Addresses,
@@ -166,7 +166,7 @@ async function bringUpKeycloak(
   await setWebClientAddresses(admin, realm, { clientId: web.id, ...addresses });
 }
 
-async function bringUpApp(
+async function startAppStep(
   options: StackOptions,
   running: RunningStack,
   settings: Environment,

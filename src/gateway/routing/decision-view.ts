@@ -53,18 +53,18 @@ export function toRoutePreview(decision: GatewayDecision): RoutePreview {
 export function explainDecision(decision: GatewayDecision): string {
   if (decision.kind === 'pool') {
     const label = decision.keys[0]?.label;
-    return `Your ${decision.provider} key${label ? ` “${label}”` : ''} would answer the next chat request.`;
+    return `Your ${decision.provider} key${label ? ` “${label}”` : ''} would serve the next chat request.`;
   }
   if (decision.kind === 'system') {
     const reason =
       decision.reason === 'tier_required'
         ? 'your tier does not include keys of your own'
         : 'you have no key for it yet';
-    return `The system default (${decision.provider}) would answer the next chat request: ${reason}.`;
+    return `The system default (${decision.provider}) would serve the next chat request: ${reason}.`;
   }
   if (decision.code === 'model_missing')
     return 'This server has no default model: a chat request must name one.';
-  return 'Nothing would answer a chat request now: add a key.';
+  return 'No key would serve a chat request now: add a key.';
 }
 
 type RefusedDecision = Extract<GatewayDecision, { kind: 'refused' }>;

@@ -52,7 +52,7 @@ async function classify(response: UpstreamResponse, surface: Surface): Promise<C
   if (status >= 400) return classifyError(response, type, surface);
   if (status !== 200)
     throw upstreamMalformed(
-      `The provider answered ${status}, which is not a valid status for a ${surface.name} request.`,
+      `The provider responded with status ${status}, which is not valid for a ${surface.name} request.`,
     );
   if (type === 'text/event-stream') {
     return { kind: 'stream', status, headers, body: response.body, isPublic: response.isFromPublicAddress };
@@ -75,7 +75,7 @@ async function classifyError(
   const body = await readBoundedBody(response.body, MAX_ERROR_BYTES);
   const value = /^application\/(problem\+)?json$/.test(type) ? parseJson(body.toString('utf8')) : undefined;
   if (body.length > 0 && value === undefined && !ANY_BODY_STATUSES.has(status)) {
-    throw upstreamMalformed(`The provider answered ${status} with a body that is not JSON.`);
+    throw upstreamMalformed(`The provider responded with status ${status} and a body that is not JSON.`);
   }
   if (value === undefined) return { kind: 'error', status, headers, body: Buffer.alloc(0) };
   if (response.isFromPublicAddress) return { kind: 'error', status, headers, body };

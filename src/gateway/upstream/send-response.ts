@@ -63,13 +63,13 @@ function toErrorBody(
 ): string {
   if (upstreamResponse.body.length > 0) return options.redact(upstreamResponse.body.toString('utf8'));
   const message =
-    `The provider answered ${upstreamResponse.status} ${STATUS_CODES[upstreamResponse.status] ?? ''}`.trim() +
+    `The provider responded with status ${upstreamResponse.status} ${STATUS_CODES[upstreamResponse.status] ?? ''}`.trim() +
     ' without an explanation.';
   return JSON.stringify(options.surface.toUpstreamError(message));
 }
 
 /**
- * Sends an upstream's event stream to the client, bytes unchanged, with backpressure to the upstream while the
+ * Sends an upstream's event stream to the client, bytes unchanged, with back pressure to the upstream while the
  * client is slow. The protocol's last event ends the stream. An upstream failure becomes an error event of the
  * protocol, never a clean end.
  * @throws the signal's reason when the client has disconnected.

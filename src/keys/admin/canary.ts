@@ -39,7 +39,7 @@ const MAX_USERS = 1_000;
 type CanaryDeps = Pick<KeyAdminDeps, 'database' | 'keyring' | 'vaultKeycloak' | 'vaultLocation'>;
 
 /**
- * Lets a process start, or a command encrypt, only with a key ring that fits the stored data:
+ * Lets a process start, or a command encrypt, only with a keyring that fits the stored data:
  *
  * - The ring decrypts the canary. The canary is created at the first start. A canary that does not fit is replaced while
  *   no vault record, server or run exists. Both require that the vault holds no keys that the ring does not decrypt,
@@ -64,7 +64,7 @@ async function assertKeyringFits(deps: CanaryDeps): Promise<void> {
   if (found === undefined || keyring.decrypt(found.token) !== CANARY) await assertVaultDecryptable(deps);
   const encrypted = [keyring.encrypt(CANARY), keyring.fingerprints[0]];
   await database.transaction(async (sql) => {
-    // Of processes that start at the same time, all but one wait here and then read the row of that one.
+    // Concurrent starts wait here for the first one and then read its row.
     await sql.run(
       'INSERT INTO encryption_canary (token, sealing_key) VALUES ($1, $2) ON CONFLICT (only_row) DO NOTHING',
       encrypted,

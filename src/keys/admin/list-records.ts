@@ -44,7 +44,7 @@ async function readPage(keycloak: KeycloakAdmin, first: number): Promise<UserRep
   } catch (error) {
     const status = findKeycloakStatus(error);
     if (status === undefined) throw error;
-    const detail = `Keycloak answered ${status} to a request for the users of realm "${keycloak.realm}".`;
+    const detail = `Keycloak responded with status ${status} to a request for the users of realm "${keycloak.realm}".`;
     throw keycloakUnavailable(error, detail);
   }
 }

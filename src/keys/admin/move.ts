@@ -149,7 +149,8 @@ async function findUnexpectedRecords(deps: MoveDeps, result: CopyResult): Promis
   }
 }
 
-const UNEXPECTED_RECORD = 'the new location holds keys of it that the old one does not: delete them there';
+const UNEXPECTED_RECORD =
+  'the new location has keys of this owner that the old location does not have; delete them in the new location';
 
 async function copyOne(
   deps: MoveDeps,

@@ -26,15 +26,15 @@ export async function setRecordValues(
   vault: Vault,
   held: HeldOwnerLock,
   target: TargetRecord,
-  wanted: KeyValues,
+  desired: KeyValues,
 ): Promise<VaultRecord> {
   const { owner, ownerName, recordId } = target;
   const writable = vault.writableUntil(held.deadlineMs);
   for (let failures = 0; failures < MAX_FAILURES;) {
     const record = await findOrCreateRecord(writable, owner, ownerName, recordId);
-    const provider = findDifferingProvider(record.values, wanted);
+    const provider = findDifferingProvider(record.values, desired);
     if (provider === undefined) return record;
-    const values = wanted.get(provider) ?? [];
+    const values = desired.get(provider) ?? [];
     if (await writable.writeValues(owner, record, { provider, values, ownerName })) continue;
     failures += 1;
     await delay(RETRY_DELAY_MS * failures);

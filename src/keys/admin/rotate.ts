@@ -54,7 +54,7 @@ export interface RotationReport {
 }
 
 const ACTOR = 'system:keys-rotate';
-/** So many failures in a row are not caused by single owners. */
+/** After this many consecutive failures the command ends, because the cause is not one owner. */
 const MAX_CONSECUTIVE_FAILURES = 5;
 
 /**

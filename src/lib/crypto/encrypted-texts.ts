@@ -1,7 +1,7 @@
 import type { Owner } from '../owner.ts';
 import type { Sql } from '../postgres/database.ts';
 
-/** An encrypted text in a row of the database, as the key ring commands process it. */
+/** An encrypted text in a row of the database, as `keys check` and `keys rotate` process it. */
 export interface EncryptedText {
   owner: Owner;
   ciphertext: string;

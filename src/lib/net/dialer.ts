@@ -15,7 +15,7 @@ import { sendUpstreamRequest, type UpstreamResponse, type UpstreamRequest } from
 export type { UpstreamResponse, UpstreamRequest } from './http-request.ts';
 
 export interface DialerOptions extends Omit<EgressOptions, 'ownAddresses'> {
-  /** DNS look-up, TCP and TLS together. */
+  /** DNS lookup, TCP and TLS together. */
   connectTimeoutMs: number;
 }
 

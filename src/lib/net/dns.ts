@@ -4,8 +4,8 @@ import { isIP } from 'node:net';
 import { normalizeHostName } from './addresses.ts';
 
 /**
- * Resolves with all addresses of a host name; rejects when there is none. `signal` cancels the look-up where the
- * look-up supports it.
+ * Resolves with all addresses of a host name; rejects when there is none. `signal` cancels the lookup where the
+ * lookup supports it.
  */
 export type HostLookup = (host: string, signal?: AbortSignal) => Promise<string[]>;
 
@@ -16,7 +16,7 @@ export interface UntrustedHostLookupOptions {
   hostsFile?: string;
 }
 
-/** Limit of a whole look-up, for any number of name servers. */
+/** Limit of a whole lookup, for any number of name servers. */
 const LOOKUP_TIMEOUT_MS = 2_500;
 const QUERY_TIMEOUT_MS = 1_000;
 
@@ -26,7 +26,7 @@ const QUERY_TIMEOUT_MS = 1_000;
  */
 export async function resolveHost(host: string, lookup: HostLookup, signal?: AbortSignal): Promise<string[]> {
   const bare = host.replace(/^\[(.*)\]$/, '$1');
-  // net and undici do not call their look-up hook for literals: they are returned here so that they are checked.
+  // net and undici do not call their lookup hook for literals: they are returned here so that they are checked.
   if (isIP(bare) !== 0) return [bare];
   const addresses = await lookup(bare, signal);
   if (addresses.length === 0) throw new Error('the name has no address');
@@ -35,8 +35,8 @@ export async function resolveHost(host: string, lookup: HostLookup, signal?: Abo
 
 /**
  * Uses the system's resolver (getaddrinfo), for names that the operator configures. It includes mDNS and search
- * domains, and agrees with what the database and Keycloak clients resolve. Each look-up blocks a thread until the
- * system gives up, and libuv allows two such threads per process. Concurrent look-ups of one name share one call.
+ * domains, and agrees with what the database and Keycloak clients resolve. Each lookup blocks a thread until the
+ * system gives up, and libuv allows two such threads per process. Concurrent lookups of one name share one call.
  */
 export function createSystemHostLookup(): HostLookup {
   const pending = new Map<string, Promise<string[]>>();
@@ -75,8 +75,8 @@ async function queryNameServers(
   signal: AbortSignal | undefined,
 ): Promise<string[]> {
   signal?.throwIfAborted();
-  // One resolver per look-up: a resolver reads the system's name servers only once, but laptops change networks.
-  // Its `cancel` ends the queries of this look-up only.
+  // One resolver per lookup: a resolver reads the system's name servers only once, but laptops change networks.
+  // Its `cancel` ends the queries of this lookup only.
   const resolver = new Resolver({ timeout: QUERY_TIMEOUT_MS, tries: 2 });
   if (nameServers !== undefined) resolver.setServers(nameServers);
   const cancel = () => {

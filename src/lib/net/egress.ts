@@ -44,7 +44,7 @@ export interface EgressPolicy {
    * slow lookup by the system's resolver would occupy a thread; names in `allow`, `deny` and `forbidden` are the
    * operator's and use the system's resolver.
    * @param host name or address, IPv6 with or without brackets.
-   * @param signal cancels the look-up.
+   * @param signal cancels the lookup.
    * @throws AppError `endpoint_forbidden`, or `upstream_unreachable` when the host, or a name needed to check it,
    *   cannot be resolved.
    */
@@ -169,7 +169,7 @@ function listInterfaceAddresses(): string[] {
 /** @throws Error for a text that is not an address: it could not be compared. */
 function toComparableAddresses(text: string): readonly IpAddress[] {
   const address = parseIpAddress(text);
-  if (address === undefined) throw new Error('the look-up returned something that is not an address');
+  if (address === undefined) throw new Error('the lookup returned something that is not an address');
   return [address, ...effectiveAddresses(address)];
 }
 

@@ -131,7 +131,7 @@ export interface GuardedAgent {
 }
 
 /**
- * An agent that opens connections with `connect` only. No look-up, proxy environment variable, socket path or TLS
+ * An agent that opens connections with `connect` only. No lookup, proxy environment variable, socket path or TLS
  * setting of a request changes the destination. Keeps at most four idle connections, for 15 s each.
  */
 export function createGuardedAgent(connect: Connector): GuardedAgent {

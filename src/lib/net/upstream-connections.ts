@@ -21,7 +21,7 @@ export interface UpstreamConnection {
 export interface UpstreamConnections {
   /**
    * Takes an idle connection to the origin of `url`, or opens one. Guarded and unguarded ones are separate.
-   * DNS look-up, TCP and TLS of a new one take at most `connectTimeoutMs` together.
+   * DNS lookup, TCP and TLS of a new one take at most `connectTimeoutMs` together.
    * @throws AppError `upstream_unreachable`, `upstream_timeout`, `endpoint_forbidden`; or the reason of
    *   `signal`, which closes a connecting socket at once.
    */

@@ -36,7 +36,7 @@ export function createDial(options: DialOptions): Dial {
     const targets = await rejectOnAbort(resolution, signal);
     const attemptMs = options.connectTimeoutMs / targets.length;
     let lastError: unknown = endpointForbidden();
-    // In the order of the look-up, which puts the address that is most likely reachable first.
+    // In the order of the lookup, which puts the address that is most likely reachable first.
     for (const { address, isPublic } of targets) {
       try {
         return [await openSocket(url, address, attemptMs, signal), isPublic];

@@ -72,7 +72,7 @@ export function createNotificationListener(options: NotificationListenerOptions)
     isLost = true;
     log.warn(
       { channel: options.channel, err: error },
-      'LISTEN connection lost; caching disabled until it recovers',
+      'LISTEN connection lost; notifications are missed until it recovers',
     );
   }
 

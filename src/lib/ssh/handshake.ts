@@ -75,7 +75,7 @@ async function readAuthMethods(hop: SshHop, signal: AbortSignal): Promise<AnyAut
 }
 
 function createPasswordMethods(username: string, password: string): AnyAuthMethod[] {
-  let hasAnswered = false;
+  let hasResponded = false;
   return [
     { type: 'password', username, password },
     {
@@ -83,8 +83,8 @@ function createPasswordMethods(username: string, password: string): AnyAuthMetho
       username,
       // Many servers accept passwords only this way. The password answers a single hidden prompt, and only once.
       prompt: (_name, _instructions, _language, prompts, finish) => {
-        const isPassword = !hasAnswered && prompts.length === 1 && prompts[0]?.echo !== true;
-        hasAnswered ||= prompts.length > 0;
+        const isPassword = !hasResponded && prompts.length === 1 && prompts[0]?.echo !== true;
+        hasResponded ||= prompts.length > 0;
         finish(isPassword ? [password] : prompts.map(() => ''));
       },
     },

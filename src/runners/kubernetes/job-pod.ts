@@ -18,13 +18,13 @@ export interface JobPod {
 const UNSCHEDULABLE_TIMEOUT_MS = 60_000;
 const DELETED_BEFORE_START = 'The pod was deleted in the cluster before it ran.';
 const UNSCHEDULABLE =
-  'The cluster has no node with room for the pod: ask for less memory or fewer processors.';
+  'The cluster has no node with enough free resources for the pod: ask for less memory or fewer processors.';
 const START_TIMEOUT = 'The pod did not start in three minutes: look at the events of its namespace.';
 
 /** Error kinds after which no pod exists: the cluster has refused, or was not reached. */
 const NOT_CREATED_KINDS = ['policy', 'tls', 'unauthenticated', 'forbidden', 'no_namespace', 'refused'];
 
-/** @param unschedulableMs how long a cluster may take to find room for the pod. */
+/** @param unschedulableMs how long a cluster may take to find a node with enough free resources for the pod. */
 export function createJobPod(
   api: ClusterApi,
   manifest: V1Pod,

@@ -45,7 +45,7 @@ const REMOVAL_TIMEOUT_MS = 20_000;
  */
 export async function removePod(api: ClusterApi, name: string): Promise<'verified' | 'unverified'> {
   const signal = AbortSignal.timeout(REMOVAL_TIMEOUT_MS);
-  // Requests have their own, longer time-outs.
+  // Requests have their own, longer timeouts.
   return await rejectOnAbort(removeUntilGone(api, name, signal), signal).catch(() => 'unverified');
 }
 

@@ -188,7 +188,7 @@ function readMemoryEvents(folder: string): string {
     .join('\n');
 }
 
-/** Contains the id of the creating process, so that leftover groups can be attributed. */
+/** Contains a process id, so that remaining groups can be assigned to the process that created them. */
 function toGroupName(runId: string): string {
   return `${PREFIX}${process.pid}-${toFileName(runId)}`;
 }

@@ -3,7 +3,10 @@ export interface ProbeInput {
   nonce: string;
   /** Folders and files of the product. */
   paths: readonly string[];
-  /** Sockets that the product opened as bait: loopback ports and socket paths, also abstract ones. */
+  /**
+   * Sockets that the product opened so that an escape can be detected: loopback ports and socket paths, also abstract
+   * ones.
+   */
   sockets: readonly (string | number)[];
   /** The id of the product's process outside the sandbox. */
   pid: number;

@@ -20,7 +20,7 @@ export function findPidNamespace(pid: number | string): string | undefined {
 /** Waits until a namespace has no process. False when it still has one after 5 s. */
 export async function waitForEmptyNamespace(namespace: string): Promise<boolean> {
   return waitUntil(
-    () => !listProcessIds().some((pid) => findPidNamespace(pid) === namespace && isAlive(pid)),
+    () => !listProcessIds().some((pid) => findPidNamespace(pid) === namespace && hasRunningThread(pid)),
   );
 }
 
@@ -52,7 +52,7 @@ function listSandboxProcesses(runId: string): number[] {
  * An ended process stays in /proc until its parent waits for it; after the end of bwrap that is another process.
  * Checks all threads, since the first one can end alone.
  */
-function isAlive(pid: string): boolean {
+function hasRunningThread(pid: string): boolean {
   const threads = tryOrUndefined(() => readdirSync(`/proc/${pid}/task`)) ?? [];
   const states = threads.map((thread) =>
     tryOrUndefined(() => readFileSync(`/proc/${pid}/task/${thread}/stat`, 'latin1')),

@@ -46,12 +46,17 @@ const EPERM = '1';
  * @throws Error when the probe could not run.
  */
 export async function findEscapes(deps: SandboxDeps): Promise<string[]> {
-  const bait = await createBait();
+  const reachableItems = await createReachableItems();
   try {
     const input: ProbeInput = {
       nonce: randomId(),
-      paths: [bait.folder, bait.file, `/proc/${process.pid}/root/etc/passwd`, ...deps.hiddenPaths],
-      sockets: bait.sockets,
+      paths: [
+        reachableItems.folder,
+        reachableItems.file,
+        `/proc/${process.pid}/root/etc/passwd`,
+        ...deps.hiddenPaths,
+      ],
+      sockets: reachableItems.sockets,
       pid: process.pid,
       syscalls: listDeniedSyscallNumbers(deps.architecture),
     };
@@ -59,12 +64,12 @@ export async function findEscapes(deps: SandboxDeps): Promise<string[]> {
     if (findings === undefined) throw new Error('the probe could not run in a sandbox');
     return listEscapes(findings, input);
   } finally {
-    await bait.remove();
+    await reachableItems.remove();
   }
 }
 
 /** Creates what a program could reach without a sandbox: a world-readable file, and sockets that accept any user. */
-async function createBait() {
+async function createReachableItems() {
   const folder = mkdtempSync(path.join(tmpdir(), `ops-center-bait-${process.pid}-`));
   chmodSync(folder, 0o755);
   const file = path.join(folder, 'file');

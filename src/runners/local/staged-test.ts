@@ -44,7 +44,7 @@ export async function testLocalServer(deps: LocalTestDeps, signal: AbortSignal):
       signal,
     );
   } finally {
-    // After the time-out or an abort, the killed program is still being cleaned up.
+    // After the timeout or an abort, the killed program is still being cleaned up.
     await Promise.allSettled(runs);
   }
 }

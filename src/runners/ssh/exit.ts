@@ -31,7 +31,7 @@ export function toSshExit(
   return { ...exit, cause: 'lost', message: status.code === null ? CONNECTION_LOST : INVALID_EXIT_CODE };
 }
 
-/** SSH transmits 32 bits, but an exit code has 8: null for a larger number, which a server invented. */
+/** SSH transmits 32 bits, but an exit code has 8: null for a larger number, which is invalid. */
 function toValidExitCode(code: number | null): number | null {
   return code !== null && code <= MAX_EXIT_CODE ? code : null;
 }

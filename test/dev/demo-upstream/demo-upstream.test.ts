@@ -381,7 +381,7 @@ describe('listening', () => {
     await expect(startDemoUpstream({ port })).rejects.toMatchObject({ code: 'EADDRINUSE' });
   });
 
-  it('breaks open streams when it stops, and may be stopped twice', async () => {
+  it('closes running streams when it stops, and may be stopped twice', async () => {
     const slow = await startDemoUpstream({ delayMs: 60_000 });
     const answer = await request(`${slow.url}/chat/completions`, {
       method: 'POST',

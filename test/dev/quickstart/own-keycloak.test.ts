@@ -37,7 +37,7 @@ let dataDir: string;
 let settings: Record<string, string>;
 let ports: number[];
 let start: ChildProcess;
-let squatters: Server[] = [];
+let otherListeners: Server[] = [];
 let caught = 0;
 
 interface Stack {
@@ -89,7 +89,7 @@ function copyTestKeycloak(): void {
 }
 
 /** Simulates another program that listens on the other address of `localhost`. */
-async function squat(port: number): Promise<Server> {
+async function startOtherListener(port: number): Promise<Server> {
   const server = createServer((socket) => {
     caught += 1;
     socket.destroy();
@@ -111,12 +111,12 @@ beforeAll(async () => {
   start = run('dev');
   // At this point the ports have been checked, and the admin's password has not been sent yet.
   await output(start, /Keycloak: starting/);
-  squatters = await Promise.all(ports.map(squat));
+  otherListeners = await Promise.all(ports.map(startOtherListener));
   const [code, text] = await output(start, /Ctrl-C stops everything/);
   if (code !== undefined) throw new Error(text);
 }, 180_000);
 afterAll(async () => {
-  for (const squatter of squatters) squatter.close();
+  for (const otherListener of otherListeners) otherListener.close();
   if (start.exitCode === null) {
     const ended = once(start, 'close');
     start.kill('SIGINT');

@@ -24,12 +24,12 @@ describe('choosing a port', () => {
       ['::1', '127.0.0.1'],
       ['127.0.0.1', '::1'],
     ] as const) {
-      const squatter = createServer().listen(0, used);
-      await once(squatter, 'listening');
-      const { port } = squatter.address() as AddressInfo;
+      const otherListener = createServer().listen(0, used);
+      await once(otherListener, 'listening');
+      const { port } = otherListener.address() as AddressInfo;
       await expect(choosePort(port, 'KEYCLOAK_PORT', host)).rejects.toThrow(`Port ${port} is in use`);
-      squatter.close();
-      await once(squatter, 'close');
+      otherListener.close();
+      await once(otherListener, 'close');
       await expect(choosePort(port, 'KEYCLOAK_PORT', host)).resolves.toBe(port);
     }
   });

@@ -102,6 +102,6 @@ it('refuses a client that may not list users with the name of the realm', async 
   });
   await expect(listRealmUsers(withoutRoles).next()).rejects.toMatchObject({
     code: 'keycloak_unavailable',
-    detail: `Keycloak answered 403 to a request for the users of realm "${realm}".`,
+    detail: `Keycloak responded with status 403 to a request for the users of realm "${realm}".`,
   });
 });

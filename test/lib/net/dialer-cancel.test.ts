@@ -20,7 +20,7 @@ describe('cancelling closes the connection and fails with the reason of the sign
     for (let round = 0; round < ROUNDS; round += 1) await cancelInPhase(phase);
   });
 
-  it('while the name is being resolved: nothing is dialled when the look-up completes later', async () => {
+  it('while the name is being resolved: nothing is dialled when the lookup completes later', async () => {
     const upstream = await startHttpUpstream();
     const lookupResult = Promise.withResolvers<string[]>();
     let isAsked = false;

@@ -33,7 +33,7 @@ afterEach(async () => {
 const local = () => createTestDialer({ nameServers: [server.address] });
 
 describe("users' names that do not resolve", () => {
-  it('block neither files, cryptography, other look-ups nor other requests, and can be cancelled', async () => {
+  it('block neither files, cryptography, other lookups nor other requests, and can be cancelled', async () => {
     const upstream = await startHttpUpstream();
     const from = local();
     const leaving = new AbortController();
@@ -47,7 +47,7 @@ describe("users' names that do not resolve", () => {
       return request;
     });
     await until(() => server.asked.length === 2 * SLOW_LOOKUPS);
-    // A look-up by the system would occupy one of four threads, of which look-ups may use two.
+    // A lookup by the system would occupy one of four threads, of which lookups may use two.
     expect(process.getActiveResourcesInfo()).not.toContain('GetAddrInfoReqWrap');
 
     await Promise.all([
@@ -85,8 +85,8 @@ describe("users' names that do not resolve", () => {
   });
 
   it('fail a request with a timeout when the time to connect ends first', async () => {
-    const hurried = createTestDialer({ nameServers: [server.address], connectTimeoutMs: 30 });
-    await expect(hurried.request(upstreamRequest('http://silent.example'))).rejects.toEqual(
+    const shortTimeout = createTestDialer({ nameServers: [server.address], connectTimeoutMs: 30 });
+    await expect(shortTimeout.request(upstreamRequest('http://silent.example'))).rejects.toEqual(
       errorWithCode('upstream_timeout'),
     );
   });

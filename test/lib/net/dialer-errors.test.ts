@@ -74,8 +74,8 @@ describe('a faulty upstream', () => {
       const port = await fullBacklog('127.0.0.2');
       const upstream = await startHttpUpstream(undefined, { port });
       const { lookup } = createSequentialLookup(['127.0.0.2', LOOPBACK]);
-      const patient = createTestDialer({ lookup, connectTimeoutMs: 1_000 });
-      const response = await patient.request(upstreamRequest(`http://host.example:${port}`));
+      const longTimeout = createTestDialer({ lookup, connectTimeoutMs: 1_000 });
+      const response = await longTimeout.request(upstreamRequest(`http://host.example:${port}`));
       expect(await text(response.body)).toBe('ok');
       expect(upstream.requests).toHaveLength(1);
     },

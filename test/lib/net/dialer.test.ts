@@ -160,7 +160,7 @@ describe("users' addresses", () => {
     expect(upstream.sockets).toHaveLength(1);
   });
 
-  it('are dialled exactly as checked: one look-up per connection, with the name in the Host header', async () => {
+  it('are dialled exactly as checked: one lookup per connection, with the name in the Host header', async () => {
     const upstream = await startHttpUpstream();
     const { asked, lookup } = createSequentialLookup([LOOPBACK], ['169.254.169.254']);
     const response = await createTestDialer({ lookup }).request(

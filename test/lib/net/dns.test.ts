@@ -39,7 +39,7 @@ afterEach(async () => {
 
 const userLookup = () => createUntrustedHostLookup({ nameServers: [server.address], hostsFile });
 
-/** Number of running look-ups by the system; each occupies a thread. */
+/** Number of running lookups by the system; each occupies a thread. */
 function countSystemLookups(): number {
   return process.getActiveResourcesInfo().filter((kind) => kind === 'GetAddrInfoReqWrap').length;
 }
@@ -130,7 +130,7 @@ describe("users' names", () => {
 });
 
 describe("the operator's names", () => {
-  it('are looked up by the system; concurrent look-ups of one name share one call', async () => {
+  it('are looked up by the system; concurrent lookups of one name share one call', async () => {
     const lookup = createSystemHostLookup();
     for (const _round of [1, 2]) {
       const results = Array.from({ length: 50 }, () => lookup('localhost'));

@@ -254,7 +254,7 @@ describe("users' addresses", () => {
     );
   });
 
-  it('are allowed when public, all of them in the order of the look-up', async () => {
+  it('are allowed when public, all of them in the order of the lookup', async () => {
     expect(await evaluate('https://host.example/v1', resolvingTo('2606:4700::1111', PUBLIC))).toBe(
       `2606:4700::1111 ${PUBLIC}`,
     );
@@ -262,7 +262,7 @@ describe("users' addresses", () => {
     expect(await evaluate('https://[2606:4700::1111]')).toBe('2606:4700::1111');
   });
 
-  it('are refused when the look-up returns something that is not an address', async () => {
+  it('are refused when the lookup returns something that is not an address', async () => {
     for (const text of ['localhost', '127.1', '', '[::1]', '2606:4700::1111%eth0', '8.8.8.8:80']) {
       expect(await evaluate('https://host.example', resolvingTo(PUBLIC, text))).toBe('endpoint_forbidden');
     }
@@ -363,7 +363,7 @@ describe('EGRESS_ALLOW and EGRESS_DENY', () => {
     expect(await evaluate('http://9.9.9.9', options)).toBe('9.9.9.9');
   });
 
-  it('deny a name even when its address changes between two look-ups', async () => {
+  it('deny a name even when its address changes between two lookups', async () => {
     let count = 0;
     const lookup = () => Promise.resolve([`9.9.9.${count++}`]);
     expect(await evaluate('https://denied.example', { deny: ['denied.example'], lookup })).toBe(

@@ -177,7 +177,7 @@ describe('a guarded agent', () => {
     expect(upstream.sockets).toHaveLength(2);
   });
 
-  it('closes idle connections in closeWhenIdle, and the others when they become idle', async () => {
+  it('`closeWhenIdle` closes idle connections at once, and others when they become idle', async () => {
     const pendingResponses: (() => void)[] = [];
     const upstream = await startHttpsUpstream((_request, response) =>
       pendingResponses.push(() => response.end('ok')),

@@ -52,7 +52,7 @@ export interface ContractHarness {
   run: (options: RunOptions) => Promise<RunOutcome>;
   /** What all runs left behind: marked processes on this machine, and what the subject lists. */
   listLeaks: () => Promise<string[]>;
-  /** `it` with the subject's time-out. */
+  /** `it` with the subject's timeout. */
   test: (rule: string, body: () => Promise<void>) => void;
 }
 

@@ -75,7 +75,7 @@ export function describeStopping(harness: ContractHarness): void {
       expect((await started.readToEnd()).exit).toMatchObject(CANCELLED);
     });
 
-    test('a program is killed after its time-out', async () => {
+    test('a program is killed after its timeout', async () => {
       const { exit } = await run({ program: { command: UNSTOPPABLE_COMMAND }, limits: { timeoutMs: 1_500 } });
       expect(exit).toMatchObject({ cause: 'timeout', code: null, cleanup: 'verified' });
     });

@@ -110,7 +110,7 @@ describe('dockerConfig', () => {
   });
 });
 
-describe('volumes in dockerConfig', () => {
+describe('volumes of a Docker server', () => {
   it('may be named volumes and folders of the engine’s host', () => {
     for (const source of [
       'data',

@@ -101,14 +101,14 @@ describeOn('docker', 'the container of a job', () => {
 
   it('distinguishes a program killed for its memory from a program with a killed child', async () => {
     const runner = openRunner();
-    const hog = "x=$(head -c 400000000 /dev/zero | tr '\\0' a)";
+    const memoryProgram = "x=$(head -c 400000000 /dev/zero | tr '\\0' a)";
     const limits = { memoryBytes: 64 * MIB };
-    const killed = await runToExit(runner, createTarget(small()), createJob(hog), limits);
+    const killed = await runToExit(runner, createTarget(small()), createJob(memoryProgram), limits);
     expect(killed.exit).toMatchObject({ cause: 'out_of_memory', code: null, cleanup: 'verified' });
     const child = await runToExit(
       runner,
       createTarget(small()),
-      createJob(`sh -c "${hog.replace('$', '\\$')}"; exit 3`),
+      createJob(`sh -c "${memoryProgram.replace('$', '\\$')}"; exit 3`),
       limits,
     );
     expect(child.exit).toMatchObject({ cause: 'exited', code: 3, cleanup: 'verified' });

@@ -222,7 +222,7 @@ describeOn('kubernetes', 'a failing cluster', () => {
       for (const container of manifest.spec?.containers ?? [])
         container.resources = { requests: { cpu: '5000' }, limits: { cpu: '5000' } };
       const pod = createJobPod(api, manifest, 100);
-      await expect(pod.start(neverAborted)).rejects.toThrow('no node with room');
+      await expect(pod.start(neverAborted)).rejects.toThrow('no node with enough free resources');
       expect(await pod.remove()).toBe('verified');
     },
     TEST_MS,

@@ -17,7 +17,7 @@ const INSTANCE = `
   const ran = await runLocally(runner, { program: { command: 'echo hello' } });
   process.stdout.write(JSON.stringify({ ...ran, tested: await runner.test(localTarget(), signal) }));
 `;
-const AS_NOBODY = 'process.setgroups([]); process.setgid(65534); process.setuid(65534);';
+const AS_UNPRIVILEGED = 'process.setgroups([]); process.setgid(65534); process.setuid(65534);';
 
 interface InstanceResult {
   text: string;
@@ -57,7 +57,7 @@ describeOn('local', 'local execution', () => {
   });
 
   it('is not available if the app is not root', async () => {
-    expectRefusal(await runInstance([], AS_NOBODY), /needs root/);
+    expectRefusal(await runInstance([], AS_UNPRIVILEGED), /needs root/);
   });
 
   it('is not available without control groups', async () => {

@@ -337,8 +337,8 @@ describeOn('ssh', 'a run over SSH', () => {
         channel.end();
       },
     });
-    const lying = targetAt(serverAt(server));
-    const { exit } = await readAll(openRunner().run(lying, createJob({}), LIMITS, neverAborted()));
+    const misreporting = targetAt(serverAt(server));
+    const { exit } = await readAll(openRunner().run(misreporting, createJob({}), LIMITS, neverAborted()));
     expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'unverified' });
   }, 60_000);
 });
