@@ -57,7 +57,8 @@ describe('the test of local execution', () => {
     const events: string[] = [];
     const run: LocalTestDeps['run'] = async function* (_job, _limits, signal) {
       const aborted = new Promise((resolve) => signal.addEventListener('abort', resolve));
-      stop.abort(new Error('left'));
+      // Not at once, or the test of the server would not be waiting for this run yet.
+      setImmediate(() => stop.abort(new Error('left')));
       await aborted;
       await new Promise((resolve) => setImmediate(resolve));
       events.push('cleaned up');
