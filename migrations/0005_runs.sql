@@ -63,7 +63,7 @@ CREATE FUNCTION lock_run_queue() RETURNS void LANGUAGE sql
   AS $$ SELECT pg_advisory_xact_lock(7018465220381) $$;
 
 -- Accepts a run in one round trip, with its audit row. It starts at once if the limits allow it and no other run of
--- its owner is queued for the server, else it is queued. Runs with the caller's rights: the run's owner becomes the
+-- its owner is queued, else it is queued. Runs with the caller's rights: the run's owner becomes the
 -- owner of this transaction. `outcome`: running, queued, or full (nothing is stored).
 CREATE FUNCTION submit_run(
   run jsonb, may_start boolean, per_user integer, per_server integer, most_queued integer,

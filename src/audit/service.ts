@@ -6,7 +6,8 @@ import type { AuditPage } from './schema.ts';
 
 /**
  * All actions in the audit trail. A row is written before its change or in the same transaction, so that every change
- * has one. `run.started` is written by the SQL function `submit_run`, all others by `writeAuditEvent`. A change that
+ * has one. `run.started` is written by the SQL function `submit_run` (`runs/queue-store.ts`), all others by
+ * `writeAuditEvent` (`run.cancelled` in `runs/user-runs.ts`). A change that
  * could not be confirmed gets a second row, `..._unconfirmed`. A write that may have overwritten a
  * concurrent save by an administrator gets the second row `key.write_collided`.
  */

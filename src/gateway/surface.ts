@@ -3,7 +3,8 @@ import type { SurfaceName } from '../providers/provider.ts';
 
 /**
  * The contract of a surface: what the gateway needs to know of the protocol in which a client calls it. A surface is
- * one folder in `surfaces/`, does no I/O and imports no other surface.
+ * one folder in `surfaces/` (`models/` only lists models), does no I/O and imports no other surface. A new one also needs
+ * its route in `routes.ts` and its path in `Provider.surfaces`.
  */
 export interface Surface {
   /** Selects the path of the outgoing call in `Provider.surfaces`. */

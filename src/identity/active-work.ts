@@ -8,7 +8,7 @@ export type WorkEndReason = 'signed_out' | 'draining';
 
 /**
  * Streams and other work that continues after its request was authorized. `logout.ts` ends it when a user signs out,
- * is disabled or is deleted; `active-work-check.ts` ends what no event has reported.
+ * is disabled or is deleted, as `keycloak-events.ts` reports; `active-work-check.ts` ends what no event has reported.
  */
 export interface ActiveWork {
   /**
