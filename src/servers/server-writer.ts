@@ -47,7 +47,7 @@ export function createServerWriter({ database, runners, log }: ServerWriterDeps)
   const ownerMutex = createKeyedMutex(busy);
 
   /** For this process; others compare the version. Not awaited, so that a slow host does not delay the response. */
-  function forgetConnections(servers: readonly JumpChainNode[], id: string): void {
+  function releaseConnections(servers: readonly JumpChainNode[], id: string): void {
     const changed = servers.filter((server) => server.id === id);
     for (const server of [...changed, ...listDependents(servers, id, listJumpServerIds)]) {
       runners
@@ -79,7 +79,7 @@ export function createServerWriter({ database, runners, log }: ServerWriterDeps)
       const { result, servers } = await ownerMutex.run(owner, Date.now() + MAX_WAIT_MS, () =>
         database.withOwner(owner, write),
       );
-      for (const id of changedIds) forgetConnections(servers, id);
+      for (const id of changedIds) releaseConnections(servers, id);
       return result;
     },
   };

@@ -78,7 +78,11 @@ describe('submitting a run', () => {
         submit(at % 2 === 0 ? one : two, { serverId: ['a', 'b', 'c'][at % 3] ?? '' }),
       ),
     );
-    expect(answers.filter(({ outcome }) => outcome === 'running')).toHaveLength(PER_USER);
+    // Fewer may start at once: after a full server has queued a run, the owner's later runs are queued too.
+    const started = answers.filter(({ outcome }) => outcome === 'running');
+    expect(started.length).toBeLessThanOrEqual(PER_USER);
+    const claimed = (await Promise.all([one.claim(40, false), two.claim(40, false)])).flat();
+    expect(started.length + claimed.length).toBe(PER_USER);
     const onServers = await sql(
       `SELECT count(*)::integer AS n FROM runs WHERE status = 'running' GROUP BY server_id`,
     );

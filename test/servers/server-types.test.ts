@@ -154,20 +154,20 @@ describe('the connections of a server', () => {
     const engine = await ada.add({ server_type: 'docker', connection_config: { host: inner.id } });
     await ada.add({ connection_config: createSshServerConfig() });
     const author = { userId: ada.user.id, requestId: 'x' };
-    const collectForgotten = async (work: () => Promise<unknown>) => {
-      const before = direct.forgotten.length;
+    const collectReleased = async (work: () => Promise<unknown>) => {
+      const before = direct.released.length;
       await work();
-      return direct.forgotten.slice(before).toSorted();
+      return direct.released.slice(before).toSorted();
     };
     const all = [ssh, inner.id, engine.id].toSorted();
     const { service } = direct;
-    expect(await collectForgotten(() => service.update(author, ssh, { name: 'x' }, undefined))).toEqual(all);
+    expect(await collectReleased(() => service.update(author, ssh, { name: 'x' }, undefined))).toEqual(all);
     const key = { ...HOST_KEY, fingerprint: `SHA256:${'b'.repeat(43)}` };
-    expect(await collectForgotten(() => service.confirmHostKey(author, ssh, key))).toEqual(all);
-    expect(await collectForgotten(() => service.update(author, engine.id, { name: 'x' }, undefined))).toEqual(
-      [engine.id],
-    );
-    expect(await collectForgotten(() => service.remove(author, ssh, undefined))).toEqual(all);
+    expect(await collectReleased(() => service.confirmHostKey(author, ssh, key))).toEqual(all);
+    expect(await collectReleased(() => service.update(author, engine.id, { name: 'x' }, undefined))).toEqual([
+      engine.id,
+    ]);
+    expect(await collectReleased(() => service.remove(author, ssh, undefined))).toEqual(all);
   });
 });
 

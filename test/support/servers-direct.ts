@@ -20,8 +20,8 @@ export interface DirectServers {
   sql(text: string, values?: unknown[]): Promise<Record<string, unknown>[]>;
   /** One server's stored configuration. */
   storedConfig(id: string): Promise<Record<string, unknown>>;
-  /** Server ids that were passed to runners' `forget`, in order. */
-  forgotten: readonly string[];
+  /** Server ids that were passed to runners' `release`, in order. */
+  released: readonly string[];
   close(): Promise<void>;
 }
 
@@ -38,14 +38,14 @@ export async function openServers(
     forbidden: () => [],
     connectTimeoutMs: config.timeouts.connectMs,
   });
-  const forgotten: string[] = [];
+  const released: string[] = [];
   const runners = new Map(
     [...createRunners({ dialer, log })].map(([type, runner]) => [
       type,
       {
         ...runner,
-        forget(serverId: string) {
-          forgotten.push(serverId);
+        release(serverId: string) {
+          released.push(serverId);
           return runner.release(serverId);
         },
       },
@@ -64,7 +64,7 @@ export async function openServers(
     }),
     keyring,
     sql,
-    forgotten,
+    released,
     async storedConfig(id) {
       const rows = await sql('SELECT connection_config FROM user_execution_servers WHERE id = $1', [id]);
       return rows[0]?.['connection_config'] as Record<string, unknown>;

@@ -21,7 +21,7 @@ export interface SshConnectionPool {
    */
   acquire(key: SshPoolKey, connect: Connect, signal: AbortSignal): Promise<ChannelSlot>;
   /** Closes the connections to and through a server; those in use close when their last channel ends. */
-  forget(serverId: string): void;
+  release(serverId: string): void;
   close(): void;
 }
 
@@ -127,7 +127,7 @@ export function createConnectionPool(): SshConnectionPool {
         }
       }
     },
-    forget(serverId) {
+    release(serverId) {
       for (const item of pooled) {
         if (!item.key.serverIds.includes(serverId)) continue;
         item.isRetired = true;

@@ -119,7 +119,7 @@ export function createSshConnections(deps: { dialer: Pick<Dialer, 'connect'> }):
         throw error;
       }
     },
-    release: (serverId) => pool.forget(serverId),
+    release: (serverId) => pool.release(serverId),
     close: () => pool.close(),
   };
 }

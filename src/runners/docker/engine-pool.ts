@@ -19,7 +19,7 @@ export interface EnginePool {
   takeWarm(target: TargetServer<DockerConfig>, limits: Limits): DockerSession | undefined;
   /** Starts the next container in the background. */
   prewarm(target: TargetServer<DockerConfig>): void;
-  forget(serverId: string): Promise<void>;
+  release(serverId: string): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -124,7 +124,7 @@ export function createEnginePool(options: EnginePoolOptions): EnginePool {
           entry.starting = undefined;
         });
     },
-    async forget(serverId) {
+    async release(serverId) {
       const entry = entries.get(serverId);
       if (entry === undefined) return;
       rememberReleased(serverId, entry.versions);

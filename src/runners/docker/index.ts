@@ -108,7 +108,7 @@ export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig>
         engine.close();
       }
     },
-    release: (serverId) => enginePool.forget(serverId),
+    release: (serverId) => enginePool.release(serverId),
     close: () => enginePool.close(),
   };
 }

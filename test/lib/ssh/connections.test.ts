@@ -282,7 +282,7 @@ describeOn('ssh', 'SSH connections', () => {
       });
     });
 
-    it('are not reused after forget, but commands in progress continue', async () => {
+    it('are not reused after release, but commands in progress continue', async () => {
       const { connections, dials } = openConnections();
       const server = serverAt(plain);
       const stream = await openCat(connections, server);

@@ -29,7 +29,7 @@ function describeSharing({ test, run, start, runner, subject }: ContractHarness)
       }
     });
 
-    test('an active run continues when forget is called for its server', async () => {
+    test('an active run continues when its server is released', async () => {
       const started = start({ program: { command: 'echo ready; sleep 1; echo done' } });
       await started.readUntil('ready');
       await runner().release(subject.target().serverId);

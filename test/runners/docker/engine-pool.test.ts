@@ -34,7 +34,7 @@ it('does not cache an engine again for a released version of a server', async ()
   const pool = openPool();
   const engine = pool.getEngine(serverAt(2));
   expect(pool.getEngine(serverAt(2))).toBe(engine);
-  await pool.forget('server');
+  await pool.release('server');
   for (const outdated of [serverAt(2), serverAt(1)]) expect(isCached(pool, outdated)).toBe(false);
   expect(isCached(pool, serverAt(3))).toBe(true);
 });
@@ -49,7 +49,7 @@ it('does not replace a newer version with an older one', () => {
 it('treats a change of the SSH server as a new version, and caches it', async () => {
   const pool = openPool();
   const engine = pool.getEngine(serverAt(2, 1));
-  await pool.forget('server');
+  await pool.release('server');
   expect(isCached(pool, serverAt(2, 1))).toBe(false);
   const next = pool.getEngine(serverAt(2, 2));
   expect(next).not.toBe(engine);
