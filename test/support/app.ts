@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { Writable } from 'node:stream';
-import { fetch, type RequestInit, type Response } from 'undici';
+import { Agent, fetch, type RequestInit, type Response } from 'undici';
 import { signInWithForms } from '../../src/cli/form-sign-in.ts';
 import { choosePort } from '../../src/dev/quickstart/ports.ts';
 import { readConfig, type Config, type Environment } from '../../src/config/config.ts';
@@ -44,6 +44,12 @@ export interface TestAppOptions {
   /** For a second app on the same database: the values of the first. */
   shared?: Pick<TestApp, 'config'> & { databaseUrl: string; ownerDatabaseUrl: string };
 }
+
+/**
+ * Idle connections close long before the server closes them (5 s), also when the process was busy for seconds. Otherwise
+ * a request could be sent on a connection that the server is closing. undici measures up to 1 s with exact timers.
+ */
+const agent = new Agent({ keepAliveTimeout: 1_000, keepAliveMaxTimeout: 1_000 });
 
 /** Starts the app in this process, in local mode. It has no system default unless `env` configures one. */
 export async function startApp(options: TestAppOptions = {}): Promise<TestApp> {
@@ -151,6 +157,7 @@ function call(
   { session, json, headers = {}, ...init }: CallOptions,
 ): Promise<Response> {
   return fetch(`${base}${path}`, {
+    dispatcher: agent,
     redirect: 'manual',
     ...init,
     ...(json === undefined ? {} : { body: JSON.stringify(json) }),
