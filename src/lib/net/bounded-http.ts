@@ -1,9 +1,10 @@
-import type { ClientRequest, IncomingMessage } from 'node:http';
-import { request as startRequest, type Agent } from 'node:https';
 import type { Duplex, Readable } from 'node:stream';
-import type { HostAndPort } from './addresses.ts';
-import { upstreamUnreachable, withDeadline } from './deadline.ts';
+import type { Client, Dispatcher } from 'undici';
+import { rejectOnAbort } from '../async/reject-on-abort.ts';
 import { AppError } from '../errors.ts';
+import { upstreamUnreachable, withDeadline } from './deadline.ts';
+import { createGuardedPool, type GuardedPool } from './guarded-pool.ts';
+import type { Connector } from './tls-connector.ts';
 
 /** A request to an untrusted server, with a time limit. */
 export interface BoundedRequest {
@@ -17,7 +18,13 @@ export interface BoundedRequest {
   signal?: AbortSignal;
 }
 
-export interface BoundedHttpClient {
+export interface BoundedResponse {
+  status: number;
+  body: Readable;
+}
+
+/** HTTP client of one server. It follows no redirects. */
+export interface BoundedHttpClient extends Pick<GuardedPool, 'closeWhenIdle' | 'close'> {
   /**
    * Reads the whole response.
    * @throws AppError `upstream_malformed` for a body over `maxBytes`, and as {@link requestStream}.
@@ -25,55 +32,97 @@ export interface BoundedHttpClient {
   requestText(request: BoundedRequest & { maxBytes: number }): Promise<{ status: number; text: string }>;
   /**
    * Resolves when the headers are received. The caller reads or destroys the body.
-   * @throws AppError `upstream_unreachable`, `upstream_timeout`, what the agent's connector throws, or the
-   *   signal's reason.
+   * @throws AppError `upstream_unreachable`, `upstream_timeout`, what the connector throws, or the signal's reason.
    */
-  requestStream(request: BoundedRequest): Promise<{ status: number; body: Readable }>;
+  requestStream(request: BoundedRequest): Promise<BoundedResponse>;
   /**
    * Requests the raw connection (`Upgrade: tcp`).
    * @returns the connection, or the response of a server that refuses; the connection is closed after it.
    */
-  upgrade(request: BoundedRequest): Promise<Duplex | { status: number; body: Readable }>;
+  upgrade(request: BoundedRequest): Promise<Duplex | BoundedResponse>;
 }
 
-const MAX_HEADER_BYTES = 16 * 1024;
+/**
+ * Connects at the first request, with `connect` only.
+ * @param headers sent with every request. `host` does not decide where to connect.
+ */
+export function createBoundedHttpClient(
+  connect: Connector,
+  headers: Readonly<Record<string, string>> & { host: string },
+): BoundedHttpClient {
+  const { acquire, release, discard, ...lifetime } = createGuardedPool(connect);
 
-/** @param authority sent as `Host`. The agent alone decides where to connect. */
-export function createBoundedHttpClient(agent: Agent, authority: HostAndPort): BoundedHttpClient {
-  function start({ method, path, body }: BoundedRequest, headers: Record<string, string>): ClientRequest {
-    const text = body === undefined ? undefined : JSON.stringify(body);
-    const request = startRequest({
-      ...authority,
-      agent,
-      method,
-      path,
-      headers: {
-        ...headers,
-        ...(text === undefined ? {} : { 'content-type': 'application/json' }),
-        ...(method === 'POST' ? { 'content-length': Buffer.byteLength(text ?? '') } : {}),
-      },
-      maxHeaderSize: MAX_HEADER_BYTES,
-    });
-    // Stays attached: the reader of the body handles later errors of the connection.
-    return request.on('error', () => undefined).end(text);
+  async function send(
+    request: BoundedRequest,
+    signal: AbortSignal,
+    onUpgrade?: (stream: Duplex) => void,
+  ): Promise<BoundedResponse> {
+    const connection = acquire();
+    const options = { ...toRequestOptions(request, headers), signal };
+    const response =
+      onUpgrade === undefined
+        ? connection.request(options)
+        : requestUpgrade(connection, options, (stream) => {
+            discard(connection);
+            onUpgrade(stream);
+          });
+    try {
+      // undici ignores the signal while it waits for the connection.
+      const { statusCode, body } = await rejectOnAbort(response, signal);
+      // Stays attached: the reader of the body handles later errors of the connection.
+      body.on('error', () => undefined).once('close', () => release(connection));
+      return { status: statusCode, body };
+    } catch (error) {
+      discard(connection);
+      throw error;
+    }
   }
 
-  const client: BoundedHttpClient = {
+  return {
+    ...lifetime,
     async requestText(request) {
       return await withRequestTimeout(request, async (signal) => {
-        const { status, body } = await client.requestStream({ ...request, signal: signal });
+        const { status, body } = await send(request, signal);
         return { status, text: await readText(body, request.maxBytes, signal) };
       });
     },
     async requestStream(request) {
-      return await withRequestTimeout(request, (signal) => waitForResponse(start(request, {}), signal));
+      return await withRequestTimeout(request, (signal) => send(request, signal));
     },
     async upgrade(request) {
-      const headers = { connection: 'Upgrade', upgrade: 'tcp' };
-      return await withRequestTimeout(request, (signal) => waitForUpgrade(start(request, headers), signal));
+      return await withRequestTimeout(request, async (signal) => {
+        const upgraded = Promise.withResolvers<Duplex>();
+        return await Promise.race([upgraded.promise, send(request, signal, upgraded.resolve)]);
+      });
     },
   };
-  return client;
+}
+
+function toRequestOptions({ method, path, body }: BoundedRequest, headers: Record<string, string>) {
+  if (body === undefined) return { method, path, headers };
+  const contentHeaders = { ...headers, 'content-type': 'application/json' };
+  return { method, path, headers: contentHeaders, body: JSON.stringify(body) };
+}
+
+/** undici's own `upgrade` drops the response of a server that refuses. Without a refusal the result stays pending. */
+function requestUpgrade(
+  client: Client,
+  options: Dispatcher.RequestOptions,
+  onUpgrade: (stream: Duplex) => void,
+): Promise<Dispatcher.ResponseData> {
+  const onRequestUpgrade: Dispatcher.DispatchHandler['onRequestUpgrade'] = (
+    _controller,
+    _status,
+    _headers,
+    stream,
+  ) =>
+    // Stays attached, as above.
+    onUpgrade(stream.on('error', () => undefined));
+  return client
+    .compose(
+      (dispatch) => (request, handler) => dispatch(request, Object.assign(handler, { onRequestUpgrade })),
+    )
+    .request({ ...options, upgrade: 'tcp' });
 }
 
 function withRequestTimeout<T>(
@@ -83,64 +132,57 @@ function withRequestTimeout<T>(
   return withDeadline(request.timeoutMs, request.signal === undefined ? [] : [request.signal], work);
 }
 
-interface HttpResponse {
-  status: number;
-  body: Readable;
-}
-
-function waitForResponse(request: ClientRequest, signal: AbortSignal): Promise<HttpResponse> {
-  const { promise, resolve, reject } = Promise.withResolvers<HttpResponse>();
-  request.once('response', (response) => resolve(toHttpResponse(response)));
-  rejectOnFailure(request, signal, reject);
-  return promise;
-}
-
-function waitForUpgrade(request: ClientRequest, signal: AbortSignal): Promise<Duplex | HttpResponse> {
-  const { promise, resolve, reject } = Promise.withResolvers<Duplex | HttpResponse>();
-  request.once('upgrade', (_response, socket: Duplex, head: Buffer) => {
-    // Stays attached, as above.
-    socket.on('error', () => undefined);
-    if (head.length > 0) socket.unshift(head);
-    resolve(socket);
-  });
-  request.once('response', (response) => resolve(toHttpResponse(response)));
-  rejectOnFailure(request, signal, reject);
-  return promise;
-}
-
-function toHttpResponse(response: IncomingMessage): HttpResponse {
-  return { status: response.statusCode ?? 0, body: response.on('error', () => undefined) };
-}
-
-function rejectOnFailure(request: ClientRequest, signal: AbortSignal, reject: (reason: Error) => void): void {
-  const onAbort = () => {
-    reject(signal.reason as Error);
-    request.destroy();
-  };
-  request.once('error', reject);
-  request.once('close', () => {
-    signal.removeEventListener('abort', onAbort);
-    reject(upstreamUnreachable(new Error('closed before the response')));
-  });
-  signal.addEventListener('abort', onAbort);
-}
-
 /**
  * Reads a body to its end.
- * @throws AppError `upstream_malformed` for more than `maxBytes`, `upstream_unreachable` when the connection breaks.
+ * @throws AppError `upstream_malformed` for more than `maxBytes`, `upstream_unreachable` when the connection breaks
+ *   or the signal aborts.
  */
 export async function readText(body: Readable, maxBytes: number, signal: AbortSignal): Promise<string> {
   const chunks: Buffer[] = [];
-  let total = 0;
-  const onAbort = () => {
-    body.destroy(signal.reason as Error);
-  };
+  for await (const chunk of readChunks(body, maxBytes, signal)) chunks.push(chunk);
+  return Buffer.concat(chunks).toString();
+}
+
+export interface LineLimits {
+  maxLineBytes: number;
+  /** Of all lines together; unlimited by default. */
+  maxBytes?: number;
+  /** Drops a last line without a line break, which may be incomplete. */
+  skipUnterminated?: boolean;
+}
+
+/** Reads lines, without their line breaks. @throws as {@link readText}. */
+export async function* readLines(
+  body: Readable,
+  { maxLineBytes, maxBytes = Infinity, skipUnterminated = false }: LineLimits,
+  signal: AbortSignal,
+): AsyncGenerator<string, void> {
+  let rest = Buffer.alloc(0);
+  for await (const chunk of readChunks(body, maxBytes, signal)) {
+    rest = Buffer.concat([rest, chunk]);
+    for (let end = rest.indexOf(10); end >= 0; end = rest.indexOf(10)) {
+      yield rest.subarray(0, end).toString();
+      rest = rest.subarray(end + 1);
+    }
+    if (rest.length > maxLineBytes) throw responseTooLarge();
+  }
+  if (rest.length > 0 && !skipUnterminated) yield rest.toString();
+}
+
+async function* readChunks(
+  body: Readable,
+  maxBytes: number,
+  signal: AbortSignal,
+): AsyncGenerator<Buffer, void> {
+  const onAbort = () => void body.destroy(signal.reason as Error);
   signal.addEventListener('abort', onAbort);
+  if (signal.aborted) onAbort();
+  let total = 0;
   try {
     for await (const chunk of body as AsyncIterable<Buffer>) {
       total += chunk.length;
       if (total > maxBytes) throw responseTooLarge();
-      chunks.push(chunk);
+      yield chunk;
     }
   } catch (error) {
     throw error instanceof AppError ? error : upstreamUnreachable(error);
@@ -148,27 +190,6 @@ export async function readText(body: Readable, maxBytes: number, signal: AbortSi
     signal.removeEventListener('abort', onAbort);
     if (!body.readableEnded) body.destroy();
   }
-  return Buffer.concat(chunks).toString();
-}
-
-/** Reads lines of at most `maxLineBytes` each. @throws as {@link readText}. */
-export async function* readLines(body: Readable, maxLineBytes: number): AsyncGenerator<string, void> {
-  let rest = Buffer.alloc(0);
-  try {
-    for await (const chunk of body as AsyncIterable<Buffer>) {
-      rest = Buffer.concat([rest, chunk]);
-      for (let end = rest.indexOf(10); end >= 0; end = rest.indexOf(10)) {
-        yield rest.subarray(0, end).toString();
-        rest = rest.subarray(end + 1);
-      }
-      if (rest.length > maxLineBytes) throw responseTooLarge();
-    }
-  } catch (error) {
-    throw error instanceof AppError ? error : upstreamUnreachable(error);
-  } finally {
-    if (!body.readableEnded) body.destroy();
-  }
-  if (rest.length > 0) yield rest.toString();
 }
 
 function responseTooLarge(): AppError {

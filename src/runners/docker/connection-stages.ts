@@ -1,6 +1,6 @@
 import type { Dialer } from '../../lib/net/dialer.ts';
 import { isAppError } from '../../lib/errors.ts';
-import { createTlsHandshake, findTlsErrorReason } from '../../lib/net/guarded-agent.ts';
+import { createTlsHandshake, findTlsErrorReason } from '../../lib/net/tls-connector.ts';
 import type { DedicatedSshConnection, SshConnections } from '../../lib/ssh/connections.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { TestStageName, TargetServer } from '../runner.ts';

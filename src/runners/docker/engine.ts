@@ -6,9 +6,10 @@ import {
   readText,
   type BoundedHttpClient,
   type BoundedRequest,
+  type BoundedResponse,
 } from '../../lib/net/bounded-http.ts';
 import { AppError } from '../../lib/errors.ts';
-import { createGuardedAgent, createTlsConnector, type Connector } from '../../lib/net/guarded-agent.ts';
+import { createTlsConnector, type Connector } from '../../lib/net/tls-connector.ts';
 import type { Dialer } from '../../lib/net/dialer.ts';
 import type { SshConnections } from '../../lib/ssh/connections.ts';
 import type { TargetServer } from '../runner.ts';
@@ -75,6 +76,8 @@ const MAX_RESPONSE_BYTES = 2 * 1024 * 1024;
 const MAX_LINE_BYTES = 64 * 1024;
 const MAX_ERROR_TEXT = 2_048;
 const MAX_WARNINGS = 64;
+/** Default port, which `Host` omits. */
+const HTTPS_PORT = 443;
 
 const containerId = z.string().regex(/^[0-9a-f]{12,64}$/);
 const versionResponse = z.object({ Version: z.string().max(64), Os: z.string().max(32) });
@@ -140,9 +143,9 @@ export function createEngineWithConnector(
   connect: Connector,
   authority: { host: string; port: number },
 ): Engine {
-  const { agent, ...lifetime } = createGuardedAgent(connect);
   const { host, port } = authority;
-  const http = createBoundedHttpClient(agent, { host, port });
+  const http = createBoundedHttpClient(connect, { host: port === HTTPS_PORT ? host : `${host}:${port}` });
+  const lifetime = { closeWhenIdle: http.closeWhenIdle, close: () => void http.close() };
   const calls = createCalls(http);
   return { ...lifetime, ...hostCalls(calls), ...streamCalls(http), ...containerCalls(calls) };
 }
@@ -192,13 +195,7 @@ function streamCalls(http: BoundedHttpClient): Pick<Engine, 'pull' | 'attach' | 
       const path = `/images/create?${new URLSearchParams(splitImage(image)).toString()}`;
       const response = await http.requestStream({ method: 'POST', path, timeoutMs: SLOW_CALL_MS, signal });
       if (response.status !== 200) throw await toResponseError(response);
-      const onAbort = () => response.body.destroy(signal.reason as Error);
-      signal.addEventListener('abort', onAbort);
-      try {
-        yield* readLines(response.body, MAX_LINE_BYTES);
-      } finally {
-        signal.removeEventListener('abort', onAbort);
-      }
+      yield* readLines(response.body, { maxLineBytes: MAX_LINE_BYTES }, signal);
     },
     async attach(id) {
       const path = `/containers/${id}/attach?stream=1&stdin=1&stdout=1&stderr=1`;
@@ -279,7 +276,7 @@ function readExitWait(body: Readable): ExitWait {
   return { exitCode, stop: () => body.destroy() };
 }
 
-async function toResponseError(response: { status: number; body: Readable }): Promise<EngineResponseError> {
+async function toResponseError(response: BoundedResponse): Promise<EngineResponseError> {
   const text = await readText(response.body, MAX_RESPONSE_BYTES, AbortSignal.timeout(CALL_MS));
   return new EngineResponseError(response.status, text.slice(0, MAX_ERROR_TEXT));
 }

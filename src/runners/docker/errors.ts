@@ -1,5 +1,5 @@
 import { AppError, isAppError } from '../../lib/errors.ts';
-import { findTlsErrorReason, type TlsErrorReason } from '../../lib/net/guarded-agent.ts';
+import { findTlsErrorReason, type TlsErrorReason } from '../../lib/net/tls-connector.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 
 /** A problem that a user can fix, e.g. an image that cannot be pulled. The message is for users. */

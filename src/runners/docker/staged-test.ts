@@ -1,4 +1,4 @@
-import { findTlsErrorReason } from '../../lib/net/guarded-agent.ts';
+import { findTlsErrorReason } from '../../lib/net/tls-connector.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { ServerTestResult, TargetServer, TestStageName } from '../runner.ts';
 import { runTestSteps, toSshOutcome, type TestOutcome, type TestStep } from '../test-stages.ts';

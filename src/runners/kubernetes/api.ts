@@ -1,9 +1,9 @@
 import type { V1Pod } from '@kubernetes/client-node';
 import { z } from 'zod';
+import { createBoundedHttpClient } from '../../lib/net/bounded-http.ts';
 import type { Dialer } from '../../lib/net/dialer.ts';
 import { effectivePort } from '../../lib/net/egress.ts';
-import { createTlsConnector, type Connector } from '../../lib/net/guarded-agent.ts';
-import { createGuardedPool } from '../../lib/net/guarded-pool.ts';
+import { createTlsConnector, type Connector } from '../../lib/net/tls-connector.ts';
 import type { ClusterAccess } from './access.ts';
 import { clusterErrorFromResponse } from './errors.ts';
 import { createClusterRequests, type ClusterRequests } from './requests.ts';
@@ -49,10 +49,6 @@ export interface ClusterApi {
   close(): Promise<void>;
 }
 
-/**
- * Maximum time to the response headers, also on a busy cluster: creating a pod waits for admission plug-ins.
- */
-const HEADERS_TIMEOUT_MS = 30_000;
 /** The server ends a watch after this time, and the client a little later. */
 const WATCH_SECONDS = 60;
 
@@ -66,15 +62,20 @@ const AccessReview = z.object({ status: z.object({ allowed: z.boolean() }) });
 
 /** Creates a client. It connects at the first request. */
 export function createClusterApi(dialer: Dialer, access: ClusterAccess): ClusterApi {
-  const { server, ca, client } = access;
+  const { server, ca, client, token } = access;
   const connect = createTlsConnector(dialer, {
     host: server.hostname,
     port: effectivePort(server),
     tls: { ca, client },
   });
-  const pool = createGuardedPool(server.origin, connect, HEADERS_TIMEOUT_MS);
-  const requests = createClusterRequests(pool, access);
-  return { access, connect, ...podCalls(requests, access.namespace), close: () => pool.close() };
+  const http = createBoundedHttpClient(connect, {
+    host: server.host,
+    accept: 'application/json',
+    'user-agent': 'ops-center',
+    ...(token === null ? {} : { authorization: `Bearer ${token}` }),
+  });
+  const requests = createClusterRequests(http, server.pathname.replace(/\/$/, ''));
+  return { access, connect, ...podCalls(requests, access.namespace), close: http.close };
 }
 
 function podCalls(

@@ -1,5 +1,5 @@
 import { isAppError } from '../../lib/errors.ts';
-import { findTlsErrorReason, type TlsErrorReason } from '../../lib/net/guarded-agent.ts';
+import { findTlsErrorReason, type TlsErrorReason } from '../../lib/net/tls-connector.ts';
 
 /** Kind of failure between this process and a cluster. */
 export type ClusterErrorKind =
@@ -45,6 +45,7 @@ export function toClusterError(error: unknown): ClusterError {
   if (tlsProblem !== undefined) return new ClusterError('tls', TLS_MESSAGES[tlsProblem], { cause: error });
   if (isAppError(error, 'endpoint_forbidden'))
     return new ClusterError('policy', error.detail, { cause: error });
+  if (isAppError(error, 'upstream_malformed')) return malformedError();
   if (isAppError(error, 'upstream_timeout') || isTimeout(error))
     return new ClusterError('timeout', 'The cluster took too long to answer.', { cause: error });
   return new ClusterError('unreachable', 'The cluster cannot be reached, or the connection broke.', {
@@ -53,8 +54,11 @@ export function toClusterError(error: unknown): ClusterError {
 }
 
 function isTimeout(error: unknown): boolean {
-  const { name } = error as { name?: unknown };
-  return name === 'TimeoutError' || name === 'HeadersTimeoutError';
+  return (error as { name?: unknown }).name === 'TimeoutError';
+}
+
+export function malformedError(): ClusterError {
+  return new ClusterError('malformed', 'The response is not that of a Kubernetes API: check the address.');
 }
 
 /** Converts an error response. The server's text is matched but never shown. */

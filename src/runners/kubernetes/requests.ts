@@ -1,9 +1,7 @@
-import type { Dispatcher } from 'undici';
 import type { z } from 'zod';
-import type { GuardedPool } from '../../lib/net/guarded-pool.ts';
+import { readLines, readText, type BoundedHttpClient } from '../../lib/net/bounded-http.ts';
 import { parseJson } from '../../lib/json.ts';
-import type { ClusterAccess } from './access.ts';
-import { toClusterError, ClusterError, clusterErrorFromResponse } from './errors.ts';
+import { clusterErrorFromResponse, malformedError, toClusterError } from './errors.ts';
 
 interface KubernetesRequest {
   method: 'GET' | 'POST' | 'DELETE';
@@ -32,35 +30,26 @@ export interface ClusterRequests {
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
 /** Events of one pod in a minute: about ten of 10 KB each. */
 const MAX_WATCH_BYTES = 4 * 1024 * 1024;
+const WATCH_LIMITS = { maxLineBytes: MAX_WATCH_BYTES, maxBytes: MAX_WATCH_BYTES, skipUnterminated: true };
+/**
+ * Maximum time to the response headers, also on a busy cluster: creating a pod waits for admission plug-ins.
+ */
+const HEADERS_TIMEOUT_MS = 30_000;
 const REQUEST_TIMEOUT_MS = 45_000;
 
-export function createClusterRequests({ pool }: GuardedPool, access: ClusterAccess): ClusterRequests {
-  const base = access.server.pathname.replace(/\/$/, '');
-  const headers = {
-    accept: 'application/json',
-    'user-agent': 'ops-center',
-    ...(access.token === null ? {} : { authorization: `Bearer ${access.token}` }),
-  };
-
-  function dispatch({ method, path, body }: KubernetesRequest, signal: AbortSignal) {
-    const content = body === undefined ? {} : { 'content-type': 'application/json' };
-    const text = body === undefined ? null : JSON.stringify(body);
-    return pool.request({
-      method,
-      path: base + path,
-      headers: { ...headers, ...content },
-      body: text,
-      signal,
-    });
-  }
+/** @param base path of the cluster, before that of each request; without a slash at its end. */
+export function createClusterRequests(http: BoundedHttpClient, base: string): ClusterRequests {
+  const open = ({ path, ...request }: KubernetesRequest, signal: AbortSignal) =>
+    http.requestStream({ ...request, path: base + path, timeoutMs: HEADERS_TIMEOUT_MS, signal });
 
   const requests: ClusterRequests = {
     async send(request) {
+      const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
       try {
-        const response = await dispatch(request, AbortSignal.timeout(REQUEST_TIMEOUT_MS));
-        return { status: response.statusCode, body: parseJson(await readText(response.body)) };
+        const { status, body } = await open(request, signal);
+        return { status, body: parseJson(await readText(body, MAX_BODY_BYTES, signal)) };
       } catch (error) {
-        throw toClusterError(error);
+        throw toClusterError(signal.aborted ? signal.reason : error);
       }
     },
     parse(shape, status, body) {
@@ -75,48 +64,15 @@ export function createClusterRequests({ pool }: GuardedPool, access: ClusterAcce
     },
     async *readLines(path, shape, signal) {
       try {
-        const response = await dispatch({ method: 'GET', path }, signal);
-        if (response.statusCode !== 200)
-          throw clusterErrorFromResponse(response.statusCode, parseJson(await readText(response.body)));
-        for await (const line of splitLines(response.body)) yield requests.parse(shape, 200, parseJson(line));
+        const { status, body } = await open({ method: 'GET', path }, signal);
+        if (status !== 200)
+          throw clusterErrorFromResponse(status, parseJson(await readText(body, MAX_BODY_BYTES, signal)));
+        for await (const line of readLines(body, WATCH_LIMITS, signal))
+          yield requests.parse(shape, 200, parseJson(line));
       } catch (error) {
         if (!signal.aborted) throw toClusterError(error);
       }
     },
   };
   return requests;
-}
-
-function malformedError(): ClusterError {
-  return new ClusterError('malformed', 'The response is not that of a Kubernetes API: check the address.');
-}
-
-type Body = Dispatcher.ResponseData['body'];
-
-async function readText(body: Body): Promise<string> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of body as AsyncIterable<Buffer>) {
-    bytes += chunk.length;
-    // Leaving the loop destroys the body, and with it the connection.
-    if (bytes > MAX_BODY_BYTES) throw malformedError();
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
-}
-
-async function* splitLines(body: Body): AsyncGenerator<string> {
-  let chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of body as AsyncIterable<Buffer>) {
-    let rest = chunk;
-    bytes += chunk.length;
-    for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n')) {
-      chunks.push(rest.subarray(0, end));
-      yield Buffer.concat(chunks).toString('utf8');
-      [chunks, rest] = [[], rest.subarray(end + 1)];
-    }
-    chunks.push(rest);
-    if (bytes > MAX_WATCH_BYTES) throw malformedError();
-  }
 }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Dialer } from '../../lib/net/dialer.ts';
 import { effectivePort } from '../../lib/net/egress.ts';
 import { isAppError } from '../../lib/errors.ts';
-import { createTlsHandshake } from '../../lib/net/guarded-agent.ts';
+import { createTlsHandshake } from '../../lib/net/tls-connector.ts';
 import type { Limits, TestStageName, TargetServer, ServerTestResult } from '../runner.ts';
 import { runTestSteps, type TestOutcome, type TestStep } from '../test-stages.ts';
 import type { ClusterApi, ResourceRight } from './api.ts';

@@ -1,23 +1,20 @@
 import { once } from 'node:events';
-import { request, type Agent } from 'node:https';
 import { text } from 'node:stream/consumers';
 import { createServer as createTlsServer, type TLSSocket, type TlsOptions } from 'node:tls';
 import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import {
-  createGuardedAgent,
   createTlsConnector,
   findTlsErrorReason,
   type Connector,
   type TlsPeer,
-} from '../../../src/lib/net/guarded-agent.ts';
+} from '../../../src/lib/net/tls-connector.ts';
 import { certificate } from '../../support/certificate.ts';
 import {
   LOOPBACK,
   waitForClose,
   createTestDialer,
   errorWithCode,
-  startHttpUpstream,
   startHttpsUpstream,
   startTcpUpstream,
   until,
@@ -33,19 +30,6 @@ const CLIENT = { cert: certificate.cert, key: certificate.key };
 
 function connector(port: number, changes: Partial<TlsPeer> = {}): Connector {
   return createTlsConnector(createTestDialer(), { host: LOOPBACK, port, tls: TRUSTING, ...changes });
-}
-
-/** An agent that uses `connect`; closed after the test. */
-function agentOver(connect: Connector) {
-  const guarded = createGuardedAgent(connect);
-  cleanups.push(() => guarded.close());
-  return guarded;
-}
-
-async function ask(agent: Agent, options: object = {}): Promise<string> {
-  const sent = request({ agent, host: 'other.test', ...options }).end();
-  const [response] = (await once(sent, 'response')) as [NodeJS.ReadableStream];
-  return text(response as never);
 }
 
 const reasonOf = async (attempt: Promise<unknown>) => {
@@ -145,74 +129,5 @@ describe('TLS over the dialer', () => {
     expect(() =>
       connector(1, { tls: { ...TRUSTING, client: { cert: certificate.cert, key: 'text' } } }),
     ).toThrow();
-  });
-});
-
-describe('a guarded agent', () => {
-  it('connects with its connector only, regardless of the request and the environment', async () => {
-    const upstream = await startHttpsUpstream((_request, response) => response.end('right'));
-    const other = await startHttpUpstream((_request, response) => response.end('wrong'));
-    process.env['HTTPS_PROXY'] = other.origin;
-    cleanups.push(() => delete process.env['HTTPS_PROXY']);
-    const { agent } = agentOver(connector(upstream.port));
-    for (const options of [
-      { port: other.port },
-      { hostname: LOOPBACK, port: other.port },
-      { socketPath: '/nowhere' },
-      { rejectUnauthorized: false, ca: 'text', lookup: () => undefined },
-    ])
-      expect(await ask(agent, options)).toBe('right');
-    expect(other.sockets).toHaveLength(0);
-  });
-
-  it('reuses a connection, and opens another one when the server has closed it', async () => {
-    const upstream = await startHttpsUpstream((_request, response) => response.end('ok'));
-    const { agent } = agentOver(connector(upstream.port));
-    await ask(agent);
-    await ask(agent);
-    expect(upstream.sockets).toHaveLength(1);
-    upstream.sockets[0]?.destroy();
-    await until(() => Object.values(agent.freeSockets).flat().length === 0);
-    await ask(agent);
-    expect(upstream.sockets).toHaveLength(2);
-  });
-
-  it('`closeWhenIdle` closes idle connections at once, and others when they become idle', async () => {
-    const pendingResponses: (() => void)[] = [];
-    const upstream = await startHttpsUpstream((_request, response) =>
-      pendingResponses.push(() => response.end('ok')),
-    );
-    const guarded = agentOver(connector(upstream.port));
-    const { agent } = guarded;
-    const first = ask(agent);
-    await until(() => pendingResponses.length === 1);
-    const second = ask(agent);
-    await until(() => pendingResponses.length === 2);
-    pendingResponses[0]?.();
-    await first;
-    guarded.closeWhenIdle();
-    await waitForClose(upstream.sockets[0]);
-    pendingResponses[1]?.();
-    expect(await second).toBe('ok');
-    await waitForClose(upstream.sockets[1]);
-  });
-
-  it('closes all connections in close, also those being opened', async () => {
-    const upstream = await startHttpsUpstream(() => undefined);
-    const stalled = await startTcpUpstream((socket) => socket.resume());
-    const open = createGuardedAgent(connector(upstream.port));
-    const opening = createGuardedAgent(connector(stalled.port));
-    const requests = [ask(open.agent), ask(opening.agent)];
-    await until(() => upstream.requests.length === 1 && stalled.sockets.length === 1);
-    open.close();
-    opening.close();
-    for (const attempt of requests) await expect(attempt).rejects.toThrow();
-    await waitForClose(upstream.sockets[0]);
-    await waitForClose(stalled.sockets[0]);
-  });
-
-  it('passes a connection error to the request', async () => {
-    const { agent } = agentOver(() => Promise.reject(new Error('not there')));
-    await expect(ask(agent)).rejects.toThrow('not there');
   });
 });

@@ -1,9 +1,8 @@
 import { isIP, type Socket } from 'node:net';
-import { Agent } from 'node:https';
 import type { Duplex } from 'node:stream';
 import { connect as connectTls, createSecureContext, type TLSSocket } from 'node:tls';
 import type { HostAndPort } from './addresses.ts';
-import { upstreamUnreachable, withDeadline } from './deadline.ts';
+import { withDeadline } from './deadline.ts';
 import type { Dialer } from './dialer.ts';
 
 /** TLS trust and client credentials, all PEM. */
@@ -37,8 +36,6 @@ export type Connector = (signal: AbortSignal) => Promise<Duplex>;
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** Keeps network devices from dropping an idle connection, and detects a lost peer. */
 const TCP_KEEPALIVE_MS = 15_000;
-const IDLE_TIMEOUT_MS = 15_000;
-const MAX_IDLE_SOCKETS = 4;
 
 /**
  * Connects through the dialer and performs the TLS handshake.
@@ -118,65 +115,4 @@ function findReasonForCode(code: string): TlsErrorReason | undefined {
   if (/ALERT_(BAD_CERT|CERTIFICATE|UNKNOWN_CA|UNSUPPORTED_CERT|ACCESS_DENIED|HANDSHAKE_FAILURE)/.test(code))
     return 'client_refused';
   return code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_') ? 'other' : undefined;
-}
-
-/** An agent for HTTP clients. */
-export interface GuardedAgent {
-  /** Used with `https.request` for every connector. The connector performs TLS, if any. */
-  readonly agent: Agent;
-  /** Closes idle connections now, and the others when they become idle. */
-  closeWhenIdle(): void;
-  /** Closes all connections, also those being opened. */
-  close(): void;
-}
-
-/**
- * An agent that opens connections with `connect` only. No lookup, proxy environment variable, socket path or TLS
- * setting of a request changes the destination. Keeps at most four idle connections, for 15 s each.
- */
-export function createGuardedAgent(connect: Connector): GuardedAgent {
-  const closing = new AbortController();
-  const agent = new Agent({ keepAlive: true, maxFreeSockets: MAX_IDLE_SOCKETS, scheduling: 'lifo' });
-  const expiries = new WeakMap<Duplex, NodeJS.Timeout>();
-  agent.createConnection = (_options: unknown, done?: (error: Error | null, stream: Duplex) => void) => {
-    connect(closing.signal).then(
-      (stream) => {
-        if (closing.signal.aborted) stream.destroy();
-        done?.(null, withSocketMethods(stream));
-      },
-      (error: unknown) => done?.(error as Error, undefined as never),
-    );
-    return undefined;
-  };
-  // Node calls these hooks when a connection becomes idle and when it is used again. The idle time is limited here,
-  // because streams of SSH have no timeouts. (The type lacks the first one's result: whether to keep the connection.)
-  const keepAlive: (stream: Duplex) => unknown = agent.keepSocketAlive.bind(agent);
-  const reuse = agent.reuseSocket.bind(agent);
-  agent.keepSocketAlive = (stream) => {
-    expiries.set(stream, setTimeout(() => stream.destroy(), IDLE_TIMEOUT_MS).unref());
-    return keepAlive(stream);
-  };
-  agent.reuseSocket = (stream, request) => {
-    clearTimeout(expiries.get(stream));
-    reuse(stream, request);
-  };
-  return {
-    agent,
-    closeWhenIdle() {
-      agent.maxFreeSockets = 0;
-      for (const idle of Object.values(agent.freeSockets)) for (const socket of idle ?? []) socket.destroy();
-    },
-    close() {
-      closing.abort(upstreamUnreachable(new Error('closed')));
-      agent.destroy();
-    },
-  };
-}
-
-/** Adds the socket methods that Node's HTTP client calls to a stream that is not a socket. */
-function withSocketMethods(stream: Duplex): Duplex {
-  const absent = ['setTimeout', 'setKeepAlive', 'setNoDelay', 'ref', 'unref'].filter(
-    (name) => !(name in stream),
-  );
-  return Object.assign(stream, Object.fromEntries(absent.map((name) => [name, () => stream])));
 }
