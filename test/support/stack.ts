@@ -35,20 +35,23 @@ export const stack: TestStack = {
 
 /** Keycloak's admin API as the bootstrap admin, who has all rights. @param realm default `ops-center` */
 export async function adminClient(realm: string = stack.keycloak.realm): Promise<KcAdminClient> {
-  const signIn = () => signInAsBootstrapAdmin(stack.keycloak.url, servers.adminPassword);
-  const admin = await signIn();
-  let signedIn = { token: admin.accessToken, atMs: Date.now() };
-  // An unused session expires together with its refresh token, so a slow test signs in again.
-  admin.registerTokenProvider({
-    async getAccessToken() {
-      if (Date.now() - signedIn.atMs > SIGN_IN_AGAIN_MS)
-        signedIn = { token: (await signIn()).accessToken, atMs: Date.now() };
-      return signedIn.token;
-    },
-  });
-  admin.setConfig({ realmName: realm });
+  await getAdminToken();
+  const admin = new KcAdminClient({ baseUrl: stack.keycloak.url, realmName: realm, timeout: 30_000 });
+  admin.registerTokenProvider({ getAccessToken: getAdminToken });
   return admin;
 }
+
+/** All clients of a test file share one sign-in. An unused session expires, so a slow test signs in again. */
+async function getAdminToken(): Promise<string | undefined> {
+  if (adminSignIn === undefined || Date.now() - adminSignIn.atMs > SIGN_IN_AGAIN_MS)
+    adminSignIn = {
+      client: signInAsBootstrapAdmin(stack.keycloak.url, servers.adminPassword),
+      atMs: Date.now(),
+    };
+  return (await adminSignIn.client).accessToken;
+}
+
+let adminSignIn: { client: Promise<KcAdminClient>; atMs: number } | undefined;
 
 /** Half of the default lifetime of Keycloak's access tokens. */
 const SIGN_IN_AGAIN_MS = 30_000;
