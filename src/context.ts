@@ -2,11 +2,9 @@ import path from 'node:path';
 import { auditRoutes } from './audit/routes.ts';
 import type { Config } from './config/config.ts';
 import { createClients, assertMigrated, assertRowSecurity, type Clients } from './clients.ts';
-import { assertRealmsValid } from './doctor/realm-check.ts';
+import { createDoctor } from './doctor/service.ts';
 import { createGateway, type Gateway } from './gateway/service.ts';
-import { createMetrics, type Metrics } from './health/metrics.ts';
-import { createReadinessCheck, type Readiness } from './health/readiness.ts';
-import { healthRoutes } from './health/routes.ts';
+import { createHealth, type Health } from './health/service.ts';
 import { homeRoutes } from './home/routes.ts';
 import { createHostGuard } from './http/host-guard.ts';
 import type { RouteGuards, Route } from './http/route.ts';
@@ -21,9 +19,9 @@ import { runMigrations } from './lib/postgres/migrations.ts';
 import { userOwner } from './lib/owner.ts';
 import { createRunners } from './runners/index.ts';
 import { runRoutes } from './runs/routes.ts';
-import { createRunService } from './runs/service.ts';
+import { createRunService, type RunService } from './runs/service.ts';
 import { serverRoutes } from './servers/routes.ts';
-import { createServerService } from './servers/service.ts';
+import { createServerService, type ServerService } from './servers/service.ts';
 
 /** Replacements by a test or the quick start for parts that the configuration determines. */
 export interface ContextOverrides {
@@ -36,11 +34,11 @@ export interface ContextOverrides {
 export interface Context {
   config: Config;
   log: Log;
-  metrics: Metrics;
+  metrics: Health['metrics'];
   hostGuard: ReturnType<typeof createHostGuard>;
   guards: RouteGuards;
   routes: readonly Route[];
-  readiness(): Promise<Readiness>;
+  readiness: Health['readiness'];
   isDraining(): boolean;
   /**
    * Runs pending migrations if the schema owner's role is configured, checks the installation and starts background
@@ -65,88 +63,34 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
     ownServices: overrides.ownServices ?? [],
     log,
   });
-  const { database, usersKeycloak } = clients;
-  const loopGuard = createLoopGuard(config.sessionSecret);
-  const keys = createKeyService({
-    ...clients,
-    databaseUrl: config.databaseUrl,
-    upstreams: { overrides: config.upstreams },
-    loopGuard,
-    log,
-  });
-  const identity = createIdentity({
-    config,
-    database,
-    keyring: clients.keyring,
-    keycloakAdmin: usersKeycloak,
-    onUserDeleted: async (userId) => {
-      const requestId = `deletion-${randomId()}`;
-      await runs.removeUser(userId);
-      await servers.removeUser(userId, requestId, 'system:keycloak');
-      await keys.removeOwner(userOwner(userId), requestId, 'system:keycloak');
-    },
-    log,
-  });
-  const gateway = createGatewayFrom(config, clients, loopGuard, identity, keys);
-  const local = config.localExecution ? { hiddenPaths: hiddenPaths(config) } : undefined;
-  const runners = createRunners({ dialer: clients.dialer, log, local });
-  const { keyring } = clients;
-  const { localExecution, activeWork } = identity;
-  const servers = createServerService({
-    database,
-    keyring,
-    runners,
-    localExecution,
-    activeWork,
-    log,
-  });
-  const runs = createRunService({
-    ...{ database, keyring, identity, servers, log },
-    databaseUrl: config.databaseUrl,
-    settings: config.runs,
-  });
-  const metrics = createMetrics();
+  const features = createFeatures(config, clients, log);
+  const { identity, keys, gateway, runs, runners } = features;
+  const { database, usersKeycloak: mainAdmin, vaultKeycloak: vaultAdmin } = clients;
+  const doctor = createDoctor(config, { mainAdmin, vaultAdmin });
   let draining = false;
-  const readiness = createReadinessCheck(
+  const health = createHealth(
     [
       { name: 'database', check: async () => void (await database.run('SELECT 1')) },
       { name: 'migrations', check: () => assertMigrated(database) },
-      { name: 'keycloak', check: () => usersKeycloak.ping() },
+      { name: 'keycloak', check: () => mainAdmin.ping() },
     ],
     () => draining,
   );
-  const home = homeRoutes({
-    authenticate: identity.guards.authenticate,
-    explainRoute: (user) => gateway.explainRoute(user),
-    publicUrl: config.publicUrl,
-    keycloakUrl: config.keycloak.url,
-    cookieName: config.sessionCookieName,
-    isLocal: config.mode === 'local',
-  });
   return {
     config,
     log,
-    metrics,
+    metrics: health.metrics,
     hostGuard: createHostGuard(config),
     guards: identity.guards,
-    routes: [
-      ...healthRoutes(readiness),
-      ...home,
-      ...identity.routes,
-      ...keyRoutes({ keys }),
-      ...serverRoutes({ servers }),
-      ...runRoutes({ runs, activeWork }),
-      ...auditRoutes({ database }),
-      ...gateway.routes,
-    ],
-    readiness,
+    routes: [...health.routes, ...listFeatureRoutes(config, clients, features)],
+    readiness: health.readiness,
     isDraining: () => draining,
     async start() {
       if (config.migrationDatabaseUrl !== undefined)
         await migrate(config.migrationDatabaseUrl, config.databaseUrl, log);
       await assertMigrated(database);
       await assertRowSecurity(database);
-      await assertRealmsValid({ config, mainAdmin: usersKeycloak, vaultAdmin: clients.vaultKeycloak });
+      await doctor.assertRealmsValid();
       await keys.assertFit();
       await Promise.all([keys.start(), identity.start(), runs.start()]);
     },
@@ -163,6 +107,67 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await clients.close();
     },
   };
+}
+
+interface Features {
+  identity: Identity;
+  keys: KeyService;
+  gateway: Gateway;
+  servers: ServerService;
+  runs: RunService;
+  runners: ReturnType<typeof createRunners>;
+}
+
+function createFeatures(config: Config, clients: Clients, log: Log): Features {
+  const { database, keyring } = clients;
+  const { databaseUrl } = config;
+  const loopGuard = createLoopGuard(config.sessionSecret);
+  const upstreams = { overrides: config.upstreams };
+  const keys = createKeyService({ ...clients, databaseUrl, upstreams, loopGuard, log });
+  const identity = createIdentity({
+    config,
+    database,
+    keyring,
+    keycloakAdmin: clients.usersKeycloak,
+    onUserDeleted: async (userId) => {
+      const requestId = `deletion-${randomId()}`;
+      await runs.removeUser(userId);
+      await servers.removeUser(userId, requestId, 'system:keycloak');
+      await keys.removeOwner(userOwner(userId), requestId, 'system:keycloak');
+    },
+    log,
+  });
+  const gateway = createGatewayFrom(config, clients, loopGuard, identity, keys);
+  const local = config.localExecution ? { hiddenPaths: hiddenPaths(config) } : undefined;
+  const runners = createRunners({ dialer: clients.dialer, log, local });
+  const { localExecution, activeWork } = identity;
+  const servers = createServerService({ database, keyring, runners, localExecution, activeWork, log });
+  const runs = createRunService({
+    ...{ database, databaseUrl, keyring, identity, servers, log },
+    settings: config.runs,
+  });
+  return { identity, keys, gateway, servers, runs, runners };
+}
+
+function listFeatureRoutes(config: Config, { database }: Clients, features: Features): Route[] {
+  const { identity, keys, gateway, servers, runs } = features;
+  const home = homeRoutes({
+    authenticate: identity.guards.authenticate,
+    explainRoute: (user) => gateway.explainRoute(user),
+    publicUrl: config.publicUrl,
+    keycloakUrl: config.keycloak.url,
+    cookieName: config.sessionCookieName,
+    isLocal: config.mode === 'local',
+  });
+  return [
+    ...home,
+    ...identity.routes,
+    ...keyRoutes({ keys }),
+    ...serverRoutes({ servers }),
+    ...runRoutes({ runs, activeWork: identity.activeWork }),
+    ...auditRoutes({ database }),
+    ...gateway.routes,
+  ];
 }
 
 function createGatewayFrom(

@@ -1,17 +1,16 @@
 import type { Config } from '../config/config.ts';
 import { createClients, assertMigrated, assertRowSecurity } from '../clients.ts';
-import { assertRealmsValid } from '../doctor/realm-check.ts';
+import { createDoctor } from '../doctor/service.ts';
 import type { MoveDeps, OwnerData, PurgeDeps } from '../keys/service.ts';
 import type { Database } from '../lib/postgres/database.ts';
 import type { Log } from '../lib/log.ts';
 import { getUserId } from '../lib/owner.ts';
 import { createRunners } from '../runners/index.ts';
-import { createEncryptedRuns, listRunOwners } from '../runs/encrypted-runs.ts';
-import { deleteRunsOfOwner } from '../runs/service.ts';
+import { createEncryptedRuns } from '../runs/encrypted-runs.ts';
+import { deleteRunsOfOwner, listRunOwners } from '../runs/run-owners.ts';
 import { createServerRemoval } from '../servers/removal.ts';
-import { createEncryptedServers } from '../servers/encrypted-servers.ts';
+import { createEncryptedServers, listServerOwners } from '../servers/encrypted-servers.ts';
 import { createServerWriter } from '../servers/server-writer.ts';
-import { listServerOwners } from '../servers/service.ts';
 
 /** What the commands for stored keys use. An app may run at the same time. */
 export interface KeyAdminContext extends MoveDeps, PurgeDeps {
@@ -54,7 +53,7 @@ export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext
     async start(isMoving = false) {
       await assertMigrated(database);
       await assertRowSecurity(database);
-      await assertRealmsValid({ config, mainAdmin: usersKeycloak, vaultAdmin: vaultKeycloak });
+      await createDoctor(config, { mainAdmin: usersKeycloak, vaultAdmin: vaultKeycloak }).assertRealmsValid();
       if (!isMoving) await clients.assertVaultLocation();
     },
   };

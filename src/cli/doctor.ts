@@ -1,5 +1,5 @@
 import type { Environment } from '../config/config.ts';
-import { checkRealmsInDepth } from '../doctor/realm-check.ts';
+import { createDoctor } from '../doctor/service.ts';
 import type { Finding } from '../doctor/finding.ts';
 import { getRunningSettings } from './running-stack.ts';
 import { loadConfig } from './settings.ts';
@@ -13,7 +13,7 @@ export async function doctor(
   cwd: string,
   print: (text: string) => void,
 ): Promise<boolean> {
-  const findings = await checkRealmsInDepth(loadConfig(getRunningSettings(environment, cwd)));
+  const findings = await createDoctor(loadConfig(getRunningSettings(environment, cwd))).checkRealmsInDepth();
   print(formatFindings(findings));
   return findings.every(({ level }) => level !== 'error');
 }

@@ -1,16 +1,11 @@
 import { decodeJwt } from 'jose';
 import { z } from 'zod';
-import {
-  createKeycloakAdmin,
-  findKeycloakStatus,
-  type KeycloakAdmin,
-} from '../lib/keycloak/keycloak-admin.ts';
+import { findKeycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import { PROVIDERS } from '../providers/index.ts';
 import { checkDemoUsers } from './demo-users.ts';
 import { createError, createOk, createWarning, type Finding } from './finding.ts';
 import { checkProfile, type ProfileUse } from './profile-check.ts';
 import { checkVaultUsers } from './vault-check.ts';
-import { UnfitError } from '../lib/errors.ts';
 
 interface ClientCredentials {
   id: string;
@@ -30,47 +25,24 @@ export interface RealmSettings {
 }
 
 export interface RealmClients {
-  config: RealmSettings;
   /** Main realm, as the service client. */
   mainAdmin: KeycloakAdmin;
   /** Vault realm, as the vault client. In the one-realm layout this is the main realm too. */
   vaultAdmin: KeycloakAdmin;
 }
 
-/**
- * Runs the checks of every start.
- * @throws UnfitError listing what an administrator must change; AppError `keycloak_unavailable`.
- */
-export async function assertRealmsValid(clients: RealmClients): Promise<void> {
-  const errors = (await checkRealms(clients)).filter(({ level }) => level === 'error');
-  if (errors.length === 0) return;
-  const lines = errors.map(({ check, detail, fix }) => `  - ${check}: ${detail}\n    ${fix}`);
-  throw new UnfitError(`Keycloak is not set up correctly. Change in Keycloak:\n${lines.join('\n')}`);
-}
-
-/** Runs the checks of every start, and a slower one: it reads each user of the vault realm. */
-export async function checkRealmsInDepth(config: RealmSettings): Promise<Finding[]> {
-  const { internalUrl: baseUrl, realm, vaultRealm, service, vault } = config.keycloak;
-  const client = (name: string, { id, secret }: ClientCredentials) =>
-    createKeycloakAdmin({ baseUrl, realm: name, clientId: id, clientSecret: secret, timeoutMs: 30_000 });
-  const clients = { config, mainAdmin: client(realm, service), vaultAdmin: client(vaultRealm, vault) };
-  const findings = await checkRealms(clients);
-  const canSignIn = findings.every(({ check }) => check !== SIGN_IN_CHECK);
-  if (!canSignIn || realm === vaultRealm) return findings;
-  return [
-    ...findings,
-    ...(await runCheck('users of the vault realm', () => checkVaultUsers(clients.vaultAdmin))),
-  ];
-}
-
 const SIGN_IN_CHECK = 'the clients of the app';
 
-async function checkRealms(clients: RealmClients): Promise<Finding[]> {
+/**
+ * Checks the clients, their rights, the profiles and the events of the realms.
+ * @throws AppError `keycloak_unavailable`.
+ */
+export async function checkRealms({ mode }: RealmSettings, clients: RealmClients): Promise<Finding[]> {
   const signInFindings = await checkSignIn(clients);
   if (signInFindings.length > 0) return signInFindings;
-  const { mainAdmin, vaultAdmin, config } = clients;
+  const { mainAdmin, vaultAdmin } = clients;
   const isOneRealm = mainAdmin.realm === vaultAdmin.realm;
-  const providers = PROVIDERS.filter(({ isLocalOnly }) => config.mode === 'local' || !isLocalOnly).map(
+  const providers = PROVIDERS.filter(({ isLocalOnly }) => mode === 'local' || !isLocalOnly).map(
     ({ id }) => id,
   );
   const use = { realm: mainAdmin.realm, holdsUsers: true, holdsKeys: isOneRealm, providers };
@@ -94,9 +66,22 @@ async function checkRealms(clients: RealmClients): Promise<Finding[]> {
           ),
           runCheck(`events of ${vaultAdmin.realm}`, () => checkEvents(vaultAdmin, { holdsKeys: true })),
         ]),
-    ...(config.mode === 'deployed' ? [runCheck('demo users', () => checkDemoUsers(mainAdmin))] : []),
+    ...(mode === 'deployed' ? [runCheck('demo users', () => checkDemoUsers(mainAdmin))] : []),
   ];
   return (await Promise.all(checks)).flat();
+}
+
+/**
+ * Checks each user of a vault realm of its own.
+ * @param findings of {@link checkRealms}: a realm that refuses its client cannot be checked.
+ */
+export async function checkVault(
+  { mainAdmin, vaultAdmin }: RealmClients,
+  findings: readonly Finding[],
+): Promise<Finding[]> {
+  const canSignIn = findings.every(({ check }) => check !== SIGN_IN_CHECK);
+  if (!canSignIn || mainAdmin.realm === vaultAdmin.realm) return [];
+  return runCheck('users of the vault realm', () => checkVaultUsers(vaultAdmin));
 }
 
 async function readAndCheckProfile(admin: KeycloakAdmin, use: ProfileUse): Promise<Finding[]> {

@@ -14,12 +14,12 @@ import { createDeletedUserPoll, createKeycloakEventPoll } from './keycloak-event
 import { createActiveWork, type ActiveWork } from './active-work.ts';
 import { createLocalExecution, type LocalExecution } from './local-execution.ts';
 import { createLoginStates } from './login-state.ts';
-import { createLogout } from './logout.ts';
-import { createPoller } from '../lib/async/poller.ts';
+import { createLogout, type Logout } from './logout.ts';
+import { createPoller, type Poller } from '../lib/async/poller.ts';
 import { createOidcClient } from './oidc.ts';
 import { identityRoutes } from './routes.ts';
 import { createSessionRefresh } from './session-refresh.ts';
-import { createSessionStore } from './session-store.ts';
+import { createSessionStore, type SessionStore } from './session-store.ts';
 import { createSessions } from './sessions.ts';
 import { createSignInFlow } from './sign-in.ts';
 import { createSignInCheck, createActiveWorkCheck } from './active-work-check.ts';
@@ -117,28 +117,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
     recordSignIn: (userId, requestId) =>
       writeUserAuditEvent(database, userId, { action: 'session.started', object: 'session', requestId }),
   });
-  const pollKeycloakEvents = createKeycloakEventPoll({
-    keycloakAdmin,
-    database,
-    userCache,
-    activeWork,
-    store,
-    logout,
-  });
-  const checkActiveWork = createActiveWorkCheck({ activeWork, store, userCache, logout });
-  const pollers = [
-    createPoller('reading the events of Keycloak', EVENT_POLL_INTERVAL_MS, pollKeycloakEvents, log),
-    createPoller('checking running work', ACTIVE_WORK_CHECK_INTERVAL_MS, checkActiveWork, log),
-    createPoller('pruning logout markers', PRUNE_INTERVAL_MS, () => store.prune(), log),
-  ];
-  if (deps.onUserDeleted !== undefined) {
-    const pollDeletedUsers = createDeletedUserPoll({
-      keycloakAdmin,
-      database,
-      onUserDeleted: deps.onUserDeleted,
-    });
-    pollers.push(createPoller('looking for deleted users', EVENT_POLL_INTERVAL_MS, pollDeletedUsers, log));
-  }
+  const pollers = createPollers(deps, { userCache, activeWork, store, logout });
 
   return {
     userCache,
@@ -165,6 +144,32 @@ export function createIdentity(deps: IdentityDeps): Identity {
       sessions.close();
     },
   };
+}
+
+interface PollerDeps {
+  userCache: UserCache;
+  activeWork: ActiveWork;
+  store: SessionStore;
+  logout: Logout;
+}
+
+/** What runs beside the requests: who was changed or signed out in Keycloak, and whose work may go on. */
+function createPollers(
+  { database, keycloakAdmin, log, onUserDeleted }: IdentityDeps,
+  deps: PollerDeps,
+): Poller[] {
+  const pollKeycloakEvents = createKeycloakEventPoll({ keycloakAdmin, database, ...deps });
+  const pollers = [
+    createPoller('reading the events of Keycloak', EVENT_POLL_INTERVAL_MS, pollKeycloakEvents, log),
+    createPoller('checking running work', ACTIVE_WORK_CHECK_INTERVAL_MS, createActiveWorkCheck(deps), log),
+    createPoller('pruning logout markers', PRUNE_INTERVAL_MS, () => deps.store.prune(), log),
+  ];
+  if (onUserDeleted === undefined) return pollers;
+  const pollDeletedUsers = createDeletedUserPoll({ keycloakAdmin, database, onUserDeleted });
+  return [
+    ...pollers,
+    createPoller('looking for deleted users', EVENT_POLL_INTERVAL_MS, pollDeletedUsers, log),
+  ];
 }
 
 /** Writes an action of a user, or a refusal, to the user's audit trail. */

@@ -22,6 +22,10 @@ const CHANGE = { access: 'session', tier: BYOK_TIER } as const;
 
 /** The signed-in user's keys. Every tier may read and delete. */
 export function keyRoutes({ keys }: { keys: KeyOperations }): Route[] {
+  return [...readRoutes(keys), ...changeRoutes(keys)];
+}
+
+function readRoutes(keys: KeyOperations): Route[] {
   return [
     jsonRoute({
       method: 'get',
@@ -44,6 +48,11 @@ export function keyRoutes({ keys }: { keys: KeyOperations }): Route[] {
       response: KeyStats,
       handle: ({ principal }) => keys.stats(principal.user),
     }),
+  ];
+}
+
+function changeRoutes(keys: KeyOperations): Route[] {
+  return [
     jsonRoute({
       method: 'post',
       path: '/api/v1/byok/keys/add',

@@ -2,22 +2,16 @@ import { z } from 'zod';
 import type { Database, Sql } from '../lib/postgres/database.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { EncryptedTexts, EncryptedText } from '../lib/crypto/encrypted-texts.ts';
-import { OwnerText, type Owner } from '../lib/owner.ts';
+import type { Owner } from '../lib/owner.ts';
 import { createRunEncryption, type RunRef } from './run-encryption.ts';
+import { listRunOwners } from './run-owners.ts';
 
 /** Rows read at once: a batch of events can have a megabyte. */
 const RUNS_PER_PAGE = 100;
 const BATCHES_PER_PAGE = 8;
 
-const RunOwnerRow = z.object({ owner: OwnerText });
 const EncryptedRunRow = z.object({ id: z.string(), sealed: z.string() });
 const EncryptedBatchRow = z.object({ first_seq: z.number(), sealed: z.string() });
-
-/** All owners of runs, for commands that process the runs of one owner after another. */
-export async function listRunOwners(database: Database): Promise<Owner[]> {
-  const rows = await database.rows(RunOwnerRow, 'SELECT owners_of_runs() AS owner');
-  return rows.map(({ owner }) => owner);
-}
 
 /** The encrypted texts of runs: one per run, and one per batch of its events. */
 export function createEncryptedRuns({

@@ -203,15 +203,7 @@ function createOwnerStore(
         await notifyRuns(sql, `ended ${run.id}`);
         return true;
       }),
-
-    /** Deletes all runs of a deleted owner. */
-    removeOwner: (owner: Owner) => deleteRunsOfOwner(database, owner),
   };
-}
-
-/** Deletes all runs of an owner, with their events. */
-export async function deleteRunsOfOwner(database: Database, owner: Owner): Promise<void> {
-  await database.withOwner(owner, (sql) => sql.run('DELETE FROM runs WHERE owner = $1', [owner]));
 }
 
 /**

@@ -18,9 +18,8 @@ import { RUNS_CHANNEL } from './queue-store.ts';
 import { createRunsStore } from './runs-store.ts';
 import { toLimits, type StartRun } from './schema.ts';
 import { createRunEncryption, type RunRef } from './run-encryption.ts';
+import { deleteRunsOfOwner } from './run-owners.ts';
 import { createUserRuns, type UserRuns } from './user-runs.ts';
-
-export { deleteRunsOfOwner } from './runs-store.ts';
 
 export interface RunServiceDeps {
   database: Database;
@@ -129,7 +128,7 @@ export function createRunService(deps: RunServiceDeps): RunService {
     ...createUserRuns({ database, store, encryption, dispatcher }),
     isActive: (run) => dispatcher.find(run) !== undefined,
     subscribe: (run, afterSeq, signal) => subscriptions.subscribe(run, afterSeq, signal),
-    removeUser: (userId) => store.removeOwner(userOwner(userId)),
+    removeUser: (userId) => deleteRunsOfOwner(database, userOwner(userId)),
     async start() {
       await Promise.all([notifications.start(), ...pollers.map((poller) => poller.start())]);
     },

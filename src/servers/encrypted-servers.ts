@@ -1,21 +1,24 @@
+import { z } from 'zod';
 import type { Database } from '../lib/postgres/database.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
-import { getUserId, type Owner } from '../lib/owner.ts';
+import { getUserId, OwnerText, type Owner } from '../lib/owner.ts';
 import type { EncryptedTexts, EncryptedText } from '../lib/crypto/encrypted-texts.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
 import { decryptConfig, listSecretFields, type SecretBinding } from './secret-encryption.ts';
-import {
-  listServerOwners,
-  listServers,
-  lockServers,
-  replaceSecretCiphertext,
-  type StoredServer,
-} from './servers-store.ts';
+import { listServers, lockServers, replaceSecretCiphertext, type StoredServer } from './servers-store.ts';
 
 export interface EncryptedServersDeps {
   database: Database;
   keyring: Keyring;
   runners: ReadonlyMap<ServerType, Runner>;
+}
+
+const ServerOwnerRow = z.object({ owner: OwnerText });
+
+/** All owners of servers, for commands that process them one owner at a time. */
+export async function listServerOwners(database: Database): Promise<Owner[]> {
+  const rows = await database.rows(ServerOwnerRow, 'SELECT owners_of_servers() AS owner');
+  return rows.map(({ owner }) => owner);
 }
 
 /** The encrypted secrets of all servers: one text per secret member of a configuration. */

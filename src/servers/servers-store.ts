@@ -1,7 +1,6 @@
 import { z } from 'zod';
 import { lockUntilCommit } from '../lib/postgres/advisory-lock.ts';
-import type { Database, Sql } from '../lib/postgres/database.ts';
-import { OwnerText, type Owner } from '../lib/owner.ts';
+import type { Sql } from '../lib/postgres/database.ts';
 import type { HostKey } from '../lib/ssh/host-key.ts';
 import {
   SERVER_TYPES,
@@ -197,14 +196,6 @@ export async function saveServerUse(sql: Sql, id: string): Promise<void> {
   await sql.run(`UPDATE user_execution_servers SET last_used_at = now() WHERE id = $1 AND ${OWNER_FILTER}`, [
     id,
   ]);
-}
-
-const ServerOwnerRow = z.object({ owner: OwnerText });
-
-/** All owners of servers, for commands that process them one owner at a time. */
-export async function listServerOwners(database: Database): Promise<Owner[]> {
-  const rows = await database.rows(ServerOwnerRow, 'SELECT owners_of_servers() AS owner');
-  return rows.map(({ owner }) => owner);
 }
 
 function toColumnValues(settings: ServerSettings): unknown[] {

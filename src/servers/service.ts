@@ -13,7 +13,6 @@ import { createServerOpener, type ServerOpener } from './open-server.ts';
 import { createServerWriter } from './server-writer.ts';
 import { createTargetBuilder } from './targets.ts';
 
-export { listServerOwners } from './servers-store.ts';
 export type { OpenServer, ServerOpener } from './open-server.ts';
 
 export interface ServerServiceDeps {

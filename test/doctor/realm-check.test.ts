@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { Config } from '../../src/config/config.ts';
 import type { Finding } from '../../src/doctor/finding.ts';
-import { assertRealmsValid, checkRealmsInDepth } from '../../src/doctor/realm-check.ts';
+import { createDoctor } from '../../src/doctor/service.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { adminClient, stack } from '../support/stack.ts';
 
@@ -33,7 +33,7 @@ const shipped: Keycloak = {
 };
 
 const checkInDepth = (keycloak: Keycloak, mode: Config['mode'] = 'local') =>
-  checkRealmsInDepth({ mode, keycloak });
+  createDoctor({ mode, keycloak }).checkRealmsInDepth();
 const problems = (findings: Finding[]) =>
   findings
     .filter(({ level }) => level !== 'ok')
@@ -42,11 +42,11 @@ const problems = (findings: Finding[]) =>
 function assertValid(keycloak: Keycloak): Promise<void> {
   const createAdmin = (realm: string, { id, secret: clientSecret }: { id: string; secret: string }) =>
     createKeycloakAdmin({ baseUrl: keycloak.internalUrl, realm, clientId: id, clientSecret });
-  return assertRealmsValid({
-    config: { mode: 'local', keycloak },
+  const clients = {
     mainAdmin: createAdmin(keycloak.realm, keycloak.service),
     vaultAdmin: createAdmin(keycloak.vaultRealm, keycloak.vault),
-  });
+  };
+  return createDoctor({ mode: 'local', keycloak }, clients).assertRealmsValid();
 }
 
 /** Creates a copy of a shipped realm with another name, like an administrator would. */

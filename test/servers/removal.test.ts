@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { createDatabase } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';
-import { listServerOwners } from '../../src/servers/service.ts';
+import { listServerOwners } from '../../src/servers/encrypted-servers.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { openServers, type DirectServers } from '../support/servers-direct.ts';
 import { createSshServerConfig, createServerClient } from '../support/servers.ts';
