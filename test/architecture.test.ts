@@ -3,7 +3,10 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { Linter } from 'eslint';
 import { cruise, type ICruiseOptions, type ICruiseResult, type IFlattenedRuleSet } from 'dependency-cruiser';
+
+import { functionLength } from '../scripts/function-length.ts';
 
 interface RuleFile extends IFlattenedRuleSet {
   forbidden: NonNullable<IFlattenedRuleSet['forbidden']>;
@@ -30,6 +33,27 @@ const VIOLATIONS: Record<string, Record<string, string>> = {
   'features-import-services-only': {
     'src/gateway/a.ts': "import '../keys/vault.ts';",
     'src/keys/vault.ts': '',
+  },
+  'context-imports-services-and-routes-only': {
+    'src/context.ts': "import './health/metrics.ts';",
+    'src/health/metrics.ts': '',
+  },
+  'service-re-exports-no-store': {
+    'src/runs/service.ts': "export { list } from './runs-store.ts';",
+    'src/runs/runs-store.ts': 'export const list = 1;',
+  },
+  'pure-files-do-no-io': {
+    'src/keys/pool-edit.ts': "import '../lib/postgres/database.ts';",
+    'src/lib/postgres/database.ts': '',
+  },
+  'pure-files-import-no-package-that-does-io': { 'src/gateway/translate/a.ts': "import 'node:fs';" },
+  'surfaces-do-not-import-each-other': {
+    'src/gateway/surfaces/models/a.ts': "import '../openai-chat/b.ts';",
+    'src/gateway/surfaces/openai-chat/b.ts': '',
+  },
+  'gateway-parts-import-no-surface': {
+    'src/gateway/upstream/a.ts': "import '../surfaces/models/b.ts';",
+    'src/gateway/surfaces/models/b.ts': '',
   },
   'features-import-no-entry-point': { 'src/keys/a.ts': "import '../context.ts';", 'src/context.ts': '' },
   'store-belongs-to-its-feature': {
@@ -123,5 +147,32 @@ describe('the dependency rules', () => {
       'src/cli/dev.ts': "import 'listr2';",
     };
     expect(await brokenRules(files, 'clean')).toEqual([]);
+  });
+});
+
+describe("the limit of a function's own lines", () => {
+  const linter = new Linter();
+  const config: Linter.Config = {
+    plugins: { size: { rules: { 'function-length': functionLength } } },
+    rules: { 'size/function-length': ['error', { max: 4 }] },
+  };
+  const findLines = (text: string) => linter.verify(text, [config]).map(({ line }) => line);
+  const nested = ['  const b = () => {', '    c();', '    d();', '  };'];
+
+  it.each([
+    ['a function at the limit', ['function a() {', '  b();', '  c();', '}'], []],
+    ['a function over the limit', ['function a() {', '  b();', '  c();', '  d();', '}'], [1]],
+    ['an arrow function', ['const a = () => {', '  b();', '  c();', '  d();', '};'], [1]],
+    ['a method', ['const a = {', '  b() {', '    c();', '    d();', '    e();', '  },', '};'], [2]],
+    ['a function that is short without the nested one', ['function a() {', ...nested, '  b();', '}'], []],
+    [
+      'a function that is long without the nested one',
+      ['function a() {', ...nested, '  b();', '  b();', '}'],
+      [1],
+    ],
+    ['a nested function', ['function a() {', ...nested.slice(0, 2), ...nested.slice(1), '}'], [2]],
+    ['functions inside nested ones', ['function a() {', '  b(() => {', ...nested, '  });', '}'], []],
+  ])('judges %s', (_what, lines, expected) => {
+    expect(findLines(lines.join('\n'))).toEqual(expected);
   });
 });
