@@ -51,8 +51,9 @@ export function createDatabase(options: DatabaseOptions): Database {
   });
 
   async function withConnection<T>(work: (connection: DatabaseConnection) => Promise<T>): Promise<T> {
+    // Also a server that refuses the connection is unavailable, whatever its SQLSTATE: a restored database, for example.
     const client = await pool.connect().catch((error: unknown) => {
-      throw toDatabaseError(error);
+      throw databaseUnavailable(error);
     });
     let failure: unknown;
     const ignore = () => undefined;
@@ -69,7 +70,8 @@ export function createDatabase(options: DatabaseOptions): Database {
   }
 
   return {
-    ...toSql(pool),
+    rows: (schema, text, values) => withConnection((connection) => connection.rows(schema, text, values)),
+    run: (text, values) => withConnection((connection) => connection.run(text, values)),
     withConnection,
     transaction: (work) => withConnection((connection) => connection.transaction(work)),
     withOwner: (owner, work) => withConnection((connection) => connection.withOwner(owner, work)),
@@ -78,7 +80,7 @@ export function createDatabase(options: DatabaseOptions): Database {
   };
 }
 
-function toSql(client: pg.Pool | pg.ClientBase): Sql {
+function toSql(client: pg.ClientBase): Sql {
   async function query(text: string, values: unknown[] = []): Promise<pg.QueryResult> {
     try {
       return await client.query(text, values);
