@@ -10,6 +10,10 @@ import { createKeycloakAdmin, type KeycloakAdmin } from './lib/keycloak/keycloak
 import { createKeyring, type Keyring } from './lib/crypto/keyring.ts';
 import type { Log } from './lib/log.ts';
 import { listPendingMigrations } from './lib/postgres/migrations.ts';
+import {
+  createNotificationListener,
+  type NotificationListener,
+} from './lib/postgres/notification-listener.ts';
 import { PROVIDERS } from './providers/index.ts';
 import type { Provider } from './providers/provider.ts';
 
@@ -24,6 +28,8 @@ export interface Clients extends KeyStorage {
   /** The providers available in this mode. */
   providers: readonly Provider[];
   dialer: Dialer;
+  /** Listens on Postgres between its `start` and the clients' `close`. */
+  notifications: NotificationListener;
   /** Keycloak's admin API for another realm, with another client. */
   createRealmAdmin(realm: string, client: { id: string; secret: string }): KeycloakAdmin;
   close(): Promise<void>;
@@ -77,18 +83,20 @@ export function createClients(config: Config, options: ClientsOptions): Clients 
     maxLockConnections: MAX_LOCK_CONNECTIONS,
     log,
   });
+  const notifications = createNotificationListener({ url: config.databaseUrl, log });
   return {
     ...keyStorage,
     database,
     usersKeycloak: createRealmAdmin(keycloak.realm, keycloak.service),
     vaultKeycloak,
     dialer,
+    notifications,
     keyring: createKeyring(config.encryptionKeys),
     // The demo provider is available in local mode only.
     providers: PROVIDERS.filter((provider) => config.mode === 'local' || !provider.isLocalOnly),
     createRealmAdmin,
     async close() {
-      await Promise.all([dialer.close(), database.close(), lockDatabase.close()]);
+      await Promise.all([notifications.stop(), dialer.close(), database.close(), lockDatabase.close()]);
     },
   };
 }

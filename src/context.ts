@@ -92,7 +92,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
       await assertRowSecurity(database);
       await doctor.assertRealmsValid();
       await keys.assertFit();
-      await Promise.all([keys.start(), identity.start(), runs.start()]);
+      await Promise.all([clients.notifications.start(), keys.start(), identity.start(), runs.start()]);
     },
     async drain() {
       draining = true;
@@ -119,11 +119,10 @@ interface Features {
 }
 
 function createFeatures(config: Config, clients: Clients, log: Log): Features {
-  const { database, keyring } = clients;
-  const { databaseUrl } = config;
+  const { database, keyring, notifications } = clients;
   const loopGuard = createLoopGuard(config.sessionSecret);
   const upstreams = { overrides: config.upstreams };
-  const keys = createKeyService({ ...clients, databaseUrl, upstreams, loopGuard, log });
+  const keys = createKeyService({ ...clients, upstreams, loopGuard, log });
   const identity = createIdentity({
     config,
     database,
@@ -143,7 +142,7 @@ function createFeatures(config: Config, clients: Clients, log: Log): Features {
   const { localExecution, activeWork } = identity;
   const servers = createServerService({ database, keyring, runners, localExecution, activeWork, log });
   const runs = createRunService({
-    ...{ database, databaseUrl, keyring, identity, servers, log },
+    ...{ database, notifications, keyring, identity, servers, log },
     settings: config.runs,
   });
   return { identity, keys, gateway, servers, runs, runners };

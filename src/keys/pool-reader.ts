@@ -5,13 +5,13 @@ import type { NotificationListener } from '../lib/postgres/notification-listener
 import { getUserId, parseOwner, type Owner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
 import { keyStatusName, listKeyStatuses, INITIAL_KEY_STATUS, type KeyStatus } from './key-status-store.ts';
-import { readVaultIndex, writeVaultId } from './vault-index-store.ts';
+import { OWNERS_CHANNEL, readVaultIndex, writeVaultId } from './vault-index-store.ts';
 import { createPoolCache, type PoolCache, type PoolSnapshot } from './pool-cache.ts';
 import { parsePool } from './stored-key.ts';
 import type { Vault, VaultRecord } from './vault.ts';
 import type { KeyWithStatus } from './key-view.ts';
 
-/** Notifications of other processes about changed owners, on `OWNERS_CHANNEL`. */
+/** Notifications of other processes about changed owners. */
 export type OwnerNotifications = Pick<NotificationListener, 'isListening' | 'onNotification' | 'onGap'>;
 
 export interface PoolReaderDeps {
@@ -77,7 +77,7 @@ export function createPoolReader(deps: PoolReaderDeps): PoolReader {
   }
 
   const cache = createPoolCache({ read, isListening: () => notifications.isListening() });
-  notifications.onNotification((payload) => {
+  notifications.onNotification(OWNERS_CHANNEL, (payload) => {
     const parsed = parseOwner(payload);
     if (parsed !== undefined) cache.invalidate(parsed.owner);
   });

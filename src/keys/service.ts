@@ -6,7 +6,7 @@ import type { Dialer } from '../lib/net/dialer.ts';
 import type { LoopGuard } from '../lib/net/loop-guard.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { Database } from '../lib/postgres/database.ts';
-import { createNotificationListener } from '../lib/postgres/notification-listener.ts';
+import type { NotificationListener } from '../lib/postgres/notification-listener.ts';
 import { addKey } from './add-key.ts';
 import { assertCanary } from './admin/canary.ts';
 import { createOwnerRemoval, type OwnerRemoval } from './admin/remove-owner.ts';
@@ -29,7 +29,6 @@ import {
   type ProviderKey,
 } from './use-key.ts';
 import { createVaultEventReader } from './vault-events.ts';
-import { OWNERS_CHANNEL } from './vault-index-store.ts';
 import { assertVaultLocation, type VaultLocation } from './vault-location.ts';
 import { createVault, type Vault } from './vault.ts';
 
@@ -110,8 +109,7 @@ export function createKeyOperations(options: KeyOperationsDeps) {
 }
 
 export interface KeyServiceDeps extends Omit<KeyOperationsDeps, 'reader'>, KeyStorage {
-  /** For the LISTEN connection. */
-  databaseUrl: string;
+  notifications: NotificationListener;
   /** The vault client, in the vault realm. */
   vaultKeycloak: KeycloakAdmin;
 }
@@ -120,7 +118,7 @@ export interface KeyServiceDeps extends Omit<KeyOperationsDeps, 'reader'>, KeySt
 export interface KeyService extends KeyOperations, OwnerRemoval {
   /** @throws UnfitError when vault location or encryption key do not fit what is stored. */
   assertFit(): Promise<void>;
-  /** Starts to receive changes by other processes and by administrators. */
+  /** Starts to receive changes by administrators. The caller starts the notifications of other processes. */
   start(): Promise<void>;
   stop(): Promise<void>;
 }
@@ -130,8 +128,7 @@ const EVENT_POLL_INTERVAL_MS = 2_000;
 /** Nothing connects before `assertFit` or `start`. */
 export function createKeyService(deps: KeyServiceDeps): KeyService {
   const { database, vaultKeycloak, vaultLocation, log } = deps;
-  const notifications = createNotificationListener({ url: deps.databaseUrl, channel: OWNERS_CHANNEL, log });
-  const reader = createPoolReader({ ...deps, notifications });
+  const reader = createPoolReader(deps);
   const readVaultEvents = createVaultEventReader({ keycloak: vaultKeycloak, database, reader, log });
   const name = 'reading the events of the vault';
   const vaultEventPoller = createPoller(name, EVENT_POLL_INTERVAL_MS, readVaultEvents, log);
@@ -142,11 +139,7 @@ export function createKeyService(deps: KeyServiceDeps): KeyService {
       await deps.assertVaultLocation();
       await assertCanary(deps);
     },
-    async start() {
-      await Promise.all([notifications.start(), vaultEventPoller.start()]);
-    },
-    async stop() {
-      await Promise.all([notifications.stop(), vaultEventPoller.stop()]);
-    },
+    start: () => vaultEventPoller.start(),
+    stop: () => vaultEventPoller.stop(),
   };
 }

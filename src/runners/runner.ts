@@ -65,7 +65,15 @@ export interface Limits {
 }
 
 /** Limits that some runners cannot enforce. Every runner enforces the time and output limits. */
-export type OptionalLimit = 'memoryBytes' | 'cpus' | 'pids' | 'network';
+export type OptionalLimit = keyof typeof LIMIT_NAMES;
+
+/** Wire names of the limits that not every runner enforces. */
+export const LIMIT_NAMES = {
+  memoryBytes: 'memory_bytes',
+  cpus: 'cpus',
+  pids: 'pids',
+  network: 'network',
+} as const;
 
 /** Why a run was stopped. It is the abort reason of the run's signal. */
 export type StopCause = 'timeout' | 'cancelled' | 'output_limit';

@@ -8,7 +8,7 @@ import { BYOK_TIER, isTierAtLeast } from '../config/tiers.ts';
 import type { Job, Limits, TargetServer } from '../runners/runner.ts';
 import { createRunExit, type NumberedEvent, type RunExit } from './events.ts';
 import type { RunsStore } from './runs-store.ts';
-import { toJob, LIMIT_NAMES, toLimits } from './schema.ts';
+import { toJob, toLimits } from './schema.ts';
 import type { RunEncryption, RunRef, RunSignIn } from './run-encryption.ts';
 
 export interface RunPreparationDeps {
@@ -78,9 +78,8 @@ export function createRunPreparation({
           'The stored program of this run does not decrypt. Run it again.',
         );
       const user = await authorize(run);
-      const server = await servers.openForRun(user.id, row.server_id);
       const limits = toLimits(decrypted.request);
-      assertLimitsSupported(server, limits);
+      const server = await servers.openForRun(user.id, row.server_id, limits);
       const versions = listServerVersions(server.target);
       const isHeld =
         isDeepStrictEqual(versions, row.server_versions) || (await store.saveServerVersions(run, versions));
@@ -105,15 +104,6 @@ export function createRunPreparation({
   }
 
   return { prepare, restore };
-}
-
-/** @throws AppError `limit_unsupported` (422) naming the limits that the server cannot enforce. */
-export function assertLimitsSupported({ runner, target, name }: OpenServer, limits: Limits): void {
-  const names = runner.unenforceableLimits(target.config, limits).map((limit) => LIMIT_NAMES[limit]);
-  if (names.length === 0) return;
-  throw new AppError('limit_unsupported', `${name} cannot enforce ${names.join(', ')}. Leave it out.`, {
-    errors: names.map((limit) => ({ path: `limits.${limit}`, message: 'cannot be enforced on this server' })),
-  });
 }
 
 /** The principal that started a run, reduced to what ends the run together with the sign-in. */

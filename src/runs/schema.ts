@@ -155,14 +155,6 @@ export function toLimits({ timeout_ms: timeoutMs, limits: requested }: StartRun)
   };
 }
 
-/** Wire names of the limits that not every runner enforces. */
-export const LIMIT_NAMES = {
-  memoryBytes: 'memory_bytes',
-  cpus: 'cpus',
-  pids: 'pids',
-  network: 'network',
-} as const;
-
 export const RunServerParams = z.object({ id: z.string() });
 export const RunParams = z.object({ id: z.string() });
 

@@ -6,14 +6,13 @@ import { randomId } from '../lib/ids.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Log } from '../lib/log.ts';
 import { createPoller } from '../lib/async/poller.ts';
-import { createNotificationListener } from '../lib/postgres/notification-listener.ts';
+import type { NotificationListener } from '../lib/postgres/notification-listener.ts';
 import { userOwner } from '../lib/owner.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import type { ServerOpener } from '../servers/service.ts';
 import { createDispatcher } from './dispatcher.ts';
 import type { NumberedEvent } from './events.ts';
 import { createEventSubscriptions } from './event-subscription.ts';
-import { assertLimitsSupported } from './preparation.ts';
 import { RUNS_CHANNEL } from './queue-store.ts';
 import { createRunsStore } from './runs-store.ts';
 import { toLimits, type StartRun } from './schema.ts';
@@ -23,8 +22,8 @@ import { createUserRuns, type UserRuns } from './user-runs.ts';
 
 export interface RunServiceDeps {
   database: Database;
-  /** Connects to Postgres without a pooler, for LISTEN. */
-  databaseUrl: string;
+  /** A lost one only raises latency here: polling is the fallback. */
+  notifications: Pick<NotificationListener, 'onNotification'>;
   keyring: Keyring;
   identity: Pick<Identity, 'userCache' | 'isSignInValid' | 'activeWork'>;
   servers: ServerOpener;
@@ -40,7 +39,7 @@ export interface RunService extends UserRuns {
    * Starts a run, or queues it. The run ends when its program exits, when it is cancelled, or when the sign-in that
    * started it ends.
    * @param ref the server's id, or `default`.
-   * @throws AppError as {@link ServerOpener.openForRun}; `limit_unsupported` (422), `rate_limited` (429).
+   * @throws AppError as {@link ServerOpener.openForRun}; `rate_limited` (429).
    */
   submit(principal: Principal, ref: string, request: StartRun, requestId: string): Promise<RunRef>;
   /** Whether this process holds the run. */
@@ -64,11 +63,6 @@ const LEASE_MS = 20_000;
 const HEARTBEATS_PER_LEASE = 4;
 const PRUNE_INTERVAL_MS = 10 * 60_000;
 const SETTLE_TIMEOUT_MS = 5_000;
-/**
- * Longer than the default: NOTIFY only lowers latency here (polling is the fallback), so a lost connection may be
- * detected later.
- */
-const LISTEN_HEARTBEAT_MS = 1_000;
 
 /** Sends no query before `start` or a request. */
 export function createRunService(deps: RunServiceDeps): RunService {
@@ -94,13 +88,7 @@ export function createRunService(deps: RunServiceDeps): RunService {
     maxQueuedPerUser: MAX_QUEUED_PER_USER,
   });
   const subscriptions = createEventSubscriptions({ store, encryption, dispatcher });
-  const notifications = createNotificationListener({
-    url: deps.databaseUrl,
-    channel: RUNS_CHANNEL,
-    log,
-    heartbeatIntervalMs: LISTEN_HEARTBEAT_MS,
-  });
-  notifications.onNotification((payload) => {
+  deps.notifications.onNotification(RUNS_CHANNEL, (payload) => {
     const [event, id = ''] = payload.split(' ');
     if (event === 'cancel') dispatcher.cancel(id);
     else subscriptions.wake(id);
@@ -120,8 +108,7 @@ export function createRunService(deps: RunServiceDeps): RunService {
   return {
     async submit(principal, ref, request, requestId) {
       await startLimit.consume(principal.user.id);
-      const server = await servers.openForRun(principal.user.id, ref);
-      assertLimitsSupported(server, toLimits(request));
+      const server = await servers.openForRun(principal.user.id, ref, toLimits(request));
       const { id, owner } = await dispatcher.accept(principal, server, request, requestId);
       return { id, owner };
     },
@@ -130,13 +117,13 @@ export function createRunService(deps: RunServiceDeps): RunService {
     subscribe: (run, afterSeq, signal) => subscriptions.subscribe(run, afterSeq, signal),
     removeUser: (userId) => deleteRunsOfOwner(database, userOwner(userId)),
     async start() {
-      await Promise.all([notifications.start(), ...pollers.map((poller) => poller.start())]);
+      await Promise.all(pollers.map((poller) => poller.start()));
     },
     drain: () => dispatcher.releaseQueued(),
     async stop() {
       await Promise.race([dispatcher.settled(), delay(SETTLE_TIMEOUT_MS, undefined, { ref: false })]);
       closing.abort();
-      await Promise.all([notifications.stop(), ...pollers.map((poller) => poller.stop())]);
+      await Promise.all(pollers.map((poller) => poller.stop()));
     },
   };
 }

@@ -7,9 +7,8 @@ import { createListJumpServerIds, listJumpServers } from './jump-chain.ts';
 import type { ConfirmHostKey, ServerView } from './schema.ts';
 import { decryptConfig, encryptConfig } from './secret-encryption.ts';
 import type { RunnerAccess } from './runner-access.ts';
-import { getServer } from './server-reads.ts';
 import type { ServerChangeAuthor, ServerWriter } from './server-writer.ts';
-import { updateServer, type StoredServer } from './servers-store.ts';
+import { getServer, updateServer, type StoredServer } from './servers-store.ts';
 import { secretsUndecryptable } from './targets.ts';
 import { toServerView } from './views.ts';
 

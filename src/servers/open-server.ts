@@ -2,11 +2,22 @@ import type { Database } from '../lib/postgres/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { userOwner } from '../lib/owner.ts';
-import type { Runner, ServerType, TargetServer } from '../runners/runner.ts';
+import {
+  LIMIT_NAMES,
+  type Limits,
+  type Runner,
+  type ServerType,
+  type TargetServer,
+} from '../runners/runner.ts';
 import { createListJumpServerIds, listJumpServers } from './jump-chain.ts';
 import type { RunnerAccess } from './runner-access.ts';
-import { getDefaultServer, getServer } from './server-reads.ts';
-import { listServers, saveServerUse, type StoredServer } from './servers-store.ts';
+import {
+  getDefaultServer,
+  getServer,
+  listServers,
+  saveServerUse,
+  type StoredServer,
+} from './servers-store.ts';
 import type { TargetBuilder } from './targets.ts';
 
 /** A server that may run code now: one snapshot with decrypted secrets. */
@@ -33,10 +44,11 @@ export interface ServerOpener {
    * @param ref the server's id, or `default`.
    * @throws AppError `not_found` (404), also for another owner's server and for a missing jump server;
    *   `no_default_server` (404); `server_paused`, `host_key_unconfirmed` (409), also for its jump servers;
-   *   `validation_failed` (400), `scope_required` (403) when this server type is not available; `key_undecryptable`
-   *   (424); `keycloak_unavailable`, `database_unavailable` (503).
+   *   `validation_failed` (400), `scope_required` (403) when this server type is not available; `limit_unsupported`
+   *   (422) naming the limits that the server cannot enforce; `key_undecryptable` (424); `keycloak_unavailable`,
+   *   `database_unavailable` (503).
    */
-  openForRun(userId: string, ref: string): Promise<OpenServer>;
+  openForRun(userId: string, ref: string, limits: Limits): Promise<OpenServer>;
   /**
    * Opens a server of a user to clean up a run there. Paused servers and jump servers are opened too, because nothing
    * of a run may be left on a paused server.
@@ -78,7 +90,11 @@ export function createServerOpener({
   }
 
   return {
-    openForRun: async (userId, ref) => open(userId, ref, await serversOf(userId)),
+    async openForRun(userId, ref, limits) {
+      const server = await open(userId, ref, await serversOf(userId));
+      assertLimitsSupported(server, limits);
+      return server;
+    },
     async openForCleanup(userId, id) {
       const servers = await serversOf(userId);
       return open(
@@ -92,6 +108,14 @@ export function createServerOpener({
       log.info({ event: 'execution_server_used', user: userId, id, name }, 'an execution server is used');
     },
   };
+}
+
+function assertLimitsSupported({ runner, target, name }: OpenServer, limits: Limits): void {
+  const names = runner.unenforceableLimits(target.config, limits).map((limit) => LIMIT_NAMES[limit]);
+  if (names.length === 0) return;
+  throw new AppError('limit_unsupported', `${name} cannot enforce ${names.join(', ')}. Leave it out.`, {
+    errors: names.map((limit) => ({ path: `limits.${limit}`, message: 'cannot be enforced on this server' })),
+  });
 }
 
 function isHostKeyUnconfirmed(server: StoredServer, runners: ReadonlyMap<ServerType, Runner>): boolean {

@@ -8,9 +8,10 @@ import { checkJumpChain, createListJumpServerIds, listDependents } from './jump-
 import type { CreateServer, ServerDeleted, ServerView, UpdateServer } from './schema.ts';
 import { encryptConfig } from './secret-encryption.ts';
 import type { RunnerAccess } from './runner-access.ts';
-import { getServer, type ServerReads } from './server-reads.ts';
+import type { ServerReads } from './server-reads.ts';
 import type { ServerChangeAuthor, ServerWriter } from './server-writer.ts';
 import {
+  getServer,
   clearDefault,
   deleteServer,
   insertServer,

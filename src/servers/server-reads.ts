@@ -1,9 +1,8 @@
 import type { Database } from '../lib/postgres/database.ts';
-import { AppError, notFound } from '../lib/errors.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { ServerView } from './schema.ts';
 import type { RunnerAccess } from './runner-access.ts';
-import { listServers, type StoredServer } from './servers-store.ts';
+import { getDefaultServer, getServer, listServers, type StoredServer } from './servers-store.ts';
 import { toServerView } from './views.ts';
 
 /** Reads servers for their owners. Nothing is decrypted. */
@@ -30,23 +29,4 @@ export function createServerReads({
     get: async (userId, id) => view(getServer(await read(userId), id)),
     getDefault: async (userId) => view(getDefaultServer(await read(userId))),
   };
-}
-
-/** @throws AppError `not_found` (404). */
-export function getServer(servers: readonly StoredServer[], id: string): StoredServer {
-  const server = servers.find((each) => each.id === id);
-  if (server === undefined) throw notFound('This server');
-  return server;
-}
-
-/** @throws AppError `no_default_server` (404). */
-export function getDefaultServer(servers: readonly StoredServer[]): StoredServer {
-  const server = servers.find((each) => each.isDefault);
-  if (server !== undefined) return server;
-  throw new AppError(
-    'no_default_server',
-    servers.length === 0
-      ? 'You have no server yet. Add one with POST /api/v1/execution-servers.'
-      : 'None of your servers is the default. Choose one with PUT and is_default: true.',
-  );
 }

@@ -13,8 +13,7 @@ import { getValidConfig, assertNoMasks } from './config-input.ts';
 import { checkJumpChain, createListJumpServerIds } from './jump-chain.ts';
 import type { ServerTestView, TestServerDraft } from './schema.ts';
 import type { RunnerAccess } from './runner-access.ts';
-import { getServer } from './server-reads.ts';
-import { listServers, saveServerTest } from './servers-store.ts';
+import { getServer, listServers, saveServerTest } from './servers-store.ts';
 import type { TargetBuilder } from './targets.ts';
 import { toServerTestView } from './views.ts';
 

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { AppError, notFound } from '../lib/errors.ts';
 import { lockUntilCommit } from '../lib/postgres/advisory-lock.ts';
 import type { Sql } from '../lib/postgres/database.ts';
 import type { HostKey } from '../lib/ssh/host-key.ts';
@@ -188,6 +189,25 @@ export async function saveServerTest(
     `UPDATE user_execution_servers SET last_tested_at = now(), test_status = $3, test_details = $4
      WHERE id = $1 AND ${OWNER_FILTER} AND version = $2`,
     [id, version, status, JSON.stringify(details)],
+  );
+}
+
+/** @throws AppError `not_found` (404). */
+export function getServer(servers: readonly StoredServer[], id: string): StoredServer {
+  const server = servers.find((each) => each.id === id);
+  if (server === undefined) throw notFound('This server');
+  return server;
+}
+
+/** @throws AppError `no_default_server` (404). */
+export function getDefaultServer(servers: readonly StoredServer[]): StoredServer {
+  const server = servers.find((each) => each.isDefault);
+  if (server !== undefined) return server;
+  throw new AppError(
+    'no_default_server',
+    servers.length === 0
+      ? 'You have no server yet. Add one with POST /api/v1/execution-servers.'
+      : 'None of your servers is the default. Choose one with PUT and is_default: true.',
   );
 }
 

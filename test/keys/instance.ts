@@ -91,8 +91,16 @@ export function createInstance(options: InstanceOptions): Instance {
   const vault = createVault({ keycloak, recordIsUser: options.recordIsUser ?? false, log });
   const notificationsUrl = options.notificationsUrl ?? options.databaseUrl;
   const channel = options.notificationsChannel ?? OWNERS_CHANNEL;
-  const notifications = createNotificationListener({ url: notificationsUrl, channel, log });
-  const reader = createPoolReader({ database, vault, providers: PROVIDERS, notifications, log });
+  const notifications = createNotificationListener({ url: notificationsUrl, log });
+  const reader = createPoolReader({
+    ...{ database, vault, providers: PROVIDERS, log },
+    notifications: {
+      ...notifications,
+      onNotification: (_channel, handler) => {
+        notifications.onNotification(channel, handler);
+      },
+    },
+  });
   const keys = createKeyOperations({
     database,
     reader,

@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import pg from 'pg';
 import { createPoolReader } from '../../src/keys/pool-reader.ts';
 import { createVault } from '../../src/keys/vault.ts';
+import { OWNERS_CHANNEL } from '../../src/keys/vault-index-store.ts';
 import type { Database } from '../../src/lib/postgres/database.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { createLog } from '../../src/lib/log.ts';
@@ -48,7 +49,7 @@ beforeAll(async () => {
   other = createInstance({ ...options, keycloakUrl: relay.url, notificationsUrl: proxy.through(appUrl) });
   tables = new pg.Client({ connectionString: ownerUrl });
   await tables.connect();
-  other.notifications.onNotification((owner) => void notifiedOwners.push(owner));
+  other.notifications.onNotification(OWNERS_CHANNEL, (owner) => void notifiedOwners.push(owner));
   await Promise.all([writer.notifications.start(), other.notifications.start()]);
 });
 beforeEach(async () => {

@@ -36,7 +36,7 @@ afterEach(() => Promise.all(all.map((instance) => instance.close())));
 async function open(own: Partial<InstanceOptions> = {}): Promise<Instance> {
   const instance = createInstance({ ...options, ...own });
   all.push(instance);
-  await instance.runs.start();
+  await instance.start();
   return instance;
 }
 

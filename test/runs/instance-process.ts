@@ -14,7 +14,7 @@ export interface StartCommand {
 
 if (process.env['RUNS_INSTANCE'] !== undefined) {
   const instance = createInstance(JSON.parse(process.env['RUNS_INSTANCE']) as InstanceOptions);
-  await instance.runs.start();
+  await instance.start();
   for await (const line of createInterface({ input: process.stdin })) {
     const { principal, command } = JSON.parse(line) as StartCommand;
     const run = await submit(instance, principal, command);

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { createActiveWork, type ActiveWork } from '../../src/identity/active-work.ts';
 import type { Principal, User } from '../../src/http/principal.ts';
 import { createDatabase } from '../../src/lib/postgres/database.ts';
+import { createNotificationListener } from '../../src/lib/postgres/notification-listener.ts';
 import { AppError } from '../../src/lib/errors.ts';
 import { createKeyring } from '../../src/lib/crypto/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
@@ -24,6 +25,8 @@ export interface InstanceOptions {
 /** The run service of one process, on a real database. Every server is this machine's bash. */
 export interface Instance {
   runs: RunService;
+  /** Starts the notifications of other processes, then the service. */
+  start(): Promise<void>;
   activeWork: ActiveWork;
   /** What the checks before the start of a queued run find. Tests change it. */
   conditions: {
@@ -54,9 +57,10 @@ export function createInstance(options: InstanceOptions): Instance {
     version: 1,
   };
   const usedServers: string[] = [];
+  const notifications = createNotificationListener({ url: options.databaseUrl, log });
   const runs = createRunService({
     database,
-    databaseUrl: options.databaseUrl,
+    notifications,
     keyring: createKeyring([options.encryptionKey]),
     identity: {
       activeWork,
@@ -89,6 +93,9 @@ export function createInstance(options: InstanceOptions): Instance {
   });
   return {
     runs,
+    async start() {
+      await Promise.all([notifications.start(), runs.start()]);
+    },
     activeWork,
     conditions,
     usedServers,
@@ -96,6 +103,7 @@ export function createInstance(options: InstanceOptions): Instance {
       await runs.drain();
       await activeWork.drain();
       await runs.stop();
+      await notifications.stop();
       await database.close();
     },
   };

@@ -37,7 +37,7 @@ beforeEach(async () => {
     settings: { perUser: 2 },
   };
   survivor = createInstance(options);
-  await survivor.runs.start();
+  await survivor.start();
   child = spawn(process.execPath, [PROCESS], {
     env: { PATH: '/usr/bin:/bin', RUNS_INSTANCE: JSON.stringify(options) },
     stdio: ['pipe', 'pipe', 'inherit'],

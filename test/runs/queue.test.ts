@@ -44,7 +44,7 @@ afterEach(async () => {
 async function open(options: Partial<InstanceOptions> = {}): Promise<Instance> {
   const instance = createInstance({ ...shared, ...options });
   instances.push(instance);
-  await instance.runs.start();
+  await instance.start();
   return instance;
 }
 

@@ -25,7 +25,7 @@ let one: Instance;
 beforeAll(async () => {
   const { appUrl } = await createDatabase();
   one = createInstance({ databaseUrl: appUrl, encryptionKey: fernetKey() });
-  await one.runs.start();
+  await one.start();
 });
 afterAll(() => one.close());
 

@@ -41,7 +41,7 @@ async function chain(length: number): Promise<string[]> {
 describe('a jump server', () => {
   it('is opened together with the server that connects through it, up to three in a chain', async () => {
     const ids = await chain(4);
-    const { target } = await direct.service.openForRun(ada.user.id, ids[3] ?? '');
+    const { target } = await direct.openForRun(ada.user.id, ids[3] ?? '');
     const depths = [];
     for (let each = target; ;) {
       depths.push(each.serverId);
@@ -82,11 +82,11 @@ describe('a jump server', () => {
       first,
       bob.user.id,
     ]);
-    await expect(direct.service.openForRun(ada.user.id, second)).rejects.toMatchObject({
+    await expect(direct.openForRun(ada.user.id, second)).rejects.toMatchObject({
       code: 'not_found',
       detail: 'The SSH server that this server connects through was not found.',
     });
-    await expect(direct.service.openForRun(ada.user.id, foreign.id)).rejects.toMatchObject({
+    await expect(direct.openForRun(ada.user.id, foreign.id)).rejects.toMatchObject({
       code: 'not_found',
     });
   });
@@ -124,7 +124,7 @@ describe('a jump server', () => {
       first,
       JSON.stringify(config),
     ]);
-    await expect(direct.service.openForRun(ada.user.id, second)).rejects.toMatchObject({
+    await expect(direct.openForRun(ada.user.id, second)).rejects.toMatchObject({
       code: 'validation_failed',
       detail: 'A server may have at most 3 jump servers, and no circle of them.',
     });
@@ -134,7 +134,7 @@ describe('a jump server', () => {
   it('that is paused or unconfirmed blocks the servers that connect through it, with its name', async () => {
     const [first = '', second = ''] = await chain(2);
     await ada.change(first, { is_active: false });
-    await expect(direct.service.openForRun(ada.user.id, second)).rejects.toMatchObject({
+    await expect(direct.openForRun(ada.user.id, second)).rejects.toMatchObject({
       code: 'server_paused',
       detail: 'This server connects through “server 0”, which is paused. Switch that one on first.',
     });
@@ -143,7 +143,7 @@ describe('a jump server', () => {
     await ada.change(first, { is_active: true });
     const config = { host: 'other.example.test', password: randomPassword() };
     await ada.change(first, { connection_config: config });
-    await expect(direct.service.openForRun(ada.user.id, second)).rejects.toMatchObject({
+    await expect(direct.openForRun(ada.user.id, second)).rejects.toMatchObject({
       code: 'host_key_unconfirmed',
       extra: { server_id: first },
     });
@@ -157,7 +157,7 @@ describe('a jump server', () => {
         'These servers connect through it and fail until you change their connection_config: “server 1”, “server 2”.',
       default_server_id: null,
     });
-    await expect(direct.service.openForRun(ada.user.id, second)).rejects.toMatchObject({
+    await expect(direct.openForRun(ada.user.id, second)).rejects.toMatchObject({
       status: 404,
       detail: 'The SSH server that this server connects through was not found.',
     });

@@ -23,7 +23,7 @@ afterAll(async () => {
   await app.stop();
 });
 
-const open = (ref: string, userId = ada.user.id) => direct.service.openForRun(userId, ref);
+const open = (ref: string, userId = ada.user.id) => direct.openForRun(userId, ref);
 
 describe('opening a server for a run', () => {
   it('returns one snapshot with decrypted secrets, by id or as the default', async () => {

@@ -46,7 +46,7 @@ const setConfig = (id: string, change: object) =>
     'UPDATE user_execution_servers SET connection_config = connection_config || $2::jsonb WHERE id = $1',
     [id, JSON.stringify(change)],
   );
-const open = (id: string) => direct.service.openForRun(ada.user.id, id);
+const open = (id: string) => direct.openForRun(ada.user.id, id);
 
 describe('a stored secret', () => {
   it('is encrypted together with its owner, server, field and destination', async () => {

@@ -73,7 +73,7 @@ describe.each(TYPES)('a server of type %s', (type) => {
     await ada.change(id, { connection_config: shown });
     await ada.change(id, { name: 'renamed' });
     if (type === 'ssh') await ada.confirm(id, HOST_KEY);
-    const { target, runner, name } = await direct.service.openForRun(ada.user.id, id);
+    const { target, runner, name } = await direct.openForRun(ada.user.id, id);
     expect([target.config, runner.type, name]).toEqual([expect.objectContaining(config), type, 'renamed']);
   });
 
@@ -92,12 +92,12 @@ describe('a Docker server on an SSH server', () => {
 
   it('is opened together with it, and requires its host key', async () => {
     const { id } = await ada.add(engine(ssh));
-    const { target } = await direct.service.openForRun(ada.user.id, id);
+    const { target } = await direct.openForRun(ada.user.id, id);
     expect(target.hostKey).toBeNull();
     expect(target.jumpServers.get(ssh)).toMatchObject({ serverId: ssh, hostKey: HOST_KEY });
     const other = await ada.add({ connection_config: createSshServerConfig() });
     const second = await ada.add(engine(other.id));
-    await expect(direct.service.openForRun(ada.user.id, second.id)).rejects.toMatchObject({
+    await expect(direct.openForRun(ada.user.id, second.id)).rejects.toMatchObject({
       code: 'host_key_unconfirmed',
       extra: { server_id: other.id },
     });

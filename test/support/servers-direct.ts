@@ -5,8 +5,10 @@ import { createDialer } from '../../src/lib/net/dialer.ts';
 import { createKeyring, type Keyring } from '../../src/lib/crypto/keyring.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { createRunners } from '../../src/runners/index.ts';
+import type { Limits } from '../../src/runners/runner.ts';
 import {
   createServerService,
+  type OpenServer,
   type ServerService,
   type ServerServiceDeps,
 } from '../../src/servers/service.ts';
@@ -15,6 +17,8 @@ import type { TestApp } from './app.ts';
 /** Access to the servers of a running app without HTTP: a service, the rows without row-level security, the keyring. */
 export interface DirectServers {
   service: ServerService;
+  /** Opens a server for a run without optional limits. */
+  openForRun(userId: string, ref: string): Promise<OpenServer>;
   keyring: Keyring;
   /** Runs SQL as the owner of the schema, like a database administrator. */
   sql(text: string, values?: unknown[]): Promise<Record<string, unknown>[]>;
@@ -24,6 +28,11 @@ export interface DirectServers {
   released: readonly string[];
   close(): Promise<void>;
 }
+
+const NO_OPTIONAL_LIMITS: Limits = {
+  ...{ timeoutMs: 60_000, maxOutputBytes: 1_000_000 },
+  ...{ memoryBytes: null, cpus: null, pids: null, network: null },
+};
 
 export async function openServers(
   { config, databaseUrl, ownerDatabaseUrl }: TestApp,
@@ -56,12 +65,14 @@ export async function openServers(
   await owner.connect();
   const sql: DirectServers['sql'] = async (text, values) =>
     (await owner.query<Record<string, unknown>>(text, values)).rows;
+  const service = createServerService({
+    ...{ database, keyring, runners, log, ...options },
+    localExecution: { isOn: false, isAllowed: () => Promise.resolve(false) },
+    activeWork: createActiveWork(),
+  });
   return {
-    service: createServerService({
-      ...{ database, keyring, runners, log, ...options },
-      localExecution: { isOn: false, isAllowed: () => Promise.resolve(false) },
-      activeWork: createActiveWork(),
-    }),
+    service,
+    openForRun: (userId, ref) => service.openForRun(userId, ref, NO_OPTIONAL_LIMITS),
     keyring,
     sql,
     released,

@@ -12,8 +12,11 @@ export interface NotificationListener {
    * is also correct after the whole process was suspended.
    */
   isListening(): boolean;
-  /** @param handler receives the payload of every notification. */
-  onNotification(handler: (payload: string) => void): void;
+  /**
+   * Call it before `start`.
+   * @param handler receives the payload of every notification of the channel.
+   */
+  onNotification(channel: string, handler: NotificationHandler): void;
   /** @param handler is called when notifications may have been missed: discard cached data. */
   onGap(handler: () => void): void;
   /** Resolves when the first attempt to listen has succeeded or failed. */
@@ -22,16 +25,18 @@ export interface NotificationListener {
   stop(): Promise<void>;
 }
 
+type NotificationHandler = (payload: string) => void;
+
 export interface NotificationListenerOptions {
   /**
    * Postgres itself, or a pooler in session mode. A pooler in transaction mode lends the listening connection to
    * other clients, which then receive the notifications. The heartbeat detects that; it counts as not listening.
    */
   url: string;
-  channel: string;
   log: Log;
-  heartbeatIntervalMs?: number;
 }
+
+const HEARTBEAT_INTERVAL_MS = 250;
 
 /** Maximum age of the newest received heartbeat, counted from when it was sent. */
 const STALE_AFTER_MS = 800;
@@ -47,8 +52,8 @@ const MAX_RETRY_DELAY_MS = 2_000;
  * connections are separate from the app's pool, so that neither waits for other queries.
  */
 export function createNotificationListener(options: NotificationListenerOptions): NotificationListener {
-  const { log, heartbeatIntervalMs = 250 } = options;
-  const notificationHandlers: ((payload: string) => void)[] = [];
+  const { log } = options;
+  const handlersByChannel = new Map<string, NotificationHandler[]>();
   const gapHandlers: (() => void)[] = [];
   const stopping = new AbortController();
   const firstAttempt = Promise.withResolvers<undefined>();
@@ -58,7 +63,7 @@ export function createNotificationListener(options: NotificationListenerOptions)
   let isLost = false;
 
   function markReceived(sentAt: ClockReading): void {
-    if (isLost) log.info({ channel: options.channel }, 'LISTEN connection recovered');
+    if (isLost) log.info('LISTEN connection recovered');
     isLost = false;
     lastHeartbeat = sentAt;
     firstAttempt.resolve(undefined);
@@ -70,16 +75,13 @@ export function createNotificationListener(options: NotificationListenerOptions)
     firstAttempt.resolve(undefined);
     if (isLost || stopping.signal.aborted) return;
     isLost = true;
-    log.warn(
-      { channel: options.channel, err: error },
-      'LISTEN connection lost; notifications are missed until it recovers',
-    );
+    log.warn({ err: error }, 'LISTEN connection lost; notifications are missed until it recovers');
   }
 
   async function listenUntilStopped({ signal }: AbortController): Promise<void> {
     let retryDelayMs = MIN_RETRY_DELAY_MS;
     while (!signal.aborted) {
-      const session = createListenSession(options, notificationHandlers);
+      const session = createListenSession(options.url, handlersByChannel);
       const failSession = () => {
         session.fail(new Error('stopped'));
       };
@@ -89,7 +91,7 @@ export function createNotificationListener(options: NotificationListenerOptions)
         for (;;) {
           markReceived(await session.sendHeartbeat());
           retryDelayMs = MIN_RETRY_DELAY_MS;
-          await session.wait(heartbeatIntervalMs);
+          await session.wait(HEARTBEAT_INTERVAL_MS);
         }
       } catch (error) {
         markLost(error);
@@ -105,7 +107,9 @@ export function createNotificationListener(options: NotificationListenerOptions)
 
   return {
     isListening: () => lastHeartbeat !== undefined && msSince(lastHeartbeat) <= STALE_AFTER_MS,
-    onNotification: (handler) => void notificationHandlers.push(handler),
+    onNotification(channel, handler) {
+      handlersByChannel.set(channel, [...(handlersByChannel.get(channel) ?? []), handler]);
+    },
     onGap: (handler) => void gapHandlers.push(handler),
     async start() {
       running ??= listenUntilStopped(stopping);
@@ -133,19 +137,20 @@ interface ListenSession {
 
 /** Opens two connections. Every wait fails when one of them ends, and after {@link RESPONSE_TIMEOUT_MS}. */
 function createListenSession(
-  { url, channel }: NotificationListenerOptions,
-  handlers: readonly ((payload: string) => void)[],
+  url: string,
+  handlersByChannel: ReadonlyMap<string, readonly NotificationHandler[]>,
 ): ListenSession {
   const { withTimeout, fail } = createTimedWait(RESPONSE_TIMEOUT_MS);
   const listenConnection = createRawConnection(url, 'ops-center-listen', fail);
   const sendConnection = createRawConnection(url, 'ops-center-beat', fail);
-  const heartbeatChannel = `${channel}_${randomUUID()}`;
+  const heartbeatChannel = `heartbeat_${randomUUID()}`;
   /** The server process that listens. The id from the connection handshake may be another one behind a pooler. */
   let listenerPid: number | undefined;
   let pendingHeartbeat: { nonce: string; received: () => void } | undefined;
 
-  listenConnection.client.on('notification', ({ channel: notifiedChannel, payload = '', processId }) => {
-    if (notifiedChannel === channel) for (const handle of handlers) handle(payload);
+  listenConnection.client.on('notification', ({ channel, payload = '', processId }) => {
+    const handlers = handlersByChannel.get(channel);
+    if (handlers !== undefined) for (const handle of handlers) handle(payload);
     // A heartbeat that the listening server process itself sent proves nothing about other senders.
     else if (processId !== listenerPid && payload === pendingHeartbeat?.nonce) pendingHeartbeat.received();
   });
@@ -153,7 +158,9 @@ function createListenSession(
   return {
     async connect() {
       await withTimeout(Promise.all([listenConnection.client.connect(), sendConnection.client.connect()]));
-      listenerPid = await withTimeout(listen(listenConnection.client, [channel, heartbeatChannel]));
+      listenerPid = await withTimeout(
+        listen(listenConnection.client, [...handlersByChannel.keys(), heartbeatChannel]),
+      );
     },
     async sendHeartbeat() {
       const received = Promise.withResolvers<undefined>();

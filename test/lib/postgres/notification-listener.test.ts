@@ -37,10 +37,10 @@ interface TestListener {
 function createListener(url: string): TestListener {
   const lines: string[] = [];
   const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) });
-  const listener = createNotificationListener({ url, channel: CHANNEL, log });
+  const listener = createNotificationListener({ url, log });
   const received: string[] = [];
   let gaps = 0;
-  listener.onNotification((payload) => void received.push(payload));
+  listener.onNotification(CHANNEL, (payload) => void received.push(payload));
   listener.onGap(() => void (gaps += 1));
   opened.push(() => listener.stop());
   return { listener, received, gaps: () => gaps, lines, connections: countConnections };
@@ -85,6 +85,18 @@ describe('a notification listener', () => {
     await until(() => received.length === 2);
     expect(received).toEqual(['one', 'two']);
     expect(lines).toEqual([]);
+  });
+
+  it('gives each handler the notifications of its own channel', async () => {
+    const { listener, received } = createListener(databaseUrl);
+    const others: string[] = [];
+    listener.onNotification('others', (payload) => void others.push(payload));
+    listener.onNotification('others', (payload) => void others.push(`again: ${payload}`));
+    await listener.start();
+    await notify('one');
+    await sql("SELECT pg_notify('others', 'two')");
+    await until(() => others.length === 2);
+    expect([received, others]).toEqual([['one'], ['two', 'again: two']]);
   });
 
   it('closes its connections when it stops', async () => {
