@@ -22,14 +22,30 @@ export interface Surface {
   checkSharedPayerValues(body: Readonly<Record<string, unknown>>): void;
   /** `data` of the event that ends a stream. */
   endOfStream: string;
-  /** True for a successful response of the protocol, or an event of one. */
+  /**
+   * True for a response of the protocol, or an event of one, in any variant that servers send. It can report an error
+   * as well.
+   */
   isResponse(value: unknown): boolean;
   /** True for a body or event that reports an error, regardless of its status. */
   hasError(value: unknown): boolean;
-  /** The error with the members of the protocol only; undefined when the value has another shape. */
+  /**
+   * The error with the members of the protocol only, its texts shortened; undefined when the value has no shape of an
+   * error that servers of the protocol send. Secrets are redacted before, since shortening can cut one.
+   */
   findError(value: unknown): object | undefined;
+  /** Follows one stream. */
+  createProgress(): StreamProgress;
   /** The body of an upstream's error that has none that may be shown. */
   toUpstreamError(message: string): object;
   /** The error event that ends a stream which has already begun. */
   toErrorEvent(error: AppError, requestId: string): string;
+}
+
+/** What the events of one stream say about its completeness. The end of the connection says nothing. */
+export interface StreamProgress {
+  /** @param value a successful response of the protocol. */
+  add(value: unknown): void;
+  /** True when the events contain the whole answer, so that only the protocol's last event can be missing. */
+  isFinished(): boolean;
 }

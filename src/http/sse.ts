@@ -51,10 +51,8 @@ export function createSseWriter(
   };
 }
 
-/** One event with this data. */
-export function toSseEvent(data: string): string {
-  return `${data
-    .split('\n')
-    .map((line) => `data: ${line}`)
-    .join('\n')}\n\n`;
+/** One event with this data. @param type value of the field `event`, without line ends; `''` for none. */
+export function toSseEvent(data: string, type = ''): string {
+  const lines = data.split(/\r\n|\n|\r/).map((line) => `data: ${line}`);
+  return `${[...(type === '' ? [] : [`event: ${type}`]), ...lines].join('\n')}\n\n`;
 }

@@ -37,6 +37,7 @@ const STATUS_BY_CODE = {
   internal_error: 500,
   upstream_unreachable: 502,
   upstream_malformed: 502,
+  upstream_incomplete: 502,
   keycloak_unavailable: 503,
   database_unavailable: 503,
   busy: 503,

@@ -51,11 +51,9 @@ const parseLastEvent = (text: string) =>
 describe('an upstream', () => {
   it.each<[string, Answer, number, string]>([
     ['HTML with 200', answer.html(200), 502, 'upstream_malformed'],
-    ['HTML with 500', answer.html(500), 502, 'upstream_malformed'],
     ['a compressed response', answer.gzipped(), 502, 'upstream_malformed'],
     ['a redirect', answer.redirect(307, 'http://127.0.0.1:1/v1/chat/completions'), 502, 'upstream_malformed'],
     ['an endless response', fault.endlessJson(), 502, 'upstream_malformed'],
-    ['an endless error', fault.endlessJson(500), 502, 'upstream_malformed'],
     [
       'JSON that is cut short',
       answer.reply({ status: 200, body: '{"choices":[', headers: { 'content-type': 'application/json' } }),
@@ -142,9 +140,14 @@ describe('an upstream', () => {
         [200, { error: 0, data: 'inside' }],
         [200, { choices: ['inside'] }],
         [200, { choices: [], data: 'inside' }],
-        [500, { message: 'inside' }],
+        [200, { message: 'inside' }],
+        [200, { detail: 'inside' }],
+        [200, { error: true, data: 'inside' }],
+        [500, { status: 'inside' }],
+        [500, { detail: { data: 'inside' } }],
+        [404, [{ message: 'inside' }]],
         [404, { error: null, internal: 'inside' }],
-        [404, { error: 'inside' }],
+        [404, { error: { data: 'inside' } }],
         [404, { error: { message: 'a protocol error', data: 'inside' }, more: 'inside' }],
         [404, 'inside'],
       ];
@@ -157,7 +160,8 @@ describe('an upstream', () => {
       for (const frame of [
         'data: {"secret":"inside"}',
         ': inside',
-        'data: {"error":"inside"}',
+        'event: error\ndata: inside',
+        'data: {"error":{"data":"inside"}}',
         'id: inside\ndata: [DONE]',
       ]) {
         inside.reply(answer.steps([`${frame}\n\n`]));
@@ -237,12 +241,63 @@ describe('a stream', () => {
     await openai.closed(0);
   });
 
-  it('that ends early is forwarded unchanged and logged as incomplete', async () => {
-    openai.reply(fault.endsEarly({ afterFrames: 2 }));
+  it.each(['between-frames', 'in-frame', 'in-code-point'] as const)(
+    'whose connection ends cleanly %s before the finish reason gets an error event, never a clean end',
+    async (cut) => {
+      openai.reply(fault.endsEarly({ afterFrames: 2, cut }));
+      const text = await (await chat(streamed)).text();
+      expect(parseLastEvent(text)).toMatchObject({
+        error: { code: 'upstream_incomplete', type: 'server_error' },
+      });
+      for (const data of events(text)) expect(() => JSON.parse(data) as unknown).not.toThrow();
+      expect(text).not.toContain('[DONE]');
+      expect(app.events('answer_passed').at(-1)).toMatchObject({ end: 'incomplete' });
+    },
+  );
+
+  const part = (index: number, reason: string | null) =>
+    `data: {"choices":[{"index":${index},"delta":{"content":"x"},"finish_reason":${JSON.stringify(reason)}}]}\n\n`;
+  const USAGE = 'data: {"choices":[],"usage":{"total_tokens":1}}\n\n';
+  const ERROR = 'data: {"error":{"message":"the provider’s own"}}\n\n';
+
+  it.each<[string, string[], 'done' | 'incomplete' | 'failed']>([
+    ['the finish reason', [part(0, null), part(0, 'stop')], 'done'],
+    ['the finish reason and the usage', [part(0, null), part(0, 'length'), USAGE], 'done'],
+    [
+      'the finish reasons of two choices',
+      [part(0, null), part(1, null), part(1, 'stop'), part(0, 'stop')],
+      'done',
+    ],
+    ['an event without a blank line', [part(0, 'stop').trimEnd()], 'done'],
+    ['no event', [], 'incomplete'],
+    ['comments only', [': hi\n\n'], 'incomplete'],
+    ['the usage only', [USAGE], 'incomplete'],
+    ['an empty finish reason', [part(0, '')], 'incomplete'],
+    [
+      'the finish reason of one of two choices',
+      [part(0, null), part(1, null), part(0, 'stop')],
+      'incomplete',
+    ],
+    ['half an event after the finish reason', [part(0, 'stop'), USAGE.slice(0, 20)], 'incomplete'],
+    ['an error event', [part(0, null), ERROR], 'failed'],
+    ['an error event after the finish reason', [part(0, 'stop'), ERROR], 'failed'],
+    ['an error event by its type', [part(0, null), 'event: error\ndata: {"reason":"x"}\n\n'], 'failed'],
+  ])('that ends without [DONE] after %s', async (_name, frames, end) => {
+    openai.reply(answer.steps(frames));
     const text = await (await chat(streamed)).text();
-    expect(text).not.toContain('[DONE]');
-    expect(text).not.toContain('"error"');
-    expect(app.events('answer_passed').at(-1)).toMatchObject({ end: 'incomplete' });
+    expect(app.events('answer_passed').at(-1)).toMatchObject({ end });
+    const sent = frames.join('');
+    if (end === 'done') expect(text).toBe(`${sent.trimEnd()}\n\ndata: [DONE]\n\n`);
+    else expect(text).not.toContain('[DONE]');
+    if (end === 'failed') expect(text).toBe(sent);
+    if (end === 'incomplete')
+      expect(parseLastEvent(text)).toMatchObject({ error: { code: 'upstream_incomplete' } });
+  });
+
+  it('ends as it is after an error event and [DONE]', async () => {
+    openai.reply(answer.steps([ERROR, 'data: [DONE]\n\n']));
+    expect(await (await chat(streamed)).text()).toBe(`${ERROR}data: [DONE]\n\n`);
+    expect(app.events('answer_passed').at(-1)).toMatchObject({ end: 'failed' });
   });
 
   it('forwards the upstream’s error event with secrets redacted', async () => {

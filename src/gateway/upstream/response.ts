@@ -1,96 +1,123 @@
 import type { Readable } from 'node:stream';
 import type { UpstreamResponse } from '../../lib/net/dialer.ts';
+import { isAppError } from '../../lib/errors.ts';
 import { parseJson } from '../../lib/json.ts';
 import type { Surface } from '../surface.ts';
 import { discardBody, upstreamMalformed, readBoundedBody } from '../../lib/net/upstream-body.ts';
 
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
-const MAX_ERROR_BYTES = 1024 * 1024;
-/** Statuses that are accepted with any body: a refused key, a rate limit. */
-const ANY_BODY_STATUSES = new Set([401, 429]);
+/** Redacting the texts of an error takes many times as long as reading them. */
+export const MAX_ERROR_BYTES = 256 * 1024;
 
 interface ResponseHead {
   status: number;
   headers: UpstreamResponse['headers'];
+  isPublic: boolean;
 }
 
-/** An upstream's response, classified by its status and headers. */
+/** What an error's body is when it is not JSON. It completes the sentence "The provider answered 413 with ...". */
+type OtherBody =
+  'a web page' | 'text that is not JSON' | 'a compressed body' | 'a body over the size limit' | 'no body';
+
+/** An upstream's response, classified by its status, headers and content. */
 export type ClassifiedResponse =
-  | (ResponseHead & { kind: 'stream'; body: Readable; isPublic: boolean })
-  /** `hasError`: some providers report a failure with status 200; secrets are redacted as in any other error. */
-  | (ResponseHead & { kind: 'json'; body: Buffer; hasError: boolean })
-  /** The body is empty when there was none or when it may not be shown. */
-  | (ResponseHead & { kind: 'error'; body: Buffer });
+  | (ResponseHead & { kind: 'stream'; body: Readable })
+  /** A successful response of the protocol, as received. */
+  | (ResponseHead & { kind: 'json'; body: Buffer })
+  /** JSON that is no successful response. The status can be 200: some providers report failures so. */
+  | (ResponseHead & { kind: 'error'; value: unknown })
+  | (ResponseHead & { kind: 'error'; value: undefined; otherBody: OtherBody });
+
+export type ErrorResponse = Extract<ClassifiedResponse, { kind: 'error' }>;
 
 /**
  * Classifies an upstream's response and reads its body unless it is a stream. A connection reset in the middle of a
- * JSON body can then still become an error in the protocol's shape.
- * @throws AppError `upstream_malformed` for anything but JSON or an event stream (HTML with 200, redirects,
- *   compressed bodies, endless bodies), `upstream_unreachable` and `upstream_timeout` from reading.
+ * JSON body can then still become an error in the protocol's shape. JSON is recognized by its content, since servers
+ * send it with other content types as well.
+ * @throws AppError `upstream_malformed` for a success that is neither JSON nor an event stream (HTML with 200,
+ *   redirects, compressed or endless bodies), `upstream_unreachable` and `upstream_timeout` from reading.
  */
 export async function classifyResponse(
   response: UpstreamResponse,
   surface: Surface,
 ): Promise<ClassifiedResponse> {
   try {
-    return await classify(response, surface);
+    return response.status >= 400 ? await classifyError(response) : await classifySuccess(response, surface);
   } catch (error) {
     discardBody(response.body);
     throw error;
   }
 }
 
-async function classify(response: UpstreamResponse, surface: Surface): Promise<ClassifiedResponse> {
-  const { status, headers } = response;
-  const type = mediaType(headers['content-type']);
-  const encoding = headers['content-encoding'];
-  if (encoding !== undefined && encoding !== 'identity') {
+async function classifySuccess(response: UpstreamResponse, surface: Surface): Promise<ClassifiedResponse> {
+  const { status, headers, isFromPublicAddress: isPublic } = response;
+  if (isCompressed(response)) {
     throw upstreamMalformed(
       'The provider compressed its response although the request asked for no encoding.',
     );
   }
-  if (status >= 400) return classifyError(response, type, surface);
   if (status !== 200)
     throw upstreamMalformed(
       `The provider responded with status ${status}, which is not valid for a ${surface.name} request.`,
     );
-  if (type === 'text/event-stream') {
-    return { kind: 'stream', status, headers, body: response.body, isPublic: response.isFromPublicAddress };
-  }
-  if (type !== 'application/json') throw upstreamMalformed('The response of the provider is not JSON.');
+  if (mediaType(headers['content-type']) === 'text/event-stream')
+    return { kind: 'stream', status, headers, isPublic, body: response.body };
   const body = await readBoundedBody(response.body, MAX_JSON_BYTES);
-  const value = parseJson(body.toString('utf8'));
+  const value = parseJson(toText(body));
   if (value === undefined)
-    throw upstreamMalformed('The JSON of the provider is invalid or exceeds the size limits.');
-  if (!response.isFromPublicAddress && !surface.isResponse(value)) throw protocolMismatch(surface);
-  return { kind: 'json', status, headers, body, hasError: surface.hasError(value) };
+    throw upstreamMalformed('The response of the provider is no valid JSON, or it exceeds the size limits.');
+  const hasError = surface.hasError(value);
+  if (surface.isResponse(value) && !hasError) return { kind: 'json', status, headers, isPublic, body };
+  const isShown = isPublic || (hasError && surface.findError(value) !== undefined);
+  if (!isShown) throw protocolMismatch(surface);
+  if (body.length > MAX_ERROR_BYTES)
+    throw upstreamMalformed('The response of the provider is no response of the protocol.');
+  return { kind: 'error', status, headers, isPublic, value };
 }
 
-async function classifyError(
-  response: UpstreamResponse,
-  type: string,
-  surface: Surface,
-): Promise<ClassifiedResponse> {
-  const { status, headers } = response;
-  const body = await readBoundedBody(response.body, MAX_ERROR_BYTES);
-  const value = /^application\/(problem\+)?json$/.test(type) ? parseJson(body.toString('utf8')) : undefined;
-  if (body.length > 0 && value === undefined && !ANY_BODY_STATUSES.has(status)) {
-    throw upstreamMalformed(`The provider responded with status ${status} and a body that is not JSON.`);
+/** Keeps the status whatever the body is: clients decide by it whether to send the request again. */
+async function classifyError(response: UpstreamResponse): Promise<ClassifiedResponse> {
+  const { status, headers, isFromPublicAddress: isPublic } = response;
+  const toOther = (otherBody: OtherBody) =>
+    ({ kind: 'error', status, headers, isPublic, value: undefined, otherBody }) as const;
+  if (isCompressed(response)) {
+    discardBody(response.body);
+    return toOther('a compressed body');
   }
-  if (value === undefined) return { kind: 'error', status, headers, body: Buffer.alloc(0) };
-  if (response.isFromPublicAddress) return { kind: 'error', status, headers, body };
-  const error = surface.findError(value);
-  return {
-    kind: 'error',
-    status,
-    headers,
-    body: Buffer.from(error === undefined ? '' : JSON.stringify(error)),
-  };
+  const body = await readErrorBody(response.body);
+  if (body === undefined) return toOther('a body over the size limit');
+  const text = toText(body);
+  const value = parseJson(text);
+  if (typeof value === 'object' && value !== null) return { kind: 'error', status, headers, isPublic, value };
+  if (text === '') return toOther('no body');
+  const isPage = /html|xml/.test(mediaType(headers['content-type'])) || /^\s*</.test(text);
+  return toOther(isPage ? 'a web page' : 'text that is not JSON');
+}
+
+/** @returns undefined when the body exceeds the limit. */
+async function readErrorBody(body: Readable): Promise<Buffer | undefined> {
+  try {
+    return await readBoundedBody(body, MAX_ERROR_BYTES);
+  } catch (error) {
+    if (!isAppError(error, 'upstream_malformed')) throw error;
+    discardBody(body);
+    return undefined;
+  }
 }
 
 /** The only error for an unexpected response from a private address: its content may belong to any internal service. */
 export function protocolMismatch({ protocolName }: Surface) {
   return upstreamMalformed(`The endpoint does not implement the ${protocolName} protocol.`);
+}
+
+function isCompressed({ headers }: UpstreamResponse): boolean {
+  const encoding = headers['content-encoding'];
+  return encoding !== undefined && encoding !== 'identity';
+}
+
+/** Without the byte order mark that some servers put before JSON. */
+function toText(body: Buffer): string {
+  return body.toString('utf8').replace(/^\uFEFF/, '');
 }
 
 function mediaType(header: string | string[] | undefined): string {

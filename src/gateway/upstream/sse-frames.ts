@@ -40,19 +40,59 @@ function lastFrameEnd(bytes: Buffer): number {
   return 0;
 }
 
-/** The `data` of each event in a sequence of complete frames. Comments and other fields are dropped. */
-export function parseSseData(frames: Buffer): string[] {
-  return frames
+/** A server-sent event. */
+export interface SseEvent {
+  /** All bytes of the event, blank line included. */
+  bytes: Buffer;
+  /** True when a blank line ends the event. */
+  isComplete: boolean;
+  /** The last value of the field `event`; `''` when there is none. */
+  type: string;
+  /** Undefined when the event has no field `data`, e.g. a comment. */
+  data: string | undefined;
+  /** Comments and all fields but `data`. */
+  otherLines: readonly string[];
+}
+
+/** Two line ends: LF, CRLF or CR. A CRLF is one of them, never two. */
+const BLANK_LINE = /(?:\r\n|\r(?!\n)|\n){2}/g;
+
+/** Splits frames into events. The bytes of all events are the bytes of the frames. */
+export function parseSseEvents(frames: Buffer): SseEvent[] {
+  // One character for each byte, so that offsets of the text are offsets of the bytes.
+  const text = frames.toString('latin1');
+  const events: SseEvent[] = [];
+  let start = 0;
+  for (const { index, 0: blankLine } of text.matchAll(BLANK_LINE)) {
+    const end = index + blankLine.length;
+    events.push(parseSseEvent(frames.subarray(start, end), true));
+    start = end;
+  }
+  if (start < frames.length) events.push(parseSseEvent(frames.subarray(start), false));
+  return events;
+}
+
+function parseSseEvent(bytes: Buffer, isComplete: boolean): SseEvent {
+  const data: string[] = [];
+  const otherLines: string[] = [];
+  let type = '';
+  for (const line of bytes
     .toString('utf8')
-    .split(/\r\n\r\n|\n\n|\r\r/)
-    .map((frame) =>
-      frame
-        .split(/\r\n|\n|\r/)
-        .filter((line) => line.startsWith('data:'))
-        .map((line) => line.slice(5).replace(/^ /, ''))
-        .join('\n'),
-    )
-    .filter((data) => data !== '');
+    .replace(/^\uFEFF/, '')
+    .split(/\r\n|\n|\r/)) {
+    const { name, value } = parseSseField(line);
+    if (name === 'data') data.push(value);
+    else if (line !== '') otherLines.push(line);
+    if (name === 'event') type = value;
+  }
+  return { bytes, isComplete, type, data: data.length === 0 ? undefined : data.join('\n'), otherLines };
+}
+
+/** The name is `''` for a comment. */
+function parseSseField(line: string): { name: string; value: string } {
+  const colon = line.indexOf(':');
+  if (colon < 0) return { name: line, value: '' };
+  return { name: line.slice(0, colon), value: line.slice(colon + 1).replace(/^ /, '') };
 }
 
 /** A growing buffer for bytes that do not form a complete frame yet. */

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import { describe, expect, it, jest } from '@jest/globals';
 import fc from 'fast-check';
-import { parseSseData, readSseFrames } from '../../../src/gateway/upstream/sse-frames.ts';
+import { parseSseEvents, readSseFrames } from '../../../src/gateway/upstream/sse-frames.ts';
 
 async function framesOf(chunks: Buffer[], maxFrameBytes = 1_000): Promise<string[]> {
   const frames: string[] = [];
@@ -72,9 +72,30 @@ describe('readSseFrames', () => {
   });
 });
 
-describe('parseSseData', () => {
-  it('returns the data lines of each event without comments', () => {
-    const frames = ': hi\n\ndata: {"a":1}\n\nevent: e\ndata: x\ndata: y\n\ndata:[DONE]\r\n\r\n';
-    expect(parseSseData(Buffer.from(frames))).toEqual(['{"a":1}', 'x\ny', '[DONE]']);
+describe('parseSseEvents', () => {
+  it('returns data, type and all other lines of each event, for every line end', () => {
+    const frames =
+      ': hi\n\ndata: {"a":1}\n\nid: 7\r\nevent: e\ndata: x\ndata: y\r\n\ndata:[DONE]\r\revent\ndata\n\r\n';
+    const events = parseSseEvents(Buffer.from(frames));
+    expect(events.map(({ data, type, otherLines }) => [data, type, otherLines])).toEqual([
+      [undefined, '', [': hi']],
+      ['{"a":1}', '', []],
+      ['x\ny', 'e', ['id: 7', 'event: e']],
+      ['[DONE]', '', []],
+      ['', '', ['event']],
+    ]);
+    expect(Buffer.concat(events.map(({ bytes }) => bytes)).toString()).toBe(frames);
+  });
+
+  it('says whether a blank line ends the event', () => {
+    const events = parseSseEvents(Buffer.from('data: é\r\n\r\ndata: 2\r\n'));
+    expect(events.map(({ data, isComplete }) => [data, isComplete])).toEqual([
+      ['é', true],
+      ['2', false],
+    ]);
+  });
+
+  it('skips a byte order mark, as clients do', () => {
+    expect(parseSseEvents(Buffer.from('\uFEFFdata: 1\n\n'))[0]?.data).toBe('1');
   });
 });

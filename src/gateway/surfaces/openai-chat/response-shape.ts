@@ -1,43 +1,40 @@
-import { z } from 'zod';
+import { isObject } from '../../../providers/provider.ts';
 
 /*
  * The shape that a response from a private address must have to be sent to the client. A user can point a key at any
- * service there, so the shape must not match another service's response by chance.
+ * service there, so the shape must not match another service's response by chance. It includes the variants that real
+ * servers send: Azure begins a stream with `choices: []` and `object: ""`, others omit `delta` or send null.
  */
-
-const ResponseChoice = z
-  .looseObject({ message: z.looseObject({}) })
-  .or(z.looseObject({ delta: z.looseObject({}) }));
-
-/** A chat completion. A chunk without choices reports the usage at the end of a stream and must name its `object`. */
-const ChatResponse = z
-  .looseObject({ choices: z.array(ResponseChoice).min(1) })
-  .or(z.looseObject({ choices: z.array(z.never()), object: z.literal('chat.completion.chunk') }));
-
-/** An error, reduced to the members of the protocol. All other members are dropped. */
-const ProtocolError = z.object({
-  error: z.object({
-    message: z.string(),
-    type: z.string().nullish(),
-    param: z.string().nullish(),
-    code: z.union([z.string(), z.number()]).nullish(),
-  }),
-});
 
 /** True for a chat completion or a chunk of one. */
 export function isChatResponse(value: unknown): boolean {
-  return ChatResponse.safeParse(value).success;
+  if (!isObject(value) || !Array.isArray(value['choices'])) return false;
+  const choices: unknown[] = value['choices'];
+  return choices.length > 0 ? choices.every(isChoice) : isChunkWithoutChoices(value);
 }
 
-/** The error with the members of the protocol only; undefined when the value has another shape. */
-export function findProtocolError(value: unknown): z.output<typeof ProtocolError> | undefined {
-  return ProtocolError.safeParse(value).data;
+function isChoice(choice: unknown): boolean {
+  if (!isObject(choice)) return false;
+  const { message, delta } = choice;
+  if (isObject(message) || isObject(delta) || delta === null) return true;
+  return message === undefined && delta === undefined && typeof choice['index'] === 'number';
+}
+
+/** It reports usage at the end of a stream, or the result of a content filter at its start. */
+function isChunkWithoutChoices({ object, id, usage }: Record<string, unknown>): boolean {
+  if (typeof object === 'string' && object !== '') return object.startsWith('chat.completion');
+  return typeof id === 'string' || isObject(usage);
 }
 
 /**
- * True for a body or event with a truthy top-level `error`, regardless of its status. Some providers send
- * `"error": null` in every chunk.
+ * True for a body or event that reports an error, regardless of its status: a truthy `error` at the top or in a choice
+ * (OpenRouter), or an object that names itself an error (vLLM, Anthropic). Some providers send `"error": null` in
+ * every chunk.
  */
-export function hasErrorMember(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && 'error' in value && Boolean(value.error);
+export function hasChatError(value: unknown): boolean {
+  if (Array.isArray(value)) return value.some(hasChatError);
+  if (!isObject(value)) return false;
+  const { error, object, type, choices } = value;
+  if (Boolean(error) || object === 'error' || type === 'error') return true;
+  return Array.isArray(choices) && choices.some((choice) => isObject(choice) && Boolean(choice['error']));
 }

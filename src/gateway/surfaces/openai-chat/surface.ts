@@ -1,7 +1,9 @@
 import { fieldNotAllowed, foldName, wrongFieldType } from '../../admission/request-body.ts';
 import type { Surface } from '../../surface.ts';
 import { toOpenAiErrorEvent, toUpstreamError } from './errors.ts';
-import { findProtocolError, hasErrorMember, isChatResponse } from './response-shape.ts';
+import { findProtocolError } from './error-shape.ts';
+import { hasChatError, isChatResponse } from './response-shape.ts';
+import { createChatProgress } from './stream-progress.ts';
 
 /** OpenAI's chat completions. */
 export const openAiChat: Surface = {
@@ -54,8 +56,9 @@ export const openAiChat: Surface = {
   },
   endOfStream: '[DONE]',
   isResponse: isChatResponse,
-  hasError: hasErrorMember,
+  hasError: hasChatError,
   findError: findProtocolError,
+  createProgress: createChatProgress,
   toUpstreamError,
   toErrorEvent: toOpenAiErrorEvent,
 };

@@ -1,0 +1,57 @@
+import { isObject } from '../../../providers/provider.ts';
+
+/** An error of an upstream, reduced to the members of the protocol. */
+export interface ProtocolError {
+  error: { message: string; type: string | null; param: string | null; code: string | number | null };
+}
+
+const MAX_MESSAGE_LENGTH = 4_096;
+const MAX_MEMBER_LENGTH = 256;
+
+/**
+ * Finds the error in any of the shapes that servers of the protocol send: `{error: {message}}`, `{error: "text"}` (Ollama,
+ * LM Studio), `{message}` (vLLM), `{detail}` as a text or a list (FastAPI), `[{error}]` (Gemini), and `error` in a choice
+ * (OpenRouter).
+ * @returns texts of bounded length; undefined when the value has another shape.
+ */
+export function findProtocolError(value: unknown): ProtocolError | undefined {
+  if (Array.isArray(value))
+    return isObject(value[0]) && value[0]['error'] ? findProtocolError(value[0]) : undefined;
+  if (!isObject(value)) return undefined;
+  const { error, choices, message, detail } = value;
+  if (isObject(error)) return toProtocolError(error['message'], error);
+  if (typeof error === 'string' && error !== '') return toProtocolError(error, value);
+  if (Array.isArray(choices))
+    return findProtocolError(choices.find((choice) => isObject(choice) && choice['error']));
+  return toProtocolError(message, value) ?? toProtocolError(toDetailText(detail), {});
+}
+
+function toProtocolError(
+  message: unknown,
+  { type, param, code }: Record<string, unknown>,
+): ProtocolError | undefined {
+  if (typeof message !== 'string' || message === '') return undefined;
+  return {
+    error: {
+      message: shorten(message, MAX_MESSAGE_LENGTH),
+      type: typeof type === 'string' ? shorten(type, MAX_MEMBER_LENGTH) : null,
+      param: typeof param === 'string' ? shorten(param, MAX_MEMBER_LENGTH) : null,
+      code:
+        typeof code === 'string' ? shorten(code, MAX_MEMBER_LENGTH) : typeof code === 'number' ? code : null,
+    },
+  };
+}
+
+/** FastAPI lists what is wrong with a request as `{loc: [...], msg}`. */
+function toDetailText(detail: unknown): unknown {
+  if (!Array.isArray(detail)) return detail;
+  return detail
+    .filter(isObject)
+    .filter(({ msg }) => typeof msg === 'string')
+    .map(({ loc, msg }) => (Array.isArray(loc) ? `${loc.join('.')}: ${String(msg)}` : String(msg)))
+    .join('; ');
+}
+
+function shorten(text: string, maxLength: number): string {
+  return text.length > maxLength ? `${text.slice(0, maxLength - 1)}…` : text;
+}
