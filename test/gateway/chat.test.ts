@@ -322,7 +322,7 @@ describe('headers and bodies', () => {
       const response = await chat(session, hello('gpt-4o', { stream }));
       expect(HOSTILE_HEADERS.length).toBeGreaterThanOrEqual(60);
       const added = [...response.headers.keys()].filter((name) => !usual.has(name)).sort();
-      expect(added).toEqual(ALLOWED_HEADERS.map(([name]) => name).sort());
+      expect(added).toEqual([...ALLOWED_HEADERS.map(([name]) => name), 'x-ops-upstream-request-id'].sort());
       for (const [name, value] of ALLOWED_HEADERS) expect(response.headers.get(name)).toBe(value);
       expect([...response.headers.values()].join()).not.toContain('hostile');
       expect(Object.fromEntries(response.headers)).toMatchObject({

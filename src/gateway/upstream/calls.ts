@@ -2,7 +2,7 @@ import type { Request, Response } from 'express';
 import type { Principal } from '../../http/principal.ts';
 import type { Dialer, UpstreamResponse } from '../../lib/net/dialer.ts';
 import type { Log } from '../../lib/log.ts';
-import { createRedactor } from '../../lib/redact.ts';
+import { createRedactor, type Redactor } from '../../lib/redact.ts';
 import type { Provider } from '../../providers/provider.ts';
 import { classifyResponse, type ClassifiedResponse } from './response.ts';
 import type { BodyReservation } from '../admission/body-limits.ts';
@@ -11,7 +11,9 @@ import type { Surface } from '../surface.ts';
 import { sendResponse } from './send-response.ts';
 import {
   createUpstreamHeaders,
+  UPSTREAM_REQUEST_ID,
   writeReceiptHeaders,
+  writeUpstreamRequestId,
   type MaskIdempotencyKey,
   type Receipt,
 } from './headers.ts';
@@ -100,9 +102,13 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
     async send(call, target, isLastAttempt) {
       call.signal.throwIfAborted();
       writeReceiptHeaders(call.response, target.receipt);
-      const upstreamResponse = startRequest(call, target);
+      const pending = startRequest(call, target);
       if (isLastAttempt) call.body.release();
-      return classifyResponse(await upstreamResponse, call.surface);
+      const upstreamResponse = await pending;
+      const { headers, isFromPublicAddress } = upstreamResponse;
+      // Before the response is classified, so that an error about a malformed one names the request as well.
+      writeUpstreamRequestId(call.response, isFromPublicAddress ? headers : {}, createTargetRedactor(target));
+      return classifyResponse(upstreamResponse, call.surface);
     },
     async respond(call, target, upstreamResponse) {
       call.signal.throwIfAborted();
@@ -110,14 +116,20 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       const outcome = await sendResponse(upstreamResponse, call.response, {
         surface: call.surface,
         requestId: call.requestId,
-        redact: createRedactor(target.secret === null ? [] : [target.secret]),
+        redact: createTargetRedactor(target),
         signal: call.signal,
         idleTimeoutMs: timeouts.idleMs,
       });
+      const { status } = upstreamResponse;
+      const upstreamRequestId = call.response.getHeader(UPSTREAM_REQUEST_ID) ?? null;
       call.log.info(
-        { event: 'answer_passed', status: upstreamResponse.status, end: outcome },
+        { event: 'answer_passed', status, end: outcome, upstream_request_id: upstreamRequestId },
         'response sent to the client',
       );
     },
   };
+}
+
+function createTargetRedactor({ secret }: UpstreamTarget): Redactor {
+  return createRedactor(secret === null ? [] : [secret]);
 }

@@ -12,7 +12,24 @@ const PERSONAL_KEY_HEADERS = ['openai-organization', 'openai-project'];
 
 /** Upstream response headers that are copied to the client; all others are dropped. */
 const RETURNED_HEADERS =
-  /^(retry-after|x-ratelimit-[a-z0-9-]+|anthropic-ratelimit-[a-z0-9-]+|openai-processing-ms|request-id)$/;
+  /^(retry-after|retry-after-ms|x-should-retry|x-ratelimit-[a-z0-9-]+|anthropic-ratelimit-[a-z0-9-]+|openai-processing-ms|request-id)$/;
+/** SDKs act on these two, so nothing but the values that they define is copied. */
+const VALUES_BY_HEADER: Readonly<Record<string, RegExp>> = {
+  'retry-after-ms': /^[0-9]{1,12}(\.[0-9]{1,6})?$/,
+  'x-should-retry': /^(true|false)$/,
+};
+/**
+ * Where providers name a request. `x-request-id`: OpenAI, Groq, Together, xAI; `request-id`: Anthropic;
+ * `apim-request-id`, `x-ms-request-id`: Azure; `x-amzn-requestid`: AWS; then OpenRouter, Mistral, Cohere, DeepSeek,
+ * LiteLLM, and the proxy in front of many others.
+ */
+const REQUEST_ID_HEADERS = [
+  ...['x-request-id', 'request-id', 'apim-request-id', 'x-ms-request-id', 'x-amzn-requestid'],
+  ...['x-generation-id', 'mistral-correlation-id', 'x-debug-trace-id', 'x-ds-trace-id', 'x-litellm-call-id'],
+  'cf-ray',
+];
+const SAFE_REQUEST_ID = /^[A-Za-z0-9._:=/+-]{1,128}$/;
+export const UPSTREAM_REQUEST_ID = 'x-ops-upstream-request-id';
 const MAX_RETURNED_VALUE_LENGTH = 1_024;
 /** Header values that are copied: printable ASCII, a subset of field-value in RFC 9110. */
 const HEADER_VALUE = /^[\x20-\x7e]*$/;
@@ -52,6 +69,21 @@ export function createUpstreamHeaders(input: UpstreamHeaderInput): Record<string
   return headers;
 }
 
+/** True when the upstream receives headers of the client that name the payer's account. */
+export function forwardsAccountHeaders(
+  clientHeaders: IncomingHttpHeaders,
+  scope: UpstreamHeaderInput['scope'],
+): boolean {
+  const sent = createUpstreamHeaders({
+    clientHeaders,
+    scope,
+    secret: null,
+    isStreaming: false,
+    loopHeader: null,
+  });
+  return PERSONAL_KEY_HEADERS.some((name) => name in sent);
+}
+
 /** Replaces a user's `idempotency-key` on a provider key that several users share. */
 export type MaskIdempotencyKey = (userId: string, value: string) => string;
 
@@ -65,17 +97,37 @@ export function createIdempotencyMask(secret: string): MaskIdempotencyKey {
   return (userId, value) => createHmac('sha256', key).update(`${userId}\0${value}`).digest('hex');
 }
 
-/** Copies the allowed headers of an upstream's response, secrets redacted. */
+type UpstreamHeaders = Record<string, string | string[] | undefined>;
+
+/**
+ * Copies the allowed headers of an upstream's response, secrets redacted, and names its request id. A header that the
+ * gateway has already set stays.
+ */
 export function copyResponseHeaders(
   response: Response,
-  upstreamHeaders: Record<string, string | string[] | undefined>,
+  upstreamHeaders: UpstreamHeaders,
   redact: Redactor,
 ): void {
   for (const [name, value] of Object.entries(upstreamHeaders)) {
-    if (typeof value !== 'string' || !RETURNED_HEADERS.test(name)) continue;
-    if (value.length <= MAX_RETURNED_VALUE_LENGTH && HEADER_VALUE.test(value))
-      response.setHeader(name, redact(value));
+    if (typeof value !== 'string' || !RETURNED_HEADERS.test(name) || response.hasHeader(name)) continue;
+    const redacted = value.length > MAX_RETURNED_VALUE_LENGTH ? undefined : redact(value);
+    if (redacted !== undefined && (VALUES_BY_HEADER[name] ?? HEADER_VALUE).test(redacted))
+      response.setHeader(name, redacted);
   }
+  writeUpstreamRequestId(response, upstreamHeaders, redact);
+}
+
+/** Names the upstream's id of the request, by which its support finds it; removes the id of an earlier attempt. */
+export function writeUpstreamRequestId(
+  response: Response,
+  upstreamHeaders: UpstreamHeaders,
+  redact: Redactor,
+): void {
+  const id = REQUEST_ID_HEADERS.map((name) => upstreamHeaders[name]).find(
+    (value) => typeof value === 'string' && SAFE_REQUEST_ID.test(value) && redact(value) === value,
+  );
+  if (id === undefined) response.removeHeader(UPSTREAM_REQUEST_ID);
+  else response.setHeader(UPSTREAM_REQUEST_ID, id);
 }
 
 /** Which provider served the request and who paid. Sent with every response as soon as it is known. */

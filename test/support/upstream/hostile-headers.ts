@@ -59,7 +59,7 @@ export const HOSTILE_HEADERS: readonly HeaderLine[] = [
   ['via', '1.1 hostile'],
   ['trailer', 'x-hostile-trailer'],
   ['upgrade', 'hostile/1'],
-  ['x-request-id', 'hostile'],
+  ['x-request-id', 'hostile id'],
   ['x-should-retry', 'hostile'],
   ['x-ops-provider', 'hostile'],
   ['x-ops-key-scope', 'hostile'],
