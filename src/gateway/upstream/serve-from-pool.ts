@@ -6,7 +6,8 @@ import type { Provider } from '../../providers/provider.ts';
 import { BYOK_TIER } from '../../config/tiers.ts';
 import type { ClassifiedResponse } from './response.ts';
 import { checkPersonalKeyBody } from '../admission/request-body.ts';
-import type { Receipt } from './headers.ts';
+import { forwardsAccountHeaders, type Receipt } from './headers.ts';
+import { isKeyRefusal } from './key-refusal.ts';
 import type { KeyStatusWriter } from '../routing/key-status-writer.ts';
 import type { GatewayDecision, GatewayKey, Routing } from '../routing/routing.ts';
 import { findKeyAddress, type OperatorUpstreams } from '../../providers/address.ts';
@@ -25,8 +26,8 @@ export interface ServeFromPoolDeps {
 }
 
 /**
- * Serves a request with the keys of a pool. Only a 401 moves on to the next key. When every key gets a 401, the
- * first of them is sent to the client. Any other response is sent as it is.
+ * Serves a request with the keys of a pool. Only a 401 that is about the key moves on to the next key. When every key is
+ * refused, the first 401 is sent to the client. Any other response is sent as it is and changes no key's status.
  */
 export type ServeFromPool = (call: GatewayCall, decision: PoolDecision) => Promise<void>;
 
@@ -43,7 +44,7 @@ export function createServeFromPool(deps: ServeFromPoolDeps): ServeFromPool {
       const target = createPoolTarget(provider, key, decision, attempts, deps.upstreams);
       checkPersonalKeyBody(call.body, target.address.isOperatorSupplied);
       const response = await deps.calls.send(call, target, decidedKey === decision.keys.at(-1));
-      if (response.kind !== 'error' || response.status !== 401) {
+      if (!isRefusalOfKey(call, target, response)) {
         if (response.kind !== 'error') deps.keyStatus.writeUse(call, key);
         return deps.calls.respond(call, target, response);
       }
@@ -55,6 +56,19 @@ export function createServeFromPool(deps: ServeFromPoolDeps): ServeFromPool {
     call.response.setHeader('x-should-retry', 'false');
     return deps.calls.respond(call, firstUnauthorized.target, firstUnauthorized.response);
   };
+}
+
+function isRefusalOfKey(
+  call: GatewayCall,
+  { provider, receipt }: UpstreamTarget,
+  response: ClassifiedResponse,
+): boolean {
+  if (response.kind !== 'error') return false;
+  return isKeyRefusal(response, {
+    surface: call.surface,
+    provider,
+    forwardsAccountHeaders: forwardsAccountHeaders(call.request.headers, receipt.scope),
+  });
 }
 
 function createPoolTarget(
