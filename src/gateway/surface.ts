@@ -24,9 +24,9 @@ export interface Surface {
   endOfStream: string;
   /**
    * True for a response of the protocol, or an event of one, in any variant that servers send. It can report an error
-   * as well.
+   * as well. A private address must match the shape more closely, since any internal service can be there.
    */
-  isResponse(value: unknown): boolean;
+  isResponse(value: unknown, isPublic: boolean): boolean;
   /** True for a body or event that reports an error, regardless of its status. */
   hasError(value: unknown): boolean;
   /**
@@ -34,8 +34,8 @@ export interface Surface {
    * error that servers of the protocol send. Secrets are redacted before, since shortening can cut one.
    */
   findError(value: unknown): object | undefined;
-  /** Follows one stream. */
-  createProgress(): StreamProgress;
+  /** Follows one stream. @param choiceCount number of choices that the client asked for. */
+  createProgress(choiceCount: number): StreamProgress;
   /** The body of an upstream's error that has none that may be shown. */
   toUpstreamError(message: string): object;
   /** The error event that ends a stream which has already begun. */

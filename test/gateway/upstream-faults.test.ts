@@ -294,6 +294,20 @@ describe('a stream', () => {
       expect(parseLastEvent(text)).toMatchObject({ error: { code: 'upstream_incomplete' } });
   });
 
+  it.each<[number | null, number, 'done' | 'incomplete']>([
+    [2, 1, 'incomplete'],
+    [2, 2, 'done'],
+    [1, 2, 'done'],
+    [null, 1, 'done'],
+    [0, 1, 'done'],
+    [0, 0, 'incomplete'],
+  ])('for n = %s that ends without [DONE] after %s finished choices is %s', async (n, count, end) => {
+    openai.reply(answer.steps(Array.from({ length: count }, (_, index) => part(index, 'stop'))));
+    const text = await (await chat({ ...streamed, n })).text();
+    expect(app.events('answer_passed').at(-1)).toMatchObject({ end });
+    expect(text.includes('[DONE]')).toBe(end === 'done');
+  });
+
   it('ends as it is after an error event and [DONE]', async () => {
     openai.reply(answer.steps([ERROR, 'data: [DONE]\n\n']));
     expect(await (await chat(streamed)).text()).toBe(`${ERROR}data: [DONE]\n\n`);

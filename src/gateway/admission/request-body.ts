@@ -14,6 +14,8 @@ export interface RequestBody {
   /** As the client sent it; undefined when it is missing. */
   model: string | undefined;
   isStreaming: boolean;
+  /** The number of choices that the client asks for (`n`); 1 when it is missing or no number. */
+  choiceCount: number;
   /** Names of all top-level fields. */
   fieldNames: readonly string[];
   /** True when any object in the body has two members of the same name, which parsers may read differently. */
@@ -45,6 +47,7 @@ export function parseRequestBody(body: Buffer, interpretedFields: readonly strin
   return {
     model: readModel(value['model']),
     isStreaming,
+    choiceCount: typeof value['n'] === 'number' ? value['n'] : 1,
     fieldNames,
     hasDuplicateMembers,
     ...createBody(body, {

@@ -117,6 +117,7 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
         surface: call.surface,
         requestId: call.requestId,
         redact: createTargetRedactor(target),
+        choiceCount: call.body.choiceCount,
         signal: call.signal,
         idleTimeoutMs: timeouts.idleMs,
       });

@@ -67,7 +67,8 @@ async function classifySuccess(response: UpstreamResponse, surface: Surface): Pr
   if (value === undefined)
     throw upstreamMalformed('The response of the provider is no valid JSON, or it exceeds the size limits.');
   const hasError = surface.hasError(value);
-  if (surface.isResponse(value) && !hasError) return { kind: 'json', status, headers, isPublic, body };
+  if (surface.isResponse(value, isPublic) && !hasError)
+    return { kind: 'json', status, headers, isPublic, body };
   const isShown = isPublic || (hasError && surface.findError(value) !== undefined);
   if (!isShown) throw protocolMismatch(surface);
   if (body.length > MAX_ERROR_BYTES)

@@ -17,6 +17,8 @@ export interface SendOptions {
   surface: Surface;
   requestId: string;
   redact: Redactor;
+  /** Number of choices that the client asked for. */
+  choiceCount: number;
   signal: AbortSignal;
   /** The connection is closed when the client reads nothing for this long. */
   idleTimeoutMs: number;

@@ -7,6 +7,8 @@ import { parseSseEvents, type SseEvent } from './sse-frames.ts';
 
 export interface StreamEventOptions extends ErrorBodyOptions {
   isPublic: boolean;
+  /** Number of choices that the client asked for. */
+  choiceCount: number;
 }
 
 export interface CheckedEvents {
@@ -32,7 +34,7 @@ export interface StreamCheck {
 
 export function createStreamCheck(options: StreamEventOptions): StreamCheck {
   const { surface, isPublic } = options;
-  const progress = surface.createProgress();
+  const progress = surface.createProgress(options.choiceCount);
   let hasFailed = false;
   let isCut = false;
 
@@ -40,7 +42,7 @@ export function createStreamCheck(options: StreamEventOptions): StreamCheck {
     const { data, isComplete } = event;
     if (data === undefined) return isPublic && isCleanOutsideData(event, options) ? event.bytes : NOTHING;
     const value = parseJson(data);
-    if (surface.isResponse(value) && !surface.hasError(value) && event.type !== 'error') {
+    if (surface.isResponse(value, isPublic) && !surface.hasError(value) && event.type !== 'error') {
       progress.add(value);
       return toSuccessBytes(event, options);
     }

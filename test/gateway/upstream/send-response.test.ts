@@ -23,6 +23,7 @@ async function open() {
       surface: openAiChat,
       requestId: 'r',
       redact: (text: string) => text,
+      choiceCount: 1,
       signal: new AbortController().signal,
       idleTimeoutMs: 1000,
     };

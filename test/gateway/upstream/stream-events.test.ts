@@ -4,7 +4,7 @@ import { createStreamCheck } from '../../../src/gateway/upstream/stream-events.t
 import { createRedactor } from '../../../src/lib/redact.ts';
 
 const SECRET = 'sk-or-v1/the+secret=of-the-system';
-const options = { surface: openAiChat, redact: createRedactor([SECRET]), isPublic: true };
+const options = { surface: openAiChat, redact: createRedactor([SECRET]), isPublic: true, choiceCount: 1 };
 const check = (text: string, isPublic = true) =>
   createStreamCheck({ ...options, isPublic })
     .check(Buffer.from(text))
@@ -20,6 +20,8 @@ describe('an event from a public address', () => {
     `data: {"choices":[{"index":0,"delta":{"content":"${unicode}"}}],"error":null}\n\n`,
     `data: {"choices":[{"index":0,"delta":{"content":"\\u0022error\\u0022 \\"error\\""}}]}\n\n`,
     'data: {"choices":[],"usage":{"x":1}}\n\n',
+    'data: {"choices": [],"new": 1.0}\n\n',
+    'data: {"choices": [{"new": 1.0}]}\n\n',
     'data: [DONE]\n\n',
   ])('keeps its bytes when it is a successful response: %j', (text) => {
     expect(check(text)).toBe(text);

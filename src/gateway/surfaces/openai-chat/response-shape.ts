@@ -6,9 +6,10 @@ import { isObject } from '../../../providers/provider.ts';
  * servers send: Azure begins a stream with `choices: []` and `object: ""`, others omit `delta` or send null.
  */
 
-/** True for a chat completion or a chunk of one. */
-export function isChatResponse(value: unknown): boolean {
+/** True for a chat completion or a chunk of one. From a public address, any object with `choices` is one. */
+export function isChatResponse(value: unknown, isPublic: boolean): boolean {
   if (!isObject(value) || !Array.isArray(value['choices'])) return false;
+  if (isPublic) return true;
   const choices: unknown[] = value['choices'];
   return choices.length > 0 ? choices.every(isChoice) : isChunkWithoutChoices(value);
 }

@@ -4,8 +4,12 @@ import type { StreamProgress } from '../../surface.ts';
 /** OpenAI accepts `n` up to 128. More choices are not counted, so that an upstream cannot make the sets grow. */
 const MAX_CHOICES = 128;
 
-/** A stream is finished when every choice that has begun (`n` in the request) has its finish reason. */
-export function createChatProgress(): StreamProgress {
+/**
+ * A stream is finished when as many choices as the client asked for, and every choice that has begun, have their finish
+ * reason. Some servers begin a choice only after the one before it.
+ */
+export function createChatProgress(choiceCount: number): StreamProgress {
+  const expectedCount = Math.min(Math.max(choiceCount, 1), MAX_CHOICES);
   const begun = new Set<unknown>();
   const finished = new Set<unknown>();
   return {
@@ -18,6 +22,6 @@ export function createChatProgress(): StreamProgress {
         if (typeof reason === 'string' && reason !== '' && begun.has(index)) finished.add(index);
       }
     },
-    isFinished: () => begun.size > 0 && finished.size === begun.size,
+    isFinished: () => finished.size >= expectedCount && finished.size === begun.size,
   };
 }
