@@ -129,7 +129,10 @@ export function safeReturnTo(requested: unknown, publicUrl: string): string {
     return home;
   if (!URL.canParse(requested, home)) return home;
   const url = new URL(requested, home);
-  const isSameOrigin = url.origin === new URL(home).origin && url.username === '' && url.password === '';
+  const { origin, protocol } = new URL(home);
+  // `blob:https://host/x` has the origin of the address inside it, so the protocol is compared as well.
+  const isSameOrigin =
+    url.origin === origin && url.protocol === protocol && url.username === '' && url.password === '';
   // With a path of `//x` the absolute address is safe, but the path alone would name another host.
   return isSameOrigin && !url.pathname.startsWith('//') ? url.href : home;
 }
