@@ -153,14 +153,14 @@ export const SETTINGS = {
     secret: true,
     quickStart: 'generated into .env',
     description:
-      'Fernet keys, comma-separated. The first one encrypts, all decrypt. If they are lost, all stored keys are lost.',
+      'Fernet keys, comma-separated. The first one encrypts, all decrypt. If they are lost, all stored keys are lost. Deployed: the first one must look random.',
   },
   SESSION_SECRET: {
     schema: z.string().min(32, 'must have 32 characters or more'),
     required: true,
     secret: true,
     quickStart: 'generated into .env',
-    description: 'Signs the cookies. At least 32 random characters.',
+    description: 'Signs the cookies. At least 32 random characters; deployed, a guessable value is refused.',
   },
   SESSION_COOKIE_NAME: {
     schema: z.string().regex(/^[A-Za-z0-9_-]+$/),

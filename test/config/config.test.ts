@@ -1,3 +1,4 @@
+import { randomBytes, randomUUID } from 'node:crypto';
 import { describe, expect, it } from '@jest/globals';
 import {
   ConfigError,
@@ -21,8 +22,19 @@ const local: Environment = {
   KEYCLOAK_SERVICE_CLIENT_SECRET: SECRET,
   KEYCLOAK_VAULT_CLIENT_SECRET: SECRET,
 };
+const RANDOM = {
+  fernet: randomBytes(32).toString('base64url') + '=',
+  hex: randomBytes(16).toString('hex'),
+  base64: randomBytes(32).toString('base64url'),
+  uuid: randomUUID(),
+};
 const deployed: Environment = {
   ...local,
+  ENCRYPTION_KEY: RANDOM.fernet,
+  SESSION_SECRET: RANDOM.base64,
+  KEYCLOAK_WEB_CLIENT_SECRET: RANDOM.hex,
+  KEYCLOAK_SERVICE_CLIENT_SECRET: RANDOM.uuid,
+  KEYCLOAK_VAULT_CLIENT_SECRET: RANDOM.base64,
   DEPLOY_ENV: 'production',
   HOST: '0.0.0.0',
   PUBLIC_URL: 'https://ops.example.com',
