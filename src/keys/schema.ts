@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { refuseHiddenCharacters } from '../lib/visible-text.ts';
 
 /** What tests and use have shown about a key. */
 export const KEY_TEST_STATUSES = [
@@ -58,7 +59,7 @@ const label = z
   .string()
   .trim()
   .max(120, 'must have 120 characters or fewer')
-  .regex(/^\P{Cc}*$/u, 'must not contain control characters')
+  .superRefine(refuseHiddenCharacters)
   .transform((text) => (text === '' ? null : text))
   .nullable();
 

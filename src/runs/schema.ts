@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { pageOf } from '../http/page.ts';
+import { refuseHiddenCharacters } from '../lib/visible-text.ts';
 import { LANGUAGES, SERVER_TYPES, type Job, type Limits } from '../runners/runner.ts';
 
 const KIB = 1024;
@@ -50,7 +51,7 @@ const relativePath = text(255)
     (path) => path.split('/').every((part) => part !== '' && part !== '.' && part !== '..'),
     'must have no empty parts, no . and no ..',
   )
-  .refine((path) => !/\p{Cc}/u.test(path), 'must not contain control characters');
+  .superRefine(refuseHiddenCharacters);
 
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
@@ -114,7 +115,10 @@ export const StartRun = z
     stdin: z.string().nullish(),
     files: files.default([]),
     env: env.default({}),
-    workdir: text(4_096).startsWith('/', 'must be an absolute path').nullish(),
+    workdir: text(4_096)
+      .startsWith('/', 'must be an absolute path')
+      .superRefine(refuseHiddenCharacters)
+      .nullish(),
     timeout_ms: wholeNumber(1, MAX.timeoutMs).default(DEFAULT_TIMEOUT_MS),
     limits: limits.default({}),
     on_disconnect: z.enum(['continue', 'cancel']).default('continue'),

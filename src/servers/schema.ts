@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { refuseHiddenCharacters } from '../lib/visible-text.ts';
 import { SERVER_TYPES, TEST_STAGES, SERVER_TEST_STATUSES } from '../runners/runner.ts';
 
 /** Replaces stored secrets in responses. Sent back, it keeps the stored secret. */
@@ -14,14 +15,13 @@ const name = z
   .trim()
   .min(1, 'must not be empty')
   .max(255, 'must have 255 characters or fewer')
-  .regex(/^\P{Cc}*$/u, 'must not contain control characters')
-  .refine(isStorable, 'must be valid Unicode');
+  .superRefine(refuseHiddenCharacters);
 
 const workspacePath = z
   .string()
   .max(500, 'must have 500 characters or fewer')
-  .regex(/^\/\P{Cc}*$/u, 'must be an absolute path, e.g. /home/me/workspace, without control characters')
-  .refine(isStorable, 'must be valid Unicode')
+  .regex(/^\//, 'must be an absolute path, e.g. /home/me/workspace')
+  .superRefine(refuseHiddenCharacters)
   .nullable();
 
 /** The members are validated by the runner of the server type. */

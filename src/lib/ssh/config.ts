@@ -1,11 +1,10 @@
 import { z } from 'zod';
 import type { Owner } from '../owner.ts';
+import { refuseHiddenCharacters } from '../visible-text.ts';
 import type { HostKey } from './host-key.ts';
 import { findPrivateKeyProblem } from './private-key.ts';
 import { SshError } from './ssh-error.ts';
 
-/** Keeps control characters out of messages. User names and addresses are never passed to a shell. */
-const NO_CONTROL_CHARACTERS = /^[^\p{Cc}\p{Cf}]+$/u;
 const HOST = /^(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?|\[?[0-9A-Fa-f:.]+\]?)$/;
 const MAX_SECRET_LENGTH = 4_096;
 const MAX_PRIVATE_KEY_INPUT_LENGTH = 32_768;
@@ -17,10 +16,7 @@ export const sshConfig = z
   .strictObject({
     host: z.string().max(253).regex(HOST, 'A host is a name or an address, without port or user.'),
     port: z.number().int().min(1).max(65_535).default(22),
-    username: z
-      .string()
-      .max(128)
-      .regex(NO_CONTROL_CHARACTERS, 'A user name must not contain control characters.'),
+    username: z.string().max(128).min(1).superRefine(refuseHiddenCharacters),
     auth_method: z.enum(['password', 'key']),
     password: secret(MAX_SECRET_LENGTH),
     private_key: secret(MAX_PRIVATE_KEY_INPUT_LENGTH),

@@ -1,5 +1,6 @@
 import { posix } from 'node:path';
 import { z } from 'zod';
+import { refuseHiddenCharacters } from '../../lib/visible-text.ts';
 import { SCRATCH_FOLDER } from './script.ts';
 
 /** Volume names (Engine API, "Create a volume"). */
@@ -27,11 +28,7 @@ const HOST_FOLDERS = [
 /** Folders of a container that a volume would break. */
 const CONTAINER_FOLDERS = ['/proc', '/sys', '/dev'];
 
-const NO_CONTROL_CHARACTERS = /^[^\p{Cc}\p{Cf}]*$/u;
-const pathText = z
-  .string()
-  .max(MAX_PATH_LENGTH)
-  .regex(NO_CONTROL_CHARACTERS, 'A path must not contain control characters.');
+const pathText = z.string().max(MAX_PATH_LENGTH).superRefine(refuseHiddenCharacters);
 
 const volume = z.strictObject({
   source: pathText.superRefine((source, context) => {
