@@ -1,11 +1,16 @@
 import { STATUS_CODES } from 'node:http';
 import type { NextFunction, Request, Response } from 'express';
-import { AppError, isAppError } from '../lib/errors.ts';
+import { AppError, isAppError, type FieldError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { getRequestContext } from './route.ts';
 
 /** Stops at circular causes. */
 const MAX_CAUSES = 10;
+
+/** In one response. A body can have many more invalid members. */
+const MAX_FIELD_ERRORS = 100;
+/** Paths and some messages repeat names of the request, which can be long. */
+const MAX_FIELD_ERROR_LENGTH = 300;
 
 /** The format of errors under one path prefix. */
 export interface ErrorFormat {
@@ -52,9 +57,17 @@ function toProblem(error: AppError, requestId: string): Record<string, unknown> 
     detail: error.detail,
     code: error.code,
     request_id: requestId,
-    ...(error.errors === undefined ? {} : { errors: error.errors }),
+    ...(error.errors === undefined ? {} : { errors: limitFieldErrors(error.errors) }),
     ...error.extra,
   };
+}
+
+function limitFieldErrors(errors: readonly FieldError[]): FieldError[] {
+  const shorten = (text: string) =>
+    text.length <= MAX_FIELD_ERROR_LENGTH ? text : `${text.slice(0, MAX_FIELD_ERROR_LENGTH - 1)}…`;
+  return errors
+    .slice(0, MAX_FIELD_ERRORS)
+    .map(({ path, message }) => ({ path: shorten(path), message: shorten(message) }));
 }
 
 /** Outages of dependencies are expected and frequent, so they get one line. Internal errors get a stack trace. */

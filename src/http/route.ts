@@ -1,10 +1,13 @@
-import express, { type Express, type Request, type Response } from 'express';
+import type { Express, Request, Response } from 'express';
 import { z, type ZodType } from 'zod';
 import { AppError, isAppError, type FieldError } from '../lib/errors.ts';
+import type { JsonLimits } from '../lib/json.ts';
 import type { Log } from '../lib/log.ts';
 import { isTierAtLeast, type Tier } from '../config/tiers.ts';
+import { assertJsonType, parseBody, readBody } from './json-body.ts';
 import { createOpenRequestLimit } from './limits.ts';
 import type { Authenticate, Principal, Scope } from './principal.ts';
+import { createRefusedBodyLimit } from './refused-body-limit.ts';
 
 /**
  * Who may call a route. There is no default: every route must declare it.
@@ -74,14 +77,9 @@ export interface Route extends RouteDeclaration {
   handle(call: HttpCall, request: Request, response: Response): Promise<void>;
 }
 
-const MAX_JSON_BODY = '1mb';
-const jsonBodyParser = express.json({
-  limit: MAX_JSON_BODY,
-  strict: true,
-  type: 'application/json',
-  inflate: false,
-});
-
+const MAX_BODY_BYTES = 1024 * 1024;
+/** No body of the API needs more: the largest parts are a run's files and a server's environment. */
+const BODY_LIMITS: JsonLimits = { objectMembers: 1_000, members: 10_000, elements: 10_000 };
 /** Declares a REST route. Errors: 400 `validation_failed`, 413, 415, and what `handle` throws. */
 export function jsonRoute<Params = object, Query = object, Body = undefined, Result = unknown>(
   declaration: JsonRoute<Params, Query, Body, Result>,
@@ -109,8 +107,9 @@ export function parsedRoute<Params = object, Query = object, Body = undefined>(
       if (call.principal === null) throw new Error(`${declaration.path} needs a principal`);
       const params = parseInput(declaration.params, request.params, 'path') as Params;
       const query = parseInput(declaration.query, request.query, 'query') as Query;
-      const principal = declaration.body ? await readJsonBody(call, request, response) : call.principal;
-      const body = parseInput(declaration.body, request.body, 'body') as Body;
+      const received = declaration.body && (await readJsonBody(request, response));
+      const principal = declaration.body ? await call.reauthorize() : call.principal;
+      const body = parseInput(declaration.body, received, 'body') as Body;
       await declaration.handle({ ...call, principal, params, query, body }, request, response);
     },
   };
@@ -145,6 +144,7 @@ const MAX_OPEN_REQUESTS = 64;
 export function mountRoutes(app: Express, routes: readonly Route[], guards: RouteGuards): void {
   const seen = new Set<string>();
   const openRequestLimit = createOpenRequestLimit(MAX_OPEN_REQUESTS);
+  const refusedBodyLimit = createRefusedBodyLimit();
   for (const route of routes) {
     const name = `${route.method} ${route.path}`;
     // The type requires `access`; this check also covers casts.
@@ -162,8 +162,12 @@ export function mountRoutes(app: Express, routes: readonly Route[], guards: Rout
       };
       try {
         const principal = route.access === 'public' ? null : await reauthorize();
-        if (principal !== null) openRequestLimit.acquire(principal.user.id, response);
-        await route.handle({ principal, reauthorize, ...context }, request, response);
+        const serve = () => route.handle({ principal, reauthorize, ...context }, request, response);
+        if (principal === null) await serve();
+        else {
+          openRequestLimit.acquire(principal.user.id, response);
+          await refusedBodyLimit.run(principal.user.id, request, serve);
+        }
       } catch (error) {
         if (caller.principal !== undefined && isAppError(error, 'tier_required'))
           await guards.auditTierRefusal(caller.principal, route, context.requestId);
@@ -222,31 +226,11 @@ export function requireTier(principal: Principal, required: Tier): void {
   });
 }
 
-/** Reads the body into `request.body`, then authorizes the request again. */
-async function readJsonBody(call: HttpCall, request: Request, response: Response): Promise<Principal> {
-  const hasBody =
-    request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
-  if (hasBody && !request.is('application/json')) {
-    throw new AppError('unsupported_media_type', 'Send the body as application/json.');
-  }
-  await new Promise<void>((resolve, reject) => {
-    jsonBodyParser(request, response, (error?: unknown) => {
-      if (error === undefined) resolve();
-      else reject(toBodyError(error));
-    });
-  });
-  return call.reauthorize();
-}
-
-/** Converts an error of body-parser. For invalid JSON it contains the body, which must not reach a log or response. */
-export function toBodyError(error: unknown): AppError {
-  const type = (error as { type?: unknown }).type;
-  if (type === 'entity.too.large')
-    return new AppError('body_too_large', 'The body exceeds the size limit of this route.');
-  if (type === 'encoding.unsupported' || type === 'charset.unsupported') {
-    return new AppError('unsupported_media_type', 'Send the body as UTF-8, without content encoding.');
-  }
-  return new AppError('validation_failed', 'The body is not valid JSON.');
+/** @returns undefined when the request has no body. */
+async function readJsonBody(request: Request, response: Response): Promise<unknown> {
+  assertJsonType(request);
+  const body = await readBody(request, response, MAX_BODY_BYTES);
+  return body.length === 0 ? undefined : parseBody(body, BODY_LIMITS).value;
 }
 
 function parseInput(schema: ZodType | undefined, value: unknown, part: string): unknown {

@@ -1,7 +1,8 @@
 import express, { type Request, type Response } from 'express';
 import { z } from 'zod';
 import { summarizeError } from '../http/errors.ts';
-import { toBodyError, jsonRoute, rawRoute, type Route } from '../http/route.ts';
+import { toBodyError } from '../http/json-body.ts';
+import { jsonRoute, rawRoute, type Route } from '../http/route.ts';
 import { AppError, isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { hasSessionCookie } from './authenticator.ts';

@@ -178,10 +178,10 @@ export function createCallProvider(deps: CallProviderDeps): CallProvider {
 async function readCallResult(provider: Provider, response: UpstreamResponse): Promise<CallResult> {
   try {
     const { status, headers } = response;
-    const text = (await readBoundedBody(response.body, MAX_BODY_BYTES)).toString('utf8');
+    const body = await readBoundedBody(response.body, MAX_BODY_BYTES);
     const encoding = headers['content-encoding'];
     const isPlain = encoding === undefined || encoding === 'identity';
-    const outcome = toKeyTestOutcome(provider, { status, body: isPlain ? parseJson(text) : undefined });
+    const outcome = toKeyTestOutcome(provider, { status, body: isPlain ? parseJson(body) : undefined });
     return { ...toCallResult(provider, response, outcome), httpStatus: status };
   } catch (error) {
     // The endpoint was reached: its response had begun.

@@ -1,78 +1,120 @@
-/** The amount of structure in a JSON text, not counting the length of strings and numbers. */
-export interface JsonSize {
-  /** Nesting of objects and arrays. */
-  depth: number;
-  /** Approximate number of values: brackets and commas. */
-  parts: number;
-  /** Members of objects. Duplicate members are counted separately; a parser hides them. */
+/** How much structure a JSON text may have. Each value inside it is a member of an object or an element of an array. */
+export interface JsonLimits {
+  /** Members of one object. Duplicate members are counted separately; a parser hides them. */
+  objectMembers: number;
+  /** Members of all objects. */
   members: number;
+  /** Elements of all arrays. */
+  elements: number;
 }
+
+/**
+ * The limits for chat requests and for responses of upstreams, which stay far below them. Without them, 32 MB of
+ * members or brackets take seconds to parse and a gigabyte of memory.
+ */
+export const MAX_JSON_SIZE: JsonLimits = { objectMembers: 10_000, members: 100_000, elements: 1_000_000 };
+
+/** Nesting of objects and arrays. */
+const MAX_DEPTH = 100;
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const COLON = 0x3a;
 const COMMA = 0x2c;
-const OPENING = new Set([0x7b, 0x5b]);
-const CLOSING = new Set([0x7d, 0x5d]);
+const OPENING_BRACE = 0x7b;
+const CLOSING_BRACE = 0x7d;
+const OPENING_BRACKET = 0x5b;
+const CLOSING_BRACKET = 0x5d;
+const SPACE = 0x20;
 
 /**
- * Limits for parsing. 16 million brackets are 32 MB of text, but take 3 seconds to parse and a gigabyte of memory.
- * Chat requests and providers' responses stay far below these limits.
+ * Measures a JSON text in one pass over its UTF-8 bytes, before it is parsed. Every prefix that a parser accepts is
+ * measured correctly, so a text that is not JSON costs the parser no more than the limits either.
+ * @returns the number of members of all objects; undefined as soon as a limit is exceeded.
  */
-const MAX_DEPTH = 100;
-const MAX_PARTS = 1_000_000;
-
-/** Measures a text in one pass, without parsing it. The result is meaningless for a text that is not JSON. */
-export function measureJson(text: string): JsonSize {
+export function measureJson(bytes: Buffer, limits: JsonLimits = MAX_JSON_SIZE): number | undefined {
+  /** By level; -1 for an array. */
+  const memberCounts = new Int32Array(MAX_DEPTH + 1);
   let level = 0;
-  const size: JsonSize = { depth: 0, parts: 0, members: 0 };
-  for (let at = 0; at < text.length; at += 1) {
-    const unit = text.charCodeAt(at);
-    if (unit === QUOTE) at = findClosingQuote(text, at);
-    else if (unit === COMMA) size.parts += 1;
-    else if (unit === COLON) size.members += 1;
-    else if (OPENING.has(unit)) {
-      level += 1;
-      size.parts += 1;
-      size.depth = Math.max(size.depth, level);
-    } else if (CLOSING.has(unit)) level -= 1;
+  let members = 0;
+  let elements = 0;
+  for (let at = 0; at < bytes.length; at += 1) {
+    switch (bytes[at]) {
+      case QUOTE:
+        at = findClosingQuote(bytes, at);
+        break;
+      case COLON: {
+        const count = (memberCounts[level] ?? 0) + 1;
+        memberCounts[level] = count;
+        members += 1;
+        if (count > limits.objectMembers || members > limits.members) return undefined;
+        break;
+      }
+      case COMMA:
+        if (memberCounts[level] === -1) elements += 1;
+        if (elements > limits.elements) return undefined;
+        break;
+      case OPENING_BRACE:
+      case OPENING_BRACKET: {
+        const isArray = bytes[at] === OPENING_BRACKET;
+        level += 1;
+        if (level > MAX_DEPTH) return undefined;
+        memberCounts[level] = isArray ? -1 : 0;
+        if (isArray && bytes[skipSpace(bytes, at + 1)] !== CLOSING_BRACKET) elements += 1;
+        break;
+      }
+      case CLOSING_BRACE:
+      case CLOSING_BRACKET:
+        level = Math.max(level - 1, 0);
+    }
   }
-  return size;
-}
-
-/** True when the text has too much structure to be parsed. */
-export function exceedsJsonLimits({ depth, parts }: JsonSize): boolean {
-  return depth > MAX_DEPTH || parts > MAX_PARTS;
+  return elements > limits.elements ? undefined : members;
 }
 
 /** Counts the members of a parsed value and of all values in it. */
 export function countMembers(value: unknown): number {
   if (typeof value !== 'object' || value === null) return 0;
-  const ownCount = Array.isArray(value) ? 0 : Object.keys(value).length;
-  return Object.values(value).reduce((sum: number, each) => sum + countMembers(each), ownCount);
+  const values: unknown[] = Array.isArray(value) ? value : Object.values(value);
+  let count = Array.isArray(value) ? 0 : values.length;
+  for (const each of values) if (typeof each === 'object') count += countMembers(each);
+  return count;
 }
 
-/** Uses `indexOf`, because strings such as images are long. @returns the end of the text for an unclosed string. */
-function findClosingQuote(text: string, opening: number): number {
-  for (let quote = text.indexOf('"', opening + 1); quote >= 0; quote = text.indexOf('"', quote + 1)) {
+/** Short strings and escapes are read byte by byte; the native search is called once per this many bytes at most. */
+const BYTES_BEFORE_SEARCH = 64;
+
+/** The native search makes images cheap, which are long strings. @returns the end of the text for an unclosed string. */
+function findClosingQuote(bytes: Buffer, opening: number): number {
+  let at = opening + 1;
+  for (;;) {
+    for (const searchFrom = at + BYTES_BEFORE_SEARCH; at < searchFrom; at += 1) {
+      if (at >= bytes.length || bytes[at] === QUOTE) return Math.min(at, bytes.length);
+      if (bytes[at] === BACKSLASH) at += 1;
+    }
+    const quote = bytes.indexOf(QUOTE, at);
+    if (quote < 0) return bytes.length;
     let first = quote;
-    while (text.charCodeAt(first - 1) === BACKSLASH) first -= 1;
+    while (first > at && bytes[first - 1] === BACKSLASH) first -= 1;
     if ((quote - first) % 2 === 0) return quote;
+    at = quote + 1;
   }
-  return text.length;
 }
 
-/** Parses a JSON text; undefined when it is invalid or exceeds the limits. No JSON text has the value undefined. */
-export function parseJson(text: string): unknown {
-  if (exceedsJsonLimits(measureJson(text))) return undefined;
+/**
+ * Parses a JSON text; undefined when it is invalid or exceeds the limits. No JSON text has the value undefined.
+ * @param json text, or its bytes in UTF-8.
+ */
+export function parseJson(json: string | Buffer, limits: JsonLimits = MAX_JSON_SIZE): unknown {
+  const bytes = typeof json === 'string' ? Buffer.from(json) : json;
+  if (measureJson(bytes, limits) === undefined) return undefined;
   try {
-    return JSON.parse(text) as unknown;
+    return JSON.parse(json.toString()) as unknown;
   } catch {
     return undefined;
   }
 }
 
-/** A top-level member of a JSON object. Offsets count UTF-16 units of the text. */
+/** A top-level member of a JSON object. Offsets count bytes of the text. */
 export interface JsonMember {
   /** Decoded: `"mod\u0065l"` is `model`. */
   name: string;
@@ -86,46 +128,53 @@ export interface JsonObjectMembers {
   afterBrace: number;
 }
 
-const WHITE_SPACE = /[\t\n\r ]*/y;
-/** A number, `true`, `false` or `null`. */
-const PRIMITIVE = /[^\t\n\r ,\]}]*/y;
-
 /**
  * Finds the top-level members in the text of a JSON object, including the duplicates that `JSON.parse` hides.
- * @param text text that `JSON.parse` has parsed to an object (RFC 8259).
+ * @param bytes UTF-8 text that `JSON.parse` has parsed to an object (RFC 8259).
  */
-export function findTopLevelMembers(text: string): JsonObjectMembers {
-  const afterBrace = text.indexOf('{') + 1;
+export function findTopLevelMembers(bytes: Buffer): JsonObjectMembers {
+  const afterBrace = bytes.indexOf(OPENING_BRACE) + 1;
   const members: JsonMember[] = [];
-  let at = skip(WHITE_SPACE, text, afterBrace);
-  while (text.charCodeAt(at) === QUOTE) {
-    const nameEnd = findClosingQuote(text, at) + 1;
-    const name = JSON.parse(text.slice(at, nameEnd)) as string;
-    const valueStart = skip(WHITE_SPACE, text, skip(WHITE_SPACE, text, nameEnd) + 1);
-    const valueEnd = findValueEnd(text, valueStart);
+  let at = skipSpace(bytes, afterBrace);
+  while (bytes[at] === QUOTE) {
+    const nameEnd = findClosingQuote(bytes, at) + 1;
+    const name = JSON.parse(bytes.toString('utf8', at, nameEnd)) as string;
+    const valueStart = skipSpace(bytes, skipSpace(bytes, nameEnd) + 1);
+    const valueEnd = findValueEnd(bytes, valueStart);
     members.push({ name, valueStart, valueEnd });
-    at = skip(WHITE_SPACE, text, valueEnd);
-    if (text.charCodeAt(at) === COMMA) at = skip(WHITE_SPACE, text, at + 1);
+    at = skipSpace(bytes, valueEnd);
+    if (bytes[at] === COMMA) at = skipSpace(bytes, at + 1);
   }
   return { members, afterBrace };
 }
 
-/** The offset after the match of a sticky pattern that also matches nothing. */
-function skip(pattern: RegExp, text: string, at: number): number {
-  pattern.lastIndex = at;
-  pattern.test(text);
-  return pattern.lastIndex;
+/** The offset after white space. In JSON, bytes up to the space stand outside strings as white space only. */
+function skipSpace(bytes: Buffer, start: number): number {
+  let at = start;
+  while (at < bytes.length && (bytes[at] ?? 0) <= SPACE) at += 1;
+  return at;
 }
 
 /** The offset after the value that begins at `start`. */
-function findValueEnd(text: string, start: number): number {
+function findValueEnd(bytes: Buffer, start: number): number {
   let level = 0;
-  for (let at = start; ; at += 1) {
-    const unit = text.charCodeAt(at);
-    if (unit === QUOTE) at = findClosingQuote(text, at);
-    else if (OPENING.has(unit)) level += 1;
-    else if (CLOSING.has(unit)) level -= 1;
-    else if (level === 0) return skip(PRIMITIVE, text, at);
+  for (let at = start; at < bytes.length; at += 1) {
+    const byte = bytes[at] ?? 0;
+    if (byte === QUOTE) at = findClosingQuote(bytes, at);
+    else if (byte === OPENING_BRACE || byte === OPENING_BRACKET) level += 1;
+    else if (byte === CLOSING_BRACE || byte === CLOSING_BRACKET) level -= 1;
+    else if (level === 0) return findPrimitiveEnd(bytes, at);
     if (level === 0) return at + 1;
   }
+  return bytes.length;
+}
+
+/** The offset after a number, `true`, `false` or `null`. */
+function findPrimitiveEnd(bytes: Buffer, start: number): number {
+  let at = start;
+  for (; at < bytes.length; at += 1) {
+    const byte = bytes[at] ?? 0;
+    if (byte <= SPACE || byte === COMMA || byte === CLOSING_BRACE || byte === CLOSING_BRACKET) break;
+  }
+  return at;
 }

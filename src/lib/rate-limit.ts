@@ -8,6 +8,13 @@ export interface RateLimit {
    * @throws AppError `rate_limited` (429) with `Retry-After` in seconds, after calling `onRejected` with the state.
    */
   consume(userId: string, onRejected?: (state: RateLimitState) => void): Promise<RateLimitState>;
+  /**
+   * Counts nothing.
+   * @throws AppError `rate_limited` (429) with `Retry-After` in seconds when no use is left.
+   */
+  assertAvailable(userId: string): Promise<void>;
+  /** Counts uses that have already happened, also beyond the limit. */
+  add(userId: string, uses: number): Promise<void>;
 }
 
 export interface RateLimitState {
@@ -39,6 +46,14 @@ export function createRateLimit({ maxUses, windowS = 60, rejectionDetail }: Rate
         onRejected?.(state);
         throw rateLimited(rejectionDetail, state.resetS);
       }
+    },
+    async assertAvailable(userId) {
+      const counted = await limiter.get(userId);
+      if (counted === null || counted.consumedPoints < maxUses) return;
+      throw rateLimited(rejectionDetail, toRateLimitState(counted).resetS);
+    },
+    async add(userId, uses) {
+      await limiter.penalty(userId, uses);
     },
   };
 }

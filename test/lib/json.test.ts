@@ -1,26 +1,89 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { findTopLevelMembers } from '../../src/lib/json.ts';
+import {
+  countMembers,
+  findTopLevelMembers,
+  MAX_JSON_SIZE,
+  measureJson,
+  parseJson,
+} from '../../src/lib/json.ts';
 
 describe('findTopLevelMembers', () => {
   it('finds the members that JSON.parse finds, with the exact offsets of their values', () => {
     fc.assert(
       fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.constantFrom(0, 1, 2), (object, indent) => {
-        const text = JSON.stringify(object, null, indent);
+        const text = Buffer.from(JSON.stringify(object, null, indent));
         const { members } = findTopLevelMembers(text);
         const rebuilt = members.map(({ name, valueStart, valueEnd }) => [
           name,
-          JSON.parse(text.slice(valueStart, valueEnd)) as unknown,
+          JSON.parse(text.toString('utf8', valueStart, valueEnd)) as unknown,
         ]);
-        expect(rebuilt).toEqual(Object.entries(JSON.parse(text) as object));
+        expect(rebuilt).toEqual(Object.entries(JSON.parse(text.toString()) as object));
       }),
     );
   });
 
   it('finds both members of the same name, of which JSON.parse hides one', () => {
-    const names = findTopLevelMembers('{ "a" : 1 , "\\u0061":{"x":[",}",{}]}, "b":"\\\\\\"" }').members.map(
-      (m) => m.name,
-    );
+    const names = findTopLevelMembers(
+      Buffer.from('{ "a" : 1 , "\\u0061":{"x":[",}",{}]}, "b":"\\\\\\"" }'),
+    ).members.map((m) => m.name);
     expect(names).toEqual(['a', 'a', 'b']);
+  });
+});
+
+const LIMITS = { objectMembers: 3, members: 5, elements: 4 };
+const measure = (text: string) => measureJson(Buffer.from(text), LIMITS);
+/** Longer than the part of a string that is read byte by byte. */
+const LONG = 'x'.repeat(200);
+
+describe('measureJson', () => {
+  it('counts the members that a parser finds, in any text', () => {
+    fc.assert(
+      fc.property(fc.jsonValue(), fc.constantFrom(0, 1), (value, indent) => {
+        const text = JSON.stringify(value, null, indent);
+        expect(measureJson(Buffer.from(text))).toBe(countMembers(value));
+      }),
+    );
+  });
+
+  it.each([
+    ['members of one object', '{"a":1,"b":2,"c":3}', '{"a":1,"b":2,"c":3,"d":4}'],
+    ['duplicate members', '{"a":1,"a":2,"a":3}', '{"a":1,"a":2,"a":3,"a":4}'],
+    [
+      'members of all objects',
+      '{"a":{"b":1,"c":{}},"d":[{"e":1}]}',
+      '{"a":{"b":1,"c":{}},"d":[{"e":1,"f":2}]}',
+    ],
+    ['members after an inner object', '{"a":{"x":1},"b":2,"c":3}', '{"a":{},"b":2,"c":3,"d":4}'],
+    ['elements', '[1,2,3,4]', '[1,2,3,4,5]'],
+    ['elements of all arrays', '[[],[1],[ ]]', '[[],[1],[2]]'],
+    ['an element alone in its array', '[[[[1]]]]', '[[[[[1]]]]]'],
+    [
+      'structure after long strings',
+      `["${LONG}\\"",["${LONG}\\\\"],{}]`,
+      `["${LONG}\\"",["${LONG}\\\\"],{},1]`,
+    ],
+    ['structure after escapes', `["${'\\"'.repeat(99)}",1,2,3]`, `["${'\\"'.repeat(99)}",1,2,3,4]`],
+    ['nesting', '{"a":'.repeat(2) + '1' + '}'.repeat(2), '['.repeat(101) + ']'.repeat(101)],
+  ])('limits %s', (_kind, allowed, refused) => {
+    expect(measure(allowed)).toBeDefined();
+    expect(measure(refused)).toBeUndefined();
+    if (!refused.startsWith('[[[[[[')) expect(parseJson(refused)).toBeDefined();
+  });
+
+  it('does not count what stands in strings', () => {
+    expect(measure(JSON.stringify([`${LONG}{}[],:"\\`, '{":,[', LONG]))).toBe(0);
+  });
+
+  it.each(['{"a', '"\\', `"${LONG}\\`, `"${LONG}\\"`, '[ ', '}]', ''])(
+    'ends for the incomplete text %j',
+    (text) => {
+      expect(measureJson(Buffer.from(text))).toBeDefined();
+      expect(parseJson(text)).toBeUndefined();
+    },
+  );
+
+  it('has limits that no request to a model reaches, and that a parser reads quickly', () => {
+    expect(MAX_JSON_SIZE).toEqual({ objectMembers: 10_000, members: 100_000, elements: 1_000_000 });
   });
 });

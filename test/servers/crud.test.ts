@@ -153,7 +153,7 @@ describe('adding a server', () => {
   });
 
   it('refuses a configuration that is nested too deeply', async () => {
-    const depth = 100_000;
+    const depth = 90;
     const host = `${'['.repeat(depth)}${']'.repeat(depth)}`;
     const response = await app.call(SERVERS, {
       method: 'POST',

@@ -1,6 +1,6 @@
-import express, { type Request, type Response } from 'express';
+import type { Request, Response } from 'express';
+import { assertJsonType, readBody, toBodyError } from '../../http/json-body.ts';
 import { onResponseClosed } from '../../http/on-response-closed.ts';
-import { toBodyError } from '../../http/route.ts';
 import { AppError } from '../../lib/errors.ts';
 
 /** Memory held for one request body. Released when the response is closed. */
@@ -26,7 +26,6 @@ export interface BodyLimits {
 }
 
 const MAX_BODY_BYTES = 32 * 1024 * 1024;
-const readRaw = express.raw({ limit: MAX_BODY_BYTES, type: () => true, inflate: false });
 
 /** Memory for all request bodies in this process. */
 const MAX_TOTAL_BYTES = 512 * 1024 * 1024;
@@ -107,29 +106,20 @@ export async function readRequestBody(
   reservation: BodyReservation,
   signal: AbortSignal,
 ): Promise<Buffer> {
-  // `Content-Length: 0` means no body, so its type does not count.
-  if (request.get('content-length') !== '0' && request.is('application/json') === false) {
-    throw new AppError('unsupported_media_type', 'Send the body as application/json.');
-  }
+  assertJsonType(request);
   const declaredBytes = Number(request.get('content-length') ?? 0);
   // The body parser would first read and discard all of it.
   if (declaredBytes > MAX_BODY_BYTES) throw toBodyError({ type: 'entity.too.large' });
   reservation.assertFits(declaredBytes);
   signal.throwIfAborted();
-  await new Promise<void>((resolve, reject) => {
+  const body = await new Promise<Buffer>((resolve, reject) => {
     signal.addEventListener('abort', () => {
       reject(signal.reason as Error);
     });
-    readRaw(request, response, (error?: unknown) => {
-      if (error === undefined) resolve();
-      else reject(toBodyError(error));
-    });
+    readBody(request, response, MAX_BODY_BYTES).then(resolve, reject);
     countBytes(request, reservation, reject);
   });
-  const body: unknown = request.body;
-  // The request object outlives the upload and must not retain the body.
-  request.body = undefined;
-  if (!Buffer.isBuffer(body) || body.length === 0)
+  if (body.length === 0)
     throw new AppError('validation_failed', 'The request has no body. Send a JSON object.');
   return body;
 }

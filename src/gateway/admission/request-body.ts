@@ -1,10 +1,10 @@
+import { parseBody } from '../../http/json-body.ts';
 import { AppError } from '../../lib/errors.ts';
-import { countMembers, exceedsJsonLimits, findTopLevelMembers, measureJson } from '../../lib/json.ts';
+import { countMembers, findTopLevelMembers, MAX_JSON_SIZE } from '../../lib/json.ts';
+import { findHiddenCharacter } from '../../lib/visible-text.ts';
 import type { Surface } from '../surface.ts';
 
 const MAX_MODEL_LENGTH = 256;
-/** Refused in model names, since they could forge log lines and terminal output. */
-const CONTROL_CHARACTER = /\p{Cc}/u;
 
 /**
  * The body of a request that names a model. Only its bytes are kept: a parsed body takes many times its bytes, and a
@@ -33,11 +33,11 @@ export interface RequestBody {
 
 /**
  * @throws AppError `validation_failed` (not a JSON object in UTF-8, a field of the wrong type, a model name that is
- *   too long or has control characters), `ambiguous_field` (an interpreted field twice or in another spelling).
+ *   too long or has control or invisible characters), `ambiguous_field` (an interpreted field twice or in another spelling).
  */
 export function parseRequestBody(body: Buffer, interpretedFields: readonly string[]): RequestBody {
-  const { text, value, hasDuplicateMembers } = parseObject(body);
-  const { members, afterBrace } = findTopLevelMembers(text);
+  const { value, hasDuplicateMembers } = parseObject(body);
+  const { members, afterBrace } = findTopLevelMembers(body);
   const fieldNames = members.map((member) => member.name);
   refuseAmbiguousFields(fieldNames, interpretedFields);
   const isStreaming = value['stream'] ?? false;
@@ -51,8 +51,8 @@ export function parseRequestBody(body: Buffer, interpretedFields: readonly strin
     fieldNames,
     hasDuplicateMembers,
     ...createBody(body, {
-      start: Buffer.byteLength(text.slice(0, modelSpan.valueStart)),
-      end: Buffer.byteLength(text.slice(0, modelSpan.valueEnd)),
+      start: modelSpan.valueStart,
+      end: modelSpan.valueEnd,
       prefix: modelMember === undefined ? '"model":' : '',
       suffix: modelMember === undefined && members.length > 0 ? ',' : '',
     }),
@@ -99,51 +99,28 @@ function readModel(value: unknown): string | undefined {
   const model = value ?? undefined;
   if (model === undefined) return undefined;
   if (typeof model !== 'string') throw wrongFieldType('model', 'a string');
-  if (model.length > MAX_MODEL_LENGTH || CONTROL_CHARACTER.test(model))
-    throw wrongFieldType('model', `at most ${MAX_MODEL_LENGTH} characters, none of them a control character`);
+  if (model.length > MAX_MODEL_LENGTH)
+    throw wrongFieldType('model', `at most ${MAX_MODEL_LENGTH} characters`);
+  // Such characters could forge log lines and terminal output.
+  const hidden = findHiddenCharacter(model);
+  if (hidden !== undefined)
+    throw wrongFieldType('model', `free of control and invisible characters such as ${hidden}`);
   return model;
 }
 
-function parseObject(body: Buffer): {
-  text: string;
-  value: Record<string, unknown>;
-  hasDuplicateMembers: boolean;
-} {
-  const text = decode(body);
-  const size = measureJson(text);
-  if (exceedsJsonLimits(size)) {
-    throw new AppError('validation_failed', 'The body is nested too deeply or has too many values.');
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    // The parser's message quotes the body, so it is dropped.
-    throw notJson();
-  }
+function parseObject(body: Buffer): { value: Record<string, unknown>; hasDuplicateMembers: boolean } {
+  const { value, members } = parseBody(body, MAX_JSON_SIZE);
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new AppError('validation_failed', 'The body must be a JSON object.');
   }
-  const hasDuplicateMembers = countMembers(value) !== size.members;
-  return { text, value: value as Record<string, unknown>, hasDuplicateMembers };
-}
-
-function decode(body: Buffer): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body);
-  } catch {
-    throw notJson();
-  }
-}
-
-function notJson(): AppError {
-  return new AppError('validation_failed', 'The body is not valid JSON in UTF-8.');
+  return { value: value as Record<string, unknown>, hasDuplicateMembers: countMembers(value) !== members };
 }
 
 function refuseAmbiguousFields(names: readonly string[], interpretedFields: readonly string[]): void {
   const seen = new Set<string>();
   for (const name of names) {
-    const interpreted = interpretedFields.find((field) => field === foldName(name));
+    const folded = foldName(name);
+    const interpreted = interpretedFields.find((field) => field === folded);
     if (interpreted === undefined) continue;
     if (interpreted !== name || seen.has(interpreted)) {
       throw new AppError(

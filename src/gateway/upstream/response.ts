@@ -5,6 +5,7 @@ import { parseJson } from '../../lib/json.ts';
 import type { Surface } from '../surface.ts';
 import { discardBody, upstreamMalformed, readBoundedBody } from '../../lib/net/upstream-body.ts';
 
+const BYTE_ORDER_MARK = Buffer.from('\uFEFF');
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
 /** Redacting the texts of an error takes many times as long as reading them. */
 export const MAX_ERROR_BYTES = 256 * 1024;
@@ -63,7 +64,7 @@ async function classifySuccess(response: UpstreamResponse, surface: Surface): Pr
   if (mediaType(headers['content-type']) === 'text/event-stream')
     return { kind: 'stream', status, headers, isPublic, body: response.body };
   const body = await readBoundedBody(response.body, MAX_JSON_BYTES);
-  const value = parseJson(toText(body));
+  const value = parseJson(withoutByteOrderMark(body));
   if (value === undefined)
     throw upstreamMalformed('The response of the provider is no valid JSON, or it exceeds the size limits.');
   const hasError = surface.hasError(value);
@@ -87,11 +88,11 @@ async function classifyError(response: UpstreamResponse): Promise<ClassifiedResp
   }
   const body = await readErrorBody(response.body);
   if (body === undefined) return toOther('a body over the size limit');
-  const text = toText(body);
-  const value = parseJson(text);
+  const bytes = withoutByteOrderMark(body);
+  const value = parseJson(bytes);
   if (typeof value === 'object' && value !== null) return { kind: 'error', status, headers, isPublic, value };
-  if (text === '') return toOther('no body');
-  const isPage = /html|xml/.test(mediaType(headers['content-type'])) || /^\s*</.test(text);
+  if (bytes.length === 0) return toOther('no body');
+  const isPage = /html|xml/.test(mediaType(headers['content-type'])) || /^\s*</.test(bytes.toString());
   return toOther(isPage ? 'a web page' : 'text that is not JSON');
 }
 
@@ -117,8 +118,9 @@ function isCompressed({ headers }: UpstreamResponse): boolean {
 }
 
 /** Without the byte order mark that some servers put before JSON. */
-function toText(body: Buffer): string {
-  return body.toString('utf8').replace(/^\uFEFF/, '');
+function withoutByteOrderMark(body: Buffer): Buffer {
+  const { length } = BYTE_ORDER_MARK;
+  return body.subarray(0, length).equals(BYTE_ORDER_MARK) ? body.subarray(length) : body;
 }
 
 function mediaType(header: string | string[] | undefined): string {

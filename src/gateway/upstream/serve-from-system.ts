@@ -54,9 +54,10 @@ export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSyste
       reason,
     };
     writeReceiptHeaders(call.response, receipt);
-    checkSharedPayerBody(call.body, call.surface, deps.system.extraFields);
+    // A refused body counts as well.
     const release = await limits.acquire(call.principal.user.id, call.response);
     try {
+      checkSharedPayerBody(call.body, call.surface, deps.system.extraFields);
       const target: UpstreamTarget = {
         provider,
         address,

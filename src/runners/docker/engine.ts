@@ -9,6 +9,7 @@ import {
   type BoundedResponse,
 } from '../../lib/net/bounded-http.ts';
 import { AppError } from '../../lib/errors.ts';
+import { parseJson } from '../../lib/json.ts';
 import { createTlsConnector, type Connector } from '../../lib/net/tls-connector.ts';
 import type { Dialer } from '../../lib/net/dialer.ts';
 import type { SshConnections } from '../../lib/ssh/connections.ts';
@@ -283,7 +284,7 @@ async function toResponseError(response: BoundedResponse): Promise<EngineRespons
 
 function parse<T>(schema: z.ZodType<T>, text: string): T {
   try {
-    return schema.parse(JSON.parse(text));
+    return schema.parse(parseJson(text));
   } catch (cause) {
     throw new AppError('upstream_malformed', 'The engine sent a response in an invalid format.', { cause });
   }

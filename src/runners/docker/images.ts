@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { parseJson } from '../../lib/json.ts';
 import type { Engine } from './engine.ts';
 import { DockerError, EngineResponseError } from './errors.ts';
 
@@ -21,11 +22,7 @@ export async function pullImage(engine: Engine, image: string, signal: AbortSign
 }
 
 function findPullFailure(line: string): string | undefined {
-  try {
-    return progressLine.parse(JSON.parse(line)).error ?? undefined;
-  } catch {
-    return undefined;
-  }
+  return progressLine.safeParse(parseJson(line)).data?.error ?? undefined;
 }
 
 function toPullError(image: string, failure: string): DockerError {

@@ -255,7 +255,7 @@ function createMessageQueue() {
 
 /** Undefined if the command could not run or its exit code is unknown. */
 function readExitCode(data: Buffer): number | undefined {
-  const status = Status.safeParse(parseJson(data.toString('utf8'))).data;
+  const status = Status.safeParse(parseJson(data)).data;
   if (status?.status === 'Success') return 0;
   if (status?.reason !== 'NonZeroExitCode') return undefined;
   const cause = status.details?.causes.find(({ reason }) => reason === 'ExitCode');

@@ -118,7 +118,7 @@ describe('parseRequestBody', () => {
 
   it.each([
     ['nested deeply', `{"a":${'['.repeat(101)}${']'.repeat(101)}}`],
-    ['with too many values', `{"a":[${'[],'.repeat(500_001)}[]]}`],
+    ['with too many values', `{"a":[${'0,'.repeat(1_000_000)}[]]}`],
     ['with unclosed brackets', '['.repeat(1_000_000)],
     ['with an unterminated string', '{"a":"\\'],
   ])('refuses a body %s before it is parsed', (_name, body) => {

@@ -122,7 +122,7 @@ async function fetchModels(dialer: Dialer, query: ProviderModelsQuery): Promise<
 async function readModels(response: UpstreamResponse): Promise<readonly ListedModel[]> {
   if (response.status !== 200)
     throw upstreamMalformed(`The provider responded with status ${response.status}.`);
-  const value = parseJson((await readBoundedBody(response.body, MAX_LIST_BYTES)).toString('utf8'));
+  const value = parseJson(await readBoundedBody(response.body, MAX_LIST_BYTES));
   // Many services respond with `{data: [{id}]}`, so from a private address the `object` members must match too.
   return (response.isFromPublicAddress ? UpstreamModelList : StrictUpstreamModelList).parse(value).data;
 }

@@ -1,0 +1,82 @@
+import express, { type Request, type Response } from 'express';
+import { AppError } from '../lib/errors.ts';
+import { measureJson, type JsonLimits } from '../lib/json.ts';
+
+/**
+ * Refuses a body that is not JSON in UTF-8, the only encoding of RFC 8259. In another encoding, a proxy in front and
+ * this server could read two different texts.
+ * @throws AppError `unsupported_media_type` (415). A request without a body passes.
+ */
+export function assertJsonType(request: Request): void {
+  const hasBody =
+    request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
+  if (!hasBody) return;
+  if (!request.is('application/json'))
+    throw new AppError('unsupported_media_type', 'Send the body as application/json.');
+  if (!listCharsets(request.get('content-type') ?? '').every((charset) => /^utf-?8$/i.test(charset)))
+    throw new AppError('unsupported_media_type', 'Send the body as UTF-8, without another charset.');
+}
+
+/** The values of all `charset` parameters, quotes removed. Of several, parsers read different ones. */
+function listCharsets(contentType: string): string[] {
+  return contentType
+    .split(';')
+    .slice(1)
+    .map((parameter) => parameter.split('=').map((part) => part.trim()))
+    .filter(([name]) => name?.toLowerCase() === 'charset')
+    .map(([, ...value]) => value.join('=').replaceAll('"', ''));
+}
+
+/**
+ * Reads the bytes of a body; an empty buffer when there is none. Encoded bodies are refused, since a small request
+ * could inflate without limit.
+ * @throws AppError `body_too_large` (413), `unsupported_media_type` (415), `validation_failed` (400).
+ */
+export async function readBody(request: Request, response: Response, maxBytes: number): Promise<Buffer> {
+  const read = express.raw({ limit: maxBytes, type: () => true, inflate: false });
+  await new Promise<void>((resolve, reject) => {
+    read(request, response, (error?: unknown) => {
+      if (error === undefined) resolve();
+      else reject(toBodyError(error));
+    });
+  });
+  const body: unknown = request.body;
+  // The request object outlives the upload and must not retain the body.
+  request.body = undefined;
+  return Buffer.isBuffer(body) ? body : Buffer.alloc(0);
+}
+
+/**
+ * Parses a body of JSON in UTF-8 whose structure is within the limits. The limits are checked before parsing, since
+ * parsing blocks all other requests.
+ * @returns the value, and the number of members of all objects in the text.
+ * @throws AppError `validation_failed` (400).
+ */
+export function parseBody(body: Buffer, limits: JsonLimits): { value: unknown; members: number } {
+  const members = measureJson(body, limits);
+  if (members === undefined) {
+    const { objectMembers, elements } = limits;
+    throw new AppError(
+      'validation_failed',
+      'The body is nested too deeply or has too many values. It may have ' +
+        `${objectMembers} members in an object, ${limits.members} in all objects, and ${elements} elements in all arrays.`,
+    );
+  }
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body);
+    return { value: JSON.parse(text) as unknown, members };
+  } catch {
+    // The parser's message quotes the body, so it is dropped.
+    throw new AppError('validation_failed', 'The body is not valid JSON in UTF-8.');
+  }
+}
+
+/** Converts an error of body-parser, whose message may contain the body. */
+export function toBodyError(error: unknown): AppError {
+  const type = (error as { type?: unknown }).type;
+  if (type === 'entity.too.large')
+    return new AppError('body_too_large', 'The body exceeds the size limit of this route.');
+  if (type === 'encoding.unsupported')
+    return new AppError('unsupported_media_type', 'Send the body without content encoding.');
+  return new AppError('validation_failed', 'The body could not be read.');
+}
