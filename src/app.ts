@@ -5,7 +5,7 @@ import { drainingError } from './http/draining-error.ts';
 import { createErrorHandler, type ErrorFormat } from './http/errors.ts';
 import { createRequestContext } from './http/request-context.ts';
 import { mountRoutes } from './http/route.ts';
-import { securityHeaders } from './http/security-headers.ts';
+import { createSecurityHeaders } from './http/security-headers.ts';
 import { notFound } from './lib/errors.ts';
 
 /** Errors under `/v1` have OpenAI's format, which the SDKs read, and a header that names their source. */
@@ -31,7 +31,7 @@ export function createApp(context: Context): Express {
   app.set('trust proxy', context.config.trustProxy);
   app.set('query parser', 'simple');
   app.use(createRequestContext(context.log, context.metrics.observe));
-  app.use(securityHeaders);
+  app.use(createSecurityHeaders(context.config.publicUrl));
   app.use(context.hostGuard);
   app.use((request, _response, next) => {
     if (context.isDraining() && !PROBES.has(request.path)) throw drainingError();

@@ -33,7 +33,8 @@ export function homeRoutes(deps: HomeDeps): Route[] {
     },
     // With `no-referrer` the browser would send the sign-out form with `Origin: null`, like another site.
     referrerPolicy: { policy: 'same-origin' },
-    strictTransportSecurity: !deps.isLocal,
+    // Set for all responses (`createSecurityHeaders`).
+    strictTransportSecurity: false,
   });
 
   async function readState(request: Request, response: Response, log: Log): Promise<HomeState> {
