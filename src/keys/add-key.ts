@@ -61,7 +61,6 @@ async function checkInput(deps: KeyDeps, { user }: Principal, body: AddKey): Pro
     label: body.label,
     endpoint: keepsEndpoint ? undefined : await deps.checkEndpoint(user.id, provider, body.endpoint ?? null),
     expiresAt: body.expires_at,
-    createdAt: new Date(),
   };
 }
 

@@ -6,6 +6,7 @@ import { KEY_TEST_STATUSES, type KeyTestStatus } from './schema.ts';
 
 /** What changes with the use of a key. The key itself is stored in the vault. */
 export interface KeyStatus {
+  /** This and the next by the clock of the process, like the dates in the vault, so that an owner can compare them. */
   lastUsedAt: Date | null;
   lastTestedAt: Date | null;
   testStatus: KeyTestStatus;
@@ -116,9 +117,9 @@ export async function writeTestStatus(
  */
 export async function writeLastUse(sql: Sql, key: KeyStatusId): Promise<boolean> {
   await sql.run(
-    `INSERT INTO provider_key_facts (owner, provider, key_id, last_used_at) VALUES ($1, $2, $3, now())
+    `INSERT INTO provider_key_facts (owner, provider, key_id, last_used_at) VALUES ($1, $2, $3, $4)
      ON CONFLICT (owner, provider, key_id) DO UPDATE SET last_used_at = excluded.last_used_at`,
-    [...key],
+    [...key, new Date()],
   );
   const changed = await sql.run(
     `UPDATE provider_key_facts SET
@@ -150,14 +151,14 @@ export async function writeTestResult(
   await sql.run(
     `INSERT INTO provider_key_facts AS facts
        (owner, provider, key_id, test_status, test_message, last_tested_at)
-     VALUES ($1, $2, $3, $4, $5, now())
+     VALUES ($1, $2, $3, $4, $5, $7)
      ON CONFLICT (owner, provider, key_id) DO UPDATE SET
        test_status = excluded.test_status,
        test_message = excluded.test_message,
        last_tested_at = excluded.last_tested_at,
        refusals = CASE WHEN $6 THEN 0 ELSE facts.refusals END,
        set_aside_until = CASE WHEN $6 THEN NULL ELSE facts.set_aside_until END`,
-    [...key, status, message, isWorking],
+    [...key, status, message, isWorking, new Date()],
   );
   await notifyOwnerChanged(sql, key[0]);
   if (status === 'invalid') await startCooldown(sql, key, status, message);

@@ -22,14 +22,19 @@ export function toKeyView({ provider, stored, status }: KeyWithStatus): KeyView 
     label: stored.label,
     endpoint: stored.endpoint,
     enabled: stored.enabled,
-    added_date: stored.createdAt,
-    updated_date: stored.updatedAt,
+    added_date: toSecond(new Date(stored.createdAt)),
+    updated_date: toSecond(new Date(stored.updatedAt)),
     expires_at: stored.expiresAt,
-    last_used: status.lastUsedAt?.toISOString() ?? null,
-    last_tested: status.lastTestedAt?.toISOString() ?? null,
+    last_used: status.lastUsedAt && toSecond(status.lastUsedAt),
+    last_tested: status.lastTestedAt && toSecond(status.lastTestedAt),
     test_status: status.testStatus,
     test_message: status.testMessage,
   };
+}
+
+/** The time of the last change is stored to the second, and all dates of a key have one precision, so that they compare. */
+function toSecond(date: Date): string {
+  return new Date(Math.floor(date.getTime() / 1000) * 1000).toISOString();
 }
 
 /** The owner's view of a key, from the value that was just stored. */

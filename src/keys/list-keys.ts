@@ -4,11 +4,13 @@ import type { KeyDeps } from './deps.ts';
 import { needsEndpoint } from './key-input.ts';
 import { toKeyView } from './key-view.ts';
 import type { KeyStats, KeyView, ProviderView } from './schema.ts';
+import { compareByCreation } from './stored-key.ts';
 
 /** Sorted by creation, then id. Decrypts nothing. */
 export async function listKeys({ reader }: KeyDeps, user: User): Promise<KeyView[]> {
   const keys = await reader.readKeys(userOwner(user.id));
-  return keys.map(toKeyView).sort(byCreation);
+  // Before the dates lose their milliseconds.
+  return [...keys].sort((a, b) => compareByCreation(a.stored, b.stored)).map(toKeyView);
 }
 
 /** All providers, with the number of the user's keys. */
@@ -60,9 +62,4 @@ export async function countKeyStatuses(
       ]),
     ),
   };
-}
-
-function byCreation(a: KeyView, b: KeyView): number {
-  const [left, right] = a.added_date === b.added_date ? [a.id, b.id] : [a.added_date, b.added_date];
-  return left < right ? -1 : 1;
 }

@@ -9,6 +9,7 @@ import {
   maskKey,
   toStoredValue,
   UNREADABLE_KEY_ID,
+  type NewKey,
   type StoredKey,
   type StoredPool,
 } from './stored-key.ts';
@@ -27,7 +28,8 @@ export interface KeyInput {
   label: string | null | undefined;
   endpoint: string | null | undefined;
   expiresAt: string | null | undefined;
-  createdAt: Date;
+  /** Of a key that another system stored before; by default the time of the change. */
+  createdAt?: Date | undefined;
 }
 
 /** What a change stores, computed from what is stored now. */
@@ -66,7 +68,8 @@ export function createAddEdit(keyring: Keyring, input: KeyInput, pool: StoredPoo
     const detail = `There are ${MAX_KEYS_PER_POOL} keys of this provider already. Delete one first.`;
     throw new AppError('pool_full', detail);
   }
-  const value = encryptKey(keyring, {
+  const now = new Date();
+  const newKey: NewKey = {
     owner,
     provider: provider.id,
     id,
@@ -74,10 +77,12 @@ export function createAddEdit(keyring: Keyring, input: KeyInput, pool: StoredPoo
     label: input.label === undefined ? (existing?.label ?? null) : input.label,
     mask: maskKey(provider, content.secret),
     endpoint: content.endpoint,
-    createdAt: existing?.createdAt ?? input.createdAt.toISOString(),
+    createdAt: existing?.createdAt ?? (input.createdAt ?? now).toISOString(),
     expiresAt: input.expiresAt === undefined ? (existing?.expiresAt ?? null) : input.expiresAt,
     enabled: existing?.enabled ?? true,
-  });
+  };
+  // One reading of the clock, so that a new key is not updated before or after it was added.
+  const value = encryptKey(keyring, newKey, now);
   return { id, content, value, values: replaceValue(pool, id, value) };
 }
 

@@ -84,7 +84,7 @@ export function parsePool(values: readonly string[]): StoredPool {
     if (other === undefined || isNewer(key, other)) newest.set(key.id, key);
     if (other !== undefined) superseded.push(isNewer(key, other) ? other.value : value);
   }
-  return { keys: [...newest.values()].sort(byCreation), unreadable, superseded };
+  return { keys: [...newest.values()].sort(compareByCreation), unreadable, superseded };
 }
 
 /** At equal times the disabled value wins, then the greater text, so that every reader picks the same value. */
@@ -93,7 +93,8 @@ function isNewer(a: StoredKey, b: StoredKey): boolean {
   return a.enabled === b.enabled ? a.value > b.value : b.enabled;
 }
 
-function byCreation(a: StoredKey, b: StoredKey): number {
+/** For `sort`: by creation, then id. */
+export function compareByCreation(a: StoredKey, b: StoredKey): number {
   const [left, right] = a.createdAt === b.createdAt ? [a.id, b.id] : [a.createdAt, b.createdAt];
   return left < right ? -1 : left > right ? 1 : 0;
 }
@@ -136,7 +137,7 @@ interface KeyBinding {
 }
 
 /** Encrypts a key together with its owner, provider, id, endpoint and expiry. */
-function encryptToken(keyring: Keyring, binding: KeyBinding, key: string): string {
+function encryptToken(keyring: Keyring, binding: KeyBinding, key: string, time: Date | undefined): string {
   const { owner, provider, id, endpoint } = binding;
   const plaintext: z.output<typeof Plaintext> = {
     v: FORMAT_VERSION,
@@ -148,7 +149,7 @@ function encryptToken(keyring: Keyring, binding: KeyBinding, key: string): strin
     endpoint,
     expires_at: binding.expiresAt,
   };
-  return keyring.encrypt(JSON.stringify(plaintext));
+  return keyring.encrypt(JSON.stringify(plaintext), time);
 }
 
 /**
@@ -183,9 +184,13 @@ export interface NewKey extends KeyBinding {
   enabled: boolean;
 }
 
-/** Encrypts a key and builds the value that is stored. @throws AppError `key_too_long` (400). */
-export function encryptKey(keyring: Keyring, { key, ...binding }: NewKey): string {
-  return toStoredValue({ ...binding, token: encryptToken(keyring, binding, key) });
+/**
+ * Encrypts a key and builds the value that is stored.
+ * @param time the time of the change; now by default.
+ * @throws AppError `key_too_long` (400).
+ */
+export function encryptKey(keyring: Keyring, { key, ...binding }: NewKey, time?: Date): string {
+  return toStoredValue({ ...binding, token: encryptToken(keyring, binding, key, time) });
 }
 
 /**

@@ -349,6 +349,40 @@ describe('updating a key', () => {
   });
 });
 
+describe('the dates of a key', () => {
+  it('have one precision, and compare in the order of the events', async () => {
+    const principal = createPrincipal();
+    const key = randomKey();
+    upstream.answerKey(key, answer.models(['gpt-4o']));
+    const added = await addKey(principal, { key, validate: true });
+    expect(added.updated_date).toBe(added.added_date);
+    await addKey(principal, { key_id: added.id });
+    await instance.keys.recordUse(userOwner(principal.user.id), 'openai', added.id);
+    const [replaced] = await instance.keys.listKeys(principal.user);
+    const dates = [added.added_date, added.last_tested, replaced?.updated_date, replaced?.last_used];
+    for (const date of dates) expect(date).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z$/);
+    expect(dates.toSorted()).toEqual(dates);
+  });
+
+  it('do not change the order of keys that were added within one second', async () => {
+    const principal = createPrincipal();
+    const ids: string[] = [];
+    for (const provider of ['openai', 'custom', 'openai', 'custom', 'openai'])
+      ids.push(
+        (await addKey(principal, { provider, ...(provider === 'custom' && { endpoint: ENDPOINT }) })).id,
+      );
+    expect((await instance.keys.listKeys(principal.user)).map(({ id }) => id)).toEqual(ids);
+  });
+
+  it.each(['openai', 'custom'])('of a new key of %s are equal', async (provider) => {
+    const endpoint = provider === 'custom' ? ENDPOINT : undefined;
+    for (let count = 0; count < 3; count += 1) {
+      const { added_date, updated_date } = await addKey(createPrincipal(), { provider, endpoint });
+      expect(updated_date).toBe(added_date);
+    }
+  });
+});
+
 describe('adding a key with a test', () => {
   it('stores the key with the result when the test succeeds', async () => {
     const principal = createPrincipal();

@@ -130,7 +130,7 @@ function createKeyImporter(deps: KeyAdminDeps, dryRun: boolean) {
         label: legacy.label,
         endpoint: await checkEndpoint(user.id, provider, legacy.endpoint),
         expiresAt: null,
-        createdAt: legacy.addedAt ?? new Date(),
+        createdAt: legacy.addedAt,
       };
       await (dryRun ? checkOnly : store)(input, user.username);
       return 'imported';

@@ -7,8 +7,8 @@ export interface Keyring {
   readonly size: number;
   /** One hexadecimal text per key, in the same order. It identifies a key without revealing it. */
   readonly fingerprints: readonly string[];
-  /** Encrypts text under the first key. */
-  encrypt(plaintext: string): string;
+  /** Encrypts text under the first key. @param time the creation time of the token, kept to the second; now by default. */
+  encrypt(plaintext: string, time?: Date): string;
   /** Decrypts with the matching key; undefined when no key matches or the token was altered. */
   decrypt(token: string): string | undefined;
   /** Index (from 0) of the key that decrypts a token; undefined when none does. */
@@ -41,7 +41,12 @@ export function createKeyring(keys: readonly string[]): Keyring {
   return {
     size: parsed.length,
     fingerprints: parsed.map(fingerprint),
-    encrypt: (plaintext) => encryptFernet(first, Buffer.from(plaintext, 'utf8')),
+    encrypt: (plaintext, time) =>
+      encryptFernet(
+        first,
+        Buffer.from(plaintext, 'utf8'),
+        time === undefined ? {} : { timeMs: time.getTime() },
+      ),
     decrypt(token) {
       const found = decryptWithIndex(token);
       return found === undefined ? undefined : decodeUtf8(found.plaintext);
