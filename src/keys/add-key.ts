@@ -5,15 +5,21 @@ import { randomId } from '../lib/ids.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { KeyTestResult } from './call-provider.ts';
 import type { KeyDeps } from './deps.ts';
-import { assertKeyFormat, getProvider } from './key-input.ts';
+import { describeKeyForm, findFormatError, getProvider } from './key-input.ts';
 import { readKeyView, toKeyTested } from './key-view.ts';
 import { createAddEdit, isSameContent, type KeyInput, type PoolEdit } from './pool-edit.ts';
 import { changePool, readStoredPool } from './pool-writer.ts';
-import type { AddKey, KeyAdded } from './schema.ts';
+import type { AddKey, KeyAdded, KeyTestStatus } from './schema.ts';
+
+/** Results with which a key is stored when the user asked for the test. */
+const WORKING: ReadonlySet<KeyTestStatus> = new Set(['valid', 'unverified']);
+/** Results by which a provider shows that it knows a key of another form than the documented one. */
+const RECOGNIZED: ReadonlySet<KeyTestStatus> = new Set(['valid', 'no_credit', 'rate_limited', 'forbidden']);
 
 /**
  * Encrypts and stores a key, or with `key_id` replaces one in place: id, position and creation date stay.
- * With `validate` the key is tested first, and not stored when it does not work.
+ * With `validate` the key is tested first, and not stored when it does not work. A key that does not have the form of
+ * the provider's keys is always tested, and stored when the provider recognizes it.
  * @throws AppError `unknown_provider`, `key_not_found` (404); `invalid_key_format`, `wrong_provider_key`,
  *   `key_too_long`, `endpoint_forbidden`, `validation_failed` (400); `duplicate_key`, `pool_full` (409);
  *   `key_test_failed` (422); `key_undecryptable` (424) when the stored key is kept and does not decrypt;
@@ -25,9 +31,13 @@ export async function addKey(
   body: AddKey,
   requestId: string,
 ): Promise<KeyAdded> {
-  const input = await checkInput(deps, principal, body);
+  const checked = await checkInput(deps, principal, body);
+  const { input, formatError } = checked;
   const { owner, provider, isReplacement } = input;
-  const tested = body.validate ? await testBeforeStoring(deps, principal, input, requestId) : undefined;
+  const tested =
+    body.validate || formatError !== undefined
+      ? await testBeforeStoring(deps, principal, checked, requestId)
+      : undefined;
   const change = { owner, ownerName: principal.user.username, provider: provider.id, requestId };
   const action = isReplacement ? 'key.replaced' : 'key.added';
   const value = await changePool(deps, { ...change, action }, async (pool, write) => {
@@ -45,14 +55,20 @@ export async function addKey(
   };
 }
 
-async function checkInput(deps: KeyDeps, { user }: Principal, body: AddKey): Promise<KeyInput> {
+interface CheckedInput {
+  input: KeyInput;
+  /** Set when the key does not have the known form; then the provider's answer decides. */
+  formatError: AppError | undefined;
+}
+
+async function checkInput(deps: KeyDeps, { user }: Principal, body: AddKey): Promise<CheckedInput> {
   const provider = getProvider(deps.providers, body.provider);
   const isReplacement = body.key_id !== undefined;
   // An empty key in a replacement keeps the stored key.
-  if (body.key !== '' || !isReplacement || provider.requiresKey)
-    assertKeyFormat(provider, body.key, deps.providers);
+  const keepsKey = body.key === '' && isReplacement && !provider.requiresKey;
+  const formatError = keepsKey ? undefined : findFormatError(provider, body.key, deps.providers);
   const keepsEndpoint = isReplacement && body.endpoint === undefined && provider.requiresEndpoint;
-  return {
+  const input: KeyInput = {
     owner: userOwner(user.id),
     provider,
     id: body.key_id ?? randomId(),
@@ -62,13 +78,14 @@ async function checkInput(deps: KeyDeps, { user }: Principal, body: AddKey): Pro
     endpoint: keepsEndpoint ? undefined : await deps.checkEndpoint(user.id, provider, body.endpoint ?? null),
     expiresAt: body.expires_at,
   };
+  return { input, formatError };
 }
 
 /** Tests a key before it is stored. Errors of the change itself come first, since a test may cost money. */
 async function testBeforeStoring(
   deps: KeyDeps,
   { user }: Principal,
-  input: KeyInput,
+  { input, formatError }: CheckedInput,
   requestId: string,
 ): Promise<{ edit: PoolEdit; result: KeyTestResult }> {
   const { owner, provider } = input;
@@ -80,10 +97,24 @@ async function testBeforeStoring(
   const result = await deps.callProvider({ userId: user.id, provider, ...edit.content });
   const fields = { user: user.id, provider: provider.id, key_id: edit.id, status: result.status };
   deps.log.info({ event: 'key_tested', ...fields }, 'a key was tested before it is stored');
-  if (result.status === 'valid' || result.status === 'unverified') return { edit, result };
+  if (formatError !== undefined) {
+    if (!RECOGNIZED.has(result.status)) throw unrecognizedKey(formatError, result);
+    const form = describeKeyForm(provider, input.key);
+    deps.log.warn(
+      { event: 'key_form_unknown', ...fields, form },
+      'the provider knows a key of an unknown form',
+    );
+    return { edit, result };
+  }
+  if (WORKING.has(result.status)) return { edit, result };
   throw new AppError('key_test_failed', `${result.message} Nothing was stored.`, {
     extra: { test: toKeyTested(provider.id, edit.id, result) },
   });
+}
+
+/** The refusal of a key by its form, with the reason why the provider's answer does not prove it. */
+function unrecognizedKey({ code, detail }: AppError, { message }: KeyTestResult): AppError {
+  return new AppError(code, `${detail} ${message}`);
 }
 
 function changedDuringTest(): AppError {

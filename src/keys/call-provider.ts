@@ -76,7 +76,6 @@ const ANY = ALPHABETS.join('');
 const PREFIXES = PROVIDERS.map(({ key }) => key.prefix)
   .filter((prefix) => prefix !== '')
   .sort((a, b) => b.length - a.length);
-const VERSION = /^v\d[-_]/;
 /** With fewer characters after it, an apparent prefix is treated as part of the secret. */
 const MIN_SECRET_LENGTH = 12;
 
@@ -267,9 +266,7 @@ function createResult(status: KeyTestStatus, message: string): CallResult {
  */
 export function createProbeKey(key: string): string {
   const prefix = PREFIXES.find((known) => key.startsWith(known)) ?? '';
-  const version = prefix === '' ? '' : (VERSION.exec(key.slice(prefix.length))?.[0] ?? '');
-  const publicPart = prefix + version;
-  const kept = key.length - publicPart.length >= MIN_SECRET_LENGTH ? publicPart : '';
+  const kept = key.length - prefix.length >= MIN_SECRET_LENGTH ? prefix : '';
   const secretPart = key.slice(kept.length);
   const isHex = /^[0-9a-f]{16,}$/.test(secretPart);
   // Punctuation alone would stay the same.

@@ -59,13 +59,20 @@ function invalidEndpoint(message: string): AppError {
 }
 
 /**
- * Refuses what cannot be a key of this provider. No error contains the key or a part of it.
+ * Refuses what cannot be a key of this provider, whatever the provider would answer: no key, a mask, characters that no
+ * header can carry, a key that begins like another provider's. No error contains the key or a part of it.
  * @param providers every available provider, to name the one that the key belongs to.
+ * @returns undefined for a key in the provider's known format. Otherwise the error that refuses it where the provider
+ *   does not recognize the key: providers change their formats without notice.
  * @throws AppError `invalid_key_format`, `wrong_provider_key`, `key_too_long` (400).
  */
-export function assertKeyFormat(provider: Provider, key: string, providers: readonly Provider[]): void {
+export function findFormatError(
+  provider: Provider,
+  key: string,
+  providers: readonly Provider[],
+): AppError | undefined {
   if (key === '') {
-    if (!provider.requiresKey) return;
+    if (!provider.requiresKey) return undefined;
     throw invalidFormat('A key is required.');
   }
   if (key.length > MAX_KEY_LENGTH) {
@@ -73,7 +80,7 @@ export function assertKeyFormat(provider: Provider, key: string, providers: read
   }
   if (isMask(key)) throw invalidFormat('This is the mask of a stored key, not a key. Enter the key itself.');
   assertCharacters(key);
-  if (provider.key.pattern.test(key)) return;
+  if (provider.key.pattern.test(key)) return undefined;
   const other = findProviderByPrefix(key, providers);
   if (other !== undefined && other !== provider) {
     throw new AppError(
@@ -82,7 +89,17 @@ export function assertKeyFormat(provider: Provider, key: string, providers: read
     );
   }
   const hint = provider.key.hint === null ? '' : ` (its keys look like ${provider.key.hint})`;
-  throw invalidFormat(`This is not a key of ${provider.name}${hint}.`);
+  return invalidFormat(`This is not a key of ${provider.name}${hint}.`);
+}
+
+/** The form of a key for the log: its length, and which kinds of characters it has. Contains no part of the key. */
+export function describeKeyForm(provider: Provider, key: string) {
+  const kinds = { lower: /[a-z]/, upper: /[A-Z]/, digits: /[0-9]/, punctuation: /[^A-Za-z0-9]/ };
+  return {
+    length: key.length,
+    has_known_prefix: provider.key.prefix !== '' && key.startsWith(provider.key.prefix),
+    characters: Object.entries(kinds).flatMap(([name, pattern]) => (pattern.test(key) ? [name] : [])),
+  };
 }
 
 /** The provider with the longest matching prefix (`sk-ant-` begins with `sk-`). Not every provider has a prefix. */

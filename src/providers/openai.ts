@@ -8,9 +8,10 @@ export const openai = openAiCompatible({
   surfaces: { embeddings: '/embeddings', responses: '/responses' },
   key: {
     hint: 'sk-...',
-    // User keys `sk-`, project keys `sk-proj-`, service accounts `sk-svcacct-`. The two exceptions are the
-    // prefixes of Anthropic and OpenRouter, so that a key pasted into the wrong field is refused.
-    pattern: /^sk-(?!ant-|or-)[A-Za-z0-9_-]{16,}$/,
+    // User keys `sk-`, project keys `sk-proj-`, service accounts `sk-svcacct-` or `sk-` and their name, which may be
+    // `or-...`. The two exceptions are the prefixes of Anthropic and OpenRouter, so that a key pasted into the wrong
+    // field is refused.
+    pattern: /^sk-(?!ant-|or-v1-)[A-Za-z0-9_-]{16,}$/,
     prefix: 'sk-',
   },
   keyTest: {

@@ -12,8 +12,9 @@ export const openrouter = openAiCompatible({
   name: 'OpenRouter',
   baseUrl: 'https://openrouter.ai/api/v1',
   docsUrl: 'https://openrouter.ai/settings/keys',
-  // Today's keys start with `sk-or-v1-`; the version may change, the rest of the prefix names the service.
-  key: { hint: 'sk-or-v1-...', pattern: /^sk-or-[A-Za-z0-9_-]{16,}$/, prefix: 'sk-or-' },
+  // The version belongs to the prefix: `sk-or-` alone also begins keys of OpenAI's service accounts. A later version is
+  // accepted where it is entered for OpenRouter.
+  key: { hint: 'sk-or-v1-...', pattern: /^sk-or-v[0-9]{1,3}-[A-Za-z0-9_-]{16,}$/, prefix: 'sk-or-v1-' },
   keyTest: {
     ...LIST_MODELS,
     // The model list is public, so the test reads the key's own data.

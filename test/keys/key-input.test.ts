@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { AppError } from '../../src/lib/errors.ts';
-import { assertKeyFormat } from '../../src/keys/key-input.ts';
+import { findFormatError } from '../../src/keys/key-input.ts';
 import { anthropic } from '../../src/providers/anthropic.ts';
 import { cohere } from '../../src/providers/cohere.ts';
 import { custom } from '../../src/providers/custom.ts';
@@ -16,7 +16,8 @@ const validKey = `sk-proj-${'a1B2'.repeat(6)}`;
 
 function refusal(provider: Provider, key: string): AppError {
   try {
-    assertKeyFormat(provider, key, PROVIDERS);
+    const error = findFormatError(provider, key, PROVIDERS);
+    if (error !== undefined) return error;
   } catch (error) {
     if (error instanceof AppError) return error;
     throw error;
@@ -27,15 +28,15 @@ function refusal(provider: Provider, key: string): AppError {
 describe('the format of a key', () => {
   it.each<[Provider, string]>([
     [openai, validKey],
+    [openai, `sk-or-team-${'a1B2'.repeat(6)}`],
     [openrouter, `sk-or-v1-${'0'.repeat(32)}`],
+    [openrouter, `sk-or-v2-${'0'.repeat(32)}`],
     [demo, 'demo-0123456789abc'],
     [custom, validKey],
     [custom, 'anything!~'],
     [custom, ''],
   ])('is accepted where it is the format of the provider (%#)', (provider, key) => {
-    expect(() => {
-      assertKeyFormat(provider, key, PROVIDERS);
-    }).not.toThrow();
+    expect(findFormatError(provider, key, PROVIDERS)).toBeUndefined();
   });
 
   it.each<[string, string, string]>([
@@ -102,6 +103,25 @@ describe('the format of a key', () => {
     },
   );
 
+  it.each<[Provider, string]>([
+    [openai, 'hello-world-hello-world'],
+    [groq, 'gsk_a1B2'],
+    [cohere, 'a1B2'.repeat(16)],
+    [anthropic, `sk-ant-admin01-${'a1'.repeat(20)}`],
+  ])('of an unknown form is left to the answer of the provider (%#)', (provider, key) => {
+    expect(findFormatError(provider, key, PROVIDERS)).toMatchObject({ code: 'invalid_key_format' });
+  });
+
+  it.each<[Provider, string]>([
+    [openai, ''],
+    [openai, '***stored***'],
+    [openai, `${validKey} x`],
+    [openai, `sk-or-v1-${'0'.repeat(32)}`],
+    [openai, 'a'.repeat(1025)],
+  ])('is refused whatever the provider would answer (%#)', (provider, key) => {
+    expect(() => findFormatError(provider, key, PROVIDERS)).toThrow(AppError);
+  });
+
   it('is refused without another provider where the prefix is its own or unknown', () => {
     expect(refusal(groq, 'gsk_a1B2')).toMatchObject({ code: 'invalid_key_format' });
     expect(refusal(cohere, 'a1B2'.repeat(16))).toMatchObject({
@@ -119,9 +139,7 @@ describe('the format of a key', () => {
 
   it('has at most 1,024 characters', () => {
     const longest = 'sk-' + 'a'.repeat(1021);
-    expect(() => {
-      assertKeyFormat(openai, longest, PROVIDERS);
-    }).not.toThrow();
+    expect(findFormatError(openai, longest, PROVIDERS)).toBeUndefined();
     expect(refusal(openai, `${longest}a`)).toMatchObject({ code: 'key_too_long', status: 400 });
   });
 

@@ -189,7 +189,7 @@ describe('reading the values of an attribute', () => {
 describe('the mask of a key', () => {
   it.each<[Provider, string, string]>([
     [openai, `sk-proj-${'a1B2'.repeat(6)}`, 'sk-…a1B2'],
-    [openrouter, `sk-or-v1-${'0'.repeat(32)}`, 'sk-or-…0000'],
+    [openrouter, `sk-or-v1-${'0'.repeat(32)}`, 'sk-or-v1-…0000'],
     [custom, 'abcdefghijklmnop', '…mnop'],
     [custom, 'abcdefghijklmno', '…'],
     [custom, '', '…'],

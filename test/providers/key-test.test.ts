@@ -8,7 +8,7 @@ import type { Provider } from '../../src/providers/provider.ts';
 import { evidence } from '../support/evidence.ts';
 import { createTestDialer } from '../support/local-upstreams.ts';
 import { answer, fault, startUpstream, type Answer, type Upstream } from '../support/upstream.ts';
-import { OUTCOMES, readRecordings, type Recordings } from './recordings.ts';
+import { OUTCOMES, readRecordings, toAnswer } from './recordings.ts';
 
 let upstream: Upstream;
 
@@ -42,10 +42,6 @@ function testKey(provider: Provider, secret: string, { url = upstream.url, timeo
 function answerKey(key: string, keyAnswer: Answer): void {
   upstream.answerAll(answer.error(401));
   upstream.answerKey(key, keyAnswer);
-}
-
-function toAnswer({ status, body, contentType }: Recordings['answers'][number]): Answer {
-  return answer.reply({ status, body, ...(contentType && { headers: { 'content-type': contentType } }) });
 }
 
 const providers = PROVIDERS.map((provider) => [provider.id, provider, readRecordings(provider.id)] as const);

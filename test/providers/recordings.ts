@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
+import { answer, type Answer } from '../support/upstream.ts';
 
 /** The outcomes that a provider's response can have. */
 export const OUTCOMES = ['valid', 'invalid', 'forbidden', 'no_credit', 'rate_limited', 'error'] as const;
@@ -38,4 +39,9 @@ export type Recordings = z.output<typeof Recordings>;
 export function readRecordings(id: string): Recordings {
   const file = new URL(`recorded/${id}.json`, import.meta.url);
   return Recordings.parse(JSON.parse(readFileSync(file, 'utf8')));
+}
+
+/** The recorded response, for the upstream double. */
+export function toAnswer({ status, body, contentType }: Recording): Answer {
+  return answer.reply({ status, body, ...(contentType && { headers: { 'content-type': contentType } }) });
 }

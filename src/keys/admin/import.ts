@@ -2,7 +2,7 @@ import type UserRepresentation from '@keycloak/keycloak-admin-client/lib/defs/us
 import { isAppError } from '../../lib/errors.ts';
 import { randomId } from '../../lib/ids.ts';
 import { userOwner } from '../../lib/owner.ts';
-import { assertKeyFormat, createEndpointCheck } from '../key-input.ts';
+import { createEndpointCheck, findFormatError } from '../key-input.ts';
 import { changePool, readStoredPool } from '../pool-writer.ts';
 import { createAddEdit, type KeyInput } from '../pool-edit.ts';
 import { readAttributes } from '../vault.ts';
@@ -120,7 +120,8 @@ function createKeyImporter(deps: KeyAdminDeps, dryRun: boolean) {
     if (key === undefined) return 'undecryptable';
     if (isOwnPlaintext(key)) return 'malformed';
     try {
-      assertKeyFormat(provider, key, deps.providers);
+      // An import calls no provider, so nothing could prove a key of another form.
+      if (findFormatError(provider, key, deps.providers) !== undefined) return 'malformed';
       const input: KeyInput = {
         owner: userOwner(user.id),
         provider,
