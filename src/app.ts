@@ -1,5 +1,11 @@
 import express, { type Express } from 'express';
 import type { Context } from './context.ts';
+import {
+  isMisplacedAnthropicPath,
+  isMisplacedOpenAiPath,
+  refuseMisplacedPaths,
+} from './gateway/misplaced-paths.ts';
+import { toAnthropicError } from './gateway/surfaces/anthropic-messages/errors.ts';
 import { toOpenAiError } from './gateway/surfaces/openai-chat/errors.ts';
 import { drainingError } from './http/draining-error.ts';
 import { createErrorHandler, type ErrorFormat } from './http/errors.ts';
@@ -8,13 +14,19 @@ import { mountRoutes } from './http/route.ts';
 import { createSecurityHeaders } from './http/security-headers.ts';
 import { notFound } from './lib/errors.ts';
 
-/** Errors under `/v1` have OpenAI's format, which the SDKs read, and a header that names their source. */
-const OPENAI_ERRORS: ErrorFormat = {
-  pathPrefix: '/v1',
+/** Errors of a protocol have its format, which its SDKs read, and a header that names their source. */
+const PROTOCOL_ERROR = {
   contentType: 'application/json',
   headers: { 'x-ops-error-source': 'ops-center' },
-  body: toOpenAiError,
 };
+const ERROR_FORMATS: readonly ErrorFormat[] = [
+  {
+    ...PROTOCOL_ERROR,
+    hasPath: (path) => path === '/v1' || path.startsWith('/v1/') || isMisplacedOpenAiPath(path),
+    body: toOpenAiError,
+  },
+  { ...PROTOCOL_ERROR, hasPath: isMisplacedAnthropicPath, body: toAnthropicError },
+];
 
 /** Paths that are served while the process drains. */
 const PROBES = new Set(['/livez', '/readyz']);
@@ -38,9 +50,10 @@ export function createApp(context: Context): Express {
     next();
   });
   mountRoutes(app, context.routes, context.guards);
+  app.use(refuseMisplacedPaths);
   app.use(() => {
     throw notFound('This address');
   });
-  app.use(createErrorHandler([OPENAI_ERRORS]));
+  app.use(createErrorHandler(ERROR_FORMATS));
   return app;
 }

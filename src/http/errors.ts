@@ -12,10 +12,9 @@ const MAX_FIELD_ERRORS = 100;
 /** Paths and some messages repeat names of the request, which can be long. */
 const MAX_FIELD_ERROR_LENGTH = 300;
 
-/** The format of errors under one path prefix. */
+/** The format of errors of some paths. */
 export interface ErrorFormat {
-  /** E.g. `/v1`. */
-  pathPrefix: string;
+  hasPath(path: string): boolean;
   contentType: string;
   /** Headers of every error in this format. */
   headers: Record<string, string>;
@@ -25,7 +24,7 @@ export interface ErrorFormat {
 /**
  * Converts every error to a response. An unknown error becomes a 500 without detail and is logged once. When the
  * response has already begun, the connection is closed.
- * @param formats formats by path prefix; all other paths get `application/problem+json`.
+ * @param formats the first that has the path counts; all other paths get `application/problem+json`.
  */
 export function createErrorHandler(formats: readonly ErrorFormat[]) {
   return (thrown: unknown, request: Request, response: Response, _next: NextFunction): void => {
@@ -36,9 +35,7 @@ export function createErrorHandler(formats: readonly ErrorFormat[]) {
       response.destroy();
       return;
     }
-    const format = formats.find(
-      ({ pathPrefix }) => request.path === pathPrefix || request.path.startsWith(`${pathPrefix}/`),
-    );
+    const format = formats.find((one) => one.hasPath(request.path));
     for (const [name, value] of Object.entries({ ...format?.headers, ...error.headers }))
       response.setHeader(name, value);
     response
