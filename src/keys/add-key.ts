@@ -5,7 +5,7 @@ import { randomId } from '../lib/ids.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { KeyTestResult } from './call-provider.ts';
 import type { KeyDeps } from './deps.ts';
-import { describeKeyForm, findFormatError, getProvider } from './key-input.ts';
+import { describeKeyForm, findFormatError, getProvider, type CheckedEndpoint } from './key-input.ts';
 import { readKeyView, toKeyTested } from './key-view.ts';
 import { createAddEdit, isSameContent, type KeyInput, type PoolEdit } from './pool-edit.ts';
 import { changePool, readStoredPool } from './pool-writer.ts';
@@ -48,7 +48,7 @@ export async function addKey(
     return edit.value;
   });
   return {
-    message: `${provider.name} key ${isReplacement ? 'replaced' : 'added'}.`,
+    message: `${provider.name} key ${isReplacement ? 'replaced' : 'added'}.${describeCut(checked.endpoint)}`,
     provider: provider.id,
     provider_name: provider.name,
     key: await readKeyView(deps.database, owner, provider, value),
@@ -59,6 +59,8 @@ interface CheckedInput {
   input: KeyInput;
   /** Set when the key does not have the known form; then the provider's answer decides. */
   formatError: AppError | undefined;
+  /** Undefined where a replacement keeps the stored endpoint. */
+  endpoint: CheckedEndpoint | undefined;
 }
 
 async function checkInput(deps: KeyDeps, { user }: Principal, body: AddKey): Promise<CheckedInput> {
@@ -68,6 +70,9 @@ async function checkInput(deps: KeyDeps, { user }: Principal, body: AddKey): Pro
   const keepsKey = body.key === '' && isReplacement && !provider.requiresKey;
   const formatError = keepsKey ? undefined : findFormatError(provider, body.key, deps.providers);
   const keepsEndpoint = isReplacement && body.endpoint === undefined && provider.requiresEndpoint;
+  const endpoint = keepsEndpoint
+    ? undefined
+    : await deps.checkEndpoint(user.id, provider, body.endpoint ?? null);
   const input: KeyInput = {
     owner: userOwner(user.id),
     provider,
@@ -75,10 +80,16 @@ async function checkInput(deps: KeyDeps, { user }: Principal, body: AddKey): Pro
     isReplacement,
     key: body.key,
     label: body.label,
-    endpoint: keepsEndpoint ? undefined : await deps.checkEndpoint(user.id, provider, body.endpoint ?? null),
+    endpoint: endpoint?.url,
     expiresAt: body.expires_at,
   };
-  return { input, formatError };
+  return { input, formatError, endpoint };
+}
+
+/** Completes the message of the answer where the stored endpoint is not the one that was sent. */
+function describeCut(endpoint: CheckedEndpoint | undefined): string {
+  if (endpoint === undefined || endpoint.removedEnd === null) return '';
+  return ` The endpoint is stored as ${endpoint.url}, without ${endpoint.removedEnd}: calls append their own path.`;
 }
 
 /** Tests a key before it is stored. Errors of the change itself come first, since a test may cost money. */

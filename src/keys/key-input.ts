@@ -26,15 +26,28 @@ export interface EndpointCheckDeps {
   upstreams: OperatorUpstreams;
 }
 
+/** An endpoint as it is dialled. */
+export interface CheckedEndpoint {
+  /** Null for the provider's or operator's own address. */
+  url: string | null;
+  /** The end that was cut off, since calls append it themselves, e.g. `/chat/completions`; null where nothing was. */
+  removedEnd: string | null;
+}
+
 /**
- * Returns the endpoint as it is dialled; null for the provider's or operator's own address.
+ * Checks an endpoint and cuts off what users copy with it from the documentation of a provider.
  * @throws AppError `validation_failed`, `endpoint_forbidden` (400), `rate_limited` (429).
  */
 export type CheckEndpoint = (
   userId: string,
   provider: Provider,
   endpoint: string | null,
-) => Promise<string | null>;
+) => Promise<CheckedEndpoint>;
+
+/** Paths of calls. `/messages` alone may be a base URL; after `/v1` it is Anthropic's call. */
+const CALL_PATH =
+  /(?:\/chat\/completions|\/completions|\/responses|\/embeddings|\/models|(?<=\/v1)\/messages)$/;
+const TRAILING_SLASHES = /\/+$/;
 
 export function createEndpointCheck({ dialer, upstreams }: EndpointCheckDeps): CheckEndpoint {
   const limit = createRateLimit({
@@ -44,13 +57,16 @@ export function createEndpointCheck({ dialer, upstreams }: EndpointCheckDeps): C
   return async (userId, provider, endpoint) => {
     if (endpoint === null) {
       if (needsEndpoint(provider, upstreams)) throw invalidEndpoint(`${provider.name} needs an endpoint.`);
-      return null;
+      return { url: null, removedEnd: null };
     }
     if (!provider.requiresEndpoint)
       throw invalidEndpoint(`${provider.name} has an address of its own; leave endpoint out.`);
     await limit.consume(userId);
     const url = await dialer.checkEndpoint(endpoint);
-    return url.href.replace(/\/+$/, '');
+    const address = url.href.replace(TRAILING_SLASHES, '');
+    const removedEnd = CALL_PATH.exec(url.pathname.replace(TRAILING_SLASHES, ''))?.[0] ?? null;
+    if (removedEnd === null) return { url: address, removedEnd };
+    return { url: address.slice(0, -removedEnd.length).replace(TRAILING_SLASHES, ''), removedEnd };
   };
 }
 

@@ -383,6 +383,42 @@ describe('the dates of a key', () => {
   });
 });
 
+describe('an endpoint that ends in the path of a call', () => {
+  const add = (principal: Principal, endpoint: string, keyId?: string) =>
+    instance.keys.add(principal, { provider: 'custom', key: randomKey(), endpoint, key_id: keyId }, 'r');
+
+  it.each([
+    ['https://llm.example.test/v1/chat/completions', '/chat/completions', ENDPOINT],
+    ['https://llm.example.test/v1/chat/completions/', '/chat/completions', ENDPOINT],
+    ['https://llm.example.test/v1/completions', '/completions', ENDPOINT],
+    ['https://llm.example.test/v1/responses', '/responses', ENDPOINT],
+    ['https://llm.example.test/v1/embeddings', '/embeddings', ENDPOINT],
+    ['https://llm.example.test/v1/models', '/models', ENDPOINT],
+    ['https://llm.example.test/v1/messages', '/messages', ENDPOINT],
+    ['https://llm.example.test/models', '/models', 'https://llm.example.test'],
+    ['https://llm.example.test:8443/openai/v1/models', '/models', 'https://llm.example.test:8443/openai/v1'],
+  ])('is stored without it, added or replaced, and the answer says so: %s', async (sent, end, stored) => {
+    const principal = createPrincipal();
+    const message = expect.stringContaining(` stored as ${stored}, without ${end}:`);
+    const added = await add(principal, sent);
+    expect(added).toMatchObject({ message, key: { endpoint: stored } });
+    const replaced = await add(principal, sent, added.key.id);
+    expect(replaced).toMatchObject({ message, key: { endpoint: stored } });
+    expect((await poolOf(principal, 'custom'))[0]?.decrypt()?.endpoint).toBe(stored);
+  });
+
+  it.each([
+    ENDPOINT,
+    'https://llm.example.test/messages',
+    'https://llm.example.test/my-models',
+    'https://llm.example.test/models/v1',
+    'https://models.example.test',
+  ])('is not %s, which is stored as it is', async (endpoint) => {
+    const { message, key } = await add(createPrincipal(), endpoint);
+    expect([message, key.endpoint]).toEqual(['Custom endpoint key added.', endpoint]);
+  });
+});
+
 describe('adding a key with a test', () => {
   it('stores the key with the result when the test succeeds', async () => {
     const principal = createPrincipal();

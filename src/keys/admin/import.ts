@@ -129,7 +129,7 @@ function createKeyImporter(deps: KeyAdminDeps, dryRun: boolean) {
         isReplacement: false,
         key,
         label: legacy.label,
-        endpoint: await checkEndpoint(user.id, provider, legacy.endpoint),
+        endpoint: (await checkEndpoint(user.id, provider, legacy.endpoint)).url,
         expiresAt: null,
         createdAt: legacy.addedAt,
       };
