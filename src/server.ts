@@ -14,8 +14,8 @@ export interface RunningServer {
   stop(): Promise<void>;
 }
 
-/** Time limit for a request's headers. */
-const HEADERS_TIMEOUT_MS = 30_000;
+/** Time limit for a request's headers, beyond the time for which its connection may be idle. */
+const HEADERS_TIMEOUT_MS = 5_000;
 /** Time limit for a whole request, so that an incomplete request does not hold a connection forever. */
 const REQUEST_TIMEOUT_MS = 60_000;
 
@@ -25,9 +25,9 @@ const REQUEST_TIMEOUT_MS = 60_000;
  */
 export async function startServer(config: Config, overrides: ContextOverrides = {}): Promise<RunningServer> {
   const context = createContext(config, overrides);
-  const limits = { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS };
-  const app = createServer(limits, createApp(context));
+  const app = createServer(createApp(context));
   const metrics = context.metrics.createOperatorServer(() => context.readiness(), config);
+  for (const server of [app, metrics]) setConnectionLimits(server, config.timeouts.keepAliveMs);
   const servers = [app, metrics].map((server) => ({ server, openResponses: trackOpenResponses(server) }));
   try {
     await context.start();
@@ -40,6 +40,17 @@ export async function startServer(config: Config, overrides: ContextOverrides = 
   context.log.info({ event: 'listening', url: config.publicUrl, mode: config.mode }, 'ready');
   let stopping: Promise<void> | undefined;
   return { url: config.publicUrl, stop: () => (stopping ??= stop(servers, context)) };
+}
+
+/**
+ * An idle connection stays open longer than a proxy keeps it. Otherwise the proxy would send requests on connections that
+ * the app is closing. The time limit for headers, which Node may count from the last request, is longer still.
+ */
+function setConnectionLimits(server: Server, keepAliveMs: number): void {
+  server.keepAliveTimeout = keepAliveMs;
+  server.headersTimeout = keepAliveMs + HEADERS_TIMEOUT_MS;
+  // Node requires it to be no shorter.
+  server.requestTimeout = Math.max(REQUEST_TIMEOUT_MS, server.headersTimeout);
 }
 
 /** Responses that are not yet sent completely. */

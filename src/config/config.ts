@@ -164,6 +164,7 @@ function toConfig(v: SettingValues, upstreams: Record<string, string>, secretFil
       firstByteMs: v.UPSTREAM_FIRST_BYTE_TIMEOUT_MS ?? 0,
       idleMs: v.UPSTREAM_IDLE_TIMEOUT_MS ?? 0,
       shutdownGraceMs: v.SHUTDOWN_GRACE_MS ?? 0,
+      keepAliveMs: v.KEEP_ALIVE_TIMEOUT_MS ?? 0,
     },
   };
 }

@@ -314,6 +314,12 @@ export const SETTINGS = {
     fallback: '30',
     description: 'How long finished runs are kept: their code, output and exit.',
   },
+  KEEP_ALIVE_TIMEOUT_MS: {
+    schema: milliseconds,
+    fallback: '75000',
+    description:
+      'How long an idle connection of a client stays open. It must be longer than in the proxy in front of the app (often 60 s), or requests on idle connections are lost.',
+  },
   SHUTDOWN_GRACE_MS: {
     schema: milliseconds,
     fallback: '30000',

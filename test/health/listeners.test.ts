@@ -40,6 +40,28 @@ describe('the probes', () => {
   });
 });
 
+describe('an idle connection of a client', () => {
+  // Node announces in this header how long it keeps an idle connection.
+  const announced = async (running: TestApp) => {
+    const { metricsPort } = running.config;
+    const responses = [await running.call('/livez'), await fetch(`http://127.0.0.1:${metricsPort}/livez`)];
+    return responses.map((response) => response.headers.get('keep-alive'));
+  };
+
+  it('stays open longer than the 60 s of balancers, on both ports', async () => {
+    expect(await announced(app)).toEqual(['timeout=75', 'timeout=75']);
+  });
+
+  it('stays open for KEEP_ALIVE_TIMEOUT_MS, then is closed', async () => {
+    await using running = await startApp({ env: { KEEP_ALIVE_TIMEOUT_MS: '2000' } });
+    expect(await announced(running)).toEqual(['timeout=2', 'timeout=2']);
+    const socket = connect(running.config.port, '127.0.0.1');
+    socket.write(`GET /livez HTTP/1.1\r\nHost: localhost:${running.config.port}\r\n\r\n`);
+    socket.resume();
+    await once(socket, 'close');
+  });
+});
+
 describe('the metrics', () => {
   it('count requests by declared path and status, without users, queries or unknown paths', async () => {
     const user = await createUser();
