@@ -286,8 +286,9 @@ export const SETTINGS = {
   },
   UPSTREAM_FIRST_BYTE_TIMEOUT_MS: {
     schema: milliseconds,
-    fallback: '120000',
-    description: "Time limit for the first byte of a provider's response.",
+    fallback: '600000',
+    description:
+      "Time limit for the first byte of a provider's response. The SDKs of OpenAI and Anthropic have the same limit; with a shorter one they would send the request again, and it would be paid again.",
   },
   UPSTREAM_IDLE_TIMEOUT_MS: {
     schema: milliseconds,

@@ -42,6 +42,7 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
     const bodyReservation = deps.bodyLimits.createReservation(userId, response);
     const lifetime = createRequestLifetime(response, call.principal, deps.activeWork);
     const { signal } = lifetime;
+    const progress = { isBodySent: false };
     try {
       deps.loopGuard.rejectLoop(request.get(LOOP_HEADER));
       // Not in a variable, which would retain the received bytes until the response is complete.
@@ -61,8 +62,11 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
         body,
         bodyReservation,
         signal,
+        progress,
       });
     } catch (error) {
+      // The upstream may charge for what it received, and SDKs would send the request again by themselves.
+      if (progress.isBodySent && !response.headersSent) response.setHeader('x-should-retry', 'false');
       if (!signal.aborted) throw error;
       if (signal.reason === CLIENT_GONE)
         call.log.info({ event: 'client_gone' }, 'the client disconnected before the response was complete');

@@ -183,7 +183,7 @@ describe('routing and payer', () => {
     const loopHeader = String((await custom.received(1)).headers['x-ops-hop']);
     await custom.stop();
     const response = await chat(session, hello('custom/m'), { 'x-ops-hop': loopHeader });
-    expect(response.status).toBe(508);
+    expect([response.status, response.headers.get('x-should-retry')]).toEqual([508, 'false']);
     const list = await app.call('/v1/models', { session, headers: { 'x-ops-hop': loopHeader } });
     expect(list.status).toBe(508);
     expect(await response.json()).toMatchObject({ error: { code: 'loop_detected' } });

@@ -6,7 +6,7 @@ import { startGateway, type Gateway } from '../support/gateway.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { adminClient, createUser, type TestUser } from '../support/stack.ts';
 import { until } from '../support/until.ts';
-import { answer, type Upstream } from '../support/upstream.ts';
+import { answer, fault, type Upstream } from '../support/upstream.ts';
 
 const CHAT = '/v1/chat/completions';
 const ADD = '/api/v1/byok/keys/add';
@@ -130,6 +130,42 @@ describe('authorization after a slow body:', () => {
     expect((await (await beginSlowly(ADD, { provider: 'openai', key: openAiKey() }))())[0]).toBe(201);
     expect((await (await beginSlowly(CHAT, hello))())[0]).toBe(200);
     expect(await meStatus()).toBe(200);
+  });
+});
+
+describe('authorization that ends after the body went out to an upstream', () => {
+  it('says that the request must not be sent again, since the upstream may charge for it', async () => {
+    await signedIn();
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    openai.reply(fault.silent());
+    const chat = app.call(CHAT, { method: 'POST', session, json: hello });
+    await openai.received(1);
+    await app.call('/auth/logout', { method: 'POST', session });
+    const { status, headers } = await chat;
+    expect([status, headers.get('x-should-retry')]).toEqual([401, 'false']);
+  });
+
+  it('says so as well between two attempts', async () => {
+    await signedIn();
+    for (const key of [openAiKey(), openAiKey()]) await addKey(app, session, { provider: 'openai', key });
+    const gate = Promise.withResolvers<null>();
+    openai.reply(async (writer) => {
+      await gate.promise;
+      await answer.error(401)(writer);
+    });
+    const chat = app.call(CHAT, { method: 'POST', session, json: hello });
+    await openai.received(1);
+    await changeUser({ tier: 'trial' });
+    gate.resolve(null);
+    const { status, headers } = await chat;
+    expect([status, headers.get('x-should-retry')]).toEqual([403, 'false']);
+  });
+
+  it('says nothing of the kind where no body went out', async () => {
+    await signedIn();
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    const { status, headers } = await app.call(CHAT, { method: 'POST', session, json: { model: 7 } });
+    expect([status, headers.get('x-should-retry')]).toEqual([400, null]);
   });
 });
 

@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
+import OpenAI from 'openai';
 import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { createUser } from '../support/stack.ts';
@@ -80,8 +81,32 @@ describe('an upstream', () => {
     ]);
     expect(response.headers.get('x-ops-error-source')).toBe('ops-center');
     expect(response.headers.get('x-ops-provider')).toBe('openai');
+    // The provider may charge for what it received.
+    expect(response.headers.get('x-should-retry')).toBe('false');
     await openai.closed(0);
   });
+
+  it('that was sent the body is not sent it again by OpenAI’s SDK after an error of ours', async () => {
+    openai.answerAll(fault.silent());
+    const client = new OpenAI({
+      apiKey: 'none',
+      baseURL: `${app.url}/v1`,
+      maxRetries: 2,
+      defaultHeaders: { authorization: null, cookie: `session=${session}` },
+    });
+    const create = client.chat.completions.create({ model: 'gpt-4o', messages: [] });
+    await expect(create).rejects.toMatchObject({ status: 504 });
+    expect(openai.requests).toHaveLength(1);
+  });
+
+  it.each([500, 503, 429])(
+    'with an error of its own (%i) leaves it to the client whether to try again',
+    async (status) => {
+      openai.reply(answer.error(status));
+      const response = await chat(hello);
+      expect([response.status, response.headers.get('x-should-retry')]).toEqual([status, null]);
+    },
+  );
 
   it('that refuses connections is a 502', async () => {
     const stopped = await startUpstream();
@@ -92,6 +117,8 @@ describe('an upstream', () => {
       502,
       { error: { code: 'upstream_unreachable' } },
     ]);
+    // Nothing was sent.
+    expect(response.headers.get('x-should-retry')).toBeNull();
     await app.call('/api/v1/byok/keys/custom', { method: 'DELETE', session });
   });
 

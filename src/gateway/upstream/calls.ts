@@ -32,6 +32,10 @@ export interface GatewayCall {
   /** Memory that the request body holds under the process's limits. */
   bodyReservation: BodyReservation;
   signal: AbortSignal;
+  progress: {
+    /** True from when the body began to go out to an upstream, which may charge for it. */
+    isBodySent: boolean;
+  };
 }
 
 /** Destination of one upstream request: provider, address, credential and payer. */
@@ -95,6 +99,9 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       signal: call.signal,
       firstByteTimeoutMs: timeouts.firstByteMs,
       idleTimeoutMs: timeouts.idleMs,
+      onSend: () => {
+        call.progress.isBodySent = true;
+      },
     });
   }
 

@@ -43,6 +43,7 @@ export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSyste
       throw new AppError(
         'no_default_provider',
         'The system default has no address. Ask the operator to set DEFAULT_LLM_BASE_URL.',
+        { headers: { 'x-should-retry': 'false' } },
       );
     const { model, reason } = decision;
     const receipt: Receipt = {

@@ -16,6 +16,8 @@ export interface UpstreamRequest {
   firstByteTimeoutMs: number;
   /** Between two chunks of the body. Time in which the reader applies back pressure does not count. */
   idleTimeoutMs: number;
+  /** Called once when the connection is open and the first byte of the request is about to be sent. */
+  onSend?: () => void;
 }
 
 export interface UpstreamResponse {
@@ -79,7 +81,7 @@ export function sendUpstreamRequest(
   const path = url.pathname + url.search;
   connection.client.dispatch(
     { origin: url.origin, path, method, headers, body: request.body ?? null },
-    createHandler(state, request.idleTimeoutMs),
+    createHandler(state, request),
   );
   return state.response.promise;
 }
@@ -118,10 +120,14 @@ function createBody(state: RequestState): Readable {
   return stream.on('error', () => undefined);
 }
 
-function createHandler(state: RequestState, idleTimeoutMs: number): Dispatcher.DispatchHandler {
+function createHandler(
+  state: RequestState,
+  { idleTimeoutMs, onSend }: Pick<UpstreamRequest, 'idleTimeoutMs' | 'onSend'>,
+): Dispatcher.DispatchHandler {
   return {
     onRequestStart(controller) {
       state.controller = controller;
+      onSend?.();
     },
     onResponseStart(_controller, status, headers) {
       if (status < 200) return;

@@ -33,6 +33,8 @@ export function createLoopGuard(secret: string): LoopGuard {
       throw new AppError(
         'loop_detected',
         'This request came back to the gateway that sent it. Check the endpoint of your key.',
+        // SDKs would repeat the loop.
+        { headers: { 'x-should-retry': 'false' } },
       );
     },
   };
