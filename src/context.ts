@@ -186,6 +186,7 @@ function createGatewayFrom(
     upstreams: { overrides: config.upstreams },
     system: apiKey === undefined ? null : { ...system, apiKey },
     timeouts: config.timeouts,
+    requestsPerUser: config.requestsPerUser,
     loopGuard,
     idempotencySecret: config.sessionSecret,
   });

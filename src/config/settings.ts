@@ -295,6 +295,12 @@ export const SETTINGS = {
     fallback: '120000',
     description: "Maximum pause within a provider's response.",
   },
+  REQUESTS_PER_USER: {
+    schema: wholeNumber(1, 10_000, 'must be a whole number from 1 to 10000'),
+    fallback: '100',
+    description:
+      'Open requests to `/v1` of one user in one process of the app. Up to 100 further ones wait for 2 s, the rest get a 429.',
+  },
   RUNS_PER_USER: {
     schema: wholeNumber(1, 10_000, 'must be a whole number from 1 to 10000'),
     fallback: '8',

@@ -13,6 +13,7 @@ export interface GatewayRouteDeps {
   serveRequest: ServeRequest;
   listModels: ListModels;
   routing: Routing;
+  /** Bounds the open requests to `/v1` of each user. */
   openRequestLimit: OpenRequestLimit;
 }
 
@@ -28,15 +29,16 @@ export function gatewayRoutes({
       method: 'post',
       path: '/v1/chat/completions',
       access: { scope: 'chat' },
+      openRequestLimit,
       handle: (call, request, response) => serveRequest(openAiChat, withPrincipal(call), request, response),
     }),
     rawRoute({
       method: 'get',
       path: '/v1/models',
       access: { scope: 'chat' },
+      openRequestLimit,
       async handle(call, request, response) {
         const { user } = withPrincipal(call).principal;
-        openRequestLimit.acquire(user.id, response);
         const clientGone = new AbortController();
         response.once('close', () => {
           if (!response.writableFinished) clientGone.abort();

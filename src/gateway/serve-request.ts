@@ -1,6 +1,5 @@
 import type { Request, Response } from 'express';
 import { drainingError } from '../http/draining-error.ts';
-import type { OpenRequestLimit } from '../http/limits.ts';
 import type { Principal } from '../http/principal.ts';
 import type { HttpCall } from '../http/route.ts';
 import type { ActiveWork } from '../identity/service.ts';
@@ -21,7 +20,6 @@ export interface ServeRequestDeps {
   keyStatus: KeyStatusWriter;
   activeWork: ActiveWork;
   loopGuard: LoopGuard;
-  openRequestLimit: OpenRequestLimit;
   bodyLimits: BodyLimits;
   serveFromPool: ServeFromPool;
   serveFromSystem: ServeFromSystem;
@@ -38,7 +36,6 @@ export type ServeRequest = (
 export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
   return async (surface, call, request, response) => {
     const userId = call.principal.user.id;
-    deps.openRequestLimit.acquire(userId, response);
     const bodyReservation = deps.bodyLimits.createReservation(userId, response);
     const lifetime = createRequestLifetime(response, call.principal, deps.activeWork);
     const { signal } = lifetime;

@@ -31,6 +31,8 @@ export interface GatewayDeps {
   /** The key that is used when the user has none; null when the operator has configured none. */
   system: (SystemDefault & SystemCredential) | null;
   timeouts: { firstByteMs: number; idleMs: number };
+  /** Open requests to `/v1` of one user in this process, for any payer. */
+  requestsPerUser: number;
   loopGuard: LoopGuard;
   /** Shared by all instances, so that each masks an idempotency key in the same way. */
   idempotencySecret: string;
@@ -44,8 +46,8 @@ export interface Gateway {
   flushKeyStatus(): Promise<void>;
 }
 
-/** Concurrent requests to `/v1` for each user, for any payer: a response may stream for a long time. */
-const MAX_OPEN_REQUESTS = 16;
+/** Requests of a user beyond `requestsPerUser`: agents send bursts, and most requests end soon. */
+const REQUEST_QUEUE = { maxQueued: 100, waitMs: 2_000 };
 
 export function createGateway(deps: GatewayDeps): Gateway {
   const { keys, dialer, loopGuard, providers, system, upstreams, userCache, activeWork } = deps;
@@ -58,13 +60,12 @@ export function createGateway(deps: GatewayDeps): Gateway {
     timeouts: deps.timeouts,
   });
   const getProvider = (id: string) => providers.find((provider) => provider.id === id) ?? unknownProvider(id);
-  const openRequestLimit = createOpenRequestLimit(MAX_OPEN_REQUESTS);
+  const openRequestLimit = createOpenRequestLimit(deps.requestsPerUser, REQUEST_QUEUE);
   const serveRequest = createServeRequest({
     routing,
     keyStatus,
     activeWork,
     loopGuard,
-    openRequestLimit,
     bodyLimits: createBodyLimits(),
     serveFromPool: createServeFromPool({
       routing,

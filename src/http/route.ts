@@ -5,7 +5,7 @@ import type { JsonLimits } from '../lib/json.ts';
 import type { Log } from '../lib/log.ts';
 import { isTierAtLeast, type Tier } from '../config/tiers.ts';
 import { assertJsonType, parseBody, readBody } from './json-body.ts';
-import { createOpenRequestLimit } from './limits.ts';
+import { createOpenRequestLimit, type OpenRequestLimit } from './limits.ts';
 import type { Authenticate, Principal, Scope } from './principal.ts';
 import { createRefusedBodyLimit } from './refused-body-limit.ts';
 
@@ -21,6 +21,8 @@ interface RouteDeclaration {
   access: Access;
   /** The lowest tier that may call the route, compared with the user's current tier in Keycloak. */
   tier?: Tier;
+  /** Bounds the open requests of each user on this route; by default one limit that most routes share. */
+  openRequestLimit?: OpenRequestLimit;
 }
 
 export interface HttpCall {
@@ -133,7 +135,7 @@ export interface RouteGuards {
 /** Identifies a route in the audit trail. */
 export type RouteName = Pick<RouteDeclaration, 'method' | 'path'>;
 
-/** Concurrent requests for each user, over all routes. */
+/** Concurrent requests for each user, over all routes without a limit of their own. */
 const MAX_OPEN_REQUESTS = 64;
 
 /**
@@ -143,7 +145,7 @@ const MAX_OPEN_REQUESTS = 64;
  */
 export function mountRoutes(app: Express, routes: readonly Route[], guards: RouteGuards): void {
   const seen = new Set<string>();
-  const openRequestLimit = createOpenRequestLimit(MAX_OPEN_REQUESTS);
+  const sharedLimit = createOpenRequestLimit(MAX_OPEN_REQUESTS);
   const refusedBodyLimit = createRefusedBodyLimit();
   for (const route of routes) {
     const name = `${route.method} ${route.path}`;
@@ -165,7 +167,7 @@ export function mountRoutes(app: Express, routes: readonly Route[], guards: Rout
         const serve = () => route.handle({ principal, reauthorize, ...context }, request, response);
         if (principal === null) await serve();
         else {
-          openRequestLimit.acquire(principal.user.id, response);
+          await (route.openRequestLimit ?? sharedLimit).acquire(principal.user.id, response);
           await refusedBodyLimit.run(principal.user.id, request, serve);
         }
       } catch (error) {
@@ -248,6 +250,10 @@ function toFieldErrors(error: z.ZodError, part: string): FieldError[] {
 }
 
 function pickDeclaration(declaration: RouteDeclaration): RouteDeclaration {
-  const { method, path, access, tier } = declaration;
-  return tier === undefined ? { method, path, access } : { method, path, access, tier };
+  const { method, path, access, tier, openRequestLimit } = declaration;
+  return {
+    ...{ method, path, access },
+    ...(tier !== undefined && { tier }),
+    ...(openRequestLimit !== undefined && { openRequestLimit }),
+  };
 }

@@ -87,6 +87,13 @@ describe('readConfig', () => {
     expect(errors.join()).not.toMatch(/geheim|short|many|loud/);
   });
 
+  it('has limits that fit the SDKs and the balancers in front', () => {
+    const config = readConfig(local, () => '');
+    // The SDKs' own limit is 600 s; balancers keep idle connections for 60 s.
+    expect(config.timeouts).toMatchObject({ firstByteMs: 600_000, keepAliveMs: 75_000 });
+    expect(config.requestsPerUser).toBe(100);
+  });
+
   it('reads a secret from the file in NAME_FILE, without its line break', () => {
     const { SESSION_SECRET: _direct, ...rest } = local;
     const config = readConfig({ ...rest, SESSION_SECRET_FILE: '/run/secrets/session' }, (path) =>

@@ -17,7 +17,7 @@ const sockets = new Set<Socket>();
 
 beforeAll(async () => {
   openai = await startUpstream();
-  app = await startApp({ env: { UPSTREAM_OPENAI_URL: openai.url } });
+  app = await startApp({ env: { UPSTREAM_OPENAI_URL: openai.url, REQUESTS_PER_USER: '16' } });
 });
 afterAll(async () => {
   await app.stop();
@@ -93,7 +93,7 @@ async function expectRefusal(
 }
 
 describe('open requests of one user', () => {
-  it('are limited to 16 for any payer: the 17th is refused before its body is read, other users are served', async () => {
+  it('are limited to REQUESTS_PER_USER for any payer: the next is refused before its body is read, other users are served', async () => {
     const session = await signedIn();
     const other = await signedIn();
     const gate = Promise.withResolvers<null>();
@@ -109,6 +109,19 @@ describe('open requests of one user', () => {
     for (const response of await Promise.all(running)) await response.text();
     openai.answerAll(answer.completion());
     for (let count = 0; count < 20; count += 1) expect((await chat(session)).status).toBe(200);
+  });
+
+  it('may be a burst: what exceeds the limit waits and is served', async () => {
+    const session = await signedIn();
+    const responses = await Promise.all(Array.from({ length: 48 }, () => chat(session)));
+    expect(responses.map(({ status }) => status)).toEqual(Array.from({ length: 48 }, () => 200));
+    for (const response of responses) await response.text();
+  });
+
+  it('do not count requests to other paths, which have a limit of their own', async () => {
+    const session = await signedIn();
+    await openRequests(session, 16);
+    expect((await app.call('/api/v1/me', { session })).status).toBe(200);
   });
 
   it('are released when clients disconnect', async () => {

@@ -1,0 +1,115 @@
+import { EventEmitter } from 'node:events';
+import type { Response } from 'express';
+import { describe, expect, it } from '@jest/globals';
+import { createOpenRequestLimit } from '../../src/http/limits.ts';
+import { isAppError } from '../../src/lib/errors.ts';
+
+/** What the limit uses of a response. */
+function createResponse(): Response {
+  return Object.assign(new EventEmitter(), { destroyed: false }) as unknown as Response;
+}
+
+function close(response: Response): void {
+  response.destroyed = true;
+  response.emit('close');
+}
+
+const LONG_MS = 60_000;
+
+/** A limit with requests that are tried in order, and the outcome of each so far. */
+function createRequests(maxOpen: number, queue?: { maxQueued: number; waitMs: number }) {
+  const limit = createOpenRequestLimit(maxOpen, queue);
+  return (count: number, user = 'u1') =>
+    Array.from({ length: count }, () => {
+      const response = createResponse();
+      const request = { response, outcome: 'waiting', settled: Promise.resolve() };
+      request.settled = limit.acquire(user, response).then(
+        () => void (request.outcome = 'open'),
+        (error: unknown) => void (request.outcome = isAppError(error) ? error.code : 'another error'),
+      );
+      return request;
+    });
+}
+
+type Requests = ReturnType<ReturnType<typeof createRequests>>;
+
+/** The outcomes, once every request that can go on has done so. */
+async function outcomesOf(requests: Requests): Promise<string[]> {
+  await new Promise(setImmediate);
+  return requests.map(({ outcome }) => outcome);
+}
+
+const closeAll = (requests: Requests) => {
+  for (const { response } of requests) close(response);
+};
+
+describe('a limit of open requests', () => {
+  it('without a queue refuses the next request at once, with Retry-After', async () => {
+    const begin = createRequests(2);
+    const requests = begin(3);
+    expect(await outcomesOf(requests)).toEqual(['open', 'open', 'rate_limited']);
+    const limit = createOpenRequestLimit(0);
+    await expect(limit.acquire('u1', createResponse())).rejects.toMatchObject({
+      status: 429,
+      headers: { 'retry-after': '1' },
+    });
+  });
+
+  it('counts each user apart', async () => {
+    const begin = createRequests(1);
+    expect(await outcomesOf([...begin(1, 'u1'), ...begin(1, 'u2'), ...begin(1, 'u1')])).toEqual([
+      'open',
+      'open',
+      'rate_limited',
+    ]);
+  });
+
+  it('passes each slot to the request that has waited longest, and never has more open', async () => {
+    const begin = createRequests(2, { maxQueued: 3, waitMs: LONG_MS });
+    const requests = begin(6);
+    const [first] = requests;
+    if (first === undefined) throw new Error('no request began');
+    expect(await outcomesOf(requests)).toEqual([
+      ...['open', 'open', 'waiting', 'waiting', 'waiting', 'rate_limited'],
+    ]);
+    close(first.response);
+    expect(await outcomesOf(requests)).toEqual([
+      ...['open', 'open', 'open', 'waiting', 'waiting', 'rate_limited'],
+    ]);
+    // A place in the queue is free again, but no slot.
+    const later = begin(2);
+    expect(await outcomesOf(later)).toEqual(['waiting', 'rate_limited']);
+    closeAll([...requests, ...later]);
+    expect(await outcomesOf(begin(2))).toEqual(['open', 'open']);
+  });
+
+  it('refuses a request that has waited for the whole time', async () => {
+    const begin = createRequests(1, { maxQueued: 1, waitMs: 20 });
+    const [open, waiting] = begin(2);
+    await waiting?.settled;
+    expect([open?.outcome, waiting?.outcome]).toEqual(['open', 'rate_limited']);
+  });
+
+  it('frees the place of a client that disconnects while it waits', async () => {
+    const begin = createRequests(1, { maxQueued: 1, waitMs: LONG_MS });
+    const [open, gone] = begin(2);
+    if (open === undefined || gone === undefined) throw new Error('no request began');
+    close(gone.response);
+    const [next] = begin(1);
+    expect(await outcomesOf([gone])).toEqual(['rate_limited']);
+    close(open.response);
+    await next?.settled;
+    expect(next?.outcome).toBe('open');
+    closeAll(next === undefined ? [] : [next]);
+  });
+
+  it('loses no slot when the client disconnects at the moment at which it gets one', async () => {
+    const begin = createRequests(1, { maxQueued: 1, waitMs: LONG_MS });
+    const [open, waiting] = begin(2);
+    if (open === undefined || waiting === undefined) throw new Error('no request began');
+    close(open.response);
+    close(waiting.response);
+    await outcomesOf([waiting]);
+    expect(await outcomesOf(begin(1))).toEqual(['open']);
+  });
+});
