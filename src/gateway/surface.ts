@@ -18,6 +18,11 @@ export interface Surface {
   interpretedFields: readonly string[];
   /** Fields that a shared payer accepts: they shape this response only and use no stored objects or hosted tools. */
   sharedPayerFields: ReadonlySet<string>;
+  /**
+   * Fields that a shared payer leaves out, since they can neither cost nor steer. The function tells whether that holds
+   * for the value; other values are refused.
+   */
+  droppedFields: ReadonlyMap<string, (value: unknown) => boolean>;
   /** @throws AppError `field_not_allowed`, `validation_failed` for values that a shared payer does not accept. */
   checkSharedPayerValues(body: Readonly<Record<string, unknown>>): void;
   /** `data` of the event that ends a stream. */

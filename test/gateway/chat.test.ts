@@ -302,6 +302,38 @@ describe('headers and bodies', () => {
     expect(request.path).toBe('/v1/chat/completions');
   });
 
+  it('drops and names what can neither cost nor steer where the system pays, and passes it on an own key', async () => {
+    const { session } = await signedIn();
+    const fields = { prompt_cache_key: 'k', service_tier: 'auto', metadata: { a: 'b' }, temperature: 0 };
+    const paidBySystem = await chat(session, hello('gpt-4o', fields));
+    expect([paidBySystem.status, paidBySystem.headers.get('x-ops-dropped')]).toEqual([
+      200,
+      'prompt_cache_key, service_tier, metadata',
+    ]);
+    const sent = await system.received(1);
+    expect(JSON.parse(sent.body.toString())).toEqual({ ...hello('gpt-4o'), temperature: 0 });
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    const paidByUser = await chat(session, hello('gpt-4o', fields));
+    expect([paidByUser.status, paidByUser.headers.has('x-ops-dropped')]).toEqual([200, false]);
+    expect(JSON.parse((await openai.received(1)).body.toString())).toEqual(hello('gpt-4o', fields));
+  });
+
+  it('refuses what can cost or steer where the system pays, without a call', async () => {
+    const { session } = await signedIn();
+    const image = [{ type: 'image_url', image_url: { url: 'https://10.0.0.5/' } }];
+    for (const fields of [
+      { service_tier: 'priority' },
+      { n: 100_000 },
+      { max_tokens: 1e9 },
+      { tool_choice: { type: 'web_search' } },
+      { messages: [{ role: 'user', content: image }] },
+    ]) {
+      const response = await chat(session, hello('gpt-4o', fields));
+      expect([fields, response.status]).toEqual([fields, 400]);
+    }
+    expect(system.requests).toHaveLength(0);
+  });
+
   it('forwards no account headers with the system key', async () => {
     const { session } = await signedIn();
     await chat(session, hello(undefined), { 'openai-organization': 'org-mine', 'openai-project': 'p' });

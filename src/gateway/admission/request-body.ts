@@ -2,7 +2,6 @@ import { parseBody } from '../../http/json-body.ts';
 import { AppError } from '../../lib/errors.ts';
 import { countMembers, findTopLevelMembers, MAX_JSON_SIZE } from '../../lib/json.ts';
 import { findHiddenCharacter } from '../../lib/visible-text.ts';
-import type { Surface } from '../surface.ts';
 
 const MAX_MODEL_LENGTH = 256;
 
@@ -148,31 +147,6 @@ export function checkPersonalKeyBody(body: RequestBody, isOperatorAddress: boole
 }
 
 /**
- * Checks a body that a shared payer (organization or system) pays for: known fields only, no references to objects
- * stored on the shared account, no hosted tools.
- * @param extraFields fields that the operator also allows. Steering fields stay refused.
- * @throws AppError `field_not_allowed` naming the field; `ambiguous_field`; `validation_failed`.
- */
-export function checkSharedPayerBody(
-  body: RequestBody,
-  surface: Surface,
-  extraFields: readonly string[],
-): void {
-  // The upstream must read the same values as this check, in every object of the body.
-  if (body.hasDuplicateMembers) {
-    throw new AppError(
-      'ambiguous_field',
-      'An object in the body has two members with the same name. Send each member once.',
-    );
-  }
-  for (const name of body.fieldNames) {
-    if (isSteeringField(name)) throw fieldNotAllowed(name);
-    if (!surface.sharedPayerFields.has(name) && !extraFields.includes(name)) throw fieldNotAllowed(name);
-  }
-  surface.checkSharedPayerValues(body.parse());
-}
-
-/**
  * Fields that make a proxy such as LiteLLM use another address, key or configuration. Credentials come from the vault
  * or the operator, never from a request.
  */
@@ -197,7 +171,8 @@ const STEERING_FIELDS = new Set([
 /** Prefixes of proxy settings and of cloud credentials and addresses. */
 const STEERING_PREFIXES = ['litellm_', 'aws_', 'vertex_', 'azure_'];
 
-function isSteeringField(name: string): boolean {
+/** True for a field that steers a proxy, in any spelling that a lax parser accepts. */
+export function isSteeringField(name: string): boolean {
   const folded = foldName(name);
   return STEERING_FIELDS.has(folded) || STEERING_PREFIXES.some((prefix) => folded.startsWith(prefix));
 }

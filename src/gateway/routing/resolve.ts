@@ -187,6 +187,15 @@ export function findSkipReason(key: RoutableKey, now: Date): SkipReason | undefi
   return undefined;
 }
 
+/**
+ * True for a name that selects more than a model, as routers such as OpenRouter read it: a paid web search, another
+ * order of providers, or settings that are stored in the account. The operator can name such a model, but `*` does not
+ * mean it.
+ */
+function hasRoutingSuffix(model: string): boolean {
+  return /@preset(\/|$)|:(online|nitro|floor|exacto|extended)(:|$)/i.test(model);
+}
+
 function decideSystem<Key extends RoutableKey>(
   input: ResolveInput<Key>,
   requestedModel: string,
@@ -197,7 +206,8 @@ function decideSystem<Key extends RoutableKey>(
     return { kind: 'refused', code: 'no_default_provider', provider: null, model: requestedModel };
   const prefixed = splitPrefix(requestedModel);
   const model = prefixed?.provider === system.provider ? prefixed.model : requestedModel;
-  const isOffered = system.models.includes('*') || system.models.includes(model) || model === system.model;
+  const isNamed = system.models.includes(model) || model === system.model;
+  const isOffered = isNamed || (system.models.includes('*') && !hasRoutingSuffix(model));
   if (!isOffered) return { kind: 'refused', code: 'model_not_found', provider: null, model: requestedModel };
   return { kind: 'system', provider: system.provider, model, reason };
 }

@@ -3,7 +3,7 @@ import { createConcurrencyLimit } from '../../http/limits.ts';
 import { AppError } from '../../lib/errors.ts';
 import { createRateLimit, type RateLimitState } from '../../lib/rate-limit.ts';
 import type { Provider } from '../../providers/provider.ts';
-import { checkSharedPayerBody } from '../admission/request-body.ts';
+import { admitSharedPayerBody } from '../admission/shared-payer.ts';
 import { writeReceiptHeaders, type Receipt } from './headers.ts';
 import type { GatewayDecision } from '../routing/routing.ts';
 import { findSystemAddress, type OperatorUpstreams } from '../../providers/address.ts';
@@ -55,17 +55,19 @@ export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSyste
       reason,
     };
     writeReceiptHeaders(call.response, receipt);
-    // A refused body counts as well.
     const release = await limits.acquire(call.principal.user.id, call.response);
     try {
-      checkSharedPayerBody(call.body, call.surface, deps.system.extraFields);
+      // A refused body counts as well.
+      const { body, dropped } = admitSharedPayerBody(call.body, call.surface, deps.system.extraFields);
+      if (dropped.length > 0) call.response.setHeader('x-ops-dropped', dropped.join(', '));
+      const admitted = { ...call, body };
       const target: UpstreamTarget = {
         provider,
         address,
         secret: deps.system.apiKey,
         receipt: { ...receipt, attempts: 1 },
       };
-      await deps.calls.respond(call, target, await deps.calls.send(call, target, true));
+      await deps.calls.respond(admitted, target, await deps.calls.send(admitted, target, true));
     } finally {
       release();
     }

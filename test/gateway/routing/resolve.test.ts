@@ -166,6 +166,32 @@ describe('the system default', () => {
     expect(decide({ model: 'openai/o9', system: any })).toMatchObject({ kind: 'system', model: 'openai/o9' });
   });
 
+  it.each([
+    'openai/gpt-4o:online',
+    'openai/gpt-4o:free:online',
+    'openai/gpt-4o:ONLINE:nitro',
+    'openai/gpt-4o:nitro',
+    'openai/gpt-4o:floor',
+    '@preset/mine',
+    'openai/gpt-4o@preset/mine',
+    'openrouter/openai/gpt-4o:online',
+  ])('does not serve %s under "*", since it selects more than a model', (model) => {
+    const system = { provider: 'openrouter', model: null, models: ['*'] };
+    expect(decide({ model, system })).toMatchObject({ kind: 'refused', code: 'model_not_found' });
+    const named = { ...system, models: ['*', model.replace(/^openrouter\//, '')] };
+    expect(decide({ model, system: named })).toMatchObject({ kind: 'system' });
+    const personal = pools({ openrouter: [key('a')] });
+    expect(decide({ model, system, personal })).toMatchObject({ kind: 'pool' });
+  });
+
+  it.each(['llama3.2:latest', 'openai/gpt-oss-20b:free', 'ft:gpt-4o:acme::online-shop'])(
+    'serves %s under "*"',
+    (model) => {
+      const system = { provider: 'openrouter', model: null, models: ['*'] };
+      expect(decide({ model, system })).toMatchObject({ kind: 'system', model });
+    },
+  );
+
   it('strips its provider prefix', () => {
     expect(decide({ model: 'openrouter/openai/gpt-4o-mini' })).toMatchObject({
       kind: 'system',

@@ -1,9 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
-import {
-  checkPersonalKeyBody,
-  checkSharedPayerBody,
-  parseRequestBody,
-} from '../../../../src/gateway/admission/request-body.ts';
+import { checkPersonalKeyBody, parseRequestBody } from '../../../../src/gateway/admission/request-body.ts';
+import { admitSharedPayerBody } from '../../../../src/gateway/admission/shared-payer.ts';
 import { openAiChat } from '../../../../src/gateway/surfaces/openai-chat/surface.ts';
 import { isAppError } from '../../../../src/lib/errors.ts';
 
@@ -64,7 +61,7 @@ describe('checkPersonalKeyBody', () => {
   });
 });
 
-describe('checkSharedPayerBody', () => {
+describe('admitSharedPayerBody', () => {
   it('allows an ordinary request with tools, images and a schema', () => {
     const body = {
       model: 'demo',
@@ -78,7 +75,7 @@ describe('checkSharedPayerBody', () => {
     };
     expect(
       refusedField(() => {
-        checkSharedPayerBody(chat(body), openAiChat, []);
+        admitSharedPayerBody(chat(body), openAiChat, []);
       }),
     ).toBeUndefined();
   });
@@ -96,7 +93,7 @@ describe('checkSharedPayerBody', () => {
   ])('refuses %s and names it', (field) => {
     expect(
       refusedField(() => {
-        checkSharedPayerBody(chat({ [field]: 'x' }), openAiChat, []);
+        admitSharedPayerBody(chat({ [field]: 'x' }), openAiChat, []);
       }),
     ).toBe(field);
   });
@@ -129,7 +126,7 @@ describe('checkSharedPayerBody', () => {
   ])('refuses hosted tools and stored objects: %s', (field, body) => {
     expect(
       refusedField(() => {
-        checkSharedPayerBody(chat(body), openAiChat, []);
+        admitSharedPayerBody(chat(body), openAiChat, []);
       }),
     ).toBe(field);
   });
@@ -149,7 +146,7 @@ describe('checkSharedPayerBody', () => {
   ])('refuses a shape that an upstream might read differently: %j', (body) => {
     expect(
       codeOf(() => {
-        checkSharedPayerBody(chat(body), openAiChat, []);
+        admitSharedPayerBody(chat(body), openAiChat, []);
       }),
     ).toBe('validation_failed');
   });
@@ -163,7 +160,7 @@ describe('checkSharedPayerBody', () => {
   ])('allows a body without stored objects: %j', (body) => {
     expect(
       codeOf(() => {
-        checkSharedPayerBody(chat(body), openAiChat, []);
+        admitSharedPayerBody(chat(body), openAiChat, []);
       }),
     ).toBeUndefined();
   });
@@ -171,12 +168,12 @@ describe('checkSharedPayerBody', () => {
   it('lets the operator allow more fields, except steering fields', () => {
     expect(
       refusedField(() => {
-        checkSharedPayerBody(chat({ service_tier: 'flex' }), openAiChat, ['service_tier']);
+        admitSharedPayerBody(chat({ service_tier: 'flex' }), openAiChat, ['service_tier']);
       }),
     ).toBeUndefined();
     expect(
       refusedField(() => {
-        checkSharedPayerBody(chat({ api_key: 'x' }), openAiChat, ['api_key']);
+        admitSharedPayerBody(chat({ api_key: 'x' }), openAiChat, ['api_key']);
       }),
     ).toBe('api_key');
   });
@@ -187,10 +184,196 @@ describe('checkSharedPayerBody', () => {
       '{"tools":[{"type":"web_search","type":"function"}]}',
     ]) {
       const request = parse(body);
-      expect(() => checkSharedPayerBody(request, openAiChat, [])).toThrow(
+      expect(() => admitSharedPayerBody(request, openAiChat, [])).toThrow(
         expect.objectContaining({ code: 'ambiguous_field' }),
       );
       expect(() => checkPersonalKeyBody(request, true)).not.toThrow();
     }
+  });
+
+  const fieldOf = (body: unknown, extraFields: string[] = []) =>
+    refusedField(() => {
+      admitSharedPayerBody(chat(body), openAiChat, extraFields);
+    });
+  const withPart = (part: unknown) => ({ messages: [{ role: 'user', content: [part] }] });
+
+  it.each<[string, unknown[]]>([
+    ['metadata', [{ team: 'a' }, null]],
+    ['prompt_cache_key', ['k', null]],
+    ['prompt_cache_retention', ['24h']],
+    ['service_tier', ['auto', 'default', null]],
+    ['modalities', [['text'], null]],
+    ['audio', [null]],
+    ['reasoning', [{ effort: 'high' }]],
+    ['include_reasoning', [true]],
+    ['usage', [{ include: true }]],
+    ['session_id', ['s']],
+    ['thinking', [{ type: 'enabled', budget_tokens: 1000 }]],
+    ['cache_control', [{ type: 'ephemeral' }]],
+  ])('drops %s, which can neither cost nor steer, and keeps all other fields', (field, values) => {
+    for (const value of values) {
+      const rest = { model: 'm', messages: [{ role: 'user', content: 'é\u2028"' }], temperature: 0 };
+      const admitted = admitSharedPayerBody(chat({ [field]: value, ...rest }), openAiChat, []);
+      expect(admitted.dropped).toEqual([field]);
+      expect(admitted.body.withModel('x').toString()).toBe(JSON.stringify({ ...rest, model: 'x' }));
+    }
+  });
+
+  it('names the dropped fields in the order of the body, and reads what is left as before', () => {
+    const body = { usage: {}, stream: true, metadata: {}, model: 'm' };
+    const { body: left, dropped } = admitSharedPayerBody(chat(body), openAiChat, []);
+    expect(dropped).toEqual(['usage', 'metadata']);
+    expect(left).toMatchObject({ isStreaming: true, model: 'm', fieldNames: ['stream', 'model'] });
+  });
+
+  it('passes a body without such fields as its bytes', () => {
+    const text = '{ "model" : "m",\t"seed":12345678901234567890 }';
+    const { body, dropped } = admitSharedPayerBody(parse(text), openAiChat, []);
+    expect([body.withModel('m').toString(), dropped]).toEqual([text, []]);
+  });
+
+  it('passes a field that the operator allows, whatever its value', () => {
+    const { body, dropped } = admitSharedPayerBody(chat({ service_tier: 'auto' }), openAiChat, [
+      'service_tier',
+    ]);
+    expect([body.fieldNames, dropped]).toEqual([['service_tier'], []]);
+  });
+
+  it.each<[string, unknown]>([
+    ['service_tier', { service_tier: 'priority' }],
+    ['service_tier', { service_tier: 'flex' }],
+    ['service_tier', { service_tier: ['auto'] }],
+    ['modalities', { modalities: ['text', 'audio'] }],
+    ['modalities', { modalities: 'text' }],
+    ['audio', { audio: { voice: 'alloy', format: 'wav' } }],
+    ['Metadata', { Metadata: {} }],
+    ['provider', { provider: { order: ['x'] } }],
+    ['models', { models: ['a', 'b'] }],
+    ['route', { route: 'fallback' }],
+    ['plugins', { plugins: [{ id: 'web' }] }],
+    ['transforms', { transforms: [] }],
+    ['web_search_options', { web_search_options: {} }],
+    ['preset', { preset: 'p' }],
+  ])('refuses what can cost or steer: %s in %j', (field, body) => {
+    expect(fieldOf(body)).toBe(field);
+  });
+
+  it.each<[string, unknown]>([
+    ['prediction.content.file_id', { prediction: { type: 'content', content: [{ file_id: 'f' }] } }],
+    ['prediction.audio.id', { prediction: { audio: { id: 'audio_1' } } }],
+    ['tool_choice', { tool_choice: { type: 'web_search_preview' } }],
+    ['tool_choice', { tool_choice: { type: 'function', Type: 'mcp' } }],
+    ['tool_choice', { tool_choice: { type: 'allowed_tools', allowed_tools: { tools: [{ type: 'mcp' }] } } }],
+    ['tool_choice', { tool_choice: { type: 'allowed_tools', allowed_tools: { tools: [], Tools: [1] } } }],
+    ['tool_choice', { tool_choice: { type: 'allowed_tools', allowed_tools: { tools: {} } } }],
+    ['tool_choice', { tool_choice: { type: 'allowed_tools', tools: [], allowed_tools: { tools: [] } } }],
+    ['tool_choice', { tool_choice: { name: 'web_search' } }],
+    ['functions', { functions: [{ name: 'f', type: 'code_interpreter' }] }],
+    ['functions', { functions: [{ name: 'f', TYPE: 'function' }] }],
+    ['function_call', { function_call: { name: 'f', type: 'web_search' } }],
+  ])('refuses stored objects and hosted tools in every field: %s in %j', (field, body) => {
+    expect(fieldOf(body)).toBe(field);
+  });
+
+  it.each([
+    { tool_choice: 'auto' },
+    { tool_choice: null },
+    { tool_choice: { type: 'function', function: { name: 'f' } } },
+    { tool_choice: { type: 'custom', custom: { name: 'f' } } },
+    {
+      tool_choice: {
+        type: 'allowed_tools',
+        allowed_tools: { mode: 'auto', tools: [{ type: 'function', function: { name: 'f' } }] },
+      },
+    },
+    { functions: [{ name: 'f', parameters: { type: 'object', properties: { file_id: {} } } }] },
+    { functions: null, function_call: { name: 'f' } },
+    { function_call: 'auto' },
+    { prediction: { type: 'content', content: 'file_id' } },
+    { n: 8, max_tokens: 128_000, max_completion_tokens: 128_000 },
+    { n: null, max_tokens: null },
+    { n: 1, max_tokens: 1 },
+  ])('allows %j', (body) => {
+    expect(fieldOf(body)).toBeUndefined();
+  });
+
+  it.each(
+    ['n', 'max_tokens', 'max_completion_tokens'].flatMap((field) =>
+      [field === 'n' ? 9 : 128_001, 100_000_000, 1e300, 0, -1, 1.5, '1', [1], true].map(
+        (value) => [field, value] as const,
+      ),
+    ),
+  )('bounds %s: %j is a 400 that names it', (field, value) => {
+    expect(() => admitSharedPayerBody(chat({ [field]: value }), openAiChat, [])).toThrow(
+      expect.objectContaining({
+        code: 'validation_failed',
+        errors: [expect.objectContaining({ path: field })],
+      }),
+    );
+  });
+
+  const media = (url: string) => [
+    withPart({ type: 'image_url', image_url: { url } }),
+    withPart({ type: 'image_url', Image_URL: { URL: url } }),
+    withPart({ type: 'image_url', image_url: url }),
+    withPart({ type: 'input_image', image_url: url }),
+    withPart({ type: 'video_url', video_url: { url } }),
+    withPart({ type: 'audio_url', audio_url: { url } }),
+    withPart({ type: 'image', source: { type: 'url', url } }),
+    withPart({ type: 'file', file: { file_data: url } }),
+    { messages: [{ role: 'tool', content: [{ type: 'x', deep: [{ image: { uri: url } }] }] }] },
+    { prediction: { type: 'content', content: [{ image_url: { url } }] } },
+  ];
+
+  it.each([
+    'http://example.com/a.png',
+    'https://127.0.0.1/a.png',
+    'https://10.0.0.5/',
+    'https://169.254.169.254/latest/meta-data/',
+    'https://[::1]/',
+    'https://[::ffff:10.0.0.1]/',
+    'https://[fd00::1]/',
+    'https://0x7f000001/',
+    'https://2130706433/',
+    'https://localhost/',
+    'https://LOCALHOST./',
+    'https://metadata.google.internal/',
+    'https://printer.local/',
+    'https://intranet/',
+    'https://user:pw@example.com/',
+    'ftp://example.com/a.png',
+    'file:///etc/passwd',
+    'gs://bucket/a.png',
+    ' http://10.0.0.5/',
+    'HTTP://10.0.0.5/',
+  ])('refuses media that an upstream would fetch from %s', (url) => {
+    for (const body of media(url)) expect([body, typeof fieldOf(body)]).toEqual([body, 'string']);
+  });
+
+  it.each(['10.0.0.5/a.png', '//10.0.0.5/a.png', 'https:\\\\10.0.0.5', 'https:10.0.0.5/', ''])(
+    'refuses an address that parsers read differently: %j',
+    (url) => {
+      expect(fieldOf(withPart({ type: 'image_url', image_url: { url } }))).toBe(
+        'messages.content.image_url.url',
+      );
+    },
+  );
+
+  it.each([
+    'data:image/png;base64,iVBORw0KGgo=',
+    'https://example.com/a.png?x=1#y',
+    'https://cdn.example.com:8443/a',
+    'https://93.184.215.14/a.png',
+    'https://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]/a.png',
+  ])('allows media from %s', (url) => {
+    for (const body of media(url)) expect(fieldOf(body)).toBeUndefined();
+  });
+
+  it('reads addresses in texts and in citations as texts', () => {
+    const url = 'http://10.0.0.5/';
+    expect(fieldOf({ messages: [{ role: 'user', content: url }] })).toBeUndefined();
+    expect(fieldOf(withPart({ type: 'text', text: url }))).toBeUndefined();
+    const annotations = [{ type: 'url_citation', url_citation: { url } }];
+    expect(fieldOf({ messages: [{ role: 'assistant', content: 'x', annotations }] })).toBeUndefined();
   });
 });
