@@ -112,7 +112,6 @@ function toConfig(v: SettingValues, upstreams: Record<string, string>, secretFil
   const mode: Mode = v.DEPLOY_ENV === undefined ? 'local' : 'deployed';
   const publicUrl = v.PUBLIC_URL ?? `http://localhost:${v.PORT ?? 0}`;
   const keycloakUrl = v.KEYCLOAK_URL ?? '';
-  const defaultModel = v.DEFAULT_LLM_MODEL ?? null;
   return {
     mode,
     port: v.PORT ?? 0,
@@ -139,15 +138,7 @@ function toConfig(v: SettingValues, upstreams: Record<string, string>, secretFil
       vault: { id: v.KEYCLOAK_VAULT_CLIENT_ID ?? '', secret: v.KEYCLOAK_VAULT_CLIENT_SECRET ?? '' },
     },
     apiClientIds: v.API_CLIENT_IDS ?? [],
-    systemDefault: {
-      provider: v.DEFAULT_LLM_PROVIDER ?? 'openrouter',
-      apiKey: v.DEFAULT_LLM_API_KEY,
-      baseUrl: v.DEFAULT_LLM_BASE_URL,
-      model: defaultModel,
-      models:
-        v.DEFAULT_LLM_MODELS ?? (mode === 'local' ? ['*'] : defaultModel === null ? [] : [defaultModel]),
-      extraFields: v.DEFAULT_LLM_EXTRA_FIELDS ?? [],
-    },
+    systemDefault: toSystemDefault(v, mode),
     /** Provider id -> address set by the operator. */
     upstreams,
     requestsPerUser: v.REQUESTS_PER_USER ?? 0,
@@ -167,6 +158,18 @@ function toConfig(v: SettingValues, upstreams: Record<string, string>, secretFil
       shutdownGraceMs: v.SHUTDOWN_GRACE_MS ?? 0,
       keepAliveMs: v.KEEP_ALIVE_TIMEOUT_MS ?? 0,
     },
+  };
+}
+
+function toSystemDefault(v: SettingValues, mode: Mode) {
+  const model = v.DEFAULT_LLM_MODEL ?? null;
+  return {
+    provider: v.DEFAULT_LLM_PROVIDER ?? 'openrouter',
+    apiKey: v.DEFAULT_LLM_API_KEY,
+    baseUrl: v.DEFAULT_LLM_BASE_URL,
+    model,
+    models: v.DEFAULT_LLM_MODELS ?? (mode === 'local' ? ['*'] : model === null ? [] : [model]),
+    extraFields: v.DEFAULT_LLM_EXTRA_FIELDS ?? [],
   };
 }
 
