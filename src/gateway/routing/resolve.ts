@@ -187,13 +187,16 @@ export function findSkipReason(key: RoutableKey, now: Date): SkipReason | undefi
   return undefined;
 }
 
+/** Without blanks, `@` and `%`: a router could trim or decode a name before it reads it. */
+const PLAIN_MODEL_NAME = /^[A-Za-z0-9._~/:-]+$/;
+
 /**
  * True for a name that selects more than a model, as routers such as OpenRouter read it: a paid web search, another
  * order of providers, or settings that are stored in the account. The operator can name such a model, but `*` does not
  * mean it.
  */
 function hasRoutingSuffix(model: string): boolean {
-  return /@preset(\/|$)|:(online|nitro|floor|exacto|extended)(:|$)/i.test(model);
+  return !PLAIN_MODEL_NAME.test(model) || /:(online|nitro|floor|exacto|extended)([:/]|$)/i.test(model);
 }
 
 function decideSystem<Key extends RoutableKey>(

@@ -175,6 +175,11 @@ describe('the system default', () => {
     '@preset/mine',
     'openai/gpt-4o@preset/mine',
     'openrouter/openai/gpt-4o:online',
+    'openai/gpt-4o:online ',
+    'openai/gpt-4o:online\u00a0',
+    'openai/gpt-4o:online/',
+    'openai/gpt-4o:online?',
+    '@preset%2Fmine',
   ])('does not serve %s under "*", since it selects more than a model', (model) => {
     const system = { provider: 'openrouter', model: null, models: ['*'] };
     expect(decide({ model, system })).toMatchObject({ kind: 'refused', code: 'model_not_found' });

@@ -321,6 +321,12 @@ describe('admitSharedPayerBody', () => {
     withPart({ type: 'audio_url', audio_url: { url } }),
     withPart({ type: 'image', source: { type: 'url', url } }),
     withPart({ type: 'file', file: { file_data: url } }),
+    withPart({ type: 'image_url', url }),
+    withPart({ type: 'x', imageUrl: { url } }),
+    withPart({ type: 'x', images: [url] }),
+    withPart({ type: 'x', image_urls: [url] }),
+    withPart({ type: 'x', file_data: { file_uri: url } }),
+    withPart({ type: 'x', image_url: { src: url } }),
     { messages: [{ role: 'tool', content: [{ type: 'x', deep: [{ image: { uri: url } }] }] }] },
     { prediction: { type: 'content', content: [{ image_url: { url } }] } },
   ];
@@ -340,12 +346,15 @@ describe('admitSharedPayerBody', () => {
     'https://metadata.google.internal/',
     'https://printer.local/',
     'https://intranet/',
+    'https://keycloak.prod.svc/',
+    'https://localhost../',
     'https://user:pw@example.com/',
     'ftp://example.com/a.png',
     'file:///etc/passwd',
     'gs://bucket/a.png',
     ' http://10.0.0.5/',
     'HTTP://10.0.0.5/',
+    'file:/etc/passwd',
   ])('refuses media that an upstream would fetch from %s', (url) => {
     for (const body of media(url)) expect([body, typeof fieldOf(body)]).toEqual([body, 'string']);
   });
@@ -367,6 +376,16 @@ describe('admitSharedPayerBody', () => {
     'https://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]/a.png',
   ])('allows media from %s', (url) => {
     for (const body of media(url)) expect(fieldOf(body)).toBeUndefined();
+  });
+
+  it('allows media in base64 that begins with slashes', () => {
+    const part = { type: 'input_audio', input_audio: { data: '//uQxAAAAAAA', format: 'mp3' } };
+    expect(fieldOf(withPart(part))).toBeUndefined();
+  });
+
+  it('searches a member with a long name and many strings in one pass', () => {
+    const strings = Array.from({ length: 200_000 }, () => '');
+    expect(fieldOf(withPart({ type: 'x', image_url: { ['A'.repeat(1_000_000)]: strings } }))).toBeUndefined();
   });
 
   it('reads addresses in texts and in citations as texts', () => {
