@@ -1,4 +1,5 @@
 import type { Response } from 'express';
+import { createSemaphore, type Semaphore } from '../lib/async/semaphore.ts';
 import { rateLimited } from '../lib/errors.ts';
 import { onResponseClosed } from './on-response-closed.ts';
 
@@ -54,9 +55,9 @@ export interface RequestQueue {
 }
 
 interface UserRequests {
-  open: number;
-  /** Functions that pass a slot to a waiting request, in the order of arrival. */
-  waiting: Set<() => void>;
+  slots: Semaphore;
+  /** Open and waiting requests. */
+  count: number;
 }
 
 const NO_QUEUE: RequestQueue = { maxQueued: 0, waitMs: 0 };
@@ -70,50 +71,45 @@ export function createOpenRequestLimit(maxOpen: number, queue: RequestQueue = NO
       1,
     );
 
-  function release(userId: string, requests: UserRequests): void {
-    const [passSlot] = requests.waiting;
-    if (passSlot === undefined) requests.open -= 1;
-    else passSlot();
-    if (requests.open === 0) byUser.delete(userId);
+  /** @returns a function that uncounts the request. Later calls have no effect. */
+  function count(userId: string, requests: UserRequests): () => void {
+    if (requests.count >= maxOpen + queue.maxQueued) throw createRejection();
+    requests.count += 1;
+    byUser.set(userId, requests);
+    let isCounted = true;
+    return () => {
+      if (isCounted) requests.count -= 1;
+      isCounted = false;
+      if (requests.count === 0 && byUser.get(userId) === requests) byUser.delete(userId);
+    };
+  }
+
+  /** Waits at most `queue.waitMs`, and no longer than the client. */
+  async function waitForSlot(slots: Semaphore, response: Response, uncount: () => void): Promise<() => void> {
+    const waiting = new AbortController();
+    const stopWaiting = () => {
+      uncount();
+      waiting.abort(createRejection());
+    };
+    const timer = setTimeout(stopWaiting, queue.waitMs);
+    response.once('close', stopWaiting);
+    try {
+      return await slots.acquire(waiting.signal);
+    } finally {
+      clearTimeout(timer);
+      response.off('close', stopWaiting);
+    }
   }
 
   return {
     async acquire(userId, response) {
-      const requests = byUser.get(userId) ?? { open: 0, waiting: new Set() };
-      byUser.set(userId, requests);
-      if (requests.open < maxOpen) requests.open += 1;
-      else if (requests.waiting.size >= queue.maxQueued) throw createRejection();
-      else await waitForSlot(requests.waiting, queue.waitMs, response, createRejection);
+      const requests = byUser.get(userId) ?? { slots: createSemaphore(maxOpen), count: 0 };
+      const uncount = count(userId, requests);
+      const release = await waitForSlot(requests.slots, response, uncount);
       onResponseClosed(response, () => {
-        release(userId, requests);
+        release();
+        uncount();
       });
     },
   };
-}
-
-/** Rejects after `waitMs`, and when the client disconnects. */
-function waitForSlot(
-  waiting: Set<() => void>,
-  waitMs: number,
-  response: Response,
-  createRejection: () => Error,
-): Promise<undefined> {
-  const { promise, resolve, reject } = Promise.withResolvers<undefined>();
-  const leaveQueue = () => {
-    waiting.delete(takeSlot);
-    clearTimeout(timer);
-    response.off('close', giveUp);
-  };
-  const takeSlot = () => {
-    leaveQueue();
-    resolve(undefined);
-  };
-  const giveUp = () => {
-    leaveQueue();
-    reject(createRejection());
-  };
-  const timer = setTimeout(giveUp, waitMs);
-  waiting.add(takeSlot);
-  response.once('close', giveUp);
-  return promise;
 }

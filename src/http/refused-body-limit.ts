@@ -6,7 +6,11 @@ import { createRateLimit } from '../lib/rate-limit.ts';
 const MAX_UNITS_PER_MINUTE = 4_000;
 const BYTES_PER_UNIT = 16 * 1024;
 
-const REFUSAL_STATUSES = new Set([400, 413, 415]);
+/**
+ * Statuses of requests that no other limit counts after their body was read. A 429 has such a limit, but that one counts
+ * requests, not bytes.
+ */
+const REFUSAL_STATUSES = new Set([400, 404, 413, 415, 422, 424, 429]);
 
 export interface RefusedBodyLimit {
   /**

@@ -103,15 +103,19 @@ it('a response of an upstream with too much structure is a 502', async () => {
   ]);
 });
 
+const chatOf = (model: string, textBytes: number) =>
+  Buffer.from(JSON.stringify({ model, messages: [{ role: 'user', content: 'x'.repeat(textBytes) }] }));
+
 describe('refused bodies of one user', () => {
   it.each([
-    ['/v1', CHAT, 32 * 1024 * 1024],
-    ['/api', RUN, 1024 * 1024],
+    ['/v1', CHAT, 400, Buffer.alloc(32 * 1024 * 1024, '[')],
+    ['/v1 for an unknown model', CHAT, 404, chatOf('@preset/mine', 22 * 1024 * 1024)],
+    ['/api', RUN, 400, Buffer.alloc(1024 * 1024, '[')],
   ])(
     'under %s are no longer read beyond 64 MB a minute, while others are served',
-    async (_part, path, bytes) => {
+    async (_part, path, status, body) => {
       const user = await app.signIn(await createUser({ tier: 'starter' }));
-      const body = Buffer.alloc(bytes, '[');
+      const bytes = body.length;
       let refused = 0;
       for (;;) {
         const response = await post(path, { session: user, body });
@@ -119,7 +123,7 @@ describe('refused bodies of one user', () => {
           expect(Number(response.headers.get('retry-after'))).toBeGreaterThan(0);
           break;
         }
-        expect(response.status).toBe(400);
+        expect(response.status).toBe(status);
         refused += 1;
       }
       expect(refused * bytes).toBeGreaterThanOrEqual(60 * 1024 * 1024);
