@@ -118,6 +118,8 @@ export function parseJson(json: string | Buffer, limits: JsonLimits = MAX_JSON_S
 export interface JsonMember {
   /** Decoded: `"mod\u0065l"` is `model`. */
   name: string;
+  /** Where its name begins, with the quote. */
+  start: number;
   valueStart: number;
   valueEnd: number;
 }
@@ -137,15 +139,29 @@ export function findTopLevelMembers(bytes: Buffer): JsonObjectMembers {
   const members: JsonMember[] = [];
   let at = skipSpace(bytes, afterBrace);
   while (bytes[at] === QUOTE) {
+    const start = at;
     const nameEnd = findClosingQuote(bytes, at) + 1;
     const name = JSON.parse(bytes.toString('utf8', at, nameEnd)) as string;
     const valueStart = skipSpace(bytes, skipSpace(bytes, nameEnd) + 1);
     const valueEnd = findValueEnd(bytes, valueStart);
-    members.push({ name, valueStart, valueEnd });
+    members.push({ name, start, valueStart, valueEnd });
     at = skipSpace(bytes, valueEnd);
     if (bytes[at] === COMMA) at = skipSpace(bytes, at + 1);
   }
   return { members, afterBrace };
+}
+
+/**
+ * The text of a JSON object without the top-level members of these names. The bytes of the others are unchanged.
+ * @param bytes as for {@link findTopLevelMembers}.
+ */
+export function removeTopLevelMembers(bytes: Buffer, names: readonly string[]): Buffer {
+  const kept = findTopLevelMembers(bytes).members.filter(({ name }) => !names.includes(name));
+  const parts = kept.flatMap(({ start, valueEnd }, index) => [
+    Buffer.from(index === 0 ? '' : ','),
+    bytes.subarray(start, valueEnd),
+  ]);
+  return Buffer.concat([Buffer.from('{'), ...parts, Buffer.from('}')]);
 }
 
 /** The offset after white space. In JSON, bytes up to the space stand outside strings as white space only. */

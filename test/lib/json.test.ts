@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import {
   countMembers,
   findTopLevelMembers,
+  removeTopLevelMembers,
   MAX_JSON_SIZE,
   measureJson,
   parseJson,
@@ -28,6 +29,34 @@ describe('findTopLevelMembers', () => {
       Buffer.from('{ "a" : 1 , "\\u0061":{"x":[",}",{}]}, "b":"\\\\\\"" }'),
     ).members.map((m) => m.name);
     expect(names).toEqual(['a', 'a', 'b']);
+  });
+});
+
+describe('removeTopLevelMembers', () => {
+  it('removes the members of these names, for any object', () => {
+    const object = fc.dictionary(fc.constantFrom('a', 'b', 'c', '__proto__', 'ä"\\'), fc.jsonValue());
+    fc.assert(
+      fc.property(
+        object,
+        fc.constantFrom(0, 2),
+        fc.subarray(['a', 'c', '__proto__']),
+        (value, indent, names) => {
+          const rest = removeTopLevelMembers(
+            Buffer.from(JSON.stringify(value, null, indent)),
+            names,
+          ).toString();
+          const kept = Object.entries(value).filter(([name]) => !names.includes(name));
+          expect(JSON.parse(rest)).toEqual(JSON.parse(JSON.stringify(Object.fromEntries(kept))));
+        },
+      ),
+    );
+  });
+
+  it('keeps the bytes of the others: numbers beyond the precision of JavaScript, escapes and blanks', () => {
+    const text =
+      '{ "seed": 12345678901234567890, "metadata":{"a":[1,"}"]} ,"m\\u006fdel" : "a\\/b","x":1.0 }';
+    const rest = removeTopLevelMembers(Buffer.from(text), ['metadata', 'x']).toString();
+    expect(rest).toBe('{"seed": 12345678901234567890,"m\\u006fdel" : "a\\/b"}');
   });
 });
 

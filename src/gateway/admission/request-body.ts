@@ -1,6 +1,6 @@
 import { parseBody } from '../../http/json-body.ts';
 import { AppError } from '../../lib/errors.ts';
-import { countMembers, findTopLevelMembers, MAX_JSON_SIZE } from '../../lib/json.ts';
+import { countMembers, findTopLevelMembers, MAX_JSON_SIZE, removeTopLevelMembers } from '../../lib/json.ts';
 import { findHiddenCharacter } from '../../lib/visible-text.ts';
 
 const MAX_MODEL_LENGTH = 256;
@@ -26,6 +26,10 @@ export interface RequestBody {
    * The received body is released by this call, so that only one copy exists.
    */
   withModel(model: string): Buffer;
+  /** The body without these top-level fields. The received body is released by this call. */
+  withoutFields(names: readonly string[]): RequestBody;
+  /** The size of the body as it would be sent now. */
+  byteLength(): number;
   /** Releases the body after it was sent for the last time. */
   release(): void;
 }
@@ -49,7 +53,7 @@ export function parseRequestBody(body: Buffer, interpretedFields: readonly strin
     choiceCount: typeof value['n'] === 'number' ? value['n'] : 1,
     fieldNames,
     hasDuplicateMembers,
-    ...createBody(body, {
+    ...createBody(body, interpretedFields, {
       start: modelSpan.valueStart,
       end: modelSpan.valueEnd,
       prefix: modelMember === undefined ? '"model":' : '',
@@ -69,8 +73,9 @@ interface ModelSpan {
 /** Holds the bytes of the body: first as received, then with the model of the last `withModel` call. */
 function createBody(
   body: Buffer,
+  interpretedFields: readonly string[],
   { start, end, prefix, suffix }: ModelSpan,
-): Pick<RequestBody, 'parse' | 'withModel' | 'release'> {
+): Pick<RequestBody, 'parse' | 'withModel' | 'withoutFields' | 'byteLength' | 'release'> {
   let current: { bytes: Buffer; end: number } | undefined = { bytes: body, end };
   function getCurrent(): { bytes: Buffer; end: number } {
     if (current === undefined) throw new Error('the body was used after it was released');
@@ -88,6 +93,12 @@ function createBody(
       }
       return getCurrent().bytes;
     },
+    withoutFields(names) {
+      const { bytes } = getCurrent();
+      current = undefined;
+      return parseRequestBody(removeTopLevelMembers(bytes, names), interpretedFields);
+    },
+    byteLength: () => getCurrent().bytes.length,
     release() {
       current = undefined;
     },

@@ -1,6 +1,6 @@
 import { AppError } from '../../lib/errors.ts';
 import type { Surface } from '../surface.ts';
-import { fieldNotAllowed, isSteeringField, parseRequestBody, type RequestBody } from './request-body.ts';
+import { fieldNotAllowed, isSteeringField, type RequestBody } from './request-body.ts';
 
 /** A body as a shared payer sends it. */
 export interface AdmittedBody {
@@ -36,16 +36,5 @@ export function admitSharedPayerBody(
     return true;
   });
   surface.checkSharedPayerValues(value);
-  return { body: dropped.length === 0 ? body : withoutFields(body, value, dropped, surface), dropped };
-}
-
-function withoutFields(
-  body: RequestBody,
-  value: Readonly<Record<string, unknown>>,
-  names: readonly string[],
-  surface: Surface,
-): RequestBody {
-  const kept = Object.entries(value).filter(([name]) => !names.includes(name));
-  body.release();
-  return parseRequestBody(Buffer.from(JSON.stringify(Object.fromEntries(kept))), surface.interpretedFields);
+  return { body: dropped.length === 0 ? body : body.withoutFields(dropped), dropped };
 }
