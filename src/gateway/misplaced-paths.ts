@@ -18,8 +18,8 @@ export function isMisplacedAnthropicPath(path: string): boolean {
 }
 
 /**
- * Middleware that tells the owner of a client with the wrong base URL what to change. SDKs show nothing of an error in
- * another shape than that of their protocol. It reads neither credentials nor the body.
+ * Middleware that refuses the calls of clients with a wrong base URL. SDKs show nothing of an error in another shape than
+ * that of their protocol. It reads neither credentials nor the body.
  * @throws AppError `not_found` (404).
  */
 export function refuseMisplacedPaths(request: Request, _response: Response, next: NextFunction): void {

@@ -19,8 +19,8 @@ export interface Surface {
   /** Fields that a shared payer accepts: they shape this response only and use no stored objects or hosted tools. */
   sharedPayerFields: ReadonlySet<string>;
   /**
-   * Fields that a shared payer leaves out, since they can neither cost nor steer. The function tells whether that holds
-   * for the value; other values are refused.
+   * Fields that a shared payer leaves out, since they can neither cost nor steer. The function returns true if that
+   * holds for the value; other values are refused.
    */
   droppedFields: ReadonlyMap<string, (value: unknown) => boolean>;
   /** @throws AppError `field_not_allowed`, `validation_failed` for values that a shared payer does not accept. */

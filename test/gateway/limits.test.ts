@@ -221,3 +221,27 @@ it('a response that its client does not read keeps its slot until the client dis
     (status) => status === 200,
   );
 });
+
+it('responses that a client does not read count for the memory of its user', async () => {
+  const session = await signedIn();
+  const body = JSON.stringify(hello);
+  const large = answer.completion({ text: 'x'.repeat(30 * MB) });
+  openai.reply(large, large, large);
+  const unread: Socket[] = [];
+  for (let count = 0; count < 2; count += 1) {
+    const socket = beginRequest(session, `Content-Length: ${body.length}`, body);
+    // The response begins when the app has read the whole response of the provider.
+    await once(socket, 'data');
+    unread.push(socket.pause());
+  }
+  const third = await chat(session);
+  expect([third.status, third.headers.get('x-should-retry')]).toEqual([429, 'false']);
+  expect(((await third.json()) as { error: { code: string } }).error.code).toBe('rate_limited');
+  expect((await chat(await signedIn())).status).toBe(200);
+  for (const socket of unread) socket.destroy();
+  openai.reply(large);
+  await until(
+    async () => (await chat(session)).status,
+    (status) => status === 200,
+  );
+});

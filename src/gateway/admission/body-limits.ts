@@ -1,9 +1,10 @@
 import type { Request, Response } from 'express';
 import { assertJsonType, readBody, toBodyError } from '../../http/json-body.ts';
 import { onResponseClosed } from '../../http/on-response-closed.ts';
+import { rejectOnAbort } from '../../lib/async/reject-on-abort.ts';
 import { AppError } from '../../lib/errors.ts';
 
-/** Memory held for one request body. Released when the response is closed. */
+/** Memory held for the bodies of one request and of its response. Released when the response is closed. */
 export interface BodyReservation {
   /**
    * Checks that a body of this size fits now. Reserves nothing, so that a client which declares a large body and
@@ -27,7 +28,7 @@ export interface BodyLimits {
 
 const MAX_BODY_BYTES = 32 * 1024 * 1024;
 
-/** Memory for all request bodies in this process. */
+/** Memory for all bodies of requests and responses in this process. */
 const MAX_TOTAL_BYTES = 512 * 1024 * 1024;
 /** One user cannot block all others, and the largest body still fits while it is read. */
 const MAX_BYTES_PER_USER = MAX_TOTAL_BYTES / 3;
@@ -40,7 +41,7 @@ const MEMORY_PER_UNPARSED_BYTE = 4;
 
 const RETRY_AFTER_HEADERS = { 'retry-after': '1' };
 
-/** Limits the memory of request bodies, for any number of clients and any upload speed. */
+/** Limits the memory of bodies, for any number of clients, any upload speed and clients that do not read. */
 export function createBodyLimits(): BodyLimits {
   const byUser = new Map<string, number>();
   let total = 0;
@@ -112,13 +113,11 @@ export async function readRequestBody(
   if (declaredBytes > MAX_BODY_BYTES) throw toBodyError({ type: 'entity.too.large' });
   reservation.assertFits(declaredBytes);
   signal.throwIfAborted();
-  const body = await new Promise<Buffer>((resolve, reject) => {
-    signal.addEventListener('abort', () => {
-      reject(signal.reason as Error);
-    });
+  const reading = new Promise<Buffer>((resolve, reject) => {
     readBody(request, response, MAX_BODY_BYTES).then(resolve, reject);
     countBytes(request, reservation, reject);
   });
+  const body = await rejectOnAbort(reading, signal);
   if (body.length === 0)
     throw new AppError('validation_failed', 'The request has no body. Send a JSON object.');
   return body;

@@ -115,7 +115,12 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       const { headers, isFromPublicAddress } = upstreamResponse;
       // Before the response is classified, so that an error about a malformed one names the request as well.
       writeUpstreamRequestId(call.response, isFromPublicAddress ? headers : {}, createTargetRedactor(target));
-      return classifyResponse(upstreamResponse, call.surface);
+      const classified = await classifyResponse(upstreamResponse, call.surface, (bytes) => {
+        call.bodyReservation.add(bytes);
+      });
+      const requestBytes = isLastAttempt ? 0 : call.body.byteLength();
+      call.bodyReservation.keepOnly(requestBytes + (classified.kind === 'json' ? classified.body.length : 0));
+      return classified;
     },
     async respond(call, target, upstreamResponse) {
       call.signal.throwIfAborted();

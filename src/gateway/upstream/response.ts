@@ -35,22 +35,30 @@ export type ErrorResponse = Extract<ClassifiedResponse, { kind: 'error' }>;
  * Classifies an upstream's response and reads its body unless it is a stream. A connection reset in the middle of a
  * JSON body can then still become an error in the protocol's shape. JSON is recognized by its content, since servers
  * send it with other content types as well.
+ * @param onBytes receives the number of bytes of each chunk as it is read, and can end the reading by an error.
  * @throws AppError `upstream_malformed` for a success that is neither JSON nor an event stream (HTML with 200,
  *   redirects, compressed or endless bodies), `upstream_unreachable` and `upstream_timeout` from reading.
  */
 export async function classifyResponse(
   response: UpstreamResponse,
   surface: Surface,
+  onBytes: (bytes: number) => void,
 ): Promise<ClassifiedResponse> {
   try {
-    return response.status >= 400 ? await classifyError(response) : await classifySuccess(response, surface);
+    return response.status >= 400
+      ? await classifyError(response)
+      : await classifySuccess(response, surface, onBytes);
   } catch (error) {
     discardBody(response.body);
     throw error;
   }
 }
 
-async function classifySuccess(response: UpstreamResponse, surface: Surface): Promise<ClassifiedResponse> {
+async function classifySuccess(
+  response: UpstreamResponse,
+  surface: Surface,
+  onBytes: (bytes: number) => void,
+): Promise<ClassifiedResponse> {
   const { status, headers, isFromPublicAddress: isPublic } = response;
   if (isCompressed(response)) {
     throw upstreamMalformed(
@@ -63,7 +71,7 @@ async function classifySuccess(response: UpstreamResponse, surface: Surface): Pr
     );
   if (mediaType(headers['content-type']) === 'text/event-stream')
     return { kind: 'stream', status, headers, isPublic, body: response.body };
-  const body = await readBoundedBody(response.body, MAX_JSON_BYTES);
+  const body = await readBoundedBody(response.body, MAX_JSON_BYTES, onBytes);
   const value = parseJson(withoutByteOrderMark(body));
   if (value === undefined)
     throw upstreamMalformed('The response of the provider is no valid JSON, or it exceeds the size limits.');

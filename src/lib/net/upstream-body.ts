@@ -3,14 +3,20 @@ import { AppError } from '../errors.ts';
 
 /**
  * Reads a whole body.
+ * @param onBytes called with the number of bytes of each chunk; what it throws ends the reading.
  * @throws AppError `upstream_malformed` when it is longer than `maxBytes`; the stream's error.
  */
-export async function readBoundedBody(body: Readable, maxBytes: number): Promise<Buffer> {
+export async function readBoundedBody(
+  body: Readable,
+  maxBytes: number,
+  onBytes: (bytes: number) => void = () => undefined,
+): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let length = 0;
   for await (const chunk of body as AsyncIterable<Buffer>) {
     length += chunk.length;
     if (length > maxBytes) throw upstreamMalformed('The response of the provider exceeds the size limit.');
+    onBytes(chunk.length);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);
