@@ -83,11 +83,16 @@ describe('docker-compose.yml', () => {
       for (const port of ports) expect(port).toMatch(/^127\.0\.0\.1:/);
   });
 
-  it('keeps Postgres on an internal network, with the app and the service that prepares the database', () => {
+  it('keeps Postgres on an internal network, with the app and the services that prepare the database', () => {
     expect(compose.networks['database']).toEqual({ internal: true });
     expect(services['postgres']?.networks).toEqual(['database']);
     const connected = Object.entries(services).filter(([, { networks }]) => networks?.includes('database'));
-    expect(connected.map(([name]) => name).sort()).toEqual(['app', 'postgres', 'prepare-database']);
+    expect(connected.map(([name]) => name).sort()).toEqual([
+      'app',
+      'migrate',
+      'postgres',
+      'prepare-database',
+    ]);
   });
 
   it('starts each service after the services that it needs are healthy or completed', () => {
@@ -101,8 +106,9 @@ describe('docker-compose.yml', () => {
       postgres: [],
       keycloak: [],
       'prepare-database': ['postgres service_healthy'],
+      migrate: ['prepare-database service_completed_successfully'],
       'demo-users': ['keycloak service_healthy', 'prepare-database service_completed_successfully'],
-      app: ['prepare-database service_completed_successfully', 'keycloak service_healthy'],
+      app: ['migrate service_completed_successfully', 'keycloak service_healthy'],
       'demo-provider': ['app service_healthy'],
     });
   });
@@ -162,6 +168,6 @@ describe("the README's override for a deployment", () => {
   });
 
   it('lets the app wait only for services that are started', () => {
-    expect(Object.keys(override.services['app']?.depends_on ?? {})).toEqual(['prepare-database']);
+    expect(Object.keys(override.services['app']?.depends_on ?? {})).toEqual(['migrate']);
   });
 });

@@ -86,8 +86,10 @@ describe('npm run check', () => {
     JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')) as { scripts: { check: string } }
   ).scripts;
 
-  it('lints everything', () => {
-    expect(check.split(' && ')).toContain('eslint .');
+  it('lints everything, and checks the imports', () => {
+    expect(check.split(' && ')).toEqual(
+      expect.arrayContaining(['eslint .', 'depcruise src --config .dependency-cruiser.cjs']),
+    );
   });
 
   it(
@@ -107,7 +109,11 @@ describe('npm run check', () => {
     async () => {
       const readRules = async (file: string) =>
         (JSON.parse(await runEslint(['--print-config', file])) as { rules: Record<string, unknown> }).rules;
-      expect((await readRules('src/server.ts'))['max-lines']).toEqual([2, { max: 300 }]);
+      const rules = await readRules('src/server.ts');
+      expect([rules['max-lines'], rules['size/function-length']]).toEqual([
+        [2, { max: 300 }],
+        [2, { max: 60 }],
+      ]);
       const settings = await readRules('src/config/settings.ts');
       expect([settings['max-lines'], settings['language/refused-words']]).toEqual([undefined, [2]]);
     },

@@ -1,3 +1,5 @@
+import { rejectOnAbort } from '../lib/async/reject-on-abort.ts';
+
 /** A dependency that the app requires; `check` throws when it is not available. */
 export interface Dependency {
   name: 'database' | 'migrations' | 'keycloak';
@@ -37,18 +39,8 @@ export function createReadinessCheck(
 }
 
 async function runCheck(check: () => Promise<void>): Promise<'ok' | 'failed'> {
-  const deadline = AbortSignal.timeout(CHECK_TIMEOUT_MS);
-  const expired = new Promise<never>((_resolve, reject) => {
-    deadline.addEventListener(
-      'abort',
-      () => {
-        reject(new Error('dependency check timed out'));
-      },
-      { once: true },
-    );
-  });
   try {
-    await Promise.race([check(), expired]);
+    await rejectOnAbort(check(), AbortSignal.timeout(CHECK_TIMEOUT_MS));
     return 'ok';
   } catch {
     return 'failed';

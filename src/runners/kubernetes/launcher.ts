@@ -6,8 +6,8 @@ export const INPUT_FOLDER = '/run/ops-center';
 
 /**
  * First process of a pod. It waits, and ends at once on SIGTERM, which ends all other processes. As the
- * parent of orphans it reaps them. Its exit code is a failure, because kubelet forgets why it evicted a pod
- * if its containers exit with 0.
+ * parent of orphans it reaps them. Its exit code is a failure, because kubelet does not report why it evicted
+ * a pod if its containers exit with 0.
  */
 export const POD_COMMAND = [
   'sh',
