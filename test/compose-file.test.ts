@@ -24,6 +24,7 @@ interface Service {
   security_opt?: string[];
   profiles?: string[];
   init?: boolean;
+  mem_limit?: string;
 }
 interface ComposeFile {
   services: Record<string, Service>;
@@ -70,6 +71,17 @@ describe('docker-compose.yml', () => {
     expect(service.network_mode ?? 'service:app').toBe('service:app');
     // Named volumes only: no files of the machine.
     for (const volume of service.volumes ?? []) expect(volume).toMatch(/^[a-z]+:\//);
+  });
+
+  it.each(Object.entries(services))('limits the memory of %s', (_name, service) => {
+    expect(service.mem_limit).toMatch(/^\d+[mg]$/);
+  });
+
+  it('gives the password of the schema owner only to the services that prepare the database', () => {
+    const names = Object.entries(services)
+      .filter(([, { environment }]) => JSON.stringify(environment ?? {}).includes('POSTGRES_OWNER_PASSWORD'))
+      .map(([name]) => name);
+    expect(names).toEqual(['prepare-database', 'migrate']);
   });
 
   it('runs an init process in the app container, which reaps orphans', () => {
