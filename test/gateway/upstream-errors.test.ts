@@ -91,18 +91,35 @@ describe('an error that repeats the system’s key', () => {
     }
   });
 
+  /** Errors in the shape of a response. */
+  const responses = (form: string) => [
+    `{"choices":[],"code":401,"message":"Incorrect API key: ${form}"}`,
+    `{"choices":[],"detail":"bad ${form}","status":401}`,
+    `{"choices":[],"errors":[{"message":"bad ${form}"}]}`,
+    `{"choices":[],"error_message":"bad ${form}"}`,
+    `{"choices":[{"delta":{"content":""},"finish_reason":"error","native_error":"bad ${form}"}]}`,
+  ];
+  const success = (form: string) => `{"choices":[{"index":0,"delta":{"content":"${form}"}}]}`;
+
   it('does not show it in an event of a stream', async () => {
     const session = await signIn();
-    const frames = all.flatMap((body) => [`data: ${body}\n\n`, `event: error\ndata: ${body}\n\n`]);
-    system.reply(answer.steps(frames));
-    const text = await (await chat(session, hello(undefined, { stream: true }))).text();
-    expect(text).toContain('***');
-    expect(decodeAll(text)).not.toContain(SYSTEM_KEY);
+    const form = toUnicode(SYSTEM_KEY);
+    const frames = [
+      ...[...bodies(form), ...responses(form)].map((body) => `data: ${body}\n\n`),
+      ...['error', 'Error', ' error'].map((type) => `event: ${type}\ndata: ${success(form)}\n\n`),
+    ];
+    for (const frame of frames) {
+      system.reply(answer.steps([frame]));
+      const text = await (await chat(session, hello(undefined, { stream: true }))).text();
+      expect([frame, text]).toEqual([frame, expect.stringContaining('***')]);
+      expect(decodeAll(text)).not.toContain(SYSTEM_KEY);
+    }
   });
 
   it('does not show it with status 200', async () => {
     const session = await signIn();
-    for (const body of bodies(toUnicode(SYSTEM_KEY))) {
+    const form = toUnicode(SYSTEM_KEY);
+    for (const body of [...bodies(form), ...responses(form)]) {
       system.reply(answer.reply({ status: 200, body }));
       expect(decodeAll(await (await chat(session, hello(undefined))).text())).not.toContain(SYSTEM_KEY);
     }
@@ -281,6 +298,18 @@ describe('a private endpoint', () => {
     [
       { detail: [{ loc: ['body', 'n'], msg: 'text', input: 'inside' }, { msg: 'more' }] },
       message('body.n: text; more'),
+    ],
+    [
+      { object: 'error', detail: [{ loc: [{ toString: 1 }, 'n', 0, null, ['inside']], msg: 'text' }] },
+      message('n.0: text'),
+    ],
+    [
+      { detail: [{ loc: Array.from({ length: 100 }, () => 'a'), msg: 'text' }] },
+      message(`${Array.from({ length: 16 }, () => 'a').join('.')}: text`),
+    ],
+    [
+      { choices: [{ index: 0, delta: {}, finish_reason: 'error', data: 'inside' }] },
+      message('The provider ended the answer with the finish reason "error".'),
     ],
     [[{ error: { message: 'text', code: 400, status: 'inside' } }], message('text', { code: 400 })],
     [{ message: 'bad some-key-of-the-endpoint' }, message('bad ***')],

@@ -335,9 +335,9 @@ describe('a stream', () => {
     expect(text.includes('[DONE]')).toBe(end === 'done');
   });
 
-  it('ends as it is after an error event and [DONE]', async () => {
-    openai.reply(answer.steps([ERROR, 'data: [DONE]\n\n']));
-    expect(await (await chat(streamed)).text()).toBe(`${ERROR}data: [DONE]\n\n`);
+  it('ends with the first error event of the upstream', async () => {
+    openai.reply(answer.steps([part(0, null), ERROR, ERROR, part(0, 'stop'), 'data: [DONE]\n\n']));
+    expect(await (await chat(streamed)).text()).toBe(`${part(0, null)}${ERROR}`);
     expect(app.events('answer_passed').at(-1)).toMatchObject({ end: 'failed' });
   });
 

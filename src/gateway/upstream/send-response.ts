@@ -1,17 +1,16 @@
 import type { Response } from 'express';
 import { createSseWriter, toSseEvent, type SseWriter } from '../../http/sse.ts';
 import { AppError, isAppError } from '../../lib/errors.ts';
-import { discardBody, upstreamMalformed } from '../../lib/net/upstream-body.ts';
+import { discardBody } from '../../lib/net/upstream-body.ts';
 import type { Redactor } from '../../lib/redact.ts';
 import type { Surface } from '../surface.ts';
 import { copyResponseHeaders } from './headers.ts';
 import { toErrorBody } from './error-body.ts';
 import type { ClassifiedResponse, ErrorResponse } from './response.ts';
-import { readSseFrames } from './sse-frames.ts';
+import { readSseEvents } from './sse-reader.ts';
 import { createStreamCheck } from './stream-events.ts';
 
-const MAX_FRAME_BYTES = 8 * 1024 * 1024;
-const MAX_STREAM_BYTES = 1024 * 1024 * 1024;
+const STREAM_LIMITS = { eventBytes: 8 * 1024 * 1024, streamBytes: 1024 * 1024 * 1024 };
 
 export interface SendOptions {
   surface: Surface;
@@ -69,7 +68,7 @@ function endWithJson(response: Response, body: string | Buffer, { idleTimeoutMs 
 
 /**
  * Sends an upstream's event stream to the client in complete events, with back pressure to the upstream while the
- * client is slow. The protocol's last event ends the stream. An upstream failure becomes an error event of the
+ * client is slow. The protocol's last event, or an error of the upstream, ends the stream. An upstream failure becomes an error event of the
  * protocol, never a clean end.
  * @throws the signal's reason when the client has disconnected.
  */
@@ -80,7 +79,7 @@ async function sendStream(
 ): Promise<SendOutcome> {
   using events = createSseWriter(response, { idleComment: 'keep-alive', ...options });
   try {
-    const outcome = await sendFrames(upstreamResponse, events, options);
+    const outcome = await sendEvents(upstreamResponse, events, options);
     response.end();
     return outcome;
   } catch (error) {
@@ -94,24 +93,19 @@ async function sendStream(
 }
 
 /** @throws AppError `upstream_incomplete` when the connection ends before the answer is complete. */
-async function sendFrames(
+async function sendEvents(
   upstreamResponse: StreamResponse,
   events: SseWriter,
   options: SendOptions,
 ): Promise<SendOutcome> {
   const { surface } = options;
   const stream = createStreamCheck({ ...options, isPublic: upstreamResponse.isPublic });
-  let total = 0;
-  for await (const frames of readSseFrames(upstreamResponse.body, MAX_FRAME_BYTES)) {
+  for await (const received of readSseEvents(upstreamResponse.body, STREAM_LIMITS)) {
     options.signal.throwIfAborted();
-    total += frames.length;
-    if (total > MAX_STREAM_BYTES)
-      throw upstreamMalformed('The response of the provider exceeds the size limit.');
-    const { bytes, isDone } = stream.check(frames);
+    const { bytes, isDone } = stream.check(received);
     if (bytes.length > 0) await events.write(bytes);
     if (isDone) return stream.hasFailed() ? 'failed' : 'done';
   }
-  if (stream.hasFailed()) return 'failed';
   if (!stream.isFinished()) {
     throw new AppError(
       'upstream_incomplete',

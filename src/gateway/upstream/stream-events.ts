@@ -3,7 +3,7 @@ import { parseJson } from '../../lib/json.ts';
 import { upstreamMalformed } from '../../lib/net/upstream-body.ts';
 import { toShownError, type ErrorBodyOptions } from './error-body.ts';
 import { MAX_ERROR_BYTES, protocolMismatch } from './response.ts';
-import { parseSseEvents, type SseEvent } from './sse-frames.ts';
+import type { SseEvent } from './sse-reader.ts';
 
 export interface StreamEventOptions extends ErrorBodyOptions {
   isPublic: boolean;
@@ -13,7 +13,7 @@ export interface StreamEventOptions extends ErrorBodyOptions {
 
 export interface CheckedEvents {
   bytes: Buffer;
-  /** True when the frames contain the last event of the stream. Everything after it is dropped. */
+  /** True when the stream ends here: with the last event of the protocol, or with an error. */
   isDone: boolean;
 }
 
@@ -22,45 +22,71 @@ export interface StreamCheck {
   /**
    * An event with a successful response of the protocol keeps its bytes. Any other event is parsed, redacted and
    * serialized again, so that no error passes as bytes. From a private address, only events of the protocol pass,
-   * without comments and other fields.
+   * without comments and other fields. Everything after the last event of the protocol, or after an error, is dropped.
    * @throws AppError `upstream_malformed` for an event that may not be shown.
    */
-  check(frames: Buffer): CheckedEvents;
+  check(events: readonly SseEvent[]): CheckedEvents;
   /** True when the upstream reported an error in the stream. */
   hasFailed(): boolean;
   /** True when the events contain the whole answer, whether or not the protocol's last event was among them. */
   isFinished(): boolean;
 }
 
+/** Of all comments and fields but `data` in one event, and in one stream. Searching more would take too long. */
+const MAX_OTHER_LENGTH = { inEvent: 16 * 1024, inStream: 1024 * 1024 };
+/** Of all events in one stream that are no successful response. Redacting them takes long as well. */
+const MAX_REDACTED_LENGTH = 1024 * 1024;
+
 export function createStreamCheck(options: StreamEventOptions): StreamCheck {
-  const { surface, isPublic } = options;
+  const { surface, isPublic, redact } = options;
   const progress = surface.createProgress(options.choiceCount);
+  let otherLength = 0;
+  let redactedLength = 0;
   let hasFailed = false;
   let isCut = false;
 
+  /** Comments and other fields are no part of the response, so redacting them reveals nothing. */
+  function isCleanOutsideData({ otherLines }: SseEvent): boolean {
+    if (otherLines.length === 0) return true;
+    const text = otherLines.join('\n');
+    otherLength += text.length;
+    if (text.length > MAX_OTHER_LENGTH.inEvent || otherLength > MAX_OTHER_LENGTH.inStream) return false;
+    return redact(text) === text;
+  }
+
+  function toSuccessBytes(event: SseEvent): Buffer {
+    const { bytes, data = '', isComplete } = event;
+    if (isPublic && isComplete && isCleanOutsideData(event)) return bytes;
+    return Buffer.from(toSseEvent(data, isPublic ? toSafeType(event, options) : ''));
+  }
+
   function toClientBytes(event: SseEvent): Buffer {
     const { data, isComplete } = event;
-    if (data === undefined) return isPublic && isCleanOutsideData(event, options) ? event.bytes : NOTHING;
+    if (data === undefined) return isPublic && isCleanOutsideData(event) ? event.bytes : NOTHING;
     const value = parseJson(data);
-    if (surface.isResponse(value, isPublic) && !surface.hasError(value) && event.type !== 'error') {
+    const isError = isErrorType(event) || surface.hasError(value);
+    if (!isError && surface.isResponse(value, isPublic)) {
       progress.add(value);
-      return toSuccessBytes(event, options);
+      return toSuccessBytes(event);
     }
     if (!isComplete && value === undefined) {
       isCut = true;
       return NOTHING;
     }
-    hasFailed ||= event.type === 'error' || surface.hasError(value) || surface.findError(value) !== undefined;
+    redactedLength += event.bytes.length;
+    if (data.length > MAX_ERROR_BYTES || redactedLength > MAX_REDACTED_LENGTH)
+      throw upstreamMalformed('The error events of the provider exceed the size limit.');
+    hasFailed = isError || surface.findError(value) !== undefined;
     return Buffer.from(toErrorEvent(event, data, value, options));
   }
 
   return {
-    check(frames) {
+    check(events) {
       const parts: Buffer[] = [];
-      for (const event of parseSseEvents(frames)) {
-        const isDone = event.data?.trim() === surface.endOfStream;
-        parts.push(isDone ? toSuccessBytes(event, options) : toClientBytes(event));
-        if (isDone) return { bytes: Buffer.concat(parts), isDone };
+      for (const event of events) {
+        const isLast = event.data?.trim() === surface.endOfStream;
+        parts.push(isLast ? toSuccessBytes(event) : toClientBytes(event));
+        if (isLast || hasFailed) return { bytes: Buffer.concat(parts), isDone: true };
       }
       return { bytes: Buffer.concat(parts), isDone: false };
     },
@@ -71,26 +97,13 @@ export function createStreamCheck(options: StreamEventOptions): StreamCheck {
 
 const NOTHING = Buffer.alloc(0);
 
-function toSuccessBytes(event: SseEvent, options: StreamEventOptions): Buffer {
-  const { bytes, data = '', isComplete } = event;
-  if (options.isPublic && isComplete && isCleanOutsideData(event, options)) return bytes;
-  return Buffer.from(toSseEvent(data, options.isPublic ? toSafeType(event, options) : ''));
-}
-
-/** Longer comments and fields are dropped, since searching them would occupy the process for too long. */
-const MAX_OTHER_LENGTH = 16 * 1024;
-
-/** Comments and other fields are no part of the response, so redacting them reveals nothing. */
-function isCleanOutsideData({ otherLines }: SseEvent, { redact }: StreamEventOptions): boolean {
-  if (otherLines.length === 0) return true;
-  const text = otherLines.join('\n');
-  return text.length <= MAX_OTHER_LENGTH && redact(text) === text;
+/** Servers write it in any letter case, and some clients trim it. */
+function isErrorType({ type }: SseEvent): boolean {
+  return type.trim().toLowerCase() === 'error';
 }
 
 function toErrorEvent(event: SseEvent, data: string, value: unknown, options: StreamEventOptions): string {
   const { isPublic, redact, surface } = options;
-  if (data.length > MAX_ERROR_BYTES)
-    throw upstreamMalformed('An error event of the provider exceeds the size limit.');
   if (value === undefined && isPublic) return toSseEvent(redact(data), toSafeType(event, options));
   const shown = toShownError(value, isPublic, options);
   if (shown === undefined) throw protocolMismatch(surface);
@@ -99,6 +112,7 @@ function toErrorEvent(event: SseEvent, data: string, value: unknown, options: St
 
 const SAFE_TYPE = /^[\w.-]{1,64}$/;
 
-function toSafeType({ type }: SseEvent, { redact }: StreamEventOptions): string {
+function toSafeType(event: SseEvent, { redact }: StreamEventOptions): string {
+  const type = event.type.trim();
   return SAFE_TYPE.test(type) && redact(type) === type ? type : '';
 }

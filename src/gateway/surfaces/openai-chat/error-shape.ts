@@ -1,4 +1,5 @@
 import { isObject } from '../../../providers/provider.ts';
+import { hasErrorReason } from './response-shape.ts';
 
 /** An error of an upstream, reduced to the members of the protocol. */
 export interface ProtocolError {
@@ -21,9 +22,15 @@ export function findProtocolError(value: unknown): ProtocolError | undefined {
   const { error, choices, message, detail } = value;
   if (isObject(error)) return toProtocolError(error['message'], error);
   if (typeof error === 'string' && error !== '') return toProtocolError(error, value);
-  if (Array.isArray(choices))
-    return findProtocolError(choices.find((choice) => isObject(choice) && choice['error']));
+  if (Array.isArray(choices)) return findErrorInChoices(choices.filter(isObject));
   return toProtocolError(message, value) ?? toProtocolError(toDetailText(detail), {});
+}
+
+function findErrorInChoices(choices: readonly Record<string, unknown>[]): ProtocolError | undefined {
+  const failed = choices.find((choice) => choice['error']);
+  if (failed !== undefined) return findProtocolError(failed);
+  const message = 'The provider ended the answer with the finish reason "error".';
+  return choices.some(hasErrorReason) ? toProtocolError(message, {}) : undefined;
 }
 
 function toProtocolError(
@@ -42,14 +49,24 @@ function toProtocolError(
   };
 }
 
+const MAX_LOC_PARTS = 16;
+
 /** FastAPI lists what is wrong with a request as `{loc: [...], msg}`. */
 function toDetailText(detail: unknown): unknown {
   if (!Array.isArray(detail)) return detail;
   return detail
     .filter(isObject)
     .filter(({ msg }) => typeof msg === 'string')
-    .map(({ loc, msg }) => (Array.isArray(loc) ? `${loc.join('.')}: ${String(msg)}` : String(msg)))
+    .map(({ loc, msg }) => (Array.isArray(loc) ? `${toPath(loc)}: ${String(msg)}` : String(msg)))
     .join('; ');
+}
+
+/** The text of other values than strings and numbers could throw, or be long. */
+function toPath(loc: readonly unknown[]): string {
+  return loc
+    .slice(0, MAX_LOC_PARTS)
+    .filter((part) => typeof part === 'string' || typeof part === 'number')
+    .join('.');
 }
 
 function shorten(text: string, maxLength: number): string {

@@ -28,14 +28,37 @@ function isChunkWithoutChoices({ object, id, usage }: Record<string, unknown>): 
 }
 
 /**
- * True for a body or event that reports an error, regardless of its status: a truthy `error` at the top or in a choice
- * (OpenRouter), or an object that names itself an error (vLLM, Anthropic). Some providers send `"error": null` in
- * every chunk.
+ * True for a body or event that reports an error, regardless of its status: an `error` at the top or in a choice
+ * (OpenRouter), a choice that ended with an error, an object that names itself an error (vLLM, Anthropic), or `choices:
+ * []` beside the text of an error. Some providers send `"error": null` in every chunk.
  */
 export function hasChatError(value: unknown): boolean {
   if (Array.isArray(value)) return value.some(hasChatError);
   if (!isObject(value)) return false;
-  const { error, object, type, choices } = value;
-  if (Boolean(error) || object === 'error' || type === 'error') return true;
-  return Array.isArray(choices) && choices.some((choice) => isObject(choice) && Boolean(choice['error']));
+  const { object, type, choices } = value;
+  if (object === 'error' || type === 'error' || hasErrorMember(value)) return true;
+  if (!Array.isArray(choices)) return false;
+  if (choices.length === 0) return hasMember(value, (name) => ERROR_TEXTS.has(name));
+  return choices.some((choice) => isObject(choice) && (hasErrorMember(choice) || hasErrorReason(choice)));
+}
+
+/** Names of an error's text in an object that has no other sign of an error. */
+const ERROR_TEXTS: ReadonlySet<string> = new Set(['message', 'detail', 'msg']);
+
+/** True for a member such as `error`, `errors` or `error_message`. */
+function hasErrorMember(value: Record<string, unknown>): boolean {
+  return hasMember(value, (name) => name.startsWith('error'));
+}
+
+/** True for a choice that ended with an error (OpenRouter). */
+export function hasErrorReason({ finish_reason: reason }: Record<string, unknown>): boolean {
+  return typeof reason === 'string' && reason.trim().toLowerCase() === 'error';
+}
+
+/** True when a member with content has such a name in lower case. */
+function hasMember(value: Record<string, unknown>, isMatch: (name: string) => boolean): boolean {
+  return Object.entries(value).some(
+    ([name, member]) =>
+      isMatch(name.toLowerCase()) && (Array.isArray(member) ? member.length > 0 : Boolean(member)),
+  );
 }
