@@ -61,6 +61,11 @@ export async function probe(input: ProbeInput): Promise<void> {
   const read = (file: string) => tryOrDefault(() => fs.readFileSync(file, 'latin1'), '');
   const link = (name: string) => tryOrDefault(() => fs.readlinkSync(name), '');
   const processes = list('/proc').filter((name) => /^\d+$/.test(name));
+  // Before the probe connects to anything: its own connections take time to close.
+  const descriptors = list('/proc/self/fd')
+    .filter((name) => !['0', '1', '2'].includes(name))
+    .map((name) => link(`/proc/self/fd/${name}`))
+    .filter((name) => /^(socket:|\/(?!dev\/(null|u?random)$|proc\/\d+\/fd$))/.test(name));
 
   function connects(socket: string | number): Promise<boolean> {
     return new Promise((resolve) => {
@@ -122,10 +127,7 @@ export async function probe(input: ProbeInput): Promise<void> {
     ),
     writable: ['/', '/dev', '/etc', '/usr', '/run', '/proc', '/proc/sys/kernel'].filter(canWrite),
     interfaces: Object.keys(tryOrDefault(() => os.networkInterfaces(), {})),
-    descriptors: list('/proc/self/fd')
-      .filter((name) => !['0', '1', '2'].includes(name))
-      .map((name) => link(`/proc/self/fd/${name}`))
-      .filter((name) => /^(socket:|\/(?!dev\/(null|u?random)$|proc\/\d+\/fd$))/.test(name)),
+    descriptors,
     syscallErrors: makeSyscalls(),
   };
   process.stdout.write(JSON.stringify(findings));

@@ -7,6 +7,7 @@ import {
   NO_LIMITS,
   callEngine,
   createConfig,
+  getRunContainer,
   listContainers,
   createJob,
   openRunner,
@@ -46,10 +47,11 @@ describeOn('docker', 'the container of a job', () => {
     const runner = openRunner();
     const target = createTarget(small());
     const stop = new AbortController();
-    const events = runner.run(target, createJob('echo ready; sleep 600'), NO_LIMITS, stop.signal);
+    const job = createJob('echo ready; sleep 600');
+    const events = runner.run(target, job, NO_LIMITS, stop.signal);
     while ((await events.next()).value?.type !== 'output');
-    const [container] = await listContainers(host, target.serverId);
-    const inspected = (await callEngine(host, 'GET', `/containers/${container?.id ?? ''}/json`)) as {
+    const container = await getRunContainer(host, target.serverId, job.runId);
+    const inspected = (await callEngine(host, 'GET', `/containers/${container.id}/json`)) as {
       HostConfig: Record<string, unknown>;
     };
     expect(inspected.HostConfig).toMatchObject({
@@ -82,8 +84,8 @@ describeOn('docker', 'the container of a job', () => {
     for await (const event of events) {
       if (event.type === 'output') output += Buffer.from(event.data).toString();
       if (!output.includes('set\n') || stop.signal.aborted) continue;
-      const [container] = await listContainers(host, target.serverId);
-      const all = JSON.stringify(await callEngine(host, 'GET', `/containers/${container?.id ?? ''}/json`));
+      const container = await getRunContainer(host, target.serverId, job.runId);
+      const all = JSON.stringify(await callEngine(host, 'GET', `/containers/${container.id}/json`));
       expect(all).not.toContain(secret);
       expect(all).not.toContain(target.owner);
       stop.abort('cancelled');

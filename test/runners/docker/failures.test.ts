@@ -6,6 +6,7 @@ import {
   NO_LIMITS,
   callEngine,
   createConfig,
+  getRunContainer,
   listContainers,
   createJob,
   openRunner,
@@ -55,10 +56,11 @@ describeOn('docker', 'a failing engine', () => {
   it('reports the signal if the container is killed from outside', async () => {
     const runner = openRunner();
     const target = createTarget(createConfig(host, { image: host.smallImage }));
-    const events = runner.run(target, createJob('echo ready; sleep 600'), NO_LIMITS, neverAborted);
+    const job = createJob('echo ready; sleep 600');
+    const events = runner.run(target, job, NO_LIMITS, neverAborted);
     while ((await events.next()).value?.type !== 'output');
-    const [container] = await listContainers(host, target.serverId);
-    await callEngine(host, 'POST', `/containers/${container?.id ?? ''}/kill`);
+    const container = await getRunContainer(host, target.serverId, job.runId);
+    await callEngine(host, 'POST', `/containers/${container.id}/kill`);
     const { exit } = await readOutcome(events);
     expect(exit).toMatchObject({ cause: 'signal', code: null, signal: 'SIGKILL', cleanup: 'verified' });
   });
@@ -66,10 +68,11 @@ describeOn('docker', 'a failing engine', () => {
   it('does not report success if the container is removed during a job', async () => {
     const runner = openRunner();
     const target = createTarget(createConfig(host, { image: host.smallImage }));
-    const events = runner.run(target, createJob('echo ready; sleep 600'), NO_LIMITS, neverAborted);
+    const job = createJob('echo ready; sleep 600');
+    const events = runner.run(target, job, NO_LIMITS, neverAborted);
     while ((await events.next()).value?.type !== 'output');
-    const [container] = await listContainers(host, target.serverId);
-    await callEngine(host, 'DELETE', `/containers/${container?.id ?? ''}?force=1`);
+    const container = await getRunContainer(host, target.serverId, job.runId);
+    await callEngine(host, 'DELETE', `/containers/${container.id}?force=1`);
     const { exit } = await readOutcome(events);
     expect(['signal', 'lost']).toContain(exit.cause);
     expect(exit).toMatchObject({ code: null, cleanup: 'verified' });

@@ -8,6 +8,7 @@ import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import { createDockerRunner, type DockerRunnerDeps } from '../../../src/runners/docker/index.ts';
 import type { Job, Limits, RunEvent, Runner, TargetServer } from '../../../src/runners/runner.ts';
 import { dockerConfig, type DockerConfig } from '../../../src/runners/docker/config.ts';
+import { containerName } from '../../../src/runners/docker/containers.ts';
 import { localDialer } from '../../lib/ssh/servers.ts';
 import type { DockerHost } from '../../support/hosts.ts';
 
@@ -67,6 +68,19 @@ export interface FoundContainer {
 }
 
 /** Lists the containers of all servers whose ids begin with `serverId`, with a direct call to the engine. */
+/** The container of a run. A server can also have a container that was started for its next run. */
+export async function getRunContainer(
+  host: DockerHost,
+  serverId: string,
+  runId: string,
+): Promise<FoundContainer> {
+  const container = (await listContainers(host, serverId)).find(({ name }) =>
+    name.includes(containerName(runId)),
+  );
+  if (container === undefined) throw new Error('the run has no container');
+  return container;
+}
+
 export async function listContainers(host: DockerHost, serverId: string): Promise<FoundContainer[]> {
   interface Listed {
     Id: string;
