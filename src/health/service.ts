@@ -3,9 +3,6 @@ import { createMetrics, type Metrics } from './metrics.ts';
 import { createReadinessCheck, type Dependency, type Readiness } from './readiness.ts';
 import { healthRoutes } from './routes.ts';
 
-export type { Metrics } from './metrics.ts';
-export type { Readiness } from './readiness.ts';
-
 /** What load balancers and operators see of this process. */
 export interface Health {
   metrics: Metrics;

@@ -1,8 +1,9 @@
-import { afterEach, expect, it } from '@jest/globals';
+import { expect, it } from '@jest/globals';
 import { startCutProxy } from '../../support/cut-proxy.ts';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
 import { until } from '../../support/until.ts';
 import {
+  afterThisTest,
   NO_LIMITS,
   callEngine,
   createConfig,
@@ -19,15 +20,12 @@ const neverAborted = new AbortController().signal;
 
 describeOn('docker', 'a failing engine', () => {
   const host = dockerHost();
-  const cleanups: (() => Promise<unknown>)[] = [];
-  afterEach(async () => {
-    for (const cleanup of cleanups.splice(0)) await cleanup();
-  });
 
   /** The engine behind a proxy that can cut the connection. */
   async function startProxied() {
     const proxy = await startCutProxy(host.host.replace('tcp:', 'http:'));
-    cleanups.push(() => proxy.close());
+    // Before the runner is opened, so that the runner can still remove its containers when it closes.
+    afterThisTest(() => proxy.close());
     const address = proxy.url.replace('http:', 'tcp:');
     return { proxy, target: createTarget(createConfig(host, { image: host.smallImage, host: address })) };
   }
