@@ -39,16 +39,7 @@ export function gatewayRoutes({
       openRequestLimit,
       async handle(call, request, response) {
         const { user } = withPrincipal(call).principal;
-        const clientGone = new AbortController();
-        response.once('close', () => {
-          if (!response.writableFinished) clientGone.abort();
-        });
-        try {
-          const receivedLoopHeader = request.get(LOOP_HEADER);
-          response.json(await listModels({ user, receivedLoopHeader, signal: clientGone.signal }));
-        } catch (error) {
-          if (!clientGone.signal.aborted) throw error;
-        }
+        response.json(await listModels(user, request.get(LOOP_HEADER)));
       },
     }),
     jsonRoute({
@@ -57,8 +48,10 @@ export function gatewayRoutes({
       access: { scope: 'keys:read' },
       query: RoutePreviewQuery,
       response: RoutePreview,
-      handle: async ({ principal, query }) =>
-        toRoutePreview(await routing.decide(principal.user, query.model)),
+      async handle({ principal, query }) {
+        const { decision, listsRead } = await routing.preview(principal.user, query.model);
+        return toRoutePreview(decision, listsRead);
+      },
     }),
   ];
 }

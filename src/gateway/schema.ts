@@ -10,10 +10,16 @@ export const RoutePreview = z.object({
   provider: z.string().nullable(),
   model: z.string().nullable(),
   key_scope: KeyScope.nullable(),
+  /** Null where the provider has an address of its own. */
+  endpoint_slug: z.string().nullable(),
   key_id: z.string().nullable(),
   label: z.string().nullable(),
   reason: z.string().nullable(),
   skipped: z.array(z.object({ key_id: z.string(), reason: z.string() })),
+  /** Names to choose from when the model's name is ambiguous. */
+  candidates: z.array(z.string()),
+  /** False when the answer depends on model lists that were not read yet: a request would read them. */
+  lists_read: z.boolean(),
 });
 export type RoutePreview = z.infer<typeof RoutePreview>;
 

@@ -75,7 +75,11 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
 }
 
 async function serve(deps: ServeRequestDeps, call: GatewayCall): Promise<void> {
-  const decision = await deps.routing.decide(call.principal.user, call.body.model);
+  const decision = await deps.routing.decide(
+    call.principal.user,
+    call.body.model,
+    call.request.get(LOOP_HEADER),
+  );
   call.signal.throwIfAborted();
   logDecision(call.log, call.principal.user, decision);
   deps.keyStatus.writeUndecryptable(call, decision);

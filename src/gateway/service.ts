@@ -10,7 +10,6 @@ import { explainDecision } from './routing/decision-view.ts';
 import type { LoopGuard } from '../lib/net/loop-guard.ts';
 import { createIdempotencyMask } from './upstream/headers.ts';
 import { createKeyStatusWriter } from './routing/key-status-writer.ts';
-import { createFindProviderModels } from './surfaces/models/provider-models.ts';
 import { createListModels } from './surfaces/models/list-models.ts';
 import { createOpenRequestLimit } from '../http/limits.ts';
 import { createServeFromPool } from './upstream/serve-from-pool.ts';
@@ -52,7 +51,7 @@ const REQUEST_QUEUE = { maxQueued: 100, waitMs: 2_000 };
 export function createGateway(deps: GatewayDeps): Gateway {
   const { keys, dialer, loopGuard, providers, system, upstreams, userCache, activeWork } = deps;
   const keyStatus = createKeyStatusWriter(keys);
-  const routing = createRouting({ keys, providers, system });
+  const routing = createRouting(deps);
   const calls = createUpstreamCalls({
     dialer,
     loopGuard,
@@ -77,18 +76,10 @@ export function createGateway(deps: GatewayDeps): Gateway {
     }),
     serveFromSystem: createServeFromSystem({ system, calls, getProvider, upstreams }),
   });
-  const findProviderModels = createFindProviderModels(dialer);
-  const listModels = createListModels({
-    keys,
-    findProviderModels,
-    loopGuard,
-    providers,
-    upstreams,
-    system,
-  });
+  const listModels = createListModels({ ...deps, routing });
   return {
     routes: gatewayRoutes({ serveRequest, listModels, routing, openRequestLimit }),
-    explainRoute: async (user) => explainDecision(await routing.decide(user, undefined)),
+    explainRoute: async (user) => explainDecision((await routing.preview(user, undefined)).decision),
     flushKeyStatus: () => keyStatus.flush(),
   };
 }

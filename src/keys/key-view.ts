@@ -1,5 +1,6 @@
 import type { Owner } from '../lib/owner.ts';
 import type { Database } from '../lib/postgres/database.ts';
+import { toEndpointSlug } from '../providers/address.ts';
 import type { Provider } from '../providers/provider.ts';
 import type { KeyTestResult } from './call-provider.ts';
 import { listKeyStatuses, INITIAL_KEY_STATUS, keyStatusName, type KeyStatus } from './key-status-store.ts';
@@ -21,6 +22,7 @@ export function toKeyView({ provider, stored, status }: KeyWithStatus): KeyView 
     key_preview: stored.mask,
     label: stored.label,
     endpoint: stored.endpoint,
+    endpoint_slug: toEndpointSlug(provider, stored.endpoint),
     enabled: stored.enabled,
     added_date: toSecond(new Date(stored.createdAt)),
     updated_date: toSecond(new Date(stored.updatedAt)),

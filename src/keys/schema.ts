@@ -43,6 +43,8 @@ export const KeyView = z.object({
   key_preview: z.string(),
   label: z.string().nullable(),
   endpoint: z.string().nullable(),
+  /** Names the endpoint in model names; null where the provider has an address of its own. */
+  endpoint_slug: z.string().nullable(),
   enabled: z.boolean(),
   added_date: dateTime,
   updated_date: dateTime,

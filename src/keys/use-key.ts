@@ -16,6 +16,8 @@ export interface ProviderKey {
   cooldownUntil: Date | null;
   /** As stored in the vault. A replaced key has another token. */
   token: string;
+  /** False for a value that is not a stored key, most likely one that was edited by hand. Its endpoint is unknown. */
+  isReadable: boolean;
   /** Undefined when no encryption key fits, the token was altered, or it was moved from where it was stored. */
   decrypt(): { secret: string; endpoint: string | null } | undefined;
 }
@@ -108,6 +110,7 @@ function toProviderKey(
     expiresAt,
     cooldownUntil: status.cooldownUntil,
     token,
+    isReadable: true,
     decrypt: () => decryptKey(keyring, { owner, provider: provider.id }, stored),
   };
 }
@@ -126,6 +129,7 @@ function createUnreadableKey(provider: string): ProviderKey {
     expiresAt: null,
     cooldownUntil: null,
     token: '',
+    isReadable: false,
     decrypt: () => undefined,
   };
 }

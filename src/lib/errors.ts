@@ -10,6 +10,7 @@ const STATUS_BY_CODE = {
   endpoint_forbidden: 400,
   field_not_allowed: 400,
   ambiguous_field: 400,
+  ambiguous_model: 400,
   unauthenticated: 401,
   tier_required: 403,
   csrf: 403,

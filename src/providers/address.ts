@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { Provider } from './provider.ts';
 
 /** Upstream addresses that the operator has set. */
@@ -41,4 +42,25 @@ export function findSystemAddress(
 ): UpstreamAddress | undefined {
   if (baseUrl !== undefined) return { baseUrl, isUserSupplied: false, isOperatorSupplied: true };
   return findKeyAddress(provider, null, upstreams);
+}
+
+/** The slug of keys without an endpoint of their own. */
+export const OPERATOR_SLUG = 'operator';
+
+/**
+ * Names an endpoint in model names and headers: host, port unless it is the scheme's default, and 4 hexadecimal digits
+ * of SHA-256 of the path unless it is empty or `/v1`. Never the label, which its owner can change.
+ * @returns null where the provider has an address of its own; `operator` for a key that uses the operator's address.
+ */
+export function toEndpointSlug({ requiresEndpoint }: Provider, endpoint: string | null): string | null {
+  if (!requiresEndpoint) return null;
+  if (endpoint === null || !URL.canParse(endpoint)) return OPERATOR_SLUG;
+  const { hostname, port, pathname } = new URL(endpoint);
+  const path = pathname.replace(/\/+$/, '');
+  const pathHash = createHash('sha256').update(path).digest('hex').slice(0, 4);
+  return [
+    hostname.replace(/^\[|\]$/g, ''),
+    ...(port === '' ? [] : [port]),
+    ...(path === '' || path === '/v1' ? [] : [pathHash]),
+  ].join('-');
 }

@@ -8,5 +8,13 @@ export const groq = openAiCompatible({
   key: { hint: 'gsk_...', pattern: /^gsk_[A-Za-z0-9]{16,}$/, prefix: 'gsk_' },
   // The two suffixes are Groq's own: they name how it serves a model.
   modelPatterns: [/^llama-3\.[13]-\d+b-(versatile|instant)$/],
-  models: ['openai/gpt-oss-120b', 'openai/gpt-oss-20b', 'llama-3.3-70b-versatile', 'llama-3.1-8b-instant'],
+  // Groq's own systems have names that begin like its id: a request for `groq/compound` keeps the whole name.
+  models: [
+    'groq/compound',
+    'groq/compound-mini',
+    'openai/gpt-oss-120b',
+    'openai/gpt-oss-20b',
+    'llama-3.3-70b-versatile',
+    'llama-3.1-8b-instant',
+  ],
 });

@@ -12,7 +12,7 @@ function toDecisionView(
   const { provider, model } = decision;
   switch (decision.kind) {
     case 'pool':
-      return { provider, model, key_scope: decision.scope, reason: null };
+      return { provider, model, key_scope: decision.pool.scope, reason: null };
     case 'system':
       return { provider, model, key_scope: 'system', reason: decision.reason };
     case 'refused':
@@ -38,14 +38,20 @@ export function logDecision(log: Log, user: User, decision: GatewayDecision): vo
     log.info({ event: 'system_fallback', reason }, 'served by the system default');
 }
 
-/** The response of `GET /api/v1/byok/route`. */
-export function toRoutePreview(decision: GatewayDecision): RoutePreview {
+/**
+ * The response of `GET /api/v1/byok/route`.
+ * @param listsRead false when the decision depends on model lists that were never read.
+ */
+export function toRoutePreview(decision: GatewayDecision, listsRead: boolean): RoutePreview {
   const key = decision.kind === 'pool' ? decision.keys[0] : undefined;
   return {
     ...toDecisionView(decision),
+    endpoint_slug: 'pool' in decision ? decision.pool.endpointSlug : null,
     key_id: key?.id ?? null,
     label: key?.label ?? null,
     skipped: toSkippedView(decision),
+    candidates: 'candidates' in decision ? [...decision.candidates] : [],
+    lists_read: listsRead,
   };
 }
 
@@ -82,6 +88,12 @@ export function toDecisionError(response: Response, decision: RefusedDecision): 
       return new AppError(
         'model_not_found',
         'No key of yours serves this model, and the system default does not offer it.',
+      );
+    case 'ambiguous_model':
+      return new AppError(
+        'ambiguous_model',
+        `Several of your keys serve this model. Name one of: ${decision.candidates.join(', ')}.`,
+        { extra: { candidates: decision.candidates } },
       );
     case 'no_default_provider':
       return new AppError(

@@ -1,5 +1,13 @@
 import type { Provider } from '../../providers/provider.ts';
 import { BYOK_TIER, isTierAtLeast, type Tier } from '../../config/tiers.ts';
+import {
+  chooseModel,
+  createModelNames,
+  toUniqueName,
+  type KnownList,
+  type ModelChoice,
+  type NamedPool,
+} from './model-order.ts';
 
 /** Why a key was skipped. */
 export type SkipReason = 'disabled' | 'expired' | 'set_aside' | 'undecryptable';
@@ -16,15 +24,19 @@ export interface RoutableKey {
   isDecryptable(): boolean;
 }
 
-/** An owner's keys by provider id, in pool order. */
-export type PoolsByProvider<Key extends RoutableKey> = ReadonlyMap<string, readonly Key[]>;
+/** The keys that one payer has for one provider at one endpoint. A request uses the keys of one pool only. */
+export interface RoutablePool<Key extends RoutableKey> extends NamedPool {
+  scope: 'personal' | 'organization';
+  /** In the order in which they were added; in any state. */
+  keys: readonly Key[];
+}
 
 /** The operator's key, used when no key of the user serves the request. */
 export interface SystemDefault {
   provider: string;
   /** Used for requests that name no model. */
   model: string | null;
-  /** Models that the system pays for; `*` means any. */
+  /** Models that the system pays for; {@link ANY_MODEL} means any. */
   models: readonly string[];
 }
 
@@ -32,22 +44,21 @@ export interface RoutePolicy {
   preferredProvider: string | null;
 }
 
-export interface ResolveInput<Key extends RoutableKey> {
+export interface ResolveInput<Pool> {
   /** The model of the request; undefined or `default` means the model of the system default. */
   model: string | undefined;
   tier: Tier;
   providers: readonly Provider[];
-  personal: PoolsByProvider<Key>;
-  /** Keys of the organization that the user acts for; empty without an organization. */
-  organization: PoolsByProvider<Key>;
+  /** Of the user, and of the organization that the user acts for. */
+  pools: readonly Pool[];
+  /** The last model list that was read with a key of the pool. */
+  listOf(pool: Pool): KnownList;
   /** Null when the operator has configured none. */
   system: SystemDefault | null;
   policy: RoutePolicy;
-  /** Providers with an open circuit breaker. They are chosen only when the request names them. */
-  unhealthyProviders: ReadonlySet<string>;
   now: Date;
   /** Index of the first key to try, modulo the number of usable keys. */
-  rotationIndex: (scope: 'personal' | 'organization', provider: string) => number;
+  rotationIndex(pool: Pool): number;
 }
 
 export interface SkippedKey {
@@ -55,10 +66,10 @@ export interface SkippedKey {
   reason: SkipReason;
 }
 
-export type RoutingDecision<Key extends RoutableKey> =
+export type RoutingDecision<Key extends RoutableKey, Pool extends RoutablePool<Key>> =
   | {
       kind: 'pool';
-      scope: 'personal' | 'organization';
+      pool: Pool;
       provider: string;
       model: string;
       /** Usable keys in the order in which they are tried. Never empty. */
@@ -69,6 +80,7 @@ export type RoutingDecision<Key extends RoutableKey> =
   | {
       kind: 'refused';
       code: 'key_undecryptable' | 'no_usable_key';
+      pool: Pool;
       provider: string;
       model: string;
       skipped: readonly SkippedKey[];
@@ -78,104 +90,104 @@ export type RoutingDecision<Key extends RoutableKey> =
       code: 'model_not_found' | 'no_default_provider' | 'model_missing';
       provider: null;
       model: string | null;
+    }
+  | {
+      kind: 'refused';
+      code: 'ambiguous_model';
+      provider: null;
+      model: string;
+      /** Names that are not ambiguous, one per pool. */
+      candidates: readonly string[];
     };
+
+export interface RoutingResult<Key extends RoutableKey, Pool extends RoutablePool<Key>> {
+  decision: RoutingDecision<Key, Pool>;
+  /** The pools whose model lists decide. Where one was never read, the decision is preliminary. */
+  dependsOn: readonly Pool[];
+}
 
 /**
  * Decides which provider and keys serve a request, whether the system pays instead, or why the request is refused.
- * Pure: no I/O and no state. A non-empty pool excludes the wider payers (personal, organization, system, in this
- * order): when none of its keys is usable, the request is refused, never silently paid by the system.
+ * Pure: no I/O and no state. A pool with keys in any state excludes the wider payers (personal, organization, system,
+ * in this order): when none of its keys is usable, the request is refused, never silently paid by the system.
+ * Below the tier for keys of one's own, personal pools are skipped and no model list is needed.
  */
-export function resolveRoute<Key extends RoutableKey>(input: ResolveInput<Key>): RoutingDecision<Key> {
-  const requestedModel =
-    input.model === undefined || input.model === 'default' ? input.system?.model : input.model;
-  if (requestedModel === undefined || requestedModel === null || requestedModel === '') {
-    return { kind: 'refused', code: 'model_missing', provider: null, model: null };
+export function resolveRoute<Key extends RoutableKey, Pool extends RoutablePool<Key>>(
+  input: ResolveInput<Pool>,
+): RoutingResult<Key, Pool> {
+  const model = input.model === undefined || input.model === 'default' ? input.system?.model : input.model;
+  if (model === undefined || model === null || model === '')
+    return {
+      decision: { kind: 'refused', code: 'model_missing', provider: null, model: null },
+      dependsOn: [],
+    };
+  const canUsePersonal = isTierAtLeast(input.tier, BYOK_TIER);
+  const { choice, dependsOn } = chooseModel<Pool>({
+    model,
+    providers: input.providers,
+    pools: dropShadowed(input.pools),
+    listOf: (pool) => (canUsePersonal ? input.listOf(pool) : { state: 'unreadable' }),
+    systemProvider: input.system?.provider ?? null,
+    preferredProvider: input.policy.preferredProvider,
+  });
+  return {
+    decision: decidePayer<Key, Pool>(input, model, choice),
+    dependsOn: canUsePersonal ? dependsOn : [],
+  };
+}
+
+function decidePayer<Key extends RoutableKey, Pool extends RoutablePool<Key>>(
+  input: ResolveInput<Pool>,
+  model: string,
+  choice: ModelChoice<Pool>,
+): RoutingDecision<Key, Pool> {
+  const canUsePersonal = isTierAtLeast(input.tier, BYOK_TIER);
+  switch (choice.kind) {
+    case 'none':
+      return decideSystem(input, model, 'no_key');
+    case 'system':
+      return decideSystem(input, choice.model, 'no_key');
+    case 'unknown_endpoint':
+      return { kind: 'refused', code: 'model_not_found', provider: null, model };
+    case 'ambiguous':
+      if (!canUsePersonal) return decideSystem(input, model, 'tier_required');
+      return {
+        kind: 'refused',
+        code: 'ambiguous_model',
+        provider: null,
+        model,
+        candidates: choice.candidates,
+      };
+    case 'pool':
+      if (choice.pool.scope === 'personal' && !canUsePersonal)
+        return decideSystem(input, model, 'tier_required');
+      return decidePool(input, choice.pool, choice.model);
   }
-  const choice = chooseProvider(input, requestedModel);
-  if (choice === undefined) return decideSystem(input, requestedModel, 'no_key');
-  const personal = input.personal.get(choice.provider) ?? [];
-  if (personal.length > 0) {
-    // Below the required tier the personal pool is skipped, and the response names the reason.
-    if (!isTierAtLeast(input.tier, BYOK_TIER)) return decideSystem(input, requestedModel, 'tier_required');
-    return decidePool(input, 'personal', choice, personal);
-  }
-  const organization = input.organization.get(choice.provider) ?? [];
-  if (organization.length > 0) return decidePool(input, 'organization', choice, organization);
-  return decideSystem(input, requestedModel, 'no_key');
 }
 
-interface ProviderModel {
-  provider: string;
-  model: string;
+/** A personal pool excludes the organization's for the same provider and endpoint. */
+function dropShadowed<Pool extends NamedPool & { scope: string }>(pools: readonly Pool[]): Pool[] {
+  const personal = pools.filter(({ scope }) => scope === 'personal').map((pool) => toUniqueName(pool, ''));
+  return pools.filter((pool) => pool.scope === 'personal' || !personal.includes(toUniqueName(pool, '')));
 }
 
-/** Order: explicit prefix, model patterns of the catalogue, OpenRouter, the preferred provider. Undefined means the system default. */
-function chooseProvider<Key extends RoutableKey>(
-  input: ResolveInput<Key>,
-  requestedModel: string,
-): ProviderModel | undefined {
-  const prefixed = splitPrefix(requestedModel);
-  const isProviderId = input.providers.some((provider) => provider.id === prefixed?.provider);
-  if (
-    prefixed !== undefined &&
-    isProviderId &&
-    (hasPool(input, prefixed.provider) || input.system?.provider === prefixed.provider)
-  ) {
-    return prefixed;
-  }
-  const byPattern = input.providers.filter((provider) =>
-    provider.modelPatterns.some((pattern) => pattern.test(requestedModel)),
-  );
-  const candidates = [
-    ...byPattern.map((provider) => provider.id),
-    'openrouter',
-    input.policy.preferredProvider,
-  ];
-  const provider = candidates.find(
-    (id) => id !== null && hasPool(input, id) && !input.unhealthyProviders.has(id),
-  );
-  return provider === undefined || provider === null ? undefined : { provider, model: requestedModel };
-}
-
-/** `openrouter/openai/gpt-4o` becomes `openrouter` and `openai/gpt-4o`: only the first segment is a prefix. */
-function splitPrefix(model: string): ProviderModel | undefined {
-  const slash = model.indexOf('/');
-  if (slash <= 0 || slash === model.length - 1) return undefined;
-  return { provider: model.slice(0, slash), model: model.slice(slash + 1) };
-}
-
-function hasPool<Key extends RoutableKey>(input: ResolveInput<Key>, provider: string): boolean {
-  return [input.personal, input.organization].some((pools) => (pools.get(provider)?.length ?? 0) > 0);
-}
-
-function decidePool<Key extends RoutableKey>(
-  input: ResolveInput<Key>,
-  scope: 'personal' | 'organization',
-  choice: ProviderModel,
-  pool: readonly Key[],
-): RoutingDecision<Key> {
-  const checked = pool.map((key) => ({ key, reason: findSkipReason(key, input.now) }));
+function decidePool<Key extends RoutableKey, Pool extends RoutablePool<Key>>(
+  input: ResolveInput<Pool>,
+  pool: Pool,
+  model: string,
+): RoutingDecision<Key, Pool> {
+  const checked = pool.keys.map((key) => ({ key, reason: findSkipReason(key, input.now) }));
   const usable = checked.filter(({ reason }) => reason === undefined).map(({ key }) => key);
   const skipped = checked.flatMap(({ key, reason }) =>
     reason === undefined ? [] : [{ keyId: key.id, reason }],
   );
+  const chosen = { pool, provider: pool.provider, model, skipped };
   if (usable.length === 0) {
     const hasUndecryptable = skipped.some(({ reason }) => reason === 'undecryptable');
-    return {
-      kind: 'refused',
-      code: hasUndecryptable ? 'key_undecryptable' : 'no_usable_key',
-      ...choice,
-      skipped,
-    };
+    return { kind: 'refused', code: hasUndecryptable ? 'key_undecryptable' : 'no_usable_key', ...chosen };
   }
-  const start = input.rotationIndex(scope, choice.provider) % usable.length;
-  return {
-    kind: 'pool',
-    scope,
-    ...choice,
-    keys: [...usable.slice(start), ...usable.slice(0, start)],
-    skipped,
-  };
+  const start = input.rotationIndex(pool) % usable.length;
+  return { kind: 'pool', ...chosen, keys: [...usable.slice(start), ...usable.slice(0, start)] };
 }
 
 /** Why a key must be skipped; undefined when it is usable. */
@@ -187,6 +199,7 @@ export function findSkipReason(key: RoutableKey, now: Date): SkipReason | undefi
   return undefined;
 }
 
+const ANY_MODEL = '*';
 /** Without blanks, `@` and `%`: a router could trim or decode a name before it reads it. */
 const PLAIN_MODEL_NAME = /^[A-Za-z0-9._~/:-]+$/;
 
@@ -199,18 +212,25 @@ function hasRoutingSuffix(model: string): boolean {
   return !PLAIN_MODEL_NAME.test(model) || /:(online|nitro|floor|exacto|extended)([:/]|$)/i.test(model);
 }
 
-function decideSystem<Key extends RoutableKey>(
-  input: ResolveInput<Key>,
+/** @param requestedModel as the request names it, or without the system provider's segment. */
+function decideSystem(
+  input: Pick<ResolveInput<never>, 'system' | 'providers'>,
   requestedModel: string,
   reason: 'no_key' | 'tier_required',
-): RoutingDecision<Key> {
-  const system = input.system;
+): Exclude<RoutingDecision<never, never>, { pool: unknown }> {
+  const { system } = input;
   if (system === null)
     return { kind: 'refused', code: 'no_default_provider', provider: null, model: requestedModel };
-  const prefixed = splitPrefix(requestedModel);
-  const model = prefixed?.provider === system.provider ? prefixed.model : requestedModel;
-  const isNamed = system.models.includes(model) || model === system.model;
-  const isOffered = isNamed || (system.models.includes('*') && !hasRoutingSuffix(model));
-  if (!isOffered) return { kind: 'refused', code: 'model_not_found', provider: null, model: requestedModel };
+  const rest = requestedModel.startsWith(`${system.provider}/`)
+    ? requestedModel.slice(system.provider.length + 1)
+    : requestedModel;
+  const offered = createModelNames([...system.models, ...(system.model === null ? [] : [system.model])]);
+  const named = offered.find(requestedModel) ?? offered.find(rest);
+  if (named !== undefined && named !== ANY_MODEL)
+    return { kind: 'system', provider: system.provider, model: named, reason };
+  const own = input.providers.find(({ id }) => id === system.provider)?.models ?? [];
+  const model = createModelNames(own).find(requestedModel) ?? rest;
+  if (!system.models.includes(ANY_MODEL) || hasRoutingSuffix(model))
+    return { kind: 'refused', code: 'model_not_found', provider: null, model: requestedModel };
   return { kind: 'system', provider: system.provider, model, reason };
 }

@@ -1,13 +1,20 @@
 import { randomInt } from 'node:crypto';
 import type { User } from '../../http/principal.ts';
 import type { KeyService, ProviderKey } from '../../keys/service.ts';
+import type { Dialer } from '../../lib/net/dialer.ts';
+import type { LoopGuard } from '../../lib/net/loop-guard.ts';
 import { userOwner } from '../../lib/owner.ts';
+import { findKeyAddress, toEndpointSlug, type OperatorUpstreams } from '../../providers/address.ts';
 import type { Provider } from '../../providers/provider.ts';
+import { createModelLists, type ListedModel, type ModelLists, type ModelListQuery } from './model-lists.ts';
+import type { KnownList } from './model-order.ts';
 import {
   resolveRoute,
   findSkipReason,
   type RoutingDecision,
   type RoutableKey,
+  type RoutablePool,
+  type RoutingResult,
   type SystemDefault,
 } from './resolve.ts';
 
@@ -16,68 +23,159 @@ export type DecryptedGatewayKey = NonNullable<ReturnType<ProviderKey['decrypt']>
 /** A key of a pool. It is decrypted at most once a request, and only when needed. */
 export interface GatewayKey extends RoutableKey {
   provider: string;
+  /** Null for the provider's or operator's address. Compared with the token when the key is decrypted. */
+  endpoint: string | null;
   /** The encrypted token in the vault. */
   token: string;
   /** Undefined when the token cannot be decrypted or was altered. */
   decrypt(): DecryptedGatewayKey | undefined;
 }
 
-export type GatewayDecision = RoutingDecision<GatewayKey>;
+/** The user's keys for one provider at one endpoint. */
+export interface GatewayPool extends RoutablePool<GatewayKey> {
+  /** Unique among all pools of all users. */
+  id: string;
+}
+
+export type GatewayDecision = RoutingDecision<GatewayKey, GatewayPool>;
 
 export interface RoutingDeps {
-  keys: KeyService;
+  keys: Pick<KeyService, 'readPools'>;
+  dialer: Dialer;
+  loopGuard: LoopGuard;
   providers: readonly Provider[];
+  upstreams: OperatorUpstreams;
   system: SystemDefault | null;
 }
 
 export interface Routing {
-  /** Decides for one request. Reads the vault and the key status; calls no upstream and does not advance the rotation. */
-  decide(user: User, model: string | undefined): Promise<GatewayDecision>;
-  /** Reads a key of a decision again; undefined when it was deleted or is not usable any more. */
+  /**
+   * Decides for one request, without advancing the rotation. Waits at most 2 s for a model list that the decision
+   * depends on and that was never read; reads older lists again in the background.
+   * @param receivedLoopHeader value of the loop guard header of the request.
+   */
+  decide(
+    user: User,
+    model: string | undefined,
+    receivedLoopHeader: string | undefined,
+  ): Promise<GatewayDecision>;
+  /**
+   * Decides with what is known, without calling an upstream.
+   * @returns `listsRead` false when the decision depends on model lists that were never read.
+   */
+  preview(user: User, model: string | undefined): Promise<{ decision: GatewayDecision; listsRead: boolean }>;
+  /** The user's pools, by provider and then by the first key that was added. */
+  readPools(user: User): Promise<readonly GatewayPool[]>;
+  /**
+   * The models that a pool serves, from its provider's list, which is read again when it is older than 5 minutes.
+   * @returns undefined when no list could be read. Never throws.
+   */
+  readModels(
+    pool: GatewayPool,
+    receivedLoopHeader: string | undefined,
+  ): Promise<readonly ListedModel[] | undefined>;
+  /** Reads a key of a decision again; undefined when it was deleted, moved to another endpoint, or is not usable. */
   findUsableKey(user: User, key: GatewayKey): Promise<GatewayKey | undefined>;
   /** Advances the rotation of the pool that a decision uses. */
-  advanceRotation(user: User, decision: Extract<GatewayDecision, { kind: 'pool' }>): void;
+  advanceRotation(pool: GatewayPool): void;
 }
 
 /** Collects the input of the resolver. */
 export function createRouting(deps: RoutingDeps): Routing {
   const rotation = createRotation();
+  const lists = createModelLists(deps.dialer);
+
+  async function readPools(user: User): Promise<readonly GatewayPool[]> {
+    return toPools(deps.providers, user, await deps.keys.readPools(userOwner(user.id)));
+  }
+
+  function resolve(
+    user: User,
+    model: string | undefined,
+    pools: readonly GatewayPool[],
+  ): RoutingResult<GatewayKey, GatewayPool> {
+    return resolveRoute<GatewayKey, GatewayPool>({
+      model,
+      tier: user.tier,
+      providers: deps.providers,
+      pools,
+      listOf: (pool) => findList(lists, pool),
+      system: deps.system,
+      policy: { preferredProvider: null },
+      now: new Date(),
+      rotationIndex: ({ id }) => rotation.peek(id),
+    });
+  }
+
+  const isUnread = (pool: GatewayPool) => findList(lists, pool).state === 'unread';
+
   return {
-    async decide(user, model) {
-      const pools = await deps.keys.readPools(userOwner(user.id));
-      return resolveRoute<GatewayKey>({
-        model,
-        tier: user.tier,
-        providers: deps.providers,
-        personal: new Map([...pools].map(([provider, pool]) => [provider, pool.map(toGatewayKey)])),
-        organization: new Map(),
-        system: deps.system,
-        policy: { preferredProvider: null },
-        unhealthyProviders: new Set(),
-        now: new Date(),
-        rotationIndex: (scope, provider) => rotation.peek(toPoolId(user, scope, provider)),
-      });
+    readPools,
+    async decide(user, model, receivedLoopHeader) {
+      const pools = await readPools(user);
+      const { decision, dependsOn } = resolve(user, model, pools);
+      const stale = dependsOn.filter(({ id, keys }) =>
+        keys.every(({ token }) => lists.isStale({ pool: id, key: token })),
+      );
+      const reading = stale.map((pool) => readList(deps, lists, pool, receivedLoopHeader));
+      if (!dependsOn.some(isUnread)) return decision;
+      await Promise.all(reading);
+      return resolve(user, model, pools).decision;
     },
-    async findUsableKey(user, { provider, id }) {
+    async preview(user, model) {
+      const { decision, dependsOn } = resolve(user, model, await readPools(user));
+      return { decision, listsRead: !dependsOn.some(isUnread) };
+    },
+    readModels: (pool, receivedLoopHeader) => readList(deps, lists, pool, receivedLoopHeader),
+    async findUsableKey(user, { provider, id, endpoint }) {
       const pools = await deps.keys.readPools(userOwner(user.id));
       const storedKey = pools.get(provider)?.find((key) => key.id === id);
       const key = storedKey && toGatewayKey(storedKey);
-      return key && findSkipReason(key, new Date()) === undefined ? key : undefined;
+      const isUsable = key?.endpoint === endpoint && findSkipReason(key, new Date()) === undefined;
+      return isUsable ? key : undefined;
     },
-    advanceRotation(user, decision) {
-      rotation.advance(toPoolId(user, decision.scope, decision.provider));
+    advanceRotation({ id }) {
+      rotation.advance(id);
     },
   };
+}
+
+/**
+ * Groups keys by provider and endpoint. Values that are not stored keys have no endpoint: they are part of every pool of
+ * their provider, so that they are reported wherever one of its keys is used.
+ */
+function toPools(
+  providers: readonly Provider[],
+  user: User,
+  keysByProvider: ReadonlyMap<string, readonly ProviderKey[]>,
+): GatewayPool[] {
+  return providers.flatMap((provider) => {
+    const keys = keysByProvider.get(provider.id) ?? [];
+    const unreadable = keys.filter(({ isReadable }) => !isReadable);
+    const readable = Map.groupBy(
+      keys.filter(({ isReadable }) => isReadable),
+      ({ endpoint }) => (provider.requiresEndpoint ? endpoint : null),
+    );
+    if (readable.size === 0 && unreadable.length > 0) readable.set(null, []);
+    return [...readable].map(([endpoint, pool]) => ({
+      id: JSON.stringify([user.id, provider.id, endpoint]),
+      scope: 'personal' as const,
+      provider: provider.id,
+      endpointSlug: toEndpointSlug(provider, endpoint),
+      keys: [...pool, ...unreadable].map(toGatewayKey),
+    }));
+  });
 }
 
 function toGatewayKey(key: ProviderKey): GatewayKey {
   let cached: { key: DecryptedGatewayKey | undefined } | undefined;
   const decrypt = () => (cached ??= { key: key.decrypt() }).key;
-  const { id, provider, label, enabled, expiresAt, cooldownUntil, token } = key;
+  const { id, provider, label, endpoint, enabled, expiresAt, cooldownUntil, token } = key;
   return {
     id,
     provider,
     label,
+    endpoint,
     enabled,
     expiresAt,
     cooldownUntil,
@@ -87,8 +185,49 @@ function toGatewayKey(key: ProviderKey): GatewayKey {
   };
 }
 
-function toPoolId(user: User, scope: string, provider: string): string {
-  return `${scope}:${user.id}:${provider}`;
+/** The last list that was read with a key of the pool, in any state. Unreadable when no key can read one. */
+function findList(lists: ModelLists, pool: GatewayPool): KnownList {
+  const known = pool.keys.map(({ token }) => lists.find({ pool: pool.id, key: token }));
+  const read = known.find(({ state }) => state === 'read');
+  if (read !== undefined) return read;
+  const usable = findListKey(pool);
+  return usable === undefined ? { state: 'unreadable' } : lists.find({ pool: pool.id, key: usable.token });
+}
+
+function findListKey(pool: GatewayPool): GatewayKey | undefined {
+  const now = new Date();
+  return pool.keys.find((key) => findSkipReason(key, now) === undefined);
+}
+
+async function readList(
+  deps: RoutingDeps,
+  lists: ModelLists,
+  pool: GatewayPool,
+  receivedLoopHeader: string | undefined,
+): Promise<readonly ListedModel[] | undefined> {
+  const query = toListQuery(deps, pool, receivedLoopHeader);
+  return query && (await lists.read(query));
+}
+
+/** @returns undefined when no key of the pool can be used. */
+function toListQuery(
+  { providers, upstreams, loopGuard }: RoutingDeps,
+  pool: GatewayPool,
+  receivedLoopHeader: string | undefined,
+): ModelListQuery | undefined {
+  const key = findListKey(pool);
+  const decrypted = key?.decrypt();
+  const provider = providers.find(({ id }) => id === pool.provider);
+  const address = provider && decrypted && findKeyAddress(provider, decrypted.endpoint, upstreams);
+  if (key === undefined || decrypted === undefined || provider === undefined || address === undefined)
+    return undefined;
+  return {
+    pool: pool.id,
+    key: key.token,
+    address,
+    authorization: decrypted.secret === '' ? {} : provider.keyTest.authorize(decrypted.secret),
+    loopHeader: address.isUserSupplied ? loopGuard.extendHeader(receivedLoopHeader) : null,
+  };
 }
 
 /** Round robin over the keys of a pool: where the next request starts. After a 401, `serve-from-pool.ts` tries the next key. */

@@ -137,6 +137,8 @@ export interface Receipt {
   scope: 'personal' | 'organization' | 'system';
   /** Null for the system's key. */
   keyId: string | null;
+  /** Names the endpoint that the key brings; null for the provider's or operator's address. */
+  endpointSlug: string | null;
   /** Calls made to upstreams so far. */
   attempts: number;
   reason: string | null;
@@ -149,6 +151,7 @@ export function writeReceiptHeaders(response: Response, receipt: Receipt): void 
   response.setHeader('x-ops-key-scope', receipt.scope);
   response.setHeader('x-ops-attempts', String(receipt.attempts));
   if (receipt.keyId !== null) response.setHeader('x-ops-key-id', receipt.keyId);
+  if (receipt.endpointSlug !== null) response.setHeader('x-ops-endpoint', receipt.endpointSlug);
   if (receipt.reason !== null) response.setHeader('x-ops-reason', receipt.reason);
 }
 

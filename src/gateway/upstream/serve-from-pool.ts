@@ -34,7 +34,7 @@ export type ServeFromPool = (call: GatewayCall, decision: PoolDecision) => Promi
 export function createServeFromPool(deps: ServeFromPoolDeps): ServeFromPool {
   return async (call, decision) => {
     const provider = deps.getProvider(decision.provider);
-    deps.routing.advanceRotation(call.principal.user, decision);
+    deps.routing.advanceRotation(decision.pool);
     let firstUnauthorized: { response: ClassifiedResponse; target: UpstreamTarget } | undefined;
     let attempts = 0;
     for (const decidedKey of decision.keys) {
@@ -83,8 +83,16 @@ function createPoolTarget(
   if (decrypted === undefined || address === undefined) {
     throw new AppError('key_undecryptable', 'The stored key cannot be used any more. Add it again.');
   }
-  const { model, scope } = decision;
-  const receipt: Receipt = { provider: provider.id, model, scope, keyId: key.id, attempts, reason: null };
+  const { model, pool } = decision;
+  const receipt: Receipt = {
+    provider: provider.id,
+    model,
+    scope: pool.scope,
+    keyId: key.id,
+    endpointSlug: address.isUserSupplied ? pool.endpointSlug : null,
+    attempts,
+    reason: null,
+  };
   return { provider, address, secret: decrypted.secret === '' ? null : decrypted.secret, receipt };
 }
 

@@ -51,6 +51,7 @@ export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSyste
       model,
       scope: 'system',
       keyId: null,
+      endpointSlug: null,
       attempts: 0,
       reason,
     };

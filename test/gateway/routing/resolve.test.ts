@@ -1,7 +1,13 @@
 import { describe, expect, it } from '@jest/globals';
-import { resolveRoute, type RoutableKey, type ResolveInput } from '../../../src/gateway/routing/resolve.ts';
+import {
+  resolveRoute,
+  type ResolveInput,
+  type RoutableKey,
+  type RoutablePool,
+} from '../../../src/gateway/routing/resolve.ts';
 import { PROVIDERS } from '../../../src/providers/index.ts';
 
+const ANY_MODEL = { provider: 'openrouter', model: null, models: ['*'] };
 const NOW = new Date('2026-01-01T00:00:00Z');
 
 function key(id: string, overrides: Partial<RoutableKey> = {}): RoutableKey {
@@ -16,65 +22,60 @@ function key(id: string, overrides: Partial<RoutableKey> = {}): RoutableKey {
   };
 }
 
-function decide(overrides: Partial<ResolveInput<RoutableKey>>) {
-  return resolveRoute<RoutableKey>({
+interface Changes extends Partial<ResolveInput<RoutablePool<RoutableKey>>> {
+  /** Keys by provider. */
+  personal?: Record<string, RoutableKey[]>;
+  organization?: Record<string, RoutableKey[]>;
+}
+
+function decide({ personal = {}, organization = {}, ...overrides }: Changes) {
+  const toPools = (scope: 'personal' | 'organization', keysByProvider: Record<string, RoutableKey[]>) =>
+    Object.entries(keysByProvider).map(([name, keys]) => {
+      const [provider = '', endpointSlug = null] = name.split(/:(.*)/s);
+      return { scope, provider, endpointSlug, keys };
+    });
+  return resolveRoute<RoutableKey, RoutablePool<RoutableKey>>({
     model: 'gpt-4o',
     tier: 'starter',
     providers: PROVIDERS,
-    personal: new Map(),
-    organization: new Map(),
+    pools: [...toPools('personal', personal), ...toPools('organization', organization)],
+    listOf: () => ({ state: 'unreadable' }),
     system: { provider: 'openrouter', model: 'openai/gpt-4o-mini', models: ['openai/gpt-4o-mini', 'gpt-4o'] },
     policy: { preferredProvider: null },
-    unhealthyProviders: new Set(),
     now: NOW,
     rotationIndex: () => 0,
     ...overrides,
-  });
+  }).decision;
 }
 
-const pools = (byProvider: Record<string, RoutableKey[]>) => new Map(Object.entries(byProvider));
-
 describe('choosing the provider', () => {
-  it('strips only the first segment, when it names a provider with a key in any state', () => {
-    const personal = pools({ openrouter: [key('a')] });
-    expect(decide({ model: 'openrouter/openai/gpt-4o', personal })).toMatchObject({
-      provider: 'openrouter',
-      model: 'openai/gpt-4o',
-    });
-    const disabled = pools({ openai: [key('a', { enabled: false })] });
-    expect(decide({ model: 'openai/gpt-4o', personal: disabled })).toMatchObject({
+  it('refuses an ambiguous name, and names what would not be ambiguous', () => {
+    const personal = { 'custom:one.example': [key('a')], 'custom:two.example': [key('b')] };
+    expect(decide({ model: 'custom/m', personal })).toEqual({
       kind: 'refused',
-      provider: 'openai',
+      code: 'ambiguous_model',
+      provider: null,
+      model: 'custom/m',
+      candidates: ['custom:one.example/m', 'custom:two.example/m'],
+    });
+  });
+
+  it('uses the keys of the named endpoint only', () => {
+    const personal = { 'custom:one.example': [key('a'), key('b')], 'custom:two.example': [key('c')] };
+    const decision = decide({ model: 'custom:one.example/m', personal });
+    expect(decision.kind === 'pool' ? decision.keys.map(({ id }) => id) : decision.kind).toEqual(['a', 'b']);
+    const disabled = { ...personal, 'custom:one.example': [key('a', { enabled: false })] };
+    expect(decide({ model: 'custom:one.example/m', personal: disabled })).toMatchObject({
+      kind: 'refused',
       code: 'no_usable_key',
     });
   });
 
-  it('keeps a first segment that names a provider without a key, since OpenRouter uses such model names', () => {
-    const personal = pools({ openrouter: [key('a')] });
-    expect(decide({ model: 'openai/gpt-4o', personal })).toMatchObject({
-      provider: 'openrouter',
-      model: 'openai/gpt-4o',
+  it('refuses the slug of an endpoint that the caller does not have', () => {
+    expect(decide({ model: 'custom:three.example/m' })).toMatchObject({
+      kind: 'refused',
+      code: 'model_not_found',
     });
-  });
-
-  it('prefers the catalogue, then OpenRouter, then the preferred provider, then the system', () => {
-    const all = { openai: [key('a')], openrouter: [key('b')], custom: [key('c')] };
-    const policy = { preferredProvider: 'custom' };
-    expect(decide({ personal: pools(all), policy })).toMatchObject({ provider: 'openai' });
-    expect(decide({ personal: pools({ ...all, openai: [] }), policy })).toMatchObject({
-      provider: 'openrouter',
-    });
-    expect(decide({ personal: pools({ custom: all.custom }), policy })).toMatchObject({ provider: 'custom' });
-    expect(decide({ policy })).toMatchObject({ kind: 'system', provider: 'openrouter', reason: 'no_key' });
-  });
-
-  it('skips an unhealthy provider unless the request names it', () => {
-    const input = {
-      personal: pools({ openai: [key('a')], openrouter: [key('b')] }),
-      unhealthyProviders: new Set(['openai']),
-    };
-    expect(decide(input)).toMatchObject({ provider: 'openrouter' });
-    expect(decide({ ...input, model: 'openai/gpt-4o' })).toMatchObject({ provider: 'openai' });
   });
 
   it.each([undefined, 'default'])('serves the model name %s with the default model', (model) => {
@@ -99,7 +100,7 @@ describe('choosing the key', () => {
       key('e'),
     ];
     const orders = [0, 1, 2, 3, 4, 5].map((index) => {
-      const decision = decide({ personal: pools({ openai: pool }), rotationIndex: () => index });
+      const decision = decide({ personal: { openai: pool }, rotationIndex: () => index });
       return decision.kind === 'pool' ? decision.keys.map(({ id }) => id).join('') : decision.kind;
     });
     expect(orders).toEqual(['ace', 'cea', 'eac', 'ace', 'cea', 'eac']);
@@ -113,7 +114,7 @@ describe('choosing the key', () => {
       key('d', { isDecryptable: () => false }),
       key('e', { expiresAt: '2026-01-01T00:00:01Z', cooldownUntil: new Date('2025-12-31T00:00:00Z') }),
     ];
-    expect(decide({ personal: pools({ openai: pool }) })).toMatchObject({
+    expect(decide({ personal: { openai: pool } })).toMatchObject({
       kind: 'pool',
       keys: [{ id: 'e' }],
       skipped: [
@@ -127,30 +128,36 @@ describe('choosing the key', () => {
 
   it('never replaces an unusable pool by the system, and reports undecryptable keys', () => {
     const inCooldown = key('a', { cooldownUntil: new Date('2026-01-02T00:00:00Z') });
-    expect(decide({ personal: pools({ openai: [inCooldown] }) })).toMatchObject({
+    expect(decide({ personal: { openai: [inCooldown] } })).toMatchObject({
       kind: 'refused',
       code: 'no_usable_key',
     });
     const undecryptable = key('b', { isDecryptable: () => false });
-    expect(decide({ personal: pools({ openai: [inCooldown, undecryptable] }) })).toMatchObject({
+    expect(decide({ personal: { openai: [inCooldown, undecryptable] } })).toMatchObject({
       kind: 'refused',
       code: 'key_undecryptable',
     });
   });
 
   it('uses only the personal pool when there is one, else the organization’s', () => {
-    const organization = pools({ openai: [key('o')] });
+    const organization = { openai: [key('o')] };
     expect(decide({ organization })).toMatchObject({
       kind: 'pool',
-      scope: 'organization',
+      pool: { scope: 'organization' },
       keys: [{ id: 'o' }],
     });
-    const personal = pools({ openai: [key('p', { enabled: false })] });
+    const personal = { openai: [key('p', { enabled: false })] };
     expect(decide({ organization, personal })).toMatchObject({ kind: 'refused', code: 'no_usable_key' });
   });
 
+  it('needs no model list below Starter, also where several pools serve a model', () => {
+    const personal = { groq: [key('a')], together: [key('b')] };
+    const result = decide({ model: 'openai/gpt-oss-120b', personal, tier: 'free', system: ANY_MODEL });
+    expect(result).toMatchObject({ kind: 'system', reason: 'tier_required' });
+  });
+
   it('skips the personal pool below Starter and names the reason', () => {
-    const personal = pools({ openai: [key('a')] });
+    const personal = { openai: [key('a')] };
     expect(decide({ personal, tier: 'trial' })).toMatchObject({
       kind: 'system',
       model: 'gpt-4o',
@@ -185,7 +192,7 @@ describe('the system default', () => {
     expect(decide({ model, system })).toMatchObject({ kind: 'refused', code: 'model_not_found' });
     const named = { ...system, models: ['*', model.replace(/^openrouter\//, '')] };
     expect(decide({ model, system: named })).toMatchObject({ kind: 'system' });
-    const personal = pools({ openrouter: [key('a')] });
+    const personal = { openrouter: [key('a')] };
     expect(decide({ model, system, personal })).toMatchObject({ kind: 'pool' });
   });
 

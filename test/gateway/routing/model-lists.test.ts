@@ -1,39 +1,35 @@
 import { Readable } from 'node:stream';
 import { describe, expect, it } from '@jest/globals';
-import {
-  createFindProviderModels,
-  type ProviderModelsQuery,
-} from '../../../../src/gateway/surfaces/models/provider-models.ts';
-import type { Dialer } from '../../../../src/lib/net/dialer.ts';
-import { measureRetainedBytes } from '../../../support/retained-bytes.ts';
+import { createModelLists, type ModelListQuery } from '../../../src/gateway/routing/model-lists.ts';
+import type { Dialer } from '../../../src/lib/net/dialer.ts';
+import { measureRetainedBytes } from '../../support/retained-bytes.ts';
 
 const MINUTE_MS = 60_000;
 
 /** A fake dialer that returns the lists, a request counter and a manual clock. */
-function start(list: (asked: number) => object[]) {
+function start(list: (asked: number) => object[] | Promise<object[]>) {
   let asked = 0;
   let nowMs = 0;
   const dialer = {
-    request: () => {
+    request: async () => {
       asked += 1;
-      const data = list(asked).map((model) => ({ object: 'model', ...model }));
+      const data = (await list(asked)).map((model) => ({ object: 'model', ...model }));
       const body = Readable.from([Buffer.from(JSON.stringify({ object: 'list', data }))]);
-      return Promise.resolve({ status: 200, headers: {}, body, fromPublicAddress: true });
+      return { status: 200, headers: {}, body, fromPublicAddress: true };
     },
   } as unknown as Dialer;
-  const find = createFindProviderModels(dialer, () => nowMs);
-  const ids = async (overrides: Partial<ProviderModelsQuery> & { isUserSupplied?: boolean } = {}) => {
+  const lists = createModelLists(dialer, () => nowMs);
+  const ids = async (overrides: Partial<ModelListQuery> & { isUserSupplied?: boolean } = {}) => {
     const { isUserSupplied = false, ...query } = overrides;
     const baseUrl = 'http://127.0.0.1:1/v1';
     const address = { baseUrl, isUserSupplied, isOperatorSupplied: !isUserSupplied };
-    const signal = new AbortController().signal;
-    const models = await find({
-      ...{ pool: 'user:openai', key: 'a', address, authorization: {}, loopHeader: null, signal },
+    const models = await lists.read({
+      ...{ pool: 'user:openai', key: 'a', address, authorization: {}, loopHeader: null },
       ...query,
     });
     return models?.map(({ id }) => id);
   };
-  return { ids, asked: () => asked, advance: (ms: number) => (nowMs += ms) };
+  return { ids, lists, asked: () => asked, advance: (ms: number) => (nowMs += ms) };
 }
 
 describe('a provider’s model list', () => {
@@ -53,6 +49,40 @@ describe('a provider’s model list', () => {
     expect(await ids({ key: 'b' })).toEqual(['list-2']);
     expect(await ids({ key: 'a' })).toEqual(['list-3']);
     expect(await ids({ pool: 'other:openai', key: 'a' })).toEqual(['list-4']);
+  });
+
+  it('is read once for calls at the same time', async () => {
+    const { ids, asked } = start((count) => [{ id: `list-${count}` }]);
+    expect(await Promise.all([ids(), ids(), ids()])).toEqual([['list-1'], ['list-1'], ['list-1']]);
+    expect(asked()).toBe(1);
+  });
+
+  it('stays known when it is old or cannot be read again, until another key is used', async () => {
+    const { ids, lists, advance } = start((asked) =>
+      asked === 1 ? [{ id: 'good' }] : Promise.reject(new Error('down')),
+    );
+    const id = { pool: 'user:openai', key: 'a' };
+    expect(lists.find(id)).toEqual({ state: 'unread' });
+    await ids();
+    expect(lists.isStale(id)).toBe(false);
+    advance(5 * MINUTE_MS);
+    expect(lists.isStale(id)).toBe(true);
+    expect(lists.find(id).state).toBe('read');
+    expect(await ids()).toEqual(['good']);
+    expect(lists.find(id).state).toBe('read');
+    expect(lists.find({ ...id, key: 'b' })).toEqual({ state: 'unread' });
+  });
+
+  it('is not asked for again within 30 s after it could not be read', async () => {
+    const { ids, lists, asked, advance } = start(() => Promise.reject(new Error('down')));
+    expect(await ids()).toBeUndefined();
+    expect(lists.find({ pool: 'user:openai', key: 'a' })).toEqual({ state: 'unreadable' });
+    advance(30_000 - 1);
+    await ids();
+    expect(asked()).toBe(1);
+    advance(1);
+    await ids();
+    expect(asked()).toBe(2);
   });
 
   it('has at most 500 models from a user-supplied address', async () => {
@@ -75,12 +105,12 @@ describe('a provider’s model list', () => {
     expect(list.length).toBeGreaterThan(150);
   });
 
-  it('is removed from memory after it expired, when any pool is read next', async () => {
+  it('is removed from memory after an hour without use, when any pool is read next', async () => {
     const { ids, advance } = start((asked) => [{ id: `${asked}` }, ...longModels(500)]);
     const before = await measureRetainedBytes();
     for (let pool = 0; pool < 100; pool += 1) await ids({ pool: `pool-${pool}` });
     expect((await measureRetainedBytes()) - before).toBeGreaterThan(100 * 100_000);
-    advance(5 * MINUTE_MS);
+    advance(60 * MINUTE_MS);
     await ids({ pool: 'another' });
     expect((await measureRetainedBytes()) - before).toBeLessThan(10 * 100_000);
   });

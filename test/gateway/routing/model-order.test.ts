@@ -1,0 +1,248 @@
+import { describe, expect, it } from '@jest/globals';
+import {
+  chooseModel,
+  createModelNames,
+  toUniqueName,
+  type KnownList,
+  type NamedPool,
+} from '../../../src/gateway/routing/model-order.ts';
+import { PROVIDERS } from '../../../src/providers/index.ts';
+import { DOCUMENTED_MODELS } from './documented-models.ts';
+
+const LOCAL = 'llm.example-8000';
+const OTHER = 'gpu.example-3f1a';
+const ENDPOINT_MODELS: Readonly<Record<string, readonly string[]>> = {
+  [`custom:${LOCAL}`]: ['qwen3', 'shared', 'gpt-4o-proxy'],
+  [`custom:${OTHER}`]: ['shared', 'Mistral-Small'],
+  [`ollama:${LOCAL}`]: ['llama3.2:latest'],
+  'ollama:operator': ['phi4:latest'],
+};
+
+/** `openai`, or `custom:<slug>`. */
+function toPool(name: string): NamedPool {
+  const [provider = '', endpointSlug = null] = name.split(/:(.*)/s);
+  return { provider, endpointSlug };
+}
+
+const read = (models: readonly string[]): KnownList => ({ state: 'read', names: createModelNames(models) });
+
+function listedModels({ provider, endpointSlug }: NamedPool): readonly string[] {
+  if (endpointSlug !== null) return ENDPOINT_MODELS[`${provider}:${endpointSlug}`] ?? [];
+  return DOCUMENTED_MODELS[provider]?.models ?? [];
+}
+
+interface Changes {
+  system?: string;
+  preferred?: string;
+  listOf?: (pool: NamedPool) => KnownList;
+}
+
+/** @param keys pool names, separated by blanks. @returns the choice as one text, and the pools whose lists decide. */
+function choose(model: string, keys: string, { system, preferred, listOf }: Changes = {}) {
+  const { choice, dependsOn } = chooseModel({
+    model,
+    providers: PROVIDERS,
+    pools: keys.split(' ').filter(Boolean).map(toPool),
+    listOf: listOf ?? ((pool) => read(listedModels(pool))),
+    systemProvider: system ?? null,
+    preferredProvider: preferred ?? null,
+  });
+  return { text: toText(choice), dependsOn: dependsOn.length };
+}
+
+function toText(choice: ReturnType<typeof chooseModel<NamedPool>>['choice']): string {
+  switch (choice.kind) {
+    case 'pool':
+      return `${toUniqueName(choice.pool, '').slice(0, -1)} ${choice.model}`;
+    case 'system':
+      return `system ${choice.model}`;
+    case 'ambiguous':
+      return `ambiguous ${choice.candidates.join(' ')}`;
+    default:
+      return choice.kind;
+  }
+}
+
+describe('the pool and the model that a name selects', () => {
+  it.each([
+    // An endpoint of the caller.
+    [`custom:${LOCAL}/qwen3`, `custom:${LOCAL} custom:${OTHER}`, `custom:${LOCAL} qwen3`],
+    [`custom:${OTHER}/qwen3`, `custom:${LOCAL} custom:${OTHER}`, `custom:${OTHER} qwen3`],
+    [`CUSTOM:${LOCAL.toUpperCase()}/QWEN3`, `custom:${LOCAL}`, `custom:${LOCAL} qwen3`],
+    [`custom:unknown.example/qwen3`, `custom:${LOCAL}`, 'unknown_endpoint'],
+    [`custom:unknown.example/qwen3`, 'openrouter', 'unknown_endpoint'],
+    ['custom/not-listed', `custom:${LOCAL}`, `custom:${LOCAL} not-listed`],
+    ['custom/qwen3', `custom:${LOCAL} custom:${OTHER}`, `custom:${LOCAL} qwen3`],
+    ['custom/mistral-small', `custom:${LOCAL} custom:${OTHER}`, `custom:${OTHER} Mistral-Small`],
+    [
+      'custom/shared',
+      `custom:${LOCAL} custom:${OTHER}`,
+      `ambiguous custom:${LOCAL}/shared custom:${OTHER}/shared`,
+    ],
+    [
+      'custom/not-listed',
+      `custom:${LOCAL} custom:${OTHER}`,
+      `ambiguous custom:${LOCAL}/not-listed custom:${OTHER}/not-listed`,
+    ],
+    ['ollama/phi4:latest', `ollama:${LOCAL} ollama:operator`, 'ollama:operator phi4:latest'],
+    ['ollama:operator/phi4:latest', `ollama:${LOCAL} ollama:operator`, 'ollama:operator phi4:latest'],
+    // A provider's segment.
+    ['openai/gpt-4o', 'openai', 'openai gpt-4o'],
+    ['openai/gpt-4o', 'openai openrouter', 'openai gpt-4o'],
+    ['OpenAI/GPT-4o', 'openai', 'openai gpt-4o'],
+    ['openrouter/openai/gpt-4o', 'openrouter openai', 'openrouter openai/gpt-4o'],
+    ['openrouter/auto', 'openrouter', 'openrouter openrouter/auto'],
+    ['perplexity/sonar', 'perplexity', 'perplexity perplexity/sonar'],
+    ['perplexity/perplexity/sonar', 'perplexity', 'perplexity perplexity/sonar'],
+    ['groq/compound', 'groq', 'groq groq/compound'],
+    ['groq/compound-mini', 'groq together', 'groq groq/compound-mini'],
+    ['groq/groq/compound', 'groq', 'groq groq/compound'],
+    ['groq/openai/gpt-oss-120b', 'groq together openai', 'groq openai/gpt-oss-120b'],
+    ['groq/whisper-large-v3', 'groq', 'groq whisper-large-v3'],
+    ['anthropic/claude-haiku-4-5', 'anthropic perplexity', 'anthropic claude-haiku-4-5'],
+    // A provider's pattern.
+    ['gpt-4o', 'openai', 'openai gpt-4o'],
+    ['GPT-4o', 'openai openrouter', 'openai gpt-4o'],
+    ['ft:gpt-4o:Acme::Id', 'openai openrouter', 'openai ft:gpt-4o:Acme::Id'],
+    ['claude-new-model', `anthropic custom:${LOCAL}`, 'anthropic claude-new-model'],
+    ['command-r-08-2024', 'cohere groq', 'cohere command-r-08-2024'],
+    // The caller's lists.
+    ['openai/gpt-oss-120b', 'groq', 'groq openai/gpt-oss-120b'],
+    ['openai/gpt-oss-120b', 'groq openai', 'groq openai/gpt-oss-120b'],
+    ['openai/gpt-oss-120b', 'groq openrouter huggingface', 'groq openai/gpt-oss-120b'],
+    ['openai/gpt-oss-120b', 'openrouter huggingface', 'openrouter openai/gpt-oss-120b'],
+    ['openai/gpt-oss-120b', 'huggingface', 'huggingface openai/gpt-oss-120b'],
+    ['openai/gpt-oss-120b:groq', 'huggingface', 'huggingface openai/gpt-oss-120b:groq'],
+    [
+      'openai/gpt-oss-120b',
+      'groq together',
+      'ambiguous groq/openai/gpt-oss-120b together/openai/gpt-oss-120b',
+    ],
+    [
+      'meta-llama/Llama-3.3-70B-Instruct-Turbo',
+      'together openrouter',
+      'together meta-llama/Llama-3.3-70B-Instruct-Turbo',
+    ],
+    [
+      'meta-llama/llama-3.3-70b-instruct-turbo',
+      'together',
+      'together meta-llama/Llama-3.3-70B-Instruct-Turbo',
+    ],
+    ['qwen/qwen3-32b', 'groq together', 'groq qwen/qwen3-32b'],
+    ['~anthropic/claude-sonnet-latest', 'anthropic openrouter', 'openrouter ~anthropic/claude-sonnet-latest'],
+    ['openai/gpt-5.1', 'perplexity', 'perplexity openai/gpt-5.1'],
+    ['gpt-4o-proxy', `custom:${LOCAL} openrouter`, `custom:${LOCAL} gpt-4o-proxy`],
+    ['shared', `custom:${LOCAL} custom:${OTHER}`, `ambiguous custom:${LOCAL}/shared custom:${OTHER}/shared`],
+    // The rest of a segment that the provider does not list.
+    ['openai/unreleased', 'openai openrouter', 'openai unreleased'],
+    ['groq/unreleased', 'groq', 'groq unreleased'],
+    // A router, else nobody.
+    ['vendor/unlisted', 'openrouter groq', 'openrouter vendor/unlisted'],
+    ['gpt-4o', 'openrouter groq', 'openrouter gpt-4o'],
+    ['gpt-4o', 'groq together', 'none'],
+    ['vendor/unlisted', 'huggingface', 'none'],
+    ['openai/gpt-4o', '', 'none'],
+    ['custom/qwen3', 'groq', 'none'],
+  ])('%s with keys for %s: %s', (model, keys, expected) => {
+    expect(choose(model, keys).text).toBe(expected);
+  });
+
+  it.each(Object.entries(DOCUMENTED_MODELS))(
+    'serves every documented model of %s with its only key, by its name and by its listed id',
+    (provider, { models }) => {
+      for (const model of models) {
+        expect(choose(model, provider).text).toBe(`${provider} ${model}`);
+        expect(choose(toUniqueName(toPool(provider), model), provider).text).toBe(`${provider} ${model}`);
+      }
+    },
+  );
+
+  it('serves the listed id of every documented model with its provider, whatever other keys there are', () => {
+    const all = Object.keys(DOCUMENTED_MODELS).join(' ');
+    for (const [provider, { models }] of Object.entries(DOCUMENTED_MODELS)) {
+      for (const model of models) {
+        const listedId = toUniqueName(toPool(provider), model);
+        expect([listedId, choose(listedId, all).text]).toEqual([listedId, `${provider} ${model}`]);
+      }
+    }
+  });
+});
+
+describe('the provider that only the system serves', () => {
+  it.each([
+    ['openai/gpt-4o', '', 'openai', 'system gpt-4o'],
+    ['openrouter/auto', '', 'openrouter', 'system openrouter/auto'],
+    ['custom/qwen3', '', 'custom', 'system qwen3'],
+    ['custom:operator/qwen3', `custom:${LOCAL}`, 'custom', 'system qwen3'],
+    ['custom/qwen3', `custom:${LOCAL}`, 'custom', `custom:${LOCAL} qwen3`],
+    // What one of the caller's keys lists is never paid by the system.
+    ['openai/gpt-4o', 'openrouter', 'openai', 'openrouter openai/gpt-4o'],
+    ['openai/gpt-oss-120b', 'groq', 'openai', 'groq openai/gpt-oss-120b'],
+    ['openai/o9', 'groq', 'openai', 'system o9'],
+  ])('%s with keys for "%s" and %s as the system: %s', (model, keys, system, expected) => {
+    expect(choose(model, keys, { system }).text).toBe(expected);
+  });
+});
+
+describe('the preferred provider', () => {
+  it.each([
+    ['openai/gpt-oss-120b', 'groq together', 'together openai/gpt-oss-120b'],
+    ['openai/gpt-oss-120b', 'groq openrouter', 'groq openai/gpt-oss-120b'],
+    ['vendor/unlisted', 'groq together', 'together vendor/unlisted'],
+    ['gpt-4o', 'openai together', 'openai gpt-4o'],
+  ])('%s with keys for %s: %s', (model, keys, expected) => {
+    expect(choose(model, keys, { preferred: 'together' }).text).toBe(expected);
+  });
+});
+
+describe('lists that are not known', () => {
+  const unread = (): KnownList => ({ state: 'unread' });
+  const unreadable = (): KnownList => ({ state: 'unreadable' });
+
+  it.each([
+    [`custom:${LOCAL}/qwen3`, `custom:${LOCAL} custom:${OTHER}`],
+    ['custom/qwen3', `custom:${LOCAL}`],
+    ['openai/gpt-4o', 'openai openrouter'],
+    ['groq/compound', 'groq together'],
+    ['gpt-4o', 'openai openrouter groq'],
+  ])('are not needed for %s with keys for %s', (model, keys) => {
+    expect(choose(model, keys, { listOf: unread }).dependsOn).toBe(0);
+  });
+
+  it.each([
+    ['custom/qwen3', `custom:${LOCAL} custom:${OTHER}`, 2],
+    ['openai/gpt-oss-120b', 'groq openai', 2],
+    ['openai/unreleased', 'openai', 1],
+    ['vendor/unlisted', 'openrouter', 1],
+  ])('decide about %s with keys for %s', (model, keys, count) => {
+    expect(choose(model, keys, { listOf: unread }).dependsOn).toBe(count);
+  });
+
+  it.each([
+    ['openai/unreleased', 'openai openrouter', 'openai unreleased'],
+    ['openai/gpt-oss-120b', 'groq', 'groq openai/gpt-oss-120b'],
+    ['openai/gpt-oss-120b', 'openai groq', 'openai gpt-oss-120b'],
+    [
+      'custom/qwen3',
+      `custom:${LOCAL} custom:${OTHER}`,
+      `ambiguous custom:${LOCAL}/qwen3 custom:${OTHER}/qwen3`,
+    ],
+  ])(
+    'are replaced by the catalogue when they cannot be read: %s with keys for %s: %s',
+    (model, keys, expected) => {
+      expect(choose(model, keys, { listOf: unreadable }).text).toBe(expected);
+    },
+  );
+});
+
+describe('letter case', () => {
+  it('is folded only when the match is unique', () => {
+    const names = createModelNames(['Model', 'model', 'Other']);
+    expect([names.find('model'), names.find('MODEL'), names.find('OTHER'), names.find('none')]).toEqual([
+      'model',
+      undefined,
+      'Other',
+      undefined,
+    ]);
+  });
+});
