@@ -10,7 +10,7 @@ export interface CutProxy {
   cut(): void;
   /** Keeps existing and new connections open but forwards nothing, like a network that drops packets. */
   silence(): void;
-  /** Forwards new connections. Silenced connections stay silent, because some of their data was dropped. */
+  /** Forwards again. Resets the connections that have lost data, because their ends cannot go on. */
   restore(): void;
   close(): Promise<void>;
 }
@@ -18,6 +18,7 @@ export interface CutProxy {
 export async function startCutProxy(target: string): Promise<CutProxy> {
   const { hostname, port } = new URL(target);
   const sockets = new Set<Socket>();
+  const lossy = new Set<Socket>();
   let isCut = false;
   let isSilent = false;
   const server = createServer((inbound) => {
@@ -31,16 +32,16 @@ export async function startCutProxy(target: string): Promise<CutProxy> {
       socket.on('error', () => undefined);
       socket.on('close', () => {
         sockets.delete(socket);
+        lossy.delete(socket);
         inbound.destroy();
         outbound.destroy();
       });
     }
-    let hasLost = false;
     const passage = () =>
       new Transform({
         transform(chunk: Buffer, _encoding, done) {
-          hasLost ||= isSilent;
-          if (hasLost) done();
+          if (isSilent) lossy.add(inbound).add(outbound);
+          if (lossy.has(inbound)) done();
           else done(null, chunk);
         },
       });
@@ -70,6 +71,7 @@ export async function startCutProxy(target: string): Promise<CutProxy> {
     restore() {
       isCut = false;
       isSilent = false;
+      for (const socket of lossy) socket.resetAndDestroy();
     },
     async close() {
       cutAll();

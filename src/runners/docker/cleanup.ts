@@ -11,14 +11,15 @@ const STALE_MS = 60_000;
 
 /**
  * Removes a container and checks the result. Never throws.
+ * @param signal ends the attempt.
  * @returns `verified` if the engine no longer has it.
  */
-export async function removeContainer(engine: Engine, id: string): Promise<Cleanup> {
+export async function removeContainer(engine: Engine, id: string, signal?: AbortSignal): Promise<Cleanup> {
   const deadlineMs = performance.now() + REMOVAL_TIMEOUT_MS;
   try {
     for (;;) {
-      await engine.remove(id);
-      if ((await engine.inspect(id)) === undefined) return 'verified';
+      await engine.remove(id, signal);
+      if ((await engine.inspect(id, signal)) === undefined) return 'verified';
       // Another removal is in progress, or its processes hang in the kernel.
       if (performance.now() > deadlineMs) return 'unverified';
       await delay(REMOVAL_POLL_MS);
@@ -47,15 +48,15 @@ export async function removeRunContainers(
 /**
  * Removes pre-started containers of app instances that have ended. Such containers have lost their input and
  * have therefore ended.
- * @param staleMs minimum age of a stopped container, because another instance may be starting it.
+ * @param options.staleMs minimum age of a stopped container, because another instance may be starting it.
  */
 export async function removeStaleContainers(
   engine: Engine,
   target: TargetServer,
-  staleMs = STALE_MS,
+  { staleMs = STALE_MS, signal }: { staleMs?: number; signal?: AbortSignal } = {},
 ): Promise<void> {
-  const found = await engine.list({ labels: containerLabels(target, { purpose: 'warm' }) });
+  const found = await engine.list({ labels: containerLabels(target, { purpose: 'warm' }) }, signal);
   const latestMs = Date.now() - staleMs;
   const stale = found.filter(({ state, createdMs }) => state !== 'running' && createdMs < latestMs);
-  await Promise.all(stale.map(({ id }) => removeContainer(engine, id)));
+  await Promise.all(stale.map(({ id }) => removeContainer(engine, id, signal)));
 }

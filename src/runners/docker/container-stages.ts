@@ -36,6 +36,7 @@ export function createContainerStages(
     target.config.environment ?? {},
   );
   const markers = new Set<ScriptMarker>();
+  let hasContainer = false;
   let session: DockerSession | undefined;
   let events: AsyncGenerator<RunEvent, void> | undefined;
   let output = '';
@@ -55,6 +56,7 @@ export function createContainerStages(
       runId,
       instance,
     } as const;
+    hasContainer = true;
     session = await openDockerSession(engine, request, signal);
     events = readDockerOutput(session, script.markerPrefix, markers);
     session.stream.write(script.text);
@@ -105,7 +107,7 @@ export function createContainerStages(
     ],
     async close() {
       if (session !== undefined) detachSession(session);
-      if (markers.size > 0 || session !== undefined) await removeRunContainers(engine, target, runId);
+      if (hasContainer) await removeRunContainers(engine, target, runId);
     },
   };
 }

@@ -4,7 +4,7 @@ import type { Owner } from '../../lib/owner.ts';
 import type { Limits, TargetServer } from '../runner.ts';
 import { removeContainer, removeStaleContainers } from './cleanup.ts';
 import type { DockerConfig } from './config.ts';
-import { areDefaultLimits } from './containers.ts';
+import { areDefaultLimits, containerName } from './containers.ts';
 import { createEngine, type Engine, type EngineDeps } from './engine.ts';
 import { detachSession, openDockerSession, type DockerSession } from './session.ts';
 
@@ -15,10 +15,19 @@ export interface EnginePool {
    * cached.
    */
   getEngine(target: TargetServer<DockerConfig>): Engine;
-  /** Takes the pre-started container if its limits match. Each container serves one job. */
-  takeWarm(target: TargetServer<DockerConfig>, limits: Limits): DockerSession | undefined;
+  /**
+   * Takes the pre-started container if its limits match, and gives it the run's name before it receives the
+   * job, so that cleanup can always find it. Each container serves one job.
+   */
+  takeWarm(
+    target: TargetServer<DockerConfig>,
+    limits: Limits,
+    runId: string,
+    signal: AbortSignal,
+  ): Promise<DockerSession | undefined>;
   /** Starts the next container in the background. */
   prewarm(target: TargetServer<DockerConfig>): void;
+  /** Both take some seconds at most, also while an engine does not respond. */
   release(serverId: string): Promise<void>;
   close(): Promise<void>;
 }
@@ -36,6 +45,8 @@ type VersionChain = readonly number[];
 
 /** How long released versions are remembered: longer than a job can hold an outdated server. */
 const REMEMBER_RELEASED_MS = 60 * 60_000;
+/** For each of the two attempts to remove a container when its server is released. */
+const RELEASE_REMOVAL_MS = 3_000;
 
 /** Cached state of one version of one server. */
 interface PooledEngine {
@@ -104,12 +115,20 @@ export function createEnginePool(options: EnginePoolOptions): EnginePool {
 
   return {
     getEngine: (target) => findEntry(target)?.engine ?? createUnpooledEngine(target, options),
-    takeWarm(target, limits) {
+    async takeWarm(target, limits, runId, signal) {
       const entry = findEntry(target);
       const session = entry?.warm;
       if (entry === undefined || session === undefined || !areDefaultLimits(limits)) return undefined;
       entry.warm = undefined;
-      return session;
+      try {
+        await entry.engine.rename(session.id, containerName(runId), signal);
+        return session;
+      } catch {
+        // The container or the engine is gone. Creating a new container reports the reason.
+        detachSession(session);
+        void removeOrRetryLater(entry, session.id);
+        return undefined;
+      }
     },
     prewarm(target) {
       const entry = findEntry(target);
@@ -162,9 +181,10 @@ async function startWarmContainer(
 ): Promise<DockerSession | undefined> {
   const { engine, stop } = entry;
   const name = `ops-center-warm-${randomId(20)}`;
-  await Promise.all([removeStaleContainers(engine, target), retryRemovals(entry)]);
+  const { signal } = stop;
+  await Promise.all([removeStaleContainers(engine, target, { signal }), retryRemovals(entry, signal)]);
   const request = { target, limits: null, purpose: 'warm', name, instance } as const;
-  const session = await openDockerSession(engine, request, stop.signal).catch(async (error: unknown) => {
+  const session = await openDockerSession(engine, request, signal).catch(async (error: unknown) => {
     await removeOrRetryLater(entry, name);
     throw error;
   });
@@ -180,7 +200,10 @@ async function startWarmContainer(
   return session;
 }
 
-/** Removes the waiting container. The engine's connections close as they become idle. */
+/**
+ * Removes the waiting container. The engine's connections close as they become idle. What cannot be removed
+ * ends without its input, and the next app that uses the server removes it.
+ */
 async function closePooledEngine(entry: PooledEngine): Promise<void> {
   entry.isClosed = true;
   clearTimeout(entry.idle);
@@ -190,18 +213,28 @@ async function closePooledEngine(entry: PooledEngine): Promise<void> {
   for (const session of sessions) {
     if (session === undefined) continue;
     detachSession(session);
-    await removeOrRetryLater(entry, session.id);
+    entry.unremoved.add(session.id);
   }
-  await retryRemovals(entry);
+  await retryRemovals(entry, AbortSignal.timeout(RELEASE_REMOVAL_MS));
+  // The second attempt needs new connections: an idle one may lead to an engine that does not respond.
   entry.engine.closeWhenIdle();
+  await retryRemovals(entry, AbortSignal.timeout(RELEASE_REMOVAL_MS));
 }
 
-/** Removes a container. A failure is retried later, because the engine may be unreachable for a while. */
-async function removeOrRetryLater(entry: PooledEngine, idOrName: string): Promise<void> {
-  if ((await removeContainer(entry.engine, idOrName)) === 'verified') entry.unremoved.delete(idOrName);
-  else entry.unremoved.add(idOrName);
+/**
+ * Removes a container. A failure is retried later, because the engine may be unreachable for a while.
+ * Releasing the server ends the attempt and makes another.
+ */
+async function removeOrRetryLater(
+  entry: PooledEngine,
+  idOrName: string,
+  signal = entry.stop.signal,
+): Promise<void> {
+  entry.unremoved.add(idOrName);
+  if ((await removeContainer(entry.engine, idOrName, signal)) === 'verified')
+    entry.unremoved.delete(idOrName);
 }
 
-async function retryRemovals(entry: PooledEngine): Promise<void> {
-  await Promise.all([...entry.unremoved].map((idOrName) => removeOrRetryLater(entry, idOrName)));
+async function retryRemovals(entry: PooledEngine, signal: AbortSignal): Promise<void> {
+  await Promise.all([...entry.unremoved].map((idOrName) => removeOrRetryLater(entry, idOrName, signal)));
 }

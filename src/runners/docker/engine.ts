@@ -33,27 +33,29 @@ export interface EngineDeps {
  */
 export interface Engine {
   ping(signal?: AbortSignal): Promise<void>;
-  version(signal?: AbortSignal): Promise<{ version: string; os: string }>;
+  version(signal?: AbortSignal): Promise<{ os: string }>;
   info(signal?: AbortSignal): Promise<EngineInfo>;
   /** Progress lines as JSON. */
   pull(image: string, signal: AbortSignal): AsyncGenerator<string, void>;
-  create(name: string, spec: ContainerSpec): Promise<CreatedContainer>;
-  attach(id: string): Promise<Duplex>;
+  /** After an abort, the engine may still create the container. */
+  create(name: string, spec: ContainerSpec, signal: AbortSignal): Promise<CreatedContainer>;
+  /** The signal does not end the stream. */
+  attach(id: string, signal: AbortSignal): Promise<Duplex>;
   /**
    * Resolves when the engine has begun to wait for the container's exit. `exitCode` of the result resolves at
-   * that exit.
+   * that exit; `signal` does not end it.
    */
-  wait(id: string, condition: 'next-exit' | 'not-running'): Promise<ExitWait>;
-  start(id: string): Promise<void>;
+  wait(id: string, condition: 'next-exit' | 'not-running', signal?: AbortSignal): Promise<ExitWait>;
+  start(id: string, signal: AbortSignal): Promise<void>;
   kill(id: string): Promise<void>;
-  inspect(id: string): Promise<InspectedContainer | undefined>;
+  inspect(id: string, signal?: AbortSignal): Promise<InspectedContainer | undefined>;
   /** Number of processes in the container. */
   countProcesses(id: string): Promise<number>;
   /** Kills and removes the container with its anonymous volumes. Does nothing if it does not exist. */
-  remove(id: string): Promise<void>;
-  rename(id: string, name: string): Promise<void>;
+  remove(id: string, signal?: AbortSignal): Promise<void>;
+  rename(id: string, name: string, signal: AbortSignal): Promise<void>;
   /** Running and stopped containers, at most 100. */
-  list(which: ContainerFilter): Promise<ListedContainer[]>;
+  list(which: ContainerFilter, signal?: AbortSignal): Promise<ListedContainer[]>;
   /** Closes idle connections now and busy ones when they become idle. */
   readonly closeWhenIdle: () => void;
   readonly close: () => void;
@@ -81,7 +83,7 @@ const MAX_WARNINGS = 64;
 const HTTPS_PORT = 443;
 
 const containerId = z.string().regex(/^[0-9a-f]{12,64}$/);
-const versionResponse = z.object({ Version: z.string().max(64), Os: z.string().max(32) });
+const versionResponse = z.object({ Os: z.string().max(32) }).transform(({ Os }) => ({ os: Os }));
 const infoResponse = z
   .object({ MemoryLimit: z.boolean(), CpuCfsQuota: z.boolean(), PidsLimit: z.boolean() })
   .transform((info) => ({
@@ -181,10 +183,7 @@ function hostCalls({ call, read }: Calls): Pick<Engine, 'ping' | 'version' | 'in
     async ping(signal) {
       await call({ ...get('/_ping', signal), timeoutMs: CALL_MS }, [200]);
     },
-    async version(signal) {
-      const { Version, Os } = await read(versionResponse, get('/version', signal));
-      return { version: Version, os: Os };
-    },
+    version: (signal) => read(versionResponse, get('/version', signal)),
     info: (signal) => read(infoResponse, get('/info', signal)),
   };
 }
@@ -194,19 +193,19 @@ function streamCalls(http: BoundedHttpClient): Pick<Engine, 'pull' | 'attach' | 
   return {
     async *pull(image, signal) {
       const path = `/images/create?${new URLSearchParams(splitImage(image)).toString()}`;
-      const response = await http.requestStream({ method: 'POST', path, timeoutMs: SLOW_CALL_MS, signal });
+      const response = await http.requestStream({ ...post(path, signal), timeoutMs: SLOW_CALL_MS });
       if (response.status !== 200) throw await toResponseError(response);
       yield* readLines(response.body, { maxLineBytes: MAX_LINE_BYTES }, signal);
     },
-    async attach(id) {
+    async attach(id, signal) {
       const path = `/containers/${id}/attach?stream=1&stdin=1&stdout=1&stderr=1`;
-      const result = await http.upgrade({ method: 'POST', path, timeoutMs: CALL_MS });
+      const result = await http.upgrade({ ...post(path, signal), timeoutMs: CALL_MS });
       if ('status' in result) throw await toResponseError(result);
       return result;
     },
-    async wait(id, condition) {
+    async wait(id, condition, signal) {
       const path = `/containers/${id}/wait?condition=${condition}`;
-      const response = await http.requestStream({ method: 'POST', path, timeoutMs: CALL_MS });
+      const response = await http.requestStream({ ...post(path, signal), timeoutMs: CALL_MS });
       if (response.status !== 200) throw await toResponseError(response);
       return readExitWait(response.body);
     },
@@ -220,20 +219,20 @@ type ContainerCalls = Pick<
 
 function containerCalls({ call, read }: Calls): ContainerCalls {
   return {
-    async create(name, spec) {
+    async create(name, spec, signal) {
       const path = `/containers/create?name=${encodeURIComponent(name)}`;
-      const { text } = await call({ method: 'POST', path, body: spec, timeoutMs: SLOW_CALL_MS }, [201]);
+      const { text } = await call({ ...post(path, signal), body: spec, timeoutMs: SLOW_CALL_MS }, [201]);
       return parse(createResponse, text);
     },
-    async start(id) {
-      await call({ method: 'POST', path: `/containers/${id}/start`, timeoutMs: SLOW_CALL_MS }, [204, 304]);
+    async start(id, signal) {
+      await call({ ...post(`/containers/${id}/start`, signal), timeoutMs: SLOW_CALL_MS }, [204, 304]);
     },
     async kill(id) {
       // 409: the container has already ended.
-      await call({ method: 'POST', path: `/containers/${id}/kill`, timeoutMs: CALL_MS }, [204, 409]);
+      await call({ ...post(`/containers/${id}/kill`), timeoutMs: CALL_MS }, [204, 409]);
     },
-    async inspect(id) {
-      const request = { ...get(`/containers/${encodeURIComponent(id)}/json`), timeoutMs: CALL_MS };
+    async inspect(id, signal) {
+      const request = { ...get(`/containers/${encodeURIComponent(id)}/json`, signal), timeoutMs: CALL_MS };
       const { status, text } = await call(request, [200, 404]);
       return status === 404 ? undefined : parse(inspectResponse, text);
     },
@@ -241,28 +240,31 @@ function containerCalls({ call, read }: Calls): ContainerCalls {
       const { Processes } = await read(topResponse, get(`/containers/${id}/top`));
       return Processes?.length ?? 0;
     },
-    async remove(id) {
+    async remove(id, signal) {
       const path = `/containers/${encodeURIComponent(id)}?force=1&v=1`;
       // 409: another removal is in progress. The caller checks the result with `inspect`.
-      await call({ method: 'DELETE', path, timeoutMs: SLOW_CALL_MS }, [204, 404, 409]);
+      await call({ ...toRequest('DELETE', path, signal), timeoutMs: SLOW_CALL_MS }, [204, 404, 409]);
     },
-    async rename(id, name) {
+    async rename(id, name, signal) {
       const path = `/containers/${id}/rename?name=${encodeURIComponent(name)}`;
-      await call({ method: 'POST', path, timeoutMs: CALL_MS }, [204]);
+      await call({ ...post(path, signal), timeoutMs: CALL_MS }, [204]);
     },
-    list({ labels, name }) {
+    list({ labels, name }, signal) {
       const label = Object.entries(labels).map((pair) => pair.join('='));
       const filters = encodeURIComponent(
         JSON.stringify({ label, ...(name !== undefined && { name: [name] }) }),
       );
-      return read(listResponse, get(`/containers/json?all=1&limit=100&filters=${filters}`));
+      return read(listResponse, get(`/containers/json?all=1&limit=100&filters=${filters}`, signal));
     },
   };
 }
 
-function get(path: string, signal?: AbortSignal) {
-  return { method: 'GET' as const, path, ...(signal === undefined ? {} : { signal }) };
+function toRequest(method: BoundedRequest['method'], path: string, signal?: AbortSignal) {
+  return { method, path, ...(signal === undefined ? {} : { signal }) };
 }
+
+const get = toRequest.bind(null, 'GET');
+const post = toRequest.bind(null, 'POST');
 
 /** The headers arrive at once, the body when the container has ended, possibly hours later. */
 function readExitWait(body: Readable): ExitWait {

@@ -1,15 +1,15 @@
 import { randomId } from '../../lib/ids.ts';
 import type { Log } from '../../lib/log.ts';
-import { removeContainer, removeRunContainers, removeStaleContainers } from './cleanup.ts';
+import { removeRunContainers, removeStaleContainers } from './cleanup.ts';
 import { dockerConfig, toEngineConnection, type DockerConfig } from './config.ts';
 import { containerName } from './containers.ts';
 import { createEngine } from './engine.ts';
 import { createEnginePool } from './engine-pool.ts';
 import type { DockerConnectionDeps } from './connection-stages.ts';
 import { runDockerJob, type DockerRunDeps } from './run.ts';
-import { detachSession, openDockerSession, type DockerSession } from './session.ts';
+import { openDockerSession } from './session.ts';
 import { testEngine } from './staged-test.ts';
-import type { Limits, Runner, TargetServer } from '../runner.ts';
+import type { Runner, TargetServer } from '../runner.ts';
 
 export interface DockerRunnerDeps extends DockerConnectionDeps {
   log: Log;
@@ -31,29 +31,6 @@ export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig>
   const instance = randomId();
   const enginePool = createEnginePool({ ...deps, log, instance, idleMs: warmIdleMs });
 
-  /**
-   * Takes a pre-started container. It gets the run's name before it receives the job, so that cleanup can
-   * always find it.
-   */
-  async function takeWarmContainer(
-    target: TargetServer<DockerConfig>,
-    limits: Limits,
-    runId: string,
-  ): Promise<DockerSession | undefined> {
-    const session = enginePool.takeWarm(target, limits);
-    if (session === undefined) return undefined;
-    const engine = enginePool.getEngine(target);
-    try {
-      await engine.rename(session.id, containerName(runId));
-      return session;
-    } catch {
-      // The container or the engine is gone. Creating a new container reports the reason.
-      detachSession(session);
-      void removeContainer(engine, session.id);
-      return undefined;
-    }
-  }
-
   function createRunDeps(target: TargetServer<DockerConfig>): DockerRunDeps {
     const engine = enginePool.getEngine(target);
     return {
@@ -61,7 +38,7 @@ export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig>
       target,
       heartbeatMs,
       async openJobSession(limits, runId, signal) {
-        const warm = await takeWarmContainer(target, limits, runId);
+        const warm = await enginePool.takeWarm(target, limits, runId, signal);
         if (warm !== undefined) return warm;
         const request = {
           target,

@@ -153,18 +153,20 @@ async function removeContainerAndFiles(
 
 async function removeJobFiles(deps: DockerRunDeps, job: Job, workdir: string): Promise<Cleanup> {
   const signal = AbortSignal.timeout(FILE_REMOVAL_TIMEOUT_MS);
-  const session = await deps.openCleanupSession(job.runId, signal);
+  let session: DockerSession | undefined;
   try {
+    session = await deps.openCleanupSession(job.runId, signal);
+    const { stream } = session;
     const script = createRemovalScript(job, workdir);
-    const onTimeout = () => session.stream.destroy(new Error('too slow'));
+    const onTimeout = () => stream.destroy(new Error('too slow'));
     signal.addEventListener('abort', onTimeout, { once: true });
-    session.stream.write(script.text);
+    stream.write(script.text);
     const markers = new Set<ScriptMarker>();
     for await (const _event of readDockerOutput(session, script.markerPrefix, markers));
     const { cause, code } = await readDockerExit(deps.engine, session, { ...script, markers });
     return cause === 'exited' && code === 0 ? 'verified' : 'unverified';
   } finally {
-    detachSession(session);
-    await removeContainer(deps.engine, session.id);
+    if (session !== undefined) detachSession(session);
+    await removeRunContainers(deps.engine, deps.target, job.runId);
   }
 }

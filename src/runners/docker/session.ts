@@ -31,9 +31,16 @@ export interface DockerSessionRequest {
 }
 
 /**
+ * Time that an engine has after an abort to finish creating a container. Until then it is unknown whether
+ * there is a container to remove.
+ */
+const CREATE_GRACE_MS = 3_000;
+
+/**
  * Creates a container. It is started after attaching to its output and waiting for its exit, because an
- * engine stores neither. A missing image is pulled. On failure the container is removed, as far as the engine
- * can be reached. A container that lacks one of its limits is not used.
+ * engine stores neither. A missing image is pulled. A container that lacks one of its limits is not used.
+ * After a failure, the caller removes the container by its name.
+ * @param signal also aborts the calls in flight, because an engine may never respond.
  * @throws errors of the engine, DockerError, or the signal's reason.
  */
 export async function openDockerSession(
@@ -43,21 +50,20 @@ export async function openDockerSession(
 ): Promise<DockerSession> {
   const { target, limits, name } = request;
   const spec = createContainerSpec(target.config, limits, containerLabels(target, request));
-  let stream: Duplex | undefined;
-  let exitWait: ExitWait | undefined;
+  const create = (late: AbortSignal) => engine.create(name, spec, late);
+  const { id, warnings } = await createContainer(engine, create, target.config.image, signal);
+  assertLimitsKept(warnings);
+  // Attach and wait may run in any order, but both before start.
+  const [stream, exitWait] = await settleBoth(
+    engine.attach(id, signal),
+    engine.wait(id, 'next-exit', signal),
+  );
+  const session = { id, stream, exitWait };
   try {
-    const { id, warnings } = await createContainer(engine, name, spec, target.config.image, signal);
-    assertLimitsKept(warnings);
-    signal.throwIfAborted();
-    // Attach and wait may run in any order, but both before start.
-    [stream, exitWait] = await settleBoth(engine.attach(id), engine.wait(id, 'next-exit'));
-    signal.throwIfAborted();
-    await engine.start(id);
-    return { id, stream, exitWait };
+    await engine.start(id, signal);
+    return session;
   } catch (error) {
-    stream?.destroy();
-    exitWait?.stop();
-    await engine.remove(name).catch(() => undefined);
+    detachSession(session);
     throw error;
   }
 }
@@ -75,20 +81,35 @@ async function settleBoth(
 
 async function createContainer(
   engine: Engine,
-  name: string,
-  spec: ReturnType<typeof createContainerSpec>,
+  create: (late: AbortSignal) => Promise<CreatedContainer>,
   image: string,
   signal: AbortSignal,
 ): Promise<CreatedContainer> {
   try {
-    return await engine.create(name, spec);
+    return await withGrace(create, signal);
   } catch (error) {
     if (!(error instanceof EngineResponseError && error.status === 404 && /image/i.test(error.responseText)))
       throw error;
   }
-  signal.throwIfAborted();
   await pullImage(engine, image, signal);
-  return await engine.create(name, spec);
+  return await withGrace(create, signal);
+}
+
+/** Starts `work` unless the signal is aborted. After an abort, it may take `CREATE_GRACE_MS` more. */
+async function withGrace<T>(work: (late: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const late = new AbortController();
+  let timer: NodeJS.Timeout | undefined;
+  const onAbort = () => {
+    timer = setTimeout(() => late.abort(signal.reason), CREATE_GRACE_MS);
+  };
+  signal.addEventListener('abort', onAbort);
+  try {
+    return await work(late.signal);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    clearTimeout(timer);
+  }
 }
 
 /** Closes the attached streams. Does not remove the container. */

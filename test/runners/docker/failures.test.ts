@@ -1,4 +1,8 @@
 import { expect, it } from '@jest/globals';
+import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
+import { removeStaleContainers } from '../../../src/runners/docker/cleanup.ts';
+import { createEngine } from '../../../src/runners/docker/engine.ts';
+import { localDialer } from '../../lib/ssh/servers.ts';
 import { startCutProxy } from '../../support/cut-proxy.ts';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
 import { until } from '../../support/until.ts';
@@ -93,6 +97,48 @@ describeOn('docker', 'a failing engine', () => {
     await runner.close();
     expect(await listContainers(host, target.serverId)).toEqual([]);
   });
+
+  /** Starts a job on an engine that stops responding as soon as the next container is being started. */
+  async function silenceDuringPreStart() {
+    const { proxy, target } = await startProxied();
+    const runner = openRunner();
+    const job = createJob('echo ready; sleep 600');
+    const stop = new AbortController();
+    const events = runner.run(target, job, NO_LIMITS, stop.signal);
+    while ((await events.next()).value?.type !== 'output');
+    proxy.silence();
+    return { proxy, target, runner, job, stop, outcome: readOutcome(events) };
+  }
+
+  it('closes within seconds during a pre-start on an engine that does not respond', async () => {
+    const { proxy, target, runner, job, stop, outcome } = await silenceDuringPreStart();
+    const startMs = performance.now();
+    await runner.close();
+    expect(performance.now() - startMs).toBeLessThan(12_000);
+    proxy.restore();
+    stop.abort('cancelled');
+    await outcome;
+    expect(await openRunner().cleanUp(target, job.runId)).toBe('verified');
+    const dialer = localDialer();
+    const engine = createEngine(target, { dialer, ssh: createSshConnections({ dialer }) });
+    await removeStaleContainers(engine, target, { staleMs: -5_000 });
+    engine.close();
+    await dialer.close();
+    expect(await listContainers(host, target.serverId)).toEqual([]);
+  }, 60_000);
+
+  it('leaves no container if the engine responds again while the runner closes', async () => {
+    const { proxy, target, runner, job, stop, outcome } = await silenceDuringPreStart();
+    const closed = runner.close();
+    proxy.restore();
+    await closed;
+    expect((await listContainers(host, target.serverId)).filter(({ purpose }) => purpose === 'warm')).toEqual(
+      [],
+    );
+    stop.abort('cancelled');
+    await outcome;
+    expect(await openRunner().cleanUp(target, job.runId)).toBe('verified');
+  }, 60_000);
 
   it('reports infrastructure if the engine cannot be reached', async () => {
     const { proxy, target } = await startProxied();

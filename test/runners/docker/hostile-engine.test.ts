@@ -43,6 +43,22 @@ const DEFAULT_RESPONSES: Responses = [
   ['/_ping', respondWith(200, 'OK')],
 ];
 
+/** Lists the container of a run until it is removed. */
+function listUntilRemoved(isCreated = () => true): Responses {
+  let isRemoved = false;
+  const listed = [{ Id: ID, State: 'created', Created: 0 }];
+  return [
+    ['/containers/json', (socket) => respondWith(200, isRemoved || !isCreated() ? [] : listed)(socket)],
+    [
+      'DELETE',
+      (socket) => {
+        isRemoved = true;
+        respondWith(204, '')(socket);
+      },
+    ],
+  ];
+}
+
 /** Writes the chunk repeatedly until the socket closes. Reports the number of written bytes. */
 function writeEndlessly(socket: Socket, chunk: Buffer | string, onWritten?: (bytes: number) => void): void {
   let bytes = 0;
@@ -241,12 +257,48 @@ describe('a hostile engine', () => {
   });
 });
 
+describe('an engine that does not respond while a container is prepared', () => {
+  for (const call of ['/containers/create', '/attach', '/wait', '/start']) {
+    it(`does not delay the end of a stopped job (${call})`, async () => {
+      const stop = new AbortController();
+      const { engine } = await startEngine([[call, () => stop.abort('cancelled')], ...listUntilRemoved()]);
+      const startMs = performance.now();
+      const { exit } = await readOutcome(runOn(engine, stop.signal));
+      expect(exit).toMatchObject({ cause: 'cancelled', code: null, cleanup: 'verified' });
+      expect(performance.now() - startMs).toBeLessThan(10_000);
+    });
+  }
+
+  it('removes a container that it has created after the job was stopped', async () => {
+    const stop = new AbortController();
+    let isCreated = false;
+    const { engine, requestLines } = await startEngine([
+      [
+        '/containers/create',
+        (socket) => {
+          stop.abort('cancelled');
+          setTimeout(() => {
+            isCreated = true;
+            respondWith(201, { Id: ID })(socket);
+          }, 500);
+        },
+      ],
+      ...listUntilRemoved(() => isCreated),
+    ]);
+    const { exit } = await readOutcome(runOn(engine, stop.signal));
+    expect(exit).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+    expect(requestLines).toContainEqual(expect.stringContaining(`DELETE /containers/${ID}?`));
+    expect(requestLines.filter((line) => line.includes('/attach'))).toEqual([]);
+  });
+});
+
 describe('an engine without support for a limit', () => {
   const NO_CGROUP = 'or the cgroup is not mounted.';
   const createWithWarnings = (...warnings: string[]): Responses => [
     ['/containers/create', respondWith(201, { Id: ID, Warnings: warnings })],
     ['/attach', printHi],
     ['/wait', respondWith(200, { StatusCode: 0 })],
+    ...listUntilRemoved(),
   ];
   const memory = `Your kernel does not support memory limit capabilities ${NO_CGROUP} Limitation discarded.`;
   const pids = `Your kernel does not support PIDs limit capabilities ${NO_CGROUP} PIDs limit discarded.`;
@@ -268,7 +320,7 @@ describe('an engine without support for a limit', () => {
       expect(exit.message).not.toMatch(/kernel|discarded/);
       expect(stdout).toBe('');
       expect(requestLines.filter((line) => line.includes('/start'))).toEqual([]);
-      expect(requestLines).toContainEqual(expect.stringMatching(/^DELETE \/containers\/run\?/));
+      expect(requestLines).toContainEqual(expect.stringContaining(`DELETE /containers/${ID}?`));
     });
   }
 
@@ -297,6 +349,6 @@ describe('an engine without support for a limit', () => {
       createWithWarnings(...Array.from({ length: 65 }, () => 'x')),
     );
     expect((await readOutcome(runOn(engine))).exit).toMatchObject({ cause: 'infrastructure' });
-    expect(requestLines).toContainEqual(expect.stringMatching(/^DELETE \/containers\/run\?/));
+    expect(requestLines).toContainEqual(expect.stringContaining(`DELETE /containers/${ID}?`));
   });
 });

@@ -151,10 +151,10 @@ describeOn('docker', 'the pre-started container', () => {
     const engine = createEngine(target, { dialer, ssh: createSshConnections({ dialer }) });
     afterThisTest(() => dialer.close());
     const remaining = async () => (await all(target.serverId)).map(({ id }) => id);
-    await removeStaleContainers(engine, { ...target, owner: 'user:two' as const }, 0);
+    await removeStaleContainers(engine, { ...target, owner: 'user:two' as const }, { staleMs: 0 });
     await removeStaleContainers(engine, target);
     expect(new Set(await remaining())).toEqual(new Set([ended, running, foreign]));
-    await removeStaleContainers(engine, target, -5_000);
+    await removeStaleContainers(engine, target, { staleMs: -5_000 });
     expect(await remaining()).toEqual([running]);
     engine.close();
   });
