@@ -5,7 +5,6 @@ import type { DockerConfig } from './config.ts';
 import type { Engine } from './engine.ts';
 import { toDockerExit, exitWithoutCode, type ContainerEnd, type DockerExit } from './exit.ts';
 import { explainDockerError } from './errors.ts';
-import { monitorEngine } from './heartbeat.ts';
 import { readDockerOutput } from './output.ts';
 import { createRemovalScript, createScript, type ScriptMarker } from './script.ts';
 import { detachSession, type DockerSession } from './session.ts';
@@ -27,6 +26,8 @@ type Cleanup = ExitEvent['cleanup'];
 /** The engine reports the exit of a container at about the time its output ends. */
 const EXIT_TIMEOUT_MS = 10_000;
 const FILE_REMOVAL_TIMEOUT_MS = 15_000;
+/** One missing response is tolerated, because the engine may be busy. */
+const MAX_MISSED_PINGS = 2;
 const NOT_STARTED = 'The connection to the engine broke before the program started.';
 const CONNECTION_LOST =
   'The connection to the engine broke while the program ran, so how it ended is unknown.';
@@ -169,4 +170,33 @@ async function removeJobFiles(deps: DockerRunDeps, job: Job, workdir: string): P
     if (session !== undefined) detachSession(session);
     await removeRunContainers(deps.engine, deps.target, job.runId);
   }
+}
+
+/**
+ * Pings an engine regularly, because a broken network path causes no error by itself.
+ * @param onLost called at most once, after two pings without a response.
+ * @returns stops the pings.
+ */
+function monitorEngine(engine: Engine, intervalMs: number, onLost: () => void): () => void {
+  const stopping = new AbortController();
+  let missed = 0;
+  const timer = setInterval(() => {
+    const pingSignal = AbortSignal.any([stopping.signal, AbortSignal.timeout(intervalMs)]);
+    engine.ping(pingSignal).then(
+      () => {
+        missed = 0;
+      },
+      () => {
+        missed += 1;
+        if (missed < MAX_MISSED_PINGS || stopping.signal.aborted) return;
+        stop();
+        onLost();
+      },
+    );
+  }, intervalMs).unref();
+  const stop = () => {
+    clearInterval(timer);
+    stopping.abort();
+  };
+  return stop;
 }

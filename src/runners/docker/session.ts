@@ -1,11 +1,11 @@
 import type { Duplex } from 'node:stream';
+import { z } from 'zod';
+import { parseJson } from '../../lib/json.ts';
 import type { Limits, TargetServer } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
 import { createContainerSpec, containerLabels, type ContainerPurpose } from './containers.ts';
-import { assertLimitsKept } from './limit-warnings.ts';
 import type { CreatedContainer, Engine, ExitWait } from './engine.ts';
-import { EngineResponseError } from './errors.ts';
-import { pullImage } from './images.ts';
+import { cannotLimitMessage, DockerError, EngineResponseError } from './errors.ts';
 
 /** A container that runs its launcher, with its streams attached. It serves one job. */
 export interface DockerSession {
@@ -116,4 +116,73 @@ async function withGrace<T>(work: (late: AbortSignal) => Promise<T>, signal: Abo
 export function detachSession(session: DockerSession): void {
   session.stream.destroy();
   session.exitWait.stop();
+}
+
+const progressLine = z.object({ error: z.string().nullish(), errorDetail: z.unknown().optional() });
+
+/**
+ * Pulls an image that the engine does not have.
+ * @throws DockerError if the registry refuses; errors of the engine; the reason of `signal`.
+ */
+async function pullImage(engine: Engine, image: string, signal: AbortSignal): Promise<void> {
+  try {
+    for await (const line of engine.pull(image, signal)) {
+      const failure = findPullFailure(line);
+      if (failure !== undefined) throw toPullError(image, failure);
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error instanceof EngineResponseError ? toPullError(image, error.responseText) : error;
+  }
+}
+
+function findPullFailure(line: string): string | undefined {
+  return progressLine.safeParse(parseJson(line)).data?.error ?? undefined;
+}
+
+function toPullError(image: string, failure: string): DockerError {
+  const start = `The image ${image} is not on the engine and cannot be pulled:`;
+  if (/not found|manifest unknown|does not exist|access denied|unauthorized/i.test(failure))
+    return new DockerError(`${start} its registry does not have it, or requires a login.`);
+  if (/no space left/i.test(failure)) return new DockerError(`${start} the engine's host has no space left.`);
+  return new DockerError(
+    `${start} the engine cannot reach the registry. Load the image on the engine, or choose another.`,
+  );
+}
+
+/**
+ * An engine creates a container without a limit that its kernel or its rights do not allow, and reports that
+ * in a warning. The texts differ between versions, so only parts are matched.
+ */
+const LIMIT_DROPPED = /discarded|ignored|not support/i;
+const LIMITS: readonly (readonly [pattern: RegExp, name: string])[] = [
+  [/memory limit\b/i, 'memory'],
+  [/\bpids\b/i, 'processes'],
+  [/cpu/i, 'CPUs'],
+];
+/**
+ * Without a swap limit, memory is still limited but may be swapped out. Cgroup namespaces are never
+ * requested.
+ */
+const HARMLESS = /swap limit|cgroup namespace/i;
+
+/**
+ * Refuses a container that lacks one of its limits. Default limits count too, because they protect the
+ * engine's host. Other warnings, e.g. about disabled IP forwarding, are ignored.
+ * @param warnings from the response to "Create a container" (Engine API).
+ * @throws DockerError that names the limits without quoting the engine.
+ */
+function assertLimitsKept(warnings: readonly string[]): void {
+  const lostLimits = warnings.filter((warning) => LIMIT_DROPPED.test(warning)).map(findLostLimit);
+  const names = new Set(lostLimits.filter((name) => name !== undefined));
+  if (names.size > 0) throw new DockerError(cannotLimitMessage([...names].join(', ')));
+}
+
+/**
+ * The limit that a warning is about. An unknown warning may be about any limit, so the container is refused.
+ */
+function findLostLimit(warning: string): string | undefined {
+  const known = LIMITS.find(([pattern]) => pattern.test(warning));
+  if (known !== undefined) return known[1];
+  return HARMLESS.test(warning) ? undefined : 'what a container may use';
 }

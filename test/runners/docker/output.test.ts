@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { demultiplex } from '../../../src/runners/docker/demultiplex.ts';
+import { demultiplex } from '../../../src/runners/docker/output.ts';
 
 const MIB = 2 ** 20;
 
