@@ -1,11 +1,18 @@
+import { randomBytes } from 'node:crypto';
 import { findTlsErrorReason } from '../../lib/net/tls-connector.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
-import type { ServerTestResult, TargetServer, TestStageName } from '../runner.ts';
+import type { RunEvent, ServerTestResult, TargetServer, TestStageName } from '../runner.ts';
+import { quoteForShell } from '../shell.ts';
 import { runTestSteps, toSshOutcome, type TestOutcome, type TestStep } from '../test-stages.ts';
+import { removeRunContainers, removeStaleContainers } from './cleanup.ts';
 import { toEngineConnection, type DockerConfig } from './config.ts';
+import { containerName } from './containers.ts';
 import type { Engine } from './engine.ts';
 import { DockerError, explainDockerError, findDockerError } from './errors.ts';
-import { createContainerStages } from './container-stages.ts';
+import { readDockerOutput } from './output.ts';
+import { readDockerExit } from './run.ts';
+import { createScript, type ScriptMarker } from './script.ts';
+import { detachSession, openDockerSession, type DockerSession } from './session.ts';
 import {
   createSshConnectionStages,
   createTlsConnectionStages,
@@ -61,6 +68,116 @@ function createPermissionStep(engine: Engine): TestStep {
       return `${passed} It cannot limit ${missing.map((limit) => names[limit]).join(', ')}.`;
     },
   ];
+}
+
+/** Test stages that need a container. */
+interface ContainerStages {
+  steps: readonly TestStep[];
+  /** Removes what is left of the container. */
+  close(): Promise<void>;
+}
+
+/** The launcher, its input watcher, the program, and the program's child. */
+const MIN_PROCESSES = 4;
+
+/** Runs one job that prints a nonce, starts a process in its own session, and keeps running. */
+function createContainerStages(
+  engine: Engine,
+  target: TargetServer<DockerConfig>,
+  instance: string,
+): ContainerStages {
+  const nonce = randomBytes(16).toString('hex');
+  const runId = `test-${nonce}`;
+  const script = createScript(
+    createTestJob(runId, nonce),
+    target.workspacePath,
+    target.config.environment ?? {},
+  );
+  const markers = new Set<ScriptMarker>();
+  let hasContainer = false;
+  let session: DockerSession | undefined;
+  let events: AsyncGenerator<RunEvent, void> | undefined;
+  let output = '';
+
+  const getOpened = () => {
+    if (session === undefined || events === undefined)
+      throw new Error('the container is not running: run the stages in order');
+    return { session, events };
+  };
+
+  async function startContainer(signal: AbortSignal): Promise<string> {
+    const request = {
+      target,
+      limits: null,
+      purpose: 'test',
+      name: containerName(runId),
+      runId,
+      instance,
+    } as const;
+    hasContainer = true;
+    session = await openDockerSession(engine, request, signal);
+    events = readDockerOutput(session, script.markerPrefix, markers);
+    session.stream.write(script.text);
+    const first = await events.next();
+    if (first.done !== true) return 'A container was started with image, volumes and working folder.';
+    const { message } = await readDockerExit(engine, session, { ...script, markers });
+    throw new DockerError(message ?? 'The container ended before the program started.');
+  }
+
+  async function checkEcho(): Promise<undefined> {
+    const { events } = getOpened();
+    while (!output.includes('\n')) {
+      const next = await events.next();
+      if (next.done === true) break;
+      if (next.value.type === 'output') output += Buffer.from(next.value.data).toString('latin1');
+      if (output.length > 4_096) break;
+    }
+    if (output.trim() !== nonce)
+      throw new DockerError(
+        'The output of a program did not arrive unchanged. Check whether the image prints something at start.',
+      );
+  }
+
+  async function checkKill(): Promise<undefined> {
+    const { session } = getOpened();
+    if ((await engine.countProcesses(session.id)) < MIN_PROCESSES)
+      throw new DockerError('The engine does not show the processes of a container.');
+    await engine.kill(session.id);
+    await session.exitWait.exitCode;
+    if ((await engine.inspect(session.id))?.isRunning !== false)
+      throw new DockerError('The container could not be killed.');
+  }
+
+  async function checkCleanup(): Promise<undefined> {
+    await removeStaleContainers(engine, target);
+    if ((await removeRunContainers(engine, target, runId)) === 'unverified')
+      throw new DockerError(
+        `A container of this test may be left. Its name begins with ${containerName(runId)}.`,
+      );
+  }
+
+  return {
+    steps: [
+      ['workspace', startContainer],
+      ['echo', checkEcho],
+      ['kill', checkKill],
+      ['cleanup', checkCleanup],
+    ],
+    async close() {
+      if (session !== undefined) detachSession(session);
+      if (hasContainer) await removeRunContainers(engine, target, runId);
+    },
+  };
+}
+
+function createTestJob(runId: string, nonce: string) {
+  const command = [
+    // In its own session if the image has setsid, so that no signal to a process group reaches it.
+    '{ setsid sleep 600 || sleep 600; } >/dev/null 2>&1 &',
+    `printf '%s\\n' ${quoteForShell(nonce)}`,
+    'sleep 600',
+  ].join('\n');
+  return { runId, program: { command }, stdin: null, files: [], env: {}, workdir: null };
 }
 
 function toTestOutcome(error: unknown, stage: TestStageName, isLate: boolean): TestOutcome {
