@@ -1,4 +1,8 @@
+import type { Duplex } from 'node:stream';
 import { rejectOnAbort } from '../lib/async/reject-on-abort.ts';
+import { isAppError } from '../lib/errors.ts';
+import type { Dialer } from '../lib/net/dialer.ts';
+import { createTlsHandshake, type TlsPeer } from '../lib/net/tls-connector.ts';
 import type { SshError } from '../lib/ssh/ssh-error.ts';
 import type { TestStage, TestStageName, ServerTestResult } from './runner.ts';
 
@@ -47,6 +51,41 @@ const NOT_TRIED_MESSAGE = 'Not tried, since an earlier stage failed.';
 /** A stage failed. The message is for users. */
 export class StageError extends Error {
   override readonly name = 'StageError';
+}
+
+/**
+ * The stages that connect to a server over TLS. All use one connection.
+ * @param onSecured receives the connection, which `close` destroys too.
+ */
+export function createTlsStages(
+  dialer: Dialer,
+  peer: TlsPeer,
+  onSecured: (connection: Duplex) => void,
+): { steps: readonly TestStep[]; close: () => void } {
+  let dialing: ReturnType<Dialer['connect']> | undefined;
+  const dial = (signal: AbortSignal) => (dialing ??= dialer.connect(peer.host, peer.port, signal));
+  return {
+    steps: [
+      [
+        'policy',
+        async (signal) => {
+          await dial(signal).catch((error: unknown) => {
+            if (isAppError(error, 'endpoint_forbidden')) throw error;
+          });
+          return undefined;
+        },
+      ],
+      ['tcp', (signal) => dial(signal).then(() => undefined)],
+      [
+        'tls',
+        async (signal) => {
+          onSecured(await createTlsHandshake(peer)(await dial(signal), signal));
+          return undefined;
+        },
+      ],
+    ],
+    close: () => void dialing?.then((socket) => socket.destroy()).catch(() => undefined),
+  };
 }
 
 /** Runs a test whose stages are separate steps, up to the first failure. @throws only the reason of `signal`. */

@@ -1,10 +1,11 @@
+import type { Duplex } from 'node:stream';
 import type { Dialer } from '../../lib/net/dialer.ts';
 import { isAppError } from '../../lib/errors.ts';
-import { createTlsHandshake, findTlsErrorReason } from '../../lib/net/tls-connector.ts';
+import { findTlsErrorReason } from '../../lib/net/tls-connector.ts';
 import type { DedicatedSshConnection, SshConnections } from '../../lib/ssh/connections.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { TestStageName, TargetServer } from '../runner.ts';
-import type { TestStep } from '../test-stages.ts';
+import { createTlsStages, type TestStep } from '../test-stages.ts';
 import { toEngineConnection, type DockerConfig } from './config.ts';
 import { createEngineWithConnector, createEngineConnector, type Engine } from './engine.ts';
 import { DockerError } from './errors.ts';
@@ -29,46 +30,22 @@ export function createTlsConnectionStages(
   const route = toEngineConnection(target.config);
   if (route.kind !== 'tls') throw new Error('the engine is not reached by TLS');
   const { host, port, ca, client } = route;
-  const secure = createTlsHandshake({ host, tls: { ca, client } });
   const connect = createEngineConnector(target, deps);
-  let dialing: ReturnType<Dialer['connect']> | undefined;
-  let firstConnection: Awaited<ReturnType<typeof secure>> | undefined;
-  const dial = (signal: AbortSignal) => (dialing ??= deps.dialer.connect(host, port, signal));
+  let firstConnection: Duplex | undefined;
+  const tlsStages = createTlsStages(deps.dialer, { host, port, tls: { ca, client } }, (connection) => {
+    firstConnection = connection;
+  });
   const engine = createEngineWithConnector(async (signal) => {
     const ready = firstConnection;
     firstConnection = undefined;
     return ready ?? (await connect(signal));
   }, route);
-  const steps: TestStep[] = [
-    [
-      'policy',
-      async (signal) => {
-        await dial(signal).catch((error: unknown) => {
-          if (isAppError(error, 'endpoint_forbidden')) throw error;
-        });
-      },
-    ],
-    [
-      'tcp',
-      async (signal) => {
-        await dial(signal);
-      },
-    ],
-    [
-      'tls',
-      async (signal) => {
-        firstConnection = await secure(await dial(signal), signal);
-      },
-    ],
-    ['authentication', (signal) => checkAuthentication(engine, signal)],
-  ];
   return {
-    steps,
+    steps: [...tlsStages.steps, ['authentication', (signal) => checkAuthentication(engine, signal)]],
     engine,
     close() {
       engine.close();
-      firstConnection?.destroy();
-      dialing?.then((socket) => socket.destroy()).catch(() => undefined);
+      tlsStages.close();
     },
   };
 }

@@ -1,10 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import type { Dialer } from '../../lib/net/dialer.ts';
 import { effectivePort } from '../../lib/net/egress.ts';
-import { isAppError } from '../../lib/errors.ts';
-import { createTlsHandshake } from '../../lib/net/tls-connector.ts';
 import type { Limits, TestStageName, TargetServer, ServerTestResult } from '../runner.ts';
-import { runTestSteps, type TestOutcome, type TestStep } from '../test-stages.ts';
+import { createTlsStages, runTestSteps, type TestOutcome, type TestStep } from '../test-stages.ts';
 import type { ClusterApi, ResourceRight } from './api.ts';
 import type { KubernetesConfig } from './config.ts';
 import { runPodCommand } from './run-command.ts';
@@ -51,42 +49,17 @@ export async function testCluster(
   signal: AbortSignal,
 ): Promise<ServerTestResult> {
   signal.throwIfAborted();
+  const { server, ca, client } = api.access;
+  const peer = { host: server.hostname, port: effectivePort(server), tls: { ca, client } };
+  const connection = createTlsStages(dialer, peer, (socket) => socket.destroy());
   const pod = createJobPod(api, createPodManifest(target, randomUUID(), TEST_LIMITS));
-  const steps = [...connectionSteps(dialer, api), ...accountSteps(api), ...podSteps(api, pod, target)];
+  const steps = [...connection.steps, ...accountSteps(api), ...podSteps(api, pod, target)];
   try {
     return await runTestSteps(steps, { timeoutMs: TEST_TIMEOUT_MS, toOutcome: toTestOutcome }, signal);
   } finally {
+    connection.close();
     await pod.remove();
   }
-}
-
-function connectionSteps(dialer: Dialer, { access }: ClusterApi): TestStep[] {
-  const { server, ca, client } = access;
-  let connecting: ReturnType<Dialer['connect']>;
-  return [
-    [
-      'policy',
-      async (signal) => {
-        connecting = dialer.connect(server.hostname, effectivePort(server), signal);
-        await connecting.catch((error: unknown) => {
-          if (isAppError(error, 'endpoint_forbidden')) throw error;
-        });
-      },
-    ],
-    [
-      'tcp',
-      async () => {
-        await connecting;
-      },
-    ],
-    [
-      'tls',
-      async (signal) => {
-        const secure = createTlsHandshake({ host: server.hostname, tls: { ca, client } });
-        (await secure(await connecting, signal)).destroy();
-      },
-    ],
-  ];
 }
 
 function accountSteps(api: ClusterApi): TestStep[] {
