@@ -4,7 +4,7 @@ import { createBoundedHttpClient } from '../../lib/net/bounded-http.ts';
 import type { Dialer } from '../../lib/net/dialer.ts';
 import { effectivePort } from '../../lib/net/egress.ts';
 import { createTlsConnector, type Connector } from '../../lib/net/tls-connector.ts';
-import type { ClusterAccess } from './access.ts';
+import type { ClusterAccess } from './kubeconfig.ts';
 import { clusterErrorFromResponse } from './errors.ts';
 import { createClusterRequests, type ClusterRequests } from './requests.ts';
 import { PodState } from './pod-state.ts';

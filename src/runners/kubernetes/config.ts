@@ -1,5 +1,4 @@
 import { z } from 'zod';
-import type { ClusterAccess } from './access.ts';
 import {
   isBearerToken,
   isReducedKubeconfig,
@@ -8,6 +7,7 @@ import {
   parseServerUrl,
   readReducedKubeconfig,
   reduceKubeconfig,
+  type ClusterAccess,
 } from './kubeconfig.ts';
 import { IMAGE_PATTERN, NAMESPACE_PATTERN } from './object-names.ts';
 import { areCertificates } from './pem.ts';

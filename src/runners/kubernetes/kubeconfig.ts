@@ -1,10 +1,21 @@
 import { z } from 'zod';
 import { parseEndpoint } from '../../lib/net/egress.ts';
 import { parseJson } from '../../lib/json.ts';
-import type { ClusterAccess } from './access.ts';
 import { NAMESPACE_PATTERN } from './object-names.ts';
 import { areCertificates, findKeyPairIssue } from './pem.ts';
-import { parseYaml } from './yaml.ts';
+
+/** Address and credentials for one namespace of one cluster, with secrets in plaintext. */
+export interface ClusterAccess {
+  /** https. Its path is the prefix of every request path. */
+  server: URL;
+  /** PEM. Null is the public certificate authorities. */
+  ca: string | null;
+  namespace: string;
+  /** A service account's token, or any bearer token. Null if a client certificate is used. */
+  token: string | null;
+  /** PEM. */
+  client: { cert: string; key: string } | null;
+}
 
 /** Why a kubeconfig is refused. The message is for its owner. */
 export class KubeconfigError extends Error {
@@ -223,4 +234,23 @@ export function isBearerToken(token: string): boolean {
 
 function decodePem(base64: string): string {
   return Buffer.from(base64, 'base64').toString('latin1');
+}
+
+/**
+ * Parses YAML or JSON. JSON is parsed by Node alone.
+ * The YAML parser is that of the Kubernetes client, loaded on first use. It builds plain data only. Aliases
+ * become references, not copies, so that a text cannot grow by them. Callers must only visit
+ * declared members.
+ * @returns undefined for a text that is neither.
+ */
+async function parseYaml(text: string): Promise<unknown> {
+  const json = parseJson(text);
+  if (json !== undefined) return json;
+  const { loadYaml } = await import('@kubernetes/client-node/dist/yaml.js');
+  try {
+    return loadYaml<unknown>(text);
+  } catch {
+    // Also for thousands of nested lists: the parser limits the depth.
+    return undefined;
+  }
 }

@@ -4,7 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import type { ClusterAccess } from '../../../src/runners/kubernetes/access.ts';
+import type { ClusterAccess } from '../../../src/runners/kubernetes/kubeconfig.ts';
 import { certificate } from '../../support/certificate.ts';
 
 /**
