@@ -1,4 +1,5 @@
-import type { Job } from '../runner.ts';
+import { randomBytes } from 'node:crypto';
+import type { Job, Language } from '../runner.ts';
 import { INTERPRETERS, quoteForShell } from '../shell.ts';
 
 /** Folder of a run's input in its pod, on a volume for this purpose only. */
@@ -15,30 +16,32 @@ export const POD_COMMAND = [
   "trap 'exit 143' TERM; while :; do sleep 3600 & wait $!; done",
 ] as const;
 
-/** Why a program did not start, by the line that {@link LAUNCHER} prints. */
+/** Why a program did not start, by the marker that {@link LAUNCHER} prints. */
 export const START_FAILURES = {
-  'refused files':
-    'The files could not be written: the working folder is read-only for the run, or its disk is full.',
-  'refused workdir': 'The working folder does not exist in the image, or cannot be entered.',
-  'refused python': 'The image has no python3: choose one that has.',
-  'refused javascript': 'The image has no node: choose one that has.',
-  'refused bash': 'The image has no bash: choose one that has.',
+  files: 'The files could not be written: the working folder is read-only for the run, or its disk is full.',
+  workdir: 'The working folder does not exist in the image, or cannot be entered.',
+  python: noInterpreterMessage('python'),
+  javascript: noInterpreterMessage('javascript'),
+  bash: noInterpreterMessage('bash'),
 } as const;
-export const STARTED_LINE = 'started';
+type StartFailure = keyof typeof START_FAILURES;
+
+/** A marker of the launcher on standard error (see `../marker-stream.ts`). */
+export type LaunchMarker = 'started' | StartFailure;
 
 /**
  * Runs a job from its standard input: a plan of `$1` bytes of shell text, in which all data is quoted, and
- * then the contents of the files. This script is the same for every run.
+ * then the contents of the files. `$2` begins its markers. This script is the same for every run.
  *
- * Its own message is the first line of standard error, before the program starts. A shell reports only as
- * text on its standard error, here the file `note`, that a signal ended a program. A subshell that becomes
- * the program keeps that text separate from the program's. At the end all remaining processes are killed,
- * because they would hold the output open.
+ * A shell reports only as text on its standard error, here the file `note`, that a signal ended a program. A
+ * subshell that becomes the program keeps that text separate from the program's. At the end all remaining
+ * processes are killed, because they would hold the output open.
  */
 const LAUNCHER = `
 exec 3>&2 2>/dev/null
-base=${INPUT_FOLDER}
-refuse() { printf 'refused %s\\n' "$1" >&3; exit 125; }
+base=${INPUT_FOLDER} nonce=$2
+mark() { printf '\\036%s%s\\n' "$nonce" "$1" >&3; }
+refuse() { mark "$1"; exit 125; }
 put() {
   case $1 in */*) mkdir -p -- "./\${1%/*}" || refuse files ;; esac
   tail -c "+$2" "$base/in" | head -c "$3" >"./$1" || refuse files
@@ -46,7 +49,7 @@ put() {
 find() { language=$1; shift; for name; do program=$(command -v "$name") && return; done; refuse "$language"; }
 cat >"$base/in" && head -c "$1" "$base/in" >"$base/plan" || refuse files
 . "$base/plan"
-printf '${STARTED_LINE}\\n' >&3
+mark started
 exec 2>"$base/note"
 (exec "$@" <"$base/stdin" 2>&3 3>&-)
 code=$?
@@ -65,6 +68,7 @@ export interface JobLaunch {
   command: string[];
   /** Complete standard input of the command. */
   input: Buffer;
+  markerPrefix: Buffer;
 }
 
 /** Creates the command that starts a job in its pod. @param workdir absolute; null is a new folder. */
@@ -88,10 +92,20 @@ export function createJobLaunch(job: Job, workdir: string | null): JobLaunch {
     `set -- env HOME=/tmp ${quoteEnvironment(job)} "$@"`,
   ];
   const plan = Buffer.from(`${lines.join('\n')}\n`);
+  const nonce = randomBytes(16).toString('hex');
   return {
-    command: ['sh', '-c', LAUNCHER, 'ops-center', String(plan.length)],
+    command: ['sh', '-c', LAUNCHER, 'ops-center', String(plan.length), nonce],
     input: Buffer.concat([plan, ...blobs]),
+    markerPrefix: Buffer.from(`\x1e${nonce}`),
   };
+}
+
+export function parseLaunchMarker(text: string): LaunchMarker | undefined {
+  return text === 'started' || Object.hasOwn(START_FAILURES, text) ? (text as LaunchMarker) : undefined;
+}
+
+function noInterpreterMessage(language: Language): string {
+  return `The image has no ${INTERPRETERS[language].names[0]}: choose one that has.`;
 }
 
 /** With `env` instead of `export`, so that no name collides with a variable of the shell. */

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { createMarkerReader } from '../marker-stream.ts';
 import type { Job, Limits, RunEvent, StopCause, TargetServer } from '../runner.ts';
 import type { ClusterApi } from './api.ts';
 import type { KubernetesConfig } from './config.ts';
@@ -6,15 +7,13 @@ import { readPodExit, readPodExitWithoutCode, infrastructureExit, type PodExit }
 import { startExec, type Exec } from './exec.ts';
 import { ClusterError } from './errors.ts';
 import { createJobPod, type JobPod } from './job-pod.ts';
-import { createJobLaunch, START_FAILURES, STARTED_LINE } from './launcher.ts';
+import { createJobLaunch, parseLaunchMarker, START_FAILURES, type LaunchMarker } from './launcher.ts';
 import { createPodManifest } from './manifest.ts';
 import { hasEnded } from './pod-state.ts';
 
 const MAX_MISSED_CHECKS = 3;
 /** Time for the remaining output of a pod that has ended. */
 const FINAL_OUTPUT_MS = 5_000;
-/** The first line of standard error is the launcher's message, which is short. */
-const MAX_START_LINE_BYTES = 64;
 
 export interface PodRun {
   target: TargetServer<KubernetesConfig>;
@@ -54,11 +53,11 @@ async function* runJobInPod(
   pod: JobPod,
   { target, job, signal, heartbeatMs }: PodRun,
 ): AsyncGenerator<RunEvent, PodExit> {
-  const { command, input } = createJobLaunch(job, job.workdir ?? target.workspacePath);
+  const { command, input, markerPrefix } = createJobLaunch(job, job.workdir ?? target.workspacePath);
   try {
     await pod.start(signal);
     const exec = await startExec(api, pod.name, command, input, signal);
-    const startFailure = yield* streamOutput(api, pod, exec, { signal, heartbeatMs });
+    const startFailure = yield* streamOutput(api, pod, exec, { signal, heartbeatMs, markerPrefix });
     signal.throwIfAborted();
     if (startFailure !== undefined) return infrastructureExit(startFailure);
     const code = exec.code();
@@ -77,60 +76,52 @@ async function* streamOutput(
   api: ClusterApi,
   pod: JobPod,
   exec: Exec,
-  { signal, heartbeatMs }: Pick<PodRun, 'signal' | 'heartbeatMs'>,
+  { signal, heartbeatMs, markerPrefix }: Pick<PodRun, 'signal' | 'heartbeatMs'> & { markerPrefix: Buffer },
 ): AsyncGenerator<RunEvent, string | undefined> {
   const ended = new AbortController();
   signal.addEventListener('abort', exec.close);
   if (signal.aborted) exec.close();
   void monitorPod(api, pod.name, exec, heartbeatMs, ended.signal);
-  const startLine = createStartLineReader();
+  const reader = createMarkerReader(markerPrefix, parseLaunchMarker);
+  let marker: LaunchMarker | undefined;
   let hasStarted = false;
   try {
     for await (const { stream, data } of exec.output()) {
       if (signal.aborted) return undefined;
-      const programOutput = stream === 'stderr' ? startLine.removeFrom(data) : data;
-      // The order between the two streams is not fixed. The launcher itself prints nothing to standard
-      // output.
-      if (!hasStarted && (stream === 'stdout' || startLine.line() === STARTED_LINE)) {
-        hasStarted = true;
-        yield { type: 'phase', phase: 'started' };
+      for (const item of stream === 'stderr' ? reader.read(data) : [data]) {
+        const isOutput = Buffer.isBuffer(item);
+        if (!isOutput) marker ??= item;
+        // The order between the two streams is not fixed. The launcher itself prints nothing to standard
+        // output.
+        if (!hasStarted && (stream === 'stdout' || marker === 'started')) {
+          hasStarted = true;
+          yield { type: 'phase', phase: 'started' };
+        }
+        if (hasStarted && isOutput && item.length > 0) yield { type: 'output', stream, data: item };
       }
-      if (hasStarted && programOutput.length > 0) yield { type: 'output', stream, data: programOutput };
     }
+    const rest = reader.flush();
+    if (hasStarted && rest.length > 0) yield { type: 'output', stream: 'stderr', data: rest };
   } finally {
     ended.abort();
     signal.removeEventListener('abort', exec.close);
     exec.close();
   }
-  return hasStarted ? undefined : await explainNotStarted(startLine.line(), api, pod.name);
+  return hasStarted ? undefined : await explainNotStarted(marker, api, pod.name);
 }
 
 const NO_SHELL =
   'The command could not be started in the container: the image needs a shell (sh), head and tail.';
 
-async function explainNotStarted(line: string | undefined, api: ClusterApi, name: string): Promise<string> {
-  if (line !== undefined && Object.hasOwn(START_FAILURES, line))
-    return START_FAILURES[line as keyof typeof START_FAILURES];
+async function explainNotStarted(
+  marker: LaunchMarker | undefined,
+  api: ClusterApi,
+  name: string,
+): Promise<string> {
+  if (marker !== undefined && marker !== 'started') return START_FAILURES[marker];
   const pod = await api.findPod(name);
   if (pod === undefined || hasEnded(pod)) return 'The pod ended before the program was started.';
   return NO_SHELL;
-}
-
-/** Removes the launcher's line from the beginning of a stream. */
-function createStartLineReader() {
-  let pending = Buffer.alloc(0);
-  let line: string | undefined;
-  return {
-    line: () => line,
-    removeFrom(data: Buffer): Buffer {
-      if (line !== undefined) return data;
-      pending = Buffer.concat([pending, data]);
-      const end = pending.indexOf('\n');
-      if (end < 0 && pending.length <= MAX_START_LINE_BYTES) return Buffer.alloc(0);
-      line = pending.toString('latin1', 0, Math.max(0, end));
-      return pending.subarray(end + 1);
-    },
-  };
 }
 
 /** Checks the pod regularly. Closes the connection to its command when the pod or the cluster is gone. */

@@ -234,7 +234,8 @@ describe('a run on a hostile cluster', () => {
     };
     hostile.onUpgrade = (socket, request) => {
       acceptWebSocket(socket, request, V5);
-      socket.write(frame(2, 'started\n'));
+      const nonce = new URL(request.url ?? '', 'https://cluster').searchParams.getAll('command').at(-1);
+      socket.write(frame(2, `\x1e${nonce ?? ''}started\n`));
     };
     const { server, ca, namespace, token } = hostile.access;
     const config = {
