@@ -4,6 +4,7 @@ import { rateLimited } from '../lib/errors.ts';
 import { randomId } from '../lib/ids.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { OpenServer, ServerOpener } from '../servers/service.ts';
+import type { EventBuffer } from './event-buffer.ts';
 import { createActiveRun, type ActiveRun, type ActiveRunDeps } from './lifecycle.ts';
 import { createOrphanRecovery, type OrphanRecoveryDeps } from './orphan-recovery.ts';
 import { createRunPreparation, listServerVersions, type RunPreparationDeps } from './preparation.ts';
@@ -22,6 +23,11 @@ export interface DispatcherDeps
   maxQueuedPerUser: number;
 }
 
+/** A run that this process holds, for its readers: only the dispatcher starts it. */
+export type HeldRun = Pick<ActiveRun, 'stop' | 'stopReason'> & {
+  readonly events: Pick<EventBuffer, 'subscribe'>;
+};
+
 /** Decides which runs of this process start, wait, and stop. */
 export interface Dispatcher {
   /**
@@ -29,9 +35,8 @@ export interface Dispatcher {
    * @throws AppError `rate_limited` (429) when the user has too many queued runs; `draining`, `database_unavailable`
    *   (503).
    */
-  accept(principal: Principal, server: OpenServer, request: StartRun, requestId: string): Promise<ActiveRun>;
-  /** A run held by this process. */
-  find(run: RunRef): ActiveRun | undefined;
+  accept(principal: Principal, server: OpenServer, request: StartRun, requestId: string): Promise<RunRef>;
+  find(run: RunRef): HeldRun | undefined;
   /** Stops a run if this process holds it. */
   cancel(runId: string): void;
   /** Starts queued runs of this process if the limits allow it. To be called when a run has ended. */
@@ -178,13 +183,13 @@ export function createDispatcher(deps: DispatcherDeps): Dispatcher {
       }
       if (submission.outcome === 'running') {
         run.start({ server, job: toJob(run.id, request), limits: toLimits(request) });
-        return run;
+        return ref;
       }
       // A run that is claimed already keeps its slot.
       if (run.state === 'submitting') slots.delete(run.id);
       run.enqueue(submission.position);
       claimQueued();
-      return run;
+      return ref;
     },
     find({ id, owner }) {
       const run = runs.get(id);

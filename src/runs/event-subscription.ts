@@ -88,16 +88,16 @@ export function createEventSubscriptions({
   return {
     async *subscribe(run, afterSeq, signal) {
       let seq = afterSeq;
-      const activeRun = dispatcher.find(run);
-      if (activeRun !== undefined) {
-        for await (const numbered of activeRun.events.subscribe(seq, signal)) {
+      const heldRun = dispatcher.find(run);
+      if (heldRun !== undefined) {
+        for await (const numbered of heldRun.events.subscribe(seq, signal)) {
           yield numbered;
           seq = numbered.seq;
           if (numbered.event.type === 'exit') return;
         }
       }
       // This process shuts down: viewers reconnect to another one.
-      if (activeRun?.stopReason !== 'released') yield* readStored(run, seq, signal);
+      if (heldRun?.stopReason !== 'released') yield* readStored(run, seq, signal);
     },
     wake(runId) {
       for (const wake of waiters.get(runId) ?? []) wake();

@@ -109,8 +109,7 @@ export function createRunService(deps: RunServiceDeps): RunService {
     async submit(principal, ref, request, requestId) {
       await startLimit.consume(principal.user.id);
       const server = await servers.openForRun(principal.user.id, ref, toLimits(request));
-      const { id, owner } = await dispatcher.accept(principal, server, request, requestId);
-      return { id, owner };
+      return dispatcher.accept(principal, server, request, requestId);
     },
     ...createUserRuns({ database, store, encryption, dispatcher }),
     isActive: (run) => dispatcher.find(run) !== undefined,
