@@ -31,6 +31,15 @@ export interface TargetServer<Config = unknown> {
   jumpServers: ReadonlyMap<string, TargetServer>;
 }
 
+/**
+ * The versions of a server and then of the servers on the way to it. They only increase. If they are equal, the
+ * target is the same host with the same settings.
+ */
+export function listServerVersions({ version, jumpServers }: TargetServer): readonly number[] {
+  // At most one jump server each, so that the chains of two targets of a server correspond.
+  return [version, ...[...jumpServers.values()].flatMap(listServerVersions)];
+}
+
 export type Program = { language: Language; code: string } | { command: string };
 
 export interface JobFile {

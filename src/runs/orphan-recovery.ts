@@ -2,10 +2,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { Log } from '../lib/log.ts';
 import { getUserId } from '../lib/owner.ts';
+import { listServerVersions } from '../runners/runner.ts';
 import type { ServerOpener } from '../servers/service.ts';
 import { createRunExit } from './events.ts';
 import type { RunRow, RunsStore } from './runs-store.ts';
-import { listServerVersions } from './preparation.ts';
 import { type RunRef, type RunEncryption } from './run-encryption.ts';
 
 export interface OrphanRecoveryDeps {

@@ -5,7 +5,7 @@ import { AppError, isAppError } from '../lib/errors.ts';
 import { getUserId } from '../lib/owner.ts';
 import type { OpenServer, ServerOpener } from '../servers/service.ts';
 import { BYOK_TIER, isTierAtLeast } from '../config/tiers.ts';
-import type { Job, Limits, TargetServer } from '../runners/runner.ts';
+import { listServerVersions, type Job, type Limits } from '../runners/runner.ts';
 import { createRunExit, type NumberedEvent, type RunExit } from './events.ts';
 import type { RunsStore } from './runs-store.ts';
 import { toJob, toLimits } from './schema.ts';
@@ -116,9 +116,4 @@ function toPrincipal(userId: string, { sessionId, keycloakSessionId, signedInAtM
     keycloakSessionId,
     ...(signedInAtMs === undefined ? {} : { signedInAtMs }),
   };
-}
-
-/** The versions of a server and of its jump servers. If they are equal, the run is on the same host. */
-export function listServerVersions({ version, jumpServers }: TargetServer): number[] {
-  return [version, ...[...jumpServers.values()].flatMap(listServerVersions)];
 }

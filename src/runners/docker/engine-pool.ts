@@ -1,7 +1,7 @@
 import { randomId } from '../../lib/ids.ts';
 import type { Log } from '../../lib/log.ts';
 import type { Owner } from '../../lib/owner.ts';
-import type { Limits, TargetServer } from '../runner.ts';
+import { listServerVersions, type Limits, type TargetServer } from '../runner.ts';
 import { removeContainer, removeStaleContainers } from './cleanup.ts';
 import type { DockerConfig } from './config.ts';
 import { areDefaultLimits, containerName } from './containers.ts';
@@ -40,9 +40,6 @@ export interface EnginePoolOptions extends EngineDeps {
   idleMs: number;
 }
 
-/** Versions of a server and then of the servers on the way to it. They only increase. */
-type VersionChain = readonly number[];
-
 /** How long released versions are remembered: longer than a job can hold an outdated server. */
 const REMEMBER_RELEASED_MS = 60 * 60_000;
 /** For each of the two attempts to remove a container when its server is released. */
@@ -51,7 +48,7 @@ const RELEASE_REMOVAL_MS = 3_000;
 /** Cached state of one version of one server. */
 interface PooledEngine {
   owner: Owner;
-  versions: VersionChain;
+  versions: readonly number[];
   engine: Engine;
   /** Settles when the container is ready. Undefined if none is being started. */
   starting: Promise<DockerSession | undefined> | undefined;
@@ -68,13 +65,13 @@ export function createEnginePool(options: EnginePoolOptions): EnginePool {
   const { log, instance, idleMs } = options;
   const entries = new Map<string, PooledEngine>();
   /** Versions released because their server was changed or deleted. */
-  const releasedVersions = new Map<string, VersionChain>();
+  const releasedVersions = new Map<string, readonly number[]>();
   const closing = new Set<Promise<void>>();
 
   /** @returns undefined for an outdated version of a server. */
   function findEntry(target: TargetServer<DockerConfig>): PooledEngine | undefined {
     const { serverId, owner } = target;
-    const versions = toVersionChain(target);
+    const versions = listServerVersions(target);
     const current = entries.get(serverId);
     if (current?.owner === owner) {
       const order = compareVersions(versions, current.versions);
@@ -99,7 +96,7 @@ export function createEnginePool(options: EnginePoolOptions): EnginePool {
     return entry;
   }
 
-  function rememberReleased(serverId: string, versions: VersionChain): void {
+  function rememberReleased(serverId: string, versions: readonly number[]): void {
     releasedVersions.set(serverId, versions);
     setTimeout(() => {
       if (releasedVersions.get(serverId) === versions) releasedVersions.delete(serverId);
@@ -163,13 +160,8 @@ function createUnpooledEngine(target: TargetServer<DockerConfig>, deps: EngineDe
   return engine;
 }
 
-function toVersionChain({ version, jumpServers }: TargetServer): VersionChain {
-  // At most one each: a Docker server has one SSH server, which has at most one jump server.
-  return [version, ...[...jumpServers.values()].flatMap(toVersionChain)];
-}
-
 /** Negative if `a` is older. The servers in the chain can only change if an earlier version has increased. */
-function compareVersions(a: VersionChain, b: VersionChain): number {
+function compareVersions(a: readonly number[], b: readonly number[]): number {
   const at = a.findIndex((version, index) => version !== b[index]);
   return at === -1 ? a.length - b.length : (a[at] ?? 0) - (b[at] ?? 0);
 }
