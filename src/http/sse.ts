@@ -51,8 +51,13 @@ export function createSseWriter(
   };
 }
 
-/** One event with this data. @param type value of the field `event`, without line ends; `''` for none. */
-export function toSseEvent(data: string, type = ''): string {
+/**
+ * One event with this data.
+ * @param type value of the field `event`, without line ends; `''` for none.
+ * @param id the client repeats it as `Last-Event-ID` when it reconnects.
+ */
+export function toSseEvent(data: string, type = '', id?: number): string {
+  const fields = [...(type === '' ? [] : [`event: ${type}`]), ...(id === undefined ? [] : [`id: ${id}`])];
   const lines = data.split(/\r\n|\n|\r/).map((line) => `data: ${line}`);
-  return `${[...(type === '' ? [] : [`event: ${type}`]), ...lines].join('\n')}\n\n`;
+  return `${[...fields, ...lines].join('\n')}\n\n`;
 }

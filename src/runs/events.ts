@@ -117,9 +117,3 @@ export function fromWireEvent(event: WireEvent): ViewerEvent {
     }
   }
 }
-
-/** One server-sent event. JSON contains no raw line breaks, so no data can end the event early. */
-export function toSseFrame(runId: string, { seq, event }: NumberedEvent): string {
-  const { type, ...rest } = toWireEvent(event);
-  return `event: ${type}\nid: ${seq}\ndata: ${JSON.stringify({ run_id: runId, seq, type, ...rest })}\n\n`;
-}

@@ -1,9 +1,9 @@
 import { isUtf8 } from 'node:buffer';
 import type { Response } from 'express';
-import { createSseWriter } from '../http/sse.ts';
+import { createSseWriter, toSseEvent } from '../http/sse.ts';
 import type { NumberedEvent, ViewerEvent, RunExit } from './events.ts';
 import type { RunResult } from './schema.ts';
-import { toSseFrame, toWireExit } from './events.ts';
+import { toWireEvent, toWireExit } from './events.ts';
 
 const IDLE_TIMEOUT_MS = 120_000;
 /** Output bytes in a response that waits for the exit. */
@@ -23,8 +23,10 @@ export async function streamEvents(
 ): Promise<void> {
   using sse = createSseWriter(response, { idleComment: 'ping', signal, idleTimeoutMs: idleMs });
   try {
-    for await (const event of events) {
-      const isRead = await sse.write(toSseFrame(runId, event)).then(
+    for await (const { seq, event } of events) {
+      const { type, ...rest } = toWireEvent(event);
+      const data = JSON.stringify({ run_id: runId, seq, type, ...rest });
+      const isRead = await sse.write(toSseEvent(data, type, seq)).then(
         () => true,
         () => false,
       );
