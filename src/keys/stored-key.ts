@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { AppError } from '../lib/errors.ts';
 import { findFernetTime } from '../lib/crypto/fernet.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
+import { parseJson } from '../lib/json.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
 
@@ -214,14 +215,6 @@ export function decryptKey(
     content.endpoint === stored.endpoint &&
     content.expires_at === stored.expiresAt;
   return isBoundHere ? { secret: content.key, endpoint: content.endpoint } : undefined;
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 /** 404 for an id that none of the provider's stored keys has. */

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { Principal } from '../http/principal.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
+import { parseJson } from '../lib/json.ts';
 import type { Owner } from '../lib/owner.ts';
 import { LANGUAGES, type Program } from '../runners/runner.ts';
 import {
@@ -83,7 +84,7 @@ export function createRunEncryption(keyring: Keyring): RunEncryption {
     run: RunRef,
     ciphertext: string,
   ): T | undefined {
-    const plaintext = schema.safeParse(parseJson(keyring.decrypt(ciphertext))).data;
+    const plaintext = schema.safeParse(parseJson(keyring.decrypt(ciphertext) ?? '')).data;
     return plaintext?.owner === run.owner && plaintext.run === run.id ? plaintext : undefined;
   }
 
@@ -138,12 +139,4 @@ export function hashProgram(program: Program): string {
   return createHash('sha256')
     .update('code' in program ? program.code : program.command)
     .digest('hex');
-}
-
-function parseJson(text: string | undefined): unknown {
-  try {
-    return text === undefined ? undefined : JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

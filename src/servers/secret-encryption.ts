@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { Keyring } from '../lib/crypto/keyring.ts';
+import { parseJson } from '../lib/json.ts';
 import type { Owner } from '../lib/owner.ts';
 import type { HostKey } from '../lib/ssh/host-key.ts';
 import type { Runner } from '../runners/runner.ts';
@@ -101,12 +102,7 @@ export function hashDestination(runner: Runner, config: unknown, hostKey: HostKe
 
 function decryptSecret(keyring: Keyring, ciphertext: unknown): z.output<typeof SecretPlaintext> | undefined {
   const plaintext = typeof ciphertext === 'string' ? keyring.decrypt(ciphertext) : undefined;
-  if (plaintext === undefined) return undefined;
-  try {
-    return SecretPlaintext.safeParse(JSON.parse(plaintext)).data;
-  } catch {
-    return undefined;
-  }
+  return SecretPlaintext.safeParse(parseJson(plaintext ?? '')).data;
 }
 
 /** JSON with sorted members, so that equal values have equal text. */

@@ -13,6 +13,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { randomId } from '../../lib/ids.ts';
+import { parseJson } from '../../lib/json.ts';
 import type { Job, Limits } from '../runner.ts';
 import { probe, type ProbeFindings, type ProbeInput } from './probe.ts';
 import { startSandbox, type SandboxDeps } from './sandbox.ts';
@@ -110,18 +111,10 @@ async function runProbe(input: ProbeInput, deps: SandboxDeps): Promise<ProbeFind
   const timer = setTimeout(sandbox.kill, SELF_TEST_TIMEOUT_MS);
   try {
     const [stdout] = await Promise.all([text(sandbox.stdout), text(sandbox.stderr), sandbox.end]);
-    const findings = parse(stdout);
+    const findings = parseJson(stdout) as ProbeFindings | undefined;
     return findings?.nonce === input.nonce ? findings : undefined;
   } finally {
     clearTimeout(timer);
-  }
-}
-
-function parse(stdout: string): ProbeFindings | undefined {
-  try {
-    return JSON.parse(stdout) as ProbeFindings;
-  } catch {
-    return undefined;
   }
 }
 
