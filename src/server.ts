@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createServer, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createApp } from './app.ts';
 import type { Config } from './config/config.ts';
 import { createContext, type Context, type ContextOverrides } from './context.ts';
@@ -16,8 +16,8 @@ export interface RunningServer {
 
 /** Time limit for a request's headers, beyond the time for which its connection may be idle. */
 const HEADERS_TIMEOUT_MS = 5_000;
-/** Time limit for a whole request, so that an incomplete request does not hold a connection forever. */
-const REQUEST_TIMEOUT_MS = 60_000;
+/** Time for the rest of a request that was answered before its body was complete. */
+const UNREAD_BODY_TIMEOUT_MS = 10_000;
 
 /**
  * Starts the application and its metrics listener.
@@ -49,8 +49,19 @@ export async function startServer(config: Config, overrides: ContextOverrides = 
 function setConnectionLimits(server: Server, keepAliveMs: number): void {
   server.keepAliveTimeout = keepAliveMs;
   server.headersTimeout = keepAliveMs + HEADERS_TIMEOUT_MS;
-  // Node requires it to be no shorter.
-  server.requestTimeout = Math.max(REQUEST_TIMEOUT_MS, server.headersTimeout);
+  // The time for a body depends on its pace (`http/upload-pace.ts`), which Node cannot measure.
+  server.requestTimeout = 0;
+  server.on('request', closeIncompleteRequest);
+}
+
+/** Closes the connection of a request that is still incomplete some time after its response. */
+function closeIncompleteRequest(request: IncomingMessage, response: ServerResponse): void {
+  response.once('close', () => {
+    if (request.complete || request.socket.destroyed) return;
+    setTimeout(() => {
+      if (!request.complete) request.socket.destroy();
+    }, UNREAD_BODY_TIMEOUT_MS).unref();
+  });
 }
 
 /** Responses that are not yet sent completely. */

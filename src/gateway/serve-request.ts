@@ -5,7 +5,7 @@ import type { HttpCall } from '../http/route.ts';
 import type { ActiveWork } from '../identity/service.ts';
 import { unauthenticated } from '../lib/errors.ts';
 import { LOOP_HEADER, type LoopGuard } from '../lib/net/loop-guard.ts';
-import { readRequestBody, type BodyLimits } from './admission/body-limits.ts';
+import { readRequestBody } from './admission/read-request-body.ts';
 import { parseRequestBody } from './admission/request-body.ts';
 import { logDecision, toDecisionError } from './routing/decision-view.ts';
 import type { KeyStatusWriter } from './routing/key-status-writer.ts';
@@ -20,7 +20,6 @@ export interface ServeRequestDeps {
   keyStatus: KeyStatusWriter;
   activeWork: ActiveWork;
   loopGuard: LoopGuard;
-  bodyLimits: BodyLimits;
   serveFromPool: ServeFromPool;
   serveFromSystem: ServeFromSystem;
 }
@@ -35,8 +34,7 @@ export type ServeRequest = (
 
 export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
   return async (surface, call, request, response) => {
-    const userId = call.principal.user.id;
-    const bodyReservation = deps.bodyLimits.createReservation(userId, response);
+    const { bodyReservation } = call;
     const lifetime = createRequestLifetime(response, call.principal, deps.activeWork);
     const { signal } = lifetime;
     const progress = { isBodySent: false };
@@ -44,7 +42,7 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
       deps.loopGuard.rejectLoop(request.get(LOOP_HEADER));
       // Not in a variable, which would retain the received bytes until the response is complete.
       const body = parseRequestBody(
-        await readRequestBody(request, response, bodyReservation, signal),
+        await readRequestBody(request, bodyReservation, signal),
         surface.interpretedFields,
       );
       const principal = await call.reauthorize();

@@ -4,7 +4,6 @@ import type { UserCache, ActiveWork } from '../identity/service.ts';
 import type { KeyService } from '../keys/service.ts';
 import type { Dialer } from '../lib/net/dialer.ts';
 import type { Provider } from '../providers/provider.ts';
-import { createBodyLimits } from './admission/body-limits.ts';
 import { createServeRequest } from './serve-request.ts';
 import { explainDecision } from './routing/decision-view.ts';
 import type { LoopGuard } from '../lib/net/loop-guard.ts';
@@ -65,7 +64,6 @@ export function createGateway(deps: GatewayDeps): Gateway {
     keyStatus,
     activeWork,
     loopGuard,
-    bodyLimits: createBodyLimits(),
     serveFromPool: createServeFromPool({
       routing,
       keyStatus,

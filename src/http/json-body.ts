@@ -1,6 +1,7 @@
-import express, { type Request, type Response } from 'express';
+import type { Request } from 'express';
 import { AppError } from '../lib/errors.ts';
 import { measureJson, type JsonLimits } from '../lib/json.ts';
+import { hasBody } from './read-body.ts';
 
 /**
  * Refuses a body that is not JSON in UTF-8, the only encoding of RFC 8259. In another encoding, a proxy in front and
@@ -8,9 +9,7 @@ import { measureJson, type JsonLimits } from '../lib/json.ts';
  * @throws AppError `unsupported_media_type` (415). A request without a body passes.
  */
 export function assertJsonType(request: Request): void {
-  const hasBody =
-    request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
-  if (!hasBody) return;
+  if (!hasBody(request)) return;
   if (!request.is('application/json'))
     throw new AppError('unsupported_media_type', 'Send the body as application/json.');
   if (!listCharsets(request.get('content-type') ?? '').every((charset) => /^utf-?8$/i.test(charset)))
@@ -25,25 +24,6 @@ function listCharsets(contentType: string): string[] {
     .map((parameter) => parameter.split('=').map((part) => part.trim()))
     .filter(([name]) => name?.toLowerCase() === 'charset')
     .map(([, ...value]) => value.join('=').replaceAll('"', ''));
-}
-
-/**
- * Reads the bytes of a body; an empty buffer when there is none. Encoded bodies are refused, since a small request
- * could inflate without limit.
- * @throws AppError `body_too_large` (413), `unsupported_media_type` (415), `validation_failed` (400).
- */
-export async function readBody(request: Request, response: Response, maxBytes: number): Promise<Buffer> {
-  const read = express.raw({ limit: maxBytes, type: () => true, inflate: false });
-  await new Promise<void>((resolve, reject) => {
-    read(request, response, (error?: unknown) => {
-      if (error === undefined) resolve();
-      else reject(toBodyError(error));
-    });
-  });
-  const body: unknown = request.body;
-  // The request object outlives the upload and must not retain the body.
-  request.body = undefined;
-  return Buffer.isBuffer(body) ? body : Buffer.alloc(0);
 }
 
 /**
@@ -69,14 +49,4 @@ export function parseBody(body: Buffer, limits: JsonLimits): { value: unknown; m
     // The parser's message quotes the body, so it is dropped.
     throw new AppError('validation_failed', 'The body is not valid JSON in UTF-8.');
   }
-}
-
-/** Converts an error of body-parser, whose message may contain the body. */
-export function toBodyError(error: unknown): AppError {
-  const type = (error as { type?: unknown }).type;
-  if (type === 'entity.too.large')
-    return new AppError('body_too_large', 'The body exceeds the size limit of this route.');
-  if (type === 'encoding.unsupported')
-    return new AppError('unsupported_media_type', 'Send the body without content encoding.');
-  return new AppError('validation_failed', 'The body could not be read.');
 }

@@ -4,9 +4,11 @@ import { AppError, isAppError, type FieldError } from '../lib/errors.ts';
 import type { JsonLimits } from '../lib/json.ts';
 import type { Log } from '../lib/log.ts';
 import { isTierAtLeast, type Tier } from '../config/tiers.ts';
-import { assertJsonType, parseBody, readBody } from './json-body.ts';
+import { createBodyBudget, type BodyReservation } from './body-budget.ts';
+import { assertJsonType, parseBody } from './json-body.ts';
 import { createOpenRequestLimit, type OpenRequestLimit } from './limits.ts';
 import type { Authenticate, Principal, Scope } from './principal.ts';
+import { readBody } from './read-body.ts';
 import { createRefusedBodyLimit } from './refused-body-limit.ts';
 
 /**
@@ -30,6 +32,8 @@ export interface HttpCall {
   principal: Principal | null;
   requestId: string;
   log: Log;
+  /** Memory for the bodies of this request and its response. */
+  bodyReservation: BodyReservation;
   /**
    * Authenticates and authorizes the request again, for example after its body was read, which can take long.
    * Throws what the first check throws (401, 403). Not for public routes.
@@ -109,7 +113,7 @@ export function parsedRoute<Params = object, Query = object, Body = undefined>(
       if (call.principal === null) throw new Error(`${declaration.path} needs a principal`);
       const params = parseInput(declaration.params, request.params, 'path') as Params;
       const query = parseInput(declaration.query, request.query, 'query') as Query;
-      const received = declaration.body && (await readJsonBody(request, response));
+      const received = declaration.body && (await readJsonBody(request, call.bodyReservation));
       const principal = declaration.body ? await call.reauthorize() : call.principal;
       const body = parseInput(declaration.body, received, 'body') as Body;
       await declaration.handle({ ...call, principal, params, query, body }, request, response);
@@ -135,6 +139,9 @@ export interface RouteGuards {
 /** Identifies a route in the audit trail. */
 export type RouteName = Pick<RouteDeclaration, 'method' | 'path'>;
 
+/** Stands for all clients of public routes, which read small bodies only. */
+const ANONYMOUS = 'anonymous';
+
 /** Concurrent requests for each user, over all routes without a limit of their own. */
 const MAX_OPEN_REQUESTS = 64;
 
@@ -147,6 +154,7 @@ export function mountRoutes(app: Express, routes: readonly Route[], guards: Rout
   const seen = new Set<string>();
   const sharedLimit = createOpenRequestLimit(MAX_OPEN_REQUESTS);
   const refusedBodyLimit = createRefusedBodyLimit();
+  const bodyBudget = createBodyBudget();
   for (const route of routes) {
     const name = `${route.method} ${route.path}`;
     // The type requires `access`; this check also covers casts.
@@ -164,7 +172,9 @@ export function mountRoutes(app: Express, routes: readonly Route[], guards: Rout
       };
       try {
         const principal = route.access === 'public' ? null : await reauthorize();
-        const serve = () => route.handle({ principal, reauthorize, ...context }, request, response);
+        const bodyReservation = bodyBudget.createReservation(principal?.user.id ?? ANONYMOUS, response);
+        const serve = () =>
+          route.handle({ principal, reauthorize, bodyReservation, ...context }, request, response);
         if (principal === null) await serve();
         else {
           await (route.openRequestLimit ?? sharedLimit).acquire(principal.user.id, response);
@@ -229,10 +239,12 @@ export function requireTier(principal: Principal, required: Tier): void {
 }
 
 /** @returns undefined when the request has no body. */
-async function readJsonBody(request: Request, response: Response): Promise<unknown> {
+async function readJsonBody(request: Request, reservation: BodyReservation): Promise<unknown> {
   assertJsonType(request);
-  const body = await readBody(request, response, MAX_BODY_BYTES);
-  return body.length === 0 ? undefined : parseBody(body, BODY_LIMITS).value;
+  const body = await readBody(request, { maxBytes: MAX_BODY_BYTES, reservation });
+  const value: unknown = body.length === 0 ? undefined : parseBody(body, BODY_LIMITS).value;
+  reservation.keepOnly(body.length);
+  return value;
 }
 
 function parseInput(schema: ZodType | undefined, value: unknown, part: string): unknown {

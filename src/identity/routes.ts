@@ -1,7 +1,7 @@
-import express, { type Request, type Response } from 'express';
-import { z } from 'zod';
+import type { Request, Response } from 'express';
 import { summarizeError } from '../http/errors.ts';
-import { toBodyError } from '../http/json-body.ts';
+import type { BodyReservation } from '../http/body-budget.ts';
+import { readBody } from '../http/read-body.ts';
 import { jsonRoute, rawRoute, type Route } from '../http/route.ts';
 import { AppError, isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
@@ -59,7 +59,8 @@ export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
       method: 'post',
       path: '/auth/backchannel-logout',
       access: 'public',
-      handle: (_call, request, response) => backchannelLogout(deps, request, response),
+      handle: ({ bodyReservation }, request, response) =>
+        backchannelLogout(deps, request, response, bodyReservation),
     }),
     jsonRoute({
       method: 'get',
@@ -112,10 +113,7 @@ function failurePage(error: AppError): string {
 `;
 }
 
-const LogoutForm = z.object({ logout_token: z.string() });
-const parseForm = express.urlencoded({ extended: false, limit: '64kb' });
-/** Keycloak sends its small form at once. The limit stops other clients from holding the connection open. */
-const FORM_TIMEOUT_MS = 5_000;
+const MAX_FORM_BYTES = 64 * 1024;
 
 /**
  * Handles Keycloak's logout calls (OpenID Connect Back-Channel Logout 1.0, section 2.5 to 2.8). Keycloak does not
@@ -125,11 +123,13 @@ async function backchannelLogout(
   deps: IdentityRoutesDeps,
   request: Request,
   response: Response,
+  reservation: BodyReservation,
 ): Promise<void> {
   response.setHeader('cache-control', 'no-store');
-  await readForm(request, response);
-  const form = LogoutForm.safeParse(request.body);
-  const token = form.success ? await deps.tokens.verifyLogoutToken(form.data.logout_token) : undefined;
+  const form = await readForm(request, reservation);
+  const [logoutToken, ...others] = form.getAll('logout_token');
+  const isSingle = logoutToken !== undefined && others.length === 0;
+  const token = isSingle ? await deps.tokens.verifyLogoutToken(logoutToken) : undefined;
   if (token === undefined || !(await deps.store.markLogoutTokenSeen(token.jti, token.expiresAtMs))) {
     throw new AppError('validation_failed', 'The logout token is not valid.');
   }
@@ -138,23 +138,9 @@ async function backchannelLogout(
   response.status(200).end();
 }
 
-/** @throws AppError `validation_failed` if the form cannot be read or is not complete in time. */
-async function readForm(request: Request, response: Response): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  try {
-    await new Promise<void>((resolve, reject) => {
-      timer = setTimeout(() => {
-        const headers = { connection: 'close' };
-        reject(
-          new AppError('validation_failed', 'The form was not received in time. Send it again.', { headers }),
-        );
-      }, FORM_TIMEOUT_MS);
-      parseForm(request, response, (error?: unknown) => {
-        if (error === undefined) resolve();
-        else reject(toBodyError(error));
-      });
-    });
-  } finally {
-    clearTimeout(timer);
-  }
+/** An empty form when the body is none. @throws what `readBody` throws. */
+async function readForm(request: Request, reservation: BodyReservation): Promise<URLSearchParams> {
+  const body = await readBody(request, { maxBytes: MAX_FORM_BYTES, reservation });
+  const isForm = request.is('application/x-www-form-urlencoded') !== false;
+  return new URLSearchParams(isForm ? body.toString() : '');
 }

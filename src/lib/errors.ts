@@ -21,6 +21,7 @@ const STATUS_BY_CODE = {
   model_not_found: 404,
   no_default_server: 404,
   method_not_allowed: 405,
+  request_timeout: 408,
   pool_full: 409,
   duplicate_key: 409,
   server_limit: 409,
@@ -112,6 +113,11 @@ export function unauthenticated(cause?: unknown): AppError {
 /** 404 for a resource that does not exist or belongs to another owner; the two look the same. */
 export function notFound(what: string): AppError {
   return new AppError('not_found', `${what} was not found.`);
+}
+
+/** 408 for a body that arrives too slowly. The connection is closed: the rest of the body may still arrive on it. */
+export function requestTimeout(detail: string): AppError {
+  return new AppError('request_timeout', detail, { headers: { connection: 'close' } });
 }
 
 /** 429. @param retryAfterS sent as `Retry-After`, in seconds. */

@@ -5,7 +5,7 @@ import type { Log } from '../../lib/log.ts';
 import { createRedactor, type Redactor } from '../../lib/redact.ts';
 import type { Provider } from '../../providers/provider.ts';
 import { classifyResponse, type ClassifiedResponse } from './response.ts';
-import type { BodyReservation } from '../admission/body-limits.ts';
+import type { BodyReservation } from '../../http/body-budget.ts';
 import type { RequestBody } from '../admission/request-body.ts';
 import type { Surface } from '../surface.ts';
 import { sendResponse } from './send-response.ts';
