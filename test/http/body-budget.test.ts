@@ -84,7 +84,7 @@ describe('the memory of bodies', () => {
       request.reservation.keepOnly(0);
       expect(codeOf(() => request.reservation.add(SMALL))).toBe('fits');
     }
-    expect(codeOf(() => openRequest(budget, 'another').upload(9 * MB))).toBe('busy');
+    expect(codeOf(() => openRequest(budget, 'another').upload(LARGEST))).toBe('busy');
   });
 
   it('when it is full, the slowest upload is ended for a faster one', () => {
