@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import { Agent, buildConnector, type Dispatcher } from 'undici';
-import type { Environment } from '../config/config.ts';
+import { SESSION_COOKIE_NAMES, type Environment } from '../config/config.ts';
 import { SETTINGS } from '../config/settings.ts';
 import { signInWithForms } from './form-sign-in.ts';
 import { resolveDataDir } from '../dev/quickstart/data-dir.ts';
@@ -32,7 +32,7 @@ export async function createDemoSession(
 ): Promise<DemoSession> {
   assertLocalMode(environment, 'session');
   const stack = getStackFile(resolveDataDir(environment, cwd));
-  const cookieName = readSetting(environment, 'SESSION_COOKIE_NAME') ?? SETTINGS.SESSION_COOKIE_NAME.fallback;
+  const cookieName = readSetting(environment, 'SESSION_COOKIE_NAME') ?? SESSION_COOKIE_NAMES.local;
   const dispatcher = createPinnedAgent(toPinnedAddresses(stack, environment));
   try {
     const session = await signInWithForms({

@@ -7,6 +7,12 @@ import { findFernetKeyWeakness, findTextSecretWeakness } from './weak-secrets.ts
 /** `local` without DEPLOY_ENV: one machine, loopback only. Anything else is `deployed`. */
 export type Mode = 'local' | 'deployed';
 
+/** The default names of the session cookie. Browsers accept `__Host-` over https only, and from that host only. */
+export const SESSION_COOKIE_NAMES: Readonly<Record<Mode, string>> = {
+  local: 'session',
+  deployed: '__Host-session',
+};
+
 type SettingName = keyof typeof SETTINGS;
 type SettingValues = { [Name in SettingName]: z.output<(typeof SETTINGS)[Name]['schema']> | undefined };
 
@@ -127,7 +133,7 @@ function toConfig(v: SettingValues, upstreams: Record<string, string>, secretFil
     migrationDatabaseUrl: v.MIGRATION_DATABASE_URL,
     encryptionKeys: v.ENCRYPTION_KEY ?? [],
     sessionSecret: v.SESSION_SECRET ?? '',
-    sessionCookieName: v.SESSION_COOKIE_NAME ?? '',
+    sessionCookieName: v.SESSION_COOKIE_NAME ?? SESSION_COOKIE_NAMES[mode],
     keycloak: {
       url: keycloakUrl,
       internalUrl: v.KEYCLOAK_INTERNAL_URL ?? keycloakUrl,
@@ -212,6 +218,8 @@ function findLocalModeErrors(config: Config): string[] {
     errors.push(`HOST is not loopback; ${hint}, or ALLOW_LOCAL_MODE_EXPOSED=true`);
   }
   if (!isLoopbackHost(hostOf(config.publicUrl))) errors.push(`PUBLIC_URL is not loopback; ${hint}`);
+  if (/^__(Host|Secure)-/i.test(config.sessionCookieName))
+    errors.push('SESSION_COOKIE_NAME with this prefix needs DEPLOY_ENV: browsers accept it over https only');
   return errors;
 }
 

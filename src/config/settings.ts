@@ -164,8 +164,8 @@ export const SETTINGS = {
   },
   SESSION_COOKIE_NAME: {
     schema: z.string().regex(/^[A-Za-z0-9_-]+$/),
-    fallback: 'session',
-    description: 'Name of the session cookie.',
+    description:
+      'Name of the session cookie. Default: `__Host-session`, which no other host can set; in local mode `session`.',
   },
   KEYCLOAK_URL: {
     schema: webAddress,

@@ -1,17 +1,17 @@
 import type { Request } from 'express';
-import { listCookieValues } from '../http/cookies.ts';
 import { SCOPES, type Authenticate, type Principal, type Scope } from '../http/principal.ts';
-import { AppError, unauthenticated } from '../lib/errors.ts';
+import { unauthenticated } from '../lib/errors.ts';
 import type { UserCache } from './user-cache.ts';
 import type { Logout } from './logout.ts';
 import type { SessionStore } from './session-store.ts';
 import type { RefreshIfDue } from './session-refresh.ts';
+import type { SessionCookie } from './session-cookie.ts';
 import type { Sessions } from './sessions.ts';
 import type { TokenVerifier } from './token-verifier.ts';
 
 export interface AuthenticatorDeps {
   sessions: Sessions;
-  cookieName: string;
+  sessionCookie: SessionCookie;
   userCache: UserCache;
   refreshIfDue: RefreshIfDue;
   tokens: TokenVerifier;
@@ -71,26 +71,11 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
   };
 
   return async (request, response) => {
-    const hasCookie = hasSessionCookie(request, deps.cookieName);
+    const hasSession = deps.sessionCookie.isPresent(request);
     if (request.headers.authorization !== undefined) return fromBearer(request);
     // API keys are not implemented yet. The header is still decisive: no fallback to the cookie.
     if (request.headers['x-api-key'] !== undefined) throw unauthenticated();
-    if (!hasCookie) throw unauthenticated();
+    if (!hasSession) throw unauthenticated();
     return fromSession(request, response);
   };
-}
-
-/**
- * Returns true if the request has the session cookie.
- * @throws AppError `validation_failed` for two session cookies: a sibling host could have set one of them.
- */
-export function hasSessionCookie(request: Request, cookieName: string): boolean {
-  const values = listCookieValues(request, cookieName);
-  if (values.length > 1) {
-    throw new AppError(
-      'validation_failed',
-      `The request has more than one ${cookieName} cookie. Send only one.`,
-    );
-  }
-  return values.length === 1;
 }

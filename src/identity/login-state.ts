@@ -41,7 +41,8 @@ export function createLoginStates(deps: LoginStateDeps): LoginStates {
   const now = deps.now ?? Date.now;
   const keyring = createKeyring([deriveKey(deps.sessionSecret)]);
   const prefix = `${deps.cookieName}-login-`;
-  const options: CookieOptions = { httpOnly: true, sameSite: 'lax', path: '/auth', secure: deps.secure };
+  // The path is `/`, because browsers accept no other for a name that begins with `__Host-`.
+  const options: CookieOptions = { httpOnly: true, sameSite: 'lax', path: '/', secure: deps.secure };
 
   function decrypt(ciphertext: string): LoginState | undefined {
     const text = keyring.decrypt(ciphertext);

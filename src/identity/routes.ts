@@ -5,15 +5,15 @@ import { readBody } from '../http/read-body.ts';
 import { jsonRoute, rawRoute, type Route } from '../http/route.ts';
 import { AppError, isAppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import { hasSessionCookie } from './authenticator.ts';
 import type { Logout } from './logout.ts';
 import { Me, toMe } from './schema.ts';
+import type { SessionCookie } from './session-cookie.ts';
 import type { SessionStore } from './session-store.ts';
 import type { SignInFlow } from './sign-in.ts';
 import type { TokenVerifier } from './token-verifier.ts';
 
 export interface IdentityRoutesDeps {
-  cookieName: string;
+  sessionCookie: SessionCookie;
   signIn: SignInFlow;
   tokens: TokenVerifier;
   store: SessionStore;
@@ -40,7 +40,8 @@ export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
       access: 'public',
       handle: ({ log }, request, response) =>
         redirectTo(request, response, log, () => {
-          hasSessionCookie(request, deps.cookieName);
+          // Two sessions are refused here as well, before one of them is replaced.
+          deps.sessionCookie.isPresent(request);
           return deps.signIn.complete(request, response);
         }),
     }),
@@ -50,7 +51,7 @@ export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
       // Not `session`: signing out must work while Keycloak is unavailable and no user can be authenticated.
       access: 'public',
       async handle(_call, request, response) {
-        if (hasSessionCookie(request, deps.cookieName)) deps.refuseCrossSite(request);
+        if (deps.sessionCookie.listSessionIds(request).length > 0) deps.refuseCrossSite(request);
         response.setHeader('cache-control', 'no-store');
         response.redirect(303, await deps.signIn.signOut(request, response));
       },

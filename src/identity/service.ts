@@ -19,6 +19,7 @@ import { createPoller, type Poller } from '../lib/async/poller.ts';
 import { createOidcClient } from './oidc.ts';
 import { identityRoutes } from './routes.ts';
 import { createSessionRefresh } from './session-refresh.ts';
+import { createSessionCookie } from './session-cookie.ts';
 import { createSessionStore, type SessionStore } from './session-store.ts';
 import { createSessions } from './sessions.ts';
 import { createSignInFlow } from './sign-in.ts';
@@ -88,26 +89,24 @@ export function createIdentity(deps: IdentityDeps): Identity {
   const localExecution = createLocalExecution({ isOn: config.localExecution, keycloakAdmin });
   const store = createSessionStore(database);
   const logout = createLogout({ store, activeWork });
-  const sessions = createSessions({ database, secret: sessionSecret, cookieName, secure, log });
+  const sessionCookie = createSessionCookie(cookieName, sessionSecret);
+  const sessions = createSessions({
+    ...{ database, secret: sessionSecret, cookieName, sessionCookie, secure, log },
+  });
   const loginStates = createLoginStates({ sessionSecret, cookieName, secure });
   const oidc = createOidcClient({ url, internalUrl, realm, web, publicUrl, fetch, log });
   const { apiClientIds } = config;
   const tokens = createTokenVerifier({ url, internalUrl, realm, webClientId: web.id, apiClientIds, fetch });
   const refreshIfDue = createSessionRefresh({ oidc, keyring, store, logout });
   const authenticate = createAuthenticator({
-    sessions,
-    cookieName,
-    userCache,
-    refreshIfDue,
-    tokens,
-    store,
-    logout,
+    ...{ sessions, sessionCookie, userCache, refreshIfDue, tokens, store, logout },
   });
   const refuseCrossSite = createCrossSiteGuard(publicUrl);
   const signIn = createSignInFlow({
     publicUrl,
     oidc,
     loginStates,
+    sessionCookie,
     sessions,
     store,
     keyring,
@@ -133,7 +132,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
       },
     },
     routes: identityRoutes({
-      ...{ cookieName, signIn, tokens, store, logout, refuseCrossSite },
+      ...{ sessionCookie, signIn, tokens, store, logout, refuseCrossSite },
       canRunLocally: localExecution.isAllowed,
     }),
     async start() {

@@ -5,6 +5,7 @@ import type { Database } from '../lib/postgres/database.ts';
 import { databaseUnavailable } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { SessionContent, type StoredSession } from './schema.ts';
+import type { SessionCookie } from './session-cookie.ts';
 
 declare module 'express-session' {
   interface SessionData extends Partial<SessionContent> {}
@@ -27,6 +28,7 @@ export interface SessionsDeps {
   database: Database;
   secret: string;
   cookieName: string;
+  sessionCookie: SessionCookie;
   /** Whether cookies are Secure: all but local mode. */
   secure: boolean;
   log: Log;
@@ -66,6 +68,8 @@ export function createSessions(deps: SessionsDeps): Sessions {
     // If PUBLIC_URL is https, so is the browser's connection, even if the proxy connects to the app with http.
     // Without this, express-session silently sends no cookie behind a proxy that is not trusted.
     if (deps.secure) Object.defineProperty(request, 'secure', { value: true, configurable: true });
+    // The middleware reads the first cookie of the name only.
+    deps.sessionCookie.dropUnverified(request);
     await toPromise((done) => {
       middleware(request, response, done);
     });

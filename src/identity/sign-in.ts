@@ -7,6 +7,7 @@ import type { ActiveWork } from './active-work.ts';
 import type { LoginStates } from './login-state.ts';
 import type { OidcClient, SignInResult } from './oidc.ts';
 import type { StoredSession } from './schema.ts';
+import type { SessionCookie } from './session-cookie.ts';
 import type { SessionStore } from './session-store.ts';
 import { decryptSessionTokens, encryptSessionTokens } from './session-tokens.ts';
 import type { Sessions } from './sessions.ts';
@@ -16,6 +17,7 @@ export interface SignInFlowDeps {
   publicUrl: string;
   oidc: OidcClient;
   loginStates: LoginStates;
+  sessionCookie: SessionCookie;
   sessions: Sessions;
   store: SessionStore;
   keyring: Keyring;
@@ -32,7 +34,7 @@ export interface SignInFlow {
   begin(request: Request, response: Response): Promise<string>;
   /** @throws AppError `validation_failed`, `unauthenticated`, `keycloak_unavailable`, `database_unavailable`. */
   complete(request: Request, response: Response): Promise<string>;
-  /** @throws AppError `database_unavailable`. */
+  /** Ends every session that the request names. @throws AppError `database_unavailable`. */
   signOut(request: Request, response: Response): Promise<string>;
 }
 
@@ -90,11 +92,16 @@ export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
     },
 
     async signOut(request, response) {
-      const session = await sessions.find(request, response);
       sessions.clearCookie(response);
-      if (session === undefined) return `${deps.publicUrl}/`;
-      await deps.logout.endSession(session);
-      return endSessionUrl(session);
+      let location = `${deps.publicUrl}/`;
+      for (const id of deps.sessionCookie.listSessionIds(request)) {
+        const content = await store.findSession(id);
+        if (content === undefined) continue;
+        const session = { ...content, id };
+        await deps.logout.endSession(session);
+        location = await endSessionUrl(session);
+      }
+      return location;
     },
   };
 }

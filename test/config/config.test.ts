@@ -66,6 +66,19 @@ describe('readConfig', () => {
     });
   });
 
+  it('names the session cookie so that no other host can set it when deployed', () => {
+    expect(readConfig(local, noFile).sessionCookieName).toBe('session');
+    expect(readConfig(deployed, noFile).sessionCookieName).toBe('__Host-session');
+    for (const environment of [local, deployed])
+      expect(readConfig({ ...environment, SESSION_COOKIE_NAME: 'mine' }, noFile).sessionCookieName).toBe(
+        'mine',
+      );
+    for (const name of ['__Host-session', '__Secure-x', '__host-x'])
+      expect(errorsOf({ ...local, SESSION_COOKIE_NAME: name })).toEqual([
+        expect.stringContaining('SESSION_COOKIE_NAME'),
+      ]);
+  });
+
   it('lists all errors at once and contains no value', () => {
     const errors = errorsOf({
       PORT: 'many',

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
-import { createBrowser, signIn, signInUpToCallback } from '../support/browser.ts';
+import { createBrowser, signIn, signInUpToCallback, submitLoginPages } from '../support/browser.ts';
 import { startIdentityApp, type IdentityApp } from '../support/identity-app.ts';
 import { adminClient, createUser, type TestUser } from '../support/stack.ts';
 
@@ -128,6 +128,23 @@ describe("signing in through Keycloak's pages", () => {
     expect(query.get('redirect_uri')).toBe(`${app.publicUrl}/auth/callback`);
     expect(query.get('code_challenge_method')).toBe('S256');
   });
+});
+
+it('in a deployment, every cookie belongs to this host alone, and sign-in and sign-out work', async () => {
+  await using deployed = await startIdentityApp({ isDeployed: true });
+  const browser = createBrowser();
+  const start = await browser.get(`${deployed.publicUrl}/auth/login`);
+  const callback = await submitLoginPages(browser, start.location ?? '', user);
+  const end = await browser.get(callback);
+  // The test browser drops a cookie of this prefix unless it is Secure, has the path `/` and names no domain.
+  for (const response of [start, end])
+    for (const line of [response.headers['set-cookie'] ?? []].flat()) expect(line).toMatch(/^__Host-session/);
+  expect(browser.cookie('__Host-session')).toBeDefined();
+  expect((await browser.get(`${deployed.publicUrl}/api/v1/me`)).status).toBe(200);
+  const kept = browser.clone();
+  expect((await browser.post(`${deployed.publicUrl}/auth/logout`, {})).status).toBe(303);
+  expect(browser.cookie('__Host-session')).toBeUndefined();
+  expect((await kept.get(`${deployed.publicUrl}/api/v1/me`)).status).toBe(401);
 });
 
 describe('an invalid callback', () => {

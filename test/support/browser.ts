@@ -42,6 +42,9 @@ export function createBrowser(initial: readonly Cookie[] = []): Browser {
       (cookie) => cookie.host !== url.hostname || cookie.path !== path || cookie.name !== name,
     );
     const expires = attribute('expires');
+    // RFC 6265bis, section 4.1.3.2.
+    const isOfThisHost = attributes.some((text) => /^secure$/i.test(text)) && attribute('path') === '/';
+    if (name.startsWith('__Host-') && !(isOfThisHost && attribute('domain') === undefined)) return;
     const isExpired =
       attribute('max-age') === '0' || (expires !== undefined && Date.parse(expires) <= Date.now());
     if (!isExpired) jar.push({ host: url.hostname, path, name, value: pair.slice(at + 1) });

@@ -5,6 +5,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { pino } from 'pino';
 import { z } from 'zod';
+import { SESSION_COOKIE_NAMES } from '../../src/config/config.ts';
 import { createErrorHandler } from '../../src/http/errors.ts';
 import { createHostGuard } from '../../src/http/host-guard.ts';
 import { createRequestContext } from '../../src/http/request-context.ts';
@@ -23,6 +24,8 @@ export interface IdentityAppOptions {
   keycloakInternalUrl?: string;
   /** For a second instance: the first one, whose database and secrets it shares. */
   sharedWith?: IdentityApp;
+  /** Secure cookies with the default names of a deployment. */
+  isDeployed?: boolean;
   /** Whether events are polled and active work is checked; true by default. */
   watch?: boolean;
 }
@@ -67,12 +70,13 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
   const database = openDatabase({ url: databaseUrl.appUrl, max: 8, applicationName: 'identity-test', log });
   const internalUrl = options.keycloakInternalUrl ?? stack.keycloak.url;
   const { serviceClient, realm, url } = stack.keycloak;
+  const mode = options.isDeployed === true ? 'deployed' : 'local';
   const identity = createIdentity({
     config: {
-      mode: 'local',
+      mode,
       publicUrl,
       sessionSecret: secrets.session,
-      sessionCookieName: 'session',
+      sessionCookieName: SESSION_COOKIE_NAMES[mode],
       localExecution: false,
       apiClientIds: options.apiClientIds ?? [],
       keycloak: { url, internalUrl, realm, web: webClient },
