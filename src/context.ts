@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { auditRoutes } from './audit/routes.ts';
+import { pruneAuditEvents } from './audit/service.ts';
 import type { Config } from './config/config.ts';
 import { createClients, assertMigrated, assertRowSecurity, type Clients } from './clients.ts';
 import { createDoctor } from './doctor/service.ts';
@@ -86,8 +87,7 @@ export function createContext(config: Config, overrides: ContextOverrides = {}):
     readiness: health.readiness,
     isDraining: () => draining,
     async start() {
-      if (config.migrationDatabaseUrl !== undefined)
-        await migrate(config.migrationDatabaseUrl, config.databaseUrl, log);
+      await prepareDatabase(config, log);
       await assertMigrated(database);
       await assertRowSecurity(database);
       await doctor.assertRealmsValid();
@@ -208,7 +208,12 @@ function hiddenPaths({ dataDir, secretFiles }: Config): string[] {
   return [path.join(import.meta.dirname, '..'), dataDir, '.env', ...secretFiles];
 }
 
-async function migrate(ownerUrl: string, appUrl: string, log: Log): Promise<void> {
-  const names = await runMigrations({ ownerUrl, appRole: decodeURIComponent(new URL(appUrl).username) });
+/** What needs the role that owns the schema. A deployment gives it to the commands only. */
+async function prepareDatabase(config: Config, log: Log): Promise<void> {
+  const { migrationDatabaseUrl: ownerUrl, databaseUrl, auditDays, mode } = config;
+  if (ownerUrl === undefined) return;
+  const appRole = decodeURIComponent(new URL(databaseUrl).username);
+  const names = await runMigrations({ ownerUrl, appRole });
   if (names.length > 0) log.info({ event: 'migrated', migrations: names }, 'migrations applied');
+  if (mode === 'local') await pruneAuditEvents(ownerUrl, auditDays, log);
 }

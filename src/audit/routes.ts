@@ -2,8 +2,8 @@ import { PageQuery } from '../http/page.ts';
 import { jsonRoute, type Route } from '../http/route.ts';
 import type { Database } from '../lib/postgres/database.ts';
 import { userOwner } from '../lib/owner.ts';
+import { listAuditEvents } from './events.ts';
 import { AuditPage } from './schema.ts';
-import { listAuditEvents } from './service.ts';
 
 /** The audit trail of the signed-in user. It requires a session, like the changes that it lists. */
 export function auditRoutes({ database }: { database: Database }): Route[] {

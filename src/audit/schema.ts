@@ -8,6 +8,8 @@ export const AuditPage = pageOf(
     action: z.string(),
     object: z.string(),
     request_id: z.string(),
+    /** How many refusals the event stands for; 1 for every other event. */
+    count: z.number(),
   }),
 );
 export type AuditPage = z.output<typeof AuditPage>;

@@ -131,6 +131,16 @@ const createIo = () => ({
   printProgress: (text: string) => void process.stderr.write(`${text}\n`),
 });
 
+program
+  .command('audit')
+  .description('the audit trail')
+  .command('prune')
+  .description('delete events older than AUDIT_DAYS, as the role of MIGRATION_DATABASE_URL')
+  .action(async () => {
+    const { auditPrune } = await import('./audit.ts');
+    await auditPrune(environment(), print);
+  });
+
 const keys = program.command('keys').description('check, re-encrypt and import stored keys');
 
 keys

@@ -148,6 +148,7 @@ function toConfig(v: SettingValues, upstreams: Record<string, string>, secretFil
     /** Provider id -> address set by the operator. */
     upstreams,
     requestsPerUser: v.REQUESTS_PER_USER ?? 0,
+    auditDays: v.AUDIT_DAYS ?? 0,
     localExecution: v.LOCAL_EXECUTION ?? false,
     secretFiles,
     egress: { allow: v.EGRESS_ALLOW, deny: v.EGRESS_DENY ?? [] },

@@ -321,6 +321,12 @@ export const SETTINGS = {
     fallback: '30',
     description: 'How long finished runs are kept: their code, output and exit.',
   },
+  AUDIT_DAYS: {
+    schema: wholeNumber(1, 36_500, 'must be a whole number of days from 1 to 36500'),
+    fallback: '400',
+    description:
+      'How long audit events are kept. `npm run ops -- audit prune` deletes older ones; in local mode a start with MIGRATION_DATABASE_URL does, too.',
+  },
   KEEP_ALIVE_TIMEOUT_MS: {
     schema: milliseconds,
     fallback: '75000',

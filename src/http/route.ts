@@ -7,6 +7,7 @@ import { isTierAtLeast, type Tier } from '../config/tiers.ts';
 import { createBodyBudget, type BodyReservation } from './body-budget.ts';
 import { assertJsonType, parseBody } from './json-body.ts';
 import { createOpenRequestLimit, type OpenRequestLimit } from './limits.ts';
+import { createRateLimit } from '../lib/rate-limit.ts';
 import type { Authenticate, Principal, Scope } from './principal.ts';
 import { readBody } from './read-body.ts';
 import { createRefusedBodyLimit } from './refused-body-limit.ts';
@@ -23,7 +24,9 @@ interface RouteDeclaration {
   access: Access;
   /** The lowest tier that may call the route, compared with the user's current tier in Keycloak. */
   tier?: Tier;
-  /** Bounds the open requests of each user on this route; by default one limit that most routes share. */
+  /**
+   * Bounds the open requests of each user on this route; by default one limit that most routes share, with a rate.
+   */
   openRequestLimit?: OpenRequestLimit;
 }
 
@@ -144,6 +147,11 @@ const ANONYMOUS = 'anonymous';
 
 /** Concurrent requests for each user, over all routes without a limit of their own. */
 const MAX_OPEN_REQUESTS = 64;
+/**
+ * Requests of each user, over the same routes. Reading keys and roles is a request to Keycloak each time, and changes
+ * have rows in the audit trail.
+ */
+const MAX_REQUESTS_PER_MINUTE = 1_200;
 
 /**
  * Mounts the declared routes. Every request passes these guards in order: authentication, cross-site guard, scope,
@@ -153,6 +161,10 @@ const MAX_OPEN_REQUESTS = 64;
 export function mountRoutes(app: Express, routes: readonly Route[], guards: RouteGuards): void {
   const seen = new Set<string>();
   const sharedLimit = createOpenRequestLimit(MAX_OPEN_REQUESTS);
+  const rateLimit = createRateLimit({
+    maxUses: MAX_REQUESTS_PER_MINUTE,
+    rejectionDetail: `At most ${MAX_REQUESTS_PER_MINUTE} requests a minute. Wait, then try again.`,
+  });
   const refusedBodyLimit = createRefusedBodyLimit();
   const bodyBudget = createBodyBudget();
   for (const route of routes) {
@@ -177,6 +189,7 @@ export function mountRoutes(app: Express, routes: readonly Route[], guards: Rout
           route.handle({ principal, reauthorize, bodyReservation, ...context }, request, response);
         if (principal === null) await serve();
         else {
+          if (route.openRequestLimit === undefined) await rateLimit.consume(principal.user.id);
           await (route.openRequestLimit ?? sharedLimit).acquire(principal.user.id, response);
           await refusedBodyLimit.run(principal.user.id, request, serve);
         }

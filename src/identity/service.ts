@@ -1,4 +1,4 @@
-import { writeAuditEvent, type AuditEvent } from '../audit/service.ts';
+import { createRefusalTrail, writeAuditEvent } from '../audit/service.ts';
 import { createCrossSiteGuard } from '../http/cross-site-guard.ts';
 import type { Principal } from '../http/principal.ts';
 import type { RouteGuards, Route } from '../http/route.ts';
@@ -102,6 +102,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
     ...{ sessions, sessionCookie, userCache, refreshIfDue, tokens, store, logout },
   });
   const refuseCrossSite = createCrossSiteGuard(publicUrl);
+  const refusals = createRefusalTrail({ database, log });
   const signIn = createSignInFlow({
     publicUrl,
     oidc,
@@ -113,8 +114,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
     userCache,
     activeWork,
     logout,
-    recordSignIn: (userId, requestId) =>
-      writeUserAuditEvent(database, userId, { action: 'session.started', object: 'session', requestId }),
+    recordSignIn: (userId, requestId) => recordSignIn(database, userId, requestId),
   });
   const pollers = createPollers(deps, { userCache, activeWork, store, logout });
 
@@ -128,7 +128,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
       refuseCrossSite,
       auditTierRefusal: ({ user }, route, requestId) => {
         const object = `route:${route.method.toUpperCase()} ${route.path}`;
-        return writeUserAuditEvent(database, user.id, { action: 'tier.refused', object, requestId });
+        return refusals.record({ owner: userOwner(user.id), object, requestId });
       },
     },
     routes: identityRoutes({
@@ -140,6 +140,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
     },
     async stop() {
       await Promise.all(pollers.map((poller) => poller.stop()));
+      await refusals.flush();
       sessions.close();
     },
   };
@@ -171,12 +172,8 @@ function createPollers(
   ];
 }
 
-/** Writes an action of a user, or a refusal, to the user's audit trail. */
-async function writeUserAuditEvent(
-  database: Database,
-  userId: string,
-  event: Pick<AuditEvent, 'action' | 'object' | 'requestId'>,
-): Promise<void> {
+async function recordSignIn(database: Database, userId: string, requestId: string): Promise<void> {
   const owner = userOwner(userId);
-  await database.withOwner(owner, (sql) => writeAuditEvent(sql, { owner, actor: owner, ...event }));
+  const event = { owner, actor: owner, action: 'session.started', object: 'session', requestId } as const;
+  await database.withOwner(owner, (sql) => writeAuditEvent(sql, event));
 }

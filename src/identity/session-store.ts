@@ -91,6 +91,15 @@ function createSessionDeletions(database: Database) {
   }
 
   return {
+    /**
+     * Deletes all but the newest sessions of a user. Called after each insert, so that of concurrent sign-ins the last
+     * one finds the rows of all.
+     */
+    deleteOldestSessions: (userId: string, maxSessions: number) =>
+      deleteWhere(
+        `sid IN (SELECT sid FROM sessions WHERE sess ->> 'userId' = $1 ORDER BY expire DESC, sid OFFSET $2)`,
+        [userId, maxSessions],
+      ),
     deleteSession: (sessionId: string) => deleteWhere('sid = $1', [sessionId]),
     deleteUserSessions: (userId: string, notAfterMs: number) =>
       deleteWhere(`sess ->> 'userId' = $1 AND (sess ->> 'signedInAtMs')::double precision <= $2`, [

@@ -1,6 +1,7 @@
 import type { Request, Response } from 'express';
 import { getRequestContext } from '../http/route.ts';
 import { unauthenticated, AppError } from '../lib/errors.ts';
+import { createRateLimit } from '../lib/rate-limit.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { UserCache } from './user-cache.ts';
 import type { ActiveWork } from './active-work.ts';
@@ -12,6 +13,11 @@ import type { SessionStore } from './session-store.ts';
 import { decryptSessionTokens, encryptSessionTokens } from './session-tokens.ts';
 import type { Sessions } from './sessions.ts';
 import type { Logout } from './logout.ts';
+
+/** A sign-in loop must not fill the table of sessions. */
+const MAX_SESSIONS_PER_USER = 50;
+/** Nor the audit trail, in which each sign-in has a row. */
+const MAX_SIGN_INS_PER_MINUTE = 30;
 
 export interface SignInFlowDeps {
   publicUrl: string;
@@ -32,7 +38,7 @@ export interface SignInFlowDeps {
 export interface SignInFlow {
   /** @throws AppError `keycloak_unavailable`. */
   begin(request: Request, response: Response): Promise<string>;
-  /** @throws AppError `validation_failed`, `unauthenticated`, `keycloak_unavailable`, `database_unavailable`. */
+  /** @throws AppError `validation_failed`, `unauthenticated`, `rate_limited`, `keycloak_unavailable`, `database_unavailable`. */
   complete(request: Request, response: Response): Promise<string>;
   /** Ends every session that the request names. @throws AppError `database_unavailable`. */
   signOut(request: Request, response: Response): Promise<string>;
@@ -40,6 +46,10 @@ export interface SignInFlow {
 
 export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
   const { oidc, sessions, store } = deps;
+  const rateLimit = createRateLimit({
+    maxUses: MAX_SIGN_INS_PER_MINUTE,
+    rejectionDetail: `At most ${MAX_SIGN_INS_PER_MINUTE} sign-ins a minute. Wait, then sign in again.`,
+  });
 
   /** Saves the session, then checks for a logout during the sign-in. logout.ts explains the order. */
   async function createSession(request: Request, response: Response, signedIn: SignInResult): Promise<void> {
@@ -50,6 +60,8 @@ export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
       const content = { userId, keycloakSessionId, signedInAtMs, refreshAtMs, tokens };
       await sessions.replace(request, response, content);
       if (previous !== undefined) deps.activeWork.endSession(previous.id);
+      const dropped = await store.deleteOldestSessions(userId, MAX_SESSIONS_PER_USER);
+      for (const id of dropped) deps.activeWork.endSession(id);
       if (await store.isLoggedOut(signedIn)) throw signedOutDuringSignIn();
     } catch (error) {
       await sessions.discard(request).catch(() => undefined);
@@ -85,6 +97,7 @@ export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
       // A sign-in always uses the current account data.
       deps.userCache.invalidate(signedIn.userId);
       if ((await deps.userCache.findUser(signedIn.userId)) === undefined) throw unauthenticated();
+      await rateLimit.consume(signedIn.userId);
       // Before the session is created, so that every sign-in is audited.
       await deps.recordSignIn(signedIn.userId, getRequestContext(response).requestId);
       await createSession(request, response, signedIn);

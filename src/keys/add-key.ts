@@ -102,6 +102,7 @@ async function testBeforeStoring(
   const { owner, provider } = input;
   const edit = createAddEdit(deps.keyring, input, await readStoredPool(deps, owner, provider.id));
   const object = `key:${provider.id}/${edit.id}`;
+  await deps.keyTestLimit.assertAvailable(user.id);
   await deps.database.withOwner(owner, (sql) =>
     writeAuditEvent(sql, { owner, actor: owner, action: 'key.tested', object, requestId }),
   );

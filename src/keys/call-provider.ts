@@ -3,7 +3,7 @@ import type { Dialer, UpstreamResponse } from '../lib/net/dialer.ts';
 import { isAppError } from '../lib/errors.ts';
 import { LOOP_HEADER, type LoopGuard } from '../lib/net/loop-guard.ts';
 import { parseJson } from '../lib/json.ts';
-import { createRateLimit } from '../lib/rate-limit.ts';
+import { createRateLimit, type RateLimit } from '../lib/rate-limit.ts';
 import { discardBody, readBoundedBody } from '../lib/net/upstream-body.ts';
 import { findKeyAddress, type OperatorUpstreams, type UpstreamAddress } from '../providers/address.ts';
 import { PROVIDERS } from '../providers/index.ts';
@@ -47,6 +47,8 @@ export interface CallProviderDeps {
   dialer: Pick<Dialer, 'request'>;
   loopGuard: LoopGuard;
   upstreams: OperatorUpstreams;
+  /** Of upstream calls, for each user. */
+  limit?: RateLimit;
   /** For all calls of one test together. */
   timeoutMs?: number;
 }
@@ -96,13 +98,16 @@ interface TestCallRequest {
   signal: AbortSignal;
 }
 
-/** The rate limit counts calls of this process only. */
-export function createCallProvider(deps: CallProviderDeps): CallProvider {
-  const { dialer, loopGuard, upstreams, timeoutMs = TIMEOUT_MS } = deps;
-  const limit = createRateLimit({
+/** Limits the upstream calls of tests; counts calls of this process only. */
+export function createKeyTestLimit(): RateLimit {
+  return createRateLimit({
     maxUses: MAX_CALLS_PER_MINUTE,
     rejectionDetail: `At most ${MAX_CALLS_PER_MINUTE} key tests a minute. Wait, then test again.`,
   });
+}
+
+export function createCallProvider(deps: CallProviderDeps): CallProvider {
+  const { dialer, loopGuard, upstreams, timeoutMs = TIMEOUT_MS, limit = createKeyTestLimit() } = deps;
 
   async function sendOnce({ provider, address, secret, signal }: TestCallRequest): Promise<CallResult> {
     const { keyTest } = provider;

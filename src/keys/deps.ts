@@ -1,5 +1,6 @@
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Log } from '../lib/log.ts';
+import type { RateLimit } from '../lib/rate-limit.ts';
 import type { Database } from '../lib/postgres/database.ts';
 import type { OperatorUpstreams } from '../providers/address.ts';
 import type { Provider } from '../providers/provider.ts';
@@ -22,5 +23,7 @@ export interface KeyDeps {
   upstreams: OperatorUpstreams;
   checkEndpoint: CheckEndpoint;
   callProvider: CallProvider;
+  /** Asked before a test writes anything: each test has a row in the audit trail. */
+  keyTestLimit: RateLimit;
   log: Log;
 }

@@ -10,7 +10,7 @@ import type { NotificationListener } from '../lib/postgres/notification-listener
 import { addKey } from './add-key.ts';
 import { assertCanary } from './admin/canary.ts';
 import { createOwnerRemoval, type OwnerRemoval } from './admin/remove-owner.ts';
-import { createCallProvider } from './call-provider.ts';
+import { createCallProvider, createKeyTestLimit } from './call-provider.ts';
 import type { KeyDeps } from './deps.ts';
 import { createEndpointCheck } from './key-input.ts';
 import { countKeyStatuses, listKeys, listProviders } from './list-keys.ts';
@@ -72,7 +72,7 @@ export function createKeyStorage(options: KeyStorageOptions): KeyStorage {
   };
 }
 
-export interface KeyOperationsDeps extends Omit<KeyDeps, 'checkEndpoint' | 'callProvider'> {
+export interface KeyOperationsDeps extends Omit<KeyDeps, 'checkEndpoint' | 'callProvider' | 'keyTestLimit'> {
   dialer: Pick<Dialer, 'request' | 'checkEndpoint'>;
   loopGuard: LoopGuard;
 }
@@ -81,10 +81,12 @@ export interface KeyOperationsDeps extends Omit<KeyDeps, 'checkEndpoint' | 'call
 export type KeyOperations = ReturnType<typeof createKeyOperations>;
 
 export function createKeyOperations(options: KeyOperationsDeps) {
+  const keyTestLimit = createKeyTestLimit();
   const deps = {
     ...options,
+    keyTestLimit,
     checkEndpoint: createEndpointCheck(options),
-    callProvider: createCallProvider(options),
+    callProvider: createCallProvider({ ...options, limit: keyTestLimit }),
   };
   return {
     listProviders: (user: User) => listProviders(deps, user),

@@ -48,6 +48,7 @@ export async function testKeys(
     (key) => key.provider === provider && (keyId === undefined || key.stored.id === keyId),
   );
   if (keys.length === 0) throw keyNotFound(provider);
+  await deps.keyTestLimit.assertAvailable(user.id);
   await deps.database.withOwner(owner, async (sql) => {
     for (const { stored } of keys) {
       const object = `key:${provider.id}/${stored.id}`;

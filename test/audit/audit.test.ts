@@ -20,6 +20,7 @@ const Page = z.strictObject({
       action: z.string(),
       object: z.string(),
       request_id: z.string(),
+      count: z.number(),
     }),
   ),
   next_cursor: z.string().nullable(),
@@ -49,6 +50,7 @@ describe('the audit trail', () => {
         action: 'session.started',
         object: 'session',
         request_id: expect.stringMatching(/./),
+        count: 1,
       },
     ]);
   });
@@ -81,6 +83,20 @@ describe('the audit trail', () => {
       object: 'route:POST /api/v1/byok/keys/add',
       request_id: refused.headers.get('x-request-id'),
     });
+  });
+
+  it('contains repeated refusals of a route once, after a stop with their number', async () => {
+    await using running = await startApp();
+    const user = await createUser({ tier: 'free' });
+    const session = await running.signIn(user);
+    const refuse = () => running.call('/api/v1/byok/keys/add', { method: 'POST', session, json: {} });
+    const responses = await Promise.all(Array.from({ length: 40 }, refuse));
+    expect(new Set(responses.map(({ status }) => status))).toEqual(new Set([403]));
+    await running.stop();
+    await using next = await startApp({ shared: running });
+    const answer = await next.call('/api/v1/audit', { session: await next.signIn(user) });
+    const { data } = Page.parse(await answer.json());
+    expect(data.filter(({ action }) => action === 'tier.refused').map(({ count }) => count)).toEqual([40]);
   });
 
   it('is paginated without gaps or repeated events', async () => {

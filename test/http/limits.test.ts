@@ -2,7 +2,13 @@ import { EventEmitter } from 'node:events';
 import type { Response } from 'express';
 import { describe, expect, it } from '@jest/globals';
 import { createOpenRequestLimit } from '../../src/http/limits.ts';
+import express from 'express';
+import supertest from 'supertest';
+import { createErrorHandler } from '../../src/http/errors.ts';
+import { createRequestContext } from '../../src/http/request-context.ts';
+import { mountRoutes, rawRoute } from '../../src/http/route.ts';
 import { isAppError } from '../../src/lib/errors.ts';
+import { createLog } from '../../src/lib/log.ts';
 
 /** What the limit uses of a response. */
 function createResponse(): Response {
@@ -112,4 +118,39 @@ describe('a limit of open requests', () => {
     await outcomesOf([waiting]);
     expect(await outcomesOf(begin(1))).toEqual(['open']);
   });
+});
+
+it('a user has a rate on all routes together that have no limit of their own', async () => {
+  const app = express();
+  app.use(createRequestContext(createLog('silent'), () => undefined));
+  const handle = (_call: unknown, _request: unknown, response: Response) => void response.json({});
+  const declare = (path: string) => rawRoute({ method: 'get', path, access: 'session', handle });
+  const own = rawRoute({
+    ...({ method: 'get', path: '/own', access: 'session', handle } as const),
+    openRequestLimit: createOpenRequestLimit(64),
+  });
+  mountRoutes(app, [declare('/one'), declare('/two'), own], {
+    authenticate: (request) =>
+      Promise.resolve({
+        user: { id: String(request.headers['x-user']), username: '', email: null, name: null, tier: 'free' },
+        credential: 'session',
+        scopes: new Set(),
+        sessionId: null,
+        keycloakSessionId: null,
+      }),
+    refuseCrossSite: () => undefined,
+    auditTierRefusal: () => Promise.resolve(),
+  });
+  app.use(createErrorHandler([]));
+  const http = supertest(app.listen(0, '127.0.0.1').unref());
+  const call = async (path: string, user: string) => (await http.get(path).set('x-user', user)).status;
+  for (let count = 0; count < 1_200; count += 1)
+    expect(await call(count % 2 === 0 ? '/one' : '/two', 'a')).toBe(200);
+  const refused = await http.get('/one').set('x-user', 'a');
+  expect(refused.status).toBe(429);
+  expect(refused.body).toMatchObject({ code: 'rate_limited' });
+  expect(Number(refused.headers['retry-after'])).toBeGreaterThan(0);
+  expect([await call('/two', 'a'), await call('/own', 'a'), await call('/one', 'b')]).toEqual([
+    429, 200, 200,
+  ]);
 });

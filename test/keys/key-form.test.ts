@@ -124,3 +124,17 @@ describe('a key of an unknown form', () => {
     expect(upstream.requests).toEqual([]);
   });
 });
+
+it('the limit of tests comes before anything is written: a refused test has no audit event', async () => {
+  const principal = createPrincipal();
+  const owner = userOwner(principal.user.id);
+  upstream.answerAll({ status: 401, body: { error: { message: 'no' } } });
+  const addOne = () => add({ provider: 'groq', key: `next.${randomBytes(16).toString('hex')}` }, principal);
+  const countEvents = () => instance.database.withOwner(owner, (sql) => sql.run('SELECT FROM audit_events'));
+  for (let count = 0; count < 20; count += 1)
+    expect((await addOne()).result).toMatchObject({ code: 'invalid_key_format' });
+  expect(await countEvents()).toBe(20);
+  for (let count = 0; count < 3; count += 1)
+    expect((await addOne()).result).toMatchObject({ code: 'rate_limited' });
+  expect(await countEvents()).toBe(20);
+});
