@@ -23,6 +23,10 @@ export function getInterpreter(program: Program): Interpreter {
   return 'command' in program ? COMMAND_INTERPRETER : INTERPRETERS[program.language];
 }
 
+export function isVariableName(name: string): boolean {
+  return /^[A-Za-z_][A-Za-z0-9_]*$/.test(name);
+}
+
 /** Quotes one word for a shell. Only a single quote ends a quoted string. */
 export function quoteForShell(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;

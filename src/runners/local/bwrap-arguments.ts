@@ -1,7 +1,7 @@
 import { existsSync, lstatSync, readlinkSync, realpathSync, statSync } from 'node:fs';
 import path from 'node:path';
 import type { Job } from '../runner.ts';
-import { INTERPRETERS } from '../shell.ts';
+import { INTERPRETERS, isVariableName, quoteForShell } from '../shell.ts';
 import { createSeccompFilter } from './seccomp.ts';
 import type { Staging } from './staging.ts';
 import type { Architecture } from './syscalls.ts';
@@ -19,7 +19,9 @@ const UID = '1000';
 const PASSWD = Buffer.from(`runner:x:${UID}:${UID}::/work:/bin/sh\n`);
 const GROUP = Buffer.from(`runner:x:${UID}:\n`);
 const PROGRAM_FILE = '/run/program';
-const RUNTIME_FILE = '/run/node';
+const VARIABLES_FILE = '/run/environment';
+/** Where `SandboxOptions.runtime` is in the sandbox. */
+export const RUNTIME_FILE = '/run/node';
 
 /** The requested working folder, by default `/work`; undefined if it is not one of the writable folders. */
 export function findWorkingFolder(requested: string | null): string | undefined {
@@ -33,6 +35,8 @@ export interface BwrapArguments {
   command: readonly [interpreter: string, file: string];
   /** The folder in which the program starts. */
   folder: string;
+  /** A shell script in the sandbox that sets the job's variables. bwrap and its processes do not receive them. */
+  variables: string;
 }
 
 export interface SandboxOptions {
@@ -45,7 +49,8 @@ export interface SandboxOptions {
 
 /**
  * Creates the arguments of bwrap for a job. Files are staged: bwrap copies them into the sandbox before the start.
- * @throws Error for a path outside of the folder or a NUL in a name or value; the routes already refuse both.
+ * @throws Error for a path outside of the folder, an invalid name of a variable, or a NUL in a name or value; the routes
+ *   already refuse them.
  */
 export function createBwrapArguments(
   job: Job,
@@ -55,6 +60,7 @@ export function createBwrapArguments(
 ): BwrapArguments {
   const source = createSourceFile(job, folder, options.runtime);
   const files = job.files.map((item) => ({ path: toSandboxPath(folder, item.path), content: item.content }));
+  const variables = { path: VARIABLES_FILE, content: createVariablesScript(job.env) };
   const args = [
     ...isolationArguments(staging.file(createSeccompFilter(options.architecture))),
     ...programArguments(),
@@ -63,15 +69,36 @@ export function createBwrapArguments(
     ...(options.runtime === undefined
       ? []
       : ['--ro-bind-fd', String(staging.open(options.runtime)), RUNTIME_FILE]),
-    ...[...files, source, { path: '/etc/passwd', content: PASSWD }, { path: '/etc/group', content: GROUP }]
+    ...[
+      ...files,
+      source,
+      variables,
+      { path: '/etc/passwd', content: PASSWD },
+      { path: '/etc/group', content: GROUP },
+    ]
       .map((item) => ['--perms', '0644', '--file', String(staging.file(item.content)), item.path])
       .flat(),
     ...['--remount-ro', '/', '--clearenv'],
-    ...Object.entries({ ...ENVIRONMENT, ...job.env }).flatMap(([name, value]) => ['--setenv', name, value]),
+    ...Object.entries(ENVIRONMENT).flatMap(([name, value]) => ['--setenv', name, value]),
   ];
   if (args.some((item) => item.includes('\0')))
     throw new Error('a job contains a NUL character in a name or value');
-  return { options: Buffer.from(args.join('\0')), command: [source.interpreter, source.path], folder };
+  return {
+    options: Buffer.from(args.join('\0')),
+    command: [source.interpreter, source.path],
+    folder,
+    variables: variables.path,
+  };
+}
+
+/** `command export` goes on after a variable that the shell does not let anyone set, such as UID in bash. */
+function createVariablesScript(env: Job['env']): Buffer {
+  const lines = Object.entries(env).map(([name, value]) => {
+    if (!isVariableName(name) || value.includes('\0'))
+      throw new Error('the name or value of a variable is invalid');
+    return `command export ${name}=${quoteForShell(value)}\n`;
+  });
+  return Buffer.from(lines.join(''));
 }
 
 const ENVIRONMENT = {

@@ -34,17 +34,20 @@ export interface ProbeFindings {
   /** System folders in which a file could be created. */
   writable: string[];
   interfaces: string[];
-  /** Inherited descriptors: sockets and files that were open at the start. */
+  /** What is open above standard error at the start, of every kind, and in the first process of the sandbox. */
   descriptors: string[];
   /** The errno of each system call, or `ok`; empty when no program can make them. */
   syscallErrors: string[];
 }
 
+/** In the sandbox: the output of `ls -l /proc/self/fd`, written before the probe starts. */
+export const DESCRIPTORS_FILE = '/work/descriptors';
+
 /**
  * Runs in the sandbox. It is passed there as text, so it may use nothing declared outside its body. It tries what a
  * hostile program would try first, and prints its findings as one line of JSON.
  */
-export async function probe(input: ProbeInput): Promise<void> {
+export async function probe(input: ProbeInput, descriptorsFile: string): Promise<void> {
   const fs = process.getBuiltinModule('node:fs');
   const net = process.getBuiltinModule('node:net');
   const os = process.getBuiltinModule('node:os');
@@ -61,11 +64,18 @@ export async function probe(input: ProbeInput): Promise<void> {
   const read = (file: string) => tryOrDefault(() => fs.readFileSync(file, 'latin1'), '');
   const link = (name: string) => tryOrDefault(() => fs.readlinkSync(name), '');
   const processes = list('/proc').filter((name) => /^\d+$/.test(name));
-  // Before the probe connects to anything: its own connections take time to close.
-  const descriptors = list('/proc/self/fd')
-    .filter((name) => !['0', '1', '2'].includes(name))
-    .map((name) => link(`/proc/self/fd/${name}`))
-    .filter((name) => /^(socket:|\/(?!dev\/(null|u?random)$|proc\/\d+\/fd$))/.test(name));
+
+  /** `ls` itself opens the folder, once. Without its output nothing is known, which is a finding too. */
+  function listDescriptors(): string[] {
+    const lines = [...read(descriptorsFile).matchAll(/ (\d+) -> (.*)$/gm)];
+    const opened = lines.filter(([, number]) => Number(number) > 2).map(([, , target = '']) => target);
+    const own = opened.findIndex((target) => /^\/proc\/\d+\/fd$/.test(target));
+    const ofFirst = list('/proc/1/fd')
+      .filter((name) => Number(name) > 2)
+      .map((name) => link(`/proc/1/fd/${name}`))
+      .filter((target) => target !== 'anon_inode:[eventfd]');
+    return [...(own === -1 ? ['unknown'] : opened.toSpliced(own, 1)), ...ofFirst];
+  }
 
   function connects(socket: string | number): Promise<boolean> {
     return new Promise((resolve) => {
@@ -127,7 +137,7 @@ export async function probe(input: ProbeInput): Promise<void> {
     ),
     writable: ['/', '/dev', '/etc', '/usr', '/run', '/proc', '/proc/sys/kernel'].filter(canWrite),
     interfaces: Object.keys(tryOrDefault(() => os.networkInterfaces(), {})),
-    descriptors,
+    descriptors: listDescriptors(),
     syscallErrors: makeSyscalls(),
   };
   process.stdout.write(JSON.stringify(findings));

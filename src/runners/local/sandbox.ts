@@ -1,13 +1,14 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { createInterface } from 'node:readline';
 import type { Duplex, Readable } from 'node:stream';
 import type { Job, Limits } from '../runner.ts';
 import type { ControlGroup, ControlGroups } from './control-groups.ts';
 import { createBwrapArguments, type SandboxOptions } from './bwrap-arguments.ts';
+import { listInheritableDescriptors } from './descriptors.ts';
 import { killSandboxes, waitForEmptyNamespace, findPidNamespace, runIdArguments } from './processes.ts';
 import { createStaging, type Staging } from './staging.ts';
+import { readStartReport, readStatusLines, type StartReport } from './start-report.ts';
 
 /** Above the ids that systems assign to users, services and containers. */
 const FIRST_UID = 1_900_000_000;
@@ -17,12 +18,14 @@ const DEFAULT_LIMITS = { memoryBytes: 2 ** 30, cpus: null, pids: 256 };
 
 /**
  * Runs in the sandbox before the program. Reports on descriptor 3 that the program starts, or why it cannot. The
- * program does not inherit the descriptor, so that it cannot forge the report.
+ * program does not inherit the descriptor, so that it cannot forge the report. The job's variables are set here by
+ * commands of the shell alone: a variable such as LD_PRELOAD acts on the program, and on no process before it.
  */
 const START_SCRIPT = [
-  'cd -- "$1" 2>/dev/null || { echo folder >&3; exit 1; }',
-  'command -v "$2" >/dev/null || { echo interpreter >&3; exit 1; }',
-  'shift; echo started >&3; exec "$@" 3>&-',
+  '. "$1" 2>/dev/null',
+  'cd -- "$2" 2>/dev/null || { echo folder >&3; exit 1; }',
+  'command -v "$3" >/dev/null || { echo interpreter >&3; exit 1; }',
+  'shift 2; echo started >&3; exec "$@" 3>&-',
 ].join('\n');
 
 export interface SandboxDeps extends SandboxOptions {
@@ -41,8 +44,8 @@ export interface SandboxExit {
 export interface Sandbox {
   stdout: Readable;
   stderr: Readable;
-  /** `failed`: bwrap could not create the sandbox; the reason is on `stderr`. */
-  start: Promise<'started' | 'folder' | 'interpreter' | 'failed'>;
+  /** After `failed` the reason is on `stderr`. */
+  start: Promise<StartReport>;
   /** Resolves after the cleanup was verified, or could not be verified in time. */
   end: Promise<SandboxExit>;
   /** Kills all processes in the sandbox. */
@@ -105,39 +108,37 @@ function startBwrap(job: Job, folder: string, { staging, outputs, deps }: BwrapO
     file: (content) => pass(staging.file(content)),
     open: (name) => pass(staging.open(name)),
   };
-  const bwrapArguments = createBwrapArguments(job, folder, renumbering, deps);
+  const { options, command, folder: start, variables } = createBwrapArguments(job, folder, renumbering, deps);
+  const stdio = withoutInherited(
+    [stdin, ...outputs, 'pipe', 'pipe', 'pipe', staging.file(options), ...passed],
+    () => staging.open('/dev/null'),
+  );
   const args = [
-    ...[
-      '--args',
-      String(OPTIONS_DESCRIPTOR),
-      '--json-status-fd',
-      String(STATUS_DESCRIPTOR),
-      '--block-fd',
-      String(GATE_DESCRIPTOR),
-    ],
-    ...[
-      ...runIdArguments(job.runId),
-      '--',
-      '/bin/sh',
-      '-c',
-      START_SCRIPT,
-      'sh',
-      bwrapArguments.folder,
-      ...bwrapArguments.command,
-    ],
+    ...['--args', String(OPTIONS_DESCRIPTOR)],
+    ...['--json-status-fd', String(STATUS_DESCRIPTOR), '--block-fd', String(GATE_DESCRIPTOR)],
+    ...stdio.closed.flatMap((descriptor) => ['--args', String(descriptor)]),
+    ...runIdArguments(job.runId),
+    ...['--', '/bin/sh', '-c', START_SCRIPT, 'sh', variables, start, ...command],
   ];
-  const stdio = [
-    stdin,
-    ...outputs,
-    'pipe',
-    'pipe',
-    'pipe',
-    staging.file(bwrapArguments.options),
-    ...passed,
-  ] as const;
   // Every run gets its own user id. Fails if this process is not root.
   const id = FIRST_UID + randomInt(UID_COUNT);
-  return spawn(deps.bwrap, args, { cwd: '/', env: {}, stdio: [...stdio], uid: id, gid: id });
+  return spawn(deps.bwrap, args, { cwd: '/', env: {}, stdio: stdio.items, uid: id, gid: id });
+}
+
+type StdioItem = 'ignore' | 'pipe' | number;
+
+/**
+ * Keeps the descriptors that this process was started with out of the child: each is replaced by an empty file. bwrap
+ * reads options from it (`--args`), finds none, and closes it.
+ */
+function withoutInherited(passed: StdioItem[], openEmpty: () => number) {
+  const closed = listInheritableDescriptors().filter((descriptor) => descriptor >= passed.length);
+  const items: StdioItem[] = Array.from(
+    { length: Math.max(passed.length, ...closed.map((each) => each + 1)) },
+    (_, index) => passed[index] ?? 'ignore',
+  );
+  for (const descriptor of closed) items[descriptor] = openEmpty();
+  return { items, closed };
 }
 
 function watchBwrap(child: ChildProcess, runId: string, group: ControlGroup): Pick<Sandbox, 'start' | 'end'> {
@@ -162,7 +163,7 @@ function watchBwrap(child: ChildProcess, runId: string, group: ControlGroup): Pi
     gate.end('\n');
   }).catch(() => child.kill('SIGKILL'));
   return {
-    start: readReport(report),
+    start: readStartReport(report, () => void child.kill('SIGKILL')),
     end: Promise.all([exited, reading]).then(async ([ended]) => {
       const empty =
         bwrapStatus.namespace === undefined || (await waitForEmptyNamespace(bwrapStatus.namespace));
@@ -177,36 +178,23 @@ function watchBwrap(child: ChildProcess, runId: string, group: ControlGroup): Pi
   };
 }
 
-/** Reads only the first line: bwrap keeps the stream open as long as the program runs. */
-async function readReport(report: Readable): Promise<Awaited<Sandbox['start']>> {
-  let text = '';
-  for await (const chunk of report.setEncoding('utf8')) {
-    text += String(chunk);
-    if (text.includes('\n')) break;
-  }
-  const line = text.trimEnd();
-  return line === 'started' || line === 'folder' || line === 'interpreter' ? line : 'failed';
-}
-
 interface BwrapStatus {
   /** Undefined when bwrap failed before it created one. */
   namespace: string | undefined;
   code: number | null;
 }
 
-/** Reads the status of bwrap: the pid of the first process, which waits at the gate, and at the end the exit code. */
 async function readStatus(
   stream: Readable,
   bwrapStatus: BwrapStatus,
   onStarted: (pid: number) => void,
 ): Promise<void> {
-  for await (const line of createInterface({ input: stream })) {
-    const status = JSON.parse(line) as { 'child-pid'?: number; 'exit-code'?: number };
-    const pid = status['child-pid'];
+  for await (const { 'child-pid': pid, 'exit-code': code } of readStatusLines(stream)) {
+    // The first process waits at the gate.
     if (pid !== undefined) {
       bwrapStatus.namespace = findPidNamespace(pid);
       onStarted(pid);
     }
-    bwrapStatus.code = status['exit-code'] ?? bwrapStatus.code;
+    bwrapStatus.code = code ?? bwrapStatus.code;
   }
 }

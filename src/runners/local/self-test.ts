@@ -15,7 +15,8 @@ import { text } from 'node:stream/consumers';
 import { randomId } from '../../lib/ids.ts';
 import { parseJson } from '../../lib/json.ts';
 import type { Job, Limits } from '../runner.ts';
-import { probe, type ProbeFindings, type ProbeInput } from './probe.ts';
+import { RUNTIME_FILE } from './bwrap-arguments.ts';
+import { DESCRIPTORS_FILE, probe, type ProbeFindings, type ProbeInput } from './probe.ts';
 import { startSandbox, type SandboxDeps } from './sandbox.ts';
 import { listDeniedSyscallNumbers } from './syscalls.ts';
 
@@ -30,7 +31,7 @@ const LIMITS: Limits = {
 };
 /** Variables that the sandbox sets or shells add. */
 const EXPECTED_VARIABLES = new Set(['PATH', 'HOME', 'LANG', 'TMPDIR', 'PWD', 'OLDPWD', 'SHLVL', '_']);
-const EXPECTED_ENTRIES = /^(bin|sbin|lib\w*|usr|etc|dev|proc|run|tmp|work|run\/(node|program))$/;
+const EXPECTED_ENTRIES = /^(bin|sbin|lib\w*|usr|etc|dev|proc|run|tmp|work|run\/(node|program|environment))$/;
 /** Paths of this machine that may be mounted read-only, and mounts that are created for a sandbox, by type. */
 const READ_ONLY_MOUNTS = /^\/(usr|bin|sbin|lib\w*|etc\/(alternatives|ld\.so\.cache)|run\/node)(\/|$)/;
 const SANDBOX_MOUNTS: Record<string, RegExp> = {
@@ -104,8 +105,15 @@ async function close(server: Server): Promise<void> {
 async function runProbe(input: ProbeInput, deps: SandboxDeps): Promise<ProbeFindings | undefined> {
   const job: Job = {
     runId: `self-test-${input.nonce}`,
-    program: { language: 'javascript', code: `(${probe.toString()})(${JSON.stringify(input)})` },
-    ...{ stdin: null, files: [], env: {}, workdir: null },
+    // The descriptors are listed before the runtime starts, which opens pipes and sockets of its own.
+    program: { command: `ls -l /proc/self/fd > ${DESCRIPTORS_FILE}; exec ${RUNTIME_FILE} /work/probe.js` },
+    files: [
+      {
+        path: 'probe.js',
+        content: Buffer.from(`(${probe.toString()})(${JSON.stringify(input)}, '${DESCRIPTORS_FILE}')`),
+      },
+    ],
+    ...{ stdin: null, env: {}, workdir: null },
   };
   const sandbox = await startSandbox(job, '/work', LIMITS, { ...deps, runtime: process.execPath });
   const timer = setTimeout(sandbox.kill, SELF_TEST_TIMEOUT_MS);
@@ -137,7 +145,7 @@ function listEscapes(findings: ProbeFindings, input: ProbeInput): string[] {
     [!findings.mounts.every(isExpectedMount) || findings.mounts.length === 0, "see this machine's disks"],
     [findings.writable.length > 0, 'write outside its folders'],
     [findings.interfaces.some((name) => name !== 'lo'), 'see a network'],
-    [findings.descriptors.length > 0, 'use files or sockets that the product has open'],
+    [findings.descriptors.length > 0, 'use files, pipes or sockets that the product has open'],
     [!areSyscallsDenied(findings.syscallErrors, input.syscalls), 'make denied system calls'],
   ];
   return escapes.flatMap(([escaped, action]) => (escaped ? [action] : []));

@@ -1,5 +1,6 @@
 import { posix } from 'node:path';
 import type { Job, JobFile, Program } from '../runner.ts';
+import { isVariableName } from '../shell.ts';
 
 /** A job that cannot be sent to a host. The message is for users. */
 export class InvalidJobError extends Error {
@@ -7,7 +8,6 @@ export class InvalidJobError extends Error {
 }
 
 const RUN_ID = /^[A-Za-z0-9_-]{1,64}$/;
-const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 /** Read-only in shells: setting one ends some of them. */
 const RESERVED_VARIABLES = new Set(['BASHOPTS', 'BASH_VERSINFO', 'EUID', 'PPID', 'SHELLOPTS', 'UID']);
 /** Longer programs are sent as counted bytes: the shell reads lines byte by byte, but without starting a process. */
@@ -60,7 +60,7 @@ function encodeFile(file: JobFile): Uint8Array[] {
 }
 
 function encodeVariable(name: string, value: string): Buffer {
-  if (!ENV_NAME.test(name) || value.includes('\0'))
+  if (!isVariableName(name) || value.includes('\0'))
     throw new InvalidJobError(
       'The name of a variable may have letters, digits and "_", and its value must not contain a NUL character.',
     );

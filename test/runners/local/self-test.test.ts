@@ -12,6 +12,10 @@ const HELLO = { program: { command: 'echo hello' } };
 const withOptions = (options: string) =>
   `args=(); for each in "$@"; do [ "$each" = -- ] && [ -z "$done" ] && { args+=(${options}); done=1; }; args+=("$each"); done; exec /usr/bin/bwrap "\${args[@]}"`;
 
+/** Leaves what Perl opens open for bubblewrap. */
+const withOpen = (code: string) =>
+  `exec perl -e 'use Socket; $^F = 99; ${code}; exec "/usr/bin/bwrap", @ARGV' -- "$@"`;
+
 describeOn('local', 'the self-test of the local runner', () => {
   let folder: string;
   beforeAll(() => {
@@ -35,6 +39,11 @@ describeOn('local', 'the self-test of the local runner', () => {
     ['a disk of this machine under another name', withOptions('--ro-bind / /dev/shm'), /disks/],
     ['a folder of the system that can be written to', withOptions('--bind /tmp /etc'), /write/],
     ['the processes of this machine', withOptions('--ro-bind /proc /proc'), /process/],
+    ['a pipe of the product', withOpen('pipe(R, W)'), /pipes/],
+    ['one end of a pipe', withOpen('pipe(R, W); close(R)'), /pipes/],
+    ['a socket of the product', withOpen('socketpair(A, B, AF_UNIX, SOCK_STREAM, 0)'), /sockets/],
+    ['a file of the product', withOpen('open(F, "<", "/etc/hostname")'), /files/],
+    ['a device of the product', withOpen('open(F, "<", "/dev/zero")'), /files/],
   ])('refuses to run anything in a sandbox with %s', async (weakness, script, message) => {
     const runner = localRunner({ bwrap: createWrapper(weakness.replaceAll(' ', '-'), script) });
     const { text, exit } = await runLocally(runner, HELLO);
