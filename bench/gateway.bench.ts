@@ -16,7 +16,7 @@ let session: string;
 
 beforeAll(async () => {
   openai = await startUpstream();
-  app = await startApp({ env: { UPSTREAM_OPENAI_URL: openai.url } });
+  app = await startApp({ env: { UPSTREAM_OPENAI_URL: openai.url, STREAM_SILENCE_MS: '100' } });
   session = await app.signIn(await createUser({ tier: 'starter' }));
   await addKey(app, session, { provider: 'openai', key: openAiKey() });
 });
@@ -116,6 +116,9 @@ it('measures how soon an upstream connection is closed after the client disconne
   }
   printTimes('client disconnected -> upstream closed', {
     'waiting for the first byte': await repeat(() => cancelMs(fault.silent(), true, false)),
+    'waiting for the first byte, when the response has begun': await repeat(() =>
+      cancelMs(fault.silent(), true, true),
+    ),
     'in the middle of a stream': await repeat(() =>
       cancelMs(answer.endlessStream({ everyMs: 5 }), true, true),
     ),

@@ -162,6 +162,7 @@ function toConfig(v: SettingValues, upstreams: Record<string, string>, secretFil
       connectMs: v.UPSTREAM_CONNECT_TIMEOUT_MS ?? 0,
       firstByteMs: v.UPSTREAM_FIRST_BYTE_TIMEOUT_MS ?? 0,
       idleMs: v.UPSTREAM_IDLE_TIMEOUT_MS ?? 0,
+      streamSilenceMs: v.STREAM_SILENCE_MS ?? 0,
       shutdownGraceMs: v.SHUTDOWN_GRACE_MS ?? 0,
       keepAliveMs: v.KEEP_ALIVE_TIMEOUT_MS ?? 0,
     },

@@ -295,6 +295,12 @@ export const SETTINGS = {
     fallback: '120000',
     description: "Maximum pause within a provider's response.",
   },
+  STREAM_SILENCE_MS: {
+    schema: milliseconds,
+    fallback: '15000',
+    description:
+      'How long a streamed response to a client is silent at most, before the provider answers and afterwards. Then a comment is sent, so that proxies in front of the app (often 60 s) do not close the connection.',
+  },
   REQUESTS_PER_USER: {
     schema: wholeNumber(1, 10_000, 'must be a whole number from 1 to 10000'),
     fallback: '100',

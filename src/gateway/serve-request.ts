@@ -11,7 +11,7 @@ import { logDecision, toDecisionError } from './routing/decision-view.ts';
 import type { KeyStatusWriter } from './routing/key-status-writer.ts';
 import type { Routing } from './routing/routing.ts';
 import type { Surface } from './surface.ts';
-import type { GatewayCall } from './upstream/calls.ts';
+import { failStream, type CallProgress, type GatewayCall } from './upstream/calls.ts';
 import type { ServeFromPool } from './upstream/serve-from-pool.ts';
 import type { ServeFromSystem } from './upstream/serve-from-system.ts';
 
@@ -37,7 +37,7 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
     const { bodyReservation } = call;
     const lifetime = createRequestLifetime(response, call.principal, deps.activeWork);
     const { signal } = lifetime;
-    const progress = { isBodySent: false };
+    const progress: CallProgress = { isBodySent: false };
     try {
       deps.loopGuard.rejectLoop(request.get(LOOP_HEADER));
       // Not in a variable, which would retain the received bytes until the response is complete.
@@ -82,8 +82,13 @@ async function serve(deps: ServeRequestDeps, call: GatewayCall): Promise<void> {
   logDecision(call.log, call.principal.user, decision);
   deps.keyStatus.writeUndecryptable(call, decision);
   if (decision.kind === 'refused') throw toDecisionError(call.response, decision);
-  if (decision.kind === 'pool') await deps.serveFromPool(call, decision);
-  else await deps.serveFromSystem(call, decision);
+  try {
+    if (decision.kind === 'pool') await deps.serveFromPool(call, decision);
+    else await deps.serveFromSystem(call, decision);
+  } catch (error) {
+    failStream(call, call.signal.aborted ? call.signal.reason : error);
+    throw error;
+  }
 }
 
 /** Abort reason when the client has closed the connection, so that no response can be sent. */

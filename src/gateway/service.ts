@@ -17,7 +17,7 @@ import { gatewayRoutes } from './routes.ts';
 import { createRouting } from './routing/routing.ts';
 import { createServeFromSystem, type SystemCredential } from './upstream/serve-from-system.ts';
 import type { OperatorUpstreams } from '../providers/address.ts';
-import { createUpstreamCalls } from './upstream/calls.ts';
+import { createUpstreamCalls, type GatewayTimeouts } from './upstream/calls.ts';
 
 export interface GatewayDeps {
   keys: KeyService;
@@ -28,7 +28,7 @@ export interface GatewayDeps {
   upstreams: OperatorUpstreams;
   /** The key that is used when the user has none; null when the operator has configured none. */
   system: (SystemDefault & SystemCredential) | null;
-  timeouts: { firstByteMs: number; idleMs: number };
+  timeouts: GatewayTimeouts;
   /** Open requests to `/v1` of one user in this process, for any payer. */
   requestsPerUser: number;
   loopGuard: LoopGuard;

@@ -43,8 +43,13 @@ export interface Surface {
   createProgress(choiceCount: number): StreamProgress;
   /** The body of an upstream's error that has none that may be shown. */
   toUpstreamError(message: string): object;
-  /** The error event that ends a stream which has already begun. */
-  toErrorEvent(error: AppError, requestId: string): string;
+  /** An error of ours in the shape of the protocol. */
+  toError(error: AppError, requestId: string): object;
+  /**
+   * The error event that ends a stream which has already begun.
+   * @param body of an error response. A shape that the protocol's SDKs do not read as an error becomes one that they do.
+   */
+  toErrorEvent(body: unknown): string;
 }
 
 /** What the events of one stream say about its completeness. The end of the connection says nothing. */

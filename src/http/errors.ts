@@ -23,7 +23,7 @@ export interface ErrorFormat {
 
 /**
  * Converts every error to a response. An unknown error becomes a 500 without detail and is logged once. When the
- * response has already begun, the connection is closed.
+ * response has already begun, and the caller has not ended it, the connection is closed.
  * @param formats the first that has the path counts; all other paths get `application/problem+json`.
  */
 export function createErrorHandler(formats: readonly ErrorFormat[]) {
@@ -32,7 +32,8 @@ export function createErrorHandler(formats: readonly ErrorFormat[]) {
     const error = toAppError(thrown);
     logError(log, error, thrown);
     if (response.headersSent) {
-      response.destroy();
+      // A stream that was ended with an error event is still sent to its end.
+      if (!response.writableEnded) response.destroy();
       return;
     }
     const format = formats.find((one) => one.hasPath(request.path));
@@ -96,7 +97,8 @@ function causeMessage(cause: unknown): string {
   return cause.message || (typeof code === 'string' ? code : cause.name);
 }
 
-function toAppError(thrown: unknown): AppError {
+/** An unknown error becomes `internal_error`, without its detail. */
+export function toAppError(thrown: unknown): AppError {
   if (isAppError(thrown)) return thrown;
   // Express throws URIError for a path with invalid percent-encoding.
   if (thrown instanceof URIError)

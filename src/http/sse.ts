@@ -2,40 +2,76 @@ import { once } from 'node:events';
 import type { Response } from 'express';
 
 export interface SseWriter extends Disposable {
+  /** True once the status and the headers were sent, of an event stream or of another response. */
+  readonly hasBegun: boolean;
+  /** Sends the status 200 and the headers. No effect when the response has begun. */
+  begin(): void;
   /**
-   * Writes complete events, with back pressure while the client reads slowly.
+   * Begins the response with a comment unless it has begun by then, since proxies close connections without traffic.
+   * @param prepare called before the headers are sent.
+   */
+  beginAfterSilence(prepare: () => void): void;
+  /**
+   * Writes complete events, with back pressure while the client reads slowly. Begins the response.
    * @throws AbortError when `signal` aborts meanwhile, or when the client reads nothing for `idleTimeoutMs`, after
    *   which the connection is closed.
    */
   write(events: string | Buffer): Promise<void>;
+  /** Ends the response, and closes the connection when the client reads nothing for `idleTimeoutMs`. */
+  end(events?: string): void;
 }
 
 export interface SseWriterOptions {
-  /** Text of the comment that is sent after 15 s without an event. */
+  /** Text of the comment that is sent after each time of silence. */
   idleComment: string;
   signal: AbortSignal;
   idleTimeoutMs: number;
+  /** How long the response is silent at most; 15 s by default. */
+  maxSilenceMs?: number;
 }
 
 /** Proxies on the way keep a connection open while something is sent on it. */
-const COMMENT_INTERVAL_MS = 15_000;
+const MAX_SILENCE_MS = 15_000;
 
 /**
- * Begins a response of server-sent events: writes the headers, and comments while there are no events. Disposal ends
- * the comments; the caller ends the response.
+ * Writes a response of server-sent events, with comments while there are no events. Nothing is sent before it begins,
+ * so the response can still become another one. Disposal and the end of the response end the comments.
  */
 export function createSseWriter(
   response: Response,
-  { idleComment, signal, idleTimeoutMs }: SseWriterOptions,
+  { idleComment, signal, idleTimeoutMs, maxSilenceMs = MAX_SILENCE_MS }: SseWriterOptions,
 ): SseWriter {
-  response.status(200).setHeader('content-type', 'text/event-stream; charset=utf-8');
-  response.flushHeaders();
-  const comments = setInterval(() => {
+  let timer: NodeJS.Timeout | undefined;
+  const stop = () => {
+    clearInterval(timer);
+  };
+  const sendComment = () => {
     if (!response.writableNeedDrain) response.write(`: ${idleComment}\n\n`);
-  }, COMMENT_INTERVAL_MS);
+  };
+  function begin(): void {
+    if (response.headersSent) return;
+    stop();
+    response.status(200).setHeader('content-type', 'text/event-stream; charset=utf-8');
+    response.flushHeaders();
+    timer = setInterval(sendComment, maxSilenceMs);
+  }
+  response.once('close', stop);
   return {
+    get hasBegun() {
+      return response.headersSent;
+    },
+    begin,
+    beginAfterSilence(prepare) {
+      timer ??= setTimeout(() => {
+        if (response.headersSent) return;
+        prepare();
+        begin();
+        sendComment();
+      }, maxSilenceMs);
+    },
     async write(events) {
-      comments.refresh();
+      begin();
+      timer?.refresh();
       if (response.write(events)) return;
       const idleTimeout = AbortSignal.timeout(idleTimeoutMs);
       try {
@@ -45,9 +81,12 @@ export function createSseWriter(
         throw error;
       }
     },
-    [Symbol.dispose]: () => {
-      clearInterval(comments);
+    end(events = '') {
+      stop();
+      response.end(events);
+      response.setTimeout(idleTimeoutMs, () => response.destroy());
     },
+    [Symbol.dispose]: stop,
   };
 }
 

@@ -22,6 +22,7 @@ export async function streamEvents(
   idleMs = IDLE_TIMEOUT_MS,
 ): Promise<void> {
   using sse = createSseWriter(response, { idleComment: 'ping', signal, idleTimeoutMs: idleMs });
+  sse.begin();
   try {
     for await (const { seq, event } of events) {
       const { type, ...rest } = toWireEvent(event);
@@ -32,8 +33,7 @@ export async function streamEvents(
       );
       if (!isRead) return;
     }
-    response.end();
-    response.setTimeout(idleMs, () => response.destroy());
+    sse.end();
   } finally {
     if (!response.writableEnded) response.destroy();
   }

@@ -57,6 +57,7 @@ describe.each(['custom', 'ollama'])('two endpoints of %s', (provider) => {
       expect(response.headers.get('x-ops-model')).toBe('some/model');
     }
     expect([chatsAt(first).length, second.requests.length]).toEqual([4, 0]);
+    expect(app.events('answer_passed').at(-1)).toMatchObject({ provider, endpoint: slugOf(first) });
   });
 
   it.each([

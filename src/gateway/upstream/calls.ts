@@ -1,5 +1,7 @@
 import type { Request, Response } from 'express';
+import { toAppError } from '../../http/errors.ts';
 import type { Principal } from '../../http/principal.ts';
+import { createSseWriter, type SseWriter } from '../../http/sse.ts';
 import type { Dialer, UpstreamResponse } from '../../lib/net/dialer.ts';
 import type { Log } from '../../lib/log.ts';
 import { createRedactor, type Redactor } from '../../lib/redact.ts';
@@ -8,12 +10,12 @@ import { classifyResponse, type ClassifiedResponse } from './response.ts';
 import type { BodyReservation } from '../../http/body-budget.ts';
 import type { RequestBody } from '../admission/request-body.ts';
 import type { Surface } from '../surface.ts';
-import { sendResponse } from './send-response.ts';
+import { sendResponse, type SendOutcome } from './send-response.ts';
 import {
   createUpstreamHeaders,
-  UPSTREAM_REQUEST_ID,
+  findUpstreamRequestId,
+  removeReceiptHeaders,
   writeReceiptHeaders,
-  writeUpstreamRequestId,
   type MaskIdempotencyKey,
   type Receipt,
 } from './headers.ts';
@@ -32,9 +34,19 @@ export interface GatewayCall {
   /** Memory that the request body holds under the process's limits. */
   bodyReservation: BodyReservation;
   signal: AbortSignal;
-  progress: {
-    /** True from when the body began to go out to an upstream, which may charge for it. */
-    isBodySent: boolean;
+  progress: CallProgress;
+}
+
+/** What has been done for a request so far. */
+export interface CallProgress {
+  /** True from when the body began to go out to an upstream, which may charge for it. */
+  isBodySent: boolean;
+  /** Set with the first call to an upstream. */
+  current?: {
+    /** The response as an event stream. For a request of one, it begins after a time of silence. */
+    events: SseWriter;
+    /** Of the last call. */
+    receipt: Receipt;
   };
 }
 
@@ -50,7 +62,8 @@ export interface UpstreamTarget {
 
 export interface UpstreamCalls {
   /**
-   * Sends the request to one upstream and classifies the response. Writes the receipt headers first.
+   * Sends the request to one upstream and classifies the response. Writes the receipt headers first. When a stream was
+   * asked for and no upstream has answered for a time, counted from the first call, the response begins without them.
    * @param isLastAttempt true when no further key will be tried: the body is released after sending.
    */
   send(call: GatewayCall, target: UpstreamTarget, isLastAttempt: boolean): Promise<ClassifiedResponse>;
@@ -62,7 +75,14 @@ export interface UpstreamCallsDeps {
   dialer: Dialer;
   loopGuard: LoopGuard;
   maskIdempotencyKey: MaskIdempotencyKey;
-  timeouts: { firstByteMs: number; idleMs: number };
+  timeouts: GatewayTimeouts;
+}
+
+export interface GatewayTimeouts {
+  firstByteMs: number;
+  idleMs: number;
+  /** How long a streamed response is silent at most. */
+  streamSilenceMs: number;
 }
 
 export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
@@ -105,16 +125,40 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
     });
   }
 
+  function createEvents({ body, response, signal }: GatewayCall): SseWriter {
+    const events = createSseWriter(response, {
+      idleComment: 'keep-alive',
+      signal,
+      idleTimeoutMs: timeouts.idleMs,
+      maxSilenceMs: timeouts.streamSilenceMs,
+    });
+    if (body.isStreaming)
+      events.beginAfterSilence(() => {
+        removeReceiptHeaders(response);
+      });
+    return events;
+  }
+
+  function trackCall(call: GatewayCall, receipt: Receipt): SseWriter {
+    const events = call.progress.current?.events ?? createEvents(call);
+    call.progress.current = { events, receipt };
+    writeReceiptHeaders(call.response, receipt);
+    return events;
+  }
+
   return {
     async send(call, target, isLastAttempt) {
       call.signal.throwIfAborted();
-      writeReceiptHeaders(call.response, target.receipt);
+      const { receipt } = target;
+      trackCall(call, receipt);
       const pending = startRequest(call, target);
       if (isLastAttempt) call.body.release();
       const upstreamResponse = await pending;
       const { headers, isFromPublicAddress } = upstreamResponse;
       // Before the response is classified, so that an error about a malformed one names the request as well.
-      writeUpstreamRequestId(call.response, isFromPublicAddress ? headers : {}, createTargetRedactor(target));
+      if (isFromPublicAddress)
+        receipt.upstreamRequestId = findUpstreamRequestId(headers, createTargetRedactor(target));
+      writeReceiptHeaders(call.response, receipt);
       const classified = await classifyResponse(upstreamResponse, call.surface, (bytes) => {
         call.bodyReservation.add(bytes);
       });
@@ -124,7 +168,8 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
     },
     async respond(call, target, upstreamResponse) {
       call.signal.throwIfAborted();
-      writeReceiptHeaders(call.response, target.receipt);
+      const { receipt } = target;
+      const events = trackCall(call, receipt);
       const outcome = await sendResponse(upstreamResponse, call.response, {
         surface: call.surface,
         requestId: call.requestId,
@@ -132,15 +177,39 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
         choiceCount: call.body.choiceCount,
         signal: call.signal,
         idleTimeoutMs: timeouts.idleMs,
+        events,
+        receipt,
       });
-      const { status } = upstreamResponse;
-      const upstreamRequestId = call.response.getHeader(UPSTREAM_REQUEST_ID) ?? null;
-      call.log.info(
-        { event: 'answer_passed', status, end: outcome, upstream_request_id: upstreamRequestId },
-        'response sent to the client',
-      );
+      logReceipt(call, receipt, upstreamResponse.status, outcome);
     },
   };
+}
+
+/**
+ * Ends a response that has begun as a stream with the protocol's error event; the status cannot say it any more. No
+ * effect when the response has not begun, except that it does not begin as a stream any more.
+ */
+export function failStream(call: GatewayCall, error: unknown): void {
+  const { surface, requestId, response, progress } = call;
+  if (progress.current === undefined) return;
+  const { events, receipt } = progress.current;
+  events[Symbol.dispose]();
+  if (!events.hasBegun || response.destroyed || response.writableEnded) return;
+  events.end(surface.toErrorEvent(surface.toError(toAppError(error), requestId)));
+  logReceipt(call, receipt, null, 'failed');
+}
+
+/** @param status of the upstream; null for an error of this server. */
+function logReceipt({ log }: GatewayCall, receipt: Receipt, status: number | null, end: SendOutcome): void {
+  const { provider, model, scope, keyId, endpointSlug, attempts, upstreamRequestId } = receipt;
+  log.info(
+    {
+      ...{ event: 'answer_passed', status, end, provider, model },
+      ...{ key_scope: scope, key_id: keyId, endpoint: endpointSlug, attempts },
+      upstream_request_id: upstreamRequestId,
+    },
+    'response sent to the client',
+  );
 }
 
 function createTargetRedactor({ secret }: UpstreamTarget): Redactor {

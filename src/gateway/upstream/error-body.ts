@@ -7,9 +7,9 @@ export interface ErrorBodyOptions {
   redact: Redactor;
 }
 
-/** The JSON that the client receives, and whether it contains anything that the upstream wrote. */
+/** The value that the client receives as JSON, and whether it contains anything that the upstream wrote. */
 export interface ErrorBody {
-  text: string;
+  value: unknown;
   isUpstreamText: boolean;
 }
 
@@ -21,14 +21,14 @@ export function toErrorBody(response: ErrorResponse, { surface, redact }: ErrorB
   const { status, value, isPublic } = response;
   if (value !== undefined) {
     const shown = toShownError(value, isPublic, { surface, redact });
-    if (shown !== undefined) return { text: JSON.stringify(shown), isUpstreamText: true };
+    if (shown !== undefined) return { value: shown, isUpstreamText: true };
   }
   // One sentence for every body from a private address: even its kind may reveal an internal service.
   const message =
     isPublic && 'otherBody' in response
       ? `The provider answered ${status} with ${response.otherBody}.`
       : `The endpoint answered ${status} without an error of the ${surface.protocolName} protocol.`;
-  return { text: JSON.stringify(surface.toUpstreamError(message)), isUpstreamText: isPublic };
+  return { value: surface.toUpstreamError(message), isUpstreamText: isPublic };
 }
 
 /** The parsed error as it may be shown, secrets redacted; undefined when it may not be shown. */

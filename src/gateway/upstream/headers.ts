@@ -29,7 +29,7 @@ const REQUEST_ID_HEADERS = [
   'cf-ray',
 ];
 const SAFE_REQUEST_ID = /^[A-Za-z0-9._:=/+-]{1,128}$/;
-export const UPSTREAM_REQUEST_ID = 'x-ops-upstream-request-id';
+const UPSTREAM_REQUEST_ID = 'x-ops-upstream-request-id';
 const MAX_RETURNED_VALUE_LENGTH = 1_024;
 /** Header values that are copied: printable ASCII, a subset of field-value in RFC 9110. */
 const HEADER_VALUE = /^[\x20-\x7e]*$/;
@@ -100,34 +100,30 @@ export function createIdempotencyMask(secret: string): MaskIdempotencyKey {
 type UpstreamHeaders = Record<string, string | string[] | undefined>;
 
 /**
- * Copies the allowed headers of an upstream's response, secrets redacted, and names its request id. A header that the
- * gateway has already set stays.
+ * Copies the allowed headers of an upstream's response, secrets redacted. A header that the gateway has already set
+ * stays. No effect when the headers were sent.
  */
 export function copyResponseHeaders(
   response: Response,
   upstreamHeaders: UpstreamHeaders,
   redact: Redactor,
 ): void {
+  if (response.headersSent) return;
   for (const [name, value] of Object.entries(upstreamHeaders)) {
     if (typeof value !== 'string' || !RETURNED_HEADERS.test(name) || response.hasHeader(name)) continue;
     const redacted = value.length > MAX_RETURNED_VALUE_LENGTH ? undefined : redact(value);
     if (redacted !== undefined && (VALUES_BY_HEADER[name] ?? HEADER_VALUE).test(redacted))
       response.setHeader(name, redacted);
   }
-  writeUpstreamRequestId(response, upstreamHeaders, redact);
 }
 
-/** Names the upstream's id of the request, by which its support finds it; removes the id of an earlier attempt. */
-export function writeUpstreamRequestId(
-  response: Response,
-  upstreamHeaders: UpstreamHeaders,
-  redact: Redactor,
-): void {
-  const id = REQUEST_ID_HEADERS.map((name) => upstreamHeaders[name]).find(
-    (value) => typeof value === 'string' && SAFE_REQUEST_ID.test(value) && redact(value) === value,
-  );
-  if (id === undefined) response.removeHeader(UPSTREAM_REQUEST_ID);
-  else response.setHeader(UPSTREAM_REQUEST_ID, id);
+/** The upstream's id of a request, by which its support finds the request; null when it sent none that may be shown. */
+export function findUpstreamRequestId(upstreamHeaders: UpstreamHeaders, redact: Redactor): string | null {
+  for (const name of REQUEST_ID_HEADERS) {
+    const value = upstreamHeaders[name];
+    if (typeof value === 'string' && SAFE_REQUEST_ID.test(value) && redact(value) === value) return value;
+  }
+  return null;
 }
 
 /** Which provider served the request and who paid. Sent with every response as soon as it is known. */
@@ -142,10 +138,16 @@ export interface Receipt {
   /** Calls made to upstreams so far. */
   attempts: number;
   reason: string | null;
+  /** The provider's own id of the last call; null while it is not known. */
+  upstreamRequestId: string | null;
 }
 
-/** Writes the `x-ops-*` headers. The model is percent-encoded when it is not printable ASCII. */
+/**
+ * Writes the `x-ops-*` headers. The model is percent-encoded when it is not printable ASCII. No effect when the headers
+ * were sent.
+ */
 export function writeReceiptHeaders(response: Response, receipt: Receipt): void {
+  if (response.headersSent) return;
   response.setHeader('x-ops-provider', receipt.provider);
   response.setHeader('x-ops-model', toHeaderText(receipt.model));
   response.setHeader('x-ops-key-scope', receipt.scope);
@@ -153,6 +155,15 @@ export function writeReceiptHeaders(response: Response, receipt: Receipt): void 
   if (receipt.keyId !== null) response.setHeader('x-ops-key-id', receipt.keyId);
   if (receipt.endpointSlug !== null) response.setHeader('x-ops-endpoint', receipt.endpointSlug);
   if (receipt.reason !== null) response.setHeader('x-ops-reason', receipt.reason);
+  // Removes the id of an earlier attempt.
+  if (receipt.upstreamRequestId === null) response.removeHeader(UPSTREAM_REQUEST_ID);
+  else response.setHeader(UPSTREAM_REQUEST_ID, receipt.upstreamRequestId);
+}
+
+/** Removes what names the provider, the key and the payer, before a response begins whose attempts have not ended. */
+export function removeReceiptHeaders(response: Response): void {
+  for (const name of response.getHeaderNames())
+    if (/^(x-ops-|ratelimit)/.test(name)) response.removeHeader(name);
 }
 
 function toHeaderText(text: string): string {

@@ -1,10 +1,10 @@
 import type { Response } from 'express';
-import { createSseWriter, toSseEvent, type SseWriter } from '../../http/sse.ts';
+import { toSseEvent, type SseWriter } from '../../http/sse.ts';
 import { AppError, isAppError } from '../../lib/errors.ts';
-import { discardBody } from '../../lib/net/upstream-body.ts';
+import { discardBody, upstreamMalformed } from '../../lib/net/upstream-body.ts';
 import type { Redactor } from '../../lib/redact.ts';
 import type { Surface } from '../surface.ts';
-import { copyResponseHeaders } from './headers.ts';
+import { copyResponseHeaders, findUpstreamRequestId, writeReceiptHeaders, type Receipt } from './headers.ts';
 import { toErrorBody } from './error-body.ts';
 import type { ClassifiedResponse, ErrorResponse } from './response.ts';
 import { readSseEvents } from './sse-reader.ts';
@@ -21,6 +21,10 @@ export interface SendOptions {
   signal: AbortSignal;
   /** The connection is closed when the client reads nothing for this long. */
   idleTimeoutMs: number;
+  /** The response as an event stream. It has already begun when the upstream answered late. */
+  events: SseWriter;
+  /** Its headers are written, and it receives the upstream's id of the request where that may be shown. */
+  receipt: Receipt;
 }
 
 /**
@@ -33,30 +37,45 @@ type StreamResponse = Extract<ClassifiedResponse, { kind: 'stream' }>;
 
 /**
  * Sends an upstream's response to the client: a success byte for byte, an error with its status, secrets redacted. Only
- * the headers of the allow-list are copied.
+ * the headers of the allow-list are copied. Where the response has already begun as a stream, an error becomes the
+ * protocol's error event.
+ * @throws AppError `upstream_malformed` for a response that is no stream where the response has begun as one.
  */
 export async function sendResponse(
   upstreamResponse: ClassifiedResponse,
   response: Response,
   options: SendOptions,
 ): Promise<SendOutcome> {
-  if (upstreamResponse.kind === 'error') {
-    sendError(upstreamResponse, response, options);
-    return 'whole';
-  }
-  copyResponseHeaders(response, upstreamResponse.headers, options.redact);
+  if (upstreamResponse.kind === 'error') return sendError(upstreamResponse, response, options);
+  showHeaders(upstreamResponse, response, options);
   if (upstreamResponse.kind === 'stream') return sendStream(upstreamResponse, response, options);
+  if (options.events.hasBegun)
+    throw upstreamMalformed(
+      'The provider answered with a whole response instead of a stream. Send the request again without "stream".',
+    );
   response.status(upstreamResponse.status);
   endWithJson(response, upstreamResponse.body, options);
   return 'whole';
 }
 
-function sendError(upstreamResponse: ErrorResponse, response: Response, options: SendOptions): void {
-  const { text, isUpstreamText } = toErrorBody(upstreamResponse, options);
+function sendError(upstreamResponse: ErrorResponse, response: Response, options: SendOptions): SendOutcome {
+  const { value, isUpstreamText } = toErrorBody(upstreamResponse, options);
   // Headers of an internal service are as little for the client as its body.
-  if (isUpstreamText) copyResponseHeaders(response, upstreamResponse.headers, options.redact);
+  if (isUpstreamText) showHeaders(upstreamResponse, response, options);
+  if (options.events.hasBegun) {
+    options.events.end(options.surface.toErrorEvent(value));
+    return 'failed';
+  }
   response.status(upstreamResponse.status).setHeader('x-ops-error-source', 'upstream');
-  endWithJson(response, text, options);
+  endWithJson(response, JSON.stringify(value), options);
+  return 'whole';
+}
+
+function showHeaders({ headers }: ClassifiedResponse, response: Response, options: SendOptions): void {
+  const { receipt, redact } = options;
+  receipt.upstreamRequestId = findUpstreamRequestId(headers, redact);
+  writeReceiptHeaders(response, receipt);
+  copyResponseHeaders(response, headers, redact);
 }
 
 function endWithJson(response: Response, body: string | Buffer, { idleTimeoutMs }: SendOptions): void {
@@ -77,15 +96,16 @@ async function sendStream(
   response: Response,
   options: SendOptions,
 ): Promise<SendOutcome> {
-  using events = createSseWriter(response, { idleComment: 'keep-alive', ...options });
+  const { events, requestId, surface } = options;
+  events.begin();
   try {
-    const outcome = await sendEvents(upstreamResponse, events, options);
-    response.end();
+    const outcome = await sendEvents(upstreamResponse, options);
+    events.end();
     return outcome;
   } catch (error) {
     if (response.destroyed) throw error;
     const streamError = toStreamError(options.signal.aborted ? options.signal.reason : error);
-    response.end(options.surface.toErrorEvent(streamError, options.requestId));
+    events.end(surface.toErrorEvent(surface.toError(streamError, requestId)));
     return streamError.code === 'upstream_incomplete' ? 'incomplete' : 'failed';
   } finally {
     discardBody(upstreamResponse.body);
@@ -93,12 +113,8 @@ async function sendStream(
 }
 
 /** @throws AppError `upstream_incomplete` when the connection ends before the answer is complete. */
-async function sendEvents(
-  upstreamResponse: StreamResponse,
-  events: SseWriter,
-  options: SendOptions,
-): Promise<SendOutcome> {
-  const { surface } = options;
+async function sendEvents(upstreamResponse: StreamResponse, options: SendOptions): Promise<SendOutcome> {
+  const { surface, events } = options;
   const stream = createStreamCheck({ ...options, isPublic: upstreamResponse.isPublic });
   for await (const received of readSseEvents(upstreamResponse.body, STREAM_LIMITS)) {
     options.signal.throwIfAborted();

@@ -27,7 +27,8 @@ export interface ServeFromPoolDeps {
 
 /**
  * Serves a request with the keys of a pool. Only a 401 that is about the key moves on to the next key. When every key is
- * refused, the first 401 is sent to the client. Any other response is sent as it is and changes no key's status.
+ * refused, the first 401 is sent to the client. Any other response is sent as it is and changes no key's status. A response
+ * that has begun as a stream has no part of an answer yet, so the next key is tried for it as well.
  */
 export type ServeFromPool = (call: GatewayCall, decision: PoolDecision) => Promise<void>;
 
@@ -53,7 +54,7 @@ export function createServeFromPool(deps: ServeFromPoolDeps): ServeFromPool {
     }
     if (firstUnauthorized === undefined) throw new Error('a pool decision without keys');
     firstUnauthorized.target.receipt.attempts = attempts;
-    call.response.setHeader('x-should-retry', 'false');
+    if (!call.response.headersSent) call.response.setHeader('x-should-retry', 'false');
     return deps.calls.respond(call, firstUnauthorized.target, firstUnauthorized.response);
   };
 }
@@ -92,6 +93,7 @@ function createPoolTarget(
     endpointSlug: address.isUserSupplied ? pool.endpointSlug : null,
     attempts,
     reason: null,
+    upstreamRequestId: null,
   };
   return { provider, address, secret: decrypted.secret === '' ? null : decrypted.secret, receipt };
 }

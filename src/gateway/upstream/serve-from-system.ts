@@ -54,6 +54,7 @@ export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSyste
       endpointSlug: null,
       attempts: 0,
       reason,
+      upstreamRequestId: null,
     };
     writeReceiptHeaders(call.response, receipt);
     const release = await limits.acquire(call.principal.user.id, call.response);

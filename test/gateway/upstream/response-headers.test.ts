@@ -2,7 +2,12 @@ import { ServerResponse, IncomingMessage } from 'node:http';
 import { Socket } from 'node:net';
 import { describe, expect, it } from '@jest/globals';
 import type { Response } from 'express';
-import { copyResponseHeaders } from '../../../src/gateway/upstream/headers.ts';
+import {
+  copyResponseHeaders,
+  findUpstreamRequestId,
+  writeReceiptHeaders,
+  type Receipt,
+} from '../../../src/gateway/upstream/headers.ts';
 import { createRedactor } from '../../../src/lib/redact.ts';
 
 const SECRET = 'sk-or-v1/the+secret';
@@ -48,8 +53,12 @@ describe('copyResponseHeaders', () => {
     });
     expect(copy({ 'x-ratelimit-a': `%0a${encodeURIComponent(SECRET).toLowerCase()}` })).toEqual({});
   });
+});
 
-  const ID = 'x-ops-upstream-request-id';
+const find = (headers: Record<string, string | string[]>) =>
+  findUpstreamRequestId(headers, createRedactor([SECRET]));
+
+describe('findUpstreamRequestId', () => {
   it.each([
     'x-request-id',
     'apim-request-id',
@@ -61,17 +70,28 @@ describe('copyResponseHeaders', () => {
     'x-ds-trace-id',
     'x-litellm-call-id',
     'cf-ray',
-  ])('names the request id of %s', (name) => {
-    expect(copy({ [name]: 'req_1-a.b:c=/+' })).toEqual({ [ID]: 'req_1-a.b:c=/+' });
+  ])('reads %s', (name) => {
+    expect(find({ [name]: 'req_1-a.b:c=/+' })).toBe('req_1-a.b:c=/+');
   });
 
-  it('names the first safe request id', () => {
+  it('returns the first safe request id', () => {
     for (const value of ['', 'a b', 'a"b', 'ä', 'x'.repeat(129), SECRET, `id-${SECRET}`])
-      expect(copy({ 'x-request-id': value, 'cf-ray': 'ray-1' })).toEqual({ [ID]: 'ray-1' });
-    expect(copy({ 'x-request-id': ['a', 'b'] })).toEqual({});
+      expect(find({ 'x-request-id': value, 'cf-ray': 'ray-1' })).toBe('ray-1');
+    expect(find({ 'x-request-id': ['a', 'b'] })).toBeNull();
   });
+});
 
+describe('writeReceiptHeaders', () => {
   it('removes the request id of an earlier attempt', () => {
-    expect(copy({}, { [ID]: 'old' })).toEqual({});
+    const response = new ServerResponse(new IncomingMessage(new Socket()));
+    const receipt: Receipt = {
+      ...{ provider: 'openai', model: 'm', scope: 'personal', keyId: 'k', attempts: 1, reason: null },
+      endpointSlug: null,
+      upstreamRequestId: 'old',
+    };
+    writeReceiptHeaders(response as unknown as Response, receipt);
+    expect(response.getHeader('x-ops-upstream-request-id')).toBe('old');
+    writeReceiptHeaders(response as unknown as Response, { ...receipt, upstreamRequestId: null });
+    expect(response.getHeader('x-ops-upstream-request-id')).toBeUndefined();
   });
 });

@@ -5,6 +5,8 @@ import { PassThrough } from 'node:stream';
 import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import { fetch } from 'undici';
 import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
+import { createSseWriter } from '../../../src/http/sse.ts';
+import type { Receipt } from '../../../src/gateway/upstream/headers.ts';
 import { sendResponse, type SendOutcome } from '../../../src/gateway/upstream/send-response.ts';
 
 const KEEP_ALIVE_MS = 15_000;
@@ -13,19 +15,27 @@ afterEach(() => {
   jest.useRealTimers();
 });
 
+const RECEIPT: Receipt = {
+  ...{ provider: 'openai', model: 'm', scope: 'personal', keyId: 'k', attempts: 1, reason: null },
+  endpointSlug: null,
+  upstreamRequestId: null,
+};
+
 /** A client of a stream that the test writes. */
 async function open() {
   const body = new PassThrough();
   const ended = Promise.withResolvers<SendOutcome>();
   const server = createServer((_request, response) => {
     const answer = { kind: 'stream', status: 200, headers: {}, body, isPublic: true } as const;
+    const limits = { signal: new AbortController().signal, idleTimeoutMs: 1000 };
     const options = {
+      ...limits,
       surface: openAiChat,
       requestId: 'r',
       redact: (text: string) => text,
       choiceCount: 1,
-      signal: new AbortController().signal,
-      idleTimeoutMs: 1000,
+      events: createSseWriter(asExpress(response), { ...limits, idleComment: 'keep-alive' }),
+      receipt: RECEIPT,
     };
     sendResponse(answer, asExpress(response), options).then(ended.resolve, ended.reject);
   });

@@ -40,7 +40,7 @@ function toProtocolError(
   if (typeof message !== 'string' || message === '') return undefined;
   return {
     error: {
-      message: shorten(message, MAX_MESSAGE_LENGTH),
+      message: shortenMessage(message),
       type: typeof type === 'string' ? shorten(type, MAX_MEMBER_LENGTH) : null,
       param: typeof param === 'string' ? shorten(param, MAX_MEMBER_LENGTH) : null,
       code:
@@ -67,6 +67,11 @@ function toPath(loc: readonly unknown[]): string {
     .slice(0, MAX_LOC_PARTS)
     .filter((part) => typeof part === 'string' || typeof part === 'number')
     .join('.');
+}
+
+/** A message of bounded length. */
+export function shortenMessage(text: string): string {
+  return shorten(text, MAX_MESSAGE_LENGTH);
 }
 
 function shorten(text: string, maxLength: number): string {

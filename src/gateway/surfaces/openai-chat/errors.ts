@@ -1,5 +1,7 @@
 import { toSseEvent } from '../../../http/sse.ts';
 import type { AppError } from '../../../lib/errors.ts';
+import { isObject } from '../../../providers/provider.ts';
+import { findProtocolError, shortenMessage } from './error-shape.ts';
 
 /** An error in the shape that OpenAI's SDKs parse. */
 export interface OpenAiError {
@@ -23,9 +25,14 @@ export function toOpenAiError(error: AppError, requestId: string): OpenAiError {
   };
 }
 
-/** The error event that ends a stream which has already begun. */
-export function toOpenAiErrorEvent(error: AppError, requestId: string): string {
-  return toSseEvent(JSON.stringify(toOpenAiError(error, requestId)));
+/**
+ * The error event that ends a stream which has already begun. OpenAI's SDKs throw an error for an event with a member
+ * `error`, read `message`, `code`, `param` and `type` of it, and do not send the request again.
+ */
+export function toOpenAiErrorEvent(body: unknown): string {
+  if (isObject(body) && isObject(body['error'])) return toSseEvent(JSON.stringify(body));
+  const error = findProtocolError(body) ?? toUpstreamError(shortenMessage(JSON.stringify(body)));
+  return toSseEvent(JSON.stringify(error));
 }
 
 /** The body of an upstream's error that has none that may be shown. */

@@ -1,5 +1,5 @@
 import type { Surface } from '../../surface.ts';
-import { toOpenAiErrorEvent, toUpstreamError } from './errors.ts';
+import { toOpenAiError, toOpenAiErrorEvent, toUpstreamError } from './errors.ts';
 import { findProtocolError } from './error-shape.ts';
 import { hasChatError, isChatResponse } from './response-shape.ts';
 import { checkSharedPayerValues, DROPPED_FIELDS, SHARED_PAYER_FIELDS } from './shared-payer.ts';
@@ -28,5 +28,6 @@ export const openAiChat: Surface = {
   findError: findProtocolError,
   createProgress: createChatProgress,
   toUpstreamError,
+  toError: toOpenAiError,
   toErrorEvent: toOpenAiErrorEvent,
 };
