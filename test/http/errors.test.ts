@@ -161,7 +161,8 @@ describe('an error of the REST API is a problem with code, status and request id
     const headers = { origin: 'http://evil.example' };
     const forged = await app.call(ADD, { method: 'POST', session, json, headers });
     expect([forged.status, (await readProblem(forged))['code']]).toEqual([403, 'csrf']);
-    const cookie = `session=${session}; session=${session}`;
+    const other = await app.signIn(await createUser({ tier: 'starter' }));
+    const cookie = `session=${session}; session=${other}`;
     const twice = await app.call('/api/v1/me', { headers: { cookie } });
     expect([twice.status, (await readProblem(twice))['code']]).toEqual([400, 'validation_failed']);
     expect(await callWithHost('evil.example', '/api/v1/me')).toMatchObject({
