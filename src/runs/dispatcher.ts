@@ -11,8 +11,8 @@ import { createOrphanRecovery, type OrphanRecoveryDeps } from './orphan-recovery
 import { createRunPreparation, type RunPreparationDeps } from './preparation.ts';
 import type { NewRun } from './queue-store.ts';
 import type { RunsStore } from './runs-store.ts';
-import { toJob, toLimits, type StartRun } from './schema.ts';
-import { hashProgram, toRunProgram, type RunRef } from './run-encryption.ts';
+import { toJob, toLimits, toRunProgram, type StartRun } from './schema.ts';
+import { hashProgram, type RunRef } from './run-encryption.ts';
 
 export interface DispatcherDeps
   extends Omit<ActiveRunDeps, 'prepare' | 'onEnd'>, RunPreparationDeps, OrphanRecoveryDeps {

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { ExitCause, ExitEvent, OutputStream } from '../runners/runner.ts';
-import { CLEANUPS, EXIT_CAUSES } from './schema.ts';
+import { ExitView } from './schema.ts';
 
 /** Number of bytes of each stream. */
 export type ByteCounts = Readonly<Record<OutputStream, number>>;
@@ -63,15 +63,7 @@ const WireEvent = z.discriminatedUnion('type', [
   }),
   z.object({ type: z.literal('output'), stream, encoding: z.enum(['utf8', 'base64']), data: z.string() }),
   z.object({ type: z.literal('truncated'), stream, dropped_bytes: z.number().int() }),
-  z.object({
-    type: z.literal('exit'),
-    cause: z.enum(EXIT_CAUSES),
-    code: z.number().int().nullable(),
-    signal: z.string().nullable(),
-    cleanup: z.enum(CLEANUPS),
-    message: z.string().nullable(),
-    duration_ms: z.number().int(),
-  }),
+  ExitView.extend({ type: z.literal('exit') }),
 ]);
 type WireEvent = z.output<typeof WireEvent>;
 

@@ -4,7 +4,7 @@ import type { Principal } from '../http/principal.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import { parseJson } from '../lib/json.ts';
 import type { Owner } from '../lib/owner.ts';
-import { LANGUAGES, type Program } from '../runners/runner.ts';
+import type { Program } from '../runners/runner.ts';
 import {
   countOutputBytes,
   addByteCounts,
@@ -15,7 +15,7 @@ import {
   type NumberedEvent,
   type ByteCounts,
 } from './events.ts';
-import { StartRun } from './schema.ts';
+import { ProgramView, StartRun, toRunProgram } from './schema.ts';
 
 /** Identifies a run. Texts encrypted for it decrypt only for this id and owner. */
 export interface RunRef {
@@ -32,10 +32,6 @@ const RunSignIn = z.object({
 export type RunSignIn = z.output<typeof RunSignIn>;
 
 const bindingFields = { v: z.literal(1), owner: z.string(), run: z.string() };
-const ProgramSchema = z.union([
-  z.object({ language: z.enum(LANGUAGES), code: z.string() }),
-  z.object({ command: z.string() }),
-]);
 const RunPlaintext = z.object({
   ...bindingFields,
   kind: z.literal('run'),
@@ -45,7 +41,7 @@ const RunPlaintext = z.object({
 const ProgramPlaintext = z.object({
   ...bindingFields,
   kind: z.literal('run_program'),
-  program: ProgramSchema,
+  program: ProgramView,
 });
 const EventsPlaintext = z.object({
   ...bindingFields,
@@ -128,10 +124,6 @@ export function createRunEncryption(keyring: Keyring): RunEncryption {
       return plaintext.events.map(({ seq, event }) => ({ seq, event: fromWireEvent(event) }));
     },
   };
-}
-
-export function toRunProgram({ language, code, command }: StartRun): Program {
-  return language !== undefined && code !== undefined ? { language, code } : { command: command ?? '' };
 }
 
 /** SHA-256 of the code or the command alone, in hex: the same program always has the same hash. */

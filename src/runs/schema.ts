@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { pageOf } from '../http/page.ts';
 import { refuseHiddenCharacters } from '../lib/visible-text.ts';
-import { LANGUAGES, SERVER_TYPES, type Job, type Limits } from '../runners/runner.ts';
+import { LANGUAGES, SERVER_TYPES, type Job, type Limits, type Program } from '../runners/runner.ts';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -132,12 +132,15 @@ export const StartRun = z
   );
 export type StartRun = z.output<typeof StartRun>;
 
+export function toRunProgram({ language, code, command }: StartRun): Program {
+  return language !== undefined && code !== undefined ? { language, code } : { command: command ?? '' };
+}
+
 /** The job for the runner. */
 export function toJob(runId: string, request: StartRun): Job {
-  const { language, code, command } = request;
   return {
     runId,
-    program: language !== undefined && code !== undefined ? { language, code } : { command: command ?? '' },
+    program: toRunProgram(request),
     stdin: request.stdin == null ? null : Buffer.from(request.stdin),
     files: request.files.map(({ path, content, encoding }) => ({
       path,
@@ -199,28 +202,32 @@ export const RunView = z.object({
 });
 export type RunView = z.output<typeof RunView>;
 
+/** A program as it is stored and shown. */
+export const ProgramView = z.union([
+  z.object({ language: z.enum(LANGUAGES), code: z.string() }),
+  z.object({ command: z.string() }),
+]);
+
 /** A run with its program; null when the program does not decrypt. */
-export const RunDetails = RunView.extend({
-  program: z
-    .union([z.object({ language: z.enum(LANGUAGES), code: z.string() }), z.object({ command: z.string() })])
-    .nullable(),
-});
+export const RunDetails = RunView.extend({ program: ProgramView.nullable() });
 export type RunDetails = z.output<typeof RunDetails>;
 
 export const RunPage = pageOf(RunView);
 export type RunPage = z.output<typeof RunPage>;
 
+export const ExitView = z.object({
+  cause: z.enum(EXIT_CAUSES),
+  code: z.number().int().nullable(),
+  signal: z.string().nullable(),
+  cleanup: z.enum(CLEANUPS),
+  message: z.string().nullable(),
+  duration_ms: z.number().int(),
+});
+
 /** The response of a request that waits for the exit of its run. */
 export const RunResult = z.object({
   run_id: z.string(),
-  exit: z.object({
-    cause: z.enum(EXIT_CAUSES),
-    code: z.number().int().nullable(),
-    signal: z.string().nullable(),
-    cleanup: z.enum(CLEANUPS),
-    message: z.string().nullable(),
-    duration_ms: z.number().int(),
-  }),
+  exit: ExitView,
   stdout: z.string(),
   stdout_encoding: z.enum(['utf8', 'base64']),
   stderr: z.string(),
