@@ -6,7 +6,7 @@ import type { Runner, ServerType } from '../runners/runner.ts';
 import { createListJumpServerIds, listJumpServers } from './jump-chain.ts';
 import type { ConfirmHostKey, ServerView } from './schema.ts';
 import { decryptConfig, encryptConfig } from './secret-encryption.ts';
-import type { RunnerAccess } from './runner-access.ts';
+import type { RunnerAccess } from './open-server.ts';
 import type { ServerChangeAuthor, ServerWriter } from './server-writer.ts';
 import { getServer, updateServer, type StoredServer } from './servers-store.ts';
 import { secretsUndecryptable } from './targets.ts';

@@ -1,3 +1,4 @@
+import type { LocalExecution } from '../identity/service.ts';
 import type { Database } from '../lib/postgres/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
@@ -9,8 +10,6 @@ import {
   type ServerType,
   type TargetServer,
 } from '../runners/runner.ts';
-import { createListJumpServerIds, listJumpServers } from './jump-chain.ts';
-import type { RunnerAccess } from './runner-access.ts';
 import {
   getDefaultServer,
   getServer,
@@ -19,6 +18,35 @@ import {
   type StoredServer,
 } from './servers-store.ts';
 import type { TargetBuilder } from './targets.ts';
+
+/** The runners of this installation, and which users may use them. */
+export interface RunnerAccess {
+  /** The runner of a server type, without a check of rights; undefined when the type is not built in. */
+  findRunner(type: ServerType): Runner | undefined;
+  /**
+   * The runner of a server type, for a user.
+   * @throws AppError `validation_failed` (400) when the type is not available on this installation, `scope_required`
+   *   (403) when the user may not use it; `keycloak_unavailable` (503).
+   */
+  getAllowedRunner(userId: string, type: ServerType): Promise<Runner>;
+}
+
+export interface RunnerAccessDeps {
+  runners: ReadonlyMap<ServerType, Runner>;
+  localExecution: LocalExecution;
+}
+
+export function createRunnerAccess({ runners, localExecution }: RunnerAccessDeps): RunnerAccess {
+  return {
+    findRunner: (type) => runners.get(type),
+    async getAllowedRunner(userId, type) {
+      const runner = runners.get(type);
+      if (runner === undefined || (type === 'local' && !localExecution.isOn)) throw typeUnavailable(type);
+      if (type === 'local' && !(await localExecution.isAllowed(userId))) throw operatorRoleRequired();
+      return runner;
+    },
+  };
+}
 
 /** A server that may run code now: one snapshot with decrypted secrets. */
 export interface OpenServer {
@@ -74,7 +102,6 @@ export function createServerOpener({
   targetBuilder,
   log,
 }: ServerOpenerDeps): ServerOpener {
-  const listJumpServerIds = createListJumpServerIds(runners);
   const serversOf = (userId: string) => database.withOwner(userOwner(userId), listServers);
 
   async function open(userId: string, ref: string, servers: readonly StoredServer[]): Promise<OpenServer> {
@@ -83,9 +110,7 @@ export function createServerOpener({
     if (!server.isActive) throw new AppError('server_paused', `“${name}” is paused. Switch it on first.`);
     const runner = await runnerAccess.getAllowedRunner(userId, serverType);
     const target = await targetBuilder.fromStored(userId, servers, server);
-    for (const each of [server, ...listJumpServers(servers, server, listJumpServerIds)]) {
-      if (isHostKeyUnconfirmed(each, runners)) throw hostKeyUnconfirmed(each);
-    }
+    assertHostKeysConfirmed(target, servers, runners);
     return { id, name, serverType, target, runner };
   }
 
@@ -118,8 +143,16 @@ function assertLimitsSupported({ runner, target, name }: OpenServer, limits: Lim
   });
 }
 
-function isHostKeyUnconfirmed(server: StoredServer, runners: ReadonlyMap<ServerType, Runner>): boolean {
-  return runners.get(server.serverType)?.needsHostKey === true && server.hostKey === null;
+/** @param servers the stored servers of the target and of its jump servers. */
+function assertHostKeysConfirmed(
+  { serverId, hostKey, jumpServers }: TargetServer,
+  servers: readonly StoredServer[],
+  runners: ReadonlyMap<ServerType, Runner>,
+): void {
+  const server = getServer(servers, serverId);
+  if (hostKey === null && runners.get(server.serverType)?.needsHostKey === true)
+    throw hostKeyUnconfirmed(server);
+  for (const jump of jumpServers.values()) assertHostKeysConfirmed(jump, servers, runners);
 }
 
 function hostKeyUnconfirmed({ id, name }: StoredServer): AppError {
@@ -127,5 +160,21 @@ function hostKeyUnconfirmed({ id, name }: StoredServer): AppError {
     'host_key_unconfirmed',
     `The host key of “${name}” is not confirmed. Test the server, compare the fingerprint and confirm it.`,
     { extra: { server_id: id } },
+  );
+}
+
+function typeUnavailable(type: ServerType): AppError {
+  const message =
+    type === 'local'
+      ? 'Server type local is not available, because LOCAL_EXECUTION is off. Use another server type, or ask the operator to switch it on.'
+      : `Server type ${type} is not available on this installation.`;
+  return new AppError('validation_failed', message, { errors: [{ path: 'server_type', message }] });
+}
+
+function operatorRoleRequired(): AppError {
+  return new AppError(
+    'scope_required',
+    'Local execution needs the role ops-operator. Ask an administrator for it, or use another server type.',
+    { extra: { required_role: 'ops-operator' } },
   );
 }

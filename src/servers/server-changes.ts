@@ -7,7 +7,7 @@ import { getValidConfig, assertNoMasks } from './config-input.ts';
 import { checkJumpChain, createListJumpServerIds, listDependents } from './jump-chain.ts';
 import type { CreateServer, ServerDeleted, ServerView, UpdateServer } from './schema.ts';
 import { encryptConfig } from './secret-encryption.ts';
-import type { RunnerAccess } from './runner-access.ts';
+import type { RunnerAccess } from './open-server.ts';
 import type { ServerReads } from './server-reads.ts';
 import type { ServerChangeAuthor, ServerWriter } from './server-writer.ts';
 import {

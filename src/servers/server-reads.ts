@@ -1,7 +1,7 @@
 import type { Database } from '../lib/postgres/database.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { ServerView } from './schema.ts';
-import type { RunnerAccess } from './runner-access.ts';
+import type { RunnerAccess } from './open-server.ts';
 import { getDefaultServer, getServer, listServers, type StoredServer } from './servers-store.ts';
 import { toServerView } from './views.ts';
 

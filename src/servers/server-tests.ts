@@ -12,7 +12,7 @@ import type { Runner, ServerType, TargetServer, ServerTestResult } from '../runn
 import { getValidConfig, assertNoMasks } from './config-input.ts';
 import { checkJumpChain, createListJumpServerIds } from './jump-chain.ts';
 import type { ServerTestView, TestServerDraft } from './schema.ts';
-import type { RunnerAccess } from './runner-access.ts';
+import type { RunnerAccess } from './open-server.ts';
 import { getServer, listServers, saveServerTest } from './servers-store.ts';
 import type { TargetBuilder } from './targets.ts';
 import { toServerTestView } from './views.ts';

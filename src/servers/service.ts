@@ -5,11 +5,10 @@ import type { ActiveWork, LocalExecution } from '../identity/service.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
 import { createHostKeyConfirmation, type HostKeyConfirmation } from './host-keys.ts';
 import { createServerRemoval, type ServerRemoval } from './removal.ts';
-import { createRunnerAccess } from './runner-access.ts';
 import { createServerChanges, type ServerChanges } from './server-changes.ts';
 import { createServerReads, type ServerReads } from './server-reads.ts';
 import { createServerTests, type ServerTests } from './server-tests.ts';
-import { createServerOpener, type ServerOpener } from './open-server.ts';
+import { createRunnerAccess, createServerOpener, type ServerOpener } from './open-server.ts';
 import { createServerWriter } from './server-writer.ts';
 import { createTargetBuilder } from './targets.ts';
 

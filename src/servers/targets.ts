@@ -3,9 +3,11 @@ import type { Keyring } from '../lib/crypto/keyring.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { HostKey } from '../lib/ssh/host-key.ts';
 import type { Runner, ServerType, TargetServer } from '../runners/runner.ts';
-import { MAX_JUMP_SERVERS } from './jump-chain.ts';
 import { decryptConfig } from './secret-encryption.ts';
 import type { StoredServer } from './servers-store.ts';
+
+/** Maximum number of jump servers between this installation and the server that runs the code. */
+export const MAX_JUMP_SERVERS = 3;
 
 /** A decrypted configuration, stored or not, with the settings that a target needs. */
 export interface ServerDraft {
