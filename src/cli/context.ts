@@ -1,16 +1,12 @@
 import type { Config } from '../config/config.ts';
 import { createClients, assertMigrated, assertRowSecurity } from '../clients.ts';
 import { createDoctor } from '../doctor/service.ts';
-import type { MoveDeps, OwnerData, PurgeDeps } from '../keys/service.ts';
-import type { Database } from '../lib/postgres/database.ts';
+import type { MoveDeps, PurgeDeps } from '../keys/service.ts';
 import type { Log } from '../lib/log.ts';
 import { getUserId } from '../lib/owner.ts';
 import { createRunners } from '../runners/index.ts';
-import { createEncryptedRuns } from '../runs/encrypted-runs.ts';
-import { deleteRunsOfOwner, listRunOwners } from '../runs/run-owners.ts';
-import { createServerRemoval } from '../servers/removal.ts';
-import { createEncryptedServers, listServerOwners } from '../servers/encrypted-servers.ts';
-import { createServerWriter } from '../servers/server-writer.ts';
+import { createRunData } from '../runs/service.ts';
+import { createServerData } from '../servers/service.ts';
 
 /** What the commands for stored keys use. An app may run at the same time. */
 export interface KeyAdminContext extends MoveDeps, PurgeDeps {
@@ -37,14 +33,22 @@ export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext
   const { database, usersKeycloak, vaultKeycloak, dialer, keyring } = clients;
   // Only for the parsing of server configurations: no server is contacted.
   const runners = createRunners({ dialer, log });
+  const servers = createServerData({ database, keyring, runners, log });
+  const runs = createRunData({ database, keyring });
   return {
     ...clients,
     upstreams: { overrides: config.upstreams },
-    ownerData: createOwnerData(database, log),
-    otherSecrets: [
-      createEncryptedServers({ database, keyring, runners }),
-      createEncryptedRuns({ database, keyring }),
-    ],
+    ownerData: {
+      async listOwners() {
+        const owners = await Promise.all([servers.listOwners(), runs.listOwners()]);
+        return [...new Set(owners.flat())].sort();
+      },
+      async remove(owner, requestId, actor) {
+        await runs.remove(owner);
+        await servers.removeUser(getUserId(owner), requestId, actor);
+      },
+    },
+    otherSecrets: [servers.texts, runs.texts],
     log,
     async close() {
       await Promise.all([...runners.values()].map((runner) => runner.close()));
@@ -55,22 +59,6 @@ export function createKeyAdminContext(config: Config, log: Log): KeyAdminContext
       await assertRowSecurity(database);
       await createDoctor(config, { mainAdmin: usersKeycloak, vaultAdmin: vaultKeycloak }).assertRealmsValid();
       if (!isMoving) await clients.assertVaultLocation();
-    },
-  };
-}
-
-/** Execution servers and runs. A command holds no connections to servers. */
-function createOwnerData(database: Database, log: Log): OwnerData {
-  const writer = createServerWriter({ database, runners: new Map(), log });
-  const removal = createServerRemoval({ writer });
-  return {
-    async listOwners() {
-      const owners = await Promise.all([listServerOwners(database), listRunOwners(database)]);
-      return [...new Set(owners.flat())].sort();
-    },
-    async remove(owner, requestId, actor) {
-      await deleteRunsOfOwner(database, owner);
-      await removal.removeUser(getUserId(owner), requestId, actor);
     },
   };
 }

@@ -33,7 +33,7 @@ import { assertVaultLocation, type VaultLocation } from './vault-location.ts';
 import { createVault, type Vault } from './vault.ts';
 
 export type { MoveDeps } from './admin/move.ts';
-export type { OwnerData, PurgeDeps } from './admin/purge.ts';
+export type { PurgeDeps } from './admin/purge.ts';
 export type { ProviderKey } from './use-key.ts';
 
 export interface KeyStorageOptions {

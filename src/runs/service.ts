@@ -17,8 +17,10 @@ import { RUNS_CHANNEL } from './queue-store.ts';
 import { createRunsStore } from './runs-store.ts';
 import { toLimits, type StartRun } from './schema.ts';
 import { createRunEncryption, type RunRef } from './run-encryption.ts';
-import { deleteRunsOfOwner } from './run-owners.ts';
+import { createRunData } from './run-data.ts';
 import { createUserRuns, type UserRuns } from './user-runs.ts';
+
+export { createRunData } from './run-data.ts';
 
 export interface RunServiceDeps {
   database: Database;
@@ -114,7 +116,7 @@ export function createRunService(deps: RunServiceDeps): RunService {
     ...createUserRuns({ database, store, encryption, dispatcher }),
     isActive: (run) => dispatcher.find(run) !== undefined,
     subscribe: (run, afterSeq, signal) => subscriptions.subscribe(run, afterSeq, signal),
-    removeUser: (userId) => deleteRunsOfOwner(database, userOwner(userId)),
+    removeUser: (userId) => createRunData(deps).remove(userOwner(userId)),
     async start() {
       await Promise.all(pollers.map((poller) => poller.start()));
     },

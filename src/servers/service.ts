@@ -4,8 +4,8 @@ import type { Database } from '../lib/postgres/database.ts';
 import type { ActiveWork, LocalExecution } from '../identity/service.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
 import { createHostKeyConfirmation, type HostKeyConfirmation } from './host-keys.ts';
-import { createServerRemoval, type ServerRemoval } from './removal.ts';
 import { createServerChanges, type ServerChanges } from './server-changes.ts';
+import { createServerData, type ServerData } from './server-data.ts';
 import { createServerReads, type ServerReads } from './server-reads.ts';
 import { createServerTests, type ServerTests } from './server-tests.ts';
 import { createRunnerAccess, createServerOpener, type ServerOpener } from './open-server.ts';
@@ -13,6 +13,7 @@ import { createServerWriter } from './server-writer.ts';
 import { createTargetBuilder } from './targets.ts';
 
 export type { OpenServer, ServerOpener } from './open-server.ts';
+export { createServerData } from './server-data.ts';
 
 export interface ServerServiceDeps {
   database: Database;
@@ -28,7 +29,13 @@ export interface ServerServiceDeps {
 
 /** The execution servers of users. */
 export interface ServerService
-  extends ServerReads, ServerChanges, HostKeyConfirmation, ServerTests, ServerOpener, ServerRemoval {}
+  extends
+    ServerReads,
+    ServerChanges,
+    HostKeyConfirmation,
+    ServerTests,
+    ServerOpener,
+    Pick<ServerData, 'removeUser'> {}
 
 export function createServerService(deps: ServerServiceDeps): ServerService {
   const runnerAccess = createRunnerAccess(deps);
@@ -42,6 +49,6 @@ export function createServerService(deps: ServerServiceDeps): ServerService {
     ...createHostKeyConfirmation(all),
     ...createServerTests(all),
     ...createServerOpener(all),
-    ...createServerRemoval(all),
+    removeUser: createServerData(deps, writer).removeUser,
   };
 }

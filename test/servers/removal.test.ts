@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { createDatabase } from '../../src/lib/postgres/database.ts';
 import { createLog } from '../../src/lib/log.ts';
-import { listServerOwners } from '../../src/servers/encrypted-servers.ts';
+import { createServerData } from '../../src/servers/service.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { openServers, type DirectServers } from '../support/servers-direct.ts';
 import { createSshServerConfig, createServerClient } from '../support/servers.ts';
@@ -47,7 +47,8 @@ it('the app’s database role can list all owners of servers, and read nothing e
   await ada.add({ connection_config: createSshServerConfig() });
   const log = createLog('silent');
   const database = createDatabase({ url: app.databaseUrl, max: 1, applicationName: 'test', log });
-  const owners = await listServerOwners(database);
+  const data = createServerData({ database, keyring: direct.keyring, runners: new Map(), log });
+  const owners = await data.listOwners();
   expect(owners).toContain(`user:${ada.user.id}`);
   expect(owners).not.toContain(`user:${bob.user.id}`);
   expect(await database.run('SELECT FROM user_execution_servers')).toBe(0);

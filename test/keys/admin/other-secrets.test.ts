@@ -13,7 +13,7 @@ import { createRunExit, NO_BYTES } from '../../../src/runs/events.ts';
 import { createRunsStore } from '../../../src/runs/runs-store.ts';
 import { StartRun } from '../../../src/runs/schema.ts';
 import { createRunEncryption, type RunRef } from '../../../src/runs/run-encryption.ts';
-import { deleteRunsOfOwner } from '../../../src/runs/run-owners.ts';
+import { createRunData } from '../../../src/runs/service.ts';
 import { decryptConfig, encryptConfig } from '../../../src/servers/secret-encryption.ts';
 import {
   deleteServer,
@@ -310,7 +310,7 @@ describe('a secret that changes during its re-encryption', () => {
     const run = await addRun(open([a]), owner);
     const texts = await listTexts(context);
     await context.database.withOwner(owner, (sql) => deleteServer(sql, id));
-    await deleteRunsOfOwner(context.database, run.owner);
+    await createRunData(context).remove(run.owner);
     for (const text of texts) expect(await replaceText(context, text, 'another')).toBe(false);
     expect(await listTexts(context)).toEqual([]);
   });

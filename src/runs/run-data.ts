@@ -2,26 +2,33 @@ import { z } from 'zod';
 import type { Database, Sql } from '../lib/postgres/database.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { EncryptedTexts, EncryptedText } from '../lib/crypto/encrypted-texts.ts';
-import type { Owner } from '../lib/owner.ts';
+import { OwnerText, type Owner } from '../lib/owner.ts';
 import { createRunEncryption, type RunRef } from './run-encryption.ts';
-import { listRunOwners } from './run-owners.ts';
 
 /** Rows read at once: a batch of events can have a megabyte. */
 const RUNS_PER_PAGE = 100;
 const BATCHES_PER_PAGE = 8;
 
+const RunOwnerRow = z.object({ owner: OwnerText });
 const EncryptedRunRow = z.object({ id: z.string(), sealed: z.string() });
 const EncryptedBatchRow = z.object({ first_seq: z.number(), sealed: z.string() });
 
-/** The encrypted texts of runs: one per run, and one per batch of its events. */
-export function createEncryptedRuns({
-  database,
-  keyring,
-}: {
-  database: Database;
-  keyring: Keyring;
-}): EncryptedTexts {
+/** The runs of all owners, for commands and for the removal of users. */
+export interface RunData {
+  /** The encrypted texts: one per run, and one per batch of its events. */
+  texts: EncryptedTexts;
+  listOwners(): Promise<Owner[]>;
+  /** Deletes all runs of an owner, with their events. Runs that are running end. */
+  remove(owner: Owner): Promise<void>;
+}
+
+export function createRunData({ database, keyring }: { database: Database; keyring: Keyring }): RunData {
   const encryption = createRunEncryption(keyring);
+
+  async function listOwners(): Promise<Owner[]> {
+    const rows = await database.rows(RunOwnerRow, 'SELECT owners_of_runs() AS owner');
+    return rows.map(({ owner }) => owner);
+  }
 
   async function* listBatches(run: RunRef): AsyncGenerator<EncryptedText> {
     const batches = readPages(EncryptedBatchRow, run.owner, (last) => [
@@ -75,9 +82,15 @@ export function createEncryptedRuns({
   }
 
   return {
-    kind: 'runs and their events',
-    async *list() {
-      for (const owner of await listRunOwners(database)) yield* listRuns(owner);
+    texts: {
+      kind: 'runs and their events',
+      async *list() {
+        for (const owner of await listOwners()) yield* listRuns(owner);
+      },
+    },
+    listOwners,
+    async remove(owner) {
+      await database.withOwner(owner, (sql) => sql.run('DELETE FROM runs WHERE owner = $1', [owner]));
     },
   };
 }
