@@ -1,32 +1,12 @@
 import express, { type Express } from 'express';
 import type { Context } from './context.ts';
-import {
-  isMisplacedAnthropicPath,
-  isMisplacedOpenAiPath,
-  refuseMisplacedPaths,
-} from './gateway/misplaced-paths.ts';
-import { toAnthropicError } from './gateway/surfaces/anthropic-messages/errors.ts';
-import { toOpenAiError } from './gateway/surfaces/openai-chat/errors.ts';
+import { GATEWAY_ERROR_FORMATS, refuseMisplacedPaths } from './gateway/routes.ts';
 import { drainingError } from './http/draining-error.ts';
-import { createErrorHandler, type ErrorFormat } from './http/errors.ts';
+import { createErrorHandler } from './http/errors.ts';
 import { createRequestContext } from './http/request-context.ts';
 import { mountRoutes } from './http/route.ts';
 import { createSecurityHeaders } from './http/security-headers.ts';
 import { notFound } from './lib/errors.ts';
-
-/** Errors of a protocol have its format, which its SDKs read, and a header that names their source. */
-const PROTOCOL_ERROR = {
-  contentType: 'application/json',
-  headers: { 'x-ops-error-source': 'ops-center' },
-};
-const ERROR_FORMATS: readonly ErrorFormat[] = [
-  {
-    ...PROTOCOL_ERROR,
-    hasPath: (path) => path === '/v1' || path.startsWith('/v1/') || isMisplacedOpenAiPath(path),
-    body: toOpenAiError,
-  },
-  { ...PROTOCOL_ERROR, hasPath: isMisplacedAnthropicPath, body: toAnthropicError },
-];
 
 /** Paths that are served while the process drains. */
 const PROBES = new Set(['/livez', '/readyz']);
@@ -54,6 +34,6 @@ export function createApp(context: Context): Express {
   app.use(() => {
     throw notFound('This address');
   });
-  app.use(createErrorHandler(ERROR_FORMATS));
+  app.use(createErrorHandler(GATEWAY_ERROR_FORMATS));
   return app;
 }

@@ -34,19 +34,31 @@ const VIOLATIONS: Record<string, Record<string, string>> = {
     'src/gateway/a.ts': "import '../keys/vault.ts';",
     'src/keys/vault.ts': '',
   },
-  'context-imports-services-and-routes-only': {
-    'src/context.ts': "import './health/metrics.ts';",
+  'features-are-entered-by-service-or-routes': {
+    'src/app.ts': "import './health/metrics.ts';",
     'src/health/metrics.ts': '',
+  },
+  'only-commands-import-key-administration': {
+    'src/context.ts': "import './keys/admin/move.ts';",
+    'src/keys/admin/move.ts': '',
+  },
+  'shared-folders-import-no-feature': {
+    'src/config/config.ts': "import '../keys/service.ts';",
+    'src/keys/service.ts': '',
   },
   'service-re-exports-no-store': {
     'src/runs/service.ts': "export { list } from './runs-store.ts';",
     'src/runs/runs-store.ts': 'export const list = 1;',
   },
   'pure-files-do-no-io': {
-    'src/keys/pool-edit.ts': "import '../lib/postgres/database.ts';",
+    'src/keys/pool-edit.ts': "import './stored-key.ts';",
+    'src/keys/stored-key.ts': "import '../lib/postgres/database.ts';",
     'src/lib/postgres/database.ts': '',
   },
-  'pure-files-import-no-package-that-does-io': { 'src/gateway/translate/a.ts': "import 'node:fs';" },
+  'pure-files-import-no-package-that-does-io': {
+    'src/gateway/translate/a.ts': "import '../../lib/a.ts';",
+    'src/lib/a.ts': "import 'node:fs';",
+  },
   'surfaces-do-not-import-each-other': {
     'src/gateway/surfaces/models/a.ts': "import '../openai-chat/b.ts';",
     'src/gateway/surfaces/openai-chat/b.ts': '',
@@ -81,13 +93,15 @@ afterAll(() => {
 async function brokenRules(files: Record<string, string>, name: string): Promise<string[]> {
   const baseDir = path.join(folder, name);
   const packages = {
-    dependencies: { express: '*', ssh2: '*', '@kubernetes/client-node': '*' },
+    dependencies: { express: '*', zod: '*', ssh2: '*', '@kubernetes/client-node': '*' },
     devDependencies: { listr2: '*' },
   };
   const all = {
     'package.json': JSON.stringify({ type: 'module', ...packages }),
     'node_modules/express/package.json': '{"name":"express","main":"index.js"}',
     'node_modules/express/index.js': '',
+    'node_modules/zod/package.json': '{"name":"zod","main":"index.js"}',
+    'node_modules/zod/index.js': '',
     'node_modules/ssh2/package.json': '{"name":"ssh2","main":"index.js"}',
     'node_modules/ssh2/index.js': '',
     'node_modules/@kubernetes/client-node/package.json':
@@ -121,6 +135,31 @@ describe('the dependency rules', () => {
     expect(await brokenRules(files, name)).toContain(name);
   });
 
+  it.each([
+    'app',
+    'clients',
+    'server',
+    'cli/a',
+    'config/a',
+    'runners/a',
+    'providers/index',
+    'dev/quickstart/a',
+  ])('let src/%s.ts enter a feature by its service or routes alone', async (importer) => {
+    const up = '../'.repeat(importer.split('/').length - 1) || './';
+    const files = {
+      [`src/${importer}.ts`]: `import '${up}keys/vault.ts';`,
+      'src/keys/vault.ts': '',
+    };
+    expect(await brokenRules(files, `door-${importer.replaceAll('/', '-')}`)).toContain(
+      'features-are-entered-by-service-or-routes',
+    );
+  });
+
+  it('count every folder of src that is not shared as a feature', async () => {
+    const files = { 'src/app.ts': "import './audit/a.ts';", 'src/audit/a.ts': '' };
+    expect(await brokenRules(files, 'folder')).toContain('features-are-entered-by-service-or-routes');
+  });
+
   it('report nothing for allowed imports', async () => {
     const files = {
       'src/server.ts': "import './context.ts';",
@@ -143,6 +182,13 @@ describe('the dependency rules', () => {
       'src/runners/runner.ts': '',
       'src/lib/ssh/connect.ts': "import 'ssh2';",
       'src/lib/log.ts': "import 'express';",
+      'src/app.ts': "import './gateway/routes.ts';",
+      'src/gateway/routes.ts': '',
+      'src/cli/keys.ts': "import '../keys/admin/move.ts'; import '../keys/service.ts';",
+      'src/keys/admin/move.ts': "import '../key-status-store.ts';",
+      'src/keys/pool-edit.ts': "import 'node:crypto'; import 'zod'; import './stored-key.ts';",
+      'src/keys/stored-key.ts': "import '../lib/errors.ts';",
+      'src/lib/errors.ts': '',
       'src/cli/main.ts': "await import('./dev.ts');",
       'src/cli/dev.ts': "import 'listr2';",
     };

@@ -4,7 +4,7 @@
  */
 import type { Environment } from '../config/config.ts';
 import { startDemoUpstream } from '../dev/demo-upstream/server.ts';
-import { readDemo } from '../doctor/demo-users.ts';
+import { readDemo } from '../lib/keycloak/demo-users.ts';
 import { SETTINGS } from '../config/settings.ts';
 import {
   ensureGeneratedSettings,

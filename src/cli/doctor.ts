@@ -1,6 +1,5 @@
 import type { Environment } from '../config/config.ts';
-import { createDoctor } from '../doctor/service.ts';
-import type { Finding } from '../doctor/finding.ts';
+import { createDoctor, type Finding } from '../doctor/service.ts';
 import { getRunningSettings } from './running-stack.ts';
 import { loadConfig } from './settings.ts';
 

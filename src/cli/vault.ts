@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { moveVault, type MoveReport } from '../keys/admin/move.ts';
 import { purgeVault, type PurgeReport } from '../keys/admin/purge.ts';
-import { describeLocation } from '../keys/vault-location.ts';
+import { describeLocation } from '../keys/service.ts';
 import {
   formatCount,
   createProgressReporter,

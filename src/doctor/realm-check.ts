@@ -1,8 +1,8 @@
 import { decodeJwt } from 'jose';
 import { z } from 'zod';
+import { readDemo } from '../lib/keycloak/demo-users.ts';
 import { findKeycloakStatus, type KeycloakAdmin } from '../lib/keycloak/keycloak-admin.ts';
 import { PROVIDERS } from '../providers/index.ts';
-import { checkDemoUsers } from './demo-users.ts';
 import { createError, createOk, createWarning, type Finding } from './finding.ts';
 import { checkProfile, type ProfileUse } from './profile-check.ts';
 import { checkVaultUsers } from './vault-check.ts';
@@ -189,4 +189,27 @@ async function runCheck(check: string, run: () => Promise<Finding[]>): Promise<F
       ),
     ];
   }
+}
+
+/** Reports demo users, because their password is public. */
+async function checkDemoUsers(admin: KeycloakAdmin): Promise<Finding[]> {
+  const check = `demo users in realm ${admin.realm}`;
+  const { users } = await readDemo();
+  const present = await Promise.all(
+    users.map(async ({ username, email }) => {
+      const found = await admin.call((client) =>
+        client.users.find({ realm: admin.realm, username, email, exact: true, briefRepresentation: true }),
+      );
+      return found.length > 0 ? [username] : [];
+    }),
+  );
+  const names = present.flat();
+  if (names.length === 0) return [createOk(check, 'none')];
+  return [
+    createError(
+      check,
+      `${names.join(', ')} can sign in with a public password`,
+      `Users: delete ${names.join(', ')}`,
+    ),
+  ];
 }

@@ -3,6 +3,8 @@ import { UnfitError } from '../lib/errors.ts';
 import type { Finding } from './finding.ts';
 import { checkRealms, checkVault, type RealmClients, type RealmSettings } from './realm-check.ts';
 
+export type { Finding } from './finding.ts';
+
 /** Checks whether the realms of Keycloak are set up as the app needs them. */
 export interface Doctor {
   /**

@@ -3,11 +3,17 @@ import { jsonRoute, rawRoute, type HttpCall, type Route } from '../http/route.ts
 import { LOOP_HEADER } from '../lib/net/loop-guard.ts';
 import type { ListModels } from './surfaces/models/list-models.ts';
 import type { OpenRequestLimit } from '../http/limits.ts';
+import type { ErrorFormat } from '../http/errors.ts';
+import { isMisplacedAnthropicPath, isMisplacedOpenAiPath } from './misplaced-paths.ts';
 import { toRoutePreview } from './routing/decision-view.ts';
 import type { Routing } from './routing/routing.ts';
 import { RoutePreview, RoutePreviewQuery } from './schema.ts';
 import type { ServeRequest } from './serve-request.ts';
+import { toAnthropicError } from './surfaces/anthropic-messages/errors.ts';
+import { toOpenAiError } from './surfaces/openai-chat/errors.ts';
 import { openAiChat } from './surfaces/openai-chat/surface.ts';
+
+export { refuseMisplacedPaths } from './misplaced-paths.ts';
 
 export interface GatewayRouteDeps {
   serveRequest: ServeRequest;
@@ -16,6 +22,20 @@ export interface GatewayRouteDeps {
   /** Bounds the open requests to `/v1` of each user. */
   openRequestLimit: OpenRequestLimit;
 }
+
+/** Errors of a protocol have its format, which its SDKs read, and a header that names their source. */
+const PROTOCOL_ERROR = {
+  contentType: 'application/json',
+  headers: { 'x-ops-error-source': 'ops-center' },
+};
+export const GATEWAY_ERROR_FORMATS: readonly ErrorFormat[] = [
+  {
+    ...PROTOCOL_ERROR,
+    hasPath: (path) => path === '/v1' || path.startsWith('/v1/') || isMisplacedOpenAiPath(path),
+    body: toOpenAiError,
+  },
+  { ...PROTOCOL_ERROR, hasPath: isMisplacedAnthropicPath, body: toAnthropicError },
+];
 
 /** `/v1` in the shape of the provider protocols, and the preview of routing decisions. */
 export function gatewayRoutes({

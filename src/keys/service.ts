@@ -35,6 +35,7 @@ import { createVault, type Vault } from './vault.ts';
 export type { MoveDeps } from './admin/move.ts';
 export type { PurgeDeps } from './admin/purge.ts';
 export type { ProviderKey } from './use-key.ts';
+export { describeLocation } from './vault-location.ts';
 
 export interface KeyStorageOptions {
   database: Database;

@@ -10,7 +10,7 @@ import { fetch } from 'undici';
 import { addDemoUsers, createComposeEnv, prepareDatabase, writeComposeEnv } from '../../src/cli/compose.ts';
 import { readEnvFile } from '../../src/cli/env-file.ts';
 import { choosePort } from '../../src/dev/quickstart/ports.ts';
-import { readDemo } from '../../src/doctor/demo-users.ts';
+import { readDemo } from '../../src/lib/keycloak/demo-users.ts';
 import { evidence } from '../support/evidence.ts';
 import { adminClient, createWebClient, stack } from '../support/stack.ts';
 import { withDatabase, type ServersInUse } from '../support/postgres-and-keycloak.ts';

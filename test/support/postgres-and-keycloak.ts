@@ -18,7 +18,7 @@ import { preparePostgresLocation } from '../../src/dev/quickstart/postgres/locat
 import { readCommandLine, isProcessRunning } from '../../src/dev/quickstart/processes.ts';
 import { addDemoData, signInAsBootstrapAdmin } from '../../src/dev/quickstart/keycloak/realm-setup.ts';
 import { createSecrets, writePrivateFile } from '../../src/dev/quickstart/secrets.ts';
-import { readDemo } from '../../src/doctor/demo-users.ts';
+import { readDemo } from '../../src/lib/keycloak/demo-users.ts';
 import { MIGRATIONS_FOLDER, runMigrations } from '../../src/lib/postgres/migrations.ts';
 import { stopHosts } from './host-processes.ts';
 import { listHostLeaksAfterRun } from './host-leaks.ts';

@@ -3,7 +3,7 @@ import path from 'node:path';
 import type { Environment } from '../../config/config.ts';
 import { whenAborted } from '../../cli/signals.ts';
 import { startDemoUpstream, type DemoUpstream } from '../demo-upstream/server.ts';
-import { readDemo, type Demo } from '../../doctor/demo-users.ts';
+import { readDemo, type Demo } from '../../lib/keycloak/demo-users.ts';
 import type { HostAndPort } from '../../lib/net/addresses.ts';
 import { createLog } from '../../lib/log.ts';
 import { startServer, type RunningServer } from '../../server.ts';

@@ -1,5 +1,5 @@
 import path from 'node:path';
-import type { Demo } from '../../doctor/demo-users.ts';
+import type { Demo } from '../../lib/keycloak/demo-users.ts';
 
 export interface Summary {
   appUrl: string;

@@ -1,5 +1,5 @@
 import KcAdminClient, { NetworkError } from '@keycloak/keycloak-admin-client';
-import type { Demo } from '../../../doctor/demo-users.ts';
+import type { Demo } from '../../../lib/keycloak/demo-users.ts';
 import { BOOTSTRAP_ADMIN } from './keycloak.ts';
 import { StartError } from '../../../lib/errors.ts';
 
