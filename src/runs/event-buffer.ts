@@ -1,16 +1,23 @@
+import { isUtf8 } from 'node:buffer';
+import type { OutputStream } from '../runners/runner.ts';
 import {
   addByteCounts,
   NO_BYTES,
   countOutputBytes,
   type NumberedEvent,
+  type OutputEvent,
   type ViewerEvent,
   type ByteCounts,
 } from './events.ts';
 
 /** The events of a run of this process, in memory: the head, which is also stored, and the most recent ones (tail). */
 export interface EventBuffer {
-  /** Numbers the event and wakes the subscribers. An exit is the last event. */
+  /** Numbers the event and wakes the subscribers. Pending output comes first. An exit is the last event. */
   append(event: ViewerEvent): void;
+  /** Appends output in events of a suitable size, at once or within {@link FLUSH_INTERVAL_MS}. */
+  appendOutput(stream: OutputStream, bytes: Uint8Array): void;
+  /** Appends the pending output, also an incomplete character. */
+  endOutput(): void;
   /**
    * Yields the events after a number, then new ones. A slow subscriber gets `truncated` for output that has left the
    * buffer. Ends after the exit, at `signal`, or when the buffer is closed without an exit.
@@ -70,14 +77,22 @@ export function createEventBuffer(storedEvents: readonly NumberedEvent[] = []): 
     wake = Promise.withResolvers();
   }
 
+  const output = createOutputChunker((event) => {
+    add(event);
+    wakeAll();
+  });
+
   const next = (afterSeq: number) => head[afterSeq] ?? tail.after(afterSeq);
 
   for (const { event } of storedEvents) add(event);
   return {
     append(event) {
+      output.flush();
       add(event);
       wakeAll();
     },
+    appendOutput: output.write,
+    endOutput: output.end,
     async *subscribe(afterSeq, signal) {
       let position: ReadPosition = { seq: afterSeq, bytesRead: undefined };
       signal.addEventListener('abort', wakeAll);
@@ -169,4 +184,110 @@ function createTail() {
 
 function bytesOf({ stdout, stderr }: ByteCounts): number {
   return stdout + stderr;
+}
+
+/** Combines the output bytes of a run into output events. */
+interface OutputChunker {
+  /** Emits the bytes at once or within {@link FLUSH_INTERVAL_MS}. */
+  readonly write: (stream: OutputStream, bytes: Uint8Array) => void;
+  /** Emits the pending bytes, except an incomplete character. */
+  readonly flush: () => void;
+  /** Emits all bytes, incomplete characters too. */
+  readonly end: () => void;
+}
+
+/** Bytes are collected for this long, so that a program that writes single bytes does not cause one event each. */
+const FLUSH_INTERVAL_MS = 8;
+const MAX_CHUNK_BYTES = 64 * 1024;
+const EMPTY = Buffer.alloc(0);
+
+/**
+ * For one run. The first bytes after an interval without output are emitted at once; bytes that follow within the
+ * interval are collected. An incomplete UTF-8 character is held back, per stream. Bytes that are not UTF-8 are
+ * emitted as base64.
+ */
+export function createOutputChunker(emit: (output: OutputEvent) => void): OutputChunker {
+  const incomplete: Record<OutputStream, Buffer> = { stdout: EMPTY, stderr: EMPTY };
+  let pending: { stream: OutputStream; chunks: Uint8Array[]; bytes: number } | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  let flushedAtMs = -Infinity;
+
+  function emitBytes(stream: OutputStream, bytes: Buffer): void {
+    for (let at = 0; at < bytes.length;) {
+      const end = at + countCompleteBytes(bytes.subarray(at, at + MAX_CHUNK_BYTES));
+      // Only an incomplete character is left: it is emitted as base64.
+      const data = bytes.subarray(at, end > at ? end : bytes.length);
+      emit({ type: 'output', stream, encoding: isUtf8(data) ? 'utf8' : 'base64', data });
+      at += data.length;
+    }
+  }
+
+  function flush(): void {
+    clearTimeout(timer);
+    timer = undefined;
+    if (pending === undefined) return;
+    const { stream, chunks } = pending;
+    pending = undefined;
+    flushedAtMs = performance.now();
+    const bytes = concatChunks(incomplete[stream], chunks);
+    const completeBytes = countCompleteBytes(bytes);
+    incomplete[stream] = bytes.subarray(completeBytes);
+    emitBytes(stream, bytes.subarray(0, completeBytes));
+  }
+
+  return {
+    write(stream, bytes) {
+      if (bytes.length === 0) return;
+      if (pending !== undefined && pending.stream !== stream) flush();
+      pending ??= { stream, chunks: [], bytes: 0 };
+      pending.chunks.push(bytes);
+      pending.bytes += bytes.length;
+      const delayMs = flushedAtMs + FLUSH_INTERVAL_MS - performance.now();
+      if (delayMs <= 0 || pending.bytes >= MAX_CHUNK_BYTES) flush();
+      else timer ??= setTimeout(flush, delayMs);
+    },
+    flush,
+    end() {
+      flush();
+      for (const stream of ['stdout', 'stderr'] as const) {
+        emitBytes(stream, incomplete[stream]);
+        incomplete[stream] = EMPTY;
+      }
+    },
+  };
+}
+
+/**
+ * A single large chunk is not copied, since most output arrives in such chunks. A small one is copied into its own
+ * memory: otherwise one byte would retain the whole network buffer, or Node's buffer pool.
+ */
+function concatChunks(incomplete: Buffer, chunks: readonly Uint8Array[]): Buffer {
+  const [first] = chunks;
+  const isSingle = incomplete.length === 0 && chunks.length === 1 && first !== undefined;
+  if (isSingle && first.byteLength * 2 >= first.buffer.byteLength)
+    return Buffer.from(first.buffer, first.byteOffset, first.byteLength);
+  const parts = [incomplete, ...chunks];
+  const all = Buffer.allocUnsafeSlow(parts.reduce((bytes, part) => bytes + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
+/** Number of bytes without an incomplete character at the end: at most 3 fewer than all. */
+function countCompleteBytes(bytes: Uint8Array): number {
+  for (let back = 1; back <= Math.min(3, bytes.length); back += 1) {
+    const byte = bytes[bytes.length - back] ?? 0;
+    if (byte >= 0xc0) return lengthByLeadByte(byte) > back ? bytes.length - back : bytes.length;
+    if (byte < 0x80) return bytes.length;
+  }
+  return bytes.length;
+}
+
+/** Length of a character by its first byte: RFC 3629, section 3; 1 for a byte that begins no character. */
+function lengthByLeadByte(byte: number): number {
+  if (byte >= 0xf8) return 1;
+  return byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
 }

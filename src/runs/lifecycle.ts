@@ -8,7 +8,6 @@ import type { ServerOpener } from '../servers/service.ts';
 import { createEventBuffer, type EventBuffer } from './event-buffer.ts';
 import { createEventWriter, type EventWriter, type EventWriterDeps } from './event-writer.ts';
 import { createRunExit, type NumberedEvent, type RunExit } from './events.ts';
-import { createOutputChunker } from './output-chunker.ts';
 import type { PreparedRun, RunPreparation } from './preparation.ts';
 import type { RunRef } from './run-encryption.ts';
 
@@ -228,23 +227,19 @@ async function runJob(
   events: EventBuffer,
   signal: AbortSignal,
 ): Promise<RunExit> {
-  const chunker = createOutputChunker((output) => {
-    events.append(output);
-  });
   let startedAtMs: number | undefined;
   let exit: ExitEvent | undefined;
   try {
     for await (const event of server.runner.run(server.target, job, limits, signal)) {
-      if (event.type === 'output') chunker.write(event.stream, event.data);
+      if (event.type === 'output') events.appendOutput(event.stream, event.data);
       else if (event.type === 'exit') exit = event;
       else {
-        chunker.flush();
         events.append({ type: 'phase', phase: event.phase, position: null });
         if (event.phase === 'started') startedAtMs = performance.now();
       }
     }
   } finally {
-    chunker.end();
+    events.endOutput();
   }
   const durationMs = startedAtMs === undefined ? 0 : Math.round(performance.now() - startedAtMs);
   return { ...(exit ?? createRunExit('lost', null, 'unverified')), durationMs };
