@@ -6,10 +6,9 @@ import type { Runner, ServerType } from '../runners/runner.ts';
 import { createListJumpServerIds, listJumpServers } from './jump-chain.ts';
 import type { ConfirmHostKey, ServerView } from './schema.ts';
 import { decryptConfig, encryptConfig } from './secret-encryption.ts';
-import type { RunnerAccess } from './open-server.ts';
 import type { ServerChangeAuthor, ServerWriter } from './server-writer.ts';
 import { getServer, updateServer, type StoredServer } from './servers-store.ts';
-import { secretsUndecryptable } from './targets.ts';
+import { secretsUndecryptable, type RunnerAccess } from './open-server.ts';
 import { toServerView } from './views.ts';
 
 /** Confirmation of SSH host keys by the owners of servers. */

@@ -2,7 +2,9 @@ import type { AppError } from '../lib/errors.ts';
 import type { Runner, ServerType } from '../runners/runner.ts';
 import { invalidConfig } from './config-input.ts';
 import type { StoredServer } from './servers-store.ts';
-import { MAX_JUMP_SERVERS } from './targets.ts';
+
+/** Maximum number of jump servers between this installation and the server that runs the code. */
+export const MAX_JUMP_SERVERS = 3;
 
 /** The part of a server that determines its jump servers. It contains no secret, so nothing is decrypted for it. */
 export type JumpChainNode = Pick<StoredServer, 'id' | 'name' | 'serverType' | 'config' | 'isActive'>;

@@ -12,9 +12,8 @@ import type { Runner, ServerType, TargetServer, ServerTestResult } from '../runn
 import { getValidConfig, assertNoMasks } from './config-input.ts';
 import { checkJumpChain, createListJumpServerIds } from './jump-chain.ts';
 import type { ServerTestView, TestServerDraft } from './schema.ts';
-import type { RunnerAccess } from './open-server.ts';
 import { getServer, listServers, saveServerTest } from './servers-store.ts';
-import type { TargetBuilder } from './targets.ts';
+import type { RunnerAccess, TargetBuilder } from './open-server.ts';
 import { toServerTestView } from './views.ts';
 
 /** The caller of a test. */

@@ -8,9 +8,13 @@ import { createServerChanges, type ServerChanges } from './server-changes.ts';
 import { createServerData, type ServerData } from './server-data.ts';
 import { createServerReads, type ServerReads } from './server-reads.ts';
 import { createServerTests, type ServerTests } from './server-tests.ts';
-import { createRunnerAccess, createServerOpener, type ServerOpener } from './open-server.ts';
+import {
+  createRunnerAccess,
+  createServerOpener,
+  createTargetBuilder,
+  type ServerOpener,
+} from './open-server.ts';
 import { createServerWriter } from './server-writer.ts';
-import { createTargetBuilder } from './targets.ts';
 
 export type { OpenServer, ServerOpener } from './open-server.ts';
 export { createServerData } from './server-data.ts';
