@@ -1,9 +1,8 @@
 import type { Request, Response } from 'express';
-import { drainingError } from '../http/draining-error.ts';
+import { BYOK_TIER, type Tier } from '../config/tiers.ts';
 import type { Principal } from '../http/principal.ts';
 import type { HttpCall } from '../http/route.ts';
 import type { ActiveWork } from '../identity/service.ts';
-import { unauthenticated } from '../lib/errors.ts';
 import { LOOP_HEADER, type LoopGuard } from '../lib/net/loop-guard.ts';
 import { readRequestBody } from './admission/read-request-body.ts';
 import { parseRequestBody } from './admission/request-body.ts';
@@ -47,18 +46,22 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
       );
       const principal = await call.reauthorize();
       const { requestId, log } = call;
-      await serve(deps, {
-        surface,
-        principal,
-        requestId,
-        log,
-        request,
-        response,
-        body,
-        bodyReservation,
-        signal,
-        progress,
-      });
+      await serve(
+        deps,
+        {
+          surface,
+          principal,
+          requestId,
+          log,
+          request,
+          response,
+          body,
+          bodyReservation,
+          signal,
+          progress,
+        },
+        lifetime.requireByokTier,
+      );
     } catch (error) {
       // The upstream may charge for what it received, and SDKs would send the request again by themselves.
       if (progress.isBodySent && !response.headersSent) response.setHeader('x-should-retry', 'false');
@@ -72,7 +75,8 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
   };
 }
 
-async function serve(deps: ServeRequestDeps, call: GatewayCall): Promise<void> {
+/** @param requireByokTier is called when the user's own keys serve the request. */
+async function serve(deps: ServeRequestDeps, call: GatewayCall, requireByokTier: () => void): Promise<void> {
   const decision = await deps.routing.decide(
     call.principal.user,
     call.body.model,
@@ -83,8 +87,9 @@ async function serve(deps: ServeRequestDeps, call: GatewayCall): Promise<void> {
   deps.keyStatus.writeUndecryptable(call, decision);
   if (decision.kind === 'refused') throw toDecisionError(call.response, decision);
   try {
-    if (decision.kind === 'pool') await deps.serveFromPool(call, decision);
-    else await deps.serveFromSystem(call, decision);
+    if (decision.kind === 'system') return await deps.serveFromSystem(call, decision);
+    requireByokTier();
+    await deps.serveFromPool(call, decision);
   } catch (error) {
     failStream(call, call.signal.aborted ? call.signal.reason : error);
     throw error;
@@ -97,13 +102,16 @@ const CLIENT_GONE = Symbol('client gone');
 interface RequestLifetime {
   /**
    * Aborts all work for the request. The reason is {@link CLIENT_GONE}, or an AppError for the client:
-   * `unauthenticated` when the sign-in has ended (sign-out, user disabled or deleted), `draining` on shutdown.
+   * `unauthenticated` when the sign-in has ended (sign-out, user disabled or deleted), `tier_required` when the tier was
+   * lowered, `draining` on shutdown.
    */
   signal: AbortSignal;
+  /** From now on the request also ends when the user's tier no longer includes stored keys. */
+  requireByokTier: () => void;
   close(): void;
 }
 
-/** Ends the work for a request when the client disconnects, the user signs out or is disabled, or the process stops. */
+/** Ends the work for a request when the client disconnects, the user may no longer be served, or the process stops. */
 function createRequestLifetime(
   response: Response,
   principal: Principal,
@@ -115,11 +123,16 @@ function createRequestLifetime(
   };
   response.once('close', onClose);
   if (response.destroyed) onClose();
-  const unregister = activeWork.register(principal, (reason) => {
-    controller.abort(reason === 'signed_out' ? unauthenticated() : drainingError());
-  });
+  const register = (tier?: Tier) =>
+    activeWork.register(principal, (_reason, error) => controller.abort(error), tier);
+  let unregister = register();
   return {
     signal: controller.signal,
+    requireByokTier() {
+      const unregisterFirst = unregister;
+      unregister = register(BYOK_TIER);
+      unregisterFirst();
+    },
     close() {
       unregister();
       response.off('close', onClose);

@@ -68,11 +68,14 @@ function limitFieldErrors(errors: readonly FieldError[]): FieldError[] {
     .map(({ path, message }) => ({ path: shorten(path), message: shorten(message) }));
 }
 
-/** Outages of dependencies are expected and frequent, so they get one line. Internal errors get a stack trace. */
+/**
+ * Outages of dependencies are expected and frequent, so they get one line. Internal errors get a stack trace. The detail of
+ * a refusal is for its user: it can name labels, servers and addresses.
+ */
 function logError(log: Log, error: AppError, thrown: unknown): void {
   if (error.code === 'internal_error') log.error({ err: thrown }, 'request failed');
   else if (error.status >= 500) log.warn(summarizeError(error), 'request failed');
-  else log.debug({ code: error.code }, error.detail);
+  else log.debug({ code: error.code }, 'request refused');
 }
 
 /** Log fields for an expected failure: code, detail and causes, without stack traces. */

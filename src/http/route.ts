@@ -1,6 +1,6 @@
 import type { Express, Request, Response } from 'express';
 import { z, type ZodType } from 'zod';
-import { AppError, isAppError, type FieldError } from '../lib/errors.ts';
+import { AppError, isAppError, tierRequired, type FieldError } from '../lib/errors.ts';
 import type { JsonLimits } from '../lib/json.ts';
 import type { Log } from '../lib/log.ts';
 import { isTierAtLeast, type Tier } from '../config/tiers.ts';
@@ -245,10 +245,7 @@ function authorize(route: Pick<Route, 'access' | 'tier'>, principal: Principal):
 /** Throws `tier_required` (403) with both tiers when the user's tier is below `required`. */
 export function requireTier(principal: Principal, required: Tier): void {
   const current = principal.user.tier;
-  if (isTierAtLeast(current, required)) return;
-  throw new AppError('tier_required', `This needs the ${required} tier or higher; yours is ${current}.`, {
-    extra: { required_tier: required, current_tier: current },
-  });
+  if (!isTierAtLeast(current, required)) throw tierRequired(required, current);
 }
 
 /** @returns undefined when the request has no body. */

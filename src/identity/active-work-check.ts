@@ -11,7 +11,7 @@ export interface ActiveWorkCheckDeps {
   logout: Logout;
 }
 
-/** The check runs every 5 s, so work of a user who was disabled or deleted without an event ends within 10 s. */
+/** The check runs every 5 s, so work of a user who was disabled, deleted or given a lower tier without an event ends within 10 s. */
 const MAX_USER_AGE_MS = 4_000;
 const MAX_CONCURRENT_LOOKUPS = 10;
 
@@ -36,13 +36,14 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
     }
   }
 
-  async function endWorkOfDisabledUsers(): Promise<void> {
+  async function endWorkOfChangedUsers(): Promise<void> {
     const ids = deps.activeWork.userIds();
     for (let at = 0; at < ids.length; at += MAX_CONCURRENT_LOOKUPS) {
       await Promise.all(
         ids.slice(at, at + MAX_CONCURRENT_LOOKUPS).map(async (id) => {
-          if ((await deps.userCache.findUser(id, MAX_USER_AGE_MS)) === undefined)
-            await deps.logout.endUser(id);
+          const user = await deps.userCache.findUser(id, MAX_USER_AGE_MS);
+          if (user === undefined) await deps.logout.endUser(id);
+          else deps.activeWork.endAboveTier(id, user.tier);
         }),
       );
     }
@@ -51,7 +52,7 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
   return async () => {
     await endWorkOfEndedSessions();
     await endWorkOfLoggedOutTokens();
-    await endWorkOfDisabledUsers();
+    await endWorkOfChangedUsers();
   };
 }
 

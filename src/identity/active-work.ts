@@ -1,23 +1,33 @@
+import { isTierAtLeast, type Tier } from '../config/tiers.ts';
+import { drainingError } from '../http/draining-error.ts';
 import type { Principal } from '../http/principal.ts';
+import { tierRequired, unauthenticated, type AppError } from '../lib/errors.ts';
 
 /**
  * Why active work is ended. `signed_out`: its sign-in is no longer valid, because the user signed out, was disabled or
- * deleted, or the session has expired.
+ * deleted, or the session has expired. `tier_lowered`: it needs a higher tier than the user now has.
  */
-export type WorkEndReason = 'signed_out' | 'draining';
+export type WorkEndReason = 'signed_out' | 'tier_lowered' | 'draining';
+
+/** Ends work. @param error what the client receives. */
+export type EndWork = (reason: WorkEndReason, error: AppError) => void;
 
 /**
  * Streams and other work that continues after its request was authorized. `logout.ts` ends it when a user signs out,
- * is disabled or is deleted, as `keycloak-events.ts` reports; `active-work-check.ts` ends what no event has reported.
+ * is disabled or is deleted, as `keycloak-events.ts` reports, which ends it for a lowered tier as well;
+ * `active-work-check.ts` ends what no event has reported.
  */
 export interface ActiveWork {
   /**
    * Registers work for the principal that started it. `end` is called at most once and must not throw.
+   * @param requiredTier the work ends when the user's tier falls below it.
    * @returns function that unregisters the work; call it when the work has finished.
    */
-  register(principal: Principal, end: (reason: WorkEndReason) => void): () => void;
+  register(principal: Principal, end: EndWork, requiredTier?: Tier): () => void;
   /** Ends the work of a user. With a time (Keycloak's clock, epoch ms), only work of sign-ins up to then. */
   endUser(userId: string, signedInNotAfterMs?: number): void;
+  /** Ends the work of a user that needs a higher tier than this one. */
+  endAboveTier(userId: string, tier: Tier): void;
   /** Ends the work of all sign-ins up to a time (Keycloak's clock, epoch ms). */
   endAll(signedInNotAfterMs: number): void;
   /** Ends the work of this principal object only. */
@@ -37,7 +47,8 @@ export interface ActiveWork {
 
 interface WorkItem {
   principal: Principal;
-  end: (reason: WorkEndReason) => void;
+  end: EndWork;
+  requiredTier: Tier | undefined;
   ended: boolean;
 }
 
@@ -47,7 +58,8 @@ export function createActiveWork(): ActiveWork {
   let draining = false;
 
   function endWhere(matches: (principal: Principal) => boolean): void {
-    for (const item of [...items]) if (matches(item.principal)) endItem(item, 'signed_out');
+    for (const item of [...items])
+      if (matches(item.principal)) endItem(item, 'signed_out', unauthenticated());
   }
 
   function remove(item: WorkItem): void {
@@ -64,25 +76,32 @@ export function createActiveWork(): ActiveWork {
   }
 
   return {
-    register(principal, onEnd) {
-      const item: WorkItem = { principal, end: onEnd, ended: false };
+    register(principal, onEnd, requiredTier) {
+      const item: WorkItem = { principal, end: onEnd, requiredTier, ended: false };
       items.add(item);
       // Deferred, so that the caller has received the unregister function before `end` is called.
       if (draining)
         queueMicrotask(() => {
-          endItem(item, 'draining');
+          endItem(item, 'draining', drainingError());
         });
       return () => {
         remove(item);
       };
     },
     ...createEndMethods(endWhere),
+    endAboveTier(userId, tier) {
+      for (const item of [...items]) {
+        const { principal, requiredTier } = item;
+        if (principal.user.id === userId && requiredTier !== undefined && !isTierAtLeast(tier, requiredTier))
+          endItem(item, 'tier_lowered', tierRequired(requiredTier, tier));
+      }
+    },
     principals: () => [...new Set([...items].map((item) => item.principal))],
     userIds: () => [...new Set([...items].map((item) => item.principal.user.id))],
     whenIdle,
     drain() {
       draining = true;
-      for (const item of [...items]) endItem(item, 'draining');
+      for (const item of [...items]) endItem(item, 'draining', drainingError());
       return whenIdle();
     },
   };
@@ -113,10 +132,10 @@ function createEndMethods(endWhere: (matches: (principal: Principal) => boolean)
   };
 }
 
-function endItem(item: WorkItem, reason: WorkEndReason): void {
+function endItem(item: WorkItem, reason: WorkEndReason, error: AppError): void {
   if (item.ended) return;
   item.ended = true;
-  item.end(reason);
+  item.end(reason, error);
 }
 
 /** A sign-in with an unknown time counts as the oldest, so that its work is always ended. */

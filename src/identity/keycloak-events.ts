@@ -148,6 +148,8 @@ async function applyChanges(deps: KeycloakEventPollDeps, changes: AdminEventChan
     ...(await deps.store.listUsersWithSession(changes.changedUserIds)),
   ]);
   for (const id of affectedUserIds) {
-    if ((await deps.userCache.findUser(id)) === undefined) await deps.logout.endUser(id);
+    const user = await deps.userCache.findUser(id);
+    if (user === undefined) await deps.logout.endUser(id);
+    else deps.activeWork.endAboveTier(id, user.tier);
   }
 }

@@ -27,7 +27,7 @@ import { createSignInCheck, createActiveWorkCheck } from './active-work-check.ts
 import { createTokenVerifier } from './token-verifier.ts';
 
 export type { UserCache } from './user-cache.ts';
-export type { WorkEndReason, ActiveWork } from './active-work.ts';
+export type { WorkEndReason, EndWork, ActiveWork } from './active-work.ts';
 export type { LocalExecution } from './local-execution.ts';
 
 /** The part of the configuration that identity needs. */

@@ -110,6 +110,13 @@ export function unauthenticated(cause?: unknown): AppError {
   return new AppError('unauthenticated', 'Sign in first: there is no valid session or token.', { cause });
 }
 
+/** 403 with both tiers. */
+export function tierRequired(required: string, current: string): AppError {
+  return new AppError('tier_required', `This needs the ${required} tier or higher; yours is ${current}.`, {
+    extra: { required_tier: required, current_tier: current },
+  });
+}
+
 /** 404 for a resource that does not exist or belongs to another owner; the two look the same. */
 export function notFound(what: string): AppError {
   return new AppError('not_found', `${what} was not found.`);

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Principal } from '../http/principal.ts';
-import type { ActiveWork } from '../identity/service.ts';
+import { BYOK_TIER } from '../config/tiers.ts';
+import type { ActiveWork, WorkEndReason } from '../identity/service.ts';
 import type { Log } from '../lib/log.ts';
 import { getUserId } from '../lib/owner.ts';
 import type { ExitEvent } from '../runners/runner.ts';
@@ -48,7 +49,7 @@ export type RunState = keyof typeof TRANSITIONS;
  * Why this process stops a run. `taken`: another process has taken it over. `released`: this process shuts down, and
  * another process may start the queued run.
  */
-export type StopReason = 'requested' | 'viewer_left' | 'signed_out' | 'draining' | 'taken' | 'released';
+export type StopReason = 'requested' | 'viewer_left' | WorkEndReason | 'taken' | 'released';
 
 /** A run held by this process, from its acceptance until its exit is stored. */
 export interface ActiveRun extends RunRef {
@@ -155,7 +156,8 @@ export function createActiveRun(
 
   async function workAndStore(work: () => Promise<RunExit | undefined>): Promise<void> {
     const writer = createEventWriter(run, storedSeq, deps);
-    const unregister = principal === null ? () => undefined : deps.activeWork.register(principal, run.stop);
+    const unregister =
+      principal === null ? () => undefined : deps.activeWork.register(principal, run.stop, BYOK_TIER);
     try {
       const exit = await work().catch((error: unknown) => {
         log.error({ err: error, run: id }, 'a run failed because of an internal error');
@@ -249,6 +251,7 @@ async function runJob(
 function stopMessage(reason: StopReason | undefined): string | null {
   if (reason === 'signed_out')
     return 'The run was stopped because the sign-in that started it ended. Sign in and run it again.';
+  if (reason === 'tier_lowered') return 'The run was stopped because your tier no longer includes runs.';
   if (reason === 'draining') return 'The run was stopped because Ops Center was stopped. Run it again.';
   if (reason === 'viewer_left')
     return 'The run was cancelled because its viewer disconnected (on_disconnect).';

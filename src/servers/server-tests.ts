@@ -1,9 +1,9 @@
 import { writeAuditEvent } from '../audit/service.ts';
-import { drainingError } from '../http/draining-error.ts';
+import { BYOK_TIER } from '../config/tiers.ts';
 import type { Principal } from '../http/principal.ts';
-import type { ActiveWork } from '../identity/service.ts';
+import type { ActiveWork, EndWork } from '../identity/service.ts';
 import type { Database } from '../lib/postgres/database.ts';
-import { isAppError, unauthenticated } from '../lib/errors.ts';
+import { isAppError } from '../lib/errors.ts';
 import { randomId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
 import { userOwner } from '../lib/owner.ts';
@@ -65,7 +65,7 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
   const listJumpServerIds = createListJumpServerIds(deps.runners);
   const rateLimit = createRateLimit({ maxUses: MAX_TESTS_PER_MINUTE, rejectionDetail: message });
 
-  /** Runs one test. It is aborted by the time limit, by the client's disconnection and by the end of the sign-in. */
+  /** Runs one test. It is aborted by the time limit, by the client's disconnection, and by the end of the sign-in or of its tier. */
   async function run(
     { principal, disconnected }: ServerTestCall,
     runner: Runner,
@@ -73,9 +73,8 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
   ): Promise<ServerTestResult> {
     const abortController = new AbortController();
     const timeout = AbortSignal.timeout(timeoutMs);
-    const unregister = activeWork.register(principal, (reason) => {
-      abortController.abort(reason === 'signed_out' ? unauthenticated() : drainingError());
-    });
+    const end: EndWork = (_reason, error) => abortController.abort(error);
+    const unregister = activeWork.register(principal, end, BYOK_TIER);
     try {
       const target = await open();
       return await runner.test(target, AbortSignal.any([disconnected, timeout, abortController.signal]));

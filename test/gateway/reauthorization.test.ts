@@ -5,6 +5,7 @@ import type { TestApp } from '../support/app.ts';
 import { startGateway, type Gateway } from '../support/gateway.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { adminClient, createUser, type TestUser } from '../support/stack.ts';
+import { findStreamError, readEventStream } from '../support/stream.ts';
 import { until } from '../support/until.ts';
 import { answer, fault, type Upstream } from '../support/upstream.ts';
 
@@ -166,6 +167,46 @@ describe('authorization that ends after the body went out to an upstream', () =>
     await addKey(app, session, { provider: 'openai', key: openAiKey() });
     const { status, headers } = await app.call(CHAT, { method: 'POST', session, json: { model: 7 } });
     expect([status, headers.get('x-should-retry')]).toEqual([400, null]);
+  });
+});
+
+describe('when the tier is lowered', () => {
+  it('a stream on an own key ends within 10 s, and one that the system pays for goes on', async () => {
+    await signedIn();
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    openai.answerAll(answer.endlessStream({ everyMs: 20 }));
+    const gate = Promise.withResolvers<null>();
+    system.answerAll(answer.held(1, gate.promise));
+    const begin = async (model: string) => {
+      const json = { ...hello, model, stream: true };
+      const stream = readEventStream(await app.call(CHAT, { method: 'POST', session, json }));
+      await stream.first;
+      return stream;
+    };
+    const [own, paid] = [await begin('gpt-4o'), await begin('meta-llama/llama-3')];
+    const loweredAtMs = performance.now();
+    await changeUser({ tier: 'trial' });
+    expect(findStreamError(await own.events)).toMatchObject({
+      code: 'tier_required',
+      required_tier: 'starter',
+      current_tier: 'trial',
+    });
+    expect(performance.now() - loweredAtMs).toBeLessThan(10_000);
+    await openai.closed(0);
+    gate.resolve(null);
+    expect((await paid.events).at(-1)).toBe('[DONE]');
+    expect(await meStatus()).toBe(200);
+  });
+
+  it('a request on an own key that waits for the provider is a 403 that must not be sent again', async () => {
+    await signedIn();
+    await addKey(app, session, { provider: 'openai', key: openAiKey() });
+    openai.reply(fault.silent());
+    const chat = app.call(CHAT, { method: 'POST', session, json: hello });
+    await openai.received(1);
+    await changeUser({ tier: 'trial' });
+    const { status, headers } = await chat;
+    expect([status, headers.get('x-should-retry')]).toEqual([403, 'false']);
   });
 });
 

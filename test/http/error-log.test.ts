@@ -9,7 +9,10 @@ import { AppError, databaseUnavailable, keycloakUnavailable } from '../../src/li
 import { createLog } from '../../src/lib/log.ts';
 
 /** The log lines of a request that failed with `thrown`, without the line that every request gets. */
-async function loggedFor(thrown: unknown): Promise<Record<string, unknown>[]> {
+async function loggedFor(
+  thrown: unknown,
+  level: 'info' | 'trace' = 'info',
+): Promise<Record<string, unknown>[]> {
   const lines: Record<string, unknown>[] = [];
   const sink = new Writable({
     write(chunk: Buffer, _encoding, done) {
@@ -21,7 +24,7 @@ async function loggedFor(thrown: unknown): Promise<Record<string, unknown>[]> {
   });
   const closed = once(sink, 'closed');
   const app = express();
-  app.use(createRequestContext(createLog('info', sink), () => undefined));
+  app.use(createRequestContext(createLog(level, sink), () => undefined));
   app.use(() => {
     throw thrown;
   });
@@ -46,6 +49,16 @@ describe('the log of a failed request', () => {
     expect(lines).toMatchObject([
       { level: WARN, code, detail: error.detail, causes: [], msg: 'request failed' },
     ]);
+  });
+
+  it('has only the code of a refusal, because its detail can name what belongs to the user', async () => {
+    const refusal = new AppError('duplicate_key', 'You have stored this key already, as “Work”.', {
+      extra: { existing_label: 'Work' },
+    });
+    expect(await loggedFor(refusal)).toEqual([]);
+    const lines = await loggedFor(refusal, 'trace');
+    expect(lines).toMatchObject([{ level: 20, code: 'duplicate_key', msg: 'request refused' }]);
+    expect(JSON.stringify(lines)).not.toContain('Work');
   });
 
   it('names the causes in order, without a stack', async () => {

@@ -30,6 +30,21 @@ describe('active work', () => {
     expect(ended).toEqual(['a signed_out']);
   });
 
+  it('is ended when it needs a higher tier than its user now has', () => {
+    const activeWork = createActiveWork();
+    const { ended, note } = recorder();
+    activeWork.register(principalOf('a'), note('starter'), 'starter');
+    activeWork.register(principalOf('a'), note('professional'), 'professional');
+    activeWork.register(principalOf('a'), note('any tier'));
+    activeWork.register(principalOf('b'), note('of another user'), 'starter');
+    activeWork.endAboveTier('a', 'professional');
+    expect(ended).toEqual([]);
+    activeWork.endAboveTier('a', 'starter');
+    expect(ended).toEqual(['professional tier_lowered']);
+    for (const tier of ['trial', 'free'] as const) activeWork.endAboveTier('a', tier);
+    expect(ended).toEqual(['professional tier_lowered', 'starter tier_lowered']);
+  });
+
   it('is ended by app session, by Keycloak session, and by principal', () => {
     const activeWork = createActiveWork();
     const { ended, note } = recorder();

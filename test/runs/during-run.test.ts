@@ -10,6 +10,7 @@ import { startApp, type TestApp } from '../support/app.ts';
 import { describeOn, sshHosts } from '../support/hosts.ts';
 import { readRunEvents, joinOutput, type ReceivedRunEvent } from '../support/run-events.ts';
 import { createServerClient, type ServerClient } from '../support/servers.ts';
+import { adminClient } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 import { addSshServer, sshServerConfig } from './ssh-server.ts';
 
@@ -88,6 +89,20 @@ describeOn('ssh', 'a running run', () => {
     await expectWholeHistory(await rest(), runId);
     const again = await run(ada, serverId, { command: 'true' });
     expect(again.status).toBe(404);
+  });
+
+  it('ends within 10 s when the tier of its user is lowered below that of runs', async () => {
+    const { runId, rest } = await untilOutput(await run(ada, serverId, { command: programThatWaits() }));
+    const admin = await adminClient();
+    const { userProfileMetadata: _metadata, ...stored } =
+      (await admin.users.findOne({ id: ada.user.id })) ?? {};
+    const attributes = { ...stored.attributes, subscription_tier: ['trial'] };
+    const loweredAtMs = performance.now();
+    await admin.users.update({ id: ada.user.id }, { ...stored, attributes });
+    const exit = { cause: 'cancelled', cleanup: 'verified' };
+    expect((await rest()).at(-1)?.data).toMatchObject({ ...exit, message: expect.stringContaining('tier') });
+    expect(performance.now() - loweredAtMs).toBeLessThan(10_000);
+    expect(await details(runId)).toMatchObject({ status: 'finished', ...exit });
   });
 
   it('ends with a complete history when its viewer reads nothing, and does not delay other users’ runs', async () => {
