@@ -137,7 +137,9 @@ function createFeatures(config: Config, clients: Clients, log: Log): Features {
     log,
   });
   const gateway = createGatewayFrom(config, clients, loopGuard, identity, keys);
-  const local = config.localExecution ? { hiddenPaths: hiddenPaths(config) } : undefined;
+  const local = config.localExecution
+    ? { hiddenPaths: hiddenPaths(config), ceilings: config.localCeilings }
+    : undefined;
   const runners = createRunners({ dialer: clients.dialer, log, local });
   const { localExecution, activeWork } = identity;
   const servers = createServerService({ database, keyring, runners, localExecution, activeWork, log });

@@ -150,6 +150,11 @@ function toConfig(v: SettingValues, upstreams: Record<string, string>, secretFil
     requestsPerUser: v.REQUESTS_PER_USER ?? 0,
     auditDays: v.AUDIT_DAYS ?? 0,
     localExecution: v.LOCAL_EXECUTION ?? false,
+    localCeilings: {
+      memoryBytes: v.LOCAL_MAX_MEMORY_BYTES ?? null,
+      cpus: v.LOCAL_MAX_CPUS ?? null,
+      pids: v.LOCAL_MAX_PIDS ?? null,
+    },
     secretFiles,
     egress: { allow: v.EGRESS_ALLOW, deny: v.EGRESS_DENY ?? [] },
     runs: {

@@ -279,6 +279,24 @@ export const SETTINGS = {
     description:
       "Allows users with the realm role `ops-operator` to run code on this installation's machine, in a sandbox.",
   },
+  LOCAL_MAX_MEMORY_BYTES: {
+    schema: wholeNumber(2 ** 24, 2 ** 50, 'must be a whole number of bytes from 16777216 on'),
+    description:
+      'Memory that one local run may use at most. A run that requests more is refused; one that requests nothing gets 1 GiB, or this where it is less.',
+  },
+  LOCAL_MAX_CPUS: {
+    schema: z.coerce
+      .number({ error: 'must be a number from 0.01 to 1024' })
+      .min(0.01, 'must be a number from 0.01 to 1024')
+      .max(1_024, 'must be a number from 0.01 to 1024'),
+    description:
+      'CPUs that one local run may use at most, also a run that requests none. Needs the control group controller cpu.',
+  },
+  LOCAL_MAX_PIDS: {
+    schema: wholeNumber(8, 4_194_304, 'must be a whole number from 8 to 4194304'),
+    description:
+      'Processes and threads that one local run may have at most. A run that requests more is refused; one that requests nothing gets 256, or this where it is less.',
+  },
   UPSTREAM_CONNECT_TIMEOUT_MS: {
     schema: milliseconds,
     fallback: '5000',

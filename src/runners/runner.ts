@@ -193,6 +193,8 @@ export interface Runner<Config = unknown> {
   jumpServerIds(config: Config): readonly string[];
   /** True if a host key must be confirmed before anything runs. */
   readonly needsHostKey: boolean;
+  /** What the operator allows a run to request; null or absent is unlimited. A run that requests more is refused. */
+  readonly maxLimits?: Readonly<Partial<Record<'memoryBytes' | 'cpus' | 'pids', number | null>>>;
   /** The requested limits that cannot be enforced there. Such a run is refused. */
   unenforceableLimits(config: Config, limits: Limits): readonly OptionalLimit[];
   /** Tests a server stage by stage, within a minute. Throws only the reason of `signal`. */

@@ -140,9 +140,31 @@ export function createServerOpener({
 
 function assertLimitsSupported({ runner, target, name }: OpenServer, limits: Limits): void {
   const names = runner.unenforceableLimits(target.config, limits).map((limit) => LIMIT_NAMES[limit]);
-  if (names.length === 0) return;
-  throw new AppError('limit_unsupported', `${name} cannot enforce ${names.join(', ')}. Leave it out.`, {
-    errors: names.map((limit) => ({ path: `limits.${limit}`, message: 'cannot be enforced on this server' })),
+  if (names.length > 0)
+    throw new AppError('limit_unsupported', `${name} cannot enforce ${names.join(', ')}. Leave it out.`, {
+      errors: names.map((limit) => ({
+        path: `limits.${limit}`,
+        message: 'cannot be enforced on this server',
+      })),
+    });
+  const exceeded = listExceededLimits(runner.maxLimits ?? {}, limits);
+  if (exceeded.length === 0) return;
+  const allowed = exceeded.map(({ wireName, max }) => `${wireName} up to ${max}`).join(', ');
+  throw new AppError('limit_unsupported', `The operator allows ${allowed} on ${name}. Request less.`, {
+    errors: exceeded.map(({ wireName, max }) => ({
+      path: `limits.${wireName}`,
+      message: `must be at most ${max}`,
+    })),
+  });
+}
+
+function listExceededLimits(maxLimits: NonNullable<Runner['maxLimits']>, limits: Limits) {
+  return (['memoryBytes', 'cpus', 'pids'] as const).flatMap((limit) => {
+    const max = maxLimits[limit] ?? null;
+    const requested = limits[limit];
+    return max !== null && requested !== null && requested > max
+      ? [{ wireName: LIMIT_NAMES[limit], max }]
+      : [];
   });
 }
 

@@ -1,31 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { randomBytes } from 'node:crypto';
 import { startApp, type TestApp } from '../support/app.ts';
 import { describeOn } from '../support/hosts.ts';
+import { makeOperator } from '../support/operator.ts';
 import { createServerClient, type ServerClient } from '../support/servers.ts';
-import { adminClient } from '../support/stack.ts';
 
 const LOCAL = { name: 'Here', server_type: 'local' as const, connection_config: {} };
 
 async function features({ session }: ServerClient, app: TestApp): Promise<unknown> {
   const me = (await (await app.call('/api/v1/me', { session })).json()) as { features: unknown };
   return me.features;
-}
-
-/** Gives a user the role inside a composite role, as administrators of a realm do. @returns removes it. */
-async function makeOperator(userId: string): Promise<() => Promise<void>> {
-  const admin = await adminClient();
-  const name = `role-${randomBytes(6).toString('hex')}`;
-  await admin.roles.create({ name });
-  const [outer, inner] = [
-    await admin.roles.findOneByName({ name }),
-    await admin.roles.findOneByName({ name: 'ops-operator' }),
-  ];
-  const roles = [outer, inner].map((role) => ({ id: role?.id ?? '', name: role?.name ?? '' }));
-  await admin.roles.createComposite({ roleId: roles[0]?.id ?? '' }, roles.slice(1));
-  const mapping = { id: userId, roles: roles.slice(0, 1) };
-  await admin.users.addRealmRoleMappings(mapping);
-  return () => admin.users.delRealmRoleMappings(mapping);
 }
 
 describe('with local execution off', () => {
@@ -96,5 +79,41 @@ describeOn('local', 'with local execution on', () => {
       });
     expect(await ada.get(id)).toMatchObject({ name: 'Here' });
     await ada.remove(id);
+  });
+});
+
+describeOn('local', 'with limits of the operator for local runs', () => {
+  it('a run that requests more is refused and names what is allowed', async () => {
+    const env = {
+      LOCAL_EXECUTION: 'true',
+      LOCAL_MAX_MEMORY_BYTES: '67108864',
+      LOCAL_MAX_CPUS: '0.5',
+      LOCAL_MAX_PIDS: '20',
+    };
+    await using app = await startApp({ env });
+    const ada = await createServerClient(app);
+    await makeOperator(ada.user.id);
+    const { id } = await ada.add(LOCAL);
+    const run = (limits: object) =>
+      ada.send(
+        'POST',
+        `/${id}/run`,
+        { command: 'true', limits },
+        { headers: { accept: 'application/json' } },
+      );
+    for (const [limits, allowed] of [
+      [{ memory_bytes: 67_108_865 }, 'memory_bytes up to 67108864'],
+      [{ cpus: 0.6 }, 'cpus up to 0.5'],
+      [{ pids: 21, memory_bytes: 2 ** 30 }, 'memory_bytes up to 67108864, pids up to 20'],
+    ] as const) {
+      const response = await run(limits);
+      expect(response.status).toBe(422);
+      expect(await response.json()).toMatchObject({
+        code: 'limit_unsupported',
+        detail: `The operator allows ${allowed} on Here. Request less.`,
+      });
+    }
+    const response = await run({ memory_bytes: 67_108_864, cpus: 0.5, pids: 20 });
+    expect(await response.json()).toMatchObject({ exit: { code: 0 } });
   });
 });

@@ -10,8 +10,15 @@ const PERIOD_US = 100_000;
 const REMOVE_TRIES = 200;
 const REMOVE_POLL_MS = 10;
 
+/** Share of the CPU against the app's group, which has 100: the app's requests come first on a busy machine. */
+const CPU_WEIGHT = 5;
+/** A weight of 100 in the units of version 1. */
+const DEFAULT_SHARES = 1_024;
+
 type LimitValues = Pick<Limits, 'memoryBytes' | 'cpus' | 'pids'>;
-type CgroupLimit = Extract<OptionalLimit, keyof LimitValues>;
+export type CgroupLimit = Extract<OptionalLimit, keyof LimitValues>;
+/** The limits, and the weight, which is the same for every run and is left out where it cannot be set. */
+type CgroupSetting = CgroupLimit | 'cpuWeight';
 
 /** The control group (cgroup) that enforces the limits of one run. */
 export interface ControlGroup {
@@ -32,7 +39,7 @@ export interface ControlGroups {
 }
 
 /** The files that set each limit, in cgroup version 1 and 2. */
-const SETTINGS: Record<CgroupLimit, { v1: LimitSetting; v2: LimitSetting }> = {
+const SETTINGS: Record<CgroupSetting, { v1: LimitSetting; v2: LimitSetting }> = {
   memoryBytes: {
     v1: {
       controller: 'memory',
@@ -54,6 +61,13 @@ const SETTINGS: Record<CgroupLimit, { v1: LimitSetting; v2: LimitSetting }> = {
     v1: { controller: 'pids', files: (count) => ({ 'pids.max': count }) },
     v2: { controller: 'pids', files: (count) => ({ 'pids.max': count }) },
   },
+  cpuWeight: {
+    v1: {
+      controller: 'cpu',
+      files: (weight) => ({ 'cpu.shares': Math.round((weight * DEFAULT_SHARES) / 100) }),
+    },
+    v2: { controller: 'cpu', files: (weight) => ({ 'cpu.weight': weight }) },
+  },
 };
 interface LimitSetting {
   controller: string;
@@ -62,23 +76,32 @@ interface LimitSetting {
 }
 
 /** Values to try whether a limit can be set. */
-const TRIAL_VALUES: Record<CgroupLimit, number> = { memoryBytes: 2 ** 28, cpus: 1, pids: 100 };
+const TRIAL_VALUES: Record<CgroupSetting, number> = {
+  memoryBytes: 2 ** 28,
+  cpus: 1,
+  pids: 100,
+  cpuWeight: CPU_WEIGHT,
+};
 
 /** Finds where groups can be created, by creating and removing one per limit. Takes a few milliseconds. */
 export function createControlGroups(): ControlGroups {
-  const locations = new Map<CgroupLimit, CgroupLocation>();
-  for (const limit of Object.keys(SETTINGS) as CgroupLimit[]) {
+  const locations = new Map<CgroupSetting, CgroupLocation>();
+  for (const limit of Object.keys(SETTINGS) as CgroupSetting[]) {
     const location = listLocations(limit).find((candidate) => isUsable(candidate, limit));
     if (location !== undefined) locations.set(limit, location);
   }
   const parents = () => [...new Set([...locations.values()].map(({ folder }) => folder))];
   return {
-    enforceableLimits: new Set(locations.keys()),
+    enforceableLimits: new Set([...locations.keys()].filter((name) => name !== 'cpuWeight')),
     create(runId, values) {
       const group = createControlGroup(parents().map((folder) => path.join(folder, toGroupName(runId))));
       try {
         for (const [limit, { folder, setting }] of locations)
-          setLimit(path.join(folder, toGroupName(runId)), setting, values[limit]);
+          setLimit(
+            path.join(folder, toGroupName(runId)),
+            setting,
+            limit === 'cpuWeight' ? CPU_WEIGHT : values[limit],
+          );
         return group;
       } catch (error) {
         void group.remove();
@@ -110,7 +133,7 @@ interface CgroupLocation {
 }
 
 /** Candidate parents for a group with a limit: this process's group, in version 2 also its parent. */
-function listLocations(limit: CgroupLimit): CgroupLocation[] {
+function listLocations(limit: CgroupSetting): CgroupLocation[] {
   const { v1, v2 } = SETTINGS[limit];
   return readOrDefault('/proc/self/cgroup', '')
     .split('\n')
@@ -129,7 +152,7 @@ function listLocations(limit: CgroupLimit): CgroupLocation[] {
     });
 }
 
-function isUsable({ folder, setting }: CgroupLocation, limit: CgroupLimit): boolean {
+function isUsable({ folder, setting }: CgroupLocation, limit: CgroupSetting): boolean {
   const trial = path.join(folder, toGroupName('trial'));
   try {
     mkdirSync(trial);

@@ -6,6 +6,7 @@ import { createControlGroups, type ControlGroups } from './control-groups.ts';
 import { findWorkingFolder } from './bwrap-arguments.ts';
 import { killSandboxes } from './processes.ts';
 import { runLocalJob } from './run.ts';
+import type { LocalCeilings } from './sandbox.ts';
 import { findEscapes } from './self-test.ts';
 import { LOCAL_EXECUTION_DISABLED, testLocalServer } from './staged-test.ts';
 import type { Limits, OptionalLimit, Runner } from '../runner.ts';
@@ -21,6 +22,8 @@ export interface LocalRunnerOptions {
   enabled: boolean;
   /** Folders and files of the product that no program may see: its folder, `DATA_DIR`, `.env`, files of secrets. */
   hiddenPaths: readonly string[];
+  /** Of one run; a run that requests more is refused. */
+  ceilings: LocalCeilings;
   log: Log;
   /** Path of bubblewrap; by default the system's. */
   bwrap?: string;
@@ -32,7 +35,7 @@ export interface LocalRunnerOptions {
  * repeated until it passes, and no job runs before.
  */
 export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConfig> {
-  const { enabled, log } = options;
+  const { enabled, ceilings, log } = options;
   const hiddenPaths = options.hiddenPaths.map((name) => path.resolve(name));
   const bwrap = options.bwrap ?? BWRAP_PATHS.find((file) => existsSync(file));
   const architecture = process.arch === 'x64' || process.arch === 'arm64' ? process.arch : undefined;
@@ -43,7 +46,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
 
   const deps =
     process.platform === 'linux' && bwrap !== undefined && existsSync(bwrap) && architecture !== undefined
-      ? { bwrap, getControlGroups, hiddenPaths, architecture, log }
+      ? { bwrap, getControlGroups, hiddenPaths, ceilings, architecture, log }
       : undefined;
 
   /** A passed self-test is remembered until the process ends. A failed one is repeated. */
@@ -51,9 +54,10 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
     if (!enabled) return LOCAL_EXECUTION_DISABLED;
     if (deps === undefined) return BWRAP_MISSING;
     if (process.getuid?.() !== 0) return ROOT_MISSING;
-    if (!hasRequiredLimits(getControlGroups().enforceableLimits)) {
+    const missing = findMissingControllers(getControlGroups().enforceableLimits, ceilings);
+    if (missing.length > 0) {
       controlGroups = undefined;
-      return CGROUPS_MISSING;
+      return createCgroupsMissing(missing);
     }
     selfTest ??= findEscapes(deps).then(toUnavailableReason);
     const reason = await selfTest.catch((error: unknown) => {
@@ -71,6 +75,7 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
     destination: () => ({ type: 'local' }),
     jumpServerIds: () => [],
     needsHostKey: false,
+    maxLimits: ceilings,
     unenforceableLimits: (_config, limits) => findUnenforceable(limits, getControlGroups().enforceableLimits),
     test: ({ workspacePath }, signal) =>
       testLocalServer(
@@ -99,14 +104,18 @@ const BWRAP_MISSING =
   'Local execution needs Linux with bubblewrap 0.8 or later. Ask the operator to install it, or use another server type.';
 const ROOT_MISSING =
   'Local execution needs root, because each run gets its own user id. Start the app as root, or use another server type.';
-const CGROUPS_MISSING =
-  'Local execution needs control groups (cgroups) with the controllers memory and pids, to limit memory and processes. The app cannot create them here.';
 const SELF_TEST_FAILED =
   'The sandbox could not be tested, so no program may run in it. See the log of the app.';
 
-/** Required for every run: without them one program could exhaust the machine. */
-function hasRequiredLimits(enforceable: ReadonlySet<string>): boolean {
-  return enforceable.has('memoryBytes') && enforceable.has('pids');
+/** Every run needs a limit of memory and processes: without it one program could exhaust the machine. */
+function findMissingControllers(enforceable: ReadonlySet<string>, { cpus }: LocalCeilings): string[] {
+  const controllers = { memoryBytes: 'memory', pids: 'pids', ...(cpus === null ? {} : { cpus: 'cpu' }) };
+  const isMissing = Object.keys(controllers).some((limit) => !enforceable.has(limit));
+  return isMissing ? Object.values(controllers) : [];
+}
+
+function createCgroupsMissing(controllers: readonly string[]): string {
+  return `Local execution needs control groups (cgroups) with the controllers ${new Intl.ListFormat('en').format(controllers)}, to limit what a run uses. The app cannot create them here.`;
 }
 
 function toUnavailableReason(escapes: readonly string[]): string | undefined {

@@ -87,7 +87,7 @@ function toStartFailure(reason: Exclude<Awaited<Sandbox['start']>, 'started'>, {
     folder: `The working folder does not exist. Use ${WRITABLE_FOLDERS.join(' or ')}.`,
     interpreter: `This machine has no ${getInterpreter(program).names[0]}. Install it, or use another language.`,
     failed: 'The sandbox could not be created. See the log of the app.',
-    late: 'The program was not started within 20 s. This machine may be overloaded: try again later.',
+    late: 'The program was not started within 60 s. This machine may be overloaded: try again later.',
   }[reason];
   return { ...EXIT_DEFAULTS, cause: 'infrastructure', cleanup: 'verified', message };
 }

@@ -1,9 +1,10 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
+import { constants, setPriority } from 'node:os';
 import type { Duplex, Readable } from 'node:stream';
 import type { Job, Limits } from '../runner.ts';
-import type { ControlGroup, ControlGroups } from './control-groups.ts';
+import type { CgroupLimit, ControlGroup, ControlGroups } from './control-groups.ts';
 import { createBwrapArguments, type SandboxOptions } from './bwrap-arguments.ts';
 import { listInheritableDescriptors } from './descriptors.ts';
 import { killSandboxes, waitForEmptyNamespace, findPidNamespace, runIdArguments } from './processes.ts';
@@ -28,9 +29,13 @@ const START_SCRIPT = [
   'shift 2; echo started >&3; exec "$@" 3>&-',
 ].join('\n');
 
+/** What the operator allows one run at most; null is unlimited. */
+export type LocalCeilings = Record<CgroupLimit, number | null>;
+
 export interface SandboxDeps extends SandboxOptions {
   /** Absolute path. */
   bwrap: string;
+  ceilings: LocalCeilings;
   getControlGroups: () => ControlGroups;
 }
 
@@ -60,7 +65,7 @@ export async function startSandbox(
   deps: SandboxDeps,
 ): Promise<Sandbox> {
   const staging = createStaging();
-  const group = deps.getControlGroups().create(job.runId, toLimitValues(limits));
+  const group = deps.getControlGroups().create(job.runId, toLimitValues(limits, deps.ceilings));
   try {
     const stdout = await staging.pipe();
     const stderr = await staging.pipe();
@@ -79,12 +84,13 @@ export async function startSandbox(
   }
 }
 
-function toLimitValues({ memoryBytes, cpus, pids }: Limits) {
-  return {
-    memoryBytes: memoryBytes ?? DEFAULT_LIMITS.memoryBytes,
-    cpus: cpus ?? DEFAULT_LIMITS.cpus,
-    pids: pids ?? DEFAULT_LIMITS.pids,
+function toLimitValues(limits: Limits, ceilings: LocalCeilings) {
+  const lower = (limit: CgroupLimit) => {
+    const value = limits[limit] ?? DEFAULT_LIMITS[limit];
+    const ceiling = ceilings[limit];
+    return value === null || ceiling === null ? (value ?? ceiling) : Math.min(value, ceiling);
   };
+  return { memoryBytes: lower('memoryBytes'), cpus: lower('cpus'), pids: lower('pids') };
 }
 
 interface BwrapOptions {
@@ -160,6 +166,8 @@ function watchBwrap(child: ChildProcess, runId: string, group: ControlGroup): Pi
   gate.on('error', () => undefined).resume();
   const reading = readStatus(status, bwrapStatus, (pid) => {
     group.add(pid);
+    // Also where control groups have no weights: the app's requests come first on a busy machine.
+    setPriority(pid, constants.priority.PRIORITY_LOW);
     gate.end('\n');
   }).catch(() => child.kill('SIGKILL'));
   return {

@@ -17,7 +17,7 @@ import { parseJson } from '../../lib/json.ts';
 import type { Job, Limits } from '../runner.ts';
 import { RUNTIME_FILE } from './bwrap-arguments.ts';
 import { DESCRIPTORS_FILE, probe, type ProbeFindings, type ProbeInput } from './probe.ts';
-import { startSandbox, type SandboxDeps } from './sandbox.ts';
+import { startSandbox, type LocalCeilings, type SandboxDeps } from './sandbox.ts';
 import { listDeniedSyscallNumbers } from './syscalls.ts';
 
 const SELF_TEST_TIMEOUT_MS = 20_000;
@@ -29,6 +29,8 @@ const LIMITS: Limits = {
   pids: null,
   network: 'none',
 };
+/** The probe needs more than an operator may allow a run. */
+const NO_CEILINGS: LocalCeilings = { memoryBytes: null, cpus: null, pids: null };
 /** Variables that the sandbox sets or shells add. */
 const EXPECTED_VARIABLES = new Set(['PATH', 'HOME', 'LANG', 'TMPDIR', 'PWD', 'OLDPWD', 'SHLVL', '_']);
 const EXPECTED_ENTRIES = /^(bin|sbin|lib\w*|usr|etc|dev|proc|run|tmp|work|run\/(node|program|environment))$/;
@@ -115,7 +117,11 @@ async function runProbe(input: ProbeInput, deps: SandboxDeps): Promise<ProbeFind
     ],
     ...{ stdin: null, env: {}, workdir: null },
   };
-  const sandbox = await startSandbox(job, '/work', LIMITS, { ...deps, runtime: process.execPath });
+  const sandbox = await startSandbox(job, '/work', LIMITS, {
+    ...deps,
+    ceilings: NO_CEILINGS,
+    runtime: process.execPath,
+  });
   const timer = setTimeout(sandbox.kill, SELF_TEST_TIMEOUT_MS);
   try {
     const [stdout] = await Promise.all([text(sandbox.stdout), text(sandbox.stderr), sandbox.end]);

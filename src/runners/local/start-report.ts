@@ -5,11 +5,11 @@ const MAX_REPORT_BYTES = 64;
 /** Two lines of about 300 bytes. */
 const MAX_STATUS_BYTES = 4_096;
 /** From the start of bwrap to the start of the program. Takes some milliseconds on an idle machine. */
-const START_TIMEOUT_MS = 20_000;
+const START_TIMEOUT_MS = 60_000;
 
 const REPORTS = ['started', 'folder', 'interpreter'] as const;
 
-/** `failed`: bwrap could not create the sandbox, or the report is invalid. `late`: no report within 20 s. */
+/** `failed`: bwrap could not create the sandbox, or the report is invalid. `late`: no report within 60 s. */
 export type StartReport = (typeof REPORTS)[number] | 'failed' | 'late';
 
 /**

@@ -5,13 +5,19 @@ import { createLocalRunner } from '../../../src/runners/local/index.ts';
 import { describeOn, recordServerUsed } from '../../support/hosts.ts';
 import { describeRunnerContract } from '../contract.ts';
 import { listLeaks, localTarget } from './leaks.ts';
+import { NO_CEILINGS } from './running.ts';
 
 describeOn('local', 'the local runner', () => {
   recordServerUsed('local', `${bwrapVersion()} on Linux ${release()}`);
 
   describeRunnerContract({
     createRunner: () =>
-      createLocalRunner({ enabled: true, hiddenPaths: [process.cwd()], log: createLog('silent') }),
+      createLocalRunner({
+        enabled: true,
+        hiddenPaths: [process.cwd()],
+        ceilings: NO_CEILINGS,
+        log: createLog('silent'),
+      }),
     target: localTarget,
     listLeaks: listLeaks,
     capabilities: {

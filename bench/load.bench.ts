@@ -1,0 +1,54 @@
+import { describe, it } from '@jest/globals';
+import { startApp, type TestApp } from '../test/support/app.ts';
+import { createServerClient, type ServerClient } from '../test/support/servers.ts';
+import type { LoadAttack, PreparedAttack } from './load/attack.ts';
+import { busyLocalRuns } from './load/busy-local-runs.ts';
+import { printTimes } from './table.ts';
+
+/** Each is a file in `load/`. */
+const ATTACKS: readonly LoadAttack[] = [busyLocalRuns];
+const MEASURE_MS = 1_000 * Number(process.env['BENCH_SECONDS'] ?? 15);
+const WARM_UP_CALLS = 20;
+
+/** Calls one after the other, as a user's browser does. @returns the time of each call in ms. */
+async function measure(call: () => Promise<void>): Promise<number[]> {
+  const times: number[] = [];
+  const endMs = performance.now() + MEASURE_MS;
+  while (performance.now() < endMs || times.length === 0) {
+    const startedAtMs = performance.now();
+    await call();
+    times.push(performance.now() - startedAtMs);
+  }
+  return times;
+}
+
+/** @throws Error unless the response is a 200. */
+async function callMe(app: TestApp, { session }: ServerClient): Promise<void> {
+  const response = await app.call('/api/v1/me', { session });
+  await response.text();
+  if (response.status !== 200) throw new Error(`the other user's call was answered ${response.status}`);
+}
+
+async function measureUnder(
+  name: string,
+  begin: PreparedAttack['begin'],
+  probe: NonNullable<PreparedAttack['probe']>,
+): Promise<void> {
+  for (let round = 0; round < WARM_UP_CALLS; round += 1) await probe.call();
+  const without = await measure(probe.call);
+  const end = await begin();
+  try {
+    printTimes(`${name}: ${probe.name} of another user`, { without, during: await measure(probe.call) });
+  } finally {
+    await end();
+  }
+}
+
+describe('another user under load', () => {
+  it.each(ATTACKS)('$name', async ({ name, env = {}, prepare }) => {
+    await using app = await startApp({ env: { LOG_LEVEL: 'warn', ...env } });
+    const [attacker, other] = [await createServerClient(app), await createServerClient(app)];
+    const { begin, probe } = await prepare(app, attacker, other);
+    await measureUnder(name, begin, probe ?? { name: 'GET /api/v1/me', call: () => callMe(app, other) });
+  });
+});

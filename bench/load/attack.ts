@@ -1,0 +1,18 @@
+import type { TestApp } from '../../test/support/app.ts';
+import type { ServerClient } from '../../test/support/servers.ts';
+
+/** Load that one user causes, measured by what another user still gets. */
+export interface LoadAttack {
+  name: string;
+  /** Settings of the app. */
+  env?: Record<string, string>;
+  /** Prepares the attack and, where `GET /api/v1/me` shows too little, what is measured of the other user. */
+  prepare: (app: TestApp, attacker: ServerClient, other: ServerClient) => Promise<PreparedAttack>;
+}
+
+export interface PreparedAttack {
+  /** Resolves when the load is complete. @returns ends it and waits until nothing of it is left. */
+  begin: () => Promise<() => Promise<void>>;
+  /** One request of the other user. @throws when it fails. */
+  probe?: { name: string; call: () => Promise<void> };
+}
