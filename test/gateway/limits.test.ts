@@ -4,6 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/glob
 import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { createUser } from '../support/stack.ts';
+import { findStreamError, readEventStream } from '../support/stream.ts';
 import { until } from '../support/until.ts';
 import { answer, fault, startUpstream, type Upstream } from '../support/upstream.ts';
 
@@ -257,4 +258,62 @@ it('responses that a client does not read count for the memory of its user', asy
     async () => (await chat(session)).status,
     (status) => status === 200,
   );
+});
+
+describe('the events of streams', () => {
+  const chunk = (bytes: number) =>
+    `data: {"choices":[{"index":0,"delta":{"content":"${'x'.repeat(bytes)}"},"finish_reason":"stop"}]}`;
+  const streamed = { ...hello, stream: true };
+
+  /** Opens a stream whose event of this size does not end. */
+  async function holdEvent(session: string, bytes: number): Promise<void> {
+    const index = openai.requests.length;
+    openai.reply(answer.steps([chunk(bytes), { until: new Promise(() => undefined) }]));
+    const body = JSON.stringify(streamed);
+    beginRequest(session, `Content-Length: ${body.length}`, body);
+    await openai.received(index + 1);
+    await openai.sent(index, bytes);
+  }
+
+  async function readError(session: string, frame: string): Promise<{ code: string } | undefined> {
+    openai.reply(answer.steps([`${frame}\n\n`, 'data: [DONE]\n\n']));
+    return findStreamError(await readEventStream(await chat(session, streamed)).events);
+  }
+
+  it('count for the memory of their user while they are large, and fail no stream of usual events', async () => {
+    const session = await signedIn();
+    for (let count = 0; count < 5; count += 1) await holdEvent(session, 7.5 * MB);
+    await holdEvent(session, 6.5 * MB);
+    const large = () => readError(session, chunk(2 * MB));
+    expect(await until(large)).toMatchObject({ code: 'rate_limited' });
+    expect(await readError(session, chunk(0.2 * MB))).toBeUndefined();
+    expect(await readError(await signedIn(), chunk(7.5 * MB))).toBeUndefined();
+    for (const socket of sockets) socket.destroy();
+    await until(large, (error) => error === undefined);
+  });
+});
+
+describe('answers of an address that a user brought', () => {
+  let session: string;
+  beforeAll(async () => {
+    session = await signedIn();
+    await addKey(app, session, { provider: 'custom', key: 'some-key', endpoint: openai.url });
+  });
+
+  it.each([
+    ['custom/m', 502],
+    ['gpt-4o', 200],
+  ])('may be smaller than those of a provider: model %s', async (model, status) => {
+    openai.reply(answer.completion({ text: 'x'.repeat(9 * MB) }));
+    expect((await chat(session, { ...hello, model })).status).toBe(status);
+  });
+
+  it.each([
+    ['custom/m', 'upstream_malformed'],
+    ['gpt-4o', undefined],
+  ])('may have smaller events than those of a provider: model %s', async (model, code) => {
+    openai.reply(answer.completion({ text: `${'x'.repeat(3 * MB)} end` }));
+    const response = await chat(session, { ...hello, model, stream: true });
+    expect(findStreamError(await readEventStream(response).events)?.code).toBe(code);
+  });
 });

@@ -6,7 +6,7 @@ import type { Dialer, UpstreamResponse } from '../../lib/net/dialer.ts';
 import type { Log } from '../../lib/log.ts';
 import { createRedactor, type Redactor } from '../../lib/redact.ts';
 import type { Provider } from '../../providers/provider.ts';
-import { classifyResponse, type ClassifiedResponse } from './response.ts';
+import { classifyResponse, toResponseLimits, type ClassifiedResponse } from './response.ts';
 import type { BodyReservation } from '../../http/body-budget.ts';
 import type { RequestBody } from '../admission/request-body.ts';
 import type { Surface } from '../surface.ts';
@@ -159,8 +159,12 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       if (isFromPublicAddress)
         receipt.upstreamRequestId = findUpstreamRequestId(headers, createTargetRedactor(target));
       writeReceiptHeaders(call.response, receipt);
-      const classified = await classifyResponse(upstreamResponse, call.surface, (bytes) => {
-        call.bodyReservation.add(bytes);
+      const classified = await classifyResponse(upstreamResponse, {
+        surface: call.surface,
+        limits: toResponseLimits(target.address),
+        onBytes(bytes) {
+          call.bodyReservation.add(bytes);
+        },
       });
       const requestBytes = isLastAttempt ? 0 : call.body.byteLength();
       call.bodyReservation.keepOnly(requestBytes + (classified.kind === 'json' ? classified.body.length : 0));
@@ -170,6 +174,9 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       call.signal.throwIfAborted();
       const { receipt } = target;
       const events = trackCall(call, receipt);
+      // No further attempt needs it.
+      call.body.release();
+      call.bodyReservation.keepOnly(upstreamResponse.kind === 'json' ? upstreamResponse.body.length : 0);
       const outcome = await sendResponse(upstreamResponse, call.response, {
         surface: call.surface,
         requestId: call.requestId,
@@ -177,6 +184,8 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
         choiceCount: call.body.choiceCount,
         signal: call.signal,
         idleTimeoutMs: timeouts.idleMs,
+        limits: toResponseLimits(target.address),
+        reservation: call.bodyReservation,
         events,
         receipt,
       });

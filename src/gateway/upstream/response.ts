@@ -2,11 +2,33 @@ import type { Readable } from 'node:stream';
 import type { UpstreamResponse } from '../../lib/net/dialer.ts';
 import { isAppError } from '../../lib/errors.ts';
 import { parseJson } from '../../lib/json.ts';
+import type { UpstreamAddress } from '../../providers/address.ts';
 import type { Surface } from '../surface.ts';
 import { discardBody, upstreamMalformed, readBoundedBody } from '../../lib/net/upstream-body.ts';
 
 const BYTE_ORDER_MARK = Buffer.from('\uFEFF');
-const MAX_JSON_BYTES = 32 * 1024 * 1024;
+
+/** Sizes of a successful response. */
+export interface ResponseLimits {
+  /** Of a response that is not streamed. */
+  wholeBytes: number;
+  /** Of one event of a stream. */
+  eventBytes: number;
+  streamBytes: number;
+}
+
+const MB = 1024 * 1024;
+const PROVIDER_LIMITS: ResponseLimits = { wholeBytes: 32 * MB, eventBytes: 8 * MB, streamBytes: 1024 * MB };
+/** A user can put a server there that answers with as much as is accepted. */
+const USER_ADDRESS_LIMITS: ResponseLimits = { wholeBytes: 8 * MB, eventBytes: 2 * MB, streamBytes: 256 * MB };
+
+/** The limits of responses from an address; smaller ones where a user brought it. */
+export function toResponseLimits({
+  isUserSupplied,
+}: Pick<UpstreamAddress, 'isUserSupplied'>): ResponseLimits {
+  return isUserSupplied ? USER_ADDRESS_LIMITS : PROVIDER_LIMITS;
+}
+
 /** Redacting the texts of an error takes many times as long as reading them. */
 export const MAX_ERROR_BYTES = 256 * 1024;
 
@@ -31,23 +53,26 @@ export type ClassifiedResponse =
 
 export type ErrorResponse = Extract<ClassifiedResponse, { kind: 'error' }>;
 
+export interface ClassifyOptions {
+  surface: Surface;
+  limits: ResponseLimits;
+  /** Receives the number of bytes of each chunk as it is read, and can end the reading by an error. */
+  onBytes: (bytes: number) => void;
+}
+
 /**
  * Classifies an upstream's response and reads its body unless it is a stream. A connection reset in the middle of a
  * JSON body can then still become an error in the protocol's shape. JSON is recognized by its content, since servers
  * send it with other content types as well.
- * @param onBytes receives the number of bytes of each chunk as it is read, and can end the reading by an error.
  * @throws AppError `upstream_malformed` for a success that is neither JSON nor an event stream (HTML with 200,
  *   redirects, compressed or endless bodies), `upstream_unreachable` and `upstream_timeout` from reading.
  */
 export async function classifyResponse(
   response: UpstreamResponse,
-  surface: Surface,
-  onBytes: (bytes: number) => void,
+  options: ClassifyOptions,
 ): Promise<ClassifiedResponse> {
   try {
-    return response.status >= 400
-      ? await classifyError(response)
-      : await classifySuccess(response, surface, onBytes);
+    return response.status >= 400 ? await classifyError(response) : await classifySuccess(response, options);
   } catch (error) {
     discardBody(response.body);
     throw error;
@@ -56,8 +81,7 @@ export async function classifyResponse(
 
 async function classifySuccess(
   response: UpstreamResponse,
-  surface: Surface,
-  onBytes: (bytes: number) => void,
+  { surface, limits, onBytes }: ClassifyOptions,
 ): Promise<ClassifiedResponse> {
   const { status, headers, isFromPublicAddress: isPublic } = response;
   if (isCompressed(response)) {
@@ -71,7 +95,7 @@ async function classifySuccess(
     );
   if (mediaType(headers['content-type']) === 'text/event-stream')
     return { kind: 'stream', status, headers, isPublic, body: response.body };
-  const body = await readBoundedBody(response.body, MAX_JSON_BYTES, onBytes);
+  const body = await readBoundedBody(response.body, limits.wholeBytes, onBytes);
   const value = parseJson(withoutByteOrderMark(body));
   if (value === undefined)
     throw upstreamMalformed('The response of the provider is no valid JSON, or it exceeds the size limits.');

@@ -3,14 +3,19 @@ import { toSseEvent, type SseWriter } from '../../http/sse.ts';
 import { AppError, isAppError } from '../../lib/errors.ts';
 import { discardBody, upstreamMalformed } from '../../lib/net/upstream-body.ts';
 import type { Redactor } from '../../lib/redact.ts';
+import type { BodyReservation } from '../../http/body-budget.ts';
 import type { Surface } from '../surface.ts';
 import { copyResponseHeaders, findUpstreamRequestId, writeReceiptHeaders, type Receipt } from './headers.ts';
 import { toErrorBody } from './error-body.ts';
-import type { ClassifiedResponse, ErrorResponse } from './response.ts';
+import type { ClassifiedResponse, ErrorResponse, ResponseLimits } from './response.ts';
 import { readSseEvents } from './sse-reader.ts';
 import { createStreamCheck } from './stream-events.ts';
 
-const STREAM_LIMITS = { eventBytes: 8 * 1024 * 1024, streamBytes: 1024 * 1024 * 1024 };
+/**
+ * Of one stream, in events that are read or wait for the client. More counts for the memory of the user. Usual events are
+ * smaller, so that a stream does not fail because other requests hold the memory.
+ */
+const UNCOUNTED_BYTES = 256 * 1024;
 
 export interface SendOptions {
   surface: Surface;
@@ -21,6 +26,9 @@ export interface SendOptions {
   signal: AbortSignal;
   /** The connection is closed when the client reads nothing for this long. */
   idleTimeoutMs: number;
+  limits: ResponseLimits;
+  /** Memory of the user that large events take. */
+  reservation: BodyReservation;
   /** The response as an event stream. It has already begun when the upstream answered late. */
   events: SseWriter;
   /** Its headers are written, and it receives the upstream's id of the request where that may be shown. */
@@ -112,14 +120,21 @@ async function sendStream(
   }
 }
 
-/** @throws AppError `upstream_incomplete` when the connection ends before the answer is complete. */
+/**
+ * @throws AppError `upstream_incomplete` when the connection ends before the answer is complete; `rate_limited` or `busy`
+ *   when there is no memory for a large event.
+ */
 async function sendEvents(upstreamResponse: StreamResponse, options: SendOptions): Promise<SendOutcome> {
   const { surface, events } = options;
   const stream = createStreamCheck({ ...options, isPublic: upstreamResponse.isPublic });
-  for await (const received of readSseEvents(upstreamResponse.body, STREAM_LIMITS)) {
+  const held = countHeldBytes(options.reservation);
+  for await (const received of readSseEvents(upstreamResponse.body, options.limits, held.add)) {
     options.signal.throwIfAborted();
     const { bytes, isDone } = stream.check(received);
+    held.keepOnly(bytes.length);
     if (bytes.length > 0) await events.write(bytes);
+    // At most one chunk, of the next event, is left.
+    held.keepOnly(0);
     if (isDone) return stream.hasFailed() ? 'failed' : 'done';
   }
   if (!stream.isFinished()) {
@@ -130,6 +145,21 @@ async function sendEvents(upstreamResponse: StreamResponse, options: SendOptions
   }
   await events.write(toSseEvent(surface.endOfStream));
   return 'done';
+}
+
+/** Counts the bytes of events that are read and not yet sent. */
+function countHeldBytes(reservation: BodyReservation): Pick<BodyReservation, 'add' | 'keepOnly'> {
+  let held = 0;
+  return {
+    add(bytes) {
+      held += bytes;
+      if (held > UNCOUNTED_BYTES) reservation.add(Math.min(bytes, held - UNCOUNTED_BYTES));
+    },
+    keepOnly(bytes) {
+      if (held > UNCOUNTED_BYTES) reservation.keepOnly(Math.max(bytes - UNCOUNTED_BYTES, 0));
+      held = bytes;
+    },
+  };
 }
 
 function toStreamError(error: unknown): AppError {

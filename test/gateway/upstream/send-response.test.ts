@@ -7,6 +7,7 @@ import { fetch } from 'undici';
 import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
 import { createSseWriter } from '../../../src/http/sse.ts';
 import type { Receipt } from '../../../src/gateway/upstream/headers.ts';
+import { toResponseLimits } from '../../../src/gateway/upstream/response.ts';
 import { sendResponse, type SendOutcome } from '../../../src/gateway/upstream/send-response.ts';
 
 const KEEP_ALIVE_MS = 15_000;
@@ -35,6 +36,8 @@ async function open() {
       redact: (text: string) => text,
       choiceCount: 1,
       events: createSseWriter(asExpress(response), { ...limits, idleComment: 'keep-alive' }),
+      limits: toResponseLimits({ isUserSupplied: false }),
+      reservation: { assertFits: () => undefined, add: () => undefined, keepOnly: () => undefined },
       receipt: RECEIPT,
     };
     sendResponse(answer, asExpress(response), options).then(ended.resolve, ended.reject);
