@@ -10,32 +10,69 @@ const MAX_DECODINGS = 2;
 const MAX_DECODED_LENGTH = 16 * 1024;
 const ESCAPE = /[\\%&]/;
 
+/** Characters of a cut secret that are enough to recognize it. Other text does not begin so. */
+const CUT_LENGTH = 12;
+/** The same where a sign of hidden characters follows, as in `sk-proj-****1234`. */
+const HIDDEN_LENGTH = 8;
+const HIDDEN_PART = '[\\w-]{0,40}(?:[*•…]|\\.{2})';
+/** The other characters of a cut secret, the sign of the cut, and what is shown after it. */
+const REST = '[\\w.+/=~%*•…-]*';
+
 /**
- * Redacts whole secrets in raw, JSON, base64, base64url and percent-encoded form. Only for errors, for headers and for
- * the lines of an event stream that hold no data: redacting a success would reveal to a caller which of several
- * guesses is the secret.
+ * Redacts secrets in raw, JSON, base64, base64url, hexadecimal and percent-encoded form, whole or cut. Only for errors,
+ * for headers and for the lines of an event stream that hold no data: redacting a success would reveal to a caller which
+ * of several guesses is the secret.
  * A secret whose characters are escaped (`\u002b`, `\/`, `%2d`, `&#45;`) is found in the decoded text. The result is
  * then the decoded text, without the secret.
+ * A cut secret is recognized by a fixed number of its first characters, whatever follows. If more characters counted, a
+ * caller whose text an error repeats could guess the secret character by character.
+ * @param values secrets. Values of fewer than {@link MIN_SECRET_LENGTH} characters are none.
  */
-export function createRedactor(secrets: readonly string[]): Redactor {
-  const forms = new Set(
-    secrets.filter((secret) => secret.length >= MIN_SECRET_LENGTH).flatMap(listEncodedForms),
-  );
-  // Longest first, so that a form is not broken by a shorter form that it contains.
-  const longestFirst = [...forms].sort((a, b) => b.length - a.length);
-  const redactForms = (text: string) =>
-    longestFirst.reduce((redacted, form) => redacted.replaceAll(form, REPLACEMENT), text);
-  const hasSecret = (text: string) => longestFirst.some((form) => text.includes(form));
+export function createRedactor(values: readonly string[]): Redactor {
+  const secrets = values.filter((value) => value.length >= MIN_SECRET_LENGTH);
+  const starts = listStarts(secrets);
+  let pattern: RegExp | undefined;
+  // Creating it takes many times as long as this search, and most texts contain no secret.
+  const mayHaveSecret = (text: string) => starts.some((start) => text.includes(start));
+  const redactSecrets = (text: string) =>
+    mayHaveSecret(text) ? text.replace((pattern ??= createPattern(secrets)), REPLACEMENT) : text;
+  const hasSecret = (text: string) => redactSecrets(text) !== text;
 
   return (text) => {
-    const redacted = redactForms(text);
+    const redacted = redactSecrets(text);
     if (!ESCAPE.test(redacted)) return redacted;
     if (redacted.length > MAX_DECODED_LENGTH) return REPLACEMENT;
     const decoded = listDecodings(redacted).find(hasSecret);
     if (decoded === undefined) return redacted;
-    const result = redactForms(decoded);
+    const result = redactSecrets(decoded);
     return listDecodings(result).some(hasSecret) ? REPLACEMENT : result;
   };
+}
+
+/** With what the forms of the secrets begin, whole or cut. Text without any of these contains no secret. */
+function listStarts(secrets: readonly string[]): string[] {
+  const forms = secrets.map((secret) => secret.slice(0, CUT_LENGTH)).flatMap(listEncodedForms);
+  return [...new Set(forms.map((form) => form.slice(0, MIN_SECRET_LENGTH)))];
+}
+
+/**
+ * A pattern of all forms. Each begins with literal text, and only the short {@link HIDDEN_PART} backtracks, so that a
+ * search takes time linear in the length of the text.
+ */
+function createPattern(secrets: readonly string[]): RegExp {
+  // Longest first, so that a form is not broken by a shorter form that it contains.
+  const whole = [...new Set(secrets.flatMap(listEncodedForms))].sort((a, b) => b.length - a.length);
+  const cut = secrets.filter((secret) => secret.length > CUT_LENGTH);
+  const alternatives = [
+    ...whole.map(escapePattern),
+    ...cut.flatMap(listCutForms).map((form) => escapePattern(form) + REST),
+    ...cut.map((secret) => escapePattern(secret.slice(0, HIDDEN_LENGTH)) + HIDDEN_PART + REST),
+  ];
+  return new RegExp(alternatives.join('|'), 'g');
+}
+
+function escapePattern(text: string): string {
+  return text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&');
 }
 
 /**
@@ -61,9 +98,31 @@ function listEncodedForms(secret: string): string[] {
   return [
     secret,
     JSON.stringify(secret).slice(1, -1),
-    encodeURIComponent(secret),
+    encodeURIComponent(secret.toWellFormed()),
     ...listBase64Forms(Buffer.from(secret)),
+    ...listHexForms(Buffer.from(secret)),
   ];
+}
+
+/** The first characters of a secret: 12 bytes are 16 characters of base64. */
+function listCutForms(secret: string): string[] {
+  const start = secret.slice(0, CUT_LENGTH);
+  const bytes = Buffer.from(secret).subarray(0, CUT_LENGTH);
+  const encoded = [
+    encodeURIComponent(start.toWellFormed()),
+    bytes.toString('base64'),
+    bytes.toString('base64url'),
+  ];
+  return [...new Set([start, ...encoded, ...listHexForms(bytes)])];
+}
+
+/** In both letter cases, and with the separators of a dump. */
+function listHexForms(bytes: Buffer): string[] {
+  const digits = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0'));
+  return ['', ' ', ':'].flatMap((separator) => {
+    const text = digits.join(separator);
+    return [text, text.toUpperCase()];
+  });
 }
 
 /**

@@ -71,6 +71,65 @@ describe('createRedactor on escaped secrets', () => {
   });
 });
 
+describe('createRedactor on cut secrets', () => {
+  const secret = 'sk-or-v1-0123456789abcdef0123456789abcdefSECRET';
+  const start = (length: number) => secret.slice(0, length);
+  const hexOf = (text: string) => Buffer.from(text).toString('hex');
+
+  it.each<[string, string]>([
+    ['12 characters at the end', start(12)],
+    ['12 characters and an ellipsis', `${start(12)}…`],
+    ['12 characters and three dots', `${start(12)}...`],
+    ['more characters', `${start(40)}...`],
+    ['all but the last character', start(secret.length - 1)],
+    ['12 characters, dots and the last 4', `${start(12)}...CRET`],
+    ['8 characters, stars and the last 4', `${start(8)}****CRET`],
+    ['8 characters, many stars and the last 4', `${start(8)}${'*'.repeat(40)}CRET`],
+    ['8 characters, dots and the last 4', `${start(8)}...CRET`],
+    ['9 characters, bullets and the last 4', `${start(9)}••••CRET`],
+    ['9 characters, stars and nothing', `${start(9)}***`],
+    ['12 characters in base64', `${Buffer.from(start(12)).toString('base64')}...`],
+    ['20 characters in base64', Buffer.from(start(20)).toString('base64')],
+    ['hexadecimal form', hexOf(secret)],
+    ['hexadecimal form in upper case', hexOf(secret).toUpperCase()],
+    ['hexadecimal form with blanks', hexOf(secret).replace(/..(?!$)/g, '$& ')],
+    ['hexadecimal form with colons', hexOf(secret).replace(/..(?!$)/g, '$&:')],
+    ['hexadecimal form, cut', `${hexOf(start(12))}...`],
+    ['escapes', `${escapeAll(start(14), (code) => `\\u${hex(code, 4)}`)}...`],
+    ['percent encoding', `${escapeAll(start(14), (code) => `%${hex(code, 2)}`)}...`],
+  ])('removes a secret with %s', (_name, text) => {
+    for (const around of ['', '"', ' ']) {
+      const redacted = createRedactor([secret])(`Incorrect key ${around}${text}${around} (see the docs)`);
+      expect(redacted).toBe(`Incorrect key ${around}***${around} (see the docs)`);
+    }
+  });
+
+  it('says nothing about characters after the first 12, nor about the last 4', () => {
+    const redact = createRedactor([secret]);
+    for (const rest of ['', secret.slice(12, 20), 'X'.repeat(8), '9', '...CRET', '...XXXX'])
+      expect(redact(`model ${start(12)}${rest} unknown`)).toBe('model *** unknown');
+    for (const end of ['CRET', 'XXXX']) expect(redact(`${start(8)}****${end}`)).toBe('***');
+  });
+
+  it.each([`${start(11)} x`, start(11), `${start(7)}****CRET`, 'sk-or-v1', '****CRET', '...CRET'])(
+    'does not change shorter parts: %s',
+    (text) => {
+      expect(createRedactor([secret])(text)).toBe(text);
+    },
+  );
+
+  it('takes time linear in the length of the text', () => {
+    const redact = createRedactor([secret, 'a'.repeat(64)]);
+    const redactMs = (text: string) => {
+      const startedAtMs = performance.now();
+      redact(text);
+      return performance.now() - startedAtMs;
+    };
+    for (const part of [start(8), start(11), `${start(8)}${'a'.repeat(41)}`, 'a', `${start(8)}.`, '*'])
+      expect(redactMs(part.repeat(Math.ceil((256 * 1024) / part.length)))).toBeLessThan(1_000);
+  });
+});
+
 describe('redactJson', () => {
   it('redacts strings, member names and numbers at any depth, and nothing else', () => {
     const redact = createRedactor(['123456789', 'the-secret']);
