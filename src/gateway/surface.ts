@@ -23,8 +23,12 @@ export interface Surface {
    * holds for the value; other values are refused.
    */
   droppedFields: ReadonlyMap<string, (value: unknown) => boolean>;
-  /** @throws AppError `field_not_allowed`, `validation_failed` for values that a shared payer does not accept. */
-  checkSharedPayerValues(body: Readonly<Record<string, unknown>>): void;
+  /**
+   * Visits all values of a body.
+   * @returns the number of members of all objects in it.
+   * @throws AppError `field_not_allowed`, `validation_failed` for values that a shared payer does not accept.
+   */
+  checkSharedPayerValues(body: Readonly<Record<string, unknown>>): number;
   /** `data` of the event that ends a stream. */
   endOfStream: string;
   /**

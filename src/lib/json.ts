@@ -71,15 +71,6 @@ export function measureJson(bytes: Buffer, limits: JsonLimits = MAX_JSON_SIZE): 
   return elements > limits.elements ? undefined : members;
 }
 
-/** Counts the members of a parsed value and of all values in it. */
-export function countMembers(value: unknown): number {
-  if (typeof value !== 'object' || value === null) return 0;
-  const values: unknown[] = Array.isArray(value) ? value : Object.values(value);
-  let count = Array.isArray(value) ? 0 : values.length;
-  for (const each of values) if (typeof each === 'object') count += countMembers(each);
-  return count;
-}
-
 /** Short strings and escapes are read byte by byte; the native search is called once per this many bytes at most. */
 const BYTES_BEFORE_SEARCH = 64;
 

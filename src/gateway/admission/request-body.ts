@@ -1,13 +1,18 @@
 import { parseBody } from '../../http/json-body.ts';
 import { AppError } from '../../lib/errors.ts';
-import { countMembers, findTopLevelMembers, MAX_JSON_SIZE, removeTopLevelMembers } from '../../lib/json.ts';
+import {
+  findTopLevelMembers,
+  MAX_JSON_SIZE,
+  removeTopLevelMembers,
+  type JsonObjectMembers,
+} from '../../lib/json.ts';
 import { findHiddenCharacter } from '../../lib/visible-text.ts';
 
 const MAX_MODEL_LENGTH = 256;
 
 /**
- * The body of a request that names a model. Only its bytes are kept: a parsed body takes many times its bytes, and a
- * request waits for the key, for the upstream and for the client.
+ * The body of a request that names a model. Its bytes are kept, and its value until the payer is known: a parsed body
+ * takes many times its bytes, and a request waits for the upstream and for the client.
  */
 export interface RequestBody {
   /** As the client sent it; undefined when it is missing. */
@@ -17,16 +22,19 @@ export interface RequestBody {
   choiceCount: number;
   /** Names of all top-level fields. */
   fieldNames: readonly string[];
-  /** True when any object in the body has two members of the same name, which parsers may read differently. */
-  hasDuplicateMembers: boolean;
-  /** Parses the received body. Needed only where a shared key (the system default) pays. Do not keep the value across an `await`. */
-  parse(): Readonly<Record<string, unknown>>;
+  /** The number of members of all objects in the text, of which a parser hides those with the name of a later one. */
+  memberCount: number;
+  /**
+   * The parsed body, for a check of its values where a shared key (the system default) pays. It can be taken once, before
+   * `withModel`. Do not keep it across an `await`.
+   */
+  takeValue(): Readonly<Record<string, unknown>>;
   /**
    * The body with `model` replaced in place, or inserted first when it was missing. All other bytes are unchanged.
-   * The received body is released by this call, so that only one copy exists.
+   * The received body and its value are released by this call, so that only one copy exists.
    */
   withModel(model: string): Buffer;
-  /** The body without these top-level fields. The received body is released by this call. */
+  /** The body without these top-level fields, none of which is interpreted. The received body is released by this call. */
   withoutFields(names: readonly string[]): RequestBody;
   /** The size of the body as it would be sent now. */
   byteLength(): number;
@@ -39,30 +47,28 @@ export interface RequestBody {
  *   too long or has control or invisible characters), `ambiguous_field` (an interpreted field twice or in another spelling).
  */
 export function parseRequestBody(body: Buffer, interpretedFields: readonly string[]): RequestBody {
-  const { value, hasDuplicateMembers } = parseObject(body);
-  const { members, afterBrace } = findTopLevelMembers(body);
-  const fieldNames = members.map((member) => member.name);
+  const { value, memberCount } = parseObject(body);
+  const found = findTopLevelMembers(body);
+  const fieldNames = found.members.map((member) => member.name);
   refuseAmbiguousFields(fieldNames, interpretedFields);
   const isStreaming = value['stream'] ?? false;
   if (typeof isStreaming !== 'boolean') throw wrongFieldType('stream', 'true or false');
-  const modelMember = members.find((member) => member.name === 'model');
-  const modelSpan = modelMember ?? { valueStart: afterBrace, valueEnd: afterBrace };
-  return {
-    model: readModel(value['model']),
-    isStreaming,
-    choiceCount: typeof value['n'] === 'number' ? value['n'] : 1,
-    fieldNames,
-    hasDuplicateMembers,
-    ...createBody(body, interpretedFields, {
-      start: modelSpan.valueStart,
-      end: modelSpan.valueEnd,
-      prefix: modelMember === undefined ? '"model":' : '',
-      suffix: modelMember === undefined && members.length > 0 ? ',' : '',
-    }),
-  };
+  return createRequestBody(
+    {
+      model: readModel(value['model']),
+      isStreaming,
+      choiceCount: typeof value['n'] === 'number' ? value['n'] : 1,
+      fieldNames,
+      memberCount,
+    },
+    { bytes: body, ...findModelSpan(found) },
+    value,
+  );
 }
 
-/** Byte range of the model's value, and the text to add around the value when the member was missing. */
+type BodyFacts = Pick<RequestBody, 'model' | 'isStreaming' | 'choiceCount' | 'fieldNames' | 'memberCount'>;
+
+/** Where the model's value is, and the text to add around the value when the member was missing. */
 interface ModelSpan {
   start: number;
   end: number;
@@ -70,38 +76,58 @@ interface ModelSpan {
   suffix: string;
 }
 
-/** Holds the bytes of the body: first as received, then with the model of the last `withModel` call. */
-function createBody(
-  body: Buffer,
-  interpretedFields: readonly string[],
-  { start, end, prefix, suffix }: ModelSpan,
-): Pick<RequestBody, 'parse' | 'withModel' | 'withoutFields' | 'byteLength' | 'release'> {
-  let current: { bytes: Buffer; end: number } | undefined = { bytes: body, end };
+function findModelSpan({ members, afterBrace }: JsonObjectMembers): ModelSpan {
+  const member = members.find(({ name }) => name === 'model');
+  if (member !== undefined) return { start: member.valueStart, end: member.valueEnd, prefix: '', suffix: '' };
+  const suffix = members.length > 0 ? ',' : '';
+  return { start: afterBrace, end: afterBrace, prefix: '"model":', suffix };
+}
+
+/** Holds the bytes of the body, first as received, then with the model of the last `withModel` call; and its value. */
+function createRequestBody(
+  facts: BodyFacts,
+  received: ModelSpan & { bytes: Buffer },
+  receivedValue: Readonly<Record<string, unknown>> | undefined,
+): RequestBody {
+  const { start, prefix, suffix } = received;
+  let current: { bytes: Buffer; end: number } | undefined = received;
+  let value = receivedValue;
   function getCurrent(): { bytes: Buffer; end: number } {
     if (current === undefined) throw new Error('the body was used after it was released');
     return current;
   }
+  function release(): void {
+    current = undefined;
+    value = undefined;
+  }
   return {
-    parse: () => JSON.parse(getCurrent().bytes.toString('utf8')) as Record<string, unknown>,
+    ...facts,
+    takeValue() {
+      const taken = value;
+      if (taken === undefined) throw new Error('the value of the body was used after it was released');
+      value = undefined;
+      return taken;
+    },
     withModel(model) {
-      const { bytes, end: modelEnd } = getCurrent();
+      value = undefined;
+      const { bytes, end } = getCurrent();
       const member = Buffer.from(prefix + JSON.stringify(model) + suffix);
       // Usually the model is already the right one, and copying 32 MB is expensive.
-      if (!bytes.subarray(start, modelEnd).equals(member)) {
-        const whole = [bytes.subarray(0, start), member, bytes.subarray(modelEnd)];
+      if (!bytes.subarray(start, end).equals(member)) {
+        const whole = [bytes.subarray(0, start), member, bytes.subarray(end)];
         current = { bytes: Buffer.concat(whole), end: start + member.length };
       }
       return getCurrent().bytes;
     },
     withoutFields(names) {
-      const { bytes } = getCurrent();
-      current = undefined;
-      return parseRequestBody(removeTopLevelMembers(bytes, names), interpretedFields);
+      const bytes = removeTopLevelMembers(getCurrent().bytes, names);
+      release();
+      const found = findTopLevelMembers(bytes);
+      const fieldNames = found.members.map((member) => member.name);
+      return createRequestBody({ ...facts, fieldNames }, { bytes, ...findModelSpan(found) }, undefined);
     },
     byteLength: () => getCurrent().bytes.length,
-    release() {
-      current = undefined;
-    },
+    release,
   };
 }
 
@@ -118,12 +144,12 @@ function readModel(value: unknown): string | undefined {
   return model;
 }
 
-function parseObject(body: Buffer): { value: Record<string, unknown>; hasDuplicateMembers: boolean } {
+function parseObject(body: Buffer): { value: Record<string, unknown>; memberCount: number } {
   const { value, members } = parseBody(body, MAX_JSON_SIZE);
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new AppError('validation_failed', 'The body must be a JSON object.');
   }
-  return { value: value as Record<string, unknown>, hasDuplicateMembers: countMembers(value) !== members };
+  return { value: value as Record<string, unknown>, memberCount: members };
 }
 
 function refuseAmbiguousFields(names: readonly string[], interpretedFields: readonly string[]): void {

@@ -1,5 +1,5 @@
 import { fieldNotAllowed, foldName, wrongFieldType } from '../../admission/request-body.ts';
-import { refusePrivateMedia } from '../../admission/media-addresses.ts';
+import { walkSharedPayerBody } from './shared-payer-walk.ts';
 
 /** Fields that shape this response only and use no stored objects or hosted tools. */
 export const SHARED_PAYER_FIELDS: ReadonlySet<string> = new Set([
@@ -61,9 +61,12 @@ export const DROPPED_FIELDS: ReadonlyMap<string, (value: unknown) => boolean> = 
 const MAX_CHOICES = 8;
 const MAX_OUTPUT_TOKENS = 128_000;
 
-/** @throws AppError `field_not_allowed`, `validation_failed` for values that a shared payer does not accept. */
-export function checkSharedPayerValues(body: Readonly<Record<string, unknown>>): void {
-  const { store, tools, functions, messages, prediction } = body;
+/**
+ * @returns the number of members of all objects.
+ * @throws AppError `field_not_allowed`, `validation_failed` for values that a shared payer does not accept.
+ */
+export function checkSharedPayerValues(body: Readonly<Record<string, unknown>>): number {
+  const { store, tools, functions, messages } = body;
   if (store !== undefined && store !== null && store !== false) throw fieldNotAllowed('store');
   for (const tool of toArray(tools, 'tools')) refuseHostedTool(tool, 'tools');
   for (const one of toArray(functions ?? undefined, 'functions')) refuseHostedFunction(one, 'functions');
@@ -72,13 +75,8 @@ export function checkSharedPayerValues(body: Readonly<Record<string, unknown>>):
   refuseNumberAbove(body['n'], 'n', MAX_CHOICES);
   for (const name of ['max_tokens', 'max_completion_tokens'])
     refuseNumberAbove(body[name], name, MAX_OUTPUT_TOKENS);
-  for (const message of toArray(messages, 'messages')) refuseStoredObjects(message);
-  refuseStoredIds(prediction, 'prediction', false);
-  for (const [name, value] of [
-    ['messages', messages],
-    ['prediction', prediction],
-  ] as const)
-    refusePrivateMedia(value, name);
+  toArray(messages, 'messages');
+  return walkSharedPayerBody(body);
 }
 
 function isTextOnly(value: unknown): boolean {
@@ -123,34 +121,6 @@ function refuseNumberAbove(value: unknown, field: string, max: number): void {
   if (value === undefined || value === null) return;
   if (!Number.isInteger(value) || (value as number) < 1 || (value as number) > max)
     throw wrongFieldType(field, `a whole number from 1 to ${max} where the system pays`);
-}
-
-/** Ids of uploaded files and earlier audio responses belong to the account, not to the user. */
-function refuseStoredObjects(message: unknown): void {
-  if (typeof message !== 'object' || message === null || Array.isArray(message))
-    throw wrongFieldType('messages', 'an array of objects');
-  for (const [name, value] of listMembers(message)) {
-    if (foldName(name) === 'content' && !isMessageContent(value))
-      throw wrongFieldType('messages.content', 'a string, null or an array');
-  }
-  refuseStoredIds(message, 'messages', false);
-}
-
-/** Searches at every depth, since upstreams accept references in different positions. */
-function refuseStoredIds(value: unknown, path: string, isInAudio: boolean): void {
-  if (Array.isArray(value)) for (const item of value) refuseStoredIds(item, path, isInAudio);
-  else {
-    for (const [name, item] of listMembers(value)) {
-      const folded = foldName(name);
-      const memberPath = `${path}.${name}`;
-      if (folded === 'file_id' || (isInAudio && folded === 'id')) throw fieldNotAllowed(memberPath);
-      refuseStoredIds(item, memberPath, isInAudio || folded === 'audio');
-    }
-  }
-}
-
-function isMessageContent(value: unknown): boolean {
-  return value === null || typeof value === 'string' || Array.isArray(value);
 }
 
 function toArray(value: unknown, field: string): unknown[] {

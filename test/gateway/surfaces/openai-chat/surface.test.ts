@@ -182,12 +182,16 @@ describe('admitSharedPayerBody', () => {
     for (const body of [
       '{"messages":[{"content":[{"file_id":"x"}]}],"messages":[]}',
       '{"tools":[{"type":"web_search","type":"function"}]}',
+      '{"seed":1,"seed":2}',
+      '{"messages":[{"content":"x","content":"y"}]}',
+      '{"messages":[],"metadata":{"a":[{"__proto__":1,"__proto__":2}]}}',
+      '{"tools":[{"type":"function","function":{"parameters":{"$ref":"http://x","\\u0024ref":"#"}}}]}',
     ]) {
       const request = parse(body);
+      expect(() => checkPersonalKeyBody(request, true)).not.toThrow();
       expect(() => admitSharedPayerBody(request, openAiChat, [])).toThrow(
         expect.objectContaining({ code: 'ambiguous_field' }),
       );
-      expect(() => checkPersonalKeyBody(request, true)).not.toThrow();
     }
   });
 
@@ -316,19 +320,19 @@ describe('admitSharedPayerBody', () => {
     withPart({ type: 'image_url', image_url: { url } }),
     withPart({ type: 'image_url', Image_URL: { URL: url } }),
     withPart({ type: 'image_url', image_url: url }),
-    withPart({ type: 'input_image', image_url: url }),
-    withPart({ type: 'video_url', video_url: { url } }),
-    withPart({ type: 'audio_url', audio_url: { url } }),
-    withPart({ type: 'image', source: { type: 'url', url } }),
+    withPart({ type: 'text', video_url: { url } }),
+    withPart({ type: 'input_audio', audio_url: { url } }),
+    withPart({ type: 'image_url', source: { type: 'url', url } }),
     withPart({ type: 'file', file: { file_data: url } }),
     withPart({ type: 'image_url', url }),
-    withPart({ type: 'x', imageUrl: { url } }),
-    withPart({ type: 'x', images: [url] }),
-    withPart({ type: 'x', image_urls: [url] }),
-    withPart({ type: 'x', file_data: { file_uri: url } }),
-    withPart({ type: 'x', image_url: { src: url } }),
-    { messages: [{ role: 'tool', content: [{ type: 'x', deep: [{ image: { uri: url } }] }] }] },
-    { prediction: { type: 'content', content: [{ image_url: { url } }] } },
+    withPart({ type: 'text', imageUrl: { url } }),
+    withPart({ type: 'text', images: [url] }),
+    withPart({ type: 'text', image_urls: [url] }),
+    withPart({ type: 'text', file_data: { file_uri: url } }),
+    withPart({ type: 'text', image_url: { src: url } }),
+    { messages: [{ role: 'tool', content: [{ type: 'text', deep: [{ image: { uri: url } }] }] }] },
+    { messages: [{ role: 'user', images: [url] }] },
+    { prediction: { type: 'content', content: [{ type: 'text', image_url: { url } }] } },
   ];
 
   it.each([
@@ -385,7 +389,86 @@ describe('admitSharedPayerBody', () => {
 
   it('searches a member with a long name and many strings in one pass', () => {
     const strings = Array.from({ length: 200_000 }, () => '');
-    expect(fieldOf(withPart({ type: 'x', image_url: { ['A'.repeat(1_000_000)]: strings } }))).toBeUndefined();
+    expect(
+      fieldOf(withPart({ type: 'text', image_url: { ['A'.repeat(1_000_000)]: strings } })),
+    ).toBeUndefined();
+  });
+
+  it.each([
+    { type: 'text', text: 'x' },
+    { type: 'text', text: 'x', cache_control: { type: 'ephemeral' } },
+    { type: 'image_url', image_url: { url: 'data:image/png;base64,' } },
+    { type: 'input_audio', input_audio: { data: '', format: 'wav' } },
+    { type: 'refusal', refusal: 'x' },
+    { type: 'file', file: { filename: 'a.pdf', file_data: 'data:application/pdf;base64,' } },
+  ])('allows a content part that the protocol documents as inline: %j', (part) => {
+    expect(fieldOf(withPart(part))).toBeUndefined();
+    expect(fieldOf({ prediction: { type: 'content', content: [part] } })).toBeUndefined();
+  });
+
+  it.each([
+    ...['input_file', 'input_image', 'video_url', 'document', 'item_reference', 'tool_result', 'TEXT', ''],
+    ...[null, 1, ['text'], { text: 'text' }],
+  ])('refuses a content part of another type: %j', (type) => {
+    expect(fieldOf(withPart({ type, text: 'x' }))).toBe('messages.content.type');
+    expect(fieldOf({ prediction: { content: [{ type }] } })).toBe('prediction.content.type');
+  });
+
+  it.each([{ text: 'x' }, { Type: 'text' }, { type: 'text', Type: 'document' }, { type: 'text', TYPE: 1 }])(
+    'refuses a content part whose type an upstream might read differently: %j',
+    (part) => {
+      expect(fieldOf(withPart(part))).toBe('messages.content.type');
+    },
+  );
+
+  it.each(['x', 1, null, [[]]])('refuses a content part that is no object: %j', (part) => {
+    expect(codeOf(() => admitSharedPayerBody(chat(withPart(part)), openAiChat, []))).toBe(
+      'validation_failed',
+    );
+  });
+
+  const schemas = (schema: unknown): [string, unknown][] => [
+    [
+      'tools.function.parameters',
+      { tools: [{ type: 'function', function: { name: 'f', parameters: schema } }] },
+    ],
+    ['functions.parameters', { functions: [{ name: 'f', parameters: schema }] }],
+    [
+      'response_format.json_schema.schema',
+      { response_format: { type: 'json_schema', json_schema: { name: 's', schema } } },
+    ],
+  ];
+
+  it.each(
+    [
+      'http://10.0.0.5/s',
+      'https://example.com/s#/a',
+      'file:///etc/passwd',
+      'other.json',
+      '//x/s',
+      '',
+    ].flatMap((target) =>
+      ['$ref', '$dynamicRef', '$recursiveRef', '$Ref', '$REF'].map((name) => [name, target] as const),
+    ),
+  )('refuses a schema whose %s is %j, which an upstream may fetch', (name, target) => {
+    for (const [path, body] of schemas({ [name]: target })) expect(fieldOf(body)).toBe(`${path}.${name}`);
+    for (const [, body] of schemas({ properties: { a: { anyOf: [{}, { items: { [name]: target } }] } } }))
+      expect(typeof fieldOf(body)).toBe('string');
+  });
+
+  it.each([
+    { $ref: '#/$defs/a', $defs: { a: { $dynamicRef: '#a' } } },
+    { $recursiveRef: '#' },
+    { $schema: 'http://json-schema.org/draft-07/schema#', $id: 'https://example.com/s' },
+    { properties: { $ref: { type: 'string' }, ref: { const: 'http://10.0.0.5/' } } },
+    { description: 'see http://10.0.0.5/' },
+  ])('allows a schema that refers only to itself: %j', (schema) => {
+    for (const [, body] of schemas(schema)) expect(fieldOf(body)).toBeUndefined();
+  });
+
+  it('reads references in texts and in fields that are no schema as texts', () => {
+    expect(fieldOf({ messages: [{ role: 'user', content: '{"$ref":"http://10.0.0.5/"}' }] })).toBeUndefined();
+    expect(fieldOf({ metadata: { $ref: 'http://10.0.0.5/' } })).toBeUndefined();
   });
 
   it('reads addresses in texts and in citations as texts', () => {
