@@ -1,7 +1,7 @@
 import { toSseEvent } from '../../../http/sse.ts';
 import type { AppError } from '../../../lib/errors.ts';
 import { isObject } from '../../../providers/provider.ts';
-import { findProtocolError, shortenMessage } from './error-shape.ts';
+import { findProtocolError, shortenMessage } from './response-shape.ts';
 
 /** An error in the shape that OpenAI's SDKs parse. */
 export interface OpenAiError {

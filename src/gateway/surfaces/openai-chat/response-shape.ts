@@ -1,12 +1,11 @@
 import { isObject } from '../../../providers/provider.ts';
+import type { StreamProgress } from '../../surface.ts';
 
-/*
- * The shape that a response from a private address must have to be sent to the client. A user can point a key at any
- * service there, so the shape must not match another service's response by chance. It includes the variants that real
- * servers send: Azure begins a stream with `choices: []` and `object: ""`, others omit `delta` or send null.
+/**
+ * True for a chat completion or a chunk of one. From a public address, any object with `choices` is one. A user can point
+ * a key at any service at a private address, so another service's response must not match by chance. The variants that
+ * real servers send match: Azure begins a stream with `choices: []` and `object: ""`, others omit `delta` or send null.
  */
-
-/** True for a chat completion or a chunk of one. From a public address, any object with `choices` is one. */
 export function isChatResponse(value: unknown, isPublic: boolean): boolean {
   if (!isObject(value) || !Array.isArray(value['choices'])) return false;
   if (isPublic) return true;
@@ -51,7 +50,7 @@ function hasErrorMember(value: Record<string, unknown>): boolean {
 }
 
 /** True for a choice that ended with an error (OpenRouter). */
-export function hasErrorReason({ finish_reason: reason }: Record<string, unknown>): boolean {
+function hasErrorReason({ finish_reason: reason }: Record<string, unknown>): boolean {
   return typeof reason === 'string' && reason.trim().toLowerCase() === 'error';
 }
 
@@ -61,4 +60,106 @@ function hasMember(value: Record<string, unknown>, isMatch: (name: string) => bo
     ([name, member]) =>
       isMatch(name.toLowerCase()) && (Array.isArray(member) ? member.length > 0 : Boolean(member)),
   );
+}
+
+/** An error of an upstream, reduced to the members of the protocol. */
+export interface ProtocolError {
+  error: { message: string; type: string | null; param: string | null; code: string | number | null };
+}
+
+const MAX_MESSAGE_LENGTH = 4_096;
+const MAX_MEMBER_LENGTH = 256;
+
+/**
+ * Finds the error in any of the shapes that servers of the protocol send: `{error: {message}}`, `{error: "text"}` (Ollama,
+ * LM Studio), `{message}` (vLLM), `{detail}` as a text or a list (FastAPI), `[{error}]` (Gemini), and `error` in a choice
+ * (OpenRouter).
+ * @returns texts of bounded length; undefined when the value has another shape.
+ */
+export function findProtocolError(value: unknown): ProtocolError | undefined {
+  if (Array.isArray(value))
+    return isObject(value[0]) && value[0]['error'] ? findProtocolError(value[0]) : undefined;
+  if (!isObject(value)) return undefined;
+  const { error, choices, message, detail } = value;
+  if (isObject(error)) return toProtocolError(error['message'], error);
+  if (typeof error === 'string' && error !== '') return toProtocolError(error, value);
+  if (Array.isArray(choices)) return findErrorInChoices(choices.filter(isObject));
+  return toProtocolError(message, value) ?? toProtocolError(toDetailText(detail), {});
+}
+
+function findErrorInChoices(choices: readonly Record<string, unknown>[]): ProtocolError | undefined {
+  const failed = choices.find((choice) => choice['error']);
+  if (failed !== undefined) return findProtocolError(failed);
+  const message = 'The provider ended the answer with the finish reason "error".';
+  return choices.some(hasErrorReason) ? toProtocolError(message, {}) : undefined;
+}
+
+function toProtocolError(
+  message: unknown,
+  { type, param, code }: Record<string, unknown>,
+): ProtocolError | undefined {
+  if (typeof message !== 'string' || message === '') return undefined;
+  return {
+    error: {
+      message: shortenMessage(message),
+      type: typeof type === 'string' ? shorten(type, MAX_MEMBER_LENGTH) : null,
+      param: typeof param === 'string' ? shorten(param, MAX_MEMBER_LENGTH) : null,
+      code:
+        typeof code === 'string' ? shorten(code, MAX_MEMBER_LENGTH) : typeof code === 'number' ? code : null,
+    },
+  };
+}
+
+const MAX_LOC_PARTS = 16;
+
+/** FastAPI lists what is wrong with a request as `{loc: [...], msg}`. */
+function toDetailText(detail: unknown): unknown {
+  if (!Array.isArray(detail)) return detail;
+  return detail
+    .filter(isObject)
+    .filter(({ msg }) => typeof msg === 'string')
+    .map(({ loc, msg }) => (Array.isArray(loc) ? `${toPath(loc)}: ${String(msg)}` : String(msg)))
+    .join('; ');
+}
+
+/** The text of other values than strings and numbers could throw, or be long. */
+function toPath(loc: readonly unknown[]): string {
+  return loc
+    .slice(0, MAX_LOC_PARTS)
+    .filter((part) => typeof part === 'string' || typeof part === 'number')
+    .join('.');
+}
+
+/** A message of bounded length. */
+export function shortenMessage(text: string): string {
+  return shorten(text, MAX_MESSAGE_LENGTH);
+}
+
+function shorten(text: string, maxLength: number): string {
+  return text.length > maxLength ? `${text.slice(0, maxLength - 1)}…` : text;
+}
+
+/** OpenAI accepts `n` up to 128. More choices are not counted, so that an upstream cannot make the sets grow. */
+const MAX_CHOICES = 128;
+
+/**
+ * A stream is finished when as many choices as the client asked for, and every choice that has begun, have their finish
+ * reason. Some servers begin a choice only after the one before it.
+ */
+export function createChatProgress(choiceCount: number): StreamProgress {
+  const expectedCount = Math.min(Math.max(choiceCount, 1), MAX_CHOICES);
+  const begun = new Set<unknown>();
+  const finished = new Set<unknown>();
+  return {
+    add(value) {
+      const choices = isObject(value) && Array.isArray(value['choices']) ? value['choices'] : [];
+      for (const choice of choices.filter(isObject)) {
+        const { index = 0, finish_reason: reason } = choice;
+        if (begun.size < MAX_CHOICES) begun.add(index);
+        // Some servers send an empty reason until the last chunk.
+        if (typeof reason === 'string' && reason !== '' && begun.has(index)) finished.add(index);
+      }
+    },
+    isFinished: () => finished.size >= expectedCount && finished.size === begun.size,
+  };
 }

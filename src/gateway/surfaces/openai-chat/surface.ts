@@ -1,9 +1,7 @@
 import type { Surface } from '../../surface.ts';
 import { toOpenAiError, toOpenAiErrorEvent, toUpstreamError } from './errors.ts';
-import { findProtocolError } from './error-shape.ts';
-import { hasChatError, isChatResponse } from './response-shape.ts';
+import { createChatProgress, findProtocolError, hasChatError, isChatResponse } from './response-shape.ts';
 import { checkSharedPayerValues, DROPPED_FIELDS, SHARED_PAYER_FIELDS } from './shared-payer.ts';
-import { createChatProgress } from './stream-progress.ts';
 
 /** OpenAI's chat completions. */
 export const openAiChat: Surface = {
