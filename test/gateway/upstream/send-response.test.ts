@@ -37,7 +37,11 @@ async function open() {
       choiceCount: 1,
       events: createSseWriter(asExpress(response), { ...limits, idleComment: 'keep-alive' }),
       limits: toResponseLimits({ isUserSupplied: false }),
-      reservation: { assertFits: () => undefined, add: () => undefined, keepOnly: () => undefined },
+      reservation: {
+        beginUpload: () => ({ received: () => undefined, [Symbol.dispose]: () => undefined }),
+        add: () => undefined,
+        keepOnly: () => undefined,
+      },
       receipt: RECEIPT,
     };
     sendResponse(answer, asExpress(response), options).then(ended.resolve, ended.reject);
