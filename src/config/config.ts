@@ -2,7 +2,7 @@ import type { z } from 'zod';
 import { isLoopbackHost } from '../lib/net/addresses.ts';
 import { PROVIDER_IDS, PROVIDERS } from '../providers/index.ts';
 import { SETTINGS, webAddress, type Setting } from './settings.ts';
-import { findFernetKeyWeakness, findTextSecretWeakness } from './weak-secrets.ts';
+import { findSecretErrors } from './weak-secrets.ts';
 
 /** `local` without DEPLOY_ENV: one machine, loopback only. Anything else is `deployed`. */
 export type Mode = 'local' | 'deployed';
@@ -248,30 +248,11 @@ function findDeployedModeErrors(
     if (v[name] === undefined && !invalidNames.has(name))
       errors.push(`${name} is not set: it is required when DEPLOY_ENV is set`);
   }
-  return [...errors, ...findSecretErrors(config, v), ...findDeployedProviderErrors(config)];
-}
-
-const MIN_CLIENT_SECRET_LENGTH = 32;
-
-/** Secrets that can be guessed. Keys after the first only decrypt, so that a weak one can be rotated away. */
-function findSecretErrors({ keycloak, encryptionKeys: [encryptionKey] }: Config, v: SettingValues): string[] {
-  const errors: string[] = [];
-  const clients = { WEB: keycloak.web, SERVICE: keycloak.service, VAULT: keycloak.vault };
-  const found: [name: string, weakness: string | undefined][] = [
-    ['ENCRYPTION_KEY', encryptionKey && findFernetKeyWeakness(encryptionKey)],
-    ['SESSION_SECRET', v.SESSION_SECRET && findTextSecretWeakness(v.SESSION_SECRET)],
+  return [
+    ...errors,
+    ...findSecretErrors({ ...config, sessionSecret: v.SESSION_SECRET }),
+    ...findDeployedProviderErrors(config),
   ];
-  for (const [client, { secret }] of Object.entries(clients)) {
-    const name = `KEYCLOAK_${client}_CLIENT_SECRET`;
-    if (secret.length >= MIN_CLIENT_SECRET_LENGTH) found.push([name, findTextSecretWeakness(secret)]);
-    else if (secret !== '')
-      errors.push(`${name} must have ${MIN_CLIENT_SECRET_LENGTH} characters or more when DEPLOY_ENV is set`);
-  }
-  for (const [name, weakness] of found) {
-    if (weakness)
-      errors.push(`${name} can be guessed: it ${weakness}. Use a random value when DEPLOY_ENV is set`);
-  }
-  return errors;
 }
 
 function findDeployedProviderErrors({ systemDefault, upstreams }: Config): string[] {

@@ -51,3 +51,33 @@ function isSequence(values: readonly number[]): boolean {
   }
   return Math.max(0, ...counts.values()) > values.length / 2;
 }
+const MIN_CLIENT_SECRET_LENGTH = 32;
+
+interface DeployedSecrets {
+  keycloak: Record<'web' | 'service' | 'vault', { secret: string }>;
+  /** Keys after the first only decrypt, so that a weak one can be rotated away. */
+  encryptionKeys: readonly string[];
+  sessionSecret: string | undefined;
+}
+
+/** Messages about secrets that can be guessed. None contains a secret or a part of it. */
+export function findSecretErrors({ keycloak, encryptionKeys, sessionSecret }: DeployedSecrets): string[] {
+  const [encryptionKey] = encryptionKeys;
+  const errors: string[] = [];
+  const clients = { WEB: keycloak.web, SERVICE: keycloak.service, VAULT: keycloak.vault };
+  const found: [name: string, weakness: string | undefined][] = [
+    ['ENCRYPTION_KEY', encryptionKey && findFernetKeyWeakness(encryptionKey)],
+    ['SESSION_SECRET', sessionSecret && findTextSecretWeakness(sessionSecret)],
+  ];
+  for (const [client, { secret }] of Object.entries(clients)) {
+    const name = `KEYCLOAK_${client}_CLIENT_SECRET`;
+    if (secret.length >= MIN_CLIENT_SECRET_LENGTH) found.push([name, findTextSecretWeakness(secret)]);
+    else if (secret !== '')
+      errors.push(`${name} must have ${MIN_CLIENT_SECRET_LENGTH} characters or more when DEPLOY_ENV is set`);
+  }
+  for (const [name, weakness] of found) {
+    if (weakness)
+      errors.push(`${name} can be guessed: it ${weakness}. Use a random value when DEPLOY_ENV is set`);
+  }
+  return errors;
+}

@@ -87,9 +87,10 @@ async function serve(deps: ServeRequestDeps, call: GatewayCall, requireByokTier:
   deps.keyStatus.writeUndecryptable(call, decision);
   if (decision.kind === 'refused') throw toDecisionError(call.response, decision);
   try {
-    if (decision.kind === 'system') return await deps.serveFromSystem(call, decision);
-    requireByokTier();
-    await deps.serveFromPool(call, decision);
+    if (decision.kind === 'pool') {
+      requireByokTier();
+      await deps.serveFromPool(call, decision);
+    } else await deps.serveFromSystem(call, decision);
   } catch (error) {
     failStream(call, call.signal.aborted ? call.signal.reason : error);
     throw error;
