@@ -101,7 +101,7 @@ const waitResponse = z.object({
 });
 const inspectResponse = z
   .object({
-    State: z.object({ Running: z.boolean(), OOMKilled: z.boolean(), ExitCode: z.number().int() }),
+    State: z.object({ Running: z.boolean(), OOMKilled: z.boolean() }),
   })
   .transform(({ State }) => ({ isRunning: State.Running, wasOomKilled: State.OOMKilled }));
 export type InspectedContainer = z.infer<typeof inspectResponse>;

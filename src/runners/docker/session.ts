@@ -118,7 +118,7 @@ export function detachSession(session: DockerSession): void {
   session.exitWait.stop();
 }
 
-const progressLine = z.object({ error: z.string().nullish(), errorDetail: z.unknown().optional() });
+const progressLine = z.object({ error: z.string().nullish() });
 
 /**
  * Pulls an image that the engine does not have.

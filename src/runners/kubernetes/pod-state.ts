@@ -3,7 +3,7 @@ import { z } from 'zod';
 const ContainerState = z.object({
   waiting: z.object({ reason: z.string().optional() }).optional(),
   running: z.unknown().optional(),
-  terminated: z.object({ exitCode: z.number(), reason: z.string().optional() }).optional(),
+  terminated: z.object({ reason: z.string().optional() }).optional(),
 });
 
 /** The used fields of a pod. All others are dropped. */
