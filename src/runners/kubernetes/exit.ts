@@ -1,7 +1,7 @@
 import type { ExitEvent } from '../runner.ts';
 import { findSignalName, SIGNAL_BASE } from '../shell.ts';
 import type { ClusterApi } from './api.ts';
-import { runPodCommand } from './run-command.ts';
+import { runPodCommand } from './exec.ts';
 import { ClusterError } from './errors.ts';
 import { INSPECT_COMMAND } from './launcher.ts';
 import { EVICTED, hasEnded, wasOomKilled, type PodState } from './pod-state.ts';

@@ -5,7 +5,7 @@ import type { Limits, TestStageName, TargetServer, ServerTestResult } from '../r
 import { createTlsStages, runTestSteps, type TestOutcome, type TestStep } from '../test-stages.ts';
 import type { ClusterApi, ResourceRight } from './api.ts';
 import type { KubernetesConfig } from './config.ts';
-import { runPodCommand } from './run-command.ts';
+import { runPodCommand } from './exec.ts';
 import { toClusterError, ClusterError, type ClusterErrorKind } from './errors.ts';
 import { createJobPod, type JobPod } from './job-pod.ts';
 import { removeExpiredPods } from './cleanup.ts';
