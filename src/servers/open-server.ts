@@ -124,12 +124,8 @@ export function createServerOpener({
       return server;
     },
     async openForCleanup(userId, id) {
-      const servers = await serversOf(userId);
-      return open(
-        userId,
-        id,
-        servers.map((server) => ({ ...server, isActive: true })),
-      );
+      const servers = (await serversOf(userId)).map((server) => ({ ...server, isActive: true }));
+      return open(userId, id, servers);
     },
     async recordUse(userId, { id, name }) {
       await database.withOwner(userOwner(userId), (sql) => saveServerUse(sql, id));
@@ -141,21 +137,26 @@ export function createServerOpener({
 function assertLimitsSupported({ runner, target, name }: OpenServer, limits: Limits): void {
   const names = runner.unenforceableLimits(target.config, limits).map((limit) => LIMIT_NAMES[limit]);
   if (names.length > 0)
-    throw new AppError('limit_unsupported', `${name} cannot enforce ${names.join(', ')}. Leave it out.`, {
-      errors: names.map((limit) => ({
-        path: `limits.${limit}`,
-        message: 'cannot be enforced on this server',
-      })),
-    });
+    throw limitUnsupported(
+      `${name} cannot enforce ${names.join(', ')}. Leave it out.`,
+      names.map((limit) => [limit, 'cannot be enforced on this server']),
+    );
   const exceeded = listExceededLimits(runner.maxLimits ?? {}, limits);
   if (exceeded.length === 0) return;
   const allowed = exceeded.map(({ wireName, max }) => `${wireName} up to ${max}`).join(', ');
-  throw new AppError('limit_unsupported', `The operator allows ${allowed} on ${name}. Request less.`, {
-    errors: exceeded.map(({ wireName, max }) => ({
-      path: `limits.${wireName}`,
-      message: `must be at most ${max}`,
-    })),
-  });
+  throw limitUnsupported(
+    `The operator allows ${allowed} on ${name}. Request less.`,
+    exceeded.map(({ wireName, max }) => [wireName, `must be at most ${max}`]),
+  );
+}
+
+/** 422. @param issues wire names of limits, each with what is wrong. */
+function limitUnsupported(
+  detail: string,
+  issues: readonly (readonly [limit: string, message: string])[],
+): AppError {
+  const errors = issues.map(([limit, message]) => ({ path: `limits.${limit}`, message }));
+  return new AppError('limit_unsupported', detail, { errors });
 }
 
 function listExceededLimits(maxLimits: NonNullable<Runner['maxLimits']>, limits: Limits) {
@@ -174,18 +175,14 @@ function assertHostKeysConfirmed(
   servers: readonly StoredServer[],
   runners: ReadonlyMap<ServerType, Runner>,
 ): void {
-  const server = getServer(servers, serverId);
-  if (hostKey === null && runners.get(server.serverType)?.needsHostKey === true)
-    throw hostKeyUnconfirmed(server);
+  const { id, name, serverType } = getServer(servers, serverId);
+  if (hostKey === null && runners.get(serverType)?.needsHostKey === true)
+    throw new AppError(
+      'host_key_unconfirmed',
+      `The host key of “${name}” is not confirmed. Test the server, compare the fingerprint and confirm it.`,
+      { extra: { server_id: id } },
+    );
   for (const jump of jumpServers.values()) assertHostKeysConfirmed(jump, servers, runners);
-}
-
-function hostKeyUnconfirmed({ id, name }: StoredServer): AppError {
-  return new AppError(
-    'host_key_unconfirmed',
-    `The host key of “${name}” is not confirmed. Test the server, compare the fingerprint and confirm it.`,
-    { extra: { server_id: id } },
-  );
 }
 
 function typeUnavailable(type: ServerType): AppError {
@@ -232,12 +229,10 @@ export interface TargetBuilder {
   ): Promise<TargetServer>;
 }
 
-interface TargetBuilderDeps {
-  keyring: Keyring;
-  runners: ReadonlyMap<ServerType, Runner>;
-}
-
-export function createTargetBuilder({ keyring, runners }: TargetBuilderDeps): TargetBuilder {
+export function createTargetBuilder(
+  keyring: Keyring,
+  runners: ReadonlyMap<ServerType, Runner>,
+): TargetBuilder {
   async function buildStored(
     depth: number,
     userId: string,
@@ -265,15 +260,7 @@ export function createTargetBuilder({ keyring, runners }: TargetBuilderDeps): Ta
       const next = getJumpServer(servers, id);
       jumpServers.set(id, await buildStored(depth + 1, userId, servers, next));
     }
-    return {
-      serverId,
-      owner: userOwner(userId),
-      version,
-      config,
-      hostKey,
-      workspacePath,
-      jumpServers,
-    };
+    return { serverId, owner: userOwner(userId), version, config, hostKey, workspacePath, jumpServers };
   }
 
   return {
@@ -285,16 +272,12 @@ export function createTargetBuilder({ keyring, runners }: TargetBuilderDeps): Ta
 /** `servers` contains the user's own servers only, so that another user's server is not found. */
 function getJumpServer(servers: readonly StoredServer[], id: string): StoredServer {
   const jump = servers.find((each) => each.id === id && each.serverType === 'ssh');
-  if (jump === undefined) {
-    throw notFound('The SSH server that this server connects through');
-  }
-  if (!jump.isActive) {
-    throw new AppError(
-      'server_paused',
-      `This server connects through “${jump.name}”, which is paused. Switch that one on first.`,
-    );
-  }
-  return jump;
+  if (jump === undefined) throw notFound('The SSH server that this server connects through');
+  if (jump.isActive) return jump;
+  throw new AppError(
+    'server_paused',
+    `This server connects through “${jump.name}”, which is paused. Switch that one on first.`,
+  );
 }
 
 /** 424: the same error for a wrong key, an altered ciphertext and another destination. */

@@ -43,7 +43,7 @@ export interface ServerService
 
 export function createServerService(deps: ServerServiceDeps): ServerService {
   const runnerAccess = createRunnerAccess(deps);
-  const targetBuilder = createTargetBuilder(deps);
+  const targetBuilder = createTargetBuilder(deps.keyring, deps.runners);
   const reads = createServerReads({ ...deps, runnerAccess });
   const writer = createServerWriter(deps);
   const all = { ...deps, runnerAccess, targetBuilder, reads, writer };
