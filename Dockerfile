@@ -1,6 +1,9 @@
 # The app and its commands, without development dependencies.
 
-FROM node:24-bookworm-slim AS build
+# A full version, so that a build changes only when it does. `--build-arg NODE_VERSION=...` builds with another one.
+ARG NODE_VERSION=24.21.0
+
+FROM node:${NODE_VERSION}-bookworm-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 # No install script is needed here: they install binaries for the tests and for faster SSH ciphers.
@@ -13,7 +16,7 @@ COPY keycloak/demo.json keycloak/archive.sha256 keycloak/
 # Files of a checkout may be readable for their owner only; in the image, another user reads them.
 RUN chmod -R a+rX,go-w .
 
-FROM node:24-bookworm-slim
+FROM node:${NODE_VERSION}-bookworm-slim
 ENV NODE_ENV=production
 # Loopback cannot be reached from outside the container. Local mode still requires ALLOW_LOCAL_MODE_EXPOSED.
 ENV HOST=0.0.0.0

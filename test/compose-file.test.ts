@@ -10,7 +10,7 @@ import { readConfig, type Environment } from '../src/config/config.ts';
 interface Service {
   '<<'?: Service | Service[];
   image?: string;
-  build?: string;
+  build?: { context: string; args: string[] };
   user?: string;
   environment?: Environment;
   ports?: string[];
@@ -54,6 +54,12 @@ function filledIn(environment: Environment = {}): Environment {
       ),
     ]),
   );
+}
+
+/** The build arguments of a Dockerfile with their defaults. */
+function readBuildArguments(file: string): Record<string, string> {
+  const lines = readFileSync(file, 'utf8').matchAll(/^ARG (\w+)=(\S+)$/gm);
+  return Object.fromEntries([...lines].map(([, name = '', value = '']) => [name, value]));
 }
 
 const noFiles = () => {
@@ -147,10 +153,34 @@ describe('docker-compose.yml', () => {
   });
 
   it('builds the same version of Keycloak as the quick start', () => {
-    const from = /^FROM quay\.io\/keycloak\/keycloak:(\S+)$/m.exec(
-      readFileSync('keycloak/Dockerfile', 'utf8'),
-    );
-    expect(`keycloak-${String(from?.[1])}`).toBe(readArchivePin().home);
+    const { KEYCLOAK_VERSION } = readBuildArguments('keycloak/Dockerfile');
+    expect(`keycloak-${KEYCLOAK_VERSION}`).toBe(readArchivePin().home);
+  });
+
+  it.each(['Dockerfile', 'keycloak/Dockerfile'])(
+    'builds %s on full versions, which can be changed',
+    (file) => {
+      const versions = readBuildArguments(file);
+      const folder = file.includes('/') ? './keycloak' : '.';
+      const builds = Object.values(services).flatMap(({ build }) =>
+        build?.context === folder ? [build] : [],
+      );
+      expect(builds).not.toEqual([]);
+      for (const { args } of builds) expect(args).toEqual(Object.keys(versions));
+      const images = [...readFileSync(file, 'utf8').matchAll(/^FROM (\S+)/gm)].map(([, image = '']) => image);
+      expect(images).not.toEqual([]);
+      for (const image of images) {
+        const filled = image.replace(/\$\{(\w+)\}/, (_all, name: string) => versions[name] ?? '');
+        expect([image, filled]).toEqual([
+          expect.stringMatching(/:\$\{\w+\}/),
+          expect.stringMatching(/:\d+\.\d+\.\d+(-|$)/),
+        ]);
+      }
+    },
+  );
+
+  it('starts Postgres in a full version, which can be changed', () => {
+    expect(services['postgres']?.image).toMatch(/^postgres:\$\{POSTGRES_VERSION:-\d+\.\d+\}$/);
   });
 
   it('has a valid configuration of the app in local mode', () => {

@@ -37,12 +37,15 @@ ${renderContent(view)}
 `;
 }
 
+const SIGN_OUT =
+  '<form method="post" action="/auth/logout"><button class="button" type="submit">Sign out</button></form>';
+
 function renderContent({ state, ...view }: HomeView): string {
   switch (state.kind) {
     case 'signed_out':
       return '<p><a class="button" href="/auth/login?return_to=/">Sign in</a></p>';
     case 'failed':
-      return `<p role="alert">${escapeHtml(state.error.detail)}</p>\n<p><a class="button" href="/">Try again</a></p>`;
+      return `<p role="alert">${escapeHtml(state.error.detail)}</p>\n<p><a class="button" href="/">Try again</a></p>\n${SIGN_OUT}`;
     case 'signed_in':
       return `<dl>
 <dt>Signed in as</dt><dd>${escapeHtml(state.user.username)}</dd>
@@ -52,7 +55,7 @@ function renderContent({ state, ...view }: HomeView): string {
 <h2 id="add">Add a key</h2>
 <p>${escapeHtml(exampleHint(view))}</p>
 <pre tabindex="0" role="region" aria-labelledby="add"><code>${escapeHtml(exampleCommand(view, state.user.username))}</code></pre>
-<form method="post" action="/auth/logout"><button class="button" type="submit">Sign out</button></form>`;
+${SIGN_OUT}`;
   }
 }
 

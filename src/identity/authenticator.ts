@@ -1,7 +1,8 @@
-import type { Request } from 'express';
+import type { Request, Response } from 'express';
 import { SCOPES, type Authenticate, type Principal, type Scope } from '../http/principal.ts';
 import { unauthenticated } from '../lib/errors.ts';
 import type { UserCache } from './user-cache.ts';
+import type { UserConnections } from './user-connections.ts';
 import type { Logout } from './logout.ts';
 import type { SessionStore } from './session-store.ts';
 import type { RefreshIfDue } from './session-refresh.ts';
@@ -17,6 +18,7 @@ export interface AuthenticatorDeps {
   tokens: TokenVerifier;
   store: SessionStore;
   logout: Logout;
+  connections: UserConnections;
 }
 
 const ALL_SCOPES: ReadonlySet<Scope> = new Set(SCOPES);
@@ -31,7 +33,7 @@ const BEARER = /^Bearer +([A-Za-z0-9._~+/-]+=*)$/i;
  * Keycloak.
  */
 export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
-  async function fromBearer(request: Request): Promise<Principal> {
+  async function fromBearer(request: Request, response: Response): Promise<Principal> {
     const values = request.headersDistinct['authorization'] ?? [];
     const token = values.length === 1 ? BEARER.exec(values[0] ?? '')?.[1] : undefined;
     if (token === undefined) throw unauthenticated();
@@ -39,6 +41,7 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
     if (await deps.store.isLoggedOut({ userId, keycloakSessionId, signedInAtMs: issuedAtMs })) {
       throw unauthenticated();
     }
+    deps.connections.track(userId, response);
     const user = await deps.userCache.findUser(userId);
     if (user === undefined) throw unauthenticated();
     return {
@@ -54,6 +57,7 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
   const fromSession: Authenticate = async (request, response) => {
     const session = await deps.sessions.find(request, response);
     if (session === undefined) throw unauthenticated();
+    deps.connections.track(session.userId, response);
     const user = await deps.userCache.findUser(session.userId);
     if (user === undefined) {
       await deps.logout.endUser(session.userId);
@@ -72,7 +76,7 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
 
   return async (request, response) => {
     const hasSession = deps.sessionCookie.isPresent(request);
-    if (request.headers.authorization !== undefined) return fromBearer(request);
+    if (request.headers.authorization !== undefined) return fromBearer(request, response);
     // API keys are not implemented yet. The header is still decisive: no fallback to the cookie.
     if (request.headers['x-api-key'] !== undefined) throw unauthenticated();
     if (!hasSession) throw unauthenticated();

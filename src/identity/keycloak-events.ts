@@ -12,12 +12,14 @@ import { createKeycloakEventReader } from '../lib/keycloak/keycloak-event-reader
 import type { ActiveWork } from './active-work.ts';
 import type { Logout } from './logout.ts';
 import type { SessionStore } from './session-store.ts';
+import type { UserConnections } from './user-connections.ts';
 
 export interface KeycloakEventPollDeps {
   keycloakAdmin: KeycloakAdmin;
   database: Database;
   userCache: UserCache;
   activeWork: ActiveWork;
+  connections: Pick<UserConnections, 'userIds'>;
   store: SessionStore;
   logout: Logout;
 }
@@ -141,10 +143,13 @@ async function applyChanges(deps: KeycloakEventPollDeps, changes: AdminEventChan
   if (changes.allLoggedOutAtMs !== undefined) await deps.logout.endAllUntil(changes.allLoggedOutAtMs);
   for (const { userId, atMs } of changes.loggedOutUsers) await deps.logout.endUserUntil(userId, atMs);
   await deps.logout.endKeycloakSessions(changes.endedSessionIds);
-  // A realm can have many users. Look up only those with a session or active work.
-  const withActiveWork = deps.activeWork.userIds().filter((id) => changes.changedUserIds.includes(id));
+  // A realm can have many users. Look up only those with a session, active work or a connection.
+  const changed = new Set(changes.changedUserIds);
+  const present = [...deps.activeWork.userIds(), ...deps.connections.userIds()].filter((id) =>
+    changed.has(id),
+  );
   const affectedUserIds = new Set([
-    ...withActiveWork,
+    ...present,
     ...(await deps.store.listUsersWithSession(changes.changedUserIds)),
   ]);
   for (const id of affectedUserIds) {

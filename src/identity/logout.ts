@@ -1,6 +1,7 @@
 import type { ActiveWork } from './active-work.ts';
 import type { StoredSession } from './schema.ts';
 import type { SessionStore } from './session-store.ts';
+import type { UserConnections } from './user-connections.ts';
 
 /**
  * Ends sessions. A logout marker is a row that invalidates all sign-ins up to a time. A logout writes the marker,
@@ -9,7 +10,10 @@ import type { SessionStore } from './session-store.ts';
  * during a sign-in wins. In one transaction the delete could miss a row that is saved before the marker is visible.
  */
 export interface Logout {
-  /** Ends all sessions of a missing or disabled user. Writes no marker, because the time is not known. */
+  /**
+   * Ends all sessions of a missing or disabled user, and closes the user's connections. Writes no marker, because the
+   * time is not known.
+   */
   endUser(userId: string): Promise<void>;
   /** After a logout by an administrator: ends the user's sign-ins up to a time (Keycloak's clock, epoch ms). */
   endUserUntil(userId: string, notAfterMs: number): Promise<void>;
@@ -24,9 +28,10 @@ export interface Logout {
 export interface LogoutDeps {
   store: SessionStore;
   activeWork: ActiveWork;
+  connections: Pick<UserConnections, 'close'>;
 }
 
-export function createLogout({ store, activeWork }: LogoutDeps): Logout {
+export function createLogout({ store, activeWork, connections }: LogoutDeps): Logout {
   function endSessionWork(sessionIds: string[]): void {
     for (const id of sessionIds) activeWork.endSession(id);
   }
@@ -34,6 +39,7 @@ export function createLogout({ store, activeWork }: LogoutDeps): Logout {
   return {
     async endUser(userId) {
       activeWork.endUser(userId);
+      connections.close(userId);
       endSessionWork(await store.deleteUserSessions(userId, Infinity));
     },
     async endUserUntil(userId, notAfterMs) {

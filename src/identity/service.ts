@@ -10,6 +10,7 @@ import type { Log } from '../lib/log.ts';
 import { userOwner } from '../lib/owner.ts';
 import { createAuthenticator } from './authenticator.ts';
 import { createUserCache, type UserCache } from './user-cache.ts';
+import { createUserConnections, type UserConnections } from './user-connections.ts';
 import { createDeletedUserPoll, createKeycloakEventPoll } from './keycloak-events.ts';
 import { createActiveWork, type ActiveWork } from './active-work.ts';
 import { createLocalExecution, type LocalExecution } from './local-execution.ts';
@@ -88,7 +89,8 @@ export function createIdentity(deps: IdentityDeps): Identity {
   const activeWork = createActiveWork();
   const localExecution = createLocalExecution({ isOn: config.localExecution, keycloakAdmin });
   const store = createSessionStore(database);
-  const logout = createLogout({ store, activeWork });
+  const connections = createUserConnections();
+  const logout = createLogout({ store, activeWork, connections });
   const sessionCookie = createSessionCookie(cookieName, sessionSecret);
   const sessions = createSessions({
     ...{ database, secret: sessionSecret, cookieName, sessionCookie, secure, log },
@@ -99,7 +101,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
   const tokens = createTokenVerifier({ url, internalUrl, realm, webClientId: web.id, apiClientIds, fetch });
   const refreshIfDue = createSessionRefresh({ oidc, keyring, store, logout });
   const authenticate = createAuthenticator({
-    ...{ sessions, sessionCookie, userCache, refreshIfDue, tokens, store, logout },
+    ...{ sessions, sessionCookie, userCache, refreshIfDue, tokens, store, logout, connections },
   });
   const refuseCrossSite = createCrossSiteGuard(publicUrl);
   const refusals = createRefusalTrail({ database, log });
@@ -116,7 +118,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
     logout,
     recordSignIn: (userId, requestId) => recordSignIn(database, userId, requestId),
   });
-  const pollers = createPollers(deps, { userCache, activeWork, store, logout });
+  const pollers = createPollers(deps, { userCache, activeWork, connections, store, logout });
 
   return {
     userCache,
@@ -149,6 +151,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
 interface PollerDeps {
   userCache: UserCache;
   activeWork: ActiveWork;
+  connections: UserConnections;
   store: SessionStore;
   logout: Logout;
 }

@@ -32,7 +32,9 @@ describe('GET /', () => {
     const cookie = sessions.map((session) => `session=${session}`).join('; ');
     const page = await app.call('/', { headers: { cookie } });
     expect([page.status, page.headers.get('content-type')]).toEqual([400, 'text/html; charset=utf-8']);
-    expect(await page.text()).toContain('The request has session cookies of 2 sessions.');
+    const text = await page.text();
+    expect(text).toContain('The request has session cookies of 2 sessions. Sign out, then sign in again.');
+    expect(text).toContain('action="/auth/logout"');
     const line = app
       .logs()
       .split('\n')

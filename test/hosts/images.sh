@@ -4,7 +4,7 @@
 # Usage: images.sh NAME...   (without DOCKER_HOST only the archives are created)
 #   busybox      busybox:test: busybox only
 #   python-node  python-node:test: python3, node, bash; no package manager
-#   node-slim    node:24-bookworm-slim: replaces the image of that name in a Dockerfile: apt, node, npm
+#   node-slim    node:24.21.0-bookworm-slim: replaces the image of that name in a Dockerfile: apt, node, npm
 set -euo pipefail
 hosts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 project=$(cd "$hosts/../.." && pwd -P)
@@ -97,7 +97,7 @@ for name in "$@"; do
     busybox) image busybox busybox:test --change 'ENV PATH=/bin' --change 'CMD ["sh"]' ;;
     python-node) image python-node python-node:test --change "$path" --change 'CMD ["node"]' ;;
     node-slim)
-      image node-slim node:24-bookworm-slim --change "$path" --change 'CMD ["node"]' \
+      image node-slim node:24.21.0-bookworm-slim --change "$path" --change 'CMD ["node"]' \
         --change "ENV NODE_EXTRA_CA_CERTS=$bundle npm_config_cafile=$bundle"
       ;;
     *)

@@ -156,12 +156,12 @@ describe('an error of the REST API is a problem with code, status and request id
     expect(await readProblem(response)).toMatchObject({ code: 'method_not_allowed' });
   });
 
-  it('a cross-site write, two session cookies, and a wrong host', async () => {
+  it('a cross-site write, cookies of two sessions, and a wrong host', async () => {
     const json = { provider: 'openai', key: openAiKey() };
     const headers = { origin: 'http://evil.example' };
     const forged = await app.call(ADD, { method: 'POST', session, json, headers });
     expect([forged.status, (await readProblem(forged))['code']]).toEqual([403, 'csrf']);
-    const other = await app.signIn(await createUser({ tier: 'starter' }));
+    const other = await app.signIn(await createUser());
     const cookie = `session=${session}; session=${other}`;
     const twice = await app.call('/api/v1/me', { headers: { cookie } });
     expect([twice.status, (await readProblem(twice))['code']]).toEqual([400, 'validation_failed']);

@@ -3,6 +3,7 @@ import type { Principal } from '../../src/http/principal.ts';
 import { createUserCache } from '../../src/identity/user-cache.ts';
 import { createActiveWork } from '../../src/identity/active-work.ts';
 import { createLogout } from '../../src/identity/logout.ts';
+import { createUserConnections } from '../../src/identity/user-connections.ts';
 import { createSessionStore } from '../../src/identity/session-store.ts';
 import { createActiveWorkCheck } from '../../src/identity/active-work-check.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
@@ -32,7 +33,7 @@ function setUp() {
   });
   const userCache = createUserCache({ keycloakAdmin, now: () => clock.ms });
   const [activeWork, store] = [createActiveWork(), createSessionStore(database)];
-  const logout = createLogout({ store, activeWork });
+  const logout = createLogout({ store, activeWork, connections: createUserConnections() });
   const ended: string[] = [];
   const begin = (name: string, principal: Principal) =>
     activeWork.register(principal, () => void ended.push(name));
@@ -114,7 +115,7 @@ describe('the check of active work', () => {
       activeWork: liveWork,
       store,
       userCache: directory,
-      logout: createLogout({ store, activeWork: liveWork }),
+      logout: createLogout({ store, activeWork: liveWork, connections: createUserConnections() }),
     });
     await expect(checkActiveWork()).rejects.toMatchObject({ code: 'keycloak_unavailable' });
     expect(ended).toEqual([]);

@@ -7,6 +7,7 @@ import { request } from 'undici';
 import { z } from 'zod';
 import { createActiveWork } from '../../src/identity/active-work.ts';
 import { createLogout } from '../../src/identity/logout.ts';
+import { createUserConnections } from '../../src/identity/user-connections.ts';
 import { createSessionStore } from '../../src/identity/session-store.ts';
 import { createBrowser, signIn, signInUpToCallback } from '../support/browser.ts';
 import { until } from '../support/until.ts';
@@ -209,7 +210,7 @@ describe('ending sessions by time', () => {
 
   it('ends sign-ins up to the time of the logout, for one user or for all, and keeps later ones', async () => {
     const store = createSessionStore(app.database);
-    const logout = createLogout({ store, activeWork });
+    const logout = createLogout({ store, activeWork, connections: createUserConnections() });
     await insert('a1', { userId: 'a', keycloakSessionId: 'ka1', signedInAtMs: 1_000 });
     await insert('a2', { userId: 'a', keycloakSessionId: 'ka2', signedInAtMs: 2_000 });
     await insert('a3', { userId: 'a', keycloakSessionId: 'ka3', signedInAtMs: 3_000 });
@@ -225,7 +226,7 @@ describe('ending sessions by time', () => {
 
   it('marks logouts for pending sign-ins: of a user up to the latest time, of a session without a limit', async () => {
     const store = createSessionStore(app.database);
-    const logout = createLogout({ store, activeWork });
+    const logout = createLogout({ store, activeWork, connections: createUserConnections() });
     await logout.endUserUntil('m', 5_000_000);
     await logout.endUserUntil('m', 4_000_000);
     await logout.endKeycloakSessions(['km']);

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { createActiveWork } from '../../src/identity/active-work.ts';
 import { createLogout } from '../../src/identity/logout.ts';
+import { createUserConnections } from '../../src/identity/user-connections.ts';
 import type { SignInResult } from '../../src/identity/oidc.ts';
 import type { StoredSession } from '../../src/identity/schema.ts';
 import { createSessionRefresh } from '../../src/identity/session-refresh.ts';
@@ -106,7 +107,11 @@ describe('a refresh with a scripted response', () => {
         return refresh(session);
       },
     };
-    const logout = createLogout({ store, activeWork: createActiveWork() });
+    const logout = createLogout({
+      store,
+      activeWork: createActiveWork(),
+      connections: createUserConnections(),
+    });
     return {
       session,
       refreshTokens,

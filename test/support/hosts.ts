@@ -142,7 +142,7 @@ export function kubernetesHost(): KubernetesHost | undefined {
 let kubernetesCache: KubernetesHost | undefined;
 
 /**
- * Adds the image `node:24-bookworm-slim`, which only some tests need, to the engine of {@link dockerHost} (a minute the
+ * Adds the image `node:24.21.0-bookworm-slim`, which only some tests need, to the engine of {@link dockerHost} (a minute the
  * first time). An engine of TEST_DOCKER_HOST pulls it when it builds.
  */
 export function ensureNodeSlimImage(): void {
