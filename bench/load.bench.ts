@@ -1,20 +1,21 @@
 import { describe, it } from '@jest/globals';
 import { startApp, type TestApp } from '../test/support/app.ts';
 import { createServerClient, type ServerClient } from '../test/support/servers.ts';
-import type { LoadAttack, PreparedAttack } from './load/attack.ts';
+import type { LoadAttack, LoadProbe, PreparedAttack } from './load/attack.ts';
 import { busyLocalRuns } from './load/busy-local-runs.ts';
+import { costlySshKeys } from './load/costly-ssh-keys.ts';
 import { printTimes } from './table.ts';
 
 /** Each is a file in `load/`. */
-const ATTACKS: readonly LoadAttack[] = [busyLocalRuns];
+const ATTACKS: readonly LoadAttack[] = [busyLocalRuns, costlySshKeys];
 const MEASURE_MS = 1_000 * Number(process.env['BENCH_SECONDS'] ?? 15);
 const WARM_UP_CALLS = 20;
 
 /** Calls one after the other, as a user's browser does. @returns the time of each call in ms. */
-async function measure(call: () => Promise<void>): Promise<number[]> {
+async function measure({ call, maxCalls = Infinity }: LoadProbe): Promise<number[]> {
   const times: number[] = [];
   const endMs = performance.now() + MEASURE_MS;
-  while (performance.now() < endMs || times.length === 0) {
+  while (times.length === 0 || (performance.now() < endMs && times.length < maxCalls)) {
     const startedAtMs = performance.now();
     await call();
     times.push(performance.now() - startedAtMs);
@@ -29,16 +30,13 @@ async function callMe(app: TestApp, { session }: ServerClient): Promise<void> {
   if (response.status !== 200) throw new Error(`the other user's call was answered ${response.status}`);
 }
 
-async function measureUnder(
-  name: string,
-  begin: PreparedAttack['begin'],
-  probe: NonNullable<PreparedAttack['probe']>,
-): Promise<void> {
-  for (let round = 0; round < WARM_UP_CALLS; round += 1) await probe.call();
-  const without = await measure(probe.call);
+async function measureUnder(name: string, begin: PreparedAttack['begin'], probe: LoadProbe): Promise<void> {
+  for (let round = 0; round < Math.min(WARM_UP_CALLS, (probe.maxCalls ?? Infinity) / 2); round += 1)
+    await probe.call();
+  const without = await measure(probe);
   const end = await begin();
   try {
-    printTimes(`${name}: ${probe.name} of another user`, { without, during: await measure(probe.call) });
+    printTimes(`${name}: ${probe.name} of another user`, { without, during: await measure(probe) });
   } finally {
     await end();
   }

@@ -10,9 +10,16 @@ export interface LoadAttack {
   prepare: (app: TestApp, attacker: ServerClient, other: ServerClient) => Promise<PreparedAttack>;
 }
 
+export interface LoadProbe {
+  name: string;
+  call: () => Promise<void>;
+  /** Where a rate limit allows no more, without and during the attack each. */
+  maxCalls?: number;
+}
+
 export interface PreparedAttack {
   /** Resolves when the load is complete. @returns ends it and waits until nothing of it is left. */
   begin: () => Promise<() => Promise<void>>;
-  /** One request of the other user. @throws when it fails. */
-  probe?: { name: string; call: () => Promise<void> };
+  /** One request of the other user, which throws when it fails. */
+  probe?: LoadProbe;
 }

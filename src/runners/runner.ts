@@ -182,6 +182,11 @@ export interface Runner<Config = unknown> {
    * @throws ZodError with messages for users.
    */
   readonly config: ZodType<Config>;
+  /**
+   * Rules for new configurations that stored ones may break, as a message for users by member. The use of such a server
+   * fails with the same message.
+   */
+  findInputProblems?(config: Config): Readonly<Record<string, string>>;
   /** Members of the configuration that are stored encrypted and never returned to users. */
   readonly secretFields: readonly string[];
   /**
@@ -197,7 +202,10 @@ export interface Runner<Config = unknown> {
   readonly maxLimits?: Readonly<Partial<Record<'memoryBytes' | 'cpus' | 'pids', number | null>>>;
   /** The requested limits that cannot be enforced there. Such a run is refused. */
   unenforceableLimits(config: Config, limits: Limits): readonly OptionalLimit[];
-  /** Tests a server stage by stage, within a minute. Throws only the reason of `signal`. */
+  /**
+   * Tests a server stage by stage, within a minute.
+   * @throws the reason of `signal`, or AppError `busy` (503), which says nothing about the server.
+   */
   test(target: TargetServer<Config>, signal: AbortSignal): Promise<ServerTestResult>;
   /**
    * Runs a job. Output is read on demand: a reader that stops reading pauses the program.

@@ -1,9 +1,9 @@
 import type { Duplex } from 'node:stream';
 import { rejectOnAbort } from '../lib/async/reject-on-abort.ts';
-import { isAppError } from '../lib/errors.ts';
+import { AppError, isAppError } from '../lib/errors.ts';
 import type { Dialer } from '../lib/net/dialer.ts';
 import { createTlsHandshake, type TlsPeer } from '../lib/net/tls-connector.ts';
-import type { SshError } from '../lib/ssh/ssh-error.ts';
+import { SshError } from '../lib/ssh/ssh-error.ts';
 import type { TestStage, TestStageName, ServerTestResult } from './runner.ts';
 
 /** One stage of a test. @returns the finding, for users; undefined for that of {@link PASSED_MESSAGES}. */
@@ -109,7 +109,9 @@ export function runTestSteps(
 }
 
 /**
- * Runs a test that reports each passed stage, up to the first error. @throws only the reason of `signal`.
+ * Runs a test that reports each passed stage, up to the first error.
+ * @throws the reason of `signal`, or AppError `busy` (503) when this process has no capacity: that says nothing about
+ *   the server.
  * @param order all stages of the test, in the order in which they run.
  */
 export async function runStagedTest(
@@ -138,6 +140,7 @@ export async function runStagedTest(
     return { status: 'online', message: ONLINE_MESSAGE, stages: listStages(order.length), hostKey: null };
   } catch (error) {
     signal.throwIfAborted();
+    assertNotBusy(error);
     const stage = order.find((name) => !stages.has(name)) ?? 'cleanup';
     const { failedStage = stage, ...outcome } = toOutcome(error, stage, timedSignal.aborted);
     add(failedStage, 'failed', outcome.message);
@@ -150,8 +153,16 @@ function skipped(name: TestStageName): TestStage {
   return { name, status: 'skipped', durationMs: 0, message: NOT_TRIED_MESSAGE };
 }
 
+/** The error of a connector is a cause of the failed request's error. */
+function assertNotBusy(error: unknown): void {
+  for (let cause = error; cause instanceof Error; cause = cause.cause)
+    if (cause instanceof SshError && cause.failure === 'busy')
+      throw new AppError('busy', cause.message, { headers: { 'retry-after': '5' } });
+}
+
 /** The outcome of a test whose SSH connection failed. The message is that of the error. */
-export function toSshOutcome({ failure: status, message, hostKey, hop }: SshError): TestOutcome {
+export function toSshOutcome({ failure, message, hostKey, hop }: SshError): TestOutcome {
+  const status = failure === 'busy' ? 'error' : failure;
   return { status, message, hostKey: hostKey === null ? null : { ...hostKey, hop } };
 }
 

@@ -20,6 +20,8 @@ export async function parseConfig(
   const present = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== null));
   const parsed = await runner.config.safeParseAsync(present);
   if (!parsed.success) return { errors: toConfigErrors(parsed.error) };
+  const problems = Object.entries(runner.findInputProblems?.(parsed.data) ?? {});
+  if (problems.length > 0) return { errors: problems.map(([path, message]) => ({ path, message })) };
   const isTooLong = JSON.stringify(parsed.data).length > MAX_CONFIG_CHARACTERS;
   const message = `must have ${MAX_CONFIG_CHARACTERS} characters or fewer as JSON`;
   return isTooLong ? { errors: [{ path: '', message }] } : { config: parsed.data };

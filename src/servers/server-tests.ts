@@ -30,7 +30,7 @@ export interface ServerTests {
    * Tests a stored server, also a paused one. Stores the result unless the server was changed during the test.
    * @throws AppError `not_found` (404), `rate_limited` (429); `validation_failed` (400), `scope_required` (403) when
    *   this server type is not available; `unauthenticated` (401) when the user is signed out during the test;
-   *   `keycloak_unavailable`, `database_unavailable`, `draining` (503).
+   *   `keycloak_unavailable`, `database_unavailable`, `draining`, `busy` (503).
    */
   test(call: ServerTestCall, id: string): Promise<ServerTestView>;
   /** Tests a configuration without storing it. @throws AppError as {@link test}. */

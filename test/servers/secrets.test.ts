@@ -3,6 +3,7 @@ import { generateSshKeyPair } from '../../src/lib/ssh/private-key.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { certificate } from '../support/certificate.ts';
 import { registerPrivateKey } from '../support/hosts.ts';
+import { createLockedKey } from '../support/locked-key.ts';
 import { listeningHost } from '../support/listening-host.ts';
 import { openServers, type DirectServers } from '../support/servers-direct.ts';
 import {
@@ -332,4 +333,24 @@ describe('confirming a host key', () => {
     await ada.remove(inner.id);
     await ada.remove(jump.id);
   });
+});
+
+it('a private key with more than 128 rounds is refused where it is entered', async () => {
+  const passphrase = randomPassword();
+  const costly = createLockedKey(129, passphrase);
+  const config = createSshServerConfig({
+    auth_method: 'key',
+    password: null,
+    private_key: costly,
+    passphrase,
+  });
+  const errors = [{ path: 'connection_config.private_key', message: expect.stringMatching(/128 rounds/) }];
+  for (const [path, json] of [
+    ['', { name: 'A server', server_type: 'ssh', connection_config: config }],
+    ['/test', { server_type: 'ssh', connection_config: config }],
+  ] as const)
+    expect(await ada.expectRefusal('POST', path, json)).toMatchObject({ status: 400, errors });
+  const { id } = await ada.add({ connection_config: createSshServerConfig({ private_key: randomKey() }) });
+  const change = { connection_config: { private_key: costly, passphrase } };
+  expect(await ada.expectRefusal('PUT', `/${id}`, change)).toMatchObject({ status: 400, errors });
 });

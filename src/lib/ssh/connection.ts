@@ -4,7 +4,7 @@ import type { Dialer } from '../net/dialer.ts';
 import { isAppError } from '../errors.ts';
 import { hasExceededWindow } from './back-pressure.ts';
 import type { SshHop } from './config.ts';
-import { createHopError, performSshHandshake, type SshStageListener } from './handshake.ts';
+import { createHopError, performSshHandshake, type HandshakeOptions } from './handshake.ts';
 import type { SshError } from './ssh-error.ts';
 
 /** An authenticated connection to one server. */
@@ -29,9 +29,9 @@ const MAX_UNREAD_BYTES = 8 * 1024 * 1024;
 export async function dialFirstHop(
   dialer: Pick<Dialer, 'connect'>,
   hop: SshHop,
-  signal: AbortSignal,
-  onStage: SshStageListener,
+  options: HandshakeOptions,
 ): Promise<SshConnection> {
+  const { signal, onStage } = options;
   const { host, port } = hop.config;
   const socket = await dialer.connect(host, port, signal).catch((error: unknown) => {
     signal.throwIfAborted();
@@ -40,19 +40,18 @@ export async function dialFirstHop(
   });
   onStage('policy', hop);
   onStage('tcp', hop);
-  return createConnection(hop, socket, await performSshHandshake(hop, socket, signal, onStage));
+  return createConnection(hop, socket, await performSshHandshake(hop, socket, options));
 }
 
 /** Connects to a hop through the previous one. @throws SshError or the signal's reason. */
 export async function connectThroughHop(
   previous: SshConnection,
   hop: SshHop,
-  signal: AbortSignal,
-  onStage: SshStageListener,
+  options: HandshakeOptions,
 ): Promise<SshConnection> {
-  const stream = await previous.forward(hop, signal);
-  onStage('tcp', hop);
-  return createConnection(hop, stream, await performSshHandshake(hop, stream, signal, onStage));
+  const stream = await previous.forward(hop, options.signal);
+  options.onStage('tcp', hop);
+  return createConnection(hop, stream, await performSshHandshake(hop, stream, options));
 }
 
 function toDialError(hop: SshHop, cause: unknown): SshError {

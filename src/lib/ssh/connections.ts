@@ -5,6 +5,7 @@ import { resolveJumpChain, type SshHop, type SshServer } from './config.ts';
 import { dialFirstHop, discardChannel, connectThroughHop, type SshConnection } from './connection.ts';
 import type { SshStageListener } from './handshake.ts';
 import { createConnectionPool, type SshPoolKey, type ChannelSlot } from './connection-pool.ts';
+import { createOpenedKeys, type OpenedKeys } from './opened-keys.ts';
 import { SshError } from './ssh-error.ts';
 
 /** A command's stdin and stdout as one stream: reads return its stdout, writes go to its stdin. */
@@ -52,9 +53,14 @@ export interface SshConnections {
 const MAX_ATTEMPTS = 3;
 const MAX_STDERR_LENGTH = 4_096;
 
+export interface SshConnectionsDeps {
+  dialer: Pick<Dialer, 'connect'>;
+  openedKeys?: OpenedKeys;
+}
+
 /** All TCP connections go through the dialer, which enforces the egress policy. */
-export function createSshConnections(deps: { dialer: Pick<Dialer, 'connect'> }): SshConnections {
-  const { dialer } = deps;
+export function createSshConnections(deps: SshConnectionsDeps): SshConnections {
+  const { dialer, openedKeys = createOpenedKeys() } = deps;
   const pool = createConnectionPool();
 
   function acquire(hops: readonly SshHop[], signal: AbortSignal): Promise<ChannelSlot> {
@@ -63,15 +69,35 @@ export function createSshConnections(deps: { dialer: Pick<Dialer, 'connect'> }):
 
   /** Connects to the last hop through shared connections to the previous ones. */
   async function connectShared(hops: readonly SshHop[], signal: AbortSignal): Promise<SshConnection> {
-    const last = getLast(hops);
-    if (hops.length === 1) return await dialFirstHop(dialer, last, signal, ignoreStage);
+    if (hops.length === 1) return await connectHop(undefined, getLast(hops), signal, ignoreStage);
     const previous = await acquire(hops.slice(0, -1), signal);
     try {
-      const connection = await connectThroughHop(previous.connection, last, signal, ignoreStage);
+      const connection = await connectHop(previous.connection, getLast(hops), signal, ignoreStage);
       connection.onClose(() => previous.release());
       return connection;
     } catch (error) {
       previous.release();
+      throw error;
+    }
+  }
+
+  /** Connects to a hop, through the previous one if there is one, and holds its opened key as long as it is open. */
+  async function connectHop(
+    previous: SshConnection | undefined,
+    hop: SshHop,
+    signal: AbortSignal,
+    onStage: SshStageListener,
+  ): Promise<SshConnection> {
+    const key = openedKeys.lease(hop);
+    try {
+      const options = { key, signal, onStage };
+      const connection = await (previous === undefined
+        ? dialFirstHop(dialer, hop, options)
+        : connectThroughHop(previous, hop, options));
+      connection.onClose(() => key.release());
+      return connection;
+    } catch (error) {
+      key.release();
       throw error;
     }
   }
@@ -105,12 +131,7 @@ export function createSshConnections(deps: { dialer: Pick<Dialer, 'connect'> }):
       };
       try {
         for (const hop of resolveJumpChain(server)) {
-          const previous = chain.at(-1);
-          chain.push(
-            previous === undefined
-              ? await dialFirstHop(dialer, hop, signal, onStage)
-              : await connectThroughHop(previous, hop, signal, onStage),
-          );
+          chain.push(await connectHop(chain.at(-1), hop, signal, onStage));
         }
         const last = getLast(chain);
         return { exec: (command, execSignal) => last.exec(command, execSignal), close };

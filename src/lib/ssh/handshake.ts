@@ -3,8 +3,14 @@ import ssh2, { type AnyAuthMethod, type Client, type ConnectConfig } from 'ssh2'
 import { rejectOnAbort } from '../async/reject-on-abort.ts';
 import type { SshHop, SshConfig } from './config.ts';
 import { parseHostKey, listHostKeyAlgorithms, isSameHostKey, type HostKey } from './host-key.ts';
-import { parsePrivateKey } from './private-key.ts';
-import { PrivateKeyError, SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
+import type { KeyLease } from './opened-keys.ts';
+import {
+  PrivateKeyBusyError,
+  PrivateKeyError,
+  SshError,
+  type SshErrorOptions,
+  type SshStage,
+} from './ssh-error.ts';
 
 /** From the first byte to an authenticated session. A slower server counts as offline. */
 const READY_TIMEOUT_MS = 15_000;
@@ -47,11 +53,10 @@ export type SshStageListener = (stage: SshStage, hop: SshHop) => void;
 export async function performSshHandshake(
   hop: SshHop,
   transport: Duplex,
-  signal: AbortSignal,
-  onStage: SshStageListener = () => undefined,
+  { key, signal, onStage }: HandshakeOptions,
 ): Promise<Client> {
   try {
-    const methods = await readAuthMethods(hop, signal);
+    const methods = await readAuthMethods(hop, key, signal);
     signal.throwIfAborted();
     return await startSession(hop, transport, methods, signal, onStage);
   } catch (error) {
@@ -60,16 +65,25 @@ export async function performSshHandshake(
   }
 }
 
+export interface HandshakeOptions {
+  key: KeyLease;
+  signal: AbortSignal;
+  onStage: SshStageListener;
+}
+
 /** The authentication methods, in the order in which they are tried. */
-async function readAuthMethods(hop: SshHop, signal: AbortSignal): Promise<AnyAuthMethod[]> {
+async function readAuthMethods(hop: SshHop, lease: KeyLease, signal: AbortSignal): Promise<AnyAuthMethod[]> {
   // Without a confirmed host key authentication is never reached, so the secrets are not read.
   if (hop.hostKey === null) return [];
-  const { username, auth_method, password, private_key, passphrase } = hop.config;
+  const { username, auth_method, password } = hop.config;
   if (auth_method === 'password') return createPasswordMethods(username, password ?? '');
-  const key = await parsePrivateKey(private_key ?? '', passphrase, signal).catch((error: unknown) => {
+  const key = await lease.read(signal).catch((error: unknown) => {
     signal.throwIfAborted();
+    const stage = 'authentication';
+    if (error instanceof PrivateKeyBusyError)
+      throw createHopError(hop, { failure: 'busy', stage, message: error.message });
     const message = error instanceof PrivateKeyError ? error.message : 'The private key could not be read.';
-    throw createHopError(hop, { failure: 'auth_failed', stage: 'authentication', message });
+    throw createHopError(hop, { failure: 'auth_failed', stage, message });
   });
   return [{ type: 'publickey', username, key }];
 }

@@ -16,11 +16,14 @@ import {
 const MAX_ITERATIONS = 1_000_000;
 /** N times r times p: 8 times the default of OpenSSL. */
 const MAX_SCRYPT_COST = 2 ** 20;
-/** The default of OpenSSH is 24. */
-const MAX_BCRYPT_ROUNDS = 1_024;
+/** More than a second. The default of OpenSSH is 24. */
+const MAX_BCRYPT_ROUNDS = 128;
 
 const DERIVATION_TOO_SLOW =
   'Decrypting the private key takes too long. Set its passphrase again with fewer rounds, with ' +
+  '"ssh-keygen -p -a 24".';
+const TOO_MANY_ROUNDS =
+  `The passphrase of the private key has more than ${MAX_BCRYPT_ROUNDS} rounds, which take too long. Set it again with fewer, with ` +
   '"ssh-keygen -p -a 24".';
 const UNSUPPORTED_ENCRYPTION =
   'The encryption of the private key is not supported. Encrypt it again with "openssl pkcs8 -topk8" or ' +
@@ -31,9 +34,9 @@ const PBES2 = '2a864886f70d01050d';
 const PBKDF2 = '2a864886f70d01050c';
 const SCRYPT = '2b06010401da47040b';
 
-/** Why an encrypted key in OpenSSH format is not decrypted, for users. */
+/** Why an encrypted key in OpenSSH format is neither stored nor decrypted, for users. */
 export function findBcryptProblem(rounds: number): string | undefined {
-  return rounds > MAX_BCRYPT_ROUNDS ? DERIVATION_TOO_SLOW : undefined;
+  return rounds > MAX_BCRYPT_ROUNDS ? TOO_MANY_ROUNDS : undefined;
 }
 
 /** Why an encrypted PKCS#8 key is not decrypted, for users. @param bytes DER */

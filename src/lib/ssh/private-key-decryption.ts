@@ -1,30 +1,29 @@
 import { Worker } from 'node:worker_threads';
-import { createSemaphore } from '../async/semaphore.ts';
+import { createFairSemaphore } from '../async/fair-semaphore.ts';
 import { UNREADABLE_PRIVATE_KEY } from '../crypto/private-key-limits.ts';
-import { PrivateKeyError } from './ssh-error.ts';
+import type { Owner } from '../owner.ts';
+import { PrivateKeyBusyError, PrivateKeyError } from './ssh-error.ts';
 
-/** The default of OpenSSH, 24 rounds, takes a quarter of a second. */
+/** What is accepted takes about a second on an idle machine. */
 const DECRYPTION_TIMEOUT_MS = 10_000;
 const QUEUE_TIMEOUT_MS = 10_000;
 
 const WRONG_PASSPHRASE = 'The passphrase does not decrypt the private key, or the key is damaged.';
-const TIMED_OUT = 'Decrypting the private key takes too long. Set its passphrase again with fewer rounds.';
-const BUSY = 'Too many private keys are being decrypted at the moment. Try again.';
 
-/** Bounds the decryption threads of this process. */
-const semaphore = createSemaphore(2);
+/** Bounds the decryption threads of this process: one for each owner, in turn. */
+const semaphore = createFairSemaphore(2);
 
 /**
- * Decrypts a private key in a worker thread, once one of two is free.
+ * Decrypts a private key in a worker thread, once one of two is free and the owner has none.
  * @returns the key as PEM.
- * @throws PrivateKeyError or the reason of `signal`, without waiting for a thread that cannot be stopped.
+ * @throws PrivateKeyError, PrivateKeyBusyError or the reason of `signal`, without waiting for a thread that cannot be stopped.
  */
 export async function decryptPrivateKey(
   key: string,
   passphrase: string,
-  signal: AbortSignal,
+  { owner, signal }: { owner: Owner; signal: AbortSignal },
 ): Promise<string> {
-  const release = await acquireSlot(signal);
+  const release = await acquireSlot(owner, signal);
   const worker = startWorker({ key, passphrase });
   // Not released earlier: `terminate` cannot interrupt OpenSSL, so an abandoned thread still uses a processor.
   worker.once('exit', release);
@@ -36,8 +35,7 @@ export async function decryptPrivateKey(
       );
       worker.once('error', () => reject(new PrivateKeyError(UNREADABLE_PRIVATE_KEY)));
       worker.once('exit', () => reject(new PrivateKeyError(UNREADABLE_PRIVATE_KEY)));
-      const onDeadline = () =>
-        reject(signal.aborted ? (signal.reason as Error) : new PrivateKeyError(TIMED_OUT));
+      const onDeadline = () => reject(signal.aborted ? (signal.reason as Error) : new PrivateKeyBusyError());
       if (deadline.aborted) onDeadline();
       else deadline.addEventListener('abort', onDeadline, { once: true });
     });
@@ -46,12 +44,12 @@ export async function decryptPrivateKey(
   }
 }
 
-async function acquireSlot(signal: AbortSignal): Promise<() => void> {
+async function acquireSlot(owner: Owner, signal: AbortSignal): Promise<() => void> {
   try {
-    return await semaphore.acquire(AbortSignal.any([signal, AbortSignal.timeout(QUEUE_TIMEOUT_MS)]));
+    return await semaphore.acquire(owner, AbortSignal.any([signal, AbortSignal.timeout(QUEUE_TIMEOUT_MS)]));
   } catch {
     signal.throwIfAborted();
-    throw new PrivateKeyError(BUSY);
+    throw new PrivateKeyBusyError();
   }
 }
 

@@ -11,6 +11,7 @@ import {
   RSA_KEY_TOO_LARGE,
   UNREADABLE_PRIVATE_KEY,
 } from '../crypto/private-key-limits.ts';
+import type { Owner } from '../owner.ts';
 import { PrivateKeyError } from './ssh-error.ts';
 import { parseOpenSshKey, OPENSSH_MAGIC } from './openssh-key.ts';
 import { decryptPrivateKey } from './private-key-decryption.ts';
@@ -33,7 +34,8 @@ const PASSPHRASE_MISSING =
   'The private key is encrypted: enter its passphrase, or remove the passphrase with "ssh-keygen -p".';
 
 /**
- * Checks format, size and key derivation cost of a private key without decrypting it, which is quick.
+ * Checks the format and size of a private key without decrypting it, which is quick. The rounds of OpenSSH's format
+ * are checked by {@link findRoundsProblem}.
  * @returns a message for users; undefined when no problem was found.
  */
 export function findPrivateKeyProblem(text: string, passphrase: string | null): string | undefined {
@@ -49,21 +51,32 @@ export function findPrivateKeyProblem(text: string, passphrase: string | null): 
 }
 
 /**
+ * Why the key derivation of a private key is too costly, for users. Not part of the schema of a server, because stored
+ * servers may have such a key: it is refused when it is used, with this message.
+ */
+export function findRoundsProblem(text: string): string | undefined {
+  return findBcryptProblem(findPrivateKeyInfo(normalize(text))?.rounds ?? 0);
+}
+
+/**
  * Parses a private key in OpenSSH, PKCS#1, SEC 1 or PKCS#8 format and decrypts it if needed.
- * @throws PrivateKeyError, or the reason of `signal` when it is aborted during the decryption.
+ * @param owner decryptions take turns between owners.
+ * @throws PrivateKeyError, PrivateKeyBusyError, or the reason of `signal` when it is aborted during the decryption.
  */
 export async function parsePrivateKey(
   text: string,
   passphrase: string | null,
-  signal: AbortSignal,
+  { owner, signal }: { owner: Owner; signal: AbortSignal },
 ): Promise<ParsedKey> {
-  const problem = findPrivateKeyProblem(text, passphrase);
+  const problem = findPrivateKeyProblem(text, passphrase) ?? findRoundsProblem(text);
   if (problem !== undefined) throw new PrivateKeyError(problem);
   const info = findPrivateKeyInfo(normalize(text));
   if (info === undefined) throw new PrivateKeyError(UNREADABLE_PRIVATE_KEY);
   // The key file sets the cost of the key derivation, so it must not block the event loop.
   const needsDecryption = passphrase !== null && info.isEncrypted;
-  const decrypted = needsDecryption ? await decryptPrivateKey(info.pem, passphrase, signal) : info.pem;
+  const decrypted = needsDecryption
+    ? await decryptPrivateKey(info.pem, passphrase, { owner, signal })
+    : info.pem;
   return parseUnencryptedKey(decrypted);
 }
 
@@ -90,6 +103,8 @@ interface PrivateKeyInfo {
   /** The key's PEM block, without surrounding text. */
   pem: string;
   isEncrypted: boolean;
+  /** Of bcrypt in OpenSSH's format; else 0. */
+  rounds: number;
   /** Why the key is refused, for users. */
   problem: string | undefined;
 }
@@ -100,13 +115,13 @@ function findPrivateKeyInfo(text: string): PrivateKeyInfo | undefined {
   const { label, body, text: key } = pem;
   if (TRADITIONAL.includes(label) && ENCRYPTED_TRADITIONAL.test(body))
     // Its key derivation is one round of MD5, so it has no cost limit. The content is checked after decryption.
-    return { pem: key, isEncrypted: true, problem: undefined };
+    return { pem: key, isEncrypted: true, rounds: 0, problem: undefined };
   if (TRADITIONAL.includes(label) || label === PKCS8)
-    return { pem: key, isEncrypted: false, problem: findPrivateKeyError(key) };
+    return { pem: key, isEncrypted: false, rounds: 0, problem: findPrivateKeyError(key) };
   const bytes = decodePemBody(body);
   if (bytes === undefined) return undefined;
   if (label === ENCRYPTED_PKCS8)
-    return { pem: key, isEncrypted: true, problem: findPkcs8DerivationProblem(bytes) };
+    return { pem: key, isEncrypted: true, rounds: 0, problem: findPkcs8DerivationProblem(bytes) };
   return label === OPENSSH ? findOpenSshKeyInfo(key, bytes) : undefined;
 }
 
@@ -114,9 +129,10 @@ function findOpenSshKeyInfo(key: string, bytes: Buffer): PrivateKeyInfo | undefi
   const found = parseOpenSshKey(bytes);
   if (found === undefined) return undefined;
   const { isEncrypted, rounds, type, modulusBits } = found;
-  if (!OPENSSH_TYPES.test(type)) return { pem: key, isEncrypted, problem: UNSUPPORTED_PRIVATE_KEY };
-  if (modulusBits > MAX_RSA_BITS) return { pem: key, isEncrypted, problem: RSA_KEY_TOO_LARGE };
-  return { pem: key, isEncrypted, problem: findBcryptProblem(rounds) };
+  const info = { pem: key, isEncrypted, rounds };
+  if (!OPENSSH_TYPES.test(type)) return { ...info, problem: UNSUPPORTED_PRIVATE_KEY };
+  if (modulusBits > MAX_RSA_BITS) return { ...info, problem: RSA_KEY_TOO_LARGE };
+  return { ...info, problem: undefined };
 }
 
 /** Parses an unencrypted key. Its numbers are checked before any computation uses them. */

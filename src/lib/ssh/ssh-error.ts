@@ -7,6 +7,8 @@ export type SshFailure =
   | 'host_key_unknown'
   | 'host_key_changed'
   | 'auth_failed'
+  /** This process has no capacity at the moment. The server was not asked. */
+  | 'busy'
   /** The server responds, but no command can be run on it. */
   | 'error';
 
@@ -45,4 +47,13 @@ export class SshError extends Error {
 /** A private key that cannot be used. The message is for users and contains no part of the key. */
 export class PrivateKeyError extends Error {
   override readonly name = 'PrivateKeyError';
+}
+
+/** A private key could not be decrypted in time because others are being decrypted. It may be valid. */
+export class PrivateKeyBusyError extends Error {
+  override readonly name = 'PrivateKeyBusyError';
+
+  constructor() {
+    super('Too many private keys are being decrypted at the moment. Try again.');
+  }
 }

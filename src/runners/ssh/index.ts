@@ -1,5 +1,6 @@
 import type { ClientChannel } from 'ssh2';
 import { sshConfig, type SshConfig } from '../../lib/ssh/config.ts';
+import { findRoundsProblem } from '../../lib/ssh/private-key.ts';
 import type { SshConnections } from '../../lib/ssh/connections.ts';
 import type { OptionalLimit, Runner, TargetServer } from '../runner.ts';
 import { cleanUpSshRun } from './cleanup.ts';
@@ -18,6 +19,10 @@ export function createSshRunner(deps: { connections: SshConnections }): Runner<S
   return {
     type: 'ssh',
     config: sshConfig,
+    findInputProblems({ private_key: key }) {
+      const problem = key === null ? undefined : findRoundsProblem(key);
+      return problem === undefined ? {} : { private_key: problem };
+    },
     secretFields: ['password', 'private_key', 'passphrase'],
     // Binds the password or key to the account that it was entered for.
     destination: ({ host, port, username, jump }, hostKey) => ({

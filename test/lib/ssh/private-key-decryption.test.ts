@@ -1,37 +1,25 @@
 import { describe, expect, it } from '@jest/globals';
-import { execFileSync } from 'node:child_process';
 import { createPrivateKey } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { findPrivateKeyProblem, parsePrivateKey } from '../../../src/lib/ssh/private-key.ts';
-import { registerPrivateKey } from '../../support/hosts.ts';
+import {
+  findPrivateKeyProblem,
+  findRoundsProblem,
+  parsePrivateKey,
+} from '../../../src/lib/ssh/private-key.ts';
+import { createLockedKey } from '../../support/locked-key.ts';
 import {
   craftEncryptedKey,
   craftOpenSshKey,
   toPem,
   craftRsaKey,
 } from '../../support/crafted-private-keys.ts';
+import type { Owner } from '../../../src/lib/owner.ts';
 import { neverAborted } from './servers.ts';
 
 const PASSPHRASE = 'a passphrase of this test';
 const PBKDF2 = '2a864886f70d01050c';
 const SCRYPT = '2b06010401da47040b';
 
-/** Creates an encrypted key with OpenSSH whose key derivation takes so many rounds. */
-function lockedKey(rounds: number): string {
-  const folder = mkdtempSync(path.join(tmpdir(), 'ops-center-key-'));
-  try {
-    const file = path.join(folder, 'key');
-    const words = ['-q', '-t', 'ed25519', '-N', PASSPHRASE, '-a', String(rounds), '-f', file];
-    execFileSync('ssh-keygen', words);
-    const key = readFileSync(file, 'utf8');
-    registerPrivateKey(key);
-    return key;
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
+const byOwner = (owner: Owner = 'user:test', signal = neverAborted()) => ({ owner, signal });
 
 describe('the key derivation of a private key', () => {
   it('is limited in the iterations of PKCS#8', () => {
@@ -49,9 +37,14 @@ describe('the key derivation of a private key', () => {
     expect(findPrivateKeyProblem(craftEncryptedKey(SCRYPT, 2, 1, 2 ** 30), 'x')).toMatch(/takes too long/);
   });
 
-  it('is limited in the bcrypt rounds of OpenSSH', () => {
-    expect(findPrivateKeyProblem(craftOpenSshKey({ rounds: 1_024 }), 'x')).toBeUndefined();
-    expect(findPrivateKeyProblem(craftOpenSshKey({ rounds: 1_025 }), 'x')).toMatch(/takes too long/);
+  it('is limited in the bcrypt rounds of OpenSSH, before anything is derived', async () => {
+    expect(findRoundsProblem(craftOpenSshKey({ rounds: 128 }))).toBeUndefined();
+    expect(findRoundsProblem(craftOpenSshKey({}))).toBeUndefined();
+    for (const rounds of [129, 1_024, 2 ** 32 - 1]) {
+      const key = craftOpenSshKey({ rounds });
+      expect(findRoundsProblem(key)).toMatch(/more than 128 rounds.*ssh-keygen -p -a 24/);
+      await expect(parsePrivateKey(key, 'x', byOwner())).rejects.toThrow(/more than 128 rounds/);
+    }
   });
 
   it('is refused if it cannot be read', () => {
@@ -77,7 +70,7 @@ describe('the size of a private key', () => {
   it('is that of the private part, even if the public part differs', async () => {
     const key = craftOpenSshKey({ privateBits: 8_400 });
     expect(findPrivateKeyProblem(key, null)).toBeUndefined();
-    await expect(parsePrivateKey(key, null, neverAborted())).rejects.toThrow(/at most 8192 bits/);
+    await expect(parsePrivateKey(key, null, byOwner())).rejects.toThrow(/at most 8192 bits/);
   });
 
   it('is checked again after decryption', async () => {
@@ -85,31 +78,33 @@ describe('the size of a private key', () => {
     const options = { type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase: PASSPHRASE } as const;
     const key = plain.export(options).toString();
     expect(findPrivateKeyProblem(key, PASSPHRASE)).toBeUndefined();
-    await expect(parsePrivateKey(key, PASSPHRASE, neverAborted())).rejects.toThrow(/at most 8192 bits/);
+    await expect(parsePrivateKey(key, PASSPHRASE, byOwner())).rejects.toThrow(/at most 8192 bits/);
   });
 });
 
 describe('decryptions of private keys', () => {
-  const slow = lockedKey(32);
-  const quick = lockedKey(1);
+  const slow = createLockedKey(32, PASSPHRASE);
+  const quick = createLockedKey(1, PASSPHRASE);
 
-  it('run two at once, and further ones wait in order', async () => {
+  it('run one at a time for an owner, so that another owner does not wait for all of them', async () => {
     const order: string[] = [];
-    const open = async (key: string, name: string) => {
-      await parsePrivateKey(key, PASSPHRASE, neverAborted());
-      order.push(name);
+    const open = async (key: string, owner: Owner) => {
+      await parsePrivateKey(key, PASSPHRASE, byOwner(owner));
+      order.push(owner);
     };
-    await Promise.all([open(slow, 'slow'), open(slow, 'slow'), open(quick, 'quick')]);
-    expect(order[0]).toBe('slow');
+    const many = Array.from({ length: 4 }, () => open(slow, 'user:many'));
+    await open(quick, 'user:other');
+    expect(order).toEqual(['user:other']);
+    await Promise.all(many);
   }, 60_000);
 
   it('reject as soon as the signal is aborted, running or queued', async () => {
     const stop = new AbortController();
-    const open = () => parsePrivateKey(slow, PASSPHRASE, stop.signal);
+    const open = () => parsePrivateKey(slow, PASSPHRASE, byOwner('user:test', stop.signal));
     const all = Promise.allSettled([open(), open(), open()]);
     stop.abort(new Error('gone'));
     for (const outcome of await all)
       expect(outcome).toMatchObject({ status: 'rejected', reason: { message: 'gone' } });
-    expect(await parsePrivateKey(quick, PASSPHRASE, neverAborted())).toMatchObject({ type: 'ssh-ed25519' });
+    expect(await parsePrivateKey(quick, PASSPHRASE, byOwner())).toMatchObject({ type: 'ssh-ed25519' });
   }, 60_000);
 });

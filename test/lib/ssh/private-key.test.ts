@@ -44,7 +44,8 @@ const pkcs8 = (type: 'ed25519' | 'rsa' | 'ec', passphrase?: string): string => {
   return privateKey;
 };
 
-const parse = (text: string, passphrase: string | null) => parsePrivateKey(text, passphrase, neverAborted());
+const parse = (text: string, passphrase: string | null) =>
+  parsePrivateKey(text, passphrase, { owner: 'user:test', signal: neverAborted() });
 
 /** True if the key's public half verifies its signature. */
 async function isUsable(text: string, passphrase: string | null): Promise<boolean> {
