@@ -42,7 +42,7 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
       // Not in a variable, which would retain the received bytes until the response is complete.
       const body = parseRequestBody(
         await readRequestBody(request, bodyReservation, signal),
-        surface.interpretedFields,
+        surface,
       );
       const principal = await call.reauthorize();
       const { requestId, log } = call;

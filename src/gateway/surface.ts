@@ -43,8 +43,13 @@ export interface Surface {
    * error that servers of the protocol send. Secrets are redacted before, since shortening can cut one.
    */
   findError(value: unknown): object | undefined;
-  /** Follows one stream. @param choiceCount number of choices that the client asked for. */
-  createProgress(choiceCount: number): StreamProgress;
+  /** What an error with status 401 says of its cause; undefined when it does not explain itself. */
+  findRefusalCause(value: unknown): RefusalCause | undefined;
+  /**
+   * Reads from the body of a request what its answer consists of. The body is not retained.
+   * @returns function that follows one stream of the answer.
+   */
+  prepareProgress(body: Readonly<Record<string, unknown>>): () => StreamProgress;
   /** The body of an upstream's error that has none that may be shown. */
   toUpstreamError(message: string): object;
   /** An error of ours in the shape of the protocol. */
@@ -55,6 +60,13 @@ export interface Surface {
    */
   toErrorEvent(body: unknown): string;
 }
+
+/**
+ * Why an upstream refused a request with 401. `key`: the key itself, by the code of the error. `probably_key`: the key, by
+ * the words of the error. `request`: an organization, a project, a model or a permission, which other requests with the
+ * same key may not need.
+ */
+export type RefusalCause = 'key' | 'probably_key' | 'request';
 
 /** What the events of one stream say about its completeness. The end of the connection says nothing. */
 export interface StreamProgress {

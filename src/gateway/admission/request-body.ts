@@ -7,6 +7,7 @@ import {
   type JsonObjectMembers,
 } from '../../lib/json.ts';
 import { findHiddenCharacter } from '../../lib/visible-text.ts';
+import type { StreamProgress, Surface } from '../surface.ts';
 
 const MAX_MODEL_LENGTH = 256;
 
@@ -18,8 +19,8 @@ export interface RequestBody {
   /** As the client sent it; undefined when it is missing. */
   model: string | undefined;
   isStreaming: boolean;
-  /** The number of choices that the client asks for (`n`); 1 when it is missing or no number. */
-  choiceCount: number;
+  /** Follows one stream of the answer. */
+  createProgress: () => StreamProgress;
   /** Names of all top-level fields. */
   fieldNames: readonly string[];
   /** The number of members of all objects in the text, of which a parser hides those with the name of a later one. */
@@ -42,22 +43,25 @@ export interface RequestBody {
   release(): void;
 }
 
+/** What a surface says of its requests. */
+type RequestReader = Pick<Surface, 'interpretedFields' | 'prepareProgress'>;
+
 /**
  * @throws AppError `validation_failed` (not a JSON object in UTF-8, a field of the wrong type, a model name that is
  *   too long or has control or invisible characters), `ambiguous_field` (an interpreted field twice or in another spelling).
  */
-export function parseRequestBody(body: Buffer, interpretedFields: readonly string[]): RequestBody {
+export function parseRequestBody(body: Buffer, surface: RequestReader): RequestBody {
   const { value, memberCount } = parseObject(body);
   const found = findTopLevelMembers(body);
   const fieldNames = found.members.map((member) => member.name);
-  refuseAmbiguousFields(fieldNames, interpretedFields);
+  refuseAmbiguousFields(fieldNames, surface.interpretedFields);
   const isStreaming = value['stream'] ?? false;
   if (typeof isStreaming !== 'boolean') throw wrongFieldType('stream', 'true or false');
   return createRequestBody(
     {
       model: readModel(value['model']),
       isStreaming,
-      choiceCount: typeof value['n'] === 'number' ? value['n'] : 1,
+      createProgress: surface.prepareProgress(value),
       fieldNames,
       memberCount,
     },
@@ -66,7 +70,7 @@ export function parseRequestBody(body: Buffer, interpretedFields: readonly strin
   );
 }
 
-type BodyFacts = Pick<RequestBody, 'model' | 'isStreaming' | 'choiceCount' | 'fieldNames' | 'memberCount'>;
+type BodyFacts = Pick<RequestBody, 'model' | 'isStreaming' | 'createProgress' | 'fieldNames' | 'memberCount'>;
 
 /** Where the model's value is, and the text to add around the value when the member was missing. */
 interface ModelSpan {

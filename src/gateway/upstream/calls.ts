@@ -181,7 +181,7 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
         surface: call.surface,
         requestId: call.requestId,
         redact: createTargetRedactor(target),
-        choiceCount: call.body.choiceCount,
+        progress: call.body.createProgress(),
         signal: call.signal,
         idleTimeoutMs: timeouts.idleMs,
         limits: toResponseLimits(target.address),

@@ -4,7 +4,7 @@ import { AppError, isAppError } from '../../lib/errors.ts';
 import { discardBody, upstreamMalformed } from '../../lib/net/upstream-body.ts';
 import type { Redactor } from '../../lib/redact.ts';
 import type { BodyReservation } from '../../http/body-budget.ts';
-import type { Surface } from '../surface.ts';
+import type { StreamProgress, Surface } from '../surface.ts';
 import { copyResponseHeaders, findUpstreamRequestId, writeReceiptHeaders, type Receipt } from './headers.ts';
 import { toErrorBody } from './error-body.ts';
 import type { ClassifiedResponse, ErrorResponse, ResponseLimits } from './response.ts';
@@ -21,8 +21,8 @@ export interface SendOptions {
   surface: Surface;
   requestId: string;
   redact: Redactor;
-  /** Number of choices that the client asked for. */
-  choiceCount: number;
+  /** Follows the stream of this response. */
+  progress: StreamProgress;
   signal: AbortSignal;
   /** The connection is closed when the client reads nothing for this long. */
   idleTimeoutMs: number;

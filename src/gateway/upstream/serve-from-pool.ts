@@ -4,10 +4,11 @@ import type { UserCache } from '../../identity/service.ts';
 import { AppError, unauthenticated } from '../../lib/errors.ts';
 import type { Provider } from '../../providers/provider.ts';
 import { BYOK_TIER } from '../../config/tiers.ts';
-import type { ClassifiedResponse } from './response.ts';
+import { toKeyTestOutcome } from '../../providers/key-test.ts';
+import type { Surface } from '../surface.ts';
+import type { ClassifiedResponse, ErrorResponse } from './response.ts';
 import { checkPersonalKeyBody } from '../admission/request-body.ts';
 import { forwardsAccountHeaders, type Receipt } from './headers.ts';
-import { isKeyRefusal } from './key-refusal.ts';
 import type { KeyStatusWriter } from '../routing/key-status-writer.ts';
 import type { GatewayDecision, GatewayKey, Routing } from '../routing/routing.ts';
 import { findKeyAddress, type OperatorUpstreams } from '../../providers/address.ts';
@@ -70,6 +71,26 @@ function isRefusalOfKey(
     provider,
     forwardsAccountHeaders: forwardsAccountHeaders(call.request.headers, receipt.scope),
   });
+}
+
+export interface KeyRefusalContext {
+  surface: Surface;
+  provider: Provider;
+  /** True when the upstream received `openai-organization` or `openai-project` from the client. */
+  forwardsAccountHeaders: boolean;
+}
+
+/**
+ * True when a 401 shows that the key itself is refused. A 401 that this request caused (its organization, project, model
+ * or missing scope) or that reports an empty account is not about the key, which other requests can use.
+ * A 401 without an explanation counts as about the key, unless the client named an organization or a project.
+ */
+export function isKeyRefusal({ status, value }: ErrorResponse, context: KeyRefusalContext): boolean {
+  if (status !== 401) return false;
+  const cause = context.surface.findRefusalCause(value);
+  if (cause === 'key') return true;
+  if (toKeyTestOutcome(context.provider, { status, body: value }).status !== 'invalid') return false;
+  return cause === 'probably_key' || (cause === undefined && !context.forwardsAccountHeaders);
 }
 
 function createPoolTarget(

@@ -1,14 +1,14 @@
 import { toSseEvent } from '../../http/sse.ts';
 import { parseJson } from '../../lib/json.ts';
 import { upstreamMalformed } from '../../lib/net/upstream-body.ts';
+import type { StreamProgress } from '../surface.ts';
 import { toShownError, type ErrorBodyOptions } from './error-body.ts';
 import { MAX_ERROR_BYTES, protocolMismatch } from './response.ts';
 import type { SseEvent } from './sse-reader.ts';
 
 export interface StreamEventOptions extends ErrorBodyOptions {
   isPublic: boolean;
-  /** Number of choices that the client asked for. */
-  choiceCount: number;
+  progress: StreamProgress;
 }
 
 export interface CheckedEvents {
@@ -38,8 +38,7 @@ const MAX_OTHER_LENGTH = { inEvent: 16 * 1024, inStream: 1024 * 1024 };
 const MAX_REDACTED_LENGTH = 1024 * 1024;
 
 export function createStreamCheck(options: StreamEventOptions): StreamCheck {
-  const { surface, isPublic, redact } = options;
-  const progress = surface.createProgress(options.choiceCount);
+  const { surface, isPublic, redact, progress } = options;
   let otherLength = 0;
   let redactedLength = 0;
   let hasFailed = false;

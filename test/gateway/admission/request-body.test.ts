@@ -4,7 +4,7 @@ import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts
 import { isAppError } from '../../../src/lib/errors.ts';
 import { measureRetainedBytes } from '../../support/retained-bytes.ts';
 
-const readChatRequest = (body: Buffer) => parseRequestBody(body, openAiChat.interpretedFields);
+const readChatRequest = (body: Buffer) => parseRequestBody(body, openAiChat);
 
 function codeOf(body: string | Buffer): string | undefined {
   try {

@@ -34,7 +34,7 @@ async function open() {
       surface: openAiChat,
       requestId: 'r',
       redact: (text: string) => text,
-      choiceCount: 1,
+      progress: openAiChat.prepareProgress({})(),
       events: createSseWriter(asExpress(response), { ...limits, idleComment: 'keep-alive' }),
       limits: toResponseLimits({ isUserSupplied: false }),
       reservation: {

@@ -6,12 +6,12 @@ import { createStreamCheck } from '../../../src/gateway/upstream/stream-events.t
 import { createRedactor } from '../../../src/lib/redact.ts';
 
 const SECRET = 'sk-or-v1/the+secret=of-the-system';
-const options = { surface: openAiChat, redact: createRedactor([SECRET]), isPublic: true, choiceCount: 1 };
+const options = { surface: openAiChat, redact: createRedactor([SECRET]), isPublic: true };
 const NO_LIMITS = { eventBytes: Infinity, streamBytes: Infinity };
 
 /** What the client receives of a stream. */
 async function check(text: string, isPublic = true): Promise<string> {
-  const stream = createStreamCheck({ ...options, isPublic });
+  const stream = createStreamCheck({ ...options, isPublic, progress: openAiChat.prepareProgress({})() });
   let sent = '';
   for await (const events of readSseEvents(Readable.from([Buffer.from(text)]), NO_LIMITS)) {
     const { bytes, isDone } = stream.check(events);

@@ -146,8 +146,13 @@ const MAX_CHOICES = 128;
  * A stream is finished when as many choices as the client asked for, and every choice that has begun, have their finish
  * reason. Some servers begin a choice only after the one before it.
  */
-export function createChatProgress(choiceCount: number): StreamProgress {
+export function prepareChatProgress({ n }: Readonly<Record<string, unknown>>): () => StreamProgress {
+  const choiceCount = typeof n === 'number' ? n : 1;
   const expectedCount = Math.min(Math.max(choiceCount, 1), MAX_CHOICES);
+  return () => createChatProgress(expectedCount);
+}
+
+function createChatProgress(expectedCount: number): StreamProgress {
   const begun = new Set<unknown>();
   const finished = new Set<unknown>();
   return {

@@ -1,6 +1,6 @@
 import type { Surface } from '../../surface.ts';
-import { toOpenAiError, toOpenAiErrorEvent, toUpstreamError } from './errors.ts';
-import { createChatProgress, findProtocolError, hasChatError, isChatResponse } from './response-shape.ts';
+import { findRefusalCause, toOpenAiError, toOpenAiErrorEvent, toUpstreamError } from './errors.ts';
+import { findProtocolError, hasChatError, isChatResponse, prepareChatProgress } from './response-shape.ts';
 import { checkSharedPayerValues, DROPPED_FIELDS, SHARED_PAYER_FIELDS } from './shared-payer.ts';
 
 /** OpenAI's chat completions. */
@@ -24,7 +24,8 @@ export const openAiChat: Surface = {
   isResponse: isChatResponse,
   hasError: hasChatError,
   findError: findProtocolError,
-  createProgress: createChatProgress,
+  findRefusalCause,
+  prepareProgress: prepareChatProgress,
   toUpstreamError,
   toError: toOpenAiError,
   toErrorEvent: toOpenAiErrorEvent,

@@ -4,7 +4,7 @@ import { admitSharedPayerBody } from '../../../../src/gateway/admission/shared-p
 import { openAiChat } from '../../../../src/gateway/surfaces/openai-chat/surface.ts';
 import { isAppError } from '../../../../src/lib/errors.ts';
 
-const parse = (text: string) => parseRequestBody(Buffer.from(text), openAiChat.interpretedFields);
+const parse = (text: string) => parseRequestBody(Buffer.from(text), openAiChat);
 const chat = (body: unknown) => parse(JSON.stringify(body));
 
 function refusedField(check: () => void): string | undefined {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
-import { isKeyRefusal } from '../../../src/gateway/upstream/key-refusal.ts';
+import { isKeyRefusal } from '../../../src/gateway/upstream/serve-from-pool.ts';
 import { custom } from '../../../src/providers/custom.ts';
 
 /** Whether a 401 is about the key: without headers of the client that name an account, and with them. */
