@@ -187,6 +187,42 @@ export function checkPersonalKeyBody(body: RequestBody, isOperatorAddress: boole
   }
 }
 
+/** A body as a shared payer sends it. */
+export interface AdmittedBody {
+  body: RequestBody;
+  /** Names of the fields that were left out, in the order of the body. */
+  dropped: readonly string[];
+}
+
+/**
+ * Checks a body that a shared payer (organization or system) pays for: known fields only, no references to objects
+ * stored on the shared account, no hosted tools. Fields that can neither cost nor steer are left out; the received body
+ * is released then.
+ * @param extraFields fields that the operator also allows, and which are passed. Steering fields stay refused.
+ * @throws AppError `field_not_allowed` naming the field; `ambiguous_field`; `validation_failed`.
+ */
+export function admitSharedPayerBody(
+  body: RequestBody,
+  surface: Surface,
+  extraFields: readonly string[],
+): AdmittedBody {
+  const value = body.takeValue();
+  const dropped = body.fieldNames.filter((name) => {
+    if (isSteeringField(name)) throw fieldNotAllowed(name);
+    if (surface.sharedPayerFields.has(name) || extraFields.includes(name)) return false;
+    if (surface.droppedFields.get(name)?.(value[name]) !== true) throw fieldNotAllowed(name);
+    return true;
+  });
+  // A parser hides all but one of several members of a name, and the upstream could read another one.
+  if (surface.checkSharedPayerValues(value) !== body.memberCount) {
+    throw new AppError(
+      'ambiguous_field',
+      'An object in the body has two members with the same name. Send each member once.',
+    );
+  }
+  return { body: dropped.length === 0 ? body : body.withoutFields(dropped), dropped };
+}
+
 /**
  * Fields that make a proxy such as LiteLLM use another address, key or configuration. Credentials come from the vault
  * or the operator, never from a request.
@@ -213,7 +249,7 @@ const STEERING_FIELDS = new Set([
 const STEERING_PREFIXES = ['litellm_', 'aws_', 'vertex_', 'azure_'];
 
 /** True for a field that steers a proxy, in any spelling that a lax parser accepts. */
-export function isSteeringField(name: string): boolean {
+function isSteeringField(name: string): boolean {
   const folded = foldName(name);
   return STEERING_FIELDS.has(folded) || STEERING_PREFIXES.some((prefix) => folded.startsWith(prefix));
 }

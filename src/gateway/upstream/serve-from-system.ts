@@ -3,7 +3,7 @@ import { createConcurrencyLimit } from '../../http/limits.ts';
 import { AppError } from '../../lib/errors.ts';
 import { createRateLimit, type RateLimitState } from '../../lib/rate-limit.ts';
 import type { Provider } from '../../providers/provider.ts';
-import { admitSharedPayerBody } from '../admission/shared-payer.ts';
+import { admitSharedPayerBody } from '../admission/request-body.ts';
 import { writeReceiptHeaders, type Receipt } from './headers.ts';
 import type { GatewayDecision } from '../routing/routing.ts';
 import { findSystemAddress, type OperatorUpstreams } from '../../providers/address.ts';

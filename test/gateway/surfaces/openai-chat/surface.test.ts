@@ -1,6 +1,9 @@
 import { describe, expect, it } from '@jest/globals';
-import { checkPersonalKeyBody, parseRequestBody } from '../../../../src/gateway/admission/request-body.ts';
-import { admitSharedPayerBody } from '../../../../src/gateway/admission/shared-payer.ts';
+import {
+  admitSharedPayerBody,
+  checkPersonalKeyBody,
+  parseRequestBody,
+} from '../../../../src/gateway/admission/request-body.ts';
 import { openAiChat } from '../../../../src/gateway/surfaces/openai-chat/surface.ts';
 import { isAppError } from '../../../../src/lib/errors.ts';
 
