@@ -6,8 +6,7 @@ import type { Redactor } from '../../lib/redact.ts';
 import type { BodyReservation } from '../../http/body-budget.ts';
 import type { StreamProgress, Surface } from '../surface.ts';
 import { copyResponseHeaders, findUpstreamRequestId, writeReceiptHeaders, type Receipt } from './headers.ts';
-import { toErrorBody } from './error-body.ts';
-import type { ClassifiedResponse, ErrorResponse, ResponseLimits } from './response.ts';
+import { toErrorBody, type ClassifiedResponse, type ErrorResponse, type ResponseLimits } from './response.ts';
 import { readSseEvents } from './sse-reader.ts';
 import { createStreamCheck } from './stream-events.ts';
 

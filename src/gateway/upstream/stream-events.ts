@@ -2,8 +2,7 @@ import { toSseEvent } from '../../http/sse.ts';
 import { parseJson } from '../../lib/json.ts';
 import { upstreamMalformed } from '../../lib/net/upstream-body.ts';
 import type { StreamProgress } from '../surface.ts';
-import { toShownError, type ErrorBodyOptions } from './error-body.ts';
-import { MAX_ERROR_BYTES, protocolMismatch } from './response.ts';
+import { MAX_ERROR_BYTES, protocolMismatch, toShownError, type ErrorBodyOptions } from './response.ts';
 import type { SseEvent } from './sse-reader.ts';
 
 export interface StreamEventOptions extends ErrorBodyOptions {
