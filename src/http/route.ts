@@ -6,11 +6,10 @@ import type { Log } from '../lib/log.ts';
 import { isTierAtLeast, type Tier } from '../config/tiers.ts';
 import { createBodyBudget, type BodyReservation } from './body-budget.ts';
 import { assertJsonType, parseBody } from './json-body.ts';
-import { createOpenRequestLimit, type OpenRequestLimit } from './limits.ts';
+import { createOpenRequestLimit, createRefusedBodyLimit, type OpenRequestLimit } from './limits.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import type { Authenticate, Principal, Scope } from './principal.ts';
 import { readBody } from './read-body.ts';
-import { createRefusedBodyLimit } from './refused-body-limit.ts';
 
 /**
  * Who may call a route. There is no default: every route must declare it.
