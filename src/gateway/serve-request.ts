@@ -40,10 +40,7 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
     try {
       deps.loopGuard.rejectLoop(request.get(LOOP_HEADER));
       // Not in a variable, which would retain the received bytes until the response is complete.
-      const body = parseRequestBody(
-        await readRequestBody(request, bodyReservation, signal),
-        surface,
-      );
+      const body = parseRequestBody(await readRequestBody(request, bodyReservation, signal), surface);
       const principal = await call.reauthorize();
       const { requestId, log } = call;
       await serve(
