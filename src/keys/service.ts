@@ -22,7 +22,7 @@ import { testKeys } from './test-key.ts';
 import { updateKey, type KeyTarget } from './update-key.ts';
 import {
   isKeyStored,
-  readPools,
+  readKeysByProvider,
   recordRefusal,
   recordUndecryptable,
   recordUse,
@@ -100,7 +100,7 @@ export function createKeyOperations(options: KeyOperationsDeps) {
       testKeys(deps, principal, provider, keyId, requestId),
     remove: (principal: Principal, provider: string, keyId: string | undefined, requestId: string) =>
       removeKey(deps, principal, provider, keyId, requestId),
-    readPools: (owner: Owner) => readPools(deps, owner),
+    readKeysByProvider: (owner: Owner) => readKeysByProvider(deps, owner),
     isStored: (owner: Owner, key: Pick<ProviderKey, 'provider' | 'id' | 'token'>) =>
       isKeyStored(deps, owner, key),
     recordRefusal: (owner: Owner, provider: string, keyId: string) =>

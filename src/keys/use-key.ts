@@ -25,19 +25,19 @@ export interface ProviderKey {
 /** Minimum interval between two status writes for the same key. */
 const MIN_WRITE_INTERVAL_MS = 1_000;
 
-/** The owner's stored keys by provider id, each pool sorted by creation, then id. Decrypts nothing. */
-export async function readPools(
+/** The owner's stored keys by provider id, those of a provider sorted by creation, then id. Decrypts nothing. */
+export async function readKeysByProvider(
   { reader, keyring }: KeyDeps,
   owner: Owner,
 ): Promise<ReadonlyMap<string, readonly ProviderKey[]>> {
   const { keys, unreadableProviders } = await reader.readPools(owner);
-  const pools = Map.groupBy(
+  const byProvider = Map.groupBy(
     keys.map((key) => toProviderKey(keyring, owner, key)),
     (key) => key.provider,
   );
   for (const provider of unreadableProviders)
-    pools.set(provider, [...(pools.get(provider) ?? []), createUnreadableKey(provider)]);
-  return pools;
+    byProvider.set(provider, [...(byProvider.get(provider) ?? []), createUnreadableKey(provider)]);
+  return byProvider;
 }
 
 /** Whether exactly this key is stored now: neither deleted nor replaced. Read without the cache. */

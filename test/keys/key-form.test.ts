@@ -44,7 +44,7 @@ function unknownForm({ key: { pattern } }: Provider): string {
 
 async function add(body: Parameters<Instance['keys']['add']>[1], principal = createPrincipal()) {
   const result = await instance.keys.add(principal, body, 'r').catch((error: unknown) => error);
-  const pools = await instance.keys.readPools(userOwner(principal.user.id));
+  const pools = await instance.keys.readKeysByProvider(userOwner(principal.user.id));
   const stored = pools.get(body.provider)?.map((key) => key.decrypt()?.secret) ?? [];
   return { result, stored };
 }

@@ -36,7 +36,7 @@ async function withKey() {
         [key.id],
       ),
     cooldownMs: async () => {
-      const pool = (await instance.keys.readPools(name)).get('openai');
+      const pool = (await instance.keys.readKeysByProvider(name)).get('openai');
       const until = pool?.[0]?.cooldownUntil?.getTime();
       return until === undefined ? undefined : until - Date.now();
     },

@@ -64,7 +64,7 @@ function eventsOf(from: Instance, user: RealmUser) {
 }
 
 async function secretsOf({ id }: RealmUser): Promise<(string | undefined)[]> {
-  const pools = await instance.keys.readPools(`user:${id}`);
+  const pools = await instance.keys.readKeysByProvider(`user:${id}`);
   return (pools.get('openai') ?? []).map((each) => each.decrypt()?.secret);
 }
 
@@ -75,7 +75,7 @@ describe('one realm for users and keys', () => {
     const before = await admin.users.findOne({ id });
     const key = randomKey();
     await instance.keys.add(principal, { provider: 'openai', key, label: null, endpoint: null }, 'r1');
-    const pools = await instance.keys.readPools(`user:${id}`);
+    const pools = await instance.keys.readKeysByProvider(`user:${id}`);
     expect(pools.get('openai')?.map((each) => each.decrypt()?.secret)).toEqual([key]);
 
     const during = await admin.users.findOne({ id });

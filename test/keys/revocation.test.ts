@@ -73,7 +73,7 @@ async function createUserWithKey() {
   const principal = createPrincipal();
   const owner = `user:${principal.user.id}` as const;
   const { key } = await writer.keys.add(principal, { provider: 'openai', key: randomKey() }, 'r1');
-  const readKeys = async () => (await other.keys.readPools(owner)).get('openai') ?? [];
+  const readKeys = async () => (await other.keys.readKeysByProvider(owner)).get('openai') ?? [];
   // The notifications of the add itself may arrive later.
   await until(async () => (await countCalls(readKeys)) === 0);
   return { principal, owner, key, readKeys };
@@ -181,7 +181,7 @@ describe('in its own process', () => {
   afterAll(() => isolated.close());
 
   const readCached = async (owner: UserWithKey['owner']) =>
-    (await isolated.keys.readPools(owner)).get('openai') ?? [];
+    (await isolated.keys.readKeysByProvider(owner)).get('openai') ?? [];
 
   it('a change is visible to every read after its response', async () => {
     const { principal, owner } = await createUserWithKey();

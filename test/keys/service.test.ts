@@ -152,7 +152,7 @@ describe('adding a key', () => {
     const principal = createPrincipal();
     const key = submit();
     await instance.keys.add(principal, body({ key }), 'r1');
-    const pools = await instance.keys.readPools(`user:${principal.user.id}`);
+    const pools = await instance.keys.readKeysByProvider(`user:${principal.user.id}`);
     expect([...pools.keys()]).toEqual(['openai']);
     expect(pools.get('openai')?.map((each) => each.decrypt())).toEqual([{ secret: key, endpoint: null }]);
   });
@@ -173,7 +173,7 @@ describe('adding a key', () => {
     const input = body({ provider: 'custom', key, endpoint: 'https://LLM.example:8443/v1/' });
     const answer = await instance.keys.add(principal, input, 'r1');
     expect(answer.key.endpoint).toBe('https://llm.example:8443/v1');
-    const pools = await instance.keys.readPools(`user:${principal.user.id}`);
+    const pools = await instance.keys.readKeysByProvider(`user:${principal.user.id}`);
     expect(pools.get('custom')?.[0]?.decrypt()).toEqual({
       secret: key,
       endpoint: 'https://llm.example:8443/v1',
@@ -203,7 +203,7 @@ describe('adding a key', () => {
     const principal = createPrincipal();
     const key = submit() + 'k'.repeat(1024 - 39);
     const { key: view } = await instance.keys.add(principal, body({ key, label: 'ß'.repeat(120) }), 'r1');
-    const pools = await instance.keys.readPools(`user:${principal.user.id}`);
+    const pools = await instance.keys.readKeysByProvider(`user:${principal.user.id}`);
     expect(pools.get('openai')?.[0]?.decrypt()?.secret).toBe(key);
     expect(view.label).toHaveLength(120);
   });
@@ -352,7 +352,7 @@ describe('a vault record that was edited by an administrator', () => {
     const { key: view } = await instance.keys.add(principal, body({ key }), 'r1');
     const owner = `user:${principal.user.id}` as const;
     const decrypted = async (where = instance) =>
-      (await where.keys.readPools(owner)).get('openai')?.map((each) => each.decrypt());
+      (await where.keys.readKeysByProvider(owner)).get('openai')?.map((each) => each.decrypt());
     return { principal, key, view, owner, decrypted };
   }
 
@@ -390,7 +390,7 @@ describe('a vault record that was edited by an administrator', () => {
         value.replace('llm.example', 'thief.example'),
       ),
     }));
-    const pools = await instance.keys.readPools(`user:${principal.user.id}`);
+    const pools = await instance.keys.readKeysByProvider(`user:${principal.user.id}`);
     expect(pools.get('custom')?.map((each) => [each.endpoint, each.decrypt()])).toEqual([
       ['https://thief.example/v1', undefined],
     ]);
@@ -424,10 +424,10 @@ describe('a vault record that was edited by an administrator', () => {
     const { principal } = await withKey();
     await editRecord(principal.user.id, (attributes) => ({ ...attributes, byok_openai: ['{"v":1,"id":'] }));
     const owner = `user:${principal.user.id}` as const;
-    const pool = (await instance.keys.readPools(owner)).get('openai') ?? [];
+    const pool = (await instance.keys.readKeysByProvider(owner)).get('openai') ?? [];
     expect(pool.map((key) => [key.enabled, key.decrypt()])).toEqual([[true, undefined]]);
     expect(await instance.keys.remove(principal, 'openai', undefined, 'r2')).toMatchObject({ deleted: 1 });
-    expect((await instance.keys.readPools(owner)).has('openai')).toBe(false);
+    expect((await instance.keys.readKeysByProvider(owner)).has('openai')).toBe(false);
   });
 
   it('counts all values deleted with all keys, including unreadable ones', async () => {
@@ -461,7 +461,7 @@ describe('a vault record that was edited by an administrator', () => {
     const eventsBefore = await readAuditTrail(principal.user.id);
     for (const work of [
       instance.keys.listKeys(principal.user),
-      instance.keys.readPools(owner),
+      instance.keys.readKeysByProvider(owner),
       instance.keys.add(principal, body({}), 'r2'),
       instance.keys.remove(principal, 'openai', view.id, 'r3'),
     ])
@@ -502,7 +502,7 @@ describe('on a failure of Keycloak or Postgres', () => {
     const wrongRealm = openInstance({ realm: stack.keycloak.realm, client: stack.keycloak.serviceClient });
     // With "no keys" the gateway would use the system's key instead, and the system would pay.
     expect(await codeOf(wrongRealm.keys.listKeys(principal.user))).toBe('key_undecryptable');
-    expect(await codeOf(wrongRealm.keys.readPools(owner))).toBe('key_undecryptable');
+    expect(await codeOf(wrongRealm.keys.readKeysByProvider(owner))).toBe('key_undecryptable');
     expect(await codeOf(wrongRealm.keys.remove(principal, 'openai', undefined, 'r2'))).toBe('key_not_found');
     expect(await codeOf(wrongRealm.keys.add(principal, body({}), 'r3'))).toBe('keycloak_unavailable');
     const [back] = await instance.keys.listKeys(principal.user);
@@ -593,7 +593,7 @@ describe('a submitted key', () => {
       await instance.keys.listProviders(principal.user),
     );
     shown.push(await instance.keys.stats(principal.user));
-    const pools = await instance.keys.readPools(`user:${principal.user.id}`);
+    const pools = await instance.keys.readKeysByProvider(`user:${principal.user.id}`);
     shown.push([...pools.values()]);
     const refused = instance.keys.add(principal, body({ provider: 'openrouter' }), 'r2');
     shown.push(await refused.catch((error: unknown) => [String(error), (error as Error).stack]));

@@ -56,7 +56,7 @@ async function addKey(
 }
 
 async function poolOf(principal: Principal, provider = 'openai'): Promise<readonly ProviderKey[]> {
-  return (await instance.keys.readPools(userOwner(principal.user.id))).get(provider) ?? [];
+  return (await instance.keys.readKeysByProvider(userOwner(principal.user.id))).get(provider) ?? [];
 }
 
 async function secretOf(principal: Principal, id: string, provider = 'openai') {

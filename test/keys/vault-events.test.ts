@@ -54,7 +54,7 @@ async function createUserWithKey(writer: Instance = instance) {
   const owner = `user:${principal.user.id}` as const;
   const { key } = await writer.keys.add(principal, { provider: 'openai', key: randomKey() }, 'r1');
   const pool = async (reader: Instance = instance) =>
-    (await reader.keys.readPools(owner)).get('openai') ?? [];
+    (await reader.keys.readKeysByProvider(owner)).get('openai') ?? [];
   /** Reads the pool and returns whether Keycloak was called. */
   const isRead = async () => {
     const before = recordReads;

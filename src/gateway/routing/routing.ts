@@ -40,7 +40,7 @@ export interface GatewayPool extends RoutablePool<GatewayKey> {
 export type GatewayDecision = RoutingDecision<GatewayKey, GatewayPool>;
 
 export interface RoutingDeps {
-  keys: Pick<KeyService, 'readPools'>;
+  keys: Pick<KeyService, 'readKeysByProvider'>;
   dialer: Dialer;
   loopGuard: LoopGuard;
   providers: readonly Provider[];
@@ -86,7 +86,7 @@ export function createRouting(deps: RoutingDeps): Routing {
   const lists = createModelLists(deps.dialer);
 
   async function readPools(user: User): Promise<readonly GatewayPool[]> {
-    return toPools(deps.providers, user, await deps.keys.readPools(userOwner(user.id)));
+    return toPools(deps.providers, user, await deps.keys.readKeysByProvider(userOwner(user.id)));
   }
 
   function resolve(
@@ -128,7 +128,7 @@ export function createRouting(deps: RoutingDeps): Routing {
     },
     readModels: (pool, receivedLoopHeader) => readList(deps, lists, pool, receivedLoopHeader),
     async findUsableKey(user, { provider, id, endpoint }) {
-      const pools = await deps.keys.readPools(userOwner(user.id));
+      const pools = await deps.keys.readKeysByProvider(userOwner(user.id));
       const storedKey = pools.get(provider)?.find((key) => key.id === id);
       const key = storedKey && toGatewayKey(storedKey);
       const isUsable = key?.endpoint === endpoint && findSkipReason(key, new Date()) === undefined;
