@@ -8,6 +8,11 @@ const chunk = (bytes: number) =>
   `{"id":"x","choices":[{"index":0,"delta":{"content":"${'x'.repeat(bytes)}"}}]}`;
 
 const ANSWERS: Record<string, (response: ServerResponse) => Promise<void>> = {
+  short(response) {
+    response.writeHead(200, { 'content-type': 'application/json' });
+    response.end('{"object":"chat.completion","choices":[{"index":0,"message":{"content":"x"}}]}');
+    return Promise.resolve();
+  },
   async whole(response) {
     response.writeHead(200, { 'content-type': 'application/json' });
     response.end(
