@@ -120,13 +120,13 @@ describe('createRedactor on cut secrets', () => {
 
   it('takes time linear in the length of the text', () => {
     const redact = createRedactor([secret, 'a'.repeat(64)]);
-    const redactMs = (text: string) => {
-      const startedAtMs = performance.now();
+    const cpuMs = (text: string) => {
+      const before = process.cpuUsage();
       redact(text);
-      return performance.now() - startedAtMs;
+      return process.cpuUsage(before).user / 1_000;
     };
     for (const part of [start(8), start(11), `${start(8)}${'a'.repeat(41)}`, 'a', `${start(8)}.`, '*'])
-      expect(redactMs(part.repeat(Math.ceil((256 * 1024) / part.length)))).toBeLessThan(1_000);
+      expect(cpuMs(part.repeat(Math.ceil((256 * 1024) / part.length)))).toBeLessThan(1_000);
   });
 });
 
