@@ -40,12 +40,10 @@ export async function addKey(
       : undefined;
   const change = { owner, ownerName: principal.user.username, provider: provider.id, requestId };
   const action = isReplacement ? 'key.replaced' : 'key.added';
-  const value = await changePool(deps, { ...change, action }, async (pool, write) => {
+  const { value } = await changePool(deps, { ...change, action }, (pool) => {
     const edit = createAddEdit(deps.keyring, input, pool);
     if (tested && !isSameContent(tested.edit, edit)) throw changedDuringTest();
-    const status = { kind: 'reset', testResult: tested?.result } as const;
-    await write({ values: edit.values, keyIds: [edit.id], status });
-    return edit.value;
+    return { ...edit, keyIds: [edit.id], status: { kind: 'reset', testResult: tested?.result } as const };
   });
   return {
     message: `${provider.name} key ${isReplacement ? 'replaced' : 'added'}.${describeCut(checked.endpoint)}`,

@@ -123,7 +123,14 @@ interface Removal {
   unreadableCount: number;
 }
 
-export const NO_REMOVAL: Removal = { ids: new Set(), unreadableCount: 0 };
+const NO_REMOVAL: Removal = { ids: new Set(), unreadableCount: 0 };
+
+export interface RemovalEdit {
+  values: readonly string[];
+  keyIds: readonly string[];
+  removal: Removal;
+  status: { kind: 'reset' };
+}
 
 /**
  * Removes one key, or without `keyId` everything.
@@ -134,8 +141,8 @@ export function createRemovalEdit(
   provider: Provider,
   keyId: string | undefined,
   pool: StoredPool,
-  earlier: Removal,
-): { values: readonly string[]; keyIds: readonly string[]; removal: Removal } {
+  earlier = NO_REMOVAL,
+): RemovalEdit {
   const found = pool.keys.map(({ id }) => id).filter((id) => keyId === undefined || id === keyId);
   const ids = new Set([...earlier.ids, ...found]);
   // "All" includes unreadable values: the owner has no other way to remove them.
@@ -146,6 +153,7 @@ export function createRemovalEdit(
     values: keyId === undefined ? [] : [...kept, ...pool.unreadable],
     keyIds: [...ids, ...(unreadableCount > 0 ? [UNREADABLE_KEY_ID] : [])],
     removal: { ids, unreadableCount },
+    status: { kind: 'reset' },
   };
 }
 

@@ -53,9 +53,6 @@ const UNCONFIRMED_ACTIONS = {
   'key.imported': 'key.import_unconfirmed',
 } satisfies Partial<Record<AuditAction, AuditAction>>;
 
-/** Ends an attempt whose write was overwritten. */
-class OverwrittenError extends Error {}
-
 /**
  * Reads a provider's pool from the vault, without the cache.
  * @throws AppError `busy`, `keycloak_unavailable`, `database_unavailable` (503).
@@ -71,32 +68,30 @@ export function readStoredPool(
 }
 
 /**
- * Changes a pool under the owner's lock: reads it, lets `attempt` compute and write the new values, and reads them back.
- * @param attempt runs again, with what is stored then, when its write was overwritten. It throws to refuse the change,
- *   and returns without a write when there is nothing to change.
- * @returns the result of the attempt whose write is stored.
- * @throws AppError `busy`, `keycloak_unavailable`, `database_unavailable` (503), or what `attempt` throws.
+ * Changes a pool under the owner's lock: reads it, computes and writes the new values, and reads them back.
+ * @param edit computes the new values, again from what is stored then when a write was overwritten; it receives the
+ *   overwritten one. It returns undefined when there is nothing to change, and throws to refuse the change.
+ * @returns the edit that is stored.
+ * @throws AppError `busy`, `keycloak_unavailable`, `database_unavailable` (503), or what `edit` throws.
  */
-export function changePool<T>(
+export function changePool<Edit extends PoolWrite | undefined>(
   deps: PoolWriterDeps,
   change: PoolChange,
-  attempt: (pool: StoredPool, write: (stored: PoolWrite) => Promise<void>) => Promise<T>,
-): Promise<T> {
+  edit: (pool: StoredPool, overwritten: Edit | undefined) => Edit,
+): Promise<Edit> {
   const { owner, provider } = change;
   return deps.lock.runExclusive(owner, async (held) => {
     const audited = new Set<string>();
+    let overwritten: Edit | undefined;
     try {
       for (let count = 1; count <= MAX_ATTEMPTS && Date.now() < held.deadlineMs; count += 1) {
-        try {
-          const found = await findRecord(deps.vault, held, owner);
-          return await attempt(toPool(found, provider), (stored) =>
-            writeOnce(deps, held, change, found, stored, audited),
-          );
-        } catch (error) {
-          if (!(error instanceof OverwrittenError)) throw error;
-          deps.log.warn({ owner, provider, attempt: count }, 'key write was overwritten; retrying');
-          await delay(RETRY_DELAY_MS * count);
-        }
+        const found = await findRecord(deps.vault, held, owner);
+        const edited = edit(toPool(found, provider), overwritten);
+        if (edited === undefined || (await writeOnce(deps, held, change, found, edited, audited)))
+          return edited;
+        overwritten = edited;
+        deps.log.warn({ owner, provider, attempt: count }, 'key write was overwritten; retrying');
+        await delay(RETRY_DELAY_MS * count);
       }
       throw keysBusy();
     } catch (error) {
@@ -121,7 +116,7 @@ function toPool(record: VaultRecord | undefined, provider: string): StoredPool {
  * Invalidates the caches of all processes before and after the write, also when it fails.
  * @param found the record that the values were computed from.
  * @param audited the keys whose change has an audit row.
- * @throws OverwrittenError when what was written cannot be read back.
+ * @returns false when what was written cannot be read back.
  */
 async function writeOnce(
   { vault, reader }: PoolWriterDeps,
@@ -130,7 +125,7 @@ async function writeOnce(
   found: VaultRecord | undefined,
   { values, keyIds, status }: PoolWrite,
   audited: Set<string>,
-): Promise<void> {
+): Promise<boolean> {
   const { owner, ownerName, provider } = change;
   await held.connection.withOwner(owner, async (sql) => {
     await beginVaultWrite(sql, owner);
@@ -158,7 +153,7 @@ async function writeOnce(
         reader?.invalidate(owner);
       });
   }
-  if (!isStored) throw new OverwrittenError();
+  return isStored;
 }
 
 /** Audits the change before it is written, once per key. */

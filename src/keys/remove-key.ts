@@ -2,7 +2,7 @@ import type { Principal } from '../http/principal.ts';
 import { userOwner } from '../lib/owner.ts';
 import type { KeyDeps } from './deps.ts';
 import { getProvider } from './key-input.ts';
-import { createRemovalEdit, NO_REMOVAL } from './pool-edit.ts';
+import { createRemovalEdit, type RemovalEdit } from './pool-edit.ts';
 import { changePool } from './pool-writer.ts';
 import type { KeysDeleted } from './schema.ts';
 
@@ -20,13 +20,12 @@ export async function removeKey(
   const provider = getProvider(deps.providers, providerId);
   const owner = userOwner(user.id);
   const change = { owner, ownerName: user.username, provider: provider.id, requestId };
-  // Carried from attempt to attempt: an attempt no longer reads what an earlier one removed after all.
-  let removal = NO_REMOVAL;
-  await changePool(deps, { ...change, action: 'key.deleted' }, async (pool, write) => {
-    const edit = createRemovalEdit(provider, keyId, pool, removal);
-    removal = edit.removal;
-    await write({ values: edit.values, keyIds: edit.keyIds, status: { kind: 'reset' } });
-  });
+  const { removal } = await changePool<RemovalEdit>(
+    deps,
+    { ...change, action: 'key.deleted' },
+    // The pool no longer has what an overwritten write has removed after all.
+    (pool, overwritten) => createRemovalEdit(provider, keyId, pool, overwritten?.removal),
+  );
   const deleted = removal.ids.size + removal.unreadableCount;
   return { message: `${deleted} ${provider.name} ${deleted === 1 ? 'key' : 'keys'} deleted.`, deleted };
 }

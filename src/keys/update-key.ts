@@ -28,10 +28,9 @@ export async function updateKey(
   const provider = getProvider(deps.providers, providerId);
   const owner = userOwner(user.id);
   const change = { owner, ownerName: user.username, provider: provider.id, requestId };
-  const value = await changePool(deps, { ...change, action: 'key.updated' }, async (pool, write) => {
+  const { value } = await changePool(deps, { ...change, action: 'key.updated' }, (pool) => {
     const edit = createUpdateEdit(deps.keyring, { owner, provider, id: keyId }, update, pool);
-    await write({ values: edit.values, keyIds: [keyId], status: { kind: 'end_cooldown' } });
-    return edit.value;
+    return { ...edit, keyIds: [keyId], status: { kind: 'end_cooldown' } as const };
   });
   return readKeyView(deps.database, owner, provider, value);
 }

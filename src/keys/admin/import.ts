@@ -150,9 +150,10 @@ function createKeyImporter(deps: KeyAdminDeps, dryRun: boolean) {
   async function store(input: KeyInput, ownerName: string): Promise<void> {
     const { owner, provider, id } = input;
     const pool = { owner, ownerName, provider: provider.id, actor: ACTOR, requestId };
-    await changePool(deps, { ...pool, action: 'key.imported' }, async (stored, write) => {
-      await write({ values: createAddEdit(deps.keyring, input, stored).values, keyIds: [id] });
-    });
+    await changePool(deps, { ...pool, action: 'key.imported' }, (stored) => ({
+      values: createAddEdit(deps.keyring, input, stored).values,
+      keyIds: [id],
+    }));
   }
 }
 

@@ -2,7 +2,7 @@ import { isAppError } from '../../lib/errors.ts';
 import { randomId } from '../../lib/ids.ts';
 import type { Keyring } from '../../lib/crypto/keyring.ts';
 import type { Owner } from '../../lib/owner.ts';
-import { changePool } from '../pool-writer.ts';
+import { changePool, type PoolWrite } from '../pool-writer.ts';
 import { parsePool, type StoredKey, type StoredPool } from '../stored-key.ts';
 import { beginRotation, findCanaryKeyIndex, reencryptCanary } from './canary.ts';
 import { parseEach, checkStoredKey, countKeys, type KeyCounts } from './check.ts';
@@ -147,18 +147,18 @@ async function writeReencrypted(
 ): Promise<number> {
   const { owner, provider } = target;
   const change = { ...target, ownerName, actor: ACTOR, action: 'key.resealed' as const };
-  // Across attempts: the write of an earlier attempt may have succeeded after all.
-  const reencrypted = new Set<string>();
-  await changePool(deps, change, async (pool, write) => {
-    if (reencrypted.size === 0 && !needsReencryption(deps.keyring, owner, provider, pool)) return;
-    const values = pool.keys.map((key) => {
-      if (!isUnderOlderKey(deps.keyring, owner, provider, key)) return key.value;
-      reencrypted.add(key.id);
-      return withToken(key.value, deps.keyring.reencrypt(key.token) ?? key.token);
-    });
-    await write({ values: [...values, ...pool.unreadable], keyIds: [...reencrypted] });
+  const edit = await changePool<PoolWrite | undefined>(deps, change, (pool, overwritten) => {
+    // An overwritten write may have been stored after all, so that the pool no longer needs it.
+    const earlier = overwritten?.keyIds ?? [];
+    if (earlier.length === 0 && !needsReencryption(deps.keyring, owner, provider, pool)) return undefined;
+    const older = pool.keys.filter((key) => isUnderOlderKey(deps.keyring, owner, provider, key));
+    const values = pool.keys.map((key) =>
+      older.includes(key) ? withToken(key.value, deps.keyring.reencrypt(key.token) ?? key.token) : key.value,
+    );
+    const keyIds = [...new Set([...earlier, ...older.map(({ id }) => id)])];
+    return { values: [...values, ...pool.unreadable], keyIds };
   });
-  return reencrypted.size;
+  return edit?.keyIds.length ?? 0;
 }
 
 /** Any write drops superseded values, so one under an older key also needs a write. */

@@ -198,10 +198,10 @@ export async function storeKey(
   });
   const ownerName = options.ownerName ?? 'a-user';
   const change = { owner, ownerName, provider, requestId: 'test', action: 'key.added' } as const;
-  await changePool(context, change, async (pool, write) => {
-    const values = [...pool.keys.map((each) => each.value), ...pool.unreadable, value];
-    await write({ values, keyIds: [id] });
-  });
+  await changePool(context, change, (pool) => ({
+    values: [...pool.keys.map((each) => each.value), ...pool.unreadable, value],
+    keyIds: [id],
+  }));
   return { id, key };
 }
 

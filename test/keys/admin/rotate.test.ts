@@ -343,8 +343,8 @@ describe.each(['in a vault realm', 'in one realm'])('keys %s', (layout) => {
 
 async function deleteKey(context: KeyAdminContext, owner: Owner, id: string): Promise<void> {
   const change = { owner, ownerName: 'a-user', provider: 'openai', requestId: 'test' };
-  await changePool(context, { ...change, action: 'key.deleted' }, async (pool, write) => {
+  await changePool(context, { ...change, action: 'key.deleted' }, (pool) => {
     const kept = pool.keys.filter((key) => key.id !== id).map((key) => key.value);
-    await write({ values: [...kept, ...pool.unreadable], keyIds: [id] });
+    return { values: [...kept, ...pool.unreadable], keyIds: [id] };
   });
 }
