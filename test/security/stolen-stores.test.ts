@@ -161,7 +161,7 @@ describe.each(LAYOUTS)('stolen data with %s', (layout) => {
       expect(rows.length).toBeGreaterThanOrEqual(8);
       for (const row of rows) {
         expect(Object.keys(row).sort()).toEqual(
-          ['id', 'owner', 'actor', 'action', 'object', 'request_id', 'time'].sort(),
+          ['id', 'owner', 'actor', 'action', 'object', 'request_id', 'time', 'count'].sort(),
         );
         expect(row).toMatchObject({
           owner: expect.stringMatching(/^user:[0-9a-f-]{36}$/),
