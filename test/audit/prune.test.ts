@@ -56,7 +56,7 @@ describe('audit prune', () => {
       Array.from({ length: 20_001 }, () => 500),
     );
     await auditPrune({ MIGRATION_DATABASE_URL: urls.ownerUrl }, () => undefined);
-    expect(await readOwners(urls.ownerUrl)).toEqual([]);
+    expect((await readOwners(urls.ownerUrl)).length).toBe(0);
   });
 
   it.each(['0', '-1', 'x', '1.5'])('refuses AUDIT_DAYS=%s and deletes nothing', async (days) => {
