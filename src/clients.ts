@@ -72,6 +72,8 @@ export function createClients(config: Config, options: ClientsOptions): Clients 
     deny: config.egress.deny,
     forbidden: () => forbidden,
     connectTimeoutMs: config.timeouts.connectMs,
+    onRefused: (refusal) =>
+      log.info({ event: 'address_refused', ...refusal }, 'an address that a user entered is not used'),
   });
   const vaultKeycloak = createRealmAdmin(keycloak.vaultRealm, keycloak.vault);
   const keyStorage = createKeyStorage({

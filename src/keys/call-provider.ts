@@ -226,7 +226,7 @@ function toFailureResult(name: string, error: unknown, deadline: AbortSignal): C
   if (isAppError(error, 'endpoint_forbidden')) {
     return createResult(
       'error',
-      'The endpoint of this key is no longer allowed on this installation. Add the key again with another endpoint, or ask the operator.',
+      'The host of the endpoint was not found, or is not allowed on this installation. Add the key again with another endpoint, or ask the operator.',
     );
   }
   throw error;

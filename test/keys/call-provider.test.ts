@@ -168,7 +168,7 @@ describe("a key for the user's own endpoint", () => {
     const forbidding = createTestDialer({ deny: ['127.0.0.0/8'] });
     const result = await createTester({ through: forbidding })();
     expect(result).toMatchObject({ status: 'error', details: { httpStatus: null, latencyMs: null } });
-    expect(result.message).toContain('no longer allowed');
+    expect(result.message).toContain('not found, or is not allowed');
     expect(upstream.requests).toEqual([]);
   });
 

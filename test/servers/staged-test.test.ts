@@ -137,7 +137,7 @@ describeOn('ssh', 'testing a server', () => {
     }
   });
 
-  it('distinguishes forbidden addresses from addresses that do not answer', async () => {
+  it('distinguishes addresses that do not answer from forbidden ones, and these not from names that do not exist', async () => {
     const closedHost = await listeningHost();
     await closedHost[Symbol.asyncDispose]();
     const { port } = closedHost;
@@ -149,7 +149,13 @@ describeOn('ssh', 'testing a server', () => {
       statuses.push((await ada.test(id)).status);
       await ada.remove(id);
     }
-    expect(statuses).toEqual(['forbidden', 'forbidden', 'offline', 'offline']);
+    expect(statuses).toEqual(['forbidden', 'forbidden', 'forbidden', 'offline']);
+    expect(app.events('address_refused').map(({ host, reason }) => [host, reason])).toEqual(
+      expect.arrayContaining([
+        ['10.99.99.99', 'forbidden'],
+        ['no-such-name.invalid', 'not_found'],
+      ]),
+    );
   });
 
   it('is limited to ten times a minute, and a refusal has a Retry-After header', async () => {

@@ -9,7 +9,7 @@ import {
   effectivePort,
   type EgressOptions,
 } from './egress.ts';
-import { AppError, isAppError } from '../errors.ts';
+import { isAppError } from '../errors.ts';
 import { sendUpstreamRequest, type UpstreamResponse, type UpstreamRequest } from './http-request.ts';
 
 export type { UpstreamResponse, UpstreamRequest } from './http-request.ts';
@@ -78,15 +78,11 @@ export function createDialer(options: DialerOptions): Dialer {
       await withDeadline(ENDPOINT_CHECK_TIMEOUT_MS, [], (signal) =>
         rejectOnAbort(policy.resolveAllowed(url.hostname, effectivePort(url), signal), signal),
       ).catch((cause: unknown) => {
-        throw isAppError(cause, 'endpoint_forbidden') ? cause : endpointHostNotFound(cause);
+        // A name that is not resolved in time, too: how long a lookup takes must not tell whether the name exists.
+        throw isAppError(cause, 'endpoint_forbidden') ? cause : endpointForbidden();
       });
       return url;
     },
     close: () => connections.close(),
   };
-}
-
-/** For the user who enters an endpoint, a name that does not resolve is an error of the endpoint. */
-function endpointHostNotFound(cause: unknown): AppError {
-  return new AppError('endpoint_forbidden', "The endpoint's host could not be found.", { cause });
 }

@@ -29,7 +29,7 @@ export async function resolveHost(host: string, lookup: HostLookup, signal?: Abo
   // net and undici do not call their lookup hook for literals: they are returned here so that they are checked.
   if (isIP(bare) !== 0) return [bare];
   const addresses = await lookup(bare, signal);
-  if (addresses.length === 0) throw new Error('the name has no address');
+  if (addresses.length === 0) throw Object.assign(new Error('the name has no address'), { code: 'ENODATA' });
   return addresses;
 }
 

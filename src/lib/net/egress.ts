@@ -24,6 +24,8 @@ export interface EgressOptions {
   deny: string[];
   /** Our own listeners, database and Keycloak (names allowed). Called for every connection. */
   forbidden: () => readonly HostAndPort[];
+  /** Receives why an address was refused, for the log: users receive the same error for every reason. */
+  onRefused?: (refusal: { host: string; port: number; reason: 'not_found' | 'forbidden' }) => void;
   /** For tests: looks up all names. */
   lookup?: HostLookup;
   /** For tests: name servers for users' names, as `address:port`. */
@@ -45,8 +47,9 @@ export interface EgressPolicy {
    * operator's and use the system's resolver.
    * @param host name or address, IPv6 with or without brackets.
    * @param signal cancels the lookup.
-   * @throws AppError `endpoint_forbidden`, or `upstream_unreachable` when the host, or a name needed to check it,
-   *   cannot be resolved.
+   * @throws AppError `endpoint_forbidden`, also when the host does not exist: the error must not tell which names exist
+   *   in the operator's network; `upstream_unreachable` when the host, or a name needed to check it, cannot be
+   *   resolved at the moment.
    */
   resolveAllowed(host: string, port: number, signal?: AbortSignal): Promise<AllowedAddress[]>;
 }
@@ -92,6 +95,11 @@ export function createEgressPolicy(options: EgressOptions): EgressPolicy {
   const systemLookup = options.lookup ?? createSystemHostLookup();
   const untrustedLookup = options.lookup ?? createUntrustedHostLookup(options);
 
+  function refuse(host: string, port: number, reason: 'not_found' | 'forbidden'): AppError {
+    options.onRefused?.({ host, port, reason });
+    return endpointForbidden();
+  }
+
   /** Addresses that must not be dialled at this port. Resolved for every connection, because DNS entries change. */
   async function resolveBlocked(port: number) {
     const services = options.forbidden().filter((service) => service.port === port);
@@ -112,11 +120,12 @@ export function createEgressPolicy(options: EgressOptions): EgressPolicy {
     // A name in `allow` is the operator's: only the system's resolver may know it.
     const lookup = isAllowedName ? systemLookup : untrustedLookup;
     const [addresses, blocked] = await Promise.all([
-      resolveHost(host, lookup, signal),
+      resolveHost(host, lookup, signal).catch(emptyIfAbsent),
       resolveBlocked(port),
     ]).catch((cause: unknown) => {
       throw new AppError('upstream_unreachable', "The endpoint's host could not be resolved.", { cause });
     });
+    if (addresses.length === 0) throw refuse(host, port, 'not_found');
     const blockedAddresses = new Set([...blocked.forbidden, ...blocked.denied].map(String));
     // Our listener may be bound to all addresses of this host: its port is refused on each of them.
     const isOurPort = blocked.forbidden.some((blockedAddress) => isThisHost(blockedAddress, hostAddresses));
@@ -147,7 +156,7 @@ export function createEgressPolicy(options: EgressOptions): EgressPolicy {
       const address = parseIpAddress(text);
       const addressClass = classifyAddress(address, hostAddresses);
       if (isDeniedName || address === undefined || addressClass === 'never' || isRefused(address))
-        throw endpointForbidden();
+        throw refuse(host, port, 'forbidden');
       return { address: text, isPublic: addressClass === 'public' };
     });
   }
@@ -155,9 +164,12 @@ export function createEgressPolicy(options: EgressOptions): EgressPolicy {
   return { resolveAllowed };
 }
 
-/** The same text for every refused address: it must not reveal what is there. */
+/** The same text for every refused address and for a name that does not exist: it must not reveal what is there. */
 export function endpointForbidden(): AppError {
-  return new AppError('endpoint_forbidden', 'This endpoint may not be reached from here.');
+  return new AppError(
+    'endpoint_forbidden',
+    'The host was not found, or may not be reached from here. Check the address; the operator can allow private ones with EGRESS_ALLOW.',
+  );
 }
 
 function listInterfaceAddresses(): string[] {
@@ -171,6 +183,11 @@ function toComparableAddresses(text: string): readonly IpAddress[] {
   const address = parseIpAddress(text);
   if (address === undefined) throw new Error('the lookup returned something that is not an address');
   return [address, ...effectiveAddresses(address)];
+}
+
+/** A user's name that does not exist, or has no address. After any other error its addresses are unknown. */
+function emptyIfAbsent(error: unknown): string[] {
+  return (error as { code?: unknown }).code === 'ENODATA' ? [] : emptyIfNotFound(error);
 }
 
 /** A denied name that does not exist blocks nothing. After any other error it is unknown what it blocks. */

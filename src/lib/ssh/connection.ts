@@ -56,13 +56,11 @@ export async function connectThroughHop(
 
 function toDialError(hop: SshHop, cause: unknown): SshError {
   if (isAppError(cause, 'endpoint_forbidden')) {
-    const message =
-      'Connections to this address are not allowed. The operator can allow it with EGRESS_ALLOW.';
-    return createHopError(hop, { failure: 'forbidden', stage: 'policy', message, cause });
+    return createHopError(hop, { failure: 'forbidden', stage: 'policy', message: cause.detail, cause });
   }
   const message = isAppError(cause, 'upstream_timeout')
     ? 'The server did not answer in time. Check address, port and firewall.'
-    : 'The server cannot be reached: its name was not found, or no process listens on the port. Check address and port.';
+    : 'The server cannot be reached: no process listens on the port, or its name cannot be resolved at the moment. Check address and port.';
   return createHopError(hop, { failure: 'offline', stage: 'tcp', message, cause });
 }
 

@@ -79,7 +79,7 @@ function explainUnreachable(error: AppError): string {
   if (code === 'ECONNREFUSED')
     return 'Nothing accepts connections at this address: check the port, and whether the engine runs.';
   return error.detail.includes('resolved')
-    ? 'The name in host could not be found.'
+    ? 'The name in host cannot be resolved at the moment.'
     : 'The engine cannot be reached, or the connection broke.';
 }
 

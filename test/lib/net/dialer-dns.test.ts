@@ -76,12 +76,10 @@ describe("users' names that do not resolve", () => {
     expect(upstream.sockets).toHaveLength(2);
   });
 
-  it('fail a request as unreachable, also when they do not exist', async () => {
-    for (const name of ['silent.example', 'absent.example']) {
-      await expect(local().request(upstreamRequest(`http://${name}`))).rejects.toEqual(
-        errorWithCode('upstream_unreachable'),
-      );
-    }
+  it('fail a request as unreachable when the name server is silent', async () => {
+    await expect(local().request(upstreamRequest('http://silent.example'))).rejects.toEqual(
+      errorWithCode('upstream_unreachable'),
+    );
   });
 
   it('fail a request with a timeout when the time to connect ends first', async () => {

@@ -49,13 +49,14 @@ describe('a faulty upstream', () => {
     );
   });
 
-  it.each([true, false])('is unreachable when its name cannot be resolved (guarded: %s)', async (guarded) => {
-    for (const lookup of [() => Promise.reject(new Error('down')), () => Promise.resolve([])]) {
-      const request = upstreamRequest('http://host.example', { isGuarded: guarded });
-      await expect(createTestDialer({ lookup }).request(request)).rejects.toEqual(
-        errorWithCode('upstream_unreachable'),
-      );
-    }
+  it.each([
+    ['the resolver fails', true, () => Promise.reject(new Error('down')), 'upstream_unreachable'],
+    ['the resolver fails', false, () => Promise.reject(new Error('down')), 'upstream_unreachable'],
+    ['its name has no address', true, () => Promise.resolve([]), 'endpoint_forbidden'],
+    ['its name has no address', false, () => Promise.resolve([]), 'upstream_unreachable'],
+  ] as const)('fails when %s (guarded: %s)', async (_name, isGuarded, lookup, code) => {
+    const request = upstreamRequest('http://host.example', { isGuarded });
+    await expect(createTestDialer({ lookup }).request(request)).rejects.toEqual(errorWithCode(code));
   });
 
   it('is dialled at its next address when one refuses the connection', async () => {

@@ -162,6 +162,6 @@ describe("the operator's names", () => {
     });
     const admitted = policy.resolveAllowed('absent.example', 80);
     expect(countSystemLookups()).toBe(1);
-    await expect(admitted).rejects.toThrow('upstream_unreachable');
+    await expect(admitted).rejects.toThrow('endpoint_forbidden');
   });
 });

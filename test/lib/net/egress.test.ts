@@ -269,7 +269,7 @@ describe("users' addresses", () => {
   });
 
   it('are refused when a name has no address or the resolver fails', async () => {
-    expect(await evaluate('https://host.example', resolvingTo())).toBe('upstream_unreachable');
+    expect(await evaluate('https://host.example', resolvingTo())).toBe('endpoint_forbidden');
     const lookup = () => Promise.reject(new Error('resolver down'));
     expect(await evaluate('https://host.example', { lookup })).toBe('upstream_unreachable');
   });

@@ -50,7 +50,12 @@ describeOn('docker', 'the test of a Docker server', () => {
     const cases = [
       [small({ host: 'tcp://169.254.169.254:2376' }), 'forbidden', 'policy', /may not be reached/],
       [small({ host: 'tcp://127.0.0.1:1' }), 'offline', 'tcp', /Nothing accepts/],
-      [small({ host: 'tcp://nowhere.invalid:2376' }), 'offline', 'tcp', /could not be found/],
+      [
+        small({ host: 'tcp://nowhere.invalid:2376' }),
+        'forbidden',
+        'policy',
+        /not found, or may not be reached/,
+      ],
       [small({ host: `tcp://127.0.0.1:${plainPort}` }), 'error', 'tls', /does not use TLS/],
       [small({ ca: host.untrustedCert }), 'error', 'tls', /not signed/],
       [small(untrusted), 'auth_failed', 'authentication', /client_cert/],

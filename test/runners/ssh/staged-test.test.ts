@@ -78,10 +78,11 @@ describe('the test of an SSH server', () => {
     expect(stages(result, 'skipped')).toHaveLength(7);
   });
 
-  it('fails at TCP if the name is not found', async () => {
+  it('fails at the policy if the name is not found, as for an address that is not allowed', async () => {
     const result = await testServer(serverAt({ host: 'nowhere.invalid', port: 22, hostKey }, login));
-    expect(result).toMatchObject({ status: 'offline' });
-    expect(stages(result, 'failed')).toEqual(['tcp']);
+    const refused = await testServer(serverAt({ host: '169.254.169.254', port: 22, hostKey }, login));
+    expect(result).toMatchObject({ status: 'forbidden', message: refused.message });
+    expect(stages(result, 'failed')).toEqual(['policy']);
   });
 
   it('fails at TCP if the server does not respond', async () => {
