@@ -123,6 +123,7 @@ export function createEnginePool(options: EnginePoolOptions): EnginePool {
       } catch {
         // The container or the engine is gone. Creating a new container reports the reason.
         detachSession(session);
+        // Not ended by a release of the server meanwhile, which does not know of this container.
         void removeOrRetryLater(entry, session.id);
         return undefined;
       }
@@ -177,7 +178,7 @@ async function startWarmContainer(
   await Promise.all([removeStaleContainers(engine, target, { signal }), retryRemovals(entry, signal)]);
   const request = { target, limits: null, purpose: 'warm', name, instance } as const;
   const session = await openDockerSession(engine, request, signal).catch(async (error: unknown) => {
-    await removeOrRetryLater(entry, name);
+    await removeOrRetryLater(entry, name, signal);
     throw error;
   });
   if (entry.isClosed) return session;
@@ -187,7 +188,7 @@ async function startWarmContainer(
     // The container ended before it was used, e.g. because the engine restarted.
     entry.warm = undefined;
     detachSession(session);
-    void removeOrRetryLater(entry, session.id);
+    void removeOrRetryLater(entry, session.id, signal);
   });
   return session;
 }
@@ -215,12 +216,12 @@ async function closePooledEngine(entry: PooledEngine): Promise<void> {
 
 /**
  * Removes a container. A failure is retried later, because the engine may be unreachable for a while.
- * Releasing the server ends the attempt and makes another.
+ * @param signal ends the attempt. Releasing the server makes another.
  */
 async function removeOrRetryLater(
   entry: PooledEngine,
   idOrName: string,
-  signal = entry.stop.signal,
+  signal?: AbortSignal,
 ): Promise<void> {
   entry.unremoved.add(idOrName);
   if ((await removeContainer(entry.engine, idOrName, signal)) === 'verified')
