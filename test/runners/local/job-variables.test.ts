@@ -21,7 +21,7 @@ const FLOOD_C = `
   #include <unistd.h>
   static char zero[65536];
   __attribute__((constructor)) static void flood(void) {
-    for (int fd = 0; fd < 64; fd++) for (int n = 0; n < 2048 && write(fd, zero, sizeof zero) > 0; n++);
+    for (int fd = 63; fd >= 0; fd--) for (int n = 0; n < 2048 && write(fd, zero, sizeof zero) > 0; n++);
   }`;
 
 const file = (name: string, content: string | Buffer) => ({ path: name, content: Buffer.from(content) });
