@@ -1,5 +1,6 @@
 import type { Principal } from '../http/principal.ts';
 import { jsonRoute, rawRoute, type HttpCall, type Route } from '../http/route.ts';
+import { createRateLimit } from '../lib/rate-limit.ts';
 import { LOOP_HEADER } from '../lib/net/loop-guard.ts';
 import type { ListModels } from './surfaces/models/list-models.ts';
 import type { OpenRequestLimit } from '../http/limits.ts';
@@ -37,6 +38,10 @@ export const GATEWAY_ERROR_FORMATS: readonly ErrorFormat[] = [
   { ...PROTOCOL_ERROR, hasPath: isMisplacedAnthropicPath, body: toAnthropicError },
 ];
 
+/** A list of all endpoints of a user has several MB. */
+const MAX_MODEL_LISTS_PER_MINUTE = 120;
+const MODEL_LIST_IDLE_MS = 60_000;
+
 /** `/v1` in the shape of the provider protocols, and the preview of routing decisions. */
 export function gatewayRoutes({
   serveRequest,
@@ -44,6 +49,10 @@ export function gatewayRoutes({
   routing,
   openRequestLimit,
 }: GatewayRouteDeps): Route[] {
+  const modelListLimit = createRateLimit({
+    maxUses: MAX_MODEL_LISTS_PER_MINUTE,
+    rejectionDetail: `Models are listed at most ${MAX_MODEL_LISTS_PER_MINUTE} times a minute. Try again later.`,
+  });
   return [
     rawRoute({
       method: 'post',
@@ -59,7 +68,12 @@ export function gatewayRoutes({
       openRequestLimit,
       async handle(call, request, response) {
         const { user } = withPrincipal(call).principal;
-        response.json(await listModels(user, request.get(LOOP_HEADER)));
+        await modelListLimit.consume(user.id);
+        const list = JSON.stringify(await listModels(user, request.get(LOOP_HEADER)));
+        call.bodyReservation.add(Buffer.byteLength(list));
+        // A client that does not read must not keep the list in memory forever.
+        response.setTimeout(MODEL_LIST_IDLE_MS, () => response.destroy());
+        response.type('application/json').end(list);
       },
     }),
     jsonRoute({

@@ -16,6 +16,7 @@ let session: string;
 beforeAll(async () => {
   gateway = await startGateway(({ openai }) => ({
     UPSTREAM_TOGETHER_URL: openai.url,
+    UPSTREAM_OPENROUTER_URL: openai.url,
     DEFAULT_LLM_PROVIDER: 'openrouter',
     DEFAULT_LLM_API_KEY: 'sk-or-the-system-default-key',
     DEFAULT_LLM_MODELS: '*',
@@ -141,6 +142,34 @@ describe('a name without an endpoint', () => {
     await addEndpoint(first);
     const response = await chat('custom:elsewhere.example/model');
     expect([response.status, gateway.system.requests.length]).toEqual([404, 0]);
+  });
+});
+
+describe('GET /v1/models', () => {
+  const listIds = async () => {
+    const response = await app.call('/v1/models', { session });
+    const List = z.object({ data: z.array(z.object({ id: z.string(), x_ops_scope: z.string() })) });
+    return List.parse(await response.json()).data.map(({ id, x_ops_scope }) => `${x_ops_scope} ${id}`);
+  };
+
+  it('shows a model of the system unless a key of the user serves its name', async () => {
+    const ofSystem = 'system openrouter/upstream-model';
+    expect(await listIds()).toContain(ofSystem);
+    await addKey(app, session, { provider: 'together', key: `tgp_v1_${openAiKey().slice(3)}` });
+    gateway.openai.reply(answer.models(['openrouter/upstream-model']));
+    expect(await listIds()).toEqual(['personal together/openrouter/upstream-model']);
+  });
+
+  it('shows no model of the system’s provider where the user has a key for it', async () => {
+    await addKey(app, session, { provider: 'openrouter', key: `sk-or-v1-${openAiKey().slice(3)}` });
+    expect((await listIds()).filter((entry) => entry.startsWith('system'))).toEqual([]);
+  });
+
+  it('is limited, since the list of all endpoints is large', async () => {
+    const statuses = new Set<number>();
+    for (let count = 0; count < 121; count += 1)
+      statuses.add((await app.call('/v1/models', { session })).status);
+    expect([...statuses]).toEqual([200, 429]);
   });
 });
 

@@ -119,6 +119,7 @@ describe('adding a key', () => {
       key_preview: `sk-…${key.slice(-4)}`,
       label: 'Mine',
       endpoint: null,
+      endpoint_slug: null,
       enabled: true,
       added_date: expect.stringMatching(/Z$/),
       updated_date: expect.stringMatching(/Z$/),

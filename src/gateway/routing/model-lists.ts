@@ -1,6 +1,6 @@
 import type { Dialer, UpstreamResponse } from '../../lib/net/dialer.ts';
 import { LOOP_HEADER } from '../../lib/net/loop-guard.ts';
-import { parseJson } from '../../lib/json.ts';
+import { MAX_JSON_SIZE, parseJson } from '../../lib/json.ts';
 import { discardBody, upstreamMalformed, readBoundedBody } from '../../lib/net/upstream-body.ts';
 import type { UpstreamAddress } from '../../providers/address.ts';
 import { StrictUpstreamModelList, UpstreamModelList } from '../schema.ts';
@@ -14,18 +14,14 @@ export interface ListedModel {
   owned_by?: string | undefined;
 }
 
-/** One version of one key, as lists are cached for it. */
-export interface ListId {
-  /** Id of the key's pool. One list is kept for each pool: that of the key used last. */
+export interface ModelListQuery {
+  /** Id of the key's pool. One list is kept for each pool: the last that was read. */
   pool: string;
   /**
-   * Identifies one version of one key of the pool; never the key itself. A list is not used for another key, which
+   * Identifies one version of one key of the pool; never the key itself. A list is not shown for another key, which
    * may serve other models.
    */
   key: string;
-}
-
-export interface ModelListQuery extends ListId {
   address: UpstreamAddress;
   /** The provider's authorization headers; empty when the endpoint needs no key. */
   authorization: Readonly<Record<string, string>>;
@@ -37,13 +33,16 @@ export interface ModelListQuery extends ListId {
  * The providers' model lists. From an address that a user supplied, at most the first 500 models and 128 KB are kept.
  */
 export interface ModelLists {
-  /** What is known without a call: the last list that was read, however old. */
-  find(id: ListId): KnownList;
-  /** True when a list should be read again: it is older than 5 minutes, or reading failed more than 30 s ago. */
-  isStale(id: ListId): boolean;
   /**
-   * The list, read again when it is stale. Calls for the same list share one request, which ends after 2 s.
-   * @returns the last list that was read when reading fails; undefined when none was. Never throws.
+   * What is known without a call: the last list that was read, however old.
+   * @param keys the keys whose list counts, as in {@link ModelListQuery}.
+   */
+  find(pool: string, keys: readonly string[]): KnownList;
+  /** True when a list should be read again: it is older than 5 minutes, or reading failed more than 30 s ago. */
+  isStale(pool: string, keys: readonly string[]): boolean;
+  /**
+   * The list, read again when it is stale. Calls for the same key share one request, which ends after 2 s.
+   * @returns the last list that was read with this key when reading fails; undefined when none was. Never throws.
    */
   read(query: ModelListQuery): Promise<readonly ListedModel[] | undefined>;
 }
@@ -56,52 +55,60 @@ const LIST_TIMEOUT_MS = 2_000;
 const UNUSED_MS = 60 * 60_000;
 const MAX_CACHED_LISTS = 1_000;
 const MAX_LIST_BYTES = 8 * 1024 * 1024;
+/** From an address that a user supplied, where many lists can be read at once. */
+const USER_ENDPOINT_LIMITS = {
+  bytes: 512 * 1024,
+  json: { ...MAX_JSON_SIZE, members: 30_000, elements: 30_000 },
+};
 const MAX_USER_ENDPOINT_MODELS = 500;
 const MAX_USER_ENDPOINT_BYTES = 128 * 1024;
 
 interface CachedList {
-  key: string;
-  /** The last list that was read; undefined when none was. */
-  good: { models: readonly ListedModel[]; names: ModelNames } | undefined;
-  staleAtMs: number;
+  /** The last list that was read; undefined when none was. Another key replaces it only by a list of its own. */
+  good: { key: string; models: readonly ListedModel[]; names: ModelNames } | undefined;
+  /** The last attempt to read it. */
+  attempt: { key: string; staleAtMs: number; reading: Promise<void> | undefined } | undefined;
   usedAtMs: number;
-  reading: Promise<readonly ListedModel[] | undefined> | undefined;
 }
 
 export function createModelLists(dialer: Dialer, now: () => number = Date.now): ModelLists {
   const cache = createListCache(now);
 
-  async function refresh(
-    query: ModelListQuery,
-    list: CachedList,
-  ): Promise<readonly ListedModel[] | undefined> {
-    try {
-      const models = await fetchModels(dialer, query);
-      const kept = query.address.isUserSupplied ? limitModels(models) : models;
-      list.good = { models: kept, names: createModelNames(kept.map(({ id }) => id)) };
-      list.staleAtMs = now() + FRESH_MS;
-    } catch {
-      list.staleAtMs = now() + RETRY_MS;
-    }
-    list.reading = undefined;
-    return list.good?.models;
+  async function refresh(query: ModelListQuery, list: CachedList): Promise<void> {
+    const attempt: NonNullable<CachedList['attempt']> = { key: query.key, staleAtMs: 0, reading: undefined };
+    list.attempt = attempt;
+    attempt.reading = (async () => {
+      try {
+        const models = await fetchModels(dialer, query);
+        const kept = query.address.isUserSupplied ? limitModels(models) : models;
+        list.good = { key: query.key, models: kept, names: createModelNames(kept.map(({ id }) => id)) };
+        attempt.staleAtMs = now() + FRESH_MS;
+      } catch {
+        attempt.staleAtMs = now() + RETRY_MS;
+      }
+      attempt.reading = undefined;
+    })();
+    await attempt.reading;
   }
 
   return {
-    find(id) {
-      const list = cache.find(id);
-      if (list === undefined || (list.good === undefined && list.reading !== undefined))
-        return { state: 'unread' };
-      return list.good === undefined ? { state: 'unreadable' } : { state: 'read', names: list.good.names };
+    find(pool, keys) {
+      const { good, attempt } = cache.find(pool) ?? {};
+      if (good !== undefined && keys.includes(good.key)) return { state: 'read', names: good.names };
+      const hasFailed = attempt?.reading === undefined && attempt !== undefined && keys.includes(attempt.key);
+      return { state: hasFailed ? 'unreadable' : 'unread' };
     },
-    isStale(id) {
-      const list = cache.find(id);
-      return list === undefined || list.staleAtMs <= now();
+    isStale(pool, keys) {
+      const attempt = cache.find(pool)?.attempt;
+      return attempt === undefined || !keys.includes(attempt.key) || attempt.staleAtMs <= now();
     },
-    read(query) {
-      const list = cache.findOrCreate(query);
-      if (list.reading === undefined && list.staleAtMs > now()) return Promise.resolve(list.good?.models);
-      return (list.reading ??= refresh(query, list));
+    async read(query) {
+      const list = cache.findOrCreate(query.pool);
+      const { attempt } = list;
+      if (attempt?.key !== query.key || (attempt.reading === undefined && attempt.staleAtMs <= now()))
+        await refresh(query, list);
+      else await attempt.reading;
+      return list.good?.key === query.key ? list.good.models : undefined;
     },
   };
 }
@@ -122,16 +129,14 @@ function createListCache(now: () => number) {
     dropUnused();
     return list;
   }
-  function find({ pool, key }: ListId): CachedList | undefined {
+  function find(pool: string): CachedList | undefined {
     const list = lists.get(pool);
-    return list?.key === key ? touch(pool, list) : undefined;
+    return list && touch(pool, list);
   }
   return {
     find,
-    findOrCreate(id: ListId): CachedList {
-      const created = { key: id.key, good: undefined, staleAtMs: 0, usedAtMs: 0, reading: undefined };
-      return find(id) ?? touch(id.pool, created);
-    },
+    findOrCreate: (pool: string): CachedList =>
+      find(pool) ?? touch(pool, { good: undefined, attempt: undefined, usedAtMs: 0 }),
   };
 }
 
@@ -163,16 +168,20 @@ async function fetchModels(dialer: Dialer, query: ModelListQuery): Promise<reado
     idleTimeoutMs: LIST_TIMEOUT_MS,
   });
   try {
-    return await readModels(response);
+    return await readModels(response, address.isUserSupplied);
   } finally {
     discardBody(response.body);
   }
 }
 
-async function readModels(response: UpstreamResponse): Promise<readonly ListedModel[]> {
+async function readModels(
+  response: UpstreamResponse,
+  isUserSupplied: boolean,
+): Promise<readonly ListedModel[]> {
   if (response.status !== 200)
     throw upstreamMalformed(`The provider responded with status ${response.status}.`);
-  const value = parseJson(await readBoundedBody(response.body, MAX_LIST_BYTES));
+  const limits = isUserSupplied ? USER_ENDPOINT_LIMITS : { bytes: MAX_LIST_BYTES, json: MAX_JSON_SIZE };
+  const value = parseJson(await readBoundedBody(response.body, limits.bytes), limits.json);
   // Many services respond with `{data: [{id}]}`, so from a private address the `object` members must match too.
   return (response.isFromPublicAddress ? UpstreamModelList : StrictUpstreamModelList).parse(value).data;
 }

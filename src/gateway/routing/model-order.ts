@@ -24,8 +24,8 @@ export interface ModelOrderInput<Pool extends NamedPool> {
   pools: readonly Pool[];
   /** What is known of a pool's model list. Where nothing is, the provider's catalogue stands in. */
   listOf(pool: Pool): KnownList;
-  /** The provider of the system default; null without one. */
-  systemProvider: string | null;
+  /** The system default; null without one. */
+  system: { provider: string; model: string | null } | null;
   /** Chosen when several lists hold a model, or none. */
   preferredProvider: string | null;
 }
@@ -36,8 +36,8 @@ export type ModelChoice<Pool> =
   | { kind: 'system'; model: string }
   /** No pool of the caller serves the model. */
   | { kind: 'none' }
-  /** @property candidates names that are not ambiguous, one per pool. */
-  | { kind: 'ambiguous'; candidates: readonly string[] }
+  /** Each of the pools could serve the model, which they know under this name. */
+  | { kind: 'ambiguous'; pools: readonly Pool[]; model: string }
   /** The name has the slug of an endpoint that the caller does not have. */
   | { kind: 'unknown_endpoint' };
 
@@ -60,8 +60,11 @@ export function chooseModel<Pool extends NamedPool>(input: ModelOrderInput<Pool>
     const result = chooseByEndpoint(input, segment);
     if (result !== undefined) return result;
   }
-  const unlisted = (segment && chooseByKnownSegment(input, segment)) ?? chooseByPattern(input);
-  if (unlisted !== undefined) return { choice: unlisted, dependsOn: [] };
+  const decided =
+    (segment && chooseByKnownSegment(input, segment)) ??
+    chooseByPattern(input) ??
+    (segment && chooseByListOfSegment(input, segment));
+  if (decided !== undefined) return decided;
   const choice =
     chooseByLists(input) ?? (segment && chooseBySegment(input, segment)) ?? chooseFallback(input);
   return { choice, dependsOn: input.pools };
@@ -114,50 +117,63 @@ function chooseByEndpoint<Pool extends NamedPool>(
   input: ModelOrderInput<Pool>,
   { provider, slug, rest }: Segment,
 ): ModelOrderResult<Pool> | undefined {
-  const isSystem = input.systemProvider === provider.id;
   const all = poolsOf(input, provider);
-  if (slug !== null) {
-    const named = all.filter(({ endpointSlug }) => endpointSlug === slug);
-    if (named.length > 0) return { choice: chooseOnly(input, named, rest), dependsOn: [] };
-    const isOperator = isSystem && slug === OPERATOR_SLUG;
-    return {
-      choice: isOperator ? { kind: 'system', model: rest } : { kind: 'unknown_endpoint' },
-      dependsOn: [],
-    };
+  const named = slug === null ? all : all.filter(({ endpointSlug }) => endpointSlug === slug);
+  if (named.length === 0) {
+    if (slug === null) return undefined;
+    const isOperator = input.system?.provider === provider.id && slug === OPERATOR_SLUG;
+    const choice = isOperator
+      ? ({ kind: 'system', model: rest } as const)
+      : ({ kind: 'unknown_endpoint' } as const);
+    return { choice, dependsOn: [] };
   }
-  if (all.length === 0)
-    return isSystem ? { choice: { kind: 'system', model: rest }, dependsOn: [] } : undefined;
-  if (all.length === 1) return { choice: chooseOnly(input, all, rest), dependsOn: [] };
-  const listing = all.filter((pool) => findListed(input, pool, rest) !== undefined);
-  return { choice: chooseOnly(input, listing.length > 0 ? listing : all, rest), dependsOn: all };
+  if (named.length === 1) return { choice: chooseOnly(input, named, rest), dependsOn: [] };
+  // An endpoint whose list cannot be read could have the model too: its outage must not move a prompt to another.
+  const possible = named.filter(
+    (pool) => input.listOf(pool).state !== 'read' || findListed(input, pool, rest) !== undefined,
+  );
+  return { choice: chooseOnly(input, possible.length > 0 ? possible : named, rest), dependsOn: named };
 }
 
-/** `provider/rest` where the provider is known to have the rest, or itself calls a model by the full name. */
+/**
+ * `provider/rest` where the provider is known to have such a model, or itself calls a model by the full name. A list that
+ * was read gives the spelling only.
+ */
 function chooseByKnownSegment<Pool extends NamedPool>(
   input: ModelOrderInput<Pool>,
   { provider, rest }: Segment,
-): ModelChoice<Pool> | undefined {
+): ModelOrderResult<Pool> | undefined {
   const [pool] = poolsOf(input, provider);
   if (pool === undefined) return undefined;
   const catalogue = createModelNames(provider.models);
-  const list = input.listOf(pool);
-  const model =
-    catalogue.find(input.model) ??
-    catalogue.find(rest) ??
-    matchPattern(provider, rest) ??
-    (list.state === 'read' ? list.names.find(rest) : undefined) ??
-    (list.state === 'unreadable' ? rest : undefined);
-  return model === undefined ? undefined : { kind: 'pool', pool, model };
+  const fullName = catalogue.find(input.model);
+  const known = fullName ?? catalogue.find(rest) ?? matchPattern(provider, rest);
+  if (known === undefined) return undefined;
+  const model = fullName ?? findRead(input, pool, rest) ?? known;
+  return { choice: { kind: 'pool', pool, model }, dependsOn: [] };
+}
+
+/** `provider/rest` where the last list of the provider has the rest, or its list cannot be read. */
+function chooseByListOfSegment<Pool extends NamedPool>(
+  input: ModelOrderInput<Pool>,
+  { provider, rest }: Segment,
+): ModelOrderResult<Pool> | undefined {
+  const [pool] = poolsOf(input, provider);
+  if (pool === undefined) return undefined;
+  const model = findRead(input, pool, rest) ?? (input.listOf(pool).state === 'unreadable' ? rest : undefined);
+  return model === undefined ? undefined : { choice: { kind: 'pool', pool, model }, dependsOn: [pool] };
 }
 
 /** The provider whose models have such names. Its list is not read. */
 function chooseByPattern<Pool extends NamedPool>(
   input: ModelOrderInput<Pool>,
-): ModelChoice<Pool> | undefined {
+): ModelOrderResult<Pool> | undefined {
   for (const provider of input.providers) {
-    const model = matchPattern(provider, input.model);
+    const matched = matchPattern(provider, input.model);
     const [pool] = poolsOf(input, provider);
-    if (model !== undefined && pool !== undefined) return { kind: 'pool', pool, model };
+    if (matched === undefined || pool === undefined) continue;
+    const model = findRead(input, pool, input.model) ?? matched;
+    return { choice: { kind: 'pool', pool, model }, dependsOn: [] };
   }
   return undefined;
 }
@@ -179,16 +195,31 @@ function chooseBySegment<Pool extends NamedPool>(
 ): ModelChoice<Pool> | undefined {
   const [pool] = poolsOf(input, provider);
   if (pool !== undefined) return { kind: 'pool', pool, model: rest };
-  if (input.systemProvider !== provider.id) return undefined;
+  if (input.system?.provider !== provider.id) return undefined;
   return { kind: 'system', model: createModelNames(provider.models).find(input.model) ?? rest };
 }
 
 function chooseFallback<Pool extends NamedPool>(input: ModelOrderInput<Pool>): ModelChoice<Pool> {
+  const { system, model } = input;
+  const provider = input.providers.find(({ id }) => id === system?.provider);
+  if (system !== null && provider !== undefined && isModelOf(provider, system.model, model)) {
+    // Of endpoints, only the operator's is the one that the system default names.
+    const pool = poolsOf(input, provider).find(
+      ({ endpointSlug }) => (endpointSlug ?? OPERATOR_SLUG) === OPERATOR_SLUG,
+    );
+    return pool === undefined ? { kind: 'none' } : { kind: 'pool', pool, model };
+  }
   for (const id of ['openrouter', input.preferredProvider]) {
-    const pools = input.pools.filter(({ provider }) => provider === id);
-    if (pools.length > 0) return chooseOnly(input, pools, input.model);
+    const pools = input.pools.filter((pool) => pool.provider === id);
+    if (pools.length > 0) return chooseOnly(input, pools, model);
   }
   return { kind: 'none' };
+}
+
+/** True for the default model, and for names that the provider's catalogue or patterns have. */
+function isModelOf(provider: Provider, defaultModel: string | null, model: string): boolean {
+  const known = createModelNames([...provider.models, ...(defaultModel === null ? [] : [defaultModel])]);
+  return known.find(model) !== undefined || matchPattern(provider, model) !== undefined;
 }
 
 /** One pool is chosen; of several the request must name one. */
@@ -198,8 +229,7 @@ function chooseOnly<Pool extends NamedPool>(
   model: string,
 ): ModelChoice<Pool> {
   const [pool, second] = pools;
-  if (pool === undefined || second !== undefined)
-    return { kind: 'ambiguous', candidates: pools.map((each) => toUniqueName(each, model)) };
+  if (pool === undefined || second !== undefined) return { kind: 'ambiguous', pools, model };
   return { kind: 'pool', pool, model: findListed(input, pool, model) ?? model };
 }
 
@@ -220,7 +250,21 @@ function findListed<Pool extends NamedPool>(
   return listedBase === undefined ? undefined : listedBase + (suffix ?? '');
 }
 
-/** Providers with patterns name their models in lower case, so a name is tried as it is, then in lower case. */
+/** The name as a list spells it that was read. */
+function findRead<Pool extends NamedPool>(
+  input: ModelOrderInput<Pool>,
+  pool: Pool,
+  model: string,
+): string | undefined {
+  const list = input.listOf(pool);
+  return list.state === 'read' ? list.names.find(model) : undefined;
+}
+
+/**
+ * Providers with patterns name their models in lower case, so a name is tried as it is, then in lower case. The name of
+ * a fine-tuned model has parts that its owner chose, after colons: their case stays.
+ */
 function matchPattern({ modelPatterns }: Provider, model: string): string | undefined {
-  return [model, model.toLowerCase()].find((name) => modelPatterns.some((pattern) => pattern.test(name)));
+  const spellings = model.includes(':') ? [model] : [model, model.toLowerCase()];
+  return spellings.find((name) => modelPatterns.some((pattern) => pattern.test(name)));
 }

@@ -127,7 +127,7 @@ export function resolveRoute<Key extends RoutableKey, Pool extends RoutablePool<
     providers: input.providers,
     pools: dropShadowed(input.pools),
     listOf: (pool) => (canUsePersonal ? input.listOf(pool) : { state: 'unreadable' }),
-    systemProvider: input.system?.provider ?? null,
+    system: input.system,
     preferredProvider: input.policy.preferredProvider,
   });
   return {
@@ -144,25 +144,34 @@ function decidePayer<Key extends RoutableKey, Pool extends RoutablePool<Key>>(
   const canUsePersonal = isTierAtLeast(input.tier, BYOK_TIER);
   switch (choice.kind) {
     case 'none':
-      return decideSystem(input, model, 'no_key');
+      return decideSystem(input, model, model, 'no_key');
     case 'system':
-      return decideSystem(input, choice.model, 'no_key');
+      return decideSystem(input, model, choice.model, 'no_key');
     case 'unknown_endpoint':
       return { kind: 'refused', code: 'model_not_found', provider: null, model };
-    case 'ambiguous':
-      if (!canUsePersonal) return decideSystem(input, model, 'tier_required');
-      return {
-        kind: 'refused',
-        code: 'ambiguous_model',
-        provider: null,
-        model,
-        candidates: choice.candidates,
-      };
+    case 'ambiguous': {
+      const [pool] = choice.pools;
+      if (!canUsePersonal && pool !== undefined) return decideWithoutPool(input, model, { ...choice, pool });
+      const candidates = choice.pools.map((each) => toUniqueName(each, choice.model));
+      return { kind: 'refused', code: 'ambiguous_model', provider: null, model, candidates };
+    }
     case 'pool':
-      if (choice.pool.scope === 'personal' && !canUsePersonal)
-        return decideSystem(input, model, 'tier_required');
+      if (choice.pool.scope === 'personal' && !canUsePersonal) return decideWithoutPool(input, model, choice);
       return decidePool(input, choice.pool, choice.model);
   }
+}
+
+/** Below the tier for keys of one's own. The name of a user's endpoint is sent to no other provider. */
+function decideWithoutPool(
+  input: Pick<ResolveInput<never>, 'system'>,
+  requestedModel: string,
+  { pool, model }: { pool: NamedPool; model: string },
+): SystemDecision {
+  if (pool.provider === input.system?.provider)
+    return decideSystem(input, requestedModel, model, 'tier_required');
+  if (pool.endpointSlug !== null)
+    return { kind: 'refused', code: 'model_not_found', provider: null, model: requestedModel };
+  return decideSystem(input, requestedModel, requestedModel, 'tier_required');
 }
 
 /** A personal pool excludes the organization's for the same provider and endpoint. */
@@ -208,29 +217,35 @@ const PLAIN_MODEL_NAME = /^[A-Za-z0-9._~/:-]+$/;
  * order of providers, or settings that are stored in the account. The operator can name such a model, but `*` does not
  * mean it.
  */
-function hasRoutingSuffix(model: string): boolean {
-  return !PLAIN_MODEL_NAME.test(model) || /:(online|nitro|floor|exacto|extended)([:/]|$)/i.test(model);
+function selectsMoreThanModel(model: string): boolean {
+  // A proxy can put the name into a path.
+  const hasPathSegment = model.split('/').some((segment) => /^\.{0,2}$/.test(segment));
+  return (
+    hasPathSegment ||
+    !PLAIN_MODEL_NAME.test(model) ||
+    /:(online|nitro|floor|exacto|extended)([:/]|$)/i.test(model)
+  );
 }
 
-/** @param requestedModel as the request names it, or without the system provider's segment. */
+type SystemDecision = Exclude<RoutingDecision<never, never>, { pool: unknown }>;
+
+/**
+ * @param requestedModel as the request names it; the operator can list such a name.
+ * @param model as the system's provider names it.
+ */
 function decideSystem(
-  input: Pick<ResolveInput<never>, 'system' | 'providers'>,
+  { system }: Pick<ResolveInput<never>, 'system'>,
   requestedModel: string,
+  model: string,
   reason: 'no_key' | 'tier_required',
-): Exclude<RoutingDecision<never, never>, { pool: unknown }> {
-  const { system } = input;
+): SystemDecision {
   if (system === null)
     return { kind: 'refused', code: 'no_default_provider', provider: null, model: requestedModel };
-  const rest = requestedModel.startsWith(`${system.provider}/`)
-    ? requestedModel.slice(system.provider.length + 1)
-    : requestedModel;
   const offered = createModelNames([...system.models, ...(system.model === null ? [] : [system.model])]);
-  const named = offered.find(requestedModel) ?? offered.find(rest);
+  const named = offered.find(requestedModel) ?? offered.find(model);
   if (named !== undefined && named !== ANY_MODEL)
     return { kind: 'system', provider: system.provider, model: named, reason };
-  const own = input.providers.find(({ id }) => id === system.provider)?.models ?? [];
-  const model = createModelNames(own).find(requestedModel) ?? rest;
-  if (!system.models.includes(ANY_MODEL) || hasRoutingSuffix(model))
+  if (!system.models.includes(ANY_MODEL) || selectsMoreThanModel(model))
     return { kind: 'refused', code: 'model_not_found', provider: null, model: requestedModel };
   return { kind: 'system', provider: system.provider, model, reason };
 }

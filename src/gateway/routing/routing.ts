@@ -114,9 +114,7 @@ export function createRouting(deps: RoutingDeps): Routing {
     async decide(user, model, receivedLoopHeader) {
       const pools = await readPools(user);
       const { decision, dependsOn } = resolve(user, model, pools);
-      const stale = dependsOn.filter(({ id, keys }) =>
-        keys.every(({ token }) => lists.isStale({ pool: id, key: token })),
-      );
+      const stale = dependsOn.filter((pool) => lists.isStale(pool.id, tokensOf(pool)));
       const reading = stale.map((pool) => readList(deps, lists, pool, receivedLoopHeader));
       if (!dependsOn.some(isUnread)) return decision;
       await Promise.all(reading);
@@ -187,11 +185,12 @@ function toGatewayKey(key: ProviderKey): GatewayKey {
 
 /** The last list that was read with a key of the pool, in any state. Unreadable when no key can read one. */
 function findList(lists: ModelLists, pool: GatewayPool): KnownList {
-  const known = pool.keys.map(({ token }) => lists.find({ pool: pool.id, key: token }));
-  const read = known.find(({ state }) => state === 'read');
-  if (read !== undefined) return read;
-  const usable = findListKey(pool);
-  return usable === undefined ? { state: 'unreadable' } : lists.find({ pool: pool.id, key: usable.token });
+  const known = lists.find(pool.id, tokensOf(pool));
+  return known.state === 'unread' && findListKey(pool) === undefined ? { state: 'unreadable' } : known;
+}
+
+function tokensOf({ keys }: GatewayPool): string[] {
+  return keys.map(({ token }) => token);
 }
 
 function findListKey(pool: GatewayPool): GatewayKey | undefined {

@@ -61,22 +61,26 @@ describe('a provider’s model list', () => {
     const { ids, lists, advance } = start((asked) =>
       asked === 1 ? [{ id: 'good' }] : Promise.reject(new Error('down')),
     );
-    const id = { pool: 'user:openai', key: 'a' };
-    expect(lists.find(id)).toEqual({ state: 'unread' });
+    const id = ['user:openai', ['a']] as const;
+    expect(lists.find(...id)).toEqual({ state: 'unread' });
     await ids();
-    expect(lists.isStale(id)).toBe(false);
+    expect(lists.isStale(...id)).toBe(false);
     advance(5 * MINUTE_MS);
-    expect(lists.isStale(id)).toBe(true);
-    expect(lists.find(id).state).toBe('read');
+    expect(lists.isStale(...id)).toBe(true);
+    expect(lists.find(...id).state).toBe('read');
     expect(await ids()).toEqual(['good']);
-    expect(lists.find(id).state).toBe('read');
-    expect(lists.find({ ...id, key: 'b' })).toEqual({ state: 'unread' });
+    expect(lists.find(...id).state).toBe('read');
+    expect(lists.find('user:openai', ['b'])).toEqual({ state: 'unread' });
+    // Another key that cannot read a list does not replace it.
+    expect(await ids({ key: 'b' })).toBeUndefined();
+    expect(lists.find('user:openai', ['b', 'a']).state).toBe('read');
+    expect(lists.find('user:openai', ['b'])).toEqual({ state: 'unreadable' });
   });
 
   it('is not asked for again within 30 s after it could not be read', async () => {
     const { ids, lists, asked, advance } = start(() => Promise.reject(new Error('down')));
     expect(await ids()).toBeUndefined();
-    expect(lists.find({ pool: 'user:openai', key: 'a' })).toEqual({ state: 'unreadable' });
+    expect(lists.find('user:openai', ['a'])).toEqual({ state: 'unreadable' });
     advance(30_000 - 1);
     await ids();
     expect(asked()).toBe(1);
@@ -91,6 +95,18 @@ describe('a provider’s model list', () => {
     expect([list?.length, list?.at(-1)]).toEqual([500, 'm499']);
     expect(await ids({ isUserSupplied: true })).toEqual(list);
     expect(await ids({ pool: 'provider', isUserSupplied: false })).toHaveLength(700);
+  });
+
+  it('is not read from a user-supplied address when it has more than 512 KB or too many members', async () => {
+    const members = Object.fromEntries(Array.from({ length: 80 }, (_, at) => [`m${at}`, 0]));
+    for (const list of [
+      longModels(2_200),
+      Array.from({ length: 400 }, (_, at) => ({ id: `m${at}`, ...members })),
+    ]) {
+      const { ids } = start(() => list);
+      expect(await ids({ isUserSupplied: true })).toBeUndefined();
+      expect(await ids({ pool: 'provider' })).toHaveLength(list.length);
+    }
   });
 
   it('has at most 128 KB from a user-supplied address', async () => {

@@ -16,6 +16,7 @@ const ENDPOINT_MODELS: Readonly<Record<string, readonly string[]>> = {
   [`custom:${OTHER}`]: ['shared', 'Mistral-Small'],
   [`ollama:${LOCAL}`]: ['llama3.2:latest'],
   'ollama:operator': ['phi4:latest'],
+  'custom:lists-ollama': ['ollama/listed-by-custom'],
 };
 
 /** `openai`, or `custom:<slug>`. */
@@ -24,6 +25,8 @@ function toPool(name: string): NamedPool {
   return { provider, endpointSlug };
 }
 
+const unread = (): KnownList => ({ state: 'unread' });
+const unreadable = (): KnownList => ({ state: 'unreadable' });
 const read = (models: readonly string[]): KnownList => ({ state: 'read', names: createModelNames(models) });
 
 function listedModels({ provider, endpointSlug }: NamedPool): readonly string[] {
@@ -33,18 +36,23 @@ function listedModels({ provider, endpointSlug }: NamedPool): readonly string[] 
 
 interface Changes {
   system?: string;
+  systemModel?: string | null;
   preferred?: string;
   listOf?: (pool: NamedPool) => KnownList;
 }
 
 /** @param keys pool names, separated by blanks. @returns the choice as one text, and the pools whose lists decide. */
-function choose(model: string, keys: string, { system, preferred, listOf }: Changes = {}) {
+function choose(
+  model: string,
+  keys: string,
+  { system, systemModel = null, preferred, listOf }: Changes = {},
+) {
   const { choice, dependsOn } = chooseModel({
     model,
     providers: PROVIDERS,
     pools: keys.split(' ').filter(Boolean).map(toPool),
     listOf: listOf ?? ((pool) => read(listedModels(pool))),
-    systemProvider: system ?? null,
+    system: system === undefined ? null : { provider: system, model: systemModel },
     preferredProvider: preferred ?? null,
   });
   return { text: toText(choice), dependsOn: dependsOn.length };
@@ -57,7 +65,7 @@ function toText(choice: ReturnType<typeof chooseModel<NamedPool>>['choice']): st
     case 'system':
       return `system ${choice.model}`;
     case 'ambiguous':
-      return `ambiguous ${choice.candidates.join(' ')}`;
+      return `ambiguous ${choice.pools.map((pool) => toUniqueName(pool, choice.model)).join(' ')}`;
     default:
       return choice.kind;
   }
@@ -136,7 +144,7 @@ describe('the pool and the model that a name selects', () => {
     // The rest of a segment that the provider does not list.
     ['openai/unreleased', 'openai openrouter', 'openai unreleased'],
     ['groq/unreleased', 'groq', 'groq unreleased'],
-    // A router, else nobody.
+    // A router, else no key.
     ['vendor/unlisted', 'openrouter groq', 'openrouter vendor/unlisted'],
     ['gpt-4o', 'openrouter groq', 'openrouter gpt-4o'],
     ['gpt-4o', 'groq together', 'none'],
@@ -175,12 +183,57 @@ describe('the provider that only the system serves', () => {
     ['custom/qwen3', '', 'custom', 'system qwen3'],
     ['custom:operator/qwen3', `custom:${LOCAL}`, 'custom', 'system qwen3'],
     ['custom/qwen3', `custom:${LOCAL}`, 'custom', `custom:${LOCAL} qwen3`],
+    ['openrouter/openrouter/auto', '', 'openrouter', 'system openrouter/auto'],
+    // Its names go to no router of the caller.
+    ['gpt-4o', 'openrouter', 'openai', 'none'],
+    ['gpt-4o', 'openrouter', 'groq', 'openrouter gpt-4o'],
+    ['demo', 'openrouter groq', 'demo', 'none'],
+    ['claude-haiku-4-5', 'openrouter', 'anthropic', 'none'],
+    ['claude-haiku-4-5', 'openrouter anthropic', 'anthropic', 'anthropic claude-haiku-4-5'],
+    [
+      'ollama/listed-by-custom',
+      'custom:lists-ollama',
+      'ollama',
+      'custom:lists-ollama ollama/listed-by-custom',
+    ],
     // What one of the caller's keys lists is never paid by the system.
     ['openai/gpt-4o', 'openrouter', 'openai', 'openrouter openai/gpt-4o'],
     ['openai/gpt-oss-120b', 'groq', 'openai', 'groq openai/gpt-oss-120b'],
     ['openai/o9', 'groq', 'openai', 'system o9'],
   ])('%s with keys for "%s" and %s as the system: %s', (model, keys, system, expected) => {
     expect(choose(model, keys, { system }).text).toBe(expected);
+  });
+});
+
+describe('the default model of the system', () => {
+  it.each([
+    ['vendor/default', 'openrouter', 'openrouter', 'openrouter vendor/default'],
+    ['vendor/default', 'openrouter', 'together', 'none'],
+    ['vendor/default', `custom:${LOCAL}`, 'custom', 'none'],
+    ['vendor/default', 'custom:operator', 'custom', 'custom:operator vendor/default'],
+    ['vendor/default', '', 'openrouter', 'none'],
+  ])('%s with keys for "%s" and %s as the system: %s', (systemModel, keys, system, expected) => {
+    expect(choose(systemModel, keys, { system, systemModel }).text).toBe(expected);
+  });
+});
+
+describe('two endpoints with one slug', () => {
+  // `https://h` and `https://h/v1`.
+  const both = `custom:${LOCAL} custom:${LOCAL}`;
+  const listsOf = (...lists: KnownList[]) => {
+    const byPool = new Map<NamedPool, KnownList>();
+    return (pool: NamedPool) =>
+      byPool.get(pool) ?? byPool.set(pool, lists[byPool.size] ?? unread()).get(pool) ?? unread();
+  };
+
+  it.each<[string, KnownList, KnownList, boolean]>([
+    ['one lists the model', read(['m']), read([]), true],
+    ['both list the model', read(['m']), read(['m']), false],
+    ['none lists the model', read([]), read([]), false],
+    ['the list of one cannot be read', read(['m']), unreadable(), false],
+  ])('are distinguished by their lists: %s', (_name, first, second, isChosen) => {
+    const { text } = choose(`custom:${LOCAL}/m`, both, { listOf: listsOf(first, second) });
+    expect(text).toBe(isChosen ? `custom:${LOCAL} m` : `ambiguous custom:${LOCAL}/m custom:${LOCAL}/m`);
   });
 });
 
@@ -196,8 +249,19 @@ describe('the preferred provider', () => {
 });
 
 describe('lists that are not known', () => {
-  const unread = (): KnownList => ({ state: 'unread' });
-  const unreadable = (): KnownList => ({ state: 'unreadable' });
+  it('of one endpoint do not move a prompt to the other', () => {
+    const listOf = ({ endpointSlug }: NamedPool) => (endpointSlug === LOCAL ? read(['qwen3']) : unreadable());
+    const candidates = `custom:${LOCAL}/qwen3 custom:${OTHER}/qwen3`;
+    expect(choose('custom/qwen3', `custom:${LOCAL} custom:${OTHER}`, { listOf }).text).toBe(
+      `ambiguous ${candidates}`,
+    );
+  });
+
+  it('are read again beside a request that they decide', () => {
+    expect(choose('groq/unreleased', 'groq', { listOf: unreadable }).dependsOn).toBe(1);
+    expect(choose('groq/whisper-large-v3', 'groq').dependsOn).toBe(1);
+    expect(choose('groq/compound', 'groq').dependsOn).toBe(0);
+  });
 
   it.each([
     [`custom:${LOCAL}/qwen3`, `custom:${LOCAL} custom:${OTHER}`],
@@ -236,6 +300,16 @@ describe('lists that are not known', () => {
 });
 
 describe('letter case', () => {
+  it('is that of a list that was read, also for names that match a pattern', () => {
+    const listOf = () => read(['GPT-image', 'gpt-4o']);
+    expect(choose('openai/gpt-IMAGE', 'openai', { listOf }).text).toBe('openai GPT-image');
+    expect(choose('GPT-4O', 'openai', { listOf }).text).toBe('openai gpt-4o');
+    // A fine-tuned model's name has parts that its owner chose.
+    expect(choose('openai/ft:GPT-4o:Acme::Id', 'openai', { listOf: unreadable }).text).toBe(
+      'openai ft:GPT-4o:Acme::Id',
+    );
+  });
+
   it('is folded only when the match is unique', () => {
     const names = createModelNames(['Model', 'model', 'Other']);
     expect([names.find('model'), names.find('MODEL'), names.find('OTHER'), names.find('none')]).toEqual([

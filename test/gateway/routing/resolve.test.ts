@@ -156,6 +156,21 @@ describe('choosing the key', () => {
     expect(result).toMatchObject({ kind: 'system', reason: 'tier_required' });
   });
 
+  it.each([
+    ['OpenRouter/openai/gpt-4o', { openrouter: [key('a')] }, { kind: 'system', model: 'openai/gpt-4o' }],
+    ['openai/gpt-4o', { openai: [key('a')] }, { kind: 'system', model: 'openai/gpt-4o' }],
+    // The name of a user's endpoint is for no other provider.
+    ['custom:h.example/m', { 'custom:h.example': [key('a')] }, { kind: 'refused', code: 'model_not_found' }],
+    ['custom/m', { 'custom:h.example': [key('a')] }, { kind: 'refused', code: 'model_not_found' }],
+    [
+      'custom/m',
+      { 'custom:a': [key('a')], 'custom:b': [key('b')] },
+      { kind: 'refused', code: 'model_not_found' },
+    ],
+  ])('below Starter decides for %s as the system names it', (model, personal, expected) => {
+    expect(decide({ model, personal, tier: 'free', system: ANY_MODEL })).toMatchObject(expected);
+  });
+
   it('skips the personal pool below Starter and names the reason', () => {
     const personal = { openai: [key('a')] };
     expect(decide({ personal, tier: 'trial' })).toMatchObject({
@@ -187,6 +202,9 @@ describe('the system default', () => {
     'openai/gpt-4o:online/',
     'openai/gpt-4o:online?',
     '@preset%2Fmine',
+    '../chat',
+    'openai/../../x',
+    'a//b',
   ])('does not serve %s under "*", since it selects more than a model', (model) => {
     const system = { provider: 'openrouter', model: null, models: ['*'] };
     expect(decide({ model, system })).toMatchObject({ kind: 'refused', code: 'model_not_found' });
@@ -203,6 +221,13 @@ describe('the system default', () => {
       expect(decide({ model, system })).toMatchObject({ kind: 'system', model });
     },
   );
+
+  it('strips its provider prefix once', () => {
+    expect(decide({ model: 'openrouter/openrouter/bodybuilder', system: ANY_MODEL })).toMatchObject({
+      kind: 'system',
+      model: 'openrouter/bodybuilder',
+    });
+  });
 
   it('strips its provider prefix', () => {
     expect(decide({ model: 'openrouter/openai/gpt-4o-mini' })).toMatchObject({

@@ -32,7 +32,10 @@ type ModelEntry = ModelList['data'][number];
 export function createListModels(deps: ListModelsDeps): ListModels {
   const systemLists = createModelLists(deps.dialer);
 
-  async function listPersonalModels(pool: GatewayPool, receivedLoopHeader: string | undefined) {
+  async function listPersonalModels(
+    pool: GatewayPool,
+    receivedLoopHeader: string | undefined,
+  ): Promise<ModelEntry[]> {
     const models = await deps.routing.readModels(pool, receivedLoopHeader);
     const provider = deps.providers.find(({ id }) => id === pool.provider);
     return toModelEntries(pool, models ?? toListedModels(provider?.models ?? []), 'personal');
@@ -41,26 +44,28 @@ export function createListModels(deps: ListModelsDeps): ListModels {
   return async (user, receivedLoopHeader) => {
     deps.loopGuard.rejectLoop(receivedLoopHeader);
     const pools = isTierAtLeast(user.tier, BYOK_TIER) ? await deps.routing.readPools(user) : [];
-    const entries = await Promise.all([
-      ...pools.map((pool) => listPersonalModels(pool, receivedLoopHeader)),
-      listSystemModels(deps, systemLists),
+    const [personal, system] = await Promise.all([
+      Promise.all(pools.map((pool) => listPersonalModels(pool, receivedLoopHeader))),
+      listSystemModels(deps, systemLists, pools),
     ]);
-    // The personal entry is listed first and wins when the system offers the same id.
-    const byId = new Map(
-      entries
-        .flat()
-        .toReversed()
-        .map((entry) => [entry.id, entry]),
-    );
-    return { object: 'list', data: [...byId.values()].toReversed() };
+    const entries = personal.flat();
+    // A key of the user serves a whole name that its list has, also where it begins like the system's provider.
+    const taken = new Set(entries.flatMap(({ id }) => [id, id.slice(id.indexOf('/') + 1)]));
+    return { object: 'list', data: [...entries, ...system.filter(({ id }) => !taken.has(id))] };
   };
 }
 
-async function listSystemModels(deps: ListModelsDeps, lists: ModelLists): Promise<ModelEntry[]> {
+/** Nothing where the user has keys for the system's provider, since the system does not pay then. */
+async function listSystemModels(
+  deps: ListModelsDeps,
+  lists: ModelLists,
+  pools: readonly NamedPool[],
+): Promise<ModelEntry[]> {
   const { system } = deps;
   const provider = deps.providers.find(({ id }) => id === system?.provider);
   if (system === null || provider === undefined) return [];
   const pool = { provider: provider.id, endpointSlug: toEndpointSlug(provider, null) };
+  if (pools.some((own) => toUniqueName(own, '') === toUniqueName(pool, ''))) return [];
   const listedIds = [
     ...(system.model === null ? [] : [system.model]),
     ...system.models.filter((id) => id !== '*'),
