@@ -75,11 +75,10 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
   };
 
   return async (request, response) => {
-    const hasSession = deps.sessionCookie.isPresent(request);
     if (request.headers.authorization !== undefined) return fromBearer(request, response);
     // API keys are not implemented yet. The header is still decisive: no fallback to the cookie.
     if (request.headers['x-api-key'] !== undefined) throw unauthenticated();
-    if (!hasSession) throw unauthenticated();
+    if (!deps.sessionCookie.isPresent(request)) throw unauthenticated();
     return fromSession(request, response);
   };
 }

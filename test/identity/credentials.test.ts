@@ -23,6 +23,13 @@ async function ask(
   return { status: statusCode, code: answer['code'], body: answer };
 }
 
+/** Cookies of two sessions of the user. */
+async function twoSessions(): Promise<string> {
+  const other = createBrowser();
+  await signIn(other, app.publicUrl, user);
+  return `${cookie}; ${other.cookieHeader(app.publicUrl)}`;
+}
+
 beforeAll(async () => {
   [apiClient, otherClient] = [await createApiClient(), await createApiClient()];
   app = await startIdentityApp({ apiClientIds: [apiClient] });
@@ -166,6 +173,13 @@ describe('invalid credentials', () => {
     });
   });
 
+  it.each([
+    ['an invalid bearer', { authorization: 'Bearer a' }],
+    ['an x-api-key', { 'x-api-key': 'x' }],
+  ])('%s is refused with 401 even with cookies of two sessions', async (_name, headers) => {
+    expect((await ask('/api/v1/me', { ...headers, cookie: await twoSessions() })).status).toBe(401);
+  });
+
   it('x-user-id is ignored if there is a valid cookie', async () => {
     expect((await ask('/api/v1/me', { cookie, 'x-user-id': 'admin' })).body['id']).toBe(user.id);
   });
@@ -181,6 +195,13 @@ describe('a bearer token of Keycloak', () => {
       status: 403,
       code: 'scope_required',
     });
+  });
+
+  it('decides alone, also beside cookies of two sessions', async () => {
+    const authorization = `Bearer ${(await apiTokens(apiClient, user)).access_token}`;
+    const sessions = await twoSessions();
+    expect((await ask('/api/v1/me', { cookie: sessions })).status).toBe(400);
+    expect((await ask('/api/v1/me', { cookie: sessions, authorization })).body['id']).toBe(user.id);
   });
 
   it('of another client of the realm is refused, even with the right audience', async () => {
