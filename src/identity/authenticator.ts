@@ -6,13 +6,11 @@ import type { UserConnections } from './user-connections.ts';
 import type { Logout } from './logout.ts';
 import type { SessionStore } from './session-store.ts';
 import type { RefreshIfDue } from './session-refresh.ts';
-import type { SessionCookie } from './session-cookie.ts';
 import type { Sessions } from './sessions.ts';
 import type { TokenVerifier } from './token-verifier.ts';
 
 export interface AuthenticatorDeps {
   sessions: Sessions;
-  sessionCookie: SessionCookie;
   userCache: UserCache;
   refreshIfDue: RefreshIfDue;
   tokens: TokenVerifier;
@@ -78,7 +76,7 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
     if (request.headers.authorization !== undefined) return fromBearer(request, response);
     // API keys are not implemented yet. The header is still decisive: no fallback to the cookie.
     if (request.headers['x-api-key'] !== undefined) throw unauthenticated();
-    if (!deps.sessionCookie.isPresent(request)) throw unauthenticated();
+    if (!(await deps.sessions.selectCookie(request))) throw unauthenticated();
     return fromSession(request, response);
   };
 }

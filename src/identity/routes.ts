@@ -39,11 +39,7 @@ export function identityRoutes(deps: IdentityRoutesDeps): Route[] {
       path: '/auth/callback',
       access: 'public',
       handle: ({ log }, request, response) =>
-        redirectTo(request, response, log, () => {
-          // Two sessions are refused here as well, before one of them is replaced.
-          deps.sessionCookie.isPresent(request);
-          return deps.signIn.complete(request, response);
-        }),
+        redirectTo(request, response, log, () => deps.signIn.complete(request, response)),
     }),
     rawRoute({
       method: 'post',

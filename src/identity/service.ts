@@ -93,7 +93,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
   const logout = createLogout({ store, activeWork, connections });
   const sessionCookie = createSessionCookie(cookieName, sessionSecret);
   const sessions = createSessions({
-    ...{ database, secret: sessionSecret, cookieName, sessionCookie, secure, log },
+    ...{ database, secret: sessionSecret, cookieName, sessionCookie, store, secure, log },
   });
   const loginStates = createLoginStates({ sessionSecret, cookieName, secure });
   const oidc = createOidcClient({ url, internalUrl, realm, web, publicUrl, fetch, log });
@@ -101,7 +101,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
   const tokens = createTokenVerifier({ url, internalUrl, realm, webClientId: web.id, apiClientIds, fetch });
   const refreshIfDue = createSessionRefresh({ oidc, keyring, store, logout });
   const authenticate = createAuthenticator({
-    ...{ sessions, sessionCookie, userCache, refreshIfDue, tokens, store, logout, connections },
+    ...{ sessions, userCache, refreshIfDue, tokens, store, logout, connections },
   });
   const refuseCrossSite = createCrossSiteGuard(publicUrl);
   const refusals = createRefusalTrail({ database, log });

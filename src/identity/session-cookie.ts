@@ -1,19 +1,13 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import type { Request } from 'express';
 import { listCookies, listCookieValues } from '../http/cookies.ts';
-import { AppError } from '../lib/errors.ts';
 
 /** The cookie that names a session: `s:<id>.<signature>`, in the format of express-session. */
 export interface SessionCookie {
   /** The ids of all sessions that the request names by a cookie of this installation, without duplicates. */
   listSessionIds(request: Request): string[];
-  /**
-   * Whether the request names a session.
-   * @throws AppError `validation_failed` for cookies of two sessions: a sibling host could have set one of them.
-   */
-  isPresent(request: Request): boolean;
-  /** Removes cookies of the name that do not verify from the request's header. */
-  dropUnverified(request: Request): void;
+  /** Removes all other cookies of the name from the request's header. */
+  keepOnly(request: Request, sessionId: string | undefined): void;
 }
 
 /**
@@ -37,18 +31,10 @@ export function createSessionCookie(name: string, secret: string): SessionCookie
 
   return {
     listSessionIds,
-    isPresent(request) {
-      const count = listSessionIds(request).length;
-      if (count > 1)
-        throw new AppError(
-          'validation_failed',
-          `The request has ${name} cookies of ${count} sessions. Sign out, then sign in again.`,
-        );
-      return count === 1;
-    },
-    dropUnverified(request) {
+    keepOnly(request, sessionId) {
       const kept = listCookies(request).filter(
-        ([cookieName, value]) => cookieName !== name || findSessionId(value) !== undefined,
+        ([cookieName, value]) =>
+          cookieName !== name || (sessionId !== undefined && findSessionId(value) === sessionId),
       );
       request.headers.cookie = kept.map((pair) => pair.join('=')).join('; ');
     },

@@ -2,10 +2,11 @@ import connectPgSimple from 'connect-pg-simple';
 import type { Request, Response } from 'express';
 import expressSession from 'express-session';
 import type { Database } from '../lib/postgres/database.ts';
-import { databaseUnavailable } from '../lib/errors.ts';
+import { AppError, databaseUnavailable } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { SessionContent, type StoredSession } from './schema.ts';
 import type { SessionCookie } from './session-cookie.ts';
+import type { SessionStore } from './session-store.ts';
 
 declare module 'express-session' {
   interface SessionData extends Partial<SessionContent> {}
@@ -13,7 +14,18 @@ declare module 'express-session' {
 
 /** Browser sessions: a signed cookie with the id of a row in Postgres. */
 export interface Sessions {
-  /** Finds the session of the request's cookie, if it is valid. @throws AppError `database_unavailable`. */
+  /**
+   * Drops the cookies of the name that name no session. Of several sessions, those count whose row exists: a cookie
+   * also verifies after its session has ended.
+   * @returns whether a session is named.
+   * @throws AppError `validation_failed` for cookies of two sessions that exist: a sibling host could have set one of
+   *   them; `database_unavailable`.
+   */
+  selectCookie(request: Request): Promise<boolean>;
+  /**
+   * Finds the session of the request's cookie, if it is valid.
+   * @throws AppError `validation_failed` as `selectCookie`; `database_unavailable`.
+   */
   find(request: Request, response: Response): Promise<StoredSession | undefined>;
   /** Ends the session of the cookie, if any, and creates one with a new id. Sets the cookie in the response. */
   replace(request: Request, response: Response, content: SessionContent): Promise<StoredSession>;
@@ -29,6 +41,7 @@ export interface SessionsDeps {
   secret: string;
   cookieName: string;
   sessionCookie: SessionCookie;
+  store: Pick<SessionStore, 'listValidSessionIds'>;
   /** Whether cookies are Secure: all but local mode. */
   secure: boolean;
   log: Log;
@@ -44,7 +57,7 @@ const PRUNE_INTERVAL_S = 15 * 60;
  */
 export function createSessions(deps: SessionsDeps): Sessions {
   const cookie = { httpOnly: true, sameSite: 'lax', path: '/', secure: deps.secure } as const;
-  const store = new (connectPgSimple(expressSession))({
+  const rows = new (connectPgSimple(expressSession))({
     pool: deps.database.pool,
     tableName: 'sessions',
     createTableIfMissing: false,
@@ -57,19 +70,31 @@ export function createSessions(deps: SessionsDeps): Sessions {
   const middleware = expressSession({
     name: deps.cookieName,
     secret: deps.secret,
-    store,
+    store: rows,
     resave: false,
     saveUninitialized: false,
     rolling: false,
     cookie: { ...cookie, maxAge: LIFETIME_MS },
   });
 
+  async function selectCookie(request: Request): Promise<boolean> {
+    const named = deps.sessionCookie.listSessionIds(request);
+    const valid = named.length > 1 ? [...(await deps.store.listValidSessionIds(named))] : named;
+    if (valid.length > 1)
+      throw new AppError(
+        'validation_failed',
+        `The request has ${deps.cookieName} cookies of ${valid.length} sessions. Sign out, then sign in again.`,
+      );
+    deps.sessionCookie.keepOnly(request, valid[0]);
+    return valid.length === 1;
+  }
+
   async function load(request: Request, response: Response): Promise<void> {
     // If PUBLIC_URL is https, so is the browser's connection, even if the proxy connects to the app with http.
     // Without this, express-session silently sends no cookie behind a proxy that is not trusted.
     if (deps.secure) Object.defineProperty(request, 'secure', { value: true, configurable: true });
     // The middleware reads the first cookie of the name only.
-    deps.sessionCookie.dropUnverified(request);
+    await selectCookie(request);
     await toPromise((done) => {
       middleware(request, response, done);
     });
@@ -77,7 +102,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
 
   function read(id: string): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      store.get(id, (error, found) => {
+      rows.get(id, (error, found) => {
         if (error) reject(databaseUnavailable(error));
         else resolve(found);
       });
@@ -85,6 +110,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
   }
 
   return {
+    selectCookie,
     async find(request, response) {
       // A second lookup in the same request must read the row again; the library would return its first result.
       const isLoaded = (request.session as unknown) !== undefined;
@@ -110,7 +136,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
       }),
     clearCookie: (response) => void response.clearCookie(deps.cookieName, cookie),
     close: () => {
-      store.close();
+      rows.close();
     },
   };
 }

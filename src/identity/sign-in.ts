@@ -88,6 +88,8 @@ export function createSignInFlow(deps: SignInFlowDeps): SignInFlow {
     },
 
     async complete(request, response) {
+      // Two sessions are refused here as well, before one of them is replaced.
+      await sessions.selectCookie(request);
       const { state } = request.query;
       const login =
         typeof state === 'string' ? deps.loginStates.consume(request, response, state) : undefined;

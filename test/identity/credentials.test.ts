@@ -75,6 +75,26 @@ describe('the session cookie', () => {
     expect((await other.get(callback)).status).toBe(400);
   });
 
+  it('of a session that was signed out does not count beside the one of a later sign-in', async () => {
+    const ended: string[] = [];
+    while (ended.length < 2) {
+      const other = createBrowser();
+      await signIn(other, app.publicUrl, user);
+      ended.push(other.cookie('session') ?? '');
+      await other.post(`${app.publicUrl}/auth/logout`, {});
+    }
+    const later = createBrowser();
+    const callback = await signInUpToCallback(later, `${app.publicUrl}/auth/login`, user);
+    for (const value of ended) later.setCookie(app.publicUrl, 'session', value);
+    expect((await later.get(callback)).status).toBe(303);
+    const [before = '', after = ''] = ended.map((value) => `session=${value}`);
+    // The test browser keeps one cookie of a name and path: that of the sign-in.
+    const own = later.cookieHeader(app.publicUrl);
+    for (const header of [`${before}; ${own}`, `${own}; ${after}`, `${before}; ${own}; ${after}`])
+      expect((await ask('/api/v1/me', { cookie: header })).body['id']).toBe(user.id);
+    expect((await ask('/api/v1/me', { cookie: `${before}; ${after}` })).status).toBe(401);
+  });
+
   it('does not keep from signing in when another application has set one', async () => {
     const other = createBrowser();
     other.setCookie(app.publicUrl, 'session', 'of-another-application');
