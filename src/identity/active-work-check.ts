@@ -3,9 +3,11 @@ import type { UserCache } from './user-cache.ts';
 import type { ActiveWork } from './active-work.ts';
 import type { Logout } from './logout.ts';
 import type { SessionStore } from './session-store.ts';
+import type { UserConnections } from './user-connections.ts';
 
 export interface ActiveWorkCheckDeps {
   activeWork: ActiveWork;
+  connections: Pick<UserConnections, 'userIds'>;
   store: SessionStore;
   userCache: UserCache;
   logout: Logout;
@@ -14,12 +16,17 @@ export interface ActiveWorkCheckDeps {
 /** The check runs every 5 s, so work of a user who was disabled, deleted or given a lower tier without an event ends within 10 s. */
 const MAX_USER_AGE_MS = 4_000;
 const MAX_CONCURRENT_LOOKUPS = 10;
+/** Users without active work who are looked up in one check. With more of them, a check takes those that waited longest. */
+const MAX_IDLE_USERS = 300;
 
 /**
- * Creates the check that ends active work of invalid sign-ins. It covers what causes no event in this process: another
- * instance has ended the session, an LDAP directory has disabled the user, or the session has expired.
+ * Creates the check that ends active work of invalid sign-ins and closes connections of disabled users. It covers what
+ * causes no event in this process: another instance has ended the session, an LDAP directory has disabled the user, or
+ * the session has expired.
  */
 export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<void> {
+  const takeTurns = createTurns(MAX_IDLE_USERS);
+
   async function endWorkOfEndedSessions(): Promise<void> {
     const ids = deps.activeWork
       .principals()
@@ -37,7 +44,9 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
   }
 
   async function endWorkOfChangedUsers(): Promise<void> {
-    const ids = deps.activeWork.userIds();
+    const working = new Set(deps.activeWork.userIds());
+    const idle = deps.connections.userIds().filter((id) => !working.has(id));
+    const ids = [...working, ...takeTurns(idle)];
     for (let at = 0; at < ids.length; at += MAX_CONCURRENT_LOOKUPS) {
       await Promise.all(
         ids.slice(at, at + MAX_CONCURRENT_LOOKUPS).map(async (id) => {
@@ -53,6 +62,22 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
     await endWorkOfEndedSessions();
     await endWorkOfLoggedOutTokens();
     await endWorkOfChangedUsers();
+  };
+}
+
+/** @returns a function that returns at most `max` of the given ids, those first that it has not returned for longest. */
+function createTurns(max: number): (ids: string[]) => string[] {
+  /** The present ids that were returned before; the last one most recently. */
+  const returned = new Set<string>();
+  return (ids) => {
+    const present = new Set(ids);
+    for (const id of returned) if (!present.has(id)) returned.delete(id);
+    const next = [...ids.filter((id) => !returned.has(id)), ...returned].slice(0, max);
+    for (const id of next) {
+      returned.delete(id);
+      returned.add(id);
+    }
+    return next;
   };
 }
 

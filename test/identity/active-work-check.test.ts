@@ -9,6 +9,7 @@ import { createActiveWorkCheck } from '../../src/identity/active-work-check.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { createLog } from '../../src/lib/log.ts';
+import { createResponse, createSocket } from '../support/client-connection.ts';
 import { createDatabase } from '../support/database.ts';
 import { adminClient, createUser, stack } from '../support/stack.ts';
 
@@ -33,7 +34,8 @@ function setUp() {
   });
   const userCache = createUserCache({ keycloakAdmin, now: () => clock.ms });
   const [activeWork, store] = [createActiveWork(), createSessionStore(database)];
-  const logout = createLogout({ store, activeWork, connections: createUserConnections() });
+  const connections = createUserConnections();
+  const logout = createLogout({ store, activeWork, connections });
   const ended: string[] = [];
   const begin = (name: string, principal: Principal) =>
     activeWork.register(principal, () => void ended.push(name));
@@ -42,7 +44,8 @@ function setUp() {
     store,
     begin,
     ended,
-    checkActiveWork: createActiveWorkCheck({ activeWork, store, userCache, logout }),
+    connections,
+    checkActiveWork: createActiveWorkCheck({ activeWork, connections, store, userCache, logout }),
   };
 }
 
@@ -70,6 +73,61 @@ describe('the check of active work', () => {
     clock.ms += 5_000;
     await checkActiveWork();
     expect(ended).toEqual(['disabled']);
+  });
+
+  it('closes the idle connections of a user that was disabled without an event, at the second check after 5 s', async () => {
+    const { clock, connections, checkActiveWork } = setUp();
+    const [enabled, disabled] = [await createUser(), await createUser()];
+    const sockets = [enabled, disabled].map(({ id }) => {
+      const socket = createSocket();
+      const response = createResponse(socket);
+      connections.track(id, response);
+      response.emit('close');
+      return socket;
+    });
+    const closed = () => sockets.map((socket) => socket.destroySoon.mock.calls.length);
+    await checkActiveWork();
+    expect(closed()).toEqual([0, 0]);
+    await (await adminClient()).users.update({ id: disabled.id }, { enabled: false });
+    clock.ms += 5_000;
+    await checkActiveWork();
+    expect(closed()).toEqual([0, 1]);
+  });
+
+  it('looks up at most 300 users with connections at a time, in turn, and always those with active work', async () => {
+    const [activeWork, store] = [createActiveWork(), createSessionStore(database)];
+    let connected = Array.from({ length: 700 }, (_, index) => `user-${index}`);
+    const lookups: string[] = [];
+    const checkActiveWork = createActiveWorkCheck({
+      activeWork,
+      connections: { userIds: () => connected },
+      store,
+      userCache: {
+        findUser(id) {
+          lookups.push(id);
+          return Promise.resolve(bearerOf(id).user);
+        },
+        invalidate: () => undefined,
+      },
+      logout: createLogout({ store, activeWork, connections: createUserConnections() }),
+    });
+    activeWork.register(bearerOf('user-699'), () => undefined);
+    const check = async () => {
+      lookups.length = 0;
+      await checkActiveWork();
+      expect(lookups[0]).toBe('user-699');
+      expect(new Set(lookups).size).toBe(lookups.length);
+      return lookups.slice(1);
+    };
+    const rounds = [await check(), await check()];
+    expect(rounds.map((ids) => ids.length)).toEqual([300, 300]);
+    // A user who connects meanwhile waits behind nobody who was looked up.
+    connected = ['new', ...connected];
+    const third = await check();
+    expect(third).toHaveLength(300);
+    expect(new Set([...rounds.flat(), ...third]).size).toBe(700);
+    expect(third).toContain('new');
+    expect((await check()).slice(0, 100)).toEqual(rounds[0]?.slice(200));
   });
 
   it('ends the work of a bearer token whose session was logged out in another instance, and no other work of its user', async () => {
@@ -113,6 +171,7 @@ describe('the check of active work', () => {
     liveWork.register(bearerOf('some-user'), () => void ended.push('ended'));
     const checkActiveWork = createActiveWorkCheck({
       activeWork: liveWork,
+      connections: createUserConnections(),
       store,
       userCache: directory,
       logout: createLogout({ store, activeWork: liveWork, connections: createUserConnections() }),

@@ -1,9 +1,9 @@
-import { EventEmitter, once } from 'node:events';
+import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
-import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
-import type { Response } from 'express';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { createUserConnections } from '../../src/identity/user-connections.ts';
 import { startApp, type TestApp } from '../support/app.ts';
+import { createResponse, createSocket } from '../support/client-connection.ts';
 import { apiTokens, createApiClient } from '../support/keycloak-tokens.ts';
 import { adminClient, createUser, type TestUser } from '../support/stack.ts';
 import { until } from '../support/until.ts';
@@ -82,16 +82,6 @@ describe('the idle connections of a user who is disabled', () => {
     ]);
   });
 });
-
-/** A response on a connection, as far as it matters. */
-function createResponse(socket: EventEmitter): Response & EventEmitter {
-  return Object.assign(new EventEmitter(), { req: { socket } }) as unknown as Response & EventEmitter;
-}
-
-function createSocket() {
-  const socket = Object.assign(new EventEmitter(), { destroyed: false, destroySoon: jest.fn() });
-  return socket;
-}
 
 describe('the connections of a user', () => {
   it('are closed after their response, and not while another user has the connection', () => {

@@ -18,7 +18,8 @@ async function ask(
   headers: Record<string, string | string[]>,
   method: 'GET' | 'POST' = 'GET',
 ): Promise<{ status: number; code: unknown; body: Record<string, unknown> }> {
-  const { statusCode, body } = await request(app.publicUrl + path, { method, headers });
+  // Each request has a connection of its own: idle ones of a disabled user are closed, also while a request arrives.
+  const { statusCode, body } = await request(app.publicUrl + path, { method, headers, reset: true });
   const answer = (await body.json()) as Record<string, unknown>;
   return { status: statusCode, code: answer['code'], body: answer };
 }
