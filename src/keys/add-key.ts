@@ -1,8 +1,8 @@
-import { writeAuditEvent } from '../audit/service.ts';
 import type { Principal } from '../http/principal.ts';
 import { AppError } from '../lib/errors.ts';
 import { randomId } from '../lib/ids.ts';
 import { userOwner } from '../lib/owner.ts';
+import { beginKeyTest } from './begin-key-test.ts';
 import type { KeyTestResult } from './call-provider.ts';
 import type { KeyDeps } from './deps.ts';
 import { describeKeyForm, findFormatError, getProvider, type CheckedEndpoint } from './key-input.ts';
@@ -99,11 +99,7 @@ async function testBeforeStoring(
 ): Promise<{ edit: PoolEdit; result: KeyTestResult }> {
   const { owner, provider } = input;
   const edit = createAddEdit(deps.keyring, input, await readStoredPool(deps, owner, provider.id));
-  const object = `key:${provider.id}/${edit.id}`;
-  await deps.keyTestLimit.assertAvailable(user.id);
-  await deps.database.withOwner(owner, (sql) =>
-    writeAuditEvent(sql, { owner, actor: owner, action: 'key.tested', object, requestId }),
-  );
+  await beginKeyTest(deps, user.id, { provider: provider.id, id: edit.id }, requestId);
   const result = await deps.callProvider({ userId: user.id, provider, ...edit.content });
   const fields = { user: user.id, provider: provider.id, key_id: edit.id, status: result.status };
   deps.log.info({ event: 'key_tested', ...fields }, 'a key was tested before it is stored');

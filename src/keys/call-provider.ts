@@ -39,6 +39,7 @@ interface KeyTestRequest {
 /**
  * Tests a key by calling its provider. Where the user named the endpoint, or the provider does not require a key, a
  * random key is sent first. If it is accepted, the result is `unverified` and the real key is not sent.
+ * The caller has counted the first call (`beginKeyTest`); the second one is counted here.
  * @throws AppError `rate_limited` (429) above 20 upstream calls per minute and user; the signal's reason.
  */
 export type CallProvider = (request: KeyTestRequest) => Promise<KeyTestResult>;
@@ -98,7 +99,7 @@ interface TestCallRequest {
   signal: AbortSignal;
 }
 
-/** Limits the upstream calls of tests; counts calls of this process only. */
+/** Limits tests and their upstream calls; counts those of this process only. */
 export function createKeyTestLimit(): RateLimit {
   return createRateLimit({
     maxUses: MAX_CALLS_PER_MINUTE,
@@ -144,7 +145,6 @@ export function createCallProvider(deps: CallProviderDeps): CallProvider {
     const signal = request.signal === undefined ? deadline : AbortSignal.any([request.signal, deadline]);
     const callOnce = async (sent: string): Promise<CallResult> => {
       request.signal?.throwIfAborted();
-      await limit.consume(userId);
       try {
         return await sendOnce({ provider, address, secret: sent, signal });
       } catch (error) {
@@ -160,6 +160,7 @@ export function createCallProvider(deps: CallProviderDeps): CallProvider {
         return { ...probe, status: 'unverified', message };
       }
       if (!isRejection(probe)) return toProbeResult(provider.name, probe);
+      await limit.consume(userId);
     }
     return callOnce(secret);
   }

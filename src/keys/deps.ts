@@ -23,7 +23,7 @@ export interface KeyDeps {
   upstreams: OperatorUpstreams;
   checkEndpoint: CheckEndpoint;
   callProvider: CallProvider;
-  /** Asked before a test writes anything: each test has a row in the audit trail. */
+  /** Of tests and their upstream calls: `beginKeyTest` and `callProvider` count. */
   keyTestLimit: RateLimit;
   log: Log;
 }

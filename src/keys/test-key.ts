@@ -1,6 +1,6 @@
-import { writeAuditEvent } from '../audit/service.ts';
 import type { Principal } from '../http/principal.ts';
 import { userOwner } from '../lib/owner.ts';
+import { beginKeyTest } from './begin-key-test.ts';
 import type { KeyTestResult } from './call-provider.ts';
 import type { KeyDeps } from './deps.ts';
 import { getProvider } from './key-input.ts';
@@ -48,15 +48,13 @@ export async function testKeys(
     (key) => key.provider === provider && (keyId === undefined || key.stored.id === keyId),
   );
   if (keys.length === 0) throw keyNotFound(provider);
-  await deps.keyTestLimit.assertAvailable(user.id);
-  await deps.database.withOwner(owner, async (sql) => {
-    for (const { stored } of keys) {
-      const object = `key:${provider.id}/${stored.id}`;
-      await writeAuditEvent(sql, { owner, actor: owner, action: 'key.tested', object, requestId });
-    }
-  });
   // Waits for all tests, so that the other results are stored when one fails.
-  const settled = await Promise.allSettled(keys.map((key) => testStoredKey(deps, user.id, key)));
+  const settled = await Promise.allSettled(
+    keys.map(async (key) => {
+      await beginKeyTest(deps, user.id, { provider: provider.id, id: key.stored.id }, requestId);
+      return testStoredKey(deps, user.id, key);
+    }),
+  );
   const results = settled.map((outcome) => {
     if (outcome.status === 'rejected') throw outcome.reason;
     return outcome.value;
