@@ -3,6 +3,7 @@ import { createSemaphore, type Semaphore } from '../lib/async/semaphore.ts';
 import { isAppError, rateLimited } from '../lib/errors.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import { onResponseClosed } from './on-response-closed.ts';
+import { hasBody } from './read-body.ts';
 
 export interface ConcurrencyLimit {
   /**
@@ -147,9 +148,7 @@ export function createRefusedBodyLimit(): RefusedBodyLimit {
   });
   return {
     async run(userId, request, handle) {
-      const hasBody =
-        request.headers['transfer-encoding'] !== undefined || request.headers['content-length'] !== undefined;
-      if (!hasBody) return handle();
+      if (!hasBody(request)) return handle();
       await limit.assertAvailable(userId);
       const { bytesRead } = request.socket;
       try {

@@ -39,9 +39,9 @@ export async function readBody(request: Request, options: ReadBodyOptions): Prom
   }
 }
 
-/** True when a request declares a body. */
-export function hasBody(request: Request): boolean {
-  return request.headers['transfer-encoding'] !== undefined || Number(request.get('content-length') ?? 0) > 0;
+/** True when a request declares a body that is not empty. */
+export function hasBody({ headers }: Pick<Request, 'headers'>): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
 }
 
 /** Settles `body` when the request has ended. Disposal stops the reading and drops what was read. */

@@ -1,13 +1,13 @@
 import { EventEmitter } from 'node:events';
-import type { Response } from 'express';
+import type { Request, Response } from 'express';
 import { describe, expect, it } from '@jest/globals';
-import { createOpenRequestLimit } from '../../src/http/limits.ts';
+import { createOpenRequestLimit, createRefusedBodyLimit } from '../../src/http/limits.ts';
 import express from 'express';
 import supertest from 'supertest';
 import { createErrorHandler } from '../../src/http/errors.ts';
 import { createRequestContext } from '../../src/http/request-context.ts';
 import { mountRoutes, rawRoute } from '../../src/http/route.ts';
-import { isAppError } from '../../src/lib/errors.ts';
+import { AppError, isAppError } from '../../src/lib/errors.ts';
 import { createLog } from '../../src/lib/log.ts';
 
 /** What the limit uses of a response. */
@@ -117,6 +117,23 @@ describe('a limit of open requests', () => {
     close(waiting.response);
     await outcomesOf([waiting]);
     expect(await outcomesOf(begin(1))).toEqual(['open']);
+  });
+});
+
+describe('the limit of refused bodies', () => {
+  const refuse = () => Promise.reject(new AppError('validation_failed', 'refused'));
+
+  it.each<[string, Record<string, string>, string]>([
+    ['does not count a request without a body', {}, 'validation_failed'],
+    ['does not count an empty body', { 'content-length': '0' }, 'validation_failed'],
+    ['counts a body', { 'content-length': '1' }, 'rate_limited'],
+    ['counts a body of unknown length', { 'transfer-encoding': 'chunked' }, 'rate_limited'],
+  ])('%s', async (_name, headers, code) => {
+    const limit = createRefusedBodyLimit();
+    const request = { headers, socket: { bytesRead: 0 } } as unknown as Request;
+    for (let count = 0; count < 4_000; count += 1)
+      await limit.run('u1', request, refuse).catch(() => undefined);
+    await expect(limit.run('u1', request, refuse)).rejects.toMatchObject({ code });
   });
 });
 
