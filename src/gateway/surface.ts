@@ -1,4 +1,5 @@
 import type { AppError } from '../lib/errors.ts';
+import type { RefusalCause } from '../providers/protocol-error.ts';
 import type { SurfaceName } from '../providers/provider.ts';
 
 /**
@@ -60,13 +61,6 @@ export interface Surface {
    */
   toErrorEvent(body: unknown): string;
 }
-
-/**
- * Why an upstream refused a request with 401. `key`: the key itself, by the code of the error. `probably_key`: the key, by
- * the words of the error. `request`: an organization, a project, a model or a permission, which other requests with the
- * same key may not need.
- */
-export type RefusalCause = 'key' | 'probably_key' | 'request';
 
 /** What the events of one stream say about its completeness. The end of the connection says nothing. */
 export interface StreamProgress {

@@ -251,9 +251,9 @@ function toKeylessResult(name: string, result: CallResult): CallResult {
     const message = `${name} answers without a key, as it was stored. Anyone who reaches the endpoint can use it.`;
     return { ...result, status: 'unverified', message };
   }
-  if (result.status !== 'invalid') return result;
+  if (result.httpStatus !== 401) return result;
   const message = `${name} requires a key, but none was stored. Replace this entry with the key itself.`;
-  return { ...result, message };
+  return { ...result, status: 'invalid', message };
 }
 
 /** True unless the response shows that no paid work was done. A missing or cut response does not show it. */

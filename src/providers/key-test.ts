@@ -1,3 +1,4 @@
+import { findRefusalCause } from './protocol-error.ts';
 import { isObject, type Provider, type KeyTestResponse, type KeyTestOutcome } from './provider.ts';
 
 /**
@@ -32,6 +33,12 @@ function toCommonOutcome({ name, keyTest }: Provider, { status, body }: KeyTestR
     return {
       status: 'no_credit',
       message: `${name} accepts this key, but its account has no credit left or has reached its spending limit. Add credit, or raise the limit.`,
+    };
+  }
+  if (status === 401 && findRefusalCause(body) === 'request') {
+    return {
+      status: 'forbidden',
+      message: `${name} knows this key, but the key lacks a permission for the test call. Check the permissions, models, project and organization of the key.`,
     };
   }
   if (status === 401) {

@@ -1,3 +1,4 @@
+import { findRefusalCause } from './protocol-error.ts';
 import { completeOneToken, isObject, openAiCompatible, type KeyTestOutcome } from './provider.ts';
 
 /**
@@ -30,7 +31,7 @@ export const perplexity = openAiCompatible({
 });
 
 /** Perplexity answers 401 also when the account has no credit, often with an HTML page. */
-function toRefusalOutcome(body: unknown): KeyTestOutcome {
+function toRefusalOutcome(body: unknown): KeyTestOutcome | undefined {
   const error = isObject(body) ? body['error'] : undefined;
   if (isObject(error) && error['type'] === 'insufficient_quota') {
     return {
@@ -39,6 +40,7 @@ function toRefusalOutcome(body: unknown): KeyTestOutcome {
         'Perplexity accepts this key, but its account has no credit left. Buy credit, then test again.',
     };
   }
+  if (findRefusalCause(body) === 'request') return undefined;
   return {
     status: 'invalid',
     message:

@@ -13,7 +13,7 @@ import type { Provider } from '../../src/providers/provider.ts';
 import { startDemoUpstream } from '../../src/dev/demo-upstream/server.ts';
 import { evidence } from '../support/evidence.ts';
 import { createTestDialer } from '../support/local-upstreams.ts';
-import { answer, fault, startUpstream, type Upstream } from '../support/upstream.ts';
+import { answer, fault, startUpstream, type Answer, type Upstream } from '../support/upstream.ts';
 
 let upstream: Upstream;
 /** The only keys that the upstream accepts. */
@@ -142,7 +142,11 @@ describe("a key for the user's own endpoint", () => {
     expect(upstream.requests.map(({ headers }) => headers.authorization)).toEqual([undefined]);
   });
 
-  it('that is empty is invalid where a key is required, and the message says so', async () => {
+  it.each<[string, Answer]>([
+    ['a refused key', answer.error(401)],
+    ['a missing permission', answer.reply({ status: 401, body: { detail: 'You lack the permission.' } })],
+  ])('that is empty is invalid where a 401 names %s, and the message asks for a key', async (_name, one) => {
+    upstream.answerAll(one);
     const result = await createTester()({ secret: '' });
     expect(result.status).toBe('invalid');
     expect(result.message).toContain('requires a key');

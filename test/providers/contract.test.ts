@@ -6,7 +6,7 @@ import { ollama } from '../../src/providers/ollama.ts';
 import type { Provider } from '../../src/providers/provider.ts';
 
 /** Files of the folder that do not define a provider. */
-const NOT_PROVIDERS = ['address.ts', 'index.ts', 'key-test.ts', 'provider.ts'];
+const NOT_PROVIDERS = ['address.ts', 'index.ts', 'key-test.ts', 'protocol-error.ts', 'provider.ts'];
 const folder = new URL('../../src/providers/', import.meta.url);
 const cases = PROVIDERS.map((provider) => [provider.id, provider] as const);
 

@@ -92,6 +92,35 @@ describe.each(providers)('a key test of %s', (_id, provider, recordings) => {
     expect(length).toBe(body === undefined ? undefined : String(request.body.length));
   });
 
+  it.each<[string, unknown]>([
+    ['a scope', { error: { message: 'Missing scopes: api.model.read', code: null } }],
+    [
+      'a model',
+      {
+        error: { message: 'key not allowed to access model.', type: 'key_model_access_denied', code: '401' },
+      },
+    ],
+    ['a project', { error: { message: 'x', code: 'not_authorized_invalid_project' } }],
+    ['an organization', { message: 'You must be a member of an organization to use the API.' }],
+    ['a permission', { detail: 'This key lacks the permission to list.' }],
+  ])('reads a 401 that names %s as a known key without permission', async (_name, body) => {
+    const key = randomKey(recordings.keyPrefix);
+    answerKey(key, answer.reply({ status: 401, body }));
+    const result = await testKey(provider, key);
+    expect(result).toMatchObject({ status: 'forbidden', details: { httpStatus: 401 } });
+    expect(result.message).toMatch(/^[\x20-\x7e]{20,255}$/);
+    expect(result.message).toContain('permission');
+  });
+
+  it.each<[string, unknown]>([
+    ['a code', { error: { message: 'No access to this model.', code: 'invalid_api_key' } }],
+    ['its text', { error: { message: 'Incorrect API key provided. See the models page.', code: null } }],
+  ])('reads a 401 that names the key by %s as a refused key, whatever else it names', async (_name, body) => {
+    const key = randomKey(recordings.keyPrefix);
+    answerKey(key, answer.reply({ status: 401, body }));
+    expect(await testKey(provider, key)).toMatchObject({ status: 'invalid' });
+  });
+
   it('has a different message for every outcome', async () => {
     const seen = new Map<string, string>();
     for (const outcome of OUTCOMES) {
