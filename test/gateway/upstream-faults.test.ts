@@ -6,6 +6,7 @@ import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { createUser } from '../support/stack.ts';
 import { answer, fault, startUpstream, type Answer, type Upstream } from '../support/upstream.ts';
+import type { ResponseWriter } from '../support/upstream/response-writer.ts';
 
 const CHAT = '/v1/chat/completions';
 const hello = { model: 'gpt-4o', messages: [{ role: 'user', content: 'Hello' }] };
@@ -287,7 +288,7 @@ describe('a stream', () => {
   const USAGE = 'data: {"choices":[],"usage":{"total_tokens":1}}\n\n';
   const ERROR = 'data: {"error":{"message":"the provider’s own"}}\n\n';
 
-  it.each<[string, string[], 'done' | 'incomplete' | 'failed']>([
+  const ENDS: [string, string[], 'done' | 'incomplete' | 'failed'][] = [
     ['the finish reason', [part(0, null), part(0, 'stop')], 'done'],
     ['the finish reason and the usage', [part(0, null), part(0, 'length'), USAGE], 'done'],
     [
@@ -306,19 +307,49 @@ describe('a stream', () => {
       'incomplete',
     ],
     ['half an event after the finish reason', [part(0, 'stop'), USAGE.slice(0, 20)], 'incomplete'],
+    ['half a field name after the finish reason', [part(0, 'stop'), 'dat'], 'incomplete'],
+    ['half a comment after the finish reason', [part(0, 'stop'), ': keep-al'], 'done'],
+    ['half of [DONE] after the finish reason', [part(0, 'stop'), 'data: [DO'], 'done'],
     ['an error event', [part(0, null), ERROR], 'failed'],
     ['an error event after the finish reason', [part(0, 'stop'), ERROR], 'failed'],
     ['an error event by its type', [part(0, null), 'event: error\ndata: {"reason":"x"}\n\n'], 'failed'],
-  ])('that ends without [DONE] after %s', async (_name, frames, end) => {
+  ];
+  /** What arrives of the frames: half a comment and half of `[DONE]` do not. */
+  const toSent = (frames: string[]) => frames.filter((one) => !/^(: keep-al|data: \[DO)$/.test(one)).join('');
+
+  it.each(ENDS)('that ends without [DONE] after %s', async (_name, frames, end) => {
     openai.reply(answer.steps(frames));
     const text = await (await chat(streamed)).text();
     expect(app.events('answer_passed').at(-1)).toMatchObject({ end });
-    const sent = frames.join('');
-    if (end === 'done') expect(text).toBe(`${sent.trimEnd()}\n\ndata: [DONE]\n\n`);
+    if (end === 'done') expect(text).toBe(`${toSent(frames).trimEnd()}\n\ndata: [DONE]\n\n`);
     else expect(text).not.toContain('[DONE]');
-    if (end === 'failed') expect(text).toBe(sent);
+    if (end === 'failed') expect(text).toBe(toSent(frames));
     if (end === 'incomplete')
       expect(parseLastEvent(text)).toMatchObject({ error: { code: 'upstream_incomplete' } });
+  });
+
+  const FAILURES: [string, (writer: ResponseWriter) => Promise<void>, string][] = [
+    ['is reset', (writer) => writer.reset(), 'upstream_unreachable'],
+    ['stalls', (writer) => writer.waitForClose(), 'upstream_timeout'],
+  ];
+  const failures = FAILURES.flatMap(([failure, fail, code]) =>
+    ENDS.map(([name, frames, end]) => [failure, name, frames, end, fail, code] as const),
+  );
+
+  // An error after the whole answer would make the client pay for it again.
+  it.each(failures)('that %s after %s', async (_failure, _name, frames, end, fail, code) => {
+    openai.reply(async (writer) => {
+      writer.head(200, { 'content-type': 'text/event-stream' });
+      for (const one of frames) await writer.write(one);
+      await fail(writer);
+    });
+    const text = await (await chat(streamed)).text();
+    if (end === 'done') expect(text).toBe(`${toSent(frames).trimEnd()}\n\ndata: [DONE]\n\n`);
+    else expect(text).not.toContain('[DONE]');
+    if (end === 'failed') expect(text).toBe(toSent(frames));
+    if (end === 'incomplete') expect(parseLastEvent(text)).toMatchObject({ error: { code } });
+    const shown = end === 'incomplete' ? 'failed' : end;
+    expect(app.events('answer_passed').at(-1)).toMatchObject({ end: shown });
   });
 
   it.each<[number | null, number, 'done' | 'incomplete']>([

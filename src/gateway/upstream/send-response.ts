@@ -120,14 +120,19 @@ async function sendStream(
 }
 
 /**
- * @throws AppError `upstream_incomplete` when the connection ends before the answer is complete; `rate_limited` or `busy`
- *   when there is no memory for a large event.
+ * @throws AppError `upstream_incomplete` when the connection ends before the answer is complete; the error of a connection
+ *   that fails before; `rate_limited` or `busy` when there is no memory for a large event.
  */
 async function sendEvents(upstreamResponse: StreamResponse, options: SendOptions): Promise<SendOutcome> {
   const { surface, events } = options;
   const stream = createStreamCheck({ ...options, isPublic: upstreamResponse.isPublic });
   const held = countHeldBytes(options.reservation);
-  for await (const received of readSseEvents(upstreamResponse.body, options.limits, held.add)) {
+  let failure: unknown;
+  const body = readUntilFailure(upstreamResponse.body, (error) => {
+    options.signal.throwIfAborted();
+    failure = error;
+  });
+  for await (const received of readSseEvents(body, options.limits, held.add)) {
     options.signal.throwIfAborted();
     const { bytes, isDone } = stream.check(received);
     held.keepOnly(bytes.length);
@@ -137,6 +142,7 @@ async function sendEvents(upstreamResponse: StreamResponse, options: SendOptions
     if (isDone) return stream.hasFailed() ? 'failed' : 'done';
   }
   if (!stream.isFinished()) {
+    if (failure !== undefined) throw toStreamError(failure);
     throw new AppError(
       'upstream_incomplete',
       'The provider ended the stream before the answer was complete. Send the request again.',
@@ -144,6 +150,22 @@ async function sendEvents(upstreamResponse: StreamResponse, options: SendOptions
   }
   await events.write(toSseEvent(surface.endOfStream));
   return 'done';
+}
+
+/**
+ * Reads a body to its end or to the failure of its connection. After the whole answer a failure is like the end: an error
+ * would make the client send the request, and its owner pay for it, again.
+ * @param onFailure what it throws ends the reading with an error.
+ */
+async function* readUntilFailure(
+  body: AsyncIterable<Buffer>,
+  onFailure: (error: unknown) => void,
+): AsyncGenerator<Buffer> {
+  try {
+    yield* body;
+  } catch (error) {
+    onFailure(error);
+  }
 }
 
 /** Counts the bytes of events that are read and not yet sent. */

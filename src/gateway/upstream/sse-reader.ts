@@ -1,4 +1,3 @@
-import type { Readable } from 'node:stream';
 import { setImmediate } from 'node:timers/promises';
 import { upstreamMalformed } from '../../lib/net/upstream-body.ts';
 
@@ -32,20 +31,20 @@ export interface SseLimits {
 /**
  * Reads server-sent events in steps of a bounded number of events. The bytes of an event stay unchanged; blank lines
  * between events are left out. An incomplete event is held back, so that an error event never follows half an event.
- * Bytes without a final blank line come last, when the stream ends cleanly. Each byte is read twice at most; time and
+ * Bytes without a final blank line come last, when the body ends. Each byte is read twice at most; time and
  * memory are linear in the number of bytes for any chunk size.
  * @param onBytes receives the number of bytes of each chunk; what it throws ends the reading.
  * @throws AppError `upstream_malformed` when the stream exceeds a limit.
  * Source of the grammar: WHATWG HTML, "Parsing an event stream" (LF, CRLF or CR end a line).
  */
 export async function* readSseEvents(
-  body: Readable,
+  body: AsyncIterable<Buffer>,
   limits: SseLimits,
   onBytes: (bytes: number) => void = () => undefined,
 ): AsyncGenerator<SseEvent[]> {
   const splitter = createSplitter(limits.eventBytes);
   let total = 0;
-  for await (const chunk of body as AsyncIterable<Buffer>) {
+  for await (const chunk of body) {
     total += chunk.length;
     if (total > limits.streamBytes)
       throw upstreamMalformed('The response of the provider exceeds the size limit.');

@@ -59,7 +59,12 @@ export function createStreamCheck(options: StreamEventOptions): StreamCheck {
   }
 
   function toClientBytes(event: SseEvent): Buffer {
-    const { data, isComplete } = event;
+    const { data, isComplete, otherLines } = event;
+    if (data === undefined && !isComplete) {
+      // Half an event would become one with the event that follows. It may have been one with data.
+      isCut ||= otherLines.some((line) => !line.startsWith(':'));
+      return NOTHING;
+    }
     if (data === undefined) return isPublic && isCleanOutsideData(event) ? event.bytes : NOTHING;
     const value = parseJson(data);
     const isError = isErrorType(event) || surface.hasError(value);
@@ -68,7 +73,7 @@ export function createStreamCheck(options: StreamEventOptions): StreamCheck {
       return toSuccessBytes(event);
     }
     if (!isComplete && value === undefined) {
-      isCut = true;
+      isCut ||= !isBeginningOf(surface.endOfStream, data.trim());
       return NOTHING;
     }
     redactedLength += event.bytes.length;
@@ -94,6 +99,10 @@ export function createStreamCheck(options: StreamEventOptions): StreamCheck {
 }
 
 const NOTHING = Buffer.alloc(0);
+
+function isBeginningOf(text: string, beginning: string): boolean {
+  return beginning !== '' && text.startsWith(beginning);
+}
 
 /** Servers write it in any letter case, and some clients trim it. */
 function isErrorType({ type }: SseEvent): boolean {
