@@ -115,6 +115,7 @@ const SDKS: [string, () => Sdk][] = [
 ];
 
 const retried = { headers: { 'retry-after-ms': '1' } };
+const ALL_FRAMES = Infinity;
 /** The upstream is called once, and the SDK twice more. */
 const WITH_RETRIES = 3;
 
@@ -219,6 +220,13 @@ describe.each(SDKS)('the official SDK for %s', (_name, createSdk) => {
       1,
     ],
     [
+      'a stream that is reset after its finish reason',
+      true,
+      fault.resetInStream({ text: 'Whole', afterFrames: ALL_FRAMES }),
+      { text: 'Whole' },
+      1,
+    ],
+    [
       'a first event after a long silence',
       true,
       (writer) => writer.delay(SILENCE_MS * 2).then(() => answer.completion({ text: 'Late' })(writer)),
@@ -228,8 +236,8 @@ describe.each(SDKS)('the official SDK for %s', (_name, createSdk) => {
     [
       'an error after a long silence',
       true,
-      (writer) => writer.delay(SILENCE_MS * 2).then(() => answer.error(503)(writer)),
-      { text: '' },
+      (writer) => writer.delay(SILENCE_MS * 2).then(() => answer.error(503, { code: 'overloaded' })(writer)),
+      { text: '', code: 'overloaded' },
       1,
     ],
     ['no answer after a long silence', true, fault.silent(), { text: '', code: 'upstream_timeout' }, 1],
@@ -237,6 +245,12 @@ describe.each(SDKS)('the official SDK for %s', (_name, createSdk) => {
     upstream.answerAll(upstreamAnswer);
     const outcome = await sdk.call(stream);
     const chats = upstream.requests.filter(({ path }) => path.endsWith('/chat/completions'));
-    expect({ ...outcome, calls: chats.length }).toMatchObject({ ...expected, calls });
+    const error = { status: outcome.status ?? null, code: outcome.code ?? null };
+    // No case passes with an error that it does not expect.
+    expect({ ...outcome, ...error, calls: chats.length }).toMatchObject({
+      ...{ status: null, code: null },
+      ...expected,
+      calls,
+    });
   });
 });
