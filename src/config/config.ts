@@ -1,7 +1,7 @@
 import type { z } from 'zod';
 import { isLoopbackHost } from '../lib/net/addresses.ts';
 import { PROVIDER_IDS, PROVIDERS } from '../providers/index.ts';
-import { SETTINGS, webAddress, type Setting } from './settings.ts';
+import { SETTINGS, providerAddress, type Setting } from './settings.ts';
 import { findSecretErrors } from './weak-secrets.ts';
 
 /** `local` without DEPLOY_ENV: one machine, loopback only. Anything else is `deployed`. */
@@ -105,7 +105,7 @@ function readUpstreams(environment: Environment, errors: string[]): Record<strin
   for (const [name, value] of Object.entries(environment)) {
     const id = /^UPSTREAM_([A-Z0-9]+)_URL$/.exec(name)?.[1]?.toLowerCase();
     if (id === undefined || !value) continue;
-    const address = webAddress.safeParse(value);
+    const address = providerAddress.safeParse(value);
     if (!PROVIDER_IDS.some((known) => known === id))
       errors.push(`${name} names no provider (${PROVIDER_IDS.join(', ')})`);
     else if (!address.success) errors.push(`${name} ${formatZodError(address.error)}`);

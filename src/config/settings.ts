@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { parseEgressRule } from '../lib/net/addresses.ts';
+import { findCallPath } from '../providers/address.ts';
 import { PROVIDER_IDS } from '../providers/index.ts';
 
 const flag = z.stringbool({
@@ -13,11 +14,16 @@ const milliseconds = wholeNumber(1, 2 ** 31 - 1, 'must be a whole number of mill
  * An http or https address without trailing slashes. Paths are appended to it, so a query or a fragment is refused. A
  * user name is refused, because it would be sent to the host.
  */
-export const webAddress = z
+const webAddress = z
   .url({ protocol: /^https?$/, error: 'must be an http or https address' })
   .refine((url) => !/[?#\\]/.test(url), 'must have no query and no fragment')
   .refine((url) => !/^https?:\/\/[^/]*@/i.test(url), 'must have no user name and no password')
   .transform((url) => url.replace(/\/+$/, ''));
+/** A base URL of a provider, without the path of a call, which each call appends. */
+export const providerAddress = webAddress.refine((url) => findCallPathIn(url) === undefined, {
+  error: ({ input }) =>
+    `must not end in ${findCallPathIn(String(input))}: leave it out, since calls append it`,
+});
 /** A web address without a path. */
 const webOrigin = webAddress.refine(
   (url) => !/^https?:\/\/[^/]+\//i.test(url),
@@ -61,6 +67,10 @@ const fernetKeys = list.refine(
   (keys) => keys.length > 0 && keys.every((key) => FERNET_KEY.test(key)),
   'must be Fernet keys (32 bytes, URL-safe base64), separated by commas',
 );
+
+function findCallPathIn(url: string): string | undefined {
+  return findCallPath(URL.parse(url)?.pathname ?? '');
+}
 
 function wholeNumber(min: number, max: number, error: string) {
   return z.coerce.number({ error }).refine((n) => Number.isInteger(n) && n >= min && n <= max, { error });
@@ -244,7 +254,7 @@ export const SETTINGS = {
       'API key of the system default. Unset when deployed: no system default. Set when deployed: needs DEFAULT_LLM_MODEL or DEFAULT_LLM_MODELS.',
   },
   DEFAULT_LLM_BASE_URL: {
-    schema: webAddress,
+    schema: providerAddress,
     description: "Base URL of the system default, without /chat/completions. Default: the provider's own.",
   },
   DEFAULT_LLM_MODEL: {

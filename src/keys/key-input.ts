@@ -1,7 +1,7 @@
 import { AppError } from '../lib/errors.ts';
 import type { Dialer } from '../lib/net/dialer.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
-import type { OperatorUpstreams } from '../providers/address.ts';
+import { findCallPath, type OperatorUpstreams } from '../providers/address.ts';
 import type { Provider } from '../providers/provider.ts';
 
 const MAX_KEY_LENGTH = 1024;
@@ -44,9 +44,6 @@ export type CheckEndpoint = (
   endpoint: string | null,
 ) => Promise<CheckedEndpoint>;
 
-/** Paths of calls. `/messages` alone may be a base URL; after `/v1` it is Anthropic's call. */
-const CALL_PATH =
-  /(?:\/chat\/completions|\/completions|\/responses|\/embeddings|\/models|(?<=\/v1)\/messages)$/;
 const TRAILING_SLASHES = /\/+$/;
 
 export function createEndpointCheck({ dialer, upstreams }: EndpointCheckDeps): CheckEndpoint {
@@ -64,7 +61,7 @@ export function createEndpointCheck({ dialer, upstreams }: EndpointCheckDeps): C
     await limit.consume(userId);
     const url = await dialer.checkEndpoint(endpoint);
     const address = url.href.replace(TRAILING_SLASHES, '');
-    const removedEnd = CALL_PATH.exec(url.pathname.replace(TRAILING_SLASHES, ''))?.[0] ?? null;
+    const removedEnd = findCallPath(url.pathname.replace(TRAILING_SLASHES, '')) ?? null;
     if (removedEnd === null) return { url: address, removedEnd };
     return { url: address.slice(0, -removedEnd.length).replace(TRAILING_SLASHES, ''), removedEnd };
   };

@@ -64,3 +64,21 @@ export function toEndpointSlug({ requiresEndpoint }: Provider, endpoint: string 
     ...(path === '' || path === '/v1' ? [] : [pathHash]),
   ].join('-');
 }
+
+/** Paths that the SDKs of OpenAI append to their base URL. A path comes before its own end. */
+export const OPENAI_CALL_PATHS = ['/chat/completions', '/completions', '/responses', '/embeddings', '/models'];
+/** The same for Anthropic, whose SDKs append them with `/v1`. */
+export const ANTHROPIC_CALL_PATHS = ['/messages/count_tokens', '/messages'];
+
+/**
+ * Finds the call that users and operators copy with a base URL from the documentation of a provider.
+ * @param pathname of a base URL, without trailing slashes.
+ * @returns the end that calls append themselves, e.g. `/chat/completions`. Alone, `/messages` may be a base URL; after
+ *   `/v1` it is Anthropic's call.
+ */
+export function findCallPath(pathname: string): string | undefined {
+  return (
+    OPENAI_CALL_PATHS.find((path) => pathname.endsWith(path)) ??
+    ANTHROPIC_CALL_PATHS.find((path) => pathname.endsWith(`/v1${path}`))
+  );
+}

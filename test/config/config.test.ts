@@ -259,6 +259,30 @@ describe('readConfig', () => {
     ]);
   });
 
+  describe.each(['UPSTREAM_OPENAI_URL', 'UPSTREAM_CUSTOM_URL', 'DEFAULT_LLM_BASE_URL'])(
+    'refuses in %s the path of a call, which calls append themselves',
+    (name) => {
+      it.each([
+        ['/v1/chat/completions', '/chat/completions'],
+        ['/v1/chat/completions//', '/chat/completions'],
+        ['/v1/completions', '/completions'],
+        ['/v1/responses', '/responses'],
+        ['/v1/embeddings', '/embeddings'],
+        ['/models', '/models'],
+        ['/v1/messages', '/messages'],
+        ['/v1/messages/count_tokens', '/messages/count_tokens'],
+      ])('%s', (path, end) => {
+        expect(errorsOf({ ...local, [name]: `https://llm.example.com${path}` })).toEqual([
+          `${name} must not end in ${end}: leave it out, since calls append it`,
+        ]);
+      });
+
+      it.each(['', '/', '/v1', '/openai/v1/', '/messages', '/chat', '/my-models'])('but not %j', (path) => {
+        expect(errorsOf({ ...local, [name]: `https://llm.example.com${path}` })).toEqual([]);
+      });
+    },
+  );
+
   it('refuses an invalid egress rule', () => {
     expect(errorsOf({ ...local, EGRESS_ALLOW: '10.0.0.0/33' })).toEqual([
       expect.stringContaining('EGRESS_ALLOW'),
