@@ -4,6 +4,10 @@ import { AppError } from '../lib/errors.ts';
 /** Ends of the paths that SDKs append to their base URL. */
 const OPENAI_ENDS = /\/(chat\/completions|completions|responses|embeddings|models)$/;
 const ANTHROPIC_ENDS = /\/messages(\/count_tokens)?$/;
+/** Anthropic's protocol under `/v1`, and with the base URL of other SDKs. */
+const ANTHROPIC_PATH = /^\/v1(\/v1)?\/(messages|complete)(\/|$)/;
+/** Its SDKs append `/v1/messages` to their base URL, those of OpenAI only what comes after `/v1`. */
+const TWICE_V1 = '/v1/v1/';
 /** Paths that have routes of their own. */
 const SERVED = /^\/(v1|api)(\/|$)/;
 
@@ -12,10 +16,17 @@ export function isMisplacedOpenAiPath(path: string): boolean {
   return OPENAI_ENDS.test(path) && !SERVED.test(path);
 }
 
-/** The same for Anthropic's protocol. */
-export function isMisplacedAnthropicPath(path: string): boolean {
-  return ANTHROPIC_ENDS.test(path) && !SERVED.test(path);
+/** True for a path of Anthropic's protocol, under `/v1` or as a client with the wrong base URL calls it. */
+export function isAnthropicPath(path: string): boolean {
+  return ANTHROPIC_PATH.test(path) || isMisplacedAnthropicPath(path);
 }
+
+function isMisplacedAnthropicPath(path: string): boolean {
+  return ANTHROPIC_ENDS.test(path) && (!SERVED.test(path) || path.startsWith(TWICE_V1));
+}
+
+const ADVICE = 'The base URL ends in /v1.';
+const ANTHROPIC_ADVICE = `${ADVICE} For Anthropic's SDKs it has no /v1, since they append /v1/messages.`;
 
 /**
  * Middleware that refuses the calls of clients with a wrong base URL. SDKs show nothing of an error in another shape than
@@ -24,7 +35,7 @@ export function isMisplacedAnthropicPath(path: string): boolean {
  */
 export function refuseMisplacedPaths(request: Request, _response: Response, next: NextFunction): void {
   const { path } = request;
-  if (isMisplacedOpenAiPath(path) || isMisplacedAnthropicPath(path))
-    throw new AppError('not_found', 'The base URL ends in /v1.');
+  if (isMisplacedAnthropicPath(path)) throw new AppError('not_found', ANTHROPIC_ADVICE);
+  if (isMisplacedOpenAiPath(path)) throw new AppError('not_found', ADVICE);
   next();
 }

@@ -5,7 +5,7 @@ import { LOOP_HEADER } from '../lib/net/loop-guard.ts';
 import type { ListModels } from './surfaces/models/list-models.ts';
 import type { OpenRequestLimit } from '../http/limits.ts';
 import type { ErrorFormat } from '../http/errors.ts';
-import { isMisplacedAnthropicPath, isMisplacedOpenAiPath } from './misplaced-paths.ts';
+import { isAnthropicPath, isMisplacedOpenAiPath } from './misplaced-paths.ts';
 import { toRoutePreview } from './routing/decision-view.ts';
 import type { Routing } from './routing/routing.ts';
 import { RoutePreview, RoutePreviewQuery } from './schema.ts';
@@ -30,12 +30,12 @@ const PROTOCOL_ERROR = {
   headers: { 'x-ops-error-source': 'ops-center' },
 };
 export const GATEWAY_ERROR_FORMATS: readonly ErrorFormat[] = [
+  { ...PROTOCOL_ERROR, hasPath: isAnthropicPath, body: toAnthropicError },
   {
     ...PROTOCOL_ERROR,
     hasPath: (path) => path === '/v1' || path.startsWith('/v1/') || isMisplacedOpenAiPath(path),
     body: toOpenAiError,
   },
-  { ...PROTOCOL_ERROR, hasPath: isMisplacedAnthropicPath, body: toAnthropicError },
 ];
 
 /** A list of all endpoints of a user has several MB. */

@@ -5,12 +5,41 @@ import OpenAI from 'openai';
 import { startApp, type TestApp } from '../support/app.ts';
 
 const MESSAGE = 'The base URL ends in /v1.';
+const ANTHROPIC_MESSAGE = `${MESSAGE} For Anthropic's SDKs it has no /v1, since they append /v1/messages.`;
 
 let app: TestApp;
 beforeAll(async () => {
   app = await startApp();
 });
 afterAll(() => app.stop());
+
+describe("a path of Anthropic's protocol under /v1 without a route", () => {
+  it.each([
+    ['POST', '/v1/messages'],
+    ['POST', '/v1/messages/count_tokens'],
+    ['GET', '/v1/messages/batches'],
+    ['POST', '/v1/messages/batches/b/cancel'],
+    ['POST', '/v1/complete'],
+    ['POST', '/v1/v1/complete'],
+  ])("is a 404 in Anthropic's shape: %s %s", async (method, path) => {
+    const response = await app.call(path, method === 'POST' ? { method, json: { model: 'm' } } : { method });
+    expect(response.status).toBe(404);
+    expect(response.headers.get('x-ops-error-source')).toBe('ops-center');
+    expect(await response.json()).toEqual({
+      type: 'error',
+      error: { type: 'not_found_error', message: 'This address was not found.' },
+      request_id: response.headers.get('x-request-id'),
+    });
+  });
+
+  it.each(['/v1/messagesx', '/v1/completions', '/v1/models/messages-1'])(
+    "is not %s, which keeps OpenAI's shape",
+    async (path) => {
+      const response = await app.call(path, { method: 'POST', json: {} });
+      expect(await response.json()).toMatchObject({ error: { code: 'not_found' } });
+    },
+  );
+});
 
 describe('a path of a protocol outside /v1 and /api', () => {
   it.each([
@@ -40,6 +69,8 @@ describe('a path of a protocol outside /v1 and /api', () => {
     ['POST', '/anthropic/messages'],
     ['POST', '/anthropic/v1/messages'],
     ['POST', '/messages/count_tokens'],
+    ['POST', '/v1/v1/messages'],
+    ['POST', '/v1/v1/messages/count_tokens'],
   ])("is a 404 in Anthropic's shape that names the base URL: %s %s", async (method, path) => {
     const response = await app.call(path, { method, json: { model: 'm' } });
     expect(response.status).toBe(404);
@@ -47,7 +78,7 @@ describe('a path of a protocol outside /v1 and /api', () => {
     expect(response.headers.get('x-ops-error-source')).toBe('ops-center');
     expect(await response.json()).toEqual({
       type: 'error',
-      error: { type: 'not_found_error', message: MESSAGE },
+      error: { type: 'not_found_error', message: ANTHROPIC_MESSAGE },
       request_id: response.headers.get('x-request-id'),
     });
   });
