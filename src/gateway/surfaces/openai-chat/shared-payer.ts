@@ -120,8 +120,13 @@ const ADDRESS_MEMBER = /ur[il]s?$|^(src|href)$/;
 const BEGINS_LIKE_ADDRESS = /^[\s\p{Cc}]*([a-z][a-z0-9+.-]+:[\\/]{2}|(file|gs|s3|ftp|https?):)/iu;
 /** No member that an upstream reads has a longer name. */
 const MAX_NAME_LENGTH = 64;
-/** Content parts that the protocol documents and that contain their content; `file_id` is refused in all of them. */
-const INLINE_PARTS: ReadonlySet<unknown> = new Set(['text', 'image_url', 'input_audio', 'refusal', 'file']);
+/**
+ * Content parts that the protocol documents, that contain their content and that are billed as tokens. A `file` is none:
+ * routers read each PDF, also one at an address, with a tool that costs per page.
+ */
+const INLINE_PARTS: ReadonlySet<unknown> = new Set(['text', 'image_url', 'input_audio', 'refusal']);
+/** The lifetime of a cache that upstreams use by default. */
+const DEFAULT_CACHE_TTL = '5m';
 /** Members by which a JSON schema names another one, from draft 4 to 2020-12. */
 const SCHEMA_REFERENCES: ReadonlySet<string> = new Set(['$ref', '$dynamicref', '$recursiveref']);
 
@@ -153,7 +158,8 @@ interface Place {
  * - Ids of uploaded files and earlier audio responses belong to the account, not to the user. They are searched at every
  *   depth, since upstreams accept references in different positions.
  * - Media are data, or at public https. The upstream can be the operator's own, in whose network a user must not read.
- * - Content parts have a type of the protocol whose content is in the part.
+ * - Content parts have a type of the protocol whose content is in the part, and none starts a tool that costs.
+ * - A cache has its default lifetime.
  * - A schema refers only to itself, since an upstream may fetch what it refers to.
  * @returns the number of members of all objects.
  * @throws AppError `field_not_allowed`, `validation_failed` naming the member.
@@ -189,6 +195,7 @@ function walkBody(body: Readonly<Record<string, unknown>>): number {
   }
 
   function walkSchemaMember(name: string, item: unknown, place: Place): void {
+    if (extendsCache(place, name, item)) throw fieldNotAllowed(toPath(place, name));
     const isReference =
       name.startsWith('$') && SCHEMA_REFERENCES.has(foldName(name.slice(0, MAX_NAME_LENGTH)));
     if (isReference && typeof item === 'string' && !item.startsWith('#'))
@@ -205,8 +212,8 @@ function walkBody(body: Readonly<Record<string, unknown>>): number {
       const item = value[name];
       const rules = findNameRules(name);
       if (rules.folded === 'type') typeCount += 1;
-      if (rules.folded === 'file_id' || (place.isInAudio && rules.folded === 'id'))
-        throw fieldNotAllowed(toPath(place, name));
+      const isReference = rules.folded === 'file_id' || (place.isInAudio && rules.folded === 'id');
+      if (isReference || extendsCache(place, name, item)) throw fieldNotAllowed(toPath(place, name));
       const isContent = place.kind === 'message' && rules.folded === 'content';
       if (isContent && !isMessageContent(item))
         throw wrongFieldType(toPath(place, name), 'a string, null or an array');
@@ -242,6 +249,16 @@ const ITEM_KINDS: ReadonlyMap<Kind, Kind> = new Map([
 
 function isMessageContent(value: unknown): boolean {
   return value === null || typeof value === 'string' || Array.isArray(value);
+}
+
+/**
+ * Writing to a cache for an hour costs twice the input. For the default lifetime it costs at most 1.25 times the input,
+ * so `cache_control` itself is passed: clients mark parts and tools with it for every model.
+ */
+function extendsCache(place: Place, name: string, value: unknown): boolean {
+  if (value === null || value === DEFAULT_CACHE_TTL || foldName(name.slice(0, MAX_NAME_LENGTH)) !== 'ttl')
+    return false;
+  return foldName(place.name.slice(0, MAX_NAME_LENGTH)) === 'cache_control';
 }
 
 function refusePrivateMedia(text: string, place: Place): void {

@@ -326,7 +326,7 @@ describe('admitSharedPayerBody', () => {
     withPart({ type: 'text', video_url: { url } }),
     withPart({ type: 'input_audio', audio_url: { url } }),
     withPart({ type: 'image_url', source: { type: 'url', url } }),
-    withPart({ type: 'file', file: { file_data: url } }),
+    withPart({ type: 'text', file: { file_data: url } }),
     withPart({ type: 'image_url', url }),
     withPart({ type: 'text', imageUrl: { url } }),
     withPart({ type: 'text', images: [url] }),
@@ -399,14 +399,52 @@ describe('admitSharedPayerBody', () => {
 
   it.each([
     { type: 'text', text: 'x' },
-    { type: 'text', text: 'x', cache_control: { type: 'ephemeral' } },
+    ...[{}, { ttl: '5m' }, { ttl: null }].map((ttl) => ({
+      ...{ type: 'text', text: 'x', cache_control: { type: 'ephemeral', ...ttl } },
+    })),
     { type: 'image_url', image_url: { url: 'data:image/png;base64,' } },
     { type: 'input_audio', input_audio: { data: '', format: 'wav' } },
     { type: 'refusal', refusal: 'x' },
-    { type: 'file', file: { filename: 'a.pdf', file_data: 'data:application/pdf;base64,' } },
   ])('allows a content part that the protocol documents as inline: %j', (part) => {
     expect(fieldOf(withPart(part))).toBeUndefined();
     expect(fieldOf({ prediction: { type: 'content', content: [part] } })).toBeUndefined();
+  });
+
+  it.each(['data:application/pdf;base64,', 'https://example.com/a.pdf'])(
+    'refuses a file, which a provider may read with a tool that costs per page: %s',
+    (file_data) => {
+      const part = { type: 'file', file: { filename: 'a.pdf', file_data } };
+      expect(fieldOf(withPart(part))).toBe('messages.content.type');
+      expect(fieldOf({ prediction: { type: 'content', content: [part] } })).toBe('prediction.content.type');
+    },
+  );
+
+  it.each(
+    ['1h', '24h', '', 300, {}, ['5m']].flatMap((ttl) => [
+      ['ttl', { cache_control: { type: 'ephemeral', ttl } }] as const,
+      ['TTL', { Cache_Control: { type: 'ephemeral', TTL: ttl } }] as const,
+    ]),
+  )('refuses a cache whose lifetime costs more: %s in %j', (name, marked) => {
+    const cache = Object.keys(marked)[0] ?? '';
+    const tool = { type: 'function', function: { name: 'f' }, ...marked };
+    expect([
+      fieldOf(withPart({ type: 'text', text: 'x', ...marked })),
+      fieldOf({ messages: [{ role: 'user', content: 'x', ...marked }] }),
+      fieldOf({ prediction: { type: 'content', content: [{ type: 'text', text: 'x', ...marked }] } }),
+      fieldOf({ tools: [tool] }),
+      fieldOf({ functions: [{ name: 'f', ...marked }] }),
+    ]).toEqual(
+      ['messages.content', 'messages', 'prediction.content', 'tools', 'functions'].map(
+        (path) => `${path}.${cache}.${name}`,
+      ),
+    );
+  });
+
+  it('reads the lifetime of a cache in the schema of an argument as a schema', () => {
+    const parameters = {
+      properties: { ttl: {}, cache_control: { type: 'object', properties: { ttl: { type: 'string' } } } },
+    };
+    expect(fieldOf({ tools: [{ type: 'function', function: { name: 'f', parameters } }] })).toBeUndefined();
   });
 
   it.each([
