@@ -147,14 +147,14 @@ const ANONYMOUS = 'anonymous';
 /** Concurrent requests for each user, over all routes without a limit of their own. */
 const MAX_OPEN_REQUESTS = 64;
 /**
- * Requests of each user, over the same routes. Reading keys and roles is a request to Keycloak each time, and changes
+ * Requests of each user, over the same routes, and those that are refused by scope or tier over all routes. Reading keys and roles is a request to Keycloak each time, and changes
  * have rows in the audit trail.
  */
 const MAX_REQUESTS_PER_MINUTE = 1_200;
 
 /**
- * Mounts the declared routes. Every request passes these guards in order: authentication, cross-site guard, scope,
- * tier. Then its body is read, and the guards run again. A known path with another method gets a 405.
+ * Mounts the declared routes. Every request passes these guards in order: authentication, cross-site guard, rate,
+ * scope, tier. Then its body is read, and the guards run again. A known path with another method gets a 405.
  * @throws Error at start when a route declares no access or is declared twice.
  */
 export function mountRoutes(app: Express, routes: readonly Route[], guards: RouteGuards): void {
@@ -175,20 +175,29 @@ export function mountRoutes(app: Express, routes: readonly Route[], guards: Rout
     app[route.method](route.path, async (request, response) => {
       const caller: { principal?: Principal } = {};
       const context = getRequestContext(response);
+      const identify = async () => (caller.principal = await authenticate(route, guards, request, response));
       const reauthorize = async () => {
-        const principal = await authenticate(route, guards, request, response);
-        caller.principal = principal;
-        authorize(route, principal);
+        const principal = await identify();
+        const refusal = findRefusal(route, principal);
+        if (refusal !== undefined) throw refusal;
+        return principal;
+      };
+      const admit = async () => {
+        const principal = await identify();
+        const refusal = findRefusal(route, principal);
+        // A refused request counts on every route: the limit of open requests does not bound it.
+        if (refusal !== undefined || route.openRequestLimit === undefined)
+          await rateLimit.consume(principal.user.id);
+        if (refusal !== undefined) throw refusal;
         return principal;
       };
       try {
-        const principal = route.access === 'public' ? null : await reauthorize();
+        const principal = route.access === 'public' ? null : await admit();
         const bodyReservation = bodyBudget.createReservation(principal?.user.id ?? ANONYMOUS, response);
         const serve = () =>
           route.handle({ principal, reauthorize, bodyReservation, ...context }, request, response);
         if (principal === null) await serve();
         else {
-          if (route.openRequestLimit === undefined) await rateLimit.consume(principal.user.id);
           await (route.openRequestLimit ?? sharedLimit).acquire(principal.user.id, response);
           await refusedBodyLimit.run(principal.user.id, request, serve);
         }
@@ -227,24 +236,28 @@ async function authenticate(
   return principal;
 }
 
-/** Throws `scope_required` or `tier_required` (403) unless the principal may call the route. */
-function authorize(route: Pick<Route, 'access' | 'tier'>, principal: Principal): void {
+/** @returns `scope_required` or `tier_required` (403) unless the principal may call the route. */
+function findRefusal(route: Pick<Route, 'access' | 'tier'>, principal: Principal): AppError | undefined {
   if (principal.credential !== 'session') {
     const allowed = typeof route.access === 'object' && principal.scopes.has(route.access.scope);
     if (!allowed) {
-      throw new AppError(
+      return new AppError(
         'scope_required',
         'This credential has no access to this route. Sign in and use the session.',
       );
     }
   }
-  if (route.tier !== undefined) requireTier(principal, route.tier);
+  return route.tier === undefined ? undefined : findTierRefusal(principal, route.tier);
 }
 
 /** Throws `tier_required` (403) with both tiers when the user's tier is below `required`. */
 export function requireTier(principal: Principal, required: Tier): void {
-  const current = principal.user.tier;
-  if (!isTierAtLeast(current, required)) throw tierRequired(required, current);
+  const refusal = findTierRefusal(principal, required);
+  if (refusal !== undefined) throw refusal;
+}
+
+function findTierRefusal({ user }: Principal, required: Tier): AppError | undefined {
+  return isTierAtLeast(user.tier, required) ? undefined : tierRequired(required, user.tier);
 }
 
 /** @returns undefined when the request has no body. */

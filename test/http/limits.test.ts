@@ -6,7 +6,8 @@ import express from 'express';
 import supertest from 'supertest';
 import { createErrorHandler } from '../../src/http/errors.ts';
 import { createRequestContext } from '../../src/http/request-context.ts';
-import { mountRoutes, rawRoute } from '../../src/http/route.ts';
+import type { Principal } from '../../src/http/principal.ts';
+import { mountRoutes, rawRoute, type RawRoute, type Route } from '../../src/http/route.ts';
 import { AppError, isAppError } from '../../src/lib/errors.ts';
 import { createLog } from '../../src/lib/log.ts';
 
@@ -137,37 +138,60 @@ describe('the limit of refused bodies', () => {
   });
 });
 
-it('a user has a rate on all routes together that have no limit of their own', async () => {
+const createPrincipal = (id: string, change: Partial<Principal> = {}): Principal => ({
+  user: { id, username: '', email: null, name: null, tier: 'free' },
+  ...{ credential: 'session', scopes: new Set(), sessionId: null, keycloakSessionId: null },
+  ...change,
+});
+
+/** Routes with one limit of the rate. The user is the one of the header `x-user`, on the free tier. */
+function serveRoutes(routes: readonly Route[], change: Partial<Principal> = {}) {
   const app = express();
   app.use(createRequestContext(createLog('silent'), () => undefined));
-  const handle = (_call: unknown, _request: unknown, response: Response) => void response.json({});
-  const declare = (path: string) => rawRoute({ method: 'get', path, access: 'session', handle });
-  const own = rawRoute({
-    ...({ method: 'get', path: '/own', access: 'session', handle } as const),
-    openRequestLimit: createOpenRequestLimit(64),
-  });
-  mountRoutes(app, [declare('/one'), declare('/two'), own], {
-    authenticate: (request) =>
-      Promise.resolve({
-        user: { id: String(request.headers['x-user']), username: '', email: null, name: null, tier: 'free' },
-        credential: 'session',
-        scopes: new Set(),
-        sessionId: null,
-        keycloakSessionId: null,
-      }),
+  let audited = 0;
+  mountRoutes(app, routes, {
+    authenticate: (request) => Promise.resolve(createPrincipal(String(request.headers['x-user']), change)),
     refuseCrossSite: () => undefined,
-    auditTierRefusal: () => Promise.resolve(),
+    auditTierRefusal: () => Promise.resolve(void (audited += 1)),
   });
   app.use(createErrorHandler([]));
   const http = supertest(app.listen(0, '127.0.0.1').unref());
-  const call = async (path: string, user: string) => (await http.get(path).set('x-user', user)).status;
+  const get = (path: string, user: string) => http.get(path).set('x-user', user);
+  const call = async (path: string, user: string) => (await get(path, user)).status;
+  return { get, call, audited: () => audited };
+}
+
+const handle: RawRoute['handle'] = (_call, _request, response) => void response.json({});
+const declare = (path: string, change: Partial<RawRoute> = {}) =>
+  rawRoute({ method: 'get', path, access: 'session', handle, ...change });
+const ownLimit = () => ({ openRequestLimit: createOpenRequestLimit(64) });
+
+it('a user has a rate on all routes together that have no limit of their own', async () => {
+  const { get, call } = serveRoutes([declare('/one'), declare('/two'), declare('/own', ownLimit())]);
   for (let count = 0; count < 1_200; count += 1)
     expect(await call(count % 2 === 0 ? '/one' : '/two', 'a')).toBe(200);
-  const refused = await http.get('/one').set('x-user', 'a');
+  const refused = await get('/one', 'a');
   expect(refused.status).toBe(429);
   expect(refused.body).toMatchObject({ code: 'rate_limited' });
   expect(Number(refused.headers['retry-after'])).toBeGreaterThan(0);
   expect([await call('/two', 'a'), await call('/own', 'a'), await call('/one', 'b')]).toEqual([
     429, 200, 200,
   ]);
+});
+
+it.each<[string, Partial<RawRoute>, Partial<Principal>]>([
+  ['tier', { tier: 'starter' }, {}],
+  ['tier, on a route with a limit of its own', { tier: 'starter', ...ownLimit() }, {}],
+  ['scope', { access: { scope: 'chat' } }, { credential: 'bearer' }],
+  [
+    'scope, on a route with a limit of its own',
+    { access: { scope: 'chat' }, ...ownLimit() },
+    { credential: 'bearer' },
+  ],
+])('requests that are refused by %s count in the rate of the user', async (_name, route, principal) => {
+  const { get, call, audited } = serveRoutes([declare('/refused', route), declare('/one')], principal);
+  for (let count = 0; count < 1_200; count += 1) expect(await call('/refused', 'a')).toBe(403);
+  expect((await get('/refused', 'a')).body).toMatchObject({ code: 'rate_limited' });
+  expect(await call('/refused', 'b')).toBe(403);
+  expect(audited()).toBe(route.tier === undefined ? 0 : 1_201);
 });
