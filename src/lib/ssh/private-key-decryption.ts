@@ -15,6 +15,7 @@ const semaphore = createFairSemaphore(2);
 
 /**
  * Decrypts a private key in a worker thread, once one of two is free and the owner has none.
+ * @param start starts the thread.
  * @returns the key as PEM.
  * @throws PrivateKeyError, PrivateKeyBusyError or the reason of `signal`, without waiting for a thread that cannot be stopped.
  */
@@ -22,9 +23,10 @@ export async function decryptPrivateKey(
   key: string,
   passphrase: string,
   { owner, signal }: { owner: Owner; signal: AbortSignal },
+  start = startWorker,
 ): Promise<string> {
   const release = await acquireSlot(owner, signal);
-  const worker = startWorker({ key, passphrase });
+  const worker = startOrRelease(() => start({ key, passphrase }), release);
   // Not released earlier: `terminate` cannot interrupt OpenSSL, so an abandoned thread still uses a processor.
   worker.once('exit', release);
   const deadline = AbortSignal.any([signal, AbortSignal.timeout(DECRYPTION_TIMEOUT_MS)]);
@@ -49,6 +51,16 @@ async function acquireSlot(owner: Owner, signal: AbortSignal): Promise<() => voi
     return await semaphore.acquire(owner, AbortSignal.any([signal, AbortSignal.timeout(QUEUE_TIMEOUT_MS)]));
   } catch {
     signal.throwIfAborted();
+    throw new PrivateKeyBusyError();
+  }
+}
+
+/** @throws PrivateKeyBusyError when no thread can be started, e.g. for want of memory. */
+function startOrRelease(start: () => Worker, release: () => void): Worker {
+  try {
+    return start();
+  } catch {
+    release();
     throw new PrivateKeyBusyError();
   }
 }

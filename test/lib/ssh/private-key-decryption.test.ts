@@ -5,6 +5,8 @@ import {
   findRoundsProblem,
   parsePrivateKey,
 } from '../../../src/lib/ssh/private-key.ts';
+import { decryptPrivateKey } from '../../../src/lib/ssh/private-key-decryption.ts';
+import { PrivateKeyBusyError } from '../../../src/lib/ssh/ssh-error.ts';
 import { createLockedKey } from '../../support/locked-key.ts';
 import {
   craftEncryptedKey,
@@ -106,5 +108,18 @@ describe('decryptions of private keys', () => {
     for (const outcome of await all)
       expect(outcome).toMatchObject({ status: 'rejected', reason: { message: 'gone' } });
     expect(await parsePrivateKey(quick, PASSPHRASE, byOwner())).toMatchObject({ type: 'ssh-ed25519' });
+  }, 60_000);
+
+  it('go on after threads could not be started', async () => {
+    const fail = () => {
+      throw new Error('no thread');
+    };
+    for (const owner of ['user:1', 'user:2', 'user:2'] as const)
+      await expect(decryptPrivateKey(quick, PASSPHRASE, byOwner(owner), fail)).rejects.toThrow(
+        PrivateKeyBusyError,
+      );
+    expect(await parsePrivateKey(quick, PASSPHRASE, byOwner('user:2'))).toMatchObject({
+      type: 'ssh-ed25519',
+    });
   }, 60_000);
 });
