@@ -18,6 +18,10 @@ const HIDDEN_PART = '[\\w-]{0,40}(?:[*•…]|\\.{2})';
 /** The other characters of a cut secret, the sign of the cut, and what is shown after it. */
 const REST = '[\\w.+/=~%*•…-]*';
 
+/** Public prefixes such as `sk-`, `sk-or-v1-`, `sk-ant-api03-` and `tgp_v1_` have up to three parts. */
+const PREFIX_PART = /^[a-z][a-z0-9]{0,7}[-_]/;
+const MAX_PREFIX_PARTS = 3;
+
 /**
  * Redacts secrets in raw, JSON, base64, base64url, hexadecimal and percent-encoded form, whole or cut. Only for errors,
  * for headers and for the lines of an event stream that hold no data: redacting a success would reveal to a caller which
@@ -26,16 +30,21 @@ const REST = '[\\w.+/=~%*•…-]*';
  * then the decoded text, without the secret.
  * A cut secret is recognized by a fixed number of its first characters, whatever follows. If more characters counted, a
  * caller whose text an error repeats could guess the secret character by character.
+ * Servers that remove the public prefix of a key repeat the rest. It is redacted too, without each part of the prefix.
  * @param values secrets. Values of fewer than {@link MIN_SECRET_LENGTH} characters are none.
  */
 export function createRedactor(values: readonly string[]): Redactor {
   const secrets = values.filter((value) => value.length >= MIN_SECRET_LENGTH);
-  const starts = listStarts(secrets);
+  const rests = secrets.map(listWithoutPrefix);
+  const whole = [...secrets, ...rests.flat()];
+  // Not after some parts of the prefix only: each such rest would let a caller guess a few more characters.
+  const cut = [...secrets, ...rests.flatMap((each) => each.slice(-1))];
+  const starts = listStarts(whole);
   let pattern: RegExp | undefined;
   // Creating it takes many times as long as this search, and most texts contain no secret.
   const mayHaveSecret = (text: string) => starts.some((start) => text.includes(start));
   const redactSecrets = (text: string) =>
-    mayHaveSecret(text) ? text.replace((pattern ??= createPattern(secrets)), REPLACEMENT) : text;
+    mayHaveSecret(text) ? text.replace((pattern ??= createPattern(whole, cut)), REPLACEMENT) : text;
   const hasSecret = (text: string) => redactSecrets(text) !== text;
 
   return (text) => {
@@ -49,6 +58,19 @@ export function createRedactor(values: readonly string[]): Redactor {
   };
 }
 
+/** The rest of a secret after the first part of its prefix, after the second, and so on. */
+function listWithoutPrefix(secret: string): string[] {
+  const rests: string[] = [];
+  let rest = secret;
+  while (rests.length < MAX_PREFIX_PARTS) {
+    const [part] = PREFIX_PART.exec(rest) ?? [];
+    if (part === undefined || rest.length - part.length < CUT_LENGTH) break;
+    rest = rest.slice(part.length);
+    rests.push(rest);
+  }
+  return rests;
+}
+
 /** With what the forms of the secrets begin, whole or cut. Text without any of these contains no secret. */
 function listStarts(secrets: readonly string[]): string[] {
   const forms = secrets.map((secret) => secret.slice(0, CUT_LENGTH)).flatMap(listEncodedForms);
@@ -58,15 +80,17 @@ function listStarts(secrets: readonly string[]): string[] {
 /**
  * A pattern of all forms. Each begins with literal text, and only the short {@link HIDDEN_PART} backtracks, so that a
  * search takes time linear in the length of the text.
+ * @param whole what is found whole.
+ * @param cut what is found cut as well.
  */
-function createPattern(secrets: readonly string[]): RegExp {
+function createPattern(whole: readonly string[], cut: readonly string[]): RegExp {
   // Longest first, so that a form is not broken by a shorter form that it contains.
-  const whole = [...new Set(secrets.flatMap(listEncodedForms))].sort((a, b) => b.length - a.length);
-  const cut = secrets.filter((secret) => secret.length > CUT_LENGTH);
+  const forms = [...new Set(whole.flatMap(listEncodedForms))].sort((a, b) => b.length - a.length);
+  const long = cut.filter((secret) => secret.length > CUT_LENGTH);
   const alternatives = [
-    ...whole.map(escapePattern),
-    ...cut.flatMap(listCutForms).map((form) => escapePattern(form) + REST),
-    ...cut.map((secret) => escapePattern(secret.slice(0, HIDDEN_LENGTH)) + HIDDEN_PART + REST),
+    ...forms.map(escapePattern),
+    ...long.flatMap(listCutForms).map((form) => escapePattern(form) + REST),
+    ...long.map((secret) => escapePattern(secret.slice(0, HIDDEN_LENGTH)) + HIDDEN_PART + REST),
   ];
   return new RegExp(alternatives.join('|'), 'g');
 }
@@ -104,16 +128,12 @@ function listEncodedForms(secret: string): string[] {
   ];
 }
 
-/** The first characters of a secret: 12 bytes are 16 characters of base64. */
+/** The first characters of a secret, also in base64 of a longer text such as `Bearer <secret>`. */
 function listCutForms(secret: string): string[] {
   const start = secret.slice(0, CUT_LENGTH);
   const bytes = Buffer.from(secret).subarray(0, CUT_LENGTH);
-  const encoded = [
-    encodeURIComponent(start.toWellFormed()),
-    bytes.toString('base64'),
-    bytes.toString('base64url'),
-  ];
-  return [...new Set([start, ...encoded, ...listHexForms(bytes)])];
+  const encoded = encodeURIComponent(start.toWellFormed());
+  return [...new Set([start, encoded, ...listBase64Forms(bytes), ...listHexForms(bytes)])];
 }
 
 /** In both letter cases, and with the separators of a dump. */

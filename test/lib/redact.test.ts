@@ -130,6 +130,59 @@ describe('createRedactor on cut secrets', () => {
   });
 });
 
+describe('createRedactor on a secret inside a longer text that is encoded and cut', () => {
+  const secret = 'sk-or-v1-Ab3dE5fG7hIj9kLmN0pQrStUvWxYz';
+
+  it.each(['Bearer ', 'user:', 'u', 'ab'])('removes base64 of %j and the secret', (before) => {
+    for (const form of ['base64', 'base64url'] as const)
+      for (const length of [14, 20, secret.length - 1]) {
+        const text = Buffer.from(before + secret.slice(0, length)).toString(form);
+        const hidden = createRedactor([secret])(`Invalid header ${text}...`);
+        // Four characters belong to three bytes: the first and last ones of the secret share theirs with other text.
+        expect(hidden).toMatch(/^Invalid header [\w+/-]{0,11}\*\*\*$/);
+      }
+  });
+});
+
+describe('createRedactor on a secret without its public prefix', () => {
+  const random = 'Ab3dE5fG7hIj9kLmN0pQrStUvWxYz';
+  const prefixes = [
+    'sk-',
+    'sk-proj-',
+    'sk-or-v1-',
+    'sk-ant-api03-',
+    'gsk_',
+    'hf_',
+    'tgp_v1_',
+    'pplx-',
+    'demo-',
+  ];
+
+  it.each(prefixes)('removes it: %s', (prefix) => {
+    const redact = createRedactor([prefix + random]);
+    const base64 = Buffer.from(random).toString('base64url');
+    const forms = [random, `${random.slice(0, 12)}...`, `${random.slice(0, 8)}****`, base64];
+    for (const form of forms) expect(redact(`Invalid token: ${form}`)).toBe('Invalid token: ***');
+    expect(redact(`Invalid token: ${prefix}${random}.`)).toBe('Invalid token: ***.');
+  });
+
+  it('removes it without the first part of its prefix', () => {
+    expect(createRedactor([`sk-or-v1-${random}`])(`token or-v1-${random}.`)).toBe('token ***.');
+  });
+
+  it.each(['or-v1-Ab3dE5', 'v1-Ab3dE5fG7', 'Ab3dE5fG7hI', 'Ab3dE5fG7hI x', 'b3dE5fG7hIj9'])(
+    'does not change shorter parts, by which the secret could be guessed: %s',
+    (text) => {
+      expect(createRedactor([`sk-or-v1-${random}`])(text)).toBe(text);
+    },
+  );
+
+  it('does not change text with what is too short for a secret', () => {
+    for (const secret of ['my-gateway', 'sk-0123456789a', 'sk-short-0123456789a'])
+      expect(createRedactor([secret])('the gateway, 0123456789a')).toBe('the gateway, 0123456789a');
+  });
+});
+
 describe('redactJson', () => {
   it('redacts strings, member names and numbers at any depth, and nothing else', () => {
     const redact = createRedactor(['123456789', 'the-secret']);
