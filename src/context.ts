@@ -128,6 +128,10 @@ function createFeatures(config: Config, clients: Clients, log: Log): Features {
     database,
     keyring,
     keycloakAdmin: clients.usersKeycloak,
+    serverConnections: {
+      userIds: () => servers.listConnectedUserIds(),
+      close: (userId) => servers.closeUserConnections(userId),
+    },
     onUserDeleted: async (userId) => {
       const requestId = `deletion-${randomId()}`;
       await runs.removeUser(userId);

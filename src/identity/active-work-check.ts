@@ -11,6 +11,7 @@ export interface ActiveWorkCheckDeps {
   store: SessionStore;
   userCache: UserCache;
   logout: Logout;
+  serverConnections: Pick<UserConnections, 'userIds'>;
 }
 
 /** The check runs every 5 s, so work of a user who was disabled, deleted or given a lower tier without an event ends within 10 s. */
@@ -20,9 +21,9 @@ const MAX_CONCURRENT_LOOKUPS = 10;
 const MAX_IDLE_USERS = 300;
 
 /**
- * Creates the check that ends active work of invalid sign-ins and closes connections of disabled users. It covers what
- * causes no event in this process: another instance has ended the session, an LDAP directory has disabled the user, or
- * the session has expired.
+ * Creates the check that ends active work of invalid sign-ins and closes connections of disabled users, also those to
+ * their servers: an ended run opens one to clean up. It covers what causes no event in this process: another instance
+ * has ended the session, an LDAP directory has disabled the user, or the session has expired.
  */
 export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<void> {
   const takeTurns = createTurns(MAX_IDLE_USERS);
@@ -44,7 +45,7 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
   }
 
   async function endWorkOfChangedUsers(): Promise<void> {
-    const working = new Set(deps.activeWork.userIds());
+    const working = new Set([...deps.activeWork.userIds(), ...deps.serverConnections.userIds()]);
     const idle = deps.connections.userIds().filter((id) => !working.has(id));
     const ids = [...working, ...takeTurns(idle)];
     for (let at = 0; at < ids.length; at += MAX_CONCURRENT_LOOKUPS) {

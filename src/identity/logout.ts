@@ -11,8 +11,8 @@ import type { UserConnections } from './user-connections.ts';
  */
 export interface Logout {
   /**
-   * Ends all sessions of a missing or disabled user, and closes the user's connections. Writes no marker, because the
-   * time is not known.
+   * Ends all sessions of a missing or disabled user, and closes the user's connections, also those to servers. Writes
+   * no marker, because the time is not known.
    */
   endUser(userId: string): Promise<void>;
   /** After a logout by an administrator: ends the user's sign-ins up to a time (Keycloak's clock, epoch ms). */
@@ -29,9 +29,10 @@ export interface LogoutDeps {
   store: SessionStore;
   activeWork: ActiveWork;
   connections: Pick<UserConnections, 'close'>;
+  serverConnections: Pick<UserConnections, 'close'>;
 }
 
-export function createLogout({ store, activeWork, connections }: LogoutDeps): Logout {
+export function createLogout({ store, activeWork, connections, serverConnections }: LogoutDeps): Logout {
   function endSessionWork(sessionIds: string[]): void {
     for (const id of sessionIds) activeWork.endSession(id);
   }
@@ -40,6 +41,7 @@ export function createLogout({ store, activeWork, connections }: LogoutDeps): Lo
     async endUser(userId) {
       activeWork.endUser(userId);
       connections.close(userId);
+      serverConnections.close(userId);
       endSessionWork(await store.deleteUserSessions(userId, Infinity));
     },
     async endUserUntil(userId, notAfterMs) {

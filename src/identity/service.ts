@@ -49,6 +49,8 @@ export interface IdentityDeps {
   /** Admin client of the main realm, signed in as the service client. */
   keycloakAdmin: KeycloakAdmin;
   log: Log;
+  /** The connections to the servers of users, which other features keep between requests. */
+  serverConnections: Pick<UserConnections, 'userIds' | 'close'>;
   /**
    * Called after an administrator deleted a user and Keycloak no longer returns that user. Can be called more than
    * once per user, and is called again after it throws.
@@ -79,7 +81,7 @@ const PRUNE_INTERVAL_MS = 10 * 60_000;
 
 /** Makes no request to Keycloak or the database before `start` or the first HTTP request. */
 export function createIdentity(deps: IdentityDeps): Identity {
-  const { config, database, keyring, keycloakAdmin, log } = deps;
+  const { config, database, keyring, keycloakAdmin, serverConnections, log } = deps;
   const secure = config.mode !== 'local';
   const { publicUrl, sessionCookieName: cookieName, sessionSecret } = config;
   const { url, internalUrl, realm, web } = config.keycloak;
@@ -90,7 +92,7 @@ export function createIdentity(deps: IdentityDeps): Identity {
   const localExecution = createLocalExecution({ isOn: config.localExecution, keycloakAdmin });
   const store = createSessionStore(database);
   const connections = createUserConnections();
-  const logout = createLogout({ store, activeWork, connections });
+  const logout = createLogout({ store, activeWork, connections, serverConnections });
   const sessionCookie = createSessionCookie(cookieName, sessionSecret);
   const sessions = createSessions({
     ...{ database, secret: sessionSecret, cookieName, sessionCookie, store, secure, log },
@@ -106,16 +108,8 @@ export function createIdentity(deps: IdentityDeps): Identity {
   const refuseCrossSite = createCrossSiteGuard(publicUrl);
   const refusals = createRefusalTrail({ database, log });
   const signIn = createSignInFlow({
-    publicUrl,
-    oidc,
-    loginStates,
-    sessionCookie,
-    sessions,
-    store,
-    keyring,
-    userCache,
-    activeWork,
-    logout,
+    ...{ publicUrl, oidc, loginStates, sessionCookie, sessions },
+    ...{ store, keyring, userCache, activeWork, logout },
     recordSignIn: (userId, requestId) => recordSignIn(database, userId, requestId),
   });
   const pollers = createPollers(deps, { userCache, activeWork, connections, store, logout });
@@ -158,13 +152,14 @@ interface PollerDeps {
 
 /** What runs beside the requests: who was changed or signed out in Keycloak, and whose work may go on. */
 function createPollers(
-  { database, keycloakAdmin, log, onUserDeleted }: IdentityDeps,
+  { database, keycloakAdmin, serverConnections, log, onUserDeleted }: IdentityDeps,
   deps: PollerDeps,
 ): Poller[] {
   const pollKeycloakEvents = createKeycloakEventPoll({ keycloakAdmin, database, ...deps });
+  const checkActiveWork = createActiveWorkCheck({ ...deps, serverConnections });
   const pollers = [
     createPoller('reading the events of Keycloak', EVENT_POLL_INTERVAL_MS, pollKeycloakEvents, log),
-    createPoller('checking running work', ACTIVE_WORK_CHECK_INTERVAL_MS, createActiveWorkCheck(deps), log),
+    createPoller('checking running work', ACTIVE_WORK_CHECK_INTERVAL_MS, checkActiveWork, log),
     createPoller('pruning logout markers', PRUNE_INTERVAL_MS, () => deps.store.prune(), log),
   ];
   if (onUserDeleted === undefined) return pollers;

@@ -225,6 +225,10 @@ export interface Runner<Config = unknown> {
   cleanUp(target: TargetServer<Config>, runId: string): Promise<'verified' | 'unverified'>;
   /** Releases what is cached for a server: connections and pre-started containers. Active runs continue. */
   release(serverId: string): Promise<void>;
+  /** The same for all servers of an owner. */
+  releaseOwner(owner: Owner): Promise<void>;
+  /** Owners for whose servers something is cached or in use. */
+  listOwners(): Owner[];
   /** Releases everything. */
   close(): Promise<void>;
 }

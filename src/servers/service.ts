@@ -7,6 +7,7 @@ import { createHostKeyConfirmation, type HostKeyConfirmation } from './host-keys
 import { createServerChanges, type ServerChanges } from './server-changes.ts';
 import { createServerData, type ServerData } from './server-data.ts';
 import { createServerReads, type ServerReads } from './server-reads.ts';
+import { createServerConnections, type ServerConnections } from './server-connections.ts';
 import { createServerTests, type ServerTests } from './server-tests.ts';
 import {
   createRunnerAccess,
@@ -39,6 +40,7 @@ export interface ServerService
     HostKeyConfirmation,
     ServerTests,
     ServerOpener,
+    ServerConnections,
     Pick<ServerData, 'removeUser'> {}
 
 export function createServerService(deps: ServerServiceDeps): ServerService {
@@ -53,6 +55,7 @@ export function createServerService(deps: ServerServiceDeps): ServerService {
     ...createHostKeyConfirmation(all),
     ...createServerTests(all),
     ...createServerOpener(all),
+    ...createServerConnections(all),
     removeUser: createServerData(deps, writer).removeUser,
   };
 }

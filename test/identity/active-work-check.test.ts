@@ -34,8 +34,13 @@ function setUp() {
   });
   const userCache = createUserCache({ keycloakAdmin, now: () => clock.ms });
   const [activeWork, store] = [createActiveWork(), createSessionStore(database)];
+  const connected = new Set<string>();
+  const serverConnections = {
+    userIds: () => [...connected],
+    close: (id: string) => void connected.delete(id),
+  };
   const connections = createUserConnections();
-  const logout = createLogout({ store, activeWork, connections });
+  const logout = createLogout({ store, activeWork, connections, serverConnections });
   const ended: string[] = [];
   const begin = (name: string, principal: Principal) =>
     activeWork.register(principal, () => void ended.push(name));
@@ -44,8 +49,16 @@ function setUp() {
     store,
     begin,
     ended,
+    connected,
     connections,
-    checkActiveWork: createActiveWorkCheck({ activeWork, connections, store, userCache, logout }),
+    checkActiveWork: createActiveWorkCheck({
+      activeWork,
+      connections,
+      store,
+      userCache,
+      logout,
+      serverConnections,
+    }),
   };
 }
 
@@ -109,7 +122,13 @@ describe('the check of active work', () => {
         },
         invalidate: () => undefined,
       },
-      logout: createLogout({ store, activeWork, connections: createUserConnections() }),
+      serverConnections: createUserConnections(),
+      logout: createLogout({
+        store,
+        activeWork,
+        connections: createUserConnections(),
+        serverConnections: createUserConnections(),
+      }),
     });
     activeWork.register(bearerOf('user-699'), () => undefined);
     const check = async () => {
@@ -128,6 +147,18 @@ describe('the check of active work', () => {
     expect(new Set([...rounds.flat(), ...third]).size).toBe(700);
     expect(third).toContain('new');
     expect((await check()).slice(0, 100)).toEqual(rounds[0]?.slice(200));
+  });
+
+  it('closes the connections to servers of a user that was disabled, although no work is active', async () => {
+    const { clock, connected, checkActiveWork } = setUp();
+    const [enabled, disabled] = [await createUser(), await createUser()];
+    for (const { id } of [enabled, disabled]) connected.add(id);
+    await checkActiveWork();
+    expect(connected.size).toBe(2);
+    await (await adminClient()).users.update({ id: disabled.id }, { enabled: false });
+    clock.ms += 5_000;
+    await checkActiveWork();
+    expect([...connected]).toEqual([enabled.id]);
   });
 
   it('ends the work of a bearer token whose session was logged out in another instance, and no other work of its user', async () => {
@@ -169,12 +200,14 @@ describe('the check of active work', () => {
     });
     const directory = createUserCache({ keycloakAdmin, now: () => clock.ms });
     liveWork.register(bearerOf('some-user'), () => void ended.push('ended'));
+    const connections = createUserConnections();
     const checkActiveWork = createActiveWorkCheck({
       activeWork: liveWork,
-      connections: createUserConnections(),
+      connections,
       store,
       userCache: directory,
-      logout: createLogout({ store, activeWork: liveWork, connections: createUserConnections() }),
+      serverConnections: connections,
+      logout: createLogout({ store, activeWork: liveWork, connections, serverConnections: connections }),
     });
     await expect(checkActiveWork()).rejects.toMatchObject({ code: 'keycloak_unavailable' });
     expect(ended).toEqual([]);

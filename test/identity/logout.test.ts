@@ -210,7 +210,12 @@ describe('ending sessions by time', () => {
 
   it('ends sign-ins up to the time of the logout, for one user or for all, and keeps later ones', async () => {
     const store = createSessionStore(app.database);
-    const logout = createLogout({ store, activeWork, connections: createUserConnections() });
+    const logout = createLogout({
+      store,
+      activeWork,
+      connections: createUserConnections(),
+      serverConnections: createUserConnections(),
+    });
     await insert('a1', { userId: 'a', keycloakSessionId: 'ka1', signedInAtMs: 1_000 });
     await insert('a2', { userId: 'a', keycloakSessionId: 'ka2', signedInAtMs: 2_000 });
     await insert('a3', { userId: 'a', keycloakSessionId: 'ka3', signedInAtMs: 3_000 });
@@ -226,7 +231,12 @@ describe('ending sessions by time', () => {
 
   it('marks logouts for pending sign-ins: of a user up to the latest time, of a session without a limit', async () => {
     const store = createSessionStore(app.database);
-    const logout = createLogout({ store, activeWork, connections: createUserConnections() });
+    const logout = createLogout({
+      store,
+      activeWork,
+      connections: createUserConnections(),
+      serverConnections: createUserConnections(),
+    });
     await logout.endUserUntil('m', 5_000_000);
     await logout.endUserUntil('m', 4_000_000);
     await logout.endKeycloakSessions(['km']);

@@ -111,6 +111,7 @@ describe('a refresh with a scripted response', () => {
       store,
       activeWork: createActiveWork(),
       connections: createUserConnections(),
+      serverConnections: createUserConnections(),
     });
     return {
       session,

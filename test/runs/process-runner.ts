@@ -30,6 +30,8 @@ export function createProcessRunner(): Runner {
       return 'verified';
     },
     release: () => Promise.resolve(),
+    releaseOwner: () => Promise.resolve(),
+    listOwners: () => [],
     close: () => Promise.resolve(),
   };
   return supervise(runner, { log: createLog('silent') });

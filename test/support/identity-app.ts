@@ -11,6 +11,7 @@ import { createHostGuard } from '../../src/http/host-guard.ts';
 import { createRequestContext } from '../../src/http/request-context.ts';
 import { jsonRoute, mountRoutes, rawRoute } from '../../src/http/route.ts';
 import { createIdentity, type WorkEndReason, type Identity } from '../../src/identity/service.ts';
+import { createUserConnections } from '../../src/identity/user-connections.ts';
 import { createDatabase as openDatabase, type Database } from '../../src/lib/postgres/database.ts';
 import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { createKeyring } from '../../src/lib/crypto/keyring.ts';
@@ -89,6 +90,7 @@ export async function startIdentityApp(options: IdentityAppOptions = {}): Promis
       clientId: serviceClient.id,
       clientSecret: serviceClient.secret,
     }),
+    serverConnections: createUserConnections(),
     log,
   });
   const ended: WorkEndReason[] = [];

@@ -1,4 +1,5 @@
 import { rejectOnAbort } from '../async/reject-on-abort.ts';
+import type { Owner } from '../owner.ts';
 import type { SshConnection } from './connection.ts';
 
 /** OpenSSH allows 10 sessions per connection (MaxSessions); two are reserved for cleanup. */
@@ -22,12 +23,17 @@ export interface SshConnectionPool {
   acquire(key: SshPoolKey, connect: Connect, signal: AbortSignal): Promise<ChannelSlot>;
   /** Closes the connections to and through a server; those in use close when their last channel ends. */
   release(serverId: string): void;
+  /** The same for all servers of an owner. */
+  releaseOwner(owner: Owner): void;
+  /** Owners with open connections, in use or not. */
+  listOwners(): Owner[];
   close(): void;
 }
 
 export interface SshPoolKey {
   /** Equal for the same owner, hops, versions and host keys. */
   text: string;
+  owner: Owner;
   serverIds: readonly string[];
 }
 
@@ -88,6 +94,14 @@ export function createConnectionPool(): SshConnectionPool {
     else item.idle = setTimeout(() => remove(item), IDLE_MS).unref();
   }
 
+  function retireWhere(matches: (key: SshPoolKey) => boolean): void {
+    for (const item of pooled) {
+      if (!matches(item.key)) continue;
+      item.isRetired = true;
+      if (item.slots === 0) remove(item);
+    }
+  }
+
   function findAvailable(key: SshPoolKey): PooledConnection | undefined {
     return [...pooled].find(
       (item) =>
@@ -127,13 +141,9 @@ export function createConnectionPool(): SshConnectionPool {
         }
       }
     },
-    release(serverId) {
-      for (const item of pooled) {
-        if (!item.key.serverIds.includes(serverId)) continue;
-        item.isRetired = true;
-        if (item.slots === 0) remove(item);
-      }
-    },
+    release: (serverId) => retireWhere(({ serverIds }) => serverIds.includes(serverId)),
+    releaseOwner: (owner) => retireWhere((key) => key.owner === owner),
+    listOwners: () => [...new Set(Array.from(pooled, ({ key }) => key.owner))],
     close() {
       for (const item of pooled) remove(item);
     },

@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream';
 import type { ClientChannel } from 'ssh2';
 import type { Dialer } from '../net/dialer.ts';
+import type { Owner } from '../owner.ts';
 import { resolveJumpChain, type SshHop, type SshServer } from './config.ts';
 import { dialFirstHop, discardChannel, connectThroughHop, type SshConnection } from './connection.ts';
 import type { SshStageListener } from './handshake.ts';
@@ -47,6 +48,10 @@ export interface SshConnections {
   connect(server: SshServer, signal: AbortSignal, onStage: SshStageListener): Promise<DedicatedSshConnection>;
   /** Closes the connections to and through a server; those in use close when their last channel ends. */
   release(serverId: string): void;
+  /** The same for all servers of an owner. */
+  releaseOwner(owner: Owner): void;
+  /** Owners with open connections, in use or not. */
+  listOwners(): Owner[];
   close(): void;
 }
 
@@ -141,6 +146,8 @@ export function createSshConnections(deps: SshConnectionsDeps): SshConnections {
       }
     },
     release: (serverId) => pool.release(serverId),
+    releaseOwner: (owner) => pool.releaseOwner(owner),
+    listOwners: () => pool.listOwners(),
     close: () => pool.close(),
   };
 }
@@ -155,7 +162,8 @@ function getLast<T>(list: readonly T[]): T {
 
 function toPoolKey(hops: readonly SshHop[]): SshPoolKey {
   const parts = hops.map((hop) => [hop.owner, hop.serverId, hop.version, hop.hostKey]);
-  return { text: JSON.stringify(parts), serverIds: hops.map((hop) => hop.serverId) };
+  const { owner } = getLast(hops);
+  return { text: JSON.stringify(parts), owner, serverIds: hops.map((hop) => hop.serverId) };
 }
 
 function toExecStream(channel: ClientChannel): ExecStream {

@@ -29,6 +29,10 @@ export interface EnginePool {
   prewarm(target: TargetServer<DockerConfig>): void;
   /** Both take some seconds at most, also while an engine does not respond. */
   release(serverId: string): Promise<void>;
+  /** The same for all servers of an owner. */
+  releaseOwner(owner: Owner): Promise<void>;
+  /** Owners of the engines. */
+  listOwners(): Owner[];
   close(): Promise<void>;
 }
 
@@ -147,6 +151,12 @@ export function createEnginePool(options: EnginePoolOptions): EnginePool {
       rememberReleased(serverId, entry.versions);
       await removeEntry(serverId, entry);
     },
+    async releaseOwner(owner) {
+      const own = [...entries].filter(([, entry]) => entry.owner === owner);
+      // Not `release`: the servers are unchanged, and their owner may be enabled again.
+      await Promise.all(own.map(([serverId, entry]) => removeEntry(serverId, entry)));
+    },
+    listOwners: () => [...new Set(Array.from(entries.values(), ({ owner }) => owner))],
     async close() {
       for (const [serverId, entry] of entries) void removeEntry(serverId, entry);
       await Promise.all(closing);

@@ -86,6 +86,8 @@ export function createDockerRunner(deps: DockerRunnerDeps): Runner<DockerConfig>
       }
     },
     release: (serverId) => enginePool.release(serverId),
+    releaseOwner: (owner) => enginePool.releaseOwner(owner),
+    listOwners: () => enginePool.listOwners(),
     close: () => enginePool.close(),
   };
 }

@@ -81,6 +81,9 @@ export function createKubernetesRunner(deps: KubernetesRunnerDeps): Runner<Kuber
       lastCleanupMs.delete(serverId);
       return Promise.resolve();
     },
+    // No connection is open after its run.
+    releaseOwner: () => Promise.resolve(),
+    listOwners: () => [],
     async close() {
       await Promise.all([...openApis].map((api) => api.close()));
     },

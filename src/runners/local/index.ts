@@ -96,6 +96,8 @@ export function createLocalRunner(options: LocalRunnerOptions): Runner<LocalConf
       return ended && removed ? 'verified' : 'unverified';
     },
     release: () => Promise.resolve(),
+    releaseOwner: () => Promise.resolve(),
+    listOwners: () => [],
     close: () => Promise.resolve(),
   };
 }

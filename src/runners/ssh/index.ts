@@ -40,6 +40,11 @@ export function createSshRunner(deps: { connections: SshConnections }): Runner<S
       connections.release(serverId);
       return Promise.resolve();
     },
+    releaseOwner(owner) {
+      connections.releaseOwner(owner);
+      return Promise.resolve();
+    },
+    listOwners: () => connections.listOwners(),
     close() {
       connections.close();
       return Promise.resolve();

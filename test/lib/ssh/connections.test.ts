@@ -294,6 +294,25 @@ describeOn('ssh', 'SSH connections', () => {
       await end([stream]);
     });
 
+    it('of an owner are closed when idle, or else after their last command, and no others', async () => {
+      const { connections, dials } = openConnections();
+      const [own, used, other] = [
+        serverAt(plain, withKey(keys.ed25519), { owner: 'user:own' }),
+        serverAt(plain, {}, { owner: 'user:own' }),
+        serverAt(plain, {}, { owner: 'user:other' }),
+      ];
+      for (const server of [own, other]) await output(connections, server, 'true');
+      const stream = await openCat(connections, used);
+      expect(connections.listOwners().sort()).toEqual(['user:other', 'user:own']);
+      connections.releaseOwner('user:own');
+      stream.write('still there');
+      expect(String((await once(stream, 'data'))[0])).toBe('still there');
+      await end([stream]);
+      expect(connections.listOwners()).toEqual(['user:other']);
+      for (const server of [other, own]) expect(await output(connections, server, 'echo x')).toBe('x\n');
+      expect(dials()).toBe(4);
+    });
+
     it('are replaced after they are lost', async () => {
       const proxy = await startCutProxy(`http://${plain.host}:${plain.port}`);
       afterThisTest(() => proxy.close());

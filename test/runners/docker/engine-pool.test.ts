@@ -39,6 +39,18 @@ it('does not cache an engine again for a released version of a server', async ()
   expect(isCached(pool, serverAt(3))).toBe(true);
 });
 
+it('releases the engines of one owner, who may use the same version again', async () => {
+  const pool = openPool();
+  const [own, other] = [serverAt(2), { ...serverAt(2), owner: 'user:other', serverId: 'other' } as const];
+  const [engine, otherEngine] = [pool.getEngine(own), pool.getEngine(other)];
+  expect(pool.listOwners()).toEqual([own.owner, 'user:other']);
+  await pool.releaseOwner(own.owner);
+  expect(pool.listOwners()).toEqual(['user:other']);
+  expect(pool.getEngine(other)).toBe(otherEngine);
+  expect(pool.getEngine(own)).not.toBe(engine);
+  expect(isCached(pool, own)).toBe(true);
+});
+
 it('does not replace a newer version with an older one', () => {
   const pool = openPool();
   const engine = pool.getEngine(serverAt(2));
