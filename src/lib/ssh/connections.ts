@@ -6,7 +6,7 @@ import { resolveJumpChain, type SshHop, type SshServer } from './config.ts';
 import { dialFirstHop, discardChannel, connectThroughHop, type SshConnection } from './connection.ts';
 import type { SshStageListener } from './handshake.ts';
 import { createConnectionPool, type SshPoolKey, type ChannelSlot } from './connection-pool.ts';
-import { createOpenedKeys, type OpenedKeys } from './opened-keys.ts';
+import { createDecryptedKeys, type DecryptedKeys } from './decrypted-keys.ts';
 import { SshError } from './ssh-error.ts';
 
 /** A command's stdin and stdout as one stream: reads return its stdout, writes go to its stdin. */
@@ -60,12 +60,12 @@ const MAX_STDERR_LENGTH = 4_096;
 
 export interface SshConnectionsDeps {
   dialer: Pick<Dialer, 'connect'>;
-  openedKeys?: OpenedKeys;
+  decryptedKeys?: DecryptedKeys;
 }
 
 /** All TCP connections go through the dialer, which enforces the egress policy. */
 export function createSshConnections(deps: SshConnectionsDeps): SshConnections {
-  const { dialer, openedKeys = createOpenedKeys() } = deps;
+  const { dialer, decryptedKeys = createDecryptedKeys() } = deps;
   const pool = createConnectionPool();
 
   function acquire(hops: readonly SshHop[], signal: AbortSignal): Promise<ChannelSlot> {
@@ -86,14 +86,14 @@ export function createSshConnections(deps: SshConnectionsDeps): SshConnections {
     }
   }
 
-  /** Connects to a hop, through the previous one if there is one, and holds its opened key as long as it is open. */
+  /** Connects to a hop, through the previous one if there is one, and holds its decrypted key as long as it is open. */
   async function connectHop(
     previous: SshConnection | undefined,
     hop: SshHop,
     signal: AbortSignal,
     onStage: SshStageListener,
   ): Promise<SshConnection> {
-    const key = openedKeys.lease(hop);
+    const key = decryptedKeys.lease(hop);
     try {
       const options = { key, signal, onStage };
       const connection = await (previous === undefined

@@ -3,7 +3,7 @@ import ssh2, { type AnyAuthMethod, type Client, type ConnectConfig } from 'ssh2'
 import { rejectOnAbort } from '../async/reject-on-abort.ts';
 import type { SshHop, SshConfig } from './config.ts';
 import { parseHostKey, listHostKeyAlgorithms, isSameHostKey, type HostKey } from './host-key.ts';
-import type { KeyLease } from './opened-keys.ts';
+import type { KeyLease } from './decrypted-keys.ts';
 import {
   PrivateKeyBusyError,
   PrivateKeyError,

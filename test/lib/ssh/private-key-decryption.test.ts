@@ -90,20 +90,20 @@ describe('decryptions of private keys', () => {
 
   it('run one at a time for an owner, so that another owner does not wait for all of them', async () => {
     const order: string[] = [];
-    const open = async (key: string, owner: Owner) => {
+    const decrypt = async (key: string, owner: Owner) => {
       await parsePrivateKey(key, PASSPHRASE, byOwner(owner));
       order.push(owner);
     };
-    const many = Array.from({ length: 4 }, () => open(slow, 'user:many'));
-    await open(quick, 'user:other');
+    const many = Array.from({ length: 4 }, () => decrypt(slow, 'user:many'));
+    await decrypt(quick, 'user:other');
     expect(order).toEqual(['user:other']);
     await Promise.all(many);
   }, 60_000);
 
   it('reject as soon as the signal is aborted, running or queued', async () => {
     const stop = new AbortController();
-    const open = () => parsePrivateKey(slow, PASSPHRASE, byOwner('user:test', stop.signal));
-    const all = Promise.allSettled([open(), open(), open()]);
+    const decrypt = () => parsePrivateKey(slow, PASSPHRASE, byOwner('user:test', stop.signal));
+    const all = Promise.allSettled([decrypt(), decrypt(), decrypt()]);
     stop.abort(new Error('gone'));
     for (const outcome of await all)
       expect(outcome).toMatchObject({ status: 'rejected', reason: { message: 'gone' } });

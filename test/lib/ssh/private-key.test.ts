@@ -76,10 +76,10 @@ describeOn('ssh', 'a private key made by OpenSSH', () => {
   );
 
   it('is decrypted without blocking the event loop', async () => {
-    const opened = parse(keys.ed25519Pass, passphrase);
+    const parsed = parse(keys.ed25519Pass, passphrase);
     let ticks = 0;
     const timer = setInterval(() => (ticks += 1), 1);
-    await opened;
+    await parsed;
     clearInterval(timer);
     expect(ticks).toBeGreaterThan(0);
   });

@@ -11,24 +11,24 @@ export interface KeyLease {
   release(): void;
 }
 
-export interface OpenedKeys {
+export interface DecryptedKeys {
   lease(hop: SshHop): KeyLease;
 }
 
-interface OpenedKey {
+interface DecryptedKey {
   leases: number;
   controller: AbortController;
   parsed: Promise<ParsedKey> | undefined;
 }
 
 /**
- * Keeps the opened private key of a server while connections to it are open: a further connection, also after a lost
+ * Keeps the decrypted private key of a server while connections to it are open: a further connection, also after a lost
  * one, does not derive the key from its passphrase again.
  */
-export function createOpenedKeys(): OpenedKeys {
-  const opened = new Map<string, OpenedKey>();
+export function createDecryptedKeys(): DecryptedKeys {
+  const keys = new Map<string, DecryptedKey>();
 
-  function parse(item: OpenedKey, { owner, config }: SshHop): Promise<ParsedKey> {
+  function parse(item: DecryptedKey, { owner, config }: SshHop): Promise<ParsedKey> {
     const parsed = parsePrivateKey(config.private_key ?? '', config.passphrase, {
       ...{ owner, signal: item.controller.signal },
     });
@@ -40,8 +40,8 @@ export function createOpenedKeys(): OpenedKeys {
   return {
     lease(hop) {
       const name = JSON.stringify([hop.owner, hop.serverId, hop.version]);
-      const item = opened.get(name) ?? { leases: 0, controller: new AbortController(), parsed: undefined };
-      opened.set(name, item);
+      const item = keys.get(name) ?? { leases: 0, controller: new AbortController(), parsed: undefined };
+      keys.set(name, item);
       item.leases += 1;
       let isReleased = false;
       return {
@@ -52,7 +52,7 @@ export function createOpenedKeys(): OpenedKeys {
           item.leases -= 1;
           if (item.leases > 0) return;
           item.controller.abort();
-          opened.delete(name);
+          keys.delete(name);
         },
       };
     },

@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { AppError } from '../../../src/lib/errors.ts';
 import { sshConfig, type SshHop } from '../../../src/lib/ssh/config.ts';
 import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
-import { createOpenedKeys, type OpenedKeys } from '../../../src/lib/ssh/opened-keys.ts';
+import { createDecryptedKeys, type DecryptedKeys } from '../../../src/lib/ssh/decrypted-keys.ts';
 import { generateSshKeyPair } from '../../../src/lib/ssh/private-key.ts';
 import { PrivateKeyBusyError } from '../../../src/lib/ssh/ssh-error.ts';
 import { createSshRunner } from '../../../src/runners/ssh/index.ts';
@@ -18,9 +18,9 @@ function createHop(change: Partial<SshHop> = {}): SshHop {
   return { serverId: 's', owner: 'user:1', version: 1, hostKey: null, id: null, config, ...change };
 }
 
-describe('the opened key of a server', () => {
-  it('is opened once while a connection holds it, and again after the last one closed', async () => {
-    const keys = createOpenedKeys();
+describe('the decrypted key of a server', () => {
+  it('is decrypted once while a connection holds it, and again after the last one closed', async () => {
+    const keys = createDecryptedKeys();
     const hop = createHop();
     const [one, two] = [keys.lease(hop), keys.lease(hop)];
     const [first, second] = await Promise.all([one.read(neverAborted()), two.read(neverAborted())]);
@@ -35,7 +35,7 @@ describe('the opened key of a server', () => {
   });
 
   it('is not shared with another owner, server or version', async () => {
-    const keys = createOpenedKeys();
+    const keys = createDecryptedKeys();
     const hop = createHop();
     const first = await keys.lease(hop).read(neverAborted());
     for (const change of [{ owner: 'user:2' }, { serverId: 't' }, { version: 2 }] as const)
@@ -43,7 +43,7 @@ describe('the opened key of a server', () => {
   });
 
   it('is tried again after a failure', async () => {
-    const keys = createOpenedKeys();
+    const keys = createDecryptedKeys();
     const hop = createHop();
     const lease = keys.lease({ ...hop, config: { ...hop.config, private_key: 'no key' } });
     const other = keys.lease(hop);
@@ -65,15 +65,17 @@ describeOn('ssh', 'a stored key whose derivation is too costly', () => {
   });
 });
 
-describeOn('ssh', 'a key that cannot be opened in time', () => {
-  const busyKeys: OpenedKeys = {
+describeOn('ssh', 'a key that cannot be decrypted in time', () => {
+  const busyKeys: DecryptedKeys = {
     lease: () => ({ read: () => Promise.reject(new PrivateKeyBusyError()), release: () => undefined }),
   };
 
   function createBusyRunner() {
     const { plain, keys } = sshHosts();
     const dialer = localDialer();
-    const runner = createSshRunner({ connections: createSshConnections({ dialer, openedKeys: busyKeys }) });
+    const runner = createSshRunner({
+      connections: createSshConnections({ dialer, decryptedKeys: busyKeys }),
+    });
     afterThisTest(async () => {
       await runner.close();
       await dialer.close();
