@@ -166,7 +166,10 @@ function watchBwrap(child: ChildProcess, runId: string, group: ControlGroup): Pi
   gate.on('error', () => undefined).resume();
   const reading = readStatus(status, bwrapStatus, (pid) => {
     group.add(pid);
-    // Also where control groups have no weights: the app's requests come first on a busy machine.
+    // Also where control groups have no weights, the app's requests come first on a busy machine. Not where the kernel
+    // groups processes by session: it compares priorities within a group only, and a sandbox becomes a session of its
+    // own. The priority of that group is of no use: now the process is still in the group of the app, and later its
+    // program can begin another session.
     setPriority(pid, constants.priority.PRIORITY_LOW);
     gate.end('\n');
   }).catch(() => child.kill('SIGKILL'));
