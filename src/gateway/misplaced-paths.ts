@@ -1,9 +1,7 @@
 import type { NextFunction, Request, Response } from 'express';
 import { AppError } from '../lib/errors.ts';
+import { ANTHROPIC_CALL_PATHS, OPENAI_CALL_PATHS } from '../providers/address.ts';
 
-/** Ends of the paths that SDKs append to their base URL. */
-const OPENAI_ENDS = /\/(chat\/completions|completions|responses|embeddings|models)$/;
-const ANTHROPIC_ENDS = /\/messages(\/count_tokens)?$/;
 /** Anthropic's protocol under `/v1`, and with the base URL of other SDKs. */
 const ANTHROPIC_PATH = /^\/v1(\/v1)?\/(messages|complete)(\/|$)/;
 /** Its SDKs append `/v1/messages` to their base URL, those of OpenAI only what comes after `/v1`. */
@@ -13,7 +11,7 @@ const SERVED = /^\/(v1|api)(\/|$)/;
 
 /** True for a path of OpenAI's protocol outside `/v1`, as a client with the wrong base URL calls it. */
 export function isMisplacedOpenAiPath(path: string): boolean {
-  return OPENAI_ENDS.test(path) && !SERVED.test(path);
+  return OPENAI_CALL_PATHS.some((end) => path.endsWith(end)) && !SERVED.test(path);
 }
 
 /** True for a path of Anthropic's protocol, under `/v1` or as a client with the wrong base URL calls it. */
@@ -22,7 +20,10 @@ export function isAnthropicPath(path: string): boolean {
 }
 
 function isMisplacedAnthropicPath(path: string): boolean {
-  return ANTHROPIC_ENDS.test(path) && (!SERVED.test(path) || path.startsWith(TWICE_V1));
+  return (
+    ANTHROPIC_CALL_PATHS.some((end) => path.endsWith(end)) &&
+    (!SERVED.test(path) || path.startsWith(TWICE_V1))
+  );
 }
 
 const ADVICE = 'The base URL ends in /v1.';

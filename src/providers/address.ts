@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { Provider } from './provider.ts';
+import { MODELS_PATH, SURFACE_PATHS, type Provider } from './provider.ts';
 
 /** Upstream addresses that the operator has set. */
 export interface OperatorUpstreams {
@@ -66,9 +66,18 @@ export function toEndpointSlug({ requiresEndpoint }: Provider, endpoint: string 
 }
 
 /** Paths that the SDKs of OpenAI append to their base URL. A path comes before its own end. */
-export const OPENAI_CALL_PATHS = ['/chat/completions', '/completions', '/responses', '/embeddings', '/models'];
+export const OPENAI_CALL_PATHS: readonly string[] = [
+  SURFACE_PATHS.chat,
+  '/completions',
+  SURFACE_PATHS.responses,
+  SURFACE_PATHS.embeddings,
+  MODELS_PATH,
+];
 /** The same for Anthropic, whose SDKs append them with `/v1`. */
-export const ANTHROPIC_CALL_PATHS = ['/messages/count_tokens', '/messages'];
+export const ANTHROPIC_CALL_PATHS: readonly string[] = [
+  `${SURFACE_PATHS.messages}/count_tokens`,
+  SURFACE_PATHS.messages,
+];
 
 /**
  * Finds the call that users and operators copy with a base URL from the documentation of a provider.

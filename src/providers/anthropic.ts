@@ -1,4 +1,4 @@
-import { isObject, LIST_MODELS, openAiCompatible, type KeyTestResponse } from './provider.ts';
+import { isObject, LIST_MODELS, openAiCompatible, SURFACE_PATHS, type KeyTestResponse } from './provider.ts';
 
 /** Anthropic through its OpenAI-compatible endpoint. */
 export const anthropic = openAiCompatible({
@@ -6,7 +6,7 @@ export const anthropic = openAiCompatible({
   name: 'Anthropic',
   baseUrl: 'https://api.anthropic.com/v1',
   docsUrl: 'https://platform.claude.com/settings/keys',
-  surfaces: { messages: '/messages' },
+  surfaces: { messages: SURFACE_PATHS.messages },
   // `sk-ant-admin` keys administer an account, `oat` and `ort` tokens belong to a subscription. Neither works with the API.
   key: {
     hint: 'sk-ant-api03-...',

@@ -1,4 +1,4 @@
-import { completeOneToken, openAiCompatible } from './provider.ts';
+import { completeOneToken, openAiCompatible, SURFACE_PATHS } from './provider.ts';
 
 /** Cohere through its Compatibility API. */
 export const cohere = openAiCompatible({
@@ -6,7 +6,7 @@ export const cohere = openAiCompatible({
   name: 'Cohere',
   baseUrl: 'https://api.cohere.ai/compatibility/v1',
   docsUrl: 'https://dashboard.cohere.com/api-keys',
-  surfaces: { embeddings: '/embeddings' },
+  surfaces: { embeddings: SURFACE_PATHS.embeddings },
   // Keys have 40 letters and digits today. Cohere does not document the format, so 36 to 48 are accepted.
   key: { hint: null, pattern: /^[A-Za-z0-9]{36,48}$/, prefix: '' },
   // Cohere's own key check is outside the base URL of chats. Its smallest model costs least.

@@ -1,4 +1,4 @@
-import { openAiCompatible } from './provider.ts';
+import { openAiCompatible, SURFACE_PATHS } from './provider.ts';
 
 /** Any OpenAI-compatible endpoint; the user enters its address with the key. */
 export const custom = openAiCompatible({
@@ -6,7 +6,7 @@ export const custom = openAiCompatible({
   name: 'Custom endpoint',
   baseUrl: null,
   docsUrl: null,
-  surfaces: { embeddings: '/embeddings' },
+  surfaces: { embeddings: SURFACE_PATHS.embeddings },
   key: { hint: null, pattern: /^[\x21-\x7e]*$/, prefix: '' },
   requiresEndpoint: true,
   requiresKey: false,

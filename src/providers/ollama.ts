@@ -1,4 +1,4 @@
-import { openAiCompatible } from './provider.ts';
+import { openAiCompatible, SURFACE_PATHS } from './provider.ts';
 
 /**
  * Ollama on a machine of the user or the operator. It lists the models that are installed there. Ollama ignores
@@ -9,7 +9,7 @@ export const ollama = openAiCompatible({
   name: 'Ollama',
   baseUrl: null,
   docsUrl: null,
-  surfaces: { embeddings: '/embeddings' },
+  surfaces: { embeddings: SURFACE_PATHS.embeddings },
   key: { hint: null, pattern: /^[\x21-\x7e]*$/, prefix: '' },
   requiresEndpoint: true,
   requiresKey: false,

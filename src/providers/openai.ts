@@ -1,11 +1,11 @@
-import { isObject, LIST_MODELS, openAiCompatible, type KeyTestResponse } from './provider.ts';
+import { isObject, LIST_MODELS, openAiCompatible, SURFACE_PATHS, type KeyTestResponse } from './provider.ts';
 
 export const openai = openAiCompatible({
   id: 'openai',
   name: 'OpenAI',
   baseUrl: 'https://api.openai.com/v1',
   docsUrl: 'https://platform.openai.com/api-keys',
-  surfaces: { embeddings: '/embeddings', responses: '/responses' },
+  surfaces: { embeddings: SURFACE_PATHS.embeddings, responses: SURFACE_PATHS.responses },
   key: {
     hint: 'sk-...',
     // User keys `sk-`, project keys `sk-proj-`, service accounts `sk-svcacct-` or `sk-` and their name, which may be

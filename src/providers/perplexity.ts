@@ -1,5 +1,11 @@
 import { findRefusalCause } from './protocol-error.ts';
-import { completeOneToken, isObject, openAiCompatible, type KeyTestOutcome } from './provider.ts';
+import {
+  completeOneToken,
+  isObject,
+  openAiCompatible,
+  SURFACE_PATHS,
+  type KeyTestOutcome,
+} from './provider.ts';
 
 /**
  * Perplexity ended its chat completions on 2026-09-27. Since then its keys work with the Agent API, which uses
@@ -12,11 +18,11 @@ export const perplexity = openAiCompatible({
   name: 'Perplexity',
   baseUrl: 'https://api.perplexity.ai/v1',
   docsUrl: 'https://console.perplexity.ai',
-  surfaces: { responses: '/responses' },
+  surfaces: { responses: SURFACE_PATHS.responses },
   key: { hint: 'pplx-...', pattern: /^pplx-[A-Za-z0-9_-]{16,}$/, prefix: 'pplx-' },
   keyTest: {
     ...completeOneToken('perplexity/sonar'),
-    path: '/responses',
+    path: SURFACE_PATHS.responses,
     // Without tools no search is charged; 16 is the minimum of the protocol.
     body: { model: 'perplexity/sonar', input: '1', max_output_tokens: 16 },
     isExpectedBody: (body) =>

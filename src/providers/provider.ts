@@ -70,12 +70,21 @@ export interface KeyTestOutcome {
   message: string;
 }
 
-const CHAT_PATH = '/chat/completions';
+/** The path of each protocol after the base URL. */
+export const SURFACE_PATHS = {
+  chat: '/chat/completions',
+  embeddings: '/embeddings',
+  responses: '/responses',
+  messages: '/messages',
+} as const satisfies Record<SurfaceName, string>;
+
+/** Lists the models: with OpenAI's protocol and with Anthropic's. */
+export const MODELS_PATH = '/models';
 
 /** Lists the models. The call is free, and most providers that list models per account require a valid key for it. */
 export const LIST_MODELS: KeyTest = {
   method: 'GET',
-  path: '/models',
+  path: MODELS_PATH,
   authorize: bearerHeaders,
   billed: false,
   isExpectedBody: isModelList,
@@ -85,7 +94,7 @@ export const LIST_MODELS: KeyTest = {
 export function completeOneToken(model: string): KeyTest {
   return {
     method: 'POST',
-    path: CHAT_PATH,
+    path: SURFACE_PATHS.chat,
     body: { model, messages: [{ role: 'user', content: '1' }], max_tokens: 1 },
     authorize: bearerHeaders,
     billed: true,
@@ -106,7 +115,7 @@ export function openAiCompatible(
     models: [],
     isLocalOnly: false,
     ...definition,
-    surfaces: { chat: CHAT_PATH, ...definition.surfaces },
+    surfaces: { chat: SURFACE_PATHS.chat, ...definition.surfaces },
   };
 }
 

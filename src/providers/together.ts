@@ -1,4 +1,4 @@
-import { isModelArray, LIST_MODELS, openAiCompatible } from './provider.ts';
+import { isModelArray, LIST_MODELS, openAiCompatible, SURFACE_PATHS } from './provider.ts';
 
 /** Open models, named as on the Hugging Face Hub (`meta-llama/...`). */
 export const together = openAiCompatible({
@@ -6,7 +6,7 @@ export const together = openAiCompatible({
   name: 'Together AI',
   baseUrl: 'https://api.together.xyz/v1',
   docsUrl: 'https://api.together.ai/settings/projects/~current/api-keys',
-  surfaces: { embeddings: '/embeddings' },
+  surfaces: { embeddings: SURFACE_PATHS.embeddings },
   // Older keys have 64 hexadecimal digits.
   key: { hint: 'tgp_v1_...', pattern: /^(tgp_v1_[A-Za-z0-9_-]{16,}|[0-9a-f]{64})$/, prefix: 'tgp_v1_' },
   // The list is a bare array (https://docs.together.ai/reference/models).

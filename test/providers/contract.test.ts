@@ -3,7 +3,7 @@ import { describe, expect, it } from '@jest/globals';
 import { custom } from '../../src/providers/custom.ts';
 import { PROVIDER_IDS, PROVIDERS } from '../../src/providers/index.ts';
 import { ollama } from '../../src/providers/ollama.ts';
-import type { Provider } from '../../src/providers/provider.ts';
+import { SURFACE_PATHS, type Provider } from '../../src/providers/provider.ts';
 
 /** Files of the folder that do not define a provider. */
 const NOT_PROVIDERS = ['address.ts', 'index.ts', 'key-test.ts', 'protocol-error.ts', 'provider.ts'];
@@ -78,7 +78,7 @@ describe.each(cases)('provider %s', (id, provider) => {
     expect(['chat', 'embeddings', 'responses', 'messages']).toEqual(
       expect.arrayContaining(Object.keys(provider.surfaces)),
     );
-    for (const path of Object.values(provider.surfaces)) expect(path).toMatch(/^(\/[a-z]+)+$/);
+    expect(SURFACE_PATHS).toMatchObject(provider.surfaces);
   });
 
   it('has an https address without a trailing slash, or none where the key or local mode supplies it', () => {
