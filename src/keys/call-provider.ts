@@ -4,7 +4,7 @@ import { isAppError } from '../lib/errors.ts';
 import { LOOP_HEADER, type LoopGuard } from '../lib/net/loop-guard.ts';
 import { parseJson } from '../lib/json.ts';
 import { createRateLimit, type RateLimit } from '../lib/rate-limit.ts';
-import { discardBody, readBoundedBody } from '../lib/net/upstream-body.ts';
+import { discardBody, isIdentityEncoded, readBoundedBody } from '../lib/net/upstream-body.ts';
 import { findKeyAddress, type OperatorUpstreams, type UpstreamAddress } from '../providers/address.ts';
 import { PROVIDERS } from '../providers/index.ts';
 import { toKeyTestOutcome, unexpectedBodyOutcome } from '../providers/key-test.ts';
@@ -184,9 +184,8 @@ async function readCallResult(provider: Provider, response: UpstreamResponse): P
   try {
     const { status, headers } = response;
     const body = await readBoundedBody(response.body, MAX_BODY_BYTES);
-    const encoding = headers['content-encoding'];
-    const isPlain = encoding === undefined || encoding === 'identity';
-    const outcome = toKeyTestOutcome(provider, { status, body: isPlain ? parseJson(body) : undefined });
+    const value = isIdentityEncoded(headers) ? parseJson(body) : undefined;
+    const outcome = toKeyTestOutcome(provider, { status, body: value });
     return { ...toCallResult(provider, response, outcome), httpStatus: status };
   } catch (error) {
     // The endpoint was reached: its response had begun.

@@ -5,7 +5,12 @@ import { parseJson } from '../../lib/json.ts';
 import { redactJson, type Redactor } from '../../lib/redact.ts';
 import type { UpstreamAddress } from '../../providers/address.ts';
 import type { Surface } from '../surface.ts';
-import { discardBody, upstreamMalformed, readBoundedBody } from '../../lib/net/upstream-body.ts';
+import {
+  discardBody,
+  isIdentityEncoded,
+  readBoundedBody,
+  upstreamMalformed,
+} from '../../lib/net/upstream-body.ts';
 
 const BYTE_ORDER_MARK = Buffer.from('\uFEFF');
 
@@ -85,7 +90,7 @@ async function classifySuccess(
   { surface, limits, onBytes }: ClassifyOptions,
 ): Promise<ClassifiedResponse> {
   const { status, headers, isFromPublicAddress: isPublic } = response;
-  if (isCompressed(response)) {
+  if (!isIdentityEncoded(headers)) {
     throw upstreamMalformed(
       'The provider compressed its response although the request asked for no encoding.',
     );
@@ -115,7 +120,7 @@ async function classifyError(response: UpstreamResponse): Promise<ClassifiedResp
   const { status, headers, isFromPublicAddress: isPublic } = response;
   const toOther = (otherBody: OtherBody) =>
     ({ kind: 'error', status, headers, isPublic, value: undefined, otherBody }) as const;
-  if (isCompressed(response)) {
+  if (!isIdentityEncoded(headers)) {
     discardBody(response.body);
     return toOther('a compressed body');
   }
@@ -182,11 +187,6 @@ export function toShownError(
 /** The only error for an unexpected response from a private address: its content may belong to any internal service. */
 export function protocolMismatch({ protocolName }: Surface) {
   return upstreamMalformed(`The endpoint does not implement the ${protocolName} protocol.`);
-}
-
-function isCompressed({ headers }: UpstreamResponse): boolean {
-  const encoding = headers['content-encoding'];
-  return encoding !== undefined && encoding !== 'identity';
 }
 
 /** Without the byte order mark that some servers put before JSON. */

@@ -22,6 +22,11 @@ export async function readBoundedBody(
   return Buffer.concat(chunks);
 }
 
+/** True for a body that can be read as it is. Requests ask for no encoding, but some servers compress all the same. */
+export function isIdentityEncoded({ 'content-encoding': encoding }: Record<string, unknown>): boolean {
+  return encoding === undefined || encoding === 'identity';
+}
+
 /** Destroys a body that is not read, and with it its connection. */
 export function discardBody(body: Readable): void {
   body.on('error', () => undefined).destroy();

@@ -81,7 +81,7 @@ describe('readSseEvents', () => {
       }
     }
     const received: string[] = [];
-    for await (const events of readSseEvents(chunks() as unknown as Readable, LIMITS))
+    for await (const events of readSseEvents(chunks(), LIMITS))
       received.push(...events.map(({ bytes }) => bytes.toString()));
     expect(received).toEqual(['data: abc\n\n', 'data: 2\n\n']);
   });

@@ -109,7 +109,7 @@ function toArray(value: unknown, field: string): unknown[] {
 
 /** The members of an object; an empty list for any other value. */
 function listMembers(value: unknown): [string, unknown][] {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.entries(value) : [];
+  return isObject(value) ? Object.entries(value) : [];
 }
 
 /** Members that hold media, in the spellings of several vendors: `image_url`, `imageUrl`, `input_image`, `videos`. */
@@ -142,9 +142,9 @@ const KIND_BY_FIELD: ReadonlyMap<string, Kind> = new Map([
 ]);
 
 /** Where a value is, and what the members around it say about it. */
-interface Place {
+interface ValuePosition {
   /** The member that holds the value; undefined for a field of the body. */
-  parent: Place | undefined;
+  parent: ValuePosition | undefined;
   name: string;
   kind: Kind;
   isMedia: boolean;
@@ -168,45 +168,50 @@ function walkBody(body: Readonly<Record<string, unknown>>): number {
   let members = 0;
   const findNameRules = createNameRules();
 
-  function walk(value: unknown, place: Place): void {
-    if (typeof value === 'string') refusePrivateMedia(value, place);
-    else if (Array.isArray(value)) walkArray(value, place);
-    else if (isObject(value)) walkObject(value, place);
+  function walk(value: unknown, position: ValuePosition): void {
+    if (typeof value === 'string') refusePrivateMedia(value, position);
+    else if (Array.isArray(value)) walkArray(value, position);
+    else if (isObject(value)) walkObject(value, position);
   }
 
-  function walkArray(items: readonly unknown[], place: Place): void {
-    const itemKind = ITEM_KINDS.get(place.kind);
-    if (itemKind === undefined) for (const item of items) walk(item, place);
+  function walkArray(items: readonly unknown[], position: ValuePosition): void {
+    const itemKind = ITEM_KINDS.get(position.kind);
+    if (itemKind === undefined) for (const item of items) walk(item, position);
     else {
-      const itemPlace = { ...place, kind: itemKind };
+      const itemPosition = { ...position, kind: itemKind };
       for (const item of items) {
-        if (!isObject(item)) throw wrongFieldType(toPath(place), 'an array of objects');
-        walkObject(item, itemPlace);
+        if (!isObject(item)) throw wrongFieldType(toPath(position), 'an array of objects');
+        walkObject(item, itemPosition);
       }
     }
   }
 
-  function walkObject(value: Record<string, unknown>, place: Place): void {
+  function walkObject(value: Record<string, unknown>, position: ValuePosition): void {
     const names = Object.keys(value);
     members += names.length;
-    if (place.kind === 'other') for (const name of names) walk(value[name], place);
-    else if (place.kind === 'schema') for (const name of names) walkSchemaMember(name, value[name], place);
-    else walkMessageMembers(value, names, place);
+    if (position.kind === 'other') for (const name of names) walk(value[name], position);
+    else if (position.kind === 'schema')
+      for (const name of names) walkSchemaMember(name, value[name], position);
+    else walkMessageMembers(value, names, position);
   }
 
-  function walkSchemaMember(name: string, item: unknown, place: Place): void {
+  function walkSchemaMember(name: string, item: unknown, place: ValuePosition): void {
     if (extendsCache(place, name, item)) throw fieldNotAllowed(toPath(place, name));
     const isReference =
       name.startsWith('$') && SCHEMA_REFERENCES.has(foldName(name.slice(0, MAX_NAME_LENGTH)));
     if (isReference && typeof item === 'string' && !item.startsWith('#'))
-      throw fieldNotAllowed(toPath(place, name));
-    if (typeof item === 'object' && item !== null) walk(item, { ...place, parent: place, name });
+      throw fieldNotAllowed(toPath(position, name));
+    if (typeof item === 'object' && item !== null) walk(item, { ...position, parent: position, name });
   }
 
-  function walkMessageMembers(value: Record<string, unknown>, names: readonly string[], place: Place): void {
+  function walkMessageMembers(
+    value: Record<string, unknown>,
+    names: readonly string[],
+    position: ValuePosition,
+  ): void {
     const { type } = value;
     // A part can name its kind beside its address: `{"type": "image_url", "url": ...}`.
-    const isMedia = place.isMedia || (typeof type === 'string' && MEDIA_MEMBER.test(type));
+    const isMedia = position.isMedia || (typeof type === 'string' && MEDIA_MEMBER.test(type));
     let typeCount = 0;
     for (const name of names) {
       const item = value[name];
@@ -216,21 +221,21 @@ function walkBody(body: Readonly<Record<string, unknown>>): number {
       if (isReference || extendsCache(place, name, item)) throw fieldNotAllowed(toPath(place, name));
       const isContent = place.kind === 'message' && rules.folded === 'content';
       if (isContent && !isMessageContent(item))
-        throw wrongFieldType(toPath(place, name), 'a string, null or an array');
+        throw wrongFieldType(toPath(position, name), 'a string, null or an array');
       const isText = typeof item === 'string';
       if (isText ? !isMedia && !rules.isMedia : typeof item !== 'object') continue;
       walk(item, {
-        parent: place,
+        parent: position,
         name,
         kind: isContent ? 'content' : 'in message',
         isMedia: isMedia || rules.isMedia,
         isAddress: rules.isAddress,
-        isInAudio: place.isInAudio || rules.folded === 'audio',
+        isInAudio: position.isInAudio || rules.folded === 'audio',
       });
     }
     // The member must be spelled exactly `type`: lax parsers accept `Type` as well.
-    if (place.kind === 'part' && (typeCount !== 1 || !INLINE_PARTS.has(type)))
-      throw fieldNotAllowed(toPath(place, 'type'));
+    if (position.kind === 'part' && (typeCount !== 1 || !INLINE_PARTS.has(type)))
+      throw fieldNotAllowed(toPath(position, 'type'));
   }
 
   const flags = { isMedia: false, isAddress: false, isInAudio: false };
@@ -255,24 +260,24 @@ function isMessageContent(value: unknown): boolean {
  * Writing to a cache for an hour costs twice the input. For the default lifetime it costs at most 1.25 times the input,
  * so `cache_control` itself is passed: clients mark parts and tools with it for every model.
  */
-function extendsCache(place: Place, name: string, value: unknown): boolean {
+function extendsCache(place: ValuePosition, name: string, value: unknown): boolean {
   if (value === null || value === DEFAULT_CACHE_TTL || foldName(name.slice(0, MAX_NAME_LENGTH)) !== 'ttl')
     return false;
   return foldName(place.name.slice(0, MAX_NAME_LENGTH)) === 'cache_control';
 }
 
-function refusePrivateMedia(text: string, place: Place): void {
+function refusePrivateMedia(text: string, place: ValuePosition): void {
   if (!place.isMedia) return;
   // The search for a colon is fast for media in base64, and for many short texts.
-  const isAddress = place.isAddress || (text.includes(':') && BEGINS_LIKE_ADDRESS.test(text));
+  const isAddress = position.isAddress || (text.includes(':') && BEGINS_LIKE_ADDRESS.test(text));
   if (isAddress && !text.startsWith('data:') && !isPublicHttpsAddress(text))
-    throw fieldNotAllowed(toPath(place));
+    throw fieldNotAllowed(toPath(position));
 }
 
-/** The names from the field of the body to a member of the place, or to the place itself. */
-function toPath(place: Place, member?: string): string {
+/** The names from the field of the body to the position, or to a member of its value. */
+function toPath(position: ValuePosition, member?: string): string {
   const names = member === undefined ? [] : [member];
-  for (let at: Place | undefined = place; at !== undefined; at = at.parent) names.unshift(at.name);
+  for (let at: ValuePosition | undefined = position; at !== undefined; at = at.parent) names.unshift(at.name);
   return names.map((name) => name.slice(0, MAX_NAME_LENGTH)).join('.');
 }
 
