@@ -195,8 +195,8 @@ function walkBody(body: Readonly<Record<string, unknown>>): number {
     else walkMessageMembers(value, names, position);
   }
 
-  function walkSchemaMember(name: string, item: unknown, place: ValuePosition): void {
-    if (extendsCache(place, name, item)) throw fieldNotAllowed(toPath(place, name));
+  function walkSchemaMember(name: string, item: unknown, position: ValuePosition): void {
+    if (extendsCache(position, name, item)) throw fieldNotAllowed(toPath(position, name));
     const isReference =
       name.startsWith('$') && SCHEMA_REFERENCES.has(foldName(name.slice(0, MAX_NAME_LENGTH)));
     if (isReference && typeof item === 'string' && !item.startsWith('#'))
@@ -217,9 +217,9 @@ function walkBody(body: Readonly<Record<string, unknown>>): number {
       const item = value[name];
       const rules = findNameRules(name);
       if (rules.folded === 'type') typeCount += 1;
-      const isReference = rules.folded === 'file_id' || (place.isInAudio && rules.folded === 'id');
-      if (isReference || extendsCache(place, name, item)) throw fieldNotAllowed(toPath(place, name));
-      const isContent = place.kind === 'message' && rules.folded === 'content';
+      const isReference = rules.folded === 'file_id' || (position.isInAudio && rules.folded === 'id');
+      if (isReference || extendsCache(position, name, item)) throw fieldNotAllowed(toPath(position, name));
+      const isContent = position.kind === 'message' && rules.folded === 'content';
       if (isContent && !isMessageContent(item))
         throw wrongFieldType(toPath(position, name), 'a string, null or an array');
       const isText = typeof item === 'string';
@@ -260,14 +260,14 @@ function isMessageContent(value: unknown): boolean {
  * Writing to a cache for an hour costs twice the input. For the default lifetime it costs at most 1.25 times the input,
  * so `cache_control` itself is passed: clients mark parts and tools with it for every model.
  */
-function extendsCache(place: ValuePosition, name: string, value: unknown): boolean {
+function extendsCache(position: ValuePosition, name: string, value: unknown): boolean {
   if (value === null || value === DEFAULT_CACHE_TTL || foldName(name.slice(0, MAX_NAME_LENGTH)) !== 'ttl')
     return false;
-  return foldName(place.name.slice(0, MAX_NAME_LENGTH)) === 'cache_control';
+  return foldName(position.name.slice(0, MAX_NAME_LENGTH)) === 'cache_control';
 }
 
-function refusePrivateMedia(text: string, place: ValuePosition): void {
-  if (!place.isMedia) return;
+function refusePrivateMedia(text: string, position: ValuePosition): void {
+  if (!position.isMedia) return;
   // The search for a colon is fast for media in base64, and for many short texts.
   const isAddress = position.isAddress || (text.includes(':') && BEGINS_LIKE_ADDRESS.test(text));
   if (isAddress && !text.startsWith('data:') && !isPublicHttpsAddress(text))
