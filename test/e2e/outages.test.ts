@@ -74,6 +74,9 @@ async function expectRefused(code: string): Promise<void> {
     '2',
   ]);
   expect(await me.json()).toMatchObject({ code, status: 503, title: 'Service Unavailable' });
+  // The check of active work looks up the user of the stream, so that this user is used for longer.
+  await until(chat, ({ status }) => status !== 200);
+  openai.reset();
   const refused = await chat();
   expect([refused.status, refused.headers.get('x-ops-error-source')]).toEqual([503, 'ops-center']);
   expect(await refused.json()).toMatchObject({ error: { code, type: 'server_error', param: null } });

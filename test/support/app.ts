@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { Writable } from 'node:stream';
-import { Agent, fetch, type RequestInit, type Response } from 'undici';
+import { Agent, errors, fetch, type RequestInit, type Response } from 'undici';
 import { signInWithForms } from '../../src/cli/form-sign-in.ts';
 import { choosePort } from '../../src/dev/quickstart/ports.ts';
 import { readConfig, type Config, type Environment } from '../../src/config/config.ts';
@@ -151,7 +151,23 @@ export function fernetKey(): string {
   return `${randomBytes(32).toString('base64url')}=`;
 }
 
-function call(
+async function call(base: string, path: string, options: CallOptions): Promise<Response> {
+  try {
+    return await callOnce(base, path, options);
+  } catch (error) {
+    // The app closes idle connections, e.g. of a user who was disabled. Browsers repeat a read as well.
+    const isRead = options.method === undefined && options.json === undefined && options.body === undefined;
+    if (!isRead || !isClosedByApp(error)) throw error;
+    return callOnce(base, path, options);
+  }
+}
+
+function isClosedByApp(error: unknown): boolean {
+  const cause: unknown = error instanceof Error ? error.cause : undefined;
+  return cause instanceof errors.SocketError && cause.message === 'other side closed';
+}
+
+function callOnce(
   base: string,
   path: string,
   { session, json, headers = {}, ...init }: CallOptions,

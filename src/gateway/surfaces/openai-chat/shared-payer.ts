@@ -282,11 +282,7 @@ function toPath(position: ValuePosition, member?: string): string {
 }
 
 /** What a name says of its value. */
-interface NameRules {
-  folded: string;
-  isMedia: boolean;
-  isAddress: boolean;
-}
+type NameRules = { folded: string } & Pick<ValuePosition, 'isMedia' | 'isAddress'>;
 
 /** More names than requests have. Each is judged once, however often it occurs. */
 const MAX_KNOWN_NAMES = 1_000;
