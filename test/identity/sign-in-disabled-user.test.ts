@@ -28,6 +28,7 @@ function setUp() {
       },
     },
     sessions: {
+      selectCookie: () => Promise.resolve(),
       find: () => Promise.resolve(undefined),
       replace: () => void calls.push('session created'),
     },
