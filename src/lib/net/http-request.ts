@@ -44,6 +44,8 @@ interface RequestState {
   body: Readable | undefined;
   /** The reader applies back pressure. */
   isPaused: boolean;
+  /** Chunks of the body that were received. */
+  chunkCount: number;
   /** No further data is expected from the connection. */
   isFinished: boolean;
   removeAbortListener(): void;
@@ -66,11 +68,14 @@ export function sendUpstreamRequest(
     connection,
     response: Promise.withResolvers(),
     timer: setTimeout(() => {
-      fail(state, upstreamTimeout('respond'));
+      afterPendingData(() => {
+        if (state.body === undefined) fail(state, upstreamTimeout('respond'));
+      });
     }, request.firstByteTimeoutMs),
     controller: undefined,
     body: undefined,
     isPaused: false,
+    chunkCount: 0,
     isFinished: false,
     removeAbortListener() {
       signal.removeEventListener('abort', onAbort);
@@ -84,6 +89,14 @@ export function sendUpstreamRequest(
     createHandler(state, request),
   );
   return state.response.promise;
+}
+
+/**
+ * Calls back when the data has been received that arrived while this process was busy. Without this, a late timer would
+ * blame the upstream. (Node receives data between timers and immediates.)
+ */
+function afterPendingData(callback: () => void): void {
+  setImmediate(callback);
 }
 
 /** Ends the request with an error; no effect when it has already ended. */
@@ -133,7 +146,11 @@ function createHandler(
       if (status < 200) return;
       clearTimeout(state.timer);
       state.timer = setTimeout(() => {
-        if (!state.isPaused) fail(state, upstreamTimeout('continue its response'));
+        const { chunkCount } = state;
+        afterPendingData(() => {
+          if (!state.isPaused && state.chunkCount === chunkCount)
+            fail(state, upstreamTimeout('continue its response'));
+        });
       }, idleTimeoutMs);
       const body = createBody(state);
       state.body = body;
@@ -141,6 +158,7 @@ function createHandler(
     },
     onResponseData(_controller, chunk) {
       if (state.isFinished) return;
+      state.chunkCount += 1;
       state.timer.refresh();
       if (state.body?.push(chunk) !== false) return;
       state.isPaused = true;

@@ -219,14 +219,35 @@ describe('a slow reader', () => {
       write();
     });
     const slow = createTestDialer();
-    const { body } = await slow.request(upstreamRequest(upstream.origin, { idleTimeoutMs: 1_000 }));
+    const { body } = await slow.request(upstreamRequest(upstream.origin, { idleTimeoutMs: 2_000 }));
     // Nothing is read until another request has timed out.
-    const silent = upstreamRequest(`${upstream.origin}/silent`, { firstByteTimeoutMs: 1_500 });
+    const silent = upstreamRequest(`${upstream.origin}/silent`, { firstByteTimeoutMs: 2_500 });
     await expect(slow.request(silent)).rejects.toEqual(errorWithCode('upstream_timeout'));
     expect(written).toBeLessThan(total);
     expect(body.readableLength).toBeLessThan(512 * 1024);
     expect((await buffer(body)).length).toBe(total);
   });
+
+  it.each(['before the headers', 'in the body'])(
+    'receives what has arrived while the process was busy for longer than the timeout %s',
+    async (phase) => {
+      const begun = Promise.withResolvers<ServerResponse>();
+      const upstream = await startHttpUpstream((_request, response) => {
+        if (phase === 'in the body') response.write('first ');
+        begun.resolve(response);
+      });
+      const pending = createTestDialer().request(
+        upstreamRequest(upstream.origin, { firstByteTimeoutMs: 100, idleTimeoutMs: 100 }),
+      );
+      const response = await begun.promise;
+      if (phase === 'in the body') await pending;
+      response.write('second');
+      const busyUntilMs = performance.now() + 200;
+      while (performance.now() < busyUntilMs);
+      response.end();
+      expect((await buffer((await pending).body)).toString()).toMatch(/^(first )?second$/);
+    },
+  );
 
   it('times out after the idle timeout when it has read everything', async () => {
     const upstream = await startHttpUpstream((request, response) => {
