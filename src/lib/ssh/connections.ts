@@ -173,8 +173,10 @@ function toExecStream(channel: ClientChannel): ExecStream {
       stderr += chunk.toString('latin1', 0, MAX_STDERR_LENGTH - stderr.length);
   });
   let status: Pick<ExecResult, 'code' | 'signal'> = { code: null, signal: null };
+  let hasExited = false;
   channel.once('exit', (code: number | null, signal?: string) => {
     status = { code, signal: signal ?? null };
+    hasExited = true;
   });
   const ended = new Promise<ExecResult>((resolve) => {
     channel.once('close', () => resolve({ ...status, stderr }));
@@ -183,6 +185,9 @@ function toExecStream(channel: ClientChannel): ExecStream {
   return Object.assign(channel, {
     ended,
     destroy() {
+      // The program may wait for another peer after the end of its input, as `docker system dial-stdio` waits for the
+      // engine. Servers that know no signals ignore this.
+      if (!hasExited) channel.signal('TERM');
       destroy();
       discardChannel(channel);
       return channel;

@@ -6,6 +6,7 @@ import type { SshConnections } from '../../../src/lib/ssh/connections.ts';
 import type { ExecStream } from '../../../src/lib/ssh/connections.ts';
 import { startCutProxy } from '../../support/cut-proxy.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
+import { until } from '../../support/until.ts';
 import { startScriptedServer } from './scripted-server.ts';
 import { afterThisTest, neverAborted, openConnections, serverAt } from './servers.ts';
 
@@ -353,6 +354,17 @@ describeOn('ssh', 'SSH connections', () => {
       stream.end(bytes);
       expect(Buffer.from(await text(stream.setEncoding('latin1')), 'latin1')).toEqual(bytes);
       expect(await stream.ended).toEqual({ code: 3, signal: null, stderr: 'wrong\n' });
+    });
+
+    it('ends its program when it is destroyed, also one that waits for something else than its input', async () => {
+      const { connections } = openConnections();
+      const server = serverAt(plain);
+      const stream = await connections.openExecStream(server, 'echo $$; exec sleep 300', neverAborted());
+      const [id] = (await once(stream.setEncoding('utf8'), 'data')) as [string];
+      const isRunning = () => output(connections, server, `kill -0 ${id.trim()} 2>/dev/null && echo running`);
+      expect(await isRunning()).toBe('running\n');
+      stream.destroy();
+      await until(isRunning, (state) => state === '');
     });
 
     it('returns its slot when it is destroyed', async () => {
