@@ -1,4 +1,5 @@
 import type { Principal } from '../http/principal.ts';
+import { endWithJson } from '../http/json-body.ts';
 import { jsonRoute, rawRoute, type HttpCall, type Route } from '../http/route.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import { LOOP_HEADER } from '../lib/net/loop-guard.ts';
@@ -71,9 +72,8 @@ export function gatewayRoutes({
         await modelListLimit.consume(user.id);
         const list = JSON.stringify(await listModels(user, request.get(LOOP_HEADER)));
         call.bodyReservation.add(Buffer.byteLength(list));
-        // A client that does not read must not keep the list in memory forever.
-        response.setTimeout(MODEL_LIST_IDLE_MS, () => response.destroy());
-        response.type('application/json').end(list);
+        call.bodyReservation.keepOnly(Buffer.byteLength(list));
+        endWithJson(response, list, MODEL_LIST_IDLE_MS);
       },
     }),
     jsonRoute({

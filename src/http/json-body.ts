@@ -1,4 +1,4 @@
-import type { Request } from 'express';
+import type { Request, Response } from 'express';
 import { AppError } from '../lib/errors.ts';
 import { measureJson, type JsonLimits } from '../lib/json.ts';
 import { hasBody } from './read-body.ts';
@@ -49,4 +49,15 @@ export function parseBody(body: Buffer, limits: JsonLimits): { value: unknown; m
     // The parser's message quotes the body, so it is dropped.
     throw new AppError('validation_failed', 'The body is not valid JSON in UTF-8.');
   }
+}
+
+/**
+ * Sends a JSON text as the whole response.
+ * @param idleTimeoutMs the connection is closed when the client reads nothing for this long, since otherwise a client that
+ *   does not read would keep the text in memory forever.
+ */
+export function endWithJson(response: Response, json: string | Buffer, idleTimeoutMs: number): void {
+  response.setTimeout(idleTimeoutMs, () => response.destroy());
+  response.setHeader('content-type', 'application/json');
+  response.end(json);
 }

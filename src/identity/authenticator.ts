@@ -74,7 +74,7 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticate {
 
   return async (request, response) => {
     if (request.headers.authorization !== undefined) return fromBearer(request, response);
-    // API keys are not implemented yet. The header is still decisive: no fallback to the cookie.
+    // It is for personal tokens, of which there are none yet. The header decides alone all the same.
     if (request.headers['x-api-key'] !== undefined) throw unauthenticated();
     if (!(await deps.sessions.selectCookie(request))) throw unauthenticated();
     return fromSession(request, response);

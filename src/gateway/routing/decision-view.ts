@@ -70,6 +70,8 @@ export function explainDecision(decision: GatewayDecision): string {
   }
   if (decision.code === 'model_missing')
     return 'This server has no default model: a chat request must name one.';
+  if (decision.code === 'ambiguous_model')
+    return 'Several of your keys serve the default model: a chat request must name one of them.';
   return 'No key would serve a chat request now: add a key.';
 }
 

@@ -95,7 +95,7 @@ export function createModelLists(dialer: Dialer, now: () => number = Date.now): 
     find(pool, keys) {
       const { good, attempt } = cache.find(pool) ?? {};
       if (good !== undefined && keys.includes(good.key)) return { state: 'read', names: good.names };
-      const hasFailed = attempt?.reading === undefined && attempt !== undefined && keys.includes(attempt.key);
+      const hasFailed = attempt !== undefined && attempt.reading === undefined && keys.includes(attempt.key);
       return { state: hasFailed ? 'unreadable' : 'unread' };
     },
     isStale(pool, keys) {

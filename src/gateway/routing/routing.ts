@@ -114,10 +114,12 @@ export function createRouting(deps: RoutingDeps): Routing {
     async decide(user, model, receivedLoopHeader) {
       const pools = await readPools(user);
       const { decision, dependsOn } = resolve(user, model, pools);
-      const stale = dependsOn.filter((pool) => lists.isStale(pool.id, tokensOf(pool)));
-      const reading = stale.map((pool) => readList(deps, lists, pool, receivedLoopHeader));
-      if (!dependsOn.some(isUnread)) return decision;
-      await Promise.all(reading);
+      const read = (pool: GatewayPool) => readList(deps, lists, pool, receivedLoopHeader);
+      const unread = dependsOn.filter(isUnread);
+      for (const pool of dependsOn)
+        if (!unread.includes(pool) && lists.isStale(pool.id, tokensOf(pool))) void read(pool);
+      if (unread.length === 0) return decision;
+      await Promise.all(unread.map(read));
       return resolve(user, model, pools).decision;
     },
     async preview(user, model) {

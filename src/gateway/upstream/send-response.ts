@@ -1,4 +1,5 @@
 import type { Response } from 'express';
+import { endWithJson } from '../../http/json-body.ts';
 import { toSseEvent, type SseWriter } from '../../http/sse.ts';
 import { AppError, isAppError } from '../../lib/errors.ts';
 import { discardBody, upstreamMalformed } from '../../lib/net/upstream-body.ts';
@@ -61,7 +62,7 @@ export async function sendResponse(
       'The provider answered with a whole response instead of a stream. Send the request again without "stream".',
     );
   response.status(upstreamResponse.status);
-  endWithJson(response, upstreamResponse.body, options);
+  endWithJson(response, upstreamResponse.body, options.idleTimeoutMs);
   return 'whole';
 }
 
@@ -74,7 +75,7 @@ function sendError(upstreamResponse: ErrorResponse, response: Response, options:
     return 'failed';
   }
   response.status(upstreamResponse.status).setHeader('x-ops-error-source', 'upstream');
-  endWithJson(response, JSON.stringify(value), options);
+  endWithJson(response, JSON.stringify(value), options.idleTimeoutMs);
   return 'whole';
 }
 
@@ -85,17 +86,10 @@ function showHeaders({ headers }: ClassifiedResponse, response: Response, option
   copyResponseHeaders(response, headers, redact);
 }
 
-function endWithJson(response: Response, body: string | Buffer, { idleTimeoutMs }: SendOptions): void {
-  // A client that does not read must not keep the response in memory forever.
-  response.setTimeout(idleTimeoutMs, () => response.destroy());
-  response.setHeader('content-type', 'application/json');
-  response.end(body);
-}
-
 /**
- * Sends an upstream's event stream to the client in complete events, with back pressure to the upstream while the
- * client is slow. The protocol's last event, or an error of the upstream, ends the stream. An upstream failure becomes an error event of the
- * protocol, never a clean end.
+ * Sends an upstream's event stream to the client in complete events, with back pressure to the upstream while the client
+ * is slow. The protocol's last event, or an error of the upstream, ends the stream. A failure of the upstream becomes an
+ * error event of the protocol, never a clean end.
  * @throws the signal's reason when the client has disconnected.
  */
 async function sendStream(
