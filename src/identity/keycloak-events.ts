@@ -88,7 +88,10 @@ export function createKeycloakEventPoll(deps: KeycloakEventPollDeps): () => Prom
     database: deps.database,
     cursorName: realm,
     fetchPage: createAdminEventFetcher(keycloakAdmin, RESOURCE_TYPES),
-    handle: (events) => applyChanges(deps, toAdminEventChanges(events)),
+    async handle(events) {
+      await applyChanges(deps, toAdminEventChanges(events));
+      return [];
+    },
   });
 
   const readLogouts = createKeycloakEventReader({
@@ -99,7 +102,10 @@ export function createKeycloakEventPoll(deps: KeycloakEventPollDeps): () => Prom
       const events = await keycloakAdmin.call((client) => client.realms.findEvents(query));
       return z.array(LogoutEvent).parse(events);
     },
-    handle: (events) => deps.logout.endKeycloakSessions(toEndedSessionIds(events)),
+    async handle(events) {
+      await deps.logout.endKeycloakSessions(toEndedSessionIds(events));
+      return [];
+    },
   });
 
   return async () => {
@@ -131,9 +137,16 @@ export function createDeletedUserPoll(deps: DeletedUserPollDeps): () => Promise<
     cursorName: `${keycloakAdmin.realm} deleted users`,
     fetchPage: createAdminEventFetcher(keycloakAdmin, ['USER']),
     async handle(events) {
-      const ids = events.map(findDeletedUserId).filter((id) => id !== undefined);
-      // A user that exists again was imported under the same id.
-      for (const id of new Set(ids)) if (await isDeleted(id)) await deps.onUserDeleted(id);
+      const found: AdminEvent[] = [];
+      for (const event of events) {
+        const id = findDeletedUserId(event);
+        if (id === undefined) continue;
+        if (await isDeleted(id)) await deps.onUserDeleted(id);
+        else found.push(event);
+      }
+      // Keycloak drops a deleted user from its cache only after the commit that makes the event visible. A user that
+      // is still found later was imported again under the same id.
+      return found;
     },
   });
 }

@@ -43,6 +43,7 @@ export function createVaultEventReader({
     async handle(events) {
       for (const id of recordIds(events, findDeletedUserId)) await handleDeletedRecord(id);
       for (const id of recordIds(events, findAffectedUserId)) reader.invalidateRecord(id);
+      return [];
     },
   });
 }

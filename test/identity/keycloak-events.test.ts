@@ -34,6 +34,7 @@ function source() {
 
 function reader(cursorName: string, fetchPage: ReturnType<typeof source>['fetchPage'], now = () => T) {
   const handled: string[] = [];
+  const repeated = new Set<string>();
   const failure: { next: Error | undefined } = { next: undefined };
   const read = createKeycloakEventReader<KeycloakEvent>({
     database,
@@ -48,10 +49,10 @@ function reader(cursorName: string, fetchPage: ReturnType<typeof source>['fetchP
         return Promise.reject(error);
       }
       handled.push(...events.map((event) => event.id));
-      return Promise.resolve();
+      return Promise.resolve(events.filter((event) => repeated.has(event.id)));
     },
   });
-  return { read, handled, failure };
+  return { read, handled, failure, repeated };
 }
 
 const T = 1_800_000_000_000;
@@ -92,6 +93,21 @@ describe('reading events from a cursor', () => {
     await expect(read()).rejects.toThrow('database unavailable');
     await read();
     expect(handled).toEqual(['start', 'event']);
+  });
+
+  it('repeats the events that the handler returns, as long as they are in the overlap', async () => {
+    const { add, fetchPage } = source();
+    const { read, handled, repeated } = reader('repeated', fetchPage, () => T + 90_000);
+    add('start', T);
+    await read();
+    repeated.add('event');
+    add('event', T + 60_000);
+    add('other', T + 60_001);
+    for (let poll = 0; poll < 3; poll += 1) await read();
+    expect(handled).toEqual(['start', 'other', 'event', 'event', 'event']);
+    add('later', T + 90_000);
+    for (let poll = 0; poll < 3; poll += 1) await read();
+    expect(handled.slice(5)).toEqual(['later', 'event']);
   });
 
   it('starts with the current time on the very first start, not with the whole history', async () => {

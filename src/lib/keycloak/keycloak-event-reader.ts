@@ -14,8 +14,11 @@ export interface KeycloakEventReaderDeps<Event extends KeycloakEvent> {
   cursorName: string;
   /** Fetches one page of events from `dateFromMs` on (inclusive), newest first. */
   fetchPage(page: { dateFromMs: number; first: number; max: number }): Promise<Event[]>;
-  /** Handles events, newest first within a page. An event may be repeated after a restart or an error. */
-  handle(events: Event[]): Promise<void>;
+  /**
+   * Handles events, newest first within a page. An event may be repeated after a restart or an error.
+   * @returns the events to repeat in the next poll, as long as they are in the overlap.
+   */
+  handle(events: Event[]): Promise<Event[]>;
   pageSize?: number;
   /** This machine's clock, epoch ms. */
   now?: () => number;
@@ -75,9 +78,9 @@ export function createKeycloakEventReader<Event extends KeycloakEvent>(
     for (let first = 0; ; first += pageSize) {
       const page = await deps.fetchPage({ dateFromMs: fromMs, first, max: pageSize });
       const unseen = page.filter((event) => !seen.has(event.id));
-      if (unseen.length > 0) await deps.handle(unseen);
+      const repeated = unseen.length > 0 ? await deps.handle(unseen) : [];
       for (const event of page) {
-        handled.set(event.id, event.time);
+        if (!repeated.includes(event)) handled.set(event.id, event.time);
         newestMs = Math.max(newestMs, event.time);
       }
       if (page.length < pageSize) break;
