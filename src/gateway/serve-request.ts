@@ -1,17 +1,17 @@
 import type { Request, Response } from 'express';
 import { BYOK_TIER, type Tier } from '../config/tiers.ts';
 import type { Principal } from '../http/principal.ts';
+import { assertJsonType } from '../http/json-body.ts';
+import { readBody } from '../http/read-body.ts';
 import type { HttpCall } from '../http/route.ts';
 import type { ActiveWork } from '../identity/service.ts';
 import { LOOP_HEADER, type LoopGuard } from '../lib/net/loop-guard.ts';
-import { readRequestBody } from './admission/read-request-body.ts';
 import { parseRequestBody } from './admission/request-body.ts';
 import { logDecision, toDecisionError } from './routing/decision-view.ts';
-import type { KeyStatusWriter } from './routing/key-status-writer.ts';
 import type { Routing } from './routing/routing.ts';
 import type { Surface } from './surface.ts';
 import { failStream, type CallProgress, type GatewayCall } from './upstream/calls.ts';
-import type { ServeFromPool } from './upstream/serve-from-pool.ts';
+import type { KeyStatusWriter, ServeFromPool } from './upstream/serve-from-pool.ts';
 import type { ServeFromSystem } from './upstream/serve-from-system.ts';
 
 export interface ServeRequestDeps {
@@ -22,6 +22,8 @@ export interface ServeRequestDeps {
   serveFromPool: ServeFromPool;
   serveFromSystem: ServeFromSystem;
 }
+
+const MAX_BODY_BYTES = 32 * 1024 * 1024;
 
 /** Reads a request of a surface, decides on the payer, and serves the request with the payer's key. */
 export type ServeRequest = (
@@ -39,8 +41,10 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
     const progress: CallProgress = { isBodySent: false };
     try {
       deps.loopGuard.rejectLoop(request.get(LOOP_HEADER));
+      assertJsonType(request);
+      const received = { maxBytes: MAX_BODY_BYTES, reservation: bodyReservation, signal };
       // Not in a variable, which would retain the received bytes until the response is complete.
-      const body = parseRequestBody(await readRequestBody(request, bodyReservation, signal), surface);
+      const body = parseRequestBody(await readBody(request, received), surface);
       const principal = await call.reauthorize();
       const { requestId, log } = call;
       await serve(

@@ -6,7 +6,6 @@ import { getUserId, parseOwner, type Owner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
 import { keyStatusName, listKeyStatuses, INITIAL_KEY_STATUS, type KeyStatus } from './key-status-store.ts';
 import { OWNERS_CHANNEL, readVaultIndex, writeVaultId } from './vault-index-store.ts';
-import { createPoolCache, type PoolCache, type PoolSnapshot } from './pool-cache.ts';
 import { parsePool } from './stored-key.ts';
 import type { Vault, VaultRecord } from './vault.ts';
 import type { KeyWithStatus } from './key-view.ts';
@@ -149,4 +148,122 @@ function recordMissing(owner: Owner, vaultId: string | null, log: Log): AppError
       cause: new Error(`vault record ${String(vaultId)} of ${owner} is not in Keycloak`),
     },
   );
+}
+
+/** The result of reading an owner's vault record. */
+export interface PoolSnapshot<Value> {
+  value: Value;
+  /** The vault record that was read; null when there is none. */
+  recordId: string | null;
+  /** False when the owner's keys changed during the read: the result serves this request and is not cached. */
+  isCacheable: boolean;
+}
+
+export interface PoolCacheDeps<Value> {
+  read(owner: Owner): Promise<PoolSnapshot<Value>>;
+  /** Whether notifications of other processes arrive. While they do not, nothing is cached or shared. */
+  isListening(): boolean;
+  /** A monotonic clock, in ms. */
+  now?: () => number;
+  maxEntries?: number;
+}
+
+/** Caches what was read of an owner until it changes, for at most 10 s. */
+export interface PoolCache<Value> {
+  /** @throws what `read` throws; an older result is not used then. */
+  get(owner: Owner): Promise<Value>;
+  /** Later calls of `get` read again and do not share a read in progress. */
+  invalidate(owner: Owner): void;
+  /** The same, for the owner of a vault record. */
+  invalidateRecord(recordId: string): void;
+  clear(): void;
+  /**
+   * False when the same note was written for the owner less than `withinMs` ago and the owner has not changed since.
+   * Otherwise true, and the note counts as written now.
+   */
+  isWriteDue(owner: Owner, note: string, withinMs: number): boolean;
+}
+
+/** Changes made in Keycloak take effect within this time even without an event. */
+const MAX_AGE_MS = 10_000;
+
+interface CacheEntry<Value> {
+  startedAtMs: number;
+  snapshot: Promise<PoolSnapshot<Value>>;
+  /** Undefined during the read. */
+  recordId: string | null | undefined;
+  /** Note -> time of its last write. */
+  writtenAtMs: Map<string, number>;
+}
+
+/**
+ * An entry exists from the start of its read, so that concurrent calls share the read. After an entry is removed during
+ * its read, later calls start a new one.
+ */
+export function createPoolCache<Value>(deps: PoolCacheDeps<Value>): PoolCache<Value> {
+  const { now = () => performance.now(), maxEntries = 2_000 } = deps;
+  /** Oldest first. */
+  const entries = new Map<Owner, CacheEntry<Value>>();
+
+  function load(owner: Owner): CacheEntry<Value> {
+    const entry: CacheEntry<Value> = {
+      startedAtMs: now(),
+      snapshot: deps.read(owner),
+      recordId: undefined,
+      writtenAtMs: new Map(),
+    };
+    entries.delete(owner);
+    entries.set(owner, entry);
+    evictStale();
+    const remove = () => {
+      if (entries.get(owner) === entry) entries.delete(owner);
+    };
+    entry.snapshot.then(({ recordId, isCacheable }) => {
+      entry.recordId = recordId;
+      if (!isCacheable) remove();
+    }, remove);
+    return entry;
+  }
+
+  function evictStale(): void {
+    for (const [owner, entry] of entries) {
+      if (isFresh(entry) && entries.size <= maxEntries) return;
+      entries.delete(owner);
+    }
+  }
+
+  function isFresh(entry: CacheEntry<Value>): boolean {
+    return now() - entry.startedAtMs < MAX_AGE_MS;
+  }
+
+  return {
+    async get(owner) {
+      // A read in progress may have started before a change whose notification was lost.
+      if (!deps.isListening()) return (await deps.read(owner)).value;
+      const cached = entries.get(owner);
+      const entry = cached !== undefined && isFresh(cached) ? cached : load(owner);
+      return (await entry.snapshot).value;
+    },
+
+    invalidate: (owner) => void entries.delete(owner),
+
+    invalidateRecord(recordId) {
+      for (const [owner, entry] of entries) {
+        // During a read, the record id is not known yet.
+        if (entry.recordId === recordId || entry.recordId === undefined) entries.delete(owner);
+      }
+    },
+
+    clear() {
+      entries.clear();
+    },
+
+    isWriteDue(owner, note, withinMs) {
+      const writtenAtMs = deps.isListening() ? entries.get(owner)?.writtenAtMs : undefined;
+      const lastMs = writtenAtMs?.get(note);
+      if (lastMs !== undefined && now() - lastMs < withinMs) return false;
+      writtenAtMs?.set(note, now());
+      return true;
+    },
+  };
 }

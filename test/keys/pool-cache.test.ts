@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { createPoolCache, type PoolSnapshot } from '../../src/keys/pool-cache.ts';
+import { createPoolCache, type PoolSnapshot } from '../../src/keys/pool-reader.ts';
 import type { Owner } from '../../src/lib/owner.ts';
 
 const ADA: Owner = 'user:ada';

@@ -47,10 +47,12 @@ export interface RequestBody {
 type RequestReader = Pick<Surface, 'interpretedFields' | 'prepareProgress'>;
 
 /**
- * @throws AppError `validation_failed` (not a JSON object in UTF-8, a field of the wrong type, a model name that is
+ * @throws AppError `validation_failed` (no body, not a JSON object in UTF-8, a field of the wrong type, a model name that is
  *   too long or has control or invisible characters), `ambiguous_field` (an interpreted field twice or in another spelling).
  */
 export function parseRequestBody(body: Buffer, surface: RequestReader): RequestBody {
+  if (body.length === 0)
+    throw new AppError('validation_failed', 'The request has no body. Send a JSON object.');
   const { value, memberCount } = parseObject(body);
   const found = findTopLevelMembers(body);
   const fieldNames = found.members.map((member) => member.name);

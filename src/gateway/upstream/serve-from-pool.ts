@@ -1,7 +1,9 @@
 import type { Principal } from '../../http/principal.ts';
 import { requireTier } from '../../http/route.ts';
 import type { UserCache } from '../../identity/service.ts';
+import type { KeyService } from '../../keys/service.ts';
 import { AppError, unauthenticated } from '../../lib/errors.ts';
+import { userOwner } from '../../lib/owner.ts';
 import type { Provider } from '../../providers/provider.ts';
 import { BYOK_TIER } from '../../config/tiers.ts';
 import { toKeyTestOutcome } from '../../providers/key-test.ts';
@@ -9,7 +11,6 @@ import type { Surface } from '../surface.ts';
 import type { ClassifiedResponse, ErrorResponse } from './response.ts';
 import { checkPersonalKeyBody } from '../admission/request-body.ts';
 import { forwardsAccountHeaders, type Receipt } from './headers.ts';
-import type { KeyStatusWriter } from '../routing/key-status-writer.ts';
 import type { GatewayDecision, GatewayKey, Routing } from '../routing/routing.ts';
 import { findKeyAddress, type OperatorUpstreams } from '../../providers/address.ts';
 import type { UpstreamTarget, UpstreamCalls, GatewayCall } from './calls.ts';
@@ -133,4 +134,59 @@ async function reauthorizeKey(
   if (user === undefined) throw unauthenticated();
   requireTier({ ...principal, user }, BYOK_TIER);
   return routing.findUsableKey(user, key);
+}
+
+/** Writes the status of keys after use. A failed write is logged and never fails the request. */
+export interface KeyStatusWriter {
+  /** Runs in the background. */
+  writeUse(call: GatewayCall, key: KeyReference): void;
+  /**
+   * Completes before the response is sent, so that the next request already skips the key. Does nothing when the
+   * key was replaced while the upstream processed the request.
+   */
+  writeRefusal(call: GatewayCall, key: KeyReference): Promise<void>;
+  /** Logs `key_undecryptable` and writes the status of every undecryptable key of a decision, in the background. */
+  writeUndecryptable(call: GatewayCall, decision: GatewayDecision): void;
+  /** Resolves when all pending writes have ended. */
+  flush(): Promise<void>;
+}
+
+type KeyReference = Pick<GatewayKey, 'provider' | 'id' | 'token'>;
+
+export function createKeyStatusWriter(
+  keys: Pick<KeyService, 'isStored' | 'recordUse' | 'recordRefusal' | 'recordUndecryptable'>,
+): KeyStatusWriter {
+  async function writeRefusalIfStored(call: GatewayCall, key: KeyReference): Promise<void> {
+    const owner = userOwner(call.principal.user.id);
+    if (await keys.isStored(owner, key)) await keys.recordRefusal(owner, key.provider, key.id);
+  }
+
+  const pending = new Set<Promise<void>>();
+  function track(call: GatewayCall, write: Promise<void>): Promise<void> {
+    const tracked = write
+      .catch((error: unknown) => {
+        call.log.warn({ err: error }, 'key status could not be written');
+      })
+      .finally(() => pending.delete(tracked));
+    pending.add(tracked);
+    return tracked;
+  }
+  return {
+    writeUse: (call, { provider, id }) =>
+      void track(call, keys.recordUse(userOwner(call.principal.user.id), provider, id)),
+    writeRefusal: (call, key) => track(call, writeRefusalIfStored(call, key)),
+    writeUndecryptable(call, decision) {
+      if (!('skipped' in decision)) return;
+      const { provider, skipped } = decision;
+      for (const { keyId, reason } of skipped) {
+        if (reason !== 'undecryptable') continue;
+        const fields = { event: 'key_undecryptable', user: call.principal.user.id, provider, key_id: keyId };
+        call.log.warn(fields, 'a stored key cannot be decrypted');
+        void track(call, keys.recordUndecryptable(userOwner(call.principal.user.id), provider, keyId));
+      }
+    },
+    flush: async () => {
+      await Promise.all(pending);
+    },
+  };
 }
