@@ -53,7 +53,11 @@ describeOn('ssh', 'a running run', () => {
   async function untilOutput(answer: Response) {
     const events = readRunEvents(answer);
     const seen: ReceivedRunEvent[] = [];
-    while (seen.at(-1)?.event !== 'output') seen.push((await events.next()).value as ReceivedRunEvent);
+    while (seen.at(-1)?.event !== 'output') {
+      const { done, value } = await events.next();
+      if (done) throw new Error(`the run ended without output: ${JSON.stringify(seen.at(-1))}`);
+      seen.push(value);
+    }
     return {
       runId: seen[0]?.data.run_id ?? '',
       rest: async () => {

@@ -13,6 +13,7 @@ import {
   openRunner,
   runToExit,
   createTarget,
+  readUntilOutput,
 } from './test-engine.ts';
 
 const MIB = 2 ** 20;
@@ -49,7 +50,7 @@ describeOn('docker', 'the container of a job', () => {
     const stop = new AbortController();
     const job = createJob('echo ready; sleep 600');
     const events = runner.run(target, job, NO_LIMITS, stop.signal);
-    while ((await events.next()).value?.type !== 'output');
+    await readUntilOutput(events);
     const container = await getRunContainer(host, target.serverId, job.runId);
     const inspected = (await callEngine(host, 'GET', `/containers/${container.id}/json`)) as {
       HostConfig: Record<string, unknown>;
@@ -132,7 +133,7 @@ describeOn('docker', 'the container of a job', () => {
       NO_LIMITS,
       new AbortController().signal,
     );
-    while ((await events.next()).value?.type !== 'output');
+    await readUntilOutput(events);
     // As when the app's process ends: the engine receives no further request.
     await dialer.close();
     for (const socket of sockets) socket.destroy();

@@ -16,6 +16,7 @@ import {
   createJob,
   openRunner,
   readOutcome,
+  readUntilOutput,
   runToExit,
   createTarget,
 } from './test-engine.ts';
@@ -39,7 +40,7 @@ describeOn('docker', 'a failing engine', () => {
     const runner = openRunner({ heartbeatMs: 500 });
     const job = createJob('echo ready; sleep 600');
     const events = runner.run(target, job, NO_LIMITS, neverAborted);
-    while ((await events.next()).value?.type !== 'output');
+    await readUntilOutput(events);
     proxy.silence();
     const outcome = readOutcome(events);
     // The run is given up when the runner closes its input, which ends the container. Later requests get no
@@ -60,7 +61,7 @@ describeOn('docker', 'a failing engine', () => {
     const target = createTarget(createConfig(host, { image: host.smallImage }));
     const job = createJob('echo ready; sleep 600');
     const events = runner.run(target, job, NO_LIMITS, neverAborted);
-    while ((await events.next()).value?.type !== 'output');
+    await readUntilOutput(events);
     const container = await getRunContainer(host, target.serverId, job.runId);
     await callEngine(host, 'POST', `/containers/${container.id}/kill`);
     const { exit } = await readOutcome(events);
@@ -72,7 +73,7 @@ describeOn('docker', 'a failing engine', () => {
     const target = createTarget(createConfig(host, { image: host.smallImage }));
     const job = createJob('echo ready; sleep 600');
     const events = runner.run(target, job, NO_LIMITS, neverAborted);
-    while ((await events.next()).value?.type !== 'output');
+    await readUntilOutput(events);
     const container = await getRunContainer(host, target.serverId, job.runId);
     await callEngine(host, 'DELETE', `/containers/${container.id}?force=1`);
     const { exit } = await readOutcome(events);
@@ -105,7 +106,7 @@ describeOn('docker', 'a failing engine', () => {
     const job = createJob('echo ready; sleep 600');
     const stop = new AbortController();
     const events = runner.run(target, job, NO_LIMITS, stop.signal);
-    while ((await events.next()).value?.type !== 'output');
+    await readUntilOutput(events);
     proxy.silence();
     return { proxy, target, runner, job, stop, outcome: readOutcome(events) };
   }

@@ -7,7 +7,14 @@ import { dockerConfig } from '../../../src/runners/docker/config.ts';
 import { localDialer } from '../../lib/ssh/servers.ts';
 import type { Limits } from '../../../src/runners/runner.ts';
 import { LOOPBACK, startTcpUpstream } from '../../support/local-upstreams.ts';
-import { NO_LIMITS, afterThisTest, createJob, readOutcome, createTarget } from './test-engine.ts';
+import {
+  NO_LIMITS,
+  afterThisTest,
+  createJob,
+  createTarget,
+  readOutcome,
+  readUntilOutput,
+} from './test-engine.ts';
 
 const MIB = 2 ** 20;
 /** Maximum number of bytes that an engine can send before it is cut off, including socket buffers. */
@@ -185,7 +192,7 @@ describe('a hostile engine', () => {
     ]);
     const stop = new AbortController();
     const events = runOn(engine, stop.signal);
-    while ((await events.next()).value?.type !== 'output');
+    await readUntilOutput(events);
     let previousBytes = -1;
     // Until the socket buffers are full: other requests pass, and no more of this output.
     while (writtenBytes !== previousBytes && writtenBytes < MAX_WRITTEN_BYTES) {

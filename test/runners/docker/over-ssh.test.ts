@@ -8,6 +8,7 @@ import {
   createJob,
   openRunner,
   readOutcome,
+  readUntilOutput,
   runToExit,
   createTarget,
 } from './test-engine.ts';
@@ -53,7 +54,7 @@ describeOn('docker', 'a Docker server behind an SSH server', () => {
     }
     const stop = new AbortController();
     const events = runner.run(server, createJob('echo ready; sleep 600'), NO_LIMITS, stop.signal);
-    while ((await events.next()).value?.type !== 'output');
+    await readUntilOutput(events);
     stop.abort('cancelled');
     const { exit } = await readOutcome(events);
     expect(exit).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });

@@ -165,3 +165,13 @@ export async function readOutcome(events: AsyncIterable<RunEvent>): Promise<RunO
   }
   throw new Error('the run ended without an exit');
 }
+
+/** Reads a run up to its first output. @throws Error when the run ends before. */
+export async function readUntilOutput(events: AsyncIterator<RunEvent, void>): Promise<void> {
+  for (;;) {
+    const { value: event } = await events.next();
+    if (event === undefined) throw new Error('the run ended without an exit');
+    if (event.type === 'exit') throw new Error(`the run ended without output: ${JSON.stringify(event)}`);
+    if (event.type === 'output') return;
+  }
+}

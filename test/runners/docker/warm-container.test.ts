@@ -17,6 +17,7 @@ import {
   openRunner,
   runToExit,
   createTarget,
+  readUntilOutput,
 } from './test-engine.ts';
 
 describeOn('docker', 'the pre-started container', () => {
@@ -126,7 +127,7 @@ describeOn('docker', 'the pre-started container', () => {
     const containerId = await waitForWarm(target.serverId);
     const job = createJob('echo ready; sleep 600');
     const events = runner.run(target, job, NO_LIMITS, new AbortController().signal);
-    while ((await events.next()).value?.type !== 'output');
+    await readUntilOutput(events);
     expect(await openRunner().cleanUp(target, job.runId)).toBe('verified');
     expect((await all(target.serverId)).map(({ id }) => id)).not.toContain(containerId);
     await events.return();
