@@ -1,3 +1,5 @@
+import type { Keyring } from '../lib/crypto/keyring.ts';
+import { createOwnerCache, type OwnerCache, type OwnerSnapshot } from '../lib/owner-cache.ts';
 import type { Database } from '../lib/postgres/database.ts';
 import { AppError } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
@@ -6,7 +8,7 @@ import { getUserId, parseOwner, type Owner } from '../lib/owner.ts';
 import type { Provider } from '../providers/provider.ts';
 import { keyStatusName, listKeyStatuses, INITIAL_KEY_STATUS, type KeyStatus } from './key-status-store.ts';
 import { OWNERS_CHANNEL, readVaultIndex, writeVaultId } from './vault-index-store.ts';
-import { parsePool } from './stored-key.ts';
+import { decryptKey, parsePool, UNREADABLE_KEY_ID } from './stored-key.ts';
 import type { Vault, VaultRecord } from './vault.ts';
 import type { KeyWithStatus } from './key-view.ts';
 
@@ -29,13 +31,30 @@ export interface OwnedKeys {
   unreadableProviders: ReadonlySet<string>;
 }
 
+/** A stored key as the gateway uses it, still encrypted. */
+export interface ProviderKey {
+  id: string;
+  provider: string;
+  label: string | null;
+  endpoint: string | null;
+  enabled: boolean;
+  expiresAt: string | null;
+  cooldownUntil: Date | null;
+  /** As stored in the vault. A replaced key has another token. */
+  token: string;
+  /** False for a value that is not a stored key, most likely one that was edited by hand. Its endpoint is unknown. */
+  isReadable: boolean;
+  /** Undefined when no encryption key fits, the token was altered, or it was moved from where it was stored. */
+  decrypt(): { secret: string; endpoint: string | null } | undefined;
+}
+
 /**
  * Reads an owner's encrypted keys from the vault and their status from the database.
  * Reads throw AppError `keycloak_unavailable`, `database_unavailable` (503); `key_undecryptable` (424) when a
  * known record is not found, or does not name its owner.
  */
 export interface PoolReader extends Pick<
-  PoolCache<OwnedKeys>,
+  OwnerCache<OwnedKeys>,
   'invalidate' | 'invalidateRecord' | 'isWriteDue'
 > {
   /** Keys and status as they are now, without the cache. Sorted by provider, then creation. */
@@ -60,7 +79,7 @@ export function createPoolReader(deps: PoolReaderDeps): PoolReader {
     return record;
   }
 
-  async function read(owner: Owner): Promise<PoolSnapshot<OwnedKeys>> {
+  async function read(owner: Owner): Promise<OwnerSnapshot<OwnedKeys>> {
     const { before, statuses } = await database.withOwner(owner, async (sql) => ({
       before: await readVaultIndex(sql, owner),
       statuses: await listKeyStatuses(sql, owner),
@@ -75,7 +94,7 @@ export function createPoolReader(deps: PoolReaderDeps): PoolReader {
     };
   }
 
-  const cache = createPoolCache({ read, isListening: () => notifications.isListening() });
+  const cache = createOwnerCache({ read, isListening: () => notifications.isListening() });
   notifications.onNotification(OWNERS_CHANNEL, (payload) => {
     const parsed = parseOwner(payload);
     if (parsed !== undefined) cache.invalidate(parsed.owner);
@@ -95,6 +114,21 @@ export function createPoolReader(deps: PoolReaderDeps): PoolReader {
     },
     isWriteDue: (owner, note, withinMs) => cache.isWriteDue(owner, note, withinMs),
   };
+}
+
+/** The owner's stored keys by provider id, those of a provider sorted by creation, then id. Decrypts nothing. */
+export async function readKeysByProvider(
+  { reader, keyring }: { reader: Pick<PoolReader, 'readPools'>; keyring: Keyring },
+  owner: Owner,
+): Promise<ReadonlyMap<string, readonly ProviderKey[]>> {
+  const { keys, unreadableProviders } = await reader.readPools(owner);
+  const byProvider = Map.groupBy(
+    keys.map((key) => toProviderKey(keyring, owner, key)),
+    (key) => key.provider,
+  );
+  for (const provider of unreadableProviders)
+    byProvider.set(provider, [...(byProvider.get(provider) ?? []), createUnreadableKey(provider)]);
+  return byProvider;
 }
 
 function toOwnedKeys(
@@ -150,120 +184,41 @@ function recordMissing(owner: Owner, vaultId: string | null, log: Log): AppError
   );
 }
 
-/** The result of reading an owner's vault record. */
-export interface PoolSnapshot<Value> {
-  value: Value;
-  /** The vault record that was read; null when there is none. */
-  recordId: string | null;
-  /** False when the owner's keys changed during the read: the result serves this request and is not cached. */
-  isCacheable: boolean;
-}
-
-export interface PoolCacheDeps<Value> {
-  read(owner: Owner): Promise<PoolSnapshot<Value>>;
-  /** Whether notifications of other processes arrive. While they do not, nothing is cached or shared. */
-  isListening(): boolean;
-  /** A monotonic clock, in ms. */
-  now?: () => number;
-  maxEntries?: number;
-}
-
-/** Caches what was read of an owner until it changes, for at most 10 s. */
-export interface PoolCache<Value> {
-  /** @throws what `read` throws; an older result is not used then. */
-  get(owner: Owner): Promise<Value>;
-  /** Later calls of `get` read again and do not share a read in progress. */
-  invalidate(owner: Owner): void;
-  /** The same, for the owner of a vault record. */
-  invalidateRecord(recordId: string): void;
-  clear(): void;
-  /**
-   * False when the same note was written for the owner less than `withinMs` ago and the owner has not changed since.
-   * Otherwise true, and the note counts as written now.
-   */
-  isWriteDue(owner: Owner, note: string, withinMs: number): boolean;
-}
-
-/** Changes made in Keycloak take effect within this time even without an event. */
-const MAX_AGE_MS = 10_000;
-
-interface CacheEntry<Value> {
-  startedAtMs: number;
-  snapshot: Promise<PoolSnapshot<Value>>;
-  /** Undefined during the read. */
-  recordId: string | null | undefined;
-  /** Note -> time of its last write. */
-  writtenAtMs: Map<string, number>;
+function toProviderKey(
+  keyring: Keyring,
+  owner: Owner,
+  { provider, stored, status }: KeyWithStatus,
+): ProviderKey {
+  const { id, label, endpoint, enabled, expiresAt, token } = stored;
+  return {
+    id,
+    provider: provider.id,
+    label,
+    endpoint,
+    enabled,
+    expiresAt,
+    cooldownUntil: status.cooldownUntil,
+    token,
+    isReadable: true,
+    decrypt: () => decryptKey(keyring, { owner, provider: provider.id }, stored),
+  };
 }
 
 /**
- * An entry exists from the start of its read, so that concurrent calls share the read. After an entry is removed during
- * its read, later calls start a new one.
+ * Represents values that are not stored keys, most likely keys that were edited by hand. An owner with only such values
+ * has a failing key, not no key: the system default must not pay silently.
  */
-export function createPoolCache<Value>(deps: PoolCacheDeps<Value>): PoolCache<Value> {
-  const { now = () => performance.now(), maxEntries = 2_000 } = deps;
-  /** Oldest first. */
-  const entries = new Map<Owner, CacheEntry<Value>>();
-
-  function load(owner: Owner): CacheEntry<Value> {
-    const entry: CacheEntry<Value> = {
-      startedAtMs: now(),
-      snapshot: deps.read(owner),
-      recordId: undefined,
-      writtenAtMs: new Map(),
-    };
-    entries.delete(owner);
-    entries.set(owner, entry);
-    evictStale();
-    const remove = () => {
-      if (entries.get(owner) === entry) entries.delete(owner);
-    };
-    entry.snapshot.then(({ recordId, isCacheable }) => {
-      entry.recordId = recordId;
-      if (!isCacheable) remove();
-    }, remove);
-    return entry;
-  }
-
-  function evictStale(): void {
-    for (const [owner, entry] of entries) {
-      if (isFresh(entry) && entries.size <= maxEntries) return;
-      entries.delete(owner);
-    }
-  }
-
-  function isFresh(entry: CacheEntry<Value>): boolean {
-    return now() - entry.startedAtMs < MAX_AGE_MS;
-  }
-
+function createUnreadableKey(provider: string): ProviderKey {
   return {
-    async get(owner) {
-      // A read in progress may have started before a change whose notification was lost.
-      if (!deps.isListening()) return (await deps.read(owner)).value;
-      const cached = entries.get(owner);
-      const entry = cached !== undefined && isFresh(cached) ? cached : load(owner);
-      return (await entry.snapshot).value;
-    },
-
-    invalidate: (owner) => void entries.delete(owner),
-
-    invalidateRecord(recordId) {
-      for (const [owner, entry] of entries) {
-        // During a read, the record id is not known yet.
-        if (entry.recordId === recordId || entry.recordId === undefined) entries.delete(owner);
-      }
-    },
-
-    clear() {
-      entries.clear();
-    },
-
-    isWriteDue(owner, note, withinMs) {
-      const writtenAtMs = deps.isListening() ? entries.get(owner)?.writtenAtMs : undefined;
-      const lastMs = writtenAtMs?.get(note);
-      if (lastMs !== undefined && now() - lastMs < withinMs) return false;
-      writtenAtMs?.set(note, now());
-      return true;
-    },
+    id: UNREADABLE_KEY_ID,
+    provider,
+    label: null,
+    endpoint: null,
+    enabled: true,
+    expiresAt: null,
+    cooldownUntil: null,
+    token: '',
+    isReadable: false,
+    decrypt: () => undefined,
   };
 }

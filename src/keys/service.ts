@@ -15,26 +15,19 @@ import type { KeyDeps } from './deps.ts';
 import { createEndpointCheck } from './key-input.ts';
 import { countKeyStatuses, listKeys, listProviders } from './list-keys.ts';
 import { createOwnerLock, type OwnerLock } from './owner-lock.ts';
-import { createPoolReader } from './pool-reader.ts';
+import { createPoolReader, readKeysByProvider, type ProviderKey } from './pool-reader.ts';
 import { removeKey } from './remove-key.ts';
 import type { AddKey, UpdateKey } from './schema.ts';
 import { testKeys } from './test-key.ts';
 import { updateKey, type KeyTarget } from './update-key.ts';
-import {
-  isKeyStored,
-  readKeysByProvider,
-  recordRefusal,
-  recordUndecryptable,
-  recordUse,
-  type ProviderKey,
-} from './use-key.ts';
+import { isKeyStored, recordRefusal, recordUndecryptable, recordUse } from './use-key.ts';
 import { createVaultEventReader } from './vault-events.ts';
 import { assertVaultLocation, type VaultLocation } from './vault-location.ts';
 import { createVault, type Vault } from './vault.ts';
 
 export type { MoveDeps } from './admin/move.ts';
 export type { PurgeDeps } from './admin/purge.ts';
-export type { ProviderKey } from './use-key.ts';
+export type { ProviderKey } from './pool-reader.ts';
 export { describeLocation } from './vault-location.ts';
 
 export interface KeyStorageOptions {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { createPoolCache, type PoolSnapshot } from '../../src/keys/pool-reader.ts';
+import { createOwnerCache, type OwnerSnapshot } from '../../src/lib/owner-cache.ts';
 import type { Owner } from '../../src/lib/owner.ts';
 
 const ADA: Owner = 'user:ada';
@@ -8,7 +8,7 @@ const BOB: Owner = 'user:bob';
 interface PendingRead {
   owner: Owner;
   /** Completes the read. */
-  complete: (snapshot: Partial<PoolSnapshot<string>>) => void;
+  complete: (snapshot: Partial<OwnerSnapshot<string>>) => void;
   fail: (error: Error) => void;
 }
 
@@ -16,7 +16,7 @@ interface PendingRead {
 function setUp(options: { maxEntries?: number } = {}) {
   const state = { nowMs: 0, isListening: true };
   const reads: PendingRead[] = [];
-  const cache = createPoolCache<string>({
+  const cache = createOwnerCache<string>({
     read: (owner) =>
       new Promise((resolve, reject) => {
         const complete: PendingRead['complete'] = (snapshot) => {
