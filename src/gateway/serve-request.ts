@@ -1,10 +1,10 @@
 import type { Request, Response } from 'express';
 import { BYOK_TIER, type Tier } from '../config/tiers.ts';
 import type { Principal } from '../http/principal.ts';
-import { assertJsonType } from '../http/json-body.ts';
-import { readBody } from '../http/read-body.ts';
+import { readJsonBody } from '../http/json-body.ts';
 import type { HttpCall } from '../http/route.ts';
 import type { ActiveWork } from '../identity/service.ts';
+import { MAX_JSON_SIZE } from '../lib/json.ts';
 import { LOOP_HEADER, type LoopGuard } from '../lib/net/loop-guard.ts';
 import { parseRequestBody } from './admission/request-body.ts';
 import { logDecision, toDecisionError } from './routing/decision-view.ts';
@@ -23,7 +23,7 @@ export interface ServeRequestDeps {
   serveFromSystem: ServeFromSystem;
 }
 
-const MAX_BODY_BYTES = 32 * 1024 * 1024;
+const BODY_LIMITS = { maxBytes: 32 * 1024 * 1024, limits: MAX_JSON_SIZE };
 
 /** Reads a request of a surface, decides on the payer, and serves the request with the payer's key. */
 export type ServeRequest = (
@@ -41,10 +41,9 @@ export function createServeRequest(deps: ServeRequestDeps): ServeRequest {
     const progress: CallProgress = { isBodySent: false };
     try {
       deps.loopGuard.rejectLoop(request.get(LOOP_HEADER));
-      assertJsonType(request);
-      const received = { maxBytes: MAX_BODY_BYTES, reservation: bodyReservation, signal };
+      const received = { ...BODY_LIMITS, reservation: bodyReservation, signal };
       // Not in a variable, which would retain the received bytes until the response is complete.
-      const body = parseRequestBody(await readBody(request, received), surface);
+      const body = parseRequestBody(await readJsonBody(request, received), surface);
       const principal = await call.reauthorize();
       const { requestId, log } = call;
       await serve(

@@ -1,14 +1,14 @@
 import type { Request, Response } from 'express';
 import { AppError } from '../lib/errors.ts';
-import { measureJson, type JsonLimits } from '../lib/json.ts';
-import { hasBody } from './read-body.ts';
+import { createJsonMeter, type JsonLimits } from '../lib/json.ts';
+import { hasBody, readBody, type ReadBodyOptions } from './read-body.ts';
 
 /**
  * Refuses a body that is not JSON in UTF-8, the only encoding of RFC 8259. In another encoding, a proxy in front and
  * this server could read two different texts.
  * @throws AppError `unsupported_media_type` (415). A request without a body passes.
  */
-export function assertJsonType(request: Request): void {
+function assertJsonType(request: Request): void {
   if (!hasBody(request)) return;
   if (!request.is('application/json'))
     throw new AppError('unsupported_media_type', 'Send the body as application/json.');
@@ -26,25 +26,47 @@ function listCharsets(contentType: string): string[] {
     .map(([, ...value]) => value.join('=').replaceAll('"', ''));
 }
 
+/** A body of JSON that was received and not yet parsed. */
+export interface JsonBody {
+  /** Empty when the request has no body. */
+  bytes: Buffer;
+  /** The number of members of all objects in the text, of which a parser hides those with the name of a later one. */
+  memberCount: number;
+}
+
+export interface ReadJsonBodyOptions extends Omit<ReadBodyOptions, 'inspect'> {
+  limits: JsonLimits;
+}
+
 /**
- * Parses a body of JSON in UTF-8 whose structure is within the limits. The limits are checked before parsing, since
- * parsing blocks all other requests.
- * @returns the value, and the number of members of all objects in the text.
- * @throws AppError `validation_failed` (400).
+ * Reads a body of JSON in UTF-8 whose structure is within the limits. It is measured as it arrives, and refused at the
+ * first value beyond a limit: to parse it, or to measure it whole, would block all other requests.
+ * @throws what `assertJsonType` and `readBody` throw; AppError `validation_failed` (400).
  */
-export function parseBody(body: Buffer, limits: JsonLimits): { value: unknown; members: number } {
-  const members = measureJson(body, limits);
-  if (members === undefined) {
-    const { objectMembers, elements } = limits;
-    throw new AppError(
-      'validation_failed',
-      'The body is nested too deeply or has too many values. It may have ' +
-        `${objectMembers} members in an object, ${limits.members} in all objects, and ${elements} elements in all arrays.`,
-    );
-  }
+export async function readJsonBody(
+  request: Request,
+  { limits, ...options }: ReadJsonBodyOptions,
+): Promise<JsonBody> {
+  assertJsonType(request);
+  const meter = createJsonMeter(limits);
+  const inspect = (bytes: Buffer) => (meter.add(bytes) ? undefined : tooMuchStructure(limits));
+  const bytes = await readBody(request, { ...options, inspect });
+  return { bytes, memberCount: meter.members() };
+}
+
+function tooMuchStructure({ objectMembers, members, elements }: JsonLimits): AppError {
+  return new AppError(
+    'validation_failed',
+    'The body is nested too deeply or has too many values. It may have ' +
+      `${objectMembers} members in an object, ${members} in all objects, and ${elements} elements in all arrays.`,
+  );
+}
+
+/** @throws AppError `validation_failed` (400) when the bytes are not JSON in UTF-8. */
+export function parseJsonBody({ bytes }: JsonBody): unknown {
   try {
-    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body);
-    return { value: JSON.parse(text) as unknown, members };
+    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+    return JSON.parse(text) as unknown;
   } catch {
     // The parser's message quotes the body, so it is dropped.
     throw new AppError('validation_failed', 'The body is not valid JSON in UTF-8.');

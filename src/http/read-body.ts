@@ -8,15 +8,23 @@ export interface ReadBodyOptions {
   maxBytes: number;
   /** Counts the bytes as they arrive. */
   reservation: BodyReservation;
+  /**
+   * Checks the bytes as they arrive, so that a large body neither blocks other requests in one piece nor is read whole
+   * before it is refused. An error that it returns ends the reading. The rest is dropped as it arrives, because many
+   * clients read a response only after they have sent the whole body.
+   */
+  inspect?: (bytes: Buffer) => AppError | undefined;
   /** Ends the wait for the client. */
   signal?: AbortSignal;
 }
 
 /**
  * Reads the bytes of a body; an empty buffer when there is none. Encoded bodies are refused, since a small request
- * could inflate without limit. After an error the rest of the body is not read.
+ * could inflate without limit. After an error of `inspect` the rest of the body is dropped as it
+ * arrives; after any other error it is not read.
  * @throws AppError `body_too_large` (413), `unsupported_media_type` (415), `validation_failed` (400, the client gave
- *   up); `request_timeout` (408) for a body that arrives too slowly; what `reservation` throws; the signal's reason.
+ *   up); `request_timeout` (408) for a body that arrives too slowly; what `reservation` throws, what `inspect` returns; the
+ *   signal's reason.
  */
 export async function readBody(request: Request, options: ReadBodyOptions): Promise<Buffer> {
   if ((request.get('content-encoding') ?? 'identity').toLowerCase() !== 'identity')
@@ -30,12 +38,14 @@ export async function readBody(request: Request, options: ReadBodyOptions): Prom
     body.reject(requestTimeout('The body arrived too slowly. Check the connection and send it again.'));
   });
   using upload = options.reservation.beginUpload(declaredBytes, pace, body.reject);
-  using _collection = collectBody(request, options.maxBytes, upload, body);
+  const collection = collectBody(request, options, upload, body);
   try {
     return await (options.signal === undefined ? body.promise : rejectOnAbort(body.promise, options.signal));
   } catch (error) {
-    request.pause();
+    if (!collection.isRefused()) request.pause();
     throw error;
+  } finally {
+    collection.stop();
   }
 }
 
@@ -44,20 +54,25 @@ export function hasBody({ headers }: Pick<Request, 'headers'>): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
 }
 
-/** Settles `body` when the request has ended. Disposal stops the reading and drops what was read. */
+/** Settles `body` when the request has ended. */
 function collectBody(
   request: Request,
-  maxBytes: number,
+  { maxBytes, inspect }: ReadBodyOptions,
   upload: Upload,
   body: PromiseWithResolvers<Buffer>,
-): Disposable {
+) {
   const chunks: Buffer[] = [];
   let length = 0;
+  let isRefused = false;
   const onData = (chunk: Buffer) => {
+    if (isRefused) return;
     try {
       length += chunk.length;
       if (length > maxBytes) throw bodyTooLarge();
       upload.received(chunk.length);
+      const refusal = inspect?.(chunk);
+      isRefused = refusal !== undefined;
+      if (refusal !== undefined) throw refusal;
       chunks.push(chunk);
     } catch (error) {
       body.reject(error);
@@ -72,7 +87,10 @@ function collectBody(
   request.on('data', onData).on('end', onEnd).on('error', onFailure).on('close', onFailure);
   if (request.destroyed) onFailure();
   return {
-    [Symbol.dispose]() {
+    /** True when `inspect` has refused the body. */
+    isRefused: () => isRefused,
+    /** Ends the reading and drops what was read. */
+    stop() {
       request.off('data', onData).off('end', onEnd).off('error', onFailure).off('close', onFailure);
     },
   };

@@ -5,11 +5,10 @@ import type { JsonLimits } from '../lib/json.ts';
 import type { Log } from '../lib/log.ts';
 import { isTierAtLeast, type Tier } from '../config/tiers.ts';
 import { createBodyBudget, type BodyReservation } from './body-budget.ts';
-import { assertJsonType, parseBody } from './json-body.ts';
+import { parseJsonBody, readJsonBody } from './json-body.ts';
 import { createOpenRequestLimit, createRefusedBodyLimit, type OpenRequestLimit } from './limits.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import type { Authenticate, Principal, Scope } from './principal.ts';
-import { readBody } from './read-body.ts';
 
 /**
  * Who may call a route. There is no default: every route must declare it.
@@ -115,7 +114,7 @@ export function parsedRoute<Params = object, Query = object, Body = undefined>(
       if (call.principal === null) throw new Error(`${declaration.path} needs a principal`);
       const params = parseInput(declaration.params, request.params, 'path') as Params;
       const query = parseInput(declaration.query, request.query, 'query') as Query;
-      const received = declaration.body && (await readJsonBody(request, call.bodyReservation));
+      const received = declaration.body && (await readInput(request, call.bodyReservation));
       const principal = declaration.body ? await call.reauthorize() : call.principal;
       const body = parseInput(declaration.body, received, 'body') as Body;
       await declaration.handle({ ...call, principal, params, query, body }, request, response);
@@ -261,11 +260,10 @@ function findTierRefusal({ user }: Principal, required: Tier): AppError | undefi
 }
 
 /** @returns undefined when the request has no body. */
-async function readJsonBody(request: Request, reservation: BodyReservation): Promise<unknown> {
-  assertJsonType(request);
-  const body = await readBody(request, { maxBytes: MAX_BODY_BYTES, reservation });
-  const value: unknown = body.length === 0 ? undefined : parseBody(body, BODY_LIMITS).value;
-  reservation.keepOnly(body.length);
+async function readInput(request: Request, reservation: BodyReservation): Promise<unknown> {
+  const body = await readJsonBody(request, { maxBytes: MAX_BODY_BYTES, limits: BODY_LIMITS, reservation });
+  const value = body.bytes.length === 0 ? undefined : parseJsonBody(body);
+  reservation.keepOnly(body.bytes.length);
   return value;
 }
 

@@ -27,56 +27,105 @@ const OPENING_BRACKET = 0x5b;
 const CLOSING_BRACKET = 0x5d;
 const SPACE = 0x20;
 
+/** Measures a JSON text whose bytes arrive in pieces. */
+export interface JsonMeter {
+  /** Measures the next bytes. @returns false as soon as a limit is exceeded; the text needs no further bytes then. */
+  add(bytes: Buffer): boolean;
+  /** The number of members of all objects so far. */
+  members(): number;
+}
+
 /**
  * Measures a JSON text in one pass over its UTF-8 bytes, before it is parsed. Every prefix that a parser accepts is
  * measured correctly, so a text that is not JSON costs the parser no more than the limits either.
- * @returns the number of members of all objects; undefined as soon as a limit is exceeded.
  */
-export function measureJson(bytes: Buffer, limits: JsonLimits = MAX_JSON_SIZE): number | undefined {
+export function createJsonMeter(limits: JsonLimits = MAX_JSON_SIZE): JsonMeter {
   /** By level; -1 for an array. */
   const memberCounts = new Int32Array(MAX_DEPTH + 1);
   let level = 0;
   let members = 0;
   let elements = 0;
-  for (let at = 0; at < bytes.length; at += 1) {
-    switch (bytes[at]) {
-      case QUOTE:
-        at = findClosingQuote(bytes, at);
-        break;
+  let isArrayBegun = false;
+  let string: 'outside' | 'inside' | 'escape' = 'outside';
+
+  /** @returns the offset of the last byte of the string, or of these bytes when it continues after them. */
+  function passString(bytes: Buffer, start: number): number {
+    const from = string === 'escape' ? start + 1 : start;
+    const end = findClosingQuote(bytes, from);
+    if (end < bytes.length) string = 'outside';
+    else string = endsWithEscape(bytes, from) ? 'escape' : 'inside';
+    return end;
+  }
+
+  /** Counts a byte outside strings. @returns false when a limit is exceeded. */
+  function count(byte: number): boolean {
+    if (isArrayBegun && byte > SPACE) {
+      isArrayBegun = false;
+      if (byte !== CLOSING_BRACKET) elements += 1;
+    }
+    switch (byte) {
       case COLON: {
-        const count = (memberCounts[level] ?? 0) + 1;
-        memberCounts[level] = count;
+        const ofObject = (memberCounts[level] ?? 0) + 1;
+        memberCounts[level] = ofObject;
         members += 1;
-        if (count > limits.objectMembers || members > limits.members) return undefined;
-        break;
+        return ofObject <= limits.objectMembers && members <= limits.members;
       }
       case COMMA:
         if (memberCounts[level] === -1) elements += 1;
-        if (elements > limits.elements) return undefined;
         break;
       case OPENING_BRACE:
-      case OPENING_BRACKET: {
-        const isArray = bytes[at] === OPENING_BRACKET;
+      case OPENING_BRACKET:
+        isArrayBegun = byte === OPENING_BRACKET;
         level += 1;
-        if (level > MAX_DEPTH) return undefined;
-        memberCounts[level] = isArray ? -1 : 0;
-        if (isArray && bytes[skipSpace(bytes, at + 1)] !== CLOSING_BRACKET) elements += 1;
+        if (level > MAX_DEPTH) return false;
+        memberCounts[level] = isArrayBegun ? -1 : 0;
         break;
-      }
       case CLOSING_BRACE:
       case CLOSING_BRACKET:
         level = Math.max(level - 1, 0);
     }
+    return elements <= limits.elements;
   }
-  return elements > limits.elements ? undefined : members;
+
+  return {
+    add(bytes) {
+      for (let at = 0; at < bytes.length; at += 1) {
+        if (string !== 'outside') at = passString(bytes, at);
+        else {
+          const byte = bytes[at] ?? 0;
+          if (!count(byte)) return false;
+          if (byte === QUOTE) string = 'inside';
+        }
+      }
+      return true;
+    },
+    members: () => members,
+  };
+}
+
+/** @returns the number of members of all objects in a whole text; undefined when a limit is exceeded. */
+export function measureJson(bytes: Buffer, limits: JsonLimits = MAX_JSON_SIZE): number | undefined {
+  const meter = createJsonMeter(limits);
+  return meter.add(bytes) ? meter.members() : undefined;
+}
+
+/** True when the byte after a part of a string, which begins at `start` and is unescaped there, is escaped. */
+function endsWithEscape(bytes: Buffer, start: number): boolean {
+  let first = bytes.length;
+  while (first > start && bytes[first - 1] === BACKSLASH) first -= 1;
+  return (bytes.length - first) % 2 === 1;
 }
 
 /** Short strings and escapes are read byte by byte; the native search is called once per this many bytes at most. */
 const BYTES_BEFORE_SEARCH = 64;
 
-/** The native search makes images cheap, which are long strings. @returns the end of the text for an unclosed string. */
-function findClosingQuote(bytes: Buffer, opening: number): number {
-  let at = opening + 1;
+/**
+ * The native search makes images cheap, which are long strings.
+ * @param start inside the string, at a byte that is not escaped.
+ * @returns the end of the text for an unclosed string.
+ */
+function findClosingQuote(bytes: Buffer, start: number): number {
+  let at = start;
   for (;;) {
     for (const searchFrom = at + BYTES_BEFORE_SEARCH; at < searchFrom; at += 1) {
       if (at >= bytes.length || bytes[at] === QUOTE) return Math.min(at, bytes.length);
@@ -131,7 +180,7 @@ export function findTopLevelMembers(bytes: Buffer): JsonObjectMembers {
   let at = skipSpace(bytes, afterBrace);
   while (bytes[at] === QUOTE) {
     const start = at;
-    const nameEnd = findClosingQuote(bytes, at) + 1;
+    const nameEnd = findClosingQuote(bytes, at + 1) + 1;
     const name = JSON.parse(bytes.toString('utf8', at, nameEnd)) as string;
     const valueStart = skipSpace(bytes, skipSpace(bytes, nameEnd) + 1);
     const valueEnd = findValueEnd(bytes, valueStart);
@@ -167,7 +216,7 @@ function findValueEnd(bytes: Buffer, start: number): number {
   let level = 0;
   for (let at = start; at < bytes.length; at += 1) {
     const byte = bytes[at] ?? 0;
-    if (byte === QUOTE) at = findClosingQuote(bytes, at);
+    if (byte === QUOTE) at = findClosingQuote(bytes, at + 1);
     else if (byte === OPENING_BRACE || byte === OPENING_BRACKET) level += 1;
     else if (byte === CLOSING_BRACE || byte === CLOSING_BRACKET) level -= 1;
     else if (level === 0) return findPrimitiveEnd(bytes, at);

@@ -1,3 +1,6 @@
+import { once } from 'node:events';
+import { Agent, request, type IncomingMessage } from 'node:http';
+import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { startApp, type CallOptions, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
@@ -43,6 +46,8 @@ const members = (count: number) =>
 const elements = (count: number) => Array.from({ length: count }, () => 0);
 const objects = (count: number) => Array.from({ length: count }, () => members(count));
 
+const nested = (levels: number): unknown => JSON.parse('['.repeat(levels) + ']'.repeat(levels));
+
 /** A run whose variables have invalid names, so that each member has an error of its own. */
 const run = (env: object) => ({ language: 'bash', code: '', env });
 
@@ -51,6 +56,7 @@ describe('a body under /api', () => {
     ['1,000 members in one object', run(members(1_001))],
     ['10,000 members', { ...run({}), files: objects(101) }],
     ['10,000 elements', { ...run({}), files: elements(10_001) }],
+    ['100 levels', { ...run({}), files: nested(100) }],
   ])('may have at most %s', async (_rule, json) => {
     const response = await post(RUN, { json });
     const problem = (await response.json()) as { code: string; detail: string; errors?: unknown };
@@ -74,6 +80,7 @@ describe('a body under /v1', () => {
     ['10,000 members in one object', { metadata: members(10_001) }],
     ['100,000 members', { metadata: objects(317) }],
     ['1,000,000 elements', { metadata: elements(1_000_001) }],
+    ['100 levels', { metadata: nested(100) }],
   ])('may have at most %s', async (_rule, fields) => {
     const response = await post(CHAT, { json: { model: 'gpt-4o', messages, ...fields } });
     const { error } = (await response.json()) as { error: { code: string; message: string } };
@@ -94,6 +101,38 @@ describe('a body under /v1', () => {
   });
 });
 
+/** Sends the first part of a body, and the second when the response was received. @returns status and whether a connection was reused. */
+async function postInParts(path: string, parts: [string, string], agent: Agent): Promise<[number, boolean]> {
+  const headers = {
+    cookie: `session=${session}`,
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(parts.join('')),
+  };
+  const sent = request(`${app.url}${path}`, { method: 'POST', headers, agent });
+  sent.write(parts[0]);
+  const [response] = (await once(sent, 'response')) as [IncomingMessage];
+  const closed = once(sent, 'close');
+  sent.end(parts[1]);
+  await text(response);
+  await closed;
+  return [response.statusCode ?? 0, sent.reusedSocket];
+}
+
+it.each([
+  ['/v1', CHAT, '{"metadata":{', 10_001],
+  ['/api', RUN, '{"env":{', 1_001],
+])(
+  'a body under %s is refused before its end arrives, which is dropped',
+  async (_part, path, start, count) => {
+    const excess = Object.keys(members(count)).map((name) => `"${name}":0`);
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const parts: [string, string] = [start + excess.join(','), 'x'.repeat(900 * 1024)];
+    expect(await postInParts(path, parts, agent)).toEqual([400, false]);
+    expect(await postInParts(path, parts, agent)).toEqual([400, true]);
+    agent.destroy();
+  },
+);
+
 it('a response of an upstream with too much structure is a 502', async () => {
   openai.reply({ status: 200, body: { choices: [], usage: objects(317) } });
   const response = await post(CHAT, { json: { model: 'gpt-4o', messages } });
@@ -108,9 +147,9 @@ const chatOf = (model: string, textBytes: number) =>
 
 describe('refused bodies of one user', () => {
   it.each([
-    ['/v1', CHAT, 400, Buffer.alloc(32 * 1024 * 1024, '[')],
+    ['/v1', CHAT, 400, Buffer.alloc(32 * 1024 * 1024, 'x')],
     ['/v1 for an unknown model', CHAT, 404, chatOf('@preset/mine', 22 * 1024 * 1024)],
-    ['/api', RUN, 400, Buffer.alloc(1024 * 1024, '[')],
+    ['/api', RUN, 400, Buffer.alloc(1024 * 1024, 'x')],
   ])(
     'under %s are no longer read beyond 64 MB a minute, while others are served',
     async (_part, path, status, body) => {

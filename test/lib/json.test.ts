@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import {
+  createJsonMeter,
   findTopLevelMembers,
   removeTopLevelMembers,
   MAX_JSON_SIZE,
@@ -104,6 +105,41 @@ describe('measureJson', () => {
     expect(measure(allowed)).toBeDefined();
     expect(measure(refused)).toBeUndefined();
     if (!refused.startsWith('[[[[[[')) expect(parseJson(refused)).toBeDefined();
+  });
+
+  it('counts the same in pieces, wherever the text is cut', () => {
+    const parts = fc.constantFrom('{', '}', '[', ']', ' ', ',', ':', '"', '\\', 'x', LONG);
+    fc.assert(
+      fc.property(fc.array(parts), fc.array(fc.nat({ max: 300 })), (texts, sizes) => {
+        const text = Buffer.from(texts.join(''));
+        const meter = createJsonMeter();
+        let start = 0;
+        for (const size of [...sizes, text.length]) {
+          expect(meter.add(text.subarray(start, start + size))).toBe(true);
+          start += size;
+        }
+        expect(meter.members()).toBe(measureJson(text));
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  it.each([
+    ['members', ['{"a":1,"b":2,"c":3,', '"d":'], [true, false]],
+    [
+      'an element after an opening bracket',
+      ['[1,2,3,[', ' ', ']', ',[', '[', ']'],
+      [true, true, true, false],
+    ],
+    ['members after a cut escape', ['{"a\\', '"', '":1,"b":2,"c":3,"d":', '1'], [true, true, false]],
+  ])('refuses %s at the first piece beyond a limit', (_kind, pieces, accepted) => {
+    const meter = createJsonMeter(LIMITS);
+    const seen: boolean[] = [];
+    for (const piece of pieces) {
+      seen.push(meter.add(Buffer.from(piece)));
+      if (seen.at(-1) === false) break;
+    }
+    expect(seen).toEqual(accepted);
   });
 
   it('does not count what stands in strings', () => {

@@ -1,11 +1,6 @@
-import { parseBody } from '../../http/json-body.ts';
+import { parseJsonBody, type JsonBody } from '../../http/json-body.ts';
 import { AppError } from '../../lib/errors.ts';
-import {
-  findTopLevelMembers,
-  MAX_JSON_SIZE,
-  removeTopLevelMembers,
-  type JsonObjectMembers,
-} from '../../lib/json.ts';
+import { findTopLevelMembers, removeTopLevelMembers, type JsonObjectMembers } from '../../lib/json.ts';
 import { findHiddenCharacter } from '../../lib/visible-text.ts';
 import type { StreamProgress, Surface } from '../surface.ts';
 
@@ -23,7 +18,7 @@ export interface RequestBody {
   createProgress: () => StreamProgress;
   /** Names of all top-level fields. */
   fieldNames: readonly string[];
-  /** The number of members of all objects in the text, of which a parser hides those with the name of a later one. */
+  /** See `JsonBody`. */
   memberCount: number;
   /**
    * The parsed body, for a check of its values where a shared key (the system default) pays. It can be taken once, before
@@ -50,11 +45,12 @@ type RequestReader = Pick<Surface, 'interpretedFields' | 'prepareProgress'>;
  * @throws AppError `validation_failed` (no body, not a JSON object in UTF-8, a field of the wrong type, a model name that is
  *   too long or has control or invisible characters), `ambiguous_field` (an interpreted field twice or in another spelling).
  */
-export function parseRequestBody(body: Buffer, surface: RequestReader): RequestBody {
-  if (body.length === 0)
+export function parseRequestBody(body: JsonBody, surface: RequestReader): RequestBody {
+  const { bytes, memberCount } = body;
+  if (bytes.length === 0)
     throw new AppError('validation_failed', 'The request has no body. Send a JSON object.');
-  const { value, memberCount } = parseObject(body);
-  const found = findTopLevelMembers(body);
+  const value = parseObject(body);
+  const found = findTopLevelMembers(bytes);
   const fieldNames = found.members.map((member) => member.name);
   refuseAmbiguousFields(fieldNames, surface.interpretedFields);
   const isStreaming = value['stream'] ?? false;
@@ -67,7 +63,7 @@ export function parseRequestBody(body: Buffer, surface: RequestReader): RequestB
       fieldNames,
       memberCount,
     },
-    { bytes: body, ...findModelSpan(found) },
+    { bytes, ...findModelSpan(found) },
     value,
   );
 }
@@ -150,12 +146,12 @@ function readModel(value: unknown): string | undefined {
   return model;
 }
 
-function parseObject(body: Buffer): { value: Record<string, unknown>; memberCount: number } {
-  const { value, members } = parseBody(body, MAX_JSON_SIZE);
+function parseObject(body: JsonBody): Record<string, unknown> {
+  const value = parseJsonBody(body);
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new AppError('validation_failed', 'The body must be a JSON object.');
   }
-  return { value: value as Record<string, unknown>, memberCount: members };
+  return value as Record<string, unknown>;
 }
 
 function refuseAmbiguousFields(names: readonly string[], interpretedFields: readonly string[]): void {

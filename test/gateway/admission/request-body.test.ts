@@ -3,8 +3,9 @@ import { parseRequestBody } from '../../../src/gateway/admission/request-body.ts
 import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
 import { isAppError } from '../../../src/lib/errors.ts';
 import { measureRetainedBytes } from '../../support/retained-bytes.ts';
+import { receivedBody } from './received-body.ts';
 
-const readChatRequest = (body: Buffer) => parseRequestBody(body, openAiChat);
+const readChatRequest = (body: Buffer) => parseRequestBody(receivedBody(body), openAiChat);
 
 function codeOf(body: string | Buffer): string | undefined {
   try {
@@ -116,11 +117,9 @@ describe('parseRequestBody', () => {
   });
 
   it.each([
-    ['nested deeply', `{"a":${'['.repeat(101)}${']'.repeat(101)}}`],
-    ['with too many values', `{"a":[${'0,'.repeat(1_000_000)}[]]}`],
-    ['with unclosed brackets', '['.repeat(1_000_000)],
+    ['with unclosed brackets', '[[['],
     ['with an unterminated string', '{"a":"\\'],
-  ])('refuses a body %s before it is parsed', (_name, body) => {
+  ])('refuses a body %s', (_name, body) => {
     expect(codeOf(body)).toBe('validation_failed');
   });
 

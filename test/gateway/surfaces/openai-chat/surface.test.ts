@@ -6,8 +6,9 @@ import {
 } from '../../../../src/gateway/admission/request-body.ts';
 import { openAiChat } from '../../../../src/gateway/surfaces/openai-chat/surface.ts';
 import { isAppError } from '../../../../src/lib/errors.ts';
+import { receivedBody } from '../../admission/received-body.ts';
 
-const parse = (text: string) => parseRequestBody(Buffer.from(text), openAiChat);
+const parse = (text: string) => parseRequestBody(receivedBody(text), openAiChat);
 const chat = (body: unknown) => parse(JSON.stringify(body));
 
 function refusedField(check: () => void): string | undefined {
