@@ -1,6 +1,7 @@
 import { AppError } from '../lib/errors.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Owner } from '../lib/owner.ts';
+import { toEndpointSlug } from '../providers/address.ts';
 import type { Provider } from '../providers/provider.ts';
 import {
   decryptKey,
@@ -54,7 +55,7 @@ const MAX_KEYS_PER_POOL = 10;
 /**
  * Adds a key to a pool or replaces one.
  * @throws AppError `key_not_found`, `duplicate_key`, `pool_full`, `key_too_long`, `key_undecryptable`,
- *   `validation_failed`.
+ *   `validation_failed`, also for an endpoint that has the slug of another one.
  */
 export function createAddEdit(keyring: Keyring, input: KeyInput, pool: StoredPool): PoolEdit {
   const { owner, provider, id } = input;
@@ -62,6 +63,8 @@ export function createAddEdit(keyring: Keyring, input: KeyInput, pool: StoredPoo
   const content = existing === undefined ? toContent(input) : toReplacementContent(keyring, input, existing);
   const others = pool.keys.filter((key) => key.id !== id);
   assertNotDuplicate(keyring, input, content, others);
+  if (!pool.keys.some((key) => key.endpoint === content.endpoint))
+    assertDistinctSlug(provider, content.endpoint, others);
   // A replacement does not grow the pool, also where the pool was overfilled by hand.
   if (existing === undefined && others.length + pool.unreadable.length >= MAX_KEYS_PER_POOL) {
     // Unreadable values count too, so that an attribute cannot grow without limit.
@@ -198,6 +201,19 @@ function assertNotDuplicate(
   throw new AppError('duplicate_key', `You have stored this key already, as ${name}.`, {
     extra: { existing_label: same.label },
   });
+}
+
+/** Two endpoints with one slug, for example with `http:` and `https:`, would have the same names in model names and headers. */
+function assertDistinctSlug(provider: Provider, endpoint: string | null, others: readonly StoredKey[]): void {
+  const slug = toEndpointSlug(provider, endpoint);
+  if (slug === null) return;
+  const other = others.find((key) => toEndpointSlug(provider, key.endpoint) === slug);
+  if (other === undefined) return;
+  const shown = other.endpoint ?? "the operator's address";
+  const message =
+    `You have a key for ${shown}, and both addresses are named “${slug}” in model names. ` +
+    'Use that address, or delete its keys first.';
+  throw new AppError('validation_failed', message, { errors: [{ path: 'endpoint', message }] });
 }
 
 function getStoredKey(pool: StoredPool, provider: Provider, id: string): StoredKey {
