@@ -1,3 +1,4 @@
+import type { Owner } from '../../lib/owner.ts';
 import type { Dialer, UpstreamResponse } from '../../lib/net/dialer.ts';
 import { LOOP_HEADER } from '../../lib/net/loop-guard.ts';
 import { MAX_JSON_SIZE, parseJson } from '../../lib/json.ts';
@@ -17,6 +18,8 @@ export interface ListedModel {
 export interface ModelListQuery {
   /** Id of the key's pool. One list is kept for each pool: the last that was read. */
   pool: string;
+  /** Of the pool; null for the system's. */
+  owner: Owner | null;
   /**
    * Identifies one version of one key of the pool; never the key itself. A list is not shown for another key, which
    * may serve other models.
@@ -54,6 +57,8 @@ const LIST_TIMEOUT_MS = 2_000;
 /** A list that was not used for this long is dropped from memory. */
 const UNUSED_MS = 60 * 60_000;
 const MAX_CACHED_LISTS = 1_000;
+/** More than the pools that an owner can have at once, so that changed endpoints drop no lists of other owners. */
+const MAX_CACHED_LISTS_PER_OWNER = 40;
 const MAX_LIST_BYTES = 8 * 1024 * 1024;
 /** From an address that a user supplied, where many lists can be read at once. */
 const USER_ENDPOINT_LIMITS = {
@@ -64,6 +69,7 @@ const MAX_USER_ENDPOINT_MODELS = 500;
 const MAX_USER_ENDPOINT_BYTES = 128 * 1024;
 
 interface CachedList {
+  owner: Owner | null;
   /** The last list that was read; undefined when none was. Another key replaces it only by a list of its own. */
   good: { key: string; models: readonly ListedModel[]; names: ModelNames } | undefined;
   /** The last attempt to read it. */
@@ -103,7 +109,7 @@ export function createModelLists(dialer: Dialer, now: () => number = Date.now): 
       return attempt === undefined || !keys.includes(attempt.key) || attempt.staleAtMs <= now();
     },
     async read(query) {
-      const list = cache.findOrCreate(query.pool);
+      const list = cache.findOrCreate(query.pool, query.owner);
       const { attempt } = list;
       if (attempt?.key !== query.key || (attempt.reading === undefined && attempt.staleAtMs <= now()))
         await refresh(query, list);
@@ -133,11 +139,16 @@ function createListCache(now: () => number) {
     const list = lists.get(pool);
     return list && touch(pool, list);
   }
-  return {
-    find,
-    findOrCreate: (pool: string): CachedList =>
-      find(pool) ?? touch(pool, { good: undefined, attempt: undefined, usedAtMs: 0 }),
-  };
+  function dropExcessOf(owner: Owner | null): void {
+    const ofOwner = [...lists].filter(([, list]) => list.owner === owner).map(([pool]) => pool);
+    for (const pool of ofOwner.slice(0, -MAX_CACHED_LISTS_PER_OWNER)) lists.delete(pool);
+  }
+  function create(pool: string, owner: Owner | null): CachedList {
+    const list = touch(pool, { owner, good: undefined, attempt: undefined, usedAtMs: 0 });
+    dropExcessOf(owner);
+    return list;
+  }
+  return { find, findOrCreate: (pool: string, owner: Owner | null) => find(pool) ?? create(pool, owner) };
 }
 
 /** The first models within the limits for lists from user-supplied addresses. */

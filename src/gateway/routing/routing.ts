@@ -3,7 +3,7 @@ import type { User } from '../../http/principal.ts';
 import type { KeyService, ProviderKey } from '../../keys/service.ts';
 import type { Dialer } from '../../lib/net/dialer.ts';
 import type { LoopGuard } from '../../lib/net/loop-guard.ts';
-import { userOwner } from '../../lib/owner.ts';
+import { userOwner, type Owner } from '../../lib/owner.ts';
 import { findKeyAddress, toEndpointSlug, type OperatorUpstreams } from '../../providers/address.ts';
 import type { Provider } from '../../providers/provider.ts';
 import { createModelLists, type ListedModel, type ModelLists, type ModelListQuery } from './model-lists.ts';
@@ -35,6 +35,7 @@ export interface GatewayKey extends RoutableKey {
 export interface GatewayPool extends RoutablePool<GatewayKey> {
   /** Unique among all pools of all users. */
   id: string;
+  owner: Owner;
 }
 
 export type GatewayDecision = RoutingDecision<GatewayKey, GatewayPool>;
@@ -159,6 +160,7 @@ function toPools(
     if (readable.size === 0 && unreadable.length > 0) readable.set(null, []);
     return [...readable].map(([endpoint, pool]) => ({
       id: JSON.stringify([user.id, provider.id, endpoint]),
+      owner: userOwner(user.id),
       scope: 'personal' as const,
       provider: provider.id,
       endpointSlug: toEndpointSlug(provider, endpoint),
@@ -224,6 +226,7 @@ function toListQuery(
     return undefined;
   return {
     pool: pool.id,
+    owner: pool.owner,
     key: key.token,
     address,
     authorization: decrypted.secret === '' ? {} : provider.keyTest.authorize(decrypted.secret),

@@ -2,6 +2,7 @@ import { Readable } from 'node:stream';
 import { describe, expect, it } from '@jest/globals';
 import { createModelLists, type ModelListQuery } from '../../../src/gateway/routing/model-lists.ts';
 import type { Dialer } from '../../../src/lib/net/dialer.ts';
+import { userOwner } from '../../../src/lib/owner.ts';
 import { measureRetainedBytes } from '../../support/retained-bytes.ts';
 
 const MINUTE_MS = 60_000;
@@ -24,7 +25,14 @@ function start(list: (asked: number) => object[] | Promise<object[]>) {
     const baseUrl = 'http://127.0.0.1:1/v1';
     const address = { baseUrl, isUserSupplied, isOperatorSupplied: !isUserSupplied };
     const models = await lists.read({
-      ...{ pool: 'user:openai', key: 'a', address, authorization: {}, loopHeader: null },
+      ...{
+        pool: 'user:openai',
+        owner: userOwner('a'),
+        key: 'a',
+        address,
+        authorization: {},
+        loopHeader: null,
+      },
       ...query,
     });
     return models?.map(({ id }) => id);
@@ -121,10 +129,26 @@ describe('a provider’s model list', () => {
     expect(list.length).toBeGreaterThan(150);
   });
 
+  it('stays in memory while another owner reads lists from many endpoints', async () => {
+    const { ids, asked } = start((count) => [{ id: `list-${count}` }]);
+    const readAs = async (user: string, pool: string) => {
+      const before = asked();
+      await ids({ owner: userOwner(user), pool });
+      return asked() > before;
+    };
+    await readAs('a', 'a: 0');
+    for (let pool = 0; pool < 1_100; pool += 1) await readAs('b', `b: ${pool}`);
+    expect(await readAs('a', 'a: 0')).toBe(false);
+    // As many as an owner can have pools at once: the lists that were used last.
+    expect(await readAs('b', 'b: 1060')).toBe(false);
+    expect(await readAs('b', 'b: 1059')).toBe(true);
+  });
+
   it('is removed from memory after an hour without use, when any pool is read next', async () => {
     const { ids, advance } = start((asked) => [{ id: `${asked}` }, ...longModels(500)]);
     const before = await measureRetainedBytes();
-    for (let pool = 0; pool < 100; pool += 1) await ids({ pool: `pool-${pool}` });
+    for (let pool = 0; pool < 100; pool += 1)
+      await ids({ pool: `pool-${pool}`, owner: userOwner(`${pool}`) });
     expect((await measureRetainedBytes()) - before).toBeGreaterThan(100 * 100_000);
     advance(60 * MINUTE_MS);
     await ids({ pool: 'another' });
