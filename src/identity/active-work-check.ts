@@ -1,6 +1,7 @@
 import type { Principal } from '../http/principal.ts';
 import type { UserCache } from './user-cache.ts';
 import type { ActiveWork } from './active-work.ts';
+import type { LocalExecution } from './local-execution.ts';
 import type { Logout } from './logout.ts';
 import type { SessionStore } from './session-store.ts';
 import type { UserConnections } from './user-connections.ts';
@@ -10,11 +11,15 @@ export interface ActiveWorkCheckDeps {
   connections: Pick<UserConnections, 'userIds'>;
   store: SessionStore;
   userCache: UserCache;
+  localExecution: Pick<LocalExecution, 'isAllowed'>;
   logout: Logout;
   serverConnections: Pick<UserConnections, 'userIds'>;
 }
 
-/** The check runs every 5 s, so work of a user who was disabled, deleted or given a lower tier without an event ends within 10 s. */
+/**
+ * The check runs every 5 s, so work of a user who was disabled, deleted, given a lower tier or taken out of a role without
+ * an event ends within 10 s.
+ */
 const MAX_USER_AGE_MS = 4_000;
 const MAX_CONCURRENT_LOOKUPS = 10;
 /** Users without active work who are looked up in one check. With more of them, a check takes those that waited longest. */
@@ -59,10 +64,17 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
     }
   }
 
+  /** The role can come from a group or another role, whose changes cause no event of the user. */
+  async function endWorkOfFormerOperators(): Promise<void> {
+    for (const id of deps.activeWork.operatorIds())
+      if (!(await deps.localExecution.isAllowed(id))) deps.activeWork.endOperatorWork(id);
+  }
+
   return async () => {
     await endWorkOfEndedSessions();
     await endWorkOfLoggedOutTokens();
     await endWorkOfChangedUsers();
+    await endWorkOfFormerOperators();
   };
 }
 

@@ -1,13 +1,14 @@
 import { isTierAtLeast, type Tier } from '../config/tiers.ts';
 import { drainingError } from '../http/draining-error.ts';
 import type { Principal } from '../http/principal.ts';
-import { tierRequired, unauthenticated, type AppError } from '../lib/errors.ts';
+import { operatorRoleRequired, tierRequired, unauthenticated, type AppError } from '../lib/errors.ts';
 
 /**
  * Why active work is ended. `signed_out`: its sign-in is no longer valid, because the user signed out, was disabled or
- * deleted, or the session has expired. `tier_lowered`: it needs a higher tier than the user now has.
+ * deleted, or the session has expired. `tier_lowered`: it needs a higher tier than the user now has. `role_removed`: it
+ * needs the role `ops-operator`, which the user no longer has.
  */
-export type WorkEndReason = 'signed_out' | 'tier_lowered' | 'draining';
+export type WorkEndReason = 'signed_out' | 'tier_lowered' | 'role_removed' | 'draining';
 
 /** Ends work. @param error what the client receives. */
 export type EndWork = (reason: WorkEndReason, error: AppError) => void;
@@ -21,13 +22,18 @@ export interface ActiveWork {
   /**
    * Registers work for the principal that started it. `end` is called at most once and must not throw.
    * @param requiredTier the work ends when the user's tier falls below it.
+   * @param needsOperatorRole the work ends when the user loses the role `ops-operator`.
    * @returns function that unregisters the work; call it when the work has finished.
    */
-  register(principal: Principal, end: EndWork, requiredTier?: Tier): () => void;
+  register(principal: Principal, end: EndWork, requiredTier?: Tier, needsOperatorRole?: boolean): () => void;
   /** Ends the work of a user. With a time (Keycloak's clock, epoch ms), only work of sign-ins up to then. */
   endUser(userId: string, signedInNotAfterMs?: number): void;
   /** Ends the work of a user that needs a higher tier than this one. */
   endAboveTier(userId: string, tier: Tier): void;
+  /** Ends the work of a user that needs the role `ops-operator`. */
+  endOperatorWork(userId: string): void;
+  /** Users with work that needs the role `ops-operator`, without duplicates. */
+  operatorIds(): string[];
   /** Ends the work of all sign-ins up to a time (Keycloak's clock, epoch ms). */
   endAll(signedInNotAfterMs: number): void;
   /** Ends the work of this principal object only. */
@@ -49,6 +55,7 @@ interface WorkItem {
   principal: Principal;
   end: EndWork;
   requiredTier: Tier | undefined;
+  needsOperatorRole: boolean;
   ended: boolean;
 }
 
@@ -76,8 +83,8 @@ export function createActiveWork(): ActiveWork {
   }
 
   return {
-    register(principal, onEnd, requiredTier) {
-      const item: WorkItem = { principal, end: onEnd, requiredTier, ended: false };
+    register(principal, onEnd, requiredTier, needsOperatorRole = false) {
+      const item: WorkItem = { principal, end: onEnd, requiredTier, needsOperatorRole, ended: false };
       items.add(item);
       // Deferred, so that the caller has received the unregister function before `end` is called.
       if (draining)
@@ -96,6 +103,11 @@ export function createActiveWork(): ActiveWork {
           endItem(item, 'tier_lowered', tierRequired(requiredTier, tier));
       }
     },
+    endOperatorWork(userId) {
+      for (const item of listOperatorWork(items))
+        if (item.principal.user.id === userId) endItem(item, 'role_removed', operatorRoleRequired());
+    },
+    operatorIds: () => [...new Set(listOperatorWork(items).map((item) => item.principal.user.id))],
     principals: () => [...new Set([...items].map((item) => item.principal))],
     userIds: () => [...new Set([...items].map((item) => item.principal.user.id))],
     whenIdle,
@@ -130,6 +142,10 @@ function createEndMethods(endWhere: (matches: (principal: Principal) => boolean)
       endWhere((principal) => principal.keycloakSessionId === id);
     },
   };
+}
+
+function listOperatorWork(items: Iterable<WorkItem>): WorkItem[] {
+  return [...items].filter(({ needsOperatorRole }) => needsOperatorRole);
 }
 
 function endItem(item: WorkItem, reason: WorkEndReason, error: AppError): void {

@@ -112,7 +112,9 @@ export function createIdentity(deps: IdentityDeps): Identity {
     ...{ store, keyring, userCache, activeWork, logout },
     recordSignIn: (userId, requestId) => recordSignIn(database, userId, requestId),
   });
-  const pollers = createPollers(deps, { userCache, activeWork, connections, store, logout });
+  const pollers = createPollers(deps, {
+    ...{ userCache, activeWork, connections, localExecution, store, logout },
+  });
 
   return {
     userCache,
@@ -146,6 +148,7 @@ interface PollerDeps {
   userCache: UserCache;
   activeWork: ActiveWork;
   connections: UserConnections;
+  localExecution: LocalExecution;
   store: SessionStore;
   logout: Logout;
 }

@@ -117,6 +117,15 @@ export function tierRequired(required: string, current: string): AppError {
   });
 }
 
+/** 403 for what needs the role of those who may run code on this installation's machine. */
+export function operatorRoleRequired(): AppError {
+  return new AppError(
+    'scope_required',
+    'Local execution needs the role ops-operator. Ask an administrator for it, or use another server type.',
+    { extra: { required_role: 'ops-operator' } },
+  );
+}
+
 /** 404 for a resource that does not exist or belongs to another owner; the two look the same. */
 export function notFound(what: string): AppError {
   return new AppError('not_found', `${what} was not found.`);

@@ -140,9 +140,16 @@ export function createActiveRun(
     deps.servers.recordUse(getUserId(owner), prepared.server).catch((error: unknown) => {
       log.warn({ err: error }, 'the last use of a server could not be stored');
     });
-    const exit = await runJob(prepared, events, stopping.signal);
+    const unregister = registerRole(prepared);
+    const exit = await runJob(prepared, events, stopping.signal).finally(unregister);
     const message = exit.message ?? (exit.cause === 'cancelled' ? stopMessage(stopReason) : null);
     return { ...exit, message };
+  }
+
+  /** A queued run needs no role: it is checked again before it starts. */
+  function registerRole({ server }: PreparedRun): () => void {
+    if (principal === null || server.serverType !== 'local') return () => undefined;
+    return deps.activeWork.register(principal, run.stop, BYOK_TIER, true);
   }
 
   /** @param work returns undefined when other processes continue the run. */
@@ -252,6 +259,8 @@ function stopMessage(reason: StopReason | undefined): string | null {
   if (reason === 'signed_out')
     return 'The run was stopped because the sign-in that started it ended. Sign in and run it again.';
   if (reason === 'tier_lowered') return 'The run was stopped because your tier no longer includes runs.';
+  if (reason === 'role_removed')
+    return 'The run was stopped because you no longer have the role ops-operator, which local runs need.';
   if (reason === 'draining') return 'The run was stopped because Ops Center was stopped. Run it again.';
   if (reason === 'viewer_left')
     return 'The run was cancelled because its viewer disconnected (on_disconnect).';

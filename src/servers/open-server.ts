@@ -1,6 +1,6 @@
 import type { LocalExecution } from '../identity/service.ts';
 import type { Database } from '../lib/postgres/database.ts';
-import { AppError, notFound } from '../lib/errors.ts';
+import { AppError, notFound, operatorRoleRequired } from '../lib/errors.ts';
 import type { Keyring } from '../lib/crypto/keyring.ts';
 import type { Log } from '../lib/log.ts';
 import type { HostKey } from '../lib/ssh/host-key.ts';
@@ -191,14 +191,6 @@ function typeUnavailable(type: ServerType): AppError {
       ? 'Server type local is not available, because LOCAL_EXECUTION is off. Use another server type, or ask the operator to switch it on.'
       : `Server type ${type} is not available on this installation.`;
   return new AppError('validation_failed', message, { errors: [{ path: 'server_type', message }] });
-}
-
-function operatorRoleRequired(): AppError {
-  return new AppError(
-    'scope_required',
-    'Local execution needs the role ops-operator. Ask an administrator for it, or use another server type.',
-    { extra: { required_role: 'ops-operator' } },
-  );
 }
 
 /** A decrypted configuration, stored or not, with the settings that a target needs. */

@@ -65,7 +65,7 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
   const listJumpServerIds = createListJumpServerIds(deps.runners);
   const rateLimit = createRateLimit({ maxUses: MAX_TESTS_PER_MINUTE, rejectionDetail: message });
 
-  /** Runs one test. It is aborted by the time limit, by the client's disconnection, and by the end of the sign-in or of its tier. */
+  /** Runs one test. It is aborted by the time limit, by the client's disconnection, and by the end of the sign-in, of its tier or role. */
   async function run(
     { principal, disconnected }: ServerTestCall,
     runner: Runner,
@@ -74,7 +74,7 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
     const abortController = new AbortController();
     const timeout = AbortSignal.timeout(timeoutMs);
     const end: EndWork = (_reason, error) => abortController.abort(error);
-    const unregister = activeWork.register(principal, end, BYOK_TIER);
+    const unregister = activeWork.register(principal, end, BYOK_TIER, runner.type === 'local');
     try {
       const target = await open();
       return await runner.test(target, AbortSignal.any([disconnected, timeout, abortController.signal]));

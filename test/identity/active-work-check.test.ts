@@ -3,6 +3,7 @@ import type { Principal } from '../../src/http/principal.ts';
 import { createUserCache } from '../../src/identity/user-cache.ts';
 import { createActiveWork } from '../../src/identity/active-work.ts';
 import { createLogout } from '../../src/identity/logout.ts';
+import { createLocalExecution } from '../../src/identity/local-execution.ts';
 import { createUserConnections } from '../../src/identity/user-connections.ts';
 import { createSessionStore } from '../../src/identity/session-store.ts';
 import { createActiveWorkCheck } from '../../src/identity/active-work-check.ts';
@@ -11,6 +12,7 @@ import { createKeycloakAdmin } from '../../src/lib/keycloak/keycloak-admin.ts';
 import { createLog } from '../../src/lib/log.ts';
 import { createResponse, createSocket } from '../support/client-connection.ts';
 import { createDatabase } from '../support/database.ts';
+import { makeOperator } from '../support/operator.ts';
 import { adminClient, createUser, stack } from '../support/stack.ts';
 
 let database: Database;
@@ -42,8 +44,8 @@ function setUp() {
   const connections = createUserConnections();
   const logout = createLogout({ store, activeWork, connections, serverConnections });
   const ended: string[] = [];
-  const begin = (name: string, principal: Principal) =>
-    activeWork.register(principal, () => void ended.push(name));
+  const begin = (name: string, principal: Principal, needsOperatorRole = false) =>
+    activeWork.register(principal, () => void ended.push(name), undefined, needsOperatorRole);
   return {
     clock,
     store,
@@ -56,6 +58,7 @@ function setUp() {
       connections,
       store,
       userCache,
+      localExecution: createLocalExecution({ isOn: true, keycloakAdmin }),
       logout,
       serverConnections,
     }),
@@ -86,6 +89,22 @@ describe('the check of active work', () => {
     clock.ms += 5_000;
     await checkActiveWork();
     expect(ended).toEqual(['disabled']);
+  });
+
+  it('ends the local runs of a user at the first check after a composite role no longer gives the operator’s role', async () => {
+    const { begin, ended, checkActiveWork } = setUp();
+    const [former, operator] = [await createUser(), await createUser()];
+    const takeAway = await makeOperator(former.id);
+    await makeOperator(operator.id);
+    for (const [name, { id }] of Object.entries({ former, operator })) {
+      begin(`run of the ${name}`, bearerOf(id), true);
+      begin(`stream of the ${name}`, bearerOf(id));
+    }
+    await checkActiveWork();
+    expect(ended).toEqual([]);
+    await takeAway();
+    await checkActiveWork();
+    expect(ended).toEqual(['run of the former']);
   });
 
   it('closes the idle connections of a user that was disabled without an event, at the second check after 5 s', async () => {
@@ -123,6 +142,7 @@ describe('the check of active work', () => {
         invalidate: () => undefined,
       },
       serverConnections: createUserConnections(),
+      localExecution: { isAllowed: () => Promise.resolve(false) },
       logout: createLogout({
         store,
         activeWork,
@@ -206,6 +226,7 @@ describe('the check of active work', () => {
       connections,
       store,
       userCache: directory,
+      localExecution: { isAllowed: () => Promise.resolve(false) },
       serverConnections: connections,
       logout: createLogout({ store, activeWork: liveWork, connections, serverConnections: connections }),
     });

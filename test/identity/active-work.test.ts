@@ -45,6 +45,17 @@ describe('active work', () => {
     expect(ended).toEqual(['professional tier_lowered', 'starter tier_lowered']);
   });
 
+  it('is ended when it needs the role of operators and its user has lost it', () => {
+    const activeWork = createActiveWork();
+    const { ended, note } = recorder();
+    activeWork.register(principalOf('a'), note('operator'), 'starter', true);
+    activeWork.register(principalOf('a'), note('no role'), 'starter');
+    activeWork.register(principalOf('b'), note('of another operator'), 'starter', true);
+    expect(activeWork.operatorIds()).toEqual(['a', 'b']);
+    activeWork.endOperatorWork('a');
+    expect(ended).toEqual(['operator role_removed']);
+  });
+
   it('is ended by app session, by Keycloak session, and by principal', () => {
     const activeWork = createActiveWork();
     const { ended, note } = recorder();

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { startApp, type TestApp } from '../support/app.ts';
 import { describeOn } from '../support/hosts.ts';
 import { makeOperator } from '../support/operator.ts';
+import { readRunEvents, type ReceivedRunEvent } from '../support/run-events.ts';
 import { createServerClient, type ServerClient } from '../support/servers.ts';
 
 const LOCAL = { name: 'Here', server_type: 'local' as const, connection_config: {} };
@@ -79,6 +80,29 @@ describeOn('local', 'with local execution on', () => {
       });
     expect(await ada.get(id)).toMatchObject({ name: 'Here' });
     await ada.remove(id);
+  });
+});
+
+describeOn('local', 'a local run', () => {
+  it('ends within 10 s when its user loses the role, with a message that names the role', async () => {
+    await using app = await startApp({ env: { LOCAL_EXECUTION: 'true' } });
+    const ada = await createServerClient(app);
+    const takeAway = await makeOperator(ada.user.id);
+    const { id } = await ada.add(LOCAL);
+    const command = 'echo begun; while :; do sleep 1; done';
+    const seen: ReceivedRunEvent[] = [];
+    let removedAtMs = 0;
+    for await (const one of readRunEvents(await ada.send('POST', `/${id}/run`, { command }))) {
+      seen.push(one);
+      if (one.event !== 'output') continue;
+      removedAtMs = performance.now();
+      await takeAway();
+    }
+    expect(performance.now() - removedAtMs).toBeLessThan(10_000);
+    expect(seen.at(-1)?.data).toMatchObject({
+      ...{ type: 'exit', cause: 'cancelled', cleanup: 'verified' },
+      message: expect.stringContaining('ops-operator'),
+    });
   });
 });
 
