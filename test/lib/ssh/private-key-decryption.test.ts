@@ -1,5 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { createPrivateKey } from 'node:crypto';
+import { EventEmitter } from 'node:events';
+import type { Worker } from 'node:worker_threads';
 import {
   findPrivateKeyProblem,
   findRoundsProblem,
@@ -84,21 +86,64 @@ describe('the size of a private key', () => {
   });
 });
 
+/** Threads that decrypt when the test says so. */
+function createThreads() {
+  interface Thread {
+    key: string;
+    finish(): void;
+  }
+  const waiting: ((thread: Thread) => void)[] = [];
+  const unseen: Thread[] = [];
+  let count = 0;
+  return {
+    count: () => count,
+    start: ({ key }: { key: string }): Worker => {
+      const worker = Object.assign(new EventEmitter(), { terminate: () => Promise.resolve(0) });
+      const thread = {
+        key,
+        finish() {
+          worker.emit('message', `PEM of ${key}`);
+          worker.emit('exit', 0);
+        },
+      };
+      count += 1;
+      const waiter = waiting.shift();
+      if (waiter === undefined) unseen.push(thread);
+      else waiter(thread);
+      return worker as unknown as Worker;
+    },
+    /** Resolves with the next thread that is started. */
+    started: () =>
+      new Promise<Thread>((resolve) => {
+        const thread = unseen.shift();
+        if (thread === undefined) waiting.push(resolve);
+        else resolve(thread);
+      }),
+  };
+}
+
 describe('decryptions of private keys', () => {
   const slow = createLockedKey(32, PASSPHRASE);
   const quick = createLockedKey(1, PASSPHRASE);
 
   it('run one at a time for an owner, so that another owner does not wait for all of them', async () => {
-    const order: string[] = [];
-    const decrypt = async (key: string, owner: Owner) => {
-      await parsePrivateKey(key, PASSPHRASE, byOwner(owner));
-      order.push(owner);
-    };
-    const many = Array.from({ length: 4 }, () => decrypt(slow, 'user:many'));
-    await decrypt(quick, 'user:other');
-    expect(order).toEqual(['user:other']);
-    await Promise.all(many);
-  }, 60_000);
+    const threads = createThreads();
+    const decrypt = (key: string) =>
+      decryptPrivateKey(key, PASSPHRASE, byOwner(`user:${key}`), threads.start);
+    const many = [decrypt('many'), decrypt('many'), decrypt('many')];
+    const first = await threads.started();
+    const other = decrypt('other');
+    const second = await threads.started();
+    expect([first.key, second.key, threads.count()]).toEqual(['many', 'other', 2]);
+    second.finish();
+    expect(await other).toBe('PEM of other');
+    const next = threads.started();
+    first.finish();
+    expect([(await next).key, threads.count()]).toEqual(['many', 3]);
+    (await next).finish();
+    (await threads.started()).finish();
+    expect(await Promise.all(many)).toEqual(['PEM of many', 'PEM of many', 'PEM of many']);
+  });
 
   it('reject as soon as the signal is aborted, running or queued', async () => {
     const stop = new AbortController();
