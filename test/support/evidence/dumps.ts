@@ -1,8 +1,11 @@
 import type KcAdminClient from '@keycloak/keycloak-admin-client';
 import pg from 'pg';
-import { createKeyring, type Keyring } from '../../../src/lib/crypto/keyring.ts';
+import { createKeyring } from '../../../src/lib/crypto/keyring.ts';
 import { withDatabase } from '../postgres-and-keycloak.ts';
 import type { Secret } from './kinds.ts';
+
+/** End of the place of session rows. */
+export const SESSIONS = 'table public.sessions';
 
 /** Receives one part of a dump. @param place names the part in a hit */
 export type DumpSink = (place: string, text: string) => void;
@@ -46,23 +49,34 @@ async function dumpDatabase(url: string, name: string, take: DumpSink): Promise<
   });
 }
 
-/** Decrypts the tokens in session rows, which are secrets of the run, too. */
-export function decryptSessionTokens(dump: string, encryptionKeys: readonly string[]): Secret[] {
+/**
+ * Decrypts the tokens in session rows, which are secrets of the run, too.
+ * @param sessionDumps the session rows of one database each. They share a key, so the last key that fitted is tried
+ *   first: there are some hundred keys.
+ */
+export function decryptSessionTokens(
+  sessionDumps: readonly string[],
+  encryptionKeys: readonly string[],
+): Secret[] {
   const keyrings = encryptionKeys.map((key) => createKeyring([key]));
-  return [...dump.matchAll(/gAAAAA[\w-]+=*/g)].flatMap(([token]) => tokensIn(token, keyrings));
+  const decrypt = (token: string) => {
+    const index = keyrings.findIndex((keyring) => keyring.findKeyIndex(token) !== undefined);
+    const [keyring] = index < 0 ? [] : keyrings.splice(index, 1);
+    if (keyring !== undefined) keyrings.unshift(keyring);
+    return keyring?.decrypt(token);
+  };
+  return sessionDumps.flatMap((dump) =>
+    [...dump.matchAll(/gAAAAA[\w-]+=*/g)].flatMap(([token]) => tokensIn(decrypt(token))),
+  );
 }
 
-function tokensIn(token: string, keyrings: readonly Keyring[]): Secret[] {
-  for (const keyring of keyrings) {
-    const text = keyring.decrypt(token);
-    if (text === undefined) continue;
-    const { idToken, refreshToken } = JSON.parse(text) as { idToken?: string; refreshToken?: string };
-    return [
-      ...(idToken === undefined ? [] : [{ kind: 'ID token', value: idToken } as const]),
-      ...(refreshToken === undefined ? [] : [{ kind: 'refresh token', value: refreshToken } as const]),
-    ];
-  }
-  return [];
+function tokensIn(text: string | undefined): Secret[] {
+  if (text === undefined) return [];
+  const { idToken, refreshToken } = JSON.parse(text) as { idToken?: string; refreshToken?: string };
+  return [
+    ...(idToken === undefined ? [] : [{ kind: 'ID token', value: idToken } as const]),
+    ...(refreshToken === undefined ? [] : [{ kind: 'refresh token', value: refreshToken } as const]),
+  ];
 }
 
 const PAGE = 500;

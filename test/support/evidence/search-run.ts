@@ -3,7 +3,7 @@ import path from 'node:path';
 import { signInAsBootstrapAdmin } from '../../../src/dev/quickstart/keycloak/realm-setup.ts';
 import { isProcessRunning } from '../../../src/dev/quickstart/processes.ts';
 import { TEST_DATA_DIR, type ServersInUse } from '../postgres-and-keycloak.ts';
-import { dumpDatabases, dumpRealm, decryptSessionTokens } from './dumps.ts';
+import { dumpDatabases, dumpRealm, decryptSessionTokens, SESSIONS } from './dumps.ts';
 import { DATABASES, LOGS, RESPONSES, Secret, SECRETS } from './kinds.ts';
 import { createSearch, type Hit, type Search } from './search.ts';
 
@@ -60,7 +60,8 @@ export async function searchRun(
   const dump: { place: string; text: string }[] = [];
   const databases = linesOf(folder, DATABASES);
   await dumpDatabases(servers.superuserUrl, databases, (place, text) => dump.push({ place, text }));
-  const secrets = withTokens(readSecrets(folder), dump.map(({ text }) => text).join('\n'));
+  const sessions = dump.filter(({ place }) => place.endsWith(SESSIONS)).map(({ text }) => text);
+  const secrets = withTokens(readSecrets(folder), sessions);
   const search = createSearch(secrets);
   const admin = await signInAsBootstrapAdmin(servers.keycloakUrl, servers.adminPassword);
   const bytes = {
@@ -101,9 +102,9 @@ function readSecrets(folder: string): Secret[] {
   return [...new Map(all.map((one) => [one.value, one])).values()];
 }
 
-function withTokens(secrets: readonly Secret[], dump: string): Secret[] {
+function withTokens(secrets: readonly Secret[], sessions: readonly string[]): Secret[] {
   const keys = secrets.filter(({ kind }) => kind === 'encryption key').map(({ value }) => value);
-  return [...secrets, ...decryptSessionTokens(dump, keys)];
+  return [...secrets, ...decryptSessionTokens(sessions, keys)];
 }
 
 function linesOf(folder: string, kind: string): string[] {
