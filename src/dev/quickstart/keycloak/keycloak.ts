@@ -225,9 +225,12 @@ export async function copyRealmFiles(home: string, values: Record<string, string
   }
 }
 
+/** `start-dev` parses the theme again for each page, which takes half of the processor time of a sign-in. */
+const THEME_CACHE = ['--spi-theme--cache-themes=true', '--spi-theme--cache-templates=true'];
+
 function serverArguments(url: string, port: number, managementPort: number): string[] {
   return [
-    ...['start-dev', '--import-realm', '--http-host=127.0.0.1', `--http-port=${port}`],
+    ...['start-dev', '--import-realm', '--http-host=127.0.0.1', `--http-port=${port}`, ...THEME_CACHE],
     ...['--health-enabled=true', `--http-management-port=${managementPort}`, `--hostname=${url}`],
   ];
 }
