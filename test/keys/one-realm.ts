@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import type { Principal } from '../../src/http/principal.ts';
 import { evidence } from '../support/evidence.ts';
 import { createDatabase } from '../support/database.ts';
+import { realmKey } from '../support/realm-key.ts';
 import { adminClient, stack, type ClientCredentials } from '../support/stack.ts';
 import { createPrincipal, randomEncryptionKey, type InstanceOptions } from './instance.ts';
 
@@ -37,6 +38,7 @@ export async function createOneRealm(): Promise<OneRealm> {
   const [client, clientWithoutEvents] = [newClient('vault'), newClient('blind')];
   await admin.realms.create({
     realm: name,
+    ...realmKey(),
     enabled: true,
     bruteForceProtected: true,
     // With this setting an update that omits the user name is refused.

@@ -6,6 +6,7 @@ import type { Environment } from '../../src/config/config.ts';
 import type { Tier } from '../../src/config/tiers.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { evidence } from '../support/evidence.ts';
+import { realmKey } from '../support/realm-key.ts';
 import { adminClient, createUser, stack, type ClientCredentials, type TestUser } from '../support/stack.ts';
 import type { VaultView } from '../support/vault-record.ts';
 
@@ -121,6 +122,7 @@ async function createRealm(
   await admin.realms.create({
     ...main,
     realm,
+    ...realmKey(),
     clients: [...main.clients, ...vault.clients],
     users: [...main.users, ...vault.users],
   });

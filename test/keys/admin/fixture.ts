@@ -14,6 +14,7 @@ import { openai } from '../../../src/providers/openai.ts';
 import { fernetKey } from '../../support/app.ts';
 import { evidence } from '../../support/evidence.ts';
 import { createDatabase } from '../../support/database.ts';
+import { realmKey } from '../../support/realm-key.ts';
 import { adminClient, stack } from '../../support/stack.ts';
 import { randomKey } from '../instance.ts';
 
@@ -48,11 +49,13 @@ export async function createRealms(vaultCount: number): Promise<Realms> {
       ),
     );
   const [mainFile, vaultFile] = [shipped('ops-center-realm.json'), shipped('ops-center-vault-realm.json')];
-  for (const realm of vaults) await (await adminClient()).realms.create({ ...vaultFile, realm });
+  for (const realm of vaults)
+    await (await adminClient()).realms.create({ ...vaultFile, realm, ...realmKey() });
   const admin = await adminClient();
   await admin.realms.create({
     ...mainFile,
     realm: main,
+    ...realmKey(),
     clients: [...mainFile.clients, ...vaultFile.clients],
     users: [...mainFile.users, ...vaultFile.users],
   });
