@@ -11,6 +11,7 @@ import { addDemoUsers, createComposeEnv, prepareDatabase, writeComposeEnv } from
 import { readEnvFile } from '../../src/cli/env-file.ts';
 import { choosePort } from '../../src/dev/quickstart/ports.ts';
 import { readDemo } from '../../src/lib/keycloak/demo-users.ts';
+import { compileCache } from '../support/compile-cache.ts';
 import { evidence } from '../support/evidence.ts';
 import { adminClient, createWebClient, stack } from '../support/stack.ts';
 import { withDatabase, type ServersInUse } from '../support/postgres-and-keycloak.ts';
@@ -176,7 +177,7 @@ describe('The command demo-provider', () => {
     const main = path.resolve(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts');
     const child = spawn(process.execPath, [main, 'demo-provider', '--port', String(port)], {
       cwd: tmpdir(),
-      env: { PATH: process.env['PATH'] ?? '' },
+      env: { PATH: process.env['PATH'] ?? '', ...compileCache() },
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     const ended = once(child, 'exit');

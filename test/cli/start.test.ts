@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { choosePort } from '../../src/dev/quickstart/ports.ts';
 import { isProcessRunning } from '../../src/dev/quickstart/processes.ts';
+import { compileCache } from '../support/compile-cache.ts';
 import { createUser, createWebClient, stack } from '../support/stack.ts';
 import { createVaultRealm, type VaultRealm } from '../support/vault-realm.ts';
 
@@ -25,7 +26,7 @@ interface Running {
 function run(args: string[], more: Record<string, string> = {}): Running {
   const child = spawn(process.execPath, [MAIN, ...args], {
     cwd,
-    env: { PATH: process.env['PATH'] ?? '', ...settings, ...more },
+    env: { PATH: process.env['PATH'] ?? '', ...compileCache(), ...settings, ...more },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let text = '';

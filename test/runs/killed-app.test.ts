@@ -7,6 +7,7 @@ import path from 'node:path';
 import { fetch } from 'undici';
 import { choosePort } from '../../src/dev/quickstart/ports.ts';
 import type { RunDetails } from '../../src/runs/schema.ts';
+import { compileCache } from '../support/compile-cache.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { describeOn } from '../support/hosts.ts';
 import { readAllRunEvents, readRunEvents } from '../support/run-events.ts';
@@ -58,6 +59,7 @@ describeOn('ssh', 'an app that is killed during a run', () => {
     const { keycloak } = config;
     const webClient = await createWebClient(childUrl);
     return {
+      ...compileCache(),
       PATH: '/usr/bin:/bin',
       PORT: String(port),
       METRICS_PORT: String(await choosePort(0, 'METRICS_PORT')),

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { RunRef } from '../../src/runs/run-encryption.ts';
+import { compileCache } from '../support/compile-cache.ts';
 import { fernetKey } from '../support/app.ts';
 import { createDatabase } from '../support/database.ts';
 import { until } from '../support/until.ts';
@@ -39,7 +40,7 @@ beforeEach(async () => {
   survivor = createInstance(options);
   await survivor.start();
   child = spawn(process.execPath, [PROCESS], {
-    env: { PATH: '/usr/bin:/bin', RUNS_INSTANCE: JSON.stringify(options) },
+    env: { PATH: '/usr/bin:/bin', ...compileCache(), RUNS_INSTANCE: JSON.stringify(options) },
     stdio: ['pipe', 'pipe', 'inherit'],
   });
 });

@@ -1,5 +1,6 @@
 import { createEvidenceFolder } from './evidence/search-run.ts';
-import { acquireServers, releaseServers } from './postgres-and-keycloak.ts';
+import path from 'node:path';
+import { acquireServers, releaseServers, TEST_DATA_DIR } from './postgres-and-keycloak.ts';
 
 /**
  * Runs once before all tests, outside jest's sandbox. It passes data to test files through the environment, which
@@ -23,6 +24,8 @@ export default async function globalSetup(): Promise<void> {
     say('starting Postgres and Keycloak');
     process.env['OPS_TEST_SERVERS'] = JSON.stringify(await acquireServers(say));
     process.env['OPS_TEST_EVIDENCE'] = createEvidenceFolder();
+    // Halves the start of the commands and workers that tests start.
+    process.env['NODE_COMPILE_CACHE'] = path.join(TEST_DATA_DIR, 'compile-cache');
     say('ready');
   } catch (error) {
     // jest does not run the teardown after a failed set-up.

@@ -18,6 +18,7 @@ import { keycloakDataFolder } from '../../../src/dev/quickstart/keycloak/keycloa
 import { keycloakHome } from '../../../src/dev/quickstart/keycloak/archive.ts';
 import { listTcpListeners } from '../../../src/dev/quickstart/listeners.ts';
 import { choosePort } from '../../../src/dev/quickstart/ports.ts';
+import { compileCache } from '../../support/compile-cache.ts';
 import { TEST_DATA_DIR } from '../../support/postgres-and-keycloak.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', '..', 'src', 'cli', 'main.ts');
@@ -50,6 +51,7 @@ function run(...args: string[]): ChildProcess {
   return spawn(process.execPath, [MAIN, ...args], {
     cwd,
     env: {
+      ...compileCache(),
       PATH: process.env['PATH'] ?? '',
       NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(LOCALHOST_IS_IPV6)}`,
       ...settings,

@@ -11,6 +11,7 @@ import { randomId } from '../../../src/lib/ids.ts';
 import { createLog } from '../../../src/lib/log.ts';
 import type { Owner } from '../../../src/lib/owner.ts';
 import { openai } from '../../../src/providers/openai.ts';
+import { compileCache } from '../../support/compile-cache.ts';
 import { fernetKey } from '../../support/app.ts';
 import { evidence } from '../../support/evidence.ts';
 import { createDatabase } from '../../support/database.ts';
@@ -134,6 +135,7 @@ export function createFixture(vaultCount = 1): Fixture {
 export function toEnvironment(settings: FixtureSettings): Record<string, string> {
   for (const key of settings.encryptionKeys) evidence.registerSecret('encryption key', key);
   return {
+    ...compileCache(),
     PORT: '1',
     METRICS_PORT: '2',
     DATABASE_URL: settings.databaseUrl,
