@@ -3,6 +3,7 @@
 #   plain  on this machine's loopback
 #   jump   in a network namespace that is connected to this machine by one veth pair
 #   inner  on that namespace's loopback, so that only the jump host reaches it
+#   python, bare  on this machine's loopback, with a PATH without Perl, and with one without Perl and Python
 # Usage: ssh.sh up | down
 # `up` may be repeated: it keeps running servers, and describes them in .data/test-hosts/ssh/hosts.json.
 # `down` stops them and removes the account with its files. Keys are kept, since creating them takes seconds.
@@ -10,7 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 keys=$state/ssh
 wire=ops-s-$suffix
-servers=(plain jump inner)
+servers=(plain jump inner python bare)
 block_file=$keys/block
 port_file=$keys/port
 
@@ -101,6 +102,17 @@ CONFIG
   } >"$keys/sshd-$server.conf"
 }
 
+# make_path FOLDER PATTERN...: a folder of the machine's programs for a PATH, without those that match a pattern.
+make_path() {
+  local folder=$1 pattern
+  shift
+  [ ! -d "$folder" ] || return 0
+  local without=()
+  for pattern in "$@"; do without+=(! -name "$pattern"); done
+  mkdir "$folder"
+  find /usr/bin -maxdepth 1 ! -type d "${without[@]}" -exec ln -s -t "$folder" {} +
+}
+
 start() { # start SERVER [WRAPPER...]
   local server=$1
   shift
@@ -137,7 +149,14 @@ up() {
   configure plain "127.0.0.1:$port"
   configure jump "$block.2:22" 'AllowTcpForwarding local'
   configure inner 127.0.0.1:22
+  make_path "$run/python-path" 'perl*'
+  make_path "$run/bare-path" 'perl*' 'python*'
+  # Of several SetEnv lines the first counts.
+  configure python "127.0.0.2:$port" "SetEnv PATH=$run/python-path DOCKER_HOST=unix://$run/docker.sock"
+  configure bare "127.0.0.3:$port" "SetEnv PATH=$run/bare-path DOCKER_HOST=unix://$run/docker.sock"
   start plain
+  start python
+  start bare
   start jump nsenter --net="/run/netns/$name"
   start inner nsenter --net="/run/netns/$name"
   unlock_machine
@@ -145,7 +164,9 @@ up() {
     printf '{\n  "user": "%s",\n  "version": "%s",\n' "$name" "$(ssh -V 2>&1 | cut -d' ' -f1 | cut -d, -f1 | tr _ ' ')"
     describe plain 127.0.0.1 "$port" && printf ',\n'
     describe jump "$block.2" 22 && printf ',\n'
-    describe inner 127.0.0.1 22 && printf '\n}\n'
+    describe inner 127.0.0.1 22 && printf ',\n'
+    describe python 127.0.0.2 "$port" && printf ',\n'
+    describe bare 127.0.0.3 "$port" && printf '\n}\n'
   } >"$keys/hosts.json.new"
   mv "$keys/hosts.json.new" "$keys/hosts.json"
 }
@@ -167,6 +188,7 @@ down() {
   fi
   [ ! -e "/run/netns/$name" ] || ip netns del "$name"
   ip link del "$wire" 2>/dev/null || true
+  rm -rf "$run/python-path" "$run/bare-path"
   rmdir "$run" 2>/dev/null || true
 }
 

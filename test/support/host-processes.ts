@@ -27,6 +27,8 @@ interface SshDescription {
   plain: SshAddress;
   jump: SshAddress;
   inner: SshAddress;
+  python: SshAddress;
+  bare: SshAddress;
 }
 
 interface DockerDescription {
@@ -38,8 +40,8 @@ interface DockerDescription {
 
 /** Starts the SSH servers if they are not running. @returns their addresses. */
 export function ensureSshServers(): SshDescription {
-  return ensureRunning(SSH_FILE, 'ssh.sh', ({ plain, jump, inner }: SshDescription) =>
-    [plain, jump, inner].map(({ pid }) => pid),
+  return ensureRunning(SSH_FILE, 'ssh.sh', ({ plain, jump, inner, python, bare }: SshDescription) =>
+    [plain, jump, inner, python, bare].map(({ pid }) => pid),
   );
 }
 

@@ -26,7 +26,7 @@ export interface SshServer {
   hostKey: HostKey;
 }
 
-/** Three OpenSSH servers with one account. Private keys are text in the format that their name states. */
+/** OpenSSH servers with one account. Private keys are text in the format that their name states. */
 export interface SshHosts {
   user: string;
   password: string;
@@ -40,6 +40,10 @@ export interface SshHosts {
   jump: SshServer;
   /** Reachable through `jump` only; the address is the one that `jump` uses. */
   inner: SshServer;
+  /** Like `plain`, but programs find no Perl on the PATH. */
+  python: SshServer;
+  /** Like `plain`, but programs find neither Perl nor Python on the PATH. */
+  bare: SshServer;
   keys: Record<SshKeyName, string>;
 }
 
@@ -180,12 +184,13 @@ function readSshHosts(): SshHosts {
 }
 
 function startedSshHosts(): SshHosts {
-  const { user, version, plain, jump, inner } = ensureSshServers();
+  const { user, version, plain, jump, inner, python, bare } = ensureSshServers();
   const text = (name: string) => readFileSync(path.join(SSH_STATE, name), 'utf8');
   const address = ({ host, port, hostKey }: SshAddress): SshServer => ({ host, port, hostKey });
   return {
     ...{ user, version, password: text('password'), passphrase: text('passphrase') },
     ...{ plain: address(plain), jump: address(jump), inner: address(inner) },
+    ...{ python: address(python), bare: address(bare) },
     keys: Object.fromEntries(SSH_KEYS.map((name) => [name, text(name)])) as Record<SshKeyName, string>,
   };
 }
