@@ -31,6 +31,8 @@ export interface Capabilities {
   enforces: { memoryBytes: boolean; cpus: boolean; pids: boolean; none: boolean; any: boolean };
   /** False if the server reports a signal only as an exit code (128 + n). */
   reportsSignals: boolean;
+  /** False if a run is verified on its own connection only, so that `cleanUp` always reports `unverified`. */
+  verifiesOrphans?: false;
 }
 
 export interface ContractSubject {

@@ -1,23 +1,24 @@
 import type { ClientChannel } from 'ssh2';
-import { CLEANUP_VERIFIED, createCleanupCommand } from './scripts.ts';
+import { createCleanupCommand, NOTHING_FOUND } from './scripts.ts';
 
 const CLEANUP_TIMEOUT_MS = 10_000;
 const MAX_RESPONSE_BYTES = 64 * 1024;
 
 /**
- * Kills the remaining processes of a run, removes its files and verifies both, over a separate channel.
- * @returns `unverified` also when the server cannot be reached.
+ * Kills the processes that a search finds of a run, and removes its files, over a separate channel. That proves nothing:
+ * only the report of the run's supervisor does, and it is lost with the run's own channel.
+ * @returns whether a last search found nothing; false also when the server cannot be reached.
  */
 export async function cleanUpSshRun(
   start: (command: string, signal: AbortSignal) => Promise<ClientChannel>,
   runId: string,
-): Promise<'verified' | 'unverified'> {
+): Promise<boolean> {
   try {
     const signal = AbortSignal.timeout(CLEANUP_TIMEOUT_MS);
     const response = await readResponse(await start(createCleanupCommand(runId), signal), signal);
-    return response.endsWith(CLEANUP_VERIFIED) ? 'verified' : 'unverified';
+    return response.endsWith(NOTHING_FOUND);
   } catch {
-    return 'unverified';
+    return false;
   }
 }
 

@@ -35,7 +35,10 @@ export function createSshRunner(deps: { connections: SshConnections }): Runner<S
     test: (target, signal) => testSshServer(connections, target, signal),
     run: (target, job, _limits, signal) =>
       runSshJob({ start: startOn(target), cleanUp: (runId) => cleanUp(target, runId) }, target, job, signal),
-    cleanUp,
+    async cleanUp(target, runId) {
+      await cleanUp(target, runId);
+      return 'unverified';
+    },
     release(serverId) {
       connections.release(serverId);
       return Promise.resolve();

@@ -14,7 +14,7 @@ const RESERVED_VARIABLES = new Set(['BASHOPTS', 'BASH_VERSINFO', 'EUID', 'PPID',
 const MAX_INLINE_BYTES = 2_048;
 
 /**
- * Encodes a job as the lines and counted bytes that the launcher of `scripts.ts` reads, in its order.
+ * Encodes a job as the lines and counted bytes that the boot script and the launcher of `scripts.ts` read, in their order.
  * @param marker begins every frame of the response; letters and digits.
  * @throws InvalidJobError for what a host's shell or file system cannot represent.
  */
@@ -24,7 +24,7 @@ export function encodeSshJob(job: Job, workdir: string | null, marker: string): 
   const env = Object.entries(job.env);
   const counts = [kind, job.stdin?.length ?? -1, program?.length ?? -1, job.files.length, env.length];
   return Buffer.concat([
-    encodeLines(marker, job.runId, workdir === null ? '' : toAbsolutePath(workdir), counts.join(' ')),
+    encodeLines(job.runId, marker, workdir === null ? '' : toAbsolutePath(workdir), counts.join(' ')),
     job.stdin ?? new Uint8Array(),
     ...job.files.flatMap(encodeFile),
     inline ?? program ?? new Uint8Array(),

@@ -11,8 +11,8 @@ export type StartLauncher = (command: string, signal: AbortSignal) => ReturnType
 
 export interface SshRunDeps {
   start: StartLauncher;
-  /** Cleans up over a separate channel; called when the watcher did not report. */
-  cleanUp(runId: string): Promise<'verified' | 'unverified'>;
+  /** Cleans up over a separate channel; called when the host did not report. That verifies nothing. */
+  cleanUp(runId: string): Promise<unknown>;
 }
 
 /** Implements {@link import('../runner.ts').Runner.run}. */
@@ -36,10 +36,10 @@ export async function* runSshJob(
   try {
     yield* readEvents(session);
     const result = session.result();
-    const isClean = result.refusal?.isClean ?? result.isClean;
-    const cleanup =
-      isClean === undefined ? await deps.cleanUp(job.runId) : isClean ? 'verified' : 'unverified';
-    yield toSshExit(result, cleanup, signal);
+    const { refusal, remains } = result;
+    if (refusal === undefined && remains === undefined) await deps.cleanUp(job.runId);
+    const isClean = refusal?.isClean ?? remains === 'none';
+    yield toSshExit(result, isClean ? 'verified' : 'unverified', signal);
   } finally {
     signal.removeEventListener('abort', terminate);
     // A caller that stops reading early ends the run.

@@ -1,18 +1,23 @@
 import { LANGUAGES } from '../runner.ts';
 import { INTERPRETERS, quoteForShell } from '../shell.ts';
+import { PERL_SUPERVISOR, PYTHON_SUPERVISOR } from './supervisor.ts';
 
 /**
  * Scripts that run on a host, for any POSIX shell. Their texts are constant: a job is sent over the channel's input,
  * so that no part of it is read as code or shown in a process list.
  *
- * The channel's input is the job's lease. The launcher reads the job from it, starts the watcher in a new session,
- * and replaces itself by the program, so that the SSH server reports how the program ended. The watcher goes on
- * reading: at the end of the input, or 15 s after the last heartbeat (a dead network path gives no end), it kills
- * every process of the run, checks that none is left, removes the files of the run, and reports on stderr.
+ * The channel's input is the job's lease: it ends at the end of the input, or 15 s after the last heartbeat (a dead
+ * network path gives no end). The boot script starts the supervisor of `supervisor.ts`, which holds all processes of
+ * the run. Its child, the launcher, reads the job and replaces itself by the program. When the program or the lease has
+ * ended, the supervisor kills everything, and the watcher script removes the files of the run and reports on stderr.
  *
- * The processes of a run are found by what they inherit: OPS_RUN_ID in the environment, the program's session and
- * process group, the channel's pipes or sockets as output, the run's folder as working folder; and all children of
- * those. Without /proc only the process group is killed, and nothing is verified.
+ * A host without Perl or Python has no supervisor. There the launcher starts the watcher in a new session, and the
+ * watcher reads the lease and kills the processes that it finds.
+ *
+ * In both cases the watcher searches for processes by what they inherit: OPS_RUN_ID in the environment, the program's
+ * session and process group, the channel's pipes or sockets as output, the run's folder as working folder, a supervisor
+ * as parent; and all children of those. This finds also what another service started with the environment of the run,
+ * but it proves nothing: a process can drop all of these. Without /proc only the process group is killed.
  */
 
 /** First character of every frame of the launcher and the watcher (RS, in octal); see `session.ts`. */
@@ -21,14 +26,20 @@ const FRAME = '\\036';
 /** Heartbeats are sent every 5 s. */
 const LEASE_S = 15;
 
-/** Shell functions. They read `id` and `own`, the run's folder; `top`, the program's pid, `out` and `err` may be empty. */
+/**
+ * Shell functions. They read `id` and `own`, the run's folder. These may be empty: `top`, the program's pid; `out` and
+ * `err`; `hold`, the name of the run's supervisors. `processes` lists the processes that are found, without supervisors:
+ * while these run, no process escapes. `processes supervisors` lists these. Both leave out the script's own session.
+ */
 const CLEANUP_FUNCTIONS = `
 processes() {
   { grep -l -s -F -e "OPS_RUN_ID=$id" /proc/[0-9]*/environ
+    [ -z "$hold" ] || grep -l -s -F -e "$hold" /proc/[0-9]*/cmdline
     ls -ln /proc/[0-9]*/fd/1 /proc/[0-9]*/fd/2 /proc/[0-9]*/cwd
     cat /proc/[0-9]*/stat
-  } 2>/dev/null | awk -v top="$top" -v own="$own" -v out="$out" -v err="$err" -v self="$$" '
+  } 2>/dev/null | awk -v top="$top" -v own="$own" -v out="$out" -v err="$err" -v self="$$" -v what="$1" '
     /^\\/proc\\/[0-9]+\\/environ$/ { split($0, part, "/"); hit[part[3]] = 1; next }
+    /^\\/proc\\/[0-9]+\\/cmdline$/ { split($0, part, "/"); hold[part[3]] = 1; next }
     match($0, /\\/proc\\/[0-9]+\\/(fd\\/[12]|cwd) -> /) {
       target = substr($0, RSTART + RLENGTH); split(substr($0, RSTART), part, "/")
       if (target == out || target == err || index(target, own "/") == 1) hit[part[3]] = 1
@@ -36,16 +47,21 @@ processes() {
     }
     /^[0-9]+ \\(.*\\) [A-Za-z] / {
       pid = $1; sub(/^.*\\) /, ""); split($0, field, " ")
-      if (field[1] == "Z" || field[1] == "X" || field[4] == self) next
+      session[pid] = field[4]
+      if (field[1] == "Z" || field[1] == "X") next
       parent[pid] = field[2]
       if (top != "" && (pid == top || field[3] == top || field[4] == top)) hit[pid] = 1
     }
     END {
+      for (pid in session) if (session[pid] == session[self]) delete parent[pid]
+      for (pid in hold) hit[pid] = 0
       do {
         more = 0
-        for (pid in parent) if (hit[parent[pid]] && hit[pid] == 0) { hit[pid] = 1; more = 1 }
+        for (pid in parent) if (hold[pid] == 0 && hit[pid] == 0 && (hit[parent[pid]] || hold[parent[pid]])) {
+          hit[pid] = 1; more = 1
+        }
       } while (more)
-      for (pid in parent) if (hit[pid]) print pid
+      for (pid in parent) if (what == "supervisors" ? hold[pid] : hit[pid]) print pid
     }'
 }
 finish() {
@@ -81,9 +97,14 @@ newline="
 folder() { own=\${TMPDIR:-/tmp}/ops-run-$id; }
 `;
 
-/** Arguments: the run's id, the program's process id, the run's folder. Its input begins with the marker. */
+/**
+ * Arguments: the run's id, the program's process id or nothing, and what to report if the search finds nothing: `U` if
+ * the supervisor could not kill all, else `V`. Its input begins with the marker. The lease follows, unless the supervisor
+ * reads it.
+ */
 const WATCHER_SCRIPT = `${CLEANUP_FUNCTIONS}
-id=$1 top=$2 own=$3
+id=$1 top=$2 state=$3 hold=
+folder
 cd /
 exec 4>&2 5>&1 >/dev/null 2>&1
 IFS= read -r mark
@@ -91,7 +112,6 @@ while beat=$(timeout ${LEASE_S} dd bs=1 count=1) && [ "$beat" = . ]; do :; done
 out=$(readlink /proc/self/fd/5) err=$(readlink /proc/self/fd/4)
 case $out in pipe:* | socket:*) ;; *) out= ;; esac
 case $err in pipe:* | socket:*) ;; *) err= ;; esac
-state=V
 finish || state=U
 clean || state=U
 printf "${FRAME}%s%s\\n" "$mark" "$state" >&4
@@ -103,12 +123,12 @@ const INTERPRETER_CASES = LANGUAGES.map((language) => {
 }).join('\n');
 
 /**
- * Argument: the watcher script. Its input is encoded by `job-input.ts`. It starts the program only after the line
- * "go", so that truncated input starts nothing.
+ * Arguments: the run's id, and without a supervisor the watcher script. Its input is encoded by `job-input.ts`. It
+ * starts the program only after the line "go", so that truncated input starts nothing.
  */
 const LAUNCHER_SCRIPT = `${CLEANUP_FUNCTIONS}
-watcher=$1 top= out= err=
-IFS= read -r mark && IFS= read -r id || exit 1
+id=$1 watcher=$2 top= out= err=
+IFS= read -r mark || exit 1
 folder
 fail() { # reason
   clean && state=V || state=U
@@ -192,11 +212,19 @@ case $kind in
       command -v "$2" >/dev/null 2>&1
     ) || fail $kind ;;
 esac
-exec 3<&0
-setsid sh -c "$watcher" ops-watch "$id" $$ "$own" <&3 3<&- &
-exec 3<&- <"$source"
-printf "${FRAME}%sS\\n" "$mark"
-printf "${FRAME}%sS\\n" "$mark" >&2
+if [ -n "$watcher" ]; then
+  exec 3<&0
+  setsid sh -c "$watcher" ops-watch "$id" $$ V <&3 3<&- &
+  exec 3<&-
+  started=S
+else
+  echo >&4
+  exec 4>&-
+  started=H
+fi
+exec <"$source"
+printf "${FRAME}%s%s\\n" "$mark" $started
+printf "${FRAME}%s%s\\n" "$mark" $started >&2
 export "OPS_RUN_ID=$id"
 # The job's variables may have the names of this script's: those are not used from here on.
 while [ "$1" != -- ]; do export "$1"; shift; done
@@ -204,23 +232,41 @@ shift
 exec "$@"
 `;
 
+/**
+ * Arguments: the texts of the supervisors, the launcher and the watcher. It reads the run's id, which names the
+ * supervisor in process lists, and starts the supervisor with the descriptors 3 and 4 closed. An interpreter that does
+ * not start is not used.
+ */
+const BOOT_SCRIPT = `
+IFS= read -r id || exit 1
+exec 3<&- 4<&-
+starts() { "$@" </dev/null >/dev/null 2>&1; }
+starts perl -e 1 && exec perl -e "$1" "ops-hold $id" "$3" "$4" "$2"
+starts python3 -ISc 1 && exec python3 -ISc "$2" "ops-hold $id" "$3" "$4"
+exec sh -c "$3" ops-run "$id" "$4"
+`;
+
 /** Argument: the run's id. */
 const CLEANUP_SCRIPT = `${CLEANUP_FUNCTIONS}
-id=$1 top= out= err=
+id=$1 top= out= err= hold="ops-hold $1"
 folder
 state=V
 finish || state=U
+pids=$(processes supervisors)
+[ -z "$pids" ] || kill -9 $pids 2>/dev/null
 clean || state=U
 printf "${FRAME}%s" "$state"
 `;
 
+const BOOT_ARGUMENTS = [PERL_SUPERVISOR, PYTHON_SUPERVISOR, LAUNCHER_SCRIPT, WATCHER_SCRIPT];
+
 /** A command for any account shell: it only starts `sh` with constant texts in single quotes. */
-export const LAUNCH_COMMAND = `exec sh -c ${quoteForShell(LAUNCHER_SCRIPT)} ops-run ${quoteForShell(WATCHER_SCRIPT)}`;
+export const LAUNCH_COMMAND = `exec sh -c ${[BOOT_SCRIPT, 'ops-run', ...BOOT_ARGUMENTS].map(quoteForShell).join(' ')}`;
 
-/** The end of the output of {@link createCleanupCommand} when nothing of the run is left. */
-export const CLEANUP_VERIFIED = '\x1eV';
+/** The end of the output of {@link createCleanupCommand} when the search found nothing more of the run. */
+export const NOTHING_FOUND = '\x1eV';
 
-/** The command that cleans up a run and verifies it. @param runId letters, digits, `-` and `_` */
+/** The command that kills what a search finds of a run, and removes its files. @param runId letters, digits, `-` and `_` */
 export function createCleanupCommand(runId: string): string {
   return `exec sh -c ${quoteForShell(CLEANUP_SCRIPT)} ops-reap ${runId}`;
 }

@@ -5,12 +5,24 @@ import type { OutputStream } from '../runner.ts';
 
 /** A message of the launcher or the watcher within a program's output: a letter, and optionally a word. */
 export type Frame =
-  /** The program starts. Earlier bytes on this stream are output of the account's shell. */
-  | { kind: 'started' }
+  /**
+   * The program starts. Earlier bytes on this stream are output of the account's shell.
+   * @property isHeld whether a supervisor holds its processes.
+   */
+  | { kind: 'started'; isHeld: boolean }
   /** The program was not started. */
   | { kind: 'refused'; reason: string; isClean: boolean }
   /** The processes of the run were killed and searched for. */
   | { kind: 'ended'; isClean: boolean };
+
+/** What the host reports about the processes and files of a run. */
+export type HostReport =
+  /** The supervisor was the parent of all processes, and none is left. */
+  | 'none'
+  /** There is no supervisor. A search found none, but it does not find a process that dropped all marks of the run. */
+  | 'none_found'
+  /** Some may be left. */
+  | 'unknown';
 
 /** An event on a job's channel, in the order of arrival. */
 export type SshSessionEvent = { type: 'started' } | { type: 'output'; stream: OutputStream; data: Buffer };
@@ -18,11 +30,13 @@ export type SshSessionEvent = { type: 'started' } | { type: 'output'; stream: Ou
 /** How a job's channel ended. */
 export interface SshSessionResult {
   isStarted: boolean;
+  /** Stated before the program started, so that the program cannot state it. */
+  isHeld: boolean;
   refusal: Extract<Frame, { kind: 'refused' }> | undefined;
   /** As the server reported it; undefined when it did not. */
   status: { code: number | null; signal: string | null } | undefined;
-  /** True when the watcher found nothing left of the run; undefined when it did not report. */
-  isClean: boolean | undefined;
+  /** Undefined when the watcher did not report. */
+  remains: HostReport | undefined;
 }
 
 export interface SshSession {
@@ -31,7 +45,7 @@ export interface SshSession {
    * @throws WatcherTimeoutError when no data arrives for 8 s after {@link terminate}.
    */
   next(): Promise<SshSessionEvent | undefined>;
-  /** Ends the lease: the watcher kills the processes of the run, checks that none is left, and reports. */
+  /** Ends the lease: the host kills the processes of the run, checks that none is left, and reports. */
   terminate(): void;
   result(): SshSessionResult;
   /** Closes the channel at once. */
@@ -55,9 +69,10 @@ export function openSshSession(channel: ClientChannel, marker: string, input: Bu
   const queue: SshSessionEvent[] = [];
   const state: SshSessionResult = {
     isStarted: false,
+    isHeld: false,
     refusal: undefined,
     status: undefined,
-    isClean: undefined,
+    remains: undefined,
   };
   let queuedBytes = 0;
   let isPaused = false;
@@ -68,9 +83,11 @@ export function openSshSession(channel: ClientChannel, marker: string, input: Bu
 
   function onFrame(frame: Frame): void {
     if (frame.kind === 'refused') state.refusal = frame;
-    if (frame.kind === 'ended') state.isClean = frame.isClean;
+    if (frame.kind === 'ended')
+      state.remains = frame.isClean ? (state.isHeld ? 'none' : 'none_found') : 'unknown';
     if (frame.kind !== 'started' || state.isStarted) return;
     state.isStarted = true;
+    state.isHeld = frame.isHeld;
     queue.push({ type: 'started' });
   }
 
@@ -186,10 +203,10 @@ export function createFrameReader(marker: string): MarkerReader<Frame> {
 }
 
 function parseFrame(text: string): Frame | undefined {
-  const match = /^(?:(S)|E([VU])([a-z]+)|([VU]))$/.exec(text);
+  const match = /^(?:([SH])|E([VU])([a-z]+)|([VU]))$/.exec(text);
   if (match === null) return undefined;
   const [, started, refusedState, reason = '', endedState] = match;
-  if (started !== undefined) return { kind: 'started' };
+  if (started !== undefined) return { kind: 'started', isHeld: started === 'H' };
   if (endedState !== undefined) return { kind: 'ended', isClean: endedState === 'V' };
   return { kind: 'refused', reason, isClean: refusedState === 'V' };
 }

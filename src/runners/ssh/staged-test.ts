@@ -27,6 +27,15 @@ const WRONG_ECHO =
 const NOT_KILLED =
   'It could not be verified that a process that had left its session was killed. Check that /proc is mounted, and ' +
   "that grep, awk, ls and cat are on the account's PATH.";
+const ALL_HELD =
+  'A detached process was killed. A supervisor on the server is the parent of all processes of a run, so that none ' +
+  'outlives it.';
+const NOT_ALL_HELD =
+  'A detached process was killed, but the server has neither Perl nor Python 3 to start the supervisor that holds all ' +
+  'processes of a run (Linux 3.5 or later; Perl on x86-64 and ARM64). Only the environment, session, output and folder ' +
+  'of processes are searched, so the cleanup of runs is "unverified". Install Perl or Python 3.';
+const NOTHING_LEFT =
+  'A second search found no process with the environment or folder of the test, and none of its files.';
 const CLEANUP_UNVERIFIED =
   'Processes or files of the test may remain on the server: the cleanup could not be verified.';
 
@@ -73,13 +82,14 @@ async function runProbe(
   const session = await startSshJob(start, target, job, signal);
   try {
     await readProbe(session, expected, signal, pass);
-    if (session.result().isClean !== true) throw new StageError(NOT_KILLED);
-    pass('kill');
+    const { remains } = session.result();
+    if (remains !== 'none' && remains !== 'none_found') throw new StageError(NOT_KILLED);
+    pass('kill', remains === 'none' ? ALL_HELD : NOT_ALL_HELD);
   } finally {
     session.close();
   }
-  if ((await cleanUpSshRun(start, job.runId)) === 'unverified') throw new StageError(CLEANUP_UNVERIFIED);
-  pass('cleanup');
+  if (!(await cleanUpSshRun(start, job.runId))) throw new StageError(CLEANUP_UNVERIFIED);
+  pass('cleanup', NOTHING_LEFT);
 }
 
 function createProbe(): { job: Job; expected: Buffer } {

@@ -186,3 +186,7 @@ export const exitedWith = (code: number) => ({
   cleanup: 'verified',
   message: null,
 });
+
+/** What `cleanUp` reports of a run whose instance has ended, if nothing is left. */
+export const cleanUpResultOf = ({ capabilities }: ContractSubject) =>
+  capabilities.verifiesOrphans === false ? 'unverified' : 'verified';

@@ -1,6 +1,6 @@
 import { describe, expect } from '@jest/globals';
 import { TEST_STAGES } from '../../../src/runners/runner.ts';
-import { exitedWith, type ContractHarness } from './harness.ts';
+import { cleanUpResultOf, exitedWith, type ContractHarness } from './harness.ts';
 
 export function describeServer(harness: ContractHarness): void {
   describeSharing(harness);
@@ -98,6 +98,7 @@ function describeOutage(
   { test, start, runner, subject }: ContractHarness,
   outage: NonNullable<Outage>,
 ): void {
+  const ofOrphans = cleanUpResultOf(subject);
   describe('a server outage', () => {
     test('loses the run, and its processes are cleaned up when the server is back', async () => {
       const target = (await outage.target?.()) ?? subject.target();
@@ -110,7 +111,7 @@ function describeOutage(
       } finally {
         await outage.end();
       }
-      expect(await runner().cleanUp(target, started.runId)).toBe('verified');
+      expect(await runner().cleanUp(target, started.runId)).toBe(ofOrphans);
     });
   });
 }

@@ -18,14 +18,18 @@ const LIMITS = {
   ...{ memoryBytes: null, cpus: null, pids: null, network: null },
 };
 
-/** The exit of a run on a server that acts as the launcher and then reports `end`. */
-async function exitAt(end: (channel: ServerChannel) => void): Promise<ExitEvent | undefined> {
+/** The exit of a run on a server that acts as the launcher, sends the frames, and then reports `end`. */
+async function exitAt(
+  end: (channel: ServerChannel) => void,
+  frames: readonly string[] = ['S', 'V'],
+): Promise<ExitEvent | undefined> {
   const scriptedServer = await startScriptedServer({
     exec: (channel) =>
       channel.once('data', (data: Buffer) => {
-        const [marker] = data.toString('latin1').split('\n');
-        channel.write(`\u001e${marker}S\n`);
-        channel.stderr.write(`\u001e${marker}S\n\u001e${marker}V\n`);
+        const [, marker] = data.toString('latin1').split('\n');
+        const [started = ''] = frames;
+        channel.write(`\u001e${marker}${started}\n`);
+        channel.stderr.write(frames.map((each) => `\u001e${marker}${each}\n`).join(''));
         end(channel);
         channel.end();
       }),
@@ -80,5 +84,17 @@ describe('an exit status that a server reports', () => {
       cause: 'signal',
       signal: 'SIGKILL',
     });
+  });
+});
+
+describe('the cleanup of a run', () => {
+  it.each([
+    ['is verified by the report of a supervisor', ['H', 'V'], 'verified'],
+    ['is unverified if the supervisor could not kill everything', ['H', 'U'], 'unverified'],
+    ['is unverified without a report', ['H'], 'unverified'],
+    ['is unverified after a search without a supervisor', ['S', 'V'], 'unverified'],
+    ['is unverified if a supervisor is claimed after the start', ['S', 'H', 'V'], 'unverified'],
+  ])('%s', async (_rule, frames, cleanup) => {
+    expect(await exitAt((channel) => channel.exit(0), frames)).toMatchObject({ code: 0, cleanup });
   });
 });

@@ -12,83 +12,14 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { SshConfig, SshServer } from '../../../src/lib/ssh/config.ts';
-import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
-import type { ExitEvent, Job, Limits, RunEvent, Runner, TargetServer } from '../../../src/runners/runner.ts';
-import { createSshRunner } from '../../../src/runners/ssh/index.ts';
-import {
-  afterThisTest,
-  localDialer,
-  neverAborted,
-  withParsedConfig,
-  serverAt,
-} from '../../lib/ssh/servers.ts';
+import type { SshConfig } from '../../../src/lib/ssh/config.ts';
+import type { ExitEvent, TargetServer } from '../../../src/runners/runner.ts';
+import { afterThisTest, neverAborted, serverAt } from '../../lib/ssh/servers.ts';
 import { startScriptedServer } from '../../lib/ssh/scripted-server.ts';
 import { startCutProxy, type CutProxy } from '../../support/cut-proxy.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
 import { until } from '../../support/until.ts';
-
-const LIMITS: Limits = {
-  timeoutMs: 600_000,
-  maxOutputBytes: 2 ** 30,
-  memoryBytes: null,
-  cpus: null,
-  pids: null,
-  network: null,
-};
-
-function openRunner(): Runner<SshConfig> {
-  const dialer = localDialer();
-  const runner = createSshRunner({ connections: createSshConnections({ dialer }) });
-  afterThisTest(async () => {
-    await runner.close();
-    await dialer.close();
-  });
-  return runner;
-}
-
-interface RunResult {
-  output: string;
-  phases: string;
-  exit: ExitEvent | undefined;
-}
-
-async function readAll(
-  events: AsyncIterable<RunEvent>,
-  onOutput: (output: string) => unknown = () => undefined,
-): Promise<RunResult> {
-  const read: RunResult = { output: '', phases: '', exit: undefined };
-  for await (const event of events) {
-    if (event.type === 'exit') read.exit = event;
-    else if (event.type === 'phase') read.phases += ` ${event.phase}`;
-    else {
-      read.output += Buffer.from(event.data).toString();
-      await onOutput(read.output);
-    }
-  }
-  return read;
-}
-
-const createJob = (overrides: Partial<Job>): Job => ({
-  ...{ runId: randomUUID(), program: { command: 'true' }, stdin: null, files: [], env: {}, workdir: null },
-  ...overrides,
-});
-
-/** The processes of this machine whose environment or command line holds a text. */
-function processesWith(text: string): string[] {
-  return readdirSync('/proc').filter(
-    (pid) =>
-      /^\d+$/.test(pid) && ['environ', 'cmdline'].some((file) => read(`/proc/${pid}/${file}`).includes(text)),
-  );
-}
-
-function read(file: string): string {
-  try {
-    return readFileSync(file, 'latin1');
-  } catch {
-    return '';
-  }
-}
+import { createJob, LIMITS, openRunner, processesWith, readAll, targetAt } from './ssh-runs.ts';
 
 /** True once the same value was passed ten more times in a row. */
 function createStabilityCheck(): (value: string) => boolean {
@@ -112,10 +43,6 @@ function createWorkspace(): string {
 // The host is this machine, so that the tests can inspect it as root.
 describeOn('ssh', 'a run over SSH', () => {
   const hosts = sshHosts();
-  const targetAt = (server: SshServer): TargetServer<SshConfig> => ({
-    ...(withParsedConfig(server) as TargetServer<SshConfig>),
-    workspacePath: null,
-  });
   const target = (overrides: Partial<TargetServer<SshConfig>> = {}) => ({
     ...targetAt(serverAt(hosts.plain)),
     ...overrides,
@@ -214,14 +141,6 @@ describeOn('ssh', 'a run over SSH', () => {
     expect(bytes).toBe(300 * 100_002);
   }, 60_000);
 
-  it('that kills its own watcher is cleaned up nevertheless', async () => {
-    const command = 'pkill -KILL -f "ops-watch $OPS_RUN_ID"; setsid sleep 1000 & exit 4';
-    const job = createJob({ program: { command } });
-    const result = await readAll(openRunner().run(target(), job, LIMITS, neverAborted()));
-    expect(result.exit).toMatchObject({ cause: 'exited', code: 4, cleanup: 'verified' });
-    expect(processesWith(job.runId)).toEqual([]);
-  }, 60_000);
-
   it('does not appear with its data in a process list', async () => {
     const secret = `of-this-run-${randomUUID()}`;
     const code = `# ${secret}\nps axww -o args; cat >/dev/null`;
@@ -230,7 +149,7 @@ describeOn('ssh', 'a run over SSH', () => {
       files: [{ path: 'file', content: Buffer.from(secret) }],
     });
     const result = await readAll(openRunner().run(target(), job, LIMITS, neverAborted()));
-    expect(result.output).toContain('ops-watch');
+    expect(result.output).toContain(`ops-hold ${job.runId}`);
     expect(result.output).not.toContain(secret);
   });
 

@@ -26,7 +26,10 @@ describe('frames within the output of a program', () => {
     const stream = `welcome${frame('S')}${text}${frame('V')}`;
     expect(readAll(stream, size)).toEqual({
       output: text,
-      frames: [{ kind: 'started' }, { kind: 'ended', isClean: true }],
+      frames: [
+        { kind: 'started', isHeld: false },
+        { kind: 'ended', isClean: true },
+      ],
     });
   });
 

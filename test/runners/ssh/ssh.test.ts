@@ -36,6 +36,7 @@ describeOn('ssh', 'the SSH runner', () => {
       languages: ['python', 'javascript', 'bash'],
       enforces: { memoryBytes: false, cpus: false, pids: false, none: false, any: true },
       reportsSignals: true,
+      verifiesOrphans: false,
     },
     missingInterpreter: { language: 'python', env: { PATH: '/nowhere' } },
     listLeaks: () => findLeaks(runIds),
@@ -65,13 +66,13 @@ function recordingRunIds<Config>(runner: Runner<Config>, runIds: string[]): Runn
   };
 }
 
-/** The folders and watchers that ended runs left. */
+/** The folders, supervisors and watchers that ended runs left. */
 function findLeaks(runIds: readonly string[]): string[] {
   const folders = runIds.map((id) => `/tmp/ops-run-${id}`).filter((folder) => existsSync(folder));
   const watchers = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .map((pid) => readCommandLine(pid))
-    .filter((line) => line.includes('ops-watch') && runIds.some((id) => line.includes(id)));
+    .filter((line) => /ops-(hold|watch)/.test(line) && runIds.some((id) => line.includes(id)));
   return [...folders, ...watchers];
 }
 

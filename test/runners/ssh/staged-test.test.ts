@@ -132,6 +132,9 @@ describe('the test of an SSH server', () => {
   });
 });
 
+/** The second line of a job. */
+const readMarker = (input: string) => input.split('\n')[1] ?? '';
+
 /** Acts as the launcher: reports the start, prints, and at the end of the input sends the frame `report`. */
 function actAsLauncher(print: (nonce: string) => string, report: string) {
   return (channel: ServerChannel) => {
@@ -140,12 +143,12 @@ function actAsLauncher(print: (nonce: string) => string, report: string) {
       const previous = input;
       input += chunk.toString('latin1');
       if (previous.includes('\ngo\n') || !input.includes('\ngo\n')) return;
-      const start = `\x1e${input.slice(0, 32)}`;
+      const start = `\x1e${readMarker(input)}`;
       channel.stderr.write(`${start}S\n`);
       channel.write(`${start}S\n${print(/OPS_TEST_NONCE=(\w+)/.exec(input)?.[1] ?? '')}`, 'latin1');
     });
     channel.once('end', () => {
-      if (report !== '') channel.stderr.write(`\x1e${input.slice(0, 32)}${report}\n`);
+      if (report !== '') channel.stderr.write(`\x1e${readMarker(input)}${report}\n`);
       channel.exit('KILL');
       channel.end();
     });
@@ -173,7 +176,7 @@ describe('the test of a server that reports false results', () => {
 });
 
 describeOn('ssh', 'the test of a real SSH server', () => {
-  const { plain, jump, inner, keys } = sshHosts();
+  const { plain, jump, inner, python, bare, keys } = sshHosts();
 
   it('fails at the host key if it was never confirmed, and returns it', async () => {
     const result = await testServer(serverAt(plain, {}, { hostKey: null }));
@@ -237,6 +240,16 @@ describeOn('ssh', 'the test of a real SSH server', () => {
       expect(stages(result, 'skipped')).toEqual(expect.arrayContaining(['echo', 'kill', 'cleanup']));
     },
   );
+
+  it.each([
+    ['plain', plain, 'A supervisor on the server is the parent of all processes'],
+    ['without Perl', python, 'A supervisor on the server is the parent of all processes'],
+    ['without Perl and Python', bare, 'Install Perl or Python 3.'],
+  ])('is online on a host %s, and states what holds its processes', async (_name, server, message) => {
+    const result = await testServer(serverAt(server));
+    expect(result.status).toBe('online');
+    expect(result.stages.find(({ name }) => name === 'kill')?.message).toContain(message);
+  });
 
   it('is online through a jump server', async () => {
     const jumpServer = serverAt(jump, {}, { serverId: 'jump' });

@@ -1,0 +1,185 @@
+/**
+ * The supervisor of a run on a host: a Perl program, or the same in Python 3. It starts the launcher, is the ancestor
+ * of all processes of the run, and ends them all. A POSIX shell cannot do this.
+ *
+ * As a "child subreaper" (prctl(2), Linux 3.4) it becomes the parent of every descendant whose own parent has ended,
+ * whatever the descendant did with its session, environment, descriptors, folder and name. When it has killed its
+ * children until the kernel reports that it has none (ECHILD), no descendant is left. It is not dumpable, so that no
+ * process of the same account can read the marker from its memory or trace it. A process that kills it ends it without
+ * a report, which the app never counts as verified.
+ *
+ * The order in both programs:
+ * 1. Becomes a subreaper. Where that is impossible, it replaces itself by the launcher, which then starts the watcher.
+ * 2. Starts the launcher in a new session. The launcher reads the job and writes a line to descriptor 4 before it
+ *    replaces itself by the program; without that line it has reported why it did not.
+ * 3. Reads the marker, and starts a child that reads the lease and exits when the lease ends.
+ * 4. Waits for the program or for that child, and reaps orphans meanwhile.
+ * 5. Kills its children until none is left, at most for 4 s: the app waits 8 s for a report.
+ * 6. Starts the watcher script with the result and the marker as its input, and ends as the program did.
+ *
+ * Their texts have no single quote and no two backslashes in a row, which account shells read differently.
+ */
+
+/** Arguments: `ops-hold` with the run's id, the launcher, the watcher, the Python program. */
+export const PERL_SUPERVISOR = String.raw`
+use Config;
+my ($name, $launcher, $watcher, $python) = @ARGV;
+my ($id) = $name =~ /(\S+)$/;
+my ($prctl, $setsid) = @{{ x86_64 => [157, 112], aarch64 => [167, 157] }->{(split /-/, $Config{archname})[0]} || []};
+my $children = "/proc/self/task/$$/children";
+my ($in, $out);
+$^F = 4;
+unless ($^O eq "linux" && $prctl && -r $children && pipe($in, $out) && fileno($out) == 4
+    && syscall($prctl, 36, 1, 0, 0, 0) == 0 && syscall($prctl, 4, 0, 0, 0, 0) == 0) {
+  exec "python3", "-ISc", $python, $name, $launcher, $watcher;
+  exec "sh", "-c", $launcher, "ops-run", $id, $watcher;
+  exit 127;
+}
+$SIG{CHLD} = "DEFAULT";
+defined(my $program = fork) or exit 1;
+if ($program == 0) {
+  close $in;
+  syscall $setsid;
+  exec "sh", "-c", $launcher, "ops-run", $id;
+  exit 127;
+}
+close $out;
+my $byte = "";
+unless (sysread $in, $byte, 1) { waitpid $program, 0; exit 1 }
+close $in;
+my $mark = "";
+$mark .= $byte while sysread(STDIN, $byte, 1) && $byte ne "\n";
+my $lease = fork;
+if (defined $lease && $lease == 0) {
+  do { alarm 15 } while sysread(STDIN, $byte, 1) && $byte eq ".";
+  exit;
+}
+my $status = 9;
+my $all = 0x40000000; # __WALL
+my $ended = $lease ? 0 : -1;
+until ($ended == $program || $ended == $lease || $ended == -1) {
+  $ended = waitpid -1, $all;
+  $status = $? if $ended == $program;
+}
+my $state = "U";
+my $until = time + 4;
+while (time <= $until) {
+  while (($ended = waitpid -1, $all | 1) > 0) { $status = $? if $ended == $program }
+  if ($ended == -1) { $state = "V"; last }
+  open my $list, "<", $children or last;
+  kill "KILL", split " ", <$list> // "";
+  select undef, undef, undef, 0.002;
+}
+pipe $in, $out;
+syswrite $out, "$mark\n";
+close $out;
+defined(my $report = fork) or kill "KILL", $$;
+if ($report == 0) {
+  open STDIN, "<&", $in;
+  exec "sh", "-c", $watcher, "ops-watch", $id, "", $state;
+  exit 127;
+}
+waitpid $report, 0;
+if (my $signal = $status & 127) {
+  kill $signal, $$;
+  kill "KILL", $$;
+}
+exit $status >> 8;
+`;
+
+/** Arguments: `ops-hold` with the run's id, the launcher, the watcher. */
+export const PYTHON_SUPERVISOR = String.raw`
+import os, signal, sys, time
+name, launcher, watcher = sys.argv[1:]
+run = name.split(" ")[-1]
+# An error must not look like the exit of the program.
+sys.excepthook = lambda *error: os.kill(os.getpid(), signal.SIGKILL)
+# Python ignores the first two signals, and may set LC_CTYPE: the program must not inherit that.
+for each in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+    signal.signal(each, signal.SIG_DFL)
+env = os.environ
+children = "/proc/self/task/%d/children" % os.getpid()
+try:
+    with open("/proc/self/environ", "rb") as file:
+        env = dict(entry.split(b"=", 1) for entry in file.read().split(b"\0") if b"=" in entry)
+    import ctypes
+    prctl = ctypes.CDLL(None).prctl
+    receiver, sender = os.pipe()
+    held = os.access(children, os.R_OK) and sender == 4 and prctl(36, 1, 0, 0, 0) == 0 and prctl(4, 0, 0, 0, 0) == 0
+except Exception:
+    held = False
+def shell(*words):
+    os.execvpe("sh", ("sh", "-c") + words, env)
+if not held:
+    shell(launcher, "ops-run", run, watcher)
+program = os.fork()
+if program == 0:
+    os.setsid()
+    os.set_inheritable(sender, True)
+    shell(launcher, "ops-run", run)
+os.close(sender)
+if not os.read(receiver, 1):
+    os.waitpid(program, 0)
+    os._exit(1)
+os.close(receiver)
+mark = b""
+byte = os.read(0, 1)
+while byte and byte != b"\n":
+    mark += byte
+    byte = os.read(0, 1)
+try:
+    lease = os.fork()
+except OSError:
+    lease = -1
+if lease == 0:
+    signal.alarm(15)
+    while os.read(0, 1) == b".":
+        signal.alarm(15)
+    os._exit(0)
+status = 9
+def wait(flags):
+    global status
+    try:
+        ended, how = os.waitpid(-1, flags | 0x40000000) # __WALL
+    except ChildProcessError:
+        return -1
+    if ended == program:
+        status = how
+    return ended
+while lease > 0 and wait(0) not in (program, lease, -1):
+    pass
+state = "U"
+until = time.monotonic() + 4
+while time.monotonic() < until:
+    ended = wait(os.WNOHANG)
+    if ended > 0:
+        continue
+    if ended == -1:
+        state = "V"
+        break
+    with open(children) as file:
+        pids = file.read().split()
+    for pid in pids:
+        try:
+            os.kill(int(pid), signal.SIGKILL)
+        except OSError:
+            pass
+    time.sleep(0.002)
+receiver, sender = os.pipe()
+os.write(sender, mark + b"\n")
+os.close(sender)
+try:
+    report = os.fork()
+except OSError:
+    os.kill(os.getpid(), signal.SIGKILL)
+if report == 0:
+    os.dup2(receiver, 0)
+    shell(watcher, "ops-watch", run, "", state)
+os.waitpid(report, 0)
+if os.WIFSIGNALED(status):
+    if os.WTERMSIG(status) != signal.SIGKILL:
+        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+    os.kill(os.getpid(), os.WTERMSIG(status))
+    os.kill(os.getpid(), signal.SIGKILL)
+os._exit(os.WEXITSTATUS(status))
+`;

@@ -1,0 +1,75 @@
+import { randomUUID } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import type { SshConfig, SshServer } from '../../../src/lib/ssh/config.ts';
+import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
+import type { ExitEvent, Job, Limits, RunEvent, Runner, TargetServer } from '../../../src/runners/runner.ts';
+import { createSshRunner } from '../../../src/runners/ssh/index.ts';
+import { afterThisTest, localDialer, withParsedConfig } from '../../lib/ssh/servers.ts';
+
+export const LIMITS: Limits = {
+  timeoutMs: 600_000,
+  maxOutputBytes: 2 ** 30,
+  memoryBytes: null,
+  cpus: null,
+  pids: null,
+  network: null,
+};
+
+/** A runner that is closed after the test. */
+export function openRunner(): Runner<SshConfig> {
+  const dialer = localDialer();
+  const runner = createSshRunner({ connections: createSshConnections({ dialer }) });
+  afterThisTest(async () => {
+    await runner.close();
+    await dialer.close();
+  });
+  return runner;
+}
+
+export interface RunResult {
+  output: string;
+  phases: string;
+  exit: ExitEvent | undefined;
+}
+
+export async function readAll(
+  events: AsyncIterable<RunEvent>,
+  onOutput: (output: string) => unknown = () => undefined,
+): Promise<RunResult> {
+  const read: RunResult = { output: '', phases: '', exit: undefined };
+  for await (const event of events) {
+    if (event.type === 'exit') read.exit = event;
+    else if (event.type === 'phase') read.phases += ` ${event.phase}`;
+    else {
+      read.output += Buffer.from(event.data).toString();
+      await onOutput(read.output);
+    }
+  }
+  return read;
+}
+
+export const createJob = (overrides: Partial<Job>): Job => ({
+  ...{ runId: randomUUID(), program: { command: 'true' }, stdin: null, files: [], env: {}, workdir: null },
+  ...overrides,
+});
+
+/** The processes of this machine whose environment or command line holds a text. */
+export function processesWith(text: string): string[] {
+  return readdirSync('/proc').filter(
+    (pid) =>
+      /^\d+$/.test(pid) && ['environ', 'cmdline'].some((file) => read(`/proc/${pid}/${file}`).includes(text)),
+  );
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, 'latin1');
+  } catch {
+    return '';
+  }
+}
+
+export const targetAt = (server: SshServer): TargetServer<SshConfig> => ({
+  ...(withParsedConfig(server) as TargetServer<SshConfig>),
+  workspacePath: null,
+});
