@@ -1,6 +1,6 @@
-import { isPublicHttpsAddress } from '../../../lib/net/public-address.ts';
 import { isObject } from '../../../providers/provider.ts';
 import { fieldNotAllowed, foldName, wrongFieldType } from '../../admission/request-body.ts';
+import { isSharedPayerMedia } from '../../admission/shared-payer-media.ts';
 
 /** Fields that shape this response only and use no stored objects or hosted tools. */
 export const SHARED_PAYER_FIELDS: ReadonlySet<string> = new Set([
@@ -116,8 +116,6 @@ function listMembers(value: unknown): [string, unknown][] {
 const MEDIA_MEMBER = /^(input_)?(image|video|audio|file|document|media|source)s?(_?(ur[il]|data)s?)?$/;
 /** Members whose text is an address, whatever it looks like. */
 const ADDRESS_MEMBER = /ur[il]s?$|^(src|href)$/;
-/** Not `//` alone: media in base64 can begin with it. */
-const BEGINS_LIKE_ADDRESS = /^[\s\p{Cc}]*([a-z][a-z0-9+.-]+:[\\/]{2}|(file|gs|s3|ftp|https?):)/iu;
 /** No member that an upstream reads has a longer name. */
 const MAX_NAME_LENGTH = 64;
 /**
@@ -157,7 +155,8 @@ interface ValuePosition {
  * once, for all rules:
  * - Ids of uploaded files and earlier audio responses belong to the account, not to the user. They are searched at every
  *   depth, since upstreams accept references in different positions.
- * - Media are data, or at public https. The upstream can be the operator's own, in whose network a user must not read.
+ * - Media are data of images or audio, or at public https. The upstream can be the operator's own, in whose network a user
+ *   must not read; and documents start a tool that costs.
  * - Content parts have a type of the protocol whose content is in the part, and none starts a tool that costs.
  * - A cache has its default lifetime.
  * - A schema refers only to itself, since an upstream may fetch what it refers to.
@@ -169,8 +168,10 @@ function walkBody(body: Readonly<Record<string, unknown>>): number {
   const findNameRules = createNameRules();
 
   function walk(value: unknown, position: ValuePosition): void {
-    if (typeof value === 'string') refusePrivateMedia(value, position);
-    else if (Array.isArray(value)) walkArray(value, position);
+    if (typeof value === 'string') {
+      if (position.isMedia && !isSharedPayerMedia(value, position.isAddress))
+        throw fieldNotAllowed(toPath(position));
+    } else if (Array.isArray(value)) walkArray(value, position);
     else if (isObject(value)) walkObject(value, position);
   }
 
@@ -264,14 +265,6 @@ function extendsCache(position: ValuePosition, name: string, value: unknown): bo
   if (value === null || value === DEFAULT_CACHE_TTL || foldName(name.slice(0, MAX_NAME_LENGTH)) !== 'ttl')
     return false;
   return foldName(position.name.slice(0, MAX_NAME_LENGTH)) === 'cache_control';
-}
-
-function refusePrivateMedia(text: string, position: ValuePosition): void {
-  if (!position.isMedia) return;
-  // The search for a colon is fast for media in base64, and for many short texts.
-  const isAddress = position.isAddress || (text.includes(':') && BEGINS_LIKE_ADDRESS.test(text));
-  if (isAddress && !text.startsWith('data:') && !isPublicHttpsAddress(text))
-    throw fieldNotAllowed(toPath(position));
 }
 
 /** The names from the field of the body to the position, or to a member of its value. */

@@ -69,7 +69,9 @@ describe('admitSharedPayerBody', () => {
   it('allows an ordinary request with tools, images and a schema', () => {
     const body = {
       model: 'demo',
-      messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'data:' } }] }],
+      messages: [
+        { role: 'user', content: [{ type: 'image_url', image_url: { url: 'data:image/png;base64,' } }] },
+      ],
       tools: [{ type: 'function', function: { name: 'f' } }],
       response_format: { type: 'json_object' },
       temperature: 0,
@@ -386,6 +388,25 @@ describe('admitSharedPayerBody', () => {
     for (const body of media(url)) expect(fieldOf(body)).toBeUndefined();
   });
 
+  it.each([
+    'data:application/pdf;base64,JVBERi0=',
+    'DATA:Application/PDF;base64,JVBERi0=',
+    ' data:application/pdf;base64,JVBERi0=',
+    'data:;base64,JVBERi0=',
+    'data:text/plain,x',
+    'https://example.com/a.pdf',
+    'https://example.com/a.PDF?x=1#y',
+  ])('refuses a document as media, which a provider may read with a tool that costs per page: %s', (url) => {
+    for (const body of media(url)) expect([body, typeof fieldOf(body)]).toEqual([body, 'string']);
+  });
+
+  it.each(['data:audio/wav;base64,UklGRg==', 'data:image/svg+xml,<svg/>', 'DATA:IMAGE/PNG;base64,'])(
+    'allows images and audio as data: %s',
+    (url) => {
+      for (const body of media(url)) expect(fieldOf(body)).toBeUndefined();
+    },
+  );
+
   it('allows media in base64 that begins with slashes', () => {
     const part = { type: 'input_audio', input_audio: { data: '//uQxAAAAAAA', format: 'mp3' } };
     expect(fieldOf(withPart(part))).toBeUndefined();
@@ -415,8 +436,16 @@ describe('admitSharedPayerBody', () => {
     'refuses a file, which a provider may read with a tool that costs per page: %s',
     (file_data) => {
       const part = { type: 'file', file: { filename: 'a.pdf', file_data } };
-      expect(fieldOf(withPart(part))).toBe('messages.content.type');
-      expect(fieldOf({ prediction: { type: 'content', content: [part] } })).toBe('prediction.content.type');
+      const own = { type: 'file', file: { filename: 'a.pdf' } };
+      for (const [one, name] of [
+        [part, 'file.file_data'],
+        [own, 'type'],
+      ] as const) {
+        expect(fieldOf(withPart(one))).toBe(`messages.content.${name}`);
+        expect(fieldOf({ prediction: { type: 'content', content: [one] } })).toBe(
+          `prediction.content.${name}`,
+        );
+      }
     },
   );
 
