@@ -8,7 +8,7 @@ export interface BodyReservation {
   /**
    * Begins to count the body of the request as it arrives. Its declared size is compared with the limits and reserves
    * nothing, so that a client which declares a large body and sends nothing does not block others.
-   * @param pace the slowest uploads are ended when the memory is full.
+   * @param pace the slowest uploads of those who hold as much are ended when the memory is full.
    * @param end ends this upload with an error.
    * @throws what `add` throws.
    */
@@ -69,11 +69,16 @@ export function createBodyBudget(): BodyBudget {
   const totals = createTotals();
   const uploading = new Set<Holding>();
 
-  /** Ends uploads, the slowest first, until the memory suffices or none is slower. */
+  /**
+   * Ends uploads, the slowest first, until the memory suffices or none is slower. None is ended of a user who holds less
+   * memory than the user of this one: who fills the memory could otherwise end the small uploads of all others.
+   */
   function endSlowerUploads(holding: Holding, missingBytes: () => number): void {
     const speed = holding.upload?.pace.speed() ?? Infinity;
+    const userBytes = totals.ofUser(holding.userId);
     const slower = [...uploading]
       .filter((other) => other !== holding && other.countedBytes > 0)
+      .filter((other) => totals.ofUser(other.userId) >= userBytes)
       .map((other) => ({ other, speed: other.upload?.pace.speed() ?? Infinity }))
       .filter((candidate) => candidate.speed < speed)
       .sort((a, b) => a.speed - b.speed);

@@ -116,6 +116,16 @@ describe('the memory of bodies', () => {
     expect(uploads.map(({ endedBy }) => endedBy)).toEqual(Array(4).fill(undefined));
   });
 
+  it('a faster upload ends none of a user who holds less', () => {
+    const budget = createBodyBudget();
+    const small = openRequest(budget, 'another');
+    small.upload(MB, 1);
+    for (const user of ['a', 'b', 'c', 'a', 'b', 'c'])
+      repeat(budget, user, (request) => request.upload(LARGEST, 2));
+    expect(small.endedBy).toBeUndefined();
+    expect(codeOf(() => openRequest(budget, 'another').upload(MB, Infinity))).toBe('fits');
+  });
+
   it('a complete body is not ended, and neither is the upload of a request that has ended', () => {
     const budget = createBodyBudget();
     const ended = openRequest(budget, 'a');
