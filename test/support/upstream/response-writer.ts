@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { RecordedRequest, RecordedRequestState } from './recorded-request.ts';
+import { untilRead } from './unread-bytes.ts';
 
 /** Header lines in order; a name may occur more than once. */
 export type HeaderLines = Readonly<Record<string, string>> | readonly (readonly [string, string])[];
@@ -22,7 +23,7 @@ export interface ResponseWriter {
   end(chunk?: string | Uint8Array): Promise<void>;
   /** Writes bytes directly to the connection, without HTTP. */
   writeRaw(bytes: string | Uint8Array): Promise<void>;
-  /** Ends the connection with a TCP reset. */
+  /** Ends the connection with a TCP reset, once the client has read what was sent. */
   reset(): Promise<void>;
   /** Closes the connection with FIN, even when the response is incomplete. */
   hangUp(): void;
@@ -39,9 +40,6 @@ export interface Answer {
   /** True when the answer runs after the request's headers and leaves its body unread. */
   beforeBody?: boolean;
 }
-
-/** Wait before a reset, so that the client has read the bytes sent so far, which a reset would discard. */
-const SETTLE_MS = 20;
 
 export interface ResponseWriterOptions {
   request: RecordedRequest;
@@ -104,7 +102,8 @@ export function createResponseWriter({
       signal.throwIfAborted();
     },
     async reset() {
-      await delay(SETTLE_MS, undefined, { signal });
+      // A reset discards what the client has not read.
+      await untilRead(socket, signal);
       onHangUp();
       socket.resetAndDestroy();
     },
