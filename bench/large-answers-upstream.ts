@@ -1,4 +1,4 @@
-/** An upstream whose answers are as large as the gateway accepts of a provider. The model names the kind. */
+/** An upstream whose answers are as large as the gateway accepts. The model names the kind. */
 import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -7,24 +7,32 @@ const MB = 1024 * 1024;
 const chunk = (bytes: number) =>
   `{"id":"x","choices":[{"index":0,"delta":{"content":"${'x'.repeat(bytes)}"}}]}`;
 
+const whole = (bytes: number) =>
+  `{"object":"chat.completion","choices":[{"index":0,"message":{"content":"${'x'.repeat(bytes)}"}}]}`;
+
+async function sendWhole(response: ServerResponse, bytes: number): Promise<void> {
+  response.writeHead(200, { 'content-type': 'application/json' });
+  response.end(whole(bytes));
+  await once(response, 'close');
+}
+
+async function sendEvents(response: ServerResponse, bytes: number): Promise<void> {
+  response.writeHead(200, { 'content-type': 'text/event-stream' });
+  for (;;) if (!response.write(`data: ${chunk(bytes)}\n\n`)) await once(response, 'drain');
+}
+
 const ANSWERS: Record<string, (response: ServerResponse) => Promise<void>> = {
   short(response) {
     response.writeHead(200, { 'content-type': 'application/json' });
     response.end('{"object":"chat.completion","choices":[{"index":0,"message":{"content":"x"}}]}');
     return Promise.resolve();
   },
-  async whole(response) {
-    response.writeHead(200, { 'content-type': 'application/json' });
-    response.end(
-      `{"object":"chat.completion","choices":[{"index":0,"message":{"content":"${'x'.repeat(31.5 * MB)}"}}]}`,
-    );
-    await once(response, 'close');
-  },
+  whole: (response) => sendWhole(response, 31.5 * MB),
   /** Events of almost 8 MB. */
-  async events(response) {
-    response.writeHead(200, { 'content-type': 'text/event-stream' });
-    for (;;) if (!response.write(`data: ${chunk(7.5 * MB)}\n\n`)) await once(response, 'drain');
-  },
+  events: (response) => sendEvents(response, 7.5 * MB),
+  /** As large as is accepted from an address that a user brought. */
+  'user-whole': (response) => sendWhole(response, 7.9 * MB),
+  'user-events': (response) => sendEvents(response, 1.9 * MB),
   /** Almost 8 MB of an event that does not end. */
   async half(response) {
     response.writeHead(200, { 'content-type': 'text/event-stream' });

@@ -1,7 +1,10 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { describe, it } from '@jest/globals';
-import { startApp, type TestApp } from '../test/support/app.ts';
+import type { TestApp } from '../test/support/app.ts';
 import { createServerClient, type ServerClient } from '../test/support/servers.ts';
-import type { LoadAttack, LoadProbe, PreparedAttack } from './load/attack.ts';
+import type { LoadAttack, LoadProbe } from './load/attack.ts';
+import { startAppProcess } from './load/app-process.ts';
+import { startAttack, type Load } from './load/attack-process.ts';
 import { busyLocalRuns } from './load/busy-local-runs.ts';
 import { costlySshKeys } from './load/costly-ssh-keys.ts';
 import { manyJsonMembers } from './load/many-json-members.ts';
@@ -20,7 +23,10 @@ const ATTACKS: readonly LoadAttack[] = [
 const MEASURE_MS = 1_000 * Number(process.env['BENCH_SECONDS'] ?? 15);
 const WARM_UP_CALLS = 20;
 
-/** Calls one after the other, as a user's browser does. @returns the time of each call in ms. */
+/**
+ * Calls one after the other, as a user's browser does; where a rate limit allows few, they are spread over the time.
+ * @returns the time of each call in ms.
+ */
 async function measure({ call, maxCalls = Infinity }: LoadProbe): Promise<number[]> {
   const times: number[] = [];
   const endMs = performance.now() + MEASURE_MS;
@@ -28,6 +34,8 @@ async function measure({ call, maxCalls = Infinity }: LoadProbe): Promise<number
     const startedAtMs = performance.now();
     await call();
     times.push(performance.now() - startedAtMs);
+    const pauseMs = startedAtMs + MEASURE_MS / maxCalls - performance.now();
+    if (pauseMs > 0) await delay(pauseMs);
   }
   return times;
 }
@@ -45,23 +53,32 @@ function createMeProbe(app: TestApp, { session }: ServerClient): LoadProbe {
   };
 }
 
-async function measureUnder(name: string, begin: PreparedAttack['begin'], probe: LoadProbe): Promise<void> {
+async function measureUnder(name: string, load: Load, probe: LoadProbe): Promise<void> {
   for (let round = 0; round < Math.min(WARM_UP_CALLS, (probe.maxCalls ?? Infinity) / 2); round += 1)
     await probe.call();
   const without = await measure(probe);
-  const end = await begin();
+  const end = await startAttack(load);
+  let during: number[];
+  let result: string;
   try {
-    printTimes(`${name}: ${probe.name} of another user`, { without, during: await measure(probe) });
+    during = await measure(probe);
   } finally {
-    await end();
+    result = await end();
   }
+  printTimes(`${name}: ${probe.name} of another user`, { without, during });
+  process.stdout.write(`the attacker: ${result}\n`);
 }
 
+/** The app, the attacker and the upstream are processes of their own; this process is the client of the other user. */
 describe('another user under load', () => {
   it.each(ATTACKS)('$name', async ({ name, env = {}, prepare }) => {
-    await using app = await startApp({ env: { LOG_LEVEL: 'warn', ...env } });
+    await using app = await startAppProcess({ LOG_LEVEL: 'warn', ...env });
     const [attacker, other] = [await createServerClient(app), await createServerClient(app)];
-    const { begin, probe } = await prepare(app, attacker, other);
-    await measureUnder(name, begin, probe ?? createMeProbe(app, other));
+    const { load, probe, close } = await prepare(app, attacker, other);
+    try {
+      await measureUnder(name, load, probe ?? createMeProbe(app, other));
+    } finally {
+      await close?.();
+    }
   });
 });

@@ -1,5 +1,6 @@
 import type { TestApp } from '../../test/support/app.ts';
 import type { ServerClient } from '../../test/support/servers.ts';
+import type { Load } from './attack-process.ts';
 
 /** Load that one user causes, measured by what another user still gets. */
 export interface LoadAttack {
@@ -12,14 +13,15 @@ export interface LoadAttack {
 
 export interface LoadProbe {
   name: string;
+  /** One request of the other user, which throws when it fails. */
   call: () => Promise<void>;
   /** Where a rate limit allows no more, without and during the attack each. */
   maxCalls?: number;
 }
 
 export interface PreparedAttack {
-  /** Resolves when the load is complete. @returns ends it and waits until nothing of it is left. */
-  begin: () => Promise<() => Promise<void>>;
-  /** One request of the other user, which throws when it fails. */
+  load: Load;
   probe?: LoadProbe;
+  /** Ends what `prepare` has started. */
+  close?: () => Promise<void>;
 }

@@ -21,26 +21,16 @@ async function addServer(client: ServerClient, privateKey: string, passphrase: s
 export const costlySshKeys: LoadAttack = {
   name: `${SERVERS} SSH servers whose keys have ${ROUNDS} rounds`,
   env: { EGRESS_ALLOW: '127.0.0.1' },
-  async prepare(_app, attacker, other) {
+  async prepare(app, attacker, other) {
     const key = createLockedKey(ROUNDS, PASSPHRASE);
     const ids: string[] = [];
     for (let n = 0; n < SERVERS; n += 1) ids.push(await addServer(attacker, key, PASSPHRASE));
     const { keys, passphrase } = sshHosts();
     const own = await addServer(other, keys.ed25519Pass, passphrase);
     return {
-      begin() {
-        const stop = new AbortController();
-        // The account does not accept the key, so that each run opens it again.
-        const loops = ids.map(async (id) => {
-          while (!stop.signal.aborted) {
-            const headers = { accept: 'application/json' };
-            await (await attacker.send('POST', `/${id}/run`, { command: 'true' }, { headers })).text();
-          }
-        });
-        return Promise.resolve(async () => {
-          stop.abort();
-          await Promise.all(loops);
-        });
+      load: {
+        attacker: 'costly-ssh-keys',
+        settings: { url: app.url, session: attacker.session, servers: ids },
       },
       probe: {
         name: 'test of a server whose key has 24 rounds',

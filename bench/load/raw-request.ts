@@ -1,9 +1,8 @@
 import { connect, type Socket } from 'node:net';
-import type { TestApp } from '../../test/support/app.ts';
 
 /** Opens a connection and sends a POST with a session, whose response is not read. @param sentBytes all by default. */
 export function postWithoutReading(
-  app: TestApp,
+  app: { url: string },
   {
     session,
     path,

@@ -1,30 +1,21 @@
 import { addKey } from '../../test/support/key.ts';
 import type { LoadAttack } from './attack.ts';
+import { CLIENTS } from './attackers/unread-answers.ts';
 import { createChatProbe, startUpstreamProcess } from './chat-probe.ts';
-import { postWithoutReading } from './raw-request.ts';
-
-const CLIENTS = 16;
 
 export const unreadAnswers: LoadAttack = {
-  name: `${CLIENTS} clients of one user that do not read answers of 31 MB and events of 8 MB`,
+  name: `${CLIENTS} clients of one user that do not read answers of 8 MB and events of 2 MB`,
   env: { EGRESS_ALLOW: '127.0.0.1' },
   async prepare(app, attacker, other) {
-    const upstream = await startUpstreamProcess();
+    // Two, since the other user must not wait for what the attacker's upstream sends.
+    const [upstream, othersUpstream] = [await startUpstreamProcess(), await startUpstreamProcess()];
     await addKey(app, attacker.session, { provider: 'custom', key: 'some-key', endpoint: upstream.url });
     return {
-      begin() {
-        const sockets = Array.from({ length: CLIENTS }, (_, client) => {
-          const isStream = client % 2 === 1;
-          const model = `custom/${isStream ? 'events' : 'whole'}`;
-          const body = Buffer.from(JSON.stringify({ model, stream: isStream, messages: [] }));
-          return postWithoutReading(app, { session: attacker.session, path: '/v1/chat/completions', body });
-        });
-        return Promise.resolve(async () => {
-          for (const socket of sockets) socket.destroy();
-          await upstream.stop();
-        });
+      load: { attacker: 'unread-answers', settings: { url: app.url, session: attacker.session } },
+      probe: await createChatProbe(app, other, othersUpstream, 1024),
+      close: async () => {
+        await Promise.all([upstream.stop(), othersUpstream.stop()]);
       },
-      probe: await createChatProbe(app, other, upstream, 1024),
     };
   },
 };
