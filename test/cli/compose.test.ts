@@ -14,9 +14,9 @@ import { readDemo } from '../../src/lib/keycloak/demo-users.ts';
 import { compileCache } from '../support/compile-cache.ts';
 import { evidence } from '../support/evidence.ts';
 import { adminClient, createWebClient, stack } from '../support/stack.ts';
-import { withDatabase, type ServersInUse } from '../support/postgres-and-keycloak.ts';
+import { withDatabase } from '../support/postgres-and-keycloak.ts';
+import { servers } from '../support/servers-in-use.ts';
 
-const servers = JSON.parse(process.env['OPS_TEST_SERVERS'] ?? '{}') as ServersInUse;
 const print = () => undefined;
 
 describe('The command env', () => {

@@ -18,9 +18,7 @@ import { createSearch } from '../support/evidence/search.ts';
 import { assertNoSecrets, searchRun } from '../support/evidence/search-run.ts';
 import { createDatabase } from '../support/database.ts';
 import { adminClient, createUser, stack } from '../support/stack.ts';
-import type { ServersInUse } from '../support/postgres-and-keycloak.ts';
-
-const servers = JSON.parse(process.env['OPS_TEST_SERVERS'] ?? '') as ServersInUse;
+import { servers } from '../support/servers-in-use.ts';
 
 let folder: string;
 let evidence: Evidence;

@@ -49,20 +49,34 @@ const SERVERS_FILE = path.join(TEST_DATA_DIR, 'servers.json');
 /**
  * Starts Postgres and Keycloak for this run, or uses those of another active run: two runs in one checkout share them,
  * and the last run stops them.
+ * @returns when the servers and hosts of killed runs are stopped. `started` resolves when the servers are ready.
  */
-export async function acquireServers(say: (text: string) => void): Promise<ServersInUse> {
+export async function acquireServers(
+  say: (text: string) => void,
+): Promise<{ started: Promise<ServersInUse> }> {
   mkdirSync(RUNS, { recursive: true });
   const release = await lockServers();
   try {
-    const running = readRunning();
-    const servers = running !== undefined && otherRuns().length > 0 ? running : await startServers(say);
+    const running = otherRuns().length > 0 ? readRunning() : undefined;
+    if (running === undefined) await stopServers();
     writeFileSync(path.join(RUNS, String(process.pid)), '');
+    return { started: startOrShareServers(running, say).finally(release) };
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+async function startOrShareServers(
+  running: Servers | undefined,
+  say: (text: string) => void,
+): Promise<ServersInUse> {
+  try {
+    const servers = running ?? (await startServers(say));
     return { ...servers, template: await ensureTemplate(servers) };
   } catch (error) {
     if (otherRuns().length === 0) await stopServers();
     throw error;
-  } finally {
-    release();
   }
 }
 
@@ -112,7 +126,6 @@ function readRunning(): Servers | undefined {
 }
 
 async function startServers(say: (text: string) => void): Promise<Servers> {
-  await stopServers();
   rmSync(preparePostgresLocation(TEST_DATA_DIR).folder, { recursive: true, force: true });
   const secrets = createSecrets(TEST_DATA_DIR);
   const started = await Promise.allSettled([startTestPostgres(say), startTestKeycloak(say)]);

@@ -1,13 +1,12 @@
 import { evidence } from './evidence.ts';
 import type { ServersInUse } from './postgres-and-keycloak.ts';
+import { readServersInUse } from './servers-file.ts';
 
-/** The Postgres and the Keycloak that `global-setup.ts` has started for this run. */
-export const servers = readServers();
+/** The Postgres and the Keycloak that `global-setup.ts` starts for this run. A file that imports this waits for them. */
+export const servers = await readServers();
 
-function readServers(): ServersInUse {
-  const text = process.env['OPS_TEST_SERVERS'];
-  if (text === undefined) throw new Error('jest starts the test servers: run `npm test -- <path>`');
-  const found = JSON.parse(text) as ServersInUse;
+async function readServers(): Promise<ServersInUse> {
+  const found = await readServersInUse();
   evidence.registerSecret('password', found.adminPassword);
   for (const url of [found.superuserUrl, found.ownerUrl, found.appUrl])
     evidence.registerSecret('password', decodeURIComponent(new URL(url).password));

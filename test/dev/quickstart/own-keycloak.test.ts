@@ -20,6 +20,8 @@ import { listTcpListeners } from '../../../src/dev/quickstart/listeners.ts';
 import { choosePort } from '../../../src/dev/quickstart/ports.ts';
 import { compileCache } from '../../support/compile-cache.ts';
 import { TEST_DATA_DIR } from '../../support/postgres-and-keycloak.ts';
+// The copy of the realms exists when the servers are ready.
+import '../../support/servers-in-use.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', '..', 'src', 'cli', 'main.ts');
 /** Makes `localhost` resolve to `::1` first, as on many machines. */
