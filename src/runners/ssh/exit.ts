@@ -1,8 +1,12 @@
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import { LANGUAGES, type ExitEvent, type Language, type StopCause } from '../runner.ts';
 import { INTERPRETERS, isSignalName, MAX_EXIT_CODE } from '../shell.ts';
-import { InvalidJobError } from './job-input.ts';
 import type { SshSessionResult } from './session.ts';
+
+/** A job that cannot be sent to a host. The message is for users. */
+export class InvalidJobError extends Error {
+  override readonly name = 'InvalidJobError';
+}
 
 /** The exit of a run whose launcher was not started. @throws an error that is not for users. */
 export function toSshStartFailure(error: unknown, signal: AbortSignal): ExitEvent {

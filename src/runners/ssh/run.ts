@@ -1,10 +1,17 @@
 import { randomBytes } from 'node:crypto';
+import { posix } from 'node:path';
 import type { SshConnections } from '../../lib/ssh/connections.ts';
-import type { Job, RunEvent, TargetServer } from '../runner.ts';
-import { toSshExit, toSshStartFailure } from './exit.ts';
-import { encodeSshJob } from './job-input.ts';
+import type { Job, JobFile, Program, RunEvent, TargetServer } from '../runner.ts';
+import { isVariableName } from '../shell.ts';
+import { InvalidJobError, toSshExit, toSshStartFailure } from './exit.ts';
 import { LAUNCH_COMMAND } from './scripts.ts';
 import { openSshSession, WatcherTimeoutError, type SshSession } from './session.ts';
+
+const RUN_ID = /^[A-Za-z0-9_-]{1,64}$/;
+/** Read-only in shells: setting one ends some of them. */
+const RESERVED_VARIABLES = new Set(['BASHOPTS', 'BASH_VERSINFO', 'EUID', 'PPID', 'SHELLOPTS', 'UID']);
+/** Longer programs are sent as counted bytes: the shell reads lines byte by byte, but without starting a process. */
+const MAX_INLINE_BYTES = 2_048;
 
 /** Starts the launcher on a pooled connection, or in a test on a dedicated one. */
 export type StartLauncher = (command: string, signal: AbortSignal) => ReturnType<SshConnections['exec']>;
@@ -69,4 +76,76 @@ async function* readEvents(session: SshSession): AsyncGenerator<RunEvent, void> 
     if (!(error instanceof WatcherTimeoutError)) throw error;
     session.close();
   }
+}
+
+/**
+ * Encodes a job as the lines and counted bytes that the boot script and the launcher of `scripts.ts` read, in their order.
+ * @param marker begins every frame of the response; letters and digits.
+ * @throws InvalidJobError for what a host's shell or file system cannot represent.
+ */
+export function encodeSshJob(job: Job, workdir: string | null, marker: string): Buffer {
+  if (!RUN_ID.test(job.runId)) throw new InvalidJobError('The id of the run is invalid.');
+  const { kind, inline, program } = encodeProgram(job.program);
+  const env = Object.entries(job.env);
+  const counts = [kind, job.stdin?.length ?? -1, program?.length ?? -1, job.files.length, env.length];
+  return Buffer.concat([
+    encodeLines(job.runId, marker, workdir === null ? '' : toAbsolutePath(workdir), counts.join(' ')),
+    job.stdin ?? new Uint8Array(),
+    ...job.files.flatMap(encodeFile),
+    inline ?? program ?? new Uint8Array(),
+    ...env.map(([name, value]) => encodeVariable(name, value)),
+    encodeLines('go', marker),
+  ]);
+}
+
+interface EncodedProgram {
+  /** As the launcher reads it: a language, `script` for a command in a file, or `command`. */
+  kind: string;
+  inline?: Buffer;
+  program?: Buffer;
+}
+
+function encodeProgram(program: Program): EncodedProgram {
+  const isCommand = 'command' in program;
+  const code = isCommand ? program.command : program.code;
+  if (isCommand && code.includes('\0'))
+    throw new InvalidJobError('A command must not contain a NUL character.');
+  const bytes = Buffer.from(code);
+  const isShort = bytes.length <= MAX_INLINE_BYTES && !code.includes('\0');
+  const kind = isCommand ? (isShort ? 'command' : 'script') : program.language;
+  return isShort ? { kind, inline: encodeText(code) } : { kind, program: bytes };
+}
+
+function encodeFile(file: JobFile): Uint8Array[] {
+  const segments = file.path.split('/');
+  const isInvalid = (segment: string) => segment === '' || segment === '.' || segment === '..';
+  if (file.path.includes('\0') || segments.some(isInvalid))
+    throw new InvalidJobError('The path of a file must be relative, without "..".');
+  return [encodeText(file.path), encodeLines(String(file.content.length)), file.content];
+}
+
+function encodeVariable(name: string, value: string): Buffer {
+  if (!isVariableName(name) || value.includes('\0'))
+    throw new InvalidJobError(
+      'The name of a variable may have letters, digits and "_", and its value must not contain a NUL character.',
+    );
+  if (RESERVED_VARIABLES.has(name))
+    throw new InvalidJobError(`The variable ${name} is reserved by the host's shell. Use another name.`);
+  return encodeText(`${name}=${value}`);
+}
+
+function toAbsolutePath(path: string): string {
+  if (!path.startsWith('/') || /\p{Cc}/u.test(path))
+    throw new InvalidJobError('The working folder must be an absolute path without control characters.');
+  return posix.normalize(path);
+}
+
+function encodeLines(...texts: string[]): Buffer {
+  return Buffer.from(texts.map((each) => `${each}\n`).join(''));
+}
+
+/** Encodes text of any number of lines: the number of lines, then the lines. */
+function encodeText(value: string): Buffer {
+  const lines = value.split('\n');
+  return encodeLines(String(lines.length), ...lines);
 }

@@ -123,7 +123,7 @@ const INTERPRETER_CASES = LANGUAGES.map((language) => {
 }).join('\n');
 
 /**
- * Arguments: the run's id, and without a supervisor the watcher script. Its input is encoded by `job-input.ts`. It
+ * Arguments: the run's id, and without a supervisor the watcher script. Its input is encoded by `run.ts`. It
  * starts the program only after the line "go", so that truncated input starts nothing.
  */
 const LAUNCHER_SCRIPT = `${CLEANUP_FUNCTIONS}

@@ -11,8 +11,7 @@ import {
   type PassStage,
 } from '../test-stages.ts';
 import { cleanUpSshRun } from './cleanup.ts';
-import { toRefusalMessage } from './exit.ts';
-import { InvalidJobError } from './job-input.ts';
+import { InvalidJobError, toRefusalMessage } from './exit.ts';
 import { startSshJob } from './run.ts';
 import { WatcherTimeoutError, type SshSession, type SshSessionResult } from './session.ts';
 

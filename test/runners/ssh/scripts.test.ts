@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import type { Job } from '../../../src/runners/runner.ts';
-import { encodeSshJob } from '../../../src/runners/ssh/job-input.ts';
+import { encodeSshJob } from '../../../src/runners/ssh/run.ts';
 import { LAUNCH_COMMAND, createCleanupCommand, NOTHING_FOUND } from '../../../src/runners/ssh/scripts.ts';
 import { afterThisTest } from '../../lib/ssh/servers.ts';
 import { reportMissing } from '../../support/host-availability.ts';
