@@ -124,14 +124,14 @@ function createRequestLifetime(
   };
   response.once('close', onClose);
   if (response.destroyed) onClose();
-  const register = (tier?: Tier) =>
-    activeWork.register(principal, (_reason, error) => controller.abort(error), tier);
+  const register = (needs?: { tier: Tier }) =>
+    activeWork.register(principal, (_reason, error) => controller.abort(error), needs);
   let unregister = register();
   return {
     signal: controller.signal,
     requireByokTier() {
       const unregisterFirst = unregister;
-      unregister = register(BYOK_TIER);
+      unregister = register({ tier: BYOK_TIER });
       unregisterFirst();
     },
     close() {

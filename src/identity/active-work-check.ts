@@ -52,30 +52,36 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
   async function endWorkOfChangedUsers(): Promise<void> {
     const working = new Set([...deps.activeWork.userIds(), ...deps.serverConnections.userIds()]);
     const idle = deps.connections.userIds().filter((id) => !working.has(id));
-    const ids = [...working, ...takeTurns(idle)];
-    for (let at = 0; at < ids.length; at += MAX_CONCURRENT_LOOKUPS) {
-      await Promise.all(
-        ids.slice(at, at + MAX_CONCURRENT_LOOKUPS).map(async (id) => {
-          const user = await deps.userCache.findUser(id, MAX_USER_AGE_MS);
-          if (user === undefined) await deps.logout.endUser(id);
-          else deps.activeWork.endAboveTier(id, user.tier);
-        }),
-      );
-    }
+    await checkUsers([...working, ...takeTurns(idle)], async (id) => {
+      const user = await deps.userCache.findUser(id, MAX_USER_AGE_MS);
+      if (user === undefined) await deps.logout.endUser(id);
+      else deps.activeWork.endAboveTier(id, user.tier);
+    });
   }
 
   /** The role can come from a group or another role, whose changes cause no event of the user. */
   async function endWorkOfFormerOperators(): Promise<void> {
-    for (const id of deps.activeWork.operatorIds())
+    await checkUsers(deps.activeWork.operatorIds(), async (id) => {
       if (!(await deps.localExecution.isAllowed(id))) deps.activeWork.endOperatorWork(id);
+    });
   }
 
   return async () => {
     await endWorkOfEndedSessions();
     await endWorkOfLoggedOutTokens();
-    await endWorkOfChangedUsers();
+    // First, since the other check also looks up users without work.
     await endWorkOfFormerOperators();
+    await endWorkOfChangedUsers();
   };
+}
+
+/** Checks users, some at a time. @throws the first error, after all users were checked. */
+async function checkUsers(ids: readonly string[], check: (id: string) => Promise<void>): Promise<void> {
+  const results: PromiseSettledResult<void>[] = [];
+  for (let at = 0; at < ids.length; at += MAX_CONCURRENT_LOOKUPS)
+    results.push(...(await Promise.allSettled(ids.slice(at, at + MAX_CONCURRENT_LOOKUPS).map(check))));
+  const failed = results.find((result) => result.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
 }
 
 /** @returns a function that returns at most `max` of the given ids, those first that it has not returned for longest. */

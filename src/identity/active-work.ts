@@ -10,6 +10,14 @@ import { operatorRoleRequired, tierRequired, unauthenticated, type AppError } fr
  */
 export type WorkEndReason = 'signed_out' | 'tier_lowered' | 'role_removed' | 'draining';
 
+/** What work needs in addition to a valid sign-in. */
+export interface WorkNeeds {
+  /** This tier or a higher one. */
+  tier?: Tier | undefined;
+  /** The role `ops-operator`. */
+  operatorRole?: boolean;
+}
+
 /** Ends work. @param error what the client receives. */
 export type EndWork = (reason: WorkEndReason, error: AppError) => void;
 
@@ -21,11 +29,10 @@ export type EndWork = (reason: WorkEndReason, error: AppError) => void;
 export interface ActiveWork {
   /**
    * Registers work for the principal that started it. `end` is called at most once and must not throw.
-   * @param requiredTier the work ends when the user's tier falls below it.
-   * @param needsOperatorRole the work ends when the user loses the role `ops-operator`.
+   * @param needs the work ends when the user no longer has it.
    * @returns function that unregisters the work; call it when the work has finished.
    */
-  register(principal: Principal, end: EndWork, requiredTier?: Tier, needsOperatorRole?: boolean): () => void;
+  register(principal: Principal, end: EndWork, needs?: WorkNeeds): () => void;
   /** Ends the work of a user. With a time (Keycloak's clock, epoch ms), only work of sign-ins up to then. */
   endUser(userId: string, signedInNotAfterMs?: number): void;
   /** Ends the work of a user that needs a higher tier than this one. */
@@ -54,8 +61,7 @@ export interface ActiveWork {
 interface WorkItem {
   principal: Principal;
   end: EndWork;
-  requiredTier: Tier | undefined;
-  needsOperatorRole: boolean;
+  needs: WorkNeeds;
   ended: boolean;
 }
 
@@ -83,8 +89,8 @@ export function createActiveWork(): ActiveWork {
   }
 
   return {
-    register(principal, onEnd, requiredTier, needsOperatorRole = false) {
-      const item: WorkItem = { principal, end: onEnd, requiredTier, needsOperatorRole, ended: false };
+    register(principal, onEnd, needs = {}) {
+      const item: WorkItem = { principal, end: onEnd, needs, ended: false };
       items.add(item);
       // Deferred, so that the caller has received the unregister function before `end` is called.
       if (draining)
@@ -98,9 +104,9 @@ export function createActiveWork(): ActiveWork {
     ...createEndMethods(endWhere),
     endAboveTier(userId, tier) {
       for (const item of [...items]) {
-        const { principal, requiredTier } = item;
-        if (principal.user.id === userId && requiredTier !== undefined && !isTierAtLeast(tier, requiredTier))
-          endItem(item, 'tier_lowered', tierRequired(requiredTier, tier));
+        const needed = item.needs.tier;
+        if (item.principal.user.id === userId && needed !== undefined && !isTierAtLeast(tier, needed))
+          endItem(item, 'tier_lowered', tierRequired(needed, tier));
       }
     },
     endOperatorWork(userId) {
@@ -145,7 +151,7 @@ function createEndMethods(endWhere: (matches: (principal: Principal) => boolean)
 }
 
 function listOperatorWork(items: Iterable<WorkItem>): WorkItem[] {
-  return [...items].filter(({ needsOperatorRole }) => needsOperatorRole);
+  return [...items].filter(({ needs }) => needs.operatorRole);
 }
 
 function endItem(item: WorkItem, reason: WorkEndReason, error: AppError): void {

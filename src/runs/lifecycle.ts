@@ -149,7 +149,7 @@ export function createActiveRun(
   /** A queued run needs no role: it is checked again before it starts. */
   function registerRole({ server }: PreparedRun): () => void {
     if (principal === null || server.serverType !== 'local') return () => undefined;
-    return deps.activeWork.register(principal, run.stop, BYOK_TIER, true);
+    return deps.activeWork.register(principal, run.stop, { operatorRole: true });
   }
 
   /** @param work returns undefined when other processes continue the run. */
@@ -164,7 +164,9 @@ export function createActiveRun(
   async function workAndStore(work: () => Promise<RunExit | undefined>): Promise<void> {
     const writer = createEventWriter(run, storedSeq, deps);
     const unregister =
-      principal === null ? () => undefined : deps.activeWork.register(principal, run.stop, BYOK_TIER);
+      principal === null
+        ? () => undefined
+        : deps.activeWork.register(principal, run.stop, { tier: BYOK_TIER });
     try {
       const exit = await work().catch((error: unknown) => {
         log.error({ err: error, run: id }, 'a run failed because of an internal error');

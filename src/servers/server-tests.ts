@@ -74,7 +74,8 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
     const abortController = new AbortController();
     const timeout = AbortSignal.timeout(timeoutMs);
     const end: EndWork = (_reason, error) => abortController.abort(error);
-    const unregister = activeWork.register(principal, end, BYOK_TIER, runner.type === 'local');
+    const needs = { tier: BYOK_TIER, operatorRole: runner.type === 'local' };
+    const unregister = activeWork.register(principal, end, needs);
     try {
       const target = await open();
       return await runner.test(target, AbortSignal.any([disconnected, timeout, abortController.signal]));

@@ -45,10 +45,12 @@ function setUp() {
   const logout = createLogout({ store, activeWork, connections, serverConnections });
   const ended: string[] = [];
   const begin = (name: string, principal: Principal, needsOperatorRole = false) =>
-    activeWork.register(principal, () => void ended.push(name), undefined, needsOperatorRole);
+    activeWork.register(principal, () => void ended.push(name), { operatorRole: needsOperatorRole });
+  const localExecution = createLocalExecution({ isOn: true, keycloakAdmin });
   return {
     clock,
     store,
+    localExecution,
     begin,
     ended,
     connected,
@@ -58,7 +60,7 @@ function setUp() {
       connections,
       store,
       userCache,
-      localExecution: createLocalExecution({ isOn: true, keycloakAdmin }),
+      localExecution,
       logout,
       serverConnections,
     }),
@@ -105,6 +107,18 @@ describe('the check of active work', () => {
     await takeAway();
     await checkActiveWork();
     expect(ended).toEqual(['run of the former']);
+  });
+
+  it('ends the local runs of former operators also if the role of another user cannot be read', async () => {
+    const { begin, ended, localExecution, checkActiveWork } = setUp();
+    const [unread, former] = [await createUser(), await createUser()];
+    const { isAllowed } = localExecution;
+    localExecution.isAllowed = (id) =>
+      id === unread.id ? Promise.reject(new Error('not readable')) : isAllowed(id);
+    begin('run of a user whose role is not readable', bearerOf(unread.id), true);
+    begin('run of the former operator', bearerOf(former.id), true);
+    await expect(checkActiveWork()).rejects.toThrow('not readable');
+    expect(ended).toEqual(['run of the former operator']);
   });
 
   it('closes the idle connections of a user that was disabled without an event, at the second check after 5 s', async () => {

@@ -33,10 +33,10 @@ describe('active work', () => {
   it('is ended when it needs a higher tier than its user now has', () => {
     const activeWork = createActiveWork();
     const { ended, note } = recorder();
-    activeWork.register(principalOf('a'), note('starter'), 'starter');
-    activeWork.register(principalOf('a'), note('professional'), 'professional');
+    activeWork.register(principalOf('a'), note('starter'), { tier: 'starter' });
+    activeWork.register(principalOf('a'), note('professional'), { tier: 'professional' });
     activeWork.register(principalOf('a'), note('any tier'));
-    activeWork.register(principalOf('b'), note('of another user'), 'starter');
+    activeWork.register(principalOf('b'), note('of another user'), { tier: 'starter' });
     activeWork.endAboveTier('a', 'professional');
     expect(ended).toEqual([]);
     activeWork.endAboveTier('a', 'starter');
@@ -48,9 +48,12 @@ describe('active work', () => {
   it('is ended when it needs the role of operators and its user has lost it', () => {
     const activeWork = createActiveWork();
     const { ended, note } = recorder();
-    activeWork.register(principalOf('a'), note('operator'), 'starter', true);
-    activeWork.register(principalOf('a'), note('no role'), 'starter');
-    activeWork.register(principalOf('b'), note('of another operator'), 'starter', true);
+    activeWork.register(principalOf('a'), note('operator'), { tier: 'starter', operatorRole: true });
+    activeWork.register(principalOf('a'), note('no role'), { tier: 'starter' });
+    activeWork.register(principalOf('b'), note('of another operator'), {
+      tier: 'starter',
+      operatorRole: true,
+    });
     expect(activeWork.operatorIds()).toEqual(['a', 'b']);
     activeWork.endOperatorWork('a');
     expect(ended).toEqual(['operator role_removed']);

@@ -16,12 +16,14 @@ export interface KeycloakEventReaderDeps<Event extends KeycloakEvent> {
   fetchPage(page: { dateFromMs: number; first: number; max: number }): Promise<Event[]>;
   /**
    * Handles events, newest first within a page. An event may be repeated after a restart or an error.
-   * @returns the events to repeat in the next poll, as long as they are in the overlap.
+   * @returns the events to repeat in the next poll, for at most {@link OVERLAP_MS} after they were first handled.
    */
   handle(events: Event[]): Promise<Event[]>;
   pageSize?: number;
   /** This machine's clock, epoch ms. */
   now?: () => number;
+  /** A monotonic clock, in ms. */
+  monotonicNow?: () => number;
 }
 
 /**
@@ -40,11 +42,13 @@ const Cursor = z.object({ read_to_ms: z.coerce.number() });
 export function createKeycloakEventReader<Event extends KeycloakEvent>(
   deps: KeycloakEventReaderDeps<Event>,
 ): () => Promise<void> {
-  const { pageSize = 100, now = Date.now } = deps;
+  const { pageSize = 100, now = Date.now, monotonicNow = () => performance.now() } = deps;
   let cursorMs: number | undefined;
   let savedMs: number | undefined;
   /** Handled events that can be returned again, with their times. */
   const seen = new Map<string, number>();
+  /** When each repeated event was first handled. */
+  const repeatedSinceMs = new Map<string, number>();
 
   async function readStartTime(): Promise<number> {
     const [stored] = await deps.database.rows(
@@ -66,6 +70,13 @@ export function createKeycloakEventReader<Event extends KeycloakEvent>(
     );
   }
 
+  /** The overlap alone is no bound: it reaches back from the newest event, and a quiet realm has no newer one. */
+  function isRepeated({ id }: Event): boolean {
+    const sinceMs = repeatedSinceMs.get(id) ?? monotonicNow();
+    repeatedSinceMs.set(id, sinceMs);
+    return monotonicNow() - sinceMs < OVERLAP_MS;
+  }
+
   return async () => {
     // Stored at once: if the first poll fails, the next one must not begin later.
     const readToMs = (cursorMs ??= await readStartTime());
@@ -80,7 +91,7 @@ export function createKeycloakEventReader<Event extends KeycloakEvent>(
       const unseen = page.filter((event) => !seen.has(event.id));
       const repeated = unseen.length > 0 ? await deps.handle(unseen) : [];
       for (const event of page) {
-        if (!repeated.includes(event)) handled.set(event.id, event.time);
+        if (!repeated.includes(event) || !isRepeated(event)) handled.set(event.id, event.time);
         newestMs = Math.max(newestMs, event.time);
       }
       if (page.length < pageSize) break;
@@ -89,7 +100,10 @@ export function createKeycloakEventReader<Event extends KeycloakEvent>(
     savedMs = newestMs;
     // Only now: after an error the events are read and handled again.
     cursorMs = newestMs;
-    for (const [id, time] of handled) seen.set(id, time);
+    for (const [id, time] of handled) {
+      seen.set(id, time);
+      repeatedSinceMs.delete(id);
+    }
     // Later polls do not begin earlier than this one.
     for (const [id, time] of seen) if (time < fromMs) seen.delete(id);
   };
