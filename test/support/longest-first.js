@@ -5,29 +5,44 @@ import path from 'node:path';
 
 /**
  * The slowest files, the slowest first. Without the list, jest sorts the files of a fresh checkout by their size, begins
- * some of these last, and other processors are idle meanwhile. `npm test` prints them. The first five need no Keycloak,
- * which starts meanwhile.
+ * some of these last, and other processors are idle meanwhile. `npm test` prints them.
  */
 const SLOWEST = [
+  // These need no Keycloak, which starts meanwhile (a minute in a fresh checkout).
   'runners/docker/docker.test.ts',
   'runners/local/local.test.ts',
   'runners/ssh/run.test.ts',
   'runners/ssh/ssh.test.ts',
   'runners/kubernetes/hostile-cluster.test.ts',
+  'lib/ssh/hostile-server.test.ts',
+  'language.test.ts',
+  'runners/docker/warm-container.test.ts',
+  'runners/docker/hostile-engine.test.ts',
+  'runners/docker/failures.test.ts',
+  'gateway/admission/request-body.test.ts',
+  'hosts/scripts.test.ts',
+  'runners/ssh/scripts.test.ts',
+  'runners/docker/script.test.ts',
+  'lib/net/dns.test.ts',
+  'lib/net/dialer-dns.test.ts',
+  // These do.
   'image.test.ts',
   'cli/admin-commands.test.ts',
   'gateway/limits.test.ts',
+  'keys/races.test.ts',
+  'keys/revocation.test.ts',
   'security/moved-ciphertext.test.ts',
+  'http/body-structure.test.ts',
   'keys/admin/rotate.test.ts',
+  'keys/revocation-apps.test.ts',
   'gateway/upstream-faults.test.ts',
+  'keys/one-realm.test.ts',
   'keys/admin/move.test.ts',
   'runs/killed-app.test.ts',
   'dev/quickstart/own-keycloak.test.ts',
   'security/stolen-vault-secret.test.ts',
   'cli/start.test.ts',
   'runs/orphan-recovery.test.ts',
-  'keys/revocation.test.ts',
-  'keys/one-realm.test.ts',
   'identity/revocation.test.ts',
   'gateway/chat.test.ts',
 ].map((file) => path.resolve(import.meta.dirname, '..', file));
