@@ -3,6 +3,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { signInAsBootstrapAdmin, webClientAddresses } from '../../src/dev/quickstart/keycloak/realm-setup.ts';
 import type { Tier } from '../../src/config/tiers.ts';
 import { evidence } from './evidence.ts';
+import { repeatOnce } from './repeat-once.ts';
 import { servers } from './servers-in-use.ts';
 
 export interface ClientCredentials {
@@ -38,7 +39,7 @@ export async function adminClient(realm: string = stack.keycloak.realm): Promise
   await getAdminToken();
   const admin = new KcAdminClient({ baseUrl: stack.keycloak.url, realmName: realm, timeout: 30_000 });
   admin.registerTokenProvider({ getAccessToken: getAdminToken });
-  return admin;
+  return repeatOnce(admin);
 }
 
 /** All clients of a test file share one sign-in. An unused session expires, so a slow test signs in again. */
