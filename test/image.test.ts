@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { fetch } from 'undici';
-import { choosePort } from '../src/dev/quickstart/ports.ts';
+import { freePort } from './support/free-port.ts';
 import { fernetKey } from './support/app.ts';
 import { evidence } from './support/evidence.ts';
 import { describeOn, dockerHost, ensureNodeSlimImage } from './support/hosts.ts';
@@ -94,7 +94,7 @@ describeOn('docker', 'The image of the Dockerfile', () => {
   });
 
   it('is healthy on a read-only root without capabilities, and stops on request', async () => {
-    const port = await choosePort(0, 'PORT');
+    const port = await freePort();
     await docker(
       ...['run', '--detach', '--name', name, '--network=host', ...HARDENING_OPTIONS, '--health-interval=1s'],
       ...['--env-file', await writeSettings(port), name],
@@ -120,7 +120,7 @@ describeOn('docker', 'The image of the Dockerfile', () => {
     const settings = {
       HOST: '127.0.0.1',
       PORT: port,
-      METRICS_PORT: await choosePort(0, 'METRICS_PORT'),
+      METRICS_PORT: await freePort(),
       DATABASE_URL: database.appUrl,
       ENCRYPTION_KEY: fernetKey(),
       SESSION_SECRET: randomBytes(32).toString('base64url'),

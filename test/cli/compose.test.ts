@@ -9,7 +9,7 @@ import pg from 'pg';
 import { fetch } from 'undici';
 import { addDemoUsers, createComposeEnv, prepareDatabase, writeComposeEnv } from '../../src/cli/compose.ts';
 import { readEnvFile } from '../../src/cli/env-file.ts';
-import { choosePort } from '../../src/dev/quickstart/ports.ts';
+import { freePort } from '../support/free-port.ts';
 import { readDemo } from '../../src/lib/keycloak/demo-users.ts';
 import { compileCache } from '../support/compile-cache.ts';
 import { evidence } from '../support/evidence.ts';
@@ -173,7 +173,7 @@ describe('The command demo-users', () => {
 
 describe('The command demo-provider', () => {
   it('responds on loopback like a provider until it is stopped', async () => {
-    const port = await choosePort(0, 'PORT');
+    const port = await freePort();
     const main = path.resolve(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts');
     const child = spawn(process.execPath, [main, 'demo-provider', '--port', String(port)], {
       cwd: tmpdir(),

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { choosePort } from '../../src/dev/quickstart/ports.ts';
+import { freePort } from '../support/free-port.ts';
 import { isProcessRunning } from '../../src/dev/quickstart/processes.ts';
 import { compileCache } from '../support/compile-cache.ts';
 import { createUser, createWebClient, stack } from '../support/stack.ts';
@@ -69,7 +69,7 @@ const readStack = () => JSON.parse(readFileSync(stackFile(), 'utf8')) as Stack;
 beforeAll(async () => {
   cwd = mkdtempSync(path.join(tmpdir(), 'ops-start-'));
   chmodSync(cwd, 0o755);
-  const port = await choosePort(0, 'PORT');
+  const port = await freePort();
   const web = await createWebClient(`http://localhost:${port}`);
   vault = await createVaultRealm();
   settings = {

@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fetch } from 'undici';
-import { choosePort } from '../../src/dev/quickstart/ports.ts';
+import { freePort } from '../support/free-port.ts';
 import type { RunDetails } from '../../src/runs/schema.ts';
 import { compileCache } from '../support/compile-cache.ts';
 import { startApp, type TestApp } from '../support/app.ts';
@@ -31,7 +31,7 @@ describeOn('ssh', 'an app that is killed during a run', () => {
     survivor = await startApp({ env: { EGRESS_ALLOW: '127.0.0.1' } });
     ada = await createServerClient(survivor);
     cwd = mkdtempSync(path.join(tmpdir(), 'ops-killed-'));
-    const port = await choosePort(0, 'PORT');
+    const port = await freePort();
     childUrl = `http://localhost:${port}`;
     child = spawn(process.execPath, [MAIN, 'serve'], {
       cwd,
@@ -62,7 +62,7 @@ describeOn('ssh', 'an app that is killed during a run', () => {
       ...compileCache(),
       PATH: '/usr/bin:/bin',
       PORT: String(port),
-      METRICS_PORT: String(await choosePort(0, 'METRICS_PORT')),
+      METRICS_PORT: String(await freePort()),
       PUBLIC_URL: childUrl,
       DATABASE_URL: databaseUrl,
       ENCRYPTION_KEY: config.encryptionKeys.join(','),

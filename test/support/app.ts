@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { Writable } from 'node:stream';
 import { Agent, errors, fetch, type RequestInit, type Response } from 'undici';
 import { signInWithForms } from '../../src/cli/form-sign-in.ts';
-import { choosePort } from '../../src/dev/quickstart/ports.ts';
+import { freePort } from './free-port.ts';
 import { readConfig, type Config, type Environment } from '../../src/config/config.ts';
 import { reencryptCanary } from '../../src/keys/admin/canary.ts';
 import { createDatabase as openDatabase } from '../../src/lib/postgres/database.ts';
@@ -53,7 +53,7 @@ const agent = new Agent({ keepAliveTimeout: 1_000, keepAliveMaxTimeout: 1_000 })
 
 /** Starts the app in this process, in local mode. It has no system default unless `env` configures one. */
 export async function startApp(options: TestAppOptions = {}): Promise<TestApp> {
-  const port = await choosePort(0, 'PORT');
+  const port = await freePort();
   const publicUrl = `http://localhost:${port}`;
   const database = options.shared
     ? { appUrl: options.shared.databaseUrl, ownerUrl: options.shared.ownerDatabaseUrl }
@@ -113,7 +113,7 @@ async function environment(
   const { keycloak } = stack;
   return {
     PORT: String(port),
-    METRICS_PORT: String(await choosePort(0, 'METRICS_PORT')),
+    METRICS_PORT: String(await freePort()),
     PUBLIC_URL: `http://localhost:${port}`,
     DATABASE_URL: databaseUrl,
     ENCRYPTION_KEY: options.shared?.config.encryptionKeys.join(',') ?? fernetKey(),

@@ -17,7 +17,7 @@ import path from 'node:path';
 import { keycloakDataFolder } from '../../../src/dev/quickstart/keycloak/keycloak.ts';
 import { keycloakHome } from '../../../src/dev/quickstart/keycloak/archive.ts';
 import { listTcpListeners } from '../../../src/dev/quickstart/listeners.ts';
-import { choosePort } from '../../../src/dev/quickstart/ports.ts';
+import { freePort } from '../../support/free-port.ts';
 import { compileCache } from '../../support/compile-cache.ts';
 import { TEST_DATA_DIR } from '../../support/postgres-and-keycloak.ts';
 // The copy of the realms exists when the servers are ready.
@@ -109,7 +109,7 @@ beforeAll(async () => {
   dataDir = path.join(cwd, '.data');
   mkdirSync(dataDir);
   copyTestKeycloak();
-  ports = [await choosePort(0, 'PORT'), await choosePort(0, 'KEYCLOAK_PORT')];
+  ports = [await freePort(), await freePort()];
   const [port, keycloakPort] = ports.map(String) as [string, string];
   settings = { PORT: port, KEYCLOAK_PORT: keycloakPort, METRICS_PORT: '0', POSTGRES_PORT: '0' };
   start = run('dev');
@@ -161,6 +161,6 @@ describe('a start that starts Keycloak too', () => {
       expect(host).toBe('127.0.0.1');
       expect(await add(port)).toEqual([400, 'endpoint_forbidden']);
     }
-    expect((await add(await choosePort(0, 'PORT')))[0]).toBe(201);
+    expect((await add(await freePort()))[0]).toBe(201);
   });
 });
