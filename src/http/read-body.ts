@@ -60,25 +60,24 @@ function collectBody(
   upload: Upload,
   body: PromiseWithResolvers<Buffer>,
 ) {
-  const chunks: Buffer[] = [];
-  let length = 0;
+  const bytes = createByteCollector();
   let isRefused = false;
   const onData = (chunk: Buffer) => {
     if (isRefused) return;
     try {
-      length += chunk.length;
-      if (length > maxBytes) throw bodyTooLarge();
+      if (bytes.length() + chunk.length > maxBytes) throw bodyTooLarge();
       upload.received(chunk.length);
       const refusal = inspect?.(chunk);
       isRefused = refusal !== undefined;
       if (refusal !== undefined) throw refusal;
-      chunks.push(chunk);
+      bytes.add(chunk);
+      if (bytes.isFragmented()) throw bodyTooFragmented();
     } catch (error) {
       body.reject(error);
     }
   };
   const onEnd = () => {
-    body.resolve(Buffer.concat(chunks));
+    body.resolve(bytes.concat());
   };
   const onFailure = () => {
     body.reject(new AppError('validation_failed', 'The body could not be read.'));
@@ -97,4 +96,53 @@ function collectBody(
 
 function bodyTooLarge(): AppError {
   return new AppError('body_too_large', 'The body exceeds the size limit of this route.');
+}
+
+/** Smaller chunks are copied into blocks of this size. */
+const BLOCK_BYTES = 4_096;
+/** Each chunk costs microseconds, so more of them may not be smaller than this on average. */
+const MAX_SMALL_CHUNKS = 4_000;
+const MIN_AVERAGE_BYTES = 64;
+
+/**
+ * Collects the chunks of a body. Node gives each chunk of the transfer encoding a buffer of its own, which takes some
+ * hundred bytes of memory: a body of chunks of one byte would take more than a hundred times its size.
+ */
+function createByteCollector() {
+  const parts: Buffer[] = [];
+  let block = Buffer.alloc(0);
+  let usedBytes = 0;
+  let length = 0;
+  let chunkCount = 0;
+  function endBlock(): void {
+    if (usedBytes > 0) parts.push(block.subarray(0, usedBytes));
+    block = Buffer.alloc(0);
+    usedBytes = 0;
+  }
+  return {
+    length: () => length,
+    isFragmented: () => chunkCount > MAX_SMALL_CHUNKS && length < chunkCount * MIN_AVERAGE_BYTES,
+    add(chunk: Buffer): void {
+      length += chunk.length;
+      chunkCount += 1;
+      if (usedBytes + chunk.length > block.length) endBlock();
+      if (chunk.length >= BLOCK_BYTES) {
+        parts.push(chunk);
+        return;
+      }
+      if (usedBytes === 0) block = Buffer.allocUnsafeSlow(BLOCK_BYTES);
+      usedBytes += chunk.copy(block, usedBytes);
+    },
+    concat(): Buffer {
+      endBlock();
+      return Buffer.concat(parts, length);
+    },
+  };
+}
+
+function bodyTooFragmented(): AppError {
+  return new AppError(
+    'validation_failed',
+    'The body arrives in too many small chunks. Send it in chunks of at least a kilobyte.',
+  );
 }
