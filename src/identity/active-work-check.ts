@@ -67,11 +67,16 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
   }
 
   return async () => {
-    await endWorkOfEndedSessions();
-    await endWorkOfLoggedOutTokens();
-    // First, since the other check also looks up users without work.
-    await endWorkOfFormerOperators();
-    await endWorkOfChangedUsers();
+    // Operators first, since the last check also looks up users without work. Each is made also after another has failed.
+    const checks = [
+      endWorkOfEndedSessions,
+      endWorkOfLoggedOutTokens,
+      endWorkOfFormerOperators,
+      endWorkOfChangedUsers,
+    ];
+    const results: PromiseSettledResult<void>[] = [];
+    for (const check of checks) results.push(...(await Promise.allSettled([check()])));
+    throwFirstError(results);
   };
 }
 
@@ -80,6 +85,10 @@ async function checkUsers(ids: readonly string[], check: (id: string) => Promise
   const results: PromiseSettledResult<void>[] = [];
   for (let at = 0; at < ids.length; at += MAX_CONCURRENT_LOOKUPS)
     results.push(...(await Promise.allSettled(ids.slice(at, at + MAX_CONCURRENT_LOOKUPS).map(check))));
+  throwFirstError(results);
+}
+
+function throwFirstError(results: readonly PromiseSettledResult<void>[]): void {
   const failed = results.find((result) => result.status === 'rejected');
   if (failed !== undefined) throw failed.reason;
 }

@@ -109,6 +109,16 @@ describe('the check of active work', () => {
     expect(ended).toEqual(['run of the former']);
   });
 
+  it('looks up users also if the sessions cannot be read', async () => {
+    const { clock, store, begin, ended, checkActiveWork } = setUp();
+    const disabled = await createUser({ enabled: false });
+    store.listValidSessionIds = () => Promise.reject(new Error('no sessions'));
+    begin('work of a session', bearerOf(disabled.id, { credential: 'session', sessionId: 'of nobody' }));
+    clock.ms += 5_000;
+    await expect(checkActiveWork()).rejects.toThrow('no sessions');
+    expect(ended).toEqual(['work of a session']);
+  });
+
   it('ends the local runs of former operators also if the role of another user cannot be read', async () => {
     const { begin, ended, localExecution, checkActiveWork } = setUp();
     const [unread, former] = [await createUser(), await createUser()];
