@@ -1,9 +1,8 @@
 import { once } from 'node:events';
-import { createServer, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createApp } from './app.ts';
 import type { Config } from './config/config.ts';
 import { createContext, type Context, type ContextOverrides } from './context.ts';
-import { limitUnreadBody } from './http/unread-body.ts';
 
 /** Time after the grace period for the last responses to be sent. */
 const FINAL_FLUSH_MS = 5_000;
@@ -17,6 +16,8 @@ export interface RunningServer {
 
 /** Time limit for a request's headers, beyond the time for which its connection may be idle. */
 const HEADERS_TIMEOUT_MS = 5_000;
+/** Time for the rest of a request that was answered before its body was complete. */
+const UNREAD_BODY_TIMEOUT_MS = 10_000;
 
 /**
  * Starts the application and its metrics listener.
@@ -50,7 +51,17 @@ function setConnectionLimits(server: Server, keepAliveMs: number): void {
   server.headersTimeout = keepAliveMs + HEADERS_TIMEOUT_MS;
   // The time for a body depends on its pace (`http/upload-pace.ts`), which Node cannot measure.
   server.requestTimeout = 0;
-  server.on('request', limitUnreadBody);
+  server.on('request', closeIncompleteRequest);
+}
+
+/** Closes the connection of a request that is still incomplete some time after its response. */
+function closeIncompleteRequest(request: IncomingMessage, response: ServerResponse): void {
+  response.once('close', () => {
+    if (request.complete || request.socket.destroyed) return;
+    setTimeout(() => {
+      if (!request.complete) request.socket.destroy();
+    }, UNREAD_BODY_TIMEOUT_MS).unref();
+  });
 }
 
 /** Responses that are not yet sent completely. */

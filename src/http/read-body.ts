@@ -10,7 +10,8 @@ export interface ReadBodyOptions {
   reservation: BodyReservation;
   /**
    * Checks the bytes as they arrive, so that a large body neither blocks other requests in one piece nor is read whole
-   * before it is refused. An error that it returns ends the reading; of the rest, `limitUnreadBody` drops a part.
+   * before it is refused. An error that it returns ends the reading. The rest is dropped as it arrives, because many
+   * clients read a response only after they have sent the whole body.
    */
   inspect?: (bytes: Buffer) => AppError | undefined;
   /** Ends the wait for the client. */
