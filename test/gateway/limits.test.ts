@@ -60,7 +60,9 @@ async function declareBody(session: string, bytes: number): Promise<Socket> {
 }
 
 function sendAllButLastByte(session: string, bytes: number): Socket {
-  return beginRequest(session, `Content-Length: ${bytes}`, Buffer.alloc(bytes - 1, 'x'));
+  // One long string, which is measured faster than other bytes as it arrives.
+  const body = Buffer.alloc(bytes - 1, 'x').fill('"', 0, 1);
+  return beginRequest(session, `Content-Length: ${bytes}`, body);
 }
 
 /** Opens `count` requests that the upstream leaves without a response. */
