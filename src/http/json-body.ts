@@ -1,4 +1,5 @@
 import type { Request, Response } from 'express';
+import { waitForLargeWork } from '../lib/async/large-work.ts';
 import { AppError } from '../lib/errors.ts';
 import { createJsonMeter, type JsonLimits } from '../lib/json.ts';
 import { hasBody, readBody, type ReadBodyOptions } from './read-body.ts';
@@ -51,6 +52,8 @@ export async function readJsonBody(
   const meter = createJsonMeter(limits);
   const inspect = (bytes: Buffer) => (meter.add(bytes) ? undefined : tooMuchStructure(limits));
   const bytes = await readBody(request, { ...options, inspect });
+  // The caller parses it.
+  await waitForLargeWork(bytes.length);
   return { bytes, memberCount: meter.members() };
 }
 

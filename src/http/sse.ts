@@ -97,6 +97,8 @@ export function createSseWriter(
  */
 export function toSseEvent(data: string, type = '', id?: number): string {
   const fields = [...(type === '' ? [] : [`event: ${type}`]), ...(id === undefined ? [] : [`id: ${id}`])];
-  const lines = data.split(/\r\n|\n|\r/).map((line) => `data: ${line}`);
+  // Searching a large text for a pattern takes long.
+  const hasLineEnd = data.includes('\n') || data.includes('\r');
+  const lines = (hasLineEnd ? data.split(/\r\n|\n|\r/) : [data]).map((line) => `data: ${line}`);
   return `${[...fields, ...lines].join('\n')}\n\n`;
 }

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { UpstreamResponse } from '../../lib/net/dialer.ts';
+import { waitForLargeWork } from '../../lib/async/large-work.ts';
 import { isAppError } from '../../lib/errors.ts';
 import { parseJson } from '../../lib/json.ts';
 import { redactJson, type Redactor } from '../../lib/redact.ts';
@@ -102,6 +103,7 @@ async function classifySuccess(
   if (mediaType(headers['content-type']) === 'text/event-stream')
     return { kind: 'stream', status, headers, isPublic, body: response.body };
   const body = await readBoundedBody(response.body, limits.wholeBytes, onBytes);
+  await waitForLargeWork(body.length);
   const value = parseJson(withoutByteOrderMark(body));
   if (value === undefined)
     throw upstreamMalformed('The response of the provider is no valid JSON, or it exceeds the size limits.');

@@ -1,6 +1,7 @@
 import type { Response } from 'express';
 import { endWithJson } from '../../http/json-body.ts';
 import { toSseEvent, type SseWriter } from '../../http/sse.ts';
+import { waitForLargeWork } from '../../lib/async/large-work.ts';
 import { AppError, isAppError } from '../../lib/errors.ts';
 import { discardBody, upstreamMalformed } from '../../lib/net/upstream-body.ts';
 import type { Redactor } from '../../lib/redact.ts';
@@ -8,7 +9,7 @@ import type { BodyReservation } from '../../http/body-budget.ts';
 import type { StreamProgress, Surface } from '../surface.ts';
 import { copyResponseHeaders, findUpstreamRequestId, writeReceiptHeaders, type Receipt } from './headers.ts';
 import { toErrorBody, type ClassifiedResponse, type ErrorResponse, type ResponseLimits } from './response.ts';
-import { readSseEvents } from './sse-reader.ts';
+import { readSseEvents, type SseEvent } from './sse-reader.ts';
 import { createStreamCheck } from './stream-events.ts';
 
 /**
@@ -127,6 +128,7 @@ async function sendEvents(upstreamResponse: StreamResponse, options: SendOptions
     failure = error;
   });
   for await (const received of readSseEvents(body, options.limits, held.add)) {
+    await waitForLargeWork(sumBytes(received));
     options.signal.throwIfAborted();
     const { bytes, isDone } = stream.check(received);
     held.keepOnly(bytes.length);
@@ -144,6 +146,10 @@ async function sendEvents(upstreamResponse: StreamResponse, options: SendOptions
   }
   await events.write(toSseEvent(surface.endOfStream));
   return 'done';
+}
+
+function sumBytes(events: readonly SseEvent[]): number {
+  return events.reduce((sum, { bytes }) => sum + bytes.length, 0);
 }
 
 /**

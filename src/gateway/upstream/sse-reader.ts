@@ -114,11 +114,21 @@ function createSplitter(maxEventBytes: number): Splitter {
   };
 }
 
+/** Short lines are read byte by byte; in longer ones the native search is used for parts of this size. */
+const BYTES_BEFORE_SEARCH = 64;
+const BYTES_PER_SEARCH = 16 * 1024;
+
 /** The offset of the next line end; the length when there is none. */
 function findLineEnd(bytes: Buffer, start: number): number {
   let at = start;
-  while (at < bytes.length && bytes[at] !== LF && bytes[at] !== CR) at += 1;
-  return at;
+  for (const searchFrom = start + BYTES_BEFORE_SEARCH; at < searchFrom; at += 1)
+    if (at >= bytes.length || bytes[at] === LF || bytes[at] === CR) return at;
+  for (; at < bytes.length; at += BYTES_PER_SEARCH) {
+    const part = bytes.subarray(at, at + BYTES_PER_SEARCH);
+    const found = [part.indexOf(LF), part.indexOf(CR)].filter((offset) => offset >= 0);
+    if (found.length > 0) return at + Math.min(...found);
+  }
+  return bytes.length;
 }
 
 /** The offset after a line end: LF, CRLF or CR. */
