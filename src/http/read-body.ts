@@ -10,8 +10,8 @@ export interface ReadBodyOptions {
   reservation: BodyReservation;
   /**
    * Checks the bytes as they arrive, so that a large body neither blocks other requests in one piece nor is read whole
-   * before it is refused. An error that it returns ends the reading. The rest is dropped as it arrives, because many
-   * clients read a response only after they have sent the whole body.
+   * before it is refused. An error that it returns ends the reading. The rest is dropped as it arrives, up to
+   * `maxBytes`, because many clients read a response only after they have sent the whole body.
    */
   inspect?: (bytes: Buffer) => AppError | undefined;
   /** Ends the wait for the client. */
@@ -42,7 +42,8 @@ export async function readBody(request: Request, options: ReadBodyOptions): Prom
   try {
     return await (options.signal === undefined ? body.promise : rejectOnAbort(body.promise, options.signal));
   } catch (error) {
-    if (!collection.isRefused()) request.pause();
+    if (collection.isRefused()) dropRest(request, options.maxBytes);
+    else request.pause();
     throw error;
   } finally {
     collection.stop();
@@ -93,6 +94,18 @@ function collectBody(
       request.off('data', onData).off('end', onEnd).off('error', onFailure).off('close', onFailure);
     },
   };
+}
+
+/**
+ * Drops the rest of a refused body up to a limit, and reads no more then. The response does not end the reading: it can
+ * wait behind another one of the same connection.
+ */
+function dropRest(request: Request, maxBytes: number): void {
+  let droppedBytes = 0;
+  request.on('data', (chunk: Buffer) => {
+    droppedBytes += Math.max(chunk.length, MIN_AVERAGE_BYTES);
+    if (droppedBytes > maxBytes) request.pause();
+  });
 }
 
 function bodyTooLarge(): AppError {

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import express, { type Request } from 'express';
 import { createBodyBudget } from '../../src/http/body-budget.ts';
 import { readBody } from '../../src/http/read-body.ts';
-import { isAppError } from '../../src/lib/errors.ts';
+import { AppError, isAppError } from '../../src/lib/errors.ts';
 import { measureRetainedBytes } from '../support/retained-bytes.ts';
 import { until } from '../support/until.ts';
 
@@ -24,6 +24,19 @@ app.post('/', async (request: Request, response) => {
   await promise.catch(() => undefined);
   response.end();
 });
+const refused = Promise.withResolvers<Request>();
+app.post('/refused', async (request: Request, response) => {
+  const refuse = () => new AppError('validation_failed', 'refused');
+  const options = {
+    maxBytes: MAX_BODY_BYTES,
+    reservation: budget.createReservation('user', response),
+    inspect: refuse,
+  };
+  await readBody(request, options).catch(() => undefined);
+  refused.resolve(request);
+  response.end();
+});
+app.get('/open', () => undefined);
 const server = createServer(app);
 let port: number;
 
@@ -97,6 +110,21 @@ describe('a body in chunks', () => {
     );
     socket.write(END);
     expect((await body.promise).equals(sent)).toBe(true);
+    socket.destroy();
+  });
+});
+
+describe('a refused body', () => {
+  it('is not read beyond the limit, also while its response waits behind another one', async () => {
+    const head = 'HTTP/1.1\r\nhost: localhost\r\n';
+    const socket = connect(port, '127.0.0.1').on('error', () => undefined);
+    socket.write(`GET /open ${head}\r\nPOST /refused ${head}transfer-encoding: chunked\r\n\r\n`);
+    const size = 16 * MAX_BODY_BYTES;
+    socket.write(Buffer.concat([Buffer.from(`${size.toString(16)}\r\n`), Buffer.alloc(size)]));
+    const request = await refused.promise;
+    if (!request.isPaused()) await once(request, 'pause');
+    expect(request.socket.bytesRead).toBeGreaterThan(MAX_BODY_BYTES);
+    expect(request.socket.bytesRead).toBeLessThan(1.5 * MAX_BODY_BYTES);
     socket.destroy();
   });
 });
