@@ -16,6 +16,7 @@ for kind in "$@"; do
       need openssh-client ssh-keygen
       need iproute2 ip
       need procps pgrep
+      need dropbear-bin dropbear
       ;;
     docker)
       need docker.io dockerd

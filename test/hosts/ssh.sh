@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# OpenSSH servers for the tests, separate from the machine's (nothing below /etc/ssh is read or written):
+# SSH servers for the tests, of OpenSSH and one of dropbear, separate from the machine's (nothing below /etc/ssh is read or written):
 #   plain  on this machine's loopback
 #   jump   in a network namespace that is connected to this machine by one veth pair
 #   inner  on that namespace's loopback, so that only the jump host reaches it
 #   python, bare  on this machine's loopback, with a PATH without Perl, and with one without Perl and Python
+#   dropbear  on this machine's loopback, the other server that many small systems have
 # Usage: ssh.sh up | down
 # `up` may be repeated: it keeps running servers, and describes them in .data/test-hosts/ssh/hosts.json.
 # `down` stops them and removes the account with its files. Keys are kept, since creating them takes seconds.
@@ -12,6 +13,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 keys=$state/ssh
 wire=ops-s-$suffix
 servers=(plain jump inner python bare)
+dropbear_key=$keys/dropbear_key
 block_file=$keys/block
 port_file=$keys/port
 
@@ -38,6 +40,8 @@ make_keys() {
   # Each server has its own host key, so that a mix-up is detected.
   local server
   for server in "${servers[@]}"; do make_key "host_$server" -t ed25519 -N ''; done
+  [ -f "$dropbear_key" ] || dropbearkey -t ed25519 -f "$dropbear_key" >/dev/null 2>&1
+  dropbearkey -y -f "$dropbear_key" | grep '^ssh-' >"$keys/host_dropbear.pub"
 }
 
 make_account() {
@@ -109,22 +113,37 @@ make_path() {
   [ ! -d "$folder" ] || return 0
   local without=()
   for pattern in "$@"; do without+=(! -name "$pattern"); done
-  mkdir "$folder"
-  find /usr/bin -maxdepth 1 ! -type d "${without[@]}" -exec ln -s -t "$folder" {} +
+  # Under another name until it is complete, because a folder that exists is kept.
+  rm -rf "$folder.new"
+  mkdir "$folder.new"
+  find /usr/bin -maxdepth 1 ! -type d "${without[@]}" -exec ln -s -t "$folder.new" {} +
+  mv "$folder.new" "$folder"
 }
 
 start() { # start SERVER [WRAPPER...]
-  local server=$1
+  local server=$1 config=$keys/sshd-$1.conf
   shift
-  local pid_file=$run/sshd-$server.pid config=$keys/sshd-$server.conf
-  ! is_running "$pid_file" "$config" || return 0
+  launch "$server" "$config" "$@" /usr/sbin/sshd -f "$config" -E "$keys/sshd-$server.log"
+}
+
+# For the account only, without forwarding.
+start_dropbear() { # start_dropbear ADDRESS
+  launch dropbear "$dropbear_key" dropbear -p "$1" -r "$dropbear_key" -P "$run/sshd-dropbear.pid" -G "$name" -w -j -k \
+    2>"$keys/sshd-dropbear.log"
+}
+
+# launch SERVER PATTERN COMMAND...: waits until the server's process runs, whose command line contains the pattern.
+launch() {
+  local server=$1 pattern=$2 pid_file=$run/sshd-$1.pid
+  shift 2
+  ! is_running "$pid_file" "$pattern" || return 0
   rm -f "$pid_file"
-  "$@" /usr/sbin/sshd -f "$config" -E "$keys/sshd-$server.log" 8>&- 9>&-
+  "$@" 8>&- 9>&-
   for _ in $(seq 200); do
-    ! is_running "$pid_file" "$config" || return 0
+    ! is_running "$pid_file" "$pattern" || return 0
     sleep 0.05
   done
-  echo "sshd ($server) did not start:" >&2
+  echo "The SSH server ($server) did not start:" >&2
   tail -5 "$keys/sshd-$server.log" >&2
   return 1
 }
@@ -157,6 +176,7 @@ up() {
   start plain
   start python
   start bare
+  start_dropbear "127.0.0.4:$port"
   start jump nsenter --net="/run/netns/$name"
   start inner nsenter --net="/run/netns/$name"
   unlock_machine
@@ -166,7 +186,8 @@ up() {
     describe jump "$block.2" 22 && printf ',\n'
     describe inner 127.0.0.1 22 && printf ',\n'
     describe python 127.0.0.2 "$port" && printf ',\n'
-    describe bare 127.0.0.3 "$port" && printf '\n}\n'
+    describe bare 127.0.0.3 "$port" && printf ',\n'
+    describe dropbear 127.0.0.4 "$port" && printf '\n}\n'
   } >"$keys/hosts.json.new"
   mv "$keys/hosts.json.new" "$keys/hosts.json"
 }
@@ -175,6 +196,7 @@ down() {
   rm -f "$keys/hosts.json"
   local server
   for server in "${servers[@]}"; do stop "$run/sshd-$server.pid" "$keys/sshd-$server.conf" 5; done
+  stop "$run/sshd-dropbear.pid" "$dropbear_key" 5
   if id "$name" >/dev/null 2>&1; then
     # By user id, so that all processes of the account are killed and no others.
     pkill -KILL -u "$(id -u "$name")" 2>/dev/null || true
@@ -188,7 +210,7 @@ down() {
   fi
   [ ! -e "/run/netns/$name" ] || ip netns del "$name"
   ip link del "$wire" 2>/dev/null || true
-  rm -rf "$run/python-path" "$run/bare-path"
+  rm -rf "$run"/{python,bare}-path{,.new}
   rmdir "$run" 2>/dev/null || true
 }
 

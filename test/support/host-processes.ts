@@ -29,6 +29,7 @@ interface SshDescription {
   inner: SshAddress;
   python: SshAddress;
   bare: SshAddress;
+  dropbear: SshAddress;
 }
 
 interface DockerDescription {
@@ -40,8 +41,8 @@ interface DockerDescription {
 
 /** Starts the SSH servers if they are not running. @returns their addresses. */
 export function ensureSshServers(): SshDescription {
-  return ensureRunning(SSH_FILE, 'ssh.sh', ({ plain, jump, inner, python, bare }: SshDescription) =>
-    [plain, jump, inner, python, bare].map(({ pid }) => pid),
+  return ensureRunning(SSH_FILE, 'ssh.sh', ({ plain, jump, inner, python, bare, dropbear }: SshDescription) =>
+    [plain, jump, inner, python, bare, dropbear].map(({ pid }) => pid),
   );
 }
 

@@ -26,7 +26,7 @@ export interface SshServer {
   hostKey: HostKey;
 }
 
-/** OpenSSH servers with one account. Private keys are text in the format that their name states. */
+/** SSH servers with one account; of OpenSSH, unless stated. Private keys are text in the format that their name states. */
 export interface SshHosts {
   user: string;
   password: string;
@@ -44,6 +44,8 @@ export interface SshHosts {
   python: SshServer;
   /** Like `plain`, but programs find neither Perl nor Python on the PATH. */
   bare: SshServer;
+  /** Dropbear instead of OpenSSH. */
+  dropbear: SshServer;
   keys: Record<SshKeyName, string>;
 }
 
@@ -184,13 +186,13 @@ function readSshHosts(): SshHosts {
 }
 
 function startedSshHosts(): SshHosts {
-  const { user, version, plain, jump, inner, python, bare } = ensureSshServers();
+  const { user, version, plain, jump, inner, python, bare, dropbear } = ensureSshServers();
   const text = (name: string) => readFileSync(path.join(SSH_STATE, name), 'utf8');
   const address = ({ host, port, hostKey }: SshAddress): SshServer => ({ host, port, hostKey });
   return {
     ...{ user, version, password: text('password'), passphrase: text('passphrase') },
     ...{ plain: address(plain), jump: address(jump), inner: address(inner) },
-    ...{ python: address(python), bare: address(bare) },
+    ...{ python: address(python), bare: address(bare), dropbear: address(dropbear) },
     keys: Object.fromEntries(SSH_KEYS.map((name) => [name, text(name)])) as Record<SshKeyName, string>,
   };
 }
