@@ -5,7 +5,8 @@ import type { Job, JobFile, Program, RunEvent, TargetServer } from '../runner.ts
 import { isVariableName } from '../shell.ts';
 import { InvalidJobError, toSshExit, toSshStartFailure } from './exit.ts';
 import { LAUNCH_COMMAND } from './scripts.ts';
-import { openSshSession, WatcherTimeoutError, type SshSession } from './session.ts';
+import { openSshSession, WatcherTimeoutError, type FrameSecrets, type SshSession } from './session.ts';
+import { PERL_SUPERVISOR, PYTHON_SUPERVISOR } from './supervisor.ts';
 
 const RUN_ID = /^[A-Za-z0-9_-]{1,64}$/;
 /** Read-only in shells: setting one ends some of them. */
@@ -43,9 +44,9 @@ export async function* runSshJob(
   try {
     yield* readEvents(session);
     const result = session.result();
-    const { refusal, remains } = result;
-    if (refusal === undefined && remains === undefined) await deps.cleanUp(job.runId);
-    const isClean = refusal?.isClean ?? remains === 'none';
+    const { refusal, report } = result;
+    if (refusal === undefined && report === undefined) await deps.cleanUp(job.runId);
+    const isClean = refusal?.isClean ?? report === 'proven';
     yield toSshExit(result, isClean ? 'verified' : 'unverified', signal);
   } finally {
     signal.removeEventListener('abort', terminate);
@@ -62,9 +63,9 @@ export async function startSshJob(
   job: Job,
   signal: AbortSignal,
 ): Promise<SshSession> {
-  const marker = randomBytes(16).toString('hex');
-  const input = encodeSshJob(job, job.workdir ?? target.workspacePath, marker);
-  return openSshSession(await start(LAUNCH_COMMAND, signal), marker, input);
+  const secrets = { marker: randomBytes(16).toString('hex'), proof: randomBytes(16).toString('hex') };
+  const input = encodeSshJob(job, job.workdir ?? target.workspacePath, secrets);
+  return openSshSession(await start(LAUNCH_COMMAND, signal), secrets, input);
 }
 
 async function* readEvents(session: SshSession): AsyncGenerator<RunEvent, void> {
@@ -80,21 +81,21 @@ async function* readEvents(session: SshSession): AsyncGenerator<RunEvent, void> 
 
 /**
  * Encodes a job as the lines and counted bytes that the boot script and the launcher of `scripts.ts` read, in their order.
- * @param marker begins every frame of the response; letters and digits.
  * @throws InvalidJobError for what a host's shell or file system cannot represent.
  */
-export function encodeSshJob(job: Job, workdir: string | null, marker: string): Buffer {
+export function encodeSshJob(job: Job, workdir: string | null, secrets: FrameSecrets): Buffer {
   if (!RUN_ID.test(job.runId)) throw new InvalidJobError('The id of the run is invalid.');
   const { kind, inline, program } = encodeProgram(job.program);
   const env = Object.entries(job.env);
   const counts = [kind, job.stdin?.length ?? -1, program?.length ?? -1, job.files.length, env.length];
   return Buffer.concat([
-    encodeLines(job.runId, marker, workdir === null ? '' : toAbsolutePath(workdir), counts.join(' ')),
+    SUPERVISORS,
+    encodeLines(job.runId, secrets.marker, workdir === null ? '' : toAbsolutePath(workdir), counts.join(' ')),
     job.stdin ?? new Uint8Array(),
     ...job.files.flatMap(encodeFile),
     inline ?? program ?? new Uint8Array(),
     ...env.map(([name, value]) => encodeVariable(name, value)),
-    encodeLines('go', marker),
+    encodeLines('go', secrets.marker + secrets.proof),
   ]);
 }
 
@@ -149,3 +150,5 @@ function encodeText(value: string): Buffer {
   const lines = value.split('\n');
   return encodeLines(String(lines.length), ...lines);
 }
+
+const SUPERVISORS = Buffer.concat([encodeText(PERL_SUPERVISOR), encodeText(PYTHON_SUPERVISOR)]);

@@ -1,15 +1,20 @@
 import { LANGUAGES } from '../runner.ts';
 import { INTERPRETERS, quoteForShell } from '../shell.ts';
-import { PERL_SUPERVISOR, PYTHON_SUPERVISOR } from './supervisor.ts';
+import { FOLDER_FUNCTIONS, FORGET_VARIABLES, SEARCH_FUNCTIONS, TEXT_FUNCTION } from './shell-functions.ts';
 
 /**
- * Scripts that run on a host, for any POSIX shell. Their texts are constant: a job is sent over the channel's input,
- * so that no part of it is read as code or shown in a process list.
+ * Scripts that run on a host, for any POSIX shell. Their texts are constant: a job is sent over the channel's input, so
+ * that no part of it is read as code. Of its parts a process list shows two to all accounts of the host: a short command,
+ * which becomes an argument of `sh -c`, and for a moment the names of the folders that are created for its files.
+ *
+ * The texts of the supervisors come first in the input: dropbear closes the whole connection, with its other channels, on
+ * a command of more than 9,000 bytes (MAX_CMD_LEN in its sysoptions.h).
  *
  * The channel's input is the job's lease: it ends at the end of the input, or 15 s after the last heartbeat (a dead
- * network path gives no end). The boot script starts the supervisor of `supervisor.ts`, which holds all processes of
- * the run. Its child, the launcher, reads the job and replaces itself by the program. When the program or the lease has
- * ended, the supervisor kills everything, and the watcher script removes the files of the run and reports on stderr.
+ * network path gives no end). The boot script starts the supervisor of `supervisor.ts`, which is the ancestor of all
+ * processes of the run. Its child, the launcher, reads the job and replaces itself by the program. When the program or
+ * the lease has ended, the supervisor kills everything, and the watcher script removes the files of the run and reports
+ * on stderr.
  *
  * A host without Perl or Python has no supervisor. There the launcher starts the watcher in a new session, and the
  * watcher reads the lease and kills the processes that it finds.
@@ -27,83 +32,13 @@ const FRAME = '\\036';
 const LEASE_S = 15;
 
 /**
- * Shell functions. They read `id` and `own`, the run's folder. These may be empty: `top`, the program's pid; `out` and
- * `err`; `hold`, the name of the run's supervisors. `processes` lists the processes that are found, without supervisors:
- * while these run, no process escapes. `processes supervisors` lists these. Both leave out the script's own session.
- */
-const CLEANUP_FUNCTIONS = `
-processes() {
-  { grep -l -s -F -e "OPS_RUN_ID=$id" /proc/[0-9]*/environ
-    [ -z "$hold" ] || grep -l -s -F -e "$hold" /proc/[0-9]*/cmdline
-    ls -ln /proc/[0-9]*/fd/1 /proc/[0-9]*/fd/2 /proc/[0-9]*/cwd
-    cat /proc/[0-9]*/stat
-  } 2>/dev/null | awk -v top="$top" -v own="$own" -v out="$out" -v err="$err" -v self="$$" -v what="$1" '
-    /^\\/proc\\/[0-9]+\\/environ$/ { split($0, part, "/"); hit[part[3]] = 1; next }
-    /^\\/proc\\/[0-9]+\\/cmdline$/ { split($0, part, "/"); hold[part[3]] = 1; next }
-    match($0, /\\/proc\\/[0-9]+\\/(fd\\/[12]|cwd) -> /) {
-      target = substr($0, RSTART + RLENGTH); split(substr($0, RSTART), part, "/")
-      if (target == out || target == err || index(target, own "/") == 1) hit[part[3]] = 1
-      next
-    }
-    /^[0-9]+ \\(.*\\) [A-Za-z] / {
-      pid = $1; sub(/^.*\\) /, ""); split($0, field, " ")
-      session[pid] = field[4]
-      if (field[1] == "Z" || field[1] == "X") next
-      parent[pid] = field[2]
-      if (top != "" && (pid == top || field[3] == top || field[4] == top)) hit[pid] = 1
-    }
-    END {
-      for (pid in session) if (session[pid] == session[self]) delete parent[pid]
-      for (pid in hold) hit[pid] = 0
-      do {
-        more = 0
-        for (pid in parent) if (hold[pid] == 0 && hit[pid] == 0 && (hit[parent[pid]] || hold[parent[pid]])) {
-          hit[pid] = 1; more = 1
-        }
-      } while (more)
-      for (pid in parent) if (what == "supervisors" ? hold[pid] : hit[pid]) print pid
-    }'
-}
-finish() {
-  [ -z "$top" ] || kill -9 -$top 2>/dev/null
-  [ -r /proc/self/environ ] || return 1
-  round=0
-  while pids=$(processes) && [ -n "$pids" ]; do
-    kill -9 $pids 2>/dev/null
-    round=$((round + 1))
-    [ $round -lt 60 ] || return 1
-    [ $round -lt 4 ] || sleep 0.05 2>/dev/null || sleep 1
-  done
-}
-clean() {
-  if [ -d "$own" ] && [ ! -L "$own" ] && [ -O "$own" ]; then
-    if [ -f "$own/made" ]; then
-      set --
-      path=
-      while IFS= read -r line; do
-        case $line in
-          *//) path=$path\${line%//}$newline ;;
-          *) set -- "$path$line" "$@"; path= ;;
-        esac
-      done <"$own/made"
-      for path do rm -f -- "$path" 2>/dev/null || rmdir -- "$path" 2>/dev/null; done
-    fi
-    rm -rf -- "$own" 2>/dev/null || { chmod -R u+rwx -- "$own"; rm -rf -- "$own"; } 2>/dev/null
-  fi
-  [ ! -d "$own" ]
-}
-newline="
-"
-folder() { own=\${TMPDIR:-/tmp}/ops-run-$id; }
-`;
-
-/**
  * Arguments: the run's id, the program's process id or nothing, and what to report if the search finds nothing: `U` if
- * the supervisor could not kill all, else `V`. Its input begins with the marker. The lease follows, unless the supervisor
- * reads it.
+ * the supervisor could not kill all, else `V`. Its input begins with the marker and the proof, or with an empty line: then
+ * a process of the run may be left that reads what the watcher reads, so nothing is reported, and the app searches over
+ * another channel. The lease follows, unless the supervisor reads it.
  */
-const WATCHER_SCRIPT = `${CLEANUP_FUNCTIONS}
-id=$1 top=$2 state=$3 hold=
+const WATCHER_SCRIPT = `${FORGET_VARIABLES}${SEARCH_FUNCTIONS}${FOLDER_FUNCTIONS}
+id=$1 top=$2 state=$3
 folder
 cd /
 exec 4>&2 5>&1 >/dev/null 2>&1
@@ -114,7 +49,7 @@ case $out in pipe:* | socket:*) ;; *) out= ;; esac
 case $err in pipe:* | socket:*) ;; *) err= ;; esac
 finish || state=U
 clean || state=U
-printf "${FRAME}%s%s\\n" "$mark" "$state" >&4
+[ -z "$mark" ] || printf "${FRAME}%s%s\\n" "$mark" "$state" >&4
 `;
 
 const INTERPRETER_CASES = LANGUAGES.map((language) => {
@@ -126,25 +61,14 @@ const INTERPRETER_CASES = LANGUAGES.map((language) => {
  * Arguments: the run's id, and without a supervisor the watcher script. Its input is encoded by `run.ts`. It
  * starts the program only after the line "go", so that truncated input starts nothing.
  */
-const LAUNCHER_SCRIPT = `${CLEANUP_FUNCTIONS}
-id=$1 watcher=$2 top= out= err=
+const LAUNCHER_SCRIPT = `${FORGET_VARIABLES}${FOLDER_FUNCTIONS}${TEXT_FUNCTION}
+id=$1 watcher=$2
 IFS= read -r mark || exit 1
 folder
 fail() { # reason
   clean && state=V || state=U
   printf "${FRAME}%sE%s%s\\n" "$mark" "$state" "$1" >&2
   exit 1
-}
-# Reads a text: the number of its lines, then the lines.
-text() {
-  text=
-  IFS= read -r left || return 1
-  while [ $left -gt 0 ]; do
-    left=$((left - 1))
-    IFS= read -r line || return 1
-    text=$text$line
-    [ $left -eq 0 ] || text=$text$newline
-  done
 }
 # Records a path to remove. A newline within a path is written as two slashes and a newline; no path has two slashes.
 note() { # path
@@ -216,11 +140,11 @@ if [ -n "$watcher" ]; then
   exec 3<&0
   setsid sh -c "$watcher" ops-watch "$id" $$ V <&3 3<&- &
   exec 3<&-
-  started=S
+  started=N
 else
   echo >&4
   exec 4>&-
-  started=H
+  started=S
 fi
 exec <"$source"
 printf "${FRAME}%s%s\\n" "$mark" $started
@@ -233,22 +157,31 @@ exec "$@"
 `;
 
 /**
- * Arguments: the texts of the supervisors, the launcher and the watcher. It reads the run's id, which names the
- * supervisor in process lists, and starts the supervisor with the descriptors 3 and 4 closed. An interpreter that does
- * not start is not used.
+ * Starts the supervisor in Python, or else the launcher without a supervisor. Arguments: the run's id, the launcher, the
+ * watcher, the Python program. An interpreter that does not start is not used.
  */
-const BOOT_SCRIPT = `
-IFS= read -r id || exit 1
+const FALLBACK_SCRIPT = `
 exec 3<&- 4<&-
-starts() { "$@" </dev/null >/dev/null 2>&1; }
-starts perl -e 1 && exec perl -e "$1" "ops-hold $id" "$3" "$4" "$2"
-starts python3 -ISc 1 && exec python3 -ISc "$2" "ops-hold $id" "$3" "$4"
-exec sh -c "$3" ops-run "$id" "$4"
+python3 -ISc 1 </dev/null >/dev/null 2>&1 && exec python3 -ISc "$4" "ops-supervise $1" "$2" "$3"
+exec sh -c "$2" ops-run "$1" "$3"
+`;
+
+/**
+ * Arguments: the fallback script, the launcher and the watcher. It reads the texts of the supervisors and the run's id,
+ * which names the supervisor in process lists, and starts the supervisor with the descriptors 3 and 4 closed. Perl is used
+ * if it has its configuration and may start programs (PERL5OPT may forbid it); -C0 ignores PERL_UNICODE.
+ */
+const BOOT_SCRIPT = `${FORGET_VARIABLES}${TEXT_FUNCTION}
+text && perl=$text && text && python=$text && IFS= read -r id || exit 1
+exec 3<&- 4<&-
+perl -C0 -MConfig -e "exec qw(true)" </dev/null >/dev/null 2>&1 &&
+  exec perl -C0 -e "$perl" "ops-supervise $id" "$2" "$3" "$1" "$python"
+exec sh -c "$1" ops-run "$id" "$2" "$3" "$python"
 `;
 
 /** Argument: the run's id. */
-const CLEANUP_SCRIPT = `${CLEANUP_FUNCTIONS}
-id=$1 top= out= err= hold="ops-hold $1"
+const CLEANUP_SCRIPT = `${FORGET_VARIABLES}${SEARCH_FUNCTIONS}${FOLDER_FUNCTIONS}
+id=$1 supervisor="ops-supervise $1"
 folder
 state=V
 finish || state=U
@@ -258,7 +191,7 @@ clean || state=U
 printf "${FRAME}%s" "$state"
 `;
 
-const BOOT_ARGUMENTS = [PERL_SUPERVISOR, PYTHON_SUPERVISOR, LAUNCHER_SCRIPT, WATCHER_SCRIPT];
+const BOOT_ARGUMENTS = [FALLBACK_SCRIPT, LAUNCHER_SCRIPT, WATCHER_SCRIPT];
 
 /** A command for any account shell: it only starts `sh` with constant texts in single quotes. */
 export const LAUNCH_COMMAND = `exec sh -c ${[BOOT_SCRIPT, 'ops-run', ...BOOT_ARGUMENTS].map(quoteForShell).join(' ')}`;

@@ -7,20 +7,28 @@ import type { OutputStream } from '../runner.ts';
 export type Frame =
   /**
    * The program starts. Earlier bytes on this stream are output of the account's shell.
-   * @property isHeld whether a supervisor holds its processes.
+   * @property isSupervised whether a supervisor is the ancestor of its processes.
    */
-  | { kind: 'started'; isHeld: boolean }
+  | { kind: 'started'; isSupervised: boolean }
   /** The program was not started. */
   | { kind: 'refused'; reason: string; isClean: boolean }
   /** The processes of the run were killed and searched for. */
   | { kind: 'ended'; isClean: boolean };
 
+/** Random for each run; hexadecimal. */
+export interface FrameSecrets {
+  /** Begins every frame. The launcher writes it to streams that the program may read, so it proves nothing. */
+  marker: string;
+  /** Follows the marker in the last frame. Only the supervisor has it while a process of the run exists. */
+  proof: string;
+}
+
 /** What the host reports about the processes and files of a run. */
 export type HostReport =
   /** The supervisor was the parent of all processes, and none is left. */
-  | 'none'
+  | 'proven'
   /** There is no supervisor. A search found none, but it does not find a process that dropped all marks of the run. */
-  | 'none_found'
+  | 'searched'
   /** Some may be left. */
   | 'unknown';
 
@@ -31,12 +39,12 @@ export type SshSessionEvent = { type: 'started' } | { type: 'output'; stream: Ou
 export interface SshSessionResult {
   isStarted: boolean;
   /** Stated before the program started, so that the program cannot state it. */
-  isHeld: boolean;
+  isSupervised: boolean;
   refusal: Extract<Frame, { kind: 'refused' }> | undefined;
   /** As the server reported it; undefined when it did not. */
   status: { code: number | null; signal: string | null } | undefined;
   /** Undefined when the watcher did not report. */
-  remains: HostReport | undefined;
+  report: HostReport | undefined;
 }
 
 export interface SshSession {
@@ -65,14 +73,14 @@ const MAX_SHELL_OUTPUT_BYTES = 64 * 1024;
 const WATCHER_TIMEOUT_MS = 8_000;
 
 /** Takes over a channel on which the launcher was started, and sends the job to it. */
-export function openSshSession(channel: ClientChannel, marker: string, input: Buffer): SshSession {
+export function openSshSession(channel: ClientChannel, secrets: FrameSecrets, input: Buffer): SshSession {
   const queue: SshSessionEvent[] = [];
   const state: SshSessionResult = {
     isStarted: false,
-    isHeld: false,
+    isSupervised: false,
     refusal: undefined,
     status: undefined,
-    remains: undefined,
+    report: undefined,
   };
   let queuedBytes = 0;
   let isPaused = false;
@@ -82,12 +90,16 @@ export function openSshSession(channel: ClientChannel, marker: string, input: Bu
   let wake: () => void = () => undefined;
 
   function onFrame(frame: Frame): void {
-    if (frame.kind === 'refused') state.refusal = frame;
     if (frame.kind === 'ended')
-      state.remains = frame.isClean ? (state.isHeld ? 'none' : 'none_found') : 'unknown';
-    if (frame.kind !== 'started' || state.isStarted) return;
+      state.report = frame.isClean ? (state.isSupervised ? 'proven' : 'searched') : 'unknown';
+    // After the start the program may have read the marker.
+    if (state.isStarted || frame.kind === 'ended') return;
+    if (frame.kind === 'refused') {
+      state.refusal = frame;
+      return;
+    }
     state.isStarted = true;
-    state.isHeld = frame.isHeld;
+    state.isSupervised = frame.isSupervised;
     queue.push({ type: 'started' });
   }
 
@@ -112,7 +124,7 @@ export function openSshSession(channel: ClientChannel, marker: string, input: Bu
 
   function readStream(stream: OutputStream): void {
     const source = stream === 'stdout' ? channel : channel.stderr;
-    const frames = createFrameReader(marker);
+    const frames = createFrameReader(secrets);
     source.on('data', (chunk: Buffer) => {
       for (const item of frames.read(chunk)) {
         if (Buffer.isBuffer(item)) enqueueOutput(stream, item);
@@ -183,10 +195,9 @@ export function openSshSession(channel: ClientChannel, marker: string, input: Bu
 
 /**
  * Separates frames and output of one stream of a channel. Output before the start of the program is dropped.
- * @param marker random, new for each run.
  */
-export function createFrameReader(marker: string): MarkerReader<Frame> {
-  const reader = createMarkerReader(Buffer.from(`\x1e${marker}`), parseFrame);
+export function createFrameReader({ marker, proof }: FrameSecrets): MarkerReader<Frame> {
+  const reader = createMarkerReader(Buffer.from(`\x1e${marker}`), (text) => parseFrame(text, proof));
   let isStarted = false;
   return {
     read: (chunk) =>
@@ -202,11 +213,12 @@ export function createFrameReader(marker: string): MarkerReader<Frame> {
   };
 }
 
-function parseFrame(text: string): Frame | undefined {
-  const match = /^(?:([SH])|E([VU])([a-z]+)|([VU]))$/.exec(text);
+function parseFrame(text: string, proof: string): Frame | undefined {
+  const match = /^(?:([SN])|E([VU])([a-z]+)|([0-9a-f]+)([VU]))$/.exec(text);
   if (match === null) return undefined;
-  const [, started, refusedState, reason = '', endedState] = match;
-  if (started !== undefined) return { kind: 'started', isHeld: started === 'H' };
-  if (endedState !== undefined) return { kind: 'ended', isClean: endedState === 'V' };
+  const [, started, refusedState, reason = '', receivedProof, endedState] = match;
+  if (started !== undefined) return { kind: 'started', isSupervised: started === 'S' };
+  if (endedState !== undefined)
+    return receivedProof === proof ? { kind: 'ended', isClean: endedState === 'V' } : undefined;
   return { kind: 'refused', reason, isClean: refusedState === 'V' };
 }

@@ -26,11 +26,11 @@ const WRONG_ECHO =
 const NOT_KILLED =
   'It could not be verified that a process that had left its session was killed. Check that /proc is mounted, and ' +
   "that grep, awk, ls and cat are on the account's PATH.";
-const ALL_HELD =
+const SUPERVISED =
   'A detached process was killed. A supervisor on the server is the parent of all processes of a run, so that none ' +
   'outlives it.';
-const NOT_ALL_HELD =
-  'A detached process was killed, but the server has neither Perl nor Python 3 to start the supervisor that holds all ' +
+const NOT_SUPERVISED =
+  'A detached process was killed, but the server has neither Perl nor Python 3 to start the supervisor of all ' +
   'processes of a run (Linux 3.5 or later; Perl on x86-64 and ARM64). Only the environment, session, output and folder ' +
   'of processes are searched, so the cleanup of runs is "unverified". Install Perl or Python 3.';
 const NOTHING_LEFT =
@@ -81,9 +81,9 @@ async function runProbe(
   const session = await startSshJob(start, target, job, signal);
   try {
     await readProbe(session, expected, signal, pass);
-    const { remains } = session.result();
-    if (remains !== 'none' && remains !== 'none_found') throw new StageError(NOT_KILLED);
-    pass('kill', remains === 'none' ? ALL_HELD : NOT_ALL_HELD);
+    const { report } = session.result();
+    if (report !== 'proven' && report !== 'searched') throw new StageError(NOT_KILLED);
+    pass('kill', report === 'proven' ? SUPERVISED : NOT_SUPERVISED);
   } finally {
     session.close();
   }

@@ -4,37 +4,44 @@
  *
  * As a "child subreaper" (prctl(2), Linux 3.4) it becomes the parent of every descendant whose own parent has ended,
  * whatever the descendant did with its session, environment, descriptors, folder and name. When it has killed its
- * children until the kernel reports that it has none (ECHILD), no descendant is left. It is not dumpable, so that no
- * process of the same account can read the marker from its memory or trace it. A process that kills it ends it without
- * a report, which the app never counts as verified.
+ * children until the kernel reports that it has none (ECHILD), no descendant is left in the process tree of this PID
+ * namespace. It is not dumpable, so that no process of the same account can read the proof from its memory or trace it.
+ * A process that kills it ends it without a report, which the app never counts as verified.
  *
  * The order in both programs:
  * 1. Becomes a subreaper. Where that is impossible, it replaces itself by the launcher, which then starts the watcher.
  * 2. Starts the launcher in a new session. The launcher reads the job and writes a line to descriptor 4 before it
  *    replaces itself by the program; without that line it has reported why it did not.
- * 3. Reads the marker, and starts a child that reads the lease and exits when the lease ends.
+ * 3. Reads the marker with the proof, and starts a child that reads the lease and exits when the lease ends.
  * 4. Waits for the program or for that child, and reaps orphans meanwhile.
  * 5. Kills its children until none is left, at most for 4 s: the app waits 8 s for a report.
- * 6. Starts the watcher script with the result and the marker as its input, and ends as the program did.
+ * 6. Starts the watcher script, and ends as the program did. The watcher is a shell, whose memory and input every process
+ *    of the account can read. It therefore receives the marker with the proof only when no process of the run is left.
  *
  * Their texts have no single quote and no two backslashes in a row, which account shells read differently.
  */
 
-/** Arguments: `ops-hold` with the run's id, the launcher, the watcher, the Python program. */
+/** Arguments: `ops-supervise` with the run's id, the launcher, the watcher, the fallback script and its Python program. */
 export const PERL_SUPERVISOR = String.raw`
 use Config;
-my ($name, $launcher, $watcher, $python) = @ARGV;
+# An error must not look like the exit of the program.
+$SIG{__DIE__} = sub { kill "KILL", $$ };
+my ($PR_SET_CHILD_SUBREAPER, $PR_SET_DUMPABLE) = (36, 4);
+my ($WNOHANG, $WALL, $ECHILD, $SIGKILL) = (1, 0x40000000, 10, 9);
+my ($name, $launcher, $watcher, $fallback, $python) = @ARGV;
 my ($id) = $name =~ /(\S+)$/;
-my ($prctl, $setsid) = @{{ x86_64 => [157, 112], aarch64 => [167, 157] }->{(split /-/, $Config{archname})[0]} || []};
+my %calls = (x86_64 => { prctl => 157, setsid => 112 }, aarch64 => { prctl => 167, setsid => 157 });
+my ($prctl, $setsid) = @{$calls{(split /-/, $Config{archname})[0]} || {}}{"prctl", "setsid"};
 my $children = "/proc/self/task/$$/children";
 my ($in, $out);
 $^F = 4;
 unless ($^O eq "linux" && $prctl && -r $children && pipe($in, $out) && fileno($out) == 4
-    && syscall($prctl, 36, 1, 0, 0, 0) == 0 && syscall($prctl, 4, 0, 0, 0, 0) == 0) {
-  exec "python3", "-ISc", $python, $name, $launcher, $watcher;
-  exec "sh", "-c", $launcher, "ops-run", $id, $watcher;
+    && syscall($prctl, $PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0 && syscall($prctl, $PR_SET_DUMPABLE, 0, 0, 0, 0) == 0) {
+  exec "sh", "-c", $fallback, "ops-run", $id, $launcher, $watcher, $python;
   exit 127;
 }
+# PERL5OPT may declare all files to be UTF-8: sysread and syswrite refuse those.
+binmode $_ for *STDIN, $in, $out;
 $SIG{CHLD} = "DEFAULT";
 defined(my $program = fork) or exit 1;
 if ($program == 0) {
@@ -54,24 +61,24 @@ if (defined $lease && $lease == 0) {
   do { alarm 15 } while sysread(STDIN, $byte, 1) && $byte eq ".";
   exit;
 }
-my $status = 9;
-my $all = 0x40000000; # __WALL
+my $status = $SIGKILL;
 my $ended = $lease ? 0 : -1;
 until ($ended == $program || $ended == $lease || $ended == -1) {
-  $ended = waitpid -1, $all;
+  $ended = waitpid -1, $WALL;
   $status = $? if $ended == $program;
 }
 my $state = "U";
 my $until = time + 4;
 while (time <= $until) {
-  while (($ended = waitpid -1, $all | 1) > 0) { $status = $? if $ended == $program }
-  if ($ended == -1) { $state = "V"; last }
+  while (($ended = waitpid -1, $WALL | $WNOHANG) > 0) { $status = $? if $ended == $program }
+  if ($ended == -1) { $state = "V" if $! == $ECHILD; last }
   open my $list, "<", $children or last;
   kill "KILL", split " ", <$list> // "";
   select undef, undef, undef, 0.002;
 }
 pipe $in, $out;
-syswrite $out, "$mark\n";
+binmode $out;
+syswrite $out, ($state eq "V" ? $mark : "") . "\n";
 close $out;
 defined(my $report = fork) or kill "KILL", $$;
 if ($report == 0) {
@@ -87,11 +94,12 @@ if (my $signal = $status & 127) {
 exit $status >> 8;
 `;
 
-/** Arguments: `ops-hold` with the run's id, the launcher, the watcher. */
+/** Arguments: `ops-supervise` with the run's id, the launcher, the watcher. */
 export const PYTHON_SUPERVISOR = String.raw`
 import os, signal, sys, time
 name, launcher, watcher = sys.argv[1:]
 run = name.split(" ")[-1]
+PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, WALL = 36, 4, 0x40000000
 # An error must not look like the exit of the program.
 sys.excepthook = lambda *error: os.kill(os.getpid(), signal.SIGKILL)
 # Python ignores the first two signals, and may set LC_CTYPE: the program must not inherit that.
@@ -105,12 +113,13 @@ try:
     import ctypes
     prctl = ctypes.CDLL(None).prctl
     receiver, sender = os.pipe()
-    held = os.access(children, os.R_OK) and sender == 4 and prctl(36, 1, 0, 0, 0) == 0 and prctl(4, 0, 0, 0, 0) == 0
+    able = os.access(children, os.R_OK) and sender == 4
+    supervises = able and prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0 and prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
 except Exception:
-    held = False
+    supervises = False
 def shell(*words):
     os.execvpe("sh", ("sh", "-c") + words, env)
-if not held:
+if not supervises:
     shell(launcher, "ops-run", run, watcher)
 program = os.fork()
 if program == 0:
@@ -136,11 +145,11 @@ if lease == 0:
     while os.read(0, 1) == b".":
         signal.alarm(15)
     os._exit(0)
-status = 9
+status = signal.SIGKILL
 def wait(flags):
     global status
     try:
-        ended, how = os.waitpid(-1, flags | 0x40000000) # __WALL
+        ended, how = os.waitpid(-1, flags | WALL)
     except ChildProcessError:
         return -1
     if ended == program:
@@ -166,7 +175,7 @@ while time.monotonic() < until:
             pass
     time.sleep(0.002)
 receiver, sender = os.pipe()
-os.write(sender, mark + b"\n")
+os.write(sender, (mark if state == "V" else b"") + b"\n")
 os.close(sender)
 try:
     report = os.fork()

@@ -5,6 +5,7 @@ import type { ServerChannel } from 'ssh2';
 import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import type { ExitEvent, Job, TargetServer } from '../../../src/runners/runner.ts';
 import { createSshRunner } from '../../../src/runners/ssh/index.ts';
+import { readSecrets } from './ssh-runs.ts';
 import { startScriptedServer } from '../../lib/ssh/scripted-server.ts';
 import { afterThisTest, localDialer, neverAborted } from '../../lib/ssh/servers.ts';
 
@@ -21,15 +22,16 @@ const LIMITS = {
 /** The exit of a run on a server that acts as the launcher, sends the frames, and then reports `end`. */
 async function exitAt(
   end: (channel: ServerChannel) => void,
-  frames: readonly string[] = ['S', 'V'],
+  frames: readonly string[] = ['N', 'V'],
 ): Promise<ExitEvent | undefined> {
   const scriptedServer = await startScriptedServer({
     exec: (channel) =>
       channel.once('data', (data: Buffer) => {
-        const [, marker] = data.toString('latin1').split('\n');
+        const { marker, proof } = readSecrets(data.toString('latin1'));
         const [started = ''] = frames;
         channel.write(`\u001e${marker}${started}\n`);
-        channel.stderr.write(frames.map((each) => `\u001e${marker}${each}\n`).join(''));
+        const toText = (frame: string) => `\u001e${marker}${/^[VU]$/.test(frame) ? proof : ''}${frame}\n`;
+        channel.stderr.write(frames.map(toText).join(''));
         end(channel);
         channel.end();
       }),
@@ -89,11 +91,13 @@ describe('an exit status that a server reports', () => {
 
 describe('the cleanup of a run', () => {
   it.each([
-    ['is verified by the report of a supervisor', ['H', 'V'], 'verified'],
-    ['is unverified if the supervisor could not kill everything', ['H', 'U'], 'unverified'],
-    ['is unverified without a report', ['H'], 'unverified'],
-    ['is unverified after a search without a supervisor', ['S', 'V'], 'unverified'],
-    ['is unverified if a supervisor is claimed after the start', ['S', 'H', 'V'], 'unverified'],
+    ['is verified by the report of a supervisor', ['S', 'V'], 'verified'],
+    ['is unverified if the supervisor could not kill everything', ['S', 'U'], 'unverified'],
+    ['is unverified without a report', ['S'], 'unverified'],
+    ['is unverified if a refusal is reported after the start', ['S', 'EVfile'], 'unverified'],
+    ['is unverified if the report has no proof', ['S', 'aV'], 'unverified'],
+    ['is unverified after a search without a supervisor', ['N', 'V'], 'unverified'],
+    ['is unverified if a supervisor is claimed after the start', ['N', 'S', 'V'], 'unverified'],
   ])('%s', async (_rule, frames, cleanup) => {
     expect(await exitAt((channel) => channel.exit(0), frames)).toMatchObject({ code: 0, cleanup });
   });

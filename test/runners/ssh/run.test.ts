@@ -149,7 +149,7 @@ describeOn('ssh', 'a run over SSH', () => {
       files: [{ path: 'file', content: Buffer.from(secret) }],
     });
     const result = await readAll(openRunner().run(target(), job, LIMITS, neverAborted()));
-    expect(result.output).toContain(`ops-hold ${job.runId}`);
+    expect(result.output).toContain(`ops-supervise ${job.runId}`);
     expect(result.output).not.toContain(secret);
   });
 

@@ -2,11 +2,12 @@ import { describe, expect, it } from '@jest/globals';
 import { createFrameReader, type Frame } from '../../../src/runners/ssh/session.ts';
 
 const MARKER = '0123456789abcdef';
+const PROOF = 'fedcba9876543210';
 const frame = (word: string) => `\x1e${MARKER}${word}\n`;
 
 /** Reads a stream that arrives in chunks of `size` bytes. */
 function readAll(stream: string, size: number): { output: string; frames: Frame[] } {
-  const reader = createFrameReader(MARKER);
+  const reader = createFrameReader({ marker: MARKER, proof: PROOF });
   const bytes = Buffer.from(stream, 'latin1');
   const output: Buffer[] = [];
   const frames: Frame[] = [];
@@ -22,12 +23,12 @@ function readAll(stream: string, size: number): { output: string; frames: Frame[
 
 describe('frames within the output of a program', () => {
   it.each([1, 2, 3, 7, 18, 19, 20, 1_000])('are separated from it in chunks of %d bytes', (size) => {
-    const text = `\x1e\x1e${MARKER.slice(0, 5)}text\x1e${MARKER}\nno frame\x1e${MARKER}X\n\xff\0end\x1e`;
-    const stream = `welcome${frame('S')}${text}${frame('V')}`;
+    const text = `\x1e\x1e${MARKER.slice(0, 5)}text\x1e${MARKER}\nno frame\x1e${MARKER}X\n\xff\0${frame('V')}${frame(`${MARKER}V`)}end\x1e`;
+    const stream = `welcome${frame('N')}${text}${frame(`${PROOF}V`)}`;
     expect(readAll(stream, size)).toEqual({
       output: text,
       frames: [
-        { kind: 'started', isHeld: false },
+        { kind: 'started', isSupervised: false },
         { kind: 'ended', isClean: true },
       ],
     });
@@ -41,7 +42,7 @@ describe('frames within the output of a program', () => {
   });
 
   it('hold output back only while it may begin a frame', () => {
-    const reader = createFrameReader(MARKER);
+    const reader = createFrameReader({ marker: MARKER, proof: PROOF });
     const read = (text: string) =>
       Buffer.concat(reader.read(Buffer.from(text)).filter((item) => Buffer.isBuffer(item))).toString();
     read(frame('S'));

@@ -4,6 +4,7 @@ import type { SshConfig, SshServer } from '../../../src/lib/ssh/config.ts';
 import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import type { ExitEvent, Job, Limits, RunEvent, Runner, TargetServer } from '../../../src/runners/runner.ts';
 import { createSshRunner } from '../../../src/runners/ssh/index.ts';
+import type { FrameSecrets } from '../../../src/runners/ssh/session.ts';
 import { afterThisTest, localDialer, withParsedConfig } from '../../lib/ssh/servers.ts';
 
 export const LIMITS: Limits = {
@@ -52,6 +53,12 @@ export const createJob = (overrides: Partial<Job>): Job => ({
   ...{ runId: randomUUID(), program: { command: 'true' }, stdin: null, files: [], env: {}, workdir: null },
   ...overrides,
 });
+
+/** The secrets of a job's frames, from its input. */
+export function readSecrets(input: string): FrameSecrets {
+  const [, marker = '', proof = ''] = /\ngo\n([0-9a-f]{32})([0-9a-f]{32})\n/.exec(input) ?? [];
+  return { marker, proof };
+}
 
 /** The processes of this machine whose environment or command line holds a text. */
 export function processesWith(text: string): string[] {

@@ -72,7 +72,7 @@ function findLeaks(runIds: readonly string[]): string[] {
   const watchers = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .map((pid) => readCommandLine(pid))
-    .filter((line) => /ops-(hold|watch)/.test(line) && runIds.some((id) => line.includes(id)));
+    .filter((line) => /ops-(supervise|watch)/.test(line) && runIds.some((id) => line.includes(id)));
   return [...folders, ...watchers];
 }
 

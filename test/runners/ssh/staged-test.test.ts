@@ -12,6 +12,7 @@ import { startScriptedServer } from '../../lib/ssh/scripted-server.ts';
 import { afterThisTest, localDialer, neverAborted, serverAt } from '../../lib/ssh/servers.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
 import { fullBacklog } from '../../support/local-upstreams.ts';
+import { readSecrets } from './ssh-runs.ts';
 
 /** Runs the test of a server with a new runner. */
 async function testServer(
@@ -132,9 +133,6 @@ describe('the test of an SSH server', () => {
   });
 });
 
-/** The second line of a job. */
-const readMarker = (input: string) => input.split('\n')[1] ?? '';
-
 /** Acts as the launcher: reports the start, prints, and at the end of the input sends the frame `report`. */
 function actAsLauncher(print: (nonce: string) => string, report: string) {
   return (channel: ServerChannel) => {
@@ -143,12 +141,13 @@ function actAsLauncher(print: (nonce: string) => string, report: string) {
       const previous = input;
       input += chunk.toString('latin1');
       if (previous.includes('\ngo\n') || !input.includes('\ngo\n')) return;
-      const start = `\x1e${readMarker(input)}`;
-      channel.stderr.write(`${start}S\n`);
-      channel.write(`${start}S\n${print(/OPS_TEST_NONCE=(\w+)/.exec(input)?.[1] ?? '')}`, 'latin1');
+      const start = `\x1e${readSecrets(input).marker}N\n`;
+      channel.stderr.write(start);
+      channel.write(`${start}${print(/OPS_TEST_NONCE=(\w+)/.exec(input)?.[1] ?? '')}`, 'latin1');
     });
     channel.once('end', () => {
-      if (report !== '') channel.stderr.write(`\x1e${readMarker(input)}${report}\n`);
+      const { marker, proof } = readSecrets(input);
+      if (report !== '') channel.stderr.write(`\x1e${marker}${proof}${report}\n`);
       channel.exit('KILL');
       channel.end();
     });

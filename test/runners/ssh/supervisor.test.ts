@@ -35,7 +35,7 @@ const ESCAPES: Readonly<Record<string, string>> = {
   'ignored signals': `env -i setsid sh -c 'trap "" HUP INT TERM; while :; do sleep 1; done' $N &`,
   'many children': `env -i setsid sh -c 'i=0; while [ $i -lt 100 ]; do setsid sleep $0 & i=$((i+1)); done; wait' $N &`,
   // Each process starts the next one in a new session, and ends.
-  succession: `env -i setsid perl -e 'my $end = time + 60; while (time < $end) { exit if fork; syscall 112 }' $N &`,
+  succession: `env -i setsid perl -MPOSIX -e 'my $end = time + 60; while (time < $end) { exit if fork; POSIX::setsid() }' $N &`,
 };
 
 /** Starts the processes of some escapes, and waits until their arguments are those of running processes. */
@@ -73,10 +73,62 @@ function processesWithArgument(argument: string): string[] {
   return processesWith(`\0${argument}\0`);
 }
 
+/**
+ * A Perl program that stops the supervisor ($PPID) while that kills its children, so that the supervisor gives up after
+ * 4 s; then it stops the watcher, reads what that knows, and reports with it on the run's stderr. Its chain of processes
+ * gives it time: the supervisor kills one of them at a time.
+ */
+const FORGERY = String.raw`
+use POSIX;
+my ($supervisor, $run) = @ARGV;
+undef $/;
+open my $report, ">&", \*STDERR;
+open STDOUT, ">", "/dev/null";
+open STDERR, ">", "/dev/null";
+chdir "/";
+my $first = fork // exit;
+exit if $first;
+POSIX::setsid();
+$first = $$;
+for (1 .. 60) {
+  my $next = fork // exit;
+  if ($next) { sleep 1 while 1 }
+}
+POSIX::setsid();
+1 while kill 0, $first;
+kill "STOP", $supervisor;
+sleep 6;
+kill "CONT", $supervisor;
+my $watcher;
+until ($watcher) {
+  opendir my $processes, "/proc";
+  for my $pid (grep /^\d+$/, readdir $processes) {
+    open my $line, "<", "/proc/$pid/cmdline" or next;
+    next unless (<$line> // "") =~ /\0ops-watch\0$run\0/;
+    kill "STOP", $watcher = $pid;
+  }
+}
+my $known = "";
+sysopen my $input, "/proc/$watcher/fd/0", O_RDONLY | O_NONBLOCK;
+sysread $input, $known, 200;
+open my $memory, "<", "/proc/$watcher/mem";
+open my $maps, "<", "/proc/$watcher/maps";
+for (split /\n/, <$maps>) {
+  next unless /^(\w+)-(\w+) rw/;
+  sysseek $memory, hex $1, 0;
+  sysread $memory, my $part, hex($2) - hex $1;
+  $known .= $part // "";
+}
+kill "KILL", $watcher;
+syswrite $report, "\x1e$1V\n" while $known =~ /([0-9a-f]{32,})/g;
+close $report;
+sleep 60;
+`;
+
 type Ending = 'its end' | Extract<StopCause, 'cancelled' | 'timeout'>;
 
 describeOn('ssh', 'the processes of a run over SSH', () => {
-  const { plain, python, bare, user } = sshHosts();
+  const { plain, python, bare, dropbear, user } = sshHosts();
   const supervisedHosts = [
     ['Perl', plain],
     ['Python', python],
@@ -103,71 +155,93 @@ describeOn('ssh', 'the processes of a run over SSH', () => {
     timeoutMs?: number;
   }
 
-  describe.each(supervisedHosts)('on a host with %s', (_name, address) => {
-    it.each<[Ending, string, object]>([
-      ['its end', 'exit 7', { cause: 'exited', code: 7 }],
-      ['cancelled', 'exec sleep 1000', { cause: 'cancelled' }],
-      ['timeout', 'exec sleep 1000', { cause: 'timeout' }],
-    ])('all end with it, whatever they dropped (%s)', async (ending, last, exit) => {
-      const escape = createEscape(Object.keys(ESCAPES));
-      const command = `${escape.command}\necho ready\n${last}`;
-      const timeoutMs = ending === 'timeout' ? 8_000 : LIMITS.timeoutMs;
-      const result = await run(address, command, { env: escape.env, ending, timeoutMs });
-      expect(result.output).toBe('ready\n');
-      expect(escape.listAlive()).toEqual([]);
-      expect(result.exit).toMatchObject({ ...exit, cleanup: 'verified' });
-    });
+  describe.each([...supervisedHosts, ['Perl and dropbear', dropbear] as const])(
+    'on a host with %s',
+    (_name, address) => {
+      it.each<[Ending, string, object]>([
+        ['its end', 'exit 7', { cause: 'exited', code: 7 }],
+        ['cancelled', 'exec sleep 1000', { cause: 'cancelled' }],
+        ['timeout', 'exec sleep 1000', { cause: 'timeout' }],
+      ])('all end with it, whatever they dropped (%s)', async (ending, last, exit) => {
+        const escape = createEscape(Object.keys(ESCAPES));
+        const command = `${escape.command}\necho ready\n${last}`;
+        const timeoutMs = ending === 'timeout' ? 8_000 : LIMITS.timeoutMs;
+        const result = await run(address, command, { env: escape.env, ending, timeoutMs });
+        expect(result.output).toBe('ready\n');
+        expect(escape.listAlive()).toEqual([]);
+        expect(result.exit).toMatchObject({ ...exit, cleanup: 'verified' });
+      });
 
-    it.each([
-      ['exit 0', { cause: 'exited', code: 0, signal: null }],
-      ['exit 137', { cause: 'exited', code: 137, signal: null }],
-      ['exit 255', { cause: 'exited', code: 255, signal: null }],
-      ['kill -KILL $$', { cause: 'signal', code: null, signal: 'SIGKILL' }],
-      ['kill -TERM $$', { cause: 'signal', code: null, signal: 'SIGTERM' }],
-      ['kill -SEGV $$', { cause: 'signal', code: null, signal: 'SIGSEGV' }],
-      ['kill -PIPE $$', { cause: 'signal', code: null, signal: 'SIGPIPE' }],
-      ['kill -KILL 0', { cause: 'signal', code: null, signal: 'SIGKILL' }],
-    ])('do not change how the program ends: %s', async (command, exit) => {
-      expect((await run(address, command)).exit).toMatchObject({ ...exit, cleanup: 'verified' });
-    });
+      it.each([
+        ['exit 0', { cause: 'exited', code: 0, signal: null }],
+        ['exit 137', { cause: 'exited', code: 137, signal: null }],
+        ['exit 255', { cause: 'exited', code: 255, signal: null }],
+        ['kill -KILL $$', { cause: 'signal', code: null, signal: 'SIGKILL' }],
+        ['kill -TERM $$', { cause: 'signal', code: null, signal: 'SIGTERM' }],
+        ['kill -SEGV $$', { cause: 'signal', code: null, signal: 'SIGSEGV' }],
+        ['kill -PIPE $$', { cause: 'signal', code: null, signal: 'SIGPIPE' }],
+        ['kill -KILL 0', { cause: 'signal', code: null, signal: 'SIGKILL' }],
+      ])('do not change how the program ends: %s', async (command, exit) => {
+        expect((await run(address, command)).exit).toMatchObject({ ...exit, cleanup: 'verified' });
+      });
 
-    it('are no zombies while the program runs', async () => {
-      const { output } = await run(
-        address,
-        'for i in 1 2 3 4 5 6 7 8 9; do (setsid true &); done; while ps -o stat= --ppid $PPID | grep -q Z; do :; done; ' +
-          'echo none',
-      );
-      expect(output).toBe('none\n');
-    });
-
-    it('cannot read what the supervisor knows', async () => {
-      const command = (pids: string) =>
-        `for p in ${pids}; do echo one; cat /proc/$p/environ | tr -d "\\n"; ls -A /proc/$p/fd; done 2>/dev/null`;
-      // It and the process that reads the lease. The program itself shows that the command works.
-      const supervisor = await run(address, command('$(pgrep -f "^(perl|python3) .*ops-hold $OPS_RUN_ID")'));
-      expect(supervisor.output).toMatch(/^(one\n)+$/);
-      expect((await run(address, command('$$'))).output).toMatch(/^one\n.*OPS_RUN_ID=[^]*\n1\n/);
-    });
-
-    it('are never verified when the program kills or stops the supervisor, and are searched', async () => {
-      const attacks = [
-        'kill -KILL $PPID',
-        'kill -KILL $(pgrep -f "ops-hold $OPS_RUN_ID")',
-        'kill -TERM $PPID',
-        'kill -STOP $PPID; echo ready',
-      ];
-      // Together, because the app waits 8 s for a report.
-      const attack = async (command: string) => {
-        const ending = 'cancelled';
-        const { exit, runId } = await run(address, `setsid sleep 1000 & ${command}; sleep 1000`, { ending });
-        expect(exit).toMatchObject({ code: null, cleanup: 'unverified' });
-        await until(
-          () => processesWith(runId),
-          (left) => left.length === 0,
+      it('are no zombies while the program runs', async () => {
+        const { output } = await run(
+          address,
+          'for i in 1 2 3 4 5 6 7 8 9; do (setsid true &); done; while ps -o stat= --ppid $PPID | grep -q Z; do :; done; ' +
+            'echo none',
         );
-      };
-      await Promise.all(attacks.map(attack));
-    });
+        expect(output).toBe('none\n');
+      });
+
+      it('cannot read what the supervisor knows', async () => {
+        const command = (pids: string) =>
+          `for p in ${pids}; do echo one; cat /proc/$p/environ | tr -d "\\n"; ls -A /proc/$p/fd; done 2>/dev/null`;
+        // It and the process that reads the lease. The program itself shows that the command works.
+        const supervisor = await run(
+          address,
+          command('$(pgrep -f "^(perl|python3) .*ops-supervise $OPS_RUN_ID")'),
+        );
+        expect(supervisor.output).toMatch(/^(one\n)+$/);
+        expect((await run(address, command('$$'))).output).toMatch(/^one\n.*OPS_RUN_ID=[^]*\n1\n/);
+      });
+
+      it('are never verified when the program kills or stops the supervisor, and are searched', async () => {
+        const attacks = [
+          'kill -KILL $PPID',
+          'kill -KILL $(pgrep -f "ops-supervise $OPS_RUN_ID")',
+          'kill -TERM $PPID',
+          'kill -STOP $PPID; echo ready',
+        ];
+        // Together, because the app waits 8 s for a report.
+        const attack = async (command: string) => {
+          const ending = 'cancelled';
+          const { exit, runId } = await run(address, `setsid sleep 1000 & ${command}; sleep 1000`, {
+            ending,
+          });
+          expect(exit).toMatchObject({ code: null, cleanup: 'unverified' });
+          await until(
+            () => processesWith(runId),
+            (left) => left.length === 0,
+          );
+        };
+        await Promise.all(attacks.map(attack));
+      });
+    },
+  );
+
+  it('cannot report for a supervisor that they stopped until it gave up', async () => {
+    const forge = async (address: typeof plain) => {
+      const number = String(randomInt(100_000_000, 1_000_000_000));
+      afterThisTest(() =>
+        processesWithArgument(number).forEach((pid) => process.kill(Number(pid), 'SIGKILL')),
+      );
+      const command = 'env -i /usr/bin/perl -e "$FORGERY" "$PPID" "$OPS_RUN_ID" $N; sleep 0.5';
+      const { exit } = await run(address, command, { env: { FORGERY, N: number } });
+      expect(processesWithArgument(number)).not.toEqual([]);
+      expect(exit).toMatchObject({ cause: 'exited', code: 0, cleanup: 'unverified' });
+    };
+    await Promise.all(supervisedHosts.map(([, address]) => forge(address)));
   });
 
   it('are unverified when one cannot be killed', async () => {

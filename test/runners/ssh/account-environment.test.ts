@@ -1,0 +1,150 @@
+import { describe, expect, it, jest } from '@jest/globals';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createCleanupCommand, LAUNCH_COMMAND } from '../../../src/runners/ssh/scripts.ts';
+import { afterThisTest } from '../../lib/ssh/servers.ts';
+import { ENDED, frame, launch, SECRETS } from './local-runs.ts';
+
+jest.setTimeout(60_000);
+
+const SUPERVISED = frame('S');
+const NOT_SUPERVISED = frame('N');
+
+/** The variables that the scripts assign or read from their input. */
+function listScriptVariables(): string[] {
+  const scripts = `${LAUNCH_COMMAND} ${createCleanupCommand('id')}`.replace(
+    // Arguments of awk and dd.
+    / (-v \w+|bs|count|iflag)=\S+/g,
+    '',
+  );
+  const assigned = Array.from(scripts.matchAll(/(?:^|[\s;({])([a-z_]+)=(?!=)/g), ([, name]) => name ?? '');
+  const read = Array.from(scripts.matchAll(/read -r ([a-z ]+)/g), ([, names = '']) => names.split(' '));
+  return [...new Set([...assigned, ...read.flat()])].filter((name) => name !== '');
+}
+
+type ChangePath = (folder: string) => void;
+
+/** Replaces a program of a PATH by a shell script. */
+const replaceProgram =
+  (name: string, script: string): ChangePath =>
+  (folder) => {
+    const file = path.join(folder, name);
+    rmSync(file, { force: true });
+    writeFileSync(file, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  };
+const withoutPerl = replaceProgram('perl', 'exit 1');
+const withoutPython = replaceProgram('python3', 'exit 1');
+/** A Perl that cannot load Config, as in a minimal installation. */
+const withoutPerlConfig = replaceProgram(
+  'perl',
+  'case "$*" in *MConfig* | *"use Config"*) exit 2 ;; esac; exec /usr/bin/perl "$@"',
+);
+
+/** PERL5OPT that loads a module with this text. */
+function createPerlOption(code: string): string {
+  const folder = mkdtempSync(path.join(tmpdir(), 'ops-center-perl-'));
+  afterThisTest(() => rmSync(folder, { recursive: true }));
+  writeFileSync(path.join(folder, 'Changed.pm'), `package Changed;\n${code}\n1;\n`);
+  return `-I${folder} -MChanged`;
+}
+
+// The scripts need /proc.
+const onLinux = process.platform === 'linux' ? describe : describe.skip;
+
+onLinux('the environment of an account', () => {
+  it.each([
+    ['dash', undefined, SUPERVISED],
+    ['bash', undefined, SUPERVISED],
+    ['bash', withoutPerl, SUPERVISED],
+    ['busybox', undefined, NOT_SUPERVISED],
+  ] as const)(
+    'that has variables of the scripts passes nothing to the program (%s)',
+    async (shell, changePath, started) => {
+      const names = listScriptVariables();
+      expect(names).toEqual(expect.arrayContaining(['mark', 'text', 'kind', 'perl', 'own', 'started']));
+      const accountEnv = {
+        ...Object.fromEntries(names.map((name) => [name, 'account'])),
+        // Bash exports all variables.
+        SHELLOPTS: 'allexport',
+      };
+      const result = await launch(
+        `/usr/bin/${shell}`,
+        { program: { command: 'cat /proc/self/environ | tr "\\0" "\\n"' }, stdin: Buffer.from('input') },
+        { accountEnv, ...(changePath && { changePath }) },
+      );
+      const received = result.stdout.slice(started.length).split('\n');
+      expect(received.filter((line) => names.includes(line.split('=')[0] ?? ''))).toEqual([]);
+      for (const secret of Object.values(SECRETS)) expect(received.join('\n')).not.toContain(secret);
+      expect(received).toContainEqual(expect.stringMatching(/^OPS_RUN_ID=/));
+      expect(result).toMatchObject({ stderr: `${started}${ENDED}`, code: 0 });
+    },
+  );
+
+  it.each<[string, Record<string, string>]>([
+    ['PERL_UNICODE=SA', { PERL_UNICODE: 'SA' }],
+    ['PERL_UNICODE=SDAL', { PERL_UNICODE: 'SDAL' }],
+    ['PERL5OPT=-Mopen=:std,:utf8', { PERL5OPT: '-Mopen=:std,:utf8' }],
+    ['PERL5OPT=-CSDA', { PERL5OPT: '-CSDA' }],
+    ['PERL5OPT=-w', { PERL5OPT: '-w' }],
+    ['PERL5OPT=-Mstrict', { PERL5OPT: '-Mstrict' }],
+    ['PERL5OPT=-T, with which Perl starts no program', { PERL5OPT: '-T' }],
+    ['PYTHONPATH and PYTHONSTARTUP', { PYTHONPATH: '/nowhere', PYTHONSTARTUP: '/nowhere' }],
+  ])('may have %s', async (_name, accountEnv) => {
+    const command = '(env -i setsid sleep 1000 &); exit 7';
+    const result = await launch('/usr/bin/dash', { program: { command } }, { accountEnv });
+    expect(result).toMatchObject({ stdout: SUPERVISED, code: 7 });
+    expect(result.stderr.slice(result.stderr.indexOf(SUPERVISED))).toBe(`${SUPERVISED}${ENDED}`);
+  });
+
+  it('in which Perl fails later ends the run without an exit code or a report', async () => {
+    const accountEnv = { PERL5OPT: createPerlOption('*CORE::GLOBAL::waitpid = sub { die };') };
+    const result = await launch(
+      '/usr/bin/dash',
+      { program: { command: 'exec sleep 1000 >/dev/null 2>&1' } },
+      { accountEnv },
+    );
+    expect(result).toMatchObject({ code: null, signal: 'SIGKILL' });
+    expect(result.stderr).not.toContain(SECRETS.proof);
+  });
+
+  it('in which Perl cannot list its children reports nothing', async () => {
+    // Another error than ECHILD, as a system call filter may return.
+    const accountEnv = {
+      PERL5OPT: createPerlOption(
+        '*CORE::GLOBAL::waitpid = sub { if ($_[1] & 1) { $! = 1; return -1 } CORE::waitpid($_[0], $_[1]) };',
+      ),
+    };
+    const result = await launch('/usr/bin/dash', { program: { command: 'exit 7' } }, { accountEnv });
+    expect(result).toMatchObject({ stderr: SUPERVISED, code: 7 });
+  });
+});
+
+onLinux('an interpreter of a host', () => {
+  it.each<[string, { changePath?: ChangePath; archname?: string; started: string }]>([
+    ['Perl without its configuration', { changePath: withoutPerlConfig, started: SUPERVISED }],
+    ['Perl that does not start', { changePath: withoutPerl, started: SUPERVISED }],
+    ['Perl on another architecture', { archname: 's390x-linux-gnu', started: SUPERVISED }],
+    [
+      'Perl on another architecture, and a Python that does not start',
+      { changePath: withoutPython, archname: 's390x-linux-gnu', started: NOT_SUPERVISED },
+    ],
+  ])(
+    'is replaced by the next one: %s',
+    async (_name, { changePath = () => undefined, archname, started }) => {
+      const setArchitecture = `require Config; untie %Config::Config; %Config::Config = (archname => "${archname}");`;
+      const accountEnv: Record<string, string> =
+        archname === undefined ? {} : { PERL5OPT: createPerlOption(setArchitecture) };
+      const result = await launch(
+        '/usr/bin/dash',
+        { program: { command: 'for fd in 4 5; do [ ! -e /proc/$$/fd/$fd ] || echo open; done; exit 7' } },
+        { changePath, accountEnv },
+      );
+      expect(result).toEqual({
+        stdout: started,
+        stderr: `${started}${ENDED}`,
+        ...{ code: 7, signal: null },
+      });
+    },
+  );
+});

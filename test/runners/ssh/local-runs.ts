@@ -1,0 +1,88 @@
+import { expect } from '@jest/globals';
+import { execFileSync, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { text } from 'node:stream/consumers';
+import type { Job } from '../../../src/runners/runner.ts';
+import { encodeSshJob } from '../../../src/runners/ssh/run.ts';
+import { LAUNCH_COMMAND, createCleanupCommand, NOTHING_FOUND } from '../../../src/runners/ssh/scripts.ts';
+import { afterThisTest } from '../../lib/ssh/servers.ts';
+
+const MARKER = 'a'.repeat(32);
+const PROOF = 'b'.repeat(32);
+export const SECRETS = { marker: MARKER, proof: PROOF };
+/** A frame of the launcher or the watcher. */
+export const frame = (word: string) => `\x1e${MARKER}${word}\n`;
+/** The report of a run, if its processes were killed. */
+export const ENDED = frame(`${PROOF}V`);
+
+/** Creates a folder of programs for a PATH, as on a host with that shell; for busybox only its own programs. */
+export function createPath(shell: string): string {
+  const folder = mkdtempSync(path.join(tmpdir(), 'ops-center-shell-'));
+  afterThisTest(() => rmSync(folder, { recursive: true }));
+  const isBusybox = path.basename(shell) === 'busybox';
+  const programs = isBusybox
+    ? execFileSync(shell, ['--list'], { encoding: 'utf8' }).trim().split('\n')
+    : readdirSync('/usr/bin');
+  for (const program of programs)
+    if (program !== 'sh') symlinkSync(isBusybox ? shell : `/usr/bin/${program}`, path.join(folder, program));
+  symlinkSync(shell, path.join(folder, 'sh'));
+  return folder;
+}
+
+interface LauncherResult {
+  stdout: string;
+  stderr: string;
+  code: number | null;
+  signal: string | null;
+}
+
+interface LaunchOptions {
+  /** Whether the app ends the lease after this output. */
+  isDone?: (stdout: string) => boolean;
+  /** Variables that the account's environment has. */
+  accountEnv?: Record<string, string>;
+  /** Changes the folder of programs. */
+  changePath?: (folder: string) => void;
+}
+
+/** Runs the launcher as an SSH server does: in a new session, with its input open until the program has ended. */
+export async function launch(
+  shell: string,
+  overrides: Partial<Job>,
+  { isDone = () => false, accountEnv = {}, changePath = () => undefined }: LaunchOptions = {},
+): Promise<LauncherResult> {
+  const folder = createPath(shell);
+  changePath(folder);
+  const env = { ...accountEnv, PATH: folder };
+  const runId = randomUUID();
+  const job: Job = {
+    runId,
+    program: { command: 'true' },
+    stdin: null,
+    files: [],
+    env: {},
+    workdir: null,
+    ...overrides,
+  };
+  const child = spawn('sh', ['-c', LAUNCH_COMMAND], { env, detached: true });
+  const chunks: Buffer[] = [];
+  child.stdin.on('error', () => undefined);
+  child.stdout.on('data', (chunk: Buffer) => {
+    chunks.push(chunk);
+    if (isDone(Buffer.concat(chunks).toString('latin1'))) child.stdin.end();
+  });
+  child.once('exit', () => child.stdin.end());
+  child.stdin.write(encodeSshJob(job, null, SECRETS));
+  const stderr = text(child.stderr);
+  const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
+  const cleanup = execFileSync('sh', ['-c', createCleanupCommand(job.runId)], {
+    env: { PATH: folder },
+    encoding: 'latin1',
+  });
+  expect(cleanup).toBe(NOTHING_FOUND);
+  return { stdout: Buffer.concat(chunks).toString('latin1'), stderr: await stderr, code, signal };
+}
