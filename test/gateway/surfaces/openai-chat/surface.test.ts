@@ -388,24 +388,70 @@ describe('admitSharedPayerBody', () => {
     for (const body of media(url)) expect(fieldOf(body)).toBeUndefined();
   });
 
+  const PNG = Buffer.from('89504e470d0a1a0a', 'hex');
+  const withBytes = (...bytes: (string | Buffer)[]) =>
+    Buffer.concat(bytes.map((one) => Buffer.from(one))).toString('base64');
+
   it.each([
-    'data:application/pdf;base64,JVBERi0=',
-    'DATA:Application/PDF;base64,JVBERi0=',
-    ' data:application/pdf;base64,JVBERi0=',
-    'data:;base64,JVBERi0=',
-    'data:text/plain,x',
-    'https://example.com/a.pdf',
-    'https://example.com/a.PDF?x=1#y',
+    ...['data:application/pdf;base64,AAAA', 'DATA:Application/PDF;base64,AAAA'],
+    ...[
+      ' data:application/pdf;base64,AAAA',
+      'data:;base64,AAAA',
+      'data:text/plain,x',
+      'data:image/pdf;base64,AAAA',
+    ],
+    ...['data:image/svg+xml,<svg/>', 'data:image/svg+xml;base64,AAAA', 'data:image/*;base64,AAAA'],
+    ...[
+      'data:audio/x,application/pdf',
+      'data:audio/x;base64,AAAA',
+      'data:audio/wav,AAAA',
+      'data:image/png,AAAA',
+    ],
+    ...['data:image/png;name=a.pdf;base64,AAAA', 'data:image/png;,application/pdf;base64,AAAA'],
+    ...[
+      'data:image/png;base64,JVBERi0xLjcK',
+      'data:image/png;base64,JVBERi0=',
+      'data:audio/wav;base64,JVBERi0x',
+    ],
+    ...[
+      'data:image/png;base64, JVBE\nRi0x',
+      'data:image/png;base64,=JVBERi0x',
+      'data:image/png;base64,JVBE%52i0x',
+    ],
+    `data:image/png;base64,${withBytes('\n%PDF-1.7')}`,
+    `data:image/png;base64,${withBytes(PNG, Buffer.alloc(1_000), '%PDF-1.7')}`,
+    `data:image/png;base64,${' '.repeat(5_000)}JVBERi0xLjcK`,
+    ...['https://example.com/a.pdf', 'https://example.com/a.PDF?x=1#y', 'https://example.com/a.%70df'],
+    ...['https://example.com/a%2Epd%66', 'https://example.com/a.pdf/', 'https://example.com/a.pdf;x'],
+    ...[
+      'https://example.com/a.pdf%23',
+      'https://example.com/a.pdf%00',
+      'https://example.com/?file=a.pdf&y=1',
+    ],
+    ...['https://example.com/?file=a.pdf', 'https://example.com/a.pdf.png', 'https://example.com/a#.pdf'],
   ])('refuses a document as media, which a provider may read with a tool that costs per page: %s', (url) => {
     for (const body of media(url)) expect([body, typeof fieldOf(body)]).toEqual([body, 'string']);
   });
 
-  it.each(['data:audio/wav;base64,UklGRg==', 'data:image/svg+xml,<svg/>', 'DATA:IMAGE/PNG;base64,'])(
-    'allows images and audio as data: %s',
-    (url) => {
-      for (const body of media(url)) expect(fieldOf(body)).toBeUndefined();
+  it.each(['JVBERi0xLjcK', '\nJVBE\nRi0xLjcK', `${' '.repeat(5_000)}JVBERi0xLjcK`])(
+    'refuses a document in base64 as audio: %j',
+    (data) => {
+      const part = { type: 'input_audio', input_audio: { data, format: 'mp3' } };
+      expect(fieldOf(withPart(part))).toBe('messages.content.input_audio.data');
     },
   );
+
+  it.each([
+    ...['png', 'jpeg', 'jpg', 'gif', 'webp'].map((type) => `data:image/${type};base64,iVBORw0KGgo=`),
+    ...['wav', 'x-wav', 'mpeg', 'mp3', 'mp4', 'ogg', 'flac'].map(
+      (type) => `data:audio/${type};base64,UklGRg==`,
+    ),
+    ...['DATA:IMAGE/PNG;BASE64,', `data:image/png;base64,${withBytes(PNG, Buffer.alloc(6_000))}`],
+    `data:image/png;base64,${withBytes(PNG, Buffer.alloc(6_000)).replace(/.{76}/g, '$&\r\n')}`,
+    ...['https://cdn.pdf.example.com/a.png', 'https://example.com/a.pdfs', 'https://example.com/apdf%20.png'],
+  ])('allows images and audio as data, and addresses that name no document: %s', (url) => {
+    for (const body of media(url)) expect(fieldOf(body)).toBeUndefined();
+  });
 
   it('allows media in base64 that begins with slashes', () => {
     const part = { type: 'input_audio', input_audio: { data: '//uQxAAAAAAA', format: 'mp3' } };
