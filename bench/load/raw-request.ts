@@ -1,5 +1,26 @@
 import { connect, type Socket } from 'node:net';
 
+/**
+ * Reads the status of a response, and nothing after it.
+ * @throws Error when the connection closes before, or for another protocol.
+ */
+export function readStatus(socket: Socket): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const onClose = () => reject(new Error('the connection closed without a response'));
+    const onReadable = () => {
+      const head = socket.read(STATUS_LENGTH) as Buffer | null;
+      if (head === null) return;
+      socket.off('readable', onReadable).off('close', onClose);
+      const [, status] = /^HTTP\/1\.1 (\d{3})$/.exec(head.toString('latin1')) ?? [];
+      if (status === undefined) reject(new Error('the response is not HTTP/1.1'));
+      else resolve(Number(status));
+    };
+    socket.on('readable', onReadable).once('close', onClose);
+  });
+}
+
+const STATUS_LENGTH = 'HTTP/1.1 200'.length;
+
 /** Opens a connection and sends a POST with a session, whose response is not read. @param sentBytes all by default. */
 export function postWithoutReading(
   app: { url: string },

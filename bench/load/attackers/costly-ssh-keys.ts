@@ -8,5 +8,5 @@ export const begin: BeginAttack<AttackingUser & { servers: string[] }> = ({ serv
     const path = `/api/v1/execution-servers/${id}/run`;
     return send(user, 'POST', path, JSON.stringify({ command: 'true' }), headers);
   });
-  return Promise.resolve(repeat(runs));
+  return repeat(runs);
 };

@@ -19,5 +19,5 @@ export const begin: BeginAttack<AttackingUser> = (user) => {
     const [path, body] = bodies[client % bodies.length] ?? ['', ''];
     return () => send(user, 'POST', path, body);
   });
-  return Promise.resolve(repeat(clients));
+  return repeat(clients);
 };

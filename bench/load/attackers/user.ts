@@ -34,16 +34,23 @@ export function createTally() {
   };
 }
 
-/** Repeats requests, each after the response to the one before. @returns ends them, and returns their statuses. */
-export function repeat(requests: readonly (() => Promise<Response>)[]): () => Promise<string> {
+/**
+ * Repeats requests, each after the response to the one before. Resolves when each has been answered once.
+ * @returns ends them, and returns their statuses.
+ */
+export async function repeat(requests: readonly (() => Promise<Response>)[]): Promise<() => Promise<string>> {
   const stop = new AbortController();
   const statuses = createTally();
+
+  async function call(request: () => Promise<Response>): Promise<void> {
+    const response = await request();
+    await response.text();
+    statuses.add(response.status);
+  }
+
+  await Promise.all(requests.map(call));
   const loops = requests.map(async (request) => {
-    while (!stop.signal.aborted) {
-      const response = await request();
-      await response.text();
-      statuses.add(response.status);
-    }
+    while (!stop.signal.aborted) await call(request);
   });
   return async () => {
     stop.abort();
