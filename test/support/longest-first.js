@@ -1,5 +1,5 @@
 import Sequencer from '@jest/test-sequencer';
-import path from 'node:path';
+import { toTestFiles } from './test-files.ts';
 
 // JavaScript, because the types of the package are wrong for an ES module.
 
@@ -7,7 +7,7 @@ import path from 'node:path';
  * The slowest files, the slowest first. Without the list, jest sorts the files of a fresh checkout by their size, begins
  * some of these last, and other processors are idle meanwhile. `npm test` prints them.
  */
-const SLOWEST = [
+const SLOWEST = toTestFiles([
   // These need no Keycloak, which starts meanwhile (a minute in a fresh checkout).
   'runners/docker/docker.test.ts',
   'runners/local/local.test.ts',
@@ -45,7 +45,7 @@ const SLOWEST = [
   'runs/orphan-recovery.test.ts',
   'identity/revocation.test.ts',
   'gateway/chat.test.ts',
-].map((file) => path.resolve(import.meta.dirname, '..', file));
+]);
 
 /** Starts the slowest test files first, and the others as jest does: by their last duration, or by their size. */
 export default class LongestFirst extends Sequencer {
