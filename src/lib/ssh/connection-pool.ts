@@ -27,7 +27,8 @@ export interface SshConnectionPool {
   releaseOwner(owner: Owner): void;
   /** Owners with open connections, in use or not. */
   listOwners(): Owner[];
-  close(): void;
+  /** Closes all connections, those through others first. Resolves when they are closed. */
+  close(): Promise<void>;
 }
 
 export interface SshPoolKey {
@@ -53,15 +54,15 @@ interface PooledConnection {
 export function createConnectionPool(): SshConnectionPool {
   const pooled = new Set<PooledConnection>();
 
-  function remove(item: PooledConnection): void {
+  async function close(item: PooledConnection): Promise<void> {
     pooled.delete(item);
     clearTimeout(item.idle);
     item.controller.abort();
-    item.ready.then(
-      (connection) => connection.close(),
-      () => undefined,
-    );
+    const connection = await item.ready.catch(() => undefined);
+    await connection?.close();
   }
+
+  const remove = (item: PooledConnection) => void close(item);
 
   function add(key: SshPoolKey, connect: Connect): PooledConnection {
     const controller = new AbortController();
@@ -144,8 +145,12 @@ export function createConnectionPool(): SshConnectionPool {
     release: (serverId) => retireWhere(({ serverIds }) => serverIds.includes(serverId)),
     releaseOwner: (owner) => retireWhere((key) => key.owner === owner),
     listOwners: () => [...new Set(Array.from(pooled, ({ key }) => key.owner))],
-    close() {
-      for (const item of pooled) remove(item);
+    async close() {
+      const hops = [...new Set(Array.from(pooled, ({ key }) => key.serverIds.length))].toSorted(
+        (a, b) => b - a,
+      );
+      for (const count of hops)
+        await Promise.all([...pooled].filter(({ key }) => key.serverIds.length === count).map(close));
     },
   };
 }

@@ -1,25 +1,39 @@
 import type { Duplex } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Client, ClientChannel } from 'ssh2';
 import type { Dialer } from '../net/dialer.ts';
 import { isAppError } from '../errors.ts';
 import { hasExceededWindow } from './back-pressure.ts';
 import type { SshHop } from './config.ts';
+import { discardChannel } from './discard-channel.ts';
 import { createHopError, performSshHandshake, type HandshakeOptions } from './handshake.ts';
+import { createProgramSet, type RemoteProgram } from './remote-program.ts';
 import type { SshError } from './ssh-error.ts';
 
 /** An authenticated connection to one server. */
 export interface SshConnection {
   isOpen(): boolean;
-  /** @throws SshError or the signal's reason; in both cases nothing was run. */
+  /**
+   * Runs a command that ends with its input, also when the signal is aborted while it starts.
+   * @throws SshError, after which nothing was run, or the signal's reason.
+   */
   exec(command: string, signal: AbortSignal): Promise<ClientChannel>;
+  /**
+   * Runs a command that is killed before the connection closes, and when the signal is aborted while it starts.
+   * @throws what {@link exec} throws.
+   */
+  startProgram(command: string, signal: AbortSignal): Promise<RemoteProgram>;
   /** Opens a stream from this server to a host that it can reach. @throws what {@link exec} throws. */
   forward(next: SshHop, signal: AbortSignal): Promise<Duplex>;
-  close(): void;
+  /** Opens no more channels, ends the programs, then closes. Takes at most 2 s, and none without programs. */
+  close(): Promise<void>;
   onClose(listener: () => void): void;
 }
 
 /** Opening a channel takes two round trips. After this time the connection is considered lost. */
 const CHANNEL_OPEN_TIMEOUT_MS = 10_000;
+/** For programs to end before their connection closes, with those that are just starting. */
+const MAX_CLOSE_MS = 2_000;
 /** ssh2 ignores back pressure when it sends. A well-behaved server reads, or keeps our window closed. */
 const MAX_UNSENT_BYTES = 16 * 1024 * 1024;
 /** Per channel. Each of its two streams can buffer a whole window of 2 MiB; ssh2 enlarges it for both. */
@@ -68,6 +82,7 @@ type ChannelCallback = (error: Error | undefined, channel: ClientChannel) => voi
 
 function createConnection(hop: SshHop, transport: Duplex, client: Client): SshConnection {
   const channels = new Set<ClientChannel>();
+  const programs = createProgramSet();
   const listeners: (() => void)[] = [];
   let isOpen = true;
   client.once('close', () => {
@@ -75,10 +90,19 @@ function createConnection(hop: SshHop, transport: Duplex, client: Client): SshCo
     for (const listener of listeners) listener();
   });
 
-  function close(): void {
+  /** For a server that does not respond or breaks limits. Programs are sent their signal, but not waited for. */
+  function cut(): void {
     isOpen = false;
+    void programs.end();
     client.end();
     transport.destroy();
+  }
+
+  async function close(): Promise<void> {
+    isOpen = false;
+    if (!programs.isEmpty())
+      await Promise.race([programs.end(), delay(MAX_CLOSE_MS, undefined, { ref: false })]);
+    cut();
   }
 
   transport.on('data', () => {
@@ -87,18 +111,20 @@ function createConnection(hop: SshHop, transport: Duplex, client: Client): SshCo
         hasExceededWindow(channel) ||
         channel.readableLength + channel.stderr.readableLength > MAX_UNREAD_BYTES,
     );
-    if (isOverLimit || transport.writableLength > MAX_UNSENT_BYTES) close();
+    if (isOverLimit || transport.writableLength > MAX_UNSENT_BYTES) cut();
   });
 
+  /** @param discard closes a channel that opens after the signal was aborted, or while the connection closes. */
   function openChannel(
     start: (opened: ChannelCallback) => unknown,
     toError: (error: Error) => SshError,
     signal: AbortSignal,
+    discard: (channel: ClientChannel) => void = discardChannel,
   ): Promise<ClientChannel> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         reject(createConnectionLostError(hop));
-        close();
+        cut();
       }, CHANNEL_OPEN_TIMEOUT_MS);
       const onAbort = () => reject(signal.reason as Error);
       signal.addEventListener('abort', onAbort, { once: true });
@@ -111,8 +137,12 @@ function createConnection(hop: SshHop, transport: Duplex, client: Client): SshCo
         }
         channels.add(channel);
         channel.once('close', () => channels.delete(channel));
-        if (signal.aborted) discardChannel(channel);
-        else resolve(channel);
+        if (isOpen && !signal.aborted) {
+          resolve(channel);
+          return;
+        }
+        reject(createConnectionLostError(hop));
+        discard(channel);
       };
       try {
         start(opened);
@@ -124,7 +154,29 @@ function createConnection(hop: SshHop, transport: Duplex, client: Client): SshCo
     });
   }
 
+  async function startProgram(command: string, signal: AbortSignal): Promise<RemoteProgram> {
+    const start = programs.beginStart();
+    await openChannel(
+      (opened) => {
+        try {
+          client.exec(command, (error, channel) => {
+            start.finish(error === undefined ? channel : undefined);
+            opened(error, channel);
+          });
+        } catch (error) {
+          start.finish(undefined);
+          throw error;
+        }
+      },
+      (cause) => createSessionRefusedError(hop, cause),
+      signal,
+      () => void start.getProgram().end(),
+    );
+    return start.getProgram();
+  }
+
   return {
+    startProgram,
     isOpen: () => isOpen,
     exec: (command, signal) =>
       openChannel(
@@ -142,14 +194,6 @@ function createConnection(hop: SshHop, transport: Duplex, client: Client): SshCo
     close,
     onClose: (listener) => void listeners.push(listener),
   };
-}
-
-/** Closes a channel and drains it; ssh2 releases a channel only after it was read to the end. */
-export function discardChannel(channel: ClientChannel): void {
-  channel.on('error', () => undefined);
-  channel.close();
-  channel.resume();
-  channel.stderr.resume();
 }
 
 function withoutBrackets(host: string): string {

@@ -3,10 +3,11 @@ import type { ClientChannel } from 'ssh2';
 import type { Dialer } from '../net/dialer.ts';
 import type { Owner } from '../owner.ts';
 import { resolveJumpChain, type SshHop, type SshServer } from './config.ts';
-import { dialFirstHop, discardChannel, connectThroughHop, type SshConnection } from './connection.ts';
+import { dialFirstHop, connectThroughHop, type SshConnection } from './connection.ts';
 import type { SshStageListener } from './handshake.ts';
 import { createConnectionPool, type SshPoolKey, type ChannelSlot } from './connection-pool.ts';
 import { createDecryptedKeys, type DecryptedKeys } from './decrypted-keys.ts';
+import type { RemoteProgram } from './remote-program.ts';
 import { SshError } from './ssh-error.ts';
 
 /** A command's stdin and stdout as one stream: reads return its stdout, writes go to its stdin. */
@@ -33,14 +34,16 @@ export interface DedicatedSshConnection {
 /** Pooled SSH connections to users' servers, keyed by owner, server and version. */
 export interface SshConnections {
   /**
-   * Runs a command in the account's shell. The caller closes the channel and reads it to its end.
-   * @throws SshError or the signal's reason; in both cases nothing was run.
+   * Runs a command in the account's shell that ends with its input, also when the signal is aborted while it starts.
+   * The caller closes the channel and reads it to its end.
+   * @throws SshError, after which nothing was run, or the signal's reason.
    */
   exec(server: SshServer, command: string, signal: AbortSignal): Promise<ClientChannel>;
   /**
    * Runs a command and returns its stdin and stdout as one stream, e.g. for `docker system dial-stdio`. Its stderr
    * is drained; only its beginning is kept.
-   * @param signal aborts opening the stream only; later `destroy()` ends it.
+   * `destroy()` kills the program and its process group, and so does closing the connection.
+   * @param signal aborts opening the stream only.
    * @throws what {@link exec} throws.
    */
   openExecStream(server: SshServer, command: string, signal: AbortSignal): Promise<ExecStream>;
@@ -52,7 +55,8 @@ export interface SshConnections {
   releaseOwner(owner: Owner): void;
   /** Owners with open connections, in use or not. */
   listOwners(): Owner[];
-  close(): void;
+  /** Ends the programs of the streams and closes all connections, each in at most 2 s. */
+  close(): Promise<void>;
 }
 
 const MAX_ATTEMPTS = 3;
@@ -107,14 +111,20 @@ export function createSshConnections(deps: SshConnectionsDeps): SshConnections {
     }
   }
 
-  async function exec(server: SshServer, command: string, signal: AbortSignal): Promise<ClientChannel> {
+  /** @param open opens a channel of the connection. */
+  async function openOn<T>(
+    server: SshServer,
+    signal: AbortSignal,
+    open: (connection: SshConnection) => Promise<T>,
+    getChannel: (opened: T) => ClientChannel,
+  ): Promise<T> {
     const hops = resolveJumpChain(server);
     for (let attempt = 1; ; attempt += 1) {
       const slot = await acquire(hops, signal);
       try {
-        const channel = await slot.connection.exec(command, signal);
-        channel.once('close', () => slot.release());
-        return channel;
+        const opened = await open(slot.connection);
+        getChannel(opened).once('close', () => slot.release());
+        return opened;
       } catch (error) {
         // The pooled connection may be lost, or the server may allow fewer sessions. Nothing was run yet.
         slot.markFull();
@@ -125,14 +135,26 @@ export function createSshConnections(deps: SshConnectionsDeps): SshConnections {
   }
 
   return {
-    exec,
+    exec: (server, command, signal) =>
+      openOn(
+        server,
+        signal,
+        (connection) => connection.exec(command, signal),
+        (channel) => channel,
+      ),
     async openExecStream(server, command, signal) {
-      return toExecStream(await exec(server, command, signal));
+      const program = await openOn(
+        server,
+        signal,
+        (connection) => connection.startProgram(command, signal),
+        ({ channel }) => channel,
+      );
+      return toExecStream(program);
     },
     async connect(server, signal, onStage) {
       const chain: SshConnection[] = [];
       const close = () => {
-        for (const connection of chain.reverse()) connection.close();
+        for (const connection of chain.reverse()) void connection.close();
       };
       try {
         for (const hop of resolveJumpChain(server)) {
@@ -166,30 +188,25 @@ function toPoolKey(hops: readonly SshHop[]): SshPoolKey {
   return { text: JSON.stringify(parts), owner, serverIds: hops.map((hop) => hop.serverId) };
 }
 
-function toExecStream(channel: ClientChannel): ExecStream {
+function toExecStream(program: RemoteProgram): ExecStream {
+  const { channel } = program;
   let stderr = '';
   channel.stderr.on('data', (chunk: Buffer) => {
     if (stderr.length < MAX_STDERR_LENGTH)
       stderr += chunk.toString('latin1', 0, MAX_STDERR_LENGTH - stderr.length);
   });
   let status: Pick<ExecResult, 'code' | 'signal'> = { code: null, signal: null };
-  let hasExited = false;
   channel.once('exit', (code: number | null, signal?: string) => {
     status = { code, signal: signal ?? null };
-    hasExited = true;
   });
   const ended = new Promise<ExecResult>((resolve) => {
     channel.once('close', () => resolve({ ...status, stderr }));
   });
-  const destroy = channel.destroy.bind(channel);
   return Object.assign(channel, {
     ended,
     destroy() {
-      // The program may wait for another peer after the end of its input, as `docker system dial-stdio` waits for the
-      // engine. Servers that know no signals ignore this.
-      if (!hasExited) channel.signal('TERM');
-      destroy();
-      discardChannel(channel);
+      channel.end();
+      void program.end();
       return channel;
     },
   });

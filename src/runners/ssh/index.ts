@@ -48,10 +48,7 @@ export function createSshRunner(deps: { connections: SshConnections }): Runner<S
       return Promise.resolve();
     },
     listOwners: () => connections.listOwners(),
-    close() {
-      connections.close();
-      return Promise.resolve();
-    },
+    close: () => connections.close(),
   };
 }
 

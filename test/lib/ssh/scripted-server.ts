@@ -20,6 +20,8 @@ export interface ServerBehaviour {
   authenticate?: (context: AuthContext) => void;
   /** Called for every command. */
   exec?: (channel: ServerChannel, command: string, client: Connection) => void;
+  /** Called for every signal to a command. */
+  onSignal?: (name: string, channel: ServerChannel) => void;
   onConnection?: (client: Connection) => void;
   /** Open sessions per connection; unlimited by default. */
   maxSessions?: number;
@@ -52,6 +54,9 @@ export async function startScriptedServer(behaviour: ServerBehaviour = {}): Prom
       session.on('exec', (acceptExec, _reject, { command }) => {
         const channel = acceptExec();
         channel.on('error', () => undefined);
+        session.on('signal', (_accept, _rejectSignal, { name }) => {
+          behaviour.onSignal?.(name, channel);
+        });
         behaviour.exec?.(channel, command, client);
       });
     });

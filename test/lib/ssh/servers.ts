@@ -33,7 +33,7 @@ export function openConnections(): { connections: SshConnections; dials: () => n
     },
   });
   afterThisTest(async () => {
-    connections.close();
+    await connections.close();
     await dialer.close();
   });
   return { connections, dials: () => count };

@@ -15,7 +15,7 @@ function openPool(): EnginePool {
   const pool = createEnginePool({ dialer, ssh, log: createLog('silent'), instance: 'test', idleMs: 60_000 });
   afterThisTest(async () => {
     await pool.close();
-    ssh.close();
+    await ssh.close();
     await dialer.close();
   });
   return pool;

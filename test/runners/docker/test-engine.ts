@@ -29,7 +29,7 @@ export function openRunner(changes: Partial<DockerRunnerDeps> = {}): Runner<Dock
   const runner = createDockerRunner({ dialer, ssh, log: createLog('silent'), ...changes });
   afterThisTest(async () => {
     await runner.close();
-    ssh.close();
+    await ssh.close();
     await dialer.close();
   });
   return runner;
