@@ -183,7 +183,7 @@ it('SSH', async () => {
   const server = target(getRunner('ssh').config.parse(config) as object, { hostKey });
   const bare = createSshConnections({ dialer });
   await measure('bare channel of a warm connection: first byte of echo', () => timeChannel(bare, server));
-  bare.close();
+  await bare.close();
   await measureRunner('ssh', server);
   const key = privateFile('key', keys.ed25519);
   const options = [
