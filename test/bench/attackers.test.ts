@@ -53,11 +53,23 @@ describe('clients that do not read', () => {
       response.write('x'.repeat(1_000_000));
     });
     const end = await begin(app);
-    expect(await end()).toBe(`${requests} clients`);
+    expect(await end()).toBe(`${requests} of ${requests} clients have an answer`);
+  });
+
+  it('are a load when the memory of their user is full for some', async () => {
+    let requests = 0;
+    const app = await startApp((_request, response) => {
+      requests += 1;
+      if (requests > 10) response.writeHead(429).end();
+      else response.write('x');
+    });
+    const end = await begin(app);
+    expect(await end()).toBe(`10 of ${requests} clients have an answer`);
   });
 
   it.each([
     ['are refused', 'answered 403', (response) => response.writeHead(403).end()],
+    ['are all refused for the memory', 'answered 429', (response) => response.writeHead(429).end()],
     ['have no response', 'without a response', (response) => response.destroy()],
   ] as [string, string, (response: Parameters<RequestListener>[1]) => unknown][])(
     'are no load when they %s',

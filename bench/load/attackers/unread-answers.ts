@@ -11,11 +11,13 @@ export const begin: BeginAttack<AttackingUser> = async ({ url, session }) => {
     const body = Buffer.from(JSON.stringify({ model, stream: isStream, messages: [] }));
     return postWithoutReading({ url }, { session, path: '/v1/chat/completions', body });
   });
-  // A refusal is no load.
-  for (const status of await Promise.all(sockets.map(readStatus)))
-    if (status !== 200) throw new Error(`a chat was answered ${status}`);
+  const statuses = await Promise.all(sockets.map(readStatus));
+  // 429: the user's answers fill the user's part of the memory. Another refusal, or nothing but refusals, is no load.
+  const isLoad = statuses.includes(200) && statuses.every((status) => [200, 429].includes(status));
+  if (!isLoad) throw new Error(`the chats were answered ${[...new Set(statuses)].join(', ')}`);
+  const answered = statuses.filter((status) => status === 200);
   return () => {
     for (const socket of sockets) socket.destroy();
-    return Promise.resolve(`${sockets.length} clients`);
+    return Promise.resolve(`${answered.length} of ${sockets.length} clients have an answer`);
   };
 };
