@@ -65,7 +65,9 @@ export function expectNoUsableKey(text: string, keys: readonly string[]): void {
   const search = createSearch(keys.map((value) => ({ kind: 'provider key', value })));
   search.text('the stolen data', text);
   expect(search.hits).toEqual([]);
-  const candidates = [...new Set(text.match(KEY_LIKE))].map((key) => createKeyring([`${key}=`]));
+  // The last of 43 characters has two bits more than the key; a thief would ignore them.
+  const canonical = (key: string) => Buffer.from(key, 'base64url').toString('base64url');
+  const candidates = [...new Set(text.match(KEY_LIKE))].map((key) => createKeyring([`${canonical(key)}=`]));
   for (const token of fernetTokensIn(text))
     for (const keyring of candidates) expect(keyring.decrypt(token)).toBeUndefined();
 }
