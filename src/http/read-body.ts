@@ -20,8 +20,8 @@ export interface ReadBodyOptions {
 
 /**
  * Reads the bytes of a body; an empty buffer when there is none. Encoded bodies are refused, since a small request
- * could inflate without limit. After an error of `inspect` the rest of the body is dropped as it
- * arrives; after any other error it is not read.
+ * could inflate without limit. After an error of `inspect` the rest of the body is dropped as it arrives; after any other
+ * error it is not read.
  * @throws AppError `body_too_large` (413), `unsupported_media_type` (415), `validation_failed` (400, the client gave
  *   up); `request_timeout` (408) for a body that arrives too slowly; what `reservation` throws, what `inspect` returns; the
  *   signal's reason.

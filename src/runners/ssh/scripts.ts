@@ -142,13 +142,16 @@ if [ -n "$watcher" ]; then
   exec 3<&-
   started=N
 else
-  echo >&4
-  exec 4>&-
   started=S
 fi
 exec <"$source"
 printf "${FRAME}%s%s\\n" "$mark" $started
 printf "${FRAME}%s%s\\n" "$mark" $started >&2
+# From this line on the supervisor kills this script when the lease ends. Its report counts only after the frames above.
+if [ -z "$watcher" ]; then
+  echo >&4
+  exec 4>&-
+fi
 export "OPS_RUN_ID=$id"
 # The job's variables may have the names of this script's: those are not used from here on.
 while [ "$1" != -- ]; do export "$1"; shift; done

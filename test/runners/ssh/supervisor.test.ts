@@ -259,6 +259,22 @@ describeOn('ssh', 'the processes of a run over SSH', () => {
     expect(exits.map((exit) => exit?.cleanup)).toEqual(['unverified', 'unverified']);
   }, 120_000);
 
+  it('are verified when the run is cancelled at any moment of its start', async () => {
+    const runner = openRunner();
+    const server = targetAt(serverAt(plain));
+    const cancelAfter = async (delayMs: number) => {
+      const job = createJob({ program: { command: 'sleep 1000' } });
+      return (await readAll(runner.run(server, job, LIMITS, AbortSignal.timeout(delayMs)))).exit;
+    };
+    // Connects, so that the others are cancelled during their start.
+    await readAll(runner.run(server, createJob({}), LIMITS, new AbortController().signal));
+    for (let round = 0; round < 4; round += 1) {
+      const delays = Array.from({ length: 8 }, (_, index) => 1 + index * 12 + round * 3);
+      const exits = await Promise.all(delays.map(cancelAfter));
+      expect(exits.filter((exit) => exit?.cleanup !== 'verified')).toEqual([]);
+    }
+  });
+
   it('are unverified when one cannot be killed', async () => {
     const rootPerl = createSetuidPerl(user);
     const runOn = async (address: typeof plain) => {
