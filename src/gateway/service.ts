@@ -7,7 +7,6 @@ import type { Provider } from '../providers/provider.ts';
 import { createServeRequest } from './serve-request.ts';
 import { explainDecision } from './routing/decision-view.ts';
 import type { LoopGuard } from '../lib/net/loop-guard.ts';
-import { createIdempotencyMask } from './upstream/headers.ts';
 import { createListModels } from './surfaces/models/list-models.ts';
 import { createOpenRequestLimit } from '../http/limits.ts';
 import { createKeyStatusWriter, createServeFromPool } from './upstream/serve-from-pool.ts';
@@ -16,7 +15,7 @@ import { gatewayRoutes } from './routes.ts';
 import { createRouting } from './routing/routing.ts';
 import { createServeFromSystem, type SystemCredential } from './upstream/serve-from-system.ts';
 import type { OperatorUpstreams } from '../providers/address.ts';
-import { createUpstreamCalls, type GatewayTimeouts } from './upstream/calls.ts';
+import { createIdempotencyMask, createUpstreamCalls, type GatewayTimeouts } from './upstream/calls.ts';
 
 export interface GatewayDeps {
   keys: KeyService;

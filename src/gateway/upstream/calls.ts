@@ -1,3 +1,5 @@
+import { createHmac } from 'node:crypto';
+import type { IncomingHttpHeaders } from 'node:http';
 import type { Request, Response } from 'express';
 import { toAppError } from '../../http/errors.ts';
 import type { Principal } from '../../http/principal.ts';
@@ -12,13 +14,12 @@ import type { RequestBody } from '../admission/request-body.ts';
 import type { Surface } from '../surface.ts';
 import { sendResponse, type SendOutcome } from './send-response.ts';
 import {
-  createUpstreamHeaders,
   findUpstreamRequestId,
+  HEADER_VALUE,
   removeReceiptHeaders,
   writeReceiptHeaders,
-  type MaskIdempotencyKey,
   type Receipt,
-} from './headers.ts';
+} from './response-headers.ts';
 import { LOOP_HEADER, type LoopGuard } from '../../lib/net/loop-guard.ts';
 import type { UpstreamAddress } from '../../providers/address.ts';
 
@@ -88,19 +89,25 @@ export interface GatewayTimeouts {
 export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
   const { dialer, loopGuard, timeouts } = deps;
 
+  /** Builds the headers of an upstream request from an allow-list: no other client header is forwarded. */
   function createHeaders(
-    call: GatewayCall,
+    { request, body, principal }: GatewayCall,
     { address, receipt, secret }: UpstreamTarget,
   ): Record<string, string> {
-    const { id } = call.principal.user;
-    return createUpstreamHeaders({
-      clientHeaders: call.request.headers,
-      secret,
-      isStreaming: call.body.isStreaming,
-      scope: receipt.scope,
-      loopHeader: address.isUserSupplied ? loopGuard.extendHeader(call.request.get(LOOP_HEADER)) : null,
-      maskIdempotencyKey: (value) => deps.maskIdempotencyKey(id, value),
-    });
+    const headers: Record<string, string> = {
+      'content-type': 'application/json',
+      accept: body.isStreaming ? 'text/event-stream' : 'application/json',
+      // The response is inspected and forwarded unchanged, so it must not be compressed.
+      'accept-encoding': 'identity',
+      'user-agent': 'ops-center',
+      ...listForwardedHeaders(request.headers, receipt.scope),
+    };
+    if (secret !== null) headers['authorization'] = `Bearer ${secret}`;
+    const idempotencyKey = headers[IDEMPOTENCY_KEY];
+    if (idempotencyKey !== undefined && receipt.scope !== 'personal')
+      headers[IDEMPOTENCY_KEY] = deps.maskIdempotencyKey(principal.user.id, idempotencyKey);
+    if (address.isUserSupplied) headers[LOOP_HEADER] = loopGuard.extendHeader(request.get(LOOP_HEADER));
+    return headers;
   }
 
   /** Not async, so that the request body is not retained while waiting. */
@@ -192,6 +199,44 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       logReceipt(call, receipt, upstreamResponse.status, outcome);
     },
   };
+}
+
+const IDEMPOTENCY_KEY = 'idempotency-key';
+/** Client request headers that every upstream may receive. */
+const FORWARDED_HEADERS = ['anthropic-version', 'anthropic-beta', IDEMPOTENCY_KEY];
+/** Headers that name the payer's account. They are sent with a personal key only. */
+const PERSONAL_KEY_HEADERS = ['openai-organization', 'openai-project'];
+
+function listForwardedHeaders(
+  clientHeaders: IncomingHttpHeaders,
+  scope: Receipt['scope'],
+): Record<string, string> {
+  const names = scope === 'personal' ? [...FORWARDED_HEADERS, ...PERSONAL_KEY_HEADERS] : FORWARDED_HEADERS;
+  const headers: Record<string, string> = {};
+  for (const name of names) {
+    const value = clientHeaders[name];
+    if (typeof value === 'string' && HEADER_VALUE.test(value)) headers[name] = value;
+  }
+  return headers;
+}
+
+/** True when the upstream receives headers of the client that name the payer's account. */
+export function forwardsAccountHeaders(clientHeaders: IncomingHttpHeaders, scope: Receipt['scope']): boolean {
+  const forwarded = listForwardedHeaders(clientHeaders, scope);
+  return PERSONAL_KEY_HEADERS.some((name) => name in forwarded);
+}
+
+/** Replaces a user's `idempotency-key` on a provider key that several users share. */
+export type MaskIdempotencyKey = (userId: string, value: string) => string;
+
+/**
+ * To the upstream, all users of one key are one client: a user who sends the value of another user would receive
+ * that user's response. The mask differs per user and is stable for the same value.
+ * @param secret shared by all instances of this deployment.
+ */
+export function createIdempotencyMask(secret: string): MaskIdempotencyKey {
+  const key = createHmac('sha256', secret).update('idempotency-key').digest();
+  return (userId, value) => createHmac('sha256', key).update(`${userId}\0${value}`).digest('hex');
 }
 
 /**

@@ -7,7 +7,12 @@ import { discardBody, upstreamMalformed } from '../../lib/net/upstream-body.ts';
 import type { Redactor } from '../../lib/redact.ts';
 import type { BodyReservation } from '../../http/body-budget.ts';
 import type { StreamProgress, Surface } from '../surface.ts';
-import { copyResponseHeaders, findUpstreamRequestId, writeReceiptHeaders, type Receipt } from './headers.ts';
+import {
+  copyResponseHeaders,
+  findUpstreamRequestId,
+  writeReceiptHeaders,
+  type Receipt,
+} from './response-headers.ts';
 import { toErrorBody, type ClassifiedResponse, type ErrorResponse, type ResponseLimits } from './response.ts';
 import { readSseEvents, type SseEvent } from './sse-reader.ts';
 import { createStreamCheck } from './stream-events.ts';

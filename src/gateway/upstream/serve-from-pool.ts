@@ -10,10 +10,15 @@ import { toKeyTestOutcome } from '../../providers/key-test.ts';
 import type { Surface } from '../surface.ts';
 import type { ClassifiedResponse, ErrorResponse } from './response.ts';
 import { checkPersonalKeyBody } from '../admission/request-body.ts';
-import { forwardsAccountHeaders, type Receipt } from './headers.ts';
+import type { Receipt } from './response-headers.ts';
 import type { GatewayDecision, GatewayKey, Routing } from '../routing/routing.ts';
 import { findKeyAddress, type OperatorUpstreams } from '../../providers/address.ts';
-import type { UpstreamTarget, UpstreamCalls, GatewayCall } from './calls.ts';
+import {
+  forwardsAccountHeaders,
+  type UpstreamTarget,
+  type UpstreamCalls,
+  type GatewayCall,
+} from './calls.ts';
 
 type PoolDecision = Extract<GatewayDecision, { kind: 'pool' }>;
 

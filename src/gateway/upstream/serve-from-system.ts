@@ -4,7 +4,7 @@ import { AppError } from '../../lib/errors.ts';
 import { createRateLimit, type RateLimitState } from '../../lib/rate-limit.ts';
 import type { Provider } from '../../providers/provider.ts';
 import { admitSharedPayerBody } from '../admission/request-body.ts';
-import { writeReceiptHeaders, type Receipt } from './headers.ts';
+import { writeReceiptHeaders, type Receipt } from './response-headers.ts';
 import type { GatewayDecision } from '../routing/routing.ts';
 import { findSystemAddress, type OperatorUpstreams } from '../../providers/address.ts';
 import type { UpstreamTarget, UpstreamCalls, GatewayCall } from './calls.ts';

@@ -7,7 +7,7 @@ import {
   findUpstreamRequestId,
   writeReceiptHeaders,
   type Receipt,
-} from '../../../src/gateway/upstream/headers.ts';
+} from '../../../src/gateway/upstream/response-headers.ts';
 import { createRedactor } from '../../../src/lib/redact.ts';
 
 const SECRET = 'sk-or-v1/the+secret';

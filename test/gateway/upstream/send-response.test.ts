@@ -6,7 +6,7 @@ import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import { fetch } from 'undici';
 import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
 import { createSseWriter } from '../../../src/http/sse.ts';
-import type { Receipt } from '../../../src/gateway/upstream/headers.ts';
+import type { Receipt } from '../../../src/gateway/upstream/response-headers.ts';
 import { toResponseLimits } from '../../../src/gateway/upstream/response.ts';
 import { sendResponse, type SendOutcome } from '../../../src/gateway/upstream/send-response.ts';
 

@@ -1,14 +1,5 @@
-import { createHmac } from 'node:crypto';
-import type { IncomingHttpHeaders } from 'node:http';
 import type { Response } from 'express';
 import type { Redactor } from '../../lib/redact.ts';
-import { LOOP_HEADER } from '../../lib/net/loop-guard.ts';
-
-const IDEMPOTENCY_KEY = 'idempotency-key';
-/** Client request headers that every upstream may receive. */
-const FORWARDED_HEADERS = ['anthropic-version', 'anthropic-beta', IDEMPOTENCY_KEY];
-/** Headers that name the payer's account. They are sent with a personal key only. */
-const PERSONAL_KEY_HEADERS = ['openai-organization', 'openai-project'];
 
 /** Upstream response headers that are copied to the client; all others are dropped. */
 const RETURNED_HEADERS =
@@ -31,71 +22,8 @@ const REQUEST_ID_HEADERS = [
 const SAFE_REQUEST_ID = /^[A-Za-z0-9._:=/+-]{1,128}$/;
 const UPSTREAM_REQUEST_ID = 'x-ops-upstream-request-id';
 const MAX_RETURNED_VALUE_LENGTH = 1_024;
-/** Header values that are copied: printable ASCII, a subset of field-value in RFC 9110. */
-const HEADER_VALUE = /^[\x20-\x7e]*$/;
-
-export interface UpstreamHeaderInput {
-  clientHeaders: IncomingHttpHeaders;
-  /** Null when the endpoint needs no key. */
-  secret: string | null;
-  isStreaming: boolean;
-  scope: 'personal' | 'organization' | 'system';
-  /** Value of the loop guard header; null for addresses that no user supplied. */
-  loopHeader: string | null;
-  /** Masks the `idempotency-key` on a provider key that several users share. Without it the header is not sent there. */
-  maskIdempotencyKey?: (value: string) => string;
-}
-
-/** Builds the headers of an upstream request from an allow-list: no other client header is forwarded. */
-export function createUpstreamHeaders(input: UpstreamHeaderInput): Record<string, string> {
-  const headers: Record<string, string> = {
-    'content-type': 'application/json',
-    accept: input.isStreaming ? 'text/event-stream' : 'application/json',
-    // The response is inspected and forwarded unchanged, so it must not be compressed.
-    'accept-encoding': 'identity',
-    'user-agent': 'ops-center',
-  };
-  if (input.secret !== null) headers['authorization'] = `Bearer ${input.secret}`;
-  const forwarded =
-    input.scope === 'personal' ? [...FORWARDED_HEADERS, ...PERSONAL_KEY_HEADERS] : FORWARDED_HEADERS;
-  for (const name of forwarded) {
-    const value = input.clientHeaders[name];
-    if (typeof value !== 'string' || !HEADER_VALUE.test(value)) continue;
-    const isShared = name === IDEMPOTENCY_KEY && input.scope !== 'personal';
-    const sent = isShared ? input.maskIdempotencyKey?.(value) : value;
-    if (sent !== undefined) headers[name] = sent;
-  }
-  if (input.loopHeader !== null) headers[LOOP_HEADER] = input.loopHeader;
-  return headers;
-}
-
-/** True when the upstream receives headers of the client that name the payer's account. */
-export function forwardsAccountHeaders(
-  clientHeaders: IncomingHttpHeaders,
-  scope: UpstreamHeaderInput['scope'],
-): boolean {
-  const sent = createUpstreamHeaders({
-    clientHeaders,
-    scope,
-    secret: null,
-    isStreaming: false,
-    loopHeader: null,
-  });
-  return PERSONAL_KEY_HEADERS.some((name) => name in sent);
-}
-
-/** Replaces a user's `idempotency-key` on a provider key that several users share. */
-export type MaskIdempotencyKey = (userId: string, value: string) => string;
-
-/**
- * To the upstream, all users of one key are one client: a user who sends the value of another user would receive
- * that user's response. The mask differs per user and is stable for the same value.
- * @param secret shared by all instances of this deployment.
- */
-export function createIdempotencyMask(secret: string): MaskIdempotencyKey {
-  const key = createHmac('sha256', secret).update('idempotency-key').digest();
-  return (userId, value) => createHmac('sha256', key).update(`${userId}\0${value}`).digest('hex');
-}
+/** Header values that are copied, in both directions: printable ASCII, a subset of field-value in RFC 9110. */
+export const HEADER_VALUE = /^[\x20-\x7e]*$/;
 
 type UpstreamHeaders = Record<string, string | string[] | undefined>;
 
