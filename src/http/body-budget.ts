@@ -5,6 +5,8 @@ import type { UploadPace } from './upload-pace.ts';
 
 /** Memory held for the bodies of one request and of its response. Released when the response is closed. */
 export interface BodyReservation {
+  /** Whose requests share a limit; those without a sign-in share one. */
+  readonly userId: string;
   /**
    * Begins to count the body of the request as it arrives. Its declared size is compared with the limits and reserves
    * nothing, so that a client which declares a large body and sends nothing does not block others.
@@ -137,6 +139,7 @@ export function createBodyBudget(): BodyBudget {
         holding.isClosed = true;
       });
       return {
+        userId,
         beginUpload(declaredBytes, pace, end) {
           assertFits(holding, declaredBytes * MEMORY_PER_UNPARSED_BYTE, false);
           return beginUpload(holding, pace, end);

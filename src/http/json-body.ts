@@ -53,7 +53,7 @@ export async function readJsonBody(
   const inspect = (bytes: Buffer) => (meter.add(bytes) ? undefined : tooMuchStructure(limits));
   const bytes = await readBody(request, { ...options, inspect });
   // The caller parses it.
-  await waitForLargeWork(bytes.length);
+  await waitForLargeWork(options.reservation.userId, bytes.length, options.signal);
   return { bytes, memberCount: meter.members() };
 }
 

@@ -169,9 +169,8 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       const classified = await classifyResponse(upstreamResponse, {
         surface: call.surface,
         limits: toResponseLimits(target.address),
-        onBytes(bytes) {
-          call.bodyReservation.add(bytes);
-        },
+        reservation: call.bodyReservation,
+        signal: call.signal,
       });
       const requestBytes = isLastAttempt ? 0 : call.body.byteLength();
       call.bodyReservation.keepOnly(requestBytes + (classified.kind === 'json' ? classified.body.length : 0));

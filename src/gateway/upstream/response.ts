@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import type { BodyReservation } from '../../http/body-budget.ts';
 import type { UpstreamResponse } from '../../lib/net/dialer.ts';
 import { waitForLargeWork } from '../../lib/async/large-work.ts';
 import { isAppError } from '../../lib/errors.ts';
@@ -63,8 +64,9 @@ export type ErrorResponse = Extract<ClassifiedResponse, { kind: 'error' }>;
 export interface ClassifyOptions {
   surface: Surface;
   limits: ResponseLimits;
-  /** Receives the number of bytes of each chunk as it is read, and can end the reading by an error. */
-  onBytes: (bytes: number) => void;
+  /** Counts the bytes as they are read, and can end the reading by an error. */
+  reservation: BodyReservation;
+  signal: AbortSignal;
 }
 
 /**
@@ -88,7 +90,7 @@ export async function classifyResponse(
 
 async function classifySuccess(
   response: UpstreamResponse,
-  { surface, limits, onBytes }: ClassifyOptions,
+  { surface, limits, reservation, signal }: ClassifyOptions,
 ): Promise<ClassifiedResponse> {
   const { status, headers, isFromPublicAddress: isPublic } = response;
   if (!isIdentityEncoded(headers)) {
@@ -102,8 +104,10 @@ async function classifySuccess(
     );
   if (mediaType(headers['content-type']) === 'text/event-stream')
     return { kind: 'stream', status, headers, isPublic, body: response.body };
-  const body = await readBoundedBody(response.body, limits.wholeBytes, onBytes);
-  await waitForLargeWork(body.length);
+  const body = await readBoundedBody(response.body, limits.wholeBytes, (bytes) => {
+    reservation.add(bytes);
+  });
+  await waitForLargeWork(reservation.userId, body.length, signal);
   const value = parseJson(withoutByteOrderMark(body));
   if (value === undefined)
     throw upstreamMalformed('The response of the provider is no valid JSON, or it exceeds the size limits.');

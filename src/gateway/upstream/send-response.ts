@@ -133,7 +133,7 @@ async function sendEvents(upstreamResponse: StreamResponse, options: SendOptions
     failure = error;
   });
   for await (const received of readSseEvents(body, options.limits, held.add)) {
-    await waitForLargeWork(sumBytes(received));
+    await waitForLargeWork(options.reservation.userId, sumBytes(received), options.signal);
     options.signal.throwIfAborted();
     const { bytes, isDone } = stream.check(received);
     held.keepOnly(bytes.length);

@@ -5,7 +5,7 @@ export interface FairSemaphore {
    * @returns a function that releases the permit. Call it when the work has ended; later calls have no effect.
    * @throws the reason of `signal` when it aborts first.
    */
-  acquire(user: string, signal: AbortSignal): Promise<() => void>;
+  acquire(user: string, signal?: AbortSignal): Promise<() => void>;
 }
 
 export function createFairSemaphore(count: number): FairSemaphore {
@@ -45,17 +45,17 @@ export function createFairSemaphore(count: number): FairSemaphore {
 
   return {
     async acquire(user, signal) {
-      signal.throwIfAborted();
+      signal?.throwIfAborted();
       const { promise, resolve, reject } = Promise.withResolvers<() => void>();
       const proceed = () => {
-        signal.removeEventListener('abort', abort);
+        signal?.removeEventListener('abort', abort);
         resolve(createRelease(user));
       };
       const abort = () => {
         remove(user, proceed);
-        reject(signal.reason as Error);
+        reject(signal?.reason as Error);
       };
-      signal.addEventListener('abort', abort, { once: true });
+      signal?.addEventListener('abort', abort, { once: true });
       const calls = waiting.get(user) ?? new Set();
       waiting.set(user, calls.add(proceed));
       startNext();

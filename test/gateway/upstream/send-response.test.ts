@@ -38,6 +38,7 @@ async function open() {
       events: createSseWriter(asExpress(response), { ...limits, idleComment: 'keep-alive' }),
       limits: toResponseLimits({ isUserSupplied: false }),
       reservation: {
+        userId: 'user',
         beginUpload: () => ({ received: () => undefined, [Symbol.dispose]: () => undefined }),
         add: () => undefined,
         keepOnly: () => undefined,

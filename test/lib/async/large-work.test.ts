@@ -8,7 +8,7 @@ it('does large pieces of work in order, each after a pause of twice the time of 
   const waitForLargeWork = createLargeWorkQueue();
   const done: { name: string; startMs: number; endMs: number }[] = [];
   const work = async (name: string, bytes: number, workMs: number) => {
-    await waitForLargeWork(bytes);
+    await waitForLargeWork('user', bytes);
     const startMs = performance.now();
     while (performance.now() - startMs < workMs);
     done.push({ name, startMs, endMs: performance.now() });
@@ -30,7 +30,27 @@ it('does large pieces of work in order, each after a pause of twice the time of 
 it('begins at once when no other piece waits', async () => {
   const waitForLargeWork = createLargeWorkQueue();
   let isBegun = false;
-  const begun = waitForLargeWork(LARGE).then(() => (isBegun = true));
+  const begun = waitForLargeWork('user', LARGE).then(() => (isBegun = true));
   await Promise.race([begun, new Promise((resolve) => setImmediate(resolve))]);
   expect(isBegun).toBe(true);
+});
+
+it('lets users take turns, so that the many pieces of one delay others by one piece at most', async () => {
+  const waitForLargeWork = createLargeWorkQueue();
+  const order: string[] = [];
+  const work = async (user: string) => {
+    await waitForLargeWork(user, LARGE);
+    order.push(user);
+  };
+  await Promise.all([work('many'), work('many'), work('many'), work('one')]);
+  expect(order).toEqual(['many', 'one', 'many', 'many']);
+});
+
+it('ends the wait of a request that has ended', async () => {
+  const waitForLargeWork = createLargeWorkQueue();
+  await waitForLargeWork('user', LARGE);
+  const ended = new AbortController();
+  const waiting = waitForLargeWork('user', LARGE, ended.signal);
+  ended.abort(new Error('the client has gone'));
+  await expect(waiting).rejects.toThrow('the client has gone');
 });
