@@ -15,7 +15,6 @@ const SLOWEST = toTestFiles([
   'runners/ssh/ssh.test.ts',
   'runners/kubernetes/hostile-cluster.test.ts',
   'lib/ssh/hostile-server.test.ts',
-  'language.test.ts',
   'runners/docker/warm-container.test.ts',
   'runners/docker/hostile-engine.test.ts',
   'runners/docker/failures.test.ts',
