@@ -172,12 +172,12 @@ exec sh -c "$2" ops-run "$1" "$3"
 /**
  * Arguments: the fallback script, the launcher and the watcher. It reads the texts of the supervisors and the run's id,
  * which names the supervisor in process lists, and starts the supervisor with the descriptors 3 and 4 closed. Perl is used
- * if it has its configuration and may start programs (PERL5OPT may forbid it); -C0 ignores PERL_UNICODE.
+ * if it may start programs (PERL5OPT may forbid it); -C0 ignores PERL_UNICODE.
  */
 const BOOT_SCRIPT = `${FORGET_VARIABLES}${TEXT_FUNCTION}
 text && perl=$text && text && python=$text && IFS= read -r id || exit 1
 exec 3<&- 4<&-
-perl -C0 -MConfig -e "exec qw(true)" </dev/null >/dev/null 2>&1 &&
+perl -C0 -e "exec qw(true)" </dev/null >/dev/null 2>&1 &&
   exec perl -C0 -e "$perl" "ops-supervise $id" "$2" "$3" "$1" "$python"
 exec sh -c "$1" ops-run "$id" "$2" "$3" "$python"
 `;
