@@ -9,9 +9,11 @@ import { toTestFiles } from './test-files.ts';
  */
 const SLOWEST = toTestFiles([
   // These need no Keycloak, which starts meanwhile (a minute in a fresh checkout).
+  'runners/ssh/supervisor.test.ts',
   'runners/docker/docker.test.ts',
   'runners/local/local.test.ts',
   'runners/ssh/run.test.ts',
+  'runners/ssh/exit.test.ts',
   'runners/ssh/ssh.test.ts',
   'runners/kubernetes/hostile-cluster.test.ts',
   'lib/ssh/hostile-server.test.ts',
