@@ -15,10 +15,23 @@ const PDF_MARK = '%PDF-';
 const MAX_BYTES_BEFORE_PDF_MARK = 1_024;
 /** In base64 with line breaks. */
 const MAX_SEARCHED_LENGTH = 4_096;
-/** Padding too: readers that are lax continue after it. */
 const NOT_BASE64 = /[^a-z0-9+/_-]/gi;
+const BASE64 = /[a-z0-9+/_-]/i;
+/** Longer than servers accept. To decode one of several MB takes seconds. */
+const MAX_ADDRESS_LENGTH = 8_192;
+/** More than requests have. Each takes microseconds, and a body within its limits could have a million. */
+const MAX_TEXTS = 10_000;
 /** The mark in base64. */
 const MIN_DOCUMENT_LENGTH = 7;
+
+/** @returns a check of the texts of one body, see {@link isSharedPayerMedia}. It allows 10,000 of them. */
+export function createSharedPayerMediaCheck(): typeof isSharedPayerMedia {
+  let count = 0;
+  return (text, isAddress) => {
+    count += 1;
+    return count <= MAX_TEXTS && isSharedPayerMedia(text, isAddress);
+  };
+}
 
 /**
  * True for a text that may stand where a body names media and a shared payer pays: data of an image or of audio, also
@@ -27,7 +40,7 @@ const MIN_DOCUMENT_LENGTH = 7;
  * address serves is not known.
  * @param isAddress true where the text is an address, whatever it looks like.
  */
-export function isSharedPayerMedia(text: string, isAddress: boolean): boolean {
+function isSharedPayerMedia(text: string, isAddress: boolean): boolean {
   // The search for a colon is fast for media in base64, and for many short texts.
   const hasColon = text.includes(':');
   if (hasColon && BEGINS_LIKE_DATA.test(text)) {
@@ -35,7 +48,7 @@ export function isSharedPayerMedia(text: string, isAddress: boolean): boolean {
     return start !== undefined && !canBeDocument(text, start);
   }
   if (!isAddress && !(hasColon && BEGINS_LIKE_ADDRESS.test(text))) return !canBeDocument(text, 0);
-  return isPublicHttpsAddress(text) && !namesDocument(text);
+  return text.length <= MAX_ADDRESS_LENGTH && isPublicHttpsAddress(text) && !namesDocument(text);
 }
 
 /** @param start of the base64. */
@@ -44,6 +57,9 @@ function canBeDocument(text: string, start: number): boolean {
   const searched = text.slice(start, start + MAX_SEARCHED_LENGTH);
   // Readers of data URLs decode these before the base64.
   if (start > 0 && searched.includes('%')) return true;
+  // After padding, lax readers continue, or begin a second text.
+  const padding = searched.indexOf('=');
+  if (padding >= 0 && BASE64.test(searched.slice(padding))) return true;
   const bytes = Buffer.from(searched.replace(NOT_BASE64, ''), 'base64');
   // Other characters, which readers skip, can fill what is searched.
   const isCut = text.length - start > MAX_SEARCHED_LENGTH && bytes.length < MAX_BYTES_BEFORE_PDF_MARK;

@@ -3,6 +3,7 @@ import { createConcurrencyLimit } from '../../http/limits.ts';
 import { AppError } from '../../lib/errors.ts';
 import { createRateLimit, type RateLimitState } from '../../lib/rate-limit.ts';
 import type { Provider } from '../../providers/provider.ts';
+import { waitForLargeWork } from '../../lib/async/large-work.ts';
 import { admitSharedPayerBody } from '../admission/request-body.ts';
 import { writeReceiptHeaders, type Receipt } from './response-headers.ts';
 import type { GatewayDecision } from '../routing/routing.ts';
@@ -59,6 +60,7 @@ export function createServeFromSystem(deps: ServeFromSystemDeps): ServeFromSyste
     writeReceiptHeaders(call.response, receipt);
     const release = await limits.acquire(call.principal.user.id, call.response);
     try {
+      await waitForLargeWork(call.principal.user.id, call.body.byteLength(), call.signal);
       // A refused body counts as well.
       const { body, dropped } = admitSharedPayerBody(call.body, call.surface, deps.system.extraFields);
       if (dropped.length > 0) call.response.setHeader('x-ops-dropped', dropped.join(', '));

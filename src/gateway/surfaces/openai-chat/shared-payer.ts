@@ -1,6 +1,6 @@
 import { isObject } from '../../../providers/provider.ts';
 import { fieldNotAllowed, foldName, wrongFieldType } from '../../admission/request-body.ts';
-import { isSharedPayerMedia } from '../../admission/shared-payer-media.ts';
+import { createSharedPayerMediaCheck } from '../../admission/shared-payer-media.ts';
 
 /** Fields that shape this response only and use no stored objects or hosted tools. */
 export const SHARED_PAYER_FIELDS: ReadonlySet<string> = new Set([
@@ -165,6 +165,7 @@ interface ValuePosition {
  */
 function walkBody(body: Readonly<Record<string, unknown>>): number {
   let members = 0;
+  const isSharedPayerMedia = createSharedPayerMediaCheck();
   const findNameRules = createNameRules();
 
   function walk(value: unknown, position: ValuePosition): void {

@@ -418,6 +418,7 @@ describe('admitSharedPayerBody', () => {
       'data:image/png;base64,=JVBERi0x',
       'data:image/png;base64,JVBE%52i0x',
     ],
+    ...['data:image/png;base64,QQ==JVBERi0xLjcK', 'data:image/png;base64,iVBORw0KGgo=\n_AAA'],
     `data:image/png;base64,${withBytes('\n%PDF-1.7')}`,
     `data:image/png;base64,${withBytes(PNG, Buffer.alloc(1_000), '%PDF-1.7')}`,
     `data:image/png;base64,${' '.repeat(5_000)}JVBERi0xLjcK`,
@@ -429,6 +430,7 @@ describe('admitSharedPayerBody', () => {
       'https://example.com/?file=a.pdf&y=1',
     ],
     ...['https://example.com/?file=a.pdf', 'https://example.com/a.pdf.png', 'https://example.com/a#.pdf'],
+    `https://example.com/${'a'.repeat(8_192)}`,
   ])('refuses a document as media, which a provider may read with a tool that costs per page: %s', (url) => {
     for (const body of media(url)) expect([body, typeof fieldOf(body)]).toEqual([body, 'string']);
   });
@@ -448,6 +450,7 @@ describe('admitSharedPayerBody', () => {
     ),
     ...['DATA:IMAGE/PNG;BASE64,', `data:image/png;base64,${withBytes(PNG, Buffer.alloc(6_000))}`],
     `data:image/png;base64,${withBytes(PNG, Buffer.alloc(6_000)).replace(/.{76}/g, '$&\r\n')}`,
+    `https://example.com/${'a'.repeat(8_000)}`,
     ...['https://cdn.pdf.example.com/a.png', 'https://example.com/a.pdfs', 'https://example.com/apdf%20.png'],
   ])('allows images and audio as data, and addresses that name no document: %s', (url) => {
     for (const body of media(url)) expect(fieldOf(body)).toBeUndefined();
@@ -459,10 +462,16 @@ describe('admitSharedPayerBody', () => {
   });
 
   it('searches a member with a long name and many strings in one pass', () => {
-    const strings = Array.from({ length: 200_000 }, () => '');
-    expect(
-      fieldOf(withPart({ type: 'text', image_url: { ['A'.repeat(1_000_000)]: strings } })),
-    ).toBeUndefined();
+    const strings = Array.from({ length: 10_000 }, () => '');
+    const part = { type: 'text', image_url: { ['A'.repeat(1_000_000)]: strings } };
+    expect(fieldOf(withPart(part))).toBeUndefined();
+  });
+
+  it('refuses more texts of media than a request has, since each takes time', () => {
+    const data = Array.from({ length: 10_001 }, () => 'AAAAAAA');
+    expect(fieldOf(withPart({ type: 'input_audio', input_audio: { data } }))).toBe(
+      'messages.content.input_audio.data',
+    );
   });
 
   it.each([
