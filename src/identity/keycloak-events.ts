@@ -113,8 +113,12 @@ export function createKeycloakEventPoll(deps: KeycloakEventPollDeps): () => Prom
   };
 }
 
-export interface DeletedUserPollDeps extends Pick<KeycloakEventPollDeps, 'keycloakAdmin' | 'database'> {
-  /** Can run several times for the same user: in each process, and again after it throws. */
+export interface DeletedUserPollDeps extends Pick<
+  KeycloakEventPollDeps,
+  'keycloakAdmin' | 'database' | 'userCache'
+> {
+  logout: Pick<Logout, 'endUser'>;
+  /** Runs at least twice for a user: in each process, again for what a request stored meanwhile, and after it throws. */
   onUserDeleted: (userId: string) => Promise<void>;
 }
 
@@ -125,6 +129,8 @@ export interface DeletedUserPollDeps extends Pick<KeycloakEventPollDeps, 'keyclo
  */
 export function createDeletedUserPoll(deps: DeletedUserPollDeps): () => Promise<void> {
   const { keycloakAdmin } = deps;
+  /** Events that were handled once. */
+  const handledOnce = new Set<string>();
 
   async function isDeleted(id: string): Promise<boolean> {
     // The client returns null on 404, although its type says undefined.
@@ -132,21 +138,39 @@ export function createDeletedUserPoll(deps: DeletedUserPollDeps): () => Promise<
     return user === null || user === undefined;
   }
 
+  /** Handles the deletion of a user. @returns true when the event is to be handled once more. */
+  async function isRepeated(event: AdminEvent, id: string): Promise<boolean> {
+    // Keycloak drops a deleted user from its cache only after the commit that makes the event visible. A user that
+    // is still found later was imported again under the same id.
+    if (!(await isDeleted(id))) return true;
+    deps.userCache.invalidate(id);
+    await deps.logout.endUser(id);
+    await deps.onUserDeleted(id);
+    // A request that was authorized before can store something after the first time.
+    if (handledOnce.delete(event.id)) return false;
+    handledOnce.add(event.id);
+    return true;
+  }
+
   return createKeycloakEventReader<AdminEvent>({
     database: deps.database,
     cursorName: `${keycloakAdmin.realm} deleted users`,
     fetchPage: createAdminEventFetcher(keycloakAdmin, ['USER']),
     async handle(events) {
-      const found: AdminEvent[] = [];
+      const repeated: AdminEvent[] = [];
+      const failures: unknown[] = [];
       for (const event of events) {
         const id = findDeletedUserId(event);
         if (id === undefined) continue;
-        if (await isDeleted(id)) await deps.onUserDeleted(id);
-        else found.push(event);
+        try {
+          if (await isRepeated(event, id)) repeated.push(event);
+        } catch (error) {
+          // One user whose data cannot be removed does not keep the data of others.
+          failures.push(error);
+        }
       }
-      // Keycloak drops a deleted user from its cache only after the commit that makes the event visible. A user that
-      // is still found later was imported again under the same id.
-      return found;
+      if (failures.length > 0) throw failures[0];
+      return repeated;
     },
   });
 }

@@ -166,7 +166,7 @@ function createPollers(
     createPoller('pruning logout markers', PRUNE_INTERVAL_MS, () => deps.store.prune(), log),
   ];
   if (onUserDeleted === undefined) return pollers;
-  const pollDeletedUsers = createDeletedUserPoll({ keycloakAdmin, database, onUserDeleted });
+  const pollDeletedUsers = createDeletedUserPoll({ keycloakAdmin, database, ...deps, onUserDeleted });
   return [
     ...pollers,
     createPoller('looking for deleted users', EVENT_POLL_INTERVAL_MS, pollDeletedUsers, log),
