@@ -43,10 +43,12 @@ export function createActiveWorkCheck(deps: ActiveWorkCheckDeps): () => Promise<
   }
 
   async function endWorkOfLoggedOutTokens(): Promise<void> {
-    for (const principal of deps.activeWork.principals()) {
-      if (principal.credential === 'session') continue;
-      if (await deps.store.isLoggedOut(toSignInRef(principal))) deps.activeWork.endPrincipal(principal);
-    }
+    const withToken = deps.activeWork.principals().filter(({ credential }) => credential !== 'session');
+    // Each request has a principal of its own.
+    const bySignIn = Map.groupBy(withToken, (principal) => JSON.stringify(toSignInRef(principal)));
+    for (const [first, ...others] of bySignIn.values())
+      if (first !== undefined && (await deps.store.isLoggedOut(toSignInRef(first))))
+        for (const principal of [first, ...others]) deps.activeWork.endPrincipal(principal);
   }
 
   async function endWorkOfChangedUsers(): Promise<void> {

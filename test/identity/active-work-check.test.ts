@@ -109,6 +109,23 @@ describe('the check of active work', () => {
     expect(ended).toEqual(['run of the former']);
   });
 
+  it('ends all requests of a bearer token that was signed out, with one query for all of them', async () => {
+    const { store, begin, ended, checkActiveWork } = setUp();
+    const [signedOut, other] = [await createUser(), await createUser()];
+    for (let count = 1; count <= 3; count += 1) begin(`request ${count}`, bearerOf(signedOut.id));
+    begin('request of another user', bearerOf(other.id));
+    await store.markKeycloakSessions([`sid of ${signedOut.id}`], Infinity);
+    const isLoggedOut = store.isLoggedOut.bind(store);
+    let queries = 0;
+    store.isLoggedOut = (signIn) => {
+      queries += 1;
+      return isLoggedOut(signIn);
+    };
+    await checkActiveWork();
+    expect(ended).toEqual(['request 1', 'request 2', 'request 3']);
+    expect(queries).toBe(2);
+  });
+
   it('looks up users also if the sessions cannot be read', async () => {
     const { clock, store, begin, ended, checkActiveWork } = setUp();
     const disabled = await createUser({ enabled: false });
