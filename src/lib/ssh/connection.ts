@@ -5,7 +5,7 @@ import type { Dialer } from '../net/dialer.ts';
 import { isAppError } from '../errors.ts';
 import { hasExceededWindow } from './back-pressure.ts';
 import type { SshHop } from './config.ts';
-import { discardChannel } from './discard-channel.ts';
+import { discardChannel, isClosing } from './discard-channel.ts';
 import { createHopError, performSshHandshake, type HandshakeOptions } from './handshake.ts';
 import { createProgramSet, type RemoteProgram } from './remote-program.ts';
 import type { SshError } from './ssh-error.ts';
@@ -32,6 +32,8 @@ export interface SshConnection {
 
 /** Opening a channel takes two round trips. After this time the connection is considered lost. */
 const CHANNEL_OPEN_TIMEOUT_MS = 10_000;
+/** A server has one to two of these times to close a channel that was closed here. */
+const CLOSE_CHECK_MS = 5_000;
 /** For programs to end before their connection closes, with those that are just starting. */
 const MAX_CLOSE_MS = 2_000;
 /** ssh2 ignores back pressure when it sends. A well-behaved server reads, or keeps our window closed. */
@@ -85,10 +87,17 @@ function createConnection(hop: SshHop, transport: Duplex, client: Client): SshCo
   const programs = createProgramSet();
   const listeners: (() => void)[] = [];
   let isOpen = true;
+  const closeCheck = setInterval(createCloseCheck(channels, retire, cut), CLOSE_CHECK_MS).unref();
   client.once('close', () => {
     isOpen = false;
+    clearInterval(closeCheck);
     for (const listener of listeners) listener();
   });
+
+  /** The open channels stay. */
+  function retire(): void {
+    isOpen = false;
+  }
 
   /** For a server that does not respond or breaks limits. Programs are sent their signal, but not waited for. */
   function cut(): void {
@@ -193,6 +202,27 @@ function createConnection(hop: SshHop, transport: Duplex, client: Client): SshCo
       ),
     close,
     onClose: (listener) => void listeners.push(listener),
+  };
+}
+
+/**
+ * A server that never closes its channels would keep them, what it sends into them, and their slots in the pool.
+ * @param retire is called when a server leaves a channel open that was closed before the last check.
+ * @param cut is called when it has no other channels any more.
+ */
+function createCloseCheck(
+  channels: ReadonlySet<ClientChannel>,
+  retire: () => void,
+  cut: () => void,
+): () => void {
+  let closing = new Set<ClientChannel>();
+  return () => {
+    const stillClosing = [...channels].filter(isClosing);
+    const isStuck = stillClosing.some((channel) => closing.has(channel));
+    closing = new Set(stillClosing);
+    if (!isStuck) return;
+    retire();
+    if (stillClosing.length === channels.size) cut();
   };
 }
 

@@ -1,4 +1,5 @@
 import type { ClientChannel } from 'ssh2';
+import { discardChannel } from '../../lib/ssh/discard-channel.ts';
 import { createCleanupCommand, NOTHING_FOUND } from './scripts.ts';
 
 const CLEANUP_TIMEOUT_MS = 10_000;
@@ -26,16 +27,19 @@ function readResponse(channel: ClientChannel, signal: AbortSignal): Promise<stri
   let response = '';
   return new Promise((resolve) => {
     const finish = () => {
-      channel.close();
+      // The server may go on sending.
+      channel.off('data', onData);
+      discardChannel(channel);
       resolve(response);
+    };
+    const onData = (chunk: Buffer) => {
+      response += chunk.toString('latin1');
+      if (response.length > MAX_RESPONSE_BYTES) finish();
     };
     signal.addEventListener('abort', finish, { once: true });
     channel.on('error', finish);
     channel.stderr.resume();
-    channel.on('data', (chunk: Buffer) => {
-      response += chunk.toString('latin1');
-      if (response.length > MAX_RESPONSE_BYTES) finish();
-    });
+    channel.on('data', onData);
     channel.once('close', () => {
       signal.removeEventListener('abort', finish);
       resolve(response);

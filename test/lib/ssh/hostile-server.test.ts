@@ -1,5 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
-import type { Connection } from 'ssh2';
+import { once } from 'node:events';
+import type { Connection, ServerChannel } from 'ssh2';
+import { discardChannel } from '../../../src/lib/ssh/discard-channel.ts';
+import { until } from '../../support/until.ts';
 import { startScriptedServer, startRawTcpServer } from './scripted-server.ts';
 import { afterThisTest, neverAborted, openConnections, serverAt } from './servers.ts';
 
@@ -105,6 +108,38 @@ describe('a hostile SSH server', () => {
     expect(await stream.ended).toMatchObject({ code: null });
     clearInterval(more);
   });
+
+  it('is disconnected when it leaves channels open that were closed, after the other channels have ended', async () => {
+    const channels = new Map<string, ServerChannel>();
+    let clients = 0;
+    const gone = Promise.withResolvers<undefined>();
+    const server = await startScriptedServer({
+      onConnection(client) {
+        clients += 1;
+        client.once('close', () => gone.resolve(undefined));
+      },
+      exec(channel, command) {
+        channels.set(command, channel);
+        // It answers no CLOSE.
+        if (command === 'stuck') channel.close = () => undefined;
+      },
+    });
+    const { connections } = openConnections();
+    const target = serverAt(server, login);
+    const other = await connections.exec(target, 'other', neverAborted());
+    const stuck = await connections.exec(target, 'stuck', neverAborted());
+    other.resume();
+    discardChannel(stuck);
+    // The connection is not used any more, and stays for the other channel.
+    await until(async () => {
+      const next = await connections.exec(target, 'next', neverAborted());
+      discardChannel(next);
+      return clients === 2;
+    });
+    channels.get('other')?.end('bytes');
+    channels.get('other')?.exit(0);
+    await Promise.all([once(other, 'close'), gone.promise]);
+  }, 40_000);
 
   it('cannot open channels to the client', async () => {
     const refusals: (Error | undefined)[] = [];
