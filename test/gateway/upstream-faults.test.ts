@@ -109,6 +109,35 @@ describe('an upstream', () => {
     },
   );
 
+  const ENDS_IN_BODY: [string, (writer: ResponseWriter) => Promise<void> | void][] = [
+    ['is reset', (writer) => writer.reset()],
+    ['is shorter than declared', (writer) => writer.hangUp()],
+    ['stalls', (writer) => writer.waitForClose()],
+  ];
+  const incompleteErrors = [413, 429, 503].flatMap((status) =>
+    ENDS_IN_BODY.map(([name, end]) => [status, name, end] as const),
+  );
+  it.each(incompleteErrors)(
+    'with the error %i keeps its status and headers when its body %s',
+    async (status, _name, end) => {
+      openai.reply(async (writer) => {
+        const headers = { 'content-type': 'application/json', 'content-length': '500', 'retry-after': '7' };
+        writer.head(status, headers);
+        await writer.write('{"error":{"message":"cut');
+        await end(writer);
+      });
+      const response = await chat(hello);
+      const message = `The provider answered ${status} with an incomplete body.`;
+      expect([response.status, await response.json()]).toMatchObject([status, { error: { message } }]);
+      expect(Object.fromEntries(response.headers)).toMatchObject({
+        'x-ops-error-source': 'upstream',
+        'retry-after': '7',
+      });
+      expect(response.headers.get('x-should-retry')).toBeNull();
+      await openai.closed(0);
+    },
+  );
+
   it('that refuses connections is a 502', async () => {
     const stopped = await startUpstream();
     await stopped.stop();

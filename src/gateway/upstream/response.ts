@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { BodyReservation } from '../../http/body-budget.ts';
+import { upstreamTimeout } from '../../lib/net/deadline.ts';
 import type { UpstreamResponse } from '../../lib/net/dialer.ts';
 import { waitForLargeWork } from '../../lib/async/large-work.ts';
 import { isAppError } from '../../lib/errors.ts';
@@ -39,6 +40,8 @@ export function toResponseLimits({
 
 /** Redacting the texts of an error takes many times as long as reading them. */
 export const MAX_ERROR_BYTES = 256 * 1024;
+/** The status alone is an answer, so that its body may not delay it for as long as a success may take. */
+const MAX_ERROR_BODY_MS = 10_000;
 
 interface ResponseHead {
   status: number;
@@ -48,7 +51,12 @@ interface ResponseHead {
 
 /** What an error's body is when it is not JSON. It completes the sentence "The provider answered 413 with ...". */
 type OtherBody =
-  'a web page' | 'text that is not JSON' | 'a compressed body' | 'a body over the size limit' | 'no body';
+  | 'a web page'
+  | 'text that is not JSON'
+  | 'a compressed body'
+  | 'a body over the size limit'
+  | 'an incomplete body'
+  | 'no body';
 
 /** An upstream's response, classified by its status, headers and content. */
 export type ClassifiedResponse =
@@ -74,7 +82,7 @@ export interface ClassifyOptions {
  * JSON body can then still become an error in the protocol's shape. JSON is recognized by its content, since servers
  * send it with other content types as well.
  * @throws AppError `upstream_malformed` for a success that is neither JSON nor an event stream (HTML with 200,
- *   redirects, compressed or endless bodies), `upstream_unreachable` and `upstream_timeout` from reading.
+ *   redirects, compressed or endless bodies), `upstream_unreachable` and `upstream_timeout` from reading one.
  */
 export async function classifyResponse(
   response: UpstreamResponse,
@@ -131,7 +139,7 @@ async function classifyError(response: UpstreamResponse): Promise<ClassifiedResp
     return toOther('a compressed body');
   }
   const body = await readErrorBody(response.body);
-  if (body === undefined) return toOther('a body over the size limit');
+  if (typeof body === 'string') return toOther(body);
   const bytes = withoutByteOrderMark(body);
   const value = parseJson(bytes);
   if (typeof value === 'object' && value !== null) return { kind: 'error', status, headers, isPublic, value };
@@ -140,14 +148,25 @@ async function classifyError(response: UpstreamResponse): Promise<ClassifiedResp
   return toOther(isPage ? 'a web page' : 'text that is not JSON');
 }
 
-/** @returns undefined when the body exceeds the limit. */
-async function readErrorBody(body: Readable): Promise<Buffer | undefined> {
+/**
+ * Reads the body of an error for a bounded time.
+ * @returns why it could not be read whole, when the upstream is the reason.
+ * @throws the reason of the request's signal.
+ */
+async function readErrorBody(body: Readable): Promise<Buffer | OtherBody> {
+  const timer = setTimeout(() => {
+    body.destroy(upstreamTimeout('continue its response'));
+  }, MAX_ERROR_BODY_MS);
   try {
     return await readBoundedBody(body, MAX_ERROR_BYTES);
   } catch (error) {
-    if (!isAppError(error, 'upstream_malformed')) throw error;
     discardBody(body);
-    return undefined;
+    if (isAppError(error, 'upstream_malformed')) return 'a body over the size limit';
+    if (isAppError(error, 'upstream_unreachable') || isAppError(error, 'upstream_timeout'))
+      return 'an incomplete body';
+    throw error;
+  } finally {
+    clearTimeout(timer);
   }
 }
 

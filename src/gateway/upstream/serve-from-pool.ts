@@ -89,10 +89,13 @@ export interface KeyRefusalContext {
 /**
  * True when a 401 shows that the key itself is refused. A 401 that this request caused (its organization, project, model
  * or missing scope) or that reports an empty account is not about the key, which other requests can use.
- * A 401 without an explanation counts as about the key, unless the client named an organization or a project.
+ * A 401 without an explanation counts as about the key, unless the client named an organization or a project. One whose
+ * body did not arrive whole may have an explanation.
  */
-export function isKeyRefusal({ status, value }: ErrorResponse, context: KeyRefusalContext): boolean {
-  if (status !== 401) return false;
+export function isKeyRefusal(response: ErrorResponse, context: KeyRefusalContext): boolean {
+  const { status, value } = response;
+  const isIncomplete = 'otherBody' in response && response.otherBody === 'an incomplete body';
+  if (status !== 401 || isIncomplete) return false;
   const cause = context.surface.findRefusalCause(value);
   if (cause === 'key') return true;
   if (toKeyTestOutcome(context.provider, { status, body: value }).status !== 'invalid') return false;

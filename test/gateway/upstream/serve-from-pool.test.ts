@@ -48,6 +48,13 @@ describe('isKeyRefusal', () => {
     expect(judge(value)).toEqual([false, false]);
   });
 
+  it('is false when the body, which may explain it, did not arrive whole', () => {
+    const answer = { kind: 'error', status: 401, headers: {}, isPublic: true, value: undefined } as const;
+    const context = { surface: openAiChat, provider: custom, forwardsAccountHeaders: false };
+    expect(isKeyRefusal({ ...answer, otherBody: 'an incomplete body' }, context)).toBe(false);
+    expect(isKeyRefusal({ ...answer, otherBody: 'no body' }, context)).toBe(true);
+  });
+
   it.each([200, 400, 402, 403, 429, 500])('is false with status %s', (status) => {
     expect(judge({ error: { message: 'x', code: 'invalid_api_key' } }, status)).toEqual([false, false]);
   });
