@@ -10,7 +10,7 @@ import { parseRequestBody } from './admission/request-body.ts';
 import { logDecision, toDecisionError } from './routing/decision-view.ts';
 import type { Routing } from './routing/routing.ts';
 import type { Surface } from './surface.ts';
-import { failStream, type CallProgress, type GatewayCall } from './upstream/calls.ts';
+import { failCall, type CallProgress, type GatewayCall } from './upstream/calls.ts';
 import type { KeyStatusWriter, ServeFromPool } from './upstream/serve-from-pool.ts';
 import type { ServeFromSystem } from './upstream/serve-from-system.ts';
 
@@ -92,7 +92,7 @@ async function serve(deps: ServeRequestDeps, call: GatewayCall, requireByokTier:
       await deps.serveFromPool(call, decision);
     } else await deps.serveFromSystem(call, decision);
   } catch (error) {
-    failStream(call, call.signal.aborted ? call.signal.reason : error);
+    failCall(call, call.signal.aborted ? call.signal.reason : error);
     throw error;
   }
 }

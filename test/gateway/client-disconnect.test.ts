@@ -55,6 +55,7 @@ describe('a client disconnect', () => {
 
   it('is logged once and leaves no open connection', async () => {
     const before = app.events('client_gone').length;
+    const logged = app.events('answer_passed').length;
     openai.reply(fault.silent());
     const client = new AbortController();
     const response = chat(hello, client.signal);
@@ -66,6 +67,9 @@ describe('a client disconnect', () => {
       () => app.events('client_gone').length,
       (count) => count === before + 1,
     );
+    expect(app.events('answer_passed').slice(logged)).toMatchObject([
+      { status: null, end: 'failed', provider: 'openai', attempts: 1 },
+    ]);
     expect(openai.openConnections).toBe(0);
   });
 });

@@ -217,6 +217,10 @@ describe('an error of an upstream', () => {
       502,
       'req_abc-2',
     ]);
+    expect(app.events('answer_passed').at(-1)).toMatchObject({
+      status: null,
+      upstream_request_id: 'req_abc-2',
+    });
   });
 });
 
@@ -251,6 +255,20 @@ describe('a 401', () => {
       test_status: string;
     }[];
     expect(keys.map(({ test_status }) => test_status)).toEqual(['untested', 'untested']);
+  });
+
+  it('about a key is logged with the provider’s request id, also when another key serves the request', async () => {
+    const session = await signIn([openAiKey(), openAiKey()]);
+    openai.reply(
+      answer.error(401, { headers: { 'x-request-id': 'req_refused' } }),
+      answer.completion({ headers: { 'x-request-id': 'req_served' } }),
+    );
+    const response = await chat(session, hello('gpt-4o'));
+    expect(response.headers.get('x-ops-upstream-request-id')).toBe('req_served');
+    const [refused, served] = [app.events('key_refused').at(-1), app.events('answer_passed').at(-1)];
+    expect(refused).toMatchObject({ provider: 'openai', attempts: 1, upstream_request_id: 'req_refused' });
+    expect(served).toMatchObject({ attempts: 2, upstream_request_id: 'req_served' });
+    expect(refused?.['key_id']).not.toBe(served?.['key_id']);
   });
 
   it.each<[string, Answer, Record<string, string>]>([

@@ -16,6 +16,7 @@ let openai: Upstream;
 let app: TestApp;
 let session: string;
 let key: string;
+let keyId: string;
 
 beforeAll(async () => {
   openai = await startUpstream();
@@ -29,7 +30,7 @@ beforeAll(async () => {
   });
   session = await app.signIn(await createUser({ tier: 'starter' }));
   key = openAiKey();
-  await addKey(app, session, { provider: 'openai', key });
+  keyId = await addKey(app, session, { provider: 'openai', key });
 });
 afterAll(async () => {
   await app.stop();
@@ -75,11 +76,14 @@ describe('an upstream', () => {
     ['another protocol than HTTP', fault.raw('SSH-2.0-OpenSSH_9.2\r\n'), 502, 'upstream_unreachable'],
   ])('%s becomes an error in the protocol’s shape', async (_name, upstreamAnswer, status, code) => {
     openai.reply(upstreamAnswer);
+    const logged = app.events('answer_passed').length;
     const response = await chat(hello);
     expect([response.status, await response.json()]).toMatchObject([
       status,
       { error: { code, type: 'server_error' } },
     ]);
+    const receipt = { status: null, end: 'failed', provider: 'openai', key_id: keyId, attempts: 1 };
+    expect(app.events('answer_passed').slice(logged)).toMatchObject([receipt]);
     expect(response.headers.get('x-ops-error-source')).toBe('ops-center');
     expect(response.headers.get('x-ops-provider')).toBe('openai');
     // The provider may charge for what it received.

@@ -239,30 +239,39 @@ export function createIdempotencyMask(secret: string): MaskIdempotencyKey {
 }
 
 /**
- * Ends a response that has begun as a stream with the protocol's error event; the status cannot say it any more. No
- * effect when the response has not begun, except that it does not begin as a stream any more.
+ * Ends a request that failed after a first call to an upstream, and logs its receipt: the upstream may charge for the call.
+ * A response that has begun as a stream ends with the protocol's error event, since the status cannot say it any more;
+ * another response does not begin as a stream any more.
  */
-export function failStream(call: GatewayCall, error: unknown): void {
+export function failCall(call: GatewayCall, error: unknown): void {
   const { surface, requestId, response, progress } = call;
   if (progress.current === undefined) return;
   const { events, receipt } = progress.current;
   events[Symbol.dispose]();
-  if (!events.hasBegun || response.destroyed || response.writableEnded) return;
-  events.end(surface.toErrorEvent(surface.toError(toAppError(error), requestId)));
+  if (events.hasBegun && !response.destroyed && !response.writableEnded)
+    events.end(surface.toErrorEvent(surface.toError(toAppError(error), requestId)));
   logReceipt(call, receipt, null, 'failed');
+}
+
+/** Logs the receipt of an attempt whose key was refused. The response has the receipt of one attempt only. */
+export function logKeyRefusal({ log }: GatewayCall, receipt: Receipt): void {
+  log.info({ event: 'key_refused', ...toLogFields(receipt) }, 'the provider refused the key');
 }
 
 /** @param status of the upstream; null for an error of this server. */
 function logReceipt({ log }: GatewayCall, receipt: Receipt, status: number | null, end: SendOutcome): void {
-  const { provider, model, scope, keyId, endpointSlug, attempts, upstreamRequestId } = receipt;
   log.info(
-    {
-      ...{ event: 'answer_passed', status, end, provider, model },
-      ...{ key_scope: scope, key_id: keyId, endpoint: endpointSlug, attempts },
-      upstream_request_id: upstreamRequestId,
-    },
-    'response sent to the client',
+    { event: 'answer_passed', status, end, ...toLogFields(receipt) },
+    'request to the provider has ended',
   );
+}
+
+function toLogFields(receipt: Receipt): Record<string, unknown> {
+  const { provider, model, scope, keyId, endpointSlug, attempts, upstreamRequestId } = receipt;
+  return {
+    ...{ provider, model, key_scope: scope, key_id: keyId, endpoint: endpointSlug, attempts },
+    upstream_request_id: upstreamRequestId,
+  };
 }
 
 function createTargetRedactor({ secret }: UpstreamTarget): Redactor {

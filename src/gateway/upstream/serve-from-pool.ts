@@ -15,6 +15,7 @@ import type { GatewayDecision, GatewayKey, Routing } from '../routing/routing.ts
 import { findKeyAddress, type OperatorUpstreams } from '../../providers/address.ts';
 import {
   forwardsAccountHeaders,
+  logKeyRefusal,
   type UpstreamTarget,
   type UpstreamCalls,
   type GatewayCall,
@@ -56,6 +57,7 @@ export function createServeFromPool(deps: ServeFromPoolDeps): ServeFromPool {
         if (response.kind !== 'error') deps.keyStatus.writeUse(call, key);
         return deps.calls.respond(call, target, response);
       }
+      logKeyRefusal(call, target.receipt);
       await deps.keyStatus.writeRefusal(call, key);
       firstUnauthorized ??= { response, target };
     }
