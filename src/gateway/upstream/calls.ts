@@ -153,19 +153,25 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
     return events;
   }
 
+  function trackRequestId(
+    call: GatewayCall,
+    { receipt }: UpstreamTarget,
+    headers: UpstreamResponse['headers'],
+    redact: Redactor,
+  ): void {
+    trackCall(call, { ...receipt, upstreamRequestId: findUpstreamRequestId(headers, redact) });
+  }
+
   return {
     async send(call, target, isLastAttempt) {
       call.signal.throwIfAborted();
-      const { receipt } = target;
-      trackCall(call, receipt);
+      trackCall(call, target.receipt);
       const pending = startRequest(call, target);
       if (isLastAttempt) call.body.release();
       const upstreamResponse = await pending;
       const { headers, isFromPublicAddress } = upstreamResponse;
       // Before the response is classified, so that an error about a malformed one names the request as well.
-      if (isFromPublicAddress)
-        receipt.upstreamRequestId = findUpstreamRequestId(headers, createTargetRedactor(target));
-      writeReceiptHeaders(call.response, receipt);
+      if (isFromPublicAddress) trackRequestId(call, target, headers, createTargetRedactor(target));
       const classified = await classifyResponse(upstreamResponse, {
         surface: call.surface,
         limits: toResponseLimits(target.address),
@@ -178,24 +184,26 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
     },
     async respond(call, target, upstreamResponse) {
       call.signal.throwIfAborted();
-      const { receipt } = target;
-      const events = trackCall(call, receipt);
+      const events = trackCall(call, target.receipt);
       // No further attempt needs it.
       call.body.release();
       call.bodyReservation.keepOnly(upstreamResponse.kind === 'json' ? upstreamResponse.body.length : 0);
+      const redact = createTargetRedactor(target);
       const outcome = await sendResponse(upstreamResponse, call.response, {
         surface: call.surface,
         requestId: call.requestId,
-        redact: createTargetRedactor(target),
+        redact,
         progress: call.body.createProgress(),
         signal: call.signal,
         idleTimeoutMs: timeouts.idleMs,
         limits: toResponseLimits(target.address),
         reservation: call.bodyReservation,
         events,
-        receipt,
+        onHeaders: (headers) => {
+          trackRequestId(call, target, headers, redact);
+        },
       });
-      logReceipt(call, receipt, upstreamResponse.status, outcome);
+      logReceipt(call, upstreamResponse.status, outcome);
     },
   };
 }
@@ -246,27 +254,29 @@ export function createIdempotencyMask(secret: string): MaskIdempotencyKey {
 export function failCall(call: GatewayCall, error: unknown): void {
   const { surface, requestId, response, progress } = call;
   if (progress.current === undefined) return;
-  const { events, receipt } = progress.current;
+  const { events } = progress.current;
   events[Symbol.dispose]();
   if (events.hasBegun && !response.destroyed && !response.writableEnded)
     events.end(surface.toErrorEvent(surface.toError(toAppError(error), requestId)));
-  logReceipt(call, receipt, null, 'failed');
+  logReceipt(call, null, 'failed');
 }
 
-/** Logs the receipt of an attempt whose key was refused. The response has the receipt of one attempt only. */
-export function logKeyRefusal({ log }: GatewayCall, receipt: Receipt): void {
-  log.info({ event: 'key_refused', ...toLogFields(receipt) }, 'the provider refused the key');
+/** Logs the receipt of the last attempt, whose key was refused. The response has the receipt of one attempt only. */
+export function logKeyRefusal(call: GatewayCall): void {
+  call.log.info({ event: 'key_refused', ...toLogFields(call) }, 'the provider refused the key');
 }
 
 /** @param status of the upstream; null for an error of this server. */
-function logReceipt({ log }: GatewayCall, receipt: Receipt, status: number | null, end: SendOutcome): void {
-  log.info(
-    { event: 'answer_passed', status, end, ...toLogFields(receipt) },
+function logReceipt(call: GatewayCall, status: number | null, end: SendOutcome): void {
+  call.log.info(
+    { event: 'answer_passed', status, end, ...toLogFields(call) },
     'request to the provider has ended',
   );
 }
 
-function toLogFields(receipt: Receipt): Record<string, unknown> {
+function toLogFields({ progress }: GatewayCall): Record<string, unknown> {
+  if (progress.current === undefined) return {};
+  const { receipt } = progress.current;
   const { provider, model, scope, keyId, endpointSlug, attempts, upstreamRequestId } = receipt;
   return {
     ...{ provider, model, key_scope: scope, key_id: keyId, endpoint: endpointSlug, attempts },

@@ -56,18 +56,18 @@ export function findUpstreamRequestId(upstreamHeaders: UpstreamHeaders, redact: 
 
 /** Which provider served the request and who paid. Sent with every response as soon as it is known. */
 export interface Receipt {
-  provider: string;
-  model: string;
-  scope: 'personal' | 'organization' | 'system';
+  readonly provider: string;
+  readonly model: string;
+  readonly scope: 'personal' | 'organization' | 'system';
   /** Null for the system's key. */
-  keyId: string | null;
+  readonly keyId: string | null;
   /** Names the endpoint that the key brings; null for the provider's or operator's address. */
-  endpointSlug: string | null;
+  readonly endpointSlug: string | null;
   /** Calls made to upstreams so far. */
-  attempts: number;
-  reason: string | null;
-  /** The provider's own id of the last call; null while it is not known. */
-  upstreamRequestId: string | null;
+  readonly attempts: number;
+  readonly reason: string | null;
+  /** The provider's own id of the last call; null while it is not known, or where it may not be shown. */
+  readonly upstreamRequestId: string | null;
 }
 
 /**

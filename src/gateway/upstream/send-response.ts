@@ -7,12 +7,7 @@ import { discardBody, upstreamMalformed } from '../../lib/net/upstream-body.ts';
 import type { Redactor } from '../../lib/redact.ts';
 import type { BodyReservation } from '../../http/body-budget.ts';
 import type { StreamProgress, Surface } from '../surface.ts';
-import {
-  copyResponseHeaders,
-  findUpstreamRequestId,
-  writeReceiptHeaders,
-  type Receipt,
-} from './response-headers.ts';
+import { copyResponseHeaders } from './response-headers.ts';
 import { toErrorBody, type ClassifiedResponse, type ErrorResponse, type ResponseLimits } from './response.ts';
 import { readSseEvents, type SseEvent } from './sse-reader.ts';
 import { createStreamCheck } from './stream-events.ts';
@@ -37,8 +32,8 @@ export interface SendOptions {
   reservation: BodyReservation;
   /** The response as an event stream. It has already begun when the upstream answered late. */
   events: SseWriter;
-  /** Its headers are written, and it receives the upstream's id of the request where that may be shown. */
-  receipt: Receipt;
+  /** Called with the upstream's headers where they may be shown, before the response is sent. */
+  onHeaders(headers: ClassifiedResponse['headers']): void;
 }
 
 /**
@@ -86,10 +81,8 @@ function sendError(upstreamResponse: ErrorResponse, response: Response, options:
 }
 
 function showHeaders({ headers }: ClassifiedResponse, response: Response, options: SendOptions): void {
-  const { receipt, redact } = options;
-  receipt.upstreamRequestId = findUpstreamRequestId(headers, redact);
-  writeReceiptHeaders(response, receipt);
-  copyResponseHeaders(response, headers, redact);
+  options.onHeaders(headers);
+  copyResponseHeaders(response, headers, options.redact);
 }
 
 /**

@@ -53,32 +53,26 @@ export function createServeFromPool(deps: ServeFromPoolDeps): ServeFromPool {
       const target = createPoolTarget(provider, key, decision, attempts, deps.upstreams);
       checkPersonalKeyBody(call.body, target.address.isOperatorSupplied);
       const response = await deps.calls.send(call, target, decidedKey === decision.keys.at(-1));
-      if (!isRefusalOfKey(call, target, response)) {
+      const isRefused =
+        response.kind === 'error' &&
+        isKeyRefusal(response, {
+          ...{ surface: call.surface, provider },
+          forwardsAccountHeaders: forwardsAccountHeaders(call.request.headers, target.receipt.scope),
+        });
+      if (!isRefused) {
         if (response.kind !== 'error') deps.keyStatus.writeUse(call, key);
         return deps.calls.respond(call, target, response);
       }
-      logKeyRefusal(call, target.receipt);
+      logKeyRefusal(call);
       await deps.keyStatus.writeRefusal(call, key);
       firstUnauthorized ??= { response, target };
     }
     if (firstUnauthorized === undefined) throw new Error('a pool decision without keys');
-    firstUnauthorized.target.receipt.attempts = attempts;
     if (!call.response.headersSent) call.response.setHeader('x-should-retry', 'false');
-    return deps.calls.respond(call, firstUnauthorized.target, firstUnauthorized.response);
+    const { target, response } = firstUnauthorized;
+    const receipt = { ...target.receipt, attempts };
+    return deps.calls.respond(call, { ...target, receipt }, response);
   };
-}
-
-function isRefusalOfKey(
-  call: GatewayCall,
-  { provider, receipt }: UpstreamTarget,
-  response: ClassifiedResponse,
-): boolean {
-  if (response.kind !== 'error') return false;
-  return isKeyRefusal(response, {
-    surface: call.surface,
-    provider,
-    forwardsAccountHeaders: forwardsAccountHeaders(call.request.headers, receipt.scope),
-  });
 }
 
 export interface KeyRefusalContext {

@@ -6,7 +6,6 @@ import { afterEach, describe, expect, it, jest } from '@jest/globals';
 import { fetch } from 'undici';
 import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
 import { createSseWriter } from '../../../src/http/sse.ts';
-import type { Receipt } from '../../../src/gateway/upstream/response-headers.ts';
 import { toResponseLimits } from '../../../src/gateway/upstream/response.ts';
 import { sendResponse, type SendOutcome } from '../../../src/gateway/upstream/send-response.ts';
 
@@ -15,12 +14,6 @@ const KEEP_ALIVE_MS = 15_000;
 afterEach(() => {
   jest.useRealTimers();
 });
-
-const RECEIPT: Receipt = {
-  ...{ provider: 'openai', model: 'm', scope: 'personal', keyId: 'k', attempts: 1, reason: null },
-  endpointSlug: null,
-  upstreamRequestId: null,
-};
 
 /** A client of a stream that the test writes. */
 async function open() {
@@ -43,7 +36,7 @@ async function open() {
         add: () => undefined,
         keepOnly: () => undefined,
       },
-      receipt: RECEIPT,
+      onHeaders: () => undefined,
     };
     sendResponse(answer, asExpress(response), options).then(ended.resolve, ended.reject);
   });
