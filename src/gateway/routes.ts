@@ -1,5 +1,5 @@
 import type { Principal } from '../http/principal.ts';
-import { endWithJson } from '../http/json-body.ts';
+import { endWithCountedJson } from '../http/json-body.ts';
 import { jsonRoute, rawRoute, type HttpCall, type Route } from '../http/route.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import { LOOP_HEADER } from '../lib/net/loop-guard.ts';
@@ -41,7 +41,6 @@ export const GATEWAY_ERROR_FORMATS: readonly ErrorFormat[] = [
 
 /** A list of all endpoints of a user has several MB. */
 const MAX_MODEL_LISTS_PER_MINUTE = 120;
-const MODEL_LIST_IDLE_MS = 60_000;
 
 /** `/v1` in the shape of the provider protocols, and the preview of routing decisions. */
 export function gatewayRoutes({
@@ -70,10 +69,8 @@ export function gatewayRoutes({
       async handle(call, request, response) {
         const { user } = withPrincipal(call).principal;
         await modelListLimit.consume(user.id);
-        const list = JSON.stringify(await listModels(user, request.get(LOOP_HEADER)));
-        call.bodyReservation.add(Buffer.byteLength(list));
-        call.bodyReservation.keepOnly(Buffer.byteLength(list));
-        endWithJson(response, list, MODEL_LIST_IDLE_MS);
+        const list = await listModels(user, request.get(LOOP_HEADER));
+        endWithCountedJson(response, list, call.bodyReservation);
       },
     }),
     jsonRoute({

@@ -2,6 +2,7 @@ import type { Request, Response } from 'express';
 import { waitForLargeWork } from '../lib/async/large-work.ts';
 import { AppError } from '../lib/errors.ts';
 import { createJsonMeter, type JsonLimits } from '../lib/json.ts';
+import type { BodyReservation } from './body-budget.ts';
 import { hasBody, readBody, type ReadBodyOptions } from './read-body.ts';
 
 /**
@@ -85,4 +86,23 @@ export function endWithJson(response: Response, json: string | Buffer, idleTimeo
   response.setTimeout(idleTimeoutMs, () => response.destroy());
   response.setHeader('content-type', 'application/json');
   response.end(json);
+}
+
+const IDLE_TIMEOUT_MS = 60_000;
+
+/**
+ * Sends a value as the whole response. Its text counts for the memory of the user until the response is closed.
+ * @throws what `BodyReservation.add` throws.
+ */
+export function endWithCountedJson(
+  response: Response,
+  value: unknown,
+  reservation: Pick<BodyReservation, 'add' | 'keepOnly'>,
+  idleTimeoutMs = IDLE_TIMEOUT_MS,
+): void {
+  const json = JSON.stringify(value);
+  const bytes = Buffer.byteLength(json);
+  reservation.add(bytes);
+  reservation.keepOnly(bytes);
+  endWithJson(response, json, idleTimeoutMs);
 }

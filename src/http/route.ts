@@ -5,7 +5,7 @@ import type { JsonLimits } from '../lib/json.ts';
 import type { Log } from '../lib/log.ts';
 import { isTierAtLeast, type Tier } from '../config/tiers.ts';
 import { createBodyBudget, type BodyReservation } from './body-budget.ts';
-import { parseJsonBody, readJsonBody } from './json-body.ts';
+import { endWithCountedJson, parseJsonBody, readJsonBody } from './json-body.ts';
 import { createOpenRequestLimit, createRefusedBodyLimit, type OpenRequestLimit } from './limits.ts';
 import { createRateLimit } from '../lib/rate-limit.ts';
 import type { Authenticate, Principal, Scope } from './principal.ts';
@@ -99,7 +99,7 @@ export function jsonRoute<Params = object, Query = object, Body = undefined, Res
         typeof declaration.status === 'function'
           ? declaration.status(call.body)
           : (declaration.status ?? 200);
-      response.status(status).json(declaration.response.parse(result));
+      endWithCountedJson(response.status(status), declaration.response.parse(result), call.bodyReservation);
     },
   });
 }

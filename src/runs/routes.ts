@@ -1,6 +1,8 @@
 import type { Request, Response } from 'express';
 import { z } from 'zod';
+import type { BodyReservation } from '../http/body-budget.ts';
 import { drainingError } from '../http/draining-error.ts';
+import { endWithCountedJson } from '../http/json-body.ts';
 import { PageQuery } from '../http/page.ts';
 import type { Principal } from '../http/principal.ts';
 import { jsonRoute, parsedRoute, type Route, type RouteCall } from '../http/route.ts';
@@ -94,12 +96,12 @@ function createEventHandlers({ runs, activeWork }: RunRouteDeps) {
     request: Request,
     response: Response,
   ): Promise<void> {
-    const { principal, body, requestId, log } = call;
+    const { principal, body, requestId, log, bodyReservation } = call;
     const run = await runs.submit(principal, ref, body, requestId);
     response.setHeader('location', `/api/v1/runs/${run.id}`);
     if (prefersAsync(request)) {
       response.setHeader('preference-applied', 'respond-async');
-      response.status(202).json({ run_id: run.id });
+      endWithCountedJson(response.status(202), { run_id: run.id }, bodyReservation);
       return;
     }
     if (body.on_disconnect === 'cancel')
@@ -112,7 +114,9 @@ function createEventHandlers({ runs, activeWork }: RunRouteDeps) {
     const wantsJson = request.accepts(['text/event-stream', 'application/json']) === 'application/json';
     await withViewer(principal, run, response, (signal) => {
       const events = runs.subscribe(run, 0, signal);
-      return wantsJson ? sendResult(run, events, response) : streamEvents(response, run.id, events, signal);
+      return wantsJson
+        ? sendResult(run, events, response, bodyReservation)
+        : streamEvents(response, run.id, events, signal);
     });
   }
 
@@ -159,9 +163,10 @@ async function sendResult(
   run: RunRef,
   events: Parameters<typeof collectResult>[1],
   response: Response,
+  reservation: BodyReservation,
 ): Promise<void> {
   const result = await collectResult(run.id, events);
-  if (result !== undefined) response.json(RunResult.parse(result));
+  if (result !== undefined) endWithCountedJson(response, RunResult.parse(result), reservation);
   else if (!response.destroyed) throw drainingError();
 }
 
