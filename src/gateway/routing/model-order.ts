@@ -32,7 +32,7 @@ export interface ModelOrderInput<Pool extends NamedPool> {
 
 export type ModelChoice<Pool> =
   | { kind: 'pool'; pool: Pool; model: string }
-  /** The name begins with the provider that only the system serves. */
+  /** The name begins with the provider that only the system serves, or is one of its models. */
   | { kind: 'system'; model: string }
   /** No pool of the caller serves the model. */
   | { kind: 'none' }
@@ -196,18 +196,20 @@ function chooseBySegment<Pool extends NamedPool>(
   const [pool] = poolsOf(input, provider);
   if (pool !== undefined) return { kind: 'pool', pool, model: rest };
   if (input.system?.provider !== provider.id) return undefined;
-  return { kind: 'system', model: createModelNames(provider.models).find(input.model) ?? rest };
+  const model = createModelNames(provider.models).find(input.model) ?? findModelOf(provider, rest) ?? rest;
+  return { kind: 'system', model };
 }
 
 function chooseFallback<Pool extends NamedPool>(input: ModelOrderInput<Pool>): ModelChoice<Pool> {
   const { system, model } = input;
   const provider = input.providers.find(({ id }) => id === system?.provider);
-  if (system !== null && provider !== undefined && isModelOf(provider, system.model, model)) {
+  const ofSystem = provider && findModelOf(provider, model, system?.model ?? null);
+  if (provider !== undefined && ofSystem !== undefined) {
     // Of endpoints, only the operator's is the one that the system default names.
     const pool = poolsOf(input, provider).find(
       ({ endpointSlug }) => (endpointSlug ?? OPERATOR_SLUG) === OPERATOR_SLUG,
     );
-    return pool === undefined ? { kind: 'none' } : { kind: 'pool', pool, model };
+    return pool === undefined ? { kind: 'system', model: ofSystem } : { kind: 'pool', pool, model: ofSystem };
   }
   for (const id of ['openrouter', input.preferredProvider]) {
     const pools = input.pools.filter((pool) => pool.provider === id);
@@ -216,10 +218,14 @@ function chooseFallback<Pool extends NamedPool>(input: ModelOrderInput<Pool>): M
   return { kind: 'none' };
 }
 
-/** True for the default model, and for names that the provider's catalogue or patterns have. */
-function isModelOf(provider: Provider, defaultModel: string | null, model: string): boolean {
+/** The name as the provider spells it: of the default model, in its catalogue, or by its patterns. */
+function findModelOf(
+  provider: Provider,
+  model: string,
+  defaultModel: string | null = null,
+): string | undefined {
   const known = createModelNames([...provider.models, ...(defaultModel === null ? [] : [defaultModel])]);
-  return known.find(model) !== undefined || matchPattern(provider, model) !== undefined;
+  return known.find(model) ?? matchPattern(provider, model);
 }
 
 /** One pool is chosen; of several the request must name one. */

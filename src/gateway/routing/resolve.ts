@@ -131,7 +131,7 @@ export function resolveRoute<Key extends RoutableKey, Pool extends RoutablePool<
     preferredProvider: input.policy.preferredProvider,
   });
   return {
-    decision: decidePayer<Key, Pool>(input, model, choice),
+    decision: decidePayer<Key, Pool>(input, model, choice, canUsePersonal),
     dependsOn: canUsePersonal ? dependsOn : [],
   };
 }
@@ -140,8 +140,8 @@ function decidePayer<Key extends RoutableKey, Pool extends RoutablePool<Key>>(
   input: ResolveInput<Pool>,
   model: string,
   choice: ModelChoice<Pool>,
+  canUsePersonal: boolean,
 ): RoutingDecision<Key, Pool> {
-  const canUsePersonal = isTierAtLeast(input.tier, BYOK_TIER);
   switch (choice.kind) {
     case 'none':
       return decideSystem(input, model, model, 'no_key');

@@ -6,6 +6,12 @@ import {
   type KnownList,
   type NamedPool,
 } from '../../../src/gateway/routing/model-order.ts';
+import {
+  resolveRoute,
+  type RoutableKey,
+  type RoutablePool,
+  type SystemDefault,
+} from '../../../src/gateway/routing/resolve.ts';
 import { PROVIDERS } from '../../../src/providers/index.ts';
 import { DOCUMENTED_MODELS } from './documented-models.ts';
 
@@ -71,8 +77,43 @@ function toText(choice: ReturnType<typeof chooseModel<NamedPool>>['choice']): st
   }
 }
 
+const KEY: RoutableKey = {
+  ...{ id: 'key', label: null, enabled: true, expiresAt: null, cooldownUntil: null },
+  isDecryptable: () => true,
+};
+
+/** @returns payer, provider, endpoint and model as one text, or the code of the refusal. */
+function decide(model: string, keys: string, system: SystemDefault | null): string {
+  const pools = keys.split(' ').filter(Boolean).map(toPool);
+  const { decision } = resolveRoute<RoutableKey, RoutablePool<RoutableKey>>({
+    ...{ model, tier: 'starter', providers: PROVIDERS, system, rotationIndex: () => 0 },
+    pools: pools.map((pool) => ({ ...pool, scope: 'personal', keys: [KEY] })),
+    listOf: (pool) => read(listedModels(pool)),
+    policy: { preferredProvider: null },
+    now: new Date(),
+  });
+  switch (decision.kind) {
+    case 'pool':
+      return `${decision.pool.scope} ${toUniqueName(decision.pool, '').slice(0, -1)} ${decision.model}`;
+    case 'system':
+      return `system ${decision.provider} ${decision.model} ${decision.reason}`;
+    case 'refused':
+      return decision.code;
+  }
+}
+
+/** The systems of the tables, by the column of the payer. */
+const toSystems = (provider: string): (SystemDefault | null)[] => [
+  { provider, model: null, models: ['*'] },
+  { provider, model: null, models: ['gpt-4o'] },
+  null,
+];
+
+/** Name, keys, choice, and the payer with each of three systems where no key of the user pays. */
+type Row = [model: string, keys: string, choice: string, payers?: string[]];
+
 describe('the pool and the model that a name selects', () => {
-  it.each([
+  const ROWS: Row[] = [
     // An endpoint of the caller.
     [`custom:${LOCAL}/qwen3`, `custom:${LOCAL} custom:${OTHER}`, `custom:${LOCAL} qwen3`],
     [`custom:${OTHER}/qwen3`, `custom:${LOCAL} custom:${OTHER}`, `custom:${OTHER} qwen3`],
@@ -147,13 +188,51 @@ describe('the pool and the model that a name selects', () => {
     // A router, else no key.
     ['vendor/unlisted', 'openrouter groq', 'openrouter vendor/unlisted'],
     ['gpt-4o', 'openrouter groq', 'openrouter gpt-4o'],
-    ['gpt-4o', 'groq together', 'none'],
-    ['vendor/unlisted', 'huggingface', 'none'],
-    ['openai/gpt-4o', '', 'none'],
-    ['custom/qwen3', 'groq', 'none'],
-  ])('%s with keys for %s: %s', (model, keys, expected) => {
+    [
+      'gpt-4o',
+      'groq together',
+      'none',
+      ['system openrouter gpt-4o no_key', 'system openrouter gpt-4o no_key', 'no_default_provider'],
+    ],
+    [
+      'vendor/unlisted',
+      'huggingface',
+      'none',
+      ['system openrouter vendor/unlisted no_key', 'model_not_found', 'no_default_provider'],
+    ],
+    [
+      'openai/gpt-4o',
+      '',
+      'none',
+      ['system openrouter openai/gpt-4o no_key', 'model_not_found', 'no_default_provider'],
+    ],
+    [
+      'custom/qwen3',
+      'groq',
+      'none',
+      ['system openrouter custom/qwen3 no_key', 'model_not_found', 'no_default_provider'],
+    ],
+  ];
+
+  it.each(ROWS)('%s with keys for %s: %s', (model, keys, expected) => {
     expect(choose(model, keys).text).toBe(expected);
   });
+
+  const REFUSALS: Record<string, string> = {
+    ambiguous: 'ambiguous_model',
+    unknown_endpoint: 'model_not_found',
+  };
+  it.each(
+    ROWS.map(([model, keys, choice, payers]) => {
+      const always = REFUSALS[choice.split(' ')[0] ?? ''] ?? `personal ${choice}`;
+      return [model, keys, payers ?? [always, always, always]] as const;
+    }),
+  )(
+    '%s with keys for %s: %j is the payer with a system of any model, of a list, and without one',
+    (model, keys, expected) => {
+      expect(toSystems('openrouter').map((system) => decide(model, keys, system))).toEqual(expected);
+    },
+  );
 
   it.each(Object.entries(DOCUMENTED_MODELS))(
     'serves every documented model of %s with its only key, by its name and by its listed id',
@@ -176,6 +255,30 @@ describe('the pool and the model that a name selects', () => {
   });
 });
 
+describe('the catalogue of every provider', () => {
+  const catalogued = PROVIDERS.filter(({ models }) => models.length > 0);
+  const all = catalogued.map(({ id }) => id).join(' ');
+
+  it.each(catalogued)('of $id selects the provider, which receives its spelling', ({ id, models }) => {
+    const listOf = unreadable;
+    for (const model of models) {
+      const expected = `${id} ${model}`;
+      const listedId = toUniqueName(toPool(id), model);
+      expect(choose(model, id, { listOf }).text).toBe(expected);
+      for (const name of [listedId, listedId.toUpperCase(), listedId.toLowerCase()]) {
+        expect([name, choose(name, id, { listOf }).text]).toEqual([name, expected]);
+        expect([name, choose(name, all, { listOf }).text]).toEqual([name, expected]);
+        expect([name, choose(name, '', { system: id }).text]).toEqual([name, `system ${model}`]);
+      }
+    }
+  });
+
+  it('is empty where the model depends on the endpoint', () => {
+    const others = PROVIDERS.filter((provider) => !catalogued.includes(provider));
+    expect(others.map(({ requiresEndpoint }) => requiresEndpoint)).toEqual(others.map(() => true));
+  });
+});
+
 describe('the provider that only the system serves', () => {
   it.each([
     ['openai/gpt-4o', '', 'openai', 'system gpt-4o'],
@@ -185,10 +288,26 @@ describe('the provider that only the system serves', () => {
     ['custom/qwen3', `custom:${LOCAL}`, 'custom', `custom:${LOCAL} qwen3`],
     ['openrouter/openrouter/auto', '', 'openrouter', 'system openrouter/auto'],
     // Its names go to no router of the caller.
-    ['gpt-4o', 'openrouter', 'openai', 'none'],
+    ['gpt-4o', 'openrouter', 'openai', 'system gpt-4o'],
     ['gpt-4o', 'openrouter', 'groq', 'openrouter gpt-4o'],
-    ['demo', 'openrouter groq', 'demo', 'none'],
-    ['claude-haiku-4-5', 'openrouter', 'anthropic', 'none'],
+    ['demo', 'openrouter groq', 'demo', 'system demo'],
+    ['claude-haiku-4-5', 'openrouter', 'anthropic', 'system claude-haiku-4-5'],
+    // In any letter case, as its catalogue or its patterns spell it.
+    ['GPT-4o', '', 'openai', 'system gpt-4o'],
+    ['GPT-4o', 'openrouter groq', 'openai', 'system gpt-4o'],
+    ['openai/GPT-4o', '', 'openai', 'system gpt-4o'],
+    ['OpenAI/GPT-Unreleased', 'openrouter', 'openai', 'system gpt-unreleased'],
+    ['GPT-Unreleased', '', 'openai', 'system gpt-unreleased'],
+    ['openai/ft:GPT-4o:Acme::Id', '', 'openai', 'system ft:GPT-4o:Acme::Id'],
+    ['Groq/Compound', '', 'groq', 'system groq/compound'],
+    ['groq/OpenAI/GPT-OSS-120b', '', 'groq', 'system openai/gpt-oss-120b'],
+    [
+      'meta-llama/llama-3.3-70b-instruct-turbo',
+      '',
+      'together',
+      'system meta-llama/Llama-3.3-70B-Instruct-Turbo',
+    ],
+    ['openai/Unknown-Name', '', 'openai', 'system Unknown-Name'],
     ['claude-haiku-4-5', 'openrouter anthropic', 'anthropic', 'anthropic claude-haiku-4-5'],
     [
       'ollama/listed-by-custom',
@@ -202,16 +321,23 @@ describe('the provider that only the system serves', () => {
     ['openai/o9', 'groq', 'openai', 'system o9'],
   ])('%s with keys for "%s" and %s as the system: %s', (model, keys, system, expected) => {
     expect(choose(model, keys, { system }).text).toBe(expected);
+    const [kind, chosen] = expected.split(' ');
+    if (kind !== 'system') return;
+    const [any, list] = toSystems(system);
+    expect(decide(model, keys, any ?? null)).toBe(`system ${system} ${chosen} no_key`);
+    expect(decide(model, keys, list ?? null)).toBe(
+      chosen === 'gpt-4o' ? `system ${system} gpt-4o no_key` : 'model_not_found',
+    );
   });
 });
 
 describe('the default model of the system', () => {
   it.each([
     ['vendor/default', 'openrouter', 'openrouter', 'openrouter vendor/default'],
-    ['vendor/default', 'openrouter', 'together', 'none'],
-    ['vendor/default', `custom:${LOCAL}`, 'custom', 'none'],
+    ['vendor/default', 'openrouter', 'together', 'system vendor/default'],
+    ['vendor/default', `custom:${LOCAL}`, 'custom', 'system vendor/default'],
     ['vendor/default', 'custom:operator', 'custom', 'custom:operator vendor/default'],
-    ['vendor/default', '', 'openrouter', 'none'],
+    ['vendor/default', '', 'openrouter', 'system vendor/default'],
   ])('%s with keys for "%s" and %s as the system: %s', (systemModel, keys, system, expected) => {
     expect(choose(systemModel, keys, { system, systemModel }).text).toBe(expected);
   });
