@@ -10,7 +10,7 @@ import { costlySshKeys } from './load/costly-ssh-keys.ts';
 import { manyJsonMembers } from './load/many-json-members.ts';
 import { unfinishedBodies } from './load/unfinished-bodies.ts';
 import { unreadAnswers } from './load/unread-answers.ts';
-import { printTimes } from './table.ts';
+import { printRatios, printTimes } from './table.ts';
 
 /** Each is a file in `load/`. */
 const ATTACKS: readonly LoadAttack[] = [
@@ -66,6 +66,7 @@ async function measureUnder(name: string, load: Load, probe: LoadProbe): Promise
     result = await end();
   }
   printTimes(`${name}: ${probe.name} of another user`, { without, during });
+  printRatios(during, without);
   process.stdout.write(`the attacker: ${result}\n`);
 }
 

@@ -1,10 +1,20 @@
 /** Prints measurements as a table; times in milliseconds. */
 export function printTimes(title: string, rows: Record<string, readonly number[]>): void {
   const lines = Object.entries(rows).map(([name, times]) => {
-    const sorted = [...times].sort((a, b) => a - b);
-    const at = (share: number) =>
-      (sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? NaN).toFixed(1);
-    return `${name.padEnd(56)} n=${String(sorted.length).padStart(3)}  p50 ${at(0.5).padStart(7)}  p99 ${at(0.99).padStart(7)}  worst ${at(1).padStart(7)}`;
+    const at = (share: number) => findQuantile(times, share).toFixed(1).padStart(7);
+    const count = String(times.length).padStart(3);
+    return `${name.padEnd(56)} n=${count}  p50 ${at(0.5)}  p99 ${at(0.99)}  worst ${at(1)}`;
   });
   process.stdout.write(`\n${title} (ms)\n${lines.join('\n')}\n`);
+}
+
+/** Prints how many times as long the median and the worst time of `during` are as those of `without`. */
+export function printRatios(during: readonly number[], without: readonly number[]): void {
+  const at = (share: number) => (findQuantile(during, share) / findQuantile(without, share)).toFixed(2);
+  process.stdout.write(`during / without: p50 ${at(0.5)}, worst ${at(1)}\n`);
+}
+
+function findQuantile(times: readonly number[], share: number): number {
+  const sorted = [...times].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? NaN;
 }
