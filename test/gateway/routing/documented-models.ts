@@ -1,7 +1,15 @@
-/** Models as the providers' documentation names them, each with its source; the ids of `GET /models` of that provider. */
-export const DOCUMENTED_MODELS: Readonly<Record<string, { source: string; models: readonly string[] }>> = {
+interface DocumentedModels {
+  source: string;
+  /** The date on which the source was read. */
+  readOn: string;
+  models: readonly string[];
+}
+
+/** Models as the providers' documentation names them, the ids of `GET /models` of that provider. */
+export const DOCUMENTED_MODELS: Readonly<Record<string, DocumentedModels>> = {
   openai: {
     source: 'https://platform.openai.com/docs/models',
+    readOn: '2026-11-30',
     models: [
       'gpt-4o',
       'gpt-4o-mini',
@@ -15,8 +23,9 @@ export const DOCUMENTED_MODELS: Readonly<Record<string, { source: string; models
   },
   anthropic: {
     source: 'https://platform.claude.com/docs/en/about-claude/models/overview',
+    readOn: '2026-11-30',
     models: [
-      'claude-opus-4-5-20250929',
+      'claude-opus-4-5-20251101',
       'claude-sonnet-4-5-20250929',
       'claude-haiku-4-5',
       'claude-3-5-haiku-20241022',
@@ -24,6 +33,7 @@ export const DOCUMENTED_MODELS: Readonly<Record<string, { source: string; models
   },
   groq: {
     source: 'https://console.groq.com/docs/models',
+    readOn: '2026-11-30',
     models: [
       ...['llama-3.1-8b-instant', 'llama-3.3-70b-versatile', 'openai/gpt-oss-120b', 'openai/gpt-oss-20b'],
       ...[
@@ -37,6 +47,7 @@ export const DOCUMENTED_MODELS: Readonly<Record<string, { source: string; models
   },
   together: {
     source: 'https://docs.together.ai/docs/serverless-models',
+    readOn: '2026-11-30',
     models: [
       ...['openai/gpt-oss-120b', 'meta-llama/Llama-3.3-70B-Instruct-Turbo', 'Qwen/Qwen3.5-9B'],
       ...['deepseek-ai/DeepSeek-R1', 'meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8'],
@@ -44,6 +55,7 @@ export const DOCUMENTED_MODELS: Readonly<Record<string, { source: string; models
   },
   openrouter: {
     source: 'https://openrouter.ai/api/v1/models',
+    readOn: '2026-11-30',
     models: [
       ...['openrouter/auto', 'openai/gpt-4o', 'openai/gpt-oss-120b', 'anthropic/claude-sonnet-4.5'],
       ...['~anthropic/claude-sonnet-latest', 'deepseek/deepseek-v3.2', 'perplexity/sonar'],
@@ -51,6 +63,7 @@ export const DOCUMENTED_MODELS: Readonly<Record<string, { source: string; models
   },
   huggingface: {
     source: 'https://router.huggingface.co/v1/models',
+    readOn: '2026-11-30',
     models: [
       'openai/gpt-oss-120b',
       'deepseek-ai/DeepSeek-R1',
@@ -60,10 +73,12 @@ export const DOCUMENTED_MODELS: Readonly<Record<string, { source: string; models
   },
   perplexity: {
     source: 'https://docs.perplexity.ai/docs/agent-api/models',
+    readOn: '2026-11-30',
     models: ['perplexity/sonar', 'anthropic/claude-sonnet-4-5', 'openai/gpt-5.1'],
   },
   cohere: {
     source: 'https://docs.cohere.com/docs/models',
+    readOn: '2026-11-30',
     models: ['command-a-03-2025', 'command-r-plus-08-2024', 'command-r-08-2024', 'command-r7b-12-2024'],
   },
 };
