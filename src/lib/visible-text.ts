@@ -16,6 +16,12 @@ export function findHiddenCharacter(text: string): string | undefined {
   return `U+${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0')}`;
 }
 
+/** Text of another system as it may be shown: without invisible characters, and with spaces for control characters. */
+export function toVisibleText(text: string): string {
+  const toVisible = (character: string) => (/\p{Cc}/u.test(character) ? ' ' : '');
+  return Array.from(text, (each) => (HIDDEN_CHARACTER.test(each) ? toVisible(each) : each)).join('');
+}
+
 /** A check of Zod's `superRefine` for text that is stored and shown. The message names the character. */
 export function refuseHiddenCharacters(text: string, context: z.RefinementCtx): void {
   const found = findHiddenCharacter(text);

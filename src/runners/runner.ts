@@ -110,7 +110,10 @@ export interface ExitEvent {
   signal: string | null;
   /** `verified`: checked after the run, and nothing of it is left on the server. */
   cleanup: 'verified' | 'unverified';
-  /** What to do, for users. Null if cause and code suffice. Holds no secret and no text from the server. */
+  /**
+   * What to do, for users. Null if cause and code suffice. Holds no secret, and no text from the server but the quoted
+   * line of a program on the user's own SSH server.
+   */
   message: string | null;
 }
 
@@ -152,7 +155,7 @@ export interface TestStage {
   /** `skipped`: an earlier stage failed, or there was nothing to do. */
   status: 'ok' | 'failed' | 'skipped';
   durationMs: number;
-  /** The finding and, on failure, what to do. Holds no secret and no text from the server. */
+  /** The finding and, on failure, what to do. Holds no secret; text from the server as in the message of an exit. */
   message: string;
 }
 

@@ -2,7 +2,7 @@ import { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { Client } from 'undici';
 import { upstreamUnreachable } from './deadline.ts';
-import type { Connector } from './tls-connector.ts';
+import type { Connector, ConnectorStream } from './tls-connector.ts';
 
 /** HTTP/1.1 connections to one server, each for one request at a time. */
 export interface GuardedPool {
@@ -84,7 +84,7 @@ export function createGuardedPool(connect: Connector): GuardedPool {
  * undici relies on `destroyed` and on the error of `destroy`, as sockets have them. Channels of ssh2 have neither, and
  * are released only after they have been read to the end.
  */
-function toSocketLike(stream: Duplex): Socket {
+function toSocketLike(stream: ConnectorStream): Socket {
   if (stream instanceof Socket) return stream;
   const onData = (chunk: Buffer) => {
     if (!socket.push(chunk)) stream.pause();
@@ -101,7 +101,13 @@ function toSocketLike(stream: Duplex): Socket {
   });
   stream
     .on('data', onData)
-    .on('end', () => socket.push(null))
+    .on('end', () => void endSocket(socket, stream))
     .on('error', (error) => socket.destroy(error));
   return socket as Socket;
+}
+
+async function endSocket(socket: Duplex, stream: ConnectorStream): Promise<void> {
+  const error = await stream.findEndError?.();
+  if (error === undefined) socket.push(null);
+  else socket.destroy(error);
 }

@@ -31,7 +31,12 @@ export type TlsErrorReason =
   | 'other';
 
 /** Opens one connection to one server, ready for HTTP. */
-export type Connector = (signal: AbortSignal) => Promise<Duplex>;
+export type Connector = (signal: AbortSignal) => Promise<ConnectorStream>;
+
+export interface ConnectorStream extends Duplex {
+  /** Called when the stream has ended. @returns the error that explains its end, for the requests on it. */
+  findEndError?(): Promise<Error | undefined>;
+}
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** Keeps network devices from dropping an idle connection, and detects a lost peer. */

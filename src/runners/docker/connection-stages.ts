@@ -7,12 +7,13 @@ import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { TestStageName, TargetServer } from '../runner.ts';
 import { createTlsStages, type TestStep } from '../test-stages.ts';
 import { toEngineConnection, type DockerConfig } from './config.ts';
-import { createEngineWithConnector, createEngineConnector, type Engine } from './engine.ts';
+import { createEngineWithConnector, type Engine } from './engine.ts';
+import { createEngineConnector } from './engine-connector.ts';
 import { DockerError } from './errors.ts';
 
 export interface DockerConnectionDeps {
   dialer: Dialer;
-  ssh: Pick<SshConnections, 'openExecStream' | 'connect'>;
+  ssh: Pick<SshConnections, 'openExecStream' | 'release' | 'connect'>;
 }
 
 /** Test stages that connect to an engine. The engine may be used once they have passed. */

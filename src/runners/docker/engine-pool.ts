@@ -5,7 +5,8 @@ import { listServerVersions, type Limits, type TargetServer } from '../runner.ts
 import { removeContainer, removeStaleContainers } from './cleanup.ts';
 import type { DockerConfig } from './config.ts';
 import { areDefaultLimits, containerName } from './containers.ts';
-import { createEngine, type Engine, type EngineDeps } from './engine.ts';
+import { createEngine, type Engine } from './engine.ts';
+import type { EngineDeps } from './engine-connector.ts';
 import { detachSession, openDockerSession, type DockerSession } from './session.ts';
 
 /** Cached engines, each with at most one pre-started container for the next job of its server. */

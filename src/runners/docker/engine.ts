@@ -10,18 +10,12 @@ import {
 } from '../../lib/net/bounded-http.ts';
 import { AppError } from '../../lib/errors.ts';
 import { parseJson } from '../../lib/json.ts';
-import { createTlsConnector, type Connector } from '../../lib/net/tls-connector.ts';
-import type { Dialer } from '../../lib/net/dialer.ts';
-import type { SshConnections } from '../../lib/ssh/connections.ts';
+import type { Connector } from '../../lib/net/tls-connector.ts';
 import type { TargetServer } from '../runner.ts';
 import { toEngineConnection, type DockerConfig } from './config.ts';
 import type { ContainerSpec } from './containers.ts';
-import { DockerError, EngineResponseError } from './errors.ts';
-
-export interface EngineDeps {
-  dialer: Dialer;
-  ssh: Pick<SshConnections, 'openExecStream'>;
-}
+import { createEngineConnector, type EngineDeps } from './engine-connector.ts';
+import { EngineResponseError } from './errors.ts';
 
 /**
  * Client for the part of the Engine API that is used, over connections of the dialer or of SSH only. Paths
@@ -119,26 +113,6 @@ export function createEngine(target: TargetServer<DockerConfig>, deps: EngineDep
   const connect = createEngineConnector(target, deps);
   const authority = route.kind === 'tls' ? route : { host: 'docker', port: 443 };
   return createEngineWithConnector(connect, authority);
-}
-
-/**
- * Opens one connection to the engine. Never uses the Docker socket of this machine or environment variables.
- */
-export function createEngineConnector(
-  target: TargetServer<DockerConfig>,
-  { dialer, ssh }: EngineDeps,
-): Connector {
-  const route = toEngineConnection(target.config);
-  if (route.kind === 'tls') {
-    const { host, port, ca, client } = route;
-    return createTlsConnector(dialer, { host, port, tls: { ca, client } });
-  }
-  const server = target.jumpServers.get(route.serverId);
-  return async (signal) => {
-    if (server?.owner !== target.owner)
-      throw new DockerError('The SSH server in host is not one of yours any more: choose another.');
-    return await ssh.openExecStream(server, 'docker system dial-stdio', signal);
-  };
 }
 
 /** Like {@link createEngine}, with another connector. */

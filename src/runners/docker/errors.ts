@@ -59,7 +59,7 @@ const RESPONSE_MESSAGES: readonly (readonly [pattern: RegExp, message: string])[
   [/no space left/i, "The engine's host has no space left."],
 ];
 
-/** Error message for users. It never contains text from the engine. */
+/** Error message for users. It never contains text from the engine. That of a `DialError` quotes a line of the SSH server. */
 export function explainDockerError(error: unknown): string {
   const dockerError = findDockerError(error);
   if (dockerError !== undefined)
@@ -74,8 +74,15 @@ export function explainDockerError(error: unknown): string {
   return 'The engine could not be used.';
 }
 
+/** undici's error for a response that is not HTTP. */
+const NOT_HTTP_ERROR = 'HTTPParserError';
+const NOT_HTTP =
+  'What answers is not an engine. Over SSH, the account may print text before docker runs: remove that from its ' +
+  'shell’s start files, such as .bashrc.';
+
 function explainUnreachable(error: AppError): string {
-  const { code } = (error.cause ?? {}) as { code?: unknown };
+  const { code, name } = (error.cause ?? {}) as { code?: unknown; name?: unknown };
+  if (name === NOT_HTTP_ERROR) return NOT_HTTP;
   if (code === 'ECONNREFUSED')
     return 'Nothing accepts connections at this address: check the port, and whether the engine runs.';
   return error.detail.includes('resolved')

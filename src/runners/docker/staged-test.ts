@@ -8,7 +8,8 @@ import { removeRunContainers, removeStaleContainers } from './cleanup.ts';
 import { toEngineConnection, type DockerConfig } from './config.ts';
 import { containerName } from './containers.ts';
 import type { Engine } from './engine.ts';
-import { DockerError, explainDockerError, findDockerError } from './errors.ts';
+import { DialError } from './dial-error.ts';
+import { DockerError, EngineResponseError, explainDockerError, findDockerError } from './errors.ts';
 import { readDockerOutput } from './output.ts';
 import { readDockerExit } from './run.ts';
 import { createScript, type ScriptMarker } from './script.ts';
@@ -27,7 +28,6 @@ const STATUS_BY_STAGE: Partial<Record<TestStageName, ServerTestResult['status']>
   policy: 'forbidden',
   tcp: 'offline',
   authentication: 'auth_failed',
-  permission: 'forbidden',
 };
 
 /** Tests an engine stage by stage with its own container, which is removed afterwards. */
@@ -184,8 +184,12 @@ function toTestOutcome(error: unknown, stage: TestStageName, isLate: boolean): T
   const message = isLate ? timeoutMessage(stage) : explainDockerError(error);
   const dockerError = findDockerError(error);
   if (dockerError instanceof SshError) return { ...toSshOutcome(dockerError), message };
+  if (dockerError instanceof DialError) return { status: dockerError.testStatus, message, hostKey: null };
   const isRefused = findTlsErrorReason(error) === 'client_refused';
-  return { status: isRefused ? 'auth_failed' : (STATUS_BY_STAGE[stage] ?? 'error'), message, hostKey: null };
+  // A proxy in front of the engine may refuse some of its calls.
+  const isForbidden = stage === 'permission' && dockerError instanceof EngineResponseError;
+  const status = isRefused ? 'auth_failed' : isForbidden ? 'forbidden' : (STATUS_BY_STAGE[stage] ?? 'error');
+  return { status, message, hostKey: null };
 }
 
 function timeoutMessage(name: TestStageName): string {
