@@ -27,63 +27,47 @@ const MAX_KUBECONFIG_BYTES = 128 * 1024;
 /** Longer tokens do not fit into the headers that API servers accept. */
 export const MAX_TOKEN_LENGTH = 12 * 1024;
 
-const RUNS_COMMAND = 'runs a program here to sign in';
-const NAMES_FILE = 'names a file of the machine it is used on';
+const EXPORT_COMMAND = '`kubectl config view --raw --minify --flatten`';
+const RUNS_COMMAND = 'runs a program here to sign in; use the token of a service account';
+const NAMES_FILE = `names a file of the machine it is used on; paste the output of ${EXPORT_COMMAND}, which holds the text`;
 const IMPERSONATES = 'impersonates another user';
+const OBSOLETE = 'is a way to sign in that Kubernetes no longer has';
 
 /**
- * Valid members that are refused: programs, files of this machine, other network routes, and disabled checks.
- * Each has a reason, which the error message gives.
+ * Members of the current context that are refused: programs, files of this machine, other network routes, and disabled
+ * checks. Each has a reason, which the error message gives. Other members are ignored, as kubectl does.
  */
 const REFUSED_FOR_CLUSTER: Readonly<Record<string, string>> = {
-  'certificate-authority': `${NAMES_FILE}; put the text into certificate-authority-data`,
+  'certificate-authority': NAMES_FILE,
   'proxy-url': 'would send the connection through a proxy',
   'insecure-skip-tls-verify': 'would send the credentials to an unverified server',
   'tls-server-name': 'would accept the certificate of another name',
 };
 const REFUSED_FOR_USER: Readonly<Record<string, string>> = {
-  exec: `${RUNS_COMMAND}; use the token of a service account`,
-  'auth-provider': `${RUNS_COMMAND}; use the token of a service account`,
-  tokenFile: `${NAMES_FILE}; put the text into token`,
-  'client-certificate': `${NAMES_FILE}; put the text into client-certificate-data`,
-  'client-key': `${NAMES_FILE}; put the text into client-key-data`,
+  exec: RUNS_COMMAND,
+  'auth-provider': RUNS_COMMAND,
+  tokenFile: NAMES_FILE,
+  'client-certificate': NAMES_FILE,
+  'client-key': NAMES_FILE,
   as: IMPERSONATES,
   'as-uid': IMPERSONATES,
   'as-groups': IMPERSONATES,
   'as-user-extra': IMPERSONATES,
-  username: 'is a way to sign in that Kubernetes no longer has',
-  password: 'is a way to sign in that Kubernetes no longer has',
+  username: OBSOLETE,
+  password: OBSOLETE,
 };
-
-const nonEmptyText = z.string().min(1);
-const namedList = <Shape extends z.ZodType>(member: string, shape: Shape) =>
-  z.array(z.looseObject({ name: nonEmptyText, [member]: shape }));
+/** What `kubectl config view` prints in place of secrets without `--raw`. */
+const OMITTED = ['DATA+OMITTED', 'REDACTED'];
 
 const MemberMap = z.record(z.string(), z.unknown());
+/** Entries of other contexts may have any form, so the lists are not checked. */
+const List = z.array(z.unknown()).nullish();
 const KubeconfigSchema = z.looseObject({
   kind: z.literal('Config'),
-  'current-context': nonEmptyText,
-  clusters: namedList('cluster', MemberMap),
-  users: namedList('user', MemberMap),
-  contexts: namedList('context', MemberMap),
-});
-const KubeconfigContext = z.looseObject({
-  cluster: nonEmptyText,
-  user: nonEmptyText,
-  namespace: nonEmptyText.optional(),
-});
-const KubeconfigCluster = z.strictObject({
-  server: nonEmptyText,
-  'certificate-authority-data': nonEmptyText.optional(),
-  // Ignored. Tools of clusters write them.
-  'disable-compression': z.boolean().optional(),
-  extensions: z.unknown().optional(),
-});
-const KubeconfigUser = z.strictObject({
-  token: nonEmptyText.optional(),
-  'client-certificate-data': nonEmptyText.optional(),
-  'client-key-data': nonEmptyText.optional(),
-  extensions: z.unknown().optional(),
+  'current-context': z.string().nullish(),
+  clusters: List,
+  users: List,
+  contexts: List,
 });
 
 /**
@@ -136,66 +120,74 @@ function writeKubeconfig({ server, ca, namespace, token, client }: ClusterAccess
 function readAccess(document: unknown): ClusterAccess {
   const config = KubeconfigSchema.safeParse(document);
   if (!config.success)
-    throw new KubeconfigError(
-      'This is not a kubeconfig: paste the output of `kubectl config view --raw --minify`.',
-    );
+    throw new KubeconfigError(`This is not a kubeconfig: paste the output of ${EXPORT_COMMAND}.`);
   const { data } = config;
-  const context = KubeconfigContext.safeParse(findMember(data.contexts, data['current-context'], 'context'));
-  if (!context.success)
+  const context = findMembers(data.contexts, data['current-context'], 'context');
+  const [clusterName, userName] = [readText(context, 'cluster'), readText(context, 'user')];
+  if (context === undefined || clusterName === undefined || userName === undefined)
     throw new KubeconfigError('The kubeconfig has no current context with a cluster and a user.');
-  const cluster = findMember(data.clusters, context.data.cluster, 'cluster');
-  const user = findMember(data.users, context.data.user, 'user');
+  const cluster = findMembers(data.clusters, clusterName, 'cluster');
+  const user = findMembers(data.users, userName, 'user');
   if (cluster === undefined || user === undefined)
     throw new KubeconfigError('The cluster or the user of the current context is not in the kubeconfig.');
   refuseMembers(cluster, REFUSED_FOR_CLUSTER);
   refuseMembers(user, REFUSED_FOR_USER);
   return {
-    ...readCluster(parseMembers(KubeconfigCluster, cluster)),
-    ...readUser(parseMembers(KubeconfigUser, user)),
-    namespace: readNamespace(context.data.namespace ?? 'default'),
+    ...readCluster(cluster),
+    ...readUser(user),
+    namespace: readNamespace(readText(context, 'namespace') ?? 'default'),
   };
 }
 
-function findMember(list: readonly Record<string, unknown>[], name: string, member: string) {
-  return list.find((entry) => entry['name'] === name)?.[member] as Record<string, unknown> | undefined;
+type Members = Readonly<Record<string, unknown>>;
+
+/** The members of the entry with this name, without the empty ones, which count as absent. */
+function findMembers(list: unknown, name: unknown, member: string): Members | undefined {
+  const entries = Array.isArray(list) ? list.map((entry) => MemberMap.safeParse(entry).data) : [];
+  const members = MemberMap.safeParse(entries.find((entry) => entry?.['name'] === name)?.[member]).data;
+  return members && Object.fromEntries(Object.entries(members).filter(([, value]) => !isEmpty(value)));
 }
 
-function refuseMembers(members: Record<string, unknown>, refused: Readonly<Record<string, string>>): void {
-  for (const [name, value] of Object.entries(members)) {
+function isEmpty(value: unknown): boolean {
+  return value == null || value === '' || value === false || (Array.isArray(value) && value.length === 0);
+}
+
+function refuseMembers(members: Members, refused: Readonly<Record<string, string>>): void {
+  for (const name of Object.keys(members)) {
     const reason = Object.hasOwn(refused, name) ? refused[name] : undefined;
-    if (reason === undefined || (name === 'insecure-skip-tls-verify' && value === false)) continue;
-    throw new KubeconfigError(`The kubeconfig uses "${name}", which is not accepted: it ${reason}.`);
+    if (reason !== undefined)
+      throw new KubeconfigError(`The kubeconfig uses "${name}", which is not accepted: it ${reason}.`);
   }
 }
 
-function parseMembers<Shape extends z.ZodType>(
-  shape: Shape,
-  members: Record<string, unknown>,
-): z.output<Shape> {
-  const { 'insecure-skip-tls-verify': _false, ...rest } = members;
-  const result = shape.safeParse(rest);
-  if (result.success) return result.data;
-  const [issue] = result.error.issues;
-  // The name is part of the pasted text. It is shown only if it looks like the name of a member.
-  const name = issue?.code === 'unrecognized_keys' ? issue.keys[0] : issue?.path[0];
-  const shown = typeof name === 'string' && /^[A-Za-z-]{1,40}$/.test(name) ? `"${name}"` : 'a member';
-  throw new KubeconfigError(`The kubeconfig has ${shown} in a form that is not accepted.`);
+/** @returns undefined for a member that is absent. @throws KubeconfigError for one that is not text. */
+function readText(members: Members | undefined, name: string): string | undefined {
+  const value = members?.[name];
+  if (value === undefined) return undefined;
+  if (typeof value !== 'string') throw new KubeconfigError(`"${name}" of the kubeconfig is not text.`);
+  if (OMITTED.includes(value))
+    throw new KubeconfigError(
+      `The kubeconfig lacks its secrets ("${name}" is left out): paste the output of ${EXPORT_COMMAND}.`,
+    );
+  return value;
 }
 
-function readCluster(cluster: z.output<typeof KubeconfigCluster>): Pick<ClusterAccess, 'server' | 'ca'> {
-  const data = cluster['certificate-authority-data'];
+function readCluster(cluster: Members): Pick<ClusterAccess, 'server' | 'ca'> {
+  const data = readText(cluster, 'certificate-authority-data');
   const ca = data === undefined ? null : decodePem(data);
   if (ca !== null && !areCertificates(ca))
     throw new KubeconfigError('certificate-authority-data is not a certificate in base64.');
-  return { server: readServer(cluster.server), ca };
+  return { server: readServer(readText(cluster, 'server') ?? ''), ca };
 }
 
-function readUser(user: z.output<typeof KubeconfigUser>): Pick<ClusterAccess, 'token' | 'client'> {
-  const { token, 'client-certificate-data': cert, 'client-key-data': key } = user;
+function readUser(user: Members): Pick<ClusterAccess, 'token' | 'client'> {
+  // Tools that read it from a file leave the line break at its end.
+  const token = readText(user, 'token')?.trim();
   if (token !== undefined) {
     if (!isBearerToken(token)) throw new KubeconfigError('The token of the kubeconfig is not valid.');
     return { token, client: null };
   }
+  const [cert, key] = [readText(user, 'client-certificate-data'), readText(user, 'client-key-data')];
   if (cert === undefined || key === undefined)
     throw new KubeconfigError(
       'The user of the kubeconfig has neither a token nor a certificate with its key.',
