@@ -26,7 +26,7 @@ export interface DispatcherDeps
 
 /** A run that this process holds, for its readers: only the dispatcher starts it. */
 export type HeldRun = Pick<ActiveRun, 'stop' | 'stopReason'> & {
-  readonly events: Pick<EventBuffer, 'subscribe'>;
+  readonly events: Pick<EventBuffer, 'subscribe' | 'ended' | 'head' | 'tail'>;
 };
 
 /** Decides which runs of this process start, wait, and stop. */

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { NumberedEvent, RunExit } from './events.ts';
+import { OUTPUT_STREAMS, type NumberedEvent, type RunExit } from './events.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { RunRow, RunsStore } from './runs-store.ts';
 import type { RunRef, RunEncryption, EncryptedBatch } from './run-encryption.ts';
@@ -17,6 +17,12 @@ export interface EventSubscriptions {
    * @throws AppError `database_unavailable` (503) when the events are read from the database.
    */
   subscribe(run: RunRef, afterSeq: number, signal: AbortSignal): AsyncGenerator<NumberedEvent, void>;
+  /**
+   * Yields the kept events of a run when it has ended: the same from memory as from the database. Ends without an exit
+   * when `signal` aborts.
+   * @throws as {@link subscribe}.
+   */
+  subscribeKept(run: RunRef, signal: AbortSignal): AsyncGenerator<NumberedEvent, void>;
   /** Wakes the subscribers of a run. To be called when a process has stored events of it. */
   wake(runId: string): void;
 }
@@ -63,9 +69,11 @@ export function createEventSubscriptions({
   function decryptBatch(run: RunRef, batch: EncryptedBatch, row: RunRow): NumberedEvent[] {
     const events = encryption.decryptEvents(run, batch);
     if (events !== undefined) return events;
-    const missing = (['stdout', 'stderr'] as const)
-      .filter((stream) => batch.bytes[stream] > 0)
-      .map((stream) => ({ type: 'truncated' as const, stream, droppedBytes: batch.bytes[stream] }));
+    const missing = OUTPUT_STREAMS.filter((stream) => batch.bytes[stream] > 0).map((stream) => ({
+      type: 'truncated' as const,
+      stream,
+      droppedBytes: batch.bytes[stream],
+    }));
     const exit = batch.lastSeq === row.last_seq ? toRunExit(row) : undefined;
     const all = exit === undefined ? missing : [...missing, exit];
     return all.map((event, at) => ({ seq: batch.lastSeq - all.length + 1 + at, event }));
@@ -98,6 +106,18 @@ export function createEventSubscriptions({
       }
       // This process shuts down: viewers reconnect to another one.
       if (heldRun?.stopReason !== 'released') yield* readStored(run, seq, signal);
+    },
+    async *subscribeKept(run, signal) {
+      const heldRun = dispatcher.find(run);
+      if (heldRun !== undefined) {
+        await heldRun.events.ended(signal);
+        const kept = [...heldRun.events.head(0), ...heldRun.events.tail()];
+        if (kept.at(-1)?.event.type === 'exit') {
+          yield* kept;
+          return;
+        }
+      }
+      if (heldRun?.stopReason !== 'released') yield* readStored(run, 0, signal);
     },
     wake(runId) {
       for (const wake of waiters.get(runId) ?? []) wake();

@@ -102,7 +102,8 @@ export function createEventWriter(
         const lastSeq = buffer.lastSeq + 1;
         const batches = encryptBatches(encryption, run, [
           ...buffer.head(savedSeq),
-          ...toFinalEvents(buffer, storedExit),
+          ...buffer.tail(),
+          { seq: lastSeq, event: storedExit },
         ]);
         const { total } = buffer;
         const reencrypt = (ciphertext: string) => encryption.reencryptProgram(run, ciphertext);
@@ -132,20 +133,6 @@ export function createEventWriter(
 function withoutDetails({ cleanup, durationMs }: RunExit): RunExit {
   const message = 'The exit of the run could not be stored. Run it again.';
   return { type: 'exit', cause: 'infrastructure', code: null, signal: null, cleanup, message, durationMs };
-}
-
-/** The last stored events: `truncated` for output beyond the head, then the exit. */
-function toFinalEvents(buffer: EventBuffer, exit: RunExit): NumberedEvent[] {
-  const beyond = buffer.bytesBeyondHead();
-  const dropped = (['stdout', 'stderr'] as const).filter((stream) => beyond[stream] > 0);
-  const exitSeq = buffer.lastSeq + 1;
-  return [
-    ...dropped.map((stream, at) => ({
-      seq: exitSeq - dropped.length + at,
-      event: { type: 'truncated' as const, stream, droppedBytes: beyond[stream] },
-    })),
-    { seq: exitSeq, event: exit },
-  ];
 }
 
 function encryptBatches(

@@ -5,6 +5,8 @@ import { ExitView } from './schema.ts';
 /** Number of bytes of each stream. */
 export type ByteCounts = Readonly<Record<OutputStream, number>>;
 
+export const OUTPUT_STREAMS = ['stdout', 'stderr'] as const satisfies readonly OutputStream[];
+
 export const NO_BYTES: ByteCounts = { stdout: 0, stderr: 0 };
 
 export type RunPhase = 'queued' | 'preparing' | 'started';
@@ -52,7 +54,7 @@ export function addByteCounts(a: ByteCounts, b: ByteCounts): ByteCounts {
   return { stdout: a.stdout + b.stdout, stderr: a.stderr + b.stderr };
 }
 
-const stream = z.enum(['stdout', 'stderr']);
+const stream = z.enum(OUTPUT_STREAMS);
 
 /** An event on the wire and in the stored history. */
 const WireEvent = z.discriminatedUnion('type', [

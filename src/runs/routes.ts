@@ -112,12 +112,11 @@ function createEventHandlers({ runs, activeWork }: RunRouteDeps) {
         });
       });
     const wantsJson = request.accepts(['text/event-stream', 'application/json']) === 'application/json';
-    await withViewer(principal, run, response, (signal) => {
-      const events = runs.subscribe(run, 0, signal);
-      return wantsJson
-        ? sendResult(run, events, response, bodyReservation)
-        : streamEvents(response, run.id, events, signal);
-    });
+    await withViewer(principal, run, response, (signal) =>
+      wantsJson
+        ? sendResult(run, runs.subscribeKept(run, signal), response, bodyReservation)
+        : streamEvents(response, run.id, runs.subscribe(run, 0, signal), signal),
+    );
   }
 
   /** Ends the response when the connection closes or the viewer's sign-in ends. */

@@ -48,6 +48,8 @@ export interface RunService extends UserRuns {
   isActive(run: RunRef): boolean;
   /** A run's events after a number, up to its exit or until `signal` aborts. */
   subscribe(run: RunRef, afterSeq: number, signal: AbortSignal): AsyncGenerator<NumberedEvent, void>;
+  /** The kept events of a run, from its exit on: those of its history. */
+  subscribeKept(run: RunRef, signal: AbortSignal): AsyncGenerator<NumberedEvent, void>;
   /** Deletes all runs of a deleted user. Runs that are running end. */
   removeUser(userId: string): Promise<void>;
   /** Starts heartbeat and pruning. Resolves after the first round, also when it failed. */
@@ -116,6 +118,7 @@ export function createRunService(deps: RunServiceDeps): RunService {
     ...createUserRuns({ database, store, encryption, dispatcher }),
     isActive: (run) => dispatcher.find(run) !== undefined,
     subscribe: (run, afterSeq, signal) => subscriptions.subscribe(run, afterSeq, signal),
+    subscribeKept: (run, signal) => subscriptions.subscribeKept(run, signal),
     removeUser: (userId) => createRunData(deps).remove(userOwner(userId)),
     async start() {
       await Promise.all(pollers.map((poller) => poller.start()));

@@ -2,8 +2,9 @@ import { describe, expect, it } from '@jest/globals';
 import { createRunExit, type NumberedEvent, type ViewerEvent } from '../../src/runs/events.ts';
 import { createEventBuffer, type EventBuffer } from '../../src/runs/event-buffer.ts';
 
-const MIB = 1024 * 1024;
-const PIECE = 64 * 1024;
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const PIECE = 64 * KIB;
 const EXIT = createRunExit('exited', null);
 
 function output(bytes: number, stream: 'stdout' | 'stderr' = 'stdout'): ViewerEvent {
@@ -71,14 +72,76 @@ describe('an event buffer', () => {
     expect(dropped).toBeGreaterThan(0);
   });
 
-  it('limits the head, which is stored, and counts the bytes beyond it', () => {
+  it('keeps the head, and the end of each stream with one truncated before it', () => {
     const buffer = createEventBuffer();
-    for (let at = 0; at < 20; at += 1) buffer.append(output(PIECE));
-    const stored = bytesIn(buffer.head(0));
-    expect(stored.shown).toBe(MIB);
-    expect(buffer.bytesBeyondHead()).toEqual({ stdout: 4 * PIECE, stderr: 0 });
+    for (let at = 0; at < 5; at += 1) buffer.append(output(PIECE, 'stderr'));
+    for (let at = 0; at < 100; at += 1) buffer.append(output(PIECE));
+    buffer.append(output(10, 'stderr'));
+    expect(bytesIn(buffer.head(0)).shown).toBe(768 * KIB);
     expect(buffer.head(3)[0]?.seq).toBe(4);
-    expect(buffer.total).toEqual({ stdout: 20 * PIECE, stderr: 0 });
+    const dropped = 100 * PIECE - (768 * KIB - 5 * PIECE) - 128 * KIB;
+    expect(buffer.tail()).toMatchObject([
+      { seq: 103, event: { type: 'truncated', stream: 'stdout', droppedBytes: dropped } },
+      { seq: 104, event: { type: 'output', stream: 'stdout' } },
+      { seq: 105, event: { type: 'output', stream: 'stdout' } },
+      { seq: 106, event: { type: 'output', stream: 'stderr' } },
+    ]);
+    buffer.append(EXIT);
+    expect(buffer.tail().at(-1)).toEqual({ seq: 107, event: EXIT });
+    expect(buffer.total).toEqual({ stdout: 100 * PIECE, stderr: 5 * PIECE + 10 });
+  });
+
+  /** Bytes of `stdout` (positive) and `stderr` (negative), in order. */
+  const orders: [name: string, sizes: number[]][] = [
+    ['nothing', []],
+    ['little output', [3, -4, 5]],
+    ['exactly the head', Array.from({ length: 12 }, () => PIECE)],
+    ['the head and the end of a stream', Array.from({ length: 14 }, () => PIECE)],
+    ['one event more', Array.from({ length: 15 }, () => PIECE)],
+    ['a flood, then a traceback', [...Array.from({ length: 200 }, () => PIECE), -500]],
+    [
+      'a traceback before a flood',
+      [...Array.from({ length: 20 }, () => PIECE), -500, ...Array.from({ length: 200 }, () => PIECE)],
+    ],
+    ['floods in turn', Array.from({ length: 400 }, (_, at) => (at % 2 === 0 ? PIECE : -PIECE))],
+    ['floods with rare errors', Array.from({ length: 400 }, (_, at) => (at % 50 === 0 ? -7 : PIECE))],
+    [
+      'events of odd sizes',
+      Array.from({ length: 600 }, (_, at) => (at % 3 === 0 ? -1 - at * 11 : 1 + at * 37)),
+    ],
+    ['many single bytes', Array.from({ length: 40_000 }, (_, at) => (at % 5 === 0 ? -1 : 1))],
+  ];
+  describe.each(orders)('of %s', (_name, sizes) => {
+    function fill() {
+      const buffer = createEventBuffer();
+      for (const bytes of sizes) buffer.append(output(Math.abs(bytes), bytes > 0 ? 'stdout' : 'stderr'));
+      buffer.append(EXIT);
+      return { buffer, kept: [...buffer.head(0), ...buffer.tail()] };
+    }
+    const total = sizes.reduce((bytes, size) => bytes + Math.abs(size), 0);
+
+    it('keeps each byte or counts it, with one truncated for each stream at most', async () => {
+      const { buffer, kept } = fill();
+      for (const seen of [kept, await readAll(buffer)]) {
+        const { shown, dropped } = bytesIn(seen);
+        expect(shown + dropped).toBe(total);
+        const seqs = seen.map(({ seq }) => seq);
+        expect(seqs).toEqual([...new Set(seqs)].sort((a, b) => a - b));
+        const truncated = seen.flatMap(({ event }) => (event.type === 'truncated' ? [event.stream] : []));
+        expect(truncated).toHaveLength(new Set(truncated).size);
+        expect(seen.at(-1)).toEqual({ seq: sizes.length + 1, event: EXIT });
+      }
+    });
+
+    it('yields what it keeps to a late subscriber, from any number', async () => {
+      const { buffer, kept } = fill();
+      const outputs = (events: readonly NumberedEvent[]) =>
+        events.filter(({ event }) => event.type !== 'truncated').map(({ seq }) => seq);
+      for (const afterSeq of [0, 1, 12, Math.floor(sizes.length / 2), sizes.length]) {
+        const seen = new Set(outputs(await readAll(buffer, afterSeq)));
+        expect(outputs(kept).filter((seq) => seq > afterSeq && !seen.has(seq))).toEqual([]);
+      }
+    });
   });
 
   it('continues the numbers of the stored events of a previous holder', async () => {

@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { isUtf8 } from 'node:buffer';
 import type { OutputEvent } from '../../src/runs/events.ts';
-import { createOutputChunker } from '../../src/runs/event-buffer.ts';
+import { createOutputChunker } from '../../src/runs/output-chunker.ts';
 import { until } from '../support/until.ts';
 
 function createTestChunker() {

@@ -110,9 +110,16 @@ describeOn('ssh', 'runs over HTTP', () => {
     });
     const binary = await waited({ command: `printf '\\377\\000'` });
     expect(binary).toMatchObject({ stdout: '/wA=', stdout_encoding: 'base64' });
-    const long = await waited({ command: 'head -c 2000000 /dev/zero' });
-    expect(long).toMatchObject({ truncated: true, exit: { code: 0 } });
-    expect(long.stdout.length).toBeLessThanOrEqual(1024 * 1024);
+  });
+
+  it('answer with the first 768 KiB and the end of each stream', async () => {
+    const flood = await waited({
+      command: `head -c 2000000 /dev/zero | tr '\\0' x; echo 'the last line'; echo 'Traceback: the reason' >&2; exit 1`,
+    });
+    expect(flood).toMatchObject({ truncated: true, exit: { code: 1 }, stderr: 'Traceback: the reason\n' });
+    expect(flood.stdout).toMatch(/^x+the last line\n$/);
+    expect(flood.stdout.length).toBeGreaterThanOrEqual((768 + 128) * 1024);
+    expect(flood.stdout.length).toBeLessThan((768 + 128 + 2 * 64) * 1024);
   });
 
   it('start asynchronously, and are resumed in another process from any event', async () => {
