@@ -60,6 +60,23 @@ make_account() {
   chown "$name:" "$home/.ssh/authorized_keys"
 }
 
+# What tests need that start an sshd with other settings (test/support/sshd.ts): accounts that may not sign in, and
+# names for sshd with a PAM service each, because PAM's service has the name of the program.
+make_variants() {
+  local variant
+  for variant in expired locked; do
+    id "$name-$variant" >/dev/null 2>&1 && continue
+    useradd --home-dir "$home" --no-create-home --gid "$name" --shell /bin/bash "$name-$variant"
+    printf '%s:%s\n' "$name-$variant" "$(cat "$keys/password")" | chpasswd
+  done
+  chage --expiredate 1 "$name-expired"
+  usermod --lock "$name-locked"
+  for variant in permit unix; do
+    printf '%s required pam_%s.so\n' auth "$variant" account unix session permit >"/etc/pam.d/$name-$variant"
+    ln -sfn /usr/sbin/sshd "$run/$name-$variant"
+  done
+}
+
 make_namespace() {
   [ ! -e "/run/netns/$name" ] || return 0
   local block=$1
@@ -158,6 +175,7 @@ up() {
   mkdir -p /run/sshd
   make_keys
   make_account
+  make_variants
   lock_machine
   if [ ! -e "/run/netns/$name" ]; then free_block 201 >"$block_file"; fi
   local block port
@@ -197,6 +215,9 @@ down() {
   local server
   for server in "${servers[@]}"; do stop "$run/sshd-$server.pid" "$keys/sshd-$server.conf" 5; done
   stop "$run/sshd-dropbear.pid" "$dropbear_key" 5
+  userdel "$name-expired" 2>/dev/null || true
+  userdel "$name-locked" 2>/dev/null || true
+  rm -f "/etc/pam.d/$name"-{permit,unix} "$run/$name"-{permit,unix}
   if id "$name" >/dev/null 2>&1; then
     # By user id, so that all processes of the account are killed and no others.
     pkill -KILL -u "$(id -u "$name")" 2>/dev/null || true

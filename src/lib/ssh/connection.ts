@@ -6,7 +6,8 @@ import { isAppError } from '../errors.ts';
 import { hasExceededWindow } from './back-pressure.ts';
 import type { SshHop } from './config.ts';
 import { discardChannel, isClosing } from './discard-channel.ts';
-import { createHopError, performSshHandshake, type HandshakeOptions } from './handshake.ts';
+import { createHopError } from './handshake-error.ts';
+import { performSshHandshake, type HandshakeOptions } from './handshake.ts';
 import { createProgramSet, type RemoteProgram } from './remote-program.ts';
 import type { SshError } from './ssh-error.ts';
 

@@ -1,19 +1,18 @@
 import type { Duplex } from 'node:stream';
-import ssh2, { type AnyAuthMethod, type Client, type ConnectConfig } from 'ssh2';
+import ssh2, { type Client, type ConnectConfig, type ParsedKey } from 'ssh2';
 import { rejectOnAbort } from '../async/reject-on-abort.ts';
-import type { SshHop, SshConfig } from './config.ts';
-import { parseHostKey, listHostKeyAlgorithms, isSameHostKey, type HostKey } from './host-key.ts';
+import { createAuthentication } from './authentication.ts';
+import type { SshHop } from './config.ts';
 import type { KeyLease } from './decrypted-keys.ts';
 import {
-  PrivateKeyBusyError,
-  PrivateKeyError,
-  SshError,
-  type SshErrorOptions,
-  type SshStage,
-} from './ssh-error.ts';
+  createHopError,
+  createHostKeyError,
+  READY_TIMEOUT_MS,
+  toSshHandshakeError,
+} from './handshake-error.ts';
+import { parseHostKey, listHostKeyAlgorithms, isSameHostKey } from './host-key.ts';
+import { PrivateKeyBusyError, PrivateKeyError, SshError, type SshStage } from './ssh-error.ts';
 
-/** From the first byte to an authenticated session. A slower server counts as offline. */
-const READY_TIMEOUT_MS = 15_000;
 const KEEPALIVE_INTERVAL_MS = 15_000;
 
 /**
@@ -56,9 +55,12 @@ export async function performSshHandshake(
   { key, signal, onStage }: HandshakeOptions,
 ): Promise<Client> {
   try {
-    const methods = await readAuthMethods(hop, key, signal);
+    const readKey = () => readPrivateKey(hop, key, signal);
+    // Decrypted before the handshake, whose time is limited. Without a confirmed host key authentication is never
+    // reached, so the secrets are not read.
+    if (hop.hostKey !== null && hop.config.auth_method === 'key') await readKey();
     signal.throwIfAborted();
-    return await startSession(hop, transport, methods, signal, onStage);
+    return await startSession(hop, transport, readKey, { signal, onStage });
   } catch (error) {
     transport.destroy();
     throw error;
@@ -71,13 +73,9 @@ export interface HandshakeOptions {
   onStage: SshStageListener;
 }
 
-/** The authentication methods, in the order in which they are tried. */
-async function readAuthMethods(hop: SshHop, lease: KeyLease, signal: AbortSignal): Promise<AnyAuthMethod[]> {
-  // Without a confirmed host key authentication is never reached, so the secrets are not read.
-  if (hop.hostKey === null) return [];
-  const { username, auth_method, password } = hop.config;
-  if (auth_method === 'password') return createPasswordMethods(username, password ?? '');
-  const key = await lease.read(signal).catch((error: unknown) => {
+/** @throws SshError or the signal's reason. */
+async function readPrivateKey(hop: SshHop, lease: KeyLease, signal: AbortSignal): Promise<ParsedKey> {
+  return await lease.read(signal).catch((error: unknown) => {
     signal.throwIfAborted();
     const stage = 'authentication';
     if (error instanceof PrivateKeyBusyError)
@@ -85,60 +83,45 @@ async function readAuthMethods(hop: SshHop, lease: KeyLease, signal: AbortSignal
     const message = error instanceof PrivateKeyError ? error.message : 'The private key could not be read.';
     throw createHopError(hop, { failure: 'auth_failed', stage, message });
   });
-  return [{ type: 'publickey', username, key }];
 }
 
-function createPasswordMethods(username: string, password: string): AnyAuthMethod[] {
-  let hasResponded = false;
-  return [
-    { type: 'password', username, password },
-    {
-      type: 'keyboard-interactive',
-      username,
-      // Many servers accept passwords only this way. The password answers a single hidden prompt, and only once.
-      prompt: (_name, _instructions, _language, prompts, finish) => {
-        const isPassword = !hasResponded && prompts.length === 1 && prompts[0]?.echo !== true;
-        hasResponded ||= prompts.length > 0;
-        finish(isPassword ? [password] : prompts.map(() => ''));
-      },
-    },
-  ];
-}
-
-function startSession(
+async function startSession(
   hop: SshHop,
   transport: Duplex,
-  methods: readonly AnyAuthMethod[],
-  signal: AbortSignal,
-  onStage: SshStageListener,
+  readKey: () => Promise<ParsedKey>,
+  { signal, onStage }: Pick<HandshakeOptions, 'signal' | 'onStage'>,
 ): Promise<Client> {
   const client = new ssh2.Client();
   const hostKeyCheck = createHostKeyCheck(hop);
+  const { promise, resolve, reject } = Promise.withResolvers<Client>();
+  const authentication = createAuthentication(hop.config, { readKey, onStop: (error) => fail(error) });
   let stage: SshStage = 'host_key';
-  const wait = new Promise<Client>((resolve, reject) => {
-    const fail = (error: unknown) => {
-      reject(hostKeyCheck.failure() ?? toSshHandshakeError(hop, stage, error));
-    };
-    client.once('ready', () => {
-      onStage('authentication', hop);
-      resolve(client);
-    });
-    client.once('handshake', () => {
-      onStage('host_key', hop);
-      stage = 'authentication';
-    });
-    client.once('change password', () => {
-      reject(createHopError(hop, { failure: 'auth_failed', stage, message: PASSWORD_EXPIRED }));
-    });
-    // Never removed: an 'error' event without a listener would end the process.
-    client.on('error', fail);
-    client.once('close', () => fail(undefined));
+
+  function fail(cause: unknown): void {
+    const failure = hostKeyCheck.failure() ?? (cause instanceof SshError ? cause : undefined);
+    reject(failure ?? toSshHandshakeError(hop, { stage, progress: authentication.progress, cause }));
+  }
+
+  client.once('ready', () => {
+    onStage('authentication', hop);
+    resolve(client);
   });
+  client.once('handshake', () => {
+    onStage('host_key', hop);
+    stage = 'authentication';
+  });
+  client.once('change password', () => {
+    authentication.progress.unanswered = 'new_password';
+    fail(undefined);
+  });
+  // Never removed: an 'error' event without a listener would end the process.
+  client.on('error', fail);
+  client.once('close', () => fail(undefined));
   client.connect({
     sock: transport,
     username: hop.config.username,
     hostVerifier: hostKeyCheck.verify,
-    authHandler: createAuthHandler(methods),
+    authHandler: authentication.handler,
     algorithms: {
       ...ALGORITHMS,
       serverHostKey: listHostKeyAlgorithms(hop.hostKey),
@@ -147,10 +130,8 @@ function startSession(
     keepaliveInterval: KEEPALIVE_INTERVAL_MS,
     keepaliveCountMax: 3,
   } as ConnectConfig);
-  return rejectOnAbort(wait, signal);
+  return await rejectOnAbort(promise, signal);
 }
-
-const PASSWORD_EXPIRED = 'The password has expired. Set a new one on the server, then enter it here.';
 
 function createHostKeyCheck(hop: SshHop) {
   let failure: SshError | undefined;
@@ -163,74 +144,4 @@ function createHostKeyCheck(hop: SshHop) {
       return failure === undefined;
     },
   };
-}
-
-function createHostKeyError(hop: SshHop, shown: HostKey | undefined): SshError {
-  const stage = 'host_key';
-  if (shown === undefined)
-    return createHopError(hop, { failure: 'error', stage, message: NO_COMMON_ALGORITHM });
-  if (hop.hostKey === null) {
-    const message =
-      `The server shows the host key ${shown.type} ${shown.fingerprint}, which has not been confirmed. Compare it ` +
-      'with "ssh-keygen -lf" of the server\'s public host key, then confirm it.';
-    return createHopError(hop, { failure: 'host_key_unknown', stage, message, hostKey: shown });
-  }
-  const message =
-    `The server shows another host key than the confirmed one: ${shown.type} ${shown.fingerprint} instead of ` +
-    `${hop.hostKey.type} ${hop.hostKey.fingerprint}. The connection may be intercepted. If the server was ` +
-    'reinstalled, confirm the new key.';
-  return createHopError(hop, { failure: 'host_key_changed', stage, message, hostKey: shown });
-}
-
-/** ssh2 calls it for the first method and after each refusal. `false` ends the authentication. */
-function createAuthHandler(methods: readonly AnyAuthMethod[]) {
-  let next = 0;
-  return (remaining: string[] | null, isPartial: boolean | null): AnyAuthMethod | false => {
-    // Partial success: the server requires a second factor, which is not supported.
-    while (next < methods.length && isPartial !== true) {
-      const method = methods[next++];
-      if (method !== undefined && (remaining === null || remaining.includes(method.type))) return method;
-    }
-    return false;
-  };
-}
-
-const NO_COMMON_ALGORITHM =
-  'The server offers no SSH on this port, or none of the accepted algorithms. Check the port, and use OpenSSH 6.5 or ' +
-  'later.';
-
-/** Maps an error of ssh2. Its text may come from the server and is not shown to users. */
-function toSshHandshakeError(hop: SshHop, stage: SshStage, cause: unknown): SshError {
-  const level = (cause as { level?: unknown } | undefined)?.level;
-  if (level === 'client-timeout') {
-    const message = `The server did not finish the SSH handshake within ${READY_TIMEOUT_MS / 1000} s.`;
-    return createHopError(hop, { failure: 'offline', stage, message, cause });
-  }
-  if (stage === 'authentication') {
-    if (level === 'client-authentication' || level === undefined)
-      return createHopError(hop, {
-        failure: 'auth_failed',
-        stage,
-        message: authFailureMessage(hop.config),
-        cause,
-      });
-    const message = 'The server closed the connection during authentication.';
-    return createHopError(hop, { failure: 'offline', stage, message, cause });
-  }
-  if (level === 'handshake')
-    return createHopError(hop, { failure: 'error', stage, message: NO_COMMON_ALGORITHM, cause });
-  const message = 'The server closed the connection before the SSH handshake had finished. Check the port.';
-  return createHopError(hop, { failure: 'offline', stage, message, cause });
-}
-
-function authFailureMessage(config: SshConfig): string {
-  return config.auth_method === 'password'
-    ? 'The server refused the user name and password, allows no passwords, or requires a second factor.'
-    : "The server refused the key for this user: add its public key to the account's ~/.ssh/authorized_keys.";
-}
-
-/** Creates an error of one hop. The message names a jump server, because the user sees the server behind it. */
-export function createHopError(hop: SshHop, options: Omit<SshErrorOptions, 'hop'>): SshError {
-  const prefix = hop.id === null ? '' : `Jump server ${hop.config.host}:${hop.config.port}: `;
-  return new SshError({ ...options, hop: hop.id, message: `${prefix}${options.message}` });
 }

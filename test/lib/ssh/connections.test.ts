@@ -88,24 +88,21 @@ describeOn('ssh', 'SSH connections', () => {
             });
           });
         },
-        exec: (channel) => {
-          channel.exit(0);
-          channel.end();
-        },
       });
       const { connections } = openConnections();
-      await output(connections, serverAt(server, { password: 'asked-for-password' }), 'true');
-      expect(answers).toEqual([['asked-for-password'], ['']]);
+      const opened = output(connections, serverAt(server, { password: 'asked-for-password' }), 'true');
+      await expect(opened).rejects.toThrow(/asks for a one-time code/);
+      expect(answers).toEqual([['asked-for-password']]);
     });
 
-    it('fails at a server that requires a second factor', async () => {
+    it('tries each method once at a server that accepts every factor and always wants another one', async () => {
       const server = await startScriptedServer({
-        authenticate: (context) => context.reject(['keyboard-interactive'], true),
+        authenticate: (context) => context.reject(['password', 'keyboard-interactive', 'publickey'], true),
       });
       const { connections } = openConnections();
       const opened = output(connections, serverAt(server), 'true');
       await expect(opened).rejects.toMatchObject({ failure: 'auth_failed' });
-      expect(server.attempts).toEqual(['password']);
+      expect(server.attempts).toEqual(['password', 'keyboard-interactive']);
     });
   });
 

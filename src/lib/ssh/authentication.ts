@@ -1,0 +1,141 @@
+import type { AnyAuthMethod, ConnectConfig, KeyboardInteractiveAuthMethod, ParsedKey, Prompt } from 'ssh2';
+import type { SshConfig } from './config.ts';
+
+/** The methods of SSH that this client has (RFC 4252, RFC 4256). */
+export type SshAuthMethod = 'publickey' | 'password' | 'keyboard-interactive';
+
+/** A question of the server that is not answered. */
+export type UnansweredPrompt = 'password' | 'new_password' | 'code' | 'other';
+
+/** What a server has answered to an authentication so far. */
+export interface AuthProgress {
+  /** Accepted methods. The server wants another one, or the authentication would have ended. */
+  accepted: SshAuthMethod[];
+  /** Methods that were refused after the last accepted one. */
+  refused: SshAuthMethod[];
+  /** The methods that the server would take next, as it names them; null before its first answer. */
+  offered: readonly string[] | null;
+  /** The server takes no kind of signature that the key can make, so that the key was not sent. */
+  isKeySkipped: boolean;
+  unanswered: UnansweredPrompt | null;
+}
+
+export interface Authentication {
+  /** For ssh2: it chooses the next method. */
+  readonly handler: NonNullable<ConnectConfig['authHandler']>;
+  readonly progress: AuthProgress;
+}
+
+export interface AuthenticationOptions {
+  /** @throws SshError when the key cannot be used. */
+  readKey: () => Promise<ParsedKey>;
+  /** Called when the authentication cannot go on: with the error of `readKey`, or when a prompt is not answered. */
+  onStop: (error?: unknown) => void;
+}
+
+/** What stands first in {@link SshConfig}'s `auth_method`, and what a server may want in addition. */
+const METHODS: Record<SshConfig['auth_method'], { first: SshAuthMethod[]; further: SshAuthMethod[] }> = {
+  key: { first: ['publickey'], further: ['password', 'keyboard-interactive'] },
+  password: { first: ['password', 'keyboard-interactive'], further: ['publickey'] },
+};
+
+/** A password is no answer to these, and each wrong answer counts against the account. */
+const CODE_PROMPT = /code|otp|token|\bpin\b|one[- ]time|\bduo\b|yubikey|factor|verification/i;
+const NEW_PASSWORD_PROMPT = /\b(?:new|current|old|retype|change) (?:unix )?password/i;
+
+/**
+ * The authentication of one connection. Only the methods of `auth_method` are tried until the server has accepted one;
+ * when it then wants another one (RFC 4252, 5.1, "partial success"), the other stored secret is used too.
+ */
+export function createAuthentication(
+  config: Pick<SshConfig, 'username' | 'auth_method' | 'password' | 'private_key'>,
+  { readKey, onStop }: AuthenticationOptions,
+): Authentication {
+  const { username, auth_method, password } = config;
+  const progress: AuthProgress = {
+    ...{ accepted: [], refused: [], offered: null, isKeySkipped: false, unanswered: null },
+  };
+  const tried = new Set<SshAuthMethod>();
+  let last: SshAuthMethod | undefined;
+
+  /** @param offered null or the same list as in the previous call when ssh2 did not send the method. */
+  function readAnswer(offered: readonly string[] | null, isPartial: boolean | null): void {
+    if (last === undefined) return;
+    if (offered === progress.offered) progress.isKeySkipped ||= last === 'publickey';
+    else if (isPartial === true) {
+      progress.accepted.push(last);
+      progress.refused = [];
+      tried.clear();
+    } else progress.refused.push(last);
+    progress.offered = offered;
+  }
+
+  function findNext(): SshAuthMethod | undefined {
+    const { first, further } = METHODS[auth_method];
+    const { accepted, offered } = progress;
+    return (accepted.length === 0 ? first : [...further, ...first]).find(
+      (method) =>
+        !tried.has(method) &&
+        !accepted.includes(method) &&
+        offered?.includes(method) !== false &&
+        isStored(method),
+    );
+  }
+
+  function isStored(method: SshAuthMethod): boolean {
+    if (method === 'publickey') return config.private_key !== null;
+    // A server may ask nothing at all by keyboard-interactive.
+    return method === 'keyboard-interactive' || password !== null;
+  }
+
+  /** Answers a single hidden prompt that may ask for the password, once. Other prompts end the authentication. */
+  function createKeyboardMethod(): KeyboardInteractiveAuthMethod {
+    let hasAnswered = false;
+    return {
+      type: 'keyboard-interactive',
+      username,
+      prompt(_name, _instructions, _language, prompts, finish) {
+        const kind = classifyPrompts(prompts);
+        if (kind === 'password' && password !== null && !hasAnswered) {
+          hasAnswered = true;
+          finish([password]);
+          return;
+        }
+        // A second request for the password is its refusal.
+        if (kind === 'password' && hasAnswered) progress.refused.push('keyboard-interactive');
+        else progress.unanswered = kind;
+        onStop();
+      },
+    };
+  }
+
+  async function toMethod(method: SshAuthMethod): Promise<AnyAuthMethod> {
+    if (method === 'publickey') return { type: method, username, key: await readKey() };
+    return method === 'password'
+      ? { type: method, username, password: password ?? '' }
+      : createKeyboardMethod();
+  }
+
+  return {
+    progress,
+    handler(offered: string[] | null, isPartial, next) {
+      readAnswer(offered, isPartial);
+      last = findNext();
+      if (last === undefined) {
+        // ssh2 also takes false, for "none".
+        next(false as never);
+        return;
+      }
+      tried.add(last);
+      toMethod(last).then(next).catch(onStop);
+    },
+  };
+}
+
+function classifyPrompts(prompts: readonly Prompt[]): UnansweredPrompt {
+  const [first] = prompts;
+  if (first === undefined || prompts.length > 1) return 'other';
+  if (NEW_PASSWORD_PROMPT.test(first.prompt)) return 'new_password';
+  if (CODE_PROMPT.test(first.prompt)) return 'code';
+  return first.echo === true ? 'other' : 'password';
+}

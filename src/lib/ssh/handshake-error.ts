@@ -1,0 +1,63 @@
+import { createAuthFailureMessage } from './auth-failure-message.ts';
+import type { AuthProgress } from './authentication.ts';
+import type { SshHop } from './config.ts';
+import type { HostKey } from './host-key.ts';
+import { SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
+
+/** From the first byte to an authenticated session. A slower server counts as offline. */
+export const READY_TIMEOUT_MS = 15_000;
+
+const NO_COMMON_ALGORITHM =
+  'The server offers no SSH on this port, or none of the accepted algorithms. Check the port, and use OpenSSH 6.5 or ' +
+  'later.';
+
+export function createHostKeyError(hop: SshHop, shown: HostKey | undefined): SshError {
+  const stage = 'host_key';
+  if (shown === undefined)
+    return createHopError(hop, { failure: 'error', stage, message: NO_COMMON_ALGORITHM });
+  if (hop.hostKey === null) {
+    const message =
+      `The server shows the host key ${shown.type} ${shown.fingerprint}, which has not been confirmed. Compare it ` +
+      'with "ssh-keygen -lf" of the server\'s public host key, then confirm it.';
+    return createHopError(hop, { failure: 'host_key_unknown', stage, message, hostKey: shown });
+  }
+  const message =
+    `The server shows another host key than the confirmed one: ${shown.type} ${shown.fingerprint} instead of ` +
+    `${hop.hostKey.type} ${hop.hostKey.fingerprint}. The connection may be intercepted. If the server was ` +
+    'reinstalled, confirm the new key.';
+  return createHopError(hop, { failure: 'host_key_changed', stage, message, hostKey: shown });
+}
+
+interface HandshakeFailure {
+  stage: SshStage;
+  progress: AuthProgress;
+  /** Of ssh2; undefined when the connection was closed or nothing is left to try. */
+  cause: unknown;
+}
+
+/** Maps an error of ssh2. Its text may come from the server and is not shown to users. */
+export function toSshHandshakeError(hop: SshHop, { stage, progress, cause }: HandshakeFailure): SshError {
+  const level = (cause as { level?: unknown } | undefined)?.level;
+  if (level === 'client-timeout') {
+    const message = `The server did not finish the SSH handshake within ${READY_TIMEOUT_MS / 1000} s.`;
+    return createHopError(hop, { failure: 'offline', stage, message, cause });
+  }
+  if (stage === 'authentication') {
+    if (level === 'client-authentication' || level === undefined) {
+      const message = createAuthFailureMessage(hop.config, progress);
+      return createHopError(hop, { failure: 'auth_failed', stage, message, cause });
+    }
+    const message = 'The server closed the connection during authentication.';
+    return createHopError(hop, { failure: 'offline', stage, message, cause });
+  }
+  if (level === 'handshake')
+    return createHopError(hop, { failure: 'error', stage, message: NO_COMMON_ALGORITHM, cause });
+  const message = 'The server closed the connection before the SSH handshake had finished. Check the port.';
+  return createHopError(hop, { failure: 'offline', stage, message, cause });
+}
+
+/** Creates an error of one hop. The message names a jump server, because the user sees the server behind it. */
+export function createHopError(hop: SshHop, options: Omit<SshErrorOptions, 'hop'>): SshError {
+  const prefix = hop.id === null ? '' : `Jump server ${hop.config.host}:${hop.config.port}: `;
+  return new SshError({ ...options, hop: hop.id, message: `${prefix}${options.message}` });
+}
