@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -27,8 +27,15 @@ export function describeWithSshd(name: string, tests: () => void): void {
 export async function startSshd({ lines, pam, files = {} }: SshdOptions): Promise<SshServer> {
   const { user, plain } = sshHosts();
   const folder = mkdtempSync(path.join(tmpdir(), 'ops-center-sshd-'));
+  chmodSync(folder, 0o755);
   afterThisTest(() => rmSync(folder, { recursive: true }));
-  let config = [...lines, ...createDefaults(user, pam !== undefined)].join('\n');
+  copyFileSync(`/var/lib/${user}/.ssh/authorized_keys`, path.join(folder, 'authorized_keys'));
+  chmodSync(path.join(folder, 'authorized_keys'), 0o644);
+  // Several lines with AllowUsers add up.
+  const defaults = createDefaults(user, folder, pam !== undefined).filter(
+    (line) => !line.startsWith('AllowUsers') || !lines.some((other) => other.startsWith('AllowUsers')),
+  );
+  let config = [...lines, ...defaults].join('\n');
   for (const [name, text] of Object.entries(files)) {
     writeFileSync(path.join(folder, name), text);
     config = config.replaceAll(`%${name}%`, path.join(folder, name));
@@ -54,12 +61,12 @@ export async function startSshd({ lines, pam, files = {} }: SshdOptions): Promis
   throw new Error(`sshd did not start: ${log.join(' ')}`);
 }
 
-function createDefaults(user: string, usesPam: boolean): string[] {
+function createDefaults(user: string, folder: string, usesPam: boolean): string[] {
   return [
     `HostKey ${path.join(SSH_STATE, 'host_plain')}`,
     `AllowUsers ${user} ${user}-expired ${user}-locked`,
-    // All accounts have the home of the first, which owns the file.
-    `AuthorizedKeysFile /var/lib/${user}/.ssh/authorized_keys`,
+    // sshd reads it with the rights of the account, so that no other account could use the first one's.
+    `AuthorizedKeysFile ${path.join(folder, 'authorized_keys')}`,
     'StrictModes no',
     'PidFile none',
     `UsePAM ${usesPam ? 'yes' : 'no'}`,

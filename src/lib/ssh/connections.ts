@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
 import type { ClientChannel } from 'ssh2';
+import { rejectOnAbort } from '../async/reject-on-abort.ts';
 import type { Dialer } from '../net/dialer.ts';
 import type { Owner } from '../owner.ts';
 import { resolveJumpChain, type SshHop, type SshServer } from './config.ts';
@@ -24,7 +25,7 @@ export interface ExecResult {
   stderr: string;
 }
 
-/** An unshared connection, for the test of a server. */
+/** A connection that is not shared, for the test of a server; two when the server allows one session on each. */
 export interface DedicatedSshConnection {
   exec(command: string, signal: AbortSignal): Promise<ClientChannel>;
   /** Closes the connection and those to its jump servers. */
@@ -59,7 +60,9 @@ export interface SshConnections {
   close(): Promise<void>;
 }
 
-const MAX_ATTEMPTS = 3;
+/** Each refusal lowers the number of channels of a connection, which is 8 at first. */
+const MAX_ATTEMPTS = 16;
+const MAX_LOST_CONNECTIONS = 3;
 const MAX_STDERR_LENGTH = 4_096;
 
 export interface SshConnectionsDeps {
@@ -123,13 +126,21 @@ export function createSshConnections(deps: SshConnectionsDeps): SshConnections {
       const slot = await acquire(hops, signal);
       try {
         const opened = await open(slot.connection);
+        slot.markOpen();
         getChannel(opened).once('close', () => slot.release());
         return opened;
       } catch (error) {
-        // The pooled connection may be lost, or the server may allow fewer sessions. Nothing was run yet.
-        slot.markFull();
+        if (!(error instanceof SshError)) {
+          slot.release();
+          throw error;
+        }
+        // Nothing was run yet: the pooled connection was lost, or the server allows fewer sessions on it.
+        const isRefused = slot.connection.isOpen();
+        const mayRetry = isRefused
+          ? await rejectOnAbort(slot.markRefused(), signal)
+          : attempt < MAX_LOST_CONNECTIONS;
         slot.release();
-        if (!(error instanceof SshError) || attempt === MAX_ATTEMPTS) throw error;
+        if (!mayRetry || attempt === MAX_ATTEMPTS) throw error;
       }
     }
   }
@@ -152,20 +163,34 @@ export function createSshConnections(deps: SshConnectionsDeps): SshConnections {
       return toExecStream(program);
     },
     async connect(server, signal, onStage) {
+      const hops = resolveJumpChain(server);
       const chain: SshConnection[] = [];
       const close = () => {
         for (const connection of chain.reverse()) void connection.close();
       };
+      const connectNext = async (
+        hop: SshHop,
+        previous: SshConnection | undefined,
+        next: AbortSignal,
+        report: SshStageListener,
+      ) => {
+        const connection = await connectHop(previous, hop, next, report);
+        chain.push(connection);
+        return connection;
+      };
       try {
-        for (const hop of resolveJumpChain(server)) {
-          chain.push(await connectHop(chain.at(-1), hop, signal, onStage));
-        }
-        const last = getLast(chain);
-        return { exec: (command, execSignal) => last.exec(command, execSignal), close };
+        for (const hop of hops) await connectNext(hop, chain.at(-1), signal, onStage);
       } catch (error) {
         close();
         throw error;
       }
+      const previous = chain.at(-2);
+      return {
+        close,
+        exec: execInTurn(getLast(chain), (execSignal) =>
+          connectNext(getLast(hops), previous, execSignal, ignoreStage),
+        ),
+      };
     },
     release: (serverId) => pool.release(serverId),
     releaseOwner: (owner) => pool.releaseOwner(owner),
@@ -175,6 +200,26 @@ export function createSshConnections(deps: SshConnectionsDeps): SshConnections {
 }
 
 const ignoreStage: SshStageListener = () => undefined;
+
+/** Runs commands on a connection, and on a further one when the server allows fewer sessions on it. */
+function execInTurn(
+  first: SshConnection,
+  connectAgain: (signal: AbortSignal) => Promise<SshConnection>,
+): DedicatedSshConnection['exec'] {
+  let connection = first;
+  let isFresh = true;
+  return async (command, signal) => {
+    try {
+      const channel = await connection.exec(command, signal);
+      isFresh = false;
+      return channel;
+    } catch (error) {
+      if (isFresh || !(error instanceof SshError) || !connection.isOpen()) throw error;
+      connection = await connectAgain(signal);
+      return await connection.exec(command, signal);
+    }
+  };
+}
 
 function getLast<T>(list: readonly T[]): T {
   const last = list.at(-1);

@@ -22,9 +22,13 @@ export interface ServerBehaviour {
   exec?: (channel: ServerChannel, command: string, client: Connection) => void;
   /** Called for every signal to a command. */
   onSignal?: (name: string, channel: ServerChannel) => void;
+  /** Sent before the first authentication. */
+  banner?: string;
   onConnection?: (client: Connection) => void;
   /** Open sessions per connection; unlimited by default. */
   maxSessions?: number;
+  /** Sessions count until their connection ends, as those of programs that ignore the end of their channel. */
+  keepsSessions?: boolean;
 }
 
 /** Starts a server on loopback that is closed after the test. */
@@ -34,7 +38,7 @@ export async function startScriptedServer(behaviour: ServerBehaviour = {}): Prom
   const hostKey = parseHostKey(Buffer.from(publicKey.split(' ')[1] ?? '', 'base64'));
   if (hostKey === undefined) throw new Error('the generated key is not a host key');
   const attempts: string[] = [];
-  const server = new ssh2.Server({ hostKeys: [privateKey] }, (client) => {
+  const server = new ssh2.Server({ hostKeys: [privateKey], banner: behaviour.banner ?? '' }, (client) => {
     client.on('error', () => undefined);
     behaviour.onConnection?.(client);
     client.on('authentication', (context) => {
@@ -50,7 +54,7 @@ export async function startScriptedServer(behaviour: ServerBehaviour = {}): Prom
       }
       sessions += 1;
       const session = accept();
-      session.on('end', () => (sessions -= 1));
+      if (behaviour.keepsSessions !== true) session.on('end', () => (sessions -= 1));
       session.on('exec', (acceptExec, _reject, { command }) => {
         const channel = acceptExec();
         channel.on('error', () => undefined);
