@@ -186,6 +186,15 @@ export interface Runner<Config = unknown> {
    */
   readonly config: ZodType<Config>;
   /**
+   * Corrects members that users sent, where their meaning is certain, before they are merged and parsed: e.g. a port that
+   * was typed behind the host.
+   * @returns the members, and a message for users for each that contradicts another.
+   */
+  correctInput?(sent: Readonly<Record<string, unknown>>): {
+    sent: Readonly<Record<string, unknown>>;
+    problems: Readonly<Record<string, string>>;
+  };
+  /**
    * Rules for new configurations that stored ones may break, as a message for users by member. The use of such a server
    * fails with the same message.
    */

@@ -10,18 +10,23 @@ export type ConfigInput = Readonly<Record<string, unknown>>;
 const MAX_CONFIG_CHARACTERS = 128 * 1024;
 
 /**
- * Parses a whole configuration with its runner's schema. A null counts as a missing member.
+ * Parses a configuration with its runner's schema. A null counts as a missing member.
+ * @param stored members that were not sent keep these values.
  * @returns the configuration, or its errors with paths inside the configuration.
  */
 export async function parseConfig(
   runner: Runner,
   input: ConfigInput,
+  stored: ConfigInput = {},
 ): Promise<{ config: unknown } | { errors: FieldError[] }> {
-  const present = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== null));
+  const { sent, problems: contradictions } = runner.correctInput?.(input) ?? { sent: input, problems: {} };
+  if (Object.keys(contradictions).length > 0) return { errors: toFieldErrors(contradictions) };
+  const merged = { ...stored, ...sent };
+  const present = Object.fromEntries(Object.entries(merged).filter(([, value]) => value !== null));
   const parsed = await runner.config.safeParseAsync(present);
   if (!parsed.success) return { errors: toConfigErrors(parsed.error) };
-  const problems = Object.entries(runner.findInputProblems?.(parsed.data) ?? {});
-  if (problems.length > 0) return { errors: problems.map(([path, message]) => ({ path, message })) };
+  const problems = runner.findInputProblems?.(parsed.data) ?? {};
+  if (Object.keys(problems).length > 0) return { errors: toFieldErrors(problems) };
   const isTooLong = JSON.stringify(parsed.data).length > MAX_CONFIG_CHARACTERS;
   const message = `must have ${MAX_CONFIG_CHARACTERS} characters or fewer as JSON`;
   return isTooLong ? { errors: [{ path: '', message }] } : { config: parsed.data };
@@ -60,6 +65,10 @@ export function invalidConfig(configErrors: readonly FieldError[]): AppError {
 function containsMask(value: unknown): boolean {
   if (typeof value === 'string') return value === STORED_SECRET_MASK;
   return typeof value === 'object' && value !== null && Object.values(value).some(containsMask);
+}
+
+function toFieldErrors(problems: Readonly<Record<string, string>>): FieldError[] {
+  return Object.entries(problems).map(([path, message]) => ({ path, message }));
 }
 
 /** The messages contain members and rules, never a value. */

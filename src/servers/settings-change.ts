@@ -84,7 +84,7 @@ async function changeConfig(
   const decrypted = await decryptConfig(keyring, runner, binding, stored);
   if (decrypted === undefined) return replaceConfig(keyring, runner, binding, input);
   const sent = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== STORED_SECRET_MASK));
-  const parsed = await parseConfig(runner, { ...(decrypted as object), ...sent });
+  const parsed = await parseConfig(runner, sent, decrypted as ConfigInput);
   if ('errors' in parsed) throw invalidConfig(parsed.errors);
   const { config } = parsed;
   const [before, after] = [decrypted, config].map((each) => hashDestination(runner, each, binding.hostKey));

@@ -12,6 +12,8 @@ export interface OpenSshKeyInfo {
   type: string;
   /** 0 for a key that is not RSA. */
   modulusBits: number;
+  /** False when the encrypted or unencrypted part is shorter than the file says. */
+  isComplete: boolean;
 }
 
 /** @returns undefined for other formats, truncated keys and files with several keys. */
@@ -35,9 +37,19 @@ function readOpenSshKey(bytes: Buffer): OpenSshKeyInfo | undefined {
   const type = publicKey.readString().toString('latin1');
   if (isEncrypted) options.readString();
   const rounds = isEncrypted ? options.readUint32() : 0;
-  if (type !== 'ssh-rsa') return { isEncrypted, rounds, type, modulusBits: 0 };
+  const info = { isEncrypted, rounds, type, modulusBits: 0, isComplete: hasString(reader) };
+  if (type !== 'ssh-rsa') return info;
   publicKey.readString();
-  return { isEncrypted, rounds, type, modulusBits: bitLength(publicKey.readString()) };
+  return { ...info, modulusBits: bitLength(publicKey.readString()) };
+}
+
+function hasString(reader: ReturnType<typeof createReader>): boolean {
+  try {
+    return reader.readString().length > 0;
+  } catch (error) {
+    if (error instanceof TruncatedKeyError) return false;
+    throw error;
+  }
 }
 
 class TruncatedKeyError extends Error {}

@@ -14,6 +14,7 @@ import {
 import type { Owner } from '../owner.ts';
 import { PrivateKeyError } from './ssh-error.ts';
 import { parseOpenSshKey, OPENSSH_MAGIC } from './openssh-key.ts';
+import { hasLostLineBreaks } from './private-key-repair.ts';
 import { decryptPrivateKey } from './private-key-decryption.ts';
 import { findBcryptProblem, findPkcs8DerivationProblem } from './key-derivation-limits.ts';
 
@@ -30,12 +31,15 @@ const OPENSSH_TYPES = /^(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521))$
 const PUTTY_KEY_MESSAGE =
   'This is a PuTTY key (PPK). Convert it with "puttygen key.ppk -O private-openssh -o key", or in PuTTYgen by ' +
   '"Conversions > Export OpenSSH key", and use the result.';
+const KEY_CUT_OFF = 'The private key is cut off. Paste the whole file.';
+const LINE_BREAKS_LOST =
+  'The line breaks of the key are lost. Paste the whole file of the private key with its lines, from BEGIN to END.';
 const PASSPHRASE_MISSING =
   'The private key is encrypted: enter its passphrase, or remove the passphrase with "ssh-keygen -p".';
 
 /**
  * Checks the format and size of a private key without decrypting it, which is quick. The rounds of OpenSSH's format
- * are checked by {@link findRoundsProblem}.
+ * are checked by {@link findPrivateKeyInputProblem}.
  * @returns a message for users; undefined when no problem was found.
  */
 export function findPrivateKeyProblem(text: string, passphrase: string | null): string | undefined {
@@ -45,17 +49,27 @@ export function findPrivateKeyProblem(text: string, passphrase: string | null): 
   if (PUBLIC_KEY.test(key))
     return 'This is a public key. The private key is the file of the same name without ".pub".';
   const info = findPrivateKeyInfo(key);
-  if (info === undefined) return UNREADABLE_PRIVATE_KEY;
+  if (info === undefined) return hasLostLineBreaks(text) ? LINE_BREAKS_LOST : UNREADABLE_PRIVATE_KEY;
   if (info.isEncrypted && passphrase === null) return PASSPHRASE_MISSING;
   return info.problem;
 }
 
 /**
- * Why the key derivation of a private key is too costly, for users. Not part of the schema of a server, because stored
- * servers may have such a key: it is refused when it is used, with this message.
+ * Why a new private key is not stored although its format is known, for users: its key derivation is too costly, or its
+ * content cannot be read. What a passphrase protects is only checked for its length. Not part of the schema of a server,
+ * because stored servers may have such a key: it is refused when it is used.
  */
-export function findRoundsProblem(text: string): string | undefined {
-  return findBcryptProblem(findPrivateKeyInfo(normalize(text))?.rounds ?? 0);
+export function findPrivateKeyInputProblem(text: string): string | undefined {
+  const info = findPrivateKeyInfo(normalize(text));
+  if (info === undefined) return UNREADABLE_PRIVATE_KEY;
+  if (info.isEncrypted) return findBcryptProblem(info.rounds) ?? (info.isComplete ? undefined : KEY_CUT_OFF);
+  try {
+    parseUnencryptedKey(info.pem);
+    return undefined;
+  } catch (error) {
+    if (error instanceof PrivateKeyError) return error.message;
+    throw error;
+  }
 }
 
 /**
@@ -68,10 +82,10 @@ export async function parsePrivateKey(
   passphrase: string | null,
   { owner, signal }: { owner: Owner; signal: AbortSignal },
 ): Promise<ParsedKey> {
-  const problem = findPrivateKeyProblem(text, passphrase) ?? findRoundsProblem(text);
-  if (problem !== undefined) throw new PrivateKeyError(problem);
   const info = findPrivateKeyInfo(normalize(text));
-  if (info === undefined) throw new PrivateKeyError(UNREADABLE_PRIVATE_KEY);
+  const problem = findPrivateKeyProblem(text, passphrase) ?? findBcryptProblem(info?.rounds ?? 0);
+  if (problem !== undefined || info === undefined)
+    throw new PrivateKeyError(problem ?? UNREADABLE_PRIVATE_KEY);
   // The key file sets the cost of the key derivation, so it must not block the event loop.
   const needsDecryption = passphrase !== null && info.isEncrypted;
   const decrypted = needsDecryption
@@ -105,6 +119,8 @@ interface PrivateKeyInfo {
   isEncrypted: boolean;
   /** Of bcrypt in OpenSSH's format; else 0. */
   rounds: number;
+  /** False when an encrypted key in OpenSSH's format is shorter than it says. Others are not checked. */
+  isComplete: boolean;
   /** Why the key is refused, for users. */
   problem: string | undefined;
 }
@@ -115,21 +131,24 @@ function findPrivateKeyInfo(text: string): PrivateKeyInfo | undefined {
   const { label, body, text: key } = pem;
   if (TRADITIONAL.includes(label) && ENCRYPTED_TRADITIONAL.test(body))
     // Its key derivation is one round of MD5, so it has no cost limit. The content is checked after decryption.
-    return { pem: key, isEncrypted: true, rounds: 0, problem: undefined };
+    return { pem: key, isEncrypted: true, rounds: 0, isComplete: true, problem: undefined };
   if (TRADITIONAL.includes(label) || label === PKCS8)
-    return { pem: key, isEncrypted: false, rounds: 0, problem: findPrivateKeyError(key) };
+    return { pem: key, isEncrypted: false, rounds: 0, isComplete: true, problem: findPrivateKeyError(key) };
   const bytes = decodePemBody(body);
   if (bytes === undefined) return undefined;
   if (label === ENCRYPTED_PKCS8)
-    return { pem: key, isEncrypted: true, rounds: 0, problem: findPkcs8DerivationProblem(bytes) };
+    return {
+      ...{ pem: key, isEncrypted: true, rounds: 0, isComplete: true },
+      problem: findPkcs8DerivationProblem(bytes),
+    };
   return label === OPENSSH ? findOpenSshKeyInfo(key, bytes) : undefined;
 }
 
 function findOpenSshKeyInfo(key: string, bytes: Buffer): PrivateKeyInfo | undefined {
   const found = parseOpenSshKey(bytes);
   if (found === undefined) return undefined;
-  const { isEncrypted, rounds, type, modulusBits } = found;
-  const info = { pem: key, isEncrypted, rounds };
+  const { type, modulusBits, ...rest } = found;
+  const info = { pem: key, ...rest };
   if (!OPENSSH_TYPES.test(type)) return { ...info, problem: UNSUPPORTED_PRIVATE_KEY };
   if (modulusBits > MAX_RSA_BITS) return { ...info, problem: RSA_KEY_TOO_LARGE };
   return { ...info, problem: undefined };

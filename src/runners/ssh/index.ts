@@ -1,6 +1,7 @@
 import type { ClientChannel } from 'ssh2';
 import { sshConfig, type SshConfig } from '../../lib/ssh/config.ts';
-import { findRoundsProblem } from '../../lib/ssh/private-key.ts';
+import { correctSshInput, findHostProblem } from '../../lib/ssh/input-correction.ts';
+import { findPrivateKeyInputProblem } from '../../lib/ssh/private-key.ts';
 import type { SshConnections } from '../../lib/ssh/connections.ts';
 import type { OptionalLimit, Runner, TargetServer } from '../runner.ts';
 import { cleanUpSshRun } from './cleanup.ts';
@@ -19,9 +20,14 @@ export function createSshRunner(deps: { connections: SshConnections }): Runner<S
   return {
     type: 'ssh',
     config: sshConfig,
-    findInputProblems({ private_key: key }) {
-      const problem = key === null ? undefined : findRoundsProblem(key);
-      return problem === undefined ? {} : { private_key: problem };
+    correctInput: correctSshInput,
+    findInputProblems({ host, private_key: key }) {
+      const hostProblem = findHostProblem(host);
+      const keyProblem = key === null ? undefined : findPrivateKeyInputProblem(key);
+      return {
+        ...(hostProblem !== undefined && { host: hostProblem }),
+        ...(keyProblem !== undefined && { private_key: keyProblem }),
+      };
     },
     secretFields: ['password', 'private_key', 'passphrase'],
     // Binds the password or key to the account that it was entered for.
