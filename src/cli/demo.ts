@@ -1,15 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { fetch, type Dispatcher, type Headers } from 'undici';
+import type { Headers } from 'undici';
 import { z } from 'zod';
+import { sendAsUser, type DemoSession } from './session.ts';
 
-export interface DemoOptions {
-  appUrl: string;
-  cookieName: string;
-  /** Session of a user with tier Starter or higher. */
-  session: string;
+/** The session is of a user with tier Starter or higher. */
+export interface DemoOptions extends DemoSession {
   username: string;
-  /** Connects to the app itself, see `createPinnedAgent`. */
-  dispatcher: Dispatcher;
   print: (text: string) => void;
 }
 
@@ -64,7 +60,7 @@ interface Payer {
   keyId: string | null;
 }
 
-function createCaller({ appUrl, cookieName, session, dispatcher, print }: DemoOptions) {
+function createCaller({ print, ...session }: DemoOptions) {
   return async (
     title: string,
     method: string,
@@ -72,16 +68,8 @@ function createCaller({ appUrl, cookieName, session, dispatcher, print }: DemoOp
     body?: unknown,
   ): Promise<{ text: string; headers: Headers }> => {
     print(`# ${title}`);
-    print(`${method} ${appUrl}${path}${body === undefined ? '' : `\n${JSON.stringify(body)}`}`);
-    const response = await fetch(`${appUrl}${path}`, {
-      method,
-      dispatcher,
-      headers: {
-        cookie: `${cookieName}=${session}`,
-        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-      },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    });
+    print(`${method} ${session.appUrl}${path}${body === undefined ? '' : `\n${JSON.stringify(body)}`}`);
+    const response = await sendAsUser(session, method, path, body);
     const text = await response.text();
     print(`-> ${response.status}`);
     for (const name of ROUTING_HEADERS) {

@@ -1,5 +1,5 @@
 import path from 'node:path';
-import type { Environment } from '../config/config.ts';
+import type { Config, Environment } from '../config/config.ts';
 import { resolveDataDir, createDataDir } from '../dev/quickstart/data-dir.ts';
 import { ensureGeneratedSettings, readEnvFile } from './env-file.ts';
 import { BOOTSTRAP_ADMIN } from '../dev/quickstart/keycloak/keycloak.ts';
@@ -41,7 +41,7 @@ export async function runDev(options: DevOptions): Promise<boolean> {
   const running: RunningStack = {};
   try {
     await startStack({ ...options, environment, plan, dataDir, secrets: createSecrets(dataDir) }, running);
-    publishStack(options, dataDir, plan.config.sessionCookieName, running);
+    publishStack(options, dataDir, plan.config, running);
     return await untilStopped(options, running);
   } catch (error) {
     if (!options.stop.aborted) throw error;
@@ -65,12 +65,13 @@ function generateSettings({ environment, cwd, print }: DevOptions): Environment 
   return { ...environment, ...Object.fromEntries(added.map((name) => [name, generated[name]])) };
 }
 
-function publishStack(options: DevOptions, dataDir: string, cookieName: string, running: RunningStack): void {
+function publishStack(options: DevOptions, dataDir: string, config: Config, running: RunningStack): void {
   const { server, keycloak, postgres, settings, demo } = running;
   if (server === undefined || settings === undefined) throw new Error('the stack has no server or settings');
   const adminPasswordFile = createSecrets(dataDir).fileOf('keycloak-admin');
   writeStackFile(dataDir, {
     app_url: server.url,
+    app_host: config.host,
     keycloak_url: settings['KEYCLOAK_URL'] ?? '',
     admin_user: keycloak === undefined ? null : BOOTSTRAP_ADMIN,
     admin_password_file: keycloak === undefined ? null : adminPasswordFile,
@@ -80,7 +81,7 @@ function publishStack(options: DevOptions, dataDir: string, cookieName: string, 
   options.print(
     formatSummary({
       appUrl: server.url,
-      cookieName,
+      cookieName: config.sessionCookieName,
       ownKeycloak:
         keycloak === undefined || demo === undefined
           ? null

@@ -89,6 +89,14 @@ program
   });
 
 program
+  .command('demo-host')
+  .description('offer this machine to the running stack as an execution server, until Ctrl-C (local mode)')
+  .action(async () => {
+    const { runDemoHost } = await import('./demo-host.ts');
+    await runDemoHost({ environment: environment(), cwd, print, ...listenForStopSignals() });
+  });
+
+program
   .command('env')
   .description('add missing secrets for docker-compose.yml to .env')
   .option('--stdout', 'print a new .env instead of writing the file', false)

@@ -1,5 +1,5 @@
 import { isIP } from 'node:net';
-import { Agent, buildConnector, type Dispatcher } from 'undici';
+import { Agent, buildConnector, fetch, type Dispatcher, type Response } from 'undici';
 import { SESSION_COOKIE_NAMES, type Environment } from '../config/config.ts';
 import { SETTINGS } from '../config/settings.ts';
 import { signInWithForms } from './form-sign-in.ts';
@@ -48,6 +48,24 @@ export async function createDemoSession(
     if (error instanceof StartError) throw error;
     throw new StartError(`${stack.app_url} does not respond. Start it with \`npm start\`.`);
   }
+}
+
+/** Sends a request to the app as the signed-in user. @param body sent as JSON. */
+export function sendAsUser(
+  { appUrl, cookieName, session, dispatcher }: DemoSession,
+  method: string,
+  path: string,
+  body?: unknown,
+): Promise<Response> {
+  return fetch(`${appUrl}${path}`, {
+    method,
+    dispatcher,
+    headers: {
+      cookie: `${cookieName}=${session}`,
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+    },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
 }
 
 /** Maps the stack's `localhost` origins to the addresses that its servers listen on. */

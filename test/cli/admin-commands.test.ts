@@ -235,6 +235,7 @@ describe('settings of a command', () => {
     const stack = {
       ...{
         app_url: 'http://localhost:1',
+        app_host: '127.0.0.1',
         keycloak_url: 'http://localhost:1',
         database_url: 'postgres://user@127.0.0.1:1/no',
       },

@@ -6,6 +6,8 @@ import { StartError } from '../../lib/errors.ts';
 
 const StackFile = z.object({
   app_url: z.string(),
+  /** Host that the app listens on. */
+  app_host: z.string(),
   keycloak_url: z.string(),
   /** Null if Keycloak was not started by this stack. */
   admin_user: z.string().nullable(),

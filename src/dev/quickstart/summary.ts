@@ -50,6 +50,8 @@ function formatNextSteps({ appUrl, cookieName }: Summary): string[] {
     `    -H "Cookie: ${cookieName}=$SESSION" \\`,
     `    -d '{"provider": "demo", "key": "demo-my-first-key", "label": "My first key"}'`,
     '',
+    'To run code on this machine, see "Run code" in README.md: npm run ops -- demo-host',
+    '',
     'Ctrl-C stops everything that was started.',
   ];
 }
