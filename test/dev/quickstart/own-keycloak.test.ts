@@ -1,16 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import {
-  chmodSync,
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -19,9 +10,7 @@ import { keycloakHome } from '../../../src/dev/quickstart/keycloak/archive.ts';
 import { listTcpListeners } from '../../../src/dev/quickstart/listeners.ts';
 import { freePort } from '../../support/free-port.ts';
 import { compileCache } from '../../support/compile-cache.ts';
-import { TEST_DATA_DIR } from '../../support/postgres-and-keycloak.ts';
-// The copy of the realms exists when the servers are ready.
-import '../../support/servers-in-use.ts';
+import { copyTestKeycloak } from '../../support/own-keycloak.ts';
 
 const MAIN = path.resolve(import.meta.dirname, '..', '..', '..', 'src', 'cli', 'main.ts');
 /** Makes `localhost` resolve to `::1` first, as on many machines. */
@@ -78,20 +67,6 @@ async function output(child: ChildProcess, until = /$^/): Promise<[code: number 
   return [child.exitCode ?? undefined, text];
 }
 
-/** Creates the files of an earlier start, with the open folders of an earlier version. */
-function copyTestKeycloak(): void {
-  const realms = readdirSync(TEST_DATA_DIR).find((name) => name.startsWith('realms-')) ?? '';
-  const folders = [
-    [keycloakHome(TEST_DATA_DIR), keycloakHome(dataDir)],
-    [path.join(TEST_DATA_DIR, realms), keycloakDataFolder(dataDir)],
-    [path.join(TEST_DATA_DIR, 'secrets'), path.join(dataDir, 'secrets')],
-  ] as const;
-  for (const [from, to] of folders) {
-    cpSync(from, to, { recursive: true });
-    chmodSync(to, 0o755);
-  }
-}
-
 /** Simulates another program that listens on the other address of `localhost`. */
 async function startOtherListener(port: number): Promise<Server> {
   const server = createServer((socket) => {
@@ -107,8 +82,7 @@ beforeAll(async () => {
   cwd = mkdtempSync(path.join(tmpdir(), 'ops-own-'));
   chmodSync(cwd, 0o755);
   dataDir = path.join(cwd, '.data');
-  mkdirSync(dataDir);
-  copyTestKeycloak();
+  copyTestKeycloak(dataDir);
   ports = [await freePort(), await freePort()];
   const [port, keycloakPort] = ports.map(String) as [string, string];
   settings = { PORT: port, KEYCLOAK_PORT: keycloakPort, METRICS_PORT: '0', POSTGRES_PORT: '0' };
