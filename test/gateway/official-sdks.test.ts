@@ -8,6 +8,7 @@ import { startApp, type TestApp } from '../support/app.ts';
 import { addKey, openAiKey } from '../support/key.ts';
 import { apiTokens, createApiClient } from '../support/keycloak-tokens.ts';
 import { createUser } from '../support/stack.ts';
+import { completionFrames, DONE } from '../support/upstream/frames.ts';
 import { answer, fault, startUpstream, type Answer, type Upstream } from '../support/upstream.ts';
 
 /** What a program sees of a call. */
@@ -169,7 +170,7 @@ describe.each(SDKS)('the official SDK for %s', (_name, createSdk) => {
       answer.reply({
         status: 400,
         body: '{"error":{"message":"m","code":"c"}}',
-        headers: { 'content-type': '' },
+        contentType: null,
       }),
       { text: '', status: 400, code: 'c' },
       1,
@@ -205,6 +206,16 @@ describe.each(SDKS)('the official SDK for %s', (_name, createSdk) => {
     ],
     // Streams.
     ['a stream', true, answer.completion({ text: 'Hi' }), { text: 'Hi' }, 1],
+    [
+      'a stream without a content type',
+      true,
+      (writer) =>
+        answer.steps([...completionFrames(writer.request, { text: 'Hi' }), DONE], { contentType: null })(
+          writer,
+        ),
+      { text: 'Hi' },
+      1,
+    ],
     [
       'a stream that ends without finish reason and [DONE]',
       true,

@@ -127,18 +127,13 @@ describe('an error that repeats the system’s key', () => {
 });
 
 describe('an error of an upstream', () => {
-  const typed = (status: number, type: string, body: string): Answer =>
-    answer.reply({ status, body, headers: type === '' ? {} : { 'content-type': type } });
+  const typed = (status: number, contentType: string | null, body: string): Answer =>
+    answer.reply({ status, body, contentType });
 
   it.each<[string, number, Answer, string]>([
     ['HTML', 413, answer.html(413), 'The provider answered 413 with a web page.'],
     ['HTML', 500, answer.html(500), 'The provider answered 500 with a web page.'],
-    [
-      'HTML without a type',
-      503,
-      typed(503, 'text/plain', ' <html>'),
-      'The provider answered 503 with a web page.',
-    ],
+    ['HTML without a type', 503, typed(503, null, ' <html>'), 'The provider answered 503 with a web page.'],
     [
       'text',
       404,
@@ -182,6 +177,7 @@ describe('an error of an upstream', () => {
     'application/octet-stream',
     'application/vnd.api+json',
     'text/event-stream',
+    null,
   ])('is read as JSON when it is JSON with the content type %s', async (type) => {
     const session = await signIn([openAiKey()]);
     openai.reply(typed(404, type, '\uFEFF{"error":{"message":"own","code":1}}'));

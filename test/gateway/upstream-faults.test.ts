@@ -224,9 +224,15 @@ describe('an upstream', () => {
         'event: error\ndata: inside',
         'data: {"error":{"data":"inside"}}',
         'id: inside\ndata: [DONE]',
+        'id: inside',
+        'data: inside',
       ]) {
-        inside.reply(answer.steps([`${frame}\n\n`]));
-        expect(await (await chat({ ...streamed, model: 'custom/m' })).text()).not.toContain('inside');
+        for (const contentType of ['text/event-stream', 'text/plain', null]) {
+          const headers = contentType === 'text/event-stream' ? {} : { 'request-id': 'inside' };
+          inside.reply(answer.steps([`${frame}\n\n`], { contentType, headers }));
+          const response = await chat({ ...streamed, model: 'custom/m' });
+          expect([await response.text(), ...response.headers.values()].join(' ')).not.toContain('inside');
+        }
       }
       inside.answerAll(answer.reply({ status: 200, body: { data: [{ id: 'inside' }] } }));
       expect(await (await app.call('/v1/models', { session })).text()).not.toContain('inside');
@@ -411,6 +417,55 @@ describe('a stream', () => {
     expect(text).toContain('"code":"own"');
     expect(text).not.toContain(key);
   });
+
+  const WHOLE = [part(0, 'stop'), 'data: [DONE]\n\n'].join('');
+  const BEGINNINGS = ['', ': hi\n\n', 'event: x\n', 'id: 7\n', 'retry: 10\n', '\uFEFF', '\uFEFF: hi\n\n'];
+  const untyped = [null, 'text/plain', 'text/plain; charset=utf-8', 'application/octet-stream'].flatMap(
+    (contentType) => BEGINNINGS.map((beginning) => [contentType, beginning] as const),
+  );
+  it.each(untyped)(
+    'is recognized by its first bytes: content type %s, beginning %j',
+    async (contentType, beginning) => {
+      const body = beginning + WHOLE;
+      // In one piece, and byte by byte.
+      for (const steps of [[body], [...Buffer.from(body)].map((byte) => Uint8Array.of(byte))]) {
+        openai.reply(answer.steps(steps, { contentType }));
+        const response = await chat(streamed);
+        expect(response.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
+        expect(Buffer.from(await response.arrayBuffer()).toString()).toBe(body);
+      }
+    },
+  );
+
+  it.each([
+    ['HTML', '<html>data: x', 502],
+    ['another text', 'database: x', 502],
+    ['a part of a field', 'dat', 502],
+    ['nothing', '', 502],
+    ['JSON', '{"choices":[],"object":"chat.completion"}', 200],
+    ['JSON after a byte order mark', '\uFEFF{"choices":[],"object":"chat.completion"}', 200],
+  ])('is not recognized in %s without a content type', async (_name, body, status) => {
+    for (const contentType of [null, 'text/plain']) {
+      openai.reply(answer.reply({ body, contentType }));
+      const response = await chat(streamed);
+      expect([response.status, response.headers.get('content-type')]).toEqual([status, 'application/json']);
+      if (status === 200) expect(Buffer.from(await response.arrayBuffer()).toString()).toBe(body);
+    }
+  });
+
+  it('is not recognized without a content type where none was asked for', async () => {
+    openai.reply(answer.reply({ body: WHOLE, contentType: null }));
+    expect((await chat(hello)).status).toBe(502);
+  });
+
+  it.each([fault.resetAfterHeaders('text/plain'), fault.silentAfterHeaders('text/plain')])(
+    'without a content type that breaks off before its first bytes is an error with a status',
+    async (upstreamAnswer) => {
+      openai.reply(upstreamAnswer);
+      expect((await chat(streamed)).status).toBeGreaterThanOrEqual(502);
+      await openai.closed(0);
+    },
+  );
 
   it('becomes JSON when the upstream does not stream', async () => {
     openai.reply(answer.reply({ status: 200, body: { choices: [], object: 'chat.completion' } }));

@@ -174,6 +174,7 @@ export function createUpstreamCalls(deps: UpstreamCallsDeps): UpstreamCalls {
       if (isFromPublicAddress) trackRequestId(call, target, headers, createTargetRedactor(target));
       const classified = await classifyResponse(upstreamResponse, {
         surface: call.surface,
+        isStreaming: call.body.isStreaming,
         limits: toResponseLimits(target.address),
         reservation: call.bodyReservation,
         signal: call.signal,

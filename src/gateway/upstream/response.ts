@@ -71,6 +71,8 @@ export type ErrorResponse = Extract<ClassifiedResponse, { kind: 'error' }>;
 
 export interface ClassifyOptions {
   surface: Surface;
+  /** True when a stream was asked for. */
+  isStreaming: boolean;
   limits: ResponseLimits;
   /** Counts the bytes as they are read, and can end the reading by an error. */
   reservation: BodyReservation;
@@ -79,8 +81,8 @@ export interface ClassifyOptions {
 
 /**
  * Classifies an upstream's response and reads its body unless it is a stream. A connection reset in the middle of a
- * JSON body can then still become an error in the protocol's shape. JSON is recognized by its content, since servers
- * send it with other content types as well.
+ * JSON body can then still become an error in the protocol's shape. JSON, and a stream that was asked for, are recognized
+ * by their content, since servers send them with other content types, or none.
  * @throws AppError `upstream_malformed` for a success that is neither JSON nor an event stream (HTML with 200,
  *   redirects, compressed or endless bodies), `upstream_unreachable` and `upstream_timeout` from reading one.
  */
@@ -98,7 +100,7 @@ export async function classifyResponse(
 
 async function classifySuccess(
   response: UpstreamResponse,
-  { surface, limits, reservation, signal }: ClassifyOptions,
+  { surface, isStreaming, limits, reservation, signal }: ClassifyOptions,
 ): Promise<ClassifiedResponse> {
   const { status, headers, isFromPublicAddress: isPublic } = response;
   if (!isIdentityEncoded(headers)) {
@@ -110,8 +112,12 @@ async function classifySuccess(
     throw upstreamMalformed(
       `The provider responded with status ${status}, which is not valid for a ${surface.name} request.`,
     );
-  if (mediaType(headers['content-type']) === 'text/event-stream')
-    return { kind: 'stream', status, headers, isPublic, body: response.body };
+  const type = mediaType(headers['content-type']);
+  if (type === 'text/event-stream') return { kind: 'stream', status, headers, isPublic, body: response.body };
+  if (isStreaming && !type.endsWith('json') && (await beginsAsStream(response.body))) {
+    // From another address, nothing is shown of a service that only looks like a stream.
+    return { kind: 'stream', status, headers: isPublic ? headers : {}, isPublic, body: response.body };
+  }
   const body = await readBoundedBody(response.body, limits.wholeBytes, (bytes) => {
     reservation.add(bytes);
   });
@@ -127,6 +133,25 @@ async function classifySuccess(
   if (body.length > MAX_ERROR_BYTES)
     throw upstreamMalformed('The response of the provider is no response of the protocol.');
   return { kind: 'error', status, headers, isPublic, value };
+}
+
+const STREAM_BEGINNINGS = ['data:', 'event:', 'id:', 'retry:', ':'].flatMap((field) => [
+  Buffer.from(field),
+  Buffer.from(`\uFEFF${field}`),
+]);
+
+/** True for a body whose first bytes are a field or a comment of an event stream. The bytes stay in the body. */
+async function beginsAsStream(body: Readable): Promise<boolean> {
+  let start = Buffer.alloc(0);
+  const hasBegun = () => STREAM_BEGINNINGS.some((one) => start.subarray(0, one.length).equals(one));
+  const canBegin = () => STREAM_BEGINNINGS.some((one) => one.subarray(0, start.length).equals(start));
+  for await (const chunk of body.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    start = Buffer.concat([start, chunk]);
+    if (hasBegun() || !canBegin()) break;
+  }
+  // A body that has ended by now has too few bytes for any answer.
+  if (!body.readableEnded) body.unshift(start);
+  return hasBegun();
 }
 
 /** Keeps the status whatever the body is: clients decide by it whether to send the request again. */

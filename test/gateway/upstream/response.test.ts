@@ -9,6 +9,7 @@ afterEach(() => {
 
 const options = {
   surface: openAiChat,
+  isStreaming: false,
   limits: toResponseLimits({ isUserSupplied: false }),
   reservation: {
     userId: 'user',

@@ -8,23 +8,24 @@ export const EVENT_STREAM = 'text/event-stream; charset=utf-8';
 /** One step of a streamed body: bytes to send, a pause, or an event to wait for. */
 type Step = string | Uint8Array | { pauseMs: number } | { until: Promise<unknown> };
 
-export interface ReplyOptions {
+interface HeadOptions {
   /** 200 by default. */
   status?: number;
-  /** `content-type` is JSON unless set; `content-length` is added. */
   headers?: HeaderLines;
+  /** Null: none. By default the usual one, or that of `headers`. */
+  contentType?: string | null;
+}
+
+export interface ReplyOptions extends HeadOptions {
   /** Text and bytes are sent unchanged, anything else as JSON. */
   body?: unknown;
 }
 
-/** A complete response. */
+/** A complete response; JSON unless its headers say otherwise. `content-length` is added. */
 function reply(options: ReplyOptions = {}): Answer {
   return (writer) => {
     const body = toBytes(options.body ?? {});
-    const lines = toLines(options.headers);
-    if (!lines.some(([name]) => name.toLowerCase() === 'content-type')) {
-      lines.push(['content-type', 'application/json']);
-    }
+    const lines = toHead(options, 'application/json');
     // HTTP allows trailers in chunked responses only.
     const isChunked = lines.some(([name]) => name.toLowerCase() === 'trailer');
     if (!isChunked) lines.push(['content-length', String(body.length)]);
@@ -45,9 +46,9 @@ function completion(options: CompletionOptions & { headers?: HeaderLines } = {})
 }
 
 /** An event stream of the given steps. It ends correctly after the last. */
-function steps(list: readonly Step[], options: { status?: number; headers?: HeaderLines } = {}): Answer {
+function steps(list: readonly Step[], options: HeadOptions = {}): Answer {
   return async (writer) => {
-    writer.head(options.status ?? 200, [['content-type', EVENT_STREAM], ...toLines(options.headers)]);
+    writer.head(options.status ?? 200, toHead(options, EVENT_STREAM));
     for (const step of list) {
       if (typeof step === 'string' || step instanceof Uint8Array) await writer.write(step);
       else if ('pauseMs' in step) await writer.delay(step.pauseMs);
@@ -189,6 +190,13 @@ function hostileHeaders(options: CompletionOptions = {}): Answer {
 function models(ids: readonly string[] = ['upstream-model']): Answer {
   const data = ids.map((id) => ({ id, object: 'model', created: 1_700_000_000, owned_by: 'upstream' }));
   return reply({ body: { object: 'list', data } });
+}
+
+function toHead({ headers, contentType }: HeadOptions, usualType: string): [string, string][] {
+  const lines = toLines(headers);
+  const isSet = contentType === undefined && lines.some(([name]) => name.toLowerCase() === 'content-type');
+  if (!isSet && contentType !== null) lines.push(['content-type', contentType ?? usualType]);
+  return lines;
 }
 
 function toLines(headers: HeaderLines = {}): [string, string][] {
