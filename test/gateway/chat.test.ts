@@ -15,6 +15,11 @@ import {
 
 const SYSTEM_KEY = 'sk-or-the-system-default-key';
 const CHAT = '/v1/chat/completions';
+const ANTHROPIC_HEADERS = {
+  'anthropic-version': '2023-06-01',
+  'anthropic-beta': 'b',
+  'anthropic-new-feature': 'f',
+};
 const hello = (model: string | undefined, more: object = {}) => ({
   ...(model === undefined ? {} : { model }),
   messages: [{ role: 'user', content: 'Hello' }],
@@ -268,7 +273,10 @@ describe('headers and bodies', () => {
     await chat(session, hello('gpt-4o'), {
       'openai-organization': 'org-mine',
       'openai-project': 'proj-mine',
-      'anthropic-beta': 'b',
+      ...ANTHROPIC_HEADERS,
+      'anthropic-latin': 'é',
+      [`anthropic-${'a'.repeat(65)}`]: 'long',
+      'x-anthropic-version': 'x',
       'idempotency-key': 'i-1',
       'x-forwarded-for': '10.1.1.1',
       'x-stainless-os': 'Linux',
@@ -284,6 +292,8 @@ describe('headers and bodies', () => {
       'accept',
       'accept-encoding',
       'anthropic-beta',
+      'anthropic-new-feature',
+      'anthropic-version',
       'authorization',
       'connection',
       'content-length',
@@ -300,6 +310,14 @@ describe('headers and bodies', () => {
       'openai-organization': 'org-mine',
     });
     expect(request.path).toBe('/v1/chat/completions');
+  });
+
+  it('sends no other header of Anthropic’s protocol than its version and betas where the system pays', async () => {
+    const { session } = await signedIn();
+    await chat(session, hello(undefined), ANTHROPIC_HEADERS);
+    const { rawHeaders } = await system.received(1);
+    const names = rawHeaders.map(([name]) => name.toLowerCase()).filter((name) => name.includes('anthropic'));
+    expect(names.sort()).toEqual(['anthropic-beta', 'anthropic-version']);
   });
 
   it('drops and names what can neither cost nor steer where the system pays, and passes it on an own key', async () => {

@@ -213,13 +213,19 @@ const IDEMPOTENCY_KEY = 'idempotency-key';
 /** Client request headers that every upstream may receive. */
 const FORWARDED_HEADERS = ['anthropic-version', 'anthropic-beta', IDEMPOTENCY_KEY];
 /** Headers that name the payer's account. They are sent with a personal key only. */
-const PERSONAL_KEY_HEADERS = ['openai-organization', 'openai-project'];
+const ACCOUNT_HEADERS = ['openai-organization', 'openai-project'];
+/** Of Anthropic's protocol, which adds headers. Some select paid features, so they are sent with a personal key only. */
+const ANTHROPIC_HEADER = /^anthropic-[a-z0-9-]{1,64}$/;
 
 function listForwardedHeaders(
   clientHeaders: IncomingHttpHeaders,
   scope: Receipt['scope'],
 ): Record<string, string> {
-  const names = scope === 'personal' ? [...FORWARDED_HEADERS, ...PERSONAL_KEY_HEADERS] : FORWARDED_HEADERS;
+  const isPersonal = scope === 'personal';
+  const ofProtocol = isPersonal
+    ? Object.keys(clientHeaders).filter((name) => ANTHROPIC_HEADER.test(name))
+    : [];
+  const names = [...FORWARDED_HEADERS, ...(isPersonal ? ACCOUNT_HEADERS : []), ...ofProtocol];
   const headers: Record<string, string> = {};
   for (const name of names) {
     const value = clientHeaders[name];
@@ -231,7 +237,7 @@ function listForwardedHeaders(
 /** True when the upstream receives headers of the client that name the payer's account. */
 export function forwardsAccountHeaders(clientHeaders: IncomingHttpHeaders, scope: Receipt['scope']): boolean {
   const forwarded = listForwardedHeaders(clientHeaders, scope);
-  return PERSONAL_KEY_HEADERS.some((name) => name in forwarded);
+  return ACCOUNT_HEADERS.some((name) => name in forwarded);
 }
 
 /** Replaces a user's `idempotency-key` on a provider key that several users share. */
