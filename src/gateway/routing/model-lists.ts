@@ -16,15 +16,15 @@ export interface ListedModel {
 }
 
 export interface ModelListQuery {
-  /** Id of the key's pool. One list is kept for each pool: the last that was read. */
-  pool: string;
+  /** Of the key's pool. One list is kept for each pool: the last that was read. */
+  poolId: string;
   /** Of the pool; null for the system's. */
   owner: Owner | null;
   /**
-   * Identifies one version of one key of the pool; never the key itself. A list is not shown for another key, which
-   * may serve other models.
+   * The encrypted token of one key of the pool, which identifies one version of the key; never the key itself. A list is
+   * not shown for another key, which may serve other models.
    */
-  key: string;
+  token: string;
   address: UpstreamAddress;
   /** The provider's authorization headers; empty when the endpoint needs no key. */
   authorization: Readonly<Record<string, string>>;
@@ -38,11 +38,11 @@ export interface ModelListQuery {
 export interface ModelLists {
   /**
    * What is known without a call: the last list that was read, however old.
-   * @param keys the keys whose list counts, as in {@link ModelListQuery}.
+   * @param tokens those whose list counts, as in {@link ModelListQuery}.
    */
-  find(pool: string, keys: readonly string[]): KnownList;
+  find(poolId: string, tokens: readonly string[]): KnownList;
   /** True when a list should be read again: it is older than 5 minutes, or reading failed more than 30 s ago. */
-  isStale(pool: string, keys: readonly string[]): boolean;
+  isStale(poolId: string, tokens: readonly string[]): boolean;
   /**
    * The list, read again when it is stale. Calls for the same key share one request, which ends after 2 s.
    * @returns the last list that was read with this key when reading fails; undefined when none was. Never throws.
@@ -71,9 +71,9 @@ const MAX_USER_ENDPOINT_BYTES = 128 * 1024;
 interface CachedList {
   owner: Owner | null;
   /** The last list that was read; undefined when none was. Another key replaces it only by a list of its own. */
-  good: { key: string; models: readonly ListedModel[]; names: ModelNames } | undefined;
+  good: { token: string; models: readonly ListedModel[]; names: ModelNames } | undefined;
   /** The last attempt to read it. */
-  attempt: { key: string; staleAtMs: number; reading: Promise<void> | undefined } | undefined;
+  attempt: { token: string; staleAtMs: number; reading: Promise<void> | undefined } | undefined;
   usedAtMs: number;
 }
 
@@ -81,13 +81,17 @@ export function createModelLists(dialer: Dialer, now: () => number = Date.now): 
   const cache = createListCache(now);
 
   async function refresh(query: ModelListQuery, list: CachedList): Promise<void> {
-    const attempt: NonNullable<CachedList['attempt']> = { key: query.key, staleAtMs: 0, reading: undefined };
+    const attempt: NonNullable<CachedList['attempt']> = {
+      token: query.token,
+      staleAtMs: 0,
+      reading: undefined,
+    };
     list.attempt = attempt;
     attempt.reading = (async () => {
       try {
         const models = await fetchModels(dialer, query);
         const kept = query.address.isUserSupplied ? limitModels(models) : models;
-        list.good = { key: query.key, models: kept, names: createModelNames(kept.map(({ id }) => id)) };
+        list.good = { token: query.token, models: kept, names: createModelNames(kept.map(({ id }) => id)) };
         attempt.staleAtMs = now() + FRESH_MS;
       } catch {
         attempt.staleAtMs = now() + RETRY_MS;
@@ -98,23 +102,24 @@ export function createModelLists(dialer: Dialer, now: () => number = Date.now): 
   }
 
   return {
-    find(pool, keys) {
-      const { good, attempt } = cache.find(pool) ?? {};
-      if (good !== undefined && keys.includes(good.key)) return { state: 'read', names: good.names };
-      const hasFailed = attempt !== undefined && attempt.reading === undefined && keys.includes(attempt.key);
+    find(poolId, tokens) {
+      const { good, attempt } = cache.find(poolId) ?? {};
+      if (good !== undefined && tokens.includes(good.token)) return { state: 'read', names: good.names };
+      const hasFailed =
+        attempt !== undefined && attempt.reading === undefined && tokens.includes(attempt.token);
       return { state: hasFailed ? 'unreadable' : 'unread' };
     },
-    isStale(pool, keys) {
-      const attempt = cache.find(pool)?.attempt;
-      return attempt === undefined || !keys.includes(attempt.key) || attempt.staleAtMs <= now();
+    isStale(poolId, tokens) {
+      const attempt = cache.find(poolId)?.attempt;
+      return attempt === undefined || !tokens.includes(attempt.token) || attempt.staleAtMs <= now();
     },
     async read(query) {
-      const list = cache.findOrCreate(query.pool, query.owner);
+      const list = cache.findOrCreate(query.poolId, query.owner);
       const { attempt } = list;
-      if (attempt?.key !== query.key || (attempt.reading === undefined && attempt.staleAtMs <= now()))
+      if (attempt?.token !== query.token || (attempt.reading === undefined && attempt.staleAtMs <= now()))
         await refresh(query, list);
       else await attempt.reading;
-      return list.good?.key === query.key ? list.good.models : undefined;
+      return list.good?.token === query.token ? list.good.models : undefined;
     },
   };
 }
@@ -123,32 +128,35 @@ export function createModelLists(dialer: Dialer, now: () => number = Date.now): 
 function createListCache(now: () => number) {
   const lists = new Map<string, CachedList>();
   function dropUnused(): void {
-    for (const [pool, { usedAtMs }] of lists) {
+    for (const [poolId, { usedAtMs }] of lists) {
       if (usedAtMs + UNUSED_MS > now() && lists.size <= MAX_CACHED_LISTS) return;
-      lists.delete(pool);
+      lists.delete(poolId);
     }
   }
-  function touch(pool: string, list: CachedList): CachedList {
+  function touch(poolId: string, list: CachedList): CachedList {
     list.usedAtMs = now();
-    lists.delete(pool);
-    lists.set(pool, list);
+    lists.delete(poolId);
+    lists.set(poolId, list);
     dropUnused();
     return list;
   }
-  function find(pool: string): CachedList | undefined {
-    const list = lists.get(pool);
-    return list && touch(pool, list);
+  function find(poolId: string): CachedList | undefined {
+    const list = lists.get(poolId);
+    return list && touch(poolId, list);
   }
   function dropExcessOf(owner: Owner | null): void {
-    const ofOwner = [...lists].filter(([, list]) => list.owner === owner).map(([pool]) => pool);
-    for (const pool of ofOwner.slice(0, -MAX_CACHED_LISTS_PER_OWNER)) lists.delete(pool);
+    const ofOwner = [...lists].filter(([, list]) => list.owner === owner).map(([poolId]) => poolId);
+    for (const poolId of ofOwner.slice(0, -MAX_CACHED_LISTS_PER_OWNER)) lists.delete(poolId);
   }
-  function create(pool: string, owner: Owner | null): CachedList {
-    const list = touch(pool, { owner, good: undefined, attempt: undefined, usedAtMs: 0 });
+  function create(poolId: string, owner: Owner | null): CachedList {
+    const list = touch(poolId, { owner, good: undefined, attempt: undefined, usedAtMs: 0 });
     dropExcessOf(owner);
     return list;
   }
-  return { find, findOrCreate: (pool: string, owner: Owner | null) => find(pool) ?? create(pool, owner) };
+  return {
+    find,
+    findOrCreate: (poolId: string, owner: Owner | null) => find(poolId) ?? create(poolId, owner),
+  };
 }
 
 /** The first models within the limits for lists from user-supplied addresses. */

@@ -225,9 +225,9 @@ function toListQuery(
   if (key === undefined || decrypted === undefined || provider === undefined || address === undefined)
     return undefined;
   return {
-    pool: pool.id,
+    poolId: pool.id,
     owner: pool.owner,
-    key: key.token,
+    token: key.token,
     address,
     authorization: decrypted.secret === '' ? {} : provider.keyTest.authorize(decrypted.secret),
     loopHeader: address.isUserSupplied ? loopGuard.extendHeader(receivedLoopHeader) : null,

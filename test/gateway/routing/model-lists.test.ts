@@ -26,9 +26,9 @@ function start(list: (asked: number) => object[] | Promise<object[]>) {
     const address = { baseUrl, isUserSupplied, isOperatorSupplied: !isUserSupplied };
     const models = await lists.read({
       ...{
-        pool: 'user:openai',
+        poolId: 'user:openai',
         owner: userOwner('a'),
-        key: 'a',
+        token: 'a',
         address,
         authorization: {},
         loopHeader: null,
@@ -52,11 +52,11 @@ describe('a provider’s model list', () => {
 
   it('is not shown for another key of the pool, whose list replaces it', async () => {
     const { ids } = start((asked) => [{ id: `list-${asked}` }]);
-    expect(await ids({ key: 'a' })).toEqual(['list-1']);
-    expect(await ids({ key: 'b' })).toEqual(['list-2']);
-    expect(await ids({ key: 'b' })).toEqual(['list-2']);
-    expect(await ids({ key: 'a' })).toEqual(['list-3']);
-    expect(await ids({ pool: 'other:openai', key: 'a' })).toEqual(['list-4']);
+    expect(await ids({ token: 'a' })).toEqual(['list-1']);
+    expect(await ids({ token: 'b' })).toEqual(['list-2']);
+    expect(await ids({ token: 'b' })).toEqual(['list-2']);
+    expect(await ids({ token: 'a' })).toEqual(['list-3']);
+    expect(await ids({ poolId: 'other:openai', token: 'a' })).toEqual(['list-4']);
   });
 
   it('is read once for calls at the same time', async () => {
@@ -80,7 +80,7 @@ describe('a provider’s model list', () => {
     expect(lists.find(...id).state).toBe('read');
     expect(lists.find('user:openai', ['b'])).toEqual({ state: 'unread' });
     // Another key that cannot read a list does not replace it.
-    expect(await ids({ key: 'b' })).toBeUndefined();
+    expect(await ids({ token: 'b' })).toBeUndefined();
     expect(lists.find('user:openai', ['b', 'a']).state).toBe('read');
     expect(lists.find('user:openai', ['b'])).toEqual({ state: 'unreadable' });
   });
@@ -102,7 +102,7 @@ describe('a provider’s model list', () => {
     const list = await ids({ isUserSupplied: true });
     expect([list?.length, list?.at(-1)]).toEqual([500, 'm499']);
     expect(await ids({ isUserSupplied: true })).toEqual(list);
-    expect(await ids({ pool: 'provider', isUserSupplied: false })).toHaveLength(700);
+    expect(await ids({ poolId: 'provider', isUserSupplied: false })).toHaveLength(700);
   });
 
   it('is not read from a user-supplied address when it has more than 512 KB or too many members', async () => {
@@ -113,7 +113,7 @@ describe('a provider’s model list', () => {
     ]) {
       const { ids } = start(() => list);
       expect(await ids({ isUserSupplied: true })).toBeUndefined();
-      expect(await ids({ pool: 'provider' })).toHaveLength(list.length);
+      expect(await ids({ poolId: 'provider' })).toHaveLength(list.length);
     }
   });
 
@@ -131,9 +131,9 @@ describe('a provider’s model list', () => {
 
   it('stays in memory while another owner reads lists from many endpoints', async () => {
     const { ids, asked } = start((count) => [{ id: `list-${count}` }]);
-    const readAs = async (user: string, pool: string) => {
+    const readAs = async (user: string, poolId: string) => {
       const before = asked();
-      await ids({ owner: userOwner(user), pool });
+      await ids({ owner: userOwner(user), poolId });
       return asked() > before;
     };
     await readAs('a', 'a: 0');
@@ -148,10 +148,10 @@ describe('a provider’s model list', () => {
     const { ids, advance } = start((asked) => [{ id: `${asked}` }, ...longModels(500)]);
     const before = await measureRetainedBytes();
     for (let pool = 0; pool < 100; pool += 1)
-      await ids({ pool: `pool-${pool}`, owner: userOwner(`${pool}`) });
+      await ids({ poolId: `pool-${pool}`, owner: userOwner(`${pool}`) });
     expect((await measureRetainedBytes()) - before).toBeGreaterThan(100 * 100_000);
     advance(60 * MINUTE_MS);
-    await ids({ pool: 'another' });
+    await ids({ poolId: 'another' });
     expect((await measureRetainedBytes()) - before).toBeLessThan(10 * 100_000);
   });
 });

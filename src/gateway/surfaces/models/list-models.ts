@@ -73,7 +73,7 @@ async function listSystemModels(
   if (!system.models.includes('*')) return toModelEntries(pool, toListedModels(listedIds), 'system');
   const address = findSystemAddress(provider, system.baseUrl, deps.upstreams);
   const authorization = provider.keyTest.authorize(system.apiKey);
-  const query = { pool: 'system', owner: null, key: 'system', authorization, loopHeader: null };
+  const query = { poolId: 'system', owner: null, token: 'system', authorization, loopHeader: null };
   const models = address && (await lists.read({ ...query, address }));
   return toModelEntries(pool, models ?? toListedModels([...listedIds, ...provider.models]), 'system');
 }

@@ -59,7 +59,7 @@ function hasMember(value: Record<string, unknown>, isMatch: (name: string) => bo
 }
 
 /** OpenAI accepts `n` up to 128. More choices are not counted, so that an upstream cannot make the sets grow. */
-const MAX_CHOICES = 128;
+const MAX_COUNTED_CHOICES = 128;
 
 /**
  * A stream is finished when as many choices as the client asked for, and every choice that has begun, have their finish
@@ -67,7 +67,7 @@ const MAX_CHOICES = 128;
  */
 export function prepareChatProgress({ n }: Readonly<Record<string, unknown>>): () => StreamProgress {
   const choiceCount = typeof n === 'number' ? n : 1;
-  const expectedCount = Math.min(Math.max(choiceCount, 1), MAX_CHOICES);
+  const expectedCount = Math.min(Math.max(choiceCount, 1), MAX_COUNTED_CHOICES);
   return () => createChatProgress(expectedCount);
 }
 
@@ -79,7 +79,7 @@ function createChatProgress(expectedCount: number): StreamProgress {
       const choices = isObject(value) && Array.isArray(value['choices']) ? value['choices'] : [];
       for (const choice of choices.filter(isObject)) {
         const { index = 0, finish_reason: reason } = choice;
-        if (begun.size < MAX_CHOICES) begun.add(index);
+        if (begun.size < MAX_COUNTED_CHOICES) begun.add(index);
         // Some servers send an empty reason until the last chunk.
         if (typeof reason === 'string' && reason !== '' && begun.has(index)) finished.add(index);
       }

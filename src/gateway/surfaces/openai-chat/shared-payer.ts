@@ -14,8 +14,9 @@ export const SHARED_PAYER_FIELDS: ReadonlySet<string> = new Set([
 const isAnything = () => true;
 
 /**
- * Fields that SDKs and agents send by themselves. Without them the response is the same, or at most cheaper; they are
- * left out, since their values belong to the account (caches, stored metadata) or to another vendor's API.
+ * Fields that SDKs and agents send by themselves. They are left out, since their values belong to the account (caches,
+ * stored metadata) or to another vendor's API. Without them the model answers as it does by default, which can cost more
+ * than the request meant (`reasoning: {enabled: false}`) within the limit of output tokens; the response names them.
  */
 export const DROPPED_FIELDS: ReadonlyMap<string, (value: unknown) => boolean> = new Map([
   // OpenAI
