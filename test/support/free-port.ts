@@ -1,8 +1,11 @@
 import { randomInt } from 'node:crypto';
 import { choosePort } from '../../src/dev/quickstart/ports.ts';
 
-/** Below the ports that systems give to connections (from 32768 on Linux) and those of `test/hosts` (from 20000). */
-const [FIRST, END] = [10_000, 20_000];
+/**
+ * Below the ports that systems give to connections (from 32768 on Linux) and those of `test/hosts` (from 20000), and above
+ * 10080, which `fetch` refuses ("bad port").
+ */
+const [FIRST, END] = [10_081, 20_000];
 const MAX_PICKS = 50;
 
 /**
