@@ -1,4 +1,4 @@
-import type { AuthProgress, UnansweredPrompt } from './authentication.ts';
+import type { AccountNotice, AuthProgress, UnansweredPrompt } from './authentication.ts';
 import type { SshConfig } from './config.ts';
 
 const PASSWORD_EXPIRED = 'The password has expired. Set a new one on the server, then enter it here.';
@@ -15,19 +15,90 @@ const PROMPTS: Record<Exclude<UnansweredPrompt, 'new_password'>, string> = {
     'Match block in sshd_config.',
 };
 
-/** Why an authentication failed and what to do, for users. It contains no text of the server. */
-export function createAuthFailureMessage(config: SshConfig, progress: AuthProgress): string {
-  const { accepted, unanswered } = progress;
+const SEE_LOG = "The server's log names the reason (e.g. journalctl -u ssh).";
+const ACCOUNT =
+  'that AllowUsers, DenyUsers, AllowGroups and DenyGroups in sshd_config admit the account, and that the account is ' +
+  'neither locked nor expired';
+
+const NOTICES: Record<AccountNotice, string> = {
+  account_expired:
+    'The account has expired on the server. Extend it there (chage -E), or use another account.',
+  password_expired: PASSWORD_EXPIRED,
+  account_locked: 'The account is locked on the server. Unlock it there, or use another account.',
+  logins_disabled: 'The server permits no logins at the moment, e.g. because it starts or has /etc/nologin.',
+};
+
+const CLOSED =
+  'The server closed the connection during the sign-in without a reason. The account may be expired, locked or excluded ' +
+  `by PAM, or the server permits fewer attempts (MaxAuthTries). ${SEE_LOG}`;
+
+const KEY_REFUSED =
+  'The server refused the key for this user name. Check the user name, and on the server: that ' +
+  "the account's ~/.ssh/authorized_keys has the public key, without a from= that excludes this address; that the account " +
+  `alone can write to its home, ~/.ssh and that file; ${ACCOUNT}; that PubkeyAcceptedAlgorithms has the type of the ` +
+  'key and not certificates or SHA-1 alone.';
+const PASSWORD_REFUSED = `The server refused the user name and password. Check both, and on the server: ${ACCOUNT}.`;
+const KEY_SKIPPED =
+  'The server takes no signatures of RSA keys. Use an Ed25519 or ECDSA key, or add rsa-sha2-256 to ' +
+  'PubkeyAcceptedAlgorithms in its sshd_config.';
+
+/** Methods of sign-in that may be named to users (IANA, "SSH Authentication Method Names"). */
+const METHOD_NAMES: readonly string[] = [
+  ...['publickey', 'password', 'keyboard-interactive', 'hostbased'],
+  ...['gssapi-with-mic', 'gssapi-keyex'],
+];
+
+/**
+ * Why an authentication failed and what to do, for users. It contains no text of the server.
+ * @param isDisconnected the server closed the connection without saying why.
+ */
+export function createAuthFailureMessage(
+  config: SshConfig,
+  progress: AuthProgress,
+  isDisconnected: boolean,
+): string {
+  const { accepted, unanswered, notice, isPending } = progress;
   if (unanswered === 'new_password') return PASSWORD_EXPIRED;
+  // A banner may also warn of what is not the case.
+  if (isPending && isDisconnected) return notice === null ? CLOSED : NOTICES[notice];
   const [first] = accepted;
   if (first !== undefined) {
     const factor = first === 'publickey' ? 'key' : 'password';
     return `The ${factor} was accepted; ${describeSecondFactor(config, progress)}`;
   }
   if (unanswered !== null) return `The server does not accept the password alone: ${PROMPTS[unanswered]}`;
-  return config.auth_method === 'password'
-    ? 'The server refused the user name and password, or allows no passwords.'
-    : "The server refused the key for this user: add its public key to the account's ~/.ssh/authorized_keys.";
+  return describeRefusal(config, progress);
+}
+
+function describeRefusal({ auth_method, username }: SshConfig, progress: AuthProgress): string {
+  if (progress.isKeySkipped) return KEY_SKIPPED;
+  const wrongMethod = describeWrongMethod(auth_method, progress.offered);
+  if (wrongMethod !== undefined) return wrongMethod;
+  const [refusal, root] =
+    auth_method === 'key'
+      ? [KEY_REFUSED, 'For root, PermitRootLogin must not be "no".']
+      : [
+          PASSWORD_REFUSED,
+          'For root, PermitRootLogin must be "yes": by default root cannot sign in with a password.',
+        ];
+  return [refusal, ...(username === 'root' ? [root] : []), SEE_LOG].join(' ');
+}
+
+/** For a server that does not take what `auth_method` says, at least not first. */
+function describeWrongMethod(
+  authMethod: SshConfig['auth_method'],
+  offered: AuthProgress['offered'],
+): string | undefined {
+  if (offered === null) return undefined;
+  const names = METHOD_NAMES.filter((name) => offered.includes(name)).join(', ');
+  const offer = names === '' ? 'It offers no method that is known here' : `It offers ${names}`;
+  const takesPassword = offered.includes('password') || offered.includes('keyboard-interactive');
+  const takesKey = offered.includes('publickey');
+  if (authMethod === 'key' && !takesKey)
+    return `The server takes no key of this account as the first factor. ${offer}. Set ${takesPassword ? 'auth_method to "password", or ' : ''}PubkeyAuthentication and AuthenticationMethods in its sshd_config.`;
+  if (authMethod === 'password' && !takesPassword)
+    return `The server takes no password of this account as the first factor. ${offer}. Set ${takesKey ? 'auth_method to "key", or ' : ''}PasswordAuthentication and AuthenticationMethods in its sshd_config.`;
+  return undefined;
 }
 
 function describeSecondFactor(config: SshConfig, progress: AuthProgress): string {

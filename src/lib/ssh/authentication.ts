@@ -1,4 +1,11 @@
-import type { AnyAuthMethod, ConnectConfig, KeyboardInteractiveAuthMethod, ParsedKey, Prompt } from 'ssh2';
+import type {
+  AnyAuthMethod,
+  ConnectConfig,
+  KeyboardInteractiveAuthMethod,
+  NextAuthHandler,
+  ParsedKey,
+  Prompt,
+} from 'ssh2';
 import type { SshConfig } from './config.ts';
 
 /** The methods of SSH that this client has (RFC 4252, RFC 4256). */
@@ -18,12 +25,21 @@ export interface AuthProgress {
   /** The server takes no kind of signature that the key can make, so that the key was not sent. */
   isKeySkipped: boolean;
   unanswered: UnansweredPrompt | null;
+  /** The last method that was sent has no answer yet. */
+  isPending: boolean;
+  /** What the server said in a banner. */
+  notice: AccountNotice | null;
 }
+
+/** What PAM and OpenSSH say of an account before they close the connection. */
+export type AccountNotice = 'account_expired' | 'password_expired' | 'account_locked' | 'logins_disabled';
 
 export interface Authentication {
   /** For ssh2: it chooses the next method. */
   readonly handler: NonNullable<ConnectConfig['authHandler']>;
   readonly progress: AuthProgress;
+  /** Reads a banner of the server. Its text is not kept. */
+  readBanner(text: string): void;
 }
 
 export interface AuthenticationOptions {
@@ -43,6 +59,18 @@ const METHODS: Record<SshConfig['auth_method'], { first: SshAuthMethod[]; furthe
 const CODE_PROMPT = /code|otp|token|\bpin\b|one[- ]time|\bduo\b|yubikey|factor|verification/i;
 const NEW_PASSWORD_PROMPT = /\b(?:new|current|old|retype|change) (?:unix )?password/i;
 
+/** Of the modules of Linux-PAM and of OpenSSH. */
+const NOTICES: readonly (readonly [AccountNotice, RegExp])[] = [
+  ['account_expired', /account (?:has|is) expired/i],
+  ['password_expired', /password has expired|required to change your password/i],
+  ['account_locked', /account (?:is|has been) (?:temporarily )?(?:locked|disabled)/i],
+  [
+    'logins_disabled',
+    /not permitted to log in|logins are (?:currently )?disabled|system is (?:booting up|going down)/i,
+  ],
+];
+const MAX_BANNER_LENGTH = 4_096;
+
 /**
  * The authentication of one connection. Only the methods of `auth_method` are tried until the server has accepted one;
  * when it then wants another one (RFC 4252, 5.1, "partial success"), the other stored secret is used too.
@@ -54,12 +82,14 @@ export function createAuthentication(
   const { username, auth_method, password } = config;
   const progress: AuthProgress = {
     ...{ accepted: [], refused: [], offered: null, isKeySkipped: false, unanswered: null },
+    ...{ isPending: false, notice: null },
   };
   const tried = new Set<SshAuthMethod>();
   let last: SshAuthMethod | undefined;
 
   /** @param offered null or the same list as in the previous call when ssh2 did not send the method. */
   function readAnswer(offered: readonly string[] | null, isPartial: boolean | null): void {
+    progress.isPending = false;
     if (last === undefined) return;
     if (offered === progress.offered) progress.isKeySkipped ||= last === 'publickey';
     else if (isPartial === true) {
@@ -96,8 +126,10 @@ export function createAuthentication(
       username,
       prompt(_name, _instructions, _language, prompts, finish) {
         const kind = classifyPrompts(prompts);
+        progress.isPending = false;
         if (kind === 'password' && password !== null && !hasAnswered) {
           hasAnswered = true;
+          progress.isPending = true;
           finish([password]);
           return;
         }
@@ -109,6 +141,12 @@ export function createAuthentication(
     };
   }
 
+  async function send(method: SshAuthMethod, next: NextAuthHandler): Promise<void> {
+    const secret = await toMethod(method);
+    progress.isPending = true;
+    next(secret);
+  }
+
   async function toMethod(method: SshAuthMethod): Promise<AnyAuthMethod> {
     if (method === 'publickey') return { type: method, username, key: await readKey() };
     return method === 'password'
@@ -118,6 +156,11 @@ export function createAuthentication(
 
   return {
     progress,
+    readBanner(text) {
+      const [found] = NOTICES.find(([, pattern]) => pattern.test(text.slice(0, MAX_BANNER_LENGTH))) ?? [];
+      // That of PAM follows the banner of sshd_config.
+      progress.notice = found ?? progress.notice;
+    },
     handler(offered: string[] | null, isPartial, next) {
       readAnswer(offered, isPartial);
       last = findNext();
@@ -127,7 +170,7 @@ export function createAuthentication(
         return;
       }
       tried.add(last);
-      toMethod(last).then(next).catch(onStop);
+      send(last, next).catch(onStop);
     },
   };
 }

@@ -11,6 +11,10 @@ const NO_COMMON_ALGORITHM =
   'The server offers no SSH on this port, or none of the accepted algorithms. Check the port, and use OpenSSH 6.5 or ' +
   'later.';
 
+const BANNER_TOO_LONG =
+  'The server sent a message that is longer than SSH permits, which is probably its banner. Shorten the file that Banner ' +
+  'names in its sshd_config to 32 KB.';
+
 export function createHostKeyError(hop: SshHop, shown: HostKey | undefined): SshError {
   const stage = 'host_key';
   if (shown === undefined)
@@ -43,8 +47,10 @@ export function toSshHandshakeError(hop: SshHop, { stage, progress, cause }: Han
     return createHopError(hop, { failure: 'offline', stage, message, cause });
   }
   if (stage === 'authentication') {
+    if (isTooLongPacket(cause))
+      return createHopError(hop, { failure: 'error', stage, message: BANNER_TOO_LONG, cause });
     if (level === 'client-authentication' || level === undefined) {
-      const message = createAuthFailureMessage(hop.config, progress);
+      const message = createAuthFailureMessage(hop.config, progress, cause === undefined);
       return createHopError(hop, { failure: 'auth_failed', stage, message, cause });
     }
     const message = 'The server closed the connection during authentication.';
@@ -52,8 +58,15 @@ export function toSshHandshakeError(hop: SshHop, { stage, progress, cause }: Han
   }
   if (level === 'handshake')
     return createHopError(hop, { failure: 'error', stage, message: NO_COMMON_ALGORITHM, cause });
-  const message = 'The server closed the connection before the SSH handshake had finished. Check the port.';
+  const message =
+    'The server closed the connection before the SSH handshake had finished. Check the port. The server may also refuse ' +
+    'connections from this address (a firewall, fail2ban) or have too many at the moment (MaxStartups).';
   return createHopError(hop, { failure: 'offline', stage, message, cause });
+}
+
+/** ssh2 takes packets of 35,000 bytes (RFC 4253, 6.1). Only a banner is longer at this stage. */
+function isTooLongPacket(cause: unknown): boolean {
+  return cause instanceof Error && cause.message.startsWith('Bad packet length');
 }
 
 /** Creates an error of one hop. The message names a jump server, because the user sees the server behind it. */

@@ -114,6 +114,7 @@ async function startSession(
     authentication.progress.unanswered = 'new_password';
     fail(undefined);
   });
+  client.on('banner', (text) => authentication.readBanner(text));
   // Never removed: an 'error' event without a listener would end the process.
   client.on('error', fail);
   client.once('close', () => fail(undefined));
