@@ -7,18 +7,17 @@ import { SshError, type SshErrorOptions, type SshStage } from './ssh-error.ts';
 /** From the first byte to an authenticated session. A slower server counts as offline. */
 export const READY_TIMEOUT_MS = 15_000;
 
-const NO_COMMON_ALGORITHM =
-  'The server offers no SSH on this port, or none of the accepted algorithms. Check the port, and use OpenSSH 6.5 or ' +
-  'later.';
-
+const NO_SSH =
+  'The server does not complete a valid SSH handshake on this port. Check the port, and use OpenSSH 6.5 or later.';
+const UNKNOWN_HOST_KEY =
+  'The server shows a type of host key that is not accepted here. Add a host key of the type ssh-ed25519 on the server.';
 const BANNER_TOO_LONG =
   'The server sent a message that is longer than SSH permits, which is probably its banner. Shorten the file that Banner ' +
   'names in its sshd_config to 32 KB.';
 
 export function createHostKeyError(hop: SshHop, shown: HostKey | undefined): SshError {
   const stage = 'host_key';
-  if (shown === undefined)
-    return createHopError(hop, { failure: 'error', stage, message: NO_COMMON_ALGORITHM });
+  if (shown === undefined) return createHopError(hop, { failure: 'error', stage, message: UNKNOWN_HOST_KEY });
   if (hop.hostKey === null) {
     const message =
       `The server shows the host key ${shown.type} ${shown.fingerprint}, which has not been confirmed. Compare it ` +
@@ -35,12 +34,17 @@ export function createHostKeyError(hop: SshHop, shown: HostKey | undefined): Ssh
 interface HandshakeFailure {
   stage: SshStage;
   progress: AuthProgress;
+  /** What the server lacks, when no algorithm is in common. */
+  mismatch: string | undefined;
   /** Of ssh2; undefined when the connection was closed or nothing is left to try. */
   cause: unknown;
 }
 
 /** Maps an error of ssh2. Its text may come from the server and is not shown to users. */
-export function toSshHandshakeError(hop: SshHop, { stage, progress, cause }: HandshakeFailure): SshError {
+export function toSshHandshakeError(
+  hop: SshHop,
+  { stage, progress, mismatch, cause }: HandshakeFailure,
+): SshError {
   const level = (cause as { level?: unknown } | undefined)?.level;
   if (level === 'client-timeout') {
     const message = `The server did not finish the SSH handshake within ${READY_TIMEOUT_MS / 1000} s.`;
@@ -57,7 +61,7 @@ export function toSshHandshakeError(hop: SshHop, { stage, progress, cause }: Han
     return createHopError(hop, { failure: 'offline', stage, message, cause });
   }
   if (level === 'handshake')
-    return createHopError(hop, { failure: 'error', stage, message: NO_COMMON_ALGORITHM, cause });
+    return createHopError(hop, { failure: 'error', stage, message: mismatch ?? NO_SSH, cause });
   const message =
     'The server closed the connection before the SSH handshake had finished. Check the port. The server may also refuse ' +
     'connections from this address (a firewall, fail2ban) or have too many at the moment (MaxStartups).';

@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream';
 import ssh2, { type Client, type ConnectConfig, type ParsedKey } from 'ssh2';
 import { rejectOnAbort } from '../async/reject-on-abort.ts';
+import { ALGORITHMS, createAlgorithmOffers } from './algorithms.ts';
 import { createAuthentication } from './authentication.ts';
 import type { SshHop } from './config.ts';
 import type { KeyLease } from './decrypted-keys.ts';
@@ -14,32 +15,6 @@ import { parseHostKey, listHostKeyAlgorithms, isSameHostKey } from './host-key.t
 import { PrivateKeyBusyError, PrivateKeyError, SshError, type SshStage } from './ssh-error.ts';
 
 const KEEPALIVE_INTERVAL_MS = 15_000;
-
-/**
- * No SHA-1, no CBC, no compression (a few bytes could expand to gigabytes) and no group exchange, in which the
- * server chooses the size of the computation.
- */
-const ALGORITHMS = {
-  kex: [
-    'curve25519-sha256',
-    'curve25519-sha256@libssh.org',
-    'ecdh-sha2-nistp256',
-    'ecdh-sha2-nistp384',
-    'ecdh-sha2-nistp521',
-    'diffie-hellman-group14-sha256',
-    'diffie-hellman-group16-sha512',
-  ],
-  cipher: [
-    'aes128-gcm@openssh.com',
-    'aes256-gcm@openssh.com',
-    'chacha20-poly1305@openssh.com',
-    'aes128-ctr',
-    'aes192-ctr',
-    'aes256-ctr',
-  ],
-  hmac: ['hmac-sha2-256-etm@openssh.com', 'hmac-sha2-512-etm@openssh.com', 'hmac-sha2-256', 'hmac-sha2-512'],
-  compress: ['none'],
-} satisfies ConnectConfig['algorithms'];
 
 /** Called when a hop has passed a stage. */
 export type SshStageListener = (stage: SshStage, hop: SshHop) => void;
@@ -95,11 +70,20 @@ async function startSession(
   const hostKeyCheck = createHostKeyCheck(hop);
   const { promise, resolve, reject } = Promise.withResolvers<Client>();
   const authentication = createAuthentication(hop.config, { readKey, onStop: (error) => fail(error) });
+  const offers = createAlgorithmOffers();
   let stage: SshStage = 'host_key';
 
   function fail(cause: unknown): void {
     const failure = hostKeyCheck.failure() ?? (cause instanceof SshError ? cause : undefined);
-    reject(failure ?? toSshHandshakeError(hop, { stage, progress: authentication.progress, cause }));
+    reject(
+      failure ??
+        toSshHandshakeError(hop, {
+          stage,
+          progress: authentication.progress,
+          mismatch: offers.findMismatch(cause),
+          cause,
+        }),
+    );
   }
 
   client.once('ready', () => {
@@ -107,6 +91,7 @@ async function startSession(
     resolve(client);
   });
   client.once('handshake', () => {
+    stopDebugging(client);
     onStage('host_key', hop);
     stage = 'authentication';
   });
@@ -127,11 +112,17 @@ async function startSession(
       ...ALGORITHMS,
       serverHostKey: listHostKeyAlgorithms(hop.hostKey),
     } as ConnectConfig['algorithms'],
+    debug: (text) => offers.record(text),
     readyTimeout: READY_TIMEOUT_MS,
     keepaliveInterval: KEEPALIVE_INTERVAL_MS,
     keepaliveCountMax: 3,
   } as ConnectConfig);
   return await rejectOnAbort(promise, signal);
+}
+
+/** ssh2 builds a text for every packet otherwise. */
+function stopDebugging(client: Client): void {
+  (client as unknown as { _protocol: { _debug: unknown } })._protocol._debug = undefined;
 }
 
 function createHostKeyCheck(hop: SshHop) {
