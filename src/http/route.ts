@@ -3,6 +3,7 @@ import { z, type ZodType } from 'zod';
 import { AppError, isAppError, tierRequired, type FieldError } from '../lib/errors.ts';
 import type { JsonLimits } from '../lib/json.ts';
 import type { Log } from '../lib/log.ts';
+import { describeIssue } from '../lib/validation-messages.ts';
 import { isTierAtLeast, type Tier } from '../config/tiers.ts';
 import { createBodyBudget, type BodyReservation } from './body-budget.ts';
 import { endWithCountedJson, parseJsonBody, readJsonBody } from './json-body.ts';
@@ -269,7 +270,7 @@ async function readInput(request: Request, reservation: BodyReservation): Promis
 
 function parseInput(schema: ZodType | undefined, value: unknown, part: string): unknown {
   if (schema === undefined) return undefined;
-  const result = schema.safeParse(value);
+  const result = schema.safeParse(value, { error: describeIssue });
   if (result.success) return result.data;
   throw new AppError('validation_failed', 'The request is not valid; see errors.', {
     errors: toFieldErrors(result.error, part),

@@ -20,7 +20,10 @@ export interface OutputEvent {
 }
 
 export interface RunExit extends ExitEvent {
-  /** From the program's start to its end; 0 when the program never started. */
+  /**
+   * From the program's start to its end; 0 when the program never started. Of a run whose process has ended, from the
+   * run's start until its end was detected.
+   */
   durationMs: number;
 }
 

@@ -142,8 +142,7 @@ export function createActiveRun(
     });
     const unregister = registerRole(prepared);
     const exit = await runJob(prepared, events, stopping.signal).finally(unregister);
-    const message = exit.message ?? (exit.cause === 'cancelled' ? stopMessage(stopReason) : null);
-    return { ...exit, message };
+    return { ...exit, message: exit.message ?? explainExit(exit, prepared.limits, stopReason) };
   }
 
   /** A queued run needs no role: it is checked again before it starts. */
@@ -254,6 +253,31 @@ async function runJob(
   }
   const durationMs = startedAtMs === undefined ? 0 : Math.round(performance.now() - startedAtMs);
   return { ...(exit ?? createRunExit('lost', null, 'unverified')), durationMs };
+}
+
+/** The message of an exit for which the runner has none; null if cause and code suffice. */
+function explainExit(
+  { cause }: RunExit,
+  { timeoutMs, maxOutputBytes }: PreparedRun['limits'],
+  stopReason: StopReason | undefined,
+): string | null {
+  switch (cause) {
+    case 'timeout':
+      return `The run was stopped after ${timeoutMs / 1000} s, its time limit (timeout_ms).`;
+    case 'output_limit':
+      return `The run was stopped because it printed more than ${maxOutputBytes} bytes, its limit (limits.max_output_bytes).`;
+    case 'out_of_memory':
+      return 'The program needed more memory than it may have (limits.memory_bytes).';
+    case 'cancelled':
+      return stopMessage(stopReason);
+    case 'lost':
+      return 'The connection to the run ended, so how the program ended is unknown.';
+    case 'infrastructure':
+      return 'The server failed. Test the server, then run this again.';
+    case 'exited':
+    case 'signal':
+      return null;
+  }
 }
 
 /** The message stored with a stopped run; null when the owner cancelled it. */

@@ -44,8 +44,9 @@ export function createOrphanRecovery({
       cleanUp(run, row),
       delay(CLEANUP_TIMEOUT_MS, 'unverified' as const, { ref: false }),
     ]);
-    const exit = createRunExit('lost', LOST_MESSAGE, cleanup);
-    const { lastSeq, total } = await store.readStoredExtent(run);
+    const { lastSeq, total, elapsedMs } = await store.readStoredExtent(run);
+    // Until now, since the cleanup may have ended the program.
+    const exit = { ...createRunExit('lost', LOST_MESSAGE, cleanup), durationMs: elapsedMs };
     const batches = [encryption.encryptEvents(run, [{ seq: lastSeq + 1, event: exit }])];
     const reencrypt = (ciphertext: string) => encryption.reencryptProgram(run, ciphertext);
     await store.finish(run, { exit, batches, total, lastSeq: lastSeq + 1, reencrypt });

@@ -44,6 +44,7 @@ const ExtentRow = z.object({
   last_seq: z.number(),
   stdout: z.coerce.number(),
   stderr: z.coerce.number(),
+  elapsed_ms: z.coerce.number(),
 });
 const BatchRow = z.object({
   first_seq: z.number(),
@@ -65,6 +66,15 @@ export interface RunCompletion {
   /** Encrypts the program again, without input, environment and files. */
   reencrypt(ciphertext: string): string;
 }
+
+/** What is stored of a run that is not finished. */
+export interface StoredExtent {
+  lastSeq: number;
+  total: ByteCounts;
+  /** By the database's clock, which wrote the start. */
+  elapsedMs: number;
+}
+const NO_EXTENT = { last_seq: 0, stdout: 0, stderr: 0, elapsed_ms: 0 };
 
 export interface RunsStoreOptions extends QueueOptions {
   /** Finished runs kept per owner, the most recent ones. */
@@ -115,19 +125,21 @@ function createOwnerStore(
       return updated > 0;
     },
 
-    /** Number of the last stored event of a run, and the stored output bytes. */
-    async readStoredExtent({ id, owner }: RunRef): Promise<{ lastSeq: number; total: ByteCounts }> {
+    /** Number of the last stored event of a run, the stored output bytes, and the time since the run's start. */
+    async readStoredExtent({ id, owner }: RunRef): Promise<StoredExtent> {
       const [row] = await database.withOwner(owner, (sql) =>
         sql.rows(
           ExtentRow,
           `SELECT coalesce(max(last_seq), 0) AS last_seq, coalesce(sum(stdout_bytes), 0) AS stdout,
-             coalesce(sum(stderr_bytes), 0) AS stderr
+             coalesce(sum(stderr_bytes), 0) AS stderr,
+             (SELECT coalesce(round(extract(epoch FROM clock_timestamp() - started_at) * 1000), 0)
+              FROM runs WHERE id = $1 AND owner = $2) AS elapsed_ms
            FROM run_events WHERE run_id = $1 AND owner = $2`,
           [id, owner],
         ),
       );
-      const { last_seq: lastSeq, ...total } = row ?? { last_seq: 0, stdout: 0, stderr: 0 };
-      return { lastSeq, total };
+      const { last_seq: lastSeq, elapsed_ms: elapsedMs, ...total } = row ?? NO_EXTENT;
+      return { lastSeq, total, elapsedMs };
     },
 
     /** Newest first. Reads one row more than the page size, to detect a next page. */

@@ -1,5 +1,6 @@
 import type { z } from 'zod';
 import { AppError, type FieldError } from '../lib/errors.ts';
+import { describeIssue } from '../lib/validation-messages.ts';
 import type { Runner } from '../runners/runner.ts';
 import { STORED_SECRET_MASK } from './schema.ts';
 
@@ -23,7 +24,7 @@ export async function parseConfig(
   if (Object.keys(contradictions).length > 0) return { errors: toFieldErrors(contradictions) };
   const merged = { ...stored, ...sent };
   const present = Object.fromEntries(Object.entries(merged).filter(([, value]) => value !== null));
-  const parsed = await runner.config.safeParseAsync(present);
+  const parsed = await runner.config.safeParseAsync(present, { error: describeIssue });
   if (!parsed.success) return { errors: toConfigErrors(parsed.error) };
   const problems = runner.findInputProblems?.(parsed.data) ?? {};
   if (Object.keys(problems).length > 0) return { errors: toFieldErrors(problems) };

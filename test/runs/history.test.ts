@@ -225,6 +225,30 @@ describe('the history', () => {
   });
 });
 
+describe('the message of an exit', () => {
+  it.each([
+    [
+      'timeout',
+      'sleep 600',
+      { timeout_ms: 300 },
+      'The run was stopped after 0.3 s, its time limit (timeout_ms).',
+    ],
+    [
+      'output_limit',
+      'head -c 5000 /dev/zero; sleep 600',
+      { limits: { max_output_bytes: 1000 } },
+      'The run was stopped because it printed more than 1000 bytes, its limit (limits.max_output_bytes).',
+    ],
+    ['exited', 'exit 3', {}, null],
+    ['signal', 'kill -9 $$', {}, null],
+  ])('%s says which limit ended the program, where one did', async (cause, command, more, message) => {
+    const me = createPrincipal();
+    const run = await submit(one, me, command, 'one', more);
+    expect(await waitForExit(one, run)).toMatchObject({ cause, message, durationMs: expect.any(Number) });
+    expect(await one.runs.get(me.user, run.id)).toMatchObject({ cause, message });
+  });
+});
+
 describe('the stored texts of a run', () => {
   const secret = () => {
     const value = `canary-${randomBytes(12).toString('hex')}`;

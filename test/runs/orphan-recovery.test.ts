@@ -88,7 +88,21 @@ describe('the runs of a killed process', () => {
       expect(outputText(seen)).toBe('begun\n');
       expect(seen.at(-1)?.event).toMatchObject({ cause: 'lost', code: null, cleanup: 'verified' });
       expect(processesOf(run.id)).toEqual([]);
-      expect(await survivor.runs.get(me.user, run.id)).toMatchObject({ status: 'finished', cause: 'lost' });
+      const view = await survivor.runs.get(me.user, run.id);
+      expect(view).toMatchObject({
+        status: 'finished',
+        cause: 'lost',
+        message: expect.stringMatching(/unknown/),
+      });
+      // Until the lease of the killed process has ended.
+      const [startedMs, finishedMs] = [view.started_at, view.finished_at].map((time) =>
+        Date.parse(time ?? ''),
+      );
+      const elapsedMs = (finishedMs ?? 0) - (startedMs ?? 0);
+      expect(elapsedMs).toBeGreaterThan(LEASE_MS / 2);
+      expect(view.duration_ms).toBeGreaterThan(LEASE_MS / 2);
+      expect(view.duration_ms).toBeLessThanOrEqual(elapsedMs + 1);
+      expect(seen.at(-1)?.event).toMatchObject({ durationMs: view.duration_ms });
     }
     expect(outputText(await collectEvents(survivor, queued))).toBe('in another process\n');
   });

@@ -122,6 +122,19 @@ describeOn('ssh', 'runs over HTTP', () => {
     expect(flood.stdout.length).toBeLessThan((768 + 128 + 2 * 64) * 1024);
   });
 
+  it.each([
+    ['language', { language: 'ruby', code: 'x' }, 'must be one of python, javascript, bash'],
+    ['code', { language: 'bash', code: 5 }, 'must be text'],
+    ['stdin', { command: 'true', stdin: [] }, 'must be text'],
+    ['files.0.content', { command: 'true', files: [{ path: 'a' }] }, 'is required'],
+    ['env.1', { command: 'true', env: { 1: 'x' } }, 'must be names of letters, digits and _'],
+    ['limits', { command: 'true', limits: { memory: 5 } }, 'has members that are not known: memory'],
+    ['body', { command: 'true', timeout: 5 }, 'has members that are not known: timeout'],
+  ])('are refused with a message for users about %s', async (path, json, message) => {
+    const refused = (await (await run(json)).json()) as Problem;
+    expect(refused).toMatchObject({ status: 400, errors: [{ path, message }] });
+  });
+
   it('start asynchronously, and are resumed in another process from any event', async () => {
     const answer = await run(
       { command: 'for i in 1 2 3 4 5; do echo $i; sleep 0.1; done' },

@@ -87,6 +87,40 @@ describe.each(TYPES)('a server of type %s', (type) => {
   });
 });
 
+/** Texts that Zod writes by itself. */
+const RAW_MESSAGE = /invalid input|invalid option|unrecognized|too (big|small)|expected|>=|<=/i;
+
+describe('the messages of a configuration with values of wrong types', () => {
+  const wrongValues = [
+    5,
+    'x'.repeat(70_000),
+    [5],
+    { '1 bad': 5, B: {} },
+    [{ source: 1, target: 2, extra: 3 }],
+    true,
+  ];
+  it.each([...TYPES, 'local' as const])('are in the words of the API for the type %s', async (type) => {
+    const members = Object.keys(type === 'local' ? {} : SAMPLES[type]().config);
+    const messages: string[] = [];
+    for (const value of wrongValues) {
+      const values = [...members, 'undeclared', 'volumes', 'environment', 'kubeconfig'].map((name) => [
+        name,
+        value,
+      ]);
+      const body = {
+        name: 'Wrong',
+        server_type: type,
+        connection_config: Object.fromEntries(values) as Config,
+      };
+      const refused = await ada.expectRefusal('POST', '', body);
+      expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
+      messages.push(...(refused.errors ?? []).map(({ message }) => message));
+    }
+    expect(messages).not.toEqual([]);
+    expect(messages.filter((message) => RAW_MESSAGE.test(message))).toEqual([]);
+  });
+});
+
 describe('a Docker server on an SSH server', () => {
   const engine = (host: string) => ({ server_type: 'docker' as const, connection_config: { host } });
 

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { findTlsErrorReason } from '../../lib/net/tls-connector.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
-import type { RunEvent, ServerTestResult, TargetServer, TestStageName } from '../runner.ts';
+import type { Job, RunEvent, ServerTestResult, TargetServer, TestStageName } from '../runner.ts';
 import { quoteForShell } from '../shell.ts';
 import { runTestSteps, toSshOutcome, type TestOutcome, type TestStep } from '../test-stages.ts';
 import { removeRunContainers, removeStaleContainers } from './cleanup.ts';
@@ -80,6 +80,14 @@ interface ContainerStages {
 /** The launcher, its input watcher, the program, and the program's child. */
 const MIN_PROCESSES = 4;
 
+const STARTED = 'A container was started with image, volumes and working folder.';
+const STARTED_READ_ONLY =
+  'A container was started with image, volumes and working folder. The volume of the working folder is read-only, so ' +
+  'runs there cannot have files.';
+const NOT_WRITABLE =
+  'The working folder cannot be written, so runs there could not have files. Make it writable for user 10001, name a ' +
+  'folder of a volume, or mark its volume as read_only.';
+
 /** Runs one job that prints a nonce, starts a process in its own session, and keeps running. */
 function createContainerStages(
   engine: Engine,
@@ -88,11 +96,9 @@ function createContainerStages(
 ): ContainerStages {
   const nonce = randomBytes(16).toString('hex');
   const runId = `test-${nonce}`;
-  const script = createScript(
-    createTestJob(runId, nonce),
-    target.workspacePath,
-    target.config.environment ?? {},
-  );
+  const isReadOnly = isReadOnlyVolume(target.config.volumes, target.workspacePath);
+  const job = createTestJob(runId, nonce, isReadOnly);
+  const script = createScript(job, target.workspacePath, target.config.environment ?? {});
   const markers = new Set<ScriptMarker>();
   let hasContainer = false;
   let session: DockerSession | undefined;
@@ -119,7 +125,8 @@ function createContainerStages(
     events = readDockerOutput(session, script.markerPrefix, markers);
     session.stream.write(script.text);
     const first = await events.next();
-    if (first.done !== true) return 'A container was started with image, volumes and working folder.';
+    if (first.done !== true) return isReadOnly ? STARTED_READ_ONLY : STARTED;
+    if (markers.has('fail:files')) throw new DockerError(NOT_WRITABLE);
     const { message } = await readDockerExit(engine, session, { ...script, markers });
     throw new DockerError(message ?? 'The container ended before the program started.');
   }
@@ -170,14 +177,25 @@ function createContainerStages(
   };
 }
 
-function createTestJob(runId: string, nonce: string) {
+/** Whether the user has declared that a folder cannot be written: runs without files may use it. */
+function isReadOnlyVolume(volumes: DockerConfig['volumes'], folder: string | null): boolean {
+  const holders = volumes.filter(({ target }) => folder === target || folder?.startsWith(`${target}/`));
+  // A volume inside another one has the longer path.
+  return holders.sort((a, b) => b.target.length - a.target.length)[0]?.read_only === true;
+}
+
+/** Writes a file to the working folder, as runs with files do. The program removes it, and itself. */
+function createTestJob(runId: string, nonce: string, isReadOnly: boolean): Job {
+  const file = { path: `.ops-center-${nonce}`, content: Buffer.from(nonce) };
   const command = [
+    `rm -f -- "$0" ./${file.path}`,
     // In its own session if the image has setsid, so that no signal to a process group reaches it.
     '{ setsid sleep 600 || sleep 600; } >/dev/null 2>&1 &',
     `printf '%s\\n' ${quoteForShell(nonce)}`,
     'sleep 600',
   ].join('\n');
-  return { runId, program: { command }, stdin: null, files: [], env: {}, workdir: null };
+  const files = isReadOnly ? [] : [file];
+  return { runId, program: { command }, stdin: null, files, env: {}, workdir: null };
 }
 
 function toTestOutcome(error: unknown, stage: TestStageName, isLate: boolean): TestOutcome {

@@ -29,6 +29,15 @@ const TEST_LIMITS: Limits = {
   network: null,
 };
 
+/** Always writable. */
+const DEFAULT_FOLDER = '/tmp';
+const NOT_WRITABLE_CODE = 3;
+/** Enters the folder `$1` and writes the file `$2` there, as runs with files do. */
+const CHECK_FOLDER = `cd -- "$1" || exit 2; { printf '' >"./$2" && rm -f -- "./$2"; } 2>/dev/null || exit ${NOT_WRITABLE_CODE}`;
+const NOT_WRITABLE =
+  'The workspace cannot be written, so runs there could not have files: the files of the image are read-only. Leave ' +
+  'workspace_path empty, or use /tmp.';
+
 const STATUS_BY_KIND: Readonly<Record<ClusterErrorKind, ServerTestResult['status']>> = {
   policy: 'forbidden',
   unreachable: 'offline',
@@ -99,9 +108,11 @@ function podSteps(api: ClusterApi, pod: JobPod, target: TargetServer<KubernetesC
       'workspace',
       async (signal) => {
         await pod.start(signal);
-        const { workspacePath } = target;
-        const enter = ['sh', '-c', 'cd -- "$1"', 'sh', workspacePath ?? '/'];
-        if ((await runPodCommand(api, pod.name, enter, signal))?.code !== 0)
+        const folder = target.workspacePath ?? DEFAULT_FOLDER;
+        const enter = ['sh', '-c', CHECK_FOLDER, 'sh', folder, `.ops-center-${nonce}`];
+        const code = (await runPodCommand(api, pod.name, enter, signal))?.code;
+        if (code === NOT_WRITABLE_CODE) throw new ClusterError('refused', NOT_WRITABLE);
+        if (code !== 0)
           throw new ClusterError(
             'refused',
             'The workspace does not exist in the image, or cannot be entered.',

@@ -1,10 +1,13 @@
 import { expect, it } from '@jest/globals';
+import { randomUUID } from 'node:crypto';
 import { createDialer } from '../../../src/lib/net/dialer.ts';
 import type { TargetServer } from '../../../src/runners/runner.ts';
 import type { DockerConfig } from '../../../src/runners/docker/config.ts';
 import { startTcpUpstream } from '../../support/local-upstreams.ts';
 import { describeOn, dockerHost } from '../../support/hosts.ts';
 import {
+  afterThisTest,
+  callEngine,
   createConfig,
   listContainers,
   createJob,
@@ -74,6 +77,36 @@ describeOn('docker', 'the test of a Docker server', () => {
     const { status, failed, message } = await test(small(), { workspacePath: '/none' });
     expect([status, failed]).toEqual(['error', 'workspace']);
     expect(message).toMatch(/working folder/);
+  });
+
+  it.each([
+    ['of the image', '/', { read_only: false, target: '/data' }, 'error'],
+    ['of a volume that only root can write', '/data', { read_only: false, target: '/data' }, 'error'],
+    [
+      'inside a read-only volume of another folder',
+      '/database',
+      { read_only: true, target: '/data' },
+      'error',
+    ],
+    ['of a volume that is marked as read-only', '/data', { read_only: true, target: '/data' }, 'online'],
+  ])('passes for a working folder %s only if the user has said that it is read-only', async (...each) => {
+    const [, workspacePath, volume, status] = each;
+    const source = `ops-test-${randomUUID()}`;
+    await callEngine(host, 'POST', '/volumes/create', { Name: source });
+    afterThisTest(() => callEngine(host, 'DELETE', `/volumes/${source}`));
+    const volumes = [
+      { source, ...volume },
+      { source: `${source}-2`, target: '/database' },
+    ];
+    afterThisTest(() => callEngine(host, 'DELETE', `/volumes/${source}-2`));
+    const result = await test(small({ volumes }), { workspacePath });
+    expect(result.status).toBe(status);
+    if (status === 'error')
+      expect(result).toMatchObject({
+        failed: 'workspace',
+        message: expect.stringMatching(/cannot be written/),
+      });
+    else expect(result.stages.find(({ name }) => name === 'workspace')?.message).toMatch(/is read-only/);
   });
 
   it('names a missing image in the exit of a run', async () => {

@@ -96,6 +96,14 @@ describeOn('docker', 'volumes of a job', () => {
     expect(stdout).toBe('mine\nkept\n');
   });
 
+  it('keep nothing of a test of the server', async () => {
+    const { target } = await withVolume();
+    const runner = openRunner();
+    expect(await runner.test(target, new AbortController().signal)).toMatchObject({ status: 'online' });
+    const { stdout } = await runToExit(runner, target, createJob('ls -A /data', { workdir: '/tmp' }));
+    expect(stdout).toBe('mine\n');
+  });
+
   it('receive no writes after the job', async () => {
     const { target } = await withVolume();
     const runner = openRunner();

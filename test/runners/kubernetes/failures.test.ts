@@ -31,6 +31,11 @@ const LIMITS: Limits = {
 };
 const FOREVER = { command: 'echo ready; while :; do sleep 1; done' };
 const TEST_MS = 120_000;
+/**
+ * A node measures volumes every 60 to 120 s (`volumeStatsAggPeriod` of kubelet, with a jitter of the same length), and
+ * looks for pods to evict every 10 s.
+ */
+const EVICTION_TEST_MS = 240_000;
 
 function createJob(change: Partial<Job> = {}): Job {
   return { runId: randomUUID(), program: FOREVER, stdin: null, files: [], env: {}, workdir: null, ...change };
@@ -80,6 +85,30 @@ describeOn('kubernetes', 'a failing cluster', () => {
     async () => {
       const result = await test(await parsePastedConfig(host.kubeconfig, host.image));
       expect(result).toMatchObject({ status: 'online', failed: [] });
+    },
+    TEST_MS,
+  );
+
+  it.each([
+    ['/', 'error', ['workspace'], 'cannot be written'],
+    ['/etc', 'error', ['workspace'], 'cannot be written'],
+    ['/none', 'error', ['workspace'], 'does not exist'],
+    ['/tmp', 'online', [], ''],
+  ])(
+    'tests a workspace as runs with files use it: %s',
+    async (workspacePath, status, failed, message) => {
+      const server = { ...target(), workspacePath };
+      const result = await createKubernetesRunner({ dialer }).test(server, neverAborted);
+      expect(result).toMatchObject({ status, message: expect.stringContaining(message) });
+      expect(result.stages.filter((stage) => stage.status === 'failed').map(({ name }) => name)).toEqual(
+        failed,
+      );
+      const job = createJob({
+        program: { command: 'cat a' },
+        files: [{ path: 'a', content: Buffer.from('x') }],
+      });
+      const exit = await readExit(runner().run(server, job, LIMITS, neverAborted));
+      expect(exit.cause).toBe(status === 'online' ? 'exited' : 'infrastructure');
     },
     TEST_MS,
   );
@@ -243,7 +272,7 @@ describeOn('kubernetes', 'a failing cluster', () => {
       expect(exit.message).toContain('evicted');
       expect(await pod.remove()).toBe('verified');
     },
-    TEST_MS,
+    EVICTION_TEST_MS,
   );
 
   it(
