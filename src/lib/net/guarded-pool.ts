@@ -92,8 +92,9 @@ function toSocketLike(stream: ConnectorStream): Socket {
   const socket = new Duplex({
     allowHalfOpen: false,
     read: () => void stream.resume(),
-    write: (chunk, _encoding, done) => void stream.write(chunk, done),
-    final: (done) => void stream.end(done),
+    // A failed write also emits `error`, which may have a better explanation.
+    write: (chunk, _encoding, done) => void stream.write(chunk, () => done()),
+    final: (done) => void stream.end(() => done()),
     destroy(error, done) {
       stream.off('data', onData).destroy();
       done(error);
@@ -102,12 +103,13 @@ function toSocketLike(stream: ConnectorStream): Socket {
   stream
     .on('data', onData)
     .on('end', () => void endSocket(socket, stream))
-    .on('error', (error) => socket.destroy(error));
+    .on('error', (error) => void endSocket(socket, stream, error));
   return socket as Socket;
 }
 
-async function endSocket(socket: Duplex, stream: ConnectorStream): Promise<void> {
-  const error = await stream.findEndError?.();
-  if (error === undefined) socket.push(null);
-  else socket.destroy(error);
+/** @param error of the stream; undefined at its end. */
+async function endSocket(socket: Duplex, stream: ConnectorStream, error?: Error): Promise<void> {
+  const reason = (await stream.findEndError?.()) ?? error;
+  if (reason === undefined) socket.push(null);
+  else socket.destroy(reason);
 }

@@ -34,7 +34,7 @@ export type TlsErrorReason =
 export type Connector = (signal: AbortSignal) => Promise<ConnectorStream>;
 
 export interface ConnectorStream extends Duplex {
-  /** Called when the stream has ended. @returns the error that explains its end, for the requests on it. */
+  /** Called when the stream has ended or failed. @returns the error that explains its end, for the requests on it. */
   findEndError?(): Promise<Error | undefined>;
 }
 

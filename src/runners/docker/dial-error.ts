@@ -31,7 +31,7 @@ const CAUSES: readonly DialCause[] = [
   {
     // 127 and 126: POSIX, "Exit Status for Commands". C shells exit with 1.
     code: 127,
-    pattern: /docker: command not found|unknown command: docker$/im,
+    pattern: /docker: (?:command )?not found|(?:unknown command|command not found): docker$/im,
     message:
       'The account of the SSH server finds no docker program: install Docker there, or add its folder to the PATH of ' +
       'commands that are run over SSH.',
@@ -64,7 +64,9 @@ const CAUSES: readonly DialCause[] = [
     testStatus: 'offline',
   },
 ];
-const OTHER_CAUSE = 'The docker program on the SSH server ended without a connection to its engine.';
+/** Also when the connection to the SSH server broke: the exit of a program that ends at once can be missed. */
+const OTHER_CAUSE =
+  'The docker program on the SSH server ended, or the connection to it broke, before the engine answered.';
 /** They precede the error. podman prints the second one where it stands in for docker. */
 const NOTICE = /^(?:warning:|emulate docker cli using podman)/i;
 const MAX_QUOTE_LENGTH = 200;

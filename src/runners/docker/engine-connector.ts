@@ -13,8 +13,9 @@ export interface EngineDeps {
 
 /** Forwards its standard input and output to the engine. Docker has it from 18.09 on. */
 const DIAL_COMMAND = 'docker system dial-stdio';
-/** The end of the output and the exit of a program arrive together. */
+/** The end of the output and that of the error output arrive together. */
 const EXIT_TIMEOUT_MS = 1_000;
+const UNKNOWN_RESULT = { code: null, stderr: '' };
 
 /**
  * Opens one connection to the engine. Never uses the Docker socket of this machine or environment variables.
@@ -54,15 +55,13 @@ function explainEnd(
   stream.pause();
   return Object.assign(stream, {
     async findEndError() {
+      if (hasOutput) return undefined;
       const timeout = Promise.withResolvers<undefined>();
       const timer = setTimeout(timeout.resolve, EXIT_TIMEOUT_MS, undefined);
       const result = await Promise.race([stream.ended, timeout.promise]);
       clearTimeout(timer);
-      // Without a status the connection to the SSH server broke.
-      const hasExited = result !== undefined && (result.code !== null || result.signal !== null);
-      if (hasOutput || !hasExited) return undefined;
       onFailure();
-      return createDialError(result, target);
+      return createDialError(result ?? UNKNOWN_RESULT, target);
     },
   });
 }

@@ -4,10 +4,14 @@ import { chmod } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import { findHiddenCharacter } from '../../../src/lib/visible-text.ts';
-import { localDialer, serverAt, withParsedConfig } from '../../lib/ssh/servers.ts';
+import { localDialer } from '../../lib/ssh/servers.ts';
 import { describeOn, dockerHost, sshHosts } from '../../support/hosts.ts';
 import { until } from '../../support/until.ts';
-import { startSshServerWithDocker, type SshServerWithDocker } from './ssh-server-with-docker.ts';
+import {
+  createSshTarget,
+  startSshServerWithDocker,
+  type SshServerWithDocker,
+} from './ssh-server-with-docker.ts';
 import {
   afterThisTest,
   createConfig,
@@ -16,6 +20,8 @@ import {
   openRunner,
   runToExit,
 } from './test-engine.ts';
+
+type Case = [cause: string, prepare: () => Promise<unknown>, status: string, message: RegExp];
 
 const owner = 'user:one' as const;
 const ENVIRONMENT_SECRET = 'value-of-the-variable-XYZ';
@@ -33,12 +39,10 @@ describeOn('docker', 'a Docker server behind an SSH server without a usable engi
   });
 
   function target() {
-    const ssh = withParsedConfig(serverAt(server, {}, { serverId: 'ssh-1', owner }));
-    const sshServer = { ...ssh, workspacePath: null, jumpServers: new Map<string, never>() };
     const tls = { ca: null, client_cert: null, client_key: null };
     const environment = { VARIABLE: ENVIRONMENT_SECRET };
     const config = createConfig(host, { ...tls, host: 'ssh-1', image: host.smallImage, environment });
-    return createTarget(config, { owner, jumpServers: new Map([['ssh-1', sshServer]]) });
+    return createTarget(config, { owner, jumpServers: new Map([['ssh-1', createSshTarget(server)]]) });
   }
 
   const test = () => openRunner().test(target(), new AbortController().signal);
@@ -53,7 +57,7 @@ describeOn('docker', 'a Docker server behind an SSH server without a usable engi
     `printf '%s' '${text.replaceAll("'", `'\\''`)}' >&2; exit ${code}`;
 
   /** The texts are those of the real programs. */
-  const cases: [cause: string, prepare: () => Promise<unknown>, status: string, message: RegExp][] = [
+  const cases: Case[] = [
     [
       'is missing',
       () => server.removeDocker(),
@@ -66,6 +70,17 @@ describeOn('docker', 'a Docker server behind an SSH server without a usable engi
       'error',
       /finds no docker program: .* It printed: docker: Command not found\.$/,
     ],
+    ...[
+      'sh: 1: docker: not found',
+      'zsh:1: command not found: docker',
+      'fish: Unknown command: docker',
+      'ksh: docker: not found',
+    ].map((text): Case => [
+      `is missing (${text})`,
+      () => server.writeDocker(print(`${text}\n`, 1)),
+      'error',
+      /finds no docker program: /,
+    ]),
     [
       'may not be executed',
       () => server.writeDocker('', 0o644),
@@ -140,23 +155,26 @@ describeOn('docker', 'a Docker server behind an SSH server without a usable engi
       /does not reach its engine: start the engine\. .*DOCKER_HOST.* It printed: .*no such file or directory$/,
     ],
     [
+      'is podman without its service',
+      () =>
+        server.writeDocker(
+          print(
+            'Error: failed to open connection to podman: unable to connect to Podman socket: Get ' +
+              '"http://d/v4.3.1/libpod/_ping": dial unix ///run/podman/podman.sock: connect: no such file or directory\n',
+            125,
+          ),
+        ),
+      'offline',
+      /does not reach its engine: .* It printed: Error: failed to open connection to podman/,
+    ],
+    [
       'ends for another reason',
       () => server.writeDocker(print('unable to resolve docker endpoint: context "x" does not exist\n', 1)),
       'error',
-      /ended without a connection to its engine\. It printed: unable to resolve .*context "x" does not exist$/,
+      /before the engine answered\. It printed: unable to resolve .*context "x" does not exist$/,
     ],
-    [
-      'ends without a text',
-      () => server.writeDocker('exit 3'),
-      'error',
-      /ended without a connection to its engine\.$/,
-    ],
-    [
-      'ends with success',
-      () => server.writeDocker('exit 0'),
-      'error',
-      /ended without a connection to its engine\.$/,
-    ],
+    ['ends without a text', () => server.writeDocker('exit 3'), 'error', /before the engine answered\.$/],
+    ['ends with success', () => server.writeDocker('exit 0'), 'error', /before the engine answered\.$/],
     [
       'follows a text of the account',
       () => server.writeDocker("echo 'Welcome to this machine'"),

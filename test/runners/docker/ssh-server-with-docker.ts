@@ -1,9 +1,11 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
+import type { TargetServer } from '../../../src/runners/runner.ts';
+import { serverAt, withParsedConfig } from '../../lib/ssh/servers.ts';
 import { SSH_STATE } from '../../support/host-processes.ts';
 import { freePort } from '../../support/free-port.ts';
 import { sshHosts, type SshServer } from '../../support/hosts.ts';
@@ -26,13 +28,16 @@ export async function startSshServerWithDocker(): Promise<SshServerWithDocker> {
   const folder = await mkdtemp(path.join(tmpdir(), 'ops-docker-'));
   await chmod(folder, 0o755);
   const program = path.join(folder, 'docker');
+  const temporary = path.join(folder, 'tmp');
+  await mkdir(temporary);
+  await chmod(temporary, 0o1777);
   const socketPath = path.join(folder, 'docker.sock');
   const port = await freePort();
   const settings = await readFile(path.join(SSH_STATE, 'sshd-plain.conf'), 'utf8');
   const own = [
     `ListenAddress 127.0.0.1:${port}`,
     `PidFile ${folder}/sshd.pid`,
-    `SetEnv PATH=${folder} DOCKER_HOST=unix://${socketPath}`,
+    `SetEnv PATH=${folder} TMPDIR=${temporary} DOCKER_HOST=unix://${socketPath}`,
   ];
   const others = settings.split('\n').filter((line) => !/^(ListenAddress|PidFile|SetEnv) /.test(line));
   const file = path.join(folder, 'sshd.conf');
@@ -61,4 +66,10 @@ export async function startSshServerWithDocker(): Promise<SshServerWithDocker> {
       await rm(folder, { recursive: true });
     },
   };
+}
+
+/** The server as the one with the id `ssh-1` on the way to an engine of `user:one`. */
+export function createSshTarget(server: SshServer): TargetServer {
+  const ssh = withParsedConfig(serverAt(server, {}, { serverId: 'ssh-1', owner: 'user:one' }));
+  return { ...ssh, workspacePath: null, jumpServers: new Map<string, never>() };
 }
