@@ -16,7 +16,13 @@ const IMAGE =
 /** Has Python and bash. */
 const DEFAULT_IMAGE = 'python:3.13-slim';
 
-const pem = z.string().min(1).max(MAX_PEM_LENGTH).nullable().default(null);
+/** An empty form field counts as left out. */
+const pem = z
+  .string()
+  .max(MAX_PEM_LENGTH)
+  .nullable()
+  .default(null)
+  .transform((text) => (text?.trim() === '' ? null : text));
 
 /** Schema of `connection_config` of a Docker server. Undeclared members are refused. */
 export const dockerConfig = z

@@ -80,6 +80,18 @@ describe('dockerConfig', () => {
     ]);
   });
 
+  it('takes empty certificates as left out', () => {
+    const empty = { ca: '', client_cert: ' \n', client_key: '' };
+    expect(dockerConfig.parse({ ...SERVER, ...empty })).toMatchObject({ ca: null, client_cert: null });
+    expect(toEngineConnection(dockerConfig.parse({ ...TLS, ca: '' }))).toMatchObject({
+      kind: 'tls',
+      ca: null,
+    });
+    expect(listIssues({ ...TLS, ...empty }).map(([member]) => member)).toEqual(['client_cert', 'client_key']);
+    const stored = dockerConfig.parse({ ...TLS, ca: '' });
+    expect(dockerConfig.parse(stored)).toEqual(stored);
+  });
+
   it('refuses undeclared members, also of volumes', () => {
     for (const config of [
       { ...SERVER, socketPath: '/var/run/docker.sock' },
