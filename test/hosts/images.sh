@@ -3,6 +3,7 @@
 # Archives are kept in .data/test-hosts/images, so that only the first run creates them.
 # Usage: images.sh NAME...   (without DOCKER_HOST only the archives are created)
 #   busybox      busybox:test: busybox only
+#   no-ps        no-ps:test: busybox without ps
 #   python-node  python-node:test: python3, node, bash; no package manager
 #   node-slim    node:24.21.0-bookworm-slim: replaces the image of that name in a Dockerfile: apt, node, npm
 set -euo pipefail
@@ -53,6 +54,11 @@ fill_busybox() {
   printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
 }
 
+fill_no_ps() {
+  fill_busybox
+  rm "$root/bin/ps"
+}
+
 fill_python_node() {
   debian extract base-files,base-passwd,bash,dash,coreutils,grep,sed,findutils,libc-bin,python3,libstdc++6,libgcc-s1,util-linux
   # Links that the packages' scripts would have created.
@@ -95,6 +101,7 @@ bundle=/etc/ssl/certs/ca-certificates.crt
 for name in "$@"; do
   case $name in
     busybox) image busybox busybox:test --change 'ENV PATH=/bin' --change 'CMD ["sh"]' ;;
+    no-ps) image no-ps no-ps:test --change 'ENV PATH=/bin' --change 'CMD ["sh"]' ;;
     python-node) image python-node python-node:test --change "$path" --change 'CMD ["node"]' ;;
     node-slim)
       image node-slim node:24.21.0-bookworm-slim --change "$path" --change 'CMD ["node"]' \

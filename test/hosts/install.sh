@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs the packages of the test hosts on Debian 12, if they are missing. It starts no service and enables none at
 # boot: running tests must not turn a machine into a server.
-# Usage: install.sh [ssh] [docker] [local] [shells]   (without names: all)
+# Usage: install.sh [ssh] [docker] [podman] [local] [shells]   (without names: all)
 set -euo pipefail
-[ "$#" -gt 0 ] || set -- ssh docker local shells
+[ "$#" -gt 0 ] || set -- ssh docker podman local shells
 
 missing=()
 need() { # need PACKAGE COMMAND
@@ -26,6 +26,10 @@ for kind in "$@"; do
       need openssl openssl
       need mmdebstrap mmdebstrap
       [ -x /bin/busybox ] && /bin/busybox --list | grep -qx ash || missing+=(busybox-static)
+      ;;
+    podman)
+      need podman podman
+      need runc runc
       ;;
     local)
       need bubblewrap bwrap
@@ -65,6 +69,7 @@ for package in "${missing[@]}"; do
   case $package in
     openssh-server) services=(ssh.service) ;;
     docker.io) services=(docker.service docker.socket containerd.service) ;;
+    podman) services=(podman.service podman.socket podman-restart.service podman-auto-update.service podman-auto-update.timer) ;;
     *) continue ;;
   esac
   systemctl disable --quiet "${services[@]}" 2>/dev/null || true

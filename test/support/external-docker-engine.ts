@@ -40,6 +40,7 @@ export function findExternalEngine(environment: NodeJS.ProcessEnv): ExternalEngi
   };
 }
 export const DOCKER_PROXY_FOLDER = path.resolve(HOSTS, '..', '..', '.data', 'test-hosts', 'front');
+export const PODMAN_PROXY_FOLDER = path.resolve(HOSTS, '..', '..', '.data', 'test-hosts', 'podman-front');
 
 /** Starts the proxy and pulls the images. {@link stopDockerProxy} stops the proxy. */
 export function prepareExternalEngine(engine: ExternalEngine): Omit<DockerHost, 'overSsh'> {

@@ -17,10 +17,11 @@ const PUBLIC_FOLDERS = ['/tmp', '/var/tmp', '/dev/shm'];
  * @returns one line each; must be empty
  */
 export async function listHostLeaks(): Promise<string[]> {
-  const { ssh, docker } = runningHosts();
+  const { ssh, docker, podman } = runningHosts();
   return [
     ...(ssh === undefined ? [] : listAccountLeaks(ssh.user)),
-    ...(docker === undefined ? [] : await listEngineLeaks(docker.socketPath)),
+    ...(docker === undefined ? [] : await listEngineLeaks('docker', docker.socketPath)),
+    ...(podman === undefined ? [] : await listEngineLeaks('podman', podman.socketPath)),
     ...listClusterLeaks(),
     ...(process.platform === 'linux' ? listSandboxLeaks().map((what) => `local: ${what}`) : []),
   ];
@@ -72,18 +73,18 @@ interface Named {
 }
 
 /** Only tests use this engine: everything in it except images is theirs. */
-async function listEngineLeaks(socketPath: string): Promise<string[]> {
+async function listEngineLeaks(engine: string, socketPath: string): Promise<string[]> {
   const containers = (await getJson(socketPath, '/containers/json?all=1')) as Named[];
   const { Volumes: volumes } = (await getJson(socketPath, '/volumes')) as { Volumes: Named[] | null };
   const networks = (await getJson(socketPath, '/networks')) as Named[];
   return [
     ...containers.map(
-      ({ Id, Names, Image }) => `docker: container ${(Names ?? [Id]).join(', ')} of ${Image ?? ''}`,
+      ({ Id, Names, Image }) => `${engine}: container ${(Names ?? [Id]).join(', ')} of ${Image ?? ''}`,
     ),
-    ...(volumes ?? []).map(({ Name }) => `docker: volume ${Name ?? ''}`),
+    ...(volumes ?? []).map(({ Name }) => `${engine}: volume ${Name ?? ''}`),
     ...networks
-      .filter(({ Name = '' }) => !['bridge', 'host', 'none'].includes(Name))
-      .map(({ Name }) => `docker: network ${Name ?? ''}`),
+      .filter(({ Name = '' }) => !['bridge', 'host', 'none', 'podman'].includes(Name))
+      .map(({ Name }) => `${engine}: network ${Name ?? ''}`),
   ];
 }
 

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { isProcessRunning } from '../../src/dev/quickstart/processes.ts';
 import type { HostKey } from '../../src/lib/ssh/host-key.ts';
 import { clearSandboxCreators } from './sandbox-leaks.ts';
-import { DOCKER_PROXY_FOLDER, stopDockerProxy } from './external-docker-engine.ts';
+import { DOCKER_PROXY_FOLDER, PODMAN_PROXY_FOLDER, stopDockerProxy } from './external-docker-engine.ts';
 
 export const HOST_SCRIPTS = path.resolve(import.meta.dirname, '..', 'hosts');
 const STATE = path.resolve(import.meta.dirname, '..', '..', '.data', 'test-hosts');
@@ -12,6 +12,8 @@ export const SSH_STATE = path.join(STATE, 'ssh');
 const DOCKER_STATE = path.join(STATE, 'docker');
 const SSH_FILE = path.join(SSH_STATE, 'hosts.json');
 const DOCKER_FILE = path.join(DOCKER_STATE, 'host.json');
+const PODMAN_STATE = path.join(STATE, 'podman');
+const PODMAN_FILE = path.join(PODMAN_STATE, 'host.json');
 export const CERTIFICATES = path.join(DOCKER_STATE, 'certs');
 
 export interface SshAddress {
@@ -32,11 +34,14 @@ interface SshDescription {
   dropbear: SshAddress;
 }
 
-interface DockerDescription {
-  port: number;
+interface PodmanDescription {
   pid: number;
   version: string;
   socketPath: string;
+}
+
+interface DockerDescription extends PodmanDescription {
+  port: number;
 }
 
 /** Starts the SSH servers if they are not running. @returns their addresses. */
@@ -51,22 +56,35 @@ export function ensureDockerEngine(): DockerDescription {
   return ensureRunning(DOCKER_FILE, 'docker.sh', ({ pid }: DockerDescription) => [pid]);
 }
 
+/** Starts podman's service if it is not running. @returns its address. */
+export function ensurePodman(): PodmanDescription {
+  return ensureRunning(PODMAN_FILE, 'podman.sh', ({ pid }: PodmanDescription) => [pid]);
+}
+
+export interface RunningHosts {
+  ssh: SshDescription | undefined;
+  docker: DockerDescription | undefined;
+  podman: PodmanDescription | undefined;
+}
+
 /** The hosts that were started here and are running. Starts nothing. */
-export function runningHosts(): { ssh: SshDescription | undefined; docker: DockerDescription | undefined } {
+export function runningHosts(): RunningHosts {
   const read = (file: string): unknown =>
     existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : undefined;
   return {
     ssh: read(SSH_FILE) as SshDescription | undefined,
     docker: read(DOCKER_FILE) as DockerDescription | undefined,
+    podman: read(PODMAN_FILE) as PodmanDescription | undefined,
   };
 }
 
 /** Stops the hosts that were started here, also by a killed run. @throws AggregateError after trying all. */
 export function stopHosts(): void {
   clearSandboxCreators();
-  stopDockerProxy(DOCKER_PROXY_FOLDER);
+  for (const folder of [DOCKER_PROXY_FOLDER, PODMAN_PROXY_FOLDER]) stopDockerProxy(folder);
   const scripts = [
     ...(existsSync(DOCKER_STATE) ? ['docker.sh'] : []),
+    ...(existsSync(PODMAN_STATE) ? ['podman.sh'] : []),
     ...(existsSync(SSH_STATE) ? ['ssh.sh'] : []),
   ];
   const problems: unknown[] = [];

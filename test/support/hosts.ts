@@ -5,17 +5,18 @@ import path from 'node:path';
 import type { HostKey } from '../../src/lib/ssh/host-key.ts';
 import type { ServerType } from '../../src/runners/runner.ts';
 import { evidence } from './evidence.ts';
-import { findSkipReason, HOST_ENVIRONMENT } from './host-availability.ts';
+import { findSkipReason, HOST_ENVIRONMENT, reportMissing } from './host-availability.ts';
 import {
   CERTIFICATES,
   ensureDockerEngine,
+  ensurePodman,
   HOST_SCRIPTS,
   SSH_STATE,
   ensureSshServers,
   type SshAddress,
 } from './host-processes.ts';
 import { registerSandboxCreator } from './sandbox-leaks.ts';
-import { findExternalEngine, prepareExternalEngine } from './external-docker-engine.ts';
+import { findExternalEngine, PODMAN_PROXY_FOLDER, prepareExternalEngine } from './external-docker-engine.ts';
 import { SERVERS_USED_PREFIX } from './servers-used.ts';
 import type { KubernetesAccount } from '../hosts/kubeconfig.ts';
 
@@ -138,6 +139,29 @@ export function dockerHost(): DockerHost {
 }
 let dockerCache: DockerHost | undefined;
 
+/**
+ * podman's service, which has the API of a Docker Engine, behind a TLS proxy. The first call starts it (some seconds); it
+ * is stopped after the run. Its only image has a shell and no `ps`.
+ */
+export function podmanHost(): Omit<DockerHost, 'overSsh'> {
+  podmanCache ??= readPodmanHost();
+  return podmanCache;
+}
+let podmanCache: Omit<DockerHost, 'overSsh'> | undefined;
+
+/** As {@link describeOn}, with {@link podmanHost}. */
+export function describeOnPodman(name: string, tests: () => void): void {
+  if (HOST_ENVIRONMENT.canStart) {
+    describe(name, tests);
+    return;
+  }
+  const reason = 'podman needs root on Linux.';
+  reportMissing(`${reason} Skipped: ${name}`, HOST_ENVIRONMENT.environment);
+  describe.skip(name, () => {
+    it(`is skipped: ${reason}`, () => undefined);
+  });
+}
+
 /** The cluster of TEST_KUBECONFIG; undefined when that is not set. */
 export function kubernetesHost(): KubernetesHost | undefined {
   const file = process.env['TEST_KUBECONFIG'];
@@ -223,6 +247,16 @@ function startedEngine(): DockerHost {
     command: '/usr/bin/docker',
     ...{ socketPath, version, overSsh: process.env['TEST_SSH_HOSTS'] === undefined },
   };
+}
+
+function readPodmanHost(): Omit<DockerHost, 'overSsh'> {
+  const { socketPath, version } = ensurePodman();
+  const image = 'no-ps:test';
+  const engine = { address: `unix://${socketPath}`, certificates: undefined, folder: PODMAN_PROXY_FOLDER };
+  const found = prepareExternalEngine({ ...engine, image, smallImage: image });
+  registerPrivateKey(found.clientKey);
+  recordServerUsed('docker', `podman ${version} at ${found.host}`);
+  return found;
 }
 
 /** Uses the Kubernetes client in a child process: loading it is slow, and only its tests need it. */

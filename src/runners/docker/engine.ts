@@ -43,8 +43,6 @@ export interface Engine {
   start(id: string, signal: AbortSignal): Promise<void>;
   kill(id: string): Promise<void>;
   inspect(id: string, signal?: AbortSignal): Promise<InspectedContainer | undefined>;
-  /** Number of processes in the container. */
-  countProcesses(id: string): Promise<number>;
   /** Kills and removes the container with its anonymous volumes. Does nothing if it does not exist. */
   remove(id: string, signal?: AbortSignal): Promise<void>;
   rename(id: string, name: string, signal: AbortSignal): Promise<void>;
@@ -99,7 +97,6 @@ const inspectResponse = z
   })
   .transform(({ State }) => ({ isRunning: State.Running, wasOomKilled: State.OOMKilled }));
 export type InspectedContainer = z.infer<typeof inspectResponse>;
-const topResponse = z.object({ Processes: z.array(z.unknown()).nullable() });
 const listResponse = z.array(
   z
     .object({ Id: containerId, State: z.string().max(32), Created: z.number() })
@@ -186,10 +183,7 @@ function streamCalls(http: BoundedHttpClient): Pick<Engine, 'pull' | 'attach' | 
   };
 }
 
-type ContainerCalls = Pick<
-  Engine,
-  'create' | 'start' | 'kill' | 'inspect' | 'countProcesses' | 'remove' | 'rename' | 'list'
->;
+type ContainerCalls = Pick<Engine, 'create' | 'start' | 'kill' | 'inspect' | 'remove' | 'rename' | 'list'>;
 
 function containerCalls({ call, read }: Calls): ContainerCalls {
   return {
@@ -209,10 +203,6 @@ function containerCalls({ call, read }: Calls): ContainerCalls {
       const request = { ...get(`/containers/${encodeURIComponent(id)}/json`, signal), timeoutMs: CALL_MS };
       const { status, text } = await call(request, [200, 404]);
       return status === 404 ? undefined : parse(inspectResponse, text);
-    },
-    async countProcesses(id) {
-      const { Processes } = await read(topResponse, get(`/containers/${id}/top`));
-      return Processes?.length ?? 0;
     },
     async remove(id, signal) {
       const path = `/containers/${encodeURIComponent(id)}?force=1&v=1`;

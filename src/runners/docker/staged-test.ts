@@ -77,9 +77,6 @@ interface ContainerStages {
   close(): Promise<void>;
 }
 
-/** The launcher, its input watcher, the program, and the program's child. */
-const MIN_PROCESSES = 4;
-
 const STARTED = 'A container was started with image, volumes and working folder.';
 const STARTED_READ_ONLY =
   'A container was started with image, volumes and working folder. The volume of the working folder is read-only, so ' +
@@ -147,8 +144,6 @@ function createContainerStages(
 
   async function checkKill(): Promise<undefined> {
     const { session } = getOpened();
-    if ((await engine.countProcesses(session.id)) < MIN_PROCESSES)
-      throw new DockerError('The engine does not show the processes of a container.');
     await engine.kill(session.id);
     await session.exitWait.exitCode;
     if ((await engine.inspect(session.id))?.isRunning !== false)
