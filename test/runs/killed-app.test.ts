@@ -117,6 +117,8 @@ describeOn('ssh', 'an app that is killed during a run', () => {
         expect((await details.json()) as RunDetails).toMatchObject({
           ...{ status: 'finished', cause: 'lost', cleanup },
         });
+        const lost = await until(() => survivor.events('run_lost').find((event) => event['run'] === run.id));
+        expect(lost).toMatchObject({ cleanup });
         await until(() => listAlive(run).length === 0);
       }
     },

@@ -90,6 +90,11 @@ describeOn('ssh', 'runs over HTTP', () => {
     expect(data[0]).not.toHaveProperty('program');
     expect(await details(id)).toMatchObject({ program: { language: 'python' } });
     expect(one.events('execution_server_used').at(-1)).toMatchObject({ id: serverId });
+    const ended = await until(() => one.events('run_ended').find(({ run: ref }) => ref === id));
+    expect(ended).toMatchObject({
+      ...{ cause: 'exited', code: 3, cleanup: 'verified' },
+      duration_ms: expect.any(Number),
+    });
   });
 
   it('answer with the exit and the output when the client accepts JSON', async () => {

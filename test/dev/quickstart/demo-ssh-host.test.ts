@@ -108,7 +108,8 @@ function connect(target: DemoSshHost, options: string[], command: string[], key 
 
   it('ends open connections and removes its files when it is stopped', async () => {
     const other = await startHost('other');
-    const { child, outcome } = connect(other, [], ['echo ready; exec sleep 1000']);
+    // It ends when its output is closed.
+    const { child, outcome } = connect(other, [], ['while echo ready; do sleep 1; done']);
     await once(child.stdout, 'readable');
     await other.stop();
     expect((await outcome).code).toBe(255);
