@@ -65,7 +65,11 @@ beforeAll(async () => {
     KEYCLOAK_PORT: String(await freePort()),
     ...{ METRICS_PORT: '0', POSTGRES_PORT: '0' },
   };
-  terminal = openTerminal({ cwd, env });
+  linkTools();
+  terminal = openTerminal({
+    cwd,
+    env: { ...env, PATH: `${path.join(cwd, 'bin')}:${path.join(cwd, 'tools')}` },
+  });
 });
 afterAll(async () => {
   await terminal.close();
@@ -75,8 +79,23 @@ afterAll(async () => {
 
 /** The packages are installed, and `npm ci` would install them again for all tests. */
 function createNpm(): string {
-  const npm = execFileSync('sh', ['-c', 'command -v npm'], { encoding: 'utf8' }).trim();
-  return `#!/bin/sh\n[ "$1" != ci ] || exit 0\nexec ${npm} "$@"\n`;
+  return `#!/bin/sh\n[ "$1" != ci ] || exit 0\nexec ${findProgram('npm')} "$@"\n`;
+}
+
+/** Programs that the README names, and those that `npm` and this file need. A block that uses another one fails. */
+const TOOLS = ['curl', 'jq', 'kubectl', 'bash', 'sh', 'env', 'node', 'grep'];
+
+function linkTools(): void {
+  mkdirSync(path.join(cwd, 'tools'));
+  for (const tool of TOOLS) {
+    const file = findProgram(tool);
+    if (file !== '') symlinkSync(file, path.join(cwd, 'tools', tool));
+  }
+}
+
+/** @returns an empty string when it is not installed. */
+function findProgram(name: string): string {
+  return execFileSync('sh', ['-c', `command -v ${name} || true`], { encoding: 'utf8' }).trim();
 }
 
 /** Runs the blocks of a section in their order. @returns what they print. */

@@ -28,6 +28,7 @@ const SLOWEST = toTestFiles([
   'lib/net/dialer-dns.test.ts',
   // These do.
   'image.test.ts',
+  'readme/walk.test.ts',
   'cli/admin-commands.test.ts',
   'gateway/limits.test.ts',
   'keys/races.test.ts',
