@@ -17,6 +17,10 @@ for kind in "$@"; do
       need iproute2 ip
       need procps pgrep
       need dropbear-bin dropbear
+      need tcsh tcsh
+      need csh bsd-csh
+      need fish fish
+      [ -x /bin/busybox ] || missing+=(busybox-static)
       ;;
     docker)
       need docker.io dockerd

@@ -4,6 +4,7 @@
 #   jump   in a network namespace that is connected to this machine by one veth pair
 #   inner  on that namespace's loopback, so that only the jump host reaches it
 #   python, bare  on this machine's loopback, with a PATH without Perl, and with one without Perl and Python
+#   accounts  on this machine's loopback, for accounts with other shells and start files (make_shell_accounts)
 #   dropbear  on this machine's loopback, the other server that many small systems have
 # Usage: ssh.sh up | down
 # `up` may be repeated: it keeps running servers, and describes them in .data/test-hosts/ssh/hosts.json.
@@ -12,7 +13,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 keys=$state/ssh
 wire=ops-s-$suffix
-servers=(plain jump inner python bare)
+servers=(plain jump inner python bare accounts)
+# The names of more accounts, after that of the account and a hyphen.
+shell_accounts=(tcsh csh fish busybox exec-bash exec-fish slow forced limited)
 dropbear_key=$keys/dropbear_key
 block_file=$keys/block
 port_file=$keys/port
@@ -74,6 +77,32 @@ make_variants() {
   for variant in permit unix; do
     printf '%s required pam_%s.so\n' auth "$variant" account unix session permit >"/etc/pam.d/$name-$variant"
     ln -sfn /usr/sbin/sshd "$run/$name-$variant"
+  done
+}
+
+# Accounts with the password of the account: with a login shell that is not POSIX, with start files that start another
+# shell, take 12 s, or allow few processes, and with a forced command.
+make_shell_accounts() {
+  local hash each shell
+  hash=$(getent shadow "$name" | cut -d: -f2)
+  ln -sfn /bin/busybox "$run/sh"
+  for each in "${shell_accounts[@]}"; do
+    ! id "$name-$each" >/dev/null 2>&1 || continue
+    case $each in
+      tcsh) shell=/bin/tcsh ;;
+      csh) shell=/bin/bsd-csh ;;
+      fish) shell=/usr/bin/fish ;;
+      busybox) shell=$run/sh ;;
+      *) shell=/bin/bash ;;
+    esac
+    useradd --home-dir "$home-$each" --create-home --gid "$name" --shell "$shell" --password "$hash" "$name-$each"
+    chmod 750 "$home-$each"
+    case $each in
+      exec-bash) echo 'exec bash' ;;
+      exec-fish) echo 'exec fish' ;;
+      slow) echo 'sleep 12' ;;
+      limited) echo '[ ! -f path ] || PATH=$(cat path); ulimit -u "$(cat limit 2>/dev/null || echo 1000)"' ;;
+    esac >"$home-$each/.bashrc"
   done
 }
 
@@ -176,6 +205,7 @@ up() {
   make_keys
   make_account
   make_variants
+  make_shell_accounts
   lock_machine
   if [ ! -e "/run/netns/$name" ]; then free_block 201 >"$block_file"; fi
   local block port
@@ -191,6 +221,9 @@ up() {
   # Of several SetEnv lines the first counts.
   configure python "127.0.0.2:$port" "SetEnv PATH=$run/python-path DOCKER_HOST=unix://$run/docker.sock"
   configure bare "127.0.0.3:$port" "SetEnv PATH=$run/bare-path DOCKER_HOST=unix://$run/docker.sock"
+  configure accounts "127.0.0.5:$port" "AllowUsers $name-*" 'MaxSessions 1'
+  printf '%s\n' "Match User $name-forced" 'ForceCommand /bin/bash' >>"$keys/sshd-accounts.conf"
+  start accounts
   start plain
   start python
   start bare
@@ -205,6 +238,7 @@ up() {
     describe inner 127.0.0.1 22 && printf ',\n'
     describe python 127.0.0.2 "$port" && printf ',\n'
     describe bare 127.0.0.3 "$port" && printf ',\n'
+    describe accounts 127.0.0.5 "$port" && printf ',\n'
     describe dropbear 127.0.0.4 "$port" && printf '\n}\n'
   } >"$keys/hosts.json.new"
   mv "$keys/hosts.json.new" "$keys/hosts.json"
@@ -218,6 +252,12 @@ down() {
   userdel "$name-expired" 2>/dev/null || true
   userdel "$name-locked" 2>/dev/null || true
   rm -f "/etc/pam.d/$name"-{permit,unix} "$run/$name"-{permit,unix}
+  local each
+  for each in "${shell_accounts[@]}"; do
+    pkill -KILL -u "$name-$each" 2>/dev/null || true
+    userdel --force --remove "$name-$each" 2>/dev/null || true
+  done
+  rm -f "$run/sh"
   if id "$name" >/dev/null 2>&1; then
     # By user id, so that all processes of the account are killed and no others.
     pkill -KILL -u "$(id -u "$name")" 2>/dev/null || true

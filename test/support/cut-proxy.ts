@@ -10,6 +10,10 @@ export interface CutProxy {
   cut(): void;
   /** Keeps existing and new connections open but forwards nothing, like a network that drops packets. */
   silence(): void;
+  /** Keeps existing connections open and their data back, like a network without packets for a while. */
+  hold(): void;
+  /** Forwards what was held back, and further data. */
+  release(): void;
   /** Forwards again. Resets the connections that have lost data, because their ends cannot go on. */
   restore(): void;
   close(): Promise<void>;
@@ -21,6 +25,7 @@ export async function startCutProxy(target: string): Promise<CutProxy> {
   const lossy = new Set<Socket>();
   let isCut = false;
   let isSilent = false;
+  let held: (() => void)[] | undefined;
   const server = createServer((inbound) => {
     if (isCut) {
       inbound.destroy();
@@ -41,7 +46,8 @@ export async function startCutProxy(target: string): Promise<CutProxy> {
       new Transform({
         transform(chunk: Buffer, _encoding, done) {
           if (isSilent) lossy.add(inbound).add(outbound);
-          if (lossy.has(inbound)) done();
+          if (held !== undefined) held.push(() => done(null, chunk));
+          else if (lossy.has(inbound)) done();
           else done(null, chunk);
         },
       });
@@ -67,6 +73,14 @@ export async function startCutProxy(target: string): Promise<CutProxy> {
     },
     silence() {
       isSilent = true;
+    },
+    hold() {
+      held = [];
+    },
+    release() {
+      const forwards = held ?? [];
+      held = undefined;
+      for (const forward of forwards) forward();
     },
     restore() {
       isCut = false;

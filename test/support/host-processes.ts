@@ -31,6 +31,7 @@ interface SshDescription {
   inner: SshAddress;
   python: SshAddress;
   bare: SshAddress;
+  accounts: SshAddress;
   dropbear: SshAddress;
 }
 
@@ -46,9 +47,9 @@ interface DockerDescription extends PodmanDescription {
 
 /** Starts the SSH servers if they are not running. @returns their addresses. */
 export function ensureSshServers(): SshDescription {
-  return ensureRunning(SSH_FILE, 'ssh.sh', ({ plain, jump, inner, python, bare, dropbear }: SshDescription) =>
-    [plain, jump, inner, python, bare, dropbear].map(({ pid }) => pid),
-  );
+  const servers = ({ plain, jump, inner, python, bare, accounts, dropbear }: SshDescription) =>
+    [plain, jump, inner, python, bare, accounts, dropbear].map(({ pid }) => pid);
+  return ensureRunning(SSH_FILE, 'ssh.sh', servers);
 }
 
 /** Starts the Docker Engine if it is not running. @returns its address. */

@@ -45,6 +45,12 @@ export interface SshHosts {
   python: SshServer;
   /** Like `plain`, but programs find neither Perl nor Python on the PATH. */
   bare: SshServer;
+  /**
+   * Like `plain`, for accounts whose names are `user`, a hyphen, and one of: `tcsh`, `csh`, `fish`, `busybox` (the login
+   * shell); `exec-bash`, `exec-fish` (which .bashrc starts); `slow` (a .bashrc of 12 s); `forced` (ForceCommand bash);
+   * `limited` (its file `limit` has the number of processes that it may have, and its file `path`, if any, its PATH).
+   */
+  accounts: SshServer;
   /** Dropbear instead of OpenSSH. */
   dropbear: SshServer;
   keys: Record<SshKeyName, string>;
@@ -210,13 +216,14 @@ function readSshHosts(): SshHosts {
 }
 
 function startedSshHosts(): SshHosts {
-  const { user, version, plain, jump, inner, python, bare, dropbear } = ensureSshServers();
+  const { user, version, plain, jump, inner, python, bare, accounts, dropbear } = ensureSshServers();
   const text = (name: string) => readFileSync(path.join(SSH_STATE, name), 'utf8');
   const address = ({ host, port, hostKey }: SshAddress): SshServer => ({ host, port, hostKey });
   return {
     ...{ user, version, password: text('password'), passphrase: text('passphrase') },
     ...{ plain: address(plain), jump: address(jump), inner: address(inner) },
-    ...{ python: address(python), bare: address(bare), dropbear: address(dropbear) },
+    ...{ python: address(python), bare: address(bare) },
+    ...{ accounts: address(accounts), dropbear: address(dropbear) },
     keys: Object.fromEntries(SSH_KEYS.map((name) => [name, text(name)])) as Record<SshKeyName, string>,
   };
 }

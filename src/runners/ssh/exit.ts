@@ -1,7 +1,9 @@
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import { LANGUAGES, type ExitEvent, type Language, type StopCause } from '../runner.ts';
 import { INTERPRETERS, isSignalName, MAX_EXIT_CODE } from '../shell.ts';
+import { REQUIRED_TOOLS } from './scripts.ts';
 import type { SshSessionResult } from './session.ts';
+import type { ShellStartProblem } from './shell-start.ts';
 
 /** A job that cannot be sent to a host. The message is for users. */
 export class InvalidJobError extends Error {
@@ -28,8 +30,8 @@ export function toSshExit(
   const name = status.signal;
   const exit = { type: 'exit', code, signal: toKnownSignal(name), cleanup, message: null } as const;
   if (signal.aborted) return { ...exit, cause: signal.reason as StopCause };
-  if (!result.isStarted)
-    return { ...exit, cause: 'infrastructure', message: toRefusalMessage(result.refusal?.reason) };
+  if (!result.isStarted) return { ...exit, cause: 'infrastructure', message: toRefusalMessage(result) };
+  if (result.isSilent) return { ...exit, code: null, signal: null, cause: 'lost', message: NO_CONTACT };
   if (name !== null) return { ...exit, cause: 'signal' };
   if (code !== null) return { ...exit, cause: 'exited' };
   return { ...exit, cause: 'lost', message: status.code === null ? CONNECTION_LOST : INVALID_EXIT_CODE };
@@ -51,12 +53,11 @@ const INVALID_EXIT_CODE =
 const CONNECTION_LOST =
   'The connection was lost while the program ran, so it is unknown how the program ended. The server kills it within ' +
   '15 s.';
+const NO_CONTACT =
+  'The server had no contact to the app for 15 s, so it killed the program. Check the network between them, then run ' +
+  'this again.';
 
 const REFUSAL_MESSAGES: ReadonlyMap<string, string> = new Map([
-  [
-    'tools',
-    'The server lacks "setsid" (util-linux) or "timeout" (coreutils), which are needed to terminate a run. Install them.',
-  ],
   ['workdir', 'The working folder does not exist on the server, or this account may not enter it.'],
   [
     'folder',
@@ -70,13 +71,45 @@ const REFUSAL_MESSAGES: ReadonlyMap<string, string> = new Map([
   ...LANGUAGES.map((language): [string, string] => [language, missingInterpreterMessage(language)]),
   ['input', 'The job did not reach the server completely. Try again.'],
 ]);
+const NO_REASON =
+  'The server accepted the run but ended before the program started, and gave no reason. Check the limits of the ' +
+  'account, such as processes (ulimit -u) and memory.';
 const NO_LAUNCHER_OUTPUT =
   'The server accepted the sign-in but did not run the command: the account may have no shell or a forced command, or ' +
-  "its shell's start files print too much.";
+  "its shell's start files fail.";
 
-/** Why the program was not started, for users. @param reason undefined when the launcher did not report one. */
-export function toRefusalMessage(reason: string | undefined): string {
-  return REFUSAL_MESSAGES.get(reason ?? '') ?? NO_LAUNCHER_OUTPUT;
+const START_PROBLEM_MESSAGES: Record<ShellStartProblem, string> = {
+  input:
+    'The server accepted the sign-in but did not run the command: another program reads its input, so nothing of the run ' +
+    'was sent. The start files of the account\'s shell (such as .bashrc) may start another shell ("exec bash"), which ' +
+    'they must do in interactive shells only, or its sshd_config has a ForceCommand.',
+  silent:
+    "The server accepted the sign-in, but the account's shell did not start the command within 15 s, so nothing of the " +
+    'run was sent. Check the start files of the shell (such as .bashrc), and ForceCommand in sshd_config.',
+  processes:
+    'The account may start no more processes on the server (ulimit -u). End some of its processes, or raise the limit in ' +
+    '/etc/security/limits.conf.',
+  output:
+    'The server accepted the sign-in but did not run the command: the account may have a forced command, or the start ' +
+    'files of its shell print too much.',
+};
+
+/** Why the program was not started, for users. */
+export function toRefusalMessage({ isReady, refusal, startProblem }: SshSessionResult): string {
+  if (refusal?.reason === 'tools') return createMissingToolsMessage(refusal.missing);
+  const message = REFUSAL_MESSAGES.get(refusal?.reason ?? '');
+  if (message !== undefined) return message;
+  if (startProblem !== undefined) return START_PROBLEM_MESSAGES[startProblem];
+  return isReady ? NO_REASON : NO_LAUNCHER_OUTPUT;
+}
+
+/** @param missing text from the server: only known names are passed on. */
+function createMissingToolsMessage(missing: readonly string[]): string {
+  const names = [...REQUIRED_TOOLS, 'setsid', 'timeout', '/proc'].filter((name) => missing.includes(name));
+  return (
+    `The server lacks what is needed to start and to end a run: ${names.join(', ')}. Install the programs (packages ` +
+    "coreutils, util-linux, grep and awk), put them on the account's PATH, and mount /proc."
+  );
 }
 
 function missingInterpreterMessage(language: Language): string {

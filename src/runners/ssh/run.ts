@@ -4,7 +4,7 @@ import type { SshConnections } from '../../lib/ssh/connections.ts';
 import type { Job, JobFile, Program, RunEvent, TargetServer } from '../runner.ts';
 import { isVariableName } from '../shell.ts';
 import { InvalidJobError, toSshExit, toSshStartFailure } from './exit.ts';
-import { LAUNCH_COMMAND } from './scripts.ts';
+import { createLaunchCommand } from './scripts.ts';
 import { openSshSession, WatcherTimeoutError, type FrameSecrets, type SshSession } from './session.ts';
 import { PERL_SUPERVISOR, PYTHON_SUPERVISOR } from './supervisor.ts';
 
@@ -44,9 +44,10 @@ export async function* runSshJob(
   try {
     yield* readEvents(session);
     const result = session.result();
-    const { refusal, report } = result;
-    if (refusal === undefined && report === undefined) await deps.cleanUp(job.runId);
-    const isClean = refusal?.isClean ?? report === 'proven';
+    const { isReady, refusal, report } = result;
+    if (isReady && refusal === undefined && report === undefined) await deps.cleanUp(job.runId);
+    // Before the launcher is ready, the host has received nothing of the run.
+    const isClean = isReady ? (refusal?.isClean ?? report === 'proven') : true;
     yield toSshExit(result, isClean ? 'verified' : 'unverified', signal);
   } finally {
     signal.removeEventListener('abort', terminate);
@@ -56,7 +57,7 @@ export async function* runSshJob(
   }
 }
 
-/** Starts the launcher and sends it the job. @throws SshError, InvalidJobError or the signal's reason. */
+/** Starts the launcher, which is sent the job when it is ready. @throws SshError, InvalidJobError or the signal's reason. */
 export async function startSshJob(
   start: StartLauncher,
   target: Pick<TargetServer, 'workspacePath'>,
@@ -65,7 +66,7 @@ export async function startSshJob(
 ): Promise<SshSession> {
   const secrets = { marker: randomBytes(16).toString('hex'), proof: randomBytes(16).toString('hex') };
   const input = encodeSshJob(job, job.workdir ?? target.workspacePath, secrets);
-  return openSshSession(await start(LAUNCH_COMMAND, signal), secrets, input);
+  return openSshSession(await start(createLaunchCommand(secrets.marker), signal), secrets, input);
 }
 
 async function* readEvents(session: SshSession): AsyncGenerator<RunEvent, void> {
@@ -87,14 +88,15 @@ export function encodeSshJob(job: Job, workdir: string | null, secrets: FrameSec
   if (!RUN_ID.test(job.runId)) throw new InvalidJobError('The id of the run is invalid.');
   const { kind, inline, program } = encodeProgram(job.program);
   const env = Object.entries(job.env);
-  const counts = [kind, job.stdin?.length ?? -1, program?.length ?? -1, job.files.length, env.length];
+  const counts = [env.length, kind, job.stdin?.length ?? -1, program?.length ?? -1, job.files.length];
   return Buffer.concat([
+    encodeLines(secrets.marker),
     SUPERVISORS,
     encodeLines(job.runId, secrets.marker, workdir === null ? '' : toAbsolutePath(workdir), counts.join(' ')),
+    ...env.map(([name, value]) => encodeVariable(name, value)),
     job.stdin ?? new Uint8Array(),
     ...job.files.flatMap(encodeFile),
     inline ?? program ?? new Uint8Array(),
-    ...env.map(([name, value]) => encodeVariable(name, value)),
     encodeLines('go', secrets.marker + secrets.proof),
   ]);
 }

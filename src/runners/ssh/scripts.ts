@@ -1,11 +1,21 @@
 import { LANGUAGES } from '../runner.ts';
 import { INTERPRETERS, quoteForShell } from '../shell.ts';
-import { FOLDER_FUNCTIONS, FORGET_VARIABLES, SEARCH_FUNCTIONS, TEXT_FUNCTION } from './shell-functions.ts';
+import {
+  FOLDER_FUNCTIONS,
+  FORGET_VARIABLES,
+  SEARCH_FUNCTIONS,
+  TEXT_FUNCTION,
+  TOOL_FUNCTIONS,
+} from './shell-functions.ts';
+import { toShellCommand } from './shell-command.ts';
 
 /**
  * Scripts that run on a host, for any POSIX shell. Their texts are constant: a job is sent over the channel's input, so
  * that no part of it is read as code. Of its parts a process list shows two to all accounts of the host: a short command,
  * which becomes an argument of `sh -c`, and for a moment the names of the folders that are created for its files.
+ *
+ * The account's shell may not run the command that it is given: its start files may start another shell, which would read
+ * the job as commands. The boot script therefore reports first, and `session.ts` sends nothing of the job before.
  *
  * The texts of the supervisors come first in the input: dropbear closes the whole connection, with its other channels, on
  * a command of more than 9,000 bytes (MAX_CMD_LEN in its sysoptions.h).
@@ -28,40 +38,55 @@ import { FOLDER_FUNCTIONS, FORGET_VARIABLES, SEARCH_FUNCTIONS, TEXT_FUNCTION } f
 /** First character of every frame of the launcher and the watcher (RS, in octal); see `session.ts`. */
 const FRAME = '\\036';
 
+/** The boot script puts these before the texts of the launcher and the watcher. */
+const COMMON_FUNCTIONS = `${FORGET_VARIABLES}${TEXT_FUNCTION}${TOOL_FUNCTIONS}${FOLDER_FUNCTIONS}`;
+
 /** Heartbeats are sent every 5 s. */
 const LEASE_S = 15;
 
 /**
- * Arguments: the run's id, the program's process id or nothing, and what to report if the search finds nothing: `U` if
- * the supervisor could not kill all, else `V`. Its input begins with the marker and the proof, or with an empty line: then
+ * Arguments: the run's variable, the program's process id or nothing, and what to report if the search finds nothing: `U`
+ * if the supervisor could not kill all, else `V`; then `L` if the lease ended by silence. Its input begins with the marker and the proof, or with an empty line: then
  * a process of the run may be left that reads what the watcher reads, so nothing is reported, and the app searches over
  * another channel. The lease follows, unless the supervisor reads it.
  */
-const WATCHER_SCRIPT = `${FORGET_VARIABLES}${SEARCH_FUNCTIONS}${FOLDER_FUNCTIONS}
-id=$1 top=$2 state=$3
+const WATCHER_SCRIPT = `${SEARCH_FUNCTIONS}
+tag=$1 id=\${1#*=} top=$2 state=$3 silent=$4
 folder
 cd /
 exec 4>&2 5>&1 >/dev/null 2>&1
 IFS= read -r mark
-while beat=$(timeout ${LEASE_S} dd bs=1 count=1) && [ "$beat" = . ]; do :; done
-out=$(readlink /proc/self/fd/5) err=$(readlink /proc/self/fd/4)
-case $out in pipe:* | socket:*) ;; *) out= ;; esac
-case $err in pipe:* | socket:*) ;; *) err= ;; esac
+if [ -n "$top" ]; then
+  while beat=$(within ${LEASE_S} dd bs=1 count=1); code=$?; [ "$beat" = . ]; do :; done
+  # By timeout, by SIGALRM, and by the SIGTERM of BusyBox.
+  case $code in 124 | 142 | 143) silent=L ;; esac
+fi
 finish || state=U
 clean || state=U
-[ -z "$mark" ] || printf "${FRAME}%s%s\\n" "$mark" "$state" >&4
+[ -z "$mark" ] || printf "${FRAME}%s%s%s\\n" "$mark" "$state" "$silent" >&4
 `;
 
+/** Sets `file`, and appends the words that start the interpreter, if the job's PATH has one. */
 const INTERPRETER_CASES = LANGUAGES.map((language) => {
-  const { names, extension } = INTERPRETERS[language];
-  return `  ${language}) set -- ${names[0]} ./.ops-run-$id.${extension} ;;`;
+  const { names, flags, extension } = INTERPRETERS[language];
+  const words = ['"$name"', ...flags, '"$file"'].join(' ');
+  return `  ${language})
+    file=./.ops-run-$id.${extension}
+    for name in ${names.join(' ')}; do can "$@" "$name" && break; name=; done
+    [ -n "$name" ] || fail $kind
+    set -- "$@" -- ${words} ;;`;
 }).join('\n');
+
+/** Programs that the scripts start. Without `setsid` and `timeout`, Perl or Python stands in. */
+export const REQUIRED_TOOLS = ['awk', 'cat', 'dd', 'grep', 'ls', 'mkdir', 'rm'] as const;
+/** Systems without /proc, where only the process group of a run can be killed. */
+const SYSTEMS_WITHOUT_PROC = 'Darwin | *BSD';
 
 /**
  * Arguments: the run's id, and without a supervisor the watcher script. Its input is encoded by `run.ts`. It
  * starts the program only after the line "go", so that truncated input starts nothing.
  */
-const LAUNCHER_SCRIPT = `${FORGET_VARIABLES}${FOLDER_FUNCTIONS}${TEXT_FUNCTION}
+const LAUNCHER_SCRIPT = `
 id=$1 watcher=$2
 IFS= read -r mark || exit 1
 folder
@@ -79,6 +104,12 @@ note() { # path
   done
   printf "%s\\n" "$rest"
 }
+# Copies so many bytes of the input. A dd that does not know fullblock (macOS) must read them one by one.
+copy() { # bytes
+  if [ -z "$full" ]; then within 60 dd bs=1 count=$1; return; fi
+  [ $1 -lt 65536 ] || within 60 dd bs=65536 count=$(($1 / 65536)) iflag=fullblock || return 1
+  [ $(($1 % 65536)) -eq 0 ] || within 60 dd bs=$(($1 % 65536)) count=1 iflag=fullblock
+}
 # Creates a file from so many bytes of the input, or from the text if bytes is -1. Fails if the file exists.
 put() { # path bytes
   (
@@ -86,9 +117,7 @@ put() { # path bytes
     set -C
     exec >"$1" || exit 1
     case $1 in ./*) note "$dir/$1" >>"$own/made" ;; esac
-    if [ $2 -lt 0 ]; then printf "%s" "$text"; exit; fi
-    [ $2 -lt 65536 ] || timeout 60 dd bs=65536 count=$(($2 / 65536)) iflag=fullblock || exit 1
-    [ $(($2 % 65536)) -eq 0 ] || timeout 60 dd bs=$(($2 % 65536)) count=1 iflag=fullblock
+    if [ $2 -lt 0 ]; then printf "%s" "$text"; else copy $2; fi
   ) 2>/dev/null
 }
 # Creates the parent folders of a file.
@@ -100,11 +129,27 @@ parents() { # path
     mkdir -m 700 -- "$at" 2>/dev/null && note "$dir/$at" >>"$own/made" || return 1
   done
 }
-IFS= read -r dir && IFS=" " read -r kind stdin program files env || fail input
-command -v setsid >/dev/null 2>&1 && command -v timeout >/dev/null 2>&1 || fail tools
+# Whether the job's variables let a program be found.
+can() ( # variables program
+  while [ $# -gt 1 ]; do export "$1"; shift; done
+  has "$1"
+)
+IFS= read -r dir && IFS=" " read -r env kind stdin program files || fail input
+lack=
+for tool in ${REQUIRED_TOOLS.join(' ')}; do has $tool || lack=$lack,$tool; done
+has perl || has python3 || for tool in setsid timeout; do has $tool || lack=$lack,$tool; done
+[ -e /proc/self/stat ] || case $(uname) in ${SYSTEMS_WITHOUT_PROC}) ;; *) lack=$lack,/proc ;; esac
+[ -z "$lack" ] || fail tools$lack
+set --
+while [ $env -gt 0 ]; do
+  env=$((env - 1))
+  text || fail input
+  set -- "$@" "$text"
+done
 if [ -n "$dir" ]; then cd -- "$dir" 2>/dev/null || fail workdir; fi
 if [ -z "$dir" ] || [ "$kind" != command ] || [ $stdin -ge 0 ] || [ $files -gt 0 ]; then
   mkdir -m 700 -- "$own" "$own/work" 2>/dev/null || fail folder
+  dd count=0 iflag=fullblock </dev/null >/dev/null 2>&1 && full=1
 fi
 if [ -z "$dir" ]; then dir=$own/work; cd -- "$dir" || fail folder; fi
 source=/dev/null
@@ -114,33 +159,21 @@ while [ $files -gt 0 ]; do
   text && IFS= read -r size || fail input
   parents "$text" && put "./$text" $size || fail file
 done
+if [ $program -lt 0 ]; then text || fail input; fi
 case $kind in
 ${INTERPRETER_CASES}
-  script) set -- sh ./.ops-run-$id.sh ;;
-  command) set -- sh -c ;;
+  script) file=./.ops-run-$id.sh; set -- "$@" -- sh "$file" ;;
+  command) set -- "$@" -- sh -c "$text" ;;
   *) fail input ;;
 esac
-if [ $program -lt 0 ]; then text || fail input; fi
-if [ "$kind" = command ]; then set -- "$@" "$text"; else put "$2" $program || fail file; fi
-set -- -- "$@"
-while [ $env -gt 0 ]; do
-  env=$((env - 1))
-  text || fail input
-  set -- "$text" "$@"
-done
+[ "$kind" = command ] || put "$file" $program || fail file
 IFS= read -r line && [ "$line" = go ] || fail input
-case $kind in
-  ${LANGUAGES.join(' | ')})
-    (
-      while [ "$1" != -- ]; do export "$1"; shift; done
-      command -v "$2" >/dev/null 2>&1
-    ) || fail $kind ;;
-esac
 if [ -n "$watcher" ]; then
   exec 3<&0
-  setsid sh -c "$watcher" ops-watch "$id" $$ V <&3 3<&- &
+  detach sh -c "$watcher" ops-watch "OPS_RUN_ID=$id" $$ V "" <&3 3<&- &
   exec 3<&-
   started=N
+  [ -e /proc/self/stat ] || started=G
 else
   started=S
 fi
@@ -170,39 +203,49 @@ exec sh -c "$2" ops-run "$1" "$3"
 `;
 
 /**
- * Arguments: the fallback script, the launcher and the watcher. It reads the texts of the supervisors and the run's id,
- * which names the supervisor in process lists, and starts the supervisor with the descriptors 3 and 4 closed. Perl is used
- * if it may start programs (PERL5OPT may forbid it); -C0 ignores PERL_UNICODE.
+ * Its name is the run's marker, by which it reports that it runs. Lines before the marker are skipped: `session.ts` may
+ * have sent one to find out who reads. It reads the texts of the supervisors and the run's id, which names the supervisor
+ * in process lists, and starts the supervisor with the descriptors 3 and 4 closed. Perl is used if it may
+ * start programs (PERL5OPT may forbid it); -C0 ignores PERL_UNICODE.
  */
-const BOOT_SCRIPT = `${FORGET_VARIABLES}${TEXT_FUNCTION}
-text && perl=$text && text && python=$text && IFS= read -r id || exit 1
+const BOOT_SCRIPT = `
+set -- ${quoteForShell(COMMON_FUNCTIONS)}
+eval "$1"
+printf "${FRAME}%sR\\n" "$0"
+fallback=${quoteForShell(FALLBACK_SCRIPT)}
+launcher=$1${quoteForShell(LAUNCHER_SCRIPT)}
+watcher=$1${quoteForShell(WATCHER_SCRIPT)}
 exec 3<&- 4<&-
-perl -C0 -e "exec qw(true)" </dev/null >/dev/null 2>&1 &&
-  exec perl -C0 -e "$perl" "ops-supervise $id" "$2" "$3" "$1" "$python"
-exec sh -c "$1" ops-run "$id" "$2" "$3" "$python"
+name=sh
+perl -C0 -e "exec qw(true)" </dev/null >/dev/null 2>&1 && name=perl
+while IFS= read -r line && [ "$line" != "$0" ]; do :; done
+text && perl=$text && text && python=$text && IFS= read -r id || exit 1
+[ $name = sh ] || exec perl -C0 -e "$perl" "ops-supervise $id" "$launcher" "$watcher" "$fallback" "$python"
+exec sh -c "$fallback" ops-run "$id" "$launcher" "$watcher" "$python"
 `;
 
-/** Argument: the run's id. */
+/** Its name is the run's variable. */
 const CLEANUP_SCRIPT = `${FORGET_VARIABLES}${SEARCH_FUNCTIONS}${FOLDER_FUNCTIONS}
-id=$1 supervisor="ops-supervise $1"
+tag=$0 id=\${0#*=}
+supervisor="ops-supervise $id"
 folder
 state=V
 finish || state=U
 pids=$(processes supervisors)
-[ -z "$pids" ] || kill -9 $pids 2>/dev/null
+kill -9 \${pids%.} 2>/dev/null
 clean || state=U
 printf "${FRAME}%s" "$state"
 `;
 
-const BOOT_ARGUMENTS = [FALLBACK_SCRIPT, LAUNCHER_SCRIPT, WATCHER_SCRIPT];
-
-/** A command for any account shell: it only starts `sh` with constant texts in single quotes. */
-export const LAUNCH_COMMAND = `exec sh -c ${[BOOT_SCRIPT, 'ops-run', ...BOOT_ARGUMENTS].map(quoteForShell).join(' ')}`;
+/** The command that starts the boot script. @param marker hexadecimal; see `session.ts`. */
+export const createLaunchCommand = toShellCommand(BOOT_SCRIPT);
 
 /** The end of the output of {@link createCleanupCommand} when the search found nothing more of the run. */
 export const NOTHING_FOUND = '\x1eV';
 
+const createScriptCommand = toShellCommand(CLEANUP_SCRIPT);
+
 /** The command that kills what a search finds of a run, and removes its files. @param runId letters, digits, `-` and `_` */
 export function createCleanupCommand(runId: string): string {
-  return `exec sh -c ${quoteForShell(CLEANUP_SCRIPT)} ops-reap ${runId}`;
+  return createScriptCommand(`OPS_RUN_ID=${runId}`);
 }

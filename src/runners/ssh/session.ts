@@ -2,22 +2,37 @@ import type { ClientChannel } from 'ssh2';
 import { pauseChannelWindow, resumeChannelWindow } from '../../lib/ssh/back-pressure.ts';
 import { createMarkerReader, type MarkerReader } from '../marker-stream.ts';
 import type { OutputStream } from '../runner.ts';
+import { watchShellStart, type ShellStartProblem } from './shell-start.ts';
 
-/** A message of the launcher or the watcher within a program's output: a letter, and optionally a word. */
+/** What a host has to find and kill the processes of a run. */
+export type Supervision =
+  /** A supervisor is the ancestor of all of them. */
+  | 'supervisor'
+  /** They are searched for in /proc. */
+  | 'search'
+  /** There is no /proc: only the program's process group is killed. */
+  | 'group';
+
+/** A message of the launcher or the watcher within a program's output: a letter, and optionally words. */
 export type Frame =
+  /** The launcher runs and waits for the job. */
+  | { kind: 'ready' }
+  /** The program starts. Earlier bytes on this stream are output of the account's shell. */
+  | { kind: 'started'; supervision: Supervision }
+  /** The program was not started. @property missing what the host lacks, in the host's words. */
+  | { kind: 'refused'; reason: string; missing: readonly string[]; isClean: boolean }
   /**
-   * The program starts. Earlier bytes on this stream are output of the account's shell.
-   * @property isSupervised whether a supervisor is the ancestor of its processes.
+   * The processes of the run were killed and searched for.
+   * @property isSilent the host ended the program, since it received no heartbeat for 15 s.
    */
-  | { kind: 'started'; isSupervised: boolean }
-  /** The program was not started. */
-  | { kind: 'refused'; reason: string; isClean: boolean }
-  /** The processes of the run were killed and searched for. */
-  | { kind: 'ended'; isClean: boolean };
+  | { kind: 'ended'; isClean: boolean; isSilent: boolean };
 
 /** Random for each run; hexadecimal. */
 export interface FrameSecrets {
-  /** Begins every frame. The launcher writes it to streams that the program may read, so it proves nothing. */
+  /**
+   * Begins every frame. It is an argument of the launcher, which also writes it to streams that the program may read, so it
+   * proves nothing.
+   */
   marker: string;
   /** Follows the marker in the last frame. Only the supervisor has it while a process of the run exists. */
   proof: string;
@@ -37,14 +52,20 @@ export type SshSessionEvent = { type: 'started' } | { type: 'output'; stream: Ou
 
 /** How a job's channel ended. */
 export interface SshSessionResult {
+  /** The launcher reported that it runs. Before that, the host receives nothing of the job. */
+  isReady: boolean;
+  /** Undefined while the launcher may still start, and when the channel has closed without a reason. */
+  startProblem: ShellStartProblem | undefined;
   isStarted: boolean;
-  /** Stated before the program started, so that the program cannot state it. */
-  isSupervised: boolean;
+  /** Stated before the program started, so that the program cannot state it; undefined until then. */
+  supervision: Supervision | undefined;
   refusal: Extract<Frame, { kind: 'refused' }> | undefined;
   /** As the server reported it; undefined when it did not. */
   status: { code: number | null; signal: string | null } | undefined;
   /** Undefined when the watcher did not report. */
   report: HostReport | undefined;
+  /** The host reported that it ended the program, since it received no heartbeat for 15 s. */
+  isSilent: boolean;
 }
 
 export interface SshSession {
@@ -68,39 +89,50 @@ export class WatcherTimeoutError extends Error {
 const HEARTBEAT_MS = 5_000;
 /** Queued output at which the channel's window is paused; up to 2 MiB can still arrive. */
 const MAX_QUEUED_BYTES = 256 * 1024;
-/** Output of the account's shell that is accepted before the launcher reports. */
-const MAX_SHELL_OUTPUT_BYTES = 64 * 1024;
 const WATCHER_TIMEOUT_MS = 8_000;
 
-/** Takes over a channel on which the launcher was started, and sends the job to it. */
+/** Takes over a channel on which the launcher was started, and sends the job when the launcher is ready. */
 export function openSshSession(channel: ClientChannel, secrets: FrameSecrets, input: Buffer): SshSession {
   const queue: SshSessionEvent[] = [];
   const state: SshSessionResult = {
-    isStarted: false,
-    isSupervised: false,
-    refusal: undefined,
-    status: undefined,
-    report: undefined,
+    ...{ isReady: false, startProblem: undefined, isStarted: false, supervision: undefined },
+    ...{ refusal: undefined, status: undefined, report: undefined, isSilent: false },
   };
   let queuedBytes = 0;
   let isPaused = false;
-  let shellOutputBytes = 0;
   let openStreams = 2;
   let isTerminating = false;
+  let heartbeat: NodeJS.Timeout | undefined;
   let wake: () => void = () => undefined;
+  const shellStart = watchShellStart({
+    marker: secrets.marker,
+    probe: (line) => channel.write(line),
+    endInput: () => channel.end(),
+    fail: close,
+  });
 
   function onFrame(frame: Frame): void {
-    if (frame.kind === 'ended')
-      state.report = frame.isClean ? (state.isSupervised ? 'proven' : 'searched') : 'unknown';
+    if (frame.kind === 'ended') {
+      state.report = frame.isClean ? (state.supervision === 'supervisor' ? 'proven' : 'searched') : 'unknown';
+      state.isSilent = frame.isSilent;
+    }
     // After the start the program may have read the marker.
     if (state.isStarted || frame.kind === 'ended') return;
-    if (frame.kind === 'refused') {
-      state.refusal = frame;
-      return;
+    if (frame.kind === 'ready') sendJob();
+    else if (frame.kind === 'refused') state.refusal = frame;
+    else {
+      state.isStarted = true;
+      state.supervision = frame.supervision;
+      queue.push({ type: 'started' });
     }
-    state.isStarted = true;
-    state.isSupervised = frame.isSupervised;
-    queue.push({ type: 'started' });
+  }
+
+  function sendJob(): void {
+    if (state.isReady || isTerminating) return;
+    state.isReady = true;
+    shellStart.close();
+    channel.write(input);
+    heartbeat = setInterval(() => channel.write('.'), HEARTBEAT_MS);
   }
 
   function enqueueOutput(stream: OutputStream, data: Buffer): void {
@@ -130,33 +162,37 @@ export function openSshSession(channel: ClientChannel, secrets: FrameSecrets, in
         if (Buffer.isBuffer(item)) enqueueOutput(stream, item);
         else onFrame(item);
       }
-      if (!state.isStarted) shellOutputBytes += chunk.length;
-      if (shellOutputBytes > MAX_SHELL_OUTPUT_BYTES) close();
+      if (!state.isStarted) shellStart.read(chunk);
       wake();
     });
     source.once('close', () => {
       enqueueOutput(stream, frames.flush());
       openStreams -= 1;
-      if (openStreams === 0) clearInterval(heartbeat);
+      if (openStreams === 0) clearTimers();
       wake();
     });
+  }
+
+  function clearTimers(): void {
+    shellStart.close();
+    clearInterval(heartbeat);
   }
 
   function terminate(): void {
     if (isTerminating) return;
     isTerminating = true;
-    clearInterval(heartbeat);
+    clearTimers();
     channel.end();
     wake();
   }
 
   function close(): void {
     isTerminating = true;
-    clearInterval(heartbeat);
+    clearTimers();
     channel.close();
+    wake();
   }
 
-  const heartbeat = setInterval(() => channel.write('.'), HEARTBEAT_MS);
   channel.on('error', () => undefined);
   channel.once('exit', (code: number | null, signal?: string) => {
     state.status = { code, signal: signal ?? null };
@@ -164,7 +200,6 @@ export function openSshSession(channel: ClientChannel, secrets: FrameSecrets, in
   });
   readStream('stdout');
   readStream('stderr');
-  channel.write(input);
 
   return {
     async next() {
@@ -188,7 +223,7 @@ export function openSshSession(channel: ClientChannel, secrets: FrameSecrets, in
       }
     },
     terminate,
-    result: () => state,
+    result: () => ({ ...state, startProblem: shellStart.problem() }),
     close,
   };
 }
@@ -214,11 +249,21 @@ export function createFrameReader({ marker, proof }: FrameSecrets): MarkerReader
 }
 
 function parseFrame(text: string, proof: string): Frame | undefined {
-  const match = /^(?:([SN])|E([VU])([a-z]+)|([0-9a-f]+)([VU]))$/.exec(text);
-  if (match === null) return undefined;
-  const [, started, refusedState, reason = '', receivedProof, endedState] = match;
-  if (started !== undefined) return { kind: 'started', isSupervised: started === 'S' };
-  if (endedState !== undefined)
-    return receivedProof === proof ? { kind: 'ended', isClean: endedState === 'V' } : undefined;
-  return { kind: 'refused', reason, isClean: refusedState === 'V' };
+  if (text === 'R') return { kind: 'ready' };
+  const supervision = SUPERVISIONS.get(text);
+  if (supervision !== undefined) return { kind: 'started', supervision };
+  const refused = /^E([VU])([a-z]+)((?:,[a-z/]+)*)$/.exec(text);
+  if (refused !== null) {
+    const [, state, reason = '', missing = ''] = refused;
+    return { kind: 'refused', reason, missing: missing.split(',').slice(1), isClean: state === 'V' };
+  }
+  const [, receivedProof, state, silent] = /^([0-9a-f]+)([VU])(L?)$/.exec(text) ?? [];
+  if (receivedProof !== proof) return undefined;
+  return { kind: 'ended', isClean: state === 'V', isSilent: silent === 'L' };
 }
+
+const SUPERVISIONS: ReadonlyMap<string, Supervision> = new Map([
+  ['S', 'supervisor'],
+  ['N', 'search'],
+  ['G', 'group'],
+]);

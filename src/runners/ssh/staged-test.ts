@@ -24,8 +24,8 @@ const WRONG_ECHO =
   "The output of a program did not arrive unchanged. Check the start files of the account's shell: they must not read " +
   'input or print.';
 const NOT_KILLED =
-  'It could not be verified that a process that had left its session was killed. Check that /proc is mounted, and ' +
-  "that grep, awk, ls and cat are on the account's PATH.";
+  'It could not be verified that a process that had left its session was killed, and that nothing of the test is left. ' +
+  "Check that grep, awk, ls, cat and rm on the account's PATH work, and its limit of processes (ulimit -u).";
 const SUPERVISED =
   'A detached process was killed. A supervisor on the server is the parent of all processes of a run, so that none ' +
   'outlives it.';
@@ -33,10 +33,10 @@ const NOT_SUPERVISED =
   'A detached process was killed, but the server has neither Perl nor Python 3 to start the supervisor of all ' +
   'processes of a run (Linux 3.5 or later; Perl on x86-64 and ARM64). Only the environment, session, output and folder ' +
   'of processes are searched, so the cleanup of runs is "unverified". Install Perl or Python 3.';
-const NOTHING_LEFT =
-  'A second search found no process with the environment or folder of the test, and none of its files.';
-const CLEANUP_UNVERIFIED =
-  'Processes or files of the test may remain on the server: the cleanup could not be verified.';
+const NOT_VERIFIED = 'The cleanup of runs cannot be verified on this server.';
+const GROUP_ONLY =
+  'The process group of the program was killed. The server has no /proc, so processes that leave their group are not ' +
+  'found, and the cleanup of runs is "unverified".';
 
 /** Implements {@link import('../runner.ts').Runner.test}. */
 export async function testSshServer(
@@ -69,7 +69,10 @@ function toOutcome(error: unknown): FailedTest {
   return { status: 'error', message: createTimeoutMessage(TEST_TIMEOUT_MS), hostKey: null };
 }
 
-/** Runs a job that prints a nonce and starts a detached process, terminates it, and verifies the cleanup. */
+/**
+ * Runs a job that prints a nonce and starts a detached process, and terminates it. It asks of the server what a run asks:
+ * one session, and the report of its cleanup.
+ */
 async function runProbe(
   connection: DedicatedSshConnection,
   target: TargetServer,
@@ -81,14 +84,21 @@ async function runProbe(
   const session = await startSshJob(start, target, job, signal);
   try {
     await readProbe(session, expected, signal, pass);
-    const { report } = session.result();
-    if (report !== 'proven' && report !== 'searched') throw new StageError(NOT_KILLED);
-    pass('kill', report === 'proven' ? SUPERVISED : NOT_SUPERVISED);
+    passReport(session.result(), pass);
+  } catch (error) {
+    const { isReady, refusal, report } = session.result();
+    if (isReady && refusal === undefined && report === undefined) await cleanUpSshRun(start, job.runId);
+    throw error;
   } finally {
     session.close();
   }
-  if (!(await cleanUpSshRun(start, job.runId))) throw new StageError(CLEANUP_UNVERIFIED);
-  pass('cleanup', NOTHING_LEFT);
+}
+
+function passReport({ report, supervision }: SshSessionResult, pass: PassStage): void {
+  const isGroupOnly = supervision === 'group' && report !== undefined;
+  if (report !== 'proven' && report !== 'searched' && !isGroupOnly) throw new StageError(NOT_KILLED);
+  pass('kill', isGroupOnly ? GROUP_ONLY : report === 'proven' ? SUPERVISED : NOT_SUPERVISED);
+  pass('cleanup', isGroupOnly ? NOT_VERIFIED : undefined);
 }
 
 function createProbe(): { job: Job; expected: Buffer } {
@@ -131,9 +141,10 @@ async function readProbe(session: SshSession, expected: Buffer, signal: AbortSig
   pass('echo');
 }
 
-function assertStarted({ isStarted, refusal }: SshSessionResult, pass: PassStage): void {
+function assertStarted(result: SshSessionResult, pass: PassStage): void {
+  const { isStarted, refusal } = result;
   if (isStarted) return;
-  const message = toRefusalMessage(refusal?.reason);
+  const message = toRefusalMessage(result);
   if (refusal?.reason !== 'workdir') throw new StageError(message);
   pass('permission');
   throw new StageError(message);

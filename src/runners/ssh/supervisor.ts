@@ -10,15 +10,15 @@
  *
  * The order in both programs:
  * 1. Becomes a subreaper. Where that is impossible, it replaces itself by the launcher, which then starts the watcher.
- * 2. Starts the launcher in a new session. The launcher reads the job and writes a line to descriptor 4 before it
+ * 2. Starts a child for the lease, before the program may have used up the account's processes.
+ * 3. Starts the launcher in a new session. The launcher reads the job and writes a line to descriptor 4 before it
  *    replaces itself by the program; without that line it has reported why it did not.
- * 3. Reads the marker with the proof, and starts a child that reads the lease and exits when the lease ends.
- * 4. Waits for the program or for that child, and reaps orphans meanwhile.
- * 5. Kills its children until none is left, at most for 4 s: the app waits 8 s for a report.
- * 6. Starts the watcher script, and ends as the program did. The watcher is a shell, whose memory and input every process
+ * 4. Reads the marker with the proof, and lets the other child read the lease. That exits when the input ends, or is
+ *    killed by SIGALRM when it received nothing for 15 s.
+ * 5. Waits for the program or for that child, and reaps orphans meanwhile.
+ * 6. Kills its children until none is left, at most for 4 s: the app waits 8 s for a report.
+ * 7. Starts the watcher script, and ends as the program did. The watcher is a shell, whose memory and input every process
  *    of the account can read. It therefore receives the marker with the proof only when no process of the run is left.
- *
- * Their texts have no single quote and no two backslashes in a row, which account shells read differently.
  */
 
 /** Arguments: `ops-supervise` with the run's id, the launcher, the watcher, the fallback script and its Python program. */
@@ -26,7 +26,7 @@ export const PERL_SUPERVISOR = String.raw`
 # An error must not look like the exit of the program.
 $SIG{__DIE__} = sub { kill "KILL", $$ };
 my ($PR_SET_CHILD_SUBREAPER, $PR_SET_DUMPABLE) = (36, 4);
-my ($WNOHANG, $WALL, $ECHILD, $SIGKILL) = (1, 0x40000000, 10, 9);
+my ($WNOHANG, $WALL, $ECHILD, $SIGKILL, $SIGALRM) = (1, 0x40000000, 10, 9, 14);
 my ($name, $launcher, $watcher, $fallback, $python) = @ARGV;
 my ($id) = $name =~ /(\S+)$/;
 # From the ELF header, since loading Config takes longer than all else here: 64 bits, x86-64 (62) or AArch64 (183).
@@ -43,9 +43,24 @@ unless ($^O eq "linux" && $prctl && -r $children && pipe($in, $out) && fileno($o
   exit 127;
 }
 # PERL5OPT may declare all files to be UTF-8: sysread and syswrite refuse those.
-binmode $_ for *STDIN, $in, $out;
+pipe my $go, my $begin;
+binmode $_ for *STDIN, $in, $out, $go, $begin;
 $SIG{CHLD} = "DEFAULT";
-defined(my $program = fork) or exit 1;
+sub start {
+  my $child = fork;
+  return $child if defined $child;
+  print STDERR "Cannot fork\n";
+  exit 1;
+}
+my $byte = "";
+my $lease = start();
+if ($lease == 0) {
+  close $_ for $in, $out, $begin;
+  exit unless sysread $go, $byte, 1;
+  do { alarm 15 } while sysread(STDIN, $byte, 1) && $byte eq ".";
+  exit;
+}
+my $program = start();
 if ($program == 0) {
   close $in;
   syscall $setsid;
@@ -53,21 +68,17 @@ if ($program == 0) {
   exit 127;
 }
 close $out;
-my $byte = "";
 unless (sysread $in, $byte, 1) { waitpid $program, 0; exit 1 }
 close $in;
 my $mark = "";
 $mark .= $byte while sysread(STDIN, $byte, 1) && $byte ne "\n";
-my $lease = fork;
-if (defined $lease && $lease == 0) {
-  do { alarm 15 } while sysread(STDIN, $byte, 1) && $byte eq ".";
-  exit;
-}
+syswrite $begin, "\n";
 my $status = $SIGKILL;
-my $ended = $lease ? 0 : -1;
+my ($ended, $silent) = (0, "");
 until ($ended == $program || $ended == $lease || $ended == -1) {
   $ended = waitpid -1, $WALL;
   $status = $? if $ended == $program;
+  $silent = "L" if $ended == $lease && ($? & 127) == $SIGALRM;
 }
 my $state = "U";
 my $until = time + 4;
@@ -85,7 +96,7 @@ close $out;
 defined(my $report = fork) or kill "KILL", $$;
 if ($report == 0) {
   open STDIN, "<&", $in;
-  exec "sh", "-c", $watcher, "ops-watch", $id, "", $state;
+  exec "sh", "-c", $watcher, "ops-watch", "OPS_RUN_ID=$id", "", $state, $silent;
   exit 127;
 }
 waitpid $report, 0;
@@ -123,7 +134,23 @@ def shell(*words):
     os.execvpe("sh", ("sh", "-c") + words, env)
 if not supervises:
     shell(launcher, "ops-run", run, watcher)
-program = os.fork()
+def start():
+    try:
+        return os.fork()
+    except OSError:
+        os.write(2, b"Cannot fork\n")
+        os._exit(1)
+go, begin = os.pipe()
+lease = start()
+if lease == 0:
+    for each in (receiver, sender, begin):
+        os.close(each)
+    if os.read(go, 1):
+        signal.alarm(15)
+        while os.read(0, 1) == b".":
+            signal.alarm(15)
+    os._exit(0)
+program = start()
 if program == 0:
     os.setsid()
     os.set_inheritable(sender, True)
@@ -138,26 +165,21 @@ byte = os.read(0, 1)
 while byte and byte != b"\n":
     mark += byte
     byte = os.read(0, 1)
-try:
-    lease = os.fork()
-except OSError:
-    lease = -1
-if lease == 0:
-    signal.alarm(15)
-    while os.read(0, 1) == b".":
-        signal.alarm(15)
-    os._exit(0)
+os.write(begin, b"\n")
 status = signal.SIGKILL
+silent = ""
 def wait(flags):
-    global status
+    global status, silent
     try:
         ended, how = os.waitpid(-1, flags | WALL)
     except ChildProcessError:
         return -1
     if ended == program:
         status = how
+    if ended == lease and os.WIFSIGNALED(how) and os.WTERMSIG(how) == signal.SIGALRM:
+        silent = "L"
     return ended
-while lease > 0 and wait(0) not in (program, lease, -1):
+while wait(0) not in (program, lease, -1):
     pass
 state = "U"
 until = time.monotonic() + 4
@@ -185,7 +207,7 @@ except OSError:
     os.kill(os.getpid(), signal.SIGKILL)
 if report == 0:
     os.dup2(receiver, 0)
-    shell(watcher, "ops-watch", run, "", state)
+    shell(watcher, "ops-watch", "OPS_RUN_ID=" + run, "", state, silent)
 os.waitpid(report, 0)
 if os.WIFSIGNALED(status):
     if os.WTERMSIG(status) != signal.SIGKILL:

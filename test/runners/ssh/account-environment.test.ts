@@ -2,9 +2,18 @@ import { describe, expect, it, jest } from '@jest/globals';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { createCleanupCommand, LAUNCH_COMMAND } from '../../../src/runners/ssh/scripts.ts';
+import { createCleanupCommand } from '../../../src/runners/ssh/scripts.ts';
 import { afterThisTest } from '../../lib/ssh/servers.ts';
-import { ENDED, frame, launch, SECRETS } from './local-runs.ts';
+import {
+  decodeShellCommand,
+  ENDED,
+  frame,
+  launch,
+  LAUNCH_COMMAND,
+  replaceProgram,
+  SECRETS,
+  type ChangePath,
+} from './local-runs.ts';
 
 jest.setTimeout(60_000);
 
@@ -13,26 +22,19 @@ const NOT_SUPERVISED = frame('N');
 
 /** The variables that the scripts assign or read from their input. */
 function listScriptVariables(): string[] {
-  const scripts = `${LAUNCH_COMMAND} ${createCleanupCommand('id')}`.replace(
-    // Arguments of awk and dd.
-    / (-v \w+|bs|count|iflag)=\S+/g,
-    '',
-  );
+  const scripts = [LAUNCH_COMMAND, createCleanupCommand('id')]
+    .map(decodeShellCommand)
+    .join('\n')
+    .replace(
+      // Arguments of awk and dd.
+      / (-v \w+|bs|count|iflag)=\S+/g,
+      '',
+    );
   const assigned = Array.from(scripts.matchAll(/(?:^|[\s;({])([a-z_]+)=(?!=)/g), ([, name]) => name ?? '');
   const read = Array.from(scripts.matchAll(/read -r ([a-z ]+)/g), ([, names = '']) => names.split(' '));
   return [...new Set([...assigned, ...read.flat()])].filter((name) => name !== '');
 }
 
-type ChangePath = (folder: string) => void;
-
-/** Replaces a program of a PATH by a shell script. */
-const replaceProgram =
-  (name: string, script: string): ChangePath =>
-  (folder) => {
-    const file = path.join(folder, name);
-    rmSync(file, { force: true });
-    writeFileSync(file, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
-  };
 const withoutPerl = replaceProgram('perl', 'exit 1');
 const withoutPython = replaceProgram('python3', 'exit 1');
 /** PERL5OPT that loads a module with this text. */

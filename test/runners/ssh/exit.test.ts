@@ -5,7 +5,7 @@ import type { ServerChannel } from 'ssh2';
 import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import type { ExitEvent, Job, TargetServer } from '../../../src/runners/runner.ts';
 import { createSshRunner } from '../../../src/runners/ssh/index.ts';
-import { readSecrets } from './ssh-runs.ts';
+import { createReadyFrame, readSecrets } from './ssh-runs.ts';
 import { startScriptedServer } from '../../lib/ssh/scripted-server.ts';
 import { afterThisTest, localDialer, neverAborted } from '../../lib/ssh/servers.ts';
 
@@ -25,16 +25,18 @@ async function exitAt(
   frames: readonly string[] = ['N', 'V'],
 ): Promise<ExitEvent | undefined> {
   const scriptedServer = await startScriptedServer({
-    exec: (channel) =>
+    exec: (channel, command) => {
+      channel.write(createReadyFrame(command));
       channel.once('data', (data: Buffer) => {
         const { marker, proof } = readSecrets(data.toString('latin1'));
         const [started = ''] = frames;
         channel.write(`\u001e${marker}${started}\n`);
-        const toText = (frame: string) => `\u001e${marker}${/^[VU]$/.test(frame) ? proof : ''}${frame}\n`;
+        const toText = (frame: string) => `\u001e${marker}${/^[VU]L?$/.test(frame) ? proof : ''}${frame}\n`;
         channel.stderr.write(frames.map(toText).join(''));
         end(channel);
         channel.end();
-      }),
+      });
+    },
   });
   const dialer = localDialer();
   const runner = createSshRunner({ connections: createSshConnections({ dialer }) });
@@ -86,6 +88,23 @@ describe('an exit status that a server reports', () => {
       cause: 'signal',
       signal: 'SIGKILL',
     });
+  });
+});
+
+describe('a run that the host ended since it received no heartbeat', () => {
+  it.each([
+    [['S', 'VL'], 'verified'],
+    [['S', 'UL'], 'unverified'],
+    [['N', 'VL'], 'unverified'],
+  ])('is lost, and says so (%j)', async (frames, cleanup) => {
+    const exit = await exitAt((channel) => channel.exit('KILL'), frames);
+    expect(exit).toMatchObject({ cause: 'lost', code: null, signal: null, cleanup });
+    expect(exit?.message).toContain('no contact to the app for 15 s');
+  });
+
+  it('is not believed without the proof', async () => {
+    const exit = await exitAt((channel) => channel.exit('KILL'), ['S', 'aVL']);
+    expect(exit).toMatchObject({ cause: 'signal', signal: 'SIGKILL', cleanup: 'unverified' });
   });
 });
 

@@ -2,13 +2,17 @@ import { expect } from '@jest/globals';
 import { execFileSync, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import type { Job } from '../../../src/runners/runner.ts';
 import { encodeSshJob } from '../../../src/runners/ssh/run.ts';
-import { LAUNCH_COMMAND, createCleanupCommand, NOTHING_FOUND } from '../../../src/runners/ssh/scripts.ts';
+import {
+  createLaunchCommand,
+  createCleanupCommand,
+  NOTHING_FOUND,
+} from '../../../src/runners/ssh/scripts.ts';
 import { afterThisTest } from '../../lib/ssh/servers.ts';
 
 const MARKER = 'a'.repeat(32);
@@ -16,6 +20,9 @@ const PROOF = 'b'.repeat(32);
 export const SECRETS = { marker: MARKER, proof: PROOF };
 /** A frame of the launcher or the watcher. */
 export const frame = (word: string) => `\x1e${MARKER}${word}\n`;
+export const LAUNCH_COMMAND = createLaunchCommand(MARKER);
+/** The launcher runs, and waits for the job. */
+export const READY = frame('R');
 /** The report of a run, if its processes were killed. */
 export const ENDED = frame(`${PROOF}V`);
 
@@ -33,6 +40,12 @@ export function createPath(shell: string): string {
   return folder;
 }
 
+/** The script within a command of `toShellCommand`. */
+export function decodeShellCommand(command: string): string {
+  const words = Array.from(command.matchAll(/ '([^']*)'/g), ([, word = '']) => word).slice(1);
+  return execFileSync('printf', ['%b', ...words], { encoding: 'utf8' });
+}
+
 interface LauncherResult {
   stdout: string;
   stderr: string;
@@ -46,14 +59,45 @@ interface LaunchOptions {
   /** Variables that the account's environment has. */
   accountEnv?: Record<string, string>;
   /** Changes the folder of programs. */
-  changePath?: (folder: string) => void;
+  changePath?: ChangePath;
+  /** Starts the launcher by a program with these arguments. */
+  wrapper?: readonly string[];
+  /** Whether a search for the run's processes works on the host. */
+  isSearchable?: boolean;
 }
+
+/** Changes a folder of programs. */
+export type ChangePath = (folder: string) => void;
+
+/** Replaces a program of a PATH by a shell script. */
+export const replaceProgram =
+  (name: string, script: string): ChangePath =>
+  (folder) => {
+    const file = path.join(folder, name);
+    rmSync(file, { force: true });
+    writeFileSync(file, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  };
+
+/** Removes the programs of a PATH whose names begin with one of these. */
+export const removePrograms =
+  (...names: string[]): ChangePath =>
+  (folder) => {
+    for (const file of readdirSync(folder))
+      if (names.some((name) => file === name || /^(perl|python)/.exec(file)?.[0] === name))
+        rmSync(path.join(folder, file));
+  };
 
 /** Runs the launcher as an SSH server does: in a new session, with its input open until the program has ended. */
 export async function launch(
   shell: string,
   overrides: Partial<Job>,
-  { isDone = () => false, accountEnv = {}, changePath = () => undefined }: LaunchOptions = {},
+  {
+    isDone = () => false,
+    accountEnv = {},
+    changePath = () => undefined,
+    wrapper = [],
+    isSearchable = true,
+  }: LaunchOptions = {},
 ): Promise<LauncherResult> {
   const folder = createPath(shell);
   changePath(folder);
@@ -68,21 +112,26 @@ export async function launch(
     workdir: null,
     ...overrides,
   };
-  const child = spawn('sh', ['-c', LAUNCH_COMMAND], { env, detached: true });
+  const [program, ...args] = [...wrapper, path.join(folder, 'sh'), '-c', LAUNCH_COMMAND];
+  const child = spawn(program, args, { env, detached: true });
   const chunks: Buffer[] = [];
+  const readOutput = () => Buffer.concat(chunks).toString('latin1');
   child.stdin.on('error', () => undefined);
   child.stdout.on('data', (chunk: Buffer) => {
     chunks.push(chunk);
-    if (isDone(Buffer.concat(chunks).toString('latin1'))) child.stdin.end();
+    if (readOutput() === READY) child.stdin.write(encodeSshJob(job, null, SECRETS));
+    if (isDone(readOutput())) child.stdin.end();
   });
   child.once('exit', () => child.stdin.end());
-  child.stdin.write(encodeSshJob(job, null, SECRETS));
   const stderr = text(child.stderr);
   const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
   const cleanup = execFileSync('sh', ['-c', createCleanupCommand(job.runId)], {
     env: { PATH: folder },
     encoding: 'latin1',
+    stdio: ['ignore', 'pipe', 'ignore'],
   });
-  expect(cleanup).toBe(NOTHING_FOUND);
-  return { stdout: Buffer.concat(chunks).toString('latin1'), stderr: await stderr, code, signal };
+  expect(cleanup === NOTHING_FOUND).toBe(isSearchable);
+  const output = readOutput();
+  expect(output.slice(0, READY.length)).toBe(READY);
+  return { stdout: output.slice(READY.length), stderr: await stderr, code, signal };
 }

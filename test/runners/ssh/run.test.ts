@@ -19,7 +19,16 @@ import { startScriptedServer } from '../../lib/ssh/scripted-server.ts';
 import { startCutProxy, type CutProxy } from '../../support/cut-proxy.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
 import { until } from '../../support/until.ts';
-import { createJob, LIMITS, openRunner, processesWith, readAll, targetAt } from './ssh-runs.ts';
+import {
+  createJob,
+  createReadyFrame,
+  LIMITS,
+  openRunner,
+  processesWith,
+  readAll,
+  readMarker,
+  targetAt,
+} from './ssh-runs.ts';
 
 /** True once the same value was passed ten more times in a row. */
 function createStabilityCheck(): (value: string) => boolean {
@@ -88,6 +97,25 @@ describeOn('ssh', 'a run over SSH', () => {
     expect((await reading).exit).toMatchObject({ cause: 'lost', code: null });
   }, 60_000);
 
+  it('is lost, with the cause, if the host ended it during a silence of more than 15 s', async () => {
+    const { proxy, server } = await proxied();
+    const job = createJob({ program: { command: 'echo ready; setsid sleep 1000 & sleep 1000' } });
+    const reading = readAll(openRunner().run(server, job, LIMITS, neverAborted()), () => proxy.hold());
+    await until(
+      () => processesWith(job.runId),
+      (found) => found.length > 0,
+    );
+    await until(
+      () => processesWith(job.runId),
+      (left) => left.length === 0,
+      40_000,
+    );
+    proxy.release();
+    const { exit } = await reading;
+    expect(exit).toMatchObject({ cause: 'lost', code: null, signal: null, cleanup: 'verified' });
+    expect(exit?.message).toContain('no contact to the app for 15 s');
+  }, 60_000);
+
   it('continues while heartbeats arrive, even without output', async () => {
     const job = createJob({ program: { command: 'sleep 17; echo over' } });
     const result = await readAll(openRunner().run(target(), job, LIMITS, neverAborted()));
@@ -109,6 +137,16 @@ describeOn('ssh', 'a run over SSH', () => {
     );
     expect(result).toMatchObject({ output: 'started\n', exit: { code: 0, cleanup: 'verified' } });
     expect(times.flatMap((time) => processesWith(`sleep\0${time}\0`))).toEqual([]);
+  });
+
+  it('passes on what Python prints while it runs', async () => {
+    const stop = new AbortController();
+    const code = 'import time\nprint("first")\ntime.sleep(1000)';
+    const job = createJob({ program: { language: 'python', code } });
+    const { output } = await readAll(openRunner().run(target(), job, LIMITS, stop.signal), () =>
+      stop.abort('cancelled'),
+    );
+    expect(output).toBe('first\n');
   });
 
   it('kills processes that keep starting others', async () => {
@@ -241,12 +279,34 @@ describeOn('ssh', 'a run over SSH', () => {
   it('at a server that does nothing ends when it is cancelled, with cleanup unverified', async () => {
     const stop = new AbortController();
     const server = await startScriptedServer({
-      exec: (channel) => channel.once('data', () => stop.abort('cancelled')),
+      exec: (channel, command) => {
+        channel.write(createReadyFrame(command));
+        channel.once('data', () => stop.abort('cancelled'));
+      },
     });
     const idle = targetAt(serverAt(server));
     const { exit, phases } = await readAll(openRunner().run(idle, createJob({}), LIMITS, stop.signal));
     expect(phases).toBe(' preparing');
     expect(exit).toMatchObject({ cause: 'cancelled', code: null, cleanup: 'unverified' });
+  }, 60_000);
+
+  it('at a server whose launcher does not start is sent nothing of the job', async () => {
+    let input = '';
+    let marker = '';
+    const server = await startScriptedServer({
+      exec: (channel, command) => {
+        marker = readMarker(command);
+        // What an account's shell prints, also the command itself, is not the launcher's report.
+        channel.write(`${command}\n${marker}R\n`);
+        channel.on('data', (chunk: Buffer) => (input += chunk.toString()));
+        channel.once('end', () => channel.close());
+      },
+    });
+    const job = createJob({ program: { command: 'secret-command' }, stdin: Buffer.from('secret-input') });
+    const { exit } = await readAll(openRunner().run(targetAt(serverAt(server)), job, LIMITS, neverAborted()));
+    expect(input).toBe(`echo ${marker}\n`);
+    expect(exit).toMatchObject({ cause: 'infrastructure', cleanup: 'verified' });
+    expect(exit?.message).toContain('nothing of the run was sent');
   }, 60_000);
 
   it('at a server that reports an exit without a start is an infrastructure error', async () => {
@@ -258,6 +318,6 @@ describeOn('ssh', 'a run over SSH', () => {
     });
     const misreporting = targetAt(serverAt(server));
     const { exit } = await readAll(openRunner().run(misreporting, createJob({}), LIMITS, neverAborted()));
-    expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'unverified' });
+    expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
   }, 60_000);
 });

@@ -1,13 +1,14 @@
 import { describe, expect, it, jest } from '@jest/globals';
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { encodeSshJob } from '../../../src/runners/ssh/run.ts';
-import { LAUNCH_COMMAND } from '../../../src/runners/ssh/scripts.ts';
 import { reportMissing } from '../../support/host-availability.ts';
-import { createPath, ENDED, frame, launch, SECRETS } from './local-runs.ts';
+import { afterThisTest } from '../../lib/ssh/servers.ts';
+import { createPath, ENDED, frame, launch, LAUNCH_COMMAND, READY, SECRETS } from './local-runs.ts';
 
 // The shells start hundreds of programs, which takes long on a busy machine.
 jest.setTimeout(120_000);
@@ -67,6 +68,19 @@ onLinux.each(SHELLS.filter(([name]) => !missing.includes(name)))(
       expect(result.stdout).toMatch(/^.*[SN]\ndone \.\/\.ops-run-[0-9a-f-]+\.sh\n$/);
     });
 
+    it('Python code runs unbuffered, without compiled files, by the first name that the PATH of the job has', async () => {
+      const folder = mkdtempSync(path.join(tmpdir(), 'ops-center-python-'));
+      afterThisTest(() => rmSync(folder, { recursive: true }));
+      const program = path.join(folder, 'python');
+      // What Python does is not of interest: BusyBox hosts have none.
+      writeFileSync(program, '#!/bin/sh\necho "$@"\nexec /bin/cat "$3"\n', { mode: 0o755 });
+      const result = await launch(shell, {
+        program: { language: 'python', code: 'the code' },
+        env: { PATH: folder, name: 'of the job', file: 'of the job' },
+      });
+      expect(result.stdout).toMatch(/^.*[SN]\n-u -B \.\/\.ops-run-[0-9a-f-]+\.py\nthe code$/);
+    });
+
     it('a missing interpreter is reported, and nothing is left', async () => {
       const overrides = { program: { language: 'javascript', code: '' }, env: { PATH: '/nowhere' } } as const;
       expect(await launch(shell, overrides)).toMatchObject({
@@ -92,8 +106,7 @@ onLinux.each(SHELLS.filter(([name]) => !missing.includes(name)))(
         SECRETS,
       );
       child.stdin.end(input.subarray(0, input.indexOf('go\n')));
-      expect(await text(child.stdout)).toBe('');
-      expect(await text(child.stderr)).toBe(frame('EVinput'));
+      expect(await Promise.all([text(child.stdout), text(child.stderr)])).toEqual([READY, frame('EVinput')]);
     });
   },
 );

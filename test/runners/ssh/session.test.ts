@@ -28,16 +28,19 @@ describe('frames within the output of a program', () => {
     expect(readAll(stream, size)).toEqual({
       output: text,
       frames: [
-        { kind: 'started', isSupervised: false },
-        { kind: 'ended', isClean: true },
+        { kind: 'started', supervision: 'search' },
+        { kind: 'ended', isClean: true, isSilent: false },
       ],
     });
   });
 
   it('are not output when the program was not started', () => {
-    expect(readAll(`welcome${frame('EUfile')}`, 5)).toEqual({
+    expect(readAll(`welcome${frame('R')}${frame('EUtools,awk,/proc')}`, 5)).toEqual({
       output: '',
-      frames: [{ kind: 'refused', reason: 'file', isClean: false }],
+      frames: [
+        { kind: 'ready' },
+        { kind: 'refused', reason: 'tools', missing: ['awk', '/proc'], isClean: false },
+      ],
     });
   });
 

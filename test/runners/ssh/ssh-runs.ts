@@ -60,6 +60,16 @@ export function readSecrets(input: string): FrameSecrets {
   return { marker, proof };
 }
 
+/** The marker of a command that starts the launcher. */
+export function readMarker(command: string): string {
+  return / ([0-9a-f]{32}) /.exec(command)?.[1] ?? '';
+}
+
+/** The frame by which the launcher of a command reports that it runs. */
+export function createReadyFrame(command: string): string {
+  return `\x1e${readMarker(command)}R\n`;
+}
+
 /** The processes of this machine whose environment or command line holds a text. */
 export function processesWith(text: string): string[] {
   return readdirSync('/proc').filter(

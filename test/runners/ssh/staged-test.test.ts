@@ -12,7 +12,7 @@ import { startScriptedServer } from '../../lib/ssh/scripted-server.ts';
 import { afterThisTest, localDialer, neverAborted, serverAt } from '../../lib/ssh/servers.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
 import { fullBacklog } from '../../support/local-upstreams.ts';
-import { readSecrets } from './ssh-runs.ts';
+import { createReadyFrame, readSecrets } from './ssh-runs.ts';
 
 /** Runs the test of a server with a new runner. */
 async function testServer(
@@ -135,8 +135,9 @@ describe('the test of an SSH server', () => {
 
 /** Acts as the launcher: reports the start, prints, and at the end of the input sends the frame `report`. */
 function actAsLauncher(print: (nonce: string) => string, report: string) {
-  return (channel: ServerChannel) => {
+  return (channel: ServerChannel, command: string) => {
     let input = '';
+    channel.write(createReadyFrame(command));
     channel.on('data', (chunk: Buffer) => {
       const previous = input;
       input += chunk.toString('latin1');
@@ -161,7 +162,6 @@ describe('the test of a server that reports false results', () => {
     ['echo', (nonce: string) => `${nonce}\0?`, 'V'],
     ['kill', echo, ''],
     ['kill', echo, 'U'],
-    ['cleanup', echo, 'V'],
   ])(
     'fails at the stage %s (%#)',
     async (stage, print, report) => {

@@ -107,7 +107,7 @@ until (@watchers) {
   opendir my $processes, "/proc";
   for my $pid (grep /^\d+$/, readdir $processes) {
     open my $line, "<", "/proc/$pid/cmdline" or next;
-    next unless (<$line> // "") =~ /\0ops-watch\0$run\0/;
+    next unless (<$line> // "") =~ /\0ops-watch\0OPS_RUN_ID=$run\0/;
     kill "STOP", $pid;
     push @watchers, $pid;
   }

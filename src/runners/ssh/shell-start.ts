@@ -1,0 +1,87 @@
+/** Why the account's shell has not started the launcher. */
+export type ShellStartProblem =
+  /** The command was not run: another program, such as a shell, reads the channel's input. */
+  | 'input'
+  /** Neither the command nor anything else reacts. */
+  | 'silent'
+  /** The account may start no more processes. */
+  | 'processes'
+  /** More output than start files print. */
+  | 'output';
+
+/** Watches a channel until the launcher reports that it runs. */
+export interface ShellStart {
+  /** Reads output that precedes the launcher's. */
+  read(chunk: Buffer): void;
+  /** Why nothing was started, as far as the output shows. */
+  problem(): ShellStartProblem | undefined;
+  /** The launcher has started, or the channel has closed. */
+  close(): void;
+}
+
+/** After this time a line finds out whether another program reads the input. Start files may take longer. */
+const PROBE_MS = 10_000;
+/** Then the input ends, because some programs, such as fish, read all of it first. */
+const END_MS = 15_000;
+const MAX_START_MS = 16_000;
+const MAX_OUTPUT_BYTES = 64 * 1024;
+/** Of the output: enough for an error and the answer to the probe. */
+const MAX_KEPT_LENGTH = 1_024;
+/** Texts of shells and of sshd when fork(2) fails with EAGAIN. */
+const NO_PROCESS = /cannot fork|can't fork|fork: |no more processes|resource temporarily unavailable/i;
+
+/**
+ * @param options.marker of the launcher's frames. A program that reads the input as commands, or repeats it, prints it.
+ * @param options.probe sends a line. It is a harmless command, and the launcher skips it.
+ * @param options.endInput ends the channel's input.
+ * @param options.fail ends the channel, since the launcher will not start.
+ */
+export function watchShellStart({
+  marker,
+  probe,
+  endInput,
+  fail,
+}: {
+  marker: string;
+  probe: (line: string) => void;
+  endInput: () => void;
+  fail: () => void;
+}): ShellStart {
+  // In the launcher's first frame another character precedes the marker.
+  const answer = new RegExp(`(?<!\\x1e)${marker}`);
+  let lastOutput = '';
+  let bytes = 0;
+  let found: ShellStartProblem | undefined;
+  let isProbed = false;
+
+  function stop(problem: ShellStartProblem): void {
+    found = problem;
+    close();
+    fail();
+  }
+  const timers = [
+    setTimeout(() => {
+      isProbed = true;
+      probe(`echo ${marker}\n`);
+    }, PROBE_MS),
+    setTimeout(() => {
+      found = 'silent';
+      endInput();
+    }, END_MS),
+    setTimeout(() => stop('silent'), MAX_START_MS),
+  ];
+  function close(): void {
+    for (const timer of timers) clearTimeout(timer);
+  }
+
+  return {
+    read(chunk) {
+      bytes += chunk.length;
+      lastOutput = (lastOutput + chunk.toString('latin1')).slice(-MAX_KEPT_LENGTH);
+      if (bytes > MAX_OUTPUT_BYTES) stop('output');
+      else if (isProbed && answer.test(lastOutput)) stop('input');
+    },
+    problem: () => (NO_PROCESS.test(lastOutput) ? 'processes' : found),
+    close,
+  };
+}

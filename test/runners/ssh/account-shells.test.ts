@@ -1,0 +1,135 @@
+import { describe, expect, it, jest } from '@jest/globals';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import type { ExitEvent, Job, TargetServer } from '../../../src/runners/runner.ts';
+import { toShellCommand } from '../../../src/runners/ssh/shell-command.ts';
+import type { SshConfig } from '../../../src/lib/ssh/config.ts';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { afterThisTest, neverAborted, serverAt } from '../../lib/ssh/servers.ts';
+import { describeOn, sshHosts } from '../../support/hosts.ts';
+import { until } from '../../support/until.ts';
+import { createJob, LIMITS, openRunner, readAll, targetAt } from './ssh-runs.ts';
+
+jest.setTimeout(90_000);
+
+const NOT_READ = 'another program reads its input, so nothing of the run was sent';
+
+describeOn('ssh', 'an account over SSH', () => {
+  const { accounts, dropbear, user } = sshHosts();
+  const homeOf = (account: string) => `/var/lib/${user}-${account}`;
+  const serverOf = (account: string): TargetServer<SshConfig> =>
+    targetAt(serverAt(accounts, { username: `${user}-${account}` }));
+
+  const run = (server: TargetServer<SshConfig>, overrides: Partial<Job>) =>
+    readAll(openRunner().run(server, createJob(overrides), LIMITS, neverAborted()));
+
+  it.each(['tcsh', 'csh', 'fish', 'busybox', 'slow'])('runs programs and is online: %s', async (account) => {
+    const job = {
+      program: { command: 'cat - "a!b"; printf "%s" "$A"; setsid sleep 1000 & exit 3' },
+      stdin: Buffer.from('in\0put!'),
+      files: [{ path: 'a!b', content: Buffer.from('file') }],
+      env: { A: "it's \\0041 !" },
+    };
+    const [result, test] = await Promise.all([
+      run(serverOf(account), job),
+      openRunner().test(serverOf(account), neverAborted()),
+    ]);
+    expect(result.output).toBe("in\0put!fileit's \\0041 !");
+    expect(result.exit).toMatchObject({ cause: 'exited', code: 3, cleanup: 'verified' });
+    expect(test).toMatchObject({ status: 'online', hostKey: null });
+  });
+
+  it.each(['exec-bash', 'exec-fish', 'forced'])(
+    'whose shell reads the input receives nothing of the job, and the cause is named: %s',
+    async (account) => {
+      const owned = `${homeOf(account)}/owned`;
+      afterThisTest(() => rmSync(owned, { force: true }));
+      const commands = Buffer.from(`\ntouch ${owned}\n`);
+      const job = {
+        program: { command: `touch ${owned}` },
+        stdin: commands,
+        files: [{ path: 'file', content: commands }],
+      };
+      const startedMs = performance.now();
+      const [result, test] = await Promise.all([
+        run(serverOf(account), job),
+        openRunner().test(serverOf(account), neverAborted()),
+      ]);
+      expect(performance.now() - startedMs).toBeLessThan(20_000);
+      expect(result).toMatchObject({ output: '', phases: ' preparing' });
+      expect(result.exit).toMatchObject({ cause: 'infrastructure', cleanup: 'verified' });
+      expect(result.exit?.message).toContain(NOT_READ);
+      expect(test).toMatchObject({ status: 'error', message: result.exit?.message });
+      expect(test.stages.find(({ status }) => status === 'failed')?.name).toBe('permission');
+      expect(existsSync(owned)).toBe(false);
+    },
+  );
+
+  describe('with a limit of processes', () => {
+    const limited = serverOf('limited');
+    const setting = (name: string, value: string) => {
+      const file = `${homeOf('limited')}/${name}`;
+      writeFileSync(file, value);
+      afterThisTest(() => rmSync(file, { force: true }));
+    };
+    /** The account's processes, without those of its connections. */
+    const listProcesses = () =>
+      spawnSync('ps', ['-u', `${user}-limited`, '-o', 'comm='], { encoding: 'utf8' })
+        .stdout.split('\n')
+        .filter((name) => !['', 'sshd'].includes(name));
+    const untilNone = () =>
+      until(
+        () => listProcesses(),
+        (left) => left.length === 0,
+        30_000,
+      );
+
+    it('is told that it is reached, and is verified only when nothing is left', async () => {
+      const exits: (ExitEvent | undefined)[] = [];
+      const runner = openRunner();
+      for (const limit of [2, 4, 5, 6, 7, 8, 30]) {
+        setting('limit', String(limit));
+        const { exit } = await readAll(runner.run(limited, createJob({}), LIMITS, neverAborted()));
+        if (exit?.cause !== 'exited') {
+          expect(exit).toMatchObject({ cause: 'infrastructure', code: null });
+          expect(exit?.message).toContain('ulimit -u');
+        }
+        exits.push(exit);
+        await untilNone();
+      }
+      expect(exits[0]?.message).toContain('may start no more processes');
+      expect(exits.at(-1)).toMatchObject({ code: 0, cleanup: 'verified' });
+    });
+
+    it.each([
+      ['a supervisor', undefined, 'verified'],
+      ['a search', `/run/${user}/bare-path`, 'unverified'],
+    ])('that a program reaches is ended by %s', async (_name, searchPath, cleanup) => {
+      setting('limit', '40');
+      if (searchPath !== undefined) setting('path', searchPath);
+      const command = 'i=0; while [ $i -lt 60 ]; do (env -i setsid sleep 1000 &); i=$((i + 1)); done';
+      const { exit } = await run(limited, { program: { command } });
+      expect(exit).toMatchObject({ cause: 'exited', cleanup });
+      if (cleanup === 'verified') await untilNone();
+      else spawnSync('pkill', ['-KILL', '-u', `${user}-limited`]);
+    });
+  });
+
+  it('of dropbear is online', async () => {
+    const result = await openRunner().test(targetAt(serverAt(dropbear)), neverAborted());
+    expect(result).toMatchObject({ status: 'online' });
+  });
+});
+
+it.each(['/bin/sh', '/bin/tcsh', '/bin/bsd-csh', '/usr/bin/fish'])(
+  'a script reaches sh unchanged through %s',
+  (shell) => {
+    const lines = [
+      `printf '%s.' "$0" 'it'"'"'s !! \\n \\\\ \\041 %b $HOME'`,
+      'for i in 1 2',
+      'do printf x; done',
+    ];
+    const script = [...lines, `: '${'long! '.repeat(500)}'`, 'printf end'].join('\n');
+    const output = execFileSync(shell, ['-c', toShellCommand(script)('name')], { encoding: 'utf8' });
+    expect(output).toBe("name.it's !! \\n \\\\ \\041 %b $HOME.xxend");
+  },
+);
