@@ -1,6 +1,7 @@
 import { PassThrough } from 'node:stream';
 import { afterEach, expect, it, jest } from '@jest/globals';
 import { classifyResponse, toResponseLimits } from '../../../src/gateway/upstream/response.ts';
+import { unauthenticated } from '../../../src/lib/errors.ts';
 import { openAiChat } from '../../../src/gateway/surfaces/openai-chat/surface.ts';
 
 afterEach(() => {
@@ -36,4 +37,12 @@ it.each([
   }
   expect(body.destroyed).toBe(true);
   expect(await classified).toMatchObject({ status: 503, otherBody: 'an incomplete body' });
+});
+
+it('the end of the request while the body of an error is read is no answer of the provider', async () => {
+  const body = new PassThrough();
+  const classified = classifyResponse({ status: 503, headers: {}, body, isFromPublicAddress: true }, options);
+  const reason = unauthenticated();
+  body.destroy(reason);
+  await expect(classified).rejects.toBe(reason);
 });
