@@ -19,7 +19,7 @@ export type StartLauncher = (command: string, signal: AbortSignal) => ReturnType
 
 export interface SshRunDeps {
   start: StartLauncher;
-  /** Cleans up over a separate channel; called when the host did not report. That verifies nothing. */
+  /** Cleans up over a separate channel; called when the host has not proven that nothing is left. It verifies nothing. */
   cleanUp(runId: string): Promise<unknown>;
 }
 
@@ -45,7 +45,7 @@ export async function* runSshJob(
     yield* readEvents(session);
     const result = session.result();
     const { isReady, refusal, report } = result;
-    if (isReady && refusal === undefined && report === undefined) await deps.cleanUp(job.runId);
+    if (isReady && refusal === undefined && report !== 'proven') await deps.cleanUp(job.runId);
     // Before the launcher is ready, the host has received nothing of the run.
     const isClean = isReady ? (refusal?.isClean ?? report === 'proven') : true;
     yield toSshExit(result, isClean ? 'verified' : 'unverified', signal);
@@ -64,7 +64,8 @@ export async function startSshJob(
   job: Job,
   signal: AbortSignal,
 ): Promise<SshSession> {
-  const secrets = { marker: randomBytes(16).toString('hex'), proof: randomBytes(16).toString('hex') };
+  const random = () => randomBytes(16).toString('hex');
+  const secrets = { marker: random(), supervisorProof: random(), watcherProof: random() };
   const input = encodeSshJob(job, job.workdir ?? target.workspacePath, secrets);
   return openSshSession(await start(createLaunchCommand(secrets.marker), signal), secrets, input);
 }
@@ -92,12 +93,13 @@ export function encodeSshJob(job: Job, workdir: string | null, secrets: FrameSec
   return Buffer.concat([
     encodeLines(secrets.marker),
     SUPERVISORS,
-    encodeLines(job.runId, secrets.marker, workdir === null ? '' : toAbsolutePath(workdir), counts.join(' ')),
+    encodeLines(job.runId, secrets.marker + secrets.supervisorProof),
+    encodeLines(secrets.marker, workdir === null ? '' : toAbsolutePath(workdir), counts.join(' ')),
     ...env.map(([name, value]) => encodeVariable(name, value)),
     job.stdin ?? new Uint8Array(),
     ...job.files.flatMap(encodeFile),
     inline ?? program ?? new Uint8Array(),
-    encodeLines('go', secrets.marker + secrets.proof),
+    encodeLines('go', secrets.marker + secrets.watcherProof),
   ]);
 }
 

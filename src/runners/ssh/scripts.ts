@@ -45,18 +45,21 @@ const COMMON_FUNCTIONS = `${FORGET_VARIABLES}${TEXT_FUNCTION}${TOOL_FUNCTIONS}${
 const LEASE_S = 15;
 
 /**
- * Arguments: the run's variable, the program's process id or nothing, and what to report if the search finds nothing: `U`
- * if the supervisor could not kill all, else `V`; then `L` if the lease ended by silence. Its input begins with the marker and the proof, or with an empty line: then
- * a process of the run may be left that reads what the watcher reads, so nothing is reported, and the app searches over
- * another channel. The lease follows, unless the supervisor reads it.
+ * Arguments: the run's variable, and without a supervisor the program's process id. It kills what a search finds of the
+ * run, and removes its files. It succeeds when nothing is left.
+ *
+ * With a supervisor it has no other task. Otherwise its input begins with the marker and its own proof, and the lease
+ * follows; it reports whether it succeeded, and `L` if the lease ended by silence. Every process of the account can read
+ * its memory and its input, so that report proves nothing.
  */
 const WATCHER_SCRIPT = `${SEARCH_FUNCTIONS}
-tag=$1 id=\${1#*=} top=$2 state=$3 silent=$4
+tag=$1 id=\${1#*=} top=$2
 folder
 cd /
 exec 4>&2 5>&1 >/dev/null 2>&1
-IFS= read -r mark
+mark= silent= state=V
 if [ -n "$top" ]; then
+  IFS= read -r mark
   while beat=$(within ${LEASE_S} dd bs=1 count=1); code=$?; [ "$beat" = . ]; do :; done
   # By timeout, by SIGALRM, and by the SIGTERM of BusyBox.
   case $code in 124 | 142 | 143) silent=L ;; esac
@@ -64,6 +67,7 @@ fi
 finish || state=U
 clean || state=U
 [ -z "$mark" ] || printf "${FRAME}%s%s%s\\n" "$mark" "$state" "$silent" >&4
+[ $state = V ]
 `;
 
 /** Sets `file`, and appends the words that start the interpreter, if the job's PATH has one. */
@@ -170,7 +174,7 @@ esac
 IFS= read -r line && [ "$line" = go ] || fail input
 if [ -n "$watcher" ]; then
   exec 3<&0
-  detach sh -c "$watcher" ops-watch "OPS_RUN_ID=$id" $$ V "" <&3 3<&- &
+  detach sh -c "$watcher" ops-watch "OPS_RUN_ID=$id" $$ <&3 3<&- &
   exec 3<&-
   started=N
   [ -e /proc/self/stat ] || started=G
@@ -194,11 +198,13 @@ exec "$@"
 
 /**
  * Starts the supervisor in Python, or else the launcher without a supervisor. Arguments: the run's id, the launcher, the
- * watcher, the Python program. An interpreter that does not start is not used.
+ * watcher, the Python program. An interpreter that does not start is not used. The line of the input that follows is for a
+ * supervisor.
  */
 const FALLBACK_SCRIPT = `
 exec 3<&- 4<&-
 python3 -ISc 1 </dev/null >/dev/null 2>&1 && exec python3 -ISc "$4" "ops-supervise $1" "$2" "$3"
+IFS= read -r line
 exec sh -c "$2" ops-run "$1" "$3"
 `;
 

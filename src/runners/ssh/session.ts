@@ -1,5 +1,6 @@
 import type { ClientChannel } from 'ssh2';
 import { pauseChannelWindow, resumeChannelWindow } from '../../lib/ssh/back-pressure.ts';
+import { discardChannel } from '../../lib/ssh/discard-channel.ts';
 import { createMarkerReader, type MarkerReader } from '../marker-stream.ts';
 import type { OutputStream } from '../runner.ts';
 import { watchShellStart, type ShellStartProblem } from './shell-start.ts';
@@ -23,9 +24,10 @@ export type Frame =
   | { kind: 'refused'; reason: string; missing: readonly string[]; isClean: boolean }
   /**
    * The processes of the run were killed and searched for.
+   * @property by the watcher where there is no supervisor.
    * @property isSilent the host ended the program, since it received no heartbeat for 15 s.
    */
-  | { kind: 'ended'; isClean: boolean; isSilent: boolean };
+  | { kind: 'ended'; by: 'supervisor' | 'watcher'; isClean: boolean; isSilent: boolean };
 
 /** Random for each run; hexadecimal. */
 export interface FrameSecrets {
@@ -34,8 +36,10 @@ export interface FrameSecrets {
    * proves nothing.
    */
   marker: string;
-  /** Follows the marker in the last frame. Only the supervisor has it while a process of the run exists. */
-  proof: string;
+  /** Follows the marker in the last frame. Only the supervisor has it, from before the program starts. */
+  supervisorProof: string;
+  /** The same for the watcher where there is no supervisor. All processes of the account can read it. */
+  watcherProof: string;
 }
 
 /** What the host reports about the processes and files of a run. */
@@ -71,7 +75,7 @@ export interface SshSessionResult {
 export interface SshSession {
   /**
    * Waits for the next event; undefined when the channel has closed and all events were read.
-   * @throws WatcherTimeoutError when no data arrives for 8 s after {@link terminate}.
+   * @throws WatcherTimeoutError when no event arrives for 8 s after {@link terminate}.
    */
   next(): Promise<SshSessionEvent | undefined>;
   /** Ends the lease: the host kills the processes of the run, checks that none is left, and reports. */
@@ -101,7 +105,9 @@ export function openSshSession(channel: ClientChannel, secrets: FrameSecrets, in
   let queuedBytes = 0;
   let isPaused = false;
   let openStreams = 2;
-  let isTerminating = false;
+  /** Epoch of {@link terminate} by the monotonic clock, in ms. */
+  let terminatedAtMs: number | undefined;
+  let isClosed = false;
   let heartbeat: NodeJS.Timeout | undefined;
   let wake: () => void = () => undefined;
   const shellStart = watchShellStart({
@@ -113,11 +119,11 @@ export function openSshSession(channel: ClientChannel, secrets: FrameSecrets, in
 
   function onFrame(frame: Frame): void {
     if (frame.kind === 'ended') {
-      state.report = frame.isClean ? (state.supervision === 'supervisor' ? 'proven' : 'searched') : 'unknown';
-      state.isSilent = frame.isSilent;
+      readReport(frame);
+      return;
     }
     // After the start the program may have read the marker.
-    if (state.isStarted || frame.kind === 'ended') return;
+    if (state.isStarted) return;
     if (frame.kind === 'ready') sendJob();
     else if (frame.kind === 'refused') state.refusal = frame;
     else {
@@ -127,8 +133,14 @@ export function openSshSession(channel: ClientChannel, secrets: FrameSecrets, in
     }
   }
 
+  function readReport({ by, isClean, isSilent }: Extract<Frame, { kind: 'ended' }>): void {
+    if ((by === 'supervisor') !== (state.supervision === 'supervisor')) return;
+    state.report = !isClean ? 'unknown' : by === 'supervisor' ? 'proven' : 'searched';
+    state.isSilent = isSilent;
+  }
+
   function sendJob(): void {
-    if (state.isReady || isTerminating) return;
+    if (state.isReady || terminatedAtMs !== undefined) return;
     state.isReady = true;
     shellStart.close();
     channel.write(input);
@@ -158,6 +170,7 @@ export function openSshSession(channel: ClientChannel, secrets: FrameSecrets, in
     const source = stream === 'stdout' ? channel : channel.stderr;
     const frames = createFrameReader(secrets);
     source.on('data', (chunk: Buffer) => {
+      if (isClosed) return;
       for (const item of frames.read(chunk)) {
         if (Buffer.isBuffer(item)) enqueueOutput(stream, item);
         else onFrame(item);
@@ -179,17 +192,18 @@ export function openSshSession(channel: ClientChannel, secrets: FrameSecrets, in
   }
 
   function terminate(): void {
-    if (isTerminating) return;
-    isTerminating = true;
+    if (terminatedAtMs !== undefined) return;
+    terminatedAtMs = performance.now();
     clearTimers();
     channel.end();
     wake();
   }
 
   function close(): void {
-    isTerminating = true;
+    isClosed = true;
+    terminatedAtMs ??= performance.now();
     clearTimers();
-    channel.close();
+    discardChannel(channel);
     wake();
   }
 
@@ -203,18 +217,21 @@ export function openSshSession(channel: ClientChannel, secrets: FrameSecrets, in
 
   return {
     async next() {
+      const calledAtMs = performance.now();
       for (;;) {
         const event = dequeue();
         if (event !== undefined) return event;
-        if (openStreams === 0) return undefined;
+        if (openStreams === 0 || isClosed) return undefined;
         await new Promise<void>((resolve, reject) => {
-          // Counts only while a caller waits here: a slow reader also pauses the channel.
-          const timeout = isTerminating
-            ? setTimeout(
-                () => reject(new WatcherTimeoutError('the watcher did not report')),
-                WATCHER_TIMEOUT_MS,
-              )
-            : undefined;
+          // Counts only while a caller waits here: a slow reader also pauses the channel. Data without an event, such as a
+          // part of a frame, does not count as a report.
+          const timeout =
+            terminatedAtMs === undefined
+              ? undefined
+              : setTimeout(
+                  () => reject(new WatcherTimeoutError('the watcher did not report')),
+                  Math.max(calledAtMs, terminatedAtMs) + WATCHER_TIMEOUT_MS - performance.now(),
+                );
           wake = () => {
             clearTimeout(timeout);
             resolve();
@@ -231,8 +248,10 @@ export function openSshSession(channel: ClientChannel, secrets: FrameSecrets, in
 /**
  * Separates frames and output of one stream of a channel. Output before the start of the program is dropped.
  */
-export function createFrameReader({ marker, proof }: FrameSecrets): MarkerReader<Frame> {
-  const reader = createMarkerReader(Buffer.from(`\x1e${marker}`), (text) => parseFrame(text, proof));
+export function createFrameReader(secrets: FrameSecrets): MarkerReader<Frame> {
+  const reader = createMarkerReader(Buffer.from(`\x1e${secrets.marker}`), (text) =>
+    parseFrame(text, secrets),
+  );
   let isStarted = false;
   return {
     read: (chunk) =>
@@ -248,7 +267,7 @@ export function createFrameReader({ marker, proof }: FrameSecrets): MarkerReader
   };
 }
 
-function parseFrame(text: string, proof: string): Frame | undefined {
+function parseFrame(text: string, secrets: FrameSecrets): Frame | undefined {
   if (text === 'R') return { kind: 'ready' };
   const supervision = SUPERVISIONS.get(text);
   if (supervision !== undefined) return { kind: 'started', supervision };
@@ -257,9 +276,10 @@ function parseFrame(text: string, proof: string): Frame | undefined {
     const [, state, reason = '', missing = ''] = refused;
     return { kind: 'refused', reason, missing: missing.split(',').slice(1), isClean: state === 'V' };
   }
-  const [, receivedProof, state, silent] = /^([0-9a-f]+)([VU])(L?)$/.exec(text) ?? [];
-  if (receivedProof !== proof) return undefined;
-  return { kind: 'ended', isClean: state === 'V', isSilent: silent === 'L' };
+  const [, proof, state, silent] = /^([0-9a-f]+)([VU])(L?)$/.exec(text) ?? [];
+  if (proof !== secrets.supervisorProof && proof !== secrets.watcherProof) return undefined;
+  const by = proof === secrets.supervisorProof ? 'supervisor' : 'watcher';
+  return { kind: 'ended', by, isClean: state === 'V', isSilent: silent === 'L' };
 }
 
 const SUPERVISIONS: ReadonlyMap<string, Supervision> = new Map([

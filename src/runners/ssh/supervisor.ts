@@ -10,15 +10,17 @@
  *
  * The order in both programs:
  * 1. Becomes a subreaper. Where that is impossible, it replaces itself by the launcher, which then starts the watcher.
- * 2. Starts a child for the lease, before the program may have used up the account's processes.
- * 3. Starts the launcher in a new session. The launcher reads the job and writes a line to descriptor 4 before it
+ * 2. Reads the marker with the proof, so that it is in no pipe when the program starts.
+ * 3. Starts a child for the lease, before the program may have used up the account's processes.
+ * 4. Starts the launcher in a new session. The launcher reads the job and writes a line to descriptor 4 before it
  *    replaces itself by the program; without that line it has reported why it did not.
- * 4. Reads the marker with the proof, and lets the other child read the lease. That exits when the input ends, or is
+ * 5. Skips the line for a watcher, and lets the other child read the lease. That exits when the input ends, or is
  *    killed by SIGALRM when it received nothing for 15 s.
- * 5. Waits for the program or for that child, and reaps orphans meanwhile.
- * 6. Kills its children until none is left, at most for 4 s: the app waits 8 s for a report.
- * 7. Starts the watcher script, and ends as the program did. The watcher is a shell, whose memory and input every process
- *    of the account can read. It therefore receives the marker with the proof only when no process of the run is left.
+ * 6. Waits for the program or for that child, and reaps orphans meanwhile.
+ * 7. Kills its children until none is left, at most for 3 s.
+ * 8. Starts the watcher script, which searches for what was not its descendant, and waits for it, at most for 3 s.
+ * 9. Kills its children again: the run may have put a program of its own on the account's PATH, which ran as the watcher.
+ *    Then it reports, and ends as the program did. It alone has the proof. The app waits 8 s for the report.
  */
 
 /** Arguments: `ops-supervise` with the run's id, the launcher, the watcher, the fallback script and its Python program. */
@@ -44,15 +46,21 @@ unless ($^O eq "linux" && $prctl && -r $children && pipe($in, $out) && fileno($o
 }
 # PERL5OPT may declare all files to be UTF-8: sysread and syswrite refuse those.
 pipe my $go, my $begin;
-binmode $_ for *STDIN, $in, $out, $go, $begin;
+binmode $_ for *STDIN, *STDERR, $in, $out, $go, $begin;
 $SIG{CHLD} = "DEFAULT";
+my $byte = "";
+sub line {
+  my $line = "";
+  $line .= $byte while sysread(STDIN, $byte, 1) && $byte ne "\n";
+  return $line;
+}
+my $mark = line();
 sub start {
   my $child = fork;
   return $child if defined $child;
   print STDERR "Cannot fork\n";
   exit 1;
 }
-my $byte = "";
 my $lease = start();
 if ($lease == 0) {
   close $_ for $in, $out, $begin;
@@ -70,36 +78,50 @@ if ($program == 0) {
 close $out;
 unless (sysread $in, $byte, 1) { waitpid $program, 0; exit 1 }
 close $in;
-my $mark = "";
-$mark .= $byte while sysread(STDIN, $byte, 1) && $byte ne "\n";
+line();
 syswrite $begin, "\n";
-my $status = $SIGKILL;
-my ($ended, $silent) = (0, "");
-until ($ended == $program || $ended == $lease || $ended == -1) {
-  $ended = waitpid -1, $WALL;
-  $status = $? if $ended == $program;
-  $silent = "L" if $ended == $lease && ($? & 127) == $SIGALRM;
+# By process id, which the kernel may use again later.
+my %status;
+sub wait_for {
+  my $ended = waitpid -1, $WALL | shift;
+  $status{$ended} = $? if grep { $_ == $ended && !exists $status{$_} } @_;
+  return $ended;
 }
-my $state = "U";
-my $until = time + 4;
-while (time <= $until) {
-  while (($ended = waitpid -1, $WALL | $WNOHANG) > 0) { $status = $? if $ended == $program }
-  if ($ended == -1) { $state = "V" if $! == $ECHILD; last }
-  open my $list, "<", $children or last;
-  kill "KILL", split " ", <$list> // "";
-  select undef, undef, undef, 0.002;
+my $ended = 0;
+$ended = wait_for(0, $program, $lease) until exists $status{$program} || exists $status{$lease} || $ended == -1;
+my $silent = ($status{$lease} // 0) & 127;
+$silent = $silent == $SIGALRM ? "L" : "";
+sub end_children {
+  my ($seconds, @pids) = @_;
+  my $until = time + $seconds;
+  while (time <= $until) {
+    my $ended = 1;
+    $ended = wait_for($WNOHANG, @pids) while $ended > 0;
+    return $! == $ECHILD if $ended == -1;
+    open my $list, "<", $children or return 0;
+    kill "KILL", split " ", <$list> // "";
+    select undef, undef, undef, 0.002;
+  }
+  return 0;
 }
-pipe $in, $out;
-binmode $out;
-syswrite $out, ($state eq "V" ? $mark : "") . "\n";
-close $out;
-defined(my $report = fork) or kill "KILL", $$;
-if ($report == 0) {
-  open STDIN, "<&", $in;
-  exec "sh", "-c", $watcher, "ops-watch", "OPS_RUN_ID=$id", "", $state, $silent;
+my $clean = end_children(2, $program);
+my $status = $status{$program} // $SIGKILL;
+my $search = fork;
+if (defined $search && $search == 0) {
+  open STDIN, "<", "/dev/null";
+  exec "sh", "-c", $watcher, "ops-watch", "OPS_RUN_ID=$id";
   exit 127;
 }
-waitpid $report, 0;
+%status = ();
+if ($search) {
+  my $until = time + 2;
+  while (time <= $until && !exists $status{$search}) {
+    select undef, undef, undef, 0.002 if wait_for($WNOHANG, $search) == 0;
+  }
+}
+my $found = !$search || ($status{$search} // 1);
+my $state = end_children(1) && $clean && !$found ? "V" : "U";
+syswrite STDERR, "\x1e$mark$state$silent\n";
 if (my $signal = $status & 127) {
   kill $signal, $$;
   kill "KILL", $$;
@@ -132,6 +154,12 @@ except Exception:
     supervises = False
 def shell(*words):
     os.execvpe("sh", ("sh", "-c") + words, env)
+def line():
+    text, byte = b"", os.read(0, 1)
+    while byte and byte != b"\n":
+        text, byte = text + byte, os.read(0, 1)
+    return text
+mark = line()
 if not supervises:
     shell(launcher, "ops-run", run, watcher)
 def start():
@@ -160,55 +188,55 @@ if not os.read(receiver, 1):
     os.waitpid(program, 0)
     os._exit(1)
 os.close(receiver)
-mark = b""
-byte = os.read(0, 1)
-while byte and byte != b"\n":
-    mark += byte
-    byte = os.read(0, 1)
+line()
 os.write(begin, b"\n")
-status = signal.SIGKILL
-silent = ""
-def wait(flags):
-    global status, silent
+# By process id, which the kernel may use again later.
+statuses = {}
+def wait(flags, *pids):
     try:
         ended, how = os.waitpid(-1, flags | WALL)
     except ChildProcessError:
         return -1
-    if ended == program:
-        status = how
-    if ended == lease and os.WIFSIGNALED(how) and os.WTERMSIG(how) == signal.SIGALRM:
-        silent = "L"
+    if ended in pids:
+        statuses.setdefault(ended, how)
     return ended
-while wait(0) not in (program, lease, -1):
+while wait(0, program, lease) not in (program, lease, -1):
     pass
-state = "U"
-until = time.monotonic() + 4
-while time.monotonic() < until:
-    ended = wait(os.WNOHANG)
-    if ended > 0:
-        continue
-    if ended == -1:
-        state = "V"
-        break
-    with open(children) as file:
-        pids = file.read().split()
-    for pid in pids:
-        try:
-            os.kill(int(pid), signal.SIGKILL)
-        except OSError:
-            pass
-    time.sleep(0.002)
-receiver, sender = os.pipe()
-os.write(sender, (mark if state == "V" else b"") + b"\n")
-os.close(sender)
+how = statuses.get(lease, 0)
+silent = b"L" if os.WIFSIGNALED(how) and os.WTERMSIG(how) == signal.SIGALRM else b""
+def end_children(seconds, *pids):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        ended = wait(os.WNOHANG, *pids)
+        if ended > 0:
+            continue
+        if ended == -1:
+            return True
+        with open(children) as file:
+            found = file.read().split()
+        for pid in found:
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except OSError:
+                pass
+        time.sleep(0.002)
+    return False
+clean = end_children(3, program)
+status = statuses.get(program, signal.SIGKILL)
 try:
-    report = os.fork()
+    search = os.fork()
 except OSError:
-    os.kill(os.getpid(), signal.SIGKILL)
-if report == 0:
-    os.dup2(receiver, 0)
-    shell(watcher, "ops-watch", "OPS_RUN_ID=" + run, "", state, silent)
-os.waitpid(report, 0)
+    search = -1
+if search == 0:
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    shell(watcher, "ops-watch", "OPS_RUN_ID=" + run)
+statuses.clear()
+until = time.monotonic() + 3
+while search > 0 and search not in statuses and time.monotonic() < until:
+    if wait(os.WNOHANG, search) == 0:
+        time.sleep(0.002)
+clean = end_children(1) and clean and statuses.get(search) == 0
+os.write(2, b"\x1e" + mark + (b"V" if clean else b"U") + silent + b"\n")
 if os.WIFSIGNALED(status):
     if os.WTERMSIG(status) != signal.SIGKILL:
         signal.signal(os.WTERMSIG(status), signal.SIG_DFL)

@@ -1,19 +1,21 @@
 import { describe, expect, it, jest } from '@jest/globals';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { randomInt } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createCleanupCommand } from '../../../src/runners/ssh/scripts.ts';
 import { afterThisTest } from '../../lib/ssh/servers.ts';
 import {
   decodeShellCommand,
-  ENDED,
   frame,
   launch,
   LAUNCH_COMMAND,
   replaceProgram,
+  toReport,
   SECRETS,
   type ChangePath,
 } from './local-runs.ts';
+import { processesWith } from './ssh-runs.ts';
 
 jest.setTimeout(60_000);
 
@@ -73,7 +75,7 @@ onLinux('the environment of an account', () => {
       expect(received.filter((line) => names.includes(line.split('=')[0] ?? ''))).toEqual([]);
       for (const secret of Object.values(SECRETS)) expect(received.join('\n')).not.toContain(secret);
       expect(received).toContainEqual(expect.stringMatching(/^OPS_RUN_ID=/));
-      expect(result).toMatchObject({ stderr: `${started}${ENDED}`, code: 0 });
+      expect(result).toMatchObject({ stderr: `${started}${toReport(started)}`, code: 0 });
     },
   );
 
@@ -90,7 +92,9 @@ onLinux('the environment of an account', () => {
     const command = '(env -i setsid sleep 1000 &); exit 7';
     const result = await launch('/usr/bin/dash', { program: { command } }, { accountEnv });
     expect(result).toMatchObject({ stdout: SUPERVISED, code: 7 });
-    expect(result.stderr.slice(result.stderr.indexOf(SUPERVISED))).toBe(`${SUPERVISED}${ENDED}`);
+    expect(result.stderr.slice(result.stderr.indexOf(SUPERVISED))).toBe(
+      `${SUPERVISED}${toReport(SUPERVISED)}`,
+    );
   });
 
   it('in which Perl fails later ends the run without an exit code or a report', async () => {
@@ -101,10 +105,10 @@ onLinux('the environment of an account', () => {
       { accountEnv },
     );
     expect(result).toMatchObject({ code: null, signal: 'SIGKILL' });
-    expect(result.stderr).not.toContain(SECRETS.proof);
+    expect(result.stderr).not.toContain(SECRETS.supervisorProof);
   });
 
-  it('in which Perl cannot list its children reports nothing', async () => {
+  it('in which Perl cannot list its children does not report that none is left', async () => {
     // Another error than ECHILD, as a system call filter may return.
     const accountEnv = {
       PERL5OPT: createPerlOption(
@@ -112,7 +116,7 @@ onLinux('the environment of an account', () => {
       ),
     };
     const result = await launch('/usr/bin/dash', { program: { command: 'exit 7' } }, { accountEnv });
-    expect(result).toMatchObject({ stderr: SUPERVISED, code: 7 });
+    expect(result).toMatchObject({ stderr: `${SUPERVISED}${toReport(SUPERVISED, 'U')}`, code: 7 });
   });
 });
 
@@ -125,6 +129,42 @@ const readOtherMachine = (machine: number) =>
     substr(\${$_[1]}, 18, 2) = pack("v", ${machine}) if $_[2] == 20;
     $count;
   };`;
+
+onLinux('programs that a run puts on the PATH of its account', () => {
+  const PROOF = /[0-9a-f]{64}/;
+  /** Keeps what it receives, starts a process that has nothing of the run, and claims that all is well. */
+  const FALSE_SHELL = `#!/usr/bin/dash
+case "$*" in *ops-watch*) ;; *) exit ;; esac
+{ echo "$@"; timeout 1 cat; cat /proc/$PPID/environ; } >"\${0%/*}/received" 2>/dev/null
+(env -i setsid sleep $(cat "\${0%/*}/number") >/dev/null 2>&1 </dev/null &)
+exit 0`;
+
+  it.each([
+    ['Perl', () => undefined],
+    ['Python', withoutPerl],
+  ] as const)('neither receive the proof of %s nor outlive it', async (_name, changePath) => {
+    const number = String(randomInt(100_000_000, 1_000_000_000));
+    let folder = '';
+    const command = `f=\${PATH%%:*}; echo ${number} >"$f/number"; rm "$f/sh"; printf %s "$TEXT" >"$f/sh"; chmod 755 "$f/sh"`;
+    const result = await launch(
+      '/usr/bin/dash',
+      { program: { command }, env: { TEXT: FALSE_SHELL } },
+      {
+        // Its shell runs the cleanup of the test, too.
+        isSearchable: false,
+        changePath(path) {
+          folder = path;
+          changePath(path);
+        },
+      },
+    );
+    expect(result).toMatchObject({ stderr: `${SUPERVISED}${toReport(SUPERVISED)}`, code: 0 });
+    const received = readFileSync(path.join(folder, 'received'), 'latin1');
+    expect(received).toContain('ops-watch');
+    expect(received).not.toMatch(PROOF);
+    expect(processesWith(`\0${number}\0`)).toEqual([]);
+  });
+});
 
 onLinux('an interpreter of a host', () => {
   it.each<[string, { changePath?: ChangePath; machine?: number; started: string }]>([
@@ -144,7 +184,7 @@ onLinux('an interpreter of a host', () => {
     );
     expect(result).toEqual({
       stdout: started,
-      stderr: `${started}${ENDED}`,
+      stderr: `${started}${toReport(started)}`,
       ...{ code: 7, signal: null },
     });
   });

@@ -28,7 +28,8 @@ async function exitAt(
     exec: (channel, command) => {
       channel.write(createReadyFrame(command));
       channel.once('data', (data: Buffer) => {
-        const { marker, proof } = readSecrets(data.toString('latin1'));
+        const { marker, supervisorProof, watcherProof } = readSecrets(data.toString('latin1'));
+        const proof = frames[0] === 'S' ? supervisorProof : watcherProof;
         const [started = ''] = frames;
         channel.write(`\u001e${marker}${started}\n`);
         const toText = (frame: string) => `\u001e${marker}${/^[VU]L?$/.test(frame) ? proof : ''}${frame}\n`;

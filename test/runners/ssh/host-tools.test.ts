@@ -4,20 +4,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { randomUUID } from 'node:crypto';
 import { afterThisTest } from '../../lib/ssh/servers.ts';
-import {
-  ENDED,
-  frame,
-  launch,
-  removePrograms,
-  replaceProgram,
-  SECRETS,
-  type ChangePath,
-} from './local-runs.ts';
+import { frame, launch, removePrograms, replaceProgram, toReport, type ChangePath } from './local-runs.ts';
 
 jest.setTimeout(120_000);
 
 const [SUPERVISED, SEARCHED, GROUP_ONLY] = ['S', 'N', 'G'].map(frame) as [string, string, string];
-const report = (state: string) => frame(`${SECRETS.proof}${state}`);
 
 const changes =
   (...list: ChangePath[]): ChangePath =>
@@ -49,7 +40,7 @@ const onLinux = process.platform === 'linux' ? describe : describe.skip;
 /** A Perl that runs programs of one line only, beside no Python: there is no supervisor. */
 const BROKEN_PERL = changes(
   removePrograms('python'),
-  replaceProgram('perl', 'case "$*" in *MConfig*) exit 1 ;; esac; exec /usr/bin/perl "$@"'),
+  replaceProgram('perl', 'case "$*" in *"qw(true)"*) exit 1 ;; esac; exec /usr/bin/perl "$@"'),
 );
 /** BusyBox before 1.30 runs the first word that is no option. */
 const OLD_TIMEOUT = replaceProgram(
@@ -111,7 +102,7 @@ onLinux('a host whose programs fail', () => {
           isSearchable: false,
         },
       );
-      expect(result.stderr).toBe(`${started}${report('U')}`);
+      expect(result.stderr).toBe(`${started}${toReport(started, 'U')}`);
     }
   });
 
@@ -126,7 +117,7 @@ onLinux('a host whose programs fail', () => {
         { changePath: changes(changePath, replaceProgram('rm', script)), isSearchable: false },
       );
       expect(existsSync(folder)).toBe(true);
-      expect(result.stderr).toBe(`${started}${report('U')}`);
+      expect(result.stderr).toBe(`${started}${toReport(started, 'U')}`);
     }
   });
 });
@@ -141,7 +132,7 @@ onLinux('a search for the processes of a run', () => {
       { runId, program: { command } },
       { changePath, isDone: (output) => output.endsWith('ready\n') },
     );
-    expect(result.stderr).toBe(`${started}${ENDED}`);
+    expect(result.stderr).toBe(`${started}${toReport(started)}`);
   });
 });
 
@@ -159,7 +150,7 @@ onLinux('a lease without a heartbeat for 15 s', () => {
       ),
     );
     expect(results.map(({ stderr }) => stderr)).toEqual(
-      hosts.map(([, , , started]) => `${started}${report('VL')}`),
+      hosts.map(([, , , started]) => `${started}${toReport(started, 'VL')}`),
     );
   });
 });
@@ -180,7 +171,7 @@ onLinux('a host without setsid and timeout', () => {
   ])('runs programs and ends them with %s', async (_name, changePath) => {
     const result = await launch('/usr/bin/dash', JOB, { changePath });
     expect(result).toEqual({
-      ...{ stdout: `${SEARCHED}input${'x'.repeat(70_000)}`, stderr: `${SEARCHED}${ENDED}` },
+      ...{ stdout: `${SEARCHED}input${'x'.repeat(70_000)}`, stderr: `${SEARCHED}${toReport(SEARCHED)}` },
       ...{ code: 3, signal: null },
     });
     const ended = await launch(
@@ -188,7 +179,7 @@ onLinux('a host without setsid and timeout', () => {
       { program: { command: 'sleep 1000 & echo ready; sleep 1000' } },
       { changePath, isDone: (output) => output.endsWith('ready\n') },
     );
-    expect(ended).toMatchObject({ stderr: `${SEARCHED}${ENDED}`, signal: 'SIGKILL' });
+    expect(ended).toMatchObject({ stderr: `${SEARCHED}${toReport(SEARCHED)}`, signal: 'SIGKILL' });
   });
 
   (isRoot ? it.each : it.skip.each)([
@@ -201,14 +192,14 @@ onLinux('a host without setsid and timeout', () => {
       const result = await launch('/usr/bin/dash', JOB, { changePath: changed, wrapper: WITHOUT_PROC });
       expect(result).toMatchObject({
         ...{ stdout: `${GROUP_ONLY}input${'x'.repeat(70_000)}`, code: 3 },
-        stderr: `${GROUP_ONLY}${report('U')}`,
+        stderr: `${GROUP_ONLY}${toReport(GROUP_ONLY, 'U')}`,
       });
       const ended = await launch(
         '/usr/bin/dash',
         { program: { command: 'sleep 1000 & echo ready; sleep 1000' } },
         { changePath: changed, wrapper: WITHOUT_PROC, isDone: (output) => output.endsWith('ready\n') },
       );
-      expect(ended).toMatchObject({ stderr: `${GROUP_ONLY}${report('U')}`, signal: 'SIGKILL' });
+      expect(ended).toMatchObject({ stderr: `${GROUP_ONLY}${toReport(GROUP_ONLY, 'U')}`, signal: 'SIGKILL' });
     },
   );
 });

@@ -16,15 +16,16 @@ import {
 import { afterThisTest } from '../../lib/ssh/servers.ts';
 
 const MARKER = 'a'.repeat(32);
-const PROOF = 'b'.repeat(32);
-export const SECRETS = { marker: MARKER, proof: PROOF };
+const SUPERVISOR_PROOF = 'b'.repeat(32);
+export const SECRETS = { marker: MARKER, supervisorProof: SUPERVISOR_PROOF, watcherProof: 'c'.repeat(32) };
 /** A frame of the launcher or the watcher. */
 export const frame = (word: string) => `\x1e${MARKER}${word}\n`;
 export const LAUNCH_COMMAND = createLaunchCommand(MARKER);
 /** The launcher runs, and waits for the job. */
 export const READY = frame('R');
-/** The report of a run, if its processes were killed. */
-export const ENDED = frame(`${PROOF}V`);
+/** The report at the end of a run, by whom the frame of its start says. */
+export const toReport = (started: string, state = 'V') =>
+  frame(`${started === frame('S') ? SECRETS.supervisorProof : SECRETS.watcherProof}${state}`);
 
 /** Creates a folder of programs for a PATH, as on a host with that shell; for busybox only its own programs. */
 export function createPath(shell: string): string {

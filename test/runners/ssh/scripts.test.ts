@@ -8,7 +8,7 @@ import { text } from 'node:stream/consumers';
 import { encodeSshJob } from '../../../src/runners/ssh/run.ts';
 import { reportMissing } from '../../support/host-availability.ts';
 import { afterThisTest } from '../../lib/ssh/servers.ts';
-import { createPath, ENDED, frame, launch, LAUNCH_COMMAND, READY, SECRETS } from './local-runs.ts';
+import { createPath, frame, launch, LAUNCH_COMMAND, READY, SECRETS, toReport } from './local-runs.ts';
 
 // The shells start hundreds of programs, which takes long on a busy machine.
 jest.setTimeout(120_000);
@@ -47,7 +47,7 @@ onLinux.each(SHELLS.filter(([name]) => !missing.includes(name)))(
       });
       expect(result).toEqual({
         stdout: `${started}in\0put${'x'.repeat(70_000)}1\n\n2 \\036 %s`,
-        stderr: `${started}${ENDED}`,
+        stderr: `${started}${toReport(started)}`,
         ...{ code: 3, signal: null },
       });
     });
@@ -59,7 +59,11 @@ onLinux.each(SHELLS.filter(([name]) => !missing.includes(name)))(
         { program: { command } },
         { isDone: (stdout) => stdout.endsWith('ready\n') },
       );
-      expect(result).toMatchObject({ stderr: `${started}${ENDED}`, code: null, signal: 'SIGKILL' });
+      expect(result).toMatchObject({
+        stderr: `${started}${toReport(started)}`,
+        code: null,
+        signal: 'SIGKILL',
+      });
     });
 
     it('a long program is sent as a file unchanged', async () => {

@@ -3,11 +3,12 @@ import { createFrameReader, type Frame } from '../../../src/runners/ssh/session.
 
 const MARKER = '0123456789abcdef';
 const PROOF = 'fedcba9876543210';
+const SECRETS = { marker: MARKER, supervisorProof: PROOF, watcherProof: '00112233445566' };
 const frame = (word: string) => `\x1e${MARKER}${word}\n`;
 
 /** Reads a stream that arrives in chunks of `size` bytes. */
 function readAll(stream: string, size: number): { output: string; frames: Frame[] } {
-  const reader = createFrameReader({ marker: MARKER, proof: PROOF });
+  const reader = createFrameReader(SECRETS);
   const bytes = Buffer.from(stream, 'latin1');
   const output: Buffer[] = [];
   const frames: Frame[] = [];
@@ -29,7 +30,7 @@ describe('frames within the output of a program', () => {
       output: text,
       frames: [
         { kind: 'started', supervision: 'search' },
-        { kind: 'ended', isClean: true, isSilent: false },
+        { kind: 'ended', by: 'supervisor', isClean: true, isSilent: false },
       ],
     });
   });
@@ -45,7 +46,7 @@ describe('frames within the output of a program', () => {
   });
 
   it('hold output back only while it may begin a frame', () => {
-    const reader = createFrameReader({ marker: MARKER, proof: PROOF });
+    const reader = createFrameReader(SECRETS);
     const read = (text: string) =>
       Buffer.concat(reader.read(Buffer.from(text)).filter((item) => Buffer.isBuffer(item))).toString();
     read(frame('S'));

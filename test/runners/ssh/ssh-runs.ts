@@ -56,8 +56,9 @@ export const createJob = (overrides: Partial<Job>): Job => ({
 
 /** The secrets of a job's frames, from its input. */
 export function readSecrets(input: string): FrameSecrets {
-  const [, marker = '', proof = ''] = /\ngo\n([0-9a-f]{32})([0-9a-f]{32})\n/.exec(input) ?? [];
-  return { marker, proof };
+  const lines = Array.from(input.matchAll(/^([0-9a-f]{32})([0-9a-f]{32})$/gm));
+  const [[, marker = '', supervisorProof = ''] = [], [, , watcherProof = ''] = []] = lines;
+  return { marker, supervisorProof, watcherProof };
 }
 
 /** The marker of a command that starts the launcher. */

@@ -147,7 +147,7 @@ function actAsLauncher(print: (nonce: string) => string, report: string) {
       channel.write(`${start}${print(/OPS_TEST_NONCE=(\w+)/.exec(input)?.[1] ?? '')}`, 'latin1');
     });
     channel.once('end', () => {
-      const { marker, proof } = readSecrets(input);
+      const { marker, watcherProof: proof } = readSecrets(input);
       if (report !== '') channel.stderr.write(`\x1e${marker}${proof}${report}\n`);
       channel.exit('KILL');
       channel.end();
