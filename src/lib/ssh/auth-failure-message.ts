@@ -57,17 +57,30 @@ export function createAuthFailureMessage(
   progress: AuthProgress,
   isDisconnected: boolean,
 ): string {
-  const { accepted, unanswered, notice, isPending } = progress;
+  const { unanswered, notice, isPending } = progress;
   if (unanswered === 'new_password') return PASSWORD_EXPIRED;
   // A banner may also warn of what is not the case.
   if (isPending && isDisconnected) return notice === null ? CLOSED : NOTICES[notice];
-  const [first] = accepted;
-  if (first !== undefined) {
-    const factor = first === 'publickey' ? 'key' : 'password';
-    return `The ${factor} was accepted; ${describeSecondFactor(config, progress)}`;
-  }
+  const factor = describeAccepted(progress);
+  if (factor !== undefined) return `${factor}; ${describeSecondFactor(config, progress)}`;
   if (unanswered !== null) return `The server does not accept the password alone: ${PROMPTS[unanswered]}`;
   return describeRefusal(config, progress);
+}
+
+/** For a server that does not answer a sign-in, for users. */
+export function createAuthTimeoutMessage(progress: AuthProgress, timeoutMs: number): string {
+  const factor = describeAccepted(progress);
+  const silence = `the server did not finish the sign-in within ${timeoutMs / 1000} s`;
+  return factor === undefined
+    ? `The key exchange has ended, but ${silence}. It may look up names (UseDNS) or ask a directory that does not answer, ` +
+        'or wait for an approval on another device, which is not supported.'
+    : `${factor}, but ${silence}. It may wait for an approval on another device, which is not supported: use an account ` +
+        'that needs none, e.g. with a Match block in sshd_config.';
+}
+
+function describeAccepted({ accepted: [first] }: AuthProgress): string | undefined {
+  if (first === undefined) return undefined;
+  return `The ${first === 'publickey' ? 'key' : 'password'} was accepted`;
 }
 
 function describeRefusal({ auth_method, username }: SshConfig, progress: AuthProgress): string {

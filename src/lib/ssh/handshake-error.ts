@@ -1,4 +1,4 @@
-import { createAuthFailureMessage } from './auth-failure-message.ts';
+import { createAuthFailureMessage, createAuthTimeoutMessage } from './auth-failure-message.ts';
 import type { AuthProgress } from './authentication.ts';
 import type { SshHop } from './config.ts';
 import type { HostKey } from './host-key.ts';
@@ -46,6 +46,11 @@ export function toSshHandshakeError(
   { stage, progress, mismatch, cause }: HandshakeFailure,
 ): SshError {
   const level = (cause as { level?: unknown } | undefined)?.level;
+  if (level === 'client-timeout' && stage === 'authentication') {
+    const failure = progress.accepted.length > 0 ? 'auth_failed' : 'offline';
+    const message = createAuthTimeoutMessage(progress, READY_TIMEOUT_MS);
+    return createHopError(hop, { failure, stage, message, cause });
+  }
   if (level === 'client-timeout') {
     const message = `The server did not finish the SSH handshake within ${READY_TIMEOUT_MS / 1000} s.`;
     return createHopError(hop, { failure: 'offline', stage, message, cause });

@@ -45,7 +45,7 @@ describeWithSshd('an OpenSSH server that wants two factors', () => {
     expect(await runEcho(serverAt(await startWith(methods, pam), config))).toBe('done\n');
   });
 
-  it('is used with the key first and an encrypted key second', async () => {
+  it('is used with the password first and an encrypted key second', async () => {
     const { keys: all, passphrase } = sshHosts();
     const config = { ...withPassword(password, all.ed25519Pass), passphrase };
     expect(await runEcho(serverAt(await startWith('password,publickey'), config))).toBe('done\n');

@@ -175,3 +175,30 @@ describe('a server that closes the connection during the sign-in', () => {
     await expect(opened).rejects.toThrow(/refused the user name and password/);
   });
 });
+
+describe('a server that does not answer a sign-in', () => {
+  it.each([
+    ['the first factor', false, 'offline', /key exchange has ended, but .* within 15 s.*UseDNS/],
+    [
+      'a second factor',
+      true,
+      'auth_failed',
+      /password was accepted, but .* within 15 s.*approval on another device/,
+    ],
+  ])(
+    'is described as waiting for %s',
+    async (_name, isAccepted, failure, message) => {
+      const server = await startScriptedServer({
+        authenticate: (context) => {
+          if (isAccepted && context.method === 'password') context.reject(['keyboard-interactive'], true);
+        },
+      });
+      const opened = connect(serverAt(server, { username: 'user', password: 'password' }));
+      await expect(opened).rejects.toMatchObject({
+        ...{ failure, stage: 'authentication' },
+        message: expect.stringMatching(message),
+      });
+    },
+    30_000,
+  );
+});
