@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { Owner } from '../owner.ts';
 import { refuseHiddenCharacters } from '../visible-text.ts';
 import type { HostKey } from './host-key.ts';
+import { findHostProblem } from './input-correction.ts';
 import { findPrivateKeyProblem } from './private-key.ts';
 import { SshError } from './ssh-error.ts';
 
@@ -83,9 +84,12 @@ export function resolveJumpChain(server: SshServer): SshHop[] {
 
 function readConfig(server: SshServer, hop: string | null): SshConfig {
   const parsed = sshConfig.safeParse(server.config);
-  if (parsed.success) return parsed.data;
-  const message = parsed.error.issues[0]?.message ?? 'it is not the configuration of an SSH server';
-  const isKey = parsed.error.issues[0]?.path[0] === 'private_key';
+  // The schema accepts such a host, because servers were stored with it.
+  const hostProblem = parsed.success ? findHostProblem(parsed.data.host) : undefined;
+  if (parsed.success && hostProblem === undefined) return parsed.data;
+  const [issue] = parsed.error?.issues ?? [];
+  const message = hostProblem ?? issue?.message ?? 'it is not the configuration of an SSH server';
+  const isKey = issue?.path[0] === 'private_key';
   throw new SshError({
     failure: isKey ? 'auth_failed' : 'error',
     stage: isKey ? 'authentication' : 'policy',

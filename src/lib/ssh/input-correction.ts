@@ -41,7 +41,7 @@ export function correctSshInput(input: Readonly<Record<string, unknown>>): Corre
 export function findHostProblem(host: string): string | undefined {
   const isAddress = isIPv6(host.replace(/^\[(.*)\]$/, '$1'));
   return host.includes(':') && !isAddress
-    ? 'A host is a name or an address, e.g. 10.0.0.5 or 2001:db8::1.'
+    ? 'A host is a name or an address, e.g. 10.0.0.5 or 2001:db8::1, without a port.'
     : undefined;
 }
 

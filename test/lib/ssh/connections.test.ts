@@ -213,6 +213,19 @@ describeOn('ssh', 'SSH connections', () => {
       await expect(opened).rejects.toThrow(/cannot reach this server/);
     });
 
+    it('refuse a stored host that has a port behind its address, before any connection is opened', async () => {
+      const { connections, dials } = openConnections();
+      for (const server of [
+        serverAt(plain, { host: '10.0.0.5:2222' }),
+        behind(jumpServer({ host: '1:2:3' })),
+      ])
+        await expect(output(connections, server, 'true')).rejects.toMatchObject({
+          ...{ failure: 'error', stage: 'policy' },
+          message: expect.stringContaining('without a port'),
+        });
+      expect(dials()).toBe(0);
+    });
+
     it('refuse a jump server that is missing, circular or of another owner before any connection is opened', async () => {
       const { connections, dials } = openConnections();
       const missing = serverAt(inner, { jump: 'gone' });
