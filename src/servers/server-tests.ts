@@ -120,7 +120,6 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
 
     async testUnsaved(call, input) {
       const userId = call.principal.user.id;
-      await rateLimit.consume(userId);
       const runner = await runnerAccess.getAllowedRunner(userId, input.server_type);
       assertNoMasks(input.connection_config);
       const serverId = `test-${randomId()}`;
@@ -128,6 +127,8 @@ export function createServerTests(deps: ServerTestsDeps): ServerTests {
       const servers = await database.withOwner(userOwner(userId), listServers);
       const node = { id: serverId, name: 'this server', serverType: runner.type, isActive: true };
       checkJumpChain(servers, { ...node, config: config as Record<string, unknown> }, listJumpServerIds);
+      // Settings that are refused are no test.
+      await rateLimit.consume(userId);
       const draft = {
         serverId,
         version: 0,

@@ -172,6 +172,12 @@ describeOn('ssh', 'testing a server', () => {
     expect((await bob.send('POST', '/test', input)).status).toBe(200);
   });
 
+  it('does not count settings that are refused', async () => {
+    const input = { server_type: 'ssh', connection_config: {} };
+    for (let count = 0; count < 11; count += 1)
+      expect((await ada.send('POST', '/test', input)).status).toBe(400);
+  });
+
   it('does not store the result of a previous version', async () => {
     await using host = await listeningHost();
     const { id } = await ada.add({
