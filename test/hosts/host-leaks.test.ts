@@ -14,16 +14,21 @@ import { until } from '../support/until.ts';
 describeOn('ssh', 'a leak on the SSH servers', () => {
   const { user } = sshHosts();
 
-  it('is listed for a process of the account until the process has ended', async () => {
-    const child = spawn('runuser', ['-u', user, '--', 'sleep', '987'], { stdio: 'ignore' });
-    try {
-      await until(async () => (await listHostLeaks()).some((line) => /^ssh: process .*sleep 987/.test(line)));
-    } finally {
-      child.kill('SIGTERM');
-    }
-    await once(child, 'exit');
-    await until(async () => !(await listHostLeaks()).some((line) => line.includes('sleep 987')));
-  });
+  it.each([user, `${user}-tcsh`])(
+    'is listed for a process of an account until it has ended: %s',
+    async (name) => {
+      const child = spawn('runuser', ['-u', name, '--', 'sleep', '987'], { stdio: 'ignore' });
+      try {
+        await until(async () =>
+          (await listHostLeaks()).some((line) => /^ssh: process .*sleep 987/.test(line)),
+        );
+      } finally {
+        child.kill('SIGTERM');
+      }
+      await once(child, 'exit');
+      await until(async () => !(await listHostLeaks()).some((line) => line.includes('sleep 987')));
+    },
+  );
 
   it('is listed for a file in a world-writable folder', async () => {
     const folder = mkdtempSync('/tmp/left-');

@@ -36,9 +36,11 @@ export async function listHostLeaksAfterRun(): Promise<string[]> {
 }
 
 function listAccountLeaks(user: string): string[] {
-  const [uid, home] = accountOf(user);
+  const accounts = listAccounts(user);
+  const home = accounts.find(({ name }) => name === user)?.home ?? '';
+  const uids = new Set<number | undefined>(accounts.map(({ uid }) => uid));
   const processes = listProcesses()
-    .filter(({ pid }) => fileOwnerUid(`/proc/${pid}`) === uid)
+    .filter(({ pid }) => uids.has(fileOwnerUid(`/proc/${pid}`)))
     .map(({ pid }) => `ssh: process ${pid}: ${(readCommandLine(pid) ?? ['ended']).join(' ').slice(0, 80)}`);
   // The account was created with its keys and the files of /etc/skel.
   const initialFiles = new Set(['.ssh', ...(existsSync('/etc/skel') ? readdirSync('/etc/skel') : [])]);
@@ -49,15 +51,25 @@ function listAccountLeaks(user: string): string[] {
     ...PUBLIC_FOLDERS.filter((folder) => existsSync(folder)).flatMap((folder) =>
       readdirSync(folder)
         .map((name) => path.join(folder, name))
-        .filter((file) => fileOwnerUid(file) === uid),
+        .filter((file) => uids.has(fileOwnerUid(file))),
     ),
   ];
   return [...processes, ...files.map((file) => `ssh: file ${file}`)];
 }
 
-function accountOf(user: string): [uid: number, home: string] {
-  const fields = execFileSync('getent', ['passwd', user], { encoding: 'utf8' }).trim().split(':');
-  return [Number(fields[2]), fields[5] ?? ''];
+interface Account {
+  name: string;
+  uid: number;
+  home: string;
+}
+
+/** The account, and those whose names begin with its name and a hyphen. */
+function listAccounts(user: string): Account[] {
+  return execFileSync('getent', ['passwd'], { encoding: 'utf8' })
+    .split('\n')
+    .map((line) => line.split(':'))
+    .map(([name = '', , uid, , , home = '']) => ({ name, uid: Number(uid), home }))
+    .filter(({ name }) => name === user || name.startsWith(`${user}-`));
 }
 
 /** Undefined when the file or process has just disappeared. */

@@ -153,6 +153,8 @@ done
 if [ -n "$dir" ]; then cd -- "$dir" 2>/dev/null || fail workdir; fi
 if [ -z "$dir" ] || [ "$kind" != command ] || [ $stdin -ge 0 ] || [ $files -gt 0 ]; then
   mkdir -m 700 -- "$own" "$own/work" 2>/dev/null || fail folder
+fi
+if [ $stdin -ge 0 ] || [ $files -gt 0 ] || [ $program -ge 0 ]; then
   dd count=0 iflag=fullblock </dev/null >/dev/null 2>&1 && full=1
 fi
 if [ -z "$dir" ]; then dir=$own/work; cd -- "$dir" || fail folder; fi
@@ -185,10 +187,8 @@ exec <"$source"
 printf "${FRAME}%s%s\\n" "$mark" $started
 printf "${FRAME}%s%s\\n" "$mark" $started >&2
 # From this line on the supervisor kills this script when the lease ends. Its report counts only after the frames above.
-if [ -z "$watcher" ]; then
-  echo >&4
-  exec 4>&-
-fi
+[ -n "$watcher" ] || { [ -d "$own" ] && echo d || echo; } >&4
+exec 4>&-
 export "OPS_RUN_ID=$id"
 # The job's variables may have the names of this script's: those are not used from here on.
 while [ "$1" != -- ]; do export "$1"; shift; done

@@ -11,14 +11,15 @@
  * The order in both programs:
  * 1. Becomes a subreaper. Where that is impossible, it replaces itself by the launcher, which then starts the watcher.
  * 2. Reads the marker with the proof, so that it is in no pipe when the program starts.
- * 3. Starts a child for the lease, before the program may have used up the account's processes.
- * 4. Starts the launcher in a new session. The launcher reads the job and writes a line to descriptor 4 before it
- *    replaces itself by the program; without that line it has reported why it did not.
+ * 3. Starts the launcher in a new session. The launcher reads the job and writes a line to descriptor 4 before it
+ *    replaces itself by the program: `d` if it has made the run's folder. Without a line it has reported why it did not.
+ * 4. Starts a child for the lease meanwhile, before the program may use up the account's processes.
  * 5. Skips the line for a watcher, and lets the other child read the lease. That exits when the input ends, or is
  *    killed by SIGALRM when it received nothing for 15 s.
  * 6. Waits for the program or for that child, and reaps orphans meanwhile.
  * 7. Kills its children until none is left, at most for 3 s.
- * 8. Starts the watcher script, which searches for what was not its descendant, and waits for it, at most for 3 s.
+ * 8. Starts the watcher script, which searches for what was not its descendant, and waits for it, at most for 3 s. Without
+ *    the run's folder, which lists the files to remove, some may be left.
  * 9. Kills its children again: the run may have put a program of its own on the account's PATH, which ran as the watcher.
  *    Then it reports, and ends as the program did. It alone has the proof. The app waits 8 s for the report.
  */
@@ -58,15 +59,10 @@ my $mark = line();
 sub start {
   my $child = fork;
   return $child if defined $child;
+  # The launcher has not started the program: it still reads the job.
+  kill "KILL", @_;
   print STDERR "Cannot fork\n";
   exit 1;
-}
-my $lease = start();
-if ($lease == 0) {
-  close $_ for $in, $out, $begin;
-  exit unless sysread $go, $byte, 1;
-  do { alarm 15 } while sysread(STDIN, $byte, 1) && $byte eq ".";
-  exit;
 }
 my $program = start();
 if ($program == 0) {
@@ -75,8 +71,17 @@ if ($program == 0) {
   exec "sh", "-c", $launcher, "ops-run", $id;
   exit 127;
 }
+my $lease = start($program);
+if ($lease == 0) {
+  close $_ for $in, $out, $begin;
+  exit unless sysread $go, $byte, 1;
+  do { alarm 15 } while sysread(STDIN, $byte, 1) && $byte eq ".";
+  exit;
+}
 close $out;
 unless (sysread $in, $byte, 1) { waitpid $program, 0; exit 1 }
+my $lists = $byte eq "d";
+my $folder = ($ENV{TMPDIR} || "/tmp") . "/ops-run-$id";
 close $in;
 line();
 syswrite $begin, "\n";
@@ -104,7 +109,7 @@ sub end_children {
   }
   return 0;
 }
-my $clean = end_children(2, $program);
+my $clean = end_children(2, $program) && (!$lists || -d $folder);
 my $status = $status{$program} // $SIGKILL;
 my $search = fork;
 if (defined $search && $search == 0) {
@@ -162,14 +167,22 @@ def line():
 mark = line()
 if not supervises:
     shell(launcher, "ops-run", run, watcher)
-def start():
+def start(*others):
     try:
         return os.fork()
     except OSError:
+        # The launcher has not started the program: it still reads the job.
+        for each in others:
+            os.kill(each, signal.SIGKILL)
         os.write(2, b"Cannot fork\n")
         os._exit(1)
 go, begin = os.pipe()
-lease = start()
+program = start()
+if program == 0:
+    os.setsid()
+    os.set_inheritable(sender, True)
+    shell(launcher, "ops-run", run)
+lease = start(program)
 if lease == 0:
     for each in (receiver, sender, begin):
         os.close(each)
@@ -178,13 +191,10 @@ if lease == 0:
         while os.read(0, 1) == b".":
             signal.alarm(15)
     os._exit(0)
-program = start()
-if program == 0:
-    os.setsid()
-    os.set_inheritable(sender, True)
-    shell(launcher, "ops-run", run)
 os.close(sender)
-if not os.read(receiver, 1):
+lists = os.read(receiver, 1)
+folder = (os.environ.get("TMPDIR") or "/tmp") + "/ops-run-" + run
+if not lists:
     os.waitpid(program, 0)
     os._exit(1)
 os.close(receiver)
@@ -221,7 +231,7 @@ def end_children(seconds, *pids):
                 pass
         time.sleep(0.002)
     return False
-clean = end_children(3, program)
+clean = end_children(3, program) and (lists != b"d" or os.path.isdir(folder))
 status = statuses.get(program, signal.SIGKILL)
 try:
     search = os.fork()

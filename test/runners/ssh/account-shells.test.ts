@@ -71,11 +71,12 @@ describeOn('ssh', 'an account over SSH', () => {
       writeFileSync(file, value);
       afterThisTest(() => rmSync(file, { force: true }));
     };
-    /** The account's processes, without those of its connections. */
+    /** The pids of the account's processes, without those of its connections. */
     const listProcesses = () =>
-      spawnSync('ps', ['-u', `${user}-limited`, '-o', 'comm='], { encoding: 'utf8' })
+      spawnSync('ps', ['-u', `${user}-limited`, '-o', 'pid=,comm='], { encoding: 'utf8' })
         .stdout.split('\n')
-        .filter((name) => !['', 'sshd'].includes(name));
+        .filter((line) => !/^$| sshd$/.test(line))
+        .map((line) => Number.parseInt(line, 10));
     const untilNone = () =>
       until(
         () => listProcesses(),
@@ -83,7 +84,7 @@ describeOn('ssh', 'an account over SSH', () => {
         30_000,
       );
 
-    it('is told that it is reached, and is verified only when nothing is left', async () => {
+    it('names a limit that is reached, and is verified only when nothing is left', async () => {
       const exits: (ExitEvent | undefined)[] = [];
       const runner = openRunner();
       for (const limit of [2, 4, 5, 6, 7, 8, 30]) {
@@ -110,7 +111,7 @@ describeOn('ssh', 'an account over SSH', () => {
       const { exit } = await run(limited, { program: { command } });
       expect(exit).toMatchObject({ cause: 'exited', cleanup });
       if (cleanup === 'verified') await untilNone();
-      else spawnSync('pkill', ['-KILL', '-u', `${user}-limited`]);
+      else listProcesses().forEach((pid) => process.kill(pid, 'SIGKILL'));
     });
   });
 

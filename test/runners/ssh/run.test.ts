@@ -228,6 +228,23 @@ describeOn('ssh', 'a run over SSH', () => {
     expect(readdirSync(path.join(folder, 'given'))).toEqual(['result']);
   });
 
+  it.each([
+    ['Perl', hosts.plain],
+    ['Python', hosts.python],
+  ])('is unverified if it removed the list of its files: %s', async (_name, address) => {
+    const folder = createWorkspace();
+    const files = [{ path: 'given', content: Buffer.from('x') }];
+    const job = createJob({
+      program: { command: 'rm -rf "/tmp/ops-run-$OPS_RUN_ID"' },
+      files,
+      workdir: folder,
+    });
+    const server = targetAt(serverAt(address));
+    const { exit } = await readAll(openRunner().run(server, job, LIMITS, neverAborted()));
+    expect(readdirSync(folder)).toEqual(['given']);
+    expect(exit).toMatchObject({ code: 0, cleanup: 'unverified' });
+  });
+
   it('removes a folder whose permissions the program removed', async () => {
     const job = createJob({ program: { command: 'mkdir -p a/b && touch a/b/c && chmod 0 a/b a .' } });
     const { exit } = await readAll(openRunner().run(target(), job, LIMITS, neverAborted()));
