@@ -39,7 +39,8 @@ import { toShellCommand } from './shell-command.ts';
 const FRAME = '\\036';
 
 /** The boot script puts these before the texts of the launcher and the watcher. */
-const COMMON_FUNCTIONS = `${FORGET_VARIABLES}${TEXT_FUNCTION}${TOOL_FUNCTIONS}${FOLDER_FUNCTIONS}`;
+const COMMON_FUNCTIONS = `${FORGET_VARIABLES}${TEXT_FUNCTION}${TOOL_FUNCTIONS}${FOLDER_FUNCTIONS}
+frame() { printf "${FRAME}%s%s\\n" "$mark" "$1"; } # word`;
 
 /** Heartbeats are sent every 5 s. */
 const LEASE_S = 15;
@@ -57,7 +58,7 @@ tag=$1 id=\${1#*=} top=$2
 folder
 cd /
 exec 4>&2 5>&1 >/dev/null 2>&1
-mark= silent= state=V
+state=V
 if [ -n "$top" ]; then
   IFS= read -r mark
   while beat=$(within ${LEASE_S} dd bs=1 count=1); code=$?; [ "$beat" = . ]; do :; done
@@ -66,7 +67,7 @@ if [ -n "$top" ]; then
 fi
 finish || state=U
 clean || state=U
-[ -z "$mark" ] || printf "${FRAME}%s%s%s\\n" "$mark" "$state" "$silent" >&4
+[ -z "$mark" ] || frame $state$silent >&4
 [ $state = V ]
 `;
 
@@ -96,7 +97,7 @@ IFS= read -r mark || exit 1
 folder
 fail() { # reason
   clean && state=V || state=U
-  printf "${FRAME}%sE%s%s\\n" "$mark" "$state" "$1" >&2
+  frame E$state$1 >&2
   exit 1
 }
 # Records a path to remove. A newline within a path is written as two slashes and a newline; no path has two slashes.
@@ -184,8 +185,8 @@ else
   started=S
 fi
 exec <"$source"
-printf "${FRAME}%s%s\\n" "$mark" $started
-printf "${FRAME}%s%s\\n" "$mark" $started >&2
+frame $started
+frame $started >&2
 # From this line on the supervisor kills this script when the lease ends. Its report counts only after the frames above.
 [ -n "$watcher" ] || { [ -d "$own" ] && echo d || echo; } >&4
 exec 4>&-
@@ -217,7 +218,8 @@ exec sh -c "$2" ops-run "$1" "$3"
 const BOOT_SCRIPT = `
 set -- ${quoteForShell(COMMON_FUNCTIONS)}
 eval "$1"
-printf "${FRAME}%sR\\n" "$0"
+mark=$0
+frame R
 fallback=${quoteForShell(FALLBACK_SCRIPT)}
 launcher=$1${quoteForShell(LAUNCHER_SCRIPT)}
 watcher=$1${quoteForShell(WATCHER_SCRIPT)}
