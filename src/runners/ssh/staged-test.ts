@@ -33,6 +33,7 @@ const NOT_SUPERVISED =
   'A detached process was killed, but the server has neither Perl nor Python 3 to start the supervisor of all ' +
   'processes of a run (Linux 3.5 or later; Perl on x86-64 and ARM64). Only the environment, session, output and folder ' +
   'of processes are searched, so the cleanup of runs is "unverified". Install Perl or Python 3.';
+const NOTHING_FOUND_LEFT = 'A search found no process of the test, and its files were removed.';
 const NOT_VERIFIED = 'The cleanup of runs cannot be verified on this server.';
 const GROUP_ONLY =
   'The process group of the program was killed. The server has no /proc, so processes that leave their group are not ' +
@@ -97,8 +98,13 @@ async function runProbe(
 function passReport({ report, supervision }: SshSessionResult, pass: PassStage): void {
   const isGroupOnly = supervision === 'group' && report !== undefined;
   if (report !== 'proven' && report !== 'searched' && !isGroupOnly) throw new StageError(NOT_KILLED);
-  pass('kill', isGroupOnly ? GROUP_ONLY : report === 'proven' ? SUPERVISED : NOT_SUPERVISED);
-  pass('cleanup', isGroupOnly ? NOT_VERIFIED : undefined);
+  if (report === 'proven') {
+    pass('kill', SUPERVISED);
+    pass('cleanup');
+  } else {
+    pass('kill', isGroupOnly ? GROUP_ONLY : NOT_SUPERVISED);
+    pass('cleanup', isGroupOnly ? NOT_VERIFIED : NOTHING_FOUND_LEFT);
+  }
 }
 
 function createProbe(): { job: Job; expected: Buffer } {

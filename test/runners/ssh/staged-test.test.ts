@@ -241,13 +241,20 @@ describeOn('ssh', 'the test of a real SSH server', () => {
   );
 
   it.each([
-    ['plain', plain, 'A supervisor on the server is the parent of all processes'],
-    ['without Perl', python, 'A supervisor on the server is the parent of all processes'],
-    ['without Perl and Python', bare, 'Install Perl or Python 3.'],
-  ])('is online on a host %s, and states what holds its processes', async (_name, server, message) => {
+    [
+      'plain',
+      plain,
+      'A supervisor on the server is the parent of all processes',
+      'Nothing of the test is left.',
+    ],
+    ['without Perl', python, 'A supervisor on the server is the parent', 'Nothing of the test is left.'],
+    ['without Perl and Python', bare, 'Install Perl or Python 3.', 'A search found no process'],
+  ])('is online on a host %s, and states what holds its processes', async (_name, server, kill, cleanup) => {
     const result = await testServer(serverAt(server));
     expect(result.status).toBe('online');
-    expect(result.stages.find(({ name }) => name === 'kill')?.message).toContain(message);
+    const messageOf = (stage: string) => result.stages.find(({ name }) => name === stage)?.message;
+    expect(messageOf('kill')).toContain(kill);
+    expect(messageOf('cleanup')).toContain(cleanup);
   });
 
   it('is online through a jump server', async () => {
