@@ -136,8 +136,9 @@ export async function submitLoginPages(
   user: { username: string; password: string },
 ): Promise<string> {
   let page = await browser.get(authorizationUrl);
-  // With an organization in the realm, the password is on a second page.
-  for (let pages = 0; page.location === undefined && pages < 2; pages += 1) {
+  // With an organization in the realm, the password is on a second page. Keycloak's protection against guessing refuses a
+  // sign-in while it processes another one of the same user, and shows the form again.
+  for (let pages = 0; page.location === undefined && pages < 3; pages += 1) {
     page = await browser.post(formAction(page), { username: user.username, password: user.password });
   }
   if (page.location === undefined)
