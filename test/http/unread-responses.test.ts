@@ -32,7 +32,7 @@ async function* endAtOnce(): AsyncGenerator<NumberedEvent, void> {
 
 /** The routes of runs, with a run that has ended. */
 const resultRoutes = runRoutes({
-  runs: { submit: () => Promise.resolve({ id: 'run_1' }), subscribe: endAtOnce },
+  runs: { submit: () => Promise.resolve({ id: 'run_1' }), subscribeKept: endAtOnce },
   activeWork: { register: () => () => undefined },
 } as unknown as RunRouteDeps);
 

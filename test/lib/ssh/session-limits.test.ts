@@ -28,14 +28,15 @@ describeWithSshd('an OpenSSH server that allows few sessions on a connection', (
     [2, 8, 4],
     [3, 8, 3],
   ])(
-    'runs with MaxSessions %d all of %d commands at once, on %d connections',
+    'runs with MaxSessions %d all of %d commands at once, on %d connections or one more',
     async (max, count, expected) => {
       const server = serverAt(await startSshd({ lines: [`MaxSessions ${max}`] }));
       const { connections, dials } = openConnections();
       for (let round = 0; round < 2; round += 1) {
         const streams = await Promise.all(times(count, () => openCat(connections, server)));
         expect(await readCats(streams)).toEqual(times(count, () => 'done'));
-        expect(dials()).toBe(expected);
+        // A session can outlast its channel for a moment: then a command gets another connection.
+        expect([expected, expected + 1]).toContain(dials());
       }
     },
   );
