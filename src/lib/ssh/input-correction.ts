@@ -9,7 +9,7 @@ export interface CorrectedInput {
 
 /** `ssh://user@host:port`, each part but the host optional. A host with two colons or more is an IPv6 address. */
 const HOST_INPUT =
-  /^(?:ssh:\/\/)?(?:([^/\s]+)@)?(\[[^\]\s]+\]|[^:@/[\]\s]+|[^@/[\]\s]*:[^@/[\]\s]*:[^@/[\]\s]*)(?::(\d{1,5}))?\/?$/i;
+  /^(?:ssh:\/\/)?(?:([^/\s]+)@)?(\[[^\]\s]+\]|[^:@/[\]\s]+|[^:@/[\]\s]*:[^:@/[\]\s]*:[^@/[\]\s]*)(?::(\d{1,5}))?\/?$/i;
 /** A host with user and port is shorter. The expression is slow for long texts. */
 const MAX_HOST_INPUT_LENGTH = 512;
 const MAX_PORT = 65_535;

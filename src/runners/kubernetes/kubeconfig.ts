@@ -143,9 +143,14 @@ type Members = Readonly<Record<string, unknown>>;
 
 /** The members of the entry with this name, without the empty ones, which count as absent. */
 function findMembers(list: unknown, name: unknown, member: string): Members | undefined {
-  const entries = Array.isArray(list) ? list.map((entry) => MemberMap.safeParse(entry).data) : [];
-  const members = MemberMap.safeParse(entries.find((entry) => entry?.['name'] === name)?.[member]).data;
+  // Aliases can repeat a large map many times, so that only the one in question may be copied.
+  const entry: unknown = Array.isArray(list) ? list.find((each) => hasName(each, name)) : undefined;
+  const members = MemberMap.safeParse(MemberMap.safeParse(entry).data?.[member]).data;
   return members && Object.fromEntries(Object.entries(members).filter(([, value]) => !isEmpty(value)));
+}
+
+function hasName(entry: unknown, name: unknown): boolean {
+  return typeof entry === 'object' && entry !== null && 'name' in entry && entry.name === name;
 }
 
 function isEmpty(value: unknown): boolean {

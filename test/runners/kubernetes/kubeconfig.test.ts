@@ -270,6 +270,21 @@ describe('a pasted kubeconfig', () => {
     ]);
     expect(({} as { polluted?: true }).polluted).toBeUndefined();
   });
+
+  it('is read quickly when aliases repeat a large map', async () => {
+    const members = Array.from({ length: 3_000 }, (_, index) => `k${index}: ""`).join(', ');
+    const aliases = Array.from({ length: 8_000 }, () => '*large').join(', ');
+    const text = kubeconfig().replace(
+      'clusters:',
+      `large: &large {${members}}\nclusters: [${aliases}]\nunused:`,
+    );
+    const startMs = performance.now();
+    expect(await listIssues({ kubeconfig: text, image: IMAGE })).toEqual([
+      expect.stringContaining('is not in the kubeconfig'),
+    ]);
+    // It took minutes and gigabytes before only the named entry was copied.
+    expect(performance.now() - startMs).toBeLessThan(5_000);
+  });
 });
 
 describe('kubernetesConfig', () => {
