@@ -56,7 +56,11 @@ const METHODS: Record<SshConfig['auth_method'], { first: SshAuthMethod[]; furthe
 };
 
 /** A password is no answer to these, and each wrong answer counts against the account. */
-const CODE_PROMPT = /code|otp|token|\bpin\b|one[- ]time|\bduo\b|yubikey|factor|verification/i;
+const CODE_PROMPT =
+  /code|otp|token|\bpin\b|one[- ]time|\bduo\b|yubikey|factor|verification|response|challenge|authenticator|2fa|mfa|passphrase|einmal|usage unique/i;
+/** In the languages of Linux-PAM and FreeBSD that are used most. */
+const PASSWORD_PROMPT =
+  /password|passwort|kennwort|mot de passe|contraseña|senha|wachtwoord|hasło|heslo|lösenord|parola|пароль|密码|密碼|パスワード|암호/i;
 const NEW_PASSWORD_PROMPT = /\b(?:new|current|old|retype|change) (?:unix )?password/i;
 
 /** Of the modules of Linux-PAM and of OpenSSH. */
@@ -125,7 +129,9 @@ export function createAuthentication(
       type: 'keyboard-interactive',
       username,
       prompt(_name, _instructions, _language, prompts, finish) {
-        const kind = classifyPrompts(prompts);
+        // Who accepted the password asks for something else.
+        const isFurther = progress.accepted.length > 0;
+        const kind = progress.accepted.includes('password') ? 'code' : classifyPrompts(prompts, isFurther);
         progress.isPending = false;
         if (kind === 'password' && password !== null && !hasAnswered) {
           hasAnswered = true;
@@ -175,10 +181,11 @@ export function createAuthentication(
   };
 }
 
-function classifyPrompts(prompts: readonly Prompt[]): UnansweredPrompt {
+/** @param isFurther after another factor, where a prompt that does not name a password is one for a code. */
+function classifyPrompts(prompts: readonly Prompt[], isFurther: boolean): UnansweredPrompt {
   const [first] = prompts;
   if (first === undefined || prompts.length > 1) return 'other';
   if (NEW_PASSWORD_PROMPT.test(first.prompt)) return 'new_password';
-  if (CODE_PROMPT.test(first.prompt)) return 'code';
+  if (CODE_PROMPT.test(first.prompt) || (isFurther && !PASSWORD_PROMPT.test(first.prompt))) return 'code';
   return first.echo === true ? 'other' : 'password';
 }

@@ -162,6 +162,10 @@ describe('a server that asks questions after it has accepted the key', () => {
       'Bestätigungscode: ',
       'OTP: ',
       'PIN + token: ',
+      'Response: ',
+      '验证码: ',
+      'Mot de passe à usage unique : ',
+      'Antwort: ',
     ].map(
       (prompt) => [`the prompt ${prompt}`, 'unsent', [hidden(prompt)], 'asks for a one-time code'] as const,
     ),
@@ -174,6 +178,23 @@ describe('a server that asks questions after it has accepted the key', () => {
       message: expect.stringContaining(message),
     });
     await expect(opened).rejects.toMatchObject({ message: expect.not.stringContaining('Passcode') });
+    expect(answers).toEqual([]);
+  });
+
+  it('receives no answer by prompts after it has accepted the password', async () => {
+    const answers: string[][] = [];
+    const server = await startScriptedServer({
+      authenticate(context: AuthContext) {
+        if (context.method === 'keyboard-interactive')
+          context.prompt([hidden('Password: ')], (given) => {
+            answers.push(given);
+            context.reject();
+          });
+        else context.reject(['keyboard-interactive'], context.method === 'password');
+      },
+    });
+    const opened = runEcho(serverAt(server, { username: 'user', password: 'asked-for-password' }));
+    await expect(opened).rejects.toMatchObject({ failure: 'auth_failed' });
     expect(answers).toEqual([]);
   });
 
