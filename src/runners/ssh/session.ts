@@ -128,6 +128,8 @@ export function openSshSession(channel: ClientChannel, secrets: FrameSecrets, in
     else if (frame.kind === 'refused') state.refusal = frame;
     else {
       state.isStarted = true;
+      // Another process of the account can have written it before the start.
+      state.refusal = undefined;
       state.supervision = frame.supervision;
       queue.push({ type: 'started' });
     }

@@ -121,6 +121,7 @@ describe('the cleanup of a run', () => {
     ['is unverified if the supervisor could not kill everything', ['S', 'U'], 'unverified'],
     ['is unverified without a report', ['S'], 'unverified'],
     ['is unverified if a refusal is reported after the start', ['S', 'EVfile'], 'unverified'],
+    ['is unverified if a refusal is reported before the start', ['EVfile', 'S'], 'unverified'],
     ['is unverified if the report has no proof', ['S', 'aV'], 'unverified'],
     ['is unverified after a search without a supervisor', ['N', 'V'], 'unverified'],
     ['is unverified if a supervisor is claimed after the start', ['N', 'S', 'V'], 'unverified'],
