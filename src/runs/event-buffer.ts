@@ -48,7 +48,7 @@ const MAX_EVENTS = 16_384;
 /** An event that begins within the limit belongs to the head. */
 const MAX_HEAD = { bytes: 768 * KIB, events: MAX_EVENTS };
 /** Of each stream: what a program prints last often explains its exit. */
-const MAX_STREAM_END = { bytes: 128 * KIB, events: MAX_EVENTS };
+const MAX_STREAM_END = { bytes: 128 * KIB, events: MAX_EVENTS / 4 };
 /** For viewers that are behind. */
 const MAX_RECENT = { bytes: 4 * 1024 * KIB, events: MAX_EVENTS };
 

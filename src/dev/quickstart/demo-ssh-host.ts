@@ -24,6 +24,7 @@ export interface DemoSshHost {
 }
 
 const LOOPBACK = '127.0.0.1';
+const MAX_CONNECTIONS = 20;
 /** After this time an sshd that ignores SIGTERM is killed. */
 const TERMINATION_MS = 5_000;
 const SSHD_PATHS = [
@@ -107,6 +108,7 @@ function createSshdConfig(folder: string, username: string, searchPath: string):
     'DisableForwarding yes',
     'PermitTTY no',
     'PermitUserRC no',
+    'LoginGraceTime 20',
     'PidFile none',
     ...(/^[^"\n]+$/.test(searchPath) ? [`SetEnv "PATH=${searchPath}"`] : []),
     '',
@@ -137,6 +139,8 @@ async function serveConnections(options: DemoSshHostOptions & { configFile: stri
       socket.destroy();
     });
   });
+  // Each connection is a process, and `sshd -i` limits none.
+  server.maxConnections = MAX_CONNECTIONS;
   try {
     const port = await listenOnLoopback(server);
     return {

@@ -85,6 +85,7 @@ export function createSshConnections(deps: SshConnectionsDeps): SshConnections {
     const previous = await acquire(hops.slice(0, -1), signal);
     try {
       const connection = await connectHop(previous.connection, getLast(hops), signal, ignoreStage);
+      previous.markOpen();
       connection.onClose(() => previous.release());
       return connection;
     } catch (error) {
