@@ -14,6 +14,8 @@ const HOST_INPUT =
 const MAX_HOST_INPUT_LENGTH = 512;
 const MAX_PORT = 65_535;
 
+/** What users call the parts of a host. */
+const PART_NAMES = { port: 'port', username: 'user' } as const;
 const PASSWORD_IN_HOST = 'contains a password: write the host alone, and the others in username and password';
 
 /**
@@ -65,6 +67,8 @@ function isEmpty(value: unknown): boolean {
 }
 
 function createContradiction(members: readonly ('port' | 'username')[]): string {
-  const names = members.join(' and ');
-  return `contains another ${names} than the member of this name: write the host alone`;
+  const parts = members.map((member) => PART_NAMES[member]).join(' and ');
+  const names = members.map((member) => `\`${member}\``).join(' and ');
+  const verb = members.length === 1 ? 'differs' : 'differ';
+  return `the ${parts} in host ${verb} from ${names}: write the host alone`;
 }

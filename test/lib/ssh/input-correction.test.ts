@@ -3,8 +3,8 @@ import { correctSshInput, findHostProblem } from '../../../src/lib/ssh/input-cor
 import { sshConfig } from '../../../src/lib/ssh/config.ts';
 
 const login = { auth_method: 'password', password: 'secret' };
-const PORT = 'contains another port than the member of this name';
-const USER = 'contains another username than the member of this name';
+const PORT = 'the port in host differs from `port`: write the host alone';
+const USER = 'the user in host differs from `username`: write the host alone';
 
 describe('the host of an SSH server', () => {
   it.each<[string, Record<string, unknown>]>([
@@ -44,7 +44,11 @@ describe('the host of an SSH server', () => {
     ['h:2222', { port: 22 }, PORT],
     ['[::1]:2222', { port: 22 }, PORT],
     ['me@h', { username: 'you' }, USER],
-    ['ssh://me@h:2222', { username: 'you', port: 22 }, 'contains another port and username'],
+    [
+      'ssh://me@h:2222',
+      { username: 'you', port: 22 },
+      'the port and user in host differ from `port` and `username`: write the host alone',
+    ],
     ['me:secret@h', {}, 'contains a password'],
   ])('%j is refused beside %j', (host, fields, message) => {
     const { sent, problems } = correctSshInput({ host, ...fields });
