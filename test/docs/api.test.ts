@@ -61,6 +61,16 @@ describe('docs/api.md', () => {
     expect(toLines(listDocumentedCalls(DOCS))).toEqual(toLines(await listRoutes()));
   });
 
+  it('names every command and option', () => {
+    const section = /## Commands\n\n([\s\S]+)/.exec(DOCS)?.[1] ?? '';
+    const words = new Set(
+      [...section.matchAll(/`([^`]+)`/g)].flatMap(([, code = '']) => code.split(/[\s[\]<>]+/)),
+    );
+    const names = [...read('src/cli/main.ts').matchAll(/\.(?:command|\w*[oO]ption)\(\s*'([\w-]+)/g)];
+    expect(names.length).toBeGreaterThan(20);
+    expect(names.map(([, name = '']) => name).filter((name) => !words.has(name))).toEqual([]);
+  });
+
   it('names log events and their members as the code does', () => {
     const section = /## Log events\n\n(.+)/.exec(DOCS)?.[1] ?? '';
     const events = [...section.matchAll(/`(\w+) \{([^}]+)\}`/g)].map(([, name = '', members = '']) => ({
