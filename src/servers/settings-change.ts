@@ -69,7 +69,7 @@ interface ChangedConfig {
 /**
  * Merges a change into a stored configuration. A missing member stays, and so does a secret that is sent as its mask;
  * null clears a member. A stored secret goes only to its stored destination: if its destination changes, the secret
- * must be sent again. If any destination changes, the host key must be confirmed again.
+ * must be sent again. If the address changes, the host key must be confirmed again.
  * @throws AppError `validation_failed` (400) with the invalid members; `key_undecryptable` (424) when stored members
  *   are to stay and do not decrypt.
  */
@@ -87,18 +87,17 @@ async function changeConfig(
   const parsed = await parseConfig(runner, sent, decrypted as ConfigInput);
   if ('errors' in parsed) throw invalidConfig(parsed.errors);
   const { config } = parsed;
-  const [before, after] = [decrypted, config].map((each) => hashDestination(runner, each, binding.hostKey));
-  const hostKey = before === after ? binding.hostKey : null;
+  const isDestinationSame = (field: string | null) => {
+    const [old, next] = [decrypted, config].map((each) =>
+      hashFieldDestination(runner, each, field, binding.hostKey),
+    );
+    return old === next;
+  };
+  // What receives a secret on a host is no part of the address that presented the key.
+  const hostKey = isDestinationSame(null) ? binding.hostKey : null;
   const isSame = isDeepStrictEqual(decrypted, config);
   const kept = listSecretFields(runner, config as ConfigInput).filter((field) => !(field in sent));
-  assertNoKeptSecrets(
-    kept.filter((field) => {
-      const [old, next] = [decrypted, config].map((each) =>
-        hashFieldDestination(runner, each, field, binding.hostKey),
-      );
-      return old !== next;
-    }),
-  );
+  assertNoKeptSecrets(kept.filter((field) => !isDestinationSame(field)));
   return { config: encryptConfig(keyring, runner, { ...binding, hostKey }, config), hostKey, isSame };
 }
 
@@ -126,11 +125,11 @@ async function replaceConfig(
   return { config, hostKey: null, isSame: false };
 }
 
-/** The destination of one secret: the digest of the configuration without its other secrets. */
+/** The destination of one secret: the digest of the configuration without its other secrets. Null is the address alone. */
 function hashFieldDestination(
   runner: Runner,
   config: unknown,
-  field: string,
+  field: string | null,
   hostKey: HostKey | null,
 ): string {
   const others = runner.secretFields.filter((each) => each !== field).map((each) => [each, null] as const);

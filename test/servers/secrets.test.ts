@@ -192,6 +192,49 @@ describe('the environment of a Docker server', () => {
   });
 });
 
+describe('the environment of an SSH server', () => {
+  const interpreters = { python: '/opt/other/python3', javascript: null, bash: null };
+  async function addSsh(change: Record<string, unknown> = {}): Promise<string> {
+    const { id } = await ada.add({ connection_config: createSshServerConfig(change) });
+    await ada.confirm(id, HOST_KEY);
+    return id;
+  }
+
+  it('must be sent again, and it alone, when the programs that receive it change; the host key stays', async () => {
+    const id = await addSsh({ environment: { TOKEN: randomPassword() } });
+    const refused = await ada.expectRefusal('PUT', `/${id}`, { connection_config: { interpreters } });
+    expect(refused).toMatchObject({ status: 400, code: 'validation_failed' });
+    expect(refused.errors?.map(({ path }) => path)).toEqual(['connection_config.environment']);
+    const environment = { TOKEN: randomPassword() };
+    const changed = await ada.change(id, { connection_config: { interpreters, environment } });
+    expect(changed).toMatchObject({ host_key: HOST_KEY, connection_config: { environment: STORED } });
+    expect((await open(id)).target.config).toMatchObject({ interpreters, environment });
+    await ada.remove(id);
+  });
+
+  it('does not decrypt when the programs in the row were edited', async () => {
+    const id = await addSsh({ environment: { TOKEN: randomPassword() } });
+    await setConfig(id, { interpreters });
+    await expect(open(id)).rejects.toMatchObject({ code: 'key_undecryptable', status: 424 });
+    await ada.remove(id);
+  });
+
+  it('can be added, changed and cleared while password and host key stay; without it programs can change', async () => {
+    const id = await addSsh();
+    for (const change of [
+      { interpreters },
+      { environment: { TOKEN: randomPassword() } },
+      { environment: { A: 'b' } },
+      { environment: null },
+      { interpreters: null },
+    ]) {
+      await ada.change(id, { connection_config: change });
+      expect((await open(id)).target).toMatchObject({ hostKey: HOST_KEY, config: change });
+    }
+    await ada.remove(id);
+  });
+});
+
 describe('a row that was edited by hand in the database', () => {
   it('does not send its secret to the edited address', async () => {
     await using listener = await listeningHost();

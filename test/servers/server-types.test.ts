@@ -45,7 +45,13 @@ type Config = Record<string, unknown>;
 
 /** One server of each type except local, with all its secrets. */
 const SAMPLES: Record<Exclude<ServerType, 'local'>, () => { config: Config; otherAddress: Config }> = {
-  ssh: () => ({ config: createSshServerConfig(), otherAddress: { port: 2022 } }),
+  ssh: () => ({
+    config: createSshServerConfig({
+      interpreters: { python: '/opt/conda envs/bin/python3', javascript: null, bash: 'bash' },
+      environment: { API_TOKEN: randomToken() },
+    }),
+    otherAddress: { port: 2022 },
+  }),
   docker: () => ({
     config: { host: ssh, image: 'python:3.13-slim', environment: { API_TOKEN: randomToken() } },
     otherAddress: { host: 'tcp://engine.example.test:2376' },
@@ -103,10 +109,9 @@ describe('the messages of a configuration with values of wrong types', () => {
     const members = Object.keys(type === 'local' ? {} : SAMPLES[type]().config);
     const messages: string[] = [];
     for (const value of wrongValues) {
-      const values = [...members, 'undeclared', 'volumes', 'environment', 'kubeconfig'].map((name) => [
-        name,
-        value,
-      ]);
+      const values = [...members, 'undeclared', 'volumes', 'environment', 'interpreters', 'kubeconfig'].map(
+        (name) => [name, value],
+      );
       const body = {
         name: 'Wrong',
         server_type: type,

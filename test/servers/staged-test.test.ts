@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from '@jest/globals';
+import { createHash } from 'node:crypto';
 import type { ServerTestView } from '../../src/servers/schema.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { describeOn, sshHosts, type SshHosts } from '../support/hosts.ts';
@@ -68,6 +69,28 @@ describeOn('ssh', 'testing a server', () => {
     expect(trail.data.map(({ action }) => action)).toEqual([
       ...['server.tested', 'server.host_key_confirmed', 'server.tested', 'server.added', 'session.started'],
     ]);
+  });
+
+  it('names the interpreters, and shows no value of the environment that runs receive', async () => {
+    const token = randomPassword();
+    const config = account(hosts.plain, {
+      interpreters: { javascript: '/nowhere/node' },
+      environment: { TOKEN: token, PATH: '/usr/local/bin:/usr/bin:/bin' },
+    });
+    const { id } = await ada.add({ connection_config: config });
+    await ada.confirm(id, hosts.plain.hostKey);
+    const result = await ada.test(id);
+    expect(result.details.stages.find(({ name }) => name === 'echo')?.message).toMatch(
+      /python: \/\S+\/python3 3\.\d+\.\d+; javascript: none; bash: \/\S+\/bash \d/,
+    );
+    const run = await app.call(`/api/v1/execution-servers/${id}/run`, {
+      ...{ method: 'POST', session: ada.session, headers: { accept: 'application/json' } },
+      json: { command: 'printf %s "$TOKEN" | sha256sum' },
+    });
+    const { stdout } = (await run.json()) as { stdout: string };
+    expect(stdout.split(' ')[0]).toBe(createHash('sha256').update(token).digest('hex'));
+    const shown = JSON.stringify([result, await ada.get(id), app.events('execution_server_tested')]);
+    expect(shown.includes(token)).toBe(false);
   });
 
   it('fails for a changed host key, and returns both keys', async () => {

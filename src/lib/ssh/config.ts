@@ -4,6 +4,7 @@ import { refuseHiddenCharacters } from '../visible-text.ts';
 import type { HostKey } from './host-key.ts';
 import { findHostProblem } from './input-correction.ts';
 import { findPrivateKeyProblem } from './private-key.ts';
+import { sshEnvironment, sshInterpreters } from './program-settings.ts';
 import { SshError } from './ssh-error.ts';
 
 const HOST = /^(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?|\[?[0-9A-Fa-f:.]+\]?)$/;
@@ -23,6 +24,8 @@ export const sshConfig = z
     private_key: secret(MAX_PRIVATE_KEY_INPUT_LENGTH),
     passphrase: secret(MAX_SECRET_LENGTH),
     jump: z.string().min(1).max(64).nullable().default(null),
+    interpreters: sshInterpreters,
+    environment: sshEnvironment,
   })
   .superRefine((config, context) => {
     const member = config.auth_method === 'password' ? 'password' : 'private_key';

@@ -1,6 +1,8 @@
 import { SshError } from '../../lib/ssh/ssh-error.ts';
-import { LANGUAGES, type ExitEvent, type Language, type StopCause } from '../runner.ts';
-import { INTERPRETERS, isSignalName, MAX_EXIT_CODE } from '../shell.ts';
+import type { SshInterpreters } from '../../lib/ssh/program-settings.ts';
+import { LANGUAGES, type ExitEvent, type StopCause } from '../runner.ts';
+import { isSignalName, MAX_EXIT_CODE } from '../shell.ts';
+import { createMissingInterpreterMessage } from './interpreters.ts';
 import { REQUIRED_TOOLS } from './scripts.ts';
 import type { SshSessionResult } from './session.ts';
 import type { ShellStartProblem } from './shell-start.ts';
@@ -22,7 +24,7 @@ export function toSshStartFailure(error: unknown, signal: AbortSignal): ExitEven
 /** Determines how a run ended whose channel has closed. */
 export function toSshExit(
   result: SshSessionResult,
-  cleanup: ExitEvent['cleanup'],
+  { cleanup, interpreters }: { cleanup: ExitEvent['cleanup']; interpreters: SshInterpreters },
   signal: AbortSignal,
 ): ExitEvent {
   const status = result.isStarted && result.status !== undefined ? result.status : NO_STATUS;
@@ -30,7 +32,8 @@ export function toSshExit(
   const name = status.signal;
   const exit = { type: 'exit', code, signal: toKnownSignal(name), cleanup, message: null } as const;
   if (signal.aborted) return { ...exit, cause: signal.reason as StopCause };
-  if (!result.isStarted) return { ...exit, cause: 'infrastructure', message: toRefusalMessage(result) };
+  if (!result.isStarted)
+    return { ...exit, cause: 'infrastructure', message: toRefusalMessage(result, interpreters) };
   if (result.isSilent) return { ...exit, code: null, signal: null, cause: 'lost', message: NO_CONTACT };
   if (name !== null) return { ...exit, cause: 'signal' };
   if (code !== null) return { ...exit, cause: 'exited' };
@@ -57,6 +60,10 @@ const NO_CONTACT =
   'The server had no contact to the app for 15 s, so it killed the program. Check the network between them, then run ' +
   'this again.';
 
+const NO_SHELL =
+  'There is no sh on the PATH of the run. A PATH in the environment of the server or in env of the run replaces the ' +
+  "account's: name the system's folders in it too, such as /usr/bin:/bin.";
+
 const REFUSAL_MESSAGES: ReadonlyMap<string, string> = new Map([
   ['workdir', 'The working folder does not exist on the server, or this account may not enter it.'],
   [
@@ -68,7 +75,8 @@ const REFUSAL_MESSAGES: ReadonlyMap<string, string> = new Map([
     'A file of the run could not be written: a file of that name may exist already, the working folder may not be ' +
       'writable, or the disk may be full.',
   ],
-  ...LANGUAGES.map((language): [string, string] => [language, missingInterpreterMessage(language)]),
+  ['command', NO_SHELL],
+  ['script', NO_SHELL],
   ['input', 'The job did not reach the server completely. Try again.'],
 ]);
 const NO_REASON =
@@ -95,8 +103,13 @@ const START_PROBLEM_MESSAGES: Record<ShellStartProblem, string> = {
 };
 
 /** Why the program was not started, for users. */
-export function toRefusalMessage({ isReady, refusal, startProblem }: SshSessionResult): string {
+export function toRefusalMessage(
+  { isReady, refusal, startProblem }: SshSessionResult,
+  interpreters: SshInterpreters,
+): string {
   if (refusal?.reason === 'tools') return createMissingToolsMessage(refusal.missing);
+  const language = LANGUAGES.find((each) => each === refusal?.reason);
+  if (language !== undefined) return createMissingInterpreterMessage(interpreters, language);
   const message = REFUSAL_MESSAGES.get(refusal?.reason ?? '');
   if (message !== undefined) return message;
   if (startProblem !== undefined) return START_PROBLEM_MESSAGES[startProblem];
@@ -110,8 +123,4 @@ function createMissingToolsMessage(missing: readonly string[]): string {
     `The server lacks what is needed to start and to end a run: ${names.join(', ')}. Install the programs (packages ` +
     "coreutils, util-linux, grep and awk), put them on the account's PATH, and mount /proc."
   );
-}
-
-function missingInterpreterMessage(language: Language): string {
-  return `The server has no interpreter for ${language}: install ${INTERPRETERS[language].names[0]}, or put it on the account's PATH.`;
 }

@@ -29,10 +29,12 @@ export function createSshRunner(deps: { connections: SshConnections }): Runner<S
         ...(keyProblem !== undefined && { private_key: keyProblem }),
       };
     },
-    secretFields: ['password', 'private_key', 'passphrase'],
-    // Binds the password or key to the account that it was entered for.
-    destination: ({ host, port, username, jump }, hostKey) => ({
+    secretFields: ['password', 'private_key', 'passphrase', 'environment'],
+    // Binds the password or key to the account that it was entered for, and the environment also to the programs that
+    // receive it.
+    destination: ({ host, port, username, jump, interpreters, environment }, hostKey) => ({
       ...{ type: 'ssh', host, port, username, jump, hostKey },
+      ...(environment !== null && interpreters !== null && { interpreters }),
     }),
     jumpServerIds: ({ jump }) => (jump === null ? [] : [jump]),
     needsHostKey: true,

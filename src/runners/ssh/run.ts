@@ -1,18 +1,25 @@
 import { randomBytes } from 'node:crypto';
 import { posix } from 'node:path';
+import type { SshConfig } from '../../lib/ssh/config.ts';
 import type { SshConnections } from '../../lib/ssh/connections.ts';
-import type { Job, JobFile, Program, RunEvent, TargetServer } from '../runner.ts';
-import { isVariableName } from '../shell.ts';
+import { findReservedVariableProblem } from '../../lib/ssh/program-settings.ts';
+import type { Job, JobFile, Program, RunEvent } from '../runner.ts';
+import { getInterpreter, isVariableName } from '../shell.ts';
 import { InvalidJobError, toSshExit, toSshStartFailure } from './exit.ts';
+import { listProgramNames } from './interpreters.ts';
 import { createLaunchCommand } from './scripts.ts';
 import { openSshSession, WatcherTimeoutError, type FrameSecrets, type SshSession } from './session.ts';
 import { PERL_SUPERVISOR, PYTHON_SUPERVISOR } from './supervisor.ts';
 
 const RUN_ID = /^[A-Za-z0-9_-]{1,64}$/;
-/** Read-only in shells: setting one ends some of them. */
-const RESERVED_VARIABLES = new Set(['BASHOPTS', 'BASH_VERSINFO', 'EUID', 'PPID', 'SHELLOPTS', 'UID']);
 /** Longer programs are sent as counted bytes: the shell reads lines byte by byte, but without starting a process. */
 const MAX_INLINE_BYTES = 2_048;
+
+/** What a job uses of its server. */
+export interface SshJobServer {
+  workspacePath: string | null;
+  config: Pick<SshConfig, 'environment' | 'interpreters'>;
+}
 
 /** Starts the launcher on a pooled connection, or in a test on a dedicated one. */
 export type StartLauncher = (command: string, signal: AbortSignal) => ReturnType<SshConnections['exec']>;
@@ -26,14 +33,14 @@ export interface SshRunDeps {
 /** Implements {@link import('../runner.ts').Runner.run}. */
 export async function* runSshJob(
   deps: SshRunDeps,
-  target: Pick<TargetServer, 'workspacePath'>,
+  server: SshJobServer,
   job: Job,
   signal: AbortSignal,
 ): AsyncGenerator<RunEvent, void> {
   yield { type: 'phase', phase: 'preparing' };
   let session: SshSession;
   try {
-    session = await startSshJob(deps.start, target, job, signal);
+    session = await startSshJob(deps.start, server, job, signal);
   } catch (error) {
     yield toSshStartFailure(error, signal);
     return;
@@ -48,7 +55,8 @@ export async function* runSshJob(
     if (isReady && refusal === undefined && report !== 'proven') await deps.cleanUp(job.runId);
     // Before the launcher is ready, the host has received nothing of the run.
     const isClean = isReady ? (refusal?.isClean ?? report === 'proven') : true;
-    yield toSshExit(result, isClean ? 'verified' : 'unverified', signal);
+    const cleanup = isClean ? 'verified' : 'unverified';
+    yield toSshExit(result, { cleanup, interpreters: server.config.interpreters }, signal);
   } finally {
     signal.removeEventListener('abort', terminate);
     // A caller that stops reading early ends the run.
@@ -60,13 +68,13 @@ export async function* runSshJob(
 /** Starts the launcher, which is sent the job when it is ready. @throws SshError, InvalidJobError or the signal's reason. */
 export async function startSshJob(
   start: StartLauncher,
-  target: Pick<TargetServer, 'workspacePath'>,
+  server: SshJobServer,
   job: Job,
   signal: AbortSignal,
 ): Promise<SshSession> {
   const random = () => randomBytes(16).toString('hex');
   const secrets = { marker: random(), supervisorProof: random(), watcherProof: random() };
-  const input = encodeSshJob(job, job.workdir ?? target.workspacePath, secrets);
+  const input = encodeSshJob(job, server, secrets);
   return openSshSession(await start(createLaunchCommand(secrets.marker), signal), secrets, input);
 }
 
@@ -85,20 +93,26 @@ async function* readEvents(session: SshSession): AsyncGenerator<RunEvent, void> 
  * Encodes a job as the lines and counted bytes that the boot script and the launcher of `scripts.ts` read, in their order.
  * @throws InvalidJobError for what a host's shell or file system cannot represent.
  */
-export function encodeSshJob(job: Job, workdir: string | null, secrets: FrameSecrets): Buffer {
+export function encodeSshJob(job: Job, server: SshJobServer, secrets: FrameSecrets): Buffer {
   if (!RUN_ID.test(job.runId)) throw new InvalidJobError('The id of the run is invalid.');
+  const workdir = job.workdir ?? server.workspacePath;
   const { kind, inline, program } = encodeProgram(job.program);
-  const env = Object.entries(job.env);
+  const { flags, extension } = getInterpreter(job.program);
+  const names = listProgramNames(job.program, server.config.interpreters);
+  const env = Object.entries({ ...server.config.environment, ...job.env });
   const counts = [env.length, kind, job.stdin?.length ?? -1, program?.length ?? -1, job.files.length];
+  const words = [...counts, names.length, extension, ...flags];
   return Buffer.concat([
     encodeLines(secrets.marker),
     SUPERVISORS,
     encodeLines(job.runId, secrets.marker + secrets.supervisorProof),
-    encodeLines(secrets.marker, workdir === null ? '' : toAbsolutePath(workdir), counts.join(' ')),
+    encodeLines(secrets.marker, workdir === null ? '' : toAbsolutePath(workdir), words.join(' ')),
     ...env.map(([name, value]) => encodeVariable(name, value)),
     job.stdin ?? new Uint8Array(),
     ...job.files.flatMap(encodeFile),
-    inline ?? program ?? new Uint8Array(),
+    inline ?? new Uint8Array(),
+    encodeLines(...names),
+    program ?? new Uint8Array(),
     encodeLines('go', secrets.marker + secrets.watcherProof),
   ]);
 }
@@ -134,8 +148,8 @@ function encodeVariable(name: string, value: string): Buffer {
     throw new InvalidJobError(
       'The name of a variable may have letters, digits and "_", and its value must not contain a NUL character.',
     );
-  if (RESERVED_VARIABLES.has(name))
-    throw new InvalidJobError(`The variable ${name} is reserved by the host's shell. Use another name.`);
+  const problem = findReservedVariableProblem(name);
+  if (problem !== undefined) throw new InvalidJobError(problem);
   return encodeText(`${name}=${value}`);
 }
 

@@ -1,5 +1,4 @@
-import { LANGUAGES } from '../runner.ts';
-import { INTERPRETERS, quoteForShell } from '../shell.ts';
+import { quoteForShell } from '../shell.ts';
 import {
   FOLDER_FUNCTIONS,
   FORGET_VARIABLES,
@@ -71,17 +70,6 @@ clean || state=U
 [ $state = V ]
 `;
 
-/** Sets `file`, and appends the words that start the interpreter, if the job's PATH has one. */
-const INTERPRETER_CASES = LANGUAGES.map((language) => {
-  const { names, flags, extension } = INTERPRETERS[language];
-  const words = ['"$name"', ...flags, '"$file"'].join(' ');
-  return `  ${language})
-    file=./.ops-run-$id.${extension}
-    for name in ${names.join(' ')}; do can "$@" "$name" && break; name=; done
-    [ -n "$name" ] || fail $kind
-    set -- "$@" -- ${words} ;;`;
-}).join('\n');
-
 /** Programs that the scripts start. Without `setsid` and `timeout`, Perl or Python stands in. */
 export const REQUIRED_TOOLS = ['awk', 'cat', 'dd', 'grep', 'ls', 'mkdir', 'rm'] as const;
 /** Systems without /proc, where only the process group of a run can be killed. */
@@ -134,12 +122,12 @@ parents() { # path
     mkdir -m 700 -- "$at" 2>/dev/null && note "$dir/$at" >>"$own/made" || return 1
   done
 }
-# Whether the job's variables let a program be found.
+# Whether a program can be started with the job's variables. Some shells find a path that is no program.
 can() ( # variables program
   while [ $# -gt 1 ]; do export "$1"; shift; done
-  has "$1"
+  case $1 in /*) [ -f "$1" ] && [ -x "$1" ] ;; *) has "$1" ;; esac
 )
-IFS= read -r dir && IFS=" " read -r env kind stdin program files || fail input
+IFS= read -r dir && IFS=" " read -r env kind stdin program files names extension flags || fail input
 lack=
 for tool in ${REQUIRED_TOOLS.join(' ')}; do has $tool || lack=$lack,$tool; done
 has perl || has python3 || for tool in setsid timeout; do has $tool || lack=$lack,$tool; done
@@ -167,11 +155,17 @@ while [ $files -gt 0 ]; do
   parents "$text" && put "./$text" $size || fail file
 done
 if [ $program -lt 0 ]; then text || fail input; fi
+file=./.ops-run-$id.$extension
+name=
+while [ $names -gt 0 ]; do
+  names=$((names - 1))
+  IFS= read -r line || fail input
+  if [ -z "$name" ] && can "$@" "$line"; then name=$line; fi
+done
+[ -n "$name" ] || fail $kind
 case $kind in
-${INTERPRETER_CASES}
-  script) file=./.ops-run-$id.sh; set -- "$@" -- sh "$file" ;;
-  command) set -- "$@" -- sh -c "$text" ;;
-  *) fail input ;;
+  command) set -- "$@" -- "$name" -c "$text" ;;
+  *) set -- "$@" -- "$name" $flags "$file" ;;
 esac
 [ "$kind" = command ] || put "$file" $program || fail file
 IFS= read -r line && [ "$line" = go ] || fail input

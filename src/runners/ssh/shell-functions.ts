@@ -4,8 +4,8 @@
  * names would pass the marker and the job to the program.
  */
 export const FORGET_VARIABLES = `set +a
-unset at beat below code dir env fallback file files full id kind lack launcher left line mark name newline own path perl
-unset pids program python rest round silent size source started state stdin supervisor tag text tool top watcher
+unset at beat below code dir env extension fallback file files flags full id kind lack launcher left line mark name names
+unset newline own path perl pids program python rest round silent size source started state stdin supervisor tag text tool top watcher
 newline="
 "`;
 

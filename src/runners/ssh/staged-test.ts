@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import type { SshConfig } from '../../lib/ssh/config.ts';
 import type { DedicatedSshConnection, SshConnections } from '../../lib/ssh/connections.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import { TEST_STAGES, type Job, type TargetServer, type ServerTestResult } from '../runner.ts';
@@ -12,17 +13,22 @@ import {
 } from '../test-stages.ts';
 import { cleanUpSshRun } from './cleanup.ts';
 import { InvalidJobError, toRefusalMessage } from './exit.ts';
+import { createInterpreterProbe, describeInterpreters, isInterpreterProbeComplete } from './interpreters.ts';
 import { startSshJob } from './run.ts';
 import { WatcherTimeoutError, type SshSession, type SshSessionResult } from './session.ts';
 
 /** For the whole test. */
 const TEST_TIMEOUT_MS = 45_000;
+/** For the versions of all interpreters: the test does not fail for one that does not print its version. */
+const VERSIONS_TIMEOUT_MS = 10_000;
+const MAX_OUTPUT_BYTES = 16 * 1024;
 
 const STAGES = TEST_STAGES.filter((name) => name !== 'tls');
 
 const WRONG_ECHO =
   "The output of a program did not arrive unchanged. Check the start files of the account's shell: they must not read " +
   'input or print.';
+const ECHOED = 'The output of a program arrives unchanged. Interpreters:';
 const NOT_KILLED =
   'It could not be verified that a process that had left its session was killed, and that nothing of the test is left. ' +
   "Check that grep, awk, ls, cat and rm on the account's PATH work, and its limit of processes (ulimit -u).";
@@ -42,7 +48,7 @@ const GROUP_ONLY =
 /** Implements {@link import('../runner.ts').Runner.test}. */
 export async function testSshServer(
   connections: SshConnections,
-  target: TargetServer,
+  target: TargetServer<SshConfig>,
   signal: AbortSignal,
 ): Promise<ServerTestResult> {
   let connection: DedicatedSshConnection | undefined;
@@ -71,20 +77,25 @@ function toOutcome(error: unknown): FailedTest {
 }
 
 /**
- * Runs a job that prints a nonce and starts a detached process, and terminates it. It asks of the server what a run asks:
- * one session, and the report of its cleanup.
+ * Runs a job that prints a nonce and the versions of the interpreters, and starts a detached process, and terminates it. It
+ * asks of the server what a run asks: one session, and the report of its cleanup.
  */
 async function runProbe(
   connection: DedicatedSshConnection,
-  target: TargetServer,
+  target: TargetServer<SshConfig>,
   signal: AbortSignal,
   pass: PassStage,
 ) {
   const start = (command: string, execSignal: AbortSignal) => connection.exec(command, execSignal);
-  const { job, expected } = createProbe();
+  const { config } = target;
+  const { job, expected } = createProbe(config);
   const session = await startSshJob(start, target, job, signal);
   try {
-    await readProbe(session, expected, signal, pass);
+    const output = await readProbe(session, expected, signal, pass);
+    assertStarted(session.result(), config, pass);
+    if (!startsWith(output, expected)) throw new StageError(WRONG_ECHO);
+    const versions = output.toString('utf8', expected.length);
+    pass('echo', `${ECHOED} ${describeInterpreters(versions, config)}.`);
     passReport(session.result(), pass);
   } catch (error) {
     const { isReady, refusal, report } = session.result();
@@ -107,50 +118,70 @@ function passReport({ report, supervision }: SshSessionResult, pass: PassStage):
   }
 }
 
-function createProbe(): { job: Job; expected: Buffer } {
+function createProbe({ interpreters }: SshConfig): { job: Job; expected: Buffer } {
   const nonce = randomBytes(16).toString('hex');
+  const versions = createInterpreterProbe(interpreters);
+  // The child leaves its session and its parent. The echo ends in bytes that are not UTF-8.
+  const echo = '(setsid sleep 300 &); printf "%s\\000\\377" "$OPS_TEST_NONCE"';
   const job: Job = {
     runId: `test-${randomBytes(12).toString('hex')}`,
-    // The child leaves its session and its parent. The output ends in bytes that are not UTF-8.
-    program: { command: '(setsid sleep 300 &); printf "%s\\000\\377" "$OPS_TEST_NONCE"; sleep 300' },
+    program: { command: [echo, versions.command, 'sleep 300'].join('\n') },
     stdin: null,
     files: [],
-    env: { OPS_TEST_NONCE: nonce },
+    env: { ...versions.env, OPS_TEST_NONCE: nonce },
     workdir: null,
   };
   return { job, expected: Buffer.concat([Buffer.from(nonce), Buffer.from([0x00, 0xff])]) };
 }
 
-async function readProbe(session: SshSession, expected: Buffer, signal: AbortSignal, pass: PassStage) {
+/** @returns the output, which begins with the expected one if it arrives unchanged. */
+async function readProbe(
+  session: SshSession,
+  expected: Buffer,
+  signal: AbortSignal,
+  pass: PassStage,
+): Promise<Buffer> {
   const terminate = () => session.terminate();
   signal.addEventListener('abort', terminate, { once: true });
+  let timeout: NodeJS.Timeout | undefined;
   let output: Buffer = Buffer.alloc(0);
   try {
     for (let event = await session.next(); event !== undefined; event = await session.next()) {
       if (event.type === 'started') {
         pass('permission');
         pass('workspace');
-      } else if (event.stream === 'stdout' && output.length < expected.length) {
+      } else if (event.stream === 'stdout' && output.length < MAX_OUTPUT_BYTES) {
         output = Buffer.concat([output, event.data]);
-        if (output.length >= expected.length) session.terminate();
+        if (output.length >= expected.length) timeout ??= setTimeout(terminate, VERSIONS_TIMEOUT_MS);
+        if (isProbeComplete(output, expected)) terminate();
       }
     }
   } catch (error) {
     // Without a report of the watcher a later stage fails.
     if (!(error instanceof WatcherTimeoutError)) throw error;
   } finally {
+    clearTimeout(timeout);
     signal.removeEventListener('abort', terminate);
   }
   signal.throwIfAborted();
-  assertStarted(session.result(), pass);
-  if (!output.equals(expected)) throw new StageError(WRONG_ECHO);
-  pass('echo');
+  return output;
 }
 
-function assertStarted(result: SshSessionResult, pass: PassStage): void {
+/** Whether no more output is of interest. */
+function isProbeComplete(output: Buffer, expected: Buffer): boolean {
+  if (output.length < expected.length) return false;
+  const isOver = !startsWith(output, expected) || output.length >= MAX_OUTPUT_BYTES;
+  return isOver || isInterpreterProbeComplete(output.toString('latin1', expected.length));
+}
+
+function startsWith(output: Buffer, expected: Buffer): boolean {
+  return output.subarray(0, expected.length).equals(expected);
+}
+
+function assertStarted(result: SshSessionResult, { interpreters }: SshConfig, pass: PassStage): void {
   const { isStarted, refusal } = result;
   if (isStarted) return;
-  const message = toRefusalMessage(result);
+  const message = toRefusalMessage(result, interpreters);
   if (refusal?.reason !== 'workdir') throw new StageError(message);
   pass('permission');
   throw new StageError(message);

@@ -17,7 +17,7 @@ describe('the configuration of an SSH server', () => {
   it('has every member after it was parsed', () => {
     expect(runner.config.parse(base)).toEqual({
       ...{ host: 'host.example', port: 22, username: 'user', auth_method: 'password', password: 'secret' },
-      ...{ private_key: null, passphrase: null, jump: null },
+      ...{ private_key: null, passphrase: null, jump: null, interpreters: null, environment: null },
     });
   });
 
@@ -33,8 +33,31 @@ describe('the configuration of an SSH server', () => {
     ['a missing password', { password: null }, 'password'],
     ['a missing key', { auth_method: 'key' }, 'private_key'],
     ['an invalid key', { auth_method: 'key', private_key: 'hello' }, 'private_key'],
+    ['an interpreter that is an option', { interpreters: { python: '-c' } }, 'interpreters.python'],
+    ['an interpreter with a relative path', { interpreters: { bash: 'bin/bash' } }, 'interpreters.bash'],
+    ['an interpreter with arguments', { interpreters: { python: 'env python' } }, 'interpreters.python'],
+    ['an interpreter in the home folder', { interpreters: { bash: '~/bash' } }, 'interpreters.bash'],
+    ['an interpreter on two lines', { interpreters: { bash: '/bin/a\nb' } }, 'interpreters.bash'],
+    ['an interpreter with invisible characters', { interpreters: { bash: '/b\u202e' } }, 'interpreters.bash'],
+    ['an interpreter of another language', { interpreters: { ruby: 'ruby' } }, 'interpreters'],
+    ['a variable with an invalid name', { environment: { 'A B': '' } }, 'environment.A B'],
+    ['a variable that shells refuse to set', { environment: { UID: '0' } }, 'environment.UID'],
+    ['a variable with a zero byte', { environment: { A: 'a\0b' } }, 'environment.A'],
+    [
+      'too many variables',
+      { environment: Object.fromEntries(Array.from({ length: 65 }, (_each, n) => [`V${n}`, ''])) },
+      'environment',
+    ],
   ])('is refused with %s', (_name, changes, member) => {
     expect(Object.keys(listIssues({ ...base, ...changes }))).toEqual([member]);
+  });
+
+  it('takes an empty interpreter as left out', () => {
+    const { interpreters } = runner.config.parse({
+      ...base,
+      interpreters: { python: '', bash: '/b i n/bash' },
+    });
+    expect(interpreters).toEqual({ python: null, javascript: null, bash: '/b i n/bash' });
   });
 
   it.each(['agent', 'proxy_command', 'sock', 'privateKey'])(
@@ -62,6 +85,6 @@ describe('the configuration of an SSH server', () => {
       ...{ type: 'ssh', host: 'host.example', port: 22, username: 'user', jump: 'other', hostKey },
     });
     expect(runner.jumpServerIds(config)).toEqual(['other']);
-    expect(runner.secretFields).toEqual(['password', 'private_key', 'passphrase']);
+    expect(runner.secretFields).toEqual(['password', 'private_key', 'passphrase', 'environment']);
   });
 });

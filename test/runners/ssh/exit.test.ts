@@ -23,6 +23,7 @@ const LIMITS = {
 async function exitAt(
   end: (channel: ServerChannel) => void,
   frames: readonly string[] = ['N', 'V'],
+  changes: Record<string, unknown> = {},
 ): Promise<ExitEvent | undefined> {
   const scriptedServer = await startScriptedServer({
     exec: (channel, command) => {
@@ -52,7 +53,8 @@ async function exitAt(
     await dialer.close();
   });
   const { host, port, hostKey } = scriptedServer;
-  const config = runner.config.parse({ host, port, username: 'u', auth_method: 'password', password: 'p' });
+  const account = { username: 'u', auth_method: 'password', password: 'p' };
+  const config = runner.config.parse({ host, port, ...account, ...changes });
   const server = {
     serverId: 's',
     owner: 'user:a' as const,
@@ -127,5 +129,30 @@ describe('the cleanup of a run', () => {
     ['is unverified if a supervisor is claimed after the start', ['N', 'S', 'V'], 'unverified'],
   ])('%s', async (_rule, frames, cleanup) => {
     expect(await exitAt((channel) => channel.exit(0), frames)).toMatchObject({ code: 0, cleanup });
+  });
+});
+
+describe('a run whose language has no interpreter', () => {
+  it.each([
+    ['python', {}, 'searched for python3 and python on the PATH', 'set interpreters.python of the server'],
+    [
+      'javascript',
+      {},
+      'searched for node and nodejs on the PATH',
+      'set interpreters.javascript of the server',
+    ],
+    ['bash', {}, 'searched for bash on the PATH', 'set interpreters.bash of the server'],
+    [
+      'bash',
+      { bash: '/opt/bash 5' },
+      '/opt/bash 5, which interpreters.bash of the server names, is no file',
+      '',
+    ],
+    ['python', { python: 'py' }, 'py, which interpreters.python of the server names, is not on the PATH', ''],
+  ])('says what was searched for and how to set it: %s %j', async (language, interpreters, cause, step) => {
+    const exit = await exitAt((channel) => channel.exit(1), [`EV${language}`], { interpreters });
+    expect(exit).toMatchObject({ cause: 'infrastructure', code: null });
+    expect(exit?.message).toContain(cause);
+    expect(exit?.message).toContain(step);
   });
 });

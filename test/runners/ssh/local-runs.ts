@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import type { Job } from '../../../src/runners/runner.ts';
-import { encodeSshJob } from '../../../src/runners/ssh/run.ts';
+import { encodeSshJob, type SshJobServer } from '../../../src/runners/ssh/run.ts';
 import {
   createLaunchCommand,
   createCleanupCommand,
@@ -20,6 +20,11 @@ const SUPERVISOR_PROOF = 'b'.repeat(32);
 export const SECRETS = { marker: MARKER, supervisorProof: SUPERVISOR_PROOF, watcherProof: 'c'.repeat(32) };
 /** A frame of the launcher or the watcher. */
 export const frame = (word: string) => `\x1e${MARKER}${word}\n`;
+/** A server without settings of its own. */
+export const createJobServer = (config: Partial<SshJobServer['config']> = {}): SshJobServer => ({
+  workspacePath: null,
+  config: { environment: null, interpreters: null, ...config },
+});
 export const LAUNCH_COMMAND = createLaunchCommand(MARKER);
 /** The launcher runs, and waits for the job. */
 export const READY = frame('R');
@@ -61,6 +66,8 @@ interface LaunchOptions {
   accountEnv?: Record<string, string>;
   /** Changes the folder of programs. */
   changePath?: ChangePath;
+  /** Settings of the server. */
+  config?: Partial<SshJobServer['config']>;
   /** Starts the launcher by a program with these arguments. */
   wrapper?: readonly string[];
   /** Whether a search for the run's processes works on the host. */
@@ -96,6 +103,7 @@ export async function launch(
     isDone = () => false,
     accountEnv = {},
     changePath = () => undefined,
+    config = {},
     wrapper = [],
     isSearchable = true,
   }: LaunchOptions = {},
@@ -120,7 +128,9 @@ export async function launch(
   child.stdin.on('error', () => undefined);
   child.stdout.on('data', (chunk: Buffer) => {
     chunks.push(chunk);
-    if (readOutput() === READY) child.stdin.write(encodeSshJob(job, null, SECRETS));
+    if (readOutput() === READY) {
+      child.stdin.write(encodeSshJob(job, createJobServer(config), SECRETS));
+    }
     if (isDone(readOutput())) child.stdin.end();
   });
   child.once('exit', () => child.stdin.end());

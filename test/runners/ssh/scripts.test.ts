@@ -1,14 +1,23 @@
 import { describe, expect, it, jest } from '@jest/globals';
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { encodeSshJob } from '../../../src/runners/ssh/run.ts';
 import { reportMissing } from '../../support/host-availability.ts';
 import { afterThisTest } from '../../lib/ssh/servers.ts';
-import { createPath, frame, launch, LAUNCH_COMMAND, READY, SECRETS, toReport } from './local-runs.ts';
+import {
+  createJobServer,
+  createPath,
+  frame,
+  launch,
+  LAUNCH_COMMAND,
+  READY,
+  SECRETS,
+  toReport,
+} from './local-runs.ts';
 
 // The shells start hundreds of programs, which takes long on a busy machine.
 jest.setTimeout(120_000);
@@ -24,6 +33,20 @@ if (process.platform === 'linux' && missing.length > 0)
     `There are no tests with the shells ${missing.join(', ')}: they are not in /usr/bin.`,
     process.env,
   );
+
+/** A folder for programs that is removed after the test. */
+function createFolder(name = 'ops-center-python-'): string {
+  const folder = mkdtempSync(path.join(tmpdir(), name));
+  afterThisTest(() => rmSync(folder, { recursive: true }));
+  return folder;
+}
+
+/** Puts a program that prints its arguments and its code into a folder. */
+function writeInterpreter(folder: string, name: string, text = '', mode = 0o755): string {
+  const file = path.join(folder, name);
+  writeFileSync(file, `#!/bin/sh\nprintf "%s" "${text}"\n/bin/cat "$3"\n`, { mode });
+  return file;
+}
 
 describe('the command that starts a run', () => {
   // Dropbear closes the connection, with all its channels, on a longer one (MAX_CMD_LEN in its sysoptions.h).
@@ -73,8 +96,7 @@ onLinux.each(SHELLS.filter(([name]) => !missing.includes(name)))(
     });
 
     it('Python code runs unbuffered, without compiled files, by the first name that the PATH of the job has', async () => {
-      const folder = mkdtempSync(path.join(tmpdir(), 'ops-center-python-'));
-      afterThisTest(() => rmSync(folder, { recursive: true }));
+      const folder = createFolder();
       const program = path.join(folder, 'python');
       // What Python does is not of interest: BusyBox hosts have none.
       writeFileSync(program, '#!/bin/sh\necho "$@"\nexec /bin/cat "$3"\n', { mode: 0o755 });
@@ -93,6 +115,55 @@ onLinux.each(SHELLS.filter(([name]) => !missing.includes(name)))(
       });
     });
 
+    it.each([
+      ['a path with blanks and characters of shells', `it's "a" $(exit) \\ *;`, 'my python', true],
+      ['a name on the PATH of the environment', 'bin-', 'python9', false],
+    ])('code runs by the program that the server names: %s', async (_name, folderName, name, isPath) => {
+      const folder = createFolder(folderName);
+      const file = writeInterpreter(folder, name, '$TOKEN $OTHER ');
+      const interpreters = { python: isPath ? file : name, javascript: null, bash: null };
+      const environment = { PATH: `${folder}:/usr/bin:/bin`, TOKEN: "server's  $(exit)", OTHER: 'server' };
+      const result = await launch(
+        shell,
+        { program: { language: 'python', code: 'the code' }, env: { OTHER: 'job' } },
+        { config: { interpreters, environment } },
+      );
+      expect(result.stdout).toBe(`${started}server's  $(exit) job the code`);
+    });
+
+    it.each<[string, (folder: string) => string]>([
+      ['is missing', (folder) => path.join(folder, 'none')],
+      ['may not be run', (folder) => writeInterpreter(folder, 'python', '', 0o644)],
+      [
+        'is a folder',
+        (folder) => {
+          mkdirSync(path.join(folder, 'python'));
+          return path.join(folder, 'python');
+        },
+      ],
+      ['is on no PATH', () => 'python-of-nowhere'],
+    ])('no other program runs the code when the one that the server names %s', async (_name, create) => {
+      const interpreters = { python: create(createFolder()), javascript: null, bash: null };
+      const result = await launch(
+        shell,
+        { program: { language: 'python', code: 'print(1)' } },
+        { config: { interpreters } },
+      );
+      expect(result).toMatchObject({ stdout: '', stderr: frame('EVpython') });
+    });
+
+    it.each([
+      ['command', 'true'],
+      ['script', '# filler\n'.repeat(1_000)],
+    ])('a %s is not started by a PATH that has no shell', async (kind, command) => {
+      const config = { environment: { PATH: '/nowhere' } };
+      const result = await launch(shell, { program: { command } }, { config });
+      // BusyBox starts its own programs without a search.
+      const expected =
+        path.basename(shell) === 'busybox' ? { code: 0 } : { stdout: '', stderr: frame(`EV${kind}`) };
+      expect(result).toMatchObject(expected);
+    });
+
     it('truncated input starts nothing, and nothing is left', async () => {
       const result = await launch(shell, { runId: 'cut', program: { command: 'echo ran' } });
       expect(result.stdout).toContain('ran');
@@ -106,7 +177,7 @@ onLinux.each(SHELLS.filter(([name]) => !missing.includes(name)))(
           env: {},
           workdir: null,
         },
-        null,
+        createJobServer(),
         SECRETS,
       );
       child.stdin.end(input.subarray(0, input.indexOf('go\n')));

@@ -156,7 +156,8 @@ function actAsLauncher(print: (nonce: string) => string, report: string) {
 }
 
 describe('the test of a server that reports false results', () => {
-  const echo = (nonce: string) => `${nonce}\0\xff`;
+  // No interpreter is found.
+  const echo = (nonce: string) => `${nonce}\0\xff${'\n'.repeat(6)}`;
 
   it.each([
     ['echo', (nonce: string) => `${nonce}\0?`, 'V'],
