@@ -63,17 +63,20 @@ make_account() {
   chown "$name:" "$home/.ssh/authorized_keys"
 }
 
-# What tests need that start an sshd with other settings (test/support/sshd.ts): accounts that may not sign in, and
+# What tests need that start an sshd with other settings (test/support/sshd.ts): accounts that may not sign in or run, and
 # names for sshd with a PAM service each, because PAM's service has the name of the program.
 make_variants() {
   local variant
-  for variant in expired locked; do
+  for variant in expired locked renew; do
     id "$name-$variant" >/dev/null 2>&1 && continue
     useradd --home-dir "$home" --no-create-home --gid "$name" --shell /bin/bash "$name-$variant"
     printf '%s:%s\n' "$name-$variant" "$(cat "$keys/password")" | chpasswd
   done
   chage --expiredate 1 "$name-expired"
   usermod --lock "$name-locked"
+  # Its password has expired.
+  printf '%s:%s\n' "$name-renew" "$(cat "$keys/password")" | chpasswd
+  chage --lastday 0 "$name-renew"
   for variant in permit unix; do
     printf '%s required pam_%s.so\n' auth "$variant" account unix session permit >"/etc/pam.d/$name-$variant"
     ln -sfn /usr/sbin/sshd "$run/$name-$variant"
@@ -251,6 +254,7 @@ down() {
   stop "$run/sshd-dropbear.pid" "$dropbear_key" 5
   userdel "$name-expired" 2>/dev/null || true
   userdel "$name-locked" 2>/dev/null || true
+  userdel "$name-renew" 2>/dev/null || true
   rm -f "/etc/pam.d/$name"-{permit,unix} "$run/$name"-{permit,unix}
   local each
   for each in "${shell_accounts[@]}"; do

@@ -64,7 +64,7 @@ export async function startSshd({ lines, pam, files = {} }: SshdOptions): Promis
 function createDefaults(user: string, folder: string, usesPam: boolean): string[] {
   return [
     `HostKey ${path.join(SSH_STATE, 'host_plain')}`,
-    `AllowUsers ${user} ${user}-expired ${user}-locked`,
+    `AllowUsers ${user} ${user}-expired ${user}-locked ${user}-renew`,
     // sshd reads it with the rights of the account, so that no other account could use the first one's.
     `AuthorizedKeysFile ${path.join(folder, 'authorized_keys')}`,
     'StrictModes no',

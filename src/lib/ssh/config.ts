@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Owner } from '../owner.ts';
+import { describeIssue } from '../validation-messages.ts';
 import { refuseHiddenCharacters } from '../visible-text.ts';
 import type { HostKey } from './host-key.ts';
 import { findHostProblem } from './input-correction.ts';
@@ -31,7 +32,7 @@ export const sshConfig = z
     const member = config.auth_method === 'password' ? 'password' : 'private_key';
     const addIssue = (path: string, message: string) =>
       context.addIssue({ code: 'custom', path: [path], message });
-    if (config[member] === null) addIssue(member, `auth_method "${config.auth_method}" requires this field.`);
+    if (config[member] === null) addIssue(member, `auth_method "${config.auth_method}" requires ${member}.`);
     if (config.private_key === null) return;
     const keyProblem = findPrivateKeyProblem(config.private_key, config.passphrase);
     if (keyProblem !== undefined) addIssue('private_key', keyProblem);
@@ -86,18 +87,19 @@ export function resolveJumpChain(server: SshServer): SshHop[] {
 }
 
 function readConfig(server: SshServer, hop: string | null): SshConfig {
-  const parsed = sshConfig.safeParse(server.config);
+  const parsed = sshConfig.safeParse(server.config, { error: describeIssue });
   // The schema accepts such a host, because servers were stored with it.
   const hostProblem = parsed.success ? findHostProblem(parsed.data.host) : undefined;
   if (parsed.success && hostProblem === undefined) return parsed.data;
   const [issue] = parsed.error?.issues ?? [];
-  const message = hostProblem ?? issue?.message ?? 'it is not the configuration of an SSH server';
-  const isKey = issue?.path[0] === 'private_key';
+  const { path, message } = issue ?? { path: ['host'], message: hostProblem ?? '' };
+  const isKey = issue?.code === 'custom' && path[0] === 'private_key';
+  const member = ['connection_config', ...path].join('.');
   throw new SshError({
     failure: isKey ? 'auth_failed' : 'error',
     stage: isKey ? 'authentication' : 'policy',
     hop,
-    message: isKey ? message : `The configuration is invalid: ${message}`,
+    message: isKey ? message : `The configuration is invalid. ${member}: ${message}`,
   });
 }
 

@@ -83,8 +83,9 @@ const NO_REASON =
   'The server accepted the run but ended before the program started, and gave no reason. Check the limits of the ' +
   'account, such as processes (ulimit -u) and memory.';
 const NO_LAUNCHER_OUTPUT =
-  'The server accepted the sign-in but did not run the command: the account may have no shell or a forced command, or ' +
-  "its shell's start files fail.";
+  'The server accepted the sign-in but did not run the command: the password of the account may have expired (sign in ' +
+  "once with a terminal, and change it), the account may have no shell or a forced command, or its shell's start files " +
+  'fail.';
 
 const START_PROBLEM_MESSAGES: Record<ShellStartProblem, string> = {
   input:
@@ -93,7 +94,8 @@ const START_PROBLEM_MESSAGES: Record<ShellStartProblem, string> = {
     'they must do in interactive shells only, or its sshd_config has a ForceCommand.',
   silent:
     "The server accepted the sign-in, but the account's shell did not start the command within 15 s, so nothing of the " +
-    'run was sent. Check the start files of the shell (such as .bashrc), and ForceCommand in sshd_config.',
+    'run was sent. Check the start files of the shell (such as .bashrc), ForceCommand in sshd_config, and whether the ' +
+    'password of the account has expired.',
   processes:
     'The account may start no more processes on the server (ulimit -u). End some of its processes, or raise the limit in ' +
     '/etc/security/limits.conf.',

@@ -28,6 +28,10 @@ const STAGES = TEST_STAGES.filter((name) => name !== 'tls');
 const WRONG_ECHO =
   "The output of a program did not arrive unchanged. Check the start files of the account's shell: they must not read " +
   'input or print.';
+const WRITABLE = 'A file was written to the working folder.';
+const NOT_WRITABLE =
+  'The working folder cannot be written, so code and files of runs could not be put there. Make it writable for the ' +
+  'account, check that the disk is not full, or name another folder.';
 const ECHOED = 'The output of a program arrives unchanged. Interpreters:';
 const NOT_KILLED =
   'It could not be verified that a process that had left its session was killed, and that nothing of the test is left. ' +
@@ -77,8 +81,8 @@ function toOutcome(error: unknown): FailedTest {
 }
 
 /**
- * Runs a job that prints a nonce and the versions of the interpreters, and starts a detached process, and terminates it. It
- * asks of the server what a run asks: one session, and the report of its cleanup.
+ * Runs a job with a file that prints a nonce and the versions of the interpreters, and starts a detached process, and
+ * terminates it. It asks of the server what a run asks: one session, and the report of its cleanup.
  */
 async function runProbe(
   connection: DedicatedSshConnection,
@@ -127,7 +131,8 @@ function createProbe({ interpreters }: SshConfig): { job: Job; expected: Buffer 
     runId: `test-${randomBytes(12).toString('hex')}`,
     program: { command: [echo, versions.command, 'sleep 300'].join('\n') },
     stdin: null,
-    files: [],
+    // Removed with the other files of the job.
+    files: [{ path: `.ops-center-${nonce}`, content: Buffer.from(nonce) }],
     env: { ...versions.env, OPS_TEST_NONCE: nonce },
     workdir: null,
   };
@@ -149,7 +154,7 @@ async function readProbe(
     for (let event = await session.next(); event !== undefined; event = await session.next()) {
       if (event.type === 'started') {
         pass('permission');
-        pass('workspace');
+        pass('workspace', WRITABLE);
       } else if (event.stream === 'stdout' && output.length < MAX_OUTPUT_BYTES) {
         output = Buffer.concat([output, event.data]);
         if (output.length >= expected.length) timeout ??= setTimeout(terminate, VERSIONS_TIMEOUT_MS);
@@ -181,8 +186,7 @@ function startsWith(output: Buffer, expected: Buffer): boolean {
 function assertStarted(result: SshSessionResult, { interpreters }: SshConfig, pass: PassStage): void {
   const { isStarted, refusal } = result;
   if (isStarted) return;
-  const message = toRefusalMessage(result, interpreters);
-  if (refusal?.reason !== 'workdir') throw new StageError(message);
-  pass('permission');
-  throw new StageError(message);
+  const isNotWritable = refusal?.reason === 'file';
+  if (isNotWritable || refusal?.reason === 'workdir') pass('permission');
+  throw new StageError(isNotWritable ? NOT_WRITABLE : toRefusalMessage(result, interpreters));
 }

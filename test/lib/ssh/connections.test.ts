@@ -226,6 +226,34 @@ describeOn('ssh', 'SSH connections', () => {
       expect(dials()).toBe(0);
     });
 
+    it.each<[string, Record<string, unknown>, string]>([
+      ['a missing member', { username: undefined }, 'connection_config.username: is required'],
+      ['a value of another type', { port: 'x' }, 'connection_config.port: must be a number'],
+      [
+        'a value that is too long',
+        { password: 'x'.repeat(5_000) },
+        'connection_config.password: must have 4096',
+      ],
+      ['a value that is too large', { port: 70_000 }, 'connection_config.port: must be 65535 or less'],
+      [
+        'an unknown choice',
+        { auth_method: 'agent' },
+        'connection_config.auth_method: must be one of password, key',
+      ],
+      ['an unknown member', { proxy: 'x' }, 'connection_config: has members that are not known: proxy'],
+      ['a key that is no text', { private_key: 5 }, 'connection_config.private_key: must be text'],
+    ])(
+      'say in the words of the API what is wrong with a stored configuration: %s',
+      async (_name, change, text) => {
+        const { connections, dials } = openConnections();
+        await expect(output(connections, serverAt(plain, change), 'true')).rejects.toMatchObject({
+          ...{ failure: 'error', stage: 'policy' },
+          message: expect.stringContaining(`The configuration is invalid. ${text}`),
+        });
+        expect(dials()).toBe(0);
+      },
+    );
+
     it('refuse a jump server that is missing, circular or of another owner before any connection is opened', async () => {
       const { connections, dials } = openConnections();
       const missing = serverAt(inner, { jump: 'gone' });

@@ -6,6 +6,7 @@ import type { SshConfig } from '../../../src/lib/ssh/config.ts';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { afterThisTest, neverAborted, serverAt } from '../../lib/ssh/servers.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
+import { describeWithSshd, startSshd, type SshdOptions } from '../../support/sshd.ts';
 import { until } from '../../support/until.ts';
 import { createJob, LIMITS, openRunner, readAll, targetAt } from './ssh-runs.ts';
 
@@ -134,3 +135,19 @@ it.each(['/bin/sh', '/bin/tcsh', '/bin/bsd-csh', '/usr/bin/fish'])(
     expect(output).toBe("name.it's !! \\n \\\\ \\041 %b $HOME.xxend");
   },
 );
+
+describeWithSshd('an account whose password has expired', () => {
+  const { user, keys } = sshHosts();
+  const withKey = { auth_method: 'key', password: null, private_key: keys.ed25519 };
+
+  it.each<[string, SshdOptions, Record<string, unknown>]>([
+    ['a password', { lines: [] }, {}],
+    ['a key, as PAM says', { lines: [], pam: 'unix' }, withKey],
+  ])('runs nothing, and the message names that cause, with %s', async (_name, options, changes) => {
+    const server = targetAt(serverAt(await startSshd(options), { username: `${user}-renew`, ...changes }));
+    const job = createJob({});
+    const { exit } = await readAll(openRunner().run(server, job, LIMITS, neverAborted()));
+    expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
+    expect(exit?.message).toMatch(/password of the account (may have|has) expired/);
+  });
+});

@@ -1,6 +1,9 @@
 import { describe, expect, it } from '@jest/globals';
+import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { once } from 'node:events';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import type { ServerChannel } from 'ssh2';
 import type { Dialer } from '../../../src/lib/net/dialer.ts';
 import { createDialer } from '../../../src/lib/net/dialer.ts';
@@ -113,6 +116,7 @@ describe('the test of an SSH server', () => {
     });
     const result = await testServer(serverAt(server, login));
     expect(result).toMatchObject({ status: 'error', message: expect.stringContaining('forced command') });
+    expect(result.message).toContain('password of the account may have expired');
     expect(stages(result, 'failed')).toEqual(['permission']);
     expect(JSON.stringify(result)).not.toContain('banner');
   });
@@ -240,6 +244,21 @@ describeOn('ssh', 'the test of a real SSH server', () => {
       expect(stages(result, 'skipped')).toEqual(expect.arrayContaining(['echo', 'kill', 'cleanup']));
     },
   );
+
+  it.each([
+    ['fails at a workspace that the account cannot write', 0o755, 'error', ['workspace']],
+    ['leaves nothing in a workspace that the account can write', 0o777, 'online', []],
+  ])('%s', async (_rule, mode, status, failed) => {
+    const workspace = mkdtempSync(path.join(tmpdir(), 'ops-center-workspace-'));
+    afterThisTest(() => rmSync(workspace, { recursive: true }));
+    chmodSync(workspace, mode);
+    const result = await testServer(serverAt(plain), localDialer(), workspace);
+    expect(result.status).toBe(status);
+    expect(stages(result, 'failed')).toEqual(failed);
+    const message = result.stages.find(({ name }) => name === 'workspace')?.message;
+    expect(message).toContain(status === 'online' ? 'was written' : 'cannot be written');
+    expect(readdirSync(workspace)).toEqual([]);
+  });
 
   it.each([
     [
