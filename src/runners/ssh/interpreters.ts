@@ -1,5 +1,6 @@
 import type { SshConfig } from '../../lib/ssh/config.ts';
 import type { SshInterpreters } from '../../lib/ssh/program-settings.ts';
+import { createRedactor } from '../../lib/redact.ts';
 import { toVisibleText } from '../../lib/visible-text.ts';
 import { LANGUAGES, type Language, type Program } from '../runner.ts';
 import { getInterpreter, INTERPRETERS } from '../shell.ts';
@@ -66,14 +67,17 @@ export function isInterpreterProbeComplete(output: string): boolean {
 
 /**
  * Says which program and version each language has, e.g. `python: /usr/bin/python3 3.12.1; javascript: none; bash: ...`.
+ * Of a program whose path contains a secret of the server it gives the name alone.
  * @param output of a probe, which may be incomplete.
  */
 export function describeInterpreters(output: string, config: SshConfig): string {
   const lines = output.split('\n');
+  const hasSecret = createSecretCheck(config);
   return LANGUAGES.map((language, index) => {
     // The last text has no end of line yet.
     const [path, version] = lines.slice(0, -1).slice(index * 2, index * 2 + 2);
-    return `${language}: ${describeProgram(path, version, language, config)}`;
+    const names = listProgramNames({ language, code: '' }, config.interpreters);
+    return `${language}: ${describeProgram(path, version, names, hasSecret)}`;
   }).join('; ');
 }
 
@@ -84,17 +88,17 @@ const VERSION = /^[A-Za-z ,]*?(\d{1,6}(?:\.\d{1,6}){0,3})/;
 function describeProgram(
   path: string | undefined,
   version: string | undefined,
-  language: Language,
-  config: SshConfig,
+  names: readonly string[],
+  hasSecret: (text: string) => boolean,
 ): string {
   if (path === undefined) return 'not known, since a program did not print its version in time';
   if (path === '') return 'none';
-  const number = VERSION.exec(version ?? '')?.[1] ?? 'of unknown version';
-  const names = listProgramNames({ language, code: '' }, config.interpreters);
-  const name = names.find((each) => path === each || path.endsWith(`/${each}`)) ?? names[0] ?? language;
-  // A secret of the server must not be shown.
-  const shown = toVisibleText(listSecrets(config).some((secret) => path.includes(secret)) ? name : path);
-  return `${shorten(shown, MAX_PROGRAM_LENGTH - number.length - 1)} ${number}`;
+  const number = VERSION.exec(version ?? '')?.[1];
+  const numberText = number === undefined || hasSecret(number) ? 'of unknown version' : number;
+  const name = names.find((each) => path === each || path.endsWith(`/${each}`)) ?? names[0] ?? 'a program';
+  const visiblePath = toVisibleText(path);
+  const shown = hasSecret(path) || hasSecret(visiblePath) ? name : visiblePath;
+  return `${shorten(shown, MAX_PROGRAM_LENGTH - numberText.length - 1)} ${numberText}`;
 }
 
 /** Keeps the end, which has the name of the program. */
@@ -103,7 +107,11 @@ function shorten(text: string, maxLength: number): string {
   return characters.length <= maxLength ? text : `…${characters.slice(1 - maxLength).join('')}`;
 }
 
-function listSecrets({ password, private_key: key, passphrase, environment }: SshConfig): string[] {
-  const all = [password, key, passphrase, ...Object.values(environment ?? {})];
-  return all.filter((secret): secret is string => (secret ?? '') !== '');
+/** Whether a text contains a secret of a server. Single folders of PATH are none. */
+function createSecretCheck(config: SshConfig): (text: string) => boolean {
+  const { password, private_key: key, passphrase, environment } = config;
+  const { PATH: searchPath = '', ...others } = environment ?? {};
+  const secrets = [password, passphrase, ...(key ?? '').split('\n'), ...Object.values(others)];
+  const redact = createRedactor(secrets.filter((secret) => typeof secret === 'string'));
+  return (text) => redact(text) !== text || (searchPath !== '' && text.includes(searchPath));
 }

@@ -63,11 +63,21 @@ describe('the description of the interpreters of a host', () => {
     ['the password', (secret) => ({ password: secret })],
   ])('shows the name alone of a program whose path contains %s', (_name, change) => {
     const secret = randomPassword();
-    const output = `/opt/${secret}/python3\nPython 3.12.1\n\n\n\n\n`;
-    expect(describeInterpreters(output, parse(change(secret)))).toBe(
-      'python: python3 3.12.1; javascript: none; bash: none',
-    );
+    const hidden = `${secret.slice(0, 8)}\u200b${secret.slice(8)}`;
+    for (const folder of [secret, hidden]) {
+      const output = `/opt/${folder}/python3\nPython 3.12.1\n\n\n\n\n`;
+      expect(describeInterpreters(output, parse(change(secret)))).toBe(
+        'python: python3 3.12.1; javascript: none; bash: none',
+      );
+    }
   });
+});
+
+it('the description of the interpreters of a host shows no secret of digits as a version', () => {
+  const output = '/bin/python3\nPython 482915\n\n\n\n\n';
+  expect(describeInterpreters(output, parse({ environment: { PIN: '482915' } }))).toBe(
+    'python: /bin/python3 of unknown version; javascript: none; bash: none',
+  );
 });
 
 describeOn('ssh', 'the programs of an SSH server', () => {
