@@ -1,3 +1,4 @@
+import type { ShellStartProblem } from '../../lib/ssh/shell-start.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { SshInterpreters } from '../../lib/ssh/program-settings.ts';
 import { LANGUAGES, type ExitEvent, type StopCause } from '../runner.ts';
@@ -5,7 +6,6 @@ import { isSignalName, MAX_EXIT_CODE } from '../shell.ts';
 import { createMissingInterpreterMessage } from './interpreters.ts';
 import { REQUIRED_TOOLS } from './scripts.ts';
 import type { SshSessionResult } from './session.ts';
-import type { ShellStartProblem } from './shell-start.ts';
 
 /** A job that cannot be sent to a host. The message is for users. */
 export class InvalidJobError extends Error {

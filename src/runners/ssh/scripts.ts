@@ -1,3 +1,4 @@
+import { toShellCommand } from '../../lib/ssh/shell-command.ts';
 import { quoteForShell } from '../shell.ts';
 import {
   FOLDER_FUNCTIONS,
@@ -6,7 +7,6 @@ import {
   TEXT_FUNCTION,
   TOOL_FUNCTIONS,
 } from './shell-functions.ts';
-import { toShellCommand } from './shell-command.ts';
 
 /**
  * Scripts that run on a host, for any POSIX shell. Their texts are constant: a job is sent over the channel's input, so

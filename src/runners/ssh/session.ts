@@ -1,9 +1,9 @@
 import type { ClientChannel } from 'ssh2';
 import { pauseChannelWindow, resumeChannelWindow } from '../../lib/ssh/back-pressure.ts';
 import { discardChannel } from '../../lib/ssh/discard-channel.ts';
+import { watchShellStart, type ShellStartProblem } from '../../lib/ssh/shell-start.ts';
 import { createMarkerReader, type MarkerReader } from '../marker-stream.ts';
 import type { OutputStream } from '../runner.ts';
-import { watchShellStart, type ShellStartProblem } from './shell-start.ts';
 
 /** What a host has to find and kill the processes of a run. */
 export type Supervision =

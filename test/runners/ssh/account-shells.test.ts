@@ -1,9 +1,8 @@
 import { describe, expect, it, jest } from '@jest/globals';
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import type { ExitEvent, Job, TargetServer } from '../../../src/runners/runner.ts';
-import { toShellCommand } from '../../../src/runners/ssh/shell-command.ts';
 import type { SshConfig } from '../../../src/lib/ssh/config.ts';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { afterThisTest, neverAborted, serverAt } from '../../lib/ssh/servers.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
 import { describeWithSshd, startSshd, type SshdOptions } from '../../support/sshd.ts';
@@ -121,20 +120,6 @@ describeOn('ssh', 'an account over SSH', () => {
     expect(result).toMatchObject({ status: 'online' });
   });
 });
-
-it.each(['/bin/sh', '/bin/tcsh', '/bin/bsd-csh', '/usr/bin/fish'])(
-  'a script reaches sh unchanged through %s',
-  (shell) => {
-    const lines = [
-      `printf '%s.' "$0" 'it'"'"'s !! \\n \\\\ \\041 %b $HOME'`,
-      'for i in 1 2',
-      'do printf x; done',
-    ];
-    const script = [...lines, `: '${'long! '.repeat(500)}'`, 'printf end'].join('\n');
-    const output = execFileSync(shell, ['-c', toShellCommand(script)('name')], { encoding: 'utf8' });
-    expect(output).toBe("name.it's !! \\n \\\\ \\041 %b $HOME.xxend");
-  },
-);
 
 describeWithSshd('an account whose password has expired', () => {
   const { user, keys } = sshHosts();
