@@ -21,7 +21,10 @@ export interface ExecResult {
   /** Both are null when the server reported no status, e.g. because the connection was lost. */
   code: number | null;
   signal: string | null;
-  /** The first 4096 characters of stderr, to tell failures apart. It must not be shown to users. */
+  /**
+   * The first 4096 bytes of stderr as Latin-1, to tell failures apart. It is text from the server, which may contain
+   * anything: only the owner may see parts of it, without secrets.
+   */
   stderr: string;
 }
 
@@ -241,12 +244,11 @@ function toExecStream(program: RemoteProgram): ExecStream {
     if (stderr.length < MAX_STDERR_LENGTH)
       stderr += chunk.toString('latin1', 0, MAX_STDERR_LENGTH - stderr.length);
   });
-  let status: Pick<ExecResult, 'code' | 'signal'> = { code: null, signal: null };
-  channel.once('exit', (code: number | null, signal?: string) => {
-    status = { code, signal: signal ?? null };
-  });
   const ended = new Promise<ExecResult>((resolve) => {
-    channel.once('close', () => resolve({ ...status, stderr }));
+    // ssh2 repeats the status here. The event `exit` of a program that ends at once precedes this listener.
+    channel.once('close', (code?: number | null, signal?: string | null) =>
+      resolve({ code: code ?? null, signal: signal ?? null, stderr }),
+    );
   });
   return Object.assign(channel, {
     ended,

@@ -136,4 +136,21 @@ describe('an exec stream', () => {
     stream.destroy();
     expect(await stream.ended).toMatchObject({ code: null, signal: null });
   });
+
+  it.each([
+    ['exit code', 3, { code: 3, signal: null }],
+    ['signal', 'KILL', { code: null, signal: expect.stringContaining('KILL') }],
+  ])('reports the %s of a program that ends at once', async (_name, exit, status) => {
+    const { connections } = openConnections();
+    const server = await startScriptedServer({
+      // The client reads all of this at once, with the answer that the program was started.
+      exec: (channel) => {
+        channel.stderr.write('wrong');
+        channel.exit(exit as number);
+        channel.end();
+      },
+    });
+    const stream = await connections.openExecStream(serverAt(server, login), 'true', neverAborted());
+    expect(await stream.resume().ended).toEqual({ ...status, stderr: 'wrong' });
+  });
 });
