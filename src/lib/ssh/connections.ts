@@ -44,8 +44,8 @@ export interface SshConnections {
    */
   exec(server: SshServer, command: string, signal: AbortSignal): Promise<ClientChannel>;
   /**
-   * Runs a command and returns its stdin and stdout as one stream, e.g. for `docker system dial-stdio`. Its stderr
-   * is drained; only its beginning is kept.
+   * Runs a command and returns its stdin and stdout as one stream. Its stderr is drained; only its beginning is kept.
+   * Another program may run in its place, which `shell-start.ts` finds out before anything is written.
    * `destroy()` kills the program and its process group, and so does closing the connection.
    * @param signal aborts opening the stream only.
    * @throws what {@link exec} throws.

@@ -1,4 +1,4 @@
-/** Why the account's shell has not started the launcher. */
+/** Why the account's shell has not started the script of a command. */
 export type ShellStartProblem =
   /** The command was not run: another program, such as a shell, reads the channel's input. */
   | 'input'
@@ -9,13 +9,13 @@ export type ShellStartProblem =
   /** More output than start files print. */
   | 'output';
 
-/** Watches a channel until the launcher reports that it runs. */
+/** Watches a channel until the script reports that it runs. */
 export interface ShellStart {
-  /** Reads output that precedes the launcher's. */
+  /** Reads output that precedes the script's. */
   read(chunk: Buffer): void;
   /** Why nothing was started, as far as the output shows. */
   problem(): ShellStartProblem | undefined;
-  /** The launcher has started, or the channel has closed. */
+  /** The script has started, or the channel has closed. */
   close(): void;
 }
 
@@ -31,10 +31,13 @@ const MAX_KEPT_LENGTH = 1_024;
 const NO_PROCESS = /cannot fork|can't fork|fork: |no more processes|resource temporarily unavailable/i;
 
 /**
- * @param options.marker of the launcher's frames. A program that reads the input as commands, or repeats it, prints it.
- * @param options.probe sends a line. It is a harmless command, and the launcher skips it.
+ * An SSH server gives a command to the account's shell, which may not run it: its start files may start another shell, or
+ * the server has another command for the account. What is sent would then be read as commands. The script of a command
+ * therefore reports with RS and the marker that it runs, and nothing but the probe is sent before.
+ * @param options.marker random; the name of the script. A program that reads the input as commands, or repeats it, prints it.
+ * @param options.probe sends a line. It is a harmless command, and the script skips it.
  * @param options.endInput ends the channel's input.
- * @param options.fail ends the channel, since the launcher will not start.
+ * @param options.fail ends the channel, since the script will not start.
  */
 export function watchShellStart({
   marker,
@@ -47,7 +50,7 @@ export function watchShellStart({
   endInput: () => void;
   fail: () => void;
 }): ShellStart {
-  // In the launcher's first frame another character precedes the marker.
+  // In the script's report RS precedes the marker.
   const answer = new RegExp(`(?<!\\x1e)${marker}`);
   let lastOutput = '';
   let bytes = 0;

@@ -1,12 +1,13 @@
 import { stripVTControlCharacters } from 'node:util';
 import { createRedactor } from '../../lib/redact.ts';
 import type { ExecResult } from '../../lib/ssh/connections.ts';
+import type { ShellStartProblem } from '../../lib/ssh/shell-start.ts';
 import { toVisibleText } from '../../lib/visible-text.ts';
 import type { ServerTestResult, TargetServer } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
 import { DockerError } from './errors.ts';
 
-/** `docker system dial-stdio` ended on the SSH server without an answer of the engine. */
+/** `docker system dial-stdio` was not started on the SSH server, or ended without an answer of the engine. */
 export class DialError extends DockerError {
   /** Of a test that failed with this error. */
   readonly testStatus: ServerTestResult['status'];
@@ -18,9 +19,9 @@ export class DialError extends DockerError {
 }
 
 interface DialCause {
-  /** Exit code of the shell that was to start the program. */
+  /** Exit code of the `sh` that was to start the program (POSIX, "Exit Status for Commands"). */
   code?: number;
-  /** Of the error output. The texts differ between versions and shells, so only parts are matched. */
+  /** Of the error output. The texts differ between versions of `sh` and of docker, so only parts are matched. */
   pattern: RegExp;
   message: string;
   testStatus: ServerTestResult['status'];
@@ -29,9 +30,8 @@ interface DialCause {
 /** The first that matches counts. */
 const CAUSES: readonly DialCause[] = [
   {
-    // 127 and 126: POSIX, "Exit Status for Commands". C shells exit with 1.
     code: 127,
-    pattern: /docker: (?:command )?not found|(?:unknown command|command not found): docker$/im,
+    pattern: /docker: (?:command )?not found|command not found: docker$/im,
     message:
       'The account of the SSH server finds no docker program: install Docker there, or add its folder to the PATH of ' +
       'commands that are run over SSH.',
@@ -64,9 +64,24 @@ const CAUSES: readonly DialCause[] = [
     testStatus: 'offline',
   },
 ];
-/** Also when the connection to the SSH server broke: the exit of a program that ends at once can be missed. */
 const OTHER_CAUSE =
   'The docker program on the SSH server ended, or the connection to it broke, before the engine answered.';
+const NOT_RUN = 'The SSH server accepted the sign-in but did not run docker';
+/** As for runs over SSH. */
+const START_MESSAGES: Record<ShellStartProblem, string> = {
+  input:
+    `${NOT_RUN}: another program reads its input, so nothing of the request was sent. The start files of the account's ` +
+    'shell (such as .bashrc) may start another shell ("exec bash"), which they must do in interactive shells only, or ' +
+    'its sshd_config has a ForceCommand.',
+  silent:
+    `${NOT_RUN} within 15 s, so nothing of the request was sent. Check the start files of the account's shell (such as ` +
+    '.bashrc), and ForceCommand in sshd_config.',
+  processes:
+    'The account may start no more processes on the SSH server (ulimit -u). End some of its processes, or raise the ' +
+    'limit in /etc/security/limits.conf.',
+  output: `${NOT_RUN}: the account may have a forced command, or the start files of its shell print too much.`,
+};
+const NOT_STARTED = `${NOT_RUN}: the account may have no shell or a forced command, or its shell's start files fail.`;
 /** They precede the error. podman prints the second one where it stands in for docker. */
 const NOTICE = /^(?:warning:|emulate docker cli using podman)/i;
 const MAX_QUOTE_LENGTH = 200;
@@ -85,20 +100,35 @@ export function createDialError(
   const cause = CAUSES.find(
     (each) => (each.code !== undefined && each.code === code) || each.pattern.test(text),
   );
-  const quote = findErrorLine(text, target);
-  const message = `${cause?.message ?? OTHER_CAUSE}${quote === undefined ? '' : ` It printed: ${quote}`}`;
+  const message = `${cause?.message ?? OTHER_CAUSE}${quoteErrorLine(text, target)}`;
   return new DialError(message, cause?.testStatus ?? 'error');
 }
 
-function findErrorLine(text: string, target: TargetServer<DockerConfig>): string | undefined {
+/**
+ * The error of an account whose shell did not start docker.
+ * @param problem undefined when the shell ended before: the message then quotes a line, as that of {@link createDialError}.
+ */
+export function createDialStartError(
+  problem: ShellStartProblem | undefined,
+  { stderr }: Pick<ExecResult, 'stderr'>,
+  target: TargetServer<DockerConfig>,
+): DialError {
+  if (problem !== undefined) return new DialError(START_MESSAGES[problem], 'error');
+  const text = Buffer.from(stderr, 'latin1').toString();
+  return new DialError(`${NOT_STARTED}${quoteErrorLine(text, target)}`, 'error');
+}
+
+/** @returns a sentence that follows another one, or nothing. */
+function quoteErrorLine(text: string, target: TargetServer<DockerConfig>): string {
   const lines = stripVTControlCharacters(text)
     .split(/[\r\n]/)
     .map((line) => toVisibleText(line).trim())
     .filter((line) => line !== '');
   const line = lines.find((each) => !NOTICE.test(each)) ?? lines[0];
-  if (line === undefined) return undefined;
+  if (line === undefined) return '';
   const redacted = createRedactor(listSecrets(target))(line);
-  return redacted.length > MAX_QUOTE_LENGTH ? `${redacted.slice(0, MAX_QUOTE_LENGTH - 1)}…` : redacted;
+  const quote = redacted.length > MAX_QUOTE_LENGTH ? `${redacted.slice(0, MAX_QUOTE_LENGTH - 1)}…` : redacted;
+  return ` It printed: ${quote}`;
 }
 
 /** The secrets of the engine's server and of the SSH servers on the way to it. */

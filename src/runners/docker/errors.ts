@@ -77,8 +77,8 @@ export function explainDockerError(error: unknown): string {
 /** undici's error for a response that is not HTTP. */
 const NOT_HTTP_ERROR = 'HTTPParserError';
 const NOT_HTTP =
-  'What answers is not an engine. Over SSH, the account may print text before docker runs: remove that from its ' +
-  'shell’s start files, such as .bashrc.';
+  'What answers is not an engine. Over SSH, the program with the name docker may be another one, or a script that ' +
+  'prints text before it starts docker.';
 
 function explainUnreachable(error: AppError): string {
   const { code, name } = (error.cause ?? {}) as { code?: unknown; name?: unknown };

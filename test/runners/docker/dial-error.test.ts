@@ -1,7 +1,8 @@
-import { afterAll, beforeAll, expect, it } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { once } from 'node:events';
-import { chmod } from 'node:fs/promises';
+import { chmod, readFile, rm } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
+import path from 'node:path';
 import { createSshConnections } from '../../../src/lib/ssh/connections.ts';
 import { findHiddenCharacter } from '../../../src/lib/visible-text.ts';
 import { localDialer } from '../../lib/ssh/servers.ts';
@@ -20,6 +21,8 @@ import {
   openRunner,
   runToExit,
 } from './test-engine.ts';
+
+jest.setTimeout(60_000);
 
 type Case = [cause: string, prepare: () => Promise<unknown>, status: string, message: RegExp];
 
@@ -62,19 +65,13 @@ describeOn('docker', 'a Docker server behind an SSH server without a usable engi
       'is missing',
       () => server.removeDocker(),
       'error',
-      /finds no docker program: .* It printed: .*docker: command not found$/,
-    ],
-    [
-      'is missing for a C shell',
-      () => server.writeDocker(print('docker: Command not found.\n', 1)),
-      'error',
-      /finds no docker program: .* It printed: docker: Command not found\.$/,
+      /finds no docker program: .* It printed: sh: .*docker: not found$/,
     ],
     ...[
-      'sh: 1: docker: not found',
-      'zsh:1: command not found: docker',
-      'fish: Unknown command: docker',
-      'ksh: docker: not found',
+      'sh: 1: exec: docker: not found',
+      'sh: line 3: exec: docker: not found',
+      'sh:3: command not found: docker',
+      'sh: docker: not found',
     ].map((text): Case => [
       `is missing (${text})`,
       () => server.writeDocker(print(`${text}\n`, 1)),
@@ -176,10 +173,10 @@ describeOn('docker', 'a Docker server behind an SSH server without a usable engi
     ['ends without a text', () => server.writeDocker('exit 3'), 'error', /before the engine answered\.$/],
     ['ends with success', () => server.writeDocker('exit 0'), 'error', /before the engine answered\.$/],
     [
-      'follows a text of the account',
+      'is a script that prints a text',
       () => server.writeDocker("echo 'Welcome to this machine'"),
       'error',
-      /What answers is not an engine\. Over SSH, the account may print text/,
+      /What answers is not an engine\. Over SSH, the program with the name docker may be another one/,
     ],
   ];
   for (const [cause, prepare, status, message] of cases) {
@@ -221,5 +218,34 @@ describeOn('docker', 'a Docker server behind an SSH server without a usable engi
       () => ssh.listOwners(),
       (owners) => owners.length === 0,
     );
+  });
+
+  describe('whose account has a start file', () => {
+    afterEach(() => server.writeStartFile(''));
+
+    itOverSsh('that prints: its text is neither read as an answer of the engine nor quoted', async () => {
+      await server.writeStartFile("echo 'HTTP/1.1 500 Welcome'; echo 'docker: command not found' >&2");
+      await server.writeDocker(`DOCKER_HOST=unix://${host.socketPath} exec ${host.command} "$@"`);
+      expect(await test()).toMatchObject({ status: 'online' });
+      await server.writeDocker(print('wrong\n', 3));
+      expect((await test()).message).toMatch(/before the engine answered\. It printed: wrong$/);
+    });
+
+    itOverSsh.each([
+      ['reads the input', 'exec /bin/cat >"$TMPDIR/input"', /did not run docker within 15 s/],
+      [
+        'repeats the input',
+        'exec /usr/bin/tee "$TMPDIR/input"',
+        /another program reads its input, so nothing of the request was sent/,
+      ],
+    ])('that starts a program which %s: this receives one harmless line', async (_name, script, message) => {
+      const input = path.join(server.temporary, 'input');
+      await server.writeStartFile(script);
+      const result = await test();
+      expect(result).toMatchObject({ status: 'error', message: expect.stringMatching(message) });
+      expect(result.stages.find((stage) => stage.status === 'failed')?.name).toBe('permission');
+      expect(await readFile(input, 'utf8')).toMatch(/^echo [0-9a-f]{32}\n$/);
+      await rm(input);
+    });
   });
 });

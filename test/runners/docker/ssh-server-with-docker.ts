@@ -10,10 +10,14 @@ import { SSH_STATE } from '../../support/host-processes.ts';
 import { freePort } from '../../support/free-port.ts';
 import { sshHosts, type SshServer } from '../../support/hosts.ts';
 
-/** An SSH server on which commands find the `docker` program of a test and no other program. */
+/** An SSH server on which commands find `sh`, the `docker` program of a test, and no other program. */
 export interface SshServerWithDocker extends SshServer {
   /** The socket that `DOCKER_HOST` names on the server. */
   socketPath: string;
+  /** A folder that the account may write to. */
+  temporary: string;
+  /** Replaces the account's .bashrc. */
+  writeStartFile(script: string): Promise<void>;
   /** Replaces the program. @param script of a shell; it can use only what the shell itself has. */
   writeDocker(script: string, mode?: number): Promise<void>;
   /** Replaces the program by a link to another one. */
@@ -31,13 +35,14 @@ export async function startSshServerWithDocker(): Promise<SshServerWithDocker> {
   const temporary = path.join(folder, 'tmp');
   await mkdir(temporary);
   await chmod(temporary, 0o1777);
+  await symlink('/bin/sh', path.join(folder, 'sh'));
   const socketPath = path.join(folder, 'docker.sock');
   const port = await freePort();
   const settings = await readFile(path.join(SSH_STATE, 'sshd-plain.conf'), 'utf8');
   const own = [
     `ListenAddress 127.0.0.1:${port}`,
     `PidFile ${folder}/sshd.pid`,
-    `SetEnv PATH=${folder} TMPDIR=${temporary} DOCKER_HOST=unix://${socketPath}`,
+    `SetEnv PATH=${folder} HOME=${folder} TMPDIR=${temporary} DOCKER_HOST=unix://${socketPath}`,
   ];
   const others = settings.split('\n').filter((line) => !/^(ListenAddress|PidFile|SetEnv) /.test(line));
   const file = path.join(folder, 'sshd.conf');
@@ -50,7 +55,8 @@ export async function startSshServerWithDocker(): Promise<SshServerWithDocker> {
 
   const removeDocker = () => rm(program, { force: true });
   return {
-    ...{ host: '127.0.0.1', port, hostKey: plain.hostKey, socketPath, removeDocker },
+    ...{ host: '127.0.0.1', port, hostKey: plain.hostKey, socketPath, temporary, removeDocker },
+    writeStartFile: (script) => writeFile(path.join(folder, '.bashrc'), `${script}\n`),
     async writeDocker(script, mode = 0o755) {
       await removeDocker();
       await writeFile(program, `#!/bin/sh\n${script}\n`);
