@@ -18,6 +18,9 @@ export class DialError extends DockerError {
   }
 }
 
+/** `docker system dial-stdio` was not started, so nothing of a request was sent. */
+export class DialStartError extends DialError {}
+
 interface DialCause {
   /** Exit code of the `sh` that was to start the program (POSIX, "Exit Status for Commands"). */
   code?: number;
@@ -112,10 +115,10 @@ export function createDialStartError(
   problem: ShellStartProblem | undefined,
   { stderr }: Pick<ExecResult, 'stderr'>,
   target: TargetServer<DockerConfig>,
-): DialError {
-  if (problem !== undefined) return new DialError(START_MESSAGES[problem], 'error');
+): DialStartError {
+  if (problem !== undefined) return new DialStartError(START_MESSAGES[problem], 'error');
   const text = Buffer.from(stderr, 'latin1').toString();
-  return new DialError(`${NOT_STARTED}${quoteErrorLine(text, target)}`, 'error');
+  return new DialStartError(`${NOT_STARTED}${quoteErrorLine(text, target)}`, 'error');
 }
 
 /** @returns a sentence that follows another one, or nothing. */

@@ -7,7 +7,7 @@ import { toDockerExit, exitWithoutCode, type ContainerEnd, type DockerExit } fro
 import { explainDockerError } from './errors.ts';
 import { readDockerOutput } from './output.ts';
 import { createRemovalScript, createScript, type ScriptMarker } from './script.ts';
-import { detachSession, type DockerSession } from './session.ts';
+import { ContainerNotRequestedError, detachSession, type DockerSession } from './session.ts';
 
 export interface DockerRunDeps {
   engine: Engine;
@@ -44,7 +44,10 @@ export async function* runDockerJob(
   try {
     session = await deps.openJobSession(limits, job.runId, signal);
   } catch (error) {
-    const cleanup = await removeRunContainers(deps.engine, deps.target, job.runId);
+    const cleanup =
+      error instanceof ContainerNotRequestedError
+        ? 'verified'
+        : await removeRunContainers(deps.engine, deps.target, job.runId);
     const exit = signal.aborted
       ? exitWithoutCode(signal.reason as StopCause)
       : exitWithoutCode('infrastructure', explainDockerError(error));

@@ -5,7 +5,8 @@ import type { Limits, TargetServer } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
 import { createContainerSpec, containerLabels, type ContainerPurpose } from './containers.ts';
 import type { CreatedContainer, Engine, ExitWait } from './engine.ts';
-import { cannotLimitMessage, DockerError, EngineResponseError } from './errors.ts';
+import { DialStartError } from './dial-error.ts';
+import { cannotLimitMessage, DockerError, EngineResponseError, findDockerError } from './errors.ts';
 
 /** A container that runs its launcher, with its streams attached. It serves one job. */
 export interface DockerSession {
@@ -30,6 +31,11 @@ export interface DockerSessionRequest {
   instance: string;
 }
 
+/** The engine was not asked to create the container, so there is none to remove. Its cause has the reason. */
+export class ContainerNotRequestedError extends Error {
+  override readonly name = 'ContainerNotRequestedError';
+}
+
 /**
  * Time that an engine has after an abort to finish creating a container. Until then it is unknown whether
  * there is a container to remove.
@@ -39,9 +45,9 @@ const CREATE_GRACE_MS = 3_000;
 /**
  * Creates a container. It is started after attaching to its output and waiting for its exit, because an
  * engine stores neither. A missing image is pulled. A container that lacks one of its limits is not used.
- * After a failure, the caller removes the container by its name.
+ * After a failure other than ContainerNotRequestedError, the caller removes the container by its name.
  * @param signal also aborts the calls in flight, because an engine may never respond.
- * @throws errors of the engine, DockerError, or the signal's reason.
+ * @throws ContainerNotRequestedError, errors of the engine, DockerError, or the signal's reason.
  */
 export async function openDockerSession(
   engine: Engine,
@@ -51,7 +57,13 @@ export async function openDockerSession(
   const { target, limits, name } = request;
   const spec = createContainerSpec(target.config, limits, containerLabels(target, request));
   const create = (late: AbortSignal) => engine.create(name, spec, late);
-  const { id, warnings } = await createContainer(engine, create, target.config.image, signal);
+  const { id, warnings } = await createContainer(engine, create, target.config.image, signal).catch(
+    (cause: unknown) => {
+      throw findDockerError(cause) instanceof DialStartError
+        ? new ContainerNotRequestedError('the container was not requested', { cause })
+        : cause;
+    },
+  );
   assertLimitsKept(warnings);
   // Attach and wait may run in any order, but both before start.
   const [stream, exitWait] = await settleBoth(

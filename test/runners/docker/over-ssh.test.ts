@@ -127,7 +127,7 @@ describeOn('docker', 'a Docker server behind an SSH server', () => {
       expect(request).toMatchObject({ message });
       expect(test).toMatchObject({ status: 'error', message });
       expect(test.stages.find(({ status }) => status === 'failed')?.name).toBe('permission');
-      expect(exit).toMatchObject({ cause: 'infrastructure', code: null, message });
+      expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified', message });
     },
   );
 
