@@ -62,6 +62,8 @@ const CODE_PROMPT =
 const PASSWORD_PROMPT =
   /password|passwort|kennwort|mot de passe|contraseña|senha|wachtwoord|hasło|heslo|lösenord|parola|пароль|密码|密碼|パスワード|암호/i;
 const NEW_PASSWORD_PROMPT = /\b(?:new|current|old|retype|change) (?:unix )?password/i;
+/** Account and host, whose names say nothing about what a prompt asks for ("Password for me@factory.example.org:"). */
+const ACCOUNT_IN_PROMPT = /[\w.$+\\-]{1,64}@[\w.-]+/g;
 
 /** Of the modules of Linux-PAM and of OpenSSH. */
 const NOTICES: readonly (readonly [AccountNotice, RegExp])[] = [
@@ -185,7 +187,8 @@ export function createAuthentication(
 function classifyPrompts(prompts: readonly Prompt[], isFurther: boolean): UnansweredPrompt {
   const [first] = prompts;
   if (first === undefined || prompts.length > 1) return 'other';
-  if (NEW_PASSWORD_PROMPT.test(first.prompt)) return 'new_password';
-  if (CODE_PROMPT.test(first.prompt) || (isFurther && !PASSWORD_PROMPT.test(first.prompt))) return 'code';
+  const prompt = first.prompt.replaceAll(ACCOUNT_IN_PROMPT, '');
+  if (NEW_PASSWORD_PROMPT.test(prompt)) return 'new_password';
+  if (CODE_PROMPT.test(prompt) || (isFurther && !PASSWORD_PROMPT.test(prompt))) return 'code';
   return first.echo === true ? 'other' : 'password';
 }

@@ -138,14 +138,19 @@ describe('a server that asks questions after it has accepted the key', () => {
   const hidden = (prompt: string): Prompt => ({ prompt, echo: false });
   const shown = (prompt: string): Prompt => ({ prompt, echo: true });
 
-  it.each([[[]], [[[]]], [[[hidden('Password: ')]]], [[[], [hidden('(me@host) Passwort: ')], []]]])(
-    'receives the password for one hidden prompt alone: %j',
-    async (rounds) => {
-      const { server, answers } = await startAsking(rounds);
-      expect(await connect(server, 'asked-for-password')).toBe('done\n');
-      expect(answers.flat()).toEqual(rounds.flat().map(() => 'asked-for-password'));
-    },
-  );
+  it.each([
+    ...[[[]], [[[]]], [[[hidden('Password: ')]]], [[[], [hidden('(me@host) Passwort: ')], []]]],
+    ...[
+      'Password for me@factory.example.org:',
+      'Password for pin@host:',
+      '(token@code-1) Password: ',
+      'AD\\yubikey@verification.example password: ',
+    ].map((prompt) => [[[hidden(prompt)]]]),
+  ])('receives the password for one hidden prompt alone: %j', async (rounds) => {
+    const { server, answers } = await startAsking(rounds);
+    expect(await connect(server, 'asked-for-password')).toBe('done\n');
+    expect(answers.flat()).toEqual(rounds.flat().map(() => 'asked-for-password'));
+  });
 
   it.each([
     ['a hidden prompt without a stored password', null, [hidden('Password: ')], 'asks for a password'],
@@ -202,6 +207,9 @@ describe('a server that asks questions after it has accepted the key', () => {
     const { server, answers } = await startAsking([[hidden('Password: ')], [hidden('Password: ')]]);
     await expect(connect(server, 'asked-for-password')).rejects.toThrow(/refused the password/);
     expect(answers).toEqual([['asked-for-password']]);
+      'Verification code for me@host: ',
+      'OTP[me@host]: ',
+      '(me@host) Passcode:',
   });
 
   it('receives no password when it has refused the key', async () => {
