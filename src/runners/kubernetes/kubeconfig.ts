@@ -30,18 +30,22 @@ export const MAX_TOKEN_LENGTH = 12 * 1024;
 const EXPORT_COMMAND = '`kubectl config view --raw --minify --flatten`';
 const RUNS_COMMAND = 'runs a program here to sign in; use the token of a service account';
 const NAMES_FILE = `names a file of the machine it is used on; paste the output of ${EXPORT_COMMAND}, which holds the text`;
-const IMPERSONATES = 'impersonates another user';
-const OBSOLETE = 'is a way to sign in that Kubernetes no longer has';
+const IMPERSONATES =
+  'impersonates another user; use the token of a service account that has the rights itself';
+const OBSOLETE = 'is a way to sign in that Kubernetes no longer has; use the token of a service account';
 
 /**
  * Members of the current context that are refused: programs, files of this machine, other network routes, and disabled
- * checks. Each has a reason, which the error message gives. Other members are ignored, as kubectl does.
+ * checks. Each has a reason and a next step, which the error message gives. Other members are ignored, as kubectl does.
  */
 const REFUSED_FOR_CLUSTER: Readonly<Record<string, string>> = {
   'certificate-authority': NAMES_FILE,
-  'proxy-url': 'would send the connection through a proxy',
-  'insecure-skip-tls-verify': 'would send the credentials to an unverified server',
-  'tls-server-name': 'would accept the certificate of another name',
+  'proxy-url':
+    'would send the connection through a proxy; remove it, and use an address at which the app reaches the cluster directly',
+  'insecure-skip-tls-verify':
+    'would send the credentials to an unverified server; remove it, and add certificate-authority-data',
+  'tls-server-name':
+    'would accept the certificate of another name; remove it, and use an address that the certificate names',
 };
 const REFUSED_FOR_USER: Readonly<Record<string, string>> = {
   exec: RUNS_COMMAND,
@@ -63,7 +67,7 @@ const MemberMap = z.record(z.string(), z.unknown());
 /** Entries of other contexts may have any form, so the lists are not checked. */
 const List = z.array(z.unknown()).nullish();
 const KubeconfigSchema = z.looseObject({
-  kind: z.literal('Config'),
+  kind: z.literal(['Config', '']).nullish(),
   'current-context': z.string().nullish(),
   clusters: List,
   users: List,

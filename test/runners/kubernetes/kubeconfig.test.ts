@@ -103,41 +103,50 @@ describe('a pasted kubeconfig', () => {
     expect((await read(json)).token).toBe(TOKEN);
   });
 
-  for (const member of [
-    'certificate-authority: /etc/passwd',
-    'proxy-url: http://proxy.example.com',
-    'insecure-skip-tls-verify: true',
-    'tls-server-name: other.example.com',
-  ]) {
-    it(`is refused with the name of ${member} in its cluster`, async () => {
-      const [name = ''] = member.split(':');
-      const issues = await listIssues({ kubeconfig: kubeconfig([member]), image: IMAGE });
-      expect(issues).toEqual([expect.stringContaining(`kubeconfig: The kubeconfig uses "${name}"`)]);
-    });
-  }
+  const EXPORT = /paste the output of `kubectl config view --raw --minify --flatten`/;
+  const ACCOUNT_TOKEN = /use the token of a service account/;
 
-  for (const member of [
-    'exec: { apiVersion: client.authentication.k8s.io/v1, command: touch, args: [/tmp/owned] }',
-    'auth-provider: { name: gcp, config: { cmd-path: /bin/touch } }',
-    'tokenFile: /etc/passwd',
-    'client-certificate: /etc/passwd',
-    'client-key: /etc/passwd',
-    'as: admin',
-    'as-groups: [system:masters]',
-    'username: admin',
-    'password: admin',
-  ]) {
-    it(`is refused with the name of ${member.split(':')[0] ?? ''} in its user, also beside a token`, async () => {
-      const [name = ''] = member.split(':');
-      const issues = await listIssues({
-        kubeconfig: kubeconfig([], [`token: ${TOKEN}`, member]),
-        image: IMAGE,
-      });
+  it.each([
+    ['certificate-authority', '/etc/passwd', EXPORT],
+    ['proxy-url', 'http://proxy.example.com', /use an address at which the app reaches the cluster/],
+    ['insecure-skip-tls-verify', 'true', /add certificate-authority-data/],
+    ['tls-server-name', 'other.example.com', /use an address that the certificate names/],
+  ])('is refused for %s in its cluster, with the next step', async (name, value, nextStep) => {
+    const issues = await listIssues({ kubeconfig: kubeconfig([`${name}: ${value}`]), image: IMAGE });
+    expect(issues).toEqual([expect.stringContaining(`kubeconfig: The kubeconfig uses "${name}"`)]);
+    expect(issues.join()).toMatch(nextStep);
+  });
+
+  it.each([
+    [
+      'exec',
+      '{ apiVersion: client.authentication.k8s.io/v1, command: touch, args: [/tmp/owned] }',
+      ACCOUNT_TOKEN,
+    ],
+    ['auth-provider', '{ name: gcp, config: { cmd-path: /bin/touch } }', ACCOUNT_TOKEN],
+    ['tokenFile', '/etc/passwd', EXPORT],
+    ['client-certificate', '/etc/passwd', EXPORT],
+    ['client-key', '/etc/passwd', EXPORT],
+    ['as', 'admin', ACCOUNT_TOKEN],
+    ['as-uid', '"0"', ACCOUNT_TOKEN],
+    ['as-groups', '[system:masters]', ACCOUNT_TOKEN],
+    ['as-user-extra', '{ scopes: [all] }', ACCOUNT_TOKEN],
+    ['username', 'admin', ACCOUNT_TOKEN],
+    ['password', 'admin', ACCOUNT_TOKEN],
+  ])(
+    'is refused for %s in its user, also beside a token, with the next step',
+    async (name, value, nextStep) => {
+      const user = [`token: ${TOKEN}`, `${name}: ${value}`];
+      const issues = await listIssues({ kubeconfig: kubeconfig([], user), image: IMAGE });
       expect(issues).toEqual([expect.stringContaining(`kubeconfig: The kubeconfig uses "${name}"`)]);
-    });
-  }
+      expect(issues.join()).toMatch(nextStep);
+    },
+  );
 
   const accepted: [why: string, text: string][] = [
+    ['no kind', kubeconfig().replace('kind: Config\n', '')],
+    ['an empty kind', kubeconfig().replace('kind: Config\n', 'kind: ""\n')],
+    ['a kind without a value', kubeconfig().replace('kind: Config\n', 'kind:\n')],
     ['an empty authority', kubeconfig(['certificate-authority-data: ""'])],
     ['an authority without a value', kubeconfig(['certificate-authority-data:'])],
     ['an empty proxy-url', kubeconfig(['proxy-url: ""'])],
