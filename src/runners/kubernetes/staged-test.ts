@@ -32,8 +32,11 @@ const TEST_LIMITS: Limits = {
 /** Always writable. */
 const DEFAULT_FOLDER = '/tmp';
 const NOT_WRITABLE_CODE = 3;
-/** Enters the folder `$1` and writes the file `$2` there, as runs with files do. */
-const CHECK_FOLDER = `cd -- "$1" || exit 2; { printf '' >"./$2" && rm -f -- "./$2"; } 2>/dev/null || exit ${NOT_WRITABLE_CODE}`;
+/**
+ * Shell script that enters the folder `$1` and writes the file `$2` there, as runs with files do. The file is removed with
+ * the pod: the image may have a shell alone.
+ */
+export const CHECK_FOLDER = `cd -- "$1" || exit 2; (: >"./$2") 2>/dev/null || exit ${NOT_WRITABLE_CODE}`;
 const NOT_WRITABLE =
   'The workspace cannot be written, so runs there could not have files: the files of the image are read-only. Leave ' +
   'workspace_path empty, or use /tmp.';
