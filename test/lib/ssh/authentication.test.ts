@@ -4,6 +4,7 @@ import type { AuthContext, KeyboardAuthContext, Prompt } from 'ssh2';
 import type { SshServer } from '../../../src/lib/ssh/config.ts';
 import { generateSshKeyPair } from '../../../src/lib/ssh/private-key.ts';
 import { registerPrivateKey, sshHosts, type SshServer as SshAddress } from '../../support/hosts.ts';
+import { createJob, LIMITS, openRunner, readAll, targetAt } from '../../runners/ssh/ssh-runs.ts';
 import { describeWithSshd, startSshd } from '../../support/sshd.ts';
 import { startScriptedServer } from './scripted-server.ts';
 import { neverAborted, openConnections, serverAt } from './servers.ts';
@@ -43,6 +44,24 @@ describeWithSshd('an OpenSSH server that wants two factors', () => {
     ['keyboard-interactive,password', 'unix', withPassword(password, null)],
   ] as const)('is used with %s and PAM %s (%#)', async (methods, pam, config) => {
     expect(await runEcho(serverAt(await startWith(methods, pam), config))).toBe('done\n');
+  });
+
+  it('is tested, and its runs end by themselves and are cancelled', async () => {
+    const address = await startWith('publickey,password', 'unix');
+    const target = targetAt(serverAt(address, withKey(keys.ed25519, password)));
+    const runner = openRunner();
+    expect(await runner.test(target, neverAborted())).toMatchObject({ status: 'online', hostKey: null });
+    const ended = createJob({ program: { command: 'echo ran; exit 3' } });
+    expect(await readAll(runner.run(target, ended, LIMITS, neverAborted()))).toMatchObject({
+      output: 'ran\n',
+      exit: { cause: 'exited', code: 3, cleanup: 'verified' },
+    });
+    const stop = new AbortController();
+    const endless = createJob({ program: { command: 'echo ready; sleep 1000' } });
+    const cancel = (output: string) => output === 'ready\n' && stop.abort('cancelled');
+    expect(await readAll(runner.run(target, endless, LIMITS, stop.signal), cancel)).toMatchObject({
+      exit: { cause: 'cancelled', cleanup: 'verified' },
+    });
   });
 
   it('is used with the password first and an encrypted key second', async () => {
@@ -171,6 +190,9 @@ describe('a server that asks questions after it has accepted the key', () => {
       '验证码: ',
       'Mot de passe à usage unique : ',
       'Antwort: ',
+      'Verification code for me@host: ',
+      'OTP[me@host]: ',
+      '(me@host) Passcode:',
     ].map(
       (prompt) => [`the prompt ${prompt}`, 'unsent', [hidden(prompt)], 'asks for a one-time code'] as const,
     ),
@@ -207,9 +229,6 @@ describe('a server that asks questions after it has accepted the key', () => {
     const { server, answers } = await startAsking([[hidden('Password: ')], [hidden('Password: ')]]);
     await expect(connect(server, 'asked-for-password')).rejects.toThrow(/refused the password/);
     expect(answers).toEqual([['asked-for-password']]);
-      'Verification code for me@host: ',
-      'OTP[me@host]: ',
-      '(me@host) Passcode:',
   });
 
   it('receives no password when it has refused the key', async () => {

@@ -66,7 +66,14 @@ describeWithSshd('an OpenSSH server that allows few sessions on a connection', (
     expect(await Promise.all(times(8, run))).toEqual(times(8, () => ['done']));
   });
 
-  it('is tested online with one session on a connection', async () => {
+  it.each([1, 2])('is tested online with MaxSessions %d', async (max) => {
+    const target = targetAt(serverAt(await startSshd({ lines: [`MaxSessions ${max}`] })));
+    const result = await openRunner().test(target, neverAborted());
+    expect(result).toMatchObject({ status: 'online', hostKey: null });
+    expect(result.stages.filter(({ status }) => status !== 'ok')).toEqual([]);
+  });
+
+  it('runs a second command of a dedicated connection with one session on a connection', async () => {
     const server = serverAt(await startSshd({ lines: ['MaxSessions 1'] }));
     const { connections } = openConnections();
     const connection = await connections.connect(server, neverAborted(), () => undefined);
