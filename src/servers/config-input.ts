@@ -21,13 +21,13 @@ export async function parseConfig(
   stored: ConfigInput = {},
 ): Promise<{ config: unknown } | { errors: FieldError[] }> {
   const { sent, problems: contradictions } = runner.correctInput?.(input) ?? { sent: input, problems: {} };
-  if (Object.keys(contradictions).length > 0) return { errors: toFieldErrors(contradictions) };
+  if (Object.keys(contradictions).length > 0) return { errors: toProblemErrors(contradictions) };
   const merged = { ...stored, ...sent };
   const present = Object.fromEntries(Object.entries(merged).filter(([, value]) => value !== null));
   const parsed = await runner.config.safeParseAsync(present, { error: describeIssue });
   if (!parsed.success) return { errors: toConfigErrors(parsed.error) };
   const problems = runner.findInputProblems?.(parsed.data) ?? {};
-  if (Object.keys(problems).length > 0) return { errors: toFieldErrors(problems) };
+  if (Object.keys(problems).length > 0) return { errors: toProblemErrors(problems) };
   const isTooLong = JSON.stringify(parsed.data).length > MAX_CONFIG_CHARACTERS;
   const message = `must have ${MAX_CONFIG_CHARACTERS} characters or fewer as JSON`;
   return isTooLong ? { errors: [{ path: '', message }] } : { config: parsed.data };
@@ -68,7 +68,7 @@ function containsMask(value: unknown): boolean {
   return typeof value === 'object' && value !== null && Object.values(value).some(containsMask);
 }
 
-function toFieldErrors(problems: Readonly<Record<string, string>>): FieldError[] {
+function toProblemErrors(problems: Readonly<Record<string, string>>): FieldError[] {
   return Object.entries(problems).map(([path, message]) => ({ path, message }));
 }
 

@@ -5,7 +5,8 @@ const MAX_WORD_LENGTH = 900;
  * Encodes a script so that the account's shell, whatever it is, starts it with `sh`. csh refuses line breaks in quotes and
  * replaces `!`, and fish reads `\'` and two backslashes in quotes as one character: these become escapes of `printf %b`.
  * The words contain no quote, and `printf` joins them.
- * @param script a constant text for any POSIX shell, without text that looks like a comment, and without blanks at the begin of lines that matter.
+ * @param script a constant text for any POSIX shell, without text that looks like a comment; no line may depend on its
+ * leading blanks.
  * @returns creates the command. Its parameter becomes `$0` of the script; it is a word without special characters.
  */
 export function toShellCommand(script: string): (name: string) => string {

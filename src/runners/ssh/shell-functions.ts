@@ -29,14 +29,14 @@ text() {
  */
 export const TOOL_FUNCTIONS = `
 has() { command -v "$1" >/dev/null 2>&1; }
-stand() { # program in Perl, program in Python, arguments
+substitute() { # program in Perl, program in Python, arguments
   if has perl; then perl=$1; shift 2; exec perl -e "$perl" -- "$@"; fi
   python=$2
   shift 2
   exec python3 -c "$python" "$@"
 }
 within() ( # seconds program arguments
-  has timeout || stand "alarm shift; exec @ARGV" "import os, signal, sys
+  has timeout || substitute "alarm shift; exec @ARGV" "import os, signal, sys
 signal.alarm(int(sys.argv[1])); os.execvp(sys.argv[2], sys.argv[2:])" "$@"
   timeout "$@"
   code=$?
@@ -44,7 +44,7 @@ signal.alarm(int(sys.argv[1])); os.execvp(sys.argv[2], sys.argv[2:])" "$@"
   exit $code
 )
 detach() { # program arguments
-  has setsid || stand "use POSIX; POSIX::setsid(); exec @ARGV" "import os, sys
+  has setsid || substitute "use POSIX; POSIX::setsid(); exec @ARGV" "import os, sys
 os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])" "$@"
   exec setsid "$@"
 }`;
