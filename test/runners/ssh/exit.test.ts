@@ -156,3 +156,32 @@ describe('a run whose language has no interpreter', () => {
     expect(exit?.message).toContain(step);
   });
 });
+
+describe('a refusal of the host before the program starts', () => {
+  const PROGRAMS = ['awk', 'cat', 'dd', 'grep', 'ls', 'mkdir', 'rm', 'setsid', 'timeout'];
+
+  it.each([
+    ['tools,awk,/proc', 'needed to start and to end a run: awk, /proc. Install the programs'],
+    ['folder', 'The folder for the run could not be created'],
+    ['input', 'The job did not reach the server completely'],
+    ['workdir', 'The working folder does not exist'],
+    ['file', 'A file of the run could not be written'],
+    ['another', 'ended before the program started, and gave no reason'],
+  ])('is explained, and its cleanup passed on: %s', async (reason, message) => {
+    for (const [state, cleanup] of [
+      ['V', 'verified'],
+      ['U', 'unverified'],
+    ]) {
+      const exit = await exitAt((channel) => channel.exit(1), [`E${state}${reason}`]);
+      expect(exit).toMatchObject({ cause: 'infrastructure', code: null, signal: null, cleanup });
+      expect(exit?.message).toContain(message);
+    }
+  });
+
+  it('names the programs that the scripts start, and no other words of the host', async () => {
+    const missing = [...PROGRAMS, 'injected'].join(',');
+    const exit = await exitAt((channel) => channel.exit(1), [`EVtools,${missing}`]);
+    expect(exit?.message).toContain(`: ${PROGRAMS.join(', ')}. Install`);
+    expect(exit?.message).not.toContain('injected');
+  });
+});
