@@ -103,7 +103,7 @@ async function runProbe(
     passReport(session.result(), pass);
   } catch (error) {
     const { isReady, refusal, report } = session.result();
-    if (isReady && refusal === undefined && report === undefined) await cleanUpSshRun(start, job.runId);
+    if (isReady && refusal === undefined && report !== 'proven') await cleanUpSshRun(start, job.runId);
     throw error;
   } finally {
     session.close();
@@ -125,8 +125,8 @@ function passReport({ report, supervision }: SshSessionResult, pass: PassStage):
 function createProbe({ interpreters }: SshConfig): { job: Job; expected: Buffer } {
   const nonce = randomBytes(16).toString('hex');
   const versions = createInterpreterProbe(interpreters);
-  // The child leaves its session and its parent. The echo ends in bytes that are not UTF-8.
-  const echo = '(setsid sleep 300 &); printf "%s\\000\\377" "$OPS_TEST_NONCE"';
+  // The child leaves its parent, and its session if the host has setsid. The echo ends in bytes that are not UTF-8.
+  const echo = '({ setsid sleep 300 || sleep 300; } &); printf "%s\\000\\377" "$OPS_TEST_NONCE"';
   const job: Job = {
     runId: `test-${randomBytes(12).toString('hex')}`,
     program: { command: [echo, versions.command, 'sleep 300'].join('\n') },

@@ -1,5 +1,6 @@
 import { expect, it } from '@jest/globals';
 import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { toShellCommand } from '../../../src/lib/ssh/shell-command.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
 
@@ -7,7 +8,8 @@ describeOn('ssh', 'the command of a script', () => {
   // Installs the shells.
   sshHosts();
 
-  it.each(['/bin/sh', '/bin/tcsh', '/bin/bsd-csh', '/usr/bin/fish'])(
+  const zsh = ['/usr/bin/zsh'].filter((file) => existsSync(file));
+  it.each(['/bin/sh', '/bin/tcsh', '/bin/bsd-csh', '/usr/bin/fish', ...zsh])(
     'reaches sh unchanged through %s',
     (shell) => {
       const lines = [

@@ -1,5 +1,5 @@
 import { describe, expect, it, jest } from '@jest/globals';
-import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { ExitEvent, Job, TargetServer } from '../../../src/runners/runner.ts';
 import type { SshConfig } from '../../../src/lib/ssh/config.ts';
 import { spawnSync } from 'node:child_process';
@@ -7,10 +7,12 @@ import { afterThisTest, neverAborted, serverAt } from '../../lib/ssh/servers.ts'
 import { describeOn, sshHosts } from '../../support/hosts.ts';
 import { describeWithSshd, startSshd, type SshdOptions } from '../../support/sshd.ts';
 import { until } from '../../support/until.ts';
+import { createPath, removePrograms, replaceProgram, type ChangePath } from './local-runs.ts';
 import { createJob, LIMITS, openRunner, readAll, targetAt } from './ssh-runs.ts';
 
 jest.setTimeout(90_000);
 
+/** Login shells, and their paths on this machine. */
 const NOT_READ = 'another program reads its input, so nothing of the run was sent';
 
 describeOn('ssh', 'an account over SSH', () => {
@@ -22,21 +24,33 @@ describeOn('ssh', 'an account over SSH', () => {
   const run = (server: TargetServer<SshConfig>, overrides: Partial<Job>) =>
     readAll(openRunner().run(server, createJob(overrides), LIMITS, neverAborted()));
 
-  it.each(['tcsh', 'csh', 'fish', 'busybox', 'slow'])('runs programs and is online: %s', async (account) => {
-    const job = {
-      program: { command: 'cat - "a!b"; printf "%s" "$A"; setsid sleep 1000 & exit 3' },
-      stdin: Buffer.from('in\0put!'),
-      files: [{ path: 'a!b', content: Buffer.from('file') }],
-      env: { A: "it's \\0041 !" },
-    };
-    const [result, test] = await Promise.all([
-      run(serverOf(account), job),
-      openRunner().test(serverOf(account), neverAborted()),
-    ]);
-    expect(result.output).toBe("in\0put!fileit's \\0041 !");
-    expect(result.exit).toMatchObject({ cause: 'exited', code: 3, cleanup: 'verified' });
-    expect(test).toMatchObject({ status: 'online', hostKey: null });
-  });
+  it.each(['tcsh', 'csh', 'fish', 'busybox', 'slow'])(
+    'runs and ends programs and is online: %s',
+    async (account) => {
+      const job = {
+        program: { command: 'cat - "a!b"; printf "%s" "$A"; setsid sleep 1000 & exit 3' },
+        stdin: Buffer.from('in\0put!'),
+        files: [{ path: 'a!b', content: Buffer.from('file') }],
+        env: { A: "it's \\0041 !" },
+      };
+      const [result, test] = await Promise.all([
+        run(serverOf(account), job),
+        openRunner().test(serverOf(account), neverAborted()),
+      ]);
+      expect(result.output).toBe("in\0put!fileit's \\0041 !");
+      expect(result.exit).toMatchObject({ cause: 'exited', code: 3, cleanup: 'verified' });
+      expect(test).toMatchObject({ status: 'online', hostKey: null });
+
+      const stop = new AbortController();
+      const endless = createJob({ program: { command: 'setsid sleep 1000 & echo ready; sleep 1000' } });
+      const cancelled = await readAll(
+        openRunner().run(serverOf(account), endless, LIMITS, stop.signal),
+        (output) => output === 'ready\n' && stop.abort('cancelled'),
+      );
+      expect(cancelled.output).toBe('ready\n');
+      expect(cancelled.exit).toMatchObject({ cause: 'cancelled', cleanup: 'verified' });
+    },
+  );
 
   it.each(['exec-bash', 'exec-fish', 'forced'])(
     'whose shell reads the input receives nothing of the job, and the cause is named: %s',
@@ -64,41 +78,91 @@ describeOn('ssh', 'an account over SSH', () => {
     },
   );
 
-  describe('with a limit of processes', () => {
-    const limited = serverOf('limited');
-    const setting = (name: string, value: string) => {
-      const file = `${homeOf('limited')}/${name}`;
-      writeFileSync(file, value);
-      afterThisTest(() => rmSync(file, { force: true }));
+  const limited = serverOf('limited');
+  /** Writes a file in the home folder of `limited`, whose start file reads some. */
+  const setting = (name: string, value: string): string => {
+    const file = `${homeOf('limited')}/${name}`;
+    writeFileSync(file, value);
+    afterThisTest(() => rmSync(file, { force: true }));
+    return file;
+  };
+
+  describe('with a PATH of its own', () => {
+    const changePath = (...changes: readonly ChangePath[]) => {
+      const folder = createPath('/usr/bin/dash');
+      chmodSync(folder, 0o755);
+      for (const change of changes) change(folder);
+      setting('path', folder);
     };
+
+    it('names a missing program, in a test and in a run', async () => {
+      changePath(removePrograms('awk'));
+      const [{ exit }, test] = [await run(limited, {}), await openRunner().test(limited, neverAborted())];
+      expect(exit).toMatchObject({ cause: 'infrastructure', code: null, cleanup: 'verified' });
+      expect(exit?.message).toContain('needed to start and to end a run: awk. Install');
+      expect(test).toMatchObject({ status: 'error', message: exit?.message });
+    });
+
+    it.each([
+      ['setsid', [], 2],
+      ['Perl in place of setsid', [removePrograms('setsid')], 2],
+    ] as const)('is tested by a detached process with %s', async (_name, changes, count) => {
+      const record = setting('record', '');
+      chmodSync(record, 0o666);
+      changePath(...changes, replaceProgram('sleep', `echo "$@" >>${record}; exec /usr/bin/sleep "$@"`));
+      expect(await openRunner().test(limited, neverAborted())).toMatchObject({ status: 'online' });
+      expect(readFileSync(record, 'utf8')).toBe('300\n'.repeat(count));
+    });
+  });
+
+  describe('with a limit of processes', () => {
     /** The pids of the account's processes, without those of its connections. */
     const listProcesses = () =>
       spawnSync('ps', ['-u', `${user}-limited`, '-o', 'pid=,comm='], { encoding: 'utf8' })
         .stdout.split('\n')
         .filter((line) => !/^$| sshd$/.test(line))
         .map((line) => Number.parseInt(line, 10));
-    const untilNone = () =>
-      until(
-        () => listProcesses(),
-        (left) => left.length === 0,
-        30_000,
-      );
+    /** Waits for the end of all processes of the account. Only an unverified cleanup may leave some, which are killed. */
+    const untilNone = async (cleanup: ExitEvent['cleanup'] | undefined) => {
+      if (cleanup !== 'verified') spawnSync('kill', ['-KILL', ...listProcesses().map(String)]);
+      await until(listProcesses, (left) => left.length === 0, 30_000);
+    };
 
-    it('names a limit that is reached, and is verified only when nothing is left', async () => {
-      const exits: (ExitEvent | undefined)[] = [];
-      const runner = openRunner();
-      for (const limit of [2, 4, 5, 6, 7, 8, 30]) {
-        setting('limit', String(limit));
-        const { exit } = await readAll(runner.run(limited, createJob({}), LIMITS, neverAborted()));
-        if (exit?.cause !== 'exited') {
-          expect(exit).toMatchObject({ cause: 'infrastructure', code: null });
-          expect(exit?.message).toContain('ulimit -u');
+    it.each([
+      ['a supervisor', undefined, 'verified'],
+      ['a search', `/run/${user}/bare-path`, 'unverified'],
+    ])(
+      'names a limit that is reached, and is verified only when nothing is left by %s',
+      async (_name, searchPath, cleanup) => {
+        const exits: (ExitEvent | undefined)[] = [];
+        const runner = openRunner();
+        if (searchPath !== undefined) setting('path', searchPath);
+        // No search finds it.
+        const command = 'cd /; (env -i setsid sleep 1000 </dev/null >/dev/null 2>&1 &)';
+        for (const limit of [2, 4, 5, 6, 7, 8, 30]) {
+          setting('limit', String(limit));
+          const job = createJob({ program: { command } });
+          const { exit } = await readAll(runner.run(limited, job, LIMITS, neverAborted()));
+          if (exit?.cause !== 'exited') {
+            expect(exit).toMatchObject({ cause: 'infrastructure', code: null });
+            expect(exit?.message).toContain('ulimit -u');
+          }
+          exits.push(exit);
+          await untilNone(exit?.cleanup);
         }
-        exits.push(exit);
-        await untilNone();
-      }
-      expect(exits[0]?.message).toContain('may start no more processes');
-      expect(exits.at(-1)).toMatchObject({ code: 0, cleanup: 'verified' });
+        expect(exits[0]?.message).toContain('may start no more processes');
+        expect(exits.at(-1)).toMatchObject({ code: 0, cleanup });
+      },
+    );
+
+    it('is named by a test', async () => {
+      setting('limit', '2');
+      const result = await openRunner().test(limited, neverAborted());
+      expect(result).toMatchObject({
+        status: 'error',
+        message: expect.stringContaining('may start no more processes on the server (ulimit -u)'),
+      });
+      await untilNone('verified');
     });
 
     it.each([
@@ -110,8 +174,7 @@ describeOn('ssh', 'an account over SSH', () => {
       const command = 'i=0; while [ $i -lt 60 ]; do (env -i setsid sleep 1000 &); i=$((i + 1)); done';
       const { exit } = await run(limited, { program: { command } });
       expect(exit).toMatchObject({ cause: 'exited', cleanup });
-      if (cleanup === 'verified') await untilNone();
-      else listProcesses().forEach((pid) => process.kill(pid, 'SIGKILL'));
+      await untilNone(exit?.cleanup);
     });
   });
 

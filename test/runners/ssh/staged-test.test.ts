@@ -137,9 +137,19 @@ describe('the test of an SSH server', () => {
   });
 });
 
-/** Acts as the launcher: reports the start, prints, and at the end of the input sends the frame `report`. */
-function actAsLauncher(print: (nonce: string) => string, report: string) {
+/**
+ * Acts as the launcher: reports the start, prints, and at the end of the input sends the frame `report`. It adds the
+ * variables of the runs that are cleaned up to `cleanups`.
+ */
+function actAsLauncher(print: (nonce: string) => string, report: string, cleanups: string[]) {
   return (channel: ServerChannel, command: string) => {
+    const [cleanup] = /OPS_RUN_ID=[\w-]+/.exec(command) ?? [];
+    if (cleanup !== undefined) {
+      cleanups.push(cleanup);
+      channel.exit(0);
+      channel.end();
+      return;
+    }
     let input = '';
     channel.write(createReadyFrame(command));
     channel.on('data', (chunk: Buffer) => {
@@ -168,12 +178,14 @@ describe('the test of a server that reports false results', () => {
     ['kill', echo, ''],
     ['kill', echo, 'U'],
   ])(
-    'fails at the stage %s (%#)',
+    'fails at the stage %s, and is cleaned up (%#)',
     async (stage, print, report) => {
-      const server = await startScriptedServer({ exec: actAsLauncher(print, report) });
+      const cleanups: string[] = [];
+      const server = await startScriptedServer({ exec: actAsLauncher(print, report, cleanups) });
       const result = await testServer(serverAt(server, login));
       expect(result.status).toBe('error');
       expect(stages(result, 'failed')).toEqual([stage]);
+      expect(cleanups).toEqual([expect.stringMatching(/^OPS_RUN_ID=test-/)]);
     },
     60_000,
   );
