@@ -88,6 +88,8 @@ const NOT_STARTED = `${NOT_RUN}: the account may have no shell or a forced comma
 /** They precede the error. podman prints the second one where it stands in for docker. */
 const NOTICE = /^(?:warning:|emulate docker cli using podman)/i;
 const MAX_QUOTE_LENGTH = 200;
+/** Searching for long values in all their encodings takes long; their begins identify them. */
+const MAX_SEARCHED_LENGTH = 64;
 /** A line of a private key. Shorter lines would be found in other text. */
 const MIN_KEY_LINE_LENGTH = 20;
 
@@ -129,9 +131,9 @@ function quoteErrorLine(text: string, target: TargetServer<DockerConfig>): strin
     .filter((line) => line !== '');
   const line = lines.find((each) => !NOTICE.test(each)) ?? lines[0];
   if (line === undefined) return '';
-  const redacted = createRedactor(listSecrets(target))(line);
-  const quote = redacted.length > MAX_QUOTE_LENGTH ? `${redacted.slice(0, MAX_QUOTE_LENGTH - 1)}…` : redacted;
-  return ` It printed: ${quote}`;
+  const quote = line.length > MAX_QUOTE_LENGTH ? `${line.slice(0, MAX_QUOTE_LENGTH - 1)}…` : line;
+  const redact = createRedactor(listSecrets(target).map((secret) => secret.slice(0, MAX_SEARCHED_LENGTH)));
+  return redact(line) === line ? ` It printed: ${quote}` : '';
 }
 
 /** The secrets of the engine's server and of the SSH servers on the way to it. */
@@ -145,9 +147,13 @@ function listSecrets(target: TargetServer<DockerConfig>): string[] {
 }
 
 function listSshSecrets({ config, jumpServers }: TargetServer): string[] {
-  const { password, passphrase, private_key: key } = config as Readonly<Record<string, unknown>>;
+  const { password, passphrase, private_key: key, environment } = config as Readonly<Record<string, unknown>>;
   return [
-    ...[password, passphrase].filter((value) => typeof value === 'string'),
+    ...[
+      password,
+      passphrase,
+      ...Object.values<unknown>({ ...(environment as object | null | undefined) }),
+    ].filter((value) => typeof value === 'string'),
     ...listSecretLines(key),
     ...[...jumpServers.values()].flatMap(listSshSecrets),
   ];

@@ -12,7 +12,6 @@ import { createJob, LIMITS, openRunner, readAll, targetAt } from './ssh-runs.ts'
 
 jest.setTimeout(90_000);
 
-/** Login shells, and their paths on this machine. */
 const NOT_READ = 'another program reads its input, so nothing of the run was sent';
 
 describeOn('ssh', 'an account over SSH', () => {
