@@ -7,6 +7,12 @@ import { choosePort } from '../../src/dev/quickstart/ports.ts';
  */
 const [FIRST, END] = [10_081, 20_000];
 const MAX_PICKS = 50;
+/** Each process of jest has a part of the ports, since another one would find a port free that is not yet used. */
+const PARTS = 4;
+const PART_SIZE = Math.floor((END - FIRST) / PARTS);
+const firstOfPart = FIRST + (Number(process.env['JEST_WORKER_ID'] ?? 0) % PARTS) * PART_SIZE;
+/** By this process, in this test file. */
+const returned = new Set<number>();
 
 /**
  * A free port on loopback for a server whose address must be known before it listens. The system could give a port of
@@ -14,7 +20,10 @@ const MAX_PICKS = 50;
  */
 export async function freePort(): Promise<number> {
   for (let picks = 0; picks < MAX_PICKS; picks += 1) {
-    const port = await choosePort(randomInt(FIRST, END), 'PORT').catch(() => undefined);
+    const pick = randomInt(firstOfPart, firstOfPart + PART_SIZE);
+    if (returned.has(pick)) continue;
+    returned.add(pick);
+    const port = await choosePort(pick, 'PORT').catch(() => undefined);
     if (port !== undefined) return port;
   }
   throw new Error(`no port between ${FIRST} and ${END} was found free`);
