@@ -7,10 +7,6 @@ import { choosePort } from '../../src/dev/quickstart/ports.ts';
  */
 const [FIRST, END] = [10_081, 20_000];
 const MAX_PICKS = 50;
-/** Each process of jest has a part of the ports, since another one would find a port free that is not yet used. */
-const PARTS = 4;
-const PART_SIZE = Math.floor((END - FIRST) / PARTS);
-const firstOfPart = FIRST + (Number(process.env['JEST_WORKER_ID'] ?? 0) % PARTS) * PART_SIZE;
 /** By this process, in this test file. */
 const returned = new Set<number>();
 
@@ -20,7 +16,7 @@ const returned = new Set<number>();
  */
 export async function freePort(): Promise<number> {
   for (let picks = 0; picks < MAX_PICKS; picks += 1) {
-    const pick = randomInt(firstOfPart, firstOfPart + PART_SIZE);
+    const pick = randomInt(FIRST, END);
     if (returned.has(pick)) continue;
     returned.add(pick);
     const port = await choosePort(pick, 'PORT').catch(() => undefined);

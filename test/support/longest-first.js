@@ -10,13 +10,10 @@ import { toTestFiles } from './test-files.ts';
 const SLOWEST = toTestFiles([
   // These need no Keycloak, which starts meanwhile (a minute in a fresh checkout).
   'runners/ssh/supervisor.test.ts',
-  'runners/docker/over-ssh.test.ts',
-  'runners/ssh/account-shells.test.ts',
   'runners/docker/docker.test.ts',
   'runners/local/local.test.ts',
   'runners/ssh/run.test.ts',
-  'runners/ssh/host-tools.test.ts',
-  'lib/ssh/refusals.test.ts',
+  'runners/ssh/exit.test.ts',
   'runners/ssh/ssh.test.ts',
   'runners/kubernetes/hostile-cluster.test.ts',
   'lib/ssh/hostile-server.test.ts',
@@ -31,7 +28,6 @@ const SLOWEST = toTestFiles([
   'lib/net/dialer-dns.test.ts',
   // These do.
   'image.test.ts',
-  'readme/walk.test.ts',
   'readme/walk.test.ts',
   'cli/admin-commands.test.ts',
   'gateway/limits.test.ts',
