@@ -109,7 +109,7 @@ function toSocketLike(stream: ConnectorStream): Socket {
 
 /** @param error of the stream; undefined at its end. */
 async function endSocket(socket: Duplex, stream: ConnectorStream, error?: Error): Promise<void> {
-  const reason = (await stream.findEndError?.()) ?? error;
+  const reason = (await stream.findEndError?.().catch((failure: unknown) => failure as Error)) ?? error;
   if (reason === undefined) socket.push(null);
   else socket.destroy(reason);
 }

@@ -1,12 +1,10 @@
 import { z } from 'zod';
+import { environmentSchema, variableName } from '../environment-variables.ts';
 import { refuseHiddenCharacters } from '../visible-text.ts';
 
 const MAX_INTERPRETER_LENGTH = 1_024;
 /** A name that a shell searches for, or an absolute path. A name that begins with `-` would be an option. */
 const INTERPRETER = /^(?:[A-Za-z0-9_.+][A-Za-z0-9_.+-]*|\/.*)$/;
-const MAX_VALUE_LENGTH = 32_768;
-const MAX_VARIABLES = 64;
-const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
 /** Read-only in shells: setting one ends some of them. */
 const RESERVED_VARIABLES = new Set(['BASHOPTS', 'BASH_VERSINFO', 'EUID', 'PPID', 'SHELLOPTS', 'UID']);
 
@@ -38,23 +36,10 @@ export const sshInterpreters = z
 
 export type SshInterpreters = z.infer<typeof sshInterpreters>;
 
-const variableName = z
-  .string()
-  .regex(VARIABLE_NAME, 'A variable name holds only letters, digits and _, and does not begin with a digit.')
-  .superRefine((name, context) => {
+/** Variables of every run on a server. They may hold secrets. */
+export const sshEnvironment = environmentSchema(
+  variableName.superRefine((name, context) => {
     const message = findReservedVariableProblem(name);
     if (message !== undefined) context.addIssue({ code: 'custom', message });
-  });
-
-/** Variables of every run on a server. They may hold secrets. */
-export const sshEnvironment = z
-  .record(
-    variableName,
-    z
-      .string()
-      .max(MAX_VALUE_LENGTH)
-      .refine((value) => !value.includes('\0'), 'A value must not contain a zero byte.'),
-  )
-  .refine((all) => Object.keys(all).length <= MAX_VARIABLES, `At most ${MAX_VARIABLES} variables.`)
-  .nullable()
-  .default(null);
+  }),
+);

@@ -19,6 +19,48 @@ export interface ShellStart {
   close(): void;
 }
 
+/** The words for a command in the messages of {@link describeShellStart}. */
+export interface StartedCommand {
+  /** What the server is called. */
+  server: 'server' | 'SSH server';
+  name: string;
+  /** What is sent to it. */
+  data: string;
+}
+
+/** Why a command was not started and what to do, for users. @param problem undefined when the shell ended before. */
+export function describeShellStart(
+  problem: ShellStartProblem | undefined,
+  { server, name, data }: StartedCommand,
+): string {
+  const notRun = `The ${server} accepted the sign-in but did not run ${name}`;
+  switch (problem) {
+    case 'input':
+      return (
+        `${notRun}: another program reads its input, so nothing of ${data} was sent. The start files of the account's ` +
+        'shell (such as .bashrc) may start another shell ("exec bash"), which they must do in interactive shells only, or ' +
+        'its sshd_config has a ForceCommand.'
+      );
+    case 'silent':
+      return (
+        `${notRun} within 15 s, so nothing of ${data} was sent. Check the start files of the account's shell (such as ` +
+        '.bashrc), ForceCommand in sshd_config, and whether the password of the account has expired.'
+      );
+    case 'processes':
+      return (
+        `The account may start no more processes on the ${server} (ulimit -u). End some of its processes, or raise the ` +
+        'limit in /etc/security/limits.conf.'
+      );
+    case 'output':
+      return `${notRun}: the account may have a forced command, or the start files of its shell print too much.`;
+    case undefined:
+      return (
+        `${notRun}: the account may have no shell or a forced command, its shell's start files may fail, or the ` +
+        'password of the account may have expired (sign in once with a terminal, and change it).'
+      );
+  }
+}
+
 /** After this time a line finds out whether another program reads the input. Start files may take longer. */
 const PROBE_MS = 10_000;
 /** Then the input ends, because some programs, such as fish, read all of it first. */

@@ -1,15 +1,13 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { z } from 'zod';
 import { findPrivateKeyError } from '../../lib/crypto/private-key-limits.ts';
+import { environmentSchema, variableName } from '../../lib/environment-variables.ts';
 import { dockerVolumes } from './volumes.ts';
 
 const MAX_HOST_LENGTH = 260;
 const MAX_PEM_LENGTH = 32_768;
-const MAX_VALUE_LENGTH = 32_768;
-const MAX_VARIABLES = 64;
 const TCP_ADDRESS = /^tcp:\/\/((?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?)|\[[0-9a-f:.]+\]):([1-9]\d{0,4})$/i;
 const SERVER_ID = /^[A-Za-z0-9_-]{1,64}$/;
-const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
 /** Registry and path, tag, digest (distribution, "reference"), without its rarer forms. */
 const IMAGE =
   /^(?:[A-Za-z0-9.-]+(?::\d{1,5})?\/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:\/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$/;
@@ -37,22 +35,7 @@ export const dockerConfig = z
       .regex(IMAGE, 'Write the image as for docker pull, e.g. python:3.13-slim.')
       .default(DEFAULT_IMAGE),
     volumes: dockerVolumes.default([]),
-    environment: z
-      .record(
-        z
-          .string()
-          .regex(
-            VARIABLE_NAME,
-            'A variable name holds only letters, digits and _, and does not begin with a digit.',
-          ),
-        z
-          .string()
-          .max(MAX_VALUE_LENGTH)
-          .refine((value) => !value.includes('\0'), 'A value must not contain a zero byte.'),
-      )
-      .refine((all) => Object.keys(all).length <= MAX_VARIABLES, `At most ${MAX_VARIABLES} variables.`)
-      .nullable()
-      .default(null),
+    environment: environmentSchema(variableName),
   })
   .superRefine((config, context) => {
     for (const [member, message] of listConfigIssues(config)) {

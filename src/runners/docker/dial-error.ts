@@ -1,7 +1,11 @@
 import { stripVTControlCharacters } from 'node:util';
 import { createRedactor } from '../../lib/redact.ts';
 import type { ExecResult } from '../../lib/ssh/connections.ts';
-import type { ShellStartProblem } from '../../lib/ssh/shell-start.ts';
+import {
+  describeShellStart,
+  type ShellStartProblem,
+  type StartedCommand,
+} from '../../lib/ssh/shell-start.ts';
 import { toVisibleText } from '../../lib/visible-text.ts';
 import type { ServerTestResult, TargetServer } from '../runner.ts';
 import type { DockerConfig } from './config.ts';
@@ -69,22 +73,7 @@ const CAUSES: readonly DialCause[] = [
 ];
 const OTHER_CAUSE =
   'The docker program on the SSH server ended, or the connection to it broke, before the engine answered.';
-const NOT_RUN = 'The SSH server accepted the sign-in but did not run docker';
-/** As for runs over SSH. */
-const START_MESSAGES: Record<ShellStartProblem, string> = {
-  input:
-    `${NOT_RUN}: another program reads its input, so nothing of the request was sent. The start files of the account's ` +
-    'shell (such as .bashrc) may start another shell ("exec bash"), which they must do in interactive shells only, or ' +
-    'its sshd_config has a ForceCommand.',
-  silent:
-    `${NOT_RUN} within 15 s, so nothing of the request was sent. Check the start files of the account's shell (such as ` +
-    '.bashrc), and ForceCommand in sshd_config.',
-  processes:
-    'The account may start no more processes on the SSH server (ulimit -u). End some of its processes, or raise the ' +
-    'limit in /etc/security/limits.conf.',
-  output: `${NOT_RUN}: the account may have a forced command, or the start files of its shell print too much.`,
-};
-const NOT_STARTED = `${NOT_RUN}: the account may have no shell or a forced command, or its shell's start files fail.`;
+const DOCKER: StartedCommand = { server: 'SSH server', name: 'docker', data: 'the request' };
 /** They precede the error. podman prints the second one where it stands in for docker. */
 const NOTICE = /^(?:warning:|emulate docker cli using podman)/i;
 const MAX_QUOTE_LENGTH = 200;
@@ -118,9 +107,10 @@ export function createDialStartError(
   { stderr }: Pick<ExecResult, 'stderr'>,
   target: TargetServer<DockerConfig>,
 ): DialStartError {
-  if (problem !== undefined) return new DialStartError(START_MESSAGES[problem], 'error');
+  const message = describeShellStart(problem, DOCKER);
+  if (problem !== undefined) return new DialStartError(message, 'error');
   const text = Buffer.from(stderr, 'latin1').toString();
-  return new DialStartError(`${NOT_STARTED}${quoteErrorLine(text, target)}`, 'error');
+  return new DialStartError(`${message}${quoteErrorLine(text, target)}`, 'error');
 }
 
 /** @returns a sentence that follows another one, or nothing. */

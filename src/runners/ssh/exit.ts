@@ -1,4 +1,4 @@
-import type { ShellStartProblem } from '../../lib/ssh/shell-start.ts';
+import { describeShellStart, type StartedCommand } from '../../lib/ssh/shell-start.ts';
 import { SshError } from '../../lib/ssh/ssh-error.ts';
 import type { SshInterpreters } from '../../lib/ssh/program-settings.ts';
 import { LANGUAGES, type ExitEvent, type StopCause } from '../runner.ts';
@@ -82,27 +82,7 @@ const REFUSAL_MESSAGES: ReadonlyMap<string, string> = new Map([
 const NO_REASON =
   'The server accepted the run but ended before the program started, and gave no reason. Check the limits of the ' +
   'account, such as processes (ulimit -u) and memory.';
-const NO_LAUNCHER_OUTPUT =
-  'The server accepted the sign-in but did not run the command: the password of the account may have expired (sign in ' +
-  "once with a terminal, and change it), the account may have no shell or a forced command, or its shell's start files " +
-  'fail.';
-
-const START_PROBLEM_MESSAGES: Record<ShellStartProblem, string> = {
-  input:
-    'The server accepted the sign-in but did not run the command: another program reads its input, so nothing of the run ' +
-    'was sent. The start files of the account\'s shell (such as .bashrc) may start another shell ("exec bash"), which ' +
-    'they must do in interactive shells only, or its sshd_config has a ForceCommand.',
-  silent:
-    "The server accepted the sign-in, but the account's shell did not start the command within 15 s, so nothing of the " +
-    'run was sent. Check the start files of the shell (such as .bashrc), ForceCommand in sshd_config, and whether the ' +
-    'password of the account has expired.',
-  processes:
-    'The account may start no more processes on the server (ulimit -u). End some of its processes, or raise the limit in ' +
-    '/etc/security/limits.conf.',
-  output:
-    'The server accepted the sign-in but did not run the command: the account may have a forced command, or the start ' +
-    'files of its shell print too much.',
-};
+const RUN: StartedCommand = { server: 'server', name: 'the command', data: 'the run' };
 
 /** Why the program was not started, for users. */
 export function toRefusalMessage(
@@ -114,8 +94,8 @@ export function toRefusalMessage(
   if (language !== undefined) return createMissingInterpreterMessage(interpreters, language);
   const message = REFUSAL_MESSAGES.get(refusal?.reason ?? '');
   if (message !== undefined) return message;
-  if (startProblem !== undefined) return START_PROBLEM_MESSAGES[startProblem];
-  return isReady ? NO_REASON : NO_LAUNCHER_OUTPUT;
+  if (startProblem === undefined && isReady) return NO_REASON;
+  return describeShellStart(startProblem, RUN);
 }
 
 /** @param missing text from the server: only known names are passed on. */
