@@ -28,6 +28,8 @@ import {
   readAll,
   readMarker,
   targetAt,
+  untilEnded,
+  untilStarted,
 } from './ssh-runs.ts';
 
 /** True once the same value was passed ten more times in a row. */
@@ -71,10 +73,7 @@ describeOn('ssh', 'a run over SSH', () => {
     });
     const result = await readAll(openRunner().run(server, job, LIMITS, neverAborted()), () => proxy.cut());
     expect(result.exit).toMatchObject({ cause: 'lost', code: null, signal: null });
-    await until(
-      () => processesWith(job.runId),
-      (left) => left.length === 0,
-    );
+    await untilEnded(job.runId);
     expect(existsSync(`/tmp/ops-run-${job.runId}`)).toBe(false);
   });
 
@@ -83,16 +82,9 @@ describeOn('ssh', 'a run over SSH', () => {
     const job = createJob({ program: { command: 'echo ready; setsid sleep 1000 & sleep 1000' } });
     const leaving = new AbortController();
     const reading = readAll(openRunner().run(server, job, LIMITS, leaving.signal), () => proxy.silence());
-    await until(
-      () => processesWith(job.runId),
-      (found) => found.length > 0,
-    );
+    await untilStarted(job.runId);
     // 15 s without a heartbeat.
-    await until(
-      () => processesWith(job.runId),
-      (left) => left.length === 0,
-      40_000,
-    );
+    await untilEnded(job.runId, 40_000);
     proxy.cut();
     expect((await reading).exit).toMatchObject({ cause: 'lost', code: null });
   }, 60_000);
@@ -101,15 +93,8 @@ describeOn('ssh', 'a run over SSH', () => {
     const { proxy, server } = await proxied();
     const job = createJob({ program: { command: 'echo ready; setsid sleep 1000 & sleep 1000' } });
     const reading = readAll(openRunner().run(server, job, LIMITS, neverAborted()), () => proxy.hold());
-    await until(
-      () => processesWith(job.runId),
-      (found) => found.length > 0,
-    );
-    await until(
-      () => processesWith(job.runId),
-      (left) => left.length === 0,
-      40_000,
-    );
+    await untilStarted(job.runId);
+    await untilEnded(job.runId, 40_000);
     proxy.release();
     const { exit } = await reading;
     expect(exit).toMatchObject({ cause: 'lost', code: null, signal: null, cleanup: 'verified' });

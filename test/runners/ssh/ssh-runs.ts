@@ -6,6 +6,7 @@ import type { ExitEvent, Job, Limits, RunEvent, Runner, TargetServer } from '../
 import { createSshRunner } from '../../../src/runners/ssh/index.ts';
 import type { FrameSecrets } from '../../../src/runners/ssh/session.ts';
 import { afterThisTest, localDialer, withParsedConfig } from '../../lib/ssh/servers.ts';
+import { until } from '../../support/until.ts';
 
 export const LIMITS: Limits = {
   timeoutMs: 600_000,
@@ -78,6 +79,21 @@ export function processesWith(text: string): string[] {
       /^\d+$/.test(pid) && ['environ', 'cmdline'].some((file) => read(`/proc/${pid}/${file}`).includes(text)),
   );
 }
+
+/** Waits until a run has processes on this machine. */
+export const untilStarted = (runId: string) =>
+  until(
+    () => processesWith(runId),
+    (found) => found.length > 0,
+  );
+
+/** Waits until a run has no process on this machine. */
+export const untilEnded = (runId: string, timeoutMs?: number) =>
+  until(
+    () => processesWith(runId),
+    (left) => left.length === 0,
+    timeoutMs,
+  );
 
 function read(file: string): string {
   try {

@@ -9,7 +9,6 @@ import type { StopCause } from '../../../src/runners/runner.ts';
 import { supervise } from '../../../src/runners/supervise.ts';
 import { afterThisTest, serverAt } from '../../lib/ssh/servers.ts';
 import { describeOn, sshHosts } from '../../support/hosts.ts';
-import { until } from '../../support/until.ts';
 import {
   createJob,
   LIMITS,
@@ -17,6 +16,7 @@ import {
   processesWith,
   readAll,
   targetAt,
+  untilEnded,
   type RunResult,
 } from './ssh-runs.ts';
 
@@ -227,10 +227,7 @@ describeOn('ssh', 'the processes of a run over SSH', () => {
             ending,
           });
           expect(exit).toMatchObject({ code: null, cleanup: 'unverified' });
-          await until(
-            () => processesWith(runId),
-            (left) => left.length === 0,
-          );
+          await untilEnded(runId);
         };
         await Promise.all(attacks.map(attack));
       });
