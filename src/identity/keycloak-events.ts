@@ -138,18 +138,17 @@ export function createDeletedUserPoll(deps: DeletedUserPollDeps): () => Promise<
     return user === null || user === undefined;
   }
 
-  /** Handles the deletion of a user. @returns true when the event is to be handled once more. */
-  async function isRepeated(event: AdminEvent, id: string): Promise<boolean> {
+  async function handleDeletion(event: AdminEvent, id: string): Promise<'done' | 'repeat'> {
     // Keycloak drops a deleted user from its cache only after the commit that makes the event visible. A user that
     // is still found later was imported again under the same id.
-    if (!(await isDeleted(id))) return true;
+    if (!(await isDeleted(id))) return 'repeat';
     deps.userCache.invalidate(id);
     await deps.logout.endUser(id);
     await deps.onUserDeleted(id);
     // A request that was authorized before can store something after the first time.
-    if (handledOnce.delete(event.id)) return false;
+    if (handledOnce.delete(event.id)) return 'done';
     handledOnce.add(event.id);
-    return true;
+    return 'repeat';
   }
 
   return createKeycloakEventReader<AdminEvent>({
@@ -163,7 +162,7 @@ export function createDeletedUserPoll(deps: DeletedUserPollDeps): () => Promise<
         const id = findDeletedUserId(event);
         if (id === undefined) continue;
         try {
-          if (await isRepeated(event, id)) repeated.push(event);
+          if ((await handleDeletion(event, id)) === 'repeat') repeated.push(event);
         } catch (error) {
           // One user whose data cannot be removed does not keep the data of others.
           failures.push(error);
