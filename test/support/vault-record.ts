@@ -10,8 +10,11 @@ export interface VaultView {
 }
 
 /** @throws Error when the user has no vault record */
-export async function readVaultRecord(user: Pick<TestUser, 'id'>): Promise<VaultView> {
-  const admin = await adminClient(stack.keycloak.vaultRealm);
+export async function readVaultRecord(
+  user: Pick<TestUser, 'id'>,
+  realm: string = stack.keycloak.vaultRealm,
+): Promise<VaultView> {
+  const admin = await adminClient(realm);
   const [found] = await admin.users.find({ username: `user.${user.id}`, exact: true });
   const id = found?.id;
   if (id === undefined) throw new Error(`${user.id} has no vault record`);

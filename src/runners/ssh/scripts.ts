@@ -235,6 +235,8 @@ state=V
 finish || state=U
 pids=$(processes supervisors)
 kill -9 \${pids%.} 2>/dev/null
+# A supervisor may have started its watcher meanwhile.
+[ "$pids" = . ] || finish || state=U
 clean || state=U
 printf "${FRAME}%s" "$state"
 `;

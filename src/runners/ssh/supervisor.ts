@@ -19,7 +19,8 @@
  * 6. Waits for the program or for that child, and reaps orphans meanwhile.
  * 7. Kills its children until none is left, at most for 3 s.
  * 8. Starts the watcher script, which searches for what was not its descendant, and waits for it, at most for 3 s. Without
- *    the run's folder, which lists the files to remove, some may be left.
+ *    the run's folder, which lists the files to remove, some may be left. Its environment has the run's variable, by which
+ *    the cleanup finds it when the supervisor was killed meanwhile.
  * 9. Kills its children again: the run may have put a program of its own on the account's PATH, which ran as the watcher.
  *    Then it reports, and ends as the program did. It alone has the proof. The app waits 8 s for the report.
  */
@@ -114,6 +115,7 @@ my $status = $status{$program} // $SIGKILL;
 my $search = fork;
 if (defined $search && $search == 0) {
   open STDIN, "<", "/dev/null";
+  $ENV{OPS_RUN_ID} = $id;
   exec "sh", "-c", $watcher, "ops-watch", "OPS_RUN_ID=$id";
   exit 127;
 }
@@ -239,6 +241,7 @@ except OSError:
     search = -1
 if search == 0:
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    env["OPS_RUN_ID"] = run
     shell(watcher, "ops-watch", "OPS_RUN_ID=" + run)
 statuses.clear()
 until = time.monotonic() + 3
