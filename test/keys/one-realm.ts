@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import type { Principal } from '../../src/http/principal.ts';
 import { evidence } from '../support/evidence.ts';
 import { createDatabase } from '../support/database.ts';
-import { realmKey } from '../support/realm-key.ts';
+import { toCheapRealm } from '../support/cheap-realm.ts';
 import { adminClient, stack, type ClientCredentials } from '../support/stack.ts';
 import { createPrincipal, randomEncryptionKey, type InstanceOptions } from './instance.ts';
 
@@ -36,9 +36,8 @@ export async function createOneRealm(): Promise<OneRealm> {
   const name = `one-realm-${randomBytes(6).toString('hex')}`;
   const admin = await adminClient(name);
   const [client, clientWithoutEvents] = [newClient('vault'), newClient('blind')];
-  await admin.realms.create({
+  const realm = {
     realm: name,
-    ...realmKey(),
     enabled: true,
     bruteForceProtected: true,
     // With this setting an update that omits the user name is refused.
@@ -57,7 +56,8 @@ export async function createOneRealm(): Promise<OneRealm> {
       serviceAccount(client.id, ['manage-users', 'view-events']),
       serviceAccount(clientWithoutEvents.id, ['manage-users']),
     ],
-  });
+  };
+  await admin.realms.create(toCheapRealm(realm));
   const profile = await admin.users.getProfile({ realm: name });
   await admin.users.updateProfile({
     ...profile,

@@ -6,7 +6,7 @@ import type { Environment } from '../../src/config/config.ts';
 import type { Tier } from '../../src/config/tiers.ts';
 import { startApp, type TestApp } from '../support/app.ts';
 import { evidence } from '../support/evidence.ts';
-import { realmKey } from '../support/realm-key.ts';
+import { toCheapRealm } from '../support/cheap-realm.ts';
 import { adminClient, createUser, stack, type ClientCredentials, type TestUser } from '../support/stack.ts';
 import type { VaultView } from '../support/vault-record.ts';
 
@@ -119,13 +119,14 @@ async function createRealm(
     );
   const [main, vault] = [read('ops-center-realm.json'), read('ops-center-vault-realm.json')];
   const admin = await adminClient();
-  await admin.realms.create({
-    ...main,
-    realm,
-    ...realmKey(),
-    clients: [...main.clients, ...vault.clients],
-    users: [...main.users, ...vault.users],
-  });
+  await admin.realms.create(
+    toCheapRealm({
+      ...main,
+      realm,
+      clients: [...main.clients, ...vault.clients],
+      users: [...main.users, ...vault.users],
+    }),
+  );
   const fresh = await adminClient();
   const profile = await fresh.users.getProfile({ realm });
   await fresh.users.updateProfile({ ...profile, realm, unmanagedAttributePolicy: 'ADMIN_EDIT' as never });

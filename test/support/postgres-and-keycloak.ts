@@ -21,6 +21,14 @@ import { addDemoData, signInAsBootstrapAdmin } from '../../src/dev/quickstart/ke
 import { createSecrets, writePrivateFile } from '../../src/dev/quickstart/secrets.ts';
 import { readDemo } from '../../src/lib/keycloak/demo-users.ts';
 import { MIGRATIONS_FOLDER, runMigrations } from '../../src/lib/postgres/migrations.ts';
+import {
+  ADMIN_TOKEN_ALGORITHM,
+  ECDSA_KEYS,
+  KEY_PROVIDER,
+  PASSWORD_POLICY,
+  SIGNATURE_ALGORITHM,
+  toCheapClient,
+} from './cheap-realm.ts';
 import { stopHosts } from './host-processes.ts';
 import { listHostLeaksAfterRun } from './host-leaks.ts';
 
@@ -201,17 +209,6 @@ export function withDatabase(url: string, name: string): string {
 }
 
 /**
- * Tests create some thousand users and sign them in. Keycloak's own hash takes 200 ms of a processor each time, which
- * made Keycloak the slowest part of a run.
- */
-const PASSWORD_POLICY = 'hashAlgorithm(pbkdf2-sha256) and hashIterations(1)';
-/**
- * A sign-in has two signatures and each token of a client one. With the default, RS256, one takes 20 ms of a processor.
- * The other realms of the tests keep RS256.
- */
-const SIGNATURES = { algorithm: 'ES256', providerId: 'ecdsa-generated', curve: 'P-256' };
-
-/**
  * Each run begins with freshly imported realms. They come from a copy that was made right after an import. The copy is
  * replaced when a realm file changes.
  */
@@ -226,7 +223,7 @@ async function startTestKeycloak(say: (text: string) => void) {
     keycloak.url,
     createSecrets(TEST_DATA_DIR).get('keycloak-admin'),
   );
-  for (const realm of ['master', 'ops-center']) await makeCheap(admin, realm);
+  for (const realm of ['master', 'ops-center', 'ops-center-vault']) await makeCheap(admin, realm);
   await addDemoData(admin, 'ops-center', await readDemo());
   say('Keycloak: storing a copy of the fresh realms for later runs');
   await keycloak.stop();
@@ -237,16 +234,16 @@ async function startTestKeycloak(say: (text: string) => void) {
 }
 
 async function makeCheap(admin: KcAdminClient, realm: string): Promise<void> {
-  const { algorithm, providerId, curve } = SIGNATURES;
   const { id } = (await admin.realms.findOne({ realm })) ?? {};
   if (id === undefined) throw new Error(`Keycloak has no realm ${realm}`);
-  await admin.components.create({
-    ...{ realm, parentId: id, name: providerId, providerId },
-    providerType: 'org.keycloak.keys.KeyProvider',
-    config: { priority: ['200'], ecdsaEllipticCurveKey: [curve] },
-  });
-  const changes = { passwordPolicy: PASSWORD_POLICY, defaultSignatureAlgorithm: algorithm };
-  await admin.realms.update({ realm }, changes);
+  await admin.components.create({ ...ECDSA_KEYS, realm, parentId: id, providerType: KEY_PROVIDER });
+  for (const client of await admin.clients.find({ realm })) {
+    const cheap = toCheapClient(client);
+    if (cheap !== client) await admin.clients.update({ realm, id: client.id ?? '' }, cheap);
+  }
+  // In the realm master nothing but admin tokens is signed.
+  const defaultSignatureAlgorithm = realm === 'master' ? ADMIN_TOKEN_ALGORITHM : SIGNATURE_ALGORITHM;
+  await admin.realms.update({ realm }, { passwordPolicy: PASSWORD_POLICY, defaultSignatureAlgorithm });
 }
 
 function startBareKeycloak(say: (text: string) => void) {
@@ -269,7 +266,7 @@ function hashOfRealms(): string {
   const secrets = createSecrets(TEST_DATA_DIR);
   return hashOfFiles(
     KEYCLOAK_FOLDER,
-    secrets.get('keycloak-admin') + PASSWORD_POLICY + JSON.stringify(SIGNATURES),
+    secrets.get('keycloak-admin') + readFileSync(path.join(import.meta.dirname, 'cheap-realm.ts'), 'utf8'),
   );
 }
 

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { realmKey } from './realm-key.ts';
+import { toCheapRealm } from './cheap-realm.ts';
 import { adminClient, stack } from './stack.ts';
 
 export interface VaultRealm {
@@ -18,7 +18,7 @@ export async function createVaultRealm(): Promise<VaultRealm> {
   const text = await readFile('keycloak/ops-center-vault-realm.json', 'utf8');
   const shipped = JSON.parse(text.replace('${KEYCLOAK_VAULT_CLIENT_SECRET}', secret)) as object;
   const admin = await adminClient();
-  await admin.realms.create({ ...shipped, realm, ...realmKey() });
+  await admin.realms.create(toCheapRealm({ ...shipped, realm }));
   return {
     realm,
     async drop() {

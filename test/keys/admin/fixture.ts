@@ -15,7 +15,7 @@ import { compileCache } from '../../support/compile-cache.ts';
 import { fernetKey } from '../../support/app.ts';
 import { evidence } from '../../support/evidence.ts';
 import { createDatabase } from '../../support/database.ts';
-import { realmKey } from '../../support/realm-key.ts';
+import { toCheapRealm } from '../../support/cheap-realm.ts';
 import { adminClient, stack } from '../../support/stack.ts';
 import { randomKey } from '../instance.ts';
 
@@ -51,15 +51,16 @@ export async function createRealms(vaultCount: number): Promise<Realms> {
     );
   const [mainFile, vaultFile] = [shipped('ops-center-realm.json'), shipped('ops-center-vault-realm.json')];
   for (const realm of vaults)
-    await (await adminClient()).realms.create({ ...vaultFile, realm, ...realmKey() });
+    await (await adminClient()).realms.create(toCheapRealm({ ...vaultFile, realm }));
   const admin = await adminClient();
-  await admin.realms.create({
-    ...mainFile,
-    realm: main,
-    ...realmKey(),
-    clients: [...mainFile.clients, ...vaultFile.clients],
-    users: [...mainFile.users, ...vaultFile.users],
-  });
+  await admin.realms.create(
+    toCheapRealm({
+      ...mainFile,
+      realm: main,
+      clients: [...mainFile.clients, ...vaultFile.clients],
+      users: [...mainFile.users, ...vaultFile.users],
+    }),
+  );
   const profile = await admin.users.getProfile({ realm: main });
   await admin.users.updateProfile({
     ...profile,
